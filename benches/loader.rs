@@ -1,0 +1,35 @@
+//! Pictures a second through mm's loader: decode, shortest edge to 256, centre crop of 224, normalise, batch. `loader.py` runs it
+//! beside the peer on the same files. Usage: loader MANIFEST EPOCHS
+
+use mm_core::{Modality, Processor};
+use mm_data::{
+    ImageProcessor, ImageProcessorConfig, Loader, LoaderConfig, Manifest, ManifestConfig,
+    transform::{ImageTransform, Resize},
+};
+use std::{collections::BTreeMap, error::Error, path::Path, sync::Arc, time::Instant};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    mm_core::keep_freed_memory();
+    let arguments: Vec<String> = std::env::args().collect();
+    let [_, manifest, epochs] = arguments.as_slice() else { return Err("usage: loader MANIFEST EPOCHS".into()) };
+    let config = ManifestConfig { manifest: manifest.into(), ..ManifestConfig::default() };
+    let manifest = Arc::new(Manifest::open(&config, Path::new("."))?);
+    let transform =
+        ImageTransform { resize: Some(Resize::ShortestEdge(256)), crop: Some((224, 224)), ..ImageTransform::default() };
+    let processor: Arc<dyn Processor> =
+        Arc::new(ImageProcessor::new(ImageProcessorConfig { transform, ..ImageProcessorConfig::default() }));
+    let rows = (0..manifest.rows.len()).collect();
+    let loader_config = LoaderConfig { batch: 64, workers: 2, ..LoaderConfig::default() };
+    let loader = Loader::new(manifest, rows, BTreeMap::from([(Modality::IMAGE, processor)]), loader_config, 0, true)?;
+    let mut best = 0f64;
+    for epoch in 0..epochs.parse::<u64>()? {
+        let begun = Instant::now();
+        let mut seen = 0;
+        for batch in loader.epoch(epoch, 0) {
+            seen += batch?.rows.len();
+        }
+        best = best.max(seen as f64 / begun.elapsed().as_secs_f64());
+    }
+    println!("{best:.1}");
+    Ok(())
+}

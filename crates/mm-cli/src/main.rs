@@ -1,0 +1,152 @@
+//! The program `mm`: raw files go in; models, figures and pictures come out.
+
+mod doctor;
+mod embed;
+mod evaluate;
+mod inspect;
+mod output;
+mod prepare;
+mod progress;
+mod report;
+mod search;
+mod train;
+
+use clap::{CommandFactory, Parser, Subcommand};
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
+
+/// Multimodal learning: text, pictures, sound and video, from raw files to trained, searched and shown.
+#[derive(Parser)]
+#[command(name = "mm", version, propagate_version = true, arg_required_else_help = true)]
+#[command(
+    after_help = "Start with:\n  mm inspect data.jsonl              what is in a data set, and what is broken\n  mm train config.toml --run runs/a  learn\n  mm report runs/a                   a page with figures and pictures"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// One JSON object a line on standard output; logs go to standard error.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Where to compute: cpu, cuda, cuda:N, or auto (the first GPU if there is one).
+    #[arg(long, global = true, default_value = "auto", value_name = "DEVICE")]
+    device: String,
+    /// Threads to compute with [default: as many as there are cores].
+    #[arg(long, global = true, value_name = "N")]
+    threads: Option<usize>,
+    /// More logs: -v, -vv.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show what a data set holds: rows, modalities, lengths, broken files, a few samples.
+    #[command(after_help = "Example:\n  mm inspect data/stamps.jsonl")]
+    Inspect(inspect::Arguments),
+    /// Train a model as a config file says, into a run folder.
+    #[command(
+        after_help = "Examples:\n  mm train retrieval.toml --run runs/first --set train.epochs=5\n  mm train retrieval.toml --run runs/first --resume\n  mm train retrieval.toml --run runs/three --seeds 3"
+    )]
+    Train(train::Arguments),
+    /// Measure a trained run on held-out data.
+    #[command(after_help = "Example:\n  mm eval runs/first --split test --json")]
+    Eval(evaluate::Arguments),
+    /// Turn raw values into vectors, with a pretrained model or a trained run.
+    #[command(
+        after_help = "Examples:\n  mm embed --model all-MiniLM-L6-v2 --text \"a dog\" --json\n  mm embed --model runs/first --image dog.png --audio dog.ogg"
+    )]
+    Embed(embed::Arguments),
+    /// Find what belongs to a text, a picture or a sound among a run's data.
+    #[command(
+        after_help = "Examples:\n  mm search runs/first --text \"a red bird\" --top 5\n  mm search runs/first --audio question.wav --in image"
+    )]
+    Search(search::Arguments),
+    /// Write a run, or several that differ in their seed, as one HTML page.
+    #[command(after_help = "Example:\n  mm report runs/three/seed-0 runs/three/seed-1 --out report.html")]
+    Report(report::Arguments),
+    /// Write the manifest of a known data set from its unpacked folder.
+    #[command(
+        after_help = "Example:\n  mm prepare tuxpaint-stamps ~/.cache/mm/data/tuxpaint-stamps --out stamps.jsonl"
+    )]
+    Prepare(prepare::Arguments),
+    /// Say what mm found on this machine: libtorch, threads, GPUs, ffmpeg, caches.
+    Doctor,
+    /// Print the completions of a shell (bash, zsh, fish …).
+    #[command(after_help = "Example:\n  mm completions bash > ~/.local/share/bash-completion/completions/mm")]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual pages into a folder.
+    Man {
+        /// The folder.
+        folder: PathBuf,
+    },
+}
+
+/// What every command may need.
+pub(crate) struct Context {
+    json: bool,
+    device: String,
+}
+
+impl Context {
+    fn device(&self) -> anyhow::Result<mm_core::Device> {
+        Ok(self.device.parse()?)
+    }
+}
+
+fn main() -> ExitCode {
+    mm_core::keep_freed_memory();
+    let cli = Cli::parse();
+    let level = match cli.verbose {
+        0 => "warn",
+        1 => "info",
+        _ => "debug",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("MM_LOG").unwrap_or_else(|_| level.into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .without_time()
+        .with_target(false)
+        .init();
+    mm_core::threads(cli.threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)));
+    let context = Context { json: cli.json, device: cli.device };
+    match run(cli.command, &context) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // The causes repeat each other where an error only carries another; each is said once.
+            let mut said: Vec<String> = Vec::new();
+            for cause in error.chain().map(ToString::to_string) {
+                if !said.iter().any(|s| s.contains(&cause)) {
+                    said.push(cause);
+                }
+            }
+            eprintln!("mm: {}", said.join(": "));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command, context: &Context) -> anyhow::Result<()> {
+    match command {
+        Command::Inspect(arguments) => inspect::run(&arguments, context),
+        Command::Train(arguments) => train::run(&arguments, context),
+        Command::Eval(arguments) => evaluate::run(&arguments, context),
+        Command::Embed(arguments) => embed::run(arguments, context),
+        Command::Search(arguments) => search::run(&arguments, context),
+        Command::Report(arguments) => report::run(&arguments, context),
+        Command::Prepare(arguments) => prepare::run(&arguments, context),
+        Command::Doctor => doctor::run(context),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "mm", &mut std::io::stdout());
+            Ok(())
+        }
+        Command::Man { folder } => {
+            std::fs::create_dir_all(&folder)?;
+            clap_mangen::generate_to(Cli::command(), &folder)?;
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! `mm search`: finds what belongs to a query among a run's data.
+
+use crate::{Context, output, progress::Steps};
+use anyhow::{Result, bail};
+use mm_core::{Modality, Source};
+use mm_data::Split;
+use mm_tasks::retrieval::{Embedded, Retrieval};
+use serde_json::json;
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// The run folder.
+    run: PathBuf,
+    /// Search by a text.
+    #[arg(long, value_name = "TEXT", group = "query")]
+    text: Option<String>,
+    /// Search by a picture.
+    #[arg(long, value_name = "FILE", group = "query")]
+    image: Option<PathBuf>,
+    /// Search by a sound.
+    #[arg(long, value_name = "FILE", group = "query")]
+    audio: Option<PathBuf>,
+    /// Search by a video.
+    #[arg(long, value_name = "FILE", group = "query")]
+    video: Option<PathBuf>,
+    /// Modality to search in; may be repeated [default: all but the query's own].
+    #[arg(long = "in", value_name = "MODALITY")]
+    within: Vec<String>,
+    /// How many to show of each modality.
+    #[arg(long, default_value_t = 10)]
+    top: usize,
+    /// Search one side of the split only: train, valid or test.
+    #[arg(long)]
+    split: Option<Split>,
+}
+
+pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
+    let file = |path: &PathBuf| Source::File(path.clone());
+    let (modality, query) = match (&arguments.text, &arguments.image, &arguments.audio, &arguments.video) {
+        (Some(text), ..) => (Modality::TEXT, Source::Text(text.clone())),
+        (_, Some(path), ..) => (Modality::IMAGE, file(path)),
+        (_, _, Some(path), _) => (Modality::AUDIO, file(path)),
+        (.., Some(path)) => (Modality::VIDEO, file(path)),
+        _ => bail!("no query; give --text, --image, --audio or --video"),
+    };
+    let model = Retrieval::load(&arguments.run, &mm_tasks::registry(), context.device()?)?;
+    let vector = model.embed(&modality, &[query])?.select(0, 0)?.to_device(mm_core::Device::Cpu)?;
+    let wanted: Vec<Modality> = if arguments.within.is_empty() {
+        model.modalities().filter(|m| **m != modality).cloned().collect()
+    } else {
+        arguments.within.iter().map(|m| Modality::from(m.as_str())).collect()
+    };
+    if let Some(unknown) = wanted.iter().find(|w| !model.modalities().any(|m| m == *w)) {
+        bail!(
+            "this run has no {unknown}; it has {}",
+            model.modalities().map(Modality::name).collect::<Vec<_>>().join(", ")
+        );
+    }
+    let manifest = Arc::new(model.manifest()?);
+    let mut steps = Steps::new();
+    let sides = arguments.split.map_or(vec![Split::Train, Split::Valid, Split::Test], |s| vec![s]);
+    let mut found: BTreeMap<Modality, Vec<(f64, serde_json::Value)>> = BTreeMap::new();
+    for side in sides {
+        let embedded = model.embed_side(&manifest, side, &mut |what, done, of| steps.tell(what, done, of))?;
+        for modality in &wanted {
+            let Some(Embedded { vectors, entries }) = embedded.get(modality) else { continue };
+            let scores = vectors.matmul(&vector.unsqueeze(1)?)?.to_vec::<f64>()?;
+            let hits = found.entry(modality.clone()).or_default();
+            for (entry, score) in entries.iter().zip(scores) {
+                let row = &manifest.rows[entry.row];
+                let value = match &entry.source {
+                    Source::Text(text) => json!(text),
+                    Source::File(path) => json!(path),
+                    Source::Value(value) => value.clone(),
+                };
+                hits.push((score, json!({"modality": modality.name(), "score": score, "id": row.id, "value": value, "language": entry.language, "split": row.split})));
+            }
+        }
+    }
+    steps.end();
+    for (modality, mut hits) in found {
+        hits.sort_by(|a, b| b.0.total_cmp(&a.0));
+        if !context.json {
+            output::line(format!("{modality}:"));
+        }
+        for (rank, (score, hit)) in hits.into_iter().take(arguments.top).enumerate() {
+            if context.json {
+                let mut hit = hit;
+                hit["rank"] = json!(rank + 1);
+                output::line(hit);
+            } else {
+                let value = hit["value"].as_str().map_or_else(|| hit["value"].to_string(), ToOwned::to_owned);
+                output::line(format!("{:3}  {score:.3}  {}  {value}", rank + 1, hit["id"].as_str().unwrap_or("")));
+            }
+        }
+    }
+    Ok(())
+}

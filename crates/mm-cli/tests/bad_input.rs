@@ -1,0 +1,275 @@
+//! Bad input through the binary: each gives one clear message, exit code 1 or 2, no panic, and nothing is lost.
+#![allow(missing_docs)]
+
+mod common;
+
+use common::{World, mm, refused, text};
+use std::{path::Path, process::Command};
+
+#[test]
+fn manifests() {
+    let world = World::new();
+    let inspect = |name: &str, bytes: &[u8], wanted: &[&str]| {
+        world.write(name, bytes);
+        refused(&["inspect", name], world.path(), wanted);
+    };
+    inspect("empty.jsonl", b"", &["empty.jsonl", "no rows"]);
+    inspect(
+        "twice.jsonl",
+        b"{\"id\":\"a\",\"text\":\"x y\"}\n{\"id\":\"a\",\"text\":\"x y\"}\n",
+        &["row 2", "`a` was already used in row 1"],
+    );
+    inspect("bytes.jsonl", b"{\"text\":\"caf\xe9 au lait\"}\n", &["not valid UTF-8", "data.encoding"]);
+    inspect("broken.jsonl", b"{\"text\":\n", &["row 1", "not a JSON object"]);
+    inspect("what.txt", b"x", &["wanted .jsonl, .csv, .tsv or .parquet"]);
+    inspect("cut.parquet", b"PAR1xxxx", &["cut.parquet", "Parquet"]);
+    refused(&["inspect", "nowhere.jsonl"], world.path(), &["nowhere.jsonl", "cannot be read"]);
+    refused(
+        &["inspect", "data.jsonl", "--column", "image=pictures"],
+        world.path(),
+        &["no column `pictures`", "audio, id, image"],
+    );
+    // Declared, another encoding is fine.
+    assert!(mm(&["inspect", "bytes.jsonl", "--encoding", "latin1"], world.path()).status.success());
+}
+
+/// A png that says it is 40,000 by 40,000, with a right checksum.
+fn huge_png() -> Vec<u8> {
+    let mut header = b"IHDR".to_vec();
+    header.extend(40_000u32.to_be_bytes());
+    header.extend(40_000u32.to_be_bytes());
+    header.extend([8, 2, 0, 0, 0]);
+    let mut crc = !0u32;
+    for byte in &header {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = if crc & 1 == 1 { (crc >> 1) ^ 0xEDB8_8320 } else { crc >> 1 };
+        }
+    }
+    let chunk = [&13u32.to_be_bytes()[..], &header, &(!crc).to_be_bytes()].concat();
+    [b"\x89PNG\r\n\x1a\n".to_vec(), chunk, b"\0\0\0\x04IDATxxxx".to_vec()].concat()
+}
+
+#[test]
+fn broken_samples_are_reported_with_file_row_and_reason_and_skipped_or_fatal() {
+    let world = World::new();
+    let whole = std::fs::read(world.path().join("0.png")).unwrap();
+    world.write("zero.png", b"");
+    world.write("cut.png", &whole[..whole.len() / 2]);
+    world.write("really.jpg", &whole);
+    world.write("huge.png", huge_png());
+    world.write("not.png", b"hello");
+    let silent =
+        [b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0\x40\x1f\0\0\x80\x3e\0\0\x02\0\x10\0data\0\0\0\0".to_vec()]
+            .concat();
+    world.write("silent.wav", silent);
+    let good: String = std::fs::read_to_string(world.path().join("data.jsonl")).unwrap();
+    let row = |id: &str, image: &str, audio: &str, text: &str| {
+        format!("{{\"id\":\"{id}\",\"image\":{image},\"audio\":{audio},\"text\":\"{text}\",\"split\":\"train\"}}\n")
+    };
+    let bad = [
+        row("missing", "\"nowhere.png\"", "null", "a dog"),
+        row("zero", "\"zero.png\"", "null", "a dog"),
+        row("cut", "\"cut.png\"", "null", "a dog"),
+        row("huge", "\"huge.png\"", "null", "a dog"),
+        row("not", "\"not.png\"", "null", "a dog"),
+        row("silent", "\"0.png\"", "\"silent.wav\"", "a dog"),
+        row("long", "\"0.png\"", "null", &"dog ".repeat(2_500_000)),
+        row("really", "\"really.jpg\"", "null", "a dog"),
+    ];
+    world.write("data.jsonl", good.clone() + &bad.concat());
+    let output = mm(&["inspect", "data.jsonl", "--json"], world.path());
+    let found: serde_json::Value =
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)));
+    let broken: Vec<(String, String)> = found["broken"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|b| (b["id"].as_str().unwrap().to_owned(), b["reason"].as_str().unwrap().to_owned()))
+        .collect();
+    for (id, reason) in [
+        ("missing", "nowhere.png: cannot be read"),
+        ("zero", "zero.png: the file is empty"),
+        ("cut", "cut.png: a broken picture"),
+        ("huge", "huge.png: a picture of 40000×40000 pixels; the limit is"),
+        ("not", "not.png: not a picture"),
+        ("silent", "silent.wav: a sound without samples"),
+        ("long", "a text of 10000000 bytes; the limit is"),
+    ] {
+        assert!(broken.iter().any(|(i, r)| i == id && r.contains(reason)), "{id}: {broken:?}");
+    }
+    assert_eq!(broken.len(), 7, "a mislabelled picture is no broken one: {broken:?}");
+    // Training skips and counts them …
+    let output = world.train("run", &["--json"]);
+    assert!(output.status.success(), "{}", text(&output));
+    let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(result["skipped"], 7);
+    assert!(text(&output).contains("skipped row 13 (missing), image"), "{}", text(&output));
+    // … or fails on the first, as chosen.
+    refused(
+        &["train", "config.toml", "--run", "strict", "--device", "cpu", "--set", "loader.on_broken=fail"],
+        world.path(),
+        &["row 1", "told to fail on a broken sample", "loader.on_broken"],
+    );
+}
+
+#[test]
+fn a_video_without_frames() {
+    let world = World::new();
+    if mm_data::decode::ffmpeg().is_err() {
+        eprintln!("skipped: no ffmpeg on this machine");
+        return;
+    }
+    world.write("empty.mp4", b"");
+    let made = Command::new(mm_data::decode::ffmpeg().unwrap())
+        .args(["-loglevel", "error", "-i", "0.wav", "-c:a", "aac", "sound.mp4"])
+        .current_dir(world.path())
+        .status()
+        .unwrap();
+    assert!(made.success());
+    world.write("v.jsonl", "{\"id\":\"s\",\"video\":\"sound.mp4\"}\n{\"id\":\"e\",\"video\":\"empty.mp4\"}\n");
+    let output = mm(&["inspect", "v.jsonl", "--json"], world.path());
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(found["broken"][0]["reason"].as_str().unwrap().contains("sound.mp4: a video without frames"), "{found}");
+    assert!(found["broken"][1]["reason"].as_str().unwrap().contains("empty.mp4: not a video"), "{found}");
+}
+
+#[test]
+fn configs() {
+    let world = World::new();
+    let set = |item: &str, wanted: &[&str]| {
+        refused(&["train", "config.toml", "--run", "run", "--device", "cpu", "--set", item], world.path(), wanted)
+    };
+    set("train.epohcs=3", &["unknown field `epohcs`", "did you mean `epochs`"]);
+    set("train.epochs=many", &["train.epochs", "many"]);
+    set("loader.batch=-4", &["loader.batch", "-4"]);
+    set("loader.batch=0", &["loader.batch", "at least 1"]);
+    set("width=-3", &["width -3", "positive sizes"]);
+    set("train.epochs=0", &["train.epochs", "at least 1"]);
+    set("train.optimizer.rate=-1.0", &["train.optimizer.rate", "a positive number"]);
+    set("towers.text.encoder.kind=pretraind", &["unknown encoder kind", "did you mean `pretrained`"]);
+    set("towers.text.encoder.path=nowhere", &["nowhere", "no such folder", "models pull"]);
+    set("data.manifest=nowhere.jsonl", &["nowhere.jsonl", "cannot be read"]);
+    set("data.split.test=1.5", &["data.split", "shares in [0, 1)"]);
+    set("loss.temperature=0.0", &["loss.temperature", "a positive number"]);
+    set("towers.audio.encoder.processor.mel.hop=0", &["mel.hop", "found 0"]);
+    set("task=retreival", &["unknown task", "did you mean `retrieval`"]);
+    refused(&["train", "nowhere.toml"], world.path(), &["nowhere.toml"]);
+    refused(&["train", "config.toml", "--device", "cuda:7"], world.path(), &["cuda:7", "--device cpu"]);
+    refused(&["train"], world.path(), &["CONFIG"]);
+    world.write("broken.toml", "task = ");
+    refused(&["train", "broken.toml"], world.path(), &["broken.toml", "not valid TOML"]);
+}
+
+#[test]
+fn runs_and_checkpoints() {
+    let world = World::new();
+    assert!(world.train("run", &[]).status.success());
+    let best = world.path().join("run/checkpoints/best.safetensors");
+    let whole = std::fs::read(&best).unwrap();
+    // A run is not overwritten, and not resumed as another.
+    refused(
+        &["train", "config.toml", "--run", "run", "--device", "cpu"],
+        world.path(),
+        &["holds a run already", "--resume"],
+    );
+    refused(
+        &["train", "config.toml", "--run", "run", "--device", "cpu", "--resume", "--set", "width=8"],
+        world.path(),
+        &["its config differs"],
+    );
+    refused(&["eval", "nowhere"], world.path(), &["nowhere"]);
+    // In use by another process.
+    let lock = std::fs::File::options().write(true).open(world.path().join("run/lock")).unwrap();
+    lock.lock().unwrap();
+    refused(
+        &["train", "config.toml", "--run", "run", "--device", "cpu", "--resume"],
+        world.path(),
+        &["in use by another process"],
+    );
+    drop(lock);
+    // Cut short; a header that lies about its size; another shape.
+    for (bytes, wanted) in [
+        (whole[..whole.len() - 9].to_vec(), "not a whole safetensors file"),
+        ([&(1u64 << 50).to_le_bytes()[..], &whole[8..]].concat(), "not a whole safetensors file"),
+    ] {
+        std::fs::write(&best, bytes).unwrap();
+        refused(&["eval", "run", "--device", "cpu"], world.path(), &["best.safetensors", wanted]);
+    }
+    std::fs::write(&best, &whole).unwrap();
+    let config = world.path().join("run/config.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("width = 16\n", "width = 24\n")).unwrap();
+    refused(&["eval", "run", "--device", "cpu"], world.path(), &["does not fit the model", "found [16", "wanted [24"]);
+    std::fs::write(&config, text).unwrap();
+    assert!(mm(&["eval", "run", "--device", "cpu"], world.path()).status.success());
+}
+
+/// Mounts a small file system of its own; tells and gives up where that is not allowed.
+fn mount(folder: &Path, options: &str) -> bool {
+    std::fs::create_dir_all(folder).unwrap();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", options, "tmpfs"])
+        .arg(folder)
+        .output()
+        .is_ok_and(|o| o.status.success());
+    if !mounted {
+        eprintln!("skipped: this machine lets nobody here mount a file system");
+    }
+    mounted
+}
+
+#[test]
+fn a_full_disk_while_a_checkpoint_is_written_and_a_read_only_folder() {
+    let world = World::new();
+    let small = world.path().join("small");
+    if !mount(&small, "size=420k") {
+        return;
+    }
+    let arguments = [
+        "train",
+        "config.toml",
+        "--run",
+        "small/run",
+        "--device",
+        "cpu",
+        "--set",
+        "train.save_every=1",
+        "--set",
+        "train.keep=9",
+        "--set",
+        "train.epochs=30",
+    ];
+    refused(&arguments, world.path(), &["could not be written", "No space left", "untouched"]);
+    // What was saved before is still whole, and no half-written file is left.
+    let last = mm_core::Checkpoint::open(small.join("run/checkpoints/last.safetensors"));
+    let names: Vec<_> =
+        std::fs::read_dir(small.join("run/checkpoints")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    Command::new("umount").arg(&small).status().unwrap();
+    assert!(last.is_ok_and(|c| c.names().count() > 10));
+    assert!(!names.iter().any(|n| n.to_string_lossy().contains("partial")), "{names:?}");
+    let fixed = world.path().join("fixed");
+    if mount(&fixed, "ro") {
+        refused(
+            &["train", "config.toml", "--run", "fixed/run", "--device", "cpu"],
+            world.path(),
+            &["fixed/run", "cannot be made", "Read-only"],
+        );
+        Command::new("umount").arg(&fixed).status().unwrap();
+    }
+}
+
+#[test]
+fn queries() {
+    let world = World::new();
+    assert!(world.train("run", &[]).status.success());
+    refused(&["search", "run", "--device", "cpu"], world.path(), &["no query"]);
+    refused(&["search", "run", "--text", "x", "--in", "smell"], world.path(), &["no smell", "audio, image, text"]);
+    refused(&["search", "run", "--video", "x.mp4"], world.path(), &["video"]);
+    refused(&["search", "run", "--image", "nowhere.png"], world.path(), &["nowhere.png"]);
+    refused(&["embed", "--model", "words", "--image", "0.png"], world.path(), &["this model takes text"]);
+    refused(&["embed", "--model", "words"], world.path(), &["nothing to embed"]);
+    refused(&["embed", "--model", "nowhere", "--text", "x"], world.path(), &["nowhere", "no such folder"]);
+    refused(&["prepare", "stamps", "."], world.path(), &["unknown data set"]);
+    refused(&["eval", "run", "--split", "tast"], world.path(), &["tast"]);
+}

@@ -1,0 +1,134 @@
+//! A small world for tests through the binary: drawings, captions and tones of twelve things, and encoders of a few numbers.
+#![allow(missing_docs, dead_code)]
+
+use image::{Rgb, RgbImage};
+use mm_data::decode::{Audio, write_wav};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+pub struct World {
+    pub folder: tempfile::TempDir,
+}
+
+pub fn mm(arguments: &[&str], folder: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_mm")).args(arguments).current_dir(folder).output().unwrap()
+}
+
+pub fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Runs mm and holds it to what bad input must give: one clear message, exit code 1 or 2, no panic.
+pub fn refused(arguments: &[&str], folder: &Path, wanted: &[&str]) {
+    let output = mm(arguments, folder);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(matches!(output.status.code(), Some(1 | 2)), "{arguments:?} ended with {:?}: {said}", output.status);
+    assert!(!said.contains("panicked"), "{said}");
+    let last = said.lines().filter(|l| l.starts_with("mm: ") || l.starts_with("error: ")).count();
+    assert_eq!(last, 1, "one message, not: {said}");
+    for part in wanted {
+        assert!(said.contains(part), "wanted `{part}` in: {said}");
+    }
+}
+
+fn repr_fixture(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../mm-repr/tests/fixtures").join(name)
+}
+
+impl World {
+    pub fn new() -> Self {
+        let world = Self { folder: tempfile::tempdir().unwrap() };
+        let folder = world.path();
+        for (model, files) in [
+            ("words", ["config.json", "tokenizer.json", "model.safetensors"]),
+            ("eyes", ["config.json", "preprocessor_config.json", "weights.pth"]),
+        ] {
+            std::fs::create_dir_all(folder.join(model)).unwrap();
+            let from = repr_fixture(if model == "words" { "bert-plain" } else { "efficientnet-lite" });
+            for file in files {
+                std::fs::copy(from.join(file), folder.join(model).join(file)).unwrap();
+            }
+        }
+        let names = [
+            "a dog",
+            "the quick fox",
+            "lazy dog",
+            "brown fox",
+            "over the dog",
+            "a cafe",
+            "twice",
+            "elan naive",
+            "jump",
+            "jumps over",
+            "quick dog",
+            "lazy cafe",
+        ];
+        let mut manifest = String::new();
+        for (number, name) in names.iter().enumerate() {
+            let (a, b) = ((number * 20) as u8, (number * 53 % 256) as u8);
+            RgbImage::from_fn(40, 36, |x, y| if (x / 5 + y / 7) % 2 == 0 { Rgb([a, b, 90]) } else { Rgb([b, 200, a]) })
+                .save(folder.join(format!("{number}.png")))
+                .unwrap();
+            let samples =
+                (0..4000 + number * 300).map(|i| (i as f32 * (0.05 + 0.02 * number as f32)).sin() * 0.4).collect();
+            write_wav(&folder.join(format!("{number}.wav")), &Audio { samples, rate: 8000 }).unwrap();
+            let audio = if number == 3 {
+                "null".to_owned()
+            } else {
+                format!(
+                    "[{{\"file\":\"{number}.wav\",\"language\":\"{}\"}}]",
+                    if number % 2 == 0 { "en" } else { "fr" }
+                )
+            };
+            let split = if number >= 8 { "test" } else { "train" };
+            manifest += &format!(
+                "{{\"id\":\"{number}\",\"image\":\"{number}.png\",\"text\":\"{name}\",\"audio\":{audio},\"split\":\"{split}\"}}\n"
+            );
+        }
+        std::fs::write(folder.join("data.jsonl"), manifest).unwrap();
+        std::fs::write(folder.join("config.toml"), CONFIG).unwrap();
+        world
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        std::fs::write(self.path().join(name), bytes).unwrap();
+    }
+
+    pub fn train(&self, run: &str, more: &[&str]) -> Output {
+        mm(&[&["train", "config.toml", "--run", run, "--device", "cpu", "--threads", "1"], more].concat(), self.path())
+    }
+}
+
+const CONFIG: &str = r#"
+task = "retrieval"
+width = 16
+cache = "cache"
+[data]
+manifest = "data.jsonl"
+split = { column = "split" }
+[loader]
+batch = 4
+[towers.image]
+views = 1
+encoder = { kind = "pretrained", path = "eyes" }
+projection = { hidden = 16, dropout = 0.1 }
+[towers.text]
+encoder = { kind = "pretrained", path = "words" }
+projection = { hidden = 16, dropout = 0.1 }
+[towers.audio]
+projection = { hidden = 16, dropout = 0.1 }
+[towers.audio.encoder]
+kind = "speech"
+processor = { seconds = 1.0, normalize = true, augment = { stretch = 0.1 }, mel = { rate = 8000, fft = 256, frame = 200, hop = 80, bands = 16, low = 20.0, scale = "htk", window = "hann", center = "reflect", log = { natural = { floor = 1e-6 } } } }
+tower = { channels = [16, 16], halvings = 1 }
+[train]
+epochs = 3
+log_every = 1
+ema = 0.9
+"#;

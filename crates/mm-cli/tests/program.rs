@@ -1,0 +1,171 @@
+//! The program from outside: a whole run, what it writes, and what it does when it is stopped.
+#![allow(missing_docs)]
+
+mod common;
+
+use common::{World, mm, text};
+use mm_core::Checkpoint;
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+fn ok(output: &std::process::Output) -> String {
+    let said = text(output);
+    assert!(output.status.success(), "{said}");
+    said
+}
+
+#[test]
+fn from_files_to_a_report_with_every_command_on_the_way() {
+    let world = World::new();
+    let inspected = ok(&mm(&["inspect", "data.jsonl", "--json"], world.path()));
+    let found: serde_json::Value = serde_json::from_str(&inspected).unwrap();
+    assert_eq!((&found["rows"], &found["modalities"]["audio"]["rows"]), (&12.into(), &11.into()));
+    assert!(found["broken"].as_array().unwrap().is_empty());
+    let trained: serde_json::Value = serde_json::from_str(&ok(&world.train("run", &["--json"]))).unwrap();
+    assert_eq!((&trained["steps"], &trained["rows"], &trained["finished"]), (&6.into(), &8.into(), &true.into()));
+    for name in [
+        "config.toml",
+        "environment.json",
+        "metrics.jsonl",
+        "result.json",
+        "checkpoints/last.safetensors",
+        "checkpoints/best.safetensors",
+    ] {
+        assert!(world.path().join("run").join(name).exists(), "{name}");
+    }
+    let evaluated: serde_json::Value =
+        serde_json::from_str(&ok(&mm(&["eval", "run", "--json"], world.path()))).unwrap();
+    let directions = evaluated["directions"].as_object().unwrap();
+    assert_eq!(directions.len(), 6);
+    assert!(
+        directions.values().all(|d| d["recall"][2].as_f64().unwrap() > 0.999 && d["gallery"].as_u64().unwrap() == 4)
+    );
+    let hits = ok(&mm(&["search", "run", "--text", "a dog", "--top", "2", "--json"], world.path()));
+    let hits: Vec<serde_json::Value> = hits.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(hits.len(), 4);
+    assert!(hits[0]["score"].as_f64().unwrap() >= hits[1]["score"].as_f64().unwrap());
+    // Values keep the order they were given in, whatever their kind; a run and a checkpoint folder both embed.
+    let lines = ok(&mm(
+        &["embed", "--model", "run", "--image", "1.png", "--text", "dog", "--image", "2.png", "--json"],
+        world.path(),
+    ));
+    let order: Vec<String> = lines
+        .lines()
+        .map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["input"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(order, ["1.png", "dog", "2.png"]);
+    let line: serde_json::Value =
+        serde_json::from_str(&ok(&mm(&["embed", "--model", "words", "--text", "dog", "--json"], world.path())))
+            .unwrap();
+    assert_eq!(line["embedding"].as_array().unwrap().len(), 21);
+    ok(&mm(&["report", "run", "--out", "r.html"], world.path()));
+    let page = std::fs::read_to_string(world.path().join("r.html")).unwrap();
+    assert!(page.contains("audio → image") && page.contains("data:image/jpeg;base64,") && page.contains("<svg"));
+    assert!(!page.contains("http://") || !page.contains("src=\"http"), "the page must hold everything itself");
+    ok(&mm(&["doctor", "--json"], world.path()));
+    assert!(ok(&mm(&["completions", "bash"], world.path())).contains("complete -F _mm"));
+    ok(&mm(&["man", "pages"], world.path()));
+    assert!(world.path().join("pages/mm-train.1").exists());
+}
+
+#[test]
+fn help_has_an_example_for_each_command() {
+    let folder = std::env::temp_dir();
+    for command in ["inspect", "train", "eval", "embed", "search", "report", "prepare"] {
+        let said = ok(&mm(&[command, "--help"], &folder));
+        assert!(said.contains("Example") && said.contains(&format!("mm {command}")), "{said}");
+    }
+}
+
+fn tensors(run: &Path) -> Vec<(String, Vec<u8>)> {
+    let checkpoint = Checkpoint::open(run.join("checkpoints/last.safetensors")).unwrap();
+    checkpoint.names().map(|n| (n.to_owned(), checkpoint.get(n).unwrap().to_bytes().unwrap())).collect()
+}
+
+fn start(world: &World, run: &str, more: &[&str]) -> std::process::Child {
+    let arguments = [
+        &[
+            "train",
+            "config.toml",
+            "--run",
+            run,
+            "--device",
+            "cpu",
+            "--threads",
+            "1",
+            "--set",
+            "train.epochs=12",
+            "--set",
+            "train.save_every=1",
+            "--set",
+            "train.keep=2",
+        ],
+        more,
+    ]
+    .concat();
+    Command::new(env!("CARGO_BIN_EXE_mm"))
+        .args(arguments)
+        .current_dir(world.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// Waits until the run has made some steps, so that it is stopped in the middle of things.
+fn wait_for_steps(run: &Path, steps: usize) {
+    let begun = Instant::now();
+    while std::fs::read_to_string(run.join("metrics.jsonl")).map_or(0, |t| t.lines().count()) < steps {
+        assert!(begun.elapsed() < Duration::from_secs(60), "no steps were made");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn a_run_that_is_killed_again_and_again_ends_with_the_weights_of_one_that_was_not() {
+    let world = World::new();
+    assert!(start(&world, "whole", &[]).wait().unwrap().success());
+    let run = world.path().join("broken");
+    for (round, steps) in [3, 7, 11, 16].into_iter().enumerate() {
+        let mut child = start(&world, "broken", if round == 0 { &[] } else { &["--resume"] });
+        wait_for_steps(&run, steps);
+        child.kill().unwrap(); // SIGKILL: nothing can be tidied up
+        child.wait().unwrap();
+        // Whatever the instant was, what lies there loads.
+        if run.join("checkpoints/last.safetensors").exists() {
+            tensors(&run);
+        }
+    }
+    assert!(start(&world, "broken", &["--resume"]).wait().unwrap().success());
+    let (whole, broken) = (tensors(&world.path().join("whole")), tensors(&run));
+    assert_eq!(whole.len(), broken.len());
+    for (a, b) in whole.iter().zip(&broken) {
+        assert!(a == b, "{} differs", a.0);
+    }
+    // The figures are there once each, too.
+    let steps = |run: &Path| {
+        mm_train::Run::metrics(run)
+            .unwrap()
+            .into_iter()
+            .filter(|m| m.split == "train")
+            .map(|m| m.step)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(steps(&run), (1..=24).collect::<Vec<_>>());
+    assert_eq!(std::fs::read_dir(run.join("checkpoints")).unwrap().count(), 4);
+}
+
+#[test]
+fn ctrl_c_saves_and_stops_and_resume_goes_on() {
+    let world = World::new();
+    let mut child = start(&world, "run", &["--set", "train.epochs=400", "--set", "train.save_every=0"]);
+    wait_for_steps(&world.path().join("run"), 4);
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(child.wait().unwrap().success());
+    let (_, saved) = mm_train::Run::load(&world.path().join("run"), "last").unwrap();
+    assert!(saved.step >= 4 && !saved.finished);
+    assert!(!world.path().join("run/checkpoints/best.safetensors").exists());
+}

@@ -1,0 +1,103 @@
+//! Settings: TOML or JSON files into structs, `--set a.b=c` on top, and errors that name the field.
+
+use crate::{Error, Result};
+use serde::de::DeserializeOwned;
+use std::path::Path;
+
+/// Reads a TOML or JSON file as a value, with overrides `a.b=c` (c as TOML, else as text) applied.
+pub fn read(path: &Path, overrides: &[String]) -> Result<toml::Value> {
+    let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, e))?;
+    let mut value: toml::Value = if path.extension().is_some_and(|e| e == "json") {
+        serde_json::from_str(&text).map_err(|e| Error::file(path, format!("not valid JSON: {e}")))?
+    } else {
+        toml::from_str(&text).map_err(|e| Error::file(path, format!("not valid TOML: {e}")))?
+    };
+    for item in overrides {
+        set(&mut value, item)?;
+    }
+    Ok(value)
+}
+
+/// Applies one override `a.b=c`.
+pub fn set(value: &mut toml::Value, item: &str) -> Result<()> {
+    let (key, text) =
+        item.split_once('=').ok_or_else(|| Error::config("--set", item, "key=value, for instance train.epochs=5"))?;
+    let new = toml::from_str::<toml::Table>(&format!("v = {text}"))
+        .ok()
+        .and_then(|mut t| t.remove("v"))
+        .unwrap_or_else(|| toml::Value::String(text.to_owned()));
+    let mut place = value;
+    let mut parts = key.split('.').peekable();
+    while let Some(part) = parts.next() {
+        let table = place
+            .as_table_mut()
+            .ok_or_else(|| Error::config(key, "a value that is not a table", "a path through tables"))?;
+        if parts.peek().is_none() {
+            table.insert(part.to_owned(), new);
+            return Ok(());
+        }
+        place = table.entry(part.to_owned()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+    }
+    Ok(())
+}
+
+/// A struct from a value; an unknown field is answered with the nearest known one, a wrong type with the field's name.
+pub fn parse<T: DeserializeOwned>(value: &toml::Value, field: &str) -> Result<T> {
+    value.clone().try_into().map_err(|e: toml::de::Error| {
+        let text = e.message().to_owned();
+        let place = e.to_string();
+        // toml tells the path on a line of its own: "in `train.epochs`".
+        let inner =
+            place.lines().find_map(|l| l.trim().strip_prefix("in `")).map(|p| p.trim_end_matches('`').to_owned());
+        let at = match (field, inner) {
+            ("", Some(p)) => p,
+            ("", None) => "the configuration".into(),
+            (f, Some(p)) => format!("{f}.{p}"),
+            (f, None) => f.to_owned(),
+        };
+        if let Some(rest) = text.strip_prefix("unknown field `") {
+            let mut quoted = rest.split('`');
+            let name = quoted.next().unwrap_or_default().to_owned();
+            let known: Vec<&str> = rest.split('`').skip(2).step_by(2).collect();
+            return Error::config(
+                at,
+                format!("unknown field `{name}`"),
+                format!("a known field{}", crate::error::hint(&name, known)),
+            );
+        }
+        Error::config(at, text, "a value of that type")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code)]
+    struct Inner {
+        epochs: u32,
+    }
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code)]
+    struct Outer {
+        train: Inner,
+    }
+
+    #[test]
+    fn overrides_apply_and_errors_name_the_field_and_the_nearest_known_one() {
+        let mut value: toml::Value = toml::from_str("[train]\nepochs = 3").unwrap();
+        set(&mut value, "train.epochs=7").unwrap();
+        assert_eq!(parse::<Outer>(&value, "").unwrap().train.epochs, 7);
+        set(&mut value, "train.epochs=-7").unwrap();
+        let text = parse::<Outer>(&value, "").unwrap_err().to_string();
+        assert!(text.contains("train.epochs") && text.contains("-7"), "{text}");
+        set(&mut value, "train.epohcs=7").unwrap();
+        set(&mut value, "train.epochs=7").unwrap();
+        let text = parse::<Outer>(&value, "").unwrap_err().to_string();
+        assert!(text.contains("epohcs") && text.contains("did you mean `epochs`"), "{text}");
+        assert!(set(&mut value, "novalue").is_err());
+    }
+}

@@ -1,0 +1,195 @@
+//! What every encoder gives and every aligner, fusion and reasoner takes.
+
+use crate::{Device, Error, Modality, Result, Tensor};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// One modality of a batch as an encoder takes it: token ids `[batch, length]`, pixels `[batch, channels, height, width]`, a
+/// spectrogram `[batch, frames, bands]` …, with a mask over the length where rows are padded.
+#[derive(Debug, Clone)]
+pub struct Input {
+    /// The numbers, batch first.
+    pub values: Tensor,
+    /// `[batch, length]` bool, true where there is data and not padding; none when nothing is padded.
+    pub mask: Option<Tensor>,
+}
+
+impl Input {
+    /// Moves both to a device.
+    pub fn to_device(&self, device: Device) -> Result<Self> {
+        Ok(Self {
+            values: self.values.to_device(device)?,
+            mask: self.mask.as_ref().map(|m| m.to_device(device)).transpose()?,
+        })
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> Result<i64> {
+        self.values.size(0)
+    }
+}
+
+/// How a sequence becomes one vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pool {
+    /// Mean over the positions that are there.
+    #[default]
+    Mean,
+    /// The first position.
+    Cls,
+    /// Largest over the positions that are there, for each dimension.
+    Max,
+    /// The last position that is there.
+    Last,
+}
+
+/// Features of one modality: values `[batch, length, width]` and, where rows are padded, a mask `[batch, length]`.
+#[derive(Debug, Clone)]
+pub struct Features {
+    /// `[batch, length, width]`.
+    pub values: Tensor,
+    /// `[batch, length]` bool, true where a position counts.
+    pub mask: Option<Tensor>,
+}
+
+impl Features {
+    /// Features from values and a mask; the shapes are checked.
+    pub fn new(values: Tensor, mask: Option<Tensor>) -> Result<Self> {
+        let shape = values.shape();
+        if shape.len() != 3 {
+            return Err(Error::shape("features", &shape, "[batch, length, width]"));
+        }
+        if let Some(mask) = &mask
+            && mask.shape() != shape[..2]
+        {
+            return Err(Error::shape("features mask", &mask.shape(), format!("{:?}", &shape[..2])));
+        }
+        Ok(Self { values, mask })
+    }
+
+    /// Features of length one from a pooled embedding `[batch, width]`.
+    pub fn from_pooled(embedding: &Tensor) -> Result<Self> {
+        Self::new(embedding.unsqueeze(1)?, None)
+    }
+
+    /// One vector a row, `[batch, width]`. A row whose every position is masked gives zeros (mean, max) or its first position.
+    pub fn pool(&self, how: Pool) -> Result<Tensor> {
+        let values = &self.values;
+        match (&self.mask, how) {
+            (_, Pool::Cls) => values.select(1, 0),
+            (None, Pool::Mean) => values.mean_dims(&[1], false),
+            (None, Pool::Max) => values.max_dim(1, false),
+            (None, Pool::Last) => values.select(1, values.size(1)? - 1),
+            (Some(mask), Pool::Mean) => {
+                let keep = mask.to_dtype(values.dtype()?)?.unsqueeze(-1)?; // [batch, length, 1]
+                let count = keep.sum_dims(&[1], false)?.clamp_min(1e-9)?; // [batch, 1]
+                values.mul(&keep)?.sum_dims(&[1], false)?.div(&count)
+            }
+            (Some(mask), Pool::Max) => {
+                let hidden = mask.logical_not()?.unsqueeze(-1)?; // [batch, length, 1]
+                let largest = values.masked_fill(&hidden, f64::from(f32::MIN))?.max_dim(1, false)?;
+                let any = mask.to_dtype(crate::DType::I64)?.max_dim(1, true)?.gt_scalar(0.0)?; // [batch, 1]
+                largest.masked_fill(&any.logical_not()?, 0.0)
+            }
+            (Some(mask), Pool::Last) => {
+                let (rows, width) = (values.size(0)?, values.size(2)?);
+                let length = values.size(1)?;
+                let places = Tensor::arange(1, length + 1, values.device())?; // [length]
+                let last = mask.to_dtype(crate::DType::I64)?.mul(&places)?.max_dim(1, false)?; // [batch], one-based
+                let index = last
+                    .add_scalar(-1.0)?
+                    .clamp_min(0.0)?
+                    .to_dtype(crate::DType::I64)?
+                    .reshape(&[rows, 1, 1])?
+                    .expand(&[rows, 1, width])?;
+                values.gather(1, &index)?.squeeze(1)
+            }
+        }
+    }
+
+    /// Width of each position.
+    pub fn width(&self) -> Result<i64> {
+        self.values.size(2)
+    }
+}
+
+/// Features of several modalities of one batch, and which rows have which: a missing modality is an ordinary case.
+#[derive(Debug, Clone, Default)]
+pub struct FeatureSet {
+    rows: i64,
+    entries: BTreeMap<Modality, (Features, Tensor)>,
+}
+
+impl FeatureSet {
+    /// An empty set for a batch of `rows`.
+    pub fn new(rows: i64) -> Self {
+        Self { rows, entries: BTreeMap::new() }
+    }
+
+    /// Adds a modality whose features cover every row; `present` `[rows]` bool says which rows really have it (none: all).
+    pub fn insert(&mut self, modality: Modality, features: Features, present: Option<Tensor>) -> Result<()> {
+        let found = features.values.size(0)?;
+        if found != self.rows {
+            return Err(Error::shape(
+                format!("features of {modality}"),
+                &features.values.shape(),
+                format!("{} rows", self.rows),
+            ));
+        }
+        let present = match present {
+            Some(p) if p.shape() == [self.rows] => p,
+            Some(p) => {
+                return Err(Error::shape(format!("presence of {modality}"), &p.shape(), format!("[{}]", self.rows)));
+            }
+            None => Tensor::ones(&[self.rows], crate::DType::Bool, features.values.device())?,
+        };
+        self.entries.insert(modality, (features, present));
+        Ok(())
+    }
+
+    /// The features of a modality, if the batch has it at all.
+    pub fn get(&self, modality: &Modality) -> Option<&Features> {
+        self.entries.get(modality).map(|(f, _)| f)
+    }
+
+    /// `[rows]` bool: which rows have the modality.
+    pub fn present(&self, modality: &Modality) -> Option<&Tensor> {
+        self.entries.get(modality).map(|(_, p)| p)
+    }
+
+    /// The modalities, in the order of their names.
+    pub fn modalities(&self) -> impl Iterator<Item = &Modality> {
+        self.entries.keys()
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> i64 {
+        self.rows
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pooling_counts_only_positions_that_are_there() {
+        let values =
+            Tensor::from_vec(&[1f32, 5.0, 3.0, 9.0, 100.0, 100.0, 2.0, 4.0, 6.0, 8.0, 7.0, 0.0], &[2, 3, 2]).unwrap();
+        let mask = Tensor::from_vec(&[true, true, false, true, true, true], &[2, 3]).unwrap();
+        let features = Features::new(values.clone(), Some(mask)).unwrap();
+        let pooled = |how| features.pool(how).unwrap().to_vec::<f32>().unwrap();
+        assert_eq!(pooled(Pool::Mean), [2.0, 7.0, 5.0, 4.0]);
+        assert_eq!(pooled(Pool::Max), [3.0, 9.0, 7.0, 8.0]);
+        assert_eq!(pooled(Pool::Last), [3.0, 9.0, 7.0, 0.0]);
+        assert_eq!(pooled(Pool::Cls), [1.0, 5.0, 2.0, 4.0]);
+        let none = Tensor::from_vec(&[false; 6], &[2, 3]).unwrap();
+        let empty = Features::new(values.clone(), Some(none)).unwrap();
+        assert_eq!(empty.pool(Pool::Mean).unwrap().to_vec::<f32>().unwrap(), [0.0; 4]);
+        assert_eq!(empty.pool(Pool::Max).unwrap().to_vec::<f32>().unwrap(), [0.0; 4]);
+        assert!(Features::new(values.clone(), Some(Tensor::from_slice(&[true]).unwrap())).is_err());
+        let mut set = FeatureSet::new(3);
+        assert!(set.insert(Modality::TEXT, Features::new(values, None).unwrap(), None).is_err());
+    }
+}

@@ -1,0 +1,42 @@
+//! The words every mm crate speaks.
+//!
+//! [`Tensor`] is mm's own type over libtorch's, with every operation fallible; [`Features`] is what each encoder gives and each
+//! aligner, fusion and reasoner takes; [`nn`] holds the one attention and the one transformer block of the workspace; [`Params`]
+//! and [`Checkpoint`] carry weights under the field's own names. Only this crate depends on tch.
+//!
+//! ```
+//! use mm_core::{Device, Tensor};
+//! # fn main() -> mm_core::Result<()> {
+//! let a = Tensor::from_slice(&[1f32, 2.0, 3.0, 4.0])?.reshape(&[2, 2])?;
+//! let b = (&a + &a)?;
+//! assert_eq!(a.matmul(&b)?.to_vec::<f32>()?, [14.0, 20.0, 30.0, 44.0]);
+//! // A wrong shape is an error that says what was found, never a panic.
+//! assert!(a.matmul(&Tensor::zeros(&[3, 2], mm_core::DType::F32, Device::Cpu)?).unwrap_err().to_string().contains("[3, 2]"));
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod checkpoint;
+pub mod config;
+mod device;
+mod error;
+mod features;
+mod modality;
+mod module;
+pub mod nn;
+mod params;
+mod registry;
+pub mod seed;
+mod tensor;
+
+pub use checkpoint::Checkpoint;
+pub use device::{DType, Device, cache_folder, keep_freed_memory, threads};
+pub use error::{Error, Result};
+pub use features::{FeatureSet, Features, Input, Pool};
+pub use modality::Modality;
+pub use module::{
+    AlignOutput, Aligner, Encoder, Fusion, Head, Module, Processor, Reasoner, SampleContext, Source, Task,
+};
+pub use params::{Init, Params, Role, Scope};
+pub use registry::{BuildContext, BuiltEncoder, Registry};
+pub use tensor::{Element, Tensor, autocast, with_grad, without_grad};

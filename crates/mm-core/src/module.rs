@@ -1,0 +1,115 @@
+//! The traits that the floors of the house meet at: small and object-safe.
+
+use crate::{FeatureSet, Features, Input, Modality, Result, Tensor, seed::Rng};
+use std::path::PathBuf;
+
+/// Anything that maps one tensor to another.
+pub trait Module: Send {
+    /// The layer's output; `train` switches dropout and batch statistics on.
+    fn forward(&self, input: &Tensor, train: bool) -> Result<Tensor>;
+}
+
+/// One raw value of a sample, as a manifest names it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Source {
+    /// Text itself.
+    Text(String),
+    /// A file to be read.
+    File(PathBuf),
+    /// Any other value (numbers, lists, objects), for modalities that a crate brings.
+    Value(serde_json::Value),
+}
+
+/// What a processor may know about the sample at hand.
+#[derive(Debug)]
+pub struct SampleContext {
+    /// Whether augmentation is wanted.
+    pub train: bool,
+    /// A generator that is a function of run seed, epoch and row.
+    pub random: Rng,
+}
+
+impl SampleContext {
+    /// A context for plain reading, without augmentation.
+    pub fn plain() -> Self {
+        Self { train: false, random: Rng::at(&[0]) }
+    }
+}
+
+/// Raw value → numbers of one sample. Runs in worker threads, ahead of the model.
+pub trait Processor: Send + Sync {
+    /// The numbers of one sample; rows of a batch may differ in their first size only, which is then padded.
+    fn process(&self, source: &Source, context: &mut SampleContext) -> Result<Tensor>;
+
+    /// The number that padding is filled with.
+    fn padding(&self) -> f64 {
+        0.0
+    }
+
+    /// Whether samples differ in their first size (tokens, frames), so that a batch needs padding and a mask.
+    fn is_sequence(&self) -> bool;
+
+    /// A text that changes whenever the numbers would (before augmentation): the key that cached samples are kept under.
+    fn fingerprint(&self) -> String;
+
+    /// Augmentation that acts on the numbers, so that cached samples get it too. [`Processor::process`] includes it.
+    fn augment(&self, sample: Tensor, _context: &mut SampleContext) -> Result<Tensor> {
+        Ok(sample)
+    }
+}
+
+/// Input of one modality → [`Features`].
+pub trait Encoder: Send {
+    /// Features `[batch, length, width]`.
+    fn encode(&self, input: &Input, train: bool) -> Result<Features>;
+
+    /// One vector a row, `[batch, width]`: the mean over the positions that are there, unless the encoder knows better.
+    fn embed(&self, input: &Input, train: bool) -> Result<Tensor> {
+        self.encode(input, train)?.pool(crate::Pool::Mean)
+    }
+
+    /// Width of its features.
+    fn width(&self) -> i64;
+
+    /// The modality that it takes.
+    fn modality(&self) -> Modality;
+}
+
+/// What an [`Aligner`] gives: a loss, and the map of what corresponds to what where there is one.
+#[derive(Debug)]
+pub struct AlignOutput {
+    /// A single number to be made small.
+    pub loss: Tensor,
+    /// `[batch, length of a, length of b]`, rows summing to one, where the aligner has one.
+    pub map: Option<Tensor>,
+}
+
+/// Two Features → a loss that is small when they correspond.
+pub trait Aligner: Send {
+    /// Row i of `a` belongs with row i of `b`.
+    fn align(&self, a: &Features, b: &Features) -> Result<AlignOutput>;
+}
+
+/// Features of several modalities → one.
+pub trait Fusion: Send {
+    /// `[batch, length, width]` from whatever modalities each row has.
+    fn fuse(&self, set: &FeatureSet, train: bool) -> Result<Features>;
+}
+
+/// A question in one modality put to the others.
+pub trait Reasoner: Send {
+    /// Features of the answer.
+    fn reason(&self, query: &Features, set: &FeatureSet, train: bool) -> Result<Features>;
+}
+
+/// Features → what a task asks for (logits, a number, a projection).
+pub trait Head: Send {
+    /// `[batch, …]`.
+    fn apply(&self, features: &Features, train: bool) -> Result<Tensor>;
+}
+
+/// A task that a trainer can learn: a batch → a loss with named parts.
+pub trait Task<Batch> {
+    /// The loss of a batch, and figures to log beside it.
+    fn loss(&self, batch: &Batch, train: bool) -> Result<(Tensor, Vec<(String, f64)>)>;
+}

@@ -1,0 +1,360 @@
+//! The workspace's one attention: scaled dot products of queries with keys weigh values (Vaswani 2017). Self and cross, grouped
+//! heads (Ainslie 2023), every kind of position, masks, a cache for decoding, weights on request, libtorch's fused path otherwise.
+
+use super::{Linear, Position, Rotary, alibi_slopes, position::relative_buckets};
+use crate::{DType, Error, Init, Module, Result, Scope, Tensor};
+use serde::{Deserialize, Serialize};
+
+/// Sizes and switches of an [`Attention`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttentionConfig {
+    /// Width of the queries and of the output.
+    pub width: i64,
+    /// Number of heads.
+    pub heads: i64,
+    /// Number of key and value heads that the query heads share; as many as `heads` when absent.
+    #[serde(default)]
+    pub key_value_heads: Option<i64>,
+    /// Width of a head; `width / heads` when absent.
+    #[serde(default)]
+    pub head_width: Option<i64>,
+    /// Width of what keys and values are made of; `width` when absent.
+    #[serde(default)]
+    pub context_width: Option<i64>,
+    /// Whether queries, keys and values have biases.
+    #[serde(default = "yes")]
+    pub bias: bool,
+    /// Whether the output has a bias.
+    #[serde(default = "yes")]
+    pub output_bias: bool,
+    /// Whether a position sees only itself and those before.
+    #[serde(default)]
+    pub causal: bool,
+    /// How it knows positions.
+    #[serde(default)]
+    pub position: Position,
+    /// What the scores are multiplied by; 1/√head width when absent.
+    #[serde(default)]
+    pub scale: Option<f64>,
+    /// Rate at which weights are dropped while training.
+    #[serde(default)]
+    pub dropout: f64,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl AttentionConfig {
+    /// Plain self-attention of `heads` heads.
+    pub fn new(width: i64, heads: i64) -> Self {
+        Self {
+            width,
+            heads,
+            key_value_heads: None,
+            head_width: None,
+            context_width: None,
+            bias: true,
+            output_bias: true,
+            causal: false,
+            position: Position::None,
+            scale: None,
+            dropout: 0.0,
+        }
+    }
+
+    fn head(&self) -> i64 {
+        self.head_width.unwrap_or(self.width / self.heads.max(1))
+    }
+
+    fn groups(&self) -> i64 {
+        self.key_value_heads.unwrap_or(self.heads)
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.heads < 1 || self.width < 1 || (self.head_width.is_none() && self.width % self.heads != 0) {
+            return Err(Error::config("attention.heads", self.heads, format!("a divisor of the width {}", self.width)));
+        }
+        if self.groups() < 1 || self.heads % self.groups() != 0 {
+            return Err(Error::config(
+                "attention.key_value_heads",
+                self.groups(),
+                format!("a divisor of the {} heads", self.heads),
+            ));
+        }
+        if matches!(self.position, Position::Rotary { .. }) && self.head() % 2 != 0 {
+            return Err(Error::config("attention.head_width", self.head(), "an even width for rotary positions"));
+        }
+        if matches!(self.position, Position::Relative { buckets, .. } if buckets < 4) {
+            return Err(Error::config("attention.position.buckets", "fewer than 4", "at least 4 buckets"));
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return Err(Error::config("attention.dropout", self.dropout, "a rate in [0, 1)"));
+        }
+        Ok(())
+    }
+}
+
+/// Which keys a query may see. Causality is a switch of the config and comes on top.
+#[derive(Debug, Clone)]
+pub enum Mask {
+    /// `[batch, keys]` bool, true where there is data.
+    Padding(Tensor),
+    /// Bool, true where a query may look, broadcast to `[batch, heads, queries, keys]`.
+    Allowed(Tensor),
+    /// Numbers added to the scores, broadcast likewise.
+    Bias(Tensor),
+}
+
+/// Keys and values of the positions before, `[batch, key heads, positions, head width]`.
+#[derive(Debug, Default, Clone)]
+pub struct KeyValueCache {
+    held: Option<(Tensor, Tensor)>,
+}
+
+impl KeyValueCache {
+    /// Number of positions held.
+    pub fn length(&self) -> i64 {
+        self.held.as_ref().and_then(|(k, _)| k.size(2).ok()).unwrap_or(0)
+    }
+
+    /// Reorders the rows (beams) by number.
+    pub fn reorder(&mut self, rows: &Tensor) -> Result<()> {
+        if let Some((key, value)) = &self.held {
+            self.held = Some((key.index_select(0, rows)?, value.index_select(0, rows)?));
+        }
+        Ok(())
+    }
+}
+
+/// What one call of attention may be given beside the queries.
+#[derive(Default)]
+pub struct Attend<'a> {
+    /// What keys and values are made of `[batch, keys, context width]`; the queries themselves when absent.
+    pub context: Option<&'a Tensor>,
+    /// Which keys may be seen.
+    pub mask: Option<&'a Mask>,
+    /// Keys and values of earlier positions; the new ones are added.
+    pub cache: Option<&'a mut KeyValueCache>,
+    /// Whether the weights are wanted (the fused path does not make them).
+    pub weights: bool,
+    /// Whether this is training.
+    pub train: bool,
+}
+
+/// What attention gives.
+#[derive(Debug)]
+pub struct AttentionOutput {
+    /// `[batch, queries, width]`.
+    pub values: Tensor,
+    /// `[batch, heads, queries, keys]`, rows summing to one, when asked for.
+    pub weights: Option<Tensor>,
+}
+
+/// Multi-head attention with parameters `q_proj`, `k_proj`, `v_proj`, `out_proj`.
+pub struct Attention {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    /// Frozen self-attention: the three in one product.
+    packed: Option<Linear>,
+    output: Linear,
+    relative: Option<Tensor>,
+    config: AttentionConfig,
+}
+
+impl Attention {
+    /// A layer under `scope`. Frozen self-attention keeps its three projections as one matrix.
+    pub fn new(scope: &Scope<'_>, config: &AttentionConfig) -> Result<Self> {
+        config.check()?;
+        let (head, context) = (config.head(), config.context_width.unwrap_or(config.width));
+        let (wide, narrow) = (config.heads * head, config.groups() * head);
+        let query = Linear::new(&scope.pp("q_proj"), config.width, wide, config.bias)?;
+        let key = Linear::new(&scope.pp("k_proj"), context, narrow, config.bias)?;
+        let value = Linear::new(&scope.pp("v_proj"), context, narrow, config.bias)?;
+        let relative = match config.position {
+            Position::Relative { buckets, .. } => Some(scope.pp("relative_attention_bias").param(
+                "weight",
+                &[buckets, config.heads],
+                Init::Normal(0.02),
+            )?),
+            _ => None,
+        };
+        let mut attention = Self {
+            query,
+            key,
+            value,
+            packed: None,
+            relative,
+            config: config.clone(),
+            output: Linear::new(&scope.pp("out_proj"), wide, config.width, config.output_bias)?,
+        };
+        if scope.is_frozen() && context == config.width {
+            attention.pack(scope, wide, narrow)?;
+        }
+        Ok(attention)
+    }
+
+    fn pack(&mut self, scope: &Scope<'_>, wide: i64, narrow: i64) -> Result<()> {
+        let weight = Tensor::cat(&[self.query.weight(), self.key.weight(), self.value.weight()], 0)?;
+        let bias = match (self.query.bias(), self.key.bias(), self.value.bias()) {
+            (Some(q), Some(k), Some(v)) => Some(Tensor::cat(&[q, k, v], 0)?),
+            _ => None,
+        };
+        // The three keep their names as views of the packed one, so nothing is held twice.
+        let mut start = 0;
+        for (name, layer, rows) in
+            [("q_proj", &mut self.query, wide), ("k_proj", &mut self.key, narrow), ("v_proj", &mut self.value, narrow)]
+        {
+            let (w, b) = (weight.narrow(0, start, rows)?, bias.as_ref().map(|b| b.narrow(0, start, rows)).transpose()?);
+            scope.pp(name).replace("weight", &w);
+            if let Some(b) = &b {
+                scope.pp(name).replace("bias", b);
+            }
+            *layer = Linear::from_parts(w, b);
+            start += rows;
+        }
+        self.packed = Some(Linear::from_parts(weight, bias));
+        Ok(())
+    }
+
+    /// `[batch, queries, width]` → the same, each position having looked at the keys it may see. A query that may see none looks
+    /// at all alike.
+    pub fn forward(&self, queries: &Tensor, mut attend: Attend<'_>) -> Result<AttentionOutput> {
+        let config = &self.config;
+        let shape = queries.shape();
+        if shape.len() != 3 || shape[2] != config.width {
+            return Err(Error::shape("attention queries", &shape, format!("[batch, queries, {}]", config.width)));
+        }
+        let (batch, length, head) = (shape[0], shape[1], config.head());
+        let split = |x: &Tensor, heads: i64| x.reshape(&[batch, -1, heads, head])?.transpose(1, 2); // [batch, heads, length, head]
+        let (query, key, value) = match (&self.packed, attend.context) {
+            (Some(packed), None) => {
+                let all = packed.forward(queries, false)?; // [batch, length, (heads + 2 groups) · head]
+                let (wide, narrow) = (config.heads * head, config.groups() * head);
+                (all.narrow(-1, 0, wide)?, all.narrow(-1, wide, narrow)?, all.narrow(-1, wide + narrow, narrow)?)
+            }
+            (_, context) => {
+                let context = context.unwrap_or(queries);
+                (
+                    self.query.forward(queries, false)?,
+                    self.key.forward(context, false)?,
+                    self.value.forward(context, false)?,
+                )
+            }
+        };
+        let mut query = split(&query, config.heads)?;
+        let (mut key, mut value) = (split(&key, config.groups())?, split(&value, config.groups())?);
+        let past = attend.cache.as_ref().map_or(0, |c| c.length());
+        if let Position::Rotary { base, interleaved } = config.position {
+            let rotary = Rotary { width: head, base, interleaved };
+            query = rotary.apply(&query, past)?;
+            key = rotary.apply(&key, past)?;
+        }
+        if let Some(cache) = attend.cache.as_mut() {
+            if let Some((old_key, old_value)) = &cache.held {
+                key = Tensor::cat(&[old_key, &key], 2)?;
+                value = Tensor::cat(&[old_value, &value], 2)?;
+            }
+            cache.held = Some((key.clone(), value.clone()));
+        }
+        let keys = key.size(2)?;
+        // A lone query at the end of the cache sees everything before it, so causality needs no mask there.
+        let causal = config.causal && length > 1;
+        let plain = attend.mask.is_none() && matches!(config.position, Position::None | Position::Rotary { .. });
+        let fused_causal = causal && plain && past == 0 && !attend.weights;
+        let bias = self.bias(attend.mask, length, keys, past, causal && !fused_causal, &query)?;
+        let dropout = if attend.train { config.dropout } else { 0.0 };
+        let (mixed, weights) = if attend.weights {
+            let (mixed, weights) = self.explicit(&query, &key, &value, bias.as_ref(), dropout)?;
+            (mixed, Some(weights))
+        } else {
+            (query.fused_attention(&key, &value, bias.as_ref(), dropout, fused_causal, config.scale)?, None)
+        };
+        let joined = mixed.transpose(1, 2)?.reshape(&[batch, length, config.heads * head])?;
+        Ok(AttentionOutput { values: self.output.forward(&joined, attend.train)?, weights })
+    }
+
+    /// Everything that is added to the scores, as one tensor that broadcasts to `[batch, heads, queries, keys]`.
+    fn bias(
+        &self,
+        mask: Option<&Mask>,
+        length: i64,
+        keys: i64,
+        past: i64,
+        causal: bool,
+        query: &Tensor,
+    ) -> Result<Option<Tensor>> {
+        let (dtype, device) = (query.dtype()?, query.device());
+        // Finite, so that a query that may see nothing gives numbers and not NaN; exp() of it is exactly zero all the same.
+        let hidden = if dtype == DType::F16 { -6e4 } else { -1e30 };
+        let forbid = |allowed: &Tensor| -> Result<Tensor> {
+            Tensor::zeros(&allowed.shape(), dtype, device)?.masked_fill(&allowed.logical_not()?, hidden)
+        };
+        let mut total: Option<Tensor> = None;
+        let mut add = |term: Tensor| -> Result<()> {
+            total = Some(match total.take() {
+                Some(sum) => sum.add(&term)?,
+                None => term,
+            });
+            Ok(())
+        };
+        match mask {
+            None => {}
+            Some(Mask::Padding(padding)) => {
+                let shape = padding.shape();
+                if shape.len() != 2 || shape[1] != keys {
+                    return Err(Error::shape("attention padding mask", &shape, format!("[batch, {keys}]")));
+                }
+                add(forbid(padding)?.reshape(&[shape[0], 1, 1, keys])?)?;
+            }
+            Some(Mask::Allowed(allowed)) => add(forbid(allowed)?)?,
+            Some(Mask::Bias(bias)) => add(bias.to_dtype(dtype)?)?,
+        }
+        if causal {
+            let allowed = Tensor::ones(&[length, keys], DType::Bool, device)?.tril(past)?;
+            add(forbid(&allowed)?)?;
+        }
+        match (self.config.position, &self.relative) {
+            (Position::Alibi, _) => {
+                let slopes =
+                    Tensor::from_slice(&alibi_slopes(self.config.heads))?.to_device(device)?.reshape(&[-1, 1, 1])?;
+                let places = Tensor::arange(0, keys, device)?;
+                let rows = Tensor::arange(past, past + length, device)?.unsqueeze(1)?;
+                let distance = places.sub(&rows)?.abs()?.to_dtype(dtype)?.neg()?; // [queries, keys]
+                add(distance.mul(&slopes.to_dtype(dtype)?)?)?; // [heads, queries, keys]
+            }
+            (Position::Relative { buckets, furthest }, Some(table)) => {
+                let index = relative_buckets(length, keys, past, buckets, furthest)?.to_device(device)?;
+                add(table.embedding(&index)?.permute(&[2, 0, 1])?)?; // [heads, queries, keys]
+            }
+            _ => {}
+        }
+        // The fused kernel wants a mask of rank four (or two); leading ones broadcast.
+        total.map(|t| if t.rank() == 3 { t.unsqueeze(0) } else { Ok(t) }).transpose()
+    }
+
+    fn explicit(
+        &self,
+        query: &Tensor,
+        key: &Tensor,
+        value: &Tensor,
+        bias: Option<&Tensor>,
+        dropout: f64,
+    ) -> Result<(Tensor, Tensor)> {
+        let times = self.config.heads / self.config.groups();
+        let (key, value) = if times > 1 {
+            (key.repeat_interleave(times, 1)?, value.repeat_interleave(times, 1)?)
+        } else {
+            (key.clone(), value.clone())
+        };
+        let scale = self.config.scale.unwrap_or(1.0 / (self.config.head() as f64).sqrt());
+        let mut scores = query.mul_scalar(scale)?.matmul(&key.transpose(-2, -1)?)?; // [batch, heads, queries, keys]
+        if let Some(bias) = bias {
+            scores = scores.add(bias)?;
+        }
+        let weights = scores.softmax(-1)?;
+        Ok((weights.dropout(dropout, dropout > 0.0)?.matmul(&value)?, weights))
+    }
+}

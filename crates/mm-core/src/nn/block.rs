@@ -1,0 +1,188 @@
+//! The workspace's one transformer block (Vaswani 2017), with a switch for each real difference in the field: norm before or after,
+//! cross-attention or none, gated or plain network, scaled residuals (`CaiT`, Touvron 2021).
+
+use super::{Attend, Attention, AttentionConfig, KeyValueCache, Mask, Mlp, MlpConfig, Norm, NormConfig};
+use crate::{Error, Init, Module, Result, Scope, Tensor};
+use serde::{Deserialize, Serialize};
+
+/// Sizes and switches of a [`Block`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BlockConfig {
+    /// Its self-attention; the width is the block's.
+    pub attention: AttentionConfig,
+    /// Attention to a context, after the self-attention.
+    #[serde(default)]
+    pub cross: Option<AttentionConfig>,
+    /// The network after attention.
+    pub mlp: MlpConfig,
+    /// Its normalisations.
+    #[serde(default)]
+    pub norm: NormConfig,
+    /// Whether each part normalises what it takes (pre-norm), or the sum after it (post-norm, BERT).
+    #[serde(default)]
+    pub norm_first: bool,
+    /// Rate at which each part's output is dropped while training.
+    #[serde(default)]
+    pub dropout: f64,
+    /// Where the learned scales of the residuals begin; none when absent.
+    #[serde(default)]
+    pub layer_scale: Option<f64>,
+}
+
+/// A block's caches while decoding.
+#[derive(Debug, Default, Clone)]
+pub struct BlockState {
+    /// Keys and values of the positions before.
+    pub own: KeyValueCache,
+}
+
+struct Part {
+    norm: Norm,
+    scale: Option<Tensor>,
+}
+
+impl Part {
+    fn new(scope: &Scope<'_>, norm: &str, scale: &str, config: &BlockConfig) -> Result<Self> {
+        let width = config.attention.width;
+        Ok(Self {
+            norm: Norm::new(&scope.pp(norm), width, config.norm)?,
+            scale: config.layer_scale.map(|start| scope.param(scale, &[width], Init::Constant(start))).transpose()?,
+        })
+    }
+}
+
+/// Self-attention, maybe cross-attention, and a network, each with its residual and its normalisation.
+pub struct Block {
+    attention: Attention,
+    after_attention: Part,
+    cross: Option<(Attention, Part)>,
+    mlp: Mlp,
+    after_mlp: Part,
+    norm_first: bool,
+    dropout: f64,
+}
+
+impl Block {
+    /// Parameters `self_attn`, `layer_norm1`, (`cross_attn`, `layer_norm_cross`,) `mlp`, `layer_norm2` under `scope`.
+    pub fn new(scope: &Scope<'_>, config: &BlockConfig) -> Result<Self> {
+        if !(0.0..1.0).contains(&config.dropout) {
+            return Err(Error::config("block.dropout", config.dropout, "a rate in [0, 1)"));
+        }
+        let cross = match &config.cross {
+            Some(cross) => Some((
+                Attention::new(&scope.pp("cross_attn"), cross)?,
+                Part::new(scope, "layer_norm_cross", "layer_scale_cross", config)?,
+            )),
+            None => None,
+        };
+        Ok(Self {
+            attention: Attention::new(&scope.pp("self_attn"), &config.attention)?,
+            after_attention: Part::new(scope, "layer_norm1", "layer_scale1", config)?,
+            cross,
+            mlp: Mlp::new(&scope.pp("mlp"), config.attention.width, &config.mlp)?,
+            after_mlp: Part::new(scope, "layer_norm2", "layer_scale2", config)?,
+            norm_first: config.norm_first,
+            dropout: config.dropout,
+        })
+    }
+
+    /// `[batch, length, width]` → the same. `context` is what cross-attention looks at, with its mask.
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        mask: Option<&Mask>,
+        context: Option<(&Tensor, Option<&Mask>)>,
+        state: Option<&mut BlockState>,
+        train: bool,
+    ) -> Result<Tensor> {
+        let mut state = state;
+        let mut x = self.residual(x, &self.after_attention, train, |h| {
+            let cache = state.as_mut().map(|s| &mut s.own);
+            Ok(self.attention.forward(h, Attend { mask, cache, train, ..Attend::default() })?.values)
+        })?;
+        if let Some((cross, part)) = &self.cross {
+            let (context, mask) =
+                context.ok_or_else(|| Error::config("block.cross", "no context", "features to attend to"))?;
+            x = self.residual(&x, part, train, |h| {
+                Ok(cross.forward(h, Attend { context: Some(context), mask, train, ..Attend::default() })?.values)
+            })?;
+        }
+        self.residual(&x, &self.after_mlp, train, |h| self.mlp.forward(h, train))
+    }
+
+    fn residual(
+        &self,
+        x: &Tensor,
+        part: &Part,
+        train: bool,
+        body: impl FnOnce(&Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let mut out = if self.norm_first { body(&part.norm.forward(x, train)?)? } else { body(x)? };
+        if let Some(scale) = &part.scale {
+            out = out.mul(scale)?;
+        }
+        if train && self.dropout > 0.0 {
+            out = out.dropout(self.dropout, true)?;
+        }
+        let sum = x.add(&out)?;
+        if self.norm_first { Ok(sum) } else { part.norm.forward(&sum, train) }
+    }
+}
+
+/// Sizes and switches of a [`Transformer`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TransformerConfig {
+    /// Number of blocks.
+    pub layers: i64,
+    /// Each of them.
+    pub block: BlockConfig,
+    /// Whether a normalisation ends the stack (pre-norm stacks need one).
+    #[serde(default)]
+    pub final_norm: bool,
+}
+
+/// A stack of blocks.
+pub struct Transformer {
+    blocks: Vec<Block>,
+    last: Option<Norm>,
+}
+
+impl Transformer {
+    /// Blocks `layers.0 …` and maybe `final_layer_norm` under `scope`.
+    pub fn new(scope: &Scope<'_>, config: &TransformerConfig) -> Result<Self> {
+        let blocks =
+            (0..config.layers).map(|i| Block::new(&scope.pp("layers").pp(i), &config.block)).collect::<Result<_>>()?;
+        let last = config
+            .final_norm
+            .then(|| Norm::new(&scope.pp("final_layer_norm"), config.block.attention.width, config.block.norm))
+            .transpose()?;
+        Ok(Self { blocks, last })
+    }
+
+    /// Empty caches for decoding, one a block.
+    pub fn states(&self) -> Vec<BlockState> {
+        vec![BlockState::default(); self.blocks.len()]
+    }
+
+    /// `[batch, length, width]` → the same. With `states`, `x` holds the new positions only and `mask` covers old and new.
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        mask: Option<&Mask>,
+        context: Option<(&Tensor, Option<&Mask>)>,
+        mut states: Option<&mut [BlockState]>,
+        train: bool,
+    ) -> Result<Tensor> {
+        let mut x = x.clone();
+        for (number, block) in self.blocks.iter().enumerate() {
+            let state = states.as_mut().and_then(|s| s.get_mut(number));
+            x = block.forward(&x, mask, context, state, train)?;
+        }
+        match &self.last {
+            Some(norm) => norm.forward(&x, train),
+            None => Ok(x),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Convolutions over time and over pictures, with the batch normalisation after them folded in outside training.
+
+use super::BatchNorm;
+use crate::{Init, Module, Result, Scope, Tensor};
+use serde::{Deserialize, Serialize};
+
+/// Sizes of a convolution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConvConfig {
+    /// Channels in.
+    pub input: i64,
+    /// Channels out.
+    pub output: i64,
+    /// Window, in samples or pixels.
+    pub kernel: i64,
+    /// Step of the window.
+    #[serde(default = "one")]
+    pub stride: i64,
+    /// Zeros added on each side.
+    #[serde(default)]
+    pub padding: i64,
+    /// Groups of channels that do not mix (the number of channels: depthwise).
+    #[serde(default = "one")]
+    pub groups: i64,
+    /// Whether it has a bias.
+    #[serde(default)]
+    pub bias: bool,
+}
+
+fn one() -> i64 {
+    1
+}
+
+impl ConvConfig {
+    /// A convolution of stride one without bias that keeps the size (odd kernels).
+    pub fn same(input: i64, output: i64, kernel: i64) -> Self {
+        Self { input, output, kernel, stride: 1, padding: kernel / 2, groups: 1, bias: false }
+    }
+
+    fn weights(&self, scope: &Scope<'_>, kernel: &[i64]) -> Result<(Tensor, Option<Tensor>)> {
+        let inner = self.input / self.groups.max(1);
+        let fan_in = (inner * kernel.iter().product::<i64>()).max(1) as f64;
+        let shape: Vec<i64> = [self.output, inner].into_iter().chain(kernel.iter().copied()).collect();
+        // He 2015, for the rectifiers that follow.
+        let weight = scope.param("weight", &shape, Init::Normal((2.0 / fan_in).sqrt()))?;
+        let bias = self.bias.then(|| scope.param("bias", &[self.output], Init::Zeros)).transpose()?;
+        Ok((weight, bias))
+    }
+}
+
+/// Convolution over time: `[batch, channels, length]`.
+pub struct Conv1d {
+    weight: Tensor,
+    bias: Option<Tensor>,
+    config: ConvConfig,
+}
+
+impl Conv1d {
+    /// A layer under `scope`.
+    pub fn new(scope: &Scope<'_>, config: ConvConfig) -> Result<Self> {
+        let (weight, bias) = config.weights(scope, &[config.kernel])?;
+        Ok(Self { weight, bias, config })
+    }
+}
+
+impl Module for Conv1d {
+    fn forward(&self, input: &Tensor, _train: bool) -> Result<Tensor> {
+        let c = &self.config;
+        input.conv1d(&self.weight, self.bias.as_ref(), c.stride, c.padding, 1, c.groups)
+    }
+}
+
+/// Convolution over pictures: `[batch, channels, height, width]`.
+pub struct Conv2d {
+    weight: Tensor,
+    bias: Option<Tensor>,
+    config: ConvConfig,
+}
+
+impl Conv2d {
+    /// A layer under `scope`.
+    pub fn new(scope: &Scope<'_>, config: ConvConfig) -> Result<Self> {
+        let (weight, bias) = config.weights(scope, &[config.kernel, config.kernel])?;
+        Ok(Self { weight, bias, config })
+    }
+
+    /// The same layer with a batch normalisation's running statistics folded into its weights: one pass over the picture fewer.
+    pub fn fold(&self, norm: &BatchNorm) -> Result<Self> {
+        let (scale, shift) = norm.scale_and_shift()?;
+        let weight = self.weight.mul(&scale.reshape(&[-1, 1, 1, 1])?)?;
+        let bias = match &self.bias {
+            Some(bias) => bias.mul(&scale)?.add(&shift)?,
+            None => shift,
+        };
+        Ok(Self { weight, bias: Some(bias), config: self.config })
+    }
+}
+
+impl Module for Conv2d {
+    fn forward(&self, input: &Tensor, _train: bool) -> Result<Tensor> {
+        let c = &self.config;
+        input.conv2d(&self.weight, self.bias.as_ref(), [c.stride; 2], [c.padding; 2], c.groups)
+    }
+}

@@ -1,0 +1,59 @@
+//! The two-layer network of a transformer block, plain or gated (Shazeer 2020).
+
+use super::{Activation, Linear};
+use crate::{Module, Result, Scope, Tensor};
+use serde::{Deserialize, Serialize};
+
+/// Sizes and switches of an [`Mlp`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MlpConfig {
+    /// Width between the two layers.
+    pub hidden: i64,
+    /// What stands between them.
+    #[serde(default)]
+    pub activation: Activation,
+    /// Whether a third layer gates the activation (SwiGLU, GEGLU).
+    #[serde(default)]
+    pub gated: bool,
+    /// Whether the layers have biases.
+    #[serde(default = "yes")]
+    pub bias: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// `fc2(activation(fc1(x)))`, times `gate(x)` in the middle when gated.
+pub struct Mlp {
+    fc1: Linear,
+    gate: Option<Linear>,
+    fc2: Linear,
+    activation: Activation,
+}
+
+impl Mlp {
+    /// Layers `fc1`, `fc2` and maybe `gate` under `scope`.
+    pub fn new(scope: &Scope<'_>, width: i64, config: &MlpConfig) -> Result<Self> {
+        Ok(Self {
+            fc1: Linear::new(&scope.pp("fc1"), width, config.hidden, config.bias)?,
+            gate: config
+                .gated
+                .then(|| Linear::new(&scope.pp("gate"), width, config.hidden, config.bias))
+                .transpose()?,
+            fc2: Linear::new(&scope.pp("fc2"), config.hidden, width, config.bias)?,
+            activation: config.activation,
+        })
+    }
+}
+
+impl Module for Mlp {
+    fn forward(&self, input: &Tensor, train: bool) -> Result<Tensor> {
+        let mut hidden = self.activation.apply(&self.fc1.forward(input, train)?)?; // [batch, length, hidden]
+        if let Some(gate) = &self.gate {
+            hidden = hidden.mul(&gate.forward(input, train)?)?;
+        }
+        self.fc2.forward(&hidden, train)
+    }
+}

@@ -1,0 +1,23 @@
+//! The layers of the workspace: one attention, one transformer block, and the usual ones under them.
+
+mod activation;
+mod attention;
+mod block;
+mod conv;
+mod embedding;
+mod linear;
+mod mlp;
+mod norm;
+mod position;
+#[cfg(test)]
+mod properties;
+
+pub use activation::Activation;
+pub use attention::{Attend, Attention, AttentionConfig, AttentionOutput, KeyValueCache, Mask};
+pub use block::{Block, BlockConfig, BlockState, Transformer, TransformerConfig};
+pub use conv::{Conv1d, Conv2d, ConvConfig};
+pub use embedding::Embedding;
+pub use linear::Linear;
+pub use mlp::{Mlp, MlpConfig};
+pub use norm::{BatchNorm, GroupNorm, Norm, NormConfig, NormKind};
+pub use position::{Position, Rotary, alibi_slopes, relative_buckets, sinusoidal};

@@ -1,0 +1,195 @@
+//! What must hold whatever the sizes: masks, rows, caches, checkpoints.
+
+use super::*;
+use crate::{Checkpoint, DType, Device, Init, Params, Role, Tensor, checkpoint, seed::seed_tensors};
+use proptest::prelude::*;
+
+fn random(shape: &[i64]) -> Tensor {
+    Tensor::randn(shape, DType::F32, Device::Cpu).unwrap()
+}
+
+fn furthest(a: &Tensor, b: &Tensor) -> f64 {
+    a.sub(b).unwrap().abs().unwrap().max().unwrap().to_f64().unwrap()
+}
+
+fn config(heads: i64, groups: i64, kind: u8, norm_first: bool, gated: bool, causal: bool) -> TransformerConfig {
+    let position = match kind {
+        0 => Position::None,
+        1 => Position::Rotary { base: 1e4, interleaved: false },
+        2 => Position::Rotary { base: 1e4, interleaved: true },
+        3 => Position::Alibi,
+        _ => Position::Relative { buckets: 8, furthest: 16 },
+    };
+    let width = heads * 6;
+    let attention =
+        AttentionConfig { key_value_heads: Some(groups), causal, position, ..AttentionConfig::new(width, heads) };
+    let mlp = MlpConfig { hidden: 2 * width, activation: Activation::Gelu, gated, bias: true };
+    let norm =
+        NormConfig { kind: if gated { NormKind::RootMeanSquare } else { NormKind::Layer }, ..NormConfig::default() };
+    let block =
+        BlockConfig { attention, cross: None, mlp, norm, norm_first, dropout: 0.0, layer_scale: gated.then_some(0.5) };
+    TransformerConfig { layers: 2, block, final_norm: norm_first }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn masking_positions_equals_leaving_them_out_and_rows_do_not_touch(
+        seed in 0u64..1000, (heads, groups) in prop::sample::select(vec![(1i64, 1i64), (2, 1), (4, 2), (3, 3)]), kind in 0u8..5,
+        kept in 1i64..7, padded in 1i64..5, norm_first: bool, gated: bool, causal: bool, frozen: bool,
+    ) {
+        seed_tensors(seed);
+        let config = config(heads, groups, kind, norm_first, gated, causal);
+        let params = Params::new(Device::Cpu);
+        let scope = if frozen { params.scope().frozen() } else { params.scope() };
+        let model = Transformer::new(&scope, &config).unwrap();
+        let width = config.block.attention.width;
+        let short = random(&[1, kept, width]);
+        let alone = model.forward(&short, None, None, None, false).unwrap();
+        // The same row with padding behind it, in a batch with another, longer row.
+        let padding = random(&[1, padded, width]);
+        let other = random(&[1, kept + padded, width]);
+        let both = Tensor::cat(&[&Tensor::cat(&[&short, &padding], 1).unwrap(), &other], 0).unwrap();
+        let mut keep = vec![true; (2 * (kept + padded)) as usize];
+        keep[kept as usize..(kept + padded) as usize].fill(false);
+        let mask = Mask::Padding(Tensor::from_vec(&keep, &[2, kept + padded]).unwrap());
+        let out = model.forward(&both, Some(&mask), None, None, false).unwrap();
+        let row = out.narrow(0, 0, 1).unwrap().narrow(1, 0, kept).unwrap();
+        prop_assert!(furthest(&row, &alone) < 1e-4, "{}", furthest(&row, &alone));
+        let lone = model.forward(&other, None, None, None, false).unwrap();
+        prop_assert!(furthest(&out.narrow(0, 1, 1).unwrap(), &lone) < 1e-4);
+    }
+
+    #[test]
+    fn decoding_step_by_step_with_a_cache_equals_the_whole_at_once(
+        seed in 0u64..1000, kind in 0u8..5, length in 2i64..8, first in 1i64..4, norm_first: bool, gated: bool,
+    ) {
+        seed_tensors(seed);
+        let config = config(2, 1, kind, norm_first, gated, true);
+        let params = Params::new(Device::Cpu);
+        let model = Transformer::new(&params.scope(), &config).unwrap();
+        let x = random(&[2, length, config.block.attention.width]);
+        let whole = model.forward(&x, None, None, None, false).unwrap();
+        let mut states = model.states();
+        let (mut at, mut parts) = (0, Vec::new());
+        while at < length {
+            let count = if at == 0 { first.min(length) } else { (length - at).min(1 + at % 2) };
+            parts.push(model.forward(&x.narrow(1, at, count).unwrap(), None, None, Some(&mut states), false).unwrap());
+            at += count;
+        }
+        let stepped = Tensor::cat(&parts.iter().collect::<Vec<_>>(), 1).unwrap();
+        prop_assert!(furthest(&stepped, &whole) < 1e-4, "{}", furthest(&stepped, &whole));
+    }
+
+    #[test]
+    fn weights_that_are_asked_for_sum_to_one_and_give_what_the_fused_path_gives(
+        seed in 0u64..1000, queries in 1i64..6, keys in 1i64..6, causal: bool,
+    ) {
+        seed_tensors(seed);
+        let config = AttentionConfig { causal, context_width: Some(10), ..AttentionConfig::new(12, 3) };
+        let params = Params::new(Device::Cpu);
+        let attention = Attention::new(&params.scope(), &config).unwrap();
+        let (x, y) = (random(&[2, queries, 12]), random(&[2, keys, 10]));
+        let fused = attention.forward(&x, Attend { context: Some(&y), ..Attend::default() }).unwrap().values;
+        let explicit = attention.forward(&x, Attend { context: Some(&y), weights: true, ..Attend::default() }).unwrap();
+        prop_assert!(furthest(&fused, &explicit.values) < 1e-5);
+        let sums = explicit.weights.unwrap().sum_dims(&[-1], false).unwrap();
+        prop_assert!(furthest(&sums, &sums.ones_like().unwrap()) < 1e-5);
+    }
+
+    #[test]
+    fn checkpoints_round_trip_bit_for_bit_whole_and_sharded(
+        shapes in prop::collection::vec(prop::collection::vec(0i64..5, 0..4), 1..6),
+        kinds in prop::collection::vec(prop::sample::select(vec![DType::F32, DType::F64, DType::F16, DType::BF16, DType::I64, DType::U8, DType::Bool]), 6),
+        shard in 1usize..200,
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let tensors: Vec<(String, Tensor)> = shapes.iter().zip(&kinds).enumerate()
+            .map(|(i, (shape, kind))| (format!("layer.{i}.weight"), random(shape).mul_scalar(3.0).unwrap().to_dtype(*kind).unwrap())).collect();
+        checkpoint::save(&folder.path().join("one.safetensors"), &tensors, &[("format", "pt".into())]).unwrap();
+        checkpoint::save_sharded(&folder.path().join("."), &tensors, shard).unwrap();
+        std::fs::rename(folder.path().join("one.safetensors"), folder.path().join("one.st")).unwrap();
+        let index = ["model.safetensors.index.json", "model.safetensors"].map(|n| folder.path().join(n)).into_iter().find(|p| p.exists()).unwrap();
+        for path in [folder.path().join("one.st"), index, folder.path().to_owned()] {
+            let read = Checkpoint::open(&path).unwrap();
+            prop_assert_eq!(read.names().count(), tensors.len());
+            for (name, tensor) in &tensors {
+                let again = read.get(name).unwrap();
+                prop_assert_eq!(again.shape(), tensor.shape());
+                prop_assert_eq!(again.dtype().unwrap(), tensor.dtype().unwrap());
+                prop_assert_eq!(again.to_bytes().unwrap(), tensor.to_bytes().unwrap());
+            }
+        }
+    }
+}
+
+#[test]
+fn packed_projections_keep_their_names_and_what_is_missing_or_misshapen_is_told_by_name() {
+    let config = AttentionConfig::new(8, 2);
+    let fresh = Params::new(Device::Cpu);
+    let plain = Attention::new(&fresh.scope().pp("a"), &config).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("m.safetensors");
+    checkpoint::save(&file, &fresh.named(&[Role::Trainable]), &[]).unwrap();
+    let taken =
+        Params::from_checkpoint(Checkpoint::open(&file).unwrap(), Device::Cpu, DType::F32, |n| n.replace("b.", "a."));
+    let packed = Attention::new(&taken.scope().frozen().pp("b"), &config).unwrap();
+    assert!(taken.finish().unwrap().is_empty());
+    let x = random(&[1, 3, 8]);
+    let out = |a: &Attention| a.forward(&x, Attend::default()).unwrap().values;
+    assert!(furthest(&out(&plain), &out(&packed)) < 1e-6);
+    let names: Vec<String> = taken.named(&[Role::Frozen]).into_iter().map(|(n, _)| n).collect();
+    assert!(names.contains(&"b.q_proj.weight".to_owned()) && names.len() == 8, "{names:?}");
+    for (mine, theirs) in taken.named(&[Role::Frozen]).iter().zip(fresh.named(&[Role::Trainable])) {
+        assert_eq!(mine.1.to_bytes().unwrap(), theirs.1.to_bytes().unwrap());
+    }
+
+    let wrong = Params::from_checkpoint(Checkpoint::open(&file).unwrap(), Device::Cpu, DType::F32, ToOwned::to_owned);
+    let root = wrong.scope().pp("a");
+    Linear::new(&root.pp("q_proj"), 9, 8, true).unwrap();
+    Linear::new(&root.pp("nowhere"), 3, 4, false).unwrap();
+    let text = wrong.finish().unwrap_err().to_string();
+    assert!(text.contains("a.q_proj.weight: found [8, 8], wanted [8, 9]"), "{text}");
+    assert!(text.contains("missing a.nowhere.weight [4, 3]"), "{text}");
+
+    let other = Params::new(Device::Cpu);
+    other.scope().param("x", &[2], Init::Zeros).unwrap();
+    let text = other.load(&Checkpoint::open(&file).unwrap(), "").unwrap_err().to_string();
+    assert!(text.contains("missing x [2]") && text.contains("unexpected a.q_proj.weight"), "{text}");
+}
+
+#[test]
+fn sizes_that_make_no_sense_are_errors() {
+    let params = Params::new(Device::Cpu);
+    let build = |c: AttentionConfig| Attention::new(&params.scope(), &c).map(drop).unwrap_err().to_string();
+    assert!(build(AttentionConfig::new(10, 3)).contains("a divisor of the width 10"));
+    assert!(
+        build(AttentionConfig { key_value_heads: Some(3), ..AttentionConfig::new(8, 4) }).contains("key_value_heads")
+    );
+    assert!(build(AttentionConfig::new(8, 0)).contains("heads"));
+    let rotary = Position::Rotary { base: 1e4, interleaved: false };
+    assert!(build(AttentionConfig { position: rotary, ..AttentionConfig::new(9, 3) }).contains("even"));
+}
+
+#[test]
+fn a_lying_or_cut_safetensors_file_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("m.safetensors");
+    checkpoint::save(&file, &[("x".to_owned(), random(&[4, 4]))], &[]).unwrap();
+    let whole = std::fs::read(&file).unwrap();
+    let refused = |bytes: &[u8]| {
+        std::fs::write(&file, bytes).unwrap();
+        Checkpoint::open(&file).map(drop).unwrap_err().to_string()
+    };
+    for text in [
+        refused(&whole[..whole.len() - 5]),
+        refused(&whole[..4]),
+        refused(&[&u64::MAX.to_le_bytes()[..], &whole[8..]].concat()),
+        refused(&[&(1u64 << 40).to_le_bytes()[..], &whole[8..]].concat()),
+        refused(&[&8u64.to_le_bytes()[..], &whole[8..]].concat()),
+        refused(b""),
+    ] {
+        assert!(text.contains("m.safetensors") && text.contains("again"), "{text}");
+    }
+}

@@ -1,0 +1,239 @@
+//! Parameters by the field's own names: made fresh or taken from a checkpoint, saved and loaded under the same names.
+
+use crate::{Checkpoint, DType, Device, Error, Result, Tensor};
+use std::{cell::RefCell, collections::BTreeMap};
+
+/// How a fresh parameter begins.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Init {
+    /// All zeros.
+    Zeros,
+    /// All ones.
+    Ones,
+    /// One number.
+    Constant(f64),
+    /// Normal with this standard deviation.
+    Normal(f64),
+    /// Uniform in ±bound.
+    Uniform(f64),
+}
+
+/// What a parameter is to training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Learned by gradient.
+    Trainable,
+    /// Used as it is; not in a run's checkpoint, which names its source instead.
+    Frozen,
+    /// Kept by the layer itself (running statistics).
+    Buffer,
+}
+
+#[derive(Clone)]
+struct Entry {
+    tensor: Tensor,
+    role: Role,
+}
+
+struct Origin {
+    checkpoint: Checkpoint,
+    rename: Box<dyn Fn(&str) -> String + Send>,
+    used: Vec<String>,
+    problems: Vec<String>,
+}
+
+/// A model's parameters and buffers, by dotted name.
+pub struct Params {
+    device: Device,
+    dtype: DType,
+    entries: RefCell<BTreeMap<String, Entry>>,
+    origin: RefCell<Option<Origin>>,
+}
+
+impl Params {
+    /// Parameters that begin fresh, from libtorch's seeded generator.
+    pub fn new(device: Device) -> Self {
+        Self { device, dtype: DType::F32, entries: RefCell::default(), origin: RefCell::new(None) }
+    }
+
+    /// Parameters that are taken from a checkpoint; `rename` maps a name here to the name there.
+    pub fn from_checkpoint(
+        checkpoint: Checkpoint,
+        device: Device,
+        dtype: DType,
+        rename: impl Fn(&str) -> String + Send + 'static,
+    ) -> Self {
+        let origin = Origin { checkpoint, rename: Box::new(rename), used: Vec::new(), problems: Vec::new() };
+        Self { device, dtype, entries: RefCell::default(), origin: RefCell::new(Some(origin)) }
+    }
+
+    /// The root of the names.
+    pub fn scope(&self) -> Scope<'_> {
+        Scope { params: self, prefix: String::new(), frozen: false }
+    }
+
+    /// Where the parameters live.
+    pub fn device(&self) -> Device {
+        self.device
+    }
+
+    /// Ends taking from a checkpoint: every tensor that was missing or of another shape is one error that lists them all by
+    /// name; the names in the checkpoint that nothing asked for are returned.
+    pub fn finish(&self) -> Result<Vec<String>> {
+        let Some(origin) = self.origin.borrow_mut().take() else { return Ok(Vec::new()) };
+        if !origin.problems.is_empty() {
+            let problems = origin.problems.iter().map(|p| format!("  {p}")).collect::<Vec<_>>().join("\n");
+            return Err(Error::Checkpoint { path: origin.checkpoint.path().into(), problems });
+        }
+        Ok(origin.checkpoint.names().filter(|n| !origin.used.iter().any(|u| u == n)).map(ToOwned::to_owned).collect())
+    }
+
+    /// Names and tensors of the given roles, in the order of their names.
+    pub fn named(&self, roles: &[Role]) -> Vec<(String, Tensor)> {
+        let entries = self.entries.borrow();
+        entries.iter().filter(|(_, e)| roles.contains(&e.role)).map(|(n, e)| (n.clone(), e.tensor.clone())).collect()
+    }
+
+    /// Number of numbers in the parameters of the given roles.
+    pub fn count(&self, roles: &[Role]) -> usize {
+        self.named(roles).iter().map(|(_, t)| t.count()).sum()
+    }
+
+    /// Overwrites trainable parameters and buffers with those that a checkpoint has under `prefix` and their names; what is missing,
+    /// unexpected or of another shape is one error that lists it all by name, and then nothing has been overwritten.
+    pub fn load(&self, checkpoint: &Checkpoint, prefix: &str) -> Result<()> {
+        let mine = self.named(&[Role::Trainable, Role::Buffer]);
+        let mut problems = Vec::new();
+        for (name, tensor) in &mine {
+            match checkpoint.shape(&format!("{prefix}{name}")) {
+                None => problems.push(format!("  missing {prefix}{name} {:?}", tensor.shape())),
+                Some(shape) if shape != tensor.shape() => {
+                    problems.push(format!("  {prefix}{name}: found {shape:?}, wanted {:?}", tensor.shape()));
+                }
+                Some(_) => {}
+            }
+        }
+        let theirs = checkpoint.names().filter_map(|n| n.strip_prefix(prefix));
+        problems
+            .extend(theirs.filter(|n| !mine.iter().any(|(m, _)| m == n)).map(|n| format!("  unexpected {prefix}{n}")));
+        if !problems.is_empty() {
+            return Err(Error::Checkpoint { path: checkpoint.path().into(), problems: problems.join("\n") });
+        }
+        for (name, tensor) in &mine {
+            tensor.assign(&checkpoint.get(&format!("{prefix}{name}"))?)?;
+        }
+        Ok(())
+    }
+}
+
+/// A place in the names of [`Params`]; layers ask it for their parameters.
+#[derive(Clone)]
+pub struct Scope<'a> {
+    params: &'a Params,
+    prefix: String,
+    frozen: bool,
+}
+
+impl<'a> Scope<'a> {
+    /// The place `name` below this one.
+    pub fn pp(&self, name: impl std::fmt::Display) -> Scope<'a> {
+        Scope { params: self.params, prefix: self.path(&name.to_string()), frozen: self.frozen }
+    }
+
+    /// The same place, whose parameters are not learned.
+    pub fn frozen(&self) -> Scope<'a> {
+        Scope { frozen: true, ..self.clone() }
+    }
+
+    /// Whether parameters made here are not learned.
+    pub fn is_frozen(&self) -> bool {
+        self.frozen
+    }
+
+    /// Where parameters made here live.
+    pub fn device(&self) -> Device {
+        self.params.device
+    }
+
+    fn path(&self, name: &str) -> String {
+        if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) }
+    }
+
+    /// Whether the checkpoint being taken from has this name; true for fresh parameters.
+    pub fn has(&self, name: &str) -> bool {
+        let path = self.path(name);
+        self.params.origin.borrow().as_ref().is_none_or(|o| o.checkpoint.shape(&(o.rename)(&path)).is_some())
+    }
+
+    /// A parameter by name: from the checkpoint if there is one, else fresh.
+    pub fn param(&self, name: &str, shape: &[i64], init: Init) -> Result<Tensor> {
+        let role = if self.frozen { Role::Frozen } else { Role::Trainable };
+        self.make(name, shape, init, role)
+    }
+
+    /// A tensor that the layer keeps by itself.
+    pub fn buffer(&self, name: &str, shape: &[i64], init: Init) -> Result<Tensor> {
+        self.make(name, shape, init, if self.frozen { Role::Frozen } else { Role::Buffer })
+    }
+
+    fn make(&self, name: &str, shape: &[i64], init: Init, role: Role) -> Result<Tensor> {
+        let path = self.path(name);
+        let tensor = match self.from_origin(&path, shape)? {
+            Some(tensor) => tensor,
+            None => fresh(shape, init, self.params.dtype, self.params.device)?,
+        };
+        let tensor = if role == Role::Trainable { tensor.requires_grad()? } else { tensor };
+        let previous = self.params.entries.borrow_mut().insert(path.clone(), Entry { tensor: tensor.clone(), role });
+        if previous.is_some() {
+            return Err(Error::config(path, "two parameters of that name", "names that differ"));
+        }
+        Ok(tensor)
+    }
+
+    fn from_origin(&self, path: &str, shape: &[i64]) -> Result<Option<Tensor>> {
+        let mut origin = self.params.origin.borrow_mut();
+        let Some(origin) = origin.as_mut() else { return Ok(None) };
+        let theirs = (origin.rename)(path);
+        match origin.checkpoint.shape(&theirs) {
+            None => {
+                origin.problems.push(format!("missing {theirs} {shape:?}"));
+                Ok(None)
+            }
+            Some(found) if found != shape => {
+                origin.problems.push(format!("{theirs}: found {found:?}, wanted {shape:?}"));
+                Ok(None)
+            }
+            Some(_) => {
+                let tensor =
+                    origin.checkpoint.get(&theirs)?.to_dtype(self.params.dtype)?.to_device(self.params.device)?;
+                origin.used.push(theirs);
+                Ok(Some(tensor))
+            }
+        }
+    }
+
+    /// Puts `tensor` under a name whose parameter was made here already (packed weights keep their names as views).
+    pub fn replace(&self, name: &str, tensor: &Tensor) {
+        if let Some(entry) = self.params.entries.borrow_mut().get_mut(&self.path(name)) {
+            entry.tensor = tensor.clone();
+        }
+    }
+
+    /// Takes all parameters of another set in under this place (a pretrained encoder joins a model).
+    pub fn adopt(&self, other: &Params) {
+        let mut entries = self.params.entries.borrow_mut();
+        for (name, entry) in other.entries.borrow().iter() {
+            entries.insert(self.path(name), entry.clone());
+        }
+    }
+}
+
+fn fresh(shape: &[i64], init: Init, dtype: DType, device: Device) -> Result<Tensor> {
+    match init {
+        Init::Zeros => Tensor::zeros(shape, dtype, device),
+        Init::Ones => Tensor::ones(shape, dtype, device),
+        Init::Constant(value) => Tensor::full(shape, value, dtype, device),
+        Init::Normal(std) => Tensor::randn(shape, dtype, device)?.mul_scalar(std),
+        Init::Uniform(bound) => Tensor::rand(shape, dtype, device)?.mul_scalar(2.0 * bound)?.add_scalar(-bound),
+    }
+}

@@ -1,0 +1,68 @@
+//! Names → builders, so that any crate's encoder is usable in every pipeline file without editing this one.
+
+use crate::{Encoder, Error, Processor, Result, Scope};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+
+/// What a builder may need beside its own settings.
+pub struct BuildContext<'a> {
+    /// Where its parameters go.
+    pub scope: Scope<'a>,
+    /// The folder that relative paths in the settings are relative to.
+    pub base: PathBuf,
+    /// Dotted path of the settings in the file, for errors.
+    pub field: String,
+}
+
+/// A modality's two halves: raw value → numbers, and numbers → features.
+pub struct BuiltEncoder {
+    /// Runs in worker threads.
+    pub processor: Arc<dyn Processor>,
+    /// Runs on the device.
+    pub encoder: Box<dyn Encoder>,
+    /// Whether its weights are never trained (its features can then be kept on disk).
+    pub frozen: bool,
+    /// A text that changes whenever the features would, for frozen encoders.
+    pub fingerprint: String,
+}
+
+type Builder = Box<dyn Fn(&toml::Value, &BuildContext<'_>) -> Result<BuiltEncoder> + Send + Sync>;
+
+/// Encoders by the `kind` that a config names.
+#[derive(Default)]
+pub struct Registry {
+    encoders: BTreeMap<String, Builder>,
+}
+
+impl Registry {
+    /// An empty registry.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds (or replaces) an encoder under a name.
+    pub fn encoder(
+        &mut self,
+        name: &str,
+        build: impl Fn(&toml::Value, &BuildContext<'_>) -> Result<BuiltEncoder> + Send + Sync + 'static,
+    ) -> &mut Self {
+        self.encoders.insert(name.to_owned(), Box::new(build));
+        self
+    }
+
+    /// The names that can be built.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.encoders.keys().map(String::as_str)
+    }
+
+    /// Builds what `settings.kind` names, from the rest of `settings`.
+    pub fn build(&self, settings: &toml::Value, context: &BuildContext<'_>) -> Result<BuiltEncoder> {
+        let mut settings = settings.clone();
+        let kind = settings
+            .as_table_mut()
+            .and_then(|t| t.remove("kind"))
+            .and_then(|k| k.as_str().map(ToOwned::to_owned))
+            .ok_or_else(|| Error::config(format!("{}.kind", context.field), "nothing", "the name of an encoder"))?;
+        let build = self.encoders.get(&kind).ok_or_else(|| Error::unknown("encoder kind", &kind, self.names()))?;
+        build(&settings, context)
+    }
+}

@@ -1,0 +1,87 @@
+//! Seeds: every random choice is a function of the run's seed and of where it stands, never of how many were made before.
+//!
+//! So a run that is resumed at step 1,000, or loaded by another number of workers, makes the same choices.
+
+/// Mixes `parts` into one seed (`SplitMix64`, Steele 2014).
+pub fn mix(parts: &[u64]) -> u64 {
+    let mut state = 0x9E37_79B9_7F4A_7C15u64;
+    for part in parts {
+        state = state.wrapping_add(*part).wrapping_add(0x9E37_79B9_7F4A_7C15);
+        state = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        state = (state ^ (state >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        state ^= state >> 31;
+    }
+    state
+}
+
+/// Seeds libtorch's generators (dropout, initial weights) on every device.
+pub fn seed_tensors(seed: u64) {
+    // The generator takes an i64; the bits are what counts.
+    tch::manual_seed(seed as i64);
+}
+
+/// A small generator for augmentation and sampling: `SplitMix64` from a mixed seed.
+#[derive(Debug, Clone)]
+pub struct Rng(u64);
+
+impl Rng {
+    /// A generator for one place, for instance `[seed, epoch, row]`.
+    pub fn at(parts: &[u64]) -> Self {
+        Self(mix(parts))
+    }
+
+    /// Next 64 random bits.
+    pub fn bits(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// Uniform in [0, 1).
+    pub fn unit(&mut self) -> f64 {
+        (self.bits() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// Uniform in [low, high).
+    pub fn range(&mut self, low: f64, high: f64) -> f64 {
+        low + self.unit() * (high - low)
+    }
+
+    /// Uniform in 0..n; 0 when n is 0.
+    pub fn below(&mut self, n: usize) -> usize {
+        if n == 0 { 0 } else { (((self.bits() as u128) * (n as u128)) >> 64) as usize }
+    }
+
+    /// Puts `items` in a random order (Fisher–Yates).
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for i in (1..items.len()).rev() {
+            items.swap(i, self.below(i + 1));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_gives_the_same_numbers_and_another_gives_others() {
+        let draw = |parts: &[u64]| {
+            (0..4)
+                .map({
+                    let mut r = Rng::at(parts);
+                    move |_| r.bits()
+                })
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(draw(&[1, 2, 3]), draw(&[1, 2, 3]));
+        assert_ne!(draw(&[1, 2, 3]), draw(&[1, 3, 2]));
+        let mut order: Vec<usize> = (0..100).collect();
+        Rng::at(&[7]).shuffle(&mut order);
+        assert_ne!(order, (0..100).collect::<Vec<_>>());
+        order.sort_unstable();
+        assert_eq!(order, (0..100).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,635 @@
+//! mm's own tensor over libtorch's: a curated set of operations in the field's names, each fallible, so that a wrong shape,
+//! dtype or device is an [`Error`] that names the operation and what it found, and never a panic.
+
+use crate::{DType, Device, Error, Result};
+use std::fmt;
+use tch::TchError;
+
+/// An n-dimensional array on a [`Device`], with automatic differentiation. Cloning is cheap and shares the numbers.
+pub struct Tensor(pub(crate) tch::Tensor);
+
+impl Clone for Tensor {
+    fn clone(&self) -> Self {
+        Self(self.0.shallow_clone())
+    }
+}
+
+/// A Rust number type that a tensor can hold.
+pub trait Element: tch::kind::Element + Copy + Default {}
+impl Element for f32 {}
+impl Element for f64 {}
+impl Element for i64 {}
+impl Element for i32 {}
+impl Element for u8 {}
+impl Element for bool {}
+
+/// Runs `body` without recording gradients.
+pub fn without_grad<T>(body: impl FnOnce() -> T) -> T {
+    let _guard = tch::no_grad_guard();
+    body()
+}
+
+/// Runs `body` with gradients recorded, also inside [`without_grad`].
+pub fn with_grad<T>(body: impl FnOnce() -> T) -> T {
+    tch::with_grad(body)
+}
+
+/// Runs `body` with matrix products in bfloat16 where the device has it, and everything that needs more in float32.
+pub fn autocast<T>(enabled: bool, body: impl FnOnce() -> T) -> T {
+    if enabled { tch::autocast(true, body) } else { body() }
+}
+
+#[cold]
+fn refused(op: &'static str, inputs: &[&Tensor], error: &TchError) -> Error {
+    let found = match inputs {
+        [] => "no tensor".to_owned(),
+        some => some.iter().map(|t| format!("{t:?}")).collect::<Vec<_>>().join(" and "),
+    };
+    let text = match error {
+        TchError::Torch(text) => text.clone(),
+        other => other.to_string(),
+    };
+    // libtorch appends its own C++ stack; the first line is what a person can use.
+    let text = text.split("\nException raised from").next().unwrap_or("").trim();
+    Error::Tensor { op, found, reason: text.to_owned() }
+}
+
+#[inline]
+fn one(op: &'static str, inputs: &[&Tensor], result: Result<tch::Tensor, TchError>) -> Result<Tensor> {
+    match result {
+        Ok(tensor) => Ok(Tensor(tensor)),
+        Err(error) => Err(refused(op, inputs, &error)),
+    }
+}
+
+/// Writes one fallible wrapper a line: name, arguments, the tensors among them (for the error), the tch call.
+macro_rules! ops {
+    ($($(#[$doc:meta])* $name:ident($($arg:ident: $kind:ty),*) [$($tensor:ident),*] => |$a:ident| $call:expr;)*) => {
+        impl Tensor {
+            $($(#[$doc])* #[inline]
+            pub fn $name(&self, $($arg: $kind),*) -> Result<Tensor> {
+                let $a = &self.0;
+                one(stringify!($name), &[self $(, $tensor)*], $call)
+            })*
+        }
+    };
+}
+
+ops! {
+    /// Elementwise sum with broadcasting.
+    add(other: &Tensor) [other] => |a| a.f_add(&other.0);
+    /// Elementwise difference with broadcasting.
+    sub(other: &Tensor) [other] => |a| a.f_sub(&other.0);
+    /// Elementwise product with broadcasting.
+    mul(other: &Tensor) [other] => |a| a.f_mul(&other.0);
+    /// Elementwise quotient with broadcasting.
+    div(other: &Tensor) [other] => |a| a.f_div(&other.0);
+    /// Adds a number.
+    add_scalar(value: f64) [] => |a| a.f_add_scalar(value);
+    /// Multiplies by a number.
+    mul_scalar(value: f64) [] => |a| a.f_mul_scalar(value);
+    /// Raises to a power.
+    pow(exponent: f64) [] => |a| a.f_pow_tensor_scalar(exponent);
+    /// Matrix product; leading dimensions are batched and broadcast.
+    matmul(other: &Tensor) [other] => |a| a.f_matmul(&other.0);
+    /// Natural exponential.
+    exp() [] => |a| a.f_exp();
+    /// Natural logarithm.
+    log() [] => |a| a.f_log();
+    /// Square root.
+    sqrt() [] => |a| a.f_sqrt();
+    /// One over the square root.
+    rsqrt() [] => |a| a.f_rsqrt();
+    /// Absolute value.
+    abs() [] => |a| a.f_abs();
+    /// Negation.
+    neg() [] => |a| a.f_neg();
+    /// Sine.
+    sin() [] => |a| a.f_sin();
+    /// Cosine.
+    cos() [] => |a| a.f_cos();
+    /// Hyperbolic tangent.
+    tanh() [] => |a| a.f_tanh();
+    /// Logistic sigmoid.
+    sigmoid() [] => |a| a.f_sigmoid();
+    /// Logarithm of the logistic sigmoid.
+    log_sigmoid() [] => |a| a.f_log_sigmoid();
+    /// Rectifier.
+    relu() [] => |a| a.f_relu();
+    /// Rectifier capped at six.
+    relu6() [] => |a| a.f_relu6();
+    /// Gaussian error linear unit, exact.
+    gelu() [] => |a| a.f_gelu("none");
+    /// Gaussian error linear unit, tanh approximation.
+    gelu_tanh() [] => |a| a.f_gelu("tanh");
+    /// Sigmoid linear unit (swish).
+    silu() [] => |a| a.f_silu();
+    /// Clamps into [low, high].
+    clamp(low: f64, high: f64) [] => |a| a.f_clamp(low, high);
+    /// Clamps from below.
+    clamp_min(low: f64) [] => |a| a.f_clamp_min(low);
+    /// Zeroes each number with probability `rate` and scales the rest, while training.
+    dropout(rate: f64, train: bool) [] => |a| a.f_dropout(rate, train);
+    /// Softmax along a dimension.
+    softmax(dim: i64) [] => |a| a.f_softmax(dim, None);
+    /// Logarithm of the softmax along a dimension.
+    log_softmax(dim: i64) [] => |a| a.f_log_softmax(dim, None);
+    /// Logarithm of the sum of exponentials along a dimension.
+    logsumexp(dim: i64) [] => |a| a.f_logsumexp(dim, false);
+    /// Sum of all numbers.
+    sum() [] => |a| a.f_sum(None);
+    /// Mean of all numbers.
+    mean() [] => |a| a.f_mean(None);
+    /// Sum along dimensions.
+    sum_dims(dims: &[i64], keep: bool) [] => |a| a.f_sum_dim_intlist(dims, keep, None);
+    /// Mean along dimensions.
+    mean_dims(dims: &[i64], keep: bool) [] => |a| a.f_mean_dim(dims, keep, None);
+    /// Largest of all numbers.
+    max() [] => |a| a.f_max();
+    /// Smallest of all numbers.
+    min() [] => |a| a.f_min();
+    /// Largest along a dimension.
+    max_dim(dim: i64, keep: bool) [] => |a| a.f_amax(dim, keep);
+    /// Index of the largest along a dimension.
+    argmax(dim: i64) [] => |a| a.f_argmax(dim, false);
+    /// Standard deviation along dimensions (`unbiased` divides by n − 1).
+    std_dims(dims: &[i64], unbiased: bool, keep: bool) [] => |a| a.f_std_dim(dims, unbiased, keep);
+    /// Order of the numbers along a dimension.
+    argsort(dim: i64, descending: bool) [] => |a| a.f_argsort(dim, descending);
+    /// Running sum along a dimension.
+    cumsum(dim: i64) [] => |a| a.f_cumsum(dim, None);
+    /// Same numbers in another shape (one size may be −1); copies only when it must.
+    reshape(shape: &[i64]) [] => |a| a.f_reshape(shape);
+    /// Merges the dimensions from `start` to `end` into one.
+    flatten(start: i64, end: i64) [] => |a| a.f_flatten(start, end);
+    /// Swaps two dimensions without copying.
+    transpose(first: i64, second: i64) [] => |a| a.f_transpose(first, second);
+    /// Reorders the dimensions without copying.
+    permute(dims: &[i64]) [] => |a| a.f_permute(dims);
+    /// Inserts a dimension of size one.
+    unsqueeze(dim: i64) [] => |a| a.f_unsqueeze(dim);
+    /// Removes a dimension of size one.
+    squeeze(dim: i64) [] => |a| a.f_squeeze_dim(dim);
+    /// Broadcasts to a shape without copying (−1 keeps a size).
+    expand(shape: &[i64]) [] => |a| a.f_expand(shape, false);
+    /// `length` entries from `start` along a dimension, without copying.
+    narrow(dim: i64, start: i64, length: i64) [] => |a| a.f_narrow(dim, start, length);
+    /// One entry along a dimension, without copying.
+    select(dim: i64, index: i64) [] => |a| a.f_select(dim, index);
+    /// The entries at `index` (int64) along a dimension.
+    index_select(dim: i64, index: &Tensor) [index] => |a| a.f_index_select(dim, &index.0);
+    /// For each place, the entry that `index` names along a dimension.
+    gather(dim: i64, index: &Tensor) [index] => |a| a.f_gather(dim, &index.0, false);
+    /// Repeats each entry along a dimension.
+    repeat_interleave(times: i64, dim: i64) [] => |a| a.f_repeat_interleave_self_int(times, dim, None);
+    /// Lays the numbers out in order in memory.
+    contiguous() [] => |a| a.f_contiguous();
+    /// A copy with its own memory.
+    copy() [] => |a| a.f_empty_like().and_then(|mut t| t.f_copy_(a).map(|()| t));
+    /// The same numbers outside the graph of gradients.
+    detach() [] => |a| a.f_detach();
+    /// Fills with `value` where `mask` (bool) is true.
+    masked_fill(mask: &Tensor, value: f64) [mask] => |a| a.f_masked_fill(&mask.0, value);
+    /// Takes from self where `condition` (bool) is true, else from `other`.
+    where_true(condition: &Tensor, other: &Tensor) [condition, other] => |a| a.f_where_self(&condition.0, &other.0);
+    /// Elementwise equality.
+    eq(other: &Tensor) [other] => |a| a.f_eq_tensor(&other.0);
+    /// Elementwise equality with a number.
+    eq_scalar(value: f64) [] => |a| a.f_eq(value);
+    /// Elementwise self > other.
+    gt(other: &Tensor) [other] => |a| a.f_gt_tensor(&other.0);
+    /// Elementwise self > value.
+    gt_scalar(value: f64) [] => |a| a.f_gt(value);
+    /// Elementwise self < other.
+    lt(other: &Tensor) [other] => |a| a.f_lt_tensor(&other.0);
+    /// Elementwise self <= other.
+    le(other: &Tensor) [other] => |a| a.f_le_tensor(&other.0);
+    /// Elementwise and of bools.
+    logical_and(other: &Tensor) [other] => |a| a.f_logical_and(&other.0);
+    /// Elementwise or of bools.
+    logical_or(other: &Tensor) [other] => |a| a.f_logical_or(&other.0);
+    /// Elementwise not of bools.
+    logical_not() [] => |a| a.f_logical_not();
+    /// Lower triangle of the last two dimensions.
+    tril(diagonal: i64) [] => |a| a.f_tril(diagonal);
+    /// Diagonal of a matrix.
+    diagonal() [] => |a| a.f_diagonal(0, 0, 1);
+    /// Pads the last dimensions; `pad` is (left, right) from the last dimension on.
+    pad(pad: &[i64], value: f64) [] => |a| a.f_pad(pad, "constant", value);
+    /// Pads the last dimensions by reflection.
+    pad_reflect(pad: &[i64]) [] => |a| a.f_pad(pad, "reflect", None);
+    /// Adaptive average over the last two dimensions to the size wanted.
+    adaptive_avg_pool2d(size: &[i64]) [] => |a| a.f_adaptive_avg_pool2d(size);
+    /// Maximum over windows of the last dimension.
+    max_pool1d(kernel: i64, stride: i64, padding: i64) [] => |a| a.f_max_pool1d(kernel, stride, padding, 1, false);
+    /// Maximum over windows of the last two dimensions.
+    max_pool2d(kernel: i64, stride: i64, padding: i64) [] => |a| a.f_max_pool2d([kernel; 2], [stride; 2], [padding; 2], [1, 1], false);
+    /// Converts the numbers' type; the same tensor when it is that already.
+    to_dtype(dtype: DType) [] => |a| a.f_to_kind(dtype.tch());
+    /// Moves to a device; the same tensor when it is there already.
+    to_device(device: Device) [] => |a| a.f_to_device(device.tch());
+    /// Zeros of the same shape, dtype and device.
+    zeros_like() [] => |a| a.f_zeros_like();
+    /// Ones of the same shape, dtype and device.
+    ones_like() [] => |a| a.f_ones_like();
+    /// Euclidean norm along a dimension.
+    norm(dim: i64, keep: bool) [] => |a| a.f_norm_scalaropt_dim(2.0, dim, keep);
+    /// Euclidean norm of all numbers.
+    norm_all() [] => |a| a.f_norm();
+    /// −1, 0 or 1.
+    sign() [] => |a| a.f_sign();
+    /// Cross-entropy of logits `[batch, classes]` with class numbers `[batch]`; `ignored` is left out; mean over the rest.
+    cross_entropy(target: &Tensor, ignored: i64, smoothing: f64) [target]
+        => |a| a.f_cross_entropy_loss::<tch::Tensor>(&target.0, None, tch::Reduction::Mean, ignored, smoothing);
+}
+
+impl Tensor {
+    /// A tensor from Rust numbers, one dimension, on the processor.
+    pub fn from_slice<T: Element>(values: &[T]) -> Result<Self> {
+        one("from_slice", &[], tch::Tensor::f_from_slice(values))
+    }
+
+    /// A tensor from Rust numbers in a shape, on the processor.
+    pub fn from_vec<T: Element>(values: &[T], shape: &[i64]) -> Result<Self> {
+        let count: i64 = shape.iter().product();
+        if usize::try_from(count).ok() != Some(values.len()) {
+            return Err(Error::shape("from_vec", shape, format!("a shape of {} numbers", values.len())));
+        }
+        Self::from_slice(values)?.reshape(shape)
+    }
+
+    /// A tensor from raw bytes (little-endian) in a shape.
+    pub fn from_bytes(bytes: &[u8], shape: &[i64], dtype: DType) -> Result<Self> {
+        let count: i64 = shape.iter().product();
+        if usize::try_from(count).ok().map(|n| n * dtype.size()) != Some(bytes.len()) {
+            return Err(Error::shape("from_bytes", shape, format!("a shape of {} bytes of {dtype:?}", bytes.len())));
+        }
+        one("from_bytes", &[], tch::Tensor::f_from_data_size(bytes, shape, dtype.tch()))
+    }
+
+    /// Zeros.
+    pub fn zeros(shape: &[i64], dtype: DType, device: Device) -> Result<Self> {
+        one("zeros", &[], tch::Tensor::f_zeros(shape, (dtype.tch(), device.tch())))
+    }
+
+    /// Ones.
+    pub fn ones(shape: &[i64], dtype: DType, device: Device) -> Result<Self> {
+        one("ones", &[], tch::Tensor::f_ones(shape, (dtype.tch(), device.tch())))
+    }
+
+    /// One number everywhere.
+    pub fn full(shape: &[i64], value: f64, dtype: DType, device: Device) -> Result<Self> {
+        one("full", &[], tch::Tensor::f_full(shape, value, (dtype.tch(), device.tch())))
+    }
+
+    /// Standard normal numbers from libtorch's seeded generator.
+    pub fn randn(shape: &[i64], dtype: DType, device: Device) -> Result<Self> {
+        one("randn", &[], tch::Tensor::f_randn(shape, (dtype.tch(), device.tch())))
+    }
+
+    /// Uniform numbers in [0, 1) from libtorch's seeded generator.
+    pub fn rand(shape: &[i64], dtype: DType, device: Device) -> Result<Self> {
+        one("rand", &[], tch::Tensor::f_rand(shape, (dtype.tch(), device.tch())))
+    }
+
+    /// The whole numbers from `start` up to but without `end`.
+    pub fn arange(start: i64, end: i64, device: Device) -> Result<Self> {
+        one("arange", &[], tch::Tensor::f_arange_start(start, end, (tch::Kind::Int64, device.tch())))
+    }
+
+    /// The identity matrix.
+    pub fn eye(size: i64, dtype: DType, device: Device) -> Result<Self> {
+        one("eye", &[], tch::Tensor::f_eye(size, (dtype.tch(), device.tch())))
+    }
+
+    /// Joins tensors along a dimension that exists.
+    pub fn cat(tensors: &[&Tensor], dim: i64) -> Result<Self> {
+        let raw: Vec<&tch::Tensor> = tensors.iter().map(|t| &t.0).collect();
+        one("cat", tensors, tch::Tensor::f_cat(&raw, dim))
+    }
+
+    /// Joins tensors of one shape along a new dimension.
+    pub fn stack(tensors: &[&Tensor], dim: i64) -> Result<Self> {
+        let raw: Vec<&tch::Tensor> = tensors.iter().map(|t| &t.0).collect();
+        one("stack", tensors, tch::Tensor::f_stack(&raw, dim))
+    }
+
+    /// `input · weightᵀ + bias`.
+    #[inline]
+    pub fn linear(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Self> {
+        one("linear", &[self, weight], self.0.f_linear(&weight.0, bias.map(|b| &b.0)))
+    }
+
+    /// Rows of self `[entries, width]` by number: `[…]` int64 to `[…, width]`.
+    pub fn embedding(&self, indices: &Tensor) -> Result<Self> {
+        one("embedding", &[self, indices], tch::Tensor::f_embedding(&self.0, &indices.0, -1, false, false))
+    }
+
+    /// Normalises the last dimension to mean zero and variance one, then scales and shifts (Ba 2016).
+    pub fn layer_norm(&self, weight: Option<&Tensor>, bias: Option<&Tensor>, epsilon: f64) -> Result<Self> {
+        let width = self.shape().last().copied().unwrap_or(1);
+        let result = self.0.f_layer_norm(width, weight.map(|t| &t.0), bias.map(|t| &t.0), epsilon, true);
+        one("layer_norm", &inputs(self, weight), result)
+    }
+
+    /// Divides the last dimension by its root mean square, then scales (Zhang 2019).
+    pub fn rms_norm(&self, weight: Option<&Tensor>, epsilon: f64) -> Result<Self> {
+        let width = self.shape().last().copied().unwrap_or(1);
+        one("rms_norm", &inputs(self, weight), self.0.f_rms_norm(width, weight.map(|t| &t.0), epsilon))
+    }
+
+    /// Normalises groups of channels (Wu 2018).
+    pub fn group_norm(&self, groups: i64, weight: &Tensor, bias: &Tensor, epsilon: f64) -> Result<Self> {
+        one("group_norm", &[self, weight], self.0.f_group_norm(groups, Some(&weight.0), Some(&bias.0), epsilon, true))
+    }
+
+    /// Normalises channels by the batch's statistics while training, by the running ones otherwise (Ioffe 2015).
+    #[allow(clippy::too_many_arguments)]
+    pub fn batch_norm(
+        &self,
+        weight: &Tensor,
+        bias: &Tensor,
+        mean: &Tensor,
+        variance: &Tensor,
+        train: bool,
+        momentum: f64,
+        epsilon: f64,
+    ) -> Result<Self> {
+        let (w, b, m, v) = (Some(&weight.0), Some(&bias.0), Some(&mean.0), Some(&variance.0));
+        one("batch_norm", &[self, weight], self.0.f_batch_norm(w, b, m, v, train, momentum, epsilon, true))
+    }
+
+    /// One-dimensional convolution of `[batch, channels, length]`.
+    pub fn conv1d(
+        &self,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        stride: i64,
+        padding: i64,
+        dilation: i64,
+        groups: i64,
+    ) -> Result<Self> {
+        one(
+            "conv1d",
+            &[self, weight],
+            self.0.f_conv1d(&weight.0, bias.map(|b| &b.0), stride, padding, dilation, groups),
+        )
+    }
+
+    /// Two-dimensional convolution of `[batch, channels, height, width]`.
+    pub fn conv2d(
+        &self,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        stride: [i64; 2],
+        padding: [i64; 2],
+        groups: i64,
+    ) -> Result<Self> {
+        one("conv2d", &[self, weight], self.0.f_conv2d(&weight.0, bias.map(|b| &b.0), stride, padding, [1, 1], groups))
+    }
+
+    /// Attention through libtorch's fused kernels: self is the query `[batch, heads, queries, width]`; `mask` is added to the
+    /// scores and broadcasts to `[batch, heads, queries, keys]`.
+    pub fn fused_attention(
+        &self,
+        key: &Tensor,
+        value: &Tensor,
+        mask: Option<&Tensor>,
+        dropout: f64,
+        causal: bool,
+        scale: Option<f64>,
+    ) -> Result<Self> {
+        let grouped = self.shape().get(1) != key.shape().get(1);
+        let mask = mask.map(|m| &m.0);
+        let result = tch::Tensor::f_scaled_dot_product_attention(
+            &self.0, &key.0, &value.0, mask, dropout, causal, scale, grouped,
+        );
+        one("fused_attention", &[self, key, value], result)
+    }
+
+    /// The `k` largest along the last dimension, largest first: values and indices.
+    pub fn topk(&self, k: i64) -> Result<(Self, Self)> {
+        match self.0.f_topk(k, -1, true, true) {
+            Ok((values, indices)) => Ok((Self(values), Self(indices))),
+            Err(error) => Err(refused("topk", &[self], &error)),
+        }
+    }
+
+    /// Singular value decomposition `U · diag(S) · Vᵀ`, thin: (U, S, Vᵀ).
+    pub fn svd(&self) -> Result<(Self, Self, Self)> {
+        // The driver's name is only read on CUDA; an empty one means libtorch's default.
+        match tch::Tensor::f_internal_linalg_svd(&self.0, false, true, "") {
+            Ok((u, s, v)) => Ok((Self(u), Self(s), Self(v))),
+            Err(error) => Err(refused("svd", &[self], &error)),
+        }
+    }
+
+    /// Scales the last dimension to unit length; a zero row stays zero.
+    pub fn normalize(&self) -> Result<Self> {
+        self.div(&self.norm(-1, true)?.clamp_min(1e-12)?)
+    }
+
+    /// Shape, one size a dimension.
+    pub fn shape(&self) -> Vec<i64> {
+        self.0.size()
+    }
+
+    /// Size of one dimension; negative numbers count from the last.
+    pub fn size(&self, dim: i64) -> Result<i64> {
+        let shape = self.shape();
+        let place = if dim < 0 { dim + shape.len() as i64 } else { dim };
+        usize::try_from(place).ok().and_then(|p| shape.get(p).copied()).ok_or_else(|| Error::Shape {
+            what: format!("size({dim})"),
+            wanted: format!("at least {} dimensions", if dim < 0 { -dim } else { dim + 1 }),
+            found: shape,
+        })
+    }
+
+    /// Number of dimensions.
+    pub fn rank(&self) -> usize {
+        self.0.dim()
+    }
+
+    /// Number of numbers.
+    pub fn count(&self) -> usize {
+        self.0.numel()
+    }
+
+    /// Type of the numbers.
+    pub fn dtype(&self) -> Result<DType> {
+        self.0
+            .f_kind()
+            .ok()
+            .and_then(DType::from_tch)
+            .ok_or_else(|| Error::Sample("a tensor of a type mm does not use".into()))
+    }
+
+    /// Where it lives.
+    pub fn device(&self) -> Device {
+        Device::from_tch(self.0.device())
+    }
+
+    /// The numbers in order, converted to `T` where they are of another type.
+    pub fn to_vec<T: Element>(&self) -> Result<Vec<T>> {
+        let run = || -> Result<Vec<T>, TchError> {
+            let flat = self.0.f_detach()?.f_to_device(tch::Device::Cpu)?.f_to_kind(T::KIND)?.f_contiguous()?;
+            let mut values = vec![T::default(); flat.numel()];
+            flat.f_copy_data(&mut values, flat.numel())?;
+            Ok(values)
+        };
+        run().map_err(|error| refused("to_vec", &[self], &error))
+    }
+
+    /// The only number of a tensor that holds one.
+    pub fn to_f64(&self) -> Result<f64> {
+        if self.count() != 1 {
+            return Err(Error::shape("to_f64", &self.shape(), "one number"));
+        }
+        Ok(self.to_vec::<f64>()?[0])
+    }
+
+    /// The raw bytes in order (little-endian), whatever the type.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let size = self.dtype()?.size();
+        let run = || -> Result<Vec<u8>, TchError> {
+            let flat = self.0.f_detach()?.f_to_device(tch::Device::Cpu)?.f_contiguous()?;
+            let mut bytes = vec![0u8; flat.numel() * size];
+            flat.f_copy_data_u8(&mut bytes, flat.numel())?;
+            Ok(bytes)
+        };
+        run().map_err(|error| refused("to_bytes", &[self], &error))
+    }
+
+    /// Overwrites the numbers with those of `source`, in place and outside the graph of gradients.
+    pub fn assign(&self, source: &Tensor) -> Result<()> {
+        let run = || {
+            let _guard = tch::no_grad_guard();
+            self.0.shallow_clone().f_copy_(&source.0)
+        };
+        run().map_err(|error| refused("assign", &[self, source], &error))
+    }
+
+    /// In place: `self = self · scale`, outside the graph of gradients, as are the three below: what optimisers are made of.
+    pub fn scale_(&self, scale: f64) -> Result<()> {
+        self.in_place("scale_", &[self], |own| own.f_mul_scalar_(scale))
+    }
+
+    /// In place: `self = self · scale + other · weight`.
+    pub fn scale_add_(&self, scale: f64, other: &Tensor, weight: f64) -> Result<()> {
+        self.in_place("scale_add_", &[self, other], |own| {
+            let mut own =
+                if (scale - 1.0).abs() > f64::EPSILON { own.f_mul_scalar_(scale)? } else { own.shallow_clone() };
+            own.f_add_(&other.0.f_mul_scalar(weight)?)
+        })
+    }
+
+    /// In place: `self = self + weight · a · b`.
+    pub fn add_product_(&self, a: &Tensor, b: &Tensor, weight: f64) -> Result<()> {
+        self.in_place("add_product_", &[self, a, b], |own| own.f_add_(&a.0.f_mul(&b.0)?.f_mul_scalar_(weight)?))
+    }
+
+    /// In place: `self = self + weight · a / b`.
+    pub fn add_quotient_(&self, a: &Tensor, b: &Tensor, weight: f64) -> Result<()> {
+        self.in_place("add_quotient_", &[self, a, b], |own| own.f_add_(&a.0.f_div(&b.0)?.f_mul_scalar_(weight)?))
+    }
+
+    fn in_place(
+        &self,
+        op: &'static str,
+        inputs: &[&Tensor],
+        body: impl FnOnce(&mut tch::Tensor) -> Result<tch::Tensor, TchError>,
+    ) -> Result<()> {
+        let _guard = tch::no_grad_guard();
+        body(&mut self.0.shallow_clone()).map(drop).map_err(|error| refused(op, inputs, &error))
+    }
+
+    /// In place: zeroes the gradient, if there is one.
+    pub fn zero_grad(&self) {
+        self.0.shallow_clone().zero_grad();
+    }
+
+    /// Asks for gradients with respect to this tensor.
+    pub fn requires_grad(&self) -> Result<Self> {
+        one("requires_grad", &[self], self.0.f_set_requires_grad(true))
+    }
+
+    /// The gradient that the last [`Tensor::backward`] left, if any.
+    pub fn grad(&self) -> Option<Self> {
+        self.0.f_grad().ok().filter(tch::Tensor::defined).map(Self)
+    }
+
+    /// Gradients of this single number with respect to all that it was made of.
+    pub fn backward(&self) -> Result<()> {
+        self.0.f_backward().map_err(|error| refused("backward", &[self], &error))
+    }
+
+    /// A tensor that libtorch's own crate made: the one open window, for an operation that is not here.
+    pub fn from_tch(tensor: tch::Tensor) -> Self {
+        Self(tensor)
+    }
+
+    /// The tensor of libtorch's own crate.
+    pub fn as_tch(&self) -> &tch::Tensor {
+        &self.0
+    }
+}
+
+fn inputs<'a>(first: &'a Tensor, second: Option<&'a Tensor>) -> Vec<&'a Tensor> {
+    std::iter::once(first).chain(second).collect()
+}
+
+impl fmt::Debug for Tensor {
+    /// `[2, 3] f32 on cpu`: what an error needs; the numbers are had by `to_vec`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let dtype = self.dtype().map_or_else(|_| "unknown".to_owned(), |d| format!("{d:?}").to_lowercase());
+        write!(f, "{:?} {dtype} on {}", self.shape(), self.device())
+    }
+}
+
+macro_rules! operators {
+    ($($trait:ident $method:ident $scalar:ident |$v:ident| $value:expr;)*) => {$(
+        impl std::ops::$trait<&Tensor> for &Tensor {
+            type Output = Result<Tensor>;
+            fn $method(self, other: &Tensor) -> Result<Tensor> { Tensor::$method(self, other) }
+        }
+        impl std::ops::$trait<f64> for &Tensor {
+            type Output = Result<Tensor>;
+            fn $method(self, $v: f64) -> Result<Tensor> { self.$scalar($value) }
+        }
+    )*};
+}
+operators! {
+    Add add add_scalar |v| v;
+    Sub sub add_scalar |v| -v;
+    Mul mul mul_scalar |v| v;
+    Div div mul_scalar |v| 1.0 / v;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_shape_dtype_or_index_is_an_error_that_names_the_operation_and_the_operands() {
+        let a = Tensor::zeros(&[2, 3], DType::F32, Device::Cpu).unwrap();
+        let b = Tensor::zeros(&[4, 5], DType::F32, Device::Cpu).unwrap();
+        let text = a.matmul(&b).unwrap_err().to_string();
+        assert!(text.starts_with("matmul: found [2, 3] f32 on cpu and [4, 5] f32 on cpu: "), "{text}");
+        assert!(!text.contains("Exception raised"), "{text}");
+        assert!(
+            a.reshape(&[7]).is_err() && a.narrow(0, 1, 9).is_err() && a.select(3, 0).is_err() && a.size(5).is_err()
+        );
+        assert!(a.embedding(&a).is_err() && a.backward().is_err() && Tensor::cat(&[], 0).is_err());
+        assert!(a.to_f64().is_err() && Tensor::from_vec(&[1f32], &[2]).is_err() && a.topk(9).is_err());
+        assert!(Tensor::zeros(&[-1], DType::F32, Device::Cpu).is_err());
+    }
+
+    #[test]
+    fn gradients_flow_and_operators_read_well() {
+        let x = Tensor::from_slice(&[1f32, 2.0, 3.0]).unwrap().requires_grad().unwrap();
+        let y = (&(&x * &x).unwrap() * 2.0).unwrap().sum().unwrap();
+        y.backward().unwrap();
+        assert_eq!(x.grad().unwrap().to_vec::<f32>().unwrap(), [4.0, 8.0, 12.0]);
+        assert!((&x / 2.0).unwrap().to_vec::<f32>().unwrap() == [0.5, 1.0, 1.5]);
+    }
+}

@@ -1,0 +1,57 @@
+//! Known data sets: from the folder that their package unpacks to, to a manifest.
+
+mod emoji;
+mod stamps;
+mod vqa;
+
+use crate::{Error, Result};
+use std::path::Path;
+
+/// The data sets that [`prepare`] knows, each with the package that carries it.
+pub const KNOWN: &[(&str, &str)] = &[
+    (
+        "tuxpaint-stamps",
+        "pictures, captions in many languages and spoken descriptions (Debian: tuxpaint-stamps-default)",
+    ),
+    ("emoji", "small pictures with names and keywords (npm: emoji-datasource-google, emojilib)"),
+    ("easy-vqa", "drawn shapes with questions and answers (PyPI: easy-vqa)"),
+];
+
+/// Writes the manifest of a known data set that lies unpacked in `folder`; the number of its rows is returned.
+pub fn prepare(name: &str, folder: &Path, manifest: &Path) -> Result<usize> {
+    let rows = match name {
+        "tuxpaint-stamps" => stamps::rows(folder)?,
+        "emoji" => emoji::rows(folder)?,
+        "easy-vqa" => vqa::rows(folder)?,
+        other => {
+            let known = KNOWN.iter().map(|(n, _)| *n);
+            return Err(mm_core::Error::unknown("data set", other, known).into());
+        }
+    };
+    let text: String = rows.iter().map(|r| r.to_string() + "\n").collect();
+    if let Some(parent) = manifest.parent() {
+        std::fs::create_dir_all(parent).map_err(|e| Error::file(parent, e))?;
+    }
+    mm_core::checkpoint::write_file(manifest, text.as_bytes())?;
+    Ok(rows.len())
+}
+
+/// The path of `file`, absolute, as text.
+fn absolute(file: &Path) -> Result<String> {
+    let path = std::fs::canonicalize(file).map_err(|e| Error::file(file, e))?;
+    Ok(path.to_string_lossy().into_owned())
+}
+
+/// All files below a folder, in order.
+fn walk(folder: &Path) -> Result<Vec<std::path::PathBuf>> {
+    let mut out = Vec::new();
+    let mut open = vec![folder.to_owned()];
+    while let Some(next) = open.pop() {
+        for entry in std::fs::read_dir(&next).map_err(|e| Error::file(&next, e))? {
+            let path = entry.map_err(|e| Error::file(&next, e))?.path();
+            if path.is_dir() { open.push(path) } else { out.push(path) }
+        }
+    }
+    out.sort();
+    Ok(out)
+}

@@ -1,0 +1,20 @@
+//! Raw files become batches.
+//!
+//! A [`Manifest`] names the files, [`decode`] reads them, a [`Processor`](mm_core::Processor) makes numbers of each sample, and a
+//! [`Loader`] does that in worker threads ahead of the model, in an order that is a function of the seed alone.
+
+pub mod augment;
+mod cache;
+pub mod datasets;
+pub mod decode;
+mod error;
+mod loader;
+mod manifest;
+mod processors;
+pub mod transform;
+
+pub use cache::{Cache, Cached};
+pub use error::{Error, Result};
+pub use loader::{Batch, Broken, Counts, Loader, LoaderConfig, OnBroken, Part, collate};
+pub use manifest::{Columns, Manifest, ManifestConfig, Row, Split, SplitConfig};
+pub use processors::{AudioProcessor, AudioProcessorConfig, ImageProcessor, ImageProcessorConfig};

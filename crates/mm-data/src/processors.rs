@@ -1,0 +1,141 @@
+//! File → numbers, for pictures and sound. (Text needs a model's own tokenizer: mm-repr has that.)
+
+use crate::{
+    Result,
+    augment::{SpecAugment, random_flip, random_resized_crop},
+    decode::{ImageLimits, decode_audio, decode_image},
+    transform::{ImageTransform, Mel, MelConfig},
+};
+use mm_core::{Error as CoreError, Processor, SampleContext, Source, Tensor};
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+fn file<'a>(source: &'a Source, what: &str) -> Result<&'a Path, CoreError> {
+    match source {
+        Source::File(path) => Ok(path),
+        other => Err(CoreError::Sample(format!("found {other:?}, wanted the path of {what}"))),
+    }
+}
+
+/// How pictures become pixels.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ImageProcessorConfig {
+    /// Limits and background.
+    pub limits: ImageLimits,
+    /// Resizing, cropping, normalising.
+    pub transform: ImageTransform,
+    /// While training: a random piece of at least this share of the picture, maybe mirrored, instead of the middle.
+    pub random_crop: Option<f64>,
+}
+
+/// A picture file → `[3, height, width]`.
+pub struct ImageProcessor {
+    config: ImageProcessorConfig,
+}
+
+impl ImageProcessor {
+    /// A processor with these settings.
+    pub fn new(config: ImageProcessorConfig) -> Self {
+        Self { config }
+    }
+}
+
+impl Processor for ImageProcessor {
+    fn process(&self, source: &Source, context: &mut SampleContext) -> Result<Tensor, CoreError> {
+        let picture = decode_image(file(source, "a picture")?, &self.config.limits)?;
+        let transform = &self.config.transform;
+        if let (true, Some(share), Some((height, _))) = (context.train, self.config.random_crop, transform.crop) {
+            let piece =
+                random_resized_crop(&picture, height, (share, 1.0), transform.interpolation, &mut context.random)?;
+            let piece = random_flip(piece, &mut context.random);
+            return Ok(crate::transform::normalize(&piece, transform.mean, transform.std)?);
+        }
+        Ok(transform.apply(&picture)?)
+    }
+
+    fn is_sequence(&self) -> bool {
+        false
+    }
+
+    fn fingerprint(&self) -> String {
+        format!("image {:?}", self.config)
+    }
+}
+
+/// How sound becomes a spectrogram.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AudioProcessorConfig {
+    /// The spectrogram.
+    pub mel: MelConfig,
+    /// Longest sound that is kept, in seconds; the rest is cut off (while training, a random stretch is kept).
+    pub seconds: f64,
+    /// Whether each band is brought to mean zero and variance one over the sound.
+    #[serde(default)]
+    pub normalize: bool,
+    /// Masks while training.
+    #[serde(default)]
+    pub augment: Option<SpecAugment>,
+}
+
+/// A sound file → `[frames, bands]`.
+pub struct AudioProcessor {
+    config: AudioProcessorConfig,
+    mel: Mel,
+}
+
+impl AudioProcessor {
+    /// A processor with these settings.
+    pub fn new(config: AudioProcessorConfig) -> Result<Self> {
+        if !(config.seconds > 0.0 && config.seconds <= 3600.0) {
+            return Err(crate::Error::Config(format!(
+                "audio.seconds: found {}, wanted more than 0 and at most 3600",
+                config.seconds
+            )));
+        }
+        Ok(Self { mel: Mel::new(config.mel.clone())?, config })
+    }
+}
+
+impl Processor for AudioProcessor {
+    fn process(&self, source: &Source, context: &mut SampleContext) -> Result<Tensor, CoreError> {
+        let path = file(source, "a sound")?;
+        let rate = self.config.mel.rate;
+        let mut audio = decode_audio(path, Some(rate))?;
+        let longest = ((self.config.seconds * f64::from(rate)) as usize).max(1);
+        if audio.samples.len() > longest {
+            audio.samples.truncate(longest);
+        }
+        // A sound shorter than one frame still gives one.
+        if audio.samples.len() < self.config.mel.fft {
+            audio.samples.resize(self.config.mel.fft, 0.0);
+        }
+        let spectrogram =
+            self.mel.apply(&audio.samples).map_err(|e| CoreError::Sample(format!("{}: {e}", path.display())))?;
+        let spectrogram = if self.config.normalize {
+            let mean = spectrogram.mean_dims(&[0], true)?;
+            let deviation = spectrogram.std_dims(&[0], false, true)?.add_scalar(1e-5)?;
+            spectrogram.sub(&mean)?.div(&deviation)?
+        } else {
+            spectrogram
+        };
+        self.augment(spectrogram, context)
+    }
+
+    fn is_sequence(&self) -> bool {
+        true
+    }
+
+    fn fingerprint(&self) -> String {
+        format!("audio {:?} {} {}", self.config.mel, self.config.seconds, self.config.normalize)
+    }
+
+    fn augment(&self, sample: Tensor, context: &mut SampleContext) -> Result<Tensor, CoreError> {
+        let (true, Some(masks)) = (context.train, &self.config.augment) else { return Ok(sample) };
+        let mut values = sample.to_vec::<f32>()?;
+        masks.apply(&mut values, self.config.mel.bands, &mut context.random);
+        let bands = self.config.mel.bands;
+        Tensor::from_vec(&values, &[(values.len() / bands) as i64, bands as i64])
+    }
+}

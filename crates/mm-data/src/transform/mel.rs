@@ -1,0 +1,342 @@
+//! Log-mel spectrograms: the energy of sound in bands of pitch, as librosa, Kaldi and Whisper make them.
+
+use crate::{Error, Result};
+use mm_core::Tensor;
+use realfft::{RealFftPlanner, RealToComplex};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+/// How pitch is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MelScale {
+    /// Linear below 1 kHz (Slaney 1998; librosa's and Whisper's), each band of unit area.
+    Slaney,
+    /// 2595 log10(1 + f/700), each band of unit height.
+    Htk,
+    /// Kaldi's: HTK's curve, triangles drawn over mels instead of hertz.
+    Kaldi,
+}
+
+/// What a frame is multiplied by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Window {
+    /// Periodic Hann.
+    Hann,
+    /// Kaldi's: symmetric Hann to the power 0.85.
+    Povey,
+}
+
+/// Where frames begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Centering {
+    /// Only whole frames are taken, the first at the first sample (Kaldi).
+    Whole,
+    /// Frames are centred on their time, the ends mirrored (Whisper).
+    Reflect,
+    /// Frames are centred on their time, silence beyond the ends (librosa since 0.10).
+    Silence,
+}
+
+/// What is done to the energies.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogKind {
+    /// Natural logarithm of at least `floor`.
+    Natural {
+        /// The least energy.
+        floor: f64,
+    },
+    /// librosa's `power_to_db`: 10 log10 of at least `floor`, at most `range` below the largest.
+    Decibel {
+        /// The least energy.
+        floor: f64,
+        /// Decibels below the largest that are kept.
+        range: f64,
+    },
+    /// Whisper's: log10, at most 8 below the largest, then (x + 4) / 4.
+    Whisper,
+}
+
+/// Every number of a log-mel spectrogram.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MelConfig {
+    /// Samples a second.
+    pub rate: u32,
+    /// Length of the Fourier transform.
+    pub fft: usize,
+    /// Samples in a frame.
+    pub frame: usize,
+    /// Samples between frames.
+    pub hop: usize,
+    /// Number of bands.
+    pub bands: usize,
+    /// Lowest frequency, in hertz.
+    pub low: f64,
+    /// Highest frequency, in hertz; half the rate when absent.
+    pub high: Option<f64>,
+    /// How pitch is measured.
+    pub scale: MelScale,
+    /// What a frame is multiplied by.
+    pub window: Window,
+    /// Whether frames are centred on their time, and what is then beyond the ends.
+    pub center: Centering,
+    /// Kaldi's preparation of a frame: mean removed, pre-emphasis by this much.
+    pub emphasis: Option<f64>,
+    /// What is done to the energies.
+    pub log: LogKind,
+}
+
+impl MelConfig {
+    /// librosa's defaults at a rate: 2,048-sample frames, hop 512, 128 bands, decibels.
+    pub fn librosa(rate: u32) -> Self {
+        Self {
+            rate,
+            fft: 2048,
+            frame: 2048,
+            hop: 512,
+            bands: 128,
+            low: 0.0,
+            high: None,
+            scale: MelScale::Slaney,
+            window: Window::Hann,
+            center: Centering::Silence,
+            emphasis: None,
+            log: LogKind::Decibel { floor: 1e-10, range: 80.0 },
+        }
+    }
+
+    /// Kaldi's filter bank (25 ms frames, 10 ms hop, from 20 Hz, no dither).
+    pub fn kaldi(rate: u32, bands: usize) -> Self {
+        let frame = rate as usize * 25 / 1000;
+        Self {
+            rate,
+            fft: frame.next_power_of_two(),
+            frame,
+            hop: rate as usize / 100,
+            bands,
+            low: 20.0,
+            high: None,
+            scale: MelScale::Kaldi,
+            window: Window::Povey,
+            center: Centering::Whole,
+            emphasis: Some(0.97),
+            log: LogKind::Natural { floor: f64::from(f32::EPSILON) },
+        }
+    }
+
+    /// Whisper's front end (16 kHz, 80 or 128 bands).
+    pub fn whisper(bands: usize) -> Self {
+        Self {
+            rate: 16_000,
+            fft: 400,
+            frame: 400,
+            hop: 160,
+            bands,
+            low: 0.0,
+            high: Some(8000.0),
+            scale: MelScale::Slaney,
+            window: Window::Hann,
+            center: Centering::Reflect,
+            emphasis: None,
+            log: LogKind::Whisper,
+        }
+    }
+}
+
+/// A log-mel front end with its tables made.
+pub struct Mel {
+    config: MelConfig,
+    window: Vec<f64>,
+    /// For each band: its first bin, and its weights from there.
+    filters: Vec<(usize, Vec<f64>)>,
+    transform: Arc<dyn RealToComplex<f64>>,
+}
+
+impl Mel {
+    /// Makes the tables; sizes that make no sense are errors.
+    pub fn new(config: MelConfig) -> Result<Self> {
+        let high = config.high.unwrap_or(f64::from(config.rate) / 2.0);
+        let sizes = [
+            ("fft", config.fft),
+            ("frame", config.frame),
+            ("hop", config.hop),
+            ("bands", config.bands),
+            ("rate", config.rate as usize),
+        ];
+        if let Some((name, _)) = sizes.iter().find(|(_, v)| *v == 0) {
+            return Err(Error::Config(format!("mel.{name}: found 0, wanted a positive number")));
+        }
+        if config.frame > config.fft || config.fft > 1 << 20 {
+            return Err(Error::Config(format!(
+                "mel.frame: found {} samples, wanted at most mel.fft = {}",
+                config.frame, config.fft
+            )));
+        }
+        if !(0.0..high).contains(&config.low) || high > f64::from(config.rate) / 2.0 {
+            return Err(Error::Config(format!(
+                "mel.low, mel.high: found {} and {high} Hz, wanted a range within 0 and {}",
+                config.low,
+                config.rate / 2
+            )));
+        }
+        let n = config.frame as f64;
+        let hann = |i: usize, over: f64| 0.5 - 0.5 * (std::f64::consts::TAU * i as f64 / over).cos();
+        let window = (0..config.frame)
+            .map(|i| match config.window {
+                Window::Hann => hann(i, n),
+                Window::Povey => hann(i, n - 1.0).powf(0.85),
+            })
+            .collect();
+        let transform = RealFftPlanner::<f64>::new().plan_fft_forward(config.fft);
+        Ok(Self { filters: filters(&config, high), window, transform, config })
+    }
+
+    /// The numbers that it was made with.
+    pub fn config(&self) -> &MelConfig {
+        &self.config
+    }
+
+    /// Samples → `[frames, bands]` f32.
+    pub fn apply(&self, samples: &[f32]) -> Result<Tensor> {
+        let rows = self.energies(samples)?;
+        let frames = rows.len() / self.config.bands;
+        let values: Vec<f32> = self.log(rows).into_iter().map(|v| v as f32).collect();
+        Ok(Tensor::from_vec(&values, &[frames as i64, self.config.bands as i64])?)
+    }
+
+    fn energies(&self, samples: &[f32]) -> Result<Vec<f64>> {
+        let c = &self.config;
+        // A frame that is shorter than the transform lies in its middle when centred (librosa), at its start otherwise (Kaldi).
+        let centred = c.center != Centering::Whole;
+        let (padded, span, inset) = if centred {
+            (pad(samples, c.fft / 2, c.center)?, c.fft, (c.fft - c.frame) / 2)
+        } else {
+            (pad(samples, 0, c.center)?, c.frame, 0)
+        };
+        if padded.len() < span {
+            return Err(Error::Config(format!(
+                "a sound of {} samples is shorter than one frame of {span}",
+                samples.len()
+            )));
+        }
+        let mut frames = (padded.len() - span) / c.hop + 1;
+        if matches!(c.log, LogKind::Whisper) {
+            // Whisper drops the last frame.
+            frames = frames.saturating_sub(1).max(1);
+        }
+        let (mut input, mut output) = (self.transform.make_input_vec(), self.transform.make_output_vec());
+        let mut scratch = self.transform.make_scratch_vec();
+        let mut power = vec![0f64; output.len()];
+        let mut rows = Vec::with_capacity(frames * c.bands);
+        for frame in 0..frames {
+            let from = frame * c.hop + inset;
+            input.fill(0.0);
+            let target = &mut input[inset..inset + c.frame];
+            target.copy_from_slice(&padded[from..from + c.frame]);
+            if let Some(emphasis) = c.emphasis {
+                // Kaldi scales to 16-bit range only by its reader; torchaudio's takes samples as they are.
+                let mean = target.iter().sum::<f64>() / c.frame as f64;
+                target.iter_mut().for_each(|v| *v -= mean);
+                for i in (0..c.frame).rev() {
+                    target[i] -= emphasis * target[i.saturating_sub(1)];
+                }
+            }
+            target.iter_mut().zip(&self.window).for_each(|(v, w)| *v *= w);
+            self.transform
+                .process_with_scratch(&mut input, &mut output, &mut scratch)
+                .map_err(|e| Error::Config(format!("mel: {e}")))?;
+            power.iter_mut().zip(&output).for_each(|(p, o)| *p = o.norm_sqr());
+            rows.extend(
+                self.filters
+                    .iter()
+                    .map(|(first, weights)| weights.iter().zip(&power[*first..]).map(|(w, p)| w * p).sum::<f64>()),
+            );
+        }
+        Ok(rows)
+    }
+
+    fn log(&self, mut rows: Vec<f64>) -> Vec<f64> {
+        let (floor, range, factor) = match self.config.log {
+            LogKind::Natural { floor } => {
+                rows.iter_mut().for_each(|v| *v = v.max(floor).ln());
+                return rows;
+            }
+            LogKind::Decibel { floor, range } => (floor, range, 10.0),
+            LogKind::Whisper => (1e-10, 8.0, 1.0),
+        };
+        rows.iter_mut().for_each(|v| *v = factor * v.max(floor).log10());
+        let top = rows.iter().copied().fold(f64::MIN, f64::max);
+        let whisper = matches!(self.config.log, LogKind::Whisper);
+        rows.iter_mut().for_each(|v| {
+            *v = v.max(top - range);
+            if whisper {
+                *v = (*v + 4.0) / 4.0;
+            }
+        });
+        rows
+    }
+}
+
+/// The samples with `pad` more on each side: silence, or the ends mirrored as often as the length needs.
+fn pad(samples: &[f32], pad: usize, how: Centering) -> Result<Vec<f64>> {
+    let length = samples.len();
+    if length == 0 {
+        return Err(Error::Config("a sound without samples".into()));
+    }
+    let period = (2 * length).saturating_sub(2).max(1) as i64;
+    let at = |i: i64| {
+        if how == Centering::Silence {
+            return usize::try_from(i).ok().and_then(|i| samples.get(i)).map_or(0.0, |s| f64::from(*s));
+        }
+        let place = i.rem_euclid(period) as usize;
+        f64::from(samples[if place < length { place } else { period as usize - place }])
+    };
+    let pad = pad as i64;
+    Ok((-pad..length as i64 + pad).map(at).collect())
+}
+
+fn filters(config: &MelConfig, high: f64) -> Vec<(usize, Vec<f64>)> {
+    let bins = config.fft / 2 + 1;
+    let to_mel = |hz: f64| match config.scale {
+        MelScale::Slaney if hz < 1000.0 => hz * 3.0 / 200.0,
+        MelScale::Slaney => 15.0 + (hz / 1000.0).ln() * 27.0 / 6.4f64.ln(),
+        MelScale::Htk | MelScale::Kaldi => 1127.0 * (1.0 + hz / 700.0).ln(),
+    };
+    let to_hz = |mel: f64| match config.scale {
+        MelScale::Slaney if mel < 15.0 => mel * 200.0 / 3.0,
+        MelScale::Slaney => 1000.0 * ((mel - 15.0) * 6.4f64.ln() / 27.0).exp(),
+        MelScale::Htk | MelScale::Kaldi => 700.0 * ((mel / 1127.0).exp() - 1.0),
+    };
+    let (low, high) = (to_mel(config.low), to_mel(high));
+    let corners: Vec<f64> =
+        (0..config.bands + 2).map(|i| low + (high - low) * i as f64 / (config.bands + 1) as f64).collect();
+    let bin_hz = |bin: usize| bin as f64 * f64::from(config.rate) / config.fft as f64;
+    (0..config.bands)
+        .map(|band| {
+            let [left, middle, right] = [corners[band], corners[band + 1], corners[band + 2]];
+            let weight = |bin: usize| -> f64 {
+                if config.scale == MelScale::Kaldi {
+                    // Kaldi leaves the last bin (half the rate) out.
+                    let mel = to_mel(bin_hz(bin));
+                    if bin + 1 == bins {
+                        0.0
+                    } else {
+                        ((mel - left) / (middle - left)).min((right - mel) / (right - middle)).max(0.0)
+                    }
+                } else {
+                    let (l, m, r, hz) = (to_hz(left), to_hz(middle), to_hz(right), bin_hz(bin));
+                    let height = ((hz - l) / (m - l)).min((r - hz) / (r - m)).max(0.0);
+                    if config.scale == MelScale::Slaney { height * 2.0 / (r - l) } else { height }
+                }
+            };
+            let all: Vec<f64> = (0..bins).map(weight).collect();
+            let first = all.iter().position(|w| *w > 0.0).unwrap_or(0);
+            let end = all.iter().rposition(|w| *w > 0.0).map_or(first, |i| i + 1);
+            (first, all[first..end].to_vec())
+        })
+        .collect()
+}

@@ -1,0 +1,143 @@
+//! mm-data against the field's reference programs: Pillow, torchvision, libsndfile, librosa, Kaldi, Whisper.
+//! `xtask/parity/data_fixtures.py` makes the fixtures.
+
+use image::RgbImage;
+use mm_core::{Checkpoint, Tensor};
+use mm_data::{
+    decode::{ImageLimits, decode_audio, decode_image},
+    transform::{Centering, ImageTransform, Interpolation, LogKind, Mel, MelConfig, MelScale, Resize, Window, resize},
+};
+use std::path::PathBuf;
+
+fn fixtures() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+fn open(name: &str) -> Checkpoint {
+    Checkpoint::open(fixtures().join(name)).unwrap()
+}
+
+fn picture(tensor: &Tensor) -> RgbImage {
+    let shape = tensor.shape();
+    RgbImage::from_raw(shape[1] as u32, shape[0] as u32, tensor.to_vec::<u8>().unwrap()).unwrap()
+}
+
+fn furthest(found: &[f32], wanted: &[f32]) -> f32 {
+    assert_eq!(found.len(), wanted.len());
+    found.iter().zip(wanted).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+fn bytes_apart(found: &RgbImage, wanted: &Tensor) -> i32 {
+    let wanted = wanted.to_vec::<u8>().unwrap();
+    assert_eq!(found.as_raw().len(), wanted.len());
+    found.as_raw().iter().zip(wanted).map(|(a, b)| (i32::from(*a) - i32::from(b)).abs()).max().unwrap()
+}
+
+#[test]
+fn resizing_is_pillows() {
+    let reference = open("pictures.safetensors");
+    let kinds = [
+        ("bilinear", Interpolation::Bilinear),
+        ("bicubic", Interpolation::Bicubic),
+        ("lanczos", Interpolation::Lanczos),
+        ("nearest", Interpolation::Nearest),
+    ];
+    for number in 0..4 {
+        let from = picture(&reference.get(&format!("resize{number}.in")).unwrap());
+        for (name, how) in kinds {
+            let wanted = reference.get(&format!("resize{number}.{name}")).unwrap();
+            let found = resize(&from, wanted.shape()[0] as u32, wanted.shape()[1] as u32, how).unwrap();
+            let off = bytes_apart(&found, &wanted);
+            assert!(off <= 1, "{name} {number}: {off}/255");
+        }
+    }
+}
+
+#[test]
+fn the_whole_transform_is_torchvisions() {
+    let reference = open("pictures.safetensors");
+    for (number, edge, crop) in [(0, 24, (20, 20)), (1, 23, (19, 22)), (2, 16, (28, 28))] {
+        let transform = ImageTransform {
+            resize: Some(Resize::ShortestEdge(edge)),
+            interpolation: Interpolation::Bicubic,
+            crop: Some(crop),
+            mean: [0.485, 0.456, 0.406],
+            std: [0.229, 0.224, 0.225],
+        };
+        let found = transform.apply(&picture(&reference.get(&format!("transform{number}.in")).unwrap())).unwrap();
+        let wanted = reference.get(&format!("transform{number}.out")).unwrap();
+        assert_eq!(found.shape(), wanted.shape());
+        // One part in 255 of the pixel, over the smallest deviation.
+        let off = furthest(&found.to_vec().unwrap(), &wanted.to_vec().unwrap());
+        assert!(off <= 1.01 / 255.0 / 0.224, "transform {number}: {off}");
+    }
+}
+
+#[test]
+fn files_of_every_kind_are_read_as_pillow_reads_them() {
+    let reference = open("files.safetensors");
+    for name in reference.names() {
+        let found = decode_image(&fixtures().join(name), &ImageLimits::default()).unwrap();
+        let wanted = reference.get(name).unwrap();
+        assert_eq!([i64::from(found.height()), i64::from(found.width()), 3], wanted.shape()[..], "{name}");
+        // Lossless kinds to the last rounding; jpeg decoders differ in how they round and smooth colour.
+        let most = if name.ends_with(".jpg") { 6 } else { 1 };
+        let off = bytes_apart(&found, &wanted);
+        assert!(off <= most, "{name}: {off}/255");
+    }
+}
+
+#[test]
+fn sounds_of_every_kind_are_read_as_libsndfile_reads_them() {
+    let reference = open("sounds.safetensors");
+    for name in reference.names() {
+        let found = decode_audio(&fixtures().join(name), None).unwrap().samples;
+        let wanted = reference.get(name).unwrap().to_vec::<f32>().unwrap();
+        if name == "mono.mp3" {
+            // Decoders differ in how much of the encoder's delay they cut off: compared where both have sound, at the best shift.
+            let middle = &wanted[4000..9000];
+            let best = (0..=4000)
+                .map(|s| (0..5000).map(|i| (found[i + 2000 + s] - middle[i]).abs()).fold(0f32, f32::max))
+                .fold(f32::MAX, f32::min);
+            assert!(best < 0.01, "{name}: {best}");
+            continue;
+        }
+        let off = furthest(&found, &wanted);
+        assert!(off < 1e-4, "{name}: {off}");
+    }
+}
+
+#[test]
+fn spectrograms_are_those_of_librosa_kaldi_and_whisper() {
+    let reference = open("mels.safetensors");
+    let sound = reference.get("sound").unwrap().to_vec::<f32>().unwrap();
+    let whole = reference.get("whisper.sound").unwrap().to_vec::<f32>().unwrap();
+    let htk = MelConfig {
+        rate: 16_000,
+        fft: 512,
+        frame: 400,
+        hop: 160,
+        bands: 48,
+        low: 60.0,
+        high: Some(7600.0),
+        scale: MelScale::Htk,
+        window: Window::Hann,
+        center: Centering::Reflect,
+        emphasis: None,
+        log: LogKind::Natural { floor: 1e-6 },
+    };
+    for (name, config, sound) in [
+        ("librosa", MelConfig::librosa(16_000), &sound),
+        ("htk", htk, &sound),
+        ("kaldi", MelConfig::kaldi(16_000, 40), &sound),
+        ("whisper", MelConfig::whisper(80), &whole),
+    ] {
+        let wanted = reference.get(name).unwrap();
+        let found = Mel::new(config).unwrap().apply(sound).unwrap();
+        assert_eq!(found.shape(), wanted.shape(), "{name}");
+        let (found, wanted) = (found.to_vec::<f32>().unwrap(), wanted.to_vec::<f32>().unwrap());
+        let largest = wanted.iter().map(|v| v.abs()).fold(0f32, f32::max);
+        let off = furthest(&found, &wanted) / largest;
+        assert!(off < 1e-4, "{name}: {off} of the largest value");
+    }
+}

@@ -1,0 +1,5 @@
+//! Audio encoders.
+
+mod speech;
+
+pub use speech::{SpeechTower, SpeechTowerConfig};

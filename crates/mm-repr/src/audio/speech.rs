@@ -1,0 +1,203 @@
+//! A tower that learns speech from nothing: convolutions over time on a log-mel spectrogram, each halving the frames, maybe
+//! transformer blocks on top, pooled by learned attention and by maximum side by side (as in audio retrieval, Koepke 2022).
+
+use mm_core::{
+    Encoder, Features, Init, Input, Modality, Module, Result, Scope, Tensor,
+    nn::{
+        Activation, AttentionConfig, BatchNorm, BlockConfig, Conv1d, ConvConfig, Linear, Mask, MlpConfig, NormConfig,
+        Position, Transformer, TransformerConfig,
+    },
+};
+use serde::{Deserialize, Serialize};
+
+/// Sizes of a [`SpeechTower`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SpeechTowerConfig {
+    /// Channels of each convolution.
+    pub channels: Vec<i64>,
+    /// Window of the convolutions, in frames; odd.
+    pub kernel: i64,
+    /// Convolutions after which the frames are halved, counted from the first.
+    pub halvings: usize,
+    /// Transformer blocks after them.
+    pub layers: i64,
+    /// Heads of those.
+    pub heads: i64,
+    /// Rate of dropout while training.
+    pub dropout: f64,
+}
+
+impl Default for SpeechTowerConfig {
+    fn default() -> Self {
+        Self { channels: vec![128, 192, 256, 256, 256], kernel: 5, halvings: 4, layers: 0, heads: 4, dropout: 0.2 }
+    }
+}
+
+struct Stage {
+    conv: Conv1d,
+    norm: BatchNorm,
+    halve: bool,
+    skip: bool,
+}
+
+/// Spectrogram `[batch, frames, bands]` → features `[batch, fewer frames, width]`; pooled `[batch, 2 · width]`.
+pub struct SpeechTower {
+    stages: Vec<Stage>,
+    blocks: Option<Transformer>,
+    attention: Linear,
+    query: Tensor,
+    width: i64,
+    dropout: f64,
+}
+
+impl SpeechTower {
+    /// The network under `scope` for spectrograms of `bands`.
+    pub fn new(scope: &Scope<'_>, bands: i64, config: &SpeechTowerConfig) -> Result<Self> {
+        if config.channels.is_empty()
+            || config.channels.iter().any(|c| *c < 1)
+            || config.kernel < 1
+            || config.kernel % 2 == 0
+        {
+            return Err(mm_core::Error::config(
+                "channels, kernel",
+                format!("{:?}, {}", config.channels, config.kernel),
+                "at least one positive number of channels, and an odd kernel",
+            ));
+        }
+        let mut input = bands;
+        let mut stages = Vec::new();
+        for (number, output) in config.channels.iter().enumerate() {
+            let place = scope.pp("stages").pp(number);
+            stages.push(Stage {
+                conv: Conv1d::new(&place.pp("conv"), ConvConfig::same(input, *output, config.kernel))?,
+                norm: BatchNorm::new(&place.pp("norm"), *output, 1e-5, 0.1)?,
+                halve: number < config.halvings,
+                skip: input == *output,
+            });
+            input = *output;
+        }
+        let blocks = (config.layers > 0)
+            .then(|| {
+                let attention = AttentionConfig {
+                    position: Position::Rotary { base: 1e4, interleaved: false },
+                    ..AttentionConfig::new(input, config.heads)
+                };
+                let mlp = MlpConfig { hidden: 2 * input, activation: Activation::Gelu, gated: false, bias: true };
+                let block = BlockConfig {
+                    attention,
+                    cross: None,
+                    mlp,
+                    norm: NormConfig::default(),
+                    norm_first: true,
+                    dropout: config.dropout,
+                    layer_scale: None,
+                };
+                Transformer::new(
+                    &scope.pp("encoder"),
+                    &TransformerConfig { layers: config.layers, block, final_norm: true },
+                )
+            })
+            .transpose()?;
+        Ok(Self {
+            stages,
+            blocks,
+            attention: Linear::new(&scope.pp("pool"), input, input, true)?,
+            query: scope.param("pool_query", &[input], Init::Normal(1.0 / (input as f64).sqrt()))?,
+            width: input,
+            dropout: config.dropout,
+        })
+    }
+}
+
+impl Encoder for SpeechTower {
+    fn encode(&self, input: &Input, train: bool) -> Result<Features> {
+        let mut x = input.values.transpose(1, 2)?; // [batch, bands, frames]
+        let mut mask = input.mask.clone();
+        let hide = |x: &Tensor, mask: &Option<Tensor>| -> Result<Tensor> {
+            match mask {
+                // Padding is put back to zero after each layer, so that a sound is the same however long its neighbours are.
+                Some(mask) => x.mul(&mask.unsqueeze(1)?.to_dtype(x.dtype()?)?),
+                None => Ok(x.clone()),
+            }
+        };
+        x = hide(&x, &mask)?;
+        for stage in &self.stages {
+            let mut y = stage.norm.forward(&stage.conv.forward(&x, train)?, train)?.gelu()?; // [batch, channels, frames]
+            if stage.skip {
+                y = y.add(&x)?;
+            }
+            if stage.halve && y.size(2)? > 1 {
+                y = hide(&y, &mask)?;
+                // An odd last frame keeps its place: padded by itself, never averaged away.
+                let odd = y.size(2)? % 2;
+                y = y.pad(&[0, odd], f64::from(f32::MIN))?.max_pool1d(2, 2, 0)?;
+                mask = mask
+                    .map(|m| {
+                        m.pad(&[0, odd], 0.0)?
+                            .reshape(&[m.size(0)?, -1, 2])?
+                            .to_dtype(mm_core::DType::I64)?
+                            .max_dim(2, false)?
+                            .gt_scalar(0.0)
+                    })
+                    .transpose()?;
+            }
+            x = hide(&y, &mask)?;
+        }
+        let mut x = x.transpose(1, 2)?.dropout(self.dropout, train)?; // [batch, frames, width]
+        if let Some(blocks) = &self.blocks {
+            let padding = mask.clone().map(Mask::Padding);
+            x = blocks.forward(&x, padding.as_ref(), None, None, train)?;
+        }
+        Features::new(x, mask)
+    }
+
+    fn embed(&self, input: &Input, train: bool) -> Result<Tensor> {
+        let features = self.encode(input, train)?;
+        let mut scores =
+            self.attention.forward(&features.values, train)?.tanh()?.mul(&self.query)?.sum_dims(&[-1], false)?; // [batch, frames]
+        if let Some(mask) = &features.mask {
+            scores = scores.masked_fill(&mask.logical_not()?, -1e30)?;
+        }
+        let mixed = features.values.mul(&scores.softmax(1)?.unsqueeze(-1)?)?.sum_dims(&[1], false)?; // [batch, width]
+        Tensor::cat(&[&mixed, &features.pool(mm_core::Pool::Max)?], -1)
+    }
+
+    fn width(&self) -> i64 {
+        self.width * 2
+    }
+
+    fn modality(&self) -> Modality {
+        Modality::AUDIO
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mm_core::{DType, Device, Params};
+
+    #[test]
+    fn a_sound_is_the_same_whatever_it_is_batched_with() {
+        let params = Params::new(Device::Cpu);
+        let config = SpeechTowerConfig {
+            channels: vec![6, 6, 8],
+            halvings: 2,
+            layers: 1,
+            heads: 2,
+            ..SpeechTowerConfig::default()
+        };
+        let tower = SpeechTower::new(&params.scope(), 5, &config).unwrap();
+        for frames in [1, 2, 7, 8, 13] {
+            let alone = Tensor::randn(&[1, frames, 5], DType::F32, Device::Cpu).unwrap();
+            let long = Tensor::randn(&[1, 16, 5], DType::F32, Device::Cpu).unwrap();
+            let padded = Tensor::cat(&[&alone.pad(&[0, 0, 0, 16 - frames], 7.0).unwrap(), &long], 0).unwrap();
+            let places = Tensor::arange(0, 16, Device::Cpu).unwrap();
+            let mask = places.lt(&Tensor::from_slice(&[frames, 16]).unwrap().unsqueeze(1).unwrap()).unwrap();
+            let one = tower.embed(&Input { values: alone, mask: None }, false).unwrap();
+            let two = tower.embed(&Input { values: padded, mask: Some(mask) }, false).unwrap().narrow(0, 0, 1).unwrap();
+            let off = one.sub(&two).unwrap().abs().unwrap().max().unwrap().to_f64().unwrap();
+            assert!(off < 1e-4, "{frames} frames: {off}");
+        }
+    }
+}

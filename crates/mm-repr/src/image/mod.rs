@@ -1,0 +1,5 @@
+//! Image encoders.
+
+mod efficientnet;
+
+pub use efficientnet::{EfficientNet, EfficientNetConfig};

@@ -1,0 +1,22 @@
+//! One modality becomes features.
+//!
+//! [`Pretrained`] takes a folder as `huggingface_hub` or `sentence-transformers` left it and gives an encoder with its own
+//! pre-processing; [`audio`] holds a tower that learns speech from nothing; [`register`] makes them all usable from a config file.
+//!
+//! ```no_run
+//! let model = mm_repr::Pretrained::load("all-MiniLM-L6-v2".as_ref())?;
+//! let vectors = model.encode(&[mm_core::Source::Text("a drawing of a dog".into())])?;
+//! assert_eq!(vectors.shape(), [1, 384]);
+//! # Ok::<(), mm_repr::Error>(())
+//! ```
+
+pub mod audio;
+mod error;
+pub mod image;
+mod pretrained;
+mod register;
+pub mod text;
+
+pub use error::{Error, Result};
+pub use pretrained::{FAMILIES, Pretrained, locate};
+pub use register::register;

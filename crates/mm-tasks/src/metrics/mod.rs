@@ -1,0 +1,5 @@
+//! Figures of tasks.
+
+mod retrieval;
+
+pub use retrieval::{RetrievalMetrics, chance_recall, retrieval_metrics};

@@ -1,0 +1,10 @@
+//! A run as one HTML file with everything inside it: figures, curves, pictures. No script, no font and no picture from elsewhere.
+
+mod chart;
+mod html;
+mod map;
+mod retrieval;
+
+pub use chart::{Line, lines, scatter};
+pub use map::plane;
+pub use retrieval::{Report, build};

@@ -1,0 +1,18 @@
+//! Parameters are learned.
+//!
+//! [`train`] reads top to bottom; a [`Run`] folder holds all that came of it, written so that a crash at any instant leaves a
+//! checkpoint that loads, and that a run which goes on from it gives the weights an uninterrupted one gives, bit for bit.
+
+mod error;
+mod events;
+mod optim;
+mod run;
+mod schedule;
+mod trainer;
+
+pub use error::{Error, Result};
+pub use events::EventWriter;
+pub use optim::{Group, Optimizer, OptimizerConfig, OptimizerKind};
+pub use run::{Metric, Run, Saved, environment};
+pub use schedule::{Decay, ScheduleConfig};
+pub use trainer::{Outcome, Precision, Progress, Silent, TrainConfig, TrainInput, train};

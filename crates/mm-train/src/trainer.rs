@@ -1,0 +1,365 @@
+//! The trainer, top to bottom.
+
+use crate::{Error, Metric, Optimizer, OptimizerConfig, Result, Run, Saved, ScheduleConfig};
+use mm_core::{Params, Role, Task, Tensor, autocast, seed, without_grad};
+use mm_data::{Batch, Loader};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Instant,
+};
+
+/// Numbers that the network computes with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// bfloat16 on a GPU, float32 elsewhere.
+    #[default]
+    Auto,
+    /// float32 throughout.
+    F32,
+    /// Matrix products in bfloat16.
+    Bf16,
+}
+
+/// Settings of a training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainConfig {
+    /// Passes over the data.
+    pub epochs: u64,
+    /// Everything random is a function of it.
+    pub seed: u64,
+    /// The optimiser.
+    pub optimizer: OptimizerConfig,
+    /// The rate's course.
+    pub schedule: ScheduleConfig,
+    /// Longest that all gradients together may be; not bounded when absent.
+    pub clip: Option<f64>,
+    /// Batches whose gradients make one step.
+    pub accumulate: usize,
+    /// Decay of a running mean of the weights that is evaluated and kept as the best; none when absent.
+    pub ema: Option<f64>,
+    /// Numbers that the network computes with.
+    pub precision: Precision,
+    /// Epochs between evaluations; only at the end when 0.
+    pub evaluate_every: u64,
+    /// Evaluations without a better figure after which training stops; never when absent.
+    pub patience: Option<usize>,
+    /// Steps between checkpoints, beside the one after each epoch's end; none when 0.
+    pub save_every: u64,
+    /// Numbered checkpoints that are kept beside `last` and `best`.
+    pub keep: usize,
+    /// Steps between lines of figures.
+    pub log_every: u64,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            epochs: 10,
+            seed: 0,
+            optimizer: OptimizerConfig::default(),
+            schedule: ScheduleConfig::default(),
+            clip: Some(1.0),
+            accumulate: 1,
+            ema: None,
+            precision: Precision::Auto,
+            evaluate_every: 0,
+            patience: None,
+            save_every: 0,
+            keep: 0,
+            log_every: 10,
+        }
+    }
+}
+
+impl TrainConfig {
+    fn check(&self) -> Result<()> {
+        if self.epochs == 0 {
+            return Err(Error::config("train.epochs", 0, "at least 1"));
+        }
+        if self.accumulate == 0 || self.log_every == 0 {
+            return Err(Error::config("train.accumulate, train.log_every", 0, "at least 1"));
+        }
+        if self.ema.is_some_and(|d| !(0.0..1.0).contains(&d)) {
+            return Err(Error::config("train.ema", self.ema.unwrap_or(0.0), "a decay in [0, 1)"));
+        }
+        if self.clip.is_some_and(|c| c.is_nan() || c <= 0.0) {
+            return Err(Error::config("train.clip", self.clip.unwrap_or(0.0), "a positive length"));
+        }
+        if !(0.0..1.0).contains(&self.schedule.warmup) {
+            return Err(Error::config("train.schedule.warmup", self.schedule.warmup, "a share in [0, 1)"));
+        }
+        Ok(())
+    }
+}
+
+/// Who watches a training.
+pub trait Progress {
+    /// Training begins at `done` of `steps`.
+    fn begin(&mut self, done: u64, steps: u64);
+    /// A step is made.
+    fn step(&mut self, step: u64, loss: f64, rate: f64);
+    /// An evaluation is made.
+    fn evaluated(&mut self, step: u64, values: &BTreeMap<String, f64>);
+    /// Training ends.
+    fn end(&mut self);
+}
+
+/// Nobody watches.
+pub struct Silent;
+
+impl Progress for Silent {
+    fn begin(&mut self, _: u64, _: u64) {}
+    fn step(&mut self, _: u64, _: f64, _: f64) {}
+    fn evaluated(&mut self, _: u64, _: &BTreeMap<String, f64>) {}
+    fn end(&mut self) {}
+}
+
+/// Figures of an evaluation, the first of which (by `target`) is to grow.
+pub type Evaluation = BTreeMap<String, f64>;
+
+/// All that [`train`] needs.
+pub struct TrainInput<'a> {
+    /// Settings.
+    pub config: &'a TrainConfig,
+    /// What is learned.
+    pub task: &'a dyn Task<Batch>,
+    /// Its parameters.
+    pub params: &'a Params,
+    /// The batches.
+    pub loader: &'a Loader,
+    /// Figures of the model as it stands; `None` when there is nothing to evaluate on.
+    pub evaluate: &'a mut dyn FnMut() -> Result<Option<Evaluation>>,
+    /// The figure that is to grow.
+    pub target: &'a str,
+    /// Who watches.
+    pub progress: &'a mut dyn Progress,
+    /// Set from outside to save and stop.
+    pub stop: &'a AtomicBool,
+}
+
+/// How a training ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// Where it stands.
+    pub saved: Saved,
+    /// Whether it was stopped from outside and can be resumed.
+    pub stopped: bool,
+}
+
+/// Trains from the start, or from the run's last checkpoint when there is one.
+pub fn train(input: TrainInput<'_>, run: &mut Run) -> Result<Outcome> {
+    let TrainInput { config, task, params, loader, evaluate, target, progress, stop } = input;
+    config.check()?;
+    let mut optimizer = Optimizer::new(&config.optimizer, params)?;
+    let mut averaged = config.ema.map(|decay| Averaged::new(decay, params)).transpose()?;
+    let mut saved = Saved::default();
+    if Run::checkpoint(run.folder(), "last").exists() {
+        let (checkpoint, state) = Run::load(run.folder(), "last")?;
+        params.load(&checkpoint, "model.")?;
+        optimizer.restore(&checkpoint, state.step)?;
+        if let Some(averaged) = &averaged {
+            averaged.restore(&checkpoint)?;
+        }
+        run.rewind(state.step)?;
+        saved = state;
+    }
+    let batches = loader.batches();
+    let steps_an_epoch = batches.div_ceil(config.accumulate) as u64;
+    let steps = steps_an_epoch * config.epochs;
+    let half = match config.precision {
+        Precision::Auto => matches!(params.device(), mm_core::Device::Cuda(_)),
+        Precision::F32 => false,
+        Precision::Bf16 => true,
+    };
+    let (mut clock, before) = (Instant::now(), saved.seconds);
+    let started = clock;
+    let mut sums: BTreeMap<String, (f64, u64)> = BTreeMap::new();
+    progress.begin(saved.step, steps);
+    let mut stopped = false;
+    'epochs: while saved.epoch < config.epochs && !saved.finished {
+        let mut epoch = loader.epoch(saved.epoch, saved.batch);
+        loop {
+            // One step: the gradients of `accumulate` batches.
+            optimizer.zero_grad();
+            let (mut loss_sum, mut count, mut ids) = (0.0, 0, Vec::new());
+            while count < config.accumulate {
+                let Some(batch) = epoch.next() else { break };
+                let batch = batch?;
+                // Dropout is a function of the step, so that a resumed run draws the same.
+                seed::seed_tensors(seed::mix(&[config.seed, saved.step, count as u64]));
+                let (loss, parts) = autocast(half, || task.loss(&batch, true))?;
+                let value = loss.to_f64()?;
+                ids.extend(batch.ids.iter().cloned());
+                if !value.is_finite() {
+                    return Err(not_finite(value, saved.step, &ids, run));
+                }
+                loss.mul_scalar(1.0 / config.accumulate as f64)?.backward()?;
+                for (name, value) in parts.into_iter().chain([("loss".to_owned(), value)]) {
+                    let sum = sums.entry(name).or_default();
+                    *sum = (sum.0 + value, sum.1 + 1);
+                }
+                loss_sum += value;
+                count += 1;
+                saved.batch = batch.number + 1;
+            }
+            if count == 0 {
+                break;
+            }
+            let norm = optimizer.gradient_norm()?;
+            if !norm.is_finite() {
+                return Err(not_finite(norm, saved.step, &ids, run));
+            }
+            let scale = config.clip.map_or(1.0, |most| (most / (norm + 1e-6)).min(1.0));
+            let factor = config.schedule.factor(saved.step, steps);
+            optimizer.step(factor, scale)?;
+            if let Some(averaged) = &averaged {
+                averaged.update(params, saved.step)?;
+            }
+            saved.step += 1;
+            saved.seconds = before + started.elapsed().as_secs_f64();
+            progress.step(saved.step, loss_sum / count as f64, config.optimizer.rate * factor);
+            if saved.step.is_multiple_of(config.log_every) || saved.step == steps {
+                let mut values: BTreeMap<String, f64> =
+                    std::mem::take(&mut sums).into_iter().map(|(n, (s, c))| (n, s / c as f64)).collect();
+                values.insert("gradient_norm".into(), norm);
+                values.insert("rate".into(), config.optimizer.rate * factor);
+                values.insert(
+                    "rows_a_second".into(),
+                    (config.log_every as usize * ids.len()) as f64 / clock.elapsed().as_secs_f64().max(1e-9),
+                );
+                clock = Instant::now();
+                run.log(&line(&saved, batches, "train", values))?;
+            }
+            if stop.load(Ordering::Relaxed) {
+                stopped = true;
+                break 'epochs;
+            }
+            if config.save_every > 0 && saved.step.is_multiple_of(config.save_every) {
+                save(run, "last", params, &optimizer, averaged.as_ref(), &saved)?;
+                if config.keep > 0 {
+                    save(run, &format!("step-{:08}", saved.step), params, &optimizer, averaged.as_ref(), &saved)?;
+                    run.prune(config.keep)?;
+                }
+            }
+        }
+        drop(epoch);
+        saved.epoch += 1;
+        saved.batch = 0;
+        let last = saved.epoch == config.epochs;
+        if last || (config.evaluate_every > 0 && saved.epoch.is_multiple_of(config.evaluate_every)) {
+            saved.finished = last;
+            if let Some(averaged) = averaged.as_mut() {
+                averaged.swap(params)?;
+            }
+            let figures = without_grad(&mut *evaluate)?;
+            let mut better = true;
+            if let Some(values) = figures {
+                progress.evaluated(saved.step, &values);
+                let figure = values.get(target).copied();
+                run.log(&line(&saved, batches, "valid", values))?;
+                better = figure.is_none() || saved.best.is_none() || figure > saved.best;
+                if better {
+                    saved.best = figure.or(saved.best);
+                    saved.waited = 0;
+                } else {
+                    saved.waited += 1;
+                    saved.finished |= config.patience.is_some_and(|p| saved.waited > p);
+                }
+            }
+            if better {
+                // The averaged weights, where there are some, are the model.
+                let tensors: Vec<_> = model(params).into_iter().map(|(n, t)| (format!("model.{n}"), t)).collect();
+                run.save("best", &tensors, &saved)?;
+            }
+            if let Some(averaged) = averaged.as_mut() {
+                averaged.swap(params)?;
+            }
+            clock = Instant::now();
+        }
+        save(run, "last", params, &optimizer, averaged.as_ref(), &saved)?;
+    }
+    if stopped {
+        save(run, "last", params, &optimizer, averaged.as_ref(), &saved)?;
+    }
+    progress.end();
+    Ok(Outcome { saved, stopped })
+}
+
+fn model(params: &Params) -> Vec<(String, Tensor)> {
+    params.named(&[Role::Trainable, Role::Buffer])
+}
+
+fn line(saved: &Saved, batches: usize, split: &str, values: BTreeMap<String, f64>) -> Metric {
+    let epoch = saved.epoch as f64 + saved.batch as f64 / batches.max(1) as f64;
+    Metric { step: saved.step, epoch, split: split.into(), seconds: saved.seconds, values }
+}
+
+fn save(
+    run: &Run,
+    name: &str,
+    params: &Params,
+    optimizer: &Optimizer,
+    averaged: Option<&Averaged>,
+    saved: &Saved,
+) -> Result<()> {
+    let mut tensors: Vec<(String, Tensor)> =
+        model(params).into_iter().map(|(n, t)| (format!("model.{n}"), t)).collect();
+    tensors.extend(optimizer.state());
+    tensors.extend(averaged.into_iter().flat_map(Averaged::state));
+    run.save(name, &tensors, saved)
+}
+
+fn not_finite(loss: f64, step: u64, ids: &[String], run: &Run) -> Error {
+    let shown = ids.iter().take(8).cloned().collect::<Vec<_>>().join(", ");
+    let samples = if ids.len() > 8 { format!("{shown} and {} more", ids.len() - 8) } else { shown };
+    let path = Run::checkpoint(run.folder(), "last");
+    let checkpoint = if path.exists() { path.display().to_string() } else { "none yet".into() };
+    Error::NotFinite { loss, step, samples, checkpoint }
+}
+
+/// A running mean of the weights (Polyak 1992).
+struct Averaged {
+    decay: f64,
+    mean: Vec<(String, Tensor)>,
+}
+
+impl Averaged {
+    fn new(decay: f64, params: &Params) -> Result<Self> {
+        let mean = model(params).into_iter().map(|(n, t)| Ok((n, t.detach()?.copy()?))).collect::<Result<_>>()?;
+        Ok(Self { decay, mean })
+    }
+
+    fn update(&self, params: &Params, step: u64) -> Result<()> {
+        // Young means follow the weights closely, as in timm.
+        let decay = self.decay.min((1.0 + step as f64) / (10.0 + step as f64));
+        for ((_, mean), (_, now)) in self.mean.iter().zip(model(params)) {
+            mean.scale_add_(decay, &now.detach()?, 1.0 - decay)?;
+        }
+        Ok(())
+    }
+
+    /// Puts the mean into the parameters and the parameters into the mean.
+    fn swap(&mut self, params: &Params) -> Result<()> {
+        for ((_, mean), (_, now)) in self.mean.iter().zip(model(params)) {
+            let held = now.detach()?.copy()?;
+            now.assign(mean)?;
+            mean.assign(&held)?;
+        }
+        Ok(())
+    }
+
+    fn state(&self) -> Vec<(String, Tensor)> {
+        self.mean.iter().map(|(n, t)| (format!("averaged.{n}"), t.clone())).collect()
+    }
+
+    fn restore(&self, checkpoint: &mm_core::Checkpoint) -> Result<()> {
+        for (name, tensor) in self.state() {
+            tensor.assign(&checkpoint.get(&name)?)?;
+        }
+        Ok(())
+    }
+}

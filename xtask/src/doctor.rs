@@ -1,0 +1,281 @@
+//! What was found on this machine, with a remedy under each thing that is wrong. The three mistakes that cost tch's users most are
+//! known by name: a libtorch of another version, one of the old C++ ABI, and a shared library that is missing when a program starts.
+
+use crate::{
+    places::{cache, program, root},
+    setup::{VERSION, cargo_settings, fetched_ffmpeg, from_environment, matches, version_of},
+};
+use anyhow::Result;
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+struct Findings {
+    wrong: usize,
+}
+
+impl Findings {
+    fn good(name: &str, found: impl std::fmt::Display) {
+        println!("  ok   {name:14} {found}");
+    }
+
+    fn bad(&mut self, name: &str, found: impl std::fmt::Display, remedy: &str) {
+        self.wrong += 1;
+        println!("  BAD  {name:14} {found}\n       {:14} → {remedy}", "");
+    }
+
+    fn note(name: &str, found: impl std::fmt::Display, remedy: &str) {
+        println!("  --   {name:14} {found}\n       {:14} → {remedy}", "");
+    }
+}
+
+pub fn run() -> Result<()> {
+    let mut findings = Findings { wrong: 0 };
+    println!("libtorch");
+    libtorch(&mut findings);
+    println!("machine");
+    machine(&mut findings);
+    println!("programs");
+    programs(&mut findings);
+    println!("caches");
+    caches(&mut findings);
+    match findings.wrong {
+        0 => println!("all is well"),
+        n => anyhow::bail!("{n} thing{} wrong, each with its remedy above", if n == 1 { " is" } else { "s are" }),
+    }
+    Ok(())
+}
+
+/// The folder that cargo will build with, and who says so.
+fn chosen() -> Result<Option<(PathBuf, &'static str)>> {
+    if let Some(own) = from_environment()? {
+        return Ok(Some((own.folder, own.origin)));
+    }
+    let text = std::fs::read_to_string(cargo_settings()).unwrap_or_default();
+    let settings: toml::Table = toml::from_str(&text).unwrap_or_default();
+    let folder = settings.get("env").and_then(|e| e.get("LIBTORCH")).and_then(toml::Value::as_str);
+    Ok(folder.map(|f| (PathBuf::from(f), ".cargo/libtorch.toml")))
+}
+
+fn libtorch(findings: &mut Findings) {
+    let (folder, origin) = match chosen() {
+        Ok(Some(found)) => found,
+        Ok(None) => return findings.bad("libtorch", "none", "cargo xtask setup"),
+        Err(error) => {
+            return findings.bad(
+                "libtorch",
+                error,
+                "unset LIBTORCH and LIBTORCH_USE_PYTORCH and run `cargo xtask setup`",
+            );
+        }
+    };
+    let library = folder.join("lib/libtorch_cpu.so");
+    if !library.exists() {
+        return findings.bad(
+            "libtorch",
+            format!("{} (from {origin}) holds no lib/libtorch_cpu.so", folder.display()),
+            "cargo xtask setup --force",
+        );
+    }
+    let version = version_of(&folder);
+    let shown = version.clone().unwrap_or_else(|| "of unknown version".into());
+    let found = crate::setup::Libtorch {
+        folder: folder.clone(),
+        origin,
+        version,
+        cuda: folder.join("lib/libtorch_cuda.so").exists(),
+    };
+    if matches(&found) {
+        Findings::good("version", format!("{shown} at {} (from {origin}), goes with tch 0.24.0", folder.display()));
+    } else {
+        findings.bad(
+            "version",
+            format!("{shown} at {} (from {origin}); tch 0.24.0 goes with {VERSION} (wrong libtorch version, tch-rs issue 671)", folder.display()),
+            "unset LIBTORCH and run `cargo xtask setup`, or bring libtorch of that version",
+        );
+    }
+    match old_abi(&library) {
+        Some(false) => Findings::good("C++ ABI", "cxx11"),
+        Some(true) => findings.bad(
+            "C++ ABI",
+            "pre-cxx11 (C++ ABI mismatch, tch-rs issue 880: undefined symbols with std::string when linking)",
+            "take the cxx11 libtorch, or set LIBTORCH_CXX11_ABI=0 for every build",
+        ),
+        None => Findings::note(
+            "C++ ABI",
+            "could not be read",
+            "a link error that names std::string or std::__cxx11 means the other ABI",
+        ),
+    }
+    let missing = missing_libraries(&library);
+    if missing.is_empty() {
+        Findings::good("libraries", "all that libtorch_cpu.so needs are found");
+    } else {
+        findings.bad(
+            "libraries",
+            format!(
+                "not found when a program starts: {} (missing shared library, tch-rs issue 699)",
+                missing.join(", ")
+            ),
+            "cargo xtask setup --force; with a LIBTORCH of your own, unpack what it was shipped with beside it",
+        );
+    }
+    let text = std::fs::read_to_string(cargo_settings()).unwrap_or_default();
+    if !text.contains(&folder.join("lib").display().to_string()) {
+        findings.bad(
+            "run path",
+            format!(
+                "programs will not find {}/lib when they start (missing shared library, tch-rs issue 699)",
+                folder.display()
+            ),
+            "cargo xtask setup",
+        );
+    } else {
+        Findings::good("run path", "written into every program by .cargo/libtorch.toml");
+    }
+    if found.cuda {
+        Findings::good("CUDA", "this libtorch has it");
+    } else {
+        Findings::good("CUDA", "this libtorch computes on the processor only");
+    }
+}
+
+/// Whether libtorch's own functions take the old std::string: told by how their names are mangled.
+fn old_abi(library: &Path) -> Option<bool> {
+    // The symbol table lies at the end of half a gigabyte; libc10 is small and has such names too.
+    let c10 = std::fs::read(library.with_file_name("libc10.so")).ok()?;
+    let has = |needle: &[u8]| c10.windows(needle.len()).any(|w| w == needle);
+    if has(b"__cxx1112basic_string") {
+        Some(false)
+    } else if has(b"Ss") {
+        Some(true)
+    } else {
+        None
+    }
+}
+
+fn missing_libraries(library: &Path) -> Vec<String> {
+    let Some(ldd) = program(&["ldd"]) else { return Vec::new() };
+    let output = Command::new(ldd).arg(library).output().ok();
+    let text = output.map(|o| String::from_utf8_lossy(&o.stdout).into_owned()).unwrap_or_default();
+    text.lines()
+        .filter(|l| l.contains("not found"))
+        .filter_map(|l| l.split_whitespace().next().map(ToOwned::to_owned))
+        .collect()
+}
+
+fn machine(findings: &mut Findings) {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let field = |name: &str| {
+        info.lines()
+            .find(|l| l.starts_with(name))
+            .and_then(|l| l.split_once(':'))
+            .map(|(_, v)| v.trim().to_owned())
+            .unwrap_or_default()
+    };
+    let flags = field("flags");
+    let features: Vec<&str> = ["avx2", "avx512f", "avx512_bf16", "amx_bf16"]
+        .into_iter()
+        .filter(|f| flags.split(' ').any(|w| w == *f))
+        .collect();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    Findings::good(
+        "processor",
+        format!(
+            "{} ({cores} threads; {})",
+            field("model name"),
+            if features.is_empty() { "no AVX2: slow".into() } else { features.join(", ") }
+        ),
+    );
+    let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kilobytes = memory
+        .lines()
+        .find_map(|l| l.strip_prefix("MemAvailable:")?.trim().strip_suffix(" kB")?.parse::<f64>().ok())
+        .unwrap_or(0.0);
+    if kilobytes > 0.0 && kilobytes < 3e6 {
+        findings.bad(
+            "memory",
+            format!("{:.1} GB free", kilobytes / 1e6),
+            "building libtorch's bindings takes about 3 GB; close something, or build with `-j 1`",
+        );
+    } else {
+        Findings::good("memory", format!("{:.1} GB free", kilobytes / 1e6));
+    }
+    match program(&["nvidia-smi"])
+        .and_then(|p| {
+            Command::new(p)
+                .args(["--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"])
+                .output()
+                .ok()
+        })
+        .filter(|o| o.status.success())
+    {
+        Some(output) => Findings::good("GPU", String::from_utf8_lossy(&output.stdout).trim().replace('\n', "; ")),
+        None => Findings::good("GPU", "none (no nvidia-smi); mm computes on the processor"),
+    }
+}
+
+fn programs(findings: &mut Findings) {
+    match program(&["c++", "g++", "clang++"]) {
+        Some(path) => Findings::good("C++ compiler", path.display()),
+        None => findings.bad("C++ compiler", "none", "install one (Debian: apt-get install g++)"),
+    }
+    match program(&["ffmpeg"]).or_else(|| Some(fetched_ffmpeg()).filter(|p| p.exists())) {
+        Some(path) => Findings::good("ffmpeg", path.display()),
+        None => Findings::note("ffmpeg", "none; video cannot be read", "cargo xtask setup, or apt-get install ffmpeg"),
+    }
+    for (name, use_of) in [
+        ("python3", "pip fetches libtorch and weights"),
+        ("npm", "the data set emoji"),
+        ("apt-get", "the data set tuxpaint-stamps"),
+    ] {
+        match program(&[name]) {
+            Some(path) => Findings::good(name, path.display()),
+            None => Findings::note(name, format!("none; needed for: {use_of}"), "install it where that is wanted"),
+        }
+    }
+}
+
+fn caches(findings: &mut Findings) {
+    let cache = cache();
+    let size = |path: &Path| folder_size(path) as f64 / 1e9;
+    Findings::good("cache", format!("{} ({:.2} GB)", cache.display(), size(&cache)));
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    Findings::good("target", format!("{} ({:.2} GB)", target.display(), size(&target)));
+    for path in [&cache, &root()] {
+        let place = path.ancestors().find(|p| p.exists()).unwrap_or(path);
+        match free_bytes(place) {
+            Some(bytes) if bytes < 4_000_000_000 => findings.bad(
+                "disk",
+                format!("{:.1} GB free at {}", bytes as f64 / 1e9, place.display()),
+                "libtorch, the build and the demo take about 4 GB; make room, or move the cache with XDG_CACHE_HOME",
+            ),
+            Some(bytes) => Findings::good("disk", format!("{:.1} GB free at {}", bytes as f64 / 1e9, place.display())),
+            None => {}
+        }
+    }
+}
+
+fn folder_size(path: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(path) else { return 0 };
+    entries
+        .filter_map(Result::ok)
+        .map(|e| match e.file_type() {
+            Ok(kind) if kind.is_dir() => folder_size(&e.path()),
+            Ok(kind) if kind.is_file() => e.metadata().map_or(0, |m| m.len()),
+            _ => 0,
+        })
+        .sum()
+}
+
+/// Free bytes of the file system that `path` is on.
+pub fn free_bytes(path: &Path) -> Option<u64> {
+    use std::os::unix::ffi::OsStrExt;
+    let name = std::ffi::CString::new(path.as_os_str().as_bytes()).ok()?;
+    // SAFETY: `statvfs` only fills the struct that it is given; zeros are a valid one.
+    unsafe {
+        let mut about: libc::statvfs = std::mem::zeroed();
+        (libc::statvfs(name.as_ptr(), &raw mut about) == 0).then(|| about.f_bavail * about.f_frsize)
+    }
+}

@@ -1,0 +1,275 @@
+//! Downloads: over HTTPS with resume, a checksum and a progress bar; what to fetch is asked of the ordinary clients (pip, npm, apt).
+
+use crate::places::program;
+use anyhow::{Context, Result, bail};
+use indicatif::{ProgressBar, ProgressStyle};
+use sha2::{Digest, Sha256, Sha512};
+use std::{
+    fs::File,
+    io::{Read, Write},
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+/// A file at an address, with the checksum that its registry tells.
+pub struct Remote {
+    pub url: String,
+    /// `sha256` or `sha512`, and the digest in hexadecimal.
+    pub checksum: (&'static str, String),
+}
+
+/// Downloads into `file`, going on where an earlier attempt stopped; wrong bytes are thrown away and fetched once more.
+pub fn download(remote: &Remote, file: &Path) -> Result<()> {
+    if file.exists() && digest(file, remote.checksum.0)? == remote.checksum.1 {
+        return Ok(());
+    }
+    let folder = file.parent().context("a file without a folder")?;
+    std::fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+    let partial = PathBuf::from(format!("{}.partial", file.display()));
+    // Another process that fetches the same waits here instead of writing into the same file.
+    let lock = File::options().create(true).truncate(false).write(true).open(format!("{}.lock", file.display()))?;
+    lock.lock()?;
+    let mut last = None;
+    for attempt in 0..4 {
+        if attempt > 0 {
+            std::thread::sleep(Duration::from_secs(1 << attempt));
+        }
+        match transfer(&remote.url, &partial) {
+            Ok(()) => {
+                let found = digest(&partial, remote.checksum.0)?;
+                if found == remote.checksum.1 {
+                    std::fs::rename(&partial, file)?;
+                    return Ok(());
+                }
+                std::fs::remove_file(&partial)?;
+                last = Some(anyhow::anyhow!(
+                    "{}: its {} is {found}, wanted {}; the bytes were thrown away",
+                    remote.url,
+                    remote.checksum.0,
+                    remote.checksum.1
+                ));
+            }
+            Err(error) => last = Some(error),
+        }
+    }
+    let waiting = if partial.exists() { "; what came so far is kept, and the next run goes on from there" } else { "" };
+    Err(last
+        .unwrap_or_else(|| anyhow::anyhow!("nothing was tried"))
+        .context(format!("{} could not be fetched{waiting}", remote.url)))
+}
+
+fn transfer(url: &str, partial: &Path) -> Result<()> {
+    let have = std::fs::metadata(partial).map_or(0, |m| m.len());
+    let tls = ureq::tls::TlsConfig::builder().root_certs(ureq::tls::RootCerts::PlatformVerifier).build();
+    let agent = ureq::Agent::config_builder()
+        .tls_config(tls)
+        .timeout_connect(Some(Duration::from_secs(30)))
+        .timeout_recv_response(Some(Duration::from_secs(60)))
+        .http_status_as_error(false)
+        .build()
+        .new_agent();
+    let mut request = agent.get(url);
+    if have > 0 {
+        request = request.header("Range", format!("bytes={have}-"));
+    }
+    let mut response = request.call()?;
+    let status = response.status().as_u16();
+    let resumed = match status {
+        200 => false,
+        206 => true,
+        // Nothing left to send: the file is whole, or the checksum will tell.
+        416 => return Ok(()),
+        other => bail!("{url}: the server answered {other}"),
+    };
+    let length =
+        response.headers().get("content-length").and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
+    let begun = if resumed { have } else { 0 };
+    let bar = ProgressBar::new(length.unwrap_or(0) + begun);
+    bar.set_style(
+        ProgressStyle::with_template("{msg:.dim} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
+    bar.set_message(url.rsplit('/').next().unwrap_or("").chars().take(40).collect::<String>());
+    bar.set_position(begun);
+    let mut file = File::options().create(true).write(true).append(resumed).truncate(!resumed).open(partial)?;
+    let mut reader = response.body_mut().as_reader();
+    let mut buffer = vec![0u8; 1 << 18];
+    let mut got = 0u64;
+    loop {
+        let count = reader.read(&mut buffer)?;
+        if count == 0 {
+            break;
+        }
+        file.write_all(&buffer[..count])?;
+        got += count as u64;
+        bar.inc(count as u64);
+    }
+    file.sync_all()?;
+    bar.finish_and_clear();
+    if length.is_some_and(|l| l != got) {
+        bail!("{url}: the connection ended after {got} of {} bytes", length.unwrap_or(0));
+    }
+    Ok(())
+}
+
+/// The digest of a file, in hexadecimal.
+pub fn digest(file: &Path, kind: &str) -> Result<String> {
+    fn over<D: Digest>(mut file: File) -> Result<String> {
+        let mut hasher = D::new();
+        let mut buffer = vec![0u8; 1 << 20];
+        loop {
+            let count = file.read(&mut buffer)?;
+            if count == 0 {
+                break;
+            }
+            hasher.update(&buffer[..count]);
+        }
+        Ok(hasher.finalize().iter().map(|b| format!("{b:02x}")).collect())
+    }
+    let open = File::open(file).with_context(|| file.display().to_string())?;
+    if kind == "sha512" { over::<Sha512>(open) } else { over::<Sha256>(open) }
+}
+
+fn offline() -> bool {
+    std::env::var("MM_OFFLINE").is_ok_and(|v| v == "1")
+}
+
+fn asked(mut command: Command, what: &str, other: &str) -> Result<String> {
+    if offline() {
+        bail!(
+            "{what} is not in the cache and MM_OFFLINE=1 forbids fetching it; unset it, or bring the cache folder of a machine that has it"
+        );
+    }
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().with_context(|| format!("{name} cannot be run"))?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr);
+        let last: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).rev().take(4).collect();
+        let last: Vec<&str> = last.into_iter().rev().collect();
+        bail!("{name} could not find {what}: {}\nIs the network there? {other}", last.join(" / "));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The Python that has pip.
+pub fn python() -> Result<PathBuf> {
+    program(&["python3", "python"]).context("no Python was found; install it (Debian: apt-get install python3-pip)")
+}
+
+/// Where a package's wheel (or source archive) lies, as pip finds it with its own settings.
+pub fn from_pip(package: &str) -> Result<Remote> {
+    let python = python()?;
+    let mut command = Command::new(&python);
+    command.args([
+        "-m",
+        "pip",
+        "install",
+        "--dry-run",
+        "--quiet",
+        "--ignore-installed",
+        "--no-deps",
+        "--disable-pip-version-check",
+        "--report",
+        "-",
+        package,
+    ]);
+    // Debian's Python refuses to install into itself; nothing is installed here.
+    command.env("PIP_BREAK_SYSTEM_PACKAGES", "1");
+    let text = asked(
+        command,
+        package,
+        "Is pip at hand (`python3 -m pip --version`, at least 22.2; Debian: apt-get install python3-pip)?",
+    )?;
+    let report: serde_json::Value =
+        serde_json::from_str(&text).context("pip's report was not understood; pip 22.2 or newer is needed")?;
+    let info = &report["install"][0]["download_info"];
+    let url = info["url"].as_str().context("pip's report names no file")?.to_owned();
+    let hash = info["archive_info"]["hashes"]["sha256"].as_str().map(ToOwned::to_owned);
+    let hash = hash.or_else(|| {
+        info["archive_info"]["hash"].as_str().and_then(|h| h.strip_prefix("sha256=")).map(ToOwned::to_owned)
+    });
+    Ok(Remote { url, checksum: ("sha256", hash.context("pip's report has no checksum")?) })
+}
+
+/// Where an npm package's archive lies.
+pub fn from_npm(package: &str) -> Result<Remote> {
+    let npm = program(&["npm"]).context("no npm was found; install it (Debian: apt-get install npm), or use the data set tuxpaint-stamps, which needs apt only")?;
+    let mut command = Command::new(npm);
+    command.args(["view", package, "dist.tarball", "dist.integrity", "--json"]);
+    let text = asked(command, package, "Does `npm ping` answer?")?;
+    let answer: serde_json::Value = serde_json::from_str(&text).context("npm's answer was not understood")?;
+    let answer = answer.as_array().and_then(|a| a.last()).cloned().unwrap_or(answer);
+    let url = answer["dist.tarball"].as_str().context("npm names no archive")?.to_owned();
+    let integrity =
+        answer["dist.integrity"].as_str().and_then(|i| i.strip_prefix("sha512-")).context("npm tells no sha512")?;
+    Ok(Remote { url, checksum: ("sha512", base64_to_hex(integrity)?) })
+}
+
+fn base64_to_hex(text: &str) -> Result<String> {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let (mut bits, mut count, mut out) = (0u32, 0, String::new());
+    for byte in text.bytes().filter(|b| *b != b'=') {
+        let value = ALPHABET.iter().position(|a| *a == byte).context("a checksum that is not base64")?;
+        bits = (bits << 6) | u32::try_from(value)?;
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            out.push_str(&format!("{:02x}", (bits >> count) & 0xff));
+        }
+    }
+    Ok(out)
+}
+
+/// A Debian package as a file, through apt with lists and cache of its own, so that no root is needed.
+pub fn from_apt(package: &str, folder: &Path) -> Result<PathBuf> {
+    let apt = program(&["apt-get"]).context("no apt-get was found (this data set is a Debian package); the data set emoji needs npm only, easy-vqa pip only")?;
+    if offline() {
+        bail!("{package} is not in the cache and MM_OFFLINE=1 forbids fetching it");
+    }
+    let (state, cache) = (folder.join("apt/state"), folder.join("apt/cache"));
+    for path in [state.join("lists/partial"), cache.join("archives/partial")] {
+        std::fs::create_dir_all(path)?;
+    }
+    std::fs::write(state.join("status"), "")?;
+    let settings = [
+        format!("Dir::State={}", state.display()),
+        format!("Dir::State::status={}", state.join("status").display()),
+        format!("Dir::Cache={}", cache.display()),
+        "APT::Sandbox::User=".to_owned(),
+        "Debug::NoLocking=1".to_owned(),
+        "Acquire::Languages=none".to_owned(),
+    ];
+    let run = |arguments: &[&str]| -> Result<()> {
+        let mut command = Command::new(&apt);
+        for setting in &settings {
+            command.args(["-o", setting]);
+        }
+        let status = command.args(arguments).current_dir(folder).stdout(std::process::Stdio::null()).status()?;
+        if !status.success() {
+            bail!(
+                "apt-get {} failed; is the network there, and does /etc/apt name a Debian mirror?",
+                arguments.join(" ")
+            );
+        }
+        Ok(())
+    };
+    let packaged = |folder: &Path| -> Option<PathBuf> {
+        let entries = std::fs::read_dir(folder).ok()?;
+        let mut found: Vec<PathBuf> = entries
+            .filter_map(|e| e.ok().map(|e| e.path()))
+            .filter(|p| p.extension().is_some_and(|e| e == "deb"))
+            .collect();
+        found.sort();
+        found.pop()
+    };
+    if let Some(found) = packaged(folder) {
+        return Ok(found);
+    }
+    eprintln!("apt-get update, with lists of its own …");
+    run(&["update", "-qq"])?;
+    eprintln!("apt-get download {package} …");
+    // apt checks the package against the signed lists itself, and goes on where it stopped.
+    run(&["download", package])?;
+    packaged(folder).with_context(|| format!("apt-get downloaded no {package}"))
+}

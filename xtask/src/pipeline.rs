@@ -1,0 +1,380 @@
+//! Pipelines: a list of steps, each with declared inputs and outputs. A step whose inputs, parameters and program have not changed is
+//! skipped; a failed step is named, and what is done stays done.
+
+use crate::{
+    cargo::cargo,
+    places::{cache, root},
+    registry::{self, Kind},
+};
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// The pipeline file.
+    pub pipeline: PathBuf,
+    #[command(flatten)]
+    pub options: Options,
+}
+
+#[derive(clap::Args, Clone, Default)]
+pub struct Options {
+    /// Set a value of the pipeline (`vars.…`, or a step's by its name): a.b=c; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+    /// Seeds to train (short for --set vars.seeds=N).
+    #[arg(long)]
+    pub seeds: Option<u64>,
+    /// Run this step and all after it, whether or not something changed.
+    #[arg(long, value_name = "STEP")]
+    pub from: Option<String>,
+    /// Say what would be done, and do nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Run every step.
+    #[arg(long)]
+    pub force: bool,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pipeline {
+    /// What it does, in a line.
+    about: String,
+    /// Values that `${name}` in steps stands for; `${cache}` and `${here}` (the pipeline's folder) are always there.
+    #[serde(default)]
+    vars: BTreeMap<String, toml::Value>,
+    #[serde(rename = "step")]
+    steps: Vec<Step>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Step {
+    name: String,
+    /// A data set to fetch.
+    #[serde(default)]
+    fetch: Option<String>,
+    /// Weights to pull.
+    #[serde(default)]
+    pull: Option<String>,
+    /// Arguments of `mm`.
+    #[serde(default)]
+    mm: Option<Vec<String>>,
+    /// Any other program with its arguments.
+    #[serde(default)]
+    run: Option<Vec<String>>,
+    /// Files and folders that it reads.
+    #[serde(default)]
+    inputs: Vec<String>,
+    /// Files and folders that it makes.
+    #[serde(default)]
+    outputs: Vec<String>,
+    /// Outputs that are deleted before it runs (a run folder that must be new).
+    #[serde(default)]
+    fresh: bool,
+}
+
+impl Step {
+    fn strings(&mut self) -> impl Iterator<Item = &mut String> {
+        let lists = self.mm.iter_mut().chain(self.run.iter_mut()).flatten();
+        lists.chain(&mut self.inputs).chain(&mut self.outputs).chain(&mut self.fetch).chain(&mut self.pull)
+    }
+}
+
+fn load(arguments: &Arguments) -> Result<Pipeline> {
+    let file = root().join(&arguments.pipeline);
+    let text = std::fs::read_to_string(&file).with_context(|| format!("{} cannot be read", file.display()))?;
+    let mut value: toml::Table =
+        toml::from_str(&text).with_context(|| format!("{} is not valid TOML", file.display()))?;
+    let seeds = arguments.options.seeds.map(|n| format!("vars.seeds={n}"));
+    for item in arguments.options.overrides.iter().chain(&seeds) {
+        set(&mut value, item)?;
+    }
+    let mut pipeline: Pipeline = value.try_into().with_context(|| format!("{} is not a pipeline", file.display()))?;
+    let folder = file.parent().unwrap_or(Path::new("."));
+    let mut vars: BTreeMap<String, String> = pipeline
+        .vars
+        .iter()
+        .map(|(k, v)| (k.clone(), v.as_str().map_or_else(|| v.to_string(), ToOwned::to_owned)))
+        .collect();
+    vars.insert("cache".into(), cache().display().to_string());
+    vars.insert("here".into(), folder.display().to_string());
+    let names: Vec<String> = pipeline.steps.iter().map(|s| s.name.clone()).collect();
+    for (place, step) in pipeline.steps.iter_mut().enumerate() {
+        let name = step.name.clone();
+        if names[..place].contains(&name) {
+            bail!("{}: two steps are called `{name}`", file.display());
+        }
+        for text in step.strings() {
+            *text = expand(text, &vars).with_context(|| format!("step `{name}`"))?;
+        }
+        let works = [step.fetch.is_some(), step.pull.is_some(), step.mm.is_some(), step.run.is_some()];
+        if works.iter().filter(|w| **w).count() != 1 {
+            bail!("{}: step `{name}` must have exactly one of fetch, pull, mm, run", file.display());
+        }
+    }
+    Ok(pipeline)
+}
+
+fn set(table: &mut toml::Table, item: &str) -> Result<()> {
+    let (key, text) = item.split_once('=').with_context(|| format!("--set {item}: wanted KEY=VALUE"))?;
+    let value = toml::from_str::<toml::Table>(&format!("v = {text}"))
+        .ok()
+        .and_then(|mut t| t.remove("v"))
+        .unwrap_or_else(|| toml::Value::String(text.into()));
+    let parts: Vec<&str> = key.split('.').collect();
+    // A bare name is a variable; a step is named instead of numbered.
+    let (first, rest) = parts.split_first().context("--set: an empty key")?;
+    if rest.is_empty() || *first == "vars" {
+        let name = rest.first().unwrap_or(first);
+        let vars = table
+            .entry("vars")
+            .or_insert_with(|| toml::Value::Table(toml::Table::new()))
+            .as_table_mut()
+            .context("vars is not a table")?;
+        if !vars.contains_key(*name) {
+            bail!(
+                "--set {item}: the pipeline has no variable `{name}`; it has {}",
+                vars.keys().cloned().collect::<Vec<_>>().join(", ")
+            );
+        }
+        vars.insert((*name).to_owned(), value);
+        return Ok(());
+    }
+    let steps = table.get_mut("step").and_then(toml::Value::as_array_mut).context("the pipeline has no steps")?;
+    let step = steps
+        .iter_mut()
+        .filter_map(toml::Value::as_table_mut)
+        .find(|s| s.get("name").and_then(toml::Value::as_str) == Some(first));
+    step.with_context(|| format!("--set {item}: the pipeline has no step `{first}`"))?.insert(rest.join("."), value);
+    Ok(())
+}
+
+fn expand(text: &str, vars: &BTreeMap<String, String>) -> Result<String> {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("${") {
+        let (name, tail) = after.split_once('}').with_context(|| format!("`{text}`: a ${{ without its }}"))?;
+        let value = vars.get(name).with_context(|| {
+            format!("`{text}`: no variable `{name}`; there are {}", vars.keys().cloned().collect::<Vec<_>>().join(", "))
+        })?;
+        out += before;
+        out += value;
+        rest = tail;
+    }
+    Ok(out + rest)
+}
+
+/// A digest of files and folders: of paths, lengths and times of change, so that gigabytes are not read.
+fn look_at(paths: &[String]) -> String {
+    fn add(path: &Path, hasher: &mut Sha256) {
+        hasher.update(path.display().to_string());
+        let Ok(about) = std::fs::metadata(path) else {
+            hasher.update(b"missing");
+            return;
+        };
+        if about.is_dir() {
+            let mut entries: Vec<PathBuf> =
+                std::fs::read_dir(path).into_iter().flatten().filter_map(|e| e.ok().map(|e| e.path())).collect();
+            entries.sort();
+            entries.iter().for_each(|e| add(e, hasher));
+        } else if about.len() < 1 << 20 {
+            // Small files count by what they say: a clone or a `touch` changes times only.
+            hasher.update(std::fs::read(path).unwrap_or_default());
+        } else {
+            let changed = about
+                .modified()
+                .ok()
+                .and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok())
+                .map_or(0, |d| d.as_nanos());
+            hasher.update(about.len().to_le_bytes());
+            hasher.update(changed.to_le_bytes());
+        }
+    }
+    let mut hasher = Sha256::new();
+    paths.iter().for_each(|p| add(&root().join(p), &mut hasher));
+    hex(hasher)
+}
+
+fn hex(hasher: Sha256) -> String {
+    hasher.finalize().iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Steps done, by name, with the key that they were done under.
+type Done = BTreeMap<String, String>;
+
+fn state_file(pipeline: &Path) -> PathBuf {
+    let name: String =
+        pipeline.display().to_string().chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
+    root().join("runs/.pipelines").join(format!("{name}.json"))
+}
+
+/// Runs a pipeline.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let pipeline = load(arguments)?;
+    let options = &arguments.options;
+    if let Some(from) = &options.from
+        && !pipeline.steps.iter().any(|s| s.name == *from)
+    {
+        bail!(
+            "--from {from}: no such step; there are {}",
+            pipeline.steps.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(", ")
+        );
+    }
+    eprintln!("{}", pipeline.about);
+    let file = state_file(&arguments.pipeline);
+    let mut done: Done =
+        std::fs::read_to_string(&file).ok().and_then(|t| serde_json::from_str(&t).ok()).unwrap_or_default();
+    let needs_mm = pipeline.steps.iter().any(|s| s.mm.is_some());
+    let program = if needs_mm && !options.dry_run { Some(build()?) } else { None };
+    let program_key = look_at(&[root().join("target/release/mm").display().to_string()]);
+    let mut forced = options.force;
+    let count = pipeline.steps.len();
+    for (number, step) in pipeline.steps.iter().enumerate() {
+        forced |= options.from.as_ref() == Some(&step.name);
+        let mut hasher = Sha256::new();
+        hasher.update(format!(
+            "{:?} {:?} {:?} {:?} {:?} {:?}",
+            step.fetch, step.pull, step.mm, step.run, step.inputs, step.outputs
+        ));
+        hasher.update(look_at(&step.inputs));
+        if step.mm.is_some() {
+            hasher.update(&program_key);
+        }
+        let key = hex(hasher);
+        let there = step.outputs.iter().all(|o| root().join(o).exists());
+        let title = format!("[{}/{count}] {}", number + 1, step.name);
+        if !forced && there && done.get(&step.name) == Some(&key) {
+            eprintln!("{title}: nothing changed, skipped");
+            continue;
+        }
+        if options.dry_run {
+            eprintln!("{title}: would run");
+            continue;
+        }
+        eprintln!("{title} …");
+        let begun = Instant::now();
+        if step.fresh {
+            for output in &step.outputs {
+                let path = root().join(output);
+                let _ = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+            }
+        }
+        perform(step, program.as_deref()).with_context(|| {
+            format!("step `{}` failed; the {number} before it are done and kept. Run again to go on, or --from {} to repeat it", step.name, step.name)
+        })?;
+        if let Some(missing) = step.outputs.iter().find(|o| !root().join(o).exists()) {
+            bail!("step `{}` ended well but did not make {missing}, which it declares", step.name);
+        }
+        eprintln!("{title}: {:.1} s", begun.elapsed().as_secs_f64());
+        done.insert(step.name.clone(), key);
+        std::fs::create_dir_all(file.parent().unwrap_or(Path::new(".")))?;
+        let partial = file.with_extension("partial");
+        std::fs::write(&partial, serde_json::to_string_pretty(&done)?)?;
+        std::fs::rename(&partial, &file)?;
+    }
+    Ok(())
+}
+
+/// `mm`, built for release.
+fn build() -> Result<PathBuf> {
+    eprintln!("building mm (minutes the first time) …");
+    let status = cargo().args(["build", "--release", "--package", "mm-cli"]).status()?;
+    if !status.success() {
+        bail!("mm could not be built; `cargo xtask doctor` looks for the usual reasons");
+    }
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    Ok(target.join("release/mm"))
+}
+
+fn perform(step: &Step, mm: Option<&Path>) -> Result<()> {
+    if let Some(name) = &step.fetch {
+        return registry::fetch(Kind::Data, name).map(drop);
+    }
+    if let Some(name) = &step.pull {
+        return registry::fetch(Kind::Models, name).map(drop);
+    }
+    let mut command = match (&step.mm, &step.run, mm) {
+        (Some(arguments), _, Some(mm)) => {
+            let mut command = Command::new(mm);
+            command.args(arguments);
+            command
+        }
+        (_, Some(words), _) => {
+            let (program, arguments) = words.split_first().context("run: an empty list")?;
+            let mut command = Command::new(program);
+            command.args(arguments);
+            command
+        }
+        _ => bail!("nothing to run"),
+    };
+    let status = command
+        .current_dir(root())
+        .status()
+        .with_context(|| format!("{} cannot be run", command.get_program().to_string_lossy()))?;
+    if !status.success() {
+        bail!("it ended with {status}");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pipeline(folder: &Path) -> PathBuf {
+        let file = folder.join("p.toml");
+        let text = r#"
+about = "two steps"
+vars = { word = "one" }
+[[step]]
+name = "first"
+run = ["sh", "-c", "echo ${word} >> ${here}/a; cp ${here}/a ${here}/out1"]
+outputs = ["${here}/out1"]
+[[step]]
+name = "second"
+run = ["sh", "-c", "test -f ${here}/allow && cp ${here}/out1 ${here}/out2"]
+inputs = ["${here}/out1"]
+outputs = ["${here}/out2"]
+"#;
+        std::fs::write(&file, text).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_failed_step_is_named_and_what_is_done_is_kept_and_skipped_until_something_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = pipeline(folder.path());
+        let go = |options: Options| run(&Arguments { pipeline: file.clone(), options });
+        let lines = || std::fs::read_to_string(folder.path().join("a")).unwrap().lines().count();
+        let text = format!("{:#}", go(Options::default()).unwrap_err());
+        assert!(text.contains("step `second` failed"), "{text}");
+        std::fs::write(folder.path().join("allow"), "").unwrap();
+        go(Options::default()).unwrap();
+        assert_eq!(lines(), 1, "the first step was run again");
+        go(Options::default()).unwrap();
+        go(Options { dry_run: true, force: true, ..Options::default() }).unwrap();
+        assert_eq!(lines(), 1);
+        go(Options { overrides: vec!["word=two".into()], ..Options::default() }).unwrap();
+        assert_eq!(lines(), 2);
+        assert_eq!(std::fs::read_to_string(folder.path().join("out2")).unwrap(), "one\ntwo\n");
+        go(Options { from: Some("second".into()), overrides: vec!["word=two".into()], ..Options::default() }).unwrap();
+        assert_eq!(lines(), 2);
+        assert!(go(Options { from: Some("third".into()), ..Options::default() }).is_err());
+        assert!(
+            go(Options { overrides: vec!["wird=two".into()], ..Options::default() })
+                .unwrap_err()
+                .to_string()
+                .contains("no variable `wird`")
+        );
+        let _ = std::fs::remove_file(state_file(&file));
+    }
+}
