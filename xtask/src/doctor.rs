@@ -122,7 +122,9 @@ fn libtorch(findings: &mut Findings) {
         );
     }
     let text = std::fs::read_to_string(cargo_settings()).unwrap_or_default();
-    if !text.contains(&folder.join("lib").display().to_string()) {
+    if text.contains(&folder.join("lib").display().to_string()) {
+        Findings::good("run path", "written into every program by .cargo/libtorch.toml");
+    } else {
         findings.bad(
             "run path",
             format!(
@@ -131,8 +133,6 @@ fn libtorch(findings: &mut Findings) {
             ),
             "cargo xtask setup",
         );
-    } else {
-        Findings::good("run path", "written into every program by .cargo/libtorch.toml");
     }
     if found.cuda {
         Findings::good("CUDA", "this libtorch has it");

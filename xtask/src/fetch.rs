@@ -273,3 +273,100 @@ pub fn from_apt(package: &str, folder: &Path) -> Result<PathBuf> {
     run(&["download", package])?;
     packaged(folder).with_context(|| format!("apt-get downloaded no {package}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        net::TcpListener,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+    };
+
+    /// A server on this machine that answers each request in its own way, by number.
+    fn serve(
+        answer: impl Fn(usize, Option<usize>) -> (String, Vec<u8>) + Send + 'static,
+        most: usize,
+    ) -> (String, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}/file.bin", listener.local_addr().unwrap());
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = asked.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().take(most) {
+                let mut stream = stream.unwrap();
+                let mut request = Vec::new();
+                let mut byte = [0u8; 1];
+                while !request.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|n| n == 1) {
+                    request.push(byte[0]);
+                }
+                let text = String::from_utf8_lossy(&request).to_lowercase();
+                let from =
+                    text.split("range: bytes=").nth(1).and_then(|r| r.split('-').next()).and_then(|n| n.parse().ok());
+                let (head, body) = answer(count.fetch_add(1, Ordering::SeqCst), from);
+                let _ = stream.write_all(head.as_bytes());
+                let _ = stream.write_all(&body);
+            }
+        });
+        (address, asked)
+    }
+
+    fn sha256(bytes: &[u8]) -> String {
+        Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    #[test]
+    fn a_connection_that_is_cut_goes_on_where_it_stopped() {
+        let bytes: Vec<u8> = (0..100_000u32).map(|i| (i * 7 % 251) as u8).collect();
+        let whole = bytes.clone();
+        let (url, asked) = serve(
+            move |number, from| {
+                let from = from.unwrap_or(0);
+                let rest = &whole[from..];
+                let status = if from > 0 { "206 Partial Content" } else { "200 OK" };
+                let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", rest.len());
+                // The first answer promises everything and sends a third.
+                (head, if number == 0 { rest[..rest.len() / 3].to_vec() } else { rest.to_vec() })
+            },
+            8,
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file.bin");
+        let remote = Remote { url, checksum: ("sha256", sha256(&bytes)) };
+        download(&remote, &file).unwrap();
+        assert_eq!(std::fs::read(&file).unwrap(), bytes);
+        assert_eq!(asked.load(Ordering::SeqCst), 2);
+        // Whole already: nobody is asked again.
+        download(&remote, &file).unwrap();
+        assert_eq!(asked.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn wrong_bytes_are_thrown_away_and_a_refusal_is_told() {
+        let (url, _) = serve(
+            |_, _| ("HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\n".into(), b"bad".to_vec()),
+            8,
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file.bin");
+        let text =
+            format!("{:#}", download(&Remote { url, checksum: ("sha256", sha256(b"good")) }, &file).unwrap_err());
+        assert!(text.contains("its sha256 is") && !file.exists(), "{text}");
+        assert!(!folder.path().join("file.bin.partial").exists());
+        let (url, _) = serve(
+            |_, _| ("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".into(), Vec::new()),
+            8,
+        );
+        let text =
+            format!("{:#}", download(&Remote { url, checksum: ("sha256", sha256(b"good")) }, &file).unwrap_err());
+        assert!(text.contains("answered 404"), "{text}");
+    }
+
+    #[test]
+    fn npms_checksums_are_read() {
+        assert_eq!(base64_to_hex("SGVsbG8=").unwrap(), "48656c6c6f");
+        assert!(base64_to_hex("*").is_err());
+    }
+}

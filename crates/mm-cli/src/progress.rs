@@ -29,7 +29,7 @@ impl Steps {
         }
         let plain = !std::io::stderr().is_terminal();
         if self.what != what || (plain && self.last.elapsed().as_secs() >= 10) {
-            self.what = what.to_owned();
+            what.clone_into(&mut self.what);
             self.last = Instant::now();
             if plain {
                 eprintln!("{what}: {done} of {of}");

@@ -91,6 +91,8 @@ fn one(
         }
     }
     let model = Retrieval::new(parse(&value)?, &base, &mm_tasks::registry(), context.device()?)?;
+    // Before a folder is made: a manifest that cannot be read must leave nothing behind.
+    model.manifest()?;
     let mut run = if resumed {
         Run::resume(folder)?
     } else {

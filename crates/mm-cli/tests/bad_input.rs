@@ -223,7 +223,7 @@ fn mount(folder: &Path, options: &str) -> bool {
 fn a_full_disk_while_a_checkpoint_is_written_and_a_read_only_folder() {
     let world = World::new();
     let small = world.path().join("small");
-    if !mount(&small, "size=420k") {
+    if !mount(&small, "size=2m") {
         return;
     }
     let arguments = [

@@ -110,6 +110,7 @@ pub trait Head: Send {
 
 /// A task that a trainer can learn: a batch → a loss with named parts.
 pub trait Task<Batch> {
-    /// The loss of a batch, and figures to log beside it.
-    fn loss(&self, batch: &Batch, train: bool) -> Result<(Tensor, Vec<(String, f64)>)>;
+    /// The loss of a batch, and figures to log beside it; `None` when there is nothing to learn from it (too many of its rows were
+    /// broken, say).
+    fn loss(&self, batch: &Batch, train: bool) -> Result<Option<(Tensor, Vec<(String, f64)>)>>;
 }

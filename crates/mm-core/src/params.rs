@@ -178,7 +178,7 @@ impl<'a> Scope<'a> {
 
     fn make(&self, name: &str, shape: &[i64], init: Init, role: Role) -> Result<Tensor> {
         let path = self.path(name);
-        let tensor = match self.from_origin(&path, shape)? {
+        let tensor = match self.take(&path, shape)? {
             Some(tensor) => tensor,
             None => fresh(shape, init, self.params.dtype, self.params.device)?,
         };
@@ -190,7 +190,7 @@ impl<'a> Scope<'a> {
         Ok(tensor)
     }
 
-    fn from_origin(&self, path: &str, shape: &[i64]) -> Result<Option<Tensor>> {
+    fn take(&self, path: &str, shape: &[i64]) -> Result<Option<Tensor>> {
         let mut origin = self.params.origin.borrow_mut();
         let Some(origin) = origin.as_mut() else { return Ok(None) };
         let theirs = (origin.rename)(path);

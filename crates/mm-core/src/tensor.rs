@@ -417,8 +417,8 @@ impl Tensor {
 
     /// Singular value decomposition `U · diag(S) · Vᵀ`, thin: (U, S, Vᵀ).
     pub fn svd(&self) -> Result<(Self, Self, Self)> {
-        // The driver's name is only read on CUDA; an empty one means libtorch's default.
-        match tch::Tensor::f_internal_linalg_svd(&self.0, false, true, "") {
+        // `linalg_svd` wants a driver's name, which the processor refuses; `svd` does the same and gives V instead of Vᵀ.
+        match self.0.f_svd(true, true).and_then(|(u, s, v)| Ok((u, s, v.f_transpose(0, 1)?))) {
             Ok((u, s, v)) => Ok((Self(u), Self(s), Self(v))),
             Err(error) => Err(refused("svd", &[self], &error)),
         }
@@ -622,6 +622,14 @@ mod tests {
         assert!(a.embedding(&a).is_err() && a.backward().is_err() && Tensor::cat(&[], 0).is_err());
         assert!(a.to_f64().is_err() && Tensor::from_vec(&[1f32], &[2]).is_err() && a.topk(9).is_err());
         assert!(Tensor::zeros(&[-1], DType::F32, Device::Cpu).is_err());
+    }
+
+    #[test]
+    fn a_singular_value_decomposition_multiplies_back() {
+        let a = Tensor::from_vec(&[3f32, 1.0, -2.0, 0.5, 4.0, 1.5], &[3, 2]).unwrap();
+        let (u, s, vt) = a.svd().unwrap();
+        let back = u.mul(&s).unwrap().matmul(&vt).unwrap();
+        assert!(back.sub(&a).unwrap().abs().unwrap().max().unwrap().to_f64().unwrap() < 1e-5);
     }
 
     #[test]

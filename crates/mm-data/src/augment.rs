@@ -144,7 +144,7 @@ pub fn rand_augment(mut picture: RgbImage, count: usize, strength: f64, random: 
             }
             6 => blend_with(&picture, 1.0 + sign * 0.9 * level, gray),
             7 => {
-                let mean = picture.pixels().map(|p| f64::from(gray(p)[0])).sum::<f64>()
+                let mean = picture.pixels().map(|p| f64::from(gray(*p)[0])).sum::<f64>()
                     / f64::from(picture.width() * picture.height()).max(1.0);
                 blend_with(&picture, 1.0 + sign * 0.9 * level, |_| [mean.round() as u8; 3])
             }
@@ -164,15 +164,15 @@ fn map(mut picture: RgbImage, f: impl Fn(u8) -> u8) -> RgbImage {
     picture
 }
 
-fn gray(pixel: &Rgb<u8>) -> [u8; 3] {
+fn gray(pixel: Rgb<u8>) -> [u8; 3] {
     let luma = (u32::from(pixel[0]) * 299 + u32::from(pixel[1]) * 587 + u32::from(pixel[2]) * 114 + 500) / 1000;
     [luma as u8; 3]
 }
 
-fn blend_with(picture: &RgbImage, factor: f64, other: impl Fn(&Rgb<u8>) -> [u8; 3]) -> RgbImage {
+fn blend_with(picture: &RgbImage, factor: f64, other: impl Fn(Rgb<u8>) -> [u8; 3]) -> RgbImage {
     let mut out = picture.clone();
     for pixel in out.pixels_mut() {
-        let base = other(pixel);
+        let base = other(*pixel);
         for c in 0..3 {
             pixel[c] = (f64::from(base[c]) + factor * (f64::from(pixel[c]) - f64::from(base[c])))
                 .round()

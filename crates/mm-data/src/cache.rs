@@ -85,13 +85,12 @@ impl Cached {
 impl Processor for Cached {
     fn process(&self, source: &Source, context: &mut SampleContext) -> mm_core::Result<Tensor> {
         let key = Cache::key(&self.inner.fingerprint(), source)?;
-        let plain = match self.cache.get(&key) {
-            Some(found) => found,
-            None => {
-                let made = self.inner.process(source, &mut SampleContext::plain())?;
-                self.cache.put(&key, &made)?;
-                made
-            }
+        let plain = if let Some(found) = self.cache.get(&key) {
+            found
+        } else {
+            let made = self.inner.process(source, &mut SampleContext::plain())?;
+            self.cache.put(&key, &made)?;
+            made
         };
         self.inner.augment(plain, context)
     }

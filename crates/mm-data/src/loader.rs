@@ -47,6 +47,16 @@ impl Default for LoaderConfig {
     }
 }
 
+impl LoaderConfig {
+    /// Whether the settings make sense.
+    pub fn check(&self) -> Result<()> {
+        if self.batch == 0 {
+            return Err(Error::Config("loader.batch: found 0, wanted at least 1".into()));
+        }
+        Ok(())
+    }
+}
+
 /// One modality of a batch: the rows that have it, and their numbers.
 #[derive(Debug, Clone)]
 pub struct Part {
@@ -125,9 +135,7 @@ impl Loader {
         seed: u64,
         train: bool,
     ) -> Result<Self> {
-        if config.batch == 0 {
-            return Err(Error::Config("loader.batch: found 0, wanted at least 1".into()));
-        }
+        config.check()?;
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(config.workers)
             .thread_name(|i| format!("mm-loader-{i}"))
@@ -313,17 +321,16 @@ impl Iterator for Epoch {
         if let Some(error) = self.failed.take() {
             return Some(Err(error));
         }
-        match self.receiver.as_ref()?.recv() {
-            Ok(batch) => Some(batch),
-            Err(mpsc::RecvError) => {
-                self.receiver = None;
-                // Ended without a word: either done, or a panic in a library on some file.
-                let worker = self.worker.take()?;
-                worker
-                    .join()
-                    .err()
-                    .map(|_| Err(Error::Config("a decoder panicked on a file; please report it with the file".into())))
-            }
+        if let Ok(batch) = self.receiver.as_ref()?.recv() {
+            Some(batch)
+        } else {
+            self.receiver = None;
+            // Ended without a word: either done, or a panic in a library on some file.
+            let worker = self.worker.take()?;
+            worker
+                .join()
+                .err()
+                .map(|_| Err(Error::Config("a decoder panicked on a file; please report it with the file".into())))
         }
     }
 }

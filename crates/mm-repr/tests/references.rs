@@ -48,7 +48,7 @@ fn batch(model: &Pretrained) -> Input {
 fn bert_gives_what_transformers_gives_from_text_to_features() {
     for name in ["bert-plain", "bert-one-head", "sentence-max"] {
         let answers = Checkpoint::open(fixtures(name).join("answers.safetensors")).unwrap();
-        let model = Pretrained::load(&fixtures(name).as_path().to_owned()).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let model = Pretrained::load(fixtures(name).as_path()).unwrap_or_else(|e| panic!("{name}: {e}"));
         let input = batch(&model);
         let mask = answers.get("mask").unwrap();
         assert_eq!(

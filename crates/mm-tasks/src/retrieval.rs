@@ -480,7 +480,12 @@ pub fn parse(value: &toml::Value) -> Result<RetrievalConfig> {
     let mut value = value.clone();
     let task = value.as_table_mut().and_then(|t| t.remove("task"));
     match task.as_ref().and_then(toml::Value::as_str) {
-        Some("retrieval") => Ok(config::parse(&value, "")?),
+        Some("retrieval") => {
+            let config: RetrievalConfig = config::parse(&value, "")?;
+            config.loader.check()?;
+            config.train.check()?;
+            Ok(config)
+        }
         Some(other) => Err(mm_core::Error::unknown("task", other, ["retrieval"]).into()),
         None => Err(Error::Config("the config has no `task`; wanted task = \"retrieval\"".into())),
     }
@@ -522,7 +527,7 @@ impl Processor for Kept {
 }
 
 impl Task<Batch> for Retrieval {
-    fn loss(&self, batch: &Batch, train: bool) -> mm_core::Result<(Tensor, Vec<(String, f64)>)> {
+    fn loss(&self, batch: &Batch, train: bool) -> mm_core::Result<Option<(Tensor, Vec<(String, f64)>)>> {
         let mut embedded = BTreeMap::new();
         for (modality, part) in &batch.parts {
             embedded.insert(modality, (self.project(modality, &part.input, train)?, &part.rows));
@@ -562,10 +567,8 @@ impl Task<Batch> for Retrieval {
                 None => term,
             });
         }
-        let total = total.ok_or_else(|| {
-            mm_core::Error::Sample("a batch in which no two rows share two modalities; make loader.batch larger".into())
-        })?;
-        Ok((total.mul_scalar(1.0 / weights)?, parts))
+        let Some(total) = total else { return Ok(None) };
+        Ok(Some((total.mul_scalar(1.0 / weights)?, parts)))
     }
 }
 

@@ -22,6 +22,14 @@ pub enum Error {
         /// Where the last good checkpoint is.
         checkpoint: String,
     },
+    /// No batch had anything to learn from.
+    #[error(
+        "no batch of the {rows} rows had anything to learn from: too few rows have what the loss needs, or too many are broken (mm inspect tells), or loader.batch is too small"
+    )]
+    Nothing {
+        /// Rows of the training side.
+        rows: usize,
+    },
     /// A run folder cannot be used.
     #[error("{path}: {reason}")]
     Run {

@@ -71,6 +71,31 @@ impl Default for OptimizerConfig {
     }
 }
 
+impl OptimizerConfig {
+    /// Whether the settings make sense.
+    pub fn check(&self) -> Result<()> {
+        let config = self;
+        if !(config.rate > 0.0 && config.rate.is_finite()) {
+            return Err(Error::config("train.optimizer.rate", config.rate, "a positive number"));
+        }
+        if !(0.0..1.0).contains(&config.beta1) || !(0.0..1.0).contains(&config.beta2) {
+            return Err(Error::config(
+                "train.optimizer.beta1, beta2",
+                format!("{}, {}", config.beta1, config.beta2),
+                "numbers in [0, 1)",
+            ));
+        }
+        if config.weight_decay < 0.0 || config.groups.iter().any(|g| g.rate < 0.0) {
+            return Err(Error::config(
+                "train.optimizer.weight_decay, groups.rate",
+                "a negative number",
+                "numbers of at least 0",
+            ));
+        }
+        Ok(())
+    }
+}
+
 struct Slot {
     name: String,
     tensor: Tensor,
@@ -90,23 +115,7 @@ pub struct Optimizer {
 impl Optimizer {
     /// An optimiser of the trainable parameters.
     pub fn new(config: &OptimizerConfig, params: &Params) -> Result<Self> {
-        if !(config.rate > 0.0 && config.rate.is_finite()) {
-            return Err(Error::config("train.optimizer.rate", config.rate, "a positive number"));
-        }
-        if !(0.0..1.0).contains(&config.beta1) || !(0.0..1.0).contains(&config.beta2) {
-            return Err(Error::config(
-                "train.optimizer.beta1, beta2",
-                format!("{}, {}", config.beta1, config.beta2),
-                "numbers in [0, 1)",
-            ));
-        }
-        if config.weight_decay < 0.0 || config.groups.iter().any(|g| g.rate < 0.0) {
-            return Err(Error::config(
-                "train.optimizer.weight_decay, groups.rate",
-                "a negative number",
-                "numbers of at least 0",
-            ));
-        }
+        config.check()?;
         let named = params.named(&[Role::Trainable]);
         let deepest = named.iter().filter_map(|(n, _)| layer(n)).max();
         let mut slots = Vec::new();

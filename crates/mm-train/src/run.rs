@@ -95,6 +95,14 @@ impl Run {
             }
             Err(TryLockError::Error(e)) => return Err(bad(&lock_path, e)),
         }
+        // What a kill left half-written; nobody else writes here while the lock is held.
+        for place in [folder.to_owned(), folder.join("checkpoints")] {
+            for entry in std::fs::read_dir(place).into_iter().flatten().filter_map(Result::ok) {
+                if entry.file_name().to_string_lossy().ends_with(".partial") {
+                    let _ = std::fs::remove_file(entry.path());
+                }
+            }
+        }
         let path = folder.join("metrics.jsonl");
         let metrics = File::options().create(true).append(true).open(&path).map_err(|e| bad(&path, e))?;
         Ok(Self { folder: folder.to_owned(), metrics, events: EventWriter::create(folder)?, _lock: lock })

@@ -76,7 +76,9 @@ impl Default for TrainConfig {
 }
 
 impl TrainConfig {
-    fn check(&self) -> Result<()> {
+    /// Whether the settings make sense.
+    pub fn check(&self) -> Result<()> {
+        self.optimizer.check()?;
         if self.epochs == 0 {
             return Err(Error::config("train.epochs", 0, "at least 1"));
         }
@@ -181,7 +183,7 @@ pub fn train(input: TrainInput<'_>, run: &mut Run) -> Result<Outcome> {
     progress.begin(saved.step, steps);
     let mut stopped = false;
     'epochs: while saved.epoch < config.epochs && !saved.finished {
-        let mut epoch = loader.epoch(saved.epoch, saved.batch);
+        let (mut epoch, first_batch, first_step) = (loader.epoch(saved.epoch, saved.batch), saved.batch, saved.step);
         loop {
             // One step: the gradients of `accumulate` batches.
             optimizer.zero_grad();
@@ -191,7 +193,8 @@ pub fn train(input: TrainInput<'_>, run: &mut Run) -> Result<Outcome> {
                 let batch = batch?;
                 // Dropout is a function of the step, so that a resumed run draws the same.
                 seed::seed_tensors(seed::mix(&[config.seed, saved.step, count as u64]));
-                let (loss, parts) = autocast(half, || task.loss(&batch, true))?;
+                saved.batch = batch.number + 1;
+                let Some((loss, parts)) = autocast(half, || task.loss(&batch, true))? else { continue };
                 let value = loss.to_f64()?;
                 ids.extend(batch.ids.iter().cloned());
                 if !value.is_finite() {
@@ -204,7 +207,6 @@ pub fn train(input: TrainInput<'_>, run: &mut Run) -> Result<Outcome> {
                 }
                 loss_sum += value;
                 count += 1;
-                saved.batch = batch.number + 1;
             }
             if count == 0 {
                 break;
@@ -247,6 +249,9 @@ pub fn train(input: TrainInput<'_>, run: &mut Run) -> Result<Outcome> {
             }
         }
         drop(epoch);
+        if first_batch == 0 && saved.step == first_step {
+            return Err(Error::Nothing { rows: loader.rows() });
+        }
         saved.epoch += 1;
         saved.batch = 0;
         let last = saved.epoch == config.epochs;

@@ -83,11 +83,11 @@ impl ImageTransform {
             }
         }
         let cropped;
-        if let Some((height, width)) = self.crop {
-            if (height, width) != (picture.height(), picture.width()) {
-                cropped = center_crop(picture, height, width);
-                picture = &cropped;
-            }
+        if let Some((height, width)) = self.crop
+            && (height, width) != (picture.height(), picture.width())
+        {
+            cropped = center_crop(picture, height, width);
+            picture = &cropped;
         }
         normalize(picture, self.mean, self.std)
     }

@@ -21,6 +21,8 @@ pub struct RetrievalMetrics {
     pub chance: [f64; 3],
 }
 
+/// Queries are scored in blocks, so that memory is a block times the gallery whatever the number of queries.
+const BLOCK: usize = 1024;
 /// Where recall is taken.
 const AT: [usize; 3] = [1, 5, 10];
 
@@ -35,8 +37,6 @@ pub fn retrieval_metrics(
     let mut metrics = RetrievalMetrics { gallery: candidates, ..RetrievalMetrics::default() };
     let mut ranks = Vec::new();
     let turned = gallery.transpose(0, 1)?;
-    // Blocks of queries, so that memory is a block times the gallery whatever the number of queries.
-    const BLOCK: usize = 1024;
     for start in (0..rows).step_by(BLOCK) {
         let count = BLOCK.min(rows - start);
         let scores = queries.narrow(0, start as i64, count as i64)?.matmul(&turned)?;
