@@ -157,8 +157,11 @@ pub fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: mallopt only sets two thresholds of the allocator.
     unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 30);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, 2 << 30);
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 512 << 20);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 512 << 20);
+        // Batches are made in worker threads and freed in another: with a heap for each thread (glibc's way) every heap would keep
+        // its own largest batch.
+        libc::mallopt(libc::M_ARENA_MAX, 1);
     }
 }
 

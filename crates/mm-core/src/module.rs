@@ -49,6 +49,12 @@ pub trait Processor: Send + Sync {
     /// Whether samples differ in their first size (tokens, frames), so that a batch needs padding and a mask.
     fn is_sequence(&self) -> bool;
 
+    /// Batches of sequences are padded to a multiple of this length: fewer shapes, so that what is planned and allocated for one is
+    /// used again.
+    fn length_multiple(&self) -> i64 {
+        1
+    }
+
     /// A text that changes whenever the numbers would (before augmentation): the key that cached samples are kept under.
     fn fingerprint(&self) -> String;
 

@@ -103,6 +103,10 @@ impl Processor for Cached {
         self.inner.is_sequence()
     }
 
+    fn length_multiple(&self) -> i64 {
+        self.inner.length_multiple()
+    }
+
     fn fingerprint(&self) -> String {
         self.inner.fingerprint()
     }

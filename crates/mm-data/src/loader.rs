@@ -288,7 +288,9 @@ pub fn collate(samples: &[Tensor], processor: &dyn Processor) -> Result<Input> {
         return Ok(Input { values: Tensor::stack(&all, 0)?, mask: None });
     }
     let lengths = samples.iter().map(|s| s.size(0)).collect::<Result<Vec<i64>, _>>()?;
-    let longest = lengths.iter().copied().max().unwrap_or(0);
+    let longest = lengths.iter().copied().max().unwrap_or(0).max(1);
+    let multiple = processor.length_multiple().max(1);
+    let longest = (longest + multiple - 1) / multiple * multiple;
     if lengths.iter().all(|l| *l == longest) {
         return Ok(Input { values: Tensor::stack(&all, 0)?, mask: None });
     }

@@ -123,6 +123,10 @@ impl Processor for AudioProcessor {
         self.augment(spectrogram, context)
     }
 
+    fn length_multiple(&self) -> i64 {
+        32
+    }
+
     fn is_sequence(&self) -> bool {
         true
     }

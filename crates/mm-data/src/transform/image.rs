@@ -82,15 +82,19 @@ impl ImageTransform {
                 picture = &resized;
             }
         }
-        let cropped;
-        if let Some((height, width)) = self.crop
-            && (height, width) != (picture.height(), picture.width())
-        {
-            cropped = center_crop(picture, height, width);
-            picture = &cropped;
+        let (height, width) = self.crop.unwrap_or((picture.height(), picture.width()));
+        if height > picture.height() || width > picture.width() {
+            return normalize(&center_crop(picture, height, width), self.mean, self.std);
         }
-        normalize(picture, self.mean, self.std)
+        // The middle is read where it lies instead of being copied out first.
+        let (top, left) = (offset(picture.height(), height), offset(picture.width(), width));
+        normalize_window(picture, [top as u32, left as u32, height, width], self.mean, self.std)
     }
+}
+
+/// Where the middle `want` of `have` begins, by Python's round: halves go to the even neighbour.
+fn offset(have: u32, want: u32) -> i64 {
+    ((f64::from(have) - f64::from(want)) / 2.0).round_ties_even() as i64
 }
 
 fn target(size: Resize, height: u32, width: u32) -> (u32, u32) {
@@ -135,11 +139,6 @@ pub fn resize(picture: &RgbImage, height: u32, width: u32, how: Interpolation) -
 
 /// `height` × `width` out of the middle; black where the picture is smaller (torchvision's rounding).
 pub fn center_crop(picture: &RgbImage, height: u32, width: u32) -> RgbImage {
-    let offset = |have: u32, want: u32| {
-        let half = (f64::from(have) - f64::from(want)) / 2.0;
-        // Python's round: halves go to the even neighbour.
-        half.round_ties_even() as i64
-    };
     let small = picture.height() < height || picture.width() < width;
     let (pad_y, pad_x) = if small {
         (i64::from(height.saturating_sub(picture.height()) / 2), i64::from(width.saturating_sub(picture.width()) / 2))
@@ -159,18 +158,33 @@ pub fn center_crop(picture: &RgbImage, height: u32, width: u32) -> RgbImage {
 
 /// `(value / 255 − mean) / std` for each channel: `[3, height, width]`.
 pub fn normalize(picture: &RgbImage, mean: [f32; 3], std: [f32; 3]) -> Result<Tensor> {
-    let (height, width) = (picture.height() as usize, picture.width() as usize);
-    let plane = height * width;
-    let mut out = vec![0f32; 3 * plane];
-    // One table look-up a value instead of a division.
-    let table: Vec<[f32; 256]> =
-        (0..3).map(|c| std::array::from_fn(|v| (v as f32 / 255.0 - mean[c]) / std[c])).collect();
-    let (red, rest) = out.split_at_mut(plane);
-    let (green, blue) = rest.split_at_mut(plane);
-    for (((pixel, r), g), b) in picture.as_raw().chunks_exact(3).zip(red).zip(green).zip(blue) {
-        *r = table[0][usize::from(pixel[0])];
-        *g = table[1][usize::from(pixel[1])];
-        *b = table[2][usize::from(pixel[2])];
+    normalize_window(picture, [0, 0, picture.height(), picture.width()], mean, std)
+}
+
+/// The same of the window [top, left, height, width], which lies within the picture.
+fn normalize_window(
+    picture: &RgbImage,
+    [top, left, height, width]: [u32; 4],
+    mean: [f32; 3],
+    std: [f32; 3],
+) -> Result<Tensor> {
+    let stride = 3 * picture.width() as usize;
+    let (from, length) = (3 * left as usize, 3 * width as usize);
+    let rows = || {
+        picture
+            .as_raw()
+            .chunks_exact(stride)
+            .skip(top as usize)
+            .take(height as usize)
+            .map(move |row| &row[from..from + length])
+    };
+    let mut out = Vec::with_capacity(3 * height as usize * width as usize);
+    for channel in 0..3 {
+        // One table look-up a value instead of a division.
+        let table: [f32; 256] = std::array::from_fn(|v| (v as f32 / 255.0 - mean[channel]) / std[channel]);
+        for row in rows() {
+            out.extend(row.chunks_exact(3).map(|pixel| table[usize::from(pixel[channel])]));
+        }
     }
-    Ok(Tensor::from_vec(&out, &[3, height as i64, width as i64])?)
+    Ok(Tensor::from_vec(&out, &[3, i64::from(height), i64::from(width)])?)
 }

@@ -128,8 +128,10 @@ impl Encoder for SpeechTower {
                 y = y.add(&x)?;
             }
             if stage.halve && y.size(2)? > 1 {
-                y = hide(&y, &mask)?;
-                // An odd last frame keeps its place: padded by itself, never averaged away.
+                // An odd last frame keeps its place and its value: padding, here or from the batch, never wins the maximum.
+                if let Some(mask) = &mask {
+                    y = y.masked_fill(&mask.logical_not()?.unsqueeze(1)?, f64::from(f32::MIN))?;
+                }
                 let odd = y.size(2)? % 2;
                 y = y.pad(&[0, odd], f64::from(f32::MIN))?.max_pool1d(2, 2, 0)?;
                 mask = mask

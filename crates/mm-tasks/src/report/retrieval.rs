@@ -293,7 +293,7 @@ fn show(entry: &Entry) -> String {
         Source::Text(text) => format!("<span class=\"text\">{}</span>", escape(text)),
         Source::File(path) if entry.language.is_some() => {
             let language = entry.language.as_deref().unwrap_or("");
-            format!("🔊 <b>{}</b> {}", escape(language), escape(&entry.text_or(path)))
+            format!("♪ <b>{}</b> {}", escape(language), escape(&entry.text_or(path)))
         }
         Source::File(path) => thumbnail(path, &entry.text),
         Source::Value(value) => escape(&value.to_string()),
