@@ -260,6 +260,30 @@ fn a_full_disk_while_a_checkpoint_is_written_and_a_read_only_folder() {
 }
 
 #[test]
+fn a_loss_that_is_no_number_any_more_names_the_step_the_samples_and_the_last_good_checkpoint() {
+    let world = World::new();
+    let wild = [
+        "--set",
+        "train.optimizer.rate=1e30",
+        "--set",
+        "train.schedule.warmup=0.0",
+        "--set",
+        "train.save_every=1",
+        "--set",
+        "train.epochs=9",
+    ];
+    let arguments = [&["train", "config.toml", "--run", "run", "--device", "cpu"], &wild[..]].concat();
+    refused(
+        &arguments,
+        world.path(),
+        &["the loss is", "at step", "samples", "last.safetensors", "train.optimizer.rate"],
+    );
+    let last = mm_core::Checkpoint::open(world.path().join("run/checkpoints/last.safetensors")).unwrap();
+    let finite = |name: &str| last.get(name).unwrap().to_vec::<f32>().unwrap().iter().all(|v| v.is_finite());
+    assert!(last.names().filter(|n| n.starts_with("model.")).all(finite), "the last good checkpoint is good");
+}
+
+#[test]
 fn queries() {
     let world = World::new();
     assert!(world.train("run", &[]).status.success());

@@ -79,6 +79,20 @@ fn help_has_an_example_for_each_command() {
     }
 }
 
+#[test]
+fn a_validation_side_is_watched_and_training_stops_when_it_no_longer_grows() {
+    let world = World::new();
+    let data = std::fs::read_to_string(world.path().join("data.jsonl")).unwrap();
+    world.write("data.jsonl", data.replace("\"split\":\"test\"", "\"split\":\"valid\""));
+    let more = ["--json", "--set", "train.epochs=40", "--set", "train.evaluate_every=1", "--set", "train.patience=2"];
+    let ended: serde_json::Value = serde_json::from_str(&ok(&world.train("run", &more))).unwrap();
+    // Four candidates: recall at 10 is whole from the first evaluation on, so two more are waited for and no others.
+    assert_eq!((&ended["epochs"], &ended["finished"], &ended["best"]), (&4.into(), &true.into(), &1.0.into()));
+    let valid =
+        mm_train::Run::metrics(&world.path().join("run")).unwrap().into_iter().filter(|m| m.split == "valid").count();
+    assert_eq!(valid, 4);
+}
+
 fn tensors(run: &Path) -> Vec<(String, Vec<u8>)> {
     let checkpoint = Checkpoint::open(run.join("checkpoints/last.safetensors")).unwrap();
     checkpoint.names().map(|n| (n.to_owned(), checkpoint.get(n).unwrap().to_bytes().unwrap())).collect()

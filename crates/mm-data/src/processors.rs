@@ -2,7 +2,7 @@
 
 use crate::{
     Result,
-    augment::{SpecAugment, random_flip, random_resized_crop},
+    augment::{SpecAugment, rand_augment, random_flip, random_resized_crop},
     decode::{ImageLimits, decode_audio, decode_image},
     transform::{ImageTransform, Mel, MelConfig},
 };
@@ -27,6 +27,8 @@ pub struct ImageProcessorConfig {
     pub transform: ImageTransform,
     /// While training: a random piece of at least this share of the picture, maybe mirrored, instead of the middle.
     pub random_crop: Option<f64>,
+    /// While training: so many changes of `RandAugment`, at a strength in [0, 10], before that.
+    pub rand_augment: Option<(usize, f64)>,
 }
 
 /// A picture file → `[3, height, width]`.
@@ -43,7 +45,10 @@ impl ImageProcessor {
 
 impl Processor for ImageProcessor {
     fn process(&self, source: &Source, context: &mut SampleContext) -> Result<Tensor, CoreError> {
-        let picture = decode_image(file(source, "a picture")?, &self.config.limits)?;
+        let mut picture = decode_image(file(source, "a picture")?, &self.config.limits)?;
+        if let (true, Some((count, strength))) = (context.train, self.config.rand_augment) {
+            picture = rand_augment(picture, count, strength, &mut context.random);
+        }
         let transform = &self.config.transform;
         if let (true, Some(share), Some((height, _))) = (context.train, self.config.random_crop, transform.crop) {
             let piece =

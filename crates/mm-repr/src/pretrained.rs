@@ -175,7 +175,9 @@ fn image_processor(folder: &Path) -> Result<ImageProcessorConfig> {
             .ok_or_else(|| Error::folder(&file, format!("resample: {code} is none of Pillow's 0 to 3")))?,
     };
     let transform = ImageTransform { resize, interpolation, crop, mean, std };
-    Ok(ImageProcessorConfig { transform, ..ImageProcessorConfig::default() })
+    // Read only while training: the views of a picture that are encoded beside the plain one.
+    let random_crop = transform.crop.map(|_| 0.4);
+    Ok(ImageProcessorConfig { transform, random_crop, ..ImageProcessorConfig::default() })
 }
 
 /// Of the config, the pre-processing and the weights' file: the features are a function of these.

@@ -349,8 +349,9 @@ impl Retrieval {
                 told(&format!("encoding {modality}"), done * 32, missing.len());
                 let samples: Vec<_> = chunk
                     .par_iter()
-                    .map(|(source, view, _)| {
-                        let random = Rng::at(&[0xF1E3, *view as u64, 1]);
+                    .map(|(source, view, key)| {
+                        // The key is a hash of source and view: each view of each picture draws its own.
+                        let random = Rng::at(&[u64::from_str_radix(&key[..16], 16).unwrap_or(0)]);
                         processor.process(source, &mut SampleContext { train: *view > 0, random })
                     })
                     .collect();
