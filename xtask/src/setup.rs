@@ -110,10 +110,9 @@ fn fetched_folder() -> PathBuf {
 pub fn run(cuda: bool, force: bool) -> Result<()> {
     let libtorch = choose(cuda, force)?;
     let (file, text) = (cargo_settings(), settings(&libtorch.folder));
-    if force || std::fs::read_to_string(&file).is_ok_and(|t| t == text) || std::fs::write(&file, &text).is_ok() {
-        std::fs::write(&file, &text).with_context(|| format!("{} cannot be written", file.display()))?;
-    } else {
-        bail!("{} cannot be written; is the clone read-only?", file.display());
+    if std::fs::read_to_string(&file).ok().as_ref() != Some(&text) {
+        std::fs::write(&file, &text)
+            .with_context(|| format!("{} cannot be written; is the clone read-only?", file.display()))?;
     }
     ffmpeg(force)
 }
