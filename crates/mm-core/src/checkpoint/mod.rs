@@ -1,8 +1,8 @@
 //! Checkpoints: named tensors in files that are memory-mapped, checked, and never executed.
 //!
 //! Reads safetensors (one file, or sharded behind an `index.json`) and `PyTorch`'s pickles (`.bin`, `.pt`, `.pth`, zipped or
-//! legacy) through [`pickle`], which knows tensors and nothing else. Writes safetensors so that a crash at any instant leaves
-//! either the old file or the new one.
+//! legacy) through a reader that knows tensors and nothing else. Writes safetensors so that a crash at any instant leaves either
+//! the old file or the new one.
 
 mod pickle;
 
