@@ -203,7 +203,7 @@ impl Retrieval {
                 )));
             }
             let projection =
-                Projection::new(&scope.pp("projection"), pooled_width(&built), config.width, &tower.projection)?;
+                Projection::new(&scope.pp("projection"), built.encoder.width(), config.width, &tower.projection)?;
             let built = Tower {
                 projection,
                 encoder: built.encoder,
@@ -469,11 +469,6 @@ impl Retrieval {
         }
         Ok(out)
     }
-}
-
-/// Width of what [`Encoder::embed`] gives.
-fn pooled_width(built: &mm_core::BuiltEncoder) -> i64 {
-    built.encoder.width()
 }
 
 /// A retrieval config from a value whose `task` says so.

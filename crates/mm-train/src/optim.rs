@@ -74,18 +74,17 @@ impl Default for OptimizerConfig {
 impl OptimizerConfig {
     /// Whether the settings make sense.
     pub fn check(&self) -> Result<()> {
-        let config = self;
-        if !(config.rate > 0.0 && config.rate.is_finite()) {
-            return Err(Error::config("train.optimizer.rate", config.rate, "a positive number"));
+        if !(self.rate > 0.0 && self.rate.is_finite()) {
+            return Err(Error::config("train.optimizer.rate", self.rate, "a positive number"));
         }
-        if !(0.0..1.0).contains(&config.beta1) || !(0.0..1.0).contains(&config.beta2) {
+        if !(0.0..1.0).contains(&self.beta1) || !(0.0..1.0).contains(&self.beta2) {
             return Err(Error::config(
                 "train.optimizer.beta1, beta2",
-                format!("{}, {}", config.beta1, config.beta2),
+                format!("{}, {}", self.beta1, self.beta2),
                 "numbers in [0, 1)",
             ));
         }
-        if config.weight_decay < 0.0 || config.groups.iter().any(|g| g.rate < 0.0) {
+        if self.weight_decay < 0.0 || self.groups.iter().any(|g| g.rate < 0.0) {
             return Err(Error::config(
                 "train.optimizer.weight_decay, groups.rate",
                 "a negative number",
