@@ -15,6 +15,13 @@ pub fn cargo() -> Command {
     if setup::from_environment().is_ok_and(|own| own.is_none()) {
         command.env_remove("LIBTORCH");
     }
+    if let Some(nasm) = setup::fetched_nasm().parent().filter(|p| p.is_dir()) {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let folders = std::env::split_paths(&path).chain([nasm.to_owned()]);
+        if let Ok(path) = std::env::join_paths(folders) {
+            command.env("PATH", path);
+        }
+    }
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("CARGO_PKG_") || text == "CARGO_MANIFEST_DIR" || text == "CARGO_MANIFEST_PATH" {

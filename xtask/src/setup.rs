@@ -1,7 +1,7 @@
 //! libtorch and ffmpeg: found or fetched, and written down for cargo, so that no environment variable has to be set.
 
 use crate::{
-    fetch::{Remote, download, from_pip, python},
+    fetch::{Remote, download, from_apt, from_pip, python},
     places::{cache, program, root},
 };
 use anyhow::{Context, Result, bail};
@@ -114,7 +114,9 @@ pub fn run(cuda: bool, force: bool) -> Result<()> {
         std::fs::write(&file, &text)
             .with_context(|| format!("{} cannot be written; is the clone read-only?", file.display()))?;
     }
-    ffmpeg(force)
+    ffmpeg(force)?;
+    nasm(force);
+    Ok(())
 }
 
 fn choose(cuda: bool, force: bool) -> Result<Libtorch> {
@@ -261,4 +263,36 @@ fn ffmpeg(force: bool) -> Result<()> {
     std::fs::remove_dir_all(&partial)?;
     std::fs::remove_file(&wheel)?;
     Ok(())
+}
+
+/// Where a fetched nasm lies; xtask puts its folder on cargo's PATH.
+pub fn fetched_nasm() -> PathBuf {
+    cache().join("nasm/usr/bin/nasm")
+}
+
+/// libjpeg-turbo's assembly needs nasm to be built. Without it jpegs are read by its C alone: the same pixels, not as fast, so a
+/// failure here is only told.
+fn nasm(force: bool) {
+    let (target, tried) = (fetched_nasm(), cache().join("nasm/tried"));
+    if program(&["nasm"]).is_some() || (!force && (target.exists() || tried.exists())) {
+        return;
+    }
+    let folder = cache().join("nasm");
+    let fetch = || -> Result<()> {
+        std::fs::create_dir_all(&folder)?;
+        std::fs::write(&tried, "")?;
+        let deb = from_apt("nasm", &folder)?;
+        let status =
+            Command::new(program(&["dpkg-deb"]).context("no dpkg-deb")?).arg("-x").arg(&deb).arg(&folder).status()?;
+        if !status.success() {
+            bail!("{} could not be unpacked", deb.display());
+        }
+        let _ = std::fs::remove_dir_all(folder.join("apt"));
+        Ok(())
+    };
+    if let Err(error) = fetch() {
+        eprintln!(
+            "xtask: no nasm, so jpegs are read without libjpeg's assembly (Debian: apt-get install nasm): {error:#}"
+        );
+    }
 }

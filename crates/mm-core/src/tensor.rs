@@ -246,7 +246,9 @@ ops! {
 impl Tensor {
     /// A tensor from Rust numbers, one dimension, on the processor.
     pub fn from_slice<T: Element>(values: &[T]) -> Result<Self> {
-        one("from_slice", &[], tch::Tensor::f_from_slice(values))
+        // SAFETY: the element types are plain numbers, whose bytes may be read.
+        let bytes = unsafe { std::slice::from_raw_parts(values.as_ptr().cast::<u8>(), size_of_val(values)) };
+        one("from_slice", &[], filled(bytes, &[values.len() as i64], T::KIND))
     }
 
     /// A tensor from Rust numbers in a shape, on the processor.
@@ -264,7 +266,7 @@ impl Tensor {
         if usize::try_from(count).ok().map(|n| n * dtype.size()) != Some(bytes.len()) {
             return Err(Error::shape("from_bytes", shape, format!("a shape of {} bytes of {dtype:?}", bytes.len())));
         }
-        one("from_bytes", &[], tch::Tensor::f_from_data_size(bytes, shape, dtype.tch()))
+        one("from_bytes", &[], filled(bytes, shape, dtype.tch()))
     }
 
     /// Zeros.
@@ -572,6 +574,14 @@ impl Tensor {
     pub fn as_tch(&self) -> &tch::Tensor {
         &self.0
     }
+}
+
+/// A new tensor on the processor with these bytes, which are as many as the shape needs. (tch's own way zeroes the memory first.)
+fn filled(bytes: &[u8], shape: &[i64], kind: tch::Kind) -> Result<tch::Tensor, TchError> {
+    let tensor = tch::Tensor::f_empty(shape, (kind, tch::Device::Cpu))?;
+    // SAFETY: a fresh contiguous tensor of that many bytes, which nothing else holds yet.
+    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), tensor.data_ptr().cast::<u8>(), bytes.len()) };
+    Ok(tensor)
 }
 
 fn inputs<'a>(first: &'a Tensor, second: Option<&'a Tensor>) -> Vec<&'a Tensor> {

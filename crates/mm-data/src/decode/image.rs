@@ -35,13 +35,13 @@ pub fn decode_image_bytes(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage
         return Err("the file is empty".into());
     }
     let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
-    if reader.format().is_none() {
+    let Some(format) = reader.format() else {
         return if looks_like_svg(bytes) {
             svg(bytes, limits)
         } else {
             Err("not a picture of a kind that mm reads".into())
         };
-    }
+    };
     let mut reader = reader;
     let mut bound = image::Limits::no_limits();
     bound.max_alloc = Some(limits.pixels.saturating_mul(16));
@@ -50,9 +50,53 @@ pub fn decode_image_bytes(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage
     let (width, height) = decoder.dimensions();
     check(width, height, limits)?;
     let orientation = decoder.orientation().map_err(|e| broken(&e))?;
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| broken(&e))?;
+    let mut picture = match jpeg(bytes, format)? {
+        Some(picture) => picture,
+        None => DynamicImage::from_decoder(decoder).map_err(|e| broken(&e))?,
+    };
     picture.apply_orientation(orientation);
     Ok(if picture.color().has_alpha() { over(&picture.into_rgba8(), limits.background) } else { to_rgb8(picture) })
+}
+
+/// Grey and YCbCr jpegs through libjpeg-turbo, whose pixels are exactly Pillow's; `None` for all else.
+#[cfg(feature = "libjpeg")]
+fn jpeg(bytes: &[u8], format: image::ImageFormat) -> Result<Option<DynamicImage>, String> {
+    if format != image::ImageFormat::Jpeg {
+        return Ok(None);
+    }
+    // libjpeg fills what is missing with grey; Pillow refuses such a file, and so does mm.
+    let find = |marker: u8| bytes.windows(2).rposition(|w| w == [0xff, marker]);
+    if find(0xd9).is_none_or(|end| find(0xda).is_some_and(|scan| end < scan)) {
+        return Err("a broken picture: the jpeg is cut short".into());
+    }
+    // libjpeg's errors unwind out of C.
+    let decode = || -> std::io::Result<Option<DynamicImage>> {
+        let decoder = mozjpeg::Decompress::new_mem(bytes)?;
+        let (width, height) = (decoder.width() as u32, decoder.height() as u32);
+        match decoder.components().len() {
+            1 => {
+                let pixels = decoder.grayscale()?.read_scanlines::<u8>()?;
+                Ok(image::GrayImage::from_raw(width, height, pixels).map(DynamicImage::ImageLuma8))
+            }
+            3 => {
+                let pixels = decoder.rgb()?.read_scanlines::<u8>()?;
+                Ok(RgbImage::from_raw(width, height, pixels).map(DynamicImage::ImageRgb8))
+            }
+            _ => Ok(None),
+        }
+    };
+    match std::panic::catch_unwind(decode) {
+        Ok(result) => result.map_err(|e| format!("a broken picture: {e}")),
+        Err(payload) => {
+            let said = payload.downcast_ref::<String>().map_or("it cannot be decoded", String::as_str);
+            Err(format!("a broken picture: {said}"))
+        }
+    }
+}
+
+#[cfg(not(feature = "libjpeg"))]
+fn jpeg(_: &[u8], _: image::ImageFormat) -> Result<Option<DynamicImage>, String> {
+    Ok(None)
 }
 
 fn broken(error: &image::ImageError) -> String {

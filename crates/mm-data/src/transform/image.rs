@@ -73,22 +73,21 @@ impl Default for ImageTransform {
 impl ImageTransform {
     /// `[3, height, width]` f32.
     pub fn apply(&self, picture: &RgbImage) -> Result<Tensor> {
-        let resized;
-        let mut picture = picture;
-        if let Some(size) = self.resize {
-            let (height, width) = target(size, picture.height(), picture.width());
-            if (height, width) != (picture.height(), picture.width()) {
-                resized = resize(picture, height, width, self.interpolation)?;
-                picture = &resized;
-            }
+        let whole = (picture.height(), picture.width());
+        let size = self.resize.map_or(whole, |size| target(size, picture.height(), picture.width()));
+        let (height, width) = self.crop.unwrap_or(size);
+        if height > size.0 || width > size.1 {
+            let resized = if size == whole { None } else { Some(resize(picture, size.0, size.1, self.interpolation)?) };
+            let cropped = center_crop(resized.as_ref().unwrap_or(picture), height, width);
+            return normalize(&cropped, self.mean, self.std);
         }
-        let (height, width) = self.crop.unwrap_or((picture.height(), picture.width()));
-        if height > picture.height() || width > picture.width() {
-            return normalize(&center_crop(picture, height, width), self.mean, self.std);
+        let window = [offset(size.0, height) as u32, offset(size.1, width) as u32, height, width];
+        if size == whole {
+            // The middle is read where it lies instead of being copied out first.
+            return normalize_window(picture, window, self.mean, self.std);
         }
-        // The middle is read where it lies instead of being copied out first.
-        let (top, left) = (offset(picture.height(), height), offset(picture.width(), width));
-        normalize_window(picture, [top as u32, left as u32, height, width], self.mean, self.std)
+        let (resized, window) = resize_window(picture, size, window, self.interpolation)?;
+        normalize_window(&resized, window, self.mean, self.std)
     }
 }
 
@@ -116,25 +115,62 @@ thread_local! {
 
 /// A picture at another size, within 1/255 of Pillow's.
 pub fn resize(picture: &RgbImage, height: u32, width: u32, how: Interpolation) -> Result<RgbImage> {
-    let bad = |e: String| {
-        Error::Config(format!("cannot resize {}×{} to {width}×{height}: {e}", picture.width(), picture.height()))
-    };
+    Ok(resize_window(picture, (height, width), [0, 0, height, width], how)?.0)
+}
+
+/// What of the picture at another size lies in a window [top, left, height, width], and some pixels around it; the window's place
+/// in what is returned comes beside it. What is cut off anyway is never computed.
+fn resize_window(
+    picture: &RgbImage,
+    size: (u32, u32),
+    window: [u32; 4],
+    how: Interpolation,
+) -> Result<(RgbImage, [u32; 4])> {
+    let [top, left, height, width] = window;
+    // Width first, then height, each rounded to bytes, as Pillow does; at once would round elsewhere.
+    let (wide, left) = resize_axis(picture, size.1, left, width, true, how)?;
+    let (both, top) = resize_axis(&wide, size.0, top, height, false, how)?;
+    Ok((both, [top, left, height, width]))
+}
+
+/// One axis brought to `size`; of it `length` pixels from `start` on are wanted: they begin at the place returned.
+fn resize_axis(
+    picture: &RgbImage,
+    size: u32,
+    start: u32,
+    length: u32,
+    across: bool,
+    how: Interpolation,
+) -> Result<(RgbImage, u32)> {
+    let have = if across { picture.width() } else { picture.height() };
+    if have == size {
+        return Ok((picture.clone(), start));
+    }
+    let bad = |e: String| Error::Config(format!("cannot resize {have} pixels to {size}: {e}"));
     let filter = match how {
         Interpolation::Nearest => ResizeAlg::Nearest,
         Interpolation::Bilinear => ResizeAlg::Convolution(FilterType::Bilinear),
         Interpolation::Bicubic => ResizeAlg::Convolution(FilterType::CatmullRom),
         Interpolation::Lanczos => ResizeAlg::Convolution(FilterType::Lanczos3),
     };
-    // Width first, then height, each rounded to bytes, as Pillow does; at once would round elsewhere.
-    if how != Interpolation::Nearest && width != picture.width() && height != picture.height() {
-        return resize(&resize(picture, picture.height(), width, how)?, height, width, how);
-    }
+    // A filter reaches three pixels of the result to each side at most, and sees nothing beyond the piece that it is given.
+    let scale = f64::from(have) / f64::from(size);
+    let reach = if scale >= 1.0 { 4 } else { (4.0 / scale).ceil() as u32 };
+    let first = start.saturating_sub(reach);
+    let last = (start + length + reach).min(size);
+    let (from, span) = (f64::from(first) * scale, f64::from(last - first) * scale);
+    let (width, height) = if across { (last - first, picture.height()) } else { (picture.width(), last - first) };
     let mut to = RgbImage::new(width, height);
     let mut view = Image::from_slice_u8(width, height, to.as_mut(), fast_image_resize::PixelType::U8x3)
         .map_err(|e| bad(e.to_string()))?;
     let options = ResizeOptions::new().resize_alg(filter).use_alpha(false);
+    let options = if across {
+        options.crop(from, 0.0, span, f64::from(height))
+    } else {
+        options.crop(0.0, from, f64::from(width), span)
+    };
     RESIZER.with_borrow_mut(|resizer| resizer.resize(picture, &mut view, &options)).map_err(|e| bad(e.to_string()))?;
-    Ok(to)
+    Ok((to, start - first))
 }
 
 /// `height` × `width` out of the middle; black where the picture is smaller (torchvision's rounding).
