@@ -15,7 +15,9 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 
 torch.manual_seed(11); rng = np.random.default_rng(5)
 out = Path(__file__).resolve().parents[2] / "crates/mm-repr/tests/fixtures"
-shutil.rmtree(out, ignore_errors=True); out.mkdir(parents=True)
+out.mkdir(parents=True, exist_ok=True)
+for old in out.iterdir():
+    if old.name != "families": shutil.rmtree(old) if old.is_dir() else old.unlink()
 texts = ["a dog", "", "   ", "The Quick brown fox jumps over the lazy dog, twice!", "élan naïve café", "unknownword 你好 42", "dog " * 60]
 
 words = "[PAD] [UNK] [CLS] [SEP] [MASK] a the quick brown fox jump ##s over lazy dog , ! twice elan naive cafe 你 好 4 ##2 un ##known ##word".split()

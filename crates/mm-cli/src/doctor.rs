@@ -19,7 +19,7 @@ pub(crate) fn run(context: &Context) -> Result<()> {
         "ffmpeg": ffmpeg.as_ref().ok(),
         "cache": mm_core::cache_folder(),
         "encoders": encoders,
-        "pretrained_families": mm_repr::FAMILIES,
+        "pretrained_families": mm_repr::families(),
     });
     if context.json {
         output::line(found);

@@ -1,5 +1,6 @@
 //! The program `mm`: raw files go in; models, figures and pictures come out.
 
+mod classify;
 mod doctor;
 mod embed;
 mod evaluate;
@@ -55,6 +56,11 @@ enum Command {
         after_help = "Examples:\n  mm embed --model all-MiniLM-L6-v2 --text \"a dog\" --json\n  mm embed --model runs/first --image dog.png --audio dog.ogg"
     )]
     Embed(embed::Arguments),
+    /// Say what pictures show, by a checkpoint's own classes or by words of yours.
+    #[command(
+        after_help = "Examples:\n  mm classify --model efficientnet-lite0 --image photo.jpg --top 5\n  mm classify --model clip-vit-base-patch32 --image photo.jpg --labels cat,dog,horse --template \"a photo of a {}\""
+    )]
+    Classify(classify::Arguments),
     /// Find what belongs to a text, a picture or a sound among a run's data.
     #[command(
         after_help = "Examples:\n  mm search runs/first --text \"a red bird\" --top 5\n  mm search runs/first --audio question.wav --in image"
@@ -135,6 +141,7 @@ fn run(command: Command, context: &Context) -> anyhow::Result<()> {
         Command::Train(arguments) => train::run(&arguments, context),
         Command::Eval(arguments) => evaluate::run(&arguments, context),
         Command::Embed(arguments) => embed::run(arguments, context),
+        Command::Classify(arguments) => classify::run(&arguments, context),
         Command::Search(arguments) => search::run(&arguments, context),
         Command::Report(arguments) => report::run(&arguments, context),
         Command::Prepare(arguments) => prepare::run(&arguments, context),

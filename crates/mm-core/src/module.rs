@@ -55,6 +55,11 @@ pub trait Processor: Send + Sync {
         1
     }
 
+    /// How many samples were cut so far because they were longer than the model takes, and what that is ("512 tokens").
+    fn cut(&self) -> Option<(usize, String)> {
+        None
+    }
+
     /// A text that changes whenever the numbers would (before augmentation): the key that cached samples are kept under.
     fn fingerprint(&self) -> String;
 

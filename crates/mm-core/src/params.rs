@@ -1,7 +1,10 @@
 //! Parameters by the field's own names: made fresh or taken from a checkpoint, saved and loaded under the same names.
 
 use crate::{Checkpoint, DType, Device, Error, Result, Tensor};
-use std::{cell::RefCell, collections::BTreeMap};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+};
 
 /// How a fresh parameter begins.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -33,13 +36,50 @@ pub enum Role {
 struct Entry {
     tensor: Tensor,
     role: Role,
+    /// Where it came from, and as what.
+    stored: Option<Stored>,
+    /// What was read, where what is used is made of it (packed, folded): cheap, for it is a view of the mapped file.
+    original: Option<Tensor>,
+}
+
+/// Where a parameter lies in a checkpoint that names or shapes it otherwise.
+#[derive(Debug, Clone, PartialEq)]
+struct Stored {
+    name: String,
+    /// Which of how many equal pieces along the first dimension it is.
+    part: Option<(i64, i64)>,
+    /// Whether it is stored with its two dimensions swapped.
+    transposed: bool,
+    /// Its shape there, of the whole tensor.
+    shape: Vec<i64>,
+}
+
+impl Stored {
+    /// Reads `name`, `name#1/3` (the second of three pieces), `name^T` (transposed); the marks may stand anywhere in the name.
+    fn parse(text: &str) -> Self {
+        let mut name = text.replace("^T", "");
+        let transposed = name.len() < text.len();
+        let mut part = None;
+        if let Some(at) = name.find('#') {
+            let mark: String = name[at + 1..].chars().take_while(|c| c.is_ascii_digit() || *c == '/').collect();
+            part = mark.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+            name.replace_range(at..=at + mark.len(), "");
+        }
+        Self { name, part, transposed, shape: Vec::new() }
+    }
 }
 
 struct Origin {
     checkpoint: Checkpoint,
     rename: Box<dyn Fn(&str) -> String + Send>,
-    used: Vec<String>,
+    used: BTreeSet<String>,
     problems: Vec<String>,
+}
+
+impl Origin {
+    fn stored(&self, path: &str) -> Stored {
+        Stored::parse(&(self.rename)(path))
+    }
 }
 
 /// A model's parameters and buffers, by dotted name.
@@ -56,14 +96,16 @@ impl Params {
         Self { device, dtype: DType::F32, entries: RefCell::default(), origin: RefCell::new(None) }
     }
 
-    /// Parameters that are taken from a checkpoint; `rename` maps a name here to the name there.
+    /// Parameters that are taken from a checkpoint; `rename` maps a name here to the name there. `name#1/3` there means the second
+    /// of three equal pieces along its first dimension (packed projections), `name^T` its transposition; dimensions of size one may
+    /// differ.
     pub fn from_checkpoint(
         checkpoint: Checkpoint,
         device: Device,
         dtype: DType,
         rename: impl Fn(&str) -> String + Send + 'static,
     ) -> Self {
-        let origin = Origin { checkpoint, rename: Box::new(rename), used: Vec::new(), problems: Vec::new() };
+        let origin = Origin { checkpoint, rename: Box::new(rename), used: BTreeSet::new(), problems: Vec::new() };
         Self { device, dtype, entries: RefCell::default(), origin: RefCell::new(Some(origin)) }
     }
 
@@ -85,7 +127,38 @@ impl Params {
             let problems = origin.problems.iter().map(|p| format!("  {p}")).collect::<Vec<_>>().join("\n");
             return Err(Error::Checkpoint { path: origin.checkpoint.path().into(), problems });
         }
-        Ok(origin.checkpoint.names().filter(|n| !origin.used.iter().any(|u| u == n)).map(ToOwned::to_owned).collect())
+        Ok(origin.checkpoint.names().filter(|n| !origin.used.contains(*n)).map(ToOwned::to_owned).collect())
+    }
+
+    /// All parameters as the checkpoint that they were taken from names and shapes them: pieces joined, transpositions undone.
+    pub fn export(&self) -> Result<Vec<(String, Tensor)>> {
+        let entries = self.entries.borrow();
+        let mut whole: BTreeMap<String, Vec<(i64, &Stored, Tensor)>> = BTreeMap::new();
+        let mut out = Vec::new();
+        for (path, entry) in entries.iter() {
+            let Some(stored) = &entry.stored else {
+                out.push((path.clone(), entry.tensor.clone()));
+                continue;
+            };
+            let tensor = entry.original.as_ref().unwrap_or(&entry.tensor).clone();
+            let tensor = if stored.transposed { tensor.transpose(0, 1)? } else { tensor };
+            let index = stored.part.map_or(0, |(i, _)| i);
+            whole.entry(stored.name.clone()).or_default().push((index, stored, tensor));
+        }
+        for (name, mut pieces) in whole {
+            pieces.sort_by_key(|(index, ..)| *index);
+            let shape = pieces[0].1.shape.clone();
+            let tensors: Vec<&Tensor> = pieces.iter().map(|(.., t)| t).collect();
+            let joined = match tensors.as_slice() {
+                [one] => (*one).clone(),
+                // Two names for one tensor (tied weights) are no pieces.
+                [one, ..] if pieces[0].1.part.is_none() => (*one).clone(),
+                many => Tensor::cat(many, 0)?,
+            };
+            out.push((name, joined.reshape(&shape)?));
+        }
+        out.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(out)
     }
 
     /// Names and tensors of the given roles, in the order of their names.
@@ -162,7 +235,7 @@ impl<'a> Scope<'a> {
     /// Whether the checkpoint being taken from has this name; true for fresh parameters.
     pub fn has(&self, name: &str) -> bool {
         let path = self.path(name);
-        self.params.origin.borrow().as_ref().is_none_or(|o| o.checkpoint.shape(&(o.rename)(&path)).is_some())
+        self.params.origin.borrow().as_ref().is_none_or(|o| o.checkpoint.shape(&o.stored(&path).name).is_some())
     }
 
     /// A parameter by name: from the checkpoint if there is one, else fresh.
@@ -176,46 +249,70 @@ impl<'a> Scope<'a> {
         self.make(name, shape, init, if self.frozen { Role::Frozen } else { Role::Buffer })
     }
 
+    /// Whether parameters are being taken from a checkpoint.
+    pub fn is_from_checkpoint(&self) -> bool {
+        self.params.origin.borrow().is_some()
+    }
+
     fn make(&self, name: &str, shape: &[i64], init: Init, role: Role) -> Result<Tensor> {
         let path = self.path(name);
-        let tensor = match self.take(&path, shape)? {
-            Some(tensor) => tensor,
-            None => fresh(shape, init, self.params.dtype, self.params.device)?,
+        let (tensor, stored) = match self.take(&path, shape)? {
+            Some((tensor, stored)) => (tensor, Some(stored)),
+            None => (fresh(shape, init, self.params.dtype, self.params.device)?, None),
         };
         let tensor = if role == Role::Trainable { tensor.requires_grad()? } else { tensor };
-        let previous = self.params.entries.borrow_mut().insert(path.clone(), Entry { tensor: tensor.clone(), role });
+        let entry = Entry { tensor: tensor.clone(), role, stored, original: None };
+        let previous = self.params.entries.borrow_mut().insert(path.clone(), entry);
         if previous.is_some() {
             return Err(Error::config(path, "two parameters of that name", "names that differ"));
         }
         Ok(tensor)
     }
 
-    fn take(&self, path: &str, shape: &[i64]) -> Result<Option<Tensor>> {
+    fn take(&self, path: &str, shape: &[i64]) -> Result<Option<(Tensor, Stored)>> {
         let mut origin = self.params.origin.borrow_mut();
         let Some(origin) = origin.as_mut() else { return Ok(None) };
-        let theirs = (origin.rename)(path);
-        match origin.checkpoint.shape(&theirs) {
-            None => {
-                origin.problems.push(format!("missing {theirs} {shape:?}"));
-                Ok(None)
-            }
-            Some(found) if found != shape => {
-                origin.problems.push(format!("{theirs}: found {found:?}, wanted {shape:?}"));
-                Ok(None)
-            }
-            Some(_) => {
-                let tensor =
-                    origin.checkpoint.get(&theirs)?.to_dtype(self.params.dtype)?.to_device(self.params.device)?;
-                origin.used.push(theirs);
-                Ok(Some(tensor))
-            }
+        let mut stored = origin.stored(path);
+        let Some(found) = origin.checkpoint.shape(&stored.name) else {
+            origin.problems.push(format!("missing {} {shape:?}", stored.name));
+            return Ok(None);
+        };
+        stored.shape = found.to_vec();
+        // What must lie there: the transposition undone, all the pieces.
+        let mut wanted = shape.to_vec();
+        if stored.transposed {
+            wanted.reverse();
         }
+        if let (Some((_, parts)), Some(first)) = (stored.part, wanted.first_mut()) {
+            *first *= parts;
+        }
+        let bare = |shape: &[i64]| shape.iter().copied().filter(|s| *s != 1).collect::<Vec<_>>();
+        if bare(found) != bare(&wanted) {
+            origin.problems.push(format!("{}: found {found:?}, wanted {wanted:?}", stored.name));
+            return Ok(None);
+        }
+        let mut tensor = if self.frozen && self.params.device == Device::Cpu {
+            origin.checkpoint.view(&stored.name)?
+        } else {
+            origin.checkpoint.get(&stored.name)?
+        };
+        if let Some((index, parts)) = stored.part {
+            let rows = tensor.size(0)? / parts.max(1);
+            tensor = tensor.narrow(0, index * rows, rows)?;
+        }
+        if stored.transposed {
+            tensor = tensor.transpose(0, 1)?;
+        }
+        let tensor = tensor.reshape(shape)?.to_dtype(self.params.dtype)?.to_device(self.params.device)?;
+        origin.used.insert(stored.name.clone());
+        Ok(Some((tensor, stored)))
     }
 
     /// Puts `tensor` under a name whose parameter was made here already (packed weights keep their names as views).
     pub fn replace(&self, name: &str, tensor: &Tensor) {
         if let Some(entry) = self.params.entries.borrow_mut().get_mut(&self.path(name)) {
-            entry.tensor = tensor.clone();
+            let before = std::mem::replace(&mut entry.tensor, tensor.clone());
+            entry.original.get_or_insert(before);
         }
     }
 

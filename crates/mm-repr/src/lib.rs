@@ -12,11 +12,14 @@
 
 pub mod audio;
 mod error;
-pub mod image;
+mod family;
+mod image;
+mod joint;
 mod pretrained;
 mod register;
 pub mod text;
 
 pub use error::{Error, Result};
-pub use pretrained::{FAMILIES, Pretrained, locate};
+pub use family::{Joint, Network, Tower};
+pub use pretrained::{LoadOptions, Pretrained, families, locate};
 pub use register::register;

@@ -1,38 +1,53 @@
-//! A checkpoint folder → an encoder with its own pre-processing.
+//! A checkpoint folder → encoders with their own pre-processing.
 
 use crate::{
     Error, Result,
-    image::{EfficientNet, EfficientNetConfig},
-    text::{Bert, BertConfig, SentenceEncoder, TextProcessor, json},
+    family::{Build, Family, Joint, Model, Tower},
+    image, joint, text,
 };
-use mm_core::{
-    Checkpoint, DType, Device, Encoder, Input, Params, Processor, SampleContext, Source, Tensor, without_grad,
-};
-use mm_data::{
-    ImageProcessor, ImageProcessorConfig, collate,
-    transform::{ImageTransform, Interpolation, Resize},
-};
+use mm_core::{Checkpoint, DType, Device, Input, Modality, Params, Pool, SampleContext, Source, Tensor, without_grad};
+use mm_data::collate;
 use serde_json::Value;
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::path::{Path, PathBuf};
 
-/// The families that [`Pretrained::load`] knows, by the `model_type` of their `config.json`.
-pub const FAMILIES: &[&str] = &["bert", "efficientnet"];
+fn table() -> impl Iterator<Item = &'static Family> {
+    let pictures = image::vit::FAMILIES.iter().chain(image::resnet::FAMILIES).chain(image::convnext::FAMILIES);
+    let pictures = pictures.chain(std::iter::once(&image::efficientnet::FAMILY));
+    text::transformer::FAMILIES.iter().chain(pictures).chain(joint::clip::FAMILIES)
+}
 
-/// A pretrained encoder as its folder describes it.
+/// The families that [`Pretrained::load`] knows, by the `model_type` of their `config.json`; `timm/…` and `open_clip` stand for the
+/// folders of those programs.
+pub fn families() -> Vec<&'static str> {
+    table().map(|f| f.kind).collect()
+}
+
+/// How a folder is loaded.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LoadOptions {
+    /// Where to compute.
+    pub device: Device,
+    /// What the weights are converted to.
+    pub dtype: DType,
+    /// Only so many blocks, and no projection after them: features of a layer, 0 for what goes into the first, negative from the end.
+    pub layer: Option<i64>,
+}
+
+/// A pretrained model as its folder describes it.
 pub struct Pretrained {
-    /// Raw value → numbers.
-    pub processor: Arc<dyn Processor>,
-    /// Numbers → features.
-    pub encoder: Box<dyn Encoder>,
+    towers: Vec<Tower>,
+    /// How it scores pairs, if it puts several modalities into one space.
+    pub joint: Option<Joint>,
     /// Its weights, frozen.
     pub params: Params,
     /// Which family it is of.
     pub family: String,
     /// Names in the checkpoint that were not needed.
     pub unused: Vec<String>,
+    /// Names of the classes, where it has a classifier; numbers where the folder names none.
+    pub labels: Vec<String>,
+    /// Whether classes do not exclude each other, so that each score is a probability by itself.
+    pub multi_label: bool,
     /// Changes whenever its features would.
     pub fingerprint: String,
     folder: PathBuf,
@@ -41,58 +56,41 @@ pub struct Pretrained {
 impl Pretrained {
     /// Loads a folder on the processor, in float32.
     pub fn load(folder: &Path) -> Result<Self> {
-        Self::load_on(folder, Device::Cpu, DType::F32)
+        Self::load_with(folder, LoadOptions::default())
     }
 
-    /// Loads a folder on a device, its weights converted to a dtype.
-    pub fn load_on(folder: &Path, device: Device, dtype: DType) -> Result<Self> {
-        let file = folder.join("config.json");
+    /// Loads a folder.
+    pub fn load_with(folder: &Path, options: LoadOptions) -> Result<Self> {
         if !folder.is_dir() {
             return Err(Error::folder(folder, "no such folder; fetch it with `cargo xtask models pull NAME`"));
         }
-        if !file.exists() {
-            return Err(Error::folder(folder, "no config.json here, so mm cannot know what the weights are"));
-        }
-        let config = json(&file)?;
-        let family =
-            config["model_type"].as_str().ok_or_else(|| Error::folder(&file, "has no `model_type`"))?.to_owned();
-        let checkpoint = Checkpoint::open(folder)?;
-        let fingerprint = fingerprint(&config, folder, checkpoint.path(), dtype)?;
-        let (processor, encoder, params): (Arc<dyn Processor>, Box<dyn Encoder>, Params) = match family.as_str() {
-            "bert" => {
-                let parsed: BertConfig = parse(&file, &config)?;
-                // BertModel saves bare names, heads on top of it save theirs below `bert.`.
-                let prefix = if checkpoint.shape("embeddings.word_embeddings.weight").is_some() { "" } else { "bert." };
-                let params =
-                    Params::from_checkpoint(checkpoint, device, dtype, move |n| format!("{prefix}{}", Bert::rename(n)));
-                let bert = Bert::new(&params.scope().frozen(), &parsed)?;
-                let processor = TextProcessor::from_folder(folder, longest(folder, &parsed)?)?;
-                if processor.entries() as i64 > parsed.vocab_size {
-                    return Err(Error::folder(
-                        folder,
-                        format!(
-                            "the tokenizer has {} entries, the word table only {}",
-                            processor.entries(),
-                            parsed.vocab_size
-                        ),
-                    ));
-                }
-                (Arc::new(processor), Box::new(SentenceEncoder::new(folder, bert)?), params)
-            }
-            "efficientnet" => {
-                let parsed: EfficientNetConfig = parse(&file, &config)?;
-                let params = Params::from_checkpoint(checkpoint, device, dtype, ToOwned::to_owned);
-                let network = EfficientNet::new(&params.scope().frozen(), &parsed)?;
-                (Arc::new(ImageProcessor::new(image_processor(folder)?)), Box::new(network), params)
-            }
-            other => return Err(mm_core::Error::unknown("model_type", other, FAMILIES.iter().copied()).into()),
-        };
-        let unused = params
-            .finish()?
-            .into_iter()
-            .filter(|n| !n.ends_with("num_batches_tracked") && !n.ends_with("position_ids"))
-            .collect();
-        Ok(Self { processor, encoder, params, family, unused, fingerprint, folder: folder.to_owned() })
+        let folder = inner(folder)?;
+        let folder = folder.as_path();
+        let (family, config) = describe(folder)?;
+        let checkpoint = Checkpoint::open(weights(folder))?;
+        // Its mapping is shared: opening it twice costs the names alone.
+        let names = Checkpoint::open(weights(folder))?;
+        let fingerprint = fingerprint(&config, folder, checkpoint.path(), options)?;
+        let map = (family.names)(&names, &config);
+        let params = Params::from_checkpoint(checkpoint, options.device, options.dtype, move |n| map.apply(n));
+        let scope = params.scope().frozen();
+        let build = Build { folder, config: &config, checkpoint: &names, scope, layer: options.layer };
+        let Model { towers, joint } = (family.build)(&build)?;
+        let classes = build.classes();
+        let known =
+            |n: &String| !["num_batches_tracked", "position_ids", "token_type_ids"].iter().any(|k| n.ends_with(k));
+        let unused = params.finish()?.into_iter().filter(known).collect();
+        Ok(Self {
+            labels: labels(&config, classes),
+            multi_label: config["problem_type"] == "multi_label_classification",
+            towers,
+            joint,
+            family: family.kind.to_owned(),
+            unused,
+            fingerprint,
+            folder: folder.to_owned(),
+            params,
+        })
     }
 
     /// Where it was loaded from.
@@ -100,101 +98,184 @@ impl Pretrained {
         &self.folder
     }
 
-    /// One vector a source, `[sources, width]`, in the order given. Sources of a batch are padded to the longest: sort long lists.
-    pub fn encode(&self, sources: &[Source]) -> Result<Tensor> {
-        let samples = sources
-            .iter()
-            .map(|s| self.processor.process(s, &mut SampleContext::plain()))
-            .collect::<Result<Vec<_>, _>>()?;
-        let input: Input = collate(&samples, self.processor.as_ref())?.to_device(self.params.device())?;
-        Ok(without_grad(|| self.encoder.embed(&input, false))?)
+    /// What it takes.
+    pub fn modalities(&self) -> Vec<Modality> {
+        self.towers.iter().map(|t| t.encoder.modality()).collect()
     }
-}
 
-fn parse<T: serde::de::DeserializeOwned>(file: &Path, config: &Value) -> Result<T> {
-    serde_json::from_value(config.clone()).map_err(|e| Error::folder(file, e))
-}
-
-/// sentence-transformers' own limit, else the tokenizer's, never above the position table.
-fn longest(folder: &Path, config: &BertConfig) -> Result<usize> {
-    let table = config.max_position_embeddings as u64;
-    let own = json(&folder.join("sentence_bert_config.json"))?["max_seq_length"].as_u64();
-    let tokenizer = json(&folder.join("tokenizer_config.json"))?["model_max_length"].as_u64();
-    Ok(own.or(tokenizer).unwrap_or(table).min(table) as usize)
-}
-
-/// `preprocessor_config.json` in transformers' words.
-fn image_processor(folder: &Path) -> Result<ImageProcessorConfig> {
-    let file = folder.join("preprocessor_config.json");
-    let c = json(&file)?;
-    if c.is_null() {
-        return Err(Error::folder(
-            folder,
-            "no preprocessor_config.json here, so mm cannot know what the pixels must be",
-        ));
+    /// The half that takes a modality.
+    pub fn tower(&self, modality: &Modality) -> Result<&Tower> {
+        self.towers.iter().find(|t| t.encoder.modality() == *modality).ok_or_else(|| {
+            let takes: Vec<String> = self.modalities().iter().map(ToString::to_string).collect();
+            Error::folder(&self.folder, format!("this model takes {}, not {modality}", takes.join(" and ")))
+        })
     }
-    let size = |v: &Value| -> Option<Resize> {
-        if let Some(edge) = v.as_u64().or_else(|| v["shortest_edge"].as_u64()) {
-            return Some(Resize::ShortestEdge(edge as u32));
+
+    /// The half that takes a modality, by itself, and the weights of all; the first where none is named.
+    pub fn into_tower(mut self, modality: Option<&Modality>) -> Result<(Tower, Params, String)> {
+        if let Some(modality) = modality {
+            self.tower(modality)?;
         }
-        Some(Resize::Exact(v["height"].as_u64()? as u32, v["width"].as_u64()? as u32))
-    };
-    let triple = |key: &str, otherwise: [f32; 3]| -> Result<[f32; 3]> {
-        match c[key].as_array() {
-            None => Ok(otherwise),
-            Some(list) => {
-                let values: Vec<f32> = list.iter().filter_map(Value::as_f64).map(|v| v as f32).collect();
-                values.try_into().map_err(|_| Error::folder(&file, format!("{key}: wanted three numbers")))
+        let place = self.towers.iter().position(|t| modality.is_none_or(|m| t.encoder.modality() == *m)).unwrap_or(0);
+        Ok((self.towers.swap_remove(place), self.params, self.fingerprint))
+    }
+
+    /// One vector a source of the model's first modality, `[sources, width]`, in the order given.
+    pub fn encode(&self, sources: &[Source]) -> Result<Tensor> {
+        self.embed(&self.modalities()[0], sources, None)
+    }
+
+    /// One vector a source, `[sources, width]`, in the order given: the projected one of unit length of joint models, else the one
+    /// that the folder asks for, else the mean over the positions that are there; `pool` chooses another.
+    pub fn embed(&self, modality: &Modality, sources: &[Source], pool: Option<Pool>) -> Result<Tensor> {
+        let tower = self.tower(modality)?;
+        self.batched(tower, sources, |input| match pool {
+            Some(pool) => tower.encoder.encode(input, false)?.pool(pool),
+            None => tower.encoder.embed(input, false),
+        })
+    }
+
+    /// Features of one source, `[positions, width]`.
+    pub fn features(&self, modality: &Modality, source: &Source) -> Result<Tensor> {
+        let tower = self.tower(modality)?;
+        let all = self.batched(tower, std::slice::from_ref(source), |i| Ok(tower.encoder.encode(i, false)?.values))?;
+        Ok(all.select(0, 0)?)
+    }
+
+    /// Scores of the classes before softmax, `[sources, classes]`.
+    pub fn logits(&self, modality: &Modality, sources: &[Source]) -> Result<Tensor> {
+        let tower = self.tower(modality)?;
+        let none = || mm_core::Error::Sample(format!("{}: this model has no classifier", self.folder.display()));
+        self.batched(tower, sources, |input| tower.encoder.logits(input)?.ok_or_else(none))
+    }
+
+    /// Sequences go through together sorted by length, all else by shape; rows come back in order.
+    fn batched(
+        &self,
+        tower: &Tower,
+        sources: &[Source],
+        run: impl Fn(&Input) -> mm_core::Result<Tensor>,
+    ) -> Result<Tensor> {
+        const ROWS: usize = 32;
+        let mut context = SampleContext::plain();
+        let samples =
+            sources.iter().map(|s| tower.processor.process(s, &mut context)).collect::<Result<Vec<_>, _>>()?;
+        let mut order: Vec<usize> = (0..samples.len()).collect();
+        order.sort_by_key(|i| (samples[*i].shape(), *i));
+        let together = tower.processor.is_sequence();
+        let mut rows: Vec<Option<Tensor>> = vec![None; samples.len()];
+        let mut from = 0;
+        while from < order.len() {
+            let first = samples[order[from]].shape();
+            let same = order[from..].iter().take_while(|i| together || samples[**i].shape() == first).count();
+            let batch = &order[from..from + same.min(ROWS)];
+            from += batch.len();
+            let picked: Vec<Tensor> = batch.iter().map(|i| samples[*i].clone()).collect();
+            let input: Input = collate(&picked, tower.processor.as_ref())?.to_device(self.params.device())?;
+            let out = without_grad(|| run(&input))?.to_dtype(DType::F32)?.to_device(Device::Cpu)?;
+            for (row, place) in batch.iter().enumerate() {
+                rows[*place] = Some(out.select(0, row as i64)?);
             }
         }
-    };
-    let resize = if c["do_resize"].as_bool().unwrap_or(true) { size(&c["size"]) } else { None };
-    let crop = if c["do_center_crop"].as_bool().unwrap_or(!c["crop_size"].is_null()) {
-        match size(&c["crop_size"]) {
-            Some(Resize::ShortestEdge(edge)) => Some((edge, edge)),
-            Some(Resize::Exact(height, width)) => Some((height, width)),
-            None => None,
-        }
-    } else {
-        None
-    };
-    if let Some(factor) = c["rescale_factor"].as_f64()
-        && (factor * 255.0 - 1.0).abs() > 1e-3
-    {
-        return Err(Error::folder(&file, format!("rescale_factor: found {factor}, wanted 1/255")));
+        let rows: Vec<Tensor> = rows.into_iter().flatten().collect();
+        Ok(Tensor::stack(&rows.iter().collect::<Vec<_>>(), 0)?)
     }
-    let normalize = c["do_normalize"].as_bool().unwrap_or(true);
-    let (mean, std) = if normalize {
-        (triple("image_mean", [0.5; 3])?, triple("image_std", [0.5; 3])?)
+
+    /// Writes the weights under the names that they came with, so that the program that made the folder loads them again.
+    pub fn save_weights(&self, file: &Path) -> Result<()> {
+        let tensors = self.params.export()?;
+        Ok(mm_core::checkpoint::save(file, &tensors, &[("format", "pt".into())])?)
+    }
+}
+
+/// An older layout of sentence-transformers keeps the encoder in a folder below.
+fn inner(folder: &Path) -> Result<PathBuf> {
+    if folder.join("config.json").exists() || folder.join("open_clip_config.json").exists() {
+        return Ok(folder.to_owned());
+    }
+    let modules = text::json(&folder.join("modules.json"))?;
+    let path = modules[0]["path"].as_str().filter(|p| !p.is_empty());
+    if let Some(below) = path.map(|p| folder.join(p)).filter(|p| p.join("config.json").exists()) {
+        return Ok(below);
+    }
+    Err(Error::folder(
+        folder,
+        "no config.json here, so mm cannot know what the weights are; point at the folder that `huggingface_hub`, `sentence-transformers`, `open_clip` or `timm` wrote",
+    ))
+}
+
+/// Which family a folder is of, and its config.
+fn describe(folder: &Path) -> Result<(&'static Family, Value)> {
+    let open_clip = folder.join("open_clip_config.json");
+    let file = folder.join("config.json");
+    let (kind, config) = if open_clip.exists() && !file.exists() {
+        ("open_clip".to_owned(), text::json(&open_clip)?)
     } else {
-        ([0.0; 3], [1.0; 3])
+        let config = text::json(&file)?;
+        let kind = match (config["model_type"].as_str(), image::vit::timm_kind(&config)) {
+            (Some(kind), _) => kind.to_owned(),
+            (None, Some(kind)) => kind.to_owned(),
+            (None, None) if open_clip.exists() => return open_clip_of(&open_clip),
+            (None, None) => match config["architecture"].as_str() {
+                Some(name) => return Err(mm_core::Error::unknown("timm architecture", name, TIMM).into()),
+                None => {
+                    return Err(Error::folder(
+                        &file,
+                        "has neither `model_type` (transformers) nor `architecture` (timm)",
+                    ));
+                }
+            },
+        };
+        (kind, config)
     };
-    let interpolation = match c["resample"].as_u64() {
-        None => Interpolation::Bilinear,
-        Some(code) => Interpolation::from_pillow(code)
-            .ok_or_else(|| Error::folder(&file, format!("resample: {code} is none of Pillow's 0 to 3")))?,
-    };
-    let transform = ImageTransform { resize, interpolation, crop, mean, std };
-    // Read only while training: the views of a picture that are encoded beside the plain one.
-    let random_crop = transform.crop.map(|_| 0.4);
-    Ok(ImageProcessorConfig { transform, random_crop, ..ImageProcessorConfig::default() })
+    let found = table().find(|f| f.kind == kind);
+    found.map(|f| (f, config)).ok_or_else(|| mm_core::Error::unknown("model_type", &kind, families()).into())
+}
+
+const TIMM: [&str; 4] = ["vit_…", "deit_…", "resnet…", "convnext…"];
+
+fn open_clip_of(file: &Path) -> Result<(&'static Family, Value)> {
+    let config = text::json(file)?;
+    let family = table().find(|f| f.kind == "open_clip");
+    family.map(|f| (f, config)).ok_or_else(|| Error::folder(file, "open_clip is not known"))
+}
+
+/// The file that holds the weights, or the folder where the usual names decide.
+fn weights(folder: &Path) -> PathBuf {
+    let own = ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"];
+    let usual = folder.join("model.safetensors").exists() || folder.join("model.safetensors.index.json").exists();
+    own.iter().map(|n| folder.join(n)).find(|p| !usual && p.exists()).unwrap_or_else(|| folder.to_owned())
+}
+
+/// The names of the classes by their numbers.
+fn labels(config: &Value, classes: i64) -> Vec<String> {
+    let named = |i: i64| config["id2label"][i.to_string()].as_str().map(ToOwned::to_owned);
+    let listed = |i: i64| config["label_names"][i as usize].as_str().map(ToOwned::to_owned);
+    (0..classes).map(|i| named(i).or_else(|| listed(i)).unwrap_or_else(|| format!("LABEL_{i}"))).collect()
 }
 
 /// Of the config, the pre-processing and the weights' file: the features are a function of these.
-fn fingerprint(config: &Value, folder: &Path, weights: &Path, dtype: DType) -> Result<String> {
+fn fingerprint(config: &Value, folder: &Path, weights: &Path, options: LoadOptions) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(config.to_string().as_bytes()).update(format!("{dtype:?}").as_bytes());
+    hasher.update(config.to_string().as_bytes()).update(format!("{:?}{:?}", options.dtype, options.layer).as_bytes());
     for name in [
         "preprocessor_config.json",
         "modules.json",
         "1_Pooling/config.json",
         "sentence_bert_config.json",
+        "config_sentence_transformers.json",
         "tokenizer_config.json",
     ] {
         hasher.update(&std::fs::read(folder.join(name)).unwrap_or_default()).update(&[0]);
     }
+    // A file that was not written since has the same numbers: reading a gigabyte to be sure would cost more than loading it.
+    let about = std::fs::metadata(weights).map_err(|e| Error::folder(weights, e))?;
     let file = std::fs::File::open(weights).map_err(|e| Error::folder(weights, e))?;
-    hasher.update_reader(file).map_err(|e| Error::folder(weights, e))?;
+    if about.len() <= 64 << 20 {
+        hasher.update_reader(file).map_err(|e| Error::folder(weights, e))?;
+    } else {
+        hasher.update(format!("{} {:?}", about.len(), about.modified().ok()).as_bytes());
+    }
     Ok(hasher.finalize().to_hex()[..32].to_owned())
 }
 

@@ -1,11 +1,11 @@
 //! The encoders of this crate by the `kind` that a config names.
 
 use crate::{
-    Pretrained,
+    LoadOptions, Pretrained,
     audio::{SpeechTower, SpeechTowerConfig},
     locate,
 };
-use mm_core::{BuiltEncoder, DType, Registry, config};
+use mm_core::{BuiltEncoder, Modality, Registry, config};
 use mm_data::{AudioProcessor, AudioProcessorConfig};
 use serde::Deserialize;
 use std::{path::PathBuf, sync::Arc};
@@ -16,6 +16,9 @@ use std::{path::PathBuf, sync::Arc};
 struct PretrainedSettings {
     /// The folder, relative to the config's; or the name of a model that `cargo xtask models pull` fetched.
     path: PathBuf,
+    /// Which modality of a model that takes several; its first when absent.
+    #[serde(default)]
+    modality: Option<Modality>,
 }
 
 /// A spectrogram and the tower on it.
@@ -31,14 +34,11 @@ struct SpeechSettings {
 pub fn register(registry: &mut Registry) {
     registry.encoder("pretrained", |settings, context| {
         let settings: PretrainedSettings = config::parse(settings, &context.field)?;
-        let model = Pretrained::load_on(&locate(&settings.path, &context.base), context.scope.device(), DType::F32)?;
-        context.scope.adopt(&model.params);
-        Ok(BuiltEncoder {
-            processor: model.processor,
-            encoder: model.encoder,
-            frozen: true,
-            fingerprint: model.fingerprint,
-        })
+        let options = LoadOptions { device: context.scope.device(), ..LoadOptions::default() };
+        let model = Pretrained::load_with(&locate(&settings.path, &context.base), options)?;
+        let (tower, params, fingerprint) = model.into_tower(settings.modality.as_ref())?;
+        context.scope.adopt(&params);
+        Ok(BuiltEncoder { processor: tower.processor, encoder: tower.encoder, frozen: true, fingerprint })
     });
     registry.encoder("speech", |settings, context| {
         let settings: SpeechSettings = config::parse(settings, &context.field)?;

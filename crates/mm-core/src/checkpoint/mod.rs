@@ -7,20 +7,20 @@
 mod pickle;
 
 use crate::{DType, Error, Result, Tensor};
-use memmap2::Mmap;
+use memmap2::{MmapMut, MmapOptions};
 use safetensors::{Dtype as StDtype, SafeTensors, View};
 use std::{
     borrow::Cow,
     collections::{BTreeMap, HashMap},
     fs::File,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 /// Where one tensor's numbers lie.
 #[derive(Clone)]
 struct Location {
-    map: Arc<Mmap>,
+    map: Arc<MmapMut>,
     /// First byte in the file.
     start: usize,
     /// Bytes from there that the tensor may touch.
@@ -81,6 +81,23 @@ impl Checkpoint {
         &self.metadata
     }
 
+    /// A tensor by name that is a view of the mapped file, where it lies there in order and aligned; a copy otherwise. The file stays
+    /// mapped for as long as the program runs.
+    pub fn view(&self, name: &str) -> Result<Tensor> {
+        let location = self.tensors.get(name).ok_or_else(|| Error::unknown("tensor", name, self.names()))?;
+        let aligned = (location.map.as_ptr() as usize + location.start).is_multiple_of(location.dtype.size());
+        if location.strides.is_some() || !aligned || location.bytes == 0 {
+            return self.get(name);
+        }
+        let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+        if !kept.iter().any(|map| Arc::ptr_eq(map, &location.map)) {
+            kept.push(location.map.clone());
+        }
+        drop(kept);
+        // SAFETY: the bytes lie within the mapping, which now lives as long as the program, and are private to it.
+        unsafe { Tensor::over(location.map.as_ptr().add(location.start), &location.shape, location.dtype) }
+    }
+
     /// A tensor by name, on the processor, as it is stored.
     pub fn get(&self, name: &str) -> Result<Tensor> {
         let location = self.tensors.get(name).ok_or_else(|| Error::unknown("tensor", name, self.names()))?;
@@ -95,7 +112,7 @@ impl Checkpoint {
     }
 }
 
-fn is_pickle(name: &str, map: &Mmap) -> bool {
+fn is_pickle(name: &str, map: &MmapMut) -> bool {
     // What a file is counts, not what it is called: safetensors begins with a length and then JSON, a zip with "PK", a pickle with
     // its protocol opcode. (A length of 640 begins with the same two bytes as a pickle, so JSON is looked for first.)
     if map.get(8) == Some(&b'{') {
@@ -107,13 +124,18 @@ fn is_pickle(name: &str, map: &Mmap) -> bool {
         || (map.first() == Some(&0x80) && map.get(1).is_some_and(|v| (2..=5).contains(v)))
 }
 
-fn map(file: &Path) -> Result<Mmap> {
+/// The files that tensors are views of stay mapped for as long as the program runs, so that no tensor can outlive its file. Clean
+/// pages of a mapped file cost no memory that the system could not take back.
+static KEPT: Mutex<Vec<Arc<MmapMut>>> = Mutex::new(Vec::new());
+
+fn map(file: &Path) -> Result<MmapMut> {
     let handle = File::open(file).map_err(|e| Error::file(file, e))?;
     if handle.metadata().map_err(|e| Error::file(file, e))?.len() == 0 {
         return Err(Error::file(file, "the file is empty; fetch it again"));
     }
-    // SAFETY: the mapping is read-only; what mm writes replaces files by renaming and never truncates one that is mapped.
-    unsafe { Mmap::map(&handle) }.map_err(|e| Error::file(file, e))
+    // Copy on write: whoever writes into a view changes a page of this process, never the file.
+    // SAFETY: what mm writes replaces files by renaming and never truncates one that is mapped.
+    unsafe { MmapOptions::new().map_copy(&handle) }.map_err(|e| Error::file(file, e))
 }
 
 fn find(folder: &Path) -> Result<PathBuf> {
@@ -166,7 +188,7 @@ fn sharded(index: &Path) -> Result<Checkpoint> {
 
 type Parsed = (BTreeMap<String, Location>, BTreeMap<String, String>);
 
-fn read_safetensors(file: &Path, map: &Arc<Mmap>) -> Result<Parsed> {
+fn read_safetensors(file: &Path, map: &Arc<MmapMut>) -> Result<Parsed> {
     let bad =
         |reason: String| Error::file(file, format!("not a whole safetensors file: {reason}; fetch or save it again"));
     let (_, header) = SafeTensors::read_metadata(map).map_err(|e| bad(e.to_string()))?;

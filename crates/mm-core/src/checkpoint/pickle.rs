@@ -5,7 +5,7 @@
 
 use super::Location;
 use crate::{DType, Error, Result};
-use memmap2::Mmap;
+use memmap2::MmapMut;
 use std::{cell::RefCell, collections::BTreeMap, io::Cursor, path::Path, rc::Rc, sync::Arc};
 
 #[derive(Debug, Clone)]
@@ -34,7 +34,7 @@ struct View {
 }
 
 /// Reads the names, shapes and places of all tensors in a `.bin`, `.pt` or `.pth` file.
-pub(super) fn read(file: &Path, map: &Arc<Mmap>) -> Result<BTreeMap<String, Location>> {
+pub(super) fn read(file: &Path, map: &Arc<MmapMut>) -> Result<BTreeMap<String, Location>> {
     let bad = |reason: String| Error::file(file, reason);
     let (root, places) = if map.starts_with(b"PK") { zipped(map) } else { legacy(map) }.map_err(bad)?;
     let mut views = Vec::new();
@@ -87,7 +87,7 @@ fn flatten(prefix: &str, value: &Value, out: &mut Vec<(String, View)>, depth: us
     Ok(())
 }
 
-fn place(map: &Arc<Mmap>, view: &View, start: usize, bytes: usize) -> Result<Location, String> {
+fn place(map: &Arc<MmapMut>, view: &View, start: usize, bytes: usize) -> Result<Location, String> {
     let size = view.dtype.size();
     let mut ordered = Vec::new();
     let mut step = 1i64;
@@ -124,7 +124,7 @@ fn place(map: &Arc<Mmap>, view: &View, start: usize, bytes: usize) -> Result<Loc
 
 type Places = BTreeMap<String, (usize, usize)>;
 
-fn zipped(map: &Mmap) -> Result<(Value, Places), String> {
+fn zipped(map: &MmapMut) -> Result<(Value, Places), String> {
     let broken = |e: zip::result::ZipError| format!("not a whole PyTorch file ({e}); fetch it again");
     let mut archive = zip::ZipArchive::new(Cursor::new(&map[..])).map_err(broken)?;
     let (mut program, mut places) = (None, Places::new());
@@ -150,7 +150,7 @@ fn zipped(map: &Mmap) -> Result<(Value, Places), String> {
     Ok((machine.run()?, places))
 }
 
-fn legacy(map: &Mmap) -> Result<(Value, Places), String> {
+fn legacy(map: &MmapMut) -> Result<(Value, Places), String> {
     let mut machine = Machine::new(map);
     // Magic number, protocol version, system information, then the object and the order of its storages.
     let magic = machine.run()?;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 pub enum Activation {
     /// Gaussian error linear unit, exact (Hendrycks 2016).
     #[default]
+    #[serde(alias = "gelu_python")]
     Gelu,
     /// Its tanh approximation.
     #[serde(alias = "gelu_pytorch_tanh", alias = "gelu_fast")]

@@ -50,8 +50,12 @@ pub struct ImageTransform {
     pub resize: Option<Resize>,
     /// How.
     pub interpolation: Interpolation,
+    /// Whether resizing gives exactly Pillow's pixels; else within 1/255 of them, and faster.
+    pub exact: bool,
     /// (height, width) cut out of the middle; all of it when absent.
     pub crop: Option<(u32, u32)>,
+    /// Whether the middle's place is rounded down (transformers) and not to the nearest (torchvision).
+    pub crop_down: bool,
     /// What each channel's mean is taken to be, of values in [0, 1].
     pub mean: [f32; 3],
     /// What each channel's standard deviation is taken to be.
@@ -63,7 +67,9 @@ impl Default for ImageTransform {
         Self {
             resize: Some(Resize::ShortestEdge(224)),
             interpolation: Interpolation::Bilinear,
+            exact: false,
             crop: Some((224, 224)),
+            crop_down: false,
             mean: [0.5; 3],
             std: [0.5; 3],
         }
@@ -76,15 +82,26 @@ impl ImageTransform {
         let whole = (picture.height(), picture.width());
         let size = self.resize.map_or(whole, |size| target(size, picture.height(), picture.width()));
         let (height, width) = self.crop.unwrap_or(size);
+        let exactly = self.exact && self.interpolation != Interpolation::Nearest;
+        let at_size = || {
+            if exactly {
+                return Ok(super::pillow::resize(picture, size.0, size.1, self.interpolation));
+            }
+            resize(picture, size.0, size.1, self.interpolation)
+        };
         if height > size.0 || width > size.1 {
-            let resized = if size == whole { None } else { Some(resize(picture, size.0, size.1, self.interpolation)?) };
-            let cropped = center_crop(resized.as_ref().unwrap_or(picture), height, width);
+            let resized = if size == whole { None } else { Some(at_size()?) };
+            let cropped = crop(resized.as_ref().unwrap_or(picture), height, width, self.crop_down);
             return normalize(&cropped, self.mean, self.std);
         }
-        let window = [offset(size.0, height) as u32, offset(size.1, width) as u32, height, width];
+        let start = |have: u32, want: u32| if self.crop_down { (have - want) / 2 } else { offset(have, want) as u32 };
+        let window = [start(size.0, height), start(size.1, width), height, width];
         if size == whole {
             // The middle is read where it lies instead of being copied out first.
             return normalize_window(picture, window, self.mean, self.std);
+        }
+        if exactly {
+            return normalize_window(&at_size()?, window, self.mean, self.std);
         }
         let (resized, window) = resize_window(picture, size, window, self.interpolation)?;
         normalize_window(&resized, window, self.mean, self.std)
@@ -175,6 +192,11 @@ fn resize_axis(
 
 /// `height` × `width` out of the middle; black where the picture is smaller (torchvision's rounding).
 pub fn center_crop(picture: &RgbImage, height: u32, width: u32) -> RgbImage {
+    crop(picture, height, width, false)
+}
+
+fn crop(picture: &RgbImage, height: u32, width: u32, down: bool) -> RgbImage {
+    let offset = |have: u32, want: u32| if down { i64::from((have - want) / 2) } else { offset(have, want) };
     let small = picture.height() < height || picture.width() < width;
     let (pad_y, pad_x) = if small {
         (i64::from(height.saturating_sub(picture.height()) / 2), i64::from(width.saturating_sub(picture.width()) / 2))

@@ -3,6 +3,7 @@
 
 mod image;
 mod mel;
+mod pillow;
 
 pub use image::{ImageTransform, Interpolation, Resize, center_crop, normalize, resize};
 pub use mel::{Centering, LogKind, Mel, MelConfig, MelScale, Window};

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// Sizes, in the words of transformers' `EfficientNetConfig`; `lite` and `squeeze_expansion_ratio = 0` make the Lite kind.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct EfficientNetConfig {
+pub(crate) struct EfficientNetConfig {
     /// Scales the channels.
     pub width_coefficient: f64,
     /// Scales the repeats.
@@ -181,7 +181,7 @@ impl Block {
 }
 
 /// Pixels `[batch, 3, height, width]` → features `[batch, places, channels]`, and ImageNet's logits where there is a classifier.
-pub struct EfficientNet {
+pub(crate) struct EfficientNet {
     stem: ConvNorm,
     blocks: Vec<Block>,
     head: ConvNorm,
@@ -191,7 +191,7 @@ pub struct EfficientNet {
 
 impl EfficientNet {
     /// The network under `scope`, named as the `efficientnet` packages for `PyTorch` name it.
-    pub fn new(scope: &Scope<'_>, config: &EfficientNetConfig) -> Result<Self> {
+    pub(crate) fn new(scope: &Scope<'_>, config: &EfficientNetConfig) -> Result<Self> {
         config.check()?;
         let fixed = |base: i64| if config.lite { base } else { config.channels(base) };
         let stem_width = fixed(32);
@@ -240,11 +240,6 @@ impl EfficientNet {
         })
     }
 
-    /// Logits `[batch, classes]` of pixels, where the checkpoint has a classifier.
-    pub fn logits(&self, input: &Input) -> Result<Option<Tensor>> {
-        self.classifier.as_ref().map(|c| c.forward(&self.embed(input, false)?, false)).transpose()
-    }
-
     fn map(&self, pixels: &Tensor, train: bool) -> Result<Tensor> {
         let mut x = self.stem.forward(pixels, train)?;
         for block in &self.blocks {
@@ -267,3 +262,20 @@ impl Encoder for EfficientNet {
         Modality::IMAGE
     }
 }
+
+impl crate::family::Network for EfficientNet {
+    fn logits(&self, input: &Input) -> Result<Option<Tensor>> {
+        self.classifier.as_ref().map(|c| c.forward(&self.embed(input, false)?, false)).transpose()
+    }
+}
+
+/// The `efficientnet` packages for PyTorch name their parameters as this file does.
+pub(crate) const FAMILY: crate::family::Family = crate::family::Family {
+    kind: "efficientnet",
+    names: |_, _| crate::family::Names::default(),
+    build: |b| {
+        let network = EfficientNet::new(&b.scope, &b.parse()?)?;
+        let processor = mm_data::ImageProcessor::new(super::preprocessing(b)?);
+        Ok(crate::family::Tower::new(processor, network).into())
+    },
+};

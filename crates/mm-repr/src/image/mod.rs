@@ -1,5 +1,9 @@
-//! Image encoders.
+//! Picture encoders.
 
-mod efficientnet;
+pub(crate) mod convnext;
+pub(crate) mod efficientnet;
+pub(crate) mod preprocess;
+pub(crate) mod resnet;
+pub(crate) mod vit;
 
-pub use efficientnet::{EfficientNet, EfficientNetConfig};
+pub(crate) use preprocess::{preprocessing, timm_preprocessing};

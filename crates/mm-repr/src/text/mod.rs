@@ -1,10 +1,10 @@
 //! Text encoders.
 
-mod bert;
 mod sentence;
+mod sentencepiece;
 mod tokenizer;
+pub(crate) mod transformer;
 
-pub use bert::{Bert, BertConfig};
 pub use sentence::SentenceEncoder;
 pub use tokenizer::TextProcessor;
 pub(crate) use tokenizer::json;

@@ -1,47 +1,87 @@
 //! Text → token ids, by the checkpoint's own tokenizer.
 
+use super::sentencepiece;
 use crate::{Error, Result};
 use mm_core::{Error as CoreError, Processor, SampleContext, Source, Tensor};
-use std::path::Path;
+use serde_json::Value;
+use std::{
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 use tokenizers::{
-    Tokenizer, TruncationParams, models::wordpiece::WordPiece, normalizers::BertNormalizer,
-    pre_tokenizers::bert::BertPreTokenizer, processors::bert::BertProcessing,
+    AddedToken, PaddingParams, PaddingStrategy, Tokenizer, TruncationParams,
+    models::{bpe::BPE, wordpiece::WordPiece},
+    normalizers::{BertNormalizer, Lowercase, NFC, Replace, Sequence as Normalizers},
+    pre_tokenizers::{
+        bert::BertPreTokenizer,
+        byte_level::ByteLevel,
+        sequence::Sequence,
+        split::{Split, SplitPattern},
+    },
+    processors::{bert::BertProcessing, roberta::RobertaProcessing},
+    tokenizer::SplitDelimiterBehavior,
 };
 
-/// A text → ids `[length]` int64. Texts are cut at the model's longest.
+/// A text → ids `[length]` int64. Texts are cut at the model's longest, and counted when they are.
 pub struct TextProcessor {
     tokenizer: Tokenizer,
     padding: i64,
     longest: usize,
+    /// Put before each text (sentence-transformers' default prompt).
+    prompt: String,
+    /// Whether each text is padded to the longest, and the padding counts as text (SigLIP).
+    fixed: bool,
+    cut: AtomicUsize,
     fingerprint: String,
 }
 
 impl TextProcessor {
-    /// The tokenizer of a checkpoint folder (`tokenizer.json`, else `vocab.txt`), cutting at `longest` tokens.
+    /// The tokenizer of a checkpoint folder, cutting at `longest` tokens: `tokenizer.json`, else `vocab.txt` (BERT's kind),
+    /// `vocab.json` and `merges.txt` (RoBERTa's and CLIP's), `sentencepiece.bpe.model` or `spiece.model`.
     pub fn from_folder(folder: &Path, longest: usize) -> Result<Self> {
+        let settings = json(&folder.join("tokenizer_config.json"))?;
         let file = folder.join("tokenizer.json");
+        let has = |name: &str| folder.join(name).exists();
         let mut tokenizer = if file.exists() {
             Tokenizer::from_file(&file).map_err(|e| Error::folder(&file, format!("not a tokenizer: {e}")))?
-        } else if folder.join("vocab.txt").exists() {
-            word_piece(folder)?
+        } else if has("vocab.json") && has("merges.txt") {
+            byte_pairs(folder, &settings)?
+        } else if has("vocab.txt") {
+            word_piece(folder, &settings)?
+        } else if let Some(name) = ["sentencepiece.bpe.model", "spiece.model"].into_iter().find(|n| has(n)) {
+            sentencepiece::read(&folder.join(name))?
         } else {
-            return Err(Error::folder(folder, "neither tokenizer.json nor vocab.txt here"));
+            return Err(Error::folder(
+                folder,
+                "no tokenizer here; wanted tokenizer.json, or vocab.txt, or vocab.json and merges.txt, or a sentencepiece model",
+            ));
         };
         tokenizer.with_padding(None);
         let cut = TruncationParams { max_length: longest, ..TruncationParams::default() };
         tokenizer
             .with_truncation(Some(cut))
             .map_err(|e| Error::folder(folder, format!("cannot cut at {longest} tokens: {e}")))?;
-        let settings = json(&folder.join("tokenizer_config.json"))?;
-        let token = settings["pad_token"]
-            .as_str()
-            .or_else(|| settings["pad_token"]["content"].as_str())
-            .unwrap_or("[PAD]")
-            .to_owned();
+        let special = json(&folder.join("special_tokens_map.json"))?;
+        let named =
+            |v: &Value| v["pad_token"].as_str().or_else(|| v["pad_token"]["content"].as_str()).map(ToOwned::to_owned);
+        let token = named(&settings).or_else(|| named(&special)).unwrap_or_else(|| "[PAD]".into());
         let padding = tokenizer.token_to_id(&token).map_or(0, i64::from);
+        let prompts = json(&folder.join("config_sentence_transformers.json"))?;
+        let prompt = prompts["default_prompt_name"].as_str().and_then(|n| prompts["prompts"][n].as_str()).unwrap_or("");
         let whole = tokenizer.to_string(false).map_err(|e| Error::folder(folder, e))?;
-        let fingerprint = format!("text {} {longest}", blake3::hash(whole.as_bytes()).to_hex());
-        Ok(Self { tokenizer, padding, longest, fingerprint })
+        let fingerprint = format!("text {} {longest} {prompt}", blake3::hash(whole.as_bytes()).to_hex());
+        let prompt = prompt.to_owned();
+        Ok(Self { tokenizer, padding, longest, prompt, fixed: false, cut: AtomicUsize::new(0), fingerprint })
+    }
+
+    /// The same, each text padded to the longest with padding that counts as text.
+    pub(crate) fn fixed(mut self) -> Self {
+        let pad_id = u32::try_from(self.padding).unwrap_or(0);
+        let pad_token = self.tokenizer.id_to_token(pad_id).unwrap_or_default();
+        let strategy = PaddingStrategy::Fixed(self.longest);
+        self.tokenizer.with_padding(Some(PaddingParams { strategy, pad_id, pad_token, ..PaddingParams::default() }));
+        self.fixed = true;
+        self
     }
 
     /// The ids of a text.
@@ -49,14 +89,23 @@ impl TextProcessor {
         let text = mm_data::decode::clean_text(text).map_err(CoreError::Sample)?;
         let encoding = self
             .tokenizer
-            .encode_fast(text, true)
+            .encode_fast(format!("{}{text}", self.prompt), true)
             .map_err(|e| CoreError::Sample(format!("cannot be tokenized: {e}")))?;
+        if !encoding.get_overflowing().is_empty() {
+            self.cut.fetch_add(1, Ordering::Relaxed);
+        }
         Ok(encoding.get_ids().iter().map(|id| i64::from(*id)).collect())
     }
 
-    /// Number of entries of its vocabulary, added tokens included.
+    /// Number of entries of its vocabulary, added tokens included: one more than the largest id.
     pub fn entries(&self) -> usize {
-        self.tokenizer.get_vocab_size(true)
+        let largest = self.tokenizer.get_vocab(true).values().copied().max();
+        largest.map_or(0, |id| id as usize + 1)
+    }
+
+    /// The id of a token, if the vocabulary has it.
+    pub fn id(&self, token: &str) -> Option<i64> {
+        self.tokenizer.token_to_id(token).map(i64::from)
     }
 
     /// Most tokens that a text keeps.
@@ -66,19 +115,18 @@ impl TextProcessor {
 }
 
 /// A JSON file of a folder; `Null` when it is not there.
-pub(crate) fn json(file: &Path) -> Result<serde_json::Value> {
+pub(crate) fn json(file: &Path) -> Result<Value> {
     if !file.exists() {
-        return Ok(serde_json::Value::Null);
+        return Ok(Value::Null);
     }
     let text = std::fs::read_to_string(file).map_err(|e| Error::folder(file, e))?;
     serde_json::from_str(&text).map_err(|e| Error::folder(file, format!("not valid JSON: {e}")))
 }
 
 /// BERT's tokenizer from a bare `vocab.txt`.
-fn word_piece(folder: &Path) -> Result<Tokenizer> {
+fn word_piece(folder: &Path, settings: &Value) -> Result<Tokenizer> {
     let file = folder.join("vocab.txt");
     let bad = |e: String| Error::folder(&file, e);
-    let settings = json(&folder.join("tokenizer_config.json"))?;
     let lower = settings["do_lower_case"].as_bool().unwrap_or(true);
     let accents = settings["strip_accents"].as_bool();
     let chinese = settings["tokenize_chinese_chars"].as_bool().unwrap_or(true);
@@ -87,9 +135,54 @@ fn word_piece(folder: &Path) -> Result<Tokenizer> {
     let mut tokenizer = Tokenizer::new(model);
     tokenizer.with_normalizer(Some(BertNormalizer::new(true, chinese, accents, lower)));
     tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
-    let id = |token: &str| tokenizer.token_to_id(token).ok_or_else(|| bad(format!("lacks {token}")));
-    let (cls, sep) = (id("[CLS]")?, id("[SEP]")?);
-    tokenizer.with_post_processor(Some(BertProcessing::new(("[SEP]".into(), sep), ("[CLS]".into(), cls))));
+    // MPNet's vocabulary has RoBERTa's words for the ends.
+    let id = |tokens: [&str; 2]| {
+        let found = tokens.iter().find_map(|t| tokenizer.token_to_id(t).map(|id| ((*t).to_owned(), id)));
+        found.ok_or_else(|| bad(format!("lacks {}", tokens.join(" and "))))
+    };
+    let (cls, sep) = (id(["[CLS]", "<s>"])?, id(["[SEP]", "</s>"])?);
+    tokenizer.with_post_processor(Some(BertProcessing::new(sep, cls)));
+    Ok(tokenizer)
+}
+
+/// RoBERTa's or CLIP's tokenizer from bare `vocab.json` and `merges.txt`.
+fn byte_pairs(folder: &Path, settings: &Value) -> Result<Tokenizer> {
+    let (vocab, merges) = (folder.join("vocab.json"), folder.join("merges.txt"));
+    let bad = |e: String| Error::folder(&vocab, e);
+    let builder = BPE::from_file(&vocab.to_string_lossy(), &merges.to_string_lossy());
+    let entries = json(&vocab)?;
+    let clip = !entries["<|startoftext|>"].is_null();
+    let (bos, eos) = if clip { ("<|startoftext|>", "<|endoftext|>") } else { ("<s>", "</s>") };
+    let id = |token: &str| {
+        let found = entries[token].as_u64().and_then(|id| u32::try_from(id).ok());
+        found.map(|id| (token.to_owned(), id)).ok_or_else(|| bad(format!("lacks {token}")))
+    };
+    let (bos, eos) = (id(bos)?, id(eos)?);
+    let prefix = settings["add_prefix_space"].as_bool().unwrap_or(false);
+    let mut tokenizer = if clip {
+        let model = builder.end_of_word_suffix("</w>".into()).unk_token(eos.0.clone()).build();
+        let mut tokenizer = Tokenizer::new(model.map_err(|e| bad(e.to_string()))?);
+        let spaces = Replace::new(tokenizers::normalizers::replace::ReplacePattern::Regex(r"\s+".into()), " ");
+        let spaces = spaces.map_err(|e| bad(e.to_string()))?;
+        tokenizer.with_normalizer(Some(Normalizers::new(vec![NFC.into(), spaces.into(), Lowercase.into()])));
+        let words = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+        let split = Split::new(SplitPattern::Regex(words.into()), SplitDelimiterBehavior::Removed, true);
+        let split = split.map_err(|e| bad(e.to_string()))?;
+        tokenizer.with_pre_tokenizer(Some(Sequence::new(vec![split.into(), ByteLevel::new(false, true, true).into()])));
+        tokenizer
+    } else {
+        let mut tokenizer = Tokenizer::new(builder.build().map_err(|e| bad(e.to_string()))?);
+        tokenizer.with_pre_tokenizer(Some(ByteLevel::new(prefix, true, true)));
+        tokenizer
+    };
+    let special: Vec<AddedToken> = [bos.0.as_str(), eos.0.as_str(), "<pad>", "<unk>", "<mask>"]
+        .into_iter()
+        .filter(|t| !entries[*t].is_null())
+        .map(|t| AddedToken::from(t, true).lstrip(t == "<mask>"))
+        .collect();
+    tokenizer.add_special_tokens(&special);
+    let ends = RobertaProcessing::new(eos, bos).add_prefix_space(prefix).trim_offsets(!clip);
+    tokenizer.with_post_processor(Some(ends));
     Ok(tokenizer)
 }
 
@@ -108,7 +201,12 @@ impl Processor for TextProcessor {
     }
 
     fn is_sequence(&self) -> bool {
-        true
+        !self.fixed
+    }
+
+    fn cut(&self) -> Option<(usize, String)> {
+        let count = self.cut.load(Ordering::Relaxed);
+        (count > 0).then(|| (count, format!("{} tokens", self.longest)))
     }
 
     fn fingerprint(&self) -> String {

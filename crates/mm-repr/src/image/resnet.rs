@@ -1,0 +1,176 @@
+//! ResNet (He 2015), v1 and v1.5, basic and bottleneck, under transformers' names and under timm's and torchvision's. Each convolution
+//! has its normalisation folded in.
+
+use super::{preprocessing, timm_preprocessing};
+use crate::{
+    Result,
+    family::{Build, Family, Model, Names, Network, Tower, config, prefix},
+};
+use mm_core::{
+    Encoder, Features, Input, Modality, Module, Scope, Tensor,
+    nn::{Activation, BatchNorm, Conv2d, ConvConfig, Linear},
+};
+use mm_data::{ImageProcessor, ImageProcessorConfig};
+
+config! {
+    /// transformers' `ResNetConfig`.
+    ResNetConfig {
+        num_channels: i64 = 3,
+        embedding_size: i64 = 64,
+        hidden_sizes: Vec<i64> = vec![256, 512, 1024, 2048],
+        depths: Vec<i64> = vec![3, 4, 6, 3],
+        layer_type: String = "bottleneck".into(),
+        hidden_act: Activation = Activation::Relu,
+        downsample_in_first_stage: bool = false,
+        downsample_in_bottleneck: bool = false,
+    }
+}
+
+/// A convolution with its normalisation folded in.
+fn folded(scope: &Scope<'_>, [input, output, kernel, stride]: [i64; 4]) -> Result<Conv2d> {
+    let sizes = ConvConfig { input, output, kernel, stride, padding: kernel / 2, groups: 1, bias: false };
+    let conv = Conv2d::new(&scope.pp("convolution"), sizes)?;
+    Ok(conv.fold(&BatchNorm::new(&scope.pp("normalization"), output, 1e-5, 0.1)?)?)
+}
+
+struct Layer {
+    convs: Vec<Conv2d>,
+    shortcut: Option<Conv2d>,
+}
+
+/// Pixels `[batch, 3, height, width]` → features `[batch, places, channels]`.
+struct ResNet {
+    stem: Conv2d,
+    layers: Vec<Layer>,
+    classifier: Option<Linear>,
+    /// Between the blocks; inside them stands a rectifier whatever the config says, as in the reference program.
+    activation: Activation,
+    width: i64,
+}
+
+impl ResNet {
+    fn new(b: &Build<'_>, c: &ResNetConfig) -> Result<Self> {
+        let scope = b.scope.pp("base");
+        let bottleneck = c.layer_type == "bottleneck";
+        if c.depths.is_empty() || c.depths.len() != c.hidden_sizes.len() {
+            return Err(b.bad("depths, hidden_sizes: wanted as many of one as of the other"));
+        }
+        let stem = folded(&scope.pp("embedder.embedder"), [c.num_channels, c.embedding_size, 7, 2])?;
+        let (mut layers, mut input) = (Vec::new(), c.embedding_size);
+        for (stage, (output, depth)) in c.hidden_sizes.iter().copied().zip(&c.depths).enumerate() {
+            for number in 0..*depth {
+                let place = scope.pp("encoder.stages").pp(stage).pp("layers").pp(number);
+                let stride = if number == 0 && (stage > 0 || c.downsample_in_first_stage) { 2 } else { 1 };
+                let (first, second) = if c.downsample_in_bottleneck { (stride, 1) } else { (1, stride) };
+                let sizes: Vec<[i64; 4]> = if bottleneck {
+                    let inner = output / 4;
+                    vec![[input, inner, 1, first], [inner, inner, 3, second], [inner, output, 1, 1]]
+                } else {
+                    vec![[input, output, 3, stride], [output, output, 3, 1]]
+                };
+                let convs = sizes.into_iter().enumerate().map(|(i, s)| folded(&place.pp("layer").pp(i), s));
+                let convs = convs.collect::<Result<Vec<_>>>()?;
+                let shortcut = (input != output || stride != 1)
+                    .then(|| folded(&place.pp("shortcut"), [input, output, 1, stride]))
+                    .transpose()?;
+                layers.push(Layer { convs, shortcut });
+                input = output;
+            }
+        }
+        let head = b.scope.pp("classifier.1");
+        let classifier = head.has("weight").then(|| Linear::new(&head, input, b.classes(), true)).transpose()?;
+        Ok(Self { stem, layers, classifier, activation: c.hidden_act, width: input })
+    }
+}
+
+impl Encoder for ResNet {
+    fn encode(&self, input: &Input, train: bool) -> mm_core::Result<Features> {
+        let mut x = self.activation.apply(&self.stem.forward(&input.values, train)?)?.max_pool2d(3, 2, 1)?;
+        for layer in &self.layers {
+            let mut y = x.clone();
+            for (number, conv) in layer.convs.iter().enumerate() {
+                y = conv.forward(&y, train)?;
+                if number + 1 < layer.convs.len() {
+                    y = y.relu()?;
+                }
+            }
+            let residual = layer.shortcut.as_ref().map_or_else(|| Ok(x.clone()), |s| s.forward(&x, train))?;
+            x = self.activation.apply(&y.add(&residual)?)?;
+        }
+        Features::new(x.flatten(2, 3)?.transpose(1, 2)?, None)
+    }
+
+    fn width(&self) -> i64 {
+        self.width
+    }
+
+    fn modality(&self) -> Modality {
+        Modality::IMAGE
+    }
+}
+
+impl Network for ResNet {
+    fn logits(&self, input: &Input) -> mm_core::Result<Option<Tensor>> {
+        self.classifier.as_ref().map(|c| c.forward(&self.embed(input, false)?, false)).transpose()
+    }
+}
+
+/// The families of this file.
+pub(crate) const FAMILIES: &[Family] = &[
+    Family {
+        kind: "resnet",
+        names: |c, _| {
+            let start = prefix(c, "embedder.embedder.convolution.weight", &["resnet.", ""]);
+            Names::of(&[("^base.", start)])
+        },
+        build: |b| build(b, &b.parse()?, preprocessing(b)?),
+    },
+    Family { kind: "timm/resnet", names: |c, _| timm_names(c), build: timm },
+];
+
+fn timm_names(_: &mm_core::Checkpoint) -> Names {
+    let mut rules = vec![
+        ("base.embedder.embedder.convolution.".to_owned(), "conv1.".to_owned()),
+        ("base.embedder.embedder.normalization.".to_owned(), "bn1.".to_owned()),
+        ("classifier.1.".to_owned(), "fc.".to_owned()),
+        (".shortcut.convolution.".to_owned(), ".downsample.0.".to_owned()),
+        (".shortcut.normalization.".to_owned(), ".downsample.1.".to_owned()),
+        (".layers.".to_owned(), ".".to_owned()),
+    ];
+    for i in 0..4 {
+        rules.push((format!("base.encoder.stages.{i}."), format!("layer{}.", i + 1)));
+        rules.push((format!(".layer.{i}.convolution."), format!(".conv{}.", i + 1)));
+        rules.push((format!(".layer.{i}.normalization."), format!(".bn{}.", i + 1)));
+    }
+    let rules: Vec<(&str, &str)> = rules.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+    Names::of(&rules)
+}
+
+/// timm's and torchvision's folders: every size is in the tensors' shapes.
+fn timm(b: &Build<'_>) -> Result<Model> {
+    let shape = |name: &str| b.checkpoint.shape(name);
+    let stem =
+        shape("conv1.weight").ok_or_else(|| b.bad("the weights lack conv1.weight: a stem that mm does not read"))?;
+    let bottleneck = shape("layer1.0.conv3.weight").is_some();
+    let last = if bottleneck { "conv3" } else { "conv2" };
+    let (mut hidden_sizes, mut depths) = (Vec::new(), Vec::new());
+    for stage in 1.. {
+        let Some(output) = shape(&format!("layer{stage}.0.{last}.weight")).map(|s| s[0]) else { break };
+        hidden_sizes.push(output);
+        depths
+            .push((0..1000).take_while(|i| shape(&format!("layer{stage}.{i}.conv1.weight")).is_some()).count() as i64);
+    }
+    let config = ResNetConfig {
+        num_channels: stem[1],
+        embedding_size: stem[0],
+        hidden_sizes,
+        depths,
+        layer_type: if bottleneck { "bottleneck" } else { "basic" }.into(),
+        ..ResNetConfig::default()
+    };
+    build(b, &config, timm_preprocessing(b)?)
+}
+
+fn build(b: &Build<'_>, config: &ResNetConfig, pixels: ImageProcessorConfig) -> Result<Model> {
+    Ok(Tower::new(ImageProcessor::new(pixels), ResNet::new(b, config)?).into())
+}

@@ -1,0 +1,560 @@
+//! The vision transformer (Dosovitskiy 2020) and what became of it: DeiT (Touvron 2020), DINOv2 (Oquab 2023) with registers
+//! (Darcet 2023); its trunk serves CLIP's and SigLIP's towers, AST and VideoMAE too.
+
+use super::preprocessing;
+use crate::{
+    Result,
+    family::{Build, Family, Model, Names, Network, Tower, config, prefix},
+};
+use mm_core::{
+    Checkpoint, Encoder, Features, Init, Input, Modality, Module, Scope, Tensor,
+    nn::{
+        Activation, AttentionConfig, BlockConfig, Linear, MlpConfig, Norm, NormConfig, NormKind, Transformer,
+        TransformerConfig,
+    },
+};
+use mm_data::ImageProcessor;
+use serde::Deserialize;
+use serde_json::Value;
+
+/// A size that configs write as one number or as two.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Pair {
+    Both(i64),
+    Each(i64, i64),
+}
+
+impl Pair {
+    /// (height, width).
+    pub(crate) fn get(self) -> [i64; 2] {
+        match self {
+            Self::Both(n) => [n, n],
+            Self::Each(a, b) => [a, b],
+        }
+    }
+}
+
+config! {
+    /// transformers' `ViTConfig`, `DeiTConfig` and `Dinov2Config` in one.
+    VitConfig {
+        hidden_size: i64 = 768,
+        num_hidden_layers: i64 = 12,
+        num_attention_heads: i64 = 12,
+        intermediate_size: i64 = 3072,
+        hidden_act: Activation = Activation::Gelu,
+        layer_norm_eps: f64 = 1e-12,
+        image_size: Pair = Pair::Both(224),
+        patch_size: Pair = Pair::Both(16),
+        num_channels: i64 = 3,
+        qkv_bias: bool = true,
+        mlp_ratio: f64 = 4.0,
+        use_swiglu_ffn: bool = false,
+        num_register_tokens: i64 = 4,
+    }
+}
+
+/// How a picture is cut into patches: a convolution whose step is its window.
+pub(crate) struct Patches {
+    weight: Tensor,
+    bias: Option<Tensor>,
+    stride: [i64; 2],
+}
+
+impl Patches {
+    /// A convolution under `scope` whose window is `kernel`.
+    pub(crate) fn new(scope: &Scope<'_>, channels: i64, width: i64, kernel: [i64; 2], bias: bool) -> Result<Self> {
+        let weight = scope.param("weight", &[width, channels, kernel[0], kernel[1]], Init::Normal(0.02))?;
+        let bias = bias.then(|| scope.param("bias", &[width], Init::Zeros)).transpose()?;
+        Ok(Self { weight, bias, stride: kernel })
+    }
+
+    /// `[batch, channels, height, width]` → `[batch, patches, width]`, and how many lie (down, across).
+    fn forward(&self, x: &Tensor) -> mm_core::Result<(Tensor, [i64; 2])> {
+        let y = x.conv2d(&self.weight, self.bias.as_ref(), self.stride, [0, 0], 1)?;
+        let grid = [y.size(2)?, y.size(3)?];
+        Ok((y.flatten(2, 3)?.transpose(1, 2)?, grid))
+    }
+}
+
+/// How positions of another number of patches are made of the learned ones.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Stretch {
+    /// Another number is an error.
+    Never,
+    /// Bicubic.
+    Plain,
+    /// Bicubic with antialias.
+    Antialias,
+}
+
+/// The learned positions and the tokens before the patches.
+pub(crate) struct Tokens {
+    /// `[tokens, width]`: class, distillation, registers.
+    pub(crate) before: Option<Tensor>,
+    /// `[positions, width]`.
+    pub(crate) positions: Tensor,
+    /// How many of the positions are for tokens before the patches.
+    pub(crate) placed: i64,
+    /// Tokens put between those that have positions and the patches (registers) `[tokens, width]`.
+    pub(crate) unplaced: Option<Tensor>,
+    /// (down, across) of the learned positions.
+    pub(crate) grid: [i64; 2],
+    pub(crate) stretch: Stretch,
+}
+
+/// Patches, tokens, blocks.
+pub(crate) struct Trunk {
+    pub(crate) patches: Patches,
+    pub(crate) tokens: Tokens,
+    /// A normalisation before the blocks (CLIP).
+    pub(crate) first_norm: Option<Norm>,
+    pub(crate) blocks: Transformer,
+    pub(crate) width: i64,
+    pub(crate) modality: Modality,
+}
+
+impl Trunk {
+    /// `[batch, tokens before, width]` of tokens that are the same for each row.
+    fn spread(tokens: &Tensor, rows: i64) -> mm_core::Result<Tensor> {
+        tokens.unsqueeze(0)?.expand(&[rows, -1, -1])
+    }
+
+    fn positions(&self, grid: [i64; 2]) -> mm_core::Result<Tensor> {
+        let t = &self.tokens;
+        if grid == t.grid {
+            return Ok(t.positions.clone());
+        }
+        if t.stretch == Stretch::Never {
+            return Err(mm_core::Error::shape("patches", &grid, format!("{:?} (down, across)", t.grid)));
+        }
+        let special = t.positions.narrow(0, 0, t.placed)?;
+        let flat = t.positions.narrow(0, t.placed, t.grid[0] * t.grid[1])?;
+        let map = flat.reshape(&[1, t.grid[0], t.grid[1], self.width])?.permute(&[0, 3, 1, 2])?;
+        // In float32: half precision would shift the positions.
+        let map =
+            map.to_dtype(mm_core::DType::F32)?.contiguous()?.bicubic(grid, false, t.stretch == Stretch::Antialias)?;
+        let flat = map.permute(&[0, 2, 3, 1])?.reshape(&[-1, self.width])?.to_dtype(t.positions.dtype()?)?;
+        Tensor::cat(&[&special, &flat], 0)
+    }
+
+    /// What goes into the first block: `[batch, tokens, width]`.
+    pub(crate) fn embed_patches(&self, pixels: &Tensor) -> mm_core::Result<Tensor> {
+        let pixels = pixels.to_dtype(self.tokens.positions.dtype()?)?;
+        let (mut x, grid) = self.patches.forward(&pixels)?; // [batch, patches, width]
+        let (rows, t) = (x.size(0)?, &self.tokens);
+        let positions = self.positions(grid)?;
+        match &t.before {
+            Some(before) if t.placed > 0 => x = Tensor::cat(&[&Self::spread(before, rows)?, &x], 1)?.add(&positions)?,
+            Some(before) => x = Tensor::cat(&[&Self::spread(before, rows)?, &x.add(&positions)?], 1)?,
+            None => x = x.add(&positions)?,
+        }
+        if let Some(registers) = &t.unplaced {
+            let first = t.before.as_ref().map_or(Ok(0), |b| b.size(0))?;
+            let rest = x.size(1)? - first;
+            x = Tensor::cat(
+                &[&x.narrow(1, 0, first)?, &Self::spread(registers, rows)?, &x.narrow(1, first, rest)?],
+                1,
+            )?;
+        }
+        match &self.first_norm {
+            Some(norm) => norm.forward(&x, false),
+            None => Ok(x),
+        }
+    }
+}
+
+impl Encoder for Trunk {
+    fn encode(&self, input: &Input, train: bool) -> mm_core::Result<Features> {
+        let x = self.embed_patches(&input.values)?;
+        Features::new(self.blocks.forward(&x, None, None, None, train)?, None)
+    }
+
+    fn width(&self) -> i64 {
+        self.width
+    }
+
+    fn modality(&self) -> Modality {
+        self.modality.clone()
+    }
+}
+
+crate::family::no_classifier!(Trunk);
+
+/// What a classifier reads.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Reads {
+    /// The first token.
+    First,
+    /// The mean of two classifiers' scores, of the first and of the second token.
+    Two,
+    /// The mean of the first two tokens.
+    Pair,
+    /// The first token beside the mean of all from this one on.
+    FirstAndMean(i64),
+    /// The mean of all from this one on.
+    Mean(i64),
+}
+
+/// A trunk, what its family takes as the pooled vector, and maybe a classifier.
+pub(crate) struct Vit {
+    pub(crate) trunk: Trunk,
+    /// `None`: the mean over all tokens.
+    pub(crate) pooled: Option<Reads>,
+    pub(crate) reads: Reads,
+    /// A normalisation of what the classifier reads.
+    pub(crate) norm: Option<Norm>,
+    pub(crate) classifiers: Vec<Linear>,
+}
+
+fn read(x: &Tensor, how: Reads) -> mm_core::Result<Tensor> {
+    let from = |n: i64| x.narrow(1, n, x.size(1)? - n)?.mean_dims(&[1], false);
+    match how {
+        Reads::First => x.select(1, 0),
+        Reads::Two | Reads::Pair => x.narrow(1, 0, 2)?.mean_dims(&[1], false),
+        Reads::FirstAndMean(n) => Tensor::cat(&[&x.select(1, 0)?, &from(n)?], -1),
+        Reads::Mean(n) => from(n),
+    }
+}
+
+impl Encoder for Vit {
+    fn encode(&self, input: &Input, train: bool) -> mm_core::Result<Features> {
+        self.trunk.encode(input, train)
+    }
+
+    fn embed(&self, input: &Input, train: bool) -> mm_core::Result<Tensor> {
+        let features = self.trunk.encode(input, train)?;
+        match self.pooled {
+            Some(how) => {
+                let x = read(&features.values, how)?;
+                self.norm.as_ref().map_or_else(|| Ok(x.clone()), |n| n.forward(&x, train))
+            }
+            None => features.pool(mm_core::Pool::Mean),
+        }
+    }
+
+    fn width(&self) -> i64 {
+        self.trunk.width
+    }
+
+    fn modality(&self) -> Modality {
+        self.trunk.modality.clone()
+    }
+}
+
+impl Network for Vit {
+    fn logits(&self, input: &Input) -> mm_core::Result<Option<Tensor>> {
+        let Some(first) = self.classifiers.first() else { return Ok(None) };
+        let x = self.trunk.encode(input, false)?.values;
+        if let (Reads::Two, Some(second)) = (self.reads, self.classifiers.get(1)) {
+            let both = first.forward(&x.select(1, 0)?, false)?.add(&second.forward(&x.select(1, 1)?, false)?)?;
+            return Ok(Some(both.mul_scalar(0.5)?));
+        }
+        let mut y = read(&x, self.reads)?;
+        if let Some(norm) = &self.norm {
+            y = norm.forward(&y, false)?;
+        }
+        first.forward(&y, false).map(Some)
+    }
+}
+
+/// A pre-norm block of a vision transformer.
+pub(crate) fn block(config: &VitConfig) -> BlockConfig {
+    let norm = NormConfig { kind: NormKind::Layer, epsilon: config.layer_norm_eps, bias: true };
+    BlockConfig {
+        attention: AttentionConfig {
+            bias: config.qkv_bias,
+            ..AttentionConfig::new(config.hidden_size, config.num_attention_heads)
+        },
+        cross: None,
+        mlp: MlpConfig { hidden: config.intermediate_size, activation: config.hidden_act, gated: false, bias: true },
+        norm,
+        norm_first: true,
+        dropout: 0.0,
+        layer_scale: None,
+    }
+}
+
+/// transformers' words for the parts of a vision transformer, below the family's prefix; `5` wrote them anew.
+pub(crate) fn vit_names(checkpoint: &Checkpoint, families: &[&str]) -> Names {
+    let start = prefix(checkpoint, "embeddings.patch_embeddings.projection.weight", families);
+    let newer = checkpoint.shape(&format!("{start}layers.0.attention.q_proj.weight")).is_some();
+    let names = Names::of(&[
+        ("trunk.encoder.final_layer_norm.", "trunk.layernorm."),
+        (
+            ".layer_norm1.",
+            if checkpoint.names().any(|n| n.contains(".norm1.")) { ".norm1." } else { ".layernorm_before." },
+        ),
+        (
+            ".layer_norm2.",
+            if checkpoint.names().any(|n| n.contains(".norm2.")) { ".norm2." } else { ".layernorm_after." },
+        ),
+        (".layer_scale1", ".layer_scale1.lambda1"),
+        (".layer_scale2", ".layer_scale2.lambda1"),
+    ]);
+    let names = if newer {
+        names.and(&[
+            ("trunk.encoder.layers.", "trunk.layers."),
+            (".self_attn.out_proj.", ".attention.o_proj."),
+            (".self_attn.", ".attention."),
+        ])
+    } else {
+        let plain = checkpoint.names().any(|n| n.contains(".intermediate.dense."));
+        let names = names.and(&[
+            (".layers.", ".layer."),
+            (".self_attn.q_proj.", ".attention.attention.query."),
+            (".self_attn.k_proj.", ".attention.attention.key."),
+            (".self_attn.v_proj.", ".attention.attention.value."),
+            (".self_attn.out_proj.", ".attention.output.dense."),
+        ]);
+        if plain { names.and(&[(".mlp.fc1.", ".intermediate.dense."), (".mlp.fc2.", ".output.dense.")]) } else { names }
+    };
+    names.and(&[("^trunk.", start)])
+}
+
+/// timm's words for the same.
+pub(crate) fn timm_names() -> Names {
+    Names::of(&[
+        ("trunk.encoder.final_layer_norm.", "norm."),
+        ("trunk.encoder.layers.", "blocks."),
+        ("trunk.embeddings.patch_embeddings.projection.", "patch_embed.proj."),
+        ("trunk.embeddings.cls_token", "cls_token"),
+        ("trunk.embeddings.distillation_token", "dist_token"),
+        ("trunk.embeddings.register_tokens", "reg_token"),
+        ("trunk.embeddings.position_embeddings", "pos_embed"),
+        (".layer_norm1.", ".norm1."),
+        (".layer_norm2.", ".norm2."),
+        (".layer_scale1", ".ls1.gamma"),
+        (".layer_scale2", ".ls2.gamma"),
+        (".self_attn.q_proj.", ".attn.qkv.#0/3"),
+        (".self_attn.k_proj.", ".attn.qkv.#1/3"),
+        (".self_attn.v_proj.", ".attn.qkv.#2/3"),
+        (".self_attn.out_proj.", ".attn.proj."),
+        ("^cls_classifier.", "head."),
+        ("^distillation_classifier.", "head_dist."),
+        ("^classifier.", "head."),
+    ])
+}
+
+/// The families of this file.
+pub(crate) const FAMILIES: &[Family] = &[
+    Family { kind: "vit", names: |c, _| vit_names(c, &["vit.", ""]), build: |b| vit(b, false) },
+    Family { kind: "deit", names: |c, _| vit_names(c, &["deit.", ""]), build: |b| vit(b, true) },
+    Family { kind: "dinov2", names: |c, _| dino_names(c, "dinov2."), build: |b| dino(b, false) },
+    Family {
+        kind: "dinov2_with_registers",
+        names: |c, _| dino_names(c, "dinov2_with_registers."),
+        build: |b| dino(b, true),
+    },
+    Family { kind: "timm/vision_transformer", names: |_, _| timm_names(), build: timm },
+];
+
+fn dino_names(checkpoint: &Checkpoint, below: &str) -> Names {
+    let names = vit_names(checkpoint, &[below, ""]);
+    if checkpoint.names().any(|n| n.contains(".mlp.weights_in.")) {
+        return names.and(&[
+            (".mlp.fc1.", ".mlp.weights_in.#0/2"),
+            (".mlp.gate.", ".mlp.weights_in.#1/2"),
+            (".mlp.fc2.", ".mlp.weights_out."),
+        ]);
+    }
+    if checkpoint.names().any(|n| n.contains(".mlp.gate_proj.")) {
+        return names.and(&[
+            (".mlp.fc1.", ".mlp.gate_proj."),
+            (".mlp.gate.", ".mlp.up_proj."),
+            (".mlp.fc2.", ".mlp.down_proj."),
+        ]);
+    }
+    names
+}
+
+/// How many (down, across) patches a picture of that size has.
+fn grid(b: &Build<'_>, config: &VitConfig) -> Result<[i64; 2]> {
+    let ([height, width], [down, across]) = (config.image_size.get(), config.patch_size.get());
+    if down < 1 || across < 1 || height < down || width < across {
+        return Err(b.bad(format!("patch_size: found {down}×{across}, wanted at most the picture's {height}×{width}")));
+    }
+    Ok([height / down, width / across])
+}
+
+fn trunk(
+    b: &Build<'_>,
+    config: &VitConfig,
+    special: &[&str],
+    placed: bool,
+    registers: Option<i64>,
+    stretch: Stretch,
+    block: BlockConfig,
+) -> Result<Trunk> {
+    let scope = b.scope.pp("trunk");
+    let tables = scope.pp("embeddings");
+    let width = config.hidden_size;
+    let patch = config.patch_size.get();
+    let grid = grid(b, config)?;
+    let patches =
+        Patches::new(&tables.pp("patch_embeddings").pp("projection"), config.num_channels, width, patch, true)?;
+    let tokens =
+        special.iter().map(|n| tables.param(n, &[1, width], Init::Normal(0.02))).collect::<Result<Vec<_>, _>>()?;
+    let before = if tokens.is_empty() { None } else { Some(Tensor::cat(&tokens.iter().collect::<Vec<_>>(), 0)?) };
+    let count = if placed { special.len() as i64 } else { 0 };
+    let positions = tables.param("position_embeddings", &[grid[0] * grid[1] + count, width], Init::Normal(0.02))?;
+    let unplaced = registers.map(|n| tables.param("register_tokens", &[n, width], Init::Normal(0.02))).transpose()?;
+    Ok(Trunk {
+        patches,
+        tokens: Tokens { before, positions, placed: count, unplaced, grid, stretch },
+        first_norm: None,
+        blocks: b.transformer(
+            &scope.pp("encoder"),
+            TransformerConfig { layers: config.num_hidden_layers, block, final_norm: true },
+        )?,
+        width,
+        modality: Modality::IMAGE,
+    })
+}
+
+fn classifiers(b: &Build<'_>, names: &[&str], width: i64) -> Result<Vec<Linear>> {
+    if b.layer.is_some() || !names.iter().all(|n| b.scope.pp(n).has("weight")) {
+        return Ok(Vec::new());
+    }
+    Ok(names.iter().map(|n| Linear::new(&b.scope.pp(n), width, b.classes(), true)).collect::<Result<_, _>>()?)
+}
+
+fn vit(b: &Build<'_>, distilled: bool) -> Result<Model> {
+    let config: VitConfig = b.parse()?;
+    let special: &[&str] = if distilled { &["cls_token", "distillation_token"] } else { &["cls_token"] };
+    let trunk = trunk(b, &config, special, true, None, Stretch::Plain, block(&config))?;
+    let two = ["cls_classifier", "distillation_classifier"];
+    let teacher = b.scope.pp(two[0]).has("weight");
+    let names: &[&str] = if teacher { &two } else { &["classifier"] };
+    let network = Vit {
+        classifiers: classifiers(b, names, config.hidden_size)?,
+        trunk,
+        pooled: None,
+        reads: if teacher { Reads::Two } else { Reads::First },
+        norm: None,
+    };
+    Ok(Tower::new(ImageProcessor::new(preprocessing(b)?), network).into())
+}
+
+fn dino(b: &Build<'_>, registers: bool) -> Result<Model> {
+    let mut config: VitConfig = b.parse()?;
+    if b.config["layer_norm_eps"].is_null() {
+        config.layer_norm_eps = 1e-6;
+    }
+    let hidden = (config.hidden_size as f64 * config.mlp_ratio) as i64;
+    let mut block = block(&config);
+    block.layer_scale = Some(1.0);
+    block.mlp.hidden = hidden;
+    if config.use_swiglu_ffn {
+        block.mlp.hidden = ((hidden as f64 * 2.0 / 3.0) as i64 + 7) / 8 * 8;
+        block.mlp.gated = true;
+        block.mlp.activation = Activation::Silu;
+    }
+    let count = registers.then_some(config.num_register_tokens);
+    let stretch = if registers { Stretch::Antialias } else { Stretch::Plain };
+    let trunk = trunk(b, &config, &["cls_token"], true, count, stretch, block)?;
+    let network = Vit {
+        classifiers: classifiers(b, &["classifier"], 2 * config.hidden_size)?,
+        trunk,
+        pooled: None,
+        reads: Reads::FirstAndMean(1 + count.unwrap_or(0)),
+        norm: None,
+    };
+    let processor = ImageProcessor::new(preprocessing(b)?);
+    Ok(Tower::new(processor, network).into())
+}
+
+/// timm's folders name an architecture and a few changes; every size is in the tensors' shapes.
+fn timm(b: &Build<'_>) -> Result<Model> {
+    let c = b.checkpoint;
+    let shape =
+        |name: &str| c.shape(name).map(<[i64]>::to_vec).ok_or_else(|| b.bad(format!("the weights lack {name}")));
+    let patch = shape("patch_embed.proj.weight")?;
+    let width = patch[0];
+    let name = b.config["architecture"].as_str().unwrap_or_default();
+    let arguments = &b.config["model_args"];
+    let input = &b.config["pretrained_cfg"]["input_size"];
+    let side = |i: usize| input[i].as_i64().unwrap_or(224);
+    // Heads are 64 wide in all of timm's plain vision transformers unless the folder says otherwise.
+    let heads = arguments["num_heads"].as_i64().unwrap_or((width / 64).max(1));
+    let layers = (0..1000).take_while(|i| c.shape(&format!("blocks.{i}.norm1.weight")).is_some()).count() as i64;
+    let has = |name: &str| c.shape(name).is_some();
+    for (part, what) in [
+        ("norm_pre.weight", "a normalisation before the blocks"),
+        ("blocks.0.attn.q_norm.weight", "normalised queries"),
+        ("attn_pool.latent", "attention pooling"),
+        ("blocks.0.mlp.w12.weight", "packed SwiGLU"),
+    ] {
+        if has(part) {
+            return Err(b.bad(format!(
+                "architecture `{name}` has {what}, which mm's vision transformer of timm does not read"
+            )));
+        }
+    }
+    let config = VitConfig {
+        hidden_size: width,
+        num_hidden_layers: layers,
+        num_attention_heads: heads,
+        intermediate_size: shape("blocks.0.mlp.fc1.weight")?[0],
+        layer_norm_eps: 1e-6,
+        image_size: Pair::Each(side(1), side(2)),
+        patch_size: Pair::Each(patch[2], patch[3]),
+        num_channels: patch[1],
+        qkv_bias: has("blocks.0.attn.qkv.bias"),
+        hidden_act: if name.contains("quickgelu") { Activation::QuickGelu } else { Activation::Gelu },
+        ..VitConfig::default()
+    };
+    let mut special = Vec::new();
+    for (token, ours) in [("cls_token", "cls_token"), ("dist_token", "distillation_token")] {
+        if has(token) {
+            special.push(ours);
+        }
+    }
+    let registers = c.shape("reg_token").map(|s| s[s.len() - 2]);
+    let mut block = block(&config);
+    block.layer_scale = has("blocks.0.ls1.gamma").then_some(1.0);
+    // `no_embed_class`: the positions are for patches alone.
+    let patches = grid(b, &config)?.iter().product::<i64>();
+    let placed = shape("pos_embed")?[1] > patches;
+    let averaged = b.config["global_pool"].as_str().or(arguments["global_pool"].as_str()) == Some("avg");
+    let skipped = special.len() as i64 + registers.unwrap_or(0);
+    if !has("norm.weight") {
+        return Err(b.bad(format!("architecture `{name}` ends without a normalisation, which mm does not read")));
+    }
+    let trunk = trunk(b, &config, &special, placed, registers, Stretch::Antialias, block)?;
+    let norm = has("fc_norm.weight")
+        .then(|| Norm::new(&b.scope.pp("fc_norm"), width, NormConfig { epsilon: 1e-6, ..NormConfig::default() }))
+        .transpose()?;
+    let distilled = special.len() == 2;
+    let reads = match (averaged, distilled) {
+        (true, _) => Reads::Mean(skipped),
+        (false, true) => Reads::Two,
+        (false, false) => Reads::First,
+    };
+    let names: &[&str] = if distilled { &["cls_classifier", "distillation_classifier"] } else { &["classifier"] };
+    let network = Vit {
+        classifiers: classifiers(b, names, width)?,
+        trunk,
+        pooled: Some(if distilled { Reads::Pair } else { reads }),
+        reads,
+        norm,
+    };
+    Ok(Tower::new(ImageProcessor::new(super::timm_preprocessing(b)?), network).into())
+}
+
+/// Whether a `config.json` is timm's, and then of which kind.
+pub(crate) fn timm_kind(config: &Value) -> Option<&'static str> {
+    let name = config["architecture"].as_str()?;
+    let starts = |list: &[&str]| list.iter().any(|s| name.starts_with(s));
+    Some(if starts(&["vit_", "deit_", "deit3_"]) {
+        "timm/vision_transformer"
+    } else if starts(&["resnet", "wide_resnet", "resnext"]) {
+        "timm/resnet"
+    } else if starts(&["convnext"]) {
+        "timm/convnext"
+    } else if starts(&["efficientnet", "tf_efficientnet"]) {
+        "timm/efficientnet"
+    } else {
+        return None;
+    })
+}

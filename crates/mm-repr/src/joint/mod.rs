@@ -1,0 +1,3 @@
+//! Families that put several modalities into one space.
+
+pub(crate) mod clip;

@@ -1,0 +1,321 @@
+#!/usr/bin/env python3
+"""Tiny checkpoints of every family, with random weights and odd sizes, and what their reference programs answer for raw files.
+
+    python xtask/parity/families.py OUT [FAMILY…] [--seed N] [--small]
+
+OUT gets one folder a variant: the checkpoint as the reference program saves it, and `answers.safetensors`, `answers.json` for the
+inputs of OUT/inputs. `cargo xtask parity` runs this and holds mm against it; with --small it makes the fixtures that are committed.
+Needs torch, torchvision, transformers 5, sentence-transformers, timm, open_clip_torch, pillow, soundfile.
+"""
+import argparse, json, random, shutil, subprocess, sys, warnings
+from pathlib import Path
+import numpy as np, torch, transformers as tf
+from PIL import Image
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, AddedToken, models, normalizers, pre_tokenizers, processors, decoders, trainers
+
+warnings.filterwarnings("ignore"); tf.logging.set_verbosity_error(); tf.utils.logging.disable_progress_bar()
+parser = argparse.ArgumentParser(); parser.add_argument("out", type=Path); parser.add_argument("families", nargs="*"); parser.add_argument("--seed", type=int, default=0); parser.add_argument("--small", action="store_true")
+args = parser.parse_args(); out = args.out; out.mkdir(parents=True, exist_ok=True)
+rng = np.random.default_rng(args.seed + 5)
+VARIANTS = []
+
+# ---- inputs -----------------------------------------------------------------------------------------------------------------
+inputs = out / "inputs"; inputs.mkdir(exist_ok=True)
+TEXTS = ["a dog", "", "   ", "The Quick brown fox jumps over the lazy dog, twice!", "élan naïve café", "unknownword 你好 42 🦊", "dog and fox " * 30, "Привет, мир! مرحبا"]
+(inputs / "texts.json").write_text(json.dumps(TEXTS, ensure_ascii=False))
+def picture(width, height, mode="RGB"):
+    y, x = np.mgrid[0:height, 0:width]
+    a = np.stack([127 + 90 * np.sin(x / (3 + c) + y / 9 + c) * np.cos(y / (5 - c)) for c in range(3)], -1) + rng.normal(0, 12, (height, width, 3))
+    return Image.fromarray(np.clip(a, 0, 255).astype("uint8")).convert(mode)
+IMAGES = ["wide.png", "tall.jpg", "grey.png"]
+picture(61, 40).save(inputs / "wide.png"); picture(37, 83).save(inputs / "tall.jpg", quality=90); picture(45, 45, "L").save(inputs / "grey.png")
+def tone(seconds, rate):
+    t = np.arange(int(seconds * rate)) / rate
+    return (0.3 * np.sin(2 * np.pi * (200 + 150 * t) * t) + 0.1 * np.sin(2 * np.pi * 1700 * t) + rng.normal(0, 0.02, len(t))).astype("float32")
+import soundfile
+AUDIOS = {16000: ["long16.wav", "short16.wav"], 48000: ["tone48.wav"]}
+soundfile.write(inputs / "long16.wav", tone(1.37, 16000), 16000); soundfile.write(inputs / "short16.wav", tone(0.41, 16000), 16000); soundfile.write(inputs / "tone48.wav", tone(0.7, 48000), 48000)
+def sound(name): return soundfile.read(inputs / name, dtype="float32")[0]
+FRAMES = [np.asarray(picture(50, 38)) for _ in range(6)]
+def ffmpeg():
+    if shutil.which("ffmpeg"): return "ffmpeg"
+    import os; found = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mm/ffmpeg/ffmpeg"
+    if found.exists(): return str(found)
+    import imageio_ffmpeg; return imageio_ffmpeg.get_ffmpeg_exe()
+# Lossless, so that every decoder gives the same frames.
+subprocess.run([ffmpeg(), "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", "50x38", "-r", "5", "-i", "-", "-c:v", "ffv1", "-pix_fmt", "gbrp", str(inputs / "frames.mkv")], input=b"".join(f.tobytes() for f in FRAMES), check=True)
+
+# ---- helpers ----------------------------------------------------------------------------------------------------------------
+def variant(name):
+    """Registers a function that fills a folder; it is run when its name, or its family, is asked for."""
+    def register(make):
+        VARIANTS.append((name, make)); return make
+    return register
+def randomise(model, std=0.25):
+    with torch.no_grad():
+        for name, p in list(model.named_parameters()) + list(model.named_buffers()):
+            if not p.is_floating_point() or "attn_mask" in name: continue
+            if name.endswith("running_var"): p.uniform_(0.5, 2)
+            elif "logit_scale" in name: p.fill_(1.7)
+            elif "logit_bias" in name: p.fill_(-0.6)
+            elif p.ndim > 1: p.normal_(0, 1.4 / max(1, p[0].numel()) ** 0.5)
+            elif name.endswith("running_mean"): p.normal_(0, 0.3)
+            elif name in ("embed_positions.weight",) or "position_ids" in name: continue
+            elif "norm" in name.lower() and name.endswith("weight") or name.endswith("lambda1"): p.normal_(1, 0.2)
+            elif name.endswith("original0"): p.uniform_(0.5, 1.5)
+            else: p.normal_(0, std)
+    return model.eval()
+def answers(folder, about=None, **tensors):
+    save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, folder / "answers.safetensors")
+    (folder / "answers.json").write_text(json.dumps(about or {}, ensure_ascii=False))
+def unit(x): return x / x.norm(dim=-1, keepdim=True)
+def mean(hidden, mask=None):
+    if mask is None: return hidden.mean(1)
+    m = mask[..., None].to(hidden); return (hidden * m).sum(1) / m.sum(1).clamp(min=1e-9)
+def pad_rows(rows, value=-1):
+    width = max(len(r) for r in rows); return torch.tensor([list(r) + [value] * (width - len(r)) for r in rows])
+
+# ---- tokenizers -------------------------------------------------------------------------------------------------------------
+CORPUS = [t for t in TEXTS if t.strip()] + ["the quick brown foxes and the lazy dogs", "naive cafe elan", "over and over twice jumping 42 24"]
+def word_piece(lower=True, **names):
+    pad, unk, cls, sep, mask = [names.get(k, d) for k, d in (("pad", "[PAD]"), ("unk", "[UNK]"), ("cls", "[CLS]"), ("sep", "[SEP]"), ("mask", "[MASK]"))]
+    words = [pad, unk, cls, sep, mask] + "a the quick brown fox jump ##s over lazy dog , ! twice elan naive cafe 你 好 4 ##2 un ##known ##word and mp".split()
+    t = Tokenizer(models.WordPiece({w: i for i, w in enumerate(words)}, unk_token=unk)); t.normalizer = normalizers.BertNormalizer(lowercase=lower); t.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    t.post_processor = processors.TemplateProcessing(single=f"{cls} $A {sep}", special_tokens=[(cls, words.index(cls)), (sep, words.index(sep))])
+    return tf.PreTrainedTokenizerFast(tokenizer_object=t, pad_token=pad, unk_token=unk, cls_token=cls, sep_token=sep, mask_token=mask)
+def byte_bpe(size=330, bos="<s>", eos="</s>", pad="<pad>", prefix=False):
+    t = Tokenizer(models.BPE()); t.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix); t.decoder = decoders.ByteLevel()
+    t.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=size, special_tokens=[bos, pad, eos, "<unk>", "<mask>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+    t.post_processor = processors.RobertaProcessing((eos, t.token_to_id(eos)), (bos, t.token_to_id(bos)), add_prefix_space=prefix, trim_offsets=True)
+    return tf.PreTrainedTokenizerFast(tokenizer_object=t, bos_token=bos, eos_token=eos, cls_token=bos, sep_token=eos, pad_token=pad, unk_token="<unk>", mask_token="<mask>")
+def unigram(size=90, add=True):
+    t = Tokenizer(models.Unigram()); t.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(" {2,}" if False else "  ", " ")]); t.pre_tokenizer = pre_tokenizers.Metaspace()
+    t.train_from_iterator(CORPUS, trainers.UnigramTrainer(vocab_size=size, special_tokens=["<s>", "<pad>", "</s>", "<unk>"], unk_token="<unk>", show_progress=False))
+    single = "<s> $A </s>" if add else "$A </s>"
+    t.post_processor = processors.TemplateProcessing(single=single, special_tokens=[(k, t.token_to_id(k)) for k in ("<s>", "</s>")])
+    return tf.PreTrainedTokenizerFast(tokenizer_object=t, bos_token="<s>", eos_token="</s>", cls_token="<s>", sep_token="</s>", pad_token="<pad>", unk_token="<unk>")
+def clip_bpe(size=400):
+    """CLIP's own: lower case, byte-level with </w> at the end of words."""
+    t = Tokenizer(models.BPE(continuing_subword_prefix="", end_of_word_suffix="</w>", unk_token="<|endoftext|>"))
+    t.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Replace(__import__("tokenizers").Regex(r"\s+"), " "), normalizers.Lowercase()])
+    t.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(__import__("tokenizers").Regex(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"), behavior="removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet()); vocab = alphabet + [c + "</w>" for c in alphabet]; merges = []
+    for a, b in (("d", "o"), ("do", "g</w>"), ("f", "o"), ("fo", "x</w>"), ("t", "h"), ("th", "e</w>"), ("q", "u"), ("a", "n"), ("an", "d</w>")): merges.append((a, b)); vocab.append(a + b)
+    vocab += ["<|startoftext|>", "<|endoftext|>"]; ids = {w: i for i, w in enumerate(vocab)}
+    t.model = models.BPE(vocab=ids, merges=merges, continuing_subword_prefix="", end_of_word_suffix="</w>", fuse_unk=False, unk_token="<|endoftext|>")
+    t.post_processor = processors.RobertaProcessing(("<|endoftext|>", ids["<|endoftext|>"]), ("<|startoftext|>", ids["<|startoftext|>"]), add_prefix_space=False, trim_offsets=False)
+    return tf.PreTrainedTokenizerFast(tokenizer_object=t, bos_token="<|startoftext|>", eos_token="<|endoftext|>", pad_token="<|endoftext|>", unk_token="<|endoftext|>"), ids, merges
+
+# ---- text -------------------------------------------------------------------------------------------------------------------
+def text_answers(folder, model, tokenizer, longest, head=None):
+    tokenizer.model_max_length = longest; tokenizer.save_pretrained(folder)
+    batch = tokenizer(TEXTS, padding=True, truncation=True, max_length=longest, return_tensors="pt")
+    feed = {k: v for k, v in batch.items() if k in ("input_ids", "attention_mask")}
+    o = model(**feed, output_hidden_states=True); h, m = o.last_hidden_state, batch["attention_mask"]
+    answers(folder, text_hidden=h * m[..., None], text=mean(h, m), text_ids=batch["input_ids"].masked_fill(m == 0, -1), text_cls=h[:, 0], text_max=h.masked_fill(m[..., None] == 0, -1e9).max(1).values, text_last=h[torch.arange(len(h)), m.sum(1) - 1], text_layer1=mean(o.hidden_states[1], m))
+def text_family(name, Config, Model, make, longest, **sizes):
+    @variant(name)
+    def _(folder):
+        tokenizer = make(); model = randomise(Model(Config(vocab_size=len(tokenizer) + 2, **sizes))); model.save_pretrained(folder); text_answers(folder, model, tokenizer, longest)
+small = dict(hidden_size=21, num_hidden_layers=2, num_attention_heads=3, intermediate_size=37)
+text_family("bert/gelu", tf.BertConfig, lambda c: tf.BertModel(c), lambda: word_piece(), 19, max_position_embeddings=24, layer_norm_eps=1e-6, type_vocab_size=3, **small)
+text_family("bert/one-head-relu", tf.BertConfig, lambda c: tf.BertModel(c, add_pooling_layer=False), lambda: word_piece(False), 24, max_position_embeddings=24, layer_norm_eps=1e-3, hidden_act="relu", hidden_size=15, num_hidden_layers=3, num_attention_heads=1, intermediate_size=8)
+text_family("roberta/plain", tf.RobertaConfig, lambda c: tf.RobertaModel(c), byte_bpe, 30, max_position_embeddings=33, pad_token_id=1, type_vocab_size=1, **small)
+text_family("roberta/prefix", tf.RobertaConfig, lambda c: tf.RobertaModel(c, add_pooling_layer=False), lambda: byte_bpe(prefix=True), 25, max_position_embeddings=30, pad_token_id=1, type_vocab_size=1, hidden_act="gelu_new", layer_norm_eps=1e-4, **small)
+text_family("xlm-roberta/unigram", tf.XLMRobertaConfig, lambda c: tf.XLMRobertaModel(c), unigram, 28, max_position_embeddings=31, pad_token_id=1, type_vocab_size=1, **small)
+text_family("distilbert/learned", tf.DistilBertConfig, tf.DistilBertModel, word_piece, 20, dim=18, n_layers=2, n_heads=3, hidden_dim=29, max_position_embeddings=22)
+text_family("distilbert/sinusoidal", tf.DistilBertConfig, tf.DistilBertModel, word_piece, 20, dim=20, n_layers=3, n_heads=2, hidden_dim=19, max_position_embeddings=22, sinusoidal_pos_embds=True, activation="relu")
+text_family("mpnet/plain", tf.MPNetConfig, lambda c: tf.MPNetModel(c), lambda: word_piece(pad="<pad>", unk="[UNK]", cls="<s>", sep="</s>", mask="<mask>"), 26, max_position_embeddings=31, relative_attention_num_buckets=32, pad_token_id=0, **small)
+def sentence(name, modules, longest, base="bert", prompts=None):
+    @variant(name)
+    def _(folder):
+        from sentence_transformers import SentenceTransformer, models as M
+        tokenizer = word_piece(); inner = folder.parent / (folder.name + "-inner"); tokenizer.model_max_length = 30
+        randomise(tf.BertModel(tf.BertConfig(vocab_size=len(tokenizer) + 2, max_position_embeddings=32, **small))).save_pretrained(inner); tokenizer.save_pretrained(inner)
+        word = M.Transformer(str(inner), max_seq_length=longest); parts = [word, M.Pooling(21, pooling_mode=modules[0])]
+        for kind in modules[1:]:
+            parts.append(M.Normalize() if kind == "normalize" else randomise(M.Dense(21, 13, bias=kind != "nobias", activation_function=torch.nn.Tanh() if kind == "tanh" else torch.nn.Identity())))
+        model = SentenceTransformer(modules=parts, device="cpu", **(dict(prompts=prompts, default_prompt_name="query") if prompts else {})); model.save(str(folder)); shutil.rmtree(inner)
+        answers(folder, text=torch.from_numpy(model.encode(TEXTS, batch_size=3)))
+sentence("sentence/cls-dense", ["cls", "tanh"], 17); sentence("sentence/max-normalize", ["max", "normalize"], 30); sentence("sentence/last-prompt", ["lasttoken", "nobias", "normalize"], 21, prompts={"query": "the dog: ", "document": ""})
+@variant("bert/classifier-bin")
+def _(folder):
+    tokenizer = word_piece(); model = randomise(tf.BertForSequenceClassification(tf.BertConfig(vocab_size=len(tokenizer), max_position_embeddings=24, num_labels=3, **small)))
+    model.save_pretrained(folder); (folder / "model.safetensors").unlink(); torch.save(model.state_dict(), folder / "pytorch_model.bin"); text_answers(folder, model.bert, tokenizer, 19)
+
+# ---- pictures ---------------------------------------------------------------------------------------------------------------
+def read(name): return Image.open(inputs / name).convert("RGB")
+def image_answers(folder, processor, embed, logits=None, hidden=None):
+    """Each picture by itself: their sizes may differ after the processor."""
+    processor.save_pretrained(folder); rows, pixels, l = [], [], []
+    for name in IMAGES:
+        x = processor(images=read(name), return_tensors="pt")["pixel_values"]; pixels.append(x.flatten()); rows.append(embed(x)[0])
+        if logits: l.append(logits(x)[0])
+    more = {"image_logits": torch.stack(l)} if logits else {}
+    answers(folder, **{f"pixels{i}": p for i, p in enumerate(pixels)}, image=torch.stack(rows), **more)
+def labels(n): return {"id2label": {i: f"thing {i}" for i in range(n)}, "label2id": {f"thing {i}": i for i in range(n)}}
+def image_family(name, Config, Model, processor, embed, **sizes):
+    @variant(name)
+    def _(folder):
+        model = randomise(Model(Config(**sizes))); model.save_pretrained(folder)
+        image_answers(folder, processor(), lambda x: embed(model, x), (lambda x: model(x).logits) if "Classification" in type(model).__name__ else None)
+vit_p = lambda h, w=None, **k: (lambda: tf.ViTImageProcessorPil(size={"height": h, "width": w or h}, **k))
+vits = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=31)
+image_family("vit/classifier", tf.ViTConfig, tf.ViTForImageClassification, vit_p(30), lambda m, x: mean(m.vit(x).last_hidden_state), image_size=30, patch_size=6, layer_norm_eps=1e-6, **vits, **labels(5))
+image_family("vit/non-square-nobias", tf.ViTConfig, lambda c: tf.ViTModel(c, add_pooling_layer=False), vit_p(21, 35, resample=3), lambda m, x: mean(m(x).last_hidden_state), image_size=(21, 35), patch_size=7, qkv_bias=False, hidden_act="gelu_pytorch_tanh", **vits)
+image_family("deit/distilled", tf.DeiTConfig, tf.DeiTForImageClassificationWithTeacher, lambda: tf.DeiTImageProcessorPil(size={"height": 40, "width": 40}, crop_size={"height": 32, "width": 32}), lambda m, x: mean(m.deit(x).last_hidden_state), image_size=32, patch_size=8, **vits, **labels(4))
+image_family("deit/classifier", tf.DeiTConfig, tf.DeiTForImageClassification, lambda: tf.DeiTImageProcessorPil(size={"height": 28, "width": 28}, do_center_crop=False), lambda m, x: mean(m.deit(x).last_hidden_state), image_size=28, patch_size=7, **vits, **labels(3))
+dino_p = lambda edge, h, w: (lambda: tf.BitImageProcessorPil(size={"shortest_edge": edge}, crop_size={"height": h, "width": w}, resample=3, image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225]))
+image_family("dinov2/odd", tf.Dinov2Config, tf.Dinov2Model, dino_p(47, 42, 35), lambda m, x: mean(m(x).last_hidden_state), image_size=28, patch_size=7, hidden_size=24, num_hidden_layers=2, num_attention_heads=3, mlp_ratio=2)
+image_family("dinov2/swiglu-classifier", tf.Dinov2Config, tf.Dinov2ForImageClassification, dino_p(30, 28, 28), lambda m, x: mean(m.dinov2(x).last_hidden_state), image_size=28, patch_size=7, hidden_size=24, num_hidden_layers=2, num_attention_heads=1, mlp_ratio=3, use_swiglu_ffn=True, qkv_bias=False, **labels(4))
+image_family("dinov2/registers", tf.Dinov2WithRegistersConfig, tf.Dinov2WithRegistersModel, dino_p(47, 42, 49), lambda m, x: mean(m(x).last_hidden_state), image_size=28, patch_size=7, hidden_size=24, num_hidden_layers=2, num_attention_heads=2, mlp_ratio=2, num_register_tokens=3)
+conv_p = lambda edge, **k: (lambda: tf.ConvNextImageProcessorPil(size={"shortest_edge": edge}, **k))
+pooled = lambda attr: (lambda m, x: (getattr(m, attr) if attr else m)(x).pooler_output.flatten(1))
+image_family("resnet/bottleneck", tf.ResNetConfig, tf.ResNetForImageClassification, conv_p(33), pooled("resnet"), embedding_size=8, hidden_sizes=[12, 16, 24], depths=[1, 2, 1], **labels(6))
+image_family("resnet/basic-first", tf.ResNetConfig, tf.ResNetModel, conv_p(41, resample=2), pooled(None), embedding_size=8, hidden_sizes=[8, 12, 16], depths=[2, 1, 1], layer_type="basic", downsample_in_first_stage=True)
+image_family("resnet/v1", tf.ResNetConfig, tf.ResNetModel, conv_p(38, crop_pct=0.8), pooled(None), embedding_size=8, hidden_sizes=[16, 20], depths=[2, 1], downsample_in_bottleneck=True, hidden_act="silu")
+image_family("convnext/v1", tf.ConvNextConfig, tf.ConvNextForImageClassification, conv_p(35), pooled("convnext"), hidden_sizes=[8, 12, 16], depths=[1, 2, 1], num_stages=3, layer_scale_init_value=0.5, **labels(5))
+image_family("convnext/v2", tf.ConvNextV2Config, tf.ConvNextV2ForImageClassification, conv_p(39, crop_pct=0.9), pooled("convnextv2"), hidden_sizes=[8, 12], depths=[1, 2], num_stages=2, patch_size=3, layer_norm_eps=1e-5, **labels(5))
+image_family("efficientnet/plain", tf.EfficientNetConfig, tf.EfficientNetForImageClassification, lambda: tf.EfficientNetImageProcessorPil(size={"height": 43, "width": 43}), lambda m, x: m.efficientnet(x).pooler_output.flatten(1), width_coefficient=0.25, depth_coefficient=1.2, hidden_dim=320, in_channels=[32, 16, 24], out_channels=[16, 24, 40], kernel_sizes=[3, 3, 5], strides=[1, 2, 2], num_block_repeats=[1, 2, 2], expand_ratios=[1, 6, 4], depthwise_padding=[], pooling_type="mean", **labels(5))
+
+# ---- timm -------------------------------------------------------------------------------------------------------------------
+def timm_family(name, architecture, size, **model_args):
+    @variant(name)
+    def _(folder):
+        import timm; from timm.data import resolve_data_config, create_transform
+        model = randomise(timm.create_model(architecture, num_classes=5, **model_args)); folder.mkdir(parents=True, exist_ok=True)
+        cfg = dict(model.pretrained_cfg); cfg.update(input_size=[3, size, size], crop_pct=0.9, interpolation="bicubic", num_classes=5)
+        keep = ("tag", "custom_load", "input_size", "fixed_input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std", "num_classes", "pool_size", "first_conv", "classifier")
+        (folder / "config.json").write_text(json.dumps({"architecture": architecture, "num_classes": 5, "num_features": model.num_features, "global_pool": getattr(model, "global_pool", "avg") if isinstance(getattr(model, "global_pool", "avg"), str) else "avg", "model_args": model_args, "pretrained_cfg": {k: cfg[k] for k in keep if k in cfg}}))
+        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "model.safetensors", {"format": "pt"})
+        transform = create_transform(**resolve_data_config({}, pretrained_cfg=cfg)); px = [transform(read(n))[None] for n in IMAGES]
+        answers(folder, **{f"pixels{i}": p.flatten() for i, p in enumerate(px)}, image=torch.cat([model.forward_head(model.forward_features(p), pre_logits=True) for p in px]), image_logits=torch.cat([model(p) for p in px]))
+timm_family("timm/vit", "vit_tiny_patch16_224", 32, img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=3)
+timm_family("timm/deit", "deit_tiny_distilled_patch16_224", 32, img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=3)
+timm_family("timm/dinov2-reg", "vit_small_patch14_reg4_dinov2", 28, img_size=28, patch_size=7, embed_dim=24, depth=2, num_heads=2, reg_tokens=3)
+timm_family("timm/convnext", "convnext_atto", 37, dims=[8, 12, 16, 20], depths=[1, 1, 2, 1])
+timm_family("timm/convnextv2", "convnextv2_atto", 37, dims=[8, 12, 16, 20], depths=[1, 1, 2, 1])
+def big_timm(name, architecture, size):
+    if not args.small: timm_family(name, architecture, size)
+big_timm("timm/resnet18", "resnet18", 65); big_timm("timm/resnet50", "resnet50", 65); big_timm("timm/efficientnet-b0", "efficientnet_b0", 65); big_timm("timm/efficientnet-lite0", "tf_efficientnet_lite0", 65)
+
+# ---- sound ------------------------------------------------------------------------------------------------------------------
+def audio_answers(folder, processor, rate, embed, logits=None):
+    processor.save_pretrained(folder); rows, feats, l = [], [], []
+    for name in AUDIOS[rate]:
+        b = processor(sound(name), sampling_rate=rate, return_tensors="pt"); x = b.get("input_features", b.get("input_values")); feats.append(x.flatten()); rows.append(embed(x, b)[0])
+        if logits: l.append(logits(x)[0])
+    more = {"audio_logits": torch.stack(l)} if logits else {}
+    answers(folder, **{f"sound{i}": f for i, f in enumerate(feats)}, audio=torch.stack(rows), **more)
+def ast(name, mel, length, **sizes):
+    @variant(name)
+    def _(folder):
+        model = randomise(tf.ASTForAudioClassification(tf.ASTConfig(num_mel_bins=mel, max_length=length, **vits, **labels(5), **sizes))); model.save_pretrained(folder)
+        audio_answers(folder, tf.ASTFeatureExtractor(num_mel_bins=mel, max_length=length, mean=-3.1, std=2.7), 16000, lambda x, b: mean(model.audio_spectrogram_transformer(x).last_hidden_state), lambda x: model(x).logits)
+ast("ast/overlap", 24, 70, patch_size=8, frequency_stride=5, time_stride=6); ast("ast/multi-label", 32, 150, patch_size=9, frequency_stride=9, time_stride=9, problem_type="multi_label_classification", qkv_bias=False)
+w2v = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=31, conv_dim=(12, 14, 16), conv_kernel=(10, 3, 2), conv_stride=(5, 4, 4), num_conv_pos_embeddings=7, num_conv_pos_embedding_groups=4, vocab_size=12, apply_spec_augment=False)
+def speech(name, Config, Model, normalize, mask, **sizes):
+    @variant(name)
+    def _(folder):
+        model = randomise(Model(Config(**{**w2v, **sizes}))); model.save_pretrained(folder); base = getattr(model, model.base_model_prefix, model)
+        audio_answers(folder, tf.Wav2Vec2FeatureExtractor(feature_size=1, sampling_rate=16000, padding_value=0.0, do_normalize=normalize, return_attention_mask=mask), 16000, lambda x, b: mean(base(x).last_hidden_state), (lambda x: model(x).logits) if "Sequence" in type(model).__name__ else None)
+        if mask:
+            b = tf.Wav2Vec2FeatureExtractor.from_pretrained(folder)([sound(n) for n in AUDIOS[16000]], sampling_rate=16000, padding=True, return_tensors="pt"); h = base(**b).last_hidden_state
+            m = base._get_feature_vector_attention_mask(h.shape[1], b["attention_mask"]); t = {k: v for k, v in __import__("safetensors.torch", fromlist=["x"]).load_file(folder / "answers.safetensors").items()}
+            answers(folder, **t, audio_batched=mean(h, m))
+speech("wav2vec2/group", tf.Wav2Vec2Config, tf.Wav2Vec2Model, True, False)
+speech("wav2vec2/layer-stable", tf.Wav2Vec2Config, tf.Wav2Vec2Model, True, True, feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True, num_conv_pos_embeddings=8)
+speech("wav2vec2/classifier-weighted", tf.Wav2Vec2Config, tf.Wav2Vec2ForSequenceClassification, False, True, feat_extract_norm="layer", use_weighted_layer_sum=True, classifier_proj_size=10, **labels(4))
+speech("hubert/base", tf.HubertConfig, tf.HubertModel, True, False, feat_proj_layer_norm=False)
+speech("hubert/large", tf.HubertConfig, tf.HubertForSequenceClassification, True, True, feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True, classifier_proj_size=9, **labels(3))
+@variant("hubert/batch-norm")
+def _(folder):
+    model = randomise(tf.HubertModel(tf.HubertConfig(**w2v, conv_pos_batch_norm=True))); model.save_pretrained(folder)
+    audio_answers(folder, tf.Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=False), 16000, lambda x, b: mean(model(x).last_hidden_state))
+def whisper(name, bands, seconds, Model, **sizes):
+    @variant(name)
+    def _(folder):
+        config = tf.WhisperConfig(vocab_size=50, num_mel_bins=bands, d_model=24, encoder_layers=2, encoder_attention_heads=3, encoder_ffn_dim=31, decoder_layers=1, decoder_attention_heads=3, decoder_ffn_dim=16, max_source_positions=seconds * 50, max_target_positions=12, pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=3, begin_suppress_tokens=None, **sizes)
+        model = randomise(Model(config)); model.save_pretrained(folder); enc = model.encoder if hasattr(model, "classifier") else model.get_encoder()
+        audio_answers(folder, tf.WhisperFeatureExtractor(feature_size=bands, chunk_length=seconds), 16000, lambda x, b: mean(enc(x).last_hidden_state), (lambda x: model(x).logits) if hasattr(model, "classifier") else None)
+whisper("whisper/encoder", 40, 2, tf.WhisperModel, activation_function="gelu"); whisper("whisper/classifier", 80, 3, tf.WhisperForAudioClassification, use_weighted_layer_sum=True, classifier_proj_size=11, **labels(4))
+
+# ---- video ------------------------------------------------------------------------------------------------------------------
+def videomae(name, Model, **sizes):
+    @variant(name)
+    def _(folder):
+        model = randomise(Model(tf.VideoMAEConfig(image_size=24, patch_size=8, num_frames=6, tubelet_size=2, **vits, **sizes))); model.save_pretrained(folder)
+        p = tf.VideoMAEImageProcessorPil(size={"shortest_edge": 26}, crop_size={"height": 24, "width": 24}); p.save_pretrained(folder)
+        x = p(list(FRAMES), return_tensors="pt")["pixel_values"]; base = getattr(model, "videomae", model)
+        answers(folder, frames=x.flatten(), video=mean(base(x).last_hidden_state), **({"video_logits": model(x).logits} if base is not model else {}))
+videomae("videomae/mean", tf.VideoMAEForVideoClassification, use_mean_pooling=True, **labels(5)); videomae("videomae/first", tf.VideoMAEForVideoClassification, use_mean_pooling=False, qkv_bias=False, **labels(3)); videomae("videomae/base", tf.VideoMAEModel, use_mean_pooling=False)
+
+# ---- joint ------------------------------------------------------------------------------------------------------------------
+def first(o): return o if torch.is_tensor(o) else o.pooler_output
+def joint_image(model, processor): return torch.cat([unit(first(model.get_image_features(pixel_values=processor(images=read(n), return_tensors="pt")["pixel_values"]))) for n in IMAGES])
+def pixel_rows(processor): return {f"pixels{i}": processor(images=read(n), return_tensors="pt")["pixel_values"].flatten() for i, n in enumerate(IMAGES)}
+def clip(name, eos, image, text=None, vision=None, **sizes):
+    @variant(name)
+    def _(folder):
+        tokenizer, ids, _m = clip_bpe(); n = len(tokenizer)
+        end = ids["<|endoftext|>"] if eos is None else eos
+        t = dict(vocab_size=n, hidden_size=20, num_hidden_layers=2, num_attention_heads=2, intermediate_size=27, max_position_embeddings=16, eos_token_id=end, bos_token_id=ids["<|startoftext|>"], pad_token_id=1); t.update(text or {})
+        v = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=31, image_size=30, patch_size=6); v.update(vision or {})
+        model = randomise(tf.CLIPModel(tf.CLIPConfig(text_config=t, vision_config=v, **{"projection_dim": 14, **sizes}))); model.save_pretrained(folder)
+        tokenizer.model_max_length = 16; tokenizer.save_pretrained(folder); p = image(); p.save_pretrained(folder)
+        b = tokenizer(TEXTS, padding=True, truncation=True, return_tensors="pt")
+        pix = torch.cat([p(images=read(x), return_tensors="pt")["pixel_values"] for x in IMAGES]); o = model(pixel_values=pix, input_ids=b["input_ids"], attention_mask=b["attention_mask"])
+        answers(folder, text=unit(first(model.get_text_features(**{k: b[k] for k in ("input_ids", "attention_mask")}))), image=joint_image(model, p), text_ids=b["input_ids"].masked_fill(b["attention_mask"] == 0, -1), logits=o.logits_per_image, **pixel_rows(p))
+clip_p = lambda edge, crop: (lambda: tf.CLIPImageProcessorPil(size={"shortest_edge": edge}, crop_size={"height": crop, "width": crop}))
+clip("clip/legacy-eos", 2, clip_p(30, 30)); clip("clip/eos-gelu", None, clip_p(35, 30), text=dict(hidden_act="gelu"), vision=dict(hidden_act="gelu", layer_norm_eps=1e-3), projection_dim=9)
+@variant("siglip/base")
+def _(folder):
+    tokenizer = unigram(add=False); n = len(tokenizer)
+    model = randomise(tf.SiglipModel(tf.SiglipConfig(text_config=dict(vocab_size=n, hidden_size=20, num_hidden_layers=2, num_attention_heads=2, intermediate_size=27, max_position_embeddings=16, projection_size=20), vision_config=dict(hidden_size=20, num_hidden_layers=2, num_attention_heads=4, intermediate_size=31, image_size=30, patch_size=7))))
+    model.save_pretrained(folder); tokenizer.model_max_length = 16; tokenizer.save_pretrained(folder); p = tf.SiglipImageProcessorPil(size={"height": 30, "width": 30}); p.save_pretrained(folder)
+    b = tokenizer(TEXTS, padding="max_length", max_length=16, truncation=True, return_tensors="pt"); pix = torch.cat([p(images=read(x), return_tensors="pt")["pixel_values"] for x in IMAGES])
+    answers(folder, text=unit(first(model.get_text_features(input_ids=b["input_ids"]))), image=joint_image(model, p), text_ids=b["input_ids"], logits=model(pixel_values=pix, input_ids=b["input_ids"]).logits_per_image, **pixel_rows(p))
+@variant("chinese-clip/base")
+def _(folder):
+    tokenizer = word_piece(); model = randomise(tf.ChineseCLIPModel(tf.ChineseCLIPConfig(text_config=dict(vocab_size=len(tokenizer), max_position_embeddings=24, **small), vision_config=dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=31, image_size=30, patch_size=6), projection_dim=11)))
+    model.save_pretrained(folder); tokenizer.model_max_length = 22; tokenizer.save_pretrained(folder); p = tf.ChineseCLIPImageProcessorPil(size={"height": 30, "width": 30}, do_center_crop=False); p.save_pretrained(folder)
+    b = tokenizer(TEXTS, padding=True, truncation=True, return_tensors="pt"); pix = torch.cat([p(images=read(x), return_tensors="pt")["pixel_values"] for x in IMAGES])
+    answers(folder, text=unit(first(model.get_text_features(input_ids=b["input_ids"], attention_mask=b["attention_mask"]))), image=joint_image(model, p), text_ids=b["input_ids"].masked_fill(b["attention_mask"] == 0, -1), logits=model(pixel_values=pix, input_ids=b["input_ids"], attention_mask=b["attention_mask"]).logits_per_image, **pixel_rows(p))
+def clap(name, fused, **sizes):
+    @variant(name)
+    def _(folder):
+        tokenizer = byte_bpe(); audio = dict(window_size=4, num_mel_bins=16, spec_size=64, patch_size=4, patch_stride=[4, 4], hidden_size=32, projection_dim=10, depths=[2, 1, 2], num_attention_heads=[2, 2, 4], patch_embeds_hidden_size=8, enable_fusion=fused, fusion_type="aff_2d" if fused else None); audio.update(sizes)
+        model = randomise(tf.ClapModel(tf.ClapConfig(text_config=dict(vocab_size=len(tokenizer), max_position_embeddings=33, pad_token_id=1, projection_dim=10, **small), audio_config=audio, projection_dim=10))); model.save_pretrained(folder)
+        tokenizer.model_max_length = 30; tokenizer.save_pretrained(folder)
+        p = tf.ClapFeatureExtractor(feature_size=16, sampling_rate=48000, hop_length=480, max_length_s=2, fft_window_size=1024, frequency_min=50, frequency_max=14000, truncation="fusion" if fused else "rand_trunc", padding="repeatpad"); p.save_pretrained(folder)
+        b = tokenizer(TEXTS, padding=True, truncation=True, return_tensors="pt"); f = p(sound("tone48.wav"), sampling_rate=48000, return_tensors="pt")
+        answers(folder, text=unit(first(model.get_text_features(input_ids=b["input_ids"], attention_mask=b["attention_mask"]))), audio=unit(first(model.get_audio_features(**f))), text_ids=b["input_ids"].masked_fill(b["attention_mask"] == 0, -1), sound0=f["input_features"].flatten())
+clap("clap/unfused", False); clap("clap/fused", True)
+@variant("open-clip/vit")
+def _(folder):
+    import open_clip; folder.mkdir(parents=True, exist_ok=True)
+    _t, ids, merges = clip_bpe(); n = len(ids)
+    for quick in (True,):
+        cfg = {"embed_dim": 14, "quick_gelu": quick, "vision_cfg": {"image_size": 30, "layers": 2, "width": 24, "head_width": 8, "patch_size": 6, "mlp_ratio": 1.5}, "text_cfg": {"context_length": 16, "vocab_size": n, "width": 20, "heads": 2, "layers": 2}}
+        model = randomise(open_clip.CLIP(**{**cfg, "vision_cfg": open_clip.CLIPVisionCfg(**cfg["vision_cfg"]), "text_cfg": open_clip.CLIPTextCfg(**cfg["text_cfg"])}))
+        pre = {"mean": [0.48, 0.46, 0.41], "std": [0.27, 0.26, 0.28], "interpolation": "bicubic", "resize_mode": "shortest"}
+        (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": cfg, "preprocess_cfg": pre}))
+        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "open_clip_model.safetensors", {"format": "pt"})
+        tok = _t; tok.model_max_length = 16; tok.save_pretrained(folder)
+        # open_clip pads with zeros to the context's length and takes the largest id as the end.
+        rows = [tok(t, truncation=True, max_length=16)["input_ids"] for t in TEXTS]; batch = pad_rows(rows, 0); batch = torch.nn.functional.pad(batch, (0, 16 - batch.shape[1]))
+        from open_clip.transform import image_transform_v2, PreprocessCfg; transform = image_transform_v2(PreprocessCfg(size=30, **pre), is_train=False); px = torch.stack([transform(read(x)) for x in IMAGES])
+        answers(folder, text=unit(model.encode_text(batch)), image=unit(model.encode_image(px)), text_ids=pad_rows(rows), **{f"pixels{i}": p.flatten() for i, p in enumerate(px)})
+
+torch.set_grad_enabled(False); failed = []
+for name, make in VARIANTS:
+    if args.families and name not in args.families and name.split("/")[0] not in args.families: continue
+    torch.manual_seed(args.seed + 11); np.random.seed(args.seed); random.seed(args.seed)
+    folder = out / name.replace("/", "-"); shutil.rmtree(folder, ignore_errors=True); folder.mkdir(parents=True)
+    try: make(folder)
+    except Exception as error:
+        import traceback; traceback.print_exc(); failed.append(name); continue
+    big = [f"{p.name} {p.stat().st_size}" for p in folder.rglob("*") if p.is_file() and p.stat().st_size > 300_000]
+    print(name, sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()) // 1024, "kB", *big, flush=True)
+if failed: sys.exit(f"failed: {failed}")
