@@ -18,7 +18,7 @@ use std::{
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// The manifest: .jsonl, .csv, .tsv or .parquet.
+    /// The manifest (.jsonl, .csv, .tsv or .parquet), or a checkpoint folder.
     data: PathBuf,
     /// Bind a column to a modality, for instance image=picture; guessed when absent.
     #[arg(long = "column", value_name = "MODALITY=COLUMN")]
@@ -42,7 +42,50 @@ struct Look {
     size: Result<f64, String>,
 }
 
+/// Family, size, what it takes and gives, and which of its tensors are not needed; what is missing is the error of loading it.
+fn model(folder: &Path, context: &Context) -> Result<()> {
+    let model = mm_repr::Pretrained::load(folder)?;
+    let parameters = model.params.count(&[mm_core::Role::Frozen]);
+    let takes: Vec<String> = model.modalities().iter().map(ToString::to_string).collect();
+    let mut widths = BTreeMap::new();
+    for modality in model.modalities() {
+        widths.insert(modality.to_string(), model.tower(&modality)?.encoder.width());
+    }
+    if context.json {
+        output::line(json!({
+            "family": model.family, "parameters": parameters, "bytes": 4 * parameters, "takes": takes,
+            "widths": widths, "joint": model.joint.is_some(), "unused": model.unused,
+        }));
+        return Ok(());
+    }
+    output::line(format!("{}: {}", folder.display(), model.family));
+    output::line(format!(
+        "  parameters  {:.1} million ({:.1} MB in float32)",
+        parameters as f64 / 1e6,
+        parameters as f64 * 4e-6
+    ));
+    for (modality, width) in widths {
+        output::line(format!("  takes       {modality}, features {width} wide"));
+    }
+    if model.joint.is_some() {
+        output::line("  joint       its modalities share one space (mm classify --labels)");
+    }
+    output::line(format!(
+        "  unused      {} tensors{}",
+        model.unused.len(),
+        if model.unused.is_empty() { "" } else { ":" }
+    ));
+    for name in model.unused.iter().take(20) {
+        output::line(format!("              {name}"));
+    }
+    Ok(())
+}
+
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
+    let folder = mm_repr::locate(&arguments.data, Path::new("."));
+    if folder.is_dir() {
+        return model(&folder, context);
+    }
     let mut columns = Columns::default();
     for binding in &arguments.columns {
         let (modality, column) = binding

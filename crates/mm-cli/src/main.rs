@@ -40,8 +40,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Show what a data set holds: rows, modalities, lengths, broken files, a few samples.
-    #[command(after_help = "Example:\n  mm inspect data/stamps.jsonl")]
+    /// Show what a data set holds (rows, modalities, lengths, broken files, a few samples), or what a checkpoint folder is.
+    #[command(after_help = "Examples:\n  mm inspect data/stamps.jsonl\n  mm inspect all-MiniLM-L6-v2")]
     Inspect(inspect::Arguments),
     /// Train a model as a config file says, into a run folder.
     #[command(

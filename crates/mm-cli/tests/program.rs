@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{World, mm, text};
+use common::{World, mm, refused, text};
 use mm_core::Checkpoint;
 use std::{
     path::Path,
@@ -181,4 +181,49 @@ fn ctrl_c_saves_and_stops_and_resume_goes_on() {
     let (_, saved) = mm_train::Run::load(&world.path().join("run"), "last").unwrap();
     assert!(saved.step >= 4 && !saved.finished);
     assert!(!world.path().join("run/checkpoints/best.safetensors").exists());
+}
+
+#[test]
+fn checkpoint_folders_are_inspected_embedded_and_classified() {
+    let world = World::new();
+    let families = Path::new(env!("CARGO_MANIFEST_DIR")).join("../mm-repr/tests/fixtures/families");
+    for name in ["clip-eos-gelu", "convnext-v1"] {
+        std::fs::create_dir(world.path().join(name)).unwrap();
+        for file in
+            ["config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"]
+        {
+            let from = families.join(name).join(file);
+            if from.exists() {
+                std::fs::copy(from, world.path().join(name).join(file)).unwrap();
+            }
+        }
+    }
+    let lines = |arguments: &[&str]| -> Vec<serde_json::Value> {
+        let output = mm(arguments, world.path());
+        assert!(output.status.success(), "{}", text(&output));
+        String::from_utf8_lossy(&output.stdout).lines().map(|l| serde_json::from_str(l).unwrap()).collect()
+    };
+    let about = &lines(&["inspect", "clip-eos-gelu", "--json"])[0];
+    assert_eq!((about["family"].as_str(), about["joint"].as_bool()), (Some("clip"), Some(true)));
+    // In the order given, of unit length.
+    let vectors =
+        lines(&["embed", "--model", "clip-eos-gelu", "--text", "fox", "--image", "1.png", "--text", "a dog", "--json"]);
+    assert_eq!(vectors.iter().map(|v| v["input"].as_str().unwrap()).collect::<Vec<_>>(), ["fox", "1.png", "a dog"]);
+    for vector in &vectors {
+        let sum: f64 = vector["embedding"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap().powi(2)).sum();
+        assert!((sum - 1.0).abs() < 1e-5);
+    }
+    // Scores are a softmax of the logits, best first; 0 shows all.
+    let classes =
+        &lines(&["classify", "--model", "convnext-v1", "--image", "1.png", "--top", "0", "--json"])[0]["scores"];
+    let of = |key: &str| classes.as_array().unwrap().iter().map(|c| c[key].as_f64().unwrap()).collect::<Vec<_>>();
+    let (scores, logits) = (of("score"), of("logit"));
+    assert_eq!(scores.len(), 5);
+    assert!((scores.iter().sum::<f64>() - 1.0).abs() < 1e-5 && logits.is_sorted_by(|a, b| a >= b));
+    assert!((logits[0] - logits[1] - (scores[0] / scores[1]).ln()).abs() < 1e-4);
+    let zero = &lines(&["classify", "--model", "clip-eos-gelu", "--image", "1.png", "--labels", "fox,dog", "--json"])
+        [0]["scores"];
+    assert_eq!(zero.as_array().unwrap().len(), 2);
+    refused(&["classify", "--model", "clip-eos-gelu", "--image", "1.png"], world.path(), &["no classifier"]);
+    refused(&["embed", "--model", "convnext-v1", "--text", "a"], world.path(), &["takes image, not text"]);
 }
