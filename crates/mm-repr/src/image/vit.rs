@@ -552,8 +552,6 @@ pub(crate) fn timm_kind(config: &Value) -> Option<&'static str> {
         "timm/resnet"
     } else if starts(&["convnext"]) {
         "timm/convnext"
-    } else if starts(&["efficientnet", "tf_efficientnet"]) {
-        "timm/efficientnet"
     } else {
         return None;
     })
