@@ -274,6 +274,18 @@ pub fn from_apt(package: &str, folder: &Path) -> Result<PathBuf> {
     packaged(folder).with_context(|| format!("apt-get downloaded no {package}"))
 }
 
+/// Unpacks a Debian package into a folder.
+pub fn unpack_deb(deb: &Path, folder: &Path) -> Result<()> {
+    let dpkg = program(&["dpkg-deb"])
+        .context("no dpkg-deb was found, which unpacks Debian packages (Debian: it is in the package dpkg)")?;
+    if !Command::new(dpkg).arg("-x").arg(deb).arg(folder).status()?.success() {
+        // A file that was cut short is fetched again by the next run.
+        let _ = std::fs::remove_file(deb);
+        bail!("{} could not be unpacked; run the command again to fetch it anew", deb.display());
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

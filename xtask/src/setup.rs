@@ -1,7 +1,7 @@
 //! libtorch and ffmpeg: found or fetched, and written down for cargo, so that no environment variable has to be set.
 
 use crate::{
-    fetch::{Remote, download, from_apt, from_pip, python},
+    fetch::{Remote, download, from_apt, from_pip, python, unpack_deb},
     places::{cache, program, root},
 };
 use anyhow::{Context, Result, bail};
@@ -281,12 +281,7 @@ fn nasm(force: bool) {
     let fetch = || -> Result<()> {
         std::fs::create_dir_all(&folder)?;
         std::fs::write(&tried, "")?;
-        let deb = from_apt("nasm", &folder)?;
-        let status =
-            Command::new(program(&["dpkg-deb"]).context("no dpkg-deb")?).arg("-x").arg(&deb).arg(&folder).status()?;
-        if !status.success() {
-            bail!("{} could not be unpacked", deb.display());
-        }
+        unpack_deb(&from_apt("nasm", &folder)?, &folder)?;
         let _ = std::fs::remove_dir_all(folder.join("apt"));
         Ok(())
     };

@@ -12,15 +12,8 @@ pub(crate) struct Arguments {
     /// A checkpoint folder, or the name of a fetched model.
     #[arg(long, value_name = "DIR|NAME")]
     model: PathBuf,
-    /// A picture file; may be repeated.
-    #[arg(long, value_name = "FILE")]
-    image: Vec<String>,
-    /// A sound file; may be repeated.
-    #[arg(long, value_name = "FILE")]
-    audio: Vec<String>,
-    /// A video file; may be repeated.
-    #[arg(long, value_name = "FILE")]
-    video: Vec<String>,
+    #[command(flatten)]
+    files: embed::Files,
     /// How many classes to show, best first; 0 for all.
     #[arg(long, value_name = "K", default_value_t = 5)]
     top: usize,
@@ -33,7 +26,8 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
-    let kinds = [("image", &arguments.image), ("audio", &arguments.audio), ("video", &arguments.video)];
+    let kinds =
+        [("image", &arguments.files.image), ("audio", &arguments.files.audio), ("video", &arguments.files.video)];
     if kinds.iter().all(|(_, files)| files.is_empty()) {
         bail!("nothing to classify; give --image, --audio or --video");
     }

@@ -13,8 +13,8 @@ const KINDS: [&str; 4] = ["text", "image", "audio", "video"];
 
 /// The values keep the order they were given in, across kinds; clap alone would sort them by kind.
 pub(crate) struct Arguments {
-    pub(crate) model: PathBuf,
-    pub(crate) values: Vec<(&'static str, String)>,
+    model: PathBuf,
+    values: Vec<(&'static str, String)>,
     pool: Option<PoolChoice>,
     normalize: bool,
     layer: Option<i64>,
@@ -31,6 +31,20 @@ enum PoolChoice {
     None,
 }
 
+/// The files that a command takes.
+#[derive(Args)]
+pub(crate) struct Files {
+    /// A picture file; may be repeated.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) image: Vec<String>,
+    /// A sound file; may be repeated.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) audio: Vec<String>,
+    /// A video file; may be repeated.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) video: Vec<String>,
+}
+
 #[derive(Args)]
 struct Given {
     /// A checkpoint folder, the name of a fetched model, or a run folder.
@@ -39,15 +53,8 @@ struct Given {
     /// A text; may be repeated.
     #[arg(long, value_name = "TEXT")]
     text: Vec<String>,
-    /// A picture file; may be repeated.
-    #[arg(long, value_name = "FILE")]
-    image: Vec<String>,
-    /// A sound file; may be repeated.
-    #[arg(long, value_name = "FILE")]
-    audio: Vec<String>,
-    /// A video file; may be repeated.
-    #[arg(long, value_name = "FILE")]
-    video: Vec<String>,
+    #[command(flatten)]
+    files: Files,
     /// How positions become one vector [default: as the model's folder says, else their mean].
     #[arg(long, value_enum)]
     pool: Option<PoolChoice>,
@@ -72,7 +79,8 @@ impl FromArgMatches for Arguments {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let given = Given::from_arg_matches(matches)?;
         let mut values = Vec::new();
-        for (kind, list) in KINDS.into_iter().zip([given.text, given.image, given.audio, given.video]) {
+        for (kind, list) in KINDS.into_iter().zip([given.text, given.files.image, given.files.audio, given.files.video])
+        {
             let places = matches.indices_of(kind).into_iter().flatten();
             values.extend(places.zip(list).map(|(place, value)| (place, kind, value)));
         }
@@ -92,7 +100,7 @@ impl FromArgMatches for Arguments {
 }
 
 /// A raw value as the program's arguments name it.
-pub(crate) fn source(kind: &str, value: &str) -> Source {
+fn source(kind: &str, value: &str) -> Source {
     if kind == "text" { Source::Text(value.to_owned()) } else { Source::File(PathBuf::from(value)) }
 }
 

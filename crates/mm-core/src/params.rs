@@ -249,11 +249,6 @@ impl<'a> Scope<'a> {
         self.make(name, shape, init, if self.frozen { Role::Frozen } else { Role::Buffer })
     }
 
-    /// Whether parameters are being taken from a checkpoint.
-    pub fn is_from_checkpoint(&self) -> bool {
-        self.params.origin.borrow().is_some()
-    }
-
     fn make(&self, name: &str, shape: &[i64], init: Init, role: Role) -> Result<Tensor> {
         let path = self.path(name);
         let (tensor, stored) = match self.take(&path, shape)? {

@@ -236,18 +236,12 @@ ops! {
     norm(dim: i64, keep: bool) [] => |a| a.f_norm_scalaropt_dim(2.0, dim, keep);
     /// Euclidean norm of all numbers.
     norm_all() [] => |a| a.f_norm();
-    /// Rolls the numbers along dimensions; what leaves at one end comes in at the other.
-    roll(shifts: &[i64], dims: &[i64]) [] => |a| a.f_roll(shifts, dims);
     /// Pictures `[batch, channels, height, width]` at another size, bicubic; `antialias` widens the filter with the reduction.
-    bicubic(size: [i64; 2], align_corners: bool, antialias: bool) [] => |a| if antialias {
-        a.f_internal_upsample_bicubic2d_aa(size, align_corners, None, None)
+    bicubic(size: [i64; 2], antialias: bool) [] => |a| if antialias {
+        a.f_internal_upsample_bicubic2d_aa(size, false, None, None)
     } else {
-        a.f_upsample_bicubic2d(size, align_corners, None, None)
+        a.f_upsample_bicubic2d(size, false, None, None)
     };
-    /// Pictures `[batch, channels, height, width]` at another size, bilinear without antialias.
-    bilinear(size: [i64; 2]) [] => |a| a.f_upsample_bilinear2d(size, false, None, None);
-    /// Variance along dimensions, over n.
-    variance(dims: &[i64], keep: bool) [] => |a| a.f_var_dim(dims, false, keep);
     /// −1, 0 or 1.
     sign() [] => |a| a.f_sign();
     /// Cross-entropy of logits `[batch, classes]` with class numbers `[batch]`; `ignored` is left out; mean over the rest.
@@ -414,12 +408,6 @@ impl Tensor {
         groups: i64,
     ) -> Result<Self> {
         one("conv2d", &[self, weight], self.0.f_conv2d(&weight.0, bias.map(|b| &b.0), stride, padding, [1, 1], groups))
-    }
-
-    /// Three-dimensional convolution of `[batch, channels, frames, height, width]`.
-    pub fn conv3d(&self, weight: &Tensor, bias: Option<&Tensor>, stride: [i64; 3]) -> Result<Self> {
-        let result = self.0.f_conv3d(&weight.0, bias.map(|b| &b.0), stride, [0; 3], [1; 3], 1);
-        one("conv3d", &[self, weight], result)
     }
 
     /// Attention through libtorch's fused kernels: self is the query `[batch, heads, queries, width]`; `mask` is added to the

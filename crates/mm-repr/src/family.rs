@@ -3,8 +3,8 @@
 
 use crate::{Error, Result};
 use mm_core::{
-    Checkpoint, Encoder, Input, Processor, Scope, Tensor,
-    nn::{Transformer, TransformerConfig},
+    Checkpoint, Encoder, Input, Module, Processor, Scope, Tensor,
+    nn::{Linear, Transformer, TransformerConfig},
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -12,9 +12,14 @@ use std::{path::Path, sync::Arc};
 
 /// A pretrained network: an encoder, and a classifier on it where the checkpoint has one.
 pub trait Network: Encoder {
+    /// What maps the pooled vector to scores of the classes, where there is such a layer.
+    fn classifier(&self) -> Option<&Linear> {
+        None
+    }
+
     /// Scores of the classes `[batch, classes]` before softmax; `None` where there is no classifier.
-    fn logits(&self, _input: &Input) -> mm_core::Result<Option<Tensor>> {
-        Ok(None)
+    fn logits(&self, input: &Input) -> mm_core::Result<Option<Tensor>> {
+        self.classifier().map(|c| c.forward(&self.embed(input, false)?, false)).transpose()
     }
 }
 
@@ -203,9 +208,3 @@ macro_rules! config {
     };
 }
 pub(crate) use config;
-
-/// An encoder that is not a network with a classifier: implements the trait with its default.
-macro_rules! no_classifier {
-    ($($name:ty),*) => { $(impl crate::family::Network for $name {})* };
-}
-pub(crate) use no_classifier;

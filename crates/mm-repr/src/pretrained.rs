@@ -68,8 +68,7 @@ impl Pretrained {
         let folder = folder.as_path();
         let (family, config) = describe(folder)?;
         let checkpoint = Checkpoint::open(weights(folder))?;
-        // Its mapping is shared: opening it twice costs the names alone.
-        let names = Checkpoint::open(weights(folder))?;
+        let names = checkpoint.clone();
         let fingerprint = fingerprint(&config, folder, checkpoint.path(), options)?;
         let map = (family.names)(&names, &config);
         let params = Params::from_checkpoint(checkpoint, options.device, options.dtype, move |n| map.apply(n));
@@ -215,7 +214,7 @@ fn describe(folder: &Path) -> Result<(&'static Family, Value)> {
         let kind = match (config["model_type"].as_str(), image::vit::timm_kind(&config)) {
             (Some(kind), _) => kind.to_owned(),
             (None, Some(kind)) => kind.to_owned(),
-            (None, None) if open_clip.exists() => return open_clip_of(&open_clip),
+            (None, None) if open_clip.exists() => return Ok((find("open_clip")?, text::json(&open_clip)?)),
             (None, None) => match config["architecture"].as_str() {
                 Some(name) => return Err(mm_core::Error::unknown("timm architecture", name, TIMM).into()),
                 None => {
@@ -228,16 +227,13 @@ fn describe(folder: &Path) -> Result<(&'static Family, Value)> {
         };
         (kind, config)
     };
-    let found = table().find(|f| f.kind == kind);
-    found.map(|f| (f, config)).ok_or_else(|| mm_core::Error::unknown("model_type", &kind, families()).into())
+    Ok((find(&kind)?, config))
 }
 
 const TIMM: [&str; 4] = ["vit_…", "deit_…", "resnet…", "convnext…"];
 
-fn open_clip_of(file: &Path) -> Result<(&'static Family, Value)> {
-    let config = text::json(file)?;
-    let family = table().find(|f| f.kind == "open_clip");
-    family.map(|f| (f, config)).ok_or_else(|| Error::folder(file, "open_clip is not known"))
+fn find(kind: &str) -> Result<&'static Family> {
+    table().find(|f| f.kind == kind).ok_or_else(|| mm_core::Error::unknown("model_type", kind, families()).into())
 }
 
 /// The file that holds the weights, or the folder where the usual names decide.
@@ -270,8 +266,8 @@ fn fingerprint(config: &Value, folder: &Path, weights: &Path, options: LoadOptio
     }
     // A file that was not written since has the same numbers: reading a gigabyte to be sure would cost more than loading it.
     let about = std::fs::metadata(weights).map_err(|e| Error::folder(weights, e))?;
-    let file = std::fs::File::open(weights).map_err(|e| Error::folder(weights, e))?;
     if about.len() <= 64 << 20 {
+        let file = std::fs::File::open(weights).map_err(|e| Error::folder(weights, e))?;
         hasher.update_reader(file).map_err(|e| Error::folder(weights, e))?;
     } else {
         hasher.update(format!("{} {:?}", about.len(), about.modified().ok()).as_bytes());

@@ -31,7 +31,8 @@ struct Location {
     dtype: DType,
 }
 
-/// Named tensors of a file or folder. Opening reads only names and shapes; numbers are read when asked for.
+/// Named tensors of a file or folder, cheap to clone. Opening reads only names and shapes; numbers are read when asked for.
+#[derive(Clone)]
 pub struct Checkpoint {
     path: PathBuf,
     tensors: BTreeMap<String, Location>,

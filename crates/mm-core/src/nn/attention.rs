@@ -25,9 +25,6 @@ pub struct AttentionConfig {
     /// Whether queries, keys and values have biases.
     #[serde(default = "yes")]
     pub bias: bool,
-    /// Whether the keys have one, where it differs from the others (Whisper, VideoMAE: no).
-    #[serde(default)]
-    pub key_bias: Option<bool>,
     /// Whether the output has a bias.
     #[serde(default = "yes")]
     pub output_bias: bool,
@@ -59,7 +56,6 @@ impl AttentionConfig {
             head_width: None,
             context_width: None,
             bias: true,
-            key_bias: None,
             output_bias: true,
             causal: false,
             position: Position::None,
@@ -175,7 +171,7 @@ impl Attention {
         let (head, context) = (config.head(), config.context_width.unwrap_or(config.width));
         let (wide, narrow) = (config.heads * head, config.groups() * head);
         let query = Linear::new(&scope.pp("q_proj"), config.width, wide, config.bias)?;
-        let key = Linear::new(&scope.pp("k_proj"), context, narrow, config.key_bias.unwrap_or(config.bias))?;
+        let key = Linear::new(&scope.pp("k_proj"), context, narrow, config.bias)?;
         let value = Linear::new(&scope.pp("v_proj"), context, narrow, config.bias)?;
         let relative = match config.position {
             Position::Relative { buckets, .. } => Some(scope.pp("relative_attention_bias").param(
@@ -202,17 +198,9 @@ impl Attention {
 
     fn pack(&mut self, scope: &Scope<'_>, wide: i64, narrow: i64) -> Result<()> {
         let weight = Tensor::cat(&[self.query.weight(), self.key.weight(), self.value.weight()], 0)?;
-        // A projection without a bias beside others that have one gets zeros.
-        let layers = [(&self.query, wide), (&self.key, narrow), (&self.value, narrow)];
-        let bias = if layers.iter().any(|(l, _)| l.bias().is_some()) {
-            let (dtype, device) = (weight.dtype()?, weight.device());
-            let parts = layers
-                .iter()
-                .map(|(l, rows)| l.bias().cloned().map_or_else(|| Tensor::zeros(&[*rows], dtype, device), Ok))
-                .collect::<Result<Vec<_>>>()?;
-            Some(Tensor::cat(&parts.iter().collect::<Vec<_>>(), 0)?)
-        } else {
-            None
+        let bias = match (self.query.bias(), self.key.bias(), self.value.bias()) {
+            (Some(q), Some(k), Some(v)) => Some(Tensor::cat(&[q, k, v], 0)?),
+            _ => None,
         };
         // The three keep their names as views of the packed one, so nothing is held twice.
         let mut start = 0;
@@ -221,7 +209,7 @@ impl Attention {
         {
             let (w, b) = (weight.narrow(0, start, rows)?, bias.as_ref().map(|b| b.narrow(0, start, rows)).transpose()?);
             scope.pp(name).replace("weight", &w);
-            if let (Some(b), Some(_)) = (&b, layer.bias()) {
+            if let Some(b) = &b {
                 scope.pp(name).replace("bias", b);
             }
             *layer = Linear::from_parts(w, b);

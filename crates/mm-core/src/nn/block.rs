@@ -161,21 +161,6 @@ impl Transformer {
         Ok(Self { blocks, last })
     }
 
-    /// What goes into each block and what comes out of the last, before the last normalisation: `layers + 1` tensors.
-    pub fn hidden_states(&self, x: &Tensor, mask: Option<&Mask>, train: bool) -> Result<Vec<Tensor>> {
-        let mut all = vec![x.clone()];
-        for block in &self.blocks {
-            let next = block.forward(all.last().unwrap_or(x), mask, None, None, train)?;
-            all.push(next);
-        }
-        Ok(all)
-    }
-
-    /// The normalisation that ends the stack, where there is one.
-    pub fn last_norm(&self, x: &Tensor) -> Result<Tensor> {
-        self.last.as_ref().map_or_else(|| Ok(x.clone()), |norm| norm.forward(x, false))
-    }
-
     /// Empty caches for decoding, one a block.
     pub fn states(&self) -> Vec<BlockState> {
         vec![BlockState::default(); self.blocks.len()]

@@ -65,8 +65,8 @@ fn jpeg(bytes: &[u8], format: image::ImageFormat) -> Result<Option<DynamicImage>
         return Ok(None);
     }
     // libjpeg fills what is missing with grey; Pillow refuses such a file, and so does mm.
-    let find = |marker: u8| bytes.windows(2).rposition(|w| w == [0xff, marker]);
-    if find(0xd9).is_none_or(|end| find(0xda).is_some_and(|scan| end < scan)) {
+    let end = bytes.windows(2).rposition(|w| w == [0xff, 0xd9]);
+    if end.is_none_or(|end| bytes[end..].windows(2).any(|w| w == [0xff, 0xda])) {
         return Err("a broken picture: the jpeg is cut short".into());
     }
     // libjpeg's errors unwind out of C.

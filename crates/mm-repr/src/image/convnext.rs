@@ -174,8 +174,8 @@ impl Encoder for ConvNext {
 }
 
 impl Network for ConvNext {
-    fn logits(&self, input: &Input) -> mm_core::Result<Option<Tensor>> {
-        self.classifier.as_ref().map(|c| c.forward(&self.embed(input, false)?, false)).transpose()
+    fn classifier(&self) -> Option<&Linear> {
+        self.classifier.as_ref()
     }
 }
 

@@ -264,8 +264,8 @@ impl Encoder for EfficientNet {
 }
 
 impl crate::family::Network for EfficientNet {
-    fn logits(&self, input: &Input) -> Result<Option<Tensor>> {
-        self.classifier.as_ref().map(|c| c.forward(&self.embed(input, false)?, false)).transpose()
+    fn classifier(&self) -> Option<&Linear> {
+        self.classifier.as_ref()
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
     family::{Build, Family, Model, Names, Network, Tower, config, prefix},
 };
 use mm_core::{
-    Encoder, Features, Input, Modality, Module, Scope, Tensor,
+    Encoder, Features, Input, Modality, Module, Scope,
     nn::{Activation, BatchNorm, Conv2d, ConvConfig, Linear},
 };
 use mm_data::{ImageProcessor, ImageProcessorConfig};
@@ -110,8 +110,8 @@ impl Encoder for ResNet {
 }
 
 impl Network for ResNet {
-    fn logits(&self, input: &Input) -> mm_core::Result<Option<Tensor>> {
-        self.classifier.as_ref().map(|c| c.forward(&self.embed(input, false)?, false)).transpose()
+    fn classifier(&self) -> Option<&Linear> {
+        self.classifier.as_ref()
     }
 }
 
@@ -125,10 +125,10 @@ pub(crate) const FAMILIES: &[Family] = &[
         },
         build: |b| build(b, &b.parse()?, preprocessing(b)?),
     },
-    Family { kind: "timm/resnet", names: |c, _| timm_names(c), build: timm },
+    Family { kind: "timm/resnet", names: |_, _| timm_names(), build: timm },
 ];
 
-fn timm_names(_: &mm_core::Checkpoint) -> Names {
+fn timm_names() -> Names {
     let mut rules = vec![
         ("base.embedder.embedder.convolution.".to_owned(), "conv1.".to_owned()),
         ("base.embedder.embedder.normalization.".to_owned(), "bn1.".to_owned()),

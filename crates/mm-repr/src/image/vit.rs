@@ -80,8 +80,6 @@ impl Patches {
 /// How positions of another number of patches are made of the learned ones.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Stretch {
-    /// Another number is an error.
-    Never,
     /// Bicubic.
     Plain,
     /// Bicubic with antialias.
@@ -111,7 +109,6 @@ pub(crate) struct Trunk {
     pub(crate) first_norm: Option<Norm>,
     pub(crate) blocks: Transformer,
     pub(crate) width: i64,
-    pub(crate) modality: Modality,
 }
 
 impl Trunk {
@@ -125,15 +122,11 @@ impl Trunk {
         if grid == t.grid {
             return Ok(t.positions.clone());
         }
-        if t.stretch == Stretch::Never {
-            return Err(mm_core::Error::shape("patches", &grid, format!("{:?} (down, across)", t.grid)));
-        }
         let special = t.positions.narrow(0, 0, t.placed)?;
         let flat = t.positions.narrow(0, t.placed, t.grid[0] * t.grid[1])?;
         let map = flat.reshape(&[1, t.grid[0], t.grid[1], self.width])?.permute(&[0, 3, 1, 2])?;
         // In float32: half precision would shift the positions.
-        let map =
-            map.to_dtype(mm_core::DType::F32)?.contiguous()?.bicubic(grid, false, t.stretch == Stretch::Antialias)?;
+        let map = map.to_dtype(mm_core::DType::F32)?.contiguous()?.bicubic(grid, t.stretch == Stretch::Antialias)?;
         let flat = map.permute(&[0, 2, 3, 1])?.reshape(&[-1, self.width])?.to_dtype(t.positions.dtype()?)?;
         Tensor::cat(&[&special, &flat], 0)
     }
@@ -175,11 +168,9 @@ impl Encoder for Trunk {
     }
 
     fn modality(&self) -> Modality {
-        self.modality.clone()
+        Modality::IMAGE
     }
 }
-
-crate::family::no_classifier!(Trunk);
 
 /// What a classifier reads.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -238,7 +229,7 @@ impl Encoder for Vit {
     }
 
     fn modality(&self) -> Modality {
-        self.trunk.modality.clone()
+        Modality::IMAGE
     }
 }
 
@@ -279,16 +270,12 @@ pub(crate) fn block(config: &VitConfig) -> BlockConfig {
 pub(crate) fn vit_names(checkpoint: &Checkpoint, families: &[&str]) -> Names {
     let start = prefix(checkpoint, "embeddings.patch_embeddings.projection.weight", families);
     let newer = checkpoint.shape(&format!("{start}layers.0.attention.q_proj.weight")).is_some();
+    let any = |part: &str| checkpoint.names().any(|n| n.contains(part));
+    let short = any(".norm1.");
     let names = Names::of(&[
         ("trunk.encoder.final_layer_norm.", "trunk.layernorm."),
-        (
-            ".layer_norm1.",
-            if checkpoint.names().any(|n| n.contains(".norm1.")) { ".norm1." } else { ".layernorm_before." },
-        ),
-        (
-            ".layer_norm2.",
-            if checkpoint.names().any(|n| n.contains(".norm2.")) { ".norm2." } else { ".layernorm_after." },
-        ),
+        (".layer_norm1.", if short { ".norm1." } else { ".layernorm_before." }),
+        (".layer_norm2.", if short { ".norm2." } else { ".layernorm_after." }),
         (".layer_scale1", ".layer_scale1.lambda1"),
         (".layer_scale2", ".layer_scale2.lambda1"),
     ]);
@@ -299,7 +286,7 @@ pub(crate) fn vit_names(checkpoint: &Checkpoint, families: &[&str]) -> Names {
             (".self_attn.", ".attention."),
         ])
     } else {
-        let plain = checkpoint.names().any(|n| n.contains(".intermediate.dense."));
+        let plain = any(".intermediate.dense.");
         let names = names.and(&[
             (".layers.", ".layer."),
             (".self_attn.q_proj.", ".attention.attention.query."),
@@ -369,10 +356,10 @@ fn dino_names(checkpoint: &Checkpoint, below: &str) -> Names {
 }
 
 /// How many (down, across) patches a picture of that size has.
-fn grid(b: &Build<'_>, config: &VitConfig) -> Result<[i64; 2]> {
+pub(crate) fn grid(b: &Build<'_>, config: &VitConfig, field: &str) -> Result<[i64; 2]> {
     let ([height, width], [down, across]) = (config.image_size.get(), config.patch_size.get());
     if down < 1 || across < 1 || height < down || width < across {
-        return Err(b.bad(format!("patch_size: found {down}×{across}, wanted at most the picture's {height}×{width}")));
+        return Err(b.bad(format!("{field}: found {down}×{across}, wanted at most the picture's {height}×{width}")));
     }
     Ok([height / down, width / across])
 }
@@ -390,7 +377,7 @@ fn trunk(
     let tables = scope.pp("embeddings");
     let width = config.hidden_size;
     let patch = config.patch_size.get();
-    let grid = grid(b, config)?;
+    let grid = grid(b, config, "patch_size")?;
     let patches =
         Patches::new(&tables.pp("patch_embeddings").pp("projection"), config.num_channels, width, patch, true)?;
     let tokens =
@@ -408,7 +395,6 @@ fn trunk(
             TransformerConfig { layers: config.num_hidden_layers, block, final_norm: true },
         )?,
         width,
-        modality: Modality::IMAGE,
     })
 }
 
@@ -514,7 +500,7 @@ fn timm(b: &Build<'_>) -> Result<Model> {
     let mut block = block(&config);
     block.layer_scale = has("blocks.0.ls1.gamma").then_some(1.0);
     // `no_embed_class`: the positions are for patches alone.
-    let patches = grid(b, &config)?.iter().product::<i64>();
+    let patches = grid(b, &config, "patch_size")?.iter().product::<i64>();
     let placed = shape("pos_embed")?[1] > patches;
     let averaged = b.config["global_pool"].as_str().or(arguments["global_pool"].as_str()) == Some("avg");
     let skipped = special.len() as i64 + registers.unwrap_or(0);

@@ -3,11 +3,11 @@
 
 use crate::{
     Error, Result,
-    family::{Build, Family, Joint, Model, Names, Tower, config, no_classifier},
+    family::{Build, Family, Joint, Model, Names, Network, Tower, config},
     image::{
         preprocess::open_clip_preprocessing,
         preprocessing,
-        vit::{Pair, Patches, Stretch, Tokens, Trunk, VitConfig, block},
+        vit::{Pair, Patches, Stretch, Tokens, Trunk, VitConfig, block, grid},
     },
     text::transformer::{BERT_NAMES, Kind, TextTransformer, processor, text_config},
 };
@@ -169,7 +169,9 @@ impl Encoder for ImageTower {
     }
 }
 
-no_classifier!(TextTower, BertTower, ImageTower);
+impl Network for TextTower {}
+impl Network for BertTower {}
+impl Network for ImageTower {}
 
 /// transformers and this file share their names but for these.
 const NAMES: &[(&str, &str)] = &[
@@ -213,14 +215,8 @@ const OPEN_CLIP_NAMES: &[(&str, &str)] = &[
 ];
 
 fn chinese_names() -> Names {
-    // Only the text tower speaks BERT's words: its blocks are built under a name of their own.
-    let rules: Vec<(String, String)> =
-        BERT_NAMES.iter().map(|(from, to)| ((*from).to_owned(), (*to).to_owned())).collect();
-    let mut names = Names::of(NAMES);
-    for (from, to) in rules {
-        // `bert_model` marks the tower until the last rule.
-        names = names.and_within("bert_model.", &from, &to);
-    }
+    // Only the text tower speaks BERT's words: `bert_model` marks it until the last rule.
+    let names = BERT_NAMES.iter().fold(Names::of(NAMES), |names, (from, to)| names.and_within("bert_model.", from, to));
     names.and(&[("^bert_model.", "text_model.")])
 }
 
@@ -269,11 +265,8 @@ fn text_tower(
 fn image_tower(b: &Build<'_>, c: &VitConfig, siglip: bool, projection: Projection) -> Result<ImageTower> {
     let scope = b.scope.pp("vision_model");
     let tables = scope.pp("embeddings");
-    let (width, patch, size) = (c.hidden_size, c.patch_size.get(), c.image_size.get());
-    if patch.iter().any(|p| *p < 1) || size[0] < patch[0] || size[1] < patch[1] {
-        return Err(b.bad(format!("vision_config.patch_size: found {patch:?}, wanted at most the picture's {size:?}")));
-    }
-    let grid = [size[0] / patch[0], size[1] / patch[1]];
+    let (width, patch) = (c.hidden_size, c.patch_size.get());
+    let grid = grid(b, c, "vision_config.patch_size")?;
     let norm = NormConfig { epsilon: c.layer_norm_eps, ..NormConfig::default() };
     let patches = Patches::new(&tables.pp("patch_embedding"), c.num_channels, width, patch, siglip)?;
     let before = if siglip { None } else { Some(tables.param("class_embedding", &[1, width], Init::Normal(0.02))?) };
@@ -298,7 +291,7 @@ fn image_tower(b: &Build<'_>, c: &VitConfig, siglip: bool, projection: Projectio
     };
     let tokens =
         Tokens { before, positions: table.weight().clone(), placed, unplaced: None, grid, stretch: Stretch::Plain };
-    let trunk = Trunk { patches, tokens, first_norm, blocks, width, modality: Modality::IMAGE };
+    let trunk = Trunk { patches, tokens, first_norm, blocks, width };
     Ok(ImageTower { trunk, pooler, projection })
 }
 

@@ -2,10 +2,7 @@
 //! (Reimers 2019).
 
 use super::{tokenizer::json, transformer::TextTransformer};
-use crate::{
-    Error, Result,
-    family::{Network, no_classifier},
-};
+use crate::{Error, Result, family::Network};
 use mm_core::{
     Checkpoint, DType, Device, Encoder, Features, Input, Modality, Module, Params, Pool, Tensor,
     nn::{Activation, Linear},
@@ -14,7 +11,7 @@ use std::path::Path;
 
 /// An encoder with the pooling that its folder asks for.
 pub struct SentenceEncoder {
-    inner: Box<dyn Network>,
+    inner: TextTransformer,
     pools: Vec<Pool>,
     after: Vec<After>,
 }
@@ -28,7 +25,7 @@ impl SentenceEncoder {
     /// Reads `modules.json` and each module's own config; a plain encoder folder pools by mean. `bare` leaves out all but the mean.
     pub(crate) fn new(folder: &Path, inner: TextTransformer, bare: bool) -> Result<Self> {
         let width = inner.width();
-        let mut encoder = Self { inner: Box::new(inner), pools: vec![Pool::Mean], after: Vec::new() };
+        let mut encoder = Self { inner, pools: vec![Pool::Mean], after: Vec::new() };
         // An older layout keeps the transformer in a folder below that of modules.json.
         let outer = folder.parent().filter(|p| p.join("modules.json").exists());
         let top = if folder.join("modules.json").exists() { Some(folder) } else { outer };
@@ -158,4 +155,4 @@ impl Encoder for SentenceEncoder {
     }
 }
 
-no_classifier!(SentenceEncoder);
+impl Network for SentenceEncoder {}

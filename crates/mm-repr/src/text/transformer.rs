@@ -4,7 +4,7 @@
 use super::{SentenceEncoder, TextProcessor};
 use crate::{
     Error, Result,
-    family::{Build, Family, Model, Names, Tower, config, no_classifier, prefix},
+    family::{Build, Family, Model, Names, Tower, config, prefix},
 };
 use mm_core::{
     Checkpoint, Encoder, Features, Init, Input, Modality, Module, Scope, Tensor,
@@ -18,7 +18,6 @@ use serde_json::Value;
 config! {
     /// transformers' `BertConfig` and its kin; `n_layers`, `dim` … are DistilBERT's words for the same.
     TextConfig {
-        model_type: String = String::new(),
         vocab_size: i64 = 30522,
         hidden_size: i64 = 768,
         num_hidden_layers: i64 = 12,
@@ -30,7 +29,6 @@ config! {
         layer_norm_eps: f64 = 1e-12,
         pad_token_id: i64 = 1,
         relative_attention_num_buckets: i64 = 32,
-        projection_dim: i64 = 512,
     }
 }
 
@@ -171,8 +169,6 @@ impl Encoder for TextTransformer {
         Modality::TEXT
     }
 }
-
-no_classifier!(TextTransformer);
 
 /// BERT's words for the shared block's parts.
 pub(crate) const BERT_NAMES: &[(&str, &str)] = &[
