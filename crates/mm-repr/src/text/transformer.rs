@@ -233,12 +233,7 @@ fn roberta(b: &Build<'_>) -> Result<Model> {
 }
 
 fn build(b: &Build<'_>, kind: Kind) -> Result<Model> {
-    // What transformers' classes take when the file is silent.
-    let mut config: TextConfig = b.parse()?;
-    if kind.first_after.is_some() && b.config["layer_norm_eps"].is_null() && kind.segments {
-        config.layer_norm_eps = 1e-5;
-    }
-    finish(b, &config, kind)
+    finish(b, &b.parse()?, kind)
 }
 
 fn distil(b: &Build<'_>) -> Result<Model> {
