@@ -177,6 +177,7 @@ image_family("resnet/basic-first", tf.ResNetConfig, tf.ResNetModel, conv_p(41, r
 image_family("resnet/v1", tf.ResNetConfig, tf.ResNetModel, conv_p(38, crop_pct=0.8), pooled(None), embedding_size=8, hidden_sizes=[16, 20], depths=[2, 1], downsample_in_bottleneck=True, hidden_act="silu")
 image_family("convnext/v1", tf.ConvNextConfig, tf.ConvNextForImageClassification, conv_p(35), pooled("convnext"), hidden_sizes=[8, 12, 16], depths=[1, 2, 1], num_stages=3, layer_scale_init_value=0.5, **labels(5))
 image_family("convnext/v2", tf.ConvNextV2Config, tf.ConvNextV2ForImageClassification, conv_p(39, crop_pct=0.9), pooled("convnextv2"), hidden_sizes=[8, 12], depths=[1, 2], num_stages=2, patch_size=3, layer_norm_eps=1e-5, **labels(5))
+if not args.small: image_family("efficientnet/max-pool", tf.EfficientNetConfig, tf.EfficientNetModel, lambda: tf.EfficientNetImageProcessorPil(size={"height": 38, "width": 51}, include_top=False), lambda m, x: m(x).pooler_output.flatten(1), width_coefficient=0.3, depth_coefficient=0.6, depth_divisor=4, hidden_dim=384, in_channels=[32, 16, 24], out_channels=[16, 24, 40], kernel_sizes=[5, 3, 3], strides=[2, 1, 2], num_block_repeats=[2, 2, 1], expand_ratios=[1, 3, 2], depthwise_padding=[0], pooling_type="max", hidden_act="relu", batch_norm_eps=1e-2)
 image_family("efficientnet/plain", tf.EfficientNetConfig, tf.EfficientNetForImageClassification, lambda: tf.EfficientNetImageProcessorPil(size={"height": 43, "width": 43}), lambda m, x: m.efficientnet(x).pooler_output.flatten(1), width_coefficient=0.25, depth_coefficient=1.2, hidden_dim=320, in_channels=[32, 16, 24], out_channels=[16, 24, 40], kernel_sizes=[3, 3, 5], strides=[1, 2, 2], num_block_repeats=[1, 2, 2], expand_ratios=[1, 6, 4], depthwise_padding=[], pooling_type="mean", **labels(5))
 
 # ---- timm -------------------------------------------------------------------------------------------------------------------
@@ -240,16 +241,19 @@ def whisper(name, bands, seconds, Model, **sizes):
         model = randomise(Model(config)); model.save_pretrained(folder); enc = model.encoder if hasattr(model, "classifier") else model.get_encoder()
         audio_answers(folder, tf.WhisperFeatureExtractor(feature_size=bands, chunk_length=seconds), 16000, lambda x, b: mean(enc(x).last_hidden_state), (lambda x: model(x).logits) if hasattr(model, "classifier") else None)
 whisper("whisper/encoder", 40, 2, tf.WhisperModel, activation_function="gelu"); whisper("whisper/classifier", 80, 3, tf.WhisperForAudioClassification, use_weighted_layer_sum=True, classifier_proj_size=11, **labels(4))
+if not args.small: whisper("whisper/cut", 128, 1, tf.WhisperModel, activation_function="gelu_new"); speech("wav2vec2/one-head", tf.Wav2Vec2Config, tf.Wav2Vec2Model, True, False, num_attention_heads=1, layer_norm_eps=1e-3, hidden_act="relu", feat_extract_activation="gelu_new", conv_dim=(8, 10), conv_kernel=(9, 5), conv_stride=(7, 6), num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2); speech("hubert/stable-weighted", tf.HubertConfig, tf.HubertForSequenceClassification, True, True, do_stable_layer_norm=True, use_weighted_layer_sum=True, feat_extract_norm="layer", **labels(3)); ast("ast/tall", 40, 33, patch_size=6, frequency_stride=3, time_stride=4, hidden_act="relu", layer_norm_eps=1e-4)
 
 # ---- video ------------------------------------------------------------------------------------------------------------------
 def videomae(name, Model, **sizes):
     @variant(name)
     def _(folder):
-        model = randomise(Model(tf.VideoMAEConfig(image_size=24, patch_size=8, num_frames=6, tubelet_size=2, **vits, **sizes))); model.save_pretrained(folder)
+        config = tf.VideoMAEConfig(**{**dict(image_size=24, patch_size=8, num_frames=6, tubelet_size=2), **vits, **sizes}); model = randomise(Model(config)); model.save_pretrained(folder)
         p = tf.VideoMAEImageProcessorPil(size={"shortest_edge": 26}, crop_size={"height": 24, "width": 24}); p.save_pretrained(folder)
-        x = p(list(FRAMES), return_tensors="pt")["pixel_values"]; base = getattr(model, "videomae", model)
+        chosen = [FRAMES[i * len(FRAMES) // config.num_frames] for i in range(config.num_frames)]  # as transformers' default_sample_indices_fn
+        x = p(chosen, return_tensors="pt")["pixel_values"]; base = getattr(model, "videomae", model)
         answers(folder, frames=x.flatten(), video=mean(base(x).last_hidden_state), **({"video_logits": model(x).logits} if base is not model else {}))
 videomae("videomae/mean", tf.VideoMAEForVideoClassification, use_mean_pooling=True, **labels(5)); videomae("videomae/first", tf.VideoMAEForVideoClassification, use_mean_pooling=False, qkv_bias=False, **labels(3)); videomae("videomae/base", tf.VideoMAEModel, use_mean_pooling=False)
+if not args.small: videomae("videomae/three-of-six", tf.VideoMAEForVideoClassification, use_mean_pooling=True, num_frames=3, tubelet_size=3, image_size=24, patch_size=6, **labels(3)); videomae("videomae/wide", tf.VideoMAEModel, use_mean_pooling=True, num_frames=4, tubelet_size=1)
 
 # ---- joint ------------------------------------------------------------------------------------------------------------------
 def first(o): return o if torch.is_tensor(o) else o.pooler_output
@@ -292,6 +296,7 @@ def clap(name, fused, **sizes):
         b = tokenizer(TEXTS, padding=True, truncation=True, return_tensors="pt"); f = p(sound("tone48.wav"), sampling_rate=48000, return_tensors="pt")
         answers(folder, text=unit(first(model.get_text_features(input_ids=b["input_ids"], attention_mask=b["attention_mask"]))), audio=unit(first(model.get_audio_features(**f))), text_ids=b["input_ids"].masked_fill(b["attention_mask"] == 0, -1), sound0=f["input_features"].flatten())
 clap("clap/unfused", False); clap("clap/fused", True)
+if not args.small: clap("clap/odd-windows", False, window_size=3, spec_size=80, num_mel_bins=16, patch_stride=[4, 4], depths=[2, 2], num_attention_heads=[1, 4], patch_embeds_hidden_size=16, qkv_bias=False, mlp_ratio=1.5, hidden_act="relu"); clap("clap/fused-one-strip", True, num_mel_bins=16, spec_size=80, window_size=3, depths=[1, 2], num_attention_heads=[2, 1], patch_embeds_hidden_size=16, aff_block_r=2)
 @variant("open-clip/vit")
 def _(folder):
     import open_clip; folder.mkdir(parents=True, exist_ok=True)

@@ -242,6 +242,12 @@ ops! {
     } else {
         a.f_upsample_bicubic2d(size, false, None, None)
     };
+    /// The same, bicubic, with the corners' centres on each other (`align_corners`).
+    bicubic_corners(size: [i64; 2]) [] => |a| a.f_upsample_bicubic2d(size, true, None, None);
+    /// Pictures `[batch, channels, height, width]` at another size, bilinear, without antialias.
+    bilinear(size: [i64; 2]) [] => |a| a.f_upsample_bilinear2d(size, false, None, None);
+    /// Shifts the numbers along dimensions by so many places; what falls off one end comes in at the other.
+    roll(shifts: &[i64], dims: &[i64]) [] => |a| a.f_roll(shifts, dims);
     /// −1, 0 or 1.
     sign() [] => |a| a.f_sign();
     /// Cross-entropy of logits `[batch, classes]` with class numbers `[batch]`; `ignored` is left out; mean over the rest.
@@ -408,6 +414,11 @@ impl Tensor {
         groups: i64,
     ) -> Result<Self> {
         one("conv2d", &[self, weight], self.0.f_conv2d(&weight.0, bias.map(|b| &b.0), stride, padding, [1, 1], groups))
+    }
+
+    /// Three-dimensional convolution of `[batch, channels, time, height, width]`, without padding.
+    pub fn conv3d(&self, weight: &Tensor, bias: Option<&Tensor>, stride: [i64; 3]) -> Result<Self> {
+        one("conv3d", &[self, weight], self.0.f_conv3d(&weight.0, bias.map(|b| &b.0), stride, [0; 3], [1; 3], 1))
     }
 
     /// Attention through libtorch's fused kernels: self is the query `[batch, heads, queries, width]`; `mask` is added to the

@@ -17,4 +17,6 @@ pub use cache::{Cache, Cached};
 pub use error::{Error, Result};
 pub use loader::{Batch, Broken, Counts, Loader, LoaderConfig, OnBroken, Part, collate};
 pub use manifest::{Columns, Manifest, ManifestConfig, Row, Split, SplitConfig};
-pub use processors::{AudioProcessor, AudioProcessorConfig, ImageProcessor, ImageProcessorConfig};
+pub use processors::{
+    AudioProcessor, AudioProcessorConfig, ImageProcessor, ImageProcessorConfig, VideoProcessor, file,
+};

@@ -3,14 +3,15 @@
 use crate::{
     Result,
     augment::{SpecAugment, rand_augment, random_flip, random_resized_crop},
-    decode::{ImageLimits, decode_audio, decode_image},
+    decode::{ImageLimits, decode_audio, decode_image, sample_frames},
     transform::{ImageTransform, Mel, MelConfig},
 };
 use mm_core::{Error as CoreError, Processor, SampleContext, Source, Tensor};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-fn file<'a>(source: &'a Source, what: &str) -> Result<&'a Path, CoreError> {
+/// The file that a source names, where only a file will do.
+pub fn file<'a>(source: &'a Source, what: &str) -> Result<&'a Path, CoreError> {
     match source {
         Source::File(path) => Ok(path),
         other => Err(CoreError::Sample(format!("found {other:?}, wanted the path of {what}"))),
@@ -65,6 +66,35 @@ impl Processor for ImageProcessor {
 
     fn fingerprint(&self) -> String {
         format!("image {:?}", self.config)
+    }
+}
+
+/// A video file → `[frames, 3, height, width]`, its frames spread evenly over the video.
+pub struct VideoProcessor {
+    config: ImageProcessorConfig,
+    frames: usize,
+}
+
+impl VideoProcessor {
+    /// A processor that takes so many frames and makes of each what these settings say.
+    pub fn new(config: ImageProcessorConfig, frames: usize) -> Self {
+        Self { config, frames }
+    }
+}
+
+impl Processor for VideoProcessor {
+    fn process(&self, source: &Source, _context: &mut SampleContext) -> Result<Tensor, CoreError> {
+        let frames = sample_frames(file(source, "a video")?, self.frames, &self.config.limits)?;
+        let frames: Vec<Tensor> = frames.iter().map(|f| self.config.transform.apply(f)).collect::<Result<_>>()?;
+        Tensor::stack(&frames.iter().collect::<Vec<_>>(), 0)
+    }
+
+    fn is_sequence(&self) -> bool {
+        false
+    }
+
+    fn fingerprint(&self) -> String {
+        format!("video {} {:?}", self.frames, self.config)
     }
 }
 

@@ -1,7 +1,7 @@
 //! A checkpoint folder → encoders with their own pre-processing.
 
 use crate::{
-    Error, Result,
+    Error, Result, audio,
     family::{Build, Family, Joint, Model, Tower},
     image, joint, text,
 };
@@ -12,8 +12,10 @@ use std::path::{Path, PathBuf};
 
 fn table() -> impl Iterator<Item = &'static Family> {
     let pictures = image::vit::FAMILIES.iter().chain(image::resnet::FAMILIES).chain(image::convnext::FAMILIES);
-    let pictures = pictures.chain(std::iter::once(&image::efficientnet::FAMILY));
-    text::transformer::FAMILIES.iter().chain(pictures).chain(joint::clip::FAMILIES)
+    let pictures = pictures.chain(image::efficientnet::FAMILIES);
+    let sounds = audio::wave::FAMILIES.iter().chain(std::iter::once(&audio::whisper::FAMILY));
+    let joint = joint::clip::FAMILIES.iter().chain(std::iter::once(&joint::clap::FAMILY));
+    text::transformer::FAMILIES.iter().chain(pictures).chain(sounds).chain(joint)
 }
 
 /// The families that [`Pretrained::load`] knows, by the `model_type` of their `config.json`; `timm/…` and `open_clip` stand for the
@@ -21,6 +23,10 @@ fn table() -> impl Iterator<Item = &'static Family> {
 pub fn families() -> Vec<&'static str> {
     table().map(|f| f.kind).collect()
 }
+
+/// What programs store beside the weights though it follows from the config.
+const BUFFERS: [&str; 5] =
+    ["num_batches_tracked", "position_ids", "token_type_ids", "relative_position_index", "masked_spec_embed"];
 
 /// How a folder is loaded.
 #[derive(Debug, Clone, Copy, Default)]
@@ -76,9 +82,7 @@ impl Pretrained {
         let build = Build { folder, config: &config, checkpoint: &names, scope, layer: options.layer };
         let Model { towers, joint } = (family.build)(&build)?;
         let classes = build.classes();
-        let known =
-            |n: &String| !["num_batches_tracked", "position_ids", "token_type_ids"].iter().any(|k| n.ends_with(k));
-        let unused = params.finish()?.into_iter().filter(known).collect();
+        let unused = params.finish()?.into_iter().filter(|n| !BUFFERS.iter().any(|b| n.ends_with(b))).collect();
         Ok(Self {
             labels: labels(&config, classes),
             multi_label: config["problem_type"] == "multi_label_classification",
@@ -155,7 +159,9 @@ impl Pretrained {
         sources: &[Source],
         run: impl Fn(&Input) -> mm_core::Result<Tensor>,
     ) -> Result<Tensor> {
+        // A batch holds so many rows, and so many numbers at most: long sounds and videos go through by themselves.
         const ROWS: usize = 32;
+        const NUMBERS: usize = 8 << 20;
         let mut context = SampleContext::plain();
         let samples =
             sources.iter().map(|s| tower.processor.process(s, &mut context)).collect::<Result<Vec<_>, _>>()?;
@@ -166,8 +172,12 @@ impl Pretrained {
         let mut from = 0;
         while from < order.len() {
             let first = samples[order[from]].shape();
-            let same = order[from..].iter().take_while(|i| together || samples[**i].shape() == first).count();
-            let batch = &order[from..from + same.min(ROWS)];
+            let fits = |(count, i): (usize, &usize)| {
+                let sample = &samples[*i];
+                (together || sample.shape() == first) && (count == 0 || (count + 1) * sample.count() <= NUMBERS)
+            };
+            let same = order[from..].iter().take(ROWS).enumerate().take_while(|(c, i)| fits((*c, i))).count();
+            let batch = &order[from..from + same];
             from += batch.len();
             let picked: Vec<Tensor> = batch.iter().map(|i| samples[*i].clone()).collect();
             let input: Input = collate(&picked, tower.processor.as_ref())?.to_device(self.params.device())?;
@@ -230,7 +240,7 @@ fn describe(folder: &Path) -> Result<(&'static Family, Value)> {
     Ok((find(&kind)?, config))
 }
 
-const TIMM: [&str; 4] = ["vit_…", "deit_…", "resnet…", "convnext…"];
+const TIMM: [&str; 5] = ["vit_…", "deit_…", "resnet…", "convnext…", "efficientnet_…"];
 
 fn find(kind: &str) -> Result<&'static Family> {
     table().find(|f| f.kind == kind).ok_or_else(|| mm_core::Error::unknown("model_type", kind, families()).into())

@@ -25,6 +25,9 @@ pub struct AttentionConfig {
     /// Whether queries, keys and values have biases.
     #[serde(default = "yes")]
     pub bias: bool,
+    /// Whether keys have a bias where queries and values have one (Whisper's and VideoMAE's have none).
+    #[serde(default = "yes")]
+    pub key_bias: bool,
     /// Whether the output has a bias.
     #[serde(default = "yes")]
     pub output_bias: bool,
@@ -56,6 +59,7 @@ impl AttentionConfig {
             head_width: None,
             context_width: None,
             bias: true,
+            key_bias: true,
             output_bias: true,
             causal: false,
             position: Position::None,
@@ -171,7 +175,7 @@ impl Attention {
         let (head, context) = (config.head(), config.context_width.unwrap_or(config.width));
         let (wide, narrow) = (config.heads * head, config.groups() * head);
         let query = Linear::new(&scope.pp("q_proj"), config.width, wide, config.bias)?;
-        let key = Linear::new(&scope.pp("k_proj"), context, narrow, config.bias)?;
+        let key = Linear::new(&scope.pp("k_proj"), context, narrow, config.bias && config.key_bias)?;
         let value = Linear::new(&scope.pp("v_proj"), context, narrow, config.bias)?;
         let relative = match config.position {
             Position::Relative { buckets, .. } => Some(scope.pp("relative_attention_bias").param(
@@ -198,8 +202,9 @@ impl Attention {
 
     fn pack(&mut self, scope: &Scope<'_>, wide: i64, narrow: i64) -> Result<()> {
         let weight = Tensor::cat(&[self.query.weight(), self.key.weight(), self.value.weight()], 0)?;
-        let bias = match (self.query.bias(), self.key.bias(), self.value.bias()) {
-            (Some(q), Some(k), Some(v)) => Some(Tensor::cat(&[q, k, v], 0)?),
+        let none = Tensor::zeros(&[narrow], weight.dtype()?, weight.device())?;
+        let bias = match (self.query.bias(), self.value.bias()) {
+            (Some(q), Some(v)) => Some(Tensor::cat(&[q, self.key.bias().unwrap_or(&none), v], 0)?),
             _ => None,
         };
         // The three keep their names as views of the packed one, so nothing is held twice.
@@ -207,7 +212,8 @@ impl Attention {
         for (name, layer, rows) in
             [("q_proj", &mut self.query, wide), ("k_proj", &mut self.key, narrow), ("v_proj", &mut self.value, narrow)]
         {
-            let (w, b) = (weight.narrow(0, start, rows)?, bias.as_ref().map(|b| b.narrow(0, start, rows)).transpose()?);
+            let biased = bias.as_ref().filter(|_| layer.bias().is_some());
+            let (w, b) = (weight.narrow(0, start, rows)?, biased.map(|b| b.narrow(0, start, rows)).transpose()?);
             scope.pp(name).replace("weight", &w);
             if let Some(b) = &b {
                 scope.pp(name).replace("bias", b);

@@ -180,9 +180,21 @@ impl Transformer {
             let state = states.as_mut().and_then(|s| s.get_mut(number));
             x = block.forward(&x, mask, context, state, train)?;
         }
-        match &self.last {
-            Some(norm) => norm.forward(&x, train),
-            None => Ok(x),
+        self.end(&x, train)
+    }
+
+    /// What goes into the first block and what comes out of each, `layers + 1` of `[batch, length, width]`; the last is not yet
+    /// normalised ([`Transformer::end`]).
+    pub fn hidden_states(&self, x: &Tensor, mask: Option<&Mask>, train: bool) -> Result<Vec<Tensor>> {
+        let mut states = vec![x.clone()];
+        for (number, block) in self.blocks.iter().enumerate() {
+            states.push(block.forward(&states[number], mask, None, None, train)?);
         }
+        Ok(states)
+    }
+
+    /// The normalisation that ends the stack, where there is one.
+    pub fn end(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+        self.last.as_ref().map_or_else(|| Ok(x.clone()), |norm| norm.forward(x, train))
     }
 }

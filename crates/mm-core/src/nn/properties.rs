@@ -126,23 +126,26 @@ proptest! {
 
 #[test]
 fn packed_projections_keep_their_names_and_what_is_missing_or_misshapen_is_told_by_name() {
-    let config = AttentionConfig::new(8, 2);
-    let fresh = Params::new(Device::Cpu);
-    let plain = Attention::new(&fresh.scope().pp("a"), &config).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("m.safetensors");
-    checkpoint::save(&file, &fresh.named(&[Role::Trainable]), &[]).unwrap();
-    let taken =
-        Params::from_checkpoint(Checkpoint::open(&file).unwrap(), Device::Cpu, DType::F32, |n| n.replace("b.", "a."));
-    let packed = Attention::new(&taken.scope().frozen().pp("b"), &config).unwrap();
-    assert!(taken.finish().unwrap().is_empty());
-    let x = random(&[1, 3, 8]);
-    let out = |a: &Attention| a.forward(&x, Attend::default()).unwrap().values;
-    assert!(furthest(&out(&plain), &out(&packed)) < 1e-6);
-    let names: Vec<String> = taken.named(&[Role::Frozen]).into_iter().map(|(n, _)| n).collect();
-    assert!(names.contains(&"b.q_proj.weight".to_owned()) && names.len() == 8, "{names:?}");
-    for (mine, theirs) in taken.named(&[Role::Frozen]).iter().zip(fresh.named(&[Role::Trainable])) {
-        assert_eq!(mine.1.to_bytes().unwrap(), theirs.1.to_bytes().unwrap());
+    for key_bias in [false, true] {
+        let config = AttentionConfig { key_bias, ..AttentionConfig::new(8, 2) };
+        let fresh = Params::new(Device::Cpu);
+        let plain = Attention::new(&fresh.scope().pp("a"), &config).unwrap();
+        checkpoint::save(&file, &fresh.named(&[Role::Trainable]), &[]).unwrap();
+        let rename = |n: &str| n.replace("b.", "a.");
+        let taken = Params::from_checkpoint(Checkpoint::open(&file).unwrap(), Device::Cpu, DType::F32, rename);
+        let packed = Attention::new(&taken.scope().frozen().pp("b"), &config).unwrap();
+        assert!(taken.finish().unwrap().is_empty());
+        let x = random(&[1, 3, 8]);
+        let out = |a: &Attention| a.forward(&x, Attend::default()).unwrap().values;
+        assert!(furthest(&out(&plain), &out(&packed)) < 1e-6);
+        let names: Vec<String> = taken.named(&[Role::Frozen]).into_iter().map(|(n, _)| n).collect();
+        let count = if key_bias { 8 } else { 7 };
+        assert!(names.contains(&"b.q_proj.weight".to_owned()) && names.len() == count, "{names:?}");
+        for (mine, theirs) in taken.named(&[Role::Frozen]).iter().zip(fresh.named(&[Role::Trainable])) {
+            assert_eq!(mine.1.to_bytes().unwrap(), theirs.1.to_bytes().unwrap());
+        }
     }
 
     let wrong = Params::from_checkpoint(Checkpoint::open(&file).unwrap(), Device::Cpu, DType::F32, ToOwned::to_owned);

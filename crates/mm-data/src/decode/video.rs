@@ -81,14 +81,52 @@ pub fn frames_at(path: &Path, seconds: &[f64], limits: &ImageLimits) -> Result<V
         .collect()
 }
 
-/// `count` frames from the middles of equal pieces of the video.
-pub fn frames_uniform(path: &Path, count: usize, limits: &ImageLimits) -> Result<Vec<RgbImage>> {
-    let info = video_info(path)?;
-    if !info.pictures || info.seconds <= 0.0 {
-        return Err(Error::file(path, "a video without frames"));
+/// `count` frames spread evenly over a video, frame ⌊i · all / count⌋ for each i (as transformers' video processors choose them), in
+/// one pass; a video with fewer frames gives some of them twice.
+pub fn sample_frames(path: &Path, count: usize, limits: &ImageLimits) -> Result<Vec<RgbImage>> {
+    // Copying counts the frames without decoding them.
+    let flags = ["-i".as_ref(), path.as_os_str()];
+    let count_flags = ["-map", "0:v:0", "-c", "copy", "-f", "null", "-"].map(std::ffi::OsStr::new);
+    let (_, log, _) = run(path, &[flags.as_slice(), &count_flags].concat())?;
+    let counted = log.rsplit("frame=").next().filter(|_| log.contains("frame="));
+    let all: usize = counted.and_then(|r| r.split_whitespace().next()).and_then(|n| n.parse().ok()).unwrap_or(0);
+    if all == 0 {
+        let why = log.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("no streams").trim();
+        return Err(Error::file(path, format!("a video without frames that ffmpeg reads: {why}")));
     }
-    let times: Vec<f64> = (0..count).map(|i| (i as f64 + 0.5) * info.seconds / count.max(1) as f64).collect();
-    frames_at(path, &times, limits)
+    let wanted: Vec<usize> = (0..count).map(|i| i * all / count.max(1)).collect();
+    let mut each = wanted.clone();
+    each.dedup();
+    let select = each.iter().map(|n| format!("eq(n\\,{n})")).collect::<Vec<_>>().join("+");
+    let select = format!("select={select}");
+    let output = ["-map", "0:v:0", "-vf", &select, "-fps_mode", "passthrough", "-f", "image2pipe", "-c:v", "bmp", "-"];
+    let arguments = [["-loglevel", "error"].map(std::ffi::OsStr::new).as_slice(), &flags].concat();
+    let (bytes, log, _) = run(path, &[arguments.as_slice(), &output.map(std::ffi::OsStr::new)].concat())?;
+    let (mut frames, mut rest) = (Vec::with_capacity(each.len()), bytes.as_slice());
+    while let Some(size) = rest.get(2..6).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize) {
+        let Some(picture) = rest.get(..size).filter(|p| p.len() > 6) else { break };
+        let number = each.get(frames.len()).copied().unwrap_or(0);
+        frames
+            .push(decode_image_bytes(picture, limits).map_err(|e| Error::file(path, format!("frame {number}: {e}")))?);
+        rest = &rest[size..];
+    }
+    if frames.len() != each.len() {
+        let why = log.lines().next().unwrap_or("the rest is broken").trim();
+        let lost = each.get(frames.len()).copied().unwrap_or(0);
+        return Err(Error::file(
+            path,
+            format!(
+                "of {} wanted frames of {all} only {} could be decoded, up to frame {lost}: {why}",
+                each.len(),
+                frames.len()
+            ),
+        ));
+    }
+    if each.len() == wanted.len() {
+        return Ok(frames);
+    }
+    let place = |n: &usize| each.binary_search(n).unwrap_or(0);
+    Ok(wanted.iter().map(|n| frames[place(n)].clone()).collect())
 }
 
 /// The sound track at `rate` samples a second.

@@ -24,6 +24,8 @@ pub enum MelScale {
 pub enum Window {
     /// Periodic Hann.
     Hann,
+    /// Symmetric Hann (Kaldi's `hanning`).
+    Hanning,
     /// Kaldi's: symmetric Hann to the power 0.85.
     Povey,
 }
@@ -188,6 +190,7 @@ impl Mel {
         let window = (0..config.frame)
             .map(|i| match config.window {
                 Window::Hann => hann(i, n),
+                Window::Hanning => hann(i, n - 1.0),
                 Window::Povey => hann(i, n - 1.0).powf(0.85),
             })
             .collect();

@@ -1,5 +1,63 @@
-//! Audio encoders.
+//! Sound encoders.
 
+mod processors;
 mod speech;
+pub(crate) mod wave;
+pub(crate) mod whisper;
 
+pub(crate) use processors::{SpectrogramProcessor, WaveProcessor};
 pub use speech::{SpeechTower, SpeechTowerConfig};
+
+use crate::{Result, family::Build};
+use mm_core::{
+    Features, Init, Module, Pool, Tensor,
+    nn::{Linear, Mask, Transformer},
+};
+
+/// How transformers classifies sequences of sound: maybe a learned mean of all blocks' features, projected, averaged, classified.
+pub(crate) struct SequenceHead {
+    /// Weights of the learned mean, and whether its last features are normalised first.
+    layers: Option<(Tensor, bool)>,
+    projector: Linear,
+    classifier: Linear,
+}
+
+impl SequenceHead {
+    /// The head, where the checkpoint has one and no single layer was asked for. transformers 5 takes the last block's features
+    /// into the mean as they are for Wav2Vec2 and `HuBERT`, normalised for Whisper.
+    pub(crate) fn new(b: &Build<'_>, width: i64, layers: i64, normalized: bool) -> Result<Option<Self>> {
+        let (projector, classifier) = (b.scope.pp("projector"), b.scope.pp("classifier"));
+        if b.layer.is_some() || !projector.has("weight") || !classifier.has("weight") {
+            return Ok(None);
+        }
+        let inner = b.config["classifier_proj_size"].as_i64().unwrap_or(256);
+        let weighted = b.config["use_weighted_layer_sum"].as_bool().unwrap_or(false);
+        let start = Init::Constant(1.0 / (layers + 1) as f64);
+        Ok(Some(Self {
+            layers: weighted
+                .then(|| b.scope.param("layer_weights", &[layers + 1], start))
+                .transpose()?
+                .map(|w| (w, normalized)),
+            projector: Linear::new(&projector, width, inner, true)?,
+            classifier: Linear::new(&classifier, inner, b.classes(), true)?,
+        }))
+    }
+
+    /// What goes into the first block, `[batch, length, width]`, and which of its positions count → `[batch, classes]`.
+    pub(crate) fn logits(&self, blocks: &Transformer, x: &Tensor, mask: Option<&Tensor>) -> mm_core::Result<Tensor> {
+        let attended = mask.cloned().map(Mask::Padding);
+        let x = match &self.layers {
+            None => blocks.forward(x, attended.as_ref(), None, None, false)?,
+            Some((weights, normalized)) => {
+                let mut states = blocks.hidden_states(x, attended.as_ref(), false)?;
+                if let (true, Some(last)) = (*normalized, states.last_mut()) {
+                    *last = blocks.end(last, false)?;
+                }
+                let all = Tensor::stack(&states.iter().collect::<Vec<_>>(), -1)?; // [batch, length, width, layers + 1]
+                all.matmul(&weights.softmax(-1)?.unsqueeze(-1)?)?.squeeze(-1)?
+            }
+        };
+        let x = Features::new(self.projector.forward(&x, false)?, mask.cloned())?.pool(Pool::Mean)?;
+        self.classifier.forward(&x, false)
+    }
+}

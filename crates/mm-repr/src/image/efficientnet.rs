@@ -1,54 +1,39 @@
-//! `EfficientNet` (Tan 2019) and its Lite kind (no squeeze-and-excitation, ReLU6, stem and head of fixed width): inverted bottlenecks
-//! with TensorFlow's SAME padding. Outside training each convolution has its normalisation folded in.
+//! `EfficientNet` (Tan 2019) and its Lite kind (no squeeze-and-excitation, ReLU6, stem and head of fixed width): inverted bottlenecks,
+//! under the names of transformers, of timm, and of the `efficientnet` packages for `PyTorch`. Each convolution has its
+//! normalisation folded in.
 
+use super::{preprocessing, timm_preprocessing};
+use crate::{
+    Result,
+    family::{Build, Family, Model, Names, Network, Tower, config, prefix},
+};
 use mm_core::{
-    Encoder, Features, Input, Modality, Module, Result, Scope, Tensor,
+    Checkpoint, Encoder, Features, Input, Modality, Module, Pool, Scope, Tensor,
     nn::{Activation, BatchNorm, Conv2d, ConvConfig, Linear},
 };
-use serde::{Deserialize, Serialize};
+use mm_data::{ImageProcessor, ImageProcessorConfig};
 
-/// Sizes, in the words of transformers' `EfficientNetConfig`; `lite` and `squeeze_expansion_ratio = 0` make the Lite kind.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct EfficientNetConfig {
-    /// Scales the channels.
-    pub width_coefficient: f64,
-    /// Scales the repeats.
-    pub depth_coefficient: f64,
-    /// Channels are multiples of this.
-    pub depth_divisor: i64,
-    /// Window of each stage.
-    pub kernel_sizes: Vec<i64>,
-    /// Channels into each stage, before scaling.
-    pub in_channels: Vec<i64>,
-    /// Channels out of each stage, before scaling.
-    pub out_channels: Vec<i64>,
-    /// Step of each stage.
-    pub strides: Vec<i64>,
-    /// Blocks of each stage, before scaling.
-    pub num_block_repeats: Vec<i64>,
-    /// How much wider the middle of each stage's blocks is.
-    pub expand_ratios: Vec<i64>,
-    /// Squeeze-and-excitation's width over the block's input; 0 for none.
-    pub squeeze_expansion_ratio: f64,
-    /// Channels out of the head, before scaling.
-    pub hidden_dim: i64,
-    /// Added to the variance in normalisations.
-    pub batch_norm_eps: f64,
-    /// Weight of the newest batch in the running statistics.
-    #[serde(default = "momentum")]
-    pub batch_norm_momentum: f64,
-    /// What stands between the layers.
-    pub hidden_act: Activation,
-    /// Whether stem, head, first and last stage keep their published size whatever the coefficients.
-    #[serde(default)]
-    pub lite: bool,
-    /// Number of classes of the classifier; 0 for none.
-    #[serde(default)]
-    pub num_labels: i64,
-}
-
-fn momentum() -> f64 {
-    0.01
+config! {
+    /// transformers' `EfficientNetConfig`; `lite` and `squeeze_expansion_ratio = 0` make the Lite kind.
+    EfficientNetConfig {
+        num_channels: i64 = 3,
+        width_coefficient: f64 = 2.0,
+        depth_coefficient: f64 = 3.1,
+        depth_divisor: i64 = 8,
+        kernel_sizes: Vec<i64> = vec![3, 3, 5, 3, 5, 5, 3],
+        in_channels: Vec<i64> = vec![32, 16, 24, 40, 80, 112, 192],
+        out_channels: Vec<i64> = vec![16, 24, 40, 80, 112, 192, 320],
+        depthwise_padding: Vec<i64> = Vec::new(),
+        strides: Vec<i64> = vec![1, 2, 2, 2, 1, 2, 1],
+        num_block_repeats: Vec<i64> = vec![1, 2, 2, 3, 3, 4, 1],
+        expand_ratios: Vec<i64> = vec![1, 6, 6, 6, 6, 6, 6],
+        squeeze_expansion_ratio: f64 = 0.25,
+        hidden_act: Activation = Activation::Silu,
+        hidden_dim: i64 = 2560,
+        pooling_type: String = "mean".into(),
+        batch_norm_eps: f64 = 1e-3,
+        lite: bool = false,
+    }
 }
 
 impl EfficientNetConfig {
@@ -59,7 +44,7 @@ impl EfficientNetConfig {
         if (rounded as f64) < 0.9 * wanted { rounded + divisor } else { rounded }
     }
 
-    fn check(&self) -> Result<()> {
+    fn check(&self) -> mm_core::Result<()> {
         let stages = self.kernel_sizes.len();
         let all = [&self.in_channels, &self.out_channels, &self.strides, &self.num_block_repeats, &self.expand_ratios];
         let positive = all.iter().chain([&&self.kernel_sizes]).all(|l| l.iter().all(|v| *v > 0));
@@ -74,12 +59,48 @@ impl EfficientNetConfig {
     }
 }
 
-/// A convolution with its normalisation, folded into one when frozen.
-struct ConvNorm {
-    conv: Conv2d,
-    norm: Option<BatchNorm>,
+/// What lies around a picture before a convolution.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Pad {
+    /// TensorFlow's SAME: the output is ⌈size / stride⌉, an odd zero goes to the right and below.
+    Same,
+    /// So many zeros before and after.
+    Around(i64, i64),
+}
+
+/// A block: an inverted bottleneck.
+struct BlockPlan {
+    /// Where its parameters are.
+    place: String,
+    input: i64,
+    wide: i64,
+    output: i64,
     kernel: i64,
     stride: i64,
+    /// Width of squeeze-and-excitation; 0 for none.
+    squeeze: i64,
+    pad: Pad,
+    skip: bool,
+}
+
+/// Everything that tells one network from another.
+struct Plan {
+    channels: i64,
+    stem: i64,
+    stem_pad: Pad,
+    blocks: Vec<BlockPlan>,
+    head: i64,
+    epsilon: f64,
+    activation: Activation,
+    pool: Pool,
+}
+
+/// A convolution with its normalisation folded in.
+struct ConvNorm {
+    conv: Conv2d,
+    /// Zeros that the convolution does not bring itself.
+    same: Option<(i64, i64)>,
+    uneven: Option<(i64, i64)>,
     activation: Activation,
 }
 
@@ -87,37 +108,37 @@ impl ConvNorm {
     fn new(
         scope: &Scope<'_>,
         names: (&str, &str),
-        config: &EfficientNetConfig,
-        sizes: ConvConfig,
+        plan: &Plan,
+        mut sizes: ConvConfig,
+        pad: Pad,
         activation: Activation,
-    ) -> Result<Self> {
-        let conv = Conv2d::new(&scope.pp(names.0), sizes)?;
-        let norm = BatchNorm::new(&scope.pp(names.1), sizes.output, config.batch_norm_eps, config.batch_norm_momentum)?;
+    ) -> mm_core::Result<Self> {
         let (kernel, stride) = (sizes.kernel, sizes.stride);
-        if scope.is_frozen() {
-            return Ok(Self { conv: conv.fold(&norm)?, norm: None, kernel, stride, activation });
+        let (mut same, mut uneven) = (None, None);
+        match pad {
+            // What needs no look at the picture's size.
+            Pad::Same if stride == 1 && kernel % 2 == 1 => sizes.padding = kernel / 2,
+            Pad::Same => same = Some((kernel, stride)),
+            Pad::Around(before, after) if before == after => sizes.padding = before,
+            Pad::Around(before, after) => uneven = Some((before, after)),
         }
-        Ok(Self { conv, norm: Some(norm), kernel, stride, activation })
+        let conv = Conv2d::new(&scope.pp(names.0), sizes)?;
+        let norm = BatchNorm::new(&scope.pp(names.1), sizes.output, plan.epsilon, 0.01)?;
+        Ok(Self { conv: conv.fold(&norm)?, same, uneven, activation })
     }
 
-    fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor> {
-        let x = self.conv.forward(&same(x, self.kernel, self.stride)?, train)?;
-        let x = match &self.norm {
-            Some(norm) => norm.forward(&x, train)?,
-            None => x,
-        };
-        self.activation.apply(&x)
+    fn forward(&self, x: &Tensor) -> mm_core::Result<Tensor> {
+        let mut x = x.clone();
+        if let Some((before, after)) = self.uneven {
+            x = x.pad(&[before, after, before, after], 0.0)?;
+        }
+        if let Some((kernel, stride)) = self.same {
+            let need = |size: i64| (((size + stride - 1) / stride - 1) * stride + kernel - size).max(0);
+            let (height, width) = (need(x.size(2)?), need(x.size(3)?));
+            x = x.pad(&[width / 2, width - width / 2, height / 2, height - height / 2], 0.0)?;
+        }
+        self.activation.apply(&self.conv.forward(&x, false)?)
     }
-}
-
-/// TensorFlow's SAME: the output is ⌈size / stride⌉, an odd zero goes to the right and below.
-fn same(x: &Tensor, kernel: i64, stride: i64) -> Result<Tensor> {
-    let need = |size: i64| (((size + stride - 1) / stride - 1) * stride + kernel - size).max(0);
-    let (height, width) = (need(x.size(2)?), need(x.size(3)?));
-    if height == 0 && width == 0 {
-        return Ok(x.clone());
-    }
-    x.pad(&[width / 2, width - width / 2, height / 2, height - height / 2], 0.0)
 }
 
 struct Block {
@@ -128,130 +149,87 @@ struct Block {
     skip: bool,
 }
 
+fn plain(input: i64, output: i64, bias: bool) -> ConvConfig {
+    ConvConfig { input, output, kernel: 1, stride: 1, padding: 0, groups: 1, bias }
+}
+
 impl Block {
-    fn new(scope: &Scope<'_>, config: &EfficientNetConfig, sizes: ConvConfig, ratio: i64) -> Result<Self> {
-        let wide = sizes.input * ratio;
-        let plain =
-            |input, output| ConvConfig { input, output, kernel: 1, stride: 1, padding: 0, groups: 1, bias: false };
-        let act = config.hidden_act;
-        let deep = ConvConfig { input: wide, output: wide, groups: wide, ..sizes };
-        let narrow = ((sizes.input as f64 * config.squeeze_expansion_ratio) as i64).max(1);
-        let squeeze = (config.squeeze_expansion_ratio > 0.0)
-            .then(|| -> Result<_> {
-                let reduce = Conv2d::new(&scope.pp("_se_reduce"), ConvConfig { bias: true, ..plain(wide, narrow) })?;
-                Ok((
-                    reduce,
-                    Conv2d::new(&scope.pp("_se_expand"), ConvConfig { bias: true, ..plain(narrow, wide) })?,
-                    act,
-                ))
+    fn new(scope: &Scope<'_>, plan: &Plan, b: &BlockPlan) -> mm_core::Result<Self> {
+        let (act, none) = (plan.activation, Pad::Around(0, 0));
+        let squeeze = (b.squeeze > 0)
+            .then(|| -> mm_core::Result<_> {
+                let reduce = Conv2d::new(&scope.pp("_se_reduce"), plain(b.wide, b.squeeze, true))?;
+                Ok((reduce, Conv2d::new(&scope.pp("_se_expand"), plain(b.squeeze, b.wide, true))?, act))
             })
             .transpose()?;
-        let expand = (ratio != 1)
-            .then(|| ConvNorm::new(scope, ("_expand_conv", "_bn0"), config, plain(sizes.input, wide), act))
+        let norm = |names, sizes, pad, act| ConvNorm::new(scope, names, plan, sizes, pad, act);
+        let expand = (b.wide != b.input)
+            .then(|| norm(("_expand_conv", "_bn0"), plain(b.input, b.wide, false), none, act))
             .transpose()?;
+        let deep = ConvConfig { kernel: b.kernel, stride: b.stride, groups: b.wide, ..plain(b.wide, b.wide, false) };
         Ok(Self {
             expand,
-            depthwise: ConvNorm::new(scope, ("_depthwise_conv", "_bn1"), config, deep, act)?,
+            depthwise: norm(("_depthwise_conv", "_bn1"), deep, b.pad, act)?,
             squeeze,
-            project: ConvNorm::new(
-                scope,
-                ("_project_conv", "_bn2"),
-                config,
-                plain(wide, sizes.output),
-                Activation::Identity,
-            )?,
-            skip: sizes.stride == 1 && sizes.input == sizes.output,
+            project: norm(("_project_conv", "_bn2"), plain(b.wide, b.output, false), none, Activation::Identity)?,
+            skip: b.skip,
         })
     }
 
-    fn forward(&self, input: &Tensor, train: bool) -> Result<Tensor> {
+    fn forward(&self, input: &Tensor) -> mm_core::Result<Tensor> {
         let mut x = match &self.expand {
-            Some(expand) => expand.forward(input, train)?, // [batch, wide, height, width]
+            Some(expand) => expand.forward(input)?, // [batch, wide, height, width]
             None => input.clone(),
         };
-        x = self.depthwise.forward(&x, train)?;
+        x = self.depthwise.forward(&x)?;
         if let Some((reduce, expand, act)) = &self.squeeze {
             let pooled = x.mean_dims(&[2, 3], true)?; // [batch, wide, 1, 1]
-            let gate = expand.forward(&act.apply(&reduce.forward(&pooled, train)?)?, train)?.sigmoid()?;
+            let gate = expand.forward(&act.apply(&reduce.forward(&pooled, false)?)?, false)?.sigmoid()?;
             x = x.mul(&gate)?;
         }
-        x = self.project.forward(&x, train)?;
+        x = self.project.forward(&x)?;
         if self.skip { x.add(input) } else { Ok(x) }
     }
 }
 
 /// Pixels `[batch, 3, height, width]` → features `[batch, places, channels]`, and ImageNet's logits where there is a classifier.
-pub(crate) struct EfficientNet {
+struct EfficientNet {
     stem: ConvNorm,
     blocks: Vec<Block>,
     head: ConvNorm,
     classifier: Option<Linear>,
+    pool: Pool,
     width: i64,
 }
 
 impl EfficientNet {
-    /// The network under `scope`, named as the `efficientnet` packages for `PyTorch` name it.
-    pub(crate) fn new(scope: &Scope<'_>, config: &EfficientNetConfig) -> Result<Self> {
-        config.check()?;
-        let fixed = |base: i64| if config.lite { base } else { config.channels(base) };
-        let stem_width = fixed(32);
-        let stem =
-            ConvConfig { input: 3, output: stem_width, kernel: 3, stride: 2, padding: 0, groups: 1, bias: false };
-        let mut blocks = Vec::new();
-        let stages = config.kernel_sizes.len();
-        let mut output = stem_width;
-        for stage in 0..stages {
-            let mut input = if config.lite && stage == 0 { 32 } else { config.channels(config.in_channels[stage]) };
-            output = config.channels(config.out_channels[stage]);
-            let base = config.num_block_repeats[stage];
-            let unscaled = config.lite && (stage == 0 || stage == stages - 1);
-            let repeats = if unscaled { base } else { (config.depth_coefficient * base as f64).ceil() as i64 };
-            for repeat in 0..repeats {
-                let stride = if repeat == 0 { config.strides[stage] } else { 1 };
-                let sizes = ConvConfig {
-                    input,
-                    output,
-                    kernel: config.kernel_sizes[stage],
-                    stride,
-                    padding: 0,
-                    groups: 1,
-                    bias: false,
-                };
-                blocks.push(Block::new(
-                    &scope.pp("_blocks").pp(blocks.len()),
-                    config,
-                    sizes,
-                    config.expand_ratios[stage],
-                )?);
-                input = output;
-            }
-        }
-        let width = fixed(config.hidden_dim);
-        let head =
-            ConvConfig { input: output, output: width, kernel: 1, stride: 1, padding: 0, groups: 1, bias: false };
-        Ok(Self {
-            stem: ConvNorm::new(scope, ("_conv_stem", "_bn0"), config, stem, config.hidden_act)?,
-            blocks,
-            head: ConvNorm::new(scope, ("_conv_head", "_bn1"), config, head, config.hidden_act)?,
-            classifier: (config.num_labels > 0)
-                .then(|| Linear::new(&scope.pp("_fc"), width, config.num_labels, true))
-                .transpose()?,
-            width,
-        })
-    }
-
-    fn map(&self, pixels: &Tensor, train: bool) -> Result<Tensor> {
-        let mut x = self.stem.forward(pixels, train)?;
-        for block in &self.blocks {
-            x = block.forward(&x, train)?;
-        }
-        self.head.forward(&x, train) // [batch, channels, height, width]
+    /// The network, named as the `efficientnet` packages for `PyTorch` name it.
+    fn new(b: &Build<'_>, plan: &Plan) -> Result<Self> {
+        let (scope, act) = (&b.scope, plan.activation);
+        let stem = ConvConfig { kernel: 3, stride: 2, ..plain(plan.channels, plan.stem, false) };
+        let stem = ConvNorm::new(scope, ("_conv_stem", "_bn0"), plan, stem, plan.stem_pad, act)?;
+        let blocks = plan.blocks.iter().map(|p| Block::new(&scope.pp(&p.place), plan, p));
+        let blocks = blocks.collect::<mm_core::Result<Vec<_>>>()?;
+        let last = plan.blocks.last().map_or(plan.stem, |p| p.output);
+        let none = Pad::Around(0, 0);
+        let head = ConvNorm::new(scope, ("_conv_head", "_bn1"), plan, plain(last, plan.head, false), none, act)?;
+        let fc = scope.pp("_fc");
+        let classifier = fc.has("weight").then(|| Linear::new(&fc, plan.head, b.classes(), true)).transpose()?;
+        Ok(Self { stem, blocks, head, classifier, pool: plan.pool, width: plan.head })
     }
 }
 
 impl Encoder for EfficientNet {
-    fn encode(&self, input: &Input, train: bool) -> Result<Features> {
-        Features::new(self.map(&input.values, train)?.flatten(2, 3)?.transpose(1, 2)?, None)
+    fn encode(&self, input: &Input, _train: bool) -> mm_core::Result<Features> {
+        let mut x = self.stem.forward(&input.values)?;
+        for block in &self.blocks {
+            x = block.forward(&x)?;
+        }
+        Features::new(self.head.forward(&x)?.flatten(2, 3)?.transpose(1, 2)?, None)
+    }
+
+    fn embed(&self, input: &Input, train: bool) -> mm_core::Result<Tensor> {
+        self.encode(input, train)?.pool(self.pool)
     }
 
     fn width(&self) -> i64 {
@@ -263,19 +241,200 @@ impl Encoder for EfficientNet {
     }
 }
 
-impl crate::family::Network for EfficientNet {
+impl Network for EfficientNet {
     fn classifier(&self) -> Option<&Linear> {
         self.classifier.as_ref()
     }
 }
 
-/// The `efficientnet` packages for PyTorch name their parameters as this file does.
-pub(crate) const FAMILY: crate::family::Family = crate::family::Family {
-    kind: "efficientnet",
-    names: |_, _| crate::family::Names::default(),
-    build: |b| {
-        let network = EfficientNet::new(&b.scope, &b.parse()?)?;
-        let processor = mm_data::ImageProcessor::new(super::preprocessing(b)?);
-        Ok(crate::family::Tower::new(processor, network).into())
-    },
-};
+/// The families of this file.
+pub(crate) const FAMILIES: &[Family] = &[
+    Family { kind: "efficientnet", names: |c, _| names(c), build: |b| build(b, &plan(b)?, preprocessing(b)?) },
+    Family { kind: "timm/efficientnet", names: |c, _| timm_names(c), build: timm },
+];
+
+/// The first word that transformers' checkpoints have, under a head or bare; the packages' have none of it.
+fn theirs(checkpoint: &Checkpoint) -> Option<&'static str> {
+    let start = prefix(checkpoint, "embeddings.convolution.weight", &["efficientnet.", ""]);
+    checkpoint.shape(&format!("{start}embeddings.convolution.weight")).map(|_| start)
+}
+
+fn names(checkpoint: &Checkpoint) -> Names {
+    let Some(start) = theirs(checkpoint) else { return Names::default() };
+    let at = |name: &str| format!("{start}{name}");
+    Names::of(&[
+        ("^_fc.", "classifier."),
+        ("^_conv_stem.", &at("embeddings.convolution.")),
+        ("^_bn0.", &at("embeddings.batchnorm.")),
+        ("^_conv_head.", &at("encoder.top_conv.")),
+        ("^_bn1.", &at("encoder.top_bn.")),
+        ("^_blocks.", &at("encoder.blocks.")),
+        ("._expand_conv.", ".expansion.expand_conv."),
+        ("._bn0.", ".expansion.expand_bn."),
+        ("._depthwise_conv.", ".depthwise_conv.depthwise_conv."),
+        ("._bn1.", ".depthwise_conv.depthwise_norm."),
+        ("._se_", ".squeeze_excite."),
+        ("._project_conv.", ".projection.project_conv."),
+        ("._bn2.", ".projection.project_bn."),
+    ])
+}
+
+fn plan(b: &Build<'_>) -> Result<Plan> {
+    let c: EfficientNetConfig = b.parse()?;
+    c.check()?;
+    let transformers = theirs(b.checkpoint).is_some();
+    let fixed = |base: i64| if c.lite { base } else { c.channels(base) };
+    let mut blocks = Vec::new();
+    let stages = c.kernel_sizes.len();
+    for stage in 0..stages {
+        let mut input = if c.lite && stage == 0 { 32 } else { c.channels(c.in_channels[stage]) };
+        let (output, base, kernel) =
+            (c.channels(c.out_channels[stage]), c.num_block_repeats[stage], c.kernel_sizes[stage]);
+        let unscaled = c.lite && (stage == 0 || stage == stages - 1);
+        let repeats = if unscaled { base } else { (c.depth_coefficient * base as f64).ceil() as i64 };
+        for repeat in 0..repeats {
+            let stride = if repeat == 0 { c.strides[stage] } else { 1 };
+            let squeeze = (input as f64 * c.squeeze_expansion_ratio) as i64;
+            let half = kernel / 2;
+            let adjusted = !c.depthwise_padding.contains(&(blocks.len() as i64));
+            let (pad, skip) = if transformers {
+                // One zero fewer above and to the left, unless the config lists the block; never a skip into a stage's first.
+                let before = if stride == 2 && adjusted { half - 1 } else { half };
+                (Pad::Around(before, half), stride == 1 && repeat > 0)
+            } else {
+                (Pad::Same, stride == 1 && input == output)
+            };
+            blocks.push(BlockPlan {
+                place: format!("_blocks.{}", blocks.len()),
+                input,
+                wide: input * c.expand_ratios[stage],
+                output,
+                kernel,
+                stride,
+                squeeze: if c.squeeze_expansion_ratio > 0.0 { squeeze.max(1) } else { 0 },
+                pad,
+                skip,
+            });
+            input = output;
+        }
+    }
+    let pool = match c.pooling_type.as_str() {
+        "mean" => Pool::Mean,
+        "max" => Pool::Max,
+        other => return Err(b.bad(format!("pooling_type: found `{other}`, wanted mean or max"))),
+    };
+    Ok(Plan {
+        channels: c.num_channels,
+        stem: fixed(32),
+        stem_pad: if transformers { Pad::Around(0, 1) } else { Pad::Same },
+        blocks,
+        // transformers' config has the width as it is, the packages' before it is scaled.
+        head: if transformers { c.hidden_dim } else { fixed(c.hidden_dim) },
+        epsilon: c.batch_norm_eps,
+        activation: c.hidden_act,
+        pool,
+    })
+}
+
+/// timm's blocks, `blocks.STAGE.NUMBER`, in order.
+fn timm_blocks(checkpoint: &Checkpoint) -> Vec<(usize, String)> {
+    let has = |name: String| checkpoint.shape(&name).is_some();
+    let stage = |s: usize| {
+        let place = move |n: usize| format!("blocks.{s}.{n}");
+        (0..1000).map(move |n| (s, place(n)))
+    };
+    let there = |(_, place): &(usize, String)| has(format!("{place}.conv_dw.weight"));
+    (0..100)
+        .take_while(|s| has(format!("blocks.{s}.0.conv_dw.weight")))
+        .flat_map(|s| stage(s).take_while(there))
+        .collect()
+}
+
+fn timm_names(checkpoint: &Checkpoint) -> Names {
+    let mut names = Names::of(&[
+        ("^_fc.", "classifier."),
+        ("^_conv_stem.", "conv_stem."),
+        ("^_bn0.", "bn1."),
+        ("^_conv_head.", "conv_head."),
+        ("^_bn1.", "bn2."),
+        ("._se_", ".se.conv_"),
+        ("._depthwise_conv.", ".conv_dw."),
+    ]);
+    for (_, place) in timm_blocks(checkpoint) {
+        // Blocks that widen nothing have a normalisation and a convolution fewer, and number the rest from one.
+        let inverted = checkpoint.shape(&format!("{place}.conv_pwl.weight")).is_some();
+        let rules: &[(&str, &str)] = if inverted {
+            &[
+                ("._expand_conv.", ".conv_pw."),
+                ("._project_conv.", ".conv_pwl."),
+                ("._bn2.", ".bn3."),
+                ("._bn1.", ".bn2."),
+                ("._bn0.", ".bn1."),
+            ]
+        } else {
+            &[("._project_conv.", ".conv_pw."), ("._bn1.", ".bn1."), ("._bn2.", ".bn2.")]
+        };
+        for (from, to) in rules {
+            names = names.and_within(&format!("{place}."), from, to);
+        }
+    }
+    names
+}
+
+/// Steps of the stages, which no shape tells.
+const STRIDES: [i64; 7] = [1, 2, 2, 2, 1, 2, 1];
+
+/// timm's folders: every size but the steps of the stages is in the tensors' shapes.
+fn timm(b: &Build<'_>) -> Result<Model> {
+    let c = b.checkpoint;
+    let name = b.config["architecture"].as_str().unwrap_or_default();
+    let shape =
+        |name: &str| c.shape(name).map(<[i64]>::to_vec).ok_or_else(|| b.bad(format!("the weights lack {name}")));
+    let plain = name.strip_prefix("tf_");
+    let tensorflow = plain.is_some();
+    let kind = plain.unwrap_or(name).strip_prefix("efficientnet_").unwrap_or_default();
+    let places = timm_blocks(c);
+    if !(kind.starts_with('b') || kind.starts_with("lite")) || places.last().map(|p| p.0) != Some(STRIDES.len() - 1) {
+        return Err(b.bad(format!(
+            "architecture `{name}` is not read; of timm's EfficientNets mm reads efficientnet_b*, efficientnet_lite* and their tf_ kinds"
+        )));
+    }
+    let (stem, head) = (shape("conv_stem.weight")?, shape("conv_head.weight")?);
+    let mut input = stem[0];
+    let mut blocks = Vec::new();
+    for (number, (stage, place)) in places.iter().enumerate() {
+        let deep = shape(&format!("{place}.conv_dw.weight"))?;
+        let last = if c.shape(&format!("{place}.conv_pwl.weight")).is_some() { "conv_pwl" } else { "conv_pw" };
+        let output = shape(&format!("{place}.{last}.weight"))?[0];
+        let first = number == 0 || places[number - 1].0 != *stage;
+        let (kernel, stride) = (deep[2], if first { STRIDES[*stage] } else { 1 });
+        let pad = if tensorflow { Pad::Same } else { Pad::Around(kernel / 2, kernel / 2) };
+        blocks.push(BlockPlan {
+            place: place.clone(),
+            input,
+            wide: deep[0],
+            output,
+            kernel,
+            stride,
+            squeeze: c.shape(&format!("{place}.se.conv_reduce.weight")).map_or(0, |s| s[0]),
+            pad,
+            skip: stride == 1 && input == output,
+        });
+        input = output;
+    }
+    let plan = Plan {
+        channels: stem[1],
+        stem: stem[0],
+        stem_pad: if tensorflow { Pad::Same } else { Pad::Around(1, 1) },
+        blocks,
+        head: head[0],
+        epsilon: if tensorflow { 1e-3 } else { 1e-5 },
+        activation: if kind.starts_with("lite") { Activation::Relu6 } else { Activation::Silu },
+        pool: Pool::Mean,
+    };
+    build(b, &plan, timm_preprocessing(b)?)
+}
+
+fn build(b: &Build<'_>, plan: &Plan, pixels: ImageProcessorConfig) -> Result<Model> {
+    Ok(Tower::new(ImageProcessor::new(pixels), EfficientNet::new(b, plan)?).into())
+}

@@ -4,16 +4,17 @@
 use super::preprocessing;
 use crate::{
     Result,
+    audio::SpectrogramProcessor,
     family::{Build, Family, Model, Names, Network, Tower, config, prefix},
 };
 use mm_core::{
     Checkpoint, Encoder, Features, Init, Input, Modality, Module, Scope, Tensor,
     nn::{
         Activation, AttentionConfig, BlockConfig, Linear, MlpConfig, Norm, NormConfig, NormKind, Transformer,
-        TransformerConfig,
+        TransformerConfig, sinusoidal,
     },
 };
-use mm_data::ImageProcessor;
+use mm_data::{ImageProcessor, VideoProcessor};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -54,24 +55,46 @@ config! {
     }
 }
 
-/// How a picture is cut into patches: a convolution whose step is its window.
+/// How a picture, a spectrogram or a video is cut into patches: a convolution, whose step is its window unless patches overlap.
 pub(crate) struct Patches {
     weight: Tensor,
     bias: Option<Tensor>,
-    stride: [i64; 2],
+    stride: Vec<i64>,
+    padding: [i64; 2],
 }
 
 impl Patches {
-    /// A convolution under `scope` whose window is `kernel`.
-    pub(crate) fn new(scope: &Scope<'_>, channels: i64, width: i64, kernel: [i64; 2], bias: bool) -> Result<Self> {
-        let weight = scope.param("weight", &[width, channels, kernel[0], kernel[1]], Init::Normal(0.02))?;
+    /// A convolution under `scope` whose window is `kernel`: (height, width), or (frames, height, width).
+    pub(crate) fn new(scope: &Scope<'_>, channels: i64, width: i64, kernel: &[i64], bias: bool) -> Result<Self> {
+        let shape: Vec<i64> = [width, channels].iter().chain(kernel).copied().collect();
+        let weight = scope.param("weight", &shape, Init::Normal(0.02))?;
         let bias = bias.then(|| scope.param("bias", &[width], Init::Zeros)).transpose()?;
-        Ok(Self { weight, bias, stride: kernel })
+        Ok(Self { weight, bias, stride: kernel.to_vec(), padding: [0, 0] })
     }
 
-    /// `[batch, channels, height, width]` → `[batch, patches, width]`, and how many lie (down, across).
+    /// The same with another step, and zeros around.
+    pub(crate) fn step(mut self, stride: [i64; 2], padding: [i64; 2]) -> Self {
+        (self.stride, self.padding) = (stride.to_vec(), padding);
+        self
+    }
+
+    /// The convolution alone: `[batch, channels, height, width]` → `[batch, width, down, across]`.
+    pub(crate) fn map(&self, x: &Tensor) -> mm_core::Result<Tensor> {
+        x.conv2d(&self.weight, self.bias.as_ref(), [self.stride[0], self.stride[1]], self.padding, 1)
+    }
+
+    /// Pictures `[batch, channels, height, width]`, spectrograms `[batch, frames, bands]` or videos
+    /// `[batch, frames, channels, height, width]` → `[batch, patches, width]`, and how many lie (down, across).
     fn forward(&self, x: &Tensor) -> mm_core::Result<(Tensor, [i64; 2])> {
-        let y = x.conv2d(&self.weight, self.bias.as_ref(), self.stride, [0, 0], 1)?;
+        let y = match (x.rank(), self.stride.as_slice()) {
+            // Bands go down, time across.
+            (3, _) => self.map(&x.unsqueeze(1)?.transpose(2, 3)?)?,
+            (5, [time, down, across]) => {
+                let x = x.permute(&[0, 2, 1, 3, 4])?;
+                x.conv3d(&self.weight, self.bias.as_ref(), [*time, *down, *across])?.flatten(2, 3)?
+            }
+            _ => self.map(x)?,
+        };
         let grid = [y.size(2)?, y.size(3)?];
         Ok((y.flatten(2, 3)?.transpose(1, 2)?, grid))
     }
@@ -84,6 +107,8 @@ pub(crate) enum Stretch {
     Plain,
     /// Bicubic with antialias.
     Antialias,
+    /// They are not: another number is refused.
+    Never,
 }
 
 /// The learned positions and the tokens before the patches.
@@ -109,6 +134,7 @@ pub(crate) struct Trunk {
     pub(crate) first_norm: Option<Norm>,
     pub(crate) blocks: Transformer,
     pub(crate) width: i64,
+    pub(crate) modality: Modality,
 }
 
 impl Trunk {
@@ -121,6 +147,13 @@ impl Trunk {
         let t = &self.tokens;
         if grid == t.grid {
             return Ok(t.positions.clone());
+        }
+        if t.stretch == Stretch::Never {
+            return Err(mm_core::Error::shape(
+                "patches",
+                &grid,
+                format!("{:?}, as many as the model has positions", t.grid),
+            ));
         }
         let special = t.positions.narrow(0, 0, t.placed)?;
         let flat = t.positions.narrow(0, t.placed, t.grid[0] * t.grid[1])?;
@@ -168,7 +201,7 @@ impl Encoder for Trunk {
     }
 
     fn modality(&self) -> Modality {
-        Modality::IMAGE
+        self.modality.clone()
     }
 }
 
@@ -229,7 +262,7 @@ impl Encoder for Vit {
     }
 
     fn modality(&self) -> Modality {
-        Modality::IMAGE
+        self.trunk.modality()
     }
 }
 
@@ -333,6 +366,12 @@ pub(crate) const FAMILIES: &[Family] = &[
         names: |c, _| dino_names(c, "dinov2_with_registers."),
         build: |b| dino(b, true),
     },
+    Family {
+        kind: "audio-spectrogram-transformer",
+        names: |c, _| vit_names(c, &["audio_spectrogram_transformer.", ""]),
+        build: ast,
+    },
+    Family { kind: "videomae", names: |c, _| videomae_names(c), build: videomae },
     Family { kind: "timm/vision_transformer", names: |_, _| timm_names(), build: timm },
 ];
 
@@ -357,44 +396,70 @@ fn dino_names(checkpoint: &Checkpoint, below: &str) -> Names {
 
 /// How many (down, across) patches a picture of that size has.
 pub(crate) fn grid(b: &Build<'_>, config: &VitConfig, field: &str) -> Result<[i64; 2]> {
-    let ([height, width], [down, across]) = (config.image_size.get(), config.patch_size.get());
-    if down < 1 || across < 1 || height < down || width < across {
-        return Err(b.bad(format!("{field}: found {down}×{across}, wanted at most the picture's {height}×{width}")));
-    }
-    Ok([height / down, width / across])
+    steps(b, config, config.patch_size.get(), field)
 }
 
-fn trunk(
-    b: &Build<'_>,
-    config: &VitConfig,
-    special: &[&str],
+/// The same for patches that overlap: a window every `stride`.
+fn steps(b: &Build<'_>, config: &VitConfig, stride: [i64; 2], field: &str) -> Result<[i64; 2]> {
+    let ([height, width], [down, across]) = (config.image_size.get(), config.patch_size.get());
+    if down < 1 || across < 1 || height < down || width < across || stride.iter().any(|s| *s < 1) {
+        return Err(b.bad(format!("{field}: found {down}×{across}, wanted at most the picture's {height}×{width}")));
+    }
+    Ok([(height - down) / stride[0] + 1, (width - across) / stride[1] + 1])
+}
+
+/// What a trunk has beside patches and blocks.
+struct Layout<'a> {
+    /// Names of the tokens before the patches.
+    special: &'a [&'a str],
+    /// Whether those have positions.
     placed: bool,
+    /// Number of registers.
     registers: Option<i64>,
     stretch: Stretch,
-    block: BlockConfig,
-) -> Result<Trunk> {
+    /// The step of patches that overlap.
+    stride: Option<[i64; 2]>,
+    modality: Modality,
+}
+
+impl<'a> Layout<'a> {
+    fn picture(special: &'a [&'a str]) -> Self {
+        Self {
+            special,
+            placed: true,
+            registers: None,
+            stretch: Stretch::Plain,
+            stride: None,
+            modality: Modality::IMAGE,
+        }
+    }
+}
+
+fn trunk(b: &Build<'_>, config: &VitConfig, layout: Layout<'_>, block: BlockConfig) -> Result<Trunk> {
     let scope = b.scope.pp("trunk");
     let tables = scope.pp("embeddings");
     let width = config.hidden_size;
     let patch = config.patch_size.get();
-    let grid = grid(b, config, "patch_size")?;
-    let patches =
-        Patches::new(&tables.pp("patch_embeddings").pp("projection"), config.num_channels, width, patch, true)?;
-    let tokens =
-        special.iter().map(|n| tables.param(n, &[1, width], Init::Normal(0.02))).collect::<Result<Vec<_>, _>>()?;
+    let stride = layout.stride.unwrap_or(patch);
+    let grid = steps(b, config, stride, "patch_size")?;
+    let projection = tables.pp("patch_embeddings").pp("projection");
+    let patches = Patches::new(&projection, config.num_channels, width, &patch, true)?.step(stride, [0, 0]);
+    let token = |n: &&str| tables.param(n, &[1, width], Init::Normal(0.02));
+    let tokens = layout.special.iter().map(token).collect::<Result<Vec<_>, _>>()?;
     let before = if tokens.is_empty() { None } else { Some(Tensor::cat(&tokens.iter().collect::<Vec<_>>(), 0)?) };
-    let count = if placed { special.len() as i64 } else { 0 };
-    let positions = tables.param("position_embeddings", &[grid[0] * grid[1] + count, width], Init::Normal(0.02))?;
-    let unplaced = registers.map(|n| tables.param("register_tokens", &[n, width], Init::Normal(0.02))).transpose()?;
+    let placed = if layout.placed { tokens.len() as i64 } else { 0 };
+    let positions = tables.param("position_embeddings", &[grid[0] * grid[1] + placed, width], Init::Normal(0.02))?;
+    let registers = layout.registers.map(|n| tables.param("register_tokens", &[n, width], Init::Normal(0.02)));
     Ok(Trunk {
         patches,
-        tokens: Tokens { before, positions, placed: count, unplaced, grid, stretch },
+        tokens: Tokens { before, positions, placed, unplaced: registers.transpose()?, grid, stretch: layout.stretch },
         first_norm: None,
         blocks: b.transformer(
             &scope.pp("encoder"),
             TransformerConfig { layers: config.num_hidden_layers, block, final_norm: true },
         )?,
         width,
+        modality: layout.modality,
     })
 }
 
@@ -408,7 +473,7 @@ fn classifiers(b: &Build<'_>, names: &[&str], width: i64) -> Result<Vec<Linear>>
 fn vit(b: &Build<'_>, distilled: bool) -> Result<Model> {
     let config: VitConfig = b.parse()?;
     let special: &[&str] = if distilled { &["cls_token", "distillation_token"] } else { &["cls_token"] };
-    let trunk = trunk(b, &config, special, true, None, Stretch::Plain, block(&config))?;
+    let trunk = trunk(b, &config, Layout::picture(special), block(&config))?;
     let two = ["cls_classifier", "distillation_classifier"];
     let teacher = b.scope.pp(two[0]).has("weight");
     let names: &[&str] = if teacher { &two } else { &["classifier"] };
@@ -438,7 +503,7 @@ fn dino(b: &Build<'_>, registers: bool) -> Result<Model> {
     }
     let count = registers.then_some(config.num_register_tokens);
     let stretch = if registers { Stretch::Antialias } else { Stretch::Plain };
-    let trunk = trunk(b, &config, &["cls_token"], true, count, stretch, block)?;
+    let trunk = trunk(b, &config, Layout { registers: count, stretch, ..Layout::picture(&["cls_token"]) }, block)?;
     let network = Vit {
         classifiers: classifiers(b, &["classifier"], 2 * config.hidden_size)?,
         trunk,
@@ -448,6 +513,91 @@ fn dino(b: &Build<'_>, registers: bool) -> Result<Model> {
     };
     let processor = ImageProcessor::new(preprocessing(b)?);
     Ok(Tower::new(processor, network).into())
+}
+
+config! {
+    /// What transformers' `ASTConfig` adds.
+    AstConfig {
+        num_mel_bins: i64 = 128,
+        max_length: i64 = 1024,
+        frequency_stride: i64 = 10,
+        time_stride: i64 = 10,
+    }
+}
+
+/// The audio spectrogram transformer (Gong 2021): a distilled vision transformer over a spectrogram cut into patches that overlap.
+fn ast(b: &Build<'_>) -> Result<Model> {
+    let (mut config, sound): (VitConfig, AstConfig) = (b.parse()?, b.parse()?);
+    config.image_size = Pair::Each(sound.num_mel_bins, sound.max_length);
+    config.num_channels = 1;
+    let layout = Layout {
+        stride: Some([sound.frequency_stride, sound.time_stride]),
+        modality: Modality::AUDIO,
+        stretch: Stretch::Never,
+        ..Layout::picture(&["cls_token", "distillation_token"])
+    };
+    let (trunk, head) = (trunk(b, &config, layout, block(&config))?, b.scope.pp("classifier"));
+    let classifiers = classifiers(b, &["classifier.dense"], config.hidden_size)?;
+    let norm = NormConfig { epsilon: config.layer_norm_eps, ..NormConfig::default() };
+    let norm = (!classifiers.is_empty()).then(|| Norm::new(&head.pp("layernorm"), config.hidden_size, norm));
+    let network = Vit { trunk, pooled: None, reads: Reads::Pair, norm: norm.transpose()?, classifiers };
+    Ok(Tower::new(SpectrogramProcessor::ast(b)?, network).into())
+}
+
+config! {
+    /// What transformers' `VideoMAEConfig` adds; it wrote `qv_bias` as `qkv_bias` before.
+    VideoConfig {
+        num_frames: i64 = 16,
+        tubelet_size: i64 = 2,
+        use_mean_pooling: bool = true,
+        qkv_bias: bool = true,
+        qv_bias: Option<bool> = None,
+    }
+}
+
+fn videomae_names(checkpoint: &Checkpoint) -> Names {
+    let names = vit_names(checkpoint, &["videomae.", ""]);
+    if checkpoint.names().any(|n| n.ends_with(".q_bias")) {
+        return names.and(&[(".query.bias", ".q_bias"), (".value.bias", ".v_bias")]);
+    }
+    names
+}
+
+/// `VideoMAE` (Tong 2022): a vision transformer over tubes of a few frames, its positions fixed waves.
+fn videomae(b: &Build<'_>) -> Result<Model> {
+    let (config, video): (VitConfig, VideoConfig) = (b.parse()?, b.parse()?);
+    let (scope, width, patch) = (b.scope.pp("trunk"), config.hidden_size, config.patch_size.get());
+    let tube = video.tubelet_size;
+    if tube < 1 || video.num_frames < tube {
+        return Err(b.bad(format!("tubelet_size: found {tube}, wanted 1 to the {} frames", video.num_frames)));
+    }
+    let [down, across] = grid(b, &config, "patch_size")?;
+    let grid = [video.num_frames / tube * down, across];
+    let mut block = block(&config);
+    block.attention.bias = video.qv_bias.unwrap_or(video.qkv_bias);
+    block.attention.key_bias = false;
+    let projection = scope.pp("embeddings.patch_embeddings.projection");
+    let patches = Patches::new(&projection, config.num_channels, width, &[tube, patch[0], patch[1]], true)?;
+    let positions = sinusoidal(grid[0] * grid[1], width, false, b.scope.device())?;
+    let positions = positions.to_dtype(patches.weight.dtype()?)?;
+    let trunk = Trunk {
+        patches,
+        tokens: Tokens { before: None, positions, placed: 0, unplaced: None, grid, stretch: Stretch::Never },
+        first_norm: None,
+        blocks: b.transformer(
+            &scope.pp("encoder"),
+            TransformerConfig { layers: config.num_hidden_layers, block, final_norm: !video.use_mean_pooling },
+        )?,
+        width,
+        modality: Modality::VIDEO,
+    };
+    let classifiers = classifiers(b, &["classifier"], width)?;
+    let averaged = video.use_mean_pooling && !classifiers.is_empty();
+    let norm = averaged.then(|| Norm::new(&b.scope.pp("fc_norm"), width, NormConfig::default())).transpose()?;
+    let reads = if video.use_mean_pooling { Reads::Mean(0) } else { Reads::First };
+    let network = Vit { trunk, pooled: None, reads, norm, classifiers };
+    let frames = usize::try_from(video.num_frames).unwrap_or(1);
+    Ok(Tower::new(VideoProcessor::new(preprocessing(b)?, frames), network).into())
 }
 
 /// timm's folders name an architecture and a few changes; every size is in the tensors' shapes.
@@ -507,7 +657,8 @@ fn timm(b: &Build<'_>) -> Result<Model> {
     if !has("norm.weight") {
         return Err(b.bad(format!("architecture `{name}` ends without a normalisation, which mm does not read")));
     }
-    let trunk = trunk(b, &config, &special, placed, registers, Stretch::Antialias, block)?;
+    let layout = Layout { placed, registers, stretch: Stretch::Antialias, ..Layout::picture(&special) };
+    let trunk = trunk(b, &config, layout, block)?;
     let norm = has("fc_norm.weight")
         .then(|| Norm::new(&b.scope.pp("fc_norm"), width, NormConfig { epsilon: 1e-6, ..NormConfig::default() }))
         .transpose()?;
@@ -538,6 +689,8 @@ pub(crate) fn timm_kind(config: &Value) -> Option<&'static str> {
         "timm/resnet"
     } else if starts(&["convnext"]) {
         "timm/convnext"
+    } else if starts(&["efficientnet_", "tf_efficientnet_"]) {
+        "timm/efficientnet"
     } else {
         return None;
     })

@@ -268,7 +268,7 @@ fn image_tower(b: &Build<'_>, c: &VitConfig, siglip: bool, projection: Projectio
     let (width, patch) = (c.hidden_size, c.patch_size.get());
     let grid = grid(b, c, "vision_config.patch_size")?;
     let norm = NormConfig { epsilon: c.layer_norm_eps, ..NormConfig::default() };
-    let patches = Patches::new(&tables.pp("patch_embedding"), c.num_channels, width, patch, siglip)?;
+    let patches = Patches::new(&tables.pp("patch_embedding"), c.num_channels, width, &patch, siglip)?;
     let before = if siglip { None } else { Some(tables.param("class_embedding", &[1, width], Init::Normal(0.02))?) };
     let placed = i64::from(!siglip);
     let table = Embedding::new(&tables.pp("position_embedding"), grid[0] * grid[1] + placed, width)?;
@@ -291,7 +291,7 @@ fn image_tower(b: &Build<'_>, c: &VitConfig, siglip: bool, projection: Projectio
     };
     let tokens =
         Tokens { before, positions: table.weight().clone(), placed, unplaced: None, grid, stretch: Stretch::Plain };
-    let trunk = Trunk { patches, tokens, first_norm, blocks, width };
+    let trunk = Trunk { patches, tokens, first_norm, blocks, width, modality: Modality::IMAGE };
     Ok(ImageTower { trunk, pooler, projection })
 }
 
@@ -299,7 +299,7 @@ fn projection(b: &Build<'_>, name: &str, input: i64, output: i64) -> Result<Proj
     Ok(Projection(Some(Linear::new(&b.scope.pp(name), input, output, false)?)))
 }
 
-fn number(scope: &Scope<'_>, name: &str) -> Result<f64> {
+pub(crate) fn number(scope: &Scope<'_>, name: &str) -> Result<f64> {
     Ok(scope.param(name, &[], Init::Zeros)?.to_f64()?)
 }
 

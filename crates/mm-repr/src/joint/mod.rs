@@ -1,3 +1,4 @@
 //! Families that put several modalities into one space.
 
+pub(crate) mod clap;
 pub(crate) mod clip;

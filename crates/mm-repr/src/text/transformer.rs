@@ -125,6 +125,13 @@ impl TextTransformer {
     }
 }
 
+impl TextTransformer {
+    /// Most tokens of a text.
+    pub(crate) fn longest(&self) -> i64 {
+        self.longest
+    }
+}
+
 impl Encoder for TextTransformer {
     fn encode(&self, input: &Input, train: bool) -> mm_core::Result<Features> {
         let ids = &input.values;

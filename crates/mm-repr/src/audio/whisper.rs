@@ -1,0 +1,113 @@
+//! Whisper's encoder (Radford 2022): two convolutions over a log-mel spectrogram, then pre-norm blocks.
+
+use super::{SequenceHead, SpectrogramProcessor};
+use crate::{
+    Result,
+    family::{Build, Family, Model, Names, Network, Tower, config, prefix},
+};
+use mm_core::{
+    Encoder, Features, Init, Input, Modality, Module, Tensor,
+    nn::{
+        Activation, AttentionConfig, BlockConfig, Conv1d, ConvConfig, MlpConfig, NormConfig, Transformer,
+        TransformerConfig,
+    },
+};
+
+config! {
+    /// The encoder's part of transformers' `WhisperConfig`.
+    WhisperConfig {
+        num_mel_bins: i64 = 80,
+        d_model: i64 = 384,
+        encoder_layers: i64 = 4,
+        encoder_attention_heads: i64 = 6,
+        encoder_ffn_dim: i64 = 1536,
+        max_source_positions: i64 = 1500,
+        activation_function: Activation = Activation::Gelu,
+    }
+}
+
+struct Whisper {
+    convolutions: [Conv1d; 2],
+    positions: Tensor,
+    blocks: Transformer,
+    head: Option<SequenceHead>,
+    width: i64,
+}
+
+impl Whisper {
+    /// `[batch, bands, frames]` → what goes into the first block, `[batch, frames / 2, width]`.
+    fn start(&self, input: &Input) -> mm_core::Result<Tensor> {
+        let mut x = input.values.to_dtype(self.positions.dtype()?)?;
+        for convolution in &self.convolutions {
+            x = convolution.forward(&x, false)?.gelu()?;
+        }
+        let x = x.transpose(1, 2)?;
+        if x.size(1)? != self.positions.size(0)? {
+            let wanted = format!("[batch, bands, {}]", 2 * self.positions.size(0)?);
+            return Err(mm_core::Error::shape("spectrogram", &input.values.shape(), wanted));
+        }
+        x.add(&self.positions)
+    }
+}
+
+impl Encoder for Whisper {
+    fn encode(&self, input: &Input, train: bool) -> mm_core::Result<Features> {
+        Features::new(self.blocks.forward(&self.start(input)?, None, None, None, train)?, None)
+    }
+
+    fn width(&self) -> i64 {
+        self.width
+    }
+
+    fn modality(&self) -> Modality {
+        Modality::AUDIO
+    }
+}
+
+impl Network for Whisper {
+    fn logits(&self, input: &Input) -> mm_core::Result<Option<Tensor>> {
+        self.head.as_ref().map(|h| h.logits(&self.blocks, &self.start(input)?, None)).transpose()
+    }
+}
+
+/// The family of this file.
+pub(crate) const FAMILY: Family = Family {
+    kind: "whisper",
+    names: |c, _| {
+        let start = prefix(c, "conv1.weight", &["model.encoder.", "encoder."]);
+        Names::of(&[
+            ("encoder.final_layer_norm.", "encoder.layer_norm."),
+            (".layer_norm1.", ".self_attn_layer_norm."),
+            (".layer_norm2.", ".final_layer_norm."),
+            (".mlp.fc", ".fc"),
+            ("^encoder.", start),
+        ])
+    },
+    build,
+};
+
+fn build(b: &Build<'_>) -> Result<Model> {
+    let c: WhisperConfig = b.parse()?;
+    let (scope, width) = (b.scope.pp("encoder"), c.d_model);
+    let convolution = |name: &str, input: i64, stride: i64| {
+        let sizes = ConvConfig { input, output: width, kernel: 3, stride, padding: 1, groups: 1, bias: true };
+        Conv1d::new(&scope.pp(name), sizes)
+    };
+    let block = BlockConfig {
+        attention: AttentionConfig { key_bias: false, ..AttentionConfig::new(width, c.encoder_attention_heads) },
+        cross: None,
+        mlp: MlpConfig { hidden: c.encoder_ffn_dim, activation: c.activation_function, gated: false, bias: true },
+        norm: NormConfig::default(),
+        norm_first: true,
+        dropout: 0.0,
+        layer_scale: None,
+    };
+    let network = Whisper {
+        convolutions: [convolution("conv1", c.num_mel_bins, 1)?, convolution("conv2", width, 2)?],
+        positions: scope.pp("embed_positions").param("weight", &[c.max_source_positions, width], Init::Normal(0.02))?,
+        blocks: b.transformer(&scope, TransformerConfig { layers: c.encoder_layers, block, final_norm: true })?,
+        head: SequenceHead::new(b, width, c.encoder_layers, true)?,
+        width,
+    };
+    Ok(Tower::new(SpectrogramProcessor::whisper(b)?, network).into())
+}
