@@ -3,6 +3,7 @@
 use crate::places::program;
 use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
+use sha1::Sha1;
 use sha2::{Digest, Sha256, Sha512};
 use std::{
     fs::File,
@@ -15,8 +16,41 @@ use std::{
 /// A file at an address, with the checksum that its registry tells.
 pub struct Remote {
     pub url: String,
-    /// `sha256` or `sha512`, and the digest in hexadecimal.
+    /// `sha256`, `sha512` or `git` (sha1 of a git blob), and the digest in hexadecimal.
     pub checksum: (&'static str, String),
+    /// Sent to this host as a bearer token, never to one that it redirects to.
+    pub bearer: Option<String>,
+    /// How long the connection may say nothing.
+    pub stall: Duration,
+}
+
+impl Remote {
+    /// A file that anyone may have.
+    pub fn plain(url: String, checksum: (&'static str, String)) -> Self {
+        Self { url, checksum, bearer: None, stall: Duration::from_secs(60) }
+    }
+}
+
+/// A server's refusal.
+#[derive(Debug)]
+struct Refused {
+    url: String,
+    status: u16,
+    /// Seconds that it asked to wait.
+    after: Option<u64>,
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: the server answered {}", self.url, self.status)
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// The status of a refusal, where an error is one.
+pub fn status_of(error: &anyhow::Error) -> Option<u16> {
+    error.chain().find_map(|e| e.downcast_ref::<Refused>()).map(|r| r.status)
 }
 
 /// Downloads into `file`, going on where an earlier attempt stopped; wrong bytes are thrown away and fetched once more.
@@ -24,25 +58,33 @@ pub fn download(remote: &Remote, file: &Path) -> Result<()> {
     if file.exists() && digest(file, remote.checksum.0)? == remote.checksum.1 {
         return Ok(());
     }
+    let beside = |ending: &str| PathBuf::from(format!("{}.{ending}", file.display()));
+    download_to(remote, file, &beside("partial"), &beside("lock"))
+}
+
+/// The same with the places of what is not whole yet and of the lock; a file that is there is taken as whole.
+pub fn download_to(remote: &Remote, file: &Path, partial: &Path, lock: &Path) -> Result<()> {
     let folder = file.parent().context("a file without a folder")?;
     std::fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
-    let partial = PathBuf::from(format!("{}.partial", file.display()));
     // Another process that fetches the same waits here instead of writing into the same file.
-    let lock = File::options().create(true).truncate(false).write(true).open(format!("{}.lock", file.display()))?;
-    lock.lock()?;
+    let held = File::options().create(true).truncate(false).write(true).open(lock)?;
+    held.lock()?;
+    if file.exists() && digest(file, remote.checksum.0)? == remote.checksum.1 {
+        return Ok(());
+    }
     let mut last = None;
     for attempt in 0..4 {
         if attempt > 0 {
-            std::thread::sleep(Duration::from_secs(1 << attempt));
+            std::thread::sleep(remote.stall.min(Duration::from_secs(1)) * (1 << attempt));
         }
-        match transfer(&remote.url, &partial) {
+        match transfer(remote, partial) {
             Ok(()) => {
-                let found = digest(&partial, remote.checksum.0)?;
+                let found = digest(partial, remote.checksum.0)?;
                 if found == remote.checksum.1 {
-                    std::fs::rename(&partial, file)?;
+                    std::fs::rename(partial, file)?;
                     return Ok(());
                 }
-                std::fs::remove_file(&partial)?;
+                std::fs::remove_file(partial)?;
                 last = Some(anyhow::anyhow!(
                     "{}: its {} is {found}, wanted {}; the bytes were thrown away",
                     remote.url,
@@ -50,7 +92,18 @@ pub fn download(remote: &Remote, file: &Path) -> Result<()> {
                     remote.checksum.1
                 ));
             }
-            Err(error) => last = Some(error),
+            Err(error) => {
+                let refused = error.downcast_ref::<Refused>();
+                let (status, after) = refused.map_or((0, None), |r| (r.status, r.after));
+                last = Some(error);
+                // What will not change by asking again.
+                if (400..500).contains(&status) && status != 429 && status != 408 {
+                    break;
+                }
+                if let Some(seconds) = after {
+                    std::thread::sleep(Duration::from_secs(seconds.min(60)));
+                }
+            }
         }
     }
     let waiting = if partial.exists() { "; what came so far is kept, and the next run goes on from there" } else { "" };
@@ -59,31 +112,40 @@ pub fn download(remote: &Remote, file: &Path) -> Result<()> {
         .context(format!("{} could not be fetched{waiting}", remote.url)))
 }
 
-fn transfer(url: &str, partial: &Path) -> Result<()> {
-    let have = std::fs::metadata(partial).map_or(0, |m| m.len());
+/// How everything is asked for; a refusal is an answer too.
+pub fn agent(patience: Duration) -> ureq::Agent {
     let tls = ureq::tls::TlsConfig::builder().root_certs(ureq::tls::RootCerts::PlatformVerifier).build();
-    let agent = ureq::Agent::config_builder()
+    ureq::Agent::config_builder()
         .tls_config(tls)
+        .user_agent(concat!("mm-xtask/", env!("CARGO_PKG_VERSION")))
         .timeout_connect(Some(Duration::from_secs(30)))
-        .timeout_recv_response(Some(Duration::from_secs(60)))
+        .timeout_recv_response(Some(patience.max(Duration::from_secs(1)) * 2))
         .http_status_as_error(false)
         .build()
-        .new_agent();
-    let mut request = agent.get(url);
+        .new_agent()
+}
+
+fn transfer(remote: &Remote, partial: &Path) -> Result<()> {
+    let url = &remote.url;
+    let have = std::fs::metadata(partial).map_or(0, |m| m.len());
+    let mut request = agent(remote.stall).get(url);
     if have > 0 {
         request = request.header("Range", format!("bytes={have}-"));
     }
-    let mut response = request.call()?;
+    if let Some(token) = &remote.bearer {
+        request = request.header("Authorization", format!("Bearer {token}"));
+    }
+    let response = request.call()?;
     let status = response.status().as_u16();
+    let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
     let resumed = match status {
         200 => false,
         206 => true,
         // Nothing left to send: the file is whole, or the checksum will tell.
         416 => return Ok(()),
-        other => bail!("{url}: the server answered {other}"),
+        status => return Err(Refused { url: url.clone(), status, after: header("retry-after") }.into()),
     };
-    let length =
-        response.headers().get("content-length").and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
+    let length: Option<u64> = header("content-length");
     let begun = if resumed { have } else { 0 };
     let bar = ProgressBar::new(length.unwrap_or(0) + begun);
     bar.set_style(
@@ -93,17 +155,34 @@ fn transfer(url: &str, partial: &Path) -> Result<()> {
     bar.set_message(url.rsplit('/').next().unwrap_or("").chars().take(40).collect::<String>());
     bar.set_position(begun);
     let mut file = File::options().create(true).write(true).append(resumed).truncate(!resumed).open(partial)?;
-    let mut reader = response.body_mut().as_reader();
-    let mut buffer = vec![0u8; 1 << 18];
+    // Read in a thread of its own: a connection that falls silent cannot be asked how long it has been.
+    let (sender, receiver) = std::sync::mpsc::sync_channel::<std::io::Result<Vec<u8>>>(8);
+    let mut reader = response.into_body().into_reader();
+    std::thread::spawn(move || {
+        loop {
+            let mut buffer = vec![0u8; 1 << 18];
+            let read = reader.read(&mut buffer).map(|count| {
+                buffer.truncate(count);
+                buffer
+            });
+            let done = read.as_ref().map_or(true, Vec::is_empty);
+            if sender.send(read).is_err() || done {
+                return;
+            }
+        }
+    });
     let mut got = 0u64;
     loop {
-        let count = reader.read(&mut buffer)?;
-        if count == 0 {
+        let bytes = match receiver.recv_timeout(remote.stall) {
+            Ok(bytes) => bytes?,
+            Err(_) => bail!("{url}: nothing came for {} seconds after {got} bytes", remote.stall.as_secs()),
+        };
+        if bytes.is_empty() {
             break;
         }
-        file.write_all(&buffer[..count])?;
-        got += count as u64;
-        bar.inc(count as u64);
+        file.write_all(&bytes)?;
+        got += bytes.len() as u64;
+        bar.inc(bytes.len() as u64);
     }
     file.sync_all()?;
     bar.finish_and_clear();
@@ -115,8 +194,7 @@ fn transfer(url: &str, partial: &Path) -> Result<()> {
 
 /// The digest of a file, in hexadecimal.
 pub fn digest(file: &Path, kind: &str) -> Result<String> {
-    fn over<D: Digest>(mut file: File) -> Result<String> {
-        let mut hasher = D::new();
+    fn over<D: Digest>(mut file: File, mut hasher: D) -> Result<String> {
         let mut buffer = vec![0u8; 1 << 20];
         loop {
             let count = file.read(&mut buffer)?;
@@ -128,7 +206,14 @@ pub fn digest(file: &Path, kind: &str) -> Result<String> {
         Ok(hasher.finalize().iter().map(|b| format!("{b:02x}")).collect())
     }
     let open = File::open(file).with_context(|| file.display().to_string())?;
-    if kind == "sha512" { over::<Sha512>(open) } else { over::<Sha256>(open) }
+    match kind {
+        "sha512" => over(open, Sha512::new()),
+        "git" => {
+            let length = open.metadata()?.len();
+            over(open, Sha1::new().chain_update(format!("blob {length}\0")))
+        }
+        _ => over(open, Sha256::new()),
+    }
 }
 
 fn offline() -> bool {
@@ -189,7 +274,7 @@ pub fn from_pip(package: &str) -> Result<Remote> {
     let hash = hash.or_else(|| {
         info["archive_info"]["hash"].as_str().and_then(|h| h.strip_prefix("sha256=")).map(ToOwned::to_owned)
     });
-    Ok(Remote { url, checksum: ("sha256", hash.context("pip's report has no checksum")?) })
+    Ok(Remote::plain(url, ("sha256", hash.context("pip's report has no checksum")?)))
 }
 
 /// Where an npm package's archive lies.
@@ -203,7 +288,7 @@ pub fn from_npm(package: &str) -> Result<Remote> {
     let url = answer["dist.tarball"].as_str().context("npm names no archive")?.to_owned();
     let integrity =
         answer["dist.integrity"].as_str().and_then(|i| i.strip_prefix("sha512-")).context("npm tells no sha512")?;
-    Ok(Remote { url, checksum: ("sha512", base64_to_hex(integrity)?) })
+    Ok(Remote::plain(url, ("sha512", base64_to_hex(integrity)?)))
 }
 
 fn base64_to_hex(text: &str) -> Result<String> {
@@ -346,7 +431,7 @@ mod tests {
         );
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file.bin");
-        let remote = Remote { url, checksum: ("sha256", sha256(&bytes)) };
+        let remote = Remote::plain(url, ("sha256", sha256(&bytes)));
         download(&remote, &file).unwrap();
         assert_eq!(std::fs::read(&file).unwrap(), bytes);
         assert_eq!(asked.load(Ordering::SeqCst), 2);
@@ -363,16 +448,14 @@ mod tests {
         );
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file.bin");
-        let text =
-            format!("{:#}", download(&Remote { url, checksum: ("sha256", sha256(b"good")) }, &file).unwrap_err());
+        let text = format!("{:#}", download(&Remote::plain(url, ("sha256", sha256(b"good"))), &file).unwrap_err());
         assert!(text.contains("its sha256 is") && !file.exists(), "{text}");
         assert!(!folder.path().join("file.bin.partial").exists());
         let (url, _) = serve(
             |_, _| ("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".into(), Vec::new()),
             8,
         );
-        let text =
-            format!("{:#}", download(&Remote { url, checksum: ("sha256", sha256(b"good")) }, &file).unwrap_err());
+        let text = format!("{:#}", download(&Remote::plain(url, ("sha256", sha256(b"good"))), &file).unwrap_err());
         assert!(text.contains("answered 404"), "{text}");
     }
 

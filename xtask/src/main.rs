@@ -3,6 +3,7 @@
 mod cargo;
 mod doctor;
 mod fetch;
+mod hub;
 mod pipeline;
 mod places;
 mod registry;
@@ -80,7 +81,11 @@ enum DataCommand {
 
 #[derive(Subcommand)]
 enum ModelsCommand {
-    /// Fetch weights into the cache.
+    /// Fetch weights: by a name of the registry into mm's cache, by `ORG/NAME[@REVISION]` from the model hub into the cache that
+    /// Python's huggingface_hub uses (HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are heeded).
+    #[command(
+        after_help = "Examples:\n  cargo xtask models pull all-MiniLM-L6-v2\n  cargo xtask models pull openai/clip-vit-base-patch32\n  cargo xtask models pull google/vit-base-patch16-224@main"
+    )]
     Pull {
         /// Their name.
         name: String,
@@ -108,7 +113,13 @@ fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Data { what: DataCommand::List } => registry::list(registry::Kind::Data),
         Command::Models { what: ModelsCommand::Pull { name } } => {
-            registry::fetch(registry::Kind::Models, &name).map(|p| println!("{}", p.display()))
+            let folder = if name.contains(['/', '@']) {
+                hub::Hub::from_environment()?.pull(&name)?
+            } else {
+                registry::fetch(registry::Kind::Models, &name)?
+            };
+            println!("{}", folder.display());
+            Ok(())
         }
         Command::Models { what: ModelsCommand::List } => registry::list(registry::Kind::Models),
         Command::Run(arguments) => {

@@ -101,9 +101,10 @@ pub fn fetch(kind: Kind, name: &str) -> Result<PathBuf> {
             .iter()
             .max_by(|a, b| strsim::jaro_winkler(&a.name, name).total_cmp(&strsim::jaro_winkler(&b.name, name)));
         bail!(
-            "`{name}` is not in the registry; did you mean `{}`? (`cargo xtask {} list` names all)",
+            "`{name}` is not in the registry; did you mean `{}`? (`cargo xtask {} list` names all{})",
             near.map_or("", |i| &i.name),
-            kind.folder()
+            kind.folder(),
+            if matches!(kind, Kind::Models) { "; one of the model hub is named ORG/NAME" } else { "" }
         );
     };
     let folder = place(kind, name);

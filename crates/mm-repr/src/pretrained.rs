@@ -285,9 +285,29 @@ fn fingerprint(config: &Value, folder: &Path, weights: &Path, options: LoadOptio
     Ok(hasher.finalize().to_hex()[..32].to_owned())
 }
 
-/// Where a model's folder is: `name` below `base` if that is a folder, else among those that `cargo xtask models pull` fetched.
+/// Where a model's folder is: `name` below `base` if that is a folder, else among those that `cargo xtask models pull` fetched, else
+/// `ORG/NAME[@REVISION]` in the cache of Python's `huggingface_hub`, which `models pull` fills too.
 pub fn locate(name: &Path, base: &Path) -> PathBuf {
     let here = base.join(name);
+    if here.is_dir() {
+        return here;
+    }
     let fetched = mm_core::cache_folder().join("models").join(name);
-    if here.is_dir() || !fetched.is_dir() { here } else { fetched }
+    if name.is_relative() && fetched.is_dir() {
+        return fetched;
+    }
+    name.to_str().and_then(snapshot).unwrap_or(here)
+}
+
+/// The snapshot of a hub's model in the cache that HF_HUB_CACHE, HF_HOME or XDG_CACHE_HOME name.
+fn snapshot(name: &str) -> Option<PathBuf> {
+    let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let cache = variable("HF_HUB_CACHE").or_else(|| variable("HUGGINGFACE_HUB_CACHE")).or_else(|| {
+        let base = variable("HF_HOME").or_else(|| Some(variable("XDG_CACHE_HOME")?.join("huggingface")));
+        Some(base.or_else(|| Some(variable("HOME")?.join(".cache/huggingface")))?.join("hub"))
+    })?;
+    let (repository, revision) = name.split_once('@').unwrap_or((name, "main"));
+    let folder = cache.join(format!("models--{}", repository.replace('/', "--")));
+    let commit = std::fs::read_to_string(folder.join("refs").join(revision)).unwrap_or_else(|_| revision.to_owned());
+    Some(folder.join("snapshots").join(commit.trim())).filter(|f| f.is_dir())
 }
