@@ -40,7 +40,7 @@ fn hidden(same: &Tensor) -> Result<Tensor> {
 pub fn info_nce(similarity: &Similarity, scale: &Tensor, same: Option<&Tensor>, smoothing: f64) -> Result<Tensor> {
     let mut logits = similarity.0.mul(scale)?;
     if let Some(same) = same {
-        logits = logits.masked_fill(&hidden(same)?, -1e30)?;
+        logits = logits.masked_fill(&hidden(same)?, logits.dtype()?.lowest())?;
     }
     let rows = logits.size(0)?;
     let target = Tensor::arange(0, rows, logits.device())?;

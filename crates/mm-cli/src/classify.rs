@@ -3,7 +3,7 @@
 use crate::{Context, embed, output};
 use anyhow::{Result, bail};
 use mm_core::{Modality, Source, Tensor};
-use mm_repr::{LoadOptions, Pretrained, locate};
+use mm_repr::{Pretrained, locate};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +23,8 @@ pub(crate) struct Arguments {
     /// A sentence around each of --labels, `{}` standing for it; of several, the mean counts.
     #[arg(long, value_name = "TEXT", default_value = "a photo of a {}")]
     template: Vec<String>,
+    #[command(flatten)]
+    numbers: embed::Numbers,
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
@@ -31,8 +33,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     if kinds.iter().all(|(_, files)| files.is_empty()) {
         bail!("nothing to classify; give --image, --audio or --video");
     }
-    let options = LoadOptions { device: context.device()?, ..LoadOptions::default() };
-    let model = Pretrained::load_with(&locate(&arguments.model, Path::new(".")), options)?;
+    let model = Pretrained::load_with(&locate(&arguments.model, Path::new(".")), arguments.numbers.options(context)?)?;
     let labels = if arguments.labels.is_empty() { model.labels.clone() } else { arguments.labels.clone() };
     let classes = if arguments.labels.is_empty() { None } else { Some(prompts(&model, arguments)?) };
     for (kind, files) in kinds {

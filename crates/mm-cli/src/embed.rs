@@ -3,21 +3,72 @@
 use crate::{Context, output};
 use anyhow::{Result, bail};
 use clap::{ArgMatches, Args, Command, FromArgMatches};
-use mm_core::{Modality, Pool, Source, Tensor};
+use mm_core::{DType, Modality, Pool, Source, Tensor};
+use mm_data::{Manifest, ManifestConfig};
 use mm_repr::{LoadOptions, Pretrained, locate};
-use mm_tasks::retrieval::Retrieval;
+use mm_tasks::{embedding, retrieval::Retrieval};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
 const KINDS: [&str; 4] = ["text", "image", "audio", "video"];
 
-/// The values keep the order they were given in, across kinds; clap alone would sort them by kind.
+#[derive(Args)]
 pub(crate) struct Arguments {
+    /// A checkpoint folder, the name of a fetched model (of the registry, or ORG/NAME of the hub), or a run folder.
+    #[arg(long, value_name = "DIR|NAME")]
     model: PathBuf,
-    values: Vec<(&'static str, String)>,
+    #[command(flatten)]
+    values: Values,
+    /// How positions become one vector [default: as the model's folder says, else their mean].
+    #[arg(long, value_enum)]
     pool: Option<PoolChoice>,
+    /// Bring vectors to unit length (joint models always do).
+    #[arg(long)]
     normalize: bool,
+    /// Features after so many blocks, 0 for what goes into the first, negative from the end.
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     layer: Option<i64>,
+    #[command(flatten)]
+    numbers: Numbers,
+    #[command(flatten)]
+    whole: Whole,
+}
+
+/// In which numbers a model computes.
+#[derive(Args, Clone)]
+pub(crate) struct Numbers {
+    /// Numbers to compute in: f32, bf16, f16, or auto (bf16 where the device computes it faster).
+    #[arg(long, value_name = "DTYPE", default_value = "f32")]
+    dtype: String,
+}
+
+impl Numbers {
+    /// How a folder is loaded on the device that was asked for.
+    pub(crate) fn options(&self, context: &Context) -> Result<LoadOptions> {
+        let device = context.device()?;
+        let dtype = if self.dtype == "auto" { device.fast_dtype() } else { self.dtype.parse()? };
+        if !matches!(dtype, DType::F32 | DType::BF16 | DType::F16 | DType::F64) {
+            bail!("--dtype: found {}, wanted f32, bf16, f16 or auto", self.dtype);
+        }
+        Ok(LoadOptions { device, dtype, ..LoadOptions::default() })
+    }
+}
+
+/// A whole data set at once.
+#[derive(Args, Clone)]
+pub(crate) struct Whole {
+    /// Embed every value of this manifest (JSONL, CSV, TSV or Parquet). Interrupted, the same command goes on where it stopped; values that are broken are holes, which the same command tries again.
+    #[arg(long, value_name = "MANIFEST", requires = "out", conflicts_with_all = KINDS)]
+    data: Option<PathBuf>,
+    /// Where the vectors go: .npy, .parquet or .safetensors.
+    #[arg(long, value_name = "FILE", requires = "data")]
+    out: Option<PathBuf>,
+    /// Which modality of the data set; may be repeated [default: all that the model takes].
+    #[arg(long, value_name = "NAME", requires = "data")]
+    modality: Vec<String>,
+    /// What a value that cannot be read does: skip (it becomes a hole) or fail.
+    #[arg(long, value_name = "WHAT", default_value = "skip", value_parser = ["skip", "fail"])]
+    on_broken: String,
 }
 
 /// How a sequence becomes one vector.
@@ -46,52 +97,36 @@ pub(crate) struct Files {
 }
 
 #[derive(Args)]
-struct Given {
-    /// A checkpoint folder, the name of a fetched model, or a run folder.
-    #[arg(long, value_name = "DIR|NAME")]
-    model: PathBuf,
+struct Each {
     /// A text; may be repeated.
     #[arg(long, value_name = "TEXT")]
     text: Vec<String>,
     #[command(flatten)]
     files: Files,
-    /// How positions become one vector [default: as the model's folder says, else their mean].
-    #[arg(long, value_enum)]
-    pool: Option<PoolChoice>,
-    /// Bring vectors to unit length (joint models always do).
-    #[arg(long)]
-    normalize: bool,
-    /// Features after so many blocks, 0 for what goes into the first, negative from the end.
-    #[arg(long, value_name = "N", allow_negative_numbers = true)]
-    layer: Option<i64>,
 }
 
-impl Args for Arguments {
+/// Raw values of any kind in the order they were given in; clap alone would sort them by kind.
+pub(crate) struct Values(pub(crate) Vec<(&'static str, String)>);
+
+impl Args for Values {
     fn augment_args(command: Command) -> Command {
-        Given::augment_args(command)
+        Each::augment_args(command)
     }
     fn augment_args_for_update(command: Command) -> Command {
-        Given::augment_args_for_update(command)
+        Each::augment_args_for_update(command)
     }
 }
 
-impl FromArgMatches for Arguments {
+impl FromArgMatches for Values {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        let given = Given::from_arg_matches(matches)?;
+        let Each { text, files } = Each::from_arg_matches(matches)?;
         let mut values = Vec::new();
-        for (kind, list) in KINDS.into_iter().zip([given.text, given.files.image, given.files.audio, given.files.video])
-        {
+        for (kind, list) in KINDS.into_iter().zip([text, files.image, files.audio, files.video]) {
             let places = matches.indices_of(kind).into_iter().flatten();
             values.extend(places.zip(list).map(|(place, value)| (place, kind, value)));
         }
         values.sort_by_key(|(place, ..)| *place);
-        Ok(Self {
-            model: given.model,
-            values: values.into_iter().map(|(_, kind, value)| (kind, value)).collect(),
-            pool: given.pool,
-            normalize: given.normalize,
-            layer: given.layer,
-        })
+        Ok(Self(values.into_iter().map(|(_, kind, value)| (kind, value)).collect()))
     }
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         *self = Self::from_arg_matches(matches)?;
@@ -100,7 +135,7 @@ impl FromArgMatches for Arguments {
 }
 
 /// A raw value as the program's arguments name it.
-fn source(kind: &str, value: &str) -> Source {
+pub(crate) fn source(kind: &str, value: &str) -> Source {
     if kind == "text" { Source::Text(value.to_owned()) } else { Source::File(PathBuf::from(value)) }
 }
 
@@ -115,27 +150,37 @@ pub(crate) fn tell_cuts(model: &Pretrained) {
 
 /// Vectors in the order given, `[positions, width]` each: one position unless a vector for each was asked for.
 fn pretrained(model: &Pretrained, arguments: &Arguments) -> Result<Vec<Tensor>> {
-    let pool = match arguments.pool {
-        None => None,
+    if let Some(PoolChoice::None) = arguments.pool {
+        let each = |(kind, value): &(&str, String)| model.features(&Modality::from(*kind), &source(kind, value));
+        return Ok(arguments.values.0.iter().map(each).collect::<Result<_, _>>()?);
+    }
+    together(model, &arguments.values.0, pool(model, arguments))
+}
+
+fn pool(model: &Pretrained, arguments: &Arguments) -> Option<Pool> {
+    match arguments.pool {
         Some(PoolChoice::Mean) => Some(Pool::Mean),
         Some(PoolChoice::Cls) => Some(Pool::Cls),
         Some(PoolChoice::Max) => Some(Pool::Max),
         Some(PoolChoice::Last) => Some(Pool::Last),
-        Some(PoolChoice::None) => {
-            let each = |(kind, value): &(&str, String)| model.features(&Modality::from(*kind), &source(kind, value));
-            return Ok(arguments.values.iter().map(each).collect::<Result<_, _>>()?);
-        }
-    };
-    // A layer inside a joint model has no projection: it is pooled as any other encoder's.
-    let pool = pool.or((arguments.layer.is_some() && model.joint.is_some()).then_some(Pool::Mean));
-    // Those of one modality go through the model together.
-    let mut vectors: Vec<Option<Tensor>> = vec![None; arguments.values.len()];
+        // A layer inside a joint model has no projection: it is pooled as any other encoder's.
+        None | Some(PoolChoice::None) => (arguments.layer.is_some() && model.joint.is_some()).then_some(Pool::Mean),
+    }
+}
+
+/// One vector a value, in the order given; those of one modality go through the model together.
+pub(crate) fn together(
+    model: &Pretrained,
+    values: &[(&'static str, String)],
+    pool: Option<Pool>,
+) -> Result<Vec<Tensor>> {
+    let mut vectors: Vec<Option<Tensor>> = vec![None; values.len()];
     for kind in KINDS {
-        let places: Vec<usize> = (0..vectors.len()).filter(|i| arguments.values[*i].0 == kind).collect();
+        let places: Vec<usize> = (0..vectors.len()).filter(|i| values[*i].0 == kind).collect();
         if places.is_empty() {
             continue;
         }
-        let sources: Vec<Source> = places.iter().map(|i| source(kind, &arguments.values[*i].1)).collect();
+        let sources: Vec<Source> = places.iter().map(|i| source(kind, &values[*i].1)).collect();
         let rows = model.embed(&Modality::from(kind), &sources, pool)?;
         for (row, place) in places.into_iter().enumerate() {
             vectors[place] = Some(rows.narrow(0, row as i64, 1)?);
@@ -145,26 +190,28 @@ fn pretrained(model: &Pretrained, arguments: &Arguments) -> Result<Vec<Tensor>> 
 }
 
 pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<()> {
-    if arguments.values.is_empty() {
-        bail!("nothing to embed; give --text, --image, --audio or --video");
-    }
     let folder = locate(&arguments.model, Path::new("."));
+    if let (Some(data), Some(out)) = (&arguments.whole.data, &arguments.whole.out) {
+        return whole(&folder, data, out, &arguments, context);
+    }
+    if arguments.values.0.is_empty() {
+        bail!("nothing to embed; give --text, --image, --audio or --video, or --data and --out");
+    }
     let vectors = if folder.join("config.toml").exists() {
         if arguments.pool.is_some() || arguments.layer.is_some() {
             bail!("--pool and --layer are for checkpoint folders; a run pools as it was trained");
         }
         let run = Retrieval::load(&folder, &mm_tasks::registry(), context.device()?)?;
         let each = |(kind, value): &(&str, String)| run.embed(&Modality::from(*kind), &[source(kind, value)]);
-        arguments.values.iter().map(each).collect::<Result<Vec<_>, _>>()?
+        arguments.values.0.iter().map(each).collect::<Result<Vec<_>, _>>()?
     } else {
-        let options = LoadOptions { device: context.device()?, layer: arguments.layer, ..LoadOptions::default() };
-        let model = Pretrained::load_with(&folder, options)?;
+        let model = load(&folder, &arguments, context)?;
         let vectors = pretrained(&model, &arguments)?;
         tell_cuts(&model);
         vectors
     };
     let each_position = matches!(arguments.pool, Some(PoolChoice::None));
-    for ((kind, value), vector) in arguments.values.iter().zip(vectors) {
+    for ((kind, value), vector) in arguments.values.0.iter().zip(vectors) {
         let vector = if arguments.normalize { vector.normalize()? } else { vector };
         let width = vector.size(-1)? as usize;
         let numbers = vector.to_vec::<f32>()?;
@@ -177,6 +224,72 @@ pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<()> {
             let size =
                 if each_position { format!("{} × {width}", numbers.len() / width.max(1)) } else { width.to_string() };
             output::line(format!("{kind} {value}: {size} numbers: {shown} … (--json gives all)"));
+        }
+    }
+    Ok(())
+}
+
+fn load(folder: &Path, arguments: &Arguments, context: &Context) -> Result<Pretrained> {
+    let options = LoadOptions { layer: arguments.layer, ..arguments.numbers.options(context)? };
+    Ok(Pretrained::load_with(folder, options)?)
+}
+
+/// A whole data set into a file.
+fn whole(folder: &Path, data: &Path, out: &Path, arguments: &Arguments, context: &Context) -> Result<()> {
+    embedding::Format::of(out)?;
+    if let Some(PoolChoice::None) = arguments.pool {
+        bail!("--pool none gives another number of vectors for each value, which --out does not hold");
+    }
+    if folder.join("config.toml").exists() {
+        bail!("--data is for checkpoint folders; for a run, `mm search` and `mm eval` embed its data set themselves");
+    }
+    let manifest =
+        Manifest::open(&ManifestConfig { manifest: data.to_owned(), ..ManifestConfig::default() }, Path::new("."))?;
+    let model = load(folder, arguments, context)?;
+    let options = embedding::Options {
+        modalities: arguments.whole.modality.iter().map(|m| Modality::from(m.as_str())).collect(),
+        pool: pool(&model, arguments),
+        normalize: arguments.normalize,
+        strict: arguments.whole.on_broken == "fail",
+    };
+    let stop = crate::interrupt("this piece")?;
+    let mut steps = crate::progress::Steps::new();
+    let begun = std::time::Instant::now();
+    let summary = embedding::embed_all(&model, &manifest, out, &options, &stop, &mut |done, all| {
+        steps.tell("embedding", done, all);
+    })?;
+    steps.end();
+    tell_cuts(&model);
+    for (id, modality, reason) in summary.holes.iter().take(20) {
+        eprintln!("mm: {id}: {modality}: {reason}");
+    }
+    if summary.holes.len() > 20 {
+        eprintln!("mm: … and {} more", summary.holes.len() - 20);
+    }
+    if summary.stopped {
+        bail!("stopped after {} vectors; the same command goes on from here", summary.vectors);
+    }
+    let fresh = summary.vectors - summary.kept;
+    let rate = fresh as f64 / begun.elapsed().as_secs_f64();
+    if context.json {
+        output::line(json!({
+            "out": out, "vectors": summary.vectors, "kept": summary.kept, "width": summary.width,
+            "holes": summary.holes.len(), "per_second": rate,
+        }));
+    } else {
+        let kept = if summary.kept > 0 { format!(", {} of them from before", summary.kept) } else { String::new() };
+        output::line(format!(
+            "{}: {} vectors of {}{kept}; {rate:.1} a second",
+            out.display(),
+            summary.vectors,
+            summary.width
+        ));
+        if !summary.holes.is_empty() {
+            output::line(format!(
+                "{} values are holes; the same command tries them again ({}.part keeps what is done)",
+                summary.holes.len(),
+                out.display()
+            ));
         }
     }
     Ok(())

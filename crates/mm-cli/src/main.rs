@@ -10,10 +10,20 @@ mod prepare;
 mod progress;
 mod report;
 mod search;
+mod similarity;
 mod train;
 
+use anyhow::Context as _;
 use clap::{CommandFactory, Parser, Subcommand};
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
+use std::{
+    io::IsTerminal,
+    path::PathBuf,
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 /// Multimodal learning: text, pictures, sound and video, from raw files to trained, searched and shown.
 #[derive(Parser)]
@@ -53,7 +63,7 @@ enum Command {
     Eval(evaluate::Arguments),
     /// Turn raw values into vectors, with a pretrained model or a trained run.
     #[command(
-        after_help = "Examples:\n  mm embed --model all-MiniLM-L6-v2 --text \"a dog\" --json\n  mm embed --model runs/first --image dog.png --audio dog.ogg"
+        after_help = "Examples:\n  mm embed --model all-MiniLM-L6-v2 --text \"a dog\" --json\n  mm embed --model runs/first --image dog.png --audio dog.ogg\n  mm embed --model openai/clip-vit-base-patch32 --data photos.jsonl --out photos.parquet --dtype auto"
     )]
     Embed(embed::Arguments),
     /// Say what pictures show, by a checkpoint's own classes or by words of yours.
@@ -61,6 +71,11 @@ enum Command {
         after_help = "Examples:\n  mm classify --model efficientnet-lite0 --image photo.jpg --top 5\n  mm classify --model clip-vit-base-patch32 --image photo.jpg --labels cat,dog,horse --template \"a photo of a {}\""
     )]
     Classify(classify::Arguments),
+    /// Say how alike values are: the cosine of their vectors, for pairs or for each with each.
+    #[command(
+        after_help = "Examples:\n  mm similarity --model all-MiniLM-L6-v2 --text \"a dog\" --text \"a puppy\"\n  mm similarity --model openai/clip-vit-base-patch32 --text \"a dog\" --text \"a cat\" --image photo.jpg\n  mm similarity --model all-MiniLM-L6-v2 --pairs --text a --text b --text c --text d --json"
+    )]
+    Similarity(similarity::Arguments),
     /// Find what belongs to a text, a picture or a sound among a run's data.
     #[command(
         after_help = "Examples:\n  mm search runs/first --text \"a red bird\" --top 5\n  mm search runs/first --audio question.wav --in image"
@@ -99,6 +114,20 @@ impl Context {
     fn device(&self) -> anyhow::Result<mm_core::Device> {
         Ok(self.device.parse()?)
     }
+}
+
+/// A flag that Ctrl-C sets; a second one ends the program.
+fn interrupt(after: &'static str) -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("stopping after {after}, and saving; once more stops at once");
+    })
+    .context("Ctrl-C cannot be caught")?;
+    Ok(stop)
 }
 
 fn main() -> ExitCode {
@@ -142,6 +171,7 @@ fn run(command: Command, context: &Context) -> anyhow::Result<()> {
         Command::Eval(arguments) => evaluate::run(&arguments, context),
         Command::Embed(arguments) => embed::run(arguments, context),
         Command::Classify(arguments) => classify::run(&arguments, context),
+        Command::Similarity(arguments) => similarity::run(&arguments, context),
         Command::Search(arguments) => search::run(&arguments, context),
         Command::Report(arguments) => report::run(&arguments, context),
         Command::Prepare(arguments) => prepare::run(&arguments, context),

@@ -11,10 +11,7 @@ use mm_train::{Run, environment};
 use serde_json::json;
 use std::{
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
     time::Instant,
 };
 
@@ -37,15 +34,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    ctrlc::set_handler(move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        eprintln!("stopping after this step, and saving; once more stops at once");
-    })
-    .context("Ctrl-C cannot be caught")?;
+    let stop = crate::interrupt("this step")?;
     let value = config::read(&arguments.config, &arguments.overrides)?;
     // Fails early, before folders are made, when the config is wrong.
     parse(&value).with_context(|| arguments.config.display().to_string())?;

@@ -29,6 +29,15 @@ impl Device {
         }
     }
 
+    /// The numbers that it multiplies fastest at a precision that inference stands: bfloat16 where there is hardware for it.
+    pub fn fast_dtype(self) -> DType {
+        #[cfg(target_arch = "x86_64")]
+        let here = std::arch::is_x86_feature_detected!("avx512bf16");
+        #[cfg(not(target_arch = "x86_64"))]
+        let here = false;
+        if here || matches!(self, Self::Cuda(_)) { DType::BF16 } else { DType::F32 }
+    }
+
     /// Number of GPUs that libtorch can use here.
     pub fn gpus() -> usize {
         usize::try_from(tch::Cuda::device_count()).unwrap_or(0)
@@ -89,6 +98,11 @@ pub enum DType {
 }
 
 impl DType {
+    /// A number that is lower than any feature or score, and still one: its exponential is zero.
+    pub fn lowest(self) -> f64 {
+        if self == Self::F16 { -6e4 } else { -1e30 }
+    }
+
     pub(crate) fn tch(self) -> tch::Kind {
         match self {
             Self::F32 => tch::Kind::Float,

@@ -88,7 +88,7 @@ impl Features {
             }
             (Some(mask), Pool::Max) => {
                 let hidden = mask.logical_not()?.unsqueeze(-1)?; // [batch, length, 1]
-                let largest = values.masked_fill(&hidden, f64::from(f32::MIN))?.max_dim(1, false)?;
+                let largest = values.masked_fill(&hidden, values.dtype()?.lowest())?.max_dim(1, false)?;
                 let any = mask.to_dtype(crate::DType::I64)?.max_dim(1, true)?.gt_scalar(0.0)?; // [batch, 1]
                 largest.masked_fill(&any.logical_not()?, 0.0)
             }

@@ -189,7 +189,8 @@ ops! {
     /// The same numbers outside the graph of gradients.
     detach() [] => |a| a.f_detach();
     /// Fills with `value` where `mask` (bool) is true.
-    masked_fill(mask: &Tensor, value: f64) [mask] => |a| a.f_masked_fill(&mask.0, value);
+    // As a tensor: tch's scalars panic when the operation that they go into fails.
+    masked_fill(mask: &Tensor, value: f64) [mask] => |a| a.f_masked_fill_tensor(&mask.0, &tch::Tensor::from(value));
     /// Takes from self where `condition` (bool) is true, else from `other`.
     where_true(condition: &Tensor, other: &Tensor) [condition, other] => |a| a.f_where_self(&condition.0, &other.0);
     /// Elementwise equality.
@@ -663,6 +664,10 @@ mod tests {
         assert!(a.embedding(&a).is_err() && a.backward().is_err() && Tensor::cat(&[], 0).is_err());
         assert!(a.to_f64().is_err() && Tensor::from_vec(&[1f32], &[2]).is_err() && a.topk(9).is_err());
         assert!(Tensor::zeros(&[-1], DType::F32, Device::Cpu).is_err());
+        let mask = Tensor::from_slice(&[true; 7]).unwrap();
+        assert!(a.masked_fill(&mask, 0.0).is_err());
+        let half = a.to_dtype(DType::BF16).unwrap();
+        assert!(half.masked_fill(&Tensor::from_slice(&[true; 3]).unwrap(), 1e300).is_err());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::{
 };
 use mm_core::{Checkpoint, DType, Device, Input, Modality, Params, Pool, SampleContext, Source, Tensor, without_grad};
 use mm_data::collate;
+use rayon::prelude::*;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -57,6 +58,7 @@ pub struct Pretrained {
     /// Changes whenever its features would.
     pub fingerprint: String,
     folder: PathBuf,
+    dtype: DType,
 }
 
 impl Pretrained {
@@ -92,6 +94,7 @@ impl Pretrained {
             unused,
             fingerprint,
             folder: folder.to_owned(),
+            dtype: options.dtype,
             params,
         })
     }
@@ -131,8 +134,13 @@ impl Pretrained {
     /// One vector a source, `[sources, width]`, in the order given: the projected one of unit length of joint models, else the one
     /// that the folder asks for, else the mean over the positions that are there; `pool` chooses another.
     pub fn embed(&self, modality: &Modality, sources: &[Source], pool: Option<Pool>) -> Result<Tensor> {
+        self.over(modality, sources, |samples| self.embed_samples(modality, samples, pool))
+    }
+
+    /// The same for samples that the tower's processor has made, in another thread say.
+    pub fn embed_samples(&self, modality: &Modality, samples: &[Tensor], pool: Option<Pool>) -> Result<Tensor> {
         let tower = self.tower(modality)?;
-        self.batched(tower, sources, |input| match pool {
+        self.batched(tower, samples, |input| match pool {
             Some(pool) => tower.encoder.encode(input, false)?.pool(pool),
             None => tower.encoder.embed(input, false),
         })
@@ -141,7 +149,8 @@ impl Pretrained {
     /// Features of one source, `[positions, width]`.
     pub fn features(&self, modality: &Modality, source: &Source) -> Result<Tensor> {
         let tower = self.tower(modality)?;
-        let all = self.batched(tower, std::slice::from_ref(source), |i| Ok(tower.encoder.encode(i, false)?.values))?;
+        let sample = tower.processor.process(source, &mut SampleContext::plain())?;
+        let all = self.batched(tower, &[sample], |i| Ok(tower.encoder.encode(i, false)?.values))?;
         Ok(all.select(0, 0)?)
     }
 
@@ -149,22 +158,40 @@ impl Pretrained {
     pub fn logits(&self, modality: &Modality, sources: &[Source]) -> Result<Tensor> {
         let tower = self.tower(modality)?;
         let none = || mm_core::Error::Sample(format!("{}: this model has no classifier", self.folder.display()));
-        self.batched(tower, sources, |input| tower.encoder.logits(input)?.ok_or_else(none))
+        self.over(modality, sources, |samples| {
+            self.batched(tower, samples, |input| tower.encoder.logits(input)?.ok_or_else(none))
+        })
+    }
+
+    /// Decodes in all threads, some hundred sources at a time, so that memory does not grow with their number.
+    fn over(
+        &self,
+        modality: &Modality,
+        sources: &[Source],
+        run: impl Fn(&[Tensor]) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        // Texts are small, and the more there are the better they sort into batches of one length.
+        let at_once = if *modality == Modality::TEXT { 4096 } else { 128 };
+        let processor = &self.tower(modality)?.processor;
+        let make = |s: &Source| processor.process(s, &mut SampleContext::plain());
+        let mut rows = Vec::new();
+        for piece in sources.chunks(at_once) {
+            let samples = piece.par_iter().map(make).collect::<mm_core::Result<Vec<Tensor>>>()?;
+            rows.push(run(&samples)?);
+        }
+        Ok(Tensor::cat(&rows.iter().collect::<Vec<_>>(), 0)?)
     }
 
     /// Sequences go through together sorted by length, all else by shape; rows come back in order.
     fn batched(
         &self,
         tower: &Tower,
-        sources: &[Source],
+        samples: &[Tensor],
         run: impl Fn(&Input) -> mm_core::Result<Tensor>,
     ) -> Result<Tensor> {
         // A batch holds so many rows, and so many numbers at most: long sounds and videos go through by themselves.
         const ROWS: usize = 32;
         const NUMBERS: usize = 8 << 20;
-        let mut context = SampleContext::plain();
-        let samples =
-            sources.iter().map(|s| tower.processor.process(s, &mut context)).collect::<Result<Vec<_>, _>>()?;
         let mut order: Vec<usize> = (0..samples.len()).collect();
         order.sort_by_key(|i| (samples[*i].shape(), *i));
         let together = tower.processor.is_sequence();
@@ -180,7 +207,10 @@ impl Pretrained {
             let batch = &order[from..from + same];
             from += batch.len();
             let picked: Vec<Tensor> = batch.iter().map(|i| samples[*i].clone()).collect();
-            let input: Input = collate(&picked, tower.processor.as_ref())?.to_device(self.params.device())?;
+            let mut input: Input = collate(&picked, tower.processor.as_ref())?.to_device(self.params.device())?;
+            if input.values.dtype()? == DType::F32 {
+                input.values = input.values.to_dtype(self.dtype)?;
+            }
             let out = without_grad(|| run(&input))?.to_dtype(DType::F32)?.to_device(Device::Cpu)?;
             for (row, place) in batch.iter().enumerate() {
                 rows[*place] = Some(out.select(0, row as i64)?);

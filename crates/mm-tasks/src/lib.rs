@@ -1,5 +1,6 @@
-//! What a user asks for. So far: cross-modal [`retrieval`], and its [`report`].
+//! What a user asks for. So far: cross-modal [`retrieval`] and its [`report`], and the [`embedding`] of whole data sets.
 
+pub mod embedding;
 mod error;
 pub mod metrics;
 pub mod report;

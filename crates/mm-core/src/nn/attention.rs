@@ -294,7 +294,7 @@ impl Attention {
     ) -> Result<Option<Tensor>> {
         let (dtype, device) = (query.dtype()?, query.device());
         // Finite, so that a query that may see nothing gives numbers and not NaN; exp() of it is exactly zero all the same.
-        let hidden = if dtype == DType::F16 { -6e4 } else { -1e30 };
+        let hidden = dtype.lowest();
         let forbid = |allowed: &Tensor| -> Result<Tensor> {
             Tensor::zeros(&allowed.shape(), dtype, device)?.masked_fill(&allowed.logical_not()?, hidden)
         };

@@ -130,10 +130,10 @@ impl Encoder for SpeechTower {
             if stage.halve && y.size(2)? > 1 {
                 // An odd last frame keeps its place and its value: padding, here or from the batch, never wins the maximum.
                 if let Some(mask) = &mask {
-                    y = y.masked_fill(&mask.logical_not()?.unsqueeze(1)?, f64::from(f32::MIN))?;
+                    y = y.masked_fill(&mask.logical_not()?.unsqueeze(1)?, y.dtype()?.lowest())?;
                 }
                 let odd = y.size(2)? % 2;
-                y = y.pad(&[0, odd], f64::from(f32::MIN))?.max_pool1d(2, 2, 0)?;
+                y = y.pad(&[0, odd], y.dtype()?.lowest())?.max_pool1d(2, 2, 0)?;
                 mask = mask
                     .map(|m| {
                         m.pad(&[0, odd], 0.0)?
@@ -159,7 +159,7 @@ impl Encoder for SpeechTower {
         let mut scores =
             self.attention.forward(&features.values, train)?.tanh()?.mul(&self.query)?.sum_dims(&[-1], false)?; // [batch, frames]
         if let Some(mask) = &features.mask {
-            scores = scores.masked_fill(&mask.logical_not()?, -1e30)?;
+            scores = scores.masked_fill(&mask.logical_not()?, scores.dtype()?.lowest())?;
         }
         let mixed = features.values.mul(&scores.softmax(1)?.unsqueeze(-1)?)?.sum_dims(&[1], false)?; // [batch, width]
         Tensor::cat(&[&mixed, &features.pool(mm_core::Pool::Max)?], -1)

@@ -119,8 +119,7 @@ impl Positions {
 impl Wave {
     /// Samples `[batch, samples]` → what goes into the first block `[batch, length, width]`, and which positions count.
     fn start(&self, input: &Input, train: bool) -> mm_core::Result<(Tensor, Option<Tensor>)> {
-        let dtype = self.projection.weight().dtype()?;
-        let mut x = input.values.to_dtype(dtype)?.unsqueeze(1)?; // [batch, channels, length]
+        let mut x = input.values.unsqueeze(1)?; // [batch, channels, length]
         let mask = input.mask.as_ref().map(|m| m.to_dtype(mm_core::DType::I64)?.sum_dims(&[1], false)?.to_vec::<i64>());
         let mut lengths = mask.transpose()?;
         for step in &self.steps {
@@ -157,7 +156,7 @@ impl Wave {
                 Some(places.lt(&Tensor::from_slice(&lengths)?.to_device(x.device())?.unsqueeze(1)?)?)
             }
         };
-        let there = mask.as_ref().map(|m| m.unsqueeze(-1)?.to_dtype(dtype)).transpose()?;
+        let there = mask.as_ref().map(|m| m.unsqueeze(-1)?.to_dtype(x.dtype()?)).transpose()?;
         if let Some(there) = &there {
             x = x.mul(there)?;
         }

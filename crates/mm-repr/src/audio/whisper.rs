@@ -37,7 +37,7 @@ struct Whisper {
 impl Whisper {
     /// `[batch, bands, frames]` → what goes into the first block, `[batch, frames / 2, width]`.
     fn start(&self, input: &Input) -> mm_core::Result<Tensor> {
-        let mut x = input.values.to_dtype(self.positions.dtype()?)?;
+        let mut x = input.values.clone();
         for convolution in &self.convolutions {
             x = convolution.forward(&x, false)?.gelu()?;
         }

@@ -166,8 +166,7 @@ impl Trunk {
 
     /// What goes into the first block: `[batch, tokens, width]`.
     pub(crate) fn embed_patches(&self, pixels: &Tensor) -> mm_core::Result<Tensor> {
-        let pixels = pixels.to_dtype(self.tokens.positions.dtype()?)?;
-        let (mut x, grid) = self.patches.forward(&pixels)?; // [batch, patches, width]
+        let (mut x, grid) = self.patches.forward(pixels)?; // [batch, patches, width]
         let (rows, t) = (x.size(0)?, &self.tokens);
         let positions = self.positions(grid)?;
         match &t.before {

@@ -316,7 +316,7 @@ impl AudioTower {
 
 impl Encoder for AudioTower {
     fn encode(&self, input: &Input, train: bool) -> mm_core::Result<Features> {
-        let x = input.values.to_dtype(self.scale.0.dtype()?)?.mul(&self.scale.0)?.add(&self.scale.1)?;
+        let x = input.values.mul(&self.scale.0)?.add(&self.scale.1)?;
         let x = self.fold(&x)?;
         let mut map = self.patches.map(&x.narrow(1, 0, 1)?)?;
         if let Some(fusion) = &self.fusion {

@@ -160,7 +160,7 @@ impl Encoder for TextTransformer {
                 if let Some(mask) = &input.mask {
                     let rows = ids.size(0)?;
                     let hidden = mask.logical_not()?.reshape(&[rows, 1, 1, length])?;
-                    bias = bias.expand(&[rows, -1, -1, -1])?.masked_fill(&hidden, -1e30)?;
+                    bias = bias.expand(&[rows, -1, -1, -1])?.masked_fill(&hidden, bias.dtype()?.lowest())?;
                 }
                 Some(Mask::Bias(bias))
             }
