@@ -21,6 +21,7 @@ pub mod config;
 mod device;
 mod error;
 mod features;
+mod kernels;
 mod modality;
 mod module;
 pub mod nn;

@@ -82,6 +82,11 @@ pub trait Encoder: Send {
     /// Width of its features.
     fn width(&self) -> i64;
 
+    /// Width of the vector that [`Encoder::embed`] gives.
+    fn embedding_width(&self) -> i64 {
+        self.width()
+    }
+
     /// The modality that it takes.
     fn modality(&self) -> Modality;
 }

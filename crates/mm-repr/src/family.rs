@@ -8,7 +8,7 @@ use mm_core::{
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::{path::Path, sync::Arc};
+use std::{cell::Cell, path::Path, sync::Arc};
 
 /// A pretrained network: an encoder, and a classifier on it where the checkpoint has one.
 pub trait Network: Encoder {
@@ -137,6 +137,8 @@ pub(crate) struct Build<'a> {
     pub(crate) scope: Scope<'a>,
     /// Only so many blocks, without what follows them.
     pub(crate) layer: Option<i64>,
+    /// Whether a stack was built that this could cut.
+    pub(crate) stacked: Cell<bool>,
 }
 
 impl Build<'_> {
@@ -159,6 +161,7 @@ impl Build<'_> {
 
     /// The shared stack of blocks, cut at the layer that was asked for: then nothing follows it.
     pub(crate) fn transformer(&self, scope: &Scope<'_>, config: TransformerConfig) -> Result<Transformer> {
+        self.stacked.set(true);
         let Some(layer) = self.layer else { return Ok(Transformer::new(scope, &config)?) };
         let count = if layer < 0 { config.layers + 1 + layer } else { layer };
         if count < 0 || count > config.layers {

@@ -9,7 +9,10 @@ use mm_core::{Checkpoint, DType, Device, Input, Modality, Params, Pool, SampleCo
 use mm_data::collate;
 use rayon::prelude::*;
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::{
+    cell::Cell,
+    path::{Path, PathBuf},
+};
 
 fn table() -> impl Iterator<Item = &'static Family> {
     let pictures = image::vit::FAMILIES.iter().chain(image::resnet::FAMILIES).chain(image::convnext::FAMILIES);
@@ -81,8 +84,14 @@ impl Pretrained {
         let map = (family.names)(&names, &config);
         let params = Params::from_checkpoint(checkpoint, options.device, options.dtype, move |n| map.apply(n));
         let scope = params.scope().frozen();
-        let build = Build { folder, config: &config, checkpoint: &names, scope, layer: options.layer };
+        let (layer, stacked) = (options.layer, Cell::new(false));
+        let build = Build { folder, config: &config, checkpoint: &names, scope, layer, stacked };
         let Model { towers, joint } = (family.build)(&build)?;
+        if layer.is_some() && !build.stacked.get() {
+            return Err(
+                build.bad(format!("`{}` is no stack of alike blocks, so --layer has nothing to cut", family.kind))
+            );
+        }
         let classes = build.classes();
         let unused = params.finish()?.into_iter().filter(|n| !BUFFERS.iter().any(|b| n.ends_with(b))).collect();
         Ok(Self {
@@ -189,9 +198,11 @@ impl Pretrained {
         samples: &[Tensor],
         run: impl Fn(&Input) -> mm_core::Result<Tensor>,
     ) -> Result<Tensor> {
-        // A batch holds so many rows, and so many numbers at most: long sounds and videos go through by themselves.
+        // A batch holds so many rows, and so many numbers at most: long sounds and videos go through by themselves. Of waves fewer
+        // (sixteen seconds): their first convolution makes a hundred numbers of each.
         const ROWS: usize = 32;
-        const NUMBERS: usize = 8 << 20;
+        let wave = samples.first().is_some_and(|s| s.rank() == 1 && matches!(s.dtype(), Ok(DType::F32)));
+        let most = if wave { 1 << 18 } else { 8 << 20 };
         let mut order: Vec<usize> = (0..samples.len()).collect();
         order.sort_by_key(|i| (samples[*i].shape(), *i));
         let together = tower.processor.is_sequence();
@@ -201,7 +212,7 @@ impl Pretrained {
             let first = samples[order[from]].shape();
             let fits = |(count, i): (usize, &usize)| {
                 let sample = &samples[*i];
-                (together || sample.shape() == first) && (count == 0 || (count + 1) * sample.count() <= NUMBERS)
+                (together || sample.shape() == first) && (count == 0 || (count + 1) * sample.count() <= most)
             };
             let same = order[from..].iter().take(ROWS).enumerate().take_while(|(c, i)| fits((*c, i))).count();
             let batch = &order[from..from + same];

@@ -129,6 +129,28 @@ fn is_pickle(name: &str, map: &MmapMut) -> bool {
 /// pages of a mapped file cost no memory that the system could not take back.
 static KEPT: Mutex<Vec<Arc<MmapMut>>> = Mutex::new(Vec::new());
 
+/// Gives back the memory of a tensor that is a view of a file and will hardly be looked at again (its numbers were laid out anew
+/// elsewhere); they come from the file when they are. Pages that were written to stay.
+pub(crate) fn release(tensor: &Tensor) {
+    #[cfg(target_os = "linux")]
+    {
+        const PAGE: usize = 4096;
+        let start = tensor.0.data_ptr() as usize;
+        let end = start + tensor.count() * tensor.dtype().map_or(0, DType::size);
+        let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+        let within = |map: &Arc<MmapMut>| (map.as_ptr() as usize..=map.as_ptr() as usize + map.len()).contains(&end);
+        let mapped = kept.iter().any(|map| map.as_ptr() as usize <= start && within(map));
+        // Whole pages that are this tensor's alone.
+        let (from, to) = (start.next_multiple_of(PAGE), end / PAGE * PAGE);
+        if mapped && from < to {
+            // SAFETY: a hint about memory that stays mapped; what it holds does not change.
+            unsafe { libc::madvise(from as *mut libc::c_void, to - from, libc::MADV_PAGEOUT) };
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = tensor;
+}
+
 fn map(file: &Path) -> Result<MmapMut> {
     let handle = File::open(file).map_err(|e| Error::file(file, e))?;
     if handle.metadata().map_err(|e| Error::file(file, e))?.len() == 0 {

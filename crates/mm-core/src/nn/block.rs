@@ -97,35 +97,42 @@ impl Block {
         train: bool,
     ) -> Result<Tensor> {
         let mut state = state;
-        let mut x = self.residual(x, &self.after_attention, train, |h| {
+        let mut x = self.residual(x, &self.after_attention, train, |h, residual| {
             let cache = state.as_mut().map(|s| &mut s.own);
-            Ok(self.attention.forward(h, Attend { mask, cache, train, ..Attend::default() })?.values)
+            Ok(self.attention.forward(h, Attend { mask, cache, residual, train, ..Attend::default() })?.values)
         })?;
         if let Some((cross, part)) = &self.cross {
             let (context, mask) =
                 context.ok_or_else(|| Error::config("block.cross", "no context", "features to attend to"))?;
-            x = self.residual(&x, part, train, |h| {
-                Ok(cross.forward(h, Attend { context: Some(context), mask, train, ..Attend::default() })?.values)
+            x = self.residual(&x, part, train, |h, residual| {
+                let attend = Attend { context: Some(context), mask, residual, train, ..Attend::default() };
+                Ok(cross.forward(h, attend)?.values)
             })?;
         }
-        self.residual(&x, &self.after_mlp, train, |h| self.mlp.forward(h, train))
+        self.residual(&x, &self.after_mlp, train, |h, residual| self.mlp.added(h, residual, train))
     }
 
+    /// A part with its residual; the body adds what it is given to its output.
     fn residual(
         &self,
         x: &Tensor,
         part: &Part,
         train: bool,
-        body: impl FnOnce(&Tensor) -> Result<Tensor>,
+        body: impl FnOnce(&Tensor, Option<&Tensor>) -> Result<Tensor>,
     ) -> Result<Tensor> {
-        let mut out = if self.norm_first { body(&part.norm.forward(x, train)?)? } else { body(x)? };
+        // What is between the body and the sum keeps the body from adding.
+        let dropped = train && self.dropout > 0.0;
+        let between = dropped || part.scale.is_some();
+        let residual = (!between).then_some(x);
+        let normed = self.norm_first.then(|| part.norm.forward(x, train)).transpose()?;
+        let mut out = body(normed.as_ref().unwrap_or(x), residual)?;
         if let Some(scale) = &part.scale {
             out = out.mul(scale)?;
         }
-        if train && self.dropout > 0.0 {
+        if dropped {
             out = out.dropout(self.dropout, true)?;
         }
-        let sum = x.add(&out)?;
+        let sum = if between { x.add(&out)? } else { out };
         if self.norm_first { Ok(sum) } else { part.norm.forward(&sum, train) }
     }
 }

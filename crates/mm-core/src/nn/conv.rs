@@ -1,7 +1,10 @@
 //! Convolutions over time and over pictures, with the batch normalisation after them folded in outside training.
 
-use super::BatchNorm;
-use crate::{Init, Module, Result, Scope, Tensor};
+use super::{Activation, BatchNorm};
+use crate::{
+    Init, Module, Result, Scope, Tensor,
+    kernels::{self, Window},
+};
 use serde::{Deserialize, Serialize};
 
 /// Sizes of a convolution.
@@ -76,16 +79,28 @@ pub struct Conv2d {
     weight: Tensor,
     bias: Option<Tensor>,
     config: ConvConfig,
+    /// Whether it is frozen, and the processor has fused operators for it: its weight then lies channels last.
+    served: bool,
 }
 
 impl Conv2d {
     /// A layer under `scope`.
     pub fn new(scope: &Scope<'_>, config: ConvConfig) -> Result<Self> {
         let (weight, bias) = config.weights(scope, &[config.kernel, config.kernel])?;
-        Ok(Self { weight, bias, config })
+        if scope.is_frozen() {
+            Self::frozen(weight, bias, config)
+        } else {
+            Ok(Self { weight, bias, config, served: false })
+        }
     }
 
-    /// The same layer with a batch normalisation's running statistics folded into its weights: one pass over the picture fewer.
+    fn frozen(weight: Tensor, bias: Option<Tensor>, config: ConvConfig) -> Result<Self> {
+        let served = kernels::serve(&weight);
+        let weight = if served { weight.permute(&[0, 2, 3, 1])?.contiguous()?.permute(&[0, 3, 1, 2])? } else { weight };
+        Ok(Self { weight, bias, config, served })
+    }
+
+    /// The same layer with a batch normalisation's running statistics folded into its weights, frozen: one pass over the picture fewer.
     pub fn fold(&self, norm: &BatchNorm) -> Result<Self> {
         let (scale, shift) = norm.scale_and_shift()?;
         let weight = self.weight.mul(&scale.reshape(&[-1, 1, 1, 1])?)?;
@@ -93,13 +108,31 @@ impl Conv2d {
             Some(bias) => bias.mul(&scale)?.add(&shift)?,
             None => shift,
         };
-        Ok(Self { weight, bias: Some(bias), config: self.config })
+        Self::frozen(weight, Some(bias), self.config)
+    }
+
+    /// `activation(convolution(x) + residual)`, in one pass where the processor can. A residual is given away: its memory may be
+    /// used for the result.
+    pub fn fused(&self, input: &Tensor, activation: Activation, residual: Option<Tensor>) -> Result<Tensor> {
+        let c = &self.config;
+        let fits = input.rank() == 4 && input.size(1)? == c.input;
+        let whole = residual.as_ref().is_none_or(|r| kernels::take(r, &self.weight));
+        if self.served && fits && whole && kernels::fuses(activation) && kernels::take(input, &self.weight) {
+            let window = Window { padding: [c.padding; 2], stride: [c.stride; 2], groups: c.groups };
+            // After a sum oneDNN knows the rectifier alone.
+            let sum = residual.is_some() && !matches!(activation, Activation::Identity | Activation::Relu);
+            let (inside, after) =
+                if sum { (Activation::Identity, activation) } else { (activation, Activation::Identity) };
+            let bias = self.bias.as_ref();
+            return after.apply(&kernels::convolution(input, &self.weight, bias, window, inside, residual.as_ref())?);
+        }
+        let x = input.conv2d(&self.weight, self.bias.as_ref(), [c.stride; 2], [c.padding; 2], c.groups)?;
+        activation.apply(&residual.map_or_else(|| Ok(x.clone()), |r| x.add(&r))?)
     }
 }
 
 impl Module for Conv2d {
     fn forward(&self, input: &Tensor, _train: bool) -> Result<Tensor> {
-        let c = &self.config;
-        input.conv2d(&self.weight, self.bias.as_ref(), [c.stride; 2], [c.padding; 2], c.groups)
+        self.fused(input, Activation::Identity, None)
     }
 }

@@ -1,26 +1,42 @@
 //! The affine map.
 
-use crate::{Init, Module, Result, Scope, Tensor};
+use super::Activation;
+use crate::{Init, Module, Result, Scope, Tensor, checkpoint, kernels};
+use std::cell::OnceCell;
 
 /// `x · weightᵀ + bias`, from width `input` to width `output`.
 pub struct Linear {
     weight: Tensor,
     bias: Option<Tensor>,
+    /// A frozen weight as the processor likes it best, made at its first use.
+    packed: OnceCell<Packed>,
+    /// Whether it is frozen, and the processor has operators for it.
+    served: bool,
 }
+
+struct Packed {
+    weight: Tensor,
+    bias: Option<Tensor>,
+}
+
+/// What weight and bias are multiplied by when they are packed, so that a scaled activation needs no pass of its own.
+#[derive(Clone, Copy)]
+pub(crate) struct Factors(pub(crate) f64, pub(crate) f64);
 
 impl Linear {
     /// A layer whose `weight` `[output, input]` and `bias` `[output]` lie under `scope`; fresh ones are uniform in ±1/√input.
     pub fn new(scope: &Scope<'_>, input: i64, output: i64, bias: bool) -> Result<Self> {
         let bound = 1.0 / (input.max(1) as f64).sqrt();
-        Ok(Self {
-            weight: scope.param("weight", &[output, input], Init::Uniform(bound))?,
-            bias: bias.then(|| scope.param("bias", &[output], Init::Uniform(bound))).transpose()?,
-        })
+        let weight = scope.param("weight", &[output, input], Init::Uniform(bound))?;
+        let bias = bias.then(|| scope.param("bias", &[output], Init::Uniform(bound))).transpose()?;
+        let served = scope.is_frozen() && kernels::serve(&weight);
+        Ok(Self { weight, bias, packed: OnceCell::new(), served })
     }
 
-    /// A layer over tensors that exist (packed or tied weights).
+    /// A frozen layer over tensors that exist (packed or tied weights).
     pub fn from_parts(weight: Tensor, bias: Option<Tensor>) -> Self {
-        Self { weight, bias }
+        let served = kernels::serve(&weight);
+        Self { weight, bias, packed: OnceCell::new(), served }
     }
 
     /// `[output, input]`.
@@ -32,10 +48,60 @@ impl Linear {
     pub fn bias(&self) -> Option<&Tensor> {
         self.bias.as_ref()
     }
+
+    /// `activation(x · weightᵀ + bias)`, in one pass where the processor can.
+    pub fn activate(&self, input: &Tensor, activation: Activation) -> Result<Tensor> {
+        self.activated(input, activation, PLAIN)
+    }
+
+    /// Whether this input goes through the fused operators. A few rows do not: to lay a weight out anew takes longer than their
+    /// product with it, and a program that embeds one picture should not wait for that. The rule looks at the shape alone, so that
+    /// the same input gives the same numbers whatever came before.
+    pub(crate) fn fuses(&self, input: &Tensor) -> bool {
+        const FEW: usize = 64;
+        let width = input.size(-1).ok();
+        let many = width.is_some_and(|w| w > 0 && input.count() / w as usize > FEW);
+        self.served && many && width == self.weight.size(1).ok() && kernels::take(input, &self.weight)
+    }
+
+    fn packed(&self, Factors(weight, bias): Factors) -> Result<&Packed> {
+        if let Some(packed) = self.packed.get() {
+            return Ok(packed);
+        }
+        let scaled = |t: &Tensor, by: f64| if by == 1.0 { Ok(t.clone()) } else { t.mul_scalar(by) };
+        let packed = Packed {
+            weight: kernels::pack_linear(&scaled(&self.weight, weight)?)?,
+            bias: self.bias.as_ref().map(|b| scaled(b, bias)).transpose()?,
+        };
+        checkpoint::release(&self.weight);
+        Ok(self.packed.get_or_init(|| packed))
+    }
+
+    /// [`Linear::activate`] with weights that are multiplied; `factors` must be the same at each call.
+    pub(crate) fn activated(&self, input: &Tensor, activation: Activation, factors: Factors) -> Result<Tensor> {
+        if self.fuses(input) && kernels::fuses(activation) {
+            let packed = self.packed(factors)?;
+            return kernels::linear(input, &packed.weight, packed.bias.as_ref(), activation);
+        }
+        activation.apply(&input.linear(&self.weight, self.bias.as_ref())?)
+    }
+
+    /// `x · weightᵀ + bias + residual`, likewise.
+    pub(crate) fn added(&self, input: &Tensor, residual: Option<&Tensor>, factors: Factors) -> Result<Tensor> {
+        let Some(residual) = residual else { return self.activated(input, Activation::Identity, factors) };
+        if self.fuses(input) && kernels::take(residual, &self.weight) {
+            let packed = self.packed(factors)?;
+            return kernels::linear_add(input, &packed.weight, packed.bias.as_ref(), residual);
+        }
+        residual.add(&self.activated(input, Activation::Identity, factors)?)
+    }
 }
 
 impl Module for Linear {
     fn forward(&self, input: &Tensor, _train: bool) -> Result<Tensor> {
-        input.linear(&self.weight, self.bias.as_ref())
+        self.activated(input, Activation::Identity, PLAIN)
     }
 }
+
+/// Weights as they are.
+pub(crate) const PLAIN: Factors = Factors(1.0, 1.0);

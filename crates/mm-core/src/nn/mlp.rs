@@ -1,6 +1,9 @@
 //! The two-layer network of a transformer block, plain or gated (Shazeer 2020).
 
-use super::{Activation, Linear};
+use super::{
+    Activation, Linear,
+    linear::{Factors, PLAIN},
+};
 use crate::{Module, Result, Scope, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -48,12 +51,26 @@ impl Mlp {
     }
 }
 
-impl Module for Mlp {
-    fn forward(&self, input: &Tensor, train: bool) -> Result<Tensor> {
-        let mut hidden = self.activation.apply(&self.fc1.forward(input, train)?)?; // [batch, length, hidden]
+impl Mlp {
+    /// The network's output and a residual, summed; in fewer passes where the processor can.
+    pub(crate) fn added(&self, input: &Tensor, residual: Option<&Tensor>, train: bool) -> Result<Tensor> {
+        // x · σ(1.702 x) is swish(1.702 x) / 1.702: both factors go into the weights, and swish can be fused.
+        let quick = self.activation == Activation::QuickGelu && self.gate.is_none() && self.fc1.fuses(input);
+        let (activation, before, after) = if quick {
+            (Activation::Silu, Factors(1.702, 1.702), Factors(1.0 / 1.702, 1.0))
+        } else {
+            (self.activation, PLAIN, PLAIN)
+        };
+        let mut hidden = self.fc1.activated(input, activation, before)?; // [batch, length, hidden]
         if let Some(gate) = &self.gate {
             hidden = hidden.mul(&gate.forward(input, train)?)?;
         }
-        self.fc2.forward(&hidden, train)
+        self.fc2.added(&hidden, residual, after)
+    }
+}
+
+impl Module for Mlp {
+    fn forward(&self, input: &Tensor, train: bool) -> Result<Tensor> {
+        self.added(input, None, train)
     }
 }

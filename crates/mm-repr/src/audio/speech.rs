@@ -166,6 +166,10 @@ impl Encoder for SpeechTower {
     }
 
     fn width(&self) -> i64 {
+        self.width
+    }
+
+    fn embedding_width(&self) -> i64 {
         self.width * 2
     }
 

@@ -146,7 +146,7 @@ impl Encoder for ConvNext {
             }
             for layer in &stage.layers {
                 let y = layer.depthwise.forward(&x, train)?.permute(&[0, 2, 3, 1])?; // [batch, height, width, channels]
-                let mut y = self.activation.apply(&layer.expand.forward(&layer.norm.forward(&y, train)?, train)?)?;
+                let mut y = layer.expand.activate(&layer.norm.forward(&y, train)?, self.activation)?;
                 if let Some(response) = &layer.response {
                     y = response.forward(&y)?;
                 }

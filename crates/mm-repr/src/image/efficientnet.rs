@@ -8,7 +8,7 @@ use crate::{
     family::{Build, Family, Model, Names, Network, Tower, config, prefix},
 };
 use mm_core::{
-    Checkpoint, Encoder, Features, Input, Modality, Module, Pool, Scope, Tensor,
+    Checkpoint, Encoder, Features, Input, Modality, Pool, Scope, Tensor,
     nn::{Activation, BatchNorm, Conv2d, ConvConfig, Linear},
 };
 use mm_data::{ImageProcessor, ImageProcessorConfig};
@@ -127,7 +127,7 @@ impl ConvNorm {
         Ok(Self { conv: conv.fold(&norm)?, same, uneven, activation })
     }
 
-    fn forward(&self, x: &Tensor) -> mm_core::Result<Tensor> {
+    fn forward(&self, x: &Tensor, residual: Option<Tensor>) -> mm_core::Result<Tensor> {
         let mut x = x.clone();
         if let Some((before, after)) = self.uneven {
             x = x.pad(&[before, after, before, after], 0.0)?;
@@ -137,7 +137,7 @@ impl ConvNorm {
             let (height, width) = (need(x.size(2)?), need(x.size(3)?));
             x = x.pad(&[width / 2, width - width / 2, height / 2, height - height / 2], 0.0)?;
         }
-        self.activation.apply(&self.conv.forward(&x, false)?)
+        self.conv.fused(&x, self.activation, residual)
     }
 }
 
@@ -178,17 +178,16 @@ impl Block {
 
     fn forward(&self, input: &Tensor) -> mm_core::Result<Tensor> {
         let mut x = match &self.expand {
-            Some(expand) => expand.forward(input)?, // [batch, wide, height, width]
+            Some(expand) => expand.forward(input, None)?, // [batch, wide, height, width]
             None => input.clone(),
         };
-        x = self.depthwise.forward(&x)?;
+        x = self.depthwise.forward(&x, None)?;
         if let Some((reduce, expand, act)) = &self.squeeze {
             let pooled = x.mean_dims(&[2, 3], true)?; // [batch, wide, 1, 1]
-            let gate = expand.forward(&act.apply(&reduce.forward(&pooled, false)?)?, false)?.sigmoid()?;
+            let gate = expand.fused(&reduce.fused(&pooled, *act, None)?, Activation::Sigmoid, None)?;
             x = x.mul(&gate)?;
         }
-        x = self.project.forward(&x)?;
-        if self.skip { x.add(input) } else { Ok(x) }
+        self.project.forward(&x, self.skip.then(|| input.clone()))
     }
 }
 
@@ -221,11 +220,11 @@ impl EfficientNet {
 
 impl Encoder for EfficientNet {
     fn encode(&self, input: &Input, _train: bool) -> mm_core::Result<Features> {
-        let mut x = self.stem.forward(&input.values)?;
+        let mut x = self.stem.forward(&input.values, None)?;
         for block in &self.blocks {
             x = block.forward(&x)?;
         }
-        Features::new(self.head.forward(&x)?.flatten(2, 3)?.transpose(1, 2)?, None)
+        Features::new(self.head.forward(&x, None)?.flatten(2, 3)?.transpose(1, 2)?, None)
     }
 
     fn embed(&self, input: &Input, train: bool) -> mm_core::Result<Tensor> {

@@ -85,17 +85,17 @@ impl ResNet {
 
 impl Encoder for ResNet {
     fn encode(&self, input: &Input, train: bool) -> mm_core::Result<Features> {
-        let mut x = self.activation.apply(&self.stem.forward(&input.values, train)?)?.max_pool2d(3, 2, 1)?;
+        let mut x = self.stem.fused(&input.values, self.activation, None)?.max_pool2d(3, 2, 1)?;
         for layer in &self.layers {
+            let residual = layer.shortcut.as_ref().map(|s| s.forward(&x, train)).transpose()?;
+            let (last, before) =
+                layer.convs.split_last().ok_or_else(|| mm_core::Error::Sample("an empty layer".into()))?;
             let mut y = x.clone();
-            for (number, conv) in layer.convs.iter().enumerate() {
-                y = conv.forward(&y, train)?;
-                if number + 1 < layer.convs.len() {
-                    y = y.relu()?;
-                }
+            for conv in before {
+                y = conv.fused(&y, Activation::Relu, None)?;
             }
-            let residual = layer.shortcut.as_ref().map_or_else(|| Ok(x.clone()), |s| s.forward(&x, train))?;
-            x = self.activation.apply(&y.add(&residual)?)?;
+            // The layer's input is of no use after this: its memory takes the sum.
+            x = last.fused(&y, self.activation, Some(residual.unwrap_or(x)))?;
         }
         Features::new(x.flatten(2, 3)?.transpose(1, 2)?, None)
     }

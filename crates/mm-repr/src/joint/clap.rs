@@ -55,6 +55,10 @@ impl Projection {
         ))
     }
 
+    fn width(&self) -> i64 {
+        self.2.weight().size(0).unwrap_or(0)
+    }
+
     fn apply(&self, x: &Tensor) -> mm_core::Result<Tensor> {
         self.2.forward(&self.1.apply(&self.0.forward(x, false)?)?, false)?.normalize()
     }
@@ -78,6 +82,10 @@ impl Encoder for TextTower {
 
     fn width(&self) -> i64 {
         self.roberta.width()
+    }
+
+    fn embedding_width(&self) -> i64 {
+        self.projection.width()
     }
 
     fn modality(&self) -> Modality {
@@ -259,6 +267,9 @@ struct AudioTower {
 
 impl AudioTower {
     fn new(b: &Build<'_>, c: &AudioConfig, projection: Projection) -> Result<Self> {
+        if b.layer.is_some() {
+            return Err(b.bad("CLAP's sound tower is no stack of alike blocks, so --layer has nothing to cut"));
+        }
         let scope = b.scope.pp("audio_model.audio_encoder");
         let strips = c.spec_size / c.num_mel_bins.max(1);
         let stages = c.depths.len();
@@ -344,6 +355,10 @@ impl Encoder for AudioTower {
 
     fn width(&self) -> i64 {
         self.width
+    }
+
+    fn embedding_width(&self) -> i64 {
+        self.projection.width()
     }
 
     fn modality(&self) -> Modality {

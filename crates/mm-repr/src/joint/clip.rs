@@ -52,6 +52,11 @@ enum Speaks {
 struct Projection(Option<Linear>);
 
 impl Projection {
+    /// Width of what it gives for vectors of that width.
+    fn width(&self, input: i64) -> i64 {
+        self.0.as_ref().and_then(|p| p.weight().size(0).ok()).unwrap_or(input)
+    }
+
     fn apply(&self, x: &Tensor) -> mm_core::Result<Tensor> {
         self.0.as_ref().map_or_else(|| Ok(x.clone()), |p| p.forward(x, false))?.normalize()
     }
@@ -96,6 +101,10 @@ impl Encoder for TextTower {
         self.width
     }
 
+    fn embedding_width(&self) -> i64 {
+        self.projection.width(self.width)
+    }
+
     fn modality(&self) -> Modality {
         Modality::TEXT
     }
@@ -115,6 +124,10 @@ impl Encoder for BertTower {
 
     fn width(&self) -> i64 {
         self.0.width()
+    }
+
+    fn embedding_width(&self) -> i64 {
+        self.1.width(self.0.width())
     }
 
     fn modality(&self) -> Modality {
@@ -162,6 +175,10 @@ impl Encoder for ImageTower {
 
     fn width(&self) -> i64 {
         self.trunk.width
+    }
+
+    fn embedding_width(&self) -> i64 {
+        self.projection.width(self.trunk.width)
     }
 
     fn modality(&self) -> Modality {

@@ -150,6 +150,14 @@ impl Encoder for SentenceEncoder {
         self.inner.width()
     }
 
+    fn embedding_width(&self) -> i64 {
+        let dense = self.after.iter().rev().find_map(|a| match a {
+            After::Dense(layer, _) => layer.weight().size(0).ok(),
+            After::Normalize => None,
+        });
+        dense.unwrap_or(self.inner.width() * self.pools.len() as i64)
+    }
+
     fn modality(&self) -> Modality {
         Modality::TEXT
     }

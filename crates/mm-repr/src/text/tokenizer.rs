@@ -68,8 +68,14 @@ impl TextProcessor {
         let padding = tokenizer.token_to_id(&token).map_or(0, i64::from);
         let prompts = json(&folder.join("config_sentence_transformers.json"))?;
         let prompt = prompts["default_prompt_name"].as_str().and_then(|n| prompts["prompts"][n].as_str()).unwrap_or("");
-        let whole = tokenizer.to_string(false).map_err(|e| Error::folder(folder, e))?;
-        let fingerprint = format!("text {} {longest} {prompt}", blake3::hash(whole.as_bytes()).to_hex());
+        // Of the files: to write the tokenizer out anew would print of holes in a vocabulary to standard output.
+        let mut hasher = blake3::Hasher::new();
+        for name in
+            ["tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "sentencepiece.bpe.model", "spiece.model"]
+        {
+            hasher.update(&std::fs::read(folder.join(name)).unwrap_or_default()).update(&[0]);
+        }
+        let fingerprint = format!("text {} {longest} {prompt}", hasher.finalize().to_hex());
         let prompt = prompt.to_owned();
         Ok(Self { tokenizer, padding, longest, prompt, fixed: false, cut: AtomicUsize::new(0), fingerprint })
     }

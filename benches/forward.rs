@@ -1,0 +1,72 @@
+//! A checkpoint's own work, for `peers.py`: items a second, the median of the turns after one that does not count.
+//!
+//!     forward FOLDER image|text BATCH DTYPE   the forward pass alone: pictures of 224×224, texts of 48 tokens
+//!     forward FOLDER files MANIFEST DTYPE     from the files (or texts) of a manifest to vectors
+//!     forward - matmul SIZE DTYPE             products of square matrices: thousand millions of operations a second
+
+use mm_core::{DType, Device, Input, Modality, Source, Tensor, without_grad};
+use mm_data::{Manifest, ManifestConfig};
+use mm_repr::{LoadOptions, Pretrained};
+use std::{path::Path, time::Instant};
+
+type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+fn main() -> Outcome<()> {
+    mm_core::keep_freed_memory();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [folder, kind, what, dtype] = arguments.as_slice() else {
+        return Err("usage: forward FOLDER image|text|files|matmul BATCH|MANIFEST|SIZE DTYPE".into());
+    };
+    mm_core::threads(std::env::var("THREADS").ok().and_then(|t| t.parse().ok()).or(Some(2)));
+    let dtype: DType = dtype.parse()?;
+    if kind == "matmul" {
+        let size: i64 = what.parse()?;
+        let a = Tensor::randn(&[size, size], dtype, Device::Cpu)?;
+        let rate = measure(5, || (0..20).try_for_each(|_| a.matmul(&a).map(drop)))?;
+        println!("{:.1}", rate * 20.0 * 2.0 * (size as f64).powi(3) / 1e9);
+        return Ok(());
+    }
+    let model = Pretrained::load_with(Path::new(folder), LoadOptions { dtype, ..LoadOptions::default() })?;
+    if kind == "files" {
+        let config = ManifestConfig { manifest: what.into(), ..ManifestConfig::default() };
+        let manifest = Manifest::open(&config, Path::new("."))?;
+        let modality =
+            model.modalities().into_iter().find(|m| manifest.modalities().contains(m)).ok_or("no modality")?;
+        let values = manifest.rows.iter().filter_map(|r| r.values.get(&modality)).flatten();
+        let sources: Vec<Source> = values.cloned().collect();
+        let rate = measure(3, || model.embed(&modality, &sources, None).map(drop))?;
+        println!("{:.2}", rate * sources.len() as f64);
+        return Ok(());
+    }
+    let batch: i64 = what.parse()?;
+    let (modality, values) = if kind == "image" {
+        (Modality::IMAGE, Tensor::randn(&[batch, 3, 224, 224], dtype, Device::Cpu)?)
+    } else {
+        let ids: Vec<i64> = (0..batch * 48).map(|i| 1000 + i * 7919 % 19000).collect();
+        (Modality::TEXT, Tensor::from_vec(&ids, &[batch, 48])?)
+    };
+    let mask = (kind == "text").then(|| Tensor::ones(&[batch, 48], DType::Bool, Device::Cpu)).transpose()?;
+    let input = Input { values, mask };
+    let tower = model.tower(&modality)?;
+    let rate = measure(7, || {
+        without_grad(|| match tower.encoder.logits(&input)? {
+            Some(_) => Ok(()),
+            None => tower.encoder.embed(&input, false).map(drop),
+        })
+    })?;
+    println!("{:.2}", rate * batch as f64);
+    Ok(())
+}
+
+/// Turns a second: the median, after one turn that warms up.
+fn measure<E: std::error::Error + 'static>(turns: usize, mut work: impl FnMut() -> Result<(), E>) -> Outcome<f64> {
+    work()?;
+    let mut times = Vec::new();
+    for _ in 0..turns {
+        let start = Instant::now();
+        work()?;
+        times.push(start.elapsed().as_secs_f64());
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(1.0 / times[turns / 2])
+}

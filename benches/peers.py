@@ -1,0 +1,151 @@
+#!/usr/bin/env python3
+"""mm against the programs that a user would pick instead, on the same checkpoints and the same work, in one run, taking turns:
+transformers and sentence-transformers on PyTorch, ONNX Runtime, OpenVINO; two threads each, random weights at published sizes (and the
+real all-MiniLM-L6-v2).
+
+    cargo xtask bench peers [--quick] [--only TEXT]
+
+Each figure is the median of three turns, each turn itself a median. Ratios are mm's figure over the best peer's.
+"""
+import json, statistics, subprocess, sys, time
+# Started while this process is small: what a process has had resident counts from the one that started it.
+LAUNCHER = subprocess.Popen([sys.executable, "-c", """
+import json, os, subprocess, sys, time
+for line in sys.stdin:
+    start = time.perf_counter(); process = subprocess.Popen(json.loads(line), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    text = process.stdout.read(); _, status, used = os.wait4(process.pid, 0)
+    print(json.dumps([status, time.perf_counter() - start, used.ru_maxrss / 1024, text]), flush=True)
+"""], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def launch(*command):
+    """Seconds, most resident memory in MB, and standard output of a process."""
+    LAUNCHER.stdin.write(json.dumps([str(c) for c in command]) + "\n"); LAUNCHER.stdin.flush()
+    status, seconds, memory, text = json.loads(LAUNCHER.stdout.readline()); assert status == 0, command
+    return seconds, memory, text
+import warnings
+from pathlib import Path
+warnings.filterwarnings("ignore")
+import numpy as np, torch, transformers as tf
+from PIL import Image
+tf.logging.set_verbosity_error(); tf.utils.logging.disable_progress_bar()
+torch.set_grad_enabled(False); torch.manual_seed(0); torch.set_num_threads(2)
+FORWARD, MM, cache, minilm = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4])
+TURNS = 1 if "--quick" in sys.argv else 3
+ONLY = sys.argv[sys.argv.index("--only") + 1] if "--only" in sys.argv else ""
+cache.mkdir(parents=True, exist_ok=True); rng = np.random.default_rng(0)
+
+def best(f, n, k=5):
+    f(); t = []
+    for _ in range(k):
+        s = time.perf_counter(); f(); t.append(time.perf_counter() - s)
+    return n / sorted(t)[k // 2]
+def ours(*arguments): return float(subprocess.run([FORWARD, *map(str, arguments)], check=True, capture_output=True, text=True).stdout)
+def duel(title, rows):
+    """rows: name → function that gives a figure; all take turns."""
+    if ONLY not in title: return
+    got = {name: [] for name in rows}
+    for _ in range(TURNS):
+        for name, f in rows.items(): got[name].append(f())
+    middle = {name: statistics.median(v) for name, v in got.items()}
+    peers = {n: v for n, v in middle.items() if not n.startswith("mm")}; top = max(peers, key=peers.get)
+    mine = [n for n in middle if n.startswith("mm")]
+    print(f"{title}: " + ", ".join(f"{n} {v:.1f}" for n, v in middle.items()) + "".join(f"; {n} {middle[n] / peers[top]:.2f}x {top}" for n in mine), flush=True)
+    return middle
+
+# ---- checkpoints and files, made once ---------------------------------------------------------------------------------------
+def made(name, make):
+    folder = cache / name
+    if not (folder / "model.safetensors").exists(): make(folder)
+    return folder
+def clip(folder): tf.CLIPModel(tf.CLIPConfig()).save_pretrained(folder); tf.CLIPImageProcessor().save_pretrained(folder); words(folder)
+def words(folder):
+    from tokenizers import Tokenizer, models
+    words = {f"w{i}": i for i in range(49407)}
+    tf.PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE(vocab={**words, "<|endoftext|>": 49407}, merges=[], unk_token="<|endoftext|>")), eos_token="<|endoftext|>", pad_token="<|endoftext|>").save_pretrained(folder)
+def resnet(folder): tf.ResNetForImageClassification(tf.ResNetConfig()).save_pretrained(folder); tf.ConvNextImageProcessor(size={"shortest_edge": 224}).save_pretrained(folder)
+def wav2vec(folder): tf.Wav2Vec2Model(tf.Wav2Vec2Config()).save_pretrained(folder); tf.Wav2Vec2FeatureExtractor().save_pretrained(folder)
+CLIP, RESNET, WAVE = made("clip", clip), made("resnet50", resnet), made("wav2vec2", wav2vec)
+pictures = cache / "pictures"
+if not pictures.exists():
+    pictures.mkdir()
+    for i in range(64):
+        y, x = np.mgrid[0:480, 0:640]
+        a = np.stack([127 + 100 * np.sin(x / (9 + i) + c) * np.cos(y / (11 + c)) for c in range(3)], -1) + rng.normal(0, 8, (480, 640, 3))
+        Image.fromarray(np.clip(a, 0, 255).astype("uint8")).save(pictures / f"{i:03}.jpg", quality=90)
+FILES = sorted(pictures.glob("*.jpg"))
+sounds = cache / "sounds"
+if not sounds.exists():
+    import soundfile; sounds.mkdir()
+    for i, seconds in enumerate(rng.uniform(1, 8, 24)): soundfile.write(sounds / f"{i:03}.wav", rng.normal(0, 0.1, int(seconds * 16000)), 16000)
+SOUNDS = sorted(sounds.glob("*.wav"))
+vocabulary = "a picture of the red dog running over green hill while two people watch it from old wooden bench near river".split()
+rng = np.random.default_rng(1); TEXTS = [" ".join(rng.choice(vocabulary, int(n))) for n in rng.integers(3, 60, 1000)]
+def manifest(name, column, values):
+    (cache / name).write_text("".join(json.dumps({"id": str(i), column: str(v)}) + "\n" for i, v in enumerate(values))); return cache / name
+PICTURES, VOICES, SENTENCES = manifest("pictures.jsonl", "image", FILES), manifest("sounds.jsonl", "audio", SOUNDS), manifest("texts.jsonl", "text", TEXTS)
+
+# ---- the forward pass alone -------------------------------------------------------------------------------------------------
+class Picture(torch.nn.Module):
+    def __init__(s, m): super().__init__(); s.m = m
+    def forward(s, x): o = s.m(pixel_values=x); return o.logits if hasattr(o, "logits") else o.pooler_output
+class Text(torch.nn.Module):
+    def __init__(s, m): super().__init__(); s.m = m
+    def forward(s, i, k): return s.m(input_ids=i, attention_mask=k).last_hidden_state
+x = torch.randn(16, 3, 224, 224); ids = torch.randint(1000, 20000, (32, 48)); mask = torch.ones_like(ids)
+for dt in (torch.float32, torch.bfloat16):
+    a = torch.randn(1024, 1024).to(dt); print(f"matmul {dt}: {best(lambda: [a @ a for _ in range(20)], 20 * 2 * 1024**3) / 1e9:.0f} GFLOP/s", flush=True)
+for name, m, args, mine in (("CLIP ViT-B/32 vision, batch 16", Picture(tf.CLIPVisionModel.from_pretrained(CLIP, attn_implementation="sdpa").eval()), (x,), (CLIP, "image", 16)),
+                            ("ResNet-50, batch 16", Picture(tf.ResNetForImageClassification.from_pretrained(RESNET).eval()), (x,), (RESNET, "image", 16)),
+                            ("all-MiniLM-L6, 32 x 48 tokens", Text(tf.AutoModel.from_pretrained(minilm).eval()), (ids, mask), (minilm, "text", 32))):
+    if ONLY not in name: continue
+    n = len(args[0]); half = tuple(a.to(torch.bfloat16) if a.is_floating_point() else a for a in args)
+    import copy; mb = copy.deepcopy(m).to(torch.bfloat16)
+    f32 = {"mm f32": lambda: ours(*mine, "f32"), "PyTorch": lambda: best(lambda: m(*args), n)}
+    bf16 = {"mm bf16": lambda: ours(*mine, "bf16"), "PyTorch bf16": lambda: best(lambda: mb(*half), n)}
+    if len(args) == 1:
+        mc = copy.deepcopy(m).to(memory_format=torch.channels_last); xc = x.to(memory_format=torch.channels_last); f32["PyTorch channels-last"] = lambda: best(lambda: mc(xc), n)
+    import openvino as ov
+    core = ov.Core(); om = ov.convert_model(m, example_input=args); ins = [a.numpy() for a in args]
+    for precision, rows in (("f32", f32), ("bf16", bf16)):
+        c = core.compile_model(om, "CPU", {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": 2}); rows[f"OpenVINO {precision}"] = lambda c=c: best(lambda: c(ins), n)
+    import onnxruntime as ort
+    file = str(cache / "m.onnx"); torch.onnx.export(m, args, file, dynamo=False, opset_version=17, verbose=False)
+    o = ort.SessionOptions(); o.intra_op_num_threads = 2; session = ort.InferenceSession(file, o, providers=["CPUExecutionProvider"])
+    feed = {i.name: a.numpy() for i, a in zip(session.get_inputs(), args)}; f32["ONNX Runtime"] = lambda: best(lambda: session.run(None, feed), n)
+    a, b = duel(name + " f32", f32), duel(name + " bf16", bf16)
+    if a and b: print(f"  mm bf16 is {b['mm bf16'] / a['mm f32']:.2f}x mm f32", flush=True)
+
+# ---- from files to vectors --------------------------------------------------------------------------------------------------
+cm = tf.CLIPModel.from_pretrained(CLIP).eval(); cp = tf.CLIPImageProcessor.from_pretrained(CLIP)
+def clip_files():
+    for i in range(0, 64, 32): cm.get_image_features(**cp([Image.open(f) for f in FILES[i:i + 32]], return_tensors="pt"))
+duel("CLIP ViT-B/32, files to vectors, pictures/s", {"mm": lambda: ours(CLIP, "files", PICTURES, "f32"), "mm bf16": lambda: ours(CLIP, "files", PICTURES, "bf16"), "transformers": lambda: best(clip_files, 64, 3)})
+rm = tf.ResNetForImageClassification.from_pretrained(RESNET).eval(); rp = tf.ConvNextImageProcessor.from_pretrained(RESNET)
+def resnet_files():
+    for i in range(0, 64, 32): rm(**rp([Image.open(f) for f in FILES[i:i + 32]], return_tensors="pt"))
+duel("ResNet-50, files to vectors, pictures/s", {"mm": lambda: ours(RESNET, "files", PICTURES, "f32"), "transformers": lambda: best(resnet_files, 64, 3)})
+from sentence_transformers import SentenceTransformer
+st = SentenceTransformer(str(minilm), device="cpu")
+duel("all-MiniLM-L6-v2, 1,000 texts of 3 to 60 words, texts/s", {"mm": lambda: ours(minilm, "files", SENTENCES, "f32"), "mm bf16": lambda: ours(minilm, "files", SENTENCES, "bf16"), "sentence-transformers": lambda: best(lambda: st.encode(TEXTS, batch_size=32), 1000, 3)})
+import soundfile
+wm = tf.Wav2Vec2Model.from_pretrained(WAVE).eval(); wp = tf.Wav2Vec2FeatureExtractor.from_pretrained(WAVE)
+def wave_files():
+    for f in SOUNDS: wm(**wp(soundfile.read(f, dtype="float32")[0], sampling_rate=16000, return_tensors="pt"))
+duel("Wav2Vec2-base, 24 sounds of 1 to 8 s, one at a time for the peer, sounds/s", {"mm": lambda: ours(WAVE, "files", VOICES, "f32"), "transformers": lambda: best(wave_files, 24, 3)})
+
+# ---- from the start of the process to the first vector, and memory ----------------------------------------------------------
+code = f"import transformers as t,torch;torch.set_num_threads(2);m=t.CLIPModel.from_pretrained('{CLIP}');from PIL import Image;p=t.CLIPImageProcessor.from_pretrained('{CLIP}');m.get_image_features(**p(Image.open('{FILES[0]}'),return_tensors='pt'))"
+ours_first = [MM, "embed", "--model", CLIP, "--image", FILES[0], "--threads", "2", "--json"]
+starts = {"mm": [], "Python": []}
+for _ in range(3): starts["mm"].append(launch(*ours_first)); starts["Python"].append(launch(sys.executable, "-c", code))
+mine, theirs = [tuple(statistics.median(v[i] for v in starts[k]) for i in (0, 1)) for k in ("mm", "Python")]
+print(f"CLIP, process start to first vector: mm {mine[0]:.2f} s, Python {theirs[0]:.2f} s: {theirs[0] / mine[0]:.1f}x sooner; most resident memory mm {mine[1]:.0f} MB, Python {theirs[1]:.0f} MB: {mine[1] / theirs[1]:.2f}", flush=True)
+many = manifest("many.jsonl", "image", FILES * 8)
+code = f"import transformers as t,torch;torch.set_num_threads(2);torch.set_grad_enabled(False);m=t.CLIPModel.from_pretrained('{CLIP}');from PIL import Image;p=t.CLIPImageProcessor.from_pretrained('{CLIP}')\nimport pathlib;f=sorted(pathlib.Path('{pictures}').glob('*.jpg'))\nfor i in range(0,64,32): m.get_image_features(**p([Image.open(x) for x in f[i:i+32]],return_tensors='pt'))"
+def whole(data):
+    out = cache / "out.npy"
+    for left in (out, cache / "out.npy.part"): subprocess.run(["rm", "-rf", str(left)])
+    _, memory, text = launch(MM, "embed", "--model", CLIP, "--data", data, "--out", out, "--threads", "2", "--json")
+    return json.loads(text)["per_second"], memory
+small, large = whole(PICTURES), whole(many); python = launch(sys.executable, "-c", code)
+peak = ours("-", "matmul", 1024, "f32")
+print(f"CLIP, mm embed --data: 64 pictures {small[0]:.1f}/s in {small[1]:.0f} MB, 512 pictures {large[0]:.1f}/s in {large[1]:.0f} MB ({large[0] * 8.82 / peak:.2f} of the matmul rate {peak:.0f} GFLOP/s); Python on the 64 {python[1]:.0f} MB: {small[1] / python[1]:.2f}", flush=True)

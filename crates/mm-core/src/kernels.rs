@@ -1,0 +1,259 @@
+//! libtorch's fused oneDNN operators: a matrix product or a convolution with what follows it (an activation, the sum with a residual)
+//! in one pass, on weights laid out for the processor once. They are no part of tch, but libtorch exports them as plain C for its
+//! compiled models (`aoti_torch_…`, torch/csrc/inductor/aoti_torch/c/shim_cpu.h of 2.11); looked up when the program runs, so that
+//! a libtorch without them is served by the ordinary operators.
+
+use crate::{DType, Error, Result, Tensor, nn::Activation};
+use std::{
+    ffi::{CStr, c_char, c_void},
+    ptr::{null, null_mut},
+    sync::OnceLock,
+};
+
+type Handle = *mut c_void;
+type Linear = unsafe extern "C" fn(
+    Handle,
+    Handle,
+    *mut Handle,
+    *const c_char,
+    *const *const f64,
+    i64,
+    *const *const c_char,
+    *mut Handle,
+) -> i32;
+type LinearAdd = unsafe extern "C" fn(Handle, Handle, Handle, *mut Handle, *const c_char, *mut Handle) -> i32;
+#[rustfmt::skip]
+type Convolution = unsafe extern "C" fn(
+    Handle, Handle, *mut Handle, *const i64, i64, *const i64, i64, *const i64, i64, i64,
+    *const c_char, *const *const f64, i64, *const *const c_char, *mut Handle,
+) -> i32;
+#[rustfmt::skip]
+type ConvolutionAdd = unsafe extern "C" fn(
+    Handle, Handle, Handle, *mut Handle, *const i64, i64, *const i64, i64, *const i64, i64, i64,
+    *const c_char, *mut f64, *const *const c_char, *const *const f64, i64, *const *const c_char, *mut Handle,
+) -> i32;
+type Dispatch = unsafe extern "C" fn(*const c_char, *const c_char, *mut u64) -> i32;
+type NewHandle = unsafe extern "C" fn(Handle, *mut Handle) -> i32;
+
+struct Kernels {
+    linear: Linear,
+    linear_add: LinearAdd,
+    convolution: Convolution,
+    convolution_add: ConvolutionAdd,
+    dispatch: Dispatch,
+    new_handle: NewHandle,
+}
+
+fn kernels() -> Option<&'static Kernels> {
+    static KERNELS: OnceLock<Option<Kernels>> = OnceLock::new();
+    KERNELS.get_or_init(look_up).as_ref()
+}
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn look_up() -> Option<Kernels> {
+    // For measuring what they bring, and for a machine where they fail.
+    if std::env::var_os("MM_FUSED").is_some_and(|v| v == "0") {
+        return None;
+    }
+    let find = |name: &CStr| {
+        // SAFETY: a look-up by name among the libraries that are loaded.
+        let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+        (!found.is_null()).then_some(found)
+    };
+    // SAFETY: these are the types that shim_cpu.h and shim.h of this libtorch declare.
+    unsafe {
+        Some(Kernels {
+            linear: std::mem::transmute::<Handle, Linear>(find(c"aoti_torch_cpu__linear_pointwise")?),
+            linear_add: std::mem::transmute::<Handle, LinearAdd>(find(c"aoti_torch_cpu__linear_pointwise_binary")?),
+            convolution: std::mem::transmute::<Handle, Convolution>(find(
+                c"aoti_torch_cpu_mkldnn__convolution_pointwise",
+            )?),
+            convolution_add: std::mem::transmute::<Handle, ConvolutionAdd>(find(
+                c"aoti_torch_cpu_mkldnn__convolution_pointwise_binary_",
+            )?),
+            dispatch: std::mem::transmute::<Handle, Dispatch>(find(c"aoti_torch_call_dispatcher")?),
+            new_handle: std::mem::transmute::<Handle, NewHandle>(find(c"aoti_torch_new_tensor_handle")?),
+        })
+    }
+}
+
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+fn look_up() -> Option<Kernels> {
+    None
+}
+
+/// Whether these operators serve a frozen weight of this kind.
+pub(crate) fn serve(weight: &Tensor) -> bool {
+    let plain = matches!(weight.dtype(), Ok(DType::F32 | DType::BF16));
+    plain && weight.device() == crate::Device::Cpu && kernels().is_some()
+}
+
+/// Whether they serve this input: nothing of it is differentiated, for they have no derivatives.
+pub(crate) fn take(input: &Tensor, weight: &Tensor) -> bool {
+    !input.0.requires_grad() && input.0.kind() == weight.0.kind() && input.0.numel() > 0
+}
+
+/// How an activation is called by these operators.
+fn words(activation: Activation) -> Option<(&'static CStr, &'static CStr)> {
+    Some(match activation {
+        Activation::Identity => (c"none", c""),
+        Activation::Gelu => (c"gelu", c"none"),
+        Activation::GeluNew => (c"gelu", c"tanh"),
+        Activation::Relu => (c"relu", c""),
+        Activation::Relu6 => (c"hardtanh", c""),
+        Activation::Silu => (c"swish", c""),
+        Activation::Tanh => (c"tanh", c""),
+        Activation::Sigmoid => (c"sigmoid", c""),
+        Activation::QuickGelu => return None,
+    })
+}
+
+/// Whether an activation can be fused as it is.
+pub(crate) fn fuses(activation: Activation) -> bool {
+    words(activation).is_some()
+}
+
+fn handle(tensor: &Tensor) -> Handle {
+    tensor.0.as_ptr().cast_mut().cast()
+}
+
+fn taken(op: &'static str, status: i32, out: Handle, inputs: &[&Tensor]) -> Result<Tensor> {
+    if status != 0 || out.is_null() {
+        let found = inputs.iter().map(|t| format!("{t:?}")).collect::<Vec<_>>().join(" and ");
+        let reason = "oneDNN refused; MM_FUSED=0 in the environment computes without its fused operators".into();
+        return Err(Error::Tensor { op, found, reason });
+    }
+    // SAFETY: a success means that `out` is a new tensor, which is now ours.
+    Ok(Tensor(unsafe { tch::Tensor::from_ptr(out.cast()) }))
+}
+
+/// A weight `[output, input]` laid out as oneDNN likes it best here; an opaque tensor for [`linear`] alone.
+pub(crate) fn pack_linear(weight: &Tensor) -> Result<Tensor> {
+    let refuse = || taken("pack_linear", 1, null_mut(), &[weight]);
+    let Some(k) = kernels() else { return refuse() };
+    let weight = weight.detach()?.contiguous()?;
+    let mut own = null_mut();
+    // SAFETY: the handle is of a live tensor; the new one is given away below.
+    if unsafe { (k.new_handle)(handle(&weight), &raw mut own) } != 0 {
+        return refuse();
+    }
+    // The operator's arguments: the tensor, and no batch size.
+    let mut stack = [own as u64, 0];
+    // SAFETY: as many values as the schema has arguments; the call takes the tensor and leaves its result in the first place.
+    let status = unsafe { (k.dispatch)(c"mkldnn::_reorder_linear_weight".as_ptr(), c"".as_ptr(), stack.as_mut_ptr()) };
+    taken("pack_linear", status, stack[0] as Handle, &[&weight])
+}
+
+/// `activation(input · weightᵀ + bias)`, with a weight of [`pack_linear`].
+pub(crate) fn linear(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>, activation: Activation) -> Result<Tensor> {
+    let (Some(k), Some((word, algorithm))) = (kernels(), words(activation)) else {
+        return taken("linear", 1, null_mut(), &[input]);
+    };
+    let bounds = [0.0f64, 6.0];
+    let scalars = [&raw const bounds[0], &raw const bounds[1]];
+    let count = if activation == Activation::Relu6 { 2 } else { 0 };
+    let (mut own, mut out) = (bias.map_or(null_mut(), handle), null_mut());
+    let bias_place = if own.is_null() { null_mut() } else { &raw mut own };
+    let algorithm = algorithm.as_ptr();
+    // SAFETY: handles of live tensors; strings and numbers outlive the call.
+    let status = unsafe {
+        (k.linear)(
+            handle(input),
+            handle(weight),
+            bias_place,
+            word.as_ptr(),
+            scalars.as_ptr(),
+            count,
+            &raw const algorithm,
+            &raw mut out,
+        )
+    };
+    taken("linear", status, out, &[input])
+}
+
+/// `input · weightᵀ + bias + residual`.
+pub(crate) fn linear_add(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>, residual: &Tensor) -> Result<Tensor> {
+    let Some(k) = kernels() else { return taken("linear_add", 1, null_mut(), &[input]) };
+    let (mut own, mut out) = (bias.map_or(null_mut(), handle), null_mut());
+    let bias_place = if own.is_null() { null_mut() } else { &raw mut own };
+    // SAFETY: as above.
+    let status = unsafe {
+        (k.linear_add)(handle(input), handle(residual), handle(weight), bias_place, c"add".as_ptr(), &raw mut out)
+    };
+    taken("linear_add", status, out, &[input, residual])
+}
+
+/// Sizes of a convolution.
+#[derive(Clone, Copy)]
+pub(crate) struct Window {
+    pub(crate) padding: [i64; 2],
+    pub(crate) stride: [i64; 2],
+    pub(crate) groups: i64,
+}
+
+/// `activation(convolution(input) + residual)`; the residual's memory is used for the result.
+pub(crate) fn convolution(
+    input: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    window: Window,
+    activation: Activation,
+    residual: Option<&Tensor>,
+) -> Result<Tensor> {
+    let (Some(k), Some((word, algorithm))) = (kernels(), words(activation)) else {
+        return taken("convolution", 1, null_mut(), &[input, weight]);
+    };
+    let bounds = [0.0f64, 6.0];
+    let scalars = [&raw const bounds[0], &raw const bounds[1]];
+    let count = if activation == Activation::Relu6 { 2 } else { 0 };
+    let (mut own, mut out) = (bias.map_or(null_mut(), handle), null_mut());
+    let bias_place = if own.is_null() { null_mut() } else { &raw mut own };
+    let Window { padding, stride, groups } = window;
+    let dilation = [1i64, 1];
+    let (word, algorithm) = (word.as_ptr(), algorithm.as_ptr());
+    let identity = activation == Activation::Identity;
+    let mut alpha = 1.0f64;
+    // SAFETY: as above; each list comes with its length.
+    let status = unsafe {
+        match residual {
+            None => (k.convolution)(
+                handle(input),
+                handle(weight),
+                bias_place,
+                padding.as_ptr(),
+                2,
+                stride.as_ptr(),
+                2,
+                dilation.as_ptr(),
+                2,
+                groups,
+                word,
+                scalars.as_ptr(),
+                count,
+                &raw const algorithm,
+                &raw mut out,
+            ),
+            Some(residual) => (k.convolution_add)(
+                handle(residual),
+                handle(input),
+                handle(weight),
+                bias_place,
+                padding.as_ptr(),
+                2,
+                stride.as_ptr(),
+                2,
+                dilation.as_ptr(),
+                2,
+                groups,
+                c"add".as_ptr(),
+                &raw mut alpha,
+                if identity { null() } else { &raw const word },
+                scalars.as_ptr(),
+                count,
+                &raw const algorithm,
+                &raw mut out,
+            ),
+        }
+    };
+    taken("convolution", status, out, &[input, weight])
+}
