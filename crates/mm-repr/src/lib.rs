@@ -18,6 +18,7 @@ mod joint;
 mod pretrained;
 mod register;
 pub mod text;
+pub mod words;
 
 pub use error::{Error, Result};
 pub use family::{Joint, Network, Tower};

@@ -1,6 +1,7 @@
 //! Known data sets: from the folder that their package unpacks to, to a manifest.
 
 mod emoji;
+mod glosses;
 mod stamps;
 mod vqa;
 
@@ -14,11 +15,15 @@ pub const KNOWN: &[(&str, &str)] = &[
         "pictures, captions in many languages and spoken descriptions (Debian: tuxpaint-stamps-default)",
     ),
     ("emoji", "small pictures with names and keywords (npm: emoji-datasource-google, emojilib)"),
+    ("english-glosses", "dictionary text, a sentence a line, for learning words (Debian: dict-gcide, wordnet-base)"),
     ("easy-vqa", "drawn shapes with questions and answers (PyPI: easy-vqa)"),
 ];
 
-/// Writes the manifest of a known data set that lies unpacked in `folder`; the number of its rows is returned.
+/// Writes the manifest (or the text) of a known data set that lies unpacked in `folder`; the number of its rows is returned.
 pub fn prepare(name: &str, folder: &Path, manifest: &Path) -> Result<usize> {
+    if name == "english-glosses" {
+        return glosses::write(folder, manifest);
+    }
     let rows = match name {
         "tuxpaint-stamps" => stamps::rows(folder)?,
         "emoji" => emoji::rows(folder)?,
