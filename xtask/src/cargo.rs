@@ -52,50 +52,129 @@ pub fn test(rest: &[String]) -> Result<()> {
 }
 
 /// Benches by name, or all.
-pub fn bench(name: Option<&str>) -> Result<()> {
+pub fn bench(name: Option<&str>, rest: &[String]) -> Result<()> {
     setup::run(false, false)?;
+    let tensor = || run("benching", &["bench", "--package", "mm-benches", "--bench", "tensor"], &[], &[]);
     match name {
         Some("list") => {
             println!(
-                "tensor  a small operation through mm_core against tch alone\nloader  pictures a second against PIL and torchvision in a PyTorch DataLoader (needs a Python with both)"
+                "tensor  a small operation through mm_core against tch alone\nloader  pictures a second against PIL and torchvision in a PyTorch DataLoader\npeers   pretrained models against transformers, sentence-transformers, ONNX Runtime and OpenVINO (--quick: one turn each)\nwords   Word2Vec against gensim (--seeds N)\nloader, peers and words make a Python environment with the peers once (some GB)"
             );
             Ok(())
         }
         Some("loader") => loader(),
-        Some("tensor") => run("benching", &["bench", "--package", "mm-benches", "--bench", "tensor"], &[], &[]),
+        Some("peers") => peers(rest),
+        Some("words") => words(rest),
+        Some("tensor") => tensor(),
         Some(other) => bail!("no bench `{other}`; `cargo xtask bench list` names them"),
         None => {
-            run("benching", &["bench", "--package", "mm-benches", "--bench", "tensor"], &[], &[])?;
-            loader()
+            tensor()?;
+            loader()?;
+            words(&[])?;
+            peers(rest)
         }
     }
 }
 
-/// The peer is PyTorch's own stack, in an environment that is made once.
-fn loader() -> Result<()> {
-    let environment = cache().join("python/loader");
-    let python = environment.join("bin/python");
-    if !environment.join("complete").exists() {
-        eprintln!("xtask: a Python environment with torch and torchvision for the peer (some GB, once) …");
-        let made = Command::new(crate::fetch::python()?).args(["-m", "venv"]).arg(&environment).status()?.success()
-            && Command::new(&python)
-                .args(["-m", "pip", "install", "--quiet", "torch==2.11.0", "torchvision==0.26.0", "pillow", "numpy"])
-                .status()?
-                .success();
-        if !made {
-            bail!("the Python environment could not be made (Debian: apt-get install python3-venv)");
-        }
-        std::fs::write(environment.join("complete"), "")?;
+/// An environment with the packages that a script needs, made once; its interpreter.
+pub fn python_with(name: &str, packages: &[&str]) -> Result<std::path::PathBuf> {
+    if let Some(own) = std::env::var_os("MM_PYTHON").filter(|v| !v.is_empty()) {
+        return Ok(own.into());
     }
-    run("building", &["build", "--release", "--package", "mm-benches", "--bin", "loader"], &[], &[])?;
-    let status = Command::new(&python)
-        .arg(root().join("benches/loader.py"))
-        .arg(root().join("target/release/loader"))
-        .status()?;
+    let environment = cache().join("python").join(name);
+    let (python, complete) = (environment.join("bin/python"), environment.join("complete"));
+    let wanted = packages.join("\n");
+    if std::fs::read_to_string(&complete).is_ok_and(|t| t == wanted) {
+        return Ok(python);
+    }
+    eprintln!(
+        "xtask: a Python environment with {} (some GB, once; MM_PYTHON names one of your own) …",
+        packages.join(", ")
+    );
+    let made = Command::new(crate::fetch::python()?).args(["-m", "venv"]).arg(&environment).status()?.success()
+        && Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(packages).status()?.success();
+    if !made {
+        bail!("the Python environment could not be made (is the network there? Debian: apt-get install python3-venv)");
+    }
+    std::fs::write(complete, wanted)?;
+    Ok(python)
+}
+
+fn script(python: &std::path::Path, file: &str, arguments: &[std::path::PathBuf], rest: &[String]) -> Result<()> {
+    let status = Command::new(python).arg(root().join(file)).args(arguments).args(rest).status()?;
     if !status.success() {
-        bail!("the bench failed");
+        bail!("{file} failed");
     }
     Ok(())
+}
+
+/// The peer is PyTorch's own stack.
+fn loader() -> Result<()> {
+    let python = python_with("loader", &["torch==2.11.0", "torchvision==0.26.0", "pillow", "numpy"])?;
+    run("building", &["build", "--release", "--package", "mm-benches", "--bin", "loader"], &[], &[])?;
+    script(&python, "benches/loader.py", &[root().join("target/release/loader")], &[])
+}
+
+/// Word2Vec on dictionary text.
+fn words(rest: &[String]) -> Result<()> {
+    let python = python_with("words", &["gensim"])?;
+    let (glosses, tests) =
+        (registry::fetch(Kind::Data, "english-glosses")?, registry::fetch(Kind::Data, "word-tests")?);
+    let place = cache().join("bench/words");
+    std::fs::create_dir_all(&place)?;
+    let (mm, corpus) = (built_mm()?, place.join("glosses.txt"));
+    if !Command::new(&mm)
+        .args(["prepare", "english-glosses"])
+        .arg(&glosses)
+        .arg("--out")
+        .arg(&corpus)
+        .status()?
+        .success()
+    {
+        bail!("the corpus could not be made");
+    }
+    script(&python, "benches/words.py", &[mm, corpus, tests, place], rest)
+}
+
+/// What the scripts that hold mm against reference programs need.
+pub const REFERENCES: &[&str] = &[
+    "torch==2.11.0",
+    "torchvision==0.26.0",
+    "torchaudio==2.11.0",
+    "transformers==5.24.0",
+    "sentence-transformers==6.2.0",
+    "timm==1.0.31",
+    "open_clip_torch==3.3.0",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "pillow",
+    "gensim",
+    "soundfile",
+    "sentencepiece",
+    "protobuf",
+];
+
+/// Pretrained models against the programs that a user would pick instead.
+fn peers(rest: &[String]) -> Result<()> {
+    let python = python_with("references", REFERENCES)?;
+    let minilm = registry::fetch(Kind::Models, "all-MiniLM-L6-v2")?;
+    run("building", &["build", "--release", "--package", "mm-benches", "--package", "mm-cli", "--bins"], &[], &[])?;
+    let binary = |name: &str| root().join("target/release").join(name);
+    script(&python, "benches/peers.py", &[binary("forward"), binary("mm"), cache().join("bench/peers"), minilm], rest)
+}
+
+/// The program mm, built.
+pub fn built_mm() -> Result<std::path::PathBuf> {
+    run("building", &["build", "--release", "--package", "mm-cli"], &[], &[])?;
+    Ok(root().join("target/release/mm"))
+}
+
+/// Holds mm against the answers that `xtask/parity/families.py` left in a folder; mm's own copies of the weights are kept beside.
+pub fn hold_parity(folder: &std::path::Path) -> Result<()> {
+    let place = folder.to_string_lossy();
+    let test = ["test", "--release", "--package", "mm-repr", "--test", "references", "every_family"];
+    run("parity", &test, &[], &[("MM_PARITY", &place), ("MM_PARITY_SAVE", "1")])
 }
 
 /// The documentation, warnings refused.

@@ -37,6 +37,7 @@ pub fn run() -> Result<()> {
     println!("machine");
     machine(&mut findings);
     println!("programs");
+    flags(&mut findings);
     programs(&mut findings);
     println!("caches");
     caches(&mut findings);
@@ -213,6 +214,22 @@ fn machine(findings: &mut Findings) {
     {
         Some(output) => Findings::good("GPU", String::from_utf8_lossy(&output.stdout).trim().replace('\n', "; ")),
         None => Findings::good("GPU", "none (no nvidia-smi); mm computes on the processor"),
+    }
+}
+
+/// Cargo takes a variable's flags instead of those of its config files, and with them goes the way to libtorch.
+fn flags(findings: &mut Findings) {
+    for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
+        let Some(value) = std::env::var(name).ok().filter(|v| !v.is_empty()) else { continue };
+        if value.contains("-rpath") {
+            Findings::good(name, format!("{value} (brings a way to libtorch of its own)"));
+        } else {
+            findings.bad(
+                name,
+                &value,
+                "it takes the place of the flags that setup wrote, so programs will not find libtorch: unset it, or add -Clink-arg=-Wl,-rpath,LIBTORCH/lib to it",
+            );
+        }
     }
 }
 

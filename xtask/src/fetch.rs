@@ -344,6 +344,7 @@ pub fn from_apt(package: &str, folder: &Path) -> Result<PathBuf> {
         let mut found: Vec<PathBuf> = entries
             .filter_map(|e| e.ok().map(|e| e.path()))
             .filter(|p| p.extension().is_some_and(|e| e == "deb"))
+            .filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with(&format!("{package}_"))))
             .collect();
         found.sort();
         found.pop()

@@ -4,6 +4,7 @@ mod cargo;
 mod doctor;
 mod fetch;
 mod hub;
+mod parity;
 mod pipeline;
 mod places;
 mod registry;
@@ -61,7 +62,13 @@ enum Command {
     Bench {
         /// The bench.
         name: Option<String>,
+        /// Passed on to it.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
     },
+    /// Hold the pretrained families against the programs that they come from (makes a Python environment, some GB, once).
+    #[command(after_help = "Examples:\n  cargo xtask parity\n  cargo xtask parity clip whisper --seed 7")]
+    Parity(parity::Arguments),
     /// The documentation of every crate, warnings refused.
     Docs,
     /// Format, lints, docs and tests: what must pass before a change lands.
@@ -131,7 +138,8 @@ fn run(command: Command) -> anyhow::Result<()> {
             pipeline::run(&pipeline::Arguments { pipeline: PathBuf::from("docs/pipelines/demo.toml"), options })
         }
         Command::Test { rest } => cargo::test(&rest),
-        Command::Bench { name } => cargo::bench(name.as_deref()),
+        Command::Bench { name, rest } => cargo::bench(name.as_deref(), &rest),
+        Command::Parity(arguments) => parity::run(&arguments),
         Command::Docs => cargo::docs(),
         Command::Ci => cargo::ci(),
     }

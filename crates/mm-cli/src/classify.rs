@@ -20,8 +20,9 @@ pub(crate) struct Arguments {
     /// Classes in words, for models that put text and pictures (or sounds) into one space.
     #[arg(long, value_name = "A,B,C", value_delimiter = ',')]
     labels: Vec<String>,
-    /// A sentence around each of --labels, `{}` standing for it; of several, the mean counts.
-    #[arg(long, value_name = "TEXT", default_value = "a photo of a {}")]
+    /// A sentence around each of --labels, `{}` standing for it; of several, the mean counts (by itself: a photo of a {}; for sounds:
+    /// This is a sound of {}.).
+    #[arg(long, value_name = "TEXT")]
     template: Vec<String>,
     #[command(flatten)]
     numbers: embed::Numbers,
@@ -91,9 +92,10 @@ fn prompts(model: &Pretrained, arguments: &Arguments) -> Result<Tensor> {
         );
     }
     let mut rows = Vec::new();
+    let usual = if arguments.files.audio.is_empty() { "a photo of a {}" } else { "This is a sound of {}." };
+    let templates = if arguments.template.is_empty() { vec![usual.to_owned()] } else { arguments.template.clone() };
     for label in &arguments.labels {
-        let texts: Vec<Source> =
-            arguments.template.iter().map(|t| Source::Text(t.replace("{}", label.trim()))).collect();
+        let texts: Vec<Source> = templates.iter().map(|t| Source::Text(t.replace("{}", label.trim()))).collect();
         rows.push(model.embed(&Modality::TEXT, &texts, None)?.mean_dims(&[0], false)?);
     }
     Ok(Tensor::stack(&rows.iter().collect::<Vec<_>>(), 0)?.normalize()?)

@@ -12,6 +12,7 @@ mod report;
 mod search;
 mod similarity;
 mod train;
+mod words;
 
 use anyhow::Context as _;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -76,6 +77,14 @@ enum Command {
         after_help = "Examples:\n  mm similarity --model all-MiniLM-L6-v2 --text \"a dog\" --text \"a puppy\"\n  mm similarity --model openai/clip-vit-base-patch32 --text \"a dog\" --text \"a cat\" --image photo.jpg\n  mm similarity --model all-MiniLM-L6-v2 --pairs --text a --text b --text c --text d --json"
     )]
     Similarity(similarity::Arguments),
+    /// Learn vectors of words from text (Word2Vec, fastText), ask them, measure them.
+    #[command(
+        after_help = "Examples:\n  mm words train corpus.txt --out words.bin\n  mm words similar words.bin king\n  mm words analogy words.bin man king woman\n  mm words eval words.bin --pairs wordsim353.tsv --analogies questions-words.txt"
+    )]
+    Words {
+        #[command(subcommand)]
+        what: words::Command,
+    },
     /// Find what belongs to a text, a picture or a sound among a run's data.
     #[command(
         after_help = "Examples:\n  mm search runs/first --text \"a red bird\" --top 5\n  mm search runs/first --audio question.wav --in image"
@@ -108,6 +117,7 @@ enum Command {
 pub(crate) struct Context {
     json: bool,
     device: String,
+    threads: usize,
 }
 
 impl Context {
@@ -146,8 +156,9 @@ fn main() -> ExitCode {
         .without_time()
         .with_target(false)
         .init();
-    mm_core::threads(cli.threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from)));
-    let context = Context { json: cli.json, device: cli.device };
+    let threads = cli.threads.or_else(|| std::thread::available_parallelism().ok().map(usize::from));
+    mm_core::threads(threads);
+    let context = Context { json: cli.json, device: cli.device, threads: threads.unwrap_or(1) };
     match run(cli.command, &context) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -172,6 +183,7 @@ fn run(command: Command, context: &Context) -> anyhow::Result<()> {
         Command::Embed(arguments) => embed::run(arguments, context),
         Command::Classify(arguments) => classify::run(&arguments, context),
         Command::Similarity(arguments) => similarity::run(&arguments, context),
+        Command::Words { what } => words::run(what, context),
         Command::Search(arguments) => search::run(&arguments, context),
         Command::Report(arguments) => report::run(&arguments, context),
         Command::Prepare(arguments) => prepare::run(&arguments, context),

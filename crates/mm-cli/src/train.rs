@@ -81,7 +81,7 @@ fn one(
     }
     let model = Retrieval::new(parse(&value)?, &base, &mm_tasks::registry(), context.device()?)?;
     // Before a folder is made: a manifest that cannot be read must leave nothing behind.
-    model.manifest()?;
+    let manifest = model.manifest()?;
     let mut run = if resumed {
         Run::resume(folder)?
     } else {
@@ -90,7 +90,8 @@ fn one(
     let (trainable, frozen) = (model.params().count(&[Role::Trainable]), model.params().count(&[Role::Frozen]));
     tracing::info!("{trainable} parameters to learn, {frozen} frozen");
     let mut steps = Steps::new();
-    let result = fit(&model, &mut run, &mut Training::new(), &mut |what, done, of| steps.tell(what, done, of), stop);
+    let result =
+        fit(&model, manifest, &mut run, &mut Training::new(), &mut |what, done, of| steps.tell(what, done, of), stop);
     steps.end();
     let fit = result?;
     let seconds = begun.elapsed().as_secs_f64();

@@ -227,3 +227,108 @@ fn checkpoint_folders_are_inspected_embedded_and_classified() {
     refused(&["classify", "--model", "clip-eos-gelu", "--image", "1.png"], world.path(), &["no classifier"]);
     refused(&["embed", "--model", "convnext-v1", "--text", "a"], world.path(), &["takes image, not text"]);
 }
+
+#[test]
+fn a_data_set_becomes_vectors_whose_holes_are_tried_again_and_values_are_compared() {
+    let world = World::new();
+    let line =
+        |output: std::process::Output| -> serde_json::Value { serde_json::from_str(ok(&output).trim()).unwrap() };
+    let rows = [
+        r#"{"id": "a", "image": "1.png", "text": "a dog"}"#,
+        r#"{"id": "b", "image": "gone.png", "text": "the fox"}"#,
+        r#"{"id": "c", "image": "2.png", "text": ["lazy", "over the dog"]}"#,
+    ];
+    std::fs::write(world.path().join("m.jsonl"), rows.join("\n")).unwrap();
+    let embed = |more: &[&str]| {
+        mm(&[&["embed", "--model", "eyes", "--data", "m.jsonl", "--json", "--out"], more].concat(), world.path())
+    };
+    let first = line(embed(&["v.npy"]));
+    assert_eq!((&first["vectors"], &first["holes"], &first["kept"]), (&2.into(), &1.into(), &0.into()), "{first}");
+    let index = || std::fs::read_to_string(world.path().join("v.rows.jsonl")).unwrap();
+    assert!(index().lines().nth(1).unwrap().contains("gone.png: cannot be read"), "{}", index());
+    refused(
+        &["embed", "--model", "eyes", "--data", "m.jsonl", "--out", "v.npy", "--normalize"],
+        world.path(),
+        &["other options"],
+    );
+    // The file came: only the hole is done, and nothing is left to do.
+    std::fs::copy(world.path().join("1.png"), world.path().join("gone.png")).unwrap();
+    let second = line(embed(&["v.npy"]));
+    assert_eq!((&second["vectors"], &second["holes"], &second["kept"]), (&3.into(), &0.into(), &2.into()), "{second}");
+    assert!(!world.path().join("v.npy.part").exists() && !index().contains("error"));
+    let bytes = std::fs::read(world.path().join("v.npy")).unwrap();
+    let width = second["width"].as_u64().unwrap() as usize;
+    assert!(bytes.starts_with(b"\x93NUMPY") && bytes.len() == 128 + 3 * width * 4);
+    // The same picture gives the same vector.
+    assert_eq!(bytes[128..128 + width * 4], bytes[128 + width * 4..128 + 2 * width * 4]);
+    let tensors = line(embed(&["v.safetensors"]));
+    assert_eq!(tensors["vectors"], 3);
+    let stored = Checkpoint::open(world.path().join("v.safetensors")).unwrap();
+    assert_eq!(stored.get("image").unwrap().to_bytes().unwrap(), bytes[128..]);
+    let texts = mm(&["embed", "--model", "words", "--data", "m.jsonl", "--out", "t.parquet", "--json"], world.path());
+    assert_eq!(line(texts)["vectors"], 4);
+    refused(&["embed", "--model", "eyes", "--data", "m.jsonl", "--out", "v.csv"], world.path(), &[".npy, .parquet"]);
+    refused(
+        &["embed", "--model", "words", "--data", "m.jsonl", "--modality", "image", "--out", "x.npy"],
+        world.path(),
+        &["the model takes text"],
+    );
+    std::fs::remove_file(world.path().join("gone.png")).unwrap();
+    refused(
+        &["embed", "--model", "eyes", "--data", "m.jsonl", "--out", "f.npy", "--on-broken", "fail"],
+        world.path(),
+        &["gone.png"],
+    );
+
+    let pair =
+        line(mm(&["similarity", "--model", "words", "--text", "a dog", "--text", "a dog", "--json"], world.path()));
+    assert!((pair["similarity"].as_f64().unwrap() - 1.0).abs() < 1e-5);
+    let three = mm(
+        &["similarity", "--model", "words", "--text", "a dog", "--text", "fox", "--text", "lazy", "--json"],
+        world.path(),
+    );
+    assert_eq!(ok(&three).lines().count(), 3);
+    refused(&["similarity", "--model", "words", "--text", "a"], world.path(), &["at least two"]);
+}
+
+#[test]
+fn words_are_learned_asked_and_measured() {
+    let world = World::new();
+    let mut corpus = String::new();
+    for i in 0..600 {
+        corpus += ["cat purrs softly indoors\n", "dog barks loudly outdoors\n"][i % 2];
+    }
+    std::fs::write(world.path().join("corpus.txt"), corpus).unwrap();
+    let train = [
+        "words",
+        "train",
+        "corpus.txt",
+        "--out",
+        "w.txt",
+        "--width",
+        "12",
+        "--threads",
+        "1",
+        "--sample",
+        "0",
+        "--json",
+    ];
+    let made: serde_json::Value = serde_json::from_str(ok(&mm(&train, world.path())).trim()).unwrap();
+    assert_eq!(made["words"], 8);
+    let said = ok(&mm(&["words", "similar", "w.txt", "cat", "--top", "3"], world.path()));
+    assert!(["purrs", "softly", "indoors"].iter().all(|w| said.contains(w)), "{said}");
+    std::fs::write(
+        world.path().join("pairs.tsv"),
+        "# pairs\ncat\tpurrs\t9\nCAT\tbarks\t1\ndog\tbarks\t8\ncat\tzebra\t5\n",
+    )
+    .unwrap();
+    let held = ok(&mm(&["words", "eval", "w.txt", "--pairs", "pairs.tsv", "--json"], world.path()));
+    let held: serde_json::Value = serde_json::from_str(held.trim()).unwrap();
+    assert_eq!((&held["pairs"], &held["unknown"]), (&3.into(), &1.into()));
+    assert!(held["spearman"].as_f64().unwrap() >= 0.5, "{held}");
+    refused(&["words", "similar", "w.txt", "cats"], world.path(), &["did you mean `cat`"]);
+    refused(&["words", "train", "nowhere.txt", "--out", "x.bin"], world.path(), &["nowhere.txt"]);
+    refused(&["words", "similar", "corpus.txt", "cat"], world.path(), &["corpus.txt", "two numbers"]);
+    std::fs::write(world.path().join("empty.txt"), "").unwrap();
+    refused(&["words", "train", "empty.txt", "--out", "x.bin"], world.path(), &["0 words"]);
+}

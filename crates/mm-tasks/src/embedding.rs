@@ -108,7 +108,7 @@ fn at(path: &Path) -> impl Fn(std::io::Error) -> Error {
 fn together(modality: &Modality) -> usize {
     match modality.name() {
         "text" => 2048,
-        "image" => 128,
+        "image" => 64,
         "video" => 8,
         _ => 64,
     }
@@ -350,6 +350,9 @@ fn run(
     })
 }
 
+/// Rows of a group of the Parquet file.
+const GROUP: usize = 8192;
+
 /// Everything that the files at the end are made of.
 struct Table<'a> {
     manifest: &'a Manifest,
@@ -432,7 +435,6 @@ impl Table<'_> {
         let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
         let file = File::create(out).map_err(at(out))?;
         let mut writer = SerializedFileWriter::new(file, Arc::new(schema), Arc::new(properties)).map_err(bad)?;
-        const GROUP: usize = 8192;
         for start in (0..self.entries.len()).step_by(GROUP) {
             let range = start..(start + GROUP).min(self.entries.len());
             let part = &self.entries[range.clone()];
@@ -452,7 +454,8 @@ impl Table<'_> {
             let mut entry = start;
             self.bytes(range, &mut |bytes| {
                 if self.state.holes.contains_key(&entry) {
-                    (defined.push(0), repeated.push(0));
+                    defined.push(0);
+                    repeated.push(0);
                 } else {
                     let row = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
                     numbers.extend(row);

@@ -202,8 +202,12 @@ impl Retrieval {
                     "towers.{name}.encoder: found an encoder of {found}, wanted one of {name}"
                 )));
             }
-            let projection =
-                Projection::new(&scope.pp("projection"), built.encoder.width(), config.width, &tower.projection)?;
+            let projection = Projection::new(
+                &scope.pp("projection"),
+                built.encoder.embedding_width(),
+                config.width,
+                &tower.projection,
+            )?;
             let built = Tower {
                 projection,
                 encoder: built.encoder,
@@ -659,15 +663,16 @@ pub struct Fit {
 /// The figure that training watches: the mean of recall at 10 over all directions.
 pub const TARGET: &str = "recall_at_10";
 
-/// Trains a model into its run folder.
+/// Trains a model on its data ([`Retrieval::manifest`]) into its run folder.
 pub fn fit(
     model: &Retrieval,
+    manifest: Manifest,
     run: &mut Run,
     progress: &mut dyn Progress,
     told: Told<'_>,
     stop: &AtomicBool,
 ) -> Result<Fit> {
-    let manifest = Arc::new(model.manifest()?);
+    let manifest = Arc::new(manifest);
     let processors = model.prepare(&manifest, told)?;
     let rows = manifest.side(Split::Train);
     if rows.len() < 2 {

@@ -120,7 +120,9 @@ fn a_modality_that_a_crate_brings_is_trained_and_finds_held_out_partners() {
         config::set(&mut value, &format!("train.seed={seed}")).unwrap();
         let model = Retrieval::new(parse(&value).unwrap(), folder.path(), &registry, Device::Cpu).unwrap();
         let mut run = Run::create(&folder.path().join(format!("run{seed}")), &value, serde_json::Value::Null).unwrap();
-        let ended = fit(&model, &mut run, &mut Silent, &mut |_, _, _| {}, &AtomicBool::new(false)).unwrap();
+        let ended =
+            fit(&model, model.manifest().unwrap(), &mut run, &mut Silent, &mut |_, _, _| {}, &AtomicBool::new(false))
+                .unwrap();
         assert!(ended.outcome.saved.finished && ended.broken.is_empty());
         let manifest = Arc::new(model.manifest().unwrap());
         let embedded = model.embed_side(&manifest, Split::Test, &mut |_, _, _| {}).unwrap();

@@ -1,0 +1,78 @@
+//! mm against the programs that its pretrained families come from: their own tiny checkpoints with random weights and odd sizes, their
+//! own answers for the same files.
+
+use crate::{cargo, places::cache, setup};
+use anyhow::{Result, bail};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// Families (`bert`, `whisper` …), variants of them (`bert/gelu`), or `words` (gensim); all when none is named.
+    families: Vec<String>,
+    /// Makes other weights, pictures and sounds.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Where the checkpoints and answers are kept [default: a folder of the cache for each seed].
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+pub fn run(arguments: &Arguments) -> Result<()> {
+    setup::run(false, false)?;
+    let python = cargo::python_with("references", cargo::REFERENCES)?;
+    let out = arguments.out.clone().unwrap_or_else(|| cache().join("parity").join(format!("seed-{}", arguments.seed)));
+    // What an earlier call left of other families would be held against mm too.
+    if out.join("inputs").exists() {
+        std::fs::remove_dir_all(&out)?;
+    }
+    std::fs::create_dir_all(&out)?;
+    if arguments.families.iter().any(|f| f == "words") || arguments.families.is_empty() {
+        words(&python, &out)?;
+    }
+    if arguments.families == ["words"] {
+        return Ok(());
+    }
+    let script = |more: &[String]| -> Result<()> {
+        let file = crate::places::root().join("xtask/parity/families.py");
+        if !Command::new(&python).arg(file).arg(&out).args(more).status()?.success() {
+            bail!("xtask/parity/families.py failed");
+        }
+        Ok(())
+    };
+    let mut make: Vec<String> = arguments.families.iter().filter(|f| *f != "words").cloned().collect();
+    make.extend(["--seed".into(), arguments.seed.to_string()]);
+    script(&make)?;
+    cargo::hold_parity(&out)?;
+    // What mm wrote of each checkpoint is loaded by the program that it came from.
+    script(&["--round-trip".into()])?;
+    println!("every answer held; checkpoints and answers are in {}", out.display());
+    Ok(())
+}
+
+/// gensim reads what `mm words` writes.
+fn words(python: &Path, out: &Path) -> Result<()> {
+    let mm = cargo::built_mm()?;
+    let text = crate::places::root().join("docs/architecture.md");
+    let file = |name: &str| out.join(name);
+    let run = |program: &Path, arguments: &[&std::ffi::OsStr]| -> Result<()> {
+        if !Command::new(program).args(arguments).status()?.success() {
+            bail!("{} failed", program.display());
+        }
+        Ok(())
+    };
+    let (model, plain, binary) = (file("words-fasttext.bin"), file("words.txt"), file("words.bin"));
+    let train = ["words", "train"].map(std::ffi::OsStr::new);
+    let settings = ["--subwords", "2,4", "--buckets", "200", "--min-count", "1", "--width", "17", "--out"]
+        .map(std::ffi::OsStr::new);
+    run(&mm, &[&train, [text.as_os_str()].as_slice(), &settings, &[model.as_os_str()]].concat())?;
+    for (target, format) in [(&plain, "text"), (&binary, "binary")] {
+        let start = ["words", "convert"].map(std::ffi::OsStr::new);
+        let end = ["--format", format].map(std::ffi::OsStr::new);
+        run(&mm, &[&start, [model.as_os_str(), "--out".as_ref(), target.as_os_str()].as_slice(), &end].concat())?;
+    }
+    let check = crate::places::root().join("xtask/parity/words.py");
+    run(python, &[check.as_os_str(), "check".as_ref(), plain.as_os_str(), binary.as_os_str(), model.as_os_str()])
+}
