@@ -1,8 +1,8 @@
 //! A checkpoint's own work, for `peers.py`: items a second, the median of the turns after one that does not count.
 //!
-//!     forward FOLDER image|text BATCH DTYPE   the forward pass alone: pictures of 224×224, texts of 48 tokens
-//!     forward FOLDER files MANIFEST DTYPE     from the files (or texts) of a manifest to vectors
-//!     forward - matmul SIZE DTYPE             products of square matrices: thousand millions of operations a second
+//! - `forward FOLDER image|text BATCH DTYPE`: the forward pass alone, pictures of 224×224, texts of 48 tokens
+//! - `forward FOLDER files MANIFEST DTYPE`: from the files (or texts) of a manifest to vectors
+//! - `forward - matmul SIZE DTYPE`: products of square matrices, thousand millions of operations a second
 
 use mm_core::{DType, Device, Input, Modality, Source, Tensor, without_grad};
 use mm_data::{Manifest, ManifestConfig};

@@ -144,43 +144,54 @@ pub(crate) fn pack_linear(weight: &Tensor) -> Result<Tensor> {
     taken("pack_linear", status, stack[0] as Handle, &[&weight])
 }
 
-/// `activation(input · weightᵀ + bias)`, with a weight of [`pack_linear`].
-pub(crate) fn linear(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>, activation: Activation) -> Result<Tensor> {
-    let (Some(k), Some((word, algorithm))) = (kernels(), words(activation)) else {
-        return taken("linear", 1, null_mut(), &[input]);
-    };
+/// What the operators are told of an activation: its name, numbers that go with it, and how many, and its kind.
+fn told<T>(
+    activation: Activation,
+    call: impl FnOnce(&*const c_char, *const *const f64, i64, *const *const c_char) -> T,
+) -> Option<T> {
+    let (word, algorithm) = words(activation)?;
     let bounds = [0.0f64, 6.0];
     let scalars = [&raw const bounds[0], &raw const bounds[1]];
     let count = if activation == Activation::Relu6 { 2 } else { 0 };
-    let (mut own, mut out) = (bias.map_or(null_mut(), handle), null_mut());
-    let bias_place = if own.is_null() { null_mut() } else { &raw mut own };
-    let algorithm = algorithm.as_ptr();
-    // SAFETY: handles of live tensors; strings and numbers outlive the call.
-    let status = unsafe {
-        (k.linear)(
-            handle(input),
-            handle(weight),
-            bias_place,
-            word.as_ptr(),
-            scalars.as_ptr(),
-            count,
-            &raw const algorithm,
-            &raw mut out,
-        )
-    };
-    taken("linear", status, out, &[input])
+    let (word, algorithm) = (word.as_ptr(), algorithm.as_ptr());
+    Some(call(&word, scalars.as_ptr(), count, &raw const algorithm))
+}
+
+/// A bias as the operators take it: where its handle lies, or nowhere.
+struct Bias(Handle);
+
+impl Bias {
+    fn of(bias: Option<&Tensor>) -> Self {
+        Self(bias.map_or(null_mut(), handle))
+    }
+
+    fn place(&mut self) -> *mut Handle {
+        if self.0.is_null() { null_mut() } else { &raw mut self.0 }
+    }
+}
+
+/// `activation(input · weightᵀ + bias)`, with a weight of [`pack_linear`].
+pub(crate) fn linear(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>, activation: Activation) -> Result<Tensor> {
+    let (mut bias, mut out) = (Bias::of(bias), null_mut());
+    let status = kernels().and_then(|k| {
+        told(activation, |word, scalars, count, algorithm| {
+            let (x, w) = (handle(input), handle(weight));
+            // SAFETY: handles of live tensors; strings and numbers outlive the call.
+            unsafe { (k.linear)(x, w, bias.place(), *word, scalars, count, algorithm, &raw mut out) }
+        })
+    });
+    taken("linear", status.unwrap_or(1), out, &[input])
 }
 
 /// `input · weightᵀ + bias + residual`.
 pub(crate) fn linear_add(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>, residual: &Tensor) -> Result<Tensor> {
-    let Some(k) = kernels() else { return taken("linear_add", 1, null_mut(), &[input]) };
-    let (mut own, mut out) = (bias.map_or(null_mut(), handle), null_mut());
-    let bias_place = if own.is_null() { null_mut() } else { &raw mut own };
-    // SAFETY: as above.
-    let status = unsafe {
-        (k.linear_add)(handle(input), handle(residual), handle(weight), bias_place, c"add".as_ptr(), &raw mut out)
-    };
-    taken("linear_add", status, out, &[input, residual])
+    let (mut bias, mut out) = (Bias::of(bias), null_mut());
+    let status = kernels().map(|k| {
+        let (x, other, w) = (handle(input), handle(residual), handle(weight));
+        // SAFETY: as above.
+        unsafe { (k.linear_add)(x, other, w, bias.place(), c"add".as_ptr(), &raw mut out) }
+    });
+    taken("linear_add", status.unwrap_or(1), out, &[input, residual])
 }
 
 /// Sizes of a convolution.
@@ -192,6 +203,7 @@ pub(crate) struct Window {
 }
 
 /// `activation(convolution(input) + residual)`; the residual's memory is used for the result.
+#[rustfmt::skip]
 pub(crate) fn convolution(
     input: &Tensor,
     weight: &Tensor,
@@ -200,60 +212,31 @@ pub(crate) fn convolution(
     activation: Activation,
     residual: Option<&Tensor>,
 ) -> Result<Tensor> {
-    let (Some(k), Some((word, algorithm))) = (kernels(), words(activation)) else {
-        return taken("convolution", 1, null_mut(), &[input, weight]);
-    };
-    let bounds = [0.0f64, 6.0];
-    let scalars = [&raw const bounds[0], &raw const bounds[1]];
-    let count = if activation == Activation::Relu6 { 2 } else { 0 };
-    let (mut own, mut out) = (bias.map_or(null_mut(), handle), null_mut());
-    let bias_place = if own.is_null() { null_mut() } else { &raw mut own };
+    let (mut bias, mut out) = (Bias::of(bias), null_mut());
     let Window { padding, stride, groups } = window;
-    let dilation = [1i64, 1];
-    let (word, algorithm) = (word.as_ptr(), algorithm.as_ptr());
-    let identity = activation == Activation::Identity;
+    let (padding, stride, dilation) = (padding.as_ptr(), stride.as_ptr(), [1i64, 1]);
+    let (x, w, dilation) = (handle(input), handle(weight), dilation.as_ptr());
     let mut alpha = 1.0f64;
-    // SAFETY: as above; each list comes with its length.
-    let status = unsafe {
-        match residual {
-            None => (k.convolution)(
-                handle(input),
-                handle(weight),
-                bias_place,
-                padding.as_ptr(),
-                2,
-                stride.as_ptr(),
-                2,
-                dilation.as_ptr(),
-                2,
-                groups,
-                word,
-                scalars.as_ptr(),
-                count,
-                &raw const algorithm,
-                &raw mut out,
-            ),
-            Some(residual) => (k.convolution_add)(
-                handle(residual),
-                handle(input),
-                handle(weight),
-                bias_place,
-                padding.as_ptr(),
-                2,
-                stride.as_ptr(),
-                2,
-                dilation.as_ptr(),
-                2,
-                groups,
-                c"add".as_ptr(),
-                &raw mut alpha,
-                if identity { null() } else { &raw const word },
-                scalars.as_ptr(),
-                count,
-                &raw const algorithm,
-                &raw mut out,
-            ),
-        }
-    };
-    taken("convolution", status, out, &[input, weight])
+    let status = kernels().and_then(|k| {
+        told(activation, |word, scalars, count, algorithm| {
+            let Some(residual) = residual else {
+                // SAFETY: as above; each list comes with its length.
+                return unsafe {
+                    (k.convolution)(
+                        x, w, bias.place(), padding, 2, stride, 2, dilation, 2, groups,
+                        *word, scalars, count, algorithm, &raw mut out,
+                    )
+                };
+            };
+            let word: *const *const c_char = if activation == Activation::Identity { null() } else { word };
+            // SAFETY: as above.
+            unsafe {
+                (k.convolution_add)(
+                    handle(residual), x, w, bias.place(), padding, 2, stride, 2, dilation, 2, groups,
+                    c"add".as_ptr(), &raw mut alpha, word, scalars, count, algorithm, &raw mut out,
+                )
+            }
+        })
+    });
+    taken("convolution", status.unwrap_or(1), out, &[input, weight])
 }
