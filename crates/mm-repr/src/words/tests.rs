@@ -42,6 +42,7 @@ fn every_way_of_learning_tells_two_worlds_apart_and_one_thread_is_deterministic(
     corpus(&file);
     for (number, (architecture, negative, subwords, threads)) in [
         (Architecture::SkipGram, 5, false, 1),
+        (Architecture::SkipGram, 4, false, 1),
         (Architecture::SkipGram, 0, false, 1),
         (Architecture::Cbow, 5, false, 1),
         (Architecture::Cbow, 0, false, 1),
@@ -52,7 +53,8 @@ fn every_way_of_learning_tells_two_worlds_apart_and_one_thread_is_deterministic(
     .enumerate()
     {
         let subwords = subwords.then_some(Subwords { shortest: 3, longest: 4, buckets: 500 });
-        let config = WordsConfig { architecture, negative, threads, subwords, ..config() };
+        let config =
+            WordsConfig { architecture, negative, share_negatives: negative != 4, threads, subwords, ..config() };
         let words = learn(&file, &folder.path().join(format!("work{number}")), &config);
         for world in 0..2 {
             let nearest = words.similar(&format!("w{world}x0"), 5).unwrap();

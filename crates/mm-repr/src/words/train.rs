@@ -3,7 +3,7 @@
 //! Recht 2011); one thread alone is deterministic.
 //!
 //! The negatives of a whole window are drawn before any of them is needed, and their rows are asked of memory at once: the matrix is
-//! larger than the near caches, and waiting for one row after the other took most of the time.
+//! larger than the near caches. Where a window's words share them (Ji 2016), the rows stay near: twice as fast.
 
 // The loops are compiled for several processors; what they call must be compiled with them.
 #![allow(clippy::inline_always)]
@@ -372,15 +372,16 @@ impl Worker<'_> {
             unsafe {
                 match self.plan.config.architecture {
                     Architecture::SkipGram => {
-                        // The way through a tree is the same for each; negatives are drawn anew.
-                        let each = if self.plan.tree.is_some() { 1 } else { to - from - 1 };
+                        // The way through a tree is the same for each; negatives are too (Ji 2016), or are drawn anew.
+                        let once = self.plan.tree.is_some() || self.plan.config.share_negatives;
+                        let each = if once { 1 } else { to - from - 1 };
                         let mut ends = [0usize; 2 * MOST_WINDOW];
                         for end in &mut ends[..each] {
                             self.aim(words[place]);
                             *end = self.targets.len();
                         }
                         for (number, other) in (from..to).filter(|o| *o != place).enumerate() {
-                            let turn = if each == 1 { 0 } else { number };
+                            let turn = if once { 0 } else { number };
                             let (first, last) = (if turn == 0 { 0 } else { ends[turn - 1] }, ends[turn]);
                             let word = words[other];
                             if self.plan.grams.of(word).is_empty() {
