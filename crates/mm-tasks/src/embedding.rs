@@ -152,7 +152,7 @@ pub fn embed_all(
         Err(_) => State { fingerprint, ..State::default() },
     };
     let kept = state.done - state.holes.len();
-    // What is missing, in order: the rest, then the holes of before.
+    // What is missing: the holes of before, then the rest.
     let missing: Vec<usize> = state.holes.keys().copied().chain(state.done..entries.len()).collect();
     let vectors = work.join("vectors.f32");
     let mut file =
@@ -162,6 +162,14 @@ pub fn embed_all(
             match vector {
                 Ok(vector) => {
                     let width = vector.len();
+                    if state.width != 0 && state.width != width {
+                        let id = &manifest.rows[entries[*entry].row].id;
+                        let modality = &entries[*entry].modality;
+                        return Err(Error::Config(format!(
+                            "{id}: {modality}: found a vector of {width} numbers, wanted {} as before it; choose one with --modality",
+                            state.width
+                        )));
+                    }
                     state.width = width;
                     file.seek(SeekFrom::Start((entry * width * 4) as u64)).map_err(at(&vectors))?;
                     let bytes: Vec<u8> = vector.iter().flat_map(|v| v.to_le_bytes()).collect();
@@ -176,9 +184,7 @@ pub fn embed_all(
         }
         // First the numbers, then the word that they are there.
         file.sync_data().map_err(at(&vectors))?;
-        let next = work.join("state.json.new");
-        std::fs::write(&next, serde_json::to_vec(&state).unwrap_or_default()).map_err(at(&next))?;
-        std::fs::rename(&next, &state_file).map_err(at(&state_file))?;
+        mm_core::checkpoint::write_file(&state_file, &serde_json::to_vec(&state).unwrap_or_default())?;
         tell(state.done, entries.len());
         Ok(())
     })?;

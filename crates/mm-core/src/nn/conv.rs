@@ -100,15 +100,17 @@ impl Conv2d {
         Ok(Self { weight, bias, config, served })
     }
 
-    /// The same layer with a batch normalisation's running statistics folded into its weights, frozen: one pass over the picture fewer.
-    pub fn fold(&self, norm: &BatchNorm) -> Result<Self> {
+    /// A frozen layer under `scope` with a batch normalisation's running statistics folded into its weights: one pass over the picture
+    /// fewer.
+    pub fn folded(scope: &Scope<'_>, config: ConvConfig, norm: &BatchNorm) -> Result<Self> {
+        let (weight, bias) = config.weights(scope, &[config.kernel, config.kernel])?;
         let (scale, shift) = norm.scale_and_shift()?;
-        let weight = self.weight.mul(&scale.reshape(&[-1, 1, 1, 1])?)?;
-        let bias = match &self.bias {
+        let weight = weight.mul(&scale.reshape(&[-1, 1, 1, 1])?)?;
+        let bias = match bias {
             Some(bias) => bias.mul(&scale)?.add(&shift)?,
             None => shift,
         };
-        Self::frozen(weight, Some(bias), self.config)
+        Self::frozen(weight, Some(bias), config)
     }
 
     /// `activation(convolution(x) + residual)`, in one pass where the processor can. A residual is given away: its memory may be

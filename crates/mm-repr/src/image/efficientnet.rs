@@ -122,9 +122,8 @@ impl ConvNorm {
             Pad::Around(before, after) if before == after => sizes.padding = before,
             Pad::Around(before, after) => uneven = Some((before, after)),
         }
-        let conv = Conv2d::new(&scope.pp(names.0), sizes)?;
         let norm = BatchNorm::new(&scope.pp(names.1), sizes.output, plan.epsilon, 0.01)?;
-        Ok(Self { conv: conv.fold(&norm)?, same, uneven, activation })
+        Ok(Self { conv: Conv2d::folded(&scope.pp(names.0), sizes, &norm)?, same, uneven, activation })
     }
 
     fn forward(&self, x: &Tensor, residual: Option<Tensor>) -> mm_core::Result<Tensor> {

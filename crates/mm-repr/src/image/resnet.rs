@@ -29,8 +29,8 @@ config! {
 /// A convolution with its normalisation folded in.
 fn folded(scope: &Scope<'_>, [input, output, kernel, stride]: [i64; 4]) -> Result<Conv2d> {
     let sizes = ConvConfig { input, output, kernel, stride, padding: kernel / 2, groups: 1, bias: false };
-    let conv = Conv2d::new(&scope.pp("convolution"), sizes)?;
-    Ok(conv.fold(&BatchNorm::new(&scope.pp("normalization"), output, 1e-5, 0.1)?)?)
+    let norm = BatchNorm::new(&scope.pp("normalization"), output, 1e-5, 0.1)?;
+    Ok(Conv2d::folded(&scope.pp("convolution"), sizes, &norm)?)
 }
 
 struct Layer {

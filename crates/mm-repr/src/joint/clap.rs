@@ -220,7 +220,7 @@ impl Fusion {
         let folded = |place: &Scope<'_>, number: usize, input: i64, output: i64| -> Result<Conv2d> {
             let sizes = ConvConfig { input, output, kernel: 1, stride: 1, padding: 0, groups: 1, bias: true };
             let norm = BatchNorm::new(&place.pp(number + 1), output, 1e-5, 0.1)?;
-            Ok(Conv2d::new(&place.pp(number), sizes)?.fold(&norm)?)
+            Ok(Conv2d::folded(&place.pp(number), sizes, &norm)?)
         };
         let part = |name: &str, first: usize| -> Result<[Conv2d; 2]> {
             let place = scope.pp("fusion_model").pp(name);

@@ -284,9 +284,7 @@ impl Words {
                 out.flush().map_err(at(&fresh))?;
                 std::fs::rename(&fresh, &saved).map_err(at(&saved))?;
                 let state = State { config: config.clone(), fingerprint: fingerprint.clone(), epochs_done: epoch + 1 };
-                let fresh = work.join("state.new");
-                std::fs::write(&fresh, serde_json::to_vec(&state).unwrap_or_default()).map_err(at(&fresh))?;
-                std::fs::rename(&fresh, &state_file).map_err(at(&state_file))?;
+                mm_core::checkpoint::write_file(&state_file, &serde_json::to_vec(&state).unwrap_or_default())?;
                 if stop.load(std::sync::atomic::Ordering::Relaxed) {
                     return Ok(None);
                 }
