@@ -5,7 +5,7 @@ use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer, images::I
 use image::RgbImage;
 use mm_core::Tensor;
 use serde::{Deserialize, Serialize};
-use std::cell::RefCell;
+use std::{borrow::Cow, cell::RefCell};
 
 /// How pixels between pixels are found. All but nearest widen with the reduction (antialias), as Pillow's do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -132,7 +132,7 @@ thread_local! {
 
 /// A picture at another size, within 1/255 of Pillow's.
 pub fn resize(picture: &RgbImage, height: u32, width: u32, how: Interpolation) -> Result<RgbImage> {
-    Ok(resize_window(picture, (height, width), [0, 0, height, width], how)?.0)
+    Ok(resize_window(picture, (height, width), [0, 0, height, width], how)?.0.into_owned())
 }
 
 /// What of the picture at another size lies in a window [top, left, height, width], and some pixels around it; the window's place
@@ -142,11 +142,18 @@ fn resize_window(
     size: (u32, u32),
     window: [u32; 4],
     how: Interpolation,
-) -> Result<(RgbImage, [u32; 4])> {
+) -> Result<(Cow<'_, RgbImage>, [u32; 4])> {
     let [top, left, height, width] = window;
     // Width first, then height, each rounded to bytes, as Pillow does; at once would round elsewhere.
     let (wide, left) = resize_axis(picture, size.1, left, width, true, how)?;
-    let (both, top) = resize_axis(&wide, size.0, top, height, false, how)?;
+    let (both, top) = match wide {
+        Cow::Borrowed(wide) => resize_axis(wide, size.0, top, height, false, how)?,
+        Cow::Owned(wide) => {
+            let (both, top) = resize_axis(&wide, size.0, top, height, false, how)?;
+            let both = if let Cow::Owned(both) = both { Some(both) } else { None };
+            (Cow::Owned(both.unwrap_or(wide)), top)
+        }
+    };
     Ok((both, [top, left, height, width]))
 }
 
@@ -158,10 +165,10 @@ fn resize_axis(
     length: u32,
     across: bool,
     how: Interpolation,
-) -> Result<(RgbImage, u32)> {
+) -> Result<(Cow<'_, RgbImage>, u32)> {
     let have = if across { picture.width() } else { picture.height() };
     if have == size {
-        return Ok((picture.clone(), start));
+        return Ok((Cow::Borrowed(picture), start));
     }
     let bad = |e: String| Error::Config(format!("cannot resize {have} pixels to {size}: {e}"));
     let filter = match how {
@@ -175,7 +182,11 @@ fn resize_axis(
     let reach = if scale >= 1.0 { 4 } else { (4.0 / scale).ceil() as u32 };
     let first = start.saturating_sub(reach);
     let last = (start + length + reach).min(size);
-    let (from, span) = (f64::from(first) * scale, f64::from(last - first) * scale);
+    // Rounding must not carry the end over the edge: 224 · (123 / 224) is more than 123.
+    let (from, mut span) = (f64::from(first) * scale, f64::from(last - first) * scale);
+    while from + span > f64::from(have) {
+        span = span.next_down();
+    }
     let (width, height) = if across { (last - first, picture.height()) } else { (picture.width(), last - first) };
     let mut to = RgbImage::new(width, height);
     let mut view = Image::from_slice_u8(width, height, to.as_mut(), fast_image_resize::PixelType::U8x3)
@@ -187,7 +198,7 @@ fn resize_axis(
         options.crop(0.0, from, f64::from(width), span)
     };
     RESIZER.with_borrow_mut(|resizer| resizer.resize(picture, &mut view, &options)).map_err(|e| bad(e.to_string()))?;
-    Ok((to, start - first))
+    Ok((Cow::Owned(to), start - first))
 }
 
 /// `height` × `width` out of the middle; black where the picture is smaller (torchvision's rounding).
@@ -245,4 +256,25 @@ fn normalize_window(
         }
     }
     Ok(Tensor::from_vec(&out, &[3, i64::from(height), i64::from(width)])?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_length_can_be_brought_to_every_usual_one_whole_or_in_part() {
+        for have in 1..1500u32 {
+            for size in [1, 7, 32, 48, 96, 112, 224, 255, 256, 299, 336, 384, 518] {
+                let across = RgbImage::new(have, 1);
+                assert_eq!(resize(&across, 1, size, Interpolation::Bilinear).unwrap().dimensions(), (size, 1));
+                let (start, length) = (size / 3, size - size / 2 - size / 3);
+                for across in [true, false] {
+                    let picture = if across { RgbImage::new(have, 1) } else { RgbImage::new(1, have) };
+                    resize_axis(&picture, size, start, length, across, Interpolation::Bicubic).unwrap();
+                    resize_axis(&picture, size, size - 1, 1, across, Interpolation::Bicubic).unwrap();
+                }
+            }
+        }
+    }
 }
