@@ -3,8 +3,8 @@
 use crate::{Context, output, progress::Steps};
 use anyhow::Result;
 use mm_data::Split;
-use mm_tasks::retrieval::{Retrieval, evaluate};
-use std::{path::PathBuf, sync::Arc};
+use mm_tasks::job::Job;
+use std::path::PathBuf;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -16,13 +16,13 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
-    let model = Retrieval::load(&arguments.run, &mm_tasks::registry(), context.device()?)?;
-    let manifest = Arc::new(model.manifest()?);
+    let registry = mm_tasks::registry();
+    let model = Job::load(&arguments.run, &registry, context.device()?)?;
     let mut steps = Steps::new();
-    let embedded = model.embed_side(&manifest, arguments.split, &mut |what, done, of| steps.tell(what, done, of))?;
+    let told = &mut |what: &str, done, of| steps.tell(what, done, of);
+    let evaluated = model.evaluate(&arguments.run, arguments.split, &registry, told)?;
     steps.end();
-    let evaluation = evaluate(&embedded, arguments.split)?;
-    let text = serde_json::to_string(&evaluation)?;
+    let text = serde_json::to_string(&evaluated.json)?;
     // Kept beside the run, where it may be; reading a run that belongs to somebody else is fine too.
     let file = arguments.run.join(format!("evaluation-{}.json", arguments.split));
     if let Err(error) = mm_core::checkpoint::write_file(&file, text.as_bytes()) {
@@ -30,24 +30,8 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     }
     if context.json {
         output::line(text);
-        return Ok(());
+    } else {
+        output::table(&evaluated.table);
     }
-    let head = ["direction", "R@1", "R@5", "R@10", "median rank", "mAP", "chance R@10", "queries", "candidates"];
-    let mut rows = vec![head.map(ToOwned::to_owned).to_vec()];
-    for (direction, m) in &evaluation.directions {
-        let [one, five, ten] = m.recall.map(|v| format!("{v:.3}"));
-        rows.push(vec![
-            direction.clone(),
-            one,
-            five,
-            ten,
-            format!("{:.1}", m.median_rank),
-            format!("{:.3}", m.map),
-            format!("{:.3}", m.chance[2]),
-            m.queries.to_string(),
-            m.gallery.to_string(),
-        ]);
-    }
-    output::table(&rows);
     Ok(())
 }

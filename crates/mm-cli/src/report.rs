@@ -3,7 +3,7 @@
 use crate::{Context, output, progress::Steps};
 use anyhow::Result;
 use mm_data::Split;
-use mm_tasks::report::build;
+use mm_tasks::job::build_report;
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -38,9 +38,10 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     }
     let out = arguments.out.clone().unwrap_or_else(|| arguments.runs[0].join("report.html"));
     let mut steps = Steps::new();
-    let report = build(&runs, arguments.split, &mm_tasks::registry(), context.device()?, &mut |what, done, of| {
-        steps.tell(what, done, of)
-    })?;
+    let report =
+        build_report(&runs, arguments.split, &mm_tasks::registry(), context.device()?, &mut |what, done, of| {
+            steps.tell(what, done, of)
+        })?;
     steps.end();
     mm_core::checkpoint::write_file(&out, report.html.as_bytes())?;
     if context.json {

@@ -6,7 +6,7 @@ use crate::{
 };
 use anyhow::{Context as _, Result, bail};
 use mm_core::{Role, config};
-use mm_tasks::retrieval::{Retrieval, fit, parse};
+use mm_tasks::job::{self, Job};
 use mm_train::{Run, environment};
 use serde_json::json;
 use std::{
@@ -37,7 +37,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let stop = crate::interrupt("this step")?;
     let value = config::read(&arguments.config, &arguments.overrides)?;
     // Fails early, before folders are made, when the config is wrong.
-    parse(&value).with_context(|| arguments.config.display().to_string())?;
+    job::check(&value).with_context(|| arguments.config.display().to_string())?;
     let name = arguments.config.file_stem().map(PathBuf::from).unwrap_or_default();
     let folder = arguments.run.clone().unwrap_or_else(|| Path::new("runs").join(name));
     let Some(seeds) = arguments.seeds else { return one(value, &folder, arguments, context, &stop) };
@@ -79,7 +79,7 @@ fn one(
             );
         }
     }
-    let model = Retrieval::new(parse(&value)?, &base, &mm_tasks::registry(), context.device()?)?;
+    let model = Job::new(&value, &base, &mm_tasks::registry(), context.device()?)?;
     // Before a folder is made: a manifest that cannot be read must leave nothing behind.
     let manifest = model.manifest()?;
     let mut run = if resumed {
@@ -91,7 +91,7 @@ fn one(
     tracing::info!("{trainable} parameters to learn, {frozen} frozen");
     let mut steps = Steps::new();
     let result =
-        fit(&model, manifest, &mut run, &mut Training::new(), &mut |what, done, of| steps.tell(what, done, of), stop);
+        model.fit(manifest, &mut run, &mut Training::new(), &mut |what, done, of| steps.tell(what, done, of), stop);
     steps.end();
     let fit = result?;
     let seconds = begun.elapsed().as_secs_f64();

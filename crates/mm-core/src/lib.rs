@@ -36,7 +36,8 @@ pub use error::{Error, Result};
 pub use features::{FeatureSet, Features, Input, Pool};
 pub use modality::Modality;
 pub use module::{
-    AlignOutput, Aligner, Encoder, Fusion, Head, Module, Processor, Reasoner, SampleContext, Source, Task,
+    AlignOutput, Aligner, Encoder, Fusion, Generative, Head, InputSet, Learner, LossParts, Module, Processor, Reasoner,
+    SampleContext, Source, Task,
 };
 pub use params::{Init, Params, Role, Scope};
 pub use registry::{BuildContext, BuiltEncoder, Registry};

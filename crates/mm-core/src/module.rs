@@ -1,7 +1,7 @@
 //! The traits that the floors of the house meet at: small and object-safe.
 
 use crate::{FeatureSet, Features, Input, Modality, Result, Tensor, seed::Rng};
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 /// Anything that maps one tensor to another.
 pub trait Module: Send {
@@ -124,9 +124,92 @@ pub trait Head: Send {
     fn apply(&self, features: &Features, train: bool) -> Result<Tensor>;
 }
 
+/// What a [`Learner`] is given: the rows of a batch, each with the modalities that it has.
+#[derive(Debug, Clone)]
+pub struct InputSet {
+    /// Number of rows.
+    pub rows: i64,
+    /// For each modality its values `[rows, …]` (zeros where a row lacks it) and `[rows]` bool, which rows have it.
+    pub parts: BTreeMap<Modality, (Input, Tensor)>,
+    /// `[rows]` int64, class numbers, −1 where a row has none; for learners that use them.
+    pub labels: Option<Tensor>,
+}
+
+impl InputSet {
+    /// A set of one modality that every row has.
+    pub fn of(modality: Modality, input: Input) -> Result<Self> {
+        let rows = input.rows()?;
+        let present = Tensor::ones(&[rows], crate::DType::Bool, input.values.device())?;
+        Ok(Self { rows, parts: BTreeMap::from([(modality, (input, present))]), labels: None })
+    }
+
+    /// The values and presence of a modality.
+    pub fn get(&self, modality: &Modality) -> Result<&(Input, Tensor)> {
+        self.parts.get(modality).ok_or_else(|| {
+            crate::Error::unknown("modality of the batch", modality.name(), self.parts.keys().map(Modality::name))
+        })
+    }
+
+    /// The set with these modalities alone.
+    pub fn only(&self, wanted: &[&Modality]) -> Self {
+        let parts = self.parts.iter().filter(|(m, _)| wanted.contains(m)).map(|(m, p)| (m.clone(), p.clone()));
+        Self { rows: self.rows, parts: parts.collect(), labels: self.labels.clone() }
+    }
+}
+
+/// A loss to be made small, and figures to log beside it.
+pub type LossParts = (Tensor, Vec<(String, f64)>);
+
+/// A model that learns a representation from the data themselves (autoencoders, adversaries), of one modality or several.
+pub trait Learner: Send {
+    /// The loss of a batch; none when no row of it can be learned from.
+    fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossParts>>;
+
+    /// What it makes of each row, `[rows, width]`, from whatever modalities the row has.
+    fn code(&self, set: &InputSet) -> Result<Tensor>;
+
+    /// Width of the code.
+    fn width(&self) -> i64;
+
+    /// Features `[rows, length, width]` where it has more than one vector a row.
+    fn features(&self, set: &InputSet) -> Result<Features> {
+        Features::from_pooled(&self.code(set)?)
+    }
+
+    /// Values of `modality` that it makes of what is in `set`, which may lack it; none where it cannot.
+    fn reconstruct(&self, _set: &InputSet, _modality: &Modality) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
+
+    /// Its other half, where it can make values from codes.
+    fn generative(&self) -> Option<&dyn Generative> {
+        None
+    }
+
+    /// log p of each row's values in nats, `[rows]`: a lower bound that grows with the number of `samples` (IWAE, Burda 2016); none where
+    /// it has no likelihood.
+    fn log_likelihood(&self, _set: &InputSet, _samples: usize) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
+
+    /// Whether the codes of its modalities lie in one space, so that one finds the other.
+    fn is_joint(&self) -> bool {
+        false
+    }
+}
+
+/// A model that makes new values.
+pub trait Generative {
+    /// Codes `[rows, width]` → values of a modality `[rows, …]`.
+    fn decode(&self, code: &Tensor, modality: &Modality) -> Result<Tensor>;
+
+    /// Codes `[rows, width]` drawn from its prior; with a condition, one for each of its rows; none where it has no prior.
+    fn draw(&self, rows: i64, condition: Option<&InputSet>) -> Result<Option<Tensor>>;
+}
+
 /// A task that a trainer can learn: a batch → a loss with named parts.
 pub trait Task<Batch> {
     /// The loss of a batch, and figures to log beside it; `None` when there is nothing to learn from it (too many of its rows were
     /// broken, say).
-    fn loss(&self, batch: &Batch, train: bool) -> Result<Option<(Tensor, Vec<(String, f64)>)>>;
+    fn loss(&self, batch: &Batch, train: bool) -> Result<Option<LossParts>>;
 }

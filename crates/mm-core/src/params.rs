@@ -111,7 +111,7 @@ impl Params {
 
     /// The root of the names.
     pub fn scope(&self) -> Scope<'_> {
-        Scope { params: self, prefix: String::new(), frozen: false }
+        Scope { params: self, prefix: String::new(), frozen: false, shadow: false }
     }
 
     /// Where the parameters live.
@@ -205,17 +205,24 @@ pub struct Scope<'a> {
     params: &'a Params,
     prefix: String,
     frozen: bool,
+    shadow: bool,
 }
 
 impl<'a> Scope<'a> {
     /// The place `name` below this one.
     pub fn pp(&self, name: impl std::fmt::Display) -> Scope<'a> {
-        Scope { params: self.params, prefix: self.path(&name.to_string()), frozen: self.frozen }
+        Scope { prefix: self.path(&name.to_string()), ..self.clone() }
     }
 
     /// The same place, whose parameters are not learned.
     pub fn frozen(&self) -> Scope<'a> {
         Scope { frozen: true, ..self.clone() }
+    }
+
+    /// The same place for layers that are built a second time over the parameters that are there already: same numbers, now and
+    /// after each step, but no gradient reaches them. (An adversary judges what is learned without learning from it.)
+    pub fn shadow(&self) -> Scope<'a> {
+        Scope { shadow: true, ..self.clone() }
     }
 
     /// Whether parameters made here are not learned.
@@ -251,6 +258,13 @@ impl<'a> Scope<'a> {
 
     fn make(&self, name: &str, shape: &[i64], init: Init, role: Role) -> Result<Tensor> {
         let path = self.path(name);
+        if self.shadow {
+            let entries = self.params.entries.borrow();
+            let known = entries.keys().map(String::as_str);
+            let entry = entries.get(&path).ok_or_else(|| Error::unknown("parameter to share", &path, known))?;
+            // Detached tensors share their memory.
+            return if role == Role::Buffer { Ok(entry.tensor.clone()) } else { entry.tensor.detach() };
+        }
         let (tensor, stored) = match self.take(&path, shape)? {
             Some((tensor, stored)) => (tensor, Some(stored)),
             None => (fresh(shape, init, self.params.dtype, self.params.device)?, None),

@@ -249,6 +249,36 @@ ops! {
     bilinear(size: [i64; 2]) [] => |a| a.f_upsample_bilinear2d(size, false, None, None);
     /// Shifts the numbers along dimensions by so many places; what falls off one end comes in at the other.
     roll(shifts: &[i64], dims: &[i64]) [] => |a| a.f_roll(shifts, dims);
+    /// Pictures `[batch, channels, height, width]` at another size, each pixel the nearest.
+    nearest(size: [i64; 2]) [] => |a| a.f_upsample_nearest2d(size, None, None);
+    /// Mean over windows of the last two dimensions, each beside the other.
+    avg_pool2d(kernel: i64) [] => |a| a.f_avg_pool2d([kernel; 2], [kernel; 2], [0; 2], false, true, None);
+    /// `log(1 + exp(x))`.
+    softplus() [] => |a| a.f_softplus();
+    /// Elementwise larger.
+    maximum(other: &Tensor) [other] => |a| a.f_maximum(&other.0);
+    /// Elementwise smaller.
+    minimum(other: &Tensor) [other] => |a| a.f_minimum(&other.0);
+    /// Upper triangle of the last two dimensions.
+    triu(diagonal: i64) [] => |a| a.f_triu(diagonal);
+    /// Whether each number is neither infinite nor not a number.
+    isfinite() [] => |a| a.f_isfinite();
+    /// In the opposite order along dimensions.
+    flip(dims: &[i64]) [] => |a| a.f_flip(dims);
+    /// Adds `source` to the places that `index` (int64) names along a dimension.
+    scatter_add(dim: i64, index: &Tensor, source: &Tensor) [index, source] => |a| a.f_scatter_add(dim, &index.0, &source.0);
+    /// Class numbers (int64) as rows with a one, `[…, classes]`.
+    one_hot(classes: i64) [] => |a| a.f_one_hot(classes);
+    /// Euclidean distances between the rows of two matrices, `[rows, other rows]`.
+    distances(other: &Tensor) [other] => |a| tch::Tensor::f_cdist(a, &other.0, 2.0, None);
+    /// Median of all numbers (of two in the middle the smaller).
+    median() [] => |a| a.f_median();
+    /// Lower triangle whose product with its transposition is this symmetric positive definite matrix.
+    cholesky() [] => |a| a.f_linalg_cholesky(false);
+    /// The X of `self · X = other`.
+    solve(other: &Tensor) [other] => |a| tch::Tensor::f_linalg_solve(a, &other.0, true);
+    /// The X of `self · X = other`, self a triangle.
+    solve_triangular(other: &Tensor, upper: bool) [other] => |a| a.f_linalg_solve_triangular(&other.0, upper, true, false);
     /// −1, 0 or 1.
     sign() [] => |a| a.f_sign();
     /// Cross-entropy of logits `[batch, classes]` with class numbers `[batch]`; `ignored` is left out; mean over the rest.
@@ -309,6 +339,11 @@ impl Tensor {
     /// One number everywhere.
     pub fn full(shape: &[i64], value: f64, dtype: DType, device: Device) -> Result<Self> {
         one("full", &[], tch::Tensor::f_full(shape, value, (dtype.tch(), device.tch())))
+    }
+
+    /// The whole numbers below `count` in a random order, from libtorch's seeded generator.
+    pub fn randperm(count: i64, device: Device) -> Result<Self> {
+        one("randperm", &[], tch::Tensor::f_randperm(count, (tch::Kind::Int64, device.tch())))
     }
 
     /// Standard normal numbers from libtorch's seeded generator.
@@ -455,6 +490,31 @@ impl Tensor {
         match self.0.f_svd(true, true).and_then(|(u, s, v)| Ok((u, s, v.f_transpose(0, 1)?))) {
             Ok((u, s, v)) => Ok((Self(u), Self(s), Self(v))),
             Err(error) => Err(refused("svd", &[self], &error)),
+        }
+    }
+
+    /// Eigenvalues, smallest first, and eigenvectors (columns) of a symmetric matrix.
+    pub fn eigh(&self) -> Result<(Self, Self)> {
+        match self.0.f_linalg_eigh("L") {
+            Ok((values, vectors)) => Ok((Self(values), Self(vectors))),
+            Err(error) => Err(refused("eigh", &[self], &error)),
+        }
+    }
+
+    /// The numbers along a dimension in order, and where they stood.
+    pub fn sort(&self, dim: i64, descending: bool) -> Result<(Self, Self)> {
+        match self.0.f_sort(dim, descending) {
+            Ok((values, places)) => Ok((Self(values), Self(places))),
+            Err(error) => Err(refused("sort", &[self], &error)),
+        }
+    }
+
+    /// Gradients of this single number with respect to `inputs`, themselves differentiable: for penalties on gradients.
+    pub fn gradients(&self, inputs: &[&Tensor]) -> Result<Vec<Self>> {
+        let raw: Vec<&tch::Tensor> = inputs.iter().map(|t| &t.0).collect();
+        match tch::Tensor::f_run_backward(&[&self.0], &raw, true, true) {
+            Ok(gradients) => Ok(gradients.into_iter().map(Self).collect()),
+            Err(error) => Err(refused("gradients", &[self], &error)),
         }
     }
 

@@ -116,11 +116,15 @@ impl Processor for Cached {
     }
 }
 
-/// One f32 tensor as a safetensors file in memory.
+/// One tensor as a safetensors file in memory.
 fn encode(tensor: &Tensor) -> Result<Vec<u8>> {
-    let bytes = tensor.to_dtype(mm_core::DType::F32)?.to_bytes()?;
-    let header =
-        format!("{{\"x\":{{\"dtype\":\"F32\",\"shape\":{:?},\"data_offsets\":[0,{}]}}}}", tensor.shape(), bytes.len());
+    let bytes = tensor.to_bytes()?;
+    let dtype = format!("{:?}", tensor.dtype()?).to_uppercase();
+    let header = format!(
+        "{{\"x\":{{\"dtype\":\"{dtype}\",\"shape\":{:?},\"data_offsets\":[0,{}]}}}}",
+        tensor.shape(),
+        bytes.len()
+    );
     let padded = format!("{header:<width$}", width = header.len().next_multiple_of(8));
     Ok([&(padded.len() as u64).to_le_bytes()[..], padded.as_bytes(), &bytes].concat())
 }
@@ -145,6 +149,8 @@ mod tests {
         cache.put(&first, &tensor).unwrap();
         let found = cache.get(&first).unwrap();
         assert_eq!((found.shape(), found.to_vec::<f32>().unwrap()), (vec![3, 1], vec![1.0, 2.0, 3.0]));
+        cache.put(&first, &Tensor::from_slice(&[7i64, -1]).unwrap()).unwrap();
+        assert_eq!(cache.get(&first).unwrap().dtype().unwrap(), mm_core::DType::I64);
         std::fs::write(cache.path(&first), "broken").unwrap();
         assert!(cache.get(&first).is_none());
     }

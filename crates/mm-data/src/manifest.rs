@@ -118,6 +118,23 @@ pub struct Row {
     pub cells: BTreeMap<String, String>,
 }
 
+impl Row {
+    /// Leaves out the values of a modality that are marked as of another language than these; none when `wanted` is empty.
+    pub fn keep_languages(&mut self, modality: &Modality, wanted: &[String]) {
+        let (Some(values), Some(languages)) = (self.values.get_mut(modality), self.languages.get_mut(modality)) else {
+            return;
+        };
+        if wanted.is_empty() {
+            return;
+        }
+        let keep: Vec<bool> = languages.iter().map(|l| l.as_ref().is_none_or(|l| wanted.contains(l))).collect();
+        let mut place = keep.iter();
+        values.retain(|_| place.next().copied().unwrap_or(true));
+        let mut place = keep.iter();
+        languages.retain(|_| place.next().copied().unwrap_or(true));
+    }
+}
+
 /// The rows of a data set.
 #[derive(Debug, Clone)]
 pub struct Manifest {

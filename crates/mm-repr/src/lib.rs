@@ -10,9 +10,11 @@
 //! # Ok::<(), mm_repr::Error>(())
 //! ```
 
+pub mod adversarial;
 pub mod audio;
 mod error;
 mod family;
+pub mod generative;
 mod image;
 mod joint;
 mod pretrained;

@@ -1,12 +1,29 @@
-//! What a user asks for. So far: cross-modal [`retrieval`] and its [`report`], and the [`embedding`] of whole data sets.
+//! What a user asks for. So far: cross-modal [`retrieval`], learned [`representation`], their [`report`]s behind one door ([`job`]), and
+//! the [`embedding`] of whole data sets.
 
 pub mod embedding;
 mod error;
+mod features;
+pub mod job;
 pub mod metrics;
 pub mod report;
+pub mod representation;
 pub mod retrieval;
 
 pub use error::{Error, Result};
+
+/// Told about long work before training: what, how much is done, of how much.
+pub type Told<'a> = &'a mut dyn FnMut(&str, usize, usize);
+
+/// How a fit ended.
+pub struct Fit {
+    /// Where the training stands.
+    pub outcome: mm_train::Outcome,
+    /// Samples that were skipped.
+    pub broken: Vec<mm_data::Broken>,
+    /// Rows that were trained on.
+    pub rows: usize,
+}
 
 /// Every encoder that this build knows, by the `kind` that a config names.
 pub fn registry() -> mm_core::Registry {

@@ -2,7 +2,8 @@
 //! together (two-tower models: `DeViSE`, Frome 2013; CLIP, Radford 2021), over every pair of modalities that a row has.
 
 use crate::{
-    Error, Result,
+    Error, Fit, Result, Told,
+    features::Frozen,
     metrics::{RetrievalMetrics, retrieval_metrics},
 };
 use mm_align::{Contrastive, ContrastiveConfig, diagnose};
@@ -10,11 +11,11 @@ use mm_core::{
     BuildContext, DType, Device, Encoder, Input, Modality, Module, Params, Processor, Registry, SampleContext, Scope,
     Source, Task, Tensor, config,
     nn::{Linear, Norm, NormConfig},
-    seed::{Rng, seed_tensors},
+    seed::seed_tensors,
     without_grad,
 };
-use mm_data::{Batch, Broken, Cache, Cached, Loader, LoaderConfig, Manifest, ManifestConfig, Split, collate};
-use mm_train::{Outcome, Progress, Run, TrainConfig, TrainInput, train};
+use mm_data::{Batch, Cache, Cached, Loader, LoaderConfig, Manifest, ManifestConfig, Split, collate};
+use mm_train::{Progress, Run, TrainConfig, TrainInput, train};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -171,9 +172,6 @@ pub struct Entry {
     pub source: Source,
 }
 
-/// Told about long work before training: what, how much is done, of how much.
-pub type Told<'a> = &'a mut dyn FnMut(&str, usize, usize);
-
 impl Retrieval {
     /// Builds the model fresh, its weights a function of the seed.
     pub fn new(config: RetrievalConfig, base: &Path, registry: &Registry, device: Device) -> Result<Self> {
@@ -274,19 +272,7 @@ impl Retrieval {
         for row in &mut manifest.rows {
             row.values.retain(|modality, _| self.towers.contains_key(modality));
             for (modality, tower) in &self.towers {
-                let wanted = &tower.config.languages;
-                let (Some(values), Some(languages)) = (row.values.get_mut(modality), row.languages.get_mut(modality))
-                else {
-                    continue;
-                };
-                if wanted.is_empty() {
-                    continue;
-                }
-                let keep: Vec<bool> = languages.iter().map(|l| l.as_ref().is_none_or(|l| wanted.contains(l))).collect();
-                let mut place = keep.iter();
-                values.retain(|_| place.next().copied().unwrap_or(true));
-                let mut place = keep.iter();
-                languages.retain(|_| place.next().copied().unwrap_or(true));
+                row.keep_languages(modality, &tower.config.languages);
             }
             row.values.retain(|_, values| !values.is_empty());
         }
@@ -327,58 +313,13 @@ impl Retrieval {
                 processors.insert(modality.clone(), Arc::new(Cached::new(tower.processor.clone(), self.cache.clone())));
                 continue;
             }
-            let mut kept = Kept {
-                cache: self.cache.clone(),
-                fingerprint: format!("{} {}", tower.fingerprint, tower.processor.fingerprint()),
+            let frozen = Frozen {
+                encoder: tower.encoder.as_ref(),
+                processor: &tower.processor,
+                fingerprint: &format!("{} {}", tower.fingerprint, tower.processor.fingerprint()),
                 views: tower.config.views,
-                problems: HashMap::new(),
             };
-            let values: Vec<&Source> =
-                manifest.rows.iter().flat_map(|r| r.values.get(modality).into_iter().flatten()).collect();
-            let mut missing = Vec::new();
-            for source in values {
-                for view in 0..=tower.config.views {
-                    match kept.key(source, view) {
-                        Ok(key) if self.cache.get(&key).is_none() => missing.push((source, view, key)),
-                        Ok(_) => {}
-                        Err(error) => drop(kept.problems.insert(format!("{source:?}"), error.to_string())),
-                    }
-                }
-            }
-            let processor = &tower.processor;
-            // Texts of about one length together, so that little padding is encoded.
-            missing.sort_by_key(|(source, view, _)| (if let Source::Text(t) = source { t.len() } else { 0 }, *view));
-            missing.dedup_by(|a, b| a.2 == b.2);
-            for (done, chunk) in missing.chunks(32).enumerate() {
-                told(&format!("encoding {modality}"), done * 32, missing.len());
-                let samples: Vec<_> = chunk
-                    .par_iter()
-                    .map(|(source, view, key)| {
-                        // The key is a hash of source and view: each view of each picture draws its own.
-                        let random = Rng::at(&[u64::from_str_radix(&key[..16], 16).unwrap_or(0)]);
-                        processor.process(source, &mut SampleContext { train: *view > 0, random })
-                    })
-                    .collect();
-                let (mut good, mut keys) = (Vec::new(), Vec::new());
-                for ((source, _, key), sample) in chunk.iter().zip(samples) {
-                    match sample {
-                        Ok(sample) => {
-                            good.push(sample);
-                            keys.push(key);
-                        }
-                        Err(error) => drop(kept.problems.insert(format!("{source:?}"), error.to_string())),
-                    }
-                }
-                if good.is_empty() {
-                    continue;
-                }
-                let input = collate(&good, tower.processor.as_ref())?.to_device(self.params.device())?;
-                let vectors = without_grad(|| tower.encoder.embed(&input, false))?.to_device(Device::Cpu)?;
-                for (row, key) in keys.into_iter().enumerate() {
-                    self.cache.put(key, &vectors.select(0, row as i64)?)?;
-                }
-            }
-            told(&format!("encoding {modality}"), missing.len(), missing.len());
+            let kept = frozen.keep(modality, manifest, &self.cache, self.params.device(), told)?;
             processors.insert(modality.clone(), Arc::new(kept));
         }
         Ok(processors)
@@ -475,55 +416,14 @@ impl Retrieval {
     }
 }
 
-/// A retrieval config from a value whose `task` says so.
+/// A retrieval config from a value, its `task` left out.
 pub fn parse(value: &toml::Value) -> Result<RetrievalConfig> {
     let mut value = value.clone();
-    let task = value.as_table_mut().and_then(|t| t.remove("task"));
-    match task.as_ref().and_then(toml::Value::as_str) {
-        Some("retrieval") => {
-            let config: RetrievalConfig = config::parse(&value, "")?;
-            config.loader.check()?;
-            config.train.check()?;
-            Ok(config)
-        }
-        Some(other) => Err(mm_core::Error::unknown("task", other, ["retrieval"]).into()),
-        None => Err(Error::Config("the config has no `task`; wanted task = \"retrieval\"".into())),
-    }
-}
-
-/// Features of a frozen encoder, kept in the cache.
-struct Kept {
-    cache: Cache,
-    fingerprint: String,
-    views: usize,
-    problems: HashMap<String, String>,
-}
-
-impl Kept {
-    fn key(&self, source: &Source, view: usize) -> mm_data::Result<String> {
-        Cache::key(&format!("features {} view {view}", self.fingerprint), source)
-    }
-}
-
-impl Processor for Kept {
-    fn process(&self, source: &Source, context: &mut SampleContext) -> mm_core::Result<Tensor> {
-        if let Some(problem) = self.problems.get(&format!("{source:?}")) {
-            return Err(mm_core::Error::Sample(problem.clone()));
-        }
-        let view = if context.train { context.random.below(self.views + 1) } else { 0 };
-        let found = self.cache.get(&self.key(source, view)?);
-        found.ok_or_else(|| {
-            mm_core::Error::Sample("its features were deleted from the cache while they were in use".into())
-        })
-    }
-
-    fn is_sequence(&self) -> bool {
-        false
-    }
-
-    fn fingerprint(&self) -> String {
-        self.fingerprint.clone()
-    }
+    value.as_table_mut().and_then(|t| t.remove("task"));
+    let config: RetrievalConfig = config::parse(&value, "")?;
+    config.loader.check()?;
+    config.train.check()?;
+    Ok(config)
 }
 
 impl Task<Batch> for Retrieval {
@@ -648,16 +548,6 @@ pub fn evaluate(embedded: &BTreeMap<Modality, Embedded>, split: Split) -> Result
         )));
     }
     Ok(out)
-}
-
-/// How a fit ended.
-pub struct Fit {
-    /// Where the training stands.
-    pub outcome: Outcome,
-    /// Samples that were skipped.
-    pub broken: Vec<Broken>,
-    /// Rows that were trained on.
-    pub rows: usize,
 }
 
 /// The figure that training watches: the mean of recall at 10 over all directions.

@@ -2,6 +2,7 @@
 
 mod emoji;
 mod glosses;
+mod mosi;
 mod stamps;
 mod vqa;
 
@@ -16,6 +17,10 @@ pub const KNOWN: &[(&str, &str)] = &[
     ),
     ("emoji", "small pictures with names and keywords (npm: emoji-datasource-google, emojilib)"),
     ("english-glosses", "dictionary text, a sentence a line, for learning words (Debian: dict-gcide, wordnet-base)"),
+    (
+        "mosi",
+        "utterances of opinion videos: transcripts and vectors of words, voice and face (CMU-MOSI, bc-LSTM's features)",
+    ),
     ("easy-vqa", "drawn shapes with questions and answers (PyPI: easy-vqa)"),
 ];
 
@@ -28,6 +33,7 @@ pub fn prepare(name: &str, folder: &Path, manifest: &Path) -> Result<usize> {
         "tuxpaint-stamps" => stamps::rows(folder)?,
         "emoji" => emoji::rows(folder)?,
         "easy-vqa" => vqa::rows(folder)?,
+        "mosi" => mosi::rows(folder)?,
         other => {
             let known = KNOWN.iter().map(|(n, _)| *n);
             return Err(mm_core::Error::unknown("data set", other, known).into());

@@ -64,5 +64,6 @@ figure{margin:0;background:var(--card);border:1px solid var(--line);border-radiu
 .hit{flex:0 0 118px;font-size:.78rem;line-height:1.25;border:2px solid transparent;border-radius:6px;padding:3px;overflow-wrap:anywhere}.hit.right{border-color:var(--good);background:#1a7f3714}
 .hit.right::before{content:'✓ ';color:var(--good);font-weight:700}img{max-width:112px;max-height:112px;display:block;border-radius:4px;background:#fff}.text{font-size:.88rem}
 .bar{position:relative;background:var(--line);border-radius:3px;height:6px;min-width:60px;margin-top:3px}.bar i{position:absolute;inset:0 auto 0 0;background:var(--accent);border-radius:3px}
+.made{display:grid;gap:12px}.grid{max-width:100%;max-height:none;height:auto;image-rendering:pixelated}
 @media(max-width:560px){.query{grid-template-columns:1fr}.query>div:first-child{border-right:0;border-bottom:1px solid var(--line);padding:0 0 8px}th,td{padding:6px 8px}}
 ";

@@ -3,8 +3,13 @@
 mod chart;
 mod html;
 mod map;
+mod picture;
+mod representation;
 mod retrieval;
 
 pub use chart::{Line, lines, scatter};
 pub use map::plane;
+pub use picture::save_png;
+pub use representation::build_representation;
+pub(crate) use retrieval::mean_with_spread;
 pub use retrieval::{Report, build};

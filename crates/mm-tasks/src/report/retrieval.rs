@@ -6,9 +6,9 @@ use super::{
     map::plane,
 };
 use crate::{
-    Error, Result,
+    Error, Result, Told,
     metrics::RetrievalMetrics,
-    retrieval::{Embedded, Entry, Evaluation, Retrieval, Told, evaluate},
+    retrieval::{Embedded, Entry, Evaluation, Retrieval, evaluate},
 };
 use mm_core::{Device, Modality, Registry, Source, Tensor, seed::Rng};
 use mm_data::Split;
@@ -25,7 +25,7 @@ pub struct Report {
     /// One HTML file with everything inside it.
     pub html: String,
     /// The figures of each run on the side that was reported.
-    pub evaluations: Vec<Evaluation>,
+    pub evaluations: Vec<serde_json::Value>,
 }
 
 /// Reports runs that differ in their seed alone: figures with mean and spread, pictures of the first.
@@ -66,13 +66,20 @@ pub fn build(runs: &[PathBuf], split: Split, registry: &Registry, device: Device
     examples(&mut body, &embedded)?;
     confusions(&mut body, &embedded)?;
     let title = format!("Retrieval: {}", embedded.keys().map(Modality::name).collect::<Vec<_>>().join(", "));
-    Ok(Report { html: page(&title, &body), evaluations })
+    let json = evaluations.iter().map(serde_json::to_value).collect::<Result<_, _>>();
+    Ok(Report { html: page(&title, &body), evaluations: json.map_err(|e| Error::Config(e.to_string()))? })
 }
 
 fn mean_and_spread(values: &[f64]) -> (f64, f64) {
     let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
     let spread = (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (values.len().max(2) - 1) as f64).sqrt();
     (mean, spread)
+}
+
+/// Mean, and sample standard deviation where there are several, as plain text.
+pub(crate) fn mean_with_spread(values: &[f64]) -> String {
+    let (mean, spread) = mean_and_spread(values);
+    if values.len() > 1 { format!("{mean:.4} ± {spread:.4}") } else { format!("{mean:.4}") }
 }
 
 fn figure(values: &[f64], digits: usize) -> String {

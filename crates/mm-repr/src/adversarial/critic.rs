@@ -1,0 +1,289 @@
+//! The critic: a network whose steepness is bounded by spectral normalisation (Miyato 2018), the losses that it and the maker are
+//! given, and the penalties on its gradient.
+
+use crate::generative::Spec;
+use mm_core::{DType, Error, Init, Result, Scope, Tensor, without_grad};
+use serde::{Deserialize, Serialize};
+
+/// What critic and maker minimise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GanLoss {
+    /// Logistic, the maker maximising the critic's belief (Goodfellow 2014).
+    #[default]
+    NonSaturating,
+    /// Squares (LSGAN, Mao 2017).
+    LeastSquares,
+    /// Hinge (Lim 2017).
+    Hinge,
+    /// Difference of means (Arjovsky 2017); with a gradient penalty it is WGAN-GP (Gulrajani 2017).
+    Wasserstein,
+}
+
+impl GanLoss {
+    /// The critic's loss from its scores of what is real and what is made.
+    pub fn critic(self, real: &Tensor, made: &Tensor) -> Result<Tensor> {
+        let (real, made) = match self {
+            Self::NonSaturating => (real.neg()?.softplus()?, made.softplus()?),
+            Self::LeastSquares => (real.add_scalar(-1.0)?.pow(2.0)?, made.pow(2.0)?),
+            Self::Hinge => (real.neg()?.add_scalar(1.0)?.relu()?, made.add_scalar(1.0)?.relu()?),
+            Self::Wasserstein => (real.neg()?, made.clone()),
+        };
+        real.mean()?.add(&made.mean()?)
+    }
+
+    /// The maker's loss from the critic's scores of what it made.
+    pub fn maker(self, made: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::NonSaturating => made.neg()?.softplus()?.mean(),
+            Self::LeastSquares => made.add_scalar(-1.0)?.pow(2.0)?.mean(),
+            Self::Hinge | Self::Wasserstein => made.neg()?.mean(),
+        }
+    }
+}
+
+/// Sizes and bounds of a [`Critic`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CriticConfig {
+    /// Channels of the convolutions on pictures, each halving the sides; none on vectors.
+    pub channels: Vec<i64>,
+    /// Widths of the layers after them.
+    pub hidden: Vec<i64>,
+    /// Whether each layer's largest singular value is kept at one.
+    pub spectral: bool,
+    /// What it and the maker minimise.
+    pub loss: GanLoss,
+    /// Weight of the squared gradient at what is real (R1, Mescheder 2018).
+    pub r1: f64,
+    /// Weight of (gradient's length − 1)² between what is real and what is made (Gulrajani 2017).
+    pub gradient_penalty: f64,
+}
+
+impl Default for CriticConfig {
+    fn default() -> Self {
+        let loss = GanLoss::default();
+        Self { channels: Vec::new(), hidden: vec![128], spectral: true, loss, r1: 0.0, gradient_penalty: 0.0 }
+    }
+}
+
+/// A weight kept at a largest singular value of one by a step of power iteration each time it is used in training.
+struct Bounded {
+    weight: Tensor,
+    bias: Tensor,
+    left: Option<Tensor>,
+}
+
+impl Bounded {
+    fn new(scope: &Scope<'_>, shape: &[i64], spectral: bool) -> Result<Self> {
+        let fan_in: i64 = shape[1..].iter().product();
+        let deviation = (2.0 / fan_in.max(1) as f64).sqrt();
+        Ok(Self {
+            weight: scope.param("weight", shape, Init::Normal(deviation))?,
+            bias: scope.param("bias", &shape[..1], Init::Zeros)?,
+            left: spectral.then(|| scope.buffer("weight_u", &shape[..1], Init::Normal(1.0))).transpose()?,
+        })
+    }
+
+    /// The weight over its largest singular value.
+    fn bounded(&self, train: bool) -> Result<Tensor> {
+        let Some(left) = &self.left else { return Ok(self.weight.clone()) };
+        let matrix = self.weight.flatten(1, -1)?; // [outputs, inputs]
+        let (u, v) = without_grad(|| {
+            let v = matrix.transpose(0, 1)?.matmul(left)?.normalize()?;
+            let u = matrix.matmul(&v)?.normalize()?;
+            if train {
+                left.assign(&u)?;
+            }
+            Ok::<_, Error>((u, v))
+        })?;
+        let largest = matrix.matmul(&v)?.mul(&u)?.sum()?;
+        self.weight.div(&largest)
+    }
+
+    fn linear(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+        x.linear(&self.bounded(train)?, Some(&self.bias))
+    }
+
+    fn conv(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+        x.conv2d(&self.bounded(train)?, Some(&self.bias), [2, 2], [1, 1], 1)
+    }
+}
+
+fn leaky(x: &Tensor) -> Result<Tensor> {
+    x.maximum(&x.mul_scalar(0.2)?)
+}
+
+/// Values, and maybe a vector beside them → a score `[rows]`: how real they look, and how well they go together.
+pub struct Critic {
+    stages: Vec<Bounded>,
+    layers: Vec<Bounded>,
+    score: Bounded,
+    width: i64,
+}
+
+impl Critic {
+    /// The network under `scope` for values of this shape with `beside` numbers beside them.
+    pub fn new(scope: &Scope<'_>, spec: &Spec, beside: i64, config: &CriticConfig) -> Result<Self> {
+        let c = config;
+        let positive = c.hidden.iter().chain(&c.channels).all(|s| *s > 0) && c.r1 >= 0.0 && c.gradient_penalty >= 0.0;
+        let step = 1i64 << c.channels.len();
+        let pictures = spec.shape.len() == 3 && spec.shape[1] % step == 0 && spec.shape[2] % step == 0;
+        if !positive || (!c.channels.is_empty() && !pictures) {
+            let found = format!("{:?}, {:?}, {}, {}", c.channels, c.hidden, c.r1, c.gradient_penalty);
+            let wanted = format!(
+                "positive sizes, and for channels pictures (here {:?}) that can be halved as often",
+                spec.shape
+            );
+            return Err(Error::config("critic.channels, hidden, r1, gradient_penalty", found, wanted));
+        }
+        let (mut stages, mut width) = (Vec::new(), spec.numbers());
+        if !c.channels.is_empty() {
+            let mut input = spec.shape[0];
+            for (number, output) in c.channels.iter().enumerate() {
+                stages.push(Bounded::new(&scope.pp("stages").pp(number), &[*output, input, 4, 4], c.spectral)?);
+                input = *output;
+            }
+            width = input * (spec.shape[1] / step) * (spec.shape[2] / step);
+        }
+        let mut layers = Vec::new();
+        let mut input = width + beside;
+        for (number, output) in c.hidden.iter().enumerate() {
+            layers.push(Bounded::new(&scope.pp("layers").pp(number), &[*output, input], c.spectral)?);
+            input = *output;
+        }
+        Ok(Self { stages, layers, score: Bounded::new(&scope.pp("score"), &[1, input], c.spectral)?, width: input })
+    }
+
+    /// What the last layer before the score holds, `[rows, width]`.
+    pub fn features(&self, x: &Tensor, beside: Option<&Tensor>, train: bool) -> Result<Tensor> {
+        let mut x = x.clone();
+        for stage in &self.stages {
+            x = leaky(&stage.conv(&x, train)?)?;
+        }
+        x = x.flatten(1, -1)?;
+        if let Some(beside) = beside {
+            x = Tensor::cat(&[&x, beside], 1)?;
+        }
+        for layer in &self.layers {
+            x = leaky(&layer.linear(&x, train)?)?;
+        }
+        Ok(x)
+    }
+
+    /// `[rows]`.
+    pub fn score(&self, x: &Tensor, beside: Option<&Tensor>, train: bool) -> Result<Tensor> {
+        self.score.linear(&self.features(x, beside, train)?, train)?.squeeze(-1)
+    }
+
+    /// Width of its features.
+    pub fn width(&self) -> i64 {
+        self.width
+    }
+
+    /// The penalties of its config on its gradient, summed; none when there is none.
+    pub fn penalty(
+        &self,
+        config: &CriticConfig,
+        real: &Tensor,
+        made: &Tensor,
+        beside: Option<&Tensor>,
+    ) -> Result<Option<Tensor>> {
+        let mut sum: Option<Tensor> = None;
+        if config.r1 > 0.0 {
+            let at = real.detach()?.requires_grad()?;
+            let slope = self.score(&at, beside, true)?.sum()?.gradients(&[&at])?;
+            let squares = slope[0].pow(2.0)?.flatten(1, -1)?.sum_dims(&[1], false)?.mean()?;
+            sum = Some(squares.mul_scalar(config.r1 / 2.0)?);
+        }
+        if config.gradient_penalty > 0.0 {
+            let shape: Vec<i64> =
+                std::iter::once(real.size(0)?).chain(std::iter::repeat_n(1, real.rank() - 1)).collect();
+            let share = Tensor::rand(&shape, DType::F32, real.device())?;
+            let between = real.sub(made)?.mul(&share)?.add(made)?.detach()?.requires_grad()?;
+            let slope = self.score(&between, beside, true)?.sum()?.gradients(&[&between])?;
+            let squares = slope[0].pow(2.0)?.flatten(1, -1)?.sum_dims(&[1], false)?;
+            let length = squares.add_scalar(1e-12)?.sqrt()?;
+            let penalty = length.add_scalar(-1.0)?.pow(2.0)?.mean()?.mul_scalar(config.gradient_penalty)?;
+            sum = Some(sum.map_or_else(|| Ok(penalty.clone()), |s| s.add(&penalty))?);
+        }
+        Ok(sum)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generative::Values;
+    use mm_core::{Device, Params};
+
+    #[test]
+    fn a_bounded_layer_has_a_largest_singular_value_of_one() {
+        let params = Params::new(Device::Cpu);
+        let layer = Bounded::new(&params.scope(), &[7, 5], true).unwrap();
+        for _ in 0..200 {
+            layer.bounded(true).unwrap();
+        }
+        let (_, s, _) = layer.bounded(false).unwrap().svd().unwrap();
+        assert!((s.max().unwrap().to_f64().unwrap() - 1.0).abs() < 1e-4);
+    }
+
+    #[test]
+    fn losses_are_those_of_the_papers_at_known_scores() {
+        let (real, made) = (Tensor::from_slice(&[0.5f32, 2.0]).unwrap(), Tensor::from_slice(&[-0.5f32, 1.0]).unwrap());
+        let soft = |x: f64| (1.0 + x.exp()).ln();
+        for (loss, critic, maker) in [
+            (
+                GanLoss::NonSaturating,
+                (soft(-0.5) + soft(-2.0) + soft(-0.5) + soft(1.0)) / 2.0,
+                (soft(0.5) + soft(-1.0)) / 2.0,
+            ),
+            (GanLoss::LeastSquares, (0.25 + 1.0 + 0.25 + 1.0) / 2.0, (2.25 + 0.0) / 2.0),
+            (GanLoss::Hinge, (0.5 + 0.0 + 0.5 + 2.0) / 2.0, -0.25),
+            (GanLoss::Wasserstein, -1.25 + 0.25, -0.25),
+        ] {
+            assert!((loss.critic(&real, &made).unwrap().to_f64().unwrap() - critic).abs() < 1e-5, "{loss:?}");
+            assert!((loss.maker(&made).unwrap().to_f64().unwrap() - maker).abs() < 1e-5, "{loss:?}");
+        }
+    }
+
+    #[test]
+    fn penalties_are_the_squared_slope_and_reach_the_weights() {
+        let params = Params::new(Device::Cpu);
+        let spec = Spec { shape: vec![3], values: Values::Real };
+        let config = CriticConfig { hidden: vec![], spectral: false, r1: 2.0, ..CriticConfig::default() };
+        let critic = Critic::new(&params.scope(), &spec, 0, &config).unwrap();
+        let x = Tensor::randn(&[4, 3], DType::F32, Device::Cpu).unwrap();
+        // Of a linear critic the slope is its weight everywhere.
+        let weight = critic.score.weight.to_vec::<f64>().unwrap();
+        let squares: f64 = weight.iter().map(|w| w * w).sum();
+        let penalty = critic.penalty(&config, &x, &x, None).unwrap().unwrap();
+        assert!((penalty.to_f64().unwrap() - squares).abs() < 1e-5);
+        penalty.backward().unwrap();
+        let grad = critic.score.weight.grad().unwrap().to_vec::<f64>().unwrap();
+        assert!(grad.iter().zip(&weight).all(|(g, w)| (g - 2.0 * w).abs() < 1e-4));
+        let config = CriticConfig { r1: 0.0, gradient_penalty: 3.0, ..config };
+        let penalty = critic.penalty(&config, &x, &x, None).unwrap().unwrap().to_f64().unwrap();
+        assert!((penalty - 3.0 * (squares.sqrt() - 1.0).powi(2)).abs() < 1e-4);
+    }
+
+    #[test]
+    fn a_shadow_judges_alike_and_learns_nothing() {
+        let params = Params::new(Device::Cpu);
+        let spec = Spec { shape: vec![3, 8, 8], values: Values::Unit };
+        let config = CriticConfig { channels: vec![4], hidden: vec![6], ..CriticConfig::default() };
+        let critic = Critic::new(&params.scope(), &spec, 0, &config).unwrap();
+        let shadow = Critic::new(&params.scope().shadow(), &spec, 0, &config).unwrap();
+        let x = Tensor::rand(&[2, 3, 8, 8], DType::F32, Device::Cpu).unwrap().requires_grad().unwrap();
+        let same = |a: &Critic, b: &Critic| {
+            let off = a.score(&x, None, false).unwrap().sub(&b.score(&x, None, false).unwrap()).unwrap();
+            off.abs().unwrap().max().unwrap().to_f64().unwrap() == 0.0
+        };
+        assert!(same(&critic, &shadow));
+        shadow.score(&x, None, false).unwrap().sum().unwrap().backward().unwrap();
+        assert!(x.grad().is_some() && critic.score.weight.grad().is_none());
+        critic.score.weight.scale_(3.0).unwrap();
+        critic.score.bias.assign(&Tensor::from_slice(&[0.5f32]).unwrap()).unwrap();
+        assert!(same(&critic, &shadow));
+    }
+}

@@ -1,0 +1,242 @@
+//! The generative adversarial network for small pictures (DCGAN's shape, Radford 2016), maybe told what to make: then the critic also
+//! sees real pictures beside a wrong condition (Reed 2016). With little data both sides see every picture changed alike (DiffAugment,
+//! Zhao 2020).
+
+use super::{Critic, CriticConfig, spread};
+use crate::generative::{
+    Spec, Specs, Values,
+    networks::{NetworkConfig, Up},
+    places,
+};
+use mm_core::{
+    DType, Error, Generative, InputSet, Learner, LossParts, Modality, Module, Result, Scope, Tensor,
+    nn::{Linear, Norm, NormConfig},
+};
+use serde::{Deserialize, Serialize};
+
+/// Settings of a [`Gan`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GanConfig {
+    /// Width of the noise that pictures are made of.
+    pub noise: i64,
+    /// Width that the condition is brought to.
+    pub told: i64,
+    /// The modality that says what to make; none when absent.
+    pub condition: Option<Modality>,
+    /// The maker's network.
+    pub network: NetworkConfig,
+    /// The critic.
+    pub critic: CriticConfig,
+    /// Whether pictures are shifted, brightened and partly covered before the critic sees them.
+    pub augment: bool,
+}
+
+impl Default for GanConfig {
+    fn default() -> Self {
+        Self {
+            noise: 64,
+            told: 64,
+            condition: None,
+            network: NetworkConfig { hidden: vec![], channels: vec![64, 128, 256], dropout: 0.0 },
+            critic: CriticConfig { channels: vec![64, 128, 256], ..CriticConfig::default() },
+            augment: true,
+        }
+    }
+}
+
+struct Told {
+    modality: Modality,
+    linear: Linear,
+    norm: Norm,
+    width: i64,
+}
+
+/// Noise (and a condition) → pictures that pass for real.
+pub struct Gan {
+    modality: Modality,
+    told: Option<Told>,
+    up: Up,
+    critic: Critic,
+    shadow: Critic,
+    config: GanConfig,
+}
+
+impl Gan {
+    /// Networks `maker` and `critic` under `scope`.
+    pub fn new(scope: &Scope<'_>, specs: &Specs, config: &GanConfig) -> Result<Self> {
+        let c = config;
+        let known = || specs.keys().map(Modality::name);
+        if c.noise < 1 || c.told < 1 {
+            return Err(Error::config("model.noise, told", format!("{}, {}", c.noise, c.told), "positive widths"));
+        }
+        if let Some(name) = c.condition.as_ref().filter(|m| !specs.contains_key(m)) {
+            return Err(Error::unknown("modality in model.condition", name.name(), known()));
+        }
+        let made: Vec<(&Modality, &Spec)> = specs.iter().filter(|(m, _)| Some(*m) != c.condition.as_ref()).collect();
+        let [(modality, spec)] = made.as_slice() else {
+            let found = known().collect::<Vec<_>>().join(", ");
+            return Err(Error::config("inputs", found, "one modality to make, beside the condition if there is one"));
+        };
+        let maker = scope.pp("maker");
+        let told = match c.condition.as_ref().and_then(|m| specs.get_key_value(m)) {
+            None => None,
+            Some((name, spec)) => {
+                if matches!(spec.values, Values::Symbols(_)) {
+                    let wanted = "numbers: words (kind = \"words\") or an encoder's vectors";
+                    return Err(Error::config(format!("inputs.{name}"), "symbols", wanted));
+                }
+                Some(Told {
+                    modality: name.clone(),
+                    linear: Linear::new(&maker.pp("told"), spec.numbers(), c.told, true)?,
+                    norm: Norm::new(&maker.pp("told_norm"), c.told, NormConfig::default())?,
+                    width: spec.numbers(),
+                })
+            }
+        };
+        let beside = told.as_ref().map_or(0, |t| t.width);
+        let inputs = c.noise + told.as_ref().map_or(0, |_| c.told);
+        Ok(Self {
+            modality: (*modality).clone(),
+            up: Up::new(&maker.pp("network"), inputs, spec, &c.network)?,
+            critic: Critic::new(&scope.pp("critic"), spec, beside, &c.critic)?,
+            shadow: Critic::new(&scope.pp("critic").shadow(), spec, beside, &c.critic)?,
+            told,
+            config: c.clone(),
+        })
+    }
+
+    /// Noise, and beside it what the maker is told.
+    fn latent(&self, rows: i64, condition: Option<&Tensor>, like: &Tensor) -> Result<Tensor> {
+        let noise = Tensor::randn(&[rows, self.config.noise], DType::F32, like.device())?;
+        match (&self.told, condition) {
+            (Some(told), Some(condition)) => {
+                let told = told.norm.forward(&told.linear.forward(condition, false)?, false)?;
+                Tensor::cat(&[&noise, &told], 1)
+            }
+            _ => Ok(noise),
+        }
+    }
+}
+
+/// The same change for a whole batch: shifted by up to an eighth, brighter or darker, a quarter of it covered.
+struct Change {
+    shift: [i64; 2],
+    brightness: f64,
+    cover: [i64; 2],
+}
+
+impl Change {
+    fn draw(shape: &[i64]) -> Result<Self> {
+        let random = Tensor::rand(&[5], DType::F64, mm_core::Device::Cpu)?.to_vec::<f64>()?;
+        let (height, width) = (shape[2], shape[3]);
+        let within = |r: f64, most: i64| ((r * 2.0 - 1.0) * most as f64).round() as i64;
+        Ok(Self {
+            shift: [within(random[0], height / 8), within(random[1], width / 8)],
+            brightness: (random[2] - 0.5) * 0.5,
+            cover: [(random[3] * (height / 2 + 1) as f64) as i64, (random[4] * (width / 2 + 1) as f64) as i64],
+        })
+    }
+
+    fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        let (height, width) = (x.size(2)?, x.size(3)?);
+        let [dy, dx] = self.shift;
+        let (my, mx) = (dy.abs(), dx.abs());
+        let moved = x.pad(&[mx, mx, my, my], 1.0)?.narrow(2, my - dy, height)?.narrow(3, mx - dx, width)?;
+        let rows = Tensor::arange(0, height, x.device())?.unsqueeze(1)?;
+        let columns = Tensor::arange(0, width, x.device())?.unsqueeze(0)?;
+        let inside = |places: &Tensor, from: i64, length: i64| -> Result<Tensor> {
+            places
+                .gt_scalar(from as f64 - 0.5)?
+                .logical_and(&places.gt_scalar((from + length) as f64 - 0.5)?.logical_not()?)
+        };
+        let covered =
+            inside(&rows, self.cover[0], height / 2)?.logical_and(&inside(&columns, self.cover[1], width / 2)?)?;
+        moved.add_scalar(self.brightness)?.masked_fill(&covered, 0.5)
+    }
+}
+
+impl Learner for Gan {
+    fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossParts>> {
+        let (input, present) = set.get(&self.modality)?;
+        let mut there = present.clone();
+        let mut condition = None;
+        if let Some(told) = &self.told {
+            let (values, also) = set.get(&told.modality)?;
+            there = there.logical_and(also)?;
+            condition = Some(&values.values);
+        }
+        let rows = places(&there)?;
+        if rows.count() < 2 {
+            return Ok(None);
+        }
+        let real = input.values.index_select(0, &rows)?;
+        let condition = condition.map(|c| c.index_select(0, &rows)).transpose()?;
+        let count = real.size(0)?;
+        let made = self.up.forward(&self.latent(count, condition.as_ref(), &real)?, train)?;
+        let diversity = spread(&made)? / spread(&real)?.max(1e-9);
+        let change = if self.config.augment && real.rank() == 4 { Some(Change::draw(&real.shape())?) } else { None };
+        let changed = |x: &Tensor| change.as_ref().map_or_else(|| Ok(x.clone()), |c| c.apply(x));
+        let (real, made) = (changed(&real)?, changed(&made)?);
+        let (beside, c) = (condition.as_ref(), &self.config.critic);
+        let real_scores = self.critic.score(&real, beside, train)?;
+        let still = made.detach()?;
+        let made_scores = self.critic.score(&still, beside, train)?;
+        let mut critic_loss = c.loss.critic(&real_scores, &made_scores)?;
+        if let Some(condition) = &condition {
+            // A real picture of something else: half of what is wrong.
+            let wrong = self.critic.score(&real, Some(&condition.roll(&[1], &[0])?), train)?;
+            critic_loss = critic_loss.add(&c.loss.critic(&real_scores, &wrong)?)?.mul_scalar(0.5)?;
+        }
+        if train && let Some(penalty) = self.critic.penalty(c, &real, &still, beside)? {
+            critic_loss = critic_loss.add(&penalty)?;
+        }
+        let maker_loss = c.loss.maker(&self.shadow.score(&made, beside, false)?)?;
+        let parts = vec![
+            ("critic_loss".to_owned(), critic_loss.to_f64()?),
+            ("maker_loss".into(), maker_loss.to_f64()?),
+            ("score_real".into(), real_scores.mean()?.to_f64()?),
+            ("score_made".into(), made_scores.mean()?.to_f64()?),
+            // Near 1 what is made is as various as what is real; towards 0 the maker has collapsed.
+            ("diversity".into(), diversity),
+        ];
+        Ok(Some((critic_loss.add(&maker_loss)?, parts)))
+    }
+
+    /// The critic's features.
+    fn code(&self, set: &InputSet) -> Result<Tensor> {
+        let values = &set.get(&self.modality)?.0.values;
+        let beside = match &self.told {
+            None => None,
+            Some(told) => match set.parts.get(&told.modality) {
+                Some((input, _)) => Some(input.values.clone()),
+                None => Some(Tensor::zeros(&[set.rows, told.width], DType::F32, values.device())?),
+            },
+        };
+        self.critic.features(values, beside.as_ref(), false)
+    }
+
+    fn width(&self) -> i64 {
+        self.critic.width()
+    }
+
+    fn generative(&self) -> Option<&dyn Generative> {
+        Some(self)
+    }
+}
+
+impl Generative for Gan {
+    fn decode(&self, code: &Tensor, _modality: &Modality) -> Result<Tensor> {
+        self.up.forward(code, false)
+    }
+
+    fn draw(&self, rows: i64, condition: Option<&InputSet>) -> Result<Option<Tensor>> {
+        let condition = match (&self.told, condition) {
+            (Some(told), Some(set)) => Some(set.get(&told.modality)?.0.values.clone()),
+            (Some(_), None) => return Ok(None),
+            (None, _) => None,
+        };
+        let like = condition.clone().map_or_else(|| Tensor::zeros(&[1], DType::F32, mm_core::Device::Cpu), Ok)?;
+        self.latent(rows, condition.as_ref(), &like).map(Some)
+    }
+}

@@ -1,0 +1,324 @@
+//! What a learner takes: raw value → numbers of a fixed shape, by the `kind` that a config names.
+
+use super::{Spec, Values};
+use mm_core::{BuildContext, Encoder, Error, Processor, Registry, Result, SampleContext, Source, Tensor};
+use mm_data::{
+    AudioProcessor, AudioProcessorConfig, ImageProcessor, ImageProcessorConfig,
+    transform::{ImageTransform, Resize},
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+/// How one modality's values become numbers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum InputConfig {
+    /// Picture files, their pixels in [0, 1], as squares.
+    Image {
+        /// Pixels a side.
+        size: i64,
+    },
+    /// Sound files, as spectrograms of so many frames, cut or filled with the quietest.
+    Spectrogram {
+        /// Frames.
+        frames: i64,
+        /// The spectrogram.
+        processor: AudioProcessorConfig,
+    },
+    /// Lists of numbers in the manifest.
+    Vector {
+        /// How many.
+        width: i64,
+    },
+    /// Texts, as which of the words of a vocabulary they have.
+    Words {
+        /// The most frequent words of the training texts are taken, so many.
+        #[serde(default = "most")]
+        most: usize,
+        /// Words in fewer training texts are left out.
+        #[serde(default = "two")]
+        least: usize,
+        /// The words; taken from the training texts when empty.
+        #[serde(default)]
+        vocabulary: Vec<String>,
+    },
+    /// Texts, as their characters one after another.
+    Characters {
+        /// Most that are kept, two of them for the beginning and the end.
+        length: usize,
+        /// Characters in fewer training texts are left out.
+        #[serde(default = "two")]
+        least: usize,
+        /// The characters; taken from the training texts when empty.
+        #[serde(default)]
+        alphabet: String,
+    },
+    /// Vectors of a frozen encoder.
+    Features {
+        /// The encoder, by its `kind`.
+        encoder: toml::Value,
+    },
+}
+
+fn most() -> usize {
+    1000
+}
+
+fn two() -> usize {
+    2
+}
+
+/// A modality's way in.
+pub struct BuiltInput {
+    /// Raw value → numbers; of the raw value alone where there is an encoder.
+    pub processor: Arc<dyn Processor>,
+    /// Shape and kind of the numbers.
+    pub spec: Spec,
+    /// The frozen encoder that they go through, and what changes whenever its vectors would.
+    pub encoder: Option<(Box<dyn Encoder>, String)>,
+}
+
+impl InputConfig {
+    /// Takes from the training texts what is not given: the words, the characters.
+    pub fn fit<'a>(&mut self, texts: impl Iterator<Item = &'a Source>) -> Result<()> {
+        match self {
+            Self::Words { most, least, vocabulary } if vocabulary.is_empty() => {
+                let mut counts: HashMap<String, usize> = HashMap::new();
+                for source in texts {
+                    let mut own = words(&text(source)?);
+                    own.sort();
+                    own.dedup();
+                    own.into_iter().for_each(|w| *counts.entry(w).or_default() += 1);
+                }
+                let mut counted: Vec<(String, usize)> = counts.into_iter().filter(|(_, c)| c >= least).collect();
+                counted.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
+                *vocabulary = counted.into_iter().take(*most).map(|(w, _)| w).collect();
+                if vocabulary.is_empty() {
+                    let wanted = format!("words that stand in at least {least} training texts");
+                    return Err(Error::config("inputs.words.vocabulary", "no word", wanted));
+                }
+            }
+            Self::Characters { least, alphabet, .. } if alphabet.is_empty() => {
+                let mut counts: BTreeMap<char, usize> = BTreeMap::new();
+                for source in texts {
+                    let mut own: Vec<char> = text(source)?.chars().collect();
+                    own.sort_unstable();
+                    own.dedup();
+                    own.into_iter().for_each(|c| *counts.entry(c).or_default() += 1);
+                }
+                *alphabet = counts.into_iter().filter(|(_, c)| c >= least).map(|(c, _)| c).collect();
+                if alphabet.is_empty() {
+                    let wanted = format!("characters that stand in at least {least} training texts");
+                    return Err(Error::config("inputs.characters.alphabet", "no character", wanted));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Builds a modality's way in.
+pub fn input(config: &InputConfig, registry: &Registry, context: &BuildContext<'_>) -> Result<BuiltInput> {
+    let field = &context.field;
+    let plain = |processor: Arc<dyn Processor>, shape: Vec<i64>, values: Values| BuiltInput {
+        processor,
+        spec: Spec { shape, values },
+        encoder: None,
+    };
+    Ok(match config {
+        InputConfig::Image { size } => {
+            if !(4..=512).contains(size) {
+                return Err(Error::config(format!("{field}.size"), size, "4 to 512 pixels"));
+            }
+            let side = *size as u32;
+            let transform = ImageTransform {
+                resize: Some(Resize::Exact(side, side)),
+                crop: None,
+                mean: [0.0; 3],
+                std: [1.0; 3],
+                ..ImageTransform::default()
+            };
+            let processor = ImageProcessor::new(ImageProcessorConfig { transform, ..ImageProcessorConfig::default() });
+            plain(Arc::new(processor), vec![3, *size, *size], Values::Unit)
+        }
+        InputConfig::Spectrogram { frames, processor } => {
+            if !(1..=100_000).contains(frames) {
+                return Err(Error::config(format!("{field}.frames"), frames, "1 to 100,000"));
+            }
+            let bands = processor.mel.bands as i64;
+            let inner = AudioProcessor::new(processor.clone())?;
+            let fixed = Fixed { inner, frames: *frames };
+            plain(Arc::new(fixed), vec![1, *frames, bands], Values::Real)
+        }
+        InputConfig::Vector { width } => {
+            if *width < 1 {
+                return Err(Error::config(format!("{field}.width"), width, "at least 1"));
+            }
+            plain(Arc::new(Numbers { width: *width as usize }), vec![*width], Values::Real)
+        }
+        InputConfig::Words { vocabulary, .. } => {
+            let places = vocabulary.iter().enumerate().map(|(p, w)| (w.clone(), p)).collect();
+            let width = vocabulary.len() as i64;
+            plain(Arc::new(Words { places, width }), vec![width], Values::Binary)
+        }
+        InputConfig::Characters { length, alphabet, .. } => {
+            if !(3..=10_000).contains(length) {
+                return Err(Error::config(format!("{field}.length"), length, "3 to 10,000"));
+            }
+            let numbers = alphabet.chars().enumerate().map(|(n, c)| (c, n as i64 + 4)).collect();
+            let symbols = Values::Symbols(alphabet.chars().count() as i64 + 4);
+            plain(Arc::new(Characters { numbers, length: *length }), vec![*length as i64], symbols)
+        }
+        InputConfig::Features { encoder } => {
+            let built = registry.build(
+                encoder,
+                &BuildContext {
+                    scope: context.scope.clone(),
+                    base: context.base.clone(),
+                    field: format!("{field}.encoder"),
+                },
+            )?;
+            if !built.frozen {
+                let wanted = "an encoder whose weights are not learned";
+                return Err(Error::config(format!("{field}.encoder"), "an encoder that learns", wanted));
+            }
+            let spec = Spec { shape: vec![built.encoder.embedding_width()], values: Values::Real };
+            let fingerprint = format!("{} {}", built.fingerprint, built.processor.fingerprint());
+            BuiltInput { processor: built.processor, spec, encoder: Some((built.encoder, fingerprint)) }
+        }
+    })
+}
+
+/// The text of a row of symbols, as [`InputConfig::Characters`] made it.
+pub fn spell(symbols: &[i64], alphabet: &str) -> String {
+    let letters: Vec<char> = alphabet.chars().collect();
+    symbols
+        .iter()
+        .skip(1)
+        .take_while(|s| **s != 0 && **s != 2)
+        .map(|s| letters.get((*s - 4).max(-1) as usize).copied().unwrap_or('\u{fffd}'))
+        .collect()
+}
+
+fn text(source: &Source) -> Result<String> {
+    match source {
+        Source::Text(text) => Ok(text.clone()),
+        Source::File(path) => Ok(mm_data::decode::read_text(path, None)?),
+        Source::Value(value) => Err(Error::Sample(format!("found {value}, wanted a text"))),
+    }
+}
+
+/// Runs of letters and digits in lower case.
+fn words(text: &str) -> Vec<String> {
+    let lower = text.to_lowercase();
+    lower.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()).map(ToOwned::to_owned).collect()
+}
+
+struct Fixed {
+    inner: AudioProcessor,
+    frames: i64,
+}
+
+impl Processor for Fixed {
+    fn process(&self, source: &Source, context: &mut SampleContext) -> Result<Tensor> {
+        let x = self.inner.process(source, context)?; // [frames, bands]
+        let found = x.size(0)?;
+        let x = if found < self.frames {
+            let least = x.min()?.to_f64()?;
+            x.pad(&[0, 0, 0, self.frames - found], least)?
+        } else {
+            x.narrow(0, 0, self.frames)?
+        };
+        x.unsqueeze(0)
+    }
+
+    fn is_sequence(&self) -> bool {
+        false
+    }
+
+    fn fingerprint(&self) -> String {
+        format!("{} {} frames", self.inner.fingerprint(), self.frames)
+    }
+}
+
+struct Numbers {
+    width: usize,
+}
+
+impl Processor for Numbers {
+    fn process(&self, source: &Source, _context: &mut SampleContext) -> Result<Tensor> {
+        let Source::Value(serde_json::Value::Array(items)) = source else {
+            return Err(Error::Sample(format!("found {source:?}, wanted a list of {} numbers", self.width)));
+        };
+        let values: Vec<f32> = items.iter().filter_map(|v| v.as_f64().map(|v| v as f32)).collect();
+        if values.len() != self.width || items.len() != self.width || values.iter().any(|v| !v.is_finite()) {
+            let found = format!("a list of {} with {} numbers", items.len(), values.len());
+            return Err(Error::Sample(format!("found {found}, wanted {} finite numbers", self.width)));
+        }
+        Tensor::from_slice(&values)
+    }
+
+    fn is_sequence(&self) -> bool {
+        false
+    }
+
+    fn fingerprint(&self) -> String {
+        format!("numbers {}", self.width)
+    }
+}
+
+struct Words {
+    places: HashMap<String, usize>,
+    width: i64,
+}
+
+impl Processor for Words {
+    fn process(&self, source: &Source, _context: &mut SampleContext) -> Result<Tensor> {
+        let mut has = vec![0f32; self.width as usize];
+        for word in words(&text(source)?) {
+            if let Some(place) = self.places.get(&word) {
+                has[*place] = 1.0;
+            }
+        }
+        Tensor::from_slice(&has)
+    }
+
+    fn is_sequence(&self) -> bool {
+        false
+    }
+
+    fn fingerprint(&self) -> String {
+        let mut known: Vec<&String> = self.places.keys().collect();
+        known.sort();
+        format!("words {}", blake3::hash(format!("{known:?}").as_bytes()).to_hex())
+    }
+}
+
+struct Characters {
+    numbers: HashMap<char, i64>,
+    length: usize,
+}
+
+impl Processor for Characters {
+    fn process(&self, source: &Source, _context: &mut SampleContext) -> Result<Tensor> {
+        let text = text(source)?;
+        let inner = text.trim().chars().take(self.length - 2).map(|c| self.numbers.get(&c).copied().unwrap_or(3));
+        let mut symbols: Vec<i64> = std::iter::once(1).chain(inner).chain([2]).collect();
+        symbols.resize(self.length, 0);
+        Tensor::from_slice(&symbols)
+    }
+
+    fn is_sequence(&self) -> bool {
+        false
+    }
+
+    fn fingerprint(&self) -> String {
+        let mut known: Vec<&char> = self.numbers.keys().collect();
+        known.sort();
+        format!("characters {known:?} {}", self.length)
+    }
+}

@@ -1,0 +1,369 @@
+//! One code for several modalities, any of which may be missing: the bimodal deep autoencoder (Ngiam 2011) and variational ones that join
+//! the modalities' posteriors as a product of experts (MVAE, Wu 2018), a mixture (MMVAE, Shi 2019) or a mixture of the products of every
+//! subset (MoPoE, Sutter 2021).
+
+use super::{
+    Spec, Specs, VaeConfig, Values, WarmUp,
+    networks::{Down, Likelihood, NetworkConfig, Up},
+    vae::{Normal, importance, prior_log_density},
+};
+use mm_core::{
+    DType, Error, Generative, InputSet, Learner, LossParts, Modality, Module, Result, Scope, Tensor, without_grad,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// How the modalities are joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Joint {
+    /// No distribution: the mean of what each modality that is there makes; trained with each missing in turn (Ngiam 2011).
+    Deterministic,
+    /// Product of experts, the prior among them; trained on the whole and on each modality alone.
+    Product,
+    /// Mixture of experts.
+    Mixture,
+    /// Mixture of the products of every subset.
+    #[default]
+    MixtureOfProducts,
+}
+
+/// Settings of a [`MultimodalVae`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MultimodalVaeConfig {
+    /// Width of the code.
+    pub width: i64,
+    /// The networks of each modality; the usual ones where a modality is not named.
+    pub networks: BTreeMap<String, NetworkConfig>,
+    /// How the modalities are joined.
+    pub joint: Joint,
+    /// Weight of the divergence from the prior.
+    pub beta: f64,
+    /// Training steps over which that weight grows from 0.
+    pub warm_up: u64,
+    /// Weight of each modality's likelihood; 1 where it is not named.
+    pub weights: BTreeMap<String, f64>,
+}
+
+impl Default for MultimodalVaeConfig {
+    fn default() -> Self {
+        Self {
+            width: 64,
+            networks: BTreeMap::new(),
+            joint: Joint::default(),
+            beta: 1.0,
+            warm_up: 0,
+            weights: BTreeMap::new(),
+        }
+    }
+}
+
+struct Way {
+    down: Down,
+    up: Up,
+    likelihood: Likelihood,
+    weight: f64,
+    numbers: i64,
+}
+
+/// Values of several modalities → one code → the values of all of them.
+pub struct MultimodalVae {
+    ways: BTreeMap<Modality, Way>,
+    warm_up: WarmUp,
+    config: MultimodalVaeConfig,
+}
+
+/// What one modality says of the code, and which rows have it (`[rows]`, 1 or 0).
+struct Expert<'a> {
+    modality: &'a Modality,
+    normal: Normal,
+    present: Tensor,
+}
+
+impl MultimodalVae {
+    /// Networks `NAME.encoder` and `NAME.decoder` under `scope` for each modality.
+    pub fn new(scope: &Scope<'_>, specs: &Specs, config: &MultimodalVaeConfig) -> Result<Self> {
+        VaeConfig { width: config.width, beta: config.beta, ..VaeConfig::default() }.check()?;
+        if !(2..=6).contains(&specs.len()) {
+            return Err(Error::config(
+                "inputs",
+                specs.len(),
+                "two to six modalities (every subset of them is visited)",
+            ));
+        }
+        let known = || specs.keys().map(Modality::name);
+        let named = config.networks.keys().chain(config.weights.keys());
+        if let Some(name) = named.into_iter().find(|n| !known().any(|k| k == n.as_str())) {
+            return Err(Error::unknown("modality in model.networks or model.weights", name, known()));
+        }
+        let outputs = if config.joint == Joint::Deterministic { config.width } else { 2 * config.width };
+        let mut ways = BTreeMap::new();
+        for (modality, spec) in specs {
+            if matches!(spec.values, Values::Symbols(_)) {
+                let wanted = "numbers: words (kind = \"words\") or an encoder's vectors";
+                return Err(Error::config(format!("inputs.{modality}"), "symbols", wanted));
+            }
+            let place = scope.pp(modality);
+            let network = config.networks.get(modality.name()).cloned().unwrap_or_default();
+            let way = Way {
+                down: Down::new(&place.pp("encoder"), spec, outputs, &network)?,
+                up: Up::new(&place.pp("decoder"), config.width, spec, &network)?,
+                likelihood: Likelihood::new(&place.pp("likelihood"), spec)?,
+                weight: config.weights.get(modality.name()).copied().unwrap_or(1.0),
+                numbers: Spec::numbers(spec),
+            };
+            ways.insert(modality.clone(), way);
+        }
+        let warm_up = WarmUp::new(&scope.pp("warm_up"), config.warm_up)?;
+        Ok(Self { ways, warm_up, config: config.clone() })
+    }
+
+    fn deterministic(&self) -> bool {
+        self.config.joint == Joint::Deterministic
+    }
+
+    /// What each modality of the set says. Deterministic codes are the means of distributions whose width nobody asks for.
+    fn experts<'a>(&'a self, set: &InputSet, train: bool) -> Result<Vec<Expert<'a>>> {
+        let mut out = Vec::new();
+        for (modality, way) in &self.ways {
+            let Some((input, present)) = set.parts.get(modality) else { continue };
+            let both = way.down.forward(&input.values, train)?;
+            let normal = if self.deterministic() {
+                Normal { log_variance: both.zeros_like()?, mean: both }
+            } else {
+                Normal::split(&both)?
+            };
+            out.push(Expert { modality, normal, present: present.to_dtype(DType::F32)? });
+        }
+        if out.is_empty() {
+            return Err(Error::config("inputs", "none of the learner's modalities", "at least one of them"));
+        }
+        Ok(out)
+    }
+
+    /// The product of some experts and the prior, for each row of those that it has.
+    fn product(experts: &[&Expert<'_>]) -> Result<Normal> {
+        let mut precision = experts[0].normal.mean.ones_like()?;
+        let mut weighted = precision.zeros_like()?;
+        for expert in experts {
+            let own = expert.normal.log_variance.neg()?.exp()?.mul(&expert.present.unsqueeze(1)?)?;
+            precision = precision.add(&own)?;
+            weighted = weighted.add(&expert.normal.mean.mul(&own)?)?;
+        }
+        Ok(Normal { mean: weighted.div(&precision)?, log_variance: precision.log()?.neg()? })
+    }
+
+    /// The mean of the experts' means over those that a row has; the prior's mean for a row that has none.
+    fn mean(experts: &[Expert<'_>]) -> Result<Tensor> {
+        let mut sum = experts[0].normal.mean.zeros_like()?;
+        let mut count = experts[0].present.zeros_like()?;
+        for expert in experts {
+            sum = sum.add(&expert.normal.mean.mul(&expert.present.unsqueeze(1)?)?)?;
+            count = count.add(&expert.present)?;
+        }
+        sum.div(&count.clamp_min(1.0)?.unsqueeze(1)?)
+    }
+
+    /// log density of codes under the mixture of the experts that each row has, `[rows]`.
+    fn mixture_log_density(experts: &[Expert<'_>], code: &Tensor) -> Result<Tensor> {
+        let mut each = Vec::new();
+        let mut count = experts[0].present.zeros_like()?;
+        for expert in experts {
+            let missing = expert.present.gt_scalar(0.5)?.logical_not()?;
+            each.push(expert.normal.log_density(code)?.masked_fill(&missing, -1e30)?);
+            count = count.add(&expert.present)?;
+        }
+        Tensor::stack(&each.iter().collect::<Vec<_>>(), 0)?.logsumexp(0)?.sub(&count.clamp_min(1.0)?.log()?)
+    }
+
+    /// −log p of the values that each row has, given codes, over these modalities: `[rows]`.
+    fn nats(&self, set: &InputSet, code: &Tensor, over: &[&Modality], weighted: bool, train: bool) -> Result<Tensor> {
+        let mut sum = Tensor::zeros(&[set.rows], DType::F32, code.device())?;
+        for modality in over {
+            let (Some(way), Some((input, present))) = (self.ways.get(*modality), set.parts.get(*modality)) else {
+                continue;
+            };
+            let decoded = way.up.forward(code, train)?;
+            let nats = if self.deterministic() {
+                way.likelihood.error(&decoded, &input.values)?
+            } else {
+                way.likelihood.nats(&decoded, &input.values)?
+            };
+            let weight = if weighted { way.weight } else { 1.0 };
+            sum = sum.add(&nats.mul(&present.to_dtype(DType::F32)?)?.mul_scalar(weight)?)?;
+        }
+        Ok(sum)
+    }
+
+    /// The negative bound of one posterior, for the rows (`[rows]`, 1 or 0) that have what it is made of: its sum and their number.
+    fn bound(
+        &self,
+        set: &InputSet,
+        posterior: &Normal,
+        over: &[&Modality],
+        rows: &Tensor,
+        beta: f64,
+        train: bool,
+    ) -> Result<(Tensor, Tensor)> {
+        let code = posterior.draw()?;
+        let divergence = posterior.divergence()?.sum_dims(&[1], false)?;
+        let each = self.nats(set, &code, over, true, train)?.add(&divergence.mul_scalar(beta)?)?;
+        Ok((each.mul(rows)?.sum()?, rows.sum()?))
+    }
+
+    fn terms(&self, set: &InputSet, experts: &[Expert<'_>], beta: f64, train: bool) -> Result<Vec<(Tensor, Tensor)>> {
+        let all: Vec<&Modality> = self.ways.keys().collect();
+        let every: Vec<&Expert<'_>> = experts.iter().collect();
+        let mut any = experts[0].present.clone();
+        for expert in experts {
+            any = any.maximum(&expert.present)?;
+        }
+        let mut terms = Vec::new();
+        match self.config.joint {
+            Joint::Deterministic => {
+                for (subset, rows) in subsets(experts)? {
+                    // From the subset alone all that the row has is made.
+                    let alone: Vec<Expert<'_>> = subset.iter().map(|e| e.copy()).collect();
+                    let nats = self.nats(set, &Self::mean(&alone)?, &all, true, train)?;
+                    terms.push((nats.mul(&rows)?.sum()?, rows.sum()?));
+                }
+            }
+            Joint::Product => {
+                terms.push(self.bound(set, &Self::product(&every)?, &all, &any, beta, train)?);
+                for expert in experts {
+                    let own = Self::product(&[expert])?;
+                    terms.push(self.bound(set, &own, &[expert.modality], &expert.present, beta, train)?);
+                }
+            }
+            Joint::Mixture => {
+                for expert in experts {
+                    let code = expert.normal.draw()?;
+                    let divergence = Self::mixture_log_density(experts, &code)?.sub(&prior_log_density(&code)?)?;
+                    let each = self.nats(set, &code, &all, true, train)?.add(&divergence.mul_scalar(beta)?)?;
+                    terms.push((each.mul(&expert.present)?.sum()?, expert.present.sum()?));
+                }
+            }
+            Joint::MixtureOfProducts => {
+                for (subset, rows) in subsets(experts)? {
+                    terms.push(self.bound(set, &Self::product(&subset)?, &all, &rows, beta, train)?);
+                }
+            }
+        }
+        Ok(terms)
+    }
+}
+
+impl Expert<'_> {
+    fn copy(&self) -> Self {
+        Self { modality: self.modality, normal: self.normal.clone(), present: self.present.clone() }
+    }
+}
+
+/// Every subset of the experts that is not empty, with the rows that have all of it.
+fn subsets<'a, 'b>(experts: &'a [Expert<'b>]) -> Result<Vec<(Vec<&'a Expert<'b>>, Tensor)>> {
+    let mut out = Vec::new();
+    for mask in 1..1usize << experts.len() {
+        let subset: Vec<&Expert<'_>> =
+            experts.iter().enumerate().filter(|(place, _)| mask >> place & 1 == 1).map(|(_, e)| e).collect();
+        let mut rows = subset[0].present.clone();
+        for expert in &subset[1..] {
+            rows = rows.mul(&expert.present)?;
+        }
+        out.push((subset, rows));
+    }
+    Ok(out)
+}
+
+impl Learner for MultimodalVae {
+    fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossParts>> {
+        let experts = self.experts(set, train)?;
+        let beta = self.config.beta * self.warm_up.next(train)?;
+        let terms = self.terms(set, &experts, beta, train)?;
+        let (mut sum, mut count): (Option<Tensor>, f64) = (None, 0.0);
+        for (value, rows) in &terms {
+            if rows.to_f64()? < 0.5 {
+                continue;
+            }
+            let mean = value.div(rows)?;
+            count += 1.0;
+            sum = Some(sum.map_or_else(|| Ok(mean.clone()), |s| s.add(&mean))?);
+        }
+        let Some(sum) = sum else { return Ok(None) };
+        let mean = sum.mul_scalar(1.0 / count)?;
+        let mut parts = vec![("negative_bound".to_owned(), mean.to_f64()?)];
+        without_grad(|| {
+            let code = self.code(set)?;
+            for (modality, way) in &self.ways {
+                let Some((input, present)) = set.parts.get(modality) else { continue };
+                let there = present.to_dtype(DType::F32)?;
+                let error = way.likelihood.error(&way.up.forward(&code, false)?, &input.values)?.mul(&there)?;
+                parts.push((format!("error_{modality}"), error.sum()?.div(&there.sum()?.clamp_min(1.0)?)?.to_f64()?));
+            }
+            Ok::<_, Error>(())
+        })?;
+        let numbers: i64 = self.ways.values().map(|w| w.numbers).sum();
+        let scale = if self.deterministic() { 1.0 } else { 1.0 / numbers as f64 };
+        Ok(Some((mean.mul_scalar(scale)?, parts)))
+    }
+
+    fn code(&self, set: &InputSet) -> Result<Tensor> {
+        let experts = self.experts(set, false)?;
+        match self.config.joint {
+            Joint::Deterministic | Joint::Mixture => Self::mean(&experts),
+            Joint::Product | Joint::MixtureOfProducts => Ok(Self::product(&experts.iter().collect::<Vec<_>>())?.mean),
+        }
+    }
+
+    fn width(&self) -> i64 {
+        self.config.width
+    }
+
+    fn reconstruct(&self, set: &InputSet, modality: &Modality) -> Result<Option<Tensor>> {
+        let Some(way) = self.ways.get(modality) else { return Ok(None) };
+        way.up.forward(&self.code(set)?, false).map(Some)
+    }
+
+    fn log_likelihood(&self, set: &InputSet, samples: usize) -> Result<Option<Tensor>> {
+        if self.deterministic() {
+            return Ok(None);
+        }
+        let experts = self.experts(set, false)?;
+        let all: Vec<&Modality> = self.ways.keys().collect();
+        let product = Self::product(&experts.iter().collect::<Vec<_>>())?;
+        let mut turn = 0;
+        importance(samples, || {
+            // Of a mixture the experts are drawn in turn, which is no less likely to be right than by lot.
+            let mixture = self.config.joint == Joint::Mixture;
+            let code = if mixture { experts[turn % experts.len()].normal.draw()? } else { product.draw()? };
+            turn += 1;
+            let density =
+                if mixture { Self::mixture_log_density(&experts, &code)? } else { product.log_density(&code)? };
+            prior_log_density(&code)?.sub(&self.nats(set, &code, &all, false, false)?)?.sub(&density)
+        })
+        .map(Some)
+    }
+
+    fn generative(&self) -> Option<&dyn Generative> {
+        Some(self)
+    }
+
+    fn is_joint(&self) -> bool {
+        true
+    }
+}
+
+impl Generative for MultimodalVae {
+    fn decode(&self, code: &Tensor, modality: &Modality) -> Result<Tensor> {
+        let known = self.ways.keys().map(Modality::name);
+        let way = self.ways.get(modality).ok_or_else(|| Error::unknown("modality", modality.name(), known))?;
+        way.up.forward(code, false)
+    }
+
+    fn draw(&self, rows: i64, _condition: Option<&InputSet>) -> Result<Option<Tensor>> {
+        if self.deterministic() {
+            return Ok(None);
+        }
+        Tensor::randn(&[rows, self.config.width], DType::F32, self.warm_up.device()).map(Some)
+    }
+}

@@ -1,0 +1,313 @@
+//! Properties that every learner must have, and numbers known from elsewhere.
+
+use super::{vae::Normal, *};
+use mm_core::{DType, Device, Input, Params, seed::seed_tensors, without_grad};
+
+fn tensor(values: &[f32], shape: &[i64]) -> Tensor {
+    Tensor::from_vec(values, shape).unwrap()
+}
+
+fn randn(shape: &[i64]) -> Tensor {
+    Tensor::randn(shape, DType::F32, Device::Cpu).unwrap()
+}
+
+fn far(a: &Tensor, b: &Tensor) -> f64 {
+    a.sub(b).unwrap().abs().unwrap().max().unwrap().to_f64().unwrap()
+}
+
+fn spec(shape: &[i64], values: Values) -> Spec {
+    Spec { shape: shape.to_vec(), values }
+}
+
+fn alone(values: Tensor) -> InputSet {
+    InputSet::of(Modality::IMAGE, Input { values, mask: None }).unwrap()
+}
+
+fn build(params: &Params, text: &str, specs: &[(&str, Spec)], classes: i64) -> Result<Box<dyn Learner>> {
+    let settings: toml::Value = toml::from_str(text).unwrap();
+    let specs: Specs = specs.iter().map(|(n, s)| (Modality::from(*n), s.clone())).collect();
+    learner(&settings, "model", &specs, classes, &params.scope())
+}
+
+#[test]
+fn the_estimated_derivative_is_right_on_average() {
+    seed_tensors(1);
+    let (weight, x) = (randn(&[3, 5]), randn(&[4, 5]));
+    // Of tanh(W x) the derivative is known: (1 − tanh²) W.
+    let exact = {
+        let slope = x.linear(&weight, None).unwrap().tanh().unwrap().pow(2.0).unwrap().neg().unwrap();
+        let slope = slope.add_scalar(1.0).unwrap().pow(2.0).unwrap(); // [4, 3]
+        let squares = weight.pow(2.0).unwrap().sum_dims(&[1], false).unwrap(); // [3]
+        slope.mul(&squares).unwrap().sum().unwrap().to_f64().unwrap() / 4.0
+    };
+    let mut sum = 0.0;
+    for _ in 0..3000 {
+        let x = x.detach().unwrap().requires_grad().unwrap();
+        let code = x.linear(&weight, None).unwrap().tanh().unwrap();
+        sum += autoencoder::squared_derivative(&code, &x).unwrap().to_f64().unwrap();
+    }
+    assert!((sum / 3000.0 / exact - 1.0).abs() < 0.05, "{} for {exact}", sum / 3000.0);
+}
+
+#[test]
+fn of_a_sparse_code_as_many_numbers_are_left_as_was_said() {
+    let params = Params::new(Device::Cpu);
+    let text = "kind = 'autoencoder'\nwidth = 20\nsparsity = { largest = 3 }\nnetwork = { hidden = [8] }";
+    let model = build(&params, text, &[("image", spec(&[6], Values::Real))], 0).unwrap();
+    let code = model.code(&alone(randn(&[5, 6]))).unwrap().to_vec::<f32>().unwrap();
+    assert!(code.chunks(20).all(|row| row.iter().filter(|v| **v != 0.0).count() == 3));
+}
+
+#[test]
+fn divergence_density_and_product_are_those_of_normal_distributions() {
+    let q = Normal { mean: tensor(&[1.0, -0.5], &[1, 2]), log_variance: tensor(&[0.3, -0.2], &[1, 2]) };
+    let by_hand: f64 = [(1.0f64, 0.3f64), (-0.5, -0.2)].iter().map(|(m, l)| 0.5 * (m * m + l.exp() - l - 1.0)).sum();
+    assert!((q.divergence().unwrap().sum().unwrap().to_f64().unwrap() - by_hand).abs() < 1e-6);
+    let density: f64 = [(1.0f64, 0.3f64, 0.2f64), (-0.5, -0.2, 0.1)]
+        .iter()
+        .map(|(m, l, z)| -0.5 * ((2.0 * std::f64::consts::PI).ln() + l + (z - m).powi(2) / l.exp()))
+        .sum();
+    let found = q.log_density(&tensor(&[0.2, 0.1], &[1, 2])).unwrap().to_f64().unwrap();
+    assert!((found - density).abs() < 1e-5);
+    let standard = Normal { mean: tensor(&[0.0; 2], &[1, 2]), log_variance: tensor(&[0.0; 2], &[1, 2]) };
+    let z = tensor(&[0.7, -1.1], &[1, 2]);
+    assert!(far(&standard.log_density(&z).unwrap(), &vae::prior_log_density(&z).unwrap()) < 1e-6);
+}
+
+#[test]
+fn a_bound_rises_with_the_number_of_samples() {
+    seed_tensors(3);
+    let params = Params::new(Device::Cpu);
+    let model = build(
+        &params,
+        "kind = 'vae'\nwidth = 4\nnetwork = { hidden = [16] }",
+        &[("image", spec(&[6], Values::Real))],
+        0,
+    )
+    .unwrap();
+    let set = alone(randn(&[64, 6]));
+    let mean = |samples| {
+        without_grad(|| model.log_likelihood(&set, samples)).unwrap().unwrap().mean().unwrap().to_f64().unwrap()
+    };
+    let (one, ten, many) = (mean(1), mean(10), mean(200));
+    assert!(one < ten && ten < many, "{one} {ten} {many}");
+}
+
+#[test]
+fn a_quantised_code_is_out_of_the_book_and_what_nothing_chooses_is_moved() {
+    seed_tensors(4);
+    let params = Params::new(Device::Cpu);
+    let text = "kind = 'vq'\ncodes = 6\nwidth = 3\nrevive_below = 0.5\nnetwork = { channels = [4] }";
+    let model = build(&params, text, &[("image", spec(&[1, 4, 4], Values::Real))], 0).unwrap();
+    let set = alone(randn(&[8, 1, 4, 4]));
+    let (loss, parts) = model.loss(&set, true).unwrap().unwrap();
+    loss.backward().unwrap();
+    // The gradient passes the choice: the encoder's first weights have one.
+    let first = params.named(&[mm_core::Role::Trainable]);
+    assert!(first.iter().any(|(n, t)| n.starts_with("encoder") && t.grad().is_some()));
+    assert!(parts.iter().any(|(n, v)| n == "perplexity" && *v >= 1.0 && *v <= 6.0));
+    let buffers = params.named(&[mm_core::Role::Buffer]);
+    let get = |name: &str| buffers.iter().find(|(n, _)| n == name).unwrap().1.clone();
+    let book = get("book");
+    let code = model.features(&set).unwrap().values.reshape(&[-1, 3]).unwrap(); // [rows · places, 3]
+    let nearest = code.distances(&book).unwrap().to_vec::<f32>().unwrap();
+    assert!(nearest.chunks(6).all(|row| row.iter().any(|d| *d < 1e-3)));
+    // Nothing chose the third for long: the next step puts it where data are.
+    get("chosen").assign(&tensor(&[9.0, 9.0, 0.01, 9.0, 9.0, 9.0], &[6])).unwrap();
+    book.select(0, 2).unwrap().assign(&tensor(&[1e6; 3], &[3])).unwrap();
+    get("sums").select(0, 2).unwrap().assign(&tensor(&[1e4; 3], &[3])).unwrap();
+    model.loss(&set, true).unwrap();
+    assert!(book.abs().unwrap().max().unwrap().to_f64().unwrap() < 1e3);
+}
+
+#[test]
+fn what_is_masked_is_made_and_what_is_seen_stays() {
+    let params = Params::new(Device::Cpu);
+    let text = "kind = 'masked'\npatch = [2, 3]\nwidth = 8\nlayers = 1\nheads = 2\ndecoder_width = 8\ndecoder_layers = 1\nhide = 0.5";
+    let model = build(&params, text, &[("image", spec(&[2, 4, 6], Values::Real))], 0).unwrap();
+    let x = randn(&[3, 2, 4, 6]);
+    let made = model.reconstruct(&alone(x.clone()), &Modality::IMAGE).unwrap().unwrap();
+    let same = made.eq(&x).unwrap().to_dtype(DType::F32).unwrap();
+    // Two of four patches of each picture, whole: half of the numbers.
+    assert!((same.mean().unwrap().to_f64().unwrap() - 0.5).abs() < 1e-6);
+    let patches = same.reshape(&[3, 2, 2, 2, 2, 3]).unwrap().mean_dims(&[1, 3, 5], false).unwrap();
+    assert!(patches.to_vec::<f32>().unwrap().iter().all(|v| *v == 0.0 || *v == 1.0));
+    // What is hidden does not reach what is made of it.
+    seed_tensors(9);
+    let first = model.reconstruct(&alone(x.clone()), &Modality::IMAGE).unwrap().unwrap();
+    seed_tensors(9);
+    let gone = first.eq(&x).unwrap().logical_not().unwrap();
+    let other = model.reconstruct(&alone(x.masked_fill(&gone, 5.0).unwrap()), &Modality::IMAGE).unwrap().unwrap();
+    let difference = first.sub(&other).unwrap().abs().unwrap().max().unwrap().to_f64().unwrap();
+    assert!(difference < 1e-5, "{difference}");
+}
+
+fn pair(rows: i64, has: &[(&str, Tensor, &[bool])]) -> InputSet {
+    let parts = has.iter().map(|(n, v, p)| {
+        let input = Input { values: v.clone(), mask: None };
+        (Modality::from(*n), (input, Tensor::from_slice(p).unwrap()))
+    });
+    InputSet { rows, parts: parts.collect(), labels: None }
+}
+
+#[test]
+fn what_a_row_lacks_changes_neither_it_nor_its_neighbours() {
+    let specs = [("face", spec(&[3], Values::Real)), ("voice", spec(&[4], Values::Real))];
+    for joint in ["deterministic", "product", "mixture", "mixture_of_products"] {
+        let params = Params::new(Device::Cpu);
+        let text = format!("kind = 'multimodal'\nwidth = 5\njoint = '{joint}'");
+        let model = build(&params, &text, &specs, 0).unwrap();
+        let (face, voice) = (randn(&[3, 3]), randn(&[3, 4]));
+        let junk = Tensor::cat(&[&voice.narrow(0, 0, 2).unwrap(), &tensor(&[1e3; 4], &[1, 4])], 0).unwrap();
+        let present: &[bool] = &[true, true, false];
+        let all: &[bool] = &[true; 3];
+        let a = model.code(&pair(3, &[("face", face.clone(), all), ("voice", voice.clone(), present)])).unwrap();
+        let b = model.code(&pair(3, &[("face", face.clone(), all), ("voice", junk, present)])).unwrap();
+        assert!(far(&a, &b) < 1e-6, "{joint}");
+        let one = model
+            .code(&pair(
+                1,
+                &[("face", face.narrow(0, 0, 1).unwrap(), &[true]), ("voice", voice.narrow(0, 0, 1).unwrap(), &[true])],
+            ))
+            .unwrap();
+        assert!(far(&a.narrow(0, 0, 1).unwrap(), &one) < 1e-5, "{joint}");
+        // The last row has a face alone: as if nobody had a voice.
+        let alone = model.code(&pair(3, &[("face", face.clone(), all)])).unwrap();
+        assert!(far(&a.narrow(0, 2, 1).unwrap(), &alone.narrow(0, 2, 1).unwrap()) < 1e-6, "{joint}");
+        let made = model.reconstruct(&pair(3, &[("face", face, all)]), &Modality::from("voice")).unwrap().unwrap();
+        assert_eq!(made.shape(), [3, 4]);
+        // A batch in which nobody has a voice can be learned from; one in which nobody has anything cannot.
+        let none: &[bool] = &[false; 3];
+        let set = pair(3, &[("face", randn(&[3, 3]), all), ("voice", randn(&[3, 4]), none)]);
+        assert!(model.loss(&set, true).unwrap().is_some(), "{joint}");
+        let set = pair(3, &[("face", randn(&[3, 3]), none), ("voice", randn(&[3, 4]), none)]);
+        assert!(model.loss(&set, true).unwrap().is_none(), "{joint}");
+    }
+}
+
+#[test]
+fn every_kind_learns_to_be_better_than_it_was() {
+    let image = ("image", spec(&[1, 8, 8], Values::Unit));
+    let (face, voice) = (("face", spec(&[6], Values::Real)), ("voice", spec(&[5], Values::Real)));
+    let small = "network = { hidden = [16] }";
+    let conv = "network = { hidden = [], channels = [8, 8] }";
+    let kinds: Vec<(String, Vec<(&str, Spec)>, &str)> = vec![
+        (format!("kind = 'autoencoder'\nwidth = 6\nnoise = 0.1\ncontractive = 1e-4\n{small}"), vec![image.clone()], "reconstruction"),
+        (format!("kind = 'vae'\nwidth = 4\nwarm_up = 20\n{conv}"), vec![image.clone()], "reconstruction"),
+        (format!("kind = 'vq'\ncodes = 16\nwidth = 4\n{conv}"), vec![image.clone()], "reconstruction"),
+        (
+            "kind = 'masked'\npatch = [2, 2]\nwidth = 16\nheads = 2\nlayers = 1\ndecoder_width = 16\ndecoder_layers = 1\nhide = 0.5".into(),
+            vec![image.clone()],
+            "reconstruction",
+        ),
+        (format!("kind = 'adversarial_autoencoder'\nwidth = 4\n{conv}"), vec![image.clone()], "reconstruction"),
+        (format!("kind = 'bigan'\nwidth = 4\n{conv}\ncritic = {{ r1 = 0.1 }}"), vec![image.clone()], "loss"),
+        (
+            "kind = 'sequence'\nwidth = 8\nhidden = 16\nlayers = 1\nheads = 2".into(),
+            vec![("image", spec(&[6], Values::Symbols(9)))],
+            "nats_a_symbol",
+        ),
+        ("kind = 'multimodal'\nwidth = 4".into(), vec![face.clone(), voice.clone()], "negative_bound"),
+        ("kind = 'acmr'\nwidth = 8".into(), vec![face.clone(), voice.clone()], "label_face"),
+        ("kind = 'translation'\nwidth = 8".into(), vec![face.clone(), voice.clone()], "paired_face_voice"),
+        (
+            "kind = 'gan'\nnoise = 4\nnetwork = { hidden = [], channels = [8, 8] }\ncritic = { channels = [8, 8], gradient_penalty = 1.0, loss = 'wasserstein' }".into(),
+            vec![image],
+            "loss",
+        ),
+    ];
+    for (text, specs, watched) in kinds {
+        seed_tensors(5);
+        let params = Params::new(Device::Cpu);
+        let model = build(&params, &text, &specs, 3).unwrap();
+        let rows = 24;
+        let hidden = randn(&[rows, 2]);
+        let mut parts = BTreeMap::new();
+        for (name, spec) in &specs {
+            let shape: Vec<i64> = std::iter::once(rows).chain(spec.shape.iter().copied()).collect();
+            let values = hidden.matmul(&randn(&[2, spec.numbers()])).unwrap();
+            let values = match spec.values {
+                Values::Unit => values.sigmoid().unwrap(),
+                Values::Symbols(n) => {
+                    let symbols = values.abs().unwrap().mul_scalar(2.0).unwrap().clamp(0.0, n as f64 - 5.0).unwrap();
+                    symbols.to_dtype(DType::I64).unwrap().add_scalar(4.0).unwrap().to_dtype(DType::I64).unwrap()
+                }
+                _ => values,
+            };
+            let present = Tensor::from_slice(&[true; 24]).unwrap();
+            parts.insert(
+                Modality::from(*name),
+                (Input { values: values.reshape(&shape).unwrap(), mask: None }, present),
+            );
+        }
+        let labels = hidden.argmax(1).unwrap();
+        let set = InputSet { rows, parts, labels: Some(labels) };
+        let mut seen = Vec::new();
+        let named = params.named(&[mm_core::Role::Trainable]);
+        for _ in 0..60 {
+            named.iter().for_each(|(_, t)| t.zero_grad());
+            let (loss, parts) = model.loss(&set, true).unwrap().unwrap();
+            seen.push(parts.iter().find(|(n, _)| n == watched).map_or(loss.to_f64().unwrap(), |(_, v)| *v));
+            assert!(loss.to_f64().unwrap().is_finite(), "{text}");
+            loss.backward().unwrap();
+            for (_, t) in &named {
+                if let Some(g) = t.grad() {
+                    let size = g.norm_all().unwrap().to_f64().unwrap().max(1.0);
+                    t.scale_add_(1.0, &g, -0.05 / size).unwrap();
+                }
+            }
+        }
+        // Makers and critics chase each other: of those it is asked that they stay finite and that both learn.
+        if watched != "loss" {
+            let (early, late) = (seen[..5].iter().sum::<f64>(), seen[55..].iter().sum::<f64>());
+            assert!(late < early, "{text}: {early} then {late}");
+        }
+        without_grad(|| {
+            assert_eq!(model.code(&set).unwrap().shape(), [rows, model.width()], "{text}");
+            if let Some(maker) = model.generative()
+                && let Some(codes) = maker.draw(3, None).unwrap()
+            {
+                let (name, spec) = &specs[0];
+                let made = maker.decode(&codes, &Modality::from(*name)).unwrap();
+                assert_eq!(made.shape()[1..], spec.shape, "{text}");
+            }
+        });
+        // One row, as the last of a data set may be: no failure, whatever is normalised.
+        let one: BTreeMap<Modality, (Input, Tensor)> = set
+            .parts
+            .iter()
+            .map(|(m, (i, p))| {
+                let values = i.values.narrow(0, 0, 1).unwrap();
+                (m.clone(), (Input { values, mask: None }, p.narrow(0, 0, 1).unwrap()))
+            })
+            .collect();
+        let one = InputSet { rows: 1, parts: one, labels: Some(Tensor::from_slice(&[0i64]).unwrap()) };
+        if let Some((loss, _)) = model.loss(&one, true).unwrap() {
+            assert!(loss.to_f64().unwrap().is_finite(), "{text}");
+        }
+    }
+}
+
+#[test]
+fn settings_that_make_no_sense_are_errors_that_say_what_to_do() {
+    let vector = [("image", spec(&[6], Values::Real))];
+    let both = [("image", spec(&[6], Values::Real)), ("text", spec(&[4], Values::Symbols(9)))];
+    for (text, specs, wanted) in [
+        ("kind = 'autoencoder'\nwidth = 6", &vector[..], "it would learn to copy"),
+        ("kind = 'autoencoder'\nwidth = 4\nsparsity = { largest = 9 }", &vector, "1 to the 4"),
+        ("kind = 'autoencoder'\nwidth = 4\nnetwork = { channels = [8] }", &vector, "pictures whose sides"),
+        ("kind = 'autoencodr'", &vector, "did you mean `autoencoder`"),
+        ("kind = 'vae'\nwith = 4", &vector, "unknown field `with`"),
+        ("width = 4", &vector, "one of acmr"),
+        ("kind = 'masked'", &vector, "divides pictures"),
+        ("kind = 'sequence'", &vector, "characters"),
+        ("kind = 'multimodal'", &vector, "two to six modalities"),
+        ("kind = 'multimodal'", &both, "numbers"),
+        ("kind = 'vae'", &both, "exactly one modality"),
+        ("kind = 'gan'\ncondition = 'txt'", &both, "did you mean `text`"),
+        ("kind = 'acmr'", &vector, "at least two modalities"),
+    ] {
+        let error = build(&Params::new(Device::Cpu), text, specs, 0).map(drop).unwrap_err().to_string();
+        assert!(error.contains(wanted), "{text}: {error}");
+    }
+}

@@ -1,0 +1,184 @@
+//! The variational autoencoder (Kingma 2014) and β-VAE (Higgins 2017), with a warm-up of the divergence (Bowman 2016).
+
+use super::{
+    Spec, Values, WarmUp,
+    networks::{Down, Likelihood, NetworkConfig, Up},
+    rows_with,
+};
+use mm_core::{DType, Error, Generative, InputSet, Learner, LossParts, Modality, Module, Result, Scope, Tensor};
+use serde::{Deserialize, Serialize};
+
+/// Settings of a [`Vae`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct VaeConfig {
+    /// Width of the code.
+    pub width: i64,
+    /// The networks.
+    pub network: NetworkConfig,
+    /// Weight of the divergence from the prior; 1 is the bound on the likelihood.
+    pub beta: f64,
+    /// Training steps over which that weight grows from 0.
+    pub warm_up: u64,
+}
+
+impl Default for VaeConfig {
+    fn default() -> Self {
+        Self { width: 64, network: NetworkConfig::default(), beta: 1.0, warm_up: 0 }
+    }
+}
+
+impl VaeConfig {
+    pub(super) fn check(&self) -> Result<()> {
+        if self.width < 1 || self.beta.is_nan() || self.beta < 0.0 {
+            let found = format!("{}, {}", self.width, self.beta);
+            return Err(Error::config("model.width, beta", found, "at least 1, and no negative number"));
+        }
+        Ok(())
+    }
+}
+
+/// A normal distribution a row, without covariances: mean and logarithm of the variance, `[rows, width]` each.
+#[derive(Debug, Clone)]
+pub(crate) struct Normal {
+    pub(crate) mean: Tensor,
+    pub(crate) log_variance: Tensor,
+}
+
+impl Normal {
+    /// From `[rows, 2 · width]`.
+    pub(crate) fn split(both: &Tensor) -> Result<Self> {
+        let width = both.size(1)? / 2;
+        let log_variance = both.narrow(1, width, width)?.clamp(-10.0, 10.0)?;
+        Ok(Self { mean: both.narrow(1, 0, width)?, log_variance })
+    }
+
+    /// One draw, through which gradients flow.
+    pub(crate) fn draw(&self) -> Result<Tensor> {
+        let noise = Tensor::randn(&self.mean.shape(), DType::F32, self.mean.device())?;
+        self.mean.add(&self.log_variance.mul_scalar(0.5)?.exp()?.mul(&noise)?)
+    }
+
+    /// Divergence from the standard normal distribution by dimension, `[rows, width]`, in nats.
+    pub(crate) fn divergence(&self) -> Result<Tensor> {
+        let squares = self.mean.mul(&self.mean)?.add(&self.log_variance.exp()?)?;
+        squares.sub(&self.log_variance)?.add_scalar(-1.0)?.mul_scalar(0.5)
+    }
+
+    /// log density of codes `[rows, width]`, `[rows]`.
+    pub(crate) fn log_density(&self, code: &Tensor) -> Result<Tensor> {
+        let off = code.sub(&self.mean)?;
+        let squares = off.mul(&off)?.mul(&self.log_variance.neg()?.exp()?)?.add(&self.log_variance)?;
+        squares.add_scalar(1.837_877_066_409_345_5)?.sum_dims(&[1], false)?.mul_scalar(-0.5)
+    }
+}
+
+/// log density of codes `[rows, width]` under the standard normal distribution, `[rows]`.
+pub(crate) fn prior_log_density(code: &Tensor) -> Result<Tensor> {
+    code.mul(code)?.add_scalar(1.837_877_066_409_345_5)?.sum_dims(&[1], false)?.mul_scalar(-0.5)
+}
+
+/// The logarithm of the mean of so many weights, each given by its logarithm `[rows]`.
+pub(crate) fn importance(samples: usize, mut log_weight: impl FnMut() -> Result<Tensor>) -> Result<Tensor> {
+    let samples = samples.max(1);
+    let weights: Vec<Tensor> = (0..samples).map(|_| log_weight()).collect::<Result<_>>()?;
+    let all = Tensor::stack(&weights.iter().collect::<Vec<_>>(), 0)?; // [samples, rows]
+    all.logsumexp(0)?.add_scalar(-(samples as f64).ln())
+}
+
+/// Values → a distribution of codes → the values again.
+pub struct Vae {
+    modality: Modality,
+    down: Down,
+    up: Up,
+    likelihood: Likelihood,
+    warm_up: WarmUp,
+    config: VaeConfig,
+}
+
+impl Vae {
+    /// Networks `encoder` and `decoder` under `scope`.
+    pub fn new(scope: &Scope<'_>, (modality, spec): (&Modality, &Spec), config: &VaeConfig) -> Result<Self> {
+        config.check()?;
+        if matches!(spec.values, Values::Symbols(_)) {
+            return Err(Error::config("model.kind", "vae on symbols", "kind = \"sequence\""));
+        }
+        Ok(Self {
+            modality: modality.clone(),
+            down: Down::new(&scope.pp("encoder"), spec, 2 * config.width, &config.network)?,
+            up: Up::new(&scope.pp("decoder"), config.width, spec, &config.network)?,
+            likelihood: Likelihood::new(&scope.pp("likelihood"), spec)?,
+            warm_up: WarmUp::new(&scope.pp("warm_up"), config.warm_up)?,
+            config: config.clone(),
+        })
+    }
+
+    fn posterior(&self, values: &Tensor, train: bool) -> Result<Normal> {
+        Normal::split(&self.down.forward(values, train)?)
+    }
+}
+
+impl Learner for Vae {
+    fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossParts>> {
+        let Some((values, _)) = rows_with(set, &self.modality)? else { return Ok(None) };
+        let posterior = self.posterior(&values, train)?;
+        let decoded = self.up.forward(&posterior.draw()?, train)?;
+        let nats = self.likelihood.nats(&decoded, &values)?.mean()?;
+        let each = posterior.divergence()?.mean_dims(&[0], false)?; // [width]
+        let divergence = each.sum()?;
+        let weight = self.config.beta * self.warm_up.next(train)?;
+        // A dimension that says less than a hundredth of a nat is asleep (Burda 2016).
+        let awake = each.gt_scalar(0.01)?.to_dtype(DType::F32)?.sum()?.to_f64()?;
+        let (n, d) = (nats.to_f64()?, divergence.to_f64()?);
+        let parts = vec![
+            ("bound".to_owned(), -n - d),
+            ("reconstruction".into(), n),
+            ("divergence".into(), d),
+            ("dimensions_awake".into(), awake),
+            ("squared_error".into(), self.likelihood.error(&decoded, &values)?.mean()?.to_f64()?),
+        ];
+        // Nats a number, so that one learning rate serves pictures and vectors alike.
+        let numbers = values.count() as f64 / values.size(0)? as f64;
+        Ok(Some((nats.add(&divergence.mul_scalar(weight)?)?.mul_scalar(1.0 / numbers)?, parts)))
+    }
+
+    fn code(&self, set: &InputSet) -> Result<Tensor> {
+        Ok(self.posterior(&set.get(&self.modality)?.0.values, false)?.mean)
+    }
+
+    fn width(&self) -> i64 {
+        self.config.width
+    }
+
+    fn reconstruct(&self, set: &InputSet, modality: &Modality) -> Result<Option<Tensor>> {
+        if *modality != self.modality {
+            return Ok(None);
+        }
+        self.up.forward(&self.code(set)?, false).map(Some)
+    }
+
+    fn log_likelihood(&self, set: &InputSet, samples: usize) -> Result<Option<Tensor>> {
+        let values = &set.get(&self.modality)?.0.values;
+        let posterior = self.posterior(values, false)?;
+        importance(samples, || {
+            let code = posterior.draw()?;
+            let nats = self.likelihood.nats(&self.up.forward(&code, false)?, values)?;
+            prior_log_density(&code)?.sub(&nats)?.sub(&posterior.log_density(&code)?)
+        })
+        .map(Some)
+    }
+
+    fn generative(&self) -> Option<&dyn Generative> {
+        Some(self)
+    }
+}
+
+impl Generative for Vae {
+    fn decode(&self, code: &Tensor, _modality: &Modality) -> Result<Tensor> {
+        self.up.forward(code, false)
+    }
+
+    fn draw(&self, rows: i64, _condition: Option<&InputSet>) -> Result<Option<Tensor>> {
+        Tensor::randn(&[rows, self.config.width], DType::F32, self.warm_up.device()).map(Some)
+    }
+}

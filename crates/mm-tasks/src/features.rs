@@ -1,0 +1,115 @@
+//! Features of frozen encoders: made once, kept in the cache, read by the loader's workers.
+
+use crate::{Result, Told};
+use mm_core::{Device, Encoder, Modality, Processor, SampleContext, Source, Tensor, seed::Rng, without_grad};
+use mm_data::{Cache, Manifest, collate};
+use rayon::prelude::*;
+use std::{collections::HashMap, sync::Arc};
+
+/// A frozen encoder and what stands before it.
+pub(crate) struct Frozen<'a> {
+    pub(crate) encoder: &'a dyn Encoder,
+    pub(crate) processor: &'a Arc<dyn Processor>,
+    /// Changes whenever the features would.
+    pub(crate) fingerprint: &'a str,
+    /// Augmented views of each sample beside the plain one.
+    pub(crate) views: usize,
+}
+
+impl Frozen<'_> {
+    /// Encodes what is not yet in the cache; the processor that reads it from there comes back.
+    pub(crate) fn keep(
+        &self,
+        modality: &Modality,
+        manifest: &Manifest,
+        cache: &Cache,
+        device: Device,
+        told: Told<'_>,
+    ) -> Result<Kept> {
+        let mut kept = Kept {
+            cache: cache.clone(),
+            fingerprint: self.fingerprint.to_owned(),
+            views: self.views,
+            problems: HashMap::new(),
+        };
+        let mut missing = Vec::new();
+        for source in manifest.rows.iter().flat_map(|r| r.values.get(modality).into_iter().flatten()) {
+            for view in 0..=self.views {
+                match kept.key(source, view) {
+                    Ok(key) if cache.get(&key).is_none() => missing.push((source, view, key)),
+                    Ok(_) => {}
+                    Err(error) => drop(kept.problems.insert(format!("{source:?}"), error.to_string())),
+                }
+            }
+        }
+        // Texts of about one length together, so that little padding is encoded.
+        missing.sort_by_key(|(source, view, _)| (if let Source::Text(t) = source { t.len() } else { 0 }, *view));
+        missing.dedup_by(|a, b| a.2 == b.2);
+        for (done, chunk) in missing.chunks(32).enumerate() {
+            told(&format!("encoding {modality}"), done * 32, missing.len());
+            let samples: Vec<_> = chunk
+                .par_iter()
+                .map(|(source, view, key)| {
+                    // The key is a hash of source and view: each view of each picture draws its own.
+                    let random = Rng::at(&[u64::from_str_radix(&key[..16], 16).unwrap_or(0)]);
+                    self.processor.process(source, &mut SampleContext { train: *view > 0, random })
+                })
+                .collect();
+            let (mut good, mut keys) = (Vec::new(), Vec::new());
+            for ((source, _, key), sample) in chunk.iter().zip(samples) {
+                match sample {
+                    Ok(sample) => {
+                        good.push(sample);
+                        keys.push(key);
+                    }
+                    Err(error) => drop(kept.problems.insert(format!("{source:?}"), error.to_string())),
+                }
+            }
+            if good.is_empty() {
+                continue;
+            }
+            let input = collate(&good, self.processor.as_ref())?.to_device(device)?;
+            let vectors = without_grad(|| self.encoder.embed(&input, false))?.to_device(Device::Cpu)?;
+            for (row, key) in keys.into_iter().enumerate() {
+                cache.put(key, &vectors.select(0, row as i64)?)?;
+            }
+        }
+        told(&format!("encoding {modality}"), missing.len(), missing.len());
+        Ok(kept)
+    }
+}
+
+/// Features of a frozen encoder, kept in the cache.
+pub(crate) struct Kept {
+    cache: Cache,
+    fingerprint: String,
+    views: usize,
+    problems: HashMap<String, String>,
+}
+
+impl Kept {
+    fn key(&self, source: &Source, view: usize) -> mm_data::Result<String> {
+        Cache::key(&format!("features {} view {view}", self.fingerprint), source)
+    }
+}
+
+impl Processor for Kept {
+    fn process(&self, source: &Source, context: &mut SampleContext) -> mm_core::Result<Tensor> {
+        if let Some(problem) = self.problems.get(&format!("{source:?}")) {
+            return Err(mm_core::Error::Sample(problem.clone()));
+        }
+        let view = if context.train { context.random.below(self.views + 1) } else { 0 };
+        let found = self.cache.get(&self.key(source, view)?);
+        found.ok_or_else(|| {
+            mm_core::Error::Sample("its features were deleted from the cache while they were in use".into())
+        })
+    }
+
+    fn is_sequence(&self) -> bool {
+        false
+    }
+
+    fn fingerprint(&self) -> String {
+        self.fingerprint.clone()
+    }
+}

@@ -1,0 +1,183 @@
+//! Any task behind one door: what `mm train`, `mm eval`, `mm embed` and `mm report` do is the same whatever the `task` of a config.
+
+use crate::{
+    Error, Fit, Result, Told,
+    report::{self, Report},
+    representation::{self, Representation},
+    retrieval::{self, Retrieval},
+};
+use mm_core::{Device, Modality, Params, Registry, Source, Tensor, config};
+use mm_data::{Manifest, Split};
+use mm_train::{Progress, Run};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicBool},
+};
+
+/// The tasks that a config may name.
+pub const TASKS: &[&str] = &["retrieval", "representation"];
+
+/// A task's model.
+pub enum Job {
+    /// Cross-modal retrieval.
+    Retrieval(Retrieval),
+    /// Learned representation.
+    Representation(Representation),
+}
+
+/// Figures of an evaluation: one JSON value, and a table for people.
+pub struct Evaluated {
+    /// For machines.
+    pub json: serde_json::Value,
+    /// For people, its head first.
+    pub table: Vec<Vec<String>>,
+}
+
+fn task(value: &toml::Value) -> Result<&str> {
+    match value.get("task").and_then(toml::Value::as_str) {
+        Some(name) if TASKS.contains(&name) => Ok(name),
+        Some(other) => Err(mm_core::Error::unknown("task", other, TASKS.iter().copied()).into()),
+        None => Err(Error::Config(format!("the config has no `task`; wanted one of {}", TASKS.join(", ")))),
+    }
+}
+
+/// Whether a config can be read at all, before anything is made.
+pub fn check(value: &toml::Value) -> Result<()> {
+    match task(value)? {
+        "retrieval" => retrieval::parse(value).map(drop),
+        _ => representation::parse(value).map(drop),
+    }
+}
+
+impl Job {
+    /// Builds the model of a config fresh; relative paths are relative to `base`.
+    pub fn new(value: &toml::Value, base: &Path, registry: &Registry, device: Device) -> Result<Self> {
+        Ok(match task(value)? {
+            "retrieval" => Self::Retrieval(Retrieval::new(retrieval::parse(value)?, base, registry, device)?),
+            _ => Self::Representation(Representation::new(representation::parse(value)?, base, registry, device)?),
+        })
+    }
+
+    /// Loads the model of a run folder: its best weights.
+    pub fn load(run: &Path, registry: &Registry, device: Device) -> Result<Self> {
+        Ok(match task(&config::read(&run.join("config.toml"), &[])?)? {
+            "retrieval" => Self::Retrieval(Retrieval::load(run, registry, device)?),
+            _ => Self::Representation(Representation::load(run, registry, device)?),
+        })
+    }
+
+    /// Its parameters.
+    pub fn params(&self) -> &Params {
+        match self {
+            Self::Retrieval(model) => model.params(),
+            Self::Representation(model) => model.params(),
+        }
+    }
+
+    /// Its data.
+    pub fn manifest(&self) -> Result<Manifest> {
+        match self {
+            Self::Retrieval(model) => model.manifest(),
+            Self::Representation(model) => model.manifest(),
+        }
+    }
+
+    /// Trains on its data into a run folder.
+    pub fn fit(
+        &self,
+        manifest: Manifest,
+        run: &mut Run,
+        progress: &mut dyn Progress,
+        told: Told<'_>,
+        stop: &AtomicBool,
+    ) -> Result<Fit> {
+        match self {
+            Self::Retrieval(model) => retrieval::fit(model, manifest, run, progress, told, stop),
+            Self::Representation(model) => model.fit(manifest, run, progress, told, stop),
+        }
+    }
+
+    /// Vectors `[sources, width]` of raw values.
+    pub fn embed(&self, modality: &Modality, sources: &[Source]) -> Result<Tensor> {
+        match self {
+            Self::Retrieval(model) => model.embed(modality, sources),
+            Self::Representation(model) => model.embed(modality, sources),
+        }
+    }
+
+    /// Figures of one side of its data; `run` is the folder that it was loaded from.
+    pub fn evaluate(&self, run: &Path, split: Split, registry: &Registry, told: Told<'_>) -> Result<Evaluated> {
+        match self {
+            Self::Retrieval(model) => {
+                let manifest = Arc::new(model.manifest()?);
+                let evaluation = retrieval::evaluate(&model.embed_side(&manifest, split, told)?, split)?;
+                let json = serde_json::to_value(&evaluation).map_err(|e| Error::Config(e.to_string()))?;
+                Ok(Evaluated { json, table: retrieval_table(&evaluation) })
+            }
+            Self::Representation(model) => {
+                let fresh = Representation::fresh_from_run(run, registry, model.params().device())?;
+                // The levels of the numbers are the data's, not learned: without them nothing unlearned could be compared.
+                model.lend_levels(&fresh)?;
+                let figures = model.evaluate(&model.look(split, told)?, split, &fresh)?;
+                let json = serde_json::to_value(&figures).map_err(|e| Error::Config(e.to_string()))?;
+                Ok(Evaluated { json, table: figure_table(&[figures]) })
+            }
+        }
+    }
+}
+
+fn retrieval_table(evaluation: &retrieval::Evaluation) -> Vec<Vec<String>> {
+    let head = ["direction", "R@1", "R@5", "R@10", "median rank", "mAP", "chance R@10", "queries", "candidates"];
+    let mut rows = vec![head.map(ToOwned::to_owned).to_vec()];
+    for (direction, m) in &evaluation.directions {
+        let [one, five, ten] = m.recall.map(|v| format!("{v:.3}"));
+        rows.push(vec![
+            direction.clone(),
+            one,
+            five,
+            ten,
+            format!("{:.1}", m.median_rank),
+            format!("{:.3}", m.map),
+            format!("{:.3}", m.chance[2]),
+            m.queries.to_string(),
+            m.gallery.to_string(),
+        ]);
+    }
+    rows
+}
+
+/// One row a figure: the model's (mean ± spread over runs), and what is beside it.
+pub(crate) fn figure_table(runs: &[representation::Figures]) -> Vec<Vec<String>> {
+    let mut rows = vec![["figure", "model", "beside it"].map(ToOwned::to_owned).to_vec()];
+    let Some(first) = runs.first() else { return rows };
+    for (name, figure) in &first.figures {
+        let all = |pick: &dyn Fn(&representation::Figure) -> Option<f64>| -> String {
+            let values: Vec<f64> = runs.iter().filter_map(|r| pick(r.figures.get(name)?)).collect();
+            report::mean_with_spread(&values)
+        };
+        let beside = figure
+            .beside
+            .keys()
+            .map(|other| format!("{other} {}", all(&|f| f.beside.get(other).copied())))
+            .collect::<Vec<_>>()
+            .join(", ");
+        let better = if figure.more_is_better { "↑" } else { "↓" };
+        rows.push(vec![format!("{name} {better}"), all(&|f| Some(f.model)), beside]);
+    }
+    rows
+}
+
+/// A report of run folders of one task that differ in their seed alone.
+pub fn build_report(
+    runs: &[PathBuf],
+    split: Split,
+    registry: &Registry,
+    device: Device,
+    told: Told<'_>,
+) -> Result<Report> {
+    let first = runs.first().ok_or_else(|| Error::Config("a report needs at least one run".into()))?;
+    match task(&config::read(&first.join("config.toml"), &[])?)? {
+        "retrieval" => report::build(runs, split, registry, device, told),
+        _ => report::build_representation(runs, split, registry, device, told),
+    }
+}
