@@ -92,6 +92,167 @@ pub fn triplet(similarity: &Similarity, margin: f64, same: Option<&Tensor>) -> R
     Ok(cost(negatives.max_dim(1, false)?)?.add(&cost(negatives.max_dim(0, false)?)?)?)
 }
 
+/// Every pair of rows of one class is a partner (Khosla 2020), both ways: mean over rows of −log of the partners' geometric mean share.
+/// `same` is `[rows, rows]` bool, true where two rows are of one class (the diagonal included).
+pub fn supervised(similarity: &Similarity, scale: &Tensor, same: &Tensor) -> Result<Tensor> {
+    let logits = similarity.0.mul(scale)?;
+    let partners = same.to_dtype(DType::F32)?;
+    let one_way = |logits: &Tensor, partners: &Tensor| -> Result<Tensor> {
+        let logs = logits.log_softmax(1)?.mul(partners)?.sum_dims(&[1], false)?;
+        Ok(logs.div(&partners.sum_dims(&[1], false)?.clamp_min(1.0)?)?.mean()?.neg()?)
+    };
+    let both = one_way(&logits, &partners)?.add(&one_way(&logits.transpose(0, 1)?, &partners.transpose(0, 1)?)?)?;
+    Ok(both.mul_scalar(0.5)?)
+}
+
+/// Cross-entropy with targets that are no zeros and ones: `[rows, rows]`, rows summing to one (soft alignment, Gao 2024; re-labelled
+/// pairs, Huang 2021), both ways.
+pub fn soft(similarity: &Similarity, scale: &Tensor, target: &Tensor) -> Result<Tensor> {
+    let logits = similarity.0.mul(scale)?;
+    let one_way = |logits: &Tensor, target: &Tensor| -> Result<Tensor> {
+        Ok(logits.log_softmax(1)?.mul(target)?.sum_dims(&[1], false)?.mean()?.neg()?)
+    };
+    let turned = target.transpose(0, 1)?;
+    let back = turned.div(&turned.sum_dims(&[1], true)?.clamp_min(1e-12)?)?;
+    Ok(one_way(&logits, target)?.add(&one_way(&logits.transpose(0, 1)?, &back)?)?.mul_scalar(0.5)?)
+}
+
+/// `InfoNCE` whose negatives weigh the more the nearer they are (Robinson 2021): each by exp(`hardness` · cosine), brought to mean one.
+pub fn hard_info_nce(similarity: &Similarity, scale: &Tensor, hardness: f64) -> Result<Tensor> {
+    let rows = similarity.0.size(0)?;
+    let diagonal = Tensor::eye(rows, DType::Bool, similarity.0.device())?;
+    let one_way = |cosines: &Tensor| -> Result<Tensor> {
+        let logits = cosines.mul(scale)?;
+        let weights =
+            cosines.detach()?.mul_scalar(hardness)?.masked_fill(&diagonal, f64::from(f32::MIN))?.softmax(1)?;
+        let others = weights.mul_scalar((rows - 1) as f64)?.masked_fill(&diagonal, 1.0)?;
+        let all = logits.add(&others.clamp_min(1e-30)?.log()?)?.logsumexp(1)?;
+        Ok(all.sub(&logits.diagonal()?)?.mean()?)
+    };
+    Ok(one_way(&similarity.0)?.add(&one_way(&similarity.0.transpose(0, 1)?)?)?.mul_scalar(0.5)?)
+}
+
+/// What CyCLIP (Goel 2022) adds to `InfoNCE`: cosines must be symmetric across modalities, and the same within each. `a` and `b`
+/// `[rows, width]`; mean squares of both differences.
+pub fn cyclic(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let across = Similarity::cosine(a, b)?.0;
+    let symmetric = across.sub(&across.transpose(0, 1)?)?.pow(2.0)?.mean()?;
+    let within = Similarity::cosine(a, a)?.0.sub(&Similarity::cosine(b, b)?.0)?.pow(2.0)?.mean()?;
+    Ok(symmetric.add(&within)?)
+}
+
+/// Barlow Twins (Zbontar 2021): the correlations of both sides' dimensions must be the identity; `weight` is that of what is off the
+/// diagonal (0.005 in the paper).
+pub fn barlow_twins(a: &Tensor, b: &Tensor, weight: f64) -> Result<Tensor> {
+    let level = |x: &Tensor| -> Result<Tensor> {
+        let centred = x.sub(&x.mean_dims(&[0], true)?)?;
+        Ok(centred.div(&x.std_dims(&[0], false, true)?.add_scalar(1e-5)?)?)
+    };
+    let rows = a.size(0)? as f64;
+    let c = level(a)?.transpose(0, 1)?.matmul(&level(b)?)?.mul_scalar(1.0 / rows)?; // [width, width]
+    let on = c.diagonal()?.add_scalar(-1.0)?.pow(2.0)?.sum()?;
+    let off = c.pow(2.0)?.sum()?.sub(&c.diagonal()?.pow(2.0)?.sum()?)?;
+    Ok(on.add(&off.mul_scalar(weight)?)?)
+}
+
+/// VICReg (Bardes 2022): partners near (weight 25), each dimension's deviation at least one (25), no covariance between dimensions (1).
+pub fn vicreg(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let near = a.sub(b)?.pow(2.0)?.mean()?;
+    let (rows, width) = ((a.size(0)? - 1).max(1) as f64, a.size(1)? as f64);
+    let mut sum = near.mul_scalar(25.0)?;
+    for x in [a, b] {
+        let centred = x.sub(&x.mean_dims(&[0], true)?)?;
+        let deviation = centred.pow(2.0)?.sum_dims(&[0], false)?.mul_scalar(1.0 / rows)?.add_scalar(1e-4)?.sqrt()?;
+        let short = deviation.neg()?.add_scalar(1.0)?.relu()?.mean()?;
+        let c = centred.transpose(0, 1)?.matmul(&centred)?.mul_scalar(1.0 / rows)?;
+        let off = c.pow(2.0)?.sum()?.sub(&c.diagonal()?.pow(2.0)?.sum()?)?.mul_scalar(1.0 / width)?;
+        sum = sum.add(&short.mul_scalar(12.5)?)?.add(&off)?;
+    }
+    Ok(sum)
+}
+
+/// The last embeddings of a modality, as negatives beyond the batch (MoCo, He 2020).
+pub struct MemoryQueue {
+    held: Tensor,
+    most: i64,
+}
+
+impl MemoryQueue {
+    /// An empty queue of at most `most` rows.
+    pub fn new(most: i64, width: i64, device: mm_core::Device) -> Result<Self> {
+        if most < 1 {
+            return Err(Error::Features {
+                what: "memory queue",
+                found: most.to_string(),
+                wanted: "at least one row".into(),
+            });
+        }
+        Ok(Self { held: Tensor::zeros(&[0, width], DType::F32, device)?, most })
+    }
+
+    /// Adds a batch `[rows, width]` at its end, outside the graph; the oldest rows fall out.
+    pub fn push(&mut self, batch: &Tensor) -> Result<()> {
+        let all = Tensor::cat(&[&self.held, &batch.detach()?.normalize()?], 0)?;
+        let rows = all.size(0)?;
+        let keep = rows.min(self.most);
+        self.held = all.narrow(0, rows - keep, keep)?.contiguous()?;
+        Ok(())
+    }
+
+    /// The rows, oldest first, of unit length.
+    pub fn rows(&self) -> &Tensor {
+        &self.held
+    }
+
+    /// `InfoNCE` of `a` finding its partners in `b`, the queue's rows among the wrong ones.
+    pub fn info_nce(&self, a: &Tensor, b: &Tensor, scale: &Tensor) -> Result<Tensor> {
+        let own = Similarity::cosine(a, b)?.0;
+        let more = a.normalize()?.matmul(&self.held.transpose(0, 1)?)?;
+        let logits = Tensor::cat(&[&own, &more], 1)?.mul(scale)?;
+        let target = Tensor::arange(0, logits.size(0)?, logits.device())?;
+        Ok(logits.cross_entropy(&target, -100, 0.0)?)
+    }
+}
+
+/// One step of a large batch in the memory of small ones (GradCache, Gao 2021): embeddings of all pieces without a graph, the loss on all
+/// of them, then each piece again with its embeddings' gradients. Parameters are left with the same gradient as if the whole batch had
+/// gone through at once; the price is one more forward pass. `encode` gives a piece's two embeddings and must give the same both times
+/// (seed dropout by the piece's number). The loss's value comes back.
+pub fn cached_gradients(
+    pieces: usize,
+    mut encode: impl FnMut(usize) -> Result<(Tensor, Tensor)>,
+    loss: impl FnOnce(&Tensor, &Tensor) -> Result<Tensor>,
+) -> Result<f64> {
+    let (mut left, mut right) = (Vec::new(), Vec::new());
+    for piece in 0..pieces {
+        let (a, b) = mm_core::without_grad(|| encode(piece))?;
+        left.push(a.detach()?);
+        right.push(b.detach()?);
+    }
+    if left.is_empty() {
+        return Err(Error::Features {
+            what: "cached gradients",
+            found: "no piece".into(),
+            wanted: "at least one".into(),
+        });
+    }
+    let join = |all: &[Tensor]| Tensor::cat(&all.iter().collect::<Vec<_>>(), 0)?.requires_grad();
+    let (a, b) = (join(&left)?, join(&right)?);
+    let value = loss(&a, &b)?;
+    value.backward()?;
+    let slope = |x: &Tensor| x.grad().map_or_else(|| x.zeros_like(), Ok);
+    let (ga, gb) = (slope(&a)?, slope(&b)?);
+    let mut from = 0;
+    for piece in 0..pieces {
+        let (a, b) = encode(piece)?;
+        let rows = a.size(0)?;
+        let pulled = a.mul(&ga.narrow(0, from, rows)?)?.sum()?.add(&b.mul(&gb.narrow(0, from, rows)?)?.sum()?)?;
+        pulled.backward()?;
+        from += rows;
+    }
+    Ok(value.to_f64()?)
+}
+
 /// Which loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -210,6 +371,74 @@ mod tests {
         let same = Tensor::ones(&[2, 2], DType::Bool, Device::Cpu).unwrap();
         assert!(info_nce(&similarity, &scale(3.0), Some(&same), 0.0).unwrap().to_f64().unwrap().abs() < 1e-6);
         assert!(Similarity::cosine(&a, &tensor(&[1.0, 0.0], 1)).is_err());
+    }
+
+    #[test]
+    fn kinds_fall_together_where_they_must() {
+        mm_core::seed::seed_tensors(1);
+        let randn = || Tensor::randn(&[6, 4], DType::F32, Device::Cpu).unwrap();
+        let (a, b) = (randn(), randn());
+        let s = Similarity::cosine(&a, &b).unwrap();
+        let value = |x: Result<Tensor>| x.unwrap().to_f64().unwrap();
+        let plain = value(info_nce(&s, &scale(5.0), None, 0.0));
+        let eye = Tensor::eye(6, DType::F32, Device::Cpu).unwrap();
+        assert!((value(supervised(&s, &scale(5.0), &eye.gt_scalar(0.5).unwrap())) - plain).abs() < 1e-5);
+        assert!((value(soft(&s, &scale(5.0), &eye)) - plain).abs() < 1e-5);
+        assert!((value(hard_info_nce(&s, &scale(5.0), 0.0)) - plain).abs() < 1e-5);
+        assert!(value(hard_info_nce(&s, &scale(5.0), 3.0)) > plain);
+        assert!(value(cyclic(&a, &a)) < 1e-9 && value(cyclic(&a, &b)) > 0.0);
+        let mut queue = MemoryQueue::new(8, 4, Device::Cpu).unwrap();
+        let target = Tensor::arange(0, 6, Device::Cpu).unwrap();
+        let one_way = s.values().mul_scalar(5.0).unwrap().cross_entropy(&target, -100, 0.0);
+        assert!((value(queue.info_nce(&a, &b, &scale(5.0))) - value(one_way.map_err(Into::into))).abs() < 1e-5);
+        queue.push(&randn()).unwrap();
+        queue.push(&a).unwrap();
+        assert_eq!(queue.rows().shape(), [8, 4]);
+        assert!(
+            queue
+                .rows()
+                .narrow(0, 2, 6)
+                .unwrap()
+                .sub(&a.normalize().unwrap())
+                .unwrap()
+                .abs()
+                .unwrap()
+                .max()
+                .unwrap()
+                .to_f64()
+                .unwrap()
+                < 1e-6
+        );
+        // Barlow Twins of a white set with itself has nothing on the diagonal to mend, and VICReg of it nothing at all.
+        let white = tensor(&[1.0, 1.0, 1.0, -1.0, -1.0, 1.0, -1.0, -1.0], 4);
+        assert!(value(barlow_twins(&white, &white, 0.005)) < 1e-6);
+        assert!(value(vicreg(&white, &white)) < 1e-6 && value(vicreg(&a, &b)) > 1.0);
+    }
+
+    #[test]
+    fn a_large_batch_in_pieces_has_the_gradient_of_the_whole() {
+        mm_core::seed::seed_tensors(2);
+        let randn = |shape: &[i64]| Tensor::randn(shape, DType::F64, Device::Cpu).unwrap();
+        let (x, y) = (randn(&[24, 5]), randn(&[24, 7]));
+        let (w, v) = (randn(&[3, 5]).requires_grad().unwrap(), randn(&[3, 7]).requires_grad().unwrap());
+        let temperature = Tensor::from_slice(&[4.0f64]).unwrap().requires_grad().unwrap();
+        let encode = |x: &Tensor, y: &Tensor| -> Result<(Tensor, Tensor)> {
+            Ok((x.linear(&w, None)?.tanh()?, y.linear(&v, None)?))
+        };
+        let loss = |a: &Tensor, b: &Tensor| info_nce(&Similarity::cosine(a, b)?, &temperature, None, 0.0);
+        let all = [&w, &v, &temperature];
+        let (a, b) = encode(&x, &y).unwrap();
+        let whole = loss(&a, &b).unwrap();
+        whole.backward().unwrap();
+        let wanted: Vec<Vec<f64>> = all.iter().map(|t| t.grad().unwrap().to_vec().unwrap()).collect();
+        all.iter().for_each(|t| t.zero_grad());
+        let piece = |p: usize| encode(&x.narrow(0, 8 * p as i64, 8)?, &y.narrow(0, 8 * p as i64, 8)?);
+        let value = cached_gradients(3, piece, loss).unwrap();
+        assert!((value - whole.to_f64().unwrap()).abs() < 1e-12);
+        for (t, wanted) in all.iter().zip(wanted) {
+            let found = t.grad().unwrap().to_vec::<f64>().unwrap();
+            assert!(found.iter().zip(wanted).all(|(f, w)| (f - w).abs() < 1e-5 * w.abs().max(1e-3)));
+        }
     }
 
     proptest! {

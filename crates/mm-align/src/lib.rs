@@ -16,9 +16,15 @@
 //! # }
 //! ```
 
+pub mod attention;
 pub mod contrastive;
+pub mod correlation;
 pub mod diagnose;
+pub mod discrepancy;
 mod error;
+pub mod supervised;
+pub mod time_warp;
+pub mod transport;
 
 pub use contrastive::{Contrastive, ContrastiveConfig, ContrastiveKind};
 pub use error::{Error, Result};
