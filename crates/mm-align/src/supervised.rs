@@ -36,9 +36,10 @@ impl Logistic {
             let x = wide(x)?;
             let mean = x.mean_dims(&[0], true)?;
             let deviation = x.std_dims(&[0], false, true)?.add_scalar(1e-9)?;
-            let level = x.sub(&mean)?.div(&deviation)?.pad(&[0, 1], 1.0)?; // a column of ones for the biases
-            let truth = Tensor::from_slice(labels)?.to_device(x.device())?.one_hot(classes)?.to_dtype(DType::F64)?;
-            let mut weights = Tensor::zeros(&[level.size(1)?, classes], DType::F64, x.device())?;
+            // A column of ones for the biases. The steps are in float32: they stop long before its precision would tell.
+            let level = x.sub(&mean)?.div(&deviation)?.pad(&[0, 1], 1.0)?.to_dtype(DType::F32)?;
+            let truth = Tensor::from_slice(labels)?.to_device(x.device())?.one_hot(classes)?.to_dtype(DType::F32)?;
+            let mut weights = Tensor::zeros(&[level.size(1)?, classes], DType::F32, x.device())?;
             let (first, second) = (weights.zeros_like()?, weights.zeros_like()?);
             let turned = level.transpose(0, 1)?;
             for step in 1..=300 {
@@ -52,7 +53,7 @@ impl Logistic {
                 let rate = 0.1 * (1.0 - f64::from(step) / 301.0) / (1.0 - 0.9f64.powi(step));
                 weights = weights.sub(&first.div(&root)?.mul_scalar(rate)?)?;
             }
-            Ok(Self { mean, deviation, weights })
+            Ok(Self { mean, deviation, weights: weights.to_dtype(DType::F64)? })
         })
     }
 

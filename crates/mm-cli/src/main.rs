@@ -1,6 +1,9 @@
 //! The program `mm`: raw files go in; models, figures and pictures come out.
 
+mod align;
+mod audit;
 mod classify;
+mod diagnose;
 mod doctor;
 mod embed;
 mod evaluate;
@@ -85,6 +88,19 @@ enum Command {
         #[command(subcommand)]
         what: words::Command,
     },
+    /// Bring two arrays of features (.npy) whose rows belong together into one space, and measure how each finds the other.
+    #[command(
+        after_help = "Examples:\n  mm align --method list\n  mm align --a pictures.npy --b captions.npy\n  mm align --method cca --a a.npy --b b.npy --labels y.npy --test-a ta.npy --test-b tb.npy --test-labels ty.npy --json"
+    )]
+    Align(align::Arguments),
+    /// Say what is wrong between two modalities' embeddings (gap, hubs, collapse), and what each cure does.
+    #[command(after_help = "Example:\n  mm diagnose --a pictures.npy --b captions.npy --report diagnosis.html")]
+    Diagnose(diagnose::Arguments),
+    /// Find the pairs of a data set that are probably mismatched, doubled, on both sides of the split, or broken.
+    #[command(
+        after_help = "Examples:\n  mm audit pairs.jsonl --model openai/clip-vit-base-patch32 --report audit.html\n  mm audit stamps.jsonl --model runs/stamps --languages en --group group --clean clean.jsonl"
+    )]
+    Audit(audit::Arguments),
     /// Find what belongs to a text, a picture or a sound among a run's data.
     #[command(
         after_help = "Examples:\n  mm search runs/first --text \"a red bird\" --top 5\n  mm search runs/first --audio question.wav --in image"
@@ -184,6 +200,9 @@ fn run(command: Command, context: &Context) -> anyhow::Result<()> {
         Command::Classify(arguments) => classify::run(&arguments, context),
         Command::Similarity(arguments) => similarity::run(&arguments, context),
         Command::Words { what } => words::run(what, context),
+        Command::Align(arguments) => align::run(&arguments, context),
+        Command::Diagnose(arguments) => diagnose::run(&arguments, context),
+        Command::Audit(arguments) => audit::run(&arguments, context),
         Command::Search(arguments) => search::run(&arguments, context),
         Command::Report(arguments) => report::run(&arguments, context),
         Command::Prepare(arguments) => prepare::run(&arguments, context),

@@ -1,6 +1,8 @@
-//! What a user asks for. So far: cross-modal [`retrieval`], learned [`representation`], their [`report`]s behind one door ([`job`]), and
+//! What a user asks for. So far: [`alignment`] of two arrays, cross-modal [`retrieval`], learned [`representation`], their [`report`]s behind one door ([`job`]), and
 //! the [`embedding`] of whole data sets.
 
+pub mod alignment;
+pub mod audit;
 pub mod embedding;
 mod error;
 mod features;

@@ -1,7 +1,8 @@
 //! What a learned representation is held against: principal components, logistic regression on frozen vectors, ridge regression.
 
 use crate::{Error, Result};
-use mm_core::{DType, Device, Tensor, seed::Rng, without_grad};
+use mm_align::supervised::Logistic;
+use mm_core::{DType, Tensor, seed::Rng};
 
 /// Principal components (Hotelling 1933) of rows.
 pub struct Pca {
@@ -79,57 +80,26 @@ fn inner_split(rows: i64) -> Result<(Tensor, Tensor)> {
     Ok((Tensor::from_slice(fit)?, Tensor::from_slice(choose)?))
 }
 
-/// Multinomial logistic regression on vectors brought to mean zero and variance one, its penalty chosen on a fifth of the training
-/// rows. Predicted classes `[test rows]`.
+/// Multinomial logistic regression, its penalty chosen on a fifth of the training rows. Predicted classes `[test rows]`.
 pub fn probe(train: &Tensor, labels: &[i64], test: &Tensor, classes: i64) -> Result<Vec<i64>> {
-    without_grad(|| {
-        let train = train.to_device(Device::Cpu)?.to_dtype(DType::F32)?;
-        let mean = train.mean_dims(&[0], true)?;
-        let deviation = train.std_dims(&[0], false, true)?.add_scalar(1e-6)?;
-        let level = |x: &Tensor| -> Result<Tensor> {
-            let x = x.to_device(Device::Cpu)?.to_dtype(DType::F32)?.sub(&mean)?.div(&deviation)?;
-            Ok(x.pad(&[0, 1], 1.0)?) // a column of ones for the biases
-        };
-        let (train, test) = (level(&train)?, level(test)?);
-        let truth = Tensor::from_slice(labels)?;
-        if labels.len() as i64 != train.size(0)? || labels.len() < 5 {
-            let found = format!("{} labels for {:?}", labels.len(), train.shape());
-            return Err(Error::Config(format!("a probe: found {found}, wanted a label a row and at least five rows")));
-        }
-        let (fit, choose) = inner_split(train.size(0)?)?;
-        let inner = (train.index_select(0, &fit)?, truth.index_select(0, &fit)?);
-        let (held, wanted) = (train.index_select(0, &choose)?, truth.index_select(0, &choose)?.to_vec::<i64>()?);
-        let mut best = (-1.0, 0.0);
-        for penalty in [1e-4, 1e-3, 1e-2, 1e-1] {
-            let weights = logistic(&inner.0, &inner.1, classes, penalty)?;
-            let right = accuracy(&held.matmul(&weights)?.argmax(1)?.to_vec::<i64>()?, &wanted);
-            if right > best.0 {
-                best = (right, penalty);
-            }
-        }
-        let weights = logistic(&train, &truth, classes, best.1)?;
-        Ok(test.matmul(&weights)?.argmax(1)?.to_vec()?)
-    })
-}
-
-/// Weights `[width, classes]` by Adam on all rows at once: the loss is convex, three hundred steps are enough for a figure.
-fn logistic(x: &Tensor, labels: &Tensor, classes: i64, penalty: f64) -> Result<Tensor> {
-    let rows = x.size(0)? as f64;
-    let truth = labels.one_hot(classes)?.to_dtype(DType::F32)?;
-    let mut weights = Tensor::zeros(&[x.size(1)?, classes], DType::F32, Device::Cpu)?;
-    let (first, second) = (weights.zeros_like()?, weights.zeros_like()?);
-    let transposed = x.transpose(0, 1)?;
-    for step in 1..=300 {
-        let off = x.matmul(&weights)?.softmax(1)?.sub(&truth)?;
-        let gradient = transposed.matmul(&off)?.mul_scalar(1.0 / rows)?.add(&weights.mul_scalar(penalty)?)?;
-        first.scale_add_(0.9, &gradient, 0.1)?;
-        second.scale_(0.999)?;
-        second.add_product_(&gradient, &gradient, 0.001)?;
-        let root = second.mul_scalar(1.0 / (1.0 - 0.999f64.powi(step)))?.sqrt()?.add_scalar(1e-8)?;
-        let rate = 0.1 * (1.0 - f64::from(step) / 301.0) / (1.0 - 0.9f64.powi(step));
-        weights = weights.sub(&first.div(&root)?.mul_scalar(rate)?)?;
+    if labels.len() < 5 || labels.len() as i64 != train.size(0)? {
+        let found = format!("{} labels for {:?}", labels.len(), train.shape());
+        return Err(Error::Config(format!("a probe: found {found}, wanted a label a row and at least five rows")));
     }
-    Ok(weights)
+    let (fit, choose) = inner_split(train.size(0)?)?;
+    let of = |places: &Tensor| -> Result<Vec<i64>> {
+        Ok(places.to_vec::<i64>()?.into_iter().map(|p| labels[p as usize]).collect())
+    };
+    let (inner, held) = (train.index_select(0, &fit)?, train.index_select(0, &choose)?);
+    let (truth, wanted) = (of(&fit)?, of(&choose)?);
+    let mut best = (-1.0, 0.0);
+    for penalty in [1e-4, 1e-3, 1e-2, 1e-1] {
+        let right = accuracy(&Logistic::fit(&inner, &truth, classes, penalty)?.predict(&held)?, &wanted);
+        if right > best.0 {
+            best = (right, penalty);
+        }
+    }
+    Ok(Logistic::fit(train, labels, classes, best.1)?.predict(test)?)
 }
 
 /// Share of predictions that are right.
@@ -172,7 +142,7 @@ fn ridge_at(x: &Tensor, y: &Tensor, test: &Tensor, penalty: f64) -> Result<Tenso
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mm_core::seed::seed_tensors;
+    use mm_core::{Device, seed::seed_tensors};
 
     #[test]
     fn components_of_rows_on_a_plane_restore_them_and_fill_what_is_hidden() {

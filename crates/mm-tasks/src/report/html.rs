@@ -5,12 +5,12 @@ use mm_data::decode::{ImageLimits, decode_image};
 use std::{fmt::Write, io::Cursor, path::Path};
 
 /// Text as it may stand in HTML.
-pub(super) fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 /// A picture as a small jpeg inside the page; its name where it cannot be read.
-pub(super) fn thumbnail(path: &Path, alt: &str) -> String {
+pub(crate) fn thumbnail(path: &Path, alt: &str) -> String {
     let small =
         decode_image(path, &ImageLimits { drawing_width: 160, ..ImageLimits::default() }).ok().and_then(|picture| {
             let picture = image::DynamicImage::ImageRgb8(picture).thumbnail(112, 112).into_rgb8();
@@ -26,7 +26,7 @@ pub(super) fn thumbnail(path: &Path, alt: &str) -> String {
 }
 
 /// A table; the first row is its head, the first column names the rows.
-pub(super) fn table(rows: &[Vec<String>]) -> String {
+pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let mut out = String::from("<div class=\"wide\"><table>");
     for (number, row) in rows.iter().enumerate() {
         out.push_str(if number == 0 { "<thead><tr>" } else { "<tr>" });
@@ -40,7 +40,7 @@ pub(super) fn table(rows: &[Vec<String>]) -> String {
 }
 
 /// The whole page.
-pub(super) fn page(title: &str, body: &str) -> String {
+pub(crate) fn page(title: &str, body: &str) -> String {
     format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
          <title>{title}</title><style>{STYLE}</style></head><body><main><h1>{title}</h1>{body}</main></body></html>\n",

@@ -1,6 +1,7 @@
 //! A run as one HTML file with everything inside it: figures, curves, pictures. No script, no font and no picture from elsewhere.
 
 mod chart;
+mod diagnosis;
 mod html;
 mod map;
 mod picture;
@@ -8,6 +9,8 @@ mod representation;
 mod retrieval;
 
 pub use chart::{Line, lines, scatter};
+pub use diagnosis::{Diagnosis, Treated, cure_table, diagnose, diagnosis_page};
+pub(crate) use html::{escape as html_escape, page as html_page, table as html_table, thumbnail as html_thumbnail};
 pub use map::plane;
 pub use picture::save_png;
 pub use representation::build_representation;
