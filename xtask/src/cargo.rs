@@ -177,6 +177,16 @@ pub fn hold_parity(folder: &std::path::Path) -> Result<()> {
     run("parity", &test, &[], &[("MM_PARITY", &place), ("MM_PARITY_SAVE", "1")])
 }
 
+/// What mm-align is held against.
+pub const ALIGN_REFERENCES: &[&str] =
+    &["numpy", "scipy", "scikit-learn==1.9.1", "cca-zoo==4.0.1", "POT==0.9.7.post1", "tslearn==0.10.0"];
+
+/// Holds mm-align against the answers that `xtask/parity/align.py` left in a file.
+pub fn hold_align(answers: &std::path::Path) -> Result<()> {
+    let test = ["test", "--release", "--package", "mm-align", "--test", "references"];
+    run("parity", &test, &[], &[("MM_PARITY_ALIGN", &answers.to_string_lossy())])
+}
+
 /// The documentation, warnings refused.
 pub fn docs() -> Result<()> {
     setup::run(false, false)?;

@@ -10,7 +10,8 @@ use std::{
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Families (`bert`, `whisper` …), variants of them (`bert/gelu`), or `words` (gensim); all when none is named.
+    /// Families (`bert`, `whisper` …), variants of them (`bert/gelu`), or `words` (gensim), `align` (scikit-learn, cca-zoo,
+    /// POT, tslearn); all when none is named.
     families: Vec<String>,
     /// Makes other weights, pictures and sounds.
     #[arg(long, default_value_t = 0)]
@@ -32,7 +33,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if arguments.families.iter().any(|f| f == "words") || arguments.families.is_empty() {
         words(&python, &out)?;
     }
-    if arguments.families == ["words"] {
+    if arguments.families.iter().any(|f| f == "align") || arguments.families.is_empty() {
+        align(&out, arguments.seed)?;
+    }
+    let own = |f: &String| f == "words" || f == "align";
+    if !arguments.families.is_empty() && arguments.families.iter().all(own) {
         return Ok(());
     }
     let script = |more: &[String]| -> Result<()> {
@@ -42,7 +47,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
         Ok(())
     };
-    let mut make: Vec<String> = arguments.families.iter().filter(|f| *f != "words").cloned().collect();
+    let mut make: Vec<String> = arguments.families.iter().filter(|f| !own(f)).cloned().collect();
     make.extend(["--seed".into(), arguments.seed.to_string()]);
     script(&make)?;
     cargo::hold_parity(&out)?;
@@ -50,6 +55,18 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     script(&["--round-trip".into()])?;
     println!("every answer held; checkpoints and answers are in {}", out.display());
     Ok(())
+}
+
+/// mm-align's numbers against those of the programs that people use for each method.
+fn align(out: &Path, seed: u64) -> Result<()> {
+    let python = cargo::python_with("align", cargo::ALIGN_REFERENCES)?;
+    let answers = out.join("align.json");
+    let script = crate::places::root().join("xtask/parity/align.py");
+    let seed = (seed + 3).to_string();
+    if !Command::new(&python).arg(script).arg(&answers).args(["--seed", &seed]).status()?.success() {
+        bail!("xtask/parity/align.py failed");
+    }
+    cargo::hold_align(&answers)
 }
 
 /// gensim reads what `mm words` writes.

@@ -1,0 +1,91 @@
+//! mm-align's numbers against those of scikit-learn, cca-zoo, POT, SciPy and tslearn (`cargo xtask parity align` makes them anew).
+#![allow(missing_docs)]
+
+use mm_align::{
+    correlation::{cca, pls},
+    discrepancy::energy_distance,
+    time_warp::{dtw, frame_costs, soft_dtw},
+    transport::{Sinkhorn, sinkhorn},
+};
+use mm_core::{DType, Tensor};
+use serde_json::Value;
+
+fn answers() -> Value {
+    let own = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/references.json");
+    let path = std::env::var("MM_PARITY_ALIGN").unwrap_or_else(|_| own.into());
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn flat(value: &Value) -> Vec<f64> {
+    match value {
+        Value::Array(items) => items.iter().flat_map(flat).collect(),
+        other => vec![other.as_f64().unwrap()],
+    }
+}
+
+fn tensor(value: &Value) -> Tensor {
+    let numbers = flat(value);
+    match &value[0] {
+        Value::Array(row) => Tensor::from_vec(&numbers, &[(numbers.len() / row.len()) as i64, row.len() as i64]).unwrap(),
+        _ => Tensor::from_slice(&numbers).unwrap(),
+    }
+}
+
+fn near(name: &str, found: &[f64], wanted: &Value) {
+    let wanted = flat(wanted);
+    assert_eq!(found.len(), wanted.len(), "{name}");
+    let largest = wanted.iter().fold(1e-3f64, |m, v| m.max(v.abs()));
+    let off = found.iter().zip(&wanted).map(|(f, w)| (f - w).abs()).fold(0.0, f64::max);
+    assert!(off <= 1e-4 * largest, "{name}: off by {off}");
+}
+
+fn correlations(x: &Tensor, y: &Tensor) -> Vec<f64> {
+    (0..x.size(1).unwrap())
+        .map(|i| {
+            let of = |t: &Tensor| {
+                let c = t.select(1, i).unwrap();
+                c.sub(&c.mean().unwrap()).unwrap().normalize().unwrap()
+            };
+            of(x).mul(&of(y)).unwrap().sum().unwrap().to_f64().unwrap()
+        })
+        .collect()
+}
+
+#[test]
+fn every_answer_agrees() {
+    let answers = answers();
+    let (a, b) = (tensor(&answers["a"]), tensor(&answers["b"]));
+    let fit = cca(&a, &b, Some(2), [0.0; 2]).unwrap();
+    near("scikit-learn's CCA", &fit.values.to_vec::<f64>().unwrap(), &answers["cca"]);
+    let fit = pls(&a, &b, Some(2)).unwrap();
+    near("scikit-learn's PLSSVD", &fit.values.to_vec::<f64>().unwrap(), &answers["pls"]);
+    let scores = fit.project(0, &a).unwrap().abs().unwrap();
+    near("scores of PLSSVD", &scores.to_vec::<f64>().unwrap(), &answers["pls_scores"]);
+
+    // Shrinkage s is a ridge of s / (1 − s) on the covariance, here told in mean variances.
+    let shrinkage = answers["shrinkage"].as_f64().unwrap();
+    let ridge = |x: &Tensor| {
+        let variance = x.std_dims(&[0], true, false).unwrap().pow(2.0).unwrap().mean().unwrap().to_f64().unwrap();
+        shrinkage / (1.0 - shrinkage) / variance
+    };
+    let fit = cca(&a, &b, Some(2), [ridge(&a), ridge(&b)]).unwrap();
+    let found = correlations(&fit.project(0, &a).unwrap(), &fit.project(1, &b).unwrap());
+    near("cca-zoo's RidgeCCA", &found, &answers["ridge_cca"]);
+
+    let cost = tensor(&answers["cost"]);
+    let exact = Sinkhorn { entropy: 0.05, iterations: 100_000, tolerance: 1e-12, unbalanced: None };
+    let plan = sinkhorn(&cost, None, None, exact).unwrap().plan;
+    near("POT's sinkhorn", &plan.to_vec::<f64>().unwrap(), &answers["sinkhorn"]);
+    let loose = Sinkhorn { entropy: 0.1, unbalanced: Some(1.0), ..exact };
+    let plan = sinkhorn(&cost, Some(&tensor(&answers["masses"])), None, loose).unwrap().plan;
+    near("POT's unbalanced sinkhorn", &plan.to_vec::<f64>().unwrap(), &answers["unbalanced"]);
+
+    let column = |x: &Tensor| x.narrow(1, 0, 1).unwrap().contiguous().unwrap();
+    let energy = energy_distance(&column(&a), &column(&b)).unwrap().to_f64().unwrap();
+    near("SciPy's energy distance", &[energy], &answers["energy"]);
+
+    let both = ["first", "second"].map(|n| tensor(&answers[n]).unsqueeze(0).unwrap().to_dtype(DType::F64).unwrap());
+    let costs = frame_costs(&both[0], &both[1]).unwrap();
+    near("tslearn's soft-DTW", &[soft_dtw(&costs, 0.5).unwrap().to_f64().unwrap()], &answers["soft_dtw"]);
+    near("tslearn's DTW", &[dtw(&costs.squeeze(0).unwrap()).unwrap().cost], &answers["dtw"]);
+}
