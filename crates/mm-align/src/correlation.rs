@@ -297,6 +297,16 @@ pub fn kernel_cca(
 }
 
 impl KernelProjections {
+    /// The first `dim` dimensions; all where there are fewer.
+    pub fn narrowed(mut self, dim: i64) -> Result<Self> {
+        let dim = dim.clamp(1, self.values.size(0)?);
+        for (_, _, map) in &mut self.sides {
+            *map = map.narrow(1, 0, dim)?;
+        }
+        self.values = self.values.narrow(0, 0, dim)?;
+        Ok(self)
+    }
+
     /// Features `[rows, width]` of the first (0) or second (1) set → `[rows, dim]`, float64.
     pub fn project(&self, set: usize, x: &Tensor) -> Result<Tensor> {
         let ((train, kernel, map), (columns, whole)) = (&self.sides[set.min(1)], &self.centres[set.min(1)]);

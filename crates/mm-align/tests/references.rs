@@ -26,7 +26,9 @@ fn flat(value: &Value) -> Vec<f64> {
 fn tensor(value: &Value) -> Tensor {
     let numbers = flat(value);
     match &value[0] {
-        Value::Array(row) => Tensor::from_vec(&numbers, &[(numbers.len() / row.len()) as i64, row.len() as i64]).unwrap(),
+        Value::Array(row) => {
+            Tensor::from_vec(&numbers, &[(numbers.len() / row.len()) as i64, row.len() as i64]).unwrap()
+        }
         _ => Tensor::from_slice(&numbers).unwrap(),
     }
 }

@@ -332,3 +332,156 @@ fn words_are_learned_asked_and_measured() {
     std::fs::write(world.path().join("empty.txt"), "").unwrap();
     refused(&["words", "train", "empty.txt", "--out", "x.bin"], world.path(), &["0 words"]);
 }
+
+const LEARNER: &str = "task = \"representation\"\n[data]\nmanifest = \"data.jsonl\"\ncolumns = { modalities = { image = \"image\" } }\nsplit = { column = \"split\" }\n\
+    [loader]\nbatch = 4\n[inputs.image]\nkind = \"image\"\nsize = 8\n[model]\nkind = \"vae\"\nwidth = 3\nnetwork = { hidden = [16] }\n[train]\nepochs = 3\nlog_every = 1\n";
+
+#[test]
+fn a_representation_is_learned_measured_embedded_reported_and_used_by_another_run() {
+    let world = World::new();
+    world.write("vae.toml", LEARNER);
+    let folder = world.path();
+    ok(&mm(&["train", "vae.toml", "--run", "runs/vae", "--seeds", "2"], folder));
+    let figures: serde_json::Value =
+        serde_json::from_str(&ok(&mm(&["eval", "runs/vae/seed-0", "--json"], folder))).unwrap();
+    let error = &figures["figures"]["image: squared error"];
+    assert!(error["model"].as_f64().unwrap() > 0.0 && error["beside"]["pca"].as_f64().unwrap() >= 0.0, "{figures}");
+    assert!(figures["figures"]["log-likelihood of a row in nats (64 samples)"]["model"].is_f64(), "{figures}");
+    let embed = ["embed", "--model", "runs/vae/seed-0", "--image", "0.png", "--image", "1.png", "--json"];
+    let rows = ok(&mm(&embed, folder));
+    let first: serde_json::Value = serde_json::from_str(rows.lines().next().unwrap()).unwrap();
+    assert_eq!((first["modality"].as_str(), first["embedding"].as_array().unwrap().len()), (Some("image"), 3));
+    ok(&mm(&["report", "runs/vae", "--out", "vae.html"], folder));
+    let html = std::fs::read_to_string(folder.join("vae.html")).unwrap();
+    assert!(html.contains("drawn from the prior") && html.contains("data:image/png;base64") && html.contains("±"));
+    // Interrupted and resumed it goes on; and its code is an encoder like any other.
+    let other = "task = \"representation\"\n[data]\nmanifest = \"data.jsonl\"\ncolumns = { modalities = { image = \"image\", text = \"text\" } }\nsplit = { column = \"split\" }\n\
+        [inputs.image]\nkind = \"features\"\nencoder = { kind = \"learned\", run = \"runs/vae/seed-0\" }\n[inputs.text]\nkind = \"words\"\nleast = 1\n\
+        [model]\nkind = \"multimodal\"\njoint = \"product\"\nwidth = 2\n[train]\nepochs = 2\n";
+    world.write("both.toml", other);
+    ok(&mm(&["train", "both.toml", "--run", "runs/both"], folder));
+    let figures = ok(&mm(&["eval", "runs/both"], folder));
+    assert!(figures.contains("image from text: squared error") && figures.contains("nearest neighbour"), "{figures}");
+    let code = ok(&mm(&["embed", "--model", "runs/both", "--text", "a dog", "--image", "0.png", "--json"], folder));
+    assert_eq!(code.lines().count(), 2);
+    refused(&["embed", "--model", "runs/both", "--audio", "0.wav"], folder, &["audio", "image, text"]);
+    for (change, wanted) in [
+        ("model.kind=vea", "known are acmr"),
+        ("model.width=0", "model.width"),
+        ("inputs.image.size=2", "4 to 512"),
+        ("inputs.image.kind=picture", "inputs.image"),
+        ("inputs.image.kind=vector", "inputs.image"),
+        ("model.network.channels=[4,4,4,4]", "multiples of 16"),
+        ("data.columns.modalities={voice='nothing'}", "no column `nothing`"),
+        ("task=representatoin", "did you mean `representation`"),
+    ] {
+        refused(&["train", "vae.toml", "--set", change, "--run", "runs/none"], folder, &[wanted]);
+        assert!(!folder.join("runs/none").exists(), "{change}");
+    }
+}
+
+#[test]
+fn arrays_are_aligned_diagnosed_and_pairs_audited() {
+    let world = World::new();
+    let folder = world.path();
+    // Two views of the same two numbers a row, and which quarter they lie in.
+    let (mut a, mut b, mut labels) = (Vec::new(), Vec::new(), Vec::new());
+    let mut random = mm_core::seed::Rng::at(&[3]);
+    for _ in 0..80 {
+        let (x, y) = (random.range(-1.0, 1.0), random.range(-1.0, 1.0));
+        let mut noise = || random.range(-0.1, 0.1);
+        a.extend([x + noise(), y + noise(), x - y + noise()]);
+        b.extend([y - x + noise(), 2.0 * x + noise(), noise(), y + noise()]);
+        labels.push(i64::from(x > 0.0) + 2 * i64::from(y > 0.0));
+    }
+    let array =
+        |values: &[f64], width: i64| mm_core::Tensor::from_vec(values, &[values.len() as i64 / width, width]).unwrap();
+    mm_data::write_npy(&folder.join("a.npy"), &array(&a, 3)).unwrap();
+    mm_data::write_npy(&folder.join("b.npy"), &array(&b, 4)).unwrap();
+    let mut y = b"\x93NUMPY\x01\x00\x76\x00{'descr': '<i8', 'fortran_order': False, 'shape': (80,), }".to_vec();
+    y.resize(127, b' ');
+    y.push(b'\n');
+    y.extend(labels.iter().flat_map(|l| l.to_le_bytes()));
+    world.write("y.npy", &y);
+    let names: Vec<String> = ok(&mm(&["align", "--method", "list", "--json"], folder))
+        .lines()
+        .map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["method"].as_str().unwrap().to_owned())
+        .collect();
+    assert!(names.len() > 12);
+    for name in names.iter().map(String::as_str).chain(["auto"]) {
+        let align = [
+            "align",
+            "--method",
+            name,
+            "--a",
+            "a.npy",
+            "--b",
+            "b.npy",
+            "--labels",
+            "y.npy",
+            "--json",
+            "--threads",
+            "1",
+        ];
+        let found: serde_json::Value = serde_json::from_str(&ok(&mm(&align, folder))).unwrap();
+        for way in ["a2b", "b2a"] {
+            let recall = found["recall"][way]["10"].as_f64().unwrap();
+            assert!((0.0..=1.0).contains(&recall), "{name}: {found}");
+            // Eight rows are held out: of the labels' four all methods make more than chance, far more.
+            assert!(
+                found["map"][way].as_f64().unwrap() > found["chance"]["map"][way].as_f64().unwrap(),
+                "{name}: {found}"
+            );
+        }
+        assert!(found["dim"].as_i64().unwrap() >= 1 && found["reg"].is_f64(), "{name}: {found}");
+    }
+    let cca = ["align", "--method", "cca", "--dim", "2", "--reg", "0.01", "--a", "a.npy", "--b", "b.npy"];
+    ok(&mm(&[&cca[..], &["--out-a", "p.npy", "--out-b", "q.npy", "--save", "saved"]].concat(), folder));
+    assert_eq!(mm_data::read_npy(&folder.join("p.npy")).unwrap().shape(), [80, 2]);
+    assert!(folder.join("saved/align.safetensors").exists() && folder.join("saved/align.json").exists());
+    let found: serde_json::Value = serde_json::from_str(&ok(&mm(
+        &["diagnose", "--a", "p.npy", "--b", "q.npy", "--report", "d.html", "--json"],
+        folder,
+    )))
+    .unwrap();
+    assert_eq!((found["rows"].as_i64(), found["cures"].as_array().unwrap().len()), (Some(80), 5));
+    assert!(std::fs::read_to_string(folder.join("d.html")).unwrap().contains("Cures"));
+
+    mm_data::write_npy(&folder.join("short.npy"), &array(&b[..40], 4)).unwrap();
+    let mut broken = a.clone();
+    broken[7] = f64::NAN;
+    mm_data::write_npy(&folder.join("nan.npy"), &array(&broken, 3)).unwrap();
+    world.write("cut.npy", &y[..300]);
+    let bad: [(&[&str], &str); 9] = [
+        (&["--a", "a.npy", "--b", "short.npy"], "80 and 10 rows"),
+        (&["--a", "nan.npy", "--b", "b.npy"], "row 2, column 1"),
+        (&["--a", "a.npy", "--b", "y.npy"], "wanted float32 or float64"),
+        (&["--a", "cut.npy", "--b", "b.npy"], "the file is cut"),
+        (&["--a", "a.npy", "--b", "b.npy", "--labels", "a.npy"], "whole numbers"),
+        (&["--a", "a.npy", "--b", "b.npy", "--method", "cac"], "did you mean `cca"),
+        (&["--a", "a.npy", "--b", "b.npy", "--method", "sm"], "wants labels"),
+        (&["--a", "a.npy", "--b", "b.npy", "--method", "cca", "--reg", "0.1", "--dim", "9"], "1 to 3"),
+        (&["--a", "a.npy"], "--a A.npy --b B.npy"),
+    ];
+    for (more, wanted) in bad {
+        refused(&[&["align"][..], more].concat(), folder, &[wanted]);
+    }
+    refused(&["diagnose", "--a", "a.npy", "--b", "b.npy"], folder, &["one width"]);
+
+    // Pairs: one picture is broken, the run that judges knows both modalities.
+    world.write("1.png", b"no picture");
+    let judge = "task = \"representation\"\n[data]\nmanifest = \"data.jsonl\"\ncolumns = { modalities = { image = \"image\", text = \"text\" } }\n\
+        [inputs.image]\nkind = \"image\"\nsize = 8\n[inputs.text]\nkind = \"words\"\nleast = 1\n[model]\nkind = \"acmr\"\nlabel = 0.0\ntriplet = 0.0\npair = 1.0\nwidth = 4\n[train]\nepochs = 2\n";
+    world.write("judge.toml", judge);
+    ok(&mm(&["train", "judge.toml", "--run", "runs/judge"], folder));
+    let audit =
+        ["audit", "data.jsonl", "--model", "runs/judge", "--out", "audit.jsonl", "--report", "audit.html", "--json"];
+    let found: serde_json::Value = serde_json::from_str(&ok(&mm(&audit, folder))).unwrap();
+    assert_eq!(found["broken"].as_i64(), Some(1), "{found}");
+    let first: serde_json::Value =
+        serde_json::from_str(std::fs::read_to_string(folder.join("audit.jsonl")).unwrap().lines().next().unwrap())
+            .unwrap();
+    assert!(first["problems"][0].as_str().unwrap().contains("1.png"), "{first}");
+    refused(&["audit", "data.jsonl", "--model", "runs/judge", "--modalities", "image"], folder, &["two names"]);
+    refused(&["audit", "data.jsonl", "--model", "words"], folder, &["one modality"]);
+}

@@ -402,8 +402,7 @@ fn fit_one(method: &str, pairs: &Pairs, dim: Option<i64>, reg: f64, root: bool, 
         "kcca" => {
             let kernel =
                 |x: &Tensor| -> Result<Kernel> { Ok(Kernel::Gaussian { width: correlation::median_distance(x)? }) };
-            let rank = (pairs.rows()? - 1).min(128);
-            let fit = correlation::kernel_cca(&a, &b, [kernel(&a)?, kernel(&b)?], Some(dim.unwrap_or(rank)), reg)?;
+            let fit = correlation::kernel_cca(&a, &b, [kernel(&a)?, kernel(&b)?], dim, reg)?.narrowed(128)?;
             let dim = fit.values.size(0)?;
             let fit = std::sync::Arc::new(fit);
             let side = |number: usize| {

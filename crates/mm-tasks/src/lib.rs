@@ -31,5 +31,6 @@ pub struct Fit {
 pub fn registry() -> mm_core::Registry {
     let mut registry = mm_core::Registry::new();
     mm_repr::register(&mut registry);
+    representation::register(&mut registry);
     registry
 }

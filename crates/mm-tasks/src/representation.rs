@@ -8,8 +8,8 @@ use crate::{
     retrieval::Retrieval,
 };
 use mm_core::{
-    BuildContext, DType, Device, Init, Input, InputSet, Learner, LossParts, Modality, Params, Processor, Registry,
-    SampleContext, Source, Task, Tensor, config,
+    BuildContext, BuiltEncoder, DType, Device, Encoder, Features, Init, Input, InputSet, Learner, LossParts, Modality,
+    Params, Processor, Registry, SampleContext, Source, Task, Tensor, config,
     seed::{Rng, seed_tensors},
     without_grad,
 };
@@ -466,6 +466,98 @@ impl Task<Batch> for Representation {
     }
 }
 
+/// A run's learner as the frozen encoder of one of its modalities.
+struct Learned {
+    model: Representation,
+    modality: Modality,
+    width: i64,
+    embedding_width: i64,
+}
+
+impl Learned {
+    fn set(&self, input: &Input) -> mm_core::Result<InputSet> {
+        let encoder = self.model.inputs.get(&self.modality).and_then(|b| b.encoder.as_ref());
+        let values = match encoder {
+            Some((encoder, _)) => encoder.embed(input, false)?,
+            None => input.values.clone(),
+        };
+        InputSet::of(self.modality.clone(), Input { values: self.model.level(&self.modality, &values)?, mask: None })
+    }
+}
+
+impl Encoder for Learned {
+    fn encode(&self, input: &Input, _train: bool) -> mm_core::Result<Features> {
+        self.model.learner.features(&self.set(input)?)
+    }
+
+    fn embed(&self, input: &Input, _train: bool) -> mm_core::Result<Tensor> {
+        self.model.learner.code(&self.set(input)?)
+    }
+
+    fn width(&self) -> i64 {
+        self.width
+    }
+
+    fn embedding_width(&self) -> i64 {
+        self.embedding_width
+    }
+
+    fn modality(&self) -> Modality {
+        self.modality.clone()
+    }
+}
+
+/// A run folder of this task, used as it is.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LearnedSettings {
+    /// The run folder, relative to the config's.
+    run: PathBuf,
+    /// Which of its modalities; its only one when absent.
+    #[serde(default)]
+    modality: Option<Modality>,
+}
+
+/// Adds `learned`: the representation of a run as a frozen encoder, in any config.
+pub(crate) fn register(registry: &mut Registry) {
+    registry.encoder("learned", |settings, context| {
+        let settings: LearnedSettings = config::parse(settings, &context.field)?;
+        let run = context.base.join(&settings.run);
+        let as_core = |e: Error| mm_core::Error::file(&run, e);
+        let model = Representation::load(&run, &crate::registry(), context.scope.device()).map_err(as_core)?;
+        let known = || model.inputs.keys().map(Modality::name);
+        let modality = match settings.modality {
+            Some(modality) if model.inputs.contains_key(&modality) => modality,
+            Some(other) => return Err(mm_core::Error::unknown("modality of the run", other.name(), known())),
+            None if model.inputs.len() == 1 => Modality::from(known().next().unwrap_or_default()),
+            None => {
+                let found = known().collect::<Vec<_>>().join(", ");
+                return Err(mm_core::Error::config(
+                    format!("{}.modality", context.field),
+                    "nothing",
+                    format!("one of {found}"),
+                ));
+            }
+        };
+        let weights = Run::checkpoint(&run, "best");
+        let mut hasher = blake3::Hasher::new();
+        let hashed = std::fs::File::open(&weights).and_then(|f| hasher.update_reader(f).map(drop));
+        hashed.map_err(|e| mm_core::Error::file(&weights, e))?;
+        let fingerprint = format!("learned {modality} {}", &hasher.finalize().to_hex()[..32]);
+        let built = &model.inputs[&modality];
+        let processor = built.processor.clone();
+        // A sample of zeros says how wide a place of its features is.
+        let embedding_width = model.learner.width();
+        let shape: Vec<i64> = std::iter::once(1).chain(built.spec.shape.iter().copied()).collect();
+        let symbols = matches!(built.spec.values, Values::Symbols(_));
+        let blank = Tensor::zeros(&shape, if symbols { DType::I64 } else { DType::F32 }, context.scope.device())?;
+        let set = InputSet::of(modality.clone(), Input { values: blank, mask: None })?;
+        let width = without_grad(|| model.learner.features(&set))?.width()?;
+        let encoder = Box::new(Learned { model, modality, width, embedding_width });
+        Ok(BuiltEncoder { processor, encoder, frozen: true, fingerprint })
+    });
+}
+
 /// One figure, and what is simpler beside it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Figure {
@@ -627,7 +719,7 @@ impl Representation {
                 else {
                     continue;
                 };
-                if train.rows < 10 || test.rows < 2 {
+                if train.rows < 5 || test.rows < 2 {
                     continue;
                 }
                 let same = |a: usize, b: usize| {
