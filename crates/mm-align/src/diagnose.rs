@@ -219,7 +219,7 @@ mod tests {
         let scores = Tensor::from_vec(&[0.9f64, 0.1, 0.5, 0.8, 0.7, 0.2, 0.9, 0.3, 0.6], &[3, 3]).unwrap();
         let hubs = hubness(&scores, 1).unwrap();
         assert_eq!((hubs.most, hubs.orphans), (3, 2.0 / 3.0));
-        assert!((hubs.skewness - 0.707_106_781).abs() < 1e-6);
+        assert!((hubs.skewness - std::f64::consts::FRAC_1_SQRT_2).abs() < 1e-6);
         assert_eq!(ranks(&scores).unwrap(), [1, 2, 2]);
         let interval = recall_interval(&[1; 50], 1, 0);
         assert_eq!((interval.value, interval.low, interval.high), (1.0, 1.0, 1.0));

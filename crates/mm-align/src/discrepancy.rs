@@ -74,31 +74,28 @@ pub fn mmd(x: &Tensor, y: &Tensor, kernels: &[Kernel], estimate: Estimate) -> Re
     check("mmd", x, y, false)?;
     let (m, n) = (x.size(0)? as f64, y.size(0)? as f64);
     let share = 1.0 / kernels.len().max(1) as f64;
-    let whole = match estimate {
-        Estimate::Linear => {
-            let pairs = x.size(0)?.min(y.size(0)?) / 2;
-            let take = |t: &Tensor, odd: i64| -> Result<Tensor> {
-                let places: Vec<i64> = (0..pairs).map(|p| 2 * p + odd).collect();
-                Ok(t.index_select(0, &Tensor::from_slice(&places)?.to_device(t.device())?)?)
-            };
-            let (x0, x1, y0, y1) = (take(x, 0)?, take(x, 1)?, take(y, 0)?, take(y, 1)?);
-            let mut sum: Option<Tensor> = None;
-            for kernel in kernels {
-                let each = |a: &Tensor, b: &Tensor| row_kernel(kernel, a, b);
-                let h = each(&x0, &x1)?.add(&each(&y0, &y1)?)?.sub(&each(&x0, &y1)?)?.sub(&each(&x1, &y0)?)?;
-                let h = h.mean()?;
-                sum = Some(sum.map_or_else(|| Ok(h.clone()), |s| s.add(&h))?);
-            }
-            sum.ok_or_else(|| wrong("mmd", "no kernel", "at least one"))?
+    let whole = if estimate == Estimate::Linear {
+        let pairs = x.size(0)?.min(y.size(0)?) / 2;
+        let take = |t: &Tensor, odd: i64| -> Result<Tensor> {
+            let places: Vec<i64> = (0..pairs).map(|p| 2 * p + odd).collect();
+            Ok(t.index_select(0, &Tensor::from_slice(&places)?.to_device(t.device())?)?)
+        };
+        let (x0, x1, y0, y1) = (take(x, 0)?, take(x, 1)?, take(y, 0)?, take(y, 1)?);
+        let mut sum: Option<Tensor> = None;
+        for kernel in kernels {
+            let each = |a: &Tensor, b: &Tensor| row_kernel(kernel, a, b);
+            let h = each(&x0, &x1)?.add(&each(&y0, &y1)?)?.sub(&each(&x0, &y1)?)?.sub(&each(&x1, &y0)?)?;
+            let h = h.mean()?;
+            sum = Some(sum.map_or_else(|| Ok(h.clone()), |s| s.add(&h))?);
         }
-        _ => {
-            let off = estimate == Estimate::Unbiased;
-            let own = |count: f64| if off { count * (count - 1.0) } else { count * count };
-            let xx = pair_sum(x, x, kernels, off)?.mul_scalar(1.0 / own(m))?;
-            let yy = pair_sum(y, y, kernels, off)?.mul_scalar(1.0 / own(n))?;
-            let xy = pair_sum(x, y, kernels, false)?.mul_scalar(2.0 / (m * n))?;
-            xx.add(&yy)?.sub(&xy)?
-        }
+        sum.ok_or_else(|| wrong("mmd", "no kernel", "at least one"))?
+    } else {
+        let off = estimate == Estimate::Unbiased;
+        let own = |count: f64| if off { count * (count - 1.0) } else { count * count };
+        let xx = pair_sum(x, x, kernels, off)?.mul_scalar(1.0 / own(m))?;
+        let yy = pair_sum(y, y, kernels, off)?.mul_scalar(1.0 / own(n))?;
+        let xy = pair_sum(x, y, kernels, false)?.mul_scalar(2.0 / (m * n))?;
+        xx.add(&yy)?.sub(&xy)?
     };
     Ok(whole.mul_scalar(share)?)
 }
@@ -378,6 +375,8 @@ mod tests {
         assert!(found.p_value <= 0.01);
     }
 
+    type Loss = fn(&Tensor, &Tensor) -> Result<Tensor>;
+
     #[test]
     fn blocks_are_the_whole_and_gradients_flow() {
         seed_tensors(2);
@@ -388,7 +387,6 @@ mod tests {
         assert!((value(mmd(&x, &y, &kernels, Estimate::Biased)) - direct).abs() < 1e-9);
         let x = randn(&[6, 2]).requires_grad().unwrap();
         let y = randn(&[5, 2]);
-        type Loss = fn(&Tensor, &Tensor) -> Result<Tensor>;
         let losses: [(&str, Loss); 5] = [
             ("mmd", |x, y| mmd(x, y, &[Kernel::Gaussian { width: 1.0 }], Estimate::Unbiased)),
             ("energy", |x, y| energy_distance(x, y)),

@@ -174,7 +174,7 @@ pub fn forced_alignment(log_probabilities: &Tensor, symbols: &[i64], blank: i64)
     }
     let logs = log_probabilities.to_dtype(DType::F64)?.to_vec::<f64>()?;
     let states = 2 * symbols.len() + 1;
-    let class = |s: usize| if s % 2 == 0 { blank } else { symbols[s / 2] } as usize;
+    let class = |s: usize| if s.is_multiple_of(2) { blank } else { symbols[s / 2] } as usize;
     let mut best = vec![f64::NEG_INFINITY; states];
     (best[0], best[1]) = (logs[blank as usize], logs[class(1)]);
     let mut from = vec![0u8; frames * states];
@@ -227,20 +227,20 @@ mod tests {
     }
 
     /// All ways through, one by one.
-    fn ways(cost: &[f64], n: usize, m: usize, i: usize, j: usize) -> Vec<f64> {
+    fn ways(cost: &[f64], m: usize, i: usize, j: usize) -> Vec<f64> {
         let own = cost[i * m + j];
         if (i, j) == (0, 0) {
             return vec![own];
         }
         let mut all = Vec::new();
         if i > 0 {
-            all.extend(ways(cost, n, m, i - 1, j));
+            all.extend(ways(cost, m, i - 1, j));
         }
         if j > 0 {
-            all.extend(ways(cost, n, m, i, j - 1));
+            all.extend(ways(cost, m, i, j - 1));
         }
         if i > 0 && j > 0 {
-            all.extend(ways(cost, n, m, i - 1, j - 1));
+            all.extend(ways(cost, m, i - 1, j - 1));
         }
         all.into_iter().map(|w| w + own).collect()
     }
@@ -251,7 +251,7 @@ mod tests {
         fn the_cheapest_way_and_the_smooth_one_are_those_over_all_ways(seed in 0u64..1000, n in 1usize..5, m in 1usize..5) {
             seed_tensors(seed);
             let cost = rand(&[1, n as i64, m as i64]);
-            let all = ways(&cost.to_vec::<f64>().unwrap(), n, m, n - 1, m - 1);
+            let all = ways(&cost.to_vec::<f64>().unwrap(), m, n - 1, m - 1);
             let least = all.iter().copied().fold(f64::INFINITY, f64::min);
             let path = dtw(&cost.squeeze(0).unwrap()).unwrap();
             prop_assert!((path.cost - least).abs() < 1e-12);

@@ -139,7 +139,7 @@ enum Step {
     Affine(Tensor, Tensor),
     /// Class probabilities, as rows whose dot product compares distributions.
     Semantic(Logistic),
-    Kernel(std::sync::Arc<KernelProjections>, usize),
+    Kernel(std::rc::Rc<KernelProjections>, usize),
     Network(Box<Side>),
 }
 
@@ -404,7 +404,7 @@ fn fit_one(method: &str, pairs: &Pairs, dim: Option<i64>, reg: f64, root: bool, 
                 |x: &Tensor| -> Result<Kernel> { Ok(Kernel::Gaussian { width: correlation::median_distance(x)? }) };
             let fit = correlation::kernel_cca(&a, &b, [kernel(&a)?, kernel(&b)?], dim, reg)?.narrowed(128)?;
             let dim = fit.values.size(0)?;
-            let fit = std::sync::Arc::new(fit);
+            let fit = std::rc::Rc::new(fit);
             let side = |number: usize| {
                 let mut steps = first();
                 steps.push(Step::Kernel(fit.clone(), number));

@@ -163,8 +163,7 @@ mod tests {
     fn a_probe_reads_what_is_linear_and_ridge_finds_the_map() {
         seed_tensors(4);
         let x = Tensor::randn(&[300, 6], DType::F32, Device::Cpu).unwrap();
-        let labels: Vec<i64> =
-            x.to_vec::<f32>().unwrap().chunks(6).map(|r| if r[1] + r[2] > 0.3 { 1 } else { 0 }).collect();
+        let labels: Vec<i64> = x.to_vec::<f32>().unwrap().chunks(6).map(|r| i64::from(r[1] + r[2] > 0.3)).collect();
         let found = probe(&x.narrow(0, 0, 200).unwrap(), &labels[..200], &x.narrow(0, 200, 100).unwrap(), 2).unwrap();
         assert!(accuracy(&found, &labels[200..]) > 0.9);
         let map = Tensor::randn(&[6, 3], DType::F32, Device::Cpu).unwrap();
