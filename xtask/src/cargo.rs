@@ -58,19 +58,21 @@ pub fn bench(name: Option<&str>, rest: &[String]) -> Result<()> {
     match name {
         Some("list") => {
             println!(
-                "tensor  a small operation through mm_core against tch alone\nloader  pictures a second against PIL and torchvision in a PyTorch DataLoader\npeers   pretrained models against transformers, sentence-transformers, ONNX Runtime and OpenVINO (--quick: one turn each)\nwords   Word2Vec against gensim (--seeds N)\nloader, peers and words make a Python environment with the peers once (some GB)"
+                "tensor  a small operation through mm_core against tch alone\nloader  pictures a second against PIL and torchvision in a PyTorch DataLoader\npeers   pretrained models against transformers, sentence-transformers, ONNX Runtime and OpenVINO (--quick: one turn each)\nwords   Word2Vec against gensim (--seeds N)\nalign   CCA, Sinkhorn and soft-DTW against scikit-learn, POT and tslearn\nloader, peers, words and align make a Python environment with the peers once (some GB)"
             );
             Ok(())
         }
         Some("loader") => loader(),
         Some("peers") => peers(rest),
         Some("words") => words(rest),
+        Some("align") => align(),
         Some("tensor") => tensor(),
         Some(other) => bail!("no bench `{other}`; `cargo xtask bench list` names them"),
         None => {
             tensor()?;
             loader()?;
             words(&[])?;
+            align()?;
             peers(rest)
         }
     }
@@ -113,6 +115,13 @@ fn loader() -> Result<()> {
     let python = python_with("loader", &["torch==2.11.0", "torchvision==0.26.0", "pillow", "numpy"])?;
     run("building", &["build", "--release", "--package", "mm-benches", "--bin", "loader"], &[], &[])?;
     script(&python, "benches/loader.py", &[root().join("target/release/loader")], &[])
+}
+
+/// mm-align against what people use for each method.
+fn align() -> Result<()> {
+    let python = python_with("align-bench", &[ALIGN_REFERENCES, &["torch==2.11.0"]].concat())?;
+    run("building", &["build", "--release", "--package", "mm-benches", "--bin", "align"], &[], &[])?;
+    script(&python, "benches/align.py", &[root().join("target/release/align")], &[])
 }
 
 /// Word2Vec on dictionary text.

@@ -90,45 +90,45 @@ pub fn soft_dtw(cost: &Tensor, gamma: f64) -> Result<Tensor> {
 
 /// The end value of one pair and its slope in each cost.
 fn soft_path(cost: &[f64], n: usize, m: usize, gamma: f64) -> (f64, Vec<f64>) {
-    let w = m + 2;
-    // One row and column of walls around, before and behind.
-    let mut r = vec![f64::INFINITY; (n + 2) * w];
+    let w = m + 1;
+    // One row and column of walls before.
+    let mut r = vec![f64::INFINITY; (n + 1) * w];
     r[0] = 0.0;
+    // How much of each place comes from both before it, from above and from the left: all that the way back needs, so that it takes no
+    // exponential.
+    let mut shares = vec![[0f64; 3]; n * m];
     let over = 1.0 / gamma;
     for i in 1..=n {
         for j in 1..=m {
-            let (a, b, c) = (r[(i - 1) * w + j - 1], r[(i - 1) * w + j], r[i * w + j - 1]);
+            let [a, b, c] = [r[(i - 1) * w + j - 1], r[(i - 1) * w + j], r[i * w + j - 1]];
             let least = a.min(b).min(c);
-            let sum = ((least - a) * over).exp() + ((least - b) * over).exp() + ((least - c) * over).exp();
+            let part = |x: f64| if x == least { 1.0 } else { ((least - x) * over).exp() };
+            let (a, b, c) = (part(a), part(b), part(c));
+            let sum = a + b + c;
+            let each = 1.0 / sum;
+            shares[(i - 1) * m + j - 1] = [a * each, b * each, c * each];
             r[i * w + j] = cost[(i - 1) * m + j - 1] + least - gamma * sum.ln();
         }
     }
-    let end = r[n * w + m];
     // Backwards: how much each place is passed (Cuturi 2017, algorithm 2).
-    let mut e = vec![0f64; (n + 2) * w];
-    for i in 0..n + 2 {
-        r[i * w + m + 1] = f64::NEG_INFINITY;
-    }
-    for j in 0..w {
-        r[(n + 1) * w + j] = f64::NEG_INFINITY;
-    }
-    r[(n + 1) * w + m + 1] = end;
-    e[(n + 1) * w + m + 1] = 1.0;
-    let price = |i: usize, j: usize| if i <= n && j <= m { cost[(i - 1) * m + j - 1] } else { 0.0 };
-    let mut out = vec![0f64; n * m];
-    for i in (1..=n).rev() {
-        for j in (1..=m).rev() {
-            let own = r[i * w + j];
-            let part = |i2: usize, j2: usize| {
-                let mass = e[i2 * w + j2];
-                if mass == 0.0 { 0.0 } else { mass * ((r[i2 * w + j2] - own - price(i2, j2)) * over).exp() }
-            };
-            let passed = part(i + 1, j) + part(i, j + 1) + part(i + 1, j + 1);
-            e[i * w + j] = passed;
-            out[(i - 1) * m + j - 1] = passed;
+    let mut passed = vec![0f64; n * m];
+    passed[n * m - 1] = 1.0;
+    for i in (0..n).rev() {
+        for j in (0..m).rev() {
+            let own = passed[i * m + j];
+            let [both, up, left] = shares[i * m + j];
+            if i > 0 && j > 0 {
+                passed[(i - 1) * m + j - 1] += own * both;
+            }
+            if i > 0 {
+                passed[(i - 1) * m + j] += own * up;
+            }
+            if j > 0 {
+                passed[i * m + j - 1] += own * left;
+            }
         }
     }
-    (end, out)
+    (r[n * w + m], passed)
 }
 
 /// The divergence of pairs of sequences `[pairs, length, width]`: soft-DTW less half of each with itself, never negative and zero for

@@ -15,6 +15,17 @@ use mm_core::{
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// How a discriminator drives modalities together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Against {
+    /// The discriminator's gradient turned round (Ganin 2016): it may overshoot, for being wrong is worth more than knowing nothing.
+    #[default]
+    Reversal,
+    /// The discriminator should find every modality as likely (domain confusion, Tzeng 2015): at rest when nothing can be told.
+    Confusion,
+}
+
 /// Settings of an [`Acmr`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -33,8 +44,10 @@ pub struct AcmrConfig {
     pub margin: f64,
     /// Weight of the distance between the vectors of one row.
     pub pair: f64,
-    /// Weight of the reversed gradient of the discriminator, reached over the warm-up; 0 for none.
+    /// Weight of what the discriminator does to the space, reached over the warm-up; 0 for none.
     pub adversary: f64,
+    /// How it does so.
+    pub against: Against,
     /// Width of the discriminator's layer.
     pub discriminator: i64,
     /// Training steps over which the adversary's weight grows.
@@ -52,6 +65,7 @@ impl Default for AcmrConfig {
             margin: 0.2,
             pair: 0.0,
             adversary: 0.1,
+            against: Against::default(),
             discriminator: 64,
             warm_up: 200,
         }
@@ -63,6 +77,7 @@ pub struct Acmr {
     ways: BTreeMap<Modality, Down>,
     classifier: Linear,
     discriminator: (Linear, Linear),
+    shadow: (Linear, Linear),
     warm_up: WarmUp,
     config: AcmrConfig,
 }
@@ -108,13 +123,18 @@ impl Acmr {
             let network = c.networks.get(modality.name()).cloned().unwrap_or_default();
             ways.insert(modality.clone(), Down::new(&scope.pp(modality), spec, c.width, &network)?);
         }
+        let count = ways.len() as i64;
+        let layers = |place: &Scope<'_>| -> Result<(Linear, Linear)> {
+            Ok((
+                Linear::new(&place.pp("first"), c.width, c.discriminator, true)?,
+                Linear::new(&place.pp("second"), c.discriminator, count, true)?,
+            ))
+        };
         let discriminator = scope.pp("discriminator");
         Ok(Self {
             classifier: Linear::new(&scope.pp("classifier"), c.width, classes.max(1), true)?,
-            discriminator: (
-                Linear::new(&discriminator.pp("first"), c.width, c.discriminator, true)?,
-                Linear::new(&discriminator.pp("second"), c.discriminator, ways.len() as i64, true)?,
-            ),
+            discriminator: layers(&discriminator)?,
+            shadow: layers(&discriminator.shadow())?,
             ways,
             warm_up: WarmUp::new(&scope.pp("warm_up"), c.warm_up)?,
             config: c.clone(),
@@ -208,9 +228,19 @@ impl Learner for Acmr {
         let codes: Vec<&Tensor> = sides.iter().map(|s| &s.code).collect();
         let truth: Vec<i64> = sides.iter().flat_map(|s| vec![self.place(&s.modality); s.rows.count()]).collect();
         let truth = Tensor::from_slice(&truth)?.to_device(codes[0].device())?;
-        let reversed = reverse_gradient(&Tensor::cat(&codes, 0)?.mul_scalar(8.0)?, weight)?;
-        let hidden = self.discriminator.0.forward(&reversed, train)?.relu()?;
-        let logits = self.discriminator.1.forward(&hidden, train)?;
+        // Vectors of unit length are stretched, as for the classifier.
+        let all = Tensor::cat(&codes, 0)?.mul_scalar(8.0)?;
+        let read = |(first, second): &(Linear, Linear), x: &Tensor| -> Result<Tensor> {
+            second.forward(&first.forward(x, train)?.relu()?, train)
+        };
+        let confuses = c.against == Against::Confusion;
+        let seen = if confuses { all.detach()? } else { reverse_gradient(&all, weight)? };
+        let logits = read(&self.discriminator, &seen)?;
+        if confuses && weight > 0.0 {
+            // Cross-entropy with all modalities as likely.
+            let even = read(&self.shadow, &all)?.log_softmax(1)?.mean()?.neg()?;
+            add("confusion", &even, weight)?;
+        }
         add("discriminator", &logits.cross_entropy(&truth, -1, 0.0)?, 1.0)?;
         let told = without_grad(|| logits.argmax(1)?.eq(&truth)?.to_dtype(DType::F32)?.mean()?.to_f64())?;
         parts.push(("modality_told".into(), told));

@@ -12,7 +12,7 @@ mod critic;
 mod gan;
 mod translation;
 
-pub use acmr::{Acmr, AcmrConfig};
+pub use acmr::{Acmr, AcmrConfig, Against};
 pub use autoencoder::{AdversarialAutoencoder, AdversarialAutoencoderConfig};
 pub use bigan::{BiGan, BiGanConfig};
 pub use critic::{Critic, CriticConfig, GanLoss};

@@ -1,0 +1,94 @@
+//! mm-align's share of `align.py`: seconds of each piece of work as one JSON object, the least of three turns.
+
+use mm_align::{
+    contrastive::{Similarity, cached_gradients, info_nce},
+    correlation::{Kernel, cca},
+    discrepancy::{Estimate, mmd},
+    time_warp::{frame_costs, soft_dtw},
+    transport::{Sinkhorn, sinkhorn},
+};
+use mm_core::{DType, Device, Tensor, without_grad};
+use std::{collections::BTreeMap, time::Instant};
+
+type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+fn best(times: usize, mut body: impl FnMut() -> Outcome<()>) -> Outcome<f64> {
+    let mut least = f64::INFINITY;
+    for _ in 0..times {
+        let begun = Instant::now();
+        body()?;
+        least = least.min(begun.elapsed().as_secs_f64());
+    }
+    Ok(least)
+}
+
+fn main() -> Outcome<()> {
+    mm_core::keep_freed_memory();
+    mm_core::threads(Some(2));
+    let randn = |shape: &[i64], dtype: DType| Tensor::randn(shape, dtype, Device::Cpu);
+    let mut out: BTreeMap<&str, f64> = BTreeMap::new();
+    let pair = |rows: i64, width: i64| -> Outcome<(Tensor, Tensor)> {
+        let hidden = randn(&[rows, 64], DType::F64)?;
+        let set = || -> Outcome<Tensor> {
+            Ok(hidden.matmul(&randn(&[64, width], DType::F64)?)?.add(&randn(&[rows, width], DType::F64)?)?)
+        };
+        Ok((set()?, set()?))
+    };
+    {
+        let (a, b) = pair(20_000, 128)?;
+        out.insert("cca 20,000 x 128, 4 dimensions", best(3, || Ok(cca(&a, &b, Some(4), [0.0; 2]).map(drop)?))?);
+    }
+    {
+        let (a, b) = pair(100_000, 512)?;
+        out.insert("cca 100,000 x 512, 16 dimensions", best(3, || Ok(cca(&a, &b, Some(16), [0.0; 2]).map(drop)?))?);
+        let products = best(3, || {
+            let product = |x: &Tensor, y: &Tensor| x.transpose(0, 1)?.matmul(y).map(drop);
+            product(&a, &a)?;
+            product(&b, &b)?;
+            Ok(product(&a, &b)?)
+        })?;
+        out.insert("its three covariance products alone", products);
+    }
+    let cost = Tensor::rand(&[2000, 2000], DType::F64, Device::Cpu)?;
+    let settings = Sinkhorn { entropy: 0.05, iterations: 1000, tolerance: 1e-6, unbalanced: None };
+    out.insert("sinkhorn 2,000 x 2,000", best(3, || Ok(sinkhorn(&cost, None, None, settings).map(drop)?))?);
+    let x = randn(&[32, 500, 8], DType::F32)?.requires_grad()?;
+    let y = randn(&[32, 500, 8], DType::F32)?;
+    let soft = best(3, || {
+        x.zero_grad();
+        Ok(soft_dtw(&frame_costs(&x, &y)?, 0.5)?.sum()?.backward()?)
+    })?;
+    out.insert("soft-DTW 32 pairs of 500, with gradient", soft);
+    let (p, q) = (randn(&[10_000, 64], DType::F32)?, randn(&[10_000, 64], DType::F32)?);
+    let kernels = [Kernel::Gaussian { width: 8.0 }];
+    let discrepancy = best(1, || Ok(without_grad(|| mmd(&p, &q, &kernels, Estimate::Unbiased)).map(drop)?))?;
+    out.insert("MMD of 10,000 and 10,000 rows of 64, in blocks", discrepancy);
+    // A cached step of 4,096 in pieces of 256, against plain steps of 256, for each sample.
+    let w = randn(&[256, 512], DType::F32)?.requires_grad()?;
+    let v = randn(&[512, 512], DType::F32)?.requires_grad()?;
+    let data = randn(&[4096, 512], DType::F32)?;
+    let scale = Tensor::from_slice(&[10f32])?;
+    let network = |x: &Tensor| -> mm_core::Result<Tensor> {
+        let mut h = x.clone();
+        for _ in 0..6 {
+            h = h.linear(&v, None)?.tanh()?;
+        }
+        h.linear(&w, None)
+    };
+    let piece = |p: usize| -> mm_align::Result<(Tensor, Tensor)> {
+        let x = data.narrow(0, 256 * p as i64, 256)?;
+        Ok((network(&x)?, network(&x.mul_scalar(0.9)?)?))
+    };
+    let loss = |a: &Tensor, b: &Tensor| info_nce(&Similarity::cosine(a, b)?, &scale, None, 0.0);
+    let plain = best(3, || {
+        for p in 0..16 {
+            let (a, b) = piece(p)?;
+            loss(&a, &b)?.backward()?;
+        }
+        Ok(())
+    })?;
+    let cached = best(3, || Ok(cached_gradients(16, piece, loss).map(drop)?))?;
+    out.insert("gradient-cached step of 4,096 over 16 plain steps of 256 (ratio)", cached / plain);
+    println!("{}", serde_json::to_string(&out)?);
+    Ok(())
+}
