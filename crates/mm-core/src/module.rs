@@ -171,6 +171,11 @@ pub trait Learner: Send {
     /// Width of the code.
     fn width(&self) -> i64;
 
+    /// Whether it makes a code of rows that have this modality alone.
+    fn reads(&self, _modality: &Modality) -> bool {
+        true
+    }
+
     /// Features `[rows, length, width]` where it has more than one vector a row.
     fn features(&self, set: &InputSet) -> Result<Features> {
         Features::from_pooled(&self.code(set)?)

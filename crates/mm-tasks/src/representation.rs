@@ -252,6 +252,11 @@ impl Representation {
             .par_iter()
             .map(|s| processor.process(s, &mut SampleContext::plain()))
             .collect::<Result<Vec<_>, _>>()?;
+        if !self.learner.reads(modality) {
+            let wanted = self.inputs.keys().filter(|m| self.learner.reads(m)).map(Modality::name).collect::<Vec<_>>();
+            let wanted = wanted.join(", ");
+            return Err(Error::Config(format!("this run makes no code of {modality} alone; wanted {wanted}")));
+        }
         let mut input = collate(&samples, built.processor.as_ref())?.to_device(self.params.device())?;
         Ok(without_grad(|| {
             if let Some((encoder, _)) = &built.encoder {
@@ -674,7 +679,7 @@ impl Representation {
         if classes < 2 {
             return Ok(());
         }
-        for modality in self.inputs.keys() {
+        for modality in self.inputs.keys().filter(|m| self.learner.reads(m)) {
             let pick = |g: &Gathered| -> Result<Option<(InputSet, Vec<i64>)>> {
                 let Some((set, rows)) = having(&g.set, &[modality])? else { return Ok(None) };
                 let known: Vec<i64> = (0..rows.len() as i64).filter(|r| g.labels[rows[*r as usize]] >= 0).collect();

@@ -220,6 +220,11 @@ impl Learner for Gan {
         self.critic.width()
     }
 
+    /// What it is told is no value that it judges.
+    fn reads(&self, modality: &Modality) -> bool {
+        *modality == self.modality
+    }
+
     fn generative(&self) -> Option<&dyn Generative> {
         Some(self)
     }

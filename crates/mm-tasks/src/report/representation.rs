@@ -210,7 +210,8 @@ fn between(codes: &Tensor, steps: i64) -> Result<Tensor> {
 /// The held-out codes on a plane, by label.
 fn map(body: &mut String, model: &Representation, look: &Look) -> Result<()> {
     let count = look.test.rows.len().min(600);
-    let modality = model.modalities().find(|m| look.test.set.parts.contains_key(m)).cloned();
+    let modality =
+        model.modalities().find(|m| model.learner().reads(m) && look.test.set.parts.contains_key(m)).cloned();
     let Some(modality) = modality else { return Ok(()) };
     let Some((set, rows)) = some(&look.test.set, &modality, count)? else { return Ok(()) };
     if rows.len() < 8 {
