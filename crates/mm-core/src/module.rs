@@ -181,9 +181,13 @@ pub trait Learner: Send {
         Features::from_pooled(&self.code(set)?)
     }
 
-    /// Values of `modality` that it makes of what is in `set`, which may lack it; none where it cannot.
-    fn reconstruct(&self, _set: &InputSet, _modality: &Modality) -> Result<Option<Tensor>> {
-        Ok(None)
+    /// Values of `modality` that it makes of what is in `set`, which may lack it; none where it cannot. Unless it says otherwise: what its
+    /// other half decodes from its code.
+    fn reconstruct(&self, set: &InputSet, modality: &Modality) -> Result<Option<Tensor>> {
+        match self.generative() {
+            Some(maker) if maker.makes(modality) => maker.decode(&self.code(set)?, modality).map(Some),
+            _ => Ok(None),
+        }
     }
 
     /// Its other half, where it can make values from codes.
@@ -205,6 +209,9 @@ pub trait Learner: Send {
 
 /// A model that makes new values.
 pub trait Generative {
+    /// Whether it makes values of this modality.
+    fn makes(&self, modality: &Modality) -> bool;
+
     /// Codes `[rows, width]` → values of a modality `[rows, …]`.
     fn decode(&self, code: &Tensor, modality: &Modality) -> Result<Tensor>;
 

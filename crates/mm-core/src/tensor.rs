@@ -263,6 +263,8 @@ ops! {
     triu(diagonal: i64) [] => |a| a.f_triu(diagonal);
     /// Whether each number is neither infinite nor not a number.
     isfinite() [] => |a| a.f_isfinite();
+    /// Places of what is true (or not zero) in a vector, `[some]` int64.
+    places() [] => |a| a.f_nonzero().and_then(|p| p.f_reshape(-1));
     /// In the opposite order along dimensions.
     flip(dims: &[i64]) [] => |a| a.f_flip(dims);
     /// Adds `source` to the places that `index` (int64) names along a dimension.

@@ -309,7 +309,7 @@ impl Representation {
             let Some((input, present)) = gathered.set.parts.get(modality) else {
                 return Err(Error::Config(format!("inputs.{modality}: no training row has it")));
             };
-            let values = input.values.index_select(0, &truths(present)?)?;
+            let values = input.values.index_select(0, &present.places()?)?;
             if level.mean.count() > 1 {
                 level.mean.assign(&values.mean_dims(&[0], false)?)?;
                 level.deviation.assign(&values.std_dims(&[0], false, false)?.clamp_min(1e-4)?)?;
@@ -416,12 +416,6 @@ pub struct Look {
     pub train: Gathered,
     /// The side that is looked at.
     pub test: Gathered,
-}
-
-fn truths(present: &Tensor) -> Result<Tensor> {
-    let there: Vec<i64> =
-        present.to_vec::<bool>()?.iter().enumerate().filter_map(|(p, t)| t.then_some(p as i64)).collect();
-    Ok(Tensor::from_slice(&there)?.to_device(present.device())?)
 }
 
 fn manifest(config: &RepresentationConfig, base: &Path) -> Result<Manifest> {

@@ -7,7 +7,6 @@ use super::reverse_gradient;
 use crate::generative::{
     Specs, Values, WarmUp,
     networks::{Down, NetworkConfig},
-    places,
 };
 use mm_core::{
     DType, Error, InputSet, Learner, LossParts, Modality, Module, Result, Scope, Tensor, nn::Linear, without_grad,
@@ -145,7 +144,7 @@ impl Acmr {
         let mut out = Vec::new();
         for (modality, way) in &self.ways {
             let Some((input, present)) = set.parts.get(modality) else { continue };
-            let rows = places(present)?;
+            let rows = present.places()?;
             if rows.count() == 0 {
                 continue;
             }

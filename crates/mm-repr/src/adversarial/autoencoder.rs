@@ -103,19 +103,16 @@ impl Learner for AdversarialAutoencoder {
         self.config.width
     }
 
-    fn reconstruct(&self, set: &InputSet, modality: &Modality) -> Result<Option<Tensor>> {
-        if *modality != self.modality {
-            return Ok(None);
-        }
-        self.up.forward(&self.code(set)?, false).map(Some)
-    }
-
     fn generative(&self) -> Option<&dyn Generative> {
         Some(self)
     }
 }
 
 impl Generative for AdversarialAutoencoder {
+    fn makes(&self, modality: &Modality) -> bool {
+        *modality == self.modality
+    }
+
     fn decode(&self, code: &Tensor, _modality: &Modality) -> Result<Tensor> {
         self.up.forward(code, false)
     }

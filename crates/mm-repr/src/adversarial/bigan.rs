@@ -100,19 +100,16 @@ impl Learner for BiGan {
         self.config.width
     }
 
-    fn reconstruct(&self, set: &InputSet, modality: &Modality) -> Result<Option<Tensor>> {
-        if *modality != self.modality {
-            return Ok(None);
-        }
-        self.up.forward(&self.code(set)?, false).map(Some)
-    }
-
     fn generative(&self) -> Option<&dyn Generative> {
         Some(self)
     }
 }
 
 impl Generative for BiGan {
+    fn makes(&self, modality: &Modality) -> bool {
+        *modality == self.modality
+    }
+
     fn decode(&self, code: &Tensor, _modality: &Modality) -> Result<Tensor> {
         self.up.forward(code, false)
     }

@@ -6,7 +6,6 @@ use super::{Critic, CriticConfig, spread};
 use crate::generative::{
     Spec, Specs, Values,
     networks::{NetworkConfig, Up},
-    places,
 };
 use mm_core::{
     DType, Error, Generative, InputSet, Learner, LossParts, Modality, Module, Result, Scope, Tensor,
@@ -166,7 +165,7 @@ impl Learner for Gan {
             there = there.logical_and(also)?;
             condition = Some(&values.values);
         }
-        let rows = places(&there)?;
+        let rows = there.places()?;
         if rows.count() < 2 {
             return Ok(None);
         }
@@ -225,12 +224,21 @@ impl Learner for Gan {
         *modality == self.modality
     }
 
+    /// Its code is what the critic sees, which the maker does not read.
+    fn reconstruct(&self, _set: &InputSet, _modality: &Modality) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
+
     fn generative(&self) -> Option<&dyn Generative> {
         Some(self)
     }
 }
 
 impl Generative for Gan {
+    fn makes(&self, modality: &Modality) -> bool {
+        *modality == self.modality
+    }
+
     fn decode(&self, code: &Tensor, _modality: &Modality) -> Result<Tensor> {
         self.up.forward(code, false)
     }

@@ -6,7 +6,7 @@ use super::{Critic, CriticConfig, GanLoss};
 use crate::generative::{
     Spec, Specs, Values,
     networks::{Down, NetworkConfig, Up},
-    places, rows_with,
+    rows_with,
 };
 use mm_core::{DType, Error, InputSet, Learner, LossParts, Modality, Module, Result, Scope, Tensor};
 use serde::{Deserialize, Serialize};
@@ -114,7 +114,7 @@ impl Learner for Translation {
             Ok(())
         };
         let both = set.get(&self.sides[0].modality)?.1.logical_and(&set.get(&self.sides[1].modality)?.1)?;
-        let paired = places(&both)?;
+        let paired = both.places()?;
         for from in [0, 1] {
             let (own, other) = (&self.sides[from], &self.sides[1 - from]);
             let name = format!("{}_{}", own.modality, other.modality);

@@ -149,13 +149,6 @@ impl Learner for Autoencoder {
         self.config.width
     }
 
-    fn reconstruct(&self, set: &InputSet, modality: &Modality) -> Result<Option<Tensor>> {
-        if *modality != self.modality {
-            return Ok(None);
-        }
-        self.up.forward(&self.code(set)?, false).map(Some)
-    }
-
     fn generative(&self) -> Option<&dyn Generative> {
         Some(self)
     }
@@ -163,6 +156,10 @@ impl Learner for Autoencoder {
 
 /// Without a prior to draw from; between two codes it has values all the same.
 impl Generative for Autoencoder {
+    fn makes(&self, modality: &Modality) -> bool {
+        *modality == self.modality
+    }
+
     fn decode(&self, code: &Tensor, _modality: &Modality) -> Result<Tensor> {
         self.up.forward(code, false)
     }

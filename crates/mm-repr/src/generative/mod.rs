@@ -119,18 +119,11 @@ fn one(specs: &Specs) -> Result<(&Modality, &Spec)> {
 /// The rows of a set that have a modality, and their values; none when there is no such row.
 pub(crate) fn rows_with(set: &InputSet, modality: &Modality) -> Result<Option<(Tensor, Tensor)>> {
     let (input, present) = set.get(modality)?;
-    let places = places(present)?;
+    let places = present.places()?;
     if places.count() == 0 {
         return Ok(None);
     }
     Ok(Some((input.values.index_select(0, &places)?, places)))
-}
-
-/// Numbers of the rows that are true, `[some]` int64.
-pub(crate) fn places(present: &Tensor) -> Result<Tensor> {
-    let there: Vec<i64> =
-        present.to_vec::<bool>()?.iter().enumerate().filter_map(|(p, t)| t.then_some(p as i64)).collect();
-    Tensor::from_slice(&there)?.to_device(present.device())
 }
 
 /// A weight that grows from 0 to 1 over the first `steps` training steps; counted in a buffer, so that a resumed run goes on.

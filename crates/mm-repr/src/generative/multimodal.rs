@@ -319,11 +319,6 @@ impl Learner for MultimodalVae {
         self.config.width
     }
 
-    fn reconstruct(&self, set: &InputSet, modality: &Modality) -> Result<Option<Tensor>> {
-        let Some(way) = self.ways.get(modality) else { return Ok(None) };
-        way.up.forward(&self.code(set)?, false).map(Some)
-    }
-
     fn log_likelihood(&self, set: &InputSet, samples: usize) -> Result<Option<Tensor>> {
         if self.deterministic() {
             return Ok(None);
@@ -354,6 +349,10 @@ impl Learner for MultimodalVae {
 }
 
 impl Generative for MultimodalVae {
+    fn makes(&self, modality: &Modality) -> bool {
+        self.ways.contains_key(modality)
+    }
+
     fn decode(&self, code: &Tensor, modality: &Modality) -> Result<Tensor> {
         let known = self.ways.keys().map(Modality::name);
         let way = self.ways.get(modality).ok_or_else(|| Error::unknown("modality", modality.name(), known))?;

@@ -163,13 +163,6 @@ impl Learner for SequenceAutoencoder {
         self.config.width
     }
 
-    fn reconstruct(&self, set: &InputSet, modality: &Modality) -> Result<Option<Tensor>> {
-        if *modality != self.modality {
-            return Ok(None);
-        }
-        self.say(&self.code(set)?).map(Some)
-    }
-
     fn generative(&self) -> Option<&dyn Generative> {
         Some(self)
     }
@@ -177,6 +170,10 @@ impl Learner for SequenceAutoencoder {
 
 /// Between two codes it says something; it has no prior to draw from.
 impl Generative for SequenceAutoencoder {
+    fn makes(&self, modality: &Modality) -> bool {
+        *modality == self.modality
+    }
+
     fn decode(&self, code: &Tensor, _modality: &Modality) -> Result<Tensor> {
         self.say(code)
     }

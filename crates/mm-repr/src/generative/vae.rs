@@ -150,13 +150,6 @@ impl Learner for Vae {
         self.config.width
     }
 
-    fn reconstruct(&self, set: &InputSet, modality: &Modality) -> Result<Option<Tensor>> {
-        if *modality != self.modality {
-            return Ok(None);
-        }
-        self.up.forward(&self.code(set)?, false).map(Some)
-    }
-
     fn log_likelihood(&self, set: &InputSet, samples: usize) -> Result<Option<Tensor>> {
         let values = &set.get(&self.modality)?.0.values;
         let posterior = self.posterior(values, false)?;
@@ -174,6 +167,10 @@ impl Learner for Vae {
 }
 
 impl Generative for Vae {
+    fn makes(&self, modality: &Modality) -> bool {
+        *modality == self.modality
+    }
+
     fn decode(&self, code: &Tensor, _modality: &Modality) -> Result<Tensor> {
         self.up.forward(code, false)
     }
