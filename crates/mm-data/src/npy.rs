@@ -11,7 +11,7 @@ pub fn read_npy(path: &Path) -> Result<Tensor> {
     let file = File::open(path).map_err(|e| bad(e.to_string()))?;
     let length = file.metadata().map_err(|e| bad(e.to_string()))?.len();
     let npy = NpyFile::new(BufReader::new(file))
-        .map_err(|e| bad(format!("not a NumPy array (.npy): {e}; numpy.save writes one")))?;
+        .map_err(|e| bad(format!("not a NumPy array of numbers (.npy): {e}; wanted float32, float64 or whole numbers as numpy.save writes them")))?;
     let shape: Vec<i64> = npy.shape().iter().map(|s| *s as i64).collect();
     let DType::Plain(kind) = npy.dtype() else {
         return Err(bad(format!("found records {}, wanted plain numbers", npy.dtype().descr())));
