@@ -1,6 +1,6 @@
 //! Representations learned from the data themselves by making them again: autoencoders of one modality and of several.
 //!
-//! Each is a [`Learner`](mm_core::Learner): it takes the rows of a batch with whatever modalities they have and gives a loss while
+//! Each is a [`Learner`]: it takes the rows of a batch with whatever modalities they have and gives a loss while
 //! training and a code afterwards. [`learner`] builds one by the `kind` that a config names.
 
 mod autoencoder;
