@@ -451,7 +451,16 @@ fn fit_one(method: &str, pairs: &Pairs, dim: Option<i64>, reg: f64, root: bool, 
         deep => {
             let dim = dim.unwrap_or_else(|| 128.min(a.size(1).unwrap_or(1)).min(b.size(1).unwrap_or(1)).max(8));
             let [left, right] = learn(deep, &a, &b, labels, dim, seed)?;
-            Ok(made([vec![Step::Network(Box::new(left))], vec![Step::Network(Box::new(right))]], dim))
+            let mut sides = [vec![Step::Network(Box::new(left))], vec![Step::Network(Box::new(right))]];
+            if deep == "dcca" {
+                // Its loss does not care how either side is turned: the canonical variables of what was learned are the common space.
+                let made = |side: usize, x: &Tensor| sides[side][0].apply(x);
+                let fit = correlation::cca(&made(0, &a)?, &made(1, &b)?, None, [0.1; 2])?.weighted(1.0)?;
+                for (side, (mean, map)) in sides.iter_mut().zip(&fit.sets) {
+                    side.push(Step::Affine(mean.clone(), map.clone()));
+                }
+            }
+            Ok(made(sides, dim))
         }
     }
 }
