@@ -18,7 +18,7 @@ pub use cache::{Cache, Cached};
 pub use error::{Error, Result};
 pub use loader::{Batch, Broken, Counts, Loader, LoaderConfig, OnBroken, Part, collate};
 pub use manifest::{Columns, Manifest, ManifestConfig, Row, Split, SplitConfig};
-pub use npy::{read_npy, write_npy};
+pub use npy::{npy_header, read_npy, write_npy};
 pub use processors::{
     AudioProcessor, AudioProcessorConfig, ImageProcessor, ImageProcessorConfig, VideoProcessor, file,
 };

@@ -56,25 +56,28 @@ fn whole<T: Into<i64>>(values: Vec<T>) -> Result<Tensor> {
     Ok(Tensor::from_slice(&values.into_iter().map(Into::into).collect::<Vec<i64>>())?)
 }
 
-/// Writes an array of numbers (float32 or float64) as NumPy does.
-pub fn write_npy(path: &Path, array: &Tensor) -> Result<()> {
-    let shape = array.shape();
+/// What stands before the numbers of a `.npy` file (version 1.0) of this type, `<f4` say, and shape: padded so that they begin at a multiple
+/// of 64.
+pub fn npy_header(descr: &str, shape: &[usize]) -> Vec<u8> {
     let sizes = shape.iter().map(ToString::to_string).collect::<Vec<_>>();
     let tuple = if let [one] = sizes.as_slice() { format!("({one},)") } else { format!("({})", sizes.join(", ")) };
-    let kind = match array.dtype()? {
+    let text = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': {tuple}, }}");
+    let length = (10 + text.len() + 1).next_multiple_of(64) - 10;
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend((length as u16).to_le_bytes());
+    bytes.extend(format!("{text:<width$}\n", width = length - 1).as_bytes());
+    bytes
+}
+
+/// Writes an array of numbers (float32 or float64) as NumPy does.
+pub fn write_npy(path: &Path, array: &Tensor) -> Result<()> {
+    let descr = match array.dtype()? {
         mm_core::DType::F64 => "<f8",
         mm_core::DType::F32 => "<f4",
         other => return Err(Error::file(path, format!("found an array of {other:?}, wanted float32 or float64"))),
     };
-    // The header as numpy.lib.format writes version 1.0: padded so that the numbers begin at a multiple of 64.
-    let text = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': {tuple}, }}");
-    let whole = (10 + text.len() + 1).next_multiple_of(64);
-    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
-    bytes.extend(((whole - 10) as u16).to_le_bytes());
-    bytes.extend(text.as_bytes());
-    bytes.resize(whole - 1, b' ');
-    bytes.push(b'\n');
-    bytes.extend(array.to_bytes()?);
+    let shape: Vec<usize> = array.shape().iter().map(|s| *s as usize).collect();
+    let bytes = [npy_header(descr, &shape), array.to_bytes()?].concat();
     Ok(mm_core::checkpoint::write_file(path, &bytes)?)
 }
 

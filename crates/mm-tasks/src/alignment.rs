@@ -292,9 +292,14 @@ pub fn fit(method: &str, pairs: &Pairs, wanted: &Wanted) -> Result<(Fitted, Vec<
     } else {
         vec![method]
     };
-    // Nothing to choose: nothing is held back.
-    if let (Some(reg), Some(dim), [one]) = (wanted.reg, wanted.dim, methods.as_slice()) {
-        return Ok((fit_one(one, pairs, Some(dim), reg, false, wanted.seed)?, Vec::new()));
+    // Nothing to choose: nothing is held back, and what learns does not learn twice.
+    if let [one] = methods.as_slice() {
+        let learned = !QUICK.contains(one);
+        let reg = wanted.reg.or(learned.then_some(0.0));
+        let dim_is_said = wanted.dim.is_some() || (learned && *one != "dcca");
+        if let (Some(reg), true) = (reg, dim_is_said) {
+            return Ok((fit_one(one, pairs, wanted.dim, reg, false, wanted.seed)?, Vec::new()));
+        }
     }
     let (inner, held) = pairs.hold_out(0.2, wanted.seed)?;
     let shares = pairs.a.min()?.to_f64()? >= 0.0 || pairs.b.min()?.to_f64()? >= 0.0;

@@ -388,19 +388,9 @@ impl Table<'_> {
     }
 
     fn npy(&self, out: &Path) -> Result<()> {
-        let mut head = format!(
-            "{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}",
-            self.entries.len(),
-            self.state.width
-        );
-        // The header ends at a multiple of 64, with a line break.
-        let length = (10 + head.len() + 1).next_multiple_of(64) - 10;
-        head = format!("{head:<width$}\n", width = length - 1);
         let mut file = BufWriter::new(File::create(out).map_err(at(out))?);
         let mut write = |bytes: &[u8]| file.write_all(bytes);
-        write(b"\x93NUMPY\x01\x00").map_err(at(out))?;
-        write(&(length as u16).to_le_bytes()).map_err(at(out))?;
-        write(head.as_bytes()).map_err(at(out))?;
+        write(&mm_data::npy_header("<f4", &[self.entries.len(), self.state.width])).map_err(at(out))?;
         self.bytes(0..self.entries.len(), &mut write)?;
         file.flush().map_err(at(out))
     }

@@ -115,10 +115,7 @@ impl Job {
                 Ok(Evaluated { json, table: retrieval_table(&evaluation) })
             }
             Self::Representation(model) => {
-                let fresh = Representation::fresh_from_run(run, registry, model.params().device())?;
-                // The levels of the numbers are the data's, not learned: without them nothing unlearned could be compared.
-                model.lend_levels(&fresh)?;
-                let figures = model.evaluate(&model.look(split, told)?, split, &fresh)?;
+                let (figures, _) = model.evaluated(run, split, registry, told)?;
                 let json = serde_json::to_value(&figures).map_err(|e| Error::Config(e.to_string()))?;
                 Ok(Evaluated { json, table: figure_table(&[figures]) })
             }

@@ -370,8 +370,17 @@ impl Representation {
         Ok(crate::Fit { outcome, broken: loader.counts().broken, rows: count })
     }
 
+    /// The figures of a run on one side, against the same model before training; what was looked at comes beside them.
+    pub fn evaluated(&self, run: &Path, split: Split, registry: &Registry, told: Told<'_>) -> Result<(Figures, Look)> {
+        let fresh = Self::fresh_from_run(run, registry, self.params.device())?;
+        // The levels of the numbers are the data's, not learned: without them nothing unlearned could be compared.
+        self.lend_levels(&fresh)?;
+        let look = self.look(split, told)?;
+        Ok((self.evaluate(&look, split, &fresh)?, look))
+    }
+
     /// Gives another model of the same config the levels of the numbers: they are the data's.
-    pub fn lend_levels(&self, other: &Self) -> Result<()> {
+    fn lend_levels(&self, other: &Self) -> Result<()> {
         for (modality, level) in &self.levels {
             if let Some(theirs) = other.levels.get(modality) {
                 theirs.mean.assign(&level.mean)?;
@@ -382,7 +391,7 @@ impl Representation {
     }
 
     /// What a side holds and what the learner makes of it, for figures and pictures.
-    pub fn look(&self, split: Split, told: Told<'_>) -> Result<Look> {
+    fn look(&self, split: Split, told: Told<'_>) -> Result<Look> {
         let manifest = self.manifest()?;
         let processors = self.processors(&manifest, told)?;
         let (train, test) =
@@ -581,7 +590,7 @@ pub struct Figures {
 
 impl Representation {
     /// Figures of a side. `fresh` is the same model before training.
-    pub fn evaluate(&self, look: &Look, split: Split, fresh: &Self) -> Result<Figures> {
+    fn evaluate(&self, look: &Look, split: Split, fresh: &Self) -> Result<Figures> {
         without_grad(|| {
             let mut figures = BTreeMap::new();
             self.rebuild(look, &mut figures)?;
@@ -896,7 +905,8 @@ fn having(set: &InputSet, wanted: &[&Modality]) -> Result<Option<(InputSet, Vec<
     Ok(Some((select(set, &Tensor::from_slice(&index)?)?, places)))
 }
 
-fn select(set: &InputSet, places: &Tensor) -> Result<InputSet> {
+/// Some rows of a set, by their places.
+pub(crate) fn select(set: &InputSet, places: &Tensor) -> Result<InputSet> {
     let mut parts = BTreeMap::new();
     for (modality, (input, present)) in &set.parts {
         let places = places.to_device(present.device())?;

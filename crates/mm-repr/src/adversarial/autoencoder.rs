@@ -1,6 +1,6 @@
 //! The adversarial autoencoder (AAE, Makhzani 2016): an autoencoder whose codes pass for draws from a normal distribution.
 
-use super::{Critic, CriticConfig};
+use super::{Adversary, CriticConfig};
 use crate::generative::{
     Spec, Values,
     networks::{Down, Likelihood, NetworkConfig, Up},
@@ -35,8 +35,7 @@ pub struct AdversarialAutoencoder {
     down: Down,
     up: Up,
     likelihood: Likelihood,
-    critic: Critic,
-    shadow: Critic,
+    adversary: Adversary,
     config: AdversarialAutoencoderConfig,
     device: mm_core::Device,
 }
@@ -63,8 +62,7 @@ impl AdversarialAutoencoder {
             down: Down::new(&scope.pp("encoder"), spec, c.width, &c.network)?,
             up: Up::new(&scope.pp("decoder"), c.width, spec, &c.network)?,
             likelihood: Likelihood::new(&scope.pp("likelihood"), spec)?,
-            critic: Critic::new(&scope.pp("critic"), &codes, 0, &c.critic)?,
-            shadow: Critic::new(&scope.pp("critic").shadow(), &codes, 0, &c.critic)?,
+            adversary: Adversary::new(&scope.pp("critic"), &codes, 0, &c.critic)?,
             config: c.clone(),
             device: scope.device(),
         })
@@ -79,13 +77,11 @@ impl Learner for AdversarialAutoencoder {
         let error = self.likelihood.error(&self.up.forward(&code, train)?, &values)?.mean()?;
         let prior = Tensor::randn(&code.shape(), DType::F32, code.device())?;
         let still = code.detach()?;
-        let real = self.critic.score(&prior, None, train)?;
-        let made = self.critic.score(&still, None, train)?;
-        let mut critic_loss = c.critic.loss.critic(&real, &made)?;
-        if train && let Some(penalty) = self.critic.penalty(&c.critic, &prior, &still, None)? {
-            critic_loss = critic_loss.add(&penalty)?;
-        }
-        let maker_loss = c.critic.loss.maker(&self.shadow.score(&code, None, false)?)?;
+        let (adversary, losses) = (&self.adversary, c.critic.loss);
+        let real = adversary.critic.score(&prior, None, train)?;
+        let made = adversary.critic.score(&still, None, train)?;
+        let critic_loss = adversary.penalized(losses.critic(&real, &made)?, (&prior, None), &still, train)?;
+        let maker_loss = losses.maker(&adversary.shadow_score(&code, None)?)?;
         let parts = vec![
             ("reconstruction".to_owned(), error.to_f64()?),
             ("critic_loss".into(), critic_loss.to_f64()?),

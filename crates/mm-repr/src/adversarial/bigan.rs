@@ -1,7 +1,7 @@
 //! The bidirectional adversarial network (BiGAN, Donahue 2017; ALI, Dumoulin 2017): the critic sees a value beside a code, and the
 //! encoder's pairs must not be told from the maker's: then each undoes the other.
 
-use super::{Critic, CriticConfig, spread};
+use super::{Adversary, CriticConfig, spread};
 use crate::generative::{
     Spec, Values,
     networks::{Down, Likelihood, NetworkConfig, Up},
@@ -36,8 +36,7 @@ pub struct BiGan {
     down: Down,
     up: Up,
     likelihood: Likelihood,
-    critic: Critic,
-    shadow: Critic,
+    adversary: Adversary,
     config: BiGanConfig,
     device: mm_core::Device,
 }
@@ -56,8 +55,7 @@ impl BiGan {
             up: Up::new(&scope.pp("decoder"), c.width, spec, &c.network)?,
             // Only to measure with: its scale is not learned here.
             likelihood: Likelihood::new(&scope.pp("likelihood").frozen(), spec)?,
-            critic: Critic::new(&scope.pp("critic"), spec, c.width, &c.critic)?,
-            shadow: Critic::new(&scope.pp("critic").shadow(), spec, c.width, &c.critic)?,
+            adversary: Adversary::new(&scope.pp("critic"), spec, c.width, &c.critic)?,
             config: c.clone(),
             device: scope.device(),
         })
@@ -67,20 +65,18 @@ impl BiGan {
 impl Learner for BiGan {
     fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossParts>> {
         let Some((values, _)) = rows_with(set, &self.modality)? else { return Ok(None) };
-        let c = &self.config.critic;
+        let (adversary, losses) = (&self.adversary, self.config.critic.loss);
         let code = self.down.forward(&values, train)?;
         let drawn = Tensor::randn(&code.shape(), DType::F32, code.device())?;
         let made = self.up.forward(&drawn, train)?;
         let (still_code, still_made) = (code.detach()?, made.detach()?);
-        let real = self.critic.score(&values, Some(&still_code), train)?;
-        let fake = self.critic.score(&still_made, Some(&drawn), train)?;
-        let mut critic_loss = c.loss.critic(&real, &fake)?;
-        if train && let Some(penalty) = self.critic.penalty(c, &values, &still_made, Some(&still_code))? {
-            critic_loss = critic_loss.add(&penalty)?;
-        }
+        let real = adversary.critic.score(&values, Some(&still_code), train)?;
+        let fake = adversary.critic.score(&still_made, Some(&drawn), train)?;
+        let pair = (&values, Some(&still_code));
+        let critic_loss = adversary.penalized(losses.critic(&real, &fake)?, pair, &still_made, train)?;
         // The maker wants its pairs taken for the encoder's, and the encoder its own for the maker's.
-        let maker = c.loss.maker(&self.shadow.score(&made, Some(&drawn), false)?)?;
-        let encoder = c.loss.maker(&self.shadow.score(&values, Some(&code), false)?.neg()?)?;
+        let maker = losses.maker(&adversary.shadow_score(&made, Some(&drawn))?)?;
+        let encoder = losses.maker(&adversary.shadow_score(&values, Some(&code))?.neg()?)?;
         let error = without_grad(|| self.likelihood.error(&self.up.forward(&code, false)?, &values)?.mean()?.to_f64())?;
         let parts = vec![
             ("critic_loss".to_owned(), critic_loss.to_f64()?),

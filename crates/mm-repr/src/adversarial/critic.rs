@@ -211,6 +211,43 @@ impl Critic {
     }
 }
 
+/// A critic, and its shadow that the maker learns from.
+pub(crate) struct Adversary {
+    pub(crate) critic: Critic,
+    shadow: Critic,
+    pub(crate) config: CriticConfig,
+}
+
+impl Adversary {
+    /// A critic under `scope`.
+    pub(crate) fn new(scope: &Scope<'_>, spec: &Spec, beside: i64, config: &CriticConfig) -> Result<Self> {
+        Ok(Self {
+            critic: Critic::new(scope, spec, beside, config)?,
+            shadow: Critic::new(&scope.shadow(), spec, beside, config)?,
+            config: config.clone(),
+        })
+    }
+
+    /// The critic's loss with its penalties added while training; `made` must not lead back to the maker.
+    pub(crate) fn penalized(
+        &self,
+        loss: Tensor,
+        real: (&Tensor, Option<&Tensor>),
+        made: &Tensor,
+        train: bool,
+    ) -> Result<Tensor> {
+        match if train { self.critic.penalty(&self.config, real.0, made, real.1)? } else { None } {
+            Some(penalty) => Ok(loss.add(&penalty)?),
+            None => Ok(loss),
+        }
+    }
+
+    /// Scores through which the maker learns, and the critic does not.
+    pub(crate) fn shadow_score(&self, made: &Tensor, beside: Option<&Tensor>) -> Result<Tensor> {
+        self.shadow.score(made, beside, false)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

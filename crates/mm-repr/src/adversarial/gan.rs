@@ -2,7 +2,7 @@
 //! sees real pictures beside a wrong condition (Reed 2016). With little data both sides see every picture changed alike (DiffAugment,
 //! Zhao 2020).
 
-use super::{Critic, CriticConfig, spread};
+use super::{Adversary, CriticConfig, spread};
 use crate::generative::{
     Spec, Specs, Values,
     networks::{NetworkConfig, Up},
@@ -56,8 +56,7 @@ pub struct Gan {
     modality: Modality,
     told: Option<Told>,
     up: Up,
-    critic: Critic,
-    shadow: Critic,
+    adversary: Adversary,
     config: GanConfig,
 }
 
@@ -98,8 +97,7 @@ impl Gan {
         Ok(Self {
             modality: (*modality).clone(),
             up: Up::new(&maker.pp("network"), inputs, spec, &c.network)?,
-            critic: Critic::new(&scope.pp("critic"), spec, beside, &c.critic)?,
-            shadow: Critic::new(&scope.pp("critic").shadow(), spec, beside, &c.critic)?,
+            adversary: Adversary::new(&scope.pp("critic"), spec, beside, &c.critic)?,
             told,
             config: c.clone(),
         })
@@ -177,20 +175,18 @@ impl Learner for Gan {
         let change = if self.config.augment && real.rank() == 4 { Some(Change::draw(&real.shape())?) } else { None };
         let changed = |x: &Tensor| change.as_ref().map_or_else(|| Ok(x.clone()), |c| c.apply(x));
         let (real, made) = (changed(&real)?, changed(&made)?);
-        let (beside, c) = (condition.as_ref(), &self.config.critic);
-        let real_scores = self.critic.score(&real, beside, train)?;
+        let (beside, adversary, losses) = (condition.as_ref(), &self.adversary, self.config.critic.loss);
+        let real_scores = adversary.critic.score(&real, beside, train)?;
         let still = made.detach()?;
-        let made_scores = self.critic.score(&still, beside, train)?;
-        let mut critic_loss = c.loss.critic(&real_scores, &made_scores)?;
+        let made_scores = adversary.critic.score(&still, beside, train)?;
+        let mut critic_loss = losses.critic(&real_scores, &made_scores)?;
         if let Some(condition) = &condition {
             // A real picture of something else: half of what is wrong.
-            let wrong = self.critic.score(&real, Some(&condition.roll(&[1], &[0])?), train)?;
-            critic_loss = critic_loss.add(&c.loss.critic(&real_scores, &wrong)?)?.mul_scalar(0.5)?;
+            let wrong = adversary.critic.score(&real, Some(&condition.roll(&[1], &[0])?), train)?;
+            critic_loss = critic_loss.add(&losses.critic(&real_scores, &wrong)?)?.mul_scalar(0.5)?;
         }
-        if train && let Some(penalty) = self.critic.penalty(c, &real, &still, beside)? {
-            critic_loss = critic_loss.add(&penalty)?;
-        }
-        let maker_loss = c.loss.maker(&self.shadow.score(&made, beside, false)?)?;
+        let critic_loss = adversary.penalized(critic_loss, (&real, beside), &still, train)?;
+        let maker_loss = losses.maker(&adversary.shadow_score(&made, beside)?)?;
         let parts = vec![
             ("critic_loss".to_owned(), critic_loss.to_f64()?),
             ("maker_loss".into(), maker_loss.to_f64()?),
@@ -212,11 +208,11 @@ impl Learner for Gan {
                 None => Some(Tensor::zeros(&[set.rows, told.width], DType::F32, values.device())?),
             },
         };
-        self.critic.features(values, beside.as_ref(), false)
+        self.adversary.critic.features(values, beside.as_ref(), false)
     }
 
     fn width(&self) -> i64 {
-        self.critic.width()
+        self.adversary.critic.width()
     }
 
     /// What it is told is no value that it judges.

@@ -15,6 +15,7 @@ mod translation;
 pub use acmr::{Acmr, AcmrConfig, Against};
 pub use autoencoder::{AdversarialAutoencoder, AdversarialAutoencoderConfig};
 pub use bigan::{BiGan, BiGanConfig};
+pub(crate) use critic::Adversary;
 pub use critic::{Critic, CriticConfig, GanLoss};
 pub use gan::{Gan, GanConfig};
 pub use translation::{Translation, TranslationConfig};

@@ -2,7 +2,7 @@
 //! 2017), must pass for the other modality (a critic for each), and where pairs are known must be the other's. The code on the way is a
 //! representation of both that needs one of them alone (MCTN, Pham 2019).
 
-use super::{Critic, CriticConfig, GanLoss};
+use super::{Adversary, CriticConfig, GanLoss};
 use crate::generative::{
     Spec, Specs, Values,
     networks::{Down, NetworkConfig, Up},
@@ -46,8 +46,7 @@ struct Side {
     modality: Modality,
     down: Down,
     up: Up,
-    critic: Critic,
-    shadow: Critic,
+    adversary: Adversary,
 }
 
 /// Features of one modality ↔ features of the other.
@@ -80,8 +79,7 @@ impl Translation {
                 modality: modality.clone(),
                 down: Down::new(&place.pp("encoder"), spec, c.width, &c.network)?,
                 up: Up::new(&place.pp("decoder"), c.width, spec, &c.network)?,
-                critic: Critic::new(&place.pp("critic"), spec, 0, &c.critic)?,
-                shadow: Critic::new(&place.pp("critic").shadow(), spec, 0, &c.critic)?,
+                adversary: Adversary::new(&place.pp("critic"), spec, 0, &c.critic)?,
             })
         };
         let sides = specs.iter().map(|(m, s)| side(m, s)).collect::<Result<Vec<_>>>()?;
@@ -135,9 +133,12 @@ impl Learner for Translation {
                 && let Some((real, _)) = rows_with(set, &other.modality)?
             {
                 let still = there.detach()?;
-                let (yes, no) = (other.critic.score(&real, None, train)?, other.critic.score(&still, None, train)?);
+                let (yes, no) = (
+                    other.adversary.critic.score(&real, None, train)?,
+                    other.adversary.critic.score(&still, None, train)?,
+                );
                 add(format!("critic_{}", other.modality), &c.critic.loss.critic(&yes, &no)?, 1.0)?;
-                let passed = c.critic.loss.maker(&other.shadow.score(&there, None, false)?)?;
+                let passed = c.critic.loss.maker(&other.adversary.shadow_score(&there, None)?)?;
                 add(format!("passing_{name}"), &passed, c.adversary)?;
             }
         }

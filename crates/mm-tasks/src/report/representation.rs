@@ -10,7 +10,7 @@ use super::{
 use crate::{
     Error, Result, Told,
     job::figure_table,
-    representation::{Figures, Look, Representation},
+    representation::{Figures, Look, Representation, select},
 };
 use mm_core::{Device, InputSet, Modality, Registry, Tensor, seed::seed_tensors, without_grad};
 use mm_data::Split;
@@ -31,10 +31,8 @@ pub fn build_representation(
     for run in runs {
         told(&format!("evaluating {}", run.display()), all.len(), runs.len());
         let model = Representation::load(run, registry, device)?;
-        let fresh = Representation::fresh_from_run(run, registry, device)?;
-        model.lend_levels(&fresh)?;
-        let look = model.look(split, &mut |_, _, _| {})?;
-        all.push(model.evaluate(&look, split, &fresh)?);
+        let (figures, look) = model.evaluated(run, split, registry, &mut |_, _, _| {})?;
+        all.push(figures);
         if shown.is_none() {
             shown = Some((model, look));
         }
@@ -78,13 +76,7 @@ fn some(set: &InputSet, modality: &Modality, count: usize) -> Result<Option<(Inp
     let step = (there.len() / count).max(1);
     let picked: Vec<usize> = there.into_iter().step_by(step).take(count).collect();
     let index = Tensor::from_slice(&picked.iter().map(|p| *p as i64).collect::<Vec<_>>())?;
-    let mut parts = BTreeMap::new();
-    for (name, (input, present)) in &set.parts {
-        let index = index.to_device(present.device())?;
-        let values = input.values.index_select(0, &index)?;
-        parts.insert(name.clone(), (mm_core::Input { values, mask: None }, present.index_select(0, &index)?));
-    }
-    Ok(Some((InputSet { rows: picked.len() as i64, parts, labels: None }, picked)))
+    Ok(Some((select(set, &index)?, picked)))
 }
 
 /// What the model makes: values again, on the way from one to another, new ones.
