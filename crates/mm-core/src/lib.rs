@@ -36,9 +36,9 @@ pub use error::{Error, Result};
 pub use features::{FeatureSet, Features, Input, Pool};
 pub use modality::Modality;
 pub use module::{
-    AlignOutput, Aligner, Encoder, Fusion, Generative, Head, InputSet, Learner, LossParts, Module, Processor, Reasoner,
-    SampleContext, Source, Task,
+    AlignOutput, Aligner, Encoder, Fusion, FusionOutput, Generative, Head, InputSet, Learner, LossParts, Module,
+    Processor, Reasoner, SampleContext, Source, Task,
 };
 pub use params::{Init, Params, Role, Scope};
-pub use registry::{BuildContext, BuiltEncoder, Registry};
+pub use registry::{BuildContext, BuiltEncoder, Proposal, Registry};
 pub use tensor::{Element, Tensor, autocast, with_grad, without_grad};

@@ -106,10 +106,31 @@ pub trait Aligner: Send {
     fn align(&self, a: &Features, b: &Features) -> Result<AlignOutput>;
 }
 
+/// What a [`Fusion`] gives.
+#[derive(Debug)]
+pub struct FusionOutput {
+    /// `[batch, length, width]`.
+    pub features: Features,
+    /// A single number to be made small beside the task's loss, where the operator has one (MISA's, a router's).
+    pub loss: Option<Tensor>,
+    /// How much each modality counted in each row, `[batch]` each, where the operator says.
+    pub weights: BTreeMap<Modality, Tensor>,
+}
+
+impl FusionOutput {
+    /// Features alone.
+    pub fn of(features: Features) -> Self {
+        Self { features, loss: None, weights: BTreeMap::new() }
+    }
+}
+
 /// Features of several modalities → one.
 pub trait Fusion: Send {
-    /// `[batch, length, width]` from whatever modalities each row has.
-    fn fuse(&self, set: &FeatureSet, train: bool) -> Result<Features>;
+    /// `[batch, length, width]` from whatever modalities each row has; what a row becomes does not depend on its neighbours.
+    fn fuse(&self, set: &FeatureSet, train: bool) -> Result<FusionOutput>;
+
+    /// Width of the fused features.
+    fn width(&self) -> i64;
 }
 
 /// A question in one modality put to the others.

@@ -1,6 +1,6 @@
 //! Names → builders, so that any crate's encoder is usable in every pipeline file without editing this one.
 
-use crate::{Encoder, Error, Processor, Result, Scope};
+use crate::{Encoder, Error, Modality, Processor, Result, Scope, Source};
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 /// What a builder may need beside its own settings.
@@ -25,12 +25,27 @@ pub struct BuiltEncoder {
     pub fingerprint: String,
 }
 
+/// How a modality's training values are read when nobody says: settings of an encoder, resolved (vocabularies, means), and words for a
+/// person about why.
+#[derive(Debug, Clone)]
+pub struct Proposal {
+    /// Settings with their `kind`.
+    pub encoder: toml::Value,
+    /// Whether the features are brought to mean zero and variance one before they are used.
+    pub standardize: bool,
+    /// What was chosen, for a person.
+    pub about: String,
+}
+
+type Proposer = Box<dyn Fn(&[&Source]) -> Result<Proposal> + Send + Sync>;
+
 type Builder = Box<dyn Fn(&toml::Value, &BuildContext<'_>) -> Result<BuiltEncoder> + Send + Sync>;
 
 /// Encoders by the `kind` that a config names.
 #[derive(Default)]
 pub struct Registry {
     encoders: BTreeMap<String, Builder>,
+    proposers: BTreeMap<String, Proposer>,
 }
 
 impl Registry {
@@ -47,6 +62,31 @@ impl Registry {
     ) -> &mut Self {
         self.encoders.insert(name.to_owned(), Box::new(build));
         self
+    }
+
+    /// Adds (or replaces) what chooses an encoder for a modality from its training values, where a config names none (`mm fit`).
+    pub fn proposer(
+        &mut self,
+        modality: &str,
+        propose: impl Fn(&[&Source]) -> Result<Proposal> + Send + Sync + 'static,
+    ) -> &mut Self {
+        self.proposers.insert(modality.to_owned(), Box::new(propose));
+        self
+    }
+
+    /// Chooses an encoder for a modality from its training values.
+    pub fn propose(&self, modality: &Modality, values: &[&Source]) -> Result<Proposal> {
+        let known = self.proposers.keys().map(String::as_str);
+        let propose = self
+            .proposers
+            .get(modality.name())
+            .ok_or_else(|| Error::unknown("modality that an encoder can be chosen for", modality.name(), known))?;
+        propose(values)
+    }
+
+    /// The modalities that an encoder can be chosen for.
+    pub fn proposes(&self) -> impl Iterator<Item = &str> {
+        self.proposers.keys().map(String::as_str)
     }
 
     /// The names that can be built.

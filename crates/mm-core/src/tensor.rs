@@ -255,6 +255,10 @@ ops! {
     avg_pool2d(kernel: i64) [] => |a| a.f_avg_pool2d([kernel; 2], [kernel; 2], [0; 2], false, true, None);
     /// `log(1 + exp(x))`.
     softplus() [] => |a| a.f_softplus();
+    /// Logarithm of the gamma function.
+    lgamma() [] => |a| a.f_lgamma();
+    /// Its slope.
+    digamma() [] => |a| a.f_digamma();
     /// Elementwise larger.
     maximum(other: &Tensor) [other] => |a| a.f_maximum(&other.0);
     /// Elementwise smaller.
@@ -476,6 +480,27 @@ impl Tensor {
             &self.0, &key.0, &value.0, mask, dropout, causal, scale, grouped,
         );
         one("fused_attention", &[self, key, value], result)
+    }
+
+    /// One layer of long short-term memory (Hochreiter 1997) over `[batch, length, input]` from states of zero; `weights` are PyTorch's
+    /// four (input, hidden, and their biases).
+    pub fn lstm(&self, weights: [&Tensor; 4], hidden: i64) -> Result<Self> {
+        let run = || {
+            let rows = self.0.size().first().copied().unwrap_or(0);
+            let start = tch::Tensor::f_zeros([1, rows, hidden], (self.0.f_kind()?, self.0.device()))?;
+            let weights = weights.map(|w| &w.0);
+            self.0.f_lstm(&[&start, &start], &weights, true, 1, 0.0, false, false, true)
+        };
+        one("lstm", &[self, weights[0]], run().map(|(all, ..)| all))
+    }
+
+    /// One step of it: input `[batch, input]`, states `[batch, hidden]`; the new hidden and cell states.
+    pub fn lstm_cell(&self, hidden: &Tensor, cell: &Tensor, weights: [&Tensor; 4]) -> Result<(Self, Self)> {
+        let [input, own, input_bias, own_bias] = weights.map(|w| &w.0);
+        match self.0.f_lstm_cell(&[&hidden.0, &cell.0], input, own, Some(input_bias), Some(own_bias)) {
+            Ok((hidden, cell)) => Ok((Self(hidden), Self(cell))),
+            Err(error) => Err(refused("lstm_cell", &[self, hidden, cell], &error)),
+        }
     }
 
     /// The `k` largest along the last dimension, largest first: values and indices.

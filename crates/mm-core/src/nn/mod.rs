@@ -11,6 +11,7 @@ mod norm;
 mod position;
 #[cfg(test)]
 mod properties;
+mod rnn;
 
 pub use activation::Activation;
 pub use attention::{Attend, Attention, AttentionConfig, AttentionOutput, KeyValueCache, Mask};
@@ -20,4 +21,6 @@ pub use embedding::Embedding;
 pub use linear::Linear;
 pub use mlp::{Mlp, MlpConfig};
 pub use norm::{BatchNorm, GroupNorm, Norm, NormConfig, NormKind};
+
 pub use position::{Position, Rotary, alibi_slopes, relative_buckets, sinusoidal};
+pub use rnn::{Lstm, LstmCell, LstmConfig};

@@ -1,0 +1,170 @@
+//! Long short-term memory (Hochreiter 1997), maybe in both directions (Graves 2005), with PyTorch's names and equations.
+
+use crate::{DType, Error, Init, Result, Scope, Tensor};
+use serde::{Deserialize, Serialize};
+
+/// Sizes of an [`Lstm`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LstmConfig {
+    /// Width of the input.
+    pub input: i64,
+    /// Width of the state of one direction.
+    pub hidden: i64,
+    /// Layers on each other.
+    pub layers: i64,
+    /// Whether a second network reads from the end.
+    pub bidirectional: bool,
+    /// Rate of dropout between the layers.
+    pub dropout: f64,
+}
+
+struct Weights([Tensor; 4]);
+
+impl Weights {
+    fn new(scope: &Scope<'_>, suffix: &str, input: i64, hidden: i64) -> Result<Self> {
+        let init = Init::Uniform(1.0 / (hidden.max(1) as f64).sqrt());
+        Ok(Self([
+            scope.param(&format!("weight_ih{suffix}"), &[4 * hidden, input], init)?,
+            scope.param(&format!("weight_hh{suffix}"), &[4 * hidden, hidden], init)?,
+            scope.param(&format!("bias_ih{suffix}"), &[4 * hidden], init)?,
+            scope.param(&format!("bias_hh{suffix}"), &[4 * hidden], init)?,
+        ]))
+    }
+
+    fn all(&self) -> [&Tensor; 4] {
+        self.0.each_ref()
+    }
+}
+
+/// `[batch, length, input]` → `[batch, length, directions · hidden]`. Padding at the end of a row changes nothing before it.
+pub struct Lstm {
+    layers: Vec<Vec<Weights>>,
+    config: LstmConfig,
+}
+
+impl Lstm {
+    /// Parameters `weight_ih_l0`, `weight_hh_l0`, `bias_ih_l0`, `bias_hh_l0`, `…_reverse` under `scope`.
+    pub fn new(scope: &Scope<'_>, config: LstmConfig) -> Result<Self> {
+        if config.input < 1 || config.hidden < 1 || config.layers < 1 || !(0.0..1.0).contains(&config.dropout) {
+            let found = format!("{config:?}");
+            return Err(Error::config("lstm", found, "positive sizes and a dropout in [0, 1)"));
+        }
+        let directions: &[&str] = if config.bidirectional { &["", "_reverse"] } else { &[""] };
+        let mut input = config.input;
+        let mut layers = Vec::new();
+        for layer in 0..config.layers {
+            let weights =
+                directions.iter().map(|d| Weights::new(scope, &format!("_l{layer}{d}"), input, config.hidden));
+            layers.push(weights.collect::<Result<Vec<_>>>()?);
+            input = config.hidden * directions.len() as i64;
+        }
+        Ok(Self { layers, config })
+    }
+
+    /// Width of what it gives.
+    pub fn width(&self) -> i64 {
+        self.config.hidden * if self.config.bidirectional { 2 } else { 1 }
+    }
+
+    /// Runs over the rows; with a mask `[batch, length]`, true where there is data (padding at the end only), positions of padding give
+    /// zeros.
+    pub fn forward(&self, x: &Tensor, mask: Option<&Tensor>, train: bool) -> Result<Tensor> {
+        let backwards = if self.config.bidirectional { Some(reversal(x, mask)?) } else { None };
+        let mut x = x.clone();
+        for (number, directions) in self.layers.iter().enumerate() {
+            if number > 0 {
+                x = x.dropout(self.config.dropout, train)?;
+            }
+            let mut out = directions[0].lstm(&x, self.config.hidden)?;
+            if let (Some(order), Some(weights)) = (&backwards, directions.get(1)) {
+                let turned = |x: &Tensor| -> Result<Tensor> {
+                    let shape = x.shape();
+                    x.gather(1, &order.unsqueeze(-1)?.expand(&[shape[0], shape[1], shape[2]])?)
+                };
+                let back = turned(&weights.lstm(&turned(&x)?, self.config.hidden)?)?;
+                out = Tensor::cat(&[&out, &back], -1)?; // [batch, length, 2 · hidden]
+            }
+            x = match mask {
+                Some(mask) => out.mul(&mask.unsqueeze(-1)?.to_dtype(out.dtype()?)?)?,
+                None => out,
+            };
+        }
+        Ok(x)
+    }
+}
+
+impl Weights {
+    fn lstm(&self, x: &Tensor, hidden: i64) -> Result<Tensor> {
+        x.lstm(self.all(), hidden)
+    }
+}
+
+/// For each row the places of its positions from its own last to its first, padding where it is: `[batch, length]` int64.
+fn reversal(x: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
+    let (rows, length) = (x.size(0)?, x.size(1)?);
+    let places = Tensor::arange(0, length, x.device())?.unsqueeze(0)?.expand(&[rows, length])?;
+    let Some(mask) = mask else { return places.neg()?.add_scalar((length - 1) as f64)?.to_dtype(DType::I64) };
+    let count = mask.to_dtype(DType::I64)?.sum_dims(&[1], true)?; // [batch, 1]
+    let turned = count.sub(&places)?.add_scalar(-1.0)?.to_dtype(DType::I64)?;
+    turned.where_true(&places.lt(&count)?, &places)
+}
+
+/// One step of long short-term memory.
+pub struct LstmCell {
+    weights: Weights,
+    hidden: i64,
+}
+
+impl LstmCell {
+    /// Parameters `weight_ih`, `weight_hh`, `bias_ih`, `bias_hh` under `scope`.
+    pub fn new(scope: &Scope<'_>, input: i64, hidden: i64) -> Result<Self> {
+        Ok(Self { weights: Weights::new(scope, "", input, hidden)?, hidden })
+    }
+
+    /// States of zero for so many rows.
+    pub fn start(&self, like: &Tensor) -> Result<(Tensor, Tensor)> {
+        let zero = Tensor::zeros(&[like.size(0)?, self.hidden], like.dtype()?, like.device())?;
+        Ok((zero.clone(), zero))
+    }
+
+    /// The next hidden and cell states, `[batch, hidden]` each.
+    pub fn step(&self, x: &Tensor, state: (&Tensor, &Tensor)) -> Result<(Tensor, Tensor)> {
+        x.lstm_cell(state.0, state.1, self.weights.all())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Device, Params};
+
+    #[test]
+    fn padding_changes_nothing_and_a_cell_step_is_a_step_of_the_layer() {
+        let params = Params::new(Device::Cpu);
+        let config = LstmConfig { input: 3, hidden: 4, layers: 2, bidirectional: true, dropout: 0.0 };
+        let lstm = Lstm::new(&params.scope().pp("lstm"), config).unwrap();
+        let short = Tensor::randn(&[1, 3, 3], DType::F32, Device::Cpu).unwrap();
+        let long = Tensor::randn(&[1, 6, 3], DType::F32, Device::Cpu).unwrap();
+        let both = Tensor::cat(&[&short.pad(&[0, 0, 0, 3], 9.0).unwrap(), &long], 0).unwrap();
+        let mask = [true, true, true, false, false, false, true, true, true, true, true, true];
+        let mask = Tensor::from_vec(&mask, &[2, 6]).unwrap();
+        let together = lstm.forward(&both, Some(&mask), false).unwrap();
+        let alone = lstm.forward(&short, None, false).unwrap();
+        let off = together.select(0, 0).unwrap().narrow(0, 0, 3).unwrap().sub(&alone.select(0, 0).unwrap()).unwrap();
+        assert!(off.abs().unwrap().max().unwrap().to_f64().unwrap() < 1e-6);
+        let rest = together.select(0, 0).unwrap().narrow(0, 3, 3).unwrap();
+        assert!(rest.abs().unwrap().max().unwrap().to_f64().unwrap() == 0.0);
+        let cell = LstmCell::new(&params.scope().pp("cell"), 3, 4).unwrap();
+        let layer = {
+            let all = cell.weights.all();
+            long.lstm(all, 4).unwrap()
+        };
+        let (mut hidden, mut state) = cell.start(&long.select(1, 0).unwrap()).unwrap();
+        for step in 0..6 {
+            (hidden, state) = cell.step(&long.select(1, step).unwrap(), (&hidden, &state)).unwrap();
+            let off = hidden.sub(&layer.select(1, step).unwrap()).unwrap();
+            assert!(off.abs().unwrap().max().unwrap().to_f64().unwrap() < 1e-5);
+        }
+    }
+}

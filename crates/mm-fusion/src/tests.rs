@@ -1,0 +1,140 @@
+//! Every operator with every strategy for what is missing.
+
+use crate::{FusionConfig, Missing, OPERATORS, Operator, build, of_kind};
+use mm_core::{Device, FeatureSet, Features, Fusion, Modality, Params, Tensor, seed::Rng};
+use proptest::prelude::*;
+
+const WIDTHS: [(Modality, i64); 3] = [(Modality::AUDIO, 5), (Modality::TEXT, 6), (Modality::IMAGE, 7)];
+
+fn made(config: &FusionConfig) -> (Params, Box<dyn Fusion>) {
+    let params = Params::new(Device::Cpu);
+    let fusion = build(&params.scope(), config, &WIDTHS).unwrap();
+    (params, fusion)
+}
+
+fn config(kind: &str, missing: Missing) -> FusionConfig {
+    FusionConfig { operator: of_kind(kind).unwrap(), width: 8, missing, ..FusionConfig::default() }
+}
+
+/// Rows of `length` positions; `has[row][modality]`, and how many positions of each row count.
+fn set(has: &[[bool; 3]], lengths: &[i64], length: i64, seed: u64) -> FeatureSet {
+    let rows = has.len() as i64;
+    let mut set = FeatureSet::new(rows);
+    for (number, (modality, width)) in WIDTHS.iter().enumerate() {
+        let mut values = Vec::new();
+        for row in 0..rows {
+            // A row's numbers are its own, whatever batch it is in.
+            let mut random = Rng::at(&[seed, row as u64, number as u64]);
+            let numbers: Vec<f32> = (0..9 * width).map(|_| random.below(2000) as f32 / 500.0 - 2.0).collect();
+            values.push(Tensor::from_vec(&numbers, &[1, 9, *width]).unwrap().narrow(1, 0, length).unwrap());
+        }
+        let values = Tensor::cat(&values.iter().collect::<Vec<_>>(), 0).unwrap();
+        let mask: Vec<bool> = lengths.iter().flat_map(|l| (0..length).map(move |p| p < *l)).collect();
+        let mask = Tensor::from_vec(&mask, &[rows, length]).unwrap();
+        let present: Vec<bool> = has.iter().map(|h| h[number]).collect();
+        let features = Features::new(values, Some(mask)).unwrap();
+        set.insert(modality.clone(), features, Some(Tensor::from_slice(&present).unwrap())).unwrap();
+    }
+    set
+}
+
+fn worst(a: &Tensor, b: &Tensor) -> f64 {
+    a.sub(b).unwrap().abs().unwrap().max().unwrap().to_f64().unwrap()
+}
+
+#[test]
+fn every_operator_fuses_gives_gradients_to_all_it_reads_and_survives_a_row_with_nothing() {
+    for (kind, _) in OPERATORS {
+        for missing in [Missing::Mask, Missing::Token, Missing::Zero, Missing::Mean, Missing::Imagined] {
+            let (params, fusion) = made(&config(kind, missing));
+            let some = set(&[[true; 3], [true, false, true], [false; 3], [true, true, false]], &[4, 2, 3, 1], 4, 3);
+            let out = fusion.fuse(&some, true).unwrap();
+            assert_eq!(out.features.values.shape(), [4, 1, 8], "{kind}");
+            let mut loss = out.features.values.pow(2.0).unwrap().sum().unwrap();
+            if let Some(own) = out.loss {
+                loss = loss.add(&own).unwrap();
+            }
+            assert!(loss.to_f64().unwrap().is_finite(), "{kind} {missing:?}");
+            loss.backward().unwrap();
+            for (name, tensor) in params.named(&[mm_core::Role::Trainable]) {
+                if let Some(gradient) = tensor.grad() {
+                    assert!(gradient.sum().unwrap().to_f64().unwrap().is_finite(), "{kind} {missing:?} {name}");
+                }
+            }
+            for (modality, _) in &WIDTHS {
+                let name = format!("inputs.{modality}.projection.weight");
+                let weight = params.named(&[mm_core::Role::Trainable]).into_iter().find(|(n, _)| *n == name).unwrap().1;
+                let moved = weight.grad().is_some_and(|g| g.abs().unwrap().sum().unwrap().to_f64().unwrap() > 0.0);
+                // Cyclic translation reads its main modality alone; the others are what it tells.
+                assert!(moved || (*kind == "mctn" && *modality != Modality::TEXT), "{kind} {missing:?} {name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn aligned_operators_act_on_each_position_and_padding_is_zero() {
+    for (kind, _) in OPERATORS {
+        let operator = of_kind(kind).unwrap();
+        if operator.takes_sequences() {
+            continue;
+        }
+        let aligned = FusionConfig { aligned: true, ..config(kind, Missing::Mask) };
+        let (_params, fusion) = made(&aligned);
+        let both = set(&[[true; 3], [true, true, false]], &[3, 1], 3, 5);
+        let out = fusion.fuse(&both, false).unwrap().features;
+        assert_eq!(out.values.shape(), [2, 3, 8], "{kind}");
+        assert!(
+            out.values.select(0, 1).unwrap().narrow(0, 1, 2).unwrap().abs().unwrap().max().unwrap().to_f64().unwrap()
+                == 0.0
+        );
+        let one = set(&[[true; 3]], &[3], 3, 5);
+        let alone = fusion.fuse(&one, false).unwrap().features;
+        assert!(worst(&alone.values, &out.values.narrow(0, 0, 1).unwrap()) < 1e-5, "{kind}");
+    }
+    for operator in [
+        Operator::Mult { layers: 1, heads: 2, kernel: 3, dropout: 0.0, pooled: false },
+        Operator::Memory { hidden: 4, memory: 6, pooled: false },
+    ] {
+        let (_params, fusion) = made(&FusionConfig { operator, width: 8, ..FusionConfig::default() });
+        let out = fusion.fuse(&set(&[[true; 3], [true, true, false]], &[3, 1], 3, 5), false).unwrap().features;
+        assert_eq!(out.values.shape(), [2, 3, 8]);
+    }
+}
+
+#[test]
+fn what_cannot_be_built_is_told() {
+    let told = |config: &FusionConfig| {
+        build(&Params::new(Device::Cpu).scope(), config, &WIDTHS).map(drop).unwrap_err().to_string()
+    };
+    assert!(of_kind("gatd").unwrap_err().to_string().contains("gated"));
+    let wide = FusionConfig { operator: Operator::Tensor { part: 200, hidden: 4 }, ..FusionConfig::default() };
+    assert!(told(&wide).contains("1,048,576"));
+    assert!(told(&FusionConfig { dropout: 1.5, ..FusionConfig::default() }).contains("fusion.dropout"));
+    let main = Operator::Film { main: Some("smell".into()) };
+    assert!(told(&FusionConfig { operator: main, ..FusionConfig::default() }).contains("smell"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 6, ..ProptestConfig::default() })]
+    #[test]
+    fn a_row_is_the_same_whatever_its_neighbours_lack(
+        has in prop::collection::vec(prop::array::uniform3(any::<bool>()), 2..5),
+        first in prop::array::uniform3(any::<bool>()),
+        lengths in prop::collection::vec(1i64..6, 5),
+    ) {
+        prop_assume!(first.iter().any(|h| *h));
+        for (kind, _) in OPERATORS {
+            for missing in [Missing::Mask, Missing::Token, Missing::Mean, Missing::Imagined] {
+                let (_params, fusion) = made(&config(kind, missing));
+                let alone = set(&[first], &lengths[..1], lengths[0], 9);
+                let all: Vec<[bool; 3]> = std::iter::once(first).chain(has.iter().copied()).collect();
+                let longest = lengths[..all.len()].iter().copied().max().unwrap();
+                let together = set(&all, &lengths[..all.len()], longest, 9);
+                let one = fusion.fuse(&alone, false).unwrap().features.values;
+                let two = fusion.fuse(&together, false).unwrap().features.values.narrow(0, 0, 1).unwrap();
+                prop_assert!(worst(&one, &two) < 1e-4, "{} {:?}: {}", kind, missing, worst(&one, &two));
+            }
+        }
+    }
+}

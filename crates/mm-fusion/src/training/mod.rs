@@ -1,0 +1,9 @@
+//! What keeps the modality that learns fastest from drowning the others, and what one network can learn from another.
+
+mod balance;
+mod distill;
+mod entropy;
+
+pub use balance::{blending_weights, gradient_scales, scale_gradient};
+pub use distill::distillation;
+pub use entropy::functional_entropy;
