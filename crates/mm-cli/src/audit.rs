@@ -74,7 +74,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         };
         audit(&manifest, pair, &embed, true, told)?
     } else if at(&arguments.model).join("config.toml").exists() {
-        let model = Job::load(&at(&arguments.model), &mm_tasks::registry(), context.device()?)?;
+        let model = Job::load(&at(&arguments.model), &crate::registry(), context.device()?)?;
         let embed = |m: &Modality, s: &[Source]| -> mm_tasks::Result<Tensor> { model.embed(m, s) };
         audit(&manifest, pair, &embed, false, told)?
     } else {

@@ -6,7 +6,7 @@ use serde_json::json;
 
 pub(crate) fn run(context: &Context) -> Result<()> {
     let ffmpeg = mm_data::decode::ffmpeg();
-    let encoders: Vec<String> = mm_tasks::registry().names().map(ToOwned::to_owned).collect();
+    let encoders: Vec<String> = crate::registry().names().map(ToOwned::to_owned).collect();
     // A small product proves that libtorch not only loads but computes.
     let works = mm_core::Tensor::ones(&[2, 2], mm_core::DType::F32, context.device()?)?;
     let works = works.matmul(&works)?.sum()?.to_f64()? > 7.9;

@@ -201,7 +201,7 @@ pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<()> {
         if arguments.pool.is_some() || arguments.layer.is_some() {
             bail!("--pool and --layer are for checkpoint folders; a run pools as it was trained");
         }
-        let run = Job::load(&folder, &mm_tasks::registry(), context.device()?)?;
+        let run = Job::load(&folder, &crate::registry(), context.device()?)?;
         let each = |(kind, value): &(&str, String)| run.embed(&Modality::from(*kind), &[source(kind, value)]);
         arguments.values.0.iter().map(each).collect::<Result<Vec<_>, _>>()?
     } else {

@@ -1,9 +1,12 @@
 //! `mm eval`: measures a run on held-out data.
 
 use crate::{Context, output, progress::Steps};
-use anyhow::Result;
+use anyhow::{Result, bail};
 use mm_data::Split;
-use mm_tasks::job::Job;
+use mm_tasks::{
+    job::{Evaluated, Job, prediction_figures},
+    prediction::Predictor,
+};
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
@@ -13,10 +16,56 @@ pub(crate) struct Arguments {
     /// The side to measure on: train, valid or test.
     #[arg(long, default_value = "test")]
     split: Split,
+    /// Other rows to measure on, bound as in training (predictions only).
+    #[arg(long, value_name = "FILE", conflicts_with = "split")]
+    data: Option<PathBuf>,
+    /// A modality to leave out, to see what it is worth; may be repeated (predictions only).
+    #[arg(long, value_name = "MODALITY")]
+    drop: Vec<String>,
+}
+
+/// A prediction: on any rows, with or without a modality.
+fn prediction(arguments: &Arguments, context: &Context) -> Result<Evaluated> {
+    let predictor = Predictor::open(&arguments.run, &crate::registry(), context.device()?)?;
+    let drop = predictor.without(&arguments.drop)?;
+    let (manifest, rows) = match &arguments.data {
+        Some(data) => {
+            let manifest = predictor.data(data)?;
+            let rows = (0..manifest.rows.len()).collect::<Vec<_>>();
+            (manifest, rows)
+        }
+        None => {
+            let manifest = predictor.manifest()?;
+            let rows = manifest.side(arguments.split);
+            if rows.is_empty() {
+                bail!(
+                    "{}: its data have no {} rows; name others with --data, or a side with --split",
+                    arguments.run.display(),
+                    arguments.split
+                );
+            }
+            (manifest, rows)
+        }
+    };
+    let (figures, broken) = predictor.evaluate(&manifest, &rows, &drop)?;
+    for value in broken.iter().take(20) {
+        eprintln!("left out {value}");
+    }
+    Ok(prediction_figures(&figures, &broken))
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
-    let registry = mm_tasks::registry();
+    let fitted = arguments.run.join("fit.json").exists();
+    if fitted || arguments.data.is_some() || !arguments.drop.is_empty() {
+        let evaluated = prediction(arguments, context)?;
+        if context.json {
+            output::line(&evaluated.json);
+        } else {
+            output::table(&evaluated.table);
+        }
+        return Ok(());
+    }
+    let registry = crate::registry();
     let model = Job::load(&arguments.run, &registry, context.device()?)?;
     let mut steps = Steps::new();
     let told = &mut |what: &str, done, of| steps.tell(what, done, of);

@@ -91,7 +91,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         let (modality, column) = binding
             .split_once('=')
             .ok_or_else(|| anyhow::anyhow!("--column {binding}: wanted MODALITY=COLUMN, for instance image=picture"))?;
-        columns.modalities.insert(modality.to_owned(), column.to_owned());
+        columns.modalities.insert(modality.to_owned(), column.into());
     }
     let config = ManifestConfig {
         manifest: arguments.data.clone(),
@@ -203,7 +203,7 @@ fn show(manifest: &Manifest, looks: &[Look], arguments: &Arguments, context: &Co
     for (modality, values) in &sizes {
         let bad = broken.iter().filter(|l| l.modality == **modality).count();
         let number = |v: f64| if v >= 100.0 || v.fract() == 0.0 { format!("{v:.0}") } else { format!("{v:.2}") };
-        let column = manifest.columns.modalities.get(modality.name()).cloned().unwrap_or_default();
+        let column = manifest.columns.modalities.get(modality.name()).map(ToString::to_string).unwrap_or_default();
         table.push(vec![
             modality.to_string(),
             column,

@@ -7,8 +7,10 @@ mod diagnose;
 mod doctor;
 mod embed;
 mod evaluate;
+mod fit;
 mod inspect;
 mod output;
+mod predict;
 mod prepare;
 mod progress;
 mod report;
@@ -62,8 +64,20 @@ enum Command {
         after_help = "Examples:\n  mm train retrieval.toml --run runs/first --set train.epochs=5\n  mm train retrieval.toml --run runs/first --resume\n  mm train retrieval.toml --run runs/three --seeds 3"
     )]
     Train(train::Arguments),
+    /// Learn to predict a column of a table from its texts, pictures, sounds, videos, numbers and categories.
+    #[command(
+        after_help = "Examples:\n  mm fit --data train.csv --label price --out runs/price\n  mm fit --data train.csv --label mood --columns text=review,image=photo --preset fast --out runs/mood\n  mm predict --run runs/price --data new.csv"
+    )]
+    Fit(fit::Arguments),
+    /// Say what a fitted model makes of new rows.
+    #[command(
+        after_help = "Examples:\n  mm predict --run runs/price --data new.csv --json\n  mm predict --run runs/price --data new.csv --out predictions.parquet\n\nA line a row: {\"row\": its row in the file counted from one, \"prediction\": …, \"probabilities\": {…}, \"present\": [modalities]}"
+    )]
+    Predict(predict::Arguments),
     /// Measure a trained run on held-out data.
-    #[command(after_help = "Example:\n  mm eval runs/first --split test --json")]
+    #[command(
+        after_help = "Examples:\n  mm eval runs/first --split test --json\n  mm eval runs/price --data test.csv --json\n  mm eval runs/price --data test.csv --drop image"
+    )]
     Eval(evaluate::Arguments),
     /// Turn raw values into vectors, with a pretrained model or a trained run.
     #[command(
@@ -142,6 +156,13 @@ impl Context {
     }
 }
 
+/// Every encoder that this program knows, those of crates from outside too.
+fn registry() -> mm_core::Registry {
+    let mut registry = mm_tasks::registry();
+    mm_tabular::register(&mut registry);
+    registry
+}
+
 /// A flag that Ctrl-C sets; a second one ends the program.
 fn interrupt(after: &'static str) -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
@@ -195,6 +216,8 @@ fn run(command: Command, context: &Context) -> anyhow::Result<()> {
     match command {
         Command::Inspect(arguments) => inspect::run(&arguments, context),
         Command::Train(arguments) => train::run(&arguments, context),
+        Command::Fit(arguments) => fit::run(&arguments, context),
+        Command::Predict(arguments) => predict::run(&arguments, context),
         Command::Eval(arguments) => evaluate::run(&arguments, context),
         Command::Embed(arguments) => embed::run(arguments, context),
         Command::Classify(arguments) => classify::run(&arguments, context),

@@ -44,7 +44,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         (.., Some(path)) => (Modality::VIDEO, file(path)),
         _ => bail!("no query; give --text, --image, --audio or --video"),
     };
-    let model = Retrieval::load(&arguments.run, &mm_tasks::registry(), context.device()?)?;
+    let model = Retrieval::load(&arguments.run, &crate::registry(), context.device()?)?;
     let vector = model.embed(&modality, &[query])?.select(0, 0)?.to_device(mm_core::Device::Cpu)?;
     let wanted: Vec<Modality> = if arguments.within.is_empty() {
         model.modalities().filter(|m| **m != modality).cloned().collect()

@@ -69,6 +69,7 @@ fn one(
         )?,
     };
     config::set(&mut value, &format!("base={}", toml::Value::String(base.display().to_string())))?;
+    job::resolve(&mut value, &base, &crate::registry(), &mut |text| eprintln!("{text}"))?;
     if resumed {
         let before = config::read(&folder.join("config.toml"), &[])?;
         if before != value {
@@ -79,7 +80,7 @@ fn one(
             );
         }
     }
-    let model = Job::new(&value, &base, &mm_tasks::registry(), context.device()?)?;
+    let model = Job::new(&value, &base, &crate::registry(), context.device()?)?;
     // Before a folder is made: a manifest that cannot be read must leave nothing behind.
     let manifest = model.manifest()?;
     let mut run = if resumed {

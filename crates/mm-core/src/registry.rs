@@ -37,7 +37,7 @@ pub struct Proposal {
     pub about: String,
 }
 
-type Proposer = Box<dyn Fn(&[&Source]) -> Result<Proposal> + Send + Sync>;
+type Proposer = Box<dyn Fn(&[&Source]) -> Result<Vec<Proposal>> + Send + Sync>;
 
 type Builder = Box<dyn Fn(&toml::Value, &BuildContext<'_>) -> Result<BuiltEncoder> + Send + Sync>;
 
@@ -64,24 +64,29 @@ impl Registry {
         self
     }
 
-    /// Adds (or replaces) what chooses an encoder for a modality from its training values, where a config names none (`mm fit`).
+    /// Adds (or replaces) what chooses encoders for a modality from its training values, where a config names none (`mm fit`): the one that
+    /// is likeliest to serve first.
     pub fn proposer(
         &mut self,
         modality: &str,
-        propose: impl Fn(&[&Source]) -> Result<Proposal> + Send + Sync + 'static,
+        propose: impl Fn(&[&Source]) -> Result<Vec<Proposal>> + Send + Sync + 'static,
     ) -> &mut Self {
         self.proposers.insert(modality.to_owned(), Box::new(propose));
         self
     }
 
-    /// Chooses an encoder for a modality from its training values.
-    pub fn propose(&self, modality: &Modality, values: &[&Source]) -> Result<Proposal> {
+    /// Chooses encoders for a modality from its training values; at least one, the likeliest to serve first.
+    pub fn propose(&self, modality: &Modality, values: &[&Source]) -> Result<Vec<Proposal>> {
         let known = self.proposers.keys().map(String::as_str);
         let propose = self
             .proposers
             .get(modality.name())
             .ok_or_else(|| Error::unknown("modality that an encoder can be chosen for", modality.name(), known))?;
-        propose(values)
+        let found = propose(values)?;
+        if found.is_empty() {
+            return Err(Error::Sample(format!("no encoder of {modality} suits these values")));
+        }
+        Ok(found)
     }
 
     /// The modalities that an encoder can be chosen for.

@@ -37,13 +37,15 @@ pub struct LoaderConfig {
     pub on_broken: OnBroken,
     /// Batches of rows of about the same length of this modality, so that little padding is made.
     pub bucket_by: Option<String>,
+    /// Whether the rows of an item stay together, in their order: `batch` then counts items.
+    pub whole_items: bool,
     /// Modalities of which always the first value is taken, where a row has several; of the others one is drawn while training.
     pub first: Vec<String>,
 }
 
 impl Default for LoaderConfig {
     fn default() -> Self {
-        Self { batch: 32, prefetch: 4, workers: 0, on_broken: OnBroken::Skip, bucket_by: None, first: Vec::new() }
+        Self { batch: 32, prefetch: 4, workers: 0, on_broken: OnBroken::Skip, bucket_by: None, whole_items: false, first: Vec::new() }
     }
 }
 
@@ -147,7 +149,8 @@ impl Loader {
 
     /// Number of batches in an epoch (broken samples make batches smaller, not fewer).
     pub fn batches(&self) -> usize {
-        self.shared.rows.len().div_ceil(self.shared.config.batch)
+        let count = if self.shared.config.whole_items { self.shared.items().len() } else { self.shared.rows.len() };
+        count.div_ceil(self.shared.config.batch)
     }
 
     /// Number of rows.
@@ -184,7 +187,19 @@ impl Loader {
 }
 
 impl Shared {
+    /// The rows of each item, in their order.
+    fn items(&self) -> Vec<Vec<usize>> {
+        items(&self.manifest, &self.rows)
+    }
+
     fn plan(&self, epoch: u64) -> Vec<Vec<usize>> {
+        if self.config.whole_items {
+            let mut items = self.items();
+            if self.train {
+                Rng::at(&[self.seed, 0x10AD, epoch]).shuffle(&mut items);
+            }
+            return items.chunks(self.config.batch).map(<[Vec<usize>]>::concat).collect();
+        }
         let mut rows = self.rows.clone();
         let mut random = Rng::at(&[self.seed, 0x10AD, epoch]);
         if self.train {
@@ -268,6 +283,24 @@ impl Shared {
         }
         Ok(Some(sample))
     }
+}
+
+/// Some rows of a manifest by what they show, each item's in their order; items by where they first stand.
+pub fn items(manifest: &Manifest, rows: &[usize]) -> Vec<Vec<usize>> {
+    let mut places: std::collections::HashMap<&str, usize> = std::collections::HashMap::new();
+    let mut items: Vec<Vec<usize>> = Vec::new();
+    for row in rows {
+        let next = items.len();
+        let place = *places.entry(&manifest.rows[*row].item).or_insert(next);
+        if place == next {
+            items.push(Vec::new());
+        }
+        items[place].push(*row);
+    }
+    for item in &mut items {
+        item.sort_by(|a, b| manifest.rows[*a].order.total_cmp(&manifest.rows[*b].order));
+    }
+    items
 }
 
 type Sample<'a> = Vec<(&'a Modality, (Tensor, usize))>;

@@ -10,25 +10,60 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// The column of a modality, or several that make one value together: texts joined, files one after another, and for other modalities an
+/// object of all cells by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Binding {
+    /// One column.
+    One(String),
+    /// Several.
+    Many(Vec<String>),
+}
+
+impl Binding {
+    /// The columns.
+    pub fn columns(&self) -> &[String] {
+        match self {
+            Self::One(column) => std::slice::from_ref(column),
+            Self::Many(columns) => columns,
+        }
+    }
+}
+
+impl From<&str> for Binding {
+    fn from(column: &str) -> Self {
+        Self::One(column.to_owned())
+    }
+}
+
+impl std::fmt::Display for Binding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.columns().join(" + "))
+    }
+}
+
 /// Which column is what. What is absent is guessed from names and values.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Columns {
     /// Modality → the column that holds it; a list in a cell is several values (captions) of one sample.
-    pub modalities: BTreeMap<String, String>,
+    pub modalities: BTreeMap<String, Binding>,
     /// The column of unique names; row numbers when absent.
     pub id: Option<String>,
     /// Rows that share this column's value show the same thing: they match each other in retrieval.
     pub item: Option<String>,
     /// The column of classes.
     pub label: Option<String>,
+    /// The column of numbers that says in which order the rows of an item stand; as in the file when absent.
+    pub order: Option<String>,
 }
 
 /// How rows are split.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SplitConfig {
-    /// A column that says `train`, `valid` or `test`.
+    /// A column that says `train`, `valid` or `test`; with `valid` that share of the groups is held out of its training rows.
     pub column: Option<String>,
     /// Rows that share this column's value are on one side; the side is a hash of it.
     pub group: Option<String>,
@@ -108,6 +143,8 @@ pub struct Row {
     pub item: String,
     /// Its class, if the manifest has classes.
     pub label: Option<String>,
+    /// Its place among the rows of its item.
+    pub order: f64,
     /// Its side of the split.
     pub split: Split,
     /// Modality → values; a modality that is missing is not there.
@@ -146,7 +183,8 @@ pub struct Manifest {
     pub columns: Columns,
 }
 
-type Cells = serde_json::Map<String, Value>;
+/// A row of a table: column → value.
+pub type Cells = serde_json::Map<String, Value>;
 
 impl Manifest {
     /// Reads a data set; relative paths are relative to `base` and, inside the manifest, to the manifest's folder.
@@ -168,8 +206,14 @@ impl Manifest {
             check_columns(&path, &table, columns, &config.split)?;
             let folder = path.parent().unwrap_or(Path::new(".")).to_owned();
             for (index, cells) in table.into_iter().enumerate() {
-                let row = row(&path, &folder, index + 1, cells, columns, &config.split, side)?;
-                if let Some(first) = ids.insert(row.id.clone(), row.number) {
+                let mut row = row(&path, &folder, index + 1, cells, columns, &config.split, side)?;
+                // Files may number their rows each from the start; within one file ids must differ.
+                if let Some(side) = side.filter(|s| *s != Split::Train)
+                    && (columns.id.is_none() || ids.get(&row.id).is_some_and(|(of, _)| *of != Some(side)))
+                {
+                    row.id = format!("{side}:{}", row.id);
+                }
+                if let Some((_, first)) = ids.insert(row.id.clone(), (side, row.number)) {
                     let reason = format!("the id `{}` was already used in row {first}; ids must differ", row.id);
                     return Err(Error::Row { path, row: row.number, reason });
                 }
@@ -212,7 +256,9 @@ fn check_columns(path: &Path, table: &[Cells], columns: &Columns, split: &SplitC
     let wanted = columns
         .modalities
         .values()
-        .chain([&columns.id, &columns.item, &columns.label, &split.column, &split.group].into_iter().flatten());
+        .flat_map(Binding::columns)
+        .chain([&columns.id, &columns.item, &columns.label, &columns.order].into_iter().flatten())
+        .chain([&split.column, &split.group].into_iter().flatten());
     for column in wanted {
         if !known.contains(column.as_str()) {
             let known = known.into_iter().collect::<Vec<_>>().join(", ");
@@ -252,20 +298,37 @@ fn row(
         (None, Some(column)) => {
             let name = text(&split.column)
                 .ok_or_else(|| bad(format!("column `{column}` is empty; wanted train, valid or test")))?;
-            name.parse().map_err(|e: Error| bad(e.to_string()))?
+            match name.parse().map_err(|e: Error| bad(e.to_string()))? {
+                // What is to be chosen on is held out of what the column gives to training.
+                Split::Train if split.valid > 0.0 => {
+                    let inner = SplitConfig { test: 0.0, ..split.clone() };
+                    by_hash(group.as_deref().unwrap_or(&id), &inner)
+                }
+                side => side,
+            }
         }
         (None, None) => by_hash(group.as_deref().unwrap_or(&id), split),
     };
     let (mut values, mut languages) = (BTreeMap::new(), BTreeMap::new());
     for (name, column) in &columns.modalities {
-        let found = cells.get(column).map(|v| sources(v, name, folder)).unwrap_or_default();
+        let found = match column {
+            Binding::One(column) => cells.get(column).map(|v| sources(v, name, folder)).unwrap_or_default(),
+            Binding::Many(columns) => together(&cells, columns, name, folder),
+        };
         if !found.is_empty() {
             let (sources, spoken): (Vec<_>, Vec<_>) = found.into_iter().unzip();
             values.insert(Modality::from(name.as_str()), sources);
             languages.insert(Modality::from(name.as_str()), spoken);
         }
     }
+    let order = match &columns.order {
+        Some(column) => text(&columns.order).and_then(|t| t.trim().parse().ok()).ok_or_else(|| {
+            bad(format!("column `{column}`: found {:?}, wanted a number that rows are ordered by", text(&columns.order)))
+        })?,
+        None => number as f64,
+    };
     Ok(Row {
+        order,
         item: text(&columns.item).unwrap_or_else(|| id.clone()),
         label: text(&columns.label),
         id,
@@ -277,11 +340,34 @@ fn row(
     })
 }
 
-fn plain(value: &Value) -> Option<String> {
+/// The value that several columns make together.
+fn together(cells: &Cells, columns: &[String], modality: &str, folder: &Path) -> Vec<(Source, Option<String>)> {
+    let filled = |v: &&Value| !(v.is_null() || v.as_str().is_some_and(|t| t.trim().is_empty()));
+    match modality {
+        "text" => {
+            let texts: Vec<String> = columns.iter().filter_map(|c| cells.get(c).filter(filled).and_then(plain)).collect();
+            if texts.is_empty() { Vec::new() } else { vec![(Source::Text(texts.join("\n")), None)] }
+        }
+        "image" | "audio" | "video" => {
+            columns.iter().filter_map(|c| cells.get(c)).flat_map(|v| sources(v, modality, folder)).collect()
+        }
+        _ => {
+            let some = columns.iter().filter_map(|c| Some((c.clone(), cells.get(c).filter(filled)?.clone())));
+            let object: Cells = some.collect();
+            if object.is_empty() { Vec::new() } else { vec![(Source::Value(Value::Object(object)), None)] }
+        }
+    }
+}
+
+/// A cell as text: lists of texts and numbers are joined by semicolons.
+pub fn plain(value: &Value) -> Option<String> {
     match value {
         Value::String(text) if !text.is_empty() => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),
         Value::Bool(flag) => Some(flag.to_string()),
+        Value::Array(items) if !items.is_empty() && items.len() <= 64 && items.iter().all(Value::is_string) => {
+            Some(items.iter().filter_map(plain).collect::<Vec<_>>().join(";"))
+        }
         _ => None,
     }
 }
@@ -325,6 +411,9 @@ fn sources(value: &Value, modality: &str, folder: &Path) -> Vec<(Source, Option<
     }
 }
 
+/// Endings of files by what they hold.
+pub const ENDINGS: [(&str, &[&str]); 3] = [("image", IMAGES), ("audio", SOUNDS), ("video", VIDEOS)];
+
 const IMAGES: &[&str] = &["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "svg"];
 const SOUNDS: &[&str] = &["wav", "flac", "mp3", "ogg", "oga", "m4a", "aac"];
 const VIDEOS: &[&str] = &["mp4", "mkv", "webm", "mov", "avi"];
@@ -352,7 +441,7 @@ fn guess(table: &[Cells], given: &Columns) -> Columns {
             filled += 1;
             words += usize::from(text.contains(char::is_whitespace));
             let ending = Path::new(text).extension().and_then(|e| e.to_str()).unwrap_or("").to_ascii_lowercase();
-            for (modality, known) in [("image", IMAGES), ("audio", SOUNDS), ("video", VIDEOS)] {
+            for (modality, known) in ENDINGS {
                 if known.contains(&ending.as_str()) {
                     *endings.entry(modality).or_default() += 1;
                 }
@@ -360,7 +449,7 @@ fn guess(table: &[Cells], given: &Columns) -> Columns {
         }
         let best = endings.into_iter().max_by_key(|(_, n)| *n).filter(|(_, n)| *n * 2 > filled);
         if let Some((modality, _)) = best {
-            columns.modalities.entry(modality.to_owned()).or_insert_with(|| name.clone());
+            columns.modalities.entry(modality.to_owned()).or_insert_with(|| name.as_str().into());
         } else if filled > 0 && ![&columns.id, &columns.item, &columns.label].into_iter().flatten().any(|c| c == name) {
             let named = ["text", "caption", "captions", "sentence", "question"].contains(&name.as_str());
             texts.push((named, words * 2 >= filled, name.clone()));
@@ -371,12 +460,13 @@ fn guess(table: &[Cells], given: &Columns) -> Columns {
     if let Some((named, wordy, name)) = texts.into_iter().next()
         && (named || wordy)
     {
-        columns.modalities.insert("text".into(), name);
+        columns.modalities.insert("text".into(), name.as_str().into());
     }
     columns
 }
 
-fn read_table(path: &Path, encoding: Option<&str>) -> Result<Vec<Cells>> {
+/// All rows of a table: JSONL, CSV, TSV or Parquet.
+pub fn read_table(path: &Path, encoding: Option<&str>) -> Result<Vec<Cells>> {
     let ending = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_ascii_lowercase();
     if ending == "parquet" {
         return read_parquet(path);
@@ -458,7 +548,7 @@ mod tests {
         );
         let manifest = open("m.jsonl", text, ManifestConfig::default()).unwrap();
         let bound: Vec<(&str, &str)> =
-            manifest.columns.modalities.iter().map(|(m, c)| (m.as_str(), c.as_str())).collect();
+            manifest.columns.modalities.iter().map(|(m, c)| (m.as_str(), c.columns()[0].as_str())).collect();
         assert_eq!(bound, [("audio", "voice"), ("image", "picture"), ("text", "caption")]);
         assert_eq!(manifest.rows[0].values[&Modality::TEXT].len(), 2);
         assert!(!manifest.rows[0].values.contains_key(&Modality::AUDIO));

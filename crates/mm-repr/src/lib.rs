@@ -15,11 +15,14 @@ pub mod audio;
 mod error;
 mod family;
 pub mod generative;
-mod image;
+pub mod image;
 mod joint;
+pub mod numbers;
 mod pretrained;
+mod propose;
 mod register;
 pub mod text;
+pub mod video;
 pub mod words;
 
 pub use error::{Error, Result};

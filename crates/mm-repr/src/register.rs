@@ -3,10 +3,14 @@
 use crate::{
     LoadOptions, Pretrained,
     audio::{SpeechTower, SpeechTowerConfig},
+    image::{PictureProcessor, PictureTower, PictureTowerConfig},
     locate,
+    numbers::{AsTheyAre, Numbers},
+    text::Bag,
+    video::{FramesEncoder, FramesProcessor},
     words::{Weighting, Words, WordsEncoder, WordsProcessor},
 };
-use mm_core::{BuiltEncoder, Modality, Processor, Registry, config};
+use mm_core::{BuildContext, BuiltEncoder, Modality, Processor, Registry, config};
 use mm_data::{AudioProcessor, AudioProcessorConfig};
 use serde::Deserialize;
 use std::{path::PathBuf, sync::Arc};
@@ -42,9 +46,88 @@ struct SpeechSettings {
     tower: SpeechTowerConfig,
 }
 
-/// Adds `pretrained` (any folder that [`Pretrained`] loads), `words` (the mean of a text's word vectors) and `speech` (a tower that
-/// learns speech from nothing).
+/// Numbers as they stand in the manifest.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VectorSettings {
+    width: usize,
+    /// The modality's name, where it is another than the tower's in the config.
+    #[serde(default)]
+    modality: Option<Modality>,
+}
+
+/// Some frames of a video, each through a picture encoder.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FramesSettings {
+    frames: usize,
+    encoder: toml::Value,
+}
+
+/// The last part of the dotted path of a tower's settings is `encoder`; the one before it the tower's modality.
+fn modality_of(field: &str) -> Modality {
+    let mut parts = field.rsplit('.');
+    let last = parts.next().unwrap_or_default();
+    Modality::from(if last == "encoder" { parts.next().unwrap_or("vector") } else { last })
+}
+
+/// Adds `pretrained` (any folder that [`Pretrained`] loads), `words` (the mean of a text's word vectors), `bag` (which words a text has),
+/// `vector` (lists of numbers), `frames` (a video by a picture encoder), and towers that learn from nothing: `speech`, `picture`. Also how
+/// each modality is read where nobody says.
 pub fn register(registry: &mut Registry) {
+    crate::propose::register(registry);
+    registry.encoder("vector", |settings, context| {
+        let settings: VectorSettings = config::parse(settings, &context.field)?;
+        if settings.width == 0 {
+            return Err(mm_core::Error::config(format!("{}.width", context.field), 0, "at least 1"));
+        }
+        let modality = settings.modality.unwrap_or_else(|| modality_of(&context.field));
+        Ok(BuiltEncoder {
+            processor: Arc::new(Numbers::new(settings.width)),
+            encoder: Box::new(AsTheyAre { width: settings.width as i64, modality }),
+            frozen: false,
+            fingerprint: String::new(),
+        })
+    });
+    registry.encoder("bag", |settings, context| {
+        let bag = Bag::new(config::parse(settings, &context.field)?)?;
+        let encoder = AsTheyAre { width: bag.width(), modality: Modality::TEXT };
+        Ok(BuiltEncoder {
+            processor: Arc::new(bag),
+            encoder: Box::new(encoder),
+            frozen: false,
+            fingerprint: String::new(),
+        })
+    });
+    registry.encoder("picture", |settings, context| {
+        let settings: PictureTowerConfig = config::parse(settings, &context.field)?;
+        let processor = PictureProcessor::new(&settings)?;
+        Ok(BuiltEncoder {
+            processor: Arc::new(processor),
+            encoder: Box::new(PictureTower::new(&context.scope, &settings)?),
+            frozen: false,
+            fingerprint: String::new(),
+        })
+    });
+    // The registry that `frames` builds its inner encoder with: it holds the encoders of this crate.
+    registry.encoder("frames", |settings, context| {
+        let settings: FramesSettings = config::parse(settings, &context.field)?;
+        let mut own = Registry::new();
+        register(&mut own);
+        let inner = BuildContext {
+            scope: context.scope.clone(),
+            base: context.base.clone(),
+            field: format!("{}.encoder", context.field),
+        };
+        let built = own.build(&settings.encoder, &inner)?;
+        let fingerprint = format!("{} frames {}", settings.frames, built.fingerprint);
+        Ok(BuiltEncoder {
+            processor: Arc::new(FramesProcessor::new(settings.frames, built.processor)?),
+            encoder: Box::new(FramesEncoder::new(built.encoder)?),
+            frozen: built.frozen,
+            fingerprint,
+        })
+    });
     registry.encoder("pretrained", |settings, context| {
         let settings: PretrainedSettings = config::parse(settings, &context.field)?;
         let options = LoadOptions { device: context.scope.device(), ..LoadOptions::default() };

@@ -29,6 +29,9 @@ pub enum Error {
     /// An error of mm-align.
     #[error(transparent)]
     Align(#[from] mm_align::Error),
+    /// An error of mm-fusion.
+    #[error(transparent)]
+    Fusion(#[from] mm_fusion::Error),
     /// An error of mm-train.
     #[error(transparent)]
     Train(#[from] mm_train::Error),

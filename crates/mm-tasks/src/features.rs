@@ -1,10 +1,16 @@
 //! Features of frozen encoders: made once, kept in the cache, read by the loader's workers.
 
-use crate::{Result, Told};
+use crate::{Error, Result, Told};
 use mm_core::{Device, Encoder, Modality, Processor, SampleContext, Source, Tensor, seed::Rng, without_grad};
 use mm_data::{Cache, Manifest, collate};
 use rayon::prelude::*;
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 /// A frozen encoder and what stands before it.
 pub(crate) struct Frozen<'a> {
@@ -24,6 +30,7 @@ impl Frozen<'_> {
         manifest: &Manifest,
         cache: &Cache,
         device: Device,
+        stop: &AtomicBool,
         told: Told<'_>,
     ) -> Result<Kept> {
         let mut kept = Kept {
@@ -47,6 +54,13 @@ impl Frozen<'_> {
         missing.dedup_by(|a, b| a.2 == b.2);
         for (done, chunk) in missing.chunks(32).enumerate() {
             told(&format!("encoding {modality}"), done * 32, missing.len());
+            if stop.load(Ordering::Relaxed) {
+                return Err(Error::Config(format!(
+                    "stopped after {} of {} values of {modality} were encoded; these are kept, so that the next attempt goes on from there",
+                    done * 32,
+                    missing.len()
+                )));
+            }
             let samples: Vec<_> = chunk
                 .par_iter()
                 .map(|(source, view, key)| {

@@ -2,6 +2,7 @@
 
 use crate::{
     Error, Fit, Result, Told,
+    prediction::{self, Prediction, Predictor},
     report::{self, Report},
     representation::{self, Representation},
     retrieval::{self, Retrieval},
@@ -15,7 +16,7 @@ use std::{
 };
 
 /// The tasks that a config may name.
-pub const TASKS: &[&str] = &["retrieval", "representation"];
+pub const TASKS: &[&str] = &["retrieval", "representation", "prediction"];
 
 /// A task's model.
 pub enum Job {
@@ -23,6 +24,8 @@ pub enum Job {
     Retrieval(Retrieval),
     /// Learned representation.
     Representation(Representation),
+    /// Prediction of a column.
+    Prediction(Prediction),
 }
 
 /// Figures of an evaluation: one JSON value, and a table for people.
@@ -45,7 +48,17 @@ fn task(value: &toml::Value) -> Result<&str> {
 pub fn check(value: &toml::Value) -> Result<()> {
     match task(value)? {
         "retrieval" => retrieval::parse(value).map(drop),
+        "prediction" => prediction::parse(value).map(drop),
         _ => representation::parse(value).map(drop),
+    }
+}
+
+/// Writes into a config what its training rows say (classes, vocabularies, encoders that nobody named), so that a run does not depend on
+/// its manifest any more; what was found out is told in words.
+pub fn resolve(value: &mut toml::Value, base: &Path, registry: &Registry, tell: &mut dyn FnMut(String)) -> Result<()> {
+    match task(value)? {
+        "prediction" => prediction::resolve(value, base, registry, tell),
+        _ => Ok(()),
     }
 }
 
@@ -54,6 +67,7 @@ impl Job {
     pub fn new(value: &toml::Value, base: &Path, registry: &Registry, device: Device) -> Result<Self> {
         Ok(match task(value)? {
             "retrieval" => Self::Retrieval(Retrieval::new(retrieval::parse(value)?, base, registry, device)?),
+            "prediction" => Self::Prediction(Prediction::new(prediction::parse(value)?, base, registry, device)?),
             _ => Self::Representation(Representation::new(representation::parse(value)?, base, registry, device)?),
         })
     }
@@ -62,6 +76,7 @@ impl Job {
     pub fn load(run: &Path, registry: &Registry, device: Device) -> Result<Self> {
         Ok(match task(&config::read(&run.join("config.toml"), &[])?)? {
             "retrieval" => Self::Retrieval(Retrieval::load(run, registry, device)?),
+            "prediction" => Self::Prediction(Prediction::load(run, registry, device)?),
             _ => Self::Representation(Representation::load(run, registry, device)?),
         })
     }
@@ -71,6 +86,7 @@ impl Job {
         match self {
             Self::Retrieval(model) => model.params(),
             Self::Representation(model) => model.params(),
+            Self::Prediction(model) => model.params(),
         }
     }
 
@@ -79,6 +95,7 @@ impl Job {
         match self {
             Self::Retrieval(model) => model.manifest(),
             Self::Representation(model) => model.manifest(),
+            Self::Prediction(model) => model.manifest(),
         }
     }
 
@@ -94,6 +111,7 @@ impl Job {
         match self {
             Self::Retrieval(model) => retrieval::fit(model, manifest, run, progress, told, stop),
             Self::Representation(model) => model.fit(manifest, run, progress, told, stop),
+            Self::Prediction(model) => model.fit(manifest, run, progress, told, stop),
         }
     }
 
@@ -102,6 +120,9 @@ impl Job {
         match self {
             Self::Retrieval(model) => model.embed(modality, sources),
             Self::Representation(model) => model.embed(modality, sources),
+            Self::Prediction(_) => Err(Error::Config(
+                "this run predicts a column and has no vectors to give; ask it with `mm predict --run`".into(),
+            )),
         }
     }
 
@@ -119,8 +140,36 @@ impl Job {
                 let json = serde_json::to_value(&figures).map_err(|e| Error::Config(e.to_string()))?;
                 Ok(Evaluated { json, table: figure_table(&[figures]) })
             }
+            Self::Prediction(_) => {
+                let predictor = Predictor::open(run, registry, self.params().device())?;
+                let manifest = predictor.manifest()?;
+                let rows = manifest.side(split);
+                if rows.is_empty() {
+                    return Err(Error::Config(format!(
+                        "the {split} side of {} has no rows; data.split says how rows are split",
+                        manifest.path.display()
+                    )));
+                }
+                let (figures, broken) = predictor.evaluate(&manifest, &rows, &[])?;
+                Ok(prediction_figures(&figures, &broken))
+            }
         }
     }
+}
+
+/// Figures of a prediction for machines and for people.
+pub fn prediction_figures(figures: &crate::metrics::Figures, broken: &[mm_data::Broken]) -> Evaluated {
+    let mut json = serde_json::json!(figures);
+    for (name, value) in figures.iter().filter(|(name, _)| name.starts_with("rows")) {
+        json[name] = serde_json::json!(*value as u64);
+    }
+    json["broken"] = serde_json::json!(broken);
+    let mut table = vec![vec!["figure".to_owned(), "value".to_owned()]];
+    table.extend(figures.iter().map(|(name, value)| {
+        let text = if name.starts_with("rows") { format!("{value:.0}") } else { format!("{value:.4}") };
+        vec![name.clone(), text]
+    }));
+    Evaluated { json, table }
 }
 
 fn retrieval_table(evaluation: &retrieval::Evaluation) -> Vec<Vec<String>> {
@@ -173,8 +222,12 @@ pub fn build_report(
     told: Told<'_>,
 ) -> Result<Report> {
     let first = runs.first().ok_or_else(|| Error::Config("a report needs at least one run".into()))?;
+    if first.join("fit.json").exists() {
+        return report::build_prediction(runs, split, registry, device);
+    }
     match task(&config::read(&first.join("config.toml"), &[])?)? {
         "retrieval" => report::build(runs, split, registry, device, told),
+        "prediction" => report::build_prediction(runs, split, registry, device),
         _ => report::build_representation(runs, split, registry, device, told),
     }
 }

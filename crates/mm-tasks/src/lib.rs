@@ -1,4 +1,5 @@
-//! What a user asks for. So far: [`alignment`] of two arrays, cross-modal [`retrieval`], learned [`representation`], their [`report`]s behind one door ([`job`]), and
+//! What a user asks for. So far: [`alignment`] of two arrays, cross-modal [`retrieval`], learned [`representation`], [`prediction`] of a column from any
+//! modalities, their [`report`]s behind one door ([`job`]), and
 //! the [`embedding`] of whole data sets.
 
 pub mod alignment;
@@ -8,6 +9,7 @@ mod error;
 mod features;
 pub mod job;
 pub mod metrics;
+pub mod prediction;
 pub mod report;
 pub mod representation;
 pub mod retrieval;

@@ -15,8 +15,9 @@ pub(super) fn rows(folder: &Path) -> Result<Vec<Value>> {
     let column = |name: &str| {
         head.iter().position(|h| h == name).ok_or_else(|| bad(format!("no column `{name}`; found {head:?}")))
     };
-    let [id, video, split, label, transcript] =
-        [column("id")?, column("video")?, column("split")?, column("label")?, column("transcript")?];
+    let [id, video, segment, split, label, transcript] =
+        ["id", "video", "segment", "split", "label", "transcript"].map(column);
+    let (id, video, segment, split, label, transcript) = (id?, video?, segment?, split?, label?, transcript?);
     let mut arrays = Vec::new();
     for (name, file) in [("words", "text.npy"), ("voice", "audio.npy"), ("face", "video.npy")] {
         let path = folder.join(file);
@@ -31,7 +32,7 @@ pub(super) fn rows(folder: &Path) -> Result<Vec<Value>> {
         let record = record.map_err(|e| bad(e.to_string()))?;
         let cell = |place: usize| record.get(place).unwrap_or_default();
         let mut row = json!({
-            "id": cell(id), "video": cell(video), "split": cell(split), "label": cell(label), "text": cell(transcript),
+            "id": cell(id), "video": cell(video), "segment": cell(segment), "split": cell(split), "label": cell(label), "text": cell(transcript),
         });
         for (name, path, array) in &arrays {
             if number as i64 >= array.size(0)? {

@@ -24,6 +24,11 @@ impl Audio {
 
 /// A sound file, its channels averaged, at `rate` samples a second (as it is when `None`).
 pub fn decode_audio(path: &Path, rate: Option<u32>) -> Result<Audio> {
+    let ending = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_ascii_lowercase();
+    if ["mp4", "mkv", "webm", "mov", "avi"].contains(&ending.as_str()) {
+        // A video's sound track.
+        return super::sound_track(path, rate.unwrap_or(16_000));
+    }
     let bytes = std::fs::read(path).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
     let bad = |e: String| Error::file(path, e);
     if bytes.is_empty() {

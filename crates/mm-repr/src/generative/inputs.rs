@@ -1,6 +1,7 @@
 //! What a learner takes: raw value → numbers of a fixed shape, by the `kind` that a config names.
 
 use super::{Spec, Values};
+use crate::numbers::Numbers;
 use mm_core::{BuildContext, Encoder, Error, Processor, Registry, Result, SampleContext, Source, Tensor};
 use mm_data::{
     AudioProcessor, AudioProcessorConfig, ImageProcessor, ImageProcessorConfig,
@@ -158,7 +159,7 @@ pub fn input(config: &InputConfig, registry: &Registry, context: &BuildContext<'
             if *width < 1 {
                 return Err(Error::config(format!("{field}.width"), width, "at least 1"));
             }
-            plain(Arc::new(Numbers { width: *width as usize }), vec![*width], Values::Real)
+            plain(Arc::new(Numbers::new(*width as usize)), vec![*width], Values::Real)
         }
         InputConfig::Words { vocabulary, .. } => {
             let places = vocabulary.iter().enumerate().map(|(p, w)| (w.clone(), p)).collect();
@@ -242,32 +243,6 @@ impl Processor for Fixed {
 
     fn fingerprint(&self) -> String {
         format!("{} {} frames", self.inner.fingerprint(), self.frames)
-    }
-}
-
-struct Numbers {
-    width: usize,
-}
-
-impl Processor for Numbers {
-    fn process(&self, source: &Source, _context: &mut SampleContext) -> Result<Tensor> {
-        let Source::Value(serde_json::Value::Array(items)) = source else {
-            return Err(Error::Sample(format!("found {source:?}, wanted a list of {} numbers", self.width)));
-        };
-        let values: Vec<f32> = items.iter().filter_map(|v| v.as_f64().map(|v| v as f32)).collect();
-        if values.len() != self.width || items.len() != self.width || values.iter().any(|v| !v.is_finite()) {
-            let found = format!("a list of {} with {} numbers", items.len(), values.len());
-            return Err(Error::Sample(format!("found {found}, wanted {} finite numbers", self.width)));
-        }
-        Tensor::from_slice(&values)
-    }
-
-    fn is_sequence(&self) -> bool {
-        false
-    }
-
-    fn fingerprint(&self) -> String {
-        format!("numbers {}", self.width)
     }
 }
 

@@ -1,7 +1,9 @@
 //! Figures of tasks.
 
 mod baselines;
+mod prediction;
 mod retrieval;
 
 pub use baselines::{Pca, accuracy, majority, probe, ridge};
+pub use prediction::{Figures, auroc, best, classes, labels, numbers, sentiment};
 pub use retrieval::{RetrievalMetrics, chance_recall, retrieval_metrics};

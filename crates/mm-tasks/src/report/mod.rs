@@ -5,6 +5,7 @@ mod diagnosis;
 mod html;
 mod map;
 mod picture;
+mod prediction;
 mod representation;
 mod retrieval;
 
@@ -13,6 +14,7 @@ pub use diagnosis::{Diagnosis, Treated, cure_table, diagnose, diagnosis_page};
 pub(crate) use html::{escape as html_escape, page as html_page, table as html_table, thumbnail as html_thumbnail};
 pub use map::plane;
 pub use picture::save_png;
+pub use prediction::build_prediction;
 pub use representation::build_representation;
 pub(crate) use retrieval::mean_with_spread;
 pub use retrieval::{Report, build};

@@ -230,7 +230,7 @@ fn map(body: &mut String, model: &Representation, look: &Look) -> Result<()> {
 }
 
 /// Every figure that training logged.
-fn curves(body: &mut String, run: &std::path::Path) -> Result<()> {
+pub(super) fn curves(body: &mut String, run: &std::path::Path) -> Result<()> {
     let mut all: BTreeMap<String, [Vec<(f64, f64)>; 2]> = BTreeMap::new();
     for metric in Run::metrics(run)? {
         let place = usize::from(metric.split != "train");

@@ -1,0 +1,154 @@
+//! A small network that learns to see from nothing: residual convolutions (He 2016) that halve the picture, pooled by mean and by maximum.
+
+use mm_core::{
+    Encoder, Error, Features, Input, Modality, Module, Processor, Result, SampleContext, Scope, Source, Tensor,
+    nn::{BatchNorm, Conv2d, ConvConfig},
+};
+use mm_data::{
+    ImageProcessor, ImageProcessorConfig,
+    transform::{ImageTransform, Resize},
+};
+use serde::{Deserialize, Serialize};
+
+/// Sizes of a [`PictureTower`] and of what it sees.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PictureTowerConfig {
+    /// Pixels a side that pictures are brought to.
+    pub size: u32,
+    /// Channels of each stage; each halves the picture.
+    pub channels: Vec<i64>,
+    /// Rate of dropout while training.
+    pub dropout: f64,
+    /// While training: how far pictures are shifted, as a share of their side, and how much brightness and contrast change.
+    pub jitter: f64,
+}
+
+impl Default for PictureTowerConfig {
+    fn default() -> Self {
+        Self { size: 64, channels: vec![32, 64, 128, 192], dropout: 0.1, jitter: 0.1 }
+    }
+}
+
+/// A picture file → `[3, size, size]`.
+pub struct PictureProcessor {
+    inner: ImageProcessor,
+    size: u32,
+    jitter: f64,
+}
+
+impl PictureProcessor {
+    /// A processor of these sizes.
+    pub fn new(config: &PictureTowerConfig) -> Result<Self> {
+        if !(8..=512).contains(&config.size) || !(0.0..1.0).contains(&config.jitter) {
+            let found = format!("size {}, jitter {}", config.size, config.jitter);
+            return Err(Error::config("picture", found, "a size from 8 to 512 and a jitter in [0, 1)"));
+        }
+        let transform = ImageTransform {
+            resize: Some(Resize::Exact(config.size, config.size)),
+            crop: None,
+            mean: [0.5; 3],
+            std: [0.25; 3],
+            ..ImageTransform::default()
+        };
+        let inner = ImageProcessor::new(ImageProcessorConfig { transform, ..ImageProcessorConfig::default() });
+        Ok(Self { inner, size: config.size, jitter: config.jitter })
+    }
+}
+
+impl Processor for PictureProcessor {
+    fn process(&self, source: &Source, context: &mut SampleContext) -> Result<Tensor> {
+        let plain = self.inner.process(source, &mut SampleContext::plain())?;
+        self.augment(plain, context)
+    }
+
+    fn is_sequence(&self) -> bool {
+        false
+    }
+
+    fn fingerprint(&self) -> String {
+        format!("picture {}", self.inner.fingerprint())
+    }
+
+    fn augment(&self, sample: Tensor, context: &mut SampleContext) -> Result<Tensor> {
+        if !context.train || self.jitter == 0.0 {
+            return Ok(sample);
+        }
+        // No mirroring: letters, digits and arrows would become something else.
+        let most = (f64::from(self.size) * self.jitter) as usize;
+        let mut shift = || context.random.below(2 * most + 1) as i64 - most as i64;
+        let shifts = [shift(), shift()];
+        let moved = sample.roll(&shifts, &[1, 2])?;
+        let (contrast, light) =
+            (context.random.range(1.0 - self.jitter, 1.0 + self.jitter), context.random.range(-self.jitter, self.jitter));
+        moved.mul_scalar(contrast)?.add_scalar(light * 2.0)
+    }
+}
+
+struct Stage {
+    first: Conv2d,
+    norm1: BatchNorm,
+    second: Conv2d,
+    norm2: BatchNorm,
+}
+
+/// Pixels `[batch, 3, height, width]` → features `[batch, places, width]`; pooled `[batch, 2 · width]`.
+pub struct PictureTower {
+    stages: Vec<Stage>,
+    width: i64,
+    dropout: f64,
+}
+
+impl PictureTower {
+    /// The network under `scope`.
+    pub fn new(scope: &Scope<'_>, config: &PictureTowerConfig) -> Result<Self> {
+        if config.channels.is_empty() || config.channels.iter().any(|c| *c < 1) || config.size >> config.channels.len() == 0
+        {
+            let found = format!("{:?} for pictures of {}", config.channels, config.size);
+            return Err(Error::config("picture.channels", found, "positive numbers, no more stages than halvings"));
+        }
+        let mut input = 3;
+        let mut stages = Vec::new();
+        for (number, output) in config.channels.iter().enumerate() {
+            let place = scope.pp("stages").pp(number);
+            let halve = ConvConfig { stride: 2, ..ConvConfig::same(input, *output, 3) };
+            stages.push(Stage {
+                first: Conv2d::new(&place.pp("conv1"), halve)?,
+                norm1: BatchNorm::new(&place.pp("norm1"), *output, 1e-5, 0.1)?,
+                second: Conv2d::new(&place.pp("conv2"), ConvConfig::same(*output, *output, 3))?,
+                norm2: BatchNorm::new(&place.pp("norm2"), *output, 1e-5, 0.1)?,
+            });
+            input = *output;
+        }
+        Ok(Self { stages, width: input, dropout: config.dropout })
+    }
+}
+
+impl Encoder for PictureTower {
+    fn encode(&self, input: &Input, train: bool) -> Result<Features> {
+        let mut x = input.values.clone();
+        for stage in &self.stages {
+            let y = stage.norm1.forward(&stage.first.forward(&x, train)?, train)?.relu()?;
+            let z = stage.norm2.forward(&stage.second.forward(&y, train)?, train)?;
+            x = z.add(&y)?.relu()?;
+        }
+        Features::new(x.flatten(2, 3)?.transpose(1, 2)?.dropout(self.dropout, train)?, None) // [batch, places, width]
+    }
+
+    fn embed(&self, input: &Input, train: bool) -> Result<Tensor> {
+        let features = self.encode(input, train)?;
+        Tensor::cat(&[&features.pool(mm_core::Pool::Mean)?, &features.pool(mm_core::Pool::Max)?], 1)
+    }
+
+    fn width(&self) -> i64 {
+        self.width
+    }
+
+    fn embedding_width(&self) -> i64 {
+        self.width * 2
+    }
+
+    fn modality(&self) -> Modality {
+        Modality::IMAGE
+    }
+}

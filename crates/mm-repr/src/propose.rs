@@ -1,0 +1,119 @@
+//! Which encoder for values that nobody chose one for: a pretrained one that lies in the cache, else one that learns from nothing.
+
+use crate::{locate, text::BagConfig};
+use mm_core::{Error, Modality, Proposal, Registry, Result, Source};
+use mm_data::decode::{decode_audio, read_text};
+use std::path::Path;
+
+/// Pretrained models for each modality, the first that is there being taken.
+const TEXTS: &[&str] = &[
+    "all-MiniLM-L6-v2",
+    "sentence-transformers/all-MiniLM-L6-v2",
+    "sentence-transformers/all-mpnet-base-v2",
+    "BAAI/bge-small-en-v1.5",
+    "intfloat/multilingual-e5-small",
+];
+const PICTURES: &[&str] = &[
+    "efficientnet-lite0",
+    "facebook/dinov2-small",
+    "openai/clip-vit-base-patch32",
+    "microsoft/resnet-50",
+    "google/vit-base-patch16-224",
+];
+const SOUNDS: &[&str] = &["laion/clap-htsat-unfused", "MIT/ast-finetuned-audioset-10-10-0.4593"];
+
+/// Tells a registry how text, pictures, sounds, videos and lists of numbers are read where a config names no encoder.
+pub(crate) fn register(registry: &mut Registry) {
+    registry.proposer("text", |values| Ok(pretrained(TEXTS, &Modality::TEXT).into_iter().chain([bag(values)]).collect()));
+    registry.proposer("image", |_| Ok(pretrained(PICTURES, &Modality::IMAGE).into_iter().chain([picture()]).collect()));
+    registry.proposer("audio", |values| {
+        Ok(pretrained(SOUNDS, &Modality::AUDIO).into_iter().chain([speech(values)?]).collect())
+    });
+    registry.proposer("video", |_| {
+        let inner = pretrained(PICTURES, &Modality::IMAGE).unwrap_or_else(picture);
+        let mut encoder = toml::Table::new();
+        encoder.insert("kind".into(), "frames".into());
+        encoder.insert("frames".into(), 6.into());
+        encoder.insert("encoder".into(), inner.encoder);
+        let about = format!("6 frames, each through {}", inner.about);
+        Ok(vec![Proposal { encoder: encoder.into(), standardize: inner.standardize, about }])
+    });
+    registry.proposer("vector", vector);
+}
+
+fn pretrained(names: &[&str], modality: &Modality) -> Option<Proposal> {
+    let name = names.iter().find(|n| locate(Path::new(n), Path::new("/nonexistent")).is_dir())?;
+    let encoder = toml::Table::from_iter([
+        ("kind".to_owned(), toml::Value::from("pretrained")),
+        ("path".to_owned(), toml::Value::from(*name)),
+        ("modality".to_owned(), toml::Value::from(modality.name())),
+    ]);
+    Some(Proposal { encoder: encoder.into(), standardize: true, about: format!("{name}, pretrained, frozen") })
+}
+
+fn bag(values: &[&Source]) -> Proposal {
+    let texts: Vec<String> = values
+        .iter()
+        .filter_map(|v| match v {
+            Source::Text(text) => Some(text.clone()),
+            Source::File(path) => read_text(path, None).ok(),
+            Source::Value(_) => None,
+        })
+        .collect();
+    // Vectors of all rows of a batch are dense: many rows allow many terms, few rows carry few.
+    let most = (texts.len() * 4).clamp(300, 3000);
+    let mut config = BagConfig::fit(texts.iter().map(String::as_str), most);
+    if config.terms.is_empty() {
+        // Texts that have nothing in common still are texts; nothing can be learned from them.
+        config = BagConfig { terms: vec!["\u{fffd}".into()], rarity: vec![1.0] };
+    }
+    let about = format!("{} words and pieces of words (tf-idf), from nothing", config.terms.len());
+    let mut encoder = toml::Value::try_from(config).unwrap_or_else(|_| toml::Table::new().into());
+    if let Some(table) = encoder.as_table_mut() {
+        table.insert("kind".into(), "bag".into());
+    }
+    Proposal { encoder, standardize: false, about }
+}
+
+fn picture() -> Proposal {
+    Proposal {
+        encoder: toml::Table::from_iter([("kind".to_owned(), toml::Value::from("picture"))]).into(),
+        standardize: false,
+        about: "a small convolutional network, from nothing".into(),
+    }
+}
+
+/// A spectrogram long enough for nine tenths of the sounds, at most ten seconds.
+fn speech(values: &[&Source]) -> Result<Proposal> {
+    let step = (values.len() / 24).max(1);
+    let mut lengths: Vec<f64> = values
+        .iter()
+        .step_by(step)
+        .filter_map(|v| if let Source::File(path) = v { decode_audio(path, None).ok() } else { None })
+        .map(|a| a.seconds())
+        .collect();
+    lengths.sort_by(f64::total_cmp);
+    let seconds = lengths.get(lengths.len() * 9 / 10).or(lengths.last()).copied().unwrap_or(3.0).clamp(0.5, 10.0);
+    let text = format!(
+        "kind = \"speech\"\n[processor]\nseconds = {seconds:.2}\nnormalize = false\n\
+         mel = {{ rate = 16000, fft = 512, frame = 400, hop = 256, bands = 48, low = 60.0, high = 7600.0, scale = \"htk\", window = \"hann\", center = \"reflect\", log = {{ natural = {{ floor = 1e-6 }} }} }}\n\
+         augment = {{ frequency_masks = 1, frequency_width = 6, time_masks = 1, time_width = 12, stretch = 0.1, shift = 2, noise = 0.1 }}\n\
+         [tower]\nchannels = [96, 128, 160, 192]\nkernel = 5\nhalvings = 3\ndropout = 0.2\n"
+    );
+    let encoder = text.parse::<toml::Table>().map_err(|e| Error::Sample(e.to_string()))?.into();
+    let about = format!("convolutions on a spectrogram of {seconds:.1} s, from nothing");
+    Ok(Proposal { encoder, standardize: false, about })
+}
+
+fn vector(values: &[&Source]) -> Result<Vec<Proposal>> {
+    let width = values.iter().find_map(|v| match v {
+        Source::Value(serde_json::Value::Array(items)) => Some(items.len()),
+        _ => None,
+    });
+    let width = width.ok_or_else(|| Error::Sample("no list of numbers among the training values".into()))?;
+    let encoder = toml::Table::from_iter([
+        ("kind".to_owned(), toml::Value::from("vector")),
+        ("width".to_owned(), toml::Value::from(width as i64)),
+    ]);
+    Ok(vec![Proposal { encoder: encoder.into(), standardize: true, about: format!("{width} numbers as they are") }])
+}

@@ -1,0 +1,133 @@
+//! A text as which words, pairs of words and pieces of words it has, each counted the more the fewer training texts have it (tf-idf,
+//! Spärck Jones 1972): nothing to be learned, and hard to beat on few rows.
+
+use mm_core::{Error, Processor, Result, SampleContext, Source, Tensor};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+
+/// What a [`Bag`] knows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BagConfig {
+    /// The terms: `word`, `two words`, and pieces of three letters as `#abc`.
+    pub terms: Vec<String>,
+    /// For each term the logarithm of how rare it is.
+    pub rarity: Vec<f32>,
+}
+
+impl BagConfig {
+    /// Takes the terms from texts: those that most texts have, so many at most, none that fewer than two have.
+    pub fn fit<'a>(texts: impl Iterator<Item = &'a str>, most: usize) -> Self {
+        let mut counts: HashMap<String, usize> = HashMap::new();
+        let mut all = 0usize;
+        for text in texts {
+            all += 1;
+            let mut own: Vec<String> = terms(text);
+            own.sort_unstable();
+            own.dedup();
+            own.into_iter().for_each(|t| *counts.entry(t).or_default() += 1);
+            // Memory stays bounded however many texts there are.
+            if counts.len() > 2_000_000 {
+                counts.retain(|_, c| *c > 1);
+            }
+        }
+        let mut counted: Vec<(String, usize)> = counts.into_iter().filter(|(_, c)| *c >= 2).collect();
+        counted.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
+        // Words and pairs first; a third is for pieces, which tell words that were never seen.
+        let (pieces, words): (Vec<_>, Vec<_>) = counted.into_iter().partition(|(t, _)| t.starts_with('#'));
+        let kept = words.into_iter().take(most - most / 3).chain(pieces.into_iter().take(most / 3));
+        let (terms, rarity) = kept.map(|(t, c)| (t, ((1.0 + all as f32) / (1.0 + c as f32)).ln() + 1.0)).unzip();
+        Self { terms, rarity }
+    }
+}
+
+fn terms(text: &str) -> Vec<String> {
+    let lower = text.to_lowercase();
+    let words: Vec<&str> = lower.split(|c: char| !c.is_alphanumeric() && c != '\'').filter(|w| !w.is_empty()).collect();
+    let mut out: Vec<String> = words.iter().map(|w| (*w).to_owned()).collect();
+    out.extend(words.windows(2).map(|w| w.join(" ")));
+    for word in &words {
+        let letters: Vec<char> = std::iter::once('_').chain(word.chars()).chain(['_']).collect();
+        out.extend(letters.windows(3).map(|w| std::iter::once('#').chain(w.iter().copied()).collect()));
+    }
+    out
+}
+
+/// A text → `[terms]`, of unit length times the root of the number of terms.
+pub struct Bag {
+    places: HashMap<String, usize>,
+    rarity: Vec<f32>,
+}
+
+impl Bag {
+    /// A processor over these terms.
+    pub fn new(config: BagConfig) -> Result<Self> {
+        if config.terms.len() != config.rarity.len() || config.terms.is_empty() {
+            let found = format!("{} terms and {} rarities", config.terms.len(), config.rarity.len());
+            return Err(Error::config("bag.terms", found, "as many of each, at least one"));
+        }
+        Ok(Self { places: config.terms.into_iter().zip(0..).collect(), rarity: config.rarity })
+    }
+
+    /// Number of terms.
+    pub fn width(&self) -> i64 {
+        self.rarity.len() as i64
+    }
+}
+
+impl Processor for Bag {
+    fn process(&self, source: &Source, _context: &mut SampleContext) -> Result<Tensor> {
+        let text = match source {
+            Source::Text(text) => text.clone(),
+            Source::File(path) => mm_data::decode::read_text(path, None)?,
+            Source::Value(value) => return Err(Error::Sample(format!("found {value}, wanted a text"))),
+        };
+        let mut values = vec![0f32; self.rarity.len()];
+        for term in terms(&text) {
+            if let Some(place) = self.places.get(&term) {
+                values[*place] += 1.0;
+            }
+        }
+        for (value, rarity) in values.iter_mut().zip(&self.rarity) {
+            if *value > 0.0 {
+                *value = (1.0 + value.ln()) * rarity;
+            }
+        }
+        let length = values.iter().map(|v| v * v).sum::<f32>().sqrt();
+        if length > 0.0 {
+            let scale = (values.len() as f32).sqrt() / length;
+            values.iter_mut().for_each(|v| *v *= scale);
+        }
+        Tensor::from_slice(&values)
+    }
+
+    fn is_sequence(&self) -> bool {
+        false
+    }
+
+    fn fingerprint(&self) -> String {
+        let mut known: Vec<&String> = self.places.keys().collect();
+        known.sort();
+        format!("bag {}", blake3::hash(format!("{known:?}").as_bytes()).to_hex())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rare_terms_count_more_and_unknown_words_speak_through_their_pieces() {
+        let texts = ["the cat sat", "the dog sat", "the cats ran", "the dogs ran"];
+        let bag = Bag::new(BagConfig::fit(texts.into_iter(), 60)).unwrap();
+        let vector = |t: &str| {
+            bag.process(&Source::Text(t.into()), &mut SampleContext::plain()).unwrap().to_vec::<f32>().unwrap()
+        };
+        let of = |v: &[f32], term: &str| v[bag.places[term]];
+        let cat = vector("the cat sat");
+        assert!(of(&cat, "sat") > of(&cat, "the") && of(&cat, "#cat") > 0.0);
+        assert!((cat.iter().map(|v| v * v).sum::<f32>() - cat.len() as f32).abs() < 1e-2);
+        assert!(of(&vector("catcher"), "#cat") > 0.0);
+        assert!(vector("").iter().all(|v| *v == 0.0));
+    }
+}

@@ -1,0 +1,147 @@
+//! Settings of a prediction.
+
+use super::target::Problem;
+use mm_core::nn::LstmConfig;
+use mm_data::{LoaderConfig, ManifestConfig};
+use mm_fusion::FusionConfig;
+use mm_train::TrainConfig;
+use serde::{Deserialize, Serialize};
+use std::{collections::BTreeMap, path::PathBuf};
+
+/// One modality's way in.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InputConfig {
+    /// The encoder, by its `kind`; chosen from the training values when absent.
+    #[serde(default)]
+    pub encoder: Option<toml::Value>,
+    /// Whether the features are brought to mean zero and variance one by the training rows.
+    #[serde(default)]
+    pub standardize: Option<bool>,
+    /// Whether all positions of the encoder's features are used, not one vector a row.
+    #[serde(default)]
+    pub sequence: bool,
+    /// Augmented views that are encoded beside the plain one, for frozen encoders.
+    #[serde(default)]
+    pub views: usize,
+    /// Rate of dropout on the features while training.
+    #[serde(default)]
+    pub dropout: f64,
+    /// Standard deviation of normal noise on standardised features while training.
+    #[serde(default)]
+    pub noise: f64,
+}
+
+/// A network over the rows of an item in their order (the utterances of a video), for each modality.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum ContextConfig {
+    /// Long short-term memory in both directions (bc-LSTM, Poria 2017).
+    Lstm {
+        /// Width of one direction.
+        hidden: i64,
+        /// Layers.
+        #[serde(default = "one")]
+        layers: i64,
+        /// Rate of dropout before and after.
+        #[serde(default)]
+        dropout: f64,
+    },
+    /// A transformer.
+    Transformer {
+        /// Its width.
+        width: i64,
+        /// Blocks.
+        #[serde(default = "one")]
+        layers: i64,
+        /// Heads of each.
+        #[serde(default = "four")]
+        heads: i64,
+        /// Rate of dropout.
+        #[serde(default)]
+        dropout: f64,
+    },
+}
+
+fn one() -> i64 {
+    1
+}
+
+fn four() -> i64 {
+    4
+}
+
+impl ContextConfig {
+    pub(crate) fn lstm(input: i64, hidden: i64, layers: i64, dropout: f64) -> LstmConfig {
+        LstmConfig { input, hidden, layers, bidirectional: true, dropout }
+    }
+}
+
+/// What keeps modalities in balance, and what is learned beside the fused answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LossConfig {
+    /// Share of each label that goes to the other classes.
+    pub smoothing: f64,
+    /// Weight of the losses of heads on each modality alone; such heads are made when it is not 0.
+    pub auxiliary: f64,
+    /// Weight of what the operator itself wants (MISA's terms, a router's balance).
+    pub operator: f64,
+    /// Strength of on-the-fly gradient modulation (OGM, Peng 2022); 0 for none. Wants `auxiliary`.
+    pub modulation: f64,
+    /// Weight of the regularisation by functional entropy (RMFE, Gat 2020).
+    pub entropy: f64,
+    /// Weight of what the fused head learns from the heads of single modalities (UMT, Du 2023). Wants `auxiliary`.
+    pub distillation: f64,
+}
+
+impl Default for LossConfig {
+    fn default() -> Self {
+        Self { smoothing: 0.0, auxiliary: 0.3, operator: 1.0, modulation: 0.0, entropy: 0.0, distillation: 0.0 }
+    }
+}
+
+/// Settings of a prediction and its training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PredictionConfig {
+    /// The folder that relative paths are relative to; the config's own when absent.
+    #[serde(default)]
+    pub base: Option<PathBuf>,
+    /// The data.
+    pub data: ManifestConfig,
+    /// How batches are made.
+    #[serde(default)]
+    pub loader: LoaderConfig,
+    /// The column that is predicted.
+    pub label: String,
+    /// What kind of problem it is.
+    #[serde(default)]
+    pub problem: Problem,
+    /// The classes (for an ordinal problem in their order); those of the training rows when empty.
+    #[serde(default)]
+    pub classes: Vec<String>,
+    /// A way in for each modality.
+    pub inputs: BTreeMap<String, InputConfig>,
+    /// A network over the rows of an item; rows stand alone when absent.
+    #[serde(default)]
+    pub context: Option<ContextConfig>,
+    /// Whether the operator gets whole items as sequences (MulT, MFN), not single rows. Wants `context` or an item column.
+    #[serde(default)]
+    pub fuse_items: bool,
+    /// The fusion.
+    #[serde(default)]
+    pub fusion: FusionConfig,
+    /// Rate of dropout before the heads.
+    #[serde(default)]
+    pub dropout: f64,
+    /// The losses.
+    #[serde(default)]
+    pub loss: LossConfig,
+    /// The training.
+    #[serde(default)]
+    pub train: TrainConfig,
+    /// Where decoded and encoded samples are kept; mm's cache when absent.
+    #[serde(default)]
+    pub cache: Option<PathBuf>,
+}

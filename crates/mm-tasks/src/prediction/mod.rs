@@ -1,0 +1,646 @@
+//! Prediction: classes, sets of labels, numbers or sentiment from whatever modalities a row has. A way in for each modality, a fusion, a head
+//! (and one on each modality alone), learned together; afterwards calibrated, and the heads pooled with weights fitted on held-out rows.
+
+mod config;
+mod network;
+mod plan;
+mod predictor;
+mod target;
+
+pub use config::{ContextConfig, InputConfig, LossConfig, PredictionConfig};
+pub use plan::{Fitted, Fitting, Preset, fit_table};
+pub use predictor::{Predicted, Predictor, write_predictions};
+pub use target::{Label, Problem, Target};
+
+use crate::{Error, Fit, Result, Told, features::Frozen, metrics};
+use mm_core::{
+    Device, Modality, Params, Processor, Registry, SampleContext, Source, Task, Tensor, config as settings,
+    seed::seed_tensors, without_grad,
+};
+use mm_data::{Batch, Broken, Cache, Cached, Loader, Manifest, Split, collate, items};
+use mm_train::{Progress, Run, TrainInput, train};
+use network::{Answer, Network, Parts};
+use rayon::prelude::*;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicBool},
+};
+
+/// A model that predicts a column.
+pub struct Prediction {
+    params: Params,
+    network: Network,
+    target: Target,
+    /// Mean and deviation of the numbers that are predicted; what was learned on is level.
+    level: Tensor,
+    config: PredictionConfig,
+    base: PathBuf,
+    cache: Cache,
+    /// Labels of the rows that the trainer's batches name.
+    labels: std::cell::RefCell<Vec<Option<Label>>>,
+    made: std::cell::RefCell<Vec<Modality>>,
+}
+
+/// Answers for some rows.
+pub(crate) struct Answers {
+    /// The rows, by number in [`Manifest::rows`].
+    pub(crate) rows: Vec<usize>,
+    /// `[rows, outputs]`.
+    pub(crate) fused: Tensor,
+    /// Of each modality alone, and `[rows]` f32 which rows have it.
+    pub(crate) own: BTreeMap<Modality, (Tensor, Tensor)>,
+    /// Which modalities each row had.
+    pub(crate) present: Vec<Vec<Modality>>,
+    /// How much each modality counted in each row, where the operator says.
+    pub(crate) weights: BTreeMap<Modality, Vec<f64>>,
+    /// Values that could not be read; their rows went without them.
+    pub(crate) broken: Vec<Broken>,
+}
+
+/// A prediction config from a value, its `task` left out.
+pub fn parse(value: &toml::Value) -> Result<PredictionConfig> {
+    let mut value = value.clone();
+    value.as_table_mut().and_then(|t| t.remove("task"));
+    let config: PredictionConfig = settings::parse(&value, "")?;
+    config.loader.check()?;
+    config.train.check()?;
+    if config.inputs.is_empty() {
+        return Err(Error::Config("inputs: found none, wanted at least one modality".into()));
+    }
+    for (name, weight) in [
+        ("smoothing", config.loss.smoothing),
+        ("auxiliary", config.loss.auxiliary),
+        ("operator", config.loss.operator),
+        ("modulation", config.loss.modulation),
+        ("entropy", config.loss.entropy),
+        ("distillation", config.loss.distillation),
+    ] {
+        if !(weight >= 0.0 && weight.is_finite()) || (name == "smoothing" && weight >= 1.0) {
+            return Err(Error::Config(format!("loss.{name}: found {weight}, wanted a number of at least 0")));
+        }
+    }
+    if !(0.0..1.0).contains(&config.dropout) {
+        return Err(Error::Config(format!("dropout: found {}, wanted a rate in [0, 1)", config.dropout)));
+    }
+    if config.loss.auxiliary == 0.0 && (config.loss.modulation > 0.0 || config.loss.distillation > 0.0) {
+        return Err(Error::Config(
+            "loss.auxiliary: found 0, wanted more: modulation and distillation need heads on each modality".into(),
+        ));
+    }
+    Ok(config)
+}
+
+/// Writes into a config what its training rows say: the problem, the classes, encoders that were not named. What was found out is told in
+/// words.
+pub fn resolve(value: &mut toml::Value, base: &Path, registry: &Registry, tell: &mut dyn FnMut(String)) -> Result<()> {
+    resolve_all(value, base, registry, tell).map(drop)
+}
+
+/// The same; what else could serve a modality comes back: its settings, and whether features are to be standardised.
+pub(crate) fn resolve_all(
+    value: &mut toml::Value,
+    base: &Path,
+    registry: &Registry,
+    tell: &mut dyn FnMut(String),
+) -> Result<BTreeMap<String, (toml::Value, bool)>> {
+    let mut config = parse(value)?;
+    let open = config.problem == Problem::Auto
+        || (config.classes.is_empty() && config.problem != Problem::Regression)
+        || config.inputs.values().any(|i| i.encoder.is_none());
+    let mut others = BTreeMap::new();
+    if !open {
+        return Ok(others);
+    }
+    let base = config.base.clone().unwrap_or_else(|| base.to_owned());
+    let manifest = open_manifest(&config, &base)?;
+    let train = manifest.side(Split::Train);
+    let labels: Vec<(usize, &str)> = train
+        .iter()
+        .filter_map(|r| Some((manifest.rows[*r].number, manifest.rows[*r].cells.get(&config.label)?.as_str())))
+        .collect();
+    let known = || manifest.rows.iter().take(1000).flat_map(|r| r.cells.keys());
+    if labels.is_empty() && !known().any(|k| *k == config.label) {
+        let known: std::collections::BTreeSet<&String> = known().collect();
+        let names = known.into_iter().map(String::as_str);
+        return Err(Error::Config(format!(
+            "{}: {}",
+            manifest.path.display(),
+            mm_core::Error::unknown("label column", &config.label, names)
+        )));
+    }
+    if !config.classes.is_empty() {
+        if config.problem == Problem::Auto {
+            config.problem = if config.classes.len() == 2 { Problem::Binary } else { Problem::Multiclass };
+        }
+    } else {
+        let (target, why) = Target::fit(&config.label, config.problem, &labels)?;
+        let classes = match target.classes.len() {
+            0 => String::new(),
+            n if n <= 8 => format!(" of {}", target.classes.join(", ")),
+            n => format!(" of {n} classes"),
+        };
+        tell(format!("{}: {:?}{classes} ({why})", config.label, target.problem).to_lowercase());
+        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+        labels.iter().for_each(|(_, l)| *counts.entry(l.trim()).or_default() += 1);
+        if target.is_classes() {
+            let few: Vec<&str> = counts.iter().filter(|(_, c)| **c == 1).map(|(l, _)| *l).collect();
+            if !few.is_empty() {
+                let shown = few.iter().take(5).copied().collect::<Vec<_>>().join(", ");
+                tell(format!("{} classes have one row to learn from: {shown}", few.len()));
+            }
+        }
+        config.problem = target.problem;
+        config.classes = target.classes;
+    }
+    for (name, input) in &mut config.inputs {
+        if input.encoder.is_some() {
+            continue;
+        }
+        let modality = Modality::from(name.as_str());
+        let values: Vec<&Source> = train.iter().filter_map(|r| manifest.rows[*r].values.get(&modality)?.first()).collect();
+        if values.is_empty() {
+            return Err(Error::Config(format!(
+                "inputs.{name}: no training row of {} has it; leave it out",
+                manifest.path.display()
+            )));
+        }
+        let mut proposals = registry.propose(&modality, &values)?.into_iter();
+        let Some(proposal) = proposals.next() else { continue };
+        tell(format!("{name}: {}", proposal.about));
+        others.extend(proposals.next().map(|other| (name.clone(), (other.encoder, other.standardize))));
+        input.encoder = Some(proposal.encoder);
+        input.standardize = Some(input.standardize.unwrap_or(proposal.standardize));
+    }
+    let task = value.get("task").cloned();
+    *value = toml::Value::try_from(&config).map_err(|e| Error::Config(e.to_string()))?;
+    if let (Some(task), Some(table)) = (task, value.as_table_mut()) {
+        table.insert("task".into(), task);
+    }
+    Ok(others)
+}
+
+fn open_manifest(config: &PredictionConfig, base: &Path) -> Result<Manifest> {
+    let mut manifest = Manifest::open(&config.data, base)?;
+    for row in &mut manifest.rows {
+        row.values.retain(|m, values| config.inputs.contains_key(m.name()) && !values.is_empty());
+    }
+    Ok(manifest)
+}
+
+impl Prediction {
+    /// Builds the model of a resolved config fresh, its weights a function of the seed.
+    pub fn new(config: PredictionConfig, base: &Path, registry: &Registry, device: Device) -> Result<Self> {
+        let base = config.base.clone().unwrap_or_else(|| base.to_owned());
+        if config.problem == Problem::Auto || (config.classes.len() < 2 && config.problem != Problem::Regression) {
+            let found = format!("{:?} with {} classes", config.problem, config.classes.len());
+            return Err(Error::Config(format!("problem: found {found}, wanted a problem and its classes")));
+        }
+        let target = Target { problem: config.problem, classes: config.classes.clone() };
+        seed_tensors(config.train.seed);
+        let params = Params::new(device);
+        let network = Network::new(&params, &config, &target, &base, registry)?;
+        let level = params.scope().pp("target").buffer("level", &[2], mm_core::Init::Zeros)?;
+        level.assign(&Tensor::from_slice(&[0f32, 1.0])?)?;
+        let folder = config.cache.as_ref().map_or_else(|| mm_core::cache_folder().join("samples"), |c| base.join(c));
+        let cache = Cache::open(folder)?;
+        let (labels, made) = (Default::default(), Default::default());
+        Ok(Self { params, network, target, level, config, base, cache, labels, made })
+    }
+
+    /// Loads the model of a run folder: its best weights, or its last where it was stopped before it was measured.
+    pub fn load(run: &Path, registry: &Registry, device: Device) -> Result<Self> {
+        let model = Self::new(parse(&settings::read(&run.join("config.toml"), &[])?)?, run, registry, device)?;
+        let name = if Run::checkpoint(run, "best").exists() { "best" } else { "last" };
+        let (checkpoint, _) = Run::load(run, name)?;
+        model.params.load(&checkpoint, "model.")?;
+        Ok(model)
+    }
+
+    /// Its parameters.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// Its settings.
+    pub fn config(&self) -> &PredictionConfig {
+        &self.config
+    }
+
+    /// What it predicts.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Its modalities.
+    pub fn modalities(&self) -> impl Iterator<Item = &Modality> {
+        self.network.ways.keys()
+    }
+
+    /// Its data.
+    pub fn manifest(&self) -> Result<Manifest> {
+        let manifest = open_manifest(&self.config, &self.base)?;
+        for modality in self.network.ways.keys() {
+            if !manifest.side(Split::Train).iter().any(|r| manifest.rows[*r].values.contains_key(modality)) {
+                let path = manifest.path.display();
+                return Err(Error::Config(format!("{path}: no training row has {modality}, for which the config has an input")));
+            }
+        }
+        Ok(manifest)
+    }
+
+    /// Other data, bound by the same columns; rows need neither labels nor every modality.
+    pub fn other_manifest(&self, path: &Path, here: &Path) -> Result<Manifest> {
+        let mut data = mm_data::ManifestConfig {
+            manifest: path.to_owned(),
+            columns: self.config.data.columns.clone(),
+            encoding: self.config.data.encoding.clone(),
+            split: mm_data::SplitConfig { test: 0.0, ..Default::default() },
+            ..Default::default()
+        };
+        // A modality whose column is not there is missing in every row, which is ordinary.
+        let known: std::collections::BTreeSet<String> =
+            mm_data::read_table(&here.join(path), data.encoding.as_deref())?.iter().take(1000).flat_map(|r| r.keys().cloned()).collect();
+        let has = |b: &mm_data::Binding| b.columns().iter().any(|c| known.contains(c));
+        if !data.columns.modalities.values().any(&has) {
+            let wanted: Vec<&str> =
+                data.columns.modalities.values().flat_map(|b| b.columns()).map(String::as_str).collect();
+            let found = known.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+            return Err(Error::Config(format!(
+                "{}: found the columns {found}; wanted at least one of {}",
+                path.display(),
+                wanted.join(", ")
+            )));
+        }
+        for binding in data.columns.modalities.values_mut() {
+            if let mm_data::Binding::Many(columns) = binding
+                && columns.iter().any(|c| known.contains(c))
+            {
+                columns.retain(|c| known.contains(c));
+            }
+        }
+        data.columns.modalities.retain(|_, b| b.columns().iter().any(|c| known.contains(c)));
+        for column in [&mut data.columns.id, &mut data.columns.item, &mut data.columns.order] {
+            if column.as_ref().is_some_and(|c| !known.contains(c)) {
+                *column = None;
+            }
+        }
+        Ok(Manifest::open(&data, here)?)
+    }
+
+    fn labels(&self, manifest: &Manifest) -> Vec<Option<Label>> {
+        manifest.rows.iter().map(|r| r.cells.get(&self.config.label).and_then(|l| self.target.encode(l))).collect()
+    }
+
+    fn level(&self) -> Result<(f64, f64)> {
+        let both = self.level.to_vec::<f64>()?;
+        Ok((both[0], both[1]))
+    }
+
+    /// The processors that a loader needs: of kept vectors where the encoder is frozen, of kept samples where files are read.
+    fn prepare(&self, manifest: &Manifest, stop: &AtomicBool, told: Told<'_>) -> Result<BTreeMap<Modality, Arc<dyn Processor>>> {
+        let mut processors: BTreeMap<Modality, Arc<dyn Processor>> = BTreeMap::new();
+        let mut made = Vec::new();
+        for (modality, way) in &self.network.ways {
+            let mut values = manifest.rows.iter().filter_map(|r| r.values.get(modality)).flatten();
+            if way.frozen {
+                let frozen = Frozen {
+                    encoder: way.encoder.as_ref(),
+                    processor: &way.processor,
+                    fingerprint: &format!("{} {}", way.fingerprint, way.processor.fingerprint()),
+                    views: self.config.inputs.get(modality.name()).map_or(0, |i| i.views),
+                };
+                let kept = frozen.keep(modality, manifest, &self.cache, self.params.device(), stop, told)?;
+                processors.insert(modality.clone(), Arc::new(kept));
+                made.push(modality.clone());
+            } else if values.any(|v| matches!(v, Source::File(_))) {
+                processors.insert(modality.clone(), Arc::new(Cached::new(way.processor.clone(), self.cache.clone())));
+            } else {
+                processors.insert(modality.clone(), way.processor.clone());
+            }
+        }
+        *self.made.borrow_mut() = made;
+        Ok(processors)
+    }
+
+    /// Mean and deviation of the training rows' features, for the inputs that want them.
+    fn fit_levels(&self, manifest: &Manifest, rows: &[usize], processors: &BTreeMap<Modality, Arc<dyn Processor>>) -> Result<()> {
+        let made = self.made.borrow().clone();
+        for (modality, way) in &self.network.ways {
+            let (Some((mean, deviation)), Some(processor)) = (&way.level, processors.get(modality)) else { continue };
+            // Twenty thousand rows tell a mean; a million need not be read for it.
+            let step = rows.len().div_ceil(20_000).max(1);
+            let some: Vec<&Source> =
+                rows.iter().step_by(step).filter_map(|r| manifest.rows[*r].values.get(modality)?.first()).collect();
+            let (mut sum, mut squares, mut count) = (None::<Tensor>, None::<Tensor>, 0.0);
+            for chunk in some.chunks(64) {
+                let good: Vec<Tensor> =
+                    chunk.par_iter().filter_map(|s| processor.process(s, &mut SampleContext::plain()).ok()).collect();
+                if good.is_empty() {
+                    continue;
+                }
+                let input = collate(&good, processor.as_ref())?.to_device(self.params.device())?;
+                let x = without_grad(|| self.network.encode(way, &input, made.contains(modality), false))?;
+                let x = match &x.mask {
+                    Some(mask) => x.values.flatten(0, 1)?.index_select(0, &mask.reshape(&[-1])?.places()?)?,
+                    None => x.values.flatten(0, 1)?,
+                };
+                let x = x.to_dtype(mm_core::DType::F64)?;
+                count += x.size(0)? as f64;
+                let (s, q) = (x.sum_dims(&[0], false)?, x.pow(2.0)?.sum_dims(&[0], false)?);
+                sum = Some(sum.map_or(Ok(s.clone()), |t| t.add(&s))?);
+                squares = Some(squares.map_or(Ok(q.clone()), |t| t.add(&q))?);
+            }
+            let (Some(sum), Some(squares)) = (sum, squares) else {
+                return Err(Error::Config(format!("{modality}: no training row's value could be read")));
+            };
+            let middle = sum.mul_scalar(1.0 / count)?;
+            let spread = squares.mul_scalar(1.0 / count)?.sub(&middle.pow(2.0)?)?.clamp_min(0.0)?.sqrt()?;
+            mean.assign(&middle.to_dtype(mm_core::DType::F32)?)?;
+            // A number that never changes tells nothing, and must not explode.
+            let still = spread.lt(&Tensor::from_slice(&[1e-6f64])?.to_device(spread.device())?)?;
+            deviation.assign(&spread.masked_fill(&still, 1.0)?.to_dtype(mm_core::DType::F32)?)?;
+        }
+        Ok(())
+    }
+
+    /// Trains on its data ([`Prediction::manifest`]) into its run folder.
+    pub fn fit(
+        &self,
+        manifest: Manifest,
+        run: &mut Run,
+        progress: &mut dyn Progress,
+        told: Told<'_>,
+        stop: &AtomicBool,
+    ) -> Result<Fit> {
+        let labels = self.labels(&manifest);
+        let rows: Vec<usize> = manifest.side(Split::Train).into_iter().filter(|r| labels[*r].is_some()).collect();
+        if rows.len() < 2 {
+            let path = manifest.path.display();
+            return Err(Error::Config(format!("{path}: {} training rows have a label, wanted at least two", rows.len())));
+        }
+        let manifest = Arc::new(manifest);
+        let processors = self.prepare(&manifest, stop, told)?;
+        let fresh = !Run::checkpoint(run.folder(), "last").exists();
+        if fresh {
+            self.fit_levels(&manifest, &rows, &processors)?;
+            if self.target.problem == Problem::Regression {
+                let numbers: Vec<f64> =
+                    rows.iter().filter_map(|r| if let Some(Label::Number(v)) = labels[*r] { Some(v) } else { None }).collect();
+                let mean = numbers.iter().sum::<f64>() / numbers.len() as f64;
+                let spread = (numbers.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / numbers.len() as f64).sqrt();
+                self.level.assign(&Tensor::from_slice(&[mean as f32, spread.max(1e-9) as f32])?)?;
+            }
+        }
+        *self.labels.borrow_mut() = labels;
+        let loader_config = mm_data::LoaderConfig { whole_items: self.network.by_items(), ..self.config.loader.clone() };
+        let count = rows.len();
+        let loader =
+            Loader::new(manifest.clone(), rows, processors.clone(), loader_config, self.config.train.seed, true)?;
+        let valid = self.labelled(&manifest, Split::Valid);
+        let mut evaluate_now = || -> mm_train::Result<Option<BTreeMap<String, f64>>> {
+            if valid.is_empty() {
+                return Ok(None);
+            }
+            let answers = self.answer(&manifest, &valid, &processors, &[])?;
+            let figures = self.measure(&manifest, &answers, None)?;
+            Ok(Some(BTreeMap::from([(TARGET.to_owned(), score(&figures))]).into_iter().chain(figures).collect()))
+        };
+        let input = TrainInput {
+            config: &self.config.train,
+            task: self,
+            params: &self.params,
+            loader: &loader,
+            evaluate: &mut evaluate_now,
+            target: TARGET,
+            progress,
+            stop,
+        };
+        let outcome = train(input, run)?;
+        // What is kept is what counts from here on.
+        let name = if Run::checkpoint(run.folder(), "best").exists() { "best" } else { "last" };
+        let (checkpoint, _) = Run::load(run.folder(), name)?;
+        self.params.load(&checkpoint, "model.")?;
+        if !valid.is_empty() {
+            let answers = self.answer(&manifest, &valid, &processors, &[])?;
+            predictor::Combination::fit(self, &manifest, &answers)?.save(run.folder())?;
+        }
+        Ok(Fit { outcome, broken: loader.counts().broken, rows: count })
+    }
+
+    fn labelled(&self, manifest: &Manifest, split: Split) -> Vec<usize> {
+        let labels = self.labels(manifest);
+        manifest.side(split).into_iter().filter(|r| labels[*r].is_some()).collect()
+    }
+
+    /// Answers for rows through a loader's processors. Values that cannot be read are missing.
+    fn answer(
+        &self,
+        manifest: &Manifest,
+        rows: &[usize],
+        processors: &BTreeMap<Modality, Arc<dyn Processor>>,
+        drop: &[Modality],
+    ) -> Result<Answers> {
+        let made = self.made.borrow().clone();
+        self.answers(manifest, rows, processors, &|m| made.contains(m), drop)
+    }
+
+    /// Answers for rows of other data, nothing being kept.
+    pub(crate) fn answer_fresh(&self, manifest: &Manifest, rows: &[usize], drop: &[Modality]) -> Result<Answers> {
+        let processors = self.network.ways.iter().map(|(m, way)| (m.clone(), way.processor.clone())).collect();
+        self.answers(manifest, rows, &processors, &|_| false, drop)
+    }
+
+    fn answers(
+        &self,
+        manifest: &Manifest,
+        rows: &[usize],
+        processors: &BTreeMap<Modality, Arc<dyn Processor>>,
+        made: &dyn Fn(&Modality) -> bool,
+        drop: &[Modality],
+    ) -> Result<Answers> {
+        // Whole items where the network looks at them, else so many rows that their pixels stay bounded.
+        let chunks: Vec<Vec<usize>> = if self.network.by_items() {
+            items(manifest, rows).chunks(8).map(<[Vec<usize>]>::concat).collect()
+        } else {
+            rows.chunks(64).map(<[usize]>::to_vec).collect()
+        };
+        let mut out = Answers {
+            rows: Vec::new(),
+            fused: Tensor::zeros(&[0, self.target.outputs()], mm_core::DType::F32, Device::Cpu)?,
+            own: BTreeMap::new(),
+            present: Vec::new(),
+            weights: BTreeMap::new(),
+            broken: Vec::new(),
+        };
+        let (mut fused, mut own): (Vec<Tensor>, BTreeMap<Modality, Vec<(Tensor, Tensor)>>) = (Vec::new(), BTreeMap::new());
+        for chunk in chunks {
+            let mut parts: Parts<'_> = BTreeMap::new();
+            let mut present = vec![Vec::new(); chunk.len()];
+            for (modality, processor) in processors {
+                if drop.contains(modality) {
+                    continue;
+                }
+                let having: Vec<(usize, &Source)> = chunk
+                    .iter()
+                    .enumerate()
+                    .filter_map(|(n, r)| Some((n, manifest.rows[*r].values.get(modality)?.first()?)))
+                    .collect();
+                let samples: Vec<mm_core::Result<Tensor>> =
+                    having.par_iter().map(|(_, s)| read(processor.as_ref(), s)).collect();
+                let (mut good, mut which) = (Vec::new(), Vec::new());
+                for ((place, _), sample) in having.iter().zip(samples) {
+                    match sample {
+                        Ok(sample) => {
+                            good.push(sample);
+                            which.push(*place);
+                            present[*place].push(modality.clone());
+                        }
+                        Err(error) => {
+                            let row = &manifest.rows[chunk[*place]];
+                            out.broken.push(Broken {
+                                row: row.number,
+                                id: row.id.clone(),
+                                modality: modality.to_string(),
+                                reason: error.to_string(),
+                            });
+                        }
+                    }
+                }
+                if !good.is_empty() {
+                    parts.insert(modality, (collate(&good, processor.as_ref())?, which));
+                }
+            }
+            let names: Vec<String> = chunk.iter().map(|r| manifest.rows[*r].item.clone()).collect();
+            let answer = if parts.is_empty() {
+                self.nothing(chunk.len())?
+            } else {
+                without_grad(|| self.network.forward(&parts, made, &names, self.params.device(), false))?
+            };
+            fused.push(answer.fused.to_device(Device::Cpu)?);
+            for modality in self.network.ways.keys() {
+                if let Some((logits, flags)) = answer.own.get(modality) {
+                    own.entry(modality.clone()).or_default().push((logits.to_device(Device::Cpu)?, flags.to_device(Device::Cpu)?));
+                } else if self.config.loss.auxiliary > 0.0 {
+                    let zero = answer.fused.to_device(Device::Cpu)?.zeros_like()?;
+                    let flags = zero.select(1, 0)?;
+                    own.entry(modality.clone()).or_default().push((zero, flags));
+                }
+            }
+            for (modality, weight) in &answer.weights {
+                out.weights.entry(modality.clone()).or_default().extend(weight.to_vec::<f64>()?);
+            }
+            out.rows.extend(&chunk);
+            out.present.extend(present);
+        }
+        if !fused.is_empty() {
+            out.fused = Tensor::cat(&fused.iter().collect::<Vec<_>>(), 0)?;
+        }
+        for (modality, pieces) in own {
+            let (logits, flags): (Vec<_>, Vec<_>) = pieces.into_iter().unzip();
+            let both = (Tensor::cat(&logits.iter().collect::<Vec<_>>(), 0)?, Tensor::cat(&flags.iter().collect::<Vec<_>>(), 0)?);
+            out.own.insert(modality, both);
+        }
+        Ok(out)
+    }
+
+    /// For rows that have nothing at all: no answer is likelier than another.
+    fn nothing(&self, rows: usize) -> Result<Answer> {
+        let zero = Tensor::zeros(&[rows as i64, self.target.outputs()], mm_core::DType::F32, Device::Cpu)?;
+        Ok(Answer::empty(zero))
+    }
+
+    /// Figures of the fused head's answers, as `combined` probabilities where given.
+    pub(crate) fn measure(&self, manifest: &Manifest, answers: &Answers, combined: Option<&Tensor>) -> Result<metrics::Figures> {
+        let values = match combined {
+            Some(values) => values.clone(),
+            None => self.target.probabilities(&answers.fused, 1.0, self.level()?)?,
+        };
+        measure(&self.target, &self.config.label, manifest, &answers.rows, &values)
+    }
+}
+
+/// A decoder that panics on one file must not take the work down.
+fn read(processor: &dyn Processor, source: &Source) -> mm_core::Result<Tensor> {
+    let attempt = std::panic::AssertUnwindSafe(|| processor.process(source, &mut SampleContext::plain()));
+    std::panic::catch_unwind(attempt)
+        .unwrap_or_else(|_| Err(mm_core::Error::Sample(format!("a decoder panicked on {source:?}"))))
+}
+
+/// Figures of probabilities (or numbers) `[rows, …]` for the rows that have a label.
+fn measure(target: &Target, label: &str, manifest: &Manifest, rows: &[usize], values: &Tensor) -> Result<metrics::Figures> {
+    let width = values.size(1)? as usize;
+    let all = values.to_vec::<f64>()?;
+    let (mut guesses, mut texts) = (Vec::new(), Vec::new());
+    for (row, guess) in rows.iter().zip(all.chunks(width.max(1))) {
+        if let Some(text) = manifest.rows[*row].cells.get(label) {
+            guesses.push(guess.to_vec());
+            texts.push(text.as_str());
+        }
+    }
+    if texts.is_empty() {
+        return Err(Error::Config(format!("{}: no row has the column `{label}` to measure by", manifest.path.display())));
+    }
+    match target.problem {
+        Problem::Regression => {
+            let pairs: Vec<(f64, f64)> = guesses
+                .iter()
+                .zip(&texts)
+                .filter_map(|(g, t)| if let Some(Label::Number(v)) = target.encode(t) { Some((g[0], v)) } else { None })
+                .collect();
+            let (guess, truth): (Vec<f64>, Vec<f64>) = pairs.into_iter().unzip();
+            metrics::numbers(&guess, &truth)
+        }
+        Problem::Multilabel => {
+            let truth = texts.iter().map(|t| if let Some(Label::Labels(holds)) = target.encode(t) { holds } else { Vec::new() });
+            metrics::labels(&guesses, &truth.collect::<Vec<_>>())
+        }
+        _ => {
+            let truth: Vec<Option<usize>> =
+                texts.iter().map(|t| if let Some(Label::Class(c)) = target.encode(t) { Some(c) } else { None }).collect();
+            let mut figures = metrics::classes(&guesses, &truth)?;
+            let unknown = truth.iter().filter(|t| t.is_none()).count();
+            if unknown > 0 {
+                figures.insert("rows_of_unknown_classes".into(), unknown as f64);
+            }
+            Ok(figures)
+        }
+    }
+}
+
+/// The figure that training watches.
+pub const TARGET: &str = "score";
+
+/// One figure that is to grow: accuracy with a little of the log-loss (so that ties are told apart), or minus the error.
+fn score(figures: &metrics::Figures) -> f64 {
+    if let Some(rmse) = figures.get("rmse") {
+        return -rmse;
+    }
+    let accuracy = figures.get("f1_micro").or(figures.get("accuracy")).copied().unwrap_or(0.0);
+    accuracy - 0.05 * figures.get("log_loss").copied().unwrap_or(0.0)
+}
+
+impl Task<Batch> for Prediction {
+    fn loss(&self, batch: &Batch, train: bool) -> mm_core::Result<Option<(Tensor, Vec<(String, f64)>)>> {
+        let all = self.labels.borrow();
+        let labels: Vec<Option<Label>> = batch.rows.iter().map(|r| all.get(*r).cloned().flatten()).collect();
+        let labels = self.target.tensor(&labels, self.level()?, self.params.device()).map_err(|e| mm_core::Error::Sample(e.to_string()))?;
+        let parts: Parts<'_> =
+            batch.parts.iter().map(|(m, part)| (m, (part.input.clone(), part.rows.clone()))).collect();
+        if parts.is_empty() {
+            return Ok(None);
+        }
+        let made = self.made.borrow();
+        let known = |m: &Modality| made.contains(m);
+        self.network.loss((&parts, &known, &batch.items), &labels, &self.target, &self.config.loss, train)
+    }
+}
+
+impl From<Error> for mm_core::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Core(core) => core,
+            other => Self::Sample(other.to_string()),
+        }
+    }
+}

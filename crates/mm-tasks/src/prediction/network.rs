@@ -1,0 +1,439 @@
+//! The network: an encoder for each modality, maybe a network over the rows of an item, a fusion, a head; and a head on each modality alone.
+
+use super::{
+    config::{ContextConfig, LossConfig, PredictionConfig},
+    target::Target,
+};
+use crate::{Error, Result};
+use mm_core::{
+    BuildContext, DType, Device, Encoder, FeatureSet, Features, Fusion, Init, Input, Modality, Module, Params, Pool,
+    Processor, Registry, Scope, Tensor,
+    nn::{
+        Activation, AttentionConfig, BlockConfig, Linear, Lstm, Mask, MlpConfig, NormConfig, Transformer,
+        TransformerConfig, sinusoidal,
+    },
+};
+use mm_fusion::training::{distillation, functional_entropy, gradient_scales, scale_gradient};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+/// Over the rows of an item.
+enum Context {
+    Lstm(Lstm, f64),
+    Transformer(Linear, Transformer, f64),
+}
+
+impl Context {
+    fn new(scope: &Scope<'_>, input: i64, config: &ContextConfig) -> Result<Self> {
+        Ok(match *config {
+            ContextConfig::Lstm { hidden, layers, dropout } => {
+                Self::Lstm(Lstm::new(scope, ContextConfig::lstm(input, hidden, layers, dropout))?, dropout)
+            }
+            ContextConfig::Transformer { width, layers, heads, dropout } => {
+                let block = BlockConfig {
+                    attention: AttentionConfig { dropout, ..AttentionConfig::new(width, heads) },
+                    cross: None,
+                    mlp: MlpConfig { hidden: 2 * width, activation: Activation::Gelu, gated: false, bias: true },
+                    norm: NormConfig::default(),
+                    norm_first: true,
+                    dropout,
+                    layer_scale: None,
+                };
+                let config = TransformerConfig { layers, block, final_norm: true };
+                Self::Transformer(
+                    Linear::new(&scope.pp("projection"), input, width, true)?,
+                    Transformer::new(&scope.pp("encoder"), &config)?,
+                    dropout,
+                )
+            }
+        })
+    }
+
+    fn width(&self) -> mm_core::Result<i64> {
+        match self {
+            Self::Lstm(lstm, _) => Ok(lstm.width()),
+            Self::Transformer(linear, ..) => linear.weight().size(0),
+        }
+    }
+
+    /// `[items, rows, input]` → `[items, rows, width]`; `mask` says where there are rows.
+    fn forward(&self, x: &Tensor, mask: &Tensor, train: bool) -> mm_core::Result<Tensor> {
+        match self {
+            Self::Lstm(lstm, dropout) => {
+                lstm.forward(&x.dropout(*dropout, train)?, Some(mask), train)?.dropout(*dropout, train)
+            }
+            Self::Transformer(linear, transformer, dropout) => {
+                let x = linear.forward(&x.dropout(*dropout, train)?, train)?;
+                let x = x.add(&sinusoidal(x.size(1)?, x.size(2)?, true, x.device())?)?;
+                transformer.forward(&x, Some(&Mask::Padding(mask.clone())), None, None, train)
+            }
+        }
+    }
+}
+
+pub(crate) struct Way {
+    pub(crate) encoder: Box<dyn Encoder>,
+    pub(crate) processor: Arc<dyn Processor>,
+    /// Whether its vectors are made once and kept.
+    pub(crate) frozen: bool,
+    pub(crate) fingerprint: String,
+    sequence: bool,
+    /// Mean and deviation of the training rows' features.
+    pub(crate) level: Option<(Tensor, Tensor)>,
+    dropout: f64,
+    noise: f64,
+    context: Option<Context>,
+    head: Option<(Linear, Linear)>,
+}
+
+/// The rows of a batch by their items: for each item and place in it which row stands there.
+struct Items {
+    /// `[items · longest]` int64, the number of rows where there is none.
+    rows: Tensor,
+    /// `[items, longest]` bool.
+    mask: Tensor,
+    /// `[rows]` int64: where each row stands in `items · longest`.
+    places: Tensor,
+    items: i64,
+    longest: i64,
+}
+
+impl Items {
+    /// Rows of one item stand beside each other.
+    fn new(names: &[String], device: Device) -> mm_core::Result<Self> {
+        let mut spans: Vec<(usize, usize)> = Vec::new();
+        for row in 0..names.len() {
+            match spans.last_mut() {
+                Some((first, length)) if names[*first] == names[row] => *length += 1,
+                _ => spans.push((row, 1)),
+            }
+        }
+        let longest = spans.iter().map(|s| s.1).max().unwrap_or(1);
+        let mut rows = vec![names.len() as i64; spans.len() * longest];
+        let mut places = vec![0i64; names.len()];
+        for (item, (first, length)) in spans.iter().enumerate() {
+            for step in 0..*length {
+                rows[item * longest + step] = (first + step) as i64;
+                places[first + step] = (item * longest + step) as i64;
+            }
+        }
+        let mask: Vec<bool> = rows.iter().map(|r| *r < names.len() as i64).collect();
+        let (items, longest) = (spans.len() as i64, longest as i64);
+        Ok(Self {
+            rows: Tensor::from_slice(&rows)?.to_device(device)?,
+            mask: Tensor::from_vec(&mask, &[items, longest])?.to_device(device)?,
+            places: Tensor::from_slice(&places)?.to_device(device)?,
+            items,
+            longest,
+        })
+    }
+
+    /// `[rows, width]` → `[items, longest, width]`, zeros where there is no row.
+    fn gather(&self, x: &Tensor) -> mm_core::Result<Tensor> {
+        let padded = x.pad(&[0, 0, 0, 1], 0.0)?;
+        padded.index_select(0, &self.rows)?.reshape(&[self.items, self.longest, x.size(1)?])
+    }
+
+    /// And back.
+    fn scatter(&self, x: &Tensor) -> mm_core::Result<Tensor> {
+        x.flatten(0, 1)?.index_select(0, &self.places)
+    }
+}
+
+/// What goes in: for each modality the numbers of the rows that have it, and which those are.
+pub(crate) type Parts<'a> = BTreeMap<&'a Modality, (Input, Vec<usize>)>;
+
+/// Features of a batch, before they are fused.
+struct Stage {
+    /// Of each modality, and `[rows]` bool which rows have it.
+    set: BTreeMap<Modality, (Features, Tensor)>,
+    /// What each modality says alone: `[rows, outputs]`, and `[rows]` f32 which rows have it.
+    own: BTreeMap<Modality, (Tensor, Tensor)>,
+    items: Option<Items>,
+    rows: i64,
+}
+
+/// What comes out.
+pub(crate) struct Answer {
+    /// `[rows, outputs]`.
+    pub(crate) fused: Tensor,
+    /// Of each modality alone: `[rows, outputs]`, and `[rows]` f32 which rows have it.
+    pub(crate) own: BTreeMap<Modality, (Tensor, Tensor)>,
+    /// What the operator itself wants.
+    operator: Option<Tensor>,
+    /// How much each modality counted, where the operator says: `[rows]` each.
+    pub(crate) weights: BTreeMap<Modality, Tensor>,
+}
+
+impl Answer {
+    /// Of a head that was given nothing.
+    pub(crate) fn empty(fused: Tensor) -> Self {
+        Self { fused, own: BTreeMap::new(), operator: None, weights: BTreeMap::new() }
+    }
+}
+
+pub(crate) struct Network {
+    pub(crate) ways: BTreeMap<Modality, Way>,
+    fusion: Box<dyn Fusion>,
+    head: Linear,
+    dropout: f64,
+    by_items: bool,
+    fuse_items: bool,
+}
+
+impl Network {
+    pub(crate) fn new(
+        params: &Params,
+        config: &PredictionConfig,
+        target: &Target,
+        base: &Path,
+        registry: &Registry,
+    ) -> Result<Self> {
+        let root = params.scope();
+        let mut ways = BTreeMap::new();
+        let mut widths = Vec::new();
+        for (name, input) in &config.inputs {
+            let scope = root.pp("inputs").pp(name);
+            let encoder = input.encoder.as_ref().ok_or_else(|| {
+                Error::Config(format!("inputs.{name}.encoder: found none, wanted the settings of an encoder"))
+            })?;
+            let field = format!("inputs.{name}.encoder");
+            let context = BuildContext { scope: scope.pp("encoder"), base: base.to_owned(), field: field.clone() };
+            let built = registry.build(encoder, &context)?;
+            let found = built.encoder.modality();
+            if found.name() != name {
+                return Err(Error::Config(format!("{field}: found an encoder of {found}, wanted one of {name}")));
+            }
+            let width = if input.sequence { built.encoder.width() } else { built.encoder.embedding_width() };
+            let level = input
+                .standardize
+                .unwrap_or(false)
+                .then(|| {
+                    Ok::<_, mm_core::Error>((
+                        scope.buffer("mean", &[width], Init::Zeros)?,
+                        scope.buffer("deviation", &[width], Init::Ones)?,
+                    ))
+                })
+                .transpose()?;
+            if !(0.0..1.0).contains(&input.dropout) || !(0.0..=10.0).contains(&input.noise) {
+                let text = format!("inputs.{name}: found dropout {} and noise {}", input.dropout, input.noise);
+                return Err(Error::Config(text + "; wanted a rate in [0, 1) and a deviation from 0 to 10"));
+            }
+            let context = config.context.as_ref().map(|c| Context::new(&scope.pp("context"), width, c)).transpose()?;
+            let wide = context.as_ref().map_or(Ok(width), Context::width)?;
+            let hidden = config.fusion.width.clamp(8, 256);
+            let head = (config.loss.auxiliary > 0.0)
+                .then(|| {
+                    Ok::<_, mm_core::Error>((
+                        Linear::new(&scope.pp("head").pp("fc1"), wide, hidden, true)?,
+                        Linear::new(&scope.pp("head").pp("fc2"), hidden, target.outputs(), true)?,
+                    ))
+                })
+                .transpose()?;
+            let modality = Modality::from(name.as_str());
+            widths.push((modality.clone(), wide));
+            let way = Way {
+                encoder: built.encoder,
+                processor: built.processor,
+                frozen: built.frozen && !input.sequence,
+                fingerprint: built.fingerprint,
+                sequence: input.sequence,
+                level,
+                dropout: input.dropout,
+                noise: input.noise,
+                context,
+                head,
+            };
+            ways.insert(modality, way);
+        }
+        if config.context.is_some() && config.inputs.values().any(|i| i.sequence) {
+            return Err(Error::Config("context: found an input with sequence = true; wanted one vector a row".into()));
+        }
+        let fusion = mm_fusion::build(&root.pp("fusion"), &config.fusion, &widths)?;
+        let head = Linear::new(&root.pp("head"), fusion.width(), target.outputs(), true)?;
+        let by_items = config.context.is_some() || config.fuse_items;
+        Ok(Self { ways, fusion, head, dropout: config.dropout, by_items, fuse_items: config.fuse_items })
+    }
+
+    /// Whether it wants the rows of an item together, in their order.
+    pub(crate) fn by_items(&self) -> bool {
+        self.by_items
+    }
+
+    /// Vectors or features of one modality's rows, before anything is learned from them: `[rows, length, width]`.
+    pub(crate) fn encode(&self, way: &Way, input: &Input, made: bool, train: bool) -> mm_core::Result<Features> {
+        if made {
+            return Features::from_pooled(&input.values);
+        }
+        if way.sequence { way.encoder.encode(input, train) } else { Features::from_pooled(&way.encoder.embed(input, train)?) }
+    }
+
+    /// Answers for the rows of a batch; `made` says of which modalities the parts hold the encoder's vectors already.
+    pub(crate) fn forward(
+        &self,
+        parts: &Parts<'_>,
+        made: &dyn Fn(&Modality) -> bool,
+        items: &[String],
+        device: Device,
+        train: bool,
+    ) -> mm_core::Result<Answer> {
+        let stage = self.stage(parts, made, items, device, train)?;
+        self.fuse(&stage, train)
+    }
+
+    fn stage(
+        &self,
+        parts: &Parts<'_>,
+        made: &dyn Fn(&Modality) -> bool,
+        names: &[String],
+        device: Device,
+        train: bool,
+    ) -> mm_core::Result<Stage> {
+        let rows = names.len();
+        let items = self.by_items.then(|| Items::new(names, device)).transpose()?;
+        let (mut set, mut own) = (BTreeMap::new(), BTreeMap::new());
+        for (modality, (input, which)) in parts {
+            let Some(way) = self.ways.get(modality) else { continue };
+            let features = self.encode(way, &input.to_device(device)?, made(modality), train)?;
+            let mut values = features.values;
+            if let Some((mean, deviation)) = &way.level {
+                values = values.sub(mean)?.div(deviation)?.clamp(-10.0, 10.0)?;
+            }
+            if train && way.noise > 0.0 {
+                values = values.add(&Tensor::randn(&values.shape(), DType::F32, device)?.mul_scalar(way.noise)?)?;
+            }
+            values = values.dropout(way.dropout, train)?;
+            // Every row gets its place; those without the modality a row of zeros.
+            let mut place = vec![which.len() as i64; rows];
+            which.iter().enumerate().for_each(|(n, row)| place[*row] = n as i64);
+            let present: Vec<bool> = place.iter().map(|p| *p < which.len() as i64).collect();
+            let present = Tensor::from_slice(&present)?.to_device(device)?;
+            let place = Tensor::from_slice(&place)?.to_device(device)?;
+            let values = values.pad(&[0, 0, 0, 0, 0, 1], 0.0)?.index_select(0, &place)?; // [rows, length, width]
+            let mask = features.mask.map(|m| m.pad(&[0, 0, 0, 1], 0.0)?.index_select(0, &place)).transpose()?;
+            let mut features = Features::new(values, mask)?;
+            if let (Some(context), Some(items)) = (&way.context, &items) {
+                let x = items.gather(&features.values.squeeze(1)?)?;
+                features = Features::from_pooled(&items.scatter(&context.forward(&x, &items.mask, train)?)?)?;
+            }
+            if let Some((first, last)) = &way.head {
+                let x = features.pool(Pool::Mean)?.dropout(self.dropout, train)?;
+                let x = first.forward(&x, train)?.gelu()?.dropout(self.dropout, train)?;
+                own.insert((*modality).clone(), (last.forward(&x, train)?, present.to_dtype(DType::F32)?));
+            }
+            set.insert((*modality).clone(), (features, present));
+        }
+        Ok(Stage { set, own, items, rows: rows as i64 })
+    }
+
+    fn fuse(&self, stage: &Stage, train: bool) -> mm_core::Result<Answer> {
+        let whole = stage.items.as_ref().filter(|_| self.fuse_items);
+        let mut all = FeatureSet::new(whole.map_or(stage.rows, |i| i.items));
+        for (modality, (features, present)) in &stage.set {
+            match whole {
+                None => all.insert(modality.clone(), features.clone(), Some(present.clone()))?,
+                Some(items) => {
+                    let x = items.gather(&features.values.squeeze(1)?)?;
+                    let flags = present.to_dtype(DType::F32)?.unsqueeze(1)?;
+                    let mask = items.gather(&flags)?.squeeze(2)?; // [items, longest]
+                    let any = mask.max_dim(1, false)?.gt_scalar(0.5)?;
+                    all.insert(modality.clone(), Features::new(x, Some(mask.gt_scalar(0.5)?))?, Some(any))?;
+                }
+            }
+        }
+        let out = self.fusion.fuse(&all, train)?;
+        let fused = match whole {
+            None => out.features.pool(Pool::Mean)?,
+            Some(items) => {
+                let found = out.features.values.shape();
+                if found[1] != items.longest {
+                    let wanted = "an operator that gives a vector for each position (fusion.aligned, or pooled = false)";
+                    return Err(mm_core::Error::config("fuse_items", format!("features of shape {found:?}"), wanted));
+                }
+                items.scatter(&out.features.values)?
+            }
+        };
+        Ok(Answer {
+            fused: self.head.forward(&fused.dropout(self.dropout, train)?, train)?,
+            own: stage.own.clone(),
+            operator: out.loss,
+            weights: if whole.is_none() { out.weights } else { BTreeMap::new() },
+        })
+    }
+
+    /// The loss of a batch of rows with these labels ([`Target::tensor`]), and figures beside it; none when no row has a label.
+    pub(crate) fn loss(
+        &self,
+        (parts, made, items): (&Parts<'_>, &dyn Fn(&Modality) -> bool, &[String]),
+        labels: &Tensor,
+        target: &Target,
+        weights: &LossConfig,
+        train: bool,
+    ) -> mm_core::Result<Option<(Tensor, Vec<(String, f64)>)>> {
+        let mut stage = self.stage(parts, made, items, labels.device(), train)?;
+        if train && weights.modulation > 0.0 && target.is_classes() && stage.own.len() > 1 {
+            // Who is ahead learns slower: the gradient of its features on the way back from the fused head is held back.
+            for (modality, scale) in scales(&stage, labels, weights.modulation)? {
+                if let Some((features, _)) = stage.set.get_mut(&modality) {
+                    features.values = scale_gradient(&features.values, scale)?;
+                }
+            }
+        }
+        let answer = self.fuse(&stage, train)?;
+        let Some(main) = target.loss(&answer.fused, labels, None, weights.smoothing)? else { return Ok(None) };
+        let mut figures = vec![("loss_fused".to_owned(), main.to_f64()?)];
+        let mut total = main;
+        let count = answer.own.len().max(1) as f64;
+        for (modality, (logits, present)) in &answer.own {
+            if let Some(own) = target.loss(logits, labels, Some(present), weights.smoothing)? {
+                figures.push((format!("loss_{modality}"), own.to_f64()?));
+                total = total.add(&own.mul_scalar(weights.auxiliary / count)?)?;
+            }
+        }
+        if let (Some(operator), true) = (&answer.operator, weights.operator > 0.0) {
+            figures.push(("loss_operator".to_owned(), operator.to_f64()?));
+            total = total.add(&operator.mul_scalar(weights.operator)?)?;
+        }
+        if !train || !target.is_classes() {
+            return Ok(Some((total, figures)));
+        }
+        if weights.distillation > 0.0 && !answer.own.is_empty() {
+            let off = distillation(&answer.fused, &teacher(&answer)?, 2.0)?;
+            total = total.add(&off.mul_scalar(weights.distillation)?)?;
+        }
+        if weights.entropy > 0.0 {
+            // It is about features as they are: they must be leaves, so that nothing flows past them.
+            for (features, _) in stage.set.values_mut() {
+                features.values = features.values.detach()?.requires_grad()?;
+            }
+            let again = self.fuse(&stage, train)?;
+            let leaves: Vec<&Tensor> = stage.set.values().map(|(f, _)| &f.values).collect();
+            let term = functional_entropy(&again.fused, &leaves)?;
+            total = total.add(&term.mul_scalar(weights.entropy)?)?;
+        }
+        Ok(Some((total, figures)))
+    }
+}
+
+/// How much of its gradient each modality keeps.
+fn scales(stage: &Stage, labels: &Tensor, strength: f64) -> mm_core::Result<Vec<(Modality, f64)>> {
+    let known = labels.gt_scalar(-0.5)?.to_dtype(DType::F32)?;
+    let truth = labels.clamp_min(0.0)?.unsqueeze(1)?;
+    let mut scores = Vec::new();
+    for (logits, present) in stage.own.values() {
+        let right = logits.detach()?.softmax(1)?.gather(1, &truth)?.squeeze(1)?;
+        scores.push(right.mul(&known.mul(present)?)?.sum()?.to_f64()?);
+    }
+    Ok(stage.own.keys().cloned().zip(gradient_scales(&scores, strength)?).collect())
+}
+
+/// The mean of what the modalities of a row say.
+fn teacher(answer: &Answer) -> mm_core::Result<Tensor> {
+    let mut sum = answer.fused.zeros_like()?;
+    let mut count = sum.narrow(1, 0, 1)?;
+    for (logits, present) in answer.own.values() {
+        let flag = present.unsqueeze(1)?;
+        sum = sum.add(&logits.mul(&flag)?)?;
+        count = count.add(&flag)?;
+    }
+    sum.div(&count.clamp_min(1.0)?)
+}

@@ -1,0 +1,425 @@
+//! A finished prediction: one model or several, each with its heads calibrated and pooled, that answers for new rows.
+
+use super::{Answers, Prediction, Problem, Target};
+use crate::{Error, Result, metrics};
+use mm_core::{DType, Device, Modality, Registry, Tensor, checkpoint};
+use mm_data::{Broken, Manifest};
+use mm_fusion::late::{Rule, Temperature, combine, fit_weights};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use std::{collections::BTreeMap, path::Path};
+
+/// How a model's heads become one answer: fitted on held-out rows, kept as `combination.json` in the run folder.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Combination {
+    /// What each head's logits are divided by; `fused` is the head on all modalities.
+    temperatures: BTreeMap<String, f64>,
+    /// How much each head counts.
+    weights: BTreeMap<String, f64>,
+    /// Rows that both were fitted on.
+    rows: usize,
+}
+
+const FUSED: &str = "fused";
+
+/// Fewer rows than this say nothing about weights.
+const ENOUGH: usize = 30;
+
+impl Combination {
+    pub(crate) fn fit(model: &Prediction, manifest: &Manifest, answers: &Answers) -> Result<Self> {
+        let mut out = Self { rows: answers.rows.len(), ..Self::default() };
+        let target = &model.target;
+        let labels: Vec<Option<super::Label>> =
+            answers.rows.iter().map(|r| target.encode(manifest.rows[*r].cells.get(&model.config.label)?)).collect();
+        match target.problem {
+            Problem::Multilabel => {}
+            Problem::Regression => {
+                let truth: Vec<f64> =
+                    labels.iter().map(|l| if let Some(super::Label::Number(v)) = l { *v } else { f64::NAN }).collect();
+                if truth.len() < ENOUGH || answers.own.len() < 2 {
+                    return Ok(out);
+                }
+                // Between the fused head and the mean of the others, whatever errs least.
+                let mut best = (f64::INFINITY, 1.0);
+                for step in 0..=20 {
+                    let share = f64::from(step) / 20.0;
+                    let guess = Self::shared(share, answers).apply(model, answers)?.to_vec::<f64>()?;
+                    let off = guess.iter().zip(&truth).map(|(g, t)| (g - t).powi(2)).sum::<f64>();
+                    if off <= best.0 {
+                        best = (off, share);
+                    }
+                }
+                out.weights = Self::shared(best.1, answers).weights;
+            }
+            Problem::Ordinal => {}
+            _ => {
+                let known: Vec<(i64, i64)> = labels
+                    .iter()
+                    .enumerate()
+                    .filter_map(|(n, l)| if let Some(super::Label::Class(c)) = l { Some((n as i64, *c as i64)) } else { None })
+                    .collect();
+                let (places, classes): (Vec<i64>, Vec<i64>) = known.into_iter().unzip();
+                if places.len() < ENOUGH {
+                    return Ok(out);
+                }
+                let all = Tensor::from_slice(&places)?;
+                out.temperatures.insert(FUSED.into(), Temperature::fit(&answers.fused.index_select(0, &all)?, &classes)?.0);
+                for (modality, (logits, flags)) in &answers.own {
+                    let here: Vec<usize> = (0..places.len())
+                        .zip(flags.index_select(0, &all)?.to_vec::<f64>()?)
+                        .filter_map(|(n, f)| (f > 0.5).then_some(n))
+                        .collect();
+                    if here.len() >= ENOUGH {
+                        let rows = Tensor::from_slice(&here.iter().map(|n| places[*n]).collect::<Vec<_>>())?;
+                        let own: Vec<i64> = here.iter().map(|n| classes[*n]).collect();
+                        let fitted = Temperature::fit(&logits.index_select(0, &rows)?, &own)?;
+                        out.temperatures.insert(modality.to_string(), fitted.0);
+                    }
+                }
+                let (names, probabilities, present) = out.heads(model, answers)?;
+                let (p, there) = (probabilities.index_select(0, &all)?, present.index_select(0, &all)?);
+                let weights = fit_weights(&p, &there, &classes, Rule::LogPool)?;
+                out.weights = names.into_iter().zip(weights).collect();
+            }
+        }
+        Ok(out)
+    }
+
+    fn shared(share: f64, answers: &Answers) -> Self {
+        let rest = (1.0 - share) / answers.own.len().max(1) as f64;
+        let own = answers.own.keys().map(|m| (m.to_string(), rest));
+        Self { weights: own.chain([(FUSED.to_owned(), share)]).collect(), ..Self::default() }
+    }
+
+    pub(crate) fn save(&self, run: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self).map_err(|e| Error::Config(e.to_string()))?;
+        Ok(checkpoint::write_file(&run.join("combination.json"), text.as_bytes())?)
+    }
+
+    fn load(run: &Path) -> Result<Self> {
+        let path = run.join("combination.json");
+        match std::fs::read(&path) {
+            Ok(text) => serde_json::from_slice(&text).map_err(|e| Error::File { path, reason: e.to_string() }),
+            // A run without held-out rows has none.
+            Err(_) => Ok(Self::default()),
+        }
+    }
+
+    /// What each head says, `[rows, heads, classes]`, and which of them there are, `[rows, heads]`.
+    fn heads(&self, model: &Prediction, answers: &Answers) -> Result<(Vec<String>, Tensor, Tensor)> {
+        let level = model.level()?;
+        let temperature = |name: &str| self.temperatures.get(name).copied().unwrap_or(1.0);
+        let mut names = vec![FUSED.to_owned()];
+        let mut said = vec![model.target.probabilities(&answers.fused, temperature(FUSED), level)?];
+        let rows = answers.rows.len() as i64;
+        // Where a row has nothing at all, neither has the fused head.
+        let some: Vec<f32> = answers.present.iter().map(|p| f32::from(u8::from(!p.is_empty()))).collect();
+        let mut there = vec![Tensor::from_slice(&some)?.reshape(&[rows])?];
+        for (modality, (logits, flags)) in &answers.own {
+            names.push(modality.to_string());
+            said.push(model.target.probabilities(logits, temperature(modality.name()), level)?);
+            there.push(flags.clone());
+        }
+        let said = Tensor::stack(&said.iter().collect::<Vec<_>>(), 1)?;
+        Ok((names, said, Tensor::stack(&there.iter().collect::<Vec<_>>(), 1)?))
+    }
+
+    /// `[rows, classes]` probabilities, or `[rows, 1]` numbers, float64.
+    pub(crate) fn apply(&self, model: &Prediction, answers: &Answers) -> Result<Tensor> {
+        let (names, said, there) = self.heads(model, answers)?;
+        let only = |n: &String| f64::from(u8::from(n == FUSED));
+        let weights: Vec<f64> =
+            names.iter().map(|n| if self.weights.is_empty() { only(n) } else { self.weights.get(n).copied().unwrap_or(0.0) }).collect();
+        if model.target.is_classes() {
+            return Ok(combine(&said, &there, Rule::LogPool, Some(&weights))?);
+        }
+        if model.target.problem == Problem::Multilabel {
+            return Ok(said.select(1, 0)?);
+        }
+        let shares = there.to_dtype(DType::F64)?.mul(&Tensor::from_slice(&weights)?)?;
+        let total = shares.sum_dims(&[1], true)?;
+        let mixed = said.squeeze(2)?.mul(&shares)?.sum_dims(&[1], true)?.div(&total.clamp_min(1e-12)?)?;
+        // A row that has nothing gets the mean of the training rows.
+        let level = Tensor::full(&[1, 1], model.level()?.0, DType::F64, Device::Cpu)?;
+        Ok(mixed.where_true(&total.gt_scalar(1e-9)?, &level)?)
+    }
+}
+
+/// What `fit.json` of a folder with several models says.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Members {
+    /// Their folders, relative to it.
+    pub(crate) members: Vec<String>,
+    /// How much each counts.
+    pub(crate) weights: Vec<f64>,
+}
+
+/// One row's answer.
+#[derive(Debug, Clone)]
+pub struct Predicted {
+    /// Its row in the file, counted from one.
+    pub row: usize,
+    /// Its id.
+    pub id: String,
+    /// The likeliest class, the labels that hold, or the number.
+    pub prediction: Value,
+    /// For each class or label its probability; empty for numbers.
+    pub probabilities: Vec<(String, f64)>,
+    /// The modalities that it had.
+    pub present: Vec<Modality>,
+}
+
+impl Predicted {
+    /// As one JSON object.
+    pub fn json(&self) -> Value {
+        let probabilities: Map<String, Value> = self.probabilities.iter().map(|(c, p)| (c.clone(), json!(p))).collect();
+        let present: Vec<&str> = self.present.iter().map(Modality::name).collect();
+        json!({"row": self.row, "id": self.id, "prediction": self.prediction, "probabilities": probabilities, "present": present})
+    }
+}
+
+/// A finished prediction.
+pub struct Predictor {
+    members: Vec<(Prediction, Combination)>,
+    weights: Vec<f64>,
+}
+
+/// Probabilities (or numbers) of some rows.
+pub(crate) struct Combined {
+    pub(crate) rows: Vec<usize>,
+    /// `[rows, classes]`, or `[rows, 1]` numbers; float64.
+    pub(crate) values: Tensor,
+    pub(crate) present: Vec<Vec<Modality>>,
+    pub(crate) weights: BTreeMap<Modality, Vec<f64>>,
+    pub(crate) broken: Vec<Broken>,
+}
+
+impl Predictor {
+    /// Opens what `mm fit` or `mm train` (of a prediction) left.
+    pub fn open(run: &Path, registry: &Registry, device: Device) -> Result<Self> {
+        let list = run.join("fit.json");
+        let (folders, weights) = match std::fs::read(&list) {
+            Ok(text) => {
+                let found: Members = serde_json::from_slice(&text)
+                    .map_err(|e| Error::File { path: list.clone(), reason: format!("no list of models: {e}") })?;
+                if found.members.is_empty() || found.members.len() != found.weights.len() {
+                    return Err(Error::File { path: list, reason: "wanted a weight for each of its members".into() });
+                }
+                (found.members.iter().map(|m| run.join(m)).collect(), found.weights)
+            }
+            Err(_) => (vec![run.to_owned()], vec![1.0]),
+        };
+        let members = folders
+            .iter()
+            .map(|folder| Ok((Prediction::load(folder, registry, device)?, Combination::load(folder)?)))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Self { members, weights })
+    }
+
+    fn first(&self) -> &Prediction {
+        &self.members[0].0
+    }
+
+    /// What it predicts.
+    pub fn target(&self) -> &Target {
+        self.first().target()
+    }
+
+    /// The column that it predicts.
+    pub fn label(&self) -> &str {
+        &self.first().config.label
+    }
+
+    /// Whether a row's answer depends on the other rows of its item.
+    pub fn by_items(&self) -> bool {
+        self.members.iter().any(|(model, _)| model.network.by_items())
+    }
+
+    /// Its modalities.
+    pub fn modalities(&self) -> Vec<Modality> {
+        self.first().modalities().cloned().collect()
+    }
+
+    /// The rows of other data, bound as the training data were.
+    pub fn data(&self, path: &Path) -> Result<Manifest> {
+        self.first().other_manifest(path, Path::new("."))
+    }
+
+    /// Its own data.
+    pub fn manifest(&self) -> Result<Manifest> {
+        self.first().manifest()
+    }
+
+    /// Modalities that are to be left out, by name.
+    pub fn without(&self, names: &[String]) -> Result<Vec<Modality>> {
+        let known = self.modalities();
+        for name in names {
+            if !known.iter().any(|m| m.name() == name) {
+                return Err(mm_core::Error::unknown("modality of this run", name, known.iter().map(Modality::name)).into());
+            }
+        }
+        Ok(names.iter().map(|n| Modality::from(n.as_str())).collect())
+    }
+
+    pub(crate) fn combined(&self, manifest: &Manifest, rows: &[usize], drop: &[Modality]) -> Result<Combined> {
+        let mut out: Option<Combined> = None;
+        for ((model, combination), weight) in self.members.iter().zip(&self.weights) {
+            let answers = model.answer_fresh(manifest, rows, drop)?;
+            let values = combination.apply(model, &answers)?.mul_scalar(*weight)?;
+            match &mut out {
+                Some(out) => out.values = out.values.add(&values)?,
+                None => {
+                    out = Some(Combined {
+                        rows: answers.rows,
+                        values,
+                        present: answers.present,
+                        weights: answers.weights,
+                        broken: answers.broken,
+                    });
+                }
+            }
+        }
+        out.ok_or_else(|| Error::Config("a prediction without models".into()))
+    }
+
+    /// Answers for rows in their order, and the values that could not be read.
+    pub fn predict(&self, manifest: &Manifest, rows: &[usize], drop: &[Modality]) -> Result<(Vec<Predicted>, Vec<Broken>)> {
+        let found = self.combined(manifest, rows, drop)?;
+        let target = self.target();
+        let width = found.values.size(1)?.max(1) as usize;
+        let values = found.values.to_vec::<f64>()?;
+        let mut out = Vec::new();
+        for ((row, own), present) in found.rows.iter().zip(values.chunks(width)).zip(found.present) {
+            let about = &manifest.rows[*row];
+            let prediction = match target.problem {
+                Problem::Regression => json!(own[0]),
+                Problem::Multilabel => {
+                    json!(target.classes.iter().zip(own).filter(|(_, p)| **p >= 0.5).map(|(c, _)| c).collect::<Vec<_>>())
+                }
+                _ => json!(target.classes[metrics::best(own)]),
+            };
+            let probabilities =
+                if target.classes.is_empty() { Vec::new() } else { target.classes.iter().cloned().zip(own.iter().copied()).collect() };
+            out.push(Predicted { row: about.number, id: about.id.clone(), prediction, probabilities, present });
+        }
+        out.sort_by_key(|p| p.row);
+        Ok((out, found.broken))
+    }
+
+    /// How much each modality counted in the rows that have it, on average, where the first network's operator says.
+    pub fn weights(&self, manifest: &Manifest, rows: &[usize]) -> Result<BTreeMap<Modality, f64>> {
+        let found = self.combined(manifest, rows, &[])?;
+        let mut out = BTreeMap::new();
+        for (modality, weights) in found.weights {
+            let here: Vec<f64> =
+                weights.iter().zip(&found.present).filter(|(_, p)| p.contains(&modality)).map(|(w, _)| *w).collect();
+            if !here.is_empty() && weights.len() == found.present.len() {
+                out.insert(modality, here.iter().sum::<f64>() / here.len() as f64);
+            }
+        }
+        Ok(out)
+    }
+
+    /// Every figure of the problem on rows that have labels.
+    pub fn evaluate(&self, manifest: &Manifest, rows: &[usize], drop: &[Modality]) -> Result<(metrics::Figures, Vec<Broken>)> {
+        let found = self.combined(manifest, rows, drop)?;
+        let figures = super::measure(self.target(), self.label(), manifest, &found.rows, &found.values)?;
+        Ok((figures, found.broken))
+    }
+}
+
+/// Weights of several models by what their combined answers say of held-out rows `[rows, models, classes]`.
+pub(crate) fn member_weights(values: &[Tensor], labels: &[Option<super::Label>], target: &Target) -> Result<Vec<f64>> {
+    let even = vec![1.0 / values.len() as f64; values.len()];
+    if values.len() < 2 || !target.is_classes() {
+        return Ok(even);
+    }
+    let known: Vec<(i64, i64)> = labels
+        .iter()
+        .enumerate()
+        .filter_map(|(n, l)| if let Some(super::Label::Class(c)) = l { Some((n as i64, *c as i64)) } else { None })
+        .collect();
+    if known.len() < ENOUGH {
+        return Ok(even);
+    }
+    let (places, classes): (Vec<i64>, Vec<i64>) = known.into_iter().unzip();
+    let all = Tensor::stack(&values.iter().collect::<Vec<_>>(), 1)?.index_select(0, &Tensor::from_slice(&places)?)?;
+    let present = Tensor::ones(&all.shape()[..2], DType::F32, Device::Cpu)?;
+    Ok(fit_weights(&all, &present, &classes, Rule::Mean)?)
+}
+
+/// Writes predictions as .parquet, .csv or .jsonl.
+pub fn write_predictions(out: &Path, all: &[Predicted]) -> Result<()> {
+    let bad = |e: &dyn std::fmt::Display| Error::File { path: out.to_owned(), reason: e.to_string() };
+    let text = |v: &Value| v.as_str().map_or_else(|| v.to_string(), ToOwned::to_owned);
+    let classes: Vec<&String> = all.first().map(|a| a.probabilities.iter().map(|p| &p.0).collect()).unwrap_or_default();
+    let ending = out.extension().and_then(|e| e.to_str()).unwrap_or_default();
+    let bytes = match ending {
+        "jsonl" => all.iter().map(|a| a.json().to_string() + "\n").collect::<String>().into_bytes(),
+        "csv" => {
+            let quoted = |t: &str| if t.contains([',', '"', '\n', '\r']) { format!("\"{}\"", t.replace('"', "\"\"")) } else { t.to_owned() };
+            let mut lines = vec!["row,id,prediction,present".to_owned()];
+            classes.iter().for_each(|c| lines[0].push_str(&format!(",{}", quoted(&format!("p({c})")))));
+            for answer in all {
+                let present = answer.present.iter().map(Modality::name).collect::<Vec<_>>().join(";");
+                let mut line = format!("{},{},{},{present}", answer.row, quoted(&answer.id), quoted(&text(&answer.prediction)));
+                answer.probabilities.iter().for_each(|p| line.push_str(&format!(",{}", p.1)));
+                lines.push(line);
+            }
+            (lines.join("\n") + "\n").into_bytes()
+        }
+        "parquet" => table(all, &classes).map_err(|e| bad(&e))?,
+        other => {
+            return Err(Error::Config(format!("{}: found the ending `{other}`, wanted .parquet, .csv or .jsonl", out.display())));
+        }
+    };
+    Ok(checkpoint::write_file(out, &bytes)?)
+}
+
+fn table(all: &[Predicted], classes: &[&String]) -> parquet::errors::Result<Vec<u8>> {
+    use parquet::{
+        data_type::{ByteArray, ByteArrayType, DoubleType, Int64Type},
+        file::{properties::WriterProperties, writer::SerializedFileWriter},
+        schema::parser::parse_message_type,
+    };
+    // Column names may hold anything but what the schema's own text is made of.
+    let safe = |c: &String| c.chars().map(|c| if c.is_alphanumeric() || c == '_' { c } else { '_' }).collect::<String>();
+    let number = classes.is_empty();
+    let mut fields = String::from("required int64 row; required binary id (UTF8); required binary present (UTF8);");
+    fields.push_str(if number { "required double prediction;" } else { "required binary prediction (UTF8);" });
+    for (n, class) in classes.iter().enumerate() {
+        fields.push_str(&format!("required double p{n}_{};", safe(class)));
+    }
+    let schema = std::sync::Arc::new(parse_message_type(&format!("message predictions {{ {fields} }}"))?);
+    let mut writer = SerializedFileWriter::new(Vec::new(), schema, std::sync::Arc::new(WriterProperties::default()))?;
+    let text = |v: String| ByteArray::from(v.into_bytes());
+    let mut group = writer.next_row_group()?;
+    let mut place = 0usize;
+    while let Some(mut column) = group.next_column()? {
+        match place {
+            0 => drop(column.typed::<Int64Type>().write_batch(&all.iter().map(|a| a.row as i64).collect::<Vec<_>>(), None, None)?),
+            1 | 2 => {
+                let values = all.iter().map(|a| {
+                    text(if place == 1 { a.id.clone() } else { a.present.iter().map(Modality::name).collect::<Vec<_>>().join(";") })
+                });
+                column.typed::<ByteArrayType>().write_batch(&values.collect::<Vec<_>>(), None, None)?;
+            }
+            3 if number => {
+                let values: Vec<f64> = all.iter().map(|a| a.prediction.as_f64().unwrap_or(f64::NAN)).collect();
+                column.typed::<DoubleType>().write_batch(&values, None, None)?;
+            }
+            3 => {
+                let values = all.iter().map(|a| text(a.prediction.as_str().map_or_else(|| a.prediction.to_string(), ToOwned::to_owned)));
+                column.typed::<ByteArrayType>().write_batch(&values.collect::<Vec<_>>(), None, None)?;
+            }
+            class => {
+                let values: Vec<f64> = all.iter().map(|a| a.probabilities[class - 4].1).collect();
+                column.typed::<DoubleType>().write_batch(&values, None, None)?;
+            }
+        }
+        column.close()?;
+        place += 1;
+    }
+    group.close()?;
+    writer.into_inner()
+}
