@@ -190,10 +190,10 @@ pub fn hold_parity(folder: &std::path::Path) -> Result<()> {
 pub const ALIGN_REFERENCES: &[&str] =
     &["numpy", "scipy", "scikit-learn==1.9.1", "cca-zoo==4.0.1", "POT==0.9.7.post1", "tslearn==0.10.0"];
 
-/// Holds mm-align against the answers that `xtask/parity/align.py` left in a file.
-pub fn hold_align(answers: &std::path::Path) -> Result<()> {
-    let test = ["test", "--release", "--package", "mm-align", "--test", "references"];
-    run("parity", &test, &[], &[("MM_PARITY_ALIGN", &answers.to_string_lossy())])
+/// Holds a crate against the answers that a script of xtask/parity left in a file.
+pub fn hold_answers(package: &str, variable: &str, answers: &std::path::Path) -> Result<()> {
+    let test = ["test", "--release", "--package", package, "--test", "references"];
+    run("parity", &test, &[], &[(variable, &answers.to_string_lossy())])
 }
 
 /// The documentation, warnings refused.

@@ -11,7 +11,7 @@ use std::{
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Families (`bert`, `whisper` …), variants of them (`bert/gelu`), or `words` (gensim), `align` (scikit-learn, cca-zoo,
-    /// POT, tslearn); all when none is named.
+    /// POT, tslearn), `fusion` (its operators on PyTorch's layers); all when none is named.
     families: Vec<String>,
     /// Makes other weights, pictures and sounds.
     #[arg(long, default_value_t = 0)]
@@ -36,7 +36,11 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     if arguments.families.iter().any(|f| f == "align") || arguments.families.is_empty() {
         align(&out, arguments.seed)?;
     }
-    let own = |f: &String| f == "words" || f == "align";
+    if arguments.families.iter().any(|f| f == "fusion") || arguments.families.is_empty() {
+        answers(&python, "fusion.py", &out.join("fusion.safetensors"), arguments.seed + 11)?;
+        cargo::hold_answers("mm-fusion", "MM_PARITY_FUSION", &out.join("fusion.safetensors"))?;
+    }
+    let own = |f: &String| ["words", "align", "fusion"].contains(&f.as_str());
     if !arguments.families.is_empty() && arguments.families.iter().all(own) {
         return Ok(());
     }
@@ -60,13 +64,18 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 /// mm-align's numbers against those of the programs that people use for each method.
 fn align(out: &Path, seed: u64) -> Result<()> {
     let python = cargo::python_with("align", cargo::ALIGN_REFERENCES)?;
-    let answers = out.join("align.json");
-    let script = crate::places::root().join("xtask/parity/align.py");
-    let seed = (seed + 3).to_string();
-    if !Command::new(&python).arg(script).arg(&answers).args(["--seed", &seed]).status()?.success() {
-        bail!("xtask/parity/align.py failed");
+    let file = out.join("align.json");
+    answers(&python, "align.py", &file, seed + 3)?;
+    cargo::hold_answers("mm-align", "MM_PARITY_ALIGN", &file)
+}
+
+/// Runs a script of xtask/parity that writes answers into a file.
+fn answers(python: &Path, script: &str, file: &Path, seed: u64) -> Result<()> {
+    let path = crate::places::root().join("xtask/parity").join(script);
+    if !Command::new(python).arg(path).arg(file).args(["--seed", &seed.to_string()]).status()?.success() {
+        bail!("xtask/parity/{script} failed");
     }
-    cargo::hold_align(&answers)
+    Ok(())
 }
 
 /// gensim reads what `mm words` writes.

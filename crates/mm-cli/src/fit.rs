@@ -26,6 +26,12 @@ pub(crate) struct Arguments {
     /// A table to choose and calibrate on [default: a fifth of the rows, at most 5,000].
     #[arg(long, value_name = "FILE")]
     tune_on: Option<PathBuf>,
+    /// A column whose equal values stay together when rows are held out (a speaker, a product, a drawing).
+    #[arg(long, value_name = "COLUMN")]
+    group: Option<String>,
+    /// Share of the rows that nothing but the final figures sees.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    hold_out: f64,
     /// fast (one network), good (three, pooled) or best (eight).
     #[arg(long, default_value = "good")]
     preset: Preset,
@@ -60,6 +66,8 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         columns: columns(&arguments.columns)?,
         problem: arguments.problem,
         tune_on: arguments.tune_on.clone(),
+        group: arguments.group.clone(),
+        hold_out: arguments.hold_out,
         preset: arguments.preset,
         time_limit: arguments.time_limit,
         seed: arguments.seed,
@@ -82,7 +90,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let page = arguments.out.join("report.html");
     let report = mm_tasks::job::build_report(
         std::slice::from_ref(&arguments.out),
-        mm_data::Split::Valid,
+        fitted.side,
         &registry,
         context.device()?,
         &mut |_, _, _| {},
@@ -102,7 +110,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let result = json!({
         "run": arguments.out, "problem": fitted.problem, "classes": fitted.classes, "columns": fitted.columns, "rows": fitted.rows,
         "skipped": fitted.broken.len(), "broken": fitted.broken.iter().take(100).collect::<Vec<_>>(), "networks": fitted.members,
-        "stopped": fitted.stopped, "held_out": fitted.figures, "ablations": fitted.ablations, "report": page, "seconds": seconds,
+        "stopped": fitted.stopped, "measured_on": fitted.side, "held_out": fitted.figures, "ablations": fitted.ablations, "report": page, "seconds": seconds,
         "peak_memory_bytes": output::peak_memory(),
     });
     mm_core::checkpoint::write_file(&arguments.out.join("result.json"), format!("{result:#}\n").as_bytes())?;
@@ -113,10 +121,23 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     for broken in fitted.broken.iter().take(5) {
         eprintln!("skipped {broken}");
     }
-    let skipped = if fitted.broken.is_empty() { String::new() } else { format!(", {} broken values skipped", fitted.broken.len()) };
+    let skipped = if fitted.broken.is_empty() {
+        String::new()
+    } else {
+        format!(", {} broken values skipped", fitted.broken.len())
+    };
     let early = if fitted.stopped { ", stopped early" } else { "" };
-    output::line(format!("{}: learned from {} rows in {seconds:.0} s{skipped}{early}", arguments.out.display(), fitted.rows));
+    output::line(format!(
+        "{}: learned from {} rows in {seconds:.0} s{skipped}{early}",
+        arguments.out.display(),
+        fitted.rows
+    ));
     if !fitted.figures.is_empty() {
+        if fitted.side == mm_data::Split::Valid {
+            output::line(
+                "on the rows that it was chosen and calibrated on, so a little bright; --hold-out keeps others for this alone:",
+            );
+        }
         let mut table = vec![vec!["held out".to_owned(), "all".to_owned()]];
         table[0].extend(fitted.ablations.keys().cloned());
         for (name, value) in fitted.figures.iter().filter(|(n, _)| !n.starts_with("rows")) {

@@ -38,10 +38,9 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     }
     let out = arguments.out.clone().unwrap_or_else(|| arguments.runs[0].join("report.html"));
     let mut steps = Steps::new();
-    let report =
-        build_report(&runs, arguments.split, &crate::registry(), context.device()?, &mut |what, done, of| {
-            steps.tell(what, done, of)
-        })?;
+    let report = build_report(&runs, arguments.split, &crate::registry(), context.device()?, &mut |what, done, of| {
+        steps.tell(what, done, of)
+    })?;
     steps.end();
     mm_core::checkpoint::write_file(&out, report.html.as_bytes())?;
     if context.json {

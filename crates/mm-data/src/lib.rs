@@ -17,7 +17,9 @@ pub mod transform;
 pub use cache::{Cache, Cached};
 pub use error::{Error, Result};
 pub use loader::{Batch, Broken, Counts, Loader, LoaderConfig, OnBroken, Part, collate, items};
-pub use manifest::{Binding, Cells, Columns, ENDINGS, Manifest, ManifestConfig, Row, Split, SplitConfig, plain, read_table};
+pub use manifest::{
+    Binding, Cells, Columns, ENDINGS, Manifest, ManifestConfig, Row, Split, SplitConfig, plain, read_table,
+};
 pub use npy::{npy_header, read_npy, write_npy};
 pub use processors::{
     AudioProcessor, AudioProcessorConfig, ImageProcessor, ImageProcessorConfig, VideoProcessor, file,

@@ -45,7 +45,15 @@ pub struct LoaderConfig {
 
 impl Default for LoaderConfig {
     fn default() -> Self {
-        Self { batch: 32, prefetch: 4, workers: 0, on_broken: OnBroken::Skip, bucket_by: None, whole_items: false, first: Vec::new() }
+        Self {
+            batch: 32,
+            prefetch: 4,
+            workers: 0,
+            on_broken: OnBroken::Skip,
+            bucket_by: None,
+            whole_items: false,
+            first: Vec::new(),
+        }
     }
 }
 

@@ -323,7 +323,10 @@ fn row(
     }
     let order = match &columns.order {
         Some(column) => text(&columns.order).and_then(|t| t.trim().parse().ok()).ok_or_else(|| {
-            bad(format!("column `{column}`: found {:?}, wanted a number that rows are ordered by", text(&columns.order)))
+            bad(format!(
+                "column `{column}`: found {:?}, wanted a number that rows are ordered by",
+                text(&columns.order)
+            ))
         })?,
         None => number as f64,
     };
@@ -345,7 +348,8 @@ fn together(cells: &Cells, columns: &[String], modality: &str, folder: &Path) ->
     let filled = |v: &&Value| !(v.is_null() || v.as_str().is_some_and(|t| t.trim().is_empty()));
     match modality {
         "text" => {
-            let texts: Vec<String> = columns.iter().filter_map(|c| cells.get(c).filter(filled).and_then(plain)).collect();
+            let texts: Vec<String> =
+                columns.iter().filter_map(|c| cells.get(c).filter(filled).and_then(plain)).collect();
             if texts.is_empty() { Vec::new() } else { vec![(Source::Text(texts.join("\n")), None)] }
         }
         "image" | "audio" | "video" => {

@@ -24,7 +24,8 @@ const SOUNDS: &[&str] = &["laion/clap-htsat-unfused", "MIT/ast-finetuned-audiose
 
 /// Tells a registry how text, pictures, sounds, videos and lists of numbers are read where a config names no encoder.
 pub(crate) fn register(registry: &mut Registry) {
-    registry.proposer("text", |values| Ok(pretrained(TEXTS, &Modality::TEXT).into_iter().chain([bag(values)]).collect()));
+    registry
+        .proposer("text", |values| Ok(pretrained(TEXTS, &Modality::TEXT).into_iter().chain([bag(values)]).collect()));
     registry.proposer("image", |_| Ok(pretrained(PICTURES, &Modality::IMAGE).into_iter().chain([picture()]).collect()));
     registry.proposer("audio", |values| {
         Ok(pretrained(SOUNDS, &Modality::AUDIO).into_iter().chain([speech(values)?]).collect())

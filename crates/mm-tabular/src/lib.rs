@@ -15,8 +15,8 @@
 //! ```
 
 use mm_core::{
-    BuiltEncoder, Encoder, Error, Features, Input, Modality, Processor, Proposal, Registry, Result, SampleContext, Source,
-    Tensor, config,
+    BuiltEncoder, Encoder, Error, Features, Input, Modality, Processor, Proposal, Registry, Result, SampleContext,
+    Source, Tensor, config,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

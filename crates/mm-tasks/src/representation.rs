@@ -195,7 +195,14 @@ impl Representation {
                 Some((encoder, fingerprint)) => {
                     let frozen =
                         Frozen { encoder: encoder.as_ref(), processor: &built.processor, fingerprint, views: 0 };
-                    Arc::new(frozen.keep(modality, manifest, &self.cache, self.params.device(), &AtomicBool::new(false), told)?)
+                    Arc::new(frozen.keep(
+                        modality,
+                        manifest,
+                        &self.cache,
+                        self.params.device(),
+                        &AtomicBool::new(false),
+                        told,
+                    )?)
                 }
             };
             out.insert(modality.clone(), processor);

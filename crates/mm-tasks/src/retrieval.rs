@@ -319,7 +319,8 @@ impl Retrieval {
                 fingerprint: &format!("{} {}", tower.fingerprint, tower.processor.fingerprint()),
                 views: tower.config.views,
             };
-            let kept = frozen.keep(modality, manifest, &self.cache, self.params.device(), &AtomicBool::new(false), told)?;
+            let kept =
+                frozen.keep(modality, manifest, &self.cache, self.params.device(), &AtomicBool::new(false), told)?;
             processors.insert(modality.clone(), Arc::new(kept));
         }
         Ok(processors)

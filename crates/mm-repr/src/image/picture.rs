@@ -79,8 +79,10 @@ impl Processor for PictureProcessor {
         let mut shift = || context.random.below(2 * most + 1) as i64 - most as i64;
         let shifts = [shift(), shift()];
         let moved = sample.roll(&shifts, &[1, 2])?;
-        let (contrast, light) =
-            (context.random.range(1.0 - self.jitter, 1.0 + self.jitter), context.random.range(-self.jitter, self.jitter));
+        let (contrast, light) = (
+            context.random.range(1.0 - self.jitter, 1.0 + self.jitter),
+            context.random.range(-self.jitter, self.jitter),
+        );
         moved.mul_scalar(contrast)?.add_scalar(light * 2.0)
     }
 }
@@ -102,7 +104,9 @@ pub struct PictureTower {
 impl PictureTower {
     /// The network under `scope`.
     pub fn new(scope: &Scope<'_>, config: &PictureTowerConfig) -> Result<Self> {
-        if config.channels.is_empty() || config.channels.iter().any(|c| *c < 1) || config.size >> config.channels.len() == 0
+        if config.channels.is_empty()
+            || config.channels.iter().any(|c| *c < 1)
+            || config.size >> config.channels.len() == 0
         {
             let found = format!("{:?} for pictures of {}", config.channels, config.size);
             return Err(Error::config("picture.channels", found, "positive numbers, no more stages than halvings"));

@@ -70,7 +70,10 @@ pub fn classes(probabilities: &[Vec<f64>], truth: &[Option<usize>]) -> Result<Fi
 pub fn labels(probabilities: &[Vec<f64>], truth: &[Vec<bool>]) -> Result<Figures> {
     let rows = probabilities.len();
     if rows == 0 || rows != truth.len() {
-        return Err(Error::Config(format!("figures of labels: found {rows} predictions and {} rows of labels", truth.len())));
+        return Err(Error::Config(format!(
+            "figures of labels: found {rows} predictions and {} rows of labels",
+            truth.len()
+        )));
     }
     let count = probabilities[0].len();
     let (mut f1, mut areas, mut total) = (Vec::new(), Vec::new(), [0usize; 3]);

@@ -101,6 +101,20 @@ impl Default for LossConfig {
     }
 }
 
+/// How the answers of the fused head and of the heads on single modalities become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Pooling {
+    /// With weights fitted on the validation rows.
+    #[default]
+    Fitted,
+    /// All alike: for features that were themselves learned on the training labels, so that validation rows taken from training rows would
+    /// trust them too much.
+    Even,
+    /// The fused head's alone.
+    Fused,
+}
+
 /// Settings of a prediction and its training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -138,6 +152,9 @@ pub struct PredictionConfig {
     /// The losses.
     #[serde(default)]
     pub loss: LossConfig,
+    /// How the heads' answers become one.
+    #[serde(default)]
+    pub pool: Pooling,
     /// The training.
     #[serde(default)]
     pub train: TrainConfig,

@@ -7,7 +7,7 @@ mod plan;
 mod predictor;
 mod target;
 
-pub use config::{ContextConfig, InputConfig, LossConfig, PredictionConfig};
+pub use config::{ContextConfig, InputConfig, LossConfig, Pooling, PredictionConfig};
 pub use plan::{Fitted, Fitting, Preset, fit_table};
 pub use predictor::{Predicted, Predictor, write_predictions};
 pub use target::{Label, Problem, Target};
@@ -158,7 +158,8 @@ pub(crate) fn resolve_all(
             continue;
         }
         let modality = Modality::from(name.as_str());
-        let values: Vec<&Source> = train.iter().filter_map(|r| manifest.rows[*r].values.get(&modality)?.first()).collect();
+        let values: Vec<&Source> =
+            train.iter().filter_map(|r| manifest.rows[*r].values.get(&modality)?.first()).collect();
         if values.is_empty() {
             return Err(Error::Config(format!(
                 "inputs.{name}: no training row of {} has it; leave it out",
@@ -184,6 +185,11 @@ fn open_manifest(config: &PredictionConfig, base: &Path) -> Result<Manifest> {
     let mut manifest = Manifest::open(&config.data, base)?;
     for row in &mut manifest.rows {
         row.values.retain(|m, values| config.inputs.contains_key(m.name()) && !values.is_empty());
+        for (modality, values) in &mut row.values {
+            if config.loader.first.iter().any(|m| m == modality.name()) {
+                values.truncate(1);
+            }
+        }
     }
     Ok(manifest)
 }
@@ -243,7 +249,9 @@ impl Prediction {
         for modality in self.network.ways.keys() {
             if !manifest.side(Split::Train).iter().any(|r| manifest.rows[*r].values.contains_key(modality)) {
                 let path = manifest.path.display();
-                return Err(Error::Config(format!("{path}: no training row has {modality}, for which the config has an input")));
+                return Err(Error::Config(format!(
+                    "{path}: no training row has {modality}, for which the config has an input"
+                )));
             }
         }
         Ok(manifest)
@@ -260,7 +268,11 @@ impl Prediction {
         };
         // A modality whose column is not there is missing in every row, which is ordinary.
         let known: std::collections::BTreeSet<String> =
-            mm_data::read_table(&here.join(path), data.encoding.as_deref())?.iter().take(1000).flat_map(|r| r.keys().cloned()).collect();
+            mm_data::read_table(&here.join(path), data.encoding.as_deref())?
+                .iter()
+                .take(1000)
+                .flat_map(|r| r.keys().cloned())
+                .collect();
         let has = |b: &mm_data::Binding| b.columns().iter().any(|c| known.contains(c));
         if !data.columns.modalities.values().any(&has) {
             let wanted: Vec<&str> =
@@ -298,7 +310,12 @@ impl Prediction {
     }
 
     /// The processors that a loader needs: of kept vectors where the encoder is frozen, of kept samples where files are read.
-    fn prepare(&self, manifest: &Manifest, stop: &AtomicBool, told: Told<'_>) -> Result<BTreeMap<Modality, Arc<dyn Processor>>> {
+    fn prepare(
+        &self,
+        manifest: &Manifest,
+        stop: &AtomicBool,
+        told: Told<'_>,
+    ) -> Result<BTreeMap<Modality, Arc<dyn Processor>>> {
         let mut processors: BTreeMap<Modality, Arc<dyn Processor>> = BTreeMap::new();
         let mut made = Vec::new();
         for (modality, way) in &self.network.ways {
@@ -324,7 +341,12 @@ impl Prediction {
     }
 
     /// Mean and deviation of the training rows' features, for the inputs that want them.
-    fn fit_levels(&self, manifest: &Manifest, rows: &[usize], processors: &BTreeMap<Modality, Arc<dyn Processor>>) -> Result<()> {
+    fn fit_levels(
+        &self,
+        manifest: &Manifest,
+        rows: &[usize],
+        processors: &BTreeMap<Modality, Arc<dyn Processor>>,
+    ) -> Result<()> {
         let made = self.made.borrow().clone();
         for (modality, way) in &self.network.ways {
             let (Some((mean, deviation)), Some(processor)) = (&way.level, processors.get(modality)) else { continue };
@@ -377,7 +399,10 @@ impl Prediction {
         let rows: Vec<usize> = manifest.side(Split::Train).into_iter().filter(|r| labels[*r].is_some()).collect();
         if rows.len() < 2 {
             let path = manifest.path.display();
-            return Err(Error::Config(format!("{path}: {} training rows have a label, wanted at least two", rows.len())));
+            return Err(Error::Config(format!(
+                "{path}: {} training rows have a label, wanted at least two",
+                rows.len()
+            )));
         }
         let manifest = Arc::new(manifest);
         let processors = self.prepare(&manifest, stop, told)?;
@@ -385,15 +410,18 @@ impl Prediction {
         if fresh {
             self.fit_levels(&manifest, &rows, &processors)?;
             if self.target.problem == Problem::Regression {
-                let numbers: Vec<f64> =
-                    rows.iter().filter_map(|r| if let Some(Label::Number(v)) = labels[*r] { Some(v) } else { None }).collect();
+                let numbers: Vec<f64> = rows
+                    .iter()
+                    .filter_map(|r| if let Some(Label::Number(v)) = labels[*r] { Some(v) } else { None })
+                    .collect();
                 let mean = numbers.iter().sum::<f64>() / numbers.len() as f64;
                 let spread = (numbers.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / numbers.len() as f64).sqrt();
                 self.level.assign(&Tensor::from_slice(&[mean as f32, spread.max(1e-9) as f32])?)?;
             }
         }
         *self.labels.borrow_mut() = labels;
-        let loader_config = mm_data::LoaderConfig { whole_items: self.network.by_items(), ..self.config.loader.clone() };
+        let loader_config =
+            mm_data::LoaderConfig { whole_items: self.network.by_items(), ..self.config.loader.clone() };
         let count = rows.len();
         let loader =
             Loader::new(manifest.clone(), rows, processors.clone(), loader_config, self.config.train.seed, true)?;
@@ -473,7 +501,8 @@ impl Prediction {
             weights: BTreeMap::new(),
             broken: Vec::new(),
         };
-        let (mut fused, mut own): (Vec<Tensor>, BTreeMap<Modality, Vec<(Tensor, Tensor)>>) = (Vec::new(), BTreeMap::new());
+        let (mut fused, mut own): (Vec<Tensor>, BTreeMap<Modality, Vec<(Tensor, Tensor)>>) =
+            (Vec::new(), BTreeMap::new());
         for chunk in chunks {
             let mut parts: Parts<'_> = BTreeMap::new();
             let mut present = vec![Vec::new(); chunk.len()];
@@ -520,7 +549,9 @@ impl Prediction {
             fused.push(answer.fused.to_device(Device::Cpu)?);
             for modality in self.network.ways.keys() {
                 if let Some((logits, flags)) = answer.own.get(modality) {
-                    own.entry(modality.clone()).or_default().push((logits.to_device(Device::Cpu)?, flags.to_device(Device::Cpu)?));
+                    own.entry(modality.clone())
+                        .or_default()
+                        .push((logits.to_device(Device::Cpu)?, flags.to_device(Device::Cpu)?));
                 } else if self.config.loss.auxiliary > 0.0 {
                     let zero = answer.fused.to_device(Device::Cpu)?.zeros_like()?;
                     let flags = zero.select(1, 0)?;
@@ -538,7 +569,10 @@ impl Prediction {
         }
         for (modality, pieces) in own {
             let (logits, flags): (Vec<_>, Vec<_>) = pieces.into_iter().unzip();
-            let both = (Tensor::cat(&logits.iter().collect::<Vec<_>>(), 0)?, Tensor::cat(&flags.iter().collect::<Vec<_>>(), 0)?);
+            let both = (
+                Tensor::cat(&logits.iter().collect::<Vec<_>>(), 0)?,
+                Tensor::cat(&flags.iter().collect::<Vec<_>>(), 0)?,
+            );
             out.own.insert(modality, both);
         }
         Ok(out)
@@ -551,7 +585,12 @@ impl Prediction {
     }
 
     /// Figures of the fused head's answers, as `combined` probabilities where given.
-    pub(crate) fn measure(&self, manifest: &Manifest, answers: &Answers, combined: Option<&Tensor>) -> Result<metrics::Figures> {
+    pub(crate) fn measure(
+        &self,
+        manifest: &Manifest,
+        answers: &Answers,
+        combined: Option<&Tensor>,
+    ) -> Result<metrics::Figures> {
         let values = match combined {
             Some(values) => values.clone(),
             None => self.target.probabilities(&answers.fused, 1.0, self.level()?)?,
@@ -568,7 +607,13 @@ fn read(processor: &dyn Processor, source: &Source) -> mm_core::Result<Tensor> {
 }
 
 /// Figures of probabilities (or numbers) `[rows, …]` for the rows that have a label.
-fn measure(target: &Target, label: &str, manifest: &Manifest, rows: &[usize], values: &Tensor) -> Result<metrics::Figures> {
+fn measure(
+    target: &Target,
+    label: &str,
+    manifest: &Manifest,
+    rows: &[usize],
+    values: &Tensor,
+) -> Result<metrics::Figures> {
     let width = values.size(1)? as usize;
     let all = values.to_vec::<f64>()?;
     let (mut guesses, mut texts) = (Vec::new(), Vec::new());
@@ -579,7 +624,10 @@ fn measure(target: &Target, label: &str, manifest: &Manifest, rows: &[usize], va
         }
     }
     if texts.is_empty() {
-        return Err(Error::Config(format!("{}: no row has the column `{label}` to measure by", manifest.path.display())));
+        return Err(Error::Config(format!(
+            "{}: no row has the column `{label}` to measure by",
+            manifest.path.display()
+        )));
     }
     match target.problem {
         Problem::Regression => {
@@ -592,12 +640,16 @@ fn measure(target: &Target, label: &str, manifest: &Manifest, rows: &[usize], va
             metrics::numbers(&guess, &truth)
         }
         Problem::Multilabel => {
-            let truth = texts.iter().map(|t| if let Some(Label::Labels(holds)) = target.encode(t) { holds } else { Vec::new() });
+            let truth = texts
+                .iter()
+                .map(|t| if let Some(Label::Labels(holds)) = target.encode(t) { holds } else { Vec::new() });
             metrics::labels(&guesses, &truth.collect::<Vec<_>>())
         }
         _ => {
-            let truth: Vec<Option<usize>> =
-                texts.iter().map(|t| if let Some(Label::Class(c)) = target.encode(t) { Some(c) } else { None }).collect();
+            let truth: Vec<Option<usize>> = texts
+                .iter()
+                .map(|t| if let Some(Label::Class(c)) = target.encode(t) { Some(c) } else { None })
+                .collect();
             let mut figures = metrics::classes(&guesses, &truth)?;
             let unknown = truth.iter().filter(|t| t.is_none()).count();
             if unknown > 0 {
@@ -624,7 +676,10 @@ impl Task<Batch> for Prediction {
     fn loss(&self, batch: &Batch, train: bool) -> mm_core::Result<Option<(Tensor, Vec<(String, f64)>)>> {
         let all = self.labels.borrow();
         let labels: Vec<Option<Label>> = batch.rows.iter().map(|r| all.get(*r).cloned().flatten()).collect();
-        let labels = self.target.tensor(&labels, self.level()?, self.params.device()).map_err(|e| mm_core::Error::Sample(e.to_string()))?;
+        let labels = self
+            .target
+            .tensor(&labels, self.level()?, self.params.device())
+            .map_err(|e| mm_core::Error::Sample(e.to_string()))?;
         let parts: Parts<'_> =
             batch.parts.iter().map(|(m, part)| (m, (part.input.clone(), part.rows.clone()))).collect();
         if parts.is_empty() {

@@ -264,7 +264,11 @@ impl Network {
         if made {
             return Features::from_pooled(&input.values);
         }
-        if way.sequence { way.encoder.encode(input, train) } else { Features::from_pooled(&way.encoder.embed(input, train)?) }
+        if way.sequence {
+            way.encoder.encode(input, train)
+        } else {
+            Features::from_pooled(&way.encoder.embed(input, train)?)
+        }
     }
 
     /// Answers for the rows of a batch; `made` says of which modalities the parts hold the encoder's vectors already.
@@ -346,7 +350,8 @@ impl Network {
             Some(items) => {
                 let found = out.features.values.shape();
                 if found[1] != items.longest {
-                    let wanted = "an operator that gives a vector for each position (fusion.aligned, or pooled = false)";
+                    let wanted =
+                        "an operator that gives a vector for each position (fusion.aligned, or pooled = false)";
                     return Err(mm_core::Error::config("fuse_items", format!("features of shape {found:?}"), wanted));
                 }
                 items.scatter(&out.features.values)?

@@ -68,6 +68,10 @@ pub struct Fitting {
     pub problem: Problem,
     /// A table to choose and calibrate on; a part of the training table when absent.
     pub tune_on: Option<PathBuf>,
+    /// A column whose equal values stay on one side when rows are held out.
+    pub group: Option<String>,
+    /// Share of the rows (or groups) that nothing but the final figures sees.
+    pub hold_out: f64,
     /// How much is tried.
     pub preset: Preset,
     /// Seconds after which training stops and what there is counts.
@@ -87,7 +91,9 @@ pub struct Fitted {
     pub classes: Vec<String>,
     /// Which column was taken for what.
     pub columns: BTreeMap<String, String>,
-    /// Figures on the rows that were held out of training to choose and calibrate on.
+    /// The side that the figures are of: test where rows were held out for that alone, else those to choose and calibrate on.
+    pub side: Split,
+    /// Figures on rows that were held out of training.
     pub figures: crate::metrics::Figures,
     /// The same with each modality alone and with each left out.
     pub ablations: BTreeMap<String, crate::metrics::Figures>,
@@ -175,7 +181,9 @@ fn bind(table: &[Cells], fitting: &Fitting, tabular: bool) -> Result<(BTreeMap<S
                 return Err(Error::Config(format!("{}: {error}", fitting.data.display())));
             }
             if *column == fitting.label {
-                return Err(Error::Config(format!("--columns: `{column}` is what is predicted; it cannot be given too")));
+                return Err(Error::Config(format!(
+                    "--columns: `{column}` is what is predicted; it cannot be given too"
+                )));
             }
         }
         let told = fitting.columns.iter().map(|(m, c)| format!("{m}: {} (as told)", c.join(" + ")));
@@ -183,7 +191,7 @@ fn bind(table: &[Cells], fitting: &Fitting, tabular: bool) -> Result<(BTreeMap<S
     }
     let (mut columns, mut told): (BTreeMap<String, Vec<String>>, Vec<String>) = Default::default();
     let step = (table.len() / 5000).max(1);
-    for name in names.into_iter().filter(|n| **n != fitting.label) {
+    for name in names.into_iter().filter(|n| **n != fitting.label && Some(*n) != fitting.group.as_ref()) {
         let some: Vec<&Cells> = table.iter().step_by(step).collect();
         let lists = some.iter().filter_map(|r| r.get(name)).find(|v| !v.is_null()).is_some_and(|v| {
             v.as_array().is_some_and(|items| items.len() > 1 && items.iter().all(serde_json::Value::is_number))
@@ -263,28 +271,57 @@ pub fn fit_table(
     stop: &Arc<AtomicBool>,
 ) -> Result<Fitted> {
     let begun = Instant::now();
+    if !(0.0..0.8).contains(&fitting.hold_out) {
+        return Err(Error::Config(format!("--hold-out: found {}, wanted a share from 0 to 0.8", fitting.hold_out)));
+    }
+    if fitting.hold_out > 0.0 && fitting.tune_on.is_some() {
+        return Err(Error::Config(
+            "--hold-out and --tune-on: wanted one of them; measure on a table of your own with mm eval --data".into(),
+        ));
+    }
     if fitting.time_limit.is_some_and(|t| !(t > 0.0 && t.is_finite())) {
         return Err(Error::Config("--time-limit: wanted a positive number of seconds".into()));
     }
     let absolute = |path: &Path| {
-        std::fs::canonicalize(path).map_err(|e| Error::File { path: path.to_owned(), reason: format!("cannot be read: {e}") })
+        std::fs::canonicalize(path)
+            .map_err(|e| Error::File { path: path.to_owned(), reason: format!("cannot be read: {e}") })
     };
     let data = absolute(&fitting.data)?;
     let table = read_table(&data, None)?;
     let rows = table.len();
     let (columns, sentences) = bind(&table, fitting, registry.proposes().any(|m| m == "tabular"))?;
-    drop(table);
     sentences.into_iter().for_each(&mut *say);
     // A run that is there already must not be mixed with another.
     if fitting.out.join("fit.json").exists() || fitting.out.join("config.toml").exists() {
-        return Err(Error::Config(format!("{}: holds a run already; name another folder with --out", fitting.out.display())));
+        return Err(Error::Config(format!(
+            "{}: holds a run already; name another folder with --out",
+            fitting.out.display()
+        )));
     }
+    if let Some(group) = &fitting.group
+        && !table.iter().take(1000).any(|r| r.contains_key(group))
+    {
+        return Err(Error::Config(format!("--group: {} has no column `{group}`", fitting.data.display())));
+    }
+    drop(table);
     let tune = fitting.tune_on.as_deref().map(absolute).transpose()?;
     let mut value = config(fitting, &data, tune.as_deref(), &columns, rows)?;
     let others = resolve_all(&mut value, Path::new("/"), registry, say)?;
-    std::fs::create_dir_all(&fitting.out).map_err(|e| Error::File { path: fitting.out.clone(), reason: e.to_string() })?;
+    std::fs::create_dir_all(&fitting.out)
+        .map_err(|e| Error::File { path: fitting.out.clone(), reason: e.to_string() })?;
     let members = fitting.preset.members();
-    let members = if columns.len() == 1 { members.into_iter().take(match fitting.preset { Preset::Fast => 1, Preset::Good => 2, Preset::Best => 4 }).collect() } else { members };
+    let members = if columns.len() == 1 {
+        members
+            .into_iter()
+            .take(match fitting.preset {
+                Preset::Fast => 1,
+                Preset::Good => 2,
+                Preset::Best => 4,
+            })
+            .collect()
+    } else {
+        members
+    };
     let (mut folders, mut values, mut labels) = (Vec::new(), Vec::new(), Vec::new());
     let (mut broken, mut trained, mut stopped): (Vec<Broken>, usize, bool) = (Vec::new(), 0, false);
     let limit = fitting.time_limit.map(Duration::from_secs_f64);
@@ -304,8 +341,10 @@ pub fn fit_table(
         if number % 2 == 1 {
             // Another way of reading what can be read in two ways: who errs differently errs less together.
             let inputs = own.get_mut("inputs").and_then(toml::Value::as_table_mut);
-            for (table, (encoder, standardize)) in
-                inputs.into_iter().flat_map(|t| t.iter_mut()).filter_map(|(name, t)| Some((t.as_table_mut()?, others.get(name)?)))
+            for (table, (encoder, standardize)) in inputs
+                .into_iter()
+                .flat_map(|t| t.iter_mut())
+                .filter_map(|(name, t)| Some((t.as_table_mut()?, others.get(name)?)))
             {
                 table.insert("encoder".into(), encoder.clone());
                 table.insert("standardize".into(), (*standardize).into());
@@ -344,8 +383,9 @@ pub fn fit_table(
     let _ = labels;
     let predictor = predictor::Predictor::open(&fitting.out, registry, device)?;
     let manifest = predictor.manifest()?;
+    let side = if fitting.hold_out > 0.0 { Split::Test } else { Split::Valid };
     let valid: Vec<usize> =
-        manifest.side(Split::Valid).into_iter().filter(|r| manifest.rows[*r].cells.contains_key(&fitting.label)).collect();
+        manifest.side(side).into_iter().filter(|r| manifest.rows[*r].cells.contains_key(&fitting.label)).collect();
     let (mut figures, mut ablations) = (BTreeMap::new(), BTreeMap::new());
     if !valid.is_empty() {
         figures = predictor.evaluate(&manifest, &valid, &[])?.0;
@@ -363,6 +403,7 @@ pub fn fit_table(
         problem: predictor.target().problem,
         classes: predictor.target().classes.clone(),
         columns: columns.into_iter().map(|(m, c)| (m, c.join(" + "))).collect(),
+        side,
         figures,
         ablations,
         rows: trained,
@@ -387,7 +428,13 @@ fn config(
         .collect();
     // A fifth to choose on while that is few; five thousand tell enough.
     let share = (5000.0 / rows.max(1) as f64).min(0.2);
-    let batch = if rows < 400 { 16 } else if rows < 20_000 { 32 } else { 128 };
+    let batch = if rows < 400 {
+        16
+    } else if rows < 20_000 {
+        32
+    } else {
+        128
+    };
     let most = match fitting.preset {
         Preset::Fast => 1200,
         Preset::Good => 2000,
@@ -395,7 +442,8 @@ fn config(
     };
     let epochs = (most * batch / rows.max(1)).clamp(3, 60);
     let several = columns.len() > 1;
-    let inputs: BTreeMap<&String, toml::Table> = columns.keys().map(|m| (m, toml::Table::from_iter([("dropout".to_owned(), toml::Value::from(0.2))]))).collect();
+    let inputs: BTreeMap<&String, toml::Table> =
+        columns.keys().map(|m| (m, toml::Table::from_iter([("dropout".to_owned(), toml::Value::from(0.2))]))).collect();
     let value = json!({
         "task": "prediction",
         "label": fitting.label,
@@ -403,9 +451,10 @@ fn config(
         "data": {
             "manifest": data, "valid": tune,
             "columns": {"modalities": bindings},
-            "split": {"test": 0.0, "valid": share, "seed": fitting.seed},
+            "split": {"group": fitting.group, "test": fitting.hold_out, "valid": share, "seed": fitting.seed},
         },
-        "loader": {"batch": batch},
+        // Captions and pictures: the first of several; of several sounds one is drawn each time.
+        "loader": {"batch": batch, "first": ["text", "image", "video"]},
         "dropout": 0.3,
         "inputs": inputs,
         "fusion": {"width": 128, "dropout": 0.2, "modality_dropout": if several { 0.25 } else { 0.0 }},
@@ -418,8 +467,11 @@ fn config(
     });
     // Nothing that is absent may stand in TOML.
     let mut value = value;
-    if tune.is_none() && let Some(data) = value.get_mut("data").and_then(serde_json::Value::as_object_mut) {
-        data.remove("valid");
+    if let Some(data) = value.get_mut("data").and_then(serde_json::Value::as_object_mut) {
+        data.retain(|_, v| !v.is_null());
+        if let Some(split) = data.get_mut("split").and_then(serde_json::Value::as_object_mut) {
+            split.retain(|_, v| !v.is_null());
+        }
     }
     toml::Value::try_from(value).map_err(|e| Error::Config(e.to_string()))
 }

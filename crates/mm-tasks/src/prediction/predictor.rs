@@ -28,6 +28,15 @@ const ENOUGH: usize = 30;
 impl Combination {
     pub(crate) fn fit(model: &Prediction, manifest: &Manifest, answers: &Answers) -> Result<Self> {
         let mut out = Self { rows: answers.rows.len(), ..Self::default() };
+        match model.config.pool {
+            super::Pooling::Fitted => {}
+            super::Pooling::Fused => return Ok(out),
+            super::Pooling::Even => {
+                let names = answers.own.keys().map(|m| m.to_string()).chain([FUSED.to_owned()]);
+                out.weights = names.map(|n| (n, 1.0)).collect();
+                return Ok(out);
+            }
+        }
         let target = &model.target;
         let labels: Vec<Option<super::Label>> =
             answers.rows.iter().map(|r| target.encode(manifest.rows[*r].cells.get(&model.config.label)?)).collect();
@@ -56,14 +65,17 @@ impl Combination {
                 let known: Vec<(i64, i64)> = labels
                     .iter()
                     .enumerate()
-                    .filter_map(|(n, l)| if let Some(super::Label::Class(c)) = l { Some((n as i64, *c as i64)) } else { None })
+                    .filter_map(
+                        |(n, l)| if let Some(super::Label::Class(c)) = l { Some((n as i64, *c as i64)) } else { None },
+                    )
                     .collect();
                 let (places, classes): (Vec<i64>, Vec<i64>) = known.into_iter().unzip();
                 if places.len() < ENOUGH {
                     return Ok(out);
                 }
                 let all = Tensor::from_slice(&places)?;
-                out.temperatures.insert(FUSED.into(), Temperature::fit(&answers.fused.index_select(0, &all)?, &classes)?.0);
+                out.temperatures
+                    .insert(FUSED.into(), Temperature::fit(&answers.fused.index_select(0, &all)?, &classes)?.0);
                 for (modality, (logits, flags)) in &answers.own {
                     let here: Vec<usize> = (0..places.len())
                         .zip(flags.index_select(0, &all)?.to_vec::<f64>()?)
@@ -128,8 +140,10 @@ impl Combination {
     pub(crate) fn apply(&self, model: &Prediction, answers: &Answers) -> Result<Tensor> {
         let (names, said, there) = self.heads(model, answers)?;
         let only = |n: &String| f64::from(u8::from(n == FUSED));
-        let weights: Vec<f64> =
-            names.iter().map(|n| if self.weights.is_empty() { only(n) } else { self.weights.get(n).copied().unwrap_or(0.0) }).collect();
+        let weights: Vec<f64> = names
+            .iter()
+            .map(|n| if self.weights.is_empty() { only(n) } else { self.weights.get(n).copied().unwrap_or(0.0) })
+            .collect();
         if model.target.is_classes() {
             return Ok(combine(&said, &there, Rule::LogPool, Some(&weights))?);
         }
@@ -255,7 +269,9 @@ impl Predictor {
         let known = self.modalities();
         for name in names {
             if !known.iter().any(|m| m.name() == name) {
-                return Err(mm_core::Error::unknown("modality of this run", name, known.iter().map(Modality::name)).into());
+                return Err(
+                    mm_core::Error::unknown("modality of this run", name, known.iter().map(Modality::name)).into()
+                );
             }
         }
         Ok(names.iter().map(|n| Modality::from(n.as_str())).collect())
@@ -283,7 +299,12 @@ impl Predictor {
     }
 
     /// Answers for rows in their order, and the values that could not be read.
-    pub fn predict(&self, manifest: &Manifest, rows: &[usize], drop: &[Modality]) -> Result<(Vec<Predicted>, Vec<Broken>)> {
+    pub fn predict(
+        &self,
+        manifest: &Manifest,
+        rows: &[usize],
+        drop: &[Modality],
+    ) -> Result<(Vec<Predicted>, Vec<Broken>)> {
         let found = self.combined(manifest, rows, drop)?;
         let target = self.target();
         let width = found.values.size(1)?.max(1) as usize;
@@ -294,12 +315,17 @@ impl Predictor {
             let prediction = match target.problem {
                 Problem::Regression => json!(own[0]),
                 Problem::Multilabel => {
-                    json!(target.classes.iter().zip(own).filter(|(_, p)| **p >= 0.5).map(|(c, _)| c).collect::<Vec<_>>())
+                    json!(
+                        target.classes.iter().zip(own).filter(|(_, p)| **p >= 0.5).map(|(c, _)| c).collect::<Vec<_>>()
+                    )
                 }
                 _ => json!(target.classes[metrics::best(own)]),
             };
-            let probabilities =
-                if target.classes.is_empty() { Vec::new() } else { target.classes.iter().cloned().zip(own.iter().copied()).collect() };
+            let probabilities = if target.classes.is_empty() {
+                Vec::new()
+            } else {
+                target.classes.iter().cloned().zip(own.iter().copied()).collect()
+            };
             out.push(Predicted { row: about.number, id: about.id.clone(), prediction, probabilities, present });
         }
         out.sort_by_key(|p| p.row);
@@ -321,7 +347,12 @@ impl Predictor {
     }
 
     /// Every figure of the problem on rows that have labels.
-    pub fn evaluate(&self, manifest: &Manifest, rows: &[usize], drop: &[Modality]) -> Result<(metrics::Figures, Vec<Broken>)> {
+    pub fn evaluate(
+        &self,
+        manifest: &Manifest,
+        rows: &[usize],
+        drop: &[Modality],
+    ) -> Result<(metrics::Figures, Vec<Broken>)> {
         let found = self.combined(manifest, rows, drop)?;
         let figures = super::measure(self.target(), self.label(), manifest, &found.rows, &found.values)?;
         Ok((figures, found.broken))
@@ -357,12 +388,19 @@ pub fn write_predictions(out: &Path, all: &[Predicted]) -> Result<()> {
     let bytes = match ending {
         "jsonl" => all.iter().map(|a| a.json().to_string() + "\n").collect::<String>().into_bytes(),
         "csv" => {
-            let quoted = |t: &str| if t.contains([',', '"', '\n', '\r']) { format!("\"{}\"", t.replace('"', "\"\"")) } else { t.to_owned() };
+            let quoted = |t: &str| {
+                if t.contains([',', '"', '\n', '\r']) {
+                    format!("\"{}\"", t.replace('"', "\"\""))
+                } else {
+                    t.to_owned()
+                }
+            };
             let mut lines = vec!["row,id,prediction,present".to_owned()];
             classes.iter().for_each(|c| lines[0].push_str(&format!(",{}", quoted(&format!("p({c})")))));
             for answer in all {
                 let present = answer.present.iter().map(Modality::name).collect::<Vec<_>>().join(";");
-                let mut line = format!("{},{},{},{present}", answer.row, quoted(&answer.id), quoted(&text(&answer.prediction)));
+                let mut line =
+                    format!("{},{},{},{present}", answer.row, quoted(&answer.id), quoted(&text(&answer.prediction)));
                 answer.probabilities.iter().for_each(|p| line.push_str(&format!(",{}", p.1)));
                 lines.push(line);
             }
@@ -370,7 +408,10 @@ pub fn write_predictions(out: &Path, all: &[Predicted]) -> Result<()> {
         }
         "parquet" => table(all, &classes).map_err(|e| bad(&e))?,
         other => {
-            return Err(Error::Config(format!("{}: found the ending `{other}`, wanted .parquet, .csv or .jsonl", out.display())));
+            return Err(Error::Config(format!(
+                "{}: found the ending `{other}`, wanted .parquet, .csv or .jsonl",
+                out.display()
+            )));
         }
     };
     Ok(checkpoint::write_file(out, &bytes)?)
@@ -383,7 +424,8 @@ fn table(all: &[Predicted], classes: &[&String]) -> parquet::errors::Result<Vec<
         schema::parser::parse_message_type,
     };
     // Column names may hold anything but what the schema's own text is made of.
-    let safe = |c: &String| c.chars().map(|c| if c.is_alphanumeric() || c == '_' { c } else { '_' }).collect::<String>();
+    let safe =
+        |c: &String| c.chars().map(|c| if c.is_alphanumeric() || c == '_' { c } else { '_' }).collect::<String>();
     let number = classes.is_empty();
     let mut fields = String::from("required int64 row; required binary id (UTF8); required binary present (UTF8);");
     fields.push_str(if number { "required double prediction;" } else { "required binary prediction (UTF8);" });
@@ -397,10 +439,18 @@ fn table(all: &[Predicted], classes: &[&String]) -> parquet::errors::Result<Vec<
     let mut place = 0usize;
     while let Some(mut column) = group.next_column()? {
         match place {
-            0 => drop(column.typed::<Int64Type>().write_batch(&all.iter().map(|a| a.row as i64).collect::<Vec<_>>(), None, None)?),
+            0 => drop(column.typed::<Int64Type>().write_batch(
+                &all.iter().map(|a| a.row as i64).collect::<Vec<_>>(),
+                None,
+                None,
+            )?),
             1 | 2 => {
                 let values = all.iter().map(|a| {
-                    text(if place == 1 { a.id.clone() } else { a.present.iter().map(Modality::name).collect::<Vec<_>>().join(";") })
+                    text(if place == 1 {
+                        a.id.clone()
+                    } else {
+                        a.present.iter().map(Modality::name).collect::<Vec<_>>().join(";")
+                    })
                 });
                 column.typed::<ByteArrayType>().write_batch(&values.collect::<Vec<_>>(), None, None)?;
             }
@@ -409,7 +459,9 @@ fn table(all: &[Predicted], classes: &[&String]) -> parquet::errors::Result<Vec<
                 column.typed::<DoubleType>().write_batch(&values, None, None)?;
             }
             3 => {
-                let values = all.iter().map(|a| text(a.prediction.as_str().map_or_else(|| a.prediction.to_string(), ToOwned::to_owned)));
+                let values = all
+                    .iter()
+                    .map(|a| text(a.prediction.as_str().map_or_else(|| a.prediction.to_string(), ToOwned::to_owned)));
                 column.typed::<ByteArrayType>().write_batch(&values.collect::<Vec<_>>(), None, None)?;
             }
             class => {

@@ -203,10 +203,8 @@ impl Target {
                 Tensor::from_vec(&values, &[rows, width as i64])?
             }
             _ => {
-                let values: Vec<i64> = labels
-                    .iter()
-                    .map(|l| if let Some(Label::Class(c)) = l { *c as i64 } else { -1 })
-                    .collect();
+                let values: Vec<i64> =
+                    labels.iter().map(|l| if let Some(Label::Class(c)) = l { *c as i64 } else { -1 }).collect();
                 Tensor::from_slice(&values)?
             }
         };
@@ -293,7 +291,9 @@ mod tests {
         assert!(told(Problem::Regression, &["1", "two"]).contains("row 2: found `two`"));
         assert!(told(Problem::Auto, &[]).contains("no training row"));
         let mixed: Vec<String> = (0..60).map(|i| if i == 9 { "many".into() } else { i.to_string() }).collect();
-        assert!(told(Problem::Auto, &mixed.iter().map(String::as_str).collect::<Vec<_>>()).contains("row 10 has `many`"));
+        assert!(
+            told(Problem::Auto, &mixed.iter().map(String::as_str).collect::<Vec<_>>()).contains("row 10 has `many`")
+        );
         let binary = fit(Problem::Auto, &["0", "1", "1"]).unwrap();
         assert_eq!(binary.encode("1.0"), Some(Label::Class(1)));
         assert_eq!(binary.encode("7"), None);

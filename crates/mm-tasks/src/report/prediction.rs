@@ -30,8 +30,11 @@ pub fn build_prediction(runs: &[PathBuf], split: Split, registry: &Registry, dev
         let manifest = predictor.manifest()?;
         let on = [split, Split::Valid].into_iter().find(|s| !manifest.side(*s).is_empty());
         let side = on.ok_or_else(|| Error::Config(format!("{}: no rows were held out of training", run.display())))?;
-        let rows: Vec<usize> =
-            manifest.side(side).into_iter().filter(|r| manifest.rows[*r].cells.contains_key(predictor.label())).collect();
+        let rows: Vec<usize> = manifest
+            .side(side)
+            .into_iter()
+            .filter(|r| manifest.rows[*r].cells.contains_key(predictor.label()))
+            .collect();
         all.push(predictor.evaluate(&manifest, &rows, &[])?.0);
         if shown.is_none() {
             shown = Some((predictor, manifest, rows, side));
@@ -48,7 +51,11 @@ pub fn build_prediction(runs: &[PathBuf], split: Split, registry: &Registry, dev
         escape(predictor.label()),
         predictor.target().problem,
         rows.len(),
-        if runs.len() > 1 { format!(", {} runs, mean ± sample standard deviation", runs.len()) } else { String::new() }
+        if runs.len() > 1 {
+            format!(", {} runs, mean ± sample standard deviation", runs.len())
+        } else {
+            String::new()
+        }
     );
     body.push_str(&figures(&all, &manifest, &rows, &predictor));
     let (answers, broken) = predictor.predict(&manifest, &rows, &[])?;
@@ -59,7 +66,11 @@ pub fn build_prediction(runs: &[PathBuf], split: Split, registry: &Registry, dev
     }
     mistakes(&mut body, &predictor, &manifest, &answers);
     if !broken.is_empty() {
-        let _ = write!(body, "<h2>Broken</h2><p>{} values could not be read; their rows went without them.</p>", broken.len());
+        let _ = write!(
+            body,
+            "<h2>Broken</h2><p>{} values could not be read; their rows went without them.</p>",
+            broken.len()
+        );
         let mut list = vec![vec!["row".to_owned(), "modality".into(), "reason".into()]];
         list.extend(broken.iter().take(20).map(|b| vec![b.row.to_string(), escape(&b.modality), escape(&b.reason)]));
         body.push_str(&table(&list));
@@ -87,8 +98,7 @@ fn figures(all: &[Figures], manifest: &Manifest, rows: &[usize], predictor: &Pre
         } else {
             String::new()
         };
-        let shown =
-            if name.starts_with("rows") { format!("{:.0}", values[0]) } else { mean_with_spread(&values) };
+        let shown = if name.starts_with("rows") { format!("{:.0}", values[0]) } else { mean_with_spread(&values) };
         list.push(vec![escape(&name.replace('_', " ")), shown, beside]);
     }
     table(&list)
@@ -129,7 +139,12 @@ fn worth(body: &mut String, predictor: &Predictor, manifest: &Manifest, rows: &[
             format!("{share:+.4}"),
         ]);
     }
-    list.push(vec!["all".into(), format!("{:.4}", values[full]), format!("{:.4}", values[0]), format!("{:+.4}", values[full] - values[0])]);
+    list.push(vec![
+        "all".into(),
+        format!("{:.4}", values[full]),
+        format!("{:.4}", values[0]),
+        format!("{:+.4}", values[full] - values[0]),
+    ]);
     let what = if predictor.target().problem == Problem::Regression { "R²" } else { "accuracy" };
     let _ = write!(
         body,
@@ -141,7 +156,8 @@ fn worth(body: &mut String, predictor: &Predictor, manifest: &Manifest, rows: &[
     let weights = predictor.weights(manifest, &some)?;
     if !weights.is_empty() {
         let parts: Vec<String> = weights.iter().map(|(m, w)| format!("{} {w:.3}", escape(m.name()))).collect();
-        let _ = write!(body, "<p class=\"soft\">How far the operator lets each in, on average: {}.</p>", parts.join(", "));
+        let _ =
+            write!(body, "<p class=\"soft\">How far the operator lets each in, on average: {}.</p>", parts.join(", "));
     }
     Ok(())
 }
@@ -152,7 +168,10 @@ fn factorial(n: usize) -> f64 {
 
 fn truth<'a>(predictor: &Predictor, manifest: &'a Manifest, answers: &[Predicted]) -> Vec<Option<&'a str>> {
     let by_number: BTreeMap<&str, &mm_data::Row> = manifest.rows.iter().map(|r| (r.id.as_str(), r)).collect();
-    answers.iter().map(|a| by_number.get(a.id.as_str()).and_then(|r| r.cells.get(predictor.label())).map(String::as_str)).collect()
+    answers
+        .iter()
+        .map(|a| by_number.get(a.id.as_str()).and_then(|r| r.cells.get(predictor.label())).map(String::as_str))
+        .collect()
 }
 
 fn said(answer: &Predicted) -> &str {
@@ -170,10 +189,13 @@ fn confusion(body: &mut String, predictor: &Predictor, manifest: &Manifest, answ
     }
     body.push_str("<h2>Confusions</h2>");
     if classes.len() <= 12 {
-        let mut list = vec![std::iter::once("is ↓ said →".to_owned()).chain(classes.iter().map(|c| escape(c))).collect::<Vec<_>>()];
+        let mut list = vec![
+            std::iter::once("is ↓ said →".to_owned()).chain(classes.iter().map(|c| escape(c))).collect::<Vec<_>>(),
+        ];
         for class in classes {
             let own = |said: &String| counts.get(&(class.as_str(), said.as_str())).copied().unwrap_or(0);
-            let cells = classes.iter().map(|c| if c == class { format!("<b>{}</b>", own(c)) } else { own(c).to_string() });
+            let cells =
+                classes.iter().map(|c| if c == class { format!("<b>{}</b>", own(c)) } else { own(c).to_string() });
             list.push(std::iter::once(escape(class)).chain(cells).collect());
         }
         body.push_str(&table(&list));
@@ -233,7 +255,8 @@ fn mistakes(body: &mut String, predictor: &Predictor, manifest: &Manifest, answe
     }
     wrong.sort_by(|a, b| b.0.total_cmp(&a.0));
     body.push_str("<h2>Furthest off</h2>");
-    let mut list = vec![vec!["row".to_owned(), "what".into(), "is".into(), "said".into(), "how sure, or how far".into()]];
+    let mut list =
+        vec![vec!["row".to_owned(), "what".into(), "is".into(), "said".into(), "how sure, or how far".into()]];
     for (how, answer, truth) in wrong.into_iter().take(12) {
         let Some(row) = by_id.get(answer.id.as_str()) else { continue };
         let mut what = String::new();
@@ -243,7 +266,9 @@ fn mistakes(body: &mut String, predictor: &Predictor, manifest: &Manifest, answe
                     let short: String = text.chars().take(80).collect();
                     let _ = write!(what, "<span class=\"text\">{}</span> ", escape(&short));
                 }
-                Some(Source::File(path)) if row.values.get(&Modality::IMAGE).is_some_and(|v| v.first() == values.first()) => {
+                Some(Source::File(path))
+                    if row.values.get(&Modality::IMAGE).is_some_and(|v| v.first() == values.first()) =>
+                {
                     what.push_str(&thumbnail(path, &row.id));
                 }
                 _ => {}
