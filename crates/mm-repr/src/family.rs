@@ -3,7 +3,7 @@
 
 use crate::{Error, Result};
 use mm_core::{
-    Checkpoint, Encoder, Input, Module, Processor, Scope, Tensor,
+    Checkpoint, Encoder, Features, Input, Modality, Module, Processor, Scope, Tensor,
     nn::{Linear, Transformer, TransformerConfig},
 };
 use serde::de::DeserializeOwned;
@@ -20,6 +20,52 @@ pub trait Network: Encoder {
     /// Scores of the classes `[batch, classes]` before softmax; `None` where there is no classifier.
     fn logits(&self, input: &Input) -> mm_core::Result<Option<Tensor>> {
         self.classifier().map(|c| c.forward(&self.embed(input, false)?, false)).transpose()
+    }
+
+    /// What goes into the first layer and what comes out of each; `None` where the family does not tell.
+    fn hidden_states(&self, _input: &Input) -> mm_core::Result<Option<Vec<Features>>> {
+        Ok(None)
+    }
+}
+
+/// An encoder whose vector is the means of some of its layers side by side: what a layer before the last knows of a text (how it feels, how it
+/// is built) the last, which was trained to tell meanings apart, may have let go (Tenney 2019).
+pub struct Layers {
+    inner: Box<dyn Network>,
+    layers: Vec<usize>,
+}
+
+impl Layers {
+    /// These layers of an encoder, 0 being what goes into the first.
+    pub fn new(inner: Box<dyn Network>, layers: Vec<usize>) -> Self {
+        Self { inner, layers }
+    }
+}
+
+impl Encoder for Layers {
+    fn encode(&self, input: &Input, _train: bool) -> mm_core::Result<Features> {
+        let wanted = "a family that tells what each of its layers says (so far: text encoders)";
+        let states = self
+            .inner
+            .hidden_states(input)?
+            .ok_or_else(|| mm_core::Error::config("encoder.layers", "a family without", wanted))?;
+        let mut chosen = Vec::new();
+        for layer in &self.layers {
+            let last = states.len() - 1;
+            let state = states.get(*layer);
+            chosen.push(
+                &state.ok_or_else(|| mm_core::Error::config("encoder.layers", layer, format!("0 to {last}")))?.values,
+            );
+        }
+        Features::new(Tensor::cat(&chosen, -1)?, states[0].mask.clone())
+    }
+
+    fn width(&self) -> i64 {
+        self.inner.width() * self.layers.len() as i64
+    }
+
+    fn modality(&self) -> Modality {
+        self.inner.modality()
     }
 }
 

@@ -3,6 +3,7 @@
 use crate::{
     LoadOptions, Pretrained,
     audio::{SpeechTower, SpeechTowerConfig},
+    family::Layers,
     image::{PictureProcessor, PictureTower, PictureTowerConfig},
     locate,
     numbers::{AsTheyAre, Numbers},
@@ -10,7 +11,7 @@ use crate::{
     video::{FramesEncoder, FramesProcessor},
     words::{Weighting, Words, WordsEncoder, WordsProcessor},
 };
-use mm_core::{BuildContext, BuiltEncoder, Modality, Processor, Registry, config};
+use mm_core::{BuildContext, BuiltEncoder, Encoder, Modality, Processor, Registry, config};
 use mm_data::{AudioProcessor, AudioProcessorConfig};
 use serde::Deserialize;
 use std::{path::PathBuf, sync::Arc};
@@ -24,6 +25,9 @@ struct PretrainedSettings {
     /// Which modality of a model that takes several; its first when absent.
     #[serde(default)]
     modality: Option<Modality>,
+    /// The means of these layers side by side instead of the model's own vector; 0 is what goes into the first.
+    #[serde(default)]
+    layers: Vec<usize>,
 }
 
 /// Vectors of words, used as they are.
@@ -134,7 +138,13 @@ pub fn register(registry: &mut Registry) {
         let model = Pretrained::load_with(&locate(&settings.path, &context.base), options)?;
         let (tower, params, fingerprint) = model.into_tower(settings.modality.as_ref())?;
         context.scope.adopt(&params);
-        Ok(BuiltEncoder { processor: tower.processor, encoder: tower.encoder, frozen: true, fingerprint })
+        let (encoder, fingerprint): (Box<dyn Encoder>, String) = if settings.layers.is_empty() {
+            (tower.encoder, fingerprint)
+        } else {
+            let fingerprint = format!("{fingerprint} layers {:?}", settings.layers);
+            (Box::new(Layers::new(tower.encoder, settings.layers)), fingerprint)
+        };
+        Ok(BuiltEncoder { processor: tower.processor, encoder, frozen: true, fingerprint })
     });
     registry.encoder("words", |settings, context| {
         let settings: WordsSettings = config::parse(settings, &context.field)?;

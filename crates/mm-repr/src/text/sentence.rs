@@ -163,4 +163,8 @@ impl Encoder for SentenceEncoder {
     }
 }
 
-impl Network for SentenceEncoder {}
+impl Network for SentenceEncoder {
+    fn hidden_states(&self, input: &Input) -> mm_core::Result<Option<Vec<Features>>> {
+        self.inner.hidden_states(input).map(Some)
+    }
+}

@@ -132,8 +132,9 @@ impl TextTransformer {
     }
 }
 
-impl Encoder for TextTransformer {
-    fn encode(&self, input: &Input, train: bool) -> mm_core::Result<Features> {
+impl TextTransformer {
+    /// What goes into the first block, `[batch, length, width]`, and its mask.
+    fn embedded(&self, input: &Input, train: bool) -> mm_core::Result<(Tensor, Option<Mask>)> {
         let ids = &input.values;
         let length = ids.size(1)?;
         if length > self.longest {
@@ -165,6 +166,20 @@ impl Encoder for TextTransformer {
                 Some(Mask::Bias(bias))
             }
         };
+        Ok((x, mask))
+    }
+
+    /// What goes into the first block and what comes out of each.
+    pub(crate) fn hidden_states(&self, input: &Input) -> mm_core::Result<Vec<Features>> {
+        let (x, mask) = self.embedded(input, false)?;
+        let states = self.blocks.hidden_states(&x, mask.as_ref(), false)?;
+        states.into_iter().map(|x| Features::new(x, input.mask.clone())).collect()
+    }
+}
+
+impl Encoder for TextTransformer {
+    fn encode(&self, input: &Input, train: bool) -> mm_core::Result<Features> {
+        let (x, mask) = self.embedded(input, train)?;
         Features::new(self.blocks.forward(&x, mask.as_ref(), None, None, train)?, input.mask.clone())
     }
 
