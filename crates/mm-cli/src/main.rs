@@ -8,6 +8,7 @@ mod doctor;
 mod embed;
 mod evaluate;
 mod fit;
+mod fuse_search;
 mod inspect;
 mod output;
 mod predict;
@@ -69,6 +70,11 @@ enum Command {
         after_help = "Examples:\n  mm fit --data train.csv --label price --out runs/price\n  mm fit --data train.csv --label mood --columns text=review,image=photo --preset fast --out runs/mood\n  mm predict --run runs/price --data new.csv"
     )]
     Fit(fit::Arguments),
+    /// Search which operator, width or layers fuse best, by successive halving on validation rows.
+    #[command(
+        after_help = "Examples:\n  mm fuse-search sentiment.toml --run runs/search\n  mm fuse-search sentiment.toml --run runs/search --space 'fusion.operator.kind=\"gated\"|\"mult\"' --space 'inputs.text.encoder.layers=[6]|[3,6]|[3,4,5,6]'"
+    )]
+    FuseSearch(fuse_search::Arguments),
     /// Say what a fitted model makes of new rows.
     #[command(
         after_help = "Examples:\n  mm predict --run runs/price --data new.csv --json\n  mm predict --run runs/price --data new.csv --out predictions.parquet\n\nA line a row: {\"row\": its row in the file counted from one, \"prediction\": …, \"probabilities\": {…}, \"present\": [modalities]}"
@@ -217,6 +223,7 @@ fn run(command: Command, context: &Context) -> anyhow::Result<()> {
         Command::Inspect(arguments) => inspect::run(&arguments, context),
         Command::Train(arguments) => train::run(&arguments, context),
         Command::Fit(arguments) => fit::run(&arguments, context),
+        Command::FuseSearch(arguments) => fuse_search::run(&arguments, context),
         Command::Predict(arguments) => predict::run(&arguments, context),
         Command::Eval(arguments) => evaluate::run(&arguments, context),
         Command::Embed(arguments) => embed::run(arguments, context),

@@ -2,6 +2,7 @@
 #![allow(missing_docs)]
 
 mod common;
+mod fitting;
 
 use common::{World, mm, refused, text};
 use mm_core::Checkpoint;

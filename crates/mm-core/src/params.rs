@@ -172,6 +172,17 @@ impl Params {
         self.named(roles).iter().map(|(_, t)| t.count()).sum()
     }
 
+    /// Parameters whose name `which` picks are learned no more: they stay as they are, and are not in a run's checkpoint.
+    pub fn freeze(&self, which: impl Fn(&str) -> bool) -> Result<()> {
+        for (name, entry) in self.entries.borrow_mut().iter_mut() {
+            if entry.role == Role::Trainable && which(name) {
+                entry.tensor.no_grad_()?;
+                entry.role = Role::Frozen;
+            }
+        }
+        Ok(())
+    }
+
     /// Overwrites trainable parameters and buffers with those that a checkpoint has under `prefix` and their names; what is missing,
     /// unexpected or of another shape is one error that lists it all by name, and then nothing has been overwritten.
     pub fn load(&self, checkpoint: &Checkpoint, prefix: &str) -> Result<()> {

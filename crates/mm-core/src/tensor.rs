@@ -674,6 +674,11 @@ impl Tensor {
         one("requires_grad", &[self], self.0.f_set_requires_grad(true))
     }
 
+    /// In place: asks for gradients no more.
+    pub fn no_grad_(&self) -> Result<()> {
+        self.0.f_set_requires_grad(false).map(drop).map_err(|error| refused("no_grad_", &[self], &error))
+    }
+
     /// The gradient that the last [`Tensor::backward`] left, if any.
     pub fn grad(&self) -> Option<Self> {
         self.0.f_grad().ok().filter(tch::Tensor::defined).map(Self)

@@ -5,7 +5,7 @@ use crate::{
     family::{Build, Family, Joint, Model, Tower},
     image, joint, text,
 };
-use mm_core::{Checkpoint, DType, Device, Input, Modality, Params, Pool, SampleContext, Source, Tensor, without_grad};
+use mm_core::{Checkpoint, DType, Device, Input, Modality, Params, Pool, Role, SampleContext, Source, Tensor, without_grad};
 use mm_data::collate;
 use rayon::prelude::*;
 use serde_json::Value;
@@ -41,6 +41,8 @@ pub struct LoadOptions {
     pub dtype: DType,
     /// Only so many blocks, and no projection after them: features of a layer, 0 for what goes into the first, negative from the end.
     pub layer: Option<i64>,
+    /// So many of the last blocks go on learning (transformers only); none when absent.
+    pub tune: Option<usize>,
 }
 
 /// A pretrained model as its folder describes it.
@@ -83,7 +85,7 @@ impl Pretrained {
         let fingerprint = fingerprint(&config, folder, checkpoint.path(), options)?;
         let map = (family.names)(&names, &config);
         let params = Params::from_checkpoint(checkpoint, options.device, options.dtype, move |n| map.apply(n));
-        let scope = params.scope().frozen();
+        let scope = if options.tune.is_some() { params.scope() } else { params.scope().frozen() };
         let (layer, stacked) = (options.layer, Cell::new(false));
         let build = Build { folder, config: &config, checkpoint: &names, scope, layer, stacked };
         let Model { towers, joint } = (family.build)(&build)?;
@@ -91,6 +93,13 @@ impl Pretrained {
             return Err(
                 build.bad(format!("`{}` is no stack of alike blocks, so --layer has nothing to cut", family.kind))
             );
+        }
+        if let Some(last) = options.tune {
+            let blocks = params.named(&[Role::Trainable]).iter().filter_map(|(n, _)| block(n)).max();
+            let blocks = blocks.filter(|_| build.stacked.get() && last > 0).map(|b| b + 1).ok_or_else(|| {
+                build.bad(format!("`{}` with tune = {last}: wanted a stack of alike blocks, and at least one", family.kind))
+            })?;
+            params.freeze(|name| block(name).is_none_or(|b| b + last < blocks))?;
         }
         let classes = build.classes();
         let unused = params.finish()?.into_iter().filter(|n| !BUFFERS.iter().any(|b| n.ends_with(b))).collect();
@@ -324,6 +333,13 @@ fn fingerprint(config: &Value, folder: &Path, weights: &Path, options: LoadOptio
         hasher.update(format!("{} {:?}", about.len(), about.modified().ok()).as_bytes());
     }
     Ok(hasher.finalize().to_hex()[..32].to_owned())
+}
+
+/// Which block of its stack a parameter is of.
+fn block(name: &str) -> Option<usize> {
+    let mut parts = name.split('.');
+    parts.find(|p| *p == "layers")?;
+    parts.next()?.parse().ok()
 }
 
 /// Where a model's folder is: `name` below `base` if that is a folder, else among those that `cargo xtask models pull` fetched, else

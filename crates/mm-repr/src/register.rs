@@ -28,6 +28,9 @@ struct PretrainedSettings {
     /// The means of these layers side by side instead of the model's own vector; 0 is what goes into the first.
     #[serde(default)]
     layers: Vec<usize>,
+    /// So many of its last blocks go on learning; none when absent.
+    #[serde(default)]
+    tune: Option<usize>,
 }
 
 /// Vectors of words, used as they are.
@@ -134,7 +137,7 @@ pub fn register(registry: &mut Registry) {
     });
     registry.encoder("pretrained", |settings, context| {
         let settings: PretrainedSettings = config::parse(settings, &context.field)?;
-        let options = LoadOptions { device: context.scope.device(), ..LoadOptions::default() };
+        let options = LoadOptions { device: context.scope.device(), tune: settings.tune, ..LoadOptions::default() };
         let model = Pretrained::load_with(&locate(&settings.path, &context.base), options)?;
         let (tower, params, fingerprint) = model.into_tower(settings.modality.as_ref())?;
         context.scope.adopt(&params);
@@ -144,7 +147,7 @@ pub fn register(registry: &mut Registry) {
             let fingerprint = format!("{fingerprint} layers {:?}", settings.layers);
             (Box::new(Layers::new(tower.encoder, settings.layers)), fingerprint)
         };
-        Ok(BuiltEncoder { processor: tower.processor, encoder, frozen: true, fingerprint })
+        Ok(BuiltEncoder { processor: tower.processor, encoder, frozen: settings.tune.is_none(), fingerprint })
     });
     registry.encoder("words", |settings, context| {
         let settings: WordsSettings = config::parse(settings, &context.field)?;

@@ -5,11 +5,13 @@ mod config;
 mod network;
 mod plan;
 mod predictor;
+mod search;
 mod target;
 
 pub use config::{ContextConfig, InputConfig, LossConfig, Pooling, PredictionConfig};
 pub use plan::{Fitted, Fitting, Preset, fit_table};
 pub use predictor::{Predicted, Predictor, write_predictions};
+pub use search::{Search, Trial, search, space as search_space};
 pub use target::{Label, Problem, Target};
 
 use crate::{Error, Fit, Result, Told, features::Frozen, metrics};
@@ -115,8 +117,10 @@ pub(crate) fn resolve_all(
     let base = config.base.clone().unwrap_or_else(|| base.to_owned());
     let manifest = open_manifest(&config, &base)?;
     let train = manifest.side(Split::Train);
+    // Rows to choose by tell of oddities and of classes too; rows to be tested on tell nothing.
     let labels: Vec<(usize, &str)> = train
         .iter()
+        .chain(&manifest.side(Split::Valid))
         .filter_map(|r| Some((manifest.rows[*r].number, manifest.rows[*r].cells.get(&config.label)?.as_str())))
         .collect();
     let known = || manifest.rows.iter().take(1000).flat_map(|r| r.cells.keys());
@@ -449,10 +453,12 @@ impl Prediction {
         let name = if Run::checkpoint(run.folder(), "best").exists() { "best" } else { "last" };
         let (checkpoint, _) = Run::load(run.folder(), name)?;
         self.params.load(&checkpoint, "model.")?;
-        if !valid.is_empty() {
-            let answers = self.answer(&manifest, &valid, &processors, &[])?;
-            predictor::Combination::fit(self, &manifest, &answers)?.save(run.folder())?;
-        }
+        let combination = if valid.is_empty() {
+            predictor::Combination::fixed(self)
+        } else {
+            predictor::Combination::fit(self, &manifest, &self.answer(&manifest, &valid, &processors, &[])?)?
+        };
+        combination.save(run.folder())?;
         Ok(Fit { outcome, broken: loader.counts().broken, rows: count })
     }
 
@@ -471,6 +477,14 @@ impl Prediction {
     ) -> Result<Answers> {
         let made = self.made.borrow().clone();
         self.answers(manifest, rows, processors, &|m| made.contains(m), drop)
+    }
+
+    /// Answers for rows of its own data, through what is kept of them.
+    pub(crate) fn answer_own(&self, manifest: &Manifest, rows: &[usize], drop: &[Modality]) -> Result<Answers> {
+        let mut some = manifest.clone();
+        some.rows = rows.iter().map(|r| manifest.rows[*r].clone()).collect();
+        let processors = self.prepare(&some, &AtomicBool::new(false), &mut |_, _, _| {})?;
+        self.answer(manifest, rows, &processors, drop)
     }
 
     /// Answers for rows of other data, nothing being kept.

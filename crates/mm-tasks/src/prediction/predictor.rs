@@ -26,16 +26,20 @@ const FUSED: &str = "fused";
 const ENOUGH: usize = 30;
 
 impl Combination {
+    /// Without rows to fit it on: all heads alike where the config says so, else the fused one.
+    pub(crate) fn fixed(model: &Prediction) -> Self {
+        let mut out = Self::default();
+        if model.config.pool == super::Pooling::Even && model.config.loss.auxiliary > 0.0 {
+            let names = model.modalities().map(ToString::to_string).chain([FUSED.to_owned()]);
+            out.weights = names.map(|n| (n, 1.0)).collect();
+        }
+        out
+    }
+
     pub(crate) fn fit(model: &Prediction, manifest: &Manifest, answers: &Answers) -> Result<Self> {
         let mut out = Self { rows: answers.rows.len(), ..Self::default() };
-        match model.config.pool {
-            super::Pooling::Fitted => {}
-            super::Pooling::Fused => return Ok(out),
-            super::Pooling::Even => {
-                let names = answers.own.keys().map(|m| m.to_string()).chain([FUSED.to_owned()]);
-                out.weights = names.map(|n| (n, 1.0)).collect();
-                return Ok(out);
-            }
+        if model.config.pool != super::Pooling::Fitted {
+            return Ok(Self::fixed(model));
         }
         let target = &model.target;
         let labels: Vec<Option<super::Label>> =
@@ -280,7 +284,13 @@ impl Predictor {
     pub(crate) fn combined(&self, manifest: &Manifest, rows: &[usize], drop: &[Modality]) -> Result<Combined> {
         let mut out: Option<Combined> = None;
         for ((model, combination), weight) in self.members.iter().zip(&self.weights) {
-            let answers = model.answer_fresh(manifest, rows, drop)?;
+            // Its own data were encoded for training, and are asked again for every modality that is left out.
+            let own = manifest.path == model.base.join(&model.config.data.manifest);
+            let answers = if own {
+                model.answer_own(manifest, rows, drop)?
+            } else {
+                model.answer_fresh(manifest, rows, drop)?
+            };
             let values = combination.apply(model, &answers)?.mul_scalar(*weight)?;
             match &mut out {
                 Some(out) => out.values = out.values.add(&values)?,

@@ -1,0 +1,243 @@
+//! Tables are fitted, asked and measured through the binary, and what is wrong with them is told.
+
+use image::{Rgb, RgbImage};
+use std::{
+    path::Path,
+    process::{Command, Output},
+};
+
+/// mm with a cache of its own: what somebody once pulled must not change what is guessed.
+fn mm(arguments: &[&str], folder: &Path) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_mm"))
+        .args(arguments)
+        .current_dir(folder)
+        .env("XDG_CACHE_HOME", folder.join("cache"))
+        .env("HF_HUB_CACHE", folder.join("hub"))
+        .output()
+        .unwrap()
+}
+
+fn ok(output: &Output) -> String {
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn refused(arguments: &[&str], folder: &Path, wanted: &[&str]) {
+    let output = mm(arguments, folder);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(matches!(output.status.code(), Some(1 | 2)), "{arguments:?} ended with {:?}: {said}", output.status);
+    assert!(!said.contains("panicked"), "{said}");
+    for part in wanted {
+        assert!(said.contains(part), "wanted `{part}` in: {said}");
+    }
+}
+
+/// Rows whose label is told by two things together: a word, and whether a number is large.
+fn table(folder: &Path, name: &str, rows: usize, from: usize) {
+    std::fs::create_dir_all(folder.join("pictures")).unwrap();
+    let mut text = String::from("id,review,price,town,photo,mood\n");
+    for row in from..from + rows {
+        // A fixed shuffle, so that nothing goes by the row's number.
+        let bits = row.wrapping_mul(2_654_435_761) >> 7;
+        let (word, large, blue) = (bits & 1 == 1, bits >> 1 & 1 == 1, bits >> 2 & 1 == 1);
+        let picture = folder.join(format!("pictures/{row}.png"));
+        let colour = if blue { [30, 60, 220] } else { [220, 60, 30] };
+        RgbImage::from_pixel(24, 18, Rgb(colour)).save(picture).unwrap();
+        let says = if word { "the food was superb and warm" } else { "the food was awful and cold" };
+        let price = if large { 80.0 } else { 20.0 } + (bits >> 3 & 7) as f64;
+        let mood = if usize::from(word) + usize::from(large) + usize::from(blue) >= 2 { "glad" } else { "sad" };
+        let town = ["Rome", "Oslo", "Lima"][bits >> 6 & 1];
+        text.push_str(&format!("{},{says},{price},{town},pictures/{row}.png,{mood}\n", 1_000 + row));
+    }
+    std::fs::write(folder.join(name), text).unwrap();
+}
+
+#[test]
+fn a_table_is_fitted_asked_measured_and_reported() {
+    let world = tempfile::tempdir().unwrap();
+    let folder = world.path();
+    table(folder, "train.csv", 120, 0);
+    table(folder, "test.csv", 80, 1000);
+    let fit = ["fit", "--data", "train.csv", "--label", "mood", "--preset", "fast", "--out", "run", "--json"];
+    let output = mm(&fit, folder);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    let result: serde_json::Value = serde_json::from_str(&ok(&output)).unwrap();
+    for part in ["image: photo", "tabular: price + town", "text: review", "binary of glad, sad", "from nothing"] {
+        assert!(told.contains(part), "{part} in {told}");
+    }
+    assert_eq!(result["problem"], "binary");
+    assert!(folder.join("run/report.html").exists());
+    // What fits cannot be fitted over.
+    refused(&fit, folder, &["run: holds a run already"]);
+    let figures = |more: &[&str]| -> serde_json::Value {
+        serde_json::from_str(&ok(&mm(&[&["eval", "run", "--data", "test.csv", "--json"], more].concat(), folder))).unwrap()
+    };
+    let all = figures(&[]);
+    for name in ["accuracy", "balanced_accuracy", "f1_macro", "f1_weighted", "auroc", "log_loss", "ece"] {
+        assert!(all[name].is_number(), "{name} in {all}");
+    }
+    let accuracy = |f: &serde_json::Value| f["accuracy"].as_f64().unwrap();
+    // Two of three vote: one alone is right in three rows of four.
+    assert!(accuracy(&all) > 0.9, "{all}");
+    let without = ["image", "text", "tabular"].map(|m| accuracy(&figures(&["--drop", m])));
+    assert!(without.iter().all(|w| *w < accuracy(&all)), "{without:?}");
+    let lines = ok(&mm(&["predict", "--run", "run", "--data", "test.csv", "--json", "--out", "p.parquet"], folder));
+    let rows: Vec<serde_json::Value> = lines.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(rows.len(), 80);
+    assert_eq!(rows[0]["row"], 1);
+    assert_eq!(rows[0]["present"].as_array().unwrap().len(), 3);
+    let sum: f64 = rows[0]["probabilities"].as_object().unwrap().values().map(|v| v.as_f64().unwrap()).sum();
+    assert!((sum - 1.0).abs() < 1e-6);
+    assert!(folder.join("p.parquet").metadata().unwrap().len() > 500);
+    // Odd rows: a broken picture, nothing at all, an unseen category, a class that training never had, no number.
+    std::fs::write(folder.join("pictures/broken.png"), b"\x89PNG\r\n\x1a\nno more").unwrap();
+    let odd = "id,review,price,town,photo,mood\n1,the food was superb,81,Rome,pictures/broken.png,glad\n2,,,,,sad\n\
+               3,awful,NaN,Atlantis,pictures/1000.png,bored\n4,superb,a lot,Oslo,missing.png,glad\n";
+    std::fs::write(folder.join("odd.csv"), odd).unwrap();
+    let output = mm(&["predict", "--run", "run", "--data", "odd.csv", "--json"], folder);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    let rows: Vec<serde_json::Value> = ok(&output).lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(rows.len(), 4);
+    assert!(told.contains("broken.png") && told.contains("missing.png") && told.contains("2 values"), "{told}");
+    assert_eq!(rows[1]["present"].as_array().unwrap().len(), 0);
+    assert!(!rows[0]["present"].as_array().unwrap().contains(&"image".into()));
+    let measured: serde_json::Value =
+        serde_json::from_str(&ok(&mm(&["eval", "run", "--data", "odd.csv", "--json"], folder))).unwrap();
+    assert_eq!(measured["rows_of_unknown_classes"], 1);
+    // A column of another name is a modality that is missing; none at all is an error.
+    std::fs::write(folder.join("few.csv"), "review\nthe food was awful\n").unwrap();
+    let lines = ok(&mm(&["predict", "--run", "run", "--data", "few.csv", "--json"], folder));
+    assert!(lines.contains("\"present\":[\"text\"]"), "{lines}");
+    std::fs::write(folder.join("other.csv"), "x,y\n1,2\n").unwrap();
+    refused(&["predict", "--run", "run", "--data", "other.csv"], folder, &["other.csv", "x, y", "review"]);
+    refused(&["eval", "run", "--data", "few.csv"], folder, &["few.csv", "mood"]);
+    refused(&["eval", "run", "--data", "test.csv", "--drop", "imag"], folder, &["imag", "image"]);
+    // Stopped at once, what there is still answers.
+    let hurried = mm(
+        &["fit", "--data", "train.csv", "--label", "mood", "--columns", "text=review", "--time-limit", "0.05", "--out", "hurried"],
+        folder,
+    );
+    ok(&hurried);
+    ok(&mm(&["predict", "--run", "hurried", "--data", "test.csv", "--json"], folder));
+}
+
+#[test]
+fn what_is_wrong_with_a_table_is_told() {
+    let world = tempfile::tempdir().unwrap();
+    let folder = world.path();
+    let mut rows = String::from("say,n,same,some,mixed,alone\n");
+    for row in 0..60 {
+        let mixed = if row == 41 { "much".into() } else { format!("{}.5", row * 7 % 59) };
+        let some = if row % 2 == 0 { "a" } else { "b" };
+        let alone = if row == 7 { "once" } else { some };
+        rows.push_str(&format!("one two three {row},{},x,{some},{mixed},{alone}\n", row * 3));
+    }
+    std::fs::write(folder.join("t.csv"), &rows).unwrap();
+    let fit = |label: &str, more: &[&str], wanted: &[&str]| {
+        let fixed = ["fit", "--data", "t.csv", "--preset", "fast", "--out", "run", "--label", label];
+        refused(&[&fixed[..], more].concat(), folder, wanted);
+        assert!(!folder.join("run/fit.json").exists());
+    };
+    fit("lable", &[], &["lable", "say"]);
+    fit("same", &[], &["`x` in each of"]);
+    fit("mixed", &[], &["row 42 has `much`"]);
+    fit("mixed", &["--problem", "regression"], &["row 42", "`much`", "wanted a number"]);
+    fit("some", &["--problem", "regression"], &["wanted a number"]);
+    fit("n", &["--problem", "binary"], &["wanted two for a binary problem"]);
+    fit("some", &["--columns", "text=sya"], &["sya", "say"]);
+    fit("some", &["--columns", "text"], &["--columns text"]);
+    fit("some", &["--columns", "smell=say"], &["smell"]);
+    fit("some", &["--columns", "image=say"], &[]);
+    fit("some", &["--time-limit", "-3"], &[]);
+    fit("some", &["--preset", "slow"], &["slow"]);
+    fit("some", &["--tune-on", "nowhere.csv"], &["nowhere.csv"]);
+    refused(&["fit", "--data", "no.csv", "--label", "x", "--out", "run"], folder, &["no.csv"]);
+    refused(&["predict", "--run", "nothing", "--data", "t.csv"], folder, &["nothing"]);
+    // A class with one row is told of, and the fit goes on.
+    let output = mm(&["fit", "--data", "t.csv", "--label", "alone", "--preset", "fast", "--out", "lone"], folder);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    ok(&output);
+    assert!(told.contains("one row to learn from") || told.contains("multiclass of a, b"), "{told}");
+}
+
+/// Both modalities alone say nothing of the class, together all of it.
+fn exclusive_or(folder: &Path) {
+    let mut lines = String::new();
+    for row in 0..600u64 {
+        let bits = row.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 20;
+        let (a, b) = (bits & 1 == 1, bits >> 1 & 1 == 1);
+        let spread = |n: u64| (bits >> (2 + 5 * n) & 31) as f64 / 31.0 - 0.5;
+        let sign = |s: bool| if s { 1.0 } else { -1.0 };
+        let left = [sign(a) + 0.5 * spread(0), spread(1)];
+        let right = [sign(b) + 0.5 * spread(2), spread(3)];
+        let noise = [spread(4) * 4.0, spread(5) * 4.0];
+        let line = serde_json::json!({"left": left, "right": right, "noise": noise, "easy": a.to_string(), "label": (a ^ b).to_string(), "split": if row < 400 { "train" } else { "test" }});
+        lines.push_str(&format!("{line}\n"));
+    }
+    std::fs::write(folder.join("xor.jsonl"), lines).unwrap();
+    let config = r#"
+task = "prediction"
+label = "label"
+pool = "fused"
+[data]
+manifest = "xor.jsonl"
+[data.columns.modalities]
+left = "left"
+right = "right"
+[data.split]
+column = "split"
+[inputs.left]
+encoder = { kind = "vector", width = 2 }
+[inputs.right]
+encoder = { kind = "vector", width = 2 }
+[fusion]
+width = 16
+project = false
+operator = { kind = "concat" }
+[loss]
+auxiliary = 0.0
+[train]
+epochs = 25
+[train.optimizer]
+rate = 1e-2
+"#;
+    std::fs::write(folder.join("xor.toml"), config).unwrap();
+}
+
+#[test]
+fn exclusive_or_needs_products_and_gates_close_on_noise() {
+    let world = tempfile::tempdir().unwrap();
+    let folder = world.path();
+    exclusive_or(folder);
+    let accuracy = |name: &str, more: &[&str]| -> f64 {
+        let run = format!("runs/{name}");
+        ok(&mm(&[&["train", "xor.toml", "--run", &run], more].concat(), folder));
+        let figures: serde_json::Value = serde_json::from_str(&ok(&mm(&["eval", &run, "--json"], folder))).unwrap();
+        figures["accuracy"].as_f64().unwrap()
+    };
+    let linear = accuracy("linear", &[]);
+    assert!(linear < 0.65, "{linear}");
+    for kind in ["multiplicative", "tensor", "mlb"] {
+        let found = accuracy(kind, &["--set", &format!("fusion.operator.kind=\"{kind}\"")]);
+        assert!(found > 0.95, "{kind}: {found}");
+    }
+    let wide = ["--set", "fusion.project=true", "--set", "fusion.operator.kind=\"cross_attention\""];
+    let attention = accuracy("attention", &wide);
+    assert!(attention > 0.9, "{attention}");
+    // Of a modality that is noise a gated unit lets less through than of one that tells.
+    let noisy = [
+        "--set", "label=\"easy\"", "--set", "data.columns.modalities={left=\"left\",noise=\"noise\"}",
+        "--set", "inputs={left={encoder={kind=\"vector\",width=2}},noise={encoder={kind=\"vector\",width=2}}}",
+        "--set", "fusion.operator.kind=\"gated\"", "--set", "train.epochs=60",
+    ]; // prettier apart: pairs of a flag and its value
+    assert!(accuracy("noisy", &noisy) > 0.97);
+    let report = ok(&mm(&["report", "runs/noisy", "--json"], folder));
+    assert!(report.contains("report.html"), "{report}");
+    let page = std::fs::read_to_string(folder.join("runs/noisy/report.html")).unwrap();
+    let part = page.split("lets each in, on average: ").nth(1).unwrap().split('.').take(3).collect::<Vec<_>>().join(".");
+    let of = |name: &str| -> f64 {
+        part.split(&format!("{name} ")).nth(1).unwrap().chars().take(5).collect::<String>().parse().unwrap()
+    };
+    assert!(of("left") > of("noise"), "{part}");
+}
