@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 use mm_data::Split;
 use mm_tasks::{
     job::{Evaluated, Job, prediction_figures},
-    prediction::Predictor,
+    prediction::{Predictor, robustness, robustness_page},
 };
 use std::path::PathBuf;
 
@@ -22,6 +22,9 @@ pub(crate) struct Arguments {
     /// A modality to leave out, to see what it is worth; may be repeated (predictions only).
     #[arg(long, value_name = "MODALITY")]
     drop: Vec<String>,
+    /// Also disturb each modality at ten strengths (withheld, drowned in noise), and write the curves as a page (predictions only).
+    #[arg(long, value_name = "FILE.html")]
+    robustness: Option<PathBuf>,
 }
 
 /// A prediction: on any rows, with or without a modality.
@@ -47,6 +50,18 @@ fn prediction(arguments: &Arguments, context: &Context) -> Result<Evaluated> {
             (manifest, rows)
         }
     };
+    if let Some(page) = &arguments.robustness {
+        let curves = robustness(&predictor, &manifest, &rows, 0)?;
+        mm_core::checkpoint::write_file(page, robustness_page(&curves)?.html.as_bytes())?;
+        let mut table =
+            vec![["modality", "how", "undisturbed", "at the worst", "area"].map(ToOwned::to_owned).to_vec()];
+        table.extend(curves.iter().map(|c| {
+            let at = |p: Option<&(f64, f64)>| p.map_or(String::new(), |p| format!("{:.4}", p.1));
+            let (first, last) = (at(c.points.first()), at(c.points.last()));
+            vec![c.modality.clone(), c.kind.to_owned(), first, last, format!("{:.4}", c.area)]
+        }));
+        return Ok(Evaluated { json: serde_json::json!({"curves": curves, "page": page}), table });
+    }
     let (figures, broken) = predictor.evaluate(&manifest, &rows, &drop)?;
     for value in broken.iter().take(20) {
         eprintln!("left out {value}");
@@ -56,7 +71,7 @@ fn prediction(arguments: &Arguments, context: &Context) -> Result<Evaluated> {
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let fitted = arguments.run.join("fit.json").exists();
-    if fitted || arguments.data.is_some() || !arguments.drop.is_empty() {
+    if fitted || arguments.data.is_some() || !arguments.drop.is_empty() || arguments.robustness.is_some() {
         let evaluated = prediction(arguments, context)?;
         if context.json {
             output::line(&evaluated.json);

@@ -61,7 +61,8 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let mut table = vec![["settings", "epochs", "score"].map(ToOwned::to_owned).to_vec()];
     for trial in trials.iter().take(12) {
         let name = trial.settings.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join(" ");
-        let (epochs, score) = trial.scores.last().map_or((String::new(), "failed".into()), |(e, s)| (e.to_string(), format!("{s:.4}")));
+        let (epochs, score) =
+            trial.scores.last().map_or((String::new(), "failed".into()), |(e, s)| (e.to_string(), format!("{s:.4}")));
         table.push(vec![name, epochs, score]);
     }
     output::table(&table);

@@ -82,7 +82,7 @@ enum Command {
     Predict(predict::Arguments),
     /// Measure a trained run on held-out data.
     #[command(
-        after_help = "Examples:\n  mm eval runs/first --split test --json\n  mm eval runs/price --data test.csv --json\n  mm eval runs/price --data test.csv --drop image"
+        after_help = "Examples:\n  mm eval runs/first --split test --json\n  mm eval runs/price --data test.csv --json\n  mm eval runs/price --data test.csv --drop image\n  mm eval runs/price --data test.csv --robustness robustness.html"
     )]
     Eval(evaluate::Arguments),
     /// Turn raw values into vectors, with a pretrained model or a trained run.

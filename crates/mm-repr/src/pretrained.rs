@@ -5,7 +5,9 @@ use crate::{
     family::{Build, Family, Joint, Model, Tower},
     image, joint, text,
 };
-use mm_core::{Checkpoint, DType, Device, Input, Modality, Params, Pool, Role, SampleContext, Source, Tensor, without_grad};
+use mm_core::{
+    Checkpoint, DType, Device, Input, Modality, Params, Pool, Role, SampleContext, Source, Tensor, without_grad,
+};
 use mm_data::collate;
 use rayon::prelude::*;
 use serde_json::Value;
@@ -97,7 +99,10 @@ impl Pretrained {
         if let Some(last) = options.tune {
             let blocks = params.named(&[Role::Trainable]).iter().filter_map(|(n, _)| block(n)).max();
             let blocks = blocks.filter(|_| build.stacked.get() && last > 0).map(|b| b + 1).ok_or_else(|| {
-                build.bad(format!("`{}` with tune = {last}: wanted a stack of alike blocks, and at least one", family.kind))
+                build.bad(format!(
+                    "`{}` with tune = {last}: wanted a stack of alike blocks, and at least one",
+                    family.kind
+                ))
             })?;
             params.freeze(|name| block(name).is_none_or(|b| b + last < blocks))?;
         }

@@ -58,6 +58,7 @@ pub fn check(value: &toml::Value) -> Result<()> {
 pub fn resolve(value: &mut toml::Value, base: &Path, registry: &Registry, tell: &mut dyn FnMut(String)) -> Result<()> {
     match task(value)? {
         "prediction" => prediction::resolve(value, base, registry, tell),
+        "representation" => representation::resolve(value, base),
         _ => Ok(()),
     }
 }

@@ -41,6 +41,9 @@ pub struct RepresentationConfig {
     /// Languages that are kept of a modality's values; all when it is not named.
     #[serde(default)]
     pub languages: BTreeMap<String, Vec<String>>,
+    /// The classes of the labels, in the order of their numbers; taken from the training rows when absent.
+    #[serde(default)]
+    pub classes: Option<Vec<String>>,
     /// The learner, by its `kind`.
     pub model: toml::Value,
     /// The training.
@@ -65,6 +68,41 @@ pub fn parse(value: &toml::Value) -> Result<RepresentationConfig> {
         return Err(Error::Config("inputs: found none, wanted at least one modality".into()));
     }
     Ok(config)
+}
+
+/// Fills in what the inputs take from the training rows (words, characters), and the classes; nothing where they are known.
+fn learn_settings(config: &mut RepresentationConfig, base: &Path) -> Result<()> {
+    if config.classes.is_some() {
+        return Ok(());
+    }
+    let manifest = manifest(config, base)?;
+    let train = manifest.side(Split::Train);
+    for (name, input) in &mut config.inputs {
+        let modality = Modality::from(name.as_str());
+        input.fit(train.iter().flat_map(|r| manifest.rows[*r].values.get(&modality).into_iter().flatten()))?;
+    }
+    let mut classes: Vec<String> = Vec::new();
+    let mut seen = std::collections::HashSet::new();
+    for label in train.iter().filter_map(|r| manifest.rows[*r].label.as_ref()) {
+        if seen.insert(label) {
+            classes.push(label.clone());
+        }
+    }
+    config.classes = Some(classes);
+    Ok(())
+}
+
+/// Writes into a config what its training rows say, so that a run does not depend on its manifest any more.
+pub fn resolve(value: &mut toml::Value, base: &Path) -> Result<()> {
+    let mut config = parse(value)?;
+    let base = config.base.clone().unwrap_or_else(|| base.to_owned());
+    learn_settings(&mut config, &base)?;
+    let task = value.get("task").cloned();
+    *value = toml::Value::try_from(&config).map_err(|e| Error::Config(e.to_string()))?;
+    if let (Some(task), Some(table)) = (task, value.as_table_mut()) {
+        table.insert("task".into(), task);
+    }
+    Ok(())
 }
 
 /// Mean and deviation that a modality's numbers are brought to zero and one by; learned from the training rows.
@@ -95,20 +133,8 @@ impl Representation {
     /// the labels is taken from the manifest where `config` does not say it; [`Representation::config`] then does.
     pub fn new(mut config: RepresentationConfig, base: &Path, registry: &Registry, device: Device) -> Result<Self> {
         let base = config.base.clone().unwrap_or_else(|| base.to_owned());
-        let manifest = manifest(&config, &base)?;
-        let train = manifest.side(Split::Train);
-        for (name, input) in &mut config.inputs {
-            let modality = Modality::from(name.as_str());
-            let texts = train.iter().flat_map(|r| manifest.rows[*r].values.get(&modality).into_iter().flatten());
-            input.fit(texts)?;
-        }
-        let mut labels = BTreeMap::new();
-        for row in &train {
-            if let Some(label) = &manifest.rows[*row].label {
-                let next = labels.len() as i64;
-                labels.entry(label.clone()).or_insert(next);
-            }
-        }
+        learn_settings(&mut config, &base)?;
+        let labels: BTreeMap<String, i64> = config.classes.iter().flatten().cloned().zip(0..).collect();
         seed_tensors(config.train.seed);
         let params = Params::new(device);
         let root = params.scope();

@@ -71,7 +71,8 @@ fn a_table_is_fitted_asked_measured_and_reported() {
     // What fits cannot be fitted over.
     refused(&fit, folder, &["run: holds a run already"]);
     let figures = |more: &[&str]| -> serde_json::Value {
-        serde_json::from_str(&ok(&mm(&[&["eval", "run", "--data", "test.csv", "--json"], more].concat(), folder))).unwrap()
+        serde_json::from_str(&ok(&mm(&[&["eval", "run", "--data", "test.csv", "--json"], more].concat(), folder)))
+            .unwrap()
     };
     let all = figures(&[]);
     for name in ["accuracy", "balanced_accuracy", "f1_macro", "f1_weighted", "auroc", "log_loss", "ece"] {
@@ -82,6 +83,20 @@ fn a_table_is_fitted_asked_measured_and_reported() {
     assert!(accuracy(&all) > 0.9, "{all}");
     let without = ["image", "text", "tabular"].map(|m| accuracy(&figures(&["--drop", m])));
     assert!(without.iter().all(|w| *w < accuracy(&all)), "{without:?}");
+    let curves: serde_json::Value = serde_json::from_str(&ok(&mm(
+        &["eval", "run", "--data", "test.csv", "--robustness", "robust.html", "--json"],
+        folder,
+    )))
+    .unwrap();
+    for curve in curves["curves"].as_array().unwrap() {
+        // All missing is as good as dropped; nothing disturbed as good as ever.
+        let points = curve["points"].as_array().unwrap();
+        assert!((points[0][1].as_f64().unwrap() - accuracy(&all)).abs() < 1e-9, "{curve}");
+        if curve["kind"] == "missing" {
+            let place = ["image", "text", "tabular"].iter().position(|m| curve["modality"] == **m).unwrap();
+            assert!((points[10][1].as_f64().unwrap() - without[place]).abs() < 1e-9, "{curve}");
+        }
+    }
     let lines = ok(&mm(&["predict", "--run", "run", "--data", "test.csv", "--json", "--out", "p.parquet"], folder));
     let rows: Vec<serde_json::Value> = lines.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     assert_eq!(rows.len(), 80);
@@ -115,7 +130,19 @@ fn a_table_is_fitted_asked_measured_and_reported() {
     refused(&["eval", "run", "--data", "test.csv", "--drop", "imag"], folder, &["imag", "image"]);
     // Stopped at once, what there is still answers.
     let hurried = mm(
-        &["fit", "--data", "train.csv", "--label", "mood", "--columns", "text=review", "--time-limit", "0.05", "--out", "hurried"],
+        &[
+            "fit",
+            "--data",
+            "train.csv",
+            "--label",
+            "mood",
+            "--columns",
+            "text=review",
+            "--time-limit",
+            "0.05",
+            "--out",
+            "hurried",
+        ],
         folder,
     );
     ok(&hurried);
@@ -227,15 +254,23 @@ fn exclusive_or_needs_products_and_gates_close_on_noise() {
     assert!(attention > 0.9, "{attention}");
     // Of a modality that is noise a gated unit lets less through than of one that tells.
     let noisy = [
-        "--set", "label=\"easy\"", "--set", "data.columns.modalities={left=\"left\",noise=\"noise\"}",
-        "--set", "inputs={left={encoder={kind=\"vector\",width=2}},noise={encoder={kind=\"vector\",width=2}}}",
-        "--set", "fusion.operator.kind=\"gated\"", "--set", "train.epochs=60",
+        "--set",
+        "label=\"easy\"",
+        "--set",
+        "data.columns.modalities={left=\"left\",noise=\"noise\"}",
+        "--set",
+        "inputs={left={encoder={kind=\"vector\",width=2}},noise={encoder={kind=\"vector\",width=2}}}",
+        "--set",
+        "fusion.operator.kind=\"gated\"",
+        "--set",
+        "train.epochs=60",
     ]; // prettier apart: pairs of a flag and its value
     assert!(accuracy("noisy", &noisy) > 0.97);
     let report = ok(&mm(&["report", "runs/noisy", "--json"], folder));
     assert!(report.contains("report.html"), "{report}");
     let page = std::fs::read_to_string(folder.join("runs/noisy/report.html")).unwrap();
-    let part = page.split("lets each in, on average: ").nth(1).unwrap().split('.').take(3).collect::<Vec<_>>().join(".");
+    let part =
+        page.split("lets each in, on average: ").nth(1).unwrap().split('.').take(3).collect::<Vec<_>>().join(".");
     let of = |name: &str| -> f64 {
         part.split(&format!("{name} ")).nth(1).unwrap().chars().take(5).collect::<String>().parse().unwrap()
     };

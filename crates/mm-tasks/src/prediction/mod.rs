@@ -5,12 +5,14 @@ mod config;
 mod network;
 mod plan;
 mod predictor;
+mod robustness;
 mod search;
 mod target;
 
 pub use config::{ContextConfig, InputConfig, LossConfig, Pooling, PredictionConfig};
 pub use plan::{Fitted, Fitting, Preset, fit_table};
 pub use predictor::{Predicted, Predictor, write_predictions};
+pub use robustness::{Curve, robustness, robustness_page};
 pub use search::{Search, Trial, search, space as search_space};
 pub use target::{Label, Problem, Target};
 

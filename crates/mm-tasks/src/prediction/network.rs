@@ -14,7 +14,7 @@ use mm_core::{
     },
 };
 use mm_fusion::training::{distillation, functional_entropy, gradient_scales, scale_gradient};
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{cell::RefCell, collections::BTreeMap, path::Path, sync::Arc};
 
 /// Over the rows of an item.
 enum Context {
@@ -178,6 +178,8 @@ pub(crate) struct Network {
     dropout: f64,
     by_items: bool,
     fuse_items: bool,
+    /// Noise on a modality's features outside training, in their own deviations: to see what it costs.
+    pub(crate) disturbed: RefCell<BTreeMap<Modality, f64>>,
 }
 
 impl Network {
@@ -251,7 +253,15 @@ impl Network {
         let fusion = mm_fusion::build(&root.pp("fusion"), &config.fusion, &widths)?;
         let head = Linear::new(&root.pp("head"), fusion.width(), target.outputs(), true)?;
         let by_items = config.context.is_some() || config.fuse_items;
-        Ok(Self { ways, fusion, head, dropout: config.dropout, by_items, fuse_items: config.fuse_items })
+        Ok(Self {
+            ways,
+            fusion,
+            head,
+            dropout: config.dropout,
+            by_items,
+            fuse_items: config.fuse_items,
+            disturbed: RefCell::default(),
+        })
     }
 
     /// Whether it wants the rows of an item together, in their order.
@@ -304,6 +314,10 @@ impl Network {
             }
             if train && way.noise > 0.0 {
                 values = values.add(&Tensor::randn(&values.shape(), DType::F32, device)?.mul_scalar(way.noise)?)?;
+            }
+            if let (false, Some(strength)) = (train, self.disturbed.borrow().get(*modality).filter(|s| **s > 0.0)) {
+                let spread = values.std_dims(&[0, 1], false, true)?.mul_scalar(*strength)?; // [1, 1, width]
+                values = values.add(&Tensor::randn(&values.shape(), DType::F32, device)?.mul(&spread)?)?;
             }
             values = values.dropout(way.dropout, train)?;
             // Every row gets its place; those without the modality a row of zeros.

@@ -268,6 +268,13 @@ impl Predictor {
         self.first().manifest()
     }
 
+    /// From now on a modality's features get normal noise of so many of their own deviations; 0 for none.
+    pub fn disturb(&self, modality: &Modality, strength: f64) {
+        for (model, _) in &self.members {
+            model.network.disturbed.borrow_mut().insert(modality.clone(), strength);
+        }
+    }
+
     /// Modalities that are to be left out, by name.
     pub fn without(&self, names: &[String]) -> Result<Vec<Modality>> {
         let known = self.modalities();
@@ -286,11 +293,8 @@ impl Predictor {
         for ((model, combination), weight) in self.members.iter().zip(&self.weights) {
             // Its own data were encoded for training, and are asked again for every modality that is left out.
             let own = manifest.path == model.base.join(&model.config.data.manifest);
-            let answers = if own {
-                model.answer_own(manifest, rows, drop)?
-            } else {
-                model.answer_fresh(manifest, rows, drop)?
-            };
+            let answers =
+                if own { model.answer_own(manifest, rows, drop)? } else { model.answer_fresh(manifest, rows, drop)? };
             let values = combination.apply(model, &answers)?.mul_scalar(*weight)?;
             match &mut out {
                 Some(out) => out.values = out.values.add(&values)?,

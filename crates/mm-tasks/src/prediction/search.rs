@@ -48,7 +48,11 @@ pub struct Trial {
 
 impl Trial {
     fn name(&self) -> String {
-        self.settings.iter().map(|(k, v)| format!("{}={v}", k.rsplit('.').next().unwrap_or(k))).collect::<Vec<_>>().join(" ")
+        self.settings
+            .iter()
+            .map(|(k, v)| format!("{}={v}", k.rsplit('.').next().unwrap_or(k)))
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     /// How far it came, then how well it did there.
@@ -59,10 +63,9 @@ impl Trial {
 
 /// `key=a|b|c`: a key of the config and what it may be.
 pub fn space(text: &str) -> Result<(String, Vec<String>)> {
-    let (key, values) = text
-        .split_once('=')
-        .filter(|(k, v)| !k.is_empty() && !v.is_empty())
-        .ok_or_else(|| Error::Config(format!("--space {text}: wanted KEY=VALUE|VALUE…, for instance fusion.width=32|64")))?;
+    let (key, values) = text.split_once('=').filter(|(k, v)| !k.is_empty() && !v.is_empty()).ok_or_else(|| {
+        Error::Config(format!("--space {text}: wanted KEY=VALUE|VALUE…, for instance fusion.width=32|64"))
+    })?;
     Ok((key.to_owned(), values.split('|').map(|v| v.trim().to_owned()).collect()))
 }
 
@@ -80,7 +83,9 @@ pub fn search(
 ) -> Result<(Vec<Trial>, Report)> {
     if search.rounds == 0 || search.trials == 0 || !(0.0 < search.keep && search.keep < 1.0) {
         let found = format!("{} trials, {} rounds, keep {}", search.trials, search.rounds, search.keep);
-        return Err(Error::Config(format!("fuse-search: found {found}; wanted at least one of each, and a share in (0, 1)")));
+        return Err(Error::Config(format!(
+            "fuse-search: found {found}; wanted at least one of each, and a share in (0, 1)"
+        )));
     }
     let mut value = value.clone();
     resolve(&mut value, base, registry, &mut |text| tracing::info!("{text}"))?;
@@ -189,7 +194,8 @@ fn save(folder: &Path, trials: &[Trial]) -> Result<()> {
 fn page(trials: &[Trial]) -> Result<Report> {
     let mut rows = vec![vec!["".to_owned(), "settings".into(), "epochs".into(), "score".into()]];
     for (place, trial) in trials.iter().enumerate() {
-        let (epochs, score) = trial.scores.last().map_or((String::new(), String::new()), |(e, s)| (e.to_string(), format!("{s:.4}")));
+        let (epochs, score) =
+            trial.scores.last().map_or((String::new(), String::new()), |(e, s)| (e.to_string(), format!("{s:.4}")));
         let name = match &trial.error {
             Some(error) => format!("{} <span class=\"soft\">{}</span>", html_escape(&trial.name()), html_escape(error)),
             None => html_escape(&trial.name()),
