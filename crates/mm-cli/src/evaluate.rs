@@ -31,24 +31,18 @@ pub(crate) struct Arguments {
 fn prediction(arguments: &Arguments, context: &Context) -> Result<Evaluated> {
     let predictor = Predictor::open(&arguments.run, &crate::registry(), context.device()?)?;
     let drop = predictor.without(&arguments.drop)?;
-    let (manifest, rows) = match &arguments.data {
-        Some(data) => {
-            let manifest = predictor.data(data)?;
-            let rows = (0..manifest.rows.len()).collect::<Vec<_>>();
-            (manifest, rows)
+    let (manifest, rows) = if let Some(data) = &arguments.data {
+        let manifest = predictor.data(data)?;
+        let rows = (0..manifest.rows.len()).collect::<Vec<_>>();
+        (manifest, rows)
+    } else {
+        let manifest = predictor.manifest()?;
+        let rows = manifest.side(arguments.split);
+        if rows.is_empty() {
+            let (run, split) = (arguments.run.display(), arguments.split);
+            bail!("{run}: its data have no {split} rows; name others with --data, or a side with --split");
         }
-        None => {
-            let manifest = predictor.manifest()?;
-            let rows = manifest.side(arguments.split);
-            if rows.is_empty() {
-                bail!(
-                    "{}: its data have no {} rows; name others with --data, or a side with --split",
-                    arguments.run.display(),
-                    arguments.split
-                );
-            }
-            (manifest, rows)
-        }
+        (manifest, rows)
     };
     if let Some(page) = &arguments.robustness {
         let curves = robustness(&predictor, &manifest, &rows, 0)?;

@@ -155,40 +155,37 @@ impl Inputs {
         let mut parts = Vec::new();
         for way in &self.ways {
             let both = set.get(&way.modality).zip(set.present(&way.modality));
-            let (values, mask, present) = match both {
-                Some((features, present)) => {
-                    let present = present.to_dtype(DType::F32)?;
-                    if let Some((batch, length, _, places)) = &positions {
-                        let flat = features.values.flatten(0, 1)?.index_select(0, places)?; // [positions, input]
-                        let mut there = present.unsqueeze(1)?.expand(&[*batch, *length])?;
-                        if let Some(mask) = &features.mask {
-                            there = there.mul(&mask.to_dtype(DType::F32)?)?;
-                        }
-                        (flat, None, there.reshape(&[-1])?.index_select(0, places)?)
-                    } else if self.settings.sequences {
-                        let length = features.values.size(1)?;
-                        let mut mask = present.gt_scalar(0.5)?.unsqueeze(1)?.expand(&[rows, length])?;
-                        if let Some(own) = &features.mask {
-                            mask = mask.logical_and(own)?;
-                        }
-                        // A row whose every position is padding has nothing.
-                        let any = mask.to_dtype(DType::F32)?.max_dim(1, false)?;
-                        (features.values.clone(), Some(mask), present.mul(&any)?)
-                    } else {
-                        (features.pool(Pool::Mean)?, None, present)
+            let (values, mask, present) = if let Some((features, present)) = both {
+                let present = present.to_dtype(DType::F32)?;
+                if let Some((batch, length, _, places)) = &positions {
+                    let flat = features.values.flatten(0, 1)?.index_select(0, places)?; // [positions, input]
+                    let mut there = present.unsqueeze(1)?.expand(&[*batch, *length])?;
+                    if let Some(mask) = &features.mask {
+                        there = there.mul(&mask.to_dtype(DType::F32)?)?;
                     }
+                    (flat, None, there.reshape(&[-1])?.index_select(0, places)?)
+                } else if self.settings.sequences {
+                    let length = features.values.size(1)?;
+                    let mut mask = present.gt_scalar(0.5)?.unsqueeze(1)?.expand(&[rows, length])?;
+                    if let Some(own) = &features.mask {
+                        mask = mask.logical_and(own)?;
+                    }
+                    // A row whose every position is padding has nothing.
+                    let any = mask.to_dtype(DType::F32)?.max_dim(1, false)?;
+                    (features.values.clone(), Some(mask), present.mul(&any)?)
+                } else {
+                    (features.pool(Pool::Mean)?, None, present)
                 }
-                None => {
-                    let input = match &way.projection {
-                        Some((linear, _)) => linear.weight().size(1)?,
-                        None => way.width,
-                    };
-                    let shape: &[i64] = if self.settings.sequences { &[count, 1, input] } else { &[count, input] };
-                    let mask =
-                        self.settings.sequences.then(|| Tensor::zeros(&[count, 1], DType::Bool, device)).transpose()?;
-                    let none = Tensor::zeros(&[count], DType::F32, device)?;
-                    (Tensor::zeros(shape, DType::F32, device)?, mask, none)
-                }
+            } else {
+                let input = match &way.projection {
+                    Some((linear, _)) => linear.weight().size(1)?,
+                    None => way.width,
+                };
+                let shape: &[i64] = if self.settings.sequences { &[count, 1, input] } else { &[count, input] };
+                let mask =
+                    self.settings.sequences.then(|| Tensor::zeros(&[count, 1], DType::Bool, device)).transpose()?;
+                let none = Tensor::zeros(&[count], DType::F32, device)?;
+                (Tensor::zeros(shape, DType::F32, device)?, mask, none)
             };
             // Whatever stands where a row has nothing (padding, not-a-number) goes no further.
             let there = match &mask {

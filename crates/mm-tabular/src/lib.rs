@@ -125,7 +125,7 @@ impl TabularConfig {
     fn check(&self, field: &str) -> Result<()> {
         for number in &self.numbers {
             let grows = number.edges.len() >= 2 && number.edges.windows(2).all(|w| w[0] < w[1]);
-            if !grows || !(number.deviation > 0.0 && number.mean.is_finite()) {
+            if !(grows && number.deviation > 0.0 && number.mean.is_finite()) {
                 let wanted = "at least two growing edges, a mean and a positive deviation";
                 return Err(Error::config(format!("{field}.numbers.{}", number.name), format!("{number:?}"), wanted));
             }

@@ -177,8 +177,9 @@ fn what_is_wrong_with_a_table_is_told() {
     fit("some", &["--columns", "smell=say"], &["smell"]);
     fit("some", &["--columns", "image=say"], &[]);
     fit("some", &["--time-limit", "-3"], &[]);
-    fit("some", &["--preset", "slow"], &["slow"]);
     fit("some", &["--tune-on", "nowhere.csv"], &["nowhere.csv"]);
+    let slow = ["fit", "--data", "t.csv", "--label", "some", "--preset", "slow", "--out", "run"];
+    refused(&slow, folder, &["slow", "good"]);
     refused(&["fit", "--data", "no.csv", "--label", "x", "--out", "run"], folder, &["no.csv"]);
     refused(&["predict", "--run", "nothing", "--data", "t.csv"], folder, &["nothing"]);
     // A class with one row is told of, and the fit goes on.
@@ -264,7 +265,7 @@ fn exclusive_or_needs_products_and_gates_close_on_noise() {
         "fusion.operator.kind=\"gated\"",
         "--set",
         "train.epochs=60",
-    ]; // prettier apart: pairs of a flag and its value
+    ];
     assert!(accuracy("noisy", &noisy) > 0.97);
     let report = ok(&mm(&["report", "runs/noisy", "--json"], folder));
     assert!(report.contains("report.html"), "{report}");

@@ -135,11 +135,7 @@ pub(crate) fn resolve_all(
             mm_core::Error::unknown("label column", &config.label, names)
         )));
     }
-    if !config.classes.is_empty() {
-        if config.problem == Problem::Auto {
-            config.problem = if config.classes.len() == 2 { Problem::Binary } else { Problem::Multiclass };
-        }
-    } else {
+    if config.classes.is_empty() {
         let (target, why) = Target::fit(&config.label, config.problem, &labels)?;
         let classes = match target.classes.len() {
             0 => String::new(),
@@ -158,6 +154,8 @@ pub(crate) fn resolve_all(
         }
         config.problem = target.problem;
         config.classes = target.classes;
+    } else if config.problem == Problem::Auto {
+        config.problem = if config.classes.len() == 2 { Problem::Binary } else { Problem::Multiclass };
     }
     for (name, input) in &mut config.inputs {
         if input.encoder.is_some() {
@@ -282,7 +280,7 @@ impl Prediction {
         let has = |b: &mm_data::Binding| b.columns().iter().any(|c| known.contains(c));
         if !data.columns.modalities.values().any(&has) {
             let wanted: Vec<&str> =
-                data.columns.modalities.values().flat_map(|b| b.columns()).map(String::as_str).collect();
+                data.columns.modalities.values().flat_map(mm_data::Binding::columns).map(String::as_str).collect();
             let found = known.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
             return Err(Error::Config(format!(
                 "{}: found the columns {found}; wanted at least one of {}",
@@ -368,7 +366,7 @@ impl Prediction {
                     continue;
                 }
                 let input = collate(&good, processor.as_ref())?.to_device(self.params.device())?;
-                let x = without_grad(|| self.network.encode(way, &input, made.contains(modality), false))?;
+                let x = without_grad(|| Network::encode(way, &input, made.contains(modality), false))?;
                 let x = match &x.mask {
                     Some(mask) => x.values.flatten(0, 1)?.index_select(0, &mask.reshape(&[-1])?.places()?)?,
                     None => x.values.flatten(0, 1)?,

@@ -93,7 +93,7 @@ struct Items {
     mask: Tensor,
     /// `[rows]` int64: where each row stands in `items · longest`.
     places: Tensor,
-    items: i64,
+    count: i64,
     longest: i64,
 }
 
@@ -122,7 +122,7 @@ impl Items {
             rows: Tensor::from_slice(&rows)?.to_device(device)?,
             mask: Tensor::from_vec(&mask, &[items, longest])?.to_device(device)?,
             places: Tensor::from_slice(&places)?.to_device(device)?,
-            items,
+            count: items,
             longest,
         })
     }
@@ -130,7 +130,7 @@ impl Items {
     /// `[rows, width]` → `[items, longest, width]`, zeros where there is no row.
     fn gather(&self, x: &Tensor) -> mm_core::Result<Tensor> {
         let padded = x.pad(&[0, 0, 0, 1], 0.0)?;
-        padded.index_select(0, &self.rows)?.reshape(&[self.items, self.longest, x.size(1)?])
+        padded.index_select(0, &self.rows)?.reshape(&[self.count, self.longest, x.size(1)?])
     }
 
     /// And back.
@@ -270,7 +270,7 @@ impl Network {
     }
 
     /// Vectors or features of one modality's rows, before anything is learned from them: `[rows, length, width]`.
-    pub(crate) fn encode(&self, way: &Way, input: &Input, made: bool, train: bool) -> mm_core::Result<Features> {
+    pub(crate) fn encode(way: &Way, input: &Input, made: bool, train: bool) -> mm_core::Result<Features> {
         if made {
             return Features::from_pooled(&input.values);
         }
@@ -307,7 +307,7 @@ impl Network {
         let (mut set, mut own) = (BTreeMap::new(), BTreeMap::new());
         for (modality, (input, which)) in parts {
             let Some(way) = self.ways.get(modality) else { continue };
-            let features = self.encode(way, &input.to_device(device)?, made(modality), train)?;
+            let features = Self::encode(way, &input.to_device(device)?, made(modality), train)?;
             let mut values = features.values;
             if let Some((mean, deviation)) = &way.level {
                 values = values.sub(mean)?.div(deviation)?.clamp(-10.0, 10.0)?;
@@ -345,7 +345,7 @@ impl Network {
 
     fn fuse(&self, stage: &Stage, train: bool) -> mm_core::Result<Answer> {
         let whole = stage.items.as_ref().filter(|_| self.fuse_items);
-        let mut all = FeatureSet::new(whole.map_or(stage.rows, |i| i.items));
+        let mut all = FeatureSet::new(whole.map_or(stage.rows, |i| i.count));
         for (modality, (features, present)) in &stage.set {
             match whole {
                 None => all.insert(modality.clone(), features.clone(), Some(present.clone()))?,

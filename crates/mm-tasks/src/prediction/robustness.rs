@@ -5,9 +5,7 @@ use crate::{
     Result,
     report::{Line, Report, html_escape, html_page, html_table, lines},
 };
-use mm_core::{
-    seed::{Rng, seed_tensors},
-};
+use mm_core::seed::{Rng, seed_tensors};
 use mm_data::Manifest;
 use serde::Serialize;
 use serde_json::json;

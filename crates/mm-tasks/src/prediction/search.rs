@@ -192,7 +192,7 @@ fn save(folder: &Path, trials: &[Trial]) -> Result<()> {
 }
 
 fn page(trials: &[Trial]) -> Result<Report> {
-    let mut rows = vec![vec!["".to_owned(), "settings".into(), "epochs".into(), "score".into()]];
+    let mut rows = vec![vec![String::new(), "settings".into(), "epochs".into(), "score".into()]];
     for (place, trial) in trials.iter().enumerate() {
         let (epochs, score) =
             trial.scores.last().map_or((String::new(), String::new()), |(e, s)| (e.to_string(), format!("{s:.4}")));
