@@ -148,7 +148,12 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         let (map, chance) = (format!("{:.3}", scores.by_label[place]), format!("{:.3}", scores.chance[place]));
         table.push(vec![name.into(), one, five, ten, map, format!("{:.3}", m.chance[2]), chance]);
     }
-    let root = if fitted.root { ", square roots first" } else { "" };
+    let root = match fitted.root {
+        [true, true] => ", square roots of both first",
+        [true, false] => ", square roots of a first",
+        [false, true] => ", square roots of b first",
+        [false, false] => "",
+    };
     output::line(format!(
         "{} of {} dimensions, regularisation {}{root}; fitted on {} pairs in {seconds:.1} s, measured on {}{}",
         fitted.method,
@@ -172,7 +177,12 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
                     t.method.clone(),
                     t.reg.to_string(),
                     t.dim.to_string(),
-                    t.root.to_string(),
+                    match t.root {
+                        [true, true] => "both".into(),
+                        [true, false] => "a".into(),
+                        [false, true] => "b".into(),
+                        [false, false] => String::new(),
+                    },
                     format!("{:.3}", t.map),
                 ]);
             }

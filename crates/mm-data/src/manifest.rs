@@ -49,7 +49,7 @@ impl std::fmt::Display for Binding {
 pub struct Columns {
     /// Modality → the column that holds it; a list in a cell is several values (captions) of one sample.
     pub modalities: BTreeMap<String, Binding>,
-    /// The column of unique names; row numbers when absent.
+    /// The column of unique names; one that is called `id`, else row numbers, when absent; row numbers in any case when empty.
     pub id: Option<String>,
     /// Rows that share this column's value show the same thing: they match each other in retrieval.
     pub item: Option<String>,
@@ -428,7 +428,7 @@ fn guess(table: &[Cells], given: &Columns) -> Columns {
     let mut columns = given.clone();
     let names: BTreeSet<&String> = table.iter().take(1000).flat_map(|r| r.keys()).collect();
     let has = |name: &str| names.iter().any(|n| n.as_str() == name).then(|| name.to_owned());
-    columns.id = columns.id.or_else(|| has("id"));
+    columns.id = columns.id.or_else(|| has("id")).filter(|c| !c.is_empty());
     columns.item = columns.item.or_else(|| has("item"));
     columns.label = columns.label.or_else(|| has("label"));
     if !columns.modalities.is_empty() {

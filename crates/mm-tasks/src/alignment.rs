@@ -164,8 +164,8 @@ pub struct Fitted {
     pub dim: i64,
     /// Its regularisation; 0 where it has none.
     pub reg: f64,
-    /// Whether square roots were taken first.
-    pub root: bool,
+    /// Of which sides square roots were taken first.
+    pub root: [bool; 2],
 }
 
 impl Fitted {
@@ -211,8 +211,8 @@ pub struct Tried {
     pub reg: f64,
     /// Its dimensions.
     pub dim: i64,
-    /// Whether square roots were taken first.
-    pub root: bool,
+    /// Of which sides square roots were taken first.
+    pub root: [bool; 2],
     /// Mean of both directions' mean average precision there.
     pub map: f64,
 }
@@ -298,16 +298,19 @@ pub fn fit(method: &str, pairs: &Pairs, wanted: &Wanted) -> Result<(Fitted, Vec<
         let reg = wanted.reg.or(learned.then_some(0.0));
         let dim_is_said = wanted.dim.is_some() || (learned && *one != "dcca");
         if let (Some(reg), true) = (reg, dim_is_said) {
-            return Ok((fit_one(one, pairs, wanted.dim, reg, false, wanted.seed)?, Vec::new()));
+            return Ok((fit_one(one, pairs, wanted.dim, reg, [false; 2], wanted.seed)?, Vec::new()));
         }
     }
     let (inner, held) = pairs.hold_out(0.2, wanted.seed)?;
-    let shares = pairs.a.min()?.to_f64()? >= 0.0 || pairs.b.min()?.to_f64()? >= 0.0;
+    // Roots are for sides without a negative number; the other side stays as it is.
+    let positive = [pairs.a.min()?.to_f64()? >= 0.0, pairs.b.min()?.to_f64()? >= 0.0];
+    let shares = positive.contains(&true);
     let mut tried = Vec::new();
     for method in methods {
         let regs = wanted.reg.map_or_else(|| grid(method).to_vec(), |r| vec![r]);
         let deep = !QUICK.contains(&method);
-        for root in if shares && wanted.reg.is_none() && !deep { vec![false, true] } else { vec![false] } {
+        let rooted = shares && wanted.reg.is_none() && !deep;
+        for root in if rooted { vec![[false; 2], positive] } else { vec![[false; 2]] } {
             for reg in &regs {
                 // A setting that cannot be fitted on these rows is none to choose.
                 let fitted = match fit_one(method, &inner, wanted.dim, *reg, root, wanted.seed) {
@@ -333,7 +336,7 @@ pub fn fit(method: &str, pairs: &Pairs, wanted: &Wanted) -> Result<(Fitted, Vec<
     let best = tried.iter().max_by(|x, y| x.map.total_cmp(&y.map)).cloned();
     let Some(best) = best else {
         // The error of the first setting says why.
-        return Err(fit_one(method, &inner, wanted.dim, wanted.reg.unwrap_or(0.1), false, wanted.seed)
+        return Err(fit_one(method, &inner, wanted.dim, wanted.reg.unwrap_or(0.1), [false; 2], wanted.seed)
             .err()
             .unwrap_or_else(|| Error::Config(format!("method {method} could be fitted with no setting"))));
     };
@@ -363,22 +366,23 @@ impl Fitted {
     }
 }
 
-fn steps(fit: &Projections, root: bool) -> Result<[Vec<Step>; 2]> {
+fn steps(fit: &Projections, root: [bool; 2]) -> Result<[Vec<Step>; 2]> {
     let side = |number: usize| {
         let (mean, map) = &fit.sets[number];
-        let mut steps = if root { vec![Step::Root] } else { Vec::new() };
+        let mut steps = if root[number] { vec![Step::Root] } else { Vec::new() };
         steps.push(Step::Affine(mean.clone(), map.clone()));
         steps
     };
     Ok([side(0), side(1)])
 }
 
-fn fit_one(method: &str, pairs: &Pairs, dim: Option<i64>, reg: f64, root: bool, seed: u64) -> Result<Fitted> {
-    let rooted = |x: &Tensor| -> Result<Tensor> { if root { Ok(x.clamp_min(0.0)?.sqrt()?) } else { Ok(x.clone()) } };
-    let (a, b) = (rooted(&pairs.a)?, rooted(&pairs.b)?);
+fn fit_one(method: &str, pairs: &Pairs, dim: Option<i64>, reg: f64, root: [bool; 2], seed: u64) -> Result<Fitted> {
+    let rooted =
+        |x: &Tensor, root: bool| -> Result<Tensor> { if root { Ok(x.clamp_min(0.0)?.sqrt()?) } else { Ok(x.clone()) } };
+    let (a, b) = (rooted(&pairs.a, root[0])?, rooted(&pairs.b, root[1])?);
     let labels = pairs.labels.as_deref();
     let made = |sides: [Vec<Step>; 2], dim: i64| Fitted { sides, method: method.to_owned(), dim, reg, root };
-    let first = || if root { vec![Step::Root] } else { Vec::new() };
+    let first = |side: usize| if root[side] { vec![Step::Root] } else { Vec::new() };
     let semantic_sides = |x: &Tensor, y: &Tensor, before: [Vec<Step>; 2], penalty: f64| -> Result<Fitted> {
         let (labels, classes) = (labels.unwrap_or_default(), pairs.classes());
         let [mut left, mut right] = before;
@@ -411,13 +415,13 @@ fn fit_one(method: &str, pairs: &Pairs, dim: Option<i64>, reg: f64, root: bool, 
             let dim = fit.values.size(0)?;
             let fit = std::rc::Rc::new(fit);
             let side = |number: usize| {
-                let mut steps = first();
+                let mut steps = first(number);
                 steps.push(Step::Kernel(fit.clone(), number));
                 steps
             };
             Ok(made([side(0), side(1)], dim))
         }
-        "sm" => semantic_sides(&a, &b, [first(), first()], reg),
+        "sm" => semantic_sides(&a, &b, [first(0), first(1)], reg),
         "scm" => {
             let fit = correlation::cca(&a, &b, dim, [reg; 2])?;
             semantic_sides(&fit.project(0, &a)?, &fit.project(1, &b)?, steps(&fit, root)?, 1e-2)
@@ -432,7 +436,7 @@ fn fit_one(method: &str, pairs: &Pairs, dim: Option<i64>, reg: f64, root: bool, 
             let eye = Tensor::eye(width, DType::F64, Device::Cpu)?.mul_scalar(reg.max(1e-9) * level)?;
             let map = product.add(&eye)?.solve(&turned.matmul(&y)?)?;
             let dim = b.size(1)?;
-            let (mut left, mut right) = (first(), first());
+            let (mut left, mut right) = (first(0), first(1));
             left.push(Step::Affine(ma, map));
             right.push(Step::Affine(mb, Tensor::eye(dim, DType::F64, Device::Cpu)?));
             Ok(made([left, right], dim))
@@ -448,7 +452,7 @@ fn fit_one(method: &str, pairs: &Pairs, dim: Option<i64>, reg: f64, root: bool, 
             let (pa, pb) = (correlation::pls(&a, &a, Some(keep))?, correlation::pls(&b, &b, Some(keep))?);
             let map = correlation::procrustes(&pa.project(0, &a)?, &pb.project(0, &b)?)?;
             let ((ma, wa), (mb, wb)) = (&pa.sets[0], &pb.sets[0]);
-            let (mut left, mut right) = (first(), first());
+            let (mut left, mut right) = (first(0), first(1));
             left.push(Step::Affine(ma.clone(), wa.matmul(&map)?));
             right.push(Step::Affine(mb.clone(), wb.clone()));
             Ok(made([left, right], keep))

@@ -128,6 +128,22 @@ fn a_table_is_fitted_asked_measured_and_reported() {
     refused(&["predict", "--run", "run", "--data", "other.csv"], folder, &["other.csv", "x, y", "review"]);
     refused(&["eval", "run", "--data", "few.csv"], folder, &["few.csv", "mood"]);
     refused(&["eval", "run", "--data", "test.csv", "--drop", "imag"], folder, &["imag", "image"]);
+    // Three networks, the second reading otherwise where it can.
+    let text = [
+        "fit",
+        "--data",
+        "train.csv",
+        "--label",
+        "mood",
+        "--columns",
+        "text=review,tabular=price+town",
+        "--out",
+        "good",
+    ];
+    let output = mm(&text, folder);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("network 3 of 3"));
+    ok(&output);
+    ok(&mm(&["predict", "--run", "good", "--data", "test.csv", "--json"], folder));
     // Stopped at once, what there is still answers.
     let hurried = mm(
         &[
@@ -182,6 +198,15 @@ fn what_is_wrong_with_a_table_is_told() {
     refused(&slow, folder, &["slow", "good"]);
     refused(&["fit", "--data", "no.csv", "--label", "x", "--out", "run"], folder, &["no.csv"]);
     refused(&["predict", "--run", "nothing", "--data", "t.csv"], folder, &["nothing"]);
+    // An id that repeats names no row, and is no reason to refuse.
+    let twice: String =
+        (0..40).map(|row| format!("{},word {}\n", row % 7, if row % 2 == 0 { "yes,a" } else { "no,b" })).collect();
+    std::fs::write(folder.join("twice.csv"), format!("id,say,y\n{twice}")).unwrap();
+    ok(&mm(
+        &["fit", "--data", "twice.csv", "--label", "y", "--preset", "fast", "--time-limit", "2", "--out", "twice"],
+        folder,
+    ));
+    ok(&mm(&["predict", "--run", "twice", "--data", "twice.csv", "--json"], folder));
     // A class with one row is told of, and the fit goes on.
     let output = mm(&["fit", "--data", "t.csv", "--label", "alone", "--preset", "fast", "--out", "lone"], folder);
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -253,6 +278,13 @@ fn exclusive_or_needs_products_and_gates_close_on_noise() {
     let wide = ["--set", "fusion.project=true", "--set", "fusion.operator.kind=\"cross_attention\""];
     let attention = accuracy("attention", &wide);
     assert!(attention > 0.9, "{attention}");
+    let space = "fusion.operator.kind=\"concat\"|\"mlb\"";
+    let fixed = ["fuse-search", "xor.toml", "--run", "search", "--rounds", "2", "--set", "data.split.valid=0.2"];
+    let lines = ok(&mm(&[&fixed[..], &["--space", space, "--json"]].concat(), folder));
+    let best: serde_json::Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    assert_eq!(best["settings"][0][1], "\"mlb\"", "{lines}");
+    assert!(folder.join("search/best.toml").exists() && folder.join("search/report.html").exists());
+    refused(&[&fixed[..], &["--space", "fusion.width"]].concat(), folder, &["--space fusion.width"]);
     // Of a modality that is noise a gated unit lets less through than of one that tells.
     let noisy = [
         "--set",

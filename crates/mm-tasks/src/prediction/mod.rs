@@ -271,12 +271,11 @@ impl Prediction {
             ..Default::default()
         };
         // A modality whose column is not there is missing in every row, which is ordinary.
+        let table = mm_data::read_table(&here.join(path), data.encoding.as_deref())?;
         let known: std::collections::BTreeSet<String> =
-            mm_data::read_table(&here.join(path), data.encoding.as_deref())?
-                .iter()
-                .take(1000)
-                .flat_map(|r| r.keys().cloned())
-                .collect();
+            table.iter().take(1000).flat_map(|r| r.keys().cloned()).collect();
+        data.columns.id = Some(plan::id_column(&table));
+        drop(table);
         let has = |b: &mm_data::Binding| b.columns().iter().any(|c| known.contains(c));
         if !data.columns.modalities.values().any(&has) {
             let wanted: Vec<&str> =
@@ -296,7 +295,7 @@ impl Prediction {
             }
         }
         data.columns.modalities.retain(|_, b| b.columns().iter().any(|c| known.contains(c)));
-        for column in [&mut data.columns.id, &mut data.columns.item, &mut data.columns.order] {
+        for column in [&mut data.columns.item, &mut data.columns.order] {
             if column.as_ref().is_some_and(|c| !known.contains(c)) {
                 *column = None;
             }
@@ -481,8 +480,12 @@ impl Prediction {
 
     /// Answers for rows of its own data, through what is kept of them.
     pub(crate) fn answer_own(&self, manifest: &Manifest, rows: &[usize], drop: &[Modality]) -> Result<Answers> {
-        let mut some = manifest.clone();
-        some.rows = rows.iter().map(|r| manifest.rows[*r].clone()).collect();
+        // What is encoded are these rows alone.
+        let some = Manifest {
+            path: manifest.path.clone(),
+            rows: rows.iter().map(|r| manifest.rows[*r].clone()).collect(),
+            columns: manifest.columns.clone(),
+        };
         let processors = self.prepare(&some, &AtomicBool::new(false), &mut |_, _, _| {})?;
         self.answer(manifest, rows, &processors, drop)
     }

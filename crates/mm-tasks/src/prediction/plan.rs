@@ -107,6 +107,13 @@ pub struct Fitted {
     pub members: usize,
 }
 
+/// The column that names rows: `id` where its cells differ, else none, for a customer's number names no row.
+pub(super) fn id_column(table: &[Cells]) -> String {
+    let mut seen = std::collections::HashSet::new();
+    let names = table.iter().all(|r| r.get("id").and_then(mm_data::plain).is_some_and(|id| seen.insert(id)));
+    if names && !table.is_empty() { "id".into() } else { String::new() }
+}
+
 fn filled(value: &serde_json::Value) -> Option<String> {
     mm_data::plain(value).filter(|t| !t.trim().is_empty())
 }
@@ -289,6 +296,7 @@ pub fn fit_table(
     let data = absolute(&fitting.data)?;
     let table = read_table(&data, None)?;
     let rows = table.len();
+    let id = id_column(&table);
     let (columns, sentences) = bind(&table, fitting, registry.proposes().any(|m| m == "tabular"))?;
     sentences.into_iter().for_each(&mut *say);
     // A run that is there already must not be mixed with another.
@@ -305,7 +313,7 @@ pub fn fit_table(
     }
     drop(table);
     let tune = fitting.tune_on.as_deref().map(absolute).transpose()?;
-    let mut value = config(fitting, &data, tune.as_deref(), &columns, rows)?;
+    let mut value = config(fitting, &data, tune.as_deref(), &columns, (rows, id))?;
     let others = resolve_all(&mut value, Path::new("/"), registry, say)?;
     std::fs::create_dir_all(&fitting.out)
         .map_err(|e| Error::File { path: fitting.out.clone(), reason: e.to_string() })?;
@@ -337,7 +345,8 @@ pub fn fit_table(
         }
         let mut own = value.clone();
         mm_core::config::set(&mut own, &format!("train.seed={}", fitting.seed * 100 + seed))?;
-        mm_core::config::set(&mut own, &format!("fusion.operator.kind={operator:?}"))?;
+        // The whole of it: settings of another operator must not stay behind.
+        mm_core::config::set(&mut own, &format!("fusion.operator={{kind={operator:?}}}"))?;
         if number % 2 == 1 {
             // Another way of reading what can be read in two ways: who errs differently errs less together.
             let inputs = own.get_mut("inputs").and_then(toml::Value::as_table_mut);
@@ -419,7 +428,7 @@ fn config(
     data: &Path,
     tune: Option<&Path>,
     columns: &BTreeMap<String, Vec<String>>,
-    rows: usize,
+    (rows, id): (usize, String),
 ) -> Result<toml::Value> {
     let bindings: BTreeMap<&String, Binding> = columns
         .iter()
@@ -450,7 +459,7 @@ fn config(
         "problem": fitting.problem,
         "data": {
             "manifest": data, "valid": tune,
-            "columns": {"modalities": bindings},
+            "columns": {"modalities": bindings, "id": if tune.is_some() { String::new() } else { id }},
             "split": {"group": fitting.group, "test": fitting.hold_out, "valid": share, "seed": fitting.seed},
         },
         // Captions and pictures: the first of several; of several sounds one is drawn each time.

@@ -152,7 +152,11 @@ pub fn search(
 
 fn apply(value: &mut toml::Value, own: &[(String, String)]) -> Result<()> {
     for (key, text) in own {
-        settings::set(value, &format!("{key}={text}"))?;
+        // Another operator comes with its own settings; those of the one before must not stay behind.
+        match key.strip_suffix(".kind") {
+            Some(table) => settings::set(value, &format!("{table}={{kind={text}}}"))?,
+            None => settings::set(value, &format!("{key}={text}"))?,
+        }
     }
     Ok(())
 }
