@@ -264,11 +264,7 @@ impl Shared {
             let mut context = SampleContext { train: self.train, random };
             let always_first = !self.train || self.config.first.iter().any(|m| m == modality.name());
             let chosen = if always_first { 0 } else { context.random.below(values.len()) };
-            // A library that panics on one file must not take the run down: it is one more broken sample.
-            let attempt = std::panic::AssertUnwindSafe(|| processor.process(&values[chosen], &mut context));
-            let made = std::panic::catch_unwind(attempt)
-                .unwrap_or_else(|_| Err(mm_core::Error::Sample(format!("a decoder panicked on {:?}", values[chosen]))));
-            match made {
+            match guarded(processor.as_ref(), &values[chosen], &mut context) {
                 Ok(tensor) => sample.push((modality, (tensor, chosen))),
                 Err(error) => {
                     let broken = Broken {
@@ -309,6 +305,17 @@ pub fn items(manifest: &Manifest, rows: &[usize]) -> Vec<Vec<usize>> {
         item.sort_by(|a, b| manifest.rows[*a].order.total_cmp(&manifest.rows[*b].order));
     }
     items
+}
+
+/// The numbers of one sample. A library that panics on one file must not take the run down: it is one more broken sample.
+pub fn guarded(
+    processor: &dyn Processor,
+    source: &Source,
+    context: &mut SampleContext,
+) -> Result<Tensor, mm_core::Error> {
+    let attempt = std::panic::AssertUnwindSafe(|| processor.process(source, context));
+    std::panic::catch_unwind(attempt)
+        .unwrap_or_else(|_| Err(mm_core::Error::Sample(format!("a decoder panicked on {source:?}"))))
 }
 
 type Sample<'a> = Vec<(&'a Modality, (Tensor, usize))>;

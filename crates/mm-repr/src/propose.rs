@@ -1,8 +1,11 @@
 //! Which encoder for values that nobody chose one for: a pretrained one that lies in the cache, else one that learns from nothing.
 
-use crate::{locate, text::BagConfig};
+use crate::{
+    locate,
+    text::{BagConfig, read},
+};
 use mm_core::{Error, Modality, Proposal, Registry, Result, Source};
-use mm_data::decode::{decode_audio, read_text};
+use mm_data::decode::decode_audio;
 use std::path::Path;
 
 /// Pretrained models for each modality, the first that is there being taken.
@@ -53,17 +56,10 @@ fn pretrained(names: &[&str], modality: &Modality) -> Option<Proposal> {
 }
 
 fn bag(values: &[&Source]) -> Proposal {
-    let texts: Vec<String> = values
-        .iter()
-        .filter_map(|v| match v {
-            Source::Text(text) => Some(text.clone()),
-            Source::File(path) => read_text(path, None).ok(),
-            Source::Value(_) => None,
-        })
-        .collect();
+    let texts: Vec<_> = values.iter().filter_map(|v| read(v).ok()).collect();
     // Vectors of all rows of a batch are dense: many rows allow many terms, few rows carry few.
     let most = (texts.len() * 4).clamp(300, 3000);
-    let mut config = BagConfig::fit(texts.iter().map(String::as_str), most);
+    let mut config = BagConfig::fit(texts.iter().map(AsRef::as_ref), most);
     if config.terms.is_empty() {
         // Texts that have nothing in common still are texts; nothing can be learned from them.
         config = BagConfig { terms: vec!["\u{fffd}".into()], rarity: vec![1.0] };

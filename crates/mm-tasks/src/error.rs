@@ -37,6 +37,15 @@ pub enum Error {
     Train(#[from] mm_train::Error),
 }
 
+impl From<Error> for mm_core::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Core(core) => core,
+            other => Self::Sample(other.to_string()),
+        }
+    }
+}
+
 impl From<Error> for mm_train::Error {
     fn from(error: Error) -> Self {
         match error {

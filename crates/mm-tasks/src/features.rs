@@ -2,7 +2,7 @@
 
 use crate::{Error, Result, Told};
 use mm_core::{Device, Encoder, Modality, Processor, SampleContext, Source, Tensor, seed::Rng, without_grad};
-use mm_data::{Cache, Manifest, collate};
+use mm_data::{Cache, collate};
 use rayon::prelude::*;
 use std::{
     collections::HashMap,
@@ -24,10 +24,10 @@ pub(crate) struct Frozen<'a> {
 
 impl Frozen<'_> {
     /// Encodes what is not yet in the cache; the processor that reads it from there comes back.
-    pub(crate) fn keep(
+    pub(crate) fn keep<'s>(
         &self,
         modality: &Modality,
-        manifest: &Manifest,
+        sources: impl Iterator<Item = &'s Source>,
         cache: &Cache,
         device: Device,
         stop: &AtomicBool,
@@ -40,7 +40,7 @@ impl Frozen<'_> {
             problems: HashMap::new(),
         };
         let mut missing = Vec::new();
-        for source in manifest.rows.iter().flat_map(|r| r.values.get(modality).into_iter().flatten()) {
+        for source in sources {
             for view in 0..=self.views {
                 match kept.key(source, view) {
                     Ok(key) if cache.get(&key).is_none() => missing.push((source, view, key)),

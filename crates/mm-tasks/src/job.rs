@@ -63,6 +63,16 @@ pub fn resolve(value: &mut toml::Value, base: &Path, registry: &Registry, tell: 
     }
 }
 
+/// Puts a config back into the value that it was read from; the task's name stays.
+pub(crate) fn rewrite(value: &mut toml::Value, config: &impl serde::Serialize) -> Result<()> {
+    let task = value.get("task").cloned();
+    *value = toml::Value::try_from(config).map_err(|e| Error::Config(e.to_string()))?;
+    if let (Some(task), Some(table)) = (task, value.as_table_mut()) {
+        table.insert("task".into(), task);
+    }
+    Ok(())
+}
+
 impl Job {
     /// Builds the model of a config fresh; relative paths are relative to `base`.
     pub fn new(value: &toml::Value, base: &Path, registry: &Registry, device: Device) -> Result<Self> {
@@ -112,7 +122,7 @@ impl Job {
         match self {
             Self::Retrieval(model) => retrieval::fit(model, manifest, run, progress, told, stop),
             Self::Representation(model) => model.fit(manifest, run, progress, told, stop),
-            Self::Prediction(model) => model.fit(manifest, run, progress, told, stop),
+            Self::Prediction(model) => model.fit(Arc::new(manifest), run, progress, told, stop),
         }
     }
 

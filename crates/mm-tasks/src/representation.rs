@@ -4,6 +4,7 @@
 use crate::{
     Error, Result, Told,
     features::Frozen,
+    job,
     metrics::{Pca, accuracy, majority, probe, retrieval_metrics, ridge},
     retrieval::Retrieval,
 };
@@ -97,12 +98,7 @@ pub fn resolve(value: &mut toml::Value, base: &Path) -> Result<()> {
     let mut config = parse(value)?;
     let base = config.base.clone().unwrap_or_else(|| base.to_owned());
     learn_settings(&mut config, &base)?;
-    let task = value.get("task").cloned();
-    *value = toml::Value::try_from(&config).map_err(|e| Error::Config(e.to_string()))?;
-    if let (Some(task), Some(table)) = (task, value.as_table_mut()) {
-        table.insert("task".into(), task);
-    }
-    Ok(())
+    job::rewrite(value, &config)
 }
 
 /// Mean and deviation that a modality's numbers are brought to zero and one by; learned from the training rows.
@@ -221,9 +217,10 @@ impl Representation {
                 Some((encoder, fingerprint)) => {
                     let frozen =
                         Frozen { encoder: encoder.as_ref(), processor: &built.processor, fingerprint, views: 0 };
+                    let sources = manifest.rows.iter().filter_map(|r| r.values.get(modality)).flatten();
                     Arc::new(frozen.keep(
                         modality,
-                        manifest,
+                        sources,
                         &self.cache,
                         self.params.device(),
                         &AtomicBool::new(false),

@@ -319,8 +319,9 @@ impl Retrieval {
                 fingerprint: &format!("{} {}", tower.fingerprint, tower.processor.fingerprint()),
                 views: tower.config.views,
             };
+            let sources = manifest.rows.iter().filter_map(|r| r.values.get(modality)).flatten();
             let kept =
-                frozen.keep(modality, manifest, &self.cache, self.params.device(), &AtomicBool::new(false), told)?;
+                frozen.keep(modality, sources, &self.cache, self.params.device(), &AtomicBool::new(false), told)?;
             processors.insert(modality.clone(), Arc::new(kept));
         }
         Ok(processors)

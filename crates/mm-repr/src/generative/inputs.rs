@@ -1,7 +1,7 @@
 //! What a learner takes: raw value → numbers of a fixed shape, by the `kind` that a config names.
 
 use super::{Spec, Values};
-use crate::numbers::Numbers;
+use crate::{numbers::Numbers, text::read};
 use mm_core::{BuildContext, Encoder, Error, Processor, Registry, Result, SampleContext, Source, Tensor};
 use mm_data::{
     AudioProcessor, AudioProcessorConfig, ImageProcessor, ImageProcessorConfig,
@@ -89,7 +89,7 @@ impl InputConfig {
             Self::Words { most, least, vocabulary } if vocabulary.is_empty() => {
                 let mut counts: HashMap<String, usize> = HashMap::new();
                 for source in texts {
-                    let mut own = words(&text(source)?);
+                    let mut own = words(&read(source)?);
                     own.sort();
                     own.dedup();
                     own.into_iter().for_each(|w| *counts.entry(w).or_default() += 1);
@@ -105,7 +105,7 @@ impl InputConfig {
             Self::Characters { least, alphabet, .. } if alphabet.is_empty() => {
                 let mut counts: BTreeMap<char, usize> = BTreeMap::new();
                 for source in texts {
-                    let mut own: Vec<char> = text(source)?.chars().collect();
+                    let mut own: Vec<char> = read(source)?.chars().collect();
                     own.sort_unstable();
                     own.dedup();
                     own.into_iter().for_each(|c| *counts.entry(c).or_default() += 1);
@@ -205,14 +205,6 @@ pub fn spell(symbols: &[i64], alphabet: &str) -> String {
         .collect()
 }
 
-fn text(source: &Source) -> Result<String> {
-    match source {
-        Source::Text(text) => Ok(text.clone()),
-        Source::File(path) => Ok(mm_data::decode::read_text(path, None)?),
-        Source::Value(value) => Err(Error::Sample(format!("found {value}, wanted a text"))),
-    }
-}
-
 /// Runs of letters and digits in lower case.
 fn words(text: &str) -> Vec<String> {
     let lower = text.to_lowercase();
@@ -254,7 +246,7 @@ struct Words {
 impl Processor for Words {
     fn process(&self, source: &Source, _context: &mut SampleContext) -> Result<Tensor> {
         let mut has = vec![0f32; self.width as usize];
-        for word in words(&text(source)?) {
+        for word in words(&read(source)?) {
             if let Some(place) = self.places.get(&word) {
                 has[*place] = 1.0;
             }
@@ -280,7 +272,7 @@ struct Characters {
 
 impl Processor for Characters {
     fn process(&self, source: &Source, _context: &mut SampleContext) -> Result<Tensor> {
-        let text = text(source)?;
+        let text = read(source)?;
         let inner = text.trim().chars().take(self.length - 2).map(|c| self.numbers.get(&c).copied().unwrap_or(3));
         let mut symbols: Vec<i64> = std::iter::once(1).chain(inner).chain([2]).collect();
         symbols.resize(self.length, 0);

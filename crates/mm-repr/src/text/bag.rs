@@ -77,13 +77,8 @@ impl Bag {
 
 impl Processor for Bag {
     fn process(&self, source: &Source, _context: &mut SampleContext) -> Result<Tensor> {
-        let text = match source {
-            Source::Text(text) => text.clone(),
-            Source::File(path) => mm_data::decode::read_text(path, None)?,
-            Source::Value(value) => return Err(Error::Sample(format!("found {value}, wanted a text"))),
-        };
         let mut values = vec![0f32; self.rarity.len()];
-        for term in terms(&text) {
+        for term in terms(&super::read(source)?) {
             if let Some(place) = self.places.get(&term) {
                 values[*place] += 1.0;
             }

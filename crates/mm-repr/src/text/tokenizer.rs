@@ -194,12 +194,7 @@ fn byte_pairs(folder: &Path, settings: &Value) -> Result<Tokenizer> {
 
 impl Processor for TextProcessor {
     fn process(&self, source: &Source, _context: &mut SampleContext) -> Result<Tensor, CoreError> {
-        let ids = match source {
-            Source::Text(text) => self.ids(text)?,
-            Source::File(path) => self.ids(&mm_data::decode::read_text(path, None)?)?,
-            Source::Value(value) => return Err(CoreError::Sample(format!("found {value}, wanted a text"))),
-        };
-        Tensor::from_slice(&ids)
+        Tensor::from_slice(&self.ids(&super::read(source)?)?)
     }
 
     fn padding(&self) -> f64 {

@@ -45,11 +45,7 @@ impl WordsProcessor {
 
 impl Processor for WordsProcessor {
     fn process(&self, source: &Source, _context: &mut SampleContext) -> mm_core::Result<Tensor> {
-        let text = match source {
-            Source::Text(text) => text.clone(),
-            Source::File(path) => mm_data::decode::read_text(path, None)?,
-            Source::Value(value) => return Err(mm_core::Error::Sample(format!("found {value}, wanted a text"))),
-        };
+        let text = crate::text::read(source)?;
         let width = self.words.width;
         let mut rows: Vec<f32> = Vec::new();
         for word in text.split_whitespace() {

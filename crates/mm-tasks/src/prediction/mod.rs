@@ -16,12 +16,12 @@ pub use robustness::{Curve, robustness, robustness_page};
 pub use search::{Search, Trial, search, space as search_space};
 pub use target::{Label, Problem, Target};
 
-use crate::{Error, Fit, Result, Told, features::Frozen, metrics};
+use crate::{Error, Fit, Result, Told, features::Frozen, job, metrics};
 use mm_core::{
     Device, Modality, Params, Processor, Registry, SampleContext, Source, Task, Tensor, config as settings,
     seed::seed_tensors, without_grad,
 };
-use mm_data::{Batch, Broken, Cache, Cached, Loader, Manifest, Split, collate, items};
+use mm_data::{Batch, Broken, Cache, Cached, Loader, Manifest, Split, collate, guarded, items};
 use mm_train::{Progress, Run, TrainInput, train};
 use network::{Answer, Network, Parts};
 use rayon::prelude::*;
@@ -177,11 +177,7 @@ pub(crate) fn resolve_all(
         input.encoder = Some(proposal.encoder);
         input.standardize = Some(input.standardize.unwrap_or(proposal.standardize));
     }
-    let task = value.get("task").cloned();
-    *value = toml::Value::try_from(&config).map_err(|e| Error::Config(e.to_string()))?;
-    if let (Some(task), Some(table)) = (task, value.as_table_mut()) {
-        table.insert("task".into(), task);
-    }
+    job::rewrite(value, &config)?;
     Ok(others)
 }
 
@@ -221,10 +217,14 @@ impl Prediction {
     /// Loads the model of a run folder: its best weights, or its last where it was stopped before it was measured.
     pub fn load(run: &Path, registry: &Registry, device: Device) -> Result<Self> {
         let model = Self::new(parse(&settings::read(&run.join("config.toml"), &[])?)?, run, registry, device)?;
+        model.restore(run)?;
+        Ok(model)
+    }
+
+    fn restore(&self, run: &Path) -> Result<()> {
         let name = if Run::checkpoint(run, "best").exists() { "best" } else { "last" };
         let (checkpoint, _) = Run::load(run, name)?;
-        model.params.load(&checkpoint, "model.")?;
-        Ok(model)
+        Ok(self.params.load(&checkpoint, "model.")?)
     }
 
     /// Its parameters.
@@ -312,17 +312,18 @@ impl Prediction {
         Ok((both[0], both[1]))
     }
 
-    /// The processors that a loader needs: of kept vectors where the encoder is frozen, of kept samples where files are read.
+    /// The processors that a loader of these rows needs: of kept vectors where the encoder is frozen, of kept samples where files are read.
     fn prepare(
         &self,
         manifest: &Manifest,
+        rows: &[usize],
         stop: &AtomicBool,
         told: Told<'_>,
     ) -> Result<BTreeMap<Modality, Arc<dyn Processor>>> {
         let mut processors: BTreeMap<Modality, Arc<dyn Processor>> = BTreeMap::new();
         let mut made = Vec::new();
         for (modality, way) in &self.network.ways {
-            let mut values = manifest.rows.iter().filter_map(|r| r.values.get(modality)).flatten();
+            let mut values = rows.iter().filter_map(|r| manifest.rows[*r].values.get(modality)).flatten();
             if way.frozen {
                 let frozen = Frozen {
                     encoder: way.encoder.as_ref(),
@@ -330,7 +331,7 @@ impl Prediction {
                     fingerprint: &format!("{} {}", way.fingerprint, way.processor.fingerprint()),
                     views: self.config.inputs.get(modality.name()).map_or(0, |i| i.views),
                 };
-                let kept = frozen.keep(modality, manifest, &self.cache, self.params.device(), stop, told)?;
+                let kept = frozen.keep(modality, values, &self.cache, self.params.device(), stop, told)?;
                 processors.insert(modality.clone(), Arc::new(kept));
                 made.push(modality.clone());
             } else if values.any(|v| matches!(v, Source::File(_))) {
@@ -392,7 +393,7 @@ impl Prediction {
     /// Trains on its data ([`Prediction::manifest`]) into its run folder.
     pub fn fit(
         &self,
-        manifest: Manifest,
+        manifest: Arc<Manifest>,
         run: &mut Run,
         progress: &mut dyn Progress,
         told: Told<'_>,
@@ -407,8 +408,8 @@ impl Prediction {
                 rows.len()
             )));
         }
-        let manifest = Arc::new(manifest);
-        let processors = self.prepare(&manifest, stop, told)?;
+        let all: Vec<usize> = (0..manifest.rows.len()).collect();
+        let processors = self.prepare(&manifest, &all, stop, told)?;
         let fresh = !Run::checkpoint(run.folder(), "last").exists();
         if fresh {
             self.fit_levels(&manifest, &rows, &processors)?;
@@ -434,7 +435,8 @@ impl Prediction {
                 return Ok(None);
             }
             let answers = self.answer(&manifest, &valid, &processors, &[])?;
-            let figures = self.measure(&manifest, &answers, None)?;
+            let values = self.target.probabilities(&answers.fused, 1.0, self.level()?)?;
+            let figures = measure(&self.target, &self.config.label, &manifest, &answers.rows, &values)?;
             Ok(Some(BTreeMap::from([(TARGET.to_owned(), score(&figures))]).into_iter().chain(figures).collect()))
         };
         let input = TrainInput {
@@ -449,9 +451,7 @@ impl Prediction {
         };
         let outcome = train(input, run)?;
         // What is kept is what counts from here on.
-        let name = if Run::checkpoint(run.folder(), "best").exists() { "best" } else { "last" };
-        let (checkpoint, _) = Run::load(run.folder(), name)?;
-        self.params.load(&checkpoint, "model.")?;
+        self.restore(run.folder())?;
         let combination = if valid.is_empty() {
             predictor::Combination::fixed(self)
         } else {
@@ -480,13 +480,7 @@ impl Prediction {
 
     /// Answers for rows of its own data, through what is kept of them.
     pub(crate) fn answer_own(&self, manifest: &Manifest, rows: &[usize], drop: &[Modality]) -> Result<Answers> {
-        // What is encoded are these rows alone.
-        let some = Manifest {
-            path: manifest.path.clone(),
-            rows: rows.iter().map(|r| manifest.rows[*r].clone()).collect(),
-            columns: manifest.columns.clone(),
-        };
-        let processors = self.prepare(&some, &AtomicBool::new(false), &mut |_, _, _| {})?;
+        let processors = self.prepare(manifest, rows, &AtomicBool::new(false), &mut |_, _, _| {})?;
         self.answer(manifest, rows, &processors, drop)
     }
 
@@ -532,8 +526,10 @@ impl Prediction {
                     .enumerate()
                     .filter_map(|(n, r)| Some((n, manifest.rows[*r].values.get(modality)?.first()?)))
                     .collect();
-                let samples: Vec<mm_core::Result<Tensor>> =
-                    having.par_iter().map(|(_, s)| read(processor.as_ref(), s)).collect();
+                let samples: Vec<mm_core::Result<Tensor>> = having
+                    .par_iter()
+                    .map(|(_, s)| guarded(processor.as_ref(), s, &mut SampleContext::plain()))
+                    .collect();
                 let (mut good, mut which) = (Vec::new(), Vec::new());
                 for ((place, _), sample) in having.iter().zip(samples) {
                     match sample {
@@ -600,27 +596,6 @@ impl Prediction {
         let zero = Tensor::zeros(&[rows as i64, self.target.outputs()], mm_core::DType::F32, Device::Cpu)?;
         Ok(Answer::empty(zero))
     }
-
-    /// Figures of the fused head's answers, as `combined` probabilities where given.
-    pub(crate) fn measure(
-        &self,
-        manifest: &Manifest,
-        answers: &Answers,
-        combined: Option<&Tensor>,
-    ) -> Result<metrics::Figures> {
-        let values = match combined {
-            Some(values) => values.clone(),
-            None => self.target.probabilities(&answers.fused, 1.0, self.level()?)?,
-        };
-        measure(&self.target, &self.config.label, manifest, &answers.rows, &values)
-    }
-}
-
-/// A decoder that panics on one file must not take the work down.
-fn read(processor: &dyn Processor, source: &Source) -> mm_core::Result<Tensor> {
-    let attempt = std::panic::AssertUnwindSafe(|| processor.process(source, &mut SampleContext::plain()));
-    std::panic::catch_unwind(attempt)
-        .unwrap_or_else(|_| Err(mm_core::Error::Sample(format!("a decoder panicked on {source:?}"))))
 }
 
 /// Figures of probabilities (or numbers) `[rows, …]` for the rows that have a label.
@@ -693,10 +668,7 @@ impl Task<Batch> for Prediction {
     fn loss(&self, batch: &Batch, train: bool) -> mm_core::Result<Option<(Tensor, Vec<(String, f64)>)>> {
         let all = self.labels.borrow();
         let labels: Vec<Option<Label>> = batch.rows.iter().map(|r| all.get(*r).cloned().flatten()).collect();
-        let labels = self
-            .target
-            .tensor(&labels, self.level()?, self.params.device())
-            .map_err(|e| mm_core::Error::Sample(e.to_string()))?;
+        let labels = self.target.tensor(&labels, self.level()?, self.params.device())?;
         let parts: Parts<'_> =
             batch.parts.iter().map(|(m, part)| (m, (part.input.clone(), part.rows.clone()))).collect();
         if parts.is_empty() {
@@ -705,14 +677,5 @@ impl Task<Batch> for Prediction {
         let made = self.made.borrow();
         let known = |m: &Modality| made.contains(m);
         self.network.loss((&parts, &known, &batch.items), &labels, &self.target, &self.config.loss, train)
-    }
-}
-
-impl From<Error> for mm_core::Error {
-    fn from(error: Error) -> Self {
-        match error {
-            Error::Core(core) => core,
-            other => Self::Sample(other.to_string()),
-        }
     }
 }

@@ -1,9 +1,9 @@
 //! From a table to a model: which column is what, which networks are tried, what is kept.
 
-use super::{Prediction, Problem, parse, predictor, resolve_all};
+use super::{Prediction, Predictor, Problem, parse, resolve_all};
 use crate::{Error, Result, Told};
-use mm_core::{Device, Registry, checkpoint};
-use mm_data::{Binding, Broken, Cells, Split, read_table};
+use mm_core::{Device, Registry};
+use mm_data::{Binding, Broken, Cells, Manifest, Split, read_table};
 use mm_train::{Progress, Run, environment};
 use serde_json::json;
 use std::{
@@ -317,20 +317,14 @@ pub fn fit_table(
     let others = resolve_all(&mut value, Path::new("/"), registry, say)?;
     std::fs::create_dir_all(&fitting.out)
         .map_err(|e| Error::File { path: fitting.out.clone(), reason: e.to_string() })?;
-    let members = fitting.preset.members();
-    let members = if columns.len() == 1 {
-        members
-            .into_iter()
-            .take(match fitting.preset {
-                Preset::Fast => 1,
-                Preset::Good => 2,
-                Preset::Best => 4,
-            })
-            .collect()
-    } else {
-        members
-    };
-    let (mut folders, mut values, mut labels) = (Vec::new(), Vec::new(), Vec::new());
+    let mut members = fitting.preset.members();
+    if columns.len() == 1 {
+        // One modality needs no fusing: half of them says as much.
+        members.truncate(members.len().div_ceil(2));
+    }
+    // All networks read the same rows.
+    let mut shared: Option<(Arc<Manifest>, Vec<usize>)> = None;
+    let (mut predictor, mut said) = (Predictor::empty(), Vec::new());
     let (mut broken, mut trained, mut stopped): (Vec<Broken>, usize, bool) = (Vec::new(), 0, false);
     let limit = fitting.time_limit.map(Duration::from_secs_f64);
     for (number, (operator, seed)) in members.iter().enumerate() {
@@ -361,8 +355,13 @@ pub fn fit_table(
         }
         let parsed = parse(&own)?;
         let model = Prediction::new(parsed, Path::new("/"), registry, device)?;
-        let manifest = model.manifest()?;
-        let valid = model.labelled(&manifest, Split::Valid);
+        let (manifest, valid) = if let Some(both) = &shared {
+            both.clone()
+        } else {
+            let manifest = Arc::new(model.manifest()?);
+            let valid = model.labelled(&manifest, Split::Valid);
+            shared.insert((manifest, valid)).clone()
+        };
         let folder = fitting.out.join(format!("member-{number}"));
         let mut run = Run::create(&folder, &own, environment(json!({"device": device.to_string()})))?;
         let watch = Watch::new(stop, until);
@@ -374,24 +373,12 @@ pub fn fit_table(
         stopped |= fit.outcome.stopped;
         trained = fit.rows;
         broken = fit.broken;
-        folders.push(format!("member-{number}"));
+        said.push(predictor.add(model, &folder, &manifest, &valid)?);
         // Written anew after each network, so that what is done counts whatever happens next.
-        let one = predictor::Predictor::open(&folder, registry, device)?;
-        let found = one.combined(&manifest, &valid, &[])?;
-        labels = found
-            .rows
-            .iter()
-            .map(|r| manifest.rows[*r].cells.get(&fitting.label).and_then(|l| model.target.encode(l)))
-            .collect();
-        values.push(found.values);
-        let weights = predictor::member_weights(&values, &labels, &model.target)?;
-        let list = predictor::Members { members: folders.clone(), weights };
-        let text = serde_json::to_string_pretty(&list).map_err(|e| Error::Config(e.to_string()))?;
-        checkpoint::write_file(&fitting.out.join("fit.json"), text.as_bytes())?;
+        predictor.weigh(&said, &manifest)?;
+        predictor.save(&fitting.out, (0..said.len()).map(|n| format!("member-{n}")).collect())?;
     }
-    let _ = labels;
-    let predictor = predictor::Predictor::open(&fitting.out, registry, device)?;
-    let manifest = predictor.manifest()?;
+    let Some((manifest, _)) = shared else { return Err(Error::Config("a preset without networks".into())) };
     let side = if fitting.hold_out > 0.0 { Split::Test } else { Split::Valid };
     let valid: Vec<usize> =
         manifest.side(side).into_iter().filter(|r| manifest.rows[*r].cells.contains_key(&fitting.label)).collect();
@@ -418,7 +405,7 @@ pub fn fit_table(
         rows: trained,
         broken,
         stopped,
-        members: folders.len(),
+        members: said.len(),
     })
 }
 

@@ -1,6 +1,6 @@
 //! A finished prediction: one model or several, each with its heads calibrated and pooled, that answers for new rows.
 
-use super::{Answers, Prediction, Problem, Target};
+use super::{Answers, Label, Prediction, Problem, Target};
 use crate::{Error, Result, metrics};
 use mm_core::{DType, Device, Modality, Registry, Tensor, checkpoint};
 use mm_data::{Broken, Manifest};
@@ -42,13 +42,12 @@ impl Combination {
             return Ok(Self::fixed(model));
         }
         let target = &model.target;
-        let labels: Vec<Option<super::Label>> =
-            answers.rows.iter().map(|r| target.encode(manifest.rows[*r].cells.get(&model.config.label)?)).collect();
+        let labels = labels(&answers.rows, manifest, &model.config.label, target);
         match target.problem {
             Problem::Multilabel => {}
             Problem::Regression => {
                 let truth: Vec<f64> =
-                    labels.iter().map(|l| if let Some(super::Label::Number(v)) = l { *v } else { f64::NAN }).collect();
+                    labels.iter().map(|l| if let Some(Label::Number(v)) = l { *v } else { f64::NAN }).collect();
                 if truth.len() < ENOUGH || answers.own.len() < 2 {
                     return Ok(out);
                 }
@@ -66,14 +65,7 @@ impl Combination {
             }
             Problem::Ordinal => {}
             _ => {
-                let known: Vec<(i64, i64)> = labels
-                    .iter()
-                    .enumerate()
-                    .filter_map(
-                        |(n, l)| if let Some(super::Label::Class(c)) = l { Some((n as i64, *c as i64)) } else { None },
-                    )
-                    .collect();
-                let (places, classes): (Vec<i64>, Vec<i64>) = known.into_iter().unzip();
+                let (places, classes) = known_classes(&labels);
                 if places.len() < ENOUGH {
                     return Ok(out);
                 }
@@ -288,25 +280,56 @@ impl Predictor {
         Ok(names.iter().map(|n| Modality::from(n.as_str())).collect())
     }
 
+    /// No network yet; [`Predictor::add`] takes them in.
+    pub(crate) fn empty() -> Self {
+        Self { members: Vec::new(), weights: Vec::new() }
+    }
+
+    /// Takes in one more network, its heads pooled as its run folder says; what it makes of these rows comes back.
+    pub(crate) fn add(
+        &mut self,
+        model: Prediction,
+        run: &Path,
+        manifest: &Manifest,
+        rows: &[usize],
+    ) -> Result<Combined> {
+        let member = (model, Combination::load(run)?);
+        let found = one(&member, manifest, rows, &[])?;
+        self.members.push(member);
+        self.weights.push(1.0);
+        Ok(found)
+    }
+
+    /// Fits how much each network counts to what they say of held-out rows.
+    pub(crate) fn weigh(&mut self, said: &[Combined], manifest: &Manifest) -> Result<()> {
+        self.weights = vec![1.0 / said.len() as f64; said.len()];
+        let (label, target) = (self.label().to_owned(), self.target());
+        let (places, classes) = known_classes(&labels(&said[0].rows, manifest, &label, target));
+        if said.len() < 2 || !target.is_classes() || places.len() < ENOUGH {
+            return Ok(());
+        }
+        let all = Tensor::stack(&said.iter().map(|s| &s.values).collect::<Vec<_>>(), 1)?;
+        let all = all.index_select(0, &Tensor::from_slice(&places)?)?;
+        let present = Tensor::ones(&all.shape()[..2], DType::F32, Device::Cpu)?;
+        self.weights = fit_weights(&all, &present, &classes, Rule::Mean)?;
+        Ok(())
+    }
+
+    /// Writes which folders, relative to `out`, the networks are in, and how much each counts.
+    pub(crate) fn save(&self, out: &Path, members: Vec<String>) -> Result<()> {
+        let list = Members { members, weights: self.weights.clone() };
+        let text = serde_json::to_string_pretty(&list).map_err(|e| Error::Config(e.to_string()))?;
+        Ok(checkpoint::write_file(&out.join("fit.json"), text.as_bytes())?)
+    }
+
     pub(crate) fn combined(&self, manifest: &Manifest, rows: &[usize], drop: &[Modality]) -> Result<Combined> {
         let mut out: Option<Combined> = None;
-        for ((model, combination), weight) in self.members.iter().zip(&self.weights) {
-            // Its own data were encoded for training, and are asked again for every modality that is left out.
-            let own = manifest.path == model.base.join(&model.config.data.manifest);
-            let answers =
-                if own { model.answer_own(manifest, rows, drop)? } else { model.answer_fresh(manifest, rows, drop)? };
-            let values = combination.apply(model, &answers)?.mul_scalar(*weight)?;
+        for (member, weight) in self.members.iter().zip(&self.weights) {
+            let found = one(member, manifest, rows, drop)?;
+            let values = found.values.mul_scalar(*weight)?;
             match &mut out {
                 Some(out) => out.values = out.values.add(&values)?,
-                None => {
-                    out = Some(Combined {
-                        rows: answers.rows,
-                        values,
-                        present: answers.present,
-                        weights: answers.weights,
-                        broken: answers.broken,
-                    });
-                }
+                None => out = Some(Combined { values, ..found }),
             }
         }
         out.ok_or_else(|| Error::Config("a prediction without models".into()))
@@ -373,24 +396,30 @@ impl Predictor {
     }
 }
 
-/// Weights of several models by what their combined answers say of held-out rows `[rows, models, classes]`.
-pub(crate) fn member_weights(values: &[Tensor], labels: &[Option<super::Label>], target: &Target) -> Result<Vec<f64>> {
-    let even = vec![1.0 / values.len() as f64; values.len()];
-    if values.len() < 2 || !target.is_classes() {
-        return Ok(even);
-    }
-    let known: Vec<(i64, i64)> = labels
-        .iter()
-        .enumerate()
-        .filter_map(|(n, l)| if let Some(super::Label::Class(c)) = l { Some((n as i64, *c as i64)) } else { None })
-        .collect();
-    if known.len() < ENOUGH {
-        return Ok(even);
-    }
-    let (places, classes): (Vec<i64>, Vec<i64>) = known.into_iter().unzip();
-    let all = Tensor::stack(&values.iter().collect::<Vec<_>>(), 1)?.index_select(0, &Tensor::from_slice(&places)?)?;
-    let present = Tensor::ones(&all.shape()[..2], DType::F32, Device::Cpu)?;
-    Ok(fit_weights(&all, &present, &classes, Rule::Mean)?)
+/// What one network makes of rows, its heads pooled.
+fn one(
+    (model, combination): &(Prediction, Combination),
+    manifest: &Manifest,
+    rows: &[usize],
+    drop: &[Modality],
+) -> Result<Combined> {
+    // Its own data were encoded for training, and are asked again for every modality that is left out.
+    let own = manifest.path == model.base.join(&model.config.data.manifest);
+    let answers =
+        if own { model.answer_own(manifest, rows, drop)? } else { model.answer_fresh(manifest, rows, drop)? };
+    let values = combination.apply(model, &answers)?;
+    let Answers { rows, present, weights, broken, .. } = answers;
+    Ok(Combined { rows, values, present, weights, broken })
+}
+
+fn labels(rows: &[usize], manifest: &Manifest, column: &str, target: &Target) -> Vec<Option<Label>> {
+    rows.iter().map(|r| target.encode(manifest.rows[*r].cells.get(column)?)).collect()
+}
+
+/// Which of the labels are known classes, and their numbers.
+fn known_classes(labels: &[Option<Label>]) -> (Vec<i64>, Vec<i64>) {
+    let known = labels.iter().enumerate();
+    known.filter_map(|(n, l)| if let Some(Label::Class(c)) = l { Some((n as i64, *c as i64)) } else { None }).unzip()
 }
 
 /// Writes predictions as .parquet, .csv or .jsonl.
@@ -402,23 +431,16 @@ pub fn write_predictions(out: &Path, all: &[Predicted]) -> Result<()> {
     let bytes = match ending {
         "jsonl" => all.iter().map(|a| a.json().to_string() + "\n").collect::<String>().into_bytes(),
         "csv" => {
-            let quoted = |t: &str| {
-                if t.contains([',', '"', '\n', '\r']) {
-                    format!("\"{}\"", t.replace('"', "\"\""))
-                } else {
-                    t.to_owned()
-                }
-            };
-            let mut lines = vec!["row,id,prediction,present".to_owned()];
-            classes.iter().for_each(|c| lines[0].push_str(&format!(",{}", quoted(&format!("p({c})")))));
+            let mut writer = csv::Writer::from_writer(Vec::new());
+            let head = ["row", "id", "prediction", "present"].map(ToOwned::to_owned);
+            let head = head.into_iter().chain(classes.iter().map(|c| format!("p({c})")));
+            writer.write_record(head.collect::<Vec<_>>()).map_err(|e| bad(&e))?;
             for answer in all {
-                let present = answer.present.iter().map(Modality::name).collect::<Vec<_>>().join(";");
-                let mut line =
-                    format!("{},{},{},{present}", answer.row, quoted(&answer.id), quoted(&text(&answer.prediction)));
-                answer.probabilities.iter().for_each(|p| line.push_str(&format!(",{}", p.1)));
-                lines.push(line);
+                let own = [answer.row.to_string(), answer.id.clone(), text(&answer.prediction), present(answer)];
+                let cells = own.into_iter().chain(answer.probabilities.iter().map(|p| p.1.to_string()));
+                writer.write_record(cells.collect::<Vec<_>>()).map_err(|e| bad(&e))?;
             }
-            (lines.join("\n") + "\n").into_bytes()
+            writer.into_inner().map_err(|e| bad(&e))?
         }
         "parquet" => table(all, &classes).map_err(|e| bad(&e))?,
         other => {
@@ -429,6 +451,10 @@ pub fn write_predictions(out: &Path, all: &[Predicted]) -> Result<()> {
         }
     };
     Ok(checkpoint::write_file(out, &bytes)?)
+}
+
+fn present(answer: &Predicted) -> String {
+    answer.present.iter().map(Modality::name).collect::<Vec<_>>().join(";")
 }
 
 fn table(all: &[Predicted], classes: &[&String]) -> parquet::errors::Result<Vec<u8>> {
@@ -459,13 +485,7 @@ fn table(all: &[Predicted], classes: &[&String]) -> parquet::errors::Result<Vec<
                 None,
             )?),
             1 | 2 => {
-                let values = all.iter().map(|a| {
-                    text(if place == 1 {
-                        a.id.clone()
-                    } else {
-                        a.present.iter().map(Modality::name).collect::<Vec<_>>().join(";")
-                    })
-                });
+                let values = all.iter().map(|a| text(if place == 1 { a.id.clone() } else { present(a) }));
                 column.typed::<ByteArrayType>().write_batch(&values.collect::<Vec<_>>(), None, None)?;
             }
             3 if number => {

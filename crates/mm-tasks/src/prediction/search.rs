@@ -17,7 +17,10 @@ use std::{
     collections::BTreeSet,
     fmt::Write,
     path::Path,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// What is searched, and how long.
@@ -186,7 +189,7 @@ fn one(
         std::fs::remove_dir_all(folder).map_err(|e| Error::File { path: folder.to_owned(), reason: e.to_string() })?;
     }
     let mut run = Run::create(folder, &value, environment(json!({"device": device.to_string()})))?;
-    let fit = model.fit(manifest, &mut run, &mut Silent, &mut |_, _, _| {}, stop)?;
+    let fit = model.fit(Arc::new(manifest), &mut run, &mut Silent, &mut |_, _, _| {}, stop)?;
     fit.outcome.saved.best.ok_or_else(|| Error::Config(format!("stopped before a `{TARGET}` was measured")))
 }
 
