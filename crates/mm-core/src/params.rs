@@ -46,7 +46,7 @@ struct Entry {
 #[derive(Debug, Clone, PartialEq)]
 struct Stored {
     name: String,
-    /// Which of how many equal pieces along the first dimension it is.
+    /// Which of how many equal pieces along the first dimension (after the transposition) it is.
     part: Option<(i64, i64)>,
     /// Whether it is stored with its two dimensions swapped.
     transposed: bool,
@@ -97,8 +97,8 @@ impl Params {
     }
 
     /// Parameters that are taken from a checkpoint; `rename` maps a name here to the name there. `name#1/3` there means the second
-    /// of three equal pieces along its first dimension (packed projections), `name^T` its transposition; dimensions of size one may
-    /// differ.
+    /// of three equal pieces along its first dimension (packed projections), `name^T` its transposition (before the pieces); dimensions of
+    /// size one may differ.
     pub fn from_checkpoint(
         checkpoint: Checkpoint,
         device: Device,
@@ -141,7 +141,6 @@ impl Params {
                 continue;
             };
             let tensor = entry.original.as_ref().unwrap_or(&entry.tensor).clone();
-            let tensor = if stored.transposed { tensor.transpose(0, 1)? } else { tensor };
             let index = stored.part.map_or(0, |(i, _)| i);
             whole.entry(stored.name.clone()).or_default().push((index, stored, tensor));
         }
@@ -155,6 +154,7 @@ impl Params {
                 [one, ..] if pieces[0].1.part.is_none() => (*one).clone(),
                 many => Tensor::cat(many, 0)?,
             };
+            let joined = if pieces[0].1.transposed && joined.rank() == 2 { joined.transpose(0, 1)? } else { joined };
             out.push((name, joined.reshape(&shape)?));
         }
         out.sort_by(|a, b| a.0.cmp(&b.0));
@@ -300,11 +300,11 @@ impl<'a> Scope<'a> {
         stored.shape = found.to_vec();
         // What must lie there: the transposition undone, all the pieces.
         let mut wanted = shape.to_vec();
-        if stored.transposed {
-            wanted.reverse();
-        }
         if let (Some((_, parts)), Some(first)) = (stored.part, wanted.first_mut()) {
             *first *= parts;
+        }
+        if stored.transposed {
+            wanted.reverse();
         }
         let bare = |shape: &[i64]| shape.iter().copied().filter(|s| *s != 1).collect::<Vec<_>>();
         if bare(found) != bare(&wanted) {
@@ -316,12 +316,12 @@ impl<'a> Scope<'a> {
         } else {
             origin.checkpoint.get(&stored.name)?
         };
+        if stored.transposed && tensor.rank() == 2 {
+            tensor = tensor.transpose(0, 1)?;
+        }
         if let Some((index, parts)) = stored.part {
             let rows = tensor.size(0)? / parts.max(1);
             tensor = tensor.narrow(0, index * rows, rows)?;
-        }
-        if stored.transposed {
-            tensor = tensor.transpose(0, 1)?;
         }
         let tensor = tensor.reshape(shape)?.to_dtype(self.params.dtype)?.to_device(self.params.device)?;
         origin.used.insert(stored.name.clone());

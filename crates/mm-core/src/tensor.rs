@@ -247,6 +247,8 @@ ops! {
     bicubic_corners(size: [i64; 2]) [] => |a| a.f_upsample_bicubic2d(size, true, None, None);
     /// Pictures `[batch, channels, height, width]` at another size, bilinear, without antialias.
     bilinear(size: [i64; 2]) [] => |a| a.f_upsample_bilinear2d(size, false, None, None);
+    /// The same, bilinear, with the corners' centres on each other (`align_corners`).
+    bilinear_corners(size: [i64; 2]) [] => |a| a.f_upsample_bilinear2d(size, true, None, None);
     /// Shifts the numbers along dimensions by so many places; what falls off one end comes in at the other.
     roll(shifts: &[i64], dims: &[i64]) [] => |a| a.f_roll(shifts, dims);
     /// Pictures `[batch, channels, height, width]` at another size, each pixel the nearest.
@@ -335,6 +337,11 @@ impl Tensor {
     /// Zeros.
     pub fn zeros(shape: &[i64], dtype: DType, device: Device) -> Result<Self> {
         one("zeros", &[], tch::Tensor::f_zeros(shape, (dtype.tch(), device.tch())))
+    }
+
+    /// Memory with whatever stands in it, to be overwritten.
+    pub fn empty(shape: &[i64], dtype: DType, device: Device) -> Result<Self> {
+        one("empty", &[], tch::Tensor::f_empty(shape, (dtype.tch(), device.tch())))
     }
 
     /// Ones.

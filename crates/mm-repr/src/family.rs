@@ -3,12 +3,16 @@
 
 use crate::{Error, Result};
 use mm_core::{
-    Checkpoint, Encoder, Features, Input, Modality, Module, Processor, Scope, Tensor,
+    Checkpoint, DType, Device, Encoder, Features, Input, Modality, Module, Params, Processor, Role, Scope, Tensor,
     nn::{Linear, Transformer, TransformerConfig},
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::{cell::Cell, path::Path, sync::Arc};
+use std::{
+    cell::Cell,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 /// A pretrained network: an encoder, and a classifier on it where the checkpoint has one.
 pub trait Network: Encoder {
@@ -78,7 +82,8 @@ pub struct Tower {
 }
 
 impl Tower {
-    pub(crate) fn new(processor: impl Processor + 'static, encoder: impl Network + 'static) -> Self {
+    /// Both halves.
+    pub fn new(processor: impl Processor + 'static, encoder: impl Network + 'static) -> Self {
         Self { processor: Arc::new(processor), encoder: Box::new(encoder) }
     }
 }
@@ -93,9 +98,11 @@ pub struct Joint {
 }
 
 /// What a family's builder gives.
-pub(crate) struct Model {
-    pub(crate) towers: Vec<Tower>,
-    pub(crate) joint: Option<Joint>,
+pub struct Model {
+    /// One a modality.
+    pub towers: Vec<Tower>,
+    /// How it scores pairs, where it puts several modalities into one space.
+    pub joint: Option<Joint>,
 }
 
 impl From<Tower> for Model {
@@ -104,18 +111,116 @@ impl From<Tower> for Model {
     }
 }
 
-/// A row of the table of families.
-pub(crate) struct Family {
-    /// `model_type` in `config.json`; timm's and open_clip's folders, which have none, are told apart by [`crate::pretrained`].
-    pub(crate) kind: &'static str,
+/// A row of a table of families, whose builder makes an `M`.
+pub struct Family<M = Model> {
+    /// `model_type` in `config.json`; timm's and open_clip's folders, which have none, are told apart by [`crate::Pretrained`].
+    pub kind: &'static str,
     /// Names here → names in this checkpoint.
-    pub(crate) names: fn(&Checkpoint, &Value) -> Names,
-    pub(crate) build: fn(&Build<'_>) -> Result<Model>,
+    pub names: fn(&Checkpoint, &Value) -> Names,
+    /// Makes the model.
+    pub build: fn(&Build<'_>) -> Result<M>,
+}
+
+/// How a folder is loaded.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LoadOptions {
+    /// Where to compute.
+    pub device: Device,
+    /// What the weights are converted to.
+    pub dtype: DType,
+    /// Only so many blocks, and no projection after them: features of a layer, 0 for what goes into the first, negative from the end.
+    pub layer: Option<i64>,
+    /// So many of the last blocks go on learning (transformers only); none when absent.
+    pub tune: Option<usize>,
+    /// Whether all of it is learned further.
+    pub train: bool,
+}
+
+/// What a folder became.
+pub struct Loaded<M> {
+    /// The model.
+    pub model: M,
+    /// Its weights.
+    pub params: Params,
+    /// Names in the checkpoint that were not needed.
+    pub unused: Vec<String>,
+    /// Changes whenever its numbers would.
+    pub fingerprint: String,
+}
+
+/// What programs store beside the weights though it follows from the config.
+const BUFFERS: [&str; 5] =
+    ["num_batches_tracked", "position_ids", "token_type_ids", "relative_position_index", "masked_spec_embed"];
+
+/// Builds what `family` makes of a folder whose config is known.
+pub fn load<M>(folder: &Path, config: &Value, family: &Family<M>, options: LoadOptions) -> Result<Loaded<M>> {
+    let checkpoint = Checkpoint::open(weights(folder))?;
+    let names = checkpoint.clone();
+    let fingerprint = fingerprint(config, folder, checkpoint.path(), options)?;
+    let map = (family.names)(&names, config);
+    let params = Params::from_checkpoint(checkpoint, options.device, options.dtype, move |n| map.apply(n));
+    let learning = options.tune.is_some() || options.train;
+    let scope = if learning { params.scope() } else { params.scope().frozen() };
+    let (layer, stacked) = (options.layer, Cell::new(false));
+    let build = Build { folder, config, checkpoint: &names, scope, layer, stacked };
+    let model = (family.build)(&build)?;
+    if layer.is_some() && !build.stacked.get() {
+        return Err(build.bad(format!("`{}` is no stack of alike blocks, so --layer has nothing to cut", family.kind)));
+    }
+    if let Some(last) = options.tune {
+        let blocks = params.named(&[Role::Trainable]).iter().filter_map(|(n, _)| block(n)).max();
+        let blocks = blocks.filter(|_| build.stacked.get() && last > 0).map(|b| b + 1).ok_or_else(|| {
+            let wanted = "wanted a stack of alike blocks, and at least one";
+            build.bad(format!("`{}` with tune = {last}: {wanted}", family.kind))
+        })?;
+        params.freeze(|name| block(name).is_none_or(|b| b + last < blocks))?;
+    }
+    let unused = params.finish()?.into_iter().filter(|n| !BUFFERS.iter().any(|b| n.ends_with(b))).collect();
+    Ok(Loaded { model, params, unused, fingerprint })
+}
+
+/// The file that holds the weights, or the folder where the usual names decide.
+fn weights(folder: &Path) -> PathBuf {
+    let own = ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"];
+    let usual = folder.join("model.safetensors").exists() || folder.join("model.safetensors.index.json").exists();
+    own.iter().map(|n| folder.join(n)).find(|p| !usual && p.exists()).unwrap_or_else(|| folder.to_owned())
+}
+
+/// Of the config, the pre-processing and the weights' file: the features are a function of these.
+fn fingerprint(config: &Value, folder: &Path, weights: &Path, options: LoadOptions) -> Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(config.to_string().as_bytes()).update(format!("{:?}{:?}", options.dtype, options.layer).as_bytes());
+    for name in [
+        "preprocessor_config.json",
+        "modules.json",
+        "1_Pooling/config.json",
+        "sentence_bert_config.json",
+        "config_sentence_transformers.json",
+        "tokenizer_config.json",
+    ] {
+        hasher.update(&std::fs::read(folder.join(name)).unwrap_or_default()).update(&[0]);
+    }
+    // A file that was not written since has the same numbers: reading a gigabyte to be sure would cost more than loading it.
+    let about = std::fs::metadata(weights).map_err(|e| Error::folder(weights, e))?;
+    if about.len() <= 64 << 20 {
+        let file = std::fs::File::open(weights).map_err(|e| Error::folder(weights, e))?;
+        hasher.update_reader(file).map_err(|e| Error::folder(weights, e))?;
+    } else {
+        hasher.update(format!("{} {:?}", about.len(), about.modified().ok()).as_bytes());
+    }
+    Ok(hasher.finalize().to_hex()[..32].to_owned())
+}
+
+/// Which block of its stack a parameter is of.
+fn block(name: &str) -> Option<usize> {
+    let mut parts = name.split('.');
+    parts.find(|p| *p == "layers")?;
+    parts.next()?.parse().ok()
 }
 
 /// Replacements that turn a name here into the checkpoint's, applied in order; `^` before what is replaced stands for the start.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Names(Vec<Rule>);
+pub struct Names(Vec<Rule>);
 
 #[derive(Debug, Clone)]
 struct Rule {
@@ -127,25 +232,41 @@ struct Rule {
 
 impl Names {
     /// The rules of a table.
-    pub(crate) fn of(rules: &[(&str, &str)]) -> Self {
+    pub fn of(rules: &[(&str, &str)]) -> Self {
         let rule = |(from, to): &(&str, &str)| Rule { within: String::new(), from: (*from).into(), to: (*to).into() };
         Self(rules.iter().map(rule).collect())
     }
 
     /// One more rule, for names that begin with `within`.
-    pub(crate) fn and_within(mut self, within: &str, from: &str, to: &str) -> Self {
+    pub fn and_within(mut self, within: &str, from: &str, to: &str) -> Self {
         self.0.push(Rule { within: within.into(), from: from.into(), to: to.into() });
         self
     }
 
     /// More rules, after those that are there.
-    pub(crate) fn and(mut self, rules: &[(&str, &str)]) -> Self {
+    pub fn and(mut self, rules: &[(&str, &str)]) -> Self {
         self.0.extend(Self::of(rules).0);
         self
     }
 
+    /// The same rules, for names that begin with `place` alone.
+    pub fn only_within(mut self, place: &str) -> Self {
+        for rule in &mut self.0 {
+            if rule.within.is_empty() {
+                place.clone_into(&mut rule.within);
+            }
+        }
+        self
+    }
+
+    /// More rules, after those that are there.
+    pub fn then(mut self, other: Self) -> Self {
+        self.0.extend(other.0);
+        self
+    }
+
     /// The name in the checkpoint.
-    pub(crate) fn apply(&self, name: &str) -> String {
+    pub fn apply(&self, name: &str) -> String {
         let mut name = name.to_owned();
         for Rule { within, from, to } in &self.0 {
             if !name.starts_with(within.as_str()) {
@@ -166,47 +287,53 @@ impl Names {
 }
 
 /// The first of `prefixes` under which the checkpoint has `probe`; the last when none has it, for its name in the error.
-pub(crate) fn prefix<'a>(checkpoint: &Checkpoint, probe: &str, prefixes: &[&'a str]) -> &'a str {
+pub fn prefix<'a>(checkpoint: &Checkpoint, probe: &str, prefixes: &[&'a str]) -> &'a str {
     let found = prefixes.iter().find(|p| checkpoint.shape(&format!("{p}{probe}")).is_some());
     found.or(prefixes.last()).copied().unwrap_or("")
 }
 
 /// What a builder works with.
-pub(crate) struct Build<'a> {
+pub struct Build<'a> {
     /// The checkpoint folder.
-    pub(crate) folder: &'a Path,
+    pub folder: &'a Path,
     /// Its `config.json`.
-    pub(crate) config: &'a Value,
+    pub config: &'a Value,
     /// Its tensors' names and shapes.
-    pub(crate) checkpoint: &'a Checkpoint,
+    pub checkpoint: &'a Checkpoint,
     /// Where parameters go; frozen.
-    pub(crate) scope: Scope<'a>,
+    pub scope: Scope<'a>,
     /// Only so many blocks, without what follows them.
-    pub(crate) layer: Option<i64>,
+    pub layer: Option<i64>,
     /// Whether a stack was built that this could cut.
-    pub(crate) stacked: Cell<bool>,
+    pub stacked: Cell<bool>,
 }
 
 impl Build<'_> {
     /// The config as a family's own struct; fields that it does not know are not needed for its features.
-    pub(crate) fn parse<T: DeserializeOwned>(&self) -> Result<T> {
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T> {
         self.parse_part(self.config, "")
     }
 
     /// A part of the config (`text_config`) as a struct.
-    pub(crate) fn parse_part<T: DeserializeOwned>(&self, value: &Value, field: &str) -> Result<T> {
+    pub fn parse_part<T: DeserializeOwned>(&self, value: &Value, field: &str) -> Result<T> {
         let value = if value.is_null() { Value::Object(Default::default()) } else { without_nulls(value) };
         let place = if field.is_empty() { String::new() } else { format!("{field}: ") };
         serde_json::from_value(value).map_err(|e| Error::folder(self.folder.join("config.json"), format!("{place}{e}")))
     }
 
     /// A JSON file of the folder; `Null` when it is not there.
-    pub(crate) fn json(&self, name: &str) -> Result<Value> {
+    pub fn json(&self, name: &str) -> Result<Value> {
         crate::text::json(&self.folder.join(name))
     }
 
+    /// A part of the folder's model, with its own config, as if it were the whole.
+    pub fn part<'b>(&'b self, config: &'b Value) -> Build<'b> {
+        let (folder, checkpoint, scope) = (self.folder, self.checkpoint, self.scope.clone());
+        Build { folder, config, checkpoint, scope, layer: self.layer, stacked: Cell::new(false) }
+    }
+
     /// The shared stack of blocks, cut at the layer that was asked for: then nothing follows it.
-    pub(crate) fn transformer(&self, scope: &Scope<'_>, config: TransformerConfig) -> Result<Transformer> {
+    pub fn transformer(&self, scope: &Scope<'_>, config: TransformerConfig) -> Result<Transformer> {
         self.stacked.set(true);
         let Some(layer) = self.layer else { return Ok(Transformer::new(scope, &config)?) };
         let count = if layer < 0 { config.layers + 1 + layer } else { layer };
@@ -219,17 +346,29 @@ impl Build<'_> {
         Ok(Transformer::new(scope, &TransformerConfig { layers: count, final_norm, ..config })?)
     }
 
-    /// How many classes the config names: by `num_labels` (timm: `num_classes`), else by its labels, else two (transformers' default).
-    pub(crate) fn classes(&self) -> i64 {
-        let labels = self.config["id2label"].as_object().map(|l| l.len() as i64);
-        let plain = ["num_labels", "num_classes"].iter().find_map(|k| self.config[*k].as_i64());
-        plain.or(labels).unwrap_or(2)
+    /// How many classes the config names.
+    pub fn classes(&self) -> i64 {
+        classes(self.config)
     }
 
     /// An error about the config.
-    pub(crate) fn bad(&self, reason: impl std::fmt::Display) -> Error {
+    pub fn bad(&self, reason: impl std::fmt::Display) -> Error {
         Error::folder(self.folder.join("config.json"), reason)
     }
+}
+
+/// How many classes a config names: by `num_labels` (timm: `num_classes`), else by its labels, else two (transformers' default).
+pub fn classes(config: &Value) -> i64 {
+    let labels = config["id2label"].as_object().map(|l| l.len() as i64);
+    let plain = ["num_labels", "num_classes"].iter().find_map(|k| config[*k].as_i64());
+    plain.or(labels).unwrap_or(2)
+}
+
+/// The names of the classes by their numbers.
+pub fn labels(config: &Value, classes: i64) -> Vec<String> {
+    let named = |i: i64| config["id2label"][i.to_string()].as_str().map(ToOwned::to_owned);
+    let listed = |i: i64| config["label_names"][i as usize].as_str().map(ToOwned::to_owned);
+    (0..classes).map(|i| named(i).or_else(|| listed(i)).unwrap_or_else(|| format!("LABEL_{i}"))).collect()
 }
 
 /// `null` says the same as nothing.
@@ -243,12 +382,14 @@ fn without_nulls(value: &Value) -> Value {
 }
 
 /// A config struct whose fields have the defaults of the reference program, for what a `config.json` leaves out.
-macro_rules! config {
+#[macro_export]
+macro_rules! checkpoint_config {
     ($(#[$doc:meta])* $name:ident { $($field:ident: $kind:ty = $value:expr,)* }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, serde::Deserialize)]
         #[serde(default)]
-        pub(crate) struct $name { $(pub(crate) $field: $kind,)* }
+        #[allow(missing_docs)]
+        pub struct $name { $(pub $field: $kind,)* }
         impl Default for $name {
             fn default() -> Self {
                 Self { $($field: $value,)* }
@@ -256,4 +397,4 @@ macro_rules! config {
         }
     };
 }
-pub(crate) use config;
+pub(crate) use checkpoint_config as config;

@@ -13,7 +13,7 @@
 pub mod adversarial;
 pub mod audio;
 mod error;
-mod family;
+pub mod family;
 pub mod generative;
 pub mod image;
 mod joint;
@@ -26,6 +26,6 @@ pub mod video;
 pub mod words;
 
 pub use error::{Error, Result};
-pub use family::{Joint, Network, Tower};
-pub use pretrained::{LoadOptions, Pretrained, families, locate};
+pub use family::{Joint, LoadOptions, Network, Tower};
+pub use pretrained::{Pretrained, families, find, locate};
 pub use register::register;

@@ -2,19 +2,14 @@
 
 use crate::{
     Error, Result, audio,
-    family::{Build, Family, Joint, Model, Tower},
+    family::{Family, Joint, LoadOptions, Loaded, Model, Tower, classes, labels, load},
     image, joint, text,
 };
-use mm_core::{
-    Checkpoint, DType, Device, Input, Modality, Params, Pool, Role, SampleContext, Source, Tensor, without_grad,
-};
+use mm_core::{DType, Device, Input, Modality, Params, Pool, SampleContext, Source, Tensor, without_grad};
 use mm_data::collate;
 use rayon::prelude::*;
 use serde_json::Value;
-use std::{
-    cell::Cell,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 fn table() -> impl Iterator<Item = &'static Family> {
     let pictures = image::vit::FAMILIES.iter().chain(image::resnet::FAMILIES).chain(image::convnext::FAMILIES);
@@ -28,23 +23,6 @@ fn table() -> impl Iterator<Item = &'static Family> {
 /// folders of those programs.
 pub fn families() -> Vec<&'static str> {
     table().map(|f| f.kind).collect()
-}
-
-/// What programs store beside the weights though it follows from the config.
-const BUFFERS: [&str; 5] =
-    ["num_batches_tracked", "position_ids", "token_type_ids", "relative_position_index", "masked_spec_embed"];
-
-/// How a folder is loaded.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct LoadOptions {
-    /// Where to compute.
-    pub device: Device,
-    /// What the weights are converted to.
-    pub dtype: DType,
-    /// Only so many blocks, and no projection after them: features of a layer, 0 for what goes into the first, negative from the end.
-    pub layer: Option<i64>,
-    /// So many of the last blocks go on learning (transformers only); none when absent.
-    pub tune: Option<usize>,
 }
 
 /// A pretrained model as its folder describes it.
@@ -82,32 +60,9 @@ impl Pretrained {
         let folder = inner(folder)?;
         let folder = folder.as_path();
         let (family, config) = describe(folder)?;
-        let checkpoint = Checkpoint::open(weights(folder))?;
-        let names = checkpoint.clone();
-        let fingerprint = fingerprint(&config, folder, checkpoint.path(), options)?;
-        let map = (family.names)(&names, &config);
-        let params = Params::from_checkpoint(checkpoint, options.device, options.dtype, move |n| map.apply(n));
-        let scope = if options.tune.is_some() { params.scope() } else { params.scope().frozen() };
-        let (layer, stacked) = (options.layer, Cell::new(false));
-        let build = Build { folder, config: &config, checkpoint: &names, scope, layer, stacked };
-        let Model { towers, joint } = (family.build)(&build)?;
-        if layer.is_some() && !build.stacked.get() {
-            return Err(
-                build.bad(format!("`{}` is no stack of alike blocks, so --layer has nothing to cut", family.kind))
-            );
-        }
-        if let Some(last) = options.tune {
-            let blocks = params.named(&[Role::Trainable]).iter().filter_map(|(n, _)| block(n)).max();
-            let blocks = blocks.filter(|_| build.stacked.get() && last > 0).map(|b| b + 1).ok_or_else(|| {
-                build.bad(format!(
-                    "`{}` with tune = {last}: wanted a stack of alike blocks, and at least one",
-                    family.kind
-                ))
-            })?;
-            params.freeze(|name| block(name).is_none_or(|b| b + last < blocks))?;
-        }
-        let classes = build.classes();
-        let unused = params.finish()?.into_iter().filter(|n| !BUFFERS.iter().any(|b| n.ends_with(b))).collect();
+        let Loaded { model: Model { towers, joint }, params, unused, fingerprint } =
+            load(folder, &config, family, options)?;
+        let classes = classes(&config);
         Ok(Self {
             labels: labels(&config, classes),
             multi_label: config["problem_type"] == "multi_label_classification",
@@ -297,54 +252,9 @@ fn describe(folder: &Path) -> Result<(&'static Family, Value)> {
 
 const TIMM: [&str; 5] = ["vit_…", "deit_…", "resnet…", "convnext…", "efficientnet_…"];
 
-fn find(kind: &str) -> Result<&'static Family> {
+/// A family by its `model_type`.
+pub fn find(kind: &str) -> Result<&'static Family> {
     table().find(|f| f.kind == kind).ok_or_else(|| mm_core::Error::unknown("model_type", kind, families()).into())
-}
-
-/// The file that holds the weights, or the folder where the usual names decide.
-fn weights(folder: &Path) -> PathBuf {
-    let own = ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"];
-    let usual = folder.join("model.safetensors").exists() || folder.join("model.safetensors.index.json").exists();
-    own.iter().map(|n| folder.join(n)).find(|p| !usual && p.exists()).unwrap_or_else(|| folder.to_owned())
-}
-
-/// The names of the classes by their numbers.
-fn labels(config: &Value, classes: i64) -> Vec<String> {
-    let named = |i: i64| config["id2label"][i.to_string()].as_str().map(ToOwned::to_owned);
-    let listed = |i: i64| config["label_names"][i as usize].as_str().map(ToOwned::to_owned);
-    (0..classes).map(|i| named(i).or_else(|| listed(i)).unwrap_or_else(|| format!("LABEL_{i}"))).collect()
-}
-
-/// Of the config, the pre-processing and the weights' file: the features are a function of these.
-fn fingerprint(config: &Value, folder: &Path, weights: &Path, options: LoadOptions) -> Result<String> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(config.to_string().as_bytes()).update(format!("{:?}{:?}", options.dtype, options.layer).as_bytes());
-    for name in [
-        "preprocessor_config.json",
-        "modules.json",
-        "1_Pooling/config.json",
-        "sentence_bert_config.json",
-        "config_sentence_transformers.json",
-        "tokenizer_config.json",
-    ] {
-        hasher.update(&std::fs::read(folder.join(name)).unwrap_or_default()).update(&[0]);
-    }
-    // A file that was not written since has the same numbers: reading a gigabyte to be sure would cost more than loading it.
-    let about = std::fs::metadata(weights).map_err(|e| Error::folder(weights, e))?;
-    if about.len() <= 64 << 20 {
-        let file = std::fs::File::open(weights).map_err(|e| Error::folder(weights, e))?;
-        hasher.update_reader(file).map_err(|e| Error::folder(weights, e))?;
-    } else {
-        hasher.update(format!("{} {:?}", about.len(), about.modified().ok()).as_bytes());
-    }
-    Ok(hasher.finalize().to_hex()[..32].to_owned())
-}
-
-/// Which block of its stack a parameter is of.
-fn block(name: &str) -> Option<usize> {
-    let mut parts = name.split('.');
-    parts.find(|p| *p == "layers")?;
-    parts.next()?.parse().ok()
 }
 
 /// Where a model's folder is: `name` below `base` if that is a folder, else among those that `cargo xtask models pull` fetched, else

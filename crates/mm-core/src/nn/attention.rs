@@ -111,24 +111,85 @@ pub enum Mask {
     Bias(Tensor),
 }
 
-/// Keys and values of the positions before, `[batch, key heads, positions, head width]`.
-#[derive(Debug, Default, Clone)]
+/// Keys and values of the positions before, in memory that is taken once and filled as positions come.
+#[derive(Debug, Default)]
 pub struct KeyValueCache {
+    /// `[rows, key heads, room, head width]`.
     held: Option<(Tensor, Tensor)>,
+    length: i64,
+    room: i64,
 }
 
 impl KeyValueCache {
-    /// Number of positions held.
-    pub fn length(&self) -> i64 {
-        self.held.as_ref().and_then(|(k, _)| k.size(2).ok()).unwrap_or(0)
+    /// An empty cache that takes memory for so many positions when the first comes, and again only when they do not do.
+    pub fn with_room(positions: i64) -> Self {
+        Self { held: None, length: 0, room: positions }
     }
 
-    /// Reorders the rows (beams) by number.
+    /// Number of positions held.
+    pub fn length(&self) -> i64 {
+        self.length
+    }
+
+    /// What is held, `[rows, key heads, positions, head width]` each.
+    fn filled(&self) -> Result<Option<(Tensor, Tensor)>> {
+        let cut = |t: &Tensor| t.narrow(2, 0, self.length);
+        self.held.as_ref().map(|(key, value)| Ok((cut(key)?, cut(value)?))).transpose()
+    }
+
+    /// Adds positions, and gives all.
+    fn push(&mut self, key: &Tensor, value: &Tensor) -> Result<(Tensor, Tensor)> {
+        let (new, total) = (key.size(2)?, self.length + key.size(2)?);
+        let fits = match &self.held {
+            Some((held, _)) => held.size(2)? >= total,
+            None => false,
+        };
+        if !fits {
+            let before = self.filled()?;
+            self.room = self.room.max(if before.is_some() { 2 * total } else { total });
+            let grow = |like: &Tensor, old: Option<&Tensor>| -> Result<Tensor> {
+                let mut shape = like.shape();
+                shape[2] = self.room;
+                let memory = Tensor::empty(&shape, like.dtype()?, like.device())?;
+                if let Some(old) = old {
+                    memory.narrow(2, 0, self.length)?.assign(old)?;
+                }
+                Ok(memory)
+            };
+            self.held = Some((grow(key, before.as_ref().map(|b| &b.0))?, grow(value, before.as_ref().map(|b| &b.1))?));
+        }
+        if let Some((keys, values)) = &self.held {
+            keys.narrow(2, self.length, new)?.assign(key)?;
+            values.narrow(2, self.length, new)?.assign(value)?;
+        }
+        self.length = total;
+        self.filled()?.ok_or_else(|| Error::Sample("a cache that holds nothing".into()))
+    }
+
+    /// Rows by number in place of those that are held: beams that go on, or one row for each of several.
     pub fn reorder(&mut self, rows: &Tensor) -> Result<()> {
-        if let Some((key, value)) = &self.held {
-            self.held = Some((key.index_select(0, rows)?, value.index_select(0, rows)?));
+        let Some((key, value)) = self.filled()? else { return Ok(()) };
+        let (key, value) = (key.index_select(0, rows)?, value.index_select(0, rows)?);
+        match &self.held {
+            Some((keys, values)) if keys.size(0)? == key.size(0)? => {
+                keys.narrow(2, 0, self.length)?.assign(&key)?;
+                values.narrow(2, 0, self.length)?.assign(&value)?;
+            }
+            _ => {
+                (self.held, self.length) = (None, 0);
+                self.push(&key, &value)?;
+            }
         }
         Ok(())
+    }
+
+    /// A cache of its own with the same positions.
+    pub fn fork(&self) -> Result<Self> {
+        let mut copy = Self::with_room(self.room);
+        if let Some((key, value)) = self.filled()? {
+            copy.push(&key, &value)?;
+        }
+        Ok(copy)
     }
 }
 
@@ -139,8 +200,14 @@ pub struct Attend<'a> {
     pub context: Option<&'a Tensor>,
     /// Which keys may be seen.
     pub mask: Option<&'a Mask>,
-    /// Keys and values of earlier positions; the new ones are added.
+    /// Keys and values of earlier positions; the new ones are added. With a context: the context's, made once and kept; its rows may be
+    /// fewer than the queries', each then serving as many rows that lie beside each other (the beams of one picture).
     pub cache: Option<&'a mut KeyValueCache>,
+    /// Cosines and sines that queries and keys are turned by, half against half, `[length, head width / 2]` with anything before that
+    /// broadcasts; for positions that are no running number (time, row and column of a picture's patch).
+    pub angles: Option<(&'a Tensor, &'a Tensor)>,
+    /// Whether every position sees all, though the config looks back only.
+    pub open: bool,
     /// Whether the weights are wanted (the fused path does not make them).
     pub weights: bool,
     /// Added to the output: the residual of a block.
@@ -236,43 +303,66 @@ impl Attention {
             return Err(Error::shape("attention queries", &shape, format!("[batch, queries, {}]", config.width)));
         }
         let (batch, length, head) = (shape[0], shape[1], config.head());
-        let split = |x: &Tensor, heads: i64| x.reshape(&[batch, -1, heads, head])?.transpose(1, 2); // [batch, heads, length, head]
-        let (query, key, value) = match (&self.packed, attend.context) {
+        // [rows, heads, length, head]
+        let split = |x: &Tensor, heads: i64| x.reshape(&[x.size(0)?, -1, heads, head])?.transpose(1, 2);
+        let kept = match (&attend.cache, attend.context) {
+            (Some(cache), Some(_)) => cache.filled()?,
+            _ => None,
+        };
+        let (query, made) = match (&self.packed, attend.context) {
             (Some(packed), None) => {
                 let all = packed.forward(queries, false)?; // [batch, length, (heads + 2 groups) · head]
                 let (wide, narrow) = (config.heads * head, config.groups() * head);
-                (all.narrow(-1, 0, wide)?, all.narrow(-1, wide, narrow)?, all.narrow(-1, wide + narrow, narrow)?)
+                let pair = (all.narrow(-1, wide, narrow)?, all.narrow(-1, wide + narrow, narrow)?);
+                (all.narrow(-1, 0, wide)?, Some(pair))
             }
             (_, context) => {
                 let context = context.unwrap_or(queries);
-                (
-                    self.query.forward(queries, false)?,
-                    self.key.forward(context, false)?,
-                    self.value.forward(context, false)?,
-                )
+                let made = match &kept {
+                    Some(_) => None,
+                    None => Some((self.key.forward(context, false)?, self.value.forward(context, false)?)),
+                };
+                (self.query.forward(queries, false)?, made)
             }
         };
         let mut query = split(&query, config.heads)?;
-        let (mut key, mut value) = (split(&key, config.groups())?, split(&value, config.groups())?);
-        let past = attend.cache.as_ref().map_or(0, |c| c.length());
-        if let Position::Rotary { base, interleaved } = config.position {
+        let made = match made {
+            Some((key, value)) => Some((split(&key, config.groups())?, split(&value, config.groups())?)),
+            None => None,
+        };
+        let own = attend.context.is_none();
+        let past = attend.cache.as_ref().filter(|_| own).map_or(0, |c| c.length());
+        let (mut key, mut value) = match (made, kept) {
+            (Some(pair), _) | (None, Some(pair)) => pair,
+            (None, None) => return Err(Error::Sample("attention without keys".into())),
+        };
+        if let Some((cos, sin)) = attend.angles {
+            query = Rotary::turn(&query, cos, sin)?;
+            key = Rotary::turn(&key, cos, sin)?;
+        } else if let Position::Rotary { base, interleaved } = config.position {
             let rotary = Rotary { width: head, base, interleaved };
             query = rotary.apply(&query, past)?;
             key = rotary.apply(&key, past)?;
         }
         if let Some(cache) = attend.cache.as_mut() {
-            if let Some((old_key, old_value)) = &cache.held {
-                key = Tensor::cat(&[old_key, &key], 2)?;
-                value = Tensor::cat(&[old_value, &value], 2)?;
+            if own || cache.length() == 0 {
+                (key, value) = cache.push(&key, &value)?;
             }
-            cache.held = Some((key.clone(), value.clone()));
+        }
+        // Rows that share one context lie along the queries.
+        let contexts = key.size(0)?;
+        let shared = if contexts > 0 && batch % contexts == 0 { batch / contexts } else { 1 };
+        if shared > 1 {
+            let apart = query.reshape(&[contexts, shared, config.heads, length, head])?;
+            query = apart.permute(&[0, 2, 1, 3, 4])?.reshape(&[contexts, config.heads, shared * length, head])?;
         }
         let keys = key.size(2)?;
         // A lone query at the end of the cache sees everything before it, so causality needs no mask there.
-        let causal = config.causal && length > 1;
+        let causal = config.causal && length > 1 && !attend.open;
         let plain = attend.mask.is_none() && matches!(config.position, Position::None | Position::Rotary { .. });
-        let fused_causal = causal && plain && past == 0 && !attend.weights;
-        let bias = self.bias(attend.mask, length, keys, past, causal && !fused_causal, &query)?;
+        let fused_causal = causal && own && plain && past == 0 && !attend.weights;
+        let causal_mask = causal && !fused_causal && own;
+        let bias = self.bias(attend.mask, length, keys, past, causal_mask, &query)?;
         let dropout = if attend.train { config.dropout } else { 0.0 };
         // Over few keys plain products are faster than the fused kernel, which is made for many (measured: 12 heads, 48 and 50 keys).
         let few = keys <= 64 && !fused_causal && query.device() == crate::Device::Cpu;
@@ -281,6 +371,15 @@ impl Attention {
             (mixed, attend.weights.then_some(weights))
         } else {
             (query.fused_attention(&key, &value, bias.as_ref(), dropout, fused_causal, config.scale)?, None)
+        };
+        let apart = |x: &Tensor, last: i64| -> Result<Tensor> {
+            let x = x.reshape(&[contexts, config.heads, shared, length, last])?.permute(&[0, 2, 1, 3, 4])?;
+            x.reshape(&[batch, config.heads, length, last])
+        };
+        let (mixed, weights) = if shared > 1 {
+            (apart(&mixed, head)?, weights.map(|w| apart(&w, keys)).transpose()?)
+        } else {
+            (mixed, weights)
         };
         let joined = mixed.transpose(1, 2)?.reshape(&[batch, length, config.heads * head])?;
         Ok(AttentionOutput { values: self.output.added(&joined, attend.residual, PLAIN)?, weights })

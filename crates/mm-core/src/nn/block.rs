@@ -31,10 +31,40 @@ pub struct BlockConfig {
 }
 
 /// A block's caches while decoding.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default)]
 pub struct BlockState {
     /// Keys and values of the positions before.
     pub own: KeyValueCache,
+    /// Those of the context, made at the first step.
+    pub cross: KeyValueCache,
+}
+
+/// What one pass through a [`Transformer`] may be given beside its input.
+#[derive(Default)]
+pub struct Pass<'a> {
+    /// Which positions may be seen.
+    pub mask: Option<&'a Mask>,
+    /// What cross-attention looks at, with its mask; blocks leave their cross-attention out where there is none.
+    pub context: Option<(&'a Tensor, Option<&'a Mask>)>,
+    /// Caches, one a block: the input then holds the new positions only and the mask covers old and new.
+    pub states: Option<&'a mut [BlockState]>,
+    /// What self-attention turns its queries and keys by ([`Attend::angles`]).
+    pub angles: Option<(&'a Tensor, &'a Tensor)>,
+    /// Whether all positions see each other in a stack that looks back only (a picture's patches before a text).
+    pub open: bool,
+    /// Gets each block's weights.
+    pub weights: Option<&'a mut Vec<BlockWeights>>,
+    /// Whether this is training.
+    pub train: bool,
+}
+
+/// Where one block looked.
+#[derive(Debug)]
+pub struct BlockWeights {
+    /// `[batch, heads, queries, keys]` of self-attention.
+    pub own: Option<Tensor>,
+    /// The same of cross-attention.
+    pub cross: Option<Tensor>,
 }
 
 struct Part {
@@ -87,27 +117,43 @@ impl Block {
         })
     }
 
-    /// `[batch, length, width]` → the same. `context` is what cross-attention looks at, with its mask.
-    pub fn forward(
-        &self,
-        x: &Tensor,
-        mask: Option<&Mask>,
-        context: Option<(&Tensor, Option<&Mask>)>,
-        state: Option<&mut BlockState>,
-        train: bool,
-    ) -> Result<Tensor> {
-        let mut state = state;
+    /// `[batch, length, width]` → the same, with this block's state; [`Pass::states`] is not looked at.
+    pub fn forward(&self, x: &Tensor, pass: &mut Pass<'_>, state: Option<&mut BlockState>) -> Result<Tensor> {
+        let (train, wanted) = (pass.train, pass.weights.is_some());
+        let (mut own_cache, mut cross_cache) = match state {
+            Some(state) => (Some(&mut state.own), Some(&mut state.cross)),
+            None => (None, None),
+        };
+        let mut seen = BlockWeights { own: None, cross: None };
         let mut x = self.residual(x, &self.after_attention, train, |h, residual| {
-            let cache = state.as_mut().map(|s| &mut s.own);
-            Ok(self.attention.forward(h, Attend { mask, cache, residual, train, ..Attend::default() })?.values)
+            let cache = own_cache.take();
+            let attend = Attend {
+                mask: pass.mask,
+                cache,
+                angles: pass.angles,
+                open: pass.open,
+                weights: wanted,
+                residual,
+                train,
+                ..Attend::default()
+            };
+            let out = self.attention.forward(h, attend)?;
+            seen.own = out.weights;
+            Ok(out.values)
         })?;
-        if let Some((cross, part)) = &self.cross {
-            let (context, mask) =
-                context.ok_or_else(|| Error::config("block.cross", "no context", "features to attend to"))?;
+        if let (Some((cross, part)), Some((context, mask))) = (&self.cross, pass.context) {
             x = self.residual(&x, part, train, |h, residual| {
-                let attend = Attend { context: Some(context), mask, residual, train, ..Attend::default() };
-                Ok(cross.forward(h, attend)?.values)
+                let cache = cross_cache.take();
+                let context = Some(context);
+                let attend =
+                    Attend { context, mask, cache, weights: wanted, residual, train, ..Attend::default() };
+                let out = cross.forward(h, attend)?;
+                seen.cross = out.weights;
+                Ok(out.values)
             })?;
+        }
+        if let Some(all) = pass.weights.as_mut() {
+            all.push(seen);
         }
         self.residual(&x, &self.after_mlp, train, |h, residual| self.mlp.added(h, residual, train))
     }
@@ -170,7 +216,13 @@ impl Transformer {
 
     /// Empty caches for decoding, one a block.
     pub fn states(&self) -> Vec<BlockState> {
-        vec![BlockState::default(); self.blocks.len()]
+        self.blocks.iter().map(|_| BlockState::default()).collect()
+    }
+
+    /// The same with memory for so many positions, taken at the first step.
+    pub fn states_for(&self, positions: i64) -> Vec<BlockState> {
+        let state = |_| BlockState { own: KeyValueCache::with_room(positions), cross: KeyValueCache::default() };
+        self.blocks.iter().map(state).collect()
     }
 
     /// `[batch, length, width]` → the same. With `states`, `x` holds the new positions only and `mask` covers old and new.
@@ -179,15 +231,21 @@ impl Transformer {
         x: &Tensor,
         mask: Option<&Mask>,
         context: Option<(&Tensor, Option<&Mask>)>,
-        mut states: Option<&mut [BlockState]>,
+        states: Option<&mut [BlockState]>,
         train: bool,
     ) -> Result<Tensor> {
+        self.run(x, Pass { mask, context, states, train, ..Pass::default() })
+    }
+
+    /// The same with everything that a pass may be given.
+    pub fn run(&self, x: &Tensor, mut pass: Pass<'_>) -> Result<Tensor> {
+        let mut states = pass.states.take();
         let mut x = x.clone();
         for (number, block) in self.blocks.iter().enumerate() {
             let state = states.as_mut().and_then(|s| s.get_mut(number));
-            x = block.forward(&x, mask, context, state, train)?;
+            x = block.forward(&x, &mut pass, state)?;
         }
-        self.end(&x, train)
+        self.end(&x, pass.train)
     }
 
     /// What goes into the first block and what comes out of each, `layers + 1` of `[batch, length, width]`; the last is not yet
@@ -195,7 +253,8 @@ impl Transformer {
     pub fn hidden_states(&self, x: &Tensor, mask: Option<&Mask>, train: bool) -> Result<Vec<Tensor>> {
         let mut states = vec![x.clone()];
         for (number, block) in self.blocks.iter().enumerate() {
-            states.push(block.forward(&states[number], mask, None, None, train)?);
+            let mut pass = Pass { mask, train, ..Pass::default() };
+            states.push(block.forward(&states[number], &mut pass, None)?);
         }
         Ok(states)
     }

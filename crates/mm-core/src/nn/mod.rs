@@ -15,7 +15,7 @@ mod rnn;
 
 pub use activation::Activation;
 pub use attention::{Attend, Attention, AttentionConfig, AttentionOutput, KeyValueCache, Mask};
-pub use block::{Block, BlockConfig, BlockState, Transformer, TransformerConfig};
+pub use block::{Block, BlockConfig, BlockState, BlockWeights, Pass, Transformer, TransformerConfig};
 pub use conv::{Conv1d, Conv2d, ConvConfig};
 pub use embedding::Embedding;
 pub use linear::Linear;

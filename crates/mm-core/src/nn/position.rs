@@ -56,8 +56,14 @@ impl Rotary {
             let turned = (a.mul(&cos)?.sub(&b.mul(&sin)?)?, b.mul(&cos)?.add(&a.mul(&sin)?)?);
             return Tensor::stack(&[&turned.0, &turned.1], -1)?.reshape(&shape);
         }
+        Self::turn(x, &cos, &sin)
+    }
+
+    /// Turns the first half of the last dimension against the second by angles that broadcast to `[…, width / 2]`.
+    pub fn turn(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
+        let half = x.size(-1)? / 2;
         let (a, b) = (x.narrow(-1, 0, half)?, x.narrow(-1, half, half)?);
-        Tensor::cat(&[&a.mul(&cos)?.sub(&b.mul(&sin)?)?, &b.mul(&cos)?.add(&a.mul(&sin)?)?], -1)
+        Tensor::cat(&[&a.mul(cos)?.sub(&b.mul(sin)?)?, &b.mul(cos)?.add(&a.mul(sin)?)?], -1)
     }
 }
 

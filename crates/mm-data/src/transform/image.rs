@@ -40,6 +40,24 @@ pub enum Resize {
     ShortestEdge(u32),
     /// (height, width), whatever the shape was.
     Exact(u32, u32),
+    /// The shorter edge has this length unless the longer one would pass its own; both are then rounded down to a multiple (ViLT's).
+    Multiple {
+        /// Wanted length of the shorter edge.
+        shorter: u32,
+        /// Most of the longer edge.
+        longer: u32,
+        /// What both are a multiple of.
+        of: u32,
+    },
+    /// About the picture's own size: edges rounded to a multiple, as many pixels as these bounds allow (Qwen2-VL's).
+    Pixels {
+        /// Fewest pixels.
+        least: u64,
+        /// Most pixels.
+        most: u64,
+        /// What both edges are a multiple of.
+        of: u32,
+    },
 }
 
 /// What stands between a decoded picture and the model.
@@ -121,6 +139,33 @@ fn target(size: Resize, height: u32, width: u32) -> (u32, u32) {
                 (u64::from(edge) * u64::from(long) / u64::from(short.max(1))).clamp(1, 1 << 20) as u32
             };
             if height <= width { (edge.max(1), long(width, height)) } else { (long(height, width), edge.max(1)) }
+        }
+        Resize::Multiple { shorter, longer, of } => {
+            let (h, w) = (f64::from(height.max(1)), f64::from(width.max(1)));
+            let (short, long) = (f64::from(shorter), f64::from(longer));
+            let scale = short / h.min(w);
+            let (mut tall, mut wide) = if h < w { (short, scale * w) } else { (scale * h, short) };
+            if tall.max(wide) > long {
+                let scale = long / tall.max(wide);
+                (tall, wide) = (scale * tall, scale * wide);
+            }
+            let down = |x: f64| ((x + 0.5) as u32 / of.max(1) * of.max(1)).max(of.max(1));
+            (down(tall), down(wide))
+        }
+        Resize::Pixels { least, most, of } => {
+            let of = f64::from(of.max(1));
+            let (h, w) = (f64::from(height.max(1)), f64::from(width.max(1)));
+            // Halves go to the even number, as Python rounds.
+            let near = |x: f64| (x / of).round_ties_even() * of;
+            let (mut tall, mut wide) = (near(h), near(w));
+            if tall * wide > most as f64 {
+                let beta = (h * w / most as f64).sqrt();
+                (tall, wide) = (((h / beta / of).floor() * of).max(of), ((w / beta / of).floor() * of).max(of));
+            } else if tall * wide < least as f64 {
+                let beta = (least as f64 / (h * w)).sqrt();
+                (tall, wide) = ((h * beta / of).ceil() * of, (w * beta / of).ceil() * of);
+            }
+            (tall.max(of) as u32, wide.max(of) as u32)
         }
     }
 }

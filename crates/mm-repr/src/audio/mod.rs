@@ -3,9 +3,10 @@
 mod processors;
 mod speech;
 pub(crate) mod wave;
-pub(crate) mod whisper;
+pub mod whisper;
 
-pub(crate) use processors::{SpectrogramProcessor, WaveProcessor};
+pub use processors::SpectrogramProcessor;
+pub(crate) use processors::WaveProcessor;
 pub use speech::{SpeechTower, SpeechTowerConfig};
 
 use crate::{Result, family::Build};

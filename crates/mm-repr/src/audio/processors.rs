@@ -52,14 +52,14 @@ fn count(b: &Build<'_>, c: &Value, key: &str, otherwise: usize) -> Result<usize>
 enum Shape {
     /// AST: so many frames, zeros added or the rest cut, then normalised; `[frames, bands]`.
     Frames { frames: i64, mean: f64, deviation: f64 },
-    /// Whisper: so many samples, silence added or the rest cut; `[bands, frames]`.
-    Samples(usize),
+    /// Whisper: so many samples, silence added, the rest cut or kept; `[bands, frames]`.
+    Samples(usize, bool),
     /// CLAP: so many samples; `[crops, frames, bands]`.
     Crops { samples: usize, padding: String, fused: bool },
 }
 
 /// A sound file → a spectrogram of the size that a model was trained on.
-pub(crate) struct SpectrogramProcessor {
+pub struct SpectrogramProcessor {
     mel: Mel,
     shape: Shape,
     cut: AtomicUsize,
@@ -84,8 +84,17 @@ impl SpectrogramProcessor {
         Self::new(b, mel, Shape::Frames { frames, mean, deviation })
     }
 
-    /// `WhisperFeatureExtractor`.
-    pub(crate) fn whisper(b: &Build<'_>) -> Result<Self> {
+    /// `WhisperFeatureExtractor`: half a minute, the rest is cut.
+    pub fn whisper(b: &Build<'_>) -> Result<Self> {
+        Self::whisper_of(b, false)
+    }
+
+    /// The same, of the whole sound where it is longer.
+    pub fn whisper_whole(b: &Build<'_>) -> Result<Self> {
+        Self::whisper_of(b, true)
+    }
+
+    fn whisper_of(b: &Build<'_>, whole: bool) -> Result<Self> {
         let c = settings(b)?;
         let rate = count(b, &c, "sampling_rate", 16_000)?;
         let fft = count(b, &c, "n_fft", 400)?;
@@ -96,7 +105,7 @@ impl SpectrogramProcessor {
             hop: count(b, &c, "hop_length", 160)?,
             ..MelConfig::whisper(count(b, &c, "feature_size", 80)?)
         };
-        Self::new(b, mel, Shape::Samples(count(b, &c, "chunk_length", 30)? * rate))
+        Self::new(b, mel, Shape::Samples(count(b, &c, "chunk_length", 30)? * rate, whole))
     }
 
     /// `ClapFeatureExtractor`: HTK's bands where crops are fused, else Slaney's.
@@ -140,11 +149,12 @@ impl SpectrogramProcessor {
                 let x = x.pad(&[0, 0, 0, (frames - found).max(0)], 0.0)?;
                 Ok(x.add_scalar(-mean)?.mul_scalar(1.0 / deviation)?)
             }
-            Shape::Samples(wanted) => {
-                if samples.len() > *wanted {
+            Shape::Samples(wanted, whole) => {
+                if samples.len() > *wanted && !whole {
                     self.cut(());
                 }
-                samples.resize(*wanted, 0.0);
+                let kept = if *whole { samples.len().max(*wanted) } else { *wanted };
+                samples.resize(kept, 0.0);
                 Ok(self.spectrogram(samples)?.transpose(0, 1)?.contiguous()?)
             }
             Shape::Crops { samples: wanted, padding, fused } => self.crops(samples, *wanted, padding, *fused),
@@ -193,7 +203,7 @@ impl SpectrogramProcessor {
         let rate = f64::from(self.mel.config().rate);
         let samples = match &self.shape {
             Shape::Frames { frames, .. } => *frames as usize * self.mel.config().hop,
-            Shape::Samples(samples) | Shape::Crops { samples, .. } => *samples,
+            Shape::Samples(samples, _) | Shape::Crops { samples, .. } => *samples,
         };
         format!("{} seconds", samples as f64 / rate)
     }

@@ -6,7 +6,7 @@ use crate::{
     family::{Build, Family, Model, Names, Network, Tower, config, prefix},
 };
 use mm_core::{
-    Encoder, Features, Init, Input, Modality, Module, Tensor,
+    Checkpoint, Encoder, Features, Init, Input, Modality, Module, Tensor,
     nn::{
         Activation, AttentionConfig, BlockConfig, Conv1d, ConvConfig, MlpConfig, NormConfig, Transformer,
         TransformerConfig,
@@ -26,7 +26,8 @@ config! {
     }
 }
 
-struct Whisper {
+/// Whisper's encoder.
+pub struct Whisper {
     convolutions: [Conv1d; 2],
     positions: Tensor,
     blocks: Transformer,
@@ -71,22 +72,26 @@ impl Network for Whisper {
 }
 
 /// The family of this file.
-pub(crate) const FAMILY: Family = Family {
-    kind: "whisper",
-    names: |c, _| {
-        let start = prefix(c, "conv1.weight", &["model.encoder.", "encoder."]);
-        Names::of(&[
-            ("encoder.final_layer_norm.", "encoder.layer_norm."),
-            (".layer_norm1.", ".self_attn_layer_norm."),
-            (".layer_norm2.", ".final_layer_norm."),
-            (".mlp.fc", ".fc"),
-            ("^encoder.", start),
-        ])
-    },
-    build,
-};
+pub(crate) const FAMILY: Family = Family { kind: "whisper", names: |c, _| names(c), build };
+
+/// The encoder's names.
+pub fn names(checkpoint: &Checkpoint) -> Names {
+    let start = prefix(checkpoint, "conv1.weight", &["model.encoder.", "encoder."]);
+    Names::of(&[
+        ("encoder.final_layer_norm.", "encoder.layer_norm."),
+        (".layer_norm1.", ".self_attn_layer_norm."),
+        (".layer_norm2.", ".final_layer_norm."),
+        (".mlp.fc", ".fc"),
+        ("^encoder.", start),
+    ])
+}
 
 fn build(b: &Build<'_>) -> Result<Model> {
+    Ok(Tower::new(SpectrogramProcessor::whisper(b)?, encoder(b)?).into())
+}
+
+/// The encoder under `encoder` of the scope.
+pub fn encoder(b: &Build<'_>) -> Result<Whisper> {
     let c: WhisperConfig = b.parse()?;
     let (scope, width) = (b.scope.pp("encoder"), c.d_model);
     let convolution = |name: &str, input: i64, stride: i64| {
@@ -102,12 +107,11 @@ fn build(b: &Build<'_>) -> Result<Model> {
         dropout: 0.0,
         layer_scale: None,
     };
-    let network = Whisper {
+    Ok(Whisper {
         convolutions: [convolution("conv1", c.num_mel_bins, 1)?, convolution("conv2", width, 2)?],
         positions: scope.pp("embed_positions").param("weight", &[c.max_source_positions, width], Init::Normal(0.02))?,
         blocks: b.transformer(&scope, TransformerConfig { layers: c.encoder_layers, block, final_norm: true })?,
         head: SequenceHead::new(b, width, c.encoder_layers, true)?,
         width,
-    };
-    Ok(Tower::new(SpectrogramProcessor::whisper(b)?, network).into())
+    })
 }

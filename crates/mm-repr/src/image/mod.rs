@@ -5,7 +5,8 @@ pub(crate) mod efficientnet;
 mod picture;
 pub(crate) mod preprocess;
 pub(crate) mod resnet;
-pub(crate) mod vit;
+pub mod vit;
 
 pub use picture::{PictureProcessor, PictureTower, PictureTowerConfig};
-pub(crate) use preprocess::{preprocessing, timm_preprocessing};
+pub(crate) use preprocess::timm_preprocessing;
+pub use preprocess::preprocessing;

@@ -34,6 +34,12 @@ fn defaults(class: &str) -> Defaults {
         (false, Resize::ShortestEdge(224), Some(224), 2, IMAGENET)
     } else if starts(&["DeiT"]) {
         (true, Resize::Exact(256, 256), Some(224), 3, IMAGENET)
+    } else if starts(&["Blip"]) {
+        (true, Resize::Exact(384, 384), None, 3, CLIP)
+    } else if starts(&["Vilt"]) {
+        (false, Resize::ShortestEdge(384), None, 3, HALF)
+    } else if starts(&["Qwen2VL"]) {
+        (true, Resize::Exact(224, 224), None, 3, CLIP)
     } else if starts(&["Siglip"]) {
         (true, Resize::Exact(224, 224), None, 3, HALF)
     } else if starts(&["EfficientNet"]) {
@@ -45,7 +51,7 @@ fn defaults(class: &str) -> Defaults {
 }
 
 /// `preprocessor_config.json` (or `processor_config.json`'s part of it) in transformers' words.
-pub(crate) fn preprocessing(b: &Build<'_>) -> Result<ImageProcessorConfig> {
+pub fn preprocessing(b: &Build<'_>) -> Result<ImageProcessorConfig> {
     let mut file = b.folder.join("preprocessor_config.json");
     let mut c = b.json("preprocessor_config.json")?;
     if c.is_null() {
@@ -105,13 +111,16 @@ fn read(c: &Value) -> Result<ImageProcessorConfig, String> {
             }
         }
     };
-    let mut resize = if flag("do_resize", true) { size(&c["size"], "size")?.or(Some(d.size)) } else { None };
+    let by_pixels = class.starts_with("Qwen2VL");
+    let mut resize = if by_pixels && flag("do_resize", true) {
+        Some(d.size)
+    } else if flag("do_resize", true) { size(&c["size"], "size")?.or(Some(d.size)) } else { None };
     let mut crop = None;
     if flag("do_center_crop", d.crop.is_some() || (class.is_empty() && !c["crop_size"].is_null())) {
         crop = match size(&c["crop_size"], "crop_size")? {
             Some(Resize::ShortestEdge(edge)) => Some((edge, edge)),
             Some(Resize::Exact(height, width)) => Some((height, width)),
-            None => d.crop.map(|n| (n, n)),
+            Some(_) | None => d.crop.map(|n| (n, n)),
         };
     }
     if class.starts_with("ConvNext") || class.starts_with("ConvNeXT") {
@@ -125,6 +134,21 @@ fn read(c: &Value) -> Result<ImageProcessorConfig, String> {
                 resize = Some(Resize::Exact(edge, edge));
             }
         }
+    }
+    if let (true, Some(Resize::ShortestEdge(shorter))) = (class.starts_with("Vilt"), resize) {
+        // The longest edge is bounded by the shape of COCO's pictures, 1333 × 800.
+        let longer = (1333.0 / 800.0 * f64::from(shorter)) as u32;
+        let of = pixels(&c["size_divisor"]).unwrap_or(32);
+        resize = Some(Resize::Multiple { shorter, longer, of });
+    }
+    if class.starts_with("Qwen2VL") && resize.is_some() {
+        let count = |v: &Value, otherwise: u64| v.as_u64().unwrap_or(otherwise);
+        let of = pixels(&c["patch_size"]).unwrap_or(14) * pixels(&c["merge_size"]).unwrap_or(2);
+        resize = Some(Resize::Pixels {
+            least: count(&c["min_pixels"], count(&c["size"]["shortest_edge"], 56 * 56)),
+            most: count(&c["max_pixels"], count(&c["size"]["longest_edge"], 28 * 28 * 1280)),
+            of,
+        });
     }
     let (mean, std) = if flag("do_normalize", true) {
         (triple("image_mean", d.mean)?, triple("image_std", d.std)?)

@@ -21,14 +21,16 @@ use serde_json::Value;
 /// A size that configs write as one number or as two.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(untagged)]
-pub(crate) enum Pair {
+pub enum Pair {
+    /// One number for both.
     Both(i64),
+    /// Height, width.
     Each(i64, i64),
 }
 
 impl Pair {
     /// (height, width).
-    pub(crate) fn get(self) -> [i64; 2] {
+    pub fn get(self) -> [i64; 2] {
         match self {
             Self::Both(n) => [n, n],
             Self::Each(a, b) => [a, b],
@@ -56,7 +58,7 @@ config! {
 }
 
 /// How a picture, a spectrogram or a video is cut into patches: a convolution, whose step is its window unless patches overlap.
-pub(crate) struct Patches {
+pub struct Patches {
     weight: Tensor,
     bias: Option<Tensor>,
     stride: Vec<i64>,
@@ -65,7 +67,7 @@ pub(crate) struct Patches {
 
 impl Patches {
     /// A convolution under `scope` whose window is `kernel`: (height, width), or (frames, height, width).
-    pub(crate) fn new(scope: &Scope<'_>, channels: i64, width: i64, kernel: &[i64], bias: bool) -> Result<Self> {
+    pub fn new(scope: &Scope<'_>, channels: i64, width: i64, kernel: &[i64], bias: bool) -> Result<Self> {
         let shape: Vec<i64> = [width, channels].iter().chain(kernel).copied().collect();
         let weight = scope.param("weight", &shape, Init::Normal(0.02))?;
         let bias = bias.then(|| scope.param("bias", &[width], Init::Zeros)).transpose()?;
@@ -73,13 +75,13 @@ impl Patches {
     }
 
     /// The same with another step, and zeros around.
-    pub(crate) fn step(mut self, stride: [i64; 2], padding: [i64; 2]) -> Self {
+    pub fn step(mut self, stride: [i64; 2], padding: [i64; 2]) -> Self {
         (self.stride, self.padding) = (stride.to_vec(), padding);
         self
     }
 
     /// The convolution alone: `[batch, channels, height, width]` → `[batch, width, down, across]`.
-    pub(crate) fn map(&self, x: &Tensor) -> mm_core::Result<Tensor> {
+    pub fn map(&self, x: &Tensor) -> mm_core::Result<Tensor> {
         x.conv2d(&self.weight, self.bias.as_ref(), [self.stride[0], self.stride[1]], self.padding, 1)
     }
 
@@ -102,7 +104,7 @@ impl Patches {
 
 /// How positions of another number of patches are made of the learned ones.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Stretch {
+pub enum Stretch {
     /// Bicubic.
     Plain,
     /// Bicubic with antialias.
@@ -112,29 +114,35 @@ pub(crate) enum Stretch {
 }
 
 /// The learned positions and the tokens before the patches.
-pub(crate) struct Tokens {
+pub struct Tokens {
     /// `[tokens, width]`: class, distillation, registers.
-    pub(crate) before: Option<Tensor>,
+    pub before: Option<Tensor>,
     /// `[positions, width]`.
-    pub(crate) positions: Tensor,
+    pub positions: Tensor,
     /// How many of the positions are for tokens before the patches.
-    pub(crate) placed: i64,
+    pub placed: i64,
     /// Tokens put between those that have positions and the patches (registers) `[tokens, width]`.
-    pub(crate) unplaced: Option<Tensor>,
+    pub unplaced: Option<Tensor>,
     /// (down, across) of the learned positions.
-    pub(crate) grid: [i64; 2],
-    pub(crate) stretch: Stretch,
+    pub grid: [i64; 2],
+    /// How they serve another number of patches.
+    pub stretch: Stretch,
 }
 
 /// Patches, tokens, blocks.
-pub(crate) struct Trunk {
-    pub(crate) patches: Patches,
-    pub(crate) tokens: Tokens,
+pub struct Trunk {
+    /// How the picture is cut.
+    pub patches: Patches,
+    /// Positions, and what stands before the patches.
+    pub tokens: Tokens,
     /// A normalisation before the blocks (CLIP).
-    pub(crate) first_norm: Option<Norm>,
-    pub(crate) blocks: Transformer,
-    pub(crate) width: i64,
-    pub(crate) modality: Modality,
+    pub first_norm: Option<Norm>,
+    /// The blocks.
+    pub blocks: Transformer,
+    /// Width of the features.
+    pub width: i64,
+    /// What it takes.
+    pub modality: Modality,
 }
 
 impl Trunk {
@@ -165,7 +173,7 @@ impl Trunk {
     }
 
     /// What goes into the first block: `[batch, tokens, width]`.
-    pub(crate) fn embed_patches(&self, pixels: &Tensor) -> mm_core::Result<Tensor> {
+    pub fn embed_patches(&self, pixels: &Tensor) -> mm_core::Result<Tensor> {
         let (mut x, grid) = self.patches.forward(pixels)?; // [batch, patches, width]
         let (rows, t) = (x.size(0)?, &self.tokens);
         let positions = self.positions(grid)?;
@@ -282,7 +290,7 @@ impl Network for Vit {
 }
 
 /// A pre-norm block of a vision transformer.
-pub(crate) fn block(config: &VitConfig) -> BlockConfig {
+pub fn block(config: &VitConfig) -> BlockConfig {
     let norm = NormConfig { kind: NormKind::Layer, epsilon: config.layer_norm_eps, bias: true };
     BlockConfig {
         attention: AttentionConfig {
@@ -299,7 +307,7 @@ pub(crate) fn block(config: &VitConfig) -> BlockConfig {
 }
 
 /// transformers' words for the parts of a vision transformer, below the family's prefix; `5` wrote them anew.
-pub(crate) fn vit_names(checkpoint: &Checkpoint, families: &[&str]) -> Names {
+pub fn vit_names(checkpoint: &Checkpoint, families: &[&str]) -> Names {
     let start = prefix(checkpoint, "embeddings.patch_embeddings.projection.weight", families);
     let newer = checkpoint.shape(&format!("{start}layers.0.attention.q_proj.weight")).is_some();
     let any = |part: &str| checkpoint.names().any(|n| n.contains(part));
@@ -394,7 +402,7 @@ fn dino_names(checkpoint: &Checkpoint, below: &str) -> Names {
 }
 
 /// How many (down, across) patches a picture of that size has.
-pub(crate) fn grid(b: &Build<'_>, config: &VitConfig, field: &str) -> Result<[i64; 2]> {
+pub fn grid(b: &Build<'_>, config: &VitConfig, field: &str) -> Result<[i64; 2]> {
     steps(b, config, config.patch_size.get(), field)
 }
 
@@ -469,10 +477,16 @@ fn classifiers(b: &Build<'_>, names: &[&str], width: i64) -> Result<Vec<Linear>>
     Ok(names.iter().map(|n| Linear::new(&b.scope.pp(n), width, b.classes(), true)).collect::<Result<_, _>>()?)
 }
 
-fn vit(b: &Build<'_>, distilled: bool) -> Result<Model> {
+/// ViT's trunk, or DeiT's with its distillation token, under `trunk` of the scope.
+pub fn picture_trunk(b: &Build<'_>, distilled: bool) -> Result<Trunk> {
     let config: VitConfig = b.parse()?;
     let special: &[&str] = if distilled { &["cls_token", "distillation_token"] } else { &["cls_token"] };
-    let trunk = trunk(b, &config, Layout::picture(special), block(&config))?;
+    trunk(b, &config, Layout::picture(special), block(&config))
+}
+
+fn vit(b: &Build<'_>, distilled: bool) -> Result<Model> {
+    let config: VitConfig = b.parse()?;
+    let trunk = picture_trunk(b, distilled)?;
     let two = ["cls_classifier", "distillation_classifier"];
     let teacher = b.scope.pp(two[0]).has("weight");
     let names: &[&str] = if teacher { &two } else { &["classifier"] };

@@ -8,8 +8,8 @@ pub(crate) mod transformer;
 
 pub use bag::{Bag, BagConfig};
 pub use sentence::SentenceEncoder;
-pub use tokenizer::TextProcessor;
-pub(crate) use tokenizer::json;
+pub use transformer::BERT_NAMES;
+pub use tokenizer::{TextProcessor, json, tokenizer};
 
 use mm_core::{Error, Result, Source};
 use std::borrow::Cow;

@@ -40,22 +40,7 @@ impl TextProcessor {
     /// `vocab.json` and `merges.txt` (RoBERTa's and CLIP's), `sentencepiece.bpe.model` or `spiece.model`.
     pub fn from_folder(folder: &Path, longest: usize) -> Result<Self> {
         let settings = json(&folder.join("tokenizer_config.json"))?;
-        let file = folder.join("tokenizer.json");
-        let has = |name: &str| folder.join(name).exists();
-        let mut tokenizer = if file.exists() {
-            Tokenizer::from_file(&file).map_err(|e| Error::folder(&file, format!("not a tokenizer: {e}")))?
-        } else if has("vocab.json") && has("merges.txt") {
-            byte_pairs(folder, &settings)?
-        } else if has("vocab.txt") {
-            word_piece(folder, &settings)?
-        } else if let Some(name) = ["sentencepiece.bpe.model", "spiece.model"].into_iter().find(|n| has(n)) {
-            sentencepiece::read(&folder.join(name))?
-        } else {
-            return Err(Error::folder(
-                folder,
-                "no tokenizer here; wanted tokenizer.json, or vocab.txt, or vocab.json and merges.txt, or a sentencepiece model",
-            ));
-        };
+        let mut tokenizer = tokenizer(folder)?;
         tokenizer.with_padding(None);
         let cut = TruncationParams { max_length: longest, ..TruncationParams::default() };
         tokenizer
@@ -120,8 +105,30 @@ impl TextProcessor {
     }
 }
 
+/// The tokenizer of a checkpoint folder, as it is: `tokenizer.json`, else what older layouts have.
+pub fn tokenizer(folder: &Path) -> Result<Tokenizer> {
+    let settings = json(&folder.join("tokenizer_config.json"))?;
+    let file = folder.join("tokenizer.json");
+    let has = |name: &str| folder.join(name).exists();
+    let tokenizer = if file.exists() {
+        Tokenizer::from_file(&file).map_err(|e| Error::folder(&file, format!("not a tokenizer: {e}")))?
+    } else if has("vocab.json") && has("merges.txt") {
+        byte_pairs(folder, &settings)?
+    } else if has("vocab.txt") {
+        word_piece(folder, &settings)?
+    } else if let Some(name) = ["sentencepiece.bpe.model", "spiece.model"].into_iter().find(|n| has(n)) {
+        sentencepiece::read(&folder.join(name))?
+    } else {
+        return Err(Error::folder(
+            folder,
+            "no tokenizer here; wanted tokenizer.json, or vocab.txt, or vocab.json and merges.txt, or a sentencepiece model",
+        ));
+    };
+    Ok(tokenizer)
+}
+
 /// A JSON file of a folder; `Null` when it is not there.
-pub(crate) fn json(file: &Path) -> Result<Value> {
+pub fn json(file: &Path) -> Result<Value> {
     if !file.exists() {
         return Ok(Value::Null);
     }

@@ -193,7 +193,7 @@ impl Encoder for TextTransformer {
 }
 
 /// BERT's words for the shared block's parts.
-pub(crate) const BERT_NAMES: &[(&str, &str)] = &[
+pub const BERT_NAMES: &[(&str, &str)] = &[
     (".layers.", ".layer."),
     (".self_attn.q_proj.", ".attention.self.query."),
     (".self_attn.k_proj.", ".attention.self.key."),

@@ -1,0 +1,1 @@
+//! Networks that answer a question about a picture, trained here.

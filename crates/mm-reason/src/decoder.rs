@@ -1,0 +1,314 @@
+//! The one decoder that every model that speaks is made of: words and positions in, blocks that look back (and maybe at a context), scores
+//! of the next word out. Families differ in its switches.
+
+use crate::generate::LanguageModel;
+use mm_core::{
+    DType, Error, Init, Module, Result, Scope, Tensor,
+    nn::{
+        Activation, BlockState, BlockWeights, Embedding, Linear, Mask, Norm, NormConfig, Pass, Transformer,
+        TransformerConfig,
+    },
+};
+use mm_repr::family::Build;
+
+/// Sizes and switches of a [`Decoder`].
+#[derive(Debug, Clone)]
+pub struct DecoderConfig {
+    /// Tokens that it knows.
+    pub vocabulary: i64,
+    /// Width of its features.
+    pub width: i64,
+    /// Learned positions: how many, and which of the table is the first (TrOCR's table begins with two that are not used).
+    pub positions: Option<(i64, i64)>,
+    /// Positions that are made and not learned, `[entries, width]`.
+    pub fixed_positions: Option<Tensor>,
+    /// What word vectors are multiplied by.
+    pub scale: f64,
+    /// A normalisation of words and positions together.
+    pub input_norm: Option<NormConfig>,
+    /// Its blocks.
+    pub blocks: TransformerConfig,
+    /// BERT's layer before the scores.
+    pub transform: Option<(Activation, NormConfig)>,
+    /// Whether the scores have a bias.
+    pub head_bias: bool,
+    /// Rotary positions; in blocks whose attention has no position of its own.
+    pub rotary: Option<RotaryConfig>,
+    /// Most positions.
+    pub longest: i64,
+}
+
+/// Rotary positions of a decoder.
+#[derive(Debug, Clone)]
+pub struct RotaryConfig {
+    /// Width of a head.
+    pub head: i64,
+    /// Wavelengths as steps an angle, one a pair: `1 / base^(2 i / head)`, changed where the folder says so.
+    pub frequencies: Vec<f32>,
+    /// How the pairs are shared out among time, row and column (Qwen2-VL); one running number where absent.
+    pub sections: Option<[i64; 3]>,
+}
+
+/// What a [`Decoder`] remembers.
+#[derive(Default)]
+pub struct State {
+    blocks: Vec<BlockState>,
+    /// What cross-attention looks at, and which of its positions count.
+    context: Option<(Tensor, Option<Mask>)>,
+    /// Rows of the context.
+    contexts: i64,
+    /// Rows of what was said.
+    rows: i64,
+    /// The next position.
+    position: i64,
+}
+
+impl State {
+    /// The next position.
+    pub fn position(&self) -> i64 {
+        self.position
+    }
+
+    /// Another next position (pictures take fewer positions than tokens in Qwen2-VL).
+    pub fn place(&mut self, position: i64) {
+        self.position = position;
+    }
+}
+
+/// How a piece of input is read.
+#[derive(Default)]
+pub struct Reading<'a> {
+    /// All positions see each other, though the blocks look back only (a picture's patches).
+    pub open: bool,
+    /// Its rotary angles, where they are not those of the next positions.
+    pub angles: Option<(&'a Tensor, &'a Tensor)>,
+    /// Gets where each block looked.
+    pub weights: Option<&'a mut Vec<BlockWeights>>,
+    /// Whether the positions do not count (what was read has places of its own).
+    pub unplaced: bool,
+    /// Whether this is training.
+    pub train: bool,
+}
+
+/// A decoder.
+pub struct Decoder {
+    words: Embedding,
+    positions: Option<(Embedding, i64)>,
+    fixed: Option<Tensor>,
+    norm: Option<Norm>,
+    blocks: Transformer,
+    transform: Option<(Linear, Activation, Norm)>,
+    head: Linear,
+    config: DecoderConfig,
+}
+
+impl Decoder {
+    /// Parameters `embed_tokens`, `embed_positions`, `embed_norm`, `layers…`, `transform`, `head` under `scope`; scores are made with the
+    /// word vectors themselves where the checkpoint has no `head`.
+    pub fn new(b: &Build<'_>, scope: &Scope<'_>, config: DecoderConfig) -> mm_repr::Result<Self> {
+        let blocks = b.transformer(scope, config.blocks.clone())?;
+        Ok(Self::with(scope, config, blocks, scope.pp("head").has("weight"))?)
+    }
+
+    /// The same from nothing, or from a run's checkpoint; scores are made with the word vectors.
+    pub fn fresh(scope: &Scope<'_>, config: DecoderConfig) -> Result<Self> {
+        let blocks = Transformer::new(scope, &config.blocks)?;
+        Self::with(scope, config, blocks, false)
+    }
+
+    fn with(scope: &Scope<'_>, config: DecoderConfig, blocks: Transformer, own_head: bool) -> Result<Self> {
+        let words = Embedding::new(&scope.pp("embed_tokens"), config.vocabulary, config.width)?;
+        let positions = config.positions.map(|(count, first)| {
+            Ok::<_, Error>((Embedding::new(&scope.pp("embed_positions"), count + first, config.width)?, first))
+        });
+        let place = scope.pp("transform");
+        let transform = config.transform.map(|(activation, norm)| {
+            let dense = Linear::new(&place.pp("dense"), config.width, config.width, true)?;
+            Ok::<_, Error>((dense, activation, Norm::new(&place.pp("norm"), config.width, norm)?))
+        });
+        let head = if own_head {
+            Linear::new(&scope.pp("head"), config.width, config.vocabulary, config.head_bias)?
+        } else {
+            let bias = scope.pp("head");
+            let bias = config.head_bias.then(|| bias.param("bias", &[config.vocabulary], Init::Zeros)).transpose()?;
+            Linear::from_parts(words.weight().clone(), bias)
+        };
+        Ok(Self {
+            positions: positions.transpose()?,
+            fixed: config.fixed_positions.clone(),
+            norm: config.input_norm.map(|n| Norm::new(&scope.pp("embed_norm"), config.width, n)).transpose()?,
+            blocks,
+            transform: transform.transpose()?,
+            head,
+            words,
+            config,
+        })
+    }
+
+    /// Its sizes.
+    pub fn config(&self) -> &DecoderConfig {
+        &self.config
+    }
+
+    /// A state that remembers nothing, with memory for so many positions; `context` is what cross-attention will look at.
+    pub fn state(&self, rows: i64, room: i64, context: Option<(Tensor, Option<Tensor>)>) -> Result<State> {
+        let contexts = context.as_ref().map_or(Ok(rows), |(c, _)| c.size(0))?;
+        let context = context.map(|(values, mask)| (values, mask.map(Mask::Padding)));
+        Ok(State { blocks: self.blocks.states_for(room), context, contexts, rows, position: 0 })
+    }
+
+    /// Vectors of tokens `[rows, tokens]`, without positions.
+    pub fn words(&self, ids: &Tensor) -> Result<Tensor> {
+        let x = self.words.forward(ids)?;
+        if (self.config.scale - 1.0).abs() > f64::EPSILON { x.mul_scalar(self.config.scale) } else { Ok(x) }
+    }
+
+    /// Vectors of tokens at positions from `position` on, as they go into the first block.
+    pub fn embed(&self, ids: &Tensor, position: i64) -> Result<Tensor> {
+        let mut x = self.words(ids)?;
+        let length = ids.size(1)?;
+        if position + length > self.config.longest {
+            let wanted = format!("at most the model's {} positions", self.config.longest);
+            return Err(Error::config("length of the text", position + length, wanted));
+        }
+        if let Some((table, first)) = &self.positions {
+            let places = Tensor::arange(position + first, position + first + length, ids.device())?;
+            x = x.add(&table.forward(&places)?)?;
+        }
+        if let Some(table) = &self.fixed {
+            x = x.add(&table.narrow(0, position, length)?.to_device(x.device())?.to_dtype(x.dtype()?)?)?;
+        }
+        match &self.norm {
+            Some(norm) => norm.forward(&x, false),
+            None => Ok(x),
+        }
+    }
+
+    /// Cosines and sines `[length, head / 2]` of places that are running numbers, or of `[3, length]` places of time, row and column.
+    pub fn angles(&self, places: &Tensor) -> Result<Option<(Tensor, Tensor)>> {
+        let Some(rotary) = &self.config.rotary else { return Ok(None) };
+        let frequencies = Tensor::from_slice(&rotary.frequencies)?.to_device(places.device())?;
+        let angles = places.to_dtype(DType::F32)?.unsqueeze(-1)?.mul(&frequencies)?; // [(3,) length, pairs]
+        let angles = match (&rotary.sections, angles.rank()) {
+            (Some(sections), 3) => {
+                let mut parts = Vec::new();
+                let mut from = 0;
+                for (axis, pairs) in sections.iter().enumerate() {
+                    parts.push(angles.select(0, axis as i64)?.narrow(1, from, *pairs)?);
+                    from += pairs;
+                }
+                Tensor::cat(&parts.iter().collect::<Vec<_>>(), 1)?
+            }
+            _ => angles,
+        };
+        let dtype = self.words.weight().dtype()?;
+        Ok(Some((angles.cos()?.to_dtype(dtype)?, angles.sin()?.to_dtype(dtype)?)))
+    }
+
+    /// Reads vectors `[rows, length, width]` that are ready for the first block → features of the same shape.
+    pub fn read(&self, x: &Tensor, state: &mut State, reading: Reading<'_>) -> Result<Tensor> {
+        let length = x.size(1)?;
+        let made = match reading.angles {
+            Some(_) => None,
+            None if self.config.rotary.is_some() => {
+                self.angles(&Tensor::arange(state.position, state.position + length, x.device())?)?
+            }
+            None => None,
+        };
+        let angles = reading.angles.or(made.as_ref().map(|(c, s)| (c, s)));
+        let context = state.context.as_ref().map(|(c, m)| (c, m.as_ref()));
+        let states = Some(state.blocks.as_mut_slice());
+        let pass = Pass {
+            context,
+            states,
+            angles,
+            open: reading.open,
+            weights: reading.weights,
+            train: reading.train,
+            ..Pass::default()
+        };
+        let out = self.blocks.run(x, pass)?;
+        if !reading.unplaced {
+            state.position += length;
+        }
+        Ok(out)
+    }
+
+    /// Reads all at once and remembers nothing, for training: tokens `[rows, tokens]` and what they look at → scores after each.
+    pub fn teach(&self, ids: &Tensor, context: Option<(&Tensor, Option<&Mask>)>, train: bool) -> Result<Tensor> {
+        let x = self.embed(ids, 0)?;
+        let angles = self.angles(&Tensor::arange(0, ids.size(1)?, ids.device())?)?;
+        let angles = angles.as_ref().map(|(c, s)| (c, s));
+        let hidden = self.blocks.run(&x, Pass { context, angles, train, ..Pass::default() })?;
+        self.scores(&hidden)
+    }
+
+    /// Scores of the next token from features `[…, width]`.
+    pub fn scores(&self, hidden: &Tensor) -> Result<Tensor> {
+        match &self.transform {
+            Some((dense, activation, norm)) => {
+                self.head.forward(&norm.forward(&dense.activate(hidden, *activation)?, false)?, false)
+            }
+            None => self.head.forward(hidden, false),
+        }
+    }
+
+    /// Scores after the last of these positions, `[rows, vocabulary]`.
+    pub fn last(&self, hidden: &Tensor) -> Result<Tensor> {
+        self.scores(&hidden.select(1, hidden.size(1)? - 1)?)
+    }
+}
+
+impl LanguageModel for Decoder {
+    type State = State;
+
+    fn step(&self, ids: &Tensor, state: &mut State) -> Result<Tensor> {
+        let x = self.embed(ids, state.position)?;
+        let hidden = self.read(&x, state, Reading::default())?;
+        self.last(&hidden)
+    }
+
+    fn steps(&self, ids: &Tensor, state: &mut State) -> Result<Tensor> {
+        let x = self.embed(ids, state.position)?;
+        let hidden = self.read(&x, state, Reading::default())?;
+        self.scores(&hidden)
+    }
+
+    fn reorder(&self, state: &mut State, rows: &Tensor) -> Result<()> {
+        for block in &mut state.blocks {
+            block.own.reorder(rows)?;
+        }
+        if state.context.is_some() {
+            // Rows that share a context lie beside each other; contexts that no row is left of go.
+            let shared = (state.rows / state.contexts.max(1)).max(1);
+            let mut kept: Vec<i64> = rows.to_vec::<i64>()?.into_iter().map(|r| r / shared).collect();
+            kept.dedup();
+            if kept.len() as i64 != state.contexts {
+                state.contexts = kept.len() as i64;
+                let kept = Tensor::from_slice(&kept)?.to_device(rows.device())?;
+                for block in &mut state.blocks {
+                    block.cross.reorder(&kept)?;
+                }
+                if let Some((values, mask)) = &mut state.context {
+                    *values = values.index_select(0, &kept)?;
+                    if let Some(Mask::Padding(padding)) = mask {
+                        *padding = padding.index_select(0, &kept)?;
+                    }
+                }
+            }
+        }
+        state.rows = rows.size(0)?;
+        Ok(())
+    }
+
+    fn fork(&self, state: &State) -> Result<State> {
+        let copy = |b: &BlockState| Ok(BlockState { own: b.own.fork()?, cross: b.cross.fork()? });
+        Ok(State {
+            blocks: state.blocks.iter().map(copy).collect::<Result<_>>()?,
+            context: state.context.clone(),
+            contexts: state.contexts,
+            rows: state.rows,
+            position: state.position,
+        })
+    }
+}

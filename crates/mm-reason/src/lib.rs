@@ -1,0 +1,13 @@
+//! One modality questions another.
+//!
+//! [`attend`] holds networks that are trained here to answer a question about a picture; [`Speaker`] loads checkpoints that answer,
+//! describe and transcribe; [`generate`] is how all of them put one token after another.
+
+pub mod attend;
+pub mod decoder;
+mod error;
+pub mod generate;
+pub mod pretrained;
+
+pub use error::{Error, Result};
+pub use pretrained::{Asked, Speaker, families};

@@ -1,0 +1,258 @@
+//! BLIP (Li 2022): a vision transformer, and BERT that looks at it: as a decoder that describes, as an encoder of a question whose features
+//! a decoder answers from, as an encoder that says whether picture and text belong together.
+
+use super::{Asked, Heat, Prompt, Seen, Tokens, Voice, bert, heat, vision};
+use crate::{
+    Error, Result,
+    decoder::{Decoder, Reading, State},
+    generate::{GenerationConfig, Start},
+};
+use mm_core::{
+    DType, Encoder, Input, Modality, Module, Processor, Tensor,
+    nn::{Activation, BlockWeights, Linear},
+};
+use mm_data::ImageProcessor;
+use mm_repr::{
+    checkpoint_config,
+    family::{Build, Family, Names},
+    image::{
+        preprocessing,
+        vit::{Pair, Trunk, VitConfig},
+    },
+};
+
+checkpoint_config! {
+    /// transformers' `BlipTextConfig`.
+    TextConfig {
+        vocab_size: i64 = 30524,
+        hidden_size: i64 = 768,
+        intermediate_size: i64 = 3072,
+        num_hidden_layers: i64 = 12,
+        num_attention_heads: i64 = 8,
+        max_position_embeddings: i64 = 512,
+        hidden_act: Activation = Activation::Gelu,
+        layer_norm_eps: f64 = 1e-12,
+        bos_token_id: i64 = 30522,
+        sep_token_id: i64 = 102,
+    }
+}
+
+checkpoint_config! {
+    /// transformers' `BlipVisionConfig`.
+    VisionConfig {
+        hidden_size: i64 = 768,
+        intermediate_size: i64 = 3072,
+        num_hidden_layers: i64 = 12,
+        num_attention_heads: i64 = 12,
+        image_size: Pair = Pair::Both(384),
+        patch_size: Pair = Pair::Both(16),
+        hidden_act: Activation = Activation::Gelu,
+        layer_norm_eps: f64 = 1e-5,
+    }
+}
+
+/// The family of this file.
+pub(super) const FAMILY: Family<Box<dyn Voice>> = Family {
+    kind: "blip",
+    names: |c, _| {
+        let vision = Names::of(&[
+            ("vision_model.encoder.final_layer_norm.", "vision_model.post_layernorm."),
+            (".self_attn.q_proj.", ".self_attn.qkv.#0/3"),
+            (".self_attn.k_proj.", ".self_attn.qkv.#1/3"),
+            (".self_attn.v_proj.", ".self_attn.qkv.#2/3"),
+            (".self_attn.out_proj.", ".self_attn.projection."),
+            (".position_embedding.weight", ".position_embedding"),
+        ])
+        .only_within("vision_model.");
+        let bias = if c.shape("text_decoder.cls.predictions.bias").is_some() { "" } else { "decoder." };
+        let head = Names::of(&[
+            ("text_decoder.transform.dense.", "text_decoder.cls.predictions.transform.dense."),
+            ("text_decoder.transform.norm.", "text_decoder.cls.predictions.transform.LayerNorm."),
+            ("text_decoder.head.weight", "text_decoder.cls.predictions.decoder.weight"),
+        ])
+        .and_within("text_decoder.", "^text_decoder.head.bias", &format!("text_decoder.cls.predictions.{bias}bias"));
+        // Heads first: what is left below `text_decoder.` is BERT's.
+        let marked = Names::of(&[("^text_decoder.embed", "BODY.embed"), ("^text_decoder.layers", "BODY.layers")]);
+        vision
+            .then(head)
+            .then(marked)
+            .then(bert::names("BODY.", "text_decoder.bert."))
+            .then(bert::names("text_encoder.", "text_encoder."))
+    },
+    build,
+};
+
+struct Blip {
+    vision: Trunk,
+    grid: [i64; 2],
+    /// Of a question, or of a text to be matched.
+    encoder: Option<Decoder>,
+    decoder: Option<Decoder>,
+    matching: Option<Linear>,
+    processor: ImageProcessor,
+    start: i64,
+    end: i64,
+}
+
+fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
+    let text: TextConfig = b.parse_part(&b.config["text_config"], "text_config")?;
+    let seen: VisionConfig = b.parse_part(&b.config["vision_config"], "vision_config")?;
+    let vit = VitConfig {
+        hidden_size: seen.hidden_size,
+        num_hidden_layers: seen.num_hidden_layers,
+        num_attention_heads: seen.num_attention_heads,
+        intermediate_size: seen.intermediate_size,
+        hidden_act: seen.hidden_act,
+        layer_norm_eps: seen.layer_norm_eps,
+        image_size: seen.image_size,
+        patch_size: seen.patch_size,
+        ..VitConfig::default()
+    };
+    let width = vit.hidden_size;
+    let shape = vision::Shape { class: true, bias: true, first_norm: false, final_norm: true };
+    let trunk = vision::trunk(b, &b.scope.pp("vision_model"), &vit, shape)?;
+    let sizes = bert::Sizes {
+        vocabulary: text.vocab_size,
+        width: text.hidden_size,
+        layers: text.num_hidden_layers,
+        heads: text.num_attention_heads,
+        hidden: text.intermediate_size,
+        activation: text.hidden_act,
+        epsilon: text.layer_norm_eps,
+        positions: text.max_position_embeddings,
+    };
+    let has = |part: &str| b.checkpoint.names().any(|n| n.starts_with(part));
+    let (asks, speaks) = (has("text_encoder."), has("text_decoder."));
+    if !asks && !speaks {
+        return Err(b.bad("neither a text_decoder nor a text_encoder is in the checkpoint; wanted BLIP for captions, questions or retrieval"));
+    }
+    let encoder = asks.then(|| {
+        let mut config = bert::decoder(&sizes, false, Some(width));
+        config.head_bias = false;
+        Decoder::new(b, &b.scope.pp("text_encoder"), config)
+    });
+    let decoder = speaks.then(|| {
+        let seen = if asks { text.hidden_size } else { width };
+        let mut config = bert::decoder(&sizes, true, Some(seen));
+        config.transform = config.input_norm.map(|norm| (text.hidden_act, norm));
+        Decoder::new(b, &b.scope.pp("text_decoder"), config)
+    });
+    let matching = b.scope.pp("itm_head");
+    let matching = matching.has("weight").then(|| Linear::new(&matching, text.hidden_size, 2, true)).transpose()?;
+    let trunk_grid = trunk.tokens.grid;
+    Ok(Box::new(Blip {
+        vision: trunk,
+        grid: trunk_grid,
+        encoder: encoder.transpose()?,
+        decoder: decoder.transpose()?,
+        matching,
+        processor: ImageProcessor::new(preprocessing(b)?),
+        start: text.bos_token_id,
+        end: text.sep_token_id,
+    }))
+}
+
+impl Blip {
+    /// Features `[1, tokens, width]` of a question that looks at the picture.
+    fn question(
+        &self,
+        encoder: &Decoder,
+        seen: &Seen,
+        ids: &[i64],
+        weights: Option<&mut Vec<BlockWeights>>,
+    ) -> mm_core::Result<Tensor> {
+        let ids = Tensor::from_vec(ids, &[1, ids.len() as i64])?.to_device(seen.values.device())?;
+        let mut state = encoder.state(1, ids.size(1)?, Some((seen.values.clone(), None)))?;
+        let x = encoder.embed(&ids, 0)?;
+        encoder.read(&x, &mut state, Reading { open: true, weights, ..Reading::default() })
+    }
+}
+
+impl Voice for Blip {
+    fn processor(&self, modality: &Modality) -> Option<&dyn Processor> {
+        (*modality == Modality::IMAGE).then_some(&self.processor as &dyn Processor)
+    }
+
+    fn see(&self, _modality: &Modality, values: &Tensor) -> mm_core::Result<Seen> {
+        let values = self.vision.encode(&Input { values: values.clone(), mask: None }, false)?.values;
+        Ok(Seen::of(values))
+    }
+
+    fn prompt(&self, tokens: &Tokens, _seen: Option<&Seen>, asked: Asked<'_>) -> Result<Prompt> {
+        match asked {
+            Asked::Describe(words) if self.encoder.is_none() => {
+                let mut ids = vec![self.start];
+                if let Some(words) = words {
+                    // The tokenizer's own first token gives its place to the decoder's, and its last is left away.
+                    let read = tokens.encode(words, true)?;
+                    ids.extend(read.get(1..read.len().saturating_sub(1)).unwrap_or_default());
+                }
+                Ok(Prompt { ids, question: Vec::new() })
+            }
+            Asked::Answer(question) if self.encoder.is_some() => {
+                Ok(Prompt { ids: vec![self.start], question: tokens.encode(question, true)? })
+            }
+            Asked::Describe(_) => Err(Error::asked("this BLIP", "a wish for a caption", "a question: it was trained to answer")),
+            Asked::Answer(_) => Err(Error::asked("this BLIP", "a question", "a wish for a caption: it was trained to describe")),
+            _ => Err(Error::asked("a BLIP", "something else than a picture to describe or to ask about", "that")),
+        }
+    }
+
+    fn begin(&self, seen: Option<&Seen>, prompt: &Prompt, room: i64) -> mm_core::Result<Start<State>> {
+        let missing = |what: &str| mm_core::Error::config("this BLIP", what.to_owned(), "a picture and a decoder");
+        let seen = seen.ok_or_else(|| missing("no picture"))?;
+        let decoder = self.decoder.as_ref().ok_or_else(|| missing("a checkpoint that only matches"))?;
+        let context = match &self.encoder {
+            Some(encoder) => self.question(encoder, seen, &prompt.question, None)?,
+            None => seen.values.clone(),
+        };
+        let rows = context.size(0)?;
+        let mut state = decoder.state(rows, prompt.ids.len() as i64 + room, Some((context, None)))?;
+        let ids = Tensor::from_vec(&prompt.ids, &[1, prompt.ids.len() as i64])?.to_device(seen.values.device())?;
+        let x = decoder.embed(&ids, 0)?.expand(&[rows, -1, -1])?;
+        let hidden = decoder.read(&x, &mut state, Reading::default())?;
+        Ok(Start { state, logits: decoder.last(&hidden)?, prompts: vec![prompt.ids.clone(); rows as usize] })
+    }
+
+    fn decoder(&self) -> Option<&Decoder> {
+        self.decoder.as_ref()
+    }
+
+    fn matches(&self, seen: &Seen, prompt: &Prompt) -> mm_core::Result<Option<f64>> {
+        let (Some(encoder), Some(head)) = (&self.encoder, &self.matching) else { return Ok(None) };
+        let hidden = self.question(encoder, seen, &prompt.question, None)?;
+        let logits = head.forward(&hidden.select(1, 0)?, false)?.to_dtype(DType::F64)?.softmax(-1)?;
+        Ok(Some(logits.to_vec::<f64>()?[1]))
+    }
+
+    fn explain(&self, tokens: &Tokens, seen: &Seen, prompt: &Prompt, said: &[i64]) -> Result<Option<Heat>> {
+        let ids = |ids: &[i64]| Tensor::from_vec(ids, &[1, ids.len() as i64])?.to_device(seen.values.device());
+        let mut looked = Vec::new();
+        let mut words = Vec::new();
+        if let Some(encoder) = &self.encoder {
+            let features = self.question(encoder, seen, &prompt.question, Some(&mut looked))?;
+            if let Some(decoder) = &self.decoder {
+                // How much the answer read each word of the question.
+                let all: Vec<i64> = prompt.ids.iter().chain(said).copied().collect();
+                let mut state = decoder.state(1, all.len() as i64, Some((features, None)))?;
+                let mut read = Vec::new();
+                let x = decoder.embed(&ids(&all)?, 0)?;
+                decoder.read(&x, &mut state, Reading { weights: Some(&mut read), ..Reading::default() })?;
+                words = heat::words(tokens, &prompt.question, &heat::mean(&read)?);
+            }
+        } else if let Some(decoder) = &self.decoder {
+            let all: Vec<i64> = prompt.ids.iter().chain(said).copied().collect();
+            let mut state = decoder.state(1, all.len() as i64, Some((seen.values.clone(), None)))?;
+            let x = decoder.embed(&ids(&all)?, 0)?;
+            decoder.read(&x, &mut state, Reading { weights: Some(&mut looked), ..Reading::default() })?;
+        }
+        // The first of the picture's places is the class token.
+        let patches = heat::mean(&looked)?.get(1..).map(<[f32]>::to_vec).unwrap_or_default();
+        Ok(Some(Heat { patches, grid: self.grid.map(|n| n as usize), words }))
+    }
+
+    fn settle(&self, config: &mut GenerationConfig) {
+        config.end = vec![self.end];
+        config.max_new_tokens = config.max_new_tokens.min(30);
+    }
+}

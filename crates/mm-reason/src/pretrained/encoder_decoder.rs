@@ -1,0 +1,260 @@
+//! A picture encoder and a text decoder that looks at it: transformers' `VisionEncoderDecoderModel`, of ViT or DeiT and GPT-2 (ViT-GPT2) or
+//! TrOCR's decoder (Li 2021).
+
+use super::{Asked, Prompt, Seen, Tokens, Voice};
+use crate::{
+    Error, Result,
+    decoder::{Decoder, DecoderConfig, Reading, State},
+    generate::{GenerationConfig, Start},
+};
+use mm_core::{
+    Encoder, Input, Modality, Module, Processor, Tensor,
+    nn::{
+        Activation, AttentionConfig, BlockConfig, Linear, MlpConfig, NormConfig, NormKind, TransformerConfig, sinusoidal,
+    },
+};
+use mm_data::ImageProcessor;
+use mm_repr::{
+    checkpoint_config,
+    family::{Build, Family, Names},
+    image::{
+        preprocessing,
+        vit::{Trunk, picture_trunk, vit_names},
+    },
+};
+use serde_json::Value;
+
+checkpoint_config! {
+    /// transformers' `GPT2Config`.
+    Gpt2Config {
+        vocab_size: i64 = 50257,
+        n_positions: i64 = 1024,
+        n_embd: i64 = 768,
+        n_layer: i64 = 12,
+        n_head: i64 = 12,
+        n_inner: Option<i64> = None,
+        activation_function: Activation = Activation::GeluNew,
+        layer_norm_epsilon: f64 = 1e-5,
+        scale_attn_weights: bool = true,
+        scale_attn_by_inverse_layer_idx: bool = false,
+    }
+}
+
+checkpoint_config! {
+    /// transformers' `TrOCRConfig`.
+    TrocrConfig {
+        vocab_size: i64 = 50265,
+        d_model: i64 = 1024,
+        decoder_layers: i64 = 12,
+        decoder_attention_heads: i64 = 16,
+        decoder_ffn_dim: i64 = 4096,
+        activation_function: Activation = Activation::Gelu,
+        max_position_embeddings: i64 = 512,
+        scale_embedding: bool = false,
+        use_learned_position_embeddings: bool = true,
+        layernorm_embedding: bool = true,
+        pad_token_id: i64 = 1,
+        cross_attention_hidden_size: Option<i64> = None,
+    }
+}
+
+const GPT2_NAMES: &[(&str, &str)] = &[
+    ("text.embed_tokens.", "text.transformer.wte."),
+    ("text.embed_positions.", "text.transformer.wpe."),
+    ("text.final_layer_norm.", "text.transformer.ln_f."),
+    ("text.head.", "text.lm_head."),
+    ("text.layers.", "text.transformer.h."),
+    (".layer_norm1.", ".ln_1."),
+    (".layer_norm2.", ".ln_2."),
+    (".layer_norm_cross.", ".ln_cross_attn."),
+    // GPT-2 keeps its weights transposed.
+    (".self_attn.q_proj.", ".attn.c_attn.^T#0/3"),
+    (".self_attn.k_proj.", ".attn.c_attn.^T#1/3"),
+    (".self_attn.v_proj.", ".attn.c_attn.^T#2/3"),
+    (".self_attn.out_proj.", ".attn.c_proj.^T"),
+    (".cross_attn.q_proj.", ".crossattention.q_attn.^T"),
+    (".cross_attn.k_proj.", ".crossattention.c_attn.^T#0/2"),
+    (".cross_attn.v_proj.", ".crossattention.c_attn.^T#1/2"),
+    (".cross_attn.out_proj.", ".crossattention.c_proj.^T"),
+    (".mlp.fc1.", ".mlp.c_fc.^T"),
+    (".mlp.fc2.", ".mlp.c_proj.^T"),
+    ("^text.", "decoder."),
+];
+
+const TROCR_NAMES: &[(&str, &str)] = &[
+    ("text.head.", "decoder.output_projection."),
+    ("text.embed_norm.", "text.layernorm_embedding."),
+    (".layer_norm1.", ".self_attn_layer_norm."),
+    (".layer_norm2.", ".final_layer_norm."),
+    (".layer_norm_cross.", ".encoder_attn_layer_norm."),
+    (".cross_attn.", ".encoder_attn."),
+    (".mlp.fc", ".fc"),
+    ("^text.", "decoder.model.decoder."),
+];
+
+/// The family of this file.
+pub(super) const FAMILY: Family<Box<dyn Voice>> = Family {
+    kind: "vision-encoder-decoder",
+    names: |c, config| {
+        let rules = if config["decoder"]["model_type"] == "gpt2" { GPT2_NAMES } else { TROCR_NAMES };
+        let text = rules.iter().fold(Names::default(), |n, (from, to)| n.and_within("text.", from, to));
+        text.then(vit_names(c, &["encoder."]).only_within("trunk."))
+    },
+    build,
+};
+
+struct EncoderDecoder {
+    vision: Trunk,
+    projection: Option<Linear>,
+    decoder: Decoder,
+    processor: ImageProcessor,
+    start: Option<i64>,
+}
+
+fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
+    let (seen, text) = (&b.config["encoder"], &b.config["decoder"]);
+    let kind = |v: &Value| v["model_type"].as_str().unwrap_or_default().to_owned();
+    let distilled = match kind(seen).as_str() {
+        "vit" => false,
+        "deit" => true,
+        other => return Err(b.bad(format!("encoder.model_type: `{other}` is not read here; wanted vit or deit"))),
+    };
+    let vision = picture_trunk(&b.part(seen), distilled)?;
+    let (config, context) = match kind(text).as_str() {
+        "gpt2" => gpt2(b, text)?,
+        "trocr" => trocr(b, text)?,
+        other => return Err(b.bad(format!("decoder.model_type: `{other}` is not read here; wanted gpt2 or trocr"))),
+    };
+    let projection = b.scope.pp("enc_to_dec_proj");
+    let projection =
+        projection.has("weight").then(|| Linear::new(&projection, vision.width, config.width, true)).transpose()?;
+    let given = projection.as_ref().map_or(vision.width, |_| config.width);
+    if given != context {
+        return Err(b.bad(format!("decoder: looks at features of width {context}, but the encoder gives {given}")));
+    }
+    let start = ["decoder_start_token_id", "bos_token_id"];
+    let start = start.iter().find_map(|k| b.config[*k].as_i64().or(text[*k].as_i64()));
+    Ok(Box::new(EncoderDecoder {
+        projection,
+        decoder: Decoder::new(b, &b.scope.pp("text"), config)?,
+        processor: ImageProcessor::new(preprocessing(b)?),
+        start: b.json("generation_config.json")?["decoder_start_token_id"].as_i64().or(start),
+        vision,
+    }))
+}
+
+fn gpt2(b: &Build<'_>, config: &Value) -> mm_repr::Result<(DecoderConfig, i64)> {
+    let c: Gpt2Config = b.parse_part(config, "decoder")?;
+    if c.scale_attn_by_inverse_layer_idx {
+        return Err(b.bad("decoder.scale_attn_by_inverse_layer_idx: true is not read"));
+    }
+    let scale = (!c.scale_attn_weights).then_some(1.0);
+    let attention = |causal| AttentionConfig { causal, scale, ..AttentionConfig::new(c.n_embd, c.n_head) };
+    let norm = NormConfig { kind: NormKind::Layer, epsilon: c.layer_norm_epsilon, bias: true };
+    let hidden = c.n_inner.unwrap_or(4 * c.n_embd);
+    let block = BlockConfig {
+        attention: attention(true),
+        cross: Some(attention(false)),
+        mlp: MlpConfig { hidden, activation: c.activation_function, gated: false, bias: true },
+        norm,
+        norm_first: true,
+        dropout: 0.0,
+        layer_scale: None,
+    };
+    let config = DecoderConfig {
+        vocabulary: c.vocab_size,
+        width: c.n_embd,
+        positions: Some((c.n_positions, 0)),
+        fixed_positions: None,
+        scale: 1.0,
+        input_norm: None,
+        blocks: TransformerConfig { layers: c.n_layer, block, final_norm: true },
+        transform: None,
+        head_bias: false,
+        rotary: None,
+        longest: c.n_positions,
+    };
+    Ok((config, c.n_embd))
+}
+
+fn trocr(b: &Build<'_>, config: &Value) -> mm_repr::Result<(DecoderConfig, i64)> {
+    let c: TrocrConfig = b.parse_part(config, "decoder")?;
+    let context = c.cross_attention_hidden_size.unwrap_or(c.d_model);
+    let attention = AttentionConfig::new(c.d_model, c.decoder_attention_heads);
+    let norm = NormConfig::default();
+    let block = BlockConfig {
+        cross: Some(AttentionConfig { context_width: Some(context), ..attention.clone() }),
+        attention: AttentionConfig { causal: true, ..attention },
+        mlp: MlpConfig { hidden: c.decoder_ffn_dim, activation: c.activation_function, gated: false, bias: true },
+        norm,
+        norm_first: false,
+        dropout: 0.0,
+        layer_scale: None,
+    };
+    // Learned positions begin with two that are not used; made ones come after the padding token's number.
+    let fixed = if c.use_learned_position_embeddings {
+        None
+    } else {
+        let table = sinusoidal(c.max_position_embeddings + c.pad_token_id + 1, c.d_model, true, mm_core::Device::Cpu)?;
+        Some(table.narrow(0, c.pad_token_id + 1, c.max_position_embeddings)?)
+    };
+    let config = DecoderConfig {
+        vocabulary: c.vocab_size,
+        width: c.d_model,
+        positions: c.use_learned_position_embeddings.then_some((c.max_position_embeddings, 2)),
+        fixed_positions: fixed,
+        scale: if c.scale_embedding { (c.d_model as f64).sqrt() } else { 1.0 },
+        input_norm: c.layernorm_embedding.then_some(norm),
+        blocks: TransformerConfig { layers: c.decoder_layers, block, final_norm: false },
+        transform: None,
+        head_bias: false,
+        rotary: None,
+        longest: c.max_position_embeddings,
+    };
+    Ok((config, context))
+}
+
+impl Voice for EncoderDecoder {
+    fn processor(&self, modality: &Modality) -> Option<&dyn Processor> {
+        (*modality == Modality::IMAGE).then_some(&self.processor as &dyn Processor)
+    }
+
+    fn see(&self, _modality: &Modality, values: &Tensor) -> mm_core::Result<Seen> {
+        let x = self.vision.encode(&Input { values: values.clone(), mask: None }, false)?.values;
+        Ok(Seen::of(match &self.projection {
+            Some(projection) => projection.forward(&x, false)?,
+            None => x,
+        }))
+    }
+
+    fn prompt(&self, tokens: &Tokens, _seen: Option<&Seen>, asked: Asked<'_>) -> Result<Prompt> {
+        let Asked::Describe(words) = asked else {
+            return Err(Error::asked("this model", "a question", "a wish for a caption: it was trained to describe"));
+        };
+        let start = self.start.or(tokens.named("bos_token")).or(tokens.named("cls_token"));
+        let start = start.ok_or_else(|| {
+            Error::asked("config.json", "no decoder_start_token_id and no bos_token_id", "the token that texts begin with")
+        })?;
+        let mut ids = vec![start];
+        if let Some(words) = words {
+            ids.extend(tokens.encode(words, false)?);
+        }
+        Ok(Prompt { ids, question: Vec::new() })
+    }
+
+    fn begin(&self, seen: Option<&Seen>, prompt: &Prompt, room: i64) -> mm_core::Result<Start<State>> {
+        let seen = seen.ok_or_else(|| mm_core::Error::config("this model", "no picture", "a picture"))?;
+        let rows = seen.values.size(0)?;
+        let mut state = self.decoder.state(rows, prompt.ids.len() as i64 + room, Some((seen.values.clone(), None)))?;
+        let ids = Tensor::from_vec(&prompt.ids, &[1, prompt.ids.len() as i64])?.to_device(seen.values.device())?;
+        let x = self.decoder.embed(&ids, 0)?.expand(&[rows, -1, -1])?;
+        let hidden = self.decoder.read(&x, &mut state, Reading::default())?;
+        Ok(Start { state, logits: self.decoder.last(&hidden)?, prompts: vec![prompt.ids.clone(); rows as usize] })
+    }
+
+    fn decoder(&self) -> Option<&Decoder> {
+        Some(&self.decoder)
+    }
+
+    fn settle(&self, _config: &mut GenerationConfig) {}
+}

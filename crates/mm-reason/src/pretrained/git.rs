@@ -1,0 +1,193 @@
+//! GIT (Wang 2022): CLIP's picture features before the text, in one stack where the picture's places see each other and the text looks back.
+
+use super::{Asked, Prompt, Seen, Tokens, Voice, bert, vision};
+use crate::{
+    Error, Result,
+    decoder::{Decoder, Reading, State},
+    generate::{GenerationConfig, Start},
+};
+use mm_core::{
+    Encoder, Init, Input, Modality, Module, Processor, Tensor,
+    nn::{Activation, Linear, Norm, NormConfig},
+};
+use mm_data::{ImageProcessor, VideoProcessor};
+use mm_repr::{
+    checkpoint_config,
+    family::{Build, Family, Names},
+    image::{
+        preprocessing,
+        vit::{Pair, Trunk, VitConfig},
+    },
+};
+
+checkpoint_config! {
+    /// transformers' `GitConfig`.
+    GitConfig {
+        vocab_size: i64 = 30522,
+        hidden_size: i64 = 768,
+        num_hidden_layers: i64 = 6,
+        num_attention_heads: i64 = 12,
+        intermediate_size: i64 = 3072,
+        hidden_act: Activation = Activation::Gelu,
+        max_position_embeddings: i64 = 1024,
+        layer_norm_eps: f64 = 1e-12,
+        bos_token_id: i64 = 101,
+        num_image_with_embedding: Option<i64> = None,
+    }
+}
+
+checkpoint_config! {
+    /// transformers' `GitVisionConfig`, which is CLIP's.
+    VisionConfig {
+        hidden_size: i64 = 768,
+        intermediate_size: i64 = 3072,
+        num_hidden_layers: i64 = 12,
+        num_attention_heads: i64 = 12,
+        num_channels: i64 = 3,
+        image_size: Pair = Pair::Both(224),
+        patch_size: Pair = Pair::Both(16),
+        hidden_act: Activation = Activation::QuickGelu,
+        layer_norm_eps: f64 = 1e-5,
+    }
+}
+
+impl VisionConfig {
+    pub(super) fn vit(&self) -> VitConfig {
+        VitConfig {
+            hidden_size: self.hidden_size,
+            num_hidden_layers: self.num_hidden_layers,
+            num_attention_heads: self.num_attention_heads,
+            intermediate_size: self.intermediate_size,
+            num_channels: self.num_channels,
+            hidden_act: self.hidden_act,
+            layer_norm_eps: self.layer_norm_eps,
+            image_size: self.image_size,
+            patch_size: self.patch_size,
+            ..VitConfig::default()
+        }
+    }
+}
+
+/// The family of this file.
+pub(super) const FAMILY: Family<Box<dyn Voice>> = Family {
+    kind: "git",
+    names: |_, _| {
+        let vision = Names::of(&[
+            ("^vision.encoder.final_layer_norm.", "vision.post_layernorm."),
+            ("^vision.", "git.image_encoder.vision_model."),
+            ("^projection.", "git.visual_projection.visual_projection.0."),
+            ("^projection_norm.", "git.visual_projection.visual_projection.1."),
+            ("^temporal.", "git.img_temporal_embedding."),
+            ("^text.head.", "output."),
+        ]);
+        vision.then(bert::names("text.", "git."))
+    },
+    build,
+};
+
+struct Git {
+    vision: Trunk,
+    projection: (Linear, Norm),
+    temporal: Vec<Tensor>,
+    decoder: Decoder,
+    picture: ImageProcessor,
+    video: Option<VideoProcessor>,
+    start: i64,
+}
+
+fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
+    let c: GitConfig = b.parse()?;
+    let seen: VisionConfig = b.parse_part(&b.config["vision_config"], "vision_config")?;
+    let shape = vision::Shape { class: true, bias: false, first_norm: true, final_norm: true };
+    let vision = vision::trunk(b, &b.scope.pp("vision"), &seen.vit(), shape)?;
+    let sizes = bert::Sizes {
+        vocabulary: c.vocab_size,
+        width: c.hidden_size,
+        layers: c.num_hidden_layers,
+        heads: c.num_attention_heads,
+        hidden: c.intermediate_size,
+        activation: c.hidden_act,
+        epsilon: c.layer_norm_eps,
+        positions: c.max_position_embeddings,
+    };
+    let norm = NormConfig { epsilon: seen.layer_norm_eps, ..NormConfig::default() };
+    let temporal = |n: i64| b.scope.pp("temporal").param(&n.to_string(), &[1, 1, seen.hidden_size], Init::Zeros);
+    let frames = c.num_image_with_embedding;
+    let images = preprocessing(b)?;
+    Ok(Box::new(Git {
+        projection: (
+            Linear::new(&b.scope.pp("projection"), seen.hidden_size, c.hidden_size, true)?,
+            Norm::new(&b.scope.pp("projection_norm"), c.hidden_size, norm)?,
+        ),
+        temporal: (0..frames.unwrap_or(0)).map(temporal).collect::<Result<_, _>>()?,
+        decoder: Decoder::new(b, &b.scope.pp("text"), bert::decoder(&sizes, true, None))?,
+        video: frames.map(|n| VideoProcessor::new(images.clone(), n.max(1) as usize)),
+        picture: ImageProcessor::new(images),
+        start: c.bos_token_id,
+        vision,
+    }))
+}
+
+impl Git {
+    fn features(&self, pixels: &Tensor) -> mm_core::Result<Tensor> {
+        Ok(self.vision.encode(&Input { values: pixels.clone(), mask: None }, false)?.values)
+    }
+}
+
+impl Voice for Git {
+    fn processor(&self, modality: &Modality) -> Option<&dyn Processor> {
+        match (modality.name(), &self.video) {
+            ("image", _) => Some(&self.picture),
+            ("video", Some(video)) => Some(video),
+            _ => None,
+        }
+    }
+
+    fn see(&self, _modality: &Modality, values: &Tensor) -> mm_core::Result<Seen> {
+        let features = if values.rank() == 5 {
+            let frames = values.size(1)?;
+            let frame = |n: i64| self.features(&values.select(1, n)?)?.add(&self.temporal[n as usize]);
+            let all = (0..frames).map(frame).collect::<mm_core::Result<Vec<_>>>()?;
+            Tensor::cat(&all.iter().collect::<Vec<_>>(), 1)?
+        } else {
+            self.features(values)?
+        };
+        let (linear, norm) = &self.projection;
+        Ok(Seen::of(norm.forward(&linear.forward(&features, false)?, false)?))
+    }
+
+    fn prompt(&self, tokens: &Tokens, _seen: Option<&Seen>, asked: Asked<'_>) -> Result<Prompt> {
+        let words = match asked {
+            Asked::Describe(words) => words,
+            Asked::Answer(question) => Some(question),
+            _ => return Err(Error::asked("a GIT", "something else than a picture to describe or to ask about", "that")),
+        };
+        let mut ids = vec![self.start];
+        if let Some(words) = words {
+            ids.extend(tokens.encode(words, false)?);
+        }
+        Ok(Prompt { ids, question: Vec::new() })
+    }
+
+    fn begin(&self, seen: Option<&Seen>, prompt: &Prompt, room: i64) -> mm_core::Result<Start<State>> {
+        let seen = seen.ok_or_else(|| mm_core::Error::config("a GIT", "no picture", "a picture"))?;
+        let (rows, patches) = (seen.values.size(0)?, seen.values.size(1)?);
+        let mut state = self.decoder.state(rows, patches + prompt.ids.len() as i64 + room, None)?;
+        let open = Reading { open: true, unplaced: true, ..Reading::default() };
+        self.decoder.read(&seen.values, &mut state, open)?;
+        let ids = Tensor::from_vec(&prompt.ids, &[1, prompt.ids.len() as i64])?.to_device(seen.values.device())?;
+        let x = self.decoder.embed(&ids, 0)?.expand(&[rows, -1, -1])?;
+        let hidden = self.decoder.read(&x, &mut state, Reading::default())?;
+        Ok(Start { state, logits: self.decoder.last(&hidden)?, prompts: vec![prompt.ids.clone(); rows as usize] })
+    }
+
+    fn decoder(&self) -> Option<&Decoder> {
+        Some(&self.decoder)
+    }
+
+    fn settle(&self, config: &mut GenerationConfig) {
+        if config.end.is_empty() {
+            config.end = vec![102];
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! LLaVA 1.5 (Liu 2023): a layer of CLIP's features, projected, among the words of a language model.
+
+use super::{Asked, Prompt, Seen, Tokens, Voice, git::VisionConfig, language, vision};
+use crate::{
+    Result,
+    decoder::{Decoder, State},
+    generate::Start,
+};
+use mm_core::{
+    Modality, Module, Processor, Tensor,
+    nn::{Activation, Linear},
+};
+use mm_data::ImageProcessor;
+use mm_repr::{
+    family::{Build, Family, Names},
+    image::{
+        preprocessing,
+        vit::{Pair, Trunk},
+    },
+};
+
+/// The family of this file.
+pub(super) const FAMILY: Family<Box<dyn Voice>> = Family {
+    kind: "llava",
+    names: |c, config| {
+        // transformers 5 put everything below `model.`; before, the language model was a whole of its own.
+        let newer = c.names().any(|n| n.starts_with("model."));
+        let (text, head, top) = if newer {
+            ("model.language_model.", "lm_head.", "model.")
+        } else {
+            ("language_model.model.", "language_model.lm_head.", "")
+        };
+        let siglip = config["vision_config"]["model_type"] == "siglip_vision_model";
+        let last = if siglip { "post_layernorm." } else { "encoder.final_layer_norm." };
+        let inner = if c.names().any(|n| n.contains("vision_tower.vision_model.")) { "vision_model." } else { "" };
+        Names::default()
+            .and_within("vision.", "vision.encoder.final_layer_norm.", &format!("vision.{last}"))
+            .and_within("vision.", "^vision.", &format!("{top}vision_tower.{inner}"))
+            .and_within("projector.", "^projector.", &format!("{top}multi_modal_projector."))
+            .then(language::names(text, head))
+    },
+    build,
+};
+
+struct Llava {
+    vision: Trunk,
+    /// Which layers' features, 0 being what goes into the first.
+    layers: Vec<usize>,
+    /// Whether the class token stays away.
+    cut: bool,
+    projector: (Linear, Activation, Linear),
+    decoder: Decoder,
+    processor: ImageProcessor,
+    image: i64,
+}
+
+fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
+    let (c, text, seen) = (b.config, &b.config["text_config"], &b.config["vision_config"]);
+    let kind = text["model_type"].as_str().unwrap_or("llama");
+    if !["llama", "qwen2", "mistral"].contains(&kind) {
+        return Err(b.bad(format!("text_config.model_type: `{kind}` is not read; wanted llama, qwen2 or mistral")));
+    }
+    let siglip = match seen["model_type"].as_str().unwrap_or("clip_vision_model") {
+        "clip_vision_model" => false,
+        "siglip_vision_model" => true,
+        other => {
+            return Err(b.bad(format!("vision_config.model_type: `{other}` is not read; wanted clip_vision_model or siglip_vision_model")));
+        }
+    };
+    let mut sizes: VisionConfig = b.parse_part(seen, "vision_config")?;
+    for (key, field, otherwise) in [
+        ("image_size", &mut sizes.image_size, Pair::Both(336)),
+        ("patch_size", &mut sizes.patch_size, Pair::Both(if siglip { 16 } else { 14 })),
+    ] {
+        if seen[key].is_null() {
+            *field = otherwise;
+        }
+    }
+    let count = sizes.num_hidden_layers;
+    let layers: Vec<i64> = match &c["vision_feature_layer"] {
+        serde_json::Value::Array(list) => list.iter().filter_map(serde_json::Value::as_i64).collect(),
+        one => vec![one.as_i64().unwrap_or(-2)],
+    };
+    let layers: Vec<usize> = layers
+        .iter()
+        .map(|l| {
+            let place = if *l < 0 { count + 1 + l } else { *l };
+            let inside = usize::try_from(place).ok().filter(|p| *p as i64 <= count);
+            inside.ok_or_else(|| b.bad(format!("vision_feature_layer: found {l}, wanted one of {count} layers")))
+        })
+        .collect::<mm_repr::Result<_>>()?;
+    let furthest = layers.iter().copied().max().unwrap_or(0) as i64;
+    let shape = vision::Shape { class: !siglip, bias: siglip, first_norm: !siglip, final_norm: false };
+    let mut used = sizes.clone();
+    // What comes after the layers that are read is not needed.
+    used.num_hidden_layers = furthest;
+    let trunk = vision::trunk(b, &b.scope.pp("vision"), &used.vit(), shape)?;
+    let config = language::config(b, text, kind, 10_000.0)?;
+    let bias = c["multimodal_projector_bias"].as_bool().unwrap_or(true);
+    let activation = serde_json::from_value(c["projector_hidden_act"].clone()).unwrap_or(Activation::Gelu);
+    let place = b.scope.pp("projector");
+    let image = ["image_token_id", "image_token_index"].iter().find_map(|k| c[*k].as_i64());
+    Ok(Box::new(Llava {
+        projector: (
+            Linear::new(&place.pp("linear_1"), sizes.hidden_size * layers.len() as i64, config.width, bias)?,
+            activation,
+            Linear::new(&place.pp("linear_2"), config.width, config.width, bias)?,
+        ),
+        vision: trunk,
+        layers,
+        cut: c["vision_feature_select_strategy"].as_str().unwrap_or("default") == "default" && !siglip,
+        decoder: Decoder::new(b, &b.scope.pp("text"), config)?,
+        processor: ImageProcessor::new(preprocessing(b)?),
+        image: image.unwrap_or(32_000),
+    }))
+}
+
+impl Voice for Llava {
+    fn processor(&self, modality: &Modality) -> Option<&dyn Processor> {
+        (*modality == Modality::IMAGE).then_some(&self.processor as &dyn Processor)
+    }
+
+    fn see(&self, _modality: &Modality, values: &Tensor) -> mm_core::Result<Seen> {
+        let states = self.vision.blocks.hidden_states(&self.vision.embed_patches(values)?, None, false)?;
+        let mut chosen = Vec::new();
+        for layer in &self.layers {
+            let x = &states[*layer];
+            chosen.push(if self.cut { x.narrow(1, 1, x.size(1)? - 1)? } else { x.clone() });
+        }
+        let x = Tensor::cat(&chosen.iter().collect::<Vec<_>>(), -1)?;
+        let (first, activation, last) = &self.projector;
+        Ok(Seen::of(last.forward(&first.activate(&x, *activation)?, false)?))
+    }
+
+    fn prompt(&self, tokens: &Tokens, seen: Option<&Seen>, asked: Asked<'_>) -> Result<Prompt> {
+        let image = tokens.token(self.image).unwrap_or_else(|| "<image>".into());
+        // How LLaVA 1.5 was trained to be asked.
+        let plain = |text: &str, looks: bool| {
+            let place = if looks { format!("{image}\n") } else { String::new() };
+            format!("USER: {place}{text} ASSISTANT:")
+        };
+        let text = language::write(tokens, seen.map(|_| "image"), asked, plain)?;
+        let features = seen.map_or(Ok(0), |s| s.values.size(1))?;
+        Ok(Prompt { ids: language::ids(tokens, &text, self.image, features)?, question: Vec::new() })
+    }
+
+    fn begin(&self, seen: Option<&Seen>, prompt: &Prompt, room: i64) -> mm_core::Result<Start<State>> {
+        language::begin(&self.decoder, seen, &prompt.ids, self.image, room, None)
+    }
+
+    fn decoder(&self) -> Option<&Decoder> {
+        Some(&self.decoder)
+    }
+}

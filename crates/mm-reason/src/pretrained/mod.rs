@@ -1,0 +1,378 @@
+//! A checkpoint folder → a model that answers, describes, transcribes.
+
+mod bert;
+mod blip;
+mod encoder_decoder;
+mod git;
+mod heat;
+mod language;
+mod languages;
+mod llava;
+mod qwen2_vl;
+mod tokens;
+mod transcribe;
+mod vilt;
+mod vision;
+mod whisper;
+
+pub use tokens::Tokens;
+pub use transcribe::{Segment, Transcript};
+
+use crate::{
+    Error, Result,
+    decoder::{Decoder, State},
+    generate::{self, Generated, GenerationConfig, Rules, Start, Told},
+};
+use mm_core::{DType, Device, Modality, Params, Processor, SampleContext, Source, Tensor, without_grad};
+use mm_repr::{
+    LoadOptions,
+    family::{Family, Loaded, labels, load},
+    text::json,
+};
+use serde_json::Value;
+use std::{
+    cell::RefCell,
+    path::{Path, PathBuf},
+};
+
+/// What is asked of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked<'a> {
+    /// To describe, going on from these words.
+    Describe(Option<&'a str>),
+    /// To answer a question.
+    Answer(&'a str),
+    /// To go on with a conversation: messages as chat templates take them.
+    Chat(&'a Value),
+    /// To write down what is said: in this language, with its times.
+    Transcribe(Option<&'a str>, bool),
+}
+
+/// What a model makes of a picture, a sound, a video before it is asked anything; made once, used for each question.
+pub struct Seen {
+    /// Features, or what will become features together with a text: `[rows, …]`.
+    pub(crate) values: Tensor,
+    /// How many patches (time, down, across) there are, where that differs from picture to picture.
+    pub(crate) grid: Option<[i64; 3]>,
+    /// What a decoder remembers after the picture, and the tokens that it has read until there: the next question goes on from it.
+    pub(crate) prefix: RefCell<Option<(Vec<i64>, State)>>,
+}
+
+impl Seen {
+    pub(crate) fn of(values: Tensor) -> Self {
+        Self { values, grid: None, prefix: RefCell::new(None) }
+    }
+}
+
+/// A prompt that has been written out in tokens.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Prompt {
+    /// Read by the decoder before it speaks.
+    pub(crate) ids: Vec<i64>,
+    /// Read by an encoder of its own (a question).
+    pub(crate) question: Vec<i64>,
+}
+
+/// One family's model: what a builder gives.
+pub(crate) trait Voice: Send {
+    /// How raw values of a modality become numbers; none where it does not take it.
+    fn processor(&self, modality: &Modality) -> Option<&dyn Processor>;
+
+    /// Numbers `[rows, …]` → what is seen.
+    fn see(&self, modality: &Modality, values: &Tensor) -> mm_core::Result<Seen>;
+
+    /// What is asked, in tokens; an error where this model does not do such a thing.
+    fn prompt(&self, tokens: &Tokens, seen: Option<&Seen>, asked: Asked<'_>) -> Result<Prompt>;
+
+    /// Reads a prompt (the same for each row of what is seen); `room` is how many tokens may be added.
+    fn begin(&self, seen: Option<&Seen>, prompt: &Prompt, room: i64) -> mm_core::Result<Start<State>>;
+
+    /// What it speaks with; none for models that choose among labels.
+    fn decoder(&self) -> Option<&Decoder>;
+
+    /// Scores of its labels for one row; none for models that speak.
+    fn choose(&self, _seen: &Seen, _prompt: &Prompt) -> mm_core::Result<Option<Tensor>> {
+        Ok(None)
+    }
+
+    /// Score that the text belongs to the picture, as a probability; none for models without such a head.
+    fn matches(&self, _seen: &Seen, _prompt: &Prompt) -> mm_core::Result<Option<f64>> {
+        Ok(None)
+    }
+
+    /// How strongly each patch (row by row, `[down, across]`) and each token of the text counted; none where the family does not tell.
+    fn explain(&self, _tokens: &Tokens, _seen: &Seen, _prompt: &Prompt, _said: &[i64]) -> Result<Option<Heat>> {
+        Ok(None)
+    }
+
+    /// Its time tokens, where it has such.
+    fn times(&self) -> Option<Times> {
+        None
+    }
+
+    /// Changes the settings of generation where the family has words of its own for them.
+    fn settle(&self, _config: &mut GenerationConfig) {}
+}
+
+/// Time tokens of a model that writes down what is said.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
+    /// The token of second 0; each that follows is a step later.
+    pub(crate) first: i64,
+    /// The end token; all before the times are text but for those from here on.
+    pub(crate) end: i64,
+    /// The latest that a window's first time may be, in steps.
+    pub(crate) latest: Option<i64>,
+    /// Frames of the spectrogram in a window.
+    pub(crate) frames: i64,
+}
+
+/// What counted, and how much.
+#[derive(Debug, Clone)]
+pub struct Heat {
+    /// Patches `[down, across]`, row by row; not negative.
+    pub patches: Vec<f32>,
+    /// How many lie (down, across).
+    pub grid: [usize; 2],
+    /// Tokens of the text and how much each counted.
+    pub words: Vec<(String, f32)>,
+}
+
+fn table() -> impl Iterator<Item = &'static Family<Box<dyn Voice>>> {
+    [
+        &vilt::FAMILY,
+        &blip::FAMILY,
+        &git::FAMILY,
+        &encoder_decoder::FAMILY,
+        &whisper::FAMILY,
+        &llava::FAMILY,
+        &qwen2_vl::FAMILY,
+    ]
+    .into_iter()
+}
+
+/// The families that [`Speaker::load`] knows, by the `model_type` of their `config.json`.
+pub fn families() -> Vec<&'static str> {
+    table().map(|f| f.kind).collect()
+}
+
+/// A pretrained model that answers, describes or transcribes.
+pub struct Speaker {
+    voice: Box<dyn Voice>,
+    /// Its weights.
+    pub params: Params,
+    /// Which family it is of.
+    pub family: &'static str,
+    /// Settings of generation that the folder asks for.
+    pub generation: GenerationConfig,
+    /// Its tokenizer.
+    pub tokens: Tokens,
+    /// Names of its labels, where it chooses among such.
+    pub labels: Vec<String>,
+    /// Names in the checkpoint that were not needed.
+    pub unused: Vec<String>,
+    dtype: DType,
+}
+
+/// One answer among several.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scored {
+    /// The answer.
+    pub answer: String,
+    /// A probability: of the label by itself, or among the choices; of a text that was generated, that of its tokens (their geometric
+    /// mean).
+    pub score: f64,
+    /// The score before that: the label's logit, or the log-probability of the text.
+    pub logit: f64,
+}
+
+impl Speaker {
+    /// Whether a folder holds a model of these families.
+    pub fn knows(folder: &Path) -> bool {
+        json(&folder.join("config.json")).is_ok_and(|c| {
+            c["model_type"].as_str().is_some_and(|k| {
+                // Whisper is an encoder too (`mm embed`); here it transcribes.
+                table().any(|f| f.kind == k)
+            })
+        })
+    }
+
+    /// Loads a folder.
+    pub fn load(folder: &Path, options: LoadOptions) -> Result<Self> {
+        if !folder.is_dir() {
+            return Err(Error::folder(folder, "no such folder; fetch it with `cargo xtask models pull NAME`"));
+        }
+        let file = folder.join("config.json");
+        if !file.exists() {
+            return Err(Error::folder(folder, "no config.json here, so mm cannot know what the weights are"));
+        }
+        let config = json(&file)?;
+        let kind = config["model_type"].as_str().unwrap_or_default();
+        let family =
+            table().find(|f| f.kind == kind).ok_or_else(|| mm_core::Error::unknown("model_type", kind, families()))?;
+        let Loaded { model: voice, params, unused, .. } = load(folder, &config, family, options)?;
+        let own = json(&folder.join("generation_config.json"))?;
+        let mut files = vec![&own, &config];
+        files.extend(["decoder", "text_config"].iter().map(|k| &config[*k]).filter(|v| !v.is_null()));
+        let mut generation = GenerationConfig::read(&files);
+        voice.settle(&mut generation);
+        let classes = mm_repr::family::classes(&config);
+        Ok(Self {
+            voice,
+            params,
+            family: family.kind,
+            generation,
+            tokens: Tokens::open(folder)?,
+            labels: labels(&config, classes),
+            unused,
+            dtype: options.dtype,
+        })
+    }
+
+    /// Whether it speaks, and does not choose among labels.
+    pub fn speaks(&self) -> bool {
+        self.voice.decoder().is_some()
+    }
+
+    /// Looks at files of a modality, one row each; they must become numbers of one shape.
+    pub fn look(&self, modality: &Modality, sources: &[Source]) -> Result<Seen> {
+        let processor = self.processor(modality)?;
+        let samples = sources
+            .iter()
+            .map(|s| processor.process(s, &mut SampleContext::plain()))
+            .collect::<mm_core::Result<Vec<_>>>()?;
+        self.look_at(modality, &samples)
+    }
+
+    /// The same for samples that [`Speaker::processor`] has made.
+    pub fn look_at(&self, modality: &Modality, samples: &[Tensor]) -> Result<Seen> {
+        let all = Tensor::stack(&samples.iter().collect::<Vec<_>>(), 0)?.to_device(self.params.device())?;
+        Ok(without_grad(|| self.voice.see(modality, &all.to_dtype(self.dtype)?))?)
+    }
+
+    /// How raw values of a modality become numbers.
+    pub fn processor(&self, modality: &Modality) -> Result<&dyn Processor> {
+        self.voice.processor(modality).ok_or_else(|| {
+            let takes = [Modality::IMAGE, Modality::AUDIO, Modality::VIDEO];
+            let takes: Vec<&str> =
+                takes.iter().filter(|m| self.voice.processor(m).is_some()).map(Modality::name).collect();
+            Error::asked(format!("a model of family {}", self.family), modality, takes.join(" or "))
+        })
+    }
+
+    /// Says what it is asked, about what it sees (one prompt for all rows): for each row the best texts, best first.
+    pub fn say(
+        &self,
+        seen: Option<&Seen>,
+        asked: Asked<'_>,
+        config: &GenerationConfig,
+        rules: &Rules<'_>,
+        told: Told<'_>,
+    ) -> Result<Vec<Vec<Generated>>> {
+        let decoder = self.voice.decoder().ok_or_else(|| {
+            Error::asked(
+                format!("a model of family {}", self.family),
+                "a wish for text",
+                "a question: it chooses among labels",
+            )
+        })?;
+        let prompt = self.voice.prompt(&self.tokens, seen, asked)?;
+        let longest = decoder.config().longest;
+        if prompt.ids.len() as i64 + config.max_new_tokens as i64 > longest {
+            let found = format!("a prompt of {} tokens and {} more", prompt.ids.len(), config.max_new_tokens);
+            return Err(Error::asked("length of the text", found, format!("at most {longest} positions of the model")));
+        }
+        without_grad(|| {
+            let start = self.voice.begin(seen, &prompt, config.max_new_tokens as i64)?;
+            generate::generate(decoder, start, config, rules, told)
+        })
+    }
+
+    /// Answers a question about what it sees (one row): the `config.returned` best answers, or `choices` in the order of their likelihood.
+    pub fn answer(
+        &self,
+        seen: Option<&Seen>,
+        asked: Asked<'_>,
+        choices: &[String],
+        config: &GenerationConfig,
+    ) -> Result<Vec<Scored>> {
+        let Some(decoder) = self.voice.decoder() else {
+            return self.choose(seen, asked, choices);
+        };
+        if choices.is_empty() {
+            let found = self.say(seen, asked, config, &Rules::default(), &mut |_, _| {})?;
+            let make = |g: &Generated| {
+                let tokens = (g.ids.len() + usize::from(g.ended)).max(1) as f64;
+                let answer = self.tokens.decode(&g.ids)?.trim().to_owned();
+                Ok(Scored { answer, score: (g.log_probability / tokens).exp(), logit: g.log_probability })
+            };
+            return found.first().into_iter().flatten().map(make).collect();
+        }
+        let prompt = self.voice.prompt(&self.tokens, seen, asked)?;
+        // An answer that follows words needs the space before it, where the tokenizer keeps spaces.
+        let ids = choices.iter().map(|c| self.tokens.encode(c, false)).collect::<Result<Vec<_>>>()?;
+        let longest = ids.iter().map(Vec::len).max().unwrap_or(0) as i64;
+        let logits = without_grad(|| {
+            let start = self.voice.begin(seen, &prompt, longest + 1)?;
+            generate::likelihoods(decoder, &start, &ids, config.end.first().copied())
+        })?;
+        let highest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let total: f64 = logits.iter().map(|l| (l - highest).exp()).sum();
+        let mut scored: Vec<Scored> = choices
+            .iter()
+            .zip(&logits)
+            .map(|(c, l)| Scored { answer: c.clone(), score: (l - highest).exp() / total, logit: *l })
+            .collect();
+        scored.sort_by(|a, b| b.logit.total_cmp(&a.logit));
+        Ok(scored)
+    }
+
+    fn choose(&self, seen: Option<&Seen>, asked: Asked<'_>, choices: &[String]) -> Result<Vec<Scored>> {
+        let prompt = self.voice.prompt(&self.tokens, seen, asked)?;
+        let none = || Error::asked(format!("a model of family {}", self.family), "no picture", "a picture");
+        let logits = without_grad(|| self.voice.choose(seen.ok_or_else(none)?, &prompt).map_err(Error::from))?;
+        let Some(logits) = logits else {
+            return Err(Error::asked(
+                format!("a model of family {}", self.family),
+                "a question",
+                "a checkpoint with labels or a decoder: this one has neither",
+            ));
+        };
+        let logits = logits.to_dtype(DType::F64)?.to_device(Device::Cpu)?.to_vec::<f64>()?;
+        if let Some(unknown) = choices.iter().find(|c| !self.labels.contains(c)) {
+            return Err(mm_core::Error::unknown("label of this model", unknown, self.labels.iter().map(String::as_str)).into());
+        }
+        let sigmoid = |l: f64| 1.0 / (1.0 + (-l).exp());
+        let all = self.labels.iter().zip(&logits).filter(|(label, _)| choices.is_empty() || choices.contains(label));
+        let mut scored: Vec<Scored> =
+            all.map(|(label, l)| Scored { answer: label.clone(), score: sigmoid(*l), logit: *l }).collect();
+        scored.sort_by(|a, b| b.logit.total_cmp(&a.logit));
+        Ok(scored)
+    }
+
+    /// The probability that a text belongs to a picture.
+    pub fn matches(&self, seen: &Seen, text: &str) -> Result<f64> {
+        let prompt = self.voice.prompt(&self.tokens, Some(seen), Asked::Answer(text))?;
+        without_grad(|| self.voice.matches(seen, &prompt))?.ok_or_else(|| {
+            Error::asked(
+                format!("a model of family {}", self.family),
+                "a picture and a text to be matched",
+                "a checkpoint with a matching head",
+            )
+        })
+    }
+
+    /// What of the picture and of the question counted for an answer.
+    pub fn explain(&self, seen: &Seen, asked: Asked<'_>, said: &str) -> Result<Heat> {
+        let prompt = self.voice.prompt(&self.tokens, Some(seen), asked)?;
+        let said = self.tokens.encode(said, false)?;
+        without_grad(|| self.voice.explain(&self.tokens, seen, &prompt, &said))?.ok_or_else(|| {
+            Error::asked("--explain", format!("a model of family {}", self.family), "vilt or blip, or a run")
+        })
+    }
+}
+
+/// The folder of a name: a path, a fetched model, or one of the hub's cache.
+pub fn locate(name: &Path) -> PathBuf {
+    mm_repr::locate(name, Path::new("."))
+}

@@ -1,0 +1,225 @@
+//! ViLT (Kim 2021): words and patches of pixels in one transformer; it chooses among labels, or says whether text and picture belong together.
+
+use super::{Asked, Heat, Prompt, Seen, Tokens, Voice, heat};
+use crate::{
+    Error, Result,
+    decoder::{Decoder, State},
+    generate::Start,
+};
+use mm_core::{
+    DType, Init, Modality, Module, Processor, Tensor,
+    nn::{Activation, Embedding, Linear, Norm, NormConfig, Pass, Transformer, TransformerConfig},
+};
+use mm_data::ImageProcessor;
+use mm_repr::{
+    checkpoint_config,
+    family::{Build, Family, Names},
+    image::{
+        preprocessing,
+        vit::{Pair, Patches, VitConfig, block, grid},
+    },
+};
+
+checkpoint_config! {
+    /// transformers' `ViltConfig`.
+    ViltConfig {
+        vocab_size: i64 = 30522,
+        type_vocab_size: i64 = 2,
+        modality_type_vocab_size: i64 = 2,
+        max_position_embeddings: i64 = 40,
+        hidden_size: i64 = 768,
+        num_hidden_layers: i64 = 12,
+        num_attention_heads: i64 = 12,
+        intermediate_size: i64 = 3072,
+        hidden_act: Activation = Activation::Gelu,
+        layer_norm_eps: f64 = 1e-12,
+        image_size: Pair = Pair::Both(384),
+        patch_size: Pair = Pair::Both(32),
+        num_channels: i64 = 3,
+        qkv_bias: bool = true,
+        max_image_length: i64 = -1,
+    }
+}
+
+/// The family of this file.
+pub(super) const FAMILY: Family<Box<dyn Voice>> = Family {
+    kind: "vilt",
+    names: |c, _| {
+        let start = if c.names().any(|n| n.starts_with("vilt.")) { "vilt." } else { "" };
+        Names::of(&[
+            ("trunk.encoder.final_layer_norm.", "trunk.layernorm."),
+            (".layers.", ".layer."),
+            (".self_attn.q_proj.", ".attention.attention.query."),
+            (".self_attn.k_proj.", ".attention.attention.key."),
+            (".self_attn.v_proj.", ".attention.attention.value."),
+            (".self_attn.out_proj.", ".attention.output.dense."),
+            (".layer_norm1.", ".layernorm_before."),
+            (".layer_norm2.", ".layernorm_after."),
+            (".mlp.fc1.", ".intermediate.dense."),
+            (".mlp.fc2.", ".output.dense."),
+        ])
+        .and(&[("^trunk.", start)])
+    },
+    build,
+};
+
+struct Vilt {
+    words: Embedding,
+    places: Embedding,
+    segment: Tensor,
+    norm: Norm,
+    /// Of words, of patches.
+    kinds: Embedding,
+    patches: Patches,
+    class: Tensor,
+    positions: Tensor,
+    grid: [i64; 2],
+    blocks: Transformer,
+    pooler: Linear,
+    classifier: Option<(Linear, Norm, Linear)>,
+    rank: Option<Linear>,
+    processor: ImageProcessor,
+    longest: i64,
+    width: i64,
+    most: i64,
+}
+
+fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
+    let c: ViltConfig = b.parse()?;
+    let width = c.hidden_size;
+    let vit = VitConfig {
+        hidden_size: width,
+        num_hidden_layers: c.num_hidden_layers,
+        num_attention_heads: c.num_attention_heads,
+        intermediate_size: c.intermediate_size,
+        hidden_act: c.hidden_act,
+        layer_norm_eps: c.layer_norm_eps,
+        image_size: c.image_size,
+        patch_size: c.patch_size,
+        num_channels: c.num_channels,
+        qkv_bias: c.qkv_bias,
+        ..VitConfig::default()
+    };
+    let grid = grid(b, &vit, "patch_size")?;
+    let scope = b.scope.pp("trunk");
+    let tables = scope.pp("embeddings");
+    let text = tables.pp("text_embeddings");
+    let norm = NormConfig { epsilon: c.layer_norm_eps, ..NormConfig::default() };
+    let segments = Embedding::new(&text.pp("token_type_embeddings"), c.type_vocab_size, width)?;
+    let head = b.scope.pp("classifier");
+    let classifier = head.pp(0).has("weight").then(|| {
+        Ok::<_, mm_repr::Error>((
+            Linear::new(&head.pp(0), width, 2 * width, true)?,
+            Norm::new(&head.pp(1), 2 * width, NormConfig::default())?,
+            Linear::new(&head.pp(3), 2 * width, b.classes(), true)?,
+        ))
+    });
+    let rank = b.scope.pp("rank_output");
+    Ok(Box::new(Vilt {
+        words: Embedding::new(&text.pp("word_embeddings"), c.vocab_size, width)?,
+        places: Embedding::new(&text.pp("position_embeddings"), c.max_position_embeddings, width)?,
+        segment: segments.weight().select(0, 0)?,
+        norm: Norm::new(&text.pp("LayerNorm"), width, norm)?,
+        kinds: Embedding::new(&tables.pp("token_type_embeddings"), c.modality_type_vocab_size, width)?,
+        patches: Patches::new(&tables.pp("patch_embeddings").pp("projection"), c.num_channels, width, &c.patch_size.get(), true)?,
+        class: tables.param("cls_token", &[1, 1, width], Init::Zeros)?,
+        positions: tables.param("position_embeddings", &[grid[0] * grid[1] + 1, width], Init::Zeros)?,
+        blocks: b.transformer(
+            &scope.pp("encoder"),
+            TransformerConfig { layers: c.num_hidden_layers, block: block(&vit), final_norm: true },
+        )?,
+        pooler: Linear::new(&scope.pp("pooler").pp("dense"), width, width, true)?,
+        classifier: classifier.transpose()?,
+        rank: rank.has("weight").then(|| Linear::new(&rank, width, 1, true)).transpose()?,
+        processor: ImageProcessor::new(preprocessing(b)?),
+        longest: c.max_position_embeddings,
+        most: c.max_image_length,
+        grid,
+        width,
+    }))
+}
+
+impl Vilt {
+    /// The vector of the whole `[1, width]`; `weights` gets where each block looked.
+    fn pooled(&self, seen: &Seen, prompt: &Prompt, pass: Pass<'_>) -> mm_core::Result<Tensor> {
+        let ids = Tensor::from_vec(&prompt.question, &[1, prompt.question.len() as i64])?;
+        let ids = ids.to_device(seen.values.device())?;
+        let places = self.places.forward(&Tensor::arange(0, ids.size(1)?, ids.device())?)?;
+        let text = self.words.forward(&ids)?.add(&self.segment)?.add(&places)?;
+        let text = self.norm.forward(&text, false)?.add(&self.kinds.weight().select(0, 0)?)?;
+        let hidden = self.blocks.run(&Tensor::cat(&[&text, &seen.values], 1)?, pass)?;
+        self.pooler.forward(&hidden.select(1, 0)?, false)?.tanh()
+    }
+}
+
+impl Voice for Vilt {
+    fn processor(&self, modality: &Modality) -> Option<&dyn Processor> {
+        (*modality == Modality::IMAGE).then_some(&self.processor as &dyn Processor)
+    }
+
+    fn see(&self, _modality: &Modality, values: &Tensor) -> mm_core::Result<Seen> {
+        let x = self.patches.map(values)?; // [rows, width, down, across]
+        let (rows, down, across) = (x.size(0)?, x.size(2)?, x.size(3)?);
+        if self.most > 0 && down * across > self.most {
+            // The reference draws which patches it keeps.
+            let wanted = format!("at most the {} patches of max_image_length", self.most);
+            return Err(mm_core::Error::config("picture", format!("{down}×{across} patches"), wanted));
+        }
+        let count = self.grid[0] * self.grid[1];
+        let map = self.positions.narrow(0, 1, count)?.reshape(&[1, self.grid[0], self.grid[1], self.width])?;
+        let map = map.permute(&[0, 3, 1, 2])?.to_dtype(DType::F32)?.contiguous()?.bilinear_corners([down, across])?;
+        let places = map.flatten(2, 3)?.transpose(1, 2)?.to_dtype(x.dtype()?)?;
+        let x = x.flatten(2, 3)?.transpose(1, 2)?.add(&places)?;
+        let class = self.class.add(&self.positions.narrow(0, 0, 1)?)?.expand(&[rows, -1, -1])?;
+        let x = Tensor::cat(&[&class, &x], 1)?.add(&self.kinds.weight().select(0, 1)?)?;
+        Ok(Seen { grid: Some([1, down, across]), ..Seen::of(x) })
+    }
+
+    fn prompt(&self, tokens: &Tokens, _seen: Option<&Seen>, asked: Asked<'_>) -> Result<Prompt> {
+        let Asked::Answer(question) = asked else {
+            return Err(Error::asked("a ViLT", "something else than a question", "a question: it chooses among labels"));
+        };
+        let question = tokens.encode(question, true)?;
+        if question.len() as i64 > self.longest {
+            let wanted = format!("at most the {} that the model has positions for", self.longest);
+            return Err(Error::asked("question", format!("{} tokens", question.len()), wanted));
+        }
+        Ok(Prompt { ids: Vec::new(), question })
+    }
+
+    fn begin(&self, _seen: Option<&Seen>, _prompt: &Prompt, _room: i64) -> mm_core::Result<Start<State>> {
+        Err(mm_core::Error::config("a ViLT", "a wish for text", "a question: it chooses among labels"))
+    }
+
+    fn decoder(&self) -> Option<&Decoder> {
+        None
+    }
+
+    fn choose(&self, seen: &Seen, prompt: &Prompt) -> mm_core::Result<Option<Tensor>> {
+        let Some((first, norm, last)) = &self.classifier else { return Ok(None) };
+        let x = self.pooled(seen, prompt, Pass::default())?;
+        let x = norm.forward(&first.forward(&x, false)?, false)?.gelu()?;
+        Ok(Some(last.forward(&x, false)?.select(0, 0)?))
+    }
+
+    fn matches(&self, seen: &Seen, prompt: &Prompt) -> mm_core::Result<Option<f64>> {
+        let Some(rank) = &self.rank else { return Ok(None) };
+        let score = rank.forward(&self.pooled(seen, prompt, Pass::default())?, false)?;
+        Ok(Some(score.to_dtype(DType::F64)?.sigmoid()?.reshape(&[])?.to_f64()?))
+    }
+
+    fn explain(&self, tokens: &Tokens, seen: &Seen, prompt: &Prompt, _said: &[i64]) -> Result<Option<Heat>> {
+        let mut looked = Vec::new();
+        self.pooled(seen, prompt, Pass { weights: Some(&mut looked), ..Pass::default() })?;
+        let Some(flow) = heat::rollout(&looked)? else { return Ok(None) };
+        // What the first token, which the answer is read from, is made of.
+        let all: Vec<f32> = flow.select(0, 0)?.to_vec()?;
+        let (text, picture) = all.split_at(prompt.question.len());
+        let [_, down, across] = seen.grid.unwrap_or_default();
+        Ok(Some(Heat {
+            patches: picture[1..].to_vec(),
+            grid: [down as usize, across as usize],
+            words: heat::words(tokens, &prompt.question, text),
+        }))
+    }
+}

@@ -1,0 +1,244 @@
+//! Whisper (Radford 2022): half a minute of sound is encoded, a decoder writes it down, with times if so wished; longer sounds window by
+//! window, each beginning where the one before came to an end.
+
+use super::{Asked, Prompt, Seen, Tokens, Voice, languages::LANGUAGES};
+use crate::{
+    Error, Result,
+    decoder::{Decoder, DecoderConfig, Reading, State},
+    generate::{GenerationConfig, Start},
+};
+use mm_core::{
+    Encoder, Input, Modality, Processor, Tensor,
+    nn::{Activation, AttentionConfig, BlockConfig, MlpConfig, NormConfig, TransformerConfig},
+};
+use mm_repr::{
+    audio::{
+        SpectrogramProcessor,
+        whisper::{Whisper as Ear, encoder, names},
+    },
+    checkpoint_config,
+    family::{Build, Family, Names},
+};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+checkpoint_config! {
+    /// The decoder's part of transformers' `WhisperConfig`.
+    WhisperConfig {
+        vocab_size: i64 = 51865,
+        d_model: i64 = 384,
+        decoder_layers: i64 = 4,
+        decoder_attention_heads: i64 = 6,
+        decoder_ffn_dim: i64 = 1536,
+        max_source_positions: i64 = 1500,
+        max_target_positions: i64 = 448,
+        activation_function: Activation = Activation::Gelu,
+        scale_embedding: bool = false,
+        decoder_start_token_id: i64 = 50257,
+    }
+}
+
+/// The family of this file.
+pub(super) const FAMILY: Family<Box<dyn Voice>> = Family {
+    kind: "whisper",
+    names: |c, _| {
+        let text = [
+            ("^text.head.", "proj_out."),
+            ("text.final_layer_norm.", "text.layer_norm."),
+            (".layers.", ".LAYERS."),
+            (".layer_norm1.", ".self_attn_layer_norm."),
+            (".layer_norm2.", ".final_layer_norm."),
+            (".layer_norm_cross.", ".encoder_attn_layer_norm."),
+            (".cross_attn.", ".encoder_attn."),
+            (".mlp.fc", ".fc"),
+            (".LAYERS.", ".layers."),
+            ("^text.", "model.decoder."),
+        ];
+        let text = text.iter().fold(Names::default(), |n, (from, to)| n.and_within("text.", from, to));
+        text.then(names(c).only_within("encoder."))
+    },
+    build,
+};
+
+/// What a folder says of its special tokens.
+#[derive(Default)]
+struct Special {
+    languages: BTreeMap<String, i64>,
+    tasks: BTreeMap<String, i64>,
+    without_times: Option<i64>,
+    forced: Vec<Option<i64>>,
+    task: Option<String>,
+    language: Option<String>,
+    /// Latest first time, in steps of 0.02 s.
+    first_time: Option<i64>,
+}
+
+struct Whisper {
+    ear: Ear,
+    decoder: Decoder,
+    processor: SpectrogramProcessor,
+    special: Special,
+    start: i64,
+    end: i64,
+    frames: i64,
+}
+
+fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
+    let c: WhisperConfig = b.parse()?;
+    let ear = encoder(b)?;
+    let attention = AttentionConfig { key_bias: false, ..AttentionConfig::new(c.d_model, c.decoder_attention_heads) };
+    let block = BlockConfig {
+        cross: Some(attention.clone()),
+        attention: AttentionConfig { causal: true, ..attention },
+        mlp: MlpConfig { hidden: c.decoder_ffn_dim, activation: c.activation_function, gated: false, bias: true },
+        norm: NormConfig::default(),
+        norm_first: true,
+        dropout: 0.0,
+        layer_scale: None,
+    };
+    let config = DecoderConfig {
+        vocabulary: c.vocab_size,
+        width: c.d_model,
+        positions: Some((c.max_target_positions, 0)),
+        fixed_positions: None,
+        scale: if c.scale_embedding { (c.d_model as f64).sqrt() } else { 1.0 },
+        input_norm: None,
+        blocks: TransformerConfig { layers: c.decoder_layers, block, final_norm: true },
+        transform: None,
+        head_bias: false,
+        rotary: None,
+        longest: c.max_target_positions,
+    };
+    let own = b.json("generation_config.json")?;
+    let table = |key: &str| -> BTreeMap<String, i64> {
+        let entries = own[key].as_object().into_iter().flatten();
+        entries.filter_map(|(k, v)| Some((k.clone(), v.as_i64()?))).collect()
+    };
+    let forced = if own["forced_decoder_ids"].is_array() { &own } else { b.config };
+    let forced = forced["forced_decoder_ids"].as_array().into_iter().flatten().map(|pair| pair[1].as_i64()).collect();
+    let word = |key: &str| own[key].as_str().map(ToOwned::to_owned);
+    let special = Special {
+        languages: table("lang_to_id"),
+        tasks: table("task_to_id"),
+        without_times: own["no_timestamps_token_id"].as_i64(),
+        forced,
+        task: word("task"),
+        language: word("language"),
+        first_time: own["max_initial_timestamp_index"].as_i64(),
+    };
+    let end = |v: &Value| v["eos_token_id"].as_i64().or_else(|| v["eos_token_id"][0].as_i64());
+    Ok(Box::new(Whisper {
+        ear,
+        decoder: Decoder::new(b, &b.scope.pp("text"), config)?,
+        processor: SpectrogramProcessor::whisper_whole(b)?,
+        special,
+        start: own["decoder_start_token_id"].as_i64().unwrap_or(c.decoder_start_token_id),
+        end: end(&own).or_else(|| end(b.config)).unwrap_or(50_256),
+        frames: 2 * c.max_source_positions,
+    }))
+}
+
+impl Whisper {
+    fn language(&self, name: &str) -> Result<i64> {
+        let name = name.to_lowercase();
+        let code = LANGUAGES.iter().find(|(long, short)| *long == name || *short == name).map_or(name.as_str(), |l| l.1);
+        let found = self.special.languages.get(&name).or_else(|| self.special.languages.get(&format!("<|{code}|>")));
+        found.copied().ok_or_else(|| {
+            let known: Vec<String> =
+                self.special.languages.keys().map(|k| k.trim_matches(['<', '|', '>']).to_owned()).collect();
+            if known.is_empty() {
+                return Error::asked("--language", &name, "nothing: this model knows one language");
+            }
+            mm_core::Error::unknown("language", &name, known.iter().map(String::as_str)).into()
+        })
+    }
+
+    /// The likeliest language after the start token.
+    fn heard(&self, seen: &Seen) -> Result<i64> {
+        let start = self.read(seen, &[self.start], 1)?;
+        let scores: Vec<f32> = start.logits.select(0, 0)?.to_vec()?;
+        let best = self.special.languages.values().copied();
+        let score = |id: i64| scores.get(id as usize).copied().unwrap_or(f32::NEG_INFINITY);
+        let best = best.max_by(|a, b| score(*a).total_cmp(&score(*b)).then(b.cmp(a)));
+        best.ok_or_else(|| Error::asked("language", "a model that names none", "lang_to_id in generation_config.json"))
+    }
+
+    fn read(&self, seen: &Seen, ids: &[i64], room: i64) -> mm_core::Result<Start<State>> {
+        let rows = seen.values.size(0)?;
+        let mut state = self.decoder.state(rows, ids.len() as i64 + room, Some((seen.values.clone(), None)))?;
+        let read = Tensor::from_vec(ids, &[1, ids.len() as i64])?.to_device(seen.values.device())?;
+        let x = self.decoder.embed(&read, 0)?.expand(&[rows, -1, -1])?;
+        let hidden = self.decoder.read(&x, &mut state, Reading::default())?;
+        Ok(Start { state, logits: self.decoder.last(&hidden)?, prompts: vec![ids.to_vec(); rows as usize] })
+    }
+}
+
+impl Voice for Whisper {
+    fn processor(&self, modality: &Modality) -> Option<&dyn Processor> {
+        (*modality == Modality::AUDIO).then_some(&self.processor as &dyn Processor)
+    }
+
+    fn see(&self, _modality: &Modality, values: &Tensor) -> mm_core::Result<Seen> {
+        let found = values.size(2)?;
+        let values = if found < self.frames {
+            values.pad(&[0, self.frames - found], 0.0)?
+        } else {
+            values.narrow(2, 0, self.frames)?
+        };
+        Ok(Seen::of(self.ear.encode(&Input { values, mask: None }, false)?.values))
+    }
+
+    fn prompt(&self, _tokens: &Tokens, seen: Option<&Seen>, asked: Asked<'_>) -> Result<Prompt> {
+        let (language, times) = match asked {
+            Asked::Transcribe(language, times) => (language, times),
+            Asked::Describe(None) => (None, false),
+            _ => return Err(Error::asked("a Whisper", "something else than a sound to write down", "mm transcribe")),
+        };
+        let seen = seen.ok_or_else(|| Error::asked("a Whisper", "no sound", "a sound"))?;
+        let language = language.map(ToOwned::to_owned).or_else(|| self.special.language.clone());
+        let mut ids = vec![self.start];
+        let plain = self.special.task.is_none() && language.is_none();
+        let forced: Vec<Option<i64>> = if plain { self.special.forced.clone() } else { Vec::new() };
+        match (&language, forced.first()) {
+            (Some(name), _) => ids.push(self.language(name)?),
+            (None, Some(Some(id))) => ids.push(*id),
+            (None, _) if !self.special.languages.is_empty() => ids.push(self.heard(seen)?),
+            _ => {}
+        }
+        ids.extend(forced.iter().skip(1).flatten());
+        if let Some(task) = self.special.task.as_ref().and_then(|t| self.special.tasks.get(t)) {
+            ids.push(*task);
+        } else if language.is_some() && !ids.iter().any(|id| self.special.tasks.values().any(|t| t == id)) {
+            ids.extend(self.special.tasks.get("transcribe"));
+        }
+        if let Some(without) = self.special.without_times {
+            ids.retain(|id| *id != without);
+            if !times {
+                ids.push(without);
+            }
+        } else if times {
+            let wanted = "a model whose generation_config.json names no_timestamps_token_id";
+            return Err(Error::asked("--timestamps", "a model without time tokens", wanted));
+        }
+        Ok(Prompt { ids, question: Vec::new() })
+    }
+
+    fn begin(&self, seen: Option<&Seen>, prompt: &Prompt, room: i64) -> mm_core::Result<Start<State>> {
+        let seen = seen.ok_or_else(|| mm_core::Error::config("a Whisper", "no sound", "a sound"))?;
+        self.read(seen, &prompt.ids, room)
+    }
+
+    fn decoder(&self) -> Option<&Decoder> {
+        Some(&self.decoder)
+    }
+
+    fn times(&self) -> Option<super::Times> {
+        let first = self.special.without_times? + 1;
+        Some(super::Times { first, end: self.end, latest: self.special.first_time, frames: self.frames })
+    }
+
+    fn settle(&self, config: &mut GenerationConfig) {
+        config.end = vec![self.end];
+        config.max_new_tokens = config.max_new_tokens.min(self.decoder.config().longest as usize - 8);
+    }
+}

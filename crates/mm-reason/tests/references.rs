@@ -1,0 +1,148 @@
+//! mm-reason against transformers: its own tiny checkpoints with random weights and odd sizes (`xtask/parity/reason.py`), its own token
+//! ids, texts, scores and logits for the same files.
+
+use mm_core::{Modality, Source};
+use mm_reason::{
+    Asked, Speaker,
+    generate::{EarlyStopping, GenerationConfig, Rules},
+};
+use mm_repr::LoadOptions;
+use serde_json::Value;
+use std::{cell::RefCell, path::PathBuf};
+
+/// The folders that `xtask/parity/reason.py` filled: the committed ones, or those of `MM_PARITY_REASON`.
+fn top() -> PathBuf {
+    let own = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    std::env::var_os("MM_PARITY_REASON").map_or(own, PathBuf::from)
+}
+
+fn settings(base: &GenerationConfig, given: &Value) -> GenerationConfig {
+    let count = |key: &str, otherwise: usize| given[key].as_u64().map_or(otherwise, |n| n as usize);
+    let number = |key: &str, otherwise: f64| given[key].as_f64().unwrap_or(otherwise);
+    GenerationConfig {
+        max_new_tokens: count("max_new_tokens", 9),
+        min_new_tokens: count("min_new_tokens", base.min_new_tokens),
+        beams: count("num_beams", base.beams),
+        length_penalty: number("length_penalty", base.length_penalty),
+        repetition_penalty: number("repetition_penalty", base.repetition_penalty),
+        no_repeat_ngram: count("no_repeat_ngram_size", base.no_repeat_ngram),
+        early_stopping: match &given["early_stopping"] {
+            Value::Bool(true) => EarlyStopping::Enough,
+            Value::String(_) => EarlyStopping::Never,
+            _ => base.early_stopping,
+        },
+        ..base.clone()
+    }
+}
+
+#[test]
+fn every_family_says_what_its_reference_says_token_for_token() {
+    let top = top();
+    let mut variants: Vec<PathBuf> = std::fs::read_dir(&top)
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .filter(|p| p.join("answers.json").exists())
+        .collect();
+    variants.sort();
+    assert!(variants.len() > 6 || std::env::var_os("MM_PARITY_REASON").is_some());
+    let wrong = RefCell::new(Vec::new());
+    let mut held = 0;
+    for variant in variants {
+        let name = variant.file_name().unwrap().to_string_lossy().into_owned();
+        let report = |text: String| wrong.borrow_mut().push(format!("{name}: {text}"));
+        let answers: Value = serde_json::from_slice(&std::fs::read(variant.join("answers.json")).unwrap()).unwrap();
+        let model = match Speaker::load(&variant, LoadOptions::default()) {
+            Ok(model) => model,
+            Err(error) => {
+                report(error.to_string());
+                continue;
+            }
+        };
+        if !model.unused.is_empty() && answers["unused"].is_null() {
+            report(format!("not used: {:?}", model.unused));
+        }
+        let look = |row: &Value| {
+            let kinds = [("image", Modality::IMAGE), ("audio", Modality::AUDIO), ("video", Modality::VIDEO)];
+            let (file, modality) = kinds.iter().find_map(|(k, m)| Some((row[*k].as_str()?, m))).unwrap();
+            model.look(modality, &[Source::File(top.join("inputs").join(file))])
+        };
+        for (kind, rows) in answers.as_object().unwrap() {
+            for row in rows.as_array().into_iter().flatten() {
+                let text = |key: &str| row[key].as_str();
+                let seen = match look(row) {
+                    Ok(seen) => seen,
+                    Err(error) => {
+                        report(format!("{kind}: {error}"));
+                        continue;
+                    }
+                };
+                let messages = &row["messages"];
+                let asked = match kind.as_str() {
+                    "caption" => Asked::Describe(text("prompt")),
+                    "transcribe" => Asked::Transcribe(text("language"), row["timestamps"] == true),
+                    "chat" => Asked::Chat(messages),
+                    _ => Asked::Answer(text("question").or(text("text")).unwrap_or_default()),
+                };
+                for said in row["said"].as_array().into_iter().flatten() {
+                    held += 1;
+                    let config = settings(&model.generation, &said["settings"]);
+                    let what = format!("{kind} {} {} {}", row["image"], row["question"], said["settings"]);
+                    match model.say(Some(&seen), asked, &config, &Rules::default(), &mut |_, _| {}) {
+                        Err(error) => report(format!("{what}: {error}")),
+                        Ok(found) => {
+                            let best = &found[0][0];
+                            let wanted: Vec<i64> = serde_json::from_value(said["ids"].clone()).unwrap();
+                            if best.ids != wanted {
+                                report(format!("{what}: found {:?}, wanted {wanted:?}", best.ids));
+                                continue;
+                            }
+                            let text = model.tokens.decode(&best.ids).unwrap();
+                            if said["text"].as_str() != Some(&text) {
+                                report(format!("{what}: found {text:?}, wanted {}", said["text"]));
+                            }
+                            if best.ended != said["ended"].as_bool().unwrap() {
+                                report(format!("{what}: ended: {}", best.ended));
+                            }
+                            if let Some(score) = said["score"].as_f64() {
+                                if (best.score - score).abs() > 1e-4 * score.abs().max(1.0) {
+                                    report(format!("{what}: score {} instead of {score}", best.score));
+                                }
+                            }
+                        }
+                    }
+                }
+                if let Some(wanted) = row["score"].as_f64() {
+                    held += 1;
+                    match model.matches(&seen, text("text").unwrap()) {
+                        Ok(found) if (found - wanted).abs() < 1e-4 => {}
+                        other => report(format!("{kind}: found {other:?}, wanted {wanted}")),
+                    }
+                }
+                if let Some(wanted) = row["logits"].as_object() {
+                    held += 1;
+                    let found = model.answer(Some(&seen), asked, &[], &model.generation).unwrap();
+                    let most = wanted.values().filter_map(Value::as_f64).fold(0.0, |m: f64, v| m.max(v.abs()));
+                    for scored in found {
+                        let off = (scored.logit - wanted[&scored.answer].as_f64().unwrap()).abs() / most;
+                        if off > 1e-4 {
+                            report(format!("{kind} {}: {} is {off} off", row["image"], scored.answer));
+                        }
+                    }
+                }
+                if let Some(wanted) = row["likelihoods"].as_object() {
+                    held += 1;
+                    let choices: Vec<String> = wanted.keys().cloned().collect();
+                    for scored in model.answer(Some(&seen), asked, &choices, &model.generation).unwrap() {
+                        let off = scored.logit - wanted[&scored.answer].as_f64().unwrap();
+                        if off.abs() > 1e-3 {
+                            report(format!("{kind}: likelihood of {}: {off} off", scored.answer));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    let wrong = wrong.into_inner();
+    assert!(wrong.is_empty(), "{} of {held} wrong:\n{}", wrong.len(), wrong.join("\n"));
+    println!("{held} answers held");
+}
