@@ -37,7 +37,7 @@ pub use features::{FeatureSet, Features, Input, Pool};
 pub use modality::Modality;
 pub use module::{
     AlignOutput, Aligner, Encoder, Fusion, FusionOutput, Generative, Head, InputSet, Learner, LossParts, Module,
-    Processor, Reasoner, SampleContext, Source, Task,
+    Looked, Processor, ReasonOutput, Reasoner, SampleContext, Source, Task,
 };
 pub use params::{Init, Params, Role, Scope};
 pub use registry::{BuildContext, BuiltEncoder, Proposal, Registry};

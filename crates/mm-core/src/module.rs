@@ -133,10 +133,33 @@ pub trait Fusion: Send {
     fn width(&self) -> i64;
 }
 
+/// Where a [`Reasoner`] looked at one step.
+#[derive(Debug)]
+pub struct Looked {
+    /// Which step, counted from 0.
+    pub step: usize,
+    /// What it looked at.
+    pub modality: Modality,
+    /// How much each of its positions counted, `[batch, positions]`.
+    pub weights: Tensor,
+}
+
+/// What a [`Reasoner`] gives.
+#[derive(Debug)]
+pub struct ReasonOutput {
+    /// `[batch, 1, width]`.
+    pub features: Features,
+    /// Where it looked, step by step.
+    pub looked: Vec<Looked>,
+}
+
 /// A question in one modality put to the others.
 pub trait Reasoner: Send {
-    /// Features of the answer.
-    fn reason(&self, query: &Features, set: &FeatureSet, train: bool) -> Result<Features>;
+    /// Features of the answer, from whatever modalities each row has.
+    fn reason(&self, set: &FeatureSet, train: bool) -> Result<ReasonOutput>;
+
+    /// Width of the answer's features.
+    fn width(&self) -> i64;
 }
 
 /// Features → what a task asks for (logits, a number, a projection).

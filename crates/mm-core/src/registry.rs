@@ -39,6 +39,8 @@ pub struct Proposal {
 
 type Proposer = Box<dyn Fn(&[&Source]) -> Result<Vec<Proposal>> + Send + Sync>;
 
+type Completer = (String, Box<dyn Fn(&[&Source]) -> Result<toml::Value> + Send + Sync>);
+
 type Builder = Box<dyn Fn(&toml::Value, &BuildContext<'_>) -> Result<BuiltEncoder> + Send + Sync>;
 
 /// Encoders by the `kind` that a config names.
@@ -46,6 +48,7 @@ type Builder = Box<dyn Fn(&toml::Value, &BuildContext<'_>) -> Result<BuiltEncode
 pub struct Registry {
     encoders: BTreeMap<String, Builder>,
     proposers: BTreeMap<String, Proposer>,
+    completers: BTreeMap<String, Completer>,
 }
 
 impl Registry {
@@ -73,6 +76,35 @@ impl Registry {
     ) -> &mut Self {
         self.proposers.insert(modality.to_owned(), Box::new(propose));
         self
+    }
+
+    /// Adds (or replaces) what takes a setting of an encoder from the training values where a config leaves it out (a vocabulary).
+    pub fn completer(
+        &mut self,
+        kind: &str,
+        setting: &str,
+        complete: impl Fn(&[&Source]) -> Result<toml::Value> + Send + Sync + 'static,
+    ) -> &mut Self {
+        self.completers.insert(kind.to_owned(), (setting.to_owned(), Box::new(complete)));
+        self
+    }
+
+    /// Whether settings leave something out that the training values tell.
+    pub fn is_open(&self, settings: &toml::Value) -> bool {
+        let kind = settings.get("kind").and_then(toml::Value::as_str).unwrap_or_default();
+        self.completers.get(kind).is_some_and(|(setting, _)| settings.get(setting).is_none())
+    }
+
+    /// Puts into settings what they leave out, from the training values.
+    pub fn complete(&self, settings: &mut toml::Value, values: &[&Source]) -> Result<()> {
+        let kind = settings.get("kind").and_then(toml::Value::as_str).unwrap_or_default().to_owned();
+        if let (true, Some((setting, complete))) = (self.is_open(settings), self.completers.get(&kind)) {
+            let value = complete(values)?;
+            if let Some(table) = settings.as_table_mut() {
+                table.insert(setting.clone(), value);
+            }
+        }
+        Ok(())
     }
 
     /// Chooses encoders for a modality from its training values; at least one, the likeliest to serve first.

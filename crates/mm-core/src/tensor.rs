@@ -552,6 +552,15 @@ impl Tensor {
         }
     }
 
+    /// Circular convolution along the last dimension, of that length, by Fourier transformation.
+    pub fn circular_convolution(&self, other: &Tensor, length: i64) -> Result<Self> {
+        let run = || {
+            let transform = |t: &tch::Tensor| t.f_fft_rfft(length, -1, "backward");
+            transform(&self.0)?.f_mul(&transform(&other.0)?)?.f_fft_irfft(length, -1, "backward")
+        };
+        one("circular_convolution", &[self, other], run())
+    }
+
     /// Scales the last dimension to unit length; a zero row stays zero.
     pub fn normalize(&self) -> Result<Self> {
         self.div(&self.norm(-1, true)?.clamp_min(1e-12)?)

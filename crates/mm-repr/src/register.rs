@@ -7,7 +7,7 @@ use crate::{
     image::{PictureProcessor, PictureTower, PictureTowerConfig},
     locate,
     numbers::{AsTheyAre, Numbers},
-    text::Bag,
+    text::{Bag, Reader, ReaderConfig, ReaderProcessor},
     video::{FramesEncoder, FramesProcessor},
     words::{Weighting, Words, WordsEncoder, WordsProcessor},
 };
@@ -79,7 +79,8 @@ fn modality_of(field: &str) -> Modality {
 }
 
 /// Adds `pretrained` (any folder that [`Pretrained`] loads), `words` (the mean of a text's word vectors), `bag` (which words a text has),
-/// `vector` (lists of numbers), `frames` (a video by a picture encoder), and towers that learn from nothing: `speech`, `picture`. Also how
+/// `vector` (lists of numbers), `frames` (a video by a picture encoder), and networks that learn from nothing: `reader` (words), `speech`,
+/// `picture`. Also how
 /// each modality is read where nobody says.
 pub fn register(registry: &mut Registry) {
     crate::propose::register(registry);
@@ -105,6 +106,20 @@ pub fn register(registry: &mut Registry) {
             frozen: false,
             fingerprint: String::new(),
         })
+    });
+    registry.encoder("reader", |settings, context| {
+        let settings: ReaderConfig = config::parse(settings, &context.field)?;
+        Ok(BuiltEncoder {
+            processor: Arc::new(ReaderProcessor::new(&settings)),
+            encoder: Box::new(Reader::new(&context.scope, &settings)?),
+            frozen: false,
+            fingerprint: String::new(),
+        })
+    });
+    registry.completer("reader", "vocabulary", |values| {
+        let texts: Vec<_> = values.iter().filter_map(|v| crate::text::read(v).ok()).collect();
+        let words = ReaderConfig::vocabulary(texts.iter().map(AsRef::as_ref), 20_000);
+        Ok(toml::Value::from(words))
     });
     registry.encoder("picture", |settings, context| {
         let settings: PictureTowerConfig = config::parse(settings, &context.field)?;

@@ -32,6 +32,9 @@ pub enum Error {
     /// An error of mm-fusion.
     #[error(transparent)]
     Fusion(#[from] mm_fusion::Error),
+    /// An error of mm-reason.
+    #[error(transparent)]
+    Reason(#[from] mm_reason::Error),
     /// An error of mm-train.
     #[error(transparent)]
     Train(#[from] mm_train::Error),

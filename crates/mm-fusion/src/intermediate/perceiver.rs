@@ -9,7 +9,7 @@ use crate::{
 };
 use mm_core::{
     Init, Module, Scope, Tensor,
-    nn::{Attend, Attention, AttentionConfig, Block, Linear, Mask, Norm, NormConfig},
+    nn::{Attend, Attention, AttentionConfig, Block, Linear, Mask, Norm, NormConfig, Pass},
 };
 
 pub(crate) struct Perceiver {
@@ -61,7 +61,7 @@ impl Body for Perceiver {
         for (norm, attention, block) in &self.rounds {
             let attend = Attend { context: Some(&context), mask: Some(&mask), train, ..Attend::default() };
             x = x.add(&attention.forward(&norm.forward(&x, train)?, attend)?.values.mul(&there)?)?;
-            x = block.forward(&x, None, None, None, train)?;
+            x = block.forward(&x, &mut Pass { train, ..Pass::default() }, None)?;
         }
         Ok(Combined::of(self.last.forward(&x.mean_dims(&[1], false)?, train)?))
     }

@@ -1,12 +1,14 @@
 //! Text encoders.
 
 mod bag;
+mod reader;
 mod sentence;
 mod sentencepiece;
 mod tokenizer;
 pub(crate) mod transformer;
 
 pub use bag::{Bag, BagConfig};
+pub use reader::{Reader, ReaderConfig, ReaderProcessor};
 pub use sentence::SentenceEncoder;
 pub use transformer::BERT_NAMES;
 pub use tokenizer::{TextProcessor, json, tokenizer};

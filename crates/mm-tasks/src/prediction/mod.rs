@@ -111,7 +111,7 @@ pub(crate) fn resolve_all(
     let mut config = parse(value)?;
     let open = config.problem == Problem::Auto
         || (config.classes.is_empty() && config.problem != Problem::Regression)
-        || config.inputs.values().any(|i| i.encoder.is_none());
+        || config.inputs.values().any(|i| i.encoder.as_ref().is_none_or(|e| registry.is_open(e)));
     let mut others = BTreeMap::new();
     if !open {
         return Ok(others);
@@ -158,7 +158,7 @@ pub(crate) fn resolve_all(
         config.problem = if config.classes.len() == 2 { Problem::Binary } else { Problem::Multiclass };
     }
     for (name, input) in &mut config.inputs {
-        if input.encoder.is_some() {
+        if input.encoder.as_ref().is_some_and(|e| !registry.is_open(e)) {
             continue;
         }
         let modality = Modality::from(name.as_str());
@@ -169,6 +169,10 @@ pub(crate) fn resolve_all(
                 "inputs.{name}: no training row of {} has it; leave it out",
                 manifest.path.display()
             )));
+        }
+        if let Some(encoder) = &mut input.encoder {
+            registry.complete(encoder, &values)?;
+            continue;
         }
         let mut proposals = registry.propose(&modality, &values)?.into_iter();
         let Some(proposal) = proposals.next() else { continue };

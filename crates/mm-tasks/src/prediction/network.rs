@@ -6,8 +6,8 @@ use super::{
 };
 use crate::{Error, Result};
 use mm_core::{
-    BuildContext, DType, Device, Encoder, FeatureSet, Features, Fusion, Init, Input, Modality, Module, Params, Pool,
-    Processor, Registry, Scope, Tensor,
+    BuildContext, DType, Device, Encoder, FeatureSet, Features, Fusion, Init, Input, Looked, Modality, Module, Params,
+    Pool, Processor, Reasoner, Registry, Scope, Tensor,
     nn::{
         Activation, AttentionConfig, BlockConfig, Linear, Lstm, Mask, MlpConfig, NormConfig, Transformer,
         TransformerConfig, sinusoidal,
@@ -162,18 +162,26 @@ pub(crate) struct Answer {
     operator: Option<Tensor>,
     /// How much each modality counted, where the operator says: `[rows]` each.
     pub(crate) weights: BTreeMap<Modality, Tensor>,
+    /// Where a reasoning network looked.
+    pub(crate) looked: Vec<Looked>,
 }
 
 impl Answer {
     /// Of a head that was given nothing.
     pub(crate) fn empty(fused: Tensor) -> Self {
-        Self { fused, own: BTreeMap::new(), operator: None, weights: BTreeMap::new() }
+        Self { fused, own: BTreeMap::new(), operator: None, weights: BTreeMap::new(), looked: Vec::new() }
     }
+}
+
+/// What makes one of all.
+enum Joint {
+    Fusion(Box<dyn Fusion>),
+    Reason(Box<dyn Reasoner>),
 }
 
 pub(crate) struct Network {
     pub(crate) ways: BTreeMap<Modality, Way>,
-    fusion: Box<dyn Fusion>,
+    joint: Joint,
     head: Linear,
     dropout: f64,
     by_items: bool,
@@ -205,7 +213,8 @@ impl Network {
             if found.name() != name {
                 return Err(Error::Config(format!("{field}: found an encoder of {found}, wanted one of {name}")));
             }
-            let width = if input.sequence { built.encoder.width() } else { built.encoder.embedding_width() };
+            let sequence = input.sequence || config.reason.is_some();
+            let width = if sequence { built.encoder.width() } else { built.encoder.embedding_width() };
             let level = input
                 .standardize
                 .unwrap_or(false)
@@ -236,9 +245,9 @@ impl Network {
             let way = Way {
                 encoder: built.encoder,
                 processor: built.processor,
-                frozen: built.frozen && !input.sequence,
+                frozen: built.frozen && !sequence,
                 fingerprint: built.fingerprint,
-                sequence: input.sequence,
+                sequence,
                 level,
                 dropout: input.dropout,
                 noise: input.noise,
@@ -247,15 +256,29 @@ impl Network {
             };
             ways.insert(modality, way);
         }
+        if config.reason.is_some() && (config.context.is_some() || config.fuse_items) {
+            return Err(Error::Config("reason: found context or fuse_items beside it; wanted rows that stand alone".into()));
+        }
         if config.context.is_some() && config.inputs.values().any(|i| i.sequence) {
             return Err(Error::Config("context: found an input with sequence = true; wanted one vector a row".into()));
         }
-        let fusion = mm_fusion::build(&root.pp("fusion"), &config.fusion, &widths)?;
-        let head = Linear::new(&root.pp("head"), fusion.width(), target.outputs(), true)?;
+        let (joint, width) = match &config.reason {
+            Some(reason) => {
+                let reasoner = mm_reason::attend::build(&root.pp("reason"), reason, &widths)?;
+                let width = reasoner.width();
+                (Joint::Reason(reasoner), width)
+            }
+            None => {
+                let fusion = mm_fusion::build(&root.pp("fusion"), &config.fusion, &widths)?;
+                let width = fusion.width();
+                (Joint::Fusion(fusion), width)
+            }
+        };
+        let head = Linear::new(&root.pp("head"), width, target.outputs(), true)?;
         let by_items = config.context.is_some() || config.fuse_items;
         Ok(Self {
             ways,
-            fusion,
+            joint,
             head,
             dropout: config.dropout,
             by_items,
@@ -358,7 +381,16 @@ impl Network {
                 }
             }
         }
-        let out = self.fusion.fuse(&all, train)?;
+        let fusion = match &self.joint {
+            Joint::Fusion(fusion) => fusion,
+            Joint::Reason(reasoner) => {
+                let out = reasoner.reason(&all, train)?;
+                let fused = out.features.pool(Pool::Mean)?.dropout(self.dropout, train)?;
+                let fused = self.head.forward(&fused, train)?;
+                return Ok(Answer { own: stage.own.clone(), looked: out.looked, ..Answer::empty(fused) });
+            }
+        };
+        let out = fusion.fuse(&all, train)?;
         let fused = match whole {
             None => out.features.pool(Pool::Mean)?,
             Some(items) => {
@@ -376,6 +408,7 @@ impl Network {
             own: stage.own.clone(),
             operator: out.loss,
             weights: if whole.is_none() { out.weights } else { BTreeMap::new() },
+            looked: Vec::new(),
         })
     }
 

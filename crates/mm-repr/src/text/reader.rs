@@ -1,0 +1,172 @@
+//! A small network that learns to read from nothing: vectors of the training texts' words through long short-term memory.
+
+use mm_core::{
+    Encoder, Error, Features, Input, Modality, Pool, Processor, Result, SampleContext, Scope, Source, Tensor,
+    nn::{Embedding, Lstm, LstmConfig},
+};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+
+/// Sizes of a [`Reader`], and the words that it knows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReaderConfig {
+    /// The words; those of the training texts where a config has none.
+    pub vocabulary: Vec<String>,
+    /// Width of a word's vector.
+    pub embedding: i64,
+    /// Width of the features.
+    pub width: i64,
+    /// Layers.
+    pub layers: i64,
+    /// Rate of dropout while training.
+    pub dropout: f64,
+    /// Rate at which words are unknown while training.
+    pub forget: f64,
+    /// Most words of a text; the rest is cut off, and counted.
+    pub longest: usize,
+}
+
+impl Default for ReaderConfig {
+    fn default() -> Self {
+        Self { vocabulary: Vec::new(), embedding: 64, width: 128, layers: 1, dropout: 0.0, forget: 0.0, longest: 256 }
+    }
+}
+
+impl ReaderConfig {
+    /// The words of texts, most frequent first; those that come once are unknown, unless almost all do.
+    pub fn vocabulary<'a>(texts: impl Iterator<Item = &'a str>, most: usize) -> Vec<String> {
+        let mut counts: HashMap<String, usize> = HashMap::new();
+        for text in texts {
+            words(text).for_each(|w| *counts.entry(w).or_default() += 1);
+        }
+        let mut counted: Vec<(String, usize)> = counts.into_iter().collect();
+        let often = counted.iter().filter(|(_, n)| *n > 1).count();
+        if often * 4 >= counted.len() {
+            counted.retain(|(_, n)| *n > 1);
+        }
+        counted.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
+        counted.into_iter().take(most).map(|(w, _)| w).collect()
+    }
+}
+
+fn words(text: &str) -> impl Iterator<Item = String> {
+    let lower = text.to_lowercase();
+    let split = |c: char| !c.is_alphanumeric() && c != '\'';
+    lower.split(split).filter(|w| !w.is_empty()).map(ToOwned::to_owned).collect::<Vec<_>>().into_iter()
+}
+
+const UNKNOWN: i64 = 1;
+
+/// A text → numbers of its words `[words]`; 0 pads, 1 is a word that is not known.
+pub struct ReaderProcessor {
+    places: HashMap<String, i64>,
+    longest: usize,
+    forget: f64,
+    fingerprint: String,
+    cut: std::sync::atomic::AtomicUsize,
+}
+
+impl ReaderProcessor {
+    /// Of these words.
+    pub fn new(config: &ReaderConfig) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        config.vocabulary.iter().for_each(|w| {
+            hasher.update(w.as_bytes()).update(&[0]);
+        });
+        Self {
+            places: config.vocabulary.iter().cloned().zip(2..).collect(),
+            longest: config.longest.max(1),
+            forget: config.forget,
+            fingerprint: format!("reader {} {}", hasher.finalize().to_hex(), config.longest),
+            cut: Default::default(),
+        }
+    }
+}
+
+impl Processor for ReaderProcessor {
+    fn process(&self, source: &Source, context: &mut SampleContext) -> Result<Tensor> {
+        let text = super::read(source)?;
+        let mut ids: Vec<i64> = words(&text).map(|w| self.places.get(&w).copied().unwrap_or(UNKNOWN)).collect();
+        if ids.len() > self.longest {
+            self.cut.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            ids.truncate(self.longest);
+        }
+        if ids.is_empty() {
+            ids.push(UNKNOWN);
+        }
+        self.augment(Tensor::from_slice(&ids)?, context)
+    }
+
+    fn is_sequence(&self) -> bool {
+        true
+    }
+
+    fn fingerprint(&self) -> String {
+        self.fingerprint.clone()
+    }
+
+    fn cut(&self) -> Option<(usize, String)> {
+        let count = self.cut.load(std::sync::atomic::Ordering::Relaxed);
+        (count > 0).then(|| (count, format!("{} words", self.longest)))
+    }
+
+    fn augment(&self, sample: Tensor, context: &mut SampleContext) -> Result<Tensor> {
+        if !context.train || self.forget == 0.0 {
+            return Ok(sample);
+        }
+        let forget = |id: i64, context: &mut SampleContext| {
+            if context.random.range(0.0, 1.0) < self.forget { UNKNOWN } else { id }
+        };
+        let ids: Vec<i64> = sample.to_vec::<i64>()?.into_iter().map(|id| forget(id, context)).collect();
+        Tensor::from_slice(&ids)
+    }
+}
+
+/// Numbers of words `[batch, words]` → features `[batch, words, width]`; pooled: the last.
+pub struct Reader {
+    words: Embedding,
+    lstm: Lstm,
+    dropout: f64,
+}
+
+impl Reader {
+    /// The network under `scope`.
+    pub fn new(scope: &Scope<'_>, config: &ReaderConfig) -> Result<Self> {
+        if config.vocabulary.is_empty() || config.embedding < 1 {
+            let found = format!("{} words, embedding {}", config.vocabulary.len(), config.embedding);
+            return Err(Error::config("reader", found, "at least one of each"));
+        }
+        let sizes = LstmConfig {
+            input: config.embedding,
+            hidden: config.width,
+            layers: config.layers,
+            bidirectional: false,
+            dropout: config.dropout,
+        };
+        Ok(Self {
+            words: Embedding::new(&scope.pp("words"), config.vocabulary.len() as i64 + 2, config.embedding)?,
+            lstm: Lstm::new(&scope.pp("lstm"), sizes)?,
+            dropout: config.dropout,
+        })
+    }
+}
+
+impl Encoder for Reader {
+    fn encode(&self, input: &Input, train: bool) -> Result<Features> {
+        let x = self.words.forward(&input.values)?.dropout(self.dropout, train)?;
+        Features::new(self.lstm.forward(&x, input.mask.as_ref(), train)?, input.mask.clone())
+    }
+
+    fn embed(&self, input: &Input, train: bool) -> Result<Tensor> {
+        self.encode(input, train)?.pool(Pool::Last)
+    }
+
+    fn width(&self) -> i64 {
+        self.lstm.width()
+    }
+
+    fn modality(&self) -> Modality {
+        Modality::TEXT
+    }
+}
