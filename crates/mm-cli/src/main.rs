@@ -1,7 +1,10 @@
 //! The program `mm`: raw files go in; models, figures and pictures come out.
 
 mod align;
+mod answer;
 mod audit;
+mod caption;
+mod chat;
 mod classify;
 mod diagnose;
 mod doctor;
@@ -17,7 +20,9 @@ mod progress;
 mod report;
 mod search;
 mod similarity;
+mod speak;
 mod train;
+mod transcribe;
 mod words;
 
 use anyhow::Context as _;
@@ -95,6 +100,26 @@ enum Command {
         after_help = "Examples:\n  mm classify --model efficientnet-lite0 --image photo.jpg --top 5\n  mm classify --model clip-vit-base-patch32 --image photo.jpg --labels cat,dog,horse --template \"a photo of a {}\""
     )]
     Classify(classify::Arguments),
+    /// Answer questions about pictures or videos, with a checkpoint or with a run that was trained to.
+    #[command(
+        after_help = "Examples:\n  mm answer --model runs/vqa --image shapes.png --question \"what color is the circle?\" --explain heat.png\n  mm answer --model Salesforce/blip-vqa-base --image photo.jpg --question \"how many dogs?\" --question \"where?\" --json\n  mm answer --model dandelin/vilt-b32-finetuned-vqa --image photo.jpg --question \"what is it?\" --choices dog,cat\n  mm answer --model NAME --data questions.csv --out answers.jsonl\n\nA line a question: {\"image\": …, \"question\": …, \"answer\": …, \"scores\": [{\"answer\": …, \"score\": …, \"logit\": …}]}"
+    )]
+    Answer(answer::Arguments),
+    /// Describe pictures (and videos, where the model takes them) in words.
+    #[command(
+        after_help = "Examples:\n  mm caption --model Salesforce/blip-image-captioning-base --image photo.jpg --beams 5\n  mm caption --model microsoft/git-base-coco --image a.jpg --image b.jpg --json\n  mm caption --model NAME --image photo.jpg --prompt \"a photograph of\"\n  mm caption --model NAME --data photos.jsonl --out captions.jsonl"
+    )]
+    Caption(caption::Arguments),
+    /// Write down what is said in sound files.
+    #[command(
+        after_help = "Examples:\n  mm transcribe --model openai/whisper-tiny --audio speech.wav\n  mm transcribe --model openai/whisper-tiny --audio talk.mp3 --language de --timestamps --json"
+    )]
+    Transcribe(transcribe::Arguments),
+    /// Talk with a model about a picture or a video, in the terminal.
+    #[command(
+        after_help = "Example:\n  mm chat --model Qwen/Qwen2-VL-2B-Instruct --image photo.jpg\n\nAn empty line or Ctrl-D ends it; /again forgets what was said."
+    )]
+    Chat(chat::Arguments),
     /// Say how alike values are: the cosine of their vectors, for pairs or for each with each.
     #[command(
         after_help = "Examples:\n  mm similarity --model all-MiniLM-L6-v2 --text \"a dog\" --text \"a puppy\"\n  mm similarity --model openai/clip-vit-base-patch32 --text \"a dog\" --text \"a cat\" --image photo.jpg\n  mm similarity --model all-MiniLM-L6-v2 --pairs --text a --text b --text c --text d --json"
@@ -228,6 +253,10 @@ fn run(command: Command, context: &Context) -> anyhow::Result<()> {
         Command::Eval(arguments) => evaluate::run(&arguments, context),
         Command::Embed(arguments) => embed::run(arguments, context),
         Command::Classify(arguments) => classify::run(&arguments, context),
+        Command::Answer(arguments) => answer::run(&arguments, context),
+        Command::Caption(arguments) => caption::run(&arguments, context),
+        Command::Transcribe(arguments) => transcribe::run(&arguments, context),
+        Command::Chat(arguments) => chat::run(&arguments, context),
         Command::Similarity(arguments) => similarity::run(&arguments, context),
         Command::Words { what } => words::run(what, context),
         Command::Align(arguments) => align::run(&arguments, context),

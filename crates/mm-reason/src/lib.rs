@@ -10,4 +10,4 @@ pub mod generate;
 pub mod pretrained;
 
 pub use error::{Error, Result};
-pub use pretrained::{Asked, Speaker, families};
+pub use pretrained::{Asked, Heat, Said, Scored, Seen, Speaker, families};

@@ -1,8 +1,9 @@
-//! What a user asks for. So far: [`alignment`] of two arrays, cross-modal [`retrieval`], learned [`representation`], [`prediction`] of a column from any
-//! modalities, their [`report`]s behind one door ([`job`]), and
-//! the [`embedding`] of whole data sets.
+//! What a user asks for. So far: [`alignment`] of two arrays, cross-modal [`retrieval`], learned [`representation`], [`prediction`] of a
+//! column from any modalities, their [`report`]s behind one door ([`job`]), [`answering`] of questions, and the [`embedding`] of whole data
+//! sets.
 
 pub mod alignment;
+pub mod answering;
 pub mod audit;
 pub mod embedding;
 mod error;

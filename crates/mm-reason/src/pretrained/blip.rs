@@ -187,10 +187,10 @@ impl Voice for Blip {
                     let read = tokens.encode(words, true)?;
                     ids.extend(read.get(1..read.len().saturating_sub(1)).unwrap_or_default());
                 }
-                Ok(Prompt { ids, question: Vec::new() })
+                Ok(Prompt { ids, goes_on: true, ..Prompt::default() })
             }
             Asked::Answer(question) if self.encoder.is_some() => {
-                Ok(Prompt { ids: vec![self.start], question: tokens.encode(question, true)? })
+                Ok(Prompt { ids: vec![self.start], question: tokens.encode(question, true)?, goes_on: false })
             }
             Asked::Describe(_) => Err(Error::asked("this BLIP", "a wish for a caption", "a question: it was trained to answer")),
             Asked::Answer(_) => Err(Error::asked("this BLIP", "a question", "a wish for a caption: it was trained to describe")),

@@ -239,7 +239,7 @@ impl Voice for EncoderDecoder {
         if let Some(words) = words {
             ids.extend(tokens.encode(words, false)?);
         }
-        Ok(Prompt { ids, question: Vec::new() })
+        Ok(Prompt { ids, goes_on: true, ..Prompt::default() })
     }
 
     fn begin(&self, seen: Option<&Seen>, prompt: &Prompt, room: i64) -> mm_core::Result<Start<State>> {

@@ -141,7 +141,7 @@ impl Voice for Llava {
         };
         let text = language::write(tokens, seen.map(|_| "image"), asked, plain)?;
         let features = seen.map_or(Ok(0), |s| s.values.size(1))?;
-        Ok(Prompt { ids: language::ids(tokens, &text, self.image, features)?, question: Vec::new() })
+        Ok(Prompt { ids: language::ids(tokens, &text, self.image, features)?, ..Prompt::default() })
     }
 
     fn begin(&self, seen: Option<&Seen>, prompt: &Prompt, room: i64) -> mm_core::Result<Start<State>> {

@@ -71,6 +71,8 @@ pub(crate) struct Prompt {
     pub(crate) ids: Vec<i64>,
     /// Read by an encoder of its own (a question).
     pub(crate) question: Vec<i64>,
+    /// Whether what is said goes on from the prompt's own words, so that these belong to it.
+    pub(crate) goes_on: bool,
 }
 
 /// One family's model: what a builder gives.
@@ -186,6 +188,21 @@ pub struct Scored {
     pub logit: f64,
 }
 
+/// A text that was said.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Said {
+    /// The text, with the words that it was asked to go on from.
+    pub text: String,
+    /// Sum of the log-probabilities of its tokens over their number to the power of the length penalty.
+    pub score: f64,
+    /// That sum.
+    pub log_probability: f64,
+    /// Whether it ended by itself, and not at the limit.
+    pub ended: bool,
+    /// Number of its tokens.
+    pub tokens: usize,
+}
+
 impl Speaker {
     /// Whether a folder holds a model of these families.
     pub fn knows(folder: &Path) -> bool {
@@ -261,6 +278,25 @@ impl Speaker {
     }
 
     /// Says what it is asked, about what it sees (one prompt for all rows): for each row the best texts, best first.
+    pub fn tell(
+        &self,
+        seen: Option<&Seen>,
+        asked: Asked<'_>,
+        config: &GenerationConfig,
+        rules: &Rules<'_>,
+        told: Told<'_>,
+    ) -> Result<Vec<Vec<Said>>> {
+        let prompt = self.voice.prompt(&self.tokens, seen, asked)?;
+        let before: &[i64] = if prompt.goes_on { &prompt.ids } else { &[] };
+        let make = |g: Generated| {
+            let text = self.tokens.decode(&[before, &g.ids].concat())?;
+            Ok(Said { text, score: g.score, log_probability: g.log_probability, ended: g.ended, tokens: g.ids.len() })
+        };
+        let found = self.say(seen, asked, config, rules, told)?;
+        found.into_iter().map(|row| row.into_iter().map(make).collect()).collect()
+    }
+
+    /// The same as tokens.
     pub fn say(
         &self,
         seen: Option<&Seen>,

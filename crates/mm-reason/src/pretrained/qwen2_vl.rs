@@ -251,7 +251,7 @@ impl Voice for Qwen2Vl {
         };
         let text = language::write(tokens, what, asked, plain)?;
         let features = seen.map_or(Ok(0), |s| s.values.size(1))?;
-        Ok(Prompt { ids: language::ids(tokens, &text, id, features)?, question: Vec::new() })
+        Ok(Prompt { ids: language::ids(tokens, &text, id, features)?, ..Prompt::default() })
     }
 
     fn begin(&self, seen: Option<&Seen>, prompt: &Prompt, room: i64) -> mm_core::Result<Start<State>> {

@@ -184,7 +184,7 @@ impl Voice for Vilt {
             let wanted = format!("at most the {} that the model has positions for", self.longest);
             return Err(Error::asked("question", format!("{} tokens", question.len()), wanted));
         }
-        Ok(Prompt { ids: Vec::new(), question })
+        Ok(Prompt { question, ..Prompt::default() })
     }
 
     fn begin(&self, _seen: Option<&Seen>, _prompt: &Prompt, _room: i64) -> mm_core::Result<Start<State>> {

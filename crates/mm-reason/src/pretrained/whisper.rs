@@ -220,7 +220,7 @@ impl Voice for Whisper {
             let wanted = "a model whose generation_config.json names no_timestamps_token_id";
             return Err(Error::asked("--timestamps", "a model without time tokens", wanted));
         }
-        Ok(Prompt { ids, question: Vec::new() })
+        Ok(Prompt { ids, ..Prompt::default() })
     }
 
     fn begin(&self, seen: Option<&Seen>, prompt: &Prompt, room: i64) -> mm_core::Result<Start<State>> {

@@ -11,7 +11,7 @@ mod target;
 
 pub use config::{ContextConfig, InputConfig, LossConfig, Pooling, PredictionConfig};
 pub use plan::{Fitted, Fitting, Preset, fit_table};
-pub use predictor::{Predicted, Predictor, write_predictions};
+pub use predictor::{Asked, Predicted, Predictor, write_predictions};
 pub use robustness::{Curve, robustness, robustness_page};
 pub use search::{Search, Trial, search, space as search_space};
 pub use target::{Label, Problem, Target};
@@ -60,6 +60,8 @@ pub(crate) struct Answers {
     pub(crate) weights: BTreeMap<Modality, Vec<f64>>,
     /// Values that could not be read; their rows went without them.
     pub(crate) broken: Vec<Broken>,
+    /// Where a reasoning network looked at its last step: of each modality `[rows, positions]`, for each piece of rows.
+    pub(crate) looked: BTreeMap<Modality, Vec<Tensor>>,
 }
 
 /// A prediction config from a value, its `task` left out.
@@ -515,6 +517,7 @@ impl Prediction {
             present: Vec::new(),
             weights: BTreeMap::new(),
             broken: Vec::new(),
+            looked: BTreeMap::new(),
         };
         let (mut fused, mut own): (Vec<Tensor>, BTreeMap<Modality, Vec<(Tensor, Tensor)>>) =
             (Vec::new(), BTreeMap::new());
@@ -564,6 +567,10 @@ impl Prediction {
                 without_grad(|| self.network.forward(&parts, made, &names, self.params.device(), false))?
             };
             fused.push(answer.fused.to_device(Device::Cpu)?);
+            let last = answer.looked.iter().map(|l| l.step).max().unwrap_or(0);
+            for look in answer.looked.into_iter().filter(|l| l.step == last) {
+                out.looked.entry(look.modality).or_default().push(look.weights.to_device(Device::Cpu)?);
+            }
             for modality in self.network.ways.keys() {
                 if let Some((logits, flags)) = answer.own.get(modality) {
                     own.entry(modality.clone())

@@ -2,8 +2,8 @@
 
 use super::{Answers, Label, Prediction, Problem, Target};
 use crate::{Error, Result, metrics};
-use mm_core::{DType, Device, Modality, Registry, Tensor, checkpoint};
-use mm_data::{Broken, Manifest};
+use mm_core::{DType, Device, Modality, Registry, Source, Tensor, checkpoint};
+use mm_data::{Broken, Manifest, Row};
 use mm_fusion::late::{Rule, Temperature, combine, fit_weights};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -186,6 +186,17 @@ impl Predicted {
         let present: Vec<&str> = self.present.iter().map(Modality::name).collect();
         json!({"row": self.row, "id": self.id, "prediction": self.prediction, "probabilities": probabilities, "present": present})
     }
+}
+
+/// What a prediction says of values that were asked about.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// Of each class.
+    pub probabilities: Vec<f64>,
+    /// Of each class, from the fused head.
+    pub logits: Vec<f64>,
+    /// How much each position of a modality counted.
+    pub looked: BTreeMap<Modality, Vec<f32>>,
 }
 
 /// A finished prediction.
@@ -381,6 +392,50 @@ impl Predictor {
             }
         }
         Ok(out)
+    }
+
+    /// Answers for values that stand in no table: for each of them the probability and the fused head's logit of each class, and how much
+    /// each position of each modality counted, where a reasoning network says.
+    pub fn ask(&self, asked: Vec<BTreeMap<Modality, Source>>) -> Result<Vec<Asked>> {
+        let row = |(number, values): (usize, BTreeMap<Modality, Source>)| Row {
+            id: number.to_string(),
+            number: number + 1,
+            item: number.to_string(),
+            label: None,
+            order: number as f64,
+            split: mm_data::Split::Test,
+            values: values.into_iter().map(|(m, v)| (m, vec![v])).collect(),
+            languages: BTreeMap::new(),
+            cells: BTreeMap::new(),
+        };
+        let rows: Vec<Row> = asked.into_iter().enumerate().map(row).collect();
+        let all: Vec<usize> = (0..rows.len()).collect();
+        let manifest = Manifest { path: "what was asked".into(), rows, columns: mm_data::Columns::default() };
+        let probabilities = self.combined(&manifest, &all, &[])?;
+        if let Some(broken) = probabilities.broken.first() {
+            return Err(Error::Config(broken.reason.clone()));
+        }
+        let answers = self.first().answer_fresh(&manifest, &all, &[])?;
+        let classes = probabilities.values.size(1)? as usize;
+        let scores = probabilities.values.to_vec::<f64>()?;
+        let logits = answers.fused.to_vec::<f64>()?;
+        let mut looked: Vec<BTreeMap<Modality, Vec<f32>>> = vec![BTreeMap::new(); all.len()];
+        for (modality, pieces) in &answers.looked {
+            let mut at = 0;
+            for piece in pieces {
+                let width = piece.size(1)? as usize;
+                for weights in piece.to_vec::<f32>()?.chunks(width.max(1)) {
+                    looked[at].insert(modality.clone(), weights.to_vec());
+                    at += 1;
+                }
+            }
+        }
+        let each = |((scores, logits), looked): ((&[f64], &[f64]), _)| Asked {
+            probabilities: scores.to_vec(),
+            logits: logits.to_vec(),
+            looked,
+        };
+        Ok(scores.chunks(classes).zip(logits.chunks(logits.len() / all.len().max(1))).zip(looked).map(each).collect())
     }
 
     /// Every figure of the problem on rows that have labels.

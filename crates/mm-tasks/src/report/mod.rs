@@ -2,6 +2,7 @@
 
 mod chart;
 mod diagnosis;
+mod heat;
 mod html;
 mod map;
 mod picture;
@@ -11,6 +12,7 @@ mod retrieval;
 
 pub use chart::{Line, lines, scatter};
 pub use diagnosis::{Diagnosis, Treated, cure_table, diagnose, diagnosis_page};
+pub use heat::heat_picture;
 pub(crate) use html::{escape as html_escape, page as html_page, table as html_table, thumbnail as html_thumbnail};
 pub use map::plane;
 pub use picture::save_png;

@@ -1,0 +1,140 @@
+//! Questions about pictures (and sounds, and videos): one door to checkpoints that answer and to runs that were trained to.
+
+use crate::{Error, Result, prediction::Predictor};
+use mm_core::{Device, Modality, Registry, Source};
+use mm_reason::{Asked, Heat, Scored, Seen, Speaker, generate::GenerationConfig};
+use mm_repr::LoadOptions;
+use std::{cell::RefCell, collections::BTreeMap, path::Path};
+
+/// What answers.
+pub enum Answerer {
+    /// A pretrained checkpoint.
+    Speaker {
+        /// The model.
+        speaker: Box<Speaker>,
+        /// What it saw last, so that the next question about the same thing need not look again.
+        seen: RefCell<Option<(Modality, Source, Seen)>>,
+    },
+    /// A run of `task = "prediction"`.
+    Run(Box<Predictor>),
+}
+
+/// How questions are answered.
+#[derive(Debug, Clone, Default)]
+pub struct Wishes {
+    /// Only these answers.
+    pub choices: Vec<String>,
+    /// Settings of generation; the model's own when absent.
+    pub generation: Option<GenerationConfig>,
+    /// Whether what counted is wanted.
+    pub explain: bool,
+}
+
+/// An answer.
+#[derive(Debug, Clone)]
+pub struct Answered {
+    /// The likeliest.
+    pub answer: String,
+    /// All that were weighed, likeliest first.
+    pub scores: Vec<Scored>,
+    /// What of the picture and of the question counted.
+    pub heat: Option<Heat>,
+}
+
+impl Answerer {
+    /// Opens a checkpoint folder or a run folder.
+    pub fn open(folder: &Path, registry: &Registry, options: LoadOptions, device: Device) -> Result<Self> {
+        if folder.join("config.toml").exists() || folder.join("fit.json").exists() {
+            let run = Predictor::open(folder, registry, device)?;
+            if run.target().classes.is_empty() {
+                return Err(Error::Config(format!(
+                    "{}: this run predicts numbers; wanted one that predicts answers (classes)",
+                    folder.display()
+                )));
+            }
+            return Ok(Self::Run(Box::new(run)));
+        }
+        Ok(Self::Speaker { speaker: Box::new(Speaker::load(folder, options)?), seen: RefCell::new(None) })
+    }
+
+    /// Settings of generation that the model's folder asks for, where it generates.
+    pub fn generation(&self) -> Option<&GenerationConfig> {
+        match self {
+            Self::Speaker { speaker, .. } if speaker.speaks() => Some(&speaker.generation),
+            _ => None,
+        }
+    }
+
+    /// Answers a question about a value of a modality.
+    pub fn answer(&self, modality: &Modality, source: &Source, question: &str, wishes: &Wishes) -> Result<Answered> {
+        if question.trim().is_empty() {
+            return Err(Error::Config("--question: found no words, wanted a question".into()));
+        }
+        let mut sorted = wishes.choices.clone();
+        sorted.sort();
+        if let Some(twice) = sorted.windows(2).find(|w| w[0] == w[1]) {
+            return Err(Error::Config(format!("--choices: found `{}` twice, wanted answers that differ", twice[0])));
+        }
+        if wishes.choices.iter().any(|c| c.trim().is_empty()) {
+            return Err(Error::Config("--choices: found an empty one, wanted answers of some letters".into()));
+        }
+        match self {
+            Self::Speaker { speaker, seen } => {
+                let known = seen.borrow().as_ref().is_some_and(|(m, s, _)| m == modality && s == source);
+                if !known {
+                    let new = speaker.look(modality, std::slice::from_ref(source))?;
+                    *seen.borrow_mut() = Some((modality.clone(), source.clone(), new));
+                }
+                let held = seen.borrow();
+                let seen = held.as_ref().map(|(.., s)| s);
+                let config = wishes.generation.as_ref().unwrap_or(&speaker.generation);
+                let scores = speaker.answer(seen, Asked::Answer(question), &wishes.choices, config)?;
+                let answer = scores.first().map(|s| s.answer.clone()).unwrap_or_default();
+                let heat = match seen {
+                    Some(seen) if wishes.explain => Some(speaker.explain(seen, Asked::Answer(question), &answer)?),
+                    _ => None,
+                };
+                Ok(Answered { answer, scores, heat })
+            }
+            Self::Run(run) => ask(run, modality, source, question, wishes),
+        }
+    }
+}
+
+fn ask(run: &Predictor, modality: &Modality, source: &Source, question: &str, wishes: &Wishes) -> Result<Answered> {
+    let known = run.modalities();
+    for wanted in [modality, &Modality::TEXT] {
+        if !known.contains(wanted) {
+            let names = known.iter().map(Modality::name);
+            return Err(mm_core::Error::unknown("modality of this run", wanted.name(), names).into());
+        }
+    }
+    let values =
+        BTreeMap::from([(modality.clone(), source.clone()), (Modality::TEXT, Source::Text(question.to_owned()))]);
+    let found = run.ask(vec![values])?.remove(0);
+    let classes = &run.target().classes;
+    if let Some(other) = wishes.choices.iter().find(|c| !classes.contains(c)) {
+        return Err(mm_core::Error::unknown("answer of this run", other, classes.iter().map(String::as_str)).into());
+    }
+    let chosen = |c: &String| wishes.choices.is_empty() || wishes.choices.contains(c);
+    let all = classes.iter().zip(&found.probabilities).zip(&found.logits).filter(|((c, _), _)| chosen(c));
+    let mut scores: Vec<Scored> =
+        all.map(|((c, p), l)| Scored { answer: c.clone(), score: *p, logit: *l }).collect();
+    if !wishes.choices.is_empty() {
+        let total: f64 = scores.iter().map(|s| s.score).sum::<f64>().max(1e-300);
+        scores.iter_mut().for_each(|s| s.score /= total);
+    }
+    scores.sort_by(|a, b| b.score.total_cmp(&a.score).then(b.logit.total_cmp(&a.logit)));
+    let answer = scores.first().map(|s| s.answer.clone()).unwrap_or_default();
+    let heat = if wishes.explain {
+        let patches = found.looked.get(modality).cloned().ok_or_else(|| {
+            Error::Config("--explain: this run fuses and does not look; wanted one with `[reason]` in its config".into())
+        })?;
+        let side = (patches.len() as f64).sqrt().round() as usize;
+        let grid = if side * side == patches.len() { [side, side] } else { [1, patches.len()] };
+        Some(Heat { patches, grid, words: Vec::new() })
+    } else {
+        None
+    };
+    Ok(Answered { answer, scores, heat })
+}
