@@ -25,6 +25,16 @@ def spoken(model, tok, inputs, prompt, ends, more=(), **fixed):
         if "num_beams" in settings: row["score"] = float(o.sequences_scores[0])
         out.append(row)
     return out
+def taken(count):
+    """Which of the six frames mm takes, spread evenly."""
+    return [i * len(FRAMES) // count for i in range(count)]
+def likelihood(decoder, context, mask, start, tok, choices, end):
+    out = {}
+    for c in choices:
+        ids = tok(c, add_special_tokens=False)["input_ids"] + [end]; x = torch.tensor([[start] + ids[:-1]])
+        l = decoder(input_ids=x, encoder_hidden_states=context, encoder_attention_mask=mask).logits.log_softmax(-1)[0]
+        out[c] = float(sum(l[k, i] for k, i in enumerate(ids)))
+    return out
 QUESTIONS = ["a dog", "is the Quick brown fox over the lazy dog?", "naïve café 42 !"]
 
 def blip_config(tok, seen=20, **t):
@@ -51,7 +61,8 @@ def _(folder):
     for name in IMAGES[:2]:
         for q in QUESTIONS:
             ids = tok(q, return_tensors="pt"); inputs = {"pixel_values": pixels(pre, name), "input_ids": ids["input_ids"], "attention_mask": ids["attention_mask"]}
-            rows.append({"image": name, "question": q, "said": spoken(model, tok, inputs, 1, [tok.sep_token_id])})
+            hidden = model.text_encoder(input_ids=ids["input_ids"], attention_mask=ids["attention_mask"], encoder_hidden_states=model.vision_model(inputs["pixel_values"])[0])[0]
+            rows.append({"image": name, "question": q, "said": spoken(model, tok, inputs, 1, [tok.sep_token_id]), "likelihoods": likelihood(model.text_decoder, hidden, None, model.decoder_start_token_id, tok, ["a dog", "fox", "the lazy dog over 42"], tok.sep_token_id)})
     return {"answer": rows}
 @variant("blip/match")
 def _(folder):
@@ -90,7 +101,8 @@ def _(folder):
         for q in QUESTIONS[:2]:
             ids = torch.tensor([[tok.cls_token_id] + tok(q, add_special_tokens=False)["input_ids"]])
             asked.append({"image": name, "question": q, "said": spoken(model, tok, {"pixel_values": pixels(pre, name), "input_ids": ids}, ids.shape[1], ends)})
-    frames = [FRAMES[i] for i in (0, 2, 5)]
+    frames = [FRAMES[i] for i in taken(3)]; px = pre(images=[Image.fromarray(f) for f in frames], return_tensors="pt")["pixel_values"][None]
+    rows.append({"video": "frames.mkv", "prompt": None, "said": spoken(model, tok, {"pixel_values": px}, 1, ends)})
     return {"caption": rows, "answer": asked}
 def encoder_decoder(folder, encoder, decoder, tok, pre, start, **ends):
     config = tf.VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder); model = randomise(tf.VisionEncoderDecoderModel(config=config))
@@ -140,10 +152,26 @@ def whisper_rows(model, tok, fe, languages, times):
                     ids, ended = trim(body, k, [tok.eos_token_id]); said.append({"settings": {**settings, "max_new_tokens": 11}, "ids": ids, "ended": ended, "text": tok.decode(ids, skip_special_tokens=True)})
                 rows.append({"audio": name, "language": language, "timestamps": stamps, "said": said})
     return rows
+def timed(model, tok, fe, languages):
+    import signal; rows = []
+    def late(*_): raise TimeoutError
+    signal.signal(signal.SIGALRM, late); first = model.generation_config.no_timestamps_token_id + 1
+    for name in AUDIOS[16000] + ["long5.wav"]:
+        x = fe(sound(name), sampling_rate=16000, return_tensors="pt", truncation=False, padding="longest" if name == "long5.wav" else "max_length", return_attention_mask=True)
+        for language in languages:
+            signal.alarm(4)
+            try: o = model.generate(x["input_features"], max_new_tokens=11, return_timestamps=True, return_segments=True, **({"language": language} if language else {}))
+            except TimeoutError: continue  # random weights may say again and again that nothing was heard
+            finally: signal.alarm(0)
+            rows.append({"audio": name, "language": language, "segments": [{"start": float(g["start"]), "end": float(g["end"]), "text": tok.decode([int(i) for i in g["tokens"] if int(i) < first], skip_special_tokens=True)} for g in o["segments"][0]]})
+    return rows
+soundfile.write(inputs / "long5.wav", tone(5.3, 16000), 16000)
 @variant("whisper/multilingual")
-def _(folder): return {"transcribe": whisper_rows(*whisper(folder, True), [None, "de", "english"], [False])}
+def _(folder):
+    made = whisper(folder, True); return {"transcribe": whisper_rows(*made, [None, "de", "english"], [False]), "segments": timed(*made, [None, "fr"])}
 @variant("whisper/english")
-def _(folder): return {"transcribe": whisper_rows(*whisper(folder, False), [None], [False])}
+def _(folder):
+    made = whisper(folder, False, first=7); return {"transcribe": whisper_rows(*made, [None], [False]), "segments": timed(*made, [None])}
 def llama_bits(tok): return dict(vocab_size=len(tok) + 3, hidden_size=24, intermediate_size=37, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=120, bos_token_id=tok.bos_token_id, eos_token_id=tok.eos_token_id, pad_token_id=tok.pad_token_id)
 TEMPLATE = "{% for m in messages %}{{ m['role'].upper() }}: {% if m['content'] is string %}{{ m['content'] }}{% else %}{% for c in m['content'] %}{% if c['type'] == 'image' %}PICTURE{% elif c['type'] == 'video' %}VIDEO{% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endif %}\n{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 def llava(folder, text, vision, pre, template=None, **more):
@@ -183,6 +211,12 @@ def _(folder):
             o = pre(images=read(name), return_tensors="pt"); n = int(o["image_grid_thw"][0].prod()) // 4; pad = tid("<|image_pad|>")
             ids = [j for i in tok(prompt)["input_ids"] for j in ([i] * n if i == pad else [i])]; x = torch.tensor([ids])
             rows.append({"image": name, "question": q, "said": spoken(model, tok, {"input_ids": x, "attention_mask": torch.ones_like(x), "mm_token_type_ids": (x == pad).int(), "pixel_values": o["pixel_values"], "image_grid_thw": o["image_grid_thw"]}, len(ids), model.generation_config.eos_token_id)})
+    # A video is what its frames are as pictures, two at a time.
+    messages = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": QUESTIONS[1]}]}]; prompt = tok.apply_chat_template(messages, tokenize=False, add_generation_prompt=True); pad = tid("<|video_pad|>")
+    each = [pre(images=Image.fromarray(f), return_tensors="pt") for f in FRAMES]; g = each[0]["image_grid_thw"][0].tolist(); n = g[1] * g[2]
+    px = torch.stack([e["pixel_values"].view(n, 3, 2, 36)[:, :, 0] for e in each]); video = torch.cat([torch.stack([px[t], px[t + 1]], 2).reshape(n, -1) for t in range(0, len(FRAMES), 2)]); grid = torch.tensor([[len(FRAMES) // 2, g[1], g[2]]])
+    ids = [j for i in tok(prompt)["input_ids"] for j in ([i] * (int(grid.prod()) // 4) if i == pad else [i])]; x = torch.tensor([ids])
+    rows.append({"video": "frames.mkv", "question": QUESTIONS[1], "said": spoken(model, tok, {"input_ids": x, "attention_mask": torch.ones_like(x), "mm_token_type_ids": (x == pad).int() * 2, "pixel_values_videos": video, "video_grid_thw": grid}, len(ids), model.generation_config.eos_token_id)})
     return {"answer": rows}
 
 failed = []

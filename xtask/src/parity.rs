@@ -21,6 +21,10 @@ pub struct Arguments {
     out: Option<PathBuf>,
 }
 
+/// The families that answer, describe and transcribe (Whisper is an encoder too).
+const SPEAKERS: &[&str] =
+    &["vilt", "blip", "git", "vision-encoder-decoder", "whisper", "llava", "qwen2_vl"];
+
 pub fn run(arguments: &Arguments) -> Result<()> {
     setup::run(false, false)?;
     let python = cargo::python_with("references", cargo::REFERENCES)?;
@@ -40,7 +44,17 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         answers(&python, "fusion.py", &out.join("fusion.safetensors"), arguments.seed + 11)?;
         cargo::hold_answers("mm-fusion", "MM_PARITY_FUSION", &out.join("fusion.safetensors"))?;
     }
-    let own = |f: &String| ["words", "align", "fusion"].contains(&f.as_str());
+    let speak = |f: &String| SPEAKERS.iter().any(|s| f.split('/').next() == Some(s));
+    if arguments.families.iter().any(speak) || arguments.families.is_empty() {
+        let file = crate::places::root().join("xtask/parity/reason.py");
+        let (place, seed) = (out.join("reason"), arguments.seed.to_string());
+        let wanted = arguments.families.iter().filter(|f| speak(f));
+        if !Command::new(&python).arg(file).arg(&place).args(wanted).args(["--seed", &seed]).status()?.success() {
+            bail!("xtask/parity/reason.py failed");
+        }
+        cargo::hold_answers("mm-reason", "MM_PARITY_REASON", &place)?;
+    }
+    let own = |f: &String| ["words", "align", "fusion"].contains(&f.as_str()) || (speak(f) && f != "whisper");
     if !arguments.families.is_empty() && arguments.families.iter().all(own) {
         return Ok(());
     }

@@ -81,9 +81,8 @@ pub fn frames_at(path: &Path, seconds: &[f64], limits: &ImageLimits) -> Result<V
         .collect()
 }
 
-/// `count` frames spread evenly over a video, frame ⌊i · all / count⌋ for each i (as transformers' video processors choose them), in
-/// one pass; a video with fewer frames gives some of them twice.
-pub fn sample_frames(path: &Path, count: usize, limits: &ImageLimits) -> Result<Vec<RgbImage>> {
+/// How many frames a video has.
+pub fn frame_count(path: &Path) -> Result<usize> {
     // Copying counts the frames without decoding them.
     let flags = ["-i".as_ref(), path.as_os_str()];
     let count_flags = ["-map", "0:v:0", "-c", "copy", "-f", "null", "-"].map(std::ffi::OsStr::new);
@@ -94,6 +93,14 @@ pub fn sample_frames(path: &Path, count: usize, limits: &ImageLimits) -> Result<
         let why = log.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("no streams").trim();
         return Err(Error::file(path, format!("a video without frames that ffmpeg reads: {why}")));
     }
+    Ok(all)
+}
+
+/// `count` frames spread evenly over a video, frame ⌊i · all / count⌋ for each i (as transformers' video processors choose them), in
+/// one pass; a video with fewer frames gives some of them twice.
+pub fn sample_frames(path: &Path, count: usize, limits: &ImageLimits) -> Result<Vec<RgbImage>> {
+    let all = frame_count(path)?;
+    let flags = ["-i".as_ref(), path.as_os_str()];
     let wanted: Vec<usize> = (0..count).map(|i| i * all / count.max(1)).collect();
     let mut each = wanted.clone();
     each.dedup();

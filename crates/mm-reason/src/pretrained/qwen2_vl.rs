@@ -14,7 +14,7 @@ use mm_core::{
         TransformerConfig,
     },
 };
-use mm_data::{ImageProcessor, ImageProcessorConfig, decode::sample_frames, file};
+use mm_data::{ImageProcessor, ImageProcessorConfig, decode::{frame_count, sample_frames}, file};
 use mm_repr::{
     checkpoint_config,
     family::{Build, Family, Names},
@@ -141,7 +141,8 @@ struct Frames {
 
 impl Processor for Frames {
     fn process(&self, source: &Source, _context: &mut SampleContext) -> mm_core::Result<Tensor> {
-        let frames = sample_frames(file(source, "a video")?, self.most, &self.config.limits)?;
+        let path = file(source, "a video")?;
+        let frames = sample_frames(path, self.most.min(frame_count(path)?), &self.config.limits)?;
         let frames = frames.iter().map(|f| self.config.transform.apply(f)).collect::<mm_data::Result<Vec<_>>>()?;
         Tensor::stack(&frames.iter().collect::<Vec<_>>(), 0)
     }

@@ -127,7 +127,8 @@ impl Speaker {
                 out.text += &text;
                 out.segments.push(Segment { start, end, text });
             }
-            at += next.max(1);
+            // A window whose last time is its first second says nothing of where to go on.
+            at += if next > 0 { next } else { here };
         }
         Ok(out)
     }
