@@ -3,7 +3,7 @@
 transformers and sentence-transformers on PyTorch, ONNX Runtime, OpenVINO; two threads each, random weights at published sizes (and the
 real all-MiniLM-L6-v2).
 
-    cargo xtask bench peers [--quick] [--only TEXT]
+    cargo xtask bench peers [--quick] [--only TEXT]      (TEXT: part of a title, for instance CLIP, BLIP, ViLT, Whisper)
 
 Each figure is the median of three turns, each turn itself a median. Ratios are mm's figure over the best peer's.
 """
@@ -113,6 +113,47 @@ for name, m, args, mine in (("CLIP ViT-B/32 vision, batch 16", Picture(tf.CLIPVi
     feed = {i.name: a.numpy() for i, a in zip(session.get_inputs(), args)}; f32["ONNX Runtime"] = lambda: best(lambda: session.run(None, feed), n)
     a, b = duel(name + " f32", f32), duel(name + " bf16", bf16)
     if a and b: print(f"  mm bf16 is {b['mm bf16'] / a['mm f32']:.2f}x mm f32", flush=True)
+
+# ---- models that speak ------------------------------------------------------------------------------------------------------
+SPEAK = FORWARD.with_name("speak")
+def speak(*arguments): return float(subprocess.run([SPEAK, *map(str, arguments)], check=True, capture_output=True, text=True).stdout)
+def plain_words(folder, size, *special):
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *special]; words = names + [f"w{i}" for i in range(size - len(names))]; t = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="[UNK]")); t.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    if not special: t.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    t = tf.PreTrainedTokenizerFast(tokenizer_object=t, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"); t.save_pretrained(folder); return t
+def blip(kind):
+    def make(folder):
+        kind(tf.BlipConfig(text_config=dict(num_attention_heads=12, bos_token_id=2, sep_token_id=3, pad_token_id=0))).save_pretrained(folder); tf.models.blip.image_processing_pil_blip.BlipImageProcessorPil().save_pretrained(folder); plain_words(folder, 30524)
+    return make
+def vilt(folder): tf.ViltForQuestionAnswering(tf.ViltConfig(num_labels=3129)).save_pretrained(folder); tf.models.vilt.image_processing_pil_vilt.ViltImageProcessorPil().save_pretrained(folder); plain_words(folder, 30522)
+def whisper(folder):
+    m = tf.WhisperForConditionalGeneration(tf.WhisperConfig(decoder_start_token_id=4, eos_token_id=3, pad_token_id=0, bos_token_id=3, begin_suppress_tokens=[3])); m.save_pretrained(folder); tf.WhisperFeatureExtractor().save_pretrained(folder); plain_words(folder, 51865, "<|startoftranscript|>")
+if not ONLY or "BLIP" in ONLY or "ViLT" in ONLY or "Whisper" in ONLY:
+    BLIP, VQA, VILT, WHISPER = made("blip", blip(tf.BlipForConditionalGeneration)), made("blip-vqa", blip(tf.BlipForQuestionAnswering)), made("vilt", vilt), made("whisper-tiny", whisper)
+    bm = tf.BlipForConditionalGeneration.from_pretrained(BLIP).eval(); bp = tf.models.blip.image_processing_pil_blip.BlipImageProcessorPil.from_pretrained(BLIP); N = 20
+    def see(p): return p(images=Image.open(FILES[0]), return_tensors="pt")["pixel_values"]
+    for beams in (1, 5):
+        go = lambda: bm.generate(pixel_values=see(bp), num_beams=beams, max_new_tokens=N, min_new_tokens=N)
+        duel(f"BLIP-base caption of {N} tokens, {beams} beams, tokens/s", {"mm": lambda: speak(BLIP, "caption", FILES[0], beams, N, "f32"), "mm bf16": lambda: speak(BLIP, "caption", FILES[0], beams, N, "bf16"), "transformers": lambda: best(go, N, 3)})
+        seen = bm.vision_model(see(bp))[0]; start = torch.tensor([[2]]); step = lambda: bm.text_decoder.generate(input_ids=start, encoder_hidden_states=seen, encoder_attention_mask=torch.ones(seen.shape[:2]), eos_token_id=3, pad_token_id=0, num_beams=beams, max_new_tokens=N, min_new_tokens=N)
+        duel(f"BLIP-base decoding alone, {beams} beams, tokens/s", {"mm": lambda: speak(BLIP, "steps", FILES[0], beams, N, "f32"), "transformers": lambda: best(step, N, 3)})
+    vm = tf.BlipForQuestionAnswering.from_pretrained(VQA).eval(); vt = tf.AutoTokenizer.from_pretrained(VQA); asked = [f"w{10 + n} w{n} w{7 * n} w99" for n in range(10)]
+    def ten():
+        for q in asked: vm.generate(pixel_values=see(bp), **{k: v for k, v in vt(q, return_tensors="pt").items() if k != "token_type_ids"}, max_new_tokens=5, min_new_tokens=5)
+    duel("BLIP-base, ten questions on one picture, questions/s", {"mm": lambda: speak(VQA, "answer", FILES[0], 10, 5, "f32"), "transformers": lambda: best(ten, 10, 3)})
+    lm = tf.ViltForQuestionAnswering.from_pretrained(VILT).eval(); lp = tf.models.vilt.image_processing_pil_vilt.ViltImageProcessorPil.from_pretrained(VILT); lt = tf.AutoTokenizer.from_pretrained(VILT)
+    def one(): lm(**lt(asked[0], return_tensors="pt"), **lp(images=Image.open(FILES[0]), return_tensors="pt"))
+    duel("ViLT-base, a question on a picture, questions/s", {"mm": lambda: speak(VILT, "answer", FILES[0], 1, 1, "f32"), "transformers": lambda: best(one, 1, 5)})
+    import soundfile
+    hm = tf.WhisperForConditionalGeneration.from_pretrained(WHISPER).eval(); hp = tf.WhisperFeatureExtractor.from_pretrained(WHISPER); sound = cache / "half-minute.wav"
+    if not sound.exists(): soundfile.write(sound, rng.normal(0, 0.1, 30 * 16000), 16000)
+    def hear(): hm.generate(hp(soundfile.read(sound, dtype="float32")[0], sampling_rate=16000, return_tensors="pt")["input_features"], max_new_tokens=80, min_new_tokens=80)
+    duel("Whisper-tiny, half a minute as 80 tokens, sounds/s", {"mm": lambda: speak(WHISPER, "transcribe", sound, 1, 80, "f32"), "transformers": lambda: best(hear, 1, 3)})
+    code = f"import transformers as t,torch;torch.set_num_threads(2);torch.set_grad_enabled(False);m=t.BlipForConditionalGeneration.from_pretrained('{BLIP}');from PIL import Image;p=t.models.blip.image_processing_pil_blip.BlipImageProcessorPil.from_pretrained('{BLIP}');m.generate(**p(images=Image.open('{FILES[0]}'),return_tensors='pt'),max_new_tokens=20,num_beams=5)"
+    mine, theirs = launch(MM, "caption", "--model", BLIP, "--image", FILES[0], "--beams", "5", "--max-new-tokens", "20", "--threads", "2", "--json"), launch(sys.executable, "-c", code)
+    print(f"BLIP-base, a caption from the start of the process: mm {mine[0]:.2f} s in {mine[1]:.0f} MB, Python {theirs[0]:.2f} s in {theirs[1]:.0f} MB: {mine[1] / theirs[1]:.2f}", flush=True)
+if any(t in ONLY for t in ("BLIP", "ViLT", "Whisper")): sys.exit()
 
 # ---- from files to vectors --------------------------------------------------------------------------------------------------
 cm = tf.CLIPModel.from_pretrained(CLIP).eval(); cp = tf.CLIPImageProcessor.from_pretrained(CLIP)

@@ -111,7 +111,7 @@ impl Params {
 
     /// The root of the names.
     pub fn scope(&self) -> Scope<'_> {
-        Scope { params: self, prefix: String::new(), frozen: false, shadow: false }
+        Scope { params: self, prefix: String::new(), frozen: false, shadow: false, stepped: false }
     }
 
     /// Where the parameters live.
@@ -217,6 +217,7 @@ pub struct Scope<'a> {
     prefix: String,
     frozen: bool,
     shadow: bool,
+    stepped: bool,
 }
 
 impl<'a> Scope<'a> {
@@ -234,6 +235,17 @@ impl<'a> Scope<'a> {
     /// after each step, but no gradient reaches them. (An adversary judges what is learned without learning from it.)
     pub fn shadow(&self) -> Scope<'a> {
         Scope { shadow: true, ..self.clone() }
+    }
+
+    /// The same place for layers that see a few rows again and again (a decoder's steps): their weights are worth laying out anew for
+    /// those too.
+    pub fn stepped(&self) -> Scope<'a> {
+        Scope { stepped: true, ..self.clone() }
+    }
+
+    /// Whether layers made here see a few rows again and again.
+    pub fn is_stepped(&self) -> bool {
+        self.stepped
     }
 
     /// Whether parameters made here are not learned.

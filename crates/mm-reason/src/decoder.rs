@@ -106,6 +106,7 @@ impl Decoder {
     /// Parameters `embed_tokens`, `embed_positions`, `embed_norm`, `layers…`, `transform`, `head` under `scope`; scores are made with the
     /// word vectors themselves where the checkpoint has no `head`.
     pub fn new(b: &Build<'_>, scope: &Scope<'_>, config: DecoderConfig) -> mm_repr::Result<Self> {
+        let scope = &scope.stepped();
         let blocks = b.transformer(scope, config.blocks.clone())?;
         Ok(Self::with(scope, config, blocks, scope.pp("head").has("weight"))?)
     }
@@ -131,7 +132,7 @@ impl Decoder {
         } else {
             let bias = scope.pp("head");
             let bias = config.head_bias.then(|| bias.param("bias", &[config.vocabulary], Init::Zeros)).transpose()?;
-            Linear::from_parts(words.weight().clone(), bias)
+            Linear::from_parts(words.weight().clone(), bias).placed(scope)
         };
         Ok(Self {
             positions: positions.transpose()?,

@@ -240,6 +240,15 @@ pub struct Attention {
 impl Attention {
     /// A layer under `scope`. Frozen self-attention keeps its three projections as one matrix.
     pub fn new(scope: &Scope<'_>, config: &AttentionConfig) -> Result<Self> {
+        let mut attention = Self::cross(scope, config)?;
+        if scope.is_frozen() && config.context_width.unwrap_or(config.width) == config.width {
+            attention.pack(scope, config.heads * config.head(), config.groups() * config.head())?;
+        }
+        Ok(attention)
+    }
+
+    /// The same for a layer that is always given a context, whose projections never see the same input.
+    pub fn cross(scope: &Scope<'_>, config: &AttentionConfig) -> Result<Self> {
         config.check()?;
         let (head, context) = (config.head(), config.context_width.unwrap_or(config.width));
         let (wide, narrow) = (config.heads * head, config.groups() * head);
@@ -254,7 +263,7 @@ impl Attention {
             )?),
             _ => None,
         };
-        let mut attention = Self {
+        Ok(Self {
             query,
             key,
             value,
@@ -262,11 +271,7 @@ impl Attention {
             relative,
             config: config.clone(),
             output: Linear::new(&scope.pp("out_proj"), wide, config.width, config.output_bias)?,
-        };
-        if scope.is_frozen() && context == config.width {
-            attention.pack(scope, wide, narrow)?;
-        }
-        Ok(attention)
+        })
     }
 
     fn pack(&mut self, scope: &Scope<'_>, wide: i64, narrow: i64) -> Result<()> {
@@ -287,10 +292,10 @@ impl Attention {
             if let Some(b) = &b {
                 scope.pp(name).replace("bias", b);
             }
-            *layer = Linear::from_parts(w, b);
+            *layer = Linear::from_parts(w, b).placed(scope);
             start += rows;
         }
-        self.packed = Some(Linear::from_parts(weight, bias));
+        self.packed = Some(Linear::from_parts(weight, bias).placed(scope));
         Ok(())
     }
 
@@ -364,7 +369,8 @@ impl Attention {
         let causal_mask = causal && !fused_causal && own;
         let bias = self.bias(attend.mask, length, keys, past, causal_mask, &query)?;
         let dropout = if attend.train { config.dropout } else { 0.0 };
-        // Over few keys plain products are faster than the fused kernel, which is made for many (measured: 12 heads, 48 and 50 keys).
+        // Over few keys plain products are faster than the fused kernel, which is made for many (measured: 12 heads, 48 and 50 keys; for
+        // one query over 577 keys it is the faster one).
         let few = keys <= 64 && !fused_causal && query.device() == crate::Device::Cpu;
         let (mixed, weights) = if attend.weights || few {
             let (mixed, weights) = self.explicit(&query, &key, &value, bias.as_ref(), dropout)?;

@@ -101,7 +101,7 @@ impl Block {
         }
         let cross = match &config.cross {
             Some(cross) => Some((
-                Attention::new(&scope.pp("cross_attn"), cross)?,
+                Attention::cross(&scope.pp("cross_attn"), cross)?,
                 Part::new(scope, "layer_norm_cross", "layer_scale_cross", config)?,
             )),
             None => None,

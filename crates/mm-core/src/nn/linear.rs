@@ -12,7 +12,12 @@ pub struct Linear {
     packed: OnceCell<Packed>,
     /// Whether it is frozen, and the processor has operators for it.
     served: bool,
+    /// Inputs of at most so many rows do not go through those.
+    few: usize,
 }
+
+/// To lay a weight out anew takes longer than its product with so many rows.
+const FEW: usize = 64;
 
 struct Packed {
     weight: Tensor,
@@ -30,13 +35,21 @@ impl Linear {
         let weight = scope.param("weight", &[output, input], Init::Uniform(bound))?;
         let bias = bias.then(|| scope.param("bias", &[output], Init::Uniform(bound))).transpose()?;
         let served = scope.is_frozen() && kernels::serve(&weight);
-        Ok(Self { weight, bias, packed: OnceCell::new(), served })
+        Ok(Self { weight, bias, packed: OnceCell::new(), served, few: if scope.is_stepped() { 0 } else { FEW } })
     }
 
     /// A frozen layer over tensors that exist (packed or tied weights).
     pub fn from_parts(weight: Tensor, bias: Option<Tensor>) -> Self {
         let served = kernels::serve(&weight);
-        Self { weight, bias, packed: OnceCell::new(), served }
+        Self { weight, bias, packed: OnceCell::new(), served, few: FEW }
+    }
+
+    /// The same for a layer made at this place: where that is stepped, a few rows go through the fused operators too.
+    pub fn placed(mut self, scope: &Scope<'_>) -> Self {
+        if scope.is_stepped() {
+            self.few = 0;
+        }
+        self
     }
 
     /// `[output, input]`.
@@ -54,13 +67,12 @@ impl Linear {
         self.activated(input, activation, PLAIN)
     }
 
-    /// Whether this input goes through the fused operators. A few rows do not: to lay a weight out anew takes longer than their
-    /// product with it, and a program that embeds one picture should not wait for that. The rule looks at the shape alone, so that
+    /// Whether this input goes through the fused operators. A few rows do not, unless they come again and again: to lay a weight out anew
+    /// takes longer than their product with it, and a program that embeds one picture should not wait for that. The rule looks at the shape alone, so that
     /// the same input gives the same numbers whatever came before.
     pub(crate) fn fuses(&self, input: &Tensor) -> bool {
-        const FEW: usize = 64;
         let width = input.size(-1).ok();
-        let many = width.is_some_and(|w| w > 0 && input.count() / w as usize > FEW);
+        let many = width.is_some_and(|w| w > 0 && input.count() / w as usize > self.few);
         self.served && many && width == self.weight.size(1).ok() && kernels::take(input, &self.weight)
     }
 

@@ -1,0 +1,76 @@
+//! What a checkpoint that speaks does in a second, for `peers.py`: the median of the turns after one that does not count.
+//!
+//! - `speak FOLDER caption PICTURE BEAMS TOKENS DTYPE`: tokens a second, the picture's file read and encoded each time
+//! - `speak FOLDER steps PICTURE BEAMS TOKENS DTYPE`: tokens a second, the picture seen before
+//! - `speak FOLDER answer PICTURE QUESTIONS TOKENS DTYPE`: questions a second about one picture, read and encoded once
+//! - `speak FOLDER transcribe SOUND 1 TOKENS DTYPE`: sounds a second
+
+use mm_core::{DType, Modality, Source};
+use mm_reason::{
+    Asked, Seen, Speaker,
+    generate::{GenerationConfig, Rules},
+};
+use mm_repr::LoadOptions;
+use std::{path::Path, time::Instant};
+
+type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+fn main() -> Outcome<()> {
+    mm_core::keep_freed_memory();
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [folder, kind, file, count, tokens, dtype] = arguments.as_slice() else {
+        return Err("usage: speak FOLDER caption|steps|answer|transcribe FILE COUNT TOKENS DTYPE".into());
+    };
+    mm_core::threads(std::env::var("THREADS").ok().and_then(|t| t.parse().ok()).or(Some(2)));
+    let (count, tokens, dtype): (usize, usize, DType) = (count.parse()?, tokens.parse()?, dtype.parse()?);
+    let model = Speaker::load(Path::new(folder), LoadOptions { dtype, ..LoadOptions::default() })?;
+    let source = [Source::File(file.into())];
+    let beams = if kind == "answer" || kind == "transcribe" { 1 } else { count };
+    // No end before so many: random weights would end anywhere.
+    let config =
+        GenerationConfig { max_new_tokens: tokens, min_new_tokens: tokens, beams, ..model.generation.clone() };
+    let say = |seen: &Seen, asked: Asked<'_>| {
+        model.say(Some(seen), asked, &config, &Rules::default(), &mut |_, _| {}).map(drop)
+    };
+    let look = || model.look(&Modality::IMAGE, &source);
+    let rate = match kind.as_str() {
+        "caption" => measure(5, || say(&look()?, Asked::Describe(None)))? * tokens as f64,
+        "steps" => {
+            let seen = look()?;
+            measure(5, || say(&seen, Asked::Describe(None)))? * tokens as f64
+        }
+        "answer" => {
+            let questions: Vec<String> = (0..count).map(|n| format!("w{} w{} w{} w{}", 10 + n, n, 7 * n, 99)).collect();
+            let all = || {
+                let seen = look()?;
+                questions.iter().try_for_each(|q| {
+                    if model.speaks() {
+                        say(&seen, Asked::Answer(q))
+                    } else {
+                        model.answer(Some(&seen), Asked::Answer(q), &[], &config).map(drop)
+                    }
+                })
+            };
+            measure(3, all)? * count as f64
+        }
+        _ => {
+            let seen = || model.look(&Modality::AUDIO, &source);
+            measure(5, || say(&seen()?, Asked::Transcribe(None, false)))?
+        }
+    };
+    println!("{rate:.3}");
+    Ok(())
+}
+
+/// Turns a second: the median, after one turn that warms up.
+fn measure(turns: usize, mut work: impl FnMut() -> mm_reason::Result<()>) -> Outcome<f64> {
+    work()?;
+    let mut times = Vec::new();
+    for _ in 0..turns {
+        let start = Instant::now();
+        work()?;
+        times.push(start.elapsed().as_secs_f64());
+    }
+    times.sort_by(f64::total_cmp);
+    Ok(1.0 / times[turns / 2])
+}
