@@ -5,6 +5,7 @@ use anyhow::{Result, bail};
 use mm_core::{Modality, Source};
 use mm_reason::{Asked, Said, Speaker, generate::Rules};
 use mm_repr::locate;
+use mm_tasks::captioning::Captioning;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -30,15 +31,33 @@ pub(crate) struct Arguments {
     whole: speak::Whole,
 }
 
+enum Model {
+    Speaker(Box<Speaker>),
+    Run(Box<Captioning>),
+}
+
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     if arguments.image.is_empty() && arguments.video.is_empty() && arguments.whole.data.is_none() {
         bail!("nothing to describe; give --image (or --video), or --data and --out");
     }
     let folder = locate(&arguments.model, Path::new("."));
-    let model = Speaker::load(&folder, arguments.numbers.options(context)?)?;
-    let config = arguments.generation.over(&model.generation);
+    let run = folder.join("config.toml").exists();
+    let model = if run {
+        Model::Run(Box::new(Captioning::load(&folder, &crate::registry(), context.device()?)?))
+    } else {
+        Model::Speaker(Box::new(Speaker::load(&folder, arguments.numbers.options(context)?)?))
+    };
+    let config = arguments.generation.over(&match &model {
+        Model::Run(run) => run.generation(),
+        Model::Speaker(speaker) => speaker.generation.clone(),
+    });
     let prompt = arguments.prompt.as_deref();
     let describe = |modality: &Modality, sources: &[Source]| -> Result<Vec<Said>> {
+        let model = match &model {
+            Model::Run(_) if prompt.is_some() => bail!("--prompt: a run describes in its own words"),
+            Model::Run(run) => return Ok(run.describe(sources, &config)?),
+            Model::Speaker(speaker) => speaker,
+        };
         let seen = model.look(modality, sources)?;
         let found = model.tell(Some(&seen), Asked::Describe(prompt), &config, &Rules::default(), &mut |_, _| {})?;
         Ok(found.into_iter().filter_map(|row| row.into_iter().next()).collect())

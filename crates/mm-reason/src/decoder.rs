@@ -244,6 +244,11 @@ impl Decoder {
         self.scores(&hidden)
     }
 
+    /// Vectors that are ready for the first block → features, all at once and nothing remembered, for training.
+    pub fn pass(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+        self.blocks.run(x, Pass { train, ..Pass::default() })
+    }
+
     /// Scores of the next token from features `[…, width]`.
     pub fn scores(&self, hidden: &Tensor) -> Result<Tensor> {
         match &self.transform {

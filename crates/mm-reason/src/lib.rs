@@ -4,6 +4,7 @@
 //! describe and transcribe; [`generate`] is how all of them put one token after another.
 
 pub mod attend;
+pub mod captioner;
 pub mod decoder;
 mod error;
 pub mod generate;

@@ -2,6 +2,7 @@
 
 use crate::{
     Error, Fit, Result, Told,
+    captioning::{self, Captioning},
     prediction::{self, Prediction, Predictor},
     report::{self, Report},
     representation::{self, Representation},
@@ -16,7 +17,7 @@ use std::{
 };
 
 /// The tasks that a config may name.
-pub const TASKS: &[&str] = &["retrieval", "representation", "prediction"];
+pub const TASKS: &[&str] = &["retrieval", "representation", "prediction", "captioning"];
 
 /// A task's model.
 pub enum Job {
@@ -26,6 +27,8 @@ pub enum Job {
     Representation(Representation),
     /// Prediction of a column.
     Prediction(Prediction),
+    /// Captions.
+    Captioning(Captioning),
 }
 
 /// Figures of an evaluation: one JSON value, and a table for people.
@@ -49,6 +52,7 @@ pub fn check(value: &toml::Value) -> Result<()> {
     match task(value)? {
         "retrieval" => retrieval::parse(value).map(drop),
         "prediction" => prediction::parse(value).map(drop),
+        "captioning" => captioning::parse(value).map(drop),
         _ => representation::parse(value).map(drop),
     }
 }
@@ -59,6 +63,7 @@ pub fn resolve(value: &mut toml::Value, base: &Path, registry: &Registry, tell: 
     match task(value)? {
         "prediction" => prediction::resolve(value, base, registry, tell),
         "representation" => representation::resolve(value, base),
+        "captioning" => captioning::resolve(value, base),
         _ => Ok(()),
     }
 }
@@ -79,6 +84,7 @@ impl Job {
         Ok(match task(value)? {
             "retrieval" => Self::Retrieval(Retrieval::new(retrieval::parse(value)?, base, registry, device)?),
             "prediction" => Self::Prediction(Prediction::new(prediction::parse(value)?, base, registry, device)?),
+            "captioning" => Self::Captioning(Captioning::new(captioning::parse(value)?, base, registry, device)?),
             _ => Self::Representation(Representation::new(representation::parse(value)?, base, registry, device)?),
         })
     }
@@ -88,6 +94,7 @@ impl Job {
         Ok(match task(&config::read(&run.join("config.toml"), &[])?)? {
             "retrieval" => Self::Retrieval(Retrieval::load(run, registry, device)?),
             "prediction" => Self::Prediction(Prediction::load(run, registry, device)?),
+            "captioning" => Self::Captioning(Captioning::load(run, registry, device)?),
             _ => Self::Representation(Representation::load(run, registry, device)?),
         })
     }
@@ -98,6 +105,7 @@ impl Job {
             Self::Retrieval(model) => model.params(),
             Self::Representation(model) => model.params(),
             Self::Prediction(model) => model.params(),
+            Self::Captioning(model) => model.params(),
         }
     }
 
@@ -107,6 +115,7 @@ impl Job {
             Self::Retrieval(model) => model.manifest(),
             Self::Representation(model) => model.manifest(),
             Self::Prediction(model) => model.manifest(),
+            Self::Captioning(model) => model.manifest(),
         }
     }
 
@@ -123,6 +132,7 @@ impl Job {
             Self::Retrieval(model) => retrieval::fit(model, manifest, run, progress, told, stop),
             Self::Representation(model) => model.fit(manifest, run, progress, told, stop),
             Self::Prediction(model) => model.fit(Arc::new(manifest), run, progress, told, stop),
+            Self::Captioning(model) => model.fit(Arc::new(manifest), run, progress, told, stop),
         }
     }
 
@@ -131,6 +141,9 @@ impl Job {
         match self {
             Self::Retrieval(model) => model.embed(modality, sources),
             Self::Representation(model) => model.embed(modality, sources),
+            Self::Captioning(_) => {
+                Err(Error::Config("this run describes and has no vectors to give; ask it with `mm caption --model`".into()))
+            }
             Self::Prediction(_) => Err(Error::Config(
                 "this run predicts a column and has no vectors to give; ask it with `mm predict --run`".into(),
             )),
@@ -150,6 +163,16 @@ impl Job {
                 let (figures, _) = model.evaluated(run, split, registry, told)?;
                 let json = serde_json::to_value(&figures).map_err(|e| Error::Config(e.to_string()))?;
                 Ok(Evaluated { json, table: figure_table(&[figures]) })
+            }
+            Self::Captioning(model) => {
+                let figures = model.evaluated(split, told)?;
+                let json = serde_json::to_value(&figures).map_err(|e| Error::Config(e.to_string()))?;
+                let mut table = vec![["figure", "model", "nearest picture's caption"].map(ToOwned::to_owned).to_vec()];
+                for (name, value) in &figures.model {
+                    let other = figures.nearest.get(name).copied().unwrap_or(f64::NAN);
+                    table.push(vec![name.clone(), format!("{value:.4}"), format!("{other:.4}")]);
+                }
+                Ok(Evaluated { json, table })
             }
             Self::Prediction(_) => {
                 let predictor = Predictor::open(run, registry, self.params().device())?;
@@ -239,6 +262,7 @@ pub fn build_report(
     match task(&config::read(&first.join("config.toml"), &[])?)? {
         "retrieval" => report::build(runs, split, registry, device, told),
         "prediction" => report::build_prediction(runs, split, registry, device),
+        "captioning" => report::build_captioning(runs, split, registry, device, told),
         _ => report::build_representation(runs, split, registry, device, told),
     }
 }

@@ -5,6 +5,7 @@
 pub mod alignment;
 pub mod answering;
 pub mod audit;
+pub mod captioning;
 pub mod embedding;
 mod error;
 mod features;

@@ -1,9 +1,11 @@
 //! Figures of tasks.
 
 mod baselines;
+mod captions;
 mod prediction;
 mod retrieval;
 
 pub use baselines::{Pca, accuracy, majority, probe, ridge};
+pub use captions::{bleu, caption_words, captions, cider_d, meteor, rouge_l};
 pub use prediction::{Figures, auroc, best, classes, labels, numbers, sentiment};
 pub use retrieval::{RetrievalMetrics, chance_recall, retrieval_metrics};

@@ -1,5 +1,6 @@
 //! A run as one HTML file with everything inside it: figures, curves, pictures. No script, no font and no picture from elsewhere.
 
+mod captioning;
 mod chart;
 mod diagnosis;
 mod heat;
@@ -10,6 +11,7 @@ mod prediction;
 mod representation;
 mod retrieval;
 
+pub use captioning::build_captioning;
 pub use chart::{Line, lines, scatter};
 pub use diagnosis::{Diagnosis, Treated, cure_table, diagnose, diagnosis_page};
 pub use heat::heat_picture;

@@ -1,0 +1,549 @@
+//! Captioning: pictures (or whatever an encoder reads) in words, learned from pairs and measured on held-out pictures beside the caption of
+//! the nearest training picture.
+
+use crate::{
+    Error, Fit, Result, Told,
+    job,
+    metrics::{Figures, captions},
+};
+use mm_core::{
+    BuildContext, BuiltEncoder, DType, Device, Input, LossParts, Modality, Params, Processor,
+    Registry, SampleContext, Source, Task, Tensor, config as settings, seed::seed_tensors, without_grad,
+};
+use mm_data::{Batch, Broken, Cache, Cached, Loader, LoaderConfig, Manifest, ManifestConfig, Split, collate, guarded};
+use mm_reason::{
+    Said,
+    captioner::{BEGIN, Captioner, CaptionerConfig, END},
+    generate::{GenerationConfig, Rules, generate},
+};
+use mm_train::{Progress, Run, TrainConfig, TrainInput, train};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicBool},
+};
+
+/// Settings of a captioning and its training.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CaptioningConfig {
+    /// The folder that relative paths are relative to; the config's own when absent.
+    #[serde(default)]
+    pub base: Option<PathBuf>,
+    /// The data.
+    pub data: ManifestConfig,
+    /// How batches are made.
+    #[serde(default)]
+    pub loader: LoaderConfig,
+    /// What is described.
+    #[serde(default = "image")]
+    pub of: String,
+    /// The language of the captions that are learned; all when absent.
+    #[serde(default)]
+    pub language: Option<String>,
+    /// Its encoder, by its `kind`; all of its positions are looked at.
+    pub encoder: toml::Value,
+    /// The words; those of the training captions that come at least twice when empty.
+    #[serde(default)]
+    pub vocabulary: Vec<String>,
+    /// The network that speaks.
+    #[serde(default)]
+    pub model: CaptionerConfig,
+    /// Share of each word that goes to the others in the loss (label smoothing).
+    #[serde(default)]
+    pub smoothing: f64,
+    /// Beams of evaluation and of `mm caption`.
+    #[serde(default = "three")]
+    pub beams: usize,
+    /// The training.
+    #[serde(default)]
+    pub train: TrainConfig,
+    /// Where encoded samples are kept; mm's cache when absent.
+    #[serde(default)]
+    pub cache: Option<PathBuf>,
+}
+
+fn image() -> String {
+    "image".into()
+}
+
+fn three() -> usize {
+    3
+}
+
+const TARGET: &str = "cider_d";
+
+/// A captioning config from a value, its `task` left out.
+pub fn parse(value: &toml::Value) -> Result<CaptioningConfig> {
+    let mut value = value.clone();
+    value.as_table_mut().and_then(|t| t.remove("task"));
+    let config: CaptioningConfig = settings::parse(&value, "")?;
+    config.loader.check()?;
+    config.train.check()?;
+    if !(0.0..1.0).contains(&config.smoothing) {
+        return Err(Error::Config(format!("smoothing: found {}, wanted a share in [0, 1)", config.smoothing)));
+    }
+    if config.beams == 0 {
+        return Err(Error::Config("beams: found 0, wanted at least 1".into()));
+    }
+    Ok(config)
+}
+
+/// Words of a caption in lower case; what stands at its ends stays away.
+fn words(text: &str) -> Vec<String> {
+    crate::metrics::caption_words(text)
+}
+
+/// Writes the training captions' words into a config that has none.
+pub fn resolve(value: &mut toml::Value, base: &Path) -> Result<()> {
+    let mut config = parse(value)?;
+    if !config.vocabulary.is_empty() {
+        return Ok(());
+    }
+    let base = config.base.clone().unwrap_or_else(|| base.to_owned());
+    let manifest = open(&config, &base)?;
+    let mut counts: HashMap<String, usize> = HashMap::new();
+    for row in manifest.side(Split::Train) {
+        for text in texts(&manifest, row) {
+            words(text).into_iter().for_each(|w| *counts.entry(w).or_default() += 1);
+        }
+    }
+    let mut counted: Vec<(String, usize)> = counts.into_iter().filter(|(_, n)| *n > 1).collect();
+    if counted.is_empty() {
+        return Err(Error::Config(format!(
+            "{}: no word comes twice in the training captions; is `data.columns.modalities.text` their column?",
+            manifest.path.display()
+        )));
+    }
+    counted.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
+    config.vocabulary = counted.into_iter().map(|(w, _)| w).collect();
+    job::rewrite(value, &config)
+}
+
+fn texts(manifest: &Manifest, row: usize) -> impl Iterator<Item = &str> {
+    let values = manifest.rows[row].values.get(&Modality::TEXT).into_iter().flatten();
+    values.filter_map(|v| if let Source::Text(text) = v { Some(text.as_str()) } else { None })
+}
+
+fn open(config: &CaptioningConfig, base: &Path) -> Result<Manifest> {
+    let mut manifest = Manifest::open(&config.data, base)?;
+    let of = Modality::from(config.of.as_str());
+    for row in &mut manifest.rows {
+        if let Some(language) = &config.language {
+            row.keep_languages(&Modality::TEXT, std::slice::from_ref(language));
+        }
+        row.values.retain(|m, values| (*m == of || *m == Modality::TEXT) && !values.is_empty());
+    }
+    manifest.rows.retain(|r| r.values.contains_key(&of) && r.values.contains_key(&Modality::TEXT));
+    if manifest.rows.is_empty() {
+        return Err(Error::Config(format!("{}: no row has both {of} and text", manifest.path.display())));
+    }
+    Ok(manifest)
+}
+
+/// A caption → its words' numbers between the begin and the end token.
+struct Writer {
+    places: HashMap<String, i64>,
+    longest: usize,
+}
+
+impl Processor for Writer {
+    fn process(&self, source: &Source, _context: &mut SampleContext) -> mm_core::Result<Tensor> {
+        let Source::Text(text) = source else {
+            return Err(mm_core::Error::Sample(format!("found {source:?}, wanted a caption")));
+        };
+        let known = words(text).into_iter().take(self.longest).map(|w| self.places.get(&w).copied().unwrap_or(1));
+        let ids: Vec<i64> = std::iter::once(BEGIN).chain(known).chain([END]).collect();
+        Tensor::from_slice(&ids)
+    }
+
+    fn is_sequence(&self) -> bool {
+        true
+    }
+
+    fn fingerprint(&self) -> String {
+        format!("captions {} {}", self.places.len(), self.longest)
+    }
+}
+
+/// Most bytes of features that are held while a captioner learns.
+const HELD: usize = 2 << 30;
+
+/// Features of a frozen encoder by their sources.
+#[derive(Default)]
+struct Held {
+    features: HashMap<String, Vec<f32>>,
+    shape: Vec<i64>,
+    problems: HashMap<String, String>,
+}
+
+impl Processor for Held {
+    fn process(&self, source: &Source, _context: &mut SampleContext) -> mm_core::Result<Tensor> {
+        let name = format!("{source:?}");
+        match (self.features.get(&name), self.problems.get(&name)) {
+            (Some(values), _) => Tensor::from_vec(values, &self.shape),
+            (None, Some(problem)) => Err(mm_core::Error::Sample(problem.clone())),
+            (None, None) => Err(mm_core::Error::Sample(format!("{name}: was not seen before"))),
+        }
+    }
+
+    fn is_sequence(&self) -> bool {
+        false
+    }
+
+    fn fingerprint(&self) -> String {
+        format!("held {:?}", self.shape)
+    }
+}
+
+/// A model that describes.
+pub struct Captioning {
+    params: Params,
+    encoder: BuiltEncoder,
+    captioner: Captioner,
+    /// Its settings.
+    pub config: CaptioningConfig,
+    base: PathBuf,
+    cache: Cache,
+    of: Modality,
+}
+
+/// Figures of held-out pictures, and of the captions of their nearest training pictures.
+#[derive(Debug, Clone, Serialize)]
+pub struct CaptionFigures {
+    /// The model's.
+    pub model: Figures,
+    /// Those of the nearest training picture's caption, by the mean of the same features.
+    pub nearest: Figures,
+    /// Samples that were left out.
+    pub broken: Vec<Broken>,
+    /// Some pictures' ids, with what was said, what the nearest picture's caption says, and what people say.
+    pub examples: Vec<(String, String, String, Vec<String>)>,
+}
+
+impl Captioning {
+    /// Builds the model of a resolved config fresh.
+    pub fn new(config: CaptioningConfig, base: &Path, registry: &Registry, device: Device) -> Result<Self> {
+        let base = config.base.clone().unwrap_or_else(|| base.to_owned());
+        if config.vocabulary.is_empty() {
+            return Err(Error::Config("vocabulary: found none, wanted the training captions' words".into()));
+        }
+        seed_tensors(config.train.seed);
+        let params = Params::new(device);
+        let root = params.scope();
+        let context = BuildContext { scope: root.pp("encoder"), base: base.clone(), field: "encoder".into() };
+        let encoder = registry.build(&config.encoder, &context)?;
+        let of = Modality::from(config.of.as_str());
+        if encoder.encoder.modality() != of {
+            let found = encoder.encoder.modality();
+            return Err(Error::Config(format!("encoder: found one of {found}, wanted one of {of} (the field `of`)")));
+        }
+        let tokens = config.vocabulary.len() as i64 + 4;
+        let captioner = Captioner::new(&root.pp("captioner"), encoder.encoder.width(), tokens, &config.model)?;
+        let folder = config.cache.as_ref().map_or_else(|| mm_core::cache_folder().join("samples"), |c| base.join(c));
+        Ok(Self { params, encoder, captioner, config, base, cache: Cache::open(folder)?, of })
+    }
+
+    /// Loads the model of a run folder.
+    pub fn load(run: &Path, registry: &Registry, device: Device) -> Result<Self> {
+        let model = Self::new(parse(&settings::read(&run.join("config.toml"), &[])?)?, run, registry, device)?;
+        model.restore(run)?;
+        Ok(model)
+    }
+
+    fn restore(&self, run: &Path) -> Result<()> {
+        let name = if Run::checkpoint(run, "best").exists() { "best" } else { "last" };
+        let (checkpoint, _) = Run::load(run, name)?;
+        Ok(self.params.load(&checkpoint, "model.")?)
+    }
+
+    /// Its parameters.
+    pub fn params(&self) -> &Params {
+        &self.params
+    }
+
+    /// Its data.
+    pub fn manifest(&self) -> Result<Manifest> {
+        open(&self.config, &self.base)
+    }
+
+    /// Settings of generation that it was made with.
+    pub fn generation(&self) -> GenerationConfig {
+        GenerationConfig {
+            max_new_tokens: self.config.model.longest as usize,
+            beams: self.config.beams,
+            end: vec![END],
+            suppressed: vec![0, 1, BEGIN],
+            ..GenerationConfig::default()
+        }
+    }
+
+    /// What reads a picture for the network: of a frozen encoder its features, held in memory where all of them fit into [`HELD`] bytes;
+    /// else its numbers, which are then encoded batch by batch. Whether they are features comes back.
+    fn seeing(&self, manifest: &Manifest, stop: &AtomicBool, told: Told<'_>) -> Result<(Arc<dyn Processor>, bool)> {
+        let processor = &self.encoder.processor;
+        let plain = || -> Arc<dyn Processor> { Arc::new(Cached::new(processor.clone(), self.cache.clone())) };
+        if !self.encoder.frozen {
+            return Ok((plain(), false));
+        }
+        let mut sources: Vec<&Source> = manifest.rows.iter().filter_map(|r| r.values.get(&self.of)?.first()).collect();
+        sources.sort_by_key(|s| format!("{s:?}"));
+        sources.dedup();
+        let mut held = Held::default();
+        for (number, chunk) in sources.chunks(32).enumerate() {
+            told(&format!("encoding {}", self.of), number * 32, sources.len());
+            if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                return Err(Error::Config("stopped before anything was learned".into()));
+            }
+            let read = |s: &&Source| (format!("{s:?}"), guarded(processor.as_ref(), s, &mut SampleContext::plain()));
+            let all: Vec<(String, mm_core::Result<Tensor>)> = chunk.par_iter().map(read).collect();
+            let (mut names, mut samples) = (Vec::new(), Vec::new());
+            for (name, sample) in all {
+                match sample {
+                    Ok(sample) => {
+                        names.push(name);
+                        samples.push(sample);
+                    }
+                    Err(error) => drop(held.problems.insert(name, error.to_string())),
+                }
+            }
+            if samples.is_empty() {
+                continue;
+            }
+            let input = collate(&samples, processor.as_ref())?.to_device(self.params.device())?;
+            let features = without_grad(|| self.encoder.encoder.encode(&input, false))?.values.to_device(Device::Cpu)?;
+            held.shape = features.shape()[1..].to_vec();
+            let size = held.shape.iter().product::<i64>() as usize;
+            if size * 4 * sources.len() > HELD {
+                return Ok((plain(), false));
+            }
+            for (name, values) in names.into_iter().zip(features.to_vec::<f32>()?.chunks(size.max(1))) {
+                held.features.insert(name, values.to_vec());
+            }
+        }
+        told(&format!("encoding {}", self.of), sources.len(), sources.len());
+        Ok((Arc::new(held), true))
+    }
+
+    /// Features `[rows, places, width]` of numbers.
+    fn features(&self, input: &Input, made: bool, train: bool) -> mm_core::Result<Tensor> {
+        if made { Ok(input.values.clone()) } else { Ok(self.encoder.encoder.encode(input, train)?.values) }
+    }
+
+    /// Trains on its data into its run folder.
+    pub fn fit(
+        &self,
+        manifest: Arc<Manifest>,
+        run: &mut Run,
+        progress: &mut dyn Progress,
+        told: Told<'_>,
+        stop: &AtomicBool,
+    ) -> Result<Fit> {
+        let (seeing, made) = self.seeing(&manifest, stop, told)?;
+        let writer: Arc<dyn Processor> = Arc::new(self.writer());
+        let processors = BTreeMap::from([(self.of.clone(), seeing.clone()), (Modality::TEXT, writer)]);
+        let rows = manifest.side(Split::Train);
+        let count = rows.len();
+        let loader =
+            Loader::new(manifest.clone(), rows, processors, self.config.loader.clone(), self.config.train.seed, true)?;
+        let valid = manifest.side(Split::Valid);
+        let mut evaluate_now = || -> mm_train::Result<Option<BTreeMap<String, f64>>> {
+            if valid.is_empty() {
+                return Ok(None);
+            }
+            let (figures, ..) = self.measure(&manifest, &valid, seeing.as_ref(), made)?;
+            Ok(Some(figures))
+        };
+        let task = Teaching { model: self, made };
+        let input = TrainInput {
+            config: &self.config.train,
+            task: &task,
+            params: &self.params,
+            loader: &loader,
+            evaluate: &mut evaluate_now,
+            target: TARGET,
+            progress,
+            stop,
+        };
+        let outcome = train(input, run)?;
+        self.restore(run.folder())?;
+        Ok(Fit { outcome, broken: loader.counts().broken, rows: count })
+    }
+
+    fn writer(&self) -> Writer {
+        let places = self.config.vocabulary.iter().cloned().zip(4..).collect();
+        Writer { places, longest: self.config.model.longest as usize - 1 }
+    }
+
+    fn text(&self, ids: &[i64]) -> String {
+        let word = |id: &i64| usize::try_from(id - 4).ok().and_then(|n| self.config.vocabulary.get(n)).cloned();
+        ids.iter().filter_map(word).collect::<Vec<_>>().join(" ")
+    }
+
+    fn say(&self, features: &Tensor, config: &GenerationConfig) -> Result<Vec<Said>> {
+        let found = without_grad(|| {
+            let start = self.captioner.start(features, config.max_new_tokens as i64)?;
+            generate(&self.captioner, start, config, &Rules::default(), &mut |_, _| {})
+        })?;
+        let make = |g: &mm_reason::generate::Generated| Said {
+            text: self.text(&g.ids),
+            score: g.score,
+            log_probability: g.log_probability,
+            ended: g.ended,
+            tokens: g.ids.len(),
+        };
+        Ok(found.iter().filter_map(|row| row.first().map(make)).collect())
+    }
+
+    /// Describes values.
+    pub fn describe(&self, sources: &[Source], config: &GenerationConfig) -> Result<Vec<Said>> {
+        let processor = self.encoder.processor.as_ref();
+        let samples = sources
+            .par_iter()
+            .map(|s| guarded(processor, s, &mut SampleContext::plain()))
+            .collect::<mm_core::Result<Vec<Tensor>>>()?;
+        let input = collate(&samples, processor)?.to_device(self.params.device())?;
+        let features = without_grad(|| self.features(&input, false, false))?;
+        self.say(&features, config)
+    }
+
+    /// What it says of rows, beside their references, and the figures of it; rows that cannot be read are left out.
+    fn measure(
+        &self,
+        manifest: &Manifest,
+        rows: &[usize],
+        seeing: &dyn Processor,
+        made: bool,
+    ) -> Result<(Figures, Vec<usize>, Vec<String>, Vec<Broken>)> {
+        let (mut kept, mut said, mut broken) = (Vec::new(), Vec::new(), Vec::new());
+        for chunk in rows.chunks(32) {
+            let (good, samples, bad) = self.samples(manifest, chunk, seeing);
+            broken.extend(bad);
+            if samples.is_empty() {
+                continue;
+            }
+            let input = collate(&samples, seeing)?.to_device(self.params.device())?;
+            let features = without_grad(|| self.features(&input, made, false))?;
+            said.extend(self.say(&features, &self.generation())?.into_iter().map(|s| s.text));
+            kept.extend(good);
+        }
+        let references: Vec<Vec<String>> =
+            kept.iter().map(|r| texts(manifest, *r).map(ToOwned::to_owned).collect()).collect();
+        Ok((captions(&said, &references), kept, said, broken))
+    }
+
+    fn samples(
+        &self,
+        manifest: &Manifest,
+        rows: &[usize],
+        seeing: &dyn Processor,
+    ) -> (Vec<usize>, Vec<Tensor>, Vec<Broken>) {
+        let of = &self.of;
+        let made: Vec<(usize, mm_core::Result<Tensor>)> = rows
+            .par_iter()
+            .filter_map(|r| {
+                let source = manifest.rows[*r].values.get(of)?.first()?;
+                Some((*r, guarded(seeing, source, &mut SampleContext::plain())))
+            })
+            .collect();
+        let (mut good, mut samples, mut broken) = (Vec::new(), Vec::new(), Vec::new());
+        for (row, sample) in made {
+            match sample {
+                Ok(sample) => {
+                    good.push(row);
+                    samples.push(sample);
+                }
+                Err(error) => broken.push(Broken {
+                    row: manifest.rows[row].number,
+                    id: manifest.rows[row].id.clone(),
+                    modality: self.of.to_string(),
+                    reason: error.to_string(),
+                }),
+            }
+        }
+        (good, samples, broken)
+    }
+
+    /// Figures of one side of its data, beside those of the nearest training picture's caption.
+    pub fn evaluated(&self, split: Split, told: Told<'_>) -> Result<CaptionFigures> {
+        let manifest = self.manifest()?;
+        let rows = manifest.side(split);
+        if rows.is_empty() {
+            return Err(Error::Config(format!(
+                "the {split} side of {} has no rows; data.split says how rows are split",
+                manifest.path.display()
+            )));
+        }
+        let (seeing, made) = self.seeing(&manifest, &AtomicBool::new(false), told)?;
+        let (model, kept, said, broken) = self.measure(&manifest, &rows, seeing.as_ref(), made)?;
+        let mean = |rows: &[usize]| -> Result<(Vec<usize>, Tensor)> {
+            let (mut all, mut vectors) = (Vec::new(), Vec::new());
+            for chunk in rows.chunks(32) {
+                let (good, samples, _) = self.samples(&manifest, chunk, seeing.as_ref());
+                if samples.is_empty() {
+                    continue;
+                }
+                let input = collate(&samples, seeing.as_ref())?.to_device(self.params.device())?;
+                let features = without_grad(|| self.features(&input, made, false))?;
+                vectors.push(features.mean_dims(&[1], false)?.to_device(Device::Cpu)?);
+                all.extend(good);
+            }
+            Ok((all, Tensor::cat(&vectors.iter().collect::<Vec<_>>(), 0)?.normalize()?))
+        };
+        let (known, bank) = mean(&manifest.side(Split::Train))?;
+        let (asked, queries) = mean(&kept)?;
+        let best: Vec<i64> = queries.matmul(&bank.transpose(0, 1)?)?.argmax(1)?.to_vec()?;
+        let nearest: Vec<String> = best
+            .iter()
+            .map(|n| texts(&manifest, known[*n as usize]).next().unwrap_or_default().to_owned())
+            .collect();
+        let references: Vec<Vec<String>> =
+            asked.iter().map(|r| texts(&manifest, *r).map(ToOwned::to_owned).collect()).collect();
+        let examples = kept
+            .iter()
+            .zip(&said)
+            .zip(nearest.iter().zip(&references))
+            .take(20)
+            .map(|((r, s), (n, r2))| (manifest.rows[*r].id.clone(), s.clone(), n.clone(), r2.clone()))
+            .collect();
+        Ok(CaptionFigures { model, nearest: captions(&nearest, &references), broken, examples })
+    }
+}
+
+/// The loss of a batch: each next word.
+struct Teaching<'a> {
+    model: &'a Captioning,
+    made: bool,
+}
+
+impl Task<Batch> for Teaching<'_> {
+    fn loss(&self, batch: &Batch, train: bool) -> mm_core::Result<Option<LossParts>> {
+        let (Some(seen), Some(said)) = (batch.parts.get(&self.model.of), batch.parts.get(&Modality::TEXT)) else {
+            return Ok(None);
+        };
+        // Rows that have both.
+        let pairs: Vec<(i64, i64)> = seen
+            .rows
+            .iter()
+            .enumerate()
+            .filter_map(|(n, row)| Some((n as i64, said.rows.iter().position(|r| r == row)? as i64)))
+            .collect();
+        if pairs.is_empty() {
+            return Ok(None);
+        }
+        let device = self.model.params.device();
+        let pick = |t: &Tensor, of: &dyn Fn(&(i64, i64)) -> i64| {
+            t.to_device(device)?.index_select(0, &Tensor::from_slice(&pairs.iter().map(of).collect::<Vec<_>>())?.to_device(device)?)
+        };
+        let input = Input { values: pick(&seen.input.values, &|p| p.0)?, mask: None };
+        let features = self.model.features(&input, self.made, train)?;
+        let ids = pick(&said.input.values, &|p| p.1)?; // [rows, words], zeros after the end
+        let length = ids.size(1)? - 1;
+        let scores = self.model.captioner.teach(&features, &ids.narrow(1, 0, length)?, train)?;
+        let wanted = ids.narrow(1, 1, length)?.contiguous()?.reshape(&[-1])?;
+        let loss = scores.flatten(0, 1)?.to_dtype(DType::F32)?.cross_entropy(&wanted, 0, self.model.config.smoothing)?;
+        Ok(Some((loss, Vec::new())))
+    }
+}
