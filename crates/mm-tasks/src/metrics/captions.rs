@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, HashMap};
 
 /// Words as the Penn treebank's tokenizer cuts them, lower-cased, without punctuation: what COCO's evaluation compares.
 pub fn caption_words(text: &str) -> Vec<String> {
-    const PUNCTUATION: [&str; 22] = [
-        "''", "'", "``", "`", "-lrb-", "-rrb-", "-lcb-", "-rcb-", ".", "?", "!", ",", ":", "-", "--", "...", ";", "\"",
-        "(", ")", "[", "]",
+    // COCO's list has the brackets in capitals, which lower-cased words never match: they stay, as `-lrb-` and the like.
+    const PUNCTUATION: [&str; 13] = ["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", ";", "\""];
+    const SHORT: [&str; 16] = [
+        "mr", "mrs", "ms", "dr", "st", "jr", "sr", "vs", "prof", "inc", "ltd", "co", "corp", "mt", "ave", "etc",
     ];
     let mut out: Vec<String> = Vec::new();
     for word in text.replace('\n', " ").to_lowercase().split_whitespace() {
@@ -26,10 +27,28 @@ pub fn caption_words(text: &str) -> Vec<String> {
             let keeps = match c {
                 '-' | '\'' | '’' => inside(char::is_alphanumeric),
                 '.' | ',' | ':' => inside(|c| c.is_ascii_digit()),
-                '/' => false,
+                '/' => inside(char::is_alphabetic),
                 c => c.is_alphanumeric() || matches!(c, '_' | '$' | '%' | '&' | '#' | '@' | '*' | '+' | '='),
             };
-            if keeps {
+            // Abbreviations keep their dot: `mr.`, `u.s.`
+            let dotted = *c == '.'
+                && (SHORT.contains(&piece.as_str())
+                    || (piece.chars().count() % 2 == 1
+                        && (piece.contains('.') || letters.get(n + 1).is_some_and(|c| c.is_alphabetic()))
+                        && piece.chars().enumerate().all(|(k, c)| if k % 2 == 0 { c.is_alphabetic() } else { c == '.' })));
+            let bracket = match c {
+                '(' => Some("-lrb-"),
+                ')' => Some("-rrb-"),
+                '[' => Some("-lsb-"),
+                ']' => Some("-rsb-"),
+                '{' => Some("-lcb-"),
+                '}' => Some("-rcb-"),
+                _ => None,
+            };
+            if let Some(bracket) = bracket {
+                flush(&mut piece, &mut out);
+                out.push(bracket.to_owned());
+            } else if keeps || dotted {
                 piece.push(if *c == '’' { '\'' } else { *c });
             } else {
                 flush(&mut piece, &mut out);
