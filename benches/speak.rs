@@ -27,8 +27,7 @@ fn main() -> Outcome<()> {
     let source = [Source::File(file.into())];
     let beams = if kind == "answer" || kind == "transcribe" { 1 } else { count };
     // No end before so many: random weights would end anywhere.
-    let config =
-        GenerationConfig { max_new_tokens: tokens, min_new_tokens: tokens, beams, ..model.generation.clone() };
+    let config = GenerationConfig { max_new_tokens: tokens, min_new_tokens: tokens, beams, ..model.generation.clone() };
     let say = |seen: &Seen, asked: Asked<'_>| {
         model.say(Some(seen), asked, &config, &Rules::default(), &mut |_, _| {}).map(drop)
     };

@@ -22,8 +22,7 @@ pub struct Arguments {
 }
 
 /// The families that answer, describe and transcribe (Whisper is an encoder too).
-const SPEAKERS: &[&str] =
-    &["vilt", "blip", "git", "vision-encoder-decoder", "whisper", "llava", "qwen2_vl"];
+const SPEAKERS: &[&str] = &["vilt", "blip", "git", "vision-encoder-decoder", "whisper", "llava", "qwen2_vl"];
 
 pub fn run(arguments: &Arguments) -> Result<()> {
     setup::run(false, false)?;

@@ -101,7 +101,10 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
 }
 
 /// Which file goes with which question.
-fn pair<'a>(files: &[(&'a str, &'a String)], questions: &'a [String]) -> Result<Vec<((&'a str, &'a String), &'a String)>> {
+fn pair<'a>(
+    files: &[(&'a str, &'a String)],
+    questions: &'a [String],
+) -> Result<Vec<((&'a str, &'a String), &'a String)>> {
     if files.is_empty() {
         bail!("nothing to look at; give --image (or --video), or --data and --out");
     }
@@ -153,5 +156,7 @@ fn draw(path: &Path, kind: &str, file: &str, heat: &Heat, question: &str, answer
         mm_data::decode::decode_image(Path::new(file), &mm_data::decode::ImageLimits::default())?
     };
     let drawn = heat_picture(&picture, heat, question, answer)?;
-    drawn.save(path).with_context(|| format!("--explain {}: cannot be written; wanted a name that ends in .png", path.display()))
+    drawn
+        .save(path)
+        .with_context(|| format!("--explain {}: cannot be written; wanted a name that ends in .png", path.display()))
 }

@@ -167,7 +167,11 @@ impl Whole {
             crate::output::line(serde_json::json!({"out": out, "rows": rows.len(), "kept": done, "broken": broken}));
         } else {
             let kept = if done > 0 { format!(", {done} of them from before") } else { String::new() };
-            crate::output::line(format!("{}: {} rows{kept}, {broken} that could not be read", out.display(), rows.len()));
+            crate::output::line(format!(
+                "{}: {} rows{kept}, {broken} that could not be read",
+                out.display(),
+                rows.len()
+            ));
         }
         Ok(())
     }

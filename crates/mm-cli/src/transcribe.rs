@@ -41,7 +41,9 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     }
     let config = arguments.generation.over(&model.generation);
     let write = |source: &Source| {
-        model.transcribe(source, arguments.language.as_deref(), arguments.timestamps, &config).map_err(anyhow::Error::from)
+        model
+            .transcribe(source, arguments.language.as_deref(), arguments.timestamps, &config)
+            .map_err(anyhow::Error::from)
     };
     if arguments.whole.data.is_some() {
         return arguments.whole.each(&["audio", "video"], 1, context.json, |rows| {

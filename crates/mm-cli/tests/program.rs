@@ -3,6 +3,7 @@
 
 mod common;
 mod fitting;
+mod speaking;
 
 use common::{World, mm, refused, text};
 use mm_core::Checkpoint;

@@ -36,8 +36,8 @@ pub use error::{Error, Result};
 pub use features::{FeatureSet, Features, Input, Pool};
 pub use modality::Modality;
 pub use module::{
-    AlignOutput, Aligner, Encoder, Fusion, FusionOutput, Generative, Head, InputSet, Learner, LossParts, Module,
-    Looked, Processor, ReasonOutput, Reasoner, SampleContext, Source, Task,
+    AlignOutput, Aligner, Encoder, Fusion, FusionOutput, Generative, Head, InputSet, Learner, Looked, LossParts,
+    Module, Processor, ReasonOutput, Reasoner, SampleContext, Source, Task,
 };
 pub use params::{Init, Params, Role, Scope};
 pub use registry::{BuildContext, BuiltEncoder, Proposal, Registry};

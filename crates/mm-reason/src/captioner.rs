@@ -8,9 +8,7 @@ use crate::{
 };
 use mm_core::{
     Module, Scope, Tensor,
-    nn::{
-        Activation, AttentionConfig, BlockConfig, Embedding, Linear, MlpConfig, Norm, NormConfig, TransformerConfig,
-    },
+    nn::{Activation, AttentionConfig, BlockConfig, Embedding, Linear, MlpConfig, Norm, NormConfig, TransformerConfig},
 };
 use serde::{Deserialize, Serialize};
 
@@ -245,7 +243,8 @@ impl Attending {
         let seen = memory.places.mul(&weights)?.sum_dims(&[1], false)?;
         // How much of what it sees the next word needs.
         let seen = seen.mul(&self.gate.forward(&memory.hidden, train)?.sigmoid()?)?;
-        let (hidden, cell) = Tensor::cat(&[&word, &seen], 1)?.lstm_cell(&memory.hidden, &memory.cell, self.cell.each_ref())?;
+        let (hidden, cell) =
+            Tensor::cat(&[&word, &seen], 1)?.lstm_cell(&memory.hidden, &memory.cell, self.cell.each_ref())?;
         (memory.hidden, memory.cell) = (hidden, cell);
         let all = Tensor::cat(&[&memory.hidden, &seen, &word], 1)?;
         self.last.forward(&self.output.forward(&all, train)?.tanh()?.dropout(self.dropout, train)?, train)
@@ -284,7 +283,9 @@ impl LanguageModel for Captioner {
 
     fn fork(&self, state: &CaptionState) -> mm_core::Result<CaptionState> {
         match (&self.body, &state.0) {
-            (Body::Cross(d) | Body::Prefix(d, ..), Held::Decoder(state)) => Ok(CaptionState(Held::Decoder(d.fork(state)?))),
+            (Body::Cross(d) | Body::Prefix(d, ..), Held::Decoder(state)) => {
+                Ok(CaptionState(Held::Decoder(d.fork(state)?)))
+            }
             (_, Held::Memory(m)) => Ok(CaptionState(Held::Memory(Memory {
                 places: m.places.clone(),
                 known: m.known.clone(),

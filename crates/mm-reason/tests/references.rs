@@ -121,9 +121,14 @@ fn every_family_says_what_its_reference_says_token_for_token() {
                         Err(error) => report(format!("{kind}: {error}")),
                         Ok(found) => {
                             let show = |s: f64, e: f64, t: &str| format!("{s:.2}-{e:.2} {t}");
-                            let mine: Vec<String> = found.segments.iter().map(|s| show(s.start, s.end, &s.text)).collect();
+                            let mine: Vec<String> =
+                                found.segments.iter().map(|s| show(s.start, s.end, &s.text)).collect();
                             let theirs = wanted.iter().map(|s| {
-                                show(s["start"].as_f64().unwrap(), s["end"].as_f64().unwrap(), s["text"].as_str().unwrap())
+                                show(
+                                    s["start"].as_f64().unwrap(),
+                                    s["end"].as_f64().unwrap(),
+                                    s["text"].as_str().unwrap(),
+                                )
                             });
                             let theirs: Vec<String> = theirs.collect();
                             if mine != theirs {

@@ -118,8 +118,7 @@ fn ask(run: &Predictor, modality: &Modality, source: &Source, question: &str, wi
     }
     let chosen = |c: &String| wishes.choices.is_empty() || wishes.choices.contains(c);
     let all = classes.iter().zip(&found.probabilities).zip(&found.logits).filter(|((c, _), _)| chosen(c));
-    let mut scores: Vec<Scored> =
-        all.map(|((c, p), l)| Scored { answer: c.clone(), score: *p, logit: *l }).collect();
+    let mut scores: Vec<Scored> = all.map(|((c, p), l)| Scored { answer: c.clone(), score: *p, logit: *l }).collect();
     if !wishes.choices.is_empty() {
         let total: f64 = scores.iter().map(|s| s.score).sum::<f64>().max(1e-300);
         scores.iter_mut().for_each(|s| s.score /= total);
@@ -128,7 +127,9 @@ fn ask(run: &Predictor, modality: &Modality, source: &Source, question: &str, wi
     let answer = scores.first().map(|s| s.answer.clone()).unwrap_or_default();
     let heat = if wishes.explain {
         let patches = found.looked.get(modality).cloned().ok_or_else(|| {
-            Error::Config("--explain: this run fuses and does not look; wanted one with `[reason]` in its config".into())
+            Error::Config(
+                "--explain: this run fuses and does not look; wanted one with `[reason]` in its config".into(),
+            )
         })?;
         let side = (patches.len() as f64).sqrt().round() as usize;
         let grid = if side * side == patches.len() { [side, side] } else { [1, patches.len()] };

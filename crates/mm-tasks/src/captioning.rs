@@ -2,13 +2,12 @@
 //! the nearest training picture.
 
 use crate::{
-    Error, Fit, Result, Told,
-    job,
+    Error, Fit, Result, Told, job,
     metrics::{Figures, captions},
 };
 use mm_core::{
-    BuildContext, BuiltEncoder, DType, Device, Input, LossParts, Modality, Params, Processor,
-    Registry, SampleContext, Source, Task, Tensor, config as settings, seed::seed_tensors, without_grad,
+    BuildContext, BuiltEncoder, DType, Device, Input, LossParts, Modality, Params, Processor, Registry, SampleContext,
+    Source, Task, Tensor, config as settings, seed::seed_tensors, without_grad,
 };
 use mm_data::{Batch, Broken, Cache, Cached, Loader, LoaderConfig, Manifest, ManifestConfig, Split, collate, guarded};
 use mm_reason::{
@@ -313,7 +312,8 @@ impl Captioning {
                 continue;
             }
             let input = collate(&samples, processor.as_ref())?.to_device(self.params.device())?;
-            let features = without_grad(|| self.encoder.encoder.encode(&input, false))?.values.to_device(Device::Cpu)?;
+            let features =
+                without_grad(|| self.encoder.encoder.encode(&input, false))?.values.to_device(Device::Cpu)?;
             held.shape = features.shape()[1..].to_vec();
             let size = held.shape.iter().product::<i64>() as usize;
             if size * 4 * sources.len() > HELD {
@@ -495,10 +495,8 @@ impl Captioning {
         let (known, bank) = mean(&manifest.side(Split::Train))?;
         let (asked, queries) = mean(&kept)?;
         let best: Vec<i64> = queries.matmul(&bank.transpose(0, 1)?)?.argmax(1)?.to_vec()?;
-        let nearest: Vec<String> = best
-            .iter()
-            .map(|n| texts(&manifest, known[*n as usize]).next().unwrap_or_default().to_owned())
-            .collect();
+        let nearest: Vec<String> =
+            best.iter().map(|n| texts(&manifest, known[*n as usize]).next().unwrap_or_default().to_owned()).collect();
         let references: Vec<Vec<String>> =
             asked.iter().map(|r| texts(&manifest, *r).map(ToOwned::to_owned).collect()).collect();
         let examples = kept
@@ -535,7 +533,8 @@ impl Task<Batch> for Teaching<'_> {
         }
         let device = self.model.params.device();
         let pick = |t: &Tensor, of: &dyn Fn(&(i64, i64)) -> i64| {
-            t.to_device(device)?.index_select(0, &Tensor::from_slice(&pairs.iter().map(of).collect::<Vec<_>>())?.to_device(device)?)
+            t.to_device(device)?
+                .index_select(0, &Tensor::from_slice(&pairs.iter().map(of).collect::<Vec<_>>())?.to_device(device)?)
         };
         let input = Input { values: pick(&seen.input.values, &|p| p.0)?, mask: None };
         let features = self.model.features(&input, self.made, train)?;
@@ -543,7 +542,8 @@ impl Task<Batch> for Teaching<'_> {
         let length = ids.size(1)? - 1;
         let scores = self.model.captioner.teach(&features, &ids.narrow(1, 0, length)?, train)?;
         let wanted = ids.narrow(1, 1, length)?.contiguous()?.reshape(&[-1])?;
-        let loss = scores.flatten(0, 1)?.to_dtype(DType::F32)?.cross_entropy(&wanted, 0, self.model.config.smoothing)?;
+        let loss =
+            scores.flatten(0, 1)?.to_dtype(DType::F32)?.cross_entropy(&wanted, 0, self.model.config.smoothing)?;
         Ok(Some((loss, Vec::new())))
     }
 }

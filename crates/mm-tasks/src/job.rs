@@ -141,9 +141,9 @@ impl Job {
         match self {
             Self::Retrieval(model) => model.embed(modality, sources),
             Self::Representation(model) => model.embed(modality, sources),
-            Self::Captioning(_) => {
-                Err(Error::Config("this run describes and has no vectors to give; ask it with `mm caption --model`".into()))
-            }
+            Self::Captioning(_) => Err(Error::Config(
+                "this run describes and has no vectors to give; ask it with `mm caption --model`".into(),
+            )),
             Self::Prediction(_) => Err(Error::Config(
                 "this run predicts a column and has no vectors to give; ask it with `mm predict --run`".into(),
             )),

@@ -145,8 +145,7 @@ impl Block {
             x = self.residual(&x, part, train, |h, residual| {
                 let cache = cross_cache.take();
                 let context = Some(context);
-                let attend =
-                    Attend { context, mask, cache, weights: wanted, residual, train, ..Attend::default() };
+                let attend = Attend { context, mask, cache, weights: wanted, residual, train, ..Attend::default() };
                 let out = cross.forward(h, attend)?;
                 seen.cross = out.weights;
                 Ok(out.values)

@@ -36,7 +36,13 @@ pub struct ReasonConfig {
 
 impl Default for ReasonConfig {
     fn default() -> Self {
-        Self { query: "text".into(), network: Network::Stacked { steps: 2 }, width: 128, dropout: 0.1, coordinates: true }
+        Self {
+            query: "text".into(),
+            network: Network::Stacked { steps: 2 },
+            width: 128,
+            dropout: 0.1,
+            coordinates: true,
+        }
     }
 }
 
@@ -219,9 +225,7 @@ pub fn build(scope: &Scope<'_>, config: &ReasonConfig, widths: &[(Modality, i64)
         Network::Stacked { steps } => Box::new(stacked::Stacked::new(&place, width, steps)?),
         Network::BottomUp {} => Box::new(bottom_up::BottomUp::new(&place, width)?),
         Network::Bilinear { glimpses } => Box::new(bilinear::Bilinear::new(&place, width, glimpses)?),
-        Network::CompactBilinear { sketch } => {
-            Box::new(compact_bilinear::CompactBilinear::new(&place, width, sketch)?)
-        }
+        Network::CompactBilinear { sketch } => Box::new(compact_bilinear::CompactBilinear::new(&place, width, sketch)?),
         Network::CoAttention { layers, heads } => {
             Box::new(co_attention::CoAttention::new(&place, width, [layers, heads], drop)?)
         }
@@ -255,9 +259,12 @@ fn coordinates(count: i64) -> mm_core::Result<Tensor> {
 impl Asking {
     /// One modality at the network's width, and which of its positions count.
     fn project(&self, way: &Way, set: &FeatureSet, place: bool, train: bool) -> mm_core::Result<(Tensor, Tensor)> {
-        let features = set.get(&way.modality).ok_or_else(|| {
-            mm_core::Error::config("the batch", format!("no {}", way.modality), "every modality that the network asks")
-        })?;
+        let Some(features) = set.get(&way.modality) else {
+            // No row has it: one position that does not count.
+            let device = way.projection.weight().device();
+            let x = Tensor::zeros(&[set.rows(), 1, self.config.width], DType::F32, device)?;
+            return Ok((x, Tensor::zeros(&[set.rows(), 1], DType::Bool, device)?));
+        };
         let mut x = features.values.clone();
         let shape = x.shape();
         if place {

@@ -4,10 +4,7 @@ use super::*;
 use mm_core::{Device, Params, seed::seed_tensors};
 
 fn networks() -> Vec<Network> {
-    NETWORKS
-        .iter()
-        .map(|name| toml::from_str::<Network>(&format!("kind = \"{name}\"")).unwrap())
-        .collect()
+    NETWORKS.iter().map(|name| toml::from_str::<Network>(&format!("kind = \"{name}\"")).unwrap()).collect()
 }
 
 fn set(words: &Tensor, mask: Option<Tensor>, places: &Tensor, present: Option<Tensor>) -> FeatureSet {

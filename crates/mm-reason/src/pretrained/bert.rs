@@ -20,8 +20,7 @@ pub(super) struct Sizes {
 pub(super) fn decoder(s: &Sizes, causal: bool, context: Option<i64>) -> DecoderConfig {
     let norm = NormConfig { kind: NormKind::Layer, epsilon: s.epsilon, bias: true };
     let attention = AttentionConfig { causal, ..AttentionConfig::new(s.width, s.heads) };
-    let cross =
-        context.map(|c| AttentionConfig { context_width: Some(c), ..AttentionConfig::new(s.width, s.heads) });
+    let cross = context.map(|c| AttentionConfig { context_width: Some(c), ..AttentionConfig::new(s.width, s.heads) });
     let block = BlockConfig {
         attention,
         cross,

@@ -70,7 +70,11 @@ pub(super) const FAMILY: Family<Box<dyn Voice>> = Family {
             ("text_decoder.transform.norm.", "text_decoder.cls.predictions.transform.LayerNorm."),
             ("text_decoder.head.weight", "text_decoder.cls.predictions.decoder.weight"),
         ])
-        .and_within("text_decoder.", "^text_decoder.head.bias", &format!("text_decoder.cls.predictions.{bias}bias"));
+        .and_within(
+            "text_decoder.",
+            "^text_decoder.head.bias",
+            &format!("text_decoder.cls.predictions.{bias}bias"),
+        );
         // Heads first: what is left below `text_decoder.` is BERT's.
         let marked = Names::of(&[("^text_decoder.embed", "BODY.embed"), ("^text_decoder.layers", "BODY.layers")]);
         vision
@@ -192,8 +196,12 @@ impl Voice for Blip {
             Asked::Answer(question) if self.encoder.is_some() => {
                 Ok(Prompt { ids: vec![self.start], question: tokens.encode(question, true)?, goes_on: false })
             }
-            Asked::Describe(_) => Err(Error::asked("this BLIP", "a wish for a caption", "a question: it was trained to answer")),
-            Asked::Answer(_) => Err(Error::asked("this BLIP", "a question", "a wish for a caption: it was trained to describe")),
+            Asked::Describe(_) => {
+                Err(Error::asked("this BLIP", "a wish for a caption", "a question: it was trained to answer"))
+            }
+            Asked::Answer(_) => {
+                Err(Error::asked("this BLIP", "a question", "a wish for a caption: it was trained to describe"))
+            }
             _ => Err(Error::asked("a BLIP", "something else than a picture to describe or to ask about", "that")),
         }
     }

@@ -10,7 +10,8 @@ use crate::{
 use mm_core::{
     Encoder, Input, Modality, Module, Processor, Tensor,
     nn::{
-        Activation, AttentionConfig, BlockConfig, Linear, MlpConfig, NormConfig, NormKind, TransformerConfig, sinusoidal,
+        Activation, AttentionConfig, BlockConfig, Linear, MlpConfig, NormConfig, NormKind, TransformerConfig,
+        sinusoidal,
     },
 };
 use mm_data::ImageProcessor;
@@ -233,7 +234,11 @@ impl Voice for EncoderDecoder {
         };
         let start = self.start.or(tokens.named("bos_token")).or(tokens.named("cls_token"));
         let start = start.ok_or_else(|| {
-            Error::asked("config.json", "no decoder_start_token_id and no bos_token_id", "the token that texts begin with")
+            Error::asked(
+                "config.json",
+                "no decoder_start_token_id and no bos_token_id",
+                "the token that texts begin with",
+            )
         })?;
         let mut ids = vec![start];
         if let Some(words) = words {

@@ -160,7 +160,9 @@ impl Voice for Git {
         let words = match asked {
             Asked::Describe(words) => words,
             Asked::Answer(question) => Some(question),
-            _ => return Err(Error::asked("a GIT", "something else than a picture to describe or to ask about", "that")),
+            _ => {
+                return Err(Error::asked("a GIT", "something else than a picture to describe or to ask about", "that"));
+            }
         };
         let mut ids = vec![self.start];
         if let Some(words) = words {

@@ -94,7 +94,9 @@ pub(super) fn config(b: &Build<'_>, text: &Value, kind: &str, wavelength: f64) -
             plain.iter().map(bend).collect()
         }
         Some(other) => {
-            return Err(b.bad(format!("text_config: rope_type `{other}` is not read; wanted default, linear or llama3")));
+            return Err(
+                b.bad(format!("text_config: rope_type `{other}` is not read; wanted default, linear or llama3"))
+            );
         }
     };
     let sections = &rope["mrope_section"];
@@ -116,8 +118,7 @@ pub(super) fn config(b: &Build<'_>, text: &Value, kind: &str, wavelength: f64) -
     };
     let norm = NormConfig { kind: NormKind::RootMeanSquare, epsilon: c.rms_norm_eps, bias: false };
     let mlp = MlpConfig { hidden: c.intermediate_size, activation: c.hidden_act, gated: true, bias: c.mlp_bias };
-    let block =
-        BlockConfig { attention, cross: None, mlp, norm, norm_first: true, dropout: 0.0, layer_scale: None };
+    let block = BlockConfig { attention, cross: None, mlp, norm, norm_first: true, dropout: 0.0, layer_scale: None };
     Ok(DecoderConfig {
         vocabulary: c.vocab_size,
         width: c.hidden_size,

@@ -64,7 +64,9 @@ fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
         "clip_vision_model" => false,
         "siglip_vision_model" => true,
         other => {
-            return Err(b.bad(format!("vision_config.model_type: `{other}` is not read; wanted clip_vision_model or siglip_vision_model")));
+            return Err(b.bad(format!(
+                "vision_config.model_type: `{other}` is not read; wanted clip_vision_model or siglip_vision_model"
+            )));
         }
     };
     let mut sizes: VisionConfig = b.parse_part(seen, "vision_config")?;

@@ -376,7 +376,12 @@ impl Speaker {
         };
         let logits = logits.to_dtype(DType::F64)?.to_device(Device::Cpu)?.to_vec::<f64>()?;
         if let Some(unknown) = choices.iter().find(|c| !self.labels.contains(c)) {
-            return Err(mm_core::Error::unknown("label of this model", unknown, self.labels.iter().map(String::as_str)).into());
+            return Err(mm_core::Error::unknown(
+                "label of this model",
+                unknown,
+                self.labels.iter().map(String::as_str),
+            )
+            .into());
         }
         let sigmoid = |l: f64| 1.0 / (1.0 + (-l).exp());
         let all = self.labels.iter().zip(&logits).filter(|(label, _)| choices.is_empty() || choices.contains(label));

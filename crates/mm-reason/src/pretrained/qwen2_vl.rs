@@ -14,7 +14,11 @@ use mm_core::{
         TransformerConfig,
     },
 };
-use mm_data::{ImageProcessor, ImageProcessorConfig, decode::{frame_count, sample_frames}, file};
+use mm_data::{
+    ImageProcessor, ImageProcessorConfig,
+    decode::{frame_count, sample_frames},
+    file,
+};
 use mm_repr::{
     checkpoint_config,
     family::{Build, Family, Names},
@@ -85,7 +89,11 @@ impl Vision {
             dropout: 0.0,
             layer_scale: None,
         };
-        if c.spatial_merge_size < 1 || c.patch_size < 1 || c.temporal_patch_size < 1 || c.embed_dim % (4 * c.num_heads.max(1)) != 0 {
+        if c.spatial_merge_size < 1
+            || c.patch_size < 1
+            || c.temporal_patch_size < 1
+            || c.embed_dim % (4 * c.num_heads.max(1)) != 0
+        {
             return Err(b.bad("vision_config: wanted sizes above 0, and heads whose width is a multiple of four"));
         }
         let shape = [c.embed_dim, c.in_channels, c.temporal_patch_size, c.patch_size, c.patch_size];

@@ -146,9 +146,7 @@ fn methods(
             }
             "startswith" => Value::from(argument(0).is_some_and(|a| text.starts_with(&a))),
             "endswith" => Value::from(argument(0).is_some_and(|a| text.ends_with(&a))),
-            "replace" => {
-                Value::from(text.replace(&argument(0).unwrap_or_default(), &argument(1).unwrap_or_default()))
-            }
+            "replace" => Value::from(text.replace(&argument(0).unwrap_or_default(), &argument(1).unwrap_or_default())),
             "split" => match argument(0) {
                 Some(by) if !by.is_empty() => Value::from_iter(text.split(by.as_str())),
                 _ => Value::from_iter(text.split_whitespace()),

@@ -121,7 +121,8 @@ impl Speaker {
             };
             let (pieces, next) = segments(&said.ids, times, here);
             for (start, end, ids) in pieces {
-                let text = self.tokens.decode(&ids.iter().copied().filter(|id| *id < times.first).collect::<Vec<_>>())?;
+                let text =
+                    self.tokens.decode(&ids.iter().copied().filter(|id| *id < times.first).collect::<Vec<_>>())?;
                 let offset = at as f64 * STEP / 2.0;
                 let (start, end) = (offset + start as f64 * STEP, offset + end as f64 * STEP);
                 out.text += &text;

@@ -121,7 +121,13 @@ fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
         segment: segments.weight().select(0, 0)?,
         norm: Norm::new(&text.pp("LayerNorm"), width, norm)?,
         kinds: Embedding::new(&tables.pp("token_type_embeddings"), c.modality_type_vocab_size, width)?,
-        patches: Patches::new(&tables.pp("patch_embeddings").pp("projection"), c.num_channels, width, &c.patch_size.get(), true)?,
+        patches: Patches::new(
+            &tables.pp("patch_embeddings").pp("projection"),
+            c.num_channels,
+            width,
+            &c.patch_size.get(),
+            true,
+        )?,
         class: tables.param("cls_token", &[1, 1, width], Init::Zeros)?,
         positions: tables.param("position_embeddings", &[grid[0] * grid[1] + 1, width], Init::Zeros)?,
         blocks: b.transformer(
@@ -177,7 +183,11 @@ impl Voice for Vilt {
 
     fn prompt(&self, tokens: &Tokens, _seen: Option<&Seen>, asked: Asked<'_>) -> Result<Prompt> {
         let Asked::Answer(question) = asked else {
-            return Err(Error::asked("a ViLT", "something else than a question", "a question: it chooses among labels"));
+            return Err(Error::asked(
+                "a ViLT",
+                "something else than a question",
+                "a question: it chooses among labels",
+            ));
         };
         let question = tokens.encode(question, true)?;
         if question.len() as i64 > self.longest {

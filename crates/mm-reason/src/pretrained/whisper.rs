@@ -141,7 +141,8 @@ fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
 impl Whisper {
     fn language(&self, name: &str) -> Result<i64> {
         let name = name.to_lowercase();
-        let code = LANGUAGES.iter().find(|(long, short)| *long == name || *short == name).map_or(name.as_str(), |l| l.1);
+        let code =
+            LANGUAGES.iter().find(|(long, short)| *long == name || *short == name).map_or(name.as_str(), |l| l.1);
         let found = self.special.languages.get(&name).or_else(|| self.special.languages.get(&format!("<|{code}|>")));
         found.copied().ok_or_else(|| {
             let known: Vec<String> =

@@ -8,5 +8,5 @@ pub(crate) mod resnet;
 pub mod vit;
 
 pub use picture::{PictureProcessor, PictureTower, PictureTowerConfig};
-pub(crate) use preprocess::timm_preprocessing;
 pub use preprocess::preprocessing;
+pub(crate) use preprocess::timm_preprocessing;

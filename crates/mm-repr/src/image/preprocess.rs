@@ -114,7 +114,11 @@ fn read(c: &Value) -> Result<ImageProcessorConfig, String> {
     let by_pixels = class.starts_with("Qwen2VL");
     let mut resize = if by_pixels && flag("do_resize", true) {
         Some(d.size)
-    } else if flag("do_resize", true) { size(&c["size"], "size")?.or(Some(d.size)) } else { None };
+    } else if flag("do_resize", true) {
+        size(&c["size"], "size")?.or(Some(d.size))
+    } else {
+        None
+    };
     let mut crop = None;
     if flag("do_center_crop", d.crop.is_some() || (class.is_empty() && !c["crop_size"].is_null())) {
         crop = match size(&c["crop_size"], "crop_size")? {

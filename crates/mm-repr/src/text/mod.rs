@@ -10,8 +10,8 @@ pub(crate) mod transformer;
 pub use bag::{Bag, BagConfig};
 pub use reader::{Reader, ReaderConfig, ReaderProcessor};
 pub use sentence::SentenceEncoder;
-pub use transformer::BERT_NAMES;
 pub use tokenizer::{TextProcessor, json, tokenizer};
+pub use transformer::BERT_NAMES;
 
 use mm_core::{Error, Result, Source};
 use std::borrow::Cow;

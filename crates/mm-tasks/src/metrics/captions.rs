@@ -8,9 +8,8 @@ use std::collections::{BTreeMap, HashMap};
 pub fn caption_words(text: &str) -> Vec<String> {
     // COCO's list has the brackets in capitals, which lower-cased words never match: they stay, as `-lrb-` and the like.
     const PUNCTUATION: [&str; 13] = ["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", ";", "\""];
-    const SHORT: [&str; 16] = [
-        "mr", "mrs", "ms", "dr", "st", "jr", "sr", "vs", "prof", "inc", "ltd", "co", "corp", "mt", "ave", "etc",
-    ];
+    const SHORT: [&str; 16] =
+        ["mr", "mrs", "ms", "dr", "st", "jr", "sr", "vs", "prof", "inc", "ltd", "co", "corp", "mt", "ave", "etc"];
     let mut out: Vec<String> = Vec::new();
     for word in text.replace('\n', " ").to_lowercase().split_whitespace() {
         let mut piece = String::new();
@@ -21,9 +20,8 @@ pub fn caption_words(text: &str) -> Vec<String> {
             }
         };
         for (n, c) in letters.iter().enumerate() {
-            let inside = |ok: fn(char) -> bool| {
-                n > 0 && n + 1 < letters.len() && ok(letters[n - 1]) && ok(letters[n + 1])
-            };
+            let inside =
+                |ok: fn(char) -> bool| n > 0 && n + 1 < letters.len() && ok(letters[n - 1]) && ok(letters[n + 1]);
             let keeps = match c {
                 '-' | '\'' | '’' => inside(char::is_alphanumeric),
                 '.' | ',' | ':' => inside(|c| c.is_ascii_digit()),
@@ -35,7 +33,10 @@ pub fn caption_words(text: &str) -> Vec<String> {
                 && (SHORT.contains(&piece.as_str())
                     || (piece.chars().count() % 2 == 1
                         && (piece.contains('.') || letters.get(n + 1).is_some_and(|c| c.is_alphabetic()))
-                        && piece.chars().enumerate().all(|(k, c)| if k % 2 == 0 { c.is_alphabetic() } else { c == '.' })));
+                        && piece
+                            .chars()
+                            .enumerate()
+                            .all(|(k, c)| if k % 2 == 0 { c.is_alphabetic() } else { c == '.' })));
             let bracket = match c {
                 '(' => Some("-lrb-"),
                 ')' => Some("-rrb-"),

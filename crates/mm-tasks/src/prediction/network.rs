@@ -257,7 +257,9 @@ impl Network {
             ways.insert(modality, way);
         }
         if config.reason.is_some() && (config.context.is_some() || config.fuse_items) {
-            return Err(Error::Config("reason: found context or fuse_items beside it; wanted rows that stand alone".into()));
+            return Err(Error::Config(
+                "reason: found context or fuse_items beside it; wanted rows that stand alone".into(),
+            ));
         }
         if config.context.is_some() && config.inputs.values().any(|i| i.sequence) {
             return Err(Error::Config("context: found an input with sequence = true; wanted one vector a row".into()));

@@ -1,0 +1,308 @@
+//! Questions are answered, pictures described, sounds written down, through the binary, by tiny checkpoints with random weights and by runs
+//! that were trained here; and what is wrong with a question is told.
+
+use crate::common::{mm, refused, text};
+use image::{Rgb, RgbImage};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+fn fixture(name: &str) -> String {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../mm-reason/tests/fixtures").join(name);
+    path.to_str().unwrap().to_owned()
+}
+
+fn lines(arguments: &[&str], folder: &Path) -> Vec<Value> {
+    let output = mm(arguments, folder);
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output));
+    String::from_utf8_lossy(&output.stdout).lines().map(|l| serde_json::from_str(l).unwrap()).collect()
+}
+
+#[test]
+fn checkpoints_answer_describe_and_write_down_as_the_contract_says() {
+    let world = tempfile::tempdir().unwrap();
+    let folder = world.path();
+    let (picture, other) = (fixture("inputs/wide.png"), fixture("inputs/tall.jpg"));
+    let vilt = fixture("vilt-vqa");
+    let ask = ["answer", "--model", &vilt, "--image", &picture, "--question", "a dog", "--question", "fox?"];
+    let said = lines(&[&ask, ["--top", "0", "--json", "--explain", "heat.png"].as_slice()].concat(), folder);
+    assert_eq!(said.len(), 2);
+    let scores = said[0]["scores"].as_array().unwrap();
+    assert_eq!((scores.len(), said[0]["question"].as_str()), (7, Some("a dog")));
+    assert_eq!(said[0]["answer"], scores[0]["answer"]);
+    let score = scores[0]["score"].as_f64().unwrap();
+    assert!((score - 1.0 / (1.0 + (-scores[0]["logit"].as_f64().unwrap()).exp())).abs() < 1e-6);
+    for name in ["heat-1.png", "heat-2.png"] {
+        assert!(image::open(folder.join(name)).unwrap().width() > 300);
+    }
+    let few = lines(&[&ask, ["--choices", "thing 3,thing 5", "--json"].as_slice()].concat(), folder);
+    assert!(few.iter().all(|l| l["scores"].as_array().unwrap().len() == 2));
+
+    let blip = fixture("blip-vqa");
+    let ask = ["answer", "--model", &blip, "--image", &picture, "--question", "a dog", "--json"];
+    let chosen = lines(&[&ask, ["--choices", "fox,a dog"].as_slice()].concat(), folder);
+    let total: f64 = chosen[0]["scores"].as_array().unwrap().iter().map(|s| s["score"].as_f64().unwrap()).sum();
+    assert!((total - 1.0).abs() < 1e-6);
+    let beams = lines(&[&ask, ["--beams", "3", "--top", "3", "--max-new-tokens", "4"].as_slice()].concat(), folder);
+    assert_eq!(beams[0]["scores"].as_array().unwrap().len(), 3);
+
+    let caption = fixture("blip-caption");
+    let tell = ["caption", "--model", &caption, "--image", &picture, "--image", &other, "--beams", "2"];
+    let said = lines(&[&tell, ["--max-new-tokens", "5", "--json"].as_slice()].concat(), folder);
+    assert!(said.len() == 2 && said.iter().all(|l| l["caption"].is_string() && l["score"].is_f64()));
+    let begun = lines(
+        &["caption", "--model", &caption, "--image", &picture, "--prompt", "a dog", "--json", "--max-new-tokens", "3"],
+        folder,
+    );
+    assert!(begun[0]["caption"].as_str().unwrap().starts_with("a dog"));
+    // Drawing is a function of the seed.
+    let draw = ["caption", "--model", &caption, "--image", &picture, "--temperature", "3", "--json", "--seed", "4"];
+    assert_eq!(lines(&draw, folder), lines(&draw, folder));
+
+    let ear = fixture("whisper-multilingual");
+    let sound = fixture("inputs/long16.wav");
+    let write = ["transcribe", "--model", &ear, "--audio", &sound, "--max-new-tokens", "6", "--json"];
+    let said = lines(&[&write, ["--language", "german", "--timestamps"].as_slice()].concat(), folder);
+    assert!(said[0]["text"].is_string() && !said[0]["segments"].as_array().unwrap().is_empty());
+
+    // A conversation: three lines in, three answers out.
+    let (model, input) = (fixture("qwen2_vl-picture"), folder.join("talk.txt"));
+    std::fs::write(&input, "a dog\n/again\nfox\n").unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_mm"))
+        .args(["chat", "--model", &model, "--image", &picture, "--max-new-tokens", "4", "--json"])
+        .stdin(std::fs::File::open(&input).unwrap())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 2);
+}
+
+#[test]
+fn a_whole_table_is_described_broken_rows_are_told_and_an_interrupted_one_goes_on() {
+    let world = tempfile::tempdir().unwrap();
+    let folder = world.path();
+    let model = fixture("git-caption");
+    for name in ["a.png", "b.png"] {
+        std::fs::copy(fixture("inputs/wide.png"), folder.join(name)).unwrap();
+    }
+    std::fs::write(folder.join("broken.png"), b"no picture").unwrap();
+    std::fs::write(folder.join("t.csv"), "id,image,question\nx,a.png,a dog\ny,broken.png,fox\nz,b.png,dog\n").unwrap();
+    let tell = ["caption", "--model", &model, "--data", "t.csv", "--out", "o.jsonl", "--max-new-tokens", "4", "--json"];
+    let counts = lines(&tell, folder);
+    assert_eq!((counts[0]["rows"].as_u64(), counts[0]["broken"].as_u64()), (Some(3), Some(1)));
+    let whole = std::fs::read_to_string(folder.join("o.jsonl")).unwrap();
+    let rows: Vec<Value> = whole.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert!(rows[1]["error"].as_str().unwrap().contains("broken.png") && rows[2]["caption"].is_string());
+    // Cut in the middle of the second line: it is written anew, the first is kept.
+    let cut = whole.find('\n').unwrap() + 9;
+    std::fs::write(folder.join("o.jsonl"), &whole[..cut]).unwrap();
+    let counts = lines(&tell, folder);
+    assert_eq!(counts[0]["kept"].as_u64(), Some(1));
+    assert_eq!(std::fs::read_to_string(folder.join("o.jsonl")).unwrap(), whole);
+    refused(&[&tell, ["--on-broken", "fail"].as_slice()].concat()[..], &fresh(folder), &["broken.png"]);
+    let asked = ["answer", "--model", &model, "--data", "t.csv", "--out", "q.jsonl", "--max-new-tokens", "3"];
+    assert!(mm(&asked, folder).status.success());
+    let rows = std::fs::read_to_string(folder.join("q.jsonl")).unwrap();
+    assert!(rows.lines().next().unwrap().contains("\"question\":\"a dog\""));
+    std::fs::write(folder.join("q.jsonl"), "{\"id\":\"other\"}\n").unwrap();
+    refused(&asked, folder, &["q.jsonl", "another --out"]);
+}
+
+/// The same files with nothing written yet.
+fn fresh(folder: &Path) -> PathBuf {
+    let _ = std::fs::remove_file(folder.join("o.jsonl"));
+    folder.to_owned()
+}
+
+#[test]
+fn a_question_that_makes_no_sense_is_told() {
+    let world = tempfile::tempdir().unwrap();
+    let folder = world.path();
+    let (picture, vilt, blip, caption) =
+        (fixture("inputs/wide.png"), fixture("vilt-vqa"), fixture("blip-vqa"), fixture("blip-caption"));
+    let ask = |model: &str, more: &[&str], wanted: &[&str]| {
+        refused(&[&["answer", "--model", model, "--image", &picture], more].concat(), folder, wanted);
+    };
+    ask(&vilt, &[], &["no question"]);
+    ask(&vilt, &["--question", "  "], &["has no words"]);
+    let long = "word ".repeat(10_000);
+    ask(&vilt, &["--question", &long], &["10002 tokens", "at most the 30"]);
+    ask(&blip, &["--question", &long], &["at most the model's 40"]);
+    ask(&fixture("llava-clip-llama"), &["--question", &long], &["120 positions"]);
+    ask(&vilt, &["--question", "a", "--choices", ""], &["--choices"]);
+    ask(&vilt, &["--question", "a", "--choices", "thing 1,thing 1"], &["twice"]);
+    ask(&vilt, &["--question", "a", "--choices", "thing 9"], &["did you mean"]);
+    ask(&caption, &["--question", "a"], &["trained to describe"]);
+    let two = ["--question", "a", "--question", "b", "--image", &picture, "--image", &picture];
+    ask(&vilt, &two, &["3 files and 2 questions"]);
+    let tell = |more: &[&str], wanted: &[&str]| {
+        refused(&[&["caption", "--model", &caption], more].concat(), folder, wanted);
+    };
+    tell(&[], &["nothing to describe"]);
+    tell(&["--image", &picture, "--beams", "0"], &["beams", "at least 1"]);
+    tell(&["--image", &picture, "--beams", "4000"], &["beams", "tokens that the model knows"]);
+    tell(&["--image", &picture, "--max-new-tokens", "100000"], &["40 positions"]);
+    tell(&["--image", &picture, "--temperature", "0"], &["temperature"]);
+    tell(&["--image", &picture, "--temperature", "1", "--top-p", "0"], &["top_p"]);
+    tell(&["--image", "nowhere.png"], &["nowhere.png"]);
+    refused(&["chat", "--model", &caption, "--image", &picture], folder, &["chat template"]);
+    refused(&["transcribe", "--model", &caption, "--audio", &picture], folder, &["hears nothing"]);
+    let (ear, sound) = (fixture("whisper-multilingual"), fixture("inputs/long16.wav"));
+    let language = ["transcribe", "--model", &ear, "--audio", &sound, "--language", "klingon"];
+    refused(&language, folder, &["klingon"]);
+
+    // Pictures of one colour, of one pixel, very wide; silence.
+    RgbImage::from_pixel(1, 1, Rgb([7, 7, 7])).save(folder.join("one.png")).unwrap();
+    RgbImage::from_pixel(20_000, 9, Rgb([7, 7, 7])).save(folder.join("wide.png")).unwrap();
+    for model in ["vilt-vqa", "blip-vqa", "git-caption", "llava-clip-llama"] {
+        let model = fixture(model);
+        for name in ["one.png", "wide.png"] {
+            let ask = ["answer", "--model", &model, "--image", name, "--question", "a dog", "--max-new-tokens", "2"];
+            let output = mm(&ask, folder);
+            assert!(output.status.success(), "{ask:?}: {}", text(&output));
+        }
+    }
+    let silence = mm_data::decode::Audio { samples: vec![0.0; 16_000], rate: 16_000 };
+    mm_data::decode::write_wav(&folder.join("silence.wav"), &silence).unwrap();
+    let quiet = ["transcribe", "--model", &ear, "--audio", "silence.wav", "--max-new-tokens", "4", "--json"];
+    assert!(mm(&quiet, folder).status.success());
+
+    // Templates that do not parse, or never end.
+    let copy = |name: &str, template: &str| {
+        let target = folder.join(name);
+        std::fs::create_dir_all(&target).unwrap();
+        for entry in std::fs::read_dir(fixture("qwen2_vl-picture")).unwrap().map(|e| e.unwrap().path()) {
+            std::fs::copy(&entry, target.join(entry.file_name().unwrap())).unwrap();
+        }
+        std::fs::write(target.join("chat_template.jinja"), template).unwrap();
+    };
+    copy("unparsed", "{% for m in messages %}");
+    copy("endless", "{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}");
+    for name in ["unparsed", "endless"] {
+        refused(&["answer", "--model", name, "--image", &picture, "--question", "a"], folder, &["chat template"]);
+    }
+    // Without generation_config.json the model's config says when to end.
+    std::fs::remove_file(folder.join("unparsed/chat_template.jinja")).unwrap();
+    std::fs::remove_file(folder.join("unparsed/generation_config.json")).unwrap();
+    std::fs::remove_file(folder.join("unparsed/tokenizer_config.json")).unwrap();
+    let plain = ["answer", "--model", "unparsed", "--image", &picture, "--question", "a", "--max-new-tokens", "2"];
+    let output = mm(&plain, folder);
+    assert!(output.status.success(), "{}", text(&output));
+}
+
+/// One of two shapes in one of two colours, and what can be asked about it.
+fn shapes(folder: &Path, rows: usize) {
+    let mut table = String::from("id,image,text,label,split,caption\n");
+    for row in 0..rows {
+        let bits = row.wrapping_mul(2_654_435_761) >> 9;
+        let (red, round) = (bits & 1 == 1, bits >> 1 & 1 == 1);
+        let ink = if red { Rgb([220, 30, 30]) } else { Rgb([30, 30, 220]) };
+        let (cx, cy) = (10 + (bits >> 2 & 7) as i32 * 2, 10 + (bits >> 5 & 7) as i32 * 2);
+        let inside = |x: i32, y: i32| {
+            let (dx, dy) = (x - cx, y - cy);
+            if round { dx * dx + dy * dy <= 49 } else { dx.abs().max(dy.abs()) <= 7 && (dx + dy) % 3 != 0 }
+        };
+        let draw = |x: u32, y: u32| if inside(x as i32, y as i32) { ink } else { Rgb([255; 3]) };
+        RgbImage::from_fn(32, 32, draw).save(folder.join(format!("{row}.png"))).unwrap();
+        let (colour, shape) = (if red { "red" } else { "blue" }, if round { "ball" } else { "grid" });
+        let (question, answer) = match bits >> 8 & 3 {
+            0 => ("what colour is it".to_owned(), colour),
+            1 => ("what shape is it".to_owned(), shape),
+            n => {
+                let (asked, is) = if n == 2 { ("red", red) } else { ("blue", !red) };
+                (format!("is it {asked}"), if is { "yes" } else { "no" })
+            }
+        };
+        let split = if row % 5 == 0 { "test" } else { "train" };
+        table.push_str(&format!("{row},{row}.png,{question},{answer},{split},a {colour} {shape}\n"));
+    }
+    std::fs::write(folder.join("shapes.csv"), table).unwrap();
+}
+
+#[test]
+fn a_network_learns_to_answer_and_another_to_describe_and_both_are_asked() {
+    let world = tempfile::tempdir().unwrap();
+    let folder = world.path();
+    shapes(folder, 400);
+    let config = r#"
+task = "prediction"
+label = "label"
+problem = "multiclass"
+pool = "fused"
+cache = "cache"
+[data]
+manifest = "shapes.csv"
+split = { column = "split" }
+[data.columns]
+modalities = { text = "text", image = "image" }
+[loader]
+batch = 32
+[inputs.text]
+encoder = { kind = "reader", embedding = 16, width = 32 }
+[inputs.image]
+encoder = { kind = "picture", size = 32, channels = [16, 32], dropout = 0.0, jitter = 0.0 }
+[reason]
+width = 32
+network = { kind = "film", blocks = 2 }
+[loss]
+auxiliary = 0.1
+[train]
+epochs = 14
+log_every = 50
+[train.optimizer]
+rate = 5e-3
+"#;
+    std::fs::write(folder.join("vqa.toml"), config).unwrap();
+    let train = mm(&["train", "vqa.toml", "--run", "vqa", "--threads", "1"], folder);
+    assert!(train.status.success(), "{}", text(&train));
+    let figures = lines(&["eval", "vqa", "--split", "test", "--json"], folder);
+    let accuracy = figures[0]["accuracy"].as_f64().unwrap();
+    // A question alone tells at most one in two.
+    let blind = lines(&["eval", "vqa", "--split", "test", "--drop", "image", "--json"], folder);
+    let blind = blind[0]["accuracy"].as_f64().unwrap();
+    assert!(accuracy > 0.9 && blind < 0.75, "{accuracy} with, {blind} without the picture");
+    let ask = ["answer", "--model", "vqa", "--image", "5.png", "--question", "what colour is it"];
+    let said = lines(&[&ask, ["--json", "--explain", "h.png"].as_slice()].concat(), folder);
+    assert_eq!(said[0]["heat"]["grid"], serde_json::json!([8, 8]));
+    assert!(["red", "blue"].contains(&said[0]["answer"].as_str().unwrap()));
+    refused(&[&ask, ["--choices", "green"].as_slice()].concat(), folder, &["green"]);
+
+    let captions = r#"
+task = "captioning"
+[data]
+manifest = "shapes.csv"
+split = { column = "split" }
+[data.columns]
+modalities = { text = "caption", image = "image" }
+[loader]
+batch = 32
+[encoder]
+kind = "picture"
+size = 32
+channels = [16, 32]
+[model]
+kind = "KIND"
+width = 32
+layers = 1
+dropout = 0.0
+longest = 6
+[train]
+epochs = 10
+log_every = 50
+[train.optimizer]
+rate = 5e-3
+"#;
+    for kind in ["transformer", "lstm", "prefix"] {
+        std::fs::write(folder.join("captions.toml"), captions.replace("KIND", kind)).unwrap();
+        let train = mm(&["train", "captions.toml", "--run", kind, "--threads", "1"], folder);
+        assert!(train.status.success(), "{}", text(&train));
+        let figures = lines(&["eval", kind, "--split", "test", "--json"], folder);
+        let bleu = figures[0]["model"]["bleu1"].as_f64().unwrap();
+        // Four captions of three words; one that is always the same has at best two right.
+        assert!(bleu > 0.85, "{kind}: {bleu}");
+    }
+    let said = lines(&["caption", "--model", "lstm", "--image", "5.png", "--json"], folder);
+    assert!(said[0]["caption"].as_str().unwrap().starts_with("a "));
+    let report = mm(&["report", "transformer", "--out", "r.html"], folder);
+    assert!(report.status.success(), "{}", text(&report));
+    assert!(std::fs::read_to_string(folder.join("r.html")).unwrap().contains("nearest picture"));
+}
