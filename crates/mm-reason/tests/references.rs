@@ -105,10 +105,10 @@ fn every_family_says_what_its_reference_says_token_for_token() {
                             if best.ended != said["ended"].as_bool().unwrap() {
                                 report(format!("{what}: ended: {}", best.ended));
                             }
-                            if let Some(score) = said["score"].as_f64() {
-                                if (best.score - score).abs() > 1e-4 * score.abs().max(1.0) {
-                                    report(format!("{what}: score {} instead of {score}", best.score));
-                                }
+                            if let Some(score) = said["score"].as_f64()
+                                && (best.score - score).abs() > 1e-4 * score.abs().max(1.0)
+                            {
+                                report(format!("{what}: score {} instead of {score}", best.score));
                             }
                         }
                     }

@@ -7,6 +7,7 @@ use mm_repr::LoadOptions;
 use std::{cell::RefCell, collections::BTreeMap, path::Path};
 
 /// What answers.
+#[allow(clippy::large_enum_variant)] // one a program
 pub enum Answerer {
     /// A pretrained checkpoint.
     Speaker {
@@ -72,8 +73,8 @@ impl Answerer {
         }
         let mut sorted = wishes.choices.clone();
         sorted.sort();
-        if let Some(twice) = sorted.windows(2).find(|w| w[0] == w[1]) {
-            return Err(Error::Config(format!("--choices: found `{}` twice, wanted answers that differ", twice[0])));
+        if let Some([twice, _]) = sorted.windows(2).find(|w| w[0] == w[1]) {
+            return Err(Error::Config(format!("--choices: found `{twice}` twice, wanted answers that differ")));
         }
         if wishes.choices.iter().any(|c| c.trim().is_empty()) {
             return Err(Error::Config("--choices: found an empty one, wanted answers of some letters".into()));

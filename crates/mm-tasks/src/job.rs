@@ -20,6 +20,7 @@ use std::{
 pub const TASKS: &[&str] = &["retrieval", "representation", "prediction", "captioning"];
 
 /// A task's model.
+#[allow(clippy::large_enum_variant)] // one a program
 pub enum Job {
     /// Cross-modal retrieval.
     Retrieval(Retrieval),

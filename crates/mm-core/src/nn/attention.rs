@@ -337,6 +337,7 @@ impl Attention {
         };
         let own = attend.context.is_none();
         let past = attend.cache.as_ref().filter(|_| own).map_or(0, |c| c.length());
+        #[allow(clippy::manual_let_else)] // two patterns and two names read worse as one
         let (mut key, mut value) = match (made, kept) {
             (Some(pair), _) | (None, Some(pair)) => pair,
             (None, None) => return Err(Error::Sample("attention without keys".into())),
@@ -349,10 +350,10 @@ impl Attention {
             query = rotary.apply(&query, past)?;
             key = rotary.apply(&key, past)?;
         }
-        if let Some(cache) = attend.cache.as_mut() {
-            if own || cache.length() == 0 {
-                (key, value) = cache.push(&key, &value)?;
-            }
+        if let Some(cache) = attend.cache.as_mut()
+            && (own || cache.length() == 0)
+        {
+            (key, value) = cache.push(&key, &value)?;
         }
         // Rows that share one context lie along the queries.
         let contexts = key.size(0)?;

@@ -159,7 +159,6 @@ fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
 impl Blip {
     /// Features `[1, tokens, width]` of a question that looks at the picture.
     fn question(
-        &self,
         encoder: &Decoder,
         seen: &Seen,
         ids: &[i64],
@@ -211,7 +210,7 @@ impl Voice for Blip {
         let seen = seen.ok_or_else(|| missing("no picture"))?;
         let decoder = self.decoder.as_ref().ok_or_else(|| missing("a checkpoint that only matches"))?;
         let context = match &self.encoder {
-            Some(encoder) => self.question(encoder, seen, &prompt.question, None)?,
+            Some(encoder) => Self::question(encoder, seen, &prompt.question, None)?,
             None => seen.values.clone(),
         };
         let rows = context.size(0)?;
@@ -228,7 +227,7 @@ impl Voice for Blip {
 
     fn matches(&self, seen: &Seen, prompt: &Prompt) -> mm_core::Result<Option<f64>> {
         let (Some(encoder), Some(head)) = (&self.encoder, &self.matching) else { return Ok(None) };
-        let hidden = self.question(encoder, seen, &prompt.question, None)?;
+        let hidden = Self::question(encoder, seen, &prompt.question, None)?;
         let logits = head.forward(&hidden.select(1, 0)?, false)?.to_dtype(DType::F64)?.softmax(-1)?;
         Ok(Some(logits.to_vec::<f64>()?[1]))
     }
@@ -238,7 +237,7 @@ impl Voice for Blip {
         let mut looked = Vec::new();
         let mut words = Vec::new();
         if let Some(encoder) = &self.encoder {
-            let features = self.question(encoder, seen, &prompt.question, Some(&mut looked))?;
+            let features = Self::question(encoder, seen, &prompt.question, Some(&mut looked))?;
             if let Some(decoder) = &self.decoder {
                 // How much the answer read each word of the question.
                 let all: Vec<i64> = prompt.ids.iter().chain(said).copied().collect();

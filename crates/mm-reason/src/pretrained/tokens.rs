@@ -148,8 +148,8 @@ fn methods(
             "endswith" => Value::from(argument(0).is_some_and(|a| text.ends_with(&a))),
             "replace" => Value::from(text.replace(&argument(0).unwrap_or_default(), &argument(1).unwrap_or_default())),
             "split" => match argument(0) {
-                Some(by) if !by.is_empty() => Value::from_iter(text.split(by.as_str())),
-                _ => Value::from_iter(text.split_whitespace()),
+                Some(by) if !by.is_empty() => text.split(by.as_str()).collect::<Value>(),
+                _ => text.split_whitespace().collect::<Value>(),
             },
             _ => return Err(unknown()),
         });

@@ -2,7 +2,7 @@
 //! (Lin 2004), CIDEr-D (Vedantam 2015); and METEOR of exact words and word stems (Banerjee 2005), without its tables of synonyms and
 //! paraphrases. SPICE is left out: it parses sentences with a program in Java.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 /// Words as the Penn treebank's tokenizer cuts them, lower-cased, without punctuation: what COCO's evaluation compares.
 pub fn caption_words(text: &str) -> Vec<String> {
@@ -160,15 +160,15 @@ pub fn rouge_l(pairs: &[Pair]) -> f64 {
 pub fn cider_d(pairs: &[Pair]) -> Vec<f64> {
     let mut documents: HashMap<&[String], f64> = HashMap::new();
     for (_, references) in pairs {
-        let mut seen: BTreeMap<&[String], ()> = BTreeMap::new();
+        let mut seen: BTreeSet<&[String]> = BTreeSet::new();
         for reference in references {
             for n in 1..=4 {
                 reference.windows(n).for_each(|g| {
-                    seen.insert(g, ());
+                    seen.insert(g);
                 });
             }
         }
-        seen.into_keys().for_each(|g| *documents.entry(g).or_insert(0.0) += 1.0);
+        seen.into_iter().for_each(|g| *documents.entry(g).or_insert(0.0) += 1.0);
     }
     let all = (pairs.len() as f64).ln();
     let vector = |words: &[String]| {
@@ -211,10 +211,11 @@ pub fn cider_d(pairs: &[Pair]) -> Vec<f64> {
 /// A word without its ending: plural, -ing, -ed, -ly (a light form of Porter's stemmer, 1980).
 fn stem(word: &str) -> &str {
     for (end, least) in [("ing", 3), ("edly", 3), ("ies", 2), ("es", 3), ("ed", 3), ("ly", 3), ("s", 3)] {
-        if let Some(start) = word.strip_suffix(end) {
-            if start.chars().count() >= least && !(end == "s" && start.ends_with('s')) {
-                return start;
-            }
+        if let Some(start) = word.strip_suffix(end)
+            && start.chars().count() >= least
+            && !(end == "s" && start.ends_with('s'))
+        {
+            return start;
         }
     }
     word
@@ -249,10 +250,10 @@ pub fn meteor(pairs: &[Pair]) -> f64 {
         let mut chunks = 0.0;
         let mut last: Option<usize> = None;
         for m in &met {
-            if let Some(m) = m {
-                if last.is_none_or(|l| l + 1 != *m) {
-                    chunks += 1.0;
-                }
+            if let Some(m) = m
+                && last.is_none_or(|l| l + 1 != *m)
+            {
+                chunks += 1.0;
             }
             last = *m;
         }

@@ -264,17 +264,14 @@ impl Network {
         if config.context.is_some() && config.inputs.values().any(|i| i.sequence) {
             return Err(Error::Config("context: found an input with sequence = true; wanted one vector a row".into()));
         }
-        let (joint, width) = match &config.reason {
-            Some(reason) => {
-                let reasoner = mm_reason::attend::build(&root.pp("reason"), reason, &widths)?;
-                let width = reasoner.width();
-                (Joint::Reason(reasoner), width)
-            }
-            None => {
-                let fusion = mm_fusion::build(&root.pp("fusion"), &config.fusion, &widths)?;
-                let width = fusion.width();
-                (Joint::Fusion(fusion), width)
-            }
+        let (joint, width) = if let Some(reason) = &config.reason {
+            let reasoner = mm_reason::attend::build(&root.pp("reason"), reason, &widths)?;
+            let width = reasoner.width();
+            (Joint::Reason(reasoner), width)
+        } else {
+            let fusion = mm_fusion::build(&root.pp("fusion"), &config.fusion, &widths)?;
+            let width = fusion.width();
+            (Joint::Fusion(fusion), width)
         };
         let head = Linear::new(&root.pp("head"), width, target.outputs(), true)?;
         let by_items = config.context.is_some() || config.fuse_items;
