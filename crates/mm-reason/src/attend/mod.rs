@@ -1,5 +1,5 @@
 //! Networks that answer a question about what another modality shows, trained here: each one file, named by the `kind` of its settings,
-//! built over the same [`Scene`], telling where it looked at each step.
+//! built over the same words and places, telling where it looked at each step.
 
 mod bilinear;
 mod bottom_up;
