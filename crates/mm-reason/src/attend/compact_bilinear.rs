@@ -37,7 +37,8 @@ impl CompactBilinear {
         let a = a.matmul(&self.sketches[first])?;
         let b = b.matmul(&self.sketches[first + 1])?;
         let x = a.circular_convolution(&b, sketch)?;
-        let root = x.sign()?.mul(&x.abs()?.add_scalar(1e-4)?.sqrt()?)?;
+        // Smooth through zero, where the sign would make much of rounding.
+        let root = x.div(&x.abs()?.add_scalar(1e-4)?.sqrt()?)?;
         root.normalize()
     }
 }
