@@ -7,7 +7,10 @@
 use mm_core::{DType, Device, Input, Modality, Source, Tensor, without_grad};
 use mm_data::{Manifest, ManifestConfig};
 use mm_repr::{LoadOptions, Pretrained};
-use std::{path::Path, time::Instant};
+use std::path::Path;
+
+mod measure;
+use measure::measure;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -56,17 +59,4 @@ fn main() -> Outcome<()> {
     })?;
     println!("{:.2}", rate * batch as f64);
     Ok(())
-}
-
-/// Turns a second: the median, after one turn that warms up.
-fn measure<E: std::error::Error + 'static>(turns: usize, mut work: impl FnMut() -> Result<(), E>) -> Outcome<f64> {
-    work()?;
-    let mut times = Vec::new();
-    for _ in 0..turns {
-        let start = Instant::now();
-        work()?;
-        times.push(start.elapsed().as_secs_f64());
-    }
-    times.sort_by(f64::total_cmp);
-    Ok(1.0 / times[turns / 2])
 }

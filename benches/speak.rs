@@ -11,7 +11,10 @@ use mm_reason::{
     generate::{GenerationConfig, Rules},
 };
 use mm_repr::LoadOptions;
-use std::{path::Path, time::Instant};
+use std::path::Path;
+
+mod measure;
+use measure::measure;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -59,17 +62,4 @@ fn main() -> Outcome<()> {
     };
     println!("{rate:.3}");
     Ok(())
-}
-
-/// Turns a second: the median, after one turn that warms up.
-fn measure(turns: usize, mut work: impl FnMut() -> mm_reason::Result<()>) -> Outcome<f64> {
-    work()?;
-    let mut times = Vec::new();
-    for _ in 0..turns {
-        let start = Instant::now();
-        work()?;
-        times.push(start.elapsed().as_secs_f64());
-    }
-    times.sort_by(f64::total_cmp);
-    Ok(1.0 / times[turns / 2])
 }

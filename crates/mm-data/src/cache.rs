@@ -22,6 +22,11 @@ impl Cache {
         Ok(Self { folder })
     }
 
+    /// The cache that a config names, relative to `base`; mm's own where it names none.
+    pub fn of(base: &Path, named: Option<&Path>) -> Result<Self> {
+        Self::open(named.map_or_else(|| mm_core::cache_folder().join("samples"), |c| base.join(c)))
+    }
+
     /// The key of one source under a fingerprint of what is done to it: a file counts by path, length and time of change.
     pub fn key(fingerprint: &str, source: &Source) -> Result<String> {
         let mut hasher = blake3::Hasher::new();

@@ -3,7 +3,7 @@
 use crate::{
     Result,
     augment::{SpecAugment, rand_augment, random_flip, random_resized_crop},
-    decode::{ImageLimits, decode_audio, decode_image, sample_frames},
+    decode::{ImageLimits, decode_audio, decode_image, frame_count, sample_frames},
     transform::{ImageTransform, Mel, MelConfig},
 };
 use mm_core::{Error as CoreError, Processor, SampleContext, Source, Tensor};
@@ -73,18 +73,27 @@ impl Processor for ImageProcessor {
 pub struct VideoProcessor {
     config: ImageProcessorConfig,
     frames: usize,
+    /// Whether a video with fewer frames gives what it has, and not some of them twice.
+    at_most: bool,
 }
 
 impl VideoProcessor {
     /// A processor that takes so many frames and makes of each what these settings say.
     pub fn new(config: ImageProcessorConfig, frames: usize) -> Self {
-        Self { config, frames }
+        Self { config, frames, at_most: false }
+    }
+
+    /// The same, which takes no frame twice of a video that has fewer.
+    pub fn at_most(config: ImageProcessorConfig, frames: usize) -> Self {
+        Self { at_most: true, ..Self::new(config, frames) }
     }
 }
 
 impl Processor for VideoProcessor {
     fn process(&self, source: &Source, _context: &mut SampleContext) -> Result<Tensor, CoreError> {
-        let frames = sample_frames(file(source, "a video")?, self.frames, &self.config.limits)?;
+        let path = file(source, "a video")?;
+        let count = if self.at_most { self.frames.min(frame_count(path)?) } else { self.frames };
+        let frames = sample_frames(path, count, &self.config.limits)?;
         let frames: Vec<Tensor> = frames.iter().map(|f| self.config.transform.apply(f)).collect::<Result<_>>()?;
         Tensor::stack(&frames.iter().collect::<Vec<_>>(), 0)
     }
@@ -94,7 +103,7 @@ impl Processor for VideoProcessor {
     }
 
     fn fingerprint(&self) -> String {
-        format!("video {} {:?}", self.frames, self.config)
+        format!("video {}{} {:?}", self.frames, if self.at_most { " at most" } else { "" }, self.config)
     }
 }
 

@@ -1,9 +1,9 @@
 //! The one decoder that every model that speaks is made of: words and positions in, blocks that look back (and maybe at a context), scores
 //! of the next word out. Families differ in its switches.
 
-use crate::generate::LanguageModel;
+use crate::generate::{LanguageModel, Start};
 use mm_core::{
-    DType, Error, Init, Module, Result, Scope, Tensor,
+    DType, Device, Error, Init, Module, Result, Scope, Tensor,
     nn::{
         Activation, BlockState, BlockWeights, Embedding, Linear, Mask, Norm, NormConfig, Pass, Transformer,
         TransformerConfig,
@@ -86,8 +86,6 @@ pub struct Reading<'a> {
     pub weights: Option<&'a mut Vec<BlockWeights>>,
     /// Whether the positions do not count (what was read has places of its own).
     pub unplaced: bool,
-    /// Whether this is training.
-    pub train: bool,
 }
 
 /// A decoder.
@@ -144,6 +142,11 @@ impl Decoder {
             words,
             config,
         })
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> Device {
+        self.words.weight().device()
     }
 
     /// Its sizes.
@@ -219,20 +222,21 @@ impl Decoder {
         let angles = reading.angles.or(made.as_ref().map(|(c, s)| (c, s)));
         let context = state.context.as_ref().map(|(c, m)| (c, m.as_ref()));
         let states = Some(state.blocks.as_mut_slice());
-        let pass = Pass {
-            context,
-            states,
-            angles,
-            open: reading.open,
-            weights: reading.weights,
-            train: reading.train,
-            ..Pass::default()
-        };
+        let pass = Pass { context, states, angles, open: reading.open, weights: reading.weights, ..Pass::default() };
         let out = self.blocks.run(x, pass)?;
         if !reading.unplaced {
             state.position += length;
         }
         Ok(out)
+    }
+
+    /// Reads the same prompt into each row of a state, and is about to speak.
+    pub fn begin(&self, mut state: State, prompt: &[i64]) -> Result<Start<State>> {
+        let ids = Tensor::from_vec(prompt, &[1, prompt.len() as i64])?.to_device(self.device())?;
+        let x = self.embed(&ids, state.position)?.expand(&[state.rows, -1, -1])?;
+        let hidden = self.read(&x, &mut state, Reading::default())?;
+        let prompts = vec![prompt.to_vec(); state.rows as usize];
+        Ok(Start { logits: self.last(&hidden)?, state, prompts })
     }
 
     /// Reads all at once and remembers nothing, for training: tokens `[rows, tokens]` and what they look at → scores after each.

@@ -3,7 +3,7 @@
 
 use crate::{
     Error, Fit, Result, Told, job,
-    metrics::{Figures, captions},
+    metrics::{Figures, caption_words, captions},
 };
 use mm_core::{
     BuildContext, BuiltEncoder, DType, Device, Input, LossParts, Modality, Params, Processor, Registry, SampleContext,
@@ -90,11 +90,6 @@ pub fn parse(value: &toml::Value) -> Result<CaptioningConfig> {
     Ok(config)
 }
 
-/// Words of a caption in lower case; what stands at its ends stays away.
-fn words(text: &str) -> Vec<String> {
-    crate::metrics::caption_words(text)
-}
-
 /// Writes the training captions' words into a config that has none.
 pub fn resolve(value: &mut toml::Value, base: &Path) -> Result<()> {
     let mut config = parse(value)?;
@@ -106,7 +101,7 @@ pub fn resolve(value: &mut toml::Value, base: &Path) -> Result<()> {
     let mut counts: HashMap<String, usize> = HashMap::new();
     for row in manifest.side(Split::Train) {
         for text in texts(&manifest, row) {
-            words(text).into_iter().for_each(|w| *counts.entry(w).or_default() += 1);
+            caption_words(text).into_iter().for_each(|w| *counts.entry(w).or_default() += 1);
         }
     }
     let mut counted: Vec<(String, usize)> = counts.into_iter().filter(|(_, n)| *n > 1).collect();
@@ -153,7 +148,8 @@ impl Processor for Writer {
         let Source::Text(text) = source else {
             return Err(mm_core::Error::Sample(format!("found {source:?}, wanted a caption")));
         };
-        let known = words(text).into_iter().take(self.longest).map(|w| self.places.get(&w).copied().unwrap_or(1));
+        let known =
+            caption_words(text).into_iter().take(self.longest).map(|w| self.places.get(&w).copied().unwrap_or(1));
         let ids: Vec<i64> = std::iter::once(BEGIN).chain(known).chain([END]).collect();
         Tensor::from_slice(&ids)
     }
@@ -241,21 +237,15 @@ impl Captioning {
         }
         let tokens = config.vocabulary.len() as i64 + 4;
         let captioner = Captioner::new(&root.pp("captioner"), encoder.encoder.width(), tokens, &config.model)?;
-        let folder = config.cache.as_ref().map_or_else(|| mm_core::cache_folder().join("samples"), |c| base.join(c));
-        Ok(Self { params, encoder, captioner, config, base, cache: Cache::open(folder)?, of })
+        let cache = Cache::of(&base, config.cache.as_deref())?;
+        Ok(Self { params, encoder, captioner, config, base, cache, of })
     }
 
     /// Loads the model of a run folder.
     pub fn load(run: &Path, registry: &Registry, device: Device) -> Result<Self> {
         let model = Self::new(parse(&settings::read(&run.join("config.toml"), &[])?)?, run, registry, device)?;
-        model.restore(run)?;
+        Run::restore(run, &model.params)?;
         Ok(model)
-    }
-
-    fn restore(&self, run: &Path) -> Result<()> {
-        let name = if Run::checkpoint(run, "best").exists() { "best" } else { "last" };
-        let (checkpoint, _) = Run::load(run, name)?;
-        Ok(self.params.load(&checkpoint, "model.")?)
     }
 
     /// Its parameters.
@@ -368,7 +358,7 @@ impl Captioning {
             stop,
         };
         let outcome = train(input, run)?;
-        self.restore(run.folder())?;
+        Run::restore(run.folder(), &self.params)?;
         Ok(Fit { outcome, broken: loader.counts().broken, rows: count })
     }
 
@@ -417,53 +407,54 @@ impl Captioning {
         seeing: &dyn Processor,
         made: bool,
     ) -> Result<(Figures, Vec<usize>, Vec<String>, Vec<Broken>)> {
-        let (mut kept, mut said, mut broken) = (Vec::new(), Vec::new(), Vec::new());
-        for chunk in rows.chunks(32) {
-            let (good, samples, bad) = self.samples(manifest, chunk, seeing);
-            broken.extend(bad);
-            if samples.is_empty() {
-                continue;
-            }
-            let input = collate(&samples, seeing)?.to_device(self.params.device())?;
-            let features = without_grad(|| self.features(&input, made, false))?;
+        let (mut kept, mut said) = (Vec::new(), Vec::new());
+        let broken = self.walk(manifest, rows, seeing, made, |good, features| {
             said.extend(self.say(&features, &self.generation())?.into_iter().map(|s| s.text));
             kept.extend(good);
-        }
+            Ok(())
+        })?;
         let references: Vec<Vec<String>> =
             kept.iter().map(|r| texts(manifest, *r).map(ToOwned::to_owned).collect()).collect();
         Ok((captions(&said, &references), kept, said, broken))
     }
 
-    fn samples(
+    /// Gives rows that can be read and their features `[rows, places, width]`, some at a time; what cannot be read comes back.
+    fn walk(
         &self,
         manifest: &Manifest,
         rows: &[usize],
         seeing: &dyn Processor,
-    ) -> (Vec<usize>, Vec<Tensor>, Vec<Broken>) {
-        let of = &self.of;
-        let made: Vec<(usize, mm_core::Result<Tensor>)> = rows
-            .par_iter()
-            .filter_map(|r| {
+        made: bool,
+        mut body: impl FnMut(Vec<usize>, Tensor) -> Result<()>,
+    ) -> Result<Vec<Broken>> {
+        let (of, mut broken) = (&self.of, Vec::new());
+        for chunk in rows.chunks(32) {
+            let read = |r: &usize| {
                 let source = manifest.rows[*r].values.get(of)?.first()?;
                 Some((*r, guarded(seeing, source, &mut SampleContext::plain())))
-            })
-            .collect();
-        let (mut good, mut samples, mut broken) = (Vec::new(), Vec::new(), Vec::new());
-        for (row, sample) in made {
-            match sample {
-                Ok(sample) => {
-                    good.push(row);
-                    samples.push(sample);
+            };
+            let all: Vec<(usize, mm_core::Result<Tensor>)> = chunk.par_iter().filter_map(read).collect();
+            let (mut good, mut samples) = (Vec::new(), Vec::new());
+            for (row, sample) in all {
+                match sample {
+                    Ok(sample) => {
+                        good.push(row);
+                        samples.push(sample);
+                    }
+                    Err(error) => broken.push(Broken {
+                        row: manifest.rows[row].number,
+                        id: manifest.rows[row].id.clone(),
+                        modality: of.to_string(),
+                        reason: error.to_string(),
+                    }),
                 }
-                Err(error) => broken.push(Broken {
-                    row: manifest.rows[row].number,
-                    id: manifest.rows[row].id.clone(),
-                    modality: self.of.to_string(),
-                    reason: error.to_string(),
-                }),
+            }
+            if !samples.is_empty() {
+                let input = collate(&samples, seeing)?.to_device(self.params.device())?;
+                body(good, without_grad(|| self.features(&input, made, false))?)?;
             }
         }
-        (good, samples, broken)
+        Ok(broken)
     }
 
     /// Figures of one side of its data, beside those of the nearest training picture's caption.
@@ -480,16 +471,11 @@ impl Captioning {
         let (model, kept, said, broken) = self.measure(&manifest, &rows, seeing.as_ref(), made)?;
         let mean = |rows: &[usize]| -> Result<(Vec<usize>, Tensor)> {
             let (mut all, mut vectors) = (Vec::new(), Vec::new());
-            for chunk in rows.chunks(32) {
-                let (good, samples, _) = self.samples(&manifest, chunk, seeing.as_ref());
-                if samples.is_empty() {
-                    continue;
-                }
-                let input = collate(&samples, seeing.as_ref())?.to_device(self.params.device())?;
-                let features = without_grad(|| self.features(&input, made, false))?;
+            self.walk(&manifest, rows, seeing.as_ref(), made, |good, features| {
                 vectors.push(features.mean_dims(&[1], false)?.to_device(Device::Cpu)?);
                 all.extend(good);
-            }
+                Ok(())
+            })?;
             Ok((all, Tensor::cat(&vectors.iter().collect::<Vec<_>>(), 0)?.normalize()?))
         };
         let (known, bank) = mean(&manifest.side(Split::Train))?;

@@ -154,8 +154,7 @@ impl Representation {
             inputs.insert(modality, built);
         }
         let learner = learner(&config.model, "model", &specs, labels.len() as i64, &root.pp("model"))?;
-        let folder = config.cache.as_ref().map_or_else(|| mm_core::cache_folder().join("samples"), |c| base.join(c));
-        let cache = Cache::open(folder)?;
+        let cache = Cache::of(&base, config.cache.as_deref())?;
         let row_labels = std::cell::RefCell::default();
         Ok(Self { params, inputs, levels, learner, labels, row_labels, config, base, cache })
     }

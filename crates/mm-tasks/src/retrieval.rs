@@ -233,8 +233,7 @@ impl Retrieval {
                 "pairs.{key}: no such pair of towers (names stand in alphabetical order)"
             )));
         }
-        let folder = config.cache.as_ref().map_or_else(|| mm_core::cache_folder().join("samples"), |c| base.join(c));
-        let cache = Cache::open(folder)?;
+        let cache = Cache::of(&base, config.cache.as_deref())?;
         Ok(Self { params, towers, losses, config, base, cache })
     }
 

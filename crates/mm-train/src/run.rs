@@ -4,7 +4,7 @@
 //! resumed run left behind the checkpoint is cut off. One process at a time: the folder is locked.
 
 use crate::{Error, EventWriter, Result};
-use mm_core::{Checkpoint, Tensor, checkpoint};
+use mm_core::{Checkpoint, Params, Tensor, checkpoint};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
@@ -167,6 +167,12 @@ impl Run {
         let saved =
             serde_json::from_str(text).map_err(|e| Error::run(&path, format!("is no checkpoint of a run: {e}")))?;
         Ok((checkpoint, saved))
+    }
+
+    /// Takes a run's best weights, or its last where it was stopped before it was measured.
+    pub fn restore(folder: &Path, params: &Params) -> Result<()> {
+        let name = if Self::checkpoint(folder, "best").exists() { "best" } else { "last" };
+        Ok(params.load(&Self::load(folder, name)?.0, "model.")?)
     }
 
     /// Deletes all but the newest `keep` of the numbered checkpoints.

@@ -219,7 +219,6 @@ fn shapes(folder: &Path, rows: usize) {
 }
 
 #[test]
-#[ignore = "its held-out figures were not yet confirmed on this machine: cargo test -p mm-cli --test program a_network -- --ignored"]
 fn a_network_learns_to_answer_and_another_to_describe_and_both_are_asked() {
     let world = tempfile::tempdir().unwrap();
     let folder = world.path();

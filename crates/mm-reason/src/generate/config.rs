@@ -46,8 +46,6 @@ pub struct GenerationConfig {
     pub no_repeat_ngram: usize,
     /// End tokens.
     pub end: Vec<i64>,
-    /// The token that a decoder starts from, where it needs one.
-    pub start: Option<i64>,
     /// Tokens that never come.
     pub suppressed: Vec<i64>,
     /// Tokens that never come first.
@@ -58,8 +56,6 @@ pub struct GenerationConfig {
     pub forced_last: Option<i64>,
     /// Drawing is a function of it.
     pub seed: u64,
-    /// Whether the folder says to draw.
-    pub folder_samples: bool,
 }
 
 impl Default for GenerationConfig {
@@ -79,13 +75,11 @@ impl Default for GenerationConfig {
             repetition_penalty: 1.0,
             no_repeat_ngram: 0,
             end: Vec::new(),
-            start: None,
             suppressed: Vec::new(),
             suppressed_first: Vec::new(),
             forced_first: None,
             forced_last: None,
             seed: 0,
-            folder_samples: false,
         }
     }
 }
@@ -122,12 +116,10 @@ impl GenerationConfig {
             repetition_penalty: number("repetition_penalty").unwrap_or(1.0),
             no_repeat_ngram: count("no_repeat_ngram_size").unwrap_or(0),
             end: ids("eos_token_id"),
-            start: ids("decoder_start_token_id").first().copied(),
             suppressed: ids("suppress_tokens"),
             suppressed_first: ids("begin_suppress_tokens"),
             forced_first: ids("forced_bos_token_id").first().copied(),
             forced_last: ids("forced_eos_token_id").first().copied(),
-            folder_samples: find("do_sample").and_then(Value::as_bool).unwrap_or(false),
             ..plain
         }
     }

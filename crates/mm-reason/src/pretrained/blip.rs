@@ -1,7 +1,7 @@
 //! BLIP (Li 2022): a vision transformer, and BERT that looks at it: as a decoder that describes, as an encoder of a question whose features
 //! a decoder answers from, as an encoder that says whether picture and text belong together.
 
-use super::{Asked, Heat, Prompt, Seen, Tokens, Voice, bert, heat, vision};
+use super::{Asked, Heat, Prompt, Seen, Tokens, Voice, bert, heat};
 use crate::{
     Error, Result,
     decoder::{Decoder, Reading, State},
@@ -15,10 +15,7 @@ use mm_data::ImageProcessor;
 use mm_repr::{
     checkpoint_config,
     family::{Build, Family, Names},
-    image::{
-        preprocessing,
-        vit::{Pair, Trunk, VitConfig},
-    },
+    image::{VisionDefaults, VisionShape, preprocessing, vision_config, vision_trunk, vit::Trunk},
 };
 
 checkpoint_config! {
@@ -37,19 +34,8 @@ checkpoint_config! {
     }
 }
 
-checkpoint_config! {
-    /// transformers' `BlipVisionConfig`.
-    VisionConfig {
-        hidden_size: i64 = 768,
-        intermediate_size: i64 = 3072,
-        num_hidden_layers: i64 = 12,
-        num_attention_heads: i64 = 12,
-        image_size: Pair = Pair::Both(384),
-        patch_size: Pair = Pair::Both(16),
-        hidden_act: Activation = Activation::Gelu,
-        layer_norm_eps: f64 = 1e-5,
-    }
-}
+/// transformers' `BlipVisionConfig`.
+const VISION: VisionDefaults = VisionDefaults { image: 384, patch: 16, activation: Activation::Gelu, epsilon: 1e-5 };
 
 /// The family of this file.
 pub(super) const FAMILY: Family<Box<dyn Voice>> = Family {
@@ -88,7 +74,6 @@ pub(super) const FAMILY: Family<Box<dyn Voice>> = Family {
 
 struct Blip {
     vision: Trunk,
-    grid: [i64; 2],
     /// Of a question, or of a text to be matched.
     encoder: Option<Decoder>,
     decoder: Option<Decoder>,
@@ -100,21 +85,10 @@ struct Blip {
 
 fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
     let text: TextConfig = b.parse_part(&b.config["text_config"], "text_config")?;
-    let seen: VisionConfig = b.parse_part(&b.config["vision_config"], "vision_config")?;
-    let vit = VitConfig {
-        hidden_size: seen.hidden_size,
-        num_hidden_layers: seen.num_hidden_layers,
-        num_attention_heads: seen.num_attention_heads,
-        intermediate_size: seen.intermediate_size,
-        hidden_act: seen.hidden_act,
-        layer_norm_eps: seen.layer_norm_eps,
-        image_size: seen.image_size,
-        patch_size: seen.patch_size,
-        ..VitConfig::default()
-    };
+    let vit = vision_config(b, &b.config["vision_config"], "vision_config", VISION)?;
     let width = vit.hidden_size;
-    let shape = vision::Shape { class: true, bias: true, first_norm: false, final_norm: true };
-    let trunk = vision::trunk(b, &b.scope.pp("vision_model"), &vit, shape)?;
+    let shape = VisionShape { class: true, bias: true, first_norm: false, final_norm: true };
+    let trunk = vision_trunk(b, &b.scope.pp("vision_model"), &vit, shape)?;
     let sizes = bert::Sizes {
         vocabulary: text.vocab_size,
         width: text.hidden_size,
@@ -143,10 +117,8 @@ fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
     });
     let matching = b.scope.pp("itm_head");
     let matching = matching.has("weight").then(|| Linear::new(&matching, text.hidden_size, 2, true)).transpose()?;
-    let trunk_grid = trunk.tokens.grid;
     Ok(Box::new(Blip {
         vision: trunk,
-        grid: trunk_grid,
         encoder: encoder.transpose()?,
         decoder: decoder.transpose()?,
         matching,
@@ -213,12 +185,8 @@ impl Voice for Blip {
             Some(encoder) => Self::question(encoder, seen, &prompt.question, None)?,
             None => seen.values.clone(),
         };
-        let rows = context.size(0)?;
-        let mut state = decoder.state(rows, prompt.ids.len() as i64 + room, Some((context, None)))?;
-        let ids = Tensor::from_vec(&prompt.ids, &[1, prompt.ids.len() as i64])?.to_device(seen.values.device())?;
-        let x = decoder.embed(&ids, 0)?.expand(&[rows, -1, -1])?;
-        let hidden = decoder.read(&x, &mut state, Reading::default())?;
-        Ok(Start { state, logits: decoder.last(&hidden)?, prompts: vec![prompt.ids.clone(); rows as usize] })
+        let (rows, room) = (context.size(0)?, prompt.ids.len() as i64 + room);
+        decoder.begin(decoder.state(rows, room, Some((context, None)))?, &prompt.ids)
     }
 
     fn decoder(&self) -> Option<&Decoder> {
@@ -233,29 +201,32 @@ impl Voice for Blip {
     }
 
     fn explain(&self, tokens: &Tokens, seen: &Seen, prompt: &Prompt, said: &[i64]) -> Result<Option<Heat>> {
-        let ids = |ids: &[i64]| Tensor::from_vec(ids, &[1, ids.len() as i64])?.to_device(seen.values.device());
+        let all: Vec<i64> = prompt.ids.iter().chain(said).copied().collect();
+        // Where the decoder looks while it says that.
+        let saying = |decoder: &Decoder, context: Tensor| -> mm_core::Result<Vec<BlockWeights>> {
+            let mut looked = Vec::new();
+            let ids = Tensor::from_vec(&all, &[1, all.len() as i64])?.to_device(context.device())?;
+            let mut state = decoder.state(1, all.len() as i64, Some((context, None)))?;
+            let reading = Reading { weights: Some(&mut looked), ..Reading::default() };
+            decoder.read(&decoder.embed(&ids, 0)?, &mut state, reading)?;
+            Ok(looked)
+        };
         let mut looked = Vec::new();
         let mut words = Vec::new();
-        if let Some(encoder) = &self.encoder {
-            let features = Self::question(encoder, seen, &prompt.question, Some(&mut looked))?;
-            if let Some(decoder) = &self.decoder {
-                // How much the answer read each word of the question.
-                let all: Vec<i64> = prompt.ids.iter().chain(said).copied().collect();
-                let mut state = decoder.state(1, all.len() as i64, Some((features, None)))?;
-                let mut read = Vec::new();
-                let x = decoder.embed(&ids(&all)?, 0)?;
-                decoder.read(&x, &mut state, Reading { weights: Some(&mut read), ..Reading::default() })?;
-                words = heat::words(tokens, &prompt.question, &heat::mean(&read)?);
+        match (&self.encoder, &self.decoder) {
+            (Some(encoder), decoder) => {
+                let features = Self::question(encoder, seen, &prompt.question, Some(&mut looked))?;
+                if let Some(decoder) = decoder {
+                    // How much the answer read each word of the question.
+                    words = heat::words(tokens, &prompt.question, &heat::mean(&saying(decoder, features)?)?);
+                }
             }
-        } else if let Some(decoder) = &self.decoder {
-            let all: Vec<i64> = prompt.ids.iter().chain(said).copied().collect();
-            let mut state = decoder.state(1, all.len() as i64, Some((seen.values.clone(), None)))?;
-            let x = decoder.embed(&ids(&all)?, 0)?;
-            decoder.read(&x, &mut state, Reading { weights: Some(&mut looked), ..Reading::default() })?;
+            (None, Some(decoder)) => looked = saying(decoder, seen.values.clone())?,
+            (None, None) => {}
         }
         // The first of the picture's places is the class token.
         let patches = heat::mean(&looked)?.get(1..).map(<[f32]>::to_vec).unwrap_or_default();
-        Ok(Some(Heat { patches, grid: self.grid.map(|n| n as usize), words }))
+        Ok(Some(Heat { patches, grid: self.vision.tokens.grid.map(|n| n as usize), words }))
     }
 
     fn settle(&self, config: &mut GenerationConfig) {

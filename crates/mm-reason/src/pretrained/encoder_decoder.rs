@@ -4,8 +4,8 @@
 use super::{Asked, Prompt, Seen, Tokens, Voice};
 use crate::{
     Error, Result,
-    decoder::{Decoder, DecoderConfig, Reading, State},
-    generate::{GenerationConfig, Start},
+    decoder::{Decoder, DecoderConfig, State},
+    generate::Start,
 };
 use mm_core::{
     Encoder, Input, Modality, Module, Processor, Tensor,
@@ -249,17 +249,11 @@ impl Voice for EncoderDecoder {
 
     fn begin(&self, seen: Option<&Seen>, prompt: &Prompt, room: i64) -> mm_core::Result<Start<State>> {
         let seen = seen.ok_or_else(|| mm_core::Error::config("this model", "no picture", "a picture"))?;
-        let rows = seen.values.size(0)?;
-        let mut state = self.decoder.state(rows, prompt.ids.len() as i64 + room, Some((seen.values.clone(), None)))?;
-        let ids = Tensor::from_vec(&prompt.ids, &[1, prompt.ids.len() as i64])?.to_device(seen.values.device())?;
-        let x = self.decoder.embed(&ids, 0)?.expand(&[rows, -1, -1])?;
-        let hidden = self.decoder.read(&x, &mut state, Reading::default())?;
-        Ok(Start { state, logits: self.decoder.last(&hidden)?, prompts: vec![prompt.ids.clone(); rows as usize] })
+        let (rows, room) = (seen.values.size(0)?, prompt.ids.len() as i64 + room);
+        self.decoder.begin(self.decoder.state(rows, room, Some((seen.values.clone(), None)))?, &prompt.ids)
     }
 
     fn decoder(&self) -> Option<&Decoder> {
         Some(&self.decoder)
     }
-
-    fn settle(&self, _config: &mut GenerationConfig) {}
 }

@@ -1,6 +1,6 @@
 //! GIT (Wang 2022): CLIP's picture features before the text, in one stack where the picture's places see each other and the text looks back.
 
-use super::{Asked, Prompt, Seen, Tokens, Voice, bert, vision};
+use super::{Asked, Prompt, Seen, Tokens, Voice, bert};
 use crate::{
     Error, Result,
     decoder::{Decoder, Reading, State},
@@ -14,10 +14,7 @@ use mm_data::{ImageProcessor, VideoProcessor};
 use mm_repr::{
     checkpoint_config,
     family::{Build, Family, Names},
-    image::{
-        preprocessing,
-        vit::{Pair, Trunk, VitConfig},
-    },
+    image::{VisionDefaults, VisionShape, preprocessing, vision_config, vision_trunk, vit::Trunk},
 };
 
 checkpoint_config! {
@@ -36,37 +33,9 @@ checkpoint_config! {
     }
 }
 
-checkpoint_config! {
-    /// transformers' `GitVisionConfig`, which is CLIP's.
-    VisionConfig {
-        hidden_size: i64 = 768,
-        intermediate_size: i64 = 3072,
-        num_hidden_layers: i64 = 12,
-        num_attention_heads: i64 = 12,
-        num_channels: i64 = 3,
-        image_size: Pair = Pair::Both(224),
-        patch_size: Pair = Pair::Both(16),
-        hidden_act: Activation = Activation::QuickGelu,
-        layer_norm_eps: f64 = 1e-5,
-    }
-}
-
-impl VisionConfig {
-    pub(super) fn vit(&self) -> VitConfig {
-        VitConfig {
-            hidden_size: self.hidden_size,
-            num_hidden_layers: self.num_hidden_layers,
-            num_attention_heads: self.num_attention_heads,
-            intermediate_size: self.intermediate_size,
-            num_channels: self.num_channels,
-            hidden_act: self.hidden_act,
-            layer_norm_eps: self.layer_norm_eps,
-            image_size: self.image_size,
-            patch_size: self.patch_size,
-            ..VitConfig::default()
-        }
-    }
-}
+/// transformers' `GitVisionConfig`, which is CLIP's.
+const VISION: VisionDefaults =
+    VisionDefaults { image: 224, patch: 16, activation: Activation::QuickGelu, epsilon: 1e-5 };
 
 /// The family of this file.
 pub(super) const FAMILY: Family<Box<dyn Voice>> = Family {
@@ -97,9 +66,9 @@ struct Git {
 
 fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
     let c: GitConfig = b.parse()?;
-    let seen: VisionConfig = b.parse_part(&b.config["vision_config"], "vision_config")?;
-    let shape = vision::Shape { class: true, bias: false, first_norm: true, final_norm: true };
-    let vision = vision::trunk(b, &b.scope.pp("vision"), &seen.vit(), shape)?;
+    let seen = vision_config(b, &b.config["vision_config"], "vision_config", VISION)?;
+    let shape = VisionShape { class: true, bias: false, first_norm: true, final_norm: true };
+    let vision = vision_trunk(b, &b.scope.pp("vision"), &seen, shape)?;
     let sizes = bert::Sizes {
         vocabulary: c.vocab_size,
         width: c.hidden_size,
@@ -177,10 +146,7 @@ impl Voice for Git {
         let mut state = self.decoder.state(rows, patches + prompt.ids.len() as i64 + room, None)?;
         let open = Reading { open: true, unplaced: true, ..Reading::default() };
         self.decoder.read(&seen.values, &mut state, open)?;
-        let ids = Tensor::from_vec(&prompt.ids, &[1, prompt.ids.len() as i64])?.to_device(seen.values.device())?;
-        let x = self.decoder.embed(&ids, 0)?.expand(&[rows, -1, -1])?;
-        let hidden = self.decoder.read(&x, &mut state, Reading::default())?;
-        Ok(Start { state, logits: self.decoder.last(&hidden)?, prompts: vec![prompt.ids.clone(); rows as usize] })
+        self.decoder.begin(state, &prompt.ids)
     }
 
     fn decoder(&self) -> Option<&Decoder> {

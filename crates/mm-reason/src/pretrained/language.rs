@@ -186,7 +186,7 @@ pub(super) fn begin(
     room: i64,
     places: Option<(Tensor, i64)>,
 ) -> mm_core::Result<Start<State>> {
-    let device = decoder.words(&Tensor::from_vec(&[0i64], &[1, 1])?)?.device();
+    let device = decoder.device();
     let rows = seen.map_or(Ok(1), |s| s.values.size(0))?;
     let length = ids.len() as i64;
     let all = Tensor::from_vec(ids, &[1, length])?.to_device(device)?;

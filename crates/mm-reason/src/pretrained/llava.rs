@@ -1,6 +1,6 @@
 //! LLaVA 1.5 (Liu 2023): a layer of CLIP's features, projected, among the words of a language model.
 
-use super::{Asked, Prompt, Seen, Tokens, Voice, git::VisionConfig, language, vision};
+use super::{Asked, Prompt, Seen, Tokens, Voice, language};
 use crate::{
     Result,
     decoder::{Decoder, State},
@@ -14,8 +14,8 @@ use mm_data::ImageProcessor;
 use mm_repr::{
     family::{Build, Family, Names},
     image::{
-        preprocessing,
-        vit::{Pair, Trunk},
+        VisionDefaults, VisionShape, preprocessing, vision_config, vision_trunk,
+        vit::{Trunk, VitConfig},
     },
 };
 
@@ -69,15 +69,12 @@ fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
             )));
         }
     };
-    let mut sizes: VisionConfig = b.parse_part(seen, "vision_config")?;
-    for (key, field, otherwise) in [
-        ("image_size", &mut sizes.image_size, Pair::Both(336)),
-        ("patch_size", &mut sizes.patch_size, Pair::Both(if siglip { 16 } else { 14 })),
-    ] {
-        if seen[key].is_null() {
-            *field = otherwise;
-        }
-    }
+    let defaults = if siglip {
+        VisionDefaults { image: 336, patch: 16, activation: Activation::GeluNew, epsilon: 1e-6 }
+    } else {
+        VisionDefaults { image: 336, patch: 14, activation: Activation::QuickGelu, epsilon: 1e-5 }
+    };
+    let sizes = vision_config(b, seen, "vision_config", defaults)?;
     let count = sizes.num_hidden_layers;
     let layers: Vec<i64> = match &c["vision_feature_layer"] {
         serde_json::Value::Array(list) => list.iter().filter_map(serde_json::Value::as_i64).collect(),
@@ -92,11 +89,10 @@ fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
         })
         .collect::<mm_repr::Result<_>>()?;
     let furthest = layers.iter().copied().max().unwrap_or(0) as i64;
-    let shape = vision::Shape { class: !siglip, bias: siglip, first_norm: !siglip, final_norm: false };
-    let mut used = sizes.clone();
+    let shape = VisionShape { class: !siglip, bias: siglip, first_norm: !siglip, final_norm: false };
     // What comes after the layers that are read is not needed.
-    used.num_hidden_layers = furthest;
-    let trunk = vision::trunk(b, &b.scope.pp("vision"), &used.vit(), shape)?;
+    let used = VitConfig { num_hidden_layers: furthest, ..sizes.clone() };
+    let trunk = vision_trunk(b, &b.scope.pp("vision"), &used, shape)?;
     let config = language::config(b, text, kind, 10_000.0)?;
     let bias = c["multimodal_projector_bias"].as_bool().unwrap_or(true);
     let activation = serde_json::from_value(c["projector_hidden_act"].clone()).unwrap_or(Activation::Gelu);

@@ -12,7 +12,6 @@ mod qwen2_vl;
 mod tokens;
 mod transcribe;
 mod vilt;
-mod vision;
 mod whisper;
 
 pub use tokens::Tokens;
@@ -24,16 +23,15 @@ use crate::{
     generate::{self, Generated, GenerationConfig, Rules, Start, Told},
 };
 use mm_core::{DType, Device, Modality, Params, Processor, SampleContext, Source, Tensor, without_grad};
+use mm_data::guarded;
 use mm_repr::{
     LoadOptions,
     family::{Family, Loaded, labels, load},
     text::json,
 };
+use rayon::prelude::*;
 use serde_json::Value;
-use std::{
-    cell::RefCell,
-    path::{Path, PathBuf},
-};
+use std::{cell::RefCell, path::Path};
 
 /// What is asked of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,16 +202,6 @@ pub struct Said {
 }
 
 impl Speaker {
-    /// Whether a folder holds a model of these families.
-    pub fn knows(folder: &Path) -> bool {
-        json(&folder.join("config.json")).is_ok_and(|c| {
-            c["model_type"].as_str().is_some_and(|k| {
-                // Whisper is an encoder too (`mm embed`); here it transcribes.
-                table().any(|f| f.kind == k)
-            })
-        })
-    }
-
     /// Loads a folder.
     pub fn load(folder: &Path, options: LoadOptions) -> Result<Self> {
         if !folder.is_dir() {
@@ -255,8 +243,8 @@ impl Speaker {
     pub fn look(&self, modality: &Modality, sources: &[Source]) -> Result<Seen> {
         let processor = self.processor(modality)?;
         let samples = sources
-            .iter()
-            .map(|s| processor.process(s, &mut SampleContext::plain()))
+            .par_iter()
+            .map(|s| guarded(processor, s, &mut SampleContext::plain()))
             .collect::<mm_core::Result<Vec<_>>>()?;
         self.look_at(modality, &samples)
     }
@@ -292,7 +280,7 @@ impl Speaker {
             let text = self.tokens.decode(&[before, &g.ids].concat())?;
             Ok(Said { text, score: g.score, log_probability: g.log_probability, ended: g.ended, tokens: g.ids.len() })
         };
-        let found = self.say(seen, asked, config, rules, told)?;
+        let found = self.go_on(seen, &prompt, config, rules, told)?;
         found.into_iter().map(|row| row.into_iter().map(make).collect()).collect()
     }
 
@@ -305,6 +293,18 @@ impl Speaker {
         rules: &Rules<'_>,
         told: Told<'_>,
     ) -> Result<Vec<Vec<Generated>>> {
+        self.go_on(seen, &self.voice.prompt(&self.tokens, seen, asked)?, config, rules, told)
+    }
+
+    /// The same from a prompt that has been written out.
+    fn go_on(
+        &self,
+        seen: Option<&Seen>,
+        prompt: &Prompt,
+        config: &GenerationConfig,
+        rules: &Rules<'_>,
+        told: Told<'_>,
+    ) -> Result<Vec<Vec<Generated>>> {
         let decoder = self.voice.decoder().ok_or_else(|| {
             Error::asked(
                 format!("a model of family {}", self.family),
@@ -312,14 +312,13 @@ impl Speaker {
                 "a question: it chooses among labels",
             )
         })?;
-        let prompt = self.voice.prompt(&self.tokens, seen, asked)?;
         let longest = decoder.config().longest;
         if prompt.ids.len() as i64 + config.max_new_tokens as i64 > longest {
             let found = format!("a prompt of {} tokens and {} more", prompt.ids.len(), config.max_new_tokens);
             return Err(Error::asked("length of the text", found, format!("at most {longest} positions of the model")));
         }
         without_grad(|| {
-            let start = self.voice.begin(seen, &prompt, config.max_new_tokens as i64)?;
+            let start = self.voice.begin(seen, prompt, config.max_new_tokens as i64)?;
             generate::generate(decoder, start, config, rules, told)
         })
     }
@@ -411,9 +410,4 @@ impl Speaker {
             Error::asked("--explain", format!("a model of family {}", self.family), "vilt or blip, or a run")
         })
     }
-}
-
-/// The folder of a name: a path, a fetched model, or one of the hub's cache.
-pub fn locate(name: &Path) -> PathBuf {
-    mm_repr::locate(name, Path::new("."))
 }

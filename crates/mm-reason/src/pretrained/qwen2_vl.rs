@@ -8,17 +8,13 @@ use crate::{
     generate::Start,
 };
 use mm_core::{
-    DType, Init, Modality, Module, Processor, SampleContext, Scope, Source, Tensor,
+    DType, Init, Modality, Module, Processor, Scope, Tensor,
     nn::{
         Activation, AttentionConfig, BlockConfig, Linear, MlpConfig, Norm, NormConfig, Pass, Transformer,
         TransformerConfig,
     },
 };
-use mm_data::{
-    ImageProcessor, ImageProcessorConfig,
-    decode::{frame_count, sample_frames},
-    file,
-};
+use mm_data::{ImageProcessor, VideoProcessor};
 use mm_repr::{
     checkpoint_config,
     family::{Build, Family, Names},
@@ -141,34 +137,11 @@ impl Vision {
     }
 }
 
-/// A video → `[frames, 3, height, width]`, all of one size that suits the patches.
-struct Frames {
-    config: ImageProcessorConfig,
-    most: usize,
-}
-
-impl Processor for Frames {
-    fn process(&self, source: &Source, _context: &mut SampleContext) -> mm_core::Result<Tensor> {
-        let path = file(source, "a video")?;
-        let frames = sample_frames(path, self.most.min(frame_count(path)?), &self.config.limits)?;
-        let frames = frames.iter().map(|f| self.config.transform.apply(f)).collect::<mm_data::Result<Vec<_>>>()?;
-        Tensor::stack(&frames.iter().collect::<Vec<_>>(), 0)
-    }
-
-    fn is_sequence(&self) -> bool {
-        false
-    }
-
-    fn fingerprint(&self) -> String {
-        format!("frames {} {:?}", self.most, self.config)
-    }
-}
-
 struct Qwen2Vl {
     vision: Vision,
     decoder: Decoder,
     picture: ImageProcessor,
-    video: Frames,
+    video: VideoProcessor,
     image_token: i64,
     video_token: i64,
     merge: i64,
@@ -189,7 +162,7 @@ fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
         vision: Vision::new(b, &b.scope.pp("vision"), seen)?,
         decoder: Decoder::new(b, &b.scope.pp("text"), language::config(b, text, "qwen2_vl", 1e6)?)?,
         picture: ImageProcessor::new(images.clone()),
-        video: Frames { config: images, most: FRAMES },
+        video: VideoProcessor::at_most(images, FRAMES),
         image_token: id("image_token_id", 151_655),
         video_token: id("video_token_id", 151_656),
     }))

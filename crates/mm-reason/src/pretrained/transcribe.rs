@@ -27,8 +27,6 @@ pub struct Transcript {
     pub segments: Vec<Segment>,
     /// Whether some window's text was cut off at the limit of tokens.
     pub cut: bool,
-    /// The tokens, with those of times.
-    pub ids: Vec<i64>,
 }
 
 /// Seconds a time token.
@@ -96,8 +94,10 @@ impl Speaker {
             return Err(Error::asked("sound", format!("{frames} frames"), wanted));
         }
         let by_times = timestamps || long;
-        let mut out = Transcript { text: String::new(), segments: Vec::new(), cut: false, ids: Vec::new() };
+        let mut out = Transcript { text: String::new(), segments: Vec::new(), cut: false };
         let mut at = 0;
+        // The language is that of the first window.
+        let mut prompt = None;
         while at < frames {
             let here = (frames - at).min(window);
             let seen = self.look_at(&Modality::AUDIO, &[whole.narrow(1, at, here)?])?;
@@ -110,11 +110,14 @@ impl Speaker {
             if by_times {
                 rules.more = Some(&rule);
             }
-            let asked = Asked::Transcribe(language, by_times);
-            let found = self.say(Some(&seen), asked, config, &rules, &mut |_, _| {})?;
+            let written = match prompt {
+                Some(written) => written,
+                None => self.voice.prompt(&self.tokens, Some(&seen), Asked::Transcribe(language, by_times))?,
+            };
+            let found = self.go_on(Some(&seen), &written, config, &rules, &mut |_, _| {})?;
+            prompt = Some(written);
             let said = &found[0][0];
             out.cut |= !said.ended;
-            out.ids.extend(&said.ids);
             let Some(times) = times.filter(|_| by_times) else {
                 out.text = self.tokens.decode(&said.ids)?;
                 return Ok(out);

@@ -15,31 +15,24 @@ use mm_repr::{
     checkpoint_config,
     family::{Build, Family, Names},
     image::{
-        preprocessing,
-        vit::{Pair, Patches, VitConfig, block, grid},
+        VisionDefaults, preprocessing, vision_config,
+        vit::{Patches, block, grid},
     },
 };
 
 checkpoint_config! {
-    /// transformers' `ViltConfig`.
+    /// What transformers' `ViltConfig` has beside the sizes of a vision transformer.
     ViltConfig {
         vocab_size: i64 = 30522,
         type_vocab_size: i64 = 2,
         modality_type_vocab_size: i64 = 2,
         max_position_embeddings: i64 = 40,
-        hidden_size: i64 = 768,
-        num_hidden_layers: i64 = 12,
-        num_attention_heads: i64 = 12,
-        intermediate_size: i64 = 3072,
-        hidden_act: Activation = Activation::Gelu,
-        layer_norm_eps: f64 = 1e-12,
-        image_size: Pair = Pair::Both(384),
-        patch_size: Pair = Pair::Both(32),
-        num_channels: i64 = 3,
-        qkv_bias: bool = true,
         max_image_length: i64 = -1,
     }
 }
+
+/// Its sizes where the file is silent.
+const VISION: VisionDefaults = VisionDefaults { image: 384, patch: 32, activation: Activation::Gelu, epsilon: 1e-12 };
 
 /// The family of this file.
 pub(super) const FAMILY: Family<Box<dyn Voice>> = Family {
@@ -86,25 +79,13 @@ struct Vilt {
 
 fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
     let c: ViltConfig = b.parse()?;
-    let width = c.hidden_size;
-    let vit = VitConfig {
-        hidden_size: width,
-        num_hidden_layers: c.num_hidden_layers,
-        num_attention_heads: c.num_attention_heads,
-        intermediate_size: c.intermediate_size,
-        hidden_act: c.hidden_act,
-        layer_norm_eps: c.layer_norm_eps,
-        image_size: c.image_size,
-        patch_size: c.patch_size,
-        num_channels: c.num_channels,
-        qkv_bias: c.qkv_bias,
-        ..VitConfig::default()
-    };
+    let vit = vision_config(b, b.config, "", VISION)?;
+    let width = vit.hidden_size;
     let grid = grid(b, &vit, "patch_size")?;
     let scope = b.scope.pp("trunk");
     let tables = scope.pp("embeddings");
     let text = tables.pp("text_embeddings");
-    let norm = NormConfig { epsilon: c.layer_norm_eps, ..NormConfig::default() };
+    let norm = NormConfig { epsilon: vit.layer_norm_eps, ..NormConfig::default() };
     let segments = Embedding::new(&text.pp("token_type_embeddings"), c.type_vocab_size, width)?;
     let head = b.scope.pp("classifier");
     let classifier = head.pp(0).has("weight").then(|| {
@@ -123,16 +104,16 @@ fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
         kinds: Embedding::new(&tables.pp("token_type_embeddings"), c.modality_type_vocab_size, width)?,
         patches: Patches::new(
             &tables.pp("patch_embeddings").pp("projection"),
-            c.num_channels,
+            vit.num_channels,
             width,
-            &c.patch_size.get(),
+            &vit.patch_size.get(),
             true,
         )?,
         class: tables.param("cls_token", &[1, 1, width], Init::Zeros)?,
         positions: tables.param("position_embeddings", &[grid[0] * grid[1] + 1, width], Init::Zeros)?,
         blocks: b.transformer(
             &scope.pp("encoder"),
-            TransformerConfig { layers: c.num_hidden_layers, block: block(&vit), final_norm: true },
+            TransformerConfig { layers: vit.num_hidden_layers, block: block(&vit), final_norm: true },
         )?,
         pooler: Linear::new(&scope.pp("pooler").pp("dense"), width, width, true)?,
         classifier: classifier.transpose()?,

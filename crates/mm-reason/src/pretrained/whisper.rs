@@ -4,7 +4,7 @@
 use super::{Asked, Prompt, Seen, Tokens, Voice, languages::LANGUAGES};
 use crate::{
     Error, Result,
-    decoder::{Decoder, DecoderConfig, Reading, State},
+    decoder::{Decoder, DecoderConfig, State},
     generate::{GenerationConfig, Start},
 };
 use mm_core::{
@@ -165,12 +165,8 @@ impl Whisper {
     }
 
     fn read(&self, seen: &Seen, ids: &[i64], room: i64) -> mm_core::Result<Start<State>> {
-        let rows = seen.values.size(0)?;
-        let mut state = self.decoder.state(rows, ids.len() as i64 + room, Some((seen.values.clone(), None)))?;
-        let read = Tensor::from_vec(ids, &[1, ids.len() as i64])?.to_device(seen.values.device())?;
-        let x = self.decoder.embed(&read, 0)?.expand(&[rows, -1, -1])?;
-        let hidden = self.decoder.read(&x, &mut state, Reading::default())?;
-        Ok(Start { state, logits: self.decoder.last(&hidden)?, prompts: vec![ids.to_vec(); rows as usize] })
+        let (rows, room) = (seen.values.size(0)?, ids.len() as i64 + room);
+        self.decoder.begin(self.decoder.state(rows, room, Some((seen.values.clone(), None)))?, ids)
     }
 }
 

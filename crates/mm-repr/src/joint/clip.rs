@@ -5,9 +5,10 @@ use crate::{
     Error, Result,
     family::{Build, Family, Joint, Model, Names, Network, Tower, config},
     image::{
+        VisionDefaults, VisionShape,
         preprocess::open_clip_preprocessing,
-        preprocessing,
-        vit::{Pair, Patches, Stretch, Tokens, Trunk, VitConfig, block, grid},
+        preprocessing, vision_config, vision_trunk,
+        vit::{Pair, Trunk, VitConfig, block},
     },
     text::transformer::{BERT_NAMES, Kind, TextTransformer, processor, text_config},
 };
@@ -281,19 +282,9 @@ fn text_tower(
 /// The vision tower: CLIP's has a class token, a normalisation before the blocks and none after them but on the class token.
 fn image_tower(b: &Build<'_>, c: &VitConfig, siglip: bool, projection: Projection) -> Result<ImageTower> {
     let scope = b.scope.pp("vision_model");
-    let tables = scope.pp("embeddings");
-    let (width, patch) = (c.hidden_size, c.patch_size.get());
-    let grid = grid(b, c, "vision_config.patch_size")?;
-    let norm = NormConfig { epsilon: c.layer_norm_eps, ..NormConfig::default() };
-    let patches = Patches::new(&tables.pp("patch_embedding"), c.num_channels, width, &patch, siglip)?;
-    let before = if siglip { None } else { Some(tables.param("class_embedding", &[1, width], Init::Normal(0.02))?) };
-    let placed = i64::from(!siglip);
-    let table = Embedding::new(&tables.pp("position_embedding"), grid[0] * grid[1] + placed, width)?;
-    let first_norm = if siglip { None } else { Some(Norm::new(&scope.pp("pre_layrnorm"), width, norm)?) };
-    let blocks = b.transformer(
-        &scope.pp("encoder"),
-        TransformerConfig { layers: c.num_hidden_layers, block: block(c), final_norm: siglip },
-    )?;
+    let (width, norm) = (c.hidden_size, NormConfig { epsilon: c.layer_norm_eps, ..NormConfig::default() });
+    let shape = VisionShape { class: !siglip, bias: siglip, first_norm: !siglip, final_norm: siglip };
+    let trunk = vision_trunk(b, &scope, c, shape)?;
     let pooler = if siglip {
         let head = scope.pp("head");
         let mlp = MlpConfig { hidden: c.intermediate_size, activation: c.hidden_act, gated: false, bias: true };
@@ -306,9 +297,6 @@ fn image_tower(b: &Build<'_>, c: &VitConfig, siglip: bool, projection: Projectio
     } else {
         Pooler::Class(Norm::new(&scope.pp("post_layernorm"), width, norm)?)
     };
-    let tokens =
-        Tokens { before, positions: table.weight().clone(), placed, unplaced: None, grid, stretch: Stretch::Plain };
-    let trunk = Trunk { patches, tokens, first_norm, blocks, width, modality: Modality::IMAGE };
     Ok(ImageTower { trunk, pooler, projection })
 }
 
@@ -327,23 +315,19 @@ fn joint(b: &Build<'_>, text: Tower, image: Tower, biased: bool) -> Result<Model
 }
 
 /// CLIP's vision tower with transformers' defaults where the file is silent.
-fn vision(b: &Build<'_>, value: &Value, activation: Activation, epsilon: f64, patch: i64) -> Result<VitConfig> {
-    let mut c: VitConfig = b.parse_part(value, "vision_config")?;
-    if value["hidden_act"].is_null() {
-        c.hidden_act = activation;
-    }
-    if value["layer_norm_eps"].is_null() {
-        c.layer_norm_eps = epsilon;
-    }
-    if value["patch_size"].is_null() {
-        c.patch_size = Pair::Both(patch);
-    }
-    Ok(c)
+const CLIP_VISION: VisionDefaults =
+    VisionDefaults { image: 224, patch: 32, activation: Activation::QuickGelu, epsilon: 1e-5 };
+/// SigLIP's.
+const SIGLIP_VISION: VisionDefaults =
+    VisionDefaults { image: 224, patch: 16, activation: Activation::GeluNew, epsilon: 1e-6 };
+
+fn vision(b: &Build<'_>, defaults: VisionDefaults) -> Result<VitConfig> {
+    vision_config(b, &b.config["vision_config"], "vision_config", defaults)
 }
 
 fn clip(b: &Build<'_>) -> Result<Model> {
     let text: TextConfig = b.parse_part(&b.config["text_config"], "text_config")?;
-    let vision = vision(b, &b.config["vision_config"], Activation::QuickGelu, 1e-5, 32)?;
+    let vision = vision(b, CLIP_VISION)?;
     let space = b.config["projection_dim"].as_i64().unwrap_or(512);
     // A config from before the end was its own token says 2 and means "the largest id".
     let speaks = if text.eos_token_id == 2 { Speaks::Largest } else { Speaks::First(text.eos_token_id) };
@@ -376,7 +360,7 @@ fn siglip(b: &Build<'_>) -> Result<Model> {
     if silent("layer_norm_eps") {
         text.layer_norm_eps = 1e-6;
     }
-    let vision = vision(b, &b.config["vision_config"], Activation::GeluNew, 1e-6, 16)?;
+    let vision = vision(b, SIGLIP_VISION)?;
     let space = text.projection_size.unwrap_or(text.hidden_size);
     let head = Linear::new(&b.scope.pp("text_model").pp("head"), text.hidden_size, space, true)?;
     let tower = text_tower(b, &text, false, Speaks::Last, Projection(Some(head)))?;
@@ -388,7 +372,7 @@ fn siglip(b: &Build<'_>) -> Result<Model> {
 
 fn chinese(b: &Build<'_>) -> Result<Model> {
     let text = text_config(b, &b.config["text_config"])?;
-    let vision = vision(b, &b.config["vision_config"], Activation::QuickGelu, 1e-5, 32)?;
+    let vision = vision(b, CLIP_VISION)?;
     let space = b.config["projection_dim"].as_i64().unwrap_or(512);
     let bert = TextTransformer::new(b, &b.scope.pp("bert_model"), &text, Kind::BERT)?;
     let words = processor(b, text.max_position_embeddings, text.vocab_size)?;

@@ -214,8 +214,7 @@ impl Prediction {
         let network = Network::new(&params, &config, &target, &base, registry)?;
         let level = params.scope().pp("target").buffer("level", &[2], mm_core::Init::Zeros)?;
         level.assign(&Tensor::from_slice(&[0f32, 1.0])?)?;
-        let folder = config.cache.as_ref().map_or_else(|| mm_core::cache_folder().join("samples"), |c| base.join(c));
-        let cache = Cache::open(folder)?;
+        let cache = Cache::of(&base, config.cache.as_deref())?;
         let (labels, made) = (Default::default(), Default::default());
         Ok(Self { params, network, target, level, config, base, cache, labels, made })
     }
@@ -223,14 +222,8 @@ impl Prediction {
     /// Loads the model of a run folder: its best weights, or its last where it was stopped before it was measured.
     pub fn load(run: &Path, registry: &Registry, device: Device) -> Result<Self> {
         let model = Self::new(parse(&settings::read(&run.join("config.toml"), &[])?)?, run, registry, device)?;
-        model.restore(run)?;
+        Run::restore(run, &model.params)?;
         Ok(model)
-    }
-
-    fn restore(&self, run: &Path) -> Result<()> {
-        let name = if Run::checkpoint(run, "best").exists() { "best" } else { "last" };
-        let (checkpoint, _) = Run::load(run, name)?;
-        Ok(self.params.load(&checkpoint, "model.")?)
     }
 
     /// Its parameters.
@@ -457,7 +450,7 @@ impl Prediction {
         };
         let outcome = train(input, run)?;
         // What is kept is what counts from here on.
-        self.restore(run.folder())?;
+        Run::restore(run.folder(), &self.params)?;
         let combination = if valid.is_empty() {
             predictor::Combination::fixed(self)
         } else {

@@ -213,6 +213,10 @@ pub(crate) struct Combined {
     pub(crate) present: Vec<Vec<Modality>>,
     pub(crate) weights: BTreeMap<Modality, Vec<f64>>,
     pub(crate) broken: Vec<Broken>,
+    /// What the first network's fused head says, `[rows, outputs]`.
+    fused: Tensor,
+    /// Where the first network looked, piece by piece.
+    looked: BTreeMap<Modality, Vec<Tensor>>,
 }
 
 impl Predictor {
@@ -411,16 +415,15 @@ impl Predictor {
         let rows: Vec<Row> = asked.into_iter().enumerate().map(row).collect();
         let all: Vec<usize> = (0..rows.len()).collect();
         let manifest = Manifest { path: "what was asked".into(), rows, columns: mm_data::Columns::default() };
-        let probabilities = self.combined(&manifest, &all, &[])?;
-        if let Some(broken) = probabilities.broken.first() {
+        let found = self.combined(&manifest, &all, &[])?;
+        if let Some(broken) = found.broken.first() {
             return Err(Error::Config(broken.reason.clone()));
         }
-        let answers = self.first().answer_fresh(&manifest, &all, &[])?;
-        let classes = probabilities.values.size(1)? as usize;
-        let scores = probabilities.values.to_vec::<f64>()?;
-        let logits = answers.fused.to_vec::<f64>()?;
+        let classes = found.values.size(1)? as usize;
+        let scores = found.values.to_vec::<f64>()?;
+        let logits = found.fused.to_vec::<f64>()?;
         let mut looked: Vec<BTreeMap<Modality, Vec<f32>>> = vec![BTreeMap::new(); all.len()];
-        for (modality, pieces) in &answers.looked {
+        for (modality, pieces) in &found.looked {
             let mut at = 0;
             for piece in pieces {
                 let width = piece.size(1)? as usize;
@@ -463,8 +466,8 @@ fn one(
     let answers =
         if own { model.answer_own(manifest, rows, drop)? } else { model.answer_fresh(manifest, rows, drop)? };
     let values = combination.apply(model, &answers)?;
-    let Answers { rows, present, weights, broken, .. } = answers;
-    Ok(Combined { rows, values, present, weights, broken })
+    let Answers { rows, fused, present, weights, broken, looked, .. } = answers;
+    Ok(Combined { rows, values, present, weights, broken, fused, looked })
 }
 
 fn labels(rows: &[usize], manifest: &Manifest, column: &str, target: &Target) -> Vec<Option<Label>> {

@@ -1,29 +1,59 @@
-//! CLIP's vision transformer in the shapes that models which speak have it.
+//! CLIP's vision transformer in the shapes that models have it: CLIP and SigLIP themselves, and those that describe what it sees.
 
+use super::vit::{Pair, Patches, Stretch, Tokens, Trunk, VitConfig, block, grid};
+use crate::{Result, family::Build};
 use mm_core::{
     Init, Modality, Scope,
-    nn::{Norm, NormConfig, TransformerConfig},
+    nn::{Activation, Norm, NormConfig, TransformerConfig},
 };
-use mm_repr::{
-    family::Build,
-    image::vit::{Patches, Stretch, Tokens, Trunk, VitConfig, block, grid},
-};
+use serde_json::Value;
+
+/// What a family's own config class takes where a file is silent.
+#[derive(Clone, Copy)]
+pub struct VisionDefaults {
+    /// Side of the pictures.
+    pub image: i64,
+    /// Side of a patch.
+    pub patch: i64,
+    /// Activation of the blocks.
+    pub activation: Activation,
+    /// Added to variances.
+    pub epsilon: f64,
+}
+
+/// Sizes out of a config (or its `vision_config`), with the family's own defaults.
+pub fn vision_config(b: &Build<'_>, value: &Value, field: &str, d: VisionDefaults) -> Result<VitConfig> {
+    let mut c: VitConfig = b.parse_part(value, field)?;
+    if value["image_size"].is_null() {
+        c.image_size = Pair::Both(d.image);
+    }
+    if value["patch_size"].is_null() {
+        c.patch_size = Pair::Both(d.patch);
+    }
+    if value["hidden_act"].is_null() {
+        c.hidden_act = d.activation;
+    }
+    if value["layer_norm_eps"].is_null() {
+        c.layer_norm_eps = d.epsilon;
+    }
+    Ok(c)
+}
 
 /// What sets them apart.
 #[derive(Clone, Copy)]
-pub(super) struct Shape {
+pub struct VisionShape {
     /// Whether a class token stands first.
-    pub(super) class: bool,
+    pub class: bool,
     /// Whether the patches' convolution has a bias.
-    pub(super) bias: bool,
+    pub bias: bool,
     /// Whether a normalisation stands before the blocks.
-    pub(super) first_norm: bool,
+    pub first_norm: bool,
     /// Whether one ends them.
-    pub(super) final_norm: bool,
+    pub final_norm: bool,
 }
 
 /// The transformer under `scope`, in CLIP's words.
-pub(super) fn trunk(b: &Build<'_>, scope: &Scope<'_>, c: &VitConfig, shape: Shape) -> mm_repr::Result<Trunk> {
+pub fn vision_trunk(b: &Build<'_>, scope: &Scope<'_>, c: &VitConfig, shape: VisionShape) -> Result<Trunk> {
     let (tables, width, placed) = (scope.pp("embeddings"), c.hidden_size, i64::from(shape.class));
     let grid = grid(b, c, "vision_config.patch_size")?;
     let norm = NormConfig { epsilon: c.layer_norm_eps, ..NormConfig::default() };
