@@ -115,7 +115,7 @@ impl Inputs {
             let token =
                 (missing == Missing::Token).then(|| place.param("token", &[width], Init::Normal(0.02))).transpose()?;
             let mean = (missing == Missing::Mean).then(|| place.buffer("mean", &[width], Init::Zeros)).transpose()?;
-            let mlp = MlpConfig { hidden: width.max(32), activation: Activation::Gelu, gated: false, bias: true };
+            let mlp = MlpConfig::new(width.max(32), Activation::Gelu);
             // It reads the mean of the others, which all have one width.
             let imagine = (missing == Missing::Imagined)
                 .then(|| {

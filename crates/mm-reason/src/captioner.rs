@@ -110,27 +110,20 @@ impl Captioner {
         let attention = AttentionConfig { dropout: c.dropout, ..AttentionConfig::new(c.width, c.heads) };
         let cross = (c.kind == CaptionerKind::Transformer).then(|| attention.clone());
         let block = BlockConfig {
-            attention: AttentionConfig { causal: true, ..attention },
             cross,
-            mlp: MlpConfig { hidden: 4 * c.width, activation: Activation::Gelu, gated: false, bias: true },
-            norm: NormConfig::default(),
             norm_first: true,
             dropout: c.dropout,
-            layer_scale: None,
+            ..BlockConfig::new(
+                AttentionConfig { causal: true, ..attention },
+                MlpConfig::new(4 * c.width, Activation::Gelu),
+            )
         };
         let decoder = || {
+            let blocks = TransformerConfig { layers: c.layers, block: block.clone(), final_norm: true };
             let config = DecoderConfig {
-                vocabulary,
-                width: c.width,
-                positions: Some((c.longest + c.prefix + 2, 0)),
-                fixed_positions: None,
-                scale: 1.0,
                 input_norm: Some(NormConfig::default()),
-                blocks: TransformerConfig { layers: c.layers, block: block.clone(), final_norm: true },
-                transform: None,
                 head_bias: true,
-                rotary: None,
-                longest: c.longest + c.prefix + 2,
+                ..DecoderConfig::new(vocabulary, c.longest + c.prefix + 2, blocks)
             };
             Decoder::fresh(&scope.pp("decoder"), config)
         };

@@ -38,6 +38,25 @@ pub struct DecoderConfig {
     pub longest: i64,
 }
 
+impl DecoderConfig {
+    /// Words and a learned vector for each of `longest` positions into these blocks; scores without a bias.
+    pub fn new(vocabulary: i64, longest: i64, blocks: TransformerConfig) -> Self {
+        Self {
+            vocabulary,
+            width: blocks.block.attention.width,
+            positions: Some((longest, 0)),
+            fixed_positions: None,
+            scale: 1.0,
+            input_norm: None,
+            blocks,
+            transform: None,
+            head_bias: false,
+            rotary: None,
+            longest,
+        }
+    }
+}
+
 /// Rotary positions of a decoder.
 #[derive(Debug, Clone)]
 pub struct RotaryConfig {

@@ -30,6 +30,21 @@ pub struct BlockConfig {
     pub layer_scale: Option<f64>,
 }
 
+impl BlockConfig {
+    /// What a config file that names these two and nothing else means: self-attention and a network, each normalised after its sum.
+    pub fn new(attention: AttentionConfig, mlp: MlpConfig) -> Self {
+        Self {
+            attention,
+            cross: None,
+            mlp,
+            norm: NormConfig::default(),
+            norm_first: false,
+            dropout: 0.0,
+            layer_scale: None,
+        }
+    }
+}
+
 /// A block's caches while decoding.
 #[derive(Debug, Default)]
 pub struct BlockState {

@@ -24,6 +24,13 @@ pub struct MlpConfig {
     pub bias: bool,
 }
 
+impl MlpConfig {
+    /// Two layers with biases, no gate.
+    pub fn new(hidden: i64, activation: Activation) -> Self {
+        Self { hidden, activation, gated: false, bias: true }
+    }
+}
+
 fn yes() -> bool {
     true
 }

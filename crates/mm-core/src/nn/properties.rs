@@ -23,11 +23,10 @@ fn config(heads: i64, groups: i64, kind: u8, norm_first: bool, gated: bool, caus
     let width = heads * 6;
     let attention =
         AttentionConfig { key_value_heads: Some(groups), causal, position, ..AttentionConfig::new(width, heads) };
-    let mlp = MlpConfig { hidden: 2 * width, activation: Activation::Gelu, gated, bias: true };
+    let mlp = MlpConfig { gated, ..MlpConfig::new(2 * width, Activation::Gelu) };
     let norm =
         NormConfig { kind: if gated { NormKind::RootMeanSquare } else { NormKind::Layer }, ..NormConfig::default() };
-    let block =
-        BlockConfig { attention, cross: None, mlp, norm, norm_first, dropout: 0.0, layer_scale: gated.then_some(0.5) };
+    let block = BlockConfig { norm, norm_first, layer_scale: gated.then_some(0.5), ..BlockConfig::new(attention, mlp) };
     TransformerConfig { layers: 2, block, final_norm: norm_first }
 }
 

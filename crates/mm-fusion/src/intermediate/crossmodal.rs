@@ -25,7 +25,7 @@ struct CrossBlock {
 
 impl CrossBlock {
     fn new(scope: &Scope<'_>, width: i64, heads: i64, dropout: f64) -> Result<Self> {
-        let mlp = MlpConfig { hidden: 4 * width, activation: Activation::Relu, gated: false, bias: true };
+        let mlp = MlpConfig::new(4 * width, Activation::Relu);
         let attention = AttentionConfig { dropout, ..AttentionConfig::new(width, heads) };
         Ok(Self {
             norm: Norm::new(&scope.pp("layer_norm1"), width, NormConfig::default())?,

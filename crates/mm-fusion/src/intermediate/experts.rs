@@ -22,7 +22,7 @@ pub(crate) struct Experts {
 impl Experts {
     pub(crate) fn new(scope: &Scope<'_>, sizes: &Sizes<'_>, balance: f64) -> Result<Self> {
         let together = sizes.parts.iter().sum::<i64>() + sizes.parts.len() as i64;
-        let mlp = MlpConfig { hidden: sizes.width, activation: Activation::Gelu, gated: false, bias: true };
+        let mlp = MlpConfig::new(sizes.width, Activation::Gelu);
         let expert = |place: Scope<'_>, input: i64| -> Result<(Linear, Mlp)> {
             Ok((
                 Linear::new(&place.pp("fc"), input, sizes.width, true)?,

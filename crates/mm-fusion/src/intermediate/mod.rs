@@ -36,7 +36,7 @@ pub(crate) use translation::Translation;
 use crate::{Error, Result, inputs::Part, operator::Sizes};
 use mm_core::{
     Scope, Tensor,
-    nn::{Activation, AttentionConfig, BlockConfig, MlpConfig, NormConfig, Transformer, TransformerConfig, sinusoidal},
+    nn::{Activation, AttentionConfig, BlockConfig, MlpConfig, Transformer, TransformerConfig, sinusoidal},
 };
 
 /// Refuses modalities of different widths where an operator adds or stacks them.
@@ -52,12 +52,9 @@ pub(crate) fn block(width: i64, heads: i64, dropout: f64, cross: bool) -> BlockC
     let attention = AttentionConfig { dropout, ..AttentionConfig::new(width, heads) };
     BlockConfig {
         cross: cross.then(|| attention.clone()),
-        attention,
-        mlp: MlpConfig { hidden: 2 * width, activation: Activation::Gelu, gated: false, bias: true },
-        norm: NormConfig::default(),
         norm_first: true,
         dropout,
-        layer_scale: None,
+        ..BlockConfig::new(attention, MlpConfig::new(2 * width, Activation::Gelu))
     }
 }
 

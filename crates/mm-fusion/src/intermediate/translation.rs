@@ -22,7 +22,7 @@ pub(crate) struct Translation {
 impl Translation {
     pub(crate) fn new(scope: &Scope<'_>, sizes: &Sizes<'_>, weight: f64) -> Result<Self> {
         let own = sizes.parts[sizes.main];
-        let mlp = MlpConfig { hidden: 2 * sizes.width, activation: Activation::Gelu, gated: false, bias: true };
+        let mlp = MlpConfig::new(2 * sizes.width, Activation::Gelu);
         let mut others = Vec::new();
         for (number, width) in sizes.parts.iter().enumerate().filter(|(n, _)| *n != sizes.main) {
             let place = scope.pp("others").pp(number);

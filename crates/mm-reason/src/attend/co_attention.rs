@@ -16,12 +16,8 @@ pub(super) fn block(width: i64, heads: i64, dropout: f64, cross: bool) -> BlockC
     let attention = AttentionConfig { dropout, ..AttentionConfig::new(width, heads) };
     BlockConfig {
         cross: cross.then(|| attention.clone()),
-        attention,
-        mlp: MlpConfig { hidden: 4 * width, activation: Activation::Gelu, gated: false, bias: true },
-        norm: NormConfig::default(),
-        norm_first: false,
         dropout,
-        layer_scale: None,
+        ..BlockConfig::new(attention, MlpConfig::new(4 * width, Activation::Gelu))
     }
 }
 

@@ -21,28 +21,9 @@ pub(super) fn decoder(s: &Sizes, causal: bool, context: Option<i64>) -> DecoderC
     let norm = NormConfig { kind: NormKind::Layer, epsilon: s.epsilon, bias: true };
     let attention = AttentionConfig { causal, ..AttentionConfig::new(s.width, s.heads) };
     let cross = context.map(|c| AttentionConfig { context_width: Some(c), ..AttentionConfig::new(s.width, s.heads) });
-    let block = BlockConfig {
-        attention,
-        cross,
-        mlp: MlpConfig { hidden: s.hidden, activation: s.activation, gated: false, bias: true },
-        norm,
-        norm_first: false,
-        dropout: 0.0,
-        layer_scale: None,
-    };
-    DecoderConfig {
-        vocabulary: s.vocabulary,
-        width: s.width,
-        positions: Some((s.positions, 0)),
-        fixed_positions: None,
-        scale: 1.0,
-        input_norm: Some(norm),
-        blocks: TransformerConfig { layers: s.layers, block, final_norm: false },
-        transform: None,
-        head_bias: true,
-        rotary: None,
-        longest: s.positions,
-    }
+    let block = BlockConfig { cross, norm, ..BlockConfig::new(attention, MlpConfig::new(s.hidden, s.activation)) };
+    let blocks = TransformerConfig { layers: s.layers, block, final_norm: false };
+    DecoderConfig { input_norm: Some(norm), head_bias: true, ..DecoderConfig::new(s.vocabulary, s.positions, blocks) }
 }
 
 /// BERT's words for the parts of a decoder that is at `place` here and at `there` in the checkpoint.

@@ -154,28 +154,13 @@ fn gpt2(b: &Build<'_>, config: &Value) -> mm_repr::Result<(DecoderConfig, i64)> 
     let norm = NormConfig { kind: NormKind::Layer, epsilon: c.layer_norm_epsilon, bias: true };
     let hidden = c.n_inner.unwrap_or(4 * c.n_embd);
     let block = BlockConfig {
-        attention: attention(true),
         cross: Some(attention(false)),
-        mlp: MlpConfig { hidden, activation: c.activation_function, gated: false, bias: true },
         norm,
         norm_first: true,
-        dropout: 0.0,
-        layer_scale: None,
+        ..BlockConfig::new(attention(true), MlpConfig::new(hidden, c.activation_function))
     };
-    let config = DecoderConfig {
-        vocabulary: c.vocab_size,
-        width: c.n_embd,
-        positions: Some((c.n_positions, 0)),
-        fixed_positions: None,
-        scale: 1.0,
-        input_norm: None,
-        blocks: TransformerConfig { layers: c.n_layer, block, final_norm: true },
-        transform: None,
-        head_bias: false,
-        rotary: None,
-        longest: c.n_positions,
-    };
-    Ok((config, c.n_embd))
+    let blocks = TransformerConfig { layers: c.n_layer, block, final_norm: true };
+    Ok((DecoderConfig::new(c.vocab_size, c.n_positions, blocks), c.n_embd))
 }
 
 fn trocr(b: &Build<'_>, config: &Value) -> mm_repr::Result<(DecoderConfig, i64)> {
@@ -185,12 +170,11 @@ fn trocr(b: &Build<'_>, config: &Value) -> mm_repr::Result<(DecoderConfig, i64)>
     let norm = NormConfig::default();
     let block = BlockConfig {
         cross: Some(AttentionConfig { context_width: Some(context), ..attention.clone() }),
-        attention: AttentionConfig { causal: true, ..attention },
-        mlp: MlpConfig { hidden: c.decoder_ffn_dim, activation: c.activation_function, gated: false, bias: true },
         norm,
-        norm_first: false,
-        dropout: 0.0,
-        layer_scale: None,
+        ..BlockConfig::new(
+            AttentionConfig { causal: true, ..attention },
+            MlpConfig::new(c.decoder_ffn_dim, c.activation_function),
+        )
     };
     // Learned positions begin with two that are not used; made ones come after the padding token's number.
     let fixed = if c.use_learned_position_embeddings {
@@ -199,18 +183,13 @@ fn trocr(b: &Build<'_>, config: &Value) -> mm_repr::Result<(DecoderConfig, i64)>
         let table = sinusoidal(c.max_position_embeddings + c.pad_token_id + 1, c.d_model, true, mm_core::Device::Cpu)?;
         Some(table.narrow(0, c.pad_token_id + 1, c.max_position_embeddings)?)
     };
+    let blocks = TransformerConfig { layers: c.decoder_layers, block, final_norm: false };
     let config = DecoderConfig {
-        vocabulary: c.vocab_size,
-        width: c.d_model,
         positions: c.use_learned_position_embeddings.then_some((c.max_position_embeddings, 2)),
         fixed_positions: fixed,
         scale: if c.scale_embedding { (c.d_model as f64).sqrt() } else { 1.0 },
         input_norm: c.layernorm_embedding.then_some(norm),
-        blocks: TransformerConfig { layers: c.decoder_layers, block, final_norm: false },
-        transform: None,
-        head_bias: false,
-        rotary: None,
-        longest: c.max_position_embeddings,
+        ..DecoderConfig::new(c.vocab_size, c.max_position_embeddings, blocks)
     };
     Ok((config, context))
 }

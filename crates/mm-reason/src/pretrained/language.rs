@@ -118,19 +118,12 @@ pub(super) fn config(b: &Build<'_>, text: &Value, kind: &str, wavelength: f64) -
     };
     let norm = NormConfig { kind: NormKind::RootMeanSquare, epsilon: c.rms_norm_eps, bias: false };
     let mlp = MlpConfig { hidden: c.intermediate_size, activation: c.hidden_act, gated: true, bias: c.mlp_bias };
-    let block = BlockConfig { attention, cross: None, mlp, norm, norm_first: true, dropout: 0.0, layer_scale: None };
+    let block = BlockConfig { norm, norm_first: true, ..BlockConfig::new(attention, mlp) };
+    let blocks = TransformerConfig { layers: c.num_hidden_layers, block, final_norm: true };
     Ok(DecoderConfig {
-        vocabulary: c.vocab_size,
-        width: c.hidden_size,
         positions: None,
-        fixed_positions: None,
-        scale: 1.0,
-        input_norm: None,
-        blocks: TransformerConfig { layers: c.num_hidden_layers, block, final_norm: true },
-        transform: None,
-        head_bias: false,
         rotary: Some(RotaryConfig { head, frequencies: frequencies.iter().map(|f| *f as f32).collect(), sections }),
-        longest: c.max_position_embeddings,
+        ..DecoderConfig::new(c.vocab_size, c.max_position_embeddings, blocks)
     })
 }
 

@@ -77,13 +77,9 @@ impl Vision {
         let norm = NormConfig { epsilon: 1e-6, ..NormConfig::default() };
         let hidden = (c.embed_dim as f64 * c.mlp_ratio) as i64;
         let block = BlockConfig {
-            attention: AttentionConfig::new(c.embed_dim, c.num_heads),
-            cross: None,
-            mlp: MlpConfig { hidden, activation: c.hidden_act, gated: false, bias: true },
             norm,
             norm_first: true,
-            dropout: 0.0,
-            layer_scale: None,
+            ..BlockConfig::new(AttentionConfig::new(c.embed_dim, c.num_heads), MlpConfig::new(hidden, c.hidden_act))
         };
         if c.spatial_merge_size < 1
             || c.patch_size < 1

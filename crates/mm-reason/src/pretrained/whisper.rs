@@ -9,7 +9,7 @@ use crate::{
 };
 use mm_core::{
     Encoder, Input, Modality, Processor, Tensor,
-    nn::{Activation, AttentionConfig, BlockConfig, MlpConfig, NormConfig, TransformerConfig},
+    nn::{Activation, AttentionConfig, BlockConfig, MlpConfig, TransformerConfig},
 };
 use mm_repr::{
     audio::{
@@ -89,25 +89,16 @@ fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
     let attention = AttentionConfig { key_bias: false, ..AttentionConfig::new(c.d_model, c.decoder_attention_heads) };
     let block = BlockConfig {
         cross: Some(attention.clone()),
-        attention: AttentionConfig { causal: true, ..attention },
-        mlp: MlpConfig { hidden: c.decoder_ffn_dim, activation: c.activation_function, gated: false, bias: true },
-        norm: NormConfig::default(),
         norm_first: true,
-        dropout: 0.0,
-        layer_scale: None,
+        ..BlockConfig::new(
+            AttentionConfig { causal: true, ..attention },
+            MlpConfig::new(c.decoder_ffn_dim, c.activation_function),
+        )
     };
+    let blocks = TransformerConfig { layers: c.decoder_layers, block, final_norm: true };
     let config = DecoderConfig {
-        vocabulary: c.vocab_size,
-        width: c.d_model,
-        positions: Some((c.max_target_positions, 0)),
-        fixed_positions: None,
         scale: if c.scale_embedding { (c.d_model as f64).sqrt() } else { 1.0 },
-        input_norm: None,
-        blocks: TransformerConfig { layers: c.decoder_layers, block, final_norm: true },
-        transform: None,
-        head_bias: false,
-        rotary: None,
-        longest: c.max_target_positions,
+        ..DecoderConfig::new(c.vocab_size, c.max_target_positions, blocks)
     };
     let own = b.json("generation_config.json")?;
     let table = |key: &str| -> BTreeMap<String, i64> {

@@ -4,8 +4,8 @@
 use mm_core::{
     Encoder, Features, Init, Input, Modality, Module, Result, Scope, Tensor,
     nn::{
-        Activation, AttentionConfig, BatchNorm, BlockConfig, Conv1d, ConvConfig, Linear, Mask, MlpConfig, NormConfig,
-        Position, Transformer, TransformerConfig,
+        Activation, AttentionConfig, BatchNorm, BlockConfig, Conv1d, ConvConfig, Linear, Mask, MlpConfig, Position,
+        Transformer, TransformerConfig,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -83,16 +83,9 @@ impl SpeechTower {
                     position: Position::Rotary { base: 1e4, interleaved: false },
                     ..AttentionConfig::new(input, config.heads)
                 };
-                let mlp = MlpConfig { hidden: 2 * input, activation: Activation::Gelu, gated: false, bias: true };
-                let block = BlockConfig {
-                    attention,
-                    cross: None,
-                    mlp,
-                    norm: NormConfig::default(),
-                    norm_first: true,
-                    dropout: config.dropout,
-                    layer_scale: None,
-                };
+                let mlp = MlpConfig::new(2 * input, Activation::Gelu);
+                let block =
+                    BlockConfig { norm_first: true, dropout: config.dropout, ..BlockConfig::new(attention, mlp) };
                 Transformer::new(
                     &scope.pp("encoder"),
                     &TransformerConfig { layers: config.layers, block, final_norm: true },

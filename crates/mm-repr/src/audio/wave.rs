@@ -248,13 +248,12 @@ fn build(b: &Build<'_>) -> Result<Model> {
     let (width, encoder, into) = (c.hidden_size, scope.pp("encoder"), scope.pp("feature_projection"));
     let norm = NormConfig { epsilon: c.layer_norm_eps, ..NormConfig::default() };
     let block = BlockConfig {
-        attention: AttentionConfig::new(width, c.num_attention_heads),
-        cross: None,
-        mlp: MlpConfig { hidden: c.intermediate_size, activation: c.hidden_act, gated: false, bias: true },
         norm,
         norm_first: c.do_stable_layer_norm,
-        dropout: 0.0,
-        layer_scale: None,
+        ..BlockConfig::new(
+            AttentionConfig::new(width, c.num_attention_heads),
+            MlpConfig::new(c.intermediate_size, c.hidden_act),
+        )
     };
     let layers = c.num_hidden_layers;
     let network = Wave {

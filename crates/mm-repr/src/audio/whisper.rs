@@ -7,10 +7,7 @@ use crate::{
 };
 use mm_core::{
     Checkpoint, Encoder, Features, Init, Input, Modality, Module, Tensor,
-    nn::{
-        Activation, AttentionConfig, BlockConfig, Conv1d, ConvConfig, MlpConfig, NormConfig, Transformer,
-        TransformerConfig,
-    },
+    nn::{Activation, AttentionConfig, BlockConfig, Conv1d, ConvConfig, MlpConfig, Transformer, TransformerConfig},
 };
 
 config! {
@@ -99,13 +96,11 @@ pub fn encoder(b: &Build<'_>) -> Result<Whisper> {
         Conv1d::new(&scope.pp(name), sizes)
     };
     let block = BlockConfig {
-        attention: AttentionConfig { key_bias: false, ..AttentionConfig::new(width, c.encoder_attention_heads) },
-        cross: None,
-        mlp: MlpConfig { hidden: c.encoder_ffn_dim, activation: c.activation_function, gated: false, bias: true },
-        norm: NormConfig::default(),
         norm_first: true,
-        dropout: 0.0,
-        layer_scale: None,
+        ..BlockConfig::new(
+            AttentionConfig { key_bias: false, ..AttentionConfig::new(width, c.encoder_attention_heads) },
+            MlpConfig::new(c.encoder_ffn_dim, c.activation_function),
+        )
     };
     Ok(Whisper {
         convolutions: [convolution("conv1", c.num_mel_bins, 1)?, convolution("conv2", width, 2)?],

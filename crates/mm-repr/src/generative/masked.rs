@@ -4,7 +4,7 @@
 use super::{Spec, rows_with};
 use mm_core::{
     DType, Error, Features, Init, InputSet, Learner, LossParts, Modality, Module, Result, Scope, Tensor,
-    nn::{Activation, AttentionConfig, BlockConfig, Linear, MlpConfig, NormConfig, Transformer, TransformerConfig},
+    nn::{Activation, AttentionConfig, BlockConfig, Linear, MlpConfig, Transformer, TransformerConfig},
 };
 use serde::{Deserialize, Serialize};
 
@@ -49,13 +49,9 @@ impl Default for MaskedConfig {
 pub(super) fn stack(scope: &Scope<'_>, attention: AttentionConfig, layers: i64, dropout: f64) -> Result<Transformer> {
     let width = attention.width;
     let block = BlockConfig {
-        attention,
-        cross: None,
-        mlp: MlpConfig { hidden: 4 * width, activation: Activation::Gelu, gated: false, bias: true },
-        norm: NormConfig::default(),
         norm_first: true,
         dropout,
-        layer_scale: None,
+        ..BlockConfig::new(attention, MlpConfig::new(4 * width, Activation::Gelu))
     };
     Transformer::new(scope, &TransformerConfig { layers, block, final_norm: true })
 }

@@ -292,18 +292,12 @@ impl Network for Vit {
 /// A pre-norm block of a vision transformer.
 pub fn block(config: &VitConfig) -> BlockConfig {
     let norm = NormConfig { kind: NormKind::Layer, epsilon: config.layer_norm_eps, bias: true };
-    BlockConfig {
-        attention: AttentionConfig {
-            bias: config.qkv_bias,
-            ..AttentionConfig::new(config.hidden_size, config.num_attention_heads)
-        },
-        cross: None,
-        mlp: MlpConfig { hidden: config.intermediate_size, activation: config.hidden_act, gated: false, bias: true },
-        norm,
-        norm_first: true,
-        dropout: 0.0,
-        layer_scale: None,
-    }
+    let attention = AttentionConfig {
+        bias: config.qkv_bias,
+        ..AttentionConfig::new(config.hidden_size, config.num_attention_heads)
+    };
+    let mlp = MlpConfig::new(config.intermediate_size, config.hidden_act);
+    BlockConfig { norm, norm_first: true, ..BlockConfig::new(attention, mlp) }
 }
 
 /// transformers' words for the parts of a vision transformer, below the family's prefix; `5` wrote them anew.

@@ -121,7 +121,7 @@ impl WindowBlock {
         let index = Tensor::from_vec(&index, &[places, places])?.to_device(table.device())?;
         let hidden = (c.mlp_ratio * width as f64) as i64;
         let attention = AttentionConfig { bias: c.qkv_bias, ..AttentionConfig::new(width, heads) };
-        let mlp = MlpConfig { hidden, activation: c.hidden_act, gated: false, bias: true };
+        let mlp = MlpConfig::new(hidden, c.hidden_act);
         Ok(Self {
             before: Norm::new(&scope.pp("layer_norm1"), width, norm)?,
             attention: Attention::new(&scope.pp("self_attn"), &attention)?,

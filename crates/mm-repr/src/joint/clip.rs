@@ -287,7 +287,7 @@ fn image_tower(b: &Build<'_>, c: &VitConfig, siglip: bool, projection: Projectio
     let trunk = vision_trunk(b, &scope, c, shape)?;
     let pooler = if siglip {
         let head = scope.pp("head");
-        let mlp = MlpConfig { hidden: c.intermediate_size, activation: c.hidden_act, gated: false, bias: true };
+        let mlp = MlpConfig::new(c.intermediate_size, c.hidden_act);
         Pooler::Attend(Box::new(Head {
             probe: head.param("probe", &[1, 1, width], Init::Normal(0.02))?,
             attention: Attention::new(&head.pp("attention"), &AttentionConfig::new(width, c.num_attention_heads))?,

@@ -82,17 +82,9 @@ impl TextTransformer {
     pub(crate) fn new(build: &Build<'_>, scope: &Scope<'_>, config: &TextConfig, kind: Kind) -> Result<Self> {
         let width = config.hidden_size;
         let norm = NormConfig { kind: NormKind::Layer, epsilon: config.layer_norm_eps, bias: true };
-        let mlp =
-            MlpConfig { hidden: config.intermediate_size, activation: config.hidden_act, gated: false, bias: true };
-        let block = BlockConfig {
-            attention: AttentionConfig::new(width, config.num_attention_heads),
-            cross: None,
-            mlp,
-            norm,
-            norm_first: false,
-            dropout: 0.0,
-            layer_scale: None,
-        };
+        let mlp = MlpConfig::new(config.intermediate_size, config.hidden_act);
+        let block =
+            BlockConfig { norm, ..BlockConfig::new(AttentionConfig::new(width, config.num_attention_heads), mlp) };
         let (tables, encoder) = (scope.pp("embeddings"), scope.pp("encoder"));
         let buckets = config.relative_attention_num_buckets;
         let relative = if kind.relative {

@@ -9,8 +9,8 @@ use mm_core::{
     BuildContext, DType, Device, Encoder, FeatureSet, Features, Fusion, Init, Input, Looked, Modality, Module, Params,
     Pool, Processor, Reasoner, Registry, Scope, Tensor,
     nn::{
-        Activation, AttentionConfig, BlockConfig, Linear, Lstm, Mask, MlpConfig, NormConfig, Transformer,
-        TransformerConfig, sinusoidal,
+        Activation, AttentionConfig, BlockConfig, Linear, Lstm, Mask, MlpConfig, Transformer, TransformerConfig,
+        sinusoidal,
     },
 };
 use mm_fusion::training::{distillation, functional_entropy, gradient_scales, scale_gradient};
@@ -30,13 +30,12 @@ impl Context {
             }
             ContextConfig::Transformer { width, layers, heads, dropout } => {
                 let block = BlockConfig {
-                    attention: AttentionConfig { dropout, ..AttentionConfig::new(width, heads) },
-                    cross: None,
-                    mlp: MlpConfig { hidden: 2 * width, activation: Activation::Gelu, gated: false, bias: true },
-                    norm: NormConfig::default(),
                     norm_first: true,
                     dropout,
-                    layer_scale: None,
+                    ..BlockConfig::new(
+                        AttentionConfig { dropout, ..AttentionConfig::new(width, heads) },
+                        MlpConfig::new(2 * width, Activation::Gelu),
+                    )
                 };
                 let config = TransformerConfig { layers, block, final_norm: true };
                 Self::Transformer(
