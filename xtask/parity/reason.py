@@ -174,11 +174,12 @@ def _(folder):
     made = whisper(folder, False, first=7); return {"transcribe": whisper_rows(*made, [None], [False]), "segments": timed(*made, [None])}
 def llama_bits(tok): return dict(vocab_size=len(tok) + 3, hidden_size=24, intermediate_size=37, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=120, bos_token_id=tok.bos_token_id, eos_token_id=tok.eos_token_id, pad_token_id=tok.pad_token_id)
 TEMPLATE = "{% for m in messages %}{{ m['role'].upper() }}: {% if m['content'] is string %}{{ m['content'] }}{% else %}{% for c in m['content'] %}{% if c['type'] == 'image' %}PICTURE{% elif c['type'] == 'video' %}VIDEO{% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endif %}\n{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
-def llava(folder, text, vision, pre, template=None, **more):
+def llava(folder, text, vision, pre, template=None, adapt=None, **more):
     tok = byte_bpe(); tok.add_special_tokens({"additional_special_tokens": ["<image>"]}); image = tok.convert_tokens_to_ids("<image>")
     config = tf.LlavaConfig(text_config=text(tok), vision_config=vision, image_token_index=image, image_token_id=image, pad_token_id=tok.pad_token_id, **more); model = randomise(tf.LlavaForConditionalGeneration(config)); model.generation_config.eos_token_id = tok.eos_token_id; model.generation_config.pad_token_id = tok.pad_token_id
     if template: tok.chat_template = template.replace("PICTURE", "<image>\n")
-    pre.save_pretrained(folder); tok.save_pretrained(folder); model.save_pretrained(folder); rows, chats = [], []
+    base = folder / "base" if adapt else folder; pre.save_pretrained(base); tok.save_pretrained(base); model.save_pretrained(base); rows = []
+    if adapt: adapt(model)
     for name in IMAGES[:2]:
         for q in QUESTIONS[:2]:
             messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": q}]}]
@@ -218,6 +219,40 @@ def _(folder):
     ids = [j for i in tok(prompt)["input_ids"] for j in ([i] * (int(grid.prod()) // 4) if i == pad else [i])]; x = torch.tensor([ids])
     rows.append({"video": "frames.mkv", "question": QUESTIONS[1], "said": spoken(model, tok, {"input_ids": x, "attention_mask": torch.ones_like(x), "mm_token_type_ids": (x == pad).int() * 2, "pixel_values_videos": video, "video_grid_thw": grid}, len(ids), model.generation_config.eos_token_id)})
     return {"answer": rows}
+
+def adapted(folder, model, **settings):
+    """Lays an adapter of random weights over a model that `folder / "base"` holds; `folder` gets it as PEFT saves it."""
+    import peft
+    wrapped = peft.get_peft_model(model, peft.LoraConfig(**{"r": 3, "lora_alpha": 5, **settings}))
+    for name, p in wrapped.named_parameters():
+        if "lora_" in name and "magnitude" not in name: p.normal_(0, 0.4)
+        elif "magnitude" in name: p.mul_(torch.rand_like(p) + 0.5)
+        elif "modules_to_save" in name: p.add_(torch.randn_like(p) * 0.3)
+    wrapped.eval(); wrapped.save_pretrained(folder); file = folder / "adapter_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "base_model_name_or_path": "base"}, indent=1))
+    for name in ("README.md",): (folder / name).unlink(missing_ok=True)
+    return model
+@variant("adapter/vilt")
+def _(folder):
+    names = labels(7); model, tok, pre = vilt(folder / "base", tf.ViltForQuestionAnswering, **names)
+    model = adapted(folder, model, target_modules=["query", "value", "dense"], modules_to_save=["classifier"], use_rslora=True, alpha_pattern={"attention.attention.query": 2.5})
+    return {"answer": vilt_rows(model, tok, pre, lambda q, o: {"question": q, "logits": {names["id2label"][i]: float(v) for i, v in enumerate(o.logits[0])}})}
+@variant("adapter/blip-dora")
+def _(folder):
+    model, tok, pre = blip(folder / "base", tf.BlipForConditionalGeneration)
+    model = adapted(folder, model, target_modules=["qkv", "projection", "query", "key"], use_dora=True)
+    return {"caption": [{"image": name, "prompt": None, "said": spoken(model, tok, {"pixel_values": pixels(pre, name)}, 1, [tok.sep_token_id])} for name in IMAGES[:2]]}
+@variant("adapter/gpt2")
+def _(folder):
+    tok = byte_bpe(); base = folder / "base"
+    vit = tf.ViTConfig(hidden_size=20, num_hidden_layers=2, num_attention_heads=2, intermediate_size=27, image_size=30, patch_size=10); gpt = tf.GPT2Config(vocab_size=len(tok) + 1, n_positions=40, n_embd=18, n_layer=2, n_head=3, n_inner=29, add_cross_attention=True, is_decoder=True)
+    encoder_decoder(base, vit, gpt, tok, tf.ViTImageProcessorPil(size={"height": 30, "width": 30}), tok.bos_token_id)
+    model = adapted(folder, tf.VisionEncoderDecoderModel.from_pretrained(base), target_modules=["c_attn", "c_proj", "q_attn", "query"]); pre = tf.ViTImageProcessorPil.from_pretrained(base)
+    return {"unused": True, "caption": [{"image": name, "prompt": None, "said": spoken(model, tok, {"pixel_values": pixels(pre, name)}, 1, [tok.eos_token_id])} for name in IMAGES[:2]]}
+@variant("adapter/llava")
+def _(folder):
+    vision = tf.CLIPVisionConfig(hidden_size=20, intermediate_size=27, num_hidden_layers=3, num_attention_heads=2, image_size=30, patch_size=10)
+    return llava(folder, lambda tok: tf.LlamaConfig(**llama_bits(tok)), vision, tf.CLIPImageProcessorPil(size={"shortest_edge": 38}, crop_size={"height": 30, "width": 30}), adapt=lambda model: adapted(folder, model, target_modules=["q_proj", "down_proj"]))
 
 failed = []
 for name, make in VARIANTS:

@@ -151,6 +151,7 @@ pub const REFERENCES: &[&str] = &[
     "torchvision==0.26.0",
     "torchaudio==2.11.0",
     "transformers==5.24.0",
+    "peft==0.21.2",
     "sentence-transformers==6.2.0",
     "timm==1.0.31",
     "open_clip_torch==3.3.0",

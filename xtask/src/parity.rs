@@ -21,8 +21,8 @@ pub struct Arguments {
     out: Option<PathBuf>,
 }
 
-/// The families that answer, describe and transcribe (Whisper is an encoder too).
-const SPEAKERS: &[&str] = &["vilt", "blip", "git", "vision-encoder-decoder", "whisper", "llava", "qwen2_vl"];
+/// The families that answer, describe and transcribe (Whisper is an encoder too), and PEFT's adapters on them.
+const SPEAKERS: &[&str] = &["vilt", "blip", "git", "vision-encoder-decoder", "whisper", "llava", "qwen2_vl", "adapter"];
 
 pub fn run(arguments: &Arguments) -> Result<()> {
     setup::run(false, false)?;
@@ -52,6 +52,13 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             bail!("xtask/parity/reason.py failed");
         }
         cargo::hold_answers("mm-reason", "MM_PARITY_REASON", &place)?;
+        if place.join("adapter-vilt").exists() {
+            // What mm learned, PEFT loads.
+            let (file, mm) = (crate::places::root().join("xtask/parity/adapters.py"), cargo::built_mm()?);
+            if !Command::new(&python).arg(file).arg(mm).arg(&place).status()?.success() {
+                bail!("xtask/parity/adapters.py failed");
+            }
+        }
     }
     let own = |f: &String| ["words", "align", "fusion"].contains(&f.as_str()) || (speak(f) && f != "whisper");
     if !arguments.families.is_empty() && arguments.families.iter().all(own) {

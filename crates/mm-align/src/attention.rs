@@ -129,16 +129,20 @@ mod tests {
     #[test]
     fn each_word_looks_at_its_region_and_padding_changes_nothing() {
         seed_tensors(1);
-        let regions = randn(&[2, 4, 8]);
+        // Regions nearly at right angles, so that whatever is drawn each has one word: scores are shared out among the words, and a region
+        // that no word belongs to would draw whichever came nearest.
+        let apart = Tensor::eye(8, DType::F32, Device::Cpu).unwrap().reshape(&[2, 4, 8]).unwrap();
+        let jitter = Tensor::rand(&[2, 4, 8], DType::F32, Device::Cpu).unwrap().mul_scalar(0.1).unwrap();
+        let regions = apart.add(&jitter).unwrap();
         // Each text is its picture's regions in another order, the last place padding.
-        let order = Tensor::from_slice(&[2i64, 0, 3]).unwrap();
+        let order = Tensor::from_slice(&[2i64, 0, 3, 1]).unwrap();
         let words = regions.index_select(1, &order).unwrap();
         let padded = Tensor::cat(&[&words, &randn(&[2, 1, 8])], 1).unwrap();
-        let mask = Tensor::from_vec(&[true, true, true, false, true, true, true, false], &[2, 4]).unwrap();
+        let mask = Tensor::from_vec(&[true, true, true, true, false, true, true, true, true, false], &[2, 5]).unwrap();
         let attention = StackedAttention { sharpness: 40.0, ..StackedAttention::default() };
         let pictures = Features::new(regions, None).unwrap();
         let found = attention.attend(&Features::new(words.clone(), None).unwrap(), &pictures).unwrap();
-        assert_eq!(found.map.argmax(2).unwrap().to_vec::<i64>().unwrap(), [2, 0, 3, 2, 0, 3]);
+        assert_eq!(found.map.argmax(2).unwrap().to_vec::<i64>().unwrap(), [2, 0, 3, 1, 2, 0, 3, 1]);
         let sums = found.map.sum_dims(&[2], false).unwrap().to_vec::<f32>().unwrap();
         assert!(sums.iter().all(|s| (s - 1.0).abs() < 1e-5));
         let other = attention.attend(&Features::new(padded.clone(), Some(mask.clone())).unwrap(), &pictures).unwrap();
@@ -147,9 +151,9 @@ mod tests {
         let agreement = found.agreement.to_vec::<f32>().unwrap();
         assert!(agreement[0] > agreement[1] && agreement[3] > agreement[2]);
         let back = attention.attend(&pictures, &Features::new(padded, Some(mask)).unwrap()).unwrap();
-        assert!(back.map.select(2, 3).unwrap().max().unwrap().to_f64().unwrap() < 1e-6);
+        assert!(back.map.select(2, 4).unwrap().max().unwrap().to_f64().unwrap() < 1e-6);
         let target = found.map.argmax(2).unwrap().one_hot(4).unwrap().to_dtype(DType::F32).unwrap();
-        let known = Tensor::ones(&[2, 3], DType::F32, Device::Cpu).unwrap();
+        let known = Tensor::ones(&[2, 4], DType::F32, Device::Cpu).unwrap();
         assert!(supervise(&found.map, &target, &known).unwrap().to_f64().unwrap() < 0.2);
         let loss = attention.align(&Features::new(words, None).unwrap(), &pictures).unwrap().loss.to_f64().unwrap();
         assert!((0.0..0.4).contains(&loss));

@@ -41,6 +41,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         bail!("nothing to describe; give --image (or --video), or --data and --out");
     }
     let folder = locate(&arguments.model, Path::new("."));
+    let folder = mm_tasks::finetuning::learned(&folder).unwrap_or(folder);
     let run = folder.join("config.toml").exists();
     let model = if run {
         Model::Run(Box::new(Captioning::load(&folder, &crate::registry(), context.device()?)?))

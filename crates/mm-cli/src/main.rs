@@ -13,6 +13,7 @@ mod evaluate;
 mod fit;
 mod fuse_search;
 mod inspect;
+mod merge;
 mod output;
 mod predict;
 mod prepare;
@@ -146,6 +147,9 @@ enum Command {
         after_help = "Examples:\n  mm audit pairs.jsonl --model openai/clip-vit-base-patch32 --report audit.html\n  mm audit stamps.jsonl --model runs/stamps --languages en --group group --clean clean.jsonl"
     )]
     Audit(audit::Arguments),
+    /// Write the model that an adapter (PEFT's `LoRA`) stands for as one folder, its changes added to the weights.
+    #[command(after_help = "Example:\n  mm merge --model runs/blip/model --out models/blip-shapes")]
+    Merge(merge::Arguments),
     /// Find what belongs to a text, a picture or a sound among a run's data.
     #[command(
         after_help = "Examples:\n  mm search runs/first --text \"a red bird\" --top 5\n  mm search runs/first --audio question.wav --in image"
@@ -265,6 +269,7 @@ fn run(command: Command, context: &Context) -> anyhow::Result<()> {
         Command::Search(arguments) => search::run(&arguments, context),
         Command::Report(arguments) => report::run(&arguments, context),
         Command::Prepare(arguments) => prepare::run(&arguments, context),
+        Command::Merge(arguments) => merge::run(&arguments, context),
         Command::Doctor => doctor::run(context),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "mm", &mut std::io::stdout());

@@ -16,6 +16,7 @@
 //! # }
 //! ```
 
+mod adapter;
 pub mod checkpoint;
 pub mod config;
 mod device;
@@ -30,6 +31,7 @@ mod registry;
 pub mod seed;
 mod tensor;
 
+pub use adapter::{ADAPTER_CONFIG, Adapter, AdapterConfig};
 pub use checkpoint::Checkpoint;
 pub use device::{DType, Device, cache_folder, keep_freed_memory, threads};
 pub use error::{Error, Result};

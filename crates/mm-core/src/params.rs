@@ -1,6 +1,10 @@
 //! Parameters by the field's own names: made fresh or taken from a checkpoint, saved and loaded under the same names.
 
-use crate::{Checkpoint, DType, Device, Error, Result, Tensor};
+use crate::{
+    AdapterConfig, Checkpoint, DType, Device, Error, Result, Tensor,
+    adapter::{ADAPTER_CONFIG, LowRank, PREFIX, Plan},
+    checkpoint,
+};
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
@@ -72,11 +76,17 @@ impl Stored {
 struct Origin {
     checkpoint: Checkpoint,
     rename: Box<dyn Fn(&str) -> String + Send>,
+    /// Beginnings of names in the checkpoint whose tensors are made anew, whatever it has there.
+    renewed: Vec<String>,
     used: BTreeSet<String>,
     problems: Vec<String>,
 }
 
 impl Origin {
+    fn renews(&self, stored: &Stored) -> bool {
+        self.renewed.iter().any(|r| stored.name.starts_with(r.as_str()))
+    }
+
     fn stored(&self, path: &str) -> Stored {
         Stored::parse(&(self.rename)(path))
     }
@@ -88,12 +98,19 @@ pub struct Params {
     dtype: DType,
     entries: RefCell<BTreeMap<String, Entry>>,
     origin: RefCell<Option<Origin>>,
+    adapters: RefCell<Option<Plan>>,
 }
 
 impl Params {
     /// Parameters that begin fresh, from libtorch's seeded generator.
     pub fn new(device: Device) -> Self {
-        Self { device, dtype: DType::F32, entries: RefCell::default(), origin: RefCell::new(None) }
+        Self {
+            device,
+            dtype: DType::F32,
+            entries: RefCell::default(),
+            origin: RefCell::new(None),
+            adapters: RefCell::new(None),
+        }
     }
 
     /// Parameters that are taken from a checkpoint; `rename` maps a name here to the name there. `name#1/3` there means the second
@@ -105,8 +122,67 @@ impl Params {
         dtype: DType,
         rename: impl Fn(&str) -> String + Send + 'static,
     ) -> Self {
-        let origin = Origin { checkpoint, rename: Box::new(rename), used: BTreeSet::new(), problems: Vec::new() };
-        Self { device, dtype, entries: RefCell::default(), origin: RefCell::new(Some(origin)) }
+        let origin = Origin {
+            checkpoint,
+            rename: Box::new(rename),
+            renewed: Vec::new(),
+            used: BTreeSet::new(),
+            problems: Vec::new(),
+        };
+        let (origin, adapters) = (RefCell::new(Some(origin)), RefCell::new(None));
+        Self { device, dtype, entries: RefCell::default(), origin, adapters }
+    }
+
+    /// Layers that are made from now on get low-rank adapters where the config says so. Weights are learned as ever: freeze what shall
+    /// stay.
+    pub fn adapt(&self, config: AdapterConfig) -> Result<()> {
+        config.check()?;
+        self.adapters.replace(Some(Plan::new(config)));
+        Ok(())
+    }
+
+    /// Parameters whose name in the checkpoint begins so are made anew, whatever it has there (a head for other labels).
+    pub fn renew(&self, beginnings: &[String]) {
+        if let Some(origin) = self.origin.borrow_mut().as_mut() {
+            origin.renewed = beginnings.to_vec();
+        }
+    }
+
+    /// Names here of the parameters whose names in the checkpoint begin with one of these; to be asked before [`Params::finish`].
+    pub fn stored_under(&self, beginnings: &[String]) -> Vec<String> {
+        let origin = self.origin.borrow();
+        let stored = |path: &str| origin.as_ref().map_or_else(|| path.to_owned(), |o| o.stored(path).name);
+        let entries = self.entries.borrow();
+        let found = entries.keys().filter(|k| beginnings.iter().any(|b| stored(k).starts_with(b.as_str())));
+        found.cloned().collect()
+    }
+
+    /// How many layers of the checkpoint have an adapter.
+    pub fn adapted(&self) -> usize {
+        self.adapters.borrow().as_ref().map_or(0, |a| a.layers.len())
+    }
+
+    /// Writes what was learned beside the weights of `base` as PEFT does: `adapter_config.json` and `adapter_model.safetensors`. Layers whose
+    /// names begin with one of `kept` were learned as a whole and go with them.
+    pub fn save_adapter(&self, folder: &std::path::Path, base: &str, kept: &[String]) -> Result<()> {
+        let plan = self.adapters.borrow();
+        let Some(plan) = plan.as_ref() else {
+            return Err(Error::config("adapter", "a model without adapters", "one that was built with them"));
+        };
+        let mut tensors = self.export_where(|path| path.contains(".lora_"))?;
+        if !kept.is_empty() {
+            let whole = self.export_where(|path| !path.contains(".lora_"))?;
+            tensors.extend(whole.into_iter().filter(|(n, _)| kept.iter().any(|k| n.starts_with(k.as_str()))));
+        }
+        for (name, tensor) in &mut tensors {
+            *name = format!("{PREFIX}{name}");
+            *tensor = tensor.detach()?.contiguous()?;
+        }
+        std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
+        checkpoint::save(&folder.join("adapter_model.safetensors"), &tensors, &[("format", "pt".into())])?;
+        let kept: Vec<String> = kept.iter().map(|k| k.trim_end_matches('.').to_owned()).collect();
+        let text = format!("{:#}\n", plan.describe(base, &kept));
+        checkpoint::write_file(&folder.join(ADAPTER_CONFIG), text.as_bytes())
     }
 
     /// The root of the names.
@@ -130,12 +206,17 @@ impl Params {
         Ok(origin.checkpoint.names().filter(|n| !origin.used.contains(*n)).map(ToOwned::to_owned).collect())
     }
 
-    /// All parameters as the checkpoint that they were taken from names and shapes them: pieces joined, transpositions undone.
+    /// All parameters as the checkpoint that they were taken from names and shapes them: pieces joined, transpositions undone. Adapters are
+    /// not among them.
     pub fn export(&self) -> Result<Vec<(String, Tensor)>> {
+        self.export_where(|path| !path.contains(".lora_"))
+    }
+
+    fn export_where(&self, which: impl Fn(&str) -> bool) -> Result<Vec<(String, Tensor)>> {
         let entries = self.entries.borrow();
         let mut whole: BTreeMap<String, Vec<(i64, &Stored, Tensor)>> = BTreeMap::new();
         let mut out = Vec::new();
-        for (path, entry) in entries.iter() {
+        for (path, entry) in entries.iter().filter(|(path, _)| which(path)) {
             let Some(stored) = &entry.stored else {
                 out.push((path.clone(), entry.tensor.clone()));
                 continue;
@@ -265,7 +346,46 @@ impl<'a> Scope<'a> {
     /// Whether the checkpoint being taken from has this name; true for fresh parameters.
     pub fn has(&self, name: &str) -> bool {
         let path = self.path(name);
-        self.params.origin.borrow().as_ref().is_none_or(|o| o.checkpoint.shape(&o.stored(&path).name).is_some())
+        let origin = self.params.origin.borrow();
+        origin.as_ref().is_none_or(|o| {
+            let stored = o.stored(&path);
+            o.renews(&stored) || o.checkpoint.shape(&stored.name).is_some()
+        })
+    }
+
+    /// The adapter of the affine layer at this place, where it gets one.
+    pub(crate) fn adapter(&self, input: i64, output: i64) -> Result<Option<LowRank>> {
+        let mut plan = self.params.adapters.borrow_mut();
+        let Some(plan) = plan.as_mut().filter(|_| !self.shadow) else { return Ok(None) };
+        let path = self.path("weight");
+        let stored = self.params.origin.borrow().as_ref().map_or_else(|| Stored::parse(&path), |o| o.stored(&path));
+        let module = stored.name.strip_suffix(".weight").unwrap_or(&stored.name).to_owned();
+        if !plan.picks(&path, &module) {
+            return Ok(None);
+        }
+        let Params { dtype, device, .. } = self.params;
+        let rank = plan.config.rank;
+        let enter = |name: &str, tensor: &Tensor, part: Option<(i64, i64)>| {
+            let parts = part.map_or(1, |(_, n)| n);
+            let mut shape = tensor.shape();
+            shape[0] *= parts;
+            let stored = Stored { name: format!("{module}.{name}.weight"), part, transposed: false, shape };
+            let entry = Entry { tensor: tensor.clone(), role: Role::Trainable, stored: Some(stored), original: None };
+            self.params.entries.borrow_mut().insert(self.path(&format!("{name}.weight")), entry);
+        };
+        let a = match plan.first.get(&module) {
+            Some(a) => a.clone(),
+            None => {
+                let a = fresh(&[rank, input], Plan::init(input), *dtype, *device)?.requires_grad()?;
+                enter("lora_A", &a, None);
+                plan.first.insert(module.clone(), a.clone());
+                a
+            }
+        };
+        let b = Tensor::zeros(&[output, rank], *dtype, *device)?.requires_grad()?;
+        enter("lora_B", &b, stored.part);
+        plan.layers.insert(module, stored.transposed);
+        Ok(Some(plan.pair(a, b)))
     }
 
     /// A parameter by name: from the checkpoint if there is one, else fresh.
@@ -305,6 +425,9 @@ impl<'a> Scope<'a> {
         let mut origin = self.params.origin.borrow_mut();
         let Some(origin) = origin.as_mut() else { return Ok(None) };
         let mut stored = origin.stored(path);
+        if origin.renews(&stored) {
+            return Ok(None);
+        }
         let Some(found) = origin.checkpoint.shape(&stored.name) else {
             origin.problems.push(format!("missing {} {shape:?}", stored.name));
             return Ok(None);

@@ -8,7 +8,10 @@ use crate::{
 };
 use mm_core::{
     Module, Scope, Tensor,
-    nn::{Activation, AttentionConfig, BlockConfig, Embedding, Linear, MlpConfig, Norm, NormConfig, TransformerConfig},
+    nn::{
+        Activation, AttentionConfig, BlockConfig, Embedding, Linear, MlpConfig, Norm, NormConfig, Pass,
+        TransformerConfig,
+    },
 };
 use serde::{Deserialize, Serialize};
 
@@ -177,7 +180,7 @@ impl Captioner {
                 let before = before.reshape(&[ids.size(0)?, *count, -1])?;
                 let x = Tensor::cat(&[&before, &decoder.embed(ids, *count)?], 1)?;
                 let length = ids.size(1)?;
-                let hidden = decoder.pass(&x, train)?;
+                let hidden = decoder.pass(&x, Pass { train, ..Pass::default() })?;
                 decoder.scores(&hidden.narrow(1, *count, length)?)
             }
             Body::Lstm(net) => {

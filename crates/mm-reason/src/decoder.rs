@@ -268,8 +268,8 @@ impl Decoder {
     }
 
     /// Vectors that are ready for the first block → features, all at once and nothing remembered, for training.
-    pub fn pass(&self, x: &Tensor, train: bool) -> Result<Tensor> {
-        self.blocks.run(x, Pass { train, ..Pass::default() })
+    pub fn pass(&self, x: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
+        self.blocks.run(x, pass)
     }
 
     /// Scores of the next token from features `[…, width]`.

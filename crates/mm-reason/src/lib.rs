@@ -11,4 +11,4 @@ pub mod generate;
 pub mod pretrained;
 
 pub use error::{Error, Result};
-pub use pretrained::{Asked, Heat, Said, Scored, Seen, Speaker, families};
+pub use pretrained::{Asked, Heat, Lesson, Said, Scored, Seen, Speaker, families};

@@ -1,9 +1,9 @@
 //! mm-reason against transformers: its own tiny checkpoints with random weights and odd sizes (`xtask/parity/reason.py`), its own token
 //! ids, texts, scores and logits for the same files.
 
-use mm_core::{Modality, Source};
+use mm_core::{Input, Modality, Source, Tensor};
 use mm_reason::{
-    Asked, Speaker,
+    Asked, Lesson, Speaker,
     generate::{EarlyStopping, GenerationConfig, Rules},
 };
 use mm_repr::LoadOptions;
@@ -172,4 +172,77 @@ fn every_family_says_what_its_reference_says_token_for_token() {
     let wrong = wrong.into_inner();
     assert!(wrong.is_empty(), "{} of {held} wrong:\n{}", wrong.len(), wrong.join("\n"));
     println!("{held} answers held");
+}
+
+/// The log-probability that learning gives an answer after its prompt, in a batch whose rows are padded, is that which saying it has.
+#[test]
+fn what_is_learned_from_is_what_is_said() {
+    mm_core::threads(Some(1));
+    let top = top();
+    let picture = Source::File(top.join("inputs/wide.png"));
+    let other = Source::File(top.join("inputs/tall.jpg"));
+    let folders =
+        ["blip-caption", "blip-vqa", "git-caption", "vision-encoder-decoder-vit-gpt2", "llava-clip-llama", "vilt-vqa"];
+    let mut held = 0;
+    for name in folders.iter().filter(|n| top.join(n).exists()) {
+        let (model, ..) = Speaker::further(&top.join(name), LoadOptions::default(), None, None).unwrap();
+        let plain = Speaker::load(&top.join(name), LoadOptions::default()).unwrap();
+        // Pictures of ViLT keep their shapes, so its batch is of one.
+        let sources = if *name == "vilt-vqa" { vec![picture.clone(); 2] } else { vec![picture.clone(), other.clone()] };
+        let asks = !name.contains("caption") && !name.starts_with("vision");
+        let questions = ["a dog over the fox", "fox"];
+        let asked = |q: &'static str| if asks { Asked::Answer(q) } else { Asked::Describe(None) };
+        let processor = model.processor(&Modality::IMAGE).unwrap();
+        let numbers: Vec<Tensor> =
+            sources.iter().map(|s| processor.process(s, &mut mm_core::SampleContext::plain()).unwrap()).collect();
+        let values = Tensor::stack(&numbers.iter().collect::<Vec<_>>(), 0).unwrap();
+        let seen: Vec<_> =
+            sources.iter().map(|s| plain.look(&Modality::IMAGE, std::slice::from_ref(s)).unwrap()).collect();
+        let pad = |rows: &[Vec<i64>]| {
+            let longest = rows.iter().map(Vec::len).max().unwrap();
+            let flat =
+                rows.iter().flat_map(|r| (0..longest).map(|n| r.get(n).copied().unwrap_or(0))).collect::<Vec<_>>();
+            let mask = rows.iter().flat_map(|r| (0..longest).map(|n| n < r.len())).collect::<Vec<_>>();
+            let shape = [rows.len() as i64, longest as i64];
+            (Tensor::from_vec(&flat, &shape).unwrap(), Tensor::from_vec(&mask, &shape).unwrap())
+        };
+        let written: Vec<_> = (0..2).map(|n| model.written(Some(&seen[n]), asked(questions[n])).unwrap()).collect();
+        let read = pad(&written.iter().map(|w| w.0.clone()).collect::<Vec<_>>());
+        let question = Input { values: read.0, mask: Some(read.1) };
+        let mut lesson =
+            Lesson { modality: &Modality::IMAGE, values: &values, question: Some(&question), ids: None, train: false };
+        if !model.speaks() {
+            let scores = model.learn(&lesson).unwrap();
+            for (n, question) in questions.iter().enumerate() {
+                let alone = plain.scores(&seen[n], Asked::Answer(question)).unwrap().select(0, 0).unwrap();
+                let off = scores.select(0, n as i64).unwrap().sub(&alone).unwrap().abs().unwrap().max().unwrap();
+                assert!(off.to_f64().unwrap() < 1e-4, "{name}");
+                held += 1;
+            }
+            continue;
+        }
+        let answers = ["fox", "the quick brown dog"];
+        let end = model.generation.end[0];
+        let said: Vec<Vec<i64>> = (0..2)
+            .map(|n| {
+                let ids = model.tokens.encode(answers[n], false).unwrap();
+                written[n].1.iter().copied().chain(ids).chain([end]).collect()
+            })
+            .collect();
+        let (ids, _) = pad(&said);
+        lesson.ids = Some(&ids);
+        let scores = model.learn(&lesson).unwrap().log_softmax(-1).unwrap();
+        for n in 0..2 {
+            let row = scores.select(0, n as i64).unwrap();
+            let begun = written[n].1.len();
+            let total: f64 = (begun..said[n].len())
+                .map(|at| row.select(0, at as i64 - 1).unwrap().select(0, said[n][at]).unwrap().to_f64().unwrap())
+                .sum();
+            let alone =
+                plain.answer(Some(&seen[n]), asked(questions[n]), &[answers[n].to_owned()], &plain.generation).unwrap();
+            assert!((total - alone[0].logit).abs() < 1e-3, "{name}: {total} instead of {}", alone[0].logit);
+            held += 1;
+        }
+    }
+    assert!(held > 0);
 }

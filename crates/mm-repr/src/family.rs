@@ -1,9 +1,10 @@
 //! What a pretrained family is made of: a row in a table, the names of its parameters in checkpoints, and a function that builds it
 //! on the shared blocks of mm-core.
 
-use crate::{Error, Result};
+use crate::{Error, Place, Result};
 use mm_core::{
-    Checkpoint, DType, Device, Encoder, Features, Input, Modality, Module, Params, Processor, Role, Scope, Tensor,
+    AdapterConfig, Checkpoint, DType, Device, Encoder, Features, Input, Modality, Module, Params, Processor, Role,
+    Scope, Tensor,
     nn::{Linear, Transformer, TransformerConfig},
 };
 use serde::de::DeserializeOwned;
@@ -152,14 +153,39 @@ pub struct Loaded<M> {
 const BUFFERS: [&str; 5] =
     ["num_batches_tracked", "position_ids", "token_type_ids", "relative_position_index", "masked_spec_embed"];
 
-/// Builds what `family` makes of a folder whose config is known.
-pub fn load<M>(folder: &Path, config: &Value, family: &Family<M>, options: LoadOptions) -> Result<Loaded<M>> {
-    let checkpoint = Checkpoint::open(weights(folder))?;
+/// What is learned further of a model.
+#[derive(Debug, Clone, Default)]
+pub struct Further {
+    /// Low-rank adapters beside its layers, and nothing else; without them all of it.
+    pub adapter: Option<AdapterConfig>,
+    /// Beginnings of the checkpoint's names whose tensors are made anew (a head for other labels); they are learned whole.
+    pub renewed: Vec<String>,
+}
+
+/// Builds what `family` makes of a model whose config is known.
+pub fn load<M>(place: &Place, config: &Value, family: &Family<M>, options: LoadOptions) -> Result<Loaded<M>> {
+    load_further(place, config, family, options, None)
+}
+
+/// The same of a model that goes on learning.
+pub fn load_further<M>(
+    place: &Place,
+    config: &Value,
+    family: &Family<M>,
+    options: LoadOptions,
+    further: Option<&Further>,
+) -> Result<Loaded<M>> {
+    let folder = place.files.as_path();
+    let checkpoint = place.checkpoint()?;
     let names = checkpoint.clone();
-    let fingerprint = fingerprint(config, folder, checkpoint.path(), options)?;
+    let fingerprint = fingerprint(config, place, checkpoint.path(), options)?;
     let map = (family.names)(&names, config);
     let params = Params::from_checkpoint(checkpoint, options.device, options.dtype, move |n| map.apply(n));
-    let learning = options.tune.is_some() || options.train;
+    if let Some(further) = further {
+        params.renew(&further.renewed);
+        further.adapter.clone().map(|a| params.adapt(a)).transpose()?;
+    }
+    let learning = options.tune.is_some() || options.train || further.is_some();
     let scope = if learning { params.scope() } else { params.scope().frozen() };
     let (layer, stacked) = (options.layer, Cell::new(false));
     let build = Build { folder, config, checkpoint: &names, scope, layer, stacked };
@@ -175,19 +201,28 @@ pub fn load<M>(folder: &Path, config: &Value, family: &Family<M>, options: LoadO
         })?;
         params.freeze(|name| block(name).is_none_or(|b| b + last < blocks))?;
     }
+    if let Some(further) = further.filter(|f| f.adapter.is_some()) {
+        if params.adapted() == 0 {
+            let targets = further.adapter.as_ref().map(|a| a.targets.join(", ")).unwrap_or_default();
+            return Err(build.bad(format!("adapter.targets: no layer of `{}` is called {targets}", family.kind)));
+        }
+        let kept: Vec<String> = params.stored_under(&further.renewed);
+        params.freeze(|name| !name.contains(".lora_") && !kept.iter().any(|k| k == name))?;
+    }
     let unused = params.finish()?.into_iter().filter(|n| !BUFFERS.iter().any(|b| n.ends_with(b))).collect();
     Ok(Loaded { model, params, unused, fingerprint })
 }
 
 /// The file that holds the weights, or the folder where the usual names decide.
-fn weights(folder: &Path) -> PathBuf {
+pub(crate) fn weights(folder: &Path) -> PathBuf {
     let own = ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"];
     let usual = folder.join("model.safetensors").exists() || folder.join("model.safetensors.index.json").exists();
     own.iter().map(|n| folder.join(n)).find(|p| !usual && p.exists()).unwrap_or_else(|| folder.to_owned())
 }
 
 /// Of the config, the pre-processing and the weights' file: the features are a function of these.
-fn fingerprint(config: &Value, folder: &Path, weights: &Path, options: LoadOptions) -> Result<String> {
+fn fingerprint(config: &Value, place: &Place, weights: &Path, options: LoadOptions) -> Result<String> {
+    let folder = &place.files;
     let mut hasher = blake3::Hasher::new();
     hasher.update(config.to_string().as_bytes()).update(format!("{:?}{:?}", options.dtype, options.layer).as_bytes());
     for name in [
@@ -199,6 +234,11 @@ fn fingerprint(config: &Value, folder: &Path, weights: &Path, options: LoadOptio
         "tokenizer_config.json",
     ] {
         hasher.update(&std::fs::read(folder.join(name)).unwrap_or_default()).update(&[0]);
+    }
+    for name in
+        place.adapter.iter().flat_map(|a| [mm_core::ADAPTER_CONFIG, "adapter_model.safetensors"].map(|n| a.join(n)))
+    {
+        hasher.update(&std::fs::read(name).unwrap_or_default()).update(&[0]);
     }
     // A file that was not written since has the same numbers: reading a gigabyte to be sure would cost more than loading it.
     let about = std::fs::metadata(weights).map_err(|e| Error::folder(weights, e))?;

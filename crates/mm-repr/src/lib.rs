@@ -18,6 +18,7 @@ pub mod generative;
 pub mod image;
 mod joint;
 pub mod numbers;
+mod place;
 mod pretrained;
 mod propose;
 mod register;
@@ -27,5 +28,6 @@ pub mod words;
 
 pub use error::{Error, Result};
 pub use family::{Joint, LoadOptions, Network, Tower};
+pub use place::{Place, copy_files, merge};
 pub use pretrained::{Pretrained, families, find, locate};
 pub use register::register;

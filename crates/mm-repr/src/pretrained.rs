@@ -1,7 +1,7 @@
 //! A checkpoint folder → encoders with their own pre-processing.
 
 use crate::{
-    Error, Result, audio,
+    Error, Place, Result, audio,
     family::{Family, Joint, LoadOptions, Loaded, Model, Tower, classes, labels, load},
     image, joint, text,
 };
@@ -57,11 +57,15 @@ impl Pretrained {
         if !folder.is_dir() {
             return Err(Error::folder(folder, "no such folder; fetch it with `cargo xtask models pull NAME`"));
         }
-        let folder = inner(folder)?;
-        let folder = folder.as_path();
+        let mut place = Place::of(folder)?;
+        if place.adapter.is_none() {
+            let inner = inner(folder)?;
+            place = Place { files: inner.clone(), weights: inner, adapter: None };
+        }
+        let folder = place.files.as_path();
         let (family, config) = describe(folder)?;
         let Loaded { model: Model { towers, joint }, params, unused, fingerprint } =
-            load(folder, &config, family, options)?;
+            load(&place, &config, family, options)?;
         let classes = classes(&config);
         Ok(Self {
             labels: labels(&config, classes),

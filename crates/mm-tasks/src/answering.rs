@@ -1,6 +1,6 @@
 //! Questions about pictures (and sounds, and videos): one door to checkpoints that answer and to runs that were trained to.
 
-use crate::{Error, Result, prediction::Predictor};
+use crate::{Error, Result, finetuning, prediction::Predictor};
 use mm_core::{Device, Modality, Registry, Source};
 use mm_reason::{Asked, Heat, Scored, Seen, Speaker, generate::GenerationConfig};
 use mm_repr::LoadOptions;
@@ -45,6 +45,8 @@ pub struct Answered {
 impl Answerer {
     /// Opens a checkpoint folder or a run folder.
     pub fn open(folder: &Path, registry: &Registry, options: LoadOptions, device: Device) -> Result<Self> {
+        let learned = finetuning::learned(folder);
+        let folder = learned.as_deref().unwrap_or(folder);
         if folder.join("config.toml").exists() || folder.join("fit.json").exists() {
             let run = Predictor::open(folder, registry, device)?;
             if run.target().classes.is_empty() {

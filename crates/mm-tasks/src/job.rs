@@ -3,6 +3,7 @@
 use crate::{
     Error, Fit, Result, Told,
     captioning::{self, Captioning},
+    finetuning::{self, Finetuning},
     prediction::{self, Prediction, Predictor},
     report::{self, Report},
     representation::{self, Representation},
@@ -17,7 +18,7 @@ use std::{
 };
 
 /// The tasks that a config may name.
-pub const TASKS: &[&str] = &["retrieval", "representation", "prediction", "captioning"];
+pub const TASKS: &[&str] = &["retrieval", "representation", "prediction", "captioning", "finetuning"];
 
 /// A task's model.
 #[allow(clippy::large_enum_variant)] // one a program
@@ -30,6 +31,8 @@ pub enum Job {
     Prediction(Prediction),
     /// Captions.
     Captioning(Captioning),
+    /// A checkpoint that learns further.
+    Finetuning(Box<Finetuning>),
 }
 
 /// Figures of an evaluation: one JSON value, and a table for people.
@@ -54,6 +57,7 @@ pub fn check(value: &toml::Value) -> Result<()> {
         "retrieval" => retrieval::parse(value).map(drop),
         "prediction" => prediction::parse(value).map(drop),
         "captioning" => captioning::parse(value).map(drop),
+        "finetuning" => finetuning::parse(value).map(drop),
         _ => representation::parse(value).map(drop),
     }
 }
@@ -65,6 +69,7 @@ pub fn resolve(value: &mut toml::Value, base: &Path, registry: &Registry, tell: 
         "prediction" => prediction::resolve(value, base, registry, tell),
         "representation" => representation::resolve(value, base),
         "captioning" => captioning::resolve(value, base),
+        "finetuning" => finetuning::resolve(value, base),
         _ => Ok(()),
     }
 }
@@ -86,6 +91,7 @@ impl Job {
             "retrieval" => Self::Retrieval(Retrieval::new(retrieval::parse(value)?, base, registry, device)?),
             "prediction" => Self::Prediction(Prediction::new(prediction::parse(value)?, base, registry, device)?),
             "captioning" => Self::Captioning(Captioning::new(captioning::parse(value)?, base, registry, device)?),
+            "finetuning" => Self::Finetuning(Box::new(Finetuning::new(finetuning::parse(value)?, base, device)?)),
             _ => Self::Representation(Representation::new(representation::parse(value)?, base, registry, device)?),
         })
     }
@@ -96,6 +102,7 @@ impl Job {
             "retrieval" => Self::Retrieval(Retrieval::load(run, registry, device)?),
             "prediction" => Self::Prediction(Prediction::load(run, registry, device)?),
             "captioning" => Self::Captioning(Captioning::load(run, registry, device)?),
+            "finetuning" => Self::Finetuning(Box::new(Finetuning::load(run, device)?)),
             _ => Self::Representation(Representation::load(run, registry, device)?),
         })
     }
@@ -107,6 +114,7 @@ impl Job {
             Self::Representation(model) => model.params(),
             Self::Prediction(model) => model.params(),
             Self::Captioning(model) => model.params(),
+            Self::Finetuning(model) => model.params(),
         }
     }
 
@@ -117,6 +125,7 @@ impl Job {
             Self::Representation(model) => model.manifest(),
             Self::Prediction(model) => model.manifest(),
             Self::Captioning(model) => model.manifest(),
+            Self::Finetuning(model) => model.manifest(),
         }
     }
 
@@ -134,6 +143,7 @@ impl Job {
             Self::Representation(model) => model.fit(manifest, run, progress, told, stop),
             Self::Prediction(model) => model.fit(Arc::new(manifest), run, progress, told, stop),
             Self::Captioning(model) => model.fit(Arc::new(manifest), run, progress, told, stop),
+            Self::Finetuning(model) => model.fit(manifest, run, progress, told, stop),
         }
     }
 
@@ -144,6 +154,10 @@ impl Job {
             Self::Representation(model) => model.embed(modality, sources),
             Self::Captioning(_) => Err(Error::Config(
                 "this run describes and has no vectors to give; ask it with `mm caption --model`".into(),
+            )),
+            Self::Finetuning(_) => Err(Error::Config(
+                "this run answers or describes and has no vectors to give; ask it with `mm answer` or `mm caption`"
+                    .into(),
             )),
             Self::Prediction(_) => Err(Error::Config(
                 "this run predicts a column and has no vectors to give; ask it with `mm predict --run`".into(),
@@ -168,12 +182,12 @@ impl Job {
             Self::Captioning(model) => {
                 let figures = model.evaluated(split, told)?;
                 let json = serde_json::to_value(&figures).map_err(|e| Error::Config(e.to_string()))?;
-                let mut table = vec![["figure", "model", "nearest picture's caption"].map(ToOwned::to_owned).to_vec()];
-                for (name, value) in &figures.model {
-                    let other = figures.nearest.get(name).copied().unwrap_or(f64::NAN);
-                    table.push(vec![name.clone(), format!("{value:.4}"), format!("{other:.4}")]);
-                }
-                Ok(Evaluated { json, table })
+                Ok(Evaluated { json, table: beside(&figures.model, "nearest picture's caption", &figures.nearest) })
+            }
+            Self::Finetuning(model) => {
+                let figures = model.evaluated(split)?;
+                let json = serde_json::to_value(&figures).map_err(|e| Error::Config(e.to_string()))?;
+                Ok(Evaluated { json, table: beside(&figures.model, "without looking", &figures.blind) })
             }
             Self::Prediction(_) => {
                 let predictor = Predictor::open(run, registry, self.params().device())?;
@@ -205,6 +219,16 @@ pub fn prediction_figures(figures: &crate::metrics::Figures, broken: &[mm_data::
         vec![name.clone(), text]
     }));
     Evaluated { json, table }
+}
+
+/// A model's figures beside others.
+fn beside(model: &crate::metrics::Figures, what: &str, others: &crate::metrics::Figures) -> Vec<Vec<String>> {
+    let mut table = vec![vec!["figure".to_owned(), "model".to_owned(), what.to_owned()]];
+    for (name, value) in model {
+        let other = others.get(name).copied().unwrap_or(f64::NAN);
+        table.push(vec![name.clone(), format!("{value:.4}"), format!("{other:.4}")]);
+    }
+    table
 }
 
 fn retrieval_table(evaluation: &retrieval::Evaluation) -> Vec<Vec<String>> {
@@ -264,6 +288,7 @@ pub fn build_report(
         "retrieval" => report::build(runs, split, registry, device, told),
         "prediction" => report::build_prediction(runs, split, registry, device),
         "captioning" => report::build_captioning(runs, split, registry, device, told),
+        "finetuning" => report::build_finetuning(runs, split, device, told),
         _ => report::build_representation(runs, split, registry, device, told),
     }
 }

@@ -9,6 +9,7 @@ pub mod captioning;
 pub mod embedding;
 mod error;
 mod features;
+pub mod finetuning;
 pub mod job;
 pub mod metrics;
 pub mod prediction;

@@ -306,3 +306,148 @@ rate = 5e-3
     assert!(report.status.success(), "{}", text(&report));
     assert!(std::fs::read_to_string(folder.join("r.html")).unwrap().contains("nearest picture"));
 }
+
+/// Pictures of one colour, with a question and its answer: as many as `sides` says of each side and colour.
+fn colours(folder: &Path, sides: [(&str, usize); 2]) -> PathBuf {
+    let colours = [("fox", [220, 30, 20]), ("dog", [20, 200, 40]), ("cafe", [30, 40, 210])];
+    let mut lines = String::new();
+    for (side, count) in sides {
+        for n in 0..count {
+            for (name, rgb) in colours {
+                let file = format!("{side}-{n}-{name}.png");
+                let shade = |v: u8| v.saturating_add((n * 13 % 40) as u8);
+                RgbImage::from_pixel(24, 24, Rgb(rgb.map(shade))).save(folder.join(&file)).unwrap();
+                let row = serde_json::json!({"id": file, "image": file, "split": side, "text": "the quick", "answer": name,
+                    "answers": format!("{name}|{name}|{name}|lazy"), "answer_type": "other"});
+                lines += &format!("{row}\n");
+            }
+        }
+    }
+    std::fs::write(folder.join("colours.jsonl"), lines).unwrap();
+    folder.join("colours.jsonl")
+}
+
+fn learn(folder: &Path, name: &str, model: &str, more: &str, epochs: u32) -> (PathBuf, Value) {
+    let config = format!(
+        r#"task = "finetuning"
+model = {model:?}
+answer = "answer"
+longest = 4
+{more}
+[data]
+manifest = "colours.jsonl"
+[data.columns]
+modalities = {{ text = "text", image = "image" }}
+[data.split]
+column = "split"
+[loader]
+batch = 6
+[train]
+epochs = {epochs}
+log_every = 10
+[train.optimizer]
+rate = 8e-3
+"#
+    );
+    std::fs::write(folder.join(format!("{name}.toml")), config).unwrap();
+    let run = folder.join(name);
+    lines(&["train", &format!("{name}.toml"), "--run", run.to_str().unwrap(), "--json"], folder);
+    let figures = lines(&["eval", run.to_str().unwrap(), "--json"], folder).remove(0);
+    (run, figures)
+}
+
+#[test]
+fn checkpoints_learn_further_whole_or_by_adapters_and_what_they_learned_is_answered_and_merged() {
+    let world = tempfile::tempdir().unwrap();
+    let folder = world.path();
+    colours(folder, [("train", 12), ("test", 4)]);
+    let adapter = "[adapter]\nrank = 4\n";
+    for (name, model, more, epochs) in [
+        ("vilt-adapter", "vilt-vqa", adapter, 12),
+        ("vilt-whole", "vilt-vqa", "", 12),
+        ("blip-adapter", "blip-vqa", adapter, 20),
+        ("blip-whole", "blip-vqa", "", 12),
+    ] {
+        let (run, figures) = learn(folder, name, &fixture(model), more, epochs);
+        let (right, blind) = (&figures["model"]["accuracy"], &figures["blind"]["accuracy"]);
+        let right = right.as_f64().unwrap();
+        assert!(right > 0.9, "{name}: {figures}");
+        assert!((blind.as_f64().unwrap() - 1.0 / 3.0).abs() < 1e-9, "{name}: {figures}");
+        // By hand: of four people three say the right answer; leaving one of those out leaves two thirds.
+        let people = figures["model"]["vqa_accuracy: other"].as_f64().unwrap();
+        assert!((people - right * 0.75).abs() < 1e-9, "{figures}");
+
+        // The run answers, and so does what transformers or PEFT would load, and what is merged of it.
+        let picture = folder.join("test-1-dog.png");
+        let (model, merged) = (run.join("model"), folder.join(format!("{name}-merged")));
+        let adapted = model.join("adapter_config.json").exists();
+        assert_eq!(adapted, !more.is_empty());
+        let mut from = vec![run.clone(), model.clone()];
+        if adapted {
+            let arguments = ["merge", "--model", model.to_str().unwrap(), "--out", merged.to_str().unwrap(), "--json"];
+            assert!(lines(&arguments, folder)[0]["tensors"].as_u64().unwrap() > 20);
+            from.push(merged.clone());
+            refused(&arguments, folder, &["holds a model already"]);
+        }
+        let mut said = Vec::new();
+        for place in &from {
+            let ask = ["answer", "--model", place.to_str().unwrap(), "--image", picture.to_str().unwrap()];
+            said.push(
+                lines(&[&ask, ["--question", "the quick", "--json", "--top", "3"].as_slice()].concat(), folder)
+                    .remove(0),
+            );
+        }
+        assert_eq!(said[0]["answer"], "dog", "{name}: {said:?}");
+        let score = |v: &Value| v["scores"][0]["logit"].as_f64().unwrap();
+        assert!(
+            said.iter().all(|s| s["answer"] == said[0]["answer"] && (score(s) - score(&said[0])).abs() < 1e-4),
+            "{said:?}"
+        );
+    }
+    // The page has the figures and the pictures.
+    lines(&["report", "blip-whole", "--json"], folder);
+    assert!(std::fs::read_to_string(folder.join("blip-whole/report.html")).unwrap().contains("without looking"));
+}
+
+#[test]
+fn what_is_wrong_with_learning_further_is_told() {
+    let world = tempfile::tempdir().unwrap();
+    let folder = world.path();
+    colours(folder, [("train", 2), ("test", 1)]);
+    let config = |head: &str| {
+        let text = format!(
+            "task = \"finetuning\"\n{head}\n[data]\nmanifest = \"colours.jsonl\"\n[data.columns]\nmodalities = {{ text = \"text\", image = \"image\" }}\n[data.split]\ncolumn = \"split\"\n"
+        );
+        std::fs::write(folder.join("bad.toml"), text).unwrap();
+    };
+    let vilt = fixture("vilt-vqa");
+    for (head, said) in [
+        (format!("model = {vilt:?}\nanswer = \"answr\""), "an answer in the column `answr`"),
+        (format!("model = {vilt:?}"), "wanted the column of the answers"),
+        ("model = \"nowhere\"\nanswer = \"answer\"".to_owned(), "no such folder"),
+        (
+            format!("model = {vilt:?}\nanswer = \"answer\"\n[adapter]\nrank = 0"),
+            "adapter.rank: found 0, wanted at least 1",
+        ),
+        (
+            format!("model = {vilt:?}\nanswer = \"answer\"\n[adapter]\ntargets = [\"qkv\"]"),
+            "no layer of `vilt` is called qkv",
+        ),
+        (format!("model = {:?}\nanswer = \"answer\"", fixture("qwen2_vl-picture")), "a model of family qwen2_vl"),
+        (format!("model = {vilt:?}\nanswer = \"answer\"\nof = \"audio\""), "no row has audio"),
+    ] {
+        config(&head);
+        refused(&["train", "bad.toml", "--run", "run"], folder, &[said]);
+    }
+    let lone = folder.join("lone");
+    std::fs::create_dir(&lone).unwrap();
+    std::fs::write(
+        lone.join("adapter_config.json"),
+        r#"{"peft_type": "LORA", "base_model_name_or_path": "nobody/nothing"}"#,
+    )
+    .unwrap();
+    let ask = ["answer", "--model", "lone", "--image", "x.png", "--question", "what?"];
+    refused(&ask, folder, &["nobody/nothing", "models pull"]);
+    std::fs::write(lone.join("adapter_config.json"), r#"{"peft_type": "IA3"}"#).unwrap();
+    refused(&ask, folder, &["found IA3, wanted LORA"]);
+}

@@ -6,7 +6,7 @@
 
 mod pickle;
 
-use crate::{DType, Error, Result, Tensor};
+use crate::{Adapter, DType, Error, Result, Tensor};
 use memmap2::{MmapMut, MmapOptions};
 use safetensors::{Dtype as StDtype, SafeTensors, View};
 use std::{
@@ -37,6 +37,8 @@ pub struct Checkpoint {
     path: PathBuf,
     tensors: BTreeMap<String, Location>,
     metadata: BTreeMap<String, String>,
+    /// What is added to some of its weights as they are read.
+    pub(crate) adapter: Option<Arc<Adapter>>,
 }
 
 impl Checkpoint {
@@ -54,7 +56,7 @@ impl Checkpoint {
         } else {
             read_safetensors(&file, &map)?
         };
-        Ok(Self { path: file, tensors, metadata })
+        Ok(Self { path: file, tensors, metadata, adapter: None })
     }
 
     /// The file that was opened.
@@ -87,7 +89,8 @@ impl Checkpoint {
     pub fn view(&self, name: &str) -> Result<Tensor> {
         let location = self.tensors.get(name).ok_or_else(|| Error::unknown("tensor", name, self.names()))?;
         let aligned = (location.map.as_ptr() as usize + location.start).is_multiple_of(location.dtype.size());
-        if location.strides.is_some() || !aligned || location.bytes == 0 {
+        let changed = self.adapter.as_ref().is_some_and(|a| a.touches(name));
+        if changed || location.strides.is_some() || !aligned || location.bytes == 0 {
             return self.get(name);
         }
         let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
@@ -99,8 +102,23 @@ impl Checkpoint {
         unsafe { Tensor::over(location.map.as_ptr().add(location.start), &location.shape, location.dtype) }
     }
 
-    /// A tensor by name, on the processor, as it is stored.
+    /// Puts a tensor of another checkpoint in the place of one of this.
+    pub(crate) fn take(&mut self, name: &str, other: &Self, theirs: &str) {
+        if let Some(location) = other.tensors.get(theirs) {
+            self.tensors.insert(name.to_owned(), location.clone());
+        }
+    }
+
+    /// A tensor by name, on the processor, as it is stored (with what an adapter adds).
     pub fn get(&self, name: &str) -> Result<Tensor> {
+        let plain = self.plain(name)?;
+        match &self.adapter {
+            Some(adapter) => adapter.merge(name, &plain),
+            None => Ok(plain),
+        }
+    }
+
+    fn plain(&self, name: &str) -> Result<Tensor> {
         let location = self.tensors.get(name).ok_or_else(|| Error::unknown("tensor", name, self.names()))?;
         let bytes = &location.map[location.start..location.start + location.bytes];
         let Some(strides) = &location.strides else {
@@ -206,7 +224,7 @@ fn sharded(index: &Path) -> Result<Checkpoint> {
         let location = location.ok_or_else(|| Error::file(index, format!("shard {shard} lacks {name}")))?;
         tensors.insert(name.clone(), location.clone());
     }
-    Ok(Checkpoint { path: index.to_owned(), tensors, metadata: BTreeMap::new() })
+    Ok(Checkpoint { path: index.to_owned(), tensors, metadata: BTreeMap::new(), adapter: None })
 }
 
 type Parsed = (BTreeMap<String, Location>, BTreeMap<String, String>);

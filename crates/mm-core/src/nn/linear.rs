@@ -1,7 +1,7 @@
 //! The affine map.
 
 use super::Activation;
-use crate::{Init, Module, Result, Scope, Tensor, checkpoint, kernels};
+use crate::{Init, Module, Result, Scope, Tensor, adapter::LowRank, checkpoint, kernels};
 use std::cell::OnceCell;
 
 /// `x · weightᵀ + bias`, from width `input` to width `output`.
@@ -14,6 +14,8 @@ pub struct Linear {
     served: bool,
     /// Inputs of at most so many rows do not go through those.
     few: usize,
+    /// What is learned beside the weight.
+    adapter: Option<LowRank>,
 }
 
 /// To lay a weight out anew takes longer than its product with so many rows.
@@ -34,14 +36,16 @@ impl Linear {
         let bound = 1.0 / (input.max(1) as f64).sqrt();
         let weight = scope.param("weight", &[output, input], Init::Uniform(bound))?;
         let bias = bias.then(|| scope.param("bias", &[output], Init::Uniform(bound))).transpose()?;
-        let served = scope.is_frozen() && kernels::serve(&weight);
-        Ok(Self { weight, bias, packed: OnceCell::new(), served, few: if scope.is_stepped() { 0 } else { FEW } })
+        let adapter = scope.adapter(input, output)?;
+        let served = scope.is_frozen() && adapter.is_none() && kernels::serve(&weight);
+        let few = if scope.is_stepped() { 0 } else { FEW };
+        Ok(Self { weight, bias, packed: OnceCell::new(), served, few, adapter })
     }
 
     /// A frozen layer over tensors that exist (packed or tied weights).
     pub fn from_parts(weight: Tensor, bias: Option<Tensor>) -> Self {
         let served = kernels::serve(&weight);
-        Self { weight, bias, packed: OnceCell::new(), served, few: FEW }
+        Self { weight, bias, packed: OnceCell::new(), served, few: FEW, adapter: None }
     }
 
     /// The same for a layer made at this place: where that is stepped, a few rows go through the fused operators too.
@@ -95,7 +99,11 @@ impl Linear {
             let packed = self.packed(factors)?;
             return kernels::linear(input, &packed.weight, packed.bias.as_ref(), activation);
         }
-        activation.apply(&input.linear(&self.weight, self.bias.as_ref())?)
+        let plain = input.linear(&self.weight, self.bias.as_ref())?;
+        activation.apply(&match &self.adapter {
+            Some(adapter) => plain.add(&adapter.apply(input)?)?,
+            None => plain,
+        })
     }
 
     /// `x · weightᵀ + bias + residual`, likewise.

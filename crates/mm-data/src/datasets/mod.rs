@@ -1,5 +1,6 @@
 //! Known data sets: from the folder that their package unpacks to, to a manifest.
 
+mod coco;
 mod emoji;
 mod glosses;
 mod mosi;
@@ -22,6 +23,14 @@ pub const KNOWN: &[(&str, &str)] = &[
         "utterances of opinion videos: transcripts and vectors of words, voice and face (CMU-MOSI, bc-LSTM's features)",
     ),
     ("easy-vqa", "drawn shapes with questions and answers (PyPI: easy-vqa)"),
+    (
+        "vqa",
+        "questions about photographs with ten people's answers (VQA v1 or v2: *questions.json, *annotations.json, COCO's pictures)",
+    ),
+    (
+        "coco-captions",
+        "photographs with five captions (Karpathy's dataset_*.json, or COCO's captions_*.json, and the pictures)",
+    ),
 ];
 
 /// Writes the manifest (or the text) of a known data set that lies unpacked in `folder`; the number of its rows is returned.
@@ -33,6 +42,8 @@ pub fn prepare(name: &str, folder: &Path, manifest: &Path) -> Result<usize> {
         "tuxpaint-stamps" => stamps::rows(folder)?,
         "emoji" => emoji::rows(folder)?,
         "easy-vqa" => vqa::rows(folder)?,
+        "vqa" => coco::questions(folder)?,
+        "coco-captions" => coco::captions(folder)?,
         "mosi" => mosi::rows(folder)?,
         other => {
             let known = KNOWN.iter().map(|(n, _)| *n);

@@ -1,7 +1,7 @@
 //! BLIP (Li 2022): a vision transformer, and BERT that looks at it: as a decoder that describes, as an encoder of a question whose features
 //! a decoder answers from, as an encoder that says whether picture and text belong together.
 
-use super::{Asked, Heat, Prompt, Seen, Tokens, Voice, bert, heat};
+use super::{Asked, Heat, Lesson, Prompt, Seen, Tokens, Voice, bert, heat};
 use crate::{
     Error, Result,
     decoder::{Decoder, Reading, State},
@@ -9,7 +9,7 @@ use crate::{
 };
 use mm_core::{
     DType, Encoder, Input, Modality, Module, Processor, Tensor,
-    nn::{Activation, BlockWeights, Linear},
+    nn::{Activation, BlockWeights, Linear, Mask, Pass},
 };
 use mm_data::ImageProcessor;
 use mm_repr::{
@@ -17,6 +17,7 @@ use mm_repr::{
     family::{Build, Family, Names},
     image::{VisionDefaults, VisionShape, preprocessing, vision_config, vision_trunk, vit::Trunk},
 };
+use std::sync::Arc;
 
 checkpoint_config! {
     /// transformers' `BlipTextConfig`.
@@ -78,7 +79,7 @@ struct Blip {
     encoder: Option<Decoder>,
     decoder: Option<Decoder>,
     matching: Option<Linear>,
-    processor: ImageProcessor,
+    processor: Arc<dyn Processor>,
     start: i64,
     end: i64,
 }
@@ -122,7 +123,7 @@ fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
         encoder: encoder.transpose()?,
         decoder: decoder.transpose()?,
         matching,
-        processor: ImageProcessor::new(preprocessing(b)?),
+        processor: Arc::new(ImageProcessor::new(preprocessing(b)?)),
         start: text.bos_token_id,
         end: text.sep_token_id,
     }))
@@ -144,8 +145,8 @@ impl Blip {
 }
 
 impl Voice for Blip {
-    fn processor(&self, modality: &Modality) -> Option<&dyn Processor> {
-        (*modality == Modality::IMAGE).then_some(&self.processor as &dyn Processor)
+    fn processor(&self, modality: &Modality) -> Option<&Arc<dyn Processor>> {
+        (*modality == Modality::IMAGE).then_some(&self.processor)
     }
 
     fn see(&self, _modality: &Modality, values: &Tensor) -> mm_core::Result<Seen> {
@@ -191,6 +192,20 @@ impl Voice for Blip {
 
     fn decoder(&self) -> Option<&Decoder> {
         self.decoder.as_ref()
+    }
+
+    fn learn(&self, lesson: &Lesson<'_>) -> mm_core::Result<Option<Tensor>> {
+        let Some(decoder) = &self.decoder else { return Ok(None) };
+        let seen = self.see(lesson.modality, lesson.values)?.values;
+        let Some(encoder) = &self.encoder else {
+            return decoder.teach(lesson.ids()?, Some((&seen, None)), lesson.train).map(Some);
+        };
+        let question = lesson.question.ok_or_else(|| mm_core::Error::Sample("no question".into()))?;
+        let mask = question.mask.clone().map(Mask::Padding);
+        let (context, train) = (Some((&seen, None)), lesson.train);
+        let pass = Pass { mask: mask.as_ref(), context, open: true, train, ..Pass::default() };
+        let asked = encoder.pass(&encoder.embed(&question.values, 0)?, pass)?;
+        decoder.teach(lesson.ids()?, Some((&asked, mask.as_ref())), lesson.train).map(Some)
     }
 
     fn matches(&self, seen: &Seen, prompt: &Prompt) -> mm_core::Result<Option<f64>> {

@@ -1,7 +1,7 @@
 //! A picture encoder and a text decoder that looks at it: transformers' `VisionEncoderDecoderModel`, of ViT or DeiT and GPT-2 (ViT-GPT2) or
 //! TrOCR's decoder (Li 2021).
 
-use super::{Asked, Prompt, Seen, Tokens, Voice};
+use super::{Asked, Lesson, Prompt, Seen, Tokens, Voice};
 use crate::{
     Error, Result,
     decoder::{Decoder, DecoderConfig, State},
@@ -24,6 +24,7 @@ use mm_repr::{
     },
 };
 use serde_json::Value;
+use std::sync::Arc;
 
 checkpoint_config! {
     /// transformers' `GPT2Config`.
@@ -108,7 +109,7 @@ struct EncoderDecoder {
     vision: Trunk,
     projection: Option<Linear>,
     decoder: Decoder,
-    processor: ImageProcessor,
+    processor: Arc<dyn Processor>,
     start: Option<i64>,
 }
 
@@ -138,7 +139,7 @@ fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
     Ok(Box::new(EncoderDecoder {
         projection,
         decoder: Decoder::new(b, &b.scope.pp("text"), config)?,
-        processor: ImageProcessor::new(preprocessing(b)?),
+        processor: Arc::new(ImageProcessor::new(preprocessing(b)?)),
         start: b.json("generation_config.json")?["decoder_start_token_id"].as_i64().or(start),
         vision,
     }))
@@ -195,8 +196,8 @@ fn trocr(b: &Build<'_>, config: &Value) -> mm_repr::Result<(DecoderConfig, i64)>
 }
 
 impl Voice for EncoderDecoder {
-    fn processor(&self, modality: &Modality) -> Option<&dyn Processor> {
-        (*modality == Modality::IMAGE).then_some(&self.processor as &dyn Processor)
+    fn processor(&self, modality: &Modality) -> Option<&Arc<dyn Processor>> {
+        (*modality == Modality::IMAGE).then_some(&self.processor)
     }
 
     fn see(&self, _modality: &Modality, values: &Tensor) -> mm_core::Result<Seen> {
@@ -230,6 +231,11 @@ impl Voice for EncoderDecoder {
         let seen = seen.ok_or_else(|| mm_core::Error::config("this model", "no picture", "a picture"))?;
         let (rows, room) = (seen.values.size(0)?, prompt.ids.len() as i64 + room);
         self.decoder.begin(self.decoder.state(rows, room, Some((seen.values.clone(), None)))?, &prompt.ids)
+    }
+
+    fn learn(&self, lesson: &Lesson<'_>) -> mm_core::Result<Option<Tensor>> {
+        let seen = self.see(lesson.modality, lesson.values)?.values;
+        self.decoder.teach(lesson.ids()?, Some((&seen, None)), lesson.train).map(Some)
     }
 
     fn decoder(&self) -> Option<&Decoder> {

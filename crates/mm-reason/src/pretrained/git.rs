@@ -1,6 +1,6 @@
 //! GIT (Wang 2022): CLIP's picture features before the text, in one stack where the picture's places see each other and the text looks back.
 
-use super::{Asked, Prompt, Seen, Tokens, Voice, bert};
+use super::{Asked, Lesson, Prompt, Seen, Tokens, Voice, bert};
 use crate::{
     Error, Result,
     decoder::{Decoder, Reading, State},
@@ -8,7 +8,7 @@ use crate::{
 };
 use mm_core::{
     Encoder, Init, Input, Modality, Module, Processor, Tensor,
-    nn::{Activation, Linear, Norm, NormConfig},
+    nn::{Activation, Linear, Mask, Norm, NormConfig, Pass},
 };
 use mm_data::{ImageProcessor, VideoProcessor};
 use mm_repr::{
@@ -16,6 +16,7 @@ use mm_repr::{
     family::{Build, Family, Names},
     image::{VisionDefaults, VisionShape, preprocessing, vision_config, vision_trunk, vit::Trunk},
 };
+use std::sync::Arc;
 
 checkpoint_config! {
     /// transformers' `GitConfig`.
@@ -59,8 +60,8 @@ struct Git {
     projection: (Linear, Norm),
     temporal: Vec<Tensor>,
     decoder: Decoder,
-    picture: ImageProcessor,
-    video: Option<VideoProcessor>,
+    picture: Arc<dyn Processor>,
+    video: Option<Arc<dyn Processor>>,
     start: i64,
 }
 
@@ -90,8 +91,9 @@ fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
         ),
         temporal: (0..frames.unwrap_or(0)).map(temporal).collect::<Result<_, _>>()?,
         decoder: Decoder::new(b, &b.scope.pp("text"), bert::decoder(&sizes, true, None))?,
-        video: frames.map(|n| VideoProcessor::new(images.clone(), n.max(1) as usize)),
-        picture: ImageProcessor::new(images),
+        video: frames
+            .map(|n| -> Arc<dyn Processor> { Arc::new(VideoProcessor::new(images.clone(), n.max(1) as usize)) }),
+        picture: Arc::new(ImageProcessor::new(images)),
         start: c.bos_token_id,
         vision,
     }))
@@ -104,7 +106,7 @@ impl Git {
 }
 
 impl Voice for Git {
-    fn processor(&self, modality: &Modality) -> Option<&dyn Processor> {
+    fn processor(&self, modality: &Modality) -> Option<&Arc<dyn Processor>> {
         match (modality.name(), &self.video) {
             ("image", _) => Some(&self.picture),
             ("video", Some(video)) => Some(video),
@@ -147,6 +149,19 @@ impl Voice for Git {
         let open = Reading { open: true, unplaced: true, ..Reading::default() };
         self.decoder.read(&seen.values, &mut state, open)?;
         self.decoder.begin(state, &prompt.ids)
+    }
+
+    fn learn(&self, lesson: &Lesson<'_>) -> mm_core::Result<Option<Tensor>> {
+        let (seen, ids) = (self.see(lesson.modality, lesson.values)?.values, lesson.ids()?);
+        let (patches, length) = (seen.size(1)?, ids.size(1)?);
+        // Patches see each other; words see those and the words before.
+        let places = Tensor::arange(0, patches + length, seen.device())?;
+        let furthest = places.clamp_min(patches as f64 - 1.0)?.unsqueeze(1)?;
+        let mask = Mask::Allowed(places.unsqueeze(0)?.lt(&furthest.add_scalar(1.0)?)?);
+        let x = Tensor::cat(&[&seen, &self.decoder.embed(ids, 0)?], 1)?;
+        let pass = Pass { mask: Some(&mask), open: true, train: lesson.train, ..Pass::default() };
+        let hidden = self.decoder.pass(&x, pass)?.narrow(1, patches, length)?;
+        self.decoder.scores(&hidden).map(Some)
     }
 
     fn decoder(&self) -> Option<&Decoder> {

@@ -1,6 +1,6 @@
 //! LLaVA 1.5 (Liu 2023): a layer of CLIP's features, projected, among the words of a language model.
 
-use super::{Asked, Prompt, Seen, Tokens, Voice, language};
+use super::{Asked, Lesson, Prompt, Seen, Tokens, Voice, language};
 use crate::{
     Result,
     decoder::{Decoder, State},
@@ -8,7 +8,7 @@ use crate::{
 };
 use mm_core::{
     Modality, Module, Processor, Tensor,
-    nn::{Activation, Linear},
+    nn::{Activation, Linear, Pass},
 };
 use mm_data::ImageProcessor;
 use mm_repr::{
@@ -18,6 +18,7 @@ use mm_repr::{
         vit::{Trunk, VitConfig},
     },
 };
+use std::sync::Arc;
 
 /// The family of this file.
 pub(super) const FAMILY: Family<Box<dyn Voice>> = Family {
@@ -50,7 +51,7 @@ struct Llava {
     cut: bool,
     projector: (Linear, Activation, Linear),
     decoder: Decoder,
-    processor: ImageProcessor,
+    processor: Arc<dyn Processor>,
     image: i64,
 }
 
@@ -108,14 +109,14 @@ fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
         layers,
         cut: c["vision_feature_select_strategy"].as_str().unwrap_or("default") == "default" && !siglip,
         decoder: Decoder::new(b, &b.scope.pp("text"), config)?,
-        processor: ImageProcessor::new(preprocessing(b)?),
+        processor: Arc::new(ImageProcessor::new(preprocessing(b)?)),
         image: image.unwrap_or(32_000),
     }))
 }
 
 impl Voice for Llava {
-    fn processor(&self, modality: &Modality) -> Option<&dyn Processor> {
-        (*modality == Modality::IMAGE).then_some(&self.processor as &dyn Processor)
+    fn processor(&self, modality: &Modality) -> Option<&Arc<dyn Processor>> {
+        (*modality == Modality::IMAGE).then_some(&self.processor)
     }
 
     fn see(&self, _modality: &Modality, values: &Tensor) -> mm_core::Result<Seen> {
@@ -144,6 +145,29 @@ impl Voice for Llava {
 
     fn begin(&self, seen: Option<&Seen>, prompt: &Prompt, room: i64) -> mm_core::Result<Start<State>> {
         language::begin(&self.decoder, seen, &prompt.ids, self.image, room, None)
+    }
+
+    fn learn(&self, lesson: &Lesson<'_>) -> mm_core::Result<Option<Tensor>> {
+        let (seen, ids) = (self.see(lesson.modality, lesson.values)?.values, lesson.ids()?);
+        let (patches, length) = (seen.size(1)?, ids.size(1)?);
+        let words = self.decoder.words(ids)?;
+        let mut rows = Vec::new();
+        for row in 0..ids.size(0)? {
+            let own: Vec<i64> = ids.select(0, row)?.to_vec()?;
+            let at = own.iter().position(|id| *id == self.image).map_or(0, |n| n as i64);
+            let words = words.select(0, row)?;
+            let after = at + patches;
+            if own.iter().filter(|id| **id == self.image).count() as i64 != patches || after > length {
+                return Err(mm_core::Error::Sample("the prompt and the picture do not fit together".into()));
+            }
+            let parts = [words.narrow(0, 0, at)?, seen.select(0, row)?, words.narrow(0, after, length - after)?];
+            rows.push(Tensor::cat(&parts.each_ref(), 0)?);
+        }
+        let x = Tensor::stack(&rows.iter().collect::<Vec<_>>(), 0)?;
+        let angles = self.decoder.angles(&Tensor::arange(0, length, ids.device())?)?;
+        let angles = angles.as_ref().map(|(c, s)| (c, s));
+        let hidden = self.decoder.pass(&x, Pass { angles, train: lesson.train, ..Pass::default() })?;
+        self.decoder.scores(&hidden).map(Some)
     }
 
     fn decoder(&self) -> Option<&Decoder> {

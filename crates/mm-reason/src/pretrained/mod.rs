@@ -22,16 +22,18 @@ use crate::{
     decoder::{Decoder, State},
     generate::{self, Generated, GenerationConfig, Rules, Start, Told},
 };
-use mm_core::{DType, Device, Modality, Params, Processor, SampleContext, Source, Tensor, without_grad};
+use mm_core::{
+    AdapterConfig, DType, Device, Input, Modality, Params, Processor, SampleContext, Source, Tensor, without_grad,
+};
 use mm_data::guarded;
 use mm_repr::{
-    LoadOptions,
-    family::{Family, Loaded, labels, load},
+    LoadOptions, Place,
+    family::{Family, Further, Loaded, labels, load_further},
     text::json,
 };
 use rayon::prelude::*;
 use serde_json::Value;
-use std::{cell::RefCell, path::Path};
+use std::{cell::RefCell, path::Path, sync::Arc};
 
 /// What is asked of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +78,7 @@ pub(crate) struct Prompt {
 /// One family's model: what a builder gives.
 pub(crate) trait Voice: Send {
     /// How raw values of a modality become numbers; none where it does not take it.
-    fn processor(&self, modality: &Modality) -> Option<&dyn Processor>;
+    fn processor(&self, modality: &Modality) -> Option<&Arc<dyn Processor>>;
 
     /// Numbers `[rows, …]` → what is seen.
     fn see(&self, modality: &Modality, values: &Tensor) -> mm_core::Result<Seen>;
@@ -90,7 +92,7 @@ pub(crate) trait Voice: Send {
     /// What it speaks with; none for models that choose among labels.
     fn decoder(&self) -> Option<&Decoder>;
 
-    /// Scores of its labels for one row; none for models that speak.
+    /// Scores of its labels for one question about each row, `[rows, labels]`; none for models that speak.
     fn choose(&self, _seen: &Seen, _prompt: &Prompt) -> mm_core::Result<Option<Tensor>> {
         Ok(None)
     }
@@ -105,6 +107,12 @@ pub(crate) trait Voice: Send {
         Ok(None)
     }
 
+    /// Scores of the tokens after each of `lesson.ids` (`[rows, tokens, vocabulary]`), or of its labels (`[rows, labels]`); none where the
+    /// family cannot be learned further.
+    fn learn(&self, _lesson: &Lesson<'_>) -> mm_core::Result<Option<Tensor>> {
+        Ok(None)
+    }
+
     /// Its time tokens, where it has such.
     fn times(&self) -> Option<Times> {
         None
@@ -112,6 +120,27 @@ pub(crate) trait Voice: Send {
 
     /// Changes the settings of generation where the family has words of its own for them.
     fn settle(&self, _config: &mut GenerationConfig) {}
+}
+
+/// A batch to learn from.
+#[derive(Debug)]
+pub struct Lesson<'a> {
+    /// Of what its values are.
+    pub modality: &'a Modality,
+    /// Numbers of pictures, `[rows, …]`.
+    pub values: &'a Tensor,
+    /// Tokens of the questions `[rows, tokens]`, and which of them are there.
+    pub question: Option<&'a Input>,
+    /// What was said so far, `[rows, tokens]`; not needed by models that choose among labels.
+    pub ids: Option<&'a Tensor>,
+    /// Whether this is training.
+    pub train: bool,
+}
+
+impl Lesson<'_> {
+    fn ids(&self) -> mm_core::Result<&Tensor> {
+        self.ids.ok_or_else(|| mm_core::Error::Sample("a model that speaks, and nothing to be said".into()))
+    }
 }
 
 /// Time tokens of a model that writes down what is said.
@@ -136,6 +165,17 @@ pub struct Heat {
     pub grid: [usize; 2],
     /// Tokens of the text and how much each counted.
     pub words: Vec<(String, f32)>,
+}
+
+/// The families that can be learned further.
+const LEARNERS: &[&str] = &["vilt", "blip", "git", "llava", "vision-encoder-decoder"];
+
+/// How the names of the layers that give the labels' scores begin in a family's checkpoints: made anew for other labels.
+fn head(kind: &str) -> &'static str {
+    match kind {
+        "vilt" => "classifier.",
+        _ => "",
+    }
 }
 
 fn table() -> impl Iterator<Item = &'static Family<Box<dyn Voice>>> {
@@ -202,27 +242,60 @@ pub struct Said {
 }
 
 impl Speaker {
-    /// Loads a folder.
+    /// Loads a folder: of a model, or of an adapter in PEFT's layout.
     pub fn load(folder: &Path, options: LoadOptions) -> Result<Self> {
+        Ok(Self::open(folder, options, None, None)?.0)
+    }
+
+    /// Loads a folder to be learned further, all of it or adapters beside it. A model that chooses among labels gets these where they are
+    /// not its own, and a head for them. The config that it then has comes back.
+    pub fn further(
+        folder: &Path,
+        options: LoadOptions,
+        adapter: Option<AdapterConfig>,
+        labels: Option<&[String]>,
+    ) -> Result<(Self, Value, Vec<String>)> {
+        Self::open(folder, options, Some(Further { adapter, renewed: Vec::new() }), labels)
+    }
+
+    fn open(
+        folder: &Path,
+        options: LoadOptions,
+        mut further: Option<Further>,
+        wanted: Option<&[String]>,
+    ) -> Result<(Self, Value, Vec<String>)> {
         if !folder.is_dir() {
             return Err(Error::folder(folder, "no such folder; fetch it with `cargo xtask models pull NAME`"));
         }
+        let place = Place::of(folder)?;
+        let folder = place.files.as_path();
         let file = folder.join("config.json");
         if !file.exists() {
             return Err(Error::folder(folder, "no config.json here, so mm cannot know what the weights are"));
         }
-        let config = json(&file)?;
-        let kind = config["model_type"].as_str().unwrap_or_default();
+        let mut config = json(&file)?;
+        let kind = config["model_type"].as_str().unwrap_or_default().to_owned();
         let family =
-            table().find(|f| f.kind == kind).ok_or_else(|| mm_core::Error::unknown("model_type", kind, families()))?;
-        let Loaded { model: voice, params, unused, .. } = load(folder, &config, family, options)?;
+            table().find(|f| f.kind == kind).ok_or_else(|| mm_core::Error::unknown("model_type", &kind, families()))?;
+        if let (Some(wanted), head, Some(further)) = (wanted, head(&kind), &mut further) {
+            if !head.is_empty() && labels(&config, mm_repr::family::classes(&config)) != wanted {
+                let named = |(n, l): (usize, &String)| (n.to_string(), Value::from(l.clone()));
+                let numbered = |(n, l): (usize, &String)| (l.clone(), Value::from(n));
+                config["id2label"] = Value::Object(wanted.iter().enumerate().map(named).collect());
+                config["label2id"] = Value::Object(wanted.iter().enumerate().map(numbered).collect());
+                config["num_labels"] = wanted.len().into();
+                further.renewed.push(head.to_owned());
+            }
+        }
+        let Loaded { model: voice, params, unused, .. } =
+            load_further(&place, &config, family, options, further.as_ref())?;
         let own = json(&folder.join("generation_config.json"))?;
         let mut files = vec![&own, &config];
         files.extend(["decoder", "text_config"].iter().map(|k| &config[*k]).filter(|v| !v.is_null()));
         let mut generation = GenerationConfig::read(&files);
         voice.settle(&mut generation);
         let classes = mm_repr::family::classes(&config);
-        Ok(Self {
+        let speaker = Self {
             voice,
             params,
             family: family.kind,
@@ -231,6 +304,30 @@ impl Speaker {
             labels: labels(&config, classes),
             unused,
             dtype: options.dtype,
+        };
+        Ok((speaker, config, further.map(|f| f.renewed).unwrap_or_default()))
+    }
+
+    /// What is asked as tokens: those of a question that is read by itself, and those that the decoder begins with.
+    pub fn written(&self, seen: Option<&Seen>, asked: Asked<'_>) -> Result<(Vec<i64>, Vec<i64>)> {
+        let prompt = self.voice.prompt(&self.tokens, seen, asked)?;
+        Ok((prompt.question, prompt.ids))
+    }
+
+    /// The families that can be learned further.
+    pub fn learners() -> &'static [&'static str] {
+        LEARNERS
+    }
+
+    /// Whether its family can be learned further.
+    pub fn learns(&self) -> bool {
+        LEARNERS.contains(&self.family)
+    }
+
+    /// Scores of the tokens after each of what was said, or of its labels, from which a gradient flows into its weights.
+    pub fn learn(&self, lesson: &Lesson<'_>) -> mm_core::Result<Tensor> {
+        self.voice.learn(lesson)?.ok_or_else(|| {
+            mm_core::Error::config("model", format!("a model of family {}", self.family), LEARNERS.join(", "))
         })
     }
 
@@ -244,7 +341,7 @@ impl Speaker {
         let processor = self.processor(modality)?;
         let samples = sources
             .par_iter()
-            .map(|s| guarded(processor, s, &mut SampleContext::plain()))
+            .map(|s| guarded(processor.as_ref(), s, &mut SampleContext::plain()))
             .collect::<mm_core::Result<Vec<_>>>()?;
         self.look_at(modality, &samples)
     }
@@ -256,7 +353,7 @@ impl Speaker {
     }
 
     /// How raw values of a modality become numbers.
-    pub fn processor(&self, modality: &Modality) -> Result<&dyn Processor> {
+    pub fn processor(&self, modality: &Modality) -> Result<&Arc<dyn Processor>> {
         self.voice.processor(modality).ok_or_else(|| {
             let takes = [Modality::IMAGE, Modality::AUDIO, Modality::VIDEO];
             let takes: Vec<&str> =
@@ -362,17 +459,25 @@ impl Speaker {
         Ok(scored)
     }
 
+    /// Scores of its labels for one question about each row of what it sees, `[rows, labels]`.
+    pub fn scores(&self, seen: &Seen, asked: Asked<'_>) -> Result<Tensor> {
+        let prompt = self.voice.prompt(&self.tokens, Some(seen), asked)?;
+        without_grad(|| self.voice.choose(seen, &prompt))?.ok_or_else(|| {
+            let wanted = "a checkpoint with labels or a decoder: this one has neither";
+            Error::asked(format!("a model of family {}", self.family), "a question", wanted)
+        })
+    }
+
+    /// The labels of a folder whose family chooses among such; none where it speaks.
+    pub fn choices(folder: &Path) -> Result<Option<Vec<String>>> {
+        let config = json(&Place::of(folder)?.files.join("config.json"))?;
+        let kind = config["model_type"].as_str().unwrap_or_default();
+        Ok((!head(kind).is_empty()).then(|| labels(&config, mm_repr::family::classes(&config))))
+    }
+
     fn choose(&self, seen: Option<&Seen>, asked: Asked<'_>, choices: &[String]) -> Result<Vec<Scored>> {
-        let prompt = self.voice.prompt(&self.tokens, seen, asked)?;
         let none = || Error::asked(format!("a model of family {}", self.family), "no picture", "a picture");
-        let logits = without_grad(|| self.voice.choose(seen.ok_or_else(none)?, &prompt).map_err(Error::from))?;
-        let Some(logits) = logits else {
-            return Err(Error::asked(
-                format!("a model of family {}", self.family),
-                "a question",
-                "a checkpoint with labels or a decoder: this one has neither",
-            ));
-        };
+        let logits = self.scores(seen.ok_or_else(none)?, asked)?.select(0, 0)?;
         let logits = logits.to_dtype(DType::F64)?.to_device(Device::Cpu)?.to_vec::<f64>()?;
         if let Some(unknown) = choices.iter().find(|c| !self.labels.contains(c)) {
             return Err(mm_core::Error::unknown(

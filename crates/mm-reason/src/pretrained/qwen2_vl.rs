@@ -21,6 +21,7 @@ use mm_repr::{
     image::preprocessing,
 };
 use serde_json::Value;
+use std::sync::Arc;
 
 checkpoint_config! {
     /// transformers' `Qwen2VLVisionConfig`.
@@ -136,8 +137,8 @@ impl Vision {
 struct Qwen2Vl {
     vision: Vision,
     decoder: Decoder,
-    picture: ImageProcessor,
-    video: VideoProcessor,
+    picture: Arc<dyn Processor>,
+    video: Arc<dyn Processor>,
     image_token: i64,
     video_token: i64,
     merge: i64,
@@ -157,8 +158,8 @@ fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
         merge: seen.spatial_merge_size,
         vision: Vision::new(b, &b.scope.pp("vision"), seen)?,
         decoder: Decoder::new(b, &b.scope.pp("text"), language::config(b, text, "qwen2_vl", 1e6)?)?,
-        picture: ImageProcessor::new(images.clone()),
-        video: VideoProcessor::at_most(images, FRAMES),
+        picture: Arc::new(ImageProcessor::new(images.clone())),
+        video: Arc::new(VideoProcessor::at_most(images, FRAMES)),
         image_token: id("image_token_id", 151_655),
         video_token: id("video_token_id", 151_656),
     }))
@@ -202,7 +203,7 @@ impl Qwen2Vl {
 }
 
 impl Voice for Qwen2Vl {
-    fn processor(&self, modality: &Modality) -> Option<&dyn Processor> {
+    fn processor(&self, modality: &Modality) -> Option<&Arc<dyn Processor>> {
         match modality.name() {
             "image" => Some(&self.picture),
             "video" => Some(&self.video),

@@ -1,6 +1,6 @@
 //! ViLT (Kim 2021): words and patches of pixels in one transformer; it chooses among labels, or says whether text and picture belong together.
 
-use super::{Asked, Heat, Prompt, Seen, Tokens, Voice, heat};
+use super::{Asked, Heat, Lesson, Prompt, Seen, Tokens, Voice, heat};
 use crate::{
     Error, Result,
     decoder::{Decoder, State},
@@ -8,7 +8,7 @@ use crate::{
 };
 use mm_core::{
     DType, Init, Modality, Module, Processor, Tensor,
-    nn::{Activation, Embedding, Linear, Norm, NormConfig, Pass, Transformer, TransformerConfig},
+    nn::{Activation, Embedding, Linear, Mask, Norm, NormConfig, Pass, Transformer, TransformerConfig},
 };
 use mm_data::ImageProcessor;
 use mm_repr::{
@@ -19,6 +19,7 @@ use mm_repr::{
         vit::{Patches, block, grid},
     },
 };
+use std::sync::Arc;
 
 checkpoint_config! {
     /// What transformers' `ViltConfig` has beside the sizes of a vision transformer.
@@ -71,7 +72,7 @@ struct Vilt {
     pooler: Linear,
     classifier: Option<(Linear, Norm, Linear)>,
     rank: Option<Linear>,
-    processor: ImageProcessor,
+    processor: Arc<dyn Processor>,
     longest: i64,
     width: i64,
     most: i64,
@@ -118,7 +119,7 @@ fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
         pooler: Linear::new(&scope.pp("pooler").pp("dense"), width, width, true)?,
         classifier: classifier.transpose()?,
         rank: rank.has("weight").then(|| Linear::new(&rank, width, 1, true)).transpose()?,
-        processor: ImageProcessor::new(preprocessing(b)?),
+        processor: Arc::new(ImageProcessor::new(preprocessing(b)?)),
         longest: c.max_position_embeddings,
         most: c.max_image_length,
         grid,
@@ -127,21 +128,32 @@ fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
 }
 
 impl Vilt {
-    /// The vector of the whole `[1, width]`; `weights` gets where each block looked.
+    /// The vectors of the whole `[rows, width]` for one question about each row; `weights` gets where each block looked.
     fn pooled(&self, seen: &Seen, prompt: &Prompt, pass: Pass<'_>) -> mm_core::Result<Tensor> {
         let ids = Tensor::from_vec(&prompt.question, &[1, prompt.question.len() as i64])?;
-        let ids = ids.to_device(seen.values.device())?;
+        let ids = ids.expand(&[seen.values.size(0)?, -1])?;
+        self.together(&seen.values, &ids.to_device(seen.values.device())?, pass)
+    }
+
+    /// What is seen and tokens `[rows, tokens]` → the vectors of the whole, `[rows, width]`.
+    fn together(&self, seen: &Tensor, ids: &Tensor, pass: Pass<'_>) -> mm_core::Result<Tensor> {
         let places = self.places.forward(&Tensor::arange(0, ids.size(1)?, ids.device())?)?;
-        let text = self.words.forward(&ids)?.add(&self.segment)?.add(&places)?;
+        let text = self.words.forward(ids)?.add(&self.segment)?.add(&places)?;
         let text = self.norm.forward(&text, false)?.add(&self.kinds.weight().select(0, 0)?)?;
-        let hidden = self.blocks.run(&Tensor::cat(&[&text, &seen.values], 1)?, pass)?;
+        let hidden = self.blocks.run(&Tensor::cat(&[&text, seen], 1)?, pass)?;
         self.pooler.forward(&hidden.select(1, 0)?, false)?.tanh()
+    }
+
+    fn scores(&self, pooled: &Tensor) -> mm_core::Result<Option<Tensor>> {
+        let Some((first, norm, last)) = &self.classifier else { return Ok(None) };
+        let x = norm.forward(&first.forward(pooled, false)?, false)?.gelu()?;
+        last.forward(&x, false).map(Some)
     }
 }
 
 impl Voice for Vilt {
-    fn processor(&self, modality: &Modality) -> Option<&dyn Processor> {
-        (*modality == Modality::IMAGE).then_some(&self.processor as &dyn Processor)
+    fn processor(&self, modality: &Modality) -> Option<&Arc<dyn Processor>> {
+        (*modality == Modality::IMAGE).then_some(&self.processor)
     }
 
     fn see(&self, _modality: &Modality, values: &Tensor) -> mm_core::Result<Seen> {
@@ -187,10 +199,25 @@ impl Voice for Vilt {
     }
 
     fn choose(&self, seen: &Seen, prompt: &Prompt) -> mm_core::Result<Option<Tensor>> {
-        let Some((first, norm, last)) = &self.classifier else { return Ok(None) };
-        let x = self.pooled(seen, prompt, Pass::default())?;
-        let x = norm.forward(&first.forward(&x, false)?, false)?.gelu()?;
-        Ok(Some(last.forward(&x, false)?.select(0, 0)?))
+        if self.classifier.is_none() {
+            return Ok(None);
+        }
+        self.scores(&self.pooled(seen, prompt, Pass::default())?)
+    }
+
+    fn learn(&self, lesson: &Lesson<'_>) -> mm_core::Result<Option<Tensor>> {
+        let seen = self.see(lesson.modality, lesson.values)?.values;
+        let question = lesson.question.ok_or_else(|| mm_core::Error::Sample("no question".into()))?;
+        let all = [seen.size(0)?, seen.size(1)?];
+        let mask = match &question.mask {
+            Some(mask) => {
+                let patches = Tensor::ones(&all, DType::Bool, seen.device())?;
+                Some(Mask::Padding(Tensor::cat(&[mask, &patches], 1)?))
+            }
+            None => None,
+        };
+        let pass = Pass { mask: mask.as_ref(), train: lesson.train, ..Pass::default() };
+        self.scores(&self.together(&seen, &question.values, pass)?)
     }
 
     fn matches(&self, seen: &Seen, prompt: &Prompt) -> mm_core::Result<Option<f64>> {

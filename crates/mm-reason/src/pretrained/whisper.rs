@@ -20,7 +20,7 @@ use mm_repr::{
     family::{Build, Family, Names},
 };
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 checkpoint_config! {
     /// The decoder's part of transformers' `WhisperConfig`.
@@ -76,7 +76,7 @@ struct Special {
 struct Whisper {
     ear: Ear,
     decoder: Decoder,
-    processor: SpectrogramProcessor,
+    processor: Arc<dyn Processor>,
     special: Special,
     start: i64,
     end: i64,
@@ -121,7 +121,7 @@ fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
     Ok(Box::new(Whisper {
         ear,
         decoder: Decoder::new(b, &b.scope.pp("text"), config)?,
-        processor: SpectrogramProcessor::whisper_whole(b)?,
+        processor: Arc::new(SpectrogramProcessor::whisper_whole(b)?),
         special,
         start: own["decoder_start_token_id"].as_i64().unwrap_or(c.decoder_start_token_id),
         end: end(&own).or_else(|| end(b.config)).unwrap_or(50_256),
@@ -162,8 +162,8 @@ impl Whisper {
 }
 
 impl Voice for Whisper {
-    fn processor(&self, modality: &Modality) -> Option<&dyn Processor> {
-        (*modality == Modality::AUDIO).then_some(&self.processor as &dyn Processor)
+    fn processor(&self, modality: &Modality) -> Option<&Arc<dyn Processor>> {
+        (*modality == Modality::AUDIO).then_some(&self.processor)
     }
 
     fn see(&self, _modality: &Modality, values: &Tensor) -> mm_core::Result<Seen> {

@@ -1,10 +1,12 @@
 //! Figures of tasks.
 
+mod answers;
 mod baselines;
 mod captions;
 mod prediction;
 mod retrieval;
 
+pub use answers::{PEOPLE, answer_figures, normalize_answer, vqa_accuracy};
 pub use baselines::{Pca, accuracy, majority, probe, ridge};
 pub use captions::{bleu, caption_words, captions, cider_d, meteor, rouge_l};
 pub use prediction::{Figures, auroc, best, classes, labels, numbers, sentiment};

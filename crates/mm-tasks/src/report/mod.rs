@@ -3,6 +3,7 @@
 mod captioning;
 mod chart;
 mod diagnosis;
+mod finetuning;
 mod heat;
 mod html;
 mod map;
@@ -14,6 +15,7 @@ mod retrieval;
 pub use captioning::build_captioning;
 pub use chart::{Line, lines, scatter};
 pub use diagnosis::{Diagnosis, Treated, cure_table, diagnose, diagnosis_page};
+pub use finetuning::build_finetuning;
 pub use heat::heat_picture;
 pub(crate) use html::{escape as html_escape, page as html_page, table as html_table, thumbnail as html_thumbnail};
 pub use map::plane;

@@ -1,0 +1,568 @@
+//! Checkpoints that answer and describe learn further on a user's own pairs: all of their weights, or low-rank adapters beside them (`LoRA`, Hu
+//! 2021). What comes out is a folder that transformers (or PEFT) loads: `model` in the run.
+
+use crate::{
+    Error, Fit, Result, Told, job,
+    metrics::{Figures, answer_figures, captions, normalize_answer},
+};
+use mm_core::{
+    ADAPTER_CONFIG, AdapterConfig, DType, Device, Input, LossParts, Modality, Params, Processor, SampleContext, Source,
+    Task, Tensor, config as settings, seed::seed_tensors,
+};
+use mm_data::{Batch, Broken, Loader, LoaderConfig, Manifest, ManifestConfig, Split};
+use mm_reason::{
+    Asked, Lesson, Speaker,
+    generate::{GenerationConfig, Rules},
+};
+use mm_repr::{LoadOptions, copy_files, locate};
+use mm_train::{Progress, Run, TrainConfig, TrainInput, train};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicBool},
+};
+
+/// Settings of learning further.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FinetuningConfig {
+    /// The folder that relative paths are relative to; the config's own when absent.
+    #[serde(default)]
+    pub base: Option<PathBuf>,
+    /// The checkpoint: a folder, or the name of a fetched model.
+    pub model: PathBuf,
+    /// The data.
+    pub data: ManifestConfig,
+    /// How batches are made.
+    #[serde(default)]
+    pub loader: LoaderConfig,
+    /// What is looked at.
+    #[serde(default = "image")]
+    pub of: String,
+    /// The column of the answers to the questions that are the rows' text; when absent, the text is what is learned to be said.
+    #[serde(default)]
+    pub answer: Option<String>,
+    /// The language of the texts that are learned; all when absent.
+    #[serde(default)]
+    pub language: Option<String>,
+    /// Low-rank adapters that are learned in place of the weights.
+    #[serde(default)]
+    pub adapter: Option<AdapterConfig>,
+    /// The answers that a model chooses among; those of the checkpoint, or, where the training rows have others, these, when empty.
+    #[serde(default)]
+    pub labels: Vec<String>,
+    /// Share of each word that goes to the others in the loss (label smoothing).
+    #[serde(default)]
+    pub smoothing: f64,
+    /// Most tokens of a text that is learned or said.
+    #[serde(default = "thirty")]
+    pub longest: usize,
+    /// Beams of evaluation.
+    #[serde(default = "one")]
+    pub beams: usize,
+    /// The training.
+    #[serde(default)]
+    pub train: TrainConfig,
+}
+
+fn image() -> String {
+    "image".into()
+}
+
+fn thirty() -> usize {
+    30
+}
+
+fn one() -> usize {
+    1
+}
+
+/// The modality that a row's answer travels as.
+const ANSWER: &str = "answer";
+
+/// The folder of a run that holds what was learned, as transformers or PEFT load it.
+pub const MODEL: &str = "model";
+
+/// A config from a value, its `task` left out.
+pub fn parse(value: &toml::Value) -> Result<FinetuningConfig> {
+    let mut value = value.clone();
+    value.as_table_mut().and_then(|t| t.remove("task"));
+    let config: FinetuningConfig = settings::parse(&value, "")?;
+    config.loader.check()?;
+    config.train.check()?;
+    config.adapter.as_ref().map(AdapterConfig::check).transpose()?;
+    if !(0.0..1.0).contains(&config.smoothing) {
+        return Err(Error::Config(format!("smoothing: found {}, wanted a share in [0, 1)", config.smoothing)));
+    }
+    if config.beams == 0 || config.longest == 0 {
+        return Err(Error::Config("beams, longest: found 0, wanted at least 1".into()));
+    }
+    Ok(config)
+}
+
+/// Whether the run of a folder is one of these, and where its model is.
+pub fn learned(run: &Path) -> Option<PathBuf> {
+    let folder = run.join(MODEL);
+    (run.join("config.toml").exists() && folder.is_dir()).then_some(folder)
+}
+
+/// Writes the training rows' answers into the config of a model that chooses among labels, where they are not its own.
+pub fn resolve(value: &mut toml::Value, base: &Path) -> Result<()> {
+    let mut config = parse(value)?;
+    let base = config.base.clone().unwrap_or_else(|| base.to_owned());
+    let (Some(_), true) = (&config.answer, config.labels.is_empty()) else { return Ok(()) };
+    let Some(known) = Speaker::choices(&locate(&config.model, &base))? else { return Ok(()) };
+    let manifest = open(&config, &base)?;
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for row in manifest.side(Split::Train) {
+        if let Some(answer) = said(&manifest, row).next() {
+            *counts.entry(answer.to_owned()).or_default() += 1;
+        }
+    }
+    if counts.keys().all(|answer| known.contains(answer)) {
+        return Ok(());
+    }
+    let mut counted: Vec<(String, usize)> = counts.into_iter().collect();
+    counted.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
+    config.labels = counted.into_iter().map(|(a, _)| a).collect();
+    job::rewrite(value, &config)
+}
+
+/// Texts that a row teaches to say.
+fn said(manifest: &Manifest, row: usize) -> impl Iterator<Item = &str> + use<'_> {
+    texts(manifest, row, &Modality::from(ANSWER))
+}
+
+fn texts<'a>(manifest: &'a Manifest, row: usize, modality: &Modality) -> impl Iterator<Item = &'a str> + use<'a> {
+    let values = manifest.rows[row].values.get(modality).into_iter().flatten();
+    values.filter_map(|v| if let Source::Text(text) = v { Some(text.as_str()) } else { None })
+}
+
+/// The rows that can be learned from: the question as text, what is to be said as [`ANSWER`].
+fn open(config: &FinetuningConfig, base: &Path) -> Result<Manifest> {
+    let mut manifest = Manifest::open(&config.data, base)?;
+    let of = Modality::from(config.of.as_str());
+    for row in &mut manifest.rows {
+        if let Some(language) = &config.language {
+            row.keep_languages(&Modality::TEXT, std::slice::from_ref(language));
+        }
+        row.values.retain(|m, values| (*m == of || *m == Modality::TEXT) && !values.is_empty());
+        let answers = match &config.answer {
+            Some(column) => {
+                let cell = row.cells.get(column).map(|t| t.trim()).filter(|t| !t.is_empty());
+                cell.map(|t| vec![Source::Text(t.to_owned())])
+            }
+            None => row.values.remove(&Modality::TEXT),
+        };
+        row.values.extend(answers.map(|a| (Modality::from(ANSWER), a)));
+    }
+    let asks = config.answer.is_some();
+    manifest.rows.retain(|r| {
+        let has = |m: &Modality| r.values.contains_key(m);
+        has(&of) && has(&Modality::from(ANSWER)) && (!asks || has(&Modality::TEXT))
+    });
+    if manifest.rows.is_empty() {
+        let wanted = match &config.answer {
+            Some(column) => format!("{of}, a question as text, and an answer in the column `{column}`"),
+            None => format!("{of} and text"),
+        };
+        return Err(Error::Config(format!("{}: no row has {wanted}", manifest.path.display())));
+    }
+    Ok(manifest)
+}
+
+/// Texts whose numbers are known already.
+struct Written {
+    /// The numbers of each, `[tokens]` or `[tokens, columns]`.
+    known: HashMap<String, Vec<i64>>,
+    columns: usize,
+    name: &'static str,
+}
+
+impl Processor for Written {
+    fn process(&self, source: &Source, _context: &mut SampleContext) -> mm_core::Result<Tensor> {
+        match source {
+            Source::Text(text) => self.known.get(text),
+            _ => None,
+        }
+        .ok_or_else(|| mm_core::Error::Sample(format!("{}: found {source:?}, wanted a text of the data", self.name)))
+        .and_then(|ids| {
+            let tokens = (ids.len() / self.columns) as i64;
+            if self.columns == 1 {
+                Tensor::from_slice(ids)
+            } else {
+                Tensor::from_vec(ids, &[tokens, self.columns as i64])
+            }
+        })
+    }
+
+    fn is_sequence(&self) -> bool {
+        true
+    }
+
+    fn fingerprint(&self) -> String {
+        format!("written {} {}", self.name, self.known.len())
+    }
+}
+
+/// A checkpoint that learns further.
+pub struct Finetuning {
+    speaker: Speaker,
+    /// Its settings.
+    pub config: FinetuningConfig,
+    base: PathBuf,
+    of: Modality,
+    /// The checkpoint's config, with the labels that it has now.
+    described: serde_json::Value,
+    renewed: Vec<String>,
+}
+
+/// Figures of held-out rows, and what is beside them.
+#[derive(Debug, Clone, Serialize)]
+pub struct FinetuningFigures {
+    /// The model's.
+    pub model: Figures,
+    /// Those of answering each question (or describing each picture) as the training rows most often do, without looking.
+    pub blind: Figures,
+    /// Samples that were left out.
+    pub broken: Vec<Broken>,
+    /// Some rows' ids, with what was asked, what was said, and what should have been.
+    pub examples: Vec<(String, String, String, Vec<String>)>,
+}
+
+impl Finetuning {
+    /// Loads the checkpoint of a resolved config, ready to learn.
+    pub fn new(config: FinetuningConfig, base: &Path, device: Device) -> Result<Self> {
+        let base = config.base.clone().unwrap_or_else(|| base.to_owned());
+        seed_tensors(config.train.seed);
+        let options = LoadOptions { device, ..LoadOptions::default() };
+        let labels = (!config.labels.is_empty()).then_some(config.labels.as_slice());
+        let folder = locate(&config.model, &base);
+        let (speaker, described, renewed) = Speaker::further(&folder, options, config.adapter.clone(), labels)?;
+        if !speaker.learns() {
+            return Err(Error::Config(format!(
+                "model: found a model of family {}, wanted one of {}",
+                speaker.family,
+                Speaker::learners().join(", ")
+            )));
+        }
+        if !speaker.speaks() && config.answer.is_none() {
+            return Err(Error::Config(format!(
+                "answer: found none, but a model of family {} answers questions; wanted the column of the answers",
+                speaker.family
+            )));
+        }
+        let of = Modality::from(config.of.as_str());
+        speaker.processor(&of)?;
+        Ok(Self { speaker, config, base, of, described, renewed })
+    }
+
+    /// Loads the model of a run folder.
+    pub fn load(run: &Path, device: Device) -> Result<Self> {
+        let model = Self::new(parse(&settings::read(&run.join("config.toml"), &[])?)?, run, device)?;
+        Run::restore(run, &model.speaker.params)?;
+        Ok(model)
+    }
+
+    /// Its parameters.
+    pub fn params(&self) -> &Params {
+        &self.speaker.params
+    }
+
+    /// Its data.
+    pub fn manifest(&self) -> Result<Manifest> {
+        open(&self.config, &self.base)
+    }
+
+    fn asked<'a>(&self, question: Option<&'a str>) -> Asked<'a> {
+        question.map_or(Asked::Describe(None), Asked::Answer)
+    }
+
+    /// Questions and what is said of all rows, in tokens: of each question its own ids; of each pair the ids that the decoder reads and says,
+    /// with a mark at those that are to be learned, `[tokens, 2]`; or the number of the label.
+    fn write(&self, manifest: &Manifest) -> Result<(Written, Written)> {
+        let mut questions = Written { known: HashMap::new(), columns: 1, name: "question" };
+        let mut answers = Written { known: HashMap::new(), columns: 2, name: ANSWER };
+        let speaker = &self.speaker;
+        // What a picture becomes is part of the prompt of some models.
+        let seen = manifest.rows.iter().find_map(|r| {
+            let source = r.values.get(&self.of)?.first()?;
+            speaker.look(&self.of, std::slice::from_ref(source)).ok()
+        });
+        let end = speaker.generation.end.first().copied();
+        // Where questions are the decoder's own, a pair's ids begin with the question's: the pair is then known by both.
+        for row in 0..manifest.rows.len() {
+            let question = texts(manifest, row, &Modality::TEXT).next();
+            for answer in said(manifest, row) {
+                let key = pair(question, answer);
+                if answers.known.contains_key(&key) {
+                    continue;
+                }
+                let (asked, begun) = speaker.written(seen.as_ref(), self.asked(question))?;
+                if let Some(question) = question.filter(|q| !questions.known.contains_key(*q)) {
+                    let ids = if asked.is_empty() { begun.clone() } else { asked };
+                    questions.known.insert(question.to_owned(), ids);
+                }
+                let numbers = if speaker.speaks() {
+                    let mut ids = begun.clone();
+                    ids.extend(speaker.tokens.encode(answer, false)?.into_iter().take(self.config.longest));
+                    ids.extend(end);
+                    let marked = ids.iter().enumerate().flat_map(|(n, id)| [*id, i64::from(n >= begun.len())]);
+                    marked.collect()
+                } else {
+                    // Answers that are none of the labels cannot be learned, and count as wrong.
+                    let label = speaker.labels.iter().position(|l| l == answer).map_or(-1, |n| n as i64);
+                    vec![label, 1]
+                };
+                answers.known.insert(key, numbers);
+            }
+        }
+        Ok((questions, answers))
+    }
+
+    /// Trains on its data into its run folder, and leaves what was learned there as transformers or PEFT load it.
+    pub fn fit(
+        &self,
+        mut manifest: Manifest,
+        run: &mut Run,
+        progress: &mut dyn Progress,
+        told: Told<'_>,
+        stop: &AtomicBool,
+    ) -> Result<Fit> {
+        told("writing texts in tokens", 0, manifest.rows.len());
+        let (questions, answers) = self.write(&manifest)?;
+        told("writing texts in tokens", manifest.rows.len(), manifest.rows.len());
+        let plain = manifest.clone();
+        for row in 0..manifest.rows.len() {
+            let question = texts(&manifest, row, &Modality::TEXT).next();
+            let keys = said(&manifest, row).map(|a| Source::Text(pair(question, a))).collect();
+            manifest.rows[row].values.insert(Modality::from(ANSWER), keys);
+        }
+        let mut processors: BTreeMap<Modality, Arc<dyn Processor>> = BTreeMap::new();
+        processors.insert(self.of.clone(), self.speaker.processor(&self.of)?.clone());
+        processors.insert(Modality::from(ANSWER), Arc::new(answers));
+        if self.config.answer.is_some() {
+            processors.insert(Modality::TEXT, Arc::new(questions));
+        }
+        let manifest = Arc::new(manifest);
+        let rows = manifest.side(Split::Train);
+        let count = rows.len();
+        let loader = Loader::new(manifest, rows, processors, self.config.loader.clone(), self.config.train.seed, true)?;
+        let valid = plain.side(Split::Valid);
+        let mut evaluate_now = || -> mm_train::Result<Option<BTreeMap<String, f64>>> {
+            if valid.is_empty() {
+                return Ok(None);
+            }
+            Ok(Some(self.measure(&plain, &valid)?.0))
+        };
+        let input = TrainInput {
+            config: &self.config.train,
+            task: self,
+            params: &self.speaker.params,
+            loader: &loader,
+            evaluate: &mut evaluate_now,
+            target: if self.config.answer.is_some() { "accuracy" } else { "cider_d" },
+            progress,
+            stop,
+        };
+        let outcome = train(input, run)?;
+        Run::restore(run.folder(), &self.speaker.params)?;
+        self.save(&run.folder().join(MODEL))?;
+        Ok(Fit { outcome, broken: loader.counts().broken, rows: count })
+    }
+
+    /// Writes what was learned: an adapter as PEFT lays it out, or a folder as transformers does.
+    pub fn save(&self, folder: &Path) -> Result<()> {
+        let from = locate(&self.config.model, &self.base);
+        let place = mm_repr::Place::of(&from)?;
+        let failed = |e: std::io::Error| Error::Config(format!("{}: {e}", folder.display()));
+        std::fs::create_dir_all(folder).map_err(failed)?;
+        copy_files(&place.files, folder)?;
+        let text = format!("{:#}\n", self.described);
+        mm_core::checkpoint::write_file(&folder.join("config.json"), text.as_bytes())?;
+        if self.config.adapter.is_some() {
+            let name = if from.is_dir() { std::fs::canonicalize(&from).map_err(failed)? } else { from };
+            self.speaker.params.save_adapter(folder, &name.to_string_lossy(), &self.renewed)?;
+        } else {
+            let tensors = self.speaker.params.export()?;
+            let tensors = tensors.into_iter().map(|(n, t)| Ok((n, t.detach()?.contiguous()?)));
+            let tensors = tensors.collect::<mm_core::Result<Vec<_>>>()?;
+            mm_core::checkpoint::save(&folder.join("model.safetensors"), &tensors, &[("format", "pt".into())])?;
+            // A folder that was an adapter's is none any more.
+            let _ = std::fs::remove_file(folder.join(ADAPTER_CONFIG));
+        }
+        Ok(())
+    }
+
+    /// What it says of rows, and the figures of it; rows that cannot be read are left out.
+    fn measure(&self, manifest: &Manifest, rows: &[usize]) -> Result<(Figures, Vec<(usize, String)>, Vec<Broken>)> {
+        let config = GenerationConfig {
+            max_new_tokens: self.config.longest,
+            beams: self.config.beams,
+            ..self.speaker.generation.clone()
+        };
+        // What is asked alike is answered together.
+        let mut alike: BTreeMap<Option<&str>, Vec<usize>> = BTreeMap::new();
+        for row in rows {
+            alike.entry(texts(manifest, *row, &Modality::TEXT).next()).or_default().push(*row);
+        }
+        let (mut found, mut broken) = (Vec::new(), Vec::new());
+        for (question, rows) in alike {
+            for chunk in rows.chunks(32) {
+                let source = |row: &usize| manifest.rows[*row].values[&self.of][0].clone();
+                let sources: Vec<Source> = chunk.iter().map(source).collect();
+                // One that cannot be read, or is of another size, must not take the others with it.
+                if let Ok(texts) = self.say(&sources, question, &config) {
+                    found.extend(chunk.iter().copied().zip(texts));
+                    continue;
+                }
+                for (row, source) in chunk.iter().zip(&sources) {
+                    match self.say(std::slice::from_ref(source), question, &config) {
+                        Ok(texts) => found.extend(texts.into_iter().map(|t| (*row, t))),
+                        Err(error) => broken.push(Broken {
+                            row: manifest.rows[*row].number,
+                            id: manifest.rows[*row].id.clone(),
+                            modality: self.of.to_string(),
+                            reason: error.to_string(),
+                        }),
+                    }
+                }
+            }
+        }
+        found.sort_by_key(|(row, _)| *row);
+        Ok((self.figures(manifest, &found), found, broken))
+    }
+
+    fn say(&self, sources: &[Source], question: Option<&str>, config: &GenerationConfig) -> Result<Vec<String>> {
+        let (speaker, asked) = (&self.speaker, self.asked(question));
+        let seen = speaker.look(&self.of, sources)?;
+        if speaker.speaks() {
+            let said = speaker.tell(Some(&seen), asked, config, &Rules::default(), &mut |_, _| {})?;
+            return Ok(said
+                .into_iter()
+                .filter_map(|row| Some(row.into_iter().next()?.text.trim().to_owned()))
+                .collect());
+        }
+        let best: Vec<i64> = speaker.scores(&seen, asked)?.argmax(1)?.to_vec()?;
+        Ok(best.into_iter().filter_map(|n| speaker.labels.get(n as usize).cloned()).collect())
+    }
+
+    fn figures(&self, manifest: &Manifest, found: &[(usize, String)]) -> Figures {
+        if self.config.answer.is_none() {
+            let texts: Vec<String> = found.iter().map(|(_, t)| t.clone()).collect();
+            let references: Vec<Vec<String>> =
+                found.iter().map(|(r, _)| said(manifest, *r).map(ToOwned::to_owned).collect()).collect();
+            return captions(&texts, &references);
+        }
+        let right = |(row, text): &&(usize, String)| {
+            said(manifest, *row).any(|a| normalize_answer(a) == normalize_answer(text))
+        };
+        let accuracy = found.iter().filter(right).count() as f64 / found.len().max(1) as f64;
+        let mut figures = answer_figures(found.iter().map(|(row, t)| (t.as_str(), &manifest.rows[*row].cells)));
+        figures.insert("accuracy".into(), accuracy);
+        figures.insert("rows".into(), found.len() as f64);
+        figures
+    }
+
+    /// Figures of one side of its data, beside those of answering without looking.
+    pub fn evaluated(&self, split: Split) -> Result<FinetuningFigures> {
+        let manifest = self.manifest()?;
+        let rows = manifest.side(split);
+        if rows.is_empty() {
+            return Err(Error::Config(format!(
+                "the {split} side of {} has no rows; data.split says how rows are split",
+                manifest.path.display()
+            )));
+        }
+        let (model, found, broken) = self.measure(&manifest, &rows)?;
+        let mut counts: BTreeMap<Option<&str>, BTreeMap<&str, usize>> = BTreeMap::new();
+        for row in manifest.side(Split::Train) {
+            let question = texts(&manifest, row, &Modality::TEXT).next();
+            for answer in said(&manifest, row) {
+                for key in [question, None] {
+                    *counts.entry(key).or_default().entry(answer).or_default() += 1;
+                }
+            }
+        }
+        let most = |key: Option<&str>| counts.get(&key)?.iter().max_by_key(|(_, n)| **n).map(|(a, _)| *a);
+        let guess = |(row, _): &(usize, String)| {
+            let question = texts(&manifest, *row, &Modality::TEXT).next();
+            (*row, most(question).or_else(|| most(None)).unwrap_or_default().to_owned())
+        };
+        let blind = self.figures(&manifest, &found.iter().map(guess).collect::<Vec<_>>());
+        let example = |(row, text): &(usize, String)| {
+            let question = texts(&manifest, *row, &Modality::TEXT).next().unwrap_or_default().to_owned();
+            let wanted = said(&manifest, *row).map(ToOwned::to_owned).collect();
+            (manifest.rows[*row].id.clone(), question, text.clone(), wanted)
+        };
+        // Spread over the rows, so that not all are of one picture.
+        let step = (found.len() / 20).max(1);
+        let examples = found.iter().step_by(step).take(20).map(example).collect();
+        Ok(FinetuningFigures { model, blind, broken, examples })
+    }
+}
+
+/// How a question and its answer are known together.
+fn pair(question: Option<&str>, answer: &str) -> String {
+    format!("{}\u{0}{answer}", question.unwrap_or_default())
+}
+
+/// The loss of a batch: each token of what is to be said, or each label by itself.
+impl Task<Batch> for Finetuning {
+    fn loss(&self, batch: &Batch, train: bool) -> mm_core::Result<Option<LossParts>> {
+        let part = |m: &Modality| batch.parts.get(m);
+        let (Some(seen), Some(told)) = (part(&self.of), part(&Modality::from(ANSWER))) else { return Ok(None) };
+        let asked = part(&Modality::TEXT).filter(|_| self.config.answer.is_some());
+        let place = |rows: &[usize], row: usize| rows.iter().position(|r| *r == row).map(|n| n as i64);
+        // Rows that have all.
+        let mut all: [Vec<i64>; 3] = Default::default();
+        for (n, row) in seen.rows.iter().enumerate() {
+            let question = asked.map_or(Some(0), |p| place(&p.rows, *row));
+            if let (Some(answer), Some(question)) = (place(&told.rows, *row), question) {
+                all[0].push(n as i64);
+                all[1].push(answer);
+                all[2].push(question);
+            }
+        }
+        if all[0].is_empty() {
+            return Ok(None);
+        }
+        let device = self.speaker.params.device();
+        let pick = |t: &Tensor, rows: &[i64]| {
+            t.to_device(device)?.index_select(0, &Tensor::from_slice(rows)?.to_device(device)?)
+        };
+        let values = pick(&seen.input.values, &all[0])?;
+        let told = pick(&told.input.values, &all[1])?; // [rows, tokens, 2]
+        let question = match asked {
+            Some(part) => Some(Input {
+                values: pick(&part.input.values, &all[2])?,
+                mask: part.input.mask.as_ref().map(|m| pick(m, &all[2])).transpose()?,
+            }),
+            None => None,
+        };
+        let (ids, counts) = (told.select(2, 0)?, told.select(2, 1)?);
+        let mut lesson = Lesson { modality: &self.of, values: &values, question: question.as_ref(), ids: None, train };
+        if !self.speaker.speaks() {
+            let scores = self.speaker.learn(&lesson)?.to_dtype(DType::F32)?;
+            let label = ids.select(1, 0)?; // −1 for none
+            let classes = scores.size(1)?;
+            let target = label.clamp_min(0.0)?.to_dtype(DType::I64)?.one_hot(classes)?.to_dtype(DType::F32)?;
+            let target = target.mul(&label.gt_scalar(-0.5)?.to_dtype(DType::F32)?.unsqueeze(1)?)?;
+            // As ViLT was trained: each label's own yes or no, summed over the labels.
+            let loss = scores.softplus()?.sub(&scores.mul(&target)?)?.mean()?.mul_scalar(classes as f64)?;
+            return Ok(Some((loss, Vec::new())));
+        }
+        let length = ids.size(1)? - 1;
+        let given = ids.narrow(1, 0, length)?.contiguous()?;
+        lesson.ids = Some(&given);
+        let scores = self.speaker.learn(&lesson)?.to_dtype(DType::F32)?;
+        // What is not to be learned becomes the class that is passed over.
+        let counts = counts.narrow(1, 1, length)?.to_dtype(DType::F32)?;
+        let passed = counts.add_scalar(-1.0)?.mul_scalar(100.0)?;
+        let wanted = ids.narrow(1, 1, length)?.to_dtype(DType::F32)?.mul(&counts)?.add(&passed)?;
+        let wanted = wanted.to_dtype(DType::I64)?.contiguous()?.reshape(&[-1])?;
+        let loss = scores.flatten(0, 1)?.cross_entropy(&wanted, -100, self.config.smoothing)?;
+        Ok(Some((loss, Vec::new())))
+    }
+}

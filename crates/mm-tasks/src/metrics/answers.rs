@@ -1,0 +1,141 @@
+//! How good short answers are, as the VQA challenge counts (Antol 2015): an answer is right as far as three of the ten people who were asked
+//! gave it, after both were written in one way.
+
+use super::Figures;
+use std::collections::BTreeMap;
+
+/// What becomes of numbers in words.
+const NUMBERS: [(&str, &str); 12] = [
+    ("none", "0"),
+    ("zero", "0"),
+    ("one", "1"),
+    ("two", "2"),
+    ("three", "3"),
+    ("four", "4"),
+    ("five", "5"),
+    ("six", "6"),
+    ("seven", "7"),
+    ("eight", "8"),
+    ("nine", "9"),
+    ("ten", "10"),
+];
+
+/// Signs that go, or leave a space.
+const SIGNS: &str = ";/[]\"{}()=+\\_-><@`,?!";
+
+/// Contracted words whose apostrophes people leave away: a word that lacks one of them is meant.
+const CONTRACTED: &str = "ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've \
+    he's how'd how'll how's isn't it'd it'd've it'll ma'am mightn't mightn't've might've mustn't must've needn't not've o'clock oughtn't \
+    'ow's'at shan't she'd've should've shouldn't shouldn't've somebody'd've somebody'll somebody's someone'd someone'd've someone'll someone's \
+    something'd something'd've something'll that's there'd there'd've there're there's they'd they'd've they'll they're they've 'twas wasn't \
+    we'd've we've weren't what'll what're what's what've when's where'd where's where've who'd who'd've who'll who's who've why'll why're why's \
+    won't would've wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're you've";
+
+/// Words that are whole without what they lack.
+fn whole(word: &str) -> String {
+    if word == "somebody'd" {
+        return "somebodyd".into();
+    }
+    let lacks = |full: &str| {
+        let marks = full.match_indices('\'');
+        marks
+            .into_iter()
+            .any(|(at, _)| word.len() + 1 == full.len() && word == format!("{}{}", &full[..at], &full[at + 1..]))
+    };
+    CONTRACTED.split_whitespace().find(|full| lacks(full)).unwrap_or(word).to_owned()
+}
+
+/// An answer as the challenge compares it: lower case, no articles, numbers in digits, no punctuation but in numbers, apostrophes restored.
+pub fn normalize_answer(text: &str) -> String {
+    let letters: Vec<char> = text.chars().collect();
+    let thousands = letters.windows(3).any(|w| w[0].is_ascii_digit() && w[1] == ',' && w[2].is_ascii_digit());
+    let mut out = text.to_owned();
+    for sign in SIGNS.chars() {
+        let loose = text.contains(&format!("{sign} ")) || text.contains(&format!(" {sign}"));
+        out = out.replace(sign, if loose || thousands { "" } else { " " });
+    }
+    // Full stops go, but for those before a digit.
+    let letters: Vec<char> = out.chars().collect();
+    let kept =
+        |(n, c): (usize, &char)| (*c != '.' || letters.get(n + 1).is_some_and(char::is_ascii_digit)).then_some(*c);
+    let out: String = letters.iter().enumerate().filter_map(kept).collect();
+    let words = out.to_lowercase();
+    let words = words.split_whitespace().map(|w| NUMBERS.iter().find(|(n, _)| *n == w).map_or(w, |(_, digit)| digit));
+    words.filter(|w| !["a", "an", "the"].contains(w)).map(whole).collect::<Vec<_>>().join(" ")
+}
+
+/// How right an answer is, 0 to 1, against the answers of people: the mean over leaving each of them out of a third of how many of the others
+/// said the same, at most 1. Where all said the same, nothing is rewritten but case. Against a single answer it is right or not.
+pub fn vqa_accuracy(answer: &str, people: &[String]) -> f64 {
+    let plain = |t: &str| t.replace(['\n', '\t'], " ").trim().to_owned();
+    let (mut answer, mut people) = (plain(answer), people.iter().map(|p| plain(p)).collect::<Vec<_>>());
+    if people.iter().any(|p| *p != people[0]) {
+        answer = normalize_answer(&answer);
+        people.iter_mut().for_each(|p| *p = normalize_answer(p));
+    }
+    let same: Vec<bool> = people.iter().map(|p| p.to_lowercase() == answer.to_lowercase()).collect();
+    if same.len() < 2 {
+        return f64::from(u8::from(same.first().copied().unwrap_or(false)));
+    }
+    let all = same.iter().filter(|s| **s).count();
+    let each = same.iter().map(|s| ((all - usize::from(*s)) as f64 / 3.0).min(1.0));
+    each.sum::<f64>() / same.len() as f64
+}
+
+/// The column of the answers of several people, parted by `|`.
+pub const PEOPLE: &str = "answers";
+
+/// Figures of answers against the cells of their rows: `vqa_accuracy` where people's answers are there (the column `answers`), and by
+/// `answer_type` and `question_type` where those are.
+pub fn answer_figures<'a>(rows: impl Iterator<Item = (&'a str, &'a BTreeMap<String, String>)>) -> Figures {
+    let mut sums: BTreeMap<String, (f64, usize)> = BTreeMap::new();
+    for (answer, cells) in rows {
+        let Some(people) = cells.get(PEOPLE) else { continue };
+        let people: Vec<String> = people.split('|').map(ToOwned::to_owned).collect();
+        let right = vqa_accuracy(answer, &people);
+        let kinds = ["answer_type", "question_type"].iter().filter_map(|k| cells.get(*k));
+        let names = kinds.map(|kind| format!("vqa_accuracy: {kind}")).chain(["vqa_accuracy".to_owned()]);
+        for name in names {
+            let sum = sums.entry(name).or_default();
+            *sum = (sum.0 + right, sum.1 + 1);
+        }
+    }
+    sums.into_iter().map(|(name, (sum, count))| (name, sum / count as f64)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_written_in_one_way() {
+        for (said, wanted) in [
+            ("The Dog.", "dog"),
+            ("two", "2"),
+            ("None", "0"),
+            ("dont know", "don't know"),
+            ("couldnt've", "couldn't've"),
+            ("yall'll", "y'all'll"),
+            ("1,000", "1000"),
+            ("red/green", "red green"),
+            ("yes, sir", "yes sir"),
+            ("10.5 m.", "10.5 m"),
+            ("shed", "shed"),
+            ("well-known", "well known"),
+            ("an apple a day", "apple day"),
+        ] {
+            assert_eq!(normalize_answer(said), wanted, "{said}");
+        }
+    }
+
+    #[test]
+    fn three_of_ten_people_make_an_answer_right() {
+        let people = |yes: usize| (0..10).map(|n| if n < yes { "Yes." } else { "no" }.to_owned()).collect::<Vec<_>>();
+        // By hand: with three of ten, leaving one of them out leaves two thirds, leaving another out leaves all.
+        assert!((vqa_accuracy("yes", &people(3)) - (3.0 * 2.0 / 3.0 + 7.0) / 10.0).abs() < 1e-12);
+        assert!((vqa_accuracy("yes", &people(1)) - 9.0 / 30.0).abs() < 1e-12);
+        assert!((vqa_accuracy("yes", &people(4)) - 1.0).abs() < 1e-12);
+        assert!(vqa_accuracy("maybe", &people(5)).abs() < 1e-12);
+        assert!((vqa_accuracy("red", &["Red".to_owned()]) - 1.0).abs() < 1e-12);
+    }
+}
