@@ -56,10 +56,13 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let folder = locate(&arguments.model, Path::new("."));
     let options = arguments.numbers.options(context)?;
     let model = Answerer::open(&folder, &crate::registry(), options, context.device()?)?;
+    if model.generation().is_none() {
+        arguments.generation.plain("this model chooses among answers that it knows")?;
+    }
+    let generation = model.generation().map(|base| arguments.generation.over(base)).transpose()?;
     let wishes = Wishes {
         choices: arguments.choices.iter().flatten().map(|c| c.trim().to_owned()).collect(),
-        generation: model.generation().map(|base| {
-            let mut config = arguments.generation.over(base);
+        generation: generation.map(|mut config| {
             // As many answers as are wanted are found by as many beams.
             if arguments.top > 1 && config.beams > 1 {
                 config.returned = arguments.top.min(config.beams);

@@ -49,9 +49,12 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         Model::Speaker(Box::new(Speaker::load(&folder, arguments.numbers.options(context)?)?))
     };
     let config = arguments.generation.over(&match &model {
-        Model::Run(run) => run.generation(),
+        Model::Run(run) => {
+            arguments.generation.plain("this run describes in words of its own")?;
+            run.generation()
+        }
         Model::Speaker(speaker) => speaker.generation.clone(),
-    });
+    })?;
     let prompt = arguments.prompt.as_deref();
     let describe = |modality: &Modality, sources: &[Source]| -> Result<Vec<Said>> {
         let model = match &model {

@@ -41,7 +41,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
             model.family
         );
     }
-    let mut config = arguments.generation.over(&model.generation);
+    let mut config = arguments.generation.over(&model.generation)?;
     if arguments.generation.max_new_tokens.is_none() {
         config.max_new_tokens = config.max_new_tokens.max(256);
     }

@@ -3,11 +3,13 @@
 use crate::{Context, output, progress::Steps};
 use anyhow::{Result, bail};
 use mm_data::Split;
+use mm_repr::{Pretrained, locate};
 use mm_tasks::{
     job::{Evaluated, Job, prediction_figures},
+    metrics::{Judges, Synonyms},
     prediction::{Predictor, robustness, robustness_page},
 };
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -25,6 +27,12 @@ pub(crate) struct Arguments {
     /// Also disturb each modality at ten strengths (withheld, drowned in noise), and write the curves as a page (predictions only).
     #[arg(long, value_name = "FILE.html")]
     robustness: Option<PathBuf>,
+    /// A joint model of pictures and texts that says how well captions go with their pictures (`CLIPScore`; captions only).
+    #[arg(long, value_name = "DIR|NAME")]
+    clip: Option<PathBuf>,
+    /// A folder of WordNet's files, for METEOR with synonyms (captions only; `cargo xtask data fetch english-glosses` brings one).
+    #[arg(long, value_name = "DIR")]
+    wordnet: Option<PathBuf>,
 }
 
 /// A prediction: on any rows, with or without a modality.
@@ -78,7 +86,13 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let model = Job::load(&arguments.run, &registry, context.device()?)?;
     let mut steps = Steps::new();
     let told = &mut |what: &str, done, of| steps.tell(what, done, of);
-    let evaluated = model.evaluate(&arguments.run, arguments.split, &registry, told)?;
+    let clip = match &arguments.clip {
+        Some(name) => Some(Pretrained::load(&locate(name, Path::new(".")))?),
+        None => None,
+    };
+    let synonyms = arguments.wordnet.as_deref().map(Synonyms::open).transpose()?;
+    let judges = Judges { clip: clip.as_ref(), synonyms: synonyms.as_ref() };
+    let evaluated = model.evaluate(&arguments.run, arguments.split, &registry, judges, told)?;
     steps.end();
     let text = serde_json::to_string(&evaluated.json)?;
     // Kept beside the run, where it may be; reading a run that belongs to somebody else is fine too.

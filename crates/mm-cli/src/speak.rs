@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, bail};
 use mm_core::{Modality, Source};
-use mm_reason::generate::GenerationConfig;
+use mm_reason::generate::{Form, GenerationConfig};
 use serde_json::Value;
 use std::{
     fs::OpenOptions,
@@ -44,6 +44,15 @@ pub(crate) struct Generation {
     /// No run of so many tokens comes twice.
     #[arg(long, value_name = "N")]
     no_repeat_ngram: Option<usize>,
+    /// What is said ends where this text comes; it is left away, and what follows it. May be repeated.
+    #[arg(long, value_name = "TEXT")]
+    stop: Vec<String>,
+    /// What is said matches this regular expression as a whole.
+    #[arg(long, value_name = "RE", conflicts_with = "json_schema")]
+    regex: Option<String>,
+    /// What is said is JSON after the schema in this file.
+    #[arg(long, value_name = "FILE")]
+    json_schema: Option<PathBuf>,
     /// Drawing is a function of it.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -51,8 +60,17 @@ pub(crate) struct Generation {
 
 impl Generation {
     /// These flags over what a folder says.
-    pub(crate) fn over(&self, base: &GenerationConfig) -> GenerationConfig {
-        GenerationConfig {
+    pub(crate) fn over(&self, base: &GenerationConfig) -> Result<GenerationConfig> {
+        let form = match (&self.regex, &self.json_schema) {
+            (Some(text), _) => Some(Form::Regex(text.clone())),
+            (None, Some(file)) => {
+                let text = std::fs::read(file).with_context(|| format!("{} cannot be read", file.display()))?;
+                let schema = serde_json::from_slice(&text).with_context(|| format!("{}: not JSON", file.display()))?;
+                Some(Form::JsonSchema(schema))
+            }
+            (None, None) => None,
+        };
+        Ok(GenerationConfig {
             max_new_tokens: self.max_new_tokens.unwrap_or(base.max_new_tokens),
             min_new_tokens: self.min_new_tokens.unwrap_or(base.min_new_tokens),
             beams: self.beams.unwrap_or(if self.temperature.is_some() { 1 } else { base.beams }),
@@ -64,9 +82,19 @@ impl Generation {
             min_p: self.min_p.unwrap_or(base.min_p),
             repetition_penalty: self.repetition_penalty.unwrap_or(base.repetition_penalty),
             no_repeat_ngram: self.no_repeat_ngram.unwrap_or(base.no_repeat_ngram),
+            stop: if self.stop.is_empty() { base.stop.clone() } else { self.stop.clone() },
+            form: form.or_else(|| base.form.clone()),
             seed: self.seed,
             ..base.clone()
+        })
+    }
+
+    /// Refuses what runs of one's own vocabulary cannot do.
+    pub(crate) fn plain(&self, what: &str) -> Result<()> {
+        if self.regex.is_some() || self.json_schema.is_some() || !self.stop.is_empty() {
+            bail!("--regex, --json-schema, --stop: {what}");
         }
+        Ok(())
     }
 }
 

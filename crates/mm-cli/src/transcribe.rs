@@ -39,7 +39,8 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     if model.processor(&Modality::AUDIO).is_err() {
         bail!("{}: a model of family {} hears nothing; wanted whisper", folder.display(), model.family);
     }
-    let config = arguments.generation.over(&model.generation);
+    arguments.generation.plain("what is said in a sound is written down as it is")?;
+    let config = arguments.generation.over(&model.generation)?;
     let write = |source: &Source| {
         model
             .transcribe(source, arguments.language.as_deref(), arguments.timestamps, &config)

@@ -373,14 +373,13 @@ impl<'a> Scope<'a> {
             let entry = Entry { tensor: tensor.clone(), role: Role::Trainable, stored: Some(stored), original: None };
             self.params.entries.borrow_mut().insert(self.path(&format!("{name}.weight")), entry);
         };
-        let a = match plan.first.get(&module) {
-            Some(a) => a.clone(),
-            None => {
-                let a = fresh(&[rank, input], Plan::init(input), *dtype, *device)?.requires_grad()?;
-                enter("lora_A", &a, None);
-                plan.first.insert(module.clone(), a.clone());
-                a
-            }
+        let a = if let Some(shared) = plan.first.get(&module) {
+            shared.clone()
+        } else {
+            let a = fresh(&[rank, input], Plan::init(input), *dtype, *device)?.requires_grad()?;
+            enter("lora_A", &a, None);
+            plan.first.insert(module.clone(), a.clone());
+            a
         };
         let b = Tensor::zeros(&[output, rank], *dtype, *device)?.requires_grad()?;
         enter("lora_B", &b, stored.part);

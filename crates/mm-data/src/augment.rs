@@ -282,8 +282,8 @@ pub fn cutmix(values: &Tensor, alpha: f64, random: &mut Rng) -> Result<(Tensor, 
     Ok((mixed, partners, 1.0 - (h * w) as f64 / (height * width).max(1) as f64))
 }
 
-/// Beta(alpha, alpha), by Jöhnk's method.
-fn beta(alpha: f64, random: &mut Rng) -> f64 {
+/// A number from Beta(alpha, alpha), by Jöhnk's method; 1 when alpha is 0.
+pub fn beta(alpha: f64, random: &mut Rng) -> f64 {
     if alpha <= 0.0 {
         return 1.0;
     }

@@ -7,7 +7,7 @@ use crate::{
     image::{PictureProcessor, PictureTower, PictureTowerConfig},
     locate,
     numbers::{AsTheyAre, Numbers},
-    text::{Bag, Reader, ReaderConfig, ReaderProcessor},
+    text::{Bag, Reader, ReaderConfig, ReaderProcessor, WordDropout},
     video::{FramesEncoder, FramesProcessor},
     words::{Weighting, Words, WordsEncoder, WordsProcessor},
 };
@@ -31,6 +31,9 @@ struct PretrainedSettings {
     /// So many of its last blocks go on learning; none when absent.
     #[serde(default)]
     tune: Option<usize>,
+    /// While training: the rate at which tokens of a text are left out. Of a frozen encoder, in `views` of each text.
+    #[serde(default)]
+    word_dropout: f64,
 }
 
 /// Vectors of words, used as they are.
@@ -162,7 +165,11 @@ pub fn register(registry: &mut Registry) {
             let fingerprint = format!("{fingerprint} layers {:?}", settings.layers);
             (Box::new(Layers::new(tower.encoder, settings.layers)), fingerprint)
         };
-        Ok(BuiltEncoder { processor: tower.processor, encoder, frozen: settings.tune.is_none(), fingerprint })
+        let processor = match settings.word_dropout {
+            0.0 => tower.processor,
+            rate => Arc::new(WordDropout::new(tower.processor, rate)?),
+        };
+        Ok(BuiltEncoder { processor, encoder, frozen: settings.tune.is_none(), fingerprint })
     });
     registry.encoder("words", |settings, context| {
         let settings: WordsSettings = config::parse(settings, &context.field)?;

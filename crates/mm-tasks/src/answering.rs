@@ -114,7 +114,7 @@ fn ask(run: &Predictor, modality: &Modality, source: &Source, question: &str, wi
     }
     let values =
         BTreeMap::from([(modality.clone(), source.clone()), (Modality::TEXT, Source::Text(question.to_owned()))]);
-    let found = run.ask(vec![values])?.remove(0);
+    let found = run.ask(vec![values], wishes.explain)?.remove(0);
     let classes = &run.target().classes;
     if let Some(other) = wishes.choices.iter().find(|c| !classes.contains(c)) {
         return Err(mm_core::Error::unknown("answer of this run", other, classes.iter().map(String::as_str)).into());
@@ -131,12 +131,16 @@ fn ask(run: &Predictor, modality: &Modality, source: &Source, question: &str, wi
     let heat = if wishes.explain {
         let patches = found.looked.get(modality).cloned().ok_or_else(|| {
             Error::Config(
-                "--explain: this run fuses and does not look; wanted one with `[reason]` in its config".into(),
+                "--explain: this run makes one vector of a picture and has no places to show; wanted one with `[reason]` in its config"
+                    .into(),
             )
         })?;
         let side = (patches.len() as f64).sqrt().round() as usize;
         let grid = if side * side == patches.len() { [side, side] } else { [1, patches.len()] };
-        Some(Heat { patches, grid, words: Vec::new() })
+        // The words, where the run's reader takes them one by one.
+        let read: Vec<String> = mm_repr::text::words(question).collect();
+        let counted = found.looked.get(&Modality::TEXT).filter(|c| c.len() == read.len()).cloned().unwrap_or_default();
+        Some(Heat { patches, grid, words: read.into_iter().zip(counted).collect() })
     } else {
         None
     };

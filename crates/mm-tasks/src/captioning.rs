@@ -3,7 +3,7 @@
 
 use crate::{
     Error, Fit, Result, Told, job,
-    metrics::{Figures, caption_words, captions},
+    metrics::{Cider, Figures, Judges, Synonyms, caption_words, captions, clip_score},
 };
 use mm_core::{
     BuildContext, BuiltEncoder, DType, Device, Input, LossParts, Modality, Params, Processor, Registry, SampleContext,
@@ -53,6 +53,17 @@ pub struct CaptioningConfig {
     /// Share of each word that goes to the others in the loss (label smoothing).
     #[serde(default)]
     pub smoothing: f64,
+    /// Share of the given words that are replaced by what the network itself would have said (scheduled sampling, Bengio 2015, in two passes,
+    /// Mihaylova 2019).
+    #[serde(default)]
+    pub sampled: f64,
+    /// Weight of self-critical training (Rennie 2017), from 0 to 1: captions that are drawn become likelier as far as their CIDEr-D is above that
+    /// of what the network says now. It wants a network that speaks already: `start`.
+    #[serde(default)]
+    pub self_critical: f64,
+    /// A run of the same network whose weights it begins with.
+    #[serde(default)]
+    pub start: Option<PathBuf>,
     /// Beams of evaluation and of `mm caption`.
     #[serde(default = "three")]
     pub beams: usize,
@@ -83,6 +94,11 @@ pub fn parse(value: &toml::Value) -> Result<CaptioningConfig> {
     config.train.check()?;
     if !(0.0..1.0).contains(&config.smoothing) {
         return Err(Error::Config(format!("smoothing: found {}, wanted a share in [0, 1)", config.smoothing)));
+    }
+    for (name, share) in [("sampled", config.sampled), ("self_critical", config.self_critical)] {
+        if !(0.0..=1.0).contains(&share) {
+            return Err(Error::Config(format!("{name}: found {share}, wanted a share from 0 to 1")));
+        }
     }
     if config.beams == 0 {
         return Err(Error::Config("beams: found 0, wanted at least 1".into()));
@@ -238,6 +254,9 @@ impl Captioning {
         let tokens = config.vocabulary.len() as i64 + 4;
         let captioner = Captioner::new(&root.pp("captioner"), encoder.encoder.width(), tokens, &config.model)?;
         let cache = Cache::of(&base, config.cache.as_deref())?;
+        if let Some(start) = &config.start {
+            Run::restore(&base.join(start), &params)?;
+        }
         Ok(Self { params, encoder, captioner, config, base, cache, of })
     }
 
@@ -277,7 +296,9 @@ impl Captioning {
         if !self.encoder.frozen {
             return Ok((plain(), false));
         }
-        let mut sources: Vec<&Source> = manifest.rows.iter().filter_map(|r| r.values.get(&self.of)?.first()).collect();
+        // Rows may have several pictures, of which the loader draws.
+        let mut sources: Vec<&Source> =
+            manifest.rows.iter().flat_map(|r| r.values.get(&self.of).into_iter().flatten()).collect();
         sources.sort_by_key(|s| format!("{s:?}"));
         sources.dedup();
         let mut held = Held::default();
@@ -343,10 +364,17 @@ impl Captioning {
             if valid.is_empty() {
                 return Ok(None);
             }
-            let (figures, ..) = self.measure(&manifest, &valid, seeing.as_ref(), made)?;
+            let (figures, ..) = self.measure(&manifest, &valid, seeing.as_ref(), made, None)?;
             Ok(Some(figures))
         };
-        let task = Teaching { model: self, made };
+        let references = if self.config.self_critical > 0.0 {
+            let words = |row| texts(&manifest, row).map(caption_words).collect();
+            manifest.side(Split::Train).into_iter().map(|row| (row, words(row))).collect()
+        } else {
+            HashMap::new()
+        };
+        let cider = Cider::new(references.values().map(Vec::as_slice));
+        let task = Teaching { model: self, made, references, cider };
         let input = TrainInput {
             config: &self.config.train,
             task: &task,
@@ -406,6 +434,7 @@ impl Captioning {
         rows: &[usize],
         seeing: &dyn Processor,
         made: bool,
+        synonyms: Option<&Synonyms>,
     ) -> Result<(Figures, Vec<usize>, Vec<String>, Vec<Broken>)> {
         let (mut kept, mut said) = (Vec::new(), Vec::new());
         let broken = self.walk(manifest, rows, seeing, made, |good, features| {
@@ -415,7 +444,7 @@ impl Captioning {
         })?;
         let references: Vec<Vec<String>> =
             kept.iter().map(|r| texts(manifest, *r).map(ToOwned::to_owned).collect()).collect();
-        Ok((captions(&said, &references), kept, said, broken))
+        Ok((captions(&said, &references, synonyms), kept, said, broken))
     }
 
     /// Gives rows that can be read and their features `[rows, places, width]`, some at a time; what cannot be read comes back.
@@ -457,8 +486,8 @@ impl Captioning {
         Ok(broken)
     }
 
-    /// Figures of one side of its data, beside those of the nearest training picture's caption.
-    pub fn evaluated(&self, split: Split, told: Told<'_>) -> Result<CaptionFigures> {
+    /// Figures of one side of its data, beside those of the nearest training picture's caption; also by what else judges them.
+    pub fn evaluated(&self, split: Split, judges: Judges<'_>, told: Told<'_>) -> Result<CaptionFigures> {
         let manifest = self.manifest()?;
         let rows = manifest.side(split);
         if rows.is_empty() {
@@ -468,7 +497,7 @@ impl Captioning {
             )));
         }
         let (seeing, made) = self.seeing(&manifest, &AtomicBool::new(false), told)?;
-        let (model, kept, said, broken) = self.measure(&manifest, &rows, seeing.as_ref(), made)?;
+        let (mut model, kept, said, broken) = self.measure(&manifest, &rows, seeing.as_ref(), made, judges.synonyms)?;
         let mean = |rows: &[usize]| -> Result<(Vec<usize>, Tensor)> {
             let (mut all, mut vectors) = (Vec::new(), Vec::new());
             self.walk(&manifest, rows, seeing.as_ref(), made, |good, features| {
@@ -492,7 +521,16 @@ impl Captioning {
             .take(20)
             .map(|((r, s), (n, r2))| (manifest.rows[*r].id.clone(), s.clone(), n.clone(), r2.clone()))
             .collect();
-        Ok(CaptionFigures { model, nearest: captions(&nearest, &references), broken, examples })
+        let mut beside = captions(&nearest, &references, judges.synonyms);
+        if let Some(clip) = judges.clip {
+            if self.of != Modality::IMAGE {
+                return Err(Error::Config(format!("--clip: found captions of {}, wanted those of pictures", self.of)));
+            }
+            let pictures: Vec<Source> = kept.iter().map(|r| manifest.rows[*r].values[&self.of][0].clone()).collect();
+            model.extend(clip_score(clip, &pictures, &said, &references)?);
+            beside.extend(clip_score(clip, &pictures, &nearest, &references)?);
+        }
+        Ok(CaptionFigures { model, nearest: beside, broken, examples })
     }
 }
 
@@ -500,6 +538,66 @@ impl Captioning {
 struct Teaching<'a> {
     model: &'a Captioning,
     made: bool,
+    /// What people say of the training rows, where captions are judged while learning.
+    references: HashMap<usize, Vec<Vec<String>>>,
+    cider: Cider,
+}
+
+impl Teaching<'_> {
+    /// The given words, some replaced by those that the network would have said in their place.
+    fn own_words(&self, features: &Tensor, given: &Tensor) -> mm_core::Result<Tensor> {
+        let length = given.size(1)?;
+        if self.model.config.sampled == 0.0 || length < 2 {
+            return Ok(given.clone());
+        }
+        let said = without_grad(|| self.model.captioner.teach(features, given, false)?.argmax(2))?;
+        // What is said after a word stands in the place of the next; the first token stays.
+        let said = Tensor::cat(&[&given.narrow(1, 0, 1)?, &said.narrow(1, 0, length - 1)?], 1)?;
+        let drawn = Tensor::rand(&given.shape(), DType::F32, given.device())?;
+        let own = drawn.gt_scalar(1.0 - self.model.config.sampled)?.logical_and(&given.gt_scalar(END as f64)?)?;
+        let own = own.to_dtype(DType::I64)?;
+        given.add(&said.sub(given)?.mul(&own)?)
+    }
+
+    /// How much likelier captions that are drawn should become: by their CIDEr-D above that of what is said now.
+    fn self_critical(&self, features: &Tensor, rows: &[usize], train: bool) -> mm_core::Result<Option<LossParts>> {
+        let model = self.model;
+        let drawn = Tensor::rand(&[1], DType::F64, Device::Cpu)?.to_f64()?;
+        let greedy = GenerationConfig { beams: 1, ..model.generation() };
+        let sample = GenerationConfig { sample: true, seed: drawn.to_bits(), ..greedy.clone() };
+        let say = |config: &GenerationConfig| -> mm_core::Result<Vec<Vec<i64>>> {
+            let found = without_grad(|| {
+                let start = model.captioner.start(features, config.max_new_tokens as i64)?;
+                generate(&model.captioner, start, config, &Rules::default(), &mut |_, _| {})
+            })
+            .map_err(Error::from)?;
+            Ok(found.into_iter().filter_map(|row| row.into_iter().next().map(|g| g.ids)).collect())
+        };
+        let (now, other) = (say(&greedy)?, say(&sample)?);
+        let judge = |ids: &[i64], row: &usize| {
+            let words: Vec<String> = model.text(ids).split(' ').map(ToOwned::to_owned).collect();
+            self.references.get(row).map_or(0.0, |known| self.cider.score(&words, known))
+        };
+        let better: Vec<f32> =
+            rows.iter().zip(now.iter().zip(&other)).map(|(r, (n, o))| (judge(o, r) - judge(n, r)) as f32).collect();
+        let longest = other.iter().map(Vec::len).max().unwrap_or(0) + 2;
+        let whole = |ids: &Vec<i64>| {
+            let mut all: Vec<i64> = std::iter::once(BEGIN).chain(ids.iter().copied()).chain([END]).collect();
+            all.resize(longest, 0);
+            all
+        };
+        let flat: Vec<i64> = other.iter().flat_map(whole).collect();
+        let ids = Tensor::from_vec(&flat, &[other.len() as i64, longest as i64])?.to_device(features.device())?;
+        let length = longest as i64 - 1;
+        let scores = model.captioner.teach(features, &ids.narrow(1, 0, length)?.contiguous()?, train)?;
+        let next = ids.narrow(1, 1, length)?;
+        let each = scores.to_dtype(DType::F32)?.log_softmax(-1)?.gather(2, &next.unsqueeze(2)?)?.squeeze(2)?;
+        let there = next.gt_scalar(0.5)?.to_dtype(DType::F32)?;
+        let weight = Tensor::from_slice(&better)?.to_device(features.device())?.unsqueeze(1)?;
+        let loss = each.mul(&there)?.mul(&weight)?.sum()?.div(&there.sum()?)?.neg()?;
+        let mean = f64::from(better.iter().sum::<f32>()) / better.len().max(1) as f64;
+        Ok(Some((loss, vec![("cider_d_above_greedy".to_owned(), mean)])))
+    }
 }
 
 impl Task<Batch> for Teaching<'_> {
@@ -525,11 +623,23 @@ impl Task<Batch> for Teaching<'_> {
         let input = Input { values: pick(&seen.input.values, &|p| p.0)?, mask: None };
         let features = self.model.features(&input, self.made, train)?;
         let ids = pick(&said.input.values, &|p| p.1)?; // [rows, words], zeros after the end
+        let weight = if train { self.model.config.self_critical } else { 0.0 };
+        let rows: Vec<usize> = pairs.iter().map(|(n, _)| batch.rows[seen.rows[*n as usize]]).collect();
+        let critical = if weight > 0.0 { self.self_critical(&features, &rows, train)? } else { None };
+        let critical = match critical {
+            Some(critical) if weight >= 1.0 => return Ok(Some(critical)),
+            other => other,
+        };
         let length = ids.size(1)? - 1;
-        let scores = self.model.captioner.teach(&features, &ids.narrow(1, 0, length)?, train)?;
+        let given = ids.narrow(1, 0, length)?.contiguous()?;
+        let given = if train { self.own_words(&features, &given)? } else { given };
+        let scores = self.model.captioner.teach(&features, &given, train)?;
         let wanted = ids.narrow(1, 1, length)?.contiguous()?.reshape(&[-1])?;
         let loss =
             scores.flatten(0, 1)?.to_dtype(DType::F32)?.cross_entropy(&wanted, 0, self.model.config.smoothing)?;
-        Ok(Some((loss, Vec::new())))
+        Ok(Some(match critical {
+            Some((own, figures)) => (loss.mul_scalar(1.0 - weight)?.add(&own.mul_scalar(weight)?)?, figures),
+            None => (loss, Vec::new()),
+        }))
     }
 }

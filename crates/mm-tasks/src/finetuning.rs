@@ -3,7 +3,7 @@
 
 use crate::{
     Error, Fit, Result, Told, job,
-    metrics::{Figures, answer_figures, captions, normalize_answer},
+    metrics::{Blind, Figures, answer_figures, captions, normalize_answer},
 };
 use mm_core::{
     ADAPTER_CONFIG, AdapterConfig, DType, Device, Input, LossParts, Modality, Params, Processor, SampleContext, Source,
@@ -275,10 +275,6 @@ impl Finetuning {
         open(&self.config, &self.base)
     }
 
-    fn asked<'a>(&self, question: Option<&'a str>) -> Asked<'a> {
-        question.map_or(Asked::Describe(None), Asked::Answer)
-    }
-
     /// Questions and what is said of all rows, in tokens: of each question its own ids; of each pair the ids that the decoder reads and says,
     /// with a mark at those that are to be learned, `[tokens, 2]`; or the number of the label.
     fn write(&self, manifest: &Manifest) -> Result<(Written, Written)> {
@@ -299,7 +295,7 @@ impl Finetuning {
                 if answers.known.contains_key(&key) {
                     continue;
                 }
-                let (asked, begun) = speaker.written(seen.as_ref(), self.asked(question))?;
+                let (asked, begun) = speaker.written(seen.as_ref(), asked(question))?;
                 if let Some(question) = question.filter(|q| !questions.known.contains_key(*q)) {
                     let ids = if asked.is_empty() { begun.clone() } else { asked };
                     questions.known.insert(question.to_owned(), ids);
@@ -435,7 +431,7 @@ impl Finetuning {
     }
 
     fn say(&self, sources: &[Source], question: Option<&str>, config: &GenerationConfig) -> Result<Vec<String>> {
-        let (speaker, asked) = (&self.speaker, self.asked(question));
+        let (speaker, asked) = (&self.speaker, asked(question));
         let seen = speaker.look(&self.of, sources)?;
         if speaker.speaks() {
             let said = speaker.tell(Some(&seen), asked, config, &Rules::default(), &mut |_, _| {})?;
@@ -453,7 +449,7 @@ impl Finetuning {
             let texts: Vec<String> = found.iter().map(|(_, t)| t.clone()).collect();
             let references: Vec<Vec<String>> =
                 found.iter().map(|(r, _)| said(manifest, *r).map(ToOwned::to_owned).collect()).collect();
-            return captions(&texts, &references);
+            return captions(&texts, &references, None);
         }
         let right = |(row, text): &&(usize, String)| {
             said(manifest, *row).any(|a| normalize_answer(a) == normalize_answer(text))
@@ -476,20 +472,10 @@ impl Finetuning {
             )));
         }
         let (model, found, broken) = self.measure(&manifest, &rows)?;
-        let mut counts: BTreeMap<Option<&str>, BTreeMap<&str, usize>> = BTreeMap::new();
-        for row in manifest.side(Split::Train) {
-            let question = texts(&manifest, row, &Modality::TEXT).next();
-            for answer in said(&manifest, row) {
-                for key in [question, None] {
-                    *counts.entry(key).or_default().entry(answer).or_default() += 1;
-                }
-            }
-        }
-        let most = |key: Option<&str>| counts.get(&key)?.iter().max_by_key(|(_, n)| **n).map(|(a, _)| *a);
-        let guess = |(row, _): &(usize, String)| {
-            let question = texts(&manifest, *row, &Modality::TEXT).next();
-            (*row, most(question).or_else(|| most(None)).unwrap_or_default().to_owned())
-        };
+        let train = manifest.side(Split::Train);
+        let asked = |row: usize| texts(&manifest, row, &Modality::TEXT).next();
+        let prior = Blind::new(train.iter().flat_map(|r| said(&manifest, *r).map(|a| (asked(*r), a))));
+        let guess = |(row, _): &(usize, String)| (*row, prior.answer(asked(*row)).to_owned());
         let blind = self.figures(&manifest, &found.iter().map(guess).collect::<Vec<_>>());
         let example = |(row, text): &(usize, String)| {
             let question = texts(&manifest, *row, &Modality::TEXT).next().unwrap_or_default().to_owned();
@@ -501,6 +487,10 @@ impl Finetuning {
         let examples = found.iter().step_by(step).take(20).map(example).collect();
         Ok(FinetuningFigures { model, blind, broken, examples })
     }
+}
+
+fn asked(question: Option<&str>) -> Asked<'_> {
+    question.map_or(Asked::Describe(None), Asked::Answer)
 }
 
 /// How a question and its answer are known together.

@@ -4,6 +4,7 @@ use crate::{
     Error, Fit, Result, Told,
     captioning::{self, Captioning},
     finetuning::{self, Finetuning},
+    metrics::Judges,
     prediction::{self, Prediction, Predictor},
     report::{self, Report},
     representation::{self, Representation},
@@ -165,8 +166,22 @@ impl Job {
         }
     }
 
-    /// Figures of one side of its data; `run` is the folder that it was loaded from.
-    pub fn evaluate(&self, run: &Path, split: Split, registry: &Registry, told: Told<'_>) -> Result<Evaluated> {
+    /// Figures of one side of its data; `run` is the folder that it was loaded from. Captions are also judged by
+    /// what `judges` holds.
+    pub fn evaluate(
+        &self,
+        run: &Path,
+        split: Split,
+        registry: &Registry,
+        judges: Judges<'_>,
+        told: Told<'_>,
+    ) -> Result<Evaluated> {
+        let judged = judges.clip.is_some() || judges.synonyms.is_some();
+        if judged && !matches!(self, Self::Captioning(_)) {
+            return Err(Error::Config(
+                "--clip, --wordnet: this run says no captions; wanted one of task = \"captioning\"".into(),
+            ));
+        }
         match self {
             Self::Retrieval(model) => {
                 let manifest = Arc::new(model.manifest()?);
@@ -180,7 +195,7 @@ impl Job {
                 Ok(Evaluated { json, table: figure_table(&[figures]) })
             }
             Self::Captioning(model) => {
-                let figures = model.evaluated(split, told)?;
+                let figures = model.evaluated(split, judges, told)?;
                 let json = serde_json::to_value(&figures).map_err(|e| Error::Config(e.to_string()))?;
                 Ok(Evaluated { json, table: beside(&figures.model, "nearest picture's caption", &figures.nearest) })
             }
@@ -199,7 +214,8 @@ impl Job {
                         manifest.path.display()
                     )));
                 }
-                let (figures, broken) = predictor.evaluate(&manifest, &rows, &[])?;
+                let (mut figures, broken) = predictor.evaluate(&manifest, &rows, &[])?;
+                figures.extend(predictor.blind(&manifest, &rows));
                 Ok(prediction_figures(&figures, &broken))
             }
         }

@@ -451,3 +451,49 @@ fn what_is_wrong_with_learning_further_is_told() {
     std::fs::write(lone.join("adapter_config.json"), r#"{"peft_type": "IA3"}"#).unwrap();
     refused(&ask, folder, &["found IA3, wanted LORA"]);
 }
+
+#[test]
+fn what_is_said_takes_a_form_and_ends_where_it_is_told() {
+    let world = tempfile::tempdir().unwrap();
+    let folder = world.path();
+    let picture = fixture("inputs/wide.png");
+    // Byte-level, in the middle of a prompt, and pieces of words.
+    for model in ["llava-clip-llama", "blip-vqa"] {
+        let model = fixture(model);
+        let ask =
+            ["answer", "--model", &model, "--image", &picture, "--question", "fox", "--json", "--max-new-tokens", "12"];
+        for beams in ["1", "3"] {
+            let form = ["--regex", "(fox|dog)s?|lazy dog", "--beams", beams, "--top", "1"];
+            let said = lines(&[&ask, form.as_slice()].concat(), folder).remove(0);
+            let answer = said["answer"].as_str().unwrap();
+            assert!(["fox", "foxs", "dog", "dogs", "lazy dog"].contains(&answer.trim()), "{said}");
+        }
+    }
+    let model = fixture("llava-clip-llama");
+    let ask =
+        ["answer", "--model", &model, "--image", &picture, "--question", "fox", "--json", "--max-new-tokens", "40"];
+    let schema = r#"{"type": "object", "properties": {"animal": {"enum": ["dog", "fox"]}, "count": {"type": "integer", "minimum": 2, "maximum": 9}},
+        "required": ["animal", "count"], "additionalProperties": false}"#;
+    std::fs::write(folder.join("schema.json"), schema).unwrap();
+    let said = lines(&[&ask, ["--json-schema", "schema.json"].as_slice()].concat(), folder).remove(0);
+    let made: Value = serde_json::from_str(said["answer"].as_str().unwrap()).unwrap();
+    assert!(made["animal"] == "dog" || made["animal"] == "fox", "{made}");
+    assert!((2..=9).contains(&made["count"].as_i64().unwrap()));
+    refused(&[&ask, ["--regex", "(fox"].as_slice()].concat(), folder, &["--regex"]);
+    std::fs::write(folder.join("schema.json"), r#"{"type": "thing"}"#).unwrap();
+    refused(&[&ask, ["--json-schema", "schema.json"].as_slice()].concat(), folder, &["--json-schema"]);
+    refused(&[&ask, ["--json-schema", "none.json"].as_slice()].concat(), folder, &["none.json cannot be read"]);
+    let vilt = fixture("vilt-vqa");
+    let ask = ["answer", "--model", &vilt, "--image", &picture, "--question", "fox", "--regex", "a"];
+    refused(&ask, folder, &["chooses among answers"]);
+
+    let model = fixture("vision-encoder-decoder-trocr");
+    let tell = ["caption", "--model", &model, "--image", &picture, "--json", "--max-new-tokens", "9"];
+    let whole = lines(&tell, folder).remove(0);
+    let text = whole["caption"].as_str().unwrap();
+    let (at, letter) = text.char_indices().skip(1).find(|(_, c)| c.is_alphanumeric()).expect("a letter");
+    let stop = letter.to_string();
+    let cut = lines(&[&tell, ["--stop", &stop].as_slice()].concat(), folder).remove(0);
+    assert_eq!(cut["caption"].as_str().unwrap(), &text[..text.find(letter).unwrap_or(at)]);
+    assert!(cut["tokens"].as_u64() <= whole["tokens"].as_u64());
+}

@@ -54,13 +54,13 @@ fn side(name: &str) -> &'static str {
 
 #[derive(Deserialize)]
 struct Questions {
-    questions: Vec<Question>,
+    questions: Vec<Asked>,
     #[serde(default)]
     data_subtype: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct Question {
+struct Asked {
     question_id: u64,
     image_id: u64,
     question: String,
@@ -102,7 +102,7 @@ pub(super) fn questions(folder: &Path) -> Result<Vec<Value>> {
         let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let part =
             all.data_subtype.unwrap_or_else(|| if name.contains("train") { "train2014" } else { "val2014" }.into());
-        for Question { question_id, image_id, question } in all.questions {
+        for Asked { question_id, image_id, question } in all.questions {
             // Questions without answers (the challenge's own test side) cannot be learned from or measured on.
             let Some(annotation) = known.get(&question_id) else { continue };
             let said: Vec<&str> = annotation.answers.iter().map(|a| a.answer.as_str()).collect();
@@ -147,11 +147,11 @@ struct Caption {
 
 #[derive(Deserialize)]
 struct Karpathy {
-    images: Vec<Split>,
+    images: Vec<Described>,
 }
 
 #[derive(Deserialize)]
-struct Split {
+struct Described {
     filename: String,
     #[serde(default)]
     filepath: String,
@@ -170,7 +170,7 @@ pub(super) fn captions(folder: &Path) -> Result<Vec<Value>> {
     let mut rows = Vec::new();
     for file in folder.named("dataset_") {
         let all: Karpathy = read(file, "Karpathy's splits")?;
-        for Split { filename, filepath, split, sentences } in all.images {
+        for Described { filename, filepath, split, sentences } in all.images {
             let split = match split.as_str() {
                 "restval" => "train",
                 "val" => "valid",

@@ -4,6 +4,7 @@ mod coco;
 mod emoji;
 mod glosses;
 mod mosi;
+mod sort_of_clevr;
 mod stamps;
 mod vqa;
 
@@ -23,6 +24,11 @@ pub const KNOWN: &[(&str, &str)] = &[
         "utterances of opinion videos: transcripts and vectors of words, voice and face (CMU-MOSI, bc-LSTM's features)",
     ),
     ("easy-vqa", "drawn shapes with questions and answers (PyPI: easy-vqa)"),
+    ("easy-vqa-unseen", "the same; measured on colours and shapes that were never together in training"),
+    (
+        "sort-of-clevr",
+        "six coloured things, questions about one and about how they lie (drawn into the folder, seeded)",
+    ),
     (
         "vqa",
         "questions about photographs with ten people's answers (VQA v1 or v2: *questions.json, *annotations.json, COCO's pictures)",
@@ -42,6 +48,8 @@ pub fn prepare(name: &str, folder: &Path, manifest: &Path) -> Result<usize> {
         "tuxpaint-stamps" => stamps::rows(folder)?,
         "emoji" => emoji::rows(folder)?,
         "easy-vqa" => vqa::rows(folder)?,
+        "easy-vqa-unseen" => vqa::unseen(folder)?,
+        "sort-of-clevr" => sort_of_clevr::rows(folder)?,
         "vqa" => coco::questions(folder)?,
         "coco-captions" => coco::captions(folder)?,
         "mosi" => mosi::rows(folder)?,

@@ -1,5 +1,6 @@
 //! Settings of generation, by default those of the folder.
 
+use super::Form;
 use crate::{Error, Result};
 use serde_json::Value;
 
@@ -46,6 +47,10 @@ pub struct GenerationConfig {
     pub no_repeat_ngram: usize,
     /// End tokens.
     pub end: Vec<i64>,
+    /// Texts that end what is said where one of them comes; it is left away, and what follows it.
+    pub stop: Vec<String>,
+    /// The form that what is said takes; any when absent.
+    pub form: Option<Form>,
     /// Tokens that never come.
     pub suppressed: Vec<i64>,
     /// Tokens that never come first.
@@ -75,6 +80,8 @@ impl Default for GenerationConfig {
             repetition_penalty: 1.0,
             no_repeat_ngram: 0,
             end: Vec::new(),
+            stop: Vec::new(),
+            form: None,
             suppressed: Vec::new(),
             suppressed_first: Vec::new(),
             forced_first: None,
@@ -116,12 +123,25 @@ impl GenerationConfig {
             repetition_penalty: number("repetition_penalty").unwrap_or(1.0),
             no_repeat_ngram: count("no_repeat_ngram_size").unwrap_or(0),
             end: ids("eos_token_id"),
+            stop: match find("stop_strings") {
+                Some(Value::String(text)) => vec![text.clone()],
+                Some(Value::Array(all)) => all.iter().filter_map(Value::as_str).map(ToOwned::to_owned).collect(),
+                _ => Vec::new(),
+            },
             suppressed: ids("suppress_tokens"),
             suppressed_first: ids("begin_suppress_tokens"),
             forced_first: ids("forced_bos_token_id").first().copied(),
             forced_last: ids("forced_eos_token_id").first().copied(),
             ..plain
         }
+    }
+
+    /// A text up to where the first of the stop texts comes.
+    pub(crate) fn cut(&self, mut text: String) -> String {
+        if let Some(at) = self.stop.iter().filter(|s| !s.is_empty()).filter_map(|s| text.find(s.as_str())).min() {
+            text.truncate(at);
+        }
+        text
     }
 
     /// Whether a token ends a text.

@@ -2,9 +2,11 @@
 
 mod beam;
 mod config;
+mod grammar;
 mod rules;
 
 pub use config::{EarlyStopping, GenerationConfig};
+pub use grammar::{Form, Grammar};
 pub use rules::{Allowed, Choices, Rules};
 
 use crate::{Error, Result};

@@ -20,7 +20,7 @@ pub use transcribe::{Segment, Transcript};
 use crate::{
     Error, Result,
     decoder::{Decoder, State},
-    generate::{self, Generated, GenerationConfig, Rules, Start, Told},
+    generate::{self, Allowed, Form, Generated, GenerationConfig, Grammar, Rules, Start, Told},
 };
 use mm_core::{
     AdapterConfig, DType, Device, Input, Modality, Params, Processor, SampleContext, Source, Tensor, without_grad,
@@ -212,6 +212,7 @@ pub struct Speaker {
     /// Names in the checkpoint that were not needed.
     pub unused: Vec<String>,
     dtype: DType,
+    form: RefCell<Option<(Form, Arc<Grammar>)>>,
 }
 
 /// One answer among several.
@@ -277,15 +278,17 @@ impl Speaker {
         let kind = config["model_type"].as_str().unwrap_or_default().to_owned();
         let family =
             table().find(|f| f.kind == kind).ok_or_else(|| mm_core::Error::unknown("model_type", &kind, families()))?;
-        if let (Some(wanted), head, Some(further)) = (wanted, head(&kind), &mut further) {
-            if !head.is_empty() && labels(&config, mm_repr::family::classes(&config)) != wanted {
-                let named = |(n, l): (usize, &String)| (n.to_string(), Value::from(l.clone()));
-                let numbered = |(n, l): (usize, &String)| (l.clone(), Value::from(n));
-                config["id2label"] = Value::Object(wanted.iter().enumerate().map(named).collect());
-                config["label2id"] = Value::Object(wanted.iter().enumerate().map(numbered).collect());
-                config["num_labels"] = wanted.len().into();
-                further.renewed.push(head.to_owned());
-            }
+        let head = head(&kind);
+        if let (Some(wanted), Some(further)) = (wanted, &mut further)
+            && !head.is_empty()
+            && labels(&config, mm_repr::family::classes(&config)) != wanted
+        {
+            let named = |(n, l): (usize, &String)| (n.to_string(), Value::from(l.clone()));
+            let numbered = |(n, l): (usize, &String)| (l.clone(), Value::from(n));
+            config["id2label"] = Value::Object(wanted.iter().enumerate().map(named).collect());
+            config["label2id"] = Value::Object(wanted.iter().enumerate().map(numbered).collect());
+            config["num_labels"] = wanted.len().into();
+            further.renewed.push(head.to_owned());
         }
         let Loaded { model: voice, params, unused, .. } =
             load_further(&place, &config, family, options, further.as_ref())?;
@@ -304,6 +307,7 @@ impl Speaker {
             labels: labels(&config, classes),
             unused,
             dtype: options.dtype,
+            form: RefCell::new(None),
         };
         Ok((speaker, config, further.map(|f| f.renewed).unwrap_or_default()))
     }
@@ -374,7 +378,7 @@ impl Speaker {
         let prompt = self.voice.prompt(&self.tokens, seen, asked)?;
         let before: &[i64] = if prompt.goes_on { &prompt.ids } else { &[] };
         let make = |g: Generated| {
-            let text = self.tokens.decode(&[before, &g.ids].concat())?;
+            let text = config.cut(self.tokens.decode(&[before, &g.ids].concat())?);
             Ok(Said { text, score: g.score, log_probability: g.log_probability, ended: g.ended, tokens: g.ids.len() })
         };
         let found = self.go_on(seen, &prompt, config, rules, told)?;
@@ -414,10 +418,34 @@ impl Speaker {
             let found = format!("a prompt of {} tokens and {} more", prompt.ids.len(), config.max_new_tokens);
             return Err(Error::asked("length of the text", found, format!("at most {longest} positions of the model")));
         }
+        let grammar = self.grammar(config)?;
+        let stops = |said: &[i64]| {
+            rules.stops(said)
+                || (!config.stop.is_empty()
+                    && self.tokens.decode(said).is_ok_and(|text| config.stop.iter().any(|s| text.contains(s.as_str()))))
+        };
+        let allowed = rules.allowed.or(grammar.as_deref().map(|g| g as &dyn Allowed));
+        let rules = Rules { allowed, stop: Some(&stops), ..*rules };
         without_grad(|| {
             let start = self.voice.begin(seen, prompt, config.max_new_tokens as i64)?;
-            generate::generate(decoder, start, config, rules, told)
+            generate::generate(decoder, start, config, &rules, told)
         })
+    }
+
+    /// The form that texts take, read for this tokenizer once.
+    fn grammar(&self, config: &GenerationConfig) -> Result<Option<Arc<Grammar>>> {
+        let (Some(form), Some(decoder)) = (&config.form, self.voice.decoder()) else { return Ok(None) };
+        let mut held = self.form.borrow_mut();
+        if let Some((_, grammar)) = held.as_ref().filter(|(known, _)| known == form) {
+            return Ok(Some(grammar.clone()));
+        }
+        let Some(end) = config.end.first() else {
+            return Err(Error::asked("a form of the text", "a model without an end token", "one that has such"));
+        };
+        let bytes = self.tokens.bytes(decoder.config().vocabulary as usize)?;
+        let grammar = Arc::new(Grammar::new(form, &bytes, *end)?);
+        *held = Some((form.clone(), grammar.clone()));
+        Ok(Some(grammar))
     }
 
     /// Answers a question about what it sees (one row): the `config.returned` best answers, or `choices` in the order of their likelihood.
@@ -435,7 +463,7 @@ impl Speaker {
             let found = self.say(seen, asked, config, &Rules::default(), &mut |_, _| {})?;
             let make = |g: &Generated| {
                 let tokens = (g.ids.len() + usize::from(g.ended)).max(1) as f64;
-                let answer = self.tokens.decode(&g.ids)?.trim().to_owned();
+                let answer = config.cut(self.tokens.decode(&g.ids)?).trim().to_owned();
                 Ok(Scored { answer, score: (g.log_probability / tokens).exp(), logit: g.log_probability })
             };
             return found.first().into_iter().flatten().map(make).collect();

@@ -3,7 +3,10 @@
 use crate::{Error, Result};
 use mm_repr::text::{json, tokenizer};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
 use tokenizers::Tokenizer;
 
 /// Text ↔ token ids.
@@ -64,6 +67,52 @@ impl Tokens {
             (" 're", "'re"),
         ];
         Ok(pairs.iter().fold(text, |t, (from, to)| t.replace(from, to)))
+    }
+
+    /// What each of so many tokens adds to a text, as bytes; special ones after a byte that no text has (0xFF).
+    pub(crate) fn bytes(&self, count: usize) -> Result<Vec<Vec<u8>>> {
+        let told: Value = self
+            .tokenizer
+            .to_string(false)
+            .ok()
+            .and_then(|t| serde_json::from_str(&t).ok())
+            .ok_or_else(|| Error::folder(&self.folder, "a tokenizer that cannot be written as JSON"))?;
+        let decoder = told["decoder"].to_string();
+        let (levels, pieces) = (decoder.contains("ByteLevel"), decoder.contains("WordPiece"));
+        // GPT-2's letters for bytes that are none.
+        let mut letters: HashMap<char, u8> = HashMap::new();
+        let mut next = 256u32;
+        for byte in 0..=255u8 {
+            let shown = matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
+            let letter = if shown { u32::from(byte) } else { next };
+            next += u32::from(!shown);
+            letters.extend(char::from_u32(letter).map(|c| (c, byte)));
+        }
+        let special = self.tokenizer.get_added_tokens_decoder();
+        let bytes = |id: usize| {
+            let id = id as u32;
+            let Some(token) = self.tokenizer.id_to_token(id) else { return vec![0xFF] };
+            if special.contains_key(&id) {
+                return [&[0xFF], token.as_bytes()].concat();
+            }
+            if levels {
+                return token.chars().filter_map(|c| letters.get(&c).copied()).collect();
+            }
+            if told["decoder"].is_null() {
+                // Tokens are then written with spaces between them.
+                return format!(" {token}").into_bytes();
+            }
+            if pieces {
+                let inside = token.strip_prefix("##").map(|t| t.as_bytes().to_vec());
+                return inside.unwrap_or_else(|| format!(" {token}").into_bytes());
+            }
+            let hex = token.strip_prefix("<0x").and_then(|t| t.strip_suffix('>'));
+            if let Some(byte) = hex.and_then(|h| u8::from_str_radix(h, 16).ok()) {
+                return vec![byte];
+            }
+            token.replace('\u{2581}', " ").replace("</w>", " ").into_bytes()
+        };
+        Ok((0..count).map(bytes).collect())
     }
 
     /// The id of a token of the vocabulary.

@@ -1,6 +1,7 @@
 //! Text encoders.
 
 mod bag;
+mod dropout;
 mod reader;
 mod sentence;
 mod sentencepiece;
@@ -8,7 +9,8 @@ mod tokenizer;
 pub(crate) mod transformer;
 
 pub use bag::{Bag, BagConfig};
-pub use reader::{Reader, ReaderConfig, ReaderProcessor};
+pub use dropout::WordDropout;
+pub use reader::{Reader, ReaderConfig, ReaderProcessor, words};
 pub use sentence::SentenceEncoder;
 pub use tokenizer::{TextProcessor, json, tokenizer};
 pub use transformer::BERT_NAMES;

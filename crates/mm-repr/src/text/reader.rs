@@ -50,7 +50,8 @@ impl ReaderConfig {
     }
 }
 
-fn words(text: &str) -> impl Iterator<Item = String> {
+/// The words of a text, lower-cased, without punctuation.
+pub fn words(text: &str) -> impl Iterator<Item = String> {
     let lower = text.to_lowercase();
     let split = |c: char| !c.is_alphanumeric() && c != '\'';
     lower.split(split).filter(|w| !w.is_empty()).map(ToOwned::to_owned).collect::<Vec<_>>().into_iter()

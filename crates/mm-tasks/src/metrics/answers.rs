@@ -2,7 +2,7 @@
 //! gave it, after both were written in one way.
 
 use super::Figures;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// What becomes of numbers in words.
 const NUMBERS: [(&str, &str); 12] = [
@@ -80,6 +80,37 @@ pub fn vqa_accuracy(answer: &str, people: &[String]) -> f64 {
     let all = same.iter().filter(|s| **s).count();
     let each = same.iter().map(|s| ((all - usize::from(*s)) as f64 / 3.0).min(1.0));
     each.sum::<f64>() / same.len() as f64
+}
+
+/// Answers without looking: to each question what it is answered most often in training, to one that is new what is answered most often at all.
+/// What a network must beat to have seen anything (Goyal 2017).
+#[derive(Debug, Default)]
+pub struct Blind<'a> {
+    counts: HashMap<Option<&'a str>, HashMap<&'a str, usize>>,
+}
+
+impl<'a> Blind<'a> {
+    /// Of questions and answers.
+    pub fn new(pairs: impl Iterator<Item = (Option<&'a str>, &'a str)>) -> Self {
+        let mut counts: HashMap<Option<&str>, HashMap<&str, usize>> = HashMap::new();
+        for (question, answer) in pairs {
+            *counts.entry(None).or_default().entry(answer).or_default() += 1;
+            if question.is_some() {
+                *counts.entry(question).or_default().entry(answer).or_default() += 1;
+            }
+        }
+        Self { counts }
+    }
+
+    /// What it answers to a question, or to any.
+    pub fn answer(&self, question: Option<&str>) -> &'a str {
+        // Of answers that are as frequent, the first in the alphabet.
+        let most = |known: &HashMap<&'a str, usize>| {
+            known.iter().max_by_key(|(a, n)| (**n, std::cmp::Reverse(**a))).map(|(a, _)| *a)
+        };
+        let known = self.counts.get(&question).or_else(|| self.counts.get(&None));
+        known.and_then(most).unwrap_or_default()
+    }
 }
 
 /// The column of the answers of several people, parted by `|`.

@@ -2,7 +2,14 @@
 //! (Lin 2004), CIDEr-D (Vedantam 2015); and METEOR of exact words and word stems (Banerjee 2005), without its tables of synonyms and
 //! paraphrases. SPICE is left out: it parses sentences with a program in Java.
 
-use std::collections::{BTreeSet, HashMap};
+use super::Figures;
+use crate::{Error, Result};
+use mm_core::{DType, Modality, Source, Tensor};
+use mm_repr::Pretrained;
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::Path,
+};
 
 /// Words as the Penn treebank's tokenizer cuts them, lower-cased, without punctuation: what COCO's evaluation compares.
 pub fn caption_words(text: &str) -> Vec<String> {
@@ -156,39 +163,51 @@ pub fn rouge_l(pairs: &[Pair]) -> f64 {
     pairs.iter().map(one).sum::<f64>() / pairs.len().max(1) as f64
 }
 
-/// CIDEr-D of each caption: cosines of n-grams weighted by how few of the pictures' references have them, lengths penalised (σ = 6).
-pub fn cider_d(pairs: &[Pair]) -> Vec<f64> {
-    let mut documents: HashMap<&[String], f64> = HashMap::new();
-    for (_, references) in pairs {
-        let mut seen: BTreeSet<&[String]> = BTreeSet::new();
-        for reference in references {
-            for n in 1..=4 {
-                reference.windows(n).for_each(|g| {
-                    seen.insert(g);
-                });
+/// CIDEr-D of captions: cosines of n-grams weighted by how few of the pictures' references have them, lengths penalised (σ = 6).
+pub struct Cider {
+    documents: HashMap<Vec<String>, f64>,
+    /// The logarithm of the number of pictures.
+    all: f64,
+}
+
+impl Cider {
+    /// Weights of n-grams from the references of pictures.
+    pub fn new<'a>(pictures: impl Iterator<Item = &'a [Vec<String>]>) -> Self {
+        let (mut documents, mut count) = (HashMap::<Vec<String>, f64>::new(), 0usize);
+        for references in pictures {
+            let seen: BTreeSet<&[String]> =
+                references.iter().flat_map(|r| (1..=4).flat_map(move |n| r.windows(n))).collect();
+            for gram in seen {
+                match documents.get_mut(gram) {
+                    Some(n) => *n += 1.0,
+                    None => drop(documents.insert(gram.to_vec(), 1.0)),
+                }
             }
+            count += 1;
         }
-        seen.into_iter().for_each(|g| *documents.entry(g).or_insert(0.0) += 1.0);
+        Self { documents, all: (count as f64).ln() }
     }
-    let all = (pairs.len() as f64).ln();
-    let vector = |words: &[String]| {
-        let mut weights: [HashMap<Vec<String>, f64>; 4] = Default::default();
+
+    /// Weights of a text's n-grams, their norms, and the length that COCO's evaluation compares: the number of pairs of words.
+    fn vector<'a>(&self, words: &'a [String]) -> ([HashMap<&'a [String], f64>; 4], [f64; 4], f64) {
+        let mut weights: [HashMap<&[String], f64>; 4] = Default::default();
         let mut norms = [0f64; 4];
         for n in 1..=4 {
             for (gram, count) in grams(words, n) {
-                let weight = count * (all - documents.get(gram).copied().unwrap_or(0.0).max(1.0).ln());
+                let weight = count * (self.all - self.documents.get(gram).copied().unwrap_or(0.0).max(1.0).ln());
                 norms[n - 1] += weight * weight;
-                weights[n - 1].insert(gram.to_vec(), weight);
+                weights[n - 1].insert(gram, weight);
             }
         }
-        // The length that COCO's evaluation compares: the number of pairs of words.
         (weights, norms.map(f64::sqrt), words.len().saturating_sub(1) as f64)
-    };
-    let one = |(caption, references): &Pair| {
-        let (own, own_norm, own_length) = vector(caption);
+    }
+
+    /// The figure of one caption against its references.
+    pub fn score(&self, caption: &[String], references: &[Vec<String>]) -> f64 {
+        let (own, own_norm, own_length) = self.vector(caption);
         let mut score = 0.0;
         for reference in references {
-            let (other, other_norm, other_length) = vector(reference);
+            let (other, other_norm, other_length) = self.vector(reference);
             let apart = own_length - other_length;
             for n in 0..4 {
                 let dot: f64 = own[n]
@@ -204,8 +223,13 @@ pub fn cider_d(pairs: &[Pair]) -> Vec<f64> {
             }
         }
         10.0 * score / 4.0 / references.len().max(1) as f64
-    };
-    pairs.iter().map(one).collect()
+    }
+}
+
+/// CIDEr-D of each caption, its n-grams weighted by the references at hand.
+pub fn cider_d(pairs: &[Pair]) -> Vec<f64> {
+    let cider = Cider::new(pairs.iter().map(|(_, references)| references.as_slice()));
+    pairs.iter().map(|(caption, references)| cider.score(caption, references)).collect()
 }
 
 /// A word without its ending: plural, -ing, -ed, -ly (a light form of Porter's stemmer, 1980).
@@ -221,18 +245,69 @@ fn stem(word: &str) -> &str {
     word
 }
 
-/// METEOR of exact words and stems (α = 0.9, β = 3, γ = 0.5); the mean over captions of the best reference.
-pub fn meteor(pairs: &[Pair]) -> f64 {
+/// Words that mean the same, by WordNet's sets (Miller 1995).
+pub struct Synonyms(HashMap<String, BTreeSet<(char, u32)>>);
+
+impl Synonyms {
+    /// Of a folder that holds WordNet's `index.noun`, `index.verb`, `index.adj`, `index.adv`, at any depth.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let failed = |path: &Path, e: String| Error::File { path: path.to_owned(), reason: e };
+        let mut known: HashMap<String, BTreeSet<(char, u32)>> = HashMap::new();
+        let mut open = vec![folder.to_owned()];
+        while let Some(place) = open.pop() {
+            for entry in std::fs::read_dir(&place).map_err(|e| failed(&place, e.to_string()))? {
+                let path = entry.map_err(|e| failed(&place, e.to_string()))?.path();
+                if path.is_dir() {
+                    open.push(path);
+                    continue;
+                }
+                let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+                if !["index.noun", "index.verb", "index.adj", "index.adv"].contains(&name.as_str()) {
+                    continue;
+                }
+                let text = std::fs::read(&path).map_err(|e| failed(&path, e.to_string()))?;
+                // Lines that begin with a space are the licence; others: word, part of speech, …, as many numbers of sets as it is in.
+                for line in String::from_utf8_lossy(&text).lines().filter(|l| !l.starts_with(' ')) {
+                    let fields: Vec<&str> = line.split_whitespace().collect();
+                    let sets = fields.get(2).and_then(|n| n.parse::<usize>().ok()).unwrap_or(0);
+                    if let Some(kind) = fields.get(1).and_then(|k| k.chars().next())
+                        && sets < fields.len()
+                    {
+                        let numbers = fields[fields.len() - sets..].iter().filter_map(|n| n.parse().ok());
+                        known.entry(fields[0].to_owned()).or_default().extend(numbers.map(|n| (kind, n)));
+                    }
+                }
+            }
+        }
+        if known.is_empty() {
+            return Err(failed(folder, "no index.noun, index.verb, index.adj or index.adv of WordNet below it".into()));
+        }
+        Ok(Self(known))
+    }
+
+    /// Whether two words, or their stems, are in one set.
+    fn same(&self, a: &str, b: &str) -> bool {
+        let sets = |word: &str| self.0.get(word).or_else(|| self.0.get(stem(word)));
+        sets(a).zip(sets(b)).is_some_and(|(a, b)| !a.is_disjoint(b))
+    }
+}
+
+/// METEOR of exact words, stems and, where they are given, synonyms (α = 0.9, β = 3, γ = 0.5); the mean over captions of the best reference.
+pub fn meteor(pairs: &[Pair], synonyms: Option<&Synonyms>) -> f64 {
     let one = |caption: &[String], reference: &[String]| -> f64 {
-        // Each word meets the first free equal one, exact words before stems.
+        // Each word meets the first free equal one, exact words before stems, stems before synonyms.
         let mut met: Vec<Option<usize>> = vec![None; caption.len()];
         let mut free = vec![true; reference.len()];
-        for by_stem in [false, true] {
+        for stage in 0..=2 {
             for (n, word) in caption.iter().enumerate() {
                 if met[n].is_some() {
                     continue;
                 }
-                let same = |r: &String| if by_stem { stem(r) == stem(word) } else { r == word };
+                let same = |r: &String| match stage {
+                    0 => r == word,
+                    1 => stem(r) == stem(word),
+                    _ => synonyms.is_some_and(|s| s.same(r, word)),
+                };
                 // Going on beside the word before keeps pieces together.
                 let beside = n.checked_sub(1).and_then(|p| met[p]).map(|m| m + 1);
                 let beside = beside.filter(|m| *m < reference.len() && free[*m] && same(&reference[*m]));
@@ -265,18 +340,63 @@ pub fn meteor(pairs: &[Pair]) -> f64 {
     pairs.iter().map(best).sum::<f64>() / pairs.len().max(1) as f64
 }
 
+/// What judges captions beside the words of the references.
+#[derive(Clone, Copy, Default)]
+pub struct Judges<'a> {
+    /// A joint model of pictures and texts, for [`clip_score`].
+    pub clip: Option<&'a Pretrained>,
+    /// Words that mean the same, for [`meteor`].
+    pub synonyms: Option<&'a Synonyms>,
+}
+
 /// All of them by name, of captions and their references as texts.
-pub fn captions(said: &[String], references: &[Vec<String>]) -> super::Figures {
+pub fn captions(said: &[String], references: &[Vec<String>], synonyms: Option<&Synonyms>) -> Figures {
     let words = |texts: &Vec<String>| texts.iter().map(|t| caption_words(t)).collect::<Vec<_>>();
     let pairs: Vec<Pair> = said.iter().zip(references).map(|(s, r)| (caption_words(s), words(r))).collect();
-    let mut out = super::Figures::new();
+    let mut out = Figures::new();
     for (n, value) in bleu(&pairs).into_iter().enumerate() {
         out.insert(format!("bleu{}", n + 1), value);
     }
     let cider = cider_d(&pairs);
     out.insert("cider_d".into(), cider.iter().sum::<f64>() / cider.len().max(1) as f64);
     out.insert("rouge_l".into(), rouge_l(&pairs));
-    out.insert("meteor_exact_stem".into(), meteor(&pairs));
+    out.insert("meteor_exact_stem".into(), meteor(&pairs, None));
+    if synonyms.is_some() {
+        out.insert("meteor_exact_stem_synonym".into(), meteor(&pairs, synonyms));
+    }
     out.insert("rows".into(), pairs.len() as f64);
     out
+}
+
+/// How well captions go with pictures by a joint model, with no reference (`clip_score`: 2.5 times the cosine, not below 0) and with those that
+/// people wrote (`clip_score_with_references`: the harmonic mean of that and the cosine with the nearest of them), as `CLIPScore` (Hessel 2021).
+pub fn clip_score(model: &Pretrained, pictures: &[Source], said: &[String], people: &[Vec<String>]) -> Result<Figures> {
+    if model.joint.is_none() {
+        let wanted = "wanted a model that puts pictures and texts into one space (CLIP, SigLIP)";
+        return Err(Error::Config(format!("--clip: found a model of family {}, {wanted}", model.family)));
+    }
+    let text = |t: &String| Source::Text(format!("A photo depicts {t}"));
+    let of = |modality: &Modality, sources: &[Source]| -> Result<Tensor> {
+        Ok(model.embed(modality, sources, None)?.normalize()?)
+    };
+    let (mut alone, mut beside) = (0.0, 0.0);
+    for ((picture, said), people) in pictures.chunks(32).zip(said.chunks(32)).zip(people.chunks(32)) {
+        let seen = of(&Modality::IMAGE, picture)?;
+        let told = of(&Modality::TEXT, &said.iter().map(text).collect::<Vec<_>>())?;
+        let cosines: Vec<f64> = seen.mul(&told)?.sum_dims(&[1], false)?.to_dtype(DType::F64)?.to_vec()?;
+        for (row, (cosine, people)) in cosines.iter().zip(people).enumerate() {
+            let score = 2.5 * cosine.max(0.0);
+            alone += score;
+            if people.is_empty() {
+                continue;
+            }
+            let known = of(&Modality::TEXT, &people.iter().map(text).collect::<Vec<_>>())?;
+            let near = known.matmul(&told.select(0, row as i64)?.unsqueeze(1)?)?.max()?.to_f64()?.max(0.0);
+            beside += if score + near > 0.0 { 2.0 * score * near / (score + near) } else { 0.0 };
+        }
+    }
+    let count = said.len().max(1) as f64;
+    Ok([("clip_score", alone / count), ("clip_score_with_references", beside / count)]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into())
 }

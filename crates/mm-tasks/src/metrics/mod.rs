@@ -6,8 +6,8 @@ mod captions;
 mod prediction;
 mod retrieval;
 
-pub use answers::{PEOPLE, answer_figures, normalize_answer, vqa_accuracy};
+pub use answers::{Blind, PEOPLE, answer_figures, normalize_answer, vqa_accuracy};
 pub use baselines::{Pca, accuracy, majority, probe, ridge};
-pub use captions::{bleu, caption_words, captions, cider_d, meteor, rouge_l};
+pub use captions::{Cider, Judges, Synonyms, bleu, caption_words, captions, cider_d, clip_score, meteor, rouge_l};
 pub use prediction::{Figures, auroc, best, classes, labels, numbers, sentiment};
 pub use retrieval::{RetrievalMetrics, chance_recall, retrieval_metrics};

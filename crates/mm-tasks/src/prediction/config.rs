@@ -94,11 +94,25 @@ pub struct LossConfig {
     pub entropy: f64,
     /// Weight of what the fused head learns from the heads of single modalities (UMT, Du 2023). Wants `auxiliary`.
     pub distillation: f64,
+    /// Rows are blended with others, features and labels alike, by weights from Beta(α, α) (manifold mixup, Verma 2019); 0 for none.
+    pub mixup: f64,
+    /// Pictures get a rectangle of another's, and its share of the label, by weights from Beta(α, α) (`CutMix`, Yun 2019); 0 for none. For
+    /// pictures alone, whose encoder learns.
+    pub cutmix: f64,
 }
 
 impl Default for LossConfig {
     fn default() -> Self {
-        Self { smoothing: 0.0, auxiliary: 0.3, operator: 1.0, modulation: 0.0, entropy: 0.0, distillation: 0.0 }
+        Self {
+            smoothing: 0.0,
+            auxiliary: 0.3,
+            operator: 1.0,
+            modulation: 0.0,
+            entropy: 0.0,
+            distillation: 0.0,
+            mixup: 0.0,
+            cutmix: 0.0,
+        }
     }
 }
 

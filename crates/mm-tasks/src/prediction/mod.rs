@@ -81,6 +81,8 @@ pub fn parse(value: &toml::Value) -> Result<PredictionConfig> {
         ("modulation", config.loss.modulation),
         ("entropy", config.loss.entropy),
         ("distillation", config.loss.distillation),
+        ("mixup", config.loss.mixup),
+        ("cutmix", config.loss.cutmix),
     ] {
         if !(weight >= 0.0 && weight.is_finite()) || (name == "smoothing" && weight >= 1.0) {
             return Err(Error::Config(format!("loss.{name}: found {weight}, wanted a number of at least 0")));

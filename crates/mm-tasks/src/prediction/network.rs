@@ -12,9 +12,16 @@ use mm_core::{
         Activation, AttentionConfig, BlockConfig, Linear, Lstm, Mask, MlpConfig, Transformer, TransformerConfig,
         sinusoidal,
     },
+    seed::Rng,
+    with_grad,
 };
 use mm_fusion::training::{distillation, functional_entropy, gradient_scales, scale_gradient};
-use std::{cell::RefCell, collections::BTreeMap, path::Path, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    path::Path,
+    sync::Arc,
+};
 
 /// Over the rows of an item.
 enum Context {
@@ -187,6 +194,8 @@ pub(crate) struct Network {
     fuse_items: bool,
     /// Noise on a modality's features outside training, in their own deviations: to see what it costs.
     pub(crate) disturbed: RefCell<BTreeMap<Modality, f64>>,
+    /// Whether answers come with what counted for them.
+    pub(crate) explained: Cell<bool>,
 }
 
 impl Network {
@@ -282,6 +291,7 @@ impl Network {
             by_items,
             fuse_items: config.fuse_items,
             disturbed: RefCell::default(),
+            explained: Cell::new(false),
         })
     }
 
@@ -312,7 +322,41 @@ impl Network {
         train: bool,
     ) -> mm_core::Result<Answer> {
         let stage = self.stage(parts, made, items, device, train)?;
-        self.fuse(&stage, train)
+        let mut answer = self.fuse(&stage, train)?;
+        if self.explained.get() && !train {
+            answer.looked = self.heat(stage)?;
+        }
+        Ok(answer)
+    }
+
+    /// How much each position of each modality speaks for each row's likeliest answer: the gradient of its logit times the features
+    /// themselves, as far as that is positive (after Grad-CAM, Selvaraju 2017), summing to one.
+    fn heat(&self, mut stage: Stage) -> mm_core::Result<Vec<Looked>> {
+        for (features, _) in stage.set.values_mut() {
+            features.values = features.values.detach()?.requires_grad()?;
+        }
+        let gradients = with_grad(|| {
+            let leaves: Vec<&Tensor> = stage.set.values().map(|(f, _)| &f.values).collect();
+            // Rows do not see each other, so the sum's gradient is that of each.
+            self.fuse(&stage, false)?.fused.max_dim(1, false)?.sum()?.gradients(&leaves)
+        })?;
+        let mut looked = Vec::new();
+        for ((modality, (features, _)), gradient) in stage.set.iter().zip(&gradients) {
+            if features.values.size(1)? < 2 {
+                continue;
+            }
+            let each = gradient.mul(&features.values)?.detach()?.sum_dims(&[2], false)?; // [rows, positions]
+            // Where nothing speaks for the answer, what speaks against the others' counts as well.
+            let heat = each.relu()?;
+            let none = heat.sum_dims(&[1], true)?.gt_scalar(1e-9)?.logical_not()?.to_dtype(DType::F32)?;
+            let mut heat = heat.add(&each.abs()?.mul(&none)?)?;
+            if let Some(mask) = &features.mask {
+                heat = heat.mul(&mask.to_dtype(DType::F32)?)?;
+            }
+            let weights = heat.div(&heat.sum_dims(&[1], true)?.clamp_min(1e-12)?)?;
+            looked.push(Looked { step: 0, modality: modality.clone(), weights });
+        }
+        Ok(looked)
     }
 
     fn stage(
@@ -419,7 +463,19 @@ impl Network {
         weights: &LossConfig,
         train: bool,
     ) -> mm_core::Result<Option<(Tensor, Vec<(String, f64)>)>> {
+        let mut mixed: Option<Mixed> = None;
+        let blended;
+        let parts = match weights.cutmix {
+            alpha if train && alpha > 0.0 => {
+                (blended, mixed) = rectangles(parts, made, items.len(), alpha)?;
+                &blended
+            }
+            _ => parts,
+        };
         let mut stage = self.stage(parts, made, items, labels.device(), train)?;
+        if train && weights.mixup > 0.0 && mixed.is_none() {
+            mixed = Some(blend(&mut stage, weights.mixup)?);
+        }
         if train && weights.modulation > 0.0 && target.is_classes() && stage.own.len() > 1 {
             // Who is ahead learns slower: the gradient of its features on the way back from the fused head is held back.
             for (modality, scale) in scales(&stage, labels, weights.modulation)? {
@@ -429,12 +485,23 @@ impl Network {
             }
         }
         let answer = self.fuse(&stage, train)?;
-        let Some(main) = target.loss(&answer.fused, labels, None, weights.smoothing)? else { return Ok(None) };
+        // Of blended rows both labels count, each as far as it is there.
+        let judge = |outputs: &Tensor, counts: Option<&Tensor>| -> mm_core::Result<Option<Tensor>> {
+            let own = target.loss(outputs, labels, counts, weights.smoothing)?;
+            let Some((partners, share)) = &mixed else { return Ok(own) };
+            let partners = Tensor::from_slice(partners)?.to_device(labels.device())?;
+            let theirs = target.loss(outputs, &labels.index_select(0, &partners)?, counts, weights.smoothing)?;
+            Ok(match (own, theirs) {
+                (Some(own), Some(theirs)) => Some(own.mul_scalar(*share)?.add(&theirs.mul_scalar(1.0 - share)?)?),
+                (own, theirs) => own.or(theirs),
+            })
+        };
+        let Some(main) = judge(&answer.fused, None)? else { return Ok(None) };
         let mut figures = vec![("loss_fused".to_owned(), main.to_f64()?)];
         let mut total = main;
         let count = answer.own.len().max(1) as f64;
         for (modality, (logits, present)) in &answer.own {
-            if let Some(own) = target.loss(logits, labels, Some(present), weights.smoothing)? {
+            if let Some(own) = judge(logits, Some(present))? {
                 figures.push((format!("loss_{modality}"), own.to_f64()?));
                 total = total.add(&own.mul_scalar(weights.auxiliary / count)?)?;
             }
@@ -462,6 +529,56 @@ impl Network {
         }
         Ok(Some((total, figures)))
     }
+}
+
+/// The rows that rows were blended with, and the share of their own that is left.
+type Mixed = (Vec<i64>, f64);
+
+/// A generator that is a function of libtorch's, and so of the run's seed and step.
+fn drawn() -> mm_core::Result<Rng> {
+    let bits = Tensor::rand(&[1], DType::F64, Device::Cpu)?.to_vec::<f64>()?;
+    Ok(Rng::at(&[bits[0].to_bits()]))
+}
+
+/// Blends the features of rows that have the same modalities (manifold mixup).
+fn blend(stage: &mut Stage, alpha: f64) -> mm_core::Result<Mixed> {
+    let mut random = drawn()?;
+    let mut partners: Vec<i64> = (0..stage.rows).collect();
+    random.shuffle(&mut partners);
+    let share = mm_data::augment::beta(alpha, &mut random);
+    let device = stage.set.values().next().map_or(Device::Cpu, |(f, _)| f.values.device());
+    let other = Tensor::from_slice(&partners)?.to_device(device)?;
+    for (features, present) in stage.set.values_mut() {
+        let both = present.logical_and(&present.index_select(0, &other)?)?;
+        let part = both.to_dtype(DType::F32)?.mul_scalar(1.0 - share)?.reshape(&[-1, 1, 1])?;
+        let theirs = features.values.index_select(0, &other)?;
+        features.values = features.values.add(&theirs.sub(&features.values)?.mul(&part)?)?;
+        if let Some(mask) = &features.mask {
+            features.mask = Some(mask.logical_or(&mask.index_select(0, &other)?)?);
+        }
+    }
+    Ok((partners, share))
+}
+
+/// Puts rectangles of other rows' pictures into a batch of pictures alone.
+fn rectangles<'a>(
+    parts: &Parts<'a>,
+    made: &dyn Fn(&Modality) -> bool,
+    rows: usize,
+    alpha: f64,
+) -> mm_core::Result<(Parts<'a>, Option<Mixed>)> {
+    let mut out = parts.clone();
+    let [(modality, (input, which))] = parts.iter().collect::<Vec<_>>()[..] else { return Ok((out, None)) };
+    if made(modality) || input.values.rank() != 4 || which.len() != rows {
+        return Ok((out, None));
+    }
+    let (values, partners, share) =
+        mm_data::augment::cutmix(&input.values, alpha, &mut drawn()?).map_err(mm_core::Error::from)?;
+    // Pictures lie in the batch as their rows came; partners are told by row.
+    let mut by_row = vec![0i64; rows];
+    which.iter().zip(&partners).for_each(|(row, partner)| by_row[*row] = which[*partner as usize] as i64);
+    out.insert(modality, (Input { values, mask: input.mask.clone() }, which.clone()));
+    Ok((out, Some((by_row, share))))
 }
 
 /// How much of its gradient each modality keeps.

@@ -398,9 +398,9 @@ impl Predictor {
         Ok(out)
     }
 
-    /// Answers for values that stand in no table: for each of them the probability and the fused head's logit of each class, and how much
-    /// each position of each modality counted, where a reasoning network says.
-    pub fn ask(&self, asked: Vec<BTreeMap<Modality, Source>>) -> Result<Vec<Asked>> {
+    /// Answers for values that stand in no table: for each of them the probability and the fused head's logit of each class, and, where that is
+    /// to be explained, how much each position of each modality counted.
+    pub fn ask(&self, asked: Vec<BTreeMap<Modality, Source>>, explain: bool) -> Result<Vec<Asked>> {
         let row = |(number, values): (usize, BTreeMap<Modality, Source>)| Row {
             id: number.to_string(),
             number: number + 1,
@@ -415,7 +415,10 @@ impl Predictor {
         let rows: Vec<Row> = asked.into_iter().enumerate().map(row).collect();
         let all: Vec<usize> = (0..rows.len()).collect();
         let manifest = Manifest { path: "what was asked".into(), rows, columns: mm_data::Columns::default() };
-        let found = self.combined(&manifest, &all, &[])?;
+        self.first().network.explained.set(explain);
+        let found = self.combined(&manifest, &all, &[]);
+        self.first().network.explained.set(false);
+        let found = found?;
         if let Some(broken) = found.broken.first() {
             return Err(Error::Config(broken.reason.clone()));
         }
@@ -449,8 +452,39 @@ impl Predictor {
         drop: &[Modality],
     ) -> Result<(metrics::Figures, Vec<Broken>)> {
         let found = self.combined(manifest, rows, drop)?;
-        let figures = super::measure(self.target(), self.label(), manifest, &found.rows, &found.values)?;
+        let mut figures = super::measure(self.target(), self.label(), manifest, &found.rows, &found.values)?;
+        if !self.target().classes.is_empty() {
+            // Answers of people, where the rows have them.
+            let best: Vec<i64> = found.values.argmax(1)?.to_vec()?;
+            let said = best.iter().map(|n| self.target().classes.get(*n as usize).map_or("", String::as_str));
+            let cells = found.rows.iter().map(|r| &manifest.rows[*r].cells);
+            figures.extend(metrics::answer_figures(said.zip(cells)));
+        }
         Ok((figures, found.broken))
+    }
+
+    /// Accuracy of answering rows as the training rows do most often: whatever is asked, and each question for itself; none where the run
+    /// does not choose among answers to texts. What is beside a network that is asked about what it sees.
+    pub fn blind(&self, manifest: &Manifest, rows: &[usize]) -> metrics::Figures {
+        let (target, label) = (self.target(), self.label());
+        let text = |row: &usize| match manifest.rows[*row].values.get(&Modality::TEXT).and_then(|v| v.first()) {
+            Some(Source::Text(text)) => Some(text.as_str()),
+            _ => None,
+        };
+        let answer = |row: &usize| manifest.rows[*row].cells.get(label).map(String::as_str);
+        let (train, asks) = (manifest.side(mm_data::Split::Train), self.first().config.reason.is_some());
+        let prior = metrics::Blind::new(train.iter().filter_map(|r| Some((text(r), answer(r)?))));
+        let known: Vec<(Option<&str>, &str)> = rows.iter().filter_map(|r| Some((text(r), answer(r)?))).collect();
+        if target.classes.is_empty() || !asks || known.is_empty() || train.is_empty() {
+            return metrics::Figures::new();
+        }
+        let share = |asked: bool| {
+            let hit = known.iter().filter(|(q, a)| prior.answer(q.filter(|_| asked)) == *a).count();
+            hit as f64 / known.len() as f64
+        };
+        [("accuracy: most frequent answer", share(false)), ("accuracy: question alone", share(true))]
+            .map(|(name, value)| (name.to_owned(), value))
+            .into()
     }
 }
 

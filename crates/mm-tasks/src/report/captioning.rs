@@ -1,7 +1,7 @@
 //! The page of a captioning: figures beside the nearest picture's caption, and pictures with what was said of them.
 
 use super::{Report, html_escape, html_page, html_table, html_thumbnail, mean_with_spread};
-use crate::{Error, Result, Told, captioning::Captioning};
+use crate::{Error, Result, Told, captioning::Captioning, metrics::Judges};
 use mm_core::{Device, Modality, Registry, Source};
 use mm_data::Split;
 use std::{fmt::Write, path::PathBuf};
@@ -19,7 +19,7 @@ pub fn build_captioning(
     for run in runs {
         told(&format!("evaluating {}", run.display()), all.len(), runs.len());
         let model = Captioning::load(run, registry, device)?;
-        all.push(model.evaluated(split, &mut |_, _, _| {})?);
+        all.push(model.evaluated(split, Judges::default(), &mut |_, _, _| {})?);
         shown.get_or_insert(model);
     }
     let (Some(first), Some(model)) = (all.first(), shown) else {

@@ -1,0 +1,92 @@
+//! Word dropout (Iyyer 2015): while training, tokens of a text are left out at random.
+
+use mm_core::{Error, Processor, Result, SampleContext, Source, Tensor};
+use std::sync::Arc;
+
+/// A processor of texts that leaves tokens out while training; never the first or the last, which are special in most vocabularies.
+pub struct WordDropout {
+    inner: Arc<dyn Processor>,
+    rate: f64,
+}
+
+impl WordDropout {
+    /// Each token goes with this probability.
+    pub fn new(inner: Arc<dyn Processor>, rate: f64) -> Result<Self> {
+        if !(0.0..1.0).contains(&rate) {
+            return Err(Error::config("word_dropout", rate, "a rate in [0, 1)"));
+        }
+        if !inner.is_sequence() {
+            return Err(Error::config("word_dropout", "an encoder of something else", "one of text"));
+        }
+        Ok(Self { inner, rate })
+    }
+}
+
+impl Processor for WordDropout {
+    fn process(&self, source: &Source, context: &mut SampleContext) -> Result<Tensor> {
+        let plain = self.inner.process(source, &mut SampleContext::plain())?;
+        self.augment(plain, context)
+    }
+
+    fn padding(&self) -> f64 {
+        self.inner.padding()
+    }
+
+    fn is_sequence(&self) -> bool {
+        true
+    }
+
+    fn length_multiple(&self) -> i64 {
+        self.inner.length_multiple()
+    }
+
+    fn cut(&self) -> Option<(usize, String)> {
+        self.inner.cut()
+    }
+
+    fn fingerprint(&self) -> String {
+        self.inner.fingerprint()
+    }
+
+    fn augment(&self, sample: Tensor, context: &mut SampleContext) -> Result<Tensor> {
+        if !context.train || self.rate == 0.0 {
+            return Ok(sample);
+        }
+        let last = sample.size(0)? - 1;
+        let kept: Vec<i64> =
+            (0..=last).filter(|n| *n == 0 || *n == last || context.random.unit() >= self.rate).collect();
+        sample.index_select(0, &Tensor::from_slice(&kept)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mm_core::seed::Rng;
+
+    struct Letters;
+
+    impl Processor for Letters {
+        fn process(&self, _source: &Source, _context: &mut SampleContext) -> Result<Tensor> {
+            Tensor::from_slice(&(0..100i64).collect::<Vec<_>>())
+        }
+        fn is_sequence(&self) -> bool {
+            true
+        }
+        fn fingerprint(&self) -> String {
+            String::new()
+        }
+    }
+
+    #[test]
+    fn tokens_go_while_training_and_the_ends_stay() {
+        let dropout = WordDropout::new(Arc::new(Letters), 0.3).unwrap();
+        let text = Source::Text("x".into());
+        assert_eq!(dropout.process(&text, &mut SampleContext::plain()).unwrap().count(), 100);
+        let mut context = SampleContext { train: true, random: Rng::at(&[5]) };
+        let left = dropout.process(&text, &mut context).unwrap().to_vec::<i64>().unwrap();
+        assert!((55..85).contains(&left.len()), "{}", left.len());
+        assert!(left[0] == 0 && left.last() == Some(&99) && left.is_sorted());
+        assert!(WordDropout::new(Arc::new(Letters), 1.0).is_err());
+    }
+}
