@@ -497,3 +497,47 @@ fn what_is_said_takes_a_form_and_ends_where_it_is_told() {
     assert_eq!(cut["caption"].as_str().unwrap(), &text[..text.find(letter).unwrap_or(at)]);
     assert!(cut["tokens"].as_u64() <= whole["tokens"].as_u64());
 }
+
+#[test]
+fn rows_are_blended_and_captions_are_judged_while_learning() {
+    let world = tempfile::tempdir().unwrap();
+    let folder = world.path();
+    colours(folder, [("train", 12), ("test", 4)]);
+    let head = |task: &str| {
+        format!(
+            "task = \"{task}\"\n[data]\nmanifest = \"colours.jsonl\"\n[data.split]\ncolumn = \"split\"\n[loader]\nbatch = 12\n[train]\nlog_every = 50\n[train.optimizer]\nrate = 5e-3\n"
+        )
+    };
+    let network =
+        "[inputs.image]\nencoder = { kind = \"picture\", size = 16, channels = [8, 8], dropout = 0.0, jitter = 0.0 }\n";
+    let text = head("prediction").replacen('\n', "\nlabel = \"answer\"\nproblem = \"multiclass\"\n", 1) + network;
+    std::fs::write(
+        folder.join("blend.toml"),
+        text.replace("[data.split]", "[data.columns]\nmodalities = { image = \"image\" }\n[data.split]"),
+    )
+    .unwrap();
+    for switch in ["loss.mixup=0.4", "loss.cutmix=1.0"] {
+        let run = folder.join(switch.replace('=', "-"));
+        let run = run.to_str().unwrap();
+        lines(&["train", "blend.toml", "--run", run, "--set", switch, "--set", "train.epochs=25", "--json"], folder);
+        let figures = lines(&["eval", run, "--json"], folder).remove(0);
+        assert!(figures["accuracy"].as_f64().unwrap() > 0.9, "{switch}: {figures}");
+    }
+    refused(&["train", "blend.toml", "--run", "x", "--set", "loss.mixup=-1"], folder, &["mixup"]);
+
+    let words = "[encoder]\nkind = \"picture\"\nsize = 16\nchannels = [8, 8]\ndropout = 0.0\njitter = 0.0\n[model]\nwidth = 16\nlayers = 1\nheads = 2\nlongest = 4\n";
+    let columns = "[data.columns]\nmodalities = { image = \"image\", text = \"answer\" }\n[data.split]";
+    std::fs::write(folder.join("words.toml"), head("captioning").replace("[data.split]", columns) + words).unwrap();
+    let train = |run: &str, more: &[&str]| {
+        let base = ["train", "words.toml", "--run", run, "--json", "--set"];
+        lines(&[&base, more].concat(), folder);
+        lines(&["eval", run, "--json"], folder).remove(0)["model"]["bleu1"].as_f64().unwrap()
+    };
+    assert!(train("own-words", &["sampled=0.3", "--set", "train.epochs=30"]) > 0.9);
+    let begun = train("begun", &["train.epochs=3"]);
+    let judged = ["self_critical=0.5", "--set", "start=begun", "--set", "train.epochs=25"];
+    let after = train("judged", &judged);
+    assert!(after > 0.9 && after >= begun, "{begun} before, {after} after");
+    let logged = std::fs::read_to_string(folder.join("judged/metrics.jsonl")).unwrap();
+    assert!(logged.contains("cider_d_above_greedy"), "{logged}");
+}

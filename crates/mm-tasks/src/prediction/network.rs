@@ -329,8 +329,8 @@ impl Network {
         Ok(answer)
     }
 
-    /// How much each position of each modality speaks for each row's likeliest answer: the gradient of its logit times the features
-    /// themselves, as far as that is positive (after Grad-CAM, Selvaraju 2017), summing to one.
+    /// How much each position of each modality speaks for each row's likeliest answer, summing to one: features weighted by the gradient of its
+    /// logit, as far as that is positive (Grad-CAM, Selvaraju 2017).
     fn heat(&self, mut stage: Stage) -> mm_core::Result<Vec<Looked>> {
         for (features, _) in stage.set.values_mut() {
             features.values = features.values.detach()?.requires_grad()?;
@@ -345,6 +345,9 @@ impl Network {
             if features.values.size(1)? < 2 {
                 continue;
             }
+            // Over a grid the channels' mean gradients say what speaks for the answer wherever it is; each word has its own.
+            let own = *modality == Modality::TEXT;
+            let gradient = if own { gradient.clone() } else { gradient.mean_dims(&[1], true)? };
             let each = gradient.mul(&features.values)?.detach()?.sum_dims(&[2], false)?; // [rows, positions]
             // Where nothing speaks for the answer, what speaks against the others' counts as well.
             let heat = each.relu()?;
