@@ -44,6 +44,12 @@ struct Look {
 
 /// Family, size, what it takes and gives, and which of its tensors are not needed; what is missing is the error of loading it.
 fn model(folder: &Path, context: &Context) -> Result<()> {
+    let place = mm_repr::Place::of(folder)?;
+    let config = mm_repr::text::json(&place.files.join("config.json"))?;
+    let kind = config["model_type"].as_str().unwrap_or_default();
+    if mm_reason::families().contains(&kind) && !mm_repr::families().contains(&kind) {
+        return speaker(folder, &place, context);
+    }
     let model = mm_repr::Pretrained::load(folder)?;
     let parameters = model.params.count(&[mm_core::Role::Frozen]);
     let takes: Vec<String> = model.modalities().iter().map(ToString::to_string).collect();
@@ -54,36 +60,70 @@ fn model(folder: &Path, context: &Context) -> Result<()> {
     if context.json {
         output::line(json!({
             "family": model.family, "parameters": parameters, "bytes": 4 * parameters, "takes": takes,
-            "widths": widths, "joint": model.joint.is_some(), "unused": model.unused,
+            "widths": widths, "joint": model.joint.is_some(), "unused": model.unused, "adapter": place.adapter,
         }));
         return Ok(());
     }
-    output::line(format!("{}: {}", folder.display(), model.family));
-    output::line(format!(
-        "  parameters  {:.1} million ({:.1} MB in float32)",
-        parameters as f64 / 1e6,
-        parameters as f64 * 4e-6
-    ));
+    head(folder, &model.family, parameters, &place);
     for (modality, width) in widths {
         output::line(format!("  takes       {modality}, features {width} wide"));
     }
     if model.joint.is_some() {
         output::line("  joint       its modalities share one space (mm classify --labels)");
     }
+    unused(&model.unused);
+    Ok(())
+}
+
+fn head(folder: &Path, family: &str, parameters: usize, place: &mm_repr::Place) {
+    output::line(format!("{}: {family}", folder.display()));
+    if place.adapter.is_some() {
+        output::line(format!("  adapter     laid over {}", place.weights.display()));
+    }
     output::line(format!(
-        "  unused      {} tensors{}",
-        model.unused.len(),
-        if model.unused.is_empty() { "" } else { ":" }
+        "  parameters  {:.1} million ({:.1} MB in float32)",
+        parameters as f64 / 1e6,
+        parameters as f64 * 4e-6
     ));
-    for name in model.unused.iter().take(20) {
+}
+
+fn unused(names: &[String]) {
+    output::line(format!("  unused      {} tensors{}", names.len(), if names.is_empty() { "" } else { ":" }));
+    for name in names.iter().take(20) {
         output::line(format!("              {name}"));
     }
+}
+
+/// The same of a model that answers, describes or writes down.
+fn speaker(folder: &Path, place: &mm_repr::Place, context: &Context) -> Result<()> {
+    let model = mm_reason::Speaker::load(folder, mm_repr::LoadOptions::default())?;
+    let parameters = model.params.count(&[mm_core::Role::Frozen]);
+    let kinds = [Modality::IMAGE, Modality::AUDIO, Modality::VIDEO];
+    let takes: Vec<String> = kinds.iter().filter(|m| model.processor(m).is_ok()).map(ToString::to_string).collect();
+    let gives = if model.speaks() { "text" } else { "scores of its labels" };
+    if context.json {
+        output::line(json!({
+            "family": model.family, "parameters": parameters, "bytes": 4 * parameters, "takes": takes, "gives": gives,
+            "labels": if model.speaks() { 0 } else { model.labels.len() }, "chats": model.tokens.chats(), "learns": model.learns(),
+            "unused": model.unused, "adapter": place.adapter,
+        }));
+        return Ok(());
+    }
+    head(folder, model.family, parameters, place);
+    output::line(format!("  takes       {} and text", takes.join(", ")));
+    let labels = if model.speaks() { String::new() } else { format!(" ({})", model.labels.len()) };
+    output::line(format!("  gives       {gives}{labels}"));
+    if model.learns() {
+        output::line("  learns      further, whole or by an adapter (task = \"finetuning\")");
+    }
+    unused(&model.unused);
     Ok(())
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let folder = mm_repr::locate(&arguments.data, Path::new("."));
     if folder.is_dir() {
+        let folder = mm_tasks::finetuning::learned(&folder).unwrap_or(folder);
         return model(&folder, context);
     }
     let mut columns = Columns::default();

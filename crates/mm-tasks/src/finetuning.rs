@@ -455,7 +455,9 @@ impl Finetuning {
             said(manifest, *row).any(|a| normalize_answer(a) == normalize_answer(text))
         };
         let accuracy = found.iter().filter(right).count() as f64 / found.len().max(1) as f64;
-        let mut figures = answer_figures(found.iter().map(|(row, t)| (t.as_str(), &manifest.rows[*row].cells)));
+        let mut figures = answer_figures(
+            found.iter().map(|(row, t)| (t.as_str(), said(manifest, *row).next(), &manifest.rows[*row].cells)),
+        );
         figures.insert("accuracy".into(), accuracy);
         figures.insert("rows".into(), found.len() as f64);
         figures

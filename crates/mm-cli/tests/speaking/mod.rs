@@ -410,6 +410,20 @@ fn checkpoints_learn_further_whole_or_by_adapters_and_what_they_learned_is_answe
 }
 
 #[test]
+fn a_folder_says_what_it_is() {
+    let world = tempfile::tempdir().unwrap();
+    let of = |name: &str| lines(&["inspect", &fixture(name), "--json"], world.path()).remove(0);
+    let vilt = of("vilt-vqa");
+    assert_eq!((&vilt["family"], &vilt["labels"], &vilt["learns"]), (&"vilt".into(), &7.into(), &true.into()));
+    let talker = of("qwen2_vl-picture");
+    assert_eq!((&talker["gives"], &talker["chats"]), (&"text".into(), &true.into()));
+    assert_eq!(talker["takes"], serde_json::json!(["image", "video"]));
+    assert!(of("adapter-gpt2")["adapter"].as_str().unwrap().ends_with("adapter-gpt2"));
+    let shown = mm(&["inspect", &fixture("adapter-vilt")], world.path());
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("laid over"), "{}", text(&shown));
+}
+
+#[test]
 fn what_is_wrong_with_learning_further_is_told() {
     let world = tempfile::tempdir().unwrap();
     let folder = world.path();

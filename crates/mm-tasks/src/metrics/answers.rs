@@ -116,19 +116,27 @@ impl<'a> Blind<'a> {
 /// The column of the answers of several people, parted by `|`.
 pub const PEOPLE: &str = "answers";
 
-/// Figures of answers against the cells of their rows: `vqa_accuracy` where people's answers are there (the column `answers`), and by
-/// `answer_type` and `question_type` where those are.
-pub fn answer_figures<'a>(rows: impl Iterator<Item = (&'a str, &'a BTreeMap<String, String>)>) -> Figures {
+/// Figures of answers, beside the right ones where those are known, against the cells of their rows: `vqa_accuracy` where people's answers are
+/// there (the column `answers`), and both by `answer_type` and `question_type` where those are.
+pub fn answer_figures<'a>(
+    rows: impl Iterator<Item = (&'a str, Option<&'a str>, &'a BTreeMap<String, String>)>,
+) -> Figures {
     let mut sums: BTreeMap<String, (f64, usize)> = BTreeMap::new();
-    for (answer, cells) in rows {
-        let Some(people) = cells.get(PEOPLE) else { continue };
-        let people: Vec<String> = people.split('|').map(ToOwned::to_owned).collect();
-        let right = vqa_accuracy(answer, &people);
-        let kinds = ["answer_type", "question_type"].iter().filter_map(|k| cells.get(*k));
-        let names = kinds.map(|kind| format!("vqa_accuracy: {kind}")).chain(["vqa_accuracy".to_owned()]);
-        for name in names {
-            let sum = sums.entry(name).or_default();
-            *sum = (sum.0 + right, sum.1 + 1);
+    let mut add = |name: String, right: f64| {
+        let sum = sums.entry(name).or_default();
+        *sum = (sum.0 + right, sum.1 + 1);
+    };
+    for (answer, wanted, cells) in rows {
+        let kinds: Vec<&String> = ["answer_type", "question_type"].iter().filter_map(|k| cells.get(*k)).collect();
+        if let Some(wanted) = wanted {
+            let right = f64::from(u8::from(normalize_answer(answer) == normalize_answer(wanted)));
+            kinds.iter().for_each(|kind| add(format!("accuracy: {kind}"), right));
+        }
+        if let Some(people) = cells.get(PEOPLE) {
+            let people: Vec<String> = people.split('|').map(ToOwned::to_owned).collect();
+            let right = vqa_accuracy(answer, &people);
+            kinds.iter().for_each(|kind| add(format!("vqa_accuracy: {kind}"), right));
+            add("vqa_accuracy".to_owned(), right);
         }
     }
     sums.into_iter().map(|(name, (sum, count))| (name, sum / count as f64)).collect()

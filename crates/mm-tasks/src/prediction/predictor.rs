@@ -457,8 +457,9 @@ impl Predictor {
             // Answers of people, where the rows have them.
             let best: Vec<i64> = found.values.argmax(1)?.to_vec()?;
             let said = best.iter().map(|n| self.target().classes.get(*n as usize).map_or("", String::as_str));
-            let cells = found.rows.iter().map(|r| &manifest.rows[*r].cells);
-            figures.extend(metrics::answer_figures(said.zip(cells)));
+            let rows = found.rows.iter().map(|r| &manifest.rows[*r].cells);
+            let rows = said.zip(rows).map(|(s, cells)| (s, cells.get(self.label()).map(String::as_str), cells));
+            figures.extend(metrics::answer_figures(rows));
         }
         Ok((figures, found.broken))
     }
