@@ -150,6 +150,8 @@ fn open(config: &FinetuningConfig, base: &Path) -> Result<Manifest> {
         row.values.retain(|m, values| (*m == of || *m == Modality::TEXT) && !values.is_empty());
         let answers = match &config.answer {
             Some(column) => {
+                // One question a row: the first, which is also what is measured.
+                row.values.entry(Modality::TEXT).and_modify(|texts| texts.truncate(1));
                 let cell = row.cells.get(column).map(|t| t.trim()).filter(|t| !t.is_empty());
                 cell.map(|t| vec![Source::Text(t.to_owned())])
             }
