@@ -4,10 +4,9 @@ use crate::{Context, embed, output, speak};
 use anyhow::{Result, bail};
 use mm_core::{Modality, Source};
 use mm_reason::{Asked, Said, Speaker, generate::Rules};
-use mm_repr::locate;
 use mm_tasks::captioning::Captioning;
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -40,8 +39,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     if arguments.image.is_empty() && arguments.video.is_empty() && arguments.whole.data.is_none() {
         bail!("nothing to describe; give --image (or --video), or --data and --out");
     }
-    let folder = locate(&arguments.model, Path::new("."));
-    let folder = mm_tasks::finetuning::learned(&folder).unwrap_or(folder);
+    let folder = speak::folder(&arguments.model);
     let run = folder.join("config.toml").exists();
     let model = if run {
         Model::Run(Box::new(Captioning::load(&folder, &crate::registry(), context.device()?)?))

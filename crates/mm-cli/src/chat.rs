@@ -4,11 +4,10 @@ use crate::{Context, embed, output, speak};
 use anyhow::{Result, bail};
 use mm_core::{Modality, Source};
 use mm_reason::{Asked, Speaker, generate::Rules};
-use mm_repr::locate;
 use serde_json::{Value, json};
 use std::{
     io::{BufRead, IsTerminal, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 #[derive(clap::Args)]
@@ -32,7 +31,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
-    let folder = locate(&arguments.model, Path::new("."));
+    let folder = speak::folder(&arguments.model);
     let model = Speaker::load(&folder, arguments.numbers.options(context)?)?;
     if !model.speaks() || !model.tokens.chats() {
         bail!(

@@ -86,10 +86,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let model = Job::load(&arguments.run, &registry, context.device()?)?;
     let mut steps = Steps::new();
     let told = &mut |what: &str, done, of| steps.tell(what, done, of);
-    let clip = match &arguments.clip {
-        Some(name) => Some(Pretrained::load(&locate(name, Path::new(".")))?),
-        None => None,
-    };
+    let clip = arguments.clip.as_ref().map(|name| Pretrained::load(&locate(name, Path::new(".")))).transpose()?;
     let synonyms = arguments.wordnet.as_deref().map(Synonyms::open).transpose()?;
     let judges = Judges { clip: clip.as_ref(), synonyms: synonyms.as_ref() };
     let evaluated = model.evaluate(&arguments.run, arguments.split, &registry, judges, told)?;

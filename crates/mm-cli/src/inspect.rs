@@ -1,6 +1,6 @@
 //! `mm inspect`: what a data set holds.
 
-use crate::{Context, output};
+use crate::{Context, output, speak};
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressDrawTarget};
 use mm_core::{Modality, Source};
@@ -121,9 +121,8 @@ fn speaker(folder: &Path, place: &mm_repr::Place, context: &Context) -> Result<(
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
-    let folder = mm_repr::locate(&arguments.data, Path::new("."));
+    let folder = speak::folder(&arguments.data);
     if folder.is_dir() {
-        let folder = mm_tasks::finetuning::learned(&folder).unwrap_or(folder);
         return model(&folder, context);
     }
     let mut columns = Columns::default();

@@ -1,10 +1,9 @@
 //! `mm merge`: an adapter and its model become one folder.
 
-use crate::{Context, output};
+use crate::{Context, output, speak};
 use anyhow::Result;
-use mm_repr::locate;
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -17,9 +16,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
-    let folder = locate(&arguments.model, Path::new("."));
-    let folder = mm_tasks::finetuning::learned(&folder).unwrap_or(folder);
-    let tensors = mm_repr::merge(&folder, &arguments.out)?;
+    let tensors = mm_repr::merge(&speak::folder(&arguments.model), &arguments.out)?;
     if context.json {
         output::line(json!({"out": arguments.out, "tensors": tensors}));
     } else {

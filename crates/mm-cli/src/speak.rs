@@ -98,6 +98,12 @@ impl Generation {
     }
 }
 
+/// Where a model's folder is; of a run that learned a checkpoint further, what it learned.
+pub(crate) fn folder(name: &Path) -> PathBuf {
+    let folder = mm_repr::locate(name, Path::new("."));
+    mm_tasks::finetuning::learned(&folder).unwrap_or(folder)
+}
+
 /// A whole table at once.
 #[derive(clap::Args, Clone)]
 pub(crate) struct Whole {

@@ -59,7 +59,8 @@ impl AdapterConfig {
         scale(self.alpha(), self.rank, self.rank_stabilized)
     }
 
-    fn picks(&self, path: &str, module: &str) -> bool {
+    /// Whether the layer at `path`, which the checkpoint calls `module`, gets one.
+    pub(crate) fn picks(&self, path: &str, module: &str) -> bool {
         if self.targets.is_empty() {
             return path.split('.').any(|part| part == "layers");
         }
@@ -105,11 +106,6 @@ impl Plan {
         Self { config, first: BTreeMap::new(), layers: BTreeMap::new() }
     }
 
-    /// Whether the layer at `path`, which the checkpoint calls `module`, gets one.
-    pub(crate) fn picks(&self, path: &str, module: &str) -> bool {
-        self.config.picks(path, module)
-    }
-
     pub(crate) fn pair(&self, a: Tensor, b: Tensor) -> LowRank {
         LowRank { a, b, scale: self.config.scale() }
     }
@@ -133,6 +129,11 @@ impl Plan {
             "alpha_pattern": {}, "modules_to_save": if kept.is_empty() { Value::Null } else { json!(kept) },
         })
     }
+}
+
+/// Whether a parameter of this name is of an adapter.
+pub(crate) fn is_adapter(name: &str) -> bool {
+    name.contains(".lora_")
 }
 
 /// How PEFT begins the names of its tensors.
@@ -350,7 +351,7 @@ mod tests {
             params.adapt(AdapterConfig { rank: 2, alpha: Some(6.0), rank_stabilized, targets: Vec::new() }).unwrap();
             let layers = build(&params);
             params.finish().unwrap();
-            params.freeze(|name| !name.contains(".lora_")).unwrap();
+            params.freeze_but_adapters(&[]).unwrap();
             let x = randn(&[3, 5]);
             let plain = build(&Params::from_checkpoint(open(), Device::Cpu, DType::F32, rename));
             let at = |layers: &[Linear]| layers.iter().map(|l| l.forward(&x, false).unwrap()).collect::<Vec<_>>();

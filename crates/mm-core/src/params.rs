@@ -2,7 +2,7 @@
 
 use crate::{
     AdapterConfig, Checkpoint, DType, Device, Error, Result, Tensor,
-    adapter::{ADAPTER_CONFIG, LowRank, PREFIX, Plan},
+    adapter::{ADAPTER_CONFIG, LowRank, PREFIX, Plan, is_adapter},
     checkpoint,
 };
 use std::{
@@ -148,13 +148,12 @@ impl Params {
         }
     }
 
-    /// Names here of the parameters whose names in the checkpoint begin with one of these; to be asked before [`Params::finish`].
-    pub fn stored_under(&self, beginnings: &[String]) -> Vec<String> {
+    /// Adapters alone go on learning, and parameters whose names in the checkpoint begin with one of `kept`; to be called before
+    /// [`Params::finish`].
+    pub fn freeze_but_adapters(&self, kept: &[String]) -> Result<()> {
         let origin = self.origin.borrow();
         let stored = |path: &str| origin.as_ref().map_or_else(|| path.to_owned(), |o| o.stored(path).name);
-        let entries = self.entries.borrow();
-        let found = entries.keys().filter(|k| beginnings.iter().any(|b| stored(k).starts_with(b.as_str())));
-        found.cloned().collect()
+        self.freeze(|name| !is_adapter(name) && !kept.iter().any(|k| stored(name).starts_with(k.as_str())))
     }
 
     /// How many layers of the checkpoint have an adapter.
@@ -169,9 +168,9 @@ impl Params {
         let Some(plan) = plan.as_ref() else {
             return Err(Error::config("adapter", "a model without adapters", "one that was built with them"));
         };
-        let mut tensors = self.export_where(|path| path.contains(".lora_"))?;
+        let mut tensors = self.export_where(is_adapter)?;
         if !kept.is_empty() {
-            let whole = self.export_where(|path| !path.contains(".lora_"))?;
+            let whole = self.export_where(|path| !is_adapter(path))?;
             tensors.extend(whole.into_iter().filter(|(n, _)| kept.iter().any(|k| n.starts_with(k.as_str()))));
         }
         for (name, tensor) in &mut tensors {
@@ -209,7 +208,7 @@ impl Params {
     /// All parameters as the checkpoint that they were taken from names and shapes them: pieces joined, transpositions undone. Adapters are
     /// not among them.
     pub fn export(&self) -> Result<Vec<(String, Tensor)>> {
-        self.export_where(|path| !path.contains(".lora_"))
+        self.export_where(|path| !is_adapter(path))
     }
 
     fn export_where(&self, which: impl Fn(&str) -> bool) -> Result<Vec<(String, Tensor)>> {
@@ -360,7 +359,7 @@ impl<'a> Scope<'a> {
         let path = self.path("weight");
         let stored = self.params.origin.borrow().as_ref().map_or_else(|| Stored::parse(&path), |o| o.stored(&path));
         let module = stored.name.strip_suffix(".weight").unwrap_or(&stored.name).to_owned();
-        if !plan.picks(&path, &module) {
+        if !plan.config.picks(&path, &module) {
             return Ok(None);
         }
         let Params { dtype, device, .. } = self.params;

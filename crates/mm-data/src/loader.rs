@@ -93,6 +93,34 @@ pub struct Batch {
     pub parts: BTreeMap<Modality, Part>,
 }
 
+impl Batch {
+    /// The rows that have each of these modalities (their places in [`Batch::rows`]), and their numbers of each, in the same order; none when no
+    /// row has all.
+    pub fn together(
+        &self,
+        modalities: &[&Modality],
+        device: mm_core::Device,
+    ) -> mm_core::Result<Option<(Vec<usize>, Vec<Input>)>> {
+        let Some(parts) = modalities.iter().map(|m| self.parts.get(m)).collect::<Option<Vec<_>>>() else {
+            return Ok(None);
+        };
+        let place = |part: &Part, row: usize| part.rows.iter().position(|r| *r == row);
+        let rows: Vec<usize> =
+            (0..self.rows.len()).filter(|row| parts.iter().all(|p| place(p, *row).is_some())).collect();
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let pick = |part: &&Part| -> mm_core::Result<Input> {
+            let places: Vec<i64> = rows.iter().filter_map(|r| place(part, *r)).map(|n| n as i64).collect();
+            let places = Tensor::from_slice(&places)?.to_device(device)?;
+            let take = |t: &Tensor| t.to_device(device)?.index_select(0, &places);
+            Ok(Input { values: take(&part.input.values)?, mask: part.input.mask.as_ref().map(take).transpose()? })
+        };
+        let inputs = parts.iter().map(pick).collect::<mm_core::Result<_>>()?;
+        Ok(Some((rows, inputs)))
+    }
+}
+
 /// A sample that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Broken {

@@ -206,8 +206,7 @@ pub fn load_further<M>(
             let targets = further.adapter.as_ref().map(|a| a.targets.join(", ")).unwrap_or_default();
             return Err(build.bad(format!("adapter.targets: no layer of `{}` is called {targets}", family.kind)));
         }
-        let kept: Vec<String> = params.stored_under(&further.renewed);
-        params.freeze(|name| !name.contains(".lora_") && !kept.iter().any(|k| k == name))?;
+        params.freeze_but_adapters(&further.renewed)?;
     }
     let unused = params.finish()?.into_iter().filter(|n| !BUFFERS.iter().any(|b| n.ends_with(b))).collect();
     Ok(Loaded { model, params, unused, fingerprint })

@@ -489,13 +489,7 @@ impl Captioning {
     /// Figures of one side of its data, beside those of the nearest training picture's caption; also by what else judges them.
     pub fn evaluated(&self, split: Split, judges: Judges<'_>, told: Told<'_>) -> Result<CaptionFigures> {
         let manifest = self.manifest()?;
-        let rows = manifest.side(split);
-        if rows.is_empty() {
-            return Err(Error::Config(format!(
-                "the {split} side of {} has no rows; data.split says how rows are split",
-                manifest.path.display()
-            )));
-        }
+        let rows = crate::side(&manifest, split)?;
         let (seeing, made) = self.seeing(&manifest, &AtomicBool::new(false), told)?;
         let (mut model, kept, said, broken) = self.measure(&manifest, &rows, seeing.as_ref(), made, judges.synonyms)?;
         let mean = |rows: &[usize]| -> Result<(Vec<usize>, Tensor)> {
@@ -560,7 +554,7 @@ impl Teaching<'_> {
     }
 
     /// How much likelier captions that are drawn should become: by their CIDEr-D above that of what is said now.
-    fn self_critical(&self, features: &Tensor, rows: &[usize], train: bool) -> mm_core::Result<Option<LossParts>> {
+    fn self_critical(&self, features: &Tensor, rows: &[usize], train: bool) -> mm_core::Result<LossParts> {
         let model = self.model;
         let drawn = Tensor::rand(&[1], DType::F64, Device::Cpu)?.to_f64()?;
         let greedy = GenerationConfig { beams: 1, ..model.generation() };
@@ -596,40 +590,25 @@ impl Teaching<'_> {
         let weight = Tensor::from_slice(&better)?.to_device(features.device())?.unsqueeze(1)?;
         let loss = each.mul(&there)?.mul(&weight)?.sum()?.div(&there.sum()?)?.neg()?;
         let mean = f64::from(better.iter().sum::<f32>()) / better.len().max(1) as f64;
-        Ok(Some((loss, vec![("cider_d_above_greedy".to_owned(), mean)])))
+        Ok((loss, vec![("cider_d_above_greedy".to_owned(), mean)]))
     }
 }
 
 impl Task<Batch> for Teaching<'_> {
     fn loss(&self, batch: &Batch, train: bool) -> mm_core::Result<Option<LossParts>> {
-        let (Some(seen), Some(said)) = (batch.parts.get(&self.model.of), batch.parts.get(&Modality::TEXT)) else {
-            return Ok(None);
-        };
-        // Rows that have both.
-        let pairs: Vec<(i64, i64)> = seen
-            .rows
-            .iter()
-            .enumerate()
-            .filter_map(|(n, row)| Some((n as i64, said.rows.iter().position(|r| r == row)? as i64)))
-            .collect();
-        if pairs.is_empty() {
-            return Ok(None);
-        }
         let device = self.model.params.device();
-        let pick = |t: &Tensor, of: &dyn Fn(&(i64, i64)) -> i64| {
-            t.to_device(device)?
-                .index_select(0, &Tensor::from_slice(&pairs.iter().map(of).collect::<Vec<_>>())?.to_device(device)?)
+        let Some((rows, inputs)) = batch.together(&[&self.model.of, &Modality::TEXT], device)? else {
+            return Ok(None);
         };
-        let input = Input { values: pick(&seen.input.values, &|p| p.0)?, mask: None };
-        let features = self.model.features(&input, self.made, train)?;
-        let ids = pick(&said.input.values, &|p| p.1)?; // [rows, words], zeros after the end
+        let [seen, said] = &inputs[..] else { return Ok(None) };
+        let features = self.model.features(&Input { mask: None, ..seen.clone() }, self.made, train)?;
+        let ids = &said.values; // [rows, words], zeros after the end
         let weight = if train { self.model.config.self_critical } else { 0.0 };
-        let rows: Vec<usize> = pairs.iter().map(|(n, _)| batch.rows[seen.rows[*n as usize]]).collect();
-        let critical = if weight > 0.0 { self.self_critical(&features, &rows, train)? } else { None };
-        let critical = match critical {
-            Some(critical) if weight >= 1.0 => return Ok(Some(critical)),
-            other => other,
-        };
+        let rows: Vec<usize> = rows.iter().map(|n| batch.rows[*n]).collect();
+        let critical = (weight > 0.0).then(|| self.self_critical(&features, &rows, train)).transpose()?;
+        if weight >= 1.0 {
+            return Ok(critical);
+        }
         let length = ids.size(1)? - 1;
         let given = ids.narrow(1, 0, length)?.contiguous()?;
         let given = if train { self.own_words(&features, &given)? } else { given };

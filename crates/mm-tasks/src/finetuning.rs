@@ -6,8 +6,8 @@ use crate::{
     metrics::{Blind, Figures, answer_figures, captions, normalize_answer},
 };
 use mm_core::{
-    ADAPTER_CONFIG, AdapterConfig, DType, Device, Input, LossParts, Modality, Params, Processor, SampleContext, Source,
-    Task, Tensor, config as settings, seed::seed_tensors,
+    AdapterConfig, DType, Device, LossParts, Modality, Params, Processor, SampleContext, Source, Task, Tensor,
+    config as settings, seed::seed_tensors,
 };
 use mm_data::{Batch, Broken, Loader, LoaderConfig, Manifest, ManifestConfig, Split};
 use mm_reason::{
@@ -242,13 +242,6 @@ impl Finetuning {
         let labels = (!config.labels.is_empty()).then_some(config.labels.as_slice());
         let folder = locate(&config.model, &base);
         let (speaker, described, renewed) = Speaker::further(&folder, options, config.adapter.clone(), labels)?;
-        if !speaker.learns() {
-            return Err(Error::Config(format!(
-                "model: found a model of family {}, wanted one of {}",
-                speaker.family,
-                Speaker::learners().join(", ")
-            )));
-        }
         if !speaker.speaks() && config.answer.is_none() {
             return Err(Error::Config(format!(
                 "answer: found none, but a model of family {} answers questions; wanted the column of the answers",
@@ -289,7 +282,6 @@ impl Finetuning {
             speaker.look(&self.of, std::slice::from_ref(source)).ok()
         });
         let end = speaker.generation.end.first().copied();
-        // Where questions are the decoder's own, a pair's ids begin with the question's: the pair is then known by both.
         for row in 0..manifest.rows.len() {
             let question = texts(manifest, row, &Modality::TEXT).next();
             for answer in said(manifest, row) {
@@ -387,8 +379,6 @@ impl Finetuning {
             let tensors = tensors.into_iter().map(|(n, t)| Ok((n, t.detach()?.contiguous()?)));
             let tensors = tensors.collect::<mm_core::Result<Vec<_>>>()?;
             mm_core::checkpoint::save(&folder.join("model.safetensors"), &tensors, &[("format", "pt".into())])?;
-            // A folder that was an adapter's is none any more.
-            let _ = std::fs::remove_file(folder.join(ADAPTER_CONFIG));
         }
         Ok(())
     }
@@ -468,13 +458,7 @@ impl Finetuning {
     /// Figures of one side of its data, beside those of answering without looking.
     pub fn evaluated(&self, split: Split) -> Result<FinetuningFigures> {
         let manifest = self.manifest()?;
-        let rows = manifest.side(split);
-        if rows.is_empty() {
-            return Err(Error::Config(format!(
-                "the {split} side of {} has no rows; data.split says how rows are split",
-                manifest.path.display()
-            )));
-        }
+        let rows = crate::side(&manifest, split)?;
         let (model, found, broken) = self.measure(&manifest, &rows)?;
         let train = manifest.side(Split::Train);
         let asked = |row: usize| texts(&manifest, row, &Modality::TEXT).next();
@@ -505,38 +489,15 @@ fn pair(question: Option<&str>, answer: &str) -> String {
 /// The loss of a batch: each token of what is to be said, or each label by itself.
 impl Task<Batch> for Finetuning {
     fn loss(&self, batch: &Batch, train: bool) -> mm_core::Result<Option<LossParts>> {
-        let part = |m: &Modality| batch.parts.get(m);
-        let (Some(seen), Some(told)) = (part(&self.of), part(&Modality::from(ANSWER))) else { return Ok(None) };
-        let asked = part(&Modality::TEXT).filter(|_| self.config.answer.is_some());
-        let place = |rows: &[usize], row: usize| rows.iter().position(|r| *r == row).map(|n| n as i64);
-        // Rows that have all.
-        let mut all: [Vec<i64>; 3] = Default::default();
-        for (n, row) in seen.rows.iter().enumerate() {
-            let question = asked.map_or(Some(0), |p| place(&p.rows, *row));
-            if let (Some(answer), Some(question)) = (place(&told.rows, *row), question) {
-                all[0].push(n as i64);
-                all[1].push(answer);
-                all[2].push(question);
-            }
-        }
-        if all[0].is_empty() {
-            return Ok(None);
-        }
-        let device = self.speaker.params.device();
-        let pick = |t: &Tensor, rows: &[i64]| {
-            t.to_device(device)?.index_select(0, &Tensor::from_slice(rows)?.to_device(device)?)
-        };
-        let values = pick(&seen.input.values, &all[0])?;
-        let told = pick(&told.input.values, &all[1])?; // [rows, tokens, 2]
-        let question = match asked {
-            Some(part) => Some(Input {
-                values: pick(&part.input.values, &all[2])?,
-                mask: part.input.mask.as_ref().map(|m| pick(m, &all[2])).transpose()?,
-            }),
-            None => None,
-        };
+        let answer = Modality::from(ANSWER);
+        let wanted = [&self.of, &answer, &Modality::TEXT];
+        let wanted = if self.config.answer.is_some() { &wanted[..] } else { &wanted[..2] };
+        let Some((_, inputs)) = batch.together(wanted, self.speaker.params.device())? else { return Ok(None) };
+        let [seen, told, question @ ..] = &inputs[..] else { return Ok(None) };
+        let told = &told.values; // [rows, tokens, 2]
         let (ids, counts) = (told.select(2, 0)?, told.select(2, 1)?);
-        let mut lesson = Lesson { modality: &self.of, values: &values, question: question.as_ref(), ids: None, train };
+        let mut lesson =
+            Lesson { modality: &self.of, values: &seen.values, question: question.first(), ids: None, train };
         if !self.speaker.speaks() {
             let scores = self.speaker.learn(&lesson)?.to_dtype(DType::F32)?;
             let label = ids.select(1, 0)?; // −1 for none

@@ -207,13 +207,7 @@ impl Job {
             Self::Prediction(_) => {
                 let predictor = Predictor::open(run, registry, self.params().device())?;
                 let manifest = predictor.manifest()?;
-                let rows = manifest.side(split);
-                if rows.is_empty() {
-                    return Err(Error::Config(format!(
-                        "the {split} side of {} has no rows; data.split says how rows are split",
-                        manifest.path.display()
-                    )));
-                }
+                let rows = crate::side(&manifest, split)?;
                 let (mut figures, broken) = predictor.evaluate(&manifest, &rows, &[])?;
                 figures.extend(predictor.blind(&manifest, &rows));
                 Ok(prediction_figures(&figures, &broken))

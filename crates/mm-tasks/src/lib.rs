@@ -32,6 +32,18 @@ pub struct Fit {
     pub rows: usize,
 }
 
+/// The rows of one side of a data set; an error when it has none.
+pub(crate) fn side(manifest: &mm_data::Manifest, split: mm_data::Split) -> Result<Vec<usize>> {
+    let rows = manifest.side(split);
+    if rows.is_empty() {
+        let path = manifest.path.display();
+        return Err(Error::Config(format!(
+            "the {split} side of {path} has no rows; data.split says how rows are split"
+        )));
+    }
+    Ok(rows)
+}
+
 /// Every encoder that this build knows, by the `kind` that a config names.
 pub fn registry() -> mm_core::Registry {
     let mut registry = mm_core::Registry::new();

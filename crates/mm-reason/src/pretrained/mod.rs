@@ -278,6 +278,9 @@ impl Speaker {
         let kind = config["model_type"].as_str().unwrap_or_default().to_owned();
         let family =
             table().find(|f| f.kind == kind).ok_or_else(|| mm_core::Error::unknown("model_type", &kind, families()))?;
+        if further.is_some() && !LEARNERS.contains(&family.kind) {
+            return Err(Error::asked("model", format!("a model of family {}", family.kind), LEARNERS.join(", ")));
+        }
         let head = head(&kind);
         if let (Some(wanted), Some(further)) = (wanted, &mut further)
             && !head.is_empty()
@@ -316,11 +319,6 @@ impl Speaker {
     pub fn written(&self, seen: Option<&Seen>, asked: Asked<'_>) -> Result<(Vec<i64>, Vec<i64>)> {
         let prompt = self.voice.prompt(&self.tokens, seen, asked)?;
         Ok((prompt.question, prompt.ids))
-    }
-
-    /// The families that can be learned further.
-    pub fn learners() -> &'static [&'static str] {
-        LEARNERS
     }
 
     /// Whether its family can be learned further.

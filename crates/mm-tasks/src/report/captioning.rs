@@ -1,10 +1,13 @@
 //! The page of a captioning: figures beside the nearest picture's caption, and pictures with what was said of them.
 
-use super::{Report, html_escape, html_page, html_table, html_thumbnail, mean_with_spread};
+use super::{
+    Report,
+    said::{About, Shown, page},
+};
 use crate::{Error, Result, Told, captioning::Captioning, metrics::Judges};
-use mm_core::{Device, Modality, Registry, Source};
+use mm_core::{Device, Modality, Registry};
 use mm_data::Split;
-use std::{fmt::Write, path::PathBuf};
+use std::path::PathBuf;
 
 /// A report of runs that differ in their seed alone.
 pub fn build_captioning(
@@ -25,35 +28,16 @@ pub fn build_captioning(
     let (Some(first), Some(model)) = (all.first(), shown) else {
         return Err(Error::Config("a report needs at least one run".into()));
     };
-    let head = ["figure", "model", "nearest picture's caption"].map(ToOwned::to_owned).to_vec();
-    let mut rows = vec![head];
-    for name in first.model.keys() {
-        let of = |pick: &dyn Fn(&crate::captioning::CaptionFigures) -> Option<f64>| {
-            mean_with_spread(&all.iter().filter_map(pick).collect::<Vec<_>>())
-        };
-        let (mine, other) = (of(&|f| f.model.get(name).copied()), of(&|f| f.nearest.get(name).copied()));
-        rows.push(vec![name.clone(), mine, other]);
-    }
-    let mut body = format!("<p>{} run(s), the {split} side.</p>", runs.len());
-    body.push_str(&html_table(&rows));
-    body.push_str("<h2>What was said</h2>");
-    let manifest = model.manifest()?;
+    let below = |nearest: &String, people: &[String]| {
+        vec![format!("nearest picture: {nearest}"), format!("people: {}", people.join(" / "))]
+    };
+    let examples: Vec<Shown<'_>> = first
+        .examples
+        .iter()
+        .map(|(id, said, nearest, people)| Shown { id, asked: "", said, below: below(nearest, people) })
+        .collect();
     let of = Modality::from(model.config.of.as_str());
-    for (id, said, nearest, references) in &first.examples {
-        let picture = manifest.rows.iter().find(|r| r.id == *id).and_then(|r| r.values.get(&of)?.first());
-        let picture = match picture {
-            Some(Source::File(path)) => html_thumbnail(path, said),
-            _ => String::new(),
-        };
-        let _ = write!(
-            body,
-            "<p>{picture} <b>{}</b><br><span class=\"soft\">nearest picture: {}<br>people: {}</span></p>",
-            html_escape(said),
-            html_escape(nearest),
-            html_escape(&references.join(" / "))
-        );
-    }
-    let values = all.iter().map(serde_json::to_value).collect::<Result<_, _>>();
-    let evaluations = values.map_err(|e| Error::Config(e.to_string()))?;
-    Ok(Report { html: html_page("Captions", &body), evaluations })
+    let about = About { title: "Captions", beside: "nearest picture's caption", split, of };
+    let figures: Vec<_> = all.iter().map(|f| (&f.model, &f.nearest)).collect();
+    page(&about, &figures, &all, &model.manifest()?, &examples)
 }

@@ -1,13 +1,13 @@
 //! The page of a checkpoint that learned further: figures beside those of not looking, and pictures with what was said of them.
 
-use super::{Report, html_escape, html_page, html_table, html_thumbnail, mean_with_spread};
-use crate::{
-    Error, Result, Told,
-    finetuning::{Finetuning, FinetuningFigures},
+use super::{
+    Report,
+    said::{About, Shown, page},
 };
-use mm_core::{Device, Modality, Source};
+use crate::{Error, Result, Told, finetuning::Finetuning};
+use mm_core::{Device, Modality};
 use mm_data::Split;
-use std::{fmt::Write, path::PathBuf};
+use std::path::PathBuf;
 
 /// A report of runs that differ in their seed alone.
 pub fn build_finetuning(runs: &[PathBuf], split: Split, device: Device, told: Told<'_>) -> Result<Report> {
@@ -21,34 +21,18 @@ pub fn build_finetuning(runs: &[PathBuf], split: Split, device: Device, told: To
     let (Some(first), Some(model)) = (all.first(), shown) else {
         return Err(Error::Config("a report needs at least one run".into()));
     };
-    let mut rows = vec![["figure", "model", "without looking"].map(ToOwned::to_owned).to_vec()];
-    for name in first.model.keys() {
-        let of = |pick: &dyn Fn(&FinetuningFigures) -> Option<f64>| {
-            mean_with_spread(&all.iter().filter_map(pick).collect::<Vec<_>>())
-        };
-        let (mine, other) = (of(&|f| f.model.get(name).copied()), of(&|f| f.blind.get(name).copied()));
-        rows.push(vec![name.clone(), mine, other]);
-    }
-    let mut body = format!("<p>{} run(s), the {split} side.</p>", runs.len());
-    body.push_str(&html_table(&rows));
-    body.push_str("<h2>What was said</h2>");
-    let manifest = model.manifest()?;
+    let examples: Vec<Shown<'_>> = first
+        .examples
+        .iter()
+        .map(|(id, asked, said, wanted)| Shown {
+            id,
+            asked,
+            said,
+            below: vec![format!("wanted: {}", wanted.join(" / "))],
+        })
+        .collect();
     let of = Modality::from(model.config.of.as_str());
-    for (id, asked, said, wanted) in &first.examples {
-        let picture = manifest.rows.iter().find(|r| r.id == *id).and_then(|r| r.values.get(&of)?.first());
-        let picture = match picture {
-            Some(Source::File(path)) => html_thumbnail(path, said),
-            _ => String::new(),
-        };
-        let _ = write!(
-            body,
-            "<p>{picture} {} <b>{}</b><br><span class=\"soft\">wanted: {}</span></p>",
-            html_escape(asked),
-            html_escape(said),
-            html_escape(&wanted.join(" / "))
-        );
-    }
-    let values = all.iter().map(serde_json::to_value).collect::<Result<_, _>>();
-    let evaluations = values.map_err(|e| Error::Config(e.to_string()))?;
-    Ok(Report { html: html_page("What was learned further", &body), evaluations })
+    let about = About { title: "What was learned further", beside: "without looking", split, of };
+    let figures: Vec<_> = all.iter().map(|f| (&f.model, &f.blind)).collect();
+    page(&about, &figures, &all, &model.manifest()?, &examples)
 }

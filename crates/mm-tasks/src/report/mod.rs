@@ -11,6 +11,7 @@ mod picture;
 mod prediction;
 mod representation;
 mod retrieval;
+mod said;
 
 pub use captioning::build_captioning;
 pub use chart::{Line, lines, scatter};
