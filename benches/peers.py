@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """mm against the programs that a user would pick instead, on the same checkpoints and the same work, in one run, taking turns:
-transformers and sentence-transformers on PyTorch, ONNX Runtime, OpenVINO; two threads each, random weights at published sizes (and the
+transformers and sentence-transformers on PyTorch, ONNX Runtime, OpenVINO, candle; two threads each, random weights at published sizes (and the
 real all-MiniLM-L6-v2).
 
     cargo xtask bench peers [--quick] [--only TEXT]      (TEXT: part of a title, for instance CLIP, BLIP, ViLT, Whisper)
@@ -38,6 +38,8 @@ def best(f, n, k=5):
     for _ in range(k):
         s = time.perf_counter(); f(); t.append(time.perf_counter() - s)
     return n / sorted(t)[k // 2]
+CANDLE = FORWARD.parents[1] / "candle/release/mm-candle"
+def candle(*arguments): return float(subprocess.run([CANDLE, *map(str, arguments)], check=True, capture_output=True, text=True).stdout)
 def ours(*arguments): return float(subprocess.run([FORWARD, *map(str, arguments)], check=True, capture_output=True, text=True).stdout)
 def duel(title, rows):
     """rows: name → function that gives a figure; all take turns."""
@@ -48,6 +50,7 @@ def duel(title, rows):
     middle = {name: statistics.median(v) for name, v in got.items()}
     peers = {n: v for n, v in middle.items() if not n.startswith("mm")}; top = max(peers, key=peers.get)
     mine = [n for n in middle if n.startswith("mm")]
+    if "candle" in middle: print(f"  mm is {middle[mine[0]] / middle['candle']:.2f}x candle", flush=True)
     print(f"{title}: " + ", ".join(f"{n} {v:.1f}" for n, v in middle.items()) + "".join(f"; {n} {middle[n] / peers[top]:.2f}x {top}" for n in mine), flush=True)
     return middle
 
@@ -101,6 +104,7 @@ for name, m, args, mine in (("CLIP ViT-B/32 vision, batch 16", Picture(tf.CLIPVi
     import copy; mb = copy.deepcopy(m).to(torch.bfloat16)
     f32 = {"mm f32": lambda: ours(*mine, "f32"), "PyTorch": lambda: best(lambda: m(*args), n)}
     bf16 = {"mm bf16": lambda: ours(*mine, "bf16"), "PyTorch bf16": lambda: best(lambda: mb(*half), n)}
+    if CANDLE.exists(): f32["candle"] = lambda: candle(mine[0], {CLIP: "clip", RESNET: "resnet"}.get(mine[0], "bert"), n)
     if len(args) == 1:
         mc = copy.deepcopy(m).to(memory_format=torch.channels_last); xc = x.to(memory_format=torch.channels_last); f32["PyTorch channels-last"] = lambda: best(lambda: mc(xc), n)
     import openvino as ov

@@ -5,7 +5,7 @@
 //! - `speak FOLDER answer PICTURE QUESTIONS TOKENS DTYPE`: questions a second about one picture, read and encoded once
 //! - `speak FOLDER transcribe SOUND 1 TOKENS DTYPE`: sounds a second
 
-use mm_core::{DType, Modality, Source};
+use mm_core::{DType, Device, Modality, Source};
 use mm_reason::{
     Asked, Seen, Speaker,
     generate::{GenerationConfig, Rules},
@@ -25,8 +25,9 @@ fn main() -> Outcome<()> {
         return Err("usage: speak FOLDER caption|steps|answer|transcribe FILE COUNT TOKENS DTYPE".into());
     };
     mm_core::threads(std::env::var("THREADS").ok().and_then(|t| t.parse().ok()).or(Some(2)));
+    let device: Device = std::env::var("DEVICE").map_or(Ok(Device::Cpu), |d| d.parse())?;
     let (count, tokens, dtype): (usize, usize, DType) = (count.parse()?, tokens.parse()?, dtype.parse()?);
-    let model = Speaker::load(Path::new(folder), LoadOptions { dtype, ..LoadOptions::default() })?;
+    let model = Speaker::load(Path::new(folder), LoadOptions { dtype, device, ..LoadOptions::default() })?;
     let source = [Source::File(file.into())];
     let beams = if kind == "answer" || kind == "transcribe" { 1 } else { count };
     // No end before so many: random weights would end anywhere.

@@ -58,7 +58,7 @@ pub fn bench(name: Option<&str>, rest: &[String]) -> Result<()> {
     match name {
         Some("list") => {
             println!(
-                "tensor  a small operation through mm_core against tch alone\nloader  pictures a second against PIL and torchvision in a PyTorch DataLoader\npeers   pretrained models against transformers, sentence-transformers, ONNX Runtime and OpenVINO (--quick: one turn each)\nwords   Word2Vec against gensim (--seeds N)\nalign   CCA, Sinkhorn and soft-DTW against scikit-learn, POT and tslearn\nloader, peers, words and align make a Python environment with the peers once (some GB)"
+                "tensor  a small operation through mm_core against tch alone\nloader  pictures a second against PIL and torchvision in a PyTorch DataLoader\npeers   pretrained models against transformers, sentence-transformers, ONNX Runtime, OpenVINO and candle (--quick: one turn each)\nwords   Word2Vec against gensim (--seeds N)\nalign   CCA, Sinkhorn and soft-DTW against scikit-learn, POT and tslearn\nloader, peers, words and align make a Python environment with the peers once (some GB)"
             );
             Ok(())
         }
@@ -170,6 +170,16 @@ fn peers(rest: &[String]) -> Result<()> {
     let python = python_with("references", REFERENCES)?;
     let minilm = registry::fetch(Kind::Models, "all-MiniLM-L6-v2")?;
     run("building", &["build", "--release", "--package", "mm-benches", "--package", "mm-cli", "--bins"], &[], &[])?;
+    // candle is no part of this workspace; where it cannot be built the others are measured without it.
+    let candle = Command::new("cargo")
+        .args(["build", "--release", "--manifest-path"])
+        .arg(root().join("benches/candle/Cargo.toml"))
+        .arg("--target-dir")
+        .arg(root().join("target/candle"))
+        .status()?;
+    if !candle.success() {
+        eprintln!("xtask: candle was not built and is left out");
+    }
     let binary = |name: &str| root().join("target/release").join(name);
     script(&python, "benches/peers.py", &[binary("forward"), binary("mm"), cache().join("bench/peers"), minilm], rest)
 }

@@ -373,11 +373,85 @@ pub fn procrustes(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     Ok(u.matmul(&vt)?)
 }
 
+/// What [`procrustes_from_few`] found.
+#[derive(Debug)]
+pub struct Grown {
+    /// The orthogonal map `[width, width]`.
+    pub map: Tensor,
+    /// Pairs that it was fitted on in the end, the known ones among them.
+    pub pairs: usize,
+    /// Rounds made.
+    pub rounds: usize,
+}
+
+/// The orthogonal map between two sets of which only some rows are known to be pairs (MUSE, Conneau 2018): fitted on those, it says which
+/// rows of the loose heaps are each other's nearest by cross-domain similarity, these join the pairs, and so on until nothing changes.
+/// `a` and `b` are known pairs, `loose_a` and `loose_b` rows in any order, of any number; all of one width and centred (project them by
+/// principal components first).
+pub fn procrustes_from_few(
+    [a, b]: [&Tensor; 2],
+    [loose_a, loose_b]: [&Tensor; 2],
+    neighbours: i64,
+    rounds: usize,
+) -> Result<Grown> {
+    check("procrustes_from_few", &[a, b])?;
+    let width = a.size(1)?;
+    if [b, loose_a, loose_b].iter().any(|x| x.rank() != 2 || x.size(1).ok() != Some(width)) {
+        let found = [a, b, loose_a, loose_b].map(|x| format!("{:?}", x.shape())).join(", ");
+        return Err(wrong("procrustes_from_few", found, "sets of one width"));
+    }
+    // Lengths say how usual a row is, not where it lies.
+    let unit = |x: &Tensor| -> Result<Tensor> { Ok(wide(x)?.normalize()?) };
+    let (a, b, loose_a, loose_b) = (unit(a)?, unit(b)?, unit(loose_a)?, unit(loose_b)?);
+    let mut map = procrustes(&a, &b)?;
+    let (mut before, mut found, mut made) = (Vec::new(), a.size(0)? as usize, 0);
+    while made < rounds && loose_a.size(0)? > 0 && loose_b.size(0)? > 0 {
+        let cosines = loose_a.matmul(&map)?.matmul(&loose_b.transpose(0, 1)?)?;
+        let near = crate::transport::csls(&cosines, neighbours)?;
+        let forth: Vec<i64> = near.argmax(1)?.to_vec()?;
+        let back: Vec<i64> = near.argmax(0)?.to_vec()?;
+        let mutual: Vec<(i64, i64)> =
+            (0..).zip(&forth).filter(|(i, j)| back[**j as usize] == *i).map(|(i, j)| (i, *j)).collect();
+        made += 1;
+        if mutual == before {
+            break;
+        }
+        let pick =
+            |x: &Tensor, places: Vec<i64>| x.index_select(0, &Tensor::from_slice(&places)?.to_device(x.device())?);
+        let more_a = pick(&loose_a, mutual.iter().map(|p| p.0).collect())?;
+        let more_b = pick(&loose_b, mutual.iter().map(|p| p.1).collect())?;
+        map = procrustes(&Tensor::cat(&[&a, &more_a], 0)?, &Tensor::cat(&[&b, &more_b], 0)?)?;
+        found = a.size(0)? as usize + mutual.len();
+        before = mutual;
+    }
+    Ok(Grown { map, pairs: found, rounds: made })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use mm_core::{Device, seed::seed_tensors};
     use proptest::prelude::*;
+
+    #[test]
+    fn a_few_pairs_grow_into_the_map_that_all_would_have_given() {
+        seed_tensors(3);
+        // Directions of unequal strength, turned, with noise: six pairs of 400 are known, fewer than there are directions.
+        let strength = Tensor::from_vec(&[3.0, 2.5, 2.0, 1.6, 1.3, 1.0, 0.8, 0.6], &[1, 8]).unwrap();
+        let a = randn(&[400, 8]).mul(&strength.to_dtype(DType::F64).unwrap()).unwrap();
+        let (turn, _, _) = randn(&[8, 8]).svd().unwrap();
+        let b = a.matmul(&turn).unwrap().add(&randn(&[400, 8]).mul_scalar(0.05).unwrap()).unwrap();
+        let part = |x: &Tensor, from: i64, count: i64| x.narrow(0, from, count).unwrap();
+        let order = Tensor::randperm(394, Device::Cpu).unwrap();
+        let loose_b = part(&b, 6, 394).index_select(0, &order).unwrap();
+        let apart = |map: &Tensor| map.sub(&turn).unwrap().abs().unwrap().max().unwrap().to_f64().unwrap();
+        let few = procrustes(&part(&a, 0, 6), &part(&b, 0, 6)).unwrap();
+        let known = [&part(&a, 0, 6), &part(&b, 0, 6)];
+        let grown = procrustes_from_few(known, [&part(&a, 6, 394), &loose_b], 10, 20).unwrap();
+        assert!(apart(&few) > 0.2, "{}", apart(&few));
+        assert!(apart(&grown.map) < 0.03 && grown.pairs > 350, "{} {grown:?}", apart(&grown.map));
+        assert!(procrustes_from_few(known, [&part(&a, 6, 394), &randn(&[5, 7])], 10, 20).is_err());
+    }
 
     fn randn(shape: &[i64]) -> Tensor {
         Tensor::randn(shape, DType::F64, Device::Cpu).unwrap()

@@ -31,6 +31,9 @@ pub(crate) struct Arguments {
     /// Their class numbers.
     #[arg(long, value_name = "FILE", requires = "test_a")]
     test_labels: Option<PathBuf>,
+    /// Only so many training rows are taken for pairs, the rest for two heaps without an order, from which `procrustes` learns too.
+    #[arg(long, value_name = "N")]
+    known: Option<usize>,
     /// Dimensions of the common space [default: chosen inside].
     #[arg(long, value_name = "K")]
     dim: Option<i64>,
@@ -96,6 +99,10 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let (train, test) = match test {
         Some(test) => (all, test),
         None => all.hold_out(0.1, arguments.seed)?,
+    };
+    let train = match arguments.known {
+        Some(known) => train.forget_all_but(known, arguments.seed)?,
+        None => train,
     };
     let wanted = Wanted { dim: arguments.dim, reg, seed: arguments.seed };
     let begun = std::time::Instant::now();

@@ -40,7 +40,26 @@ impl Device {
 
     /// Number of GPUs that libtorch can use here.
     pub fn gpus() -> usize {
+        load_cuda();
         usize::try_from(tch::Cuda::device_count()).unwrap_or(0)
+    }
+}
+
+/// A program that was linked against a libtorch without CUDA, or by a linker that drops what no symbol asks for, does not load libtorch's
+/// CUDA part by itself: it is looked for where the program's libtorch is, once, and before anything asks libtorch about GPUs (which
+/// remembers its first answer). Without a driver nothing is loaded.
+fn load_cuda() {
+    #[cfg(target_os = "linux")]
+    {
+        static LOADED: std::sync::Once = std::sync::Once::new();
+        LOADED.call_once(|| {
+            // SAFETY: these libraries are made to be loaded so; they stay until the process ends.
+            unsafe {
+                if !libc::dlopen(c"libcuda.so.1".as_ptr(), libc::RTLD_LAZY).is_null() {
+                    libc::dlopen(c"libtorch_cuda.so".as_ptr(), libc::RTLD_LAZY | libc::RTLD_GLOBAL);
+                }
+            }
+        });
     }
 }
 
@@ -48,9 +67,11 @@ impl FromStr for Device {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
+        if text == "cpu" {
+            return Ok(Self::Cpu);
+        }
         let gpus = Self::gpus();
         let number = match text {
-            "cpu" => return Ok(Self::Cpu),
             "auto" => return Ok(if gpus > 0 { Self::Cuda(0) } else { Self::Cpu }),
             "cuda" => 0,
             other => other.strip_prefix("cuda:").and_then(|n| n.parse().ok()).ok_or_else(|| Error::Device {

@@ -49,17 +49,25 @@ fn kernels() -> Option<&'static Kernels> {
     KERNELS.get_or_init(look_up).as_ref()
 }
 
+/// A function of the libraries that are loaded, by its name.
+#[cfg(unix)]
+pub(crate) fn find(name: &CStr) -> Option<Handle> {
+    // SAFETY: a look-up by name; nothing is called.
+    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+    (!found.is_null()).then_some(found)
+}
+
+#[cfg(not(unix))]
+pub(crate) fn find(_: &CStr) -> Option<Handle> {
+    None
+}
+
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn look_up() -> Option<Kernels> {
     // For measuring what they bring, and for a machine where they fail.
     if std::env::var_os("MM_FUSED").is_some_and(|v| v == "0") {
         return None;
     }
-    let find = |name: &CStr| {
-        // SAFETY: a look-up by name among the libraries that are loaded.
-        let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
-        (!found.is_null()).then_some(found)
-    };
     // SAFETY: these are the types that shim_cpu.h and shim.h of this libtorch declare.
     unsafe {
         Some(Kernels {

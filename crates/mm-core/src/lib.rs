@@ -17,6 +17,7 @@
 //! ```
 
 mod adapter;
+mod autocast;
 pub mod checkpoint;
 pub mod config;
 mod device;
@@ -32,6 +33,7 @@ pub mod seed;
 mod tensor;
 
 pub use adapter::{ADAPTER_CONFIG, Adapter, AdapterConfig};
+pub use autocast::autocast;
 pub use checkpoint::Checkpoint;
 pub use device::{DType, Device, cache_folder, keep_freed_memory, threads};
 pub use error::{Error, Result};
@@ -43,4 +45,4 @@ pub use module::{
 };
 pub use params::{Init, Params, Role, Scope};
 pub use registry::{BuildContext, BuiltEncoder, Proposal, Registry};
-pub use tensor::{Element, Tensor, autocast, with_grad, without_grad};
+pub use tensor::{Element, Tensor, with_grad, without_grad};

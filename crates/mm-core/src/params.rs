@@ -328,6 +328,11 @@ impl<'a> Scope<'a> {
         self.stepped
     }
 
+    /// Whether what is made here shares the tensors of parameters that are there already.
+    pub fn is_shadow(&self) -> bool {
+        self.shadow
+    }
+
     /// Whether parameters made here are not learned.
     pub fn is_frozen(&self) -> bool {
         self.frozen

@@ -34,11 +34,6 @@ pub fn with_grad<T>(body: impl FnOnce() -> T) -> T {
     tch::with_grad(body)
 }
 
-/// Runs `body` with matrix products in bfloat16 where the device has it, and everything that needs more in float32.
-pub fn autocast<T>(enabled: bool, body: impl FnOnce() -> T) -> T {
-    if enabled { tch::autocast(true, body) } else { body() }
-}
-
 #[cold]
 fn refused(op: &'static str, inputs: &[&Tensor], error: &TchError) -> Error {
     let found = match inputs {
@@ -465,6 +460,24 @@ impl Tensor {
         one("conv2d", &[self, weight], self.0.f_conv2d(&weight.0, bias.map(|b| &b.0), stride, padding, [1, 1], groups))
     }
 
+    /// `relu(conv2d(x) + residual)` in one pass, by cuDNN; nothing where it will not do it. It has no derivative.
+    pub(crate) fn conv2d_relu(
+        &self,
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        residual: Option<&Tensor>,
+        [stride, padding, groups]: [i64; 3],
+    ) -> Option<Self> {
+        let (kernel, bias) = (&weight.0, bias.map(|b| &b.0));
+        let (stride, padding) = ([stride; 2], [padding; 2]);
+        match residual {
+            Some(r) => self.0.f_cudnn_convolution_add_relu(kernel, &r.0, 1.0, bias, stride, padding, [1, 1], groups),
+            None => self.0.f_cudnn_convolution_relu(kernel, bias, stride, padding, [1, 1], groups),
+        }
+        .ok()
+        .map(Self)
+    }
+
     /// Three-dimensional convolution of `[batch, channels, time, height, width]`, without padding.
     pub fn conv3d(&self, weight: &Tensor, bias: Option<&Tensor>, stride: [i64; 3]) -> Result<Self> {
         one("conv3d", &[self, weight], self.0.f_conv3d(&weight.0, bias.map(|b| &b.0), stride, [0; 3], [1; 3], 1))
@@ -496,9 +509,24 @@ impl Tensor {
             let rows = self.0.size().first().copied().unwrap_or(0);
             let start = tch::Tensor::f_zeros([1, rows, hidden], (self.0.f_kind()?, self.0.device()))?;
             let weights = weights.map(|w| &w.0);
-            self.0.f_lstm(&[&start, &start], &weights, true, 1, 0.0, false, false, true)
+            // cuDNN keeps what a gradient needs only when told that it trains.
+            let train = self.0.requires_grad() || weights[0].requires_grad();
+            self.0.f_lstm(&[&start, &start], &weights, true, 1, 0.0, train, false, true)
         };
         one("lstm", &[self, weights[0]], run().map(|(all, ..)| all))
+    }
+
+    /// Lays a layer's four weights side by side in memory, where cuDNN wants them; on the processor they stay as they are.
+    pub(crate) fn lay_lstm_weights(weights: [&Tensor; 4], input: i64, hidden: i64) -> Result<()> {
+        if weights[0].device() == Device::Cpu {
+            return Ok(());
+        }
+        let all = weights.map(|w| &w.0);
+        let lay = || {
+            // 2 stands for long short-term memory; the weights become views of what is returned.
+            tch::Tensor::f_internal_cudnn_rnn_flatten_weight(&all, 4, input, 2, hidden, 0, 1, true, false)
+        };
+        one("lay_lstm_weights", &weights, tch::no_grad(lay)).map(drop)
     }
 
     /// One step of it: input `[batch, input]`, states `[batch, hidden]`; the new hidden and cell states.

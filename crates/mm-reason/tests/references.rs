@@ -53,7 +53,8 @@ fn every_family_says_what_its_reference_says_token_for_token() {
         let name = variant.file_name().unwrap().to_string_lossy().into_owned();
         let report = |text: String| wrong.borrow_mut().push(format!("{name}: {text}"));
         let answers: Value = serde_json::from_slice(&std::fs::read(variant.join("answers.json")).unwrap()).unwrap();
-        let model = match Speaker::load(&variant, LoadOptions::default()) {
+        let device = std::env::var("MM_TEST_DEVICE").map_or(mm_core::Device::Cpu, |d| d.parse().unwrap());
+        let model = match Speaker::load(&variant, LoadOptions { device, ..LoadOptions::default() }) {
             Ok(model) => model,
             Err(error) => {
                 report(error.to_string());

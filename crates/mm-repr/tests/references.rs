@@ -12,8 +12,15 @@ fn fixtures(name: &str) -> PathBuf {
 /// The largest difference over the largest value.
 fn off(found: &Tensor, wanted: &Tensor) -> f64 {
     assert_eq!(found.shape(), wanted.shape());
+    let found = found.to_device(mm_core::Device::Cpu).unwrap();
     let largest = wanted.abs().unwrap().max().unwrap().to_f64().unwrap();
     found.sub(wanted).unwrap().abs().unwrap().max().unwrap().to_f64().unwrap() / largest
+}
+
+/// Where these tests compute: `MM_TEST_DEVICE`, else the processor (docs/performance.md: what was held on a GPU).
+fn options() -> LoadOptions {
+    let device = std::env::var("MM_TEST_DEVICE").map_or(mm_core::Device::Cpu, |d| d.parse().unwrap());
+    LoadOptions { device, ..LoadOptions::default() }
 }
 
 /// The folders that `xtask/parity/families.py` filled, each with its answers: the committed ones, or those of `MM_PARITY`.
@@ -64,7 +71,7 @@ fn every_family_gives_what_its_reference_program_gives_from_raw_files_to_numbers
         let name = variant.file_name().unwrap().to_string_lossy().into_owned();
         let answers = Checkpoint::open(variant.join("answers.safetensors")).unwrap();
         let folder = bare(&variant);
-        let model = match Pretrained::load(folder.path()) {
+        let model = match Pretrained::load_with(folder.path(), options()) {
             Ok(model) => model,
             Err(error) => {
                 report(format!("{name}: {error}"));
@@ -112,7 +119,7 @@ fn every_family_gives_what_its_reference_program_gives_from_raw_files_to_numbers
             };
             let hidden: mm_repr::Result<Vec<Tensor>> = texts.iter().map(hidden).collect();
             hold("text_hidden", hidden.and_then(|h| Ok(Tensor::stack(&h.iter().collect::<Vec<_>>(), 0)?)));
-            let cut = LoadOptions { layer: Some(1), ..LoadOptions::default() };
+            let cut = LoadOptions { layer: Some(1), ..options() };
             if answers.shape("text_layer1").is_some() {
                 hold("text_layer1", Pretrained::load_with(folder.path(), cut).and_then(|m| m.encode(&texts)));
             }
@@ -158,7 +165,7 @@ fn every_family_gives_what_its_reference_program_gives_from_raw_files_to_numbers
             }
         }
         // In bfloat16 every family computes, and near what it computes in float32 (these nets are random: a trained one is nearer).
-        let half = LoadOptions { dtype: mm_core::DType::BF16, ..LoadOptions::default() };
+        let half = LoadOptions { dtype: mm_core::DType::BF16, ..options() };
         let half = Pretrained::load_with(folder.path(), half).unwrap();
         for (modality, sources) in
             [(Modality::TEXT, &texts), (Modality::IMAGE, &images), (Modality::AUDIO, audio), (Modality::VIDEO, &videos)]

@@ -30,7 +30,10 @@ pub const METHODS: &[(&str, &str)] = &[
     ("sm", "semantic matching: class probabilities by logistic regression (Rasiwasia 2010); wants labels"),
     ("scm", "semantic matching on canonical variables (Rasiwasia 2010); wants labels"),
     ("ridge", "the first set mapped onto the second by ridge regression"),
-    ("procrustes", "an orthogonal map between principal components (Schönemann 1966)"),
+    (
+        "procrustes",
+        "an orthogonal map between principal components (Schönemann 1966); with --known, grown from few pairs (Conneau 2018)",
+    ),
     ("infonce", "two networks, contrastive loss over the batch (van den Oord 2018)"),
     ("siglip", "two networks, each pair judged by itself (Zhai 2023)"),
     ("triplet", "two networks, hardest negatives (Faghri 2018)"),
@@ -54,6 +57,8 @@ pub struct Pairs {
     pub b: Tensor,
     /// Class numbers from 0, where they are known.
     pub labels: Option<Vec<i64>>,
+    /// Rows of either set whose partners are not known, in any order; `procrustes` learns from them too.
+    pub loose: Option<[Tensor; 2]>,
 }
 
 impl Pairs {
@@ -81,7 +86,7 @@ impl Pairs {
             )));
         }
         let labels = labels.map(|l| classes(l, a.size(0)?)).transpose()?;
-        Ok(Self { a: a.to_dtype(DType::F64)?, b: b.to_dtype(DType::F64)?, labels })
+        Ok(Self { a: a.to_dtype(DType::F64)?, b: b.to_dtype(DType::F64)?, labels, loose: None })
     }
 
     fn rows(&self) -> Result<i64> {
@@ -92,7 +97,23 @@ impl Pairs {
     pub fn pick(&self, places: &[i64]) -> Result<Self> {
         let index = Tensor::from_slice(places)?;
         let labels = self.labels.as_ref().map(|l| places.iter().map(|p| l[*p as usize]).collect());
-        Ok(Self { a: self.a.index_select(0, &index)?, b: self.b.index_select(0, &index)?, labels })
+        let loose = self.loose.clone();
+        Ok(Self { a: self.a.index_select(0, &index)?, b: self.b.index_select(0, &index)?, labels, loose })
+    }
+
+    /// Only so many pairs stay known, a seeded choice; the rest become two heaps without an order.
+    pub fn forget_all_but(&self, known: usize, seed: u64) -> Result<Self> {
+        let rows = self.rows()?;
+        if known < 4 || known as i64 > rows {
+            return Err(Error::Config(format!("known: found {known}, wanted 4 to {rows}, the rows to fit on")));
+        }
+        let mut order: Vec<i64> = (0..rows).collect();
+        Rng::at(&[seed, 31]).shuffle(&mut order);
+        let (pairs, rest) = order.split_at(known);
+        let mut other = rest.to_vec();
+        Rng::at(&[seed, 37]).shuffle(&mut other);
+        let heap = |x: &Tensor, places: &[i64]| x.index_select(0, &Tensor::from_slice(places)?);
+        Ok(Self { loose: Some([heap(&self.a, rest)?, heap(&self.b, &other)?]), ..self.pick(pairs)? })
     }
 
     /// A seeded part held out: (the rest, the part).
@@ -442,15 +463,27 @@ fn fit_one(method: &str, pairs: &Pairs, dim: Option<i64>, reg: f64, root: [bool;
             Ok(made([left, right], dim))
         }
         "procrustes" => {
-            let rank = a.size(1)?.min(b.size(1)?).min(pairs.rows()? - 1);
+            let loose = match &pairs.loose {
+                Some([la, lb]) => [rooted(la, root[0])?, rooted(lb, root[1])?],
+                None => [a.narrow(0, 0, 0)?, b.narrow(0, 0, 0)?],
+            };
+            let (all_a, all_b) = (Tensor::cat(&[&a, &loose[0]], 0)?, Tensor::cat(&[&b, &loose[1]], 0)?);
+            let rank = a.size(1)?.min(b.size(1)?).min(all_a.size(0)? - 1).min(all_b.size(0)? - 1);
             let keep = dim.unwrap_or(rank);
             if !(1..=rank).contains(&keep) {
                 return Err(Error::Config(format!(
                     "dim: found {keep}, wanted 1 to {rank}, the rank of these features"
                 )));
             }
-            let (pa, pb) = (correlation::pls(&a, &a, Some(keep))?, correlation::pls(&b, &b, Some(keep))?);
-            let map = correlation::procrustes(&pa.project(0, &a)?, &pb.project(0, &b)?)?;
+            let (pa, pb) =
+                (correlation::pls(&all_a, &all_a, Some(keep))?, correlation::pls(&all_b, &all_b, Some(keep))?);
+            let (known_a, known_b) = (pa.project(0, &a)?, pb.project(0, &b)?);
+            let map = if pairs.loose.is_some() {
+                let heaps = [&pa.project(0, &loose[0])?, &pb.project(0, &loose[1])?];
+                correlation::procrustes_from_few([&known_a, &known_b], heaps, 10, 20)?.map
+            } else {
+                correlation::procrustes(&known_a, &known_b)?
+            };
             let ((ma, wa), (mb, wb)) = (&pa.sets[0], &pb.sets[0]);
             let (mut left, mut right) = (first(0), first(1));
             left.push(Step::Affine(ma.clone(), wa.matmul(&map)?));

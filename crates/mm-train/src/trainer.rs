@@ -1,7 +1,7 @@
 //! The trainer, top to bottom.
 
 use crate::{Error, Metric, Optimizer, OptimizerConfig, Result, Run, Saved, ScheduleConfig};
-use mm_core::{Params, Role, Task, Tensor, autocast, seed, without_grad};
+use mm_core::{DType, Params, Role, Task, Tensor, autocast, seed, without_grad};
 use mm_data::{Batch, Loader};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -17,9 +17,11 @@ pub enum Precision {
     /// bfloat16 on a GPU, float32 elsewhere.
     #[default]
     Auto,
+    /// bfloat16 wherever there is hardware for it: a GPU, a processor with AVX-512 BF16 or AMX; float32 elsewhere.
+    Fast,
     /// float32 throughout.
     F32,
-    /// Matrix products in bfloat16.
+    /// Matrix products and convolutions in bfloat16.
     Bf16,
 }
 
@@ -174,6 +176,7 @@ pub fn train(input: TrainInput<'_>, run: &mut Run) -> Result<Outcome> {
     let steps = steps_an_epoch * config.epochs;
     let half = match config.precision {
         Precision::Auto => matches!(params.device(), mm_core::Device::Cuda(_)),
+        Precision::Fast => params.device().fast_dtype() == DType::BF16,
         Precision::F32 => false,
         Precision::Bf16 => true,
     };
@@ -194,7 +197,9 @@ pub fn train(input: TrainInput<'_>, run: &mut Run) -> Result<Outcome> {
                 // Dropout is a function of the step, so that a resumed run draws the same.
                 seed::seed_tensors(seed::mix(&[config.seed, saved.step, count as u64]));
                 saved.batch = batch.number + 1;
-                let Some((loss, parts)) = autocast(half, || task.loss(&batch, true))? else { continue };
+                let forward = || task.loss(&batch, true);
+                let made = if half { autocast(params.device(), forward) } else { forward() };
+                let Some((loss, parts)) = made? else { continue };
                 let value = loss.to_f64()?;
                 ids.extend(batch.ids.iter().cloned());
                 if !value.is_finite() {

@@ -79,7 +79,9 @@ pub struct Conv2d {
     weight: Tensor,
     bias: Option<Tensor>,
     config: ConvConfig,
-    /// Whether it is frozen, and the processor has fused operators for it: its weight then lies channels last.
+    /// Whether it is frozen.
+    frozen: bool,
+    /// Whether it is, and the processor has fused operators for it.
     served: bool,
 }
 
@@ -90,14 +92,16 @@ impl Conv2d {
         if scope.is_frozen() {
             Self::frozen(weight, bias, config)
         } else {
-            Ok(Self { weight, bias, config, served: false })
+            Ok(Self { weight, bias, config, frozen: false, served: false })
         }
     }
 
     fn frozen(weight: Tensor, bias: Option<Tensor>, config: ConvConfig) -> Result<Self> {
         let served = kernels::serve(&weight);
-        let weight = if served { weight.permute(&[0, 2, 3, 1])?.contiguous()?.permute(&[0, 3, 1, 2])? } else { weight };
-        Ok(Self { weight, bias, config, served })
+        // Channels last: what the processor's fused operators take, and what a GPU's tensor cores multiply without laying it out anew.
+        let last = served || weight.device() != crate::Device::Cpu;
+        let weight = if last { weight.permute(&[0, 2, 3, 1])?.contiguous()?.permute(&[0, 3, 1, 2])? } else { weight };
+        Ok(Self { weight, bias, config, frozen: true, served })
     }
 
     /// A frozen layer under `scope` with a batch normalisation's running statistics folded into its weights: one pass over the picture
@@ -128,7 +132,15 @@ impl Conv2d {
             let bias = self.bias.as_ref();
             return after.apply(&kernels::convolution(input, &self.weight, bias, window, inside, residual.as_ref())?);
         }
-        let x = input.conv2d(&self.weight, self.bias.as_ref(), [c.stride; 2], [c.padding; 2], c.groups)?;
+        let bias = self.bias.as_ref();
+        let on_gpu = self.frozen && activation == Activation::Relu && self.weight.device() != crate::Device::Cpu;
+        if on_gpu && fits && whole && kernels::take(input, &self.weight) {
+            let numbers = [c.stride, c.padding, c.groups];
+            if let Some(done) = input.conv2d_relu(&self.weight, bias, residual.as_ref(), numbers) {
+                return Ok(done);
+            }
+        }
+        let x = input.conv2d(&self.weight, bias, [c.stride; 2], [c.padding; 2], c.groups)?;
         activation.apply(&residual.map_or_else(|| Ok(x.clone()), |r| x.add(&r))?)
     }
 }

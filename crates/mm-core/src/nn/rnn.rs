@@ -24,12 +24,17 @@ struct Weights([Tensor; 4]);
 impl Weights {
     fn new(scope: &Scope<'_>, suffix: &str, input: i64, hidden: i64) -> Result<Self> {
         let init = Init::Uniform(1.0 / (hidden.max(1) as f64).sqrt());
-        Ok(Self([
+        let weights = Self([
             scope.param(&format!("weight_ih{suffix}"), &[4 * hidden, input], init)?,
             scope.param(&format!("weight_hh{suffix}"), &[4 * hidden, hidden], init)?,
             scope.param(&format!("bias_ih{suffix}"), &[4 * hidden], init)?,
             scope.param(&format!("bias_hh{suffix}"), &[4 * hidden], init)?,
-        ]))
+        ]);
+        // Weights that another network shares must stay where they are.
+        if !scope.is_shadow() && !scope.is_frozen() {
+            Tensor::lay_lstm_weights(weights.all(), input, hidden)?;
+        }
+        Ok(weights)
     }
 
     fn all(&self) -> [&Tensor; 4] {

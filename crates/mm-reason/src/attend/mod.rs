@@ -7,6 +7,7 @@ mod co_attention;
 mod compact_bilinear;
 mod film;
 mod mac;
+mod perceptron;
 mod relation;
 mod single_stream;
 mod stacked;
@@ -97,6 +98,14 @@ pub enum Network {
         #[serde(default = "four")]
         steps: i64,
     },
+    /// All places side by side through plain layers: a baseline without relations (the CNN+MLP of Santoro 2017).
+    Perceptron {
+        /// Places of the pictures: the square of the side that the picture's encoder leaves.
+        places: i64,
+        /// Layers.
+        #[serde(default = "two")]
+        layers: i64,
+    },
     /// Words and places in one transformer (as ViLT, Kim 2021).
     SingleStream {
         /// Blocks.
@@ -134,6 +143,7 @@ pub const NETWORKS: &[&str] = &[
     "film",
     "relation",
     "mac",
+    "perceptron",
     "single_stream",
 ];
 
@@ -232,6 +242,9 @@ pub fn build(scope: &Scope<'_>, config: &ReasonConfig, widths: &[(Modality, i64)
         Network::Film { blocks } => Box::new(film::Film::new(&place, width, blocks)?),
         Network::Relation { layers } => Box::new(relation::Relation::new(&place, width, layers, drop)?),
         Network::Mac { steps } => Box::new(mac::Mac::new(&place, width, steps, drop)?),
+        Network::Perceptron { places, layers } => {
+            Box::new(perceptron::Perceptron::new(&place, width, [places, layers], drop)?)
+        }
         Network::SingleStream { layers, heads } => {
             Box::new(single_stream::SingleStream::new(&place, width, [layers, heads], drop)?)
         }

@@ -4,7 +4,8 @@ use super::*;
 use mm_core::{Device, Params, seed::seed_tensors};
 
 fn networks() -> Vec<Network> {
-    NETWORKS.iter().map(|name| toml::from_str::<Network>(&format!("kind = \"{name}\"")).unwrap()).collect()
+    let own = |name: &str| if name == "perceptron" { "places = 9" } else { "" };
+    NETWORKS.iter().map(|n| toml::from_str::<Network>(&format!("kind = \"{n}\"\n{}", own(n))).unwrap()).collect()
 }
 
 fn set(words: &Tensor, mask: Option<Tensor>, places: &Tensor, present: Option<Tensor>) -> FeatureSet {
@@ -39,7 +40,7 @@ fn padding_of_a_question_and_other_rows_change_nothing_and_looks_sum_to_one() {
         let row = out.features.values.narrow(0, 0, 1).unwrap();
         assert!(apart(&row, &alone.features.values) < 1e-4, "{network:?}");
         assert!(out.features.values.isfinite().unwrap().min().unwrap().to_f64().unwrap() > 0.5, "{network:?}");
-        assert!(!alone.looked.is_empty(), "{network:?}");
+        assert_eq!(alone.looked.is_empty(), matches!(network, Network::Perceptron { .. }), "{network:?}");
         for look in &alone.looked {
             assert_eq!(look.weights.shape(), [1, 9], "{network:?}");
             let sum = look.weights.sum().unwrap().to_f64().unwrap();
@@ -62,5 +63,12 @@ fn settings_that_make_no_sense_are_errors() {
     let bad = |config: ReasonConfig| build(&params.scope(), &config, &widths).map(drop).unwrap_err().to_string();
     assert!(bad(ReasonConfig { query: "txet".into(), ..ReasonConfig::default() }).contains("did you mean `text`"));
     assert!(bad(ReasonConfig { network: Network::Mac { steps: 0 }, ..ReasonConfig::default() }).contains("steps"));
+    let config =
+        ReasonConfig { network: Network::Perceptron { places: 4, layers: 1 }, width: 12, ..ReasonConfig::default() };
+    let fresh = Params::new(Device::Cpu);
+    let model = build(&fresh.scope(), &config, &widths).unwrap();
+    let zeros = |shape: &[i64]| Tensor::zeros(shape, DType::F32, Device::Cpu).unwrap();
+    let error = model.reason(&set(&zeros(&[1, 3, 7]), None, &zeros(&[1, 9, 5]), None), false).map(drop).unwrap_err();
+    assert!(error.to_string().contains("places = 9"), "{error}");
     assert!(bad(ReasonConfig { width: 0, ..ReasonConfig::default() }).contains("width"));
 }
