@@ -197,14 +197,23 @@ impl Loader {
     /// The batches of an epoch from batch `from` on: where a run that stopped in the middle goes on.
     pub fn epoch(&self, epoch: u64, from: usize) -> Epoch {
         let shared = self.shared.clone();
-        let (sender, receiver) = mpsc::sync_channel(shared.config.prefetch);
+        // Some batches are made side by side, so that putting one together does not hold up the next one's samples. With those that wait
+        // and the one in use, `prefetch + 2` exist at most.
+        let side_by_side = (shared.config.prefetch / 2).max(1);
+        let (sender, receiver) =
+            mpsc::sync_channel(shared.config.prefetch + 1 - side_by_side.min(shared.config.prefetch));
         let worker = std::thread::Builder::new().name("mm-loader".into()).spawn(move || {
-            for (number, rows) in shared.plan(epoch).into_iter().enumerate().skip(from) {
-                let batch = shared.batch(epoch, number, &rows);
-                let stop = batch.is_err();
-                // The other side hangs up when it has had enough.
-                if sender.send(batch).is_err() || stop {
-                    return;
+            let plan = shared.plan(epoch);
+            let numbers: Vec<usize> = (from..plan.len()).collect();
+            for some in numbers.chunks(side_by_side) {
+                let made: Vec<Result<Batch>> =
+                    shared.pool.install(|| some.par_iter().map(|n| shared.batch(epoch, *n, &plan[*n])).collect());
+                for batch in made {
+                    let stop = batch.is_err();
+                    // The other side hangs up when it has had enough.
+                    if sender.send(batch).is_err() || stop {
+                        return;
+                    }
                 }
             }
         });
