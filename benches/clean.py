@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Learning from pairs some of which are wrong, after `mm audit --clean`, and from right ones: what cleaning brings.
 
-    python benches/clean.py MM MANIFEST FOLDER [SEEDS]
+    python benches/clean.py MM MANIFEST FOLDER [SEEDS [METHOD …]]
 
 MANIFEST is what `mm prepare tuxpaint-stamps` writes; its first pictures and first English captions are the pairs (FOLDER/pairs.jsonl, features a.npy and
 b.npy). A fifth of the groups is held out and
 stays right; of the others a share of the captions changes places. The features are those of frozen EfficientNet-Lite0 and all-MiniLM-L6-v2;
-recall at 10 of the held-out rows, the mean of both directions, by `mm align`.
+recall at 10 of the held-out rows, the mean of both directions, by `mm align` (cca unless told).
 """
 import json, statistics, subprocess, sys
 from pathlib import Path
@@ -37,7 +37,7 @@ for share in (0.1, 0.3):
         mm("audit", dirty, "--model", "efficientnet-lite0,all-MiniLM-L6-v2", "--group", "group", "--drop", share, "--clean", clean)
         kept = [int(json.loads(l)["id"]) for l in clean.read_text().splitlines()]; bad = set(wrong.tolist())
         got.setdefault("wrong pairs left", []).append(len(bad & set(kept)) / len(kept)); got.setdefault("rows kept", []).append(len(kept) / len(train))
-        for method in ("cca", "infonce"):
+        for method in sys.argv[5:] or ("cca",):
             for name, a in (("right", train), ("dirty", train), ("cleaned", kept), ("wrong ones known", [i for i in train if i not in bad])):
                 b = a if name == "right" else [caption[i] for i in a]
                 got.setdefault(f"{method}, {name}", []).append(learned(method, seed, a, b, test))

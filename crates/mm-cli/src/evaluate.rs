@@ -37,6 +37,9 @@ pub(crate) struct Arguments {
 
 /// A prediction: on any rows, with or without a modality.
 fn prediction(arguments: &Arguments, context: &Context) -> Result<Evaluated> {
+    if arguments.clip.is_some() || arguments.wordnet.is_some() {
+        bail!("--clip and --wordnet judge captions; {} is measured as a prediction", arguments.run.display());
+    }
     let predictor = Predictor::open(&arguments.run, &crate::registry(), context.device()?)?;
     let drop = predictor.without(&arguments.drop)?;
     let (manifest, rows) = if let Some(data) = &arguments.data {

@@ -138,3 +138,74 @@ proptest! {
         }
     }
 }
+
+/// One modality names a thing at some moment, the other tells of each thing at another moment whether it is there: which of them was meant
+/// is known to neither alone, and no longer once a sequence is pooled.
+#[test]
+fn what_comes_later_in_another_modality_is_found_by_crossmodal_attention_and_not_after_pooling() {
+    // So small that a second thread only waits for the first.
+    mm_core::threads(Some(1));
+    const LENGTH: usize = 8;
+    const THINGS: usize = 4;
+    const STEPS: u64 = 700;
+    let batch = |number: u64, rows: usize| {
+        let mut random = Rng::at(&[0x1A66, number]);
+        let (mut named, mut told, mut labels) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..rows {
+            let (meant, when) = (random.below(THINGS), random.below(LENGTH / 2));
+            let mut moments: Vec<usize> = (0..LENGTH).collect();
+            random.shuffle(&mut moments);
+            let mut name = vec![[0f32; THINGS]; LENGTH];
+            name[when][meant] = 1.0;
+            let mut tell = vec![[0f32; THINGS + 1]; LENGTH];
+            for thing in 0..THINGS {
+                let there = random.below(2) == 1;
+                tell[moments[thing]][thing] = 1.0;
+                tell[moments[thing]][THINGS] = if there { 1.0 } else { -1.0 };
+                if thing == meant {
+                    labels.push(i64::from(there));
+                }
+            }
+            named.extend(name.concat());
+            told.extend(tell.concat());
+        }
+        let mut set = FeatureSet::new(rows as i64);
+        for (modality, values, width) in [(Modality::AUDIO, named, THINGS), (Modality::IMAGE, told, THINGS + 1)] {
+            let values = Tensor::from_vec(&values, &[rows as i64, LENGTH as i64, width as i64]).unwrap();
+            set.insert(modality, Features::new(values, None).unwrap(), None).unwrap();
+        }
+        (set, Tensor::from_slice(&labels).unwrap())
+    };
+    let accuracy = |operator: Operator| {
+        mm_core::seed::seed_tensors(1);
+        let params = Params::new(Device::Cpu);
+        let config = FusionConfig { operator, width: 32, dropout: 0.0, ..FusionConfig::default() };
+        let fusion = build(
+            &params.scope().pp("fusion"),
+            &config,
+            &[(Modality::AUDIO, THINGS as i64), (Modality::IMAGE, THINGS as i64 + 1)],
+        )
+        .unwrap();
+        let head = mm_core::nn::Linear::new(&params.scope().pp("head"), 32, 2, true).unwrap();
+        let logits = |set: &FeatureSet, train: bool| {
+            let fused = fusion.fuse(set, train).unwrap().features.values.select(1, 0).unwrap();
+            mm_core::Module::forward(&head, &fused, train).unwrap()
+        };
+        let settings = mm_train::OptimizerConfig { rate: 4e-3, ..Default::default() };
+        let mut optimizer = mm_train::Optimizer::new(&settings, &params).unwrap();
+        for step in 0..STEPS {
+            let (set, labels) = batch(step, 64);
+            optimizer.zero_grad();
+            logits(&set, true).cross_entropy(&labels, -100, 0.0).unwrap().backward().unwrap();
+            optimizer.step(1.0, 1.0).unwrap();
+        }
+        // Rows that were never learned from.
+        let (set, labels) = batch(u64::MAX, 1000);
+        let right = logits(&set, false).argmax(1).unwrap().eq(&labels).unwrap();
+        right.to_dtype(mm_core::DType::F32).unwrap().mean().unwrap().to_f64().unwrap()
+    };
+    let attention = accuracy(Operator::Mult { layers: 1, heads: 2, kernel: 3, dropout: 0.0, pooled: true });
+    let pooled = accuracy(of_kind("concat").unwrap());
+    println!("MulT {attention:.3}, pooled {pooled:.3}");
+    assert!(attention > 0.95 && pooled < 0.75, "MulT {attention:.3}, pooled {pooled:.3}");
+}
