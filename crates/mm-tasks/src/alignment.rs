@@ -41,6 +41,7 @@ pub const METHODS: &[(&str, &str)] = &[
     ("barlow", "two networks, Barlow Twins (Zbontar 2021)"),
     ("vicreg", "two networks, VICReg (Bardes 2022)"),
     ("dcca", "two networks, deep CCA (Andrew 2013)"),
+    ("dccae", "two networks, deep CCA, and each set rebuilt from its own half (Wang 2015)"),
     ("infonce-mmd", "InfoNCE, and the discrepancy of both sides made small (Gretton 2012)"),
     ("infonce-coral", "InfoNCE, and their covariances brought together (Sun 2016)"),
     ("supcon", "two networks, all rows of a label are partners (Khosla 2020); wants labels"),
@@ -317,7 +318,7 @@ pub fn fit(method: &str, pairs: &Pairs, wanted: &Wanted) -> Result<(Fitted, Vec<
     if let [one] = methods.as_slice() {
         let learned = !QUICK.contains(one);
         let reg = wanted.reg.or(learned.then_some(0.0));
-        let dim_is_said = wanted.dim.is_some() || (learned && *one != "dcca");
+        let dim_is_said = wanted.dim.is_some() || (learned && !is_deep_cca(one));
         if let (Some(reg), true) = (reg, dim_is_said) {
             return Ok((fit_one(one, pairs, wanted.dim, reg, [false; 2], wanted.seed)?, Vec::new()));
         }
@@ -494,7 +495,7 @@ fn fit_one(method: &str, pairs: &Pairs, dim: Option<i64>, reg: f64, root: [bool;
             let dim = dim.unwrap_or_else(|| 128.min(a.size(1).unwrap_or(1)).min(b.size(1).unwrap_or(1)).max(8));
             let [left, right] = learn(deep, &a, &b, labels, dim, seed)?;
             let mut sides = [vec![Step::Network(Box::new(left))], vec![Step::Network(Box::new(right))]];
-            if deep == "dcca" {
+            if is_deep_cca(deep) {
                 // Its loss does not care how either side is turned: the canonical variables of what was learned are the common space.
                 let made = |side: usize, x: &Tensor| sides[side][0].apply(x);
                 let fit = correlation::cca(&made(0, &a)?, &made(1, &b)?, None, [0.1; 2])?.weighted(1.0)?;
@@ -528,12 +529,25 @@ impl Side {
         })
     }
 
+    /// Standardised by the training rows.
+    fn level(&self, x: &Tensor) -> mm_core::Result<Tensor> {
+        x.to_dtype(DType::F32)?.sub(&self.mean)?.div(&self.deviation)
+    }
+
     fn forward(&self, x: &Tensor, train: bool) -> mm_core::Result<Tensor> {
-        let x = x.to_dtype(DType::F32)?.sub(&self.mean)?.div(&self.deviation)?.dropout(0.3, train)?;
+        let x = self.level(x)?.dropout(0.3, train)?;
         let hidden = self.first.forward(&x, train)?.gelu()?.dropout(0.3, train)?;
         self.second.forward(&hidden, train)?.add(&self.skip.forward(&x, train)?)
     }
 }
+
+/// Whether a learned method ends in canonical variables of what it learned.
+fn is_deep_cca(method: &str) -> bool {
+    matches!(method, "dcca" | "dccae")
+}
+
+/// Weight of what is rebuilt beside the correlations, which are as many as there are dimensions.
+const REBUILT: f64 = 10.0;
 
 /// Two networks by one of the losses: 60 passes in batches of 256 (deep CCA wants many rows for its covariances: 512).
 fn learn(kind: &str, a: &Tensor, b: &Tensor, labels: Option<&[i64]>, dim: i64, seed: u64) -> Result<[Side; 2]> {
@@ -541,13 +555,20 @@ fn learn(kind: &str, a: &Tensor, b: &Tensor, labels: Option<&[i64]>, dim: i64, s
     let params = Params::new(Device::Cpu);
     let root = params.scope();
     let sides = [Side::new(&root.pp("a"), a, dim)?, Side::new(&root.pp("b"), b, dim)?];
+    // Of deep CCA with reconstruction alone: they are forgotten afterwards.
+    let mut decoders = Vec::new();
+    if kind == "dccae" {
+        for (name, x) in [("a", a), ("b", b)] {
+            decoders.push(Linear::new(&root.pp("decoder").pp(name), dim, x.size(1)?, true)?);
+        }
+    }
     let scale = root.param("logit_scale", &[1], mm_core::Init::Constant((1.0f64 / 0.07).ln()))?;
     let bias = root.param("logit_bias", &[1], mm_core::Init::Constant(-10.0))?;
     let mut optimizer =
         Optimizer::new(&OptimizerConfig { rate: 1e-3, weight_decay: 0.05, ..OptimizerConfig::default() }, &params)?;
     let (a, b) = (a.to_dtype(DType::F32)?, b.to_dtype(DType::F32)?);
     let rows = a.size(0)? as usize;
-    let batch = (if kind == "dcca" { 512 } else { 256 }).min(rows);
+    let batch = (if is_deep_cca(kind) { 512 } else { 256 }).min(rows);
     let (epochs, batches) = (60, rows.div_ceil(batch).max(1));
     let steps = (epochs * rows / batch).max(1);
     let mut order: Vec<i64> = (0..rows as i64).collect();
@@ -572,6 +593,15 @@ fn learn(kind: &str, a: &Tensor, b: &Tensor, labels: Option<&[i64]>, dim: i64, s
                 "barlow" => contrastive::barlow_twins(&x, &y, 0.005)?,
                 "vicreg" => contrastive::vicreg(&x, &y)?,
                 "dcca" => correlation::deep_cca_loss(&x, &y, 1e-1)?,
+                "dccae" => {
+                    let mut loss = correlation::deep_cca_loss(&x, &y, 1e-1)?;
+                    for ((side, decoder), (code, plain)) in sides.iter().zip(&decoders).zip([(&x, &a), (&y, &b)]) {
+                        let wanted = side.level(&plain.index_select(0, &index)?)?;
+                        let off = decoder.forward(code, true)?.sub(&wanted)?.pow(2.0)?.mean()?;
+                        loss = loss.add(&off.mul_scalar(REBUILT)?)?;
+                    }
+                    loss
+                }
                 "infonce-mmd" => {
                     let (u, v) = (x.normalize()?, y.normalize()?);
                     let kernels = discrepancy::kernels_around_median(&u, &v)?;

@@ -1,5 +1,6 @@
 //! Deep modular co-attention (MCAN, Yu 2019): blocks of self-attention on the words; on the places blocks of self-attention and attention to
-//! the finished words; each side becomes one vector by learned weights, and both are summed.
+//! the finished words; each side becomes one vector by learned weights, and both are summed. The norms stand before each part and not after
+//! it as in the paper: after it, little is learned at the rates that the other networks here like (a test).
 
 use super::{Body, Scene, Thought, at_least_one};
 use crate::Result;
@@ -11,12 +12,13 @@ use mm_core::{
     },
 };
 
-/// Blocks that normalise after each part, of this width.
+/// Blocks that normalise before each part, of this width.
 pub(super) fn block(width: i64, heads: i64, dropout: f64, cross: bool) -> BlockConfig {
     let attention = AttentionConfig { dropout, ..AttentionConfig::new(width, heads) };
     BlockConfig {
         cross: cross.then(|| attention.clone()),
         dropout,
+        norm_first: true,
         ..BlockConfig::new(attention, MlpConfig::new(4 * width, Activation::Gelu))
     }
 }
@@ -34,7 +36,7 @@ impl CoAttention {
         at_least_one("layers", layers)?;
         let stack = |name: &str, cross: bool| {
             let block = block(width, heads, dropout, cross);
-            Transformer::new(&scope.pp(name), &TransformerConfig { layers, block, final_norm: false })
+            Transformer::new(&scope.pp(name), &TransformerConfig { layers, block, final_norm: true })
         };
         let reduce = |name: &str| {
             let place = scope.pp(name);

@@ -16,7 +16,7 @@ pub(super) struct SingleStream {
 impl SingleStream {
     pub(super) fn new(scope: &Scope<'_>, width: i64, [layers, heads]: [i64; 2], dropout: f64) -> Result<Self> {
         at_least_one("layers", layers)?;
-        let block = mm_core::nn::BlockConfig { norm_first: true, ..block(width, heads, dropout, false) };
+        let block = block(width, heads, dropout, false);
         Ok(Self {
             class: scope.param("class", &[1, 1, width], Init::Normal(0.02))?,
             kinds: scope.param("kinds", &[2, width], Init::Normal(0.02))?,
