@@ -437,6 +437,9 @@ fn arrays_are_aligned_diagnosed_and_pairs_audited() {
         }
         assert!(found["dim"].as_i64().unwrap() >= 1 && found["reg"].is_f64(), "{name}: {found}");
     }
+    let few = ["align", "--method", "procrustes", "--known", "12", "--a", "a.npy", "--b", "b.npy", "--json"];
+    let found: serde_json::Value = serde_json::from_str(&ok(&mm(&few, folder))).unwrap();
+    assert_eq!(found["rows"]["train"], 12, "{found}");
     let cca = ["align", "--method", "cca", "--dim", "2", "--reg", "0.01", "--a", "a.npy", "--b", "b.npy"];
     ok(&mm(&[&cca[..], &["--out-a", "p.npy", "--out-b", "q.npy", "--save", "saved"]].concat(), folder));
     assert_eq!(mm_data::read_npy(&folder.join("p.npy")).unwrap().shape(), [80, 2]);
@@ -454,7 +457,8 @@ fn arrays_are_aligned_diagnosed_and_pairs_audited() {
     broken[7] = f64::NAN;
     mm_data::write_npy(&folder.join("nan.npy"), &array(&broken, 3)).unwrap();
     world.write("cut.npy", &y[..300]);
-    let bad: [(&[&str], &str); 9] = [
+    let bad: [(&[&str], &str); 10] = [
+        (&["--a", "a.npy", "--b", "b.npy", "--known", "2"], "wanted 4 to 72"),
         (&["--a", "a.npy", "--b", "short.npy"], "80 and 10 rows"),
         (&["--a", "nan.npy", "--b", "b.npy"], "row 2, column 1"),
         (&["--a", "a.npy", "--b", "y.npy"], "wanted float32 or float64"),

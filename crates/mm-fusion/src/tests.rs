@@ -143,11 +143,11 @@ proptest! {
 /// is known to neither alone, and no longer once a sequence is pooled.
 #[test]
 fn what_comes_later_in_another_modality_is_found_by_crossmodal_attention_and_not_after_pooling() {
-    // So small that a second thread only waits for the first.
-    mm_core::threads(Some(1));
     const LENGTH: usize = 8;
     const THINGS: usize = 4;
     const STEPS: u64 = 700;
+    // So small that a second thread only waits for the first.
+    mm_core::threads(Some(1));
     let batch = |number: u64, rows: usize| {
         let mut random = Rng::at(&[0x1A66, number]);
         let (mut named, mut told, mut labels) = (Vec::new(), Vec::new(), Vec::new());
@@ -155,9 +155,9 @@ fn what_comes_later_in_another_modality_is_found_by_crossmodal_attention_and_not
             let (meant, when) = (random.below(THINGS), random.below(LENGTH / 2));
             let mut moments: Vec<usize> = (0..LENGTH).collect();
             random.shuffle(&mut moments);
-            let mut name = vec![[0f32; THINGS]; LENGTH];
+            let mut name = [[0f32; THINGS]; LENGTH];
             name[when][meant] = 1.0;
-            let mut tell = vec![[0f32; THINGS + 1]; LENGTH];
+            let mut tell = [[0f32; THINGS + 1]; LENGTH];
             for thing in 0..THINGS {
                 let there = random.below(2) == 1;
                 tell[moments[thing]][thing] = 1.0;

@@ -77,8 +77,8 @@ fn settings_that_make_no_sense_are_errors() {
 /// knows of shapes and colours apart is worth nothing: it has to look at the place that the question means.
 #[test]
 fn every_network_learns_to_look_where_the_question_points() {
-    mm_core::threads(Some(1));
     const COLOURS: usize = 4;
+    mm_core::threads(Some(1));
     let batch = |number: u64, rows: usize| {
         let mut random = mm_core::seed::Rng::at(&[0xB1_4D, number]);
         let (mut words, mut places, mut labels) = (Vec::new(), Vec::new(), Vec::new());
@@ -88,7 +88,7 @@ fn every_network_learns_to_look_where_the_question_points() {
             for word in [COLOURS, asked, COLOURS + 1] {
                 words.extend((0..COLOURS + 2).map(|n| f32::from(u8::from(n == word))));
             }
-            let mut grid = vec![[0f32; COLOURS + 2]; 9];
+            let mut grid = [[0f32; COLOURS + 2]; 9];
             let mut order: Vec<usize> = (0..9).collect();
             random.shuffle(&mut order);
             for colour in 0..COLOURS {
