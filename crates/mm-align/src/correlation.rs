@@ -404,7 +404,7 @@ pub fn procrustes_from_few(
     let unit = |x: &Tensor| -> Result<Tensor> { Ok(wide(x)?.normalize()?) };
     let (a, b, loose_a, loose_b) = (unit(a)?, unit(b)?, unit(loose_a)?, unit(loose_b)?);
     let mut map = procrustes(&a, &b)?;
-    let (mut before, mut found, mut made) = (Vec::new(), a.size(0)? as usize, 0);
+    let (mut before, mut made) = (Vec::new(), 0);
     while made < rounds && loose_a.size(0)? > 0 && loose_b.size(0)? > 0 {
         let cosines = loose_a.matmul(&map)?.matmul(&loose_b.transpose(0, 1)?)?;
         let near = crate::transport::csls(&cosines, neighbours)?;
@@ -421,10 +421,9 @@ pub fn procrustes_from_few(
         let more_a = pick(&loose_a, mutual.iter().map(|p| p.0).collect())?;
         let more_b = pick(&loose_b, mutual.iter().map(|p| p.1).collect())?;
         map = procrustes(&Tensor::cat(&[&a, &more_a], 0)?, &Tensor::cat(&[&b, &more_b], 0)?)?;
-        found = a.size(0)? as usize + mutual.len();
         before = mutual;
     }
-    Ok(Grown { map, pairs: found, rounds: made })
+    Ok(Grown { map, pairs: a.size(0)? as usize + before.len(), rounds: made })
 }
 
 #[cfg(test)]

@@ -592,8 +592,7 @@ fn learn(kind: &str, a: &Tensor, b: &Tensor, labels: Option<&[i64]>, dim: i64, s
                 "cyclip" => nce()?.add(&contrastive::cyclic(&x, &y)?.mul_scalar(0.25 * places.len() as f64)?)?,
                 "barlow" => contrastive::barlow_twins(&x, &y, 0.005)?,
                 "vicreg" => contrastive::vicreg(&x, &y)?,
-                "dcca" => correlation::deep_cca_loss(&x, &y, 1e-1)?,
-                "dccae" => {
+                deep if is_deep_cca(deep) => {
                     let mut loss = correlation::deep_cca_loss(&x, &y, 1e-1)?;
                     for ((side, decoder), (code, plain)) in sides.iter().zip(&decoders).zip([(&x, &a), (&y, &b)]) {
                         let wanted = side.level(&plain.index_select(0, &index)?)?;
