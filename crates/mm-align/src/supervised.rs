@@ -4,7 +4,7 @@ use crate::{
     Result,
     correlation::{finite, wide, wrong},
 };
-use mm_core::{DType, Tensor, without_grad};
+use mm_core::{AdamStep, DType, Tensor, without_grad};
 
 /// Multinomial logistic regression on features brought to mean zero and variance one.
 #[derive(Debug, Clone)]
@@ -39,19 +39,15 @@ impl Logistic {
             // A column of ones for the biases. The steps are in float32: they stop long before its precision would tell.
             let level = x.sub(&mean)?.div(&deviation)?.pad(&[0, 1], 1.0)?.to_dtype(DType::F32)?;
             let truth = Tensor::from_slice(labels)?.to_device(x.device())?.one_hot(classes)?.to_dtype(DType::F32)?;
-            let mut weights = Tensor::zeros(&[level.size(1)?, classes], DType::F32, x.device())?;
+            let weights = Tensor::zeros(&[level.size(1)?, classes], DType::F32, x.device())?;
             let (first, second) = (weights.zeros_like()?, weights.zeros_like()?);
             let turned = level.transpose(0, 1)?;
-            for step in 1..=300 {
+            for step in 1..=300u32 {
                 let off = level.matmul(&weights)?.softmax(1)?.sub(&truth)?;
                 let gradient =
                     turned.matmul(&off)?.mul_scalar(1.0 / rows as f64)?.add(&weights.mul_scalar(penalty)?)?;
-                first.scale_add_(0.9, &gradient, 0.1)?;
-                second.scale_(0.999)?;
-                second.add_product_(&gradient, &gradient, 0.001)?;
-                let root = second.mul_scalar(1.0 / (1.0 - 0.999f64.powi(step)))?.sqrt()?.add_scalar(1e-8)?;
-                let rate = 0.1 * (1.0 - f64::from(step) / 301.0) / (1.0 - 0.9f64.powi(step));
-                weights = weights.sub(&first.div(&root)?.mul_scalar(rate)?)?;
+                let rate = 0.1 * (1.0 - f64::from(step) / 301.0);
+                weights.adam_(&gradient, &first, &second, &AdamStep::new(rate, step.into()))?;
             }
             Ok(Self { mean, deviation, weights: weights.to_dtype(DType::F64)? })
         })

@@ -16,6 +16,7 @@
 //! # }
 //! ```
 
+mod adam;
 mod adapter;
 mod autocast;
 pub mod checkpoint;
@@ -32,6 +33,7 @@ mod registry;
 pub mod seed;
 mod tensor;
 
+pub use adam::AdamStep;
 pub use adapter::{ADAPTER_CONFIG, Adapter, AdapterConfig};
 pub use autocast::autocast;
 pub use checkpoint::Checkpoint;

@@ -216,10 +216,9 @@ ops! {
     pad_reflect(pad: &[i64]) [] => |a| a.f_pad(pad, "reflect", None);
     /// Adaptive average over the last two dimensions to the size wanted.
     adaptive_avg_pool2d(size: &[i64]) [] => |a| a.f_adaptive_avg_pool2d(size);
-    /// Maximum over windows of the last dimension.
-    max_pool1d(kernel: i64, stride: i64, padding: i64) [] => |a| a.f_max_pool1d(kernel, stride, padding, 1, false);
-    /// Maximum over windows of the last two dimensions.
-    max_pool2d(kernel: i64, stride: i64, padding: i64) [] => |a| a.f_max_pool2d([kernel; 2], [stride; 2], [padding; 2], [1, 1], false);
+    /// Maximum over windows of the last two dimensions; `partial` also takes windows that reach beyond the end.
+    max_pool2d(kernel: [i64; 2], stride: [i64; 2], padding: [i64; 2], partial: bool) []
+        => |a| a.f_max_pool2d(kernel, stride, padding, [1, 1], partial);
     /// Converts the numbers' type; the same tensor when it is that already.
     to_dtype(dtype: DType) [] => |a| a.f_to_kind(dtype.tch());
     /// Moves to a device; the same tensor when it is there already.
@@ -682,6 +681,10 @@ impl Tensor {
     /// In place: `self = self · scale + other · weight`.
     pub fn scale_add_(&self, scale: f64, other: &Tensor, weight: f64) -> Result<()> {
         self.in_place("scale_add_", &[self, other], |own| {
+            // A moving mean, in one pass.
+            if (scale + weight - 1.0).abs() < 1e-15 && own.kind() == other.0.kind() {
+                return own.f_lerp_(&other.0, weight);
+            }
             let mut own =
                 if (scale - 1.0).abs() > f64::EPSILON { own.f_mul_scalar_(scale)? } else { own.shallow_clone() };
             own.f_add_(&other.0.f_mul_scalar(weight)?)

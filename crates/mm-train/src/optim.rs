@@ -1,7 +1,7 @@
 //! Optimisers: SGD with momentum, Adam (Kingma 2015), `AdamW` (Loshchilov 2019), Lion (Chen 2023).
 
 use crate::{Error, Result};
-use mm_core::{Checkpoint, Params, Role, Tensor};
+use mm_core::{AdamStep, Checkpoint, Params, Role, Tensor};
 use serde::{Deserialize, Serialize};
 
 /// Which optimiser.
@@ -160,35 +160,34 @@ impl Optimizer {
     pub fn step(&mut self, factor: f64, scale: f64) -> Result<()> {
         self.steps += 1;
         let c = &self.config;
-        let (bias1, bias2) = (1.0 - c.beta1.powf(self.steps as f64), 1.0 - c.beta2.powf(self.steps as f64));
         for slot in &self.slots {
             let Some(grad) = slot.tensor.grad() else { continue };
-            let mut grad = if (scale - 1.0).abs() > 1e-12 { grad.detach()?.mul_scalar(scale)? } else { grad.detach()? };
             let rate = c.rate * factor * slot.rate;
             let decoupled = matches!(c.kind, OptimizerKind::AdamW | OptimizerKind::Lion);
-            if decoupled {
-                slot.tensor.scale_(1.0 - rate * slot.decay)?;
-            } else if slot.decay > 0.0 {
-                grad = grad.add(&slot.tensor.detach()?.mul_scalar(slot.decay)?)?;
-            }
+            // Adam's one pass takes gradients as they are; for the others, and for a pull that belongs to the gradient, they are made.
+            let plain = decoupled || slot.decay == 0.0;
+            let (grad, scale) = match &slot.second {
+                Some(_) if plain => (grad, scale),
+                _ => (grad.detach()?.mul_scalar(scale)?, 1.0),
+            };
+            let grad = if plain { grad } else { grad.add(&slot.tensor.detach()?.mul_scalar(slot.decay)?)? };
+            let weight_decay = if decoupled { slot.decay } else { 0.0 };
             match (c.kind, &slot.second) {
-                (OptimizerKind::Sgd, _) => {
-                    slot.first.scale_add_(c.beta1, &grad, 1.0)?;
-                    slot.tensor.scale_add_(1.0, &slot.first, -rate)?;
+                (_, Some(second)) => {
+                    let &OptimizerConfig { beta1, beta2, epsilon, .. } = c;
+                    let step = AdamStep { rate, beta1, beta2, epsilon, weight_decay, scale, step: self.steps };
+                    slot.tensor.adam_(&grad, &slot.first, second, &step)?;
                 }
                 (OptimizerKind::Lion, _) => {
+                    slot.tensor.scale_(1.0 - rate * weight_decay)?;
                     let direction = slot.first.mul_scalar(c.beta1)?.add(&grad.mul_scalar(1.0 - c.beta1)?)?.sign()?;
                     slot.tensor.scale_add_(1.0, &direction, -rate)?;
                     slot.first.scale_add_(c.beta2, &grad, 1.0 - c.beta2)?;
                 }
-                (_, Some(second)) => {
-                    slot.first.scale_add_(c.beta1, &grad, 1.0 - c.beta1)?;
-                    second.scale_(c.beta2)?;
-                    second.add_product_(&grad, &grad, 1.0 - c.beta2)?;
-                    let root = second.sqrt()?.mul_scalar(1.0 / bias2.sqrt())?.add_scalar(c.epsilon)?;
-                    slot.tensor.add_quotient_(&slot.first, &root, -rate / bias1)?;
+                _ => {
+                    slot.first.scale_add_(c.beta1, &grad, 1.0)?;
+                    slot.tensor.scale_add_(1.0, &slot.first, -rate)?;
                 }
-                (_, None) => {}
             }
         }
         Ok(())

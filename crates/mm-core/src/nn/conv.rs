@@ -65,6 +65,14 @@ impl Conv1d {
         let (weight, bias) = config.weights(scope, &[config.kernel])?;
         Ok(Self { weight, bias, config })
     }
+
+    /// The same over `[batch, channels, 1, length]`: laid channels last (`[batch, length, channels]` seen from there) nothing is
+    /// turned around in memory between layers, and pooling and normalisation take channels side by side.
+    pub fn flat(&self, input: &Tensor) -> Result<Tensor> {
+        let c = &self.config;
+        let weight = self.weight.unsqueeze(2)?;
+        input.conv2d(&weight, self.bias.as_ref(), [1, c.stride], [0, c.padding], c.groups)
+    }
 }
 
 impl Module for Conv1d {

@@ -1,7 +1,7 @@
 //! Rules that combine probabilities (Kittler 1998): means, products, votes, and weights fitted on rows that were not trained on.
 
 use crate::{Error, Result};
-use mm_core::{DType, Tensor, with_grad, without_grad};
+use mm_core::{AdamStep, DType, Tensor, with_grad, without_grad};
 use serde::{Deserialize, Serialize};
 
 /// How the models' probabilities become one.
@@ -93,11 +93,8 @@ pub fn fit_weights(probabilities: &Tensor, present: &Tensor, labels: &[i64], rul
         })?;
         let Some(gradient) = logits.grad() else { break };
         without_grad(|| -> Result<()> {
-            first.scale_add_(0.9, &gradient, 0.1)?;
-            second.scale_(0.99)?;
-            second.add_product_(&gradient, &gradient, 0.01)?;
-            let root = second.mul_scalar(1.0 / (1.0 - 0.99f64.powi(step)))?.sqrt()?.add_scalar(1e-8)?;
-            Ok(logits.add_quotient_(&first, &root, -0.1 / (1.0 - 0.9f64.powi(step)))?)
+            let step = AdamStep { beta2: 0.99, ..AdamStep::new(0.1, step) };
+            Ok(logits.adam_(&gradient, &first, &second, &step)?)
         })?;
     }
     Ok(logits.softmax(0)?.to_vec::<f64>()?)
