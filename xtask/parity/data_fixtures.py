@@ -14,15 +14,16 @@ from transformers import WhisperFeatureExtractor
 out = Path(__file__).resolve().parents[2] / "crates/mm-data/tests/fixtures"
 rng = np.random.default_rng(7)
 
-def picture(height, width):
+def picture(height, width, rng=rng):
     y, x = np.mgrid[0:height, 0:width]
     waves = np.stack([127 + 100 * np.sin(x / (3 + c)) * np.cos(y / (4 + c)) for c in range(3)], -1)
     return np.clip(waves + rng.normal(0, 20, (height, width, 3)), 0, 255).astype(np.uint8)
 
 tensors = {}
 filters = {"bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC, "lanczos": Image.LANCZOS, "nearest": Image.NEAREST}
-for number, ((h, w), (th, tw)) in enumerate([((37, 53), (16, 23)), ((20, 31), (47, 40)), ((64, 9), (7, 30)), ((1, 40), (5, 5))]):
-    image = picture(h, w); tensors[f"resize{number}.in"] = image
+later = np.random.default_rng(8)
+for number, ((h, w), (th, tw)) in enumerate([((37, 53), (16, 23)), ((20, 31), (47, 40)), ((64, 9), (7, 30)), ((1, 40), (5, 5)), ((61, 23), (20, 17)), ((50, 12), (13, 31))]):
+    image = picture(h, w, rng if number < 4 else later); tensors[f"resize{number}.in"] = image
     for name, code in filters.items():
         tensors[f"resize{number}.{name}"] = np.asarray(Image.fromarray(image).resize((tw, th), code))
 # The whole transform: shortest edge (torchvision's rounding), centre crop (also larger than the picture), normalise.

@@ -189,25 +189,26 @@ fn resize_window(
     how: Interpolation,
 ) -> Result<(Cow<'_, RgbImage>, [u32; 4])> {
     let [top, left, height, width] = window;
-    // Width first, then height, each rounded to bytes, as Pillow does; at once would round elsewhere.
-    let (wide, left) = resize_axis(picture, size.1, left, width, true, how)?;
-    let (both, top) = match wide {
-        Cow::Borrowed(wide) => resize_axis(wide, size.0, top, height, false, how)?,
-        Cow::Owned(wide) => {
-            let (both, top) = resize_axis(&wide, size.0, top, height, false, how)?;
+    let axis = |across: bool| if across { (size.1, left, width) } else { (size.0, top, height) };
+    // One axis after the other, each rounded to bytes, in the order that Pillow takes; at once would round elsewhere.
+    let across = !super::pillow::height_first((picture.height(), picture.width()), size);
+    let (once, first) = resize_axis(picture, axis(across), across, how)?;
+    let (both, second) = match once {
+        Cow::Borrowed(once) => resize_axis(once, axis(!across), !across, how)?,
+        Cow::Owned(once) => {
+            let (both, second) = resize_axis(&once, axis(!across), !across, how)?;
             let both = if let Cow::Owned(both) = both { Some(both) } else { None };
-            (Cow::Owned(both.unwrap_or(wide)), top)
+            (Cow::Owned(both.unwrap_or(once)), second)
         }
     };
+    let (left, top) = if across { (first, second) } else { (second, first) };
     Ok((both, [top, left, height, width]))
 }
 
 /// One axis brought to `size`; of it `length` pixels from `start` on are wanted: they begin at the place returned.
 fn resize_axis(
     picture: &RgbImage,
-    size: u32,
-    start: u32,
-    length: u32,
+    (size, start, length): (u32, u32, u32),
     across: bool,
     how: Interpolation,
 ) -> Result<(Cow<'_, RgbImage>, u32)> {
@@ -217,7 +218,19 @@ fn resize_axis(
     }
     let bad = |e: String| Error::Config(format!("cannot resize {have} pixels to {size}: {e}"));
     let filter = match how {
-        Interpolation::Nearest => ResizeAlg::Nearest,
+        Interpolation::Nearest => {
+            // Pillow adds the scale up from place to place, and where that falls between two pixels its rounding errors decide.
+            let scale = f64::from(have) / f64::from(size);
+            let places =
+                std::iter::successors(Some(scale * 0.5), |at| Some(at + scale)).map(|at| (at as u32).min(have - 1));
+            let places: Vec<u32> = places.skip(start as usize).take(length as usize).collect();
+            let (width, height) = if across { (length, picture.height()) } else { (picture.width(), length) };
+            let near = RgbImage::from_fn(width, height, |x, y| {
+                let (x, y) = if across { (places[x as usize], y) } else { (x, places[y as usize]) };
+                *picture.get_pixel(x, y)
+            });
+            return Ok((Cow::Owned(near), 0));
+        }
         Interpolation::Bilinear => ResizeAlg::Convolution(FilterType::Bilinear),
         Interpolation::Bicubic => ResizeAlg::Convolution(FilterType::CatmullRom),
         Interpolation::Lanczos => ResizeAlg::Convolution(FilterType::Lanczos3),
@@ -316,8 +329,8 @@ mod tests {
                 let (start, length) = (size / 3, size - size / 2 - size / 3);
                 for across in [true, false] {
                     let picture = if across { RgbImage::new(have, 1) } else { RgbImage::new(1, have) };
-                    resize_axis(&picture, size, start, length, across, Interpolation::Bicubic).unwrap();
-                    resize_axis(&picture, size, size - 1, 1, across, Interpolation::Bicubic).unwrap();
+                    resize_axis(&picture, (size, start, length), across, Interpolation::Bicubic).unwrap();
+                    resize_axis(&picture, (size, size - 1, 1), across, Interpolation::Bicubic).unwrap();
                 }
             }
         }

@@ -46,16 +46,11 @@ fn byte(sum: i32) -> u8 {
     (sum >> 22).clamp(0, 255) as u8
 }
 
-/// Whether Pillow (13 on) does the height first: where rows become fewer and it takes less work so. The rule is not written down
-/// anywhere; this one was fitted to its answers (253 random sizes, 98 of 100 right; a miss moves some pixels by one in 255).
-fn height_first(from: (u32, u32), to: (u32, u32)) -> bool {
-    let taps = |have: u32, want: u32| (f64::from(have) / f64::from(want)).max(1.0).ceil() * 2.0 + 1.0;
-    let area = |a: u32, b: u32| f64::from(a) * f64::from(b);
-    let (across, down) = (taps(from.1, to.1), taps(from.0, to.0));
-    let after = area(to.0, to.1);
-    let width_then_height = area(from.0, to.1) * across + 4.0 * after * down;
-    let height_then_width = 4.0 * area(to.0, from.1) * down + after * across;
-    to.0 < from.0 && width_then_height > height_then_width
+/// Whether Pillow (13 on, src/libImaging/Resample.c) does the height first: where it takes away rows, more than twice as many as columns.
+pub(super) fn height_first(from: (u32, u32), to: (u32, u32)) -> bool {
+    let fewer = |have: u32, want: u32| i64::from(have) - i64::from(want);
+    let rows = fewer(from.0, to.0);
+    rows > 0 && rows > 2 * fewer(from.1, to.1)
 }
 
 /// A picture at another size, as `Image.resize` of Pillow makes it (all but nearest).

@@ -85,7 +85,7 @@ impl ResNet {
 
 impl Encoder for ResNet {
     fn encode(&self, input: &Input, train: bool) -> mm_core::Result<Features> {
-        let mut x = self.stem.fused(&input.values, self.activation, None)?.max_pool2d(3, 2, 1)?;
+        let mut x = self.stem.fused(&input.values, self.activation, None)?.max_pool2d([3; 2], [2; 2], [1; 2], false)?;
         for layer in &self.layers {
             let residual = layer.shortcut.as_ref().map(|s| s.forward(&x, train)).transpose()?;
             let (last, before) =
