@@ -89,6 +89,10 @@ def unigram(size=90, add=True):
     single = "<s> $A </s>" if add else "$A </s>"
     t.post_processor = processors.TemplateProcessing(single=single, special_tokens=[(k, t.token_to_id(k)) for k in ("<s>", "</s>")])
     return tf.PreTrainedTokenizerFast(tokenizer_object=t, bos_token="<s>", eos_token="</s>", cls_token="<s>", sep_token="</s>", pad_token="<pad>", unk_token="<unk>")
+def sentencepiece_model(file, size=90, **more):
+    import sentencepiece
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(CORPUS * 3), model_prefix=str(file), vocab_size=size, model_type="unigram", hard_vocab_limit=False, minloglevel=2, **more)
+    Path(f"{file}.vocab").unlink(); Path(f"{file}.model").rename(file)
 def clip_bpe(size=400):
     """CLIP's own: lower case, byte-level with </w> at the end of words."""
     t = Tokenizer(models.BPE(continuing_subword_prefix="", end_of_word_suffix="</w>", unk_token="<|endoftext|>"))

@@ -46,6 +46,25 @@ def _(folder):
     tokenizer = word_piece(); model = randomise(tf.BertForSequenceClassification(tf.BertConfig(vocab_size=len(tokenizer), max_position_embeddings=24, num_labels=3, **small)))
     model.save_pretrained(folder); (folder / "model.safetensors").unlink(); torch.save(model.state_dict(), folder / "pytorch_model.bin"); text_answers(folder, model.bert, tokenizer, 19)
 
+# ---- tokenizers of older checkpoints: bare vocabularies, without tokenizer.json ---------------------------------------------
+def bare(name, Model, Config, Tokenizer, write, longest, **sizes):
+    @variant(name)
+    def _(folder):
+        write(folder); tokenizer = Tokenizer.from_pretrained(folder); assert not (folder / "tokenizer.json").exists()
+        model = randomise(Model(Config(vocab_size=len(tokenizer) + 2, **sizes))); model.save_pretrained(folder)
+        b = tokenizer(TEXTS, padding=True, truncation=True, max_length=longest, return_tensors="pt"); m = b["attention_mask"]
+        answers(folder, text_ids=b["input_ids"].masked_fill(m == 0, -1), text=mean(model(input_ids=b["input_ids"], attention_mask=m).last_hidden_state, m))
+def bare_bpe(folder):
+    byte_bpe().backend_tokenizer.model.save(str(folder))
+def bare_words(folder):
+    vocab = word_piece().get_vocab(); (folder / "vocab.txt").write_text("".join(w + "\n" for w in sorted(vocab, key=vocab.get)))
+def bare_cased(folder):
+    bare_words(folder); (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": False, "tokenizer_class": "BertTokenizer"}))
+bare("bert/bare-vocabulary", lambda c: tf.BertModel(c), tf.BertConfig, tf.BertTokenizer, bare_words, 24, max_position_embeddings=24, **small)
+bare("bert/bare-cased", lambda c: tf.BertModel(c), tf.BertConfig, tf.BertTokenizer, bare_cased, 24, max_position_embeddings=24, **small)
+bare("roberta/bare-merges", lambda c: tf.RobertaModel(c), tf.RobertaConfig, tf.RobertaTokenizer, bare_bpe, 30, max_position_embeddings=32, pad_token_id=1, type_vocab_size=1, **small)
+bare("xlm-roberta/bare-sentencepiece", lambda c: tf.XLMRobertaModel(c), tf.XLMRobertaConfig, tf.XLMRobertaTokenizer, lambda f: sentencepiece_model(f / "sentencepiece.bpe.model"), 28, max_position_embeddings=30, pad_token_id=1, type_vocab_size=1, **small)
+
 # ---- pictures ---------------------------------------------------------------------------------------------------------------
 def image_answers(folder, processor, embed, logits=None, hidden=None):
     """Each picture by itself: their sizes may differ after the processor."""
@@ -180,6 +199,21 @@ def _(folder):
     model.save_pretrained(folder); tokenizer.model_max_length = 16; tokenizer.save_pretrained(folder); p = tf.SiglipImageProcessorPil(size={"height": 30, "width": 30}); p.save_pretrained(folder)
     b = tokenizer(TEXTS, padding="max_length", max_length=16, truncation=True, return_tensors="pt"); pix = torch.cat([p(images=read(x), return_tensors="pt")["pixel_values"] for x in IMAGES])
     answers(folder, text=unit(first(model.get_text_features(input_ids=b["input_ids"]))), image=joint_image(model, p), text_ids=b["input_ids"], logits=model(pixel_values=pix, input_ids=b["input_ids"]).logits_per_image, **pixel_rows(p))
+@variant("siglip/bare-sentencepiece")
+def _(folder):
+    # T5's order of special pieces, as SigLIP's own model has them.
+    sentencepiece_model(folder / "spiece.model", pad_id=0, eos_id=1, unk_id=2, bos_id=-1, pad_piece="<pad>"); tokenizer = tf.SiglipTokenizer.from_pretrained(folder, model_max_length=16); n = len(tokenizer)
+    model = randomise(tf.SiglipModel(tf.SiglipConfig(text_config=dict(vocab_size=n, hidden_size=20, num_hidden_layers=2, num_attention_heads=2, intermediate_size=27, max_position_embeddings=16, projection_size=20), vision_config=dict(hidden_size=20, num_hidden_layers=2, num_attention_heads=4, intermediate_size=31, image_size=30, patch_size=7))))
+    model.save_pretrained(folder); tf.SiglipImageProcessorPil(size={"height": 30, "width": 30}).save_pretrained(folder)
+    b = tokenizer(TEXTS, padding="max_length", max_length=16, truncation=True, return_tensors="pt")
+    answers(folder, text=unit(first(model.get_text_features(input_ids=b["input_ids"]))), text_ids=b["input_ids"])
+@variant("clip/bare-merges")
+def _(folder):
+    tokenizer, ids, merges = clip_bpe(); tokenizer.backend_tokenizer.model.save(str(folder)); tokenizer = tf.CLIPTokenizer.from_pretrained(folder, model_max_length=16)
+    model = randomise(tf.CLIPModel(tf.CLIPConfig(text_config=dict(vocab_size=len(tokenizer), hidden_size=20, num_hidden_layers=2, num_attention_heads=2, intermediate_size=27, max_position_embeddings=16, eos_token_id=ids["<|endoftext|>"], bos_token_id=ids["<|startoftext|>"], pad_token_id=1), vision_config=dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=31, image_size=30, patch_size=6), projection_dim=14)))
+    model.save_pretrained(folder); clip_p(30, 30)().save_pretrained(folder)
+    b = tokenizer(TEXTS, padding=True, truncation=True, return_tensors="pt")
+    answers(folder, text=unit(first(model.get_text_features(**{k: b[k] for k in ("input_ids", "attention_mask")}))), text_ids=b["input_ids"].masked_fill(b["attention_mask"] == 0, -1))
 @variant("chinese-clip/base")
 def _(folder):
     tokenizer = word_piece(); model = randomise(tf.ChineseCLIPModel(tf.ChineseCLIPConfig(text_config=dict(vocab_size=len(tokenizer), max_position_embeddings=24, **small), vision_config=dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=31, image_size=30, patch_size=6), projection_dim=11)))

@@ -6,8 +6,12 @@ use std::path::Path;
 use tokenizers::{
     Tokenizer,
     models::unigram::Unigram,
-    normalizers::{Precompiled, Replace, Sequence, replace::ReplacePattern},
-    pre_tokenizers::metaspace::{Metaspace, PrependScheme},
+    normalizers::{Lowercase, NormalizerWrapper, Precompiled, Replace, Sequence, Strip, replace::ReplacePattern},
+    pre_tokenizers::{
+        metaspace::{Metaspace, PrependScheme},
+        sequence::Sequence as PreTokenizers,
+        whitespace::WhitespaceSplit,
+    },
     processors::template::TemplateProcessing,
 };
 
@@ -72,11 +76,15 @@ fn piece(bytes: &[u8]) -> Option<Piece> {
     Some(piece)
 }
 
-/// XLM-RoBERTa's tokenizer (its four special tokens before the pieces, `<mask>` after them) from a bare model file.
-pub(super) fn read(file: &Path) -> Result<Tokenizer> {
+/// What a model file holds: its pieces in order, and the table of its normaliser.
+struct Model {
+    pieces: Vec<Piece>,
+    map: Vec<u8>,
+}
+
+fn model(file: &Path) -> Result<Model> {
     let bytes = std::fs::read(file).map_err(|e| Error::folder(file, e))?;
-    let bad = |e: String| Error::folder(file, e);
-    let broken = || bad("not a sentencepiece model".into());
+    let broken = || Error::folder(file, "not a sentencepiece model");
     let (mut pieces, mut map) = (Vec::new(), Vec::new());
     for field in fields(&bytes).ok_or_else(broken)? {
         match field {
@@ -92,33 +100,74 @@ pub(super) fn read(file: &Path) -> Result<Tokenizer> {
             _ => {}
         }
     }
-    if pieces.is_empty() {
-        return Err(broken());
-    }
-    // fairseq's order: <s> <pad> </s> <unk>, then the pieces without the model's own special ones, then <mask>.
+    if pieces.is_empty() { Err(broken()) } else { Ok(Model { pieces, map }) }
+}
+
+/// Kinds of a piece that stands for no text.
+const UNKNOWN: u64 = 2;
+const CONTROL: u64 = 3;
+
+/// XLM-RoBERTa's tokenizer from a bare `sentencepiece.bpe.model`: fairseq's four special tokens, the pieces without the model's own
+/// special ones, `<mask>`.
+pub(super) fn fairseq(file: &Path) -> Result<Tokenizer> {
+    let Model { pieces, map } = model(file)?;
     let mut entries: Vec<(String, f64)> =
         ["<s>", "<pad>", "</s>", "<unk>"].into_iter().map(|t| (t.to_owned(), 0.0)).collect();
-    entries.extend(pieces.into_iter().filter(|p| p.kind != 2 && p.kind != 3).map(|p| (p.text, p.score)));
+    entries.extend(pieces.into_iter().filter(|p| p.kind != UNKNOWN && p.kind != CONTROL).map(|p| (p.text, p.score)));
     entries.push(("<mask>".into(), 0.0));
-    let model = Unigram::from(entries, Some(3), false).map_err(|e| bad(e.to_string()))?;
-    let mut tokenizer = Tokenizer::new(model);
-    let spaces = Replace::new(ReplacePattern::Regex(" {2,}".into()), " ").map_err(|e| bad(e.to_string()))?;
-    let mut steps: Vec<tokenizers::NormalizerWrapper> = Vec::new();
-    if !map.is_empty() {
-        steps.push(Precompiled::from(&map).map_err(|e| bad(e.to_string()))?.into());
+    assemble(file, entries, 3, Vec::new(), &map, "<s> $A </s>", &["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+}
+
+/// `SigLIP`'s tokenizer from a bare `spiece.model`: the pieces as they stand, after a text without punctuation, in lower case if it is
+/// `lower`; the end of the text marked.
+pub(super) fn siglip(file: &Path, lower: bool) -> Result<Tokenizer> {
+    let Model { pieces, map } = model(file)?;
+    let bad = |e: String| Error::folder(file, e);
+    let unknown = pieces.iter().position(|p| p.kind == UNKNOWN).ok_or_else(|| bad("has no unknown piece".into()))?;
+    if !pieces.iter().any(|p| p.text == "</s>") {
+        return Err(bad("has no </s>, which ends each text".into()));
     }
-    steps.push(spaces.into());
-    tokenizer.with_normalizer(Some(Sequence::new(steps)));
-    tokenizer.with_pre_tokenizer(Some(Metaspace::new('▁', PrependScheme::Always, true)));
-    let ends = TemplateProcessing::builder()
-        .try_single("<s> $A </s>")
-        .map_err(bad)?
-        .special_tokens(vec![("<s>", 0), ("</s>", 2)])
-        .build()
-        .map_err(|e| bad(e.to_string()))?;
-    tokenizer.with_post_processor(Some(ends));
-    let special: Vec<_> =
-        ["<s>", "<pad>", "</s>", "<unk>", "<mask>"].iter().map(|t| tokenizers::AddedToken::from(*t, true)).collect();
+    let special: Vec<String> =
+        pieces.iter().filter(|p| p.kind == UNKNOWN || p.kind == CONTROL).map(|p| p.text.clone()).collect();
+    let replace = |pattern: &str, by: &str| {
+        let made = Replace::new(ReplacePattern::Regex(pattern.into()), by);
+        made.map(NormalizerWrapper::from).map_err(|e| bad(e.to_string()))
+    };
+    let mut steps = Vec::new();
+    if lower {
+        steps.push(Lowercase.into());
+    }
+    steps.extend([replace(r"[!-/:-@\[-`{-~]", "")?, replace(r"\s+", " ")?, Strip::new(true, true).into()]);
+    let entries = pieces.into_iter().map(|p| (p.text, p.score)).collect();
+    let special: Vec<&str> = special.iter().map(String::as_str).collect();
+    assemble(file, entries, unknown, steps, &map, "$A </s>", &special)
+}
+
+fn assemble(
+    file: &Path,
+    entries: Vec<(String, f64)>,
+    unknown: usize,
+    mut steps: Vec<NormalizerWrapper>,
+    map: &[u8],
+    ends: &str,
+    special: &[&str],
+) -> Result<Tokenizer> {
+    let bad = |e: String| Error::folder(file, e);
+    let model = Unigram::from(entries, Some(unknown), false).map_err(|e| bad(e.to_string()))?;
+    let mut tokenizer = Tokenizer::new(model);
+    if !map.is_empty() {
+        steps.push(Precompiled::from(map).map_err(|e| bad(e.to_string()))?.into());
+    }
+    if !steps.is_empty() {
+        tokenizer.with_normalizer(Some(Sequence::new(steps)));
+    }
+    let words = Metaspace::new('▁', PrependScheme::Always, true);
+    tokenizer.with_pre_tokenizer(Some(PreTokenizers::new(vec![WhitespaceSplit.into(), words.into()])));
+    let id = |token: &str| Some((token.to_owned(), tokenizer.token_to_id(token)?));
+    let marks: Vec<_> = ["<s>", "</s>"].into_iter().filter(|t| ends.contains(t)).filter_map(id).collect();
+    let ends = TemplateProcessing::builder().try_single(ends).map_err(bad)?.special_tokens(marks).build();
+    tokenizer.with_post_processor(Some(ends.map_err(|e| bad(e.to_string()))?));
+    let special: Vec<_> = special.iter().map(|t| tokenizers::AddedToken::from(*t, true)).collect();
     tokenizer.add_special_tokens(&special);
     Ok(tokenizer)
 }

@@ -37,7 +37,7 @@ pub struct TextProcessor {
 
 impl TextProcessor {
     /// The tokenizer of a checkpoint folder, cutting at `longest` tokens: `tokenizer.json`, else `vocab.txt` (BERT's kind),
-    /// `vocab.json` and `merges.txt` (RoBERTa's and CLIP's), `sentencepiece.bpe.model` or `spiece.model`.
+    /// `vocab.json` and `merges.txt` (RoBERTa's and CLIP's), `sentencepiece.bpe.model` (XLM-RoBERTa's) or `spiece.model` (`SigLIP`'s).
     pub fn from_folder(folder: &Path, longest: usize) -> Result<Self> {
         let settings = json(&folder.join("tokenizer_config.json"))?;
         let mut tokenizer = tokenizer(folder)?;
@@ -49,8 +49,12 @@ impl TextProcessor {
         let special = json(&folder.join("special_tokens_map.json"))?;
         let named =
             |v: &Value| v["pad_token"].as_str().or_else(|| v["pad_token"]["content"].as_str()).map(ToOwned::to_owned);
-        let token = named(&settings).or_else(|| named(&special)).unwrap_or_else(|| "[PAD]".into());
-        let padding = tokenizer.token_to_id(&token).map_or(0, i64::from);
+        // SigLIP pads with what ends a text; its padding is read.
+        let bare = folder.join("spiece.model").exists() && !folder.join("tokenizer.json").exists();
+        let usual = if bare { ["</s>", "<pad>"] } else { ["[PAD]", "<pad>"] };
+        let token = named(&settings).or_else(|| named(&special));
+        let known = |t: &str| tokenizer.token_to_id(t);
+        let padding = token.map_or_else(|| usual.into_iter().find_map(known), |t| known(&t)).map_or(0, i64::from);
         let prompts = json(&folder.join("config_sentence_transformers.json"))?;
         let prompt = prompts["default_prompt_name"].as_str().and_then(|n| prompts["prompts"][n].as_str()).unwrap_or("");
         // Of the files: to write the tokenizer out anew would print of holes in a vocabulary to standard output.
@@ -116,8 +120,10 @@ pub fn tokenizer(folder: &Path) -> Result<Tokenizer> {
         byte_pairs(folder, &settings)?
     } else if has("vocab.txt") {
         word_piece(folder, &settings)?
-    } else if let Some(name) = ["sentencepiece.bpe.model", "spiece.model"].into_iter().find(|n| has(n)) {
-        sentencepiece::read(&folder.join(name))?
+    } else if has("sentencepiece.bpe.model") {
+        sentencepiece::fairseq(&folder.join("sentencepiece.bpe.model"))?
+    } else if has("spiece.model") {
+        sentencepiece::siglip(&folder.join("spiece.model"), settings["do_lower_case"].as_bool().unwrap_or(true))?
     } else {
         return Err(Error::folder(
             folder,
