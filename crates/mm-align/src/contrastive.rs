@@ -1,7 +1,10 @@
 //! Contrastive losses: what belongs together is nearer than what does not. `InfoNCE` both ways (van den Oord 2018, CLIP 2021),
 //! `SigLIP`'s sigmoid (Zhai 2023), triplets with the hardest negatives (VSE++, Faghri 2018).
 
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    robust::{RobustConfig, RobustKind, relabelled, small_loss},
+};
 use mm_core::{AlignOutput, Aligner, DType, Features, Init, Pool, Scope, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -35,13 +38,18 @@ fn hidden(same: &Tensor) -> Result<Tensor> {
     Ok(same.logical_and(&diagonal.logical_not()?)?)
 }
 
+/// Logits without the pairs that are no true negatives.
+pub(crate) fn hide(logits: &Tensor, same: Option<&Tensor>) -> Result<Tensor> {
+    match same {
+        Some(same) => Ok(logits.masked_fill(&hidden(same)?, logits.dtype()?.lowest())?),
+        None => Ok(logits.clone()),
+    }
+}
+
 /// Cross-entropy of each row finding its partner among all, and the other way round, averaged. Cosines are multiplied by `scale`
 /// (one over the temperature). Pairs of rows that show the `same` thing are left out of each other's negatives.
 pub fn info_nce(similarity: &Similarity, scale: &Tensor, same: Option<&Tensor>, smoothing: f64) -> Result<Tensor> {
-    let mut logits = similarity.0.mul(scale)?;
-    if let Some(same) = same {
-        logits = logits.masked_fill(&hidden(same)?, logits.dtype()?.lowest())?;
-    }
+    let logits = hide(&similarity.0.mul(scale)?, same)?;
     let rows = logits.size(0)?;
     let target = Tensor::arange(0, rows, logits.device())?;
     if smoothing > 0.0 {
@@ -317,13 +325,44 @@ impl Contrastive {
     /// The loss of `[rows, width]` embeddings whose rows belong together; `same` as in [`info_nce`].
     pub fn loss(&self, a: &Tensor, b: &Tensor, same: Option<&Tensor>) -> Result<Tensor> {
         let similarity = Similarity::cosine(a, b)?;
-        // CLIP's bound: a temperature below 0.01 makes training unstable.
-        let scale = self.log_scale.clamp(0.0, 100f64.ln())?.exp()?;
+        let scale = self.scale()?;
         match (self.config.kind, &self.bias) {
             (ContrastiveKind::Triplet, _) => triplet(&similarity, self.config.margin, same),
             (ContrastiveKind::Sigmoid, Some(bias)) => sigmoid(&similarity, &scale, bias, same),
             _ => info_nce(&similarity, &scale, same, self.config.smoothing),
         }
+    }
+
+    /// The cross-entropy with targets `[rows, rows]` as [`soft`] takes them, at the temperature learned so far, whatever the kind.
+    pub fn soft_loss(&self, a: &Tensor, b: &Tensor, target: &Tensor) -> Result<Tensor> {
+        soft(&Similarity::cosine(a, b)?, &self.scale()?, target)
+    }
+
+    /// `InfoNCE` that doubts pairs, at the temperature learned so far, `step` steps after training began.
+    pub fn robust_loss(
+        &self,
+        a: &Tensor,
+        b: &Tensor,
+        same: Option<&Tensor>,
+        robust: &RobustConfig,
+        step: u64,
+    ) -> Result<Tensor> {
+        if step < robust.warmup {
+            return self.loss(a, b, same);
+        }
+        let (similarity, scale) = (Similarity::cosine(a, b)?, self.scale()?);
+        match robust.kind {
+            RobustKind::SmallLoss => {
+                let grown = ((step - robust.warmup + 1) as f64 / robust.warmup.max(1) as f64).min(1.0);
+                small_loss(&similarity, &scale, same, 1.0 - robust.share * grown)
+            }
+            RobustKind::Relabel => relabelled(&similarity, &scale, same),
+        }
+    }
+
+    fn scale(&self) -> Result<Tensor> {
+        // CLIP's bound: a temperature below 0.01 makes training unstable.
+        Ok(self.log_scale.clamp(0.0, 100f64.ln())?.exp()?)
     }
 
     /// The temperature as it stands.

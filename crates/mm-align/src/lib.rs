@@ -22,9 +22,11 @@ pub mod correlation;
 pub mod diagnose;
 pub mod discrepancy;
 mod error;
+pub mod robust;
 pub mod supervised;
 pub mod time_warp;
 pub mod transport;
 
 pub use contrastive::{Contrastive, ContrastiveConfig, ContrastiveKind};
 pub use error::{Error, Result};
+pub use robust::{RobustConfig, RobustKind};

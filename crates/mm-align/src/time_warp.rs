@@ -1,6 +1,9 @@
 //! Sequences that run at different speeds: dynamic time warping (Sakoe 1978), its smooth kind with gradient (soft-DTW, Cuturi 2017) and
 //! divergence (Blondel 2021), and where in a sound each word of a text is (CTC forced alignment, Kürzinger 2020).
 
+// What is computed in lanes must be inlined into the functions that are compiled for wider registers.
+#![allow(clippy::inline_always)]
+
 use crate::{Result, correlation::wrong};
 use mm_core::{DType, Tensor};
 use rayon::prelude::*;
@@ -76,59 +79,137 @@ pub fn soft_dtw(cost: &Tensor, gamma: f64) -> Result<Tensor> {
         return Err(wrong("soft_dtw", format!("gamma {gamma}"), "a positive number"));
     }
     let (pairs, n, m, values) = costs(cost)?;
-    let single: Vec<(f64, Vec<f64>)> = values.par_chunks(n * m).map(|c| soft_path(c, n, m, gamma)).collect();
-    let (ends, slopes): (Vec<f64>, Vec<Vec<f64>>) = single.into_iter().unzip();
+    let mut ends = vec![0f64; pairs];
+    let mut slopes = vec![0f64; pairs * n * m];
+    let some = LANES * n * m;
+    let jobs = values.par_chunks(some).zip(slopes.par_chunks_mut(some)).zip(ends.par_chunks_mut(LANES));
+    jobs.for_each(|((cost, slopes), ends)| soft_paths(cost, n, m, gamma, ends, slopes));
     let dtype = cost.dtype()?;
     let like = |values: &[f64], shape: &[i64]| -> Result<Tensor> {
         Ok(Tensor::from_vec(values, shape)?.to_dtype(dtype)?.to_device(cost.device())?)
     };
     let ends = like(&ends, &[pairs as i64])?;
-    let slopes = like(&slopes.concat(), &[pairs as i64, n as i64, m as i64])?;
+    let slopes = like(&slopes, &[pairs as i64, n as i64, m as i64])?;
     // The value is the recursion's, the slope in the costs is known in closed form: Σ slope · (cost − its own value) adds it alone.
     Ok(ends.add(&slopes.mul(&cost.sub(&cost.detach()?)?)?.sum_dims(&[1, 2], false)?)?)
 }
 
-/// The end value of one pair and its slope in each cost.
-fn soft_path(cost: &[f64], n: usize, m: usize, gamma: f64) -> (f64, Vec<f64>) {
-    let w = m + 1;
-    // One row and column of walls before.
-    let mut r = vec![f64::INFINITY; (n + 1) * w];
-    r[0] = 0.0;
+/// Pairs that are computed side by side, each in a lane of the processor's wide registers.
+const LANES: usize = 8;
+
+/// One number of each pair.
+type Lanes = [f64; LANES];
+
+#[inline(always)]
+fn each(body: impl Fn(usize) -> f64) -> Lanes {
+    std::array::from_fn(body)
+}
+
+/// exp(x) for x of at most zero, to 1e-14; zero below −700.
+#[inline(always)]
+fn exp(x: Lanes) -> Lanes {
+    // Adding this leaves the nearest whole number in the low bits.
+    const WHOLE: f64 = 6_755_399_441_055_744.0;
+    let x = each(|l| x[l].max(-700.0));
+    let shifted = each(|l| x[l] * std::f64::consts::LOG2_E + WHOLE);
+    let whole = each(|l| shifted[l] - WHOLE);
+    let rest = each(|l| x[l] - whole[l] * std::f64::consts::LN_2);
+    let mut sum = [1.0 / 39_916_800.0; LANES];
+    for factor in [3_628_800.0, 362_880.0, 40_320.0, 5_040.0, 720.0, 120.0, 24.0, 6.0, 2.0, 1.0, 1.0] {
+        sum = each(|l| sum[l] * rest[l] + 1.0 / factor);
+    }
+    each(|l| sum[l] * f64::from_bits((shifted[l].to_bits() << 52).wrapping_add(1023 << 52)))
+}
+
+/// ln(x) for x in [1, 3], to 1e-13: twice the inverse hyperbolic tangent about the square root of three.
+#[inline(always)]
+fn ln(x: Lanes) -> Lanes {
+    const MIDDLE: f64 = 1.732_050_807_568_877_2;
+    let t = each(|l| (x[l] - MIDDLE) / (x[l] + MIDDLE));
+    let square = each(|l| t[l] * t[l]);
+    let mut sum = [1.0 / 21.0; LANES];
+    for odd in [19.0, 17.0, 15.0, 13.0, 11.0, 9.0, 7.0, 5.0, 3.0, 1.0] {
+        sum = each(|l| sum[l] * square[l] + 1.0 / odd);
+    }
+    each(|l| 2.0 * t[l] * sum[l] + 0.549_306_144_334_054_8)
+}
+
+/// The end values of up to [`LANES`] pairs of costs `[n, m]` and their slopes in each cost.
+fn soft_paths(cost: &[f64], n: usize, m: usize, gamma: f64, ends: &mut [f64], slopes: &mut [f64]) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx512f,avx512dq")]
+        fn widest(cost: &[f64], n: usize, m: usize, gamma: f64, ends: &mut [f64], slopes: &mut [f64]) {
+            soft_lanes(cost, n, m, gamma, ends, slopes);
+        }
+        #[target_feature(enable = "avx2")]
+        fn wide(cost: &[f64], n: usize, m: usize, gamma: f64, ends: &mut [f64], slopes: &mut [f64]) {
+            soft_lanes(cost, n, m, gamma, ends, slopes);
+        }
+        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq") {
+            // SAFETY: the processor has what the function was compiled for.
+            return unsafe { widest(cost, n, m, gamma, ends, slopes) };
+        }
+        if is_x86_feature_detected!("avx2") {
+            // SAFETY: as above.
+            return unsafe { wide(cost, n, m, gamma, ends, slopes) };
+        }
+    }
+    soft_lanes(cost, n, m, gamma, ends, slopes);
+}
+
+#[inline(always)]
+fn soft_lanes(cost: &[f64], n: usize, m: usize, gamma: f64, ends: &mut [f64], slopes: &mut [f64]) {
+    let cells = n * m;
+    // Where there are fewer pairs than lanes, the last is computed more than once.
+    let lane: [usize; LANES] = std::array::from_fn(|l| l.min(ends.len() - 1) * cells);
+    let over = 1.0 / gamma;
+    // Two rows of values, a wall before each.
+    let mut above = vec![[f64::INFINITY; LANES]; m + 1];
+    let mut row = vec![[f64::INFINITY; LANES]; m + 1];
+    above[0] = [0.0; LANES];
     // How much of each place comes from both before it, from above and from the left: all that the way back needs, so that it takes no
     // exponential.
-    let mut shares = vec![[0f64; 3]; n * m];
-    let over = 1.0 / gamma;
-    for i in 1..=n {
-        for j in 1..=m {
-            let [a, b, c] = [r[(i - 1) * w + j - 1], r[(i - 1) * w + j], r[i * w + j - 1]];
-            let least = a.min(b).min(c);
-            let part = |x: f64| if x == least { 1.0 } else { ((least - x) * over).exp() };
-            let (a, b, c) = (part(a), part(b), part(c));
-            let sum = a + b + c;
-            let each = 1.0 / sum;
-            shares[(i - 1) * m + j - 1] = [a * each, b * each, c * each];
-            r[i * w + j] = cost[(i - 1) * m + j - 1] + least - gamma * sum.ln();
+    let mut shares = vec![[[0f32; LANES]; 3]; cells];
+    for i in 0..n {
+        row[0] = [f64::INFINITY; LANES];
+        for j in 0..m {
+            let (both, up, left) = (above[j], above[j + 1], row[j]);
+            let least = each(|l| both[l].min(up[l]).min(left[l]));
+            let part = |from: &Lanes| exp(each(|l| (least[l] - from[l]) * over));
+            let (both, up, left) = (part(&both), part(&up), part(&left));
+            let sum = each(|l| both[l] + up[l] + left[l]);
+            let log = ln(sum);
+            let share = |part: &Lanes| -> [f32; LANES] { std::array::from_fn(|l| (part[l] / sum[l]) as f32) };
+            shares[i * m + j] = [share(&both), share(&up), share(&left)];
+            row[j + 1] = each(|l| cost[lane[l] + i * m + j] + least[l] - gamma * log[l]);
         }
+        std::mem::swap(&mut above, &mut row);
     }
-    // Backwards: how much each place is passed (Cuturi 2017, algorithm 2).
-    let mut passed = vec![0f64; n * m];
-    passed[n * m - 1] = 1.0;
+    for (l, end) in ends.iter_mut().enumerate() {
+        *end = above[m][l];
+    }
+    // Backwards: how much each place is passed (Cuturi 2017, algorithm 2). What comes from below, and from the right.
+    let mut below = vec![[0f64; LANES]; m + 1];
+    let mut next = vec![[0f64; LANES]; m + 1];
+    below[m - 1] = [1.0; LANES];
     for i in (0..n).rev() {
+        next.fill([0.0; LANES]);
+        let mut right = [0f64; LANES];
         for j in (0..m).rev() {
-            let own = passed[i * m + j];
-            let [both, up, left] = shares[i * m + j];
-            if i > 0 && j > 0 {
-                passed[(i - 1) * m + j - 1] += own * both;
-            }
-            if i > 0 {
-                passed[(i - 1) * m + j] += own * up;
-            }
+            let own = each(|l| below[j][l] + right[l]);
+            let [both, up, left] = &shares[i * m + j];
             if j > 0 {
-                passed[i * m + j - 1] += own * left;
+                next[j - 1] = each(|l| next[j - 1][l] + own[l] * f64::from(both[l]));
+            }
+            next[j] = each(|l| next[j][l] + own[l] * f64::from(up[l]));
+            right = each(|l| own[l] * f64::from(left[l]));
+            for (l, from) in lane.iter().enumerate().take(ends.len()) {
+                slopes[from + i * m + j] = own[l];
             }
         }
+        std::mem::swap(&mut below, &mut next);
     }
-    (r[n * w + m], passed)
 }
 
 /// The divergence of pairs of sequences `[pairs, length, width]`: soft-DTW less half of each with itself, never negative and zero for
@@ -287,11 +368,31 @@ mod tests {
             };
             assert!(((at(1e-5) - at(-1e-5)) / 2e-5 - grad[place]).abs() < 1e-6);
         }
+        // Side by side as one by one, whatever the number of pairs.
+        let many = rand(&[11, 9, 7]).mul_scalar(40.0).unwrap();
+        let all = soft_dtw(&many, 0.2).unwrap().to_vec::<f64>().unwrap();
+        for (pair, value) in all.iter().enumerate() {
+            let alone = soft_dtw(&many.narrow(0, pair as i64, 1).unwrap(), 0.2).unwrap().to_f64().unwrap();
+            assert_eq!(alone, *value);
+        }
         let (a, b) = (rand(&[3, 5, 2]), rand(&[3, 7, 2]));
         let none = soft_dtw_divergence(&a, &a, 0.1).unwrap().abs().unwrap().max().unwrap().to_f64().unwrap();
         let some = soft_dtw_divergence(&a, &b, 0.1).unwrap().min().unwrap().to_f64().unwrap();
         assert!(none < 1e-9 && some > 0.0);
         assert!(soft_dtw(&rand(&[0, 2, 2]), 0.1).is_err() && soft_dtw(&cost, 0.0).is_err());
+    }
+
+    #[test]
+    fn exponentials_and_logarithms_of_lanes_are_exact() {
+        for step in 0..4000 {
+            let x = -f64::from(step) * 0.17;
+            let (found, wanted) = (exp([x; LANES])[3], x.exp());
+            assert!((found - wanted).abs() <= 2e-13 * wanted, "exp({x}): {found}, {wanted}");
+            let x = 1.0 + f64::from(step) / 2000.0;
+            assert!((ln([x; LANES])[5] - x.ln()).abs() < 1e-12);
+        }
+        assert_eq!(exp([0.0; LANES])[0], 1.0);
+        assert!(exp([f64::NEG_INFINITY; LANES])[0] < 1e-300);
     }
 
     #[test]
