@@ -6,7 +6,10 @@ use clap::{ArgMatches, Args, Command, FromArgMatches};
 use mm_core::{DType, Modality, Pool, Source, Tensor};
 use mm_data::{Manifest, ManifestConfig};
 use mm_repr::{LoadOptions, Pretrained, locate};
-use mm_tasks::{embedding, job::Job};
+use mm_tasks::{
+    embedding::{self, Embedder},
+    job::{Job, Trained},
+};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -198,10 +201,7 @@ pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<()> {
         bail!("nothing to embed; give --text, --image, --audio or --video, or --data and --out");
     }
     let vectors = if folder.join("config.toml").exists() {
-        if arguments.pool.is_some() || arguments.layer.is_some() {
-            bail!("--pool and --layer are for checkpoint folders; a run pools as it was trained");
-        }
-        let run = Job::load(&folder, &crate::registry(), context.device()?)?;
+        let run = load_run(&folder, &arguments, context)?;
         let each = |(kind, value): &(&str, String)| run.embed(&Modality::from(*kind), &[source(kind, value)]);
         arguments.values.0.iter().map(each).collect::<Result<Vec<_>, _>>()?
     } else {
@@ -229,6 +229,13 @@ pub(crate) fn run(arguments: Arguments, context: &Context) -> Result<()> {
     Ok(())
 }
 
+fn load_run(folder: &Path, arguments: &Arguments, context: &Context) -> Result<Job> {
+    if arguments.pool.is_some() || arguments.layer.is_some() {
+        bail!("--pool and --layer are for checkpoint folders; a run pools as it was trained");
+    }
+    Ok(Job::load(folder, &crate::registry(), context.device()?)?)
+}
+
 fn load(folder: &Path, arguments: &Arguments, context: &Context) -> Result<Pretrained> {
     let options = LoadOptions { layer: arguments.layer, ..arguments.numbers.options(context)? };
     Ok(Pretrained::load_with(folder, options)?)
@@ -241,25 +248,38 @@ fn whole(folder: &Path, data: &Path, out: &Path, arguments: &Arguments, context:
         bail!("--pool none gives another number of vectors for each value, which --out does not hold");
     }
     if folder.join("config.toml").exists() {
-        bail!("--data is for checkpoint folders; for a run, `mm search` and `mm eval` embed its data set themselves");
+        let job = load_run(folder, arguments, context)?;
+        return fill(&Trained { job: &job, folder }, None, data, out, arguments, context);
     }
+    let model = load(folder, arguments, context)?;
+    fill(&model, pool(&model, arguments), data, out, arguments, context)?;
+    tell_cuts(&model);
+    Ok(())
+}
+
+fn fill(
+    model: &dyn Embedder,
+    pool: Option<Pool>,
+    data: &Path,
+    out: &Path,
+    arguments: &Arguments,
+    context: &Context,
+) -> Result<()> {
     let manifest =
         Manifest::open(&ManifestConfig { manifest: data.to_owned(), ..ManifestConfig::default() }, Path::new("."))?;
-    let model = load(folder, arguments, context)?;
     let options = embedding::Options {
         modalities: arguments.whole.modality.iter().map(|m| Modality::from(m.as_str())).collect(),
-        pool: pool(&model, arguments),
+        pool,
         normalize: arguments.normalize,
         strict: arguments.whole.on_broken == "fail",
     };
     let stop = crate::interrupt("this piece")?;
     let mut steps = crate::progress::Steps::new();
     let begun = std::time::Instant::now();
-    let summary = embedding::embed_all(&model, &manifest, out, &options, &stop, &mut |done, all| {
+    let summary = embedding::embed_all(model, &manifest, out, &options, &stop, &mut |done, all| {
         steps.tell("embedding", done, all);
     })?;
     steps.end();
-    tell_cuts(&model);
     for (id, modality, reason) in summary.holes.iter().take(20) {
         eprintln!("mm: {id}: {modality}: {reason}");
     }

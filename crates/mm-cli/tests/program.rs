@@ -58,6 +58,17 @@ fn from_files_to_a_report_with_every_command_on_the_way() {
         .map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["input"].as_str().unwrap().to_owned())
         .collect();
     assert_eq!(order, ["1.png", "dog", "2.png"]);
+    // A whole data set through a run, as through a checkpoint folder: the same vectors as one by one.
+    let whole = ["embed", "--model", "run", "--data", "data.jsonl", "--modality", "image", "--out", "v.npy", "--json"];
+    let done: serde_json::Value = serde_json::from_str(&ok(&mm(&whole, world.path()))).unwrap();
+    assert_eq!((&done["vectors"], &done["width"]), (&12.into(), &16.into()));
+    let bytes = std::fs::read(world.path().join("v.npy")).unwrap();
+    let numbers: Vec<f32> =
+        bytes[bytes.len() - 12 * 16 * 4..].chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+    let first: serde_json::Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    for (a, b) in first["embedding"].as_array().unwrap().iter().zip(&numbers[16..32]) {
+        assert!((a.as_f64().unwrap() - f64::from(*b)).abs() < 1e-5);
+    }
     let line: serde_json::Value =
         serde_json::from_str(&ok(&mm(&["embed", "--model", "words", "--text", "dog", "--json"], world.path())))
             .unwrap();
@@ -93,6 +104,49 @@ fn a_validation_side_is_watched_and_training_stops_when_it_no_longer_grows() {
     let valid =
         mm_train::Run::metrics(&world.path().join("run")).unwrap().into_iter().filter(|m| m.split == "valid").count();
     assert_eq!(valid, 4);
+}
+
+#[test]
+fn voices_learn_what_is_written_captions_are_soft_targets_and_pairs_are_doubted() {
+    let world = World::new();
+    let data = std::fs::read_to_string(world.path().join("data.jsonl")).unwrap();
+    let mut rows = String::new();
+    for line in data.lines() {
+        let mut row: serde_json::Value = serde_json::from_str(line).unwrap();
+        let (english, french) = (row["text"].clone(), format!("le mot {}", row["id"]));
+        row["text"] = serde_json::json!([{"text": english, "language": "en"}, {"text": french, "language": "fr"}]);
+        rows += &format!("{row}\n");
+    }
+    world.write("data.jsonl", rows);
+    let english = ["--set", "towers.text.languages=[\"en\"]"];
+    let losses = |run: &str, more: &[&str]| -> std::collections::BTreeMap<String, f64> {
+        ok(&world.train(run, &[&english[..], more].concat()));
+        mm_train::Run::metrics(&world.path().join(run))
+            .unwrap()
+            .into_iter()
+            .rfind(|m| m.split == "train")
+            .unwrap()
+            .values
+    };
+    let plain = losses("plain", &["--set", "train.epochs=20"]);
+    let spelled = losses("spelled", &["--set", "train.epochs=20", "--set", "spelling.modality=audio"]);
+    assert!(!plain.contains_key("loss_spelling") && spelled["loss_spelling"] < 1.0, "{spelled:?}");
+    // Such a run is loaded like any other; what helped it learn is no part of an answer.
+    ok(&mm(&["eval", "spelled", "--json"], world.path()));
+    let soft = losses("soft", &["--set", "train.epochs=20", "--set", "soft.modality=text", "--set", "soft.share=1.0"]);
+    assert!((soft["loss"] - plain["loss"]).abs() > 1e-3);
+    let doubted = losses("doubted", &["--set", "robust.kind=relabel", "--set", "robust.warmup=0"]);
+    assert!(doubted["loss"].is_finite());
+    let bad = |more: &[&str], wanted: &[&str]| {
+        let all = [&["train", "config.toml", "--run", "bad", "--device", "cpu", "--set"], more].concat();
+        refused(&all, world.path(), wanted);
+    };
+    bad(&["spelling.modality=text"], &["spelling.modality", "wanted a modality whose tower learns"]);
+    bad(&["soft.modality=audio"], &["soft.modality", "frozen encoder"]);
+    bad(&["robust.kind=relabel"], &["robust", "missing field `warmup`"]);
+    bad(&["robust.kind=relabel", "--set", "robust.warmup=1", "--set", "robust.share=1.5"], &["robust", "share 1.5"]);
+    world.write("data.jsonl", data);
+    bad(&["spelling.modality=audio"], &["no value of audio has a language in which its row has a text"]);
 }
 
 fn tensors(run: &Path) -> Vec<(String, Vec<u8>)> {
@@ -142,10 +196,12 @@ fn wait_for_steps(run: &Path, steps: usize) {
 #[test]
 fn a_run_that_is_killed_again_and_again_ends_with_the_weights_of_one_that_was_not() {
     let world = World::new();
-    assert!(start(&world, "whole", &[]).wait().unwrap().success());
+    // Doubt begins in the middle: that it has begun is part of what is taken up again.
+    let doubt = ["--set", "robust.kind=small_loss", "--set", "robust.share=0.3", "--set", "robust.warmup=9"];
+    assert!(start(&world, "whole", &doubt).wait().unwrap().success());
     let run = world.path().join("broken");
     for (round, steps) in [3, 7, 11, 16].into_iter().enumerate() {
-        let mut child = start(&world, "broken", if round == 0 { &[] } else { &["--resume"] });
+        let mut child = start(&world, "broken", &[&doubt[..], if round == 0 { &[] } else { &["--resume"] }].concat());
         wait_for_steps(&run, steps);
         child.kill().unwrap(); // SIGKILL: nothing can be tidied up
         child.wait().unwrap();
@@ -154,7 +210,7 @@ fn a_run_that_is_killed_again_and_again_ends_with_the_weights_of_one_that_was_no
             tensors(&run);
         }
     }
-    assert!(start(&world, "broken", &["--resume"]).wait().unwrap().success());
+    assert!(start(&world, "broken", &[&doubt[..], &["--resume"]].concat()).wait().unwrap().success());
     let (whole, broken) = (tensors(&world.path().join("whole")), tensors(&run));
     assert_eq!(whole.len(), broken.len());
     for (a, b) in whole.iter().zip(&broken) {

@@ -2,7 +2,7 @@
 //! that are broken are holes that can be tried again, and memory does not grow with the number of rows.
 
 use crate::{Error, Result};
-use mm_core::{Modality, Pool, SampleContext, Source, Tensor};
+use mm_core::{Modality, Pool, Processor, SampleContext, Source, Tensor};
 use mm_data::Manifest;
 use mm_repr::Pretrained;
 use parquet::{
@@ -24,6 +24,36 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
 };
+
+/// What makes vectors of values: a pretrained model, or a run.
+pub trait Embedder {
+    /// The modalities that it takes.
+    fn modalities(&self) -> Vec<Modality>;
+    /// What makes a sample of a value.
+    fn processor(&self, modality: &Modality) -> Result<Arc<dyn Processor>>;
+    /// Vectors `[samples, width]`.
+    fn embed_samples(&self, modality: &Modality, samples: &[Tensor], pool: Option<Pool>) -> Result<Tensor>;
+    /// Changes whenever the vectors would.
+    fn fingerprint(&self) -> Result<String>;
+}
+
+impl Embedder for Pretrained {
+    fn modalities(&self) -> Vec<Modality> {
+        Pretrained::modalities(self)
+    }
+
+    fn processor(&self, modality: &Modality) -> Result<Arc<dyn Processor>> {
+        Ok(Arc::clone(&self.tower(modality)?.processor))
+    }
+
+    fn embed_samples(&self, modality: &Modality, samples: &[Tensor], pool: Option<Pool>) -> Result<Tensor> {
+        Ok(Pretrained::embed_samples(self, modality, samples, pool)?)
+    }
+
+    fn fingerprint(&self) -> Result<String> {
+        Ok(self.fingerprint.clone())
+    }
+}
 
 /// In which form vectors are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,7 +147,7 @@ fn together(modality: &Modality) -> usize {
 /// Embeds every value of a data set into `out`; `tell(done, all)` after each piece. Called again after an interruption or with holes
 /// left, it does only what is missing. `stop` ends it after the piece at hand.
 pub fn embed_all(
-    model: &Pretrained,
+    model: &dyn Embedder,
     manifest: &Manifest,
     out: &Path,
     options: &Options,
@@ -219,7 +249,7 @@ pub fn embed_all(
     Ok(summary)
 }
 
-fn choose(model: &Pretrained, manifest: &Manifest, format: Format, options: &Options) -> Result<Vec<Modality>> {
+fn choose(model: &dyn Embedder, manifest: &Manifest, format: Format, options: &Options) -> Result<Vec<Modality>> {
     let (takes, has) = (model.modalities(), manifest.modalities());
     let named =
         |list: &mut dyn Iterator<Item = &Modality>| list.map(ToString::to_string).collect::<Vec<_>>().join(", ");
@@ -262,13 +292,19 @@ fn entries(manifest: &Manifest, modalities: &[Modality]) -> Vec<Entry> {
     entries
 }
 
-fn fingerprint(model: &Pretrained, manifest: &Manifest, modalities: &[Modality], options: &Options) -> Result<String> {
+fn fingerprint(
+    model: &dyn Embedder,
+    manifest: &Manifest,
+    modalities: &[Modality],
+    options: &Options,
+) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
     let file = File::open(&manifest.path).map_err(at(&manifest.path))?;
     hasher.update_reader(file).map_err(at(&manifest.path))?;
     let columns = &manifest.columns;
     hasher.update(
-        format!("{} {modalities:?} {columns:?} {:?} {}", model.fingerprint, options.pool, options.normalize).as_bytes(),
+        format!("{} {modalities:?} {columns:?} {:?} {}", model.fingerprint()?, options.pool, options.normalize)
+            .as_bytes(),
     );
     Ok(hasher.finalize().to_hex()[..32].to_owned())
 }
@@ -277,7 +313,7 @@ type Made = Vec<std::result::Result<Vec<f32>, String>>;
 
 /// Decodes in a thread of its own (and rayon's) one piece ahead of the model. True when it was stopped.
 fn run(
-    model: &Pretrained,
+    model: &dyn Embedder,
     manifest: &Manifest,
     entries: &[Entry],
     missing: &[usize],
@@ -297,7 +333,7 @@ fn run(
     }
     let mut processors = BTreeMap::new();
     for modality in model.modalities() {
-        processors.insert(modality.clone(), Arc::clone(&model.tower(&modality)?.processor));
+        processors.insert(modality.clone(), model.processor(&modality)?);
     }
     let ended = AtomicBool::new(false);
     std::thread::scope(|scope| {

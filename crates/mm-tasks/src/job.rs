@@ -3,6 +3,7 @@
 use crate::{
     Error, Fit, Result, Told,
     captioning::{self, Captioning},
+    embedding::Embedder,
     finetuning::{self, Finetuning},
     metrics::Judges,
     prediction::{self, Prediction, Predictor},
@@ -10,7 +11,7 @@ use crate::{
     representation::{self, Representation},
     retrieval::{self, Retrieval},
 };
-use mm_core::{Device, Modality, Params, Registry, Source, Tensor, config};
+use mm_core::{Device, Modality, Params, Pool, Processor, Registry, Source, Tensor, config};
 use mm_data::{Manifest, Split};
 use mm_train::{Progress, Run};
 use std::{
@@ -153,17 +154,17 @@ impl Job {
         match self {
             Self::Retrieval(model) => model.embed(modality, sources),
             Self::Representation(model) => model.embed(modality, sources),
-            Self::Captioning(_) => Err(Error::Config(
-                "this run describes and has no vectors to give; ask it with `mm caption --model`".into(),
-            )),
-            Self::Finetuning(_) => Err(Error::Config(
-                "this run answers or describes and has no vectors to give; ask it with `mm answer` or `mm caption`"
-                    .into(),
-            )),
-            Self::Prediction(_) => Err(Error::Config(
-                "this run predicts a column and has no vectors to give; ask it with `mm predict --run`".into(),
-            )),
+            _ => Err(self.no_vectors()),
         }
+    }
+
+    fn no_vectors(&self) -> Error {
+        let (does, ask) = match self {
+            Self::Captioning(_) => ("describes", "mm caption --model"),
+            Self::Finetuning(_) => ("answers or describes", "mm answer` or `mm caption"),
+            _ => ("predicts a column", "mm predict --run"),
+        };
+        Error::Config(format!("this run {does} and has no vectors to give; ask it with `{ask}`"))
     }
 
     /// Figures of one side of its data; `run` is the folder that it was loaded from. Captions are also judged by
@@ -185,7 +186,8 @@ impl Job {
         match self {
             Self::Retrieval(model) => {
                 let manifest = Arc::new(model.manifest()?);
-                let evaluation = retrieval::evaluate(&model.embed_side(&manifest, split, told)?, split)?;
+                let mut evaluation = retrieval::evaluate(&model.embed_side(&manifest, split, told)?, split)?;
+                evaluation.spelling = model.heard(split)?;
                 let json = serde_json::to_value(&evaluation).map_err(|e| Error::Config(e.to_string()))?;
                 Ok(Evaluated { json, table: retrieval_table(&evaluation) })
             }
@@ -213,6 +215,49 @@ impl Job {
                 Ok(prediction_figures(&figures, &broken))
             }
         }
+    }
+}
+
+/// A run as what makes vectors of whole data sets.
+pub struct Trained<'a> {
+    /// The run.
+    pub job: &'a Job,
+    /// Its folder.
+    pub folder: &'a Path,
+}
+
+impl Embedder for Trained<'_> {
+    fn modalities(&self) -> Vec<Modality> {
+        match self.job {
+            Job::Retrieval(model) => model.modalities().cloned().collect(),
+            Job::Representation(model) => model.reads().cloned().collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn processor(&self, modality: &Modality) -> Result<Arc<dyn Processor>> {
+        match self.job {
+            Job::Retrieval(model) => model.processor(modality).cloned(),
+            Job::Representation(model) => model.processor(modality).cloned(),
+            job => Err(job.no_vectors()),
+        }
+    }
+
+    fn embed_samples(&self, modality: &Modality, samples: &[Tensor], _: Option<Pool>) -> Result<Tensor> {
+        match self.job {
+            Job::Retrieval(model) => model.embed_samples(modality, samples),
+            Job::Representation(model) => model.embed_samples(modality, samples),
+            job => Err(job.no_vectors()),
+        }
+    }
+
+    fn fingerprint(&self) -> Result<String> {
+        if self.modalities().is_empty() {
+            return Err(self.job.no_vectors());
+        }
+        let weights = self.folder.join("checkpoints/best.safetensors");
+        let bytes = std::fs::read(&weights).map_err(|e| Error::File { path: weights, reason: e.to_string() })?;
+        Ok(blake3::hash(&bytes).to_hex().to_string())
     }
 }
 
@@ -244,10 +289,12 @@ fn beside(model: &crate::metrics::Figures, what: &str, others: &crate::metrics::
 fn retrieval_table(evaluation: &retrieval::Evaluation) -> Vec<Vec<String>> {
     let head = ["direction", "R@1", "R@5", "R@10", "median rank", "mAP", "chance R@10", "queries", "candidates"];
     let mut rows = vec![head.map(ToOwned::to_owned).to_vec()];
-    for (direction, m) in &evaluation.directions {
+    let written = evaluation.spelling.iter().map(|(language, m)| (format!("voice → its own words, {language}"), m));
+    let directions = evaluation.directions.iter().map(|(direction, m)| (direction.clone(), m));
+    for (direction, m) in directions.chain(written) {
         let [one, five, ten] = m.recall.map(|v| format!("{v:.3}"));
         rows.push(vec![
-            direction.clone(),
+            direction,
             one,
             five,
             ten,

@@ -16,6 +16,7 @@ pub mod prediction;
 pub mod report;
 pub mod representation;
 pub mod retrieval;
+pub mod spelling;
 
 pub use error::{Error, Result};
 

@@ -271,22 +271,38 @@ impl Representation {
 
     /// Vectors `[sources, width]` of raw values.
     pub fn embed(&self, modality: &Modality, sources: &[Source]) -> Result<Tensor> {
-        let known = self.inputs.keys().map(Modality::name);
-        let built = self
-            .inputs
-            .get(modality)
-            .ok_or_else(|| mm_core::Error::unknown("modality of this run", modality.name(), known))?;
-        let processor = &built.processor;
+        let processor = self.processor(modality)?;
         let samples = sources
             .par_iter()
             .map(|s| processor.process(s, &mut SampleContext::plain()))
             .collect::<Result<Vec<_>, _>>()?;
+        self.embed_samples(modality, &samples)
+    }
+
+    /// The modalities of which it makes a code alone.
+    pub(crate) fn reads(&self) -> impl Iterator<Item = &Modality> {
+        self.inputs.keys().filter(|m| self.learner.reads(m))
+    }
+
+    /// What makes samples of a modality's values.
+    pub(crate) fn processor(&self, modality: &Modality) -> Result<&Arc<dyn Processor>> {
+        Ok(&self.input(modality)?.processor)
+    }
+
+    fn input(&self, modality: &Modality) -> Result<&BuiltInput> {
+        let known = self.inputs.keys().map(Modality::name);
+        let found = self.inputs.get(modality);
+        Ok(found.ok_or_else(|| mm_core::Error::unknown("modality of this run", modality.name(), known))?)
+    }
+
+    /// Vectors `[samples, width]`.
+    pub(crate) fn embed_samples(&self, modality: &Modality, samples: &[Tensor]) -> Result<Tensor> {
+        let built = self.input(modality)?;
         if !self.learner.reads(modality) {
-            let wanted = self.inputs.keys().filter(|m| self.learner.reads(m)).map(Modality::name).collect::<Vec<_>>();
-            let wanted = wanted.join(", ");
+            let wanted = self.reads().map(Modality::name).collect::<Vec<_>>().join(", ");
             return Err(Error::Config(format!("this run makes no code of {modality} alone; wanted {wanted}")));
         }
-        let mut input = collate(&samples, built.processor.as_ref())?.to_device(self.params.device())?;
+        let mut input = collate(samples, built.processor.as_ref())?.to_device(self.params.device())?;
         Ok(without_grad(|| {
             if let Some((encoder, _)) = &built.encoder {
                 input = Input { values: encoder.embed(&input, false)?, mask: None };
@@ -711,7 +727,7 @@ impl Representation {
         if classes < 2 {
             return Ok(());
         }
-        for modality in self.inputs.keys().filter(|m| self.learner.reads(m)) {
+        for modality in self.reads() {
             let pick = |g: &Gathered| -> Result<Option<(InputSet, Vec<i64>)>> {
                 let Some((set, rows)) = having(&g.set, &[modality])? else { return Ok(None) };
                 let known: Vec<i64> = (0..rows.len() as i64).filter(|r| g.labels[rows[*r as usize]] >= 0).collect();

@@ -5,11 +5,12 @@ use crate::{
     Error, Fit, Result, Told,
     features::Frozen,
     metrics::{RetrievalMetrics, retrieval_metrics},
+    spelling::{Spelling, SpellingConfig},
 };
-use mm_align::{Contrastive, ContrastiveConfig, diagnose};
+use mm_align::{Contrastive, ContrastiveConfig, ContrastiveKind, RobustConfig, diagnose};
 use mm_core::{
-    BuildContext, DType, Device, Encoder, Input, Modality, Module, Params, Processor, Registry, SampleContext, Scope,
-    Source, Task, Tensor, config,
+    BuildContext, DType, Device, Encoder, Init, Input, Modality, Module, Params, Processor, Registry, SampleContext,
+    Scope, Source, Task, Tensor, config,
     nn::{Linear, Norm, NormConfig},
     seed::seed_tensors,
     without_grad,
@@ -60,6 +61,29 @@ pub struct TowerConfig {
     pub languages: Vec<String>,
 }
 
+/// Targets that are shared out by how alike a frozen encoder finds two rows (soft alignment, Gao 2024): a caption that is nearly right
+/// is not pushed as far as one that has nothing to do with it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SoftConfig {
+    /// The modality whose frozen encoder says so.
+    pub modality: String,
+    /// Share of the loss that goes by it.
+    #[serde(default = "share")]
+    pub share: f64,
+    /// What its cosines are divided by before their softmax.
+    #[serde(default = "sharpness")]
+    pub temperature: f64,
+}
+
+fn share() -> f64 {
+    0.5
+}
+
+fn sharpness() -> f64 {
+    0.1
+}
+
 /// Settings of a retrieval model and its training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -83,6 +107,15 @@ pub struct RetrievalConfig {
     /// Weight of a pair of modalities in the loss (`audio-text`, names in order); 1 when absent.
     #[serde(default)]
     pub pairs: BTreeMap<String, f64>,
+    /// Soft targets; every other row is equally wrong when absent.
+    #[serde(default)]
+    pub soft: Option<SoftConfig>,
+    /// What is done about pairs that may not belong together; all are believed when absent.
+    #[serde(default)]
+    pub robust: Option<RobustConfig>,
+    /// A modality that is spoken also learns what is written in its own language; not when absent.
+    #[serde(default)]
+    pub spelling: Option<SpellingConfig>,
     /// The training.
     #[serde(default)]
     pub train: TrainConfig,
@@ -96,7 +129,7 @@ fn width() -> i64 {
 }
 
 /// Two layers with a residual, normalised: `[rows, input]` → `[rows, output]` of unit length.
-struct Projection {
+pub(crate) struct Projection {
     norm_in: Norm,
     first: Linear,
     second: Linear,
@@ -105,7 +138,7 @@ struct Projection {
 }
 
 impl Projection {
-    fn new(scope: &Scope<'_>, input: i64, output: i64, config: &ProjectionConfig) -> Result<Self> {
+    pub fn new(scope: &Scope<'_>, input: i64, output: i64, config: &ProjectionConfig) -> Result<Self> {
         if config.hidden < 1 || output < 1 || !(0.0..1.0).contains(&config.dropout) {
             let found = format!("hidden {}, width {output}, dropout {}", config.hidden, config.dropout);
             return Err(Error::Config(format!(
@@ -144,10 +177,16 @@ pub struct Retrieval {
     params: Params,
     towers: BTreeMap<Modality, Tower>,
     losses: BTreeMap<(Modality, Modality), (Contrastive, f64)>,
+    spelling: Option<Spelling>,
+    /// Steps of training so far, where doubt begins after some; kept with the weights, so that a resumed run goes on alike.
+    steps: Option<Tensor>,
     config: RetrievalConfig,
     base: PathBuf,
     cache: Cache,
 }
+
+/// Values that go through an encoder together outside training.
+const TOGETHER: usize = 64;
 
 /// Everything that a model knows of one side of the data: for each modality the embeddings and what they are of.
 pub struct Embedded {
@@ -233,8 +272,48 @@ impl Retrieval {
                 "pairs.{key}: no such pair of towers (names stand in alphabetical order)"
             )));
         }
+        if let Some(soft) = &config.soft {
+            let tower = towers.get(&Modality::from(soft.modality.as_str()));
+            if tower.is_none_or(|t| !t.frozen) {
+                return Err(Error::Config(format!(
+                    "soft.modality: found {:?}, wanted a modality whose tower has a frozen encoder",
+                    soft.modality
+                )));
+            }
+            if !(0.0..=1.0).contains(&soft.share) || soft.temperature <= 0.0 {
+                return Err(Error::Config(format!(
+                    "soft.share, soft.temperature: found {}, {}; wanted a share in [0, 1] and a positive number",
+                    soft.share, soft.temperature
+                )));
+            }
+        }
+        if let Some(robust) = &config.robust
+            && (!(0.0..1.0).contains(&robust.share)
+                || config.loss.kind != ContrastiveKind::InfoNce
+                || config.soft.is_some())
+        {
+            return Err(Error::Config(format!(
+                "robust: found share {}, loss.kind {:?}{}; wanted a share in [0, 1), InfoNCE and no soft targets",
+                robust.share,
+                config.loss.kind,
+                if config.soft.is_some() { ", soft targets" } else { "" }
+            )));
+        }
+        let steps =
+            config.robust.is_some().then(|| root.pp("robust").buffer("steps", &[1], Init::Zeros)).transpose()?;
+        let spelling = config.spelling.as_ref().map(|spelling| {
+            let tower = towers.get(&Modality::from(spelling.modality.as_str())).filter(|t| !t.frozen);
+            let Some(tower) = tower else {
+                return Err(Error::Config(format!(
+                    "spelling.modality: found {:?}, wanted a modality whose tower learns",
+                    spelling.modality
+                )));
+            };
+            Spelling::new(&root.pp("spelling"), tower.encoder.embedding_width(), config.width, spelling)
+        });
+        let spelling = spelling.transpose()?;
         let cache = Cache::of(&base, config.cache.as_deref())?;
-        Ok(Self { params, towers, losses, config, base, cache })
+        Ok(Self { params, towers, losses, spelling, steps, config, base, cache })
     }
 
     /// Loads the model of a run folder: its best weights.
@@ -294,13 +373,28 @@ impl Retrieval {
 
     /// Vectors `[sources, width]` of raw values, of unit length.
     pub fn embed(&self, modality: &Modality, sources: &[Source]) -> Result<Tensor> {
-        let tower = self.tower(modality)?;
+        let processor = self.processor(modality)?;
         let samples = sources
-            .iter()
-            .map(|s| tower.processor.process(s, &mut SampleContext::plain()))
+            .par_iter()
+            .map(|s| processor.process(s, &mut SampleContext::plain()))
             .collect::<Result<Vec<_>, _>>()?;
-        let input = collate(&samples, tower.processor.as_ref())?.to_device(self.params.device())?;
-        Ok(without_grad(|| tower.projection.forward(&tower.encoder.embed(&input, false)?, false))?)
+        self.embed_samples(modality, &samples)
+    }
+
+    /// What makes samples of a modality's values.
+    pub(crate) fn processor(&self, modality: &Modality) -> Result<&Arc<dyn Processor>> {
+        Ok(&self.tower(modality)?.processor)
+    }
+
+    /// Vectors `[samples, width]`, of unit length.
+    pub(crate) fn embed_samples(&self, modality: &Modality, samples: &[Tensor]) -> Result<Tensor> {
+        let tower = self.tower(modality)?;
+        let some = |samples: &[Tensor]| -> Result<Tensor> {
+            let input = collate(samples, tower.processor.as_ref())?.to_device(self.params.device())?;
+            Ok(without_grad(|| Self::shared(tower, tower.encoder.embed(&input, false)?, false))?)
+        };
+        let rows = samples.chunks(TOGETHER).map(some).collect::<Result<Vec<_>>>()?;
+        Ok(Tensor::cat(&rows.iter().collect::<Vec<_>>(), 0)?)
     }
 
     /// Encodes, with every frozen encoder, what is not yet in the cache. The processors that a loader needs come back: of the kept
@@ -328,11 +422,22 @@ impl Retrieval {
 
     /// `[rows, width]` of unit length from what the loader gives.
     fn project(&self, modality: &Modality, input: &Input, train: bool) -> mm_core::Result<Tensor> {
+        let (tower, features) = self.encode(modality, input, train)?;
+        Self::shared(tower, features, train)
+    }
+
+    /// What a tower's encoder makes of what the loader gives, `[rows, its width]`.
+    fn encode(&self, modality: &Modality, input: &Input, train: bool) -> mm_core::Result<(&Tower, Tensor)> {
         let Some(tower) = self.towers.get(modality) else {
             return Err(mm_core::Error::unknown("modality", modality.name(), self.towers.keys().map(Modality::name)));
         };
         let input = input.to_device(self.params.device())?;
-        let mut x = if tower.frozen { input.values } else { tower.encoder.embed(&input, train)? };
+        let features = if tower.frozen { input.values } else { tower.encoder.embed(&input, train)? };
+        Ok((tower, features))
+    }
+
+    /// An encoder's features in the shared space.
+    fn shared(tower: &Tower, mut x: Tensor, train: bool) -> mm_core::Result<Tensor> {
         if train && tower.config.noise > 0.0 {
             let width = x.size(-1)? as f64;
             let length = x.norm(-1, true)?.mul_scalar(tower.config.noise / width.sqrt())?;
@@ -350,6 +455,76 @@ impl Retrieval {
     ) -> Result<BTreeMap<Modality, Embedded>> {
         let processors = self.prepare(manifest, told)?;
         self.embed_with(manifest, split, &processors)
+    }
+
+    /// Its data with the texts of all languages, for what voices say.
+    fn whole(&self, spelling: &Spelling) -> Result<Manifest> {
+        let modality = Modality::from(spelling.modality());
+        let mut manifest = Manifest::open(&self.config.data, &self.base)?;
+        for row in &mut manifest.rows {
+            row.keep_languages(&modality, &self.config.towers[spelling.modality()].languages);
+        }
+        Ok(manifest)
+    }
+
+    /// How the voices of one side find the text of their row among all in their own language, by language; nothing where the model did
+    /// not learn what is written.
+    pub fn heard(&self, split: Split) -> Result<BTreeMap<String, RetrievalMetrics>> {
+        let mut out = BTreeMap::new();
+        let Some(spelling) = &self.spelling else { return Ok(out) };
+        let manifest = self.whole(spelling)?;
+        let modality = Modality::from(spelling.modality());
+        let tower = self.tower(&modality)?;
+        let processor = Cached::new(tower.processor.clone(), self.cache.clone());
+        let none = (Vec::new(), Vec::new());
+        let mut spoken: BTreeMap<&str, Vec<(usize, &Source)>> = BTreeMap::new();
+        let mut written: BTreeMap<&str, Vec<(usize, Vec<i64>)>> = BTreeMap::new();
+        for row in manifest.side(split) {
+            let about = &manifest.rows[row];
+            let of = |m: &Modality| {
+                let values = about.values.get(m).unwrap_or(&none.0);
+                values
+                    .iter()
+                    .zip(about.languages.get(m).unwrap_or(&none.1))
+                    .filter_map(|(v, l)| Some((l.as_deref()?, v)))
+            };
+            of(&modality).for_each(|(language, source)| spoken.entry(language).or_default().push((row, source)));
+            for (language, source) in of(&Modality::TEXT) {
+                let texts = written.entry(language).or_default();
+                if let (Source::Text(text), false) = (source, texts.last().is_some_and(|(last, _)| *last == row)) {
+                    texts.push((row, spelling.grams(text)));
+                }
+            }
+        }
+        for (language, voices) in spoken {
+            let Some(texts) = written.get(language) else { continue };
+            let (mut rows, mut vectors) = (Vec::new(), Vec::new());
+            for chunk in voices.chunks(TOGETHER) {
+                let make = |(row, source): &(usize, &Source)| {
+                    Some((*row, processor.process(source, &mut SampleContext::plain()).ok()?))
+                };
+                let (some, samples): (Vec<usize>, Vec<Tensor>) = chunk.par_iter().filter_map(make).unzip();
+                if samples.is_empty() {
+                    continue;
+                }
+                let input = collate(&samples, tower.processor.as_ref())?;
+                let found = without_grad(|| spelling.spoken(&self.encode(&modality, &input, false)?.1, false))?;
+                vectors.push(found.to_device(Device::Cpu)?);
+                rows.extend(some);
+            }
+            if vectors.is_empty() {
+                continue;
+            }
+            let vectors = Tensor::cat(&vectors.iter().collect::<Vec<_>>(), 0)?;
+            let grams: Vec<&[i64]> = texts.iter().map(|(_, g)| g.as_slice()).collect();
+            let letters = without_grad(|| spelling.letters(&grams, self.params.device(), false))?;
+            let item = |row: usize| &manifest.rows[row].item;
+            let right = |voice: usize, text: usize| item(rows[voice]) == item(texts[text].0);
+            if let Ok(metrics) = retrieval_metrics(&vectors, &letters.to_device(Device::Cpu)?, right) {
+                out.insert(language.to_owned(), metrics);
+            }
+        }
+        Ok(out)
     }
 
     fn embed_with(
@@ -387,7 +562,7 @@ impl Retrieval {
                 if let Source::File(path) = s { std::fs::metadata(path).map_or(0, |m| m.len()) } else { 0 }
             };
             entries.sort_by_cached_key(|e| (size(&e.source), e.row));
-            for chunk in entries.chunks(64) {
+            for chunk in entries.chunks(TOGETHER) {
                 let samples: Vec<_> =
                     chunk.par_iter().map(|e| processor.process(&e.source, &mut SampleContext::plain())).collect();
                 let mut kept = Vec::new();
@@ -427,17 +602,46 @@ pub fn parse(value: &toml::Value) -> Result<RetrievalConfig> {
     Ok(config)
 }
 
+/// `[rows, rows]`, each summing to one: how alike rows of a batch are by a frozen encoder's features. A row that lacks them is like
+/// itself alone.
+fn soft_targets(config: &SoftConfig, batch: &Batch, rows: &[usize]) -> mm_core::Result<Tensor> {
+    let own = Tensor::eye(rows.len() as i64, DType::F32, Device::Cpu)?;
+    let Some(part) = batch.parts.get(&Modality::from(config.modality.as_str())) else { return Ok(own) };
+    let places: Vec<Option<usize>> = rows.iter().map(|r| part.rows.iter().position(|o| o == r)).collect();
+    let picked: Vec<i64> = places.iter().map(|p| p.unwrap_or(0) as i64).collect();
+    let there: Vec<bool> = places.iter().map(Option::is_some).collect();
+    let features = part.input.values.index_select(0, &Tensor::from_slice(&picked)?)?.normalize()?;
+    let cosines = features.matmul(&features.transpose(0, 1)?)?.mul_scalar(1.0 / config.temperature)?;
+    let there = Tensor::from_slice(&there)?;
+    let known = there.unsqueeze(0)?.logical_and(&there.unsqueeze(1)?)?.logical_or(&own.gt_scalar(0.5)?)?;
+    cosines.masked_fill(&known.logical_not()?, DType::F32.lowest())?.softmax(1)
+}
+
 impl Task<Batch> for Retrieval {
     fn loss(&self, batch: &Batch, train: bool) -> mm_core::Result<Option<(Tensor, Vec<(String, f64)>)>> {
         let mut embedded = BTreeMap::new();
+        let mut written = None;
         for (modality, part) in &batch.parts {
-            embedded.insert(modality, (self.project(modality, &part.input, train)?, &part.rows));
+            let (tower, features) = self.encode(modality, &part.input, train)?;
+            if let Some(spelling) = self.spelling.as_ref().filter(|s| s.modality() == modality.name()) {
+                let value = spelling.loss(&features, part, &batch.rows, train)?;
+                written = value.map(|v| (v, spelling.weight()));
+            }
+            embedded.insert(modality, (Self::shared(tower, features, train)?, &part.rows));
         }
         // Rows that show the same thing, or are captioned alike, are no negatives of each other.
         let mut numbers = HashMap::new();
         let mut number = |text: &str| -> i64 {
             let next = numbers.len() as i64;
             *numbers.entry(text.to_owned()).or_insert(next)
+        };
+        let step = match &self.steps {
+            Some(steps) if train => {
+                let now = steps.to_f64()?;
+                steps.assign(&steps.add_scalar(1.0)?)?;
+                Some(now as u64)
+            }
+            _ => None,
         };
         let items: Vec<i64> = batch.items.iter().map(|i| number(i)).collect();
         let (mut total, mut weights, mut parts): (Option<Tensor>, f64, Vec<_>) = (None, 0.0, Vec::new());
@@ -458,7 +662,15 @@ impl Task<Batch> for Retrieval {
             let shown =
                 Tensor::from_slice(&shared.iter().map(|r| items[*r]).collect::<Vec<_>>())?.to_device(left.device())?;
             let same = shown.unsqueeze(0)?.eq(&shown.unsqueeze(1)?)?;
-            let value = loss.loss(&left, &right, Some(&same))?;
+            let mut value = match (&self.config.robust, step) {
+                (Some(robust), Some(step)) => loss.robust_loss(&left, &right, Some(&same), robust, step)?,
+                _ => loss.loss(&left, &right, Some(&same))?,
+            };
+            if let Some(soft) = &self.config.soft {
+                let target = soft_targets(soft, batch, &shared)?.to_device(left.device())?;
+                let by = loss.soft_loss(&left, &right, &target)?;
+                value = value.mul_scalar(1.0 - soft.share)?.add(&by.mul_scalar(soft.share)?)?;
+            }
             parts.push((format!("loss_{a}_{b}"), value.to_f64()?));
             parts.push((format!("temperature_{a}_{b}"), loss.temperature()?));
             let term = value.mul_scalar(*weight)?;
@@ -469,7 +681,12 @@ impl Task<Batch> for Retrieval {
             });
         }
         let Some(total) = total else { return Ok(None) };
-        Ok(Some((total.mul_scalar(1.0 / weights)?, parts)))
+        let mut total = total.mul_scalar(1.0 / weights)?;
+        if let Some((value, weight)) = written {
+            parts.push(("loss_spelling".to_owned(), value.to_f64()?));
+            total = total.add(&value.mul_scalar(weight)?)?;
+        }
+        Ok(Some((total, parts)))
     }
 }
 
@@ -486,6 +703,9 @@ pub struct Evaluation {
     pub languages: BTreeMap<String, BTreeMap<String, RetrievalMetrics>>,
     /// Distance between the modalities' centres, by pair.
     pub gaps: BTreeMap<String, f64>,
+    /// Where voices learned what is written: how they find the text of their row among those in their own language, by language.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub spelling: BTreeMap<String, RetrievalMetrics>,
 }
 
 /// Figures of embedded modalities, every one against every other.
@@ -496,6 +716,7 @@ pub fn evaluate(embedded: &BTreeMap<Modality, Embedded>, split: Split) -> Result
         equal_captions: BTreeMap::new(),
         languages: BTreeMap::new(),
         gaps: BTreeMap::new(),
+        spelling: BTreeMap::new(),
     };
     for (from, queries) in embedded {
         for (to, gallery) in embedded {
@@ -571,6 +792,9 @@ pub fn fit(
     }
     let count = rows.len();
     let config = &model.config;
+    if let Some(spelling) = &model.spelling {
+        spelling.read(&model.whole(spelling)?)?;
+    }
     let loader =
         Loader::new(manifest.clone(), rows, processors.clone(), config.loader.clone(), config.train.seed, true)?;
     let has_valid = !manifest.side(Split::Valid).is_empty();

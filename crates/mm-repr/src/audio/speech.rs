@@ -41,6 +41,9 @@ struct Stage {
     skip: bool,
 }
 
+/// What padding lies below everything that a layer gives; within half precision.
+const PADDING: f64 = 3e4;
+
 /// Spectrogram `[batch, frames, bands]` → features `[batch, fewer frames, width]`; pooled `[batch, 2 · width]`.
 pub struct SpeechTower {
     stages: Vec<Stage>,
@@ -105,28 +108,31 @@ impl SpeechTower {
 
 impl Encoder for SpeechTower {
     fn encode(&self, input: &Input, train: bool) -> Result<Features> {
-        let mut x = input.values.transpose(1, 2)?; // [batch, bands, frames]
+        // [batch, bands, 1, frames], in memory as it came: bands beside each other.
+        let mut x = input.values.unsqueeze(1)?.permute(&[0, 3, 1, 2])?;
         let mut mask = input.mask.clone();
+        // One for what counts and zero for padding, [batch, 1, 1, frames].
+        let there = |mask: &Tensor, like: &Tensor| mask.unsqueeze(1)?.unsqueeze(1)?.to_dtype(like.dtype()?);
         let hide = |x: &Tensor, mask: &Option<Tensor>| -> Result<Tensor> {
             match mask {
                 // Padding is put back to zero after each layer, so that a sound is the same however long its neighbours are.
-                Some(mask) => x.mul(&mask.unsqueeze(1)?.to_dtype(x.dtype()?)?),
+                Some(mask) => x.mul(&there(mask, x)?),
                 None => Ok(x.clone()),
             }
         };
         x = hide(&x, &mask)?;
         for stage in &self.stages {
-            let mut y = stage.norm.forward(&stage.conv.forward(&x, train)?, train)?.gelu()?; // [batch, channels, frames]
+            let mut y = stage.norm.forward(&stage.conv.flat(&x)?, train)?.gelu()?; // [batch, channels, 1, frames]
             if stage.skip {
                 y = y.add(&x)?;
             }
-            if stage.halve && y.size(2)? > 1 {
-                // An odd last frame keeps its place and its value: padding, here or from the batch, never wins the maximum.
+            if stage.halve && y.size(3)? > 1 {
+                // Padding never wins the maximum, here or from the batch: an odd last frame keeps its value.
                 if let Some(mask) = &mask {
-                    y = y.masked_fill(&mask.logical_not()?.unsqueeze(1)?, y.dtype()?.lowest())?;
+                    y = y.add(&there(mask, &y)?.add_scalar(-1.0)?.mul_scalar(PADDING)?)?;
                 }
-                let odd = y.size(2)? % 2;
-                y = y.pad(&[0, odd], y.dtype()?.lowest())?.max_pool1d(2, 2, 0)?;
+                let odd = y.size(3)? % 2;
+                y = y.max_pool2d([1, 2], [1, 2], [0, 0], true)?;
                 mask = mask
                     .map(|m| {
                         m.pad(&[0, odd], 0.0)?
@@ -139,7 +145,7 @@ impl Encoder for SpeechTower {
             }
             x = hide(&y, &mask)?;
         }
-        let mut x = x.transpose(1, 2)?.dropout(self.dropout, train)?; // [batch, frames, width]
+        let mut x = x.squeeze(2)?.transpose(1, 2)?.dropout(self.dropout, train)?; // [batch, frames, width]
         if let Some(blocks) = &self.blocks {
             let padding = mask.clone().map(Mask::Padding);
             x = blocks.forward(&x, padding.as_ref(), None, None, train)?;

@@ -38,7 +38,9 @@ pub fn build(runs: &[PathBuf], split: Split, registry: &Registry, device: Device
         let model = Retrieval::load(run, registry, device)?;
         let manifest = Arc::new(model.manifest()?);
         let embedded = model.embed_side(&manifest, split, &mut |_, _, _| {})?;
-        evaluations.push(evaluate(&embedded, split)?);
+        let mut evaluation = evaluate(&embedded, split)?;
+        evaluation.spelling = model.heard(split)?;
+        evaluations.push(evaluation);
         if shown.is_none() {
             shown = Some((manifest, embedded));
         }
@@ -172,25 +174,36 @@ fn direction_table(
 fn languages(body: &mut String, evaluations: &[Evaluation]) {
     let Some(first) = evaluations.first().filter(|e| !e.languages.is_empty()) else { return };
     body.push_str("<h2>By language</h2><p class=\"soft\">Queries of one language each. The same speakers are on both sides of the split: a new voice would be harder.</p>");
-    for (direction, spoken) in &first.languages {
-        let mut rows =
-            vec![[direction.as_str(), "R@1", "R@10", "median rank", "chance R@10", "queries"].map(escape).to_vec()];
-        for language in spoken.keys() {
-            let all: Vec<&RetrievalMetrics> =
-                evaluations.iter().filter_map(|e| e.languages.get(direction)?.get(language)).collect();
-            let column = |f: &dyn Fn(&RetrievalMetrics) -> f64| all.iter().map(|m| f(m)).collect::<Vec<f64>>();
-            rows.push(vec![
-                escape(language),
-                figure(&column(&|m| m.recall[0]), 3),
-                figure(&column(&|m| m.recall[2]), 3),
-                figure(&column(&|m| m.median_rank), 1),
-                format!("{:.3}", mean_and_spread(&column(&|m| m.chance[2])).0),
-                all.first().map_or(0, |m| m.queries).to_string(),
-            ]);
-        }
-        body.push_str(&table(&rows));
-        body.push_str("<br>");
+    for direction in first.languages.keys() {
+        body.push_str(&language_table(direction, evaluations, |e| e.languages.get(direction)));
     }
+    if !first.spelling.is_empty() {
+        body.push_str("<h2>What is written</h2><p class=\"soft\">The text of a row in the language that is spoken, found among all of that language by its letters.</p>");
+        body.push_str(&language_table("voice → its own words", evaluations, |e| Some(&e.spelling)));
+    }
+}
+
+fn language_table<'e>(
+    head: &str,
+    evaluations: &'e [Evaluation],
+    of: impl Fn(&'e Evaluation) -> Option<&'e BTreeMap<String, RetrievalMetrics>>,
+) -> String {
+    let mut rows =
+        vec![[head, "R@1", "R@10", "median rank", "chance R@10", "queries", "candidates"].map(escape).to_vec()];
+    for language in evaluations.first().and_then(&of).into_iter().flat_map(BTreeMap::keys) {
+        let all: Vec<&RetrievalMetrics> = evaluations.iter().filter_map(|e| of(e)?.get(language)).collect();
+        let column = |f: &dyn Fn(&RetrievalMetrics) -> f64| all.iter().map(|m| f(m)).collect::<Vec<f64>>();
+        rows.push(vec![
+            escape(language),
+            figure(&column(&|m| m.recall[0]), 3),
+            figure(&column(&|m| m.recall[2]), 3),
+            figure(&column(&|m| m.median_rank), 1),
+            format!("{:.3}", mean_and_spread(&column(&|m| m.chance[2])).0),
+            all.first().map_or(0, |m| m.queries).to_string(),
+            all.first().map_or(0, |m| m.gallery).to_string(),
+        ]);
+    }
+    table(&rows) + "<br>"
 }
 
 fn curves(body: &mut String, runs: &[PathBuf]) -> Result<()> {
