@@ -60,7 +60,7 @@ def bare_words(folder):
     vocab = word_piece().get_vocab(); (folder / "vocab.txt").write_text("".join(w + "\n" for w in sorted(vocab, key=vocab.get)))
 def bare_cased(folder):
     bare_words(folder); (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": False, "tokenizer_class": "BertTokenizer"}))
-bare("bert/bare-vocabulary", lambda c: tf.BertModel(c), tf.BertConfig, tf.BertTokenizer, bare_words, 24, max_position_embeddings=24, **small)
+if not args.small: bare("bert/bare-vocabulary", lambda c: tf.BertModel(c), tf.BertConfig, tf.BertTokenizer, bare_words, 24, max_position_embeddings=24, **small)
 bare("bert/bare-cased", lambda c: tf.BertModel(c), tf.BertConfig, tf.BertTokenizer, bare_cased, 24, max_position_embeddings=24, **small)
 bare("roberta/bare-merges", lambda c: tf.RobertaModel(c), tf.RobertaConfig, tf.RobertaTokenizer, bare_bpe, 30, max_position_embeddings=32, pad_token_id=1, type_vocab_size=1, **small)
 bare("xlm-roberta/bare-sentencepiece", lambda c: tf.XLMRobertaModel(c), tf.XLMRobertaConfig, tf.XLMRobertaTokenizer, lambda f: sentencepiece_model(f / "sentencepiece.bpe.model"), 28, max_position_embeddings=30, pad_token_id=1, type_vocab_size=1, **small)
@@ -199,14 +199,14 @@ def _(folder):
     model.save_pretrained(folder); tokenizer.model_max_length = 16; tokenizer.save_pretrained(folder); p = tf.SiglipImageProcessorPil(size={"height": 30, "width": 30}); p.save_pretrained(folder)
     b = tokenizer(TEXTS, padding="max_length", max_length=16, truncation=True, return_tensors="pt"); pix = torch.cat([p(images=read(x), return_tensors="pt")["pixel_values"] for x in IMAGES])
     answers(folder, text=unit(first(model.get_text_features(input_ids=b["input_ids"]))), image=joint_image(model, p), text_ids=b["input_ids"], logits=model(pixel_values=pix, input_ids=b["input_ids"]).logits_per_image, **pixel_rows(p))
-@variant("siglip/bare-sentencepiece")
-def _(folder):
+def siglip_bare(folder):
     # T5's order of special pieces, as SigLIP's own model has them.
     sentencepiece_model(folder / "spiece.model", pad_id=0, eos_id=1, unk_id=2, bos_id=-1, pad_piece="<pad>"); tokenizer = tf.SiglipTokenizer.from_pretrained(folder, model_max_length=16); n = len(tokenizer)
     model = randomise(tf.SiglipModel(tf.SiglipConfig(text_config=dict(vocab_size=n, hidden_size=20, num_hidden_layers=2, num_attention_heads=2, intermediate_size=27, max_position_embeddings=16, projection_size=20), vision_config=dict(hidden_size=20, num_hidden_layers=2, num_attention_heads=4, intermediate_size=31, image_size=30, patch_size=7))))
     model.save_pretrained(folder); tf.SiglipImageProcessorPil(size={"height": 30, "width": 30}).save_pretrained(folder)
     b = tokenizer(TEXTS, padding="max_length", max_length=16, truncation=True, return_tensors="pt")
     answers(folder, text=unit(first(model.get_text_features(input_ids=b["input_ids"]))), text_ids=b["input_ids"])
+if not args.small: variant("siglip/bare-sentencepiece")(siglip_bare)
 @variant("clip/bare-merges")
 def _(folder):
     tokenizer, ids, merges = clip_bpe(); tokenizer.backend_tokenizer.model.save(str(folder)); tokenizer = tf.CLIPTokenizer.from_pretrained(folder, model_max_length=16)
