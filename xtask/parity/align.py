@@ -13,6 +13,7 @@ import ot
 from cca_zoo.linear import RidgeCCA
 from scipy.stats import energy_distance
 from sklearn.cross_decomposition import CCA, PLSSVD
+from sklearn.metrics.pairwise import rbf_kernel
 from tslearn.metrics import dtw, soft_dtw
 
 
@@ -57,6 +58,12 @@ def main():
     out["first"], out["second"] = first, second
     out["soft_dtw"] = float(soft_dtw(first, second, gamma=0.5))
     out["dtw"] = float(dtw(first, second)) ** 2
+
+    # The regularised problem's own value (plan times cost, and the entropy's weight times its divergence from independence), debiased.
+    value = lambda x, y: float(ot.solve(ot.dist(x, y), reg=0.5, reg_type="KL", max_iter=100_000, tol=1e-13).value)
+    out["divergence"] = value(first, second) - 0.5 * (value(first, first) + value(second, second))
+    mean = lambda x, y: float(rbf_kernel(x, y, gamma=1 / (2 * 1.5**2)).mean())
+    out["mmd"] = mean(first, first) + mean(second, second) - 2 * mean(first, second)
 
     plain = {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in out.items()}
     with open(arguments.out, "w") as file:

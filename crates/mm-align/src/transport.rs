@@ -77,7 +77,7 @@ pub fn sinkhorn(cost: &Tensor, a: Option<&Tensor>, b: Option<&Tensor>, settings:
         let epsilon = settings.entropy;
         // In unbalanced transport each scaling is damped by this power.
         let power = settings.unbalanced.map_or(1.0, |rho| rho / (rho + epsilon));
-        let log = |t: &Tensor| t.clamp_min(1e-300)?.log();
+        let log = |t: &Tensor| t.clamp_min(1e-30)?.log();
         let zero = |t: &Tensor| t.zeros_like();
         let (mut f, mut g) = (zero(&a)?, zero(&b)?);
         // The first half-steps by logsumexp give potentials from which plain scaling is safe.
@@ -161,10 +161,14 @@ fn rounded(plan: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     Ok(plan.add(&rows.unsqueeze(1)?.mul(&columns.unsqueeze(0)?)?.div(&lacking)?)?)
 }
 
-/// The debiased divergence of two sets under squared distance (Feydy 2019): zero for equal sets, differentiable.
+/// The debiased divergence of two sets under squared distance (Feydy 2019): zero for equal sets, never negative, differentiable. Of each
+/// plan its cost counts and, by the entropy's weight, its divergence from one that pays no heed to the cost.
 pub fn sinkhorn_divergence(x: &Tensor, y: &Tensor, settings: Sinkhorn) -> Result<Tensor> {
     let value = |a: &Tensor, b: &Tensor| -> Result<Tensor> {
-        Ok(sinkhorn(&squared_distances(a, b)?, None, None, settings)?.cost)
+        let Plan { plan, cost, .. } = sinkhorn(&squared_distances(a, b)?, None, None, settings)?;
+        let even = 1.0 / plan.count() as f64;
+        let heed = plan.mul(&plan.mul_scalar(1.0 / even)?.clamp_min(1e-300)?.log()?)?.sum()?;
+        Ok(cost.add(&heed.mul_scalar(settings.entropy)?)?)
     };
     Ok(value(x, y)?.sub(&value(x, x)?.add(&value(y, y)?)?.mul_scalar(0.5)?)?)
 }
@@ -280,7 +284,18 @@ mod tests {
         assert!(sinkhorn_divergence(&y, &y, settings).unwrap().to_f64().unwrap().abs() < 1e-9);
         let loss = sinkhorn_divergence(&x, &y, settings).unwrap();
         loss.backward().unwrap();
-        assert!(loss.to_f64().unwrap() > 0.0 && x.grad().is_some());
+        assert!(loss.to_f64().unwrap() > 0.0);
+        let (slopes, base) = (x.grad().unwrap().to_vec::<f64>().unwrap(), x.to_vec::<f64>().unwrap());
+        for (place, slope) in slopes.iter().enumerate() {
+            let at = |by: f64| {
+                let mut moved = base.clone();
+                moved[place] += by;
+                let x = Tensor::from_vec(&moved, &[5, 2]).unwrap();
+                sinkhorn_divergence(&x, &y, settings).unwrap().to_f64().unwrap()
+            };
+            let wanted = (at(1e-5) - at(-1e-5)) / 2e-5;
+            assert!((slope - wanted).abs() < 1e-5, "{place}: {slope}, {wanted}");
+        }
     }
 
     #[test]

@@ -2,10 +2,10 @@
 #![allow(missing_docs)]
 
 use mm_align::{
-    correlation::{cca, pls},
-    discrepancy::energy_distance,
+    correlation::{Kernel, cca, pls},
+    discrepancy::{Estimate, energy_distance, mmd},
     time_warp::{dtw, frame_costs, soft_dtw},
-    transport::{Sinkhorn, sinkhorn},
+    transport::{Sinkhorn, sinkhorn, sinkhorn_divergence},
 };
 use mm_core::{DType, Tensor};
 use serde_json::Value;
@@ -85,6 +85,14 @@ fn every_answer_agrees() {
     let column = |x: &Tensor| x.narrow(1, 0, 1).unwrap().contiguous().unwrap();
     let energy = energy_distance(&column(&a), &column(&b)).unwrap().to_f64().unwrap();
     near("SciPy's energy distance", &[energy], &answers["energy"]);
+
+    let sets = ["first", "second"].map(|n| tensor(&answers[n]));
+    let wide = Sinkhorn { entropy: 0.5, ..exact };
+    let divergence = sinkhorn_divergence(&sets[0], &sets[1], wide).unwrap().to_f64().unwrap();
+    near("POT's regularised problem, debiased", &[divergence], &answers["divergence"]);
+    let kernel = [Kernel::Gaussian { width: 1.5 }];
+    let discrepancy = mmd(&sets[0], &sets[1], &kernel, Estimate::Biased).unwrap().to_f64().unwrap();
+    near("MMD by scikit-learn's kernel", &[discrepancy], &answers["mmd"]);
 
     let both = ["first", "second"].map(|n| tensor(&answers[n]).unsqueeze(0).unwrap().to_dtype(DType::F64).unwrap());
     let costs = frame_costs(&both[0], &both[1]).unwrap();
