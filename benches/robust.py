@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Retrieval learned from pairs some of which are wrong, with and without doubt (`[robust]`).
+"""Retrieval learned from pairs some of which are wrong, with and without doubt (`[robust]`), and with soft targets (`[soft]`).
 
-    python benches/robust.py MM MANIFEST FOLDER [SEEDS [EPOCHS]]
+    python benches/robust.py MM MANIFEST FOLDER [SEEDS [EPOCHS [SHARE …]]]
 
 MANIFEST is what `mm prepare tuxpaint-stamps` writes. A fifth of the drawings is held out and stays right; of the others a share of the
 captions changes places. Pictures and captions only, towers as in docs/pipelines/stamps-retrieval.toml; recall at 1 and 10 of the held-out
@@ -10,7 +10,7 @@ rows, the mean of both directions. "right" learned from pairs none of which was 
 import json, statistics, subprocess, sys
 from pathlib import Path
 import numpy as np
-MM, MANIFEST, FOLDER = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]); SEEDS = int(sys.argv[4]) if len(sys.argv) > 4 else 3; EPOCHS = int(sys.argv[5]) if len(sys.argv) > 5 else 120
+MM, MANIFEST, FOLDER = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]); SEEDS = int(sys.argv[4]) if len(sys.argv) > 4 else 3; EPOCHS = int(sys.argv[5]) if len(sys.argv) > 5 else 120; SHARES = [float(s) for s in sys.argv[6:]] or [0.2, 0.4]
 FOLDER.mkdir(parents=True, exist_ok=True); rows = []
 for r in map(json.loads, MANIFEST.read_text().splitlines()):
     english = [t["text"] for t in r["text"] if t["language"] == "en"]
@@ -39,15 +39,15 @@ ema = 0.99
 optimizer = {{ rate = 5e-4, weight_decay = 0.1 }}
 schedule = {{ warmup = 0.05 }}
 '''
-def learned(name, seed, manifest, robust):
+def learned(name, seed, manifest, more):
     config, run = FOLDER / f"{name}.toml", FOLDER / name
-    config.write_text(CONFIG.replace("MANIFEST", str(manifest.resolve())) + (f"[robust]\n{robust}\n" if robust else ""))
+    config.write_text(CONFIG.replace("MANIFEST", str(manifest.resolve())) + more)
     subprocess.run(["rm", "-rf", run], check=True)
     subprocess.run([MM, "train", config, "--run", run, "--set", f"train.seed={seed}"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     found = subprocess.run([MM, "eval", run, "--json"], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
     d = next(x["directions"] for x in map(json.loads, found.splitlines()) if "directions" in x)
     return [statistics.mean(v["recall"][k] for v in d.values()) for k in (0, 2)]
-for share in (0.2, 0.4):
+for share in SHARES:
     got = {}
     for seed in range(SEEDS):
         rng = np.random.default_rng(seed); groups = sorted({r["group"] for r in rows}); held = set(rng.permutation(groups)[: len(groups) // 5].tolist())
@@ -59,8 +59,8 @@ for share in (0.2, 0.4):
             return file
         right, dirty, known = write("right", lambda i: True), write("dirty", lambda i: True), write("known", lambda i: i not in caption)
         warm = EPOCHS * 4 // 10
-        for name, manifest, robust in (("right", right, ""), ("dirty", dirty, ""), ("wrong ones known and left out", known, ""), ("small loss", dirty, f'kind = "small_loss"\nshare = {share}\nwarmup = {warm}'), ("re-labelled", dirty, f'kind = "relabel"\nwarmup = {warm}')):
-            for k, v in zip((1, 10), learned("now", seed, manifest, robust)): got.setdefault((name, k), []).append(v)
+        for name, manifest, more in (("right", right, ""), ("right, soft targets", right, '[soft]\nmodality = "text"\n'), ("dirty", dirty, ""), ("wrong ones known and left out", known, ""), ("small loss", dirty, f'[robust]\nkind = "small_loss"\nshare = {share}\nwarmup = {warm}\n'), ("re-labelled", dirty, f'[robust]\nkind = "relabel"\nwarmup = {warm}\n'), ("soft targets", dirty, '[soft]\nmodality = "text"\n')):
+            for k, v in zip((1, 10), learned("now", seed, manifest, more)): got.setdefault((name, k), []).append(v)
     for name in dict.fromkeys(n for n, _ in got):
         cells = [f"R@{k} {statistics.mean(got[name, k]):.3f} ± {statistics.stdev(got[name, k]) if SEEDS > 1 else 0:.3f}" for k in (1, 10)]
         print(f"{share:.0%} wrong: {name}: {', '.join(cells)}", flush=True)

@@ -4,7 +4,7 @@ use crate::{Context, output, progress::Steps};
 use anyhow::{Result, bail};
 use mm_core::{Modality, Source};
 use mm_data::Split;
-use mm_tasks::retrieval::{Embedded, Retrieval};
+use mm_tasks::retrieval::{Embedded, Retrieval, Said};
 use serde_json::json;
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
@@ -27,6 +27,9 @@ pub(crate) struct Arguments {
     /// Modality to search in; may be repeated [default: all but the query's own].
     #[arg(long = "in", value_name = "MODALITY")]
     within: Vec<String>,
+    /// Find what the voice says among the texts of this language, by their letters; for runs that learned what is written ([spelling]).
+    #[arg(long, value_name = "LANGUAGE", requires = "audio", conflicts_with = "within")]
+    words: Option<String>,
     /// How many to show of each modality.
     #[arg(long, default_value_t = 10)]
     top: usize,
@@ -45,6 +48,19 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         _ => bail!("no query; give --text, --image, --audio or --video"),
     };
     let model = Retrieval::load(&arguments.run, &crate::registry(), context.device()?)?;
+    let sides = arguments.split.map_or(vec![Split::Train, Split::Valid, Split::Test], |s| vec![s]);
+    if let Some(language) = &arguments.words {
+        for (rank, said) in model.words(&query, language, &sides)?.into_iter().take(arguments.top).enumerate() {
+            let Said { id, text, score } = said;
+            if context.json {
+                let hit = json!({"modality": "text", "score": score, "id": id, "value": text, "language": language, "rank": rank + 1});
+                output::line(hit);
+            } else {
+                output::line(format!("{:3}  {score:.3}  {id}  {text}", rank + 1));
+            }
+        }
+        return Ok(());
+    }
     let vector = model.embed(&modality, &[query])?.select(0, 0)?.to_device(mm_core::Device::Cpu)?;
     let wanted: Vec<Modality> = if arguments.within.is_empty() {
         model.modalities().filter(|m| **m != modality).cloned().collect()
@@ -59,7 +75,6 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     }
     let manifest = Arc::new(model.manifest()?);
     let mut steps = Steps::new();
-    let sides = arguments.split.map_or(vec![Split::Train, Split::Valid, Split::Test], |s| vec![s]);
     let mut found: BTreeMap<Modality, Vec<(f64, serde_json::Value)>> = BTreeMap::new();
     for side in sides {
         let embedded = model.embed_side(&manifest, side, &mut |what, done, of| steps.tell(what, done, of))?;

@@ -133,6 +133,20 @@ fn voices_learn_what_is_written_captions_are_soft_targets_and_pairs_are_doubted(
     assert!(!plain.contains_key("loss_spelling") && spelled["loss_spelling"] < 1.0, "{spelled:?}");
     // Such a run is loaded like any other; what helped it learn is no part of an answer.
     ok(&mm(&["eval", "spelled", "--json"], world.path()));
+    let said = ["search", "spelled", "--audio", "5.wav", "--words", "fr", "--top", "3", "--json"];
+    let said = ok(&mm(&said, world.path()));
+    let first: serde_json::Value = serde_json::from_str(said.lines().next().unwrap()).unwrap();
+    assert_eq!((&first["id"], &first["value"], said.lines().count()), (&"5".into(), &"le mot \"5\"".into(), 3));
+    refused(
+        &["search", "spelled", "--audio", "5.wav", "--words", "frr"],
+        world.path(),
+        &["unknown language", "did you mean `fr`"],
+    );
+    refused(
+        &["search", "plain", "--audio", "5.wav", "--words", "fr"],
+        world.path(),
+        &["did not learn what is written"],
+    );
     let soft = losses("soft", &["--set", "train.epochs=20", "--set", "soft.modality=text", "--set", "soft.share=1.0"]);
     assert!((soft["loss"] - plain["loss"]).abs() > 1e-3);
     let doubted = losses("doubted", &["--set", "robust.kind=relabel", "--set", "robust.warmup=0"]);

@@ -476,26 +476,14 @@ impl Retrieval {
         let modality = Modality::from(spelling.modality());
         let tower = self.tower(&modality)?;
         let processor = Cached::new(tower.processor.clone(), self.cache.clone());
-        let none = (Vec::new(), Vec::new());
+        let side = manifest.side(split);
         let mut spoken: BTreeMap<&str, Vec<(usize, &Source)>> = BTreeMap::new();
-        let mut written: BTreeMap<&str, Vec<(usize, Vec<i64>)>> = BTreeMap::new();
-        for row in manifest.side(split) {
-            let about = &manifest.rows[row];
-            let of = |m: &Modality| {
-                let values = about.values.get(m).unwrap_or(&none.0);
-                values
-                    .iter()
-                    .zip(about.languages.get(m).unwrap_or(&none.1))
-                    .filter_map(|(v, l)| Some((l.as_deref()?, v)))
-            };
-            of(&modality).for_each(|(language, source)| spoken.entry(language).or_default().push((row, source)));
-            for (language, source) in of(&Modality::TEXT) {
-                let texts = written.entry(language).or_default();
-                if let (Source::Text(text), false) = (source, texts.last().is_some_and(|(last, _)| *last == row)) {
-                    texts.push((row, spelling.grams(text)));
-                }
+        for row in &side {
+            for (language, source) in spoken_values(&manifest, *row, &modality) {
+                spoken.entry(language).or_default().push((*row, source));
             }
         }
+        let written = written(&manifest, &side);
         for (language, voices) in spoken {
             let Some(texts) = written.get(language) else { continue };
             let (mut rows, mut vectors) = (Vec::new(), Vec::new());
@@ -516,15 +504,49 @@ impl Retrieval {
                 continue;
             }
             let vectors = Tensor::cat(&vectors.iter().collect::<Vec<_>>(), 0)?;
-            let grams: Vec<&[i64]> = texts.iter().map(|(_, g)| g.as_slice()).collect();
-            let letters = without_grad(|| spelling.letters(&grams, self.params.device(), false))?;
+            let letters = self.letters(spelling, texts)?;
             let item = |row: usize| &manifest.rows[row].item;
             let right = |voice: usize, text: usize| item(rows[voice]) == item(texts[text].0);
-            if let Ok(metrics) = retrieval_metrics(&vectors, &letters.to_device(Device::Cpu)?, right) {
+            if let Ok(metrics) = retrieval_metrics(&vectors, &letters, right) {
                 out.insert(language.to_owned(), metrics);
             }
         }
         Ok(out)
+    }
+
+    /// The texts of a language, the first of each row, by how well a voice says them, best first.
+    pub fn words(&self, voice: &Source, language: &str, sides: &[Split]) -> Result<Vec<Said>> {
+        let Some(spelling) = &self.spelling else {
+            return Err(Error::Config(
+                "this run did not learn what is written; wanted one with `[spelling]` in its config".into(),
+            ));
+        };
+        let manifest = self.whole(spelling)?;
+        let modality = Modality::from(spelling.modality());
+        let tower = self.tower(&modality)?;
+        let sample = tower.processor.process(voice, &mut SampleContext::plain())?;
+        let input = collate(&[sample], tower.processor.as_ref())?;
+        let spoken = without_grad(|| spelling.spoken(&self.encode(&modality, &input, false)?.1, false))?;
+        let rows: Vec<usize> = sides.iter().flat_map(|side| manifest.side(*side)).collect();
+        let written = written(&manifest, &rows);
+        let texts = written
+            .get(language)
+            .ok_or_else(|| mm_core::Error::unknown("language of its texts", language, written.keys().copied()))?;
+        let scores = self.letters(spelling, texts)?.matmul(&spoken.to_device(Device::Cpu)?.transpose(0, 1)?)?;
+        let mut out: Vec<Said> = texts
+            .iter()
+            .zip(scores.to_vec::<f64>()?)
+            .map(|((row, text), score)| Said { id: manifest.rows[*row].id.clone(), text: (*text).to_owned(), score })
+            .collect();
+        out.sort_by(|a, b| b.score.total_cmp(&a.score));
+        Ok(out)
+    }
+
+    /// Texts by their letters, `[texts, width]` of unit length.
+    fn letters(&self, spelling: &Spelling, texts: &[(usize, &str)]) -> Result<Tensor> {
+        let grams: Vec<Vec<i64>> = texts.iter().map(|(_, text)| spelling.grams(text)).collect();
+        let grams: Vec<&[i64]> = grams.iter().map(Vec::as_slice).collect();
+        Ok(without_grad(|| spelling.letters(&grams, self.params.device(), false))?.to_device(Device::Cpu)?)
     }
 
     fn embed_with(
@@ -602,6 +624,57 @@ pub fn parse(value: &toml::Value) -> Result<RetrievalConfig> {
     Ok(config)
 }
 
+/// `[names, names]` bool: which are the same.
+pub(crate) fn equal(names: &[&str]) -> mm_core::Result<Tensor> {
+    let mut numbers = HashMap::new();
+    let each: Vec<i64> = names
+        .iter()
+        .map(|name| {
+            let next = numbers.len() as i64;
+            *numbers.entry(*name).or_insert(next)
+        })
+        .collect();
+    let each = Tensor::from_slice(&each)?;
+    each.unsqueeze(0)?.eq(&each.unsqueeze(1)?)
+}
+
+/// The values of a row that say their language, with it.
+fn spoken_values<'m>(
+    manifest: &'m Manifest,
+    row: usize,
+    modality: &Modality,
+) -> impl Iterator<Item = (&'m str, &'m Source)> + use<'m> {
+    let row = &manifest.rows[row];
+    let languages = row.languages.get(modality).into_iter().flatten();
+    let values = row.values.get(modality).into_iter().flatten();
+    values.zip(languages).filter_map(|(value, language)| Some((language.as_deref()?, value)))
+}
+
+/// The first text of each row, by language.
+fn written<'m>(manifest: &'m Manifest, rows: &[usize]) -> BTreeMap<&'m str, Vec<(usize, &'m str)>> {
+    let mut out: BTreeMap<&str, Vec<(usize, &str)>> = BTreeMap::new();
+    for row in rows {
+        for (language, source) in spoken_values(manifest, *row, &Modality::TEXT) {
+            let texts = out.entry(language).or_default();
+            if let (Source::Text(text), false) = (source, texts.last().is_some_and(|(last, _)| last == row)) {
+                texts.push((*row, text.as_str()));
+            }
+        }
+    }
+    out
+}
+
+/// A text and how well a voice says it.
+#[derive(Debug, Clone)]
+pub struct Said {
+    /// The row that it is of.
+    pub id: String,
+    /// The text.
+    pub text: String,
+    /// Cosine of the voice and the text's letters.
+    pub score: f64,
+}
+
 /// `[rows, rows]`, each summing to one: how alike rows of a batch are by a frozen encoder's features. A row that lacks them is like
 /// itself alone.
 fn soft_targets(config: &SoftConfig, batch: &Batch, rows: &[usize]) -> mm_core::Result<Tensor> {
@@ -629,12 +702,6 @@ impl Task<Batch> for Retrieval {
             }
             embedded.insert(modality, (Self::shared(tower, features, train)?, &part.rows));
         }
-        // Rows that show the same thing, or are captioned alike, are no negatives of each other.
-        let mut numbers = HashMap::new();
-        let mut number = |text: &str| -> i64 {
-            let next = numbers.len() as i64;
-            *numbers.entry(text.to_owned()).or_insert(next)
-        };
         let step = match &self.steps {
             Some(steps) if train => {
                 let now = steps.to_f64()?;
@@ -643,7 +710,6 @@ impl Task<Batch> for Retrieval {
             }
             _ => None,
         };
-        let items: Vec<i64> = batch.items.iter().map(|i| number(i)).collect();
         let (mut total, mut weights, mut parts): (Option<Tensor>, f64, Vec<_>) = (None, 0.0, Vec::new());
         for ((a, b), (loss, weight)) in &self.losses {
             let (Some((left, left_rows)), Some((right, right_rows))) = (embedded.get(a), embedded.get(b)) else {
@@ -659,9 +725,9 @@ impl Task<Batch> for Retrieval {
                 x.index_select(0, &Tensor::from_slice(&places)?.to_device(x.device())?)
             };
             let (left, right) = (pick(left, left_rows)?, pick(right, right_rows)?);
-            let shown =
-                Tensor::from_slice(&shared.iter().map(|r| items[*r]).collect::<Vec<_>>())?.to_device(left.device())?;
-            let same = shown.unsqueeze(0)?.eq(&shown.unsqueeze(1)?)?;
+            // Rows that show the same thing, or are captioned alike, are no negatives of each other.
+            let shown: Vec<&str> = shared.iter().map(|r| batch.items[*r].as_str()).collect();
+            let same = equal(&shown)?.to_device(left.device())?;
             let mut value = match (&self.config.robust, step) {
                 (Some(robust), Some(step)) => loss.robust_loss(&left, &right, Some(&same), robust, step)?,
                 _ => loss.loss(&left, &right, Some(&same))?,

@@ -2,7 +2,10 @@
 //! its own language among those of the batch, each text a bag of letter n-grams (fastText's, Bojanowski 2017). Speech of many
 //! languages, matched to captions of one, is told little by each pair; letters tell it what was said. In training alone.
 
-use crate::{Error, Result, retrieval::Projection, retrieval::ProjectionConfig};
+use crate::{
+    Error, Result,
+    retrieval::{Projection, ProjectionConfig, equal},
+};
 use mm_align::{Contrastive, ContrastiveConfig};
 use mm_core::{
     Device, Modality, Module, Scope, Source, Tensor,
@@ -137,7 +140,7 @@ impl Spelling {
         for (place, (row, chosen)) in part.rows.iter().zip(&part.chosen).enumerate() {
             let Some((text, own)) = written.get(&(rows[*row], *chosen)) else { continue };
             places.push(place as i64);
-            texts.push(text);
+            texts.push(text.as_str());
             grams.push(own.as_slice());
         }
         if places.len() < 2 {
@@ -147,16 +150,7 @@ impl Spelling {
         let letters = self.letters(&grams, device, train)?;
         let spoken =
             self.spoken(&embedded.index_select(0, &Tensor::from_slice(&places)?.to_device(device)?)?, train)?;
-        let mut numbers = HashMap::new();
-        let alike: Vec<i64> = texts
-            .iter()
-            .map(|t| {
-                let next = numbers.len() as i64;
-                *numbers.entry(t).or_insert(next)
-            })
-            .collect();
-        let alike = Tensor::from_slice(&alike)?.to_device(device)?;
-        let same = alike.unsqueeze(0)?.eq(&alike.unsqueeze(1)?)?;
+        let same = equal(&texts)?.to_device(device)?;
         Ok(Some(self.loss.loss(&spoken, &letters, Some(&same))?))
     }
 }

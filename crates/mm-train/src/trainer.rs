@@ -49,8 +49,11 @@ pub struct TrainConfig {
     pub evaluate_every: u64,
     /// Evaluations without a better figure after which training stops; never when absent.
     pub patience: Option<usize>,
-    /// Steps between checkpoints, beside the one after each epoch's end; none when 0.
+    /// Steps between checkpoints, beside those at ends of epochs; none when 0.
     pub save_every: u64,
+    /// Seconds that must have gone by since the last save before the end of an epoch saves again: short epochs would be spent on it. The
+    /// first epoch's end and the last's always do.
+    pub save_seconds: f64,
     /// Numbered checkpoints that are kept beside `last` and `best`.
     pub keep: usize,
     /// Steps between lines of figures.
@@ -71,6 +74,7 @@ impl Default for TrainConfig {
             evaluate_every: 0,
             patience: None,
             save_every: 0,
+            save_seconds: 20.0,
             keep: 0,
             log_every: 10,
         }
@@ -159,6 +163,7 @@ pub fn train(input: TrainInput<'_>, run: &mut Run) -> Result<Outcome> {
     let TrainInput { config, task, params, loader, evaluate, target, progress, stop } = input;
     config.check()?;
     let mut optimizer = Optimizer::new(&config.optimizer, params)?;
+    let mut kept: Option<Instant> = None;
     let mut averaged = config.ema.map(|decay| Averaged::new(decay, params)).transpose()?;
     let mut saved = Saved::default();
     if Run::checkpoint(run.folder(), "last").exists() {
@@ -290,7 +295,10 @@ pub fn train(input: TrainInput<'_>, run: &mut Run) -> Result<Outcome> {
             }
             clock = Instant::now();
         }
-        save(run, "last", params, &optimizer, averaged.as_ref(), &saved)?;
+        if saved.finished || kept.is_none_or(|at| at.elapsed().as_secs_f64() >= config.save_seconds) {
+            save(run, "last", params, &optimizer, averaged.as_ref(), &saved)?;
+            kept = Some(Instant::now());
+        }
     }
     if stopped {
         save(run, "last", params, &optimizer, averaged.as_ref(), &saved)?;
