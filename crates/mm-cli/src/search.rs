@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
     /// Modality to search in; may be repeated [default: all but the query's own].
     #[arg(long = "in", value_name = "MODALITY")]
     within: Vec<String>,
-    /// Find what the voice says among the texts of this language, by their letters; for runs that learned what is written ([spelling]).
+    /// Find what the voice says among the texts of this language, by their letters; for runs that learned what is written (`spelling`).
     #[arg(long, value_name = "LANGUAGE", requires = "audio", conflicts_with = "within")]
     words: Option<String>,
     /// How many to show of each modality.
