@@ -33,14 +33,14 @@ def pairs():
     return a, b, np.array([kinds.index(r["kind"] or "") for r in rows]), np.array([r["group"] in held for r in rows])
 a, b, labels, held = pairs(); good = np.isfinite(a).all(1) & np.isfinite(b).all(1); a, b, labels, held = a[good], b[good], labels[good].astype("int64"), held[good]
 for name, x in (("a", a[~held]), ("b", b[~held]), ("y", labels[~held]), ("ta", a[held]), ("tb", b[held]), ("ty", labels[held])): np.save(FOLDER / f"{name}.npy", np.ascontiguousarray(x))
-f = lambda n: FOLDER / f"{n}.npy"; test = int(held.sum())
+many = len(set(labels.tolist())) > 1; f = lambda n: FOLDER / f"{n}.npy"; test = int(held.sum())
 print(f"{SET}: {int((~held).sum())} pairs to learn from, {test} held out, {len(set(labels.tolist()))} labels; chance R@10 {10 / test:.3f}\n")
 print("| method | a → b R@1, R@10 | b → a R@1, R@10 | mAP by label, both ways | distance of the centres | hubness | seconds |\n| --- | --- | --- | --- | --- | --- | --- |")
 LEARNED = {"infonce", "siglip", "triplet", "cyclip", "barlow", "vicreg", "dcca", "dccae", "infonce-mmd", "infonce-coral", "supcon"}
 for method in [m.split()[0] for m in mm("align", "--method", "list").splitlines() if m and not m.startswith(" ")]:
     got = []
     for seed in range(SEEDS if method in LEARNED else 1):
-        found = subprocess.run([MM, "align", "--method", method, *(["--dim", "128"] if method in LEARNED else []), "--seed", str(seed), *sum((["--" + n, str(f(v))] for n, v in (("a", "a"), ("b", "b"), ("labels", "y"), ("test-a", "ta"), ("test-b", "tb"), ("test-labels", "ty"), ("out-a", "pa"), ("out-b", "pb"))), []), "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        found = subprocess.run([MM, "align", "--method", method, *(["--dim", "128"] if method in LEARNED else []), "--seed", str(seed), *sum((["--" + n, str(f(v))] for n, v in (("a", "a"), ("b", "b"), ("labels", "y"), ("test-a", "ta"), ("test-b", "tb"), ("test-labels", "ty"), ("out-a", "pa"), ("out-b", "pb")) if many or "labels" not in n), []), "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         if found.returncode: print(f"| {method} | {found.stderr.strip().splitlines()[-1]} |"); break
         r = json.loads(found.stdout.splitlines()[-1]); d = json.loads(mm("diagnose", "--a", f("pa"), "--b", f("pb"), "--json").splitlines()[-1])
         got.append((r["recall"]["a2b"]["1"], r["recall"]["a2b"]["10"], r["recall"]["b2a"]["1"], r["recall"]["b2a"]["10"], (r["map"]["a2b"] + r["map"]["b2a"]) / 2, d["centroid_distance"], statistics.mean(d["cures"][0]["hubness"]), r["seconds"]))
