@@ -11,6 +11,7 @@ What is in closed form runs once with --reg auto; what is learned has 128 dimens
 import json, statistics, subprocess, sys
 from pathlib import Path
 import numpy as np
+import stamps
 MM, FOLDER, SET, SOURCE = sys.argv[1], Path(sys.argv[2]), sys.argv[3], Path(sys.argv[4]); SEEDS = int(sys.argv[5]) if len(sys.argv) > 5 else 3
 FOLDER.mkdir(parents=True, exist_ok=True)
 def mm(*a): return subprocess.run([MM, *map(str, a)], check=True, stdout=subprocess.PIPE, text=True).stdout
@@ -20,11 +21,7 @@ def pairs():
         about = list(csv.DictReader(open(SOURCE / "utterances.csv", encoding="utf-8"))); held = np.array([r["split"] == "test" for r in about])
         a, b = (np.load(SOURCE / f"{n}.npy").astype("float32") for n in ("text", "audio")); level = lambda x: ((x - x[~held].mean(0)) / (x[~held].std(0) + 1e-6)).clip(-10, 10)
         return level(a), level(b), np.array([int(r["label"]) for r in about]), held
-    rows = []
-    for r in map(json.loads, SOURCE.read_text().splitlines()):
-        text = r["text"] if isinstance(r["text"], list) else [r["text"]]; text = [t if isinstance(t, str) else t["text"] for t in text if isinstance(t, str) or t["language"] == "en"]
-        image = r["image"][0] if isinstance(r["image"], list) and r["image"] else r["image"]
-        if text and image: rows.append({"id": r["id"], "kind": r.get("kind"), "group": r["group"], "image": str(image) if Path(image).is_absolute() else str((SOURCE.parent / image).resolve()), "text": text[0]})
+    rows = stamps.pairs(SOURCE)
     file = FOLDER / f"{SET}.jsonl"; file.write_text("".join(json.dumps(r) + "\n" for r in rows))
     for side, model in (("a", "efficientnet-lite0"), ("b", "all-MiniLM-L6-v2")):
         if not (FOLDER / f"{SET}-{side}.npy").exists(): mm("embed", "--model", model, "--data", file, "--out", FOLDER / f"{SET}-{side}.npy")

@@ -11,11 +11,9 @@ recall at 10 of the held-out rows, the mean of both directions, by `mm align` (c
 import json, statistics, subprocess, sys
 from pathlib import Path
 import numpy as np
+from stamps import pairs
 MM, MANIFEST, FOLDER = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]); SEEDS = int(sys.argv[4]) if len(sys.argv) > 4 else 3
-FOLDER.mkdir(parents=True, exist_ok=True); rows = []
-for r in map(json.loads, MANIFEST.read_text().splitlines()):
-    english = [t["text"] for t in r["text"] if t["language"] == "en"]
-    if english and r["image"]: rows.append({"id": r["id"], "kind": r["kind"], "group": r["group"], "image": r["image"][0], "text": english[0]})
+FOLDER.mkdir(parents=True, exist_ok=True); rows = pairs(MANIFEST)
 PAIRS = FOLDER / "pairs.jsonl"; PAIRS.write_text("".join(json.dumps(r) + "\n" for r in rows))
 def mm(*a): return subprocess.run([MM, *map(str, a)], check=True, stdout=subprocess.PIPE, text=True).stdout
 for side, model in (("a", "efficientnet-lite0"), ("b", "all-MiniLM-L6-v2")):

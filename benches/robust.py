@@ -10,11 +10,9 @@ rows, the mean of both directions. "right" learned from pairs none of which was 
 import json, statistics, subprocess, sys
 from pathlib import Path
 import numpy as np
+from stamps import pairs
 MM, MANIFEST, FOLDER = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]); SEEDS = int(sys.argv[4]) if len(sys.argv) > 4 else 3; EPOCHS = int(sys.argv[5]) if len(sys.argv) > 5 else 120; SHARES = [float(s) for s in sys.argv[6:]] or [0.2, 0.4]
-FOLDER.mkdir(parents=True, exist_ok=True); rows = []
-for r in map(json.loads, MANIFEST.read_text().splitlines()):
-    english = [t["text"] for t in r["text"] if t["language"] == "en"]
-    if english and r["image"]: rows.append({"id": r["id"], "group": r["group"], "image": r["image"][0], "text": english[0]})
+FOLDER.mkdir(parents=True, exist_ok=True); rows = pairs(MANIFEST)
 CONFIG = f'''
 task = "retrieval"
 [data]

@@ -117,12 +117,14 @@ pub fn supervised(similarity: &Similarity, scale: &Tensor, same: &Tensor) -> Res
 /// pairs, Huang 2021), both ways.
 pub fn soft(similarity: &Similarity, scale: &Tensor, target: &Tensor) -> Result<Tensor> {
     let logits = similarity.0.mul(scale)?;
-    let one_way = |logits: &Tensor, target: &Tensor| -> Result<Tensor> {
-        Ok(logits.log_softmax(1)?.mul(target)?.sum_dims(&[1], false)?.mean()?.neg()?)
-    };
     let turned = target.transpose(0, 1)?;
     let back = turned.div(&turned.sum_dims(&[1], true)?.clamp_min(1e-12)?)?;
-    Ok(one_way(&logits, target)?.add(&one_way(&logits.transpose(0, 1)?, &back)?)?.mul_scalar(0.5)?)
+    Ok(toward(&logits, target)?.add(&toward(&logits.transpose(0, 1)?, &back)?)?.mul_scalar(0.5)?)
+}
+
+/// Cross-entropy of logits `[rows, candidates]` with targets of the same shape, mean over the rows.
+pub(crate) fn toward(logits: &Tensor, target: &Tensor) -> Result<Tensor> {
+    Ok(logits.log_softmax(1)?.mul(target)?.sum_dims(&[1], false)?.mean()?.neg()?)
 }
 
 /// `InfoNCE` whose negatives weigh the more the nearer they are (Robinson 2021): each by exp(`hardness` · cosine), brought to mean one.

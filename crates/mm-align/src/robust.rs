@@ -4,7 +4,7 @@
 
 use crate::{
     Result,
-    contrastive::{Similarity, hide},
+    contrastive::{Similarity, hide, toward},
 };
 use mm_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
@@ -38,7 +38,10 @@ fn share() -> f64 {
 
 /// `InfoNCE` of each row, both ways, averaged: `[rows]`.
 pub fn each_info_nce(similarity: &Similarity, scale: &Tensor, same: Option<&Tensor>) -> Result<Tensor> {
-    let logits = hide(&similarity.values().mul(scale)?, same)?;
+    losses(&hide(&similarity.values().mul(scale)?, same)?)
+}
+
+fn losses(logits: &Tensor) -> Result<Tensor> {
     let own = logits.diagonal()?;
     let forth = logits.logsumexp(1)?.sub(&own)?;
     let back = logits.logsumexp(0)?.sub(&own)?;
@@ -61,15 +64,12 @@ pub fn small_loss(similarity: &Similarity, scale: &Tensor, same: Option<&Tensor>
 pub fn relabelled(similarity: &Similarity, scale: &Tensor, same: Option<&Tensor>) -> Result<Tensor> {
     let logits = hide(&similarity.values().mul(scale)?, same)?;
     let rows = logits.size(0)?;
-    let shares: Vec<f32> =
-        believed(&each_info_nce(similarity, scale, same)?.to_vec::<f64>()?).into_iter().map(|w| w as f32).collect();
+    let shares: Vec<f32> = believed(&losses(&logits)?.to_vec::<f64>()?).into_iter().map(|w| w as f32).collect();
     let trust = Tensor::from_slice(&shares)?.to_device(logits.device())?.unsqueeze(1)?; // [rows, 1]
     let given = Tensor::eye(rows, DType::F32, logits.device())?.mul(&trust)?;
     let doubt = trust.neg()?.add_scalar(1.0)?;
-    let one_way = |logits: &Tensor| -> Result<Tensor> {
-        let target = given.add(&logits.detach()?.softmax(1)?.mul(&doubt)?)?;
-        Ok(logits.log_softmax(1)?.clamp_min(-1e4)?.mul(&target)?.sum_dims(&[1], false)?.mean()?.neg()?)
-    };
+    let one_way =
+        |logits: &Tensor| -> Result<Tensor> { toward(logits, &given.add(&logits.detach()?.softmax(1)?.mul(&doubt)?)?) };
     Ok(one_way(&logits)?.add(&one_way(&logits.transpose(0, 1)?)?)?.mul_scalar(0.5)?)
 }
 

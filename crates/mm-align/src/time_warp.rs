@@ -90,8 +90,9 @@ pub fn soft_dtw(cost: &Tensor, gamma: f64) -> Result<Tensor> {
     };
     let ends = like(&ends, &[pairs as i64])?;
     let slopes = like(&slopes, &[pairs as i64, n as i64, m as i64])?;
-    // The value is the recursion's, the slope in the costs is known in closed form: Σ slope · (cost − its own value) adds it alone.
-    Ok(ends.add(&slopes.mul(&cost.sub(&cost.detach()?)?)?.sum_dims(&[1, 2], false)?)?)
+    // The value is the recursion's, the slope in the costs is known in closed form: Σ slope · cost less its own value adds it alone.
+    let sloped = slopes.mul(cost)?.sum_dims(&[1, 2], false)?;
+    Ok(ends.add(&sloped.sub(&sloped.detach()?)?)?)
 }
 
 /// Pairs that are computed side by side, each in a lane of the processor's wide registers.

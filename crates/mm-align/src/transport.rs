@@ -77,7 +77,7 @@ pub fn sinkhorn(cost: &Tensor, a: Option<&Tensor>, b: Option<&Tensor>, settings:
         let epsilon = settings.entropy;
         // In unbalanced transport each scaling is damped by this power.
         let power = settings.unbalanced.map_or(1.0, |rho| rho / (rho + epsilon));
-        let log = |t: &Tensor| t.clamp_min(1e-30)?.log();
+        let log = |t: &Tensor| t.clamp_min(1e-300)?.log();
         let zero = |t: &Tensor| t.zeros_like();
         let (mut f, mut g) = (zero(&a)?, zero(&b)?);
         // The first half-steps by logsumexp give potentials from which plain scaling is safe.
@@ -167,7 +167,7 @@ pub fn sinkhorn_divergence(x: &Tensor, y: &Tensor, settings: Sinkhorn) -> Result
     let value = |a: &Tensor, b: &Tensor| -> Result<Tensor> {
         let Plan { plan, cost, .. } = sinkhorn(&squared_distances(a, b)?, None, None, settings)?;
         let even = 1.0 / plan.count() as f64;
-        let heed = plan.mul(&plan.mul_scalar(1.0 / even)?.clamp_min(1e-300)?.log()?)?.sum()?;
+        let heed = plan.mul(&plan.mul_scalar(1.0 / even)?.clamp_min(1e-30)?.log()?)?.sum()?;
         Ok(cost.add(&heed.mul_scalar(settings.entropy)?)?)
     };
     Ok(value(x, y)?.sub(&value(x, x)?.add(&value(y, y)?)?.mul_scalar(0.5)?)?)
@@ -296,6 +296,18 @@ mod tests {
             let wanted = (at(1e-5) - at(-1e-5)) / 2e-5;
             assert!((slope - wanted).abs() < 1e-5, "{place}: {slope}, {wanted}");
         }
+    }
+
+    #[test]
+    fn a_divergence_is_a_number_where_a_plan_has_nothing() {
+        seed_tensors(2);
+        // Far apart, at a small entropy: in float32 most of the plan is exactly zero.
+        let far = Tensor::randn(&[8, 3], DType::F32, Device::Cpu).unwrap().mul_scalar(30.0).unwrap();
+        let other = Tensor::randn(&[8, 3], DType::F32, Device::Cpu).unwrap().mul_scalar(30.0).unwrap();
+        let settings = Sinkhorn { entropy: 0.5, ..Sinkhorn::default() };
+        let plan = sinkhorn(&squared_distances(&far, &far).unwrap(), None, None, settings).unwrap().plan;
+        assert_eq!(plan.min().unwrap().to_f64().unwrap(), 0.0);
+        assert!(sinkhorn_divergence(&far, &other, settings).unwrap().to_f64().unwrap() > 0.0);
     }
 
     #[test]

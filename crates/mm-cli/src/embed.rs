@@ -249,12 +249,12 @@ fn whole(folder: &Path, data: &Path, out: &Path, arguments: &Arguments, context:
     }
     if folder.join("config.toml").exists() {
         let job = load_run(folder, arguments, context)?;
-        return fill(&Trained { job: &job, folder }, None, data, out, arguments, context);
+        return fill(&Trained::new(&job, folder)?, None, data, out, arguments, context);
     }
     let model = load(folder, arguments, context)?;
-    fill(&model, pool(&model, arguments), data, out, arguments, context)?;
+    let done = fill(&model, pool(&model, arguments), data, out, arguments, context);
     tell_cuts(&model);
-    Ok(())
+    done
 }
 
 fn fill(

@@ -50,15 +50,11 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let model = Retrieval::load(&arguments.run, &crate::registry(), context.device()?)?;
     let sides = arguments.split.map_or(vec![Split::Train, Split::Valid, Split::Test], |s| vec![s]);
     if let Some(language) = &arguments.words {
-        for (rank, said) in model.words(&query, language, &sides)?.into_iter().take(arguments.top).enumerate() {
-            let Said { id, text, score } = said;
-            if context.json {
-                let hit = json!({"modality": "text", "score": score, "id": id, "value": text, "language": language, "rank": rank + 1});
-                output::line(hit);
-            } else {
-                output::line(format!("{:3}  {score:.3}  {id}  {text}", rank + 1));
-            }
-        }
+        let hits = model.words(&query, language, &sides)?.into_iter().map(|Said { id, text, score }| {
+            let hit = json!({"modality": "text", "score": score, "id": id, "value": text, "language": language});
+            (score, hit)
+        });
+        show(hits.take(arguments.top), context);
         return Ok(());
     }
     let vector = model.embed(&modality, &[query])?.select(0, 0)?.to_device(mm_core::Device::Cpu)?;
@@ -99,16 +95,20 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         if !context.json {
             output::line(format!("{modality}:"));
         }
-        for (rank, (score, hit)) in hits.into_iter().take(arguments.top).enumerate() {
-            if context.json {
-                let mut hit = hit;
-                hit["rank"] = json!(rank + 1);
-                output::line(hit);
-            } else {
-                let value = hit["value"].as_str().map_or_else(|| hit["value"].to_string(), ToOwned::to_owned);
-                output::line(format!("{:3}  {score:.3}  {}  {value}", rank + 1, hit["id"].as_str().unwrap_or("")));
-            }
-        }
+        show(hits.into_iter().take(arguments.top), context);
     }
     Ok(())
+}
+
+/// What was found, best first, each with its score.
+fn show(hits: impl Iterator<Item = (f64, serde_json::Value)>, context: &Context) {
+    for (rank, (score, mut hit)) in hits.enumerate() {
+        if context.json {
+            hit["rank"] = json!(rank + 1);
+            output::line(hit);
+        } else {
+            let value = hit["value"].as_str().map_or_else(|| hit["value"].to_string(), ToOwned::to_owned);
+            output::line(format!("{:3}  {score:.3}  {}  {value}", rank + 1, hit["id"].as_str().unwrap_or("")));
+        }
+    }
 }

@@ -186,8 +186,7 @@ impl Job {
         match self {
             Self::Retrieval(model) => {
                 let manifest = Arc::new(model.manifest()?);
-                let mut evaluation = retrieval::evaluate(&model.embed_side(&manifest, split, told)?, split)?;
-                evaluation.spelling = model.heard(split)?;
+                let evaluation = model.evaluate(&model.embed_side(&manifest, split, told)?, split)?;
                 let json = serde_json::to_value(&evaluation).map_err(|e| Error::Config(e.to_string()))?;
                 Ok(Evaluated { json, table: retrieval_table(&evaluation) })
             }
@@ -220,10 +219,18 @@ impl Job {
 
 /// A run as what makes vectors of whole data sets.
 pub struct Trained<'a> {
-    /// The run.
-    pub job: &'a Job,
-    /// Its folder.
-    pub folder: &'a Path,
+    job: &'a Job,
+    folder: &'a Path,
+}
+
+impl<'a> Trained<'a> {
+    /// A run that has vectors to give, and its folder.
+    pub fn new(job: &'a Job, folder: &'a Path) -> Result<Self> {
+        match job {
+            Job::Retrieval(_) | Job::Representation(_) => Ok(Self { job, folder }),
+            _ => Err(job.no_vectors()),
+        }
+    }
 }
 
 impl Embedder for Trained<'_> {
@@ -252,12 +259,11 @@ impl Embedder for Trained<'_> {
     }
 
     fn fingerprint(&self) -> Result<String> {
-        if self.modalities().is_empty() {
-            return Err(self.job.no_vectors());
-        }
-        let weights = self.folder.join("checkpoints/best.safetensors");
-        let bytes = std::fs::read(&weights).map_err(|e| Error::File { path: weights, reason: e.to_string() })?;
-        Ok(blake3::hash(&bytes).to_hex().to_string())
+        let weights = Run::checkpoint(self.folder, "best");
+        let mut hasher = blake3::Hasher::new();
+        let read = std::fs::File::open(&weights).and_then(|file| hasher.update_reader(file).map(drop));
+        read.map_err(|e| Error::File { path: weights, reason: e.to_string() })?;
+        Ok(hasher.finalize().to_hex().to_string())
     }
 }
 

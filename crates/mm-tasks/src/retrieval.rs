@@ -467,6 +467,11 @@ impl Retrieval {
         Ok(manifest)
     }
 
+    /// Figures of one side, with what voices say where the model learned that.
+    pub fn evaluate(&self, embedded: &BTreeMap<Modality, Embedded>, split: Split) -> Result<Evaluation> {
+        Ok(Evaluation { spelling: self.heard(split)?, ..evaluate(embedded, split)? })
+    }
+
     /// How the voices of one side find the text of their row among all in their own language, by language; nothing where the model did
     /// not learn what is written.
     pub fn heard(&self, split: Split) -> Result<BTreeMap<String, RetrievalMetrics>> {

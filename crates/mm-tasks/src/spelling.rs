@@ -38,6 +38,9 @@ fn grams() -> Subwords {
     Subwords { shortest: 1, longest: 4, buckets: 4096 }
 }
 
+/// Most buckets: each text is a row of so many numbers.
+const MOST_BUCKETS: u32 = 1 << 16;
+
 /// The two heads and their loss.
 pub(crate) struct Spelling {
     config: SpellingConfig,
@@ -55,9 +58,13 @@ impl Spelling {
     /// Heads under `scope` over an encoder's embeddings of `input`.
     pub fn new(scope: &Scope<'_>, input: i64, width: i64, config: &SpellingConfig) -> Result<Self> {
         let grams = &config.grams;
-        if grams.shortest < 1 || grams.longest < grams.shortest || grams.buckets < 1 || config.weight < 0.0 {
+        if grams.shortest < 1
+            || grams.longest < grams.shortest
+            || !(1..=MOST_BUCKETS).contains(&grams.buckets)
+            || config.weight < 0.0
+        {
             return Err(Error::Config(format!(
-                "spelling: found n-grams from {} to {} in {} buckets, weight {}; wanted 1 or more letters, the shorter first, a bucket, and no negative weight",
+                "spelling: found n-grams from {} to {} in {} buckets, weight {}; wanted 1 or more letters, the shorter first, 1 to {MOST_BUCKETS} buckets, and no negative weight",
                 grams.shortest, grams.longest, grams.buckets, config.weight
             )));
         }

@@ -94,6 +94,9 @@ impl TrainConfig {
         if self.ema.is_some_and(|d| !(0.0..1.0).contains(&d)) {
             return Err(Error::config("train.ema", self.ema.unwrap_or(0.0), "a decay in [0, 1)"));
         }
+        if !(self.save_seconds >= 0.0 && self.save_seconds.is_finite()) {
+            return Err(Error::config("train.save_seconds", self.save_seconds, "a number of at least 0"));
+        }
         if self.clip.is_some_and(|c| c.is_nan() || c <= 0.0) {
             return Err(Error::config("train.clip", self.clip.unwrap_or(0.0), "a positive length"));
         }

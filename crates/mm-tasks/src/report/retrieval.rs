@@ -8,7 +8,7 @@ use super::{
 use crate::{
     Error, Result, Told,
     metrics::RetrievalMetrics,
-    retrieval::{Embedded, Entry, Evaluation, Retrieval, evaluate},
+    retrieval::{Embedded, Entry, Evaluation, Retrieval},
 };
 use mm_core::{Device, Modality, Registry, Source, Tensor, seed::Rng};
 use mm_data::Split;
@@ -38,9 +38,7 @@ pub fn build(runs: &[PathBuf], split: Split, registry: &Registry, device: Device
         let model = Retrieval::load(run, registry, device)?;
         let manifest = Arc::new(model.manifest()?);
         let embedded = model.embed_side(&manifest, split, &mut |_, _, _| {})?;
-        let mut evaluation = evaluate(&embedded, split)?;
-        evaluation.spelling = model.heard(split)?;
-        evaluations.push(evaluation);
+        evaluations.push(model.evaluate(&embedded, split)?);
         if shown.is_none() {
             shown = Some((manifest, embedded));
         }

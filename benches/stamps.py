@@ -1,0 +1,10 @@
+"""The pairs that benches learn from: each row's first picture and first English text, of what `mm prepare tuxpaint-stamps` or `emoji` wrote."""
+import json
+from pathlib import Path
+def pairs(manifest):
+    rows = []
+    for r in map(json.loads, Path(manifest).read_text().splitlines()):
+        text = r["text"] if isinstance(r["text"], list) else [r["text"]]; text = [t if isinstance(t, str) else t["text"] for t in text if isinstance(t, str) or t["language"] == "en"]
+        image = r["image"][:1] if isinstance(r["image"], list) else [r["image"]]
+        if text and image and image[0]: rows.append({"id": r["id"], "kind": r.get("kind"), "group": r["group"], "image": str((Path(manifest).parent / image[0]).resolve()), "text": text[0]})
+    return rows
