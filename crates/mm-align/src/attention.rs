@@ -3,9 +3,11 @@
 
 use crate::{Result, correlation::wrong};
 use mm_core::{AlignOutput, Aligner, DType, Features, Tensor};
+use serde::{Deserialize, Serialize};
 
 /// How the agreement of each query becomes one number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Pooling {
     /// Mean over the queries.
     #[default]

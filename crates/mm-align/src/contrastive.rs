@@ -25,6 +25,19 @@ impl Similarity {
         Ok(Self(a.normalize()?.matmul(&b.normalize()?.transpose(0, 1)?)?))
     }
 
+    /// Any agreement `[rows, rows]` in the range of cosines, such as stacked attention's; row i belongs with column i.
+    pub fn of(agreement: Tensor) -> Result<Self> {
+        let shape = agreement.shape();
+        if shape.len() != 2 || shape[0] != shape[1] || shape[0] == 0 {
+            return Err(Error::Features {
+                what: "similarity",
+                found: format!("{shape:?}"),
+                wanted: "a square of agreements with at least a row".into(),
+            });
+        }
+        Ok(Self(agreement))
+    }
+
     /// The cosines.
     pub fn values(&self) -> &Tensor {
         &self.0
@@ -326,12 +339,16 @@ impl Contrastive {
 
     /// The loss of `[rows, width]` embeddings whose rows belong together; `same` as in [`info_nce`].
     pub fn loss(&self, a: &Tensor, b: &Tensor, same: Option<&Tensor>) -> Result<Tensor> {
-        let similarity = Similarity::cosine(a, b)?;
+        self.loss_of(&Similarity::cosine(a, b)?, same)
+    }
+
+    /// The loss of agreements that were found otherwise than by cosines of vectors.
+    pub fn loss_of(&self, similarity: &Similarity, same: Option<&Tensor>) -> Result<Tensor> {
         let scale = self.scale()?;
         match (self.config.kind, &self.bias) {
-            (ContrastiveKind::Triplet, _) => triplet(&similarity, self.config.margin, same),
-            (ContrastiveKind::Sigmoid, Some(bias)) => sigmoid(&similarity, &scale, bias, same),
-            _ => info_nce(&similarity, &scale, same, self.config.smoothing),
+            (ContrastiveKind::Triplet, _) => triplet(similarity, self.config.margin, same),
+            (ContrastiveKind::Sigmoid, Some(bias)) => sigmoid(similarity, &scale, bias, same),
+            _ => info_nce(similarity, &scale, same, self.config.smoothing),
         }
     }
 

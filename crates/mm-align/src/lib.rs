@@ -22,6 +22,7 @@ pub mod correlation;
 pub mod diagnose;
 pub mod discrepancy;
 mod error;
+pub mod memory;
 pub mod robust;
 pub mod supervised;
 pub mod time_warp;
@@ -29,4 +30,5 @@ pub mod transport;
 
 pub use contrastive::{Contrastive, ContrastiveConfig, ContrastiveKind};
 pub use error::{Error, Result};
+pub use memory::MemoryConfig;
 pub use robust::{RobustConfig, RobustKind};

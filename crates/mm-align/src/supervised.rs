@@ -1,8 +1,9 @@
-//! What labels add: semantic matching, where each modality is mapped to class probabilities, and its correlated kind (Rasiwasia 2010).
+//! What labels add: semantic matching, where each modality is mapped to class probabilities, and its correlated kind (Rasiwasia 2010);
+//! regression of both modalities onto the labels together, features chosen on the way (Wang 2013).
 
 use crate::{
     Result,
-    correlation::{finite, wide, wrong},
+    correlation::{check, finite, wide, wrong},
 };
 use mm_core::{AdamStep, DType, Tensor, without_grad};
 
@@ -71,10 +72,135 @@ pub fn semantic(model: &Logistic, x: &Tensor) -> Result<Tensor> {
     Ok(model.probabilities(x)?.sqrt()?)
 }
 
+/// What [`joint_features`] learned.
+#[derive(Debug, Clone)]
+pub struct JointFeatures {
+    /// Of each set: its mean `[1, width]` and its map `[width, classes]`; rows of a map near zero are features that are not used.
+    pub sets: Vec<(Tensor, Tensor)>,
+    /// The objective after each iteration; it never grows.
+    pub objective: Vec<f64>,
+}
+
+/// One set while its map is learned.
+struct Set {
+    x: Tensor,
+    mean: Tensor,
+    level: f64,
+    gram: Tensor,
+    onto: Tensor,
+    eye: Tensor,
+    map: Tensor,
+}
+
+impl Set {
+    /// Lengths of the map's rows: how far each feature is used.
+    fn used(&self, small: f64) -> Result<Tensor> {
+        Ok(self.map.pow(2.0)?.sum_dims(&[1], false)?.add_scalar(small)?.sqrt()?)
+    }
+}
+
+/// Coupled regression of several sets `[rows, width]` onto one label a row: each set's map is drawn to use few features (`sparse` weighs the
+/// sum of its rows' lengths), and all maps together to give outputs of low rank (`low_rank` weighs the trace norm of the outputs side by
+/// side), so that sets agree in more than the labels say (Wang 2013). Both weights are relative to the sets' mean squared column. By
+/// iterated weighted ridge regressions, at most 30.
+pub fn joint_features(
+    sets: &[&Tensor],
+    labels: &[i64],
+    classes: i64,
+    sparse: f64,
+    low_rank: f64,
+) -> Result<JointFeatures> {
+    let rows = check("joint features", sets)?;
+    let named = labels.iter().all(|l| (0..classes).contains(l));
+    if rows as usize != labels.len() || !named || !(sparse >= 0.0 && low_rank >= 0.0) {
+        let found = format!("{} labels for {rows} rows, weights {sparse} and {low_rank}", labels.len());
+        return Err(wrong("joint features", found, format!("a label below {classes} a row and no negative weight")));
+    }
+    // What keeps roots of zero finite, in both norms; the objective counts it.
+    const SMALL: f64 = 1e-8;
+    without_grad(|| {
+        let hot = Tensor::from_slice(labels)?.to_device(sets[0].device())?.one_hot(classes)?.to_dtype(DType::F64)?;
+        let y = hot.sub(&hot.mean_dims(&[0], true)?)?;
+        let mut all = Vec::new();
+        for set in sets {
+            let x = wide(set)?;
+            let mean = x.mean_dims(&[0], true)?;
+            let x = x.sub(&mean)?;
+            let level = x.pow(2.0)?.sum_dims(&[0], false)?.mean()?.to_f64()?.max(1e-12);
+            let turned = x.transpose(0, 1)?;
+            let (gram, onto) = (turned.matmul(&x)?, turned.matmul(&y)?);
+            let eye = Tensor::eye(x.size(1)?, DType::F64, x.device())?;
+            let map = gram.add(&eye.mul_scalar(sparse.max(1e-6) * level)?)?.solve(&onto)?;
+            all.push(Set { x, mean, level, gram, onto, eye, map });
+        }
+        let mut objective: Vec<f64> = Vec::new();
+        let rank = low_rank * (rows as f64).sqrt();
+        let mut floor = None;
+        for _ in 0..30 {
+            let outputs = all.iter().map(|s| s.x.matmul(&s.map)).collect::<mm_core::Result<Vec<_>>>()?;
+            // The outputs side by side, `[rows, sets · classes]`: how long they are in which directions.
+            let (directions, lengths, _) = Tensor::cat(&outputs.iter().collect::<Vec<_>>(), 1)?.svd()?;
+            let squares = lengths.pow(2.0)?;
+            let floor = match floor {
+                Some(floor) => floor,
+                None => *floor.insert((1e-4 * squares.max()?.to_f64()?).max(SMALL)),
+            };
+            let lengths = squares.add_scalar(floor)?.sqrt()?;
+            let mut sum = rank * lengths.sum()?.to_f64()?;
+            for (set, output) in all.iter().zip(&outputs) {
+                sum += output.sub(&y)?.pow(2.0)?.sum()?.to_f64()?;
+                sum += sparse * set.level * set.used(SMALL)?.sum()?.to_f64()?;
+            }
+            let done = objective.last().is_some_and(|last| (last - sum).abs() <= 1e-6 * last.abs());
+            objective.push(sum);
+            if done {
+                break;
+            }
+            // Each norm is replaced by the quadratic that touches it here: what is short now costs most.
+            let outside = floor.sqrt().recip();
+            let inside = lengths.pow(-1.0)?.add_scalar(-outside)?.unsqueeze(1)?; // on top of what every direction costs
+            for set in &mut all {
+                let rows = set.eye.mul(&set.used(SMALL)?.pow(-1.0)?)?.mul_scalar(0.5 * sparse * set.level)?;
+                let seen = directions.transpose(0, 1)?.matmul(&set.x)?; // [sets · classes, width]
+                let spread = seen.transpose(0, 1)?.matmul(&seen.mul(&inside)?)?.add(&set.gram.mul_scalar(outside)?)?;
+                let pull = rows.add(&spread.mul_scalar(0.5 * rank)?)?.add(&set.eye.mul_scalar(1e-9 * set.level)?)?;
+                set.map = set.gram.add(&pull)?.solve(&set.onto)?;
+            }
+        }
+        Ok(JointFeatures { sets: all.into_iter().map(|s| (s.mean, s.map)).collect(), objective })
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use mm_core::{Device, seed::seed_tensors};
+
+    /// Two sets of which four and three columns tell the class: these are used, the noise beside them is not, and the objective falls.
+    #[test]
+    fn joint_features_are_those_that_tell_the_class() {
+        seed_tensors(5);
+        let labels: Vec<i64> = (0..150).map(|n| n * 7 % 3).collect();
+        let hot = Tensor::from_slice(&labels).unwrap().one_hot(3).unwrap().to_dtype(DType::F64).unwrap();
+        let noise = |width: i64| Tensor::randn(&[150, width], DType::F64, Device::Cpu).unwrap();
+        let set = |telling: i64, rest: i64| {
+            let mix = Tensor::randn(&[3, telling], DType::F64, Device::Cpu).unwrap();
+            let told = hot.matmul(&mix).unwrap().mul_scalar(2.0).unwrap().add(&noise(telling)).unwrap();
+            Tensor::cat(&[&told, &noise(rest)], 1).unwrap()
+        };
+        let (a, b) = (set(4, 30), set(3, 20));
+        let found = joint_features(&[&a, &b], &labels, 3, 0.05, 0.05).unwrap();
+        assert!(found.objective.len() > 2);
+        assert!(found.objective.windows(2).all(|w| w[1] <= w[0] * (1.0 + 1e-9)), "{:?}", found.objective);
+        for ((_, map), telling) in found.sets.iter().zip([4usize, 3]) {
+            let used: Vec<f64> = map.pow(2.0).unwrap().sum_dims(&[1], false).unwrap().sqrt().unwrap().to_vec().unwrap();
+            let most = |some: &[f64]| some.iter().fold(0.0f64, |m, v| m.max(*v));
+            assert!(most(&used[telling..]) < 0.1 * most(&used[..telling]), "{used:?}");
+        }
+        assert!(joint_features(&[&a, &b], &labels[1..], 3, 0.1, 0.1).is_err());
+        assert!(joint_features(&[&a, &b], &[3; 150], 3, 0.1, 0.1).is_err());
+        assert!(joint_features(&[&a, &b], &labels, 3, f64::NAN, 0.1).is_err());
+    }
 
     #[test]
     fn classes_that_can_be_told_are_told_and_wrong_labels_are_named() {

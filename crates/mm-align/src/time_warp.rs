@@ -5,10 +5,10 @@
 #![allow(clippy::inline_always)]
 
 use crate::{Result, correlation::wrong};
-use mm_core::{DType, Tensor};
+use mm_core::{DType, Element, Tensor};
 use rayon::prelude::*;
 
-fn costs(cost: &Tensor) -> Result<(usize, usize, usize, Vec<f64>)> {
+fn sizes(cost: &Tensor) -> Result<[usize; 3]> {
     let shape = cost.shape();
     if shape.len() != 3 || shape.contains(&0) {
         return Err(wrong(
@@ -17,7 +17,7 @@ fn costs(cost: &Tensor) -> Result<(usize, usize, usize, Vec<f64>)> {
             "[pairs, length of a, length of b], none of them 0",
         ));
     }
-    Ok((shape[0] as usize, shape[1] as usize, shape[2] as usize, cost.to_vec::<f64>()?))
+    Ok([shape[0], shape[1], shape[2]].map(|n| n as usize))
 }
 
 /// Squared distances of the frames of pairs of sequences: `[pairs, length of a, width]` and `[pairs, length of b, width]` →
@@ -39,7 +39,8 @@ pub struct Path {
 
 /// The cheapest way through `[length of a, length of b]` costs by steps down, across or both.
 pub fn dtw(cost: &Tensor) -> Result<Path> {
-    let (_, n, m, cost) = costs(&cost.unsqueeze(0)?)?;
+    let [_, n, m] = sizes(&cost.unsqueeze(0)?)?;
+    let cost = cost.to_vec::<f64>()?;
     let mut sum = vec![f64::INFINITY; n * m];
     for i in 0..n {
         for j in 0..m {
@@ -78,21 +79,56 @@ pub fn soft_dtw(cost: &Tensor, gamma: f64) -> Result<Tensor> {
     if gamma.is_nan() || gamma <= 0.0 {
         return Err(wrong("soft_dtw", format!("gamma {gamma}"), "a positive number"));
     }
-    let (pairs, n, m, values) = costs(cost)?;
-    let mut ends = vec![0f64; pairs];
-    let mut slopes = vec![0f64; pairs * n * m];
-    let some = LANES * n * m;
-    let jobs = values.par_chunks(some).zip(slopes.par_chunks_mut(some)).zip(ends.par_chunks_mut(LANES));
-    jobs.for_each(|((cost, slopes), ends)| soft_paths(cost, n, m, gamma, ends, slopes));
-    let dtype = cost.dtype()?;
-    let like = |values: &[f64], shape: &[i64]| -> Result<Tensor> {
-        Ok(Tensor::from_vec(values, shape)?.to_dtype(dtype)?.to_device(cost.device())?)
+    let sizes = sizes(cost)?;
+    let (ends, slopes) = match cost.dtype()? {
+        DType::F64 => soft_pairs::<f64>(cost, sizes, gamma)?,
+        _ => soft_pairs::<f32>(cost, sizes, gamma)?,
     };
-    let ends = like(&ends, &[pairs as i64])?;
-    let slopes = like(&slopes, &[pairs as i64, n as i64, m as i64])?;
+    let like = |x: &Tensor| -> Result<Tensor> { Ok(x.to_dtype(cost.dtype()?)?.to_device(cost.device())?) };
+    let (ends, slopes) = (like(&ends)?, like(&slopes)?);
     // The value is the recursion's, the slope in the costs is known in closed form: Σ slope · cost less its own value adds it alone.
     let sloped = slopes.mul(cost)?.sum_dims(&[1, 2], false)?;
     Ok(ends.add(&sloped.sub(&sloped.detach()?)?)?)
+}
+
+/// Costs and slopes as they lie in memory: most of the time goes into moving them.
+trait Stored: Element + Send + Sync {
+    fn wide(self) -> f64;
+    fn narrow(x: f64) -> Self;
+}
+
+impl Stored for f32 {
+    #[inline(always)]
+    fn wide(self) -> f64 {
+        self.into()
+    }
+    #[inline(always)]
+    fn narrow(x: f64) -> Self {
+        x as Self
+    }
+}
+
+impl Stored for f64 {
+    #[inline(always)]
+    fn wide(self) -> f64 {
+        self
+    }
+    #[inline(always)]
+    fn narrow(x: f64) -> Self {
+        x
+    }
+}
+
+/// End values `[pairs]`, float64, and slopes of all pairs.
+fn soft_pairs<T: Stored>(cost: &Tensor, [pairs, n, m]: [usize; 3], gamma: f64) -> Result<(Tensor, Tensor)> {
+    let values = cost.to_vec::<T>()?;
+    let mut ends = vec![0f64; pairs];
+    let mut slopes = vec![T::narrow(0.0); pairs * n * m];
+    let some = LANES * n * m;
+    let jobs = values.par_chunks(some).zip(slopes.par_chunks_mut(some)).zip(ends.par_chunks_mut(LANES));
+    jobs.for_each(|((cost, slopes), ends)| soft_paths(cost, n, m, gamma, ends, slopes));
+    let shape = [pairs, n, m].map(|n| n as i64);
+    Ok((Tensor::from_slice(&ends)?, Tensor::from_vec(&slopes, &shape)?))
 }
 
 /// Pairs that are computed side by side, each in a lane of the processor's wide registers.
@@ -136,15 +172,15 @@ fn ln(x: Lanes) -> Lanes {
 }
 
 /// The end values of up to [`LANES`] pairs of costs `[n, m]` and their slopes in each cost.
-fn soft_paths(cost: &[f64], n: usize, m: usize, gamma: f64, ends: &mut [f64], slopes: &mut [f64]) {
+fn soft_paths<T: Stored>(cost: &[T], n: usize, m: usize, gamma: f64, ends: &mut [f64], slopes: &mut [T]) {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx512f,avx512dq")]
-        fn widest(cost: &[f64], n: usize, m: usize, gamma: f64, ends: &mut [f64], slopes: &mut [f64]) {
+        fn widest<T: Stored>(cost: &[T], n: usize, m: usize, gamma: f64, ends: &mut [f64], slopes: &mut [T]) {
             soft_lanes(cost, n, m, gamma, ends, slopes);
         }
         #[target_feature(enable = "avx2")]
-        fn wide(cost: &[f64], n: usize, m: usize, gamma: f64, ends: &mut [f64], slopes: &mut [f64]) {
+        fn wide<T: Stored>(cost: &[T], n: usize, m: usize, gamma: f64, ends: &mut [f64], slopes: &mut [T]) {
             soft_lanes(cost, n, m, gamma, ends, slopes);
         }
         if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq") {
@@ -160,7 +196,7 @@ fn soft_paths(cost: &[f64], n: usize, m: usize, gamma: f64, ends: &mut [f64], sl
 }
 
 #[inline(always)]
-fn soft_lanes(cost: &[f64], n: usize, m: usize, gamma: f64, ends: &mut [f64], slopes: &mut [f64]) {
+fn soft_lanes<T: Stored>(cost: &[T], n: usize, m: usize, gamma: f64, ends: &mut [f64], slopes: &mut [T]) {
     let cells = n * m;
     // Where there are fewer pairs than lanes, the last is computed more than once.
     let lane: [usize; LANES] = std::array::from_fn(|l| l.min(ends.len() - 1) * cells);
@@ -176,14 +212,25 @@ fn soft_lanes(cost: &[f64], n: usize, m: usize, gamma: f64, ends: &mut [f64], sl
         row[0] = [f64::INFINITY; LANES];
         for j in 0..m {
             let (both, up, left) = (above[j], above[j + 1], row[j]);
-            let least = each(|l| both[l].min(up[l]).min(left[l]));
-            let part = |from: &Lanes| exp(each(|l| (least[l] - from[l]) * over));
-            let (both, up, left) = (part(&both), part(&up), part(&left));
-            let sum = each(|l| both[l] + up[l] + left[l]);
+            // The least of the three is e⁰ of itself: two exponentials are left, of the middle and of the largest.
+            let (low, high) = (each(|l| both[l].min(up[l])), each(|l| both[l].max(up[l])));
+            let least = each(|l| low[l].min(left[l]));
+            let largest = each(|l| high[l].max(left[l]));
+            let middle = each(|l| low[l].max(high[l].min(left[l])));
+            let second = exp(each(|l| (least[l] - middle[l]) * over));
+            let third = exp(each(|l| (least[l] - largest[l]) * over));
+            let sum = each(|l| 1.0 + second[l] + third[l]);
             let log = ln(sum);
-            let share = |part: &Lanes| -> [f32; LANES] { std::array::from_fn(|l| (part[l] / sum[l]) as f32) };
+            let part = each(|l| 1.0 / sum[l]);
+            let (second, third) = (each(|l| second[l] * part[l]), each(|l| third[l] * part[l]));
+            let share = |from: &Lanes| -> [f32; LANES] {
+                std::array::from_fn(|l| {
+                    let rest = if from[l] == middle[l] { second[l] } else { third[l] };
+                    (if from[l] == least[l] { part[l] } else { rest }) as f32
+                })
+            };
             shares[i * m + j] = [share(&both), share(&up), share(&left)];
-            row[j + 1] = each(|l| cost[lane[l] + i * m + j] + least[l] - gamma * log[l]);
+            row[j + 1] = each(|l| cost[lane[l] + i * m + j].wide() + least[l] - gamma * log[l]);
         }
         std::mem::swap(&mut above, &mut row);
     }
@@ -206,7 +253,7 @@ fn soft_lanes(cost: &[f64], n: usize, m: usize, gamma: f64, ends: &mut [f64], sl
             next[j] = each(|l| next[j][l] + own[l] * f64::from(up[l]));
             right = each(|l| own[l] * f64::from(left[l]));
             for (l, from) in lane.iter().enumerate().take(ends.len()) {
-                slopes[from + i * m + j] = own[l];
+                slopes[from + i * m + j] = T::narrow(own[l]);
             }
         }
         std::mem::swap(&mut below, &mut next);

@@ -1,12 +1,19 @@
 //! `mm search`: finds what belongs to a query among a run's data.
 
 use crate::{Context, output, progress::Steps};
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use mm_core::{Modality, Source};
 use mm_data::Split;
-use mm_tasks::retrieval::{Embedded, Retrieval, Said};
+use mm_tasks::{
+    report::gaze_picture,
+    retrieval::{Embedded, Retrieval, Said},
+};
 use serde_json::json;
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -33,6 +40,10 @@ pub(crate) struct Arguments {
     /// How many to show of each modality.
     #[arg(long, default_value_t = 10)]
     top: usize,
+    /// Draw where the words look in the best hit (or the best hit's words in the query), into this .png; for runs that learned to look
+    /// (`attention`).
+    #[arg(long, value_name = "FILE")]
+    explain: Option<PathBuf>,
     /// Search one side of the split only: train, valid or test.
     #[arg(long)]
     split: Option<Split>,
@@ -48,6 +59,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         _ => bail!("no query; give --text, --image, --audio or --video"),
     };
     let model = Retrieval::load(&arguments.run, &crate::registry(), context.device()?)?;
+    let partner = arguments.explain.as_ref().map(|path| partner(&model, &modality, path)).transpose()?;
     let sides = arguments.split.map_or(vec![Split::Train, Split::Valid, Split::Test], |s| vec![s]);
     if let Some(language) = &arguments.words {
         let hits = model.words(&query, language, &sides)?.into_iter().map(|Said { id, text, score }| {
@@ -57,7 +69,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         show(hits.take(arguments.top), context);
         return Ok(());
     }
-    let vector = model.embed(&modality, &[query])?.select(0, 0)?.to_device(mm_core::Device::Cpu)?;
+    let vector = model.embed(&modality, std::slice::from_ref(&query))?.select(0, 0)?.to_device(mm_core::Device::Cpu)?;
     let wanted: Vec<Modality> = if arguments.within.is_empty() {
         model.modalities().filter(|m| **m != modality).cloned().collect()
     } else {
@@ -72,11 +84,18 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let manifest = Arc::new(model.manifest()?);
     let mut steps = Steps::new();
     let mut found: BTreeMap<Modality, Vec<(f64, serde_json::Value)>> = BTreeMap::new();
+    let mut nearest: Option<(f64, Source)> = None;
     for side in sides {
         let embedded = model.embed_side(&manifest, side, &mut |what, done, of| steps.tell(what, done, of))?;
         for modality in &wanted {
             let Some(Embedded { vectors, entries }) = embedded.get(modality) else { continue };
             let scores = vectors.matmul(&vector.unsqueeze(1)?)?.to_vec::<f64>()?;
+            if partner.as_ref() == Some(modality) {
+                let best = entries.iter().zip(&scores).max_by(|a, b| a.1.total_cmp(b.1));
+                if let Some((entry, score)) = best.filter(|(_, s)| nearest.as_ref().is_none_or(|(n, _)| *s > n)) {
+                    nearest = Some((*score, entry.source.clone()));
+                }
+            }
             let hits = found.entry(modality.clone()).or_default();
             for (entry, score) in entries.iter().zip(scores) {
                 let row = &manifest.rows[entry.row];
@@ -97,7 +116,31 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         }
         show(hits.into_iter().take(arguments.top), context);
     }
+    if let (Some(path), Some((_, hit)), Some([asking, asked])) = (&arguments.explain, nearest, model.looks()) {
+        let (queries, keys) = if modality == *asking { (&query, &hit) } else { (&hit, &query) };
+        if let Some(gaze) = model.look(queries, keys)? {
+            let drawn = gaze_picture(&model.seen(asked, keys)?, &gaze);
+            drawn.save(path).with_context(|| {
+                format!("--explain {}: cannot be written; wanted a name that ends in .png", path.display())
+            })?;
+        }
+    }
     Ok(())
+}
+
+/// The modality whose best hit is drawn with the query.
+fn partner(model: &Retrieval, modality: &Modality, path: &Path) -> Result<Modality> {
+    let Some([asking, asked]) = model.looks() else {
+        bail!(
+            "--explain {}: this run did not learn to look; wanted one with `[attention]` in its config",
+            path.display()
+        );
+    };
+    match modality {
+        m if m == asking => Ok(asked.clone()),
+        m if m == asked => Ok(asking.clone()),
+        m => bail!("--explain {}: found a query of {m}; in this run {asking} looks at {asked}", path.display()),
+    }
 }
 
 /// What was found, best first, each with its score.

@@ -55,6 +55,11 @@ pub trait Processor: Send + Sync {
         1
     }
 
+    /// What the positions of a sample are called, where they are words or pieces of words: for showing, not for computing. Empty elsewhere.
+    fn names(&self, _source: &Source) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
     /// How many samples were cut so far because they were longer than the model takes, and what that is ("512 tokens").
     fn cut(&self) -> Option<(usize, String)> {
         None

@@ -385,6 +385,29 @@ impl Tensor {
         one("stack", tensors, tch::Tensor::f_stack(&raw, dim))
     }
 
+    /// [`Tensor::stack`] along a new first dimension by the calling thread alone. Where many threads stack at once, as a loader's do,
+    /// libtorch starts a team for each of them, and the teams wait for each other's cores.
+    pub fn stack_alone(tensors: &[&Tensor]) -> Result<Self> {
+        let Some(first) = tensors.first() else { return Self::stack(tensors, 0) };
+        let (shape, kind) = (first.shape(), first.0.kind());
+        let plain =
+            |t: &&Tensor| t.device() == Device::Cpu && t.0.is_contiguous() && t.0.kind() == kind && t.shape() == shape;
+        if !tensors.iter().all(plain) {
+            return Self::stack(tensors, 0);
+        }
+        let sizes: Vec<i64> = std::iter::once(tensors.len() as i64).chain(shape).collect();
+        let out = one("stack", tensors, tch::Tensor::f_empty(&sizes, (kind, tch::Device::Cpu)))?;
+        let bytes = first.0.numel() * kind.elt_size_in_bytes();
+        for (place, tensor) in tensors.iter().enumerate() {
+            // SAFETY: both lie one number after another in the processor's memory; the new tensor has room for as many pieces of these bytes.
+            unsafe {
+                let to = out.0.data_ptr().cast::<u8>().add(place * bytes);
+                std::ptr::copy_nonoverlapping(tensor.0.data_ptr().cast::<u8>(), to, bytes);
+            }
+        }
+        Ok(out)
+    }
+
     /// `input · weightᵀ + bias`.
     #[inline]
     pub fn linear(&self, weight: &Tensor, bias: Option<&Tensor>) -> Result<Self> {
@@ -789,6 +812,21 @@ operators! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn stacked_alone_as_by_the_team() {
+        let rows: Vec<Tensor> = (0..3).map(|_| Tensor::randn(&[4, 5], DType::F32, Device::Cpu).unwrap()).collect();
+        let numbers = [Tensor::from_slice(&[1i64, 2]).unwrap(), Tensor::from_slice(&[3i64, 4]).unwrap()];
+        let turned: Vec<Tensor> = rows.iter().map(|t| t.transpose(0, 1).unwrap()).collect();
+        for tensors in
+            [rows.iter().collect::<Vec<_>>(), numbers.iter().collect(), turned.iter().collect(), vec![&rows[0]]]
+        {
+            let (alone, team) = (Tensor::stack_alone(&tensors).unwrap(), Tensor::stack(&tensors, 0).unwrap());
+            assert_eq!((alone.shape(), alone.dtype().unwrap()), (team.shape(), team.dtype().unwrap()));
+            assert_eq!(alone.to_vec::<f64>().unwrap(), team.to_vec::<f64>().unwrap());
+        }
+        assert!(Tensor::stack_alone(&[]).is_err() && Tensor::stack_alone(&[&rows[0], &numbers[0]]).is_err());
+    }
 
     #[test]
     fn a_wrong_shape_dtype_or_index_is_an_error_that_names_the_operation_and_the_operands() {

@@ -112,6 +112,10 @@ impl Processor for Cached {
         self.inner.length_multiple()
     }
 
+    fn names(&self, source: &Source) -> mm_core::Result<Vec<String>> {
+        self.inner.names(source)
+    }
+
     fn fingerprint(&self) -> String {
         self.inner.fingerprint()
     }

@@ -370,14 +370,14 @@ fn length(row: &Row, modality: &Modality) -> u64 {
 pub fn collate(samples: &[Tensor], processor: &dyn Processor) -> Result<Input> {
     let all: Vec<&Tensor> = samples.iter().collect();
     if !processor.is_sequence() {
-        return Ok(Input { values: Tensor::stack(&all, 0)?, mask: None });
+        return Ok(Input { values: Tensor::stack_alone(&all)?, mask: None });
     }
     let lengths = samples.iter().map(|s| s.size(0)).collect::<Result<Vec<i64>, _>>()?;
     let longest = lengths.iter().copied().max().unwrap_or(0).max(1);
     let multiple = processor.length_multiple().max(1);
     let longest = (longest + multiple - 1) / multiple * multiple;
     if lengths.iter().all(|l| *l == longest) {
-        return Ok(Input { values: Tensor::stack(&all, 0)?, mask: None });
+        return Ok(Input { values: Tensor::stack_alone(&all)?, mask: None });
     }
     let mut padded = Vec::with_capacity(samples.len());
     for (sample, length) in samples.iter().zip(&lengths) {
@@ -388,7 +388,7 @@ pub fn collate(samples: &[Tensor], processor: &dyn Processor) -> Result<Input> {
         }
         padded.push(sample.pad(&pad, processor.padding())?);
     }
-    let values = Tensor::stack(&padded.iter().collect::<Vec<_>>(), 0)?;
+    let values = Tensor::stack_alone(&padded.iter().collect::<Vec<_>>())?;
     let places = Tensor::arange(0, longest, mm_core::Device::Cpu)?;
     let mask = places.lt(&Tensor::from_slice(&lengths)?.unsqueeze(1)?)?; // [batch, longest]
     Ok(Input { values, mask: Some(mask.to_dtype(DType::Bool)?) })

@@ -9,7 +9,7 @@ use mm_align::{
     contrastive::{self, Similarity},
     correlation::{self, Kernel, KernelProjections, Projections},
     discrepancy::{self, Estimate},
-    supervised::{Logistic, semantic},
+    supervised::{Logistic, joint_features, semantic},
 };
 use mm_core::{
     DType, Device, Module, Params, Tensor,
@@ -29,6 +29,7 @@ pub const METHODS: &[(&str, &str)] = &[
     ("cca3", "three-view CCA, the labels as the third set (Gong 2014); wants labels"),
     ("sm", "semantic matching: class probabilities by logistic regression (Rasiwasia 2010); wants labels"),
     ("scm", "semantic matching on canonical variables (Rasiwasia 2010); wants labels"),
+    ("jfs", "both sets regressed onto the labels together, with joint feature selection (Wang 2013); wants labels"),
     ("ridge", "the first set mapped onto the second by ridge regression"),
     (
         "procrustes",
@@ -48,7 +49,7 @@ pub const METHODS: &[(&str, &str)] = &[
 ];
 
 /// What `method = "auto"` tries: what is fitted in closed form.
-const QUICK: &[&str] = &["cca", "pls", "kcca", "cca3", "sm", "scm", "ridge", "procrustes"];
+const QUICK: &[&str] = &["cca", "pls", "kcca", "cca3", "sm", "scm", "jfs", "ridge", "procrustes"];
 
 /// Rows of training features.
 pub struct Pairs {
@@ -274,7 +275,7 @@ fn maps(a: &Tensor, b: &Tensor, labels: Option<&[i64]>) -> Result<[f64; 2]> {
 }
 
 fn needs_labels(method: &str) -> bool {
-    ["cca3", "sm", "scm", "supcon"].contains(&method)
+    ["cca3", "sm", "scm", "jfs", "supcon"].contains(&method)
 }
 
 /// Regularisations that are tried, by method.
@@ -284,6 +285,7 @@ fn grid(method: &str) -> &'static [f64] {
         "kcca" => &[0.1, 1.0, 10.0, 100.0],
         "sm" => &[1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3],
         "scm" => &[1e-3, 1e-2, 0.1, 1.0],
+        "jfs" => &[1e-4, 1e-3, 1e-2, 3e-2, 0.1],
         "ridge" => &[1e-4, 1e-2, 0.1, 1.0, 10.0],
         _ => &[0.0],
     }
@@ -370,7 +372,7 @@ impl Fitted {
     /// Whether its dimensions are in an order that can be cut.
     fn affine_end(&self) -> bool {
         matches!(self.sides[0].last(), Some(Step::Affine(..)))
-            && !["ridge", "procrustes"].contains(&self.method.as_str())
+            && !["jfs", "ridge", "procrustes"].contains(&self.method.as_str())
     }
 
     fn narrowed(mut self, dim: i64) -> Result<Self> {
@@ -447,6 +449,17 @@ fn fit_one(method: &str, pairs: &Pairs, dim: Option<i64>, reg: f64, root: [bool;
         "scm" => {
             let fit = correlation::cca(&a, &b, dim, [reg; 2])?;
             semantic_sides(&fit.project(0, &a)?, &fit.project(1, &b)?, steps(&fit, root)?, 1e-2)
+        }
+        "jfs" => {
+            let classes = pairs.classes();
+            let fit = joint_features(&[&a, &b], labels.unwrap_or_default(), classes, reg, reg)?;
+            let side = |number: usize| {
+                let (mean, map) = &fit.sets[number];
+                let mut steps = first(number);
+                steps.push(Step::Affine(mean.clone(), map.clone()));
+                steps
+            };
+            Ok(made([side(0), side(1)], classes))
         }
         "ridge" => {
             let (ma, mb) = (a.mean_dims(&[0], true)?, b.mean_dims(&[0], true)?);

@@ -1,7 +1,7 @@
 //! Features of frozen encoders: made once, kept in the cache, read by the loader's workers.
 
 use crate::{Error, Result, Told};
-use mm_core::{Device, Encoder, Modality, Processor, SampleContext, Source, Tensor, seed::Rng, without_grad};
+use mm_core::{Device, Encoder, Features, Modality, Processor, SampleContext, Source, Tensor, seed::Rng, without_grad};
 use mm_data::{Cache, collate};
 use rayon::prelude::*;
 use std::{
@@ -20,6 +20,8 @@ pub(crate) struct Frozen<'a> {
     pub(crate) fingerprint: &'a str,
     /// Augmented views of each sample beside the plain one.
     pub(crate) views: usize,
+    /// Whether each position's features are kept as well: a sample is then the vector and, below it, the positions `[1 + length, width]`.
+    pub(crate) positions: bool,
 }
 
 impl Frozen<'_> {
@@ -37,6 +39,7 @@ impl Frozen<'_> {
             cache: cache.clone(),
             fingerprint: self.fingerprint.to_owned(),
             views: self.views,
+            positions: self.positions,
             problems: HashMap::new(),
         };
         let mut missing = Vec::new();
@@ -84,8 +87,13 @@ impl Frozen<'_> {
             }
             let input = collate(&good, self.processor.as_ref())?.to_device(device)?;
             let vectors = without_grad(|| self.encoder.embed(&input, false))?.to_device(Device::Cpu)?;
+            let positions = self.positions.then(|| without_grad(|| self.encoder.encode(&input, false))).transpose()?;
             for (row, key) in keys.into_iter().enumerate() {
-                cache.put(key, &vectors.select(0, row as i64)?)?;
+                let vector = vectors.select(0, row as i64)?;
+                match &positions {
+                    Some(positions) => cache.put(key, &with_positions(&vector, positions, row as i64)?)?,
+                    None => cache.put(key, &vector)?,
+                }
             }
         }
         told(&format!("encoding {modality}"), missing.len(), missing.len());
@@ -93,17 +101,28 @@ impl Frozen<'_> {
     }
 }
 
+/// The vector of a row and, below it, its positions that count.
+fn with_positions(vector: &Tensor, positions: &Features, row: i64) -> Result<Tensor> {
+    let mut own = positions.values.select(0, row)?.to_device(Device::Cpu)?;
+    if let Some(mask) = &positions.mask {
+        own = own.index_select(0, &mask.select(0, row)?.to_device(Device::Cpu)?.places()?)?;
+    }
+    Ok(Tensor::cat(&[&vector.unsqueeze(0)?, &own], 0)?)
+}
+
 /// Features of a frozen encoder, kept in the cache.
 pub(crate) struct Kept {
     cache: Cache,
     fingerprint: String,
     views: usize,
+    positions: bool,
     problems: HashMap<String, String>,
 }
 
 impl Kept {
     fn key(&self, source: &Source, view: usize) -> mm_data::Result<String> {
-        Cache::key(&format!("features {} view {view}", self.fingerprint), source)
+        let what = if self.positions { "positions" } else { "features" };
+        Cache::key(&format!("{what} {} view {view}", self.fingerprint), source)
     }
 }
 
@@ -120,7 +139,7 @@ impl Processor for Kept {
     }
 
     fn is_sequence(&self) -> bool {
-        false
+        self.positions
     }
 
     fn fingerprint(&self) -> String {

@@ -297,7 +297,8 @@ fn retrieval_table(evaluation: &retrieval::Evaluation) -> Vec<Vec<String>> {
     let mut rows = vec![head.map(ToOwned::to_owned).to_vec()];
     let written = evaluation.spelling.iter().map(|(language, m)| (format!("voice → its own words, {language}"), m));
     let directions = evaluation.directions.iter().map(|(direction, m)| (direction.clone(), m));
-    for (direction, m) in directions.chain(written) {
+    let looked = evaluation.attention.iter().map(|(direction, m)| (direction.clone(), m));
+    for (direction, m) in directions.chain(looked).chain(written) {
         let [one, five, ten] = m.recall.map(|v| format!("{v:.3}"));
         rows.push(vec![
             direction,

@@ -4,6 +4,7 @@
 
 pub mod alignment;
 pub mod answering;
+pub mod attending;
 pub mod audit;
 pub mod captioning;
 pub mod embedding;

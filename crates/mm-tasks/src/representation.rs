@@ -214,8 +214,13 @@ impl Representation {
                     _ => built.processor.clone(),
                 },
                 Some((encoder, fingerprint)) => {
-                    let frozen =
-                        Frozen { encoder: encoder.as_ref(), processor: &built.processor, fingerprint, views: 0 };
+                    let frozen = Frozen {
+                        encoder: encoder.as_ref(),
+                        processor: &built.processor,
+                        fingerprint,
+                        views: 0,
+                        positions: false,
+                    };
                     let sources = manifest.rows.iter().filter_map(|r| r.values.get(modality)).flatten();
                     Arc::new(frozen.keep(
                         modality,

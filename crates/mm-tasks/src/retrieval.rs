@@ -3,14 +3,16 @@
 
 use crate::{
     Error, Fit, Result, Told,
+    attending::{self, Attending, AttentionConfig},
     features::Frozen,
-    metrics::{RetrievalMetrics, retrieval_metrics},
+    metrics::{RetrievalMetrics, retrieval_metrics, score_metrics},
     spelling::{Spelling, SpellingConfig},
 };
-use mm_align::{Contrastive, ContrastiveConfig, ContrastiveKind, RobustConfig, diagnose};
+use image::{Rgb, RgbImage};
+use mm_align::{Contrastive, ContrastiveConfig, ContrastiveKind, MemoryConfig, RobustConfig, diagnose, memory};
 use mm_core::{
-    BuildContext, DType, Device, Encoder, Init, Input, Modality, Module, Params, Processor, Registry, SampleContext,
-    Scope, Source, Task, Tensor, config,
+    BuildContext, Checkpoint, DType, Device, Encoder, Features, Init, Input, Modality, Module, Params, Processor,
+    Registry, SampleContext, Scope, Source, Task, Tensor, config,
     nn::{Linear, Norm, NormConfig},
     seed::seed_tensors,
     without_grad,
@@ -20,6 +22,7 @@ use mm_train::{Progress, Run, TrainConfig, TrainInput, train};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
@@ -116,6 +119,12 @@ pub struct RetrievalConfig {
     /// A modality that is spoken also learns what is written in its own language; not when absent.
     #[serde(default)]
     pub spelling: Option<SpellingConfig>,
+    /// Vectors that are completed by what the training side of another modality knows; none when absent.
+    #[serde(default)]
+    pub memory: Option<MemoryConfig>,
+    /// Positions of one modality also look at those of another; not when absent.
+    #[serde(default)]
+    pub attention: Option<AttentionConfig>,
     /// The training.
     #[serde(default)]
     pub train: TrainConfig,
@@ -178,12 +187,18 @@ pub struct Retrieval {
     towers: BTreeMap<Modality, Tower>,
     losses: BTreeMap<(Modality, Modality), (Contrastive, f64)>,
     spelling: Option<Spelling>,
+    attending: Option<Attending>,
     /// Steps of training so far, where doubt begins after some; kept with the weights, so that a resumed run goes on alike.
     steps: Option<Tensor>,
+    /// `[entries, width]`, once training is done.
+    memory: RefCell<Option<Tensor>>,
     config: RetrievalConfig,
     base: PathBuf,
     cache: Cache,
 }
+
+/// What is remembered, in the run folder.
+const MEMORY: &str = "memory.safetensors";
 
 /// Values that go through an encoder together outside training.
 const TOGETHER: usize = 64;
@@ -299,6 +314,16 @@ impl Retrieval {
                 if config.soft.is_some() { ", soft targets" } else { "" }
             )));
         }
+        if let Some(memory) = &config.memory {
+            let known = |name: &String| config.towers.contains_key(name);
+            if !known(&memory.modality) || !memory.of.iter().all(|m| known(m) && *m != memory.modality) {
+                return Err(Error::Config(format!(
+                    "memory: found modality {:?}, of {:?}; wanted towers of this config, each of the others than the one that is remembered",
+                    memory.modality, memory.of
+                )));
+            }
+            memory.check()?;
+        }
         let steps =
             config.robust.is_some().then(|| root.pp("robust").buffer("steps", &[1], Init::Zeros)).transpose()?;
         let spelling = config.spelling.as_ref().map(|spelling| {
@@ -312,8 +337,30 @@ impl Retrieval {
             Spelling::new(&root.pp("spelling"), tower.encoder.embedding_width(), config.width, spelling)
         });
         let spelling = spelling.transpose()?;
+        let attending = config.attention.as_ref().map(|attention| {
+            let width = |name: &str| {
+                let tower = towers.get(&Modality::from(name)).filter(|_| attention.queries != attention.keys);
+                let Some(tower) = tower else {
+                    return Err(Error::Config(format!(
+                        "attention.queries, attention.keys: found {:?} and {:?}, wanted two towers of this config",
+                        attention.queries, attention.keys
+                    )));
+                };
+                let (width, vector) = (tower.encoder.width(), tower.encoder.embedding_width());
+                if tower.frozen && width != vector {
+                    return Err(Error::Config(format!(
+                        "attention: the frozen encoder of {name} gives positions of {width} and vectors of {vector} numbers; wanted as many of each"
+                    )));
+                }
+                Ok(width)
+            };
+            let widths = [width(&attention.queries)?, width(&attention.keys)?];
+            Attending::new(&root.pp("attention"), attention, widths, config.width, &config.loss)
+        });
+        let attending = attending.transpose()?;
         let cache = Cache::of(&base, config.cache.as_deref())?;
-        Ok(Self { params, towers, losses, spelling, steps, config, base, cache })
+        let memory = RefCell::default();
+        Ok(Self { params, towers, losses, spelling, attending, steps, memory, config, base, cache })
     }
 
     /// Loads the model of a run folder: its best weights.
@@ -321,6 +368,12 @@ impl Retrieval {
         let model = Self::fresh_from_run(run, registry, device)?;
         let (checkpoint, _) = Run::load(run, "best")?;
         model.params.load(&checkpoint, "model.")?;
+        let remembered = run.join(MEMORY);
+        // A run that is not done has none yet.
+        if model.config.memory.is_some() && remembered.exists() {
+            let vectors = Checkpoint::open(&remembered)?.get("vectors")?;
+            model.memory.replace(Some(vectors.to_device(device)?));
+        }
         Ok(model)
     }
 
@@ -391,7 +444,7 @@ impl Retrieval {
         let tower = self.tower(modality)?;
         let some = |samples: &[Tensor]| -> Result<Tensor> {
             let input = collate(samples, tower.processor.as_ref())?.to_device(self.params.device())?;
-            Ok(without_grad(|| Self::shared(tower, tower.encoder.embed(&input, false)?, false))?)
+            without_grad(|| self.complete(modality, Self::shared(tower, tower.encoder.embed(&input, false)?, false)?))
         };
         let rows = samples.chunks(TOGETHER).map(some).collect::<Result<Vec<_>>>()?;
         Ok(Tensor::cat(&rows.iter().collect::<Vec<_>>(), 0)?)
@@ -411,6 +464,7 @@ impl Retrieval {
                 processor: &tower.processor,
                 fingerprint: &format!("{} {}", tower.fingerprint, tower.processor.fingerprint()),
                 views: tower.config.views,
+                positions: self.attends(modality),
             };
             let sources = manifest.rows.iter().filter_map(|r| r.values.get(modality)).flatten();
             let kept =
@@ -422,18 +476,38 @@ impl Retrieval {
 
     /// `[rows, width]` of unit length from what the loader gives.
     fn project(&self, modality: &Modality, input: &Input, train: bool) -> mm_core::Result<Tensor> {
-        let (tower, features) = self.encode(modality, input, train)?;
+        let (tower, features, _) = self.encode(modality, input, train)?;
         Self::shared(tower, features, train)
     }
 
-    /// What a tower's encoder makes of what the loader gives, `[rows, its width]`.
-    fn encode(&self, modality: &Modality, input: &Input, train: bool) -> mm_core::Result<(&Tower, Tensor)> {
+    /// Whether a modality's positions look, or are looked at.
+    fn attends(&self, modality: &Modality) -> bool {
+        self.attending.as_ref().is_some_and(|a| a.modalities().contains(&modality))
+    }
+
+    /// What a tower's encoder makes of what the loader gives, `[rows, its width]`, and its positions where attention wants them.
+    fn encode(
+        &self,
+        modality: &Modality,
+        input: &Input,
+        train: bool,
+    ) -> mm_core::Result<(&Tower, Tensor, Option<Features>)> {
         let Some(tower) = self.towers.get(modality) else {
             return Err(mm_core::Error::unknown("modality", modality.name(), self.towers.keys().map(Modality::name)));
         };
         let input = input.to_device(self.params.device())?;
-        let features = if tower.frozen { input.values } else { tower.encoder.embed(&input, train)? };
-        Ok((tower, features))
+        if !self.attends(modality) {
+            let features = if tower.frozen { input.values } else { tower.encoder.embed(&input, train)? };
+            return Ok((tower, features, None));
+        }
+        if !tower.frozen {
+            let positions = tower.encoder.encode(&input, train)?;
+            return Ok((tower, tower.encoder.embed(&input, train)?, Some(positions)));
+        }
+        // The vector stands before the positions.
+        let below = |t: &Tensor| t.narrow(1, 1, t.size(1)? - 1);
+        let positions = Features::new(below(&input.values)?, input.mask.as_ref().map(below).transpose()?)?;
+        Ok((tower, input.values.select(1, 0)?, Some(positions)))
     }
 
     /// An encoder's features in the shared space.
@@ -444,6 +518,36 @@ impl Retrieval {
             x = x.add(&Tensor::randn(&x.shape(), DType::F32, x.device())?.mul(&length)?)?;
         }
         tower.projection.forward(&x, train)
+    }
+
+    /// Vectors with what is remembered beside them, where the config says so and there is something.
+    fn complete(&self, modality: &Modality, x: Tensor) -> Result<Tensor> {
+        match (&self.config.memory, &*self.memory.borrow()) {
+            (Some(config), Some(remembered)) if config.of.iter().any(|m| m == modality.name()) => {
+                Ok(memory::complete(&x, remembered, config.share, config.temperature)?)
+            }
+            _ => Ok(x),
+        }
+    }
+
+    /// Remembers the training side of the modality that the config names, as the best weights see it, beside them in the run folder.
+    fn remember(
+        &self,
+        manifest: &Manifest,
+        processors: &BTreeMap<Modality, Arc<dyn Processor>>,
+        run: &Path,
+    ) -> Result<()> {
+        let Some(config) = &self.config.memory else { return Ok(()) };
+        let (checkpoint, _) = Run::load(run, "best")?;
+        self.params.load(&checkpoint, "model.")?;
+        let modality = Modality::from(config.modality.as_str());
+        let one = processors.iter().filter(|(m, _)| **m == modality).map(|(m, p)| (m.clone(), p.clone())).collect();
+        let Some(embedded) = self.embed_with(manifest, Split::Train, &one)?.remove(&modality) else {
+            return Err(Error::Config(format!("memory: no row of the training side has {modality}")));
+        };
+        mm_core::checkpoint::save(&run.join(MEMORY), &[("vectors".to_owned(), embedded.vectors.clone())], &[])?;
+        self.memory.replace(Some(embedded.vectors.to_device(self.params.device())?));
+        Ok(())
     }
 
     /// All values of one side, embedded: of texts and pictures the first of each row, of other modalities every one.
@@ -467,9 +571,92 @@ impl Retrieval {
         Ok(manifest)
     }
 
-    /// Figures of one side, with what voices say where the model learned that.
+    /// Figures of one side, with what voices say and how words look at pictures where the model learned that.
     pub fn evaluate(&self, embedded: &BTreeMap<Modality, Embedded>, split: Split) -> Result<Evaluation> {
-        Ok(Evaluation { spelling: self.heard(split)?, ..evaluate(embedded, split)? })
+        let (spelling, attention) = (self.heard(split)?, self.looked(embedded)?);
+        Ok(Evaluation { spelling, attention, ..evaluate(embedded, split)? })
+    }
+
+    /// Positions of values where they are compared, in pieces: as many rows as entries, in their order.
+    fn positions(&self, side: usize, sources: &[Source]) -> Result<Vec<Features>> {
+        let Some(attending) = &self.attending else { return Ok(Vec::new()) };
+        let tower = self.tower(attending.modalities()[side])?;
+        let piece = |sources: &[Source]| -> Result<Features> {
+            let processor = &tower.processor;
+            let make = |source: &Source| processor.process(source, &mut SampleContext::plain());
+            let samples = sources.par_iter().map(make).collect::<Result<Vec<_>, _>>()?;
+            let input = collate(&samples, processor.as_ref())?.to_device(self.params.device())?;
+            Ok(without_grad(|| attending.project(side, &tower.encoder.encode(&input, false)?, false))?)
+        };
+        attending::pieces(sources).map(piece).collect()
+    }
+
+    /// How well pairs are ranked by attention, and by attention and vectors together; nothing where the model did not learn to look.
+    fn looked(&self, embedded: &BTreeMap<Modality, Embedded>) -> Result<BTreeMap<String, RetrievalMetrics>> {
+        let mut out = BTreeMap::new();
+        let Some(attending) = &self.attending else { return Ok(out) };
+        let [asking, asked] = attending.modalities();
+        let (Some(queries), Some(keys)) = (embedded.get(asking), embedded.get(asked)) else { return Ok(out) };
+        let sources = |e: &Embedded| e.entries.iter().map(|e| e.source.clone()).collect::<Vec<_>>();
+        let (left, right) = (self.positions(0, &sources(queries))?, self.positions(1, &sources(keys))?);
+        let agreement = without_grad(|| attending.agreement(&left, &right))?.to_device(Device::Cpu)?;
+        let both = agreement.add(&queries.vectors.matmul(&keys.vectors.transpose(0, 1)?)?)?;
+        for (how, scores) in [("attention", agreement), ("attention and vectors", both)] {
+            let fits = |q: usize, k: usize| queries.entries[q].item == keys.entries[k].item;
+            let ways = [
+                (format!("{asking} → {asked}, {how}"), score_metrics(&scores, fits)),
+                (format!("{asked} → {asking}, {how}"), score_metrics(&scores.transpose(0, 1)?, |k, q| fits(q, k))),
+            ];
+            out.extend(ways.into_iter().filter_map(|(name, found)| Some((name, found.ok()?))));
+        }
+        Ok(out)
+    }
+
+    /// Where each position of one value looks in the other, for showing; none where the model did not learn to look.
+    pub fn look(&self, queries: &Source, keys: &Source) -> Result<Option<Gaze>> {
+        let Some(attending) = &self.attending else { return Ok(None) };
+        let [asking, asked] = attending.modalities().map(Clone::clone);
+        let side = |side, source: &Source| -> Result<Features> {
+            let mut pieces = self.positions(side, std::slice::from_ref(source))?;
+            pieces.pop().ok_or_else(|| Error::Config("nothing to look at".into()))
+        };
+        let map = without_grad(|| attending.map(&side(0, queries)?, &side(1, keys)?))?;
+        let across = map.size(1)? as usize;
+        let side = (across as f64).sqrt().round() as usize;
+        let grid = if asked == Modality::IMAGE && side * side == across { [side, side] } else { [1, across] };
+        let rows = map.to_vec::<f32>()?;
+        let names = self.processor(&asking)?.names(queries)?;
+        let named = names.into_iter().chain(std::iter::repeat(String::new()));
+        let looks = rows.chunks(across.max(1)).zip(named).map(|(weights, name)| (name, weights.to_vec())).collect();
+        Ok(Some(Gaze { grid, looks }))
+    }
+
+    /// What a value looks like to its encoder: a picture as it was cut and sized, a sound as its spectrogram, low tones below.
+    pub fn seen(&self, modality: &Modality, source: &Source) -> Result<RgbImage> {
+        let sample = self.processor(modality)?.process(source, &mut SampleContext::plain())?.to_dtype(DType::F32)?;
+        let (low, high) = (sample.min()?.to_f64()?, sample.max()?.to_f64()?);
+        let bytes = sample.add_scalar(-low)?.mul_scalar(255.0 / (high - low).max(1e-9))?;
+        let numbers = bytes.to_vec::<f32>()?;
+        match sample.shape()[..] {
+            [3, height, width] => {
+                let (height, width) = (height as usize, width as usize);
+                let at = |x: u32, y: u32, c: usize| numbers[c * height * width + y as usize * width + x as usize] as u8;
+                Ok(RgbImage::from_fn(width as u32, height as u32, |x, y| Rgb([0, 1, 2].map(|c| at(x, y, c)))))
+            }
+            [frames, bands] if frames > 0 && bands > 0 => {
+                let at =
+                    |x: u32, y: u32| numbers[x as usize * bands as usize + (bands as usize - 1 - y as usize)] as u8;
+                Ok(RgbImage::from_fn(frames as u32, bands as u32, |x, y| Rgb([at(x, y); 3])))
+            }
+            ref other => Err(Error::Config(format!(
+                "{modality}: samples of {other:?} cannot be drawn; wanted pictures or sounds"
+            ))),
+        }
+    }
+
+    /// Who looks, and who is looked at, where the model learned it.
+    pub fn looks(&self) -> Option<[&Modality; 2]> {
+        self.attending.as_ref().map(Attending::modalities)
     }
 
     /// How the voices of one side find the text of their row among all in their own language, by language; nothing where the model did
@@ -607,7 +794,8 @@ impl Retrieval {
                 }
                 if !kept.is_empty() {
                     let input = collate(&kept, processor.as_ref())?;
-                    vectors.push(without_grad(|| self.project(modality, &input, false))?.to_device(Device::Cpu)?);
+                    let made = without_grad(|| self.complete(modality, self.project(modality, &input, false)?))?;
+                    vectors.push(made.to_device(Device::Cpu)?);
                 }
             }
             if !vectors.is_empty() {
@@ -669,6 +857,15 @@ fn written<'m>(manifest: &'m Manifest, rows: &[usize]) -> BTreeMap<&'m str, Vec<
     out
 }
 
+/// Where the positions of one value look in another.
+#[derive(Debug, Clone)]
+pub struct Gaze {
+    /// Rows and columns of what is looked at: a square of a picture, one row of a sound.
+    pub grid: [usize; 2],
+    /// Each position's name, empty where it has none, and its weights on the grid, summing to one.
+    pub looks: Vec<(String, Vec<f32>)>,
+}
+
 /// A text and how well a voice says it.
 #[derive(Debug, Clone)]
 pub struct Said {
@@ -695,12 +892,31 @@ fn soft_targets(config: &SoftConfig, batch: &Batch, rows: &[usize]) -> mm_core::
     cosines.masked_fill(&known.logical_not()?, DType::F32.lowest())?.softmax(1)
 }
 
+/// The rows that stand in both.
+fn common(left: &[usize], right: &[usize]) -> Vec<usize> {
+    left.iter().copied().filter(|r| right.contains(r)).collect()
+}
+
+/// Of what stands for `rows`, what stands for some of them, in their order.
+fn pick(x: &Tensor, rows: &[usize], some: &[usize]) -> mm_core::Result<Tensor> {
+    let places: Vec<i64> = some.iter().filter_map(|r| rows.iter().position(|o| o == r)).map(|p| p as i64).collect();
+    x.index_select(0, &Tensor::from_slice(&places)?.to_device(x.device())?)
+}
+
+/// `[rows, rows]` bool: rows of a batch that show the same thing, or are captioned alike, are no negatives of each other.
+fn alike(batch: &Batch, rows: &[usize]) -> mm_core::Result<Tensor> {
+    let shown: Vec<&str> = rows.iter().map(|r| batch.items[*r].as_str()).collect();
+    equal(&shown)
+}
+
 impl Task<Batch> for Retrieval {
     fn loss(&self, batch: &Batch, train: bool) -> mm_core::Result<Option<(Tensor, Vec<(String, f64)>)>> {
         let mut embedded = BTreeMap::new();
         let mut written = None;
+        let mut positions = BTreeMap::new();
         for (modality, part) in &batch.parts {
-            let (tower, features) = self.encode(modality, &part.input, train)?;
+            let (tower, features, each) = self.encode(modality, &part.input, train)?;
+            positions.extend(each.map(|each| (modality, (each, &part.rows))));
             if let Some(spelling) = self.spelling.as_ref().filter(|s| s.modality() == modality.name()) {
                 let value = spelling.loss(&features, part, &batch.rows, train)?;
                 written = value.map(|v| (v, spelling.weight()));
@@ -720,19 +936,12 @@ impl Task<Batch> for Retrieval {
             let (Some((left, left_rows)), Some((right, right_rows))) = (embedded.get(a), embedded.get(b)) else {
                 continue;
             };
-            let shared: Vec<usize> = left_rows.iter().copied().filter(|r| right_rows.contains(r)).collect();
+            let shared = common(left_rows, right_rows);
             if shared.len() < 2 || *weight == 0.0 {
                 continue;
             }
-            let pick = |x: &Tensor, rows: &[usize]| -> mm_core::Result<Tensor> {
-                let places: Vec<i64> =
-                    shared.iter().filter_map(|r| rows.iter().position(|o| o == r)).map(|p| p as i64).collect();
-                x.index_select(0, &Tensor::from_slice(&places)?.to_device(x.device())?)
-            };
-            let (left, right) = (pick(left, left_rows)?, pick(right, right_rows)?);
-            // Rows that show the same thing, or are captioned alike, are no negatives of each other.
-            let shown: Vec<&str> = shared.iter().map(|r| batch.items[*r].as_str()).collect();
-            let same = equal(&shown)?.to_device(left.device())?;
+            let (left, right) = (pick(left, left_rows, &shared)?, pick(right, right_rows, &shared)?);
+            let same = alike(batch, &shared)?.to_device(left.device())?;
             let mut value = match (&self.config.robust, step) {
                 (Some(robust), Some(step)) => loss.robust_loss(&left, &right, Some(&same), robust, step)?,
                 _ => loss.loss(&left, &right, Some(&same))?,
@@ -757,6 +966,25 @@ impl Task<Batch> for Retrieval {
             parts.push(("loss_spelling".to_owned(), value.to_f64()?));
             total = total.add(&value.mul_scalar(weight)?)?;
         }
+        if let Some(attending) = &self.attending {
+            let [asking, asked] = attending.modalities();
+            if let (Some((queries, of_queries)), Some((keys, of_keys))) = (positions.get(asking), positions.get(asked))
+            {
+                let shared = common(of_queries, of_keys);
+                if shared.len() > 1 {
+                    let some = |x: &Features, rows: &[usize]| {
+                        let mask = x.mask.as_ref().map(|m| pick(m, rows, &shared)).transpose()?;
+                        Features::new(pick(&x.values, rows, &shared)?, mask)
+                    };
+                    let queries = attending.project(0, &some(queries, of_queries)?, train)?;
+                    let keys = attending.project(1, &some(keys, of_keys)?, train)?;
+                    let same = alike(batch, &shared)?.to_device(keys.values.device())?;
+                    let value = attending.loss(&queries, &keys, &same).map_err(mm_core::Error::from)?;
+                    parts.push(("loss_attention".to_owned(), value.to_f64()?));
+                    total = total.add(&value.mul_scalar(attending.weight())?)?;
+                }
+            }
+        }
         Ok(Some((total, parts)))
     }
 }
@@ -777,6 +1005,9 @@ pub struct Evaluation {
     /// Where voices learned what is written: how they find the text of their row among those in their own language, by language.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub spelling: BTreeMap<String, RetrievalMetrics>,
+    /// Where positions learned to look: how pairs are ranked by that, by direction.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub attention: BTreeMap<String, RetrievalMetrics>,
 }
 
 /// Figures of embedded modalities, every one against every other.
@@ -788,6 +1019,7 @@ pub fn evaluate(embedded: &BTreeMap<Modality, Embedded>, split: Split) -> Result
         languages: BTreeMap::new(),
         gaps: BTreeMap::new(),
         spelling: BTreeMap::new(),
+        attention: BTreeMap::new(),
     };
     for (from, queries) in embedded {
         for (to, gallery) in embedded {
@@ -894,5 +1126,8 @@ pub fn fit(
         stop,
     };
     let outcome = train(input, run)?;
+    if !outcome.stopped {
+        model.remember(&manifest, &processors, run.folder())?;
+    }
     Ok(Fit { outcome, broken: loader.counts().broken, rows: count })
 }

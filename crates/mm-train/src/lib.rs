@@ -5,6 +5,7 @@
 
 mod error;
 mod events;
+mod flat;
 mod optim;
 mod run;
 mod schedule;

@@ -1,6 +1,6 @@
 //! Optimisers: SGD with momentum, Adam (Kingma 2015), `AdamW` (Loshchilov 2019), Lion (Chen 2023).
 
-use crate::{Error, Result};
+use crate::{Error, Result, flat};
 use mm_core::{AdamStep, Checkpoint, Params, Role, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -104,10 +104,18 @@ struct Slot {
     second: Option<Tensor>,
 }
 
+/// Slots of one rate and one decay whose means lie side by side in one piece of memory each.
+struct Joined {
+    slots: Vec<usize>,
+    first: Tensor,
+    second: Tensor,
+}
+
 /// Moves parameters against their gradients.
 pub struct Optimizer {
     config: OptimizerConfig,
     slots: Vec<Slot>,
+    joined: Vec<Joined>,
     steps: u64,
 }
 
@@ -138,11 +146,44 @@ impl Optimizer {
                 "a model with something that is not frozen",
             ));
         }
-        Ok(Self { config: config.clone(), slots, steps: 0 })
+        let mut all = Self { config: config.clone(), slots, joined: Vec::new(), steps: 0 };
+        if flat::worth(params.device()) {
+            all.join()?;
+        }
+        Ok(all)
+    }
+
+    /// Lays Adam's means of like slots side by side, so that one step is a few operators for all and not for each.
+    fn join(&mut self) -> Result<()> {
+        let mut kinds: Vec<(f64, f64, Vec<usize>)> = Vec::new();
+        for (number, slot) in self.slots.iter().enumerate().filter(|(_, s)| s.second.is_some()) {
+            match kinds.iter_mut().find(|k| k.0 == slot.rate && k.1 == slot.decay) {
+                Some(kind) => kind.2.push(number),
+                None => kinds.push((slot.rate, slot.decay, vec![number])),
+            }
+        }
+        for (.., slots) in kinds {
+            let like: Vec<&Tensor> = slots.iter().map(|n| &self.slots[*n].first).collect();
+            // They are zeros still.
+            let (first, firsts) = flat::copy(&like)?;
+            let (second, seconds) = flat::copy(&like)?;
+            for ((number, first), second) in slots.iter().zip(firsts).zip(seconds) {
+                (self.slots[*number].first, self.slots[*number].second) = (first, Some(second));
+            }
+            self.joined.push(Joined { slots, first, second });
+        }
+        Ok(())
     }
 
     /// The length of all gradients together.
     pub fn gradient_norm(&self) -> Result<f64> {
+        if !self.joined.is_empty() {
+            let all: Vec<Tensor> = self.slots.iter().filter_map(|s| s.tensor.grad()).collect();
+            if all.is_empty() {
+                return Ok(0.0);
+            }
+            return Ok(flat::join(&all.iter().collect::<Vec<_>>())?.norm_all()?.to_f64()?);
+        }
         let squares =
             self.slots.iter().filter_map(|s| s.tensor.grad()).map(|g| g.norm_all()).collect::<Result<Vec<_>, _>>()?;
         if squares.is_empty() {
@@ -159,8 +200,14 @@ impl Optimizer {
     /// One step at `factor` times the rate, the gradients multiplied by `scale` first (clipping).
     pub fn step(&mut self, factor: f64, scale: f64) -> Result<()> {
         self.steps += 1;
+        let mut alone = vec![true; self.slots.len()];
+        for joined in &self.joined {
+            if self.step_joined(joined, factor, scale)? {
+                joined.slots.iter().for_each(|n| alone[*n] = false);
+            }
+        }
         let c = &self.config;
-        for slot in &self.slots {
+        for (slot, _) in self.slots.iter().zip(alone).filter(|(_, alone)| *alone) {
             let Some(grad) = slot.tensor.grad() else { continue };
             let rate = c.rate * factor * slot.rate;
             let decoupled = matches!(c.kind, OptimizerKind::AdamW | OptimizerKind::Lion);
@@ -174,8 +221,7 @@ impl Optimizer {
             let weight_decay = if decoupled { slot.decay } else { 0.0 };
             match (c.kind, &slot.second) {
                 (_, Some(second)) => {
-                    let &OptimizerConfig { beta1, beta2, epsilon, .. } = c;
-                    let step = AdamStep { rate, beta1, beta2, epsilon, weight_decay, scale, step: self.steps };
+                    let step = self.adam(rate, weight_decay, scale);
                     slot.tensor.adam_(&grad, &slot.first, second, &step)?;
                 }
                 (OptimizerKind::Lion, _) => {
@@ -191,6 +237,30 @@ impl Optimizer {
             }
         }
         Ok(())
+    }
+
+    fn adam(&self, rate: f64, weight_decay: f64, scale: f64) -> AdamStep {
+        let OptimizerConfig { beta1, beta2, epsilon, .. } = self.config;
+        AdamStep { rate, beta1, beta2, epsilon, weight_decay, scale, step: self.steps }
+    }
+
+    /// Adam's step for slots that lie side by side; false where they must go one by one: a slot has no gradient, or the decay belongs to
+    /// the gradient.
+    fn step_joined(&self, joined: &Joined, factor: f64, scale: f64) -> Result<bool> {
+        let slots: Vec<&Slot> = joined.slots.iter().map(|n| &self.slots[*n]).collect();
+        let (rate, decay) = (self.config.rate * factor * slots[0].rate, slots[0].decay);
+        let Some(gradients) = slots.iter().map(|s| s.tensor.grad()).collect::<Option<Vec<_>>>() else {
+            return Ok(false);
+        };
+        if self.config.kind == OptimizerKind::Adam && decay != 0.0 {
+            return Ok(false);
+        }
+        let weights: Vec<Tensor> = slots.iter().map(|s| s.tensor.detach()).collect::<Result<_, _>>()?;
+        let (all, each) = flat::copy(&weights.iter().collect::<Vec<_>>())?;
+        let gradient = flat::join(&gradients.iter().collect::<Vec<_>>())?;
+        all.adam_(&gradient, &joined.first, &joined.second, &self.adam(rate, decay, scale))?;
+        slots.iter().zip(&each).try_for_each(|(slot, moved)| slot.tensor.assign(moved))?;
+        Ok(true)
     }
 
     /// What it remembers, by name, for a checkpoint.
@@ -245,6 +315,41 @@ mod tests {
             let found = w.to_vec::<f32>().unwrap();
             assert!(found.iter().zip(&wanted).all(|(a, b)| (a - b).abs() < 1e-5), "{kind:?}: {found:?}");
         }
+    }
+
+    /// Side by side as one by one: two rates, decay on matrices alone, one parameter without a gradient in some steps.
+    #[test]
+    fn joined_slots_make_the_same_steps() {
+        let run = |joined: bool| {
+            mm_core::seed::seed_tensors(3);
+            let params = Params::new(Device::Cpu);
+            let uniform = Init::Uniform(1.0);
+            let names = ["a.w", "a.b", "b.w", "b.v"];
+            let shapes: [&[i64]; 4] = [&[3, 2], &[5], &[2, 2], &[4]];
+            let all: Vec<Tensor> =
+                names.iter().zip(shapes).map(|(n, s)| params.scope().param(n, s, uniform).unwrap()).collect();
+            let groups = vec![Group { prefix: "b.".into(), rate: 0.5, weight_decay: None }];
+            let config = OptimizerConfig { rate: 0.1, weight_decay: 0.1, groups, ..OptimizerConfig::default() };
+            let mut optimizer = Optimizer::new(&config, &params).unwrap();
+            if joined {
+                optimizer.join().unwrap();
+                assert_eq!(optimizer.joined.len(), 4);
+            }
+            let mut norms = Vec::new();
+            for step in 0..4 {
+                optimizer.zero_grad();
+                let used = if step == 2 { 3 } else { 4 };
+                let losses: Vec<Tensor> = all[..used].iter().map(|t| t.pow(2.0).unwrap().sum().unwrap()).collect();
+                Tensor::stack(&losses.iter().collect::<Vec<_>>(), 0).unwrap().sum().unwrap().backward().unwrap();
+                norms.push(optimizer.gradient_norm().unwrap() as f32);
+                optimizer.step(1.0, 0.7).unwrap();
+            }
+            let state = optimizer.state().into_iter().map(|(_, t)| t);
+            let numbers = all.into_iter().chain(state).flat_map(|t| t.to_vec::<f32>().unwrap());
+            numbers.chain(norms).collect::<Vec<f32>>()
+        };
+        let (one, other) = (run(false), run(true));
+        assert!(one.iter().zip(&other).all(|(a, b)| (a - b).abs() < 1e-6), "{one:?}\n{other:?}");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The trainer, top to bottom.
 
-use crate::{Error, Metric, Optimizer, OptimizerConfig, Result, Run, Saved, ScheduleConfig};
+use crate::{Error, Metric, Optimizer, OptimizerConfig, Result, Run, Saved, ScheduleConfig, flat};
 use mm_core::{DType, Params, Role, Task, Tensor, autocast, seed, without_grad};
 use mm_data::{Batch, Loader};
 use serde::{Deserialize, Serialize};
@@ -346,17 +346,30 @@ fn not_finite(loss: f64, step: u64, ids: &[String], run: &Run) -> Error {
 struct Averaged {
     decay: f64,
     mean: Vec<(String, Tensor)>,
+    /// Where the means lie side by side: all of them.
+    joined: Option<Tensor>,
 }
 
 impl Averaged {
     fn new(decay: f64, params: &Params) -> Result<Self> {
-        let mean = model(params).into_iter().map(|(n, t)| Ok((n, t.detach()?.copy()?))).collect::<Result<_>>()?;
-        Ok(Self { decay, mean })
+        let now = model(params);
+        let alike = now.windows(2).all(|pair| pair[0].1.dtype().ok() == pair[1].1.dtype().ok());
+        if flat::worth(params.device()) && alike && !now.is_empty() {
+            let (all, each) = flat::copy(&now.iter().map(|(_, t)| t).collect::<Vec<_>>())?;
+            let mean = now.into_iter().map(|(name, _)| name).zip(each).collect();
+            return Ok(Self { decay, mean, joined: Some(all) });
+        }
+        let mean = now.into_iter().map(|(n, t)| Ok((n, t.detach()?.copy()?))).collect::<Result<_>>()?;
+        Ok(Self { decay, mean, joined: None })
     }
 
     fn update(&self, params: &Params, step: u64) -> Result<()> {
         // Young means follow the weights closely, as in timm.
         let decay = self.decay.min((1.0 + step as f64) / (10.0 + step as f64));
+        if let Some(all) = &self.joined {
+            let now = flat::join(&model(params).iter().map(|(_, t)| t).collect::<Vec<_>>())?;
+            return Ok(all.scale_add_(decay, &now, 1.0 - decay)?);
+        }
         for ((_, mean), (_, now)) in self.mean.iter().zip(model(params)) {
             mean.scale_add_(decay, &now.detach()?, 1.0 - decay)?;
         }

@@ -2,13 +2,17 @@
 
 use super::{Body, Scene, Thought, at_least_one};
 use crate::Result;
-use mm_core::{DType, Module, Scope, nn::Linear};
+use mm_core::{
+    DType, Module, Scope,
+    nn::{Linear, Norm, NormConfig},
+};
 
 pub(super) struct Relation {
     /// The first layer's three parts: applied before pairs are made, which costs n and not n² products.
     first: [Linear; 3],
     layers: Vec<Linear>,
     output: [Linear; 2],
+    norm: Norm,
     dropout: f64,
 }
 
@@ -20,6 +24,7 @@ impl Relation {
             first: [layer("one".into(), false)?, layer("other".into(), false)?, layer("question".into(), true)?],
             layers: (1..layers).map(|n| layer(format!("layers.{n}"), true)).collect::<mm_core::Result<_>>()?,
             output: [layer("output1".into(), true)?, layer("output2".into(), true)?],
+            norm: Norm::new(&scope.pp("norm"), width, NormConfig::default())?,
             dropout,
         })
     }
@@ -38,9 +43,8 @@ impl Body for Relation {
         let pairs = there.unsqueeze(1)?.mul(&there.unsqueeze(2)?)?.unsqueeze(3)?;
         let x = x.mul(&pairs)?;
         let per_place = x.sum_dims(&[1], false)?; // [rows, places, width]
-        // A mean, so that the number of places does not set the scale.
-        let count = pairs.sum_dims(&[1, 2], false)?.clamp_min(1.0)?;
-        let total = per_place.sum_dims(&[1], false)?.div(&count)?;
+        // A normalised sum: the number of places does not set its scale, as it would a plain sum's, nor make it small, as a mean's.
+        let total = self.norm.forward(&per_place.sum_dims(&[1], false)?, s.train)?;
         let strength = per_place.sum_dims(&[2], false)?;
         let weights = strength.div(&strength.sum_dims(&[1], true)?.clamp_min(1e-9)?)?;
         let y = self.output[0].forward(&total, s.train)?.relu()?.dropout(self.dropout, s.train)?;

@@ -40,6 +40,10 @@ impl Processor for WordDropout {
         self.inner.length_multiple()
     }
 
+    fn names(&self, source: &Source) -> Result<Vec<String>> {
+        self.inner.names(source)
+    }
+
     fn cut(&self) -> Option<(usize, String)> {
         self.inner.cut()
     }

@@ -103,6 +103,10 @@ impl Processor for ReaderProcessor {
         true
     }
 
+    fn names(&self, source: &Source) -> Result<Vec<String>> {
+        Ok(words(&super::read(source)?).take(self.longest).collect())
+    }
+
     fn fingerprint(&self) -> String {
         self.fingerprint.clone()
     }

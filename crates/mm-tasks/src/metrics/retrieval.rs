@@ -33,13 +33,27 @@ pub fn retrieval_metrics(
     gallery: &Tensor,
     right: impl Fn(usize, usize) -> bool,
 ) -> Result<RetrievalMetrics> {
-    let (rows, candidates) = (queries.size(0)? as usize, gallery.size(0)? as usize);
+    let sizes = (queries.size(0)? as usize, gallery.size(0)? as usize);
+    let turned = gallery.transpose(0, 1)?;
+    ranked(sizes, |start, count| Ok(queries.narrow(0, start, count)?.matmul(&turned)?), right)
+}
+
+/// The same of scores `[queries, candidates]`, the higher the better, however they were found.
+pub fn score_metrics(scores: &Tensor, right: impl Fn(usize, usize) -> bool) -> Result<RetrievalMetrics> {
+    let sizes = (scores.size(0)? as usize, scores.size(1)? as usize);
+    ranked(sizes, |start, count| Ok(scores.narrow(0, start, count)?), right)
+}
+
+fn ranked(
+    (rows, candidates): (usize, usize),
+    scores: impl Fn(i64, i64) -> Result<Tensor>,
+    right: impl Fn(usize, usize) -> bool,
+) -> Result<RetrievalMetrics> {
     let mut metrics = RetrievalMetrics { gallery: candidates, ..RetrievalMetrics::default() };
     let mut ranks = Vec::new();
-    let turned = gallery.transpose(0, 1)?;
     for start in (0..rows).step_by(BLOCK) {
         let count = BLOCK.min(rows - start);
-        let scores = queries.narrow(0, start as i64, count as i64)?.matmul(&turned)?;
+        let scores = scores(start as i64, count as i64)?;
         let order = scores.argsort(1, true)?.to_vec::<i64>()?;
         for (query, ranking) in (start..).zip(order.chunks_exact(candidates)) {
             let hits: Vec<usize> = ranking

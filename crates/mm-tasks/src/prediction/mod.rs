@@ -331,6 +331,7 @@ impl Prediction {
                     processor: &way.processor,
                     fingerprint: &format!("{} {}", way.fingerprint, way.processor.fingerprint()),
                     views: self.config.inputs.get(modality.name()).map_or(0, |i| i.views),
+                    positions: false,
                 };
                 let kept = frozen.keep(modality, values, &self.cache, self.params.device(), stop, told)?;
                 processors.insert(modality.clone(), Arc::new(kept));

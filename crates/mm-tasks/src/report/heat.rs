@@ -1,7 +1,7 @@
 //! What counted, drawn over the picture: cold places stay dark and blue, hot ones shine; the question's words below, each on a ground as
 //! bright as it counted.
 
-use crate::Result;
+use crate::{Result, retrieval::Gaze};
 use font8x8::UnicodeFonts;
 use image::{Rgb, RgbImage, imageops};
 use mm_reason::Heat;
@@ -12,13 +12,7 @@ pub fn heat_picture(picture: &RgbImage, heat: &Heat, question: &str, answer: &st
     let side = |n: u32| ((f64::from(n) * scale).round() as u32).clamp(1, 640);
     let (width, height) = (side(picture.width()), side(picture.height()));
     let plain = imageops::resize(picture, width, height, imageops::FilterType::CatmullRom);
-    let shades = field(heat, width, height);
-    let mut over = plain.clone();
-    for (pixel, share) in over.pixels_mut().zip(shades) {
-        let [r, g, b] = colour(share);
-        let grey = f32::from(pixel.0[0]) * 0.3 + f32::from(pixel.0[1]) * 0.59 + f32::from(pixel.0[2]) * 0.11;
-        *pixel = Rgb([r, g, b].map(|c| (0.45 * grey + 0.55 * f32::from(c)) as u8));
-    }
+    let over = shine(&plain, &heat.patches, heat.grid);
     let gap = 12;
     let all = 2 * width + 3 * gap;
     let columns = ((all - 2 * gap) / 16).max(8) as usize;
@@ -71,12 +65,64 @@ pub fn heat_picture(picture: &RgbImage, heat: &Heat, question: &str, answer: &st
     Ok(out)
 }
 
+/// Words looking at a picture (or a spectrogram): the picture itself, then for each word the picture under its heat, the word below.
+pub fn gaze_picture(ground: &RgbImage, gaze: &Gaze) -> RgbImage {
+    const ACROSS: u32 = 5;
+    const GAP: u32 = 10;
+    // Pieces of a word are one word; marks of the vocabulary are none.
+    let mut words: Vec<(String, Vec<f32>, f32)> = Vec::new();
+    for (name, weights) in &gaze.looks {
+        match (name.strip_prefix("##"), words.last_mut()) {
+            (Some(rest), Some((word, sum, count))) => {
+                word.push_str(rest);
+                sum.iter_mut().zip(weights).for_each(|(s, w)| *s += w);
+                *count += 1.0;
+            }
+            _ if name.chars().any(char::is_alphanumeric) && !name.starts_with(['[', '<']) => {
+                words.push((name.clone(), weights.clone(), 1.0));
+            }
+            _ => {}
+        }
+    }
+    let scale = 200.0 / f64::from(ground.width().max(ground.height()).max(1));
+    let side = |n: u32| ((f64::from(n) * scale).round() as u32).clamp(24, 200);
+    let (width, height) = (side(ground.width()), side(ground.height()));
+    let plain = imageops::resize(ground, width, height, imageops::FilterType::CatmullRom);
+    let tiles = words.len() as u32 + 1;
+    let columns = tiles.clamp(1, ACROSS);
+    let (wide, high) = (width.max(96) + GAP, height + 22 + GAP);
+    let mut out = RgbImage::from_pixel(columns * wide + GAP, tiles.div_ceil(ACROSS) * high + GAP, Rgb([255; 3]));
+    let mut place = |number: u32, picture: &RgbImage, word: &str| {
+        let (x, y) = (GAP + number % ACROSS * wide, GAP + number / ACROSS * high);
+        imageops::overlay(&mut out, picture, i64::from(x), i64::from(y));
+        let word: String = word.chars().take((wide / 16) as usize).collect();
+        write(&mut out, x, y + height + 4, &word, Rgb([20, 20, 20]));
+    };
+    place(0, &plain, "");
+    for (number, (word, sum, count)) in (1..).zip(&words) {
+        let mean: Vec<f32> = sum.iter().map(|s| s / count).collect();
+        place(number, &shine(&plain, &mean, gaze.grid), word);
+    }
+    out
+}
+
+/// A picture under heat.
+fn shine(plain: &RgbImage, patches: &[f32], grid: [usize; 2]) -> RgbImage {
+    let mut over = plain.clone();
+    let shades = field(patches, grid, plain.width(), plain.height());
+    for (pixel, share) in over.pixels_mut().zip(shades) {
+        let [r, g, b] = colour(share);
+        let grey = f32::from(pixel.0[0]) * 0.3 + f32::from(pixel.0[1]) * 0.59 + f32::from(pixel.0[2]) * 0.11;
+        *pixel = Rgb([r, g, b].map(|c| (0.45 * grey + 0.55 * f32::from(c)) as u8));
+    }
+    over
+}
+
 /// The heat at each pixel, in [0, 1], between the middles of patches.
-fn field(heat: &Heat, width: u32, height: u32) -> Vec<f32> {
-    let [down, across] = heat.grid;
-    let (low, high) = heat.patches.iter().fold((f32::INFINITY, 0f32), |(l, h), v| (l.min(*v), h.max(*v)));
+fn field(patches: &[f32], [down, across]: [usize; 2], width: u32, height: u32) -> Vec<f32> {
+    let (low, high) = patches.iter().fold((f32::INFINITY, 0f32), |(l, h), v| (l.min(*v), h.max(*v)));
     let at = |row: usize, column: usize| {
-        let value = heat.patches.get(row.min(down - 1) * across + column.min(across - 1)).copied().unwrap_or(0.0);
+        let value = patches.get(row.min(down - 1) * across + column.min(across - 1)).copied().unwrap_or(0.0);
         (value - low) / (high - low).max(1e-12)
     };
     if down == 0 || across == 0 {

@@ -11,18 +11,19 @@ pub(crate) fn escape(text: &str) -> String {
 
 /// A picture as a small jpeg inside the page; its name where it cannot be read.
 pub(crate) fn thumbnail(path: &Path, alt: &str) -> String {
-    let small =
-        decode_image(path, &ImageLimits { drawing_width: 160, ..ImageLimits::default() }).ok().and_then(|picture| {
-            let picture = image::DynamicImage::ImageRgb8(picture).thumbnail(112, 112).into_rgb8();
-            let mut bytes = Vec::new();
-            let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(Cursor::new(&mut bytes), 82);
-            picture.write_with_encoder(encoder).ok()?;
-            Some(base64::engine::general_purpose::STANDARD.encode(bytes))
-        });
-    match small {
-        Some(data) => format!("<img loading=\"lazy\" alt=\"{}\" src=\"data:image/jpeg;base64,{data}\">", escape(alt)),
-        None => format!("<span class=\"missing\">{}</span>", escape(alt)),
-    }
+    let small = decode_image(path, &ImageLimits { drawing_width: 160, ..ImageLimits::default() })
+        .ok()
+        .and_then(|picture| inline(&image::DynamicImage::ImageRgb8(picture).thumbnail(112, 112).into_rgb8(), alt));
+    small.unwrap_or_else(|| format!("<span class=\"missing\">{}</span>", escape(alt)))
+}
+
+/// A picture inside the page, as a jpeg.
+pub(crate) fn inline(picture: &image::RgbImage, alt: &str) -> Option<String> {
+    let mut bytes = Vec::new();
+    let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(Cursor::new(&mut bytes), 82);
+    picture.write_with_encoder(encoder).ok()?;
+    let data = base64::engine::general_purpose::STANDARD.encode(bytes);
+    Some(format!("<img loading=\"lazy\" alt=\"{}\" src=\"data:image/jpeg;base64,{data}\">", escape(alt)))
 }
 
 /// A table; the first row is its head, the first column names the rows.

@@ -2,7 +2,8 @@
 
 use super::{
     chart::{Line, lines, scatter},
-    html::{escape, page, table, thumbnail},
+    heat::gaze_picture,
+    html::{escape, inline, page, table, thumbnail},
     map::plane,
 };
 use crate::{
@@ -40,10 +41,12 @@ pub fn build(runs: &[PathBuf], split: Split, registry: &Registry, device: Device
         let embedded = model.embed_side(&manifest, split, &mut |_, _, _| {})?;
         evaluations.push(model.evaluate(&embedded, split)?);
         if shown.is_none() {
-            shown = Some((manifest, embedded));
+            shown = Some((model, manifest, embedded));
         }
     }
-    let Some((manifest, embedded)) = shown else { return Err(Error::Config("a report needs at least one run".into())) };
+    let Some((model, manifest, embedded)) = shown else {
+        return Err(Error::Config("a report needs at least one run".into()));
+    };
     told("drawing", 0, 1);
     let mut body = String::new();
     summary(&mut body, runs, &evaluations, split, manifest.rows.len(), &embedded)?;
@@ -60,10 +63,15 @@ pub fn build(runs: &[PathBuf], split: Split, registry: &Registry, device: Device
         body.push_str("<h2>The same, equal captions counted as right</h2><p class=\"soft\">Some items have the same caption; from it nobody could tell which was meant.</p>");
         body.push_str(&direction_table(&evaluations, |e| &e.equal_captions));
     }
+    if evaluations.iter().any(|e| !e.attention.is_empty()) {
+        body.push_str("<h2>By where one looks in the other</h2><p class=\"soft\">Pairs ranked by stacked cross attention (positions of one compared with what they find in the other), and by the sum of that and the vectors' cosine.</p>");
+        body.push_str(&direction_table(&evaluations, |e| &e.attention));
+    }
     languages(&mut body, &evaluations);
     curves(&mut body, runs)?;
     maps(&mut body, first, registry, device, &manifest, &embedded, split)?;
     examples(&mut body, &embedded)?;
+    gazes(&mut body, &model, &embedded)?;
     confusions(&mut body, &embedded)?;
     let title = format!("Retrieval: {}", embedded.keys().map(Modality::name).collect::<Vec<_>>().join(", "));
     let json = evaluations.iter().map(serde_json::to_value).collect::<Result<_, _>>();
@@ -362,6 +370,29 @@ fn examples(body: &mut String, embedded: &BTreeMap<Modality, Embedded>) -> Resul
                 body.push_str("</div></div>");
             }
         }
+    }
+    Ok(())
+}
+
+/// Where some held-out values look in their partners.
+fn gazes(body: &mut String, model: &Retrieval, embedded: &BTreeMap<Modality, Embedded>) -> Result<()> {
+    let Some([asking, asked]) = model.looks() else { return Ok(()) };
+    let (Some(queries), Some(keys)) = (embedded.get(asking), embedded.get(asked)) else { return Ok(()) };
+    let _ = write!(
+        body,
+        "<h2>Where {asking} looks in {asked}</h2><p class=\"soft\">Held-out pairs drawn by chance; first what is looked at, then where each word looks, bright where most.</p>"
+    );
+    let mut places: Vec<usize> = (0..queries.entries.len()).collect();
+    Rng::at(&[2026]).shuffle(&mut places);
+    let pairs = places.into_iter().filter_map(|place| {
+        let entry = &queries.entries[place];
+        Some((entry, keys.entries.iter().find(|k| k.item == entry.item)?))
+    });
+    for (query, key) in pairs.take(6) {
+        let Some(gaze) = model.look(&query.source, &key.source)? else { continue };
+        let drawn = gaze_picture(&model.seen(asked, &key.source)?, &gaze);
+        let picture = inline(&drawn, "where each word looks").unwrap_or_default();
+        let _ = write!(body, "<figure>{picture}<figcaption>{}</figcaption></figure>", show(query));
     }
     Ok(())
 }
