@@ -25,11 +25,14 @@ pub struct StackedAttention {
     pub pooling: Pooling,
     /// Margin to the hardest negative.
     pub margin: f64,
+    /// Whether each key's scores are brought to unit length over the queries before the softmax, as in the paper. A key that no query is
+    /// about then counts as much as one that a query is: with few queries maps are sharper without.
+    pub level: bool,
 }
 
 impl Default for StackedAttention {
     fn default() -> Self {
-        Self { sharpness: 9.0, pooling: Pooling::Mean, margin: 0.2 }
+        Self { sharpness: 9.0, pooling: Pooling::Mean, margin: 0.2, level: true }
     }
 }
 
@@ -58,13 +61,15 @@ impl StackedAttention {
             .matmul(&k.reshape(&[others * seen, width])?.transpose(0, 1)?)?
             .reshape(&[rows, length, others, seen])?
             .permute(&[0, 2, 1, 3])?;
-        // Negative cosines count nothing, and each key's are brought to unit length over the queries, as in the paper.
+        // Negative cosines count nothing.
         let mut scores = cosines.relu()?;
         if let Some(mask) = &queries.mask {
             scores = scores.mul(&mask.to_dtype(DType::F32)?.reshape(&[rows, 1, length, 1])?)?;
         }
-        let scale = scores.pow(2.0)?.sum_dims(&[2], true)?.add_scalar(1e-8)?.sqrt()?;
-        scores = scores.div(&scale)?.mul_scalar(self.sharpness)?;
+        if self.level {
+            scores = scores.div(&scores.pow(2.0)?.sum_dims(&[2], true)?.add_scalar(1e-8)?.sqrt()?)?;
+        }
+        scores = scores.mul_scalar(self.sharpness)?;
         if let Some(mask) = &keys.mask {
             let hidden = mask.logical_not()?.reshape(&[1, others, 1, seen])?;
             scores = scores.masked_fill(&hidden, scores.dtype()?.lowest())?;

@@ -99,6 +99,9 @@ impl Set {
     }
 }
 
+/// What keeps roots of zero finite; the objective counts it.
+const SMALL: f64 = 1e-8;
+
 /// Coupled regression of several sets `[rows, width]` onto one label a row: each set's map is drawn to use few features (`sparse` weighs the
 /// sum of its rows' lengths), and all maps together to give outputs of low rank (`low_rank` weighs the trace norm of the outputs side by
 /// side), so that sets agree in more than the labels say (Wang 2013). Both weights are relative to the sets' mean squared column. By
@@ -116,8 +119,6 @@ pub fn joint_features(
         let found = format!("{} labels for {rows} rows, weights {sparse} and {low_rank}", labels.len());
         return Err(wrong("joint features", found, format!("a label below {classes} a row and no negative weight")));
     }
-    // What keeps roots of zero finite, in both norms; the objective counts it.
-    const SMALL: f64 = 1e-8;
     without_grad(|| {
         let hot = Tensor::from_slice(labels)?.to_device(sets[0].device())?.one_hot(classes)?.to_dtype(DType::F64)?;
         let y = hot.sub(&hot.mean_dims(&[0], true)?)?;
@@ -189,7 +190,7 @@ mod tests {
             Tensor::cat(&[&told, &noise(rest)], 1).unwrap()
         };
         let (a, b) = (set(4, 30), set(3, 20));
-        let found = joint_features(&[&a, &b], &labels, 3, 0.05, 0.05).unwrap();
+        let found = joint_features(&[&a, &b], &labels, 3, 0.2, 0.05).unwrap();
         assert!(found.objective.len() > 2);
         assert!(found.objective.windows(2).all(|w| w[1] <= w[0] * (1.0 + 1e-9)), "{:?}", found.objective);
         for ((_, map), telling) in found.sets.iter().zip([4usize, 3]) {

@@ -152,7 +152,7 @@ enum Command {
     Merge(merge::Arguments),
     /// Find what belongs to a text, a picture or a sound among a run's data.
     #[command(
-        after_help = "Examples:\n  mm search runs/first --text \"a red bird\" --top 5\n  mm search runs/first --audio question.wav --in image\n  mm search runs/first --audio pregunta.ogg --words es --split test"
+        after_help = "Examples:\n  mm search runs/first --text \"a red bird\" --top 5\n  mm search runs/first --audio question.wav --in image\n  mm search runs/first --audio pregunta.ogg --words es --split test\n  mm search runs/attention --text \"a red apple\" --in image --explain gaze.png"
     )]
     Search(search::Arguments),
     /// Write a run, or several that differ in their seed, as one HTML page.

@@ -172,6 +172,52 @@ fn voices_learn_what_is_written_captions_are_soft_targets_and_pairs_are_doubted(
     bad(&["spelling.modality=audio"], &["no value of audio has a language in which its row has a text"]);
 }
 
+#[test]
+fn words_look_at_pictures_and_sounds_and_what_was_learned_completes_vectors() {
+    let world = World::new();
+    let memory = "memory={modality=\"text\",of=[\"image\"]}";
+    ok(&world.train("looks", &["--set", "attention.queries=text", "--set", memory]));
+    ok(&world.train("hears", &["--set", "attention.keys=audio"]));
+    ok(&world.train("plain", &[]));
+    let table = ok(&mm(&["eval", "looks", "--split", "train"], world.path()));
+    assert!(table.contains("text → image, attention and vectors"), "{table}");
+    for (run, within) in [("looks", "image"), ("hears", "audio")] {
+        let search = ["search", run, "--text", "a dog", "--in", within, "--split", "train", "--explain", "gaze.png"];
+        ok(&mm(&search, world.path()));
+        // The value itself and, beside it, the value under the gaze of each of two words at least.
+        let drawn = image::open(world.path().join("gaze.png")).unwrap().into_rgb8();
+        let coloured = drawn.pixels().filter(|p| p.0[0].abs_diff(p.0[2]) > 60).count();
+        assert!(drawn.width() > 300 && coloured > 500, "{run}: {:?}, {coloured}", drawn.dimensions());
+    }
+    let page = ok(&mm(&["report", "looks", "--split", "train", "--out", "looks.html"], world.path()));
+    let page = std::fs::read_to_string(world.path().join("looks.html")).unwrap_or(page);
+    assert!(page.contains("Where text looks in image"));
+    // What is remembered moves pictures, and nothing else.
+    let vector = |modality: &str, value: &str| {
+        let told = ok(&mm(&["embed", "--model", "looks", modality, value, "--json"], world.path()));
+        let told: serde_json::Value = serde_json::from_str(&told).unwrap();
+        serde_json::from_value::<Vec<f64>>(told["embedding"].clone()).unwrap()
+    };
+    let before = (vector("--image", "1.png"), vector("--text", "a dog"));
+    std::fs::remove_file(world.path().join("looks/memory.safetensors")).unwrap();
+    let after = (vector("--image", "1.png"), vector("--text", "a dog"));
+    assert!(before.0.iter().zip(&after.0).any(|(a, b)| (a - b).abs() > 1e-3) && before.1 == after.1);
+    let explain = |run: &str, query: [&str; 2], wanted: &[&str]| {
+        refused(&["search", run, query[0], query[1], "--explain", "no.png"], world.path(), wanted);
+    };
+    explain("plain", ["--text", "a dog"], &["did not learn to look", "[attention]"]);
+    explain("looks", ["--audio", "1.wav"], &["a query of audio", "text looks at image"]);
+    for (setting, wanted) in [
+        ("memory={modality=\"text\",of=[\"text\"]}", "wanted towers of this config"),
+        ("memory={modality=\"text\",of=[\"image\"],share=2.0}", "share 2"),
+        ("attention.keys=text", "wanted two towers of this config"),
+        ("attention.sharpness=0.0", "a positive number"),
+    ] {
+        let all = ["train", "config.toml", "--run", "bad", "--device", "cpu", "--set", setting];
+        refused(&all, world.path(), &[wanted]);
+    }
+}
+
 fn tensors(run: &Path) -> Vec<(String, Vec<u8>)> {
     let checkpoint = Checkpoint::open(run.join("checkpoints/last.safetensors")).unwrap();
     checkpoint.names().map(|n| (n.to_owned(), checkpoint.get(n).unwrap().to_bytes().unwrap())).collect()

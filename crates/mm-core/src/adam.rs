@@ -99,6 +99,7 @@ mod tests {
     /// In one pass as by one operator after another, which the optimiser's test holds to PyTorch.
     #[test]
     fn one_pass_is_the_same_step() {
+        crate::seed::seed_tensors(3);
         let wide = i64::try_from(CHUNK).unwrap();
         let random = |rows: i64| Tensor::randn(&[rows, wide], DType::F32, Device::Cpu).unwrap();
         for rows in [1, 3] {
@@ -113,7 +114,8 @@ mod tests {
                 slow.adam_(&gradient.to_dtype(DType::F64).unwrap(), &means[2], &means[3], &step).unwrap();
             }
             let off = fast.to_dtype(DType::F64).unwrap().sub(&slow).unwrap().abs().unwrap().max().unwrap();
-            assert!(off.to_f64().unwrap() < 1e-6);
+            // Weights of up to five, rounded to float32 at each of four steps.
+            assert!(off.to_f64().unwrap() < 2e-6);
             let twice = start.copy().unwrap();
             let step = AdamStep::new(0.01, 1);
             twice.adam_(&random(rows), &means[0], &means[0], &step).unwrap();

@@ -32,6 +32,9 @@ pub struct AttentionConfig {
     /// How the queries' agreements become one number.
     #[serde(default)]
     pub pooling: Pooling,
+    /// Whether each key's cosines are brought to unit length over the queries first, as in the paper; maps are sharper without.
+    #[serde(default)]
+    pub level: bool,
     /// Rate of dropout on the positions while training.
     #[serde(default = "some")]
     pub dropout: f64,
@@ -102,6 +105,7 @@ impl Attending {
             scan: StackedAttention {
                 sharpness: config.sharpness,
                 pooling: config.pooling,
+                level: config.level,
                 ..StackedAttention::default()
             },
             loss: Contrastive::new(&scope.pp("loss"), loss)?,
@@ -189,7 +193,7 @@ mod tests {
         let project = |q: &Features, k: &Features, train: bool| {
             (net.project(0, q, train).unwrap(), net.project(1, k, train).unwrap())
         };
-        for _ in 0..150 {
+        for _ in 0..300 {
             let (words, places, ..) = scenes(32);
             let (q, k) = project(&words, &places, true);
             let same = Tensor::eye(32, DType::Bool, Device::Cpu).unwrap();
@@ -209,7 +213,7 @@ mod tests {
         let (q, k) = project(&words, &places, false);
         let cut =
             |f: &Features, from: i64, rows: i64| Features::new(f.values.narrow(0, from, rows).unwrap(), None).unwrap();
-        let whole = net.agreement(&[q.clone()], &[k.clone()]).unwrap();
+        let whole = net.agreement(std::slice::from_ref(&q), std::slice::from_ref(&k)).unwrap();
         let some = net.agreement(&[cut(&q, 0, 16), cut(&q, 16, 4)], &[cut(&k, 0, 16), cut(&k, 16, 4)]).unwrap();
         assert!(whole.sub(&some).unwrap().abs().unwrap().max().unwrap().to_f64().unwrap() < 1e-5);
     }
