@@ -104,8 +104,8 @@ const SMALL: f64 = 1e-8;
 
 /// Coupled regression of several sets `[rows, width]` onto one label a row: each set's map is drawn to use few features (`sparse` weighs the
 /// sum of its rows' lengths), and all maps together to give outputs of low rank (`low_rank` weighs the trace norm of the outputs side by
-/// side), so that sets agree in more than the labels say (Wang 2013). Both weights are relative to the sets' mean squared column. By
-/// iterated weighted ridge regressions, at most 30.
+/// side), so that sets agree in more than the labels say (Wang 2013). `sparse` is relative to each set's mean squared column, `low_rank` to
+/// the root of the rows. By iterated weighted ridge regressions, at most 30.
 pub fn joint_features(
     sets: &[&Tensor],
     labels: &[i64],
@@ -136,16 +136,15 @@ pub fn joint_features(
         }
         let mut objective: Vec<f64> = Vec::new();
         let rank = low_rank * (rows as f64).sqrt();
-        let mut floor = None;
+        let mut floor = 0.0;
         for _ in 0..30 {
             let outputs = all.iter().map(|s| s.x.matmul(&s.map)).collect::<mm_core::Result<Vec<_>>>()?;
             // The outputs side by side, `[rows, sets · classes]`: how long they are in which directions.
             let (directions, lengths, _) = Tensor::cat(&outputs.iter().collect::<Vec<_>>(), 1)?.svd()?;
             let squares = lengths.pow(2.0)?;
-            let floor = match floor {
-                Some(floor) => floor,
-                None => *floor.insert((1e-4 * squares.max()?.to_f64()?).max(SMALL)),
-            };
+            if objective.is_empty() {
+                floor = (1e-4 * squares.max()?.to_f64()?).max(SMALL);
+            }
             let lengths = squares.add_scalar(floor)?.sqrt()?;
             let mut sum = rank * lengths.sum()?.to_f64()?;
             for (set, output) in all.iter().zip(&outputs) {

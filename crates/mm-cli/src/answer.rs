@@ -158,8 +158,5 @@ fn draw(path: &Path, kind: &str, file: &str, heat: &Heat, question: &str, answer
     } else {
         mm_data::decode::decode_image(Path::new(file), &mm_data::decode::ImageLimits::default())?
     };
-    let drawn = heat_picture(&picture, heat, question, answer)?;
-    drawn
-        .save(path)
-        .with_context(|| format!("--explain {}: cannot be written; wanted a name that ends in .png", path.display()))
+    output::explanation(&heat_picture(&picture, heat, question, answer)?, path)
 }

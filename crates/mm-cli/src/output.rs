@@ -1,5 +1,6 @@
 //! Lines for machines and tables for people.
 
+use anyhow::Context as _;
 use std::io::Write;
 
 /// Prints a line; a reader that hung up (`mm … | head`) ends the program quietly.
@@ -7,6 +8,13 @@ pub(crate) fn line(text: impl std::fmt::Display) {
     if writeln!(std::io::stdout(), "{text}").is_err() {
         std::process::exit(0);
     }
+}
+
+/// Writes what `--explain` drew.
+pub(crate) fn explanation(drawn: &image::RgbImage, path: &std::path::Path) -> anyhow::Result<()> {
+    drawn
+        .save(path)
+        .with_context(|| format!("--explain {}: cannot be written; wanted a name that ends in .png", path.display()))
 }
 
 /// A table with columns as wide as they need to be; the first is set left, the others right.

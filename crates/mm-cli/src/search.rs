@@ -1,7 +1,7 @@
 //! `mm search`: finds what belongs to a query among a run's data.
 
 use crate::{Context, output, progress::Steps};
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use mm_core::{Modality, Source};
 use mm_data::Split;
 use mm_tasks::{
@@ -116,13 +116,10 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         }
         show(hits.into_iter().take(arguments.top), context);
     }
-    if let (Some(path), Some((_, hit)), Some([asking, asked])) = (&arguments.explain, nearest, model.looks()) {
+    if let (Some(path), Some((_, hit)), Some([asking, _])) = (&arguments.explain, nearest, model.looks()) {
         let (queries, keys) = if modality == *asking { (&query, &hit) } else { (&hit, &query) };
         if let Some(gaze) = model.look(queries, keys)? {
-            let drawn = gaze_picture(&model.seen(asked, keys)?, &gaze);
-            drawn.save(path).with_context(|| {
-                format!("--explain {}: cannot be written; wanted a name that ends in .png", path.display())
-            })?;
+            output::explanation(&gaze_picture(&gaze)?, path)?;
         }
     }
     Ok(())

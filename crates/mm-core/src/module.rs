@@ -84,6 +84,11 @@ pub trait Encoder: Send {
         self.encode(input, train)?.pool(crate::Pool::Mean)
     }
 
+    /// Both at once. Encoders whose vector comes from their features make these once.
+    fn encode_and_embed(&self, input: &Input, train: bool) -> Result<(Features, Tensor)> {
+        Ok((self.encode(input, train)?, self.embed(input, train)?))
+    }
+
     /// Width of its features.
     fn width(&self) -> i64;
 

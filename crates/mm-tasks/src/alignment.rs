@@ -7,7 +7,7 @@ use crate::{
 };
 use mm_align::{
     contrastive::{self, Similarity},
-    correlation::{self, Kernel, KernelProjections, Projections},
+    correlation::{self, Kernel, KernelProjections},
     discrepancy::{self, Estimate},
     supervised::{Logistic, joint_features, semantic},
 };
@@ -390,14 +390,14 @@ impl Fitted {
     }
 }
 
-fn steps(fit: &Projections, root: [bool; 2]) -> Result<[Vec<Step>; 2]> {
+fn steps(sets: &[(Tensor, Tensor)], root: [bool; 2]) -> [Vec<Step>; 2] {
     let side = |number: usize| {
-        let (mean, map) = &fit.sets[number];
+        let (mean, map) = &sets[number];
         let mut steps = if root[number] { vec![Step::Root] } else { Vec::new() };
         steps.push(Step::Affine(mean.clone(), map.clone()));
         steps
     };
-    Ok([side(0), side(1)])
+    [side(0), side(1)]
 }
 
 fn fit_one(method: &str, pairs: &Pairs, dim: Option<i64>, reg: f64, root: [bool; 2], seed: u64) -> Result<Fitted> {
@@ -418,11 +418,11 @@ fn fit_one(method: &str, pairs: &Pairs, dim: Option<i64>, reg: f64, root: [bool;
         "cca" => {
             // Canonical variables that correlate more count more in a cosine.
             let fit = correlation::cca(&a, &b, dim, [reg; 2])?.weighted(1.0)?;
-            Ok(made(steps(&fit, root)?, fit.values.size(0)?))
+            Ok(made(steps(&fit.sets, root), fit.values.size(0)?))
         }
         "pls" => {
             let fit = correlation::pls(&a, &b, dim)?;
-            Ok(made(steps(&fit, root)?, fit.values.size(0)?))
+            Ok(made(steps(&fit.sets, root), fit.values.size(0)?))
         }
         "cca3" => {
             let classes = pairs.classes();
@@ -430,7 +430,7 @@ fn fit_one(method: &str, pairs: &Pairs, dim: Option<i64>, reg: f64, root: [bool;
             let most = (classes - 1).max(1);
             let fit = correlation::gcca(&[&a, &b, &hot], Some(dim.unwrap_or(most)), reg)?;
             let fit = fit.weighted(2.0)?;
-            Ok(made(steps(&fit, root)?, fit.values.size(0)?))
+            Ok(made(steps(&fit.sets, root), fit.values.size(0)?))
         }
         "kcca" => {
             let kernel =
@@ -448,18 +448,12 @@ fn fit_one(method: &str, pairs: &Pairs, dim: Option<i64>, reg: f64, root: [bool;
         "sm" => semantic_sides(&a, &b, [first(0), first(1)], reg),
         "scm" => {
             let fit = correlation::cca(&a, &b, dim, [reg; 2])?;
-            semantic_sides(&fit.project(0, &a)?, &fit.project(1, &b)?, steps(&fit, root)?, 1e-2)
+            semantic_sides(&fit.project(0, &a)?, &fit.project(1, &b)?, steps(&fit.sets, root), 1e-2)
         }
         "jfs" => {
             let classes = pairs.classes();
             let fit = joint_features(&[&a, &b], labels.unwrap_or_default(), classes, reg, reg)?;
-            let side = |number: usize| {
-                let (mean, map) = &fit.sets[number];
-                let mut steps = first(number);
-                steps.push(Step::Affine(mean.clone(), map.clone()));
-                steps
-            };
-            Ok(made([side(0), side(1)], classes))
+            Ok(made(steps(&fit.sets, root), classes))
         }
         "ridge" => {
             let (ma, mb) = (a.mean_dims(&[0], true)?, b.mean_dims(&[0], true)?);

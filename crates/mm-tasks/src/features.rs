@@ -86,8 +86,15 @@ impl Frozen<'_> {
                 continue;
             }
             let input = collate(&good, self.processor.as_ref())?.to_device(device)?;
-            let vectors = without_grad(|| self.encoder.embed(&input, false))?.to_device(Device::Cpu)?;
-            let positions = self.positions.then(|| without_grad(|| self.encoder.encode(&input, false))).transpose()?;
+            let (positions, vectors) = without_grad(|| -> Result<_> {
+                Ok(if self.positions {
+                    let (positions, vectors) = self.encoder.encode_and_embed(&input, false)?;
+                    (Some(positions), vectors)
+                } else {
+                    (None, self.encoder.embed(&input, false)?)
+                })
+            })?;
+            let vectors = vectors.to_device(Device::Cpu)?;
             for (row, key) in keys.into_iter().enumerate() {
                 let vector = vectors.select(0, row as i64)?;
                 match &positions {

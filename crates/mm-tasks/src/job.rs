@@ -186,7 +186,7 @@ impl Job {
         match self {
             Self::Retrieval(model) => {
                 let manifest = Arc::new(model.manifest()?);
-                let evaluation = model.evaluate(&model.embed_side(&manifest, split, told)?, split)?;
+                let (_, evaluation) = model.evaluated(&manifest, split, told)?;
                 let json = serde_json::to_value(&evaluation).map_err(|e| Error::Config(e.to_string()))?;
                 Ok(Evaluated { json, table: retrieval_table(&evaluation) })
             }

@@ -8,7 +8,6 @@ use crate::{
     metrics::{RetrievalMetrics, retrieval_metrics, score_metrics},
     spelling::{Spelling, SpellingConfig},
 };
-use image::{Rgb, RgbImage};
 use mm_align::{Contrastive, ContrastiveConfig, ContrastiveKind, MemoryConfig, RobustConfig, diagnose, memory};
 use mm_core::{
     BuildContext, Checkpoint, DType, Device, Encoder, Features, Init, Input, Modality, Module, Params, Processor,
@@ -501,8 +500,8 @@ impl Retrieval {
             return Ok((tower, features, None));
         }
         if !tower.frozen {
-            let positions = tower.encoder.encode(&input, train)?;
-            return Ok((tower, tower.encoder.embed(&input, train)?, Some(positions)));
+            let (positions, vectors) = tower.encoder.encode_and_embed(&input, train)?;
+            return Ok((tower, vectors, Some(positions)));
         }
         // The vector stands before the positions.
         let below = |t: &Tensor| t.narrow(1, 1, t.size(1)? - 1);
@@ -571,34 +570,45 @@ impl Retrieval {
         Ok(manifest)
     }
 
-    /// Figures of one side, with what voices say and how words look at pictures where the model learned that.
-    pub fn evaluate(&self, embedded: &BTreeMap<Modality, Embedded>, split: Split) -> Result<Evaluation> {
-        let (spelling, attention) = (self.heard(split)?, self.looked(embedded)?);
-        Ok(Evaluation { spelling, attention, ..evaluate(embedded, split)? })
-    }
-
-    /// Positions of values where they are compared, in pieces: as many rows as entries, in their order.
-    fn positions(&self, side: usize, sources: &[Source]) -> Result<Vec<Features>> {
-        let Some(attending) = &self.attending else { return Ok(Vec::new()) };
-        let tower = self.tower(attending.modalities()[side])?;
-        let piece = |sources: &[Source]| -> Result<Features> {
-            let processor = &tower.processor;
-            let make = |source: &Source| processor.process(source, &mut SampleContext::plain());
-            let samples = sources.par_iter().map(make).collect::<Result<Vec<_>, _>>()?;
-            let input = collate(&samples, processor.as_ref())?.to_device(self.params.device())?;
-            Ok(without_grad(|| attending.project(side, &tower.encoder.encode(&input, false)?, false))?)
-        };
-        attending::pieces(sources).map(piece).collect()
+    /// All values of one side as [`Retrieval::embed_side`] embeds them, and their figures, with what voices say and how words look at pictures
+    /// where the model learned that.
+    pub fn evaluated(
+        &self,
+        manifest: &Arc<Manifest>,
+        split: Split,
+        told: Told<'_>,
+    ) -> Result<(BTreeMap<Modality, Embedded>, Evaluation)> {
+        let processors = self.prepare(manifest, told)?;
+        let embedded = self.embed_with(manifest, split, &processors)?;
+        let (spelling, attention) = (self.heard(split)?, self.looked(&embedded, &processors)?);
+        let evaluation = Evaluation { spelling, attention, ..evaluate(&embedded, split)? };
+        Ok((embedded, evaluation))
     }
 
     /// How well pairs are ranked by attention, and by attention and vectors together; nothing where the model did not learn to look.
-    fn looked(&self, embedded: &BTreeMap<Modality, Embedded>) -> Result<BTreeMap<String, RetrievalMetrics>> {
+    fn looked(
+        &self,
+        embedded: &BTreeMap<Modality, Embedded>,
+        processors: &BTreeMap<Modality, Arc<dyn Processor>>,
+    ) -> Result<BTreeMap<String, RetrievalMetrics>> {
         let mut out = BTreeMap::new();
         let Some(attending) = &self.attending else { return Ok(out) };
         let [asking, asked] = attending.modalities();
         let (Some(queries), Some(keys)) = (embedded.get(asking), embedded.get(asked)) else { return Ok(out) };
-        let sources = |e: &Embedded| e.entries.iter().map(|e| e.source.clone()).collect::<Vec<_>>();
-        let (left, right) = (self.positions(0, &sources(queries))?, self.positions(1, &sources(keys))?);
+        // Where they are compared, in pieces.
+        let positions = |side: usize, modality: &Modality, entries: &[Entry]| -> Result<Vec<Features>> {
+            let processor = &processors[modality];
+            let piece = |entries: &[Entry]| -> Result<Features> {
+                let make = |entry: &Entry| processor.process(&entry.source, &mut SampleContext::plain());
+                let samples = entries.par_iter().map(make).collect::<Result<Vec<_>, _>>()?;
+                let input = collate(&samples, processor.as_ref())?;
+                let (.., positions) = without_grad(|| self.encode(modality, &input, false))?;
+                let positions = positions.ok_or_else(|| Error::Config(format!("{modality} has no positions")))?;
+                Ok(without_grad(|| attending.project(side, &positions, false))?)
+            };
+            attending::pieces(entries).map(piece).collect()
+        };
+        let (left, right) = (positions(0, asking, &queries.entries)?, positions(1, asked, &keys.entries)?);
         let agreement = without_grad(|| attending.agreement(&left, &right))?.to_device(Device::Cpu)?;
         let both = agreement.add(&queries.vectors.matmul(&keys.vectors.transpose(0, 1)?)?)?;
         for (how, scores) in [("attention", agreement), ("attention and vectors", both)] {
@@ -615,43 +625,25 @@ impl Retrieval {
     /// Where each position of one value looks in the other, for showing; none where the model did not learn to look.
     pub fn look(&self, queries: &Source, keys: &Source) -> Result<Option<Gaze>> {
         let Some(attending) = &self.attending else { return Ok(None) };
-        let [asking, asked] = attending.modalities().map(Clone::clone);
-        let side = |side, source: &Source| -> Result<Features> {
-            let mut pieces = self.positions(side, std::slice::from_ref(source))?;
-            pieces.pop().ok_or_else(|| Error::Config("nothing to look at".into()))
+        let [asking, asked] = attending.modalities();
+        let side = |side: usize, modality: &Modality, source: &Source| -> Result<(Tensor, Features)> {
+            let tower = self.tower(modality)?;
+            let sample = tower.processor.process(source, &mut SampleContext::plain())?;
+            let input = collate(std::slice::from_ref(&sample), tower.processor.as_ref())?;
+            let input = input.to_device(self.params.device())?;
+            let positions = without_grad(|| attending.project(side, &tower.encoder.encode(&input, false)?, false))?;
+            Ok((sample, positions))
         };
-        let map = without_grad(|| attending.map(&side(0, queries)?, &side(1, keys)?))?;
+        let ((_, queried), (ground, keyed)) = (side(0, asking, queries)?, side(1, asked, keys)?);
+        let map = without_grad(|| attending.map(&queried, &keyed))?;
         let across = map.size(1)? as usize;
         let side = (across as f64).sqrt().round() as usize;
-        let grid = if asked == Modality::IMAGE && side * side == across { [side, side] } else { [1, across] };
+        let grid = if *asked == Modality::IMAGE && side * side == across { [side, side] } else { [1, across] };
         let rows = map.to_vec::<f32>()?;
-        let names = self.processor(&asking)?.names(queries)?;
+        let names = self.processor(asking)?.names(queries)?;
         let named = names.into_iter().chain(std::iter::repeat(String::new()));
         let looks = rows.chunks(across.max(1)).zip(named).map(|(weights, name)| (name, weights.to_vec())).collect();
-        Ok(Some(Gaze { grid, looks }))
-    }
-
-    /// What a value looks like to its encoder: a picture as it was cut and sized, a sound as its spectrogram, low tones below.
-    pub fn seen(&self, modality: &Modality, source: &Source) -> Result<RgbImage> {
-        let sample = self.processor(modality)?.process(source, &mut SampleContext::plain())?.to_dtype(DType::F32)?;
-        let (low, high) = (sample.min()?.to_f64()?, sample.max()?.to_f64()?);
-        let bytes = sample.add_scalar(-low)?.mul_scalar(255.0 / (high - low).max(1e-9))?;
-        let numbers = bytes.to_vec::<f32>()?;
-        match sample.shape()[..] {
-            [3, height, width] => {
-                let (height, width) = (height as usize, width as usize);
-                let at = |x: u32, y: u32, c: usize| numbers[c * height * width + y as usize * width + x as usize] as u8;
-                Ok(RgbImage::from_fn(width as u32, height as u32, |x, y| Rgb([0, 1, 2].map(|c| at(x, y, c)))))
-            }
-            [frames, bands] if frames > 0 && bands > 0 => {
-                let at =
-                    |x: u32, y: u32| numbers[x as usize * bands as usize + (bands as usize - 1 - y as usize)] as u8;
-                Ok(RgbImage::from_fn(frames as u32, bands as u32, |x, y| Rgb([at(x, y); 3])))
-            }
-            ref other => Err(Error::Config(format!(
-                "{modality}: samples of {other:?} cannot be drawn; wanted pictures or sounds"
-            ))),
-        }
+        Ok(Some(Gaze { ground, grid, looks }))
     }
 
     /// Who looks, and who is looked at, where the model learned it.
@@ -860,6 +852,8 @@ fn written<'m>(manifest: &'m Manifest, rows: &[usize]) -> BTreeMap<&'m str, Vec<
 /// Where the positions of one value look in another.
 #[derive(Debug, Clone)]
 pub struct Gaze {
+    /// What is looked at, as its encoder takes it: a picture `[3, height, width]`, a sound `[frames, bands]`.
+    pub ground: Tensor,
     /// Rows and columns of what is looked at: a square of a picture, one row of a sound.
     pub grid: [usize; 2],
     /// Each position's name, empty where it has none, and its weights on the grid, summing to one.

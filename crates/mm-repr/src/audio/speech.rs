@@ -154,6 +154,10 @@ impl Encoder for SpeechTower {
     }
 
     fn embed(&self, input: &Input, train: bool) -> Result<Tensor> {
+        Ok(self.encode_and_embed(input, train)?.1)
+    }
+
+    fn encode_and_embed(&self, input: &Input, train: bool) -> Result<(Features, Tensor)> {
         let features = self.encode(input, train)?;
         let mut scores =
             self.attention.forward(&features.values, train)?.tanh()?.mul(&self.query)?.sum_dims(&[-1], false)?; // [batch, frames]
@@ -161,7 +165,8 @@ impl Encoder for SpeechTower {
             scores = scores.masked_fill(&mask.logical_not()?, scores.dtype()?.lowest())?;
         }
         let mixed = features.values.mul(&scores.softmax(1)?.unsqueeze(-1)?)?.sum_dims(&[1], false)?; // [batch, width]
-        Tensor::cat(&[&mixed, &features.pool(mm_core::Pool::Max)?], -1)
+        let vectors = Tensor::cat(&[&mixed, &features.pool(mm_core::Pool::Max)?], -1)?;
+        Ok((features, vectors))
     }
 
     fn width(&self) -> i64 {

@@ -227,7 +227,13 @@ impl Encoder for EfficientNet {
     }
 
     fn embed(&self, input: &Input, train: bool) -> mm_core::Result<Tensor> {
-        self.encode(input, train)?.pool(self.pool)
+        Ok(self.encode_and_embed(input, train)?.1)
+    }
+
+    fn encode_and_embed(&self, input: &Input, train: bool) -> mm_core::Result<(Features, Tensor)> {
+        let features = self.encode(input, train)?;
+        let vectors = features.pool(self.pool)?;
+        Ok((features, vectors))
     }
 
     fn width(&self) -> i64 {

@@ -140,8 +140,13 @@ impl Encoder for PictureTower {
     }
 
     fn embed(&self, input: &Input, train: bool) -> Result<Tensor> {
+        Ok(self.encode_and_embed(input, train)?.1)
+    }
+
+    fn encode_and_embed(&self, input: &Input, train: bool) -> Result<(Features, Tensor)> {
         let features = self.encode(input, train)?;
-        Tensor::cat(&[&features.pool(mm_core::Pool::Mean)?, &features.pool(mm_core::Pool::Max)?], 1)
+        let vectors = Tensor::cat(&[&features.pool(mm_core::Pool::Mean)?, &features.pool(mm_core::Pool::Max)?], 1)?;
+        Ok((features, vectors))
     }
 
     fn width(&self) -> i64 {

@@ -130,6 +130,10 @@ impl Encoder for SentenceEncoder {
     }
 
     fn embed(&self, input: &Input, train: bool) -> mm_core::Result<Tensor> {
+        Ok(self.encode_and_embed(input, train)?.1)
+    }
+
+    fn encode_and_embed(&self, input: &Input, train: bool) -> mm_core::Result<(Features, Tensor)> {
         let features = self.inner.encode(input, train)?;
         let pooled = self.pools.iter().map(|p| features.pool(*p)).collect::<mm_core::Result<Vec<_>>>()?;
         let mut x = Tensor::cat(&pooled.iter().collect::<Vec<_>>(), -1)?; // [batch, width]
@@ -143,7 +147,7 @@ impl Encoder for SentenceEncoder {
                 After::Normalize => x.normalize()?,
             };
         }
-        Ok(x)
+        Ok((features, x))
     }
 
     fn width(&self) -> i64 {

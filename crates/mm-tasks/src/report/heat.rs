@@ -1,6 +1,7 @@
 //! What counted, drawn over the picture: cold places stay dark and blue, hot ones shine; the question's words below, each on a ground as
 //! bright as it counted.
 
+use super::picture::grid;
 use crate::{Result, retrieval::Gaze};
 use font8x8::UnicodeFonts;
 use image::{Rgb, RgbImage, imageops};
@@ -66,7 +67,7 @@ pub fn heat_picture(picture: &RgbImage, heat: &Heat, question: &str, answer: &st
 }
 
 /// Words looking at a picture (or a spectrogram): the picture itself, then for each word the picture under its heat, the word below.
-pub fn gaze_picture(ground: &RgbImage, gaze: &Gaze) -> RgbImage {
+pub fn gaze_picture(gaze: &Gaze) -> Result<RgbImage> {
     const ACROSS: u32 = 5;
     const GAP: u32 = 10;
     // Pieces of a word are one word; marks of the vocabulary are none.
@@ -84,10 +85,13 @@ pub fn gaze_picture(ground: &RgbImage, gaze: &Gaze) -> RgbImage {
             _ => {}
         }
     }
+    let (low, high) = (gaze.ground.min()?.to_f64()?, gaze.ground.max()?.to_f64()?);
+    let level = gaze.ground.add_scalar(-low)?.mul_scalar(1.0 / (high - low).max(1e-9))?.unsqueeze(0)?;
+    let ground = grid(&if level.rank() == 3 { level.unsqueeze(0)? } else { level }, 1)?;
     let scale = 200.0 / f64::from(ground.width().max(ground.height()).max(1));
     let side = |n: u32| ((f64::from(n) * scale).round() as u32).clamp(24, 200);
     let (width, height) = (side(ground.width()), side(ground.height()));
-    let plain = imageops::resize(ground, width, height, imageops::FilterType::CatmullRom);
+    let plain = imageops::resize(&ground, width, height, imageops::FilterType::CatmullRom);
     let tiles = words.len() as u32 + 1;
     let columns = tiles.clamp(1, ACROSS);
     let (wide, high) = (width.max(96) + GAP, height + 22 + GAP);
@@ -103,7 +107,7 @@ pub fn gaze_picture(ground: &RgbImage, gaze: &Gaze) -> RgbImage {
         let mean: Vec<f32> = sum.iter().map(|s| s / count).collect();
         place(number, &shine(&plain, &mean, gaze.grid), word);
     }
-    out
+    Ok(out)
 }
 
 /// A picture under heat.

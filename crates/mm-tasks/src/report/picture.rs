@@ -8,7 +8,7 @@ use std::{io::Cursor, path::Path};
 
 /// `[samples, 3, height, width]` in [0, 1], or `[samples, 1, frames, bands]` of any numbers (drawn with time to the right and low bands
 /// below, the least black), so many to a line.
-fn grid(samples: &Tensor, columns: usize) -> Result<RgbImage> {
+pub(super) fn grid(samples: &Tensor, columns: usize) -> Result<RgbImage> {
     let shape = samples.shape();
     let [count, channels, height, width] = shape.as_slice() else {
         return Err(Error::Config(format!("a picture: found {shape:?}, wanted [samples, channels, height, width]")));

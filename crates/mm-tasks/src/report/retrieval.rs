@@ -38,8 +38,8 @@ pub fn build(runs: &[PathBuf], split: Split, registry: &Registry, device: Device
         told(&format!("evaluating {}", run.display()), evaluations.len(), runs.len());
         let model = Retrieval::load(run, registry, device)?;
         let manifest = Arc::new(model.manifest()?);
-        let embedded = model.embed_side(&manifest, split, &mut |_, _, _| {})?;
-        evaluations.push(model.evaluate(&embedded, split)?);
+        let (embedded, evaluation) = model.evaluated(&manifest, split, &mut |_, _, _| {})?;
+        evaluations.push(evaluation);
         if shown.is_none() {
             shown = Some((model, manifest, embedded));
         }
@@ -390,8 +390,7 @@ fn gazes(body: &mut String, model: &Retrieval, embedded: &BTreeMap<Modality, Emb
     });
     for (query, key) in pairs.take(6) {
         let Some(gaze) = model.look(&query.source, &key.source)? else { continue };
-        let drawn = gaze_picture(&model.seen(asked, &key.source)?, &gaze);
-        let picture = inline(&drawn, "where each word looks").unwrap_or_default();
+        let picture = inline(&gaze_picture(&gaze)?, "where each word looks").unwrap_or_default();
         let _ = write!(body, "<figure>{picture}<figcaption>{}</figcaption></figure>", show(query));
     }
     Ok(())
