@@ -83,15 +83,23 @@ fn main() -> Outcome<()> {
         Ok((one(&left, &x)?, one(&right, &x.mul_scalar(0.9)?)?))
     };
     let loss = |a: &Tensor, b: &Tensor| info_nce(&Similarity::cosine(a, b)?, &scale, None, 0.0);
-    let plain = best(2, || {
-        for p in 0..16 {
-            let (a, b) = piece(p)?;
-            loss(&a, &b)?.backward()?;
+    // Taking turns, so that what else the machine does falls on both; the middle one of five.
+    let mut ratios = Vec::new();
+    for turn in 0..6 {
+        let plain = best(1, || {
+            for p in 0..16 {
+                let (a, b) = piece(p)?;
+                loss(&a, &b)?.backward()?;
+            }
+            Ok(())
+        })?;
+        let cached = best(1, || Ok(cached_gradients(16, piece, loss).map(drop)?))?;
+        if turn > 0 {
+            ratios.push(cached / plain);
         }
-        Ok(())
-    })?;
-    let cached = best(2, || Ok(cached_gradients(16, piece, loss).map(drop)?))?;
-    out.insert("gradient-cached step of 4,096 over 16 plain steps of 256 (ratio)", cached / plain);
+    }
+    ratios.sort_by(f64::total_cmp);
+    out.insert("gradient-cached step of 4,096 over 16 plain steps of 256 (ratio)", ratios[2]);
     println!("{}", serde_json::to_string(&out)?);
     Ok(())
 }

@@ -239,39 +239,45 @@ impl MemoryQueue {
 
 /// One step of a large batch in the memory of small ones (GradCache, Gao 2021): embeddings of all pieces without a graph, the loss on all
 /// of them, then each piece again with its embeddings' gradients. Parameters are left with the same gradient as if the whole batch had
-/// gone through at once; the price is one more forward pass. `encode` gives a piece's two embeddings and must give the same both times
-/// (seed dropout by the piece's number). The loss's value comes back.
+/// gone through at once; the price is one more forward pass of all pieces but the last, whose graph is kept: one piece's graph is what the
+/// memory has room for anyway. `encode` gives a piece's two embeddings and must give the same both times (seed dropout by the piece's
+/// number). The loss's value comes back.
 pub fn cached_gradients(
     pieces: usize,
     mut encode: impl FnMut(usize) -> Result<(Tensor, Tensor)>,
     loss: impl FnOnce(&Tensor, &Tensor) -> Result<Tensor>,
 ) -> Result<f64> {
-    let (mut left, mut right) = (Vec::new(), Vec::new());
-    for piece in 0..pieces {
-        let (a, b) = mm_core::without_grad(|| encode(piece))?;
-        left.push(a.detach()?);
-        right.push(b.detach()?);
-    }
-    if left.is_empty() {
+    let Some(last) = pieces.checked_sub(1) else {
         return Err(Error::Features {
             what: "cached gradients",
             found: "no piece".into(),
             wanted: "at least one".into(),
         });
+    };
+    let (mut left, mut right) = (Vec::new(), Vec::new());
+    for piece in 0..last {
+        let (a, b) = mm_core::without_grad(|| encode(piece))?;
+        left.push(a);
+        right.push(b);
     }
+    let kept = encode(last)?;
+    left.push(kept.0.detach()?);
+    right.push(kept.1.detach()?);
     let join = |all: &[Tensor]| Tensor::cat(&all.iter().collect::<Vec<_>>(), 0)?.requires_grad();
     let (a, b) = (join(&left)?, join(&right)?);
     let value = loss(&a, &b)?;
     value.backward()?;
     let slope = |x: &Tensor| x.grad().map_or_else(|| x.zeros_like(), Ok);
     let (ga, gb) = (slope(&a)?, slope(&b)?);
-    let mut from = 0;
-    for piece in 0..pieces {
-        let (a, b) = encode(piece)?;
+    let pull = |(a, b): (Tensor, Tensor), from: i64| -> Result<i64> {
         let rows = a.size(0)?;
-        let pulled = a.mul(&ga.narrow(0, from, rows)?)?.sum()?.add(&b.mul(&gb.narrow(0, from, rows)?)?.sum()?)?;
-        pulled.backward()?;
-        from += rows;
+        a.mul(&ga.narrow(0, from, rows)?)?.sum()?.add(&b.mul(&gb.narrow(0, from, rows)?)?.sum()?)?.backward()?;
+        Ok(from + rows)
+    };
+    pull(kept, a.size(0)? - left[last].size(0)?)?;
+    let mut from = 0;
+    for piece in 0..last {
+        from = pull(encode(piece)?, from)?;
     }
     Ok(value.to_f64()?)
 }
