@@ -244,7 +244,8 @@ impl Words {
         let mut random = train::Random::new(config.seed ^ 0x5eed);
         for row in matrices.input.chunks_mut(stride) {
             for value in &mut row[..config.width] {
-                *value = ((random.next() >> 40) as f32 / (1u64 << 24) as f32 - 0.5) / config.width as f32;
+                // Twice as wide as the original program's, as gensim begins: worth a little to bags of words.
+                *value = ((random.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0) / config.width as f32;
             }
         }
         let mut begin = 0;
