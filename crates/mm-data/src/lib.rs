@@ -20,7 +20,7 @@ pub use loader::{Batch, Broken, Counts, Loader, LoaderConfig, OnBroken, Part, co
 pub use manifest::{
     Binding, Cells, Columns, ENDINGS, Manifest, ManifestConfig, Row, Split, SplitConfig, plain, read_table,
 };
-pub use npy::{npy_header, read_npy, write_npy};
+pub use npy::{npy_header, read_npy, read_npy_lines, write_npy};
 pub use processors::{
     AudioProcessor, AudioProcessorConfig, ImageProcessor, ImageProcessorConfig, VideoProcessor, file,
 };

@@ -52,6 +52,39 @@ pub fn read_npy(path: &Path) -> Result<Tensor> {
     Ok(flat.reshape(&shape)?)
 }
 
+/// Some lines of an array `[lines, width]` of float32 or float64 without reading the others: `[length, width]`, float32.
+pub fn read_npy_lines(path: &Path, from: usize, length: usize) -> Result<Tensor> {
+    let bad = |reason: String| Error::file(path, reason);
+    let file = File::open(path).map_err(|e| bad(e.to_string()))?;
+    let bytes = file.metadata().map_err(|e| bad(e.to_string()))?.len();
+    let npy = NpyFile::new(BufReader::new(file)).map_err(|e| bad(format!("not a NumPy array (.npy): {e}")))?;
+    let (&[lines, width], Order::C) = (npy.shape(), npy.order()) else {
+        return Err(bad(format!("found shape {:?}, wanted [lines, width] in C's order", npy.shape())));
+    };
+    if lines.checked_mul(width).is_none_or(|all| all > bytes / 4) {
+        return Err(bad(format!("found {bytes} bytes, too few for {lines} lines of {width} numbers; the file is cut")));
+    }
+    if from.checked_add(length).is_none_or(|to| to as u64 > lines) {
+        return Err(bad(format!("found {lines} lines, wanted {length} from line {from} on")));
+    }
+    let (first, count) = (from as u64 * width, length * width as usize);
+    let kind = npy.dtype().descr();
+    let cut = |e: std::io::Error| bad(format!("cut short: {e}"));
+    let values: Vec<f32> = match npy.try_data::<f32>() {
+        Ok(mut data) => {
+            data.seek_to(first).map_err(cut)?;
+            data.take(count).collect::<std::io::Result<_>>().map_err(cut)?
+        }
+        Err(npy) => {
+            let mut data =
+                npy.data::<f64>().map_err(|_| bad(format!("found numbers of type {kind}, wanted float32 or float64")))?;
+            data.seek_to(first).map_err(cut)?;
+            data.take(count).map(|v| v.map(|v| v as f32)).collect::<std::io::Result<_>>().map_err(cut)?
+        }
+    };
+    Ok(Tensor::from_vec(&values, &[length as i64, width as i64])?)
+}
+
 fn whole<T: Into<i64>>(values: Vec<T>) -> Result<Tensor> {
     Ok(Tensor::from_slice(&values.into_iter().map(Into::into).collect::<Vec<i64>>())?)
 }

@@ -157,3 +157,56 @@ fn spectrograms_are_those_of_librosa_kaldi_and_whisper() {
         assert!(off < 1e-4, "{name}: {off} of the largest value");
     }
 }
+
+/// `xtask/parity/opinions_fixtures.py` makes these: pickles and HDF5 files as NumPy and h5py write them, and what they read in them.
+#[test]
+fn sentiment_is_read_in_every_layout_that_it_is_passed_around_in() {
+    let place = fixtures().join("opinions");
+    let told: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(place.join("told.json")).unwrap()).unwrap();
+    for (name, wanted) in told.as_object().unwrap() {
+        let folder = tempfile::tempdir().unwrap();
+        let manifest = folder.path().join("m.jsonl");
+        let count = mm_data::datasets::prepare("mosei", &place.join(name), &manifest).unwrap();
+        let text = std::fs::read_to_string(&manifest).unwrap();
+        let found: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        let wanted = wanted.as_array().unwrap();
+        assert_eq!((found.len(), count), (wanted.len(), wanted.len()), "{name}");
+        for (found, wanted) in found.iter().zip(wanted) {
+            let near = |a: &serde_json::Value, b: &serde_json::Value| match (a.as_f64(), b.as_f64()) {
+                (Some(a), Some(b)) => (a - b).abs() < 2e-5,
+                _ => a == b,
+            };
+            for (field, wanted) in wanted.as_object().unwrap() {
+                let Some(steps) = wanted.as_array() else {
+                    assert!(near(&found[field], wanted), "{name} {field}: {} {wanted}", found[field]);
+                    continue;
+                };
+                let at = |key: &str| found[field][key].as_u64().unwrap() as usize;
+                let path = PathBuf::from(found[field]["array"].as_str().unwrap());
+                let lines = mm_data::read_npy_lines(&path, at("from"), at("length")).unwrap();
+                assert_eq!(lines.size(0).unwrap() as usize, steps.len(), "{name} {field}");
+                let flat: Vec<f32> =
+                    steps.iter().flat_map(|s| s.as_array().unwrap()).map(|v| v.as_f64().unwrap() as f32).collect();
+                assert!(furthest(&lines.to_vec::<f32>().unwrap(), &flat) < 2e-5, "{name} {field}");
+            }
+            let missing = |field: &str| wanted.get(field).is_none() && found.get(field).is_some();
+            assert!(!["words", "voice", "face", "frames"].iter().any(|f| missing(f)), "{name}: {found}");
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = folder.path().join("m.jsonl");
+    let refused = |from: PathBuf| mm_data::datasets::prepare("mosei", &from, &manifest).unwrap_err().to_string();
+    let evil = refused(place.join("evil.pkl"));
+    assert!(evil.contains("builtins.print") && evil.contains("nothing was executed"), "{evil}");
+    // A file that is cut, or of another kind, is told and nothing panics, wherever it is cut.
+    let whole = std::fs::read(place.join("mmsa.pkl")).unwrap();
+    for part in 0..40 {
+        let cut = folder.path().join("cut.pkl");
+        std::fs::write(&cut, &whole[..whole.len() * part / 40]).unwrap();
+        assert!(refused(cut).contains("cut.pkl"));
+    }
+    std::fs::write(folder.path().join("broken.csd"), &whole).unwrap();
+    std::fs::remove_file(folder.path().join("cut.pkl")).unwrap();
+    assert!(refused(folder.path().to_owned()).contains("broken.csd"));
+}

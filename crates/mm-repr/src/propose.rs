@@ -103,10 +103,7 @@ fn speech(values: &[&Source]) -> Result<Proposal> {
 }
 
 fn vector(values: &[&Source]) -> Result<Vec<Proposal>> {
-    let width = values.iter().find_map(|v| match v {
-        Source::Value(serde_json::Value::Array(items)) => Some(items.len()),
-        _ => None,
-    });
+    let width = values.iter().find_map(|v| crate::numbers::Numbers::width_of(v));
     let width = width.ok_or_else(|| Error::Sample("no list of numbers among the training values".into()))?;
     let encoder = toml::Table::from_iter([
         ("kind".to_owned(), toml::Value::from("vector")),

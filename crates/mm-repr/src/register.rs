@@ -61,6 +61,9 @@ struct SpeechSettings {
 #[serde(deny_unknown_fields)]
 struct VectorSettings {
     width: usize,
+    /// Most steps of a value, where it has several and the order matters; their mean counts when absent.
+    #[serde(default)]
+    steps: Option<usize>,
     /// The modality's name, where it is another than the tower's in the config.
     #[serde(default)]
     modality: Option<Modality>,
@@ -94,7 +97,10 @@ pub fn register(registry: &mut Registry) {
         }
         let modality = settings.modality.unwrap_or_else(|| modality_of(&context.field));
         Ok(BuiltEncoder {
-            processor: Arc::new(Numbers::new(settings.width)),
+            processor: Arc::new(settings.steps.map_or_else(
+                || Numbers::new(settings.width),
+                |most| Numbers::steps(settings.width, most),
+            )),
             encoder: Box::new(AsTheyAre { width: settings.width as i64, modality }),
             frozen: false,
             fingerprint: String::new(),

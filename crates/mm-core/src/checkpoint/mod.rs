@@ -4,7 +4,10 @@
 //! legacy) through a reader that knows tensors and nothing else. Writes safetensors so that a crash at any instant leaves either
 //! the old file or the new one.
 
+mod objects;
 mod pickle;
+
+pub use objects::{Array, Object, read_pickle};
 
 use crate::{Adapter, DType, Error, Result, Tensor};
 use memmap2::{MmapMut, MmapOptions};

@@ -1,7 +1,7 @@
-//! Tensors out of `PyTorch`'s pickles (zipped since 1.6, legacy before) without executing anything.
+//! Tensors out of `PyTorch`'s pickles (zipped since 1.6, legacy before), and plain objects and `NumPy`'s arrays, without executing anything.
 //!
 //! A pickle is a program for a small stack machine that may call any Python function. This machine knows the opcodes that build
-//! dictionaries of tensors and the handful of names that they need; any other name is refused and told.
+//! dictionaries of tensors and arrays and the handful of names that they need; any other name is refused and told.
 
 use super::Location;
 use crate::{DType, Error, Result};
@@ -9,12 +9,20 @@ use memmap2::MmapMut;
 use std::{cell::RefCell, collections::BTreeMap, io::Cursor, path::Path, rc::Rc, sync::Arc};
 
 #[derive(Debug, Clone)]
-enum Value {
+pub(super) enum Value {
     None,
-    Bool,
+    Bool(bool),
     Int(i64),
-    Float,
+    Float(f64),
     Text(String),
+    /// Bytes that lie in the file, from here and so many: Python 2's strings too.
+    Raw(usize, usize),
+    /// Bytes that a pickle of an old protocol wrote as text.
+    Bytes(Rc<Vec<u8>>),
+    /// A `NumPy` array as far as it is told yet.
+    Array(Rc<RefCell<ArrayParts>>),
+    /// A `NumPy` type of numbers: `f4`, and `<`, `>` or `|`.
+    Dtype(Rc<RefCell<(String, char)>>),
     Tuple(Vec<Value>),
     List(Rc<RefCell<Vec<Value>>>),
     Dict(Rc<RefCell<Vec<(Value, Value)>>>),
@@ -23,8 +31,18 @@ enum Value {
     Tensor(Box<View>),
 }
 
+/// What a pickle says of a `NumPy` array.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ArrayParts {
+    pub(super) shape: Vec<i64>,
+    pub(super) dtype: Option<(String, char)>,
+    pub(super) fortran: bool,
+    /// Bytes, or the list of an array of objects.
+    pub(super) data: Option<Value>,
+}
+
 #[derive(Debug, Clone)]
-struct View {
+pub(super) struct View {
     key: String,
     dtype: DType,
     count: usize,
@@ -167,7 +185,7 @@ fn legacy(map: &MmapMut) -> Result<(Value, Places), String> {
     let mut at = machine.at;
     let mut places = Places::new();
     for key in keys.borrow().iter() {
-        let Value::Text(key) = key else { return Err("a storage key that is not text".into()) };
+        let key = &machine.words(key).ok_or("a storage key that is not text")?;
         let (dtype, count) = storages.get(key).ok_or_else(|| format!("storage {key} is listed but not used"))?;
         let head: [u8; 8] = map.get(at..at + 8).and_then(|b| b.try_into().ok()).ok_or("cut short; fetch it again")?;
         if u64::from_le_bytes(head) != *count as u64 {
@@ -184,7 +202,7 @@ fn legacy(map: &MmapMut) -> Result<(Value, Places), String> {
     Ok((root, places))
 }
 
-struct Machine<'a> {
+pub(super) struct Machine<'a> {
     bytes: &'a [u8],
     at: usize,
     stack: Vec<Value>,
@@ -194,7 +212,7 @@ struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
-    fn new(bytes: &'a [u8]) -> Self {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0, stack: Vec::new(), marks: Vec::new(), memo: BTreeMap::new(), storages: BTreeMap::new() }
     }
 
@@ -232,7 +250,25 @@ impl<'a> Machine<'a> {
         Ok(self.stack.split_off(mark))
     }
 
-    fn run(&mut self) -> Result<Value, String> {
+    /// Bytes of the file by place: Python 2's strings as text, where they are that.
+    fn raw(&mut self, count: usize) -> Result<Value, String> {
+        let from = self.at;
+        self.take(count)?;
+        Ok(Value::Raw(from, count))
+    }
+
+    /// A text, whichever way it was written.
+    fn words(&self, value: &Value) -> Option<String> {
+        match value {
+            Value::Text(text) => Some(text.clone()),
+            Value::Raw(from, count) => {
+                std::str::from_utf8(self.bytes.get(*from..from.checked_add(*count)?)?).ok().map(ToOwned::to_owned)
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn run(&mut self) -> Result<Value, String> {
         self.stack.clear();
         self.marks.clear();
         self.memo.clear();
@@ -245,7 +281,7 @@ impl<'a> Machine<'a> {
                 b'.' => return self.pop(),
                 b'0' => drop(self.pop()?),
                 b'N' => self.stack.push(Value::None),
-                0x88 | 0x89 => self.stack.push(Value::Bool),
+                0x88 | 0x89 => self.stack.push(Value::Bool(op == 0x88)),
                 b'K' => {
                     let n = self.number::<1>()?;
                     self.stack.push(Value::Int(n as i64));
@@ -267,8 +303,9 @@ impl<'a> Machine<'a> {
                     self.stack.push(Value::Int(i64::from_le_bytes(wide)));
                 }
                 b'G' => {
-                    self.take(8)?;
-                    self.stack.push(Value::Float);
+                    let mut wide = [0u8; 8];
+                    wide.copy_from_slice(self.take(8)?);
+                    self.stack.push(Value::Float(f64::from_be_bytes(wide)));
                 }
                 b'X' => {
                     let n = self.number::<4>()?;
@@ -287,12 +324,17 @@ impl<'a> Machine<'a> {
                 }
                 b'U' | b'C' => {
                     let n = self.number::<1>()?;
-                    let v = self.text(n)?;
+                    let v = self.raw(n)?;
                     self.stack.push(v);
                 }
                 b'T' | b'B' => {
                     let n = self.number::<4>()?;
-                    let v = self.text(n)?;
+                    let v = self.raw(n)?;
+                    self.stack.push(v);
+                }
+                0x8e | 0x96 => {
+                    let n = self.number::<8>()?;
+                    let v = self.raw(n)?;
                     self.stack.push(v);
                 }
                 b']' => self.stack.push(Value::List(Rc::default())),
@@ -357,7 +399,7 @@ impl<'a> Machine<'a> {
                 }
                 0x93 => {
                     let (name, module) = (self.pop()?, self.pop()?);
-                    let (Value::Text(module), Value::Text(name)) = (module, name) else {
+                    let (Some(module), Some(name)) = (self.words(&module), self.words(&name)) else {
                         return Err("a name that is not text".into());
                     };
                     self.global(&module, &name)?;
@@ -371,11 +413,13 @@ impl<'a> Machine<'a> {
                     let function = self.pop()?;
                     self.call(function, arguments)?;
                 }
-                // BUILD sets attributes of the object below (an OrderedDict's `_metadata`): not needed for tensors.
-                b'b' => drop(self.pop()?),
+                b'b' => {
+                    let state = self.pop()?;
+                    self.build(&state)?;
+                }
                 other => {
                     return Err(format!(
-                        "pickle opcode 0x{other:02x} at byte {} is none that tensors need; refused. Convert the file to safetensors with the program that wrote it",
+                        "pickle opcode 0x{other:02x} at byte {} is none that tensors and arrays need; refused. Convert the file with the program that wrote it",
                         self.at - 1
                     ));
                 }
@@ -417,29 +461,74 @@ impl<'a> Machine<'a> {
             "torch._utils" => ["_rebuild_tensor_v2", "_rebuild_tensor", "_rebuild_parameter"].contains(&name),
             "torch" => name.ends_with("Storage") || name == "Size" || dtype_of(name).is_some(),
             "torch.storage" => name == "_load_from_bytes" || name.ends_with("Storage"),
+            "numpy.core.multiarray" | "numpy._core.multiarray" => ["_reconstruct", "scalar"].contains(&name),
+            "numpy.core.numeric" | "numpy._core.numeric" => name == "_frombuffer",
+            "numpy" => ["ndarray", "dtype"].contains(&name),
+            "_codecs" => name == "encode",
             _ => false,
         };
         if !known || name == "_load_from_bytes" {
             return Err(format!(
-                "the pickle asks for {module}.{name}, which tensors do not need; refused, and nothing was executed. Convert the file to safetensors with the program that wrote it"
+                "the pickle asks for {module}.{name}, which tensors and arrays do not need; refused, and nothing was executed. Convert the file with the program that wrote it"
             ));
         }
-        self.stack.push(Value::Global(format!("{module}.{name}")));
+        // What NumPy 2 renamed is the same.
+        self.stack.push(Value::Global(format!("{}.{name}", module.replace("numpy._core", "numpy.core"))));
         Ok(())
     }
 
     fn storage(&mut self, id: Value) -> Result<(), String> {
         let Value::Tuple(parts) = id else { return Err("a storage id that is not a tuple".into()) };
-        let [_, Value::Global(kind), Value::Text(key), _, Value::Int(count), ..] = parts.as_slice() else {
+        let [_, Value::Global(kind), key, _, Value::Int(count), ..] = parts.as_slice() else {
             return Err("a storage id of another form than PyTorch's".into());
         };
+        let key = self.words(key).ok_or("a storage key that is not text")?;
         let kind = kind.rsplit('.').next().unwrap_or_default();
         let dtype = dtype_of(kind.trim_end_matches("Storage"))
             .ok_or_else(|| format!("{kind} is of a type mm does not read"))?;
         let count = usize::try_from(*count).map_err(|_| "a storage of negative size".to_owned())?;
         self.storages.insert(key.clone(), (dtype, count));
-        self.stack.push(Value::Storage { key: key.clone(), dtype, count });
+        self.stack.push(Value::Storage { key, dtype, count });
         Ok(())
+    }
+
+    /// Sets the state of the object below: of arrays and their types. Of others it is what their attributes are (an `OrderedDict`'s
+    /// `_metadata`), which tensors do not need.
+    fn build(&mut self, state: &Value) -> Result<(), String> {
+        match (self.stack.last(), state) {
+            (Some(Value::Dtype(dtype)), Value::Tuple(state)) => {
+                let order = state.get(1).and_then(|o| self.words(o)).and_then(|o| o.chars().next());
+                dtype.borrow_mut().1 = order.ok_or("a NumPy type without its order of bytes")?;
+                if matches!(state.get(3), Some(Value::None)) || state.len() < 4 { Ok(()) } else { Err("an array of records; wanted plain numbers or texts".into()) }
+            }
+            (Some(Value::Array(array)), Value::Tuple(state)) => {
+                let [_, Value::Tuple(shape), Value::Dtype(dtype), fortran, data] = state.as_slice() else {
+                    return Err("the state of a NumPy array in a form that NumPy does not write".into());
+                };
+                let fortran = matches!(fortran, Value::Bool(true) | Value::Int(1));
+                *array.borrow_mut() =
+                    ArrayParts { shape: sizes(shape)?, dtype: Some(dtype.borrow().clone()), fortran, data: Some(data.clone()) };
+                Ok(())
+            }
+            (Some(_), _) => Ok(()),
+            (None, _) => Err("a pickle that sets the state of nothing".into()),
+        }
+    }
+
+    /// One number of a `NumPy` type.
+    fn scalar(&self, dtype: &(String, char), data: &Value) -> Result<Value, String> {
+        let bytes: &[u8] = match data {
+            Value::Raw(from, count) => self.bytes.get(*from..from + count).ok_or("a scalar beyond the file")?,
+            Value::Bytes(bytes) => bytes,
+            _ => return Err("a NumPy number without its bytes".into()),
+        };
+        let made = super::objects::Numbers::new(&dtype.0, dtype.1)?;
+        Ok(match made.read(bytes).first() {
+            Some(number) if dtype.0.starts_with('b') => Value::Bool(*number != 0.0),
+            Some(number) if !dtype.0.starts_with('f') => Value::Int(*number as i64),
+            Some(number) => Value::Float(*number),
+            None => return Err("a NumPy number without its bytes".into()),
+        })
     }
 
     fn call(&mut self, function: Value, arguments: Value) -> Result<(), String> {
@@ -459,6 +548,28 @@ impl<'a> Machine<'a> {
                     })
                     .collect();
                 Value::Dict(Rc::new(RefCell::new(items)))
+            }
+            ("numpy.core.multiarray._reconstruct", [Value::Global(kind), ..]) if kind == "numpy.ndarray" => {
+                Value::Array(Rc::default())
+            }
+            ("numpy.dtype", [kind, ..]) => {
+                let kind = self.words(kind).ok_or("a NumPy type without a name")?;
+                Value::Dtype(Rc::new(RefCell::new((kind, '|'))))
+            }
+            ("numpy.core.multiarray.scalar", [Value::Dtype(dtype), data]) => self.scalar(&dtype.borrow(), data)?,
+            ("numpy.core.numeric._frombuffer", [data, Value::Dtype(dtype), Value::Tuple(shape), order]) => {
+                let fortran = self.words(order).is_some_and(|o| o == "F");
+                let parts = ArrayParts {
+                    shape: sizes(shape)?,
+                    dtype: Some(dtype.borrow().clone()),
+                    fortran,
+                    data: Some(data.clone()),
+                };
+                Value::Array(Rc::new(RefCell::new(parts)))
+            }
+            ("_codecs.encode", [Value::Text(text), how]) if self.words(how).is_some_and(|h| h == "latin1") => {
+                let bytes: Option<Vec<u8>> = text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
+                Value::Bytes(Rc::new(bytes.ok_or("bytes written as text that is not Latin-1")?))
             }
             ("torch._utils._rebuild_parameter", [tensor, ..]) => tensor.clone(),
             ("torch.Size", [sizes]) => sizes.clone(),
@@ -485,7 +596,7 @@ impl<'a> Machine<'a> {
                 }
                 Value::Tensor(Box::new(view))
             }
-            _ => return Err(format!("a call of {name} in a form that PyTorch does not write; refused")),
+            _ => return Err(format!("a call of {name} in a form that neither PyTorch nor NumPy writes; refused")),
         };
         self.stack.push(made);
         Ok(())

@@ -4,6 +4,9 @@ mod coco;
 mod emoji;
 mod glosses;
 mod mosi;
+mod opinions;
+#[cfg(feature = "hdf5")]
+mod sequences;
 mod sort_of_clevr;
 mod stamps;
 mod vqa;
@@ -21,7 +24,11 @@ pub const KNOWN: &[(&str, &str)] = &[
     ("english-glosses", "dictionary text, a sentence a line, for learning words (Debian: dict-gcide, wordnet-base)"),
     (
         "mosi",
-        "utterances of opinion videos: transcripts and vectors of words, voice and face (CMU-MOSI, bc-LSTM's features)",
+        "utterances of opinion videos: transcripts and vectors of words, voice and face (CMU-MOSI: bc-LSTM's arrays, or as mosei)",
+    ),
+    (
+        "mosei",
+        "the same as steps in time (CMU-MOSEI, CH-SIMS: MMSA's or MultiBench's .pkl, a folder of .csd files, or X_train.h5 and y_train.h5)",
     ),
     ("easy-vqa", "drawn shapes with questions and answers (PyPI: easy-vqa)"),
     ("easy-vqa-unseen", "the same; measured on colours and shapes that were never together in training"),
@@ -39,7 +46,8 @@ pub const KNOWN: &[(&str, &str)] = &[
     ),
 ];
 
-/// Writes the manifest (or the text) of a known data set that lies unpacked in `folder`; the number of its rows is returned.
+/// Writes the manifest (or the text) of a known data set that lies unpacked in `folder` (or is that file); the number of its rows is
+/// returned.
 pub fn prepare(name: &str, folder: &Path, manifest: &Path) -> Result<usize> {
     if name == "english-glosses" {
         return glosses::write(folder, manifest);
@@ -52,7 +60,8 @@ pub fn prepare(name: &str, folder: &Path, manifest: &Path) -> Result<usize> {
         "sort-of-clevr" => sort_of_clevr::rows(folder)?,
         "vqa" => coco::questions(folder)?,
         "coco-captions" => coco::captions(folder)?,
-        "mosi" => mosi::rows(folder)?,
+        "mosi" if folder.join("utterances.csv").exists() => mosi::rows(folder)?,
+        "mosi" | "mosei" => opinions::rows(folder, manifest)?,
         other => {
             let known = KNOWN.iter().map(|(n, _)| *n);
             return Err(mm_core::Error::unknown("data set", other, known).into());
