@@ -54,6 +54,27 @@ impl Logistic {
         })
     }
 
+    /// What it consists of, to be kept: means, deviations, and weights `[width + 1, classes]` row by row.
+    pub fn numbers(&self) -> Result<[Vec<f64>; 3]> {
+        Ok([self.mean.to_vec()?, self.deviation.to_vec()?, self.weights.to_vec()?])
+    }
+
+    /// Back from [`Logistic::numbers`].
+    pub fn from_numbers(mean: &[f64], deviation: &[f64], weights: &[f64]) -> Result<Self> {
+        let width = mean.len();
+        if deviation.len() != width || weights.is_empty() || !weights.len().is_multiple_of(width + 1) {
+            let found = format!("{width} means, {} deviations, {} weights", deviation.len(), weights.len());
+            return Err(wrong("logistic", found, "as many deviations as means, and weights for each and a bias"));
+        }
+        let line = |values: &[f64]| Tensor::from_vec(values, &[1, width as i64]);
+        let classes = (weights.len() / (width + 1)) as i64;
+        Ok(Self {
+            mean: line(mean)?,
+            deviation: line(deviation)?,
+            weights: Tensor::from_vec(weights, &[width as i64 + 1, classes])?,
+        })
+    }
+
     /// Probabilities `[rows, classes]`, float64.
     pub fn probabilities(&self, x: &Tensor) -> Result<Tensor> {
         let level = wide(x)?.sub(&self.mean)?.div(&self.deviation)?.pad(&[0, 1], 1.0)?;

@@ -278,4 +278,14 @@ pub trait Task<Batch> {
     /// The loss of a batch, and figures to log beside it; `None` when there is nothing to learn from it (too many of its rows were
     /// broken, say).
     fn loss(&self, batch: &Batch, train: bool) -> Result<Option<LossParts>>;
+
+    /// What it learns beside its parameters and must find again when a run goes on: tensors by name.
+    fn state(&self) -> Result<Vec<(String, Tensor)>> {
+        Ok(Vec::new())
+    }
+
+    /// Takes back what [`Task::state`] gave; `find` gives a tensor by its name, where it was saved.
+    fn restore(&self, _find: &dyn Fn(&str) -> Option<Tensor>) -> Result<()> {
+        Ok(())
+    }
 }

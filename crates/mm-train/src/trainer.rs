@@ -176,6 +176,7 @@ pub fn train(input: TrainInput<'_>, run: &mut Run) -> Result<Outcome> {
         if let Some(averaged) = &averaged {
             averaged.restore(&checkpoint)?;
         }
+        task.restore(&|name| checkpoint.get(&format!("task.{name}")).ok())?;
         run.rewind(state.step)?;
         saved = state;
     }
@@ -187,6 +188,9 @@ pub fn train(input: TrainInput<'_>, run: &mut Run) -> Result<Outcome> {
         Precision::Fast => params.device().fast_dtype() == DType::BF16,
         Precision::F32 => false,
         Precision::Bf16 => true,
+    };
+    let keep = |run: &Run, name: &str, optimizer: &Optimizer, averaged: Option<&Averaged>, saved: &Saved| -> Result<()> {
+        save(run, name, params, optimizer, averaged, &task.state()?, saved)
     };
     let (mut clock, before) = (Instant::now(), saved.seconds);
     let started = clock;
@@ -254,9 +258,9 @@ pub fn train(input: TrainInput<'_>, run: &mut Run) -> Result<Outcome> {
                 break 'epochs;
             }
             if config.save_every > 0 && saved.step.is_multiple_of(config.save_every) {
-                save(run, "last", params, &optimizer, averaged.as_ref(), &saved)?;
+                keep(run, "last", &optimizer, averaged.as_ref(), &saved)?;
                 if config.keep > 0 {
-                    save(run, &format!("step-{:08}", saved.step), params, &optimizer, averaged.as_ref(), &saved)?;
+                    keep(run, &format!("step-{:08}", saved.step), &optimizer, averaged.as_ref(), &saved)?;
                     run.prune(config.keep)?;
                 }
             }
@@ -299,12 +303,12 @@ pub fn train(input: TrainInput<'_>, run: &mut Run) -> Result<Outcome> {
             clock = Instant::now();
         }
         if saved.finished || kept.is_none_or(|at| at.elapsed().as_secs_f64() >= config.save_seconds) {
-            save(run, "last", params, &optimizer, averaged.as_ref(), &saved)?;
+            keep(run, "last", &optimizer, averaged.as_ref(), &saved)?;
             kept = Some(Instant::now());
         }
     }
     if stopped {
-        save(run, "last", params, &optimizer, averaged.as_ref(), &saved)?;
+        keep(run, "last", &optimizer, averaged.as_ref(), &saved)?;
     }
     progress.end();
     Ok(Outcome { saved, stopped })
@@ -325,12 +329,14 @@ fn save(
     params: &Params,
     optimizer: &Optimizer,
     averaged: Option<&Averaged>,
+    task: &[(String, Tensor)],
     saved: &Saved,
 ) -> Result<()> {
     let mut tensors: Vec<(String, Tensor)> =
         model(params).into_iter().map(|(n, t)| (format!("model.{n}"), t)).collect();
     tensors.extend(optimizer.state());
     tensors.extend(averaged.into_iter().flat_map(Averaged::state));
+    tensors.extend(task.iter().map(|(n, t)| (format!("task.{n}"), t.clone())));
     run.save(name, &tensors, saved)
 }
 

@@ -67,7 +67,13 @@ fn a_table_is_fitted_asked_measured_and_reported() {
         assert!(told.contains(part), "{part} in {told}");
     }
     assert_eq!(result["problem"], "binary");
-    assert!(folder.join("run/report.html").exists());
+    // The report says what some answers rest on; what the contributions leave of a score is little.
+    let page = std::fs::read_to_string(folder.join("run/report.html")).unwrap();
+    let rests = page.split("What its answers rest on").nth(1).unwrap();
+    assert!(rests.contains("superb") || rests.contains("awful"), "{rests}");
+    let missed = rests.split("in the middle of these rows: ").nth(1).unwrap();
+    let missed: f64 = missed.split(" %").next().unwrap().trim().parse().unwrap();
+    assert!(missed < 10.0, "{missed}");
     // What fits cannot be fitted over.
     refused(&fit, folder, &["run: holds a run already"]);
     let figures = |more: &[&str]| -> serde_json::Value {
@@ -308,4 +314,104 @@ fn exclusive_or_needs_products_and_gates_close_on_noise() {
         part.split(&format!("{name} ")).nth(1).unwrap().chars().take(5).collect::<String>().parse().unwrap()
     };
     assert!(of("left") > of("noise"), "{part}");
+}
+
+#[test]
+fn heads_are_blended_stacked_and_given_labels_of_their_own() {
+    let world = tempfile::tempdir().unwrap();
+    let folder = world.path();
+    exclusive_or(folder);
+    let heads = ["--set", "loss.auxiliary=1.0", "--set", "data.split.valid=0.2", "--set", "train.evaluate_every=1"];
+    let run = |name: &str, more: &[&str], drop: &[&str]| -> f64 {
+        let out = format!("runs/{name}");
+        if drop.is_empty() {
+            ok(&mm(&[&["train", "xor.toml", "--run", &out], &heads[..], more].concat(), folder));
+        }
+        let figures = ok(&mm(&[&["eval", &out, "--json"], drop].concat(), folder));
+        serde_json::from_str::<serde_json::Value>(&figures).unwrap()["accuracy"].as_f64().unwrap()
+    };
+    // The last value of a figure in a run's log.
+    let logged = |name: &str, figure: &str| -> f64 {
+        let text = std::fs::read_to_string(folder.join(format!("runs/{name}/metrics.jsonl"))).unwrap();
+        let lines = text.lines().filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok());
+        lines.filter_map(|l| l.pointer(&format!("/values/{figure}")).or(l.get(figure))?.as_f64()).last().unwrap()
+    };
+    // Of an exclusive or no modality alone knows anything: its head generalises nowhere, and the fused one counts.
+    let product = ["--set", "fusion.operator.kind=\"multiplicative\""];
+    assert!(run("blended", &[&product[..], &["--set", "loss.blending=true"]].concat(), &[]) > 0.95);
+    assert!(logged("blended", "blending_fused") > 0.5, "{}", logged("blended", "blending_fused"));
+    // What one modality tells and the other does not: the noise's labels leave those of the whole, the telling one's hardly.
+    let easy = [
+        "--set",
+        "label=\"easy\"",
+        "--set",
+        "data.columns.modalities={left=\"left\",noise=\"noise\"}",
+        "--set",
+        "inputs={left={encoder={kind=\"vector\",width=2}},noise={encoder={kind=\"vector\",width=2}}}",
+    ];
+    assert!(run("own", &[&easy[..], &["--set", "loss.unimodal_labels=true"]].concat(), &[]) > 0.97);
+    let (left, noise) = (logged("own", "label_moved_left"), logged("own", "label_moved_noise"));
+    assert!(noise > left + 0.05, "left {left}, noise {noise}");
+    for pool in ["logistic", "boosted"] {
+        let set = format!("pool=\"{pool}\"");
+        assert!(run(pool, &[&easy[..], &["--set", &set]].concat(), &[]) > 0.97);
+        let kept = std::fs::read_to_string(folder.join(format!("runs/{pool}/combination.json"))).unwrap();
+        assert!(kept.contains(pool), "{kept}");
+        // Without what tells, about a coin's toss, and no error.
+        let without = run(pool, &[], &["--drop", "left"]);
+        assert!((0.35..0.65).contains(&without), "{without}");
+    }
+    let train = ["train", "xor.toml", "--run", "runs/no"];
+    let told = |more: &[&str], wanted: &[&str]| refused(&[&train[..], more].concat(), folder, wanted);
+    told(&["--set", "loss.blending=true"], &["loss.auxiliary", "blending"]);
+    told(&["--set", "loss.blending=true", "--set", "loss.auxiliary=1.0"], &["train.evaluate_every"]);
+    told(&["--set", "pool=\"boosted\""], &["pool", "validation rows"]);
+    told(&[&heads[..], &["--set", "pool=\"logistic\"", "--set", "problem=\"multilabel\""]].concat(), &["multilabel"]);
+    let three = ["--set", "loss.unimodal_labels=true", "--set", "problem=\"ordinal\""];
+    told(&[&heads[..], &three].concat(), &["loss.unimodal_labels", "ordinal"]);
+}
+
+#[test]
+fn steps_in_time_out_of_a_pickle_are_learned_from() {
+    let world = tempfile::tempdir().unwrap();
+    let folder = world.path();
+    let pickle = Path::new(env!("CARGO_MANIFEST_DIR")).join("../mm-data/tests/fixtures/opinions/mmsa.pkl");
+    ok(&mm(&["prepare", "mosei", pickle.to_str().unwrap(), "--out", "m.jsonl"], folder));
+    let config = r#"
+task = "prediction"
+label = "label"
+problem = "regression"
+pool = "fused"
+[data]
+manifest = "m.jsonl"
+[data.columns.modalities]
+words = "words"
+voice = "voice"
+face = "face"
+[data.split]
+column = "split"
+[inputs.words]
+encoder = { kind = "vector", width = 5, steps = 4 }
+sequence = true
+[inputs.voice]
+encoder = { kind = "vector", width = 3, steps = 4 }
+sequence = true
+[inputs.face]
+encoder = { kind = "vector", width = 2 }
+[fusion]
+width = 16
+operator = { kind = "mult" }
+[train]
+epochs = 3
+"#;
+    std::fs::write(folder.join("m.toml"), config).unwrap();
+    ok(&mm(&["train", "m.toml", "--run", "run"], folder));
+    let figures: serde_json::Value = serde_json::from_str(&ok(&mm(&["eval", "run", "--json"], folder))).unwrap();
+    assert!(figures["mae"].as_f64().unwrap().is_finite(), "{figures}");
+    // Lines that are not there are told, as any value that cannot be read.
+    let text = std::fs::read_to_string(folder.join("m.jsonl")).unwrap();
+    std::fs::write(folder.join("m.jsonl"), text.replace("\"from\":0", "\"from\":900")).unwrap();
+    let output = mm(&["train", "m.toml", "--run", "again"], folder);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("from line 900") && !said.contains("panicked"), "{said}");
 }

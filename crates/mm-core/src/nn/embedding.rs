@@ -1,6 +1,7 @@
 //! Rows of a table by number.
 
 use crate::{Init, Result, Scope, Tensor};
+use std::cell::RefCell;
 
 /// A table `[entries, width]`.
 pub struct Embedding {
@@ -15,11 +16,62 @@ impl Embedding {
 
     /// `[…]` int64 → `[…, width]`.
     pub fn forward(&self, indices: &Tensor) -> Result<Tensor> {
-        self.weight.embedding(indices)
+        scaled(indices, self.weight.embedding(indices)?)
     }
 
     /// The table.
     pub fn weight(&self) -> &Tensor {
         &self.weight
     }
+}
+
+/// What is watched while [`watch_embeddings`] runs.
+struct Watch {
+    /// Numbers `[rows, positions]` whose rows are wanted, in the order in which they are looked up.
+    wanted: Vec<Tensor>,
+    /// What each row's vectors are multiplied by, `[rows]`.
+    scale: Tensor,
+    found: Vec<(Tensor, Tensor)>,
+}
+
+thread_local! {
+    static WATCH: RefCell<Option<Watch>> = const { RefCell::new(None) };
+}
+
+/// Runs `body`, in which the vectors of these numbers `[rows, positions]` (in the order in which they are looked up) are multiplied by
+/// `scale` `[rows]` and ask for their gradient: what attribution to words needs, which are no numbers that could grow. What comes back beside
+/// the body's own: for each of them its vectors as they are and as they were used, `[rows, positions, width]` both.
+pub fn watch_embeddings<T>(
+    wanted: Vec<Tensor>,
+    scale: &Tensor,
+    body: impl FnOnce() -> Result<T>,
+) -> Result<(T, Vec<(Tensor, Tensor)>)> {
+    /// Nothing is watched any longer, however the body ends.
+    struct End;
+    impl Drop for End {
+        fn drop(&mut self) {
+            WATCH.take();
+        }
+    }
+    WATCH.set(Some(Watch { wanted, scale: scale.clone(), found: Vec::new() }));
+    let _end = End;
+    let out = body()?;
+    Ok((out, WATCH.take().map(|w| w.found).unwrap_or_default()))
+}
+
+/// A table's rows, maybe watched.
+fn scaled(indices: &Tensor, rows: Tensor) -> Result<Tensor> {
+    WATCH.with_borrow_mut(|watch| {
+        let Some(watch) = watch else { return Ok(rows) };
+        let next = watch.wanted.get(watch.found.len());
+        // The same numbers, not only as many: positions and kinds of text are looked up too.
+        let Some(next) = next.filter(|n| n.shape() == indices.shape()) else { return Ok(rows) };
+        if next.eq(indices)?.logical_not()?.places()?.size(0)? > 0 {
+            return Ok(rows);
+        }
+        let full = rows.detach()?;
+        let used = full.mul(&watch.scale.reshape(&[-1, 1, 1])?)?.detach()?.requires_grad()?;
+        watch.found.push((full, used.clone()));
+        Ok(used)
+    })
 }

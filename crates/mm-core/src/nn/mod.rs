@@ -17,7 +17,7 @@ pub use activation::Activation;
 pub use attention::{Attend, Attention, AttentionConfig, AttentionOutput, KeyValueCache, Mask};
 pub use block::{Block, BlockConfig, BlockState, BlockWeights, Pass, Transformer, TransformerConfig};
 pub use conv::{Conv1d, Conv2d, ConvConfig};
-pub use embedding::Embedding;
+pub use embedding::{Embedding, watch_embeddings};
 pub use linear::Linear;
 pub use mlp::{Mlp, MlpConfig};
 pub use norm::{BatchNorm, GroupNorm, Norm, NormConfig, NormKind};

@@ -3,7 +3,9 @@
 mod balance;
 mod distill;
 mod entropy;
+mod unimodal;
 
 pub use balance::{blending_weights, gradient_scales, scale_gradient};
 pub use distill::distillation;
 pub use entropy::functional_entropy;
+pub use unimodal::{polarity, unimodal_labels};

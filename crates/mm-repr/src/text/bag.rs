@@ -100,6 +100,12 @@ impl Processor for Bag {
         false
     }
 
+    fn names(&self, _source: &Source) -> Result<Vec<String>> {
+        let mut terms: Vec<(&String, usize)> = self.places.iter().map(|(t, n)| (t, *n)).collect();
+        terms.sort_unstable_by_key(|(_, n)| *n);
+        Ok(terms.into_iter().map(|(t, _)| t.clone()).collect())
+    }
+
     fn fingerprint(&self) -> String {
         let mut known: Vec<&String> = self.places.keys().collect();
         known.sort();

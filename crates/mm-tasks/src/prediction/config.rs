@@ -94,6 +94,12 @@ pub struct LossConfig {
     pub entropy: f64,
     /// Weight of what the fused head learns from the heads of single modalities (UMT, Du 2023). Wants `auxiliary`.
     pub distillation: f64,
+    /// Whether the heads' losses count by how well each generalises, found anew at each evaluation (gradient blending, Wang 2020). Wants
+    /// `auxiliary`, validation rows and `train.evaluate_every`.
+    pub blending: bool,
+    /// Whether each modality's head learns labels of its own, moved once an epoch (Self-MM, Yu 2021), for two classes and for numbers.
+    /// Wants `auxiliary`; the heads on single modalities are then no second opinions: `pool = "fused"`.
+    pub unimodal_labels: bool,
     /// Rows are blended with others, features and labels alike, by weights from Beta(α, α) (manifold mixup, Verma 2019); 0 for none.
     pub mixup: f64,
     /// Pictures get a rectangle of another's, and its share of the label, by weights from Beta(α, α) (`CutMix`, Yun 2019); 0 for none. For
@@ -110,6 +116,8 @@ impl Default for LossConfig {
             modulation: 0.0,
             entropy: 0.0,
             distillation: 0.0,
+            blending: false,
+            unimodal_labels: false,
             mixup: 0.0,
             cutmix: 0.0,
         }
@@ -128,6 +136,17 @@ pub enum Pooling {
     Even,
     /// The fused head's alone.
     Fused,
+    /// By a logistic regression over what they say, learned on the validation rows (stacking, Wolpert 1992). For classes.
+    Logistic,
+    /// By gradient-boosted trees over what they say, learned on the validation rows.
+    Boosted,
+}
+
+impl Pooling {
+    /// Whether a model over the heads is learned on the validation rows.
+    pub(crate) fn is_stacked(self) -> bool {
+        matches!(self, Self::Logistic | Self::Boosted)
+    }
 }
 
 /// Settings of a prediction and its training.

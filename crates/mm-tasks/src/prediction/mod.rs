@@ -1,14 +1,18 @@
 //! Prediction: classes, sets of labels, numbers or sentiment from whatever modalities a row has. A way in for each modality, a fusion, a head
 //! (and one on each modality alone), learned together; afterwards calibrated, and the heads pooled with weights fitted on held-out rows.
 
+mod attribution;
 mod config;
+mod keeping;
 mod network;
 mod plan;
 mod predictor;
 mod robustness;
 mod search;
+mod stack;
 mod target;
 
+pub use attribution::{Attribution, Contribution};
 pub use config::{ContextConfig, InputConfig, LossConfig, Pooling, PredictionConfig};
 pub use plan::{Fitted, Fitting, Preset, fit_table};
 pub use predictor::{Asked, Predicted, Predictor, write_predictions};
@@ -44,6 +48,8 @@ pub struct Prediction {
     /// Labels of the rows that the trainer's batches name.
     labels: std::cell::RefCell<Vec<Option<Label>>>,
     made: std::cell::RefCell<Vec<Modality>>,
+    /// What it finds out while it learns.
+    keeping: std::cell::RefCell<keeping::Keeping>,
 }
 
 /// Answers for some rows.
@@ -88,13 +94,41 @@ pub fn parse(value: &toml::Value) -> Result<PredictionConfig> {
             return Err(Error::Config(format!("loss.{name}: found {weight}, wanted a number of at least 0")));
         }
     }
+    let unfit = match config.pool {
+        Pooling::Logistic => config.problem == Problem::Multilabel || config.problem == Problem::Regression,
+        Pooling::Boosted => config.problem == Problem::Multilabel,
+        _ => false,
+    };
+    if unfit {
+        let (pool, problem) = (format!("{:?}", config.pool).to_lowercase(), format!("{:?}", config.problem).to_lowercase());
+        return Err(Error::Config(format!(
+            "pool: found {pool} for a {problem} problem, wanted classes (or, for boosted, numbers)"
+        )));
+    }
     if !(0.0..1.0).contains(&config.dropout) {
         return Err(Error::Config(format!("dropout: found {}, wanted a rate in [0, 1)", config.dropout)));
     }
-    if config.loss.auxiliary == 0.0 && (config.loss.modulation > 0.0 || config.loss.distillation > 0.0) {
+    let loss = &config.loss;
+    let needs = loss.modulation > 0.0 || loss.distillation > 0.0 || loss.blending || loss.unimodal_labels;
+    if loss.auxiliary == 0.0 && needs {
         return Err(Error::Config(
-            "loss.auxiliary: found 0, wanted more: modulation and distillation need heads on each modality".into(),
+            "loss.auxiliary: found 0, wanted more: modulation, distillation, blending and unimodal_labels need heads on each modality"
+                .into(),
         ));
+    }
+    if loss.blending && config.train.evaluate_every == 0 {
+        return Err(Error::Config(
+            "loss.blending: found train.evaluate_every = 0, wanted more: the weights are found between evaluations".into(),
+        ));
+    }
+    if loss.unimodal_labels && (loss.mixup > 0.0 || loss.cutmix > 0.0) {
+        return Err(Error::Config("loss.unimodal_labels: found mixup or cutmix beside it, wanted rows as they are".into()));
+    }
+    if loss.unimodal_labels && !matches!(config.problem, Problem::Auto | Problem::Binary | Problem::Regression) {
+        let found = format!("{:?}", config.problem).to_lowercase();
+        return Err(Error::Config(format!(
+            "loss.unimodal_labels: found a {found} problem, wanted two classes or numbers, which have a positive and a negative side"
+        )));
     }
     Ok(config)
 }
@@ -217,8 +251,8 @@ impl Prediction {
         let level = params.scope().pp("target").buffer("level", &[2], mm_core::Init::Zeros)?;
         level.assign(&Tensor::from_slice(&[0f32, 1.0])?)?;
         let cache = Cache::of(&base, config.cache.as_deref())?;
-        let (labels, made) = (Default::default(), Default::default());
-        Ok(Self { params, network, target, level, config, base, cache, labels, made })
+        let (labels, made, keeping) = Default::default();
+        Ok(Self { params, network, target, level, config, base, cache, labels, made, keeping })
     }
 
     /// Loads the model of a run folder: its best weights, or its last where it was stopped before it was measured.
@@ -425,6 +459,21 @@ impl Prediction {
                 self.level.assign(&Tensor::from_slice(&[mean as f32, spread.max(1e-9) as f32])?)?;
             }
         }
+        let modalities: Vec<Modality> = self.modalities().cloned().collect();
+        let mut keeping = keeping::Keeping::default();
+        if self.config.loss.unimodal_labels {
+            // Rows of other sides tell nothing.
+            let mut own = vec![None; labels.len()];
+            rows.iter().for_each(|r| own[*r] = labels[*r].clone());
+            keeping.own = keeping::OwnLabels::new(&own, &modalities, &self.target);
+            if keeping.own.is_none() {
+                return Err(Error::Config("loss.unimodal_labels: wanted two classes or numbers to learn".into()));
+            }
+        }
+        if self.config.loss.blending {
+            keeping.blending = Some(keeping::Blending::new(&modalities));
+        }
+        *self.keeping.borrow_mut() = keeping;
         *self.labels.borrow_mut() = labels;
         let loader_config =
             mm_data::LoaderConfig { whole_items: self.network.by_items(), ..self.config.loader.clone() };
@@ -432,13 +481,26 @@ impl Prediction {
         let loader =
             Loader::new(manifest.clone(), rows, processors.clone(), loader_config, self.config.train.seed, true)?;
         let valid = self.labelled(&manifest, Split::Valid);
+        if valid.is_empty() && (self.config.loss.blending || self.config.pool.is_stacked()) {
+            let what = if self.config.loss.blending { "loss.blending" } else { "pool" };
+            return Err(Error::Config(format!(
+                "{what}: found no validation rows, wanted some to learn from (data.split.valid = 0.2, or a table of them)"
+            )));
+        }
         let mut evaluate_now = || -> mm_train::Result<Option<BTreeMap<String, f64>>> {
             if valid.is_empty() {
                 return Ok(None);
             }
             let answers = self.answer(&manifest, &valid, &processors, &[])?;
             let values = self.target.probabilities(&answers.fused, 1.0, self.level()?)?;
-            let figures = measure(&self.target, &self.config.label, &manifest, &answers.rows, &values)?;
+            let mut figures = measure(&self.target, &self.config.label, &manifest, &answers.rows, &values)?;
+            if self.config.loss.blending {
+                let losses = self.head_losses(&answers)?;
+                if let Some(blending) = &mut self.keeping.borrow_mut().blending {
+                    let weights = blending.evaluated(&losses).map_err(Error::from)?;
+                    figures.extend(weights.into_iter().map(|(head, weight)| (format!("blending_{head}"), weight)));
+                }
+            }
             Ok(Some(BTreeMap::from([(TARGET.to_owned(), score(&figures))]).into_iter().chain(figures).collect()))
         };
         let input = TrainInput {
@@ -461,6 +523,22 @@ impl Prediction {
         };
         combination.save(run.folder())?;
         Ok(Fit { outcome, broken: loader.counts().broken, rows: count })
+    }
+
+    /// The loss of each head on rows that were answered, by the labels that are kept.
+    fn head_losses(&self, answers: &Answers) -> Result<BTreeMap<String, f64>> {
+        let all = self.labels.borrow();
+        let labels: Vec<Option<Label>> = answers.rows.iter().map(|r| all.get(*r).cloned().flatten()).collect();
+        let labels = self.target.tensor(&labels, self.level()?, Device::Cpu)?;
+        let mut out = BTreeMap::new();
+        let heads = std::iter::once((keeping::FUSED.to_owned(), &answers.fused, None));
+        let own = answers.own.iter().map(|(m, (logits, flags))| (m.to_string(), logits, Some(flags)));
+        for (head, logits, flags) in heads.chain(own) {
+            if let Some(loss) = self.target.loss(logits, &labels, flags, self.config.loss.smoothing)? {
+                out.insert(head, loss.to_f64()?);
+            }
+        }
+        Ok(out)
     }
 
     fn labelled(&self, manifest: &Manifest, split: Split) -> Vec<usize> {
@@ -683,6 +761,20 @@ impl Task<Batch> for Prediction {
         }
         let made = self.made.borrow();
         let known = |m: &Modality| made.contains(m);
-        self.network.loss((&parts, &known, &batch.items), &labels, &self.target, &self.config.loss, train)
+        let mut keeping = self.keeping.borrow_mut();
+        if let (Some(own), 0, true) = (&mut keeping.own, batch.number, train) {
+            own.update()?;
+        }
+        let judged = (&self.target, self.level()?);
+        let kept = (&mut *keeping, batch.rows.as_slice());
+        self.network.loss((&parts, &known, &batch.items), &labels, judged, &self.config.loss, train, kept)
+    }
+
+    fn state(&self) -> mm_core::Result<Vec<(String, Tensor)>> {
+        self.keeping.borrow().state()
+    }
+
+    fn restore(&self, find: &dyn Fn(&str) -> Option<Tensor>) -> mm_core::Result<()> {
+        self.keeping.borrow_mut().restore(find)
     }
 }

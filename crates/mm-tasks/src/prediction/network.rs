@@ -2,6 +2,7 @@
 
 use super::{
     config::{ContextConfig, LossConfig, PredictionConfig},
+    keeping::{FUSED, Keeping},
     target::Target,
 };
 use crate::{Error, Result};
@@ -149,11 +150,13 @@ impl Items {
 pub(crate) type Parts<'a> = BTreeMap<&'a Modality, (Input, Vec<usize>)>;
 
 /// Features of a batch, before they are fused.
-struct Stage {
+pub(super) struct Stage {
     /// Of each modality, and `[rows]` bool which rows have it.
     set: BTreeMap<Modality, (Features, Tensor)>,
     /// What each modality says alone: `[rows, outputs]`, and `[rows]` f32 which rows have it.
     own: BTreeMap<Modality, (Tensor, Tensor)>,
+    /// What that was said from: `[rows, width]`.
+    hidden: BTreeMap<Modality, Tensor>,
     items: Option<Items>,
     rows: i64,
 }
@@ -162,6 +165,8 @@ struct Stage {
 pub(crate) struct Answer {
     /// `[rows, outputs]`.
     pub(crate) fused: Tensor,
+    /// What that was said from, `[rows, width]`; none where there was nothing.
+    joint: Option<Tensor>,
     /// Of each modality alone: `[rows, outputs]`, and `[rows]` f32 which rows have it.
     pub(crate) own: BTreeMap<Modality, (Tensor, Tensor)>,
     /// What the operator itself wants.
@@ -175,7 +180,7 @@ pub(crate) struct Answer {
 impl Answer {
     /// Of a head that was given nothing.
     pub(crate) fn empty(fused: Tensor) -> Self {
-        Self { fused, own: BTreeMap::new(), operator: None, weights: BTreeMap::new(), looked: Vec::new() }
+        Self { fused, joint: None, own: BTreeMap::new(), operator: None, weights: BTreeMap::new(), looked: Vec::new() }
     }
 }
 
@@ -362,7 +367,7 @@ impl Network {
         Ok(looked)
     }
 
-    fn stage(
+    pub(super) fn stage(
         &self,
         parts: &Parts<'_>,
         made: &dyn Fn(&Modality) -> bool,
@@ -372,7 +377,7 @@ impl Network {
     ) -> mm_core::Result<Stage> {
         let rows = names.len();
         let items = self.by_items.then(|| Items::new(names, device)).transpose()?;
-        let (mut set, mut own) = (BTreeMap::new(), BTreeMap::new());
+        let (mut set, mut own, mut hidden) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for (modality, (input, which)) in parts {
             let Some(way) = self.ways.get(modality) else { continue };
             let features = Self::encode(way, &input.to_device(device)?, made(modality), train)?;
@@ -403,15 +408,17 @@ impl Network {
             }
             if let Some((first, last)) = &way.head {
                 let x = features.pool(Pool::Mean)?.dropout(self.dropout, train)?;
-                let x = first.forward(&x, train)?.gelu()?.dropout(self.dropout, train)?;
-                own.insert((*modality).clone(), (last.forward(&x, train)?, present.to_dtype(DType::F32)?));
+                let x = first.forward(&x, train)?.gelu()?;
+                let said = last.forward(&x.dropout(self.dropout, train)?, train)?;
+                own.insert((*modality).clone(), (said, present.to_dtype(DType::F32)?));
+                hidden.insert((*modality).clone(), x);
             }
             set.insert((*modality).clone(), (features, present));
         }
-        Ok(Stage { set, own, items, rows: rows as i64 })
+        Ok(Stage { set, own, hidden, items, rows: rows as i64 })
     }
 
-    fn fuse(&self, stage: &Stage, train: bool) -> mm_core::Result<Answer> {
+    pub(super) fn fuse(&self, stage: &Stage, train: bool) -> mm_core::Result<Answer> {
         let whole = stage.items.as_ref().filter(|_| self.fuse_items);
         let mut all = FeatureSet::new(whole.map_or(stage.rows, |i| i.count));
         for (modality, (features, present)) in &stage.set {
@@ -430,9 +437,10 @@ impl Network {
             Joint::Fusion(fusion) => fusion,
             Joint::Reason(reasoner) => {
                 let out = reasoner.reason(&all, train)?;
-                let fused = out.features.pool(Pool::Mean)?.dropout(self.dropout, train)?;
-                let fused = self.head.forward(&fused, train)?;
-                return Ok(Answer { own: stage.own.clone(), looked: out.looked, ..Answer::empty(fused) });
+                let joint = out.features.pool(Pool::Mean)?;
+                let fused = self.head.forward(&joint.dropout(self.dropout, train)?, train)?;
+                let empty = Answer::empty(fused);
+                return Ok(Answer { own: stage.own.clone(), looked: out.looked, joint: Some(joint), ..empty });
             }
         };
         let out = fusion.fuse(&all, train)?;
@@ -450,6 +458,7 @@ impl Network {
         };
         Ok(Answer {
             fused: self.head.forward(&fused.dropout(self.dropout, train)?, train)?,
+            joint: Some(fused),
             own: stage.own.clone(),
             operator: out.loss,
             weights: if whole.is_none() { out.weights } else { BTreeMap::new() },
@@ -457,14 +466,16 @@ impl Network {
         })
     }
 
-    /// The loss of a batch of rows with these labels ([`Target::tensor`]), and figures beside it; none when no row has a label.
+    /// The loss of a batch of rows with these labels ([`Target::tensor`]) and these numbers in the manifest, and figures beside it; none when
+    /// no row has a label.
     pub(crate) fn loss(
         &self,
         (parts, made, items): (&Parts<'_>, &dyn Fn(&Modality) -> bool, &[String]),
         labels: &Tensor,
-        target: &Target,
+        (target, level): (&Target, (f64, f64)),
         weights: &LossConfig,
         train: bool,
+        (keeping, numbers): (&mut Keeping, &[usize]),
     ) -> mm_core::Result<Option<(Tensor, Vec<(String, f64)>)>> {
         let mut mixed: Option<Mixed> = None;
         let blended;
@@ -501,12 +512,39 @@ impl Network {
         };
         let Some(main) = judge(&answer.fused, None)? else { return Ok(None) };
         let mut figures = vec![("loss_fused".to_owned(), main.to_f64()?)];
-        let mut total = main;
         let count = answer.own.len().max(1) as f64;
+        // Blended, the heads' weights sum to as much as they do otherwise.
+        let whole = 1.0 + weights.auxiliary;
+        let share = |keeping: &Keeping, head: &str, plain: f64| match &keeping.blending {
+            Some(blending) => blending.weight(head) * whole,
+            None => plain,
+        };
+        let mut total = main.mul_scalar(share(keeping, FUSED, 1.0))?;
+        if let (Some(own), Some(joint), true) = (&mut keeping.own, &answer.joint, train) {
+            own.record(FUSED, numbers, joint, None)?;
+        }
         for (modality, (logits, present)) in &answer.own {
-            if let Some(own) = judge(logits, Some(present))? {
-                figures.push((format!("loss_{modality}"), own.to_f64()?));
-                total = total.add(&own.mul_scalar(weights.auxiliary / count)?)?;
+            let name = modality.name();
+            let judged = match &mut keeping.own {
+                Some(own) if train => {
+                    if let Some(hidden) = stage.hidden.get(modality) {
+                        own.record(name, numbers, hidden, Some(present))?;
+                    }
+                    figures.push((format!("label_moved_{name}"), own.moved(name)));
+                    own.loss(name, logits, present, numbers, target, level)?
+                }
+                _ => judge(logits, Some(present))?,
+            };
+            if let Some(own) = judged {
+                figures.push((format!("loss_{name}"), own.to_f64()?));
+                total = total.add(&own.mul_scalar(share(keeping, name, weights.auxiliary / count))?)?;
+            }
+        }
+        if let (Some(blending), true) = (&mut keeping.blending, train) {
+            for (name, value) in &figures {
+                if let Some(head) = name.strip_prefix("loss_") {
+                    blending.trained(head, *value);
+                }
             }
         }
         if let (Some(operator), true) = (&answer.operator, weights.operator > 0.0) {

@@ -1,10 +1,10 @@
 //! A finished prediction: one model or several, each with its heads calibrated and pooled, that answers for new rows.
 
-use super::{Answers, Label, Prediction, Problem, Target};
+use super::{Answers, Label, Pooling, Prediction, Problem, Target, keeping::FUSED, stack::Stack};
 use crate::{Error, Result, metrics};
 use mm_core::{DType, Device, Modality, Registry, Source, Tensor, checkpoint};
 use mm_data::{Broken, Manifest, Row};
-use mm_fusion::late::{Rule, Temperature, combine, fit_weights};
+use mm_fusion::late::{Rule, Temperature, Truth, combine, fit_weights};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::{collections::BTreeMap, path::Path};
@@ -18,9 +18,10 @@ pub(crate) struct Combination {
     weights: BTreeMap<String, f64>,
     /// Rows that both were fitted on.
     rows: usize,
+    /// A model over the heads in the place of weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stack: Option<Stack>,
 }
-
-const FUSED: &str = "fused";
 
 /// Fewer rows than this say nothing about weights.
 const ENOUGH: usize = 30;
@@ -29,7 +30,7 @@ impl Combination {
     /// Without rows to fit it on: all heads alike where the config says so, else the fused one.
     pub(crate) fn fixed(model: &Prediction) -> Self {
         let mut out = Self::default();
-        if model.config.pool == super::Pooling::Even && model.config.loss.auxiliary > 0.0 {
+        if model.config.pool == Pooling::Even && model.config.loss.auxiliary > 0.0 {
             let names = model.modalities().map(ToString::to_string).chain([FUSED.to_owned()]);
             out.weights = names.map(|n| (n, 1.0)).collect();
         }
@@ -38,11 +39,15 @@ impl Combination {
 
     pub(crate) fn fit(model: &Prediction, manifest: &Manifest, answers: &Answers) -> Result<Self> {
         let mut out = Self { rows: answers.rows.len(), ..Self::default() };
-        if model.config.pool != super::Pooling::Fitted {
-            return Ok(Self::fixed(model));
-        }
         let target = &model.target;
         let labels = labels(&answers.rows, manifest, &model.config.label, target);
+        if model.config.pool.is_stacked() {
+            out.stack = Some(out.stacked(model, manifest, answers, &labels)?);
+            return Ok(out);
+        }
+        if model.config.pool != Pooling::Fitted {
+            return Ok(Self::fixed(model));
+        }
         match target.problem {
             Problem::Multilabel => {}
             Problem::Regression => {
@@ -93,6 +98,37 @@ impl Combination {
         Ok(out)
     }
 
+    /// A model over what the heads say of these rows.
+    fn stacked(&self, model: &Prediction, manifest: &Manifest, answers: &Answers, labels: &[Option<Label>]) -> Result<Stack> {
+        let (_, said, there) = self.heads(model, answers)?;
+        let numbers: Vec<(i64, f64)> = labels
+            .iter()
+            .enumerate()
+            .filter_map(|(n, l)| if let Some(Label::Number(v)) = l { Some((n as i64, *v)) } else { None })
+            .collect();
+        let (places, classes) = known_classes(labels);
+        let places = if places.is_empty() { numbers.iter().map(|(n, _)| *n).collect() } else { places };
+        if places.len() < ENOUGH {
+            return Err(Error::Config(format!(
+                "pool: found {} validation rows with a label, wanted at least {ENOUGH} for a model over the heads",
+                places.len()
+            )));
+        }
+        let all = Tensor::from_slice(&places)?;
+        let (said, there) = (said.index_select(0, &all)?, there.index_select(0, &all)?);
+        let groups: Vec<String> =
+            places.iter().map(|p| manifest.rows[answers.rows[*p as usize]].item.clone()).collect();
+        let numbers: Vec<f64> = numbers.into_iter().map(|(_, v)| v).collect();
+        match model.config.pool {
+            Pooling::Logistic => Stack::logistic(&said, &there, &classes, &groups),
+            _ if classes.is_empty() => Stack::boosted(&said, &there, &Truth::Numbers(&numbers), &groups),
+            _ => {
+                let truth = Truth::Classes(&classes, model.target.classes.len());
+                Stack::boosted(&said, &there, &truth, &groups)
+            }
+        }
+    }
+
     fn shared(share: f64, answers: &Answers) -> Self {
         let rest = (1.0 - share) / answers.own.len().max(1) as f64;
         let own = answers.own.keys().map(|m| (m.to_string(), rest));
@@ -135,6 +171,9 @@ impl Combination {
     /// `[rows, classes]` probabilities, or `[rows, 1]` numbers, float64.
     pub(crate) fn apply(&self, model: &Prediction, answers: &Answers) -> Result<Tensor> {
         let (names, said, there) = self.heads(model, answers)?;
+        if let Some(stack) = &self.stack {
+            return stack.apply(&said, &there);
+        }
         let only = |n: &String| f64::from(u8::from(n == FUSED));
         let weights: Vec<f64> = names
             .iter()
@@ -241,7 +280,7 @@ impl Predictor {
         Ok(Self { members, weights })
     }
 
-    fn first(&self) -> &Prediction {
+    pub(super) fn first(&self) -> &Prediction {
         &self.members[0].0
     }
 

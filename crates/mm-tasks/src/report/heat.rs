@@ -70,21 +70,11 @@ pub fn heat_picture(picture: &RgbImage, heat: &Heat, question: &str, answer: &st
 pub fn gaze_picture(gaze: &Gaze) -> Result<RgbImage> {
     const ACROSS: u32 = 5;
     const GAP: u32 = 10;
-    // Pieces of a word are one word; marks of the vocabulary are none.
-    let mut words: Vec<(String, Vec<f32>, f32)> = Vec::new();
-    for (name, weights) in &gaze.looks {
-        match (name.strip_prefix("##"), words.last_mut()) {
-            (Some(rest), Some((word, sum, count))) => {
-                word.push_str(rest);
-                sum.iter_mut().zip(weights).for_each(|(s, w)| *s += w);
-                *count += 1.0;
-            }
-            _ if name.chars().any(char::is_alphanumeric) && !name.starts_with(['[', '<']) => {
-                words.push((name.clone(), weights.clone(), 1.0));
-            }
-            _ => {}
-        }
-    }
+    let looks = gaze.looks.iter().map(|(name, weights)| (name.as_str(), (weights.clone(), 1.0f32)));
+    let words = whole_words(looks, |(sum, count), (weights, _)| {
+        sum.iter_mut().zip(weights).for_each(|(s, w)| *s += w);
+        *count += 1.0;
+    });
     let (low, high) = (gaze.ground.min()?.to_f64()?, gaze.ground.max()?.to_f64()?);
     let level = gaze.ground.add_scalar(-low)?.mul_scalar(1.0 / (high - low).max(1e-9))?.unsqueeze(0)?;
     let ground = grid(&if level.rank() == 3 { level.unsqueeze(0)? } else { level }, 1)?;
@@ -103,15 +93,36 @@ pub fn gaze_picture(gaze: &Gaze) -> Result<RgbImage> {
         write(&mut out, x, y + height + 4, &word, Rgb([20, 20, 20]));
     };
     place(0, &plain, "");
-    for (number, (word, sum, count)) in (1..).zip(&words) {
+    for (number, (word, (sum, count))) in (1..).zip(&words) {
         let mean: Vec<f32> = sum.iter().map(|s| s / count).collect();
         place(number, &shine(&plain, &mean, gaze.grid), word);
     }
     Ok(out)
 }
 
+/// Pieces of a word become one word, their values joined by `add`; marks of the vocabulary are left out.
+pub(super) fn whole_words<'a, T>(
+    pieces: impl Iterator<Item = (&'a str, T)>,
+    mut add: impl FnMut(&mut T, T),
+) -> Vec<(String, T)> {
+    let mut words: Vec<(String, T)> = Vec::new();
+    for (name, value) in pieces {
+        match (name.strip_prefix("##"), words.last_mut()) {
+            (Some(rest), Some((word, sum))) => {
+                word.push_str(rest);
+                add(sum, value);
+            }
+            _ if name.chars().any(char::is_alphanumeric) && !name.starts_with(['[', '<']) => {
+                words.push((name.to_owned(), value));
+            }
+            _ => {}
+        }
+    }
+    words
+}
+
 /// A picture under heat.
-fn shine(plain: &RgbImage, patches: &[f32], grid: [usize; 2]) -> RgbImage {
+pub(super) fn shine(plain: &RgbImage, patches: &[f32], grid: [usize; 2]) -> RgbImage {
     let mut over = plain.clone();
     let shades = field(patches, grid, plain.width(), plain.height());
     for (pixel, share) in over.pixels_mut().zip(shades) {

@@ -1,5 +1,6 @@
 //! A run as one HTML file with everything inside it: figures, curves, pictures. No script, no font and no picture from elsewhere.
 
+mod attribution;
 mod captioning;
 mod chart;
 mod diagnosis;

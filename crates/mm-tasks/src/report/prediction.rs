@@ -64,6 +64,7 @@ pub fn build_prediction(runs: &[PathBuf], split: Split, registry: &Registry, dev
         confusion(&mut body, &predictor, &manifest, &answers);
         reliability(&mut body, &predictor, &manifest, &answers)?;
     }
+    super::attribution::section(&mut body, &predictor, &manifest, &answers, &truth(&predictor, &manifest, &answers))?;
     mistakes(&mut body, &predictor, &manifest, &answers);
     if !broken.is_empty() {
         let _ = write!(
