@@ -21,8 +21,8 @@ pub(crate) struct Arguments {
     /// Other rows to measure on, bound as in training (predictions only).
     #[arg(long, value_name = "FILE", conflicts_with = "split")]
     data: Option<PathBuf>,
-    /// A modality to leave out, to see what it is worth; may be repeated (predictions only).
-    #[arg(long, value_name = "MODALITY")]
+    /// A modality to leave out, to see what it is worth; several by commas, or repeated (predictions only).
+    #[arg(long, value_name = "MODALITY,…", value_delimiter = ',')]
     drop: Vec<String>,
     /// Also disturb each modality at ten strengths (withheld, drowned in noise), and write the curves as a page (predictions only).
     #[arg(long, value_name = "FILE.html")]

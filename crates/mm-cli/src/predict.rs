@@ -16,8 +16,8 @@ pub(crate) struct Arguments {
     /// Where predictions go: .parquet, .csv or .jsonl.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// A modality to leave out; may be repeated.
-    #[arg(long, value_name = "MODALITY")]
+    /// A modality to leave out; several by commas, or repeated.
+    #[arg(long, value_name = "MODALITY,…", value_delimiter = ',')]
     drop: Vec<String>,
 }
 

@@ -76,8 +76,9 @@ pub fn read_npy_lines(path: &Path, from: usize, length: usize) -> Result<Tensor>
             data.take(count).collect::<std::io::Result<_>>().map_err(cut)?
         }
         Err(npy) => {
-            let mut data =
-                npy.data::<f64>().map_err(|_| bad(format!("found numbers of type {kind}, wanted float32 or float64")))?;
+            let mut data = npy
+                .data::<f64>()
+                .map_err(|_| bad(format!("found numbers of type {kind}, wanted float32 or float64")))?;
             data.seek_to(first).map_err(cut)?;
             data.take(count).map(|v| v.map(|v| v as f32)).collect::<std::io::Result<_>>().map_err(cut)?
         }

@@ -73,7 +73,10 @@ impl Processor for Numbers {
         };
         let [length, width] = [steps.size(0)?, steps.size(1)?];
         if width as usize != self.width || length == 0 {
-            return Err(Error::Sample(format!("found {length} steps of {width} numbers, wanted steps of {}", wanted())));
+            return Err(Error::Sample(format!(
+                "found {length} steps of {width} numbers, wanted steps of {}",
+                wanted()
+            )));
         }
         match self.steps {
             None if length == 1 => steps.squeeze(0),

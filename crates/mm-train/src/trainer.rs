@@ -189,9 +189,10 @@ pub fn train(input: TrainInput<'_>, run: &mut Run) -> Result<Outcome> {
         Precision::F32 => false,
         Precision::Bf16 => true,
     };
-    let keep = |run: &Run, name: &str, optimizer: &Optimizer, averaged: Option<&Averaged>, saved: &Saved| -> Result<()> {
-        save(run, name, params, optimizer, averaged, &task.state()?, saved)
-    };
+    let keep =
+        |run: &Run, name: &str, optimizer: &Optimizer, averaged: Option<&Averaged>, saved: &Saved| -> Result<()> {
+            save(run, name, params, optimizer, averaged, &task.state()?, saved)
+        };
     let (mut clock, before) = (Instant::now(), saved.seconds);
     let started = clock;
     let mut sums: BTreeMap<String, (f64, u64)> = BTreeMap::new();

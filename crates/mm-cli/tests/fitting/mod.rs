@@ -334,12 +334,16 @@ fn heads_are_blended_stacked_and_given_labels_of_their_own() {
     let logged = |name: &str, figure: &str| -> f64 {
         let text = std::fs::read_to_string(folder.join(format!("runs/{name}/metrics.jsonl"))).unwrap();
         let lines = text.lines().filter_map(|l| serde_json::from_str::<serde_json::Value>(l).ok());
-        lines.filter_map(|l| l.pointer(&format!("/values/{figure}")).or(l.get(figure))?.as_f64()).last().unwrap()
+        lines.rev().find_map(|l| l.pointer(&format!("/values/{figure}")).or(l.get(figure))?.as_f64()).unwrap()
     };
     // Of an exclusive or no modality alone knows anything: its head generalises nowhere, and the fused one counts.
     let product = ["--set", "fusion.operator.kind=\"multiplicative\""];
     assert!(run("blended", &[&product[..], &["--set", "loss.blending=true"]].concat(), &[]) > 0.95);
     assert!(logged("blended", "blending_fused") > 0.5, "{}", logged("blended", "blending_fused"));
+    for term in ["modulation=0.5", "distillation=0.5", "entropy=0.001", "mixup=0.2"] {
+        let set = format!("loss.{term}");
+        assert!(run(term, &[&product[..], &["--set", &set]].concat(), &[]) > 0.9, "{term}");
+    }
     // What one modality tells and the other does not: the noise's labels leave those of the whole, the telling one's hardly.
     let easy = [
         "--set",

@@ -58,7 +58,11 @@ impl Numbers {
         let kind = letters.next().unwrap_or(' ');
         let size: usize = letters.as_str().parse().unwrap_or(0);
         let known = matches!((kind, size), ('f', 2 | 4 | 8) | ('i' | 'u', 1 | 2 | 4 | 8) | ('b', 1));
-        if known { Ok(Self { kind, size, big: order == '>' }) } else { Err(format!("an array of type `{name}`; wanted numbers or texts")) }
+        if known {
+            Ok(Self { kind, size, big: order == '>' })
+        } else {
+            Err(format!("an array of type `{name}`; wanted numbers or texts"))
+        }
     }
 
     pub(super) fn read(self, bytes: &[u8]) -> Vec<f64> {
@@ -153,7 +157,11 @@ fn object(value: &Value, map: &Arc<MmapMut>, depth: usize, left: &mut usize) -> 
     }
     *left = left.checked_sub(1).ok_or_else(|| format!("more than {MOST} objects"))?;
     let mut list = |items: &[Value]| {
-        items.iter().map(|i| object(i, map, depth + 1, left)).collect::<std::result::Result<Vec<_>, _>>().map(Object::List)
+        items
+            .iter()
+            .map(|i| object(i, map, depth + 1, left))
+            .collect::<std::result::Result<Vec<_>, _>>()
+            .map(Object::List)
     };
     Ok(match value {
         Value::None => Object::None,
@@ -208,7 +216,8 @@ fn array(parts: &ArrayParts, data: &Value, map: &Arc<MmapMut>) -> std::result::R
     // Texts of one length, four bytes a letter or one.
     if let Some(width @ ('U' | 'S')) = name.chars().next() {
         let letters: usize = name[1..].parse().map_err(|_| format!("an array of type `{name}`"))?;
-        let size = letters.checked_mul(if width == 'U' { 4 } else { 1 }).filter(|s| s.checked_mul(count) == Some(found));
+        let size =
+            letters.checked_mul(if width == 'U' { 4 } else { 1 }).filter(|s| s.checked_mul(count) == Some(found));
         let size = size.ok_or_else(|| format!("an array of {count} texts of {letters} letters in {found} bytes"))?;
         let all: &[u8] = match &data {
             Data::Mapped(map, start) => &map[*start..*start + found],
@@ -226,7 +235,11 @@ fn array(parts: &ArrayParts, data: &Value, map: &Arc<MmapMut>) -> std::result::R
             };
             Object::Text(text.trim_end_matches('\0').to_owned())
         };
-        let texts = if size == 0 { vec![Object::Text(String::new()); count] } else { all.chunks_exact(size).map(one).collect() };
+        let texts = if size == 0 {
+            vec![Object::Text(String::new()); count]
+        } else {
+            all.chunks_exact(size).map(one).collect()
+        };
         return Ok(Object::List(texts));
     }
     let numbers = Numbers::new(name, *order)?;

@@ -27,7 +27,11 @@ pub(super) enum Value {
     List(Rc<RefCell<Vec<Value>>>),
     Dict(Rc<RefCell<Vec<(Value, Value)>>>),
     Global(String),
-    Storage { key: String, dtype: DType, count: usize },
+    Storage {
+        key: String,
+        dtype: DType,
+        count: usize,
+    },
     Tensor(Box<View>),
 }
 
@@ -499,15 +503,23 @@ impl<'a> Machine<'a> {
             (Some(Value::Dtype(dtype)), Value::Tuple(state)) => {
                 let order = state.get(1).and_then(|o| self.words(o)).and_then(|o| o.chars().next());
                 dtype.borrow_mut().1 = order.ok_or("a NumPy type without its order of bytes")?;
-                if matches!(state.get(3), Some(Value::None)) || state.len() < 4 { Ok(()) } else { Err("an array of records; wanted plain numbers or texts".into()) }
+                if matches!(state.get(3), Some(Value::None)) || state.len() < 4 {
+                    Ok(())
+                } else {
+                    Err("an array of records; wanted plain numbers or texts".into())
+                }
             }
             (Some(Value::Array(array)), Value::Tuple(state)) => {
                 let [_, Value::Tuple(shape), Value::Dtype(dtype), fortran, data] = state.as_slice() else {
                     return Err("the state of a NumPy array in a form that NumPy does not write".into());
                 };
                 let fortran = matches!(fortran, Value::Bool(true) | Value::Int(1));
-                *array.borrow_mut() =
-                    ArrayParts { shape: sizes(shape)?, dtype: Some(dtype.borrow().clone()), fortran, data: Some(data.clone()) };
+                *array.borrow_mut() = ArrayParts {
+                    shape: sizes(shape)?,
+                    dtype: Some(dtype.borrow().clone()),
+                    fortran,
+                    data: Some(data.clone()),
+                };
                 Ok(())
             }
             (Some(_), _) => Ok(()),

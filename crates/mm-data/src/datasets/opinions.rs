@@ -49,7 +49,10 @@ impl Lines {
     fn end(mut self) -> Result<()> {
         let head = npy_header("<f4", &[self.count, self.width]);
         if head.len() != HEAD {
-            return Err(Error::file(&self.path, format!("found {} lines, more than its head has room to say", self.count)));
+            return Err(Error::file(
+                &self.path,
+                format!("found {} lines, more than its head has room to say", self.count),
+            ));
         }
         let written = self.file.seek(SeekFrom::Start(0)).and_then(|_| self.file.write_all(&head));
         written.and_then(|()| self.file.flush()).map_err(|e| Error::file(&self.path, e))
@@ -96,7 +99,10 @@ pub(super) fn rows(from: &Path, manifest: &Path) -> Result<Vec<Value>> {
 fn folder(folder: &Path, store: &mut Store<'_>) -> Result<Vec<Value>> {
     let files = super::walk(folder)?;
     let ending = |known: &[&str]| -> Vec<&PathBuf> {
-        files.iter().filter(|f| f.extension().is_some_and(|e| known.iter().any(|k| e.eq_ignore_ascii_case(k)))).collect()
+        files
+            .iter()
+            .filter(|f| f.extension().is_some_and(|e| known.iter().any(|k| e.eq_ignore_ascii_case(k))))
+            .collect()
     };
     let pickles = ending(&["pkl", "pickle"]);
     if let [one] = pickles.as_slice() {
@@ -114,15 +120,22 @@ fn folder(folder: &Path, store: &mut Store<'_>) -> Result<Vec<Value>> {
         return Err(Error::file(file.as_path(), "an HDF5 file; mm-data was built without its feature `hdf5`"));
     }
     let names = pickles.iter().take(5).filter_map(|p| p.file_name()).map(|n| n.to_string_lossy()).collect::<Vec<_>>();
-    let found = if names.is_empty() { "none of these".to_owned() } else { format!("the pickles {}; name one", names.join(", ")) };
+    let found = if names.is_empty() {
+        "none of these".to_owned()
+    } else {
+        format!("the pickles {}; name one", names.join(", "))
+    };
     Err(Error::file(
         folder,
-        format!("found {found}, wanted utterances.csv with its arrays, one .pkl, .csd files, or X_train.h5 and y_train.h5"),
+        format!(
+            "found {found}, wanted utterances.csv with its arrays, one .pkl, .csd files, or X_train.h5 and y_train.h5"
+        ),
     ))
 }
 
 /// The names that modalities have in the field's pickles and here.
-const NAMES: [(&str, &[&str]); 3] = [("words", &["text"]), ("voice", &["audio"]), ("face", &["vision", "video", "visual"])];
+const NAMES: [(&str, &[&str]); 3] =
+    [("words", &["text"]), ("voice", &["audio"]), ("face", &["vision", "video", "visual"])];
 
 fn pickle(path: &Path, store: &mut Store<'_>) -> Result<Vec<Value>> {
     let bad = |reason: String| Error::file(path, reason);
@@ -175,7 +188,7 @@ fn side_of(path: &Path, split: &str, side: &Object, store: &mut Store<'_>, rows:
     if arrays.is_empty() && transcript.is_empty() {
         return Err(bad("found neither arrays text, audio, vision nor `raw_text`".into()));
     }
-    for row in 0..count {
+    for (row, label) in labels.iter().enumerate() {
         let id = ids.get(row).cloned().unwrap_or_else(|| format!("{split}-{row}"));
         let (video, segment) = place(&id);
         let mut out = Map::new();
@@ -184,7 +197,7 @@ fn side_of(path: &Path, split: &str, side: &Object, store: &mut Store<'_>, rows:
         out.insert("segment".into(), json!(segment.unwrap_or(row as f64)));
         out.insert("split".into(), json!(split));
         // A label that is no number is none: its row is there to be answered for.
-        out.insert("label".into(), json!(finite(labels[row])));
+        out.insert("label".into(), json!(finite(*label)));
         for (name, values) in &own {
             out.insert((*name).into(), json!(values.get(row).copied().and_then(finite)));
         }
@@ -210,7 +223,8 @@ pub(super) fn finite(value: f64) -> Option<f64> {
 /// The steps of a row without the zeros that fill it up (before it or after it), and their width; none where nothing is left.
 pub(super) fn trimmed(steps: &Tensor, told: Option<usize>) -> Result<Option<(Vec<f32>, usize)>> {
     let shape = steps.shape();
-    let (length, width) = if let [width] = shape[..] { (1, width as usize) } else { (shape[0] as usize, shape[1] as usize) };
+    let (length, width) =
+        if let [width] = shape[..] { (1, width as usize) } else { (shape[0] as usize, shape[1] as usize) };
     let mut values: Vec<f32> = steps.to_vec()?;
     // Divisions by a silent deviation leave infinities in the published arrays.
     values.iter_mut().filter(|v| !v.is_finite()).for_each(|v| *v = 0.0);

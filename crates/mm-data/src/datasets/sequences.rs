@@ -22,7 +22,10 @@ impl Sequence {
         let (groups, _) = root.member_names().map_err(|e| bad(e.to_string()))?;
         let holds = |name: &&String| root.group(name).and_then(|g| g.group("data")).is_ok();
         let name = groups.iter().find(holds).cloned().ok_or_else(|| {
-            bad(format!("found the groups {}, wanted one with `data` in it: a computational sequence", groups.join(", ")))
+            bad(format!(
+                "found the groups {}, wanted one with `data` in it: a computational sequence",
+                groups.join(", ")
+            ))
         })?;
         Ok(Self { path: path.to_owned(), name, file })
     }
@@ -89,7 +92,10 @@ pub(super) fn stretches(folder: &Path, files: &[&PathBuf], store: &mut Store<'_>
     let is_label = |s: &&Sequence| ["label", "sentiment", "opinion"].iter().any(|k| s.name.to_lowercase().contains(k));
     let names = || all.iter().map(|s| s.name.clone()).collect::<Vec<_>>().join(", ");
     let Some(labels) = all.iter().find(is_label) else {
-        return Err(Error::file(folder, format!("found the sequences {}, wanted one of labels (CMU_MOSI_Opinion_Labels.csd)", names())));
+        return Err(Error::file(
+            folder,
+            format!("found the sequences {}, wanted one of labels (CMU_MOSI_Opinion_Labels.csd)", names()),
+        ));
     };
     let mut others: Vec<(String, &Sequence, Group)> = Vec::new();
     for sequence in all.iter().filter(|s| !std::ptr::eq(*s, labels)) {
@@ -147,7 +153,8 @@ pub(super) fn stretches(folder: &Path, files: &[&PathBuf], store: &mut Store<'_>
                 let here = within(frames, *stretch);
                 match read {
                     Frames::Words(words) => {
-                        let said: Vec<&str> = here.iter().map(|n| words[*n].trim_end_matches('\0')).filter(|w| *w != "sp").collect();
+                        let said: Vec<&str> =
+                            here.iter().map(|n| words[*n].trim_end_matches('\0')).filter(|w| *w != "sp").collect();
                         row.insert("text".into(), json!(said.join(" ")));
                     }
                     Frames::Numbers(values, width) if !here.is_empty() && *width > 0 => {
@@ -212,7 +219,10 @@ pub(super) fn pairs(folder: &Path, store: &mut Store<'_>) -> Result<Vec<Value>> 
             return Err(Error::file(&path, format!("found {count} rows and {} labels, wanted as many", labels.len())));
         }
         for (row, label) in labels.iter().enumerate() {
-            let own = Tensor::from_vec(&values[row * steps * width..(row + 1) * steps * width], &[steps as i64, width as i64])?;
+            let own = Tensor::from_vec(
+                &values[row * steps * width..(row + 1) * steps * width],
+                &[steps as i64, width as i64],
+            )?;
             let id = format!("{split}-{row}");
             let mut out = Map::from_iter([
                 ("id".to_owned(), json!(id)),

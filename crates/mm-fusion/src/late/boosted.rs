@@ -37,7 +37,11 @@ fn columns(said: &Tensor, present: &Tensor) -> Result<(Vec<f64>, usize, usize)> 
         return Err(Error::config("boosted stacking", format!("{shape:?}"), "[rows, models, classes]"));
     };
     if present.shape() != [rows, models] {
-        return Err(Error::config("boosted stacking", format!("presence {:?}", present.shape()), format!("[{rows}, {models}]")));
+        return Err(Error::config(
+            "boosted stacking",
+            format!("presence {:?}", present.shape()),
+            format!("[{rows}, {models}]"),
+        ));
     }
     // Two probabilities that sum to one say one thing.
     let kept = if classes == 2 { 1 } else { classes };

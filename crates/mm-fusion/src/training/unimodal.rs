@@ -40,7 +40,13 @@ pub fn unimodal_labels(
     update: u64,
 ) -> Result<Vec<f64>> {
     if [fused.len(), own.len(), before.len()].iter().any(|n| *n != labels.len()) || update == 0 {
-        let found = format!("{} labels, {}, {} and {} numbers, update {update}", labels.len(), fused.len(), own.len(), before.len());
+        let found = format!(
+            "{} labels, {}, {} and {} numbers, update {update}",
+            labels.len(),
+            fused.len(),
+            own.len(),
+            before.len()
+        );
         return Err(Error::config("unimodal labels", found, "as many of each, updates counted from 1"));
     }
     let n = update as f64;
@@ -80,6 +86,9 @@ mod tests {
         let hand = polarity(&Tensor::from_vec(&[0f32, 1.0, -3.0], &[3, 1]).unwrap(), &[0.0, 1.0, -1.0]).unwrap();
         assert!((hand[0] - 8.0).abs() < 1e-4, "{hand:?}");
         assert_eq!(polarity(&features([0.1; 8]), &[1.0; 8]).unwrap(), [0.0; 8]);
-        assert!(polarity(&features([0.1; 8]), &[1.0; 3]).is_err() && unimodal_labels(&labels, &fused, &voice, &labels, 1.0, 0).is_err());
+        assert!(
+            polarity(&features([0.1; 8]), &[1.0; 3]).is_err()
+                && unimodal_labels(&labels, &fused, &voice, &labels, 1.0, 0).is_err()
+        );
     }
 }

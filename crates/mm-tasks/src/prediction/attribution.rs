@@ -5,15 +5,19 @@ use super::{
     Predictor,
     network::{Network, Parts},
 };
-use crate::{Error, Result};
-use mm_core::{DType, Device, Input, Modality, SampleContext, Source, Tensor, nn::watch_embeddings, with_grad, without_grad};
+use crate::Result;
+use mm_core::{
+    DType, Device, Input, Modality, SampleContext, Source, Tensor, nn::watch_embeddings, with_grad, without_grad,
+};
 use mm_data::{Manifest, collate};
 use std::collections::BTreeMap;
 
-/// Points on the way from nothing to the row.
-const STEPS: usize = 96;
-/// Of them at once: what an encoder remembers of each is much.
+/// Most and least points on the way from nothing to the row.
+const STEPS: [usize; 2] = [16, 96];
+/// Most points at once.
 const TOGETHER: usize = 16;
+/// Numbers of a picture of 224 pixels: what an encoder remembers of larger samples is much and takes long, and they get fewer points.
+const LARGE: usize = 3 * 224 * 224;
 
 /// What one modality of a row contributed.
 #[derive(Debug, Clone)]
@@ -64,7 +68,11 @@ fn scores(outputs: &Tensor, chosen: i64) -> mm_core::Result<Tensor> {
 
 /// A sample that says nothing: words without vectors, a picture of the mean colour, silence, numbers as they are on average.
 fn nothing(modality: &Modality, sample: &Tensor) -> mm_core::Result<Tensor> {
-    if *modality == Modality::AUDIO { sample.zeros_like()?.add_scalar(sample.min()?.to_f64()?) } else { sample.zeros_like() }
+    if *modality == Modality::AUDIO {
+        sample.zeros_like()?.add_scalar(sample.min()?.to_f64()?)
+    } else {
+        sample.zeros_like()
+    }
 }
 
 /// Of each modality its gradients `[points, …]`, and the whole way from nothing to the row, both in the shape of a sample (words: of their
@@ -74,7 +82,13 @@ type Slopes = BTreeMap<Modality, (Tensor, Tensor)>;
 impl Network {
     /// The score at some points of the way from nothing to the row, and its gradients there. What cannot grow by degrees and is looked up
     /// in no table stays as it is.
-    fn slopes(&self, parts: &Parts<'_>, chosen: i64, device: Device, points: &[f32]) -> mm_core::Result<(Vec<f64>, Slopes)> {
+    fn slopes(
+        &self,
+        parts: &Parts<'_>,
+        chosen: i64,
+        device: Device,
+        points: &[f32],
+    ) -> mm_core::Result<(Vec<f64>, Slopes)> {
         let rows = points.len() as i64;
         let names: Vec<String> = (0..rows).map(|n| n.to_string()).collect();
         let shares = Tensor::from_slice(points)?.to_device(device)?;
@@ -128,12 +142,15 @@ impl Network {
         device: Device,
     ) -> mm_core::Result<(BTreeMap<Modality, Tensor>, [f64; 2])> {
         let ends = self.slopes(parts, chosen, device, &[0.0, 1.0])?.0;
+        let size: usize = parts.values().map(|(i, _)| i.values.shape().iter().product::<i64>() as usize).sum();
+        let count = (STEPS[1] * LARGE / size.max(1)).clamp(STEPS[0], STEPS[1]);
+        let together = (TOGETHER * LARGE / size.max(1)).clamp(1, TOGETHER);
         // The middles of the steps and their lengths; short steps first, for scores change wildly where an input first says something.
-        let edge = |n: usize| (n as f32 / STEPS as f32).powi(2);
+        let edge = |n: usize| (n as f32 / count as f32).powi(2);
         let steps: Vec<(f32, f32)> =
-            (0..STEPS).map(|n| (f32::midpoint(edge(n), edge(n + 1)), edge(n + 1) - edge(n))).collect();
+            (0..count).map(|n| (f32::midpoint(edge(n), edge(n + 1)), edge(n + 1) - edge(n))).collect();
         let mut sums: Slopes = BTreeMap::new();
-        for some in steps.chunks(TOGETHER) {
+        for some in steps.chunks(together) {
             let (points, lengths): (Vec<f32>, Vec<f32>) = some.iter().copied().unzip();
             for (modality, (gradient, way)) in self.slopes(parts, chosen, device, &points)?.1 {
                 let mut ones = vec![1; gradient.rank()];
@@ -156,7 +173,7 @@ impl Network {
 
 impl Predictor {
     /// What the first network's answer for a row rests on; none for networks whose rows depend on the others of their item, and for a row
-    /// that has nothing.
+    /// of which nothing can be followed back.
     pub fn attribute(&self, manifest: &Manifest, row: usize) -> Result<Option<Attribution>> {
         let model = self.first();
         if model.network.by_items() {
@@ -165,7 +182,9 @@ impl Predictor {
         let device = model.params.device();
         let (mut parts, mut about): (Parts<'_>, BTreeMap<Modality, (Vec<String>, Tensor)>) = Default::default();
         for (modality, way) in &model.network.ways {
-            let Some(source) = manifest.rows[row].values.get(modality).and_then(|v: &Vec<Source>| v.first()) else { continue };
+            let Some(source) = manifest.rows[row].values.get(modality).and_then(|v: &Vec<Source>| v.first()) else {
+                continue;
+            };
             let processor = way.processor.as_ref();
             // A value that cannot be read is one that the row lacks.
             let Ok(sample) = mm_data::guarded(processor, source, &mut SampleContext::plain()) else { continue };
@@ -193,9 +212,6 @@ impl Predictor {
             let Some((names, sample)) = about.remove(&modality) else { continue };
             contributions.insert(modality, Contribution { parts, names, sample });
         }
-        if contributions.is_empty() {
-            return Err(Error::Config("none of the row's modalities can be followed back".into()));
-        }
-        Ok(Some(Attribution { answer, score, ground, contributions }))
+        Ok((!contributions.is_empty()).then_some(Attribution { answer, score, ground, contributions }))
     }
 }

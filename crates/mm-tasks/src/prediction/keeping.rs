@@ -66,7 +66,12 @@ impl Blending {
     }
 
     fn numbers(&self) -> Vec<f64> {
-        self.weights.iter().copied().chain(self.sums.iter().flatten().copied()).chain(self.before.iter().flatten().copied()).collect()
+        self.weights
+            .iter()
+            .copied()
+            .chain(self.sums.iter().flatten().copied())
+            .chain(self.before.iter().flatten().copied())
+            .collect()
     }
 }
 
@@ -114,7 +119,13 @@ impl OwnLabels {
     }
 
     /// Keeps features `[rows, width]` of the rows that a head saw; `present` says which of them it had.
-    pub(super) fn record(&mut self, head: &str, rows: &[usize], features: &Tensor, present: Option<&Tensor>) -> Result<()> {
+    pub(super) fn record(
+        &mut self,
+        head: &str,
+        rows: &[usize],
+        features: &Tensor,
+        present: Option<&Tensor>,
+    ) -> Result<()> {
         let width = features.size(1)? as usize;
         let values: Vec<f32> = features.detach()?.to_dtype(DType::F32)?.to_device(Device::Cpu)?.to_vec()?;
         let there: Option<Vec<f32>> = present.map(|p| p.to_device(Device::Cpu)?.to_vec()).transpose()?;
@@ -174,8 +185,7 @@ impl OwnLabels {
     /// How far a modality's labels have moved from those of the whole, on average.
     pub(super) fn moved(&self, head: &str) -> f64 {
         let Some(labels) = self.labels.get(head) else { return 0.0 };
-        let off: Vec<f64> =
-            labels.iter().zip(&self.truth).filter_map(|(l, t)| Some((l - (*t)?).abs())).collect();
+        let off: Vec<f64> = labels.iter().zip(&self.truth).filter_map(|(l, t)| Some((l - (*t)?).abs())).collect();
         off.iter().sum::<f64>() / off.len().max(1) as f64
     }
 
@@ -302,10 +312,13 @@ mod tests {
             blending.evaluated(&heads).unwrap();
         }
         // What overfits counts least.
-        assert!(blending.weight("audio") < blending.weight(FUSED) && blending.weight("audio") < blending.weight("text"));
+        assert!(
+            blending.weight("audio") < blending.weight(FUSED) && blending.weight("audio") < blending.weight("text")
+        );
         blending.trained(FUSED, 0.3);
         let own = first.own.as_mut().unwrap();
-        let features = Tensor::from_vec(&[1f32, 0.0, -1.0, 0.2, 0.9, 0.1, -0.8, 0.0, 0.5, 0.5, 0.7, 0.1], &[6, 2]).unwrap();
+        let features =
+            Tensor::from_vec(&[1f32, 0.0, -1.0, 0.2, 0.9, 0.1, -0.8, 0.0, 0.5, 0.5, 0.7, 0.1], &[6, 2]).unwrap();
         let rows: Vec<usize> = (0..6).collect();
         let there = Tensor::from_slice(&[1f32, 1.0, 1.0, 1.0, 1.0, 0.0]).unwrap();
         own.record(FUSED, &rows, &features, None).unwrap();

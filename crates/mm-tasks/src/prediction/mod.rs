@@ -100,7 +100,8 @@ pub fn parse(value: &toml::Value) -> Result<PredictionConfig> {
         _ => false,
     };
     if unfit {
-        let (pool, problem) = (format!("{:?}", config.pool).to_lowercase(), format!("{:?}", config.problem).to_lowercase());
+        let (pool, problem) =
+            (format!("{:?}", config.pool).to_lowercase(), format!("{:?}", config.problem).to_lowercase());
         return Err(Error::Config(format!(
             "pool: found {pool} for a {problem} problem, wanted classes (or, for boosted, numbers)"
         )));
@@ -118,11 +119,14 @@ pub fn parse(value: &toml::Value) -> Result<PredictionConfig> {
     }
     if loss.blending && config.train.evaluate_every == 0 {
         return Err(Error::Config(
-            "loss.blending: found train.evaluate_every = 0, wanted more: the weights are found between evaluations".into(),
+            "loss.blending: found train.evaluate_every = 0, wanted more: the weights are found between evaluations"
+                .into(),
         ));
     }
     if loss.unimodal_labels && (loss.mixup > 0.0 || loss.cutmix > 0.0) {
-        return Err(Error::Config("loss.unimodal_labels: found mixup or cutmix beside it, wanted rows as they are".into()));
+        return Err(Error::Config(
+            "loss.unimodal_labels: found mixup or cutmix beside it, wanted rows as they are".into(),
+        ));
     }
     if loss.unimodal_labels && !matches!(config.problem, Problem::Auto | Problem::Binary | Problem::Regression) {
         let found = format!("{:?}", config.problem).to_lowercase();
@@ -464,7 +468,7 @@ impl Prediction {
         if self.config.loss.unimodal_labels {
             // Rows of other sides tell nothing.
             let mut own = vec![None; labels.len()];
-            rows.iter().for_each(|r| own[*r] = labels[*r].clone());
+            rows.iter().for_each(|r| own[*r].clone_from(&labels[*r]));
             keeping.own = keeping::OwnLabels::new(&own, &modalities, &self.target);
             if keeping.own.is_none() {
                 return Err(Error::Config("loss.unimodal_labels: wanted two classes or numbers to learn".into()));

@@ -625,7 +625,7 @@ fn rectangles<'a>(
 /// How much of its gradient each modality keeps.
 fn scales(stage: &Stage, labels: &Tensor, strength: f64) -> mm_core::Result<Vec<(Modality, f64)>> {
     let known = labels.gt_scalar(-0.5)?.to_dtype(DType::F32)?;
-    let truth = labels.clamp_min(0.0)?.unsqueeze(1)?;
+    let truth = labels.clamp_min(0.0)?.to_dtype(DType::I64)?.unsqueeze(1)?;
     let mut scores = Vec::new();
     for (logits, present) in stage.own.values() {
         let right = logits.detach()?.softmax(1)?.gather(1, &truth)?.squeeze(1)?;

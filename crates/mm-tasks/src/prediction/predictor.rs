@@ -99,7 +99,13 @@ impl Combination {
     }
 
     /// A model over what the heads say of these rows.
-    fn stacked(&self, model: &Prediction, manifest: &Manifest, answers: &Answers, labels: &[Option<Label>]) -> Result<Stack> {
+    fn stacked(
+        &self,
+        model: &Prediction,
+        manifest: &Manifest,
+        answers: &Answers,
+        labels: &[Option<Label>],
+    ) -> Result<Stack> {
         let (_, said, there) = self.heads(model, answers)?;
         let numbers: Vec<(i64, f64)> = labels
             .iter()

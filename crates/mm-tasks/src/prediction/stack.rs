@@ -10,16 +10,12 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Stack {
-    Logistic {
-        mean: Vec<f64>,
-        deviation: Vec<f64>,
-        weights: Vec<f64>,
-    },
+    Logistic { mean: Vec<f64>, deviation: Vec<f64>, weights: Vec<f64> },
     Boosted(Boosted),
 }
 
 /// Weights on the squared weights that are tried.
-const PENALTIES: [f64; 5] = [1e-3, 1e-2, 1e-1, 0.3, 1.0];
+const PENALTIES: [f64; 6] = [1e-2, 1e-1, 0.3, 1.0, 3.0, 10.0];
 
 impl Stack {
     /// A logistic regression on `said` `[rows, heads, classes]` and which of it there is, `[rows, heads]`; how much it is held back is chosen

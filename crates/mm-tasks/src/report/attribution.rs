@@ -48,7 +48,19 @@ pub(super) fn section(
     let mut gaps = Vec::new();
     for answer in chosen(answers, truth) {
         let Some(row) = places.get(answer.id.as_str()) else { continue };
-        let Some(found) = predictor.attribute(manifest, *row)? else { continue };
+        let found = match predictor.attribute(manifest, *row) {
+            Ok(Some(found)) => found,
+            Ok(None) => continue,
+            // A report is worth having without it.
+            Err(error) => {
+                let _ = write!(
+                    body,
+                    "<p class=\"soft\">What the answers rest on was not found out: {}.</p>",
+                    escape(&error.to_string())
+                );
+                return Ok(());
+            }
+        };
         gaps.push(found.gap()?);
         shown.push_str(&one(&found, answer, manifest.rows[*row].cells.get(predictor.label()).map(String::as_str))?);
     }
@@ -91,9 +103,13 @@ fn drawn(modality: &Modality, own: &Contribution) -> Result<String> {
     let values = || own.parts.to_vec::<f32>();
     if !own.names.is_empty() && shape.len() == 1 {
         let pieces = own.names.iter().map(String::as_str).zip(values()?);
-        let mut words = if own.names.len() == shape[0] as usize && own.sample.shape() == shape && own.sample.dtype()? == mm_core::DType::F32 {
+        let mut words = if own.names.len() == shape[0] as usize
+            && own.sample.shape() == shape
+            && own.sample.dtype()? == mm_core::DType::F32
+        {
             // Terms of a bag: the strongest, in no order of their own.
-            let mut terms: Vec<(String, f32)> = pieces.filter(|(_, v)| *v != 0.0).map(|(n, v)| (n.to_owned(), v)).collect();
+            let mut terms: Vec<(String, f32)> =
+                pieces.filter(|(_, v)| *v != 0.0).map(|(n, v)| (n.to_owned(), v)).collect();
             terms.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
             terms.truncate(TERMS);
             terms
@@ -106,7 +122,11 @@ fn drawn(modality: &Modality, own: &Contribution) -> Result<String> {
             .iter()
             .map(|(word, share)| {
                 let ground = if *share >= 0.0 { "46,160,67" } else { "218,54,51" };
-                format!("<span style=\"background:rgba({ground},{:.2});padding:0 .15em\">{}</span> ", share.abs() * 0.8, escape(word))
+                format!(
+                    "<span style=\"background:rgba({ground},{:.2});padding:0 .15em\">{}</span> ",
+                    share.abs() * 0.8,
+                    escape(word)
+                )
             })
             .collect();
         return Ok(format!("<p class=\"text\">{spans}</p>"));
