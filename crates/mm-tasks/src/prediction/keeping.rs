@@ -322,7 +322,9 @@ mod tests {
         let rows: Vec<usize> = (0..6).collect();
         let there = Tensor::from_slice(&[1f32, 1.0, 1.0, 1.0, 1.0, 0.0]).unwrap();
         own.record(FUSED, &rows, &features, None).unwrap();
-        own.record("text", &rows, &features.neg().unwrap(), Some(&there)).unwrap();
+        // The first two rows' texts each sound like the other's.
+        let swapped = features.index_select(0, &Tensor::from_slice(&[1i64, 0, 2, 3, 4, 5]).unwrap()).unwrap();
+        own.record("text", &rows, &swapped, Some(&there)).unwrap();
         own.update().unwrap();
         assert!(own.moved("text") > 0.0 && own.moved("audio") == 0.0);
         // The row without text keeps the label of the whole.
