@@ -354,7 +354,8 @@ impl<'a> Machine<'a> {
                 }
                 b'd' => {
                     let items = self.since_mark()?;
-                    self.stack.push(Value::Dict(Rc::new(RefCell::new(pairs(items)))));
+                    let items = pairs(items).map(|pair| self.keyed(pair)).collect();
+                    self.stack.push(Value::Dict(Rc::new(RefCell::new(items))));
                 }
                 0x85..=0x87 => {
                     let count = usize::from(op - 0x84);
@@ -377,7 +378,7 @@ impl<'a> Machine<'a> {
                 }
                 b'u' => {
                     let items = self.since_mark()?;
-                    self.insert(pairs(items))?;
+                    self.insert(pairs(items).collect())?;
                 }
                 b'q' => {
                     let n = self.number::<1>()?;
@@ -439,9 +440,14 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
+    /// A dictionary's key and value; Python 2's strings are keys as texts are.
+    fn keyed(&self, (key, value): (Value, Value)) -> (Value, Value) {
+        (self.words(&key).map_or(key, Value::Text), value)
+    }
+
     fn insert(&mut self, items: Vec<(Value, Value)>) -> Result<(), String> {
         match self.stack.last() {
-            Some(Value::Dict(dict)) => dict.borrow_mut().extend(items),
+            Some(Value::Dict(dict)) => dict.borrow_mut().extend(items.into_iter().map(|pair| self.keyed(pair))),
             _ => return Err("a pickle that inserts into what is not a dictionary".into()),
         }
         Ok(())
@@ -558,6 +564,7 @@ impl<'a> Machine<'a> {
                         Value::List(p) if p.borrow().len() == 2 => Some((p.borrow()[0].clone(), p.borrow()[1].clone())),
                         _ => None,
                     })
+                    .map(|pair| self.keyed(pair))
                     .collect();
                 Value::Dict(Rc::new(RefCell::new(items)))
             }
@@ -615,9 +622,9 @@ impl<'a> Machine<'a> {
     }
 }
 
-fn pairs(items: Vec<Value>) -> Vec<(Value, Value)> {
+fn pairs(items: Vec<Value>) -> impl Iterator<Item = (Value, Value)> {
     let mut items = items.into_iter();
-    std::iter::from_fn(|| Some((items.next()?, items.next()?))).collect()
+    std::iter::from_fn(move || Some((items.next()?, items.next()?)))
 }
 
 fn sizes(values: &[Value]) -> Result<Vec<i64>, String> {
@@ -641,4 +648,18 @@ fn dtype_of(name: &str) -> Option<DType> {
         "Bool" | "bool" => DType::Bool,
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_python_2_wrote_are_names() {
+        // {'a': 1} by each of the ways that a dictionary is made, the key as Python 2's string.
+        for program in [&b"\x80\x02}U\x01aK\x01s."[..], b"\x80\x02}(U\x01aK\x01u.", b"\x80\x02(U\x01aK\x01d."] {
+            let Value::Dict(items) = Machine::new(program).run().unwrap() else { panic!("wanted a dictionary") };
+            assert!(matches!(&items.borrow()[..], [(Value::Text(key), Value::Int(1))] if key == "a"));
+        }
+    }
 }
