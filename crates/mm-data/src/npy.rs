@@ -2,28 +2,36 @@
 
 use crate::{Error, Result};
 use mm_core::Tensor;
-use npyz::{DType, NpyFile, Order, TypeChar};
+use npyz::{DType, NpyFile, Order, TypeChar, TypeStr};
 use std::{fs::File, io::BufReader, path::Path};
 
-/// An array of numbers: float32 and float64 as they are, whole numbers and booleans as int64.
-pub fn read_npy(path: &Path) -> Result<Tensor> {
+/// Opens an array of plain numbers whose file is as long as its header says.
+fn open(path: &Path) -> Result<(NpyFile<BufReader<File>>, TypeStr)> {
     let bad = |reason: String| Error::file(path, reason);
     let file = File::open(path).map_err(|e| bad(e.to_string()))?;
     let length = file.metadata().map_err(|e| bad(e.to_string()))?.len();
     let npy = NpyFile::new(BufReader::new(file))
         .map_err(|e| bad(format!("not a NumPy array of numbers (.npy): {e}; wanted float32, float64 or whole numbers as numpy.save writes them")))?;
-    let shape: Vec<i64> = npy.shape().iter().map(|s| *s as i64).collect();
     let DType::Plain(kind) = npy.dtype() else {
         return Err(bad(format!("found records {}, wanted plain numbers", npy.dtype().descr())));
     };
-    let size = kind.size_field();
+    let (shape, size) = (npy.shape(), kind.size_field());
     // A header that promises more than the file holds must not make room for it.
-    let promised = npy.shape().iter().try_fold(size, |all, s| all.checked_mul(*s));
+    let promised = shape.iter().try_fold(size, |all, s| all.checked_mul(*s));
     if promised.is_none_or(|p| p > length) {
         return Err(bad(format!(
             "found {length} bytes, wanted the {shape:?} numbers of {size} bytes that its header says; the file is cut"
         )));
     }
+    Ok((npy, kind))
+}
+
+/// An array of numbers: float32 and float64 as they are, whole numbers and booleans as int64.
+pub fn read_npy(path: &Path) -> Result<Tensor> {
+    let bad = |reason: String| Error::file(path, reason);
+    let (npy, kind) = open(path)?;
+    let shape: Vec<i64> = npy.shape().iter().map(|s| *s as i64).collect();
+    let size = kind.size_field();
     let order = npy.order();
     let wrong = |e: std::io::Error| bad(format!("cannot be read as an array of {kind}: {e}"));
     let flat = match (kind.type_char(), size) {
@@ -55,20 +63,14 @@ pub fn read_npy(path: &Path) -> Result<Tensor> {
 /// Some lines of an array `[lines, width]` of float32 or float64 without reading the others: `[length, width]`, float32.
 pub fn read_npy_lines(path: &Path, from: usize, length: usize) -> Result<Tensor> {
     let bad = |reason: String| Error::file(path, reason);
-    let file = File::open(path).map_err(|e| bad(e.to_string()))?;
-    let bytes = file.metadata().map_err(|e| bad(e.to_string()))?.len();
-    let npy = NpyFile::new(BufReader::new(file)).map_err(|e| bad(format!("not a NumPy array (.npy): {e}")))?;
+    let (npy, kind) = open(path)?;
     let (&[lines, width], Order::C) = (npy.shape(), npy.order()) else {
         return Err(bad(format!("found shape {:?}, wanted [lines, width] in C's order", npy.shape())));
     };
-    if lines.checked_mul(width).is_none_or(|all| all > bytes / 4) {
-        return Err(bad(format!("found {bytes} bytes, too few for {lines} lines of {width} numbers; the file is cut")));
-    }
     if from.checked_add(length).is_none_or(|to| to as u64 > lines) {
         return Err(bad(format!("found {lines} lines, wanted {length} from line {from} on")));
     }
     let (first, count) = (from as u64 * width, length * width as usize);
-    let kind = npy.dtype().descr();
     let cut = |e: std::io::Error| bad(format!("cut short: {e}"));
     let values: Vec<f32> = match npy.try_data::<f32>() {
         Ok(mut data) => {

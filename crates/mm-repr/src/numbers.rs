@@ -17,9 +17,9 @@ impl Numbers {
         Self { width, steps: None }
     }
 
-    /// For values of several steps in time, of which at most so many are kept.
-    pub fn steps(width: usize, most: usize) -> Self {
-        Self { width, steps: Some(most.max(1)) }
+    /// The same; where a number is given, values are steps in time of which at most so many are kept.
+    pub fn in_steps(self, most: Option<usize>) -> Self {
+        Self { steps: most.map(|m| m.max(1)), ..self }
     }
 
     /// How many numbers a step of this value has; none where it is no such value.

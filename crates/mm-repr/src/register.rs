@@ -97,11 +97,7 @@ pub fn register(registry: &mut Registry) {
         }
         let modality = settings.modality.unwrap_or_else(|| modality_of(&context.field));
         Ok(BuiltEncoder {
-            processor: Arc::new(
-                settings
-                    .steps
-                    .map_or_else(|| Numbers::new(settings.width), |most| Numbers::steps(settings.width, most)),
-            ),
+            processor: Arc::new(Numbers::new(settings.width).in_steps(settings.steps)),
             encoder: Box::new(AsTheyAre { width: settings.width as i64, modality }),
             frozen: false,
             fingerprint: String::new(),

@@ -189,10 +189,6 @@ pub fn train(input: TrainInput<'_>, run: &mut Run) -> Result<Outcome> {
         Precision::F32 => false,
         Precision::Bf16 => true,
     };
-    let keep =
-        |run: &Run, name: &str, optimizer: &Optimizer, averaged: Option<&Averaged>, saved: &Saved| -> Result<()> {
-            save(run, name, params, optimizer, averaged, &task.state()?, saved)
-        };
     let (mut clock, before) = (Instant::now(), saved.seconds);
     let started = clock;
     let mut sums: BTreeMap<String, (f64, u64)> = BTreeMap::new();
@@ -259,9 +255,9 @@ pub fn train(input: TrainInput<'_>, run: &mut Run) -> Result<Outcome> {
                 break 'epochs;
             }
             if config.save_every > 0 && saved.step.is_multiple_of(config.save_every) {
-                keep(run, "last", &optimizer, averaged.as_ref(), &saved)?;
+                save(run, "last", params, &optimizer, averaged.as_ref(), task, &saved)?;
                 if config.keep > 0 {
-                    keep(run, &format!("step-{:08}", saved.step), &optimizer, averaged.as_ref(), &saved)?;
+                    save(run, &format!("step-{:08}", saved.step), params, &optimizer, averaged.as_ref(), task, &saved)?;
                     run.prune(config.keep)?;
                 }
             }
@@ -304,12 +300,12 @@ pub fn train(input: TrainInput<'_>, run: &mut Run) -> Result<Outcome> {
             clock = Instant::now();
         }
         if saved.finished || kept.is_none_or(|at| at.elapsed().as_secs_f64() >= config.save_seconds) {
-            keep(run, "last", &optimizer, averaged.as_ref(), &saved)?;
+            save(run, "last", params, &optimizer, averaged.as_ref(), task, &saved)?;
             kept = Some(Instant::now());
         }
     }
     if stopped {
-        keep(run, "last", &optimizer, averaged.as_ref(), &saved)?;
+        save(run, "last", params, &optimizer, averaged.as_ref(), task, &saved)?;
     }
     progress.end();
     Ok(Outcome { saved, stopped })
@@ -330,14 +326,14 @@ fn save(
     params: &Params,
     optimizer: &Optimizer,
     averaged: Option<&Averaged>,
-    task: &[(String, Tensor)],
+    task: &dyn Task<Batch>,
     saved: &Saved,
 ) -> Result<()> {
     let mut tensors: Vec<(String, Tensor)> =
         model(params).into_iter().map(|(n, t)| (format!("model.{n}"), t)).collect();
     tensors.extend(optimizer.state());
     tensors.extend(averaged.into_iter().flat_map(Averaged::state));
-    tensors.extend(task.iter().map(|(n, t)| (format!("task.{n}"), t.clone())));
+    tensors.extend(task.state()?.into_iter().map(|(n, t)| (format!("task.{n}"), t)));
     run.save(name, &tensors, saved)
 }
 

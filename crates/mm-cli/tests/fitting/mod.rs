@@ -220,6 +220,16 @@ fn what_is_wrong_with_a_table_is_told() {
     assert!(told.contains("one row to learn from") || told.contains("multiclass of a, b"), "{told}");
 }
 
+/// Settings for what one modality of that table tells by itself, beside one that is noise.
+const EASY: [&str; 6] = [
+    "--set",
+    "label=\"easy\"",
+    "--set",
+    "data.columns.modalities={left=\"left\",noise=\"noise\"}",
+    "--set",
+    "inputs={left={encoder={kind=\"vector\",width=2}},noise={encoder={kind=\"vector\",width=2}}}",
+];
+
 /// Both modalities alone say nothing of the class, together all of it.
 fn exclusive_or(folder: &Path) {
     let mut lines = String::new();
@@ -292,19 +302,8 @@ fn exclusive_or_needs_products_and_gates_close_on_noise() {
     assert!(folder.join("search/best.toml").exists() && folder.join("search/report.html").exists());
     refused(&[&fixed[..], &["--space", "fusion.width"]].concat(), folder, &["--space fusion.width"]);
     // Of a modality that is noise a gated unit lets less through than of one that tells.
-    let noisy = [
-        "--set",
-        "label=\"easy\"",
-        "--set",
-        "data.columns.modalities={left=\"left\",noise=\"noise\"}",
-        "--set",
-        "inputs={left={encoder={kind=\"vector\",width=2}},noise={encoder={kind=\"vector\",width=2}}}",
-        "--set",
-        "fusion.operator.kind=\"gated\"",
-        "--set",
-        "train.epochs=60",
-    ];
-    assert!(accuracy("noisy", &noisy) > 0.97);
+    let more = ["--set", "fusion.operator.kind=\"gated\"", "--set", "train.epochs=60"];
+    assert!(accuracy("noisy", &[&EASY[..], &more].concat()) > 0.97);
     let report = ok(&mm(&["report", "runs/noisy", "--json"], folder));
     assert!(report.contains("report.html"), "{report}");
     let page = std::fs::read_to_string(folder.join("runs/noisy/report.html")).unwrap();
@@ -345,20 +344,12 @@ fn heads_are_blended_stacked_and_given_labels_of_their_own() {
         assert!(run(term, &[&product[..], &["--set", &set]].concat(), &[]) > 0.9, "{term}");
     }
     // What one modality tells and the other does not: the noise's labels leave those of the whole, the telling one's hardly.
-    let easy = [
-        "--set",
-        "label=\"easy\"",
-        "--set",
-        "data.columns.modalities={left=\"left\",noise=\"noise\"}",
-        "--set",
-        "inputs={left={encoder={kind=\"vector\",width=2}},noise={encoder={kind=\"vector\",width=2}}}",
-    ];
-    assert!(run("own", &[&easy[..], &["--set", "loss.unimodal_labels=true"]].concat(), &[]) > 0.97);
+    assert!(run("own", &[&EASY[..], &["--set", "loss.unimodal_labels=true"]].concat(), &[]) > 0.97);
     let (left, noise) = (logged("own", "label_moved_left"), logged("own", "label_moved_noise"));
     assert!(noise > left + 0.05, "left {left}, noise {noise}");
     for pool in ["logistic", "boosted"] {
         let set = format!("pool=\"{pool}\"");
-        assert!(run(pool, &[&easy[..], &["--set", &set]].concat(), &[]) > 0.97);
+        assert!(run(pool, &[&EASY[..], &["--set", &set]].concat(), &[]) > 0.97);
         let kept = std::fs::read_to_string(folder.join(format!("runs/{pool}/combination.json"))).unwrap();
         assert!(kept.contains(pool), "{kept}");
         // Without what tells, about a coin's toss, and no error.

@@ -66,6 +66,11 @@ fn decimals(set: &Dataset) -> std::result::Result<Vec<f32>, String> {
         .map_err(|e| format!("no plain numbers: {e}"))
 }
 
+/// A sequence's own name as a column's.
+fn column(name: &str) -> String {
+    name.to_lowercase().chars().map(|c| if c.is_alphanumeric() { c } else { '_' }).collect()
+}
+
 /// The name of a sequence's modality: the field's names of its extractors.
 fn modality(name: &str) -> String {
     let lower = name.to_lowercase();
@@ -77,7 +82,7 @@ fn modality(name: &str) -> String {
     } else if has(&["facet", "openface", "visual", "face"]) {
         "face".into()
     } else {
-        lower.chars().map(|c| if c.is_alphanumeric() { c } else { '_' }).collect()
+        column(name)
     }
 }
 
@@ -103,7 +108,7 @@ pub(super) fn stretches(folder: &Path, files: &[&PathBuf], store: &mut Store<'_>
             && !["vector", "glove", "bert"].iter().any(|k| sequence.name.to_lowercase().contains(k));
         let mut name = if is_words { "text".to_owned() } else { modality(&sequence.name) };
         if others.iter().any(|(n, ..)| *n == name) {
-            name = sequence.name.to_lowercase().chars().map(|c| if c.is_alphanumeric() { c } else { '_' }).collect();
+            name = column(&sequence.name);
         }
         others.push((name, sequence, sequence.data()?));
     }

@@ -161,7 +161,7 @@ const PIECE: usize = 10_000;
 /// Words on each side, at most.
 pub(super) const MOST_WINDOW: usize = 100;
 
-/// Words of a window that share their negatives: as good as own ones, and the rows stay near. All of a window sharing them is faster still and
+/// Words of a window that share their negatives: as good as own ones, and the rows stay near. All of a window sharing them is hardly faster and
 /// costs a point on WordSim-353.
 const SHARED: usize = 3;
 

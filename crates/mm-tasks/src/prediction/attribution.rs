@@ -141,18 +141,20 @@ impl Network {
         chosen: i64,
         device: Device,
     ) -> mm_core::Result<(BTreeMap<Modality, Tensor>, [f64; 2])> {
-        let ends = self.slopes(parts, chosen, device, &[0.0, 1.0])?.0;
         let size: usize = parts.values().map(|(i, _)| i.values.shape().iter().product::<i64>() as usize).sum();
         let count = (STEPS[1] * LARGE / size.max(1)).clamp(STEPS[0], STEPS[1]);
         let together = (TOGETHER * LARGE / size.max(1)).clamp(1, TOGETHER);
-        // The middles of the steps and their lengths; short steps first, for scores change wildly where an input first says something.
+        // Both ends, for the scores there, and the middles of the steps with their lengths; short steps first, for scores change wildly
+        // where an input first says something.
         let edge = |n: usize| (n as f32 / count as f32).powi(2);
-        let steps: Vec<(f32, f32)> =
-            (0..count).map(|n| (f32::midpoint(edge(n), edge(n + 1)), edge(n + 1) - edge(n))).collect();
-        let mut sums: Slopes = BTreeMap::new();
+        let middles = (0..count).map(|n| (f32::midpoint(edge(n), edge(n + 1)), edge(n + 1) - edge(n)));
+        let steps: Vec<(f32, f32)> = [(0.0, 0.0), (1.0, 0.0)].into_iter().chain(middles).collect();
+        let (mut scores, mut sums): (Vec<f64>, Slopes) = Default::default();
         for some in steps.chunks(together) {
             let (points, lengths): (Vec<f32>, Vec<f32>) = some.iter().copied().unzip();
-            for (modality, (gradient, way)) in self.slopes(parts, chosen, device, &points)?.1 {
+            let (found, slopes) = self.slopes(parts, chosen, device, &points)?;
+            scores.extend(found);
+            for (modality, (gradient, way)) in slopes {
                 let mut ones = vec![1; gradient.rank()];
                 ones[0] = lengths.len() as i64;
                 let lengths = Tensor::from_slice(&lengths)?.to_device(device)?.reshape(&ones)?;
@@ -167,7 +169,7 @@ impl Network {
             let is_words = parts.get(&modality).is_some_and(|(i, _)| i.values.dtype().ok() == Some(DType::I64));
             out.insert(modality, if is_words { each.sum_dims(&[1], false)? } else { each });
         }
-        Ok((out, [ends[0], ends[1]]))
+        Ok((out, [scores[0], scores[1]]))
     }
 }
 

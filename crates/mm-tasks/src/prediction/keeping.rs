@@ -90,6 +90,8 @@ pub(super) struct OwnLabels {
     shift: f64,
     most: f64,
     labels: BTreeMap<String, Vec<f64>>,
+    /// How far each modality's have moved from those of the whole, on average: told with every batch, found at every update.
+    moved: BTreeMap<String, f64>,
     banks: BTreeMap<String, Bank>,
     updates: u64,
 }
@@ -115,7 +117,7 @@ impl OwnLabels {
         let most = truth.iter().flatten().fold(0.0, |m: f64, v| m.max(v.abs()));
         let own: Vec<f64> = truth.iter().map(|t| t.unwrap_or(0.0)).collect();
         let labels = modalities.iter().map(|m| (m.to_string(), own.clone())).collect();
-        Some(Self { truth, shift, most, labels, banks: BTreeMap::new(), updates: 0 })
+        Some(Self { truth, shift, most, labels, moved: BTreeMap::new(), banks: BTreeMap::new(), updates: 0 })
     }
 
     /// Keeps features `[rows, width]` of the rows that a head saw; `present` says which of them it had.
@@ -179,14 +181,20 @@ impl OwnLabels {
                 rows.iter().zip(new).for_each(|(r, v)| labels[*r] = v);
             }
         }
+        self.measure();
         Ok(())
+    }
+
+    fn measure(&mut self) {
+        for (head, labels) in &self.labels {
+            let off: Vec<f64> = labels.iter().zip(&self.truth).filter_map(|(l, t)| Some((l - (*t)?).abs())).collect();
+            self.moved.insert(head.clone(), off.iter().sum::<f64>() / off.len().max(1) as f64);
+        }
     }
 
     /// How far a modality's labels have moved from those of the whole, on average.
     pub(super) fn moved(&self, head: &str) -> f64 {
-        let Some(labels) = self.labels.get(head) else { return 0.0 };
-        let off: Vec<f64> = labels.iter().zip(&self.truth).filter_map(|(l, t)| Some((l - (*t)?).abs())).collect();
-        off.iter().sum::<f64>() / off.len().max(1) as f64
+        self.moved.get(head).copied().unwrap_or(0.0)
     }
 
     /// The loss of a modality's outputs against its own labels, the more a row counts the further they are from those of the whole (the
@@ -284,6 +292,7 @@ impl Keeping {
                     own.banks.insert(head, Bank { width, values: features.to_vec()?, seen });
                 }
             }
+            own.measure();
         }
         Ok(())
     }

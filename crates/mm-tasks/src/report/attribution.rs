@@ -3,13 +3,12 @@
 use super::{
     heat::{shine, whole_words},
     html::{escape, inline},
-    picture::grid,
+    picture::{drawn, resized},
 };
 use crate::{
     Result,
     prediction::{Attribution, Contribution, Predicted, Predictor},
 };
-use image::imageops;
 use mm_core::{Modality, Tensor};
 use mm_data::Manifest;
 use std::{collections::BTreeMap, fmt::Write};
@@ -93,12 +92,12 @@ fn one(found: &Attribution, answer: &Predicted, truth: Option<&str>) -> Result<S
     }
     out.push_str("</p>");
     for (modality, contribution) in &found.contributions {
-        out.push_str(&drawn(modality, contribution)?);
+        out.push_str(&shown(modality, contribution)?);
     }
     Ok(out)
 }
 
-fn drawn(modality: &Modality, own: &Contribution) -> Result<String> {
+fn shown(modality: &Modality, own: &Contribution) -> Result<String> {
     let shape = own.parts.shape();
     let values = || own.parts.to_vec::<f32>();
     if !own.names.is_empty() && shape.len() == 1 {
@@ -131,31 +130,17 @@ fn drawn(modality: &Modality, own: &Contribution) -> Result<String> {
             .collect();
         return Ok(format!("<p class=\"text\">{spans}</p>"));
     }
-    let picture = match (own.sample.shape().as_slice(), shape.as_slice()) {
-        // A picture, or steps of a sound by bands.
-        ([3, ..], [3, _, _]) => Some((level(&own.sample)?.unsqueeze(0)?, own.parts.sum_dims(&[0], false)?)),
-        ([_, _], [_, _]) if *modality == Modality::AUDIO => {
-            let ground = level(&own.sample)?.unsqueeze(0)?.unsqueeze(0)?;
-            // As it is drawn: low bands below, time to the right.
-            Some((ground, own.parts.transpose(0, 1)?.flip(&[0])?))
-        }
-        _ => None,
+    let heat = match (own.sample.shape().as_slice(), shape.as_slice()) {
+        // A picture, or steps of a sound by bands, as they are drawn: low bands below, time to the right.
+        ([3, _, _], [3, _, _]) => own.parts.sum_dims(&[0], false)?,
+        ([_, _], [_, _]) if *modality == Modality::AUDIO => own.parts.transpose(0, 1)?.flip(&[0])?,
+        _ => return Ok(String::new()),
     };
-    let Some((ground, heat)) = picture else { return Ok(String::new()) };
-    let plain = grid(&ground, 1)?;
-    let scale = 240.0 / f64::from(plain.width().max(plain.height()).max(1));
-    let side = |n: u32| ((f64::from(n) * scale).round() as u32).clamp(48, 480);
-    let plain = imageops::resize(&plain, side(plain.width()), side(plain.height()), imageops::FilterType::CatmullRom);
+    let plain = resized(&drawn(&own.sample)?, 240.0, [48, 480]);
     let (patches, places) = blocks(&heat)?;
     let over = shine(&plain, &patches, places);
     let both = [inline(&plain, modality.name()), inline(&over, "what counted")];
     Ok(format!("<p>{}</p>", both.into_iter().flatten().collect::<Vec<_>>().join(" ")))
-}
-
-/// Numbers brought to between 0 and 1.
-fn level(x: &Tensor) -> Result<Tensor> {
-    let (low, high) = (x.min()?.to_f64()?, x.max()?.to_f64()?);
-    Ok(x.add_scalar(-low)?.mul_scalar(1.0 / (high - low).max(1e-9))?)
 }
 
 /// What speaks for the answer in each of some places down and across.

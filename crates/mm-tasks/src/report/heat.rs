@@ -1,7 +1,7 @@
 //! What counted, drawn over the picture: cold places stay dark and blue, hot ones shine; the question's words below, each on a ground as
 //! bright as it counted.
 
-use super::picture::grid;
+use super::picture::{drawn, resized};
 use crate::{Result, retrieval::Gaze};
 use font8x8::UnicodeFonts;
 use image::{Rgb, RgbImage, imageops};
@@ -9,10 +9,8 @@ use mm_reason::Heat;
 
 /// The picture beside itself under its heat, with question and answer below.
 pub fn heat_picture(picture: &RgbImage, heat: &Heat, question: &str, answer: &str) -> Result<RgbImage> {
-    let scale = 320.0 / f64::from(picture.width().max(picture.height()).max(1));
-    let side = |n: u32| ((f64::from(n) * scale).round() as u32).clamp(1, 640);
-    let (width, height) = (side(picture.width()), side(picture.height()));
-    let plain = imageops::resize(picture, width, height, imageops::FilterType::CatmullRom);
+    let plain = resized(picture, 320.0, [1, 640]);
+    let (width, height) = plain.dimensions();
     let over = shine(&plain, &heat.patches, heat.grid);
     let gap = 12;
     let all = 2 * width + 3 * gap;
@@ -75,13 +73,8 @@ pub fn gaze_picture(gaze: &Gaze) -> Result<RgbImage> {
         sum.iter_mut().zip(weights).for_each(|(s, w)| *s += w);
         *count += 1.0;
     });
-    let (low, high) = (gaze.ground.min()?.to_f64()?, gaze.ground.max()?.to_f64()?);
-    let level = gaze.ground.add_scalar(-low)?.mul_scalar(1.0 / (high - low).max(1e-9))?.unsqueeze(0)?;
-    let ground = grid(&if level.rank() == 3 { level.unsqueeze(0)? } else { level }, 1)?;
-    let scale = 200.0 / f64::from(ground.width().max(ground.height()).max(1));
-    let side = |n: u32| ((f64::from(n) * scale).round() as u32).clamp(24, 200);
-    let (width, height) = (side(ground.width()), side(ground.height()));
-    let plain = imageops::resize(&ground, width, height, imageops::FilterType::CatmullRom);
+    let plain = resized(&drawn(&gaze.ground)?, 200.0, [24, 200]);
+    let (width, height) = plain.dimensions();
     let tiles = words.len() as u32 + 1;
     let columns = tiles.clamp(1, ACROSS);
     let (wide, high) = (width.max(96) + GAP, height + 22 + GAP);

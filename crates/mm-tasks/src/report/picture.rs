@@ -2,7 +2,7 @@
 
 use crate::{Error, Result};
 use base64::Engine;
-use image::{Rgb, RgbImage};
+use image::{Rgb, RgbImage, imageops};
 use mm_core::{DType, Tensor};
 use std::{io::Cursor, path::Path};
 
@@ -34,6 +34,21 @@ pub(super) fn grid(samples: &Tensor, columns: usize) -> Result<RgbImage> {
         }
     }
     Ok(picture)
+}
+
+/// One sample as it is drawn, whatever its numbers are: a picture `[3, height, width]`, or a sound `[frames, bands]`.
+pub(super) fn drawn(sample: &Tensor) -> Result<RgbImage> {
+    let (low, high) = (sample.min()?.to_f64()?, sample.max()?.to_f64()?);
+    let level = sample.add_scalar(-low)?.mul_scalar(1.0 / (high - low).max(1e-9))?.unsqueeze(0)?;
+    grid(&if level.rank() == 3 { level.unsqueeze(0)? } else { level }, 1)
+}
+
+/// A picture whose longer side has `longest` pixels, each side within bounds.
+pub(super) fn resized(picture: &RgbImage, longest: f64, [least, most]: [u32; 2]) -> RgbImage {
+    let scale = longest / f64::from(picture.width().max(picture.height()).max(1));
+    let side = |n: u32| ((f64::from(n) * scale).round() as u32).clamp(least, most);
+    let (width, height) = (side(picture.width()), side(picture.height()));
+    imageops::resize(picture, width, height, imageops::FilterType::CatmullRom)
 }
 
 fn png(picture: &RgbImage) -> Result<Vec<u8>> {
