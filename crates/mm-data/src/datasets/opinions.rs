@@ -19,6 +19,8 @@ use std::{
 /// Lines of vectors, written as they come.
 struct Lines {
     path: PathBuf,
+    /// As a manifest names it: absolute.
+    name: String,
     file: BufWriter<File>,
     width: usize,
     count: usize,
@@ -31,7 +33,8 @@ impl Lines {
     fn new(path: PathBuf, width: usize) -> Result<Self> {
         let mut file = BufWriter::new(File::create(&path).map_err(|e| Error::file(&path, e))?);
         file.write_all(&[0; HEAD]).map_err(|e| Error::file(&path, e))?;
-        Ok(Self { path, file, width, count: 0 })
+        let name = super::absolute(&path)?;
+        Ok(Self { path, name, file, width, count: 0 })
     }
 
     /// Adds lines; how a manifest names them comes back.
@@ -42,8 +45,7 @@ impl Lines {
         }
         let from = self.count;
         self.count += length;
-        let path = super::absolute(&self.path)?;
-        Ok(json!({"array": path, "from": from, "length": length}))
+        Ok(json!({"array": self.name, "from": from, "length": length}))
     }
 
     fn end(mut self) -> Result<()> {

@@ -485,11 +485,16 @@ impl Prediction {
         let loader =
             Loader::new(manifest.clone(), rows, processors.clone(), loader_config, self.config.train.seed, true)?;
         let valid = self.labelled(&manifest, Split::Valid);
-        if valid.is_empty() && (self.config.loss.blending || self.config.pool.is_stacked()) {
-            let what = if self.config.loss.blending { "loss.blending" } else { "pool" };
-            return Err(Error::Config(format!(
-                "{what}: found no validation rows, wanted some to learn from (data.split.valid = 0.2, or a table of them)"
-            )));
+        for (what, asked, wanted) in [
+            ("loss.blending", self.config.loss.blending, 1),
+            ("pool", self.config.pool.is_stacked(), predictor::ENOUGH),
+        ] {
+            if asked && valid.len() < wanted {
+                return Err(Error::Config(format!(
+                    "{what}: found {} validation rows with a label, wanted at least {wanted} to learn from (data.split.valid = 0.2, or a table of them)",
+                    valid.len()
+                )));
+            }
         }
         let mut evaluate_now = || -> mm_train::Result<Option<BTreeMap<String, f64>>> {
             if valid.is_empty() {

@@ -24,7 +24,7 @@ pub(crate) struct Combination {
 }
 
 /// Fewer rows than this say nothing about weights.
-const ENOUGH: usize = 30;
+pub(super) const ENOUGH: usize = 30;
 
 impl Combination {
     /// Without rows to fit it on: all heads alike where the config says so, else the fused one.
@@ -114,12 +114,6 @@ impl Combination {
             .collect();
         let (places, classes) = known_classes(labels);
         let places = if places.is_empty() { numbers.iter().map(|(n, _)| *n).collect() } else { places };
-        if places.len() < ENOUGH {
-            return Err(Error::Config(format!(
-                "pool: found {} validation rows with a label, wanted at least {ENOUGH} for a model over the heads",
-                places.len()
-            )));
-        }
         let all = Tensor::from_slice(&places)?;
         let (said, there) = (said.index_select(0, &all)?, there.index_select(0, &all)?);
         let groups: Vec<String> =
