@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 ROWS, WIDTH, LENGTHS = 4, 8, (5, 4, 6)
+DROPOUT = 0.0  # benches/training.py trains with some
 PRESENT = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 1, 1], [1, 1, 1]], dtype=torch.float32)
 
 
@@ -97,10 +98,10 @@ class Multiplicative(Operator):
 
 
 class TensorFusion(Operator):
-    def __init__(self):
+    def __init__(self, part=3, hidden=10):
         super().__init__()
-        self.parts = nn.ModuleList(nn.Linear(WIDTH, 3) for _ in range(3))
-        self.fc1, self.fc2 = nn.Linear(64, 10), nn.Linear(10, WIDTH)
+        self.parts = nn.ModuleList(nn.Linear(WIDTH, part) for _ in range(3))
+        self.fc1, self.fc2 = nn.Linear((part + 1) ** 3, hidden), nn.Linear(hidden, WIDTH)
 
     def forward(self, parts):
         one = torch.ones(ROWS, 1)
@@ -110,10 +111,10 @@ class TensorFusion(Operator):
 
 
 class LowRank(Operator):
-    def __init__(self):
+    def __init__(self, rank=4):
         super().__init__()
-        self.factors = nn.ParameterList(torch.zeros(4, WIDTH + 1, WIDTH) for _ in range(3))
-        self.fusion_weights = nn.Parameter(torch.zeros(4))
+        self.factors = nn.ParameterList(torch.zeros(rank, WIDTH + 1, WIDTH) for _ in range(3))
+        self.fusion_weights = nn.Parameter(torch.zeros(rank))
         self.fusion_bias = nn.Parameter(torch.zeros(WIDTH))
 
     def forward(self, parts):
@@ -226,6 +227,10 @@ class Experts(Operator):
         return (torch.stack(outputs, 1) * shares[..., None]).sum(1)
 
 
+def dropped(module, x):
+    return F.dropout(x, DROPOUT, module.training) if DROPOUT else x
+
+
 class Attention(nn.Module):
     """Separate projections under mm's names, PyTorch's fused attention."""
 
@@ -237,7 +242,8 @@ class Attention(nn.Module):
     def forward(self, x, context, mask):
         split = lambda t: t.view(t.shape[0], t.shape[1], self.heads, -1).transpose(1, 2)
         q, k, v = split(self.q_proj(x)), split(self.k_proj(context)), split(self.v_proj(context))
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask[:, None, None, :])
+        mask = None if mask is None else mask[:, None, None, :]
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=DROPOUT if self.training else 0.0)
         # A query that may see nothing: PyTorch gives not-a-number or zeros by version; such rows are masked by the operators.
         return self.out_proj(torch.nan_to_num(y).transpose(1, 2).flatten(2))
 
@@ -251,8 +257,8 @@ class Block(nn.Module):
 
     def forward(self, x, mask):
         y = self.layer_norm1(x)
-        x = x + self.self_attn(y, y, mask)
-        return x + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.layer_norm2(x))))
+        x = x + dropped(self, self.self_attn(y, y, mask))
+        return x + dropped(self, self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.layer_norm2(x)))))
 
 
 class Transformer(nn.Module):
@@ -373,21 +379,21 @@ class CoAttention(Operator):
 
 
 class CrossBlock(nn.Module):
-    def __init__(self):
+    def __init__(self, heads):
         super().__init__()
         self.layer_norm1, self.layer_norm2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
-        self.cross_attn = Attention(WIDTH, 2)
+        self.cross_attn = Attention(WIDTH, heads)
         self.mlp = nn.ModuleDict({"fc1": nn.Linear(WIDTH, 4 * WIDTH), "fc2": nn.Linear(4 * WIDTH, WIDTH)})
 
     def forward(self, x, source, mask):
-        x = x + self.cross_attn(self.layer_norm1(x), self.layer_norm1(source), mask)
-        return x + self.mlp["fc2"](F.relu(self.mlp["fc1"](self.layer_norm2(x))))
+        x = x + dropped(self, self.cross_attn(self.layer_norm1(x), self.layer_norm1(source), mask))
+        return x + dropped(self, self.mlp["fc2"](F.relu(self.mlp["fc1"](self.layer_norm2(x)))))
 
 
 class Crossmodal(nn.Module):
-    def __init__(self):
+    def __init__(self, layers, heads):
         super().__init__()
-        self.layers = nn.ModuleList(CrossBlock() for _ in range(1))
+        self.layers = nn.ModuleList(CrossBlock(heads) for _ in range(layers))
         self.norm = nn.LayerNorm(WIDTH)
 
     def forward(self, x, source, mask):
@@ -399,11 +405,11 @@ class Crossmodal(nn.Module):
 class Mult(Operator):
     sequences = True
 
-    def __init__(self):
+    def __init__(self, layers=1, heads=2):
         super().__init__()
         self.convolutions = nn.ModuleList(nn.Conv1d(WIDTH, WIDTH, 3, padding=1, bias=False) for _ in range(3))
-        self.crossmodal = nn.ModuleDict({f"{a}_from_{b}": Crossmodal() for a in range(3) for b in range(3) if a != b})
-        self.memory = nn.ModuleList(Transformer(2 * WIDTH, 1, 2) for _ in range(3))
+        self.crossmodal = nn.ModuleDict({f"{a}_from_{b}": Crossmodal(layers, heads) for a in range(3) for b in range(3) if a != b})
+        self.memory = nn.ModuleList(Transformer(2 * WIDTH, layers, heads) for _ in range(3))
         self.fc1, self.fc2, self.out_proj = nn.Linear(6 * WIDTH, 6 * WIDTH), nn.Linear(6 * WIDTH, 6 * WIDTH), nn.Linear(6 * WIDTH, WIDTH)
 
     def forward(self, parts):
@@ -421,24 +427,25 @@ class Mult(Operator):
 class Bottleneck(Operator):
     sequences = True
 
-    def __init__(self):
+    def __init__(self, tokens=2):
         super().__init__()
         self.layers = nn.ModuleList(nn.ModuleList(Block(WIDTH, 4) for _ in range(3)) for _ in range(2))
         self.class_tokens = nn.Parameter(torch.zeros(3, WIDTH))
-        self.bottleneck = nn.Parameter(torch.zeros(2, WIDTH))
+        self.bottleneck = nn.Parameter(torch.zeros(tokens, WIDTH))
+        self.tokens = tokens
         self.out_proj = nn.Linear(WIDTH, WIDTH)
 
     def forward(self, parts):
-        shared = self.bottleneck.expand(ROWS, 2, WIDTH)
+        shared = self.bottleneck.expand(ROWS, self.tokens, WIDTH)
         own = [torch.cat([c.expand(ROWS, 1, WIDTH), placed(x)], 1) for (x, _, _), c in zip(parts, self.class_tokens)]
-        always = torch.ones(ROWS, 2, dtype=torch.bool)
+        always = torch.ones(ROWS, self.tokens, dtype=torch.bool)
         masks = [torch.cat([p[:, None] > 0, m, always], 1) for _, m, p in parts]
         there = torch.stack([p for _, _, p in parts], 1)
         for layer in self.layers:
             said = []
             for n in range(3):
                 y = layer[n](torch.cat([own[n], shared], 1), masks[n])
-                own[n], tokens = y[:, :-2], y[:, -2:]
+                own[n], tokens = y[:, : -self.tokens], y[:, -self.tokens :]
                 said.append(tokens * there[:, n, None, None])
             shared = sum(said) / there.sum(1)[:, None, None]
         return self.out_proj(sum(x[:, 0] * there[:, n, None] for n, x in enumerate(own)) / there.sum(1, keepdim=True))

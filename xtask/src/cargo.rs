@@ -58,7 +58,7 @@ pub fn bench(name: Option<&str>, rest: &[String]) -> Result<()> {
     match name {
         Some("list") => {
             println!(
-                "tensor  a small operation through mm_core against tch alone\nloader  pictures a second against PIL and torchvision in a PyTorch DataLoader\npeers   pretrained models against transformers, sentence-transformers, ONNX Runtime, OpenVINO and candle (--quick: one turn each)\nwords   Word2Vec against gensim (--seeds N)\nalign   CCA, Sinkhorn and soft-DTW against scikit-learn, POT and tslearn\nloader, peers, words and align make a Python environment with the peers once (some GB)"
+                "tensor  a small operation through mm_core against tch alone\nloader  pictures a second against PIL and torchvision in a PyTorch DataLoader\npeers   pretrained models against transformers, sentence-transformers, ONNX Runtime, OpenVINO and candle (--quick: one turn each)\nwords   Word2Vec against gensim (--seeds N)\nalign   CCA, Sinkhorn and soft-DTW against scikit-learn, POT and tslearn\ntraining training steps of learned codes, fusion and reasoning networks against PyTorch (--quick, --only TEXT)\nloader, peers, words, align and training make a Python environment with the peers once (some GB)"
             );
             Ok(())
         }
@@ -66,6 +66,7 @@ pub fn bench(name: Option<&str>, rest: &[String]) -> Result<()> {
         Some("peers") => peers(rest),
         Some("words") => words(rest),
         Some("align") => align(),
+        Some("training") => training(rest),
         Some("tensor") => tensor(),
         Some(other) => bail!("no bench `{other}`; `cargo xtask bench list` names them"),
         None => {
@@ -73,6 +74,7 @@ pub fn bench(name: Option<&str>, rest: &[String]) -> Result<()> {
             loader()?;
             words(&[])?;
             align()?;
+            training(rest)?;
             peers(rest)
         }
     }
@@ -115,6 +117,13 @@ fn loader() -> Result<()> {
     let python = python_with("loader", &["torch==2.11.0", "torchvision==0.26.0", "pillow", "numpy"])?;
     run("building", &["build", "--release", "--package", "mm-benches", "--bin", "loader"], &[], &[])?;
     script(&python, "benches/loader.py", &[root().join("target/release/loader")], &[])
+}
+
+/// Training steps against PyTorch's.
+fn training(rest: &[String]) -> Result<()> {
+    let python = python_with("references", REFERENCES)?;
+    run("building", &["build", "--release", "--package", "mm-benches", "--bin", "training"], &[], &[])?;
+    script(&python, "benches/training.py", &[root().join("target/release/training")], rest)
 }
 
 /// mm-align against what people use for each method.

@@ -63,9 +63,8 @@ pub(crate) fn hide(logits: &Tensor, same: Option<&Tensor>) -> Result<Tensor> {
 /// (one over the temperature). Pairs of rows that show the `same` thing are left out of each other's negatives.
 pub fn info_nce(similarity: &Similarity, scale: &Tensor, same: Option<&Tensor>, smoothing: f64) -> Result<Tensor> {
     let logits = hide(&similarity.0.mul(scale)?, same)?;
-    let rows = logits.size(0)?;
-    let target = Tensor::arange(0, rows, logits.device())?;
     if smoothing > 0.0 {
+        let rows = logits.size(0)?;
         // Smoothed by hand over what is not hidden: a share of −1e30 would drown the loss.
         let free = match same {
             Some(same) => hidden(same)?.logical_not()?,
@@ -81,9 +80,9 @@ pub fn info_nce(similarity: &Similarity, scale: &Tensor, same: Option<&Tensor>, 
         let both = one_way(&logits, &free)?.add(&one_way(&logits.transpose(0, 1)?, &free.transpose(0, 1)?)?)?;
         return Ok(both.mul_scalar(0.5)?);
     }
-    let forth = logits.cross_entropy(&target, -100, 0.0)?;
-    let back = logits.transpose(0, 1)?.cross_entropy(&target, -100, 0.0)?;
-    Ok(forth.add(&back)?.mul_scalar(0.5)?)
+    // Down the columns as they lie: a transposed copy would cost as much as the product that the logits came from.
+    let one_way = |dim: i64| logits.log_softmax(dim)?.diagonal()?.mean();
+    Ok(one_way(1)?.add(&one_way(0)?)?.mul_scalar(-0.5)?)
 }
 
 /// Each pair judged by itself, partner or not: mean over rows of the negated log-likelihoods of all their pairs.

@@ -3,7 +3,7 @@
 //! others are looked up when the program runs.
 
 use crate::{Device, kernels::find};
-use std::{ffi::c_void, mem::transmute, sync::OnceLock};
+use std::{cell::Cell, ffi::c_void, mem::transmute, sync::OnceLock};
 
 /// c10::DeviceType and c10::ScalarType::BFloat16.
 const CPU: i8 = 0;
@@ -43,6 +43,13 @@ fn switch() -> Option<&'static Switch> {
     SWITCH.get_or_init(look_up).as_ref()
 }
 
+thread_local!(static DEPTH: Cell<u32> = const { Cell::new(0) });
+
+/// Whether this thread is within [`autocast`].
+pub(crate) fn is_within() -> bool {
+    DEPTH.get() > 0
+}
+
 /// Runs `body` with matrix products and convolutions in bfloat16 on this device, everything that needs more in float32. A libtorch
 /// without the switch computes all in float32.
 pub fn autocast<T>(device: Device, body: impl FnOnce() -> T) -> T {
@@ -54,6 +61,7 @@ pub fn autocast<T>(device: Device, body: impl FnOnce() -> T) -> T {
         (switch.set_enabled)(device, true);
         (switch.deeper)();
     }
+    DEPTH.set(DEPTH.get() + 1);
     // Also when `body` panics.
     let _end = End(switch, device);
     body()
@@ -63,6 +71,7 @@ struct End(&'static Switch, i8);
 
 impl Drop for End {
     fn drop(&mut self) {
+        DEPTH.set(DEPTH.get() - 1);
         // SAFETY: as above. The weights' copies in bfloat16 are good for one step.
         unsafe {
             if (self.0.shallower)() == 0 {

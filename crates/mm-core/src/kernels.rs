@@ -34,6 +34,7 @@ type ConvolutionAdd = unsafe extern "C" fn(
 ) -> i32;
 type Dispatch = unsafe extern "C" fn(*const c_char, *const c_char, *mut u64) -> i32;
 type NewHandle = unsafe extern "C" fn(Handle, *mut Handle) -> i32;
+type Differentiates = unsafe extern "C" fn() -> bool;
 
 struct Kernels {
     linear: Linear,
@@ -42,6 +43,7 @@ struct Kernels {
     convolution_add: ConvolutionAdd,
     dispatch: Dispatch,
     new_handle: NewHandle,
+    differentiates: Differentiates,
 }
 
 fn kernels() -> Option<&'static Kernels> {
@@ -81,6 +83,7 @@ fn look_up() -> Option<Kernels> {
             )?),
             dispatch: std::mem::transmute::<Handle, Dispatch>(find(c"aoti_torch_call_dispatcher")?),
             new_handle: std::mem::transmute::<Handle, NewHandle>(find(c"aoti_torch_new_tensor_handle")?),
+            differentiates: std::mem::transmute::<Handle, Differentiates>(find(c"aoti_torch_grad_mode_is_enabled")?),
         })
     }
 }
@@ -99,6 +102,12 @@ pub(crate) fn serve(weight: &Tensor) -> bool {
 /// Whether they serve this input: nothing of it is differentiated, for they have no derivatives.
 pub(crate) fn take(input: &Tensor, weight: &Tensor) -> bool {
     !input.0.requires_grad() && input.0.kind() == weight.0.kind() && input.0.numel() > 0
+}
+
+/// Whether gradients are recorded on this thread; yes where it is not known.
+pub(crate) fn recording() -> bool {
+    // SAFETY: it reads a flag of this thread.
+    kernels().is_none_or(|k| unsafe { (k.differentiates)() })
 }
 
 /// How an activation is called by these operators.

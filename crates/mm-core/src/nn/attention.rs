@@ -4,6 +4,7 @@
 use super::{Linear, Position, Rotary, alibi_slopes, linear::PLAIN, position::relative_buckets};
 use crate::{DType, Error, Init, Module, Result, Scope, Tensor};
 use serde::{Deserialize, Serialize};
+use std::cell::Cell;
 
 /// Sizes and switches of an [`Attention`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -47,6 +48,20 @@ pub struct AttentionConfig {
 
 fn yes() -> bool {
     true
+}
+
+thread_local!(static TWICE: Cell<bool> = const { Cell::new(false) });
+
+/// Runs `body` with attention in plain products, whose gradients can be differentiated again; the fused kernel's cannot.
+pub fn differentiable_twice<T>(body: impl FnOnce() -> T) -> T {
+    struct Before(bool);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            TWICE.set(self.0);
+        }
+    }
+    let _before = Before(TWICE.replace(true));
+    body()
 }
 
 impl AttentionConfig {
@@ -322,12 +337,22 @@ impl Attention {
                 (all.narrow(-1, 0, wide)?, Some(pair))
             }
             (_, context) => {
-                let context = context.unwrap_or(queries);
-                let made = match &kept {
+                let own = match context {
+                    None => Linear::together([&self.query, &self.key, &self.value], queries)?,
                     Some(_) => None,
-                    None => Some((self.key.forward(context, false)?, self.value.forward(context, false)?)),
                 };
-                (self.query.forward(queries, false)?, made)
+                let context = context.unwrap_or(queries);
+                match (own.as_deref(), &kept) {
+                    (Some([query, key, value]), _) => (query.clone(), Some((key.clone(), value.clone()))),
+                    (_, Some(_)) => (self.query.forward(queries, false)?, None),
+                    (_, None) => {
+                        let made = match Linear::together([&self.key, &self.value], context)?.as_deref() {
+                            Some([key, value]) => (key.clone(), value.clone()),
+                            _ => (self.key.forward(context, false)?, self.value.forward(context, false)?),
+                        };
+                        (self.query.forward(queries, false)?, Some(made))
+                    }
+                }
             }
         };
         let mut query = split(&query, config.heads)?;
@@ -366,14 +391,18 @@ impl Attention {
         // A lone query at the end of the cache sees everything before it, so causality needs no mask there.
         let causal = config.causal && length > 1 && !attend.open;
         let plain = attend.mask.is_none() && matches!(config.position, Position::None | Position::Rotary { .. });
-        let fused_causal = causal && own && plain && past == 0 && !attend.weights;
+        let twice = TWICE.get();
+        let fused_causal = causal && own && plain && past == 0 && !attend.weights && !twice;
         let causal_mask = causal && !fused_causal && own;
         let bias = self.bias(attend.mask, length, keys, past, causal_mask, &query)?;
         let dropout = if attend.train { config.dropout } else { 0.0 };
-        // Over few keys plain products are faster than the fused kernel, which is made for many (measured: 12 heads, 48 and 50 keys; for
-        // one query over 577 keys it is the faster one).
-        let few = keys <= 64 && !fused_causal && query.device() == crate::Device::Cpu;
-        let (mixed, weights) = if attend.weights || few {
+        // The fused kernel's way back is the faster one at every length (measured: up to four times). Without it, over few keys plain
+        // products are (12 heads, 24 to 64 keys), unless there are so few that each product is too small to be worth its call.
+        let recorded = [&query, &key, &value].iter().any(|t| t.is_recorded());
+        let few = (17..=64).contains(&keys) && !recorded;
+        // Dropout of weights is not fused on a processor.
+        let products = (few || dropout > 0.0) && !fused_causal && query.device() == crate::Device::Cpu;
+        let (mixed, weights) = if attend.weights || products || twice {
             let (mixed, weights) = self.explicit(&query, &key, &value, bias.as_ref(), dropout)?;
             (mixed, attend.weights.then_some(weights))
         } else {

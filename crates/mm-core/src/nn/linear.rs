@@ -1,8 +1,8 @@
 //! The affine map.
 
 use super::Activation;
-use crate::{Init, Module, Result, Scope, Tensor, adapter::LowRank, checkpoint, kernels};
-use std::cell::OnceCell;
+use crate::{Init, Module, Result, Scope, Tensor, adapter::LowRank, autocast, checkpoint, kernels};
+use std::cell::{OnceCell, RefCell};
 
 /// `x · weightᵀ + bias`, from width `input` to width `output`.
 pub struct Linear {
@@ -10,6 +10,8 @@ pub struct Linear {
     bias: Option<Tensor>,
     /// A frozen weight as the processor likes it best, made at its first use.
     packed: OnceCell<Packed>,
+    /// The same of a weight that learns, for as long as nothing learns, and the weight's version that it was made of.
+    lent: RefCell<Option<(i64, Tensor)>>,
     /// Whether it is frozen, and the processor has operators for it.
     served: bool,
     /// Inputs of at most so many rows do not go through those.
@@ -39,13 +41,13 @@ impl Linear {
         let adapter = scope.adapter(input, output)?;
         let served = scope.is_frozen() && adapter.is_none() && kernels::serve(&weight);
         let few = if scope.is_stepped() { 0 } else { FEW };
-        Ok(Self { weight, bias, packed: OnceCell::new(), served, few, adapter })
+        Ok(Self { weight, bias, packed: OnceCell::new(), lent: RefCell::default(), served, few, adapter })
     }
 
     /// A frozen layer over tensors that exist (packed or tied weights).
     pub fn from_parts(weight: Tensor, bias: Option<Tensor>) -> Self {
         let served = kernels::serve(&weight);
-        Self { weight, bias, packed: OnceCell::new(), served, few: FEW, adapter: None }
+        Self { weight, bias, packed: OnceCell::new(), lent: RefCell::default(), served, few: FEW, adapter: None }
     }
 
     /// The same for a layer made at this place: where that is stepped, a few rows go through the fused operators too.
@@ -75,9 +77,47 @@ impl Linear {
     /// takes longer than their product with it, and a program that embeds one picture should not wait for that. The rule looks at the shape alone, so that
     /// the same input gives the same numbers whatever came before.
     pub(crate) fn fuses(&self, input: &Tensor) -> bool {
+        self.served && self.many(input) && kernels::take(input, &self.weight)
+    }
+
+    fn many(&self, input: &Tensor) -> bool {
         let width = input.size(-1).ok();
         let many = width.is_some_and(|w| w > 0 && input.count() / w as usize > self.few);
-        self.served && many && width == self.weight.size(1).ok() && kernels::take(input, &self.weight)
+        many && width == self.weight.size(1).ok()
+    }
+
+    /// `x · weightᵀ + bias` of layers over one input in one product, while they learn: fewer operators there and on the way back, the input's
+    /// gradient in one piece. None where they are not alike, or not enough rows pay for laying the weights side by side.
+    pub(crate) fn together<const N: usize>(layers: [&Linear; N], input: &Tensor) -> Result<Option<Vec<Tensor>>> {
+        let plain =
+            |l: &&Linear| l.weight.is_recorded() && l.adapter.is_none() && l.bias.is_some() == layers[0].bias.is_some();
+        if !(layers.iter().all(plain) && layers[0].many(input) && kernels::recording()) {
+            return Ok(None);
+        }
+        let weight = Tensor::cat(&layers.map(|l| &l.weight), 0)?;
+        let biases: Option<Vec<&Tensor>> = layers.iter().map(|l| l.bias.as_ref()).collect();
+        let bias = biases.map(|b| Tensor::cat(&b, 0)).transpose()?;
+        let sizes = layers.iter().map(|l| l.weight.size(0)).collect::<Result<Vec<_>>>()?;
+        layers.iter().for_each(|l| drop(l.lent.take()));
+        input.linear(&weight, bias.as_ref())?.split(&sizes, -1).map(Some)
+    }
+
+    /// A weight that learns, laid out for these operators, where gradients are off just now (evaluation, the first pass of gradient
+    /// caching). It is kept until the weight changes, or until gradients are wanted again.
+    fn lent(&self, input: &Tensor) -> Result<Option<Tensor>> {
+        let learns = !self.served && self.adapter.is_none() && !autocast::is_within();
+        let idle = kernels::serve(&self.weight) && !kernels::recording();
+        if !(learns && idle && self.many(input) && kernels::take(input, &self.weight)) {
+            return Ok(None);
+        }
+        let version = self.weight.version()?;
+        let mut kept = self.lent.borrow_mut();
+        if let Some((_, weight)) = kept.as_ref().filter(|k| k.0 == version) {
+            return Ok(Some(weight.clone()));
+        }
+        let weight = kernels::pack_linear(&self.weight)?;
+        *kept = Some((version, weight.clone()));
+        Ok(Some(weight))
     }
 
     fn packed(&self, Factors(weight, bias): Factors) -> Result<&Packed> {
@@ -99,7 +139,15 @@ impl Linear {
             let packed = self.packed(factors)?;
             return kernels::linear(input, &packed.weight, packed.bias.as_ref(), activation);
         }
+        if kernels::fuses(activation)
+            && let Some(weight) = self.lent(input)?
+        {
+            return kernels::linear(input, &weight, self.bias.as_ref(), activation);
+        }
         let plain = input.linear(&self.weight, self.bias.as_ref())?;
+        if plain.is_recorded() {
+            self.lent.take();
+        }
         activation.apply(&match &self.adapter {
             Some(adapter) => plain.add(&adapter.apply(input)?)?,
             None => plain,
@@ -112,6 +160,11 @@ impl Linear {
         if self.fuses(input) && kernels::take(residual, &self.weight) {
             let packed = self.packed(factors)?;
             return kernels::linear_add(input, &packed.weight, packed.bias.as_ref(), residual);
+        }
+        if kernels::take(residual, &self.weight)
+            && let Some(weight) = self.lent(input)?
+        {
+            return kernels::linear_add(input, &weight, self.bias.as_ref(), residual);
         }
         residual.add(&self.activated(input, Activation::Identity, factors)?)
     }

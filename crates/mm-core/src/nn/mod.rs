@@ -14,7 +14,7 @@ mod properties;
 mod rnn;
 
 pub use activation::Activation;
-pub use attention::{Attend, Attention, AttentionConfig, AttentionOutput, KeyValueCache, Mask};
+pub use attention::{Attend, Attention, AttentionConfig, AttentionOutput, KeyValueCache, Mask, differentiable_twice};
 pub use block::{Block, BlockConfig, BlockState, BlockWeights, Pass, Transformer, TransformerConfig};
 pub use conv::{Conv1d, Conv2d, ConvConfig};
 pub use embedding::{Embedding, watch_embeddings};

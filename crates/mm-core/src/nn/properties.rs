@@ -1,7 +1,7 @@
 //! What must hold whatever the sizes: masks, rows, caches, checkpoints.
 
 use super::*;
-use crate::{Checkpoint, DType, Device, Init, Params, Role, Tensor, checkpoint, seed::seed_tensors};
+use crate::{Checkpoint, DType, Device, Init, Params, Role, Tensor, checkpoint, seed::seed_tensors, without_grad};
 use proptest::prelude::*;
 
 fn random(shape: &[i64]) -> Tensor {
@@ -28,6 +28,66 @@ fn config(heads: i64, groups: i64, kind: u8, norm_first: bool, gated: bool, caus
         NormConfig { kind: if gated { NormKind::RootMeanSquare } else { NormKind::Layer }, ..NormConfig::default() };
     let block = BlockConfig { norm, norm_first, layer_scale: gated.then_some(0.5), ..BlockConfig::new(attention, mlp) };
     TransformerConfig { layers: 2, block, final_norm: norm_first }
+}
+
+/// A stack that learns: its parameters and itself.
+fn learning(config: &TransformerConfig) -> (Params, Transformer) {
+    let params = Params::new(Device::Cpu);
+    let model = Transformer::new(&params.scope(), config).unwrap();
+    (params, model)
+}
+
+/// Without gradients other operators are used, on weights that are laid out once: they must say the same, also after the weights moved.
+#[test]
+fn a_stack_that_learns_says_the_same_without_gradients() {
+    seed_tensors(4);
+    for (norm_first, gated, activation) in
+        [(true, false, Activation::Gelu), (false, true, Activation::Silu), (true, false, Activation::QuickGelu)]
+    {
+        let mut config = config(2, 2, 0, norm_first, gated, false);
+        config.block.mlp.activation = activation;
+        let (params, model) = learning(&config);
+        let x = random(&[5, 30, 12]);
+        for _ in 0..3 {
+            let with = model.forward(&x, None, None, None, false).unwrap();
+            for _ in 0..2 {
+                let without = without_grad(|| model.forward(&x, None, None, None, false)).unwrap();
+                assert!(with.is_recorded() && !without.is_recorded());
+                assert!(furthest(&with, &without) < 1e-5, "{}", furthest(&with, &without));
+            }
+            // As an optimiser does it, and after a pass without gradients.
+            for (_, weight) in params.named(&[Role::Trainable]) {
+                without_grad(|| weight.scale_add_(0.7, &random(&weight.shape()), 0.3)).unwrap();
+            }
+        }
+    }
+}
+
+/// The fused kernel and plain products, with gradients: alike, and those of the products can be differentiated again.
+#[test]
+fn attention_that_can_be_differentiated_twice_is_the_same_attention() {
+    seed_tensors(5);
+    for (length, kind, causal) in [(3i64, 0u8, false), (9, 0, true), (30, 1, false), (70, 4, true)] {
+        let (params, model) = learning(&config(2, 2, kind, true, false, causal));
+        let x = random(&[2, length, 12]).requires_grad().unwrap();
+        let mut keep = vec![true; 2 * length as usize];
+        keep[length as usize - 1] = false;
+        let mask = Mask::Padding(Tensor::from_vec(&keep, &[2, length]).unwrap());
+        let run = || model.forward(&x, Some(&mask), None, None, false).unwrap();
+        let slopes = |y: &Tensor| {
+            x.zero_grad();
+            params.named(&[Role::Trainable]).iter().for_each(|(_, w)| w.zero_grad());
+            y.mul(y).unwrap().sum().unwrap().backward().unwrap();
+            let own = params.named(&[Role::Trainable]).into_iter().filter_map(|(_, w)| w.grad());
+            std::iter::once(x.grad().unwrap()).chain(own).map(|g| g.copy().unwrap()).collect::<Vec<_>>()
+        };
+        let (fused, plain) = (run(), differentiable_twice(run));
+        assert!(furthest(&fused, &plain) < 1e-5);
+        let (a, b) = (slopes(&fused), slopes(&plain));
+        assert!(a.len() == b.len() && a.iter().zip(&b).all(|(a, b)| furthest(a, b) < 1e-3), "{length}, {kind}");
+        let again = differentiable_twice(run).pow(2.0).unwrap().sum().unwrap().gradients(&[&x]).unwrap();
+        again[0].pow(2.0).unwrap().sum().unwrap().backward().unwrap();
+    }
 }
 
 proptest! {

@@ -78,8 +78,7 @@ impl Learner for AdversarialAutoencoder {
         let prior = Tensor::randn(&code.shape(), DType::F32, code.device())?;
         let still = code.detach()?;
         let (adversary, losses) = (&self.adversary, c.critic.loss);
-        let real = adversary.critic.score(&prior, None, train)?;
-        let made = adversary.critic.score(&still, None, train)?;
+        let (real, made) = adversary.critic.scores((&prior, None), (&still, None), train)?;
         let critic_loss = adversary.penalized(losses.critic(&real, &made)?, (&prior, None), &still, train)?;
         let maker_loss = losses.maker(&adversary.shadow_score(&code, None)?)?;
         let parts = vec![

@@ -70,9 +70,8 @@ impl Learner for BiGan {
         let drawn = Tensor::randn(&code.shape(), DType::F32, code.device())?;
         let made = self.up.forward(&drawn, train)?;
         let (still_code, still_made) = (code.detach()?, made.detach()?);
-        let real = adversary.critic.score(&values, Some(&still_code), train)?;
-        let fake = adversary.critic.score(&still_made, Some(&drawn), train)?;
         let pair = (&values, Some(&still_code));
+        let (real, fake) = adversary.critic.scores(pair, (&still_made, Some(&drawn)), train)?;
         let critic_loss = adversary.penalized(losses.critic(&real, &fake)?, pair, &still_made, train)?;
         // The maker wants its pairs taken for the encoder's, and the encoder its own for the maker's.
         let maker = losses.maker(&adversary.shadow_score(&made, Some(&drawn))?)?;

@@ -111,7 +111,7 @@ impl Bounded {
 }
 
 fn leaky(x: &Tensor) -> Result<Tensor> {
-    x.maximum(&x.mul_scalar(0.2)?)
+    x.leaky_relu(0.2)
 }
 
 /// Values, and maybe a vector beside them → a score `[rows]`: how real they look, and how well they go together.
@@ -157,7 +157,7 @@ impl Critic {
 
     /// What the last layer before the score holds, `[rows, width]`.
     pub fn features(&self, x: &Tensor, beside: Option<&Tensor>, train: bool) -> Result<Tensor> {
-        let mut x = x.clone();
+        let mut x = if self.stages.is_empty() { x.clone() } else { x.channels_last()? };
         for stage in &self.stages {
             x = leaky(&stage.conv(&x, train)?)?;
         }
@@ -174,6 +174,22 @@ impl Critic {
     /// `[rows]`.
     pub fn score(&self, x: &Tensor, beside: Option<&Tensor>, train: bool) -> Result<Tensor> {
         self.score.linear(&self.features(x, beside, train)?, train)?.squeeze(-1)
+    }
+
+    /// Scores of what is real and of what is made, `[rows]` each, in one pass: its weights are bounded once for both.
+    pub fn scores(
+        &self,
+        real: (&Tensor, Option<&Tensor>),
+        made: (&Tensor, Option<&Tensor>),
+        train: bool,
+    ) -> Result<(Tensor, Tensor)> {
+        let beside = match (real.1, made.1) {
+            (Some(real), Some(made)) => Some(Tensor::cat(&[real, made], 0)?),
+            _ => None,
+        };
+        let both = self.score(&Tensor::cat(&[real.0, made.0], 0)?, beside.as_ref(), train)?;
+        let rows = real.0.size(0)?;
+        Ok((both.narrow(0, 0, rows)?, both.narrow(0, rows, made.0.size(0)?)?))
     }
 
     /// Width of its features.

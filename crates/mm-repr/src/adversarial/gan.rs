@@ -176,9 +176,8 @@ impl Learner for Gan {
         let changed = |x: &Tensor| change.as_ref().map_or_else(|| Ok(x.clone()), |c| c.apply(x));
         let (real, made) = (changed(&real)?, changed(&made)?);
         let (beside, adversary, losses) = (condition.as_ref(), &self.adversary, self.config.critic.loss);
-        let real_scores = adversary.critic.score(&real, beside, train)?;
         let still = made.detach()?;
-        let made_scores = adversary.critic.score(&still, beside, train)?;
+        let (real_scores, made_scores) = adversary.critic.scores((&real, beside), (&still, beside), train)?;
         let mut critic_loss = losses.critic(&real_scores, &made_scores)?;
         if let Some(condition) = &condition {
             // A real picture of something else: half of what is wrong.

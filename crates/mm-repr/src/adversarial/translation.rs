@@ -133,10 +133,7 @@ impl Learner for Translation {
                 && let Some((real, _)) = rows_with(set, &other.modality)?
             {
                 let still = there.detach()?;
-                let (yes, no) = (
-                    other.adversary.critic.score(&real, None, train)?,
-                    other.adversary.critic.score(&still, None, train)?,
-                );
+                let (yes, no) = other.adversary.critic.scores((&real, None), (&still, None), train)?;
                 add(format!("critic_{}", other.modality), &c.critic.loss.critic(&yes, &no)?, 1.0)?;
                 let passed = c.critic.loss.maker(&other.adversary.shadow_score(&there, None)?)?;
                 add(format!("passing_{name}"), &passed, c.adversary)?;

@@ -130,7 +130,7 @@ impl PictureTower {
 
 impl Encoder for PictureTower {
     fn encode(&self, input: &Input, train: bool) -> Result<Features> {
-        let mut x = input.values.clone();
+        let mut x = input.values.channels_last()?;
         for stage in &self.stages {
             let y = stage.norm1.forward(&stage.first.forward(&x, train)?, train)?.relu()?;
             let z = stage.norm2.forward(&stage.second.forward(&y, train)?, train)?;

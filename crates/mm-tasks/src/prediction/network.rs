@@ -11,7 +11,7 @@ use mm_core::{
     Pool, Processor, Reasoner, Registry, Scope, Tensor,
     nn::{
         Activation, AttentionConfig, BlockConfig, Linear, Lstm, Mask, MlpConfig, Transformer, TransformerConfig,
-        sinusoidal,
+        differentiable_twice, sinusoidal,
     },
     seed::Rng,
     with_grad,
@@ -563,7 +563,7 @@ impl Network {
             for (features, _) in stage.set.values_mut() {
                 features.values = features.values.detach()?.requires_grad()?;
             }
-            let again = self.fuse(&stage, train)?;
+            let again = differentiable_twice(|| self.fuse(&stage, train))?;
             let leaves: Vec<&Tensor> = stage.set.values().map(|(f, _)| &f.values).collect();
             let term = functional_entropy(&again.fused, &leaves)?;
             total = total.add(&term.mul_scalar(weights.entropy)?)?;

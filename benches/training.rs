@@ -1,0 +1,217 @@
+//! mm's share of `training.py`: training steps a second of one model on made-up data, everything that the trainer does for a step (forward and
+//! backward pass, the gradients' length, clipping, AdamW). Usage: training NAME STEPS
+
+use mm_core::{
+    DType, Device, Encoder, FeatureSet, Features, Fusion, Input, InputSet, Learner, Modality, Module, Params, Result,
+    Tensor,
+    nn::{Linear, Lstm, LstmConfig},
+};
+use mm_fusion::{FusionConfig, Operator};
+use mm_reason::attend::{self, Network, ReasonConfig};
+use mm_repr::{
+    adversarial::{CriticConfig, Gan, GanConfig},
+    generative::{Masked, MaskedConfig, Spec, Specs, Vae, VaeConfig, Values, networks::NetworkConfig},
+    image::{PictureTower, PictureTowerConfig},
+    text::{Reader, ReaderConfig},
+};
+use mm_train::{Group, Optimizer, OptimizerConfig};
+use std::time::Instant;
+
+/// Utterances of CMU-MOSI: numbers of the face, the words and the voice, in the order of the modalities' names.
+const MOSI: [(Modality, i64); 3] = [(Modality::AUDIO, 73), (Modality::IMAGE, 100), (Modality::TEXT, 100)];
+const BATCH: i64 = 32;
+/// Batches that take turns: one alone would be learned by heart, and numbers too small for the processor's fast path would be measured.
+const DIFFERENT: usize = 64;
+
+fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+    mm_core::keep_freed_memory();
+    mm_core::threads(Some(2));
+    let arguments: Vec<String> = std::env::args().collect();
+    let [_, name, steps] = arguments.as_slice() else { return Err("usage: training NAME STEPS".into()) };
+    let steps: u32 = steps.parse()?;
+    let params = Params::new(Device::Cpu);
+    let mut loss = model(name, &params)?;
+    // Encoders that were asked once are no part of what learns.
+    let groups = match name.strip_prefix("reason-") {
+        Some(_) => ["see", "read"].map(|p| Group { prefix: p.into(), rate: 0.0, weight_decay: None }).to_vec(),
+        None => Vec::new(),
+    };
+    let mut optimizer = Optimizer::new(&OptimizerConfig { rate: 1e-3, groups, ..OptimizerConfig::default() }, &params)?;
+    let mut step = || -> Result<()> {
+        optimizer.zero_grad();
+        let loss = loss()?;
+        if !loss.to_f64()?.is_finite() {
+            return Err(mm_core::Error::Sample("the loss left the numbers".into()));
+        }
+        loss.backward()?;
+        let norm = optimizer.gradient_norm().map_err(|e| mm_core::Error::Sample(e.to_string()))?;
+        optimizer.step(1.0, (1.0 / (norm + 1e-6)).min(1.0)).map_err(|e| mm_core::Error::Sample(e.to_string()))
+    };
+    for _ in 0..3 {
+        step()?;
+    }
+    let begun = Instant::now();
+    for _ in 0..steps {
+        step()?;
+    }
+    println!("{}", f64::from(steps) / begun.elapsed().as_secs_f64());
+    Ok(())
+}
+
+type Loss = Box<dyn FnMut() -> Result<Tensor>>;
+
+/// A model by its name, with its data: each call is the loss of one training step.
+fn model(name: &str, params: &Params) -> std::result::Result<Loss, Box<dyn std::error::Error>> {
+    let scope = params.scope();
+    let image = Modality::IMAGE;
+    let pictures = |rows: i64, side: i64| -> Result<(Spec, InputSet)> {
+        let values = Tensor::rand(&[rows, 3, side, side], DType::F32, Device::Cpu)?;
+        let spec = Spec { shape: vec![3, side, side], values: Values::Unit };
+        Ok((spec, InputSet::of(Modality::IMAGE, Input { values, mask: None })?))
+    };
+    let learns = |learner: Box<dyn Learner>, set: InputSet| -> Loss {
+        Box::new(move || {
+            let found = learner.loss(&set, true)?;
+            found.map(|(loss, _)| loss).ok_or_else(|| mm_core::Error::Sample("no row to learn from".into()))
+        })
+    };
+    let (kind, large) = match name.split_once('-') {
+        Some((kind, size)) => (kind, size == "large"),
+        None => (name, false),
+    };
+    let (rows, side) = if large { (64, 64) } else { (BATCH, 16) };
+    let channels: Vec<i64> = if large { vec![64, 128, 256] } else { vec![16, 32] };
+    Ok(match kind {
+        "vae" | "dense_vae" => {
+            let (spec, set) = pictures(rows, side)?;
+            let channels = if kind == "vae" { channels } else { vec![] };
+            let network = NetworkConfig { hidden: vec![if large { 512 } else { 128 }], channels, dropout: 0.0 };
+            let config = VaeConfig { width: if large { 128 } else { 32 }, network, ..VaeConfig::default() };
+            learns(Box::new(Vae::new(&scope, (&image, &spec), &config)?), set)
+        }
+        "mae" => {
+            let (spec, set) = pictures(rows, side)?;
+            let config = if large {
+                let (width, heads, layers) = (384, 6, 6);
+                MaskedConfig { width, heads, layers, decoder_width: 192, ..MaskedConfig::default() }
+            } else {
+                MaskedConfig { width: 64, layers: 2, decoder_width: 32, decoder_layers: 1, ..MaskedConfig::default() }
+            };
+            learns(Box::new(Masked::new(&scope, (&image, &spec), &config)?), set)
+        }
+        "gan" => {
+            let (spec, set) = pictures(rows, side)?;
+            let network = NetworkConfig { hidden: vec![], channels: channels.clone(), dropout: 0.0 };
+            let critic = CriticConfig { channels, ..CriticConfig::default() };
+            let config = GanConfig { network, critic, augment: false, ..GanConfig::default() };
+            learns(Box::new(Gan::new(&scope, &Specs::from([(image, spec)]), &config)?), set)
+        }
+        // Each utterance in its video: a bidirectional network over each modality's utterances, then the gate.
+        "contextual" => {
+            let (videos, utterances, hidden) = (BATCH, 24, 64);
+            let mut ways = Vec::new();
+            for (modality, width) in MOSI {
+                let config = LstmConfig { input: width, hidden, layers: 1, bidirectional: true, dropout: 0.0 };
+                let lstm = Lstm::new(&scope.pp("context").pp(&modality), config)?;
+                let values = Tensor::randn(&[videos, utterances, width], DType::F32, Device::Cpu)?;
+                ways.push((modality, lstm, values));
+            }
+            let fusion = fusion(&params.scope(), Operator::Gated {}, ways.iter().map(|w| (w.0.clone(), 2 * hidden)))?;
+            let head = Linear::new(&scope.pp("head"), fusion.width(), 2, true)?;
+            let labels = Tensor::from_vec(&alternating(videos * utterances), &[videos * utterances])?;
+            Box::new(move || {
+                let mut set = FeatureSet::new(videos * utterances);
+                for (modality, lstm, values) in &ways {
+                    let features = lstm.forward(values, None, true)?.reshape(&[-1, 2 * hidden])?;
+                    set.insert(modality.clone(), Features::from_pooled(&features)?, None)?;
+                }
+                judged(&*fusion, &head, &set, &labels)
+            })
+        }
+        // easy-VQA's size: pictures of 64 pixels a side, eight words, the networks of docs/pipelines/vqa.toml.
+        "vqa" | "reason" => {
+            let network = match name.split_once('-').map_or("", |n| n.1) {
+                "stacked" => Network::Stacked { steps: 2 },
+                "film" => Network::Film { blocks: 2 },
+                "co_attention" => Network::CoAttention { layers: 2, heads: 4 },
+                "relation" => Network::Relation { layers: 3 },
+                other => return Err(format!("no network `{other}`").into()),
+            };
+            let rows = 128;
+            let tower =
+                PictureTowerConfig { channels: vec![16, 32, 48], dropout: 0.0, ..PictureTowerConfig::default() };
+            let see = PictureTower::new(&scope.pp("see"), &tower)?;
+            let vocabulary = (0..28).map(|n| n.to_string()).collect();
+            let reader = ReaderConfig { vocabulary, embedding: 48, width: 96, ..ReaderConfig::default() };
+            let read = Reader::new(&scope.pp("read"), &reader)?;
+            let config = ReasonConfig { network, width: 96, ..ReasonConfig::default() };
+            let alone = kind == "reason";
+            let widths = [(Modality::IMAGE, see.width()), (Modality::TEXT, read.width())];
+            let reasoner = attend::build(&scope.pp("reason"), &config, &widths)?;
+            let head = Linear::new(&scope.pp("head"), reasoner.width(), 13, true)?;
+            let values = Tensor::randn(&[rows, 3, 64, 64], DType::F32, Device::Cpu)?;
+            let pictures = Input { values, mask: None };
+            let words: Vec<i64> = (0..rows * 8).map(|n| 2 + n * n % 28).collect();
+            let questions = Input { values: Tensor::from_vec(&words, &[rows, 8])?, mask: None };
+            let labels = Tensor::from_vec(&(0..rows).map(|n| n % 13).collect::<Vec<_>>(), &[rows])?;
+            // The network that reasons alone takes what the others made of pictures and words once.
+            let made = (see.encode(&pictures, true)?, read.encode(&questions, true)?);
+            let given = |f: &Features| Features::new(f.values.detach()?, None);
+            let given = (given(&made.0)?, given(&made.1)?);
+            Box::new(move || {
+                let mut set = FeatureSet::new(rows);
+                let (places, words) =
+                    if alone { given.clone() } else { (see.encode(&pictures, true)?, read.encode(&questions, true)?) };
+                set.insert(Modality::IMAGE, places, None)?;
+                set.insert(Modality::TEXT, words, None)?;
+                let joint = reasoner.reason(&set, true)?.features.pool(mm_core::Pool::Mean)?;
+                head.forward(&joint, true)?.cross_entropy(&labels, -100, 0.0)
+            })
+        }
+        // One vector, or for operators on sequences fifty positions, of each modality.
+        kind => {
+            let operator = mm_fusion::of_kind(kind)?;
+            let length = if operator.takes_sequences() { 50 } else { 1 };
+            let mut sets = Vec::new();
+            for _ in 0..DIFFERENT {
+                let mut set = FeatureSet::new(BATCH);
+                for (modality, width) in MOSI {
+                    let values = Tensor::randn(&[BATCH, length, width], DType::F32, Device::Cpu)?;
+                    set.insert(modality, Features::new(values, None)?, None)?;
+                }
+                sets.push(set);
+            }
+            let fusion = fusion(&scope, operator, MOSI.into_iter())?;
+            let head = Linear::new(&scope.pp("head"), fusion.width(), 2, true)?;
+            let labels = Tensor::from_vec(&alternating(BATCH), &[BATCH])?;
+            let mut next = sets.into_iter().cycle();
+            Box::new(move || match next.next() {
+                Some(set) => judged(&*fusion, &head, &set, &labels),
+                None => Err(mm_core::Error::Sample("no batch".into())),
+            })
+        }
+    })
+}
+
+fn alternating(rows: i64) -> Vec<i64> {
+    (0..rows).map(|n| n % 2).collect()
+}
+
+fn fusion(
+    scope: &mm_core::Scope<'_>,
+    operator: Operator,
+    widths: impl Iterator<Item = (Modality, i64)>,
+) -> std::result::Result<Box<dyn Fusion>, mm_fusion::Error> {
+    let config = FusionConfig { operator, width: 64, ..FusionConfig::default() };
+    mm_fusion::build(&scope.pp("fusion"), &config, &widths.collect::<Vec<_>>())
+}
+
+fn judged(fusion: &dyn Fusion, head: &Linear, set: &FeatureSet, labels: &Tensor) -> Result<Tensor> {
+    let out = fusion.fuse(set, true)?;
+    let logits = head.forward(&out.features.pool(mm_core::Pool::Mean)?, true)?;
+    let loss = logits.cross_entropy(labels, -100, 0.0)?;
+    match out.loss {
+        Some(own) => loss.add(&own),
+        None => Ok(loss),
+    }
+}
