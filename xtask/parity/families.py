@@ -220,6 +220,15 @@ def _(folder):
     model.save_pretrained(folder); tokenizer.model_max_length = 22; tokenizer.save_pretrained(folder); p = tf.ChineseCLIPImageProcessorPil(size={"height": 30, "width": 30}, do_center_crop=False); p.save_pretrained(folder)
     b = tokenizer(TEXTS, padding=True, truncation=True, return_tensors="pt"); pix = torch.cat([p(images=read(x), return_tensors="pt")["pixel_values"] for x in IMAGES])
     answers(folder, text=unit(first(model.get_text_features(input_ids=b["input_ids"], attention_mask=b["attention_mask"]))), image=joint_image(model, p), text_ids=b["input_ids"].masked_fill(b["attention_mask"] == 0, -1), logits=model(pixel_values=pix, input_ids=b["input_ids"], attention_mask=b["attention_mask"]).logits_per_image, **pixel_rows(p))
+@variant("blip/retrieval")
+def _(folder):
+    tokenizer = word_piece(); text = dict(small, num_attention_heads=3, vocab_size=len(tokenizer), max_position_embeddings=24, layer_norm_eps=1e-6)
+    vision = dict(hidden_size=20, num_hidden_layers=2, num_attention_heads=2, intermediate_size=33, image_size=36, patch_size=9)
+    model = randomise(tf.BlipForImageTextRetrieval(tf.BlipConfig(text_config=text, vision_config=vision, image_text_hidden_size=11))); model.save_pretrained(folder)
+    tokenizer.model_max_length = 22; tokenizer.save_pretrained(folder); p = tf.models.blip.image_processing_pil_blip.BlipImageProcessorPil(size={"height": 36, "width": 36}); p.save_pretrained(folder)
+    b = tokenizer(TEXTS, padding=True, truncation=True, return_tensors="pt"); pix = torch.cat([p(images=read(x), return_tensors="pt")["pixel_values"] for x in IMAGES])
+    answers(folder, text=unit(model.text_proj(model.text_encoder(input_ids=b["input_ids"], attention_mask=b["attention_mask"])[0][:, 0])), image=unit(model.vision_proj(model.vision_model(pix)[0][:, 0])),
+            text_ids=b["input_ids"].masked_fill(b["attention_mask"] == 0, -1), logits=model(pixel_values=pix, input_ids=b["input_ids"], attention_mask=b["attention_mask"], use_itm_head=False).itm_score, **pixel_rows(p))
 def clap(name, fused, **sizes):
     @variant(name)
     def _(folder):

@@ -25,6 +25,19 @@ def spoken(model, tok, inputs, prompt, ends, more=(), **fixed):
         if "num_beams" in settings: row["score"] = float(o.sequences_scores[0])
         out.append(row)
     return out
+SAYING = "the fox"
+def looked(model, tok, inputs, picture, cut=0):
+    """Where the tokens of SAYING look at the picture's places (a mask over all positions) while they are read after the prompt: the mean over
+    blocks, heads and tokens, without the first `cut`."""
+    said = torch.tensor([tok(SAYING, add_special_tokens=False)["input_ids"]]); n = said.shape[1]; more = dict(inputs)
+    more["input_ids"] = torch.cat([inputs["input_ids"], said], 1)
+    for key, fill in (("attention_mask", 1), ("mm_token_type_ids", 0)):
+        if key in inputs: more[key] = torch.cat([inputs[key], torch.full((1, n), fill, dtype=inputs[key].dtype)], 1)
+    before = model.config._attn_implementation; model.set_attn_implementation("eager")
+    with torch.no_grad(): all_ = model(**more, output_attentions=True).attentions
+    model.set_attn_implementation(before)
+    heat = torch.stack([a[0].mean(0)[-n:].mean(0) for a in all_]).mean(0)
+    return {"said": SAYING, "patches": heat[: len(picture)][picture][cut:].tolist()}
 def taken(count):
     """Which of the six frames mm takes, spread evenly."""
     return [i * len(FRAMES) // count for i in range(count)]
@@ -100,7 +113,8 @@ def _(folder):
         rows.append({"image": name, "prompt": None, "said": spoken(model, tok, {"pixel_values": pixels(pre, name)}, 1, ends)})
         for q in QUESTIONS[:2]:
             ids = torch.tensor([[tok.cls_token_id] + tok(q, add_special_tokens=False)["input_ids"]])
-            asked.append({"image": name, "question": q, "said": spoken(model, tok, {"pixel_values": pixels(pre, name), "input_ids": ids}, ids.shape[1], ends)})
+            inputs = {"pixel_values": pixels(pre, name), "input_ids": ids}
+            asked.append({"image": name, "question": q, "said": spoken(model, tok, inputs, ids.shape[1], ends), "heat": looked(model, tok, inputs, torch.ones(10, dtype=torch.bool), 1)})
     frames = [FRAMES[i] for i in taken(3)]; px = pre(images=[Image.fromarray(f) for f in frames], return_tensors="pt")["pixel_values"][None]
     rows.append({"video": "frames.mkv", "prompt": None, "said": spoken(model, tok, {"pixel_values": px}, 1, ends)})
     return {"caption": rows, "answer": asked}
@@ -186,7 +200,8 @@ def llava(folder, text, vision, pre, template=None, adapt=None, **more):
             prompt = tok.apply_chat_template(messages, tokenize=False, add_generation_prompt=True) if template else f"USER: <image>\n{q} ASSISTANT:"
             px = pixels(pre, name); n = model.get_image_features(pixel_values=px).pooler_output[0].shape[0]
             ids = tok(prompt)["input_ids"]; ids = [j for i in ids for j in ([i] * n if i == image else [i])]; x = torch.tensor([ids])
-            rows.append({"image": name, "question": q, "said": spoken(model, tok, {"input_ids": x, "attention_mask": torch.ones_like(x), "pixel_values": px}, len(ids), [tok.eos_token_id])})
+            inputs = {"input_ids": x, "attention_mask": torch.ones_like(x), "pixel_values": px}
+            rows.append({"image": name, "question": q, "said": spoken(model, tok, inputs, len(ids), [tok.eos_token_id]), "heat": looked(model, tok, inputs, x[0] == image)})
     return {"unused": True, "answer": rows}
 @variant("llava/clip-llama")
 def _(folder):
@@ -211,7 +226,8 @@ def _(folder):
             messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": q}]}]; prompt = tok.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
             o = pre(images=read(name), return_tensors="pt"); n = int(o["image_grid_thw"][0].prod()) // 4; pad = tid("<|image_pad|>")
             ids = [j for i in tok(prompt)["input_ids"] for j in ([i] * n if i == pad else [i])]; x = torch.tensor([ids])
-            rows.append({"image": name, "question": q, "said": spoken(model, tok, {"input_ids": x, "attention_mask": torch.ones_like(x), "mm_token_type_ids": (x == pad).int(), "pixel_values": o["pixel_values"], "image_grid_thw": o["image_grid_thw"]}, len(ids), model.generation_config.eos_token_id)})
+            inputs = {"input_ids": x, "attention_mask": torch.ones_like(x), "mm_token_type_ids": (x == pad).int(), "pixel_values": o["pixel_values"], "image_grid_thw": o["image_grid_thw"]}
+            rows.append({"image": name, "question": q, "said": spoken(model, tok, inputs, len(ids), model.generation_config.eos_token_id), "heat": looked(model, tok, inputs, x[0] == pad)})
     # A video is what its frames are as pictures, two at a time.
     messages = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": QUESTIONS[1]}]}]; prompt = tok.apply_chat_template(messages, tokenize=False, add_generation_prompt=True); pad = tid("<|video_pad|>")
     each = [pre(images=Image.fromarray(f), return_tensors="pt") for f in FRAMES]; g = each[0]["image_grid_thw"][0].tolist(); n = g[1] * g[2]

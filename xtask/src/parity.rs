@@ -21,7 +21,7 @@ pub struct Arguments {
     out: Option<PathBuf>,
 }
 
-/// The families that answer, describe and transcribe (Whisper is an encoder too), and PEFT's adapters on them.
+/// The families that answer, describe and transcribe, and PEFT's adapters on them.
 const SPEAKERS: &[&str] = &["vilt", "blip", "git", "vision-encoder-decoder", "whisper", "llava", "qwen2_vl", "adapter"];
 
 pub fn run(arguments: &Arguments) -> Result<()> {
@@ -60,7 +60,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             }
         }
     }
-    let own = |f: &String| ["words", "align", "fusion"].contains(&f.as_str()) || (speak(f) && f != "whisper");
+    // Whisper is an encoder too, and BLIP puts pictures and texts into one space.
+    let both = |f: &String| ["whisper", "blip"].contains(&f.as_str());
+    let own = |f: &String| ["words", "align", "fusion"].contains(&f.as_str()) || (speak(f) && !both(f));
     if !arguments.families.is_empty() && arguments.families.iter().all(own) {
         return Ok(());
     }

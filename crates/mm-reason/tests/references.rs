@@ -139,6 +139,24 @@ fn every_family_says_what_its_reference_says_token_for_token() {
                     }
                     continue;
                 }
+                if let Some(wanted) = row["heat"].as_object() {
+                    held += 1;
+                    let said = wanted["said"].as_str().unwrap();
+                    let wanted: Vec<f32> = serde_json::from_value(wanted["patches"].clone()).unwrap();
+                    let heat = model.explain(&seen, asked, said).unwrap();
+                    let off = heat.patches.iter().zip(&wanted).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                    if heat.patches.len() != wanted.len()
+                        || heat.grid.iter().product::<usize>() != wanted.len()
+                        || off > 1e-4
+                    {
+                        report(format!("{kind} {}: heat {:?} instead of {wanted:?}", row["question"], heat.patches));
+                    }
+                    // Each word looks with all that it has.
+                    let all = heat.patches.iter().sum::<f32>() + heat.words.iter().map(|w| w.1).sum::<f32>();
+                    if heat.words.is_empty() || !(0.0..=1.001).contains(&all) {
+                        report(format!("{kind} {}: words {:?}", row["question"], heat.words));
+                    }
+                }
                 if let Some(wanted) = row["score"].as_f64() {
                     held += 1;
                     match model.matches(&seen, text("text").unwrap()) {
@@ -182,8 +200,16 @@ fn what_is_learned_from_is_what_is_said() {
     let top = top();
     let picture = Source::File(top.join("inputs/wide.png"));
     let other = Source::File(top.join("inputs/tall.jpg"));
-    let folders =
-        ["blip-caption", "blip-vqa", "git-caption", "vision-encoder-decoder-vit-gpt2", "llava-clip-llama", "vilt-vqa"];
+    let sounds = ["short16.wav", "tone48.wav"].map(|name| Source::File(top.join("inputs").join(name)));
+    let folders = [
+        "blip-caption",
+        "blip-vqa",
+        "git-caption",
+        "vision-encoder-decoder-vit-gpt2",
+        "llava-clip-llama",
+        "vilt-vqa",
+        "whisper-multilingual",
+    ];
     let mut held = 0;
     for name in folders.iter().filter(|n| top.join(n).exists()) {
         let (model, ..) = Speaker::further(&top.join(name), LoadOptions::default(), None, None).unwrap();
@@ -192,13 +218,18 @@ fn what_is_learned_from_is_what_is_said() {
         let sources = if *name == "vilt-vqa" { vec![picture.clone(); 2] } else { vec![picture.clone(), other.clone()] };
         let asks = !name.contains("caption") && !name.starts_with("vision");
         let questions = ["a dog over the fox", "fox"];
-        let asked = |q: &'static str| if asks { Asked::Answer(q) } else { Asked::Describe(None) };
-        let processor = model.processor(&Modality::IMAGE).unwrap();
+        let hears = name.starts_with("whisper");
+        let (of, sources) = if hears { (Modality::AUDIO, sounds.to_vec()) } else { (Modality::IMAGE, sources) };
+        let asked = |q: &'static str| match (hears, asks) {
+            (true, _) => Asked::Transcribe(None, false),
+            (_, true) => Asked::Answer(q),
+            _ => Asked::Describe(None),
+        };
+        let processor = model.teaches(&of).unwrap();
         let numbers: Vec<Tensor> =
             sources.iter().map(|s| processor.process(s, &mut mm_core::SampleContext::plain()).unwrap()).collect();
         let values = Tensor::stack(&numbers.iter().collect::<Vec<_>>(), 0).unwrap();
-        let seen: Vec<_> =
-            sources.iter().map(|s| plain.look(&Modality::IMAGE, std::slice::from_ref(s)).unwrap()).collect();
+        let seen: Vec<_> = sources.iter().map(|s| plain.look(&of, std::slice::from_ref(s)).unwrap()).collect();
         let pad = |rows: &[Vec<i64>]| {
             let longest = rows.iter().map(Vec::len).max().unwrap();
             let flat =
@@ -210,8 +241,7 @@ fn what_is_learned_from_is_what_is_said() {
         let written: Vec<_> = (0..2).map(|n| model.written(Some(&seen[n]), asked(questions[n])).unwrap()).collect();
         let read = pad(&written.iter().map(|w| w.0.clone()).collect::<Vec<_>>());
         let question = Input { values: read.0, mask: Some(read.1) };
-        let mut lesson =
-            Lesson { modality: &Modality::IMAGE, values: &values, question: Some(&question), ids: None, train: false };
+        let mut lesson = Lesson { modality: &of, values: &values, question: Some(&question), ids: None, train: false };
         if !model.speaks() {
             let scores = model.learn(&lesson).unwrap();
             for (n, question) in questions.iter().enumerate() {

@@ -15,7 +15,7 @@ fn table() -> impl Iterator<Item = &'static Family> {
     let pictures = image::vit::FAMILIES.iter().chain(image::resnet::FAMILIES).chain(image::convnext::FAMILIES);
     let pictures = pictures.chain(image::efficientnet::FAMILIES);
     let sounds = audio::wave::FAMILIES.iter().chain(std::iter::once(&audio::whisper::FAMILY));
-    let joint = joint::clip::FAMILIES.iter().chain(std::iter::once(&joint::clap::FAMILY));
+    let joint = joint::clip::FAMILIES.iter().chain([&joint::clap::FAMILY, &joint::blip::FAMILY]);
     text::transformer::FAMILIES.iter().chain(pictures).chain(sounds).chain(joint)
 }
 

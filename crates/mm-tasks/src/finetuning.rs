@@ -1,9 +1,9 @@
-//! Checkpoints that answer and describe learn further on a user's own pairs: all of their weights, or low-rank adapters beside them (`LoRA`, Hu
+//! Checkpoints that answer, describe and write down what is said learn further on a user's own pairs: all of their weights, or low-rank adapters beside them (`LoRA`, Hu
 //! 2021). What comes out is a folder that transformers (or PEFT) loads: `model` in the run.
 
 use crate::{
     Error, Fit, Result, Told, job,
-    metrics::{Blind, Figures, answer_figures, captions, normalize_answer},
+    metrics::{Blind, Figures, answer_figures, captions, normalize_answer, word_error_rate},
 };
 use mm_core::{
     AdapterConfig, DType, Device, LossParts, Modality, Params, Processor, SampleContext, Source, Task, Tensor,
@@ -11,11 +11,12 @@ use mm_core::{
 };
 use mm_data::{Batch, Broken, Loader, LoaderConfig, Manifest, ManifestConfig, Split};
 use mm_reason::{
-    Asked, Lesson, Speaker,
+    Asked, Lesson, Seen, Speaker,
     generate::{GenerationConfig, Rules},
 };
 use mm_repr::{LoadOptions, copy_files, locate};
 use mm_train::{Progress, Run, TrainConfig, TrainInput, train};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, HashMap},
@@ -43,7 +44,7 @@ pub struct FinetuningConfig {
     /// The column of the answers to the questions that are the rows' text; when absent, the text is what is learned to be said.
     #[serde(default)]
     pub answer: Option<String>,
-    /// The language of the texts that are learned; all when absent.
+    /// The language of the texts that are learned; all when absent. What a Whisper is told to write down.
     #[serde(default)]
     pub language: Option<String>,
     /// Low-rank adapters that are learned in place of the weights.
@@ -249,7 +250,7 @@ impl Finetuning {
             )));
         }
         let of = Modality::from(config.of.as_str());
-        speaker.processor(&of)?;
+        speaker.teaches(&of)?;
         Ok(Self { speaker, config, base, of, described, renewed })
     }
 
@@ -279,7 +280,7 @@ impl Finetuning {
         // What a picture becomes is part of the prompt of some models.
         let seen = manifest.rows.iter().find_map(|r| {
             let source = r.values.get(&self.of)?.first()?;
-            speaker.look(&self.of, std::slice::from_ref(source)).ok()
+            self.look(std::slice::from_ref(source)).ok()
         });
         let end = speaker.generation.end.first().copied();
         for row in 0..manifest.rows.len() {
@@ -289,7 +290,7 @@ impl Finetuning {
                 if answers.known.contains_key(&key) {
                     continue;
                 }
-                let (asked, begun) = speaker.written(seen.as_ref(), asked(question))?;
+                let (asked, begun) = speaker.written(seen.as_ref(), self.asked(question))?;
                 if let Some(question) = question.filter(|q| !questions.known.contains_key(*q)) {
                     let ids = if asked.is_empty() { begun.clone() } else { asked };
                     questions.known.insert(question.to_owned(), ids);
@@ -330,7 +331,7 @@ impl Finetuning {
             manifest.rows[row].values.insert(Modality::from(ANSWER), keys);
         }
         let mut processors: BTreeMap<Modality, Arc<dyn Processor>> = BTreeMap::new();
-        processors.insert(self.of.clone(), self.speaker.processor(&self.of)?.clone());
+        processors.insert(self.of.clone(), self.speaker.teaches(&self.of)?.clone());
         processors.insert(Modality::from(ANSWER), Arc::new(answers));
         if self.config.answer.is_some() {
             processors.insert(Modality::TEXT, Arc::new(questions));
@@ -352,7 +353,11 @@ impl Finetuning {
             params: &self.speaker.params,
             loader: &loader,
             evaluate: &mut evaluate_now,
-            target: if self.config.answer.is_some() { "accuracy" } else { "cider_d" },
+            target: match &self.config.answer {
+                Some(_) => "accuracy",
+                None if self.of == Modality::AUDIO => "words_right",
+                None => "cider_d",
+            },
             progress,
             stop,
         };
@@ -422,9 +427,24 @@ impl Finetuning {
         Ok((self.figures(manifest, &found), found, broken))
     }
 
+    fn look(&self, sources: &[Source]) -> Result<Seen> {
+        let processor = self.speaker.teaches(&self.of)?;
+        let one = |source: &Source| processor.process(source, &mut SampleContext::plain());
+        let samples = sources.par_iter().map(one).collect::<mm_core::Result<Vec<_>>>()?;
+        Ok(self.speaker.look_at(&self.of, &samples)?)
+    }
+
+    fn asked<'a>(&'a self, question: Option<&'a str>) -> Asked<'a> {
+        match question {
+            Some(question) => Asked::Answer(question),
+            None if self.of == Modality::AUDIO => Asked::Transcribe(self.config.language.as_deref(), false),
+            None => Asked::Describe(None),
+        }
+    }
+
     fn say(&self, sources: &[Source], question: Option<&str>, config: &GenerationConfig) -> Result<Vec<String>> {
-        let (speaker, asked) = (&self.speaker, asked(question));
-        let seen = speaker.look(&self.of, sources)?;
+        let (speaker, asked) = (&self.speaker, self.asked(question));
+        let seen = self.look(sources)?;
         if speaker.speaks() {
             let said = speaker.tell(Some(&seen), asked, config, &Rules::default(), &mut |_, _| {})?;
             return Ok(said
@@ -441,7 +461,12 @@ impl Finetuning {
             let texts: Vec<String> = found.iter().map(|(_, t)| t.clone()).collect();
             let references: Vec<Vec<String>> =
                 found.iter().map(|(r, _)| said(manifest, *r).map(ToOwned::to_owned).collect()).collect();
-            return captions(&texts, &references, None);
+            let mut figures = captions(&texts, &references, None);
+            if self.of == Modality::AUDIO {
+                let rate = word_error_rate(&texts, &references);
+                figures.extend([("word_error_rate".to_owned(), rate), ("words_right".into(), 1.0 - rate)]);
+            }
+            return figures;
         }
         let right = |(row, text): &&(usize, String)| {
             said(manifest, *row).any(|a| normalize_answer(a) == normalize_answer(text))
@@ -475,10 +500,6 @@ impl Finetuning {
         let examples = found.iter().step_by(step).take(20).map(example).collect();
         Ok(FinetuningFigures { model, blind, broken, examples })
     }
-}
-
-fn asked(question: Option<&str>) -> Asked<'_> {
-    question.map_or(Asked::Describe(None), Asked::Answer)
 }
 
 /// How a question and its answer are known together.

@@ -13,9 +13,9 @@ use mm_core::{
 };
 use mm_data::ImageProcessor;
 use mm_repr::{
-    checkpoint_config,
+    BLIP_SHAPE, BLIP_VISION, blip_vision_names, checkpoint_config,
     family::{Build, Family, Names},
-    image::{VisionDefaults, VisionShape, preprocessing, vision_config, vision_trunk, vit::Trunk},
+    image::{preprocessing, vision_config, vision_trunk, vit::Trunk},
 };
 use std::sync::Arc;
 
@@ -35,22 +35,10 @@ checkpoint_config! {
     }
 }
 
-/// transformers' `BlipVisionConfig`.
-const VISION: VisionDefaults = VisionDefaults { image: 384, patch: 16, activation: Activation::Gelu, epsilon: 1e-5 };
-
 /// The family of this file.
 pub(super) const FAMILY: Family<Box<dyn Voice>> = Family {
     kind: "blip",
     names: |c, _| {
-        let vision = Names::of(&[
-            ("vision_model.encoder.final_layer_norm.", "vision_model.post_layernorm."),
-            (".self_attn.q_proj.", ".self_attn.qkv.#0/3"),
-            (".self_attn.k_proj.", ".self_attn.qkv.#1/3"),
-            (".self_attn.v_proj.", ".self_attn.qkv.#2/3"),
-            (".self_attn.out_proj.", ".self_attn.projection."),
-            (".position_embedding.weight", ".position_embedding"),
-        ])
-        .only_within("vision_model.");
         let bias = if c.shape("text_decoder.cls.predictions.bias").is_some() { "" } else { "decoder." };
         let head = Names::of(&[
             ("text_decoder.transform.dense.", "text_decoder.cls.predictions.transform.dense."),
@@ -64,7 +52,7 @@ pub(super) const FAMILY: Family<Box<dyn Voice>> = Family {
         );
         // Heads first: what is left below `text_decoder.` is BERT's.
         let marked = Names::of(&[("^text_decoder.embed", "BODY.embed"), ("^text_decoder.layers", "BODY.layers")]);
-        vision
+        blip_vision_names()
             .then(head)
             .then(marked)
             .then(bert::names("BODY.", "text_decoder.bert."))
@@ -86,10 +74,9 @@ struct Blip {
 
 fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
     let text: TextConfig = b.parse_part(&b.config["text_config"], "text_config")?;
-    let vit = vision_config(b, &b.config["vision_config"], "vision_config", VISION)?;
+    let vit = vision_config(b, &b.config["vision_config"], "vision_config", BLIP_VISION)?;
     let width = vit.hidden_size;
-    let shape = VisionShape { class: true, bias: true, first_norm: false, final_norm: true };
-    let trunk = vision_trunk(b, &b.scope.pp("vision_model"), &vit, shape)?;
+    let trunk = vision_trunk(b, &b.scope.pp("vision_model"), &vit, BLIP_SHAPE)?;
     let sizes = bert::Sizes {
         vocabulary: text.vocab_size,
         width: text.hidden_size,
@@ -233,7 +220,7 @@ impl Voice for Blip {
                 let features = Self::question(encoder, seen, &prompt.question, Some(&mut looked))?;
                 if let Some(decoder) = decoder {
                     // How much the answer read each word of the question.
-                    words = heat::words(tokens, &prompt.question, &heat::mean(&saying(decoder, features)?)?);
+                    words = heat::words_of(tokens, &prompt.question, &heat::mean(&saying(decoder, features)?)?);
                 }
             }
             (None, Some(decoder)) => looked = saying(decoder, seen.values.clone())?,

@@ -1,6 +1,6 @@
 //! GIT (Wang 2022): CLIP's picture features before the text, in one stack where the picture's places see each other and the text looks back.
 
-use super::{Asked, Lesson, Prompt, Seen, Tokens, Voice, bert};
+use super::{Asked, Heat, Lesson, Prompt, Seen, Tokens, Voice, bert, heat::Back};
 use crate::{
     Error, Result,
     decoder::{Decoder, Reading, State},
@@ -149,6 +149,18 @@ impl Voice for Git {
         let open = Reading { open: true, unplaced: true, ..Reading::default() };
         self.decoder.read(&seen.values, &mut state, open)?;
         self.decoder.begin(state, &prompt.ids)
+    }
+
+    fn explain(&self, tokens: &Tokens, seen: &Seen, prompt: &Prompt, said: &[i64]) -> Result<Option<Heat>> {
+        let [down, across] = self.vision.tokens.grid.map(|n| n as usize);
+        let places = seen.values.size(1)? as usize;
+        let grid = [places / (down * across + 1).max(1), down, across];
+        let start = self.begin(Some(seen), prompt, said.len() as i64)?;
+        Ok(Some(Back { start, places: (0, places), grid, prompt, placeholder: None }.heat(
+            &self.decoder,
+            tokens,
+            said,
+        )?))
     }
 
     fn learn(&self, lesson: &Lesson<'_>) -> mm_core::Result<Option<Tensor>> {

@@ -1,6 +1,6 @@
 //! LLaVA 1.5 (Liu 2023): a layer of CLIP's features, projected, among the words of a language model.
 
-use super::{Asked, Lesson, Prompt, Seen, Tokens, Voice, language};
+use super::{Asked, Heat, Lesson, Prompt, Seen, Tokens, Voice, heat::Back, language};
 use crate::{
     Result,
     decoder::{Decoder, State},
@@ -145,6 +145,15 @@ impl Voice for Llava {
 
     fn begin(&self, seen: Option<&Seen>, prompt: &Prompt, room: i64) -> mm_core::Result<Start<State>> {
         language::begin(&self.decoder, seen, &prompt.ids, self.image, room, None)
+    }
+
+    fn explain(&self, tokens: &Tokens, seen: &Seen, prompt: &Prompt, said: &[i64]) -> Result<Option<Heat>> {
+        let [down, across] = self.vision.tokens.grid.map(|n| n as usize);
+        let first = prompt.ids.iter().position(|id| *id == self.image).unwrap_or(0);
+        let places = (first, seen.values.size(1)? as usize);
+        let start = self.begin(Some(seen), prompt, said.len() as i64)?;
+        let back = Back { start, places, grid: [1, down, across], prompt, placeholder: Some(self.image) };
+        Ok(Some(back.heat(&self.decoder, tokens, said)?))
     }
 
     fn learn(&self, lesson: &Lesson<'_>) -> mm_core::Result<Option<Tensor>> {

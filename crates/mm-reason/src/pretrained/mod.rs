@@ -118,6 +118,11 @@ pub(crate) trait Voice: Send {
         None
     }
 
+    /// What makes numbers of raw values that are learned from in batches, where that is not what they are looked at by.
+    fn teaches(&self, modality: &Modality) -> Option<&Arc<dyn Processor>> {
+        self.processor(modality)
+    }
+
     /// Changes the settings of generation where the family has words of its own for them.
     fn settle(&self, _config: &mut GenerationConfig) {}
 }
@@ -127,7 +132,7 @@ pub(crate) trait Voice: Send {
 pub struct Lesson<'a> {
     /// Of what its values are.
     pub modality: &'a Modality,
-    /// Numbers of pictures, `[rows, …]`.
+    /// Numbers of pictures or sounds, `[rows, …]`.
     pub values: &'a Tensor,
     /// Tokens of the questions `[rows, tokens]`, and which of them are there.
     pub question: Option<&'a Input>,
@@ -168,7 +173,7 @@ pub struct Heat {
 }
 
 /// The families that can be learned further.
-const LEARNERS: &[&str] = &["vilt", "blip", "git", "llava", "vision-encoder-decoder"];
+const LEARNERS: &[&str] = &["vilt", "blip", "git", "llava", "vision-encoder-decoder", "whisper"];
 
 /// How the names of the layers that give the labels' scores begin in a family's checkpoints: made anew for other labels.
 fn head(kind: &str) -> &'static str {
@@ -356,7 +361,16 @@ impl Speaker {
 
     /// How raw values of a modality become numbers.
     pub fn processor(&self, modality: &Modality) -> Result<&Arc<dyn Processor>> {
-        self.voice.processor(modality).ok_or_else(|| {
+        self.takes(modality, self.voice.processor(modality))
+    }
+
+    /// The same for values that are learned from in batches: of sounds the first window.
+    pub fn teaches(&self, modality: &Modality) -> Result<&Arc<dyn Processor>> {
+        self.takes(modality, self.voice.teaches(modality))
+    }
+
+    fn takes<'a>(&self, modality: &Modality, found: Option<&'a Arc<dyn Processor>>) -> Result<&'a Arc<dyn Processor>> {
+        found.ok_or_else(|| {
             let takes = [Modality::IMAGE, Modality::AUDIO, Modality::VIDEO];
             let takes: Vec<&str> =
                 takes.iter().filter(|m| self.voice.processor(m).is_some()).map(Modality::name).collect();
@@ -538,7 +552,11 @@ impl Speaker {
         let prompt = self.voice.prompt(&self.tokens, Some(seen), asked)?;
         let said = self.tokens.encode(said, false)?;
         without_grad(|| self.voice.explain(&self.tokens, seen, &prompt, &said))?.ok_or_else(|| {
-            Error::asked("--explain", format!("a model of family {}", self.family), "vilt or blip, or a run")
+            Error::asked(
+                "--explain",
+                format!("a model of family {}", self.family),
+                "vilt, blip, git, llava or qwen2_vl, or a run",
+            )
         })
     }
 }

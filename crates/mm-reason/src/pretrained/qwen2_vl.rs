@@ -1,7 +1,7 @@
 //! Qwen2-VL (Wang 2024): pictures and videos of any size as patches whose places are turned in, four patches become one feature, and a
 //! language model whose positions are time, row and column.
 
-use super::{Asked, Prompt, Seen, Tokens, Voice, language};
+use super::{Asked, Heat, Prompt, Seen, Tokens, Voice, heat::Back, language};
 use crate::{
     Result,
     decoder::{Decoder, State},
@@ -237,6 +237,17 @@ impl Voice for Qwen2Vl {
         let places = self.places(&prompt.ids, seen.and_then(|s| s.grid))?;
         let id = self.placeholder(&prompt.ids);
         language::begin(&self.decoder, seen, &prompt.ids, id, room, Some(places))
+    }
+
+    fn explain(&self, tokens: &Tokens, seen: &Seen, prompt: &Prompt, said: &[i64]) -> Result<Option<Heat>> {
+        let id = self.placeholder(&prompt.ids);
+        let [time, down, across] = seen.grid.unwrap_or([1, 1, 1]);
+        let grid = [time, down / self.merge, across / self.merge].map(|n| n as usize);
+        let first = prompt.ids.iter().position(|p| *p == id).unwrap_or(0);
+        let places = (first, seen.values.size(1)? as usize);
+        let start = self.begin(Some(seen), prompt, said.len() as i64)?;
+        let back = Back { start, places, grid, prompt, placeholder: Some(id) };
+        Ok(Some(back.heat(&self.decoder, tokens, said)?))
     }
 
     fn decoder(&self) -> Option<&Decoder> {

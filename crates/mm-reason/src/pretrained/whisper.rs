@@ -1,14 +1,14 @@
 //! Whisper (Radford 2022): half a minute of sound is encoded, a decoder writes it down, with times if so wished; longer sounds window by
 //! window, each beginning where the one before came to an end.
 
-use super::{Asked, Prompt, Seen, Tokens, Voice, languages::LANGUAGES};
+use super::{Asked, Lesson, Prompt, Seen, Tokens, Voice, languages::LANGUAGES};
 use crate::{
     Error, Result,
     decoder::{Decoder, DecoderConfig, State},
     generate::{GenerationConfig, Start},
 };
 use mm_core::{
-    Encoder, Input, Modality, Processor, Tensor,
+    Encoder, Input, Modality, Processor, SampleContext, Source, Tensor,
     nn::{Activation, AttentionConfig, BlockConfig, MlpConfig, TransformerConfig},
 };
 use mm_repr::{
@@ -77,6 +77,8 @@ struct Whisper {
     ear: Ear,
     decoder: Decoder,
     processor: Arc<dyn Processor>,
+    /// The same for sounds that are learned from in batches: all of one window.
+    window: Arc<dyn Processor>,
     special: Special,
     start: i64,
     end: i64,
@@ -118,14 +120,17 @@ fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
         first_time: own["max_initial_timestamp_index"].as_i64(),
     };
     let end = |v: &Value| v["eos_token_id"].as_i64().or_else(|| v["eos_token_id"][0].as_i64());
+    let processor: Arc<dyn Processor> = Arc::new(SpectrogramProcessor::whisper_whole(b)?);
+    let frames = 2 * c.max_source_positions;
     Ok(Box::new(Whisper {
         ear,
         decoder: Decoder::new(b, &b.scope.pp("text"), config)?,
-        processor: Arc::new(SpectrogramProcessor::whisper_whole(b)?),
+        window: Arc::new(Window { whole: processor.clone(), frames }),
+        processor,
         special,
         start: own["decoder_start_token_id"].as_i64().unwrap_or(c.decoder_start_token_id),
         end: end(&own).or_else(|| end(b.config)).unwrap_or(50_256),
-        frames: 2 * c.max_source_positions,
+        frames,
     }))
 }
 
@@ -161,18 +166,39 @@ impl Whisper {
     }
 }
 
+/// The first window of a sound, filled with nothing where it is shorter: `[bands, frames]`.
+struct Window {
+    whole: Arc<dyn Processor>,
+    frames: i64,
+}
+
+/// So many frames of `[…, found]`.
+fn window(values: &Tensor, frames: i64) -> mm_core::Result<Tensor> {
+    let found = values.size(-1)?;
+    if found < frames { values.pad(&[0, frames - found], 0.0) } else { values.narrow(-1, 0, frames) }
+}
+
+impl Processor for Window {
+    fn process(&self, source: &Source, context: &mut SampleContext) -> mm_core::Result<Tensor> {
+        window(&self.whole.process(source, context)?, self.frames)?.contiguous()
+    }
+
+    fn is_sequence(&self) -> bool {
+        false
+    }
+
+    fn fingerprint(&self) -> String {
+        format!("{} of {} frames", self.whole.fingerprint(), self.frames)
+    }
+}
+
 impl Voice for Whisper {
     fn processor(&self, modality: &Modality) -> Option<&Arc<dyn Processor>> {
         (*modality == Modality::AUDIO).then_some(&self.processor)
     }
 
     fn see(&self, _modality: &Modality, values: &Tensor) -> mm_core::Result<Seen> {
-        let found = values.size(2)?;
-        let values = if found < self.frames {
-            values.pad(&[0, self.frames - found], 0.0)?
-        } else {
-            values.narrow(2, 0, self.frames)?
-        };
+        let values = window(values, self.frames)?;
         Ok(Seen::of(self.ear.encode(&Input { values, mask: None }, false)?.values))
     }
 
@@ -214,6 +240,15 @@ impl Voice for Whisper {
     fn begin(&self, seen: Option<&Seen>, prompt: &Prompt, room: i64) -> mm_core::Result<Start<State>> {
         let seen = seen.ok_or_else(|| mm_core::Error::config("a Whisper", "no sound", "a sound"))?;
         self.read(seen, &prompt.ids, room)
+    }
+
+    fn teaches(&self, modality: &Modality) -> Option<&Arc<dyn Processor>> {
+        (*modality == Modality::AUDIO).then_some(&self.window)
+    }
+
+    fn learn(&self, lesson: &Lesson<'_>) -> mm_core::Result<Option<Tensor>> {
+        let seen = self.see(lesson.modality, lesson.values)?.values;
+        self.decoder.teach(lesson.ids()?, Some((&seen, None)), lesson.train).map(Some)
     }
 
     fn decoder(&self) -> Option<&Decoder> {

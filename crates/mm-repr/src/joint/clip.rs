@@ -50,7 +50,7 @@ enum Speaks {
 }
 
 /// What turns a pooled vector into the joint space.
-struct Projection(Option<Linear>);
+pub(super) struct Projection(pub(super) Option<Linear>);
 
 impl Projection {
     /// Width of what it gives for vectors of that width.
@@ -111,8 +111,8 @@ impl Encoder for TextTower {
     }
 }
 
-/// BERT whose first place is projected (Chinese-CLIP).
-struct BertTower(TextTransformer, Projection);
+/// BERT whose first place is projected (Chinese-CLIP, BLIP).
+pub(super) struct BertTower(pub(super) TextTransformer, pub(super) Projection);
 
 impl Encoder for BertTower {
     fn encode(&self, input: &Input, train: bool) -> mm_core::Result<Features> {
@@ -137,23 +137,25 @@ impl Encoder for BertTower {
 }
 
 /// A learned query that looks at all patches (SigLIP).
-struct Head {
+pub(super) struct Head {
     probe: Tensor,
     attention: Attention,
     norm: Norm,
     mlp: Mlp,
 }
 
-enum Pooler {
+pub(super) enum Pooler {
+    /// The class token as the trunk leaves it (BLIP).
+    First,
     /// The class token, normalised (CLIP).
     Class(Norm),
     Attend(Box<Head>),
 }
 
-struct ImageTower {
-    trunk: Trunk,
-    pooler: Pooler,
-    projection: Projection,
+pub(super) struct ImageTower {
+    pub(super) trunk: Trunk,
+    pub(super) pooler: Pooler,
+    pub(super) projection: Projection,
 }
 
 impl Encoder for ImageTower {
@@ -164,6 +166,7 @@ impl Encoder for ImageTower {
     fn embed(&self, input: &Input, train: bool) -> mm_core::Result<Tensor> {
         let x = self.trunk.encode(input, train)?.values;
         let pooled = match &self.pooler {
+            Pooler::First => x.select(1, 0)?,
             Pooler::Class(norm) => norm.forward(&x.select(1, 0)?, train)?,
             Pooler::Attend(head) => {
                 let probe = head.probe.expand(&[x.size(0)?, -1, -1])?;

@@ -58,6 +58,9 @@ pub(crate) struct Kind {
 impl Kind {
     pub(crate) const BERT: Self = Self { first_after: None, segments: true, relative: false };
 
+    /// BERT in BLIP, which knows no segments.
+    pub(crate) const BLIP: Self = Self { first_after: None, segments: false, relative: false };
+
     /// Of RoBERTa, whose padding token is `pad`.
     pub(crate) const fn roberta(pad: i64) -> Self {
         Self { first_after: Some(pad), segments: true, relative: false }

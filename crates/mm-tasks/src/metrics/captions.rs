@@ -349,6 +349,36 @@ pub struct Judges<'a> {
     pub synonyms: Option<&'a Synonyms>,
 }
 
+/// Words put in, left out and taken for others on the shortest way from what was said to what was to be written down, over the words of the
+/// latter, all rows together; of several references the nearest counts. In lower case, without punctuation.
+pub fn word_error_rate(found: &[String], references: &[Vec<String>]) -> f64 {
+    let words = |text: &String| mm_repr::text::words(text).collect::<Vec<_>>();
+    let (mut wrong, mut all) = (0, 0);
+    for (found, references) in found.iter().zip(references) {
+        let found = words(found);
+        let each = references.iter().map(words).map(|wanted| (steps(&found, &wanted), wanted.len()));
+        if let Some((off, length)) = each.min() {
+            (wrong, all) = (wrong + off, all + length);
+        }
+    }
+    wrong as f64 / all.max(1) as f64
+}
+
+/// The distance of two lists (Levenshtein 1965).
+fn steps(a: &[String], b: &[String]) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (n, x) in a.iter().enumerate() {
+        let mut before = row[0];
+        row[0] = n + 1;
+        for (m, y) in b.iter().enumerate() {
+            let other = before + usize::from(x != y);
+            before = row[m + 1];
+            row[m + 1] = other.min(row[m] + 1).min(before + 1);
+        }
+    }
+    row[b.len()]
+}
+
 /// All of them by name, of captions and their references as texts.
 pub fn captions(said: &[String], references: &[Vec<String>], synonyms: Option<&Synonyms>) -> Figures {
     let words = |texts: &Vec<String>| texts.iter().map(|t| caption_words(t)).collect::<Vec<_>>();
@@ -399,4 +429,25 @@ pub fn clip_score(model: &Pretrained, pictures: &[Source], said: &[String], peop
     Ok([("clip_score", alone / count), ("clip_score_with_references", beside / count)]
         .map(|(name, value)| (name.to_owned(), value))
         .into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::word_error_rate;
+
+    #[test]
+    fn errors_of_words_are_those_of_the_shortest_way_over_all_words() {
+        let owned = |texts: &[&str]| texts.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>();
+        let rate = |said: &[&str], wanted: &[&[&str]]| {
+            word_error_rate(&owned(said), &wanted.iter().map(|w| owned(w)).collect::<Vec<_>>())
+        };
+        // One put in, one left out, one taken for another; case and points do not count.
+        assert_eq!(rate(&["The cat sat, down"], &[&["the cat sat"]]), 1.0 / 3.0);
+        assert_eq!(rate(&["cat sat"], &[&["the cat sat"]]), 1.0 / 3.0);
+        assert_eq!(rate(&["a cat sat", "x y"], &[&["the cat sat"], &["x"]]), 2.0 / 4.0);
+        assert_eq!(rate(&[""], &[&["the cat"]]), 1.0);
+        // The nearest of several.
+        assert_eq!(rate(&["a dog"], &[&["the cat sat down", "a dog"]]), 0.0);
+        assert_eq!(rate(&[], &[]), 0.0);
+    }
 }
