@@ -149,7 +149,7 @@ pub struct Row {
     pub split: Split,
     /// Modality → values; a modality that is missing is not there.
     pub values: BTreeMap<Modality, Vec<Source>>,
-    /// Modality → the language of each value, where the cell says `{"file" or "text": …, "language": …}`.
+    /// Modality → the language of each value, where the cell says `{"file" or "text": …, "language": …}` of any.
     pub languages: BTreeMap<Modality, Vec<Option<String>>>,
     /// All cells that are text, by column, for reports.
     pub cells: BTreeMap<String, String>,
@@ -318,7 +318,10 @@ fn row(
         if !found.is_empty() {
             let (sources, spoken): (Vec<_>, Vec<_>) = found.into_iter().unzip();
             values.insert(Modality::from(name.as_str()), sources);
-            languages.insert(Modality::from(name.as_str()), spoken);
+            // A table of a million rows has no room for a million lists of nothing.
+            if spoken.iter().any(Option::is_some) {
+                languages.insert(Modality::from(name.as_str()), spoken);
+            }
         }
     }
     let order = match &columns.order {
