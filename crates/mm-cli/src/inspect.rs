@@ -50,7 +50,11 @@ fn model(folder: &Path, context: &Context) -> Result<()> {
     if mm_reason::families().contains(&kind) && !mm_repr::families().contains(&kind) {
         return speaker(folder, &place, context);
     }
-    let model = mm_repr::Pretrained::load(folder)?;
+    let model = match mm_repr::Pretrained::load(folder) {
+        // A family that embeds and speaks (BLIP): this one of it may do the other alone.
+        Err(_) if mm_reason::families().contains(&kind) => return speaker(folder, &place, context),
+        other => other?,
+    };
     let parameters = model.params.count(&[mm_core::Role::Frozen]);
     let takes: Vec<String> = model.modalities().iter().map(ToString::to_string).collect();
     let mut widths = BTreeMap::new();

@@ -516,6 +516,19 @@ fn a_whisper_learns_to_write_down_what_it_hears() {
 }
 
 #[test]
+fn a_blip_is_shown_for_what_it_does() {
+    let folder = std::env::temp_dir();
+    for (name, family) in [("blip-caption", "blip"), ("blip-vqa", "blip"), ("blip-match", "blip")] {
+        assert_eq!(lines(&["inspect", &fixture(name), "--json"], &folder)[0]["family"], family, "{name}");
+    }
+    let both = fixture("blip-match");
+    let embed = ["embed", "--model", &both, "--text", "a dog", "--image", &fixture("inputs/wide.png"), "--json"];
+    assert_eq!(lines(&embed, &folder).len(), 2);
+    let embed = ["embed", "--model", &fixture("blip-caption"), "--text", "a dog"];
+    refused(&embed, &folder, &["no vision_proj and text_proj", "mm caption"]);
+}
+
+#[test]
 fn what_is_said_takes_a_form_and_ends_where_it_is_told() {
     let world = tempfile::tempdir().unwrap();
     let folder = world.path();
