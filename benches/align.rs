@@ -80,8 +80,9 @@ fn main() -> Outcome<()> {
     Ok(())
 }
 
-/// A cached step of 4,096 in pieces of 256 against the sixteen plain steps of 256 that see as many pairs, each step with its update (AdamW); two transformers of all-MiniLM's width: taking turns, so that what else
-/// the machine does falls on both; the middle of so many turns. Two blocks on 12 tokens are the smallest that one would train so.
+/// A cached step of 4,096 in pieces of 256 against the sixteen plain steps of 256 that see as many pairs, each step with its update (AdamW); two
+/// transformers of all-MiniLM's width: taking turns, so that what else the machine does falls on both; the middle of so many turns. Two blocks
+/// on 12 tokens are the smallest that one would train so.
 fn cached_over_plain(layers: i64, tokens: i64, turns: usize) -> Outcome<f64> {
     let params = Params::new(Device::Cpu);
     let block = BlockConfig::new(AttentionConfig::new(384, 12), MlpConfig::new(1536, Activation::Gelu));

@@ -28,7 +28,7 @@ pub mod words;
 
 pub use error::{Error, Result};
 pub use family::{Joint, LoadOptions, Network, Tower};
-pub use joint::blip::{BLIP_SHAPE, BLIP_VISION, blip_vision_names};
+pub use joint::blip::{BLIP_SHAPE, BLIP_VISION, BlipTextConfig, blip_vision_names};
 pub use place::{Place, copy_files, merge};
 pub use pretrained::{Pretrained, families, find, locate};
 pub use register::register;

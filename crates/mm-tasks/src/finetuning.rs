@@ -11,12 +11,11 @@ use mm_core::{
 };
 use mm_data::{Batch, Broken, Loader, LoaderConfig, Manifest, ManifestConfig, Split};
 use mm_reason::{
-    Asked, Lesson, Seen, Speaker,
+    Asked, Lesson, Speaker,
     generate::{GenerationConfig, Rules},
 };
 use mm_repr::{LoadOptions, copy_files, locate};
 use mm_train::{Progress, Run, TrainConfig, TrainInput, train};
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, HashMap},
@@ -280,7 +279,7 @@ impl Finetuning {
         // What a picture becomes is part of the prompt of some models.
         let seen = manifest.rows.iter().find_map(|r| {
             let source = r.values.get(&self.of)?.first()?;
-            self.look(std::slice::from_ref(source)).ok()
+            speaker.look_as_taught(&self.of, std::slice::from_ref(source)).ok()
         });
         let end = speaker.generation.end.first().copied();
         for row in 0..manifest.rows.len() {
@@ -427,13 +426,6 @@ impl Finetuning {
         Ok((self.figures(manifest, &found), found, broken))
     }
 
-    fn look(&self, sources: &[Source]) -> Result<Seen> {
-        let processor = self.speaker.teaches(&self.of)?;
-        let one = |source: &Source| processor.process(source, &mut SampleContext::plain());
-        let samples = sources.par_iter().map(one).collect::<mm_core::Result<Vec<_>>>()?;
-        Ok(self.speaker.look_at(&self.of, &samples)?)
-    }
-
     fn asked<'a>(&'a self, question: Option<&'a str>) -> Asked<'a> {
         match question {
             Some(question) => Asked::Answer(question),
@@ -444,7 +436,7 @@ impl Finetuning {
 
     fn say(&self, sources: &[Source], question: Option<&str>, config: &GenerationConfig) -> Result<Vec<String>> {
         let (speaker, asked) = (&self.speaker, self.asked(question));
-        let seen = self.look(sources)?;
+        let seen = speaker.look_as_taught(&self.of, sources)?;
         if speaker.speaks() {
             let said = speaker.tell(Some(&seen), asked, config, &Rules::default(), &mut |_, _| {})?;
             return Ok(said

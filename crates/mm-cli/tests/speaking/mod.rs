@@ -466,23 +466,11 @@ fn what_is_wrong_with_learning_further_is_told() {
     refused(&ask, folder, &["found IA3, wanted LORA"]);
 }
 
-/// A second of a tone at 16 kHz, 16 bit.
-fn tone(path: &Path, hertz: f64, shift: f64) {
-    let samples =
-        (0..16_000).map(|n| (2.0 * std::f64::consts::PI * (hertz * f64::from(n) / 16e3 + shift)).sin() * 12e3);
-    let data: Vec<u8> = samples.flat_map(|s| (s as i16).to_le_bytes()).collect();
-    let (size, rate) = (data.len() as u32, 16_000u32);
-    let mut file = Vec::from(*b"RIFF");
-    file.extend((36 + size).to_le_bytes());
-    file.extend(b"WAVEfmt ");
-    file.extend(16u32.to_le_bytes());
-    [1u16, 1].iter().for_each(|v| file.extend(v.to_le_bytes()));
-    [rate, 2 * rate].iter().for_each(|v| file.extend(v.to_le_bytes()));
-    [2u16, 16].iter().for_each(|v| file.extend(v.to_le_bytes()));
-    file.extend(b"data");
-    file.extend(size.to_le_bytes());
-    file.extend(data);
-    std::fs::write(path, file).unwrap();
+/// A second of a tone at 16 kHz.
+fn tone(path: &Path, hertz: f32, shift: f32) {
+    let sample = |n: u16| (2.0 * std::f32::consts::PI * (hertz * f32::from(n) / 16e3 + shift)).sin() * 0.37;
+    let audio = mm_data::decode::Audio { samples: (0..16_000).map(sample).collect(), rate: 16_000 };
+    mm_data::decode::write_wav(path, &audio).unwrap();
 }
 
 #[test]
@@ -490,11 +478,12 @@ fn a_whisper_learns_to_write_down_what_it_hears() {
     let world = tempfile::tempdir().unwrap();
     let folder = world.path();
     let mut rows = String::new();
-    for (side, count) in [("train", 10), ("test", 4)] {
+    for (side, count) in [("train", 10u8), ("test", 4)] {
         for n in 0..count {
             for (text, hertz) in [("fox", 300.0), ("the dog", 900.0), ("lazy", 2500.0)] {
                 let file = format!("{side}-{n}-{hertz}.wav");
-                tone(&folder.join(&file), hertz * (1.0 + 0.01 * f64::from(n)), 0.1 * f64::from(n));
+                let step = f32::from(n);
+                tone(&folder.join(&file), hertz * (1.0 + 0.01 * step), 0.1 * step);
                 rows += &format!("{}\n", serde_json::json!({"id": file, "audio": file, "text": text, "split": side}));
             }
         }

@@ -9,31 +9,15 @@ use crate::{
 };
 use mm_core::{
     DType, Encoder, Input, Modality, Module, Processor, Tensor,
-    nn::{Activation, BlockWeights, Linear, Mask, Pass},
+    nn::{BlockWeights, Linear, Mask, Pass},
 };
 use mm_data::ImageProcessor;
 use mm_repr::{
-    BLIP_SHAPE, BLIP_VISION, blip_vision_names, checkpoint_config,
+    BLIP_SHAPE, BLIP_VISION, BlipTextConfig, blip_vision_names,
     family::{Build, Family, Names},
     image::{preprocessing, vision_config, vision_trunk, vit::Trunk},
 };
 use std::sync::Arc;
-
-checkpoint_config! {
-    /// transformers' `BlipTextConfig`.
-    TextConfig {
-        vocab_size: i64 = 30524,
-        hidden_size: i64 = 768,
-        intermediate_size: i64 = 3072,
-        num_hidden_layers: i64 = 12,
-        num_attention_heads: i64 = 8,
-        max_position_embeddings: i64 = 512,
-        hidden_act: Activation = Activation::Gelu,
-        layer_norm_eps: f64 = 1e-12,
-        bos_token_id: i64 = 30522,
-        sep_token_id: i64 = 102,
-    }
-}
 
 /// The family of this file.
 pub(super) const FAMILY: Family<Box<dyn Voice>> = Family {
@@ -73,7 +57,7 @@ struct Blip {
 }
 
 fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
-    let text: TextConfig = b.parse_part(&b.config["text_config"], "text_config")?;
+    let text: BlipTextConfig = b.parse_part(&b.config["text_config"], "text_config")?;
     let vit = vision_config(b, &b.config["vision_config"], "vision_config", BLIP_VISION)?;
     let width = vit.hidden_size;
     let trunk = vision_trunk(b, &b.scope.pp("vision_model"), &vit, BLIP_SHAPE)?;
@@ -220,7 +204,7 @@ impl Voice for Blip {
                 let features = Self::question(encoder, seen, &prompt.question, Some(&mut looked))?;
                 if let Some(decoder) = decoder {
                     // How much the answer read each word of the question.
-                    words = heat::words_of(tokens, &prompt.question, &heat::mean(&saying(decoder, features)?)?);
+                    words = heat::words(tokens, &prompt.question, &heat::mean(&saying(decoder, features)?)?);
                 }
             }
             (None, Some(decoder)) => looked = saying(decoder, seen.values.clone())?,

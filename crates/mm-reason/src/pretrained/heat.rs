@@ -46,11 +46,11 @@ impl Back<'_> {
         // The prompt's tokens lie beside the places, or hold them.
         let ids = &self.prompt.ids;
         let at = |n: usize| if self.placeholder.is_some() { n } else { first + count + n };
-        let words: (Vec<i64>, Vec<f32>) = (0..ids.len())
+        let (read, heat): (Vec<i64>, Vec<f32>) = (0..ids.len())
             .filter(|n| Some(ids[*n]) != self.placeholder)
             .map(|n| (ids[n], all.get(at(n)).copied().unwrap_or(0.0)))
             .unzip();
-        Ok(Heat { patches, grid: [down, across], words: words_of(tokens, &words.0, &words.1) })
+        Ok(Heat { patches, grid: [down, across], words: words(tokens, &read, &heat) })
     }
 }
 
@@ -80,7 +80,7 @@ pub(super) fn rollout(all: &[BlockWeights]) -> Result<Option<Tensor>> {
 }
 
 /// Words with their numbers; of special tokens nothing is said.
-pub(super) fn words_of(tokens: &Tokens, ids: &[i64], heat: &[f32]) -> Vec<(String, f32)> {
+pub(super) fn words(tokens: &Tokens, ids: &[i64], heat: &[f32]) -> Vec<(String, f32)> {
     let named = |id: &i64| tokens.decode(&[*id]).map(|t| t.trim().to_owned()).unwrap_or_default();
     ids.iter().zip(heat).map(|(id, h)| (named(id), *h)).filter(|(word, _)| !word.is_empty()).collect()
 }

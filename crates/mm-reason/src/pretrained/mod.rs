@@ -345,7 +345,15 @@ impl Speaker {
 
     /// Looks at files of a modality, one row each; they must become numbers of one shape.
     pub fn look(&self, modality: &Modality, sources: &[Source]) -> Result<Seen> {
-        let processor = self.processor(modality)?;
+        self.look_by(self.processor(modality)?, modality, sources)
+    }
+
+    /// The same as they are learned from in batches ([`Speaker::teaches`]), so that sounds of any length are of one shape.
+    pub fn look_as_taught(&self, modality: &Modality, sources: &[Source]) -> Result<Seen> {
+        self.look_by(self.teaches(modality)?, modality, sources)
+    }
+
+    fn look_by(&self, processor: &Arc<dyn Processor>, modality: &Modality, sources: &[Source]) -> Result<Seen> {
         let samples = sources
             .par_iter()
             .map(|s| guarded(processor.as_ref(), s, &mut SampleContext::plain()))

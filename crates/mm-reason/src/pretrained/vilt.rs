@@ -237,7 +237,7 @@ impl Voice for Vilt {
         Ok(Some(Heat {
             patches: picture[1..].to_vec(),
             grid: [down as usize, across as usize],
-            words: heat::words_of(tokens, &prompt.question, text),
+            words: heat::words(tokens, &prompt.question, text),
         }))
     }
 }

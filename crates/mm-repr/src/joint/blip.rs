@@ -22,6 +22,8 @@ config! {
         max_position_embeddings: i64 = 512,
         hidden_act: Activation = Activation::Gelu,
         layer_norm_eps: f64 = 1e-12,
+        bos_token_id: i64 = 30522,
+        sep_token_id: i64 = 102,
     }
 }
 
