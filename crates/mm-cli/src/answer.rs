@@ -12,6 +12,9 @@ use mm_tasks::{
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
+/// Questions that are answered at once.
+const BATCH: usize = 16;
+
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// A checkpoint folder, the name of a fetched model, or a run folder.
@@ -72,20 +75,44 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         explain: arguments.explain.is_some(),
     };
     if arguments.whole.data.is_some() {
-        return arguments.whole.each(&["image", "video"], 1, context.json, |rows| {
-            let each = |row: &speak::Asked| {
-                let question = row
-                    .cell(&arguments.column)
+        return arguments.whole.each(&["image", "video"], BATCH, context.json, |rows| {
+            let question = |row: &speak::Asked| {
+                row.cell(&arguments.column)
                     .or_else(|| row.cell("text"))
-                    .with_context(|| format!("no question in the column `{}`", arguments.column))?;
-                let found = model.answer(&row.modality, &row.source, &question, &wishes)?;
+                    .with_context(|| format!("no question in the column `{}`", arguments.column))
+            };
+            let questions: Vec<Result<String>> = rows.iter().map(question).collect();
+            let asked: Vec<_> = rows
+                .iter()
+                .zip(&questions)
+                .filter_map(|(r, q)| Some((r.modality.clone(), r.source.clone(), q.as_ref().ok()?.clone())))
+                .collect();
+            let mut found = match model.answer(&asked, &wishes) {
+                Ok(found) => found.into_iter(),
+                Err(error) => {
+                    let why = format!("{error}");
+                    return rows.iter().map(|_| Err(anyhow::anyhow!(why.clone()))).collect();
+                }
+            };
+            let each = |(row, question): (&speak::Asked, Result<String>)| {
+                let question = question?;
+                let found = found.next().context("no answer")??;
                 Ok(line(row.modality.name(), &row.file, &question, &found, arguments.top))
             };
-            rows.iter().map(each).collect()
+            rows.iter().zip(questions).map(each).collect()
         });
     }
-    for (number, ((kind, file), question)) in pairs.iter().enumerate() {
-        let found = model.answer(&Modality::from(*kind), &Source::File(PathBuf::from(file)), question, &wishes)?;
+    let asked: Vec<_> = pairs
+        .iter()
+        .map(|((kind, file), question)| (Modality::from(*kind), Source::File(PathBuf::from(file)), (*question).clone()))
+        .collect();
+    let found = asked.chunks(BATCH).map(|part| model.answer(part, &wishes));
+    let found = found.flat_map(|part| match part {
+        Ok(found) => found,
+        Err(error) => vec![Err(error)],
+    });
+    for (number, (((kind, file), question), found)) in pairs.iter().zip(found).enumerate() {
+        let found = found?;
         if let (Some(path), Some(heat)) = (&arguments.explain, &found.heat) {
             let path = numbered(path, number, pairs.len());
             draw(&path, kind, file, heat, question, &found.answer)?;

@@ -80,6 +80,17 @@ pub struct State {
     rows: i64,
     /// The next position.
     position: i64,
+    /// Where rows began with prompts of different lengths.
+    apart: Option<Apart>,
+}
+
+/// What rows of different lengths lack of the longest, `[rows]` int64 each.
+#[derive(Debug)]
+struct Apart {
+    /// Places of memory before their own, which do not count.
+    places: Tensor,
+    /// Positions, up to the next.
+    positions: Tensor,
 }
 
 impl State {
@@ -177,7 +188,7 @@ impl Decoder {
     pub fn state(&self, rows: i64, room: i64, context: Option<(Tensor, Option<Tensor>)>) -> Result<State> {
         let contexts = context.as_ref().map_or(Ok(rows), |(c, _)| c.size(0))?;
         let context = context.map(|(values, mask)| (values, mask.map(Mask::Padding)));
-        Ok(State { blocks: self.blocks.states_for(room), context, contexts, rows, position: 0 })
+        Ok(State { blocks: self.blocks.states_for(room), context, contexts, rows, position: 0, apart: None })
     }
 
     /// Vectors of tokens `[rows, tokens]`, without positions.
@@ -188,18 +199,31 @@ impl Decoder {
 
     /// Vectors of tokens at positions from `position` on, as they go into the first block.
     pub fn embed(&self, ids: &Tensor, position: i64) -> Result<Tensor> {
+        self.embed_at(ids, position, None)
+    }
+
+    /// The same where rows `lack` so many positions of that.
+    fn embed_at(&self, ids: &Tensor, position: i64, lack: Option<&Tensor>) -> Result<Tensor> {
         let mut x = self.words(ids)?;
         let length = ids.size(1)?;
         if position + length > self.config.longest {
             let wanted = format!("at most the model's {} positions", self.config.longest);
             return Err(Error::config("length of the text", position + length, wanted));
         }
+        let places = |first: i64| -> Result<Tensor> {
+            let all = Tensor::arange(position + first, position + first + length, ids.device())?;
+            lack.map_or(Ok(all.clone()), |lack| all.unsqueeze(0)?.sub(&lack.unsqueeze(1)?))
+        };
         if let Some((table, first)) = &self.positions {
-            let places = Tensor::arange(position + first, position + first + length, ids.device())?;
-            x = x.add(&table.forward(&places)?)?;
+            x = x.add(&table.forward(&places(*first)?)?)?;
         }
         if let Some(table) = &self.fixed {
-            x = x.add(&table.narrow(0, position, length)?.to_device(x.device())?.to_dtype(x.dtype()?)?)?;
+            let table = table.to_device(x.device())?.to_dtype(x.dtype()?)?;
+            let mine = match lack {
+                Some(_) => table.embedding(&places(0)?)?,
+                None => table.narrow(0, position, length)?,
+            };
+            x = x.add(&mine)?;
         }
         match &self.norm {
             Some(norm) => norm.forward(&x, false),
@@ -232,16 +256,32 @@ impl Decoder {
     pub fn read(&self, x: &Tensor, state: &mut State, reading: Reading<'_>) -> Result<Tensor> {
         let length = x.size(1)?;
         let made = match reading.angles {
-            Some(_) => None,
             None if self.config.rotary.is_some() => {
-                self.angles(&Tensor::arange(state.position, state.position + length, x.device())?)?
+                let places = Tensor::arange(state.position, state.position + length, x.device())?;
+                match &state.apart {
+                    None => self.angles(&places)?,
+                    Some(Apart { positions, .. }) => {
+                        let each = places.unsqueeze(0)?.sub(&positions.unsqueeze(1)?)?.reshape(&[-1])?;
+                        let rows = |t: Tensor| t.reshape(&[positions.size(0)?, 1, length, t.size(-1)?]);
+                        self.angles(&each)?.map(|(c, s)| Ok::<_, Error>((rows(c)?, rows(s)?))).transpose()?
+                    }
+                }
+            }
+            _ => None,
+        };
+        let mask = match &state.apart {
+            Some(Apart { places, .. }) => {
+                let keys = state.blocks.first().map_or(0, |b| b.own.length()) + length;
+                let all = Tensor::arange(0, keys, x.device())?.unsqueeze(0)?;
+                Some(Mask::Padding(places.unsqueeze(1)?.lt(&all.add_scalar(1.0)?)?))
             }
             None => None,
         };
         let angles = reading.angles.or(made.as_ref().map(|(c, s)| (c, s)));
         let context = state.context.as_ref().map(|(c, m)| (c, m.as_ref()));
         let states = Some(state.blocks.as_mut_slice());
-        let pass = Pass { context, states, angles, open: reading.open, weights: reading.weights, ..Pass::default() };
+        let (mask, weights) = (mask.as_ref(), reading.weights);
+        let pass = Pass { mask, context, states, angles, open: reading.open, weights, ..Pass::default() };
         let out = self.blocks.run(x, pass)?;
         if !reading.unplaced {
             state.position += length;
@@ -256,6 +296,73 @@ impl Decoder {
         let hidden = self.read(&x, &mut state, Reading::default())?;
         let prompts = vec![prompt.to_vec(); state.rows as usize];
         Ok(Start { logits: self.last(&hidden)?, state, prompts })
+    }
+
+    /// Reads the next tokens `[rows, tokens]`.
+    fn next(&self, ids: &Tensor, state: &mut State) -> Result<Tensor> {
+        let x = self.embed_at(ids, state.position, state.apart.as_ref().map(|a| &a.positions))?;
+        self.read(&x, state, Reading::default())
+    }
+
+    /// Several that are about to speak as one, whatever the lengths of what they read: rows in their order. Each has as many rows as contexts
+    /// and has not spoken yet.
+    pub fn together(&self, starts: Vec<Start<State>>) -> Result<Start<State>> {
+        let device = self.device();
+        let states: Vec<&State> = starts.iter().map(|s| &s.state).collect();
+        let held = |s: &State| s.blocks.first().map_or(0, |b| b.own.length());
+        let furthest = |of: &dyn Fn(&State) -> i64| states.iter().map(|s| of(s)).max().unwrap_or(0);
+        let (longest, position) = (furthest(&held), furthest(&|s| s.position));
+        let each = |of: &dyn Fn(&State) -> i64| -> Result<Tensor> {
+            let all: Vec<i64> = states.iter().flat_map(|s| std::iter::repeat_n(of(s), s.rows as usize)).collect();
+            Tensor::from_slice(&all)?.to_device(device)
+        };
+        let apart = states.iter().any(|s| held(s) != longest || s.position != position);
+        let blocks = (0..states.first().map_or(0, |s| s.blocks.len()))
+            .map(|n| BlockState::together(&states.iter().map(|s| &s.blocks[n]).collect::<Vec<_>>()))
+            .collect::<Result<_>>()?;
+        let state = State {
+            blocks,
+            context: Self::contexts(&states)?,
+            contexts: states.iter().map(|s| s.contexts).sum(),
+            rows: states.iter().map(|s| s.rows).sum(),
+            position,
+            apart: match apart {
+                true => {
+                    Some(Apart { places: each(&|s| longest - held(s))?, positions: each(&|s| position - s.position)? })
+                }
+                false => None,
+            },
+        };
+        let logits = Tensor::cat(&starts.iter().map(|s| &s.logits).collect::<Vec<_>>(), 0)?;
+        Ok(Start { logits, prompts: starts.iter().flat_map(|s| s.prompts.clone()).collect(), state })
+    }
+
+    /// What several look at, the shorter ones at the end as in their caches.
+    fn contexts(states: &[&State]) -> Result<Option<(Tensor, Option<Mask>)>> {
+        let all: Vec<_> = states.iter().filter_map(|s| s.context.as_ref()).collect();
+        let mut longest = 0;
+        for (values, _) in &all {
+            longest = longest.max(values.size(1)?);
+        }
+        let (mut values, mut masks) = (Vec::new(), Vec::new());
+        for (value, mask) in &all {
+            let (rows, length) = (value.size(0)?, value.size(1)?);
+            let lack = longest - length;
+            let before = Tensor::zeros(&[rows, lack, value.size(2)?], value.dtype()?, value.device())?;
+            let seen = match mask {
+                Some(Mask::Padding(padding)) => padding.clone(),
+                _ => Tensor::ones(&[rows, length], DType::Bool, value.device())?,
+            };
+            let unseen = Tensor::zeros(&[rows, lack], DType::Bool, value.device())?;
+            masks.push(Tensor::cat(&[&unseen, &seen], 1)?);
+            values.push(Tensor::cat(&[&before, value], 1)?);
+        }
+        if all.is_empty() {
+            return Ok(None);
+        }
+        let whole = all.iter().all(|(v, m)| m.is_none() && v.size(1).is_ok_and(|n| n == longest));
+        let mask = Mask::Padding(Tensor::cat(&masks.iter().collect::<Vec<_>>(), 0)?);
+        Ok(Some((Tensor::cat(&values.iter().collect::<Vec<_>>(), 0)?, (!whole).then_some(mask))))
     }
 
     /// Reads all at once and remembers nothing, for training: tokens `[rows, tokens]` and what they look at → scores after each.
@@ -292,14 +399,12 @@ impl LanguageModel for Decoder {
     type State = State;
 
     fn step(&self, ids: &Tensor, state: &mut State) -> Result<Tensor> {
-        let x = self.embed(ids, state.position)?;
-        let hidden = self.read(&x, state, Reading::default())?;
+        let hidden = self.next(ids, state)?;
         self.last(&hidden)
     }
 
     fn steps(&self, ids: &Tensor, state: &mut State) -> Result<Tensor> {
-        let x = self.embed(ids, state.position)?;
-        let hidden = self.read(&x, state, Reading::default())?;
+        let hidden = self.next(ids, state)?;
         self.scores(&hidden)
     }
 
@@ -326,6 +431,9 @@ impl LanguageModel for Decoder {
                 }
             }
         }
+        if let Some(Apart { places, positions }) = &mut state.apart {
+            (*places, *positions) = (places.index_select(0, rows)?, positions.index_select(0, rows)?);
+        }
         state.rows = rows.size(0)?;
         Ok(())
     }
@@ -338,6 +446,7 @@ impl LanguageModel for Decoder {
             contexts: state.contexts,
             rows: state.rows,
             position: state.position,
+            apart: state.apart.as_ref().map(|a| Apart { places: a.places.clone(), positions: a.positions.clone() }),
         })
     }
 }

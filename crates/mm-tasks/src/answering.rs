@@ -13,8 +13,8 @@ pub enum Answerer {
     Speaker {
         /// The model.
         speaker: Box<Speaker>,
-        /// What it saw last, so that the next question about the same thing need not look again.
-        seen: RefCell<Option<(Modality, Source, Seen)>>,
+        /// What it saw last, so that the next questions about the same things need not look again.
+        seen: RefCell<Vec<(Modality, Source, Seen)>>,
     },
     /// A run of `task = "prediction"`.
     Run(Box<Predictor>),
@@ -57,7 +57,7 @@ impl Answerer {
             }
             return Ok(Self::Run(Box::new(run)));
         }
-        Ok(Self::Speaker { speaker: Box::new(Speaker::load(folder, options)?), seen: RefCell::new(None) })
+        Ok(Self::Speaker { speaker: Box::new(Speaker::load(folder, options)?), seen: RefCell::default() })
     }
 
     /// Settings of generation that the model's folder asks for, where it generates.
@@ -68,11 +68,8 @@ impl Answerer {
         }
     }
 
-    /// Answers a question about a value of a modality.
-    pub fn answer(&self, modality: &Modality, source: &Source, question: &str, wishes: &Wishes) -> Result<Answered> {
-        if question.trim().is_empty() {
-            return Err(Error::Config("--question: found no words, wanted a question".into()));
-        }
+    /// Answers questions, each about a value of a modality, in one batch; what cannot be answered is that question's error alone.
+    pub fn answer(&self, questions: &[(Modality, Source, String)], wishes: &Wishes) -> Result<Vec<Result<Answered>>> {
         let mut sorted = wishes.choices.clone();
         sorted.sort();
         if let Some([twice, _]) = sorted.windows(2).find(|w| w[0] == w[1]) {
@@ -81,27 +78,83 @@ impl Answerer {
         if wishes.choices.iter().any(|c| c.trim().is_empty()) {
             return Err(Error::Config("--choices: found an empty one, wanted answers of some letters".into()));
         }
+        let asks = |(.., question): &(Modality, Source, String)| {
+            if question.trim().is_empty() {
+                return Err(Error::Config("--question: found no words, wanted a question".into()));
+            }
+            Ok(())
+        };
         match self {
             Self::Speaker { speaker, seen } => {
-                let known = seen.borrow().as_ref().is_some_and(|(m, s, _)| m == modality && s == source);
-                if !known {
-                    let new = speaker.look(modality, std::slice::from_ref(source))?;
-                    *seen.borrow_mut() = Some((modality.clone(), source.clone(), new));
-                }
+                let unread = look(speaker, &mut seen.borrow_mut(), questions)?;
                 let held = seen.borrow();
-                let seen = held.as_ref().map(|(.., s)| s);
+                let (mut out, mut rows) = (Vec::new(), Vec::new());
+                for (row, unread) in questions.iter().zip(unread) {
+                    let (modality, source, question) = row;
+                    let seen = held.iter().find(|(m, s, _)| m == modality && s == source).map(|(.., seen)| seen);
+                    out.push(asks(row).and_then(|()| unread.map_or(Ok(seen), Err)));
+                    if let Some(Ok(seen)) = out.last() {
+                        rows.push((*seen, Asked::Answer(question)));
+                    }
+                }
                 let config = wishes.generation.as_ref().unwrap_or(&speaker.generation);
-                let scores = speaker.answer(seen, Asked::Answer(question), &wishes.choices, config)?;
-                let answer = scores.first().map(|s| s.answer.clone()).unwrap_or_default();
-                let heat = match seen {
-                    Some(seen) if wishes.explain => Some(speaker.explain(seen, Asked::Answer(question), &answer)?),
-                    _ => None,
+                let mut found = speaker.answer_each(&rows, &wishes.choices, config).into_iter();
+                let mut next = |(_, _, question): &(Modality, Source, String), seen: Option<&Seen>| {
+                    let scores = found.next().unwrap_or_else(|| Ok(Vec::new()))?;
+                    let answer = scores.first().map(|s| s.answer.clone()).unwrap_or_default();
+                    let heat = match seen {
+                        Some(seen) if wishes.explain => {
+                            Some(speaker.explain(seen, Asked::Answer(question), &answer)?)
+                        }
+                        _ => None,
+                    };
+                    Ok(Answered { answer, scores, heat })
                 };
-                Ok(Answered { answer, scores, heat })
+                Ok(questions.iter().zip(out).map(|(q, seen)| next(q, seen?)).collect())
             }
-            Self::Run(run) => ask(run, modality, source, question, wishes),
+            Self::Run(run) => Ok(questions
+                .iter()
+                .map(|row| asks(row).and_then(|()| ask(run, &row.0, &row.1, &row.2, wishes)))
+                .collect()),
         }
     }
+}
+
+/// Looks at what the questions are about and is not held yet, and forgets what they are not about; for each question why not, where its
+/// value cannot be read.
+fn look(
+    speaker: &Speaker,
+    held: &mut Vec<(Modality, Source, Seen)>,
+    questions: &[(Modality, Source, String)],
+) -> Result<Vec<Option<Error>>> {
+    held.retain(|(m, s, _)| questions.iter().any(|(modality, source, _)| m == modality && s == source));
+    let mut wanted: Vec<(Modality, Source)> = Vec::new();
+    for (modality, source, _) in questions {
+        let known = held.iter().any(|(m, s, _)| m == modality && s == source);
+        if !known && !wanted.iter().any(|(m, s)| m == modality && s == source) {
+            wanted.push((modality.clone(), source.clone()));
+        }
+    }
+    let mut unread = Vec::new();
+    while let Some((modality, _)) = wanted.first().cloned() {
+        let (alike, rest) = wanted.into_iter().partition::<Vec<_>, _>(|(m, _)| *m == modality);
+        wanted = rest;
+        let sources: Vec<Source> = alike.into_iter().map(|(_, s)| s).collect();
+        for (source, seen) in sources.iter().zip(speaker.look_each(&modality, &sources)?) {
+            match seen {
+                Ok(seen) => held.push((modality.clone(), source.clone(), seen)),
+                Err(error) => unread.push((modality.clone(), source.clone(), error)),
+            }
+        }
+    }
+    // The first question about it gets the error itself, others its words.
+    let mut why = |(modality, source, _): &(Modality, Source, String)| {
+        let at = unread.iter().position(|(m, s, _)| m == modality && s == source)?;
+        let words = unread[at].2.to_string();
+        let first = std::mem::replace(&mut unread[at].2, mm_core::Error::Sample(words).into());
+        Some(first.into())
+    };
+    Ok(questions.iter().map(&mut why).collect())
 }
 
 fn ask(run: &Predictor, modality: &Modality, source: &Source, question: &str, wishes: &Wishes) -> Result<Answered> {

@@ -198,6 +198,31 @@ impl KeyValueCache {
         Ok(())
     }
 
+    /// Several rows' caches as one. The shorter ones lie at the end, so that what comes next is beside what came last; the places before them
+    /// hold zeros and do not count.
+    pub fn together(caches: &[&Self]) -> Result<Self> {
+        let longest = caches.iter().map(|c| c.length).max().unwrap_or(0);
+        let room = longest + caches.iter().map(|c| c.room - c.length).max().unwrap_or(0).max(0);
+        let all = caches.iter().map(|c| c.filled()).collect::<Result<Option<Vec<_>>>>()?;
+        let Some([(key, _), ..]) = all.as_deref() else { return Ok(Self::with_room(room)) };
+        let mut shape = key.shape();
+        (shape[0], shape[2]) = (0, room);
+        for (key, _) in all.iter().flatten() {
+            shape[0] += key.size(0)?;
+        }
+        let memory = || Tensor::zeros(&shape, key.dtype()?, key.device());
+        let (keys, values) = (memory()?, memory()?);
+        let mut row = 0;
+        for (key, value) in all.iter().flatten() {
+            let (rows, length) = (key.size(0)?, key.size(2)?);
+            for (whole, part) in [(&keys, key), (&values, value)] {
+                whole.narrow(0, row, rows)?.narrow(2, longest - length, length)?.assign(part)?;
+            }
+            row += rows;
+        }
+        Ok(Self { held: Some((keys, values)), length: longest, room })
+    }
+
     /// A cache of its own with the same positions.
     pub fn fork(&self) -> Result<Self> {
         let mut copy = Self::with_room(self.room);

@@ -54,6 +54,16 @@ pub struct BlockState {
     pub cross: KeyValueCache,
 }
 
+impl BlockState {
+    /// Several rows' states as one ([`KeyValueCache::together`]).
+    pub fn together(states: &[&Self]) -> Result<Self> {
+        let join = |of: fn(&Self) -> &KeyValueCache| {
+            KeyValueCache::together(&states.iter().map(|s| of(s)).collect::<Vec<_>>())
+        };
+        Ok(Self { own: join(|s| &s.own)?, cross: join(|s| &s.cross)? })
+    }
+}
+
 /// What one pass through a [`Transformer`] may be given beside its input.
 #[derive(Default)]
 pub struct Pass<'a> {

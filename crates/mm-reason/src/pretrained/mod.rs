@@ -83,6 +83,11 @@ pub(crate) trait Voice: Send {
     /// Numbers `[rows, …]` → what is seen.
     fn see(&self, modality: &Modality, values: &Tensor) -> mm_core::Result<Seen>;
 
+    /// Whether [`Voice::see`] takes one row only.
+    fn one_by_one(&self) -> bool {
+        false
+    }
+
     /// What is asked, in tokens; an error where this model does not do such a thing.
     fn prompt(&self, tokens: &Tokens, seen: Option<&Seen>, asked: Asked<'_>) -> Result<Prompt>;
 
@@ -361,6 +366,27 @@ impl Speaker {
         self.look_at(modality, &samples)
     }
 
+    /// Looks at each of several files by itself; what cannot be read is that file's error alone. Those of one shape are looked at together.
+    pub fn look_each(&self, modality: &Modality, sources: &[Source]) -> Result<Vec<Result<Seen>>> {
+        let processor = self.processor(modality)?;
+        let samples: Vec<mm_core::Result<Tensor>> =
+            sources.par_iter().map(|s| guarded(processor.as_ref(), s, &mut SampleContext::plain())).collect();
+        let good: Vec<&Tensor> = samples.iter().filter_map(|s| s.as_ref().ok()).collect();
+        let alike = good.windows(2).all(|w| w[0].shape() == w[1].shape());
+        if good.len() > 1 && alike && !self.voice.one_by_one() {
+            let all = Tensor::stack(&good, 0)?.to_device(self.params.device())?.to_dtype(self.dtype)?;
+            let seen = without_grad(|| self.voice.see(modality, &all))?;
+            let mut row = 0;
+            let mut next = |_| {
+                row += 1;
+                let own = Seen::of(seen.values.narrow(0, row - 1, 1)?);
+                Ok(Seen { grid: seen.grid, ..own })
+            };
+            return Ok(samples.into_iter().map(|s| s.map_err(Error::from).and_then(&mut next)).collect());
+        }
+        Ok(samples.into_iter().map(|s| self.look_at(modality, std::slice::from_ref(&s?))).collect())
+    }
+
     /// The same for samples that [`Speaker::processor`] has made.
     pub fn look_at(&self, modality: &Modality, samples: &[Tensor]) -> Result<Seen> {
         let all = Tensor::stack(&samples.iter().collect::<Vec<_>>(), 0)?.to_device(self.params.device())?;
@@ -401,7 +427,7 @@ impl Speaker {
             let text = config.cut(self.tokens.decode(&[before, &g.ids].concat())?);
             Ok(Said { text, score: g.score, log_probability: g.log_probability, ended: g.ended, tokens: g.ids.len() })
         };
-        let found = self.go_on(seen, &prompt, config, rules, told)?;
+        let found = self.go_on(&[(seen, &prompt)], config, rules, told)?;
         found.into_iter().map(|row| row.into_iter().map(make).collect()).collect()
     }
 
@@ -414,29 +440,76 @@ impl Speaker {
         rules: &Rules<'_>,
         told: Told<'_>,
     ) -> Result<Vec<Vec<Generated>>> {
-        self.go_on(seen, &self.voice.prompt(&self.tokens, seen, asked)?, config, rules, told)
+        self.go_on(&[(seen, &self.voice.prompt(&self.tokens, seen, asked)?)], config, rules, told)
     }
 
-    /// The same from a prompt that has been written out.
-    fn go_on(
+    /// The same of several rows that are each asked something of their own, in one batch whatever the prompts' lengths; a row that cannot be
+    /// asked is that row's error alone. Where tokens are drawn each row is by itself, so that it does not depend on its neighbours.
+    pub fn say_each(
         &self,
-        seen: Option<&Seen>,
-        prompt: &Prompt,
+        rows: &[(Option<&Seen>, Asked<'_>)],
         config: &GenerationConfig,
-        rules: &Rules<'_>,
-        told: Told<'_>,
-    ) -> Result<Vec<Vec<Generated>>> {
-        let decoder = self.voice.decoder().ok_or_else(|| {
+    ) -> Vec<Result<Vec<Generated>>> {
+        let alone = |(seen, asked): &(Option<&Seen>, Asked<'_>)| {
+            let found = self.say(*seen, *asked, config, &Rules::default(), &mut |_, _| {})?;
+            Ok(found.into_iter().next().unwrap_or_default())
+        };
+        if config.sample || rows.len() < 2 {
+            return rows.iter().map(alone).collect();
+        }
+        let written: Vec<Result<Prompt>> = rows
+            .iter()
+            .map(|(seen, asked)| {
+                let prompt = self.voice.prompt(&self.tokens, *seen, *asked)?;
+                self.fits(&prompt, config).map(|()| prompt)
+            })
+            .collect();
+        let good: Vec<_> =
+            rows.iter().zip(&written).filter_map(|((seen, _), p)| Some((*seen, p.as_ref().ok()?))).collect();
+        if good.is_empty() {
+            return written.into_iter().map(|p| p.map(|_| Vec::new())).collect();
+        }
+        match self.go_on(&good, config, &Rules::default(), &mut |_, _| {}) {
+            Ok(found) => {
+                let mut found = found.into_iter();
+                written.into_iter().map(|p| p.map(|_| found.next().unwrap_or_default())).collect()
+            }
+            Err(_) => rows.iter().map(alone).collect(),
+        }
+    }
+
+    /// What speaks; an error where it chooses among labels.
+    fn decoder(&self) -> Result<&Decoder> {
+        self.voice.decoder().ok_or_else(|| {
             Error::asked(
                 format!("a model of family {}", self.family),
                 "a wish for text",
                 "a question: it chooses among labels",
             )
-        })?;
-        let longest = decoder.config().longest;
+        })
+    }
+
+    /// Whether there are positions for a prompt and what is said after it.
+    fn fits(&self, prompt: &Prompt, config: &GenerationConfig) -> Result<()> {
+        let longest = self.decoder()?.config().longest;
         if prompt.ids.len() as i64 + config.max_new_tokens as i64 > longest {
             let found = format!("a prompt of {} tokens and {} more", prompt.ids.len(), config.max_new_tokens);
             return Err(Error::asked("length of the text", found, format!("at most {longest} positions of the model")));
+        }
+        Ok(())
+    }
+
+    /// The same from prompts that have been written out, of any lengths, all at once.
+    fn go_on(
+        &self,
+        prompts: &[(Option<&Seen>, &Prompt)],
+        config: &GenerationConfig,
+        rules: &Rules<'_>,
+        told: Told<'_>,
+    ) -> Result<Vec<Vec<Generated>>> {
+        let decoder = self.decoder()?;
+        for (_, prompt) in prompts {
+            self.fits(prompt, config)?;
         }
         let grammar = self.grammar(config)?;
         let stops = |said: &[i64]| {
@@ -447,7 +520,12 @@ impl Speaker {
         let allowed = rules.allowed.or(grammar.as_deref().map(|g| g as &dyn Allowed));
         let rules = Rules { allowed, stop: Some(&stops), ..*rules };
         without_grad(|| {
-            let start = self.voice.begin(seen, prompt, config.max_new_tokens as i64)?;
+            let room = config.max_new_tokens as i64;
+            let mut starts = prompts
+                .iter()
+                .map(|(seen, prompt)| self.voice.begin(*seen, prompt, room))
+                .collect::<mm_core::Result<Vec<_>>>()?;
+            let start = if starts.len() == 1 { starts.remove(0) } else { decoder.together(starts)? };
             generate::generate(decoder, start, config, &rules, told)
         })
     }
@@ -481,12 +559,7 @@ impl Speaker {
         };
         if choices.is_empty() {
             let found = self.say(seen, asked, config, &Rules::default(), &mut |_, _| {})?;
-            let make = |g: &Generated| {
-                let tokens = (g.ids.len() + usize::from(g.ended)).max(1) as f64;
-                let answer = config.cut(self.tokens.decode(&g.ids)?).trim().to_owned();
-                Ok(Scored { answer, score: (g.log_probability / tokens).exp(), logit: g.log_probability })
-            };
-            return found.first().into_iter().flatten().map(make).collect();
+            return found.first().into_iter().flatten().map(|g| self.scored(g, config)).collect();
         }
         let prompt = self.voice.prompt(&self.tokens, seen, asked)?;
         // An answer that follows words needs the space before it, where the tokenizer keeps spaces.
@@ -505,6 +578,27 @@ impl Speaker {
             .collect();
         scored.sort_by(|a, b| b.logit.total_cmp(&a.logit));
         Ok(scored)
+    }
+
+    /// The same for several questions at once, each about what its own row sees; what cannot be asked is that question's error alone.
+    pub fn answer_each(
+        &self,
+        questions: &[(Option<&Seen>, Asked<'_>)],
+        choices: &[String],
+        config: &GenerationConfig,
+    ) -> Vec<Result<Vec<Scored>>> {
+        if !self.speaks() || !choices.is_empty() {
+            return questions.iter().map(|(seen, asked)| self.answer(*seen, *asked, choices, config)).collect();
+        }
+        let said = self.say_each(questions, config).into_iter();
+        said.map(|found| found?.iter().map(|g| self.scored(g, config)).collect()).collect()
+    }
+
+    /// What was generated as an answer.
+    fn scored(&self, g: &Generated, config: &GenerationConfig) -> Result<Scored> {
+        let tokens = (g.ids.len() + usize::from(g.ended)).max(1) as f64;
+        let answer = config.cut(self.tokens.decode(&g.ids)?).trim().to_owned();
+        Ok(Scored { answer, score: (g.log_probability / tokens).exp(), logit: g.log_probability })
     }
 
     /// Scores of its labels for one question about each row of what it sees, `[rows, labels]`.

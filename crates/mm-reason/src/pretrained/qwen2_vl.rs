@@ -211,6 +211,10 @@ impl Voice for Qwen2Vl {
         }
     }
 
+    fn one_by_one(&self) -> bool {
+        true
+    }
+
     fn see(&self, _modality: &Modality, values: &Tensor) -> mm_core::Result<Seen> {
         if values.size(0)? != 1 {
             return Err(mm_core::Error::config("Qwen2-VL", format!("{} pictures", values.size(0)?), "one at a time"));

@@ -114,7 +114,7 @@ impl Speaker {
                 Some(written) => written,
                 None => self.voice.prompt(&self.tokens, Some(&seen), Asked::Transcribe(language, by_times))?,
             };
-            let found = self.go_on(Some(&seen), &written, config, &rules, &mut |_, _| {})?;
+            let found = self.go_on(&[(Some(&seen), &written)], config, &rules, &mut |_, _| {})?;
             prompt = Some(written);
             let said = &found[0][0];
             out.cut |= !said.ended;

@@ -7,7 +7,7 @@ use crate::{
     generate::Start,
 };
 use mm_core::{
-    DType, Init, Modality, Module, Processor, Tensor,
+    DType, Init, Modality, Module, Processor, SampleContext, Source, Tensor,
     nn::{Activation, Embedding, Linear, Mask, Norm, NormConfig, Pass, Transformer, TransformerConfig},
 };
 use mm_data::ImageProcessor;
@@ -73,6 +73,7 @@ struct Vilt {
     classifier: Option<(Linear, Norm, Linear)>,
     rank: Option<Linear>,
     processor: Arc<dyn Processor>,
+    lessons: Arc<dyn Processor>,
     longest: i64,
     width: i64,
     most: i64,
@@ -97,6 +98,7 @@ fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
         ))
     });
     let rank = b.scope.pp("rank_output");
+    let processor: Arc<dyn Processor> = Arc::new(ImageProcessor::new(preprocessing(b)?));
     Ok(Box::new(Vilt {
         words: Embedding::new(&text.pp("word_embeddings"), c.vocab_size, width)?,
         places: Embedding::new(&text.pp("position_embeddings"), c.max_position_embeddings, width)?,
@@ -119,7 +121,8 @@ fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
         pooler: Linear::new(&scope.pp("pooler").pp("dense"), width, width, true)?,
         classifier: classifier.transpose()?,
         rank: rank.has("weight").then(|| Linear::new(&rank, width, 1, true)).transpose()?,
-        processor: Arc::new(ImageProcessor::new(preprocessing(b)?)),
+        lessons: Arc::new(InPatches { picture: processor.clone(), patch: vit.patch_size.get() }),
+        processor,
         longest: c.max_position_embeddings,
         most: c.max_image_length,
         grid,
@@ -127,7 +130,73 @@ fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
     }))
 }
 
+/// Pictures of any shapes as sequences, which a batch pads: a line that begins with how many patches lie (down, across), then the pixels of each.
+struct InPatches {
+    picture: Arc<dyn Processor>,
+    patch: [i64; 2],
+}
+
+impl Processor for InPatches {
+    fn process(&self, source: &Source, context: &mut SampleContext) -> mm_core::Result<Tensor> {
+        let x = self.picture.process(source, context)?; // [channels, height, width]
+        let ([high, wide], channels) = (self.patch, x.size(0)?);
+        let (down, across) = (x.size(1)? / high, x.size(2)? / wide);
+        let x = x.narrow(1, 0, down * high)?.narrow(2, 0, across * wide)?;
+        let x = x.reshape(&[channels, down, high, across, wide])?.permute(&[1, 3, 0, 2, 4])?;
+        let width = channels * high * wide;
+        let x = x.reshape(&[down * across, width])?;
+        let grid = Tensor::from_vec(&[down as f32, across as f32], &[1, 2])?;
+        Tensor::cat(&[&grid.to_dtype(x.dtype()?)?.pad(&[0, width - 2], 0.0)?, &x], 0)
+    }
+
+    fn is_sequence(&self) -> bool {
+        true
+    }
+
+    fn fingerprint(&self) -> String {
+        format!("{} in patches of {:?}", self.picture.fingerprint(), self.patch)
+    }
+}
+
 impl Vilt {
+    /// Vectors of the positions of patches that lie so, `[patches, width]`.
+    fn stretched(&self, [down, across]: [i64; 2]) -> mm_core::Result<Tensor> {
+        if self.most > 0 && down * across > self.most {
+            // The reference draws which patches it keeps.
+            let wanted = format!("at most the {} patches of max_image_length", self.most);
+            return Err(mm_core::Error::config("picture", format!("{down}×{across} patches"), wanted));
+        }
+        let count = self.grid[0] * self.grid[1];
+        let map = self.positions.narrow(0, 1, count)?.reshape(&[1, self.grid[0], self.grid[1], self.width])?;
+        let map = map.permute(&[0, 3, 1, 2])?.to_dtype(DType::F32)?.contiguous()?.bilinear_corners([down, across])?;
+        map.squeeze(0)?.flatten(1, 2)?.transpose(0, 1)
+    }
+
+    /// Pictures of one shape, or of any in patches ([`InPatches`]) → class token and patches `[rows, 1 + patches, width]`, how many of them each
+    /// row has, and how the first row's lie.
+    fn vectors(&self, values: &Tensor) -> mm_core::Result<(Tensor, Vec<i64>, [i64; 2])> {
+        let (x, grids) = if values.rank() == 3 {
+            let heads = values.narrow(1, 0, 1)?.narrow(2, 0, 2)?.to_dtype(DType::F32)?.to_vec::<f32>()?;
+            let grids: Vec<[i64; 2]> = heads.chunks(2).map(|g| [g[0] as i64, g[1] as i64]).collect();
+            (self.patches.of_pixels(&values.narrow(1, 1, values.size(1)? - 1)?)?, grids)
+        } else {
+            let x = self.patches.map(values)?; // [rows, width, down, across]
+            let grid = [x.size(2)?, x.size(3)?];
+            (x.flatten(2, 3)?.transpose(1, 2)?, vec![grid; x.size(0)? as usize])
+        };
+        let (rows, most) = (x.size(0)?, x.size(1)?);
+        let places = if grids.windows(2).all(|w| w[0] == w[1]) {
+            self.stretched(grids[0])?.unsqueeze(0)?
+        } else {
+            let each = grids.iter().map(|grid| self.stretched(*grid)?.pad(&[0, 0, 0, most - grid[0] * grid[1]], 0.0));
+            Tensor::stack(&each.collect::<mm_core::Result<Vec<_>>>()?.iter().collect::<Vec<_>>(), 0)?
+        };
+        let x = x.add(&places.to_dtype(x.dtype()?)?)?;
+        let class = self.class.add(&self.positions.narrow(0, 0, 1)?)?.expand(&[rows, -1, -1])?;
+        let x = Tensor::cat(&[&class, &x], 1)?.add(&self.kinds.weight().select(0, 1)?)?;
+        Ok((x, grids.iter().map(|[down, across]| 1 + down * across).collect(), grids[0]))
+    }
+
     /// The vectors of the whole `[rows, width]` for one question about each row; `weights` gets where each block looked.
     fn pooled(&self, seen: &Seen, prompt: &Prompt, pass: Pass<'_>) -> mm_core::Result<Tensor> {
         let ids = Tensor::from_vec(&prompt.question, &[1, prompt.question.len() as i64])?;
@@ -157,21 +226,12 @@ impl Voice for Vilt {
     }
 
     fn see(&self, _modality: &Modality, values: &Tensor) -> mm_core::Result<Seen> {
-        let x = self.patches.map(values)?; // [rows, width, down, across]
-        let (rows, down, across) = (x.size(0)?, x.size(2)?, x.size(3)?);
-        if self.most > 0 && down * across > self.most {
-            // The reference draws which patches it keeps.
-            let wanted = format!("at most the {} patches of max_image_length", self.most);
-            return Err(mm_core::Error::config("picture", format!("{down}×{across} patches"), wanted));
-        }
-        let count = self.grid[0] * self.grid[1];
-        let map = self.positions.narrow(0, 1, count)?.reshape(&[1, self.grid[0], self.grid[1], self.width])?;
-        let map = map.permute(&[0, 3, 1, 2])?.to_dtype(DType::F32)?.contiguous()?.bilinear_corners([down, across])?;
-        let places = map.flatten(2, 3)?.transpose(1, 2)?.to_dtype(x.dtype()?)?;
-        let x = x.flatten(2, 3)?.transpose(1, 2)?.add(&places)?;
-        let class = self.class.add(&self.positions.narrow(0, 0, 1)?)?.expand(&[rows, -1, -1])?;
-        let x = Tensor::cat(&[&class, &x], 1)?.add(&self.kinds.weight().select(0, 1)?)?;
+        let (x, _, [down, across]) = self.vectors(values)?;
         Ok(Seen { grid: Some([1, down, across]), ..Seen::of(x) })
+    }
+
+    fn teaches(&self, modality: &Modality) -> Option<&Arc<dyn Processor>> {
+        (*modality == Modality::IMAGE).then_some(&self.lessons)
     }
 
     fn prompt(&self, tokens: &Tokens, _seen: Option<&Seen>, asked: Asked<'_>) -> Result<Prompt> {
@@ -206,15 +266,18 @@ impl Voice for Vilt {
     }
 
     fn learn(&self, lesson: &Lesson<'_>) -> mm_core::Result<Option<Tensor>> {
-        let seen = self.see(lesson.modality, lesson.values)?.values;
+        let (seen, counts, _) = self.vectors(lesson.values)?;
         let question = lesson.question.ok_or_else(|| mm_core::Error::Sample("no question".into()))?;
-        let all = [seen.size(0)?, seen.size(1)?];
-        let mask = match &question.mask {
-            Some(mask) => {
-                let patches = Tensor::ones(&all, DType::Bool, seen.device())?;
-                Some(Mask::Padding(Tensor::cat(&[mask, &patches], 1)?))
-            }
-            None => None,
+        let (rows, patches) = (seen.size(0)?, seen.size(1)?);
+        let whole = counts.iter().all(|count| *count == patches);
+        let mask = if whole && question.mask.is_none() {
+            None
+        } else {
+            let count = Tensor::from_vec(&counts, &[rows, 1])?;
+            let seen = Tensor::arange(0, patches, mm_core::Device::Cpu)?.lt(&count)?.to_device(seen.device())?;
+            let words = question.values.shape();
+            let asked = question.mask.clone().map_or_else(|| Tensor::ones(&words, DType::Bool, seen.device()), Ok)?;
+            Some(Mask::Padding(Tensor::cat(&[&asked, &seen], 1)?))
         };
         let pass = Pass { mask: mask.as_ref(), train: lesson.train, ..Pass::default() };
         self.scores(&self.together(&seen, &question.values, pass)?)

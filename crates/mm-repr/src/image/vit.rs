@@ -85,6 +85,11 @@ impl Patches {
         x.conv2d(&self.weight, self.bias.as_ref(), [self.stride[0], self.stride[1]], self.padding, 1)
     }
 
+    /// The same of patches that lie apart already, `[…, channels · height · width]` of the window → `[…, width]`.
+    pub fn of_pixels(&self, x: &Tensor) -> mm_core::Result<Tensor> {
+        x.linear(&self.weight.reshape(&[self.weight.size(0)?, -1])?, self.bias.as_ref())
+    }
+
     /// Pictures `[batch, channels, height, width]`, spectrograms `[batch, frames, bands]` or videos
     /// `[batch, frames, channels, height, width]` → `[batch, patches, width]`, and how many lie (down, across).
     fn forward(&self, x: &Tensor) -> mm_core::Result<(Tensor, [i64; 2])> {
