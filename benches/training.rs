@@ -134,7 +134,7 @@ fn model(name: &str, params: &Params) -> std::result::Result<Loss, Box<dyn std::
                 "stacked" => Network::Stacked { steps: 2 },
                 "film" => Network::Film { blocks: 2 },
                 "co_attention" => Network::CoAttention { layers: 2, heads: 4 },
-                "relation" => Network::Relation { layers: 3 },
+                "relation" => Network::Relation { layers: 3, condition: Condition::Concatenated },
                 other => return Err(format!("no network `{other}`").into()),
             };
             let rows = 128;

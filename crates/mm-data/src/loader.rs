@@ -41,6 +41,20 @@ pub struct LoaderConfig {
     pub whole_items: bool,
     /// Modalities of which always the first value is taken, where a row has several; of the others one is drawn while training.
     pub first: Vec<String>,
+    /// The rows that training begins with; all from the start when absent.
+    pub curriculum: Option<Curriculum>,
+}
+
+/// Easier rows first (curriculum learning, Bengio 2009): for the first epochs training sees only rows whose cell in a column is one of these.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Curriculum {
+    /// The column.
+    pub column: String,
+    /// What it says of the easier rows.
+    pub values: Vec<String>,
+    /// Epochs of them alone.
+    pub epochs: u64,
 }
 
 impl Default for LoaderConfig {
@@ -53,6 +67,7 @@ impl Default for LoaderConfig {
             bucket_by: None,
             whole_items: false,
             first: Vec::new(),
+            curriculum: None,
         }
     }
 }
@@ -155,6 +170,8 @@ pub struct Loader {
 struct Shared {
     manifest: Arc<Manifest>,
     rows: Vec<usize>,
+    /// Those that training begins with, where there is a curriculum.
+    easier: Vec<usize>,
     processors: BTreeMap<Modality, Arc<dyn Processor>>,
     config: LoaderConfig,
     seed: u64,
@@ -180,12 +197,23 @@ impl Loader {
             .build()
             .map_err(|e| Error::Config(format!("loader.workers: {e}")))?;
         let broken = Mutex::default();
-        Ok(Self { shared: Arc::new(Shared { manifest, rows, processors, config, seed, train, pool, broken }) })
+        let mut easier = Vec::new();
+        if let Some(Curriculum { column, values, .. }) = config.curriculum.as_ref().filter(|_| train) {
+            let easy = |r: &usize| manifest.rows[*r].cells.get(column).is_some_and(|cell| values.contains(cell));
+            easier = rows.iter().copied().filter(easy).collect();
+            if easier.is_empty() {
+                let path = manifest.path.display();
+                let found = format!("no training row of {path} with {} in the column `{column}`", values.join(" or "));
+                return Err(Error::Config(format!("loader.curriculum: found {found}, wanted some to begin with")));
+            }
+        }
+        Ok(Self { shared: Arc::new(Shared { manifest, rows, easier, processors, config, seed, train, pool, broken }) })
     }
 
     /// Number of batches in an epoch (broken samples make batches smaller, not fewer).
-    pub fn batches(&self) -> usize {
-        let count = if self.shared.config.whole_items { self.shared.items().len() } else { self.shared.rows.len() };
+    pub fn batches(&self, epoch: u64) -> usize {
+        let rows = self.shared.rows(epoch);
+        let count = if self.shared.config.whole_items { items(&self.shared.manifest, rows).len() } else { rows.len() };
         count.div_ceil(self.shared.config.batch)
     }
 
@@ -233,19 +261,23 @@ impl Loader {
 
 impl Shared {
     /// The rows of each item, in their order.
-    fn items(&self) -> Vec<Vec<usize>> {
-        items(&self.manifest, &self.rows)
+    /// The rows of an epoch.
+    fn rows(&self, epoch: u64) -> &[usize] {
+        match &self.config.curriculum {
+            Some(curriculum) if self.train && epoch < curriculum.epochs => &self.easier,
+            _ => &self.rows,
+        }
     }
 
     fn plan(&self, epoch: u64) -> Vec<Vec<usize>> {
         if self.config.whole_items {
-            let mut items = self.items();
+            let mut items = items(&self.manifest, self.rows(epoch));
             if self.train {
                 Rng::at(&[self.seed, 0x10AD, epoch]).shuffle(&mut items);
             }
             return items.chunks(self.config.batch).map(<[Vec<usize>]>::concat).collect();
         }
-        let mut rows = self.rows.clone();
+        let mut rows = self.rows(epoch).to_vec();
         let mut random = Rng::at(&[self.seed, 0x10AD, epoch]);
         if self.train {
             random.shuffle(&mut rows);
@@ -486,6 +518,22 @@ mod tests {
                 (b.ids, part.input.values.to_vec::<i64>().unwrap(), mask)
             })
             .collect()
+    }
+
+    #[test]
+    fn easier_rows_come_alone_first_and_all_of_them_later() {
+        let easy = |epochs| Curriculum { column: "text".into(), values: vec!["ab".into(), "ab ab".into()], epochs };
+        let config = LoaderConfig { batch: 6, curriculum: Some(easy(2)), ..LoaderConfig::default() };
+        let ids = |loader: &Loader, epoch| -> std::collections::BTreeSet<String> {
+            trace(loader, epoch, 0).into_iter().flat_map(|b| b.0).collect()
+        };
+        let curriculum = loader(40, config.clone(), true);
+        let first: std::collections::BTreeSet<String> =
+            ["0", "1", "9", "10", "18", "19", "27", "28", "36", "37"].map(String::from).into();
+        assert_eq!((ids(&curriculum, 0), curriculum.batches(0)), (first.clone(), 2));
+        assert_eq!((ids(&curriculum, 1), curriculum.batches(1)), (first, 2));
+        assert_eq!((ids(&curriculum, 2).len(), curriculum.batches(2)), (39, 7));
+        assert_eq!(ids(&loader(40, config.clone(), false), 0).len(), 39, "what is measured is everything");
     }
 
     #[test]

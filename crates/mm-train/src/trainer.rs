@@ -180,9 +180,7 @@ pub fn train(input: TrainInput<'_>, run: &mut Run) -> Result<Outcome> {
         run.rewind(state.step)?;
         saved = state;
     }
-    let batches = loader.batches();
-    let steps_an_epoch = batches.div_ceil(config.accumulate) as u64;
-    let steps = steps_an_epoch * config.epochs;
+    let steps = (0..config.epochs).map(|epoch| loader.batches(epoch).div_ceil(config.accumulate) as u64).sum();
     let half = match config.precision {
         Precision::Auto => matches!(params.device(), mm_core::Device::Cuda(_)),
         Precision::Fast => params.device().fast_dtype() == DType::BF16,
@@ -195,6 +193,7 @@ pub fn train(input: TrainInput<'_>, run: &mut Run) -> Result<Outcome> {
     progress.begin(saved.step, steps);
     let mut stopped = false;
     'epochs: while saved.epoch < config.epochs && !saved.finished {
+        let batches = loader.batches(saved.epoch);
         let (mut epoch, first_batch, first_step) = (loader.epoch(saved.epoch, saved.batch), saved.batch, saved.step);
         loop {
             // One step: the gradients of `accumulate` batches.

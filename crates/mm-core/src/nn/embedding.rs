@@ -11,7 +11,13 @@ pub struct Embedding {
 impl Embedding {
     /// A table under `scope`; a fresh one is normal with standard deviation 0.02.
     pub fn new(scope: &Scope<'_>, entries: i64, width: i64) -> Result<Self> {
-        Ok(Self { weight: scope.param("weight", &[entries, width], Init::Normal(0.02))? })
+        Self::spread(scope, entries, width, 0.02)
+    }
+
+    /// The same with another standard deviation: nothing brings the vectors of a recurrent network's words to one, as a transformer's norms do,
+    /// and words that begin almost alike take long to be told apart.
+    pub fn spread(scope: &Scope<'_>, entries: i64, width: i64, deviation: f64) -> Result<Self> {
+        Ok(Self { weight: scope.param("weight", &[entries, width], Init::Normal(deviation))? })
     }
 
     /// `[…]` int64 → `[…, width]`.

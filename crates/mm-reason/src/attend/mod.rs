@@ -12,6 +12,8 @@ mod relation;
 mod single_stream;
 mod stacked;
 
+pub use relation::Condition;
+
 use crate::{Error, Result};
 use mm_core::{
     DType, FeatureSet, Features, Looked, Modality, Module, Pool, ReasonOutput, Reasoner, Scope, Tensor,
@@ -91,6 +93,9 @@ pub enum Network {
         /// Layers of the network on pairs.
         #[serde(default = "three")]
         layers: i64,
+        /// How the question enters it.
+        #[serde(default)]
+        condition: Condition,
     },
     /// Memory, attention and composition (MAC, Hudson 2018).
     Mac {
@@ -240,7 +245,9 @@ pub fn build(scope: &Scope<'_>, config: &ReasonConfig, widths: &[(Modality, i64)
             Box::new(co_attention::CoAttention::new(&place, width, [layers, heads], drop)?)
         }
         Network::Film { blocks } => Box::new(film::Film::new(&place, width, blocks)?),
-        Network::Relation { layers } => Box::new(relation::Relation::new(&place, width, layers, drop)?),
+        Network::Relation { layers, condition } => {
+            Box::new(relation::Relation::new(&place, width, layers, condition, drop)?)
+        }
         Network::Mac { steps } => Box::new(mac::Mac::new(&place, width, steps, drop)?),
         Network::Perceptron { places, layers } => {
             Box::new(perceptron::Perceptron::new(&place, width, [places, layers], drop)?)

@@ -150,7 +150,7 @@ impl Reader {
             dropout: config.dropout,
         };
         Ok(Self {
-            words: Embedding::new(&scope.pp("words"), config.vocabulary.len() as i64 + 2, config.embedding)?,
+            words: Embedding::spread(&scope.pp("words"), config.vocabulary.len() as i64 + 2, config.embedding, 1.0)?,
             lstm: Lstm::new(&scope.pp("lstm"), sizes)?,
             dropout: config.dropout,
         })
