@@ -40,7 +40,9 @@ fn prediction(arguments: &Arguments, context: &Context) -> Result<Evaluated> {
     if arguments.clip.is_some() || arguments.wordnet.is_some() {
         bail!("--clip and --wordnet judge captions; {} is measured as a prediction", arguments.run.display());
     }
-    let predictor = Predictor::open(&arguments.run, &crate::registry(), context.device()?)?;
+    // Rows of a table of one's own are new to it whatever side its own rows are asked of.
+    let side = if arguments.data.is_some() { Split::Test } else { arguments.split };
+    let predictor = Predictor::open_for(&arguments.run, side, &crate::registry(), context.device()?)?;
     let drop = predictor.without(&arguments.drop)?;
     let (manifest, rows) = if let Some(data) = &arguments.data {
         let manifest = predictor.data(data)?;

@@ -38,6 +38,9 @@ pub(crate) struct Arguments {
     /// Seconds after which training stops; what there is then counts.
     #[arg(long, value_name = "S")]
     time_limit: Option<f64>,
+    /// Whether the networks learn anew from all rows once those held out have told how long to learn [default: no for fast, else yes].
+    #[arg(long, value_name = "yes|no", value_parser = ["yes", "no"])]
+    refit: Option<String>,
     /// Everything random is a function of it.
     #[arg(long, default_value_t = 0)]
     seed: u64,
@@ -70,6 +73,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         hold_out: arguments.hold_out,
         preset: arguments.preset,
         time_limit: arguments.time_limit,
+        refit: arguments.refit.as_ref().map_or(arguments.preset != Preset::Fast, |r| r == "yes"),
         seed: arguments.seed,
         out: arguments.out.clone(),
     };
@@ -110,7 +114,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let result = json!({
         "run": arguments.out, "problem": fitted.problem, "classes": fitted.classes, "columns": fitted.columns, "rows": fitted.rows,
         "skipped": fitted.broken.len(), "broken": fitted.broken.iter().take(100).collect::<Vec<_>>(), "networks": fitted.members,
-        "stopped": fitted.stopped, "measured_on": fitted.side, "held_out": fitted.figures, "ablations": fitted.ablations, "report": page, "seconds": seconds,
+        "stopped": fitted.stopped, "refitted_on": fitted.refitted, "measured_on": fitted.side, "held_out": fitted.figures, "ablations": fitted.ablations, "report": page, "seconds": seconds,
         "peak_memory_bytes": output::peak_memory(),
     });
     mm_core::checkpoint::write_file(&arguments.out.join("result.json"), format!("{result:#}\n").as_bytes())?;
@@ -127,8 +131,9 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         format!(", {} broken values skipped", fitted.broken.len())
     };
     let early = if fitted.stopped { ", stopped early" } else { "" };
+    let anew = fitted.refitted.map_or(String::new(), |rows| format!(", anew from {rows}"));
     output::line(format!(
-        "{}: learned from {} rows in {seconds:.0} s{skipped}{early}",
+        "{}: learned from {} rows{anew} in {seconds:.0} s{skipped}{early}",
         arguments.out.display(),
         fitted.rows
     ));

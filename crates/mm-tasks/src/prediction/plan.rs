@@ -76,6 +76,8 @@ pub struct Fitting {
     pub preset: Preset,
     /// Seconds after which training stops and what there is counts.
     pub time_limit: Option<f64>,
+    /// Whether the networks learn anew from all rows (but those of `hold_out`) once it is known how long they do well to learn.
+    pub refit: bool,
     /// Everything random is a function of it.
     pub seed: u64,
     /// The folder that everything goes into.
@@ -105,6 +107,8 @@ pub struct Fitted {
     pub stopped: bool,
     /// Networks that count.
     pub members: usize,
+    /// Rows that they learned anew from, where they did.
+    pub refitted: Option<usize>,
 }
 
 /// The column that names rows: `id` where its cells differ, else none, for a customer's number names no row.
@@ -327,11 +331,16 @@ pub fn fit_table(
     let (mut predictor, mut said) = (Predictor::empty(), Vec::new());
     let (mut broken, mut trained, mut stopped): (Vec<Broken>, usize, bool) = (Vec::new(), 0, false);
     let limit = fitting.time_limit.map(Duration::from_secs_f64);
+    let mut made: Vec<(toml::Value, Duration)> = Vec::new();
+    let refit = fitting.refit && fitting.tune_on.is_none();
     for (number, (operator, seed)) in members.iter().enumerate() {
+        let started = Instant::now();
         // What is left of the time is shared evenly among what is left to do.
         let until = limit.map(|all| {
             let left = all.saturating_sub(begun.elapsed());
-            Instant::now() + left / (members.len() - number) as u32
+            // Learning anew takes as long again, and a little more.
+            let share = if refit { 0.4 } else { 1.0 };
+            Instant::now() + left.mul_f64(share) / (members.len() - number) as u32
         });
         if number > 0 && (stop.load(Ordering::Relaxed) || limit.is_some_and(|all| begun.elapsed() >= all)) {
             stopped = true;
@@ -376,12 +385,28 @@ pub fn fit_table(
         said.push(predictor.add(model, &folder, &manifest, &valid)?);
         // Written anew after each network, so that what is done counts whatever happens next.
         predictor.weigh(&said, &manifest)?;
-        predictor.save(&fitting.out, (0..said.len()).map(|n| format!("member-{n}")).collect())?;
+        predictor.save(&fitting.out, (0..said.len()).map(|n| format!("member-{n}")).collect(), Vec::new())?;
+        made.push((own, started.elapsed()));
     }
     let Some((manifest, _)) = shared else { return Err(Error::Config("a preset without networks".into())) };
     let side = if fitting.hold_out > 0.0 { Split::Test } else { Split::Valid };
     let valid: Vec<usize> =
         manifest.side(side).into_iter().filter(|r| manifest.rows[*r].cells.contains_key(&fitting.label)).collect();
+    let mut refitted = None;
+    if refit && !stopped {
+        let fits = made.iter().map(|(_, took)| took.mul_f64(1.5)).sum::<Duration>();
+        if limit.is_none_or(|all| begun.elapsed() + fits < all) {
+            say("learning anew from all rows, those that were held out to choose on too".into());
+            let watch = Watch::new(stop, limit.map(|all| begun + all));
+            refitted = learn_anew(fitting, &made, registry, device, progress, told, &watch.flag)?;
+        }
+        if let Some((folders, _)) = &refitted {
+            predictor.save(&fitting.out, (0..said.len()).map(|n| format!("member-{n}")).collect(), folders.clone())?;
+            if side == Split::Test {
+                predictor = Predictor::open(&fitting.out, registry, device)?;
+            }
+        }
+    }
     let (mut figures, mut ablations) = (BTreeMap::new(), BTreeMap::new());
     if !valid.is_empty() {
         figures = predictor.evaluate(&manifest, &valid, &[])?.0;
@@ -406,7 +431,46 @@ pub fn fit_table(
         broken,
         stopped,
         members: said.len(),
+        refitted: refitted.map(|(_, rows)| rows),
     })
+}
+
+/// Trains each network once more, from nothing, on the rows that it was chosen and calibrated on too, for as many epochs as were best without
+/// them; how its heads are pooled stays. Their folders and how many rows there were; none when it was stopped.
+fn learn_anew(
+    fitting: &Fitting,
+    made: &[(toml::Value, Duration)],
+    registry: &Registry,
+    device: Device,
+    progress: &mut dyn Progress,
+    told: Told<'_>,
+    stop: &AtomicBool,
+) -> Result<Option<(Vec<String>, usize)>> {
+    let (mut folders, mut rows) = (Vec::new(), 0);
+    for (number, (config, _)) in made.iter().enumerate() {
+        let first = fitting.out.join(format!("member-{number}"));
+        let epochs = Run::load(&first, "best")?.1.epoch.max(1);
+        let mut own = config.clone();
+        for setting in
+            [format!("train.epochs={epochs}"), "train.evaluate_every=0".into(), "data.split.valid=0.0".into()]
+        {
+            mm_core::config::set(&mut own, &setting)?;
+        }
+        let model = Prediction::new(parse(&own)?, Path::new("/"), registry, device)?;
+        let name = format!("member-{number}-all");
+        let folder = fitting.out.join(&name);
+        let mut run = Run::create(&folder, &own, environment(json!({"device": device.to_string()})))?;
+        let fit = model.fit(Arc::new(model.manifest()?), &mut run, progress, told, stop)?;
+        if fit.outcome.stopped {
+            return Ok(None);
+        }
+        let pooled = "combination.json";
+        std::fs::copy(first.join(pooled), folder.join(pooled))
+            .map_err(|e| Error::File { path: folder.join(pooled), reason: e.to_string() })?;
+        rows = fit.rows;
+        folders.push(name);
+    }
+    Ok(Some((folders, rows)))
 }
 
 /// The config of a fit; what the data say is filled in afterwards.

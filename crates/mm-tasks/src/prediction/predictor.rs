@@ -3,7 +3,7 @@
 use super::{Answers, Label, Pooling, Prediction, Problem, Target, keeping::FUSED, stack::Stack};
 use crate::{Error, Result, metrics};
 use mm_core::{DType, Device, Modality, Registry, Source, Tensor, checkpoint};
-use mm_data::{Broken, Manifest, Row};
+use mm_data::{Broken, Manifest, Row, Split};
 use mm_fusion::late::{Rule, Temperature, Truth, combine, fit_weights};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -201,6 +201,10 @@ pub(crate) struct Members {
     pub(crate) members: Vec<String>,
     /// How much each counts.
     pub(crate) weights: Vec<f64>,
+    /// The folders of the same networks after they learned from all rows, those that the members were chosen and calibrated on too; these
+    /// answer for rows that no member has seen. Empty where that was not done.
+    #[serde(default)]
+    pub(crate) refitted: Vec<String>,
 }
 
 /// One row's answer.
@@ -259,8 +263,13 @@ pub(crate) struct Combined {
 }
 
 impl Predictor {
-    /// Opens what `mm fit` or `mm train` (of a prediction) left.
+    /// Opens what `mm fit` or `mm train` (of a prediction) left, for new rows.
     pub fn open(run: &Path, registry: &Registry, device: Device) -> Result<Self> {
+        Self::open_for(run, Split::Test, registry, device)
+    }
+
+    /// The same for rows of its own data: networks that were chosen on the validation rows, but had not learned from them.
+    pub fn open_for(run: &Path, side: Split, registry: &Registry, device: Device) -> Result<Self> {
         let list = run.join("fit.json");
         let (folders, weights) = match std::fs::read(&list) {
             Ok(text) => {
@@ -269,7 +278,9 @@ impl Predictor {
                 if found.members.is_empty() || found.members.len() != found.weights.len() {
                     return Err(Error::File { path: list, reason: "wanted a weight for each of its members".into() });
                 }
-                (found.members.iter().map(|m| run.join(m)).collect(), found.weights)
+                let anew = side == Split::Test && found.refitted.len() == found.members.len();
+                let folders = if anew { found.refitted } else { found.members };
+                (folders.iter().map(|m| run.join(m)).collect(), found.weights)
             }
             Err(_) => (vec![run.to_owned()], vec![1.0]),
         };
@@ -370,8 +381,8 @@ impl Predictor {
     }
 
     /// Writes which folders, relative to `out`, the networks are in, and how much each counts.
-    pub(crate) fn save(&self, out: &Path, members: Vec<String>) -> Result<()> {
-        let list = Members { members, weights: self.weights.clone() };
+    pub(crate) fn save(&self, out: &Path, members: Vec<String>, refitted: Vec<String>) -> Result<()> {
+        let list = Members { members, weights: self.weights.clone(), refitted };
         let text = serde_json::to_string_pretty(&list).map_err(|e| Error::Config(e.to_string()))?;
         Ok(checkpoint::write_file(&out.join("fit.json"), text.as_bytes())?)
     }
@@ -446,7 +457,7 @@ impl Predictor {
             item: number.to_string(),
             label: None,
             order: number as f64,
-            split: mm_data::Split::Test,
+            split: Split::Test,
             values: values.into_iter().map(|(m, v)| (m, vec![v])).collect(),
             languages: BTreeMap::new(),
             cells: BTreeMap::new(),
@@ -512,7 +523,7 @@ impl Predictor {
             _ => None,
         };
         let answer = |row: &usize| manifest.rows[*row].cells.get(label).map(String::as_str);
-        let (train, asks) = (manifest.side(mm_data::Split::Train), self.first().config.reason.is_some());
+        let (train, asks) = (manifest.side(Split::Train), self.first().config.reason.is_some());
         let prior = metrics::Blind::new(train.iter().filter_map(|r| Some((text(r), answer(r)?))));
         let known: Vec<(Option<&str>, &str)> = rows.iter().filter_map(|r| Some((text(r), answer(r)?))).collect();
         if target.classes.is_empty() || !asks || known.is_empty() || train.is_empty() {

@@ -26,10 +26,14 @@ pub fn build_prediction(runs: &[PathBuf], split: Split, registry: &Registry, dev
     let mut all: Vec<Figures> = Vec::new();
     let mut shown = None;
     for run in runs {
-        let predictor = Predictor::open(run, registry, device)?;
-        let manifest = predictor.manifest()?;
-        let on = [split, Split::Valid].into_iter().find(|s| !manifest.side(*s).is_empty());
-        let side = on.ok_or_else(|| Error::Config(format!("{}: no rows were held out of training", run.display())))?;
+        let open = |side: Split| -> Result<Option<_>> {
+            let predictor = Predictor::open_for(run, side, registry, device)?;
+            let manifest = predictor.manifest()?;
+            Ok((!manifest.side(side).is_empty()).then_some((predictor, manifest, side)))
+        };
+        let found = open(split)?.map_or_else(|| open(Split::Valid), |found| Ok(Some(found)))?;
+        let none = || Error::Config(format!("{}: no rows were held out of training", run.display()));
+        let (predictor, manifest, side) = found.ok_or_else(none)?;
         let rows: Vec<usize> = manifest
             .side(side)
             .into_iter()
