@@ -7,7 +7,7 @@ use mm_core::{
     nn::{Linear, Lstm, LstmConfig},
 };
 use mm_fusion::{FusionConfig, Operator};
-use mm_reason::attend::{self, Network, ReasonConfig};
+use mm_reason::attend::{self, Condition, Network, ReasonConfig};
 use mm_repr::{
     adversarial::{CriticConfig, Gan, GanConfig},
     generative::{Masked, MaskedConfig, Spec, Specs, Vae, VaeConfig, Values, networks::NetworkConfig},

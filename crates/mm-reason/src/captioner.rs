@@ -140,7 +140,7 @@ impl Captioner {
                 let init = mm_core::Init::Uniform(1.0 / (w as f64).sqrt());
                 let layer = |name: &str, input: i64, output: i64| Linear::new(&place.pp(name), input, output, true);
                 Body::Lstm(Box::new(Attending {
-                    words: Embedding::new(&place.pp("words"), vocabulary, w)?,
+                    words: Embedding::spread(&place.pp("words"), vocabulary, w, 1.0)?,
                     first: [layer("first_hidden", w, w)?, layer("first_cell", w, w)?],
                     cell: [
                         place.param("weight_ih", &[4 * w, 2 * w], init)?,

@@ -326,11 +326,10 @@ impl Decoder {
             contexts: states.iter().map(|s| s.contexts).sum(),
             rows: states.iter().map(|s| s.rows).sum(),
             position,
-            apart: match apart {
-                true => {
-                    Some(Apart { places: each(&|s| longest - held(s))?, positions: each(&|s| position - s.position)? })
-                }
-                false => None,
+            apart: if apart {
+                Some(Apart { places: each(&|s| longest - held(s))?, positions: each(&|s| position - s.position)? })
+            } else {
+                None
             },
         };
         let logits = Tensor::cat(&starts.iter().map(|s| &s.logits).collect::<Vec<_>>(), 0)?;

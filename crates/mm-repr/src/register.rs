@@ -7,7 +7,7 @@ use crate::{
     image::{PictureProcessor, PictureTower, PictureTowerConfig},
     locate,
     numbers::{AsTheyAre, Numbers},
-    text::{Bag, Reader, ReaderConfig, ReaderProcessor, WordDropout},
+    text::{Bag, BagConfig, Reader, ReaderConfig, ReaderProcessor, WordDropout},
     video::{FramesEncoder, FramesProcessor},
     words::{Weighting, Words, WordsEncoder, WordsProcessor},
 };
@@ -112,6 +112,10 @@ pub fn register(registry: &mut Registry) {
             frozen: false,
             fingerprint: String::new(),
         })
+    });
+    registry.completer("bag", "terms", |values| {
+        let texts: Vec<_> = values.iter().filter_map(|v| crate::text::read(v).ok()).collect();
+        Ok(toml::Value::from(BagConfig::fit(texts.iter().map(AsRef::as_ref), 3000).terms))
     });
     registry.encoder("reader", |settings, context| {
         let settings: ReaderConfig = config::parse(settings, &context.field)?;

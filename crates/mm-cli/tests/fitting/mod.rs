@@ -172,6 +172,68 @@ fn a_table_is_fitted_asked_measured_and_reported() {
 }
 
 #[test]
+fn what_was_held_out_to_choose_on_is_learned_from_in_the_end() {
+    let world = tempfile::tempdir().unwrap();
+    let folder = world.path();
+    table(folder, "train.csv", 100, 0);
+    table(folder, "test.csv", 60, 1000);
+    let fit = ["fit", "--data", "train.csv", "--label", "mood", "--preset", "fast", "--refit", "yes", "--out", "run"];
+    let result: serde_json::Value = serde_json::from_str(&ok(&mm(&[&fit[..], &["--json"]].concat(), folder))).unwrap();
+    assert_eq!(result["refitted_on"], 100);
+    let first = result["rows"].as_u64().unwrap();
+    assert!(first < 100 && result["measured_on"] == "valid", "{result}");
+    let figures = |more: &[&str]| -> serde_json::Value {
+        serde_json::from_str(&ok(&mm(&[&["eval", "run", "--json"], more].concat(), folder))).unwrap()
+    };
+    // Its own rows are measured by networks that had not learned from them, others by those that learned from all.
+    assert_eq!(figures(&["--split", "valid"])["accuracy"], result["held_out"]["accuracy"]);
+    assert_eq!(figures(&["--split", "valid"])["rows"], 100 - first);
+    let anew = figures(&["--data", "test.csv"]);
+    assert!(anew["accuracy"].as_f64().unwrap() > 0.85, "{anew}");
+    let list = std::fs::read_to_string(folder.join("run/fit.json")).unwrap();
+    std::fs::write(folder.join("run/fit.json"), list.replace("member-0-all", "member-0")).unwrap();
+    assert_ne!(figures(&["--data", "test.csv"])["log_loss"], anew["log_loss"]);
+}
+
+#[test]
+fn what_an_utterance_rests_on_is_shown_in_the_company_of_its_video() {
+    let world = tempfile::tempdir().unwrap();
+    let folder = world.path();
+    let mut text = String::new();
+    for row in 0..240usize {
+        let bits = row.wrapping_mul(2_654_435_761) >> 7;
+        let (good, long) = (bits & 1 == 1, bits >> 1 & 1 == 1);
+        let says = format!(
+            "{} it was {}",
+            if long { "well then I must say" } else { "so" },
+            if good { "superb" } else { "awful" }
+        );
+        let label = if good { "glad" } else { "sad" };
+        text += &format!(
+            "{{\"id\":\"{row}\",\"video\":\"v{}\",\"at\":{},\"text\":\"{says}\",\"mood\":\"{label}\"}}\n",
+            row / 4,
+            row % 4
+        );
+    }
+    std::fs::write(folder.join("m.jsonl"), text).unwrap();
+    let config = "task = \"prediction\"\nlabel = \"mood\"\n[data]\nmanifest = \"m.jsonl\"\n\
+                  [data.columns]\nitem = \"video\"\norder = \"at\"\nmodalities = { text = \"text\" }\n\
+                  [data.split]\ngroup = \"video\"\ntest = 0.2\n[loader]\nbatch = 4\n\
+                  [inputs.text]\nencoder = { kind = \"reader\", embedding = 16, width = 24 }\n\
+                  [context]\nkind = \"lstm\"\nhidden = 16\n[fusion]\nwidth = 24\noperator = { kind = \"concat\" }\n\
+                  [train]\nepochs = 12\n[train.optimizer]\nrate = 1e-2\n";
+    std::fs::write(folder.join("c.toml"), config).unwrap();
+    ok(&mm(&["train", "c.toml", "--run", "run"], folder));
+    ok(&mm(&["report", "run", "--out", "report.html"], folder));
+    let page = std::fs::read_to_string(folder.join("report.html")).unwrap();
+    let rests = page.split("What its answers rest on").nth(1).unwrap();
+    assert!(rests.contains("superb") && rests.contains("awful"), "{rests}");
+    let missed = rests.split("in the middle of these rows: ").nth(1).unwrap();
+    let missed: f64 = missed.split(" %").next().unwrap().trim().parse().unwrap();
+    assert!(missed < 10.0, "{missed}");
+}
+
+#[test]
 fn what_is_wrong_with_a_table_is_told() {
     let world = tempfile::tempdir().unwrap();
     let folder = world.path();

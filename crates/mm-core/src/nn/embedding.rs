@@ -33,10 +33,9 @@ impl Embedding {
 
 /// What is watched while [`watch_embeddings`] runs.
 struct Watch {
-    /// Numbers `[rows, positions]` whose rows are wanted, in the order in which they are looked up.
-    wanted: Vec<Tensor>,
-    /// What each row's vectors are multiplied by, `[rows]`.
-    scale: Tensor,
+    /// Numbers `[rows, positions]` whose rows are wanted, in the order in which they are looked up, and what each row's vectors are multiplied
+    /// by, `[rows]`.
+    wanted: Vec<(Tensor, Tensor)>,
     found: Vec<(Tensor, Tensor)>,
 }
 
@@ -45,11 +44,10 @@ thread_local! {
 }
 
 /// Runs `body`, in which the vectors of these numbers `[rows, positions]` (in the order in which they are looked up) are multiplied by
-/// `scale` `[rows]` and ask for their gradient: what attribution to words needs, which are no numbers that could grow. What comes back beside
-/// the body's own: for each of them its vectors as they are and as they were used, `[rows, positions, width]` both.
+/// what stands beside them, `[rows]`, and ask for their gradient: what attribution to words needs, which are no numbers that could grow. What
+/// comes back beside the body's own: for each of them its vectors as they are and as they were used, `[rows, positions, width]` both.
 pub fn watch_embeddings<T>(
-    wanted: Vec<Tensor>,
-    scale: &Tensor,
+    wanted: Vec<(Tensor, Tensor)>,
     body: impl FnOnce() -> Result<T>,
 ) -> Result<(T, Vec<(Tensor, Tensor)>)> {
     /// Nothing is watched any longer, however the body ends.
@@ -59,7 +57,7 @@ pub fn watch_embeddings<T>(
             WATCH.take();
         }
     }
-    WATCH.set(Some(Watch { wanted, scale: scale.clone(), found: Vec::new() }));
+    WATCH.set(Some(Watch { wanted, found: Vec::new() }));
     let _end = End;
     let out = body()?;
     Ok((out, WATCH.take().map(|w| w.found).unwrap_or_default()))
@@ -71,12 +69,12 @@ fn scaled(indices: &Tensor, rows: Tensor) -> Result<Tensor> {
         let Some(watch) = watch else { return Ok(rows) };
         let next = watch.wanted.get(watch.found.len());
         // The same numbers, not only as many: positions and kinds of text are looked up too.
-        let Some(next) = next.filter(|n| n.shape() == indices.shape()) else { return Ok(rows) };
+        let Some((next, scale)) = next.filter(|(n, _)| n.shape() == indices.shape()) else { return Ok(rows) };
         if next.eq(indices)?.logical_not()?.places()?.size(0)? > 0 {
             return Ok(rows);
         }
         let full = rows.detach()?;
-        let used = full.mul(&watch.scale.reshape(&[-1, 1, 1])?)?.detach()?.requires_grad()?;
+        let used = full.mul(&scale.reshape(&[-1, 1, 1])?)?.detach()?.requires_grad()?;
         watch.found.push((full, used.clone()));
         Ok(used)
     })

@@ -35,6 +35,8 @@ pub struct ReasonConfig {
     pub dropout: f64,
     /// Whether places of a square grid know where they are.
     pub coordinates: bool,
+    /// Whether words and places are normed where they come in: then each place weighs as much as any other, an empty one too.
+    pub norm: bool,
 }
 
 impl Default for ReasonConfig {
@@ -45,6 +47,7 @@ impl Default for ReasonConfig {
             width: 128,
             dropout: 0.1,
             coordinates: true,
+            norm: true,
         }
     }
 }
@@ -197,7 +200,7 @@ pub(crate) trait Body: Send {
 struct Way {
     modality: Modality,
     projection: Linear,
-    norm: Norm,
+    norm: Option<Norm>,
 }
 
 /// A reasoning network over whatever modalities beside the asking one a config has.
@@ -220,7 +223,7 @@ pub fn build(scope: &Scope<'_>, config: &ReasonConfig, widths: &[(Modality, i64)
         Ok::<_, Error>(Way {
             modality: modality.clone(),
             projection: Linear::new(&place.pp("projection"), input + more, width, true)?,
-            norm: Norm::new(&place.pp("norm"), width, NormConfig::default())?,
+            norm: config.norm.then(|| Norm::new(&place.pp("norm"), width, NormConfig::default())).transpose()?,
         })
     };
     let asks = |m: &Modality| m.name() == config.query;
@@ -291,7 +294,9 @@ impl Asking {
             let where_ = coordinates(shape[1])?.to_device(x.device())?.unsqueeze(0)?.expand(&[shape[0], -1, -1])?;
             x = Tensor::cat(&[&x, &where_.to_dtype(x.dtype()?)?], 2)?;
         }
-        let x = way.norm.forward(&way.projection.forward(&x, train)?, train)?.dropout(self.config.dropout, train)?;
+        let x = way.projection.forward(&x, train)?;
+        let x = way.norm.as_ref().map_or(Ok(x.clone()), |norm| norm.forward(&x, train))?;
+        let x = x.dropout(self.config.dropout, train)?;
         let mut mask = match &features.mask {
             Some(mask) => mask.clone(),
             None => Tensor::ones(&shape[..2], DType::Bool, x.device())?,

@@ -11,7 +11,8 @@ use std::collections::HashMap;
 pub struct BagConfig {
     /// The terms: `word`, `two words`, and pieces of three letters as `#abc`.
     pub terms: Vec<String>,
-    /// For each term the logarithm of how rare it is.
+    /// For each term the logarithm of how rare it is; all count alike when empty.
+    #[serde(default)]
     pub rarity: Vec<f32>,
 }
 
@@ -61,7 +62,10 @@ pub struct Bag {
 
 impl Bag {
     /// A processor over these terms.
-    pub fn new(config: BagConfig) -> Result<Self> {
+    pub fn new(mut config: BagConfig) -> Result<Self> {
+        if config.rarity.is_empty() {
+            config.rarity = vec![1.0; config.terms.len()];
+        }
         if config.terms.len() != config.rarity.len() || config.terms.is_empty() {
             let found = format!("{} terms and {} rarities", config.terms.len(), config.rarity.len());
             return Err(Error::config("bag.terms", found, "as many of each, at least one"));

@@ -9,7 +9,7 @@ use crate::Result;
 use mm_core::{
     DType, Device, Input, Modality, SampleContext, Source, Tensor, nn::watch_embeddings, with_grad, without_grad,
 };
-use mm_data::{Manifest, collate};
+use mm_data::{Manifest, collate, items};
 use std::collections::BTreeMap;
 
 /// Most and least points on the way from nothing to the row.
@@ -79,55 +79,89 @@ fn nothing(modality: &Modality, sample: &Tensor) -> mm_core::Result<Tensor> {
 /// vectors).
 type Slopes = BTreeMap<Modality, (Tensor, Tensor)>;
 
+/// A row, among those of its item that its answer depends on.
+struct Asked<'a> {
+    /// What goes in, of all of them.
+    parts: Parts<'a>,
+    /// How many there are, and which it is.
+    rows: usize,
+    own: usize,
+    /// Which of its outputs.
+    chosen: i64,
+    device: Device,
+}
+
 impl Network {
     /// The score at some points of the way from nothing to the row, and its gradients there. What cannot grow by degrees and is looked up
-    /// in no table stays as it is.
-    fn slopes(
-        &self,
-        parts: &Parts<'_>,
-        chosen: i64,
-        device: Device,
-        points: &[f32],
-    ) -> mm_core::Result<(Vec<f64>, Slopes)> {
-        let rows = points.len() as i64;
-        let names: Vec<String> = (0..rows).map(|n| n.to_string()).collect();
+    /// in no table stays as it is, and so do the other rows.
+    fn slopes(&self, asked: &Asked<'_>, points: &[f32]) -> mm_core::Result<(Vec<f64>, Slopes)> {
+        let (count, device) = (points.len() as i64, asked.device);
+        let names: Vec<String> = (0..count).flat_map(|n| std::iter::repeat_n(n.to_string(), asked.rows)).collect();
         let shares = Tensor::from_slice(points)?.to_device(device)?;
+        // [points · rows, …]
         let repeated = |x: &Tensor| {
-            let shape: Vec<i64> = std::iter::once(rows).chain(x.shape().into_iter().skip(1)).collect();
-            x.expand(&shape)?.contiguous()
+            let shape: Vec<i64> = std::iter::once(count).chain(x.shape()).collect();
+            x.unsqueeze(0)?.expand(&shape)?.contiguous()?.flatten(0, 1)
         };
         let (mut grown, mut leaves): (Parts<'_>, BTreeMap<&Modality, (Tensor, Tensor)>) = Default::default();
         let (mut words, mut numbers) = (Vec::new(), Vec::new());
-        for (modality, (input, _)) in parts {
+        for (modality, (input, which)) in &asked.parts {
             let input = input.to_device(device)?;
-            let values = if input.values.dtype()? == DType::I64 {
-                words.push(modality);
-                numbers.push(repeated(&input.values)?);
-                repeated(&input.values)?
-            } else {
-                let ground = nothing(modality, &input.values)?;
-                let way = input.values.sub(&ground)?;
-                let mut ones = vec![1; way.rank()];
-                ones[0] = rows;
-                let values = ground.add(&way.mul(&shares.reshape(&ones)?)?)?.detach()?.requires_grad()?;
-                leaves.insert(modality, (values.clone(), way));
-                values
-            };
+            let having = which.len() as i64;
+            let place = which.iter().position(|row| *row == asked.own).map(|n| n as i64);
+            let mut values = repeated(&input.values)?;
+            match place {
+                None => {}
+                Some(place) if input.values.dtype()? == DType::I64 => {
+                    // Of its own vectors so much as the point says, of the others' all.
+                    let others = Tensor::ones(&[count, having], DType::F32, device)?;
+                    let less = shares.add_scalar(-1.0)?.unsqueeze(1)?.pad(&[place, having - place - 1], 0.0)?;
+                    numbers.push((values.clone(), others.add(&less)?.reshape(&[-1])?));
+                    words.push((modality, place, having));
+                }
+                Some(place) => {
+                    let own = input.values.narrow(0, place, 1)?;
+                    let ground = nothing(modality, &own)?;
+                    let way = own.sub(&ground)?;
+                    let mut ones = vec![1; way.rank()];
+                    ones[0] = count;
+                    let leaf = ground.add(&way.mul(&shares.reshape(&ones)?)?)?.detach()?.requires_grad()?;
+                    let shape: Vec<i64> = [count, having].into_iter().chain(way.shape().into_iter().skip(1)).collect();
+                    let all = values.reshape(&shape)?;
+                    let after = having - place - 1;
+                    let pieces = [all.narrow(1, 0, place)?, leaf.unsqueeze(1)?, all.narrow(1, place + 1, after)?];
+                    values = Tensor::cat(&pieces.each_ref(), 1)?.flatten(0, 1)?;
+                    leaves.insert(modality, (leaf, way));
+                }
+            }
             let mask = input.mask.as_ref().map(repeated).transpose()?;
-            grown.insert(modality, (Input { values, mask }, (0..points.len()).collect()));
+            let rows = (0..points.len()).flat_map(|n| which.iter().map(move |row| n * asked.rows + row)).collect();
+            grown.insert(modality, (Input { values, mask }, rows));
         }
         with_grad(|| {
-            let (score, watched) = watch_embeddings(numbers, &shares, || {
+            let (score, watched) = watch_embeddings(numbers, || {
                 let stage = self.stage(&grown, &|_| false, &names, device, false)?;
-                scores(&self.fuse(&stage, false)?.fused, chosen)
+                let all = self.fuse(&stage, false)?.fused; // [points · rows, outputs]
+                let each = all.reshape(&[count, asked.rows as i64, -1])?.select(1, asked.own as i64)?;
+                scores(&each, asked.chosen)
             })?;
-            for (modality, (full, used)) in words.into_iter().zip(watched) {
-                leaves.insert(modality, (used, full.narrow(0, 0, 1)?));
+            let mut wanted: Vec<(&Modality, Tensor, Tensor, Option<(i64, i64)>)> =
+                leaves.into_iter().map(|(modality, (leaf, way))| (modality, leaf, way, None)).collect();
+            for ((modality, place, having), (full, used)) in words.into_iter().zip(watched) {
+                wanted.push((modality, used, full.narrow(0, place, 1)?, Some((place, having))));
             }
-            let asked: Vec<&Tensor> = leaves.values().map(|(leaf, _)| leaf).collect();
+            let asked: Vec<&Tensor> = wanted.iter().map(|(_, leaf, ..)| leaf).collect();
             let gradients = score.sum()?.gradients(&asked)?;
             let mut out = Slopes::new();
-            for ((modality, (_, way)), gradient) in leaves.into_iter().zip(gradients) {
+            for ((modality, _, way, among), gradient) in wanted.into_iter().zip(gradients) {
+                let gradient = match among {
+                    Some((place, having)) => {
+                        let shape: Vec<i64> =
+                            [count, having].into_iter().chain(gradient.shape().into_iter().skip(1)).collect();
+                        gradient.reshape(&shape)?.select(1, place)?
+                    }
+                    None => gradient,
+                };
                 out.insert(modality.clone(), (gradient.detach()?, way.squeeze(0)?));
             }
             Ok((score.detach()?.to_vec()?, out))
@@ -135,15 +169,12 @@ impl Network {
     }
 
     /// Of one row: how much each number (of words: each word) added to the score, and the score of nothing and of the row.
-    fn attribute(
-        &self,
-        parts: &Parts<'_>,
-        chosen: i64,
-        device: Device,
-    ) -> mm_core::Result<(BTreeMap<Modality, Tensor>, [f64; 2])> {
+    fn attribute(&self, asked: &Asked<'_>) -> mm_core::Result<(BTreeMap<Modality, Tensor>, [f64; 2])> {
+        let parts = &asked.parts;
         let size: usize = parts.values().map(|(i, _)| i.values.shape().iter().product::<i64>() as usize).sum();
         let count = (STEPS[1] * LARGE / size.max(1)).clamp(STEPS[0], STEPS[1]);
-        let together = (TOGETHER * LARGE / size.max(1)).clamp(1, TOGETHER);
+        // All rows of the item come along at each point.
+        let together = (TOGETHER * LARGE / size.max(1)).clamp(1, (TOGETHER / asked.rows).max(1));
         // Both ends, for the scores there, and the middles of the steps with their lengths; short steps first, for scores change wildly
         // where an input first says something.
         let edge = |n: usize| (n as f32 / count as f32).powi(2);
@@ -152,12 +183,12 @@ impl Network {
         let (mut scores, mut sums): (Vec<f64>, Slopes) = Default::default();
         for some in steps.chunks(together) {
             let (points, lengths): (Vec<f32>, Vec<f32>) = some.iter().copied().unzip();
-            let (found, slopes) = self.slopes(parts, chosen, device, &points)?;
+            let (found, slopes) = self.slopes(asked, &points)?;
             scores.extend(found);
             for (modality, (gradient, way)) in slopes {
                 let mut ones = vec![1; gradient.rank()];
                 ones[0] = lengths.len() as i64;
-                let lengths = Tensor::from_slice(&lengths)?.to_device(device)?.reshape(&ones)?;
+                let lengths = Tensor::from_slice(&lengths)?.to_device(asked.device)?.reshape(&ones)?;
                 let sum = gradient.mul(&lengths)?.sum_dims(&[0], false)?;
                 let sum = sums.get(&modality).map_or(Ok(sum.clone()), |(before, _)| before.add(&sum))?;
                 sums.insert(modality, (sum, way));
@@ -174,33 +205,51 @@ impl Network {
 }
 
 impl Predictor {
-    /// What the first network's answer for a row rests on; none for networks whose rows depend on the others of their item, and for a row
-    /// of which nothing can be followed back.
+    /// What the first network's answer for a row rests on (where rows depend on the others of their item, these stay as they are); none for a
+    /// row of which nothing can be followed back.
     pub fn attribute(&self, manifest: &Manifest, row: usize) -> Result<Option<Attribution>> {
         let model = self.first();
-        if model.network.by_items() {
-            return Ok(None);
-        }
         let device = model.params.device();
+        let around: Vec<usize> = if model.network.by_items() {
+            let beside = manifest.side(manifest.rows[row].split);
+            let mut all = items(manifest, &beside).into_iter();
+            all.find(|item| item.contains(&row)).unwrap_or_else(|| vec![row])
+        } else {
+            vec![row]
+        };
+        let own = around.iter().position(|r| *r == row).unwrap_or(0);
         let (mut parts, mut about): (Parts<'_>, BTreeMap<Modality, (Vec<String>, Tensor)>) = Default::default();
         for (modality, way) in &model.network.ways {
-            let Some(source) = manifest.rows[row].values.get(modality).and_then(|v: &Vec<Source>| v.first()) else {
-                continue;
-            };
             let processor = way.processor.as_ref();
-            // A value that cannot be read is one that the row lacks.
-            let Ok(sample) = mm_data::guarded(processor, source, &mut SampleContext::plain()) else { continue };
-            parts.insert(modality, (collate(std::slice::from_ref(&sample), processor)?, vec![0]));
-            about.insert(modality.clone(), (processor.names(source).unwrap_or_default(), sample));
+            let (mut samples, mut which) = (Vec::new(), Vec::new());
+            for (place, row) in around.iter().enumerate() {
+                let Some(source) = manifest.rows[*row].values.get(modality).and_then(|v: &Vec<Source>| v.first())
+                else {
+                    continue;
+                };
+                // A value that cannot be read is one that the row lacks.
+                let Ok(sample) = mm_data::guarded(processor, source, &mut SampleContext::plain()) else { continue };
+                if place == own {
+                    about.insert(modality.clone(), (processor.names(source).unwrap_or_default(), sample.clone()));
+                }
+                samples.push(sample);
+                which.push(place);
+            }
+            if !samples.is_empty() {
+                parts.insert(modality, (collate(&samples, processor)?, which));
+            }
         }
-        if parts.is_empty() {
+        if about.is_empty() {
             return Ok(None);
         }
-        let names = ["0".to_owned()];
+        let names = vec!["0".to_owned(); around.len()];
         let plain = without_grad(|| model.network.forward(&parts, &|_| false, &names, device, false))?.fused;
+        let plain = plain.narrow(0, own as i64, 1)?;
         let chosen = plain.argmax(1)?.to_vec::<i64>()?.first().copied().unwrap_or(0);
         let ordered = model.target.problem == super::Problem::Ordinal;
-        let (found, [ground, score]) = model.network.attribute(&parts, if ordered { 0 } else { chosen }, device)?;
+        let chosen_output = if ordered { 0 } else { chosen };
+        let asked = Asked { parts, rows: around.len(), own, chosen: chosen_output, device };
+        let (found, [ground, score]) = model.network.attribute(&asked)?;
         let answer = match model.target.problem {
             super::Problem::Regression => {
                 let (mean, deviation) = model.level()?;
@@ -212,6 +261,12 @@ impl Predictor {
         let mut contributions = BTreeMap::new();
         for (modality, parts) in found {
             let Some((names, sample)) = about.remove(&modality) else { continue };
+            // Beside longer ones it was padded.
+            let parts = if parts.rank() > 0 && parts.size(0)? > sample.size(0)? {
+                parts.narrow(0, 0, sample.size(0)?)?
+            } else {
+                parts
+            };
             contributions.insert(modality, Contribution { parts, names, sample });
         }
         Ok((!contributions.is_empty()).then_some(Attribution { answer, score, ground, contributions }))

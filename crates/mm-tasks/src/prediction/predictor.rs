@@ -196,7 +196,7 @@ impl Combination {
 
 /// What `fit.json` of a folder with several models says.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Members {
+pub(crate) struct Networks {
     /// Their folders, relative to it.
     pub(crate) members: Vec<String>,
     /// How much each counts.
@@ -273,7 +273,7 @@ impl Predictor {
         let list = run.join("fit.json");
         let (folders, weights) = match std::fs::read(&list) {
             Ok(text) => {
-                let found: Members = serde_json::from_slice(&text)
+                let found: Networks = serde_json::from_slice(&text)
                     .map_err(|e| Error::File { path: list.clone(), reason: format!("no list of models: {e}") })?;
                 if found.members.is_empty() || found.members.len() != found.weights.len() {
                     return Err(Error::File { path: list, reason: "wanted a weight for each of its members".into() });
@@ -382,7 +382,7 @@ impl Predictor {
 
     /// Writes which folders, relative to `out`, the networks are in, and how much each counts.
     pub(crate) fn save(&self, out: &Path, members: Vec<String>, refitted: Vec<String>) -> Result<()> {
-        let list = Members { members, weights: self.weights.clone(), refitted };
+        let list = Networks { members, weights: self.weights.clone(), refitted };
         let text = serde_json::to_string_pretty(&list).map_err(|e| Error::Config(e.to_string()))?;
         Ok(checkpoint::write_file(&out.join("fit.json"), text.as_bytes())?)
     }
