@@ -1,8 +1,11 @@
 //! Questions about pictures (and sounds, and videos): one door to checkpoints that answer and to runs that were trained to.
 
-use crate::{Error, Result, finetuning, prediction::Predictor};
+use crate::{
+    Error, Result, finetuning,
+    prediction::{Asked, Predictor},
+};
 use mm_core::{Device, Modality, Registry, Source};
-use mm_reason::{Asked, Heat, Scored, Seen, Speaker, generate::GenerationConfig};
+use mm_reason::{Asked as Wish, Heat, Scored, Seen, Speaker, generate::GenerationConfig};
 use mm_repr::LoadOptions;
 use std::{cell::RefCell, collections::BTreeMap, path::Path};
 
@@ -19,6 +22,9 @@ pub enum Answerer {
     /// A run of `task = "prediction"`.
     Run(Box<Predictor>),
 }
+
+/// A value of a modality, and what is asked about it.
+pub type Question = (Modality, Source, String);
 
 /// How questions are answered.
 #[derive(Debug, Clone, Default)]
@@ -69,7 +75,7 @@ impl Answerer {
     }
 
     /// Answers questions, each about a value of a modality, in one batch; what cannot be answered is that question's error alone.
-    pub fn answer(&self, questions: &[(Modality, Source, String)], wishes: &Wishes) -> Result<Vec<Result<Answered>>> {
+    pub fn answer(&self, questions: &[Question], wishes: &Wishes) -> Result<Vec<Result<Answered>>> {
         let mut sorted = wishes.choices.clone();
         sorted.sort();
         if let Some([twice, _]) = sorted.windows(2).find(|w| w[0] == w[1]) {
@@ -78,7 +84,7 @@ impl Answerer {
         if wishes.choices.iter().any(|c| c.trim().is_empty()) {
             return Err(Error::Config("--choices: found an empty one, wanted answers of some letters".into()));
         }
-        let asks = |(.., question): &(Modality, Source, String)| {
+        let asks = |(.., question): &Question| {
             if question.trim().is_empty() {
                 return Err(Error::Config("--question: found no words, wanted a question".into()));
             }
@@ -94,28 +100,33 @@ impl Answerer {
                     let seen = held.iter().find(|(m, s, _)| m == modality && s == source).map(|(.., seen)| seen);
                     out.push(asks(row).and_then(|()| unread.map_or(Ok(seen), Err)));
                     if let Some(Ok(seen)) = out.last() {
-                        rows.push((*seen, Asked::Answer(question)));
+                        rows.push((*seen, Wish::Answer(question)));
                     }
                 }
                 let config = wishes.generation.as_ref().unwrap_or(&speaker.generation);
                 let mut found = speaker.answer_each(&rows, &wishes.choices, config).into_iter();
-                let mut next = |(_, _, question): &(Modality, Source, String), seen: Option<&Seen>| {
+                let mut next = |(_, _, question): &Question, seen: Option<&Seen>| {
                     let scores = found.next().unwrap_or_else(|| Ok(Vec::new()))?;
                     let answer = scores.first().map(|s| s.answer.clone()).unwrap_or_default();
                     let heat = match seen {
-                        Some(seen) if wishes.explain => {
-                            Some(speaker.explain(seen, Asked::Answer(question), &answer)?)
-                        }
+                        Some(seen) if wishes.explain => Some(speaker.explain(seen, Wish::Answer(question), &answer)?),
                         _ => None,
                     };
                     Ok(Answered { answer, scores, heat })
                 };
                 Ok(questions.iter().zip(out).map(|(q, seen)| next(q, seen?)).collect())
             }
-            Self::Run(run) => Ok(questions
-                .iter()
-                .map(|row| asks(row).and_then(|()| ask(run, &row.0, &row.1, &row.2, wishes)))
-                .collect()),
+            Self::Run(run) => {
+                // Of what counted each word is told, so nothing may be padded; and one that cannot be read must not take the others with it.
+                if !wishes.explain
+                    && questions.len() > 1
+                    && let Ok(found) = questions.iter().try_for_each(asks).and_then(|()| ask(run, questions, wishes))
+                {
+                    return Ok(found.into_iter().map(Ok).collect());
+                }
+                let one = |row| asks(row).and_then(|()| Ok(ask(run, std::slice::from_ref(row), wishes)?.remove(0)));
+                Ok(questions.iter().map(one).collect())
+            }
         }
     }
 }
@@ -125,7 +136,7 @@ impl Answerer {
 fn look(
     speaker: &Speaker,
     held: &mut Vec<(Modality, Source, Seen)>,
-    questions: &[(Modality, Source, String)],
+    questions: &[Question],
 ) -> Result<Vec<Option<Error>>> {
     held.retain(|(m, s, _)| questions.iter().any(|(modality, source, _)| m == modality && s == source));
     let mut wanted: Vec<(Modality, Source)> = Vec::new();
@@ -148,7 +159,7 @@ fn look(
         }
     }
     // The first question about it gets the error itself, others its words.
-    let mut why = |(modality, source, _): &(Modality, Source, String)| {
+    let mut why = |(modality, source, _): &Question| {
         let at = unread.iter().position(|(m, s, _)| m == modality && s == source)?;
         let words = unread[at].2.to_string();
         let first = std::mem::replace(&mut unread[at].2, mm_core::Error::Sample(words).into());
@@ -157,21 +168,31 @@ fn look(
     Ok(questions.iter().map(&mut why).collect())
 }
 
-fn ask(run: &Predictor, modality: &Modality, source: &Source, question: &str, wishes: &Wishes) -> Result<Answered> {
+fn ask(run: &Predictor, questions: &[Question], wishes: &Wishes) -> Result<Vec<Answered>> {
     let known = run.modalities();
-    for wanted in [modality, &Modality::TEXT] {
+    for wanted in questions.iter().map(|(modality, ..)| modality).chain([&Modality::TEXT]) {
         if !known.contains(wanted) {
             let names = known.iter().map(Modality::name);
             return Err(mm_core::Error::unknown("modality of this run", wanted.name(), names).into());
         }
     }
-    let values =
-        BTreeMap::from([(modality.clone(), source.clone()), (Modality::TEXT, Source::Text(question.to_owned()))]);
-    let found = run.ask(vec![values], wishes.explain)?.remove(0);
     let classes = &run.target().classes;
     if let Some(other) = wishes.choices.iter().find(|c| !classes.contains(c)) {
         return Err(mm_core::Error::unknown("answer of this run", other, classes.iter().map(String::as_str)).into());
     }
+    let values = |(modality, source, question): &Question| {
+        BTreeMap::from([(modality.clone(), source.clone()), (Modality::TEXT, Source::Text(question.clone()))])
+    };
+    let found = run.ask(questions.iter().map(values).collect(), wishes.explain)?;
+    questions.iter().zip(found).map(|(asked, found)| answered(asked, &found, classes, wishes)).collect()
+}
+
+fn answered(
+    (modality, _, question): &Question,
+    found: &Asked,
+    classes: &[String],
+    wishes: &Wishes,
+) -> Result<Answered> {
     let chosen = |c: &String| wishes.choices.is_empty() || wishes.choices.contains(c);
     let all = classes.iter().zip(&found.probabilities).zip(&found.logits).filter(|((c, _), _)| chosen(c));
     let mut scores: Vec<Scored> = all.map(|((c, p), l)| Scored { answer: c.clone(), score: *p, logit: *l }).collect();

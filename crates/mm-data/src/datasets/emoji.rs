@@ -28,13 +28,14 @@ pub(super) fn rows(folder: &Path) -> Result<Vec<Value>> {
                 unified.split('-').filter_map(|h| u32::from_str_radix(h, 16).ok().and_then(char::from_u32)).collect();
             let words: Vec<&str> =
                 keywords[&symbol].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-            let mut texts = vec![name.to_lowercase()];
+            let called = name.to_lowercase();
+            let mut texts = vec![called.clone()];
             if !words.is_empty() {
                 texts.push(words.join(" ").replace('_', " "));
             }
             rows.push(json!({
                 "id": if number == 0 { unified.to_owned() } else { variant["unified"].as_str().unwrap_or(file).to_owned() },
-                "group": unified, "label": entry["category"], "image": absolute(&picture)?, "text": texts,
+                "group": unified, "label": entry["category"], "image": absolute(&picture)?, "name": called, "text": texts,
             }));
         }
     }
