@@ -12,9 +12,6 @@ use mm_tasks::{
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
-/// Questions that are answered at once.
-const BATCH: usize = 16;
-
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
     /// A checkpoint folder, the name of a fetched model, or a run folder.
@@ -75,7 +72,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         explain: arguments.explain.is_some(),
     };
     if arguments.whole.data.is_some() {
-        return arguments.whole.each(&["image", "video"], BATCH, context.json, |rows| {
+        return arguments.whole.each(&["image", "video"], model.batch(), context.json, |rows| {
             let question = |row: &speak::Asked| {
                 row.cell(&arguments.column)
                     .or_else(|| row.cell("text"))
@@ -106,7 +103,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         .iter()
         .map(|((kind, file), question)| (Modality::from(*kind), Source::File(PathBuf::from(file)), (*question).clone()))
         .collect();
-    let found = asked.chunks(BATCH).map(|part| model.answer(part, &wishes));
+    let found = asked.chunks(model.batch()).map(|part| model.answer(part, &wishes));
     let found = found.flat_map(|part| match part {
         Ok(found) => found,
         Err(error) => vec![Err(error)],

@@ -179,6 +179,15 @@ impl Decoder {
         self.words.weight().device()
     }
 
+    /// Bytes that it remembers of each position of a row.
+    pub fn memory(&self) -> i64 {
+        let attention = &self.config.blocks.block.attention;
+        let groups = attention.key_value_heads.unwrap_or(attention.heads);
+        let head = attention.head_width.unwrap_or(attention.width / attention.heads.max(1));
+        let half = self.words.weight().dtype().is_ok_and(|d| d != DType::F32);
+        2 * self.config.blocks.layers * groups * head * if half { 2 } else { 4 }
+    }
+
     /// Its sizes.
     pub fn config(&self) -> &DecoderConfig {
         &self.config
@@ -218,12 +227,11 @@ impl Decoder {
             x = x.add(&table.forward(&places(*first)?)?)?;
         }
         if let Some(table) = &self.fixed {
-            let table = table.to_device(x.device())?.to_dtype(x.dtype()?)?;
             let mine = match lack {
-                Some(_) => table.embedding(&places(0)?)?,
-                None => table.narrow(0, position, length)?,
+                Some(_) => table.to_device(x.device())?.embedding(&places(0)?)?,
+                None => table.narrow(0, position, length)?.to_device(x.device())?,
             };
-            x = x.add(&mine)?;
+            x = x.add(&mine.to_dtype(x.dtype()?)?)?;
         }
         match &self.norm {
             Some(norm) => norm.forward(&x, false),

@@ -74,6 +74,14 @@ impl Answerer {
         }
     }
 
+    /// How many questions may be asked at once.
+    pub fn batch(&self) -> usize {
+        match self {
+            Self::Speaker { speaker, .. } => speaker.batch(),
+            Self::Run(_) => 16,
+        }
+    }
+
     /// Answers questions, each about a value of a modality, in one batch; what cannot be answered is that question's error alone.
     pub fn answer(&self, questions: &[Question], wishes: &Wishes) -> Result<Vec<Result<Answered>>> {
         let mut sorted = wishes.choices.clone();

@@ -478,6 +478,12 @@ impl Speaker {
         }
     }
 
+    /// How many rows may be asked at once, at most sixteen: what is remembered of a thousand positions of each stays within a gigabyte.
+    pub fn batch(&self) -> usize {
+        let row = self.voice.decoder().map_or(1, |d| d.memory() * 1000);
+        (1_000_000_000 / row.max(1)).clamp(1, 16) as usize
+    }
+
     /// What speaks; an error where it chooses among labels.
     fn decoder(&self) -> Result<&Decoder> {
         self.voice.decoder().ok_or_else(|| {
