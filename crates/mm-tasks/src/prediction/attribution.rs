@@ -172,7 +172,9 @@ impl Network {
     fn attribute(&self, asked: &Asked<'_>) -> mm_core::Result<(BTreeMap<Modality, Tensor>, [f64; 2])> {
         let parts = &asked.parts;
         let size: usize = parts.values().map(|(i, _)| i.values.shape().iter().product::<i64>() as usize).sum();
-        let count = (STEPS[1] * LARGE / size.max(1)).clamp(STEPS[0], STEPS[1]);
+        // Each point costs as much as there are rows, so whole videos get fewer.
+        let most = STEPS[1] / asked.rows.clamp(1, STEPS[1] / STEPS[0]);
+        let count = (STEPS[1] * LARGE / size.max(1)).clamp(STEPS[0], most);
         // All rows of the item come along at each point.
         let together = (TOGETHER * LARGE / size.max(1)).clamp(1, (TOGETHER / asked.rows).max(1));
         // Both ends, for the scores there, and the middles of the steps with their lengths; short steps first, for scores change wildly
