@@ -172,9 +172,9 @@ impl Vilt {
         map.squeeze(0)?.flatten(1, 2)?.transpose(0, 1)
     }
 
-    /// Pictures of one shape, or of any in patches ([`InPatches`]) → class token and patches `[rows, 1 + patches, width]`, how many of them each
-    /// row has, and how the first row's lie.
-    fn vectors(&self, values: &Tensor) -> mm_core::Result<(Tensor, Vec<i64>, [i64; 2])> {
+    /// Pictures of one shape, or of any in patches ([`InPatches`]) → class token and patches `[rows, 1 + patches, width]`, and how each row's
+    /// lie.
+    fn vectors(&self, values: &Tensor) -> mm_core::Result<(Tensor, Vec<[i64; 2]>)> {
         let (x, grids) = if values.rank() == 3 {
             let heads = values.narrow(1, 0, 1)?.narrow(2, 0, 2)?.to_dtype(DType::F32)?.to_vec::<f32>()?;
             let grids: Vec<[i64; 2]> = heads.chunks(2).map(|g| [g[0] as i64, g[1] as i64]).collect();
@@ -194,7 +194,7 @@ impl Vilt {
         let x = x.add(&places.to_dtype(x.dtype()?)?)?;
         let class = self.class.add(&self.positions.narrow(0, 0, 1)?)?.expand(&[rows, -1, -1])?;
         let x = Tensor::cat(&[&class, &x], 1)?.add(&self.kinds.weight().select(0, 1)?)?;
-        Ok((x, grids.iter().map(|[down, across]| 1 + down * across).collect(), grids[0]))
+        Ok((x, grids))
     }
 
     /// The vectors of the whole `[rows, width]` for one question about each row; `weights` gets where each block looked.
@@ -226,7 +226,8 @@ impl Voice for Vilt {
     }
 
     fn see(&self, _modality: &Modality, values: &Tensor) -> mm_core::Result<Seen> {
-        let (x, _, [down, across]) = self.vectors(values)?;
+        let (x, grids) = self.vectors(values)?;
+        let [down, across] = grids[0];
         Ok(Seen { grid: Some([1, down, across]), ..Seen::of(x) })
     }
 
@@ -266,7 +267,8 @@ impl Voice for Vilt {
     }
 
     fn learn(&self, lesson: &Lesson<'_>) -> mm_core::Result<Option<Tensor>> {
-        let (seen, counts, _) = self.vectors(lesson.values)?;
+        let (seen, grids) = self.vectors(lesson.values)?;
+        let counts: Vec<i64> = grids.iter().map(|[down, across]| 1 + down * across).collect();
         let question = lesson.question.ok_or_else(|| mm_core::Error::Sample("no question".into()))?;
         let (rows, patches) = (seen.size(0)?, seen.size(1)?);
         let whole = counts.iter().all(|count| *count == patches);

@@ -331,10 +331,11 @@ pub fn fit_table(
     let (mut predictor, mut said) = (Predictor::empty(), Vec::new());
     let (mut broken, mut trained, mut stopped): (Vec<Broken>, usize, bool) = (Vec::new(), 0, false);
     let limit = fitting.time_limit.map(Duration::from_secs_f64);
-    let mut made: Vec<(toml::Value, Duration)> = Vec::new();
+    let mut made: Vec<toml::Value> = Vec::new();
     let refit = fitting.refit && fitting.tune_on.is_none();
+    let folders = |count: usize| (0..count).map(|n| format!("member-{n}")).collect::<Vec<_>>();
+    let training = Instant::now();
     for (number, (operator, seed)) in members.iter().enumerate() {
-        let started = Instant::now();
         // What is left of the time is shared evenly among what is left to do.
         let until = limit.map(|all| {
             let left = all.saturating_sub(begun.elapsed());
@@ -385,8 +386,8 @@ pub fn fit_table(
         said.push(predictor.add(model, &folder, &manifest, &valid)?);
         // Written anew after each network, so that what is done counts whatever happens next.
         predictor.weigh(&said, &manifest)?;
-        predictor.save(&fitting.out, (0..said.len()).map(|n| format!("member-{n}")).collect(), Vec::new())?;
-        made.push((own, started.elapsed()));
+        predictor.save(&fitting.out, folders(said.len()), Vec::new())?;
+        made.push(own);
     }
     let Some((manifest, _)) = shared else { return Err(Error::Config("a preset without networks".into())) };
     let side = if fitting.hold_out > 0.0 { Split::Test } else { Split::Valid };
@@ -394,14 +395,14 @@ pub fn fit_table(
         manifest.side(side).into_iter().filter(|r| manifest.rows[*r].cells.contains_key(&fitting.label)).collect();
     let mut refitted = None;
     if refit && !stopped {
-        let fits = made.iter().map(|(_, took)| took.mul_f64(1.5)).sum::<Duration>();
-        if limit.is_none_or(|all| begun.elapsed() + fits < all) {
+        let again = training.elapsed().mul_f64(1.5);
+        if limit.is_none_or(|all| begun.elapsed() + again < all) {
             say("learning anew from all rows, those that were held out to choose on too".into());
             let watch = Watch::new(stop, limit.map(|all| begun + all));
             refitted = learn_anew(fitting, &made, registry, device, progress, told, &watch.flag)?;
         }
-        if let Some((folders, _)) = &refitted {
-            predictor.save(&fitting.out, (0..said.len()).map(|n| format!("member-{n}")).collect(), folders.clone())?;
+        if let Some((anew, _)) = &refitted {
+            predictor.save(&fitting.out, folders(said.len()), anew.clone())?;
             if side == Split::Test {
                 predictor = Predictor::open(&fitting.out, registry, device)?;
             }
@@ -439,7 +440,7 @@ pub fn fit_table(
 /// them; how its heads are pooled stays. Their folders and how many rows there were; none when it was stopped.
 fn learn_anew(
     fitting: &Fitting,
-    made: &[(toml::Value, Duration)],
+    made: &[toml::Value],
     registry: &Registry,
     device: Device,
     progress: &mut dyn Progress,
@@ -447,7 +448,7 @@ fn learn_anew(
     stop: &AtomicBool,
 ) -> Result<Option<(Vec<String>, usize)>> {
     let (mut folders, mut rows) = (Vec::new(), 0);
-    for (number, (config, _)) in made.iter().enumerate() {
+    for (number, config) in made.iter().enumerate() {
         let first = fitting.out.join(format!("member-{number}"));
         let epochs = Run::load(&first, "best")?.1.epoch.max(1);
         let mut own = config.clone();
