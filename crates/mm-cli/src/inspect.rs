@@ -108,7 +108,7 @@ fn speaker(folder: &Path, place: &mm_repr::Place, context: &Context) -> Result<(
     if context.json {
         output::line(json!({
             "family": model.family, "parameters": parameters, "bytes": 4 * parameters, "takes": takes, "gives": gives,
-            "labels": if model.speaks() { 0 } else { model.labels.len() }, "chats": model.tokens.chats(), "learns": model.learns(),
+            "labels": if model.speaks() { 0 } else { model.labels.len() }, "chats": model.tokens.chats(),
             "unused": model.unused, "adapter": place.adapter,
         }));
         return Ok(());
@@ -117,9 +117,7 @@ fn speaker(folder: &Path, place: &mm_repr::Place, context: &Context) -> Result<(
     output::line(format!("  takes       {} and text", takes.join(", ")));
     let labels = if model.speaks() { String::new() } else { format!(" ({})", model.labels.len()) };
     output::line(format!("  gives       {gives}{labels}"));
-    if model.learns() {
-        output::line("  learns      further, whole or by an adapter (task = \"finetuning\")");
-    }
+    output::line("  learns      further, whole or by an adapter (task = \"finetuning\")");
     unused(&model.unused);
     Ok(())
 }

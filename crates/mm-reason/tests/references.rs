@@ -237,6 +237,7 @@ fn what_is_learned_from_is_what_is_said() {
         "git-caption",
         "vision-encoder-decoder-vit-gpt2",
         "llava-clip-llama",
+        "qwen2_vl-picture",
         "vilt-vqa",
         "whisper-multilingual",
     ];
@@ -244,7 +245,7 @@ fn what_is_learned_from_is_what_is_said() {
     for name in folders.iter().filter(|n| top.join(n).exists()) {
         let (model, ..) = Speaker::further(&top.join(name), LoadOptions::default(), None, None).unwrap();
         let plain = Speaker::load(&top.join(name), LoadOptions::default()).unwrap();
-        // ViLT's pictures keep their shapes: its batch is padded.
+        // ViLT's and Qwen2-VL's pictures keep their shapes: their batches are padded.
         let sources = vec![picture.clone(), other.clone()];
         let asks = !name.contains("caption") && !name.starts_with("vision");
         let questions = ["a dog over the fox", "fox"];

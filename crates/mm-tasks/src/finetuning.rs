@@ -12,7 +12,7 @@ use mm_core::{
 use mm_data::{Batch, Broken, Loader, LoaderConfig, Manifest, ManifestConfig, Split};
 use mm_reason::{
     Asked, Lesson, Speaker,
-    generate::{GenerationConfig, Rules},
+    generate::GenerationConfig,
 };
 use mm_repr::{LoadOptions, copy_files, locate};
 use mm_train::{Progress, Run, TrainConfig, TrainInput, train};
@@ -394,30 +394,52 @@ impl Finetuning {
             beams: self.config.beams,
             ..self.speaker.generation.clone()
         };
-        // What is asked alike is answered together.
-        let mut alike: BTreeMap<Option<&str>, Vec<usize>> = BTreeMap::new();
-        for row in rows {
-            alike.entry(texts(manifest, *row, &Modality::TEXT).next()).or_default().push(*row);
-        }
         let (mut found, mut broken) = (Vec::new(), Vec::new());
-        for (question, rows) in alike {
-            for chunk in rows.chunks(32) {
-                let source = |row: &usize| manifest.rows[*row].values[&self.of][0].clone();
+        let mut keep = |row: usize, said: Result<String>| match said {
+            Ok(text) => found.push((row, text)),
+            Err(error) => broken.push(Broken {
+                row: manifest.rows[row].number,
+                id: manifest.rows[row].id.clone(),
+                modality: self.of.to_string(),
+                reason: error.to_string(),
+            }),
+        };
+        let source = |row: &usize| manifest.rows[*row].values[&self.of][0].clone();
+        if self.speaker.speaks() {
+            for chunk in rows.chunks(self.speaker.batch()) {
                 let sources: Vec<Source> = chunk.iter().map(source).collect();
-                // One that cannot be read, or is of another size, must not take the others with it.
-                if let Ok(texts) = self.say(&sources, question, &config) {
-                    found.extend(chunk.iter().copied().zip(texts));
-                    continue;
+                let seen = self.speaker.look_each_as_taught(&self.of, &sources)?;
+                let asked = |row: usize| self.asked(texts(manifest, row, &Modality::TEXT).next());
+                let rows = chunk.iter().zip(&seen);
+                let rows: Vec<_> =
+                    rows.filter_map(|(row, s)| Some((s.as_ref().ok().map(Some)?, asked(*row)))).collect();
+                let mut said = self.speaker.answer_each(&rows, &[], &config).into_iter();
+                for (row, seen) in chunk.iter().zip(seen) {
+                    keep(
+                        *row,
+                        seen.and_then(|_| said.next().unwrap_or_else(|| Ok(Vec::new())))
+                            .map(|found| found.into_iter().next().map(|best| best.answer).unwrap_or_default())
+                            .map_err(Error::from),
+                    );
                 }
-                for (row, source) in chunk.iter().zip(&sources) {
-                    match self.say(std::slice::from_ref(source), question, &config) {
-                        Ok(texts) => found.extend(texts.into_iter().map(|t| (*row, t))),
-                        Err(error) => broken.push(Broken {
-                            row: manifest.rows[*row].number,
-                            id: manifest.rows[*row].id.clone(),
-                            modality: self.of.to_string(),
-                            reason: error.to_string(),
-                        }),
+            }
+        } else {
+            // What is asked alike is answered together.
+            let mut alike: BTreeMap<Option<&str>, Vec<usize>> = BTreeMap::new();
+            for row in rows {
+                alike.entry(texts(manifest, *row, &Modality::TEXT).next()).or_default().push(*row);
+            }
+            for (question, rows) in alike {
+                for chunk in rows.chunks(32) {
+                    let sources: Vec<Source> = chunk.iter().map(source).collect();
+                    // One that cannot be read, or is of another size, must not take the others with it.
+                    if let Ok(labels) = self.choose(&sources, question) {
+                        chunk.iter().zip(labels).for_each(|(row, label)| keep(*row, Ok(label)));
+                        continue;
+                    }
+                    for (row, source) in chunk.iter().zip(&sources) {
+                        let label = self.choose(std::slice::from_ref(source), question);
+                        keep(*row, label.map(|l| l.into_iter().next().unwrap_or_default()));
                     }
                 }
             }
@@ -434,17 +456,11 @@ impl Finetuning {
         }
     }
 
-    fn say(&self, sources: &[Source], question: Option<&str>, config: &GenerationConfig) -> Result<Vec<String>> {
-        let (speaker, asked) = (&self.speaker, self.asked(question));
+    /// The label that each of several files gets, by a model that chooses among such.
+    fn choose(&self, sources: &[Source], question: Option<&str>) -> Result<Vec<String>> {
+        let speaker = &self.speaker;
         let seen = speaker.look_as_taught(&self.of, sources)?;
-        if speaker.speaks() {
-            let said = speaker.tell(Some(&seen), asked, config, &Rules::default(), &mut |_, _| {})?;
-            return Ok(said
-                .into_iter()
-                .filter_map(|row| Some(row.into_iter().next()?.text.trim().to_owned()))
-                .collect());
-        }
-        let best: Vec<i64> = speaker.scores(&seen, asked)?.argmax(1)?.to_vec()?;
+        let best: Vec<i64> = speaker.scores(&seen, self.asked(question))?.argmax(1)?.to_vec()?;
         Ok(best.into_iter().filter_map(|n| speaker.labels.get(n as usize).cloned()).collect())
     }
 

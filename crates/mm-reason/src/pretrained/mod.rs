@@ -8,6 +8,7 @@ mod heat;
 mod language;
 mod languages;
 mod llava;
+mod patches;
 mod qwen2_vl;
 mod tokens;
 mod transcribe;
@@ -113,10 +114,8 @@ pub(crate) trait Voice: Send {
     }
 
     /// Scores of the tokens after each of `lesson.ids` (`[rows, tokens, vocabulary]`), or of its labels (`[rows, labels]`); none where the
-    /// family cannot be learned further.
-    fn learn(&self, _lesson: &Lesson<'_>) -> mm_core::Result<Option<Tensor>> {
-        Ok(None)
-    }
+    /// checkpoint has neither a decoder nor labels.
+    fn learn(&self, lesson: &Lesson<'_>) -> mm_core::Result<Option<Tensor>>;
 
     /// Its time tokens, where it has such.
     fn times(&self) -> Option<Times> {
@@ -176,9 +175,6 @@ pub struct Heat {
     /// Tokens of the text and how much each counted.
     pub words: Vec<(String, f32)>,
 }
-
-/// The families that can be learned further.
-const LEARNERS: &[&str] = &["vilt", "blip", "git", "llava", "vision-encoder-decoder", "whisper"];
 
 /// How the names of the layers that give the labels' scores begin in a family's checkpoints: made anew for other labels.
 fn head(kind: &str) -> &'static str {
@@ -288,9 +284,6 @@ impl Speaker {
         let kind = config["model_type"].as_str().unwrap_or_default().to_owned();
         let family =
             table().find(|f| f.kind == kind).ok_or_else(|| mm_core::Error::unknown("model_type", &kind, families()))?;
-        if further.is_some() && !LEARNERS.contains(&family.kind) {
-            return Err(Error::asked("model", format!("a model of family {}", family.kind), LEARNERS.join(", ")));
-        }
         let head = head(&kind);
         if let (Some(wanted), Some(further)) = (wanted, &mut further)
             && !head.is_empty()
@@ -331,15 +324,11 @@ impl Speaker {
         Ok((prompt.question, prompt.ids))
     }
 
-    /// Whether its family can be learned further.
-    pub fn learns(&self) -> bool {
-        LEARNERS.contains(&self.family)
-    }
-
     /// Scores of the tokens after each of what was said, or of its labels, from which a gradient flows into its weights.
     pub fn learn(&self, lesson: &Lesson<'_>) -> mm_core::Result<Tensor> {
         self.voice.learn(lesson)?.ok_or_else(|| {
-            mm_core::Error::config("model", format!("a model of family {}", self.family), LEARNERS.join(", "))
+            let found = format!("a checkpoint of family {} with neither", self.family);
+            mm_core::Error::config("model", found, "one that has a decoder or labels to learn")
         })
     }
 
@@ -368,7 +357,20 @@ impl Speaker {
 
     /// Looks at each of several files by itself; what cannot be read is that file's error alone. Those of one shape are looked at together.
     pub fn look_each(&self, modality: &Modality, sources: &[Source]) -> Result<Vec<Result<Seen>>> {
-        let processor = self.processor(modality)?;
+        self.look_each_by(self.processor(modality)?, modality, sources)
+    }
+
+    /// The same as they are learned from in batches ([`Speaker::teaches`]).
+    pub fn look_each_as_taught(&self, modality: &Modality, sources: &[Source]) -> Result<Vec<Result<Seen>>> {
+        self.look_each_by(self.teaches(modality)?, modality, sources)
+    }
+
+    fn look_each_by(
+        &self,
+        processor: &Arc<dyn Processor>,
+        modality: &Modality,
+        sources: &[Source],
+    ) -> Result<Vec<Result<Seen>>> {
         let samples: Vec<mm_core::Result<Tensor>> =
             sources.par_iter().map(|s| guarded(processor.as_ref(), s, &mut SampleContext::plain())).collect();
         let good: Vec<&Tensor> = samples.iter().filter_map(|s| s.as_ref().ok()).collect();

@@ -1,7 +1,12 @@
 //! Qwen2-VL (Wang 2024): pictures and videos of any size as patches whose places are turned in, four patches become one feature, and a
 //! language model whose positions are time, row and column.
 
-use super::{Asked, Heat, Prompt, Seen, Tokens, Voice, heat::Back, language};
+use super::{
+    Asked, Heat, Lesson, Prompt, Seen, Tokens, Voice,
+    heat::Back,
+    language,
+    patches::{self, InPatches},
+};
 use crate::{
     Result,
     decoder::{Decoder, State},
@@ -139,6 +144,8 @@ struct Qwen2Vl {
     decoder: Decoder,
     picture: Arc<dyn Processor>,
     video: Arc<dyn Processor>,
+    /// The same in patches, of any shapes, to learn from.
+    lessons: [Arc<dyn Processor>; 2],
     image_token: i64,
     video_token: i64,
     merge: i64,
@@ -154,12 +161,17 @@ fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
     let seen: VisionConfig = b.parse_part(&c["vision_config"], "vision_config")?;
     let images = preprocessing(b)?;
     let id = |key: &str, otherwise: i64| c[key].as_i64().unwrap_or(otherwise);
+    let picture: Arc<dyn Processor> = Arc::new(ImageProcessor::new(images.clone()));
+    let video: Arc<dyn Processor> = Arc::new(VideoProcessor::at_most(images, FRAMES));
+    let patch = [seen.patch_size; 2];
+    let in_patches = |whole: &Arc<dyn Processor>| Arc::new(InPatches { whole: whole.clone(), patch }) as _;
     Ok(Box::new(Qwen2Vl {
         merge: seen.spatial_merge_size,
+        lessons: [in_patches(&picture), in_patches(&video)],
         vision: Vision::new(b, &b.scope.pp("vision"), seen)?,
         decoder: Decoder::new(b, &b.scope.pp("text"), language::config(b, text, "qwen2_vl", 1e6)?)?,
-        picture: Arc::new(ImageProcessor::new(images.clone())),
-        video: Arc::new(VideoProcessor::at_most(images, FRAMES)),
+        picture,
+        video,
         image_token: id("image_token_id", 151_655),
         video_token: id("video_token_id", 151_656),
     }))
@@ -169,6 +181,11 @@ impl Qwen2Vl {
     /// The placeholder that a prompt has.
     fn placeholder(&self, ids: &[i64]) -> i64 {
         if ids.contains(&self.video_token) { self.video_token } else { self.image_token }
+    }
+
+    /// The frames of a row of a batch to learn from.
+    fn frames(&self, row: &Tensor, grid: [i64; 3]) -> mm_core::Result<Tensor> {
+        patches::frames(row, grid, [self.vision.config.patch_size; 2])
     }
 
     /// Time, row and column of each token, `[3, length]`, and the position after the last.
@@ -211,6 +228,14 @@ impl Voice for Qwen2Vl {
         }
     }
 
+    fn teaches(&self, modality: &Modality) -> Option<&Arc<dyn Processor>> {
+        match modality.name() {
+            "image" => Some(&self.lessons[0]),
+            "video" => Some(&self.lessons[1]),
+            _ => None,
+        }
+    }
+
     fn one_by_one(&self) -> bool {
         true
     }
@@ -219,7 +244,11 @@ impl Voice for Qwen2Vl {
         if values.size(0)? != 1 {
             return Err(mm_core::Error::config("Qwen2-VL", format!("{} pictures", values.size(0)?), "one at a time"));
         }
-        let frames = if values.rank() == 5 { values.select(0, 0)? } else { values.clone() };
+        let frames = match values.rank() {
+            3 => self.frames(&values.select(0, 0)?, patches::grids(values)?[0])?,
+            5 => values.select(0, 0)?,
+            _ => values.clone(),
+        };
         let (x, grid) = self.vision.forward(&frames)?;
         Ok(Seen { grid: Some(grid), ..Seen::of(x) })
     }
@@ -252,6 +281,53 @@ impl Voice for Qwen2Vl {
         let start = self.begin(Some(seen), prompt, said.len() as i64)?;
         let back = Back { start, places, grid, prompt, placeholder: Some(id) };
         Ok(Some(back.heat(&self.decoder, tokens, said)?))
+    }
+
+    /// Each row has as many positions as its own picture takes, whatever the placeholders in `lesson.ids`; padding comes last, where nothing
+    /// looks back at it.
+    fn learn(&self, lesson: &Lesson<'_>) -> mm_core::Result<Option<Tensor>> {
+        let ids = lesson.ids()?;
+        let (device, length) = (ids.device(), ids.size(1)?);
+        let words = self.decoder.words(ids)?;
+        let mut rows = Vec::new();
+        for (row, grid) in patches::grids(lesson.values)?.into_iter().enumerate() {
+            let (seen, grid) = self.vision.forward(&self.frames(&lesson.values.select(0, row as i64)?, grid)?)?;
+            let (own, words) = (ids.select(0, row as i64)?.to_vec::<i64>()?, words.select(0, row as i64)?);
+            let placeholder = self.placeholder(&own);
+            let at = own.iter().take_while(|id| **id != placeholder).count();
+            let stand = own[at..].iter().take_while(|id| **id == placeholder).count();
+            if stand == 0 {
+                return Err(mm_core::Error::Sample("the prompt has no place for the picture".into()));
+            }
+            let count = seen.size(1)?;
+            let read = [&own[..at], &vec![placeholder; count as usize], &own[at + stand..]].concat();
+            let (places, _) = self.places(&read, Some(grid))?;
+            let (at, after) = (at as i64, (at + stand) as i64);
+            let seen = seen.select(0, 0)?.to_dtype(words.dtype()?)?;
+            let x = Tensor::cat(&[&words.narrow(0, 0, at)?, &seen, &words.narrow(0, after, length - after)?], 0)?;
+            rows.push((x, places, [at, after, count]));
+        }
+        let longest = rows.iter().map(|(_, _, [at, after, count])| at + count + length - after).max().unwrap_or(0);
+        let (mut inputs, mut turns) = (Vec::new(), Vec::new());
+        for (x, places, _) in &rows {
+            let lack = longest - x.size(0)?;
+            inputs.push(x.pad(&[0, 0, 0, lack], 0.0)?);
+            turns.push(places.pad(&[0, lack], 0.0)?);
+        }
+        let angles = self.decoder.angles(&Tensor::cat(&turns.iter().collect::<Vec<_>>(), 1)?.to_device(device)?)?;
+        let by_row = |t: &Tensor| t.reshape(&[rows.len() as i64, 1, longest, t.size(-1)?]);
+        let angles = angles.map(|(c, s)| Ok::<_, mm_core::Error>((by_row(&c)?, by_row(&s)?))).transpose()?;
+        let pass = Pass { angles: angles.as_ref().map(|(c, s)| (c, s)), train: lesson.train, ..Pass::default() };
+        let hidden = self.decoder.pass(&Tensor::stack(&inputs.iter().collect::<Vec<_>>(), 0)?, pass)?;
+        // Back to where the tokens are: all placeholders have what the picture's last position has.
+        let mut aligned = Vec::new();
+        for (row, (_, _, [at, after, count])) in rows.iter().enumerate() {
+            let own = hidden.select(0, row as i64)?;
+            let last = own.narrow(0, at + count - 1, 1)?.expand(&[after - at, -1])?;
+            aligned
+                .push(Tensor::cat(&[&own.narrow(0, 0, *at)?, &last, &own.narrow(0, at + count, length - after)?], 0)?);
+        }
+        self.decoder.scores(&Tensor::stack(&aligned.iter().collect::<Vec<_>>(), 0)?).map(Some)
     }
 
     fn decoder(&self) -> Option<&Decoder> {

@@ -1,13 +1,16 @@
 //! ViLT (Kim 2021): words and patches of pixels in one transformer; it chooses among labels, or says whether text and picture belong together.
 
-use super::{Asked, Heat, Lesson, Prompt, Seen, Tokens, Voice, heat};
+use super::{
+    Asked, Heat, Lesson, Prompt, Seen, Tokens, Voice, heat,
+    patches::{self, InPatches},
+};
 use crate::{
     Error, Result,
     decoder::{Decoder, State},
     generate::Start,
 };
 use mm_core::{
-    DType, Init, Modality, Module, Processor, SampleContext, Source, Tensor,
+    DType, Init, Modality, Module, Processor, Tensor,
     nn::{Activation, Embedding, Linear, Mask, Norm, NormConfig, Pass, Transformer, TransformerConfig},
 };
 use mm_data::ImageProcessor;
@@ -121,41 +124,13 @@ fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
         pooler: Linear::new(&scope.pp("pooler").pp("dense"), width, width, true)?,
         classifier: classifier.transpose()?,
         rank: rank.has("weight").then(|| Linear::new(&rank, width, 1, true)).transpose()?,
-        lessons: Arc::new(InPatches { picture: processor.clone(), patch: vit.patch_size.get() }),
+        lessons: Arc::new(InPatches { whole: processor.clone(), patch: vit.patch_size.get() }),
         processor,
         longest: c.max_position_embeddings,
         most: c.max_image_length,
         grid,
         width,
     }))
-}
-
-/// Pictures of any shapes as sequences, which a batch pads: a line that begins with how many patches lie (down, across), then the pixels of each.
-struct InPatches {
-    picture: Arc<dyn Processor>,
-    patch: [i64; 2],
-}
-
-impl Processor for InPatches {
-    fn process(&self, source: &Source, context: &mut SampleContext) -> mm_core::Result<Tensor> {
-        let x = self.picture.process(source, context)?; // [channels, height, width]
-        let ([high, wide], channels) = (self.patch, x.size(0)?);
-        let (down, across) = (x.size(1)? / high, x.size(2)? / wide);
-        let x = x.narrow(1, 0, down * high)?.narrow(2, 0, across * wide)?;
-        let x = x.reshape(&[channels, down, high, across, wide])?.permute(&[1, 3, 0, 2, 4])?;
-        let width = channels * high * wide;
-        let x = x.reshape(&[down * across, width])?;
-        let grid = Tensor::from_vec(&[down as f32, across as f32], &[1, 2])?;
-        Tensor::cat(&[&grid.to_dtype(x.dtype()?)?.pad(&[0, width - 2], 0.0)?, &x], 0)
-    }
-
-    fn is_sequence(&self) -> bool {
-        true
-    }
-
-    fn fingerprint(&self) -> String {
-        format!("{} in patches of {:?}", self.picture.fingerprint(), self.patch)
-    }
 }
 
 impl Vilt {
@@ -175,9 +150,8 @@ impl Vilt {
     /// Pictures of one shape, or of any in patches ([`InPatches`]) → class token and patches `[rows, 1 + patches, width]`, and how each row's
     /// lie.
     fn vectors(&self, values: &Tensor) -> mm_core::Result<(Tensor, Vec<[i64; 2]>)> {
-        let (x, grids) = if values.rank() == 3 {
-            let heads = values.narrow(1, 0, 1)?.narrow(2, 0, 2)?.to_dtype(DType::F32)?.to_vec::<f32>()?;
-            let grids: Vec<[i64; 2]> = heads.chunks(2).map(|g| [g[0] as i64, g[1] as i64]).collect();
+        let (x, grids): (_, Vec<[i64; 2]>) = if values.rank() == 3 {
+            let grids = patches::grids(values)?.into_iter().map(|[_, down, across]| [down, across]).collect();
             (self.patches.of_pixels(&values.narrow(1, 1, values.size(1)? - 1)?)?, grids)
         } else {
             let x = self.patches.map(values)?; // [rows, width, down, across]
