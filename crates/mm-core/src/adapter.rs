@@ -10,6 +10,15 @@ use std::{
     sync::Arc,
 };
 
+/// How frozen weights beside adapters are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Quantization {
+    /// Four bits a number: sixteen levels at equal shares of a normal distribution, scaled by the largest of each sixty-four (NF4 of `QLoRA`,
+    /// Dettmers 2023).
+    Nf4,
+}
+
 /// Which layers get adapters, and how wide they are.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,6 +36,9 @@ pub struct AdapterConfig {
     /// blocks when empty.
     #[serde(default)]
     pub targets: Vec<String>,
+    /// How the weights of the blocks' affine layers are held while the adapters learn; in full when absent.
+    #[serde(default)]
+    pub quantize: Option<Quantization>,
 }
 
 fn eight() -> i64 {
@@ -35,7 +47,7 @@ fn eight() -> i64 {
 
 impl Default for AdapterConfig {
     fn default() -> Self {
-        Self { rank: eight(), alpha: None, rank_stabilized: false, targets: Vec::new() }
+        Self { rank: eight(), alpha: None, rank_stabilized: false, targets: Vec::new(), quantize: None }
     }
 }
 
@@ -62,10 +74,15 @@ impl AdapterConfig {
     /// Whether the layer at `path`, which the checkpoint calls `module`, gets one.
     pub(crate) fn picks(&self, path: &str, module: &str) -> bool {
         if self.targets.is_empty() {
-            return path.split('.').any(|part| part == "layers");
+            return in_block(path);
         }
         self.targets.iter().any(|t| ends(module, t))
     }
+}
+
+/// Whether a parameter is of a block.
+pub(crate) fn in_block(path: &str) -> bool {
+    path.split('.').any(|part| part == "layers")
 }
 
 fn scale(alpha: f64, rank: i64, stabilized: bool) -> f64 {
@@ -348,7 +365,9 @@ mod tests {
         for rank_stabilized in [false, true] {
             let open = || Checkpoint::open(&base).unwrap();
             let params = Params::from_checkpoint(open(), Device::Cpu, DType::F32, rename);
-            params.adapt(AdapterConfig { rank: 2, alpha: Some(6.0), rank_stabilized, targets: Vec::new() }).unwrap();
+            params
+                .adapt(AdapterConfig { rank: 2, alpha: Some(6.0), rank_stabilized, ..AdapterConfig::default() })
+                .unwrap();
             let layers = build(&params);
             params.finish().unwrap();
             params.freeze_but_adapters(&[]).unwrap();

@@ -24,6 +24,7 @@ pub mod config;
 mod device;
 mod error;
 mod features;
+mod four_bit;
 mod kernels;
 mod modality;
 mod module;
@@ -34,7 +35,7 @@ pub mod seed;
 mod tensor;
 
 pub use adam::AdamStep;
-pub use adapter::{ADAPTER_CONFIG, Adapter, AdapterConfig};
+pub use adapter::{ADAPTER_CONFIG, Adapter, AdapterConfig, Quantization};
 pub use autocast::autocast;
 pub use checkpoint::Checkpoint;
 pub use device::{DType, Device, cache_folder, keep_freed_memory, threads};
@@ -43,7 +44,7 @@ pub use features::{FeatureSet, Features, Input, Pool};
 pub use modality::Modality;
 pub use module::{
     AlignOutput, Aligner, Encoder, Fusion, FusionOutput, Generative, Head, InputSet, Learner, Looked, LossParts,
-    Module, Processor, ReasonOutput, Reasoner, SampleContext, Source, Task,
+    Module, Processor, ReasonOutput, Reasoner, SampleContext, Source, Task, no_value,
 };
 pub use params::{Init, Params, Role, Scope};
 pub use registry::{BuildContext, BuiltEncoder, Proposal, Registry};

@@ -9,6 +9,13 @@ pub trait Module: Send {
     fn forward(&self, input: &Tensor, train: bool) -> Result<Tensor>;
 }
 
+/// Whether a cell of a table is written where there is nothing: empty, or one of the marks that pandas takes for that; numbers that are none.
+pub fn no_value(cell: &str) -> bool {
+    let cell = cell.trim().to_ascii_lowercase();
+    let marks = ["", "nan", "na", "n/a", "#n/a", "null", "none", "<na>"];
+    marks.contains(&cell.as_str()) || cell.parse().is_ok_and(|n: f64| !n.is_finite())
+}
+
 /// One raw value of a sample, as a manifest names it.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Source {

@@ -2,8 +2,9 @@
 
 use crate::{
     AdapterConfig, Checkpoint, DType, Device, Error, Result, Tensor,
-    adapter::{ADAPTER_CONFIG, LowRank, PREFIX, Plan, is_adapter},
+    adapter::{ADAPTER_CONFIG, LowRank, PREFIX, Plan, in_block, is_adapter},
     checkpoint,
+    four_bit::FourBit,
 };
 use std::{
     cell::RefCell,
@@ -389,6 +390,23 @@ impl<'a> Scope<'a> {
         enter("lora_B", &b, stored.part);
         plan.layers.insert(module, stored.transposed);
         Ok(Some(plan.pair(a, b)))
+    }
+
+    /// The weight of an affine layer in four bits, where the plan of the adapters says so: it is read, packed and let go, and is no parameter.
+    pub(crate) fn four_bit(&self, shape: &[i64]) -> Result<Option<FourBit>> {
+        let path = self.path("weight");
+        let wanted = self.params.adapters.borrow().as_ref().is_some_and(|p| p.config.quantize.is_some());
+        if !wanted || self.shadow || !in_block(&path) || self.params.origin.borrow().is_none() {
+            return Ok(None);
+        }
+        // A frozen one is looked at where it lies in the file.
+        let Some((weight, _)) = self.frozen().take(&path, shape)? else {
+            // What is missing is told when all parameters have been asked for.
+            return FourBit::of(&Tensor::zeros(shape, self.params.dtype, self.params.device)?).map(Some);
+        };
+        let packed = FourBit::of(&weight)?;
+        checkpoint::release(&weight);
+        Ok(Some(packed))
     }
 
     /// A parameter by name: from the checkpoint if there is one, else fresh.

@@ -50,7 +50,7 @@ fn refused(op: &'static str, inputs: &[&Tensor], error: &TchError) -> Error {
 }
 
 #[inline]
-fn one(op: &'static str, inputs: &[&Tensor], result: Result<tch::Tensor, TchError>) -> Result<Tensor> {
+pub(crate) fn one(op: &'static str, inputs: &[&Tensor], result: Result<tch::Tensor, TchError>) -> Result<Tensor> {
     match result {
         Ok(tensor) => Ok(Tensor(tensor)),
         Err(error) => Err(refused(op, inputs, &error)),

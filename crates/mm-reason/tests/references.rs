@@ -242,7 +242,8 @@ fn what_is_learned_from_is_what_is_said() {
         "whisper-multilingual",
     ];
     let mut held = 0;
-    for name in folders.iter().filter(|n| top.join(n).exists()) {
+    let there: Vec<_> = folders.iter().filter(|n| top.join(n).exists()).collect();
+    for name in &there {
         let (model, ..) = Speaker::further(&top.join(name), LoadOptions::default(), None, None).unwrap();
         let plain = Speaker::load(&top.join(name), LoadOptions::default()).unwrap();
         // ViLT's and Qwen2-VL's pictures keep their shapes: their batches are padded.
@@ -306,5 +307,5 @@ fn what_is_learned_from_is_what_is_said() {
             held += 1;
         }
     }
-    assert!(held > 0);
+    assert!(held >= 2 * there.len()); // `xtask parity` may have made other families alone
 }

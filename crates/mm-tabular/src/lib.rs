@@ -80,7 +80,8 @@ fn text(value: &Value) -> String {
 }
 
 impl TabularConfig {
-    /// Learns from training values, each an object of cells by column: a column is one of numbers when nineteen of twenty cells are.
+    /// Learns from training values, each an object of cells by column: a column is one of numbers when nineteen of twenty cells that hold
+    /// anything are.
     pub fn fit(values: &[&Source]) -> Result<Self> {
         let mut cells: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
         for source in values {
@@ -91,7 +92,8 @@ impl TabularConfig {
         let mut out = Self::default();
         for (name, cells) in cells {
             let mut numbers: Vec<f64> = cells.iter().filter_map(|v| number(v)).collect();
-            if numbers.len() * 20 >= cells.len() * 19 && !numbers.is_empty() {
+            let empty = cells.iter().filter(|v| mm_core::no_value(&text(v))).count();
+            if numbers.len() * 20 >= (cells.len() - empty) * 19 && !numbers.is_empty() {
                 numbers.sort_by(f64::total_cmp);
                 let count = numbers.len() as f64;
                 let mean = numbers.iter().sum::<f64>() / count;
@@ -255,6 +257,8 @@ mod tests {
         let unseen = of(json!({"n": "NaN", "c": "none of both"}));
         assert_eq!(unseen[13..], [1.0, 0.0, 0.0, 1.0]);
         assert!(of(json!({"n": 1e300})).iter().all(|v| v.is_finite()));
+        let gaps = ["1", "NaN", "2.5", "inf", "NA", "", "-3"].map(|cell| Source::Value(json!({"n": cell})));
+        assert_eq!(TabularConfig::fit(&gaps.each_ref()).unwrap().numbers.len(), 1);
         assert!(processor.process(&Source::Text("x".into()), &mut SampleContext::plain()).is_err());
     }
 }

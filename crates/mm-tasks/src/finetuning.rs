@@ -10,10 +10,7 @@ use mm_core::{
     config as settings, seed::seed_tensors,
 };
 use mm_data::{Batch, Broken, Loader, LoaderConfig, Manifest, ManifestConfig, Split};
-use mm_reason::{
-    Asked, Lesson, Speaker,
-    generate::GenerationConfig,
-};
+use mm_reason::{Asked, Lesson, Speaker, generate::GenerationConfig};
 use mm_repr::{LoadOptions, copy_files, locate};
 use mm_train::{Progress, Run, TrainConfig, TrainInput, train};
 use serde::{Deserialize, Serialize};

@@ -369,7 +369,7 @@ fn checkpoints_learn_further_whole_or_by_adapters_and_what_they_learned_is_answe
         ("vilt-whole", "vilt-vqa", "", 12),
         ("blip-adapter", "blip-vqa", adapter, 20),
         ("blip-whole", "blip-vqa", "", 12),
-        ("qwen2_vl-adapter", "qwen2_vl-picture", adapter, 20),
+        ("qwen2_vl-four-bit", "qwen2_vl-picture", "[adapter]\nrank = 4\nquantize = \"nf4\"\n", 20),
     ] {
         let (run, figures) = learn(folder, name, &fixture(model), more, epochs);
         let (right, blind) = (&figures["model"]["accuracy"], &figures["blind"]["accuracy"]);

@@ -1,7 +1,9 @@
 //! The affine map.
 
 use super::Activation;
-use crate::{Init, Module, Result, Scope, Tensor, adapter::LowRank, autocast, checkpoint, kernels};
+use crate::{
+    DType, Init, Module, Result, Scope, Tensor, adapter::LowRank, autocast, checkpoint, four_bit::FourBit, kernels,
+};
 use std::cell::{OnceCell, RefCell};
 
 /// `x · weightᵀ + bias`, from width `input` to width `output`.
@@ -18,6 +20,8 @@ pub struct Linear {
     few: usize,
     /// What is learned beside the weight.
     adapter: Option<LowRank>,
+    /// The weight, where it is held in four bits; `weight` is empty then.
+    four_bit: Option<FourBit>,
 }
 
 /// To lay a weight out anew takes longer than its product with so many rows.
@@ -36,18 +40,31 @@ impl Linear {
     /// A layer whose `weight` `[output, input]` and `bias` `[output]` lie under `scope`; fresh ones are uniform in ±1/√input.
     pub fn new(scope: &Scope<'_>, input: i64, output: i64, bias: bool) -> Result<Self> {
         let bound = 1.0 / (input.max(1) as f64).sqrt();
-        let weight = scope.param("weight", &[output, input], Init::Uniform(bound))?;
+        let four_bit = scope.four_bit(&[output, input])?;
+        let weight = match &four_bit {
+            Some(_) => Tensor::zeros(&[0, input], DType::F32, scope.device())?,
+            None => scope.param("weight", &[output, input], Init::Uniform(bound))?,
+        };
         let bias = bias.then(|| scope.param("bias", &[output], Init::Uniform(bound))).transpose()?;
         let adapter = scope.adapter(input, output)?;
-        let served = scope.is_frozen() && adapter.is_none() && kernels::serve(&weight);
+        let served = scope.is_frozen() && adapter.is_none() && four_bit.is_none() && kernels::serve(&weight);
         let few = if scope.is_stepped() { 0 } else { FEW };
-        Ok(Self { weight, bias, packed: OnceCell::new(), lent: RefCell::default(), served, few, adapter })
+        Ok(Self { weight, bias, packed: OnceCell::new(), lent: RefCell::default(), served, few, adapter, four_bit })
     }
 
     /// A frozen layer over tensors that exist (packed or tied weights).
     pub fn from_parts(weight: Tensor, bias: Option<Tensor>) -> Self {
         let served = kernels::serve(&weight);
-        Self { weight, bias, packed: OnceCell::new(), lent: RefCell::default(), served, few: FEW, adapter: None }
+        Self {
+            weight,
+            bias,
+            packed: OnceCell::new(),
+            lent: RefCell::default(),
+            served,
+            few: FEW,
+            adapter: None,
+            four_bit: None,
+        }
     }
 
     /// The same for a layer made at this place: where that is stepped, a few rows go through the fused operators too.
@@ -58,7 +75,7 @@ impl Linear {
         self
     }
 
-    /// `[output, input]`.
+    /// `[output, input]`; without rows where it is held in four bits.
     pub fn weight(&self) -> &Tensor {
         &self.weight
     }
@@ -105,7 +122,7 @@ impl Linear {
     /// A weight that learns, laid out for these operators, where gradients are off just now (evaluation, the first pass of gradient
     /// caching). It is kept until the weight changes, or until gradients are wanted again.
     fn lent(&self, input: &Tensor) -> Result<Option<Tensor>> {
-        let learns = !self.served && self.adapter.is_none() && !autocast::is_within();
+        let learns = !self.served && self.adapter.is_none() && self.four_bit.is_none() && !autocast::is_within();
         let idle = kernels::serve(&self.weight) && !kernels::recording();
         if !(learns && idle && self.many(input) && kernels::take(input, &self.weight)) {
             return Ok(None);
@@ -144,7 +161,11 @@ impl Linear {
         {
             return kernels::linear(input, &weight, self.bias.as_ref(), activation);
         }
-        let plain = input.linear(&self.weight, self.bias.as_ref())?;
+        let plain = match (&self.four_bit, &self.bias) {
+            (Some(weight), Some(bias)) => weight.linear(input)?.add(bias)?,
+            (Some(weight), None) => weight.linear(input)?,
+            (None, bias) => input.linear(&self.weight, bias.as_ref())?,
+        };
         if plain.is_recorded() {
             self.lent.take();
         }

@@ -188,6 +188,14 @@ pub(crate) fn resolve_all(
         let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
         labels.iter().for_each(|(_, l)| *counts.entry(l.trim()).or_default() += 1);
         if target.is_classes() {
+            let numbers = counts.keys().filter(|l| l.parse::<f64>().is_ok()).count();
+            if (1..counts.len()).contains(&numbers) {
+                let words = counts.len() - numbers;
+                tell(format!(
+                    "`{}` holds numbers and words: {numbers} and {words} different ones, each taken for a class",
+                    config.label
+                ));
+            }
             let few: Vec<&str> = counts.iter().filter(|(_, c)| **c == 1).map(|(l, _)| *l).collect();
             if !few.is_empty() {
                 let shown = few.iter().take(5).copied().collect::<Vec<_>>().join(", ");
