@@ -27,14 +27,11 @@ const SOUNDS: &[&str] = &["laion/clap-htsat-unfused", "MIT/ast-finetuned-audiose
 
 /// Tells a registry how text, pictures, sounds, videos and lists of numbers are read where a config names no encoder.
 pub(crate) fn register(registry: &mut Registry) {
-    registry
-        .proposer("text", |values| Ok(pretrained(TEXTS, &Modality::TEXT).into_iter().chain([bag(values)]).collect()));
-    registry.proposer("image", |_| Ok(pretrained(PICTURES, &Modality::IMAGE).into_iter().chain([picture()]).collect()));
-    registry.proposer("audio", |values| {
-        Ok(pretrained(SOUNDS, &Modality::AUDIO).into_iter().chain([speech(values)?]).collect())
-    });
+    registry.proposer("text", |values| Ok(either(TEXTS, &Modality::TEXT, bag(values))));
+    registry.proposer("image", |_| Ok(either(PICTURES, &Modality::IMAGE, picture())));
+    registry.proposer("audio", |values| Ok(either(SOUNDS, &Modality::AUDIO, speech(values)?)));
     registry.proposer("video", |_| {
-        let inner = pretrained(PICTURES, &Modality::IMAGE).unwrap_or_else(picture);
+        let inner = either(PICTURES, &Modality::IMAGE, picture()).swap_remove(0);
         let mut encoder = toml::Table::new();
         encoder.insert("kind".into(), "frames".into());
         encoder.insert("frames".into(), 6.into());
@@ -43,6 +40,15 @@ pub(crate) fn register(registry: &mut Registry) {
         Ok(vec![Proposal { encoder: encoder.into(), standardize: inner.standardize, about }])
     });
     registry.proposer("vector", vector);
+}
+
+/// A pretrained encoder, where one lies in the cache, before one that learns from nothing; else this, and word of how to get a pretrained one.
+fn either(names: &[&str], modality: &Modality, mut fresh: Proposal) -> Vec<Proposal> {
+    if let Some(known) = pretrained(names, modality) {
+        return vec![known, fresh];
+    }
+    fresh.about += &format!("; a pretrained one needs fewer rows: cargo xtask models pull {}", names[0]);
+    vec![fresh]
 }
 
 fn pretrained(names: &[&str], modality: &Modality) -> Option<Proposal> {

@@ -17,7 +17,7 @@ pub(crate) struct Frozen<'a> {
     pub(crate) encoder: &'a dyn Encoder,
     pub(crate) processor: &'a Arc<dyn Processor>,
     /// Changes whenever the features would.
-    pub(crate) fingerprint: &'a str,
+    pub(crate) fingerprint: String,
     /// Augmented views of each sample beside the plain one.
     pub(crate) views: usize,
     /// Whether each position's features are kept as well: a sample is then the vector and, below it, the positions `[1 + length, width]`.
@@ -37,7 +37,7 @@ impl Frozen<'_> {
     ) -> Result<Kept> {
         let mut kept = Kept {
             cache: cache.clone(),
-            fingerprint: self.fingerprint.to_owned(),
+            fingerprint: self.fingerprint.clone(),
             views: self.views,
             positions: self.positions,
             problems: HashMap::new(),
@@ -127,6 +127,17 @@ pub(crate) struct Kept {
 }
 
 impl Kept {
+    /// What features these are: others cannot stand in for them.
+    pub(crate) fn is_of(&self, fingerprint: &str, views: usize) -> bool {
+        self.fingerprint == fingerprint && self.views == views && !self.positions
+    }
+
+    /// The same with what could not be read among other values.
+    pub(crate) fn with(mut self, other: Self) -> Self {
+        self.problems.extend(other.problems);
+        self
+    }
+
     fn key(&self, source: &Source, view: usize) -> mm_data::Result<String> {
         let what = if self.positions { "positions" } else { "features" };
         Cache::key(&format!("{what} {} view {view}", self.fingerprint), source)

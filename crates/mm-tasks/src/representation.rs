@@ -217,7 +217,7 @@ impl Representation {
                     let frozen = Frozen {
                         encoder: encoder.as_ref(),
                         processor: &built.processor,
-                        fingerprint,
+                        fingerprint: fingerprint.clone(),
                         views: 0,
                         positions: false,
                     };

@@ -461,7 +461,7 @@ impl Retrieval {
             let frozen = Frozen {
                 encoder: tower.encoder.as_ref(),
                 processor: &tower.processor,
-                fingerprint: &format!("{} {}", tower.fingerprint, tower.processor.fingerprint()),
+                fingerprint: format!("{} {}", tower.fingerprint, tower.processor.fingerprint()),
                 views: tower.config.views,
                 positions: self.attends(modality),
             };

@@ -282,6 +282,31 @@ fn what_is_wrong_with_a_table_is_told() {
     assert!(told.contains("one row to learn from") || told.contains("multiclass of a, b"), "{told}");
 }
 
+#[test]
+fn what_there_is_no_time_to_encode_is_left_out_and_the_rest_is_learned_from() {
+    let world = tempfile::tempdir().unwrap();
+    let folder = world.path();
+    let known = Path::new(env!("CARGO_MANIFEST_DIR")).join("../mm-repr/tests/fixtures/sentence-max");
+    let model = folder.join("cache/mm/models/all-MiniLM-L6-v2");
+    for part in ["", "1_Pooling"] {
+        std::fs::create_dir_all(model.join(part)).unwrap();
+        for file in std::fs::read_dir(known.join(part)).unwrap().map(|f| f.unwrap().path()).filter(|f| f.is_file()) {
+            std::fs::copy(&file, model.join(part).join(file.file_name().unwrap())).unwrap();
+        }
+    }
+    let row = |n: u32| format!("{} {n},{}\n", if n.is_multiple_of(2) { "the dog" } else { "a fox" }, n % 2);
+    std::fs::write(folder.join("t.csv"), format!("say,y\n{}", (0..4000).map(row).collect::<String>())).unwrap();
+    let read = ["--columns", "text=say", "--time-limit", "0.02", "--out", "run"];
+    let output = mm(&[&["fit", "--data", "t.csv", "--label", "y"], &read[..]].concat(), folder);
+    ok(&output);
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        told.contains("all-MiniLM-L6-v2, pretrained") && told.contains("128 of 4000 rows are learned from"),
+        "{told}"
+    );
+    ok(&mm(&["predict", "--run", "run", "--data", "t.csv", "--json"], folder));
+}
+
 /// Settings for what one modality of that table tells by itself, beside one that is noise.
 const EASY: [&str; 6] = [
     "--set",

@@ -20,10 +20,15 @@ pub use robustness::{Curve, robustness, robustness_page};
 pub use search::{Search, Trial, search, space as search_space};
 pub use target::{Label, Problem, Target};
 
-use crate::{Error, Fit, Result, Told, features::Frozen, job, metrics};
+use crate::{
+    Error, Fit, Result, Told,
+    features::{Frozen, Kept},
+    job, metrics,
+};
 use mm_core::{
     Device, Modality, Params, Processor, Registry, SampleContext, Source, Task, Tensor, config as settings,
-    seed::seed_tensors, without_grad,
+    seed::{Rng, seed_tensors},
+    without_grad,
 };
 use mm_data::{Batch, Broken, Cache, Cached, Loader, Manifest, Split, collate, guarded, items};
 use mm_train::{Progress, Run, TrainInput, train};
@@ -33,7 +38,11 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicBool},
+    time::Instant,
 };
+
+/// Features of frozen encoders that have been made, by modality.
+type Ready = BTreeMap<Modality, Arc<Kept>>;
 
 /// A model that predicts a column.
 pub struct Prediction {
@@ -48,6 +57,8 @@ pub struct Prediction {
     /// Labels of the rows that the trainer's batches name.
     labels: std::cell::RefCell<Vec<Option<Label>>>,
     made: std::cell::RefCell<Vec<Modality>>,
+    /// Features that all rows of its data are known to have.
+    ready: std::cell::RefCell<Ready>,
     /// What it finds out while it learns.
     keeping: std::cell::RefCell<keeping::Keeping>,
 }
@@ -263,8 +274,8 @@ impl Prediction {
         let level = params.scope().pp("target").buffer("level", &[2], mm_core::Init::Zeros)?;
         level.assign(&Tensor::from_slice(&[0f32, 1.0])?)?;
         let cache = Cache::of(&base, config.cache.as_deref())?;
-        let (labels, made, keeping) = Default::default();
-        Ok(Self { params, network, target, level, config, base, cache, labels, made, keeping })
+        let (labels, made, ready, keeping) = Default::default();
+        Ok(Self { params, network, target, level, config, base, cache, labels, made, ready, keeping })
     }
 
     /// Loads the model of a run folder: its best weights, or its last where it was stopped before it was measured.
@@ -359,6 +370,17 @@ impl Prediction {
         Ok((both[0], both[1]))
     }
 
+    /// A frozen way in.
+    fn frozen<'a>(&self, modality: &Modality, way: &'a network::Way) -> Frozen<'a> {
+        Frozen {
+            encoder: way.encoder.as_ref(),
+            processor: &way.processor,
+            fingerprint: format!("{} {}", way.fingerprint, way.processor.fingerprint()),
+            views: self.config.inputs.get(modality.name()).map_or(0, |i| i.views),
+            positions: false,
+        }
+    }
+
     /// The processors that a loader of these rows needs: of kept vectors where the encoder is frozen, of kept samples where files are read.
     fn prepare(
         &self,
@@ -372,15 +394,13 @@ impl Prediction {
         for (modality, way) in &self.network.ways {
             let mut values = rows.iter().filter_map(|r| manifest.rows[*r].values.get(modality)).flatten();
             if way.frozen {
-                let frozen = Frozen {
-                    encoder: way.encoder.as_ref(),
-                    processor: &way.processor,
-                    fingerprint: &format!("{} {}", way.fingerprint, way.processor.fingerprint()),
-                    views: self.config.inputs.get(modality.name()).map_or(0, |i| i.views),
-                    positions: false,
+                let frozen = self.frozen(modality, way);
+                let ready = self.ready.borrow().get(modality).cloned();
+                let kept = match ready.filter(|k| k.is_of(&frozen.fingerprint, frozen.views)) {
+                    Some(kept) => kept,
+                    None => Arc::new(frozen.keep(modality, values, &self.cache, self.params.device(), stop, told)?),
                 };
-                let kept = frozen.keep(modality, values, &self.cache, self.params.device(), stop, told)?;
-                processors.insert(modality.clone(), Arc::new(kept));
+                processors.insert(modality.clone(), kept);
                 made.push(modality.clone());
             } else if values.any(|v| matches!(v, Source::File(_))) {
                 processors.insert(modality.clone(), Arc::new(Cached::new(way.processor.clone(), self.cache.clone())));
@@ -390,6 +410,48 @@ impl Prediction {
         }
         *self.made.borrow_mut() = made;
         Ok(processors)
+    }
+
+    /// Makes the features of frozen encoders, rows in a random order, for as long as there is time (a few rows in any case): the rows that have
+    /// them now, in their own order. They are not looked for again.
+    fn encode_until(
+        &self,
+        manifest: &Manifest,
+        until: Instant,
+        stop: &AtomicBool,
+        told: Told<'_>,
+    ) -> Result<Vec<usize>> {
+        const AT_ONCE: usize = 128;
+        let mut rows: Vec<usize> = (0..manifest.rows.len()).collect();
+        let frozen: Vec<_> =
+            self.network.ways.iter().filter(|(_, w)| w.frozen).map(|(m, w)| (m, self.frozen(m, w))).collect();
+        if frozen.is_empty() {
+            return Ok(rows);
+        }
+        Rng::at(&[self.config.train.seed]).shuffle(&mut rows);
+        let mut all: BTreeMap<Modality, Kept> = BTreeMap::new();
+        let mut done = 0;
+        for some in rows.chunks(AT_ONCE) {
+            if done > 0 && Instant::now() >= until {
+                break;
+            }
+            told("encoding", done, manifest.rows.len());
+            for (modality, frozen) in &frozen {
+                let values = some.iter().filter_map(|r| manifest.rows[*r].values.get(*modality)).flatten();
+                let kept = frozen.keep(modality, values, &self.cache, self.params.device(), stop, &mut |_, _, _| {})?;
+                let kept = match all.remove(*modality) {
+                    Some(before) => before.with(kept),
+                    None => kept,
+                };
+                all.insert((*modality).clone(), kept);
+            }
+            done += some.len();
+        }
+        told("encoding", done, done);
+        self.ready.replace(all.into_iter().map(|(m, k)| (m, Arc::new(k))).collect());
+        rows.truncate(done);
+        rows.sort_unstable();
+        Ok(rows)
     }
 
     /// Mean and deviation of the training rows' features, for the inputs that want them.

@@ -1,6 +1,6 @@
 //! From a table to a model: which column is what, which networks are tried, what is kept.
 
-use super::{Prediction, Predictor, Problem, parse, resolve_all};
+use super::{Prediction, Predictor, Problem, Ready, parse, resolve_all};
 use crate::{Error, Result, Told};
 use mm_core::{Device, Registry};
 use mm_data::{Binding, Broken, Cells, Manifest, Split, read_table};
@@ -327,22 +327,15 @@ pub fn fit_table(
         members.truncate(members.len().div_ceil(2));
     }
     // All networks read the same rows.
-    let mut shared: Option<(Arc<Manifest>, Vec<usize>)> = None;
+    let mut shared: Option<(Arc<Manifest>, Vec<usize>, Ready)> = None;
     let (mut predictor, mut said) = (Predictor::empty(), Vec::new());
     let (mut broken, mut trained, mut stopped): (Vec<Broken>, usize, bool) = (Vec::new(), 0, false);
     let limit = fitting.time_limit.map(Duration::from_secs_f64);
     let mut made: Vec<toml::Value> = Vec::new();
-    let refit = fitting.refit && fitting.tune_on.is_none();
+    let mut refit = fitting.refit && fitting.tune_on.is_none();
     let folders = |count: usize| (0..count).map(|n| format!("member-{n}")).collect::<Vec<_>>();
     let training = Instant::now();
     for (number, (operator, seed)) in members.iter().enumerate() {
-        // What is left of the time is shared evenly among what is left to do.
-        let until = limit.map(|all| {
-            let left = all.saturating_sub(begun.elapsed());
-            // Learning anew takes as long again, and a little more.
-            let share = if refit { 0.4 } else { 1.0 };
-            Instant::now() + left.mul_f64(share) / (members.len() - number) as u32
-        });
         if number > 0 && (stop.load(Ordering::Relaxed) || limit.is_some_and(|all| begun.elapsed() >= all)) {
             stopped = true;
             break;
@@ -365,15 +358,40 @@ pub fn fit_table(
         }
         let parsed = parse(&own)?;
         let model = Prediction::new(parsed, Path::new("/"), registry, device)?;
-        let (manifest, valid) = if let Some(both) = &shared {
-            both.clone()
+        let (manifest, valid, ready) = if let Some(all) = &shared {
+            all.clone()
         } else {
-            let manifest = Arc::new(model.manifest()?);
+            let mut manifest = model.manifest()?;
+            if let Some(all) = limit {
+                let half = all.saturating_sub(begun.elapsed()) / 2;
+                let rows = model.encode_until(&manifest, Instant::now() + half, stop, told)?;
+                if rows.len() < manifest.rows.len() {
+                    say(format!(
+                        "{} of {} rows are learned from and measured on: there is no time to encode more of them (half of --time-limit)",
+                        rows.len(),
+                        manifest.rows.len()
+                    ));
+                    let mut encoded = vec![false; manifest.rows.len()];
+                    rows.iter().for_each(|r| encoded[*r] = true);
+                    let mut encoded = encoded.into_iter();
+                    manifest.rows.retain(|_| encoded.next() == Some(true));
+                    refit = false;
+                }
+            }
+            let manifest = Arc::new(manifest);
             let valid = model.labelled(&manifest, Split::Valid);
-            shared.insert((manifest, valid)).clone()
+            shared.insert((manifest, valid, model.ready.take())).clone()
         };
+        model.ready.replace(ready);
         let folder = fitting.out.join(format!("member-{number}"));
         let mut run = Run::create(&folder, &own, environment(json!({"device": device.to_string()})))?;
+        // What is left of the time is shared evenly among what is left to do.
+        let until = limit.map(|all| {
+            let left = all.saturating_sub(begun.elapsed());
+            // Learning anew takes as long again, and a little more.
+            let share = if refit { 0.4 } else { 1.0 };
+            Instant::now() + left.mul_f64(share) / (members.len() - number) as u32
+        });
         let watch = Watch::new(stop, until);
         if members.len() > 1 {
             say(format!("network {} of {}: {operator}", number + 1, members.len()));
@@ -389,7 +407,7 @@ pub fn fit_table(
         predictor.save(&fitting.out, folders(said.len()), Vec::new())?;
         made.push(own);
     }
-    let Some((manifest, _)) = shared else { return Err(Error::Config("a preset without networks".into())) };
+    let Some((manifest, ..)) = shared else { return Err(Error::Config("a preset without networks".into())) };
     let side = if fitting.hold_out > 0.0 { Split::Test } else { Split::Valid };
     let valid: Vec<usize> =
         manifest.side(side).into_iter().filter(|r| manifest.rows[*r].cells.contains_key(&fitting.label)).collect();
