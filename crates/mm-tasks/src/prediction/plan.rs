@@ -418,6 +418,8 @@ pub fn fit_table(
             say("learning anew from all rows, those that were held out to choose on too".into());
             let watch = Watch::new(stop, limit.map(|all| begun + all));
             refitted = learn_anew(fitting, &made, registry, device, progress, told, &watch.flag)?;
+            // None when it was stopped: the networks before it count.
+            stopped = refitted.is_none();
         }
         if let Some((anew, _)) = &refitted {
             predictor.save(&fitting.out, folders(said.len()), anew.clone())?;
