@@ -108,7 +108,7 @@ fn speaker(folder: &Path, place: &mm_repr::Place, context: &Context) -> Result<(
     if context.json {
         output::line(json!({
             "family": model.family, "parameters": parameters, "bytes": 4 * parameters, "takes": takes, "gives": gives,
-            "labels": if model.speaks() { 0 } else { model.labels.len() }, "chats": model.tokens.chats(),
+            "labels": if model.speaks() { 0 } else { model.labels.len() }, "chats": model.tokens.chats(), "learns": true,
             "unused": model.unused, "adapter": place.adapter,
         }));
         return Ok(());

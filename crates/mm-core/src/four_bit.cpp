@@ -6,6 +6,7 @@
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <array>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
 
@@ -77,30 +78,21 @@ struct Product : torch::autograd::Function<Product> {
   }
 };
 
-// Runs what may throw; what was thrown comes back as a text that `mm_four_bit_free` frees.
-template <typename F> at::Tensor *guarded(char **error, F body) {
+} // namespace
+
+extern "C" {
+
+// What is thrown comes back as a text in `error`, which `mm_four_bit_free` frees.
+at::Tensor *mm_four_bit_linear(const at::Tensor *x, const at::Tensor *halves, const at::Tensor *scales,
+                               const at::Tensor *levels, int64_t rows, int64_t columns, char **error) {
   try {
-    return new at::Tensor(body());
+    return new at::Tensor(Product::apply(*x, *halves, *scales, *levels, rows, columns));
   } catch (const std::exception &e) {
     *error = strdup(e.what());
   } catch (...) {
     *error = strdup("an unknown exception");
   }
   return nullptr;
-}
-
-} // namespace
-
-extern "C" {
-
-at::Tensor *mm_four_bit_linear(const at::Tensor *x, const at::Tensor *halves, const at::Tensor *scales,
-                               const at::Tensor *levels, int64_t rows, int64_t columns, char **error) {
-  return guarded(error, [&] { return Product::apply(*x, *halves, *scales, *levels, rows, columns); });
-}
-
-at::Tensor *mm_four_bit_unpack(const at::Tensor *halves, const at::Tensor *scales, const at::Tensor *levels, int64_t rows,
-                               int64_t columns, char **error) {
-  return guarded(error, [&] { return unpack({*halves, *scales, *levels, rows, columns}, at::kFloat).clone(); });
 }
 
 void mm_four_bit_free(char *error) { free(error); }

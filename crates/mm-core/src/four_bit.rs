@@ -42,15 +42,6 @@ unsafe extern "C" {
         columns: i64,
         error: *mut *mut c_char,
     ) -> *mut C_tensor;
-    #[cfg(test)]
-    fn mm_four_bit_unpack(
-        halves: *const C_tensor,
-        scales: *const C_tensor,
-        levels: *const C_tensor,
-        rows: i64,
-        columns: i64,
-        error: *mut *mut c_char,
-    ) -> *mut C_tensor;
     fn mm_four_bit_free(error: *mut c_char);
 }
 
@@ -103,50 +94,38 @@ impl FourBit {
         if x.size(-1)? != self.columns {
             return Err(Error::shape("linear", &x.shape(), format!("[…, {}]", self.columns)));
         }
-        let [halves, scales, levels] = self.parts();
-        // SAFETY: the pointers are of tensors that live through the call; what throws comes back as a text.
-        let result = taken(|error| unsafe {
-            mm_four_bit_linear(x.0.as_ptr(), halves, scales, levels, self.rows, self.columns, error)
-        });
+        let [halves, scales, levels] = [&self.halves, &self.scales, &self.levels].map(|t| t.0.as_ptr());
+        let mut error = null_mut();
+        // SAFETY: the pointers are of tensors that live through the call; what comes back is a tensor of its own, or a text that was made for
+        // this call and is freed here.
+        let result = unsafe {
+            let (x, error) = (x.0.as_ptr(), &raw mut error);
+            let tensor = mm_four_bit_linear(x, halves, scales, levels, self.rows, self.columns, error);
+            if (*error).is_null() {
+                Ok(tch::Tensor::from_ptr(tensor))
+            } else {
+                let text = CStr::from_ptr(*error).to_string_lossy().into_owned();
+                mm_four_bit_free(*error);
+                Err(tch::TchError::Torch(text))
+            }
+        };
         one("linear with four-bit weights", &[x], result)
     }
-
-    /// The matrix, in float32.
-    #[cfg(test)]
-    fn unpack(&self) -> Result<Tensor> {
-        let [halves, scales, levels] = self.parts();
-        // SAFETY: as above.
-        let result =
-            taken(|error| unsafe { mm_four_bit_unpack(halves, scales, levels, self.rows, self.columns, error) });
-        one("unpacking four-bit weights", &[&self.halves], result)
-    }
-
-    fn parts(&self) -> [*const C_tensor; 3] {
-        [&self.halves, &self.scales, &self.levels].map(|t| t.0.as_ptr())
-    }
-}
-
-/// What a C++ function gave, or the text of what it threw.
-fn taken(call: impl FnOnce(*mut *mut c_char) -> *mut C_tensor) -> std::result::Result<tch::Tensor, tch::TchError> {
-    let mut error = null_mut();
-    let tensor = call(&raw mut error);
-    if error.is_null() {
-        // SAFETY: a tensor of its own, which nothing else frees.
-        return Ok(unsafe { tch::Tensor::from_ptr(tensor) });
-    }
-    // SAFETY: a text that the function has made, freed once, here.
-    let text = unsafe {
-        let text = CStr::from_ptr(error).to_string_lossy().into_owned();
-        mm_four_bit_free(error);
-        text
-    };
-    Err(tch::TchError::Torch(text))
 }
 
 #[cfg(test)]
 mod tests {
     use super::{FourBit, LEVELS};
-    use crate::{DType, Device, Tensor, seed::seed_tensors};
+    use crate::{DType, Device, Result, Tensor, seed::seed_tensors};
+
+    impl FourBit {
+        /// The matrix: its product with the unit matrix.
+        fn unpack(&self) -> Result<Tensor> {
+            let mut unit = vec![0f32; (self.columns * self.columns) as usize];
+            unit.iter_mut().step_by(self.columns as usize + 1).for_each(|n| *n = 1.0);
+            self.linear(&Tensor::from_vec(&unit, &[self.columns, self.columns])?)?.transpose(0, 1)?.contiguous()
+        }
+    }
 
     #[test]
     fn numbers_become_the_nearest_of_sixteen_levels_of_their_block() {

@@ -132,10 +132,9 @@ impl Kept {
         self.fingerprint == fingerprint && self.views == views && !self.positions
     }
 
-    /// The same with what could not be read among other values.
-    pub(crate) fn with(mut self, other: Self) -> Self {
+    /// Adds what could not be read among other values.
+    pub(crate) fn add(&mut self, other: Self) {
         self.problems.extend(other.problems);
-        self
     }
 
     fn key(&self, source: &Source, view: usize) -> mm_data::Result<String> {

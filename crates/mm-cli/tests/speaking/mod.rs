@@ -417,7 +417,7 @@ fn a_folder_says_what_it_is() {
     let world = tempfile::tempdir().unwrap();
     let of = |name: &str| lines(&["inspect", &fixture(name), "--json"], world.path()).remove(0);
     let vilt = of("vilt-vqa");
-    assert_eq!((&vilt["family"], &vilt["labels"]), (&"vilt".into(), &7.into()));
+    assert_eq!((&vilt["family"], &vilt["labels"], &vilt["learns"]), (&"vilt".into(), &7.into(), &true.into()));
     let talker = of("qwen2_vl-picture");
     assert_eq!((&talker["gives"], &talker["chats"]), (&"text".into(), &true.into()));
     assert_eq!(talker["takes"], serde_json::json!(["image", "video"]));

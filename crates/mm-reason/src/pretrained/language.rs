@@ -9,7 +9,7 @@ use crate::{
 };
 use mm_core::{
     Tensor,
-    nn::{Activation, AttentionConfig, BlockConfig, MlpConfig, NormConfig, NormKind, TransformerConfig},
+    nn::{Activation, AttentionConfig, BlockConfig, MlpConfig, NormConfig, NormKind, Pass, TransformerConfig},
 };
 use mm_repr::{
     checkpoint_config,
@@ -239,4 +239,62 @@ pub(super) fn begin(
         state.place(next);
     }
     Ok(Start { state, logits: decoder.last(&hidden)?, prompts: vec![ids.to_vec(); rows as usize] })
+}
+
+/// A picture among a row's words.
+pub(super) struct Placed {
+    /// The row's tokens, with as many placeholders as the picture has features.
+    pub(super) read: Vec<i64>,
+    /// The features `[count, width]`.
+    seen: Tensor,
+    /// Where the placeholders of the row begin, and where they end.
+    stand: [i64; 2],
+}
+
+impl Placed {
+    /// Features in the place of the placeholders that stand in a row, however many these are.
+    pub(super) fn new(own: &[i64], placeholder: i64, seen: Tensor) -> mm_core::Result<Self> {
+        let at = own.iter().take_while(|id| **id != placeholder).count();
+        let after = at + own[at..].iter().take_while(|id| **id == placeholder).count();
+        if after == at || own[after..].contains(&placeholder) {
+            return Err(mm_core::Error::Sample("the prompt does not have one place for the picture".into()));
+        }
+        let count = seen.size(0)? as usize;
+        let read = [&own[..at], &vec![placeholder; count], &own[after..]].concat();
+        Ok(Self { read, seen, stand: [at as i64, after as i64] })
+    }
+}
+
+/// Scores of the tokens after each of `ids` `[rows, tokens]` with a picture among them, which the rows have with the places of what they read
+/// (running numbers `[read]`, or `[3, read]`). Rows may read more or fewer than they have tokens: padding comes last, where nothing looks back at
+/// it, and all placeholders have the scores after the picture.
+pub(super) fn learn(
+    decoder: &Decoder,
+    ids: &Tensor,
+    rows: Vec<(Placed, Tensor)>,
+    train: bool,
+) -> mm_core::Result<Tensor> {
+    let (device, length, words) = (ids.device(), ids.size(1)?, decoder.words(ids)?);
+    let longest = rows.iter().map(|(p, _)| p.read.len()).max().unwrap_or(0) as i64;
+    let (mut inputs, mut turns) = (Vec::new(), Vec::new());
+    for (row, (Placed { read, seen, stand: [at, after] }, places)) in rows.iter().enumerate() {
+        let words = words.select(0, row as i64)?;
+        let seen = seen.to_dtype(words.dtype()?)?;
+        let x = Tensor::cat(&[&words.narrow(0, 0, *at)?, &seen, &words.narrow(0, *after, length - after)?], 0)?;
+        let lack = longest - read.len() as i64;
+        inputs.push(x.pad(&[0, 0, 0, lack], 0.0)?);
+        turns.push(places.pad(&[0, lack], 0.0)?);
+    }
+    let angles = decoder.angles(&Tensor::cat(&turns.iter().collect::<Vec<_>>(), -1)?.to_device(device)?)?;
+    let by_row = |t: &Tensor| t.reshape(&[rows.len() as i64, 1, longest, t.size(-1)?]);
+    let angles = angles.map(|(c, s)| Ok::<_, mm_core::Error>((by_row(&c)?, by_row(&s)?))).transpose()?;
+    let pass = Pass { angles: angles.as_ref().map(|(c, s)| (c, s)), train, ..Pass::default() };
+    let hidden = decoder.pass(&Tensor::stack(&inputs.iter().collect::<Vec<_>>(), 0)?, pass)?;
+    let mut aligned = Vec::new();
+    for (row, (Placed { seen, stand: [at, after], .. }, _)) in rows.iter().enumerate() {
+        let (own, end) = (hidden.select(0, row as i64)?, at + seen.size(0)?);
+        let last = own.narrow(0, end - 1, 1)?.expand(&[after - at, -1])?;
+        aligned.push(Tensor::cat(&[&own.narrow(0, 0, *at)?, &last, &own.narrow(0, end, length - after)?], 0)?);
+    }
+    decoder.scores(&Tensor::stack(&aligned.iter().collect::<Vec<_>>(), 0)?)
 }

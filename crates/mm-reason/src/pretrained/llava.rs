@@ -8,7 +8,7 @@ use crate::{
 };
 use mm_core::{
     Modality, Module, Processor, Tensor,
-    nn::{Activation, Linear, Pass},
+    nn::{Activation, Linear},
 };
 use mm_data::ImageProcessor;
 use mm_repr::{
@@ -158,25 +158,17 @@ impl Voice for Llava {
 
     fn learn(&self, lesson: &Lesson<'_>) -> mm_core::Result<Option<Tensor>> {
         let (seen, ids) = (self.see(lesson.modality, lesson.values)?.values, lesson.ids()?);
-        let (patches, length) = (seen.size(1)?, ids.size(1)?);
-        let words = self.decoder.words(ids)?;
         let mut rows = Vec::new();
         for row in 0..ids.size(0)? {
-            let own: Vec<i64> = ids.select(0, row)?.to_vec()?;
-            let at = own.iter().position(|id| *id == self.image).map_or(0, |n| n as i64);
-            let words = words.select(0, row)?;
-            let after = at + patches;
-            if own.iter().filter(|id| **id == self.image).count() as i64 != patches || after > length {
+            let own = ids.select(0, row)?.to_vec::<i64>()?;
+            let placed = language::Placed::new(&own, self.image, seen.select(0, row)?)?;
+            if placed.read.len() != own.len() {
                 return Err(mm_core::Error::Sample("the prompt and the picture do not fit together".into()));
             }
-            let parts = [words.narrow(0, 0, at)?, seen.select(0, row)?, words.narrow(0, after, length - after)?];
-            rows.push(Tensor::cat(&parts.each_ref(), 0)?);
+            let places = Tensor::arange(0, own.len() as i64, mm_core::Device::Cpu)?;
+            rows.push((placed, places));
         }
-        let x = Tensor::stack(&rows.iter().collect::<Vec<_>>(), 0)?;
-        let angles = self.decoder.angles(&Tensor::arange(0, length, ids.device())?)?;
-        let angles = angles.as_ref().map(|(c, s)| (c, s));
-        let hidden = self.decoder.pass(&x, Pass { angles, train: lesson.train, ..Pass::default() })?;
-        self.decoder.scores(&hidden).map(Some)
+        language::learn(&self.decoder, ids, rows, lesson.train).map(Some)
     }
 
     fn decoder(&self) -> Option<&Decoder> {

@@ -283,51 +283,17 @@ impl Voice for Qwen2Vl {
         Ok(Some(back.heat(&self.decoder, tokens, said)?))
     }
 
-    /// Each row has as many positions as its own picture takes, whatever the placeholders in `lesson.ids`; padding comes last, where nothing
-    /// looks back at it.
     fn learn(&self, lesson: &Lesson<'_>) -> mm_core::Result<Option<Tensor>> {
         let ids = lesson.ids()?;
-        let (device, length) = (ids.device(), ids.size(1)?);
-        let words = self.decoder.words(ids)?;
         let mut rows = Vec::new();
         for (row, grid) in patches::grids(lesson.values)?.into_iter().enumerate() {
             let (seen, grid) = self.vision.forward(&self.frames(&lesson.values.select(0, row as i64)?, grid)?)?;
-            let (own, words) = (ids.select(0, row as i64)?.to_vec::<i64>()?, words.select(0, row as i64)?);
-            let placeholder = self.placeholder(&own);
-            let at = own.iter().take_while(|id| **id != placeholder).count();
-            let stand = own[at..].iter().take_while(|id| **id == placeholder).count();
-            if stand == 0 {
-                return Err(mm_core::Error::Sample("the prompt has no place for the picture".into()));
-            }
-            let count = seen.size(1)?;
-            let read = [&own[..at], &vec![placeholder; count as usize], &own[at + stand..]].concat();
-            let (places, _) = self.places(&read, Some(grid))?;
-            let (at, after) = (at as i64, (at + stand) as i64);
-            let seen = seen.select(0, 0)?.to_dtype(words.dtype()?)?;
-            let x = Tensor::cat(&[&words.narrow(0, 0, at)?, &seen, &words.narrow(0, after, length - after)?], 0)?;
-            rows.push((x, places, [at, after, count]));
+            let own = ids.select(0, row as i64)?.to_vec::<i64>()?;
+            let placed = language::Placed::new(&own, self.placeholder(&own), seen.select(0, 0)?)?;
+            let (places, _) = self.places(&placed.read, Some(grid))?;
+            rows.push((placed, places));
         }
-        let longest = rows.iter().map(|(_, _, [at, after, count])| at + count + length - after).max().unwrap_or(0);
-        let (mut inputs, mut turns) = (Vec::new(), Vec::new());
-        for (x, places, _) in &rows {
-            let lack = longest - x.size(0)?;
-            inputs.push(x.pad(&[0, 0, 0, lack], 0.0)?);
-            turns.push(places.pad(&[0, lack], 0.0)?);
-        }
-        let angles = self.decoder.angles(&Tensor::cat(&turns.iter().collect::<Vec<_>>(), 1)?.to_device(device)?)?;
-        let by_row = |t: &Tensor| t.reshape(&[rows.len() as i64, 1, longest, t.size(-1)?]);
-        let angles = angles.map(|(c, s)| Ok::<_, mm_core::Error>((by_row(&c)?, by_row(&s)?))).transpose()?;
-        let pass = Pass { angles: angles.as_ref().map(|(c, s)| (c, s)), train: lesson.train, ..Pass::default() };
-        let hidden = self.decoder.pass(&Tensor::stack(&inputs.iter().collect::<Vec<_>>(), 0)?, pass)?;
-        // Back to where the tokens are: all placeholders have what the picture's last position has.
-        let mut aligned = Vec::new();
-        for (row, (_, _, [at, after, count])) in rows.iter().enumerate() {
-            let own = hidden.select(0, row as i64)?;
-            let last = own.narrow(0, at + count - 1, 1)?.expand(&[after - at, -1])?;
-            aligned
-                .push(Tensor::cat(&[&own.narrow(0, 0, *at)?, &last, &own.narrow(0, at + count, length - after)?], 0)?);
-        }
-        self.decoder.scores(&Tensor::stack(&aligned.iter().collect::<Vec<_>>(), 0)?).map(Some)
+        language::learn(&self.decoder, ids, rows, lesson.train).map(Some)
     }
 
     fn decoder(&self) -> Option<&Decoder> {

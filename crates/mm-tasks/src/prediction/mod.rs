@@ -412,23 +412,24 @@ impl Prediction {
         Ok(processors)
     }
 
-    /// Makes the features of frozen encoders, rows in a random order, for as long as there is time (a few rows in any case): the rows that have
-    /// them now, in their own order. They are not looked for again.
+    /// Makes the features of frozen encoders, rows in a random order, for as long as there is time (a few rows in any case): of each row
+    /// whether it has them now. They are not looked for again.
     fn encode_until(
         &self,
         manifest: &Manifest,
         until: Instant,
         stop: &AtomicBool,
         told: Told<'_>,
-    ) -> Result<Vec<usize>> {
+    ) -> Result<Vec<bool>> {
         const AT_ONCE: usize = 128;
-        let mut rows: Vec<usize> = (0..manifest.rows.len()).collect();
         let frozen: Vec<_> =
             self.network.ways.iter().filter(|(_, w)| w.frozen).map(|(m, w)| (m, self.frozen(m, w))).collect();
         if frozen.is_empty() {
-            return Ok(rows);
+            return Ok(vec![true; manifest.rows.len()]);
         }
+        let mut rows: Vec<usize> = (0..manifest.rows.len()).collect();
         Rng::at(&[self.config.train.seed]).shuffle(&mut rows);
+        let mut encoded = vec![false; rows.len()];
         let mut all: BTreeMap<Modality, Kept> = BTreeMap::new();
         let mut done = 0;
         for some in rows.chunks(AT_ONCE) {
@@ -439,19 +440,17 @@ impl Prediction {
             for (modality, frozen) in &frozen {
                 let values = some.iter().filter_map(|r| manifest.rows[*r].values.get(*modality)).flatten();
                 let kept = frozen.keep(modality, values, &self.cache, self.params.device(), stop, &mut |_, _, _| {})?;
-                let kept = match all.remove(*modality) {
-                    Some(before) => before.with(kept),
-                    None => kept,
-                };
-                all.insert((*modality).clone(), kept);
+                match all.get_mut(*modality) {
+                    Some(before) => before.add(kept),
+                    None => drop(all.insert((*modality).clone(), kept)),
+                }
             }
+            some.iter().for_each(|row| encoded[*row] = true);
             done += some.len();
         }
         told("encoding", done, done);
         self.ready.replace(all.into_iter().map(|(m, k)| (m, Arc::new(k))).collect());
-        rows.truncate(done);
-        rows.sort_unstable();
-        Ok(rows)
+        Ok(encoded)
     }
 
     /// Mean and deviation of the training rows' features, for the inputs that want them.

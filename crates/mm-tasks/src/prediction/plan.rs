@@ -364,17 +364,14 @@ pub fn fit_table(
             let mut manifest = model.manifest()?;
             if let Some(all) = limit {
                 let half = all.saturating_sub(begun.elapsed()) / 2;
-                let rows = model.encode_until(&manifest, Instant::now() + half, stop, told)?;
-                if rows.len() < manifest.rows.len() {
+                let encoded = model.encode_until(&manifest, Instant::now() + half, stop, told)?;
+                let (count, of) = (encoded.iter().filter(|e| **e).count(), encoded.len());
+                if count < of {
                     say(format!(
-                        "{} of {} rows are learned from and measured on: there is no time to encode more of them (half of --time-limit)",
-                        rows.len(),
-                        manifest.rows.len()
+                        "{count} of {of} rows are learned from and measured on: there is no time to encode more of them (half of --time-limit)"
                     ));
-                    let mut encoded = vec![false; manifest.rows.len()];
-                    rows.iter().for_each(|r| encoded[*r] = true);
-                    let mut encoded = encoded.into_iter();
-                    manifest.rows.retain(|_| encoded.next() == Some(true));
+                    let mut each = encoded.into_iter();
+                    manifest.rows.retain(|_| each.next() == Some(true));
                     refit = false;
                 }
             }
