@@ -43,8 +43,6 @@ struct Entry {
     role: Role,
     /// Where it came from, and as what.
     stored: Option<Stored>,
-    /// What was read, where what is used is made of it (packed, folded): cheap, for it is a view of the mapped file.
-    original: Option<Tensor>,
 }
 
 /// Where a parameter lies in a checkpoint that names or shapes it otherwise.
@@ -221,7 +219,7 @@ impl Params {
                 out.push((path.clone(), entry.tensor.clone()));
                 continue;
             };
-            let tensor = entry.original.as_ref().unwrap_or(&entry.tensor).clone();
+            let tensor = entry.tensor.clone();
             let index = stored.part.map_or(0, |(i, _)| i);
             whole.entry(stored.name.clone()).or_default().push((index, stored, tensor));
         }
@@ -375,7 +373,7 @@ impl<'a> Scope<'a> {
             let mut shape = tensor.shape();
             shape[0] *= parts;
             let stored = Stored { name: format!("{module}.{name}.weight"), part, transposed: false, shape };
-            let entry = Entry { tensor: tensor.clone(), role: Role::Trainable, stored: Some(stored), original: None };
+            let entry = Entry { tensor: tensor.clone(), role: Role::Trainable, stored: Some(stored) };
             self.params.entries.borrow_mut().insert(self.path(&format!("{name}.weight")), entry);
         };
         let a = if let Some(shared) = plan.first.get(&module) {
@@ -434,7 +432,7 @@ impl<'a> Scope<'a> {
             None => (fresh(shape, init, self.params.dtype, self.params.device)?, None),
         };
         let tensor = if role == Role::Trainable { tensor.requires_grad()? } else { tensor };
-        let entry = Entry { tensor: tensor.clone(), role, stored, original: None };
+        let entry = Entry { tensor: tensor.clone(), role, stored };
         let previous = self.params.entries.borrow_mut().insert(path.clone(), entry);
         if previous.is_some() {
             return Err(Error::config(path, "two parameters of that name", "names that differ"));
@@ -482,14 +480,6 @@ impl<'a> Scope<'a> {
         let tensor = tensor.reshape(shape)?.to_dtype(self.params.dtype)?.to_device(self.params.device)?;
         origin.used.insert(stored.name.clone());
         Ok(Some((tensor, stored)))
-    }
-
-    /// Puts `tensor` under a name whose parameter was made here already (packed weights keep their names as views).
-    pub fn replace(&self, name: &str, tensor: &Tensor) {
-        if let Some(entry) = self.params.entries.borrow_mut().get_mut(&self.path(name)) {
-            let before = std::mem::replace(&mut entry.tensor, tensor.clone());
-            entry.original.get_or_insert(before);
-        }
     }
 
     /// Takes all parameters of another set in under this place (a pretrained encoder joins a model).

@@ -168,7 +168,7 @@ impl Decoder {
             norm: config.input_norm.map(|n| Norm::new(&scope.pp("embed_norm"), config.width, n)).transpose()?,
             blocks,
             transform: transform.transpose()?,
-            head,
+            head: head.laid_out()?,
             words,
             config,
         })

@@ -282,7 +282,7 @@ impl Attention {
     pub fn new(scope: &Scope<'_>, config: &AttentionConfig) -> Result<Self> {
         let mut attention = Self::cross(scope, config)?;
         if scope.is_frozen() && config.context_width.unwrap_or(config.width) == config.width {
-            attention.pack(scope, config.heads * config.head(), config.groups() * config.head())?;
+            attention.pack(scope)?;
         }
         Ok(attention)
     }
@@ -314,28 +314,15 @@ impl Attention {
         })
     }
 
-    fn pack(&mut self, scope: &Scope<'_>, wide: i64, narrow: i64) -> Result<()> {
-        let weight = Tensor::cat(&[self.query.weight(), self.key.weight(), self.value.weight()], 0)?;
-        let none = Tensor::zeros(&[narrow], weight.dtype()?, weight.device())?;
+    fn pack(&mut self, scope: &Scope<'_>) -> Result<()> {
+        let layers = [("q_proj", &self.query), ("k_proj", &self.key), ("v_proj", &self.value)];
+        let weights = layers.map(|(_, layer)| layer.weight());
+        let none = Tensor::zeros(&[weights[1].size(0)?], weights[1].dtype()?, weights[1].device())?;
         let bias = match (self.query.bias(), self.value.bias()) {
             (Some(q), Some(v)) => Some(Tensor::cat(&[q, self.key.bias().unwrap_or(&none), v], 0)?),
             _ => None,
         };
-        // The three keep their names as views of the packed one, so nothing is held twice.
-        let mut start = 0;
-        for (name, layer, rows) in
-            [("q_proj", &mut self.query, wide), ("k_proj", &mut self.key, narrow), ("v_proj", &mut self.value, narrow)]
-        {
-            let biased = bias.as_ref().filter(|_| layer.bias().is_some());
-            let (w, b) = (weight.narrow(0, start, rows)?, biased.map(|b| b.narrow(0, start, rows)).transpose()?);
-            scope.pp(name).replace("weight", &w);
-            if let Some(b) = &b {
-                scope.pp(name).replace("bias", b);
-            }
-            *layer = Linear::from_parts(w, b).placed(scope);
-            start += rows;
-        }
-        self.packed = Some(Linear::from_parts(weight, bias).placed(scope));
+        self.packed = Some(Linear::stacked(weights, bias)?.placed(scope));
         Ok(())
     }
 

@@ -9,6 +9,8 @@ use std::cell::{OnceCell, RefCell};
 /// `x · weightᵀ + bias`, from width `input` to width `output`.
 pub struct Linear {
     weight: Tensor,
+    /// Its further rows, where a frozen weight comes in pieces. They are put together to be laid out, and for nothing else.
+    more: Box<[Tensor]>,
     bias: Option<Tensor>,
     /// A frozen weight as the processor likes it best, made at its first use.
     packed: OnceCell<Packed>,
@@ -49,14 +51,16 @@ impl Linear {
         let adapter = scope.adapter(input, output)?;
         let served = scope.is_frozen() && adapter.is_none() && four_bit.is_none() && kernels::serve(&weight);
         let few = if scope.is_stepped() { 0 } else { FEW };
-        Ok(Self { weight, bias, packed: OnceCell::new(), lent: RefCell::default(), served, few, adapter, four_bit })
+        let (more, packed, lent) = (Box::default(), OnceCell::new(), RefCell::default());
+        Ok(Self { weight, more, bias, packed, lent, served, few, adapter, four_bit })
     }
 
-    /// A frozen layer over tensors that exist (packed or tied weights).
+    /// A layer over tensors that exist (packed or tied weights).
     pub fn from_parts(weight: Tensor, bias: Option<Tensor>) -> Self {
-        let served = kernels::serve(&weight);
+        let served = !weight.is_recorded() && kernels::serve(&weight);
         Self {
             weight,
+            more: Box::default(),
             bias,
             packed: OnceCell::new(),
             lent: RefCell::default(),
@@ -67,12 +71,31 @@ impl Linear {
         }
     }
 
+    /// A frozen layer that gives beside each other what layers of these weights would give, in one product. Where the processor has a layout of
+    /// its own the pieces stay where they are (in the checkpoint's file) until that is made: no number is held twice.
+    pub(crate) fn stacked(weights: [&Tensor; 3], bias: Option<Tensor>) -> Result<Self> {
+        if !weights.iter().all(|w| kernels::serve(w)) {
+            return Ok(Self::from_parts(Tensor::cat(&weights, 0)?, bias));
+        }
+        let [first, more @ ..] = weights;
+        Ok(Self { more: Box::new(more.map(Tensor::clone)), ..Self::from_parts(first.clone(), bias) })
+    }
+
     /// The same for a layer made at this place: where that is stepped, a few rows go through the fused operators too.
     pub fn placed(mut self, scope: &Scope<'_>) -> Self {
         if scope.is_stepped() {
             self.few = 0;
         }
         self
+    }
+
+    /// The same with a weight that will be laid out at its first use laid out at once: of a large one (a vocabulary) both layouts are resident
+    /// for a moment, which costs least while little else is.
+    pub fn laid_out(self) -> Result<Self> {
+        if self.served && self.few == 0 {
+            self.packed(PLAIN)?;
+        }
+        Ok(self)
     }
 
     /// `[output, input]`; without rows where it is held in four bits.
@@ -142,11 +165,15 @@ impl Linear {
             return Ok(packed);
         }
         let scaled = |t: &Tensor, by: f64| if by == 1.0 { Ok(t.clone()) } else { t.mul_scalar(by) };
+        let whole = match &*self.more {
+            [] => self.weight.clone(),
+            more => Tensor::cat(&std::iter::once(&self.weight).chain(more).collect::<Vec<_>>(), 0)?,
+        };
         let packed = Packed {
-            weight: kernels::pack_linear(&scaled(&self.weight, weight)?)?,
+            weight: kernels::pack_linear(&scaled(&whole, weight)?)?,
             bias: self.bias.as_ref().map(|b| scaled(b, bias)).transpose()?,
         };
-        checkpoint::release(&self.weight);
+        std::iter::once(&self.weight).chain(&*self.more).for_each(checkpoint::release);
         Ok(self.packed.get_or_init(|| packed))
     }
 
@@ -164,7 +191,8 @@ impl Linear {
         let plain = match (&self.four_bit, &self.bias) {
             (Some(weight), Some(bias)) => weight.linear(input)?.add(bias)?,
             (Some(weight), None) => weight.linear(input)?,
-            (None, bias) => input.linear(&self.weight, bias.as_ref())?,
+            (None, bias) if self.more.is_empty() => input.linear(&self.weight, bias.as_ref())?,
+            (None, bias) => self.piecewise(input, bias.as_ref())?,
         };
         if plain.is_recorded() {
             self.lent.take();
@@ -173,6 +201,17 @@ impl Linear {
             Some(adapter) => plain.add(&adapter.apply(input)?)?,
             None => plain,
         })
+    }
+
+    fn piecewise(&self, input: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        let mut start = 0;
+        let pieces = std::iter::once(&self.weight).chain(&*self.more).map(|weight| {
+            let rows = weight.size(0)?;
+            let bias = bias.map(|b| b.narrow(0, start, rows)).transpose()?;
+            start += rows;
+            input.linear(weight, bias.as_ref())
+        });
+        Tensor::cat(&pieces.collect::<Result<Vec<_>>>()?.iter().collect::<Vec<_>>(), -1)
     }
 
     /// `x · weightᵀ + bias + residual`, likewise.

@@ -37,6 +37,20 @@ fn learning(config: &TransformerConfig) -> (Params, Transformer) {
     (params, model)
 }
 
+/// A vocabulary that is tied to word vectors which learn is no frozen one: what it says without gradients follows them.
+#[test]
+fn a_tied_layer_follows_the_weight_it_is_tied_to() {
+    let params = Params::new(Device::Cpu);
+    let weight = params.scope().param("weight", &[40, 24], Init::Normal(1.0)).unwrap();
+    let tied = Linear::from_parts(weight.clone(), None);
+    let x = random(&[70, 24]);
+    for _ in 0..2 {
+        let without = without_grad(|| tied.activate(&x, Activation::Identity)).unwrap();
+        assert!(furthest(&x.linear(&weight, None).unwrap(), &without) < 1e-4);
+        without_grad(|| weight.scale_add_(0.7, &random(&[40, 24]), 0.3)).unwrap();
+    }
+}
+
 /// Without gradients other operators are used, on weights that are laid out once: they must say the same, also after the weights moved.
 #[test]
 fn a_stack_that_learns_says_the_same_without_gradients() {
