@@ -3,7 +3,7 @@
 
 use crate::{
     Error, Fit, Result, Told, job,
-    metrics::{Blind, Figures, answer_figures, captions, normalize_answer, word_error_rate},
+    metrics::{Answered, Blind, Figures, answer_figures, captions, normalize_answer, word_error_rate},
 };
 use mm_core::{
     AdapterConfig, DType, Device, LossParts, Modality, Params, Processor, SampleContext, Source, Task, Tensor,
@@ -477,9 +477,12 @@ impl Finetuning {
             said(manifest, *row).any(|a| normalize_answer(a) == normalize_answer(text))
         };
         let accuracy = found.iter().filter(right).count() as f64 / found.len().max(1) as f64;
-        let mut figures = answer_figures(
-            found.iter().map(|(row, t)| (t.as_str(), said(manifest, *row).next(), &manifest.rows[*row].cells)),
-        );
+        let mut figures = answer_figures(found.iter().map(|(row, text)| Answered {
+            said: text,
+            wanted: said(manifest, *row).next(),
+            question: texts(manifest, *row, &Modality::TEXT).next(),
+            cells: &manifest.rows[*row].cells,
+        }));
         figures.insert("accuracy".into(), accuracy);
         figures.insert("rows".into(), found.len() as f64);
         figures

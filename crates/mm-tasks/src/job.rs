@@ -211,6 +211,7 @@ impl Job {
                 let rows = crate::side(&manifest, split)?;
                 let (mut figures, broken) = predictor.evaluate(&manifest, &rows, &[])?;
                 figures.extend(predictor.blind(&manifest, &rows));
+                figures.extend(predictor.unasked(&manifest, &rows)?);
                 Ok(prediction_figures(&figures, &broken))
             }
         }

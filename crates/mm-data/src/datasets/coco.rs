@@ -96,6 +96,12 @@ pub(super) fn questions(folder: &Path) -> Result<Vec<Value>> {
         let all: Annotations = read(file, "VQA's annotations")?;
         known.extend(all.annotations.into_iter().map(|a| (a.question_id, a)));
     }
+    // Pairs of one question about two pictures that answer it differently (v2's balanced pairs, Goyal 2017).
+    let mut pairs: BTreeMap<u64, String> = BTreeMap::new();
+    for file in folder.named("complementary_pairs") {
+        let all: Vec<[u64; 2]> = read(file, "VQA's pairs of questions")?;
+        pairs.extend(all.into_iter().flat_map(|[a, b]| [a, b].map(|id| (id, format!("{a}-{b}")))));
+    }
     let mut rows = Vec::new();
     for file in folder.named("questions") {
         let all: Questions = read(file, "VQA's questions")?;
@@ -112,12 +118,16 @@ pub(super) fn questions(folder: &Path) -> Result<Vec<Value>> {
                 counts.into_iter().max_by_key(|(_, n)| *n).map(|(a, _)| a.to_owned()).unwrap_or_default()
             };
             let picture = folder.picture(&format!("COCO_{part}_{image_id:012}.jpg"), &part);
-            rows.push(json!({
+            let mut row = json!({
                 "id": question_id.to_string(), "group": image_id.to_string(), "split": side(&part), "image": picture, "text": question,
                 "label": annotation.multiple_choice_answer.clone().unwrap_or_else(most),
                 "answers": said.iter().map(|a| a.replace('|', " ")).collect::<Vec<_>>().join("|"),
                 "question_type": annotation.question_type, "answer_type": annotation.answer_type,
-            }));
+            });
+            if let Some(pair) = pairs.get(&question_id) {
+                row["pair"] = json!(pair);
+            }
+            rows.push(row);
         }
     }
     if rows.is_empty() {
@@ -224,7 +234,9 @@ mod tests {
                 "answer_type": "number", "multiple_choice_answer": "2", "answers": people}]});
             write(&format!("v2_mscoco_{part}_annotations.json"), annotations);
         }
+        write("v2_mscoco_train2014_complementary_pairs.json", json!([[9000, 9001]]));
         let rows = questions(&world).unwrap();
+        assert_eq!((&rows[0]["pair"], rows[1].get("pair")), (&json!("9000-9001"), None));
         assert_eq!(rows.len(), 2);
         assert_eq!(
             (&rows[0]["label"], &rows[0]["answers"], &rows[0]["split"]),

@@ -60,31 +60,34 @@ fn shape(thing: &Thing) -> &'static str {
     if thing.round { "circle" } else { "rectangle" }
 }
 
-/// A question about one thing, or about how it lies to the others, and its answer.
-fn ask(things: &[Thing], related: bool, random: &mut Rng) -> (String, String) {
+/// A question about one thing, or about how it lies to the others: as words, as the program that answers it (a step a word), and its answer.
+fn ask(things: &[Thing], related: bool, random: &mut Rng) -> (String, String, String) {
     let which = random.below(COLOURS.len());
     let (thing, colour) = (&things[which], COLOURS[which].0);
     let yes = |b: bool| if b { "yes" } else { "no" }.to_owned();
     let distance = |t: &&Thing| (t.x - thing.x).pow(2) + (t.y - thing.y).pow(2);
     let others = || things.iter().enumerate().filter(|(n, _)| *n != which).map(|(_, t)| t);
     let found = |t: Option<&Thing>| t.map_or("circle", shape).to_owned();
-    match (related, random.below(3)) {
-        (false, 0) => (format!("what is the shape of the {colour} thing?"), shape(thing).to_owned()),
-        (false, 1) => (format!("is the {colour} thing on the left?"), yes(thing.x < SIDE / 2)),
-        (false, _) => (format!("is the {colour} thing on the top?"), yes(thing.y < SIDE / 2)),
+    let (question, steps, answer) = match (related, random.below(3)) {
+        (false, 0) => (format!("what is the shape of the {colour} thing?"), "shape", shape(thing).to_owned()),
+        (false, 1) => (format!("is the {colour} thing on the left?"), "left", yes(thing.x < SIDE / 2)),
+        (false, _) => (format!("is the {colour} thing on the top?"), "top", yes(thing.y < SIDE / 2)),
         (true, 0) => (
             format!("what is the shape of the thing closest to the {colour} thing?"),
+            "closest shape",
             found(others().min_by_key(distance)),
         ),
         (true, 1) => (
             format!("what is the shape of the thing furthest from the {colour} thing?"),
+            "furthest shape",
             found(others().max_by_key(distance)),
         ),
         (true, _) => {
             let same = things.iter().filter(|t| t.round == thing.round).count();
-            (format!("how many things have the shape of the {colour} thing?"), same.to_string())
+            (format!("how many things have the shape of the {colour} thing?"), "alike count", same.to_string())
         }
-    }
+    };
+    (question, format!("{colour} {steps}"), answer)
 }
 
 /// Draws the pictures into a folder; a row a question. `question_type` says whether it is about relations.
@@ -101,10 +104,10 @@ pub(super) fn rows(folder: &Path) -> Result<Vec<Value>> {
             let file = super::absolute(&file)?;
             for asked in 0..2 * QUESTIONS {
                 let related = asked >= QUESTIONS;
-                let (text, label) = ask(&things, related, &mut random);
+                let (text, program, label) = ask(&things, related, &mut random);
                 rows.push(json!({
                     "id": format!("{split}-{number}-{asked}"), "group": format!("{split}-{number}"), "split": split, "image": file, "text": text,
-                    "label": label, "question_type": if related { "relational" } else { "about one thing" },
+                    "program": program, "label": label, "question_type": if related { "relational" } else { "about one thing" },
                 }));
             }
         }
@@ -122,14 +125,16 @@ mod tests {
             [(10, 10, true), (20, 10, false), (60, 60, true), (60, 10, false), (10, 60, false), (35, 35, true)]
                 .map(|(x, y, round)| Thing { x, y, round })
                 .into();
-        let mut seen = std::collections::BTreeMap::new();
+        let (mut seen, mut programs) = (std::collections::BTreeMap::new(), std::collections::BTreeMap::new());
         for n in 0..500 {
             for related in [false, true] {
-                let (question, answer) = ask(&things, related, &mut Rng::at(&[n]));
+                let (question, program, answer) = ask(&things, related, &mut Rng::at(&[n]));
+                assert_eq!(programs.entry(program).or_insert(question.clone()), &question);
                 assert_eq!(seen.entry(question).or_insert(answer.clone()), &answer);
             }
         }
-        assert_eq!(seen.len(), 36);
+        assert_eq!((seen.len(), programs.len()), (36, 36));
+        assert_eq!(programs["red closest shape"], "what is the shape of the thing closest to the red thing?");
         assert_eq!(seen["what is the shape of the thing closest to the red thing?"], "rectangle");
         assert_eq!(seen["what is the shape of the thing furthest from the red thing?"], "circle");
         assert_eq!(seen["how many things have the shape of the green thing?"], "3");

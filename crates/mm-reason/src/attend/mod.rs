@@ -7,6 +7,8 @@ mod co_attention;
 mod compact_bilinear;
 mod film;
 mod mac;
+mod modules;
+mod mutan;
 mod perceptron;
 mod relation;
 mod single_stream;
@@ -76,6 +78,12 @@ pub enum Network {
         #[serde(default = "sketch")]
         sketch: i64,
     },
+    /// Attention by a bilinear form in Tucker's decomposition (MUTAN, Ben-younes 2017).
+    Mutan {
+        /// Rank of the core.
+        #[serde(default = "three")]
+        rank: i64,
+    },
     /// Deep modular co-attention (MCAN, Yu 2019).
     CoAttention {
         /// Blocks on each side.
@@ -106,6 +114,8 @@ pub enum Network {
         #[serde(default = "four")]
         steps: i64,
     },
+    /// A chain of neural modules, one a word (Andreas 2016): what asks is a program, not a question.
+    Modules {},
     /// All places side by side through plain layers: a baseline without relations (the CNN+MLP of Santoro 2017).
     Perceptron {
         /// Places of the pictures: the square of the side that the picture's encoder leaves.
@@ -147,10 +157,12 @@ pub const NETWORKS: &[&str] = &[
     "bottom_up",
     "bilinear",
     "compact_bilinear",
+    "mutan",
     "co_attention",
     "film",
     "relation",
     "mac",
+    "modules",
     "perceptron",
     "single_stream",
 ];
@@ -244,6 +256,7 @@ pub fn build(scope: &Scope<'_>, config: &ReasonConfig, widths: &[(Modality, i64)
         Network::BottomUp {} => Box::new(bottom_up::BottomUp::new(&place, width)?),
         Network::Bilinear { glimpses } => Box::new(bilinear::Bilinear::new(&place, width, glimpses)?),
         Network::CompactBilinear { sketch } => Box::new(compact_bilinear::CompactBilinear::new(&place, width, sketch)?),
+        Network::Mutan { rank } => Box::new(mutan::Mutan::new(&place, width, rank)?),
         Network::CoAttention { layers, heads } => {
             Box::new(co_attention::CoAttention::new(&place, width, [layers, heads], drop)?)
         }
@@ -252,6 +265,7 @@ pub fn build(scope: &Scope<'_>, config: &ReasonConfig, widths: &[(Modality, i64)
             Box::new(relation::Relation::new(&place, width, layers, condition, drop)?)
         }
         Network::Mac { steps } => Box::new(mac::Mac::new(&place, width, steps, drop)?),
+        Network::Modules {} => Box::new(modules::Modules::new(&place, width, drop)?),
         Network::Perceptron { places, layers } => {
             Box::new(perceptron::Perceptron::new(&place, width, [places, layers], drop)?)
         }

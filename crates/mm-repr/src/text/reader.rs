@@ -17,7 +17,7 @@ pub struct ReaderConfig {
     pub embedding: i64,
     /// Width of the features.
     pub width: i64,
-    /// Layers.
+    /// Layers; without any each word is read by itself, `width` numbers of its own.
     pub layers: i64,
     /// Rate of dropout while training.
     pub dropout: f64,
@@ -131,7 +131,8 @@ impl Processor for ReaderProcessor {
 /// Numbers of words `[batch, words]` → features `[batch, words, width]`; pooled: the last.
 pub struct Reader {
     words: Embedding,
-    lstm: Lstm,
+    lstm: Option<Lstm>,
+    width: i64,
     dropout: f64,
 }
 
@@ -142,6 +143,7 @@ impl Reader {
             let found = format!("{} words, embedding {}", config.vocabulary.len(), config.embedding);
             return Err(Error::config("reader", found, "at least one of each"));
         }
+        let alone = config.layers == 0;
         let sizes = LstmConfig {
             input: config.embedding,
             hidden: config.width,
@@ -149,9 +151,11 @@ impl Reader {
             bidirectional: false,
             dropout: config.dropout,
         };
+        let each = if alone { config.width } else { config.embedding };
         Ok(Self {
-            words: Embedding::spread(&scope.pp("words"), config.vocabulary.len() as i64 + 2, config.embedding, 1.0)?,
-            lstm: Lstm::new(&scope.pp("lstm"), sizes)?,
+            words: Embedding::spread(&scope.pp("words"), config.vocabulary.len() as i64 + 2, each, 1.0)?,
+            lstm: if alone { None } else { Some(Lstm::new(&scope.pp("lstm"), sizes)?) },
+            width: config.width,
             dropout: config.dropout,
         })
     }
@@ -160,7 +164,11 @@ impl Reader {
 impl Encoder for Reader {
     fn encode(&self, input: &Input, train: bool) -> Result<Features> {
         let x = self.words.forward(&input.values)?.dropout(self.dropout, train)?;
-        Features::new(self.lstm.forward(&x, input.mask.as_ref(), train)?, input.mask.clone())
+        let x = match &self.lstm {
+            Some(lstm) => lstm.forward(&x, input.mask.as_ref(), train)?,
+            None => x,
+        };
+        Features::new(x, input.mask.clone())
     }
 
     fn embed(&self, input: &Input, train: bool) -> Result<Tensor> {
@@ -168,7 +176,7 @@ impl Encoder for Reader {
     }
 
     fn width(&self) -> i64 {
-        self.lstm.width()
+        self.width
     }
 
     fn modality(&self) -> Modality {

@@ -116,28 +116,58 @@ impl<'a> Blind<'a> {
 /// The column of the answers of several people, parted by `|`.
 pub const PEOPLE: &str = "answers";
 
-/// Figures of answers, beside the right ones where those are known, against the cells of their rows: `vqa_accuracy` where people's answers are
-/// there (the column `answers`), and both by `answer_type` and `question_type` where those are.
-pub fn answer_figures<'a>(
-    rows: impl Iterator<Item = (&'a str, Option<&'a str>, &'a BTreeMap<String, String>)>,
-) -> Figures {
+/// One answer, and what it is held against.
+pub struct Answered<'a> {
+    /// What was answered.
+    pub said: &'a str,
+    /// The right answer, where it is known.
+    pub wanted: Option<&'a str>,
+    /// What was asked.
+    pub question: Option<&'a str>,
+    /// The row's cells.
+    pub cells: &'a BTreeMap<String, String>,
+}
+
+/// Figures of answers: `vqa_accuracy` where people's answers are there (the column `answers`), accuracy and it by `answer_type` and
+/// `question_type` where those are, and two of balanced subsets, in which a question's wording tells nothing of its answer (Goyal 2017):
+/// `balanced questions`, those with several right answers among the rows, each answer of a question counting alike; `both of a pair`, rows
+/// that share a `pair`, right where all of them are.
+pub fn answer_figures<'a>(rows: impl Iterator<Item = Answered<'a>>) -> Figures {
     let mut sums: BTreeMap<String, (f64, usize)> = BTreeMap::new();
     let mut add = |name: String, right: f64| {
         let sum = sums.entry(name).or_default();
         *sum = (sum.0 + right, sum.1 + 1);
     };
-    for (answer, wanted, cells) in rows {
+    let mut questions: BTreeMap<&str, BTreeMap<String, (f64, usize)>> = BTreeMap::new();
+    let mut pairs: BTreeMap<&str, (bool, usize)> = BTreeMap::new();
+    for Answered { said, wanted, question, cells } in rows {
         let kinds: Vec<&String> = ["answer_type", "question_type"].iter().filter_map(|k| cells.get(*k)).collect();
         if let Some(wanted) = wanted {
-            let right = f64::from(u8::from(normalize_answer(answer) == normalize_answer(wanted)));
+            let wanted = normalize_answer(wanted);
+            let right = f64::from(u8::from(normalize_answer(said) == wanted));
             kinds.iter().for_each(|kind| add(format!("accuracy: {kind}"), right));
+            if let Some(pair) = cells.get("pair") {
+                let pair = pairs.entry(pair).or_insert((true, 0));
+                *pair = (pair.0 && right == 1.0, pair.1 + 1);
+            }
+            if let Some(question) = question {
+                let sum = questions.entry(question).or_default().entry(wanted).or_default();
+                *sum = (sum.0 + right, sum.1 + 1);
+            }
         }
         if let Some(people) = cells.get(PEOPLE) {
             let people: Vec<String> = people.split('|').map(ToOwned::to_owned).collect();
-            let right = vqa_accuracy(answer, &people);
+            let right = vqa_accuracy(said, &people);
             kinds.iter().for_each(|kind| add(format!("vqa_accuracy: {kind}"), right));
             add("vqa_accuracy".to_owned(), right);
         }
+    }
+    for answers in questions.values().filter(|a| a.len() > 1) {
+        let each = answers.values().map(|(sum, count)| sum / *count as f64);
+        add("accuracy: balanced questions".into(), each.sum::<f64>() / answers.len() as f64);
+    }
+    for (right, _) in pairs.values().filter(|(_, rows)| *rows > 1) {
+        add("accuracy: both of a pair".into(), f64::from(u8::from(*right)));
     }
     sums.into_iter().map(|(name, (sum, count))| (name, sum / count as f64)).collect()
 }
@@ -176,5 +206,24 @@ mod tests {
         assert!((vqa_accuracy("yes", &people(4)) - 1.0).abs() < 1e-12);
         assert!(vqa_accuracy("maybe", &people(5)).abs() < 1e-12);
         assert!((vqa_accuracy("red", &["Red".to_owned()]) - 1.0).abs() < 1e-12);
+    }
+    #[test]
+    fn what_a_question_favours_is_worth_nothing_where_it_is_balanced() {
+        let cells = |pair: &str| BTreeMap::from([("pair".to_owned(), pair.to_owned())]);
+        let rows = [("a", "yes", "1"), ("a", "yes", "2"), ("a", "yes", "3"), ("a", "no", "1"), ("b", "2", "4")];
+        let all: Vec<_> = rows.iter().map(|(question, wanted, pair)| (*question, *wanted, cells(pair))).collect();
+        let figures = |say: &dyn Fn(&str, &str) -> &'static str| {
+            answer_figures(all.iter().map(|(question, wanted, cells)| Answered {
+                said: say(question, wanted),
+                wanted: Some(wanted),
+                question: Some(question),
+                cells,
+            }))
+        };
+        // What is favoured: three of four right, half of the two answers, never both of a pair; a question of one answer does not count.
+        let blind = figures(&|_, _| "yes");
+        assert_eq!((blind["accuracy: balanced questions"], blind["accuracy: both of a pair"]), (0.5, 0.0));
+        let right = figures(&|_, wanted| if wanted == "no" { "no" } else { "yes" });
+        assert_eq!((right["accuracy: balanced questions"], right["accuracy: both of a pair"]), (1.0, 1.0));
     }
 }

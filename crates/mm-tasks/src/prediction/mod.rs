@@ -2,6 +2,7 @@
 //! (and one on each modality alone), learned together; afterwards calibrated, and the heads pooled with weights fitted on held-out rows.
 
 mod attribution;
+mod blind;
 mod config;
 mod keeping;
 mod network;

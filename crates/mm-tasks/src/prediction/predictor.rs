@@ -507,35 +507,14 @@ impl Predictor {
             // Answers of people, where the rows have them.
             let best: Vec<i64> = found.values.argmax(1)?.to_vec()?;
             let said = best.iter().map(|n| self.target().classes.get(*n as usize).map_or("", String::as_str));
-            let rows = found.rows.iter().map(|r| &manifest.rows[*r].cells);
-            let rows = said.zip(rows).map(|(s, cells)| (s, cells.get(self.label()).map(String::as_str), cells));
+            let rows = said.zip(&found.rows).map(|(said, row)| {
+                let cells = &manifest.rows[*row].cells;
+                let wanted = cells.get(self.label()).map(String::as_str);
+                metrics::Answered { said, wanted, question: super::blind::question(manifest, *row), cells }
+            });
             figures.extend(metrics::answer_figures(rows));
         }
         Ok((figures, found.broken))
-    }
-
-    /// Accuracy of answering rows as the training rows do most often: whatever is asked, and each question for itself; none where the run
-    /// does not choose among answers to texts. What is beside a network that is asked about what it sees.
-    pub fn blind(&self, manifest: &Manifest, rows: &[usize]) -> metrics::Figures {
-        let (target, label) = (self.target(), self.label());
-        let text = |row: &usize| match manifest.rows[*row].values.get(&Modality::TEXT).and_then(|v| v.first()) {
-            Some(Source::Text(text)) => Some(text.as_str()),
-            _ => None,
-        };
-        let answer = |row: &usize| manifest.rows[*row].cells.get(label).map(String::as_str);
-        let (train, asks) = (manifest.side(Split::Train), self.first().config.reason.is_some());
-        let prior = metrics::Blind::new(train.iter().filter_map(|r| Some((text(r), answer(r)?))));
-        let known: Vec<(Option<&str>, &str)> = rows.iter().filter_map(|r| Some((text(r), answer(r)?))).collect();
-        if target.classes.is_empty() || !asks || known.is_empty() || train.is_empty() {
-            return metrics::Figures::new();
-        }
-        let share = |asked: bool| {
-            let hit = known.iter().filter(|(q, a)| prior.answer(q.filter(|_| asked)) == *a).count();
-            hit as f64 / known.len() as f64
-        };
-        [("accuracy: most frequent answer", share(false)), ("accuracy: question alone", share(true))]
-            .map(|(name, value)| (name.to_owned(), value))
-            .into()
     }
 }
 

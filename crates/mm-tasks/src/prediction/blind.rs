@@ -1,0 +1,106 @@
+//! What stands beside a network that is asked about what it sees: answers without looking, and without hearing the question.
+
+use super::{Label, Prediction, Predictor, network::Network};
+use crate::{Result, metrics};
+use mm_core::{Device, Modality, Pool, SampleContext, Source, Tensor, seed::Rng, without_grad};
+use mm_data::{Manifest, Split, collate, guarded};
+use rayon::prelude::*;
+use std::sync::atomic::AtomicBool;
+
+/// Rows of either side that answers without a question are learned from and measured on.
+const MOST: usize = 2000;
+
+/// What a row asks.
+pub(super) fn question(manifest: &Manifest, row: usize) -> Option<&str> {
+    match manifest.rows[row].values.get(&Modality::TEXT)?.first()? {
+        Source::Text(text) => Some(text),
+        _ => None,
+    }
+}
+
+impl Predictor {
+    /// Accuracy of answering rows as the training rows do most often: whatever is asked, and each question for itself; none where the run
+    /// does not choose among answers to texts.
+    pub fn blind(&self, manifest: &Manifest, rows: &[usize]) -> metrics::Figures {
+        let (target, label) = (self.target(), self.label());
+        let answer = |row: &usize| manifest.rows[*row].cells.get(label).map(String::as_str);
+        let (train, asks) = (manifest.side(Split::Train), self.first().config.reason.is_some());
+        let pair = |row: &usize| Some((question(manifest, *row), answer(row)?));
+        let prior = metrics::Blind::new(train.iter().filter_map(pair));
+        let known: Vec<(Option<&str>, &str)> = rows.iter().filter_map(pair).collect();
+        if target.classes.is_empty() || !asks || known.is_empty() || train.is_empty() {
+            return metrics::Figures::new();
+        }
+        let share = |asked: bool| {
+            let hit = known.iter().filter(|(q, a)| prior.answer(q.filter(|_| asked)) == *a).count();
+            hit as f64 / known.len() as f64
+        };
+        [("accuracy: most frequent answer", share(false)), ("accuracy: question alone", share(true))]
+            .map(|(name, value)| (name.to_owned(), value))
+            .into()
+    }
+
+    /// Accuracy of a logistic regression on the mean of a modality's features that does not know what is asked, for each modality that is asked
+    /// about; from at most two thousand training rows, on as many of `rows`, drawn by a seed.
+    pub fn unasked(&self, manifest: &Manifest, rows: &[usize]) -> Result<metrics::Figures> {
+        let (model, mut figures) = (self.first(), metrics::Figures::new());
+        let Some(asking) = &model.config.reason else { return Ok(figures) };
+        let labels = model.labels(manifest);
+        let draw = |side: Vec<usize>| {
+            let mut known: Vec<usize> =
+                side.into_iter().filter(|r| matches!(labels[*r], Some(Label::Class(_)))).collect();
+            Rng::at(&[23]).shuffle(&mut known);
+            known.truncate(MOST);
+            known
+        };
+        let (train, test) = (draw(manifest.side(Split::Train)), draw(rows.to_vec()));
+        let classes = |rows: &[usize]| -> Vec<i64> {
+            let class = |row: &usize| match &labels[*row] {
+                Some(Label::Class(class)) => Some(*class as i64),
+                _ => None,
+            };
+            rows.iter().filter_map(class).collect()
+        };
+        for modality in model.network.ways.keys().filter(|m| m.name() != asking.query) {
+            let (train, x) = model.pooled(manifest, &train, modality)?;
+            let (test, y) = model.pooled(manifest, &test, modality)?;
+            let (learned, wanted) = (classes(&train), classes(&test));
+            if learned.len() < 2 || wanted.is_empty() {
+                continue;
+            }
+            let guessed = metrics::probe(&x, &learned, &y, self.target().classes.len() as i64)?;
+            figures.insert(format!("accuracy: {modality} alone"), metrics::accuracy(&guessed, &wanted));
+        }
+        Ok(figures)
+    }
+}
+
+impl Prediction {
+    /// The mean of one modality's features for those of the rows whose values can be read, `[rows, width]`.
+    fn pooled(&self, manifest: &Manifest, rows: &[usize], modality: &Modality) -> Result<(Vec<usize>, Tensor)> {
+        let processors = self.prepare(manifest, rows, &AtomicBool::new(false), &mut |_, _, _| {})?;
+        let made = self.made.borrow().contains(modality);
+        let (mut found, mut all) = (Vec::new(), Vec::new());
+        let (Some(way), Some(processor)) = (self.network.ways.get(modality), processors.get(modality)) else {
+            return Ok((found, Tensor::zeros(&[0, 1], mm_core::DType::F32, Device::Cpu)?));
+        };
+        for chunk in rows.chunks(64) {
+            let having: Vec<(usize, &Source)> =
+                chunk.iter().filter_map(|r| Some((*r, manifest.rows[*r].values.get(modality)?.first()?))).collect();
+            let samples: Vec<(usize, Tensor)> = having
+                .par_iter()
+                .filter_map(|(r, s)| Some((*r, guarded(processor.as_ref(), s, &mut SampleContext::plain()).ok()?)))
+                .collect();
+            let (which, samples): (Vec<usize>, Vec<Tensor>) = samples.into_iter().unzip();
+            if !samples.is_empty() {
+                let input = collate(&samples, processor.as_ref())?.to_device(self.params.device())?;
+                let features = without_grad(|| Network::encode(way, &input, made, false)?.pool(Pool::Mean))?;
+                all.push(features.to_device(Device::Cpu)?);
+                found.extend(which);
+            }
+        }
+        let width = all.first().map_or(Ok(1), |x| x.size(1))?;
+        all.push(Tensor::zeros(&[0, width], mm_core::DType::F32, Device::Cpu)?);
+        Ok((found, Tensor::cat(&all.iter().collect::<Vec<_>>(), 0)?))
+    }
+}
