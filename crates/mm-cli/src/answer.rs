@@ -161,6 +161,9 @@ fn line(kind: &str, file: &str, question: &str, found: &Answered, top: usize) ->
     out[kind] = file.into();
     if let Some(heat) = &found.heat {
         out["heat"] = json!({"grid": heat.grid, "patches": heat.patches, "words": heat.words});
+        if !heat.steps.is_empty() {
+            out["heat"]["steps"] = json!(heat.steps);
+        }
     }
     out
 }

@@ -192,13 +192,15 @@ fn ask(run: &Predictor, questions: &[Question], wishes: &Wishes) -> Result<Vec<A
         BTreeMap::from([(modality.clone(), source.clone()), (Modality::TEXT, Source::Text(question.clone()))])
     };
     let found = run.ask(questions.iter().map(values).collect(), wishes.explain)?;
-    questions.iter().zip(found).map(|(asked, found)| answered(asked, &found, classes, wishes)).collect()
+    let programs = run.runs_programs();
+    questions.iter().zip(found).map(|(asked, found)| answered(asked, &found, classes, programs, wishes)).collect()
 }
 
 fn answered(
     (modality, _, question): &Question,
     found: &Asked,
     classes: &[String],
+    programs: bool,
     wishes: &Wishes,
 ) -> Result<Answered> {
     let chosen = |c: &String| wishes.choices.is_empty() || wishes.choices.contains(c);
@@ -211,7 +213,7 @@ fn answered(
     scores.sort_by(|a, b| b.score.total_cmp(&a.score).then(b.logit.total_cmp(&a.logit)));
     let answer = scores.first().map(|s| s.answer.clone()).unwrap_or_default();
     let heat = if wishes.explain {
-        let patches = found.looked.get(modality).cloned().ok_or_else(|| {
+        let patches = found.look.heat.get(modality).cloned().ok_or_else(|| {
             Error::Config(
                 "--explain: this run makes one vector of a picture and has no places to show; wanted one with `[reason]` in its config"
                     .into(),
@@ -221,8 +223,15 @@ fn answered(
         let grid = if side * side == patches.len() { [side, side] } else { [1, patches.len()] };
         // The words, where the run's reader takes them one by one.
         let read: Vec<String> = mm_repr::text::words(question).collect();
-        let counted = found.looked.get(&Modality::TEXT).filter(|c| c.len() == read.len()).cloned().unwrap_or_default();
-        Some(Heat { patches, grid, words: read.into_iter().zip(counted).collect() })
+        let counted = found.look.heat.get(&Modality::TEXT);
+        let counted = counted.filter(|c| c.len() == read.len()).cloned().unwrap_or_default();
+        let steps = found.look.steps.iter().filter_map(|s| s.get(modality).filter(|w| w.iter().any(|w| *w > 0.0)));
+        let named = |(number, weights): (usize, &Vec<f32>)| {
+            let word = read.get(number).filter(|_| programs).cloned();
+            (word.unwrap_or_else(|| (number + 1).to_string()), weights.clone())
+        };
+        let steps = steps.enumerate().map(named).collect();
+        Some(Heat { patches, grid, words: read.into_iter().zip(counted).collect(), steps })
     } else {
         None
     };

@@ -256,13 +256,20 @@ rate = 5e-3
     assert!(train.status.success(), "{}", text(&train));
     let figures = lines(&["eval", "vqa", "--split", "test", "--json"], folder);
     let accuracy = figures[0]["accuracy"].as_f64().unwrap();
-    // A question alone tells at most one in two.
+    // The baselines that stand beside it: neither the question nor the picture tells the answer by itself.
+    for beside in ["accuracy: question alone", "accuracy: image alone"] {
+        let share = figures[0][beside].as_f64().unwrap();
+        assert!(share < 0.75, "{beside}: {share}");
+    }
     let blind = lines(&["eval", "vqa", "--split", "test", "--drop", "image", "--json"], folder);
     let blind = blind[0]["accuracy"].as_f64().unwrap();
     assert!(accuracy > 0.9 && blind < 0.75, "{accuracy} with, {blind} without the picture");
     let ask = ["answer", "--model", "vqa", "--image", "5.png", "--question", "what colour is it"];
     let said = lines(&[&ask, ["--json", "--explain", "h.png"].as_slice()].concat(), folder);
     assert_eq!(said[0]["heat"]["grid"], serde_json::json!([8, 8]));
+    for step in said[0]["heat"]["steps"].as_array().unwrap() {
+        assert_eq!(step[1].as_array().unwrap().len(), 64);
+    }
     assert!(["red", "blue"].contains(&said[0]["answer"].as_str().unwrap()));
     refused(&[&ask, ["--choices", "green"].as_slice()].concat(), folder, &["green"]);
 

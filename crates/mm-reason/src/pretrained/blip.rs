@@ -212,7 +212,7 @@ impl Voice for Blip {
         }
         // The first of the picture's places is the class token.
         let patches = heat::mean(&looked)?.get(1..).map(<[f32]>::to_vec).unwrap_or_default();
-        Ok(Some(Heat { patches, grid: self.vision.tokens.grid.map(|n| n as usize), words }))
+        Ok(Some(Heat { patches, grid: self.vision.tokens.grid.map(|n| n as usize), words, steps: Vec::new() }))
     }
 
     fn settle(&self, config: &mut GenerationConfig) {

@@ -50,7 +50,7 @@ impl Back<'_> {
             .filter(|n| Some(ids[*n]) != self.placeholder)
             .map(|n| (ids[n], all.get(at(n)).copied().unwrap_or(0.0)))
             .unzip();
-        Ok(Heat { patches, grid: [down, across], words: words(tokens, &read, &heat) })
+        Ok(Heat { patches, grid: [down, across], words: words(tokens, &read, &heat), steps: Vec::new() })
     }
 }
 

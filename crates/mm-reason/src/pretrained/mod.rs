@@ -174,6 +174,8 @@ pub struct Heat {
     pub grid: [usize; 2],
     /// Tokens of the text and how much each counted.
     pub words: Vec<(String, f32)>,
+    /// Where a reasoning network looked at each of its steps, patch by patch, and what the step is called.
+    pub steps: Vec<(String, Vec<f32>)>,
 }
 
 /// How the names of the layers that give the labels' scores begin in a family's checkpoints: made anew for other labels.

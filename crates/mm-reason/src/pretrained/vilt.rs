@@ -274,6 +274,7 @@ impl Voice for Vilt {
         let (text, picture) = all.split_at(prompt.question.len());
         let [_, down, across] = seen.grid.unwrap_or_default();
         Ok(Some(Heat {
+            steps: Vec::new(),
             patches: picture[1..].to_vec(),
             grid: [down as usize, across as usize],
             words: heat::words(tokens, &prompt.question, text),

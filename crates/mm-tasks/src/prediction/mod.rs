@@ -33,6 +33,7 @@ use mm_core::{
 };
 use mm_data::{Batch, Broken, Cache, Cached, Loader, Manifest, Split, collate, guarded, items};
 use mm_train::{Progress, Run, TrainInput, train};
+pub use network::Look;
 use network::{Answer, Network, Parts};
 use rayon::prelude::*;
 use std::{
@@ -78,8 +79,8 @@ pub(crate) struct Answers {
     pub(crate) weights: BTreeMap<Modality, Vec<f64>>,
     /// Values that could not be read; their rows went without them.
     pub(crate) broken: Vec<Broken>,
-    /// Where a reasoning network looked at its last step: of each modality `[rows, positions]`, for each piece of rows.
-    pub(crate) looked: BTreeMap<Modality, Vec<Tensor>>,
+    /// What counted in each row; none where that was not asked for.
+    pub(crate) looks: Vec<Look>,
 }
 
 /// A prediction config from a value, its `task` left out.
@@ -670,7 +671,7 @@ impl Prediction {
             present: Vec::new(),
             weights: BTreeMap::new(),
             broken: Vec::new(),
-            looked: BTreeMap::new(),
+            looks: Vec::new(),
         };
         let (mut fused, mut own): (Vec<Tensor>, BTreeMap<Modality, Vec<(Tensor, Tensor)>>) =
             (Vec::new(), BTreeMap::new());
@@ -720,10 +721,7 @@ impl Prediction {
                 without_grad(|| self.network.forward(&parts, made, &names, self.params.device(), false))?
             };
             fused.push(answer.fused.to_device(Device::Cpu)?);
-            let last = answer.looked.iter().map(|l| l.step).max().unwrap_or(0);
-            for look in answer.looked.into_iter().filter(|l| l.step == last) {
-                out.looked.entry(look.modality).or_default().push(look.weights.to_device(Device::Cpu)?);
-            }
+            out.looks.extend(answer.looks(chunk.len())?);
             for modality in self.network.ways.keys() {
                 if let Some((logits, flags)) = answer.own.get(modality) {
                     own.entry(modality.clone())

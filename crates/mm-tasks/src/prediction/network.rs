@@ -174,14 +174,60 @@ pub(crate) struct Answer {
     /// How much each modality counted, where the operator says: `[rows]` each.
     pub(crate) weights: BTreeMap<Modality, Tensor>,
     /// Where a reasoning network looked.
-    pub(crate) looked: Vec<Looked>,
+    pub(super) looked: Vec<Looked>,
+    /// How much each position counted for the answer, where that was asked for.
+    pub(super) heat: Vec<Looked>,
 }
 
 impl Answer {
     /// Of a head that was given nothing.
     pub(crate) fn empty(fused: Tensor) -> Self {
-        Self { fused, joint: None, own: BTreeMap::new(), operator: None, weights: BTreeMap::new(), looked: Vec::new() }
+        Self {
+            fused,
+            joint: None,
+            own: BTreeMap::new(),
+            operator: None,
+            weights: BTreeMap::new(),
+            looked: Vec::new(),
+            heat: Vec::new(),
+        }
     }
+
+    /// What counted in each of its rows, where that was asked for.
+    pub(super) fn looks(&self, rows: usize) -> mm_core::Result<Vec<Look>> {
+        if self.heat.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut all = vec![Look::default(); rows];
+        for look in &self.heat {
+            for (row, weights) in all.iter_mut().zip(by_row(look)?) {
+                row.heat.insert(look.modality.clone(), weights);
+            }
+        }
+        for look in &self.looked {
+            for (row, weights) in all.iter_mut().zip(by_row(look)?) {
+                row.steps.resize_with(row.steps.len().max(look.step + 1), BTreeMap::new);
+                row.steps[look.step].insert(look.modality.clone(), weights);
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// Weights `[rows, positions]`, row by row.
+fn by_row(look: &Looked) -> mm_core::Result<Vec<Vec<f32>>> {
+    let width = look.weights.size(1)?.max(1) as usize;
+    let all = look.weights.to_device(Device::Cpu)?.to_vec::<f32>()?;
+    Ok(all.chunks(width).map(<[f32]>::to_vec).collect())
+}
+
+/// How much each position of what a row has counted for its answer.
+#[derive(Debug, Clone, Default)]
+pub struct Look {
+    /// By the gradient of the answer's logit, of each modality.
+    pub heat: BTreeMap<Modality, Vec<f32>>,
+    /// Where a reasoning network looked at each of its steps.
+    pub steps: Vec<BTreeMap<Modality, Vec<f32>>>,
 }
 
 /// What makes one of all.
@@ -329,7 +375,7 @@ impl Network {
         let stage = self.stage(parts, made, items, device, train)?;
         let mut answer = self.fuse(&stage, train)?;
         if self.explained.get() && !train {
-            answer.looked = self.heat(stage)?;
+            answer.heat = self.heat(stage)?;
         }
         Ok(answer)
     }
@@ -463,6 +509,7 @@ impl Network {
             operator: out.loss,
             weights: if whole.is_none() { out.weights } else { BTreeMap::new() },
             looked: Vec::new(),
+            heat: Vec::new(),
         })
     }
 

@@ -1,6 +1,6 @@
 //! A finished prediction: one model or several, each with its heads calibrated and pooled, that answers for new rows.
 
-use super::{Answers, Label, Pooling, Prediction, Problem, Target, keeping::FUSED, stack::Stack};
+use super::{Answers, Label, Look, Pooling, Prediction, Problem, Target, keeping::FUSED, stack::Stack};
 use crate::{Error, Result, metrics};
 use mm_core::{DType, Device, Modality, Registry, Source, Tensor, checkpoint};
 use mm_data::{Broken, Manifest, Row, Split};
@@ -238,8 +238,8 @@ pub struct Asked {
     pub probabilities: Vec<f64>,
     /// Of each class, from the fused head.
     pub logits: Vec<f64>,
-    /// How much each position of a modality counted.
-    pub looked: BTreeMap<Modality, Vec<f32>>,
+    /// What counted for it, where that was to be explained.
+    pub look: Look,
 }
 
 /// A finished prediction.
@@ -258,8 +258,8 @@ pub(crate) struct Combined {
     pub(crate) broken: Vec<Broken>,
     /// What the first network's fused head says, `[rows, outputs]`.
     fused: Tensor,
-    /// Where the first network looked, piece by piece.
-    looked: BTreeMap<Modality, Vec<Tensor>>,
+    /// What counted for the first network, row by row, where that was asked for.
+    looks: Vec<Look>,
 }
 
 impl Predictor {
@@ -448,6 +448,12 @@ impl Predictor {
         Ok(out)
     }
 
+    /// Whether each step of its reasoning is a word of what asks: a program's.
+    pub fn runs_programs(&self) -> bool {
+        let reason = self.first().config.reason.as_ref();
+        reason.is_some_and(|r| matches!(r.network, mm_reason::attend::Network::Modules {}))
+    }
+
     /// Answers for values that stand in no table: for each of them the probability and the fused head's logit of each class, and, where that is
     /// to be explained, how much each position of each modality counted.
     pub fn ask(&self, asked: Vec<BTreeMap<Modality, Source>>, explain: bool) -> Result<Vec<Asked>> {
@@ -475,23 +481,13 @@ impl Predictor {
         let classes = found.values.size(1)? as usize;
         let scores = found.values.to_vec::<f64>()?;
         let logits = found.fused.to_vec::<f64>()?;
-        let mut looked: Vec<BTreeMap<Modality, Vec<f32>>> = vec![BTreeMap::new(); all.len()];
-        for (modality, pieces) in &found.looked {
-            let mut at = 0;
-            for piece in pieces {
-                let width = piece.size(1)? as usize;
-                for weights in piece.to_vec::<f32>()?.chunks(width.max(1)) {
-                    looked[at].insert(modality.clone(), weights.to_vec());
-                    at += 1;
-                }
-            }
-        }
-        let each = |((scores, logits), looked): ((&[f64], &[f64]), _)| Asked {
+        let looks = found.looks.into_iter().chain(std::iter::repeat_with(Look::default));
+        let each = |((scores, logits), look): ((&[f64], &[f64]), _)| Asked {
             probabilities: scores.to_vec(),
             logits: logits.to_vec(),
-            looked,
+            look,
         };
-        Ok(scores.chunks(classes).zip(logits.chunks(logits.len() / all.len().max(1))).zip(looked).map(each).collect())
+        Ok(scores.chunks(classes).zip(logits.chunks(logits.len() / all.len().max(1))).zip(looks).map(each).collect())
     }
 
     /// Every figure of the problem on rows that have labels.
@@ -530,8 +526,8 @@ fn one(
     let answers =
         if own { model.answer_own(manifest, rows, drop)? } else { model.answer_fresh(manifest, rows, drop)? };
     let values = combination.apply(model, &answers)?;
-    let Answers { rows, fused, present, weights, broken, looked, .. } = answers;
-    Ok(Combined { rows, values, present, weights, broken, fused, looked })
+    let Answers { rows, fused, present, weights, broken, looks, .. } = answers;
+    Ok(Combined { rows, values, present, weights, broken, fused, looks })
 }
 
 fn labels(rows: &[usize], manifest: &Manifest, column: &str, target: &Target) -> Vec<Option<Label>> {

@@ -7,7 +7,8 @@ use font8x8::UnicodeFonts;
 use image::{Rgb, RgbImage, imageops};
 use mm_reason::Heat;
 
-/// The picture beside itself under its heat, with question and answer below.
+/// The picture beside itself under its heat, with question and answer below; then, where a network tells them, its steps: where it looked at
+/// each.
 pub fn heat_picture(picture: &RgbImage, heat: &Heat, question: &str, answer: &str) -> Result<RgbImage> {
     let plain = resized(picture, 320.0, [1, 640]);
     let (width, height) = plain.dimensions();
@@ -38,7 +39,16 @@ pub fn heat_picture(picture: &RgbImage, heat: &Heat, question: &str, answer: &st
         }
     }
     let rows = lines.len() as u32 + 1;
-    let mut out = RgbImage::from_pixel(all, height + 2 * gap + rows * 24 + gap, Rgb([255; 3]));
+    let text = height + 2 * gap + rows * 24 + gap;
+    let small = resized(picture, 140.0, [1, 280]);
+    let looks: Vec<(String, RgbImage)> =
+        heat.steps.iter().map(|(name, weights)| (name.clone(), shine(&small, weights, heat.grid))).collect();
+    let looks = (!looks.is_empty()).then(|| tiles(&looks, (all - GAP) / pitch(small.width())));
+    let below = looks.as_ref().map_or(0, RgbImage::height);
+    let mut out = RgbImage::from_pixel(all, text + below, Rgb([255; 3]));
+    if let Some(looks) = &looks {
+        imageops::overlay(&mut out, looks, 0, i64::from(text));
+    }
     imageops::overlay(&mut out, &plain, i64::from(gap), i64::from(gap));
     imageops::overlay(&mut out, &over, i64::from(2 * gap + width), i64::from(gap));
     let mut y = height + 2 * gap;
@@ -66,31 +76,43 @@ pub fn heat_picture(picture: &RgbImage, heat: &Heat, question: &str, answer: &st
 
 /// Words looking at a picture (or a spectrogram): the picture itself, then for each word the picture under its heat, the word below.
 pub fn gaze_picture(gaze: &Gaze) -> Result<RgbImage> {
-    const ACROSS: u32 = 5;
-    const GAP: u32 = 10;
     let looks = gaze.looks.iter().map(|(name, weights)| (name.as_str(), (weights.clone(), 1.0f32)));
     let words = whole_words(looks, |(sum, count), (weights, _)| {
         sum.iter_mut().zip(weights).for_each(|(s, w)| *s += w);
         *count += 1.0;
     });
     let plain = resized(&drawn(&gaze.ground)?, 200.0, [24, 200]);
-    let (width, height) = plain.dimensions();
-    let tiles = words.len() as u32 + 1;
-    let columns = tiles.clamp(1, ACROSS);
-    let (wide, high) = (width.max(96) + GAP, height + 22 + GAP);
-    let mut out = RgbImage::from_pixel(columns * wide + GAP, tiles.div_ceil(ACROSS) * high + GAP, Rgb([255; 3]));
-    let mut place = |number: u32, picture: &RgbImage, word: &str| {
-        let (x, y) = (GAP + number % ACROSS * wide, GAP + number / ACROSS * high);
+    let under = |(word, (sum, count)): (String, (Vec<f32>, f32))| {
+        let mean: Vec<f32> = sum.iter().map(|s| s / count).collect();
+        (word, shine(&plain, &mean, gaze.grid))
+    };
+    let pictures: Vec<(String, RgbImage)> =
+        std::iter::once((String::new(), plain.clone())).chain(words.into_iter().map(under)).collect();
+    Ok(tiles(&pictures, 5))
+}
+
+const GAP: u32 = 10;
+
+/// How wide a tile is, with the gap beside it.
+fn pitch(picture: u32) -> u32 {
+    picture.max(96) + GAP
+}
+
+/// Pictures of one size with a word below each, so many in a row.
+fn tiles(pictures: &[(String, RgbImage)], across: u32) -> RgbImage {
+    let across = across.max(1);
+    let (width, height) = pictures.first().map_or((1, 1), |(_, p)| p.dimensions());
+    let (wide, high) = (pitch(width), height + 22 + GAP);
+    let count = pictures.len() as u32;
+    let size = (count.clamp(1, across) * wide + GAP, count.div_ceil(across) * high + GAP);
+    let mut out = RgbImage::from_pixel(size.0, size.1, Rgb([255; 3]));
+    for (number, (word, picture)) in (0..).zip(pictures) {
+        let (x, y) = (GAP + number % across * wide, GAP + number / across * high);
         imageops::overlay(&mut out, picture, i64::from(x), i64::from(y));
         let word: String = word.chars().take((wide / 16) as usize).collect();
         write(&mut out, x, y + height + 4, &word, Rgb([20, 20, 20]));
-    };
-    place(0, &plain, "");
-    for (number, (word, (sum, count))) in (1..).zip(&words) {
-        let mean: Vec<f32> = sum.iter().map(|s| s / count).collect();
-        place(number, &shine(&plain, &mean, gaze.grid), word);
     }
-    Ok(out)
+    out
 }
 
 /// Pieces of a word become one word, their values joined by `add`; marks of the vocabulary are left out.
