@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
     /// How many answers to show with their scores; 0 for all.
     #[arg(long, value_name = "K", default_value_t = 5)]
     top: usize,
-    /// Save a picture of what counted: where the model looked, and which words.
+    /// Save a picture of what counted: where the model looked, and which words; of a reasoning network also where it looked at each step.
     #[arg(long, value_name = "PNG")]
     explain: Option<PathBuf>,
     /// The table's column of questions.

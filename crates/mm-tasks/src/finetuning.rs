@@ -3,7 +3,7 @@
 
 use crate::{
     Error, Fit, Result, Told, job,
-    metrics::{Answered, Blind, Figures, answer_figures, captions, normalize_answer, word_error_rate},
+    metrics::{AnsweredRow, Blind, Figures, answer_figures, captions, normalize_answer, word_error_rate},
 };
 use mm_core::{
     AdapterConfig, DType, Device, LossParts, Modality, Params, Processor, SampleContext, Source, Task, Tensor,
@@ -477,7 +477,7 @@ impl Finetuning {
             said(manifest, *row).any(|a| normalize_answer(a) == normalize_answer(text))
         };
         let accuracy = found.iter().filter(right).count() as f64 / found.len().max(1) as f64;
-        let mut figures = answer_figures(found.iter().map(|(row, text)| Answered {
+        let mut figures = answer_figures(found.iter().map(|(row, text)| AnsweredRow {
             said: text,
             wanted: said(manifest, *row).next(),
             question: texts(manifest, *row, &Modality::TEXT).next(),

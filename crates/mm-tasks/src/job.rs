@@ -210,8 +210,7 @@ impl Job {
                 let manifest = predictor.manifest()?;
                 let rows = crate::side(&manifest, split)?;
                 let (mut figures, broken) = predictor.evaluate(&manifest, &rows, &[])?;
-                figures.extend(predictor.blind(&manifest, &rows));
-                figures.extend(predictor.unasked(&manifest, &rows)?);
+                figures.extend(predictor.baselines(&manifest, &rows)?);
                 Ok(prediction_figures(&figures, &broken))
             }
         }

@@ -315,8 +315,7 @@ impl Attention {
     }
 
     fn pack(&mut self, scope: &Scope<'_>) -> Result<()> {
-        let layers = [("q_proj", &self.query), ("k_proj", &self.key), ("v_proj", &self.value)];
-        let weights = layers.map(|(_, layer)| layer.weight());
+        let weights = [&self.query, &self.key, &self.value].map(Linear::weight);
         let none = Tensor::zeros(&[weights[1].size(0)?], weights[1].dtype()?, weights[1].device())?;
         let bias = match (self.query.bias(), self.value.bias()) {
             (Some(q), Some(v)) => Some(Tensor::cat(&[q, self.key.bias().unwrap_or(&none), v], 0)?),

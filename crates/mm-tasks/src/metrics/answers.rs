@@ -117,22 +117,22 @@ impl<'a> Blind<'a> {
 pub const PEOPLE: &str = "answers";
 
 /// One answer, and what it is held against.
-pub struct Answered<'a> {
+pub struct AnsweredRow<'a> {
     /// What was answered.
     pub said: &'a str,
     /// The right answer, where it is known.
     pub wanted: Option<&'a str>,
-    /// What was asked.
+    /// What was asked, where it is a question.
     pub question: Option<&'a str>,
     /// The row's cells.
     pub cells: &'a BTreeMap<String, String>,
 }
 
 /// Figures of answers: `vqa_accuracy` where people's answers are there (the column `answers`), accuracy and it by `answer_type` and
-/// `question_type` where those are, and two of balanced subsets, in which a question's wording tells nothing of its answer (Goyal 2017):
+/// `question_type` where those are, and, of questions, two of balanced subsets, in which a question's wording tells nothing of its answer (Goyal 2017):
 /// `balanced questions`, those with several right answers among the rows, each answer of a question counting alike; `both of a pair`, rows
 /// that share a `pair`, right where all of them are.
-pub fn answer_figures<'a>(rows: impl Iterator<Item = Answered<'a>>) -> Figures {
+pub fn answer_figures<'a>(rows: impl Iterator<Item = AnsweredRow<'a>>) -> Figures {
     let mut sums: BTreeMap<String, (f64, usize)> = BTreeMap::new();
     let mut add = |name: String, right: f64| {
         let sum = sums.entry(name).or_default();
@@ -140,17 +140,17 @@ pub fn answer_figures<'a>(rows: impl Iterator<Item = Answered<'a>>) -> Figures {
     };
     let mut questions: BTreeMap<&str, BTreeMap<String, (f64, usize)>> = BTreeMap::new();
     let mut pairs: BTreeMap<&str, (bool, usize)> = BTreeMap::new();
-    for Answered { said, wanted, question, cells } in rows {
+    for AnsweredRow { said, wanted, question, cells } in rows {
         let kinds: Vec<&String> = ["answer_type", "question_type"].iter().filter_map(|k| cells.get(*k)).collect();
         if let Some(wanted) = wanted {
             let wanted = normalize_answer(wanted);
             let right = f64::from(u8::from(normalize_answer(said) == wanted));
             kinds.iter().for_each(|kind| add(format!("accuracy: {kind}"), right));
-            if let Some(pair) = cells.get("pair") {
-                let pair = pairs.entry(pair).or_insert((true, 0));
-                *pair = (pair.0 && right == 1.0, pair.1 + 1);
-            }
             if let Some(question) = question {
+                if let Some(pair) = cells.get("pair") {
+                    let pair = pairs.entry(pair).or_insert((true, 0));
+                    *pair = (pair.0 && right == 1.0, pair.1 + 1);
+                }
                 let sum = questions.entry(question).or_default().entry(wanted).or_default();
                 *sum = (sum.0 + right, sum.1 + 1);
             }
@@ -213,7 +213,7 @@ mod tests {
         let rows = [("a", "yes", "1"), ("a", "yes", "2"), ("a", "yes", "3"), ("a", "no", "1"), ("b", "2", "4")];
         let all: Vec<_> = rows.iter().map(|(question, wanted, pair)| (*question, *wanted, cells(pair))).collect();
         let figures = |say: &dyn Fn(&str, &str) -> &'static str| {
-            answer_figures(all.iter().map(|(question, wanted, cells)| Answered {
+            answer_figures(all.iter().map(|(question, wanted, cells)| AnsweredRow {
                 said: say(question, wanted),
                 wanted: Some(wanted),
                 question: Some(question),

@@ -6,7 +6,7 @@ mod captions;
 mod prediction;
 mod retrieval;
 
-pub use answers::{Answered, Blind, PEOPLE, answer_figures, normalize_answer, vqa_accuracy};
+pub use answers::{AnsweredRow, Blind, PEOPLE, answer_figures, normalize_answer, vqa_accuracy};
 pub use baselines::{Pca, accuracy, majority, probe, ridge};
 pub use captions::{
     Cider, Judges, Synonyms, bleu, caption_words, captions, cider_d, clip_score, meteor, rouge_l, word_error_rate,

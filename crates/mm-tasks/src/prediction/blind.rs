@@ -19,9 +19,16 @@ pub(super) fn question(manifest: &Manifest, row: usize) -> Option<&str> {
 }
 
 impl Predictor {
-    /// Accuracy of answering rows as the training rows do most often: whatever is asked, and each question for itself; none where the run
-    /// does not choose among answers to texts.
-    pub fn blind(&self, manifest: &Manifest, rows: &[usize]) -> metrics::Figures {
+    /// What stands beside a network that reasons: accuracies of answering without looking, and without hearing the question. None where a run
+    /// does not choose among answers to questions.
+    pub fn baselines(&self, manifest: &Manifest, rows: &[usize]) -> Result<metrics::Figures> {
+        let mut figures = self.blind(manifest, rows);
+        figures.extend(self.unasked(manifest, rows)?);
+        Ok(figures)
+    }
+
+    /// Accuracy of answering rows as the training rows do most often: whatever is asked, and each question for itself.
+    fn blind(&self, manifest: &Manifest, rows: &[usize]) -> metrics::Figures {
         let (target, label) = (self.target(), self.label());
         let answer = |row: &usize| manifest.rows[*row].cells.get(label).map(String::as_str);
         let (train, asks) = (manifest.side(Split::Train), self.first().config.reason.is_some());
@@ -42,7 +49,7 @@ impl Predictor {
 
     /// Accuracy of a logistic regression on the mean of a modality's features that does not know what is asked, for each modality that is asked
     /// about; from at most two thousand training rows, on as many of `rows`, drawn by a seed.
-    pub fn unasked(&self, manifest: &Manifest, rows: &[usize]) -> Result<metrics::Figures> {
+    fn unasked(&self, manifest: &Manifest, rows: &[usize]) -> Result<metrics::Figures> {
         let (model, mut figures) = (self.first(), metrics::Figures::new());
         let Some(asking) = &model.config.reason else { return Ok(figures) };
         let labels = model.labels(manifest);

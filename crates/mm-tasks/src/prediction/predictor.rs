@@ -503,10 +503,12 @@ impl Predictor {
             // Answers of people, where the rows have them.
             let best: Vec<i64> = found.values.argmax(1)?.to_vec()?;
             let said = best.iter().map(|n| self.target().classes.get(*n as usize).map_or("", String::as_str));
+            let asks = self.first().config.reason.is_some();
             let rows = said.zip(&found.rows).map(|(said, row)| {
                 let cells = &manifest.rows[*row].cells;
                 let wanted = cells.get(self.label()).map(String::as_str);
-                metrics::Answered { said, wanted, question: super::blind::question(manifest, *row), cells }
+                let question = super::blind::question(manifest, *row).filter(|_| asks);
+                metrics::AnsweredRow { said, wanted, question, cells }
             });
             figures.extend(metrics::answer_figures(rows));
         }

@@ -39,7 +39,9 @@ pub fn build_prediction(runs: &[PathBuf], split: Split, registry: &Registry, dev
             .into_iter()
             .filter(|r| manifest.rows[*r].cells.contains_key(predictor.label()))
             .collect();
-        all.push(predictor.evaluate(&manifest, &rows, &[])?.0);
+        let mut figures = predictor.evaluate(&manifest, &rows, &[])?.0;
+        figures.extend(predictor.baselines(&manifest, &rows)?);
+        all.push(figures);
         if shown.is_none() {
             shown = Some((predictor, manifest, rows, side));
         }
