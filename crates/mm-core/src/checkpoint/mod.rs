@@ -151,11 +151,10 @@ fn is_pickle(name: &str, map: &MmapMut) -> bool {
 static KEPT: Mutex<Vec<Arc<MmapMut>>> = Mutex::new(Vec::new());
 
 /// Gives back the memory of a tensor that is a view of a file and will hardly be looked at again (its numbers were laid out anew
-/// elsewhere); they come from the file when they are. Pages that were written to stay.
+/// elsewhere); they come from the file when they are. What was written to stays.
 pub(crate) fn release(tensor: &Tensor) {
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     {
-        const PAGE: usize = 4096;
         let start = tensor.0.data_ptr() as usize;
         let end = start + tensor.count() * tensor.dtype().map_or(0, DType::size);
         let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
@@ -164,12 +163,39 @@ pub(crate) fn release(tensor: &Tensor) {
         // Whole pages that are this tensor's alone.
         let (from, to) = (start.next_multiple_of(PAGE), end / PAGE * PAGE);
         if mapped && from < to {
-            // SAFETY: a hint about memory that stays mapped; what it holds does not change.
-            unsafe { libc::madvise(from as *mut libc::c_void, to - from, libc::MADV_PAGEOUT) };
+            // To let go of the file's own pages is at once and leaves them in the system's cache, for the next start and for other programs, but it
+            // would undo what was written. Paging out does not, yet leaves alone what other programs have mapped as well.
+            let advice = if is_the_files(from, to) { libc::MADV_DONTNEED } else { libc::MADV_PAGEOUT };
+            // SAFETY: memory that stays mapped; what it holds does not change, for only pages that equal the file's are let go.
+            unsafe { libc::madvise(from as *mut libc::c_void, to - from, advice) };
         }
     }
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
     let _ = tensor;
+}
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+const PAGE: usize = 4096;
+
+/// Whether nothing was written between two addresses of a private mapping: every page that is there is the file's own. No where the system
+/// does not tell.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn is_the_files(from: usize, to: usize) -> bool {
+    use std::io::{Read, Seek, SeekFrom};
+    // Of each page, in Linux's Documentation/admin-guide/mm/pagemap.rst.
+    const FILE: u64 = 1 << 61;
+    const SWAPPED: u64 = 1 << 62;
+    const PRESENT: u64 = 1 << 63;
+    let mut entries = vec![0; (to - from) / PAGE * 8];
+    let told = File::open("/proc/self/pagemap").and_then(|mut pages| {
+        pages.seek(SeekFrom::Start((from / PAGE * 8) as u64))?;
+        pages.read_exact(&mut entries)
+    });
+    let own = |entry: &[u8]| {
+        let entry = entry.try_into().map_or(SWAPPED, u64::from_ne_bytes);
+        entry & (PRESENT | SWAPPED) == 0 || (entry & PRESENT != 0 && entry & FILE != 0)
+    };
+    told.is_ok() && entries.chunks_exact(8).all(own)
 }
 
 fn map(file: &Path) -> Result<MmapMut> {
@@ -357,4 +383,37 @@ fn replace_file(path: &Path, write: impl FnOnce(&Path) -> Result<(), String>) ->
     // The rename itself must reach the disk too; not every file system lets a folder be synced.
     let _ = File::open(folder).and_then(|f| f.sync_all());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Device, without_grad};
+
+    #[test]
+    fn what_was_written_into_a_view_of_a_file_outlives_its_release() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("model.safetensors");
+        let ones = Tensor::ones(&[64, 1024], DType::F32, Device::Cpu).unwrap();
+        save(&file, &[("left".into(), ones.clone()), ("written".into(), ones)], &[]).unwrap();
+        let checkpoint = Checkpoint::open(&file).unwrap();
+        let [left, written] = ["left", "written"].map(|name| checkpoint.view(name).unwrap());
+        let row = Tensor::full(&[1, 1024], 3.0, DType::F32, Device::Cpu).unwrap();
+        without_grad(|| written.narrow(0, 30, 1)?.assign(&row)).unwrap();
+        let sum = |t: &Tensor| t.sum().unwrap().to_f64().unwrap();
+        for _ in 0..2 {
+            assert_eq!((sum(&left), sum(&written)), (65_536.0, 65_536.0 + 2048.0));
+            release(&left);
+            release(&written);
+        }
+        #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+        {
+            let pages = |t: &Tensor| {
+                let start = (t.0.data_ptr() as usize).next_multiple_of(PAGE);
+                (start, start + 32 * PAGE)
+            };
+            let ((from, to), (first, last)) = (pages(&left), pages(&written));
+            assert!(is_the_files(from, to) && !is_the_files(first, last));
+        }
+    }
 }
