@@ -2,9 +2,8 @@
 
 use super::{Label, Prediction, Predictor, network::Network};
 use crate::{Result, metrics};
-use mm_core::{Device, Modality, Pool, SampleContext, Source, Tensor, seed::Rng, without_grad};
-use mm_data::{Manifest, Split, collate, guarded};
-use rayon::prelude::*;
+use mm_core::{Device, Modality, Pool, Processor, Source, Tensor, seed::Rng, without_grad};
+use mm_data::{Manifest, Split, collate};
 use std::sync::atomic::AtomicBool;
 
 /// Rows of either side that answers without a question are learned from and measured on.
@@ -68,9 +67,11 @@ impl Predictor {
             };
             rows.iter().filter_map(class).collect()
         };
-        for modality in model.network.ways.keys().filter(|m| m.name() != asking.query) {
-            let (train, x) = model.pooled(manifest, &train, modality)?;
-            let (test, y) = model.pooled(manifest, &test, modality)?;
+        let processors =
+            model.prepare(manifest, &[&train[..], &test].concat(), &AtomicBool::new(false), &mut |_, _, _| {})?;
+        for (modality, processor) in processors.iter().filter(|(m, _)| m.name() != asking.query) {
+            let (train, x) = model.pooled(manifest, &train, modality, processor.as_ref())?;
+            let (test, y) = model.pooled(manifest, &test, modality, processor.as_ref())?;
             let (learned, wanted) = (classes(&train), classes(&test));
             if learned.len() < 2 || wanted.is_empty() {
                 continue;
@@ -84,23 +85,22 @@ impl Predictor {
 
 impl Prediction {
     /// The mean of one modality's features for those of the rows whose values can be read, `[rows, width]`.
-    fn pooled(&self, manifest: &Manifest, rows: &[usize], modality: &Modality) -> Result<(Vec<usize>, Tensor)> {
-        let processors = self.prepare(manifest, rows, &AtomicBool::new(false), &mut |_, _, _| {})?;
+    fn pooled(
+        &self,
+        manifest: &Manifest,
+        rows: &[usize],
+        modality: &Modality,
+        processor: &dyn Processor,
+    ) -> Result<(Vec<usize>, Tensor)> {
+        let way = &self.network.ways[modality];
         let made = self.made.borrow().contains(modality);
         let (mut found, mut all) = (Vec::new(), Vec::new());
-        let (Some(way), Some(processor)) = (self.network.ways.get(modality), processors.get(modality)) else {
-            return Ok((found, Tensor::zeros(&[0, 1], mm_core::DType::F32, Device::Cpu)?));
-        };
         for chunk in rows.chunks(64) {
-            let having: Vec<(usize, &Source)> =
-                chunk.iter().filter_map(|r| Some((*r, manifest.rows[*r].values.get(modality)?.first()?))).collect();
-            let samples: Vec<(usize, Tensor)> = having
-                .par_iter()
-                .filter_map(|(r, s)| Some((*r, guarded(processor.as_ref(), s, &mut SampleContext::plain()).ok()?)))
-                .collect();
-            let (which, samples): (Vec<usize>, Vec<Tensor>) = samples.into_iter().unzip();
-            if !samples.is_empty() {
-                let input = collate(&samples, processor.as_ref())?.to_device(self.params.device())?;
+            let read = super::samples(manifest, chunk, modality, processor);
+            let (which, good): (Vec<usize>, Vec<Tensor>) =
+                read.into_iter().filter_map(|(place, sample)| Some((chunk[place], sample.ok()?))).unzip();
+            if !good.is_empty() {
+                let input = collate(&good, processor)?.to_device(self.params.device())?;
                 let features = without_grad(|| Network::encode(way, &input, made, false)?.pool(Pool::Mean))?;
                 all.push(features.to_device(Device::Cpu)?);
                 found.extend(which);

@@ -682,25 +682,16 @@ impl Prediction {
                 if drop.contains(modality) {
                     continue;
                 }
-                let having: Vec<(usize, &Source)> = chunk
-                    .iter()
-                    .enumerate()
-                    .filter_map(|(n, r)| Some((n, manifest.rows[*r].values.get(modality)?.first()?)))
-                    .collect();
-                let samples: Vec<mm_core::Result<Tensor>> = having
-                    .par_iter()
-                    .map(|(_, s)| guarded(processor.as_ref(), s, &mut SampleContext::plain()))
-                    .collect();
                 let (mut good, mut which) = (Vec::new(), Vec::new());
-                for ((place, _), sample) in having.iter().zip(samples) {
+                for (place, sample) in samples(manifest, &chunk, modality, processor.as_ref()) {
                     match sample {
                         Ok(sample) => {
                             good.push(sample);
-                            which.push(*place);
-                            present[*place].push(modality.clone());
+                            which.push(place);
+                            present[place].push(modality.clone());
                         }
                         Err(error) => {
-                            let row = &manifest.rows[chunk[*place]];
+                            let row = &manifest.rows[chunk[place]];
                             out.broken.push(Broken {
                                 row: row.number,
                                 id: row.id.clone(),
@@ -721,7 +712,9 @@ impl Prediction {
                 without_grad(|| self.network.forward(&parts, made, &names, self.params.device(), false))?
             };
             fused.push(answer.fused.to_device(Device::Cpu)?);
-            out.looks.extend(answer.looks(chunk.len())?);
+            if self.network.explained.get() {
+                out.looks.extend(answer.looks(chunk.len())?);
+            }
             for modality in self.network.ways.keys() {
                 if let Some((logits, flags)) = answer.own.get(modality) {
                     own.entry(modality.clone())
@@ -758,6 +751,18 @@ impl Prediction {
         let zero = Tensor::zeros(&[rows as i64, self.target.outputs()], mm_core::DType::F32, Device::Cpu)?;
         Ok(Answer::empty(zero))
     }
+}
+
+/// What those rows that have a modality have of it, read side by side: which of them, by its place, and its sample.
+fn samples(
+    manifest: &Manifest,
+    rows: &[usize],
+    modality: &Modality,
+    processor: &dyn Processor,
+) -> Vec<(usize, mm_core::Result<Tensor>)> {
+    let having = rows.par_iter().enumerate();
+    let having = having.filter_map(|(n, r)| Some((n, manifest.rows[*r].values.get(modality)?.first()?)));
+    having.map(|(n, s)| (n, guarded(processor, s, &mut SampleContext::plain()))).collect()
 }
 
 /// Figures of probabilities (or numbers) `[rows, …]` for the rows that have a label.

@@ -193,11 +193,8 @@ impl Answer {
         }
     }
 
-    /// What counted in each of its rows, where that was asked for.
+    /// What counted in each of its rows.
     pub(super) fn looks(&self, rows: usize) -> mm_core::Result<Vec<Look>> {
-        if self.heat.is_empty() {
-            return Ok(Vec::new());
-        }
         let mut all = vec![Look::default(); rows];
         for look in &self.heat {
             for (row, weights) in all.iter_mut().zip(by_row(look)?) {
