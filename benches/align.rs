@@ -99,7 +99,7 @@ fn cached_over_plain(layers: i64, tokens: i64, turns: usize) -> Outcome<f64> {
     let loss = |a: &Tensor, b: &Tensor| info_nce(&Similarity::cosine(a, b)?, &scale, None, 0.0);
     // Warm: memory is kept once it was had.
     cached_gradients(2, piece, loss)?;
-    let mut optimizer = Optimizer::new(&OptimizerConfig { rate: 1e-5, ..OptimizerConfig::default() }, &params)?;
+    let mut optimizer = Optimizer::new(&OptimizerConfig { lr: 1e-5, ..OptimizerConfig::default() }, &params)?;
     let mut ratios = Vec::new();
     for _ in 0..turns {
         let plain = best(1, || {

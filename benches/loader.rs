@@ -19,7 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let processor: Arc<dyn Processor> =
         Arc::new(ImageProcessor::new(ImageProcessorConfig { transform, ..ImageProcessorConfig::default() }));
     let rows = (0..manifest.rows.len()).collect();
-    let loader_config = LoaderConfig { batch: 64, workers: 2, ..LoaderConfig::default() };
+    let loader_config = LoaderConfig { batch_size: 64, num_workers: 2, ..LoaderConfig::default() };
     let loader = Loader::new(manifest, rows, BTreeMap::from([(Modality::IMAGE, processor)]), loader_config, 0, true)?;
     let mut best = 0f64;
     for epoch in 0..epochs.parse::<u64>()? {

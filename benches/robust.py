@@ -20,7 +20,7 @@ manifest = "MANIFEST"
 [data.split]
 column = "split"
 [loader]
-batch = 192
+batch_size = 192
 [towers.image]
 views = 3
 noise = 0.3
@@ -32,10 +32,10 @@ projection = {{ hidden = 512, dropout = 0.4 }}
 encoder = {{ kind = "pretrained", path = "all-MiniLM-L6-v2" }}
 [train]
 epochs = {EPOCHS}
-clip = 1.0
-ema = 0.99
-optimizer = {{ rate = 5e-4, weight_decay = 0.1 }}
-schedule = {{ warmup = 0.05 }}
+max_grad_norm = 1.0
+ema_decay = 0.99
+optimizer = {{ lr = 5e-4, weight_decay = 0.1 }}
+schedule = {{ warmup_ratio = 0.05 }}
 '''
 def learned(name, seed, manifest, more):
     config, run = FOLDER / f"{name}.toml", FOLDER / name

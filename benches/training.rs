@@ -14,7 +14,7 @@ use mm_repr::{
     image::{PictureTower, PictureTowerConfig},
     text::{Reader, ReaderConfig},
 };
-use mm_train::{Group, Optimizer, OptimizerConfig};
+use mm_train::{Optimizer, OptimizerConfig, ParamGroup};
 use std::time::Instant;
 
 /// Utterances of CMU-MOSI: numbers of the face, the words and the voice, in the order of the modalities' names.
@@ -32,11 +32,12 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let params = Params::new(Device::Cpu);
     let mut loss = model(name, &params)?;
     // Encoders that were asked once are no part of what learns.
-    let groups = match name.strip_prefix("reason-") {
-        Some(_) => ["see", "read"].map(|p| Group { prefix: p.into(), rate: 0.0, weight_decay: None }).to_vec(),
+    let param_groups = match name.strip_prefix("reason-") {
+        Some(_) => ["see", "read"].map(|p| ParamGroup { prefix: p.into(), lr_scale: 0.0, weight_decay: None }).to_vec(),
         None => Vec::new(),
     };
-    let mut optimizer = Optimizer::new(&OptimizerConfig { rate: 1e-3, groups, ..OptimizerConfig::default() }, &params)?;
+    let mut optimizer =
+        Optimizer::new(&OptimizerConfig { lr: 1e-3, param_groups, ..OptimizerConfig::default() }, &params)?;
     let mut step = || -> Result<()> {
         optimizer.zero_grad();
         let loss = loss()?;
@@ -44,7 +45,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
             return Err(mm_core::Error::Sample("the loss left the numbers".into()));
         }
         loss.backward()?;
-        let norm = optimizer.gradient_norm().map_err(|e| mm_core::Error::Sample(e.to_string()))?;
+        let norm = optimizer.grad_norm().map_err(|e| mm_core::Error::Sample(e.to_string()))?;
         optimizer.step(1.0, (1.0 / (norm + 1e-6)).min(1.0)).map_err(|e| mm_core::Error::Sample(e.to_string()))
     };
     for _ in 0..3 {

@@ -22,7 +22,7 @@ for side, count in (("train", 8), ("test", 2)):
 def run(*arguments):
     return [json.loads(l) for l in subprocess.run([mm, *arguments, "--json"], check=True, capture_output=True, text=True).stdout.splitlines()]
 def learn(name, base, head, adapter):
-    config = f'task = "finetuning"\nmodel = "{base}"\nlongest = 4\n{head}\n[data]\nmanifest = "data.jsonl"\n[data.columns]\nmodalities = {{ text = "text", image = "image" }}\n[data.split]\ncolumn = "split"\n[loader]\nbatch = 6\n[train]\nepochs = 8\n[train.optimizer]\nrate = 8e-3\n{adapter}'
+    config = f'task = "finetuning"\nmodel = "{base}"\nlongest = 4\n{head}\n[data]\nmanifest = "data.jsonl"\n[data.columns]\nmodalities = {{ text = "text", image = "image" }}\n[data.split]\ncolumn = "split"\n[loader]\nbatch_size = 6\n[train]\nepochs = 8\n[train.optimizer]\nlr = 8e-3\n{adapter}'
     (work / f"{name}.toml").write_text(config); run("train", str(work / f"{name}.toml"), "--run", str(work / name))
     return work / name / "model"
 ADAPTER = "[adapter]\nrank = 3\nrank_stabilized = true\n"

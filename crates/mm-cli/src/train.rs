@@ -97,8 +97,8 @@ fn one(
     let fit = result?;
     let seconds = begun.elapsed().as_secs_f64();
     let result = json!({
-        "run": folder, "steps": fit.outcome.saved.step, "epochs": fit.outcome.saved.epoch, "finished": fit.outcome.saved.finished, "rows": fit.rows,
-        "skipped": fit.broken.len(), "broken": fit.broken, "best": fit.outcome.saved.best, "seconds": seconds, "peak_memory_bytes": output::peak_memory(),
+        "run": folder, "steps": fit.outcome.state.step, "epochs": fit.outcome.state.epoch, "finished": fit.outcome.state.finished, "rows": fit.rows,
+        "skipped": fit.broken.len(), "broken": fit.broken, "best": fit.outcome.state.best, "seconds": seconds, "peak_memory_bytes": output::peak_memory(),
         "parameters": {"trainable": trainable, "frozen": frozen},
     });
     mm_core::checkpoint::write_file(&folder.join("result.json"), format!("{result:#}\n").as_bytes())?;
@@ -107,7 +107,7 @@ fn one(
     } else if fit.outcome.stopped {
         output::line(format!(
             "stopped at step {} and saved; go on with: mm train {} --run {} --resume",
-            fit.outcome.saved.step,
+            fit.outcome.state.step,
             arguments.config.display(),
             folder.display()
         ));
@@ -120,7 +120,7 @@ fn one(
         output::line(format!(
             "{}: {} steps over {} rows in {seconds:.0} s{skipped}",
             folder.display(),
-            fit.outcome.saved.step,
+            fit.outcome.state.step,
             fit.rows
         ));
     }

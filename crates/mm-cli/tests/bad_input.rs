@@ -107,9 +107,9 @@ fn broken_samples_are_reported_with_file_row_and_reason_and_skipped_or_fatal() {
     assert!(text(&output).contains("skipped row 13 (missing), image"), "{}", text(&output));
     // … or fails on the first, as chosen.
     refused(
-        &["train", "config.toml", "--run", "strict", "--device", "cpu", "--set", "loader.on_broken=fail"],
+        &["train", "config.toml", "--run", "strict", "--device", "cpu", "--set", "loader.on_error=fail"],
         world.path(),
-        &["row 1", "told to fail on a broken sample", "loader.on_broken"],
+        &["row 1", "told to fail on a broken sample", "loader.on_error"],
     );
 }
 
@@ -142,11 +142,11 @@ fn configs() {
     };
     set("train.epohcs=3", &["unknown field `epohcs`", "did you mean `epochs`"]);
     set("train.epochs=many", &["train.epochs", "many"]);
-    set("loader.batch=-4", &["loader.batch", "-4"]);
-    set("loader.batch=0", &["loader.batch", "at least 1"]);
+    set("loader.batch_size=-4", &["loader.batch_size", "-4"]);
+    set("loader.batch_size=0", &["loader.batch_size", "at least 1"]);
     set("width=-3", &["width -3", "positive sizes"]);
     set("train.epochs=0", &["train.epochs", "at least 1"]);
-    set("train.optimizer.rate=-1.0", &["train.optimizer.rate", "a positive number"]);
+    set("train.optimizer.lr=-1.0", &["train.optimizer.lr", "a positive number"]);
     set("towers.text.encoder.kind=pretraind", &["unknown encoder kind", "did you mean `pretrained`"]);
     set("towers.text.encoder.path=nowhere", &["nowhere", "no such folder", "models pull"]);
     set("data.manifest=nowhere.jsonl", &["nowhere.jsonl", "cannot be read"]);
@@ -234,9 +234,9 @@ fn a_full_disk_while_a_checkpoint_is_written_and_a_read_only_folder() {
         "--device",
         "cpu",
         "--set",
-        "train.save_every=1",
+        "train.save_every_steps=1",
         "--set",
-        "train.keep=9",
+        "train.keep_last=9",
         "--set",
         "train.epochs=30",
     ];
@@ -266,20 +266,16 @@ fn a_loss_that_is_no_number_any_more_names_the_step_the_samples_and_the_last_goo
     let world = World::new();
     let wild = [
         "--set",
-        "train.optimizer.rate=1e30",
+        "train.optimizer.lr=1e30",
         "--set",
-        "train.schedule.warmup=0.0",
+        "train.schedule.warmup_ratio=0.0",
         "--set",
-        "train.save_every=1",
+        "train.save_every_steps=1",
         "--set",
         "train.epochs=9",
     ];
     let arguments = [&["train", "config.toml", "--run", "run", "--device", "cpu"], &wild[..]].concat();
-    refused(
-        &arguments,
-        world.path(),
-        &["the loss is", "at step", "samples", "last.safetensors", "train.optimizer.rate"],
-    );
+    refused(&arguments, world.path(), &["the loss is", "at step", "samples", "last.safetensors", "train.optimizer.lr"]);
     let last = mm_core::Checkpoint::open(world.path().join("run/checkpoints/last.safetensors")).unwrap();
     let finite = |name: &str| last.get(name).unwrap().to_vec::<f32>().unwrap().iter().all(|v| v.is_finite());
     assert!(last.names().filter(|n| n.starts_with("model.")).all(finite), "the last good checkpoint is good");

@@ -97,12 +97,23 @@ fn a_validation_side_is_watched_and_training_stops_when_it_no_longer_grows() {
     let world = World::new();
     let data = std::fs::read_to_string(world.path().join("data.jsonl")).unwrap();
     world.write("data.jsonl", data.replace("\"split\":\"test\"", "\"split\":\"valid\""));
-    let more = ["--json", "--set", "train.epochs=40", "--set", "train.evaluate_every=1", "--set", "train.patience=2"];
+    let more = [
+        "--json",
+        "--set",
+        "train.epochs=40",
+        "--set",
+        "train.evaluate_every_epochs=1",
+        "--set",
+        "train.early_stopping.patience=2",
+    ];
     let ended: serde_json::Value = serde_json::from_str(&ok(&world.train("run", &more))).unwrap();
     // Four candidates: recall at 10 is whole from the first evaluation on, so two more are waited for and no others.
     assert_eq!((&ended["epochs"], &ended["finished"], &ended["best"]), (&4.into(), &true.into(), &1.0.into()));
-    let valid =
-        mm_train::Run::metrics(&world.path().join("run")).unwrap().into_iter().filter(|m| m.split == "valid").count();
+    let valid = mm_train::Run::read_metrics(&world.path().join("run"))
+        .unwrap()
+        .into_iter()
+        .filter(|m| m.split == "valid")
+        .count();
     assert_eq!(valid, 4);
 }
 
@@ -127,7 +138,7 @@ fn voices_learn_what_is_written_captions_are_soft_targets_and_pairs_are_doubted(
     // Of the first and of the last step that was written down.
     let losses = |run: &str, more: &[&str]| -> [std::collections::BTreeMap<String, f64>; 2] {
         ok(&world.train(run, &[&english[..], more].concat()));
-        let all = mm_train::Run::metrics(&world.path().join(run)).unwrap();
+        let all = mm_train::Run::read_metrics(&world.path().join(run)).unwrap();
         let mut train = all.into_iter().filter(|m| m.split == "train").map(|m| m.values);
         let first = train.next().unwrap();
         [first.clone(), train.next_back().unwrap_or(first)]
@@ -238,9 +249,9 @@ fn start(world: &World, run: &str, more: &[&str]) -> std::process::Child {
             "--set",
             "train.epochs=12",
             "--set",
-            "train.save_every=1",
+            "train.save_every_steps=1",
             "--set",
-            "train.keep=2",
+            "train.keep_last=2",
         ],
         more,
     ]
@@ -288,7 +299,7 @@ fn a_run_that_is_killed_again_and_again_ends_with_the_weights_of_one_that_was_no
     }
     // The figures are there once each, too.
     let steps = |run: &Path| {
-        mm_train::Run::metrics(run)
+        mm_train::Run::read_metrics(run)
             .unwrap()
             .into_iter()
             .filter(|m| m.split == "train")
@@ -302,11 +313,11 @@ fn a_run_that_is_killed_again_and_again_ends_with_the_weights_of_one_that_was_no
 #[test]
 fn ctrl_c_saves_and_stops_and_resume_goes_on() {
     let world = World::new();
-    let mut child = start(&world, "run", &["--set", "train.epochs=400", "--set", "train.save_every=0"]);
+    let mut child = start(&world, "run", &["--set", "train.epochs=400", "--set", "train.save_every_steps=0"]);
     wait_for_steps(&world.path().join("run"), 4);
     Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert!(child.wait().unwrap().success());
-    let (_, saved) = mm_train::Run::load(&world.path().join("run"), "last").unwrap();
+    let (_, saved) = mm_train::Run::open_checkpoint(&world.path().join("run"), "last").unwrap();
     assert!(saved.step >= 4 && !saved.finished);
     assert!(!world.path().join("run/checkpoints/best.safetensors").exists());
 }
@@ -462,7 +473,7 @@ fn words_are_learned_asked_and_measured() {
 }
 
 const LEARNER: &str = "task = \"representation\"\n[data]\nmanifest = \"data.jsonl\"\ncolumns = { modalities = { image = \"image\" } }\nsplit = { column = \"split\" }\n\
-    [loader]\nbatch = 4\n[inputs.image]\nkind = \"image\"\nsize = 8\n[model]\nkind = \"vae\"\nwidth = 3\nnetwork = { hidden = [16] }\n[train]\nepochs = 3\nlog_every = 1\n";
+    [loader]\nbatch_size = 4\n[inputs.image]\nkind = \"image\"\nsize = 8\n[model]\nkind = \"vae\"\nwidth = 3\nnetwork = { hidden = [16] }\n[train]\nepochs = 3\nlog_every_steps = 1\n";
 
 #[test]
 fn a_representation_is_learned_measured_embedded_reported_and_used_by_another_run() {

@@ -16,7 +16,7 @@ pub mod transform;
 
 pub use cache::{Cache, Cached};
 pub use error::{Error, Result};
-pub use loader::{Batch, Broken, Counts, Curriculum, Loader, LoaderConfig, OnBroken, Part, collate, guarded, items};
+pub use loader::{Batch, Broken, Counts, Curriculum, ErrorPolicy, Loader, LoaderConfig, Part, collate, guarded, items};
 pub use manifest::{
     Binding, Cells, Columns, ENDINGS, Manifest, ManifestConfig, Row, Split, SplitConfig, plain, read_table,
 };

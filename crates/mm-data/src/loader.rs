@@ -15,7 +15,7 @@ use std::{
 /// What a broken sample does to the run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum OnBroken {
+pub enum ErrorPolicy {
     /// It is reported, counted and left out.
     #[default]
     Skip,
@@ -28,19 +28,19 @@ pub enum OnBroken {
 #[serde(deny_unknown_fields, default)]
 pub struct LoaderConfig {
     /// Rows in a batch.
-    pub batch: usize,
+    pub batch_size: usize,
     /// Batches made ahead of the one in use.
     pub prefetch: usize,
     /// Worker threads; as many as the machine has cores when 0.
-    pub workers: usize,
+    pub num_workers: usize,
     /// What a broken sample does.
-    pub on_broken: OnBroken,
+    pub on_error: ErrorPolicy,
     /// Batches of rows of about the same length of this modality, so that little padding is made.
     pub bucket_by: Option<String>,
     /// Whether the rows of an item stay together, in their order: `batch` then counts items.
-    pub whole_items: bool,
+    pub group_by_item: bool,
     /// Modalities of which always the first value is taken, where a row has several; of the others one is drawn while training.
-    pub first: Vec<String>,
+    pub always_first_source: Vec<String>,
     /// The rows that training begins with; all from the start when absent.
     pub curriculum: Option<Curriculum>,
 }
@@ -60,13 +60,13 @@ pub struct Curriculum {
 impl Default for LoaderConfig {
     fn default() -> Self {
         Self {
-            batch: 32,
+            batch_size: 32,
             prefetch: 4,
-            workers: 0,
-            on_broken: OnBroken::Skip,
+            num_workers: 0,
+            on_error: ErrorPolicy::Skip,
             bucket_by: None,
-            whole_items: false,
-            first: Vec::new(),
+            group_by_item: false,
+            always_first_source: Vec::new(),
             curriculum: None,
         }
     }
@@ -75,8 +75,8 @@ impl Default for LoaderConfig {
 impl LoaderConfig {
     /// Whether the settings make sense.
     pub fn check(&self) -> Result<()> {
-        if self.batch == 0 {
-            return Err(Error::Config("loader.batch: found 0, wanted at least 1".into()));
+        if self.batch_size == 0 {
+            return Err(Error::Config("loader.batch_size: found 0, wanted at least 1".into()));
         }
         Ok(())
     }
@@ -192,10 +192,10 @@ impl Loader {
     ) -> Result<Self> {
         config.check()?;
         let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(config.workers)
+            .num_threads(config.num_workers)
             .thread_name(|i| format!("mm-loader-{i}"))
             .build()
-            .map_err(|e| Error::Config(format!("loader.workers: {e}")))?;
+            .map_err(|e| Error::Config(format!("loader.num_workers: {e}")))?;
         let broken = Mutex::default();
         let mut easier = Vec::new();
         if let Some(Curriculum { column, values, .. }) = config.curriculum.as_ref().filter(|_| train) {
@@ -213,8 +213,9 @@ impl Loader {
     /// Number of batches in an epoch (broken samples make batches smaller, not fewer).
     pub fn batches(&self, epoch: u64) -> usize {
         let rows = self.shared.rows(epoch);
-        let count = if self.shared.config.whole_items { items(&self.shared.manifest, rows).len() } else { rows.len() };
-        count.div_ceil(self.shared.config.batch)
+        let count =
+            if self.shared.config.group_by_item { items(&self.shared.manifest, rows).len() } else { rows.len() };
+        count.div_ceil(self.shared.config.batch_size)
     }
 
     /// Number of rows.
@@ -270,19 +271,19 @@ impl Shared {
     }
 
     fn plan(&self, epoch: u64) -> Vec<Vec<usize>> {
-        if self.config.whole_items {
+        if self.config.group_by_item {
             let mut items = items(&self.manifest, self.rows(epoch));
             if self.train {
                 Rng::at(&[self.seed, 0x10AD, epoch]).shuffle(&mut items);
             }
-            return items.chunks(self.config.batch).map(<[Vec<usize>]>::concat).collect();
+            return items.chunks(self.config.batch_size).map(<[Vec<usize>]>::concat).collect();
         }
         let mut rows = self.rows(epoch).to_vec();
         let mut random = Rng::at(&[self.seed, 0x10AD, epoch]);
         if self.train {
             random.shuffle(&mut rows);
         }
-        let batch = self.config.batch;
+        let batch = self.config.batch_size;
         let Some(modality) = self.config.bucket_by.as_deref().map(Modality::from) else {
             return rows.chunks(batch).map(<[usize]>::to_vec).collect();
         };
@@ -331,7 +332,7 @@ impl Shared {
             let Some(values) = row.values.get(modality).filter(|v| !v.is_empty()) else { continue };
             let random = Rng::at(&[self.seed, epoch, index as u64, place as u64]);
             let mut context = SampleContext { train: self.train, random };
-            let always_first = !self.train || self.config.first.iter().any(|m| m == modality.name());
+            let always_first = !self.train || self.config.always_first_source.iter().any(|m| m == modality.name());
             let chosen = if always_first { 0 } else { context.random.below(values.len()) };
             match guarded(processor.as_ref(), &values[chosen], &mut context) {
                 Ok(tensor) => sample.push((modality, (tensor, chosen))),
@@ -342,8 +343,8 @@ impl Shared {
                         modality: modality.to_string(),
                         reason: error.to_string(),
                     };
-                    if self.config.on_broken == OnBroken::Fail {
-                        let hint = "the run was told to fail on a broken sample (loader.on_broken = \"skip\" goes on without it)";
+                    if self.config.on_error == ErrorPolicy::Fail {
+                        let hint = "the run was told to fail on a broken sample (loader.on_error = \"skip\" goes on without it)";
                         return Err(Error::Broken { sample: broken.to_string(), hint });
                     }
                     let mut met = self.broken.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -523,7 +524,7 @@ mod tests {
     #[test]
     fn easier_rows_come_alone_first_and_all_of_them_later() {
         let easy = |epochs| Curriculum { column: "text".into(), values: vec!["ab".into(), "ab ab".into()], epochs };
-        let config = LoaderConfig { batch: 6, curriculum: Some(easy(2)), ..LoaderConfig::default() };
+        let config = LoaderConfig { batch_size: 6, curriculum: Some(easy(2)), ..LoaderConfig::default() };
         let ids = |loader: &Loader, epoch| -> std::collections::BTreeSet<String> {
             trace(loader, epoch, 0).into_iter().flat_map(|b| b.0).collect()
         };
@@ -539,8 +540,12 @@ mod tests {
     #[test]
     fn the_order_and_the_numbers_are_the_same_for_any_number_of_workers_and_from_the_middle() {
         for bucket_by in [None, Some("text".to_owned())] {
-            let config =
-                |workers| LoaderConfig { batch: 6, workers, bucket_by: bucket_by.clone(), ..LoaderConfig::default() };
+            let config = |num_workers| LoaderConfig {
+                batch_size: 6,
+                num_workers,
+                bucket_by: bucket_by.clone(),
+                ..LoaderConfig::default()
+            };
             let one = loader(50, config(1), true);
             let many = loader(50, config(7), true);
             assert_eq!(trace(&one, 3, 0), trace(&many, 3, 0));
@@ -553,7 +558,7 @@ mod tests {
 
     #[test]
     fn broken_samples_are_skipped_counted_once_and_told_or_fatal() {
-        let skipping = loader(20, LoaderConfig { batch: 6, ..LoaderConfig::default() }, false);
+        let skipping = loader(20, LoaderConfig { batch_size: 6, ..LoaderConfig::default() }, false);
         for _ in 0..2 {
             assert_eq!(trace(&skipping, 0, 0).iter().map(|b| b.0.len()).sum::<usize>(), 19);
         }
@@ -561,14 +566,14 @@ mod tests {
         assert_eq!(counts.broken.len(), 1);
         assert_eq!(counts.broken[0].to_string(), "row 8 (7), text: it is broken");
         let failing =
-            loader(20, LoaderConfig { batch: 6, on_broken: OnBroken::Fail, ..LoaderConfig::default() }, false);
+            loader(20, LoaderConfig { batch_size: 6, on_error: ErrorPolicy::Fail, ..LoaderConfig::default() }, false);
         let error = failing.epoch(0, 0).find_map(Result::err).unwrap().to_string();
         assert!(error.contains("row 8 (7)"), "{error}");
     }
 
     #[test]
     fn padding_is_masked() {
-        let out = trace(&loader(4, LoaderConfig { batch: 4, ..LoaderConfig::default() }, false), 0, 0);
+        let out = trace(&loader(4, LoaderConfig { batch_size: 4, ..LoaderConfig::default() }, false), 0, 0);
         assert_eq!(out[0].1, [2, 0, 0, 0, 2, 2, 0, 0, 2, 2, 2, 0, 2, 2, 2, 2]);
         assert_eq!(out[0].2.as_ref().unwrap()[..8], [1, 0, 0, 0, 1, 1, 0, 0]);
     }

@@ -191,7 +191,7 @@ fn what_comes_later_in_another_modality_is_found_by_crossmodal_attention_and_not
             let fused = fusion.fuse(set, train).unwrap().features.values.select(1, 0).unwrap();
             mm_core::Module::forward(&head, &fused, train).unwrap()
         };
-        let settings = mm_train::OptimizerConfig { rate: 4e-3, ..Default::default() };
+        let settings = mm_train::OptimizerConfig { lr: 4e-3, ..Default::default() };
         let mut optimizer = mm_train::Optimizer::new(&settings, &params).unwrap();
         for step in 0..STEPS {
             let (set, labels) = batch(step, 64);

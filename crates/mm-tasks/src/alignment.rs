@@ -572,7 +572,7 @@ fn learn(kind: &str, a: &Tensor, b: &Tensor, labels: Option<&[i64]>, dim: i64, s
     let scale = root.param("logit_scale", &[1], mm_core::Init::Constant((1.0f64 / 0.07).ln()))?;
     let bias = root.param("logit_bias", &[1], mm_core::Init::Constant(-10.0))?;
     let mut optimizer =
-        Optimizer::new(&OptimizerConfig { rate: 1e-3, weight_decay: 0.05, ..OptimizerConfig::default() }, &params)?;
+        Optimizer::new(&OptimizerConfig { lr: 1e-3, weight_decay: 0.05, ..OptimizerConfig::default() }, &params)?;
     let (a, b) = (a.to_dtype(DType::F32)?, b.to_dtype(DType::F32)?);
     let rows = a.size(0)? as usize;
     let batch = (if is_deep_cca(kind) { 512 } else { 256 }).min(rows);

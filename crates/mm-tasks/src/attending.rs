@@ -172,7 +172,7 @@ mod tests {
         let loss = ContrastiveConfig::default();
         let net = Attending::new(&params.scope(), &config, [10, 12], 16, &loss).unwrap();
         let mut optimizer =
-            Optimizer::new(&OptimizerConfig { rate: 1e-2, ..OptimizerConfig::default() }, &params).unwrap();
+            Optimizer::new(&OptimizerConfig { lr: 1e-2, ..OptimizerConfig::default() }, &params).unwrap();
         let mut random = Rng::at(&[4]);
         let colours = Tensor::randn(&[10, 12], DType::F32, Device::Cpu).unwrap();
         let mut scenes = |rows: usize| {

@@ -255,7 +255,7 @@ impl Captioning {
         let captioner = Captioner::new(&root.pp("captioner"), encoder.encoder.width(), tokens, &config.model)?;
         let cache = Cache::of(&base, config.cache.as_deref())?;
         if let Some(start) = &config.start {
-            Run::restore(&base.join(start), &params)?;
+            Run::load_weights(&base.join(start), &params)?;
         }
         Ok(Self { params, encoder, captioner, config, base, cache, of })
     }
@@ -263,7 +263,7 @@ impl Captioning {
     /// Loads the model of a run folder.
     pub fn load(run: &Path, registry: &Registry, device: Device) -> Result<Self> {
         let model = Self::new(parse(&settings::read(&run.join("config.toml"), &[])?)?, run, registry, device)?;
-        Run::restore(run, &model.params)?;
+        Run::load_weights(run, &model.params)?;
         Ok(model)
     }
 
@@ -377,16 +377,16 @@ impl Captioning {
         let task = Teaching { model: self, made, references, cider };
         let input = TrainInput {
             config: &self.config.train,
-            task: &task,
+            objective: &task,
             params: &self.params,
             loader: &loader,
             evaluate: &mut evaluate_now,
-            target: TARGET,
+            metric: TARGET,
             progress,
             stop,
         };
         let outcome = train(input, run)?;
-        Run::restore(run.folder(), &self.params)?;
+        Run::load_weights(run.folder(), &self.params)?;
         Ok(Fit { outcome, broken: loader.counts().broken, rows: count })
     }
 

@@ -253,7 +253,7 @@ impl Finetuning {
     /// Loads the model of a run folder.
     pub fn load(run: &Path, device: Device) -> Result<Self> {
         let model = Self::new(parse(&settings::read(&run.join("config.toml"), &[])?)?, run, device)?;
-        Run::restore(run, &model.speaker.params)?;
+        Run::load_weights(run, &model.speaker.params)?;
         Ok(model)
     }
 
@@ -345,11 +345,11 @@ impl Finetuning {
         };
         let input = TrainInput {
             config: &self.config.train,
-            task: self,
+            objective: self,
             params: &self.speaker.params,
             loader: &loader,
             evaluate: &mut evaluate_now,
-            target: match &self.config.answer {
+            metric: match &self.config.answer {
                 Some(_) => "accuracy",
                 None if self.of == Modality::AUDIO => "words_right",
                 None => "cider_d",
@@ -358,7 +358,7 @@ impl Finetuning {
             stop,
         };
         let outcome = train(input, run)?;
-        Run::restore(run.folder(), &self.speaker.params)?;
+        Run::load_weights(run.folder(), &self.speaker.params)?;
         self.save(&run.folder().join(MODEL))?;
         Ok(Fit { outcome, broken: loader.counts().broken, rows: count })
     }

@@ -259,7 +259,7 @@ impl Embedder for Trained<'_> {
     }
 
     fn fingerprint(&self) -> Result<String> {
-        let weights = Run::checkpoint(self.folder, "best");
+        let weights = Run::checkpoint_path(self.folder, "best");
         let mut hasher = blake3::Hasher::new();
         let read = std::fs::File::open(&weights).and_then(|file| hasher.update_reader(file).map(drop));
         read.map_err(|e| Error::File { path: weights, reason: e.to_string() })?;

@@ -27,7 +27,7 @@ pub type Told<'a> = &'a mut dyn FnMut(&str, usize, usize);
 /// How a fit ended.
 pub struct Fit {
     /// Where the training stands.
-    pub outcome: mm_train::Outcome,
+    pub outcome: mm_train::TrainOutcome,
     /// Samples that were skipped.
     pub broken: Vec<mm_data::Broken>,
     /// Rows that were trained on.

@@ -162,7 +162,7 @@ impl Representation {
     /// Loads the model of a run folder: its best weights.
     pub fn load(run: &Path, registry: &Registry, device: Device) -> Result<Self> {
         let model = Self::fresh_from_run(run, registry, device)?;
-        let (checkpoint, _) = Run::load(run, "best")?;
+        let (checkpoint, _) = Run::open_checkpoint(run, "best")?;
         model.params.load(&checkpoint, "model.")?;
         Ok(model)
     }
@@ -408,11 +408,11 @@ impl Representation {
         };
         let input = TrainInput {
             config: &c.train,
-            task: self,
+            objective: self,
             params: &self.params,
             loader: &loader,
             evaluate: &mut evaluate,
-            target: TARGET,
+            metric: TARGET,
             progress,
             stop,
         };
@@ -597,7 +597,7 @@ pub(crate) fn register(registry: &mut Registry) {
                 ));
             }
         };
-        let weights = Run::checkpoint(&run, "best");
+        let weights = Run::checkpoint_path(&run, "best");
         let mut hasher = blake3::Hasher::new();
         let hashed = std::fs::File::open(&weights).and_then(|f| hasher.update_reader(f).map(drop));
         hashed.map_err(|e| mm_core::Error::file(&weights, e))?;

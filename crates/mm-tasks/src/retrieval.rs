@@ -365,7 +365,7 @@ impl Retrieval {
     /// Loads the model of a run folder: its best weights.
     pub fn load(run: &Path, registry: &Registry, device: Device) -> Result<Self> {
         let model = Self::fresh_from_run(run, registry, device)?;
-        let (checkpoint, _) = Run::load(run, "best")?;
+        let (checkpoint, _) = Run::open_checkpoint(run, "best")?;
         model.params.load(&checkpoint, "model.")?;
         let remembered = run.join(MEMORY);
         // A run that is not done has none yet.
@@ -537,7 +537,7 @@ impl Retrieval {
         run: &Path,
     ) -> Result<()> {
         let Some(config) = &self.config.memory else { return Ok(()) };
-        let (checkpoint, _) = Run::load(run, "best")?;
+        let (checkpoint, _) = Run::open_checkpoint(run, "best")?;
         self.params.load(&checkpoint, "model.")?;
         let modality = Modality::from(config.modality.as_str());
         let one = processors.iter().filter(|(m, _)| **m == modality).map(|(m, p)| (m.clone(), p.clone())).collect();
@@ -1111,11 +1111,11 @@ pub fn fit(
     };
     let input = TrainInput {
         config: &config.train,
-        task: model,
+        objective: model,
         params: &model.params,
         loader: &loader,
         evaluate: &mut evaluate_now,
-        target: TARGET,
+        metric: TARGET,
         progress,
         stop,
     };

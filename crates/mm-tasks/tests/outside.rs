@@ -8,7 +8,7 @@ use mm_core::{
 };
 use mm_data::Split;
 use mm_tasks::retrieval::{Retrieval, evaluate, fit, parse};
-use mm_train::{Run, Silent};
+use mm_train::{NoopProgress, Run};
 use std::{
     path::Path,
     sync::{Arc, atomic::AtomicBool},
@@ -81,14 +81,14 @@ manifest = "data.jsonl"
 columns = { modalities = { weather = "weather", readings = "readings" }, id = "id" }
 split = { test = 0.25, seed = 3 }
 [loader]
-batch = 64
+batch_size = 64
 [towers.weather]
 encoder = { kind = "tabular", modality = "weather", columns = 6 }
 [towers.readings]
 encoder = { kind = "tabular", modality = "readings", columns = 9 }
 [train]
 epochs = 30
-optimizer = { rate = 3e-3 }
+optimizer = { lr = 3e-3 }
 "#;
 
 fn world(folder: &Path) {
@@ -120,10 +120,16 @@ fn a_modality_that_a_crate_brings_is_trained_and_finds_held_out_partners() {
         config::set(&mut value, &format!("train.seed={seed}")).unwrap();
         let model = Retrieval::new(parse(&value).unwrap(), folder.path(), &registry, Device::Cpu).unwrap();
         let mut run = Run::create(&folder.path().join(format!("run{seed}")), &value, serde_json::Value::Null).unwrap();
-        let ended =
-            fit(&model, model.manifest().unwrap(), &mut run, &mut Silent, &mut |_, _, _| {}, &AtomicBool::new(false))
-                .unwrap();
-        assert!(ended.outcome.saved.finished && ended.broken.is_empty());
+        let ended = fit(
+            &model,
+            model.manifest().unwrap(),
+            &mut run,
+            &mut NoopProgress,
+            &mut |_, _, _| {},
+            &AtomicBool::new(false),
+        )
+        .unwrap();
+        assert!(ended.outcome.state.finished && ended.broken.is_empty());
         let manifest = Arc::new(model.manifest().unwrap());
         let embedded = model.embed_side(&manifest, Split::Test, &mut |_, _, _| {}).unwrap();
         let found = evaluate(&embedded, Split::Test).unwrap();

@@ -10,9 +10,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// The loss is not a number any more.
     #[error(
-        "the loss is {loss} at step {step} (samples {samples}); the last good checkpoint is {checkpoint}. A lower train.optimizer.rate, train.clip, or a look at those samples helps"
+        "the loss is {loss} at step {step} (samples {samples}); the last good checkpoint is {checkpoint}. A lower train.optimizer.lr, train.max_grad_norm, or a look at those samples helps"
     )]
-    NotFinite {
+    NonFiniteLoss {
         /// The loss.
         loss: f64,
         /// The step.
@@ -24,9 +24,9 @@ pub enum Error {
     },
     /// No batch had anything to learn from.
     #[error(
-        "no batch of the {rows} rows had anything to learn from: too few rows have what the loss needs, or too many are broken (mm inspect tells), or loader.batch is too small"
+        "no batch of the {rows} rows had anything to learn from: too few rows have what the loss needs, or too many are broken (mm inspect tells), or loader.batch_size is too small"
     )]
-    Nothing {
+    NoUsableBatch {
         /// Rows of the training side.
         rows: usize,
     },

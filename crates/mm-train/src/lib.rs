@@ -13,7 +13,9 @@ mod trainer;
 
 pub use error::{Error, Result};
 pub use events::EventWriter;
-pub use optim::{Group, Optimizer, OptimizerConfig, OptimizerKind};
-pub use run::{Metric, Run, Saved, environment};
+pub use optim::{Optimizer, OptimizerConfig, OptimizerKind, ParamGroup};
+pub use run::{MetricRecord, Run, TrainState, environment};
 pub use schedule::{Decay, ScheduleConfig};
-pub use trainer::{Outcome, Precision, Progress, Silent, TrainConfig, TrainInput, train};
+pub use trainer::{
+    EarlyStopping, MetricDirection, NoopProgress, Precision, Progress, TrainConfig, TrainInput, TrainOutcome, train,
+};

@@ -19,18 +19,18 @@ pub enum OptimizerKind {
 /// Parameters whose names begin alike and are learned differently.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Group {
+pub struct ParamGroup {
     /// What their names begin with.
     pub prefix: String,
     /// What the rate is multiplied by; 0 freezes them.
-    #[serde(default = "one")]
-    pub rate: f64,
+    #[serde(default = "default_lr_scale")]
+    pub lr_scale: f64,
     /// Their weight decay, when it is another.
     #[serde(default)]
     pub weight_decay: Option<f64>,
 }
 
-fn one() -> f64 {
+fn default_lr_scale() -> f64 {
     1.0
 }
 
@@ -41,32 +41,32 @@ pub struct OptimizerConfig {
     /// Which one.
     pub kind: OptimizerKind,
     /// Learning rate.
-    pub rate: f64,
+    pub lr: f64,
     /// Decay of the mean of gradients (momentum).
     pub beta1: f64,
     /// Decay of the mean of squares.
     pub beta2: f64,
     /// Added to the root of the mean of squares.
-    pub epsilon: f64,
+    pub eps: f64,
     /// Pull towards zero; not on biases and scales (tensors of fewer than two dimensions).
     pub weight_decay: f64,
     /// What each layer's rate is multiplied by for every layer above it (`….layers.N.…`); 1 for none.
     pub layer_decay: f64,
     /// Groups; the first whose prefix fits counts.
-    pub groups: Vec<Group>,
+    pub param_groups: Vec<ParamGroup>,
 }
 
 impl Default for OptimizerConfig {
     fn default() -> Self {
         Self {
             kind: OptimizerKind::AdamW,
-            rate: 1e-3,
+            lr: 1e-3,
             beta1: 0.9,
             beta2: 0.999,
-            epsilon: 1e-8,
+            eps: 1e-8,
             weight_decay: 0.01,
             layer_decay: 1.0,
-            groups: Vec::new(),
+            param_groups: Vec::new(),
         }
     }
 }
@@ -74,8 +74,8 @@ impl Default for OptimizerConfig {
 impl OptimizerConfig {
     /// Whether the settings make sense.
     pub fn check(&self) -> Result<()> {
-        if !(self.rate > 0.0 && self.rate.is_finite()) {
-            return Err(Error::config("train.optimizer.rate", self.rate, "a positive number"));
+        if !(self.lr > 0.0 && self.lr.is_finite()) {
+            return Err(Error::config("train.optimizer.lr", self.lr, "a positive number"));
         }
         if !(0.0..1.0).contains(&self.beta1) || !(0.0..1.0).contains(&self.beta2) {
             return Err(Error::config(
@@ -84,9 +84,9 @@ impl OptimizerConfig {
                 "numbers in [0, 1)",
             ));
         }
-        if self.weight_decay < 0.0 || self.groups.iter().any(|g| g.rate < 0.0) {
+        if self.weight_decay < 0.0 || self.param_groups.iter().any(|g| g.lr_scale < 0.0) {
             return Err(Error::config(
-                "train.optimizer.weight_decay, groups.rate",
+                "train.optimizer.weight_decay, param_groups.lr_scale",
                 "a negative number",
                 "numbers of at least 0",
             ));
@@ -127,9 +127,9 @@ impl Optimizer {
         let deepest = named.iter().filter_map(|(n, _)| layer(n)).max();
         let mut slots = Vec::new();
         for (name, tensor) in named {
-            let group = config.groups.iter().find(|g| name.starts_with(&g.prefix));
+            let group = config.param_groups.iter().find(|g| name.starts_with(&g.prefix));
             let depth = deepest.map_or(0, |d| d - layer(&name).unwrap_or(d));
-            let rate = group.map_or(1.0, |g| g.rate) * config.layer_decay.powi(depth);
+            let rate = group.map_or(1.0, |g| g.lr_scale) * config.layer_decay.powi(depth);
             if rate == 0.0 {
                 continue;
             }
@@ -176,7 +176,7 @@ impl Optimizer {
     }
 
     /// The length of all gradients together.
-    pub fn gradient_norm(&self) -> Result<f64> {
+    pub fn grad_norm(&self) -> Result<f64> {
         if !self.joined.is_empty() {
             let all: Vec<Tensor> = self.slots.iter().filter_map(|s| s.tensor.grad()).collect();
             if all.is_empty() {
@@ -209,7 +209,7 @@ impl Optimizer {
         let c = &self.config;
         for (slot, _) in self.slots.iter().zip(alone).filter(|(_, alone)| *alone) {
             let Some(grad) = slot.tensor.grad() else { continue };
-            let rate = c.rate * factor * slot.rate;
+            let rate = c.lr * factor * slot.rate;
             let decoupled = matches!(c.kind, OptimizerKind::AdamW | OptimizerKind::Lion);
             // Adam's one pass takes gradients as they are; for the others, and for a pull that belongs to the gradient, they are made.
             let plain = decoupled || slot.decay == 0.0;
@@ -240,7 +240,7 @@ impl Optimizer {
     }
 
     fn adam(&self, rate: f64, weight_decay: f64, scale: f64) -> AdamStep {
-        let OptimizerConfig { beta1, beta2, epsilon, .. } = self.config;
+        let OptimizerConfig { beta1, beta2, eps: epsilon, .. } = self.config;
         AdamStep { rate, beta1, beta2, epsilon, weight_decay, scale, step: self.steps }
     }
 
@@ -248,7 +248,7 @@ impl Optimizer {
     /// the gradient.
     fn step_joined(&self, joined: &Joined, factor: f64, scale: f64) -> Result<bool> {
         let slots: Vec<&Slot> = joined.slots.iter().map(|n| &self.slots[*n]).collect();
-        let (rate, decay) = (self.config.rate * factor * slots[0].rate, slots[0].decay);
+        let (rate, decay) = (self.config.lr * factor * slots[0].rate, slots[0].decay);
         let Some(gradients) = slots.iter().map(|s| s.tensor.grad()).collect::<Option<Vec<_>>>() else {
             return Ok(false);
         };
@@ -274,7 +274,7 @@ impl Optimizer {
     }
 
     /// Takes up again what [`Optimizer::state`] gave.
-    pub fn restore(&mut self, checkpoint: &Checkpoint, steps: u64) -> Result<()> {
+    pub fn load_state(&mut self, checkpoint: &Checkpoint, steps: u64) -> Result<()> {
         self.steps = steps;
         for (name, tensor) in self.state() {
             tensor.assign(&checkpoint.get(&name)?)?;
@@ -305,7 +305,7 @@ mod tests {
             let params = Params::new(Device::Cpu);
             let w = params.scope().param("w", &[2, 2], Init::Zeros).unwrap();
             w.assign(&Tensor::from_vec(&[1f32, -2.0, 3.0, 4.0], &[2, 2]).unwrap()).unwrap();
-            let config = OptimizerConfig { kind, rate: 0.1, weight_decay: 0.1, ..OptimizerConfig::default() };
+            let config = OptimizerConfig { kind, lr: 0.1, weight_decay: 0.1, ..OptimizerConfig::default() };
             let mut optimizer = Optimizer::new(&config, &params).unwrap();
             for factor in [1.0, 0.5, 0.25] {
                 optimizer.zero_grad();
@@ -328,8 +328,8 @@ mod tests {
             let shapes: [&[i64]; 4] = [&[3, 2], &[5], &[2, 2], &[4]];
             let all: Vec<Tensor> =
                 names.iter().zip(shapes).map(|(n, s)| params.scope().param(n, s, uniform).unwrap()).collect();
-            let groups = vec![Group { prefix: "b.".into(), rate: 0.5, weight_decay: None }];
-            let config = OptimizerConfig { rate: 0.1, weight_decay: 0.1, groups, ..OptimizerConfig::default() };
+            let param_groups = vec![ParamGroup { prefix: "b.".into(), lr_scale: 0.5, weight_decay: None }];
+            let config = OptimizerConfig { lr: 0.1, weight_decay: 0.1, param_groups, ..OptimizerConfig::default() };
             let mut optimizer = Optimizer::new(&config, &params).unwrap();
             if joined {
                 optimizer.join().unwrap();
@@ -341,7 +341,7 @@ mod tests {
                 let used = if step == 2 { 3 } else { 4 };
                 let losses: Vec<Tensor> = all[..used].iter().map(|t| t.pow(2.0).unwrap().sum().unwrap()).collect();
                 Tensor::stack(&losses.iter().collect::<Vec<_>>(), 0).unwrap().sum().unwrap().backward().unwrap();
-                norms.push(optimizer.gradient_norm().unwrap() as f32);
+                norms.push(optimizer.grad_norm().unwrap() as f32);
                 optimizer.step(1.0, 0.7).unwrap();
             }
             let state = optimizer.state().into_iter().map(|(_, t)| t);
@@ -356,9 +356,9 @@ mod tests {
     fn groups_freeze_and_settings_that_make_no_sense_are_errors() {
         let params = Params::new(Device::Cpu);
         params.scope().param("a.w", &[1, 1], Init::Ones).unwrap();
-        let frozen = Group { prefix: "a.".into(), rate: 0.0, weight_decay: None };
-        let config = OptimizerConfig { groups: vec![frozen], ..OptimizerConfig::default() };
+        let frozen = ParamGroup { prefix: "a.".into(), lr_scale: 0.0, weight_decay: None };
+        let config = OptimizerConfig { param_groups: vec![frozen], ..OptimizerConfig::default() };
         assert!(Optimizer::new(&config, &params).map(drop).unwrap_err().to_string().contains("no parameter"));
-        assert!(Optimizer::new(&OptimizerConfig { rate: -1.0, ..OptimizerConfig::default() }, &params).is_err());
+        assert!(Optimizer::new(&OptimizerConfig { lr: -1.0, ..OptimizerConfig::default() }, &params).is_err());
     }
 }

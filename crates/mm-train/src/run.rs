@@ -16,7 +16,7 @@ use std::{
 
 /// One line of `metrics.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Metric {
+pub struct MetricRecord {
     /// The step after which it was taken.
     pub step: u64,
     /// The epoch, counted from zero; fractions are parts of it.
@@ -31,7 +31,7 @@ pub struct Metric {
 
 /// Where a run stands; stored inside its checkpoints.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct Saved {
+pub struct TrainState {
     /// Steps made.
     pub step: u64,
     /// Epochs done.
@@ -41,7 +41,7 @@ pub struct Saved {
     /// The best figure so far.
     pub best: Option<f64>,
     /// Evaluations since the best one.
-    pub waited: usize,
+    pub evals_without_improvement: usize,
     /// Seconds spent.
     pub seconds: f64,
     /// Whether the run came to its end.
@@ -114,12 +114,12 @@ impl Run {
     }
 
     /// Where a checkpoint of this name lies.
-    pub fn checkpoint(folder: &Path, name: &str) -> PathBuf {
+    pub fn checkpoint_path(folder: &Path, name: &str) -> PathBuf {
         folder.join("checkpoints").join(format!("{name}.safetensors"))
     }
 
     /// Adds a line of figures.
-    pub fn log(&mut self, metric: &Metric) -> Result<()> {
+    pub fn log(&mut self, metric: &MetricRecord) -> Result<()> {
         let bad =
             |e: std::io::Error| Error::run(self.folder.join("metrics.jsonl"), format!("could not be written: {e}"));
         let line = serde_json::to_string(metric).map_err(|e| Error::run(&self.folder, e))? + "\n";
@@ -131,15 +131,15 @@ impl Run {
     }
 
     /// All lines of figures of a run; a last line that a crash cut short is left out.
-    pub fn metrics(folder: &Path) -> Result<Vec<Metric>> {
+    pub fn read_metrics(folder: &Path) -> Result<Vec<MetricRecord>> {
         let path = folder.join("metrics.jsonl");
         let text = std::fs::read_to_string(&path).map_err(|e| Error::run(&path, e))?;
         Ok(text.lines().filter_map(|l| serde_json::from_str(l).ok()).collect())
     }
 
     /// Cuts off the lines after `step`: they will be written again.
-    pub fn rewind(&mut self, step: u64) -> Result<()> {
-        let kept = Self::metrics(&self.folder)?.into_iter().filter(|m| m.step <= step);
+    pub fn truncate_metrics(&mut self, step: u64) -> Result<()> {
+        let kept = Self::read_metrics(&self.folder)?.into_iter().filter(|m| m.step <= step);
         let text: String = kept.filter_map(|m| serde_json::to_string(&m).ok()).map(|l| l + "\n").collect();
         let path = self.folder.join("metrics.jsonl");
         checkpoint::write_file(&path, text.as_bytes())?;
@@ -148,14 +148,18 @@ impl Run {
     }
 
     /// Writes a checkpoint: tensors, and where the run stands.
-    pub fn save(&self, name: &str, tensors: &[(String, Tensor)], saved: &Saved) -> Result<()> {
+    pub fn save_checkpoint(&self, name: &str, tensors: &[(String, Tensor)], saved: &TrainState) -> Result<()> {
         let text = serde_json::to_string(saved).map_err(|e| Error::run(&self.folder, e))?;
-        Ok(checkpoint::save(&Self::checkpoint(&self.folder, name), tensors, &[("run", text), ("format", "pt".into())])?)
+        Ok(checkpoint::save(
+            &Self::checkpoint_path(&self.folder, name),
+            tensors,
+            &[("run", text), ("format", "pt".into())],
+        )?)
     }
 
     /// Opens a checkpoint of a run: its tensors, and where the run stood.
-    pub fn load(folder: &Path, name: &str) -> Result<(Checkpoint, Saved)> {
-        let path = Self::checkpoint(folder, name);
+    pub fn open_checkpoint(folder: &Path, name: &str) -> Result<(Checkpoint, TrainState)> {
+        let path = Self::checkpoint_path(folder, name);
         if !path.exists() {
             return Err(Error::run(
                 folder,
@@ -170,13 +174,13 @@ impl Run {
     }
 
     /// Takes a run's best weights, or its last where it was stopped before it was measured.
-    pub fn restore(folder: &Path, params: &Params) -> Result<()> {
-        let name = if Self::checkpoint(folder, "best").exists() { "best" } else { "last" };
-        Ok(params.load(&Self::load(folder, name)?.0, "model.")?)
+    pub fn load_weights(folder: &Path, params: &Params) -> Result<()> {
+        let name = if Self::checkpoint_path(folder, "best").exists() { "best" } else { "last" };
+        Ok(params.load(&Self::open_checkpoint(folder, name)?.0, "model.")?)
     }
 
     /// Deletes all but the newest `keep` of the numbered checkpoints.
-    pub fn prune(&self, keep: usize) -> Result<()> {
+    pub fn prune_checkpoints(&self, keep: usize) -> Result<()> {
         let folder = self.folder.join("checkpoints");
         let listing = std::fs::read_dir(&folder).map_err(|e| Error::run(&folder, e))?;
         let mut numbered: Vec<PathBuf> = listing

@@ -1,6 +1,6 @@
 //! The trainer, top to bottom.
 
-use crate::{Error, Metric, Optimizer, OptimizerConfig, Result, Run, Saved, ScheduleConfig, flat};
+use crate::{Error, MetricRecord, Optimizer, OptimizerConfig, Result, Run, ScheduleConfig, TrainState, flat};
 use mm_core::{DType, Params, Role, Task, Tensor, autocast, seed, without_grad};
 use mm_data::{Batch, Loader};
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,41 @@ pub enum Precision {
     Bf16,
 }
 
+/// Which direction of a metric is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MetricDirection {
+    /// Larger values are better (accuracy, recall).
+    #[default]
+    Max,
+    /// Smaller values are better (loss, error).
+    Min,
+}
+
+impl MetricDirection {
+    /// Whether `value` is better than `best`.
+    pub fn is_better(self, value: f64, best: f64) -> bool {
+        match self {
+            Self::Max => value > best,
+            Self::Min => value < best,
+        }
+    }
+}
+
+/// Stops training when a validation metric no longer improves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EarlyStopping {
+    /// The validation metric; the task's own when absent. It selects the best checkpoint as well.
+    #[serde(default)]
+    pub metric: Option<String>,
+    /// Whether larger or smaller values of the metric are better.
+    #[serde(default)]
+    pub direction: MetricDirection,
+    /// Evaluations without an improvement that are tolerated; training stops at the next one.
+    pub patience: usize,
+}
+
 /// Settings of a training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -38,26 +73,26 @@ pub struct TrainConfig {
     /// The rate's course.
     pub schedule: ScheduleConfig,
     /// Longest that all gradients together may be; not bounded when absent.
-    pub clip: Option<f64>,
+    pub max_grad_norm: Option<f64>,
     /// Batches whose gradients make one step.
-    pub accumulate: usize,
+    pub gradient_accumulation_steps: usize,
     /// Decay of a running mean of the weights that is evaluated and kept as the best; none when absent.
-    pub ema: Option<f64>,
+    pub ema_decay: Option<f64>,
     /// Numbers that the network computes with.
     pub precision: Precision,
     /// Epochs between evaluations; only at the end when 0.
-    pub evaluate_every: u64,
-    /// Evaluations without a better figure after which training stops; never when absent.
-    pub patience: Option<usize>,
+    pub evaluate_every_epochs: u64,
+    /// Which metric selects the best checkpoint, and when training stops early; never when absent.
+    pub early_stopping: Option<EarlyStopping>,
     /// Steps between checkpoints, beside those at ends of epochs; none when 0.
-    pub save_every: u64,
+    pub save_every_steps: u64,
     /// Seconds that must have gone by since the last save before the end of an epoch saves again: short epochs would be spent on it. The
     /// first epoch's end and the last's always do.
-    pub save_seconds: f64,
+    pub min_seconds_between_saves: f64,
     /// Numbered checkpoints that are kept beside `last` and `best`.
-    pub keep: usize,
+    pub keep_last: usize,
     /// Steps between lines of figures.
-    pub log_every: u64,
+    pub log_every_steps: u64,
 }
 
 impl Default for TrainConfig {
@@ -67,16 +102,16 @@ impl Default for TrainConfig {
             seed: 0,
             optimizer: OptimizerConfig::default(),
             schedule: ScheduleConfig::default(),
-            clip: Some(1.0),
-            accumulate: 1,
-            ema: None,
+            max_grad_norm: Some(1.0),
+            gradient_accumulation_steps: 1,
+            ema_decay: None,
             precision: Precision::Auto,
-            evaluate_every: 0,
-            patience: None,
-            save_every: 0,
-            save_seconds: 20.0,
-            keep: 0,
-            log_every: 10,
+            evaluate_every_epochs: 0,
+            early_stopping: None,
+            save_every_steps: 0,
+            min_seconds_between_saves: 20.0,
+            keep_last: 0,
+            log_every_steps: 10,
         }
     }
 }
@@ -88,20 +123,24 @@ impl TrainConfig {
         if self.epochs == 0 {
             return Err(Error::config("train.epochs", 0, "at least 1"));
         }
-        if self.accumulate == 0 || self.log_every == 0 {
-            return Err(Error::config("train.accumulate, train.log_every", 0, "at least 1"));
+        if self.gradient_accumulation_steps == 0 || self.log_every_steps == 0 {
+            return Err(Error::config("train.gradient_accumulation_steps, train.log_every_steps", 0, "at least 1"));
         }
-        if self.ema.is_some_and(|d| !(0.0..1.0).contains(&d)) {
-            return Err(Error::config("train.ema", self.ema.unwrap_or(0.0), "a decay in [0, 1)"));
+        if self.ema_decay.is_some_and(|d| !(0.0..1.0).contains(&d)) {
+            return Err(Error::config("train.ema_decay", self.ema_decay.unwrap_or(0.0), "a decay in [0, 1)"));
         }
-        if !(self.save_seconds >= 0.0 && self.save_seconds.is_finite()) {
-            return Err(Error::config("train.save_seconds", self.save_seconds, "a number of at least 0"));
+        if !(self.min_seconds_between_saves >= 0.0 && self.min_seconds_between_saves.is_finite()) {
+            return Err(Error::config(
+                "train.min_seconds_between_saves",
+                self.min_seconds_between_saves,
+                "a number of at least 0",
+            ));
         }
-        if self.clip.is_some_and(|c| c.is_nan() || c <= 0.0) {
-            return Err(Error::config("train.clip", self.clip.unwrap_or(0.0), "a positive length"));
+        if self.max_grad_norm.is_some_and(|c| c.is_nan() || c <= 0.0) {
+            return Err(Error::config("train.max_grad_norm", self.max_grad_norm.unwrap_or(0.0), "a positive length"));
         }
-        if !(0.0..1.0).contains(&self.schedule.warmup) {
-            return Err(Error::config("train.schedule.warmup", self.schedule.warmup, "a share in [0, 1)"));
+        if !(0.0..1.0).contains(&self.schedule.warmup_ratio) {
+            return Err(Error::config("train.schedule.warmup_ratio", self.schedule.warmup_ratio, "a share in [0, 1)"));
         }
         Ok(())
     }
@@ -120,9 +159,9 @@ pub trait Progress {
 }
 
 /// Nobody watches.
-pub struct Silent;
+pub struct NoopProgress;
 
-impl Progress for Silent {
+impl Progress for NoopProgress {
     fn begin(&mut self, _: u64, _: u64) {}
     fn step(&mut self, _: u64, _: f64, _: f64) {}
     fn evaluated(&mut self, _: u64, _: &BTreeMap<String, f64>) {}
@@ -137,15 +176,15 @@ pub struct TrainInput<'a> {
     /// Settings.
     pub config: &'a TrainConfig,
     /// What is learned.
-    pub task: &'a dyn Task<Batch>,
+    pub objective: &'a dyn Task<Batch>,
     /// Its parameters.
     pub params: &'a Params,
     /// The batches.
     pub loader: &'a Loader,
     /// Figures of the model as it stands; `None` when there is nothing to evaluate on.
     pub evaluate: &'a mut dyn FnMut() -> Result<Option<Evaluation>>,
-    /// The figure that is to grow.
-    pub target: &'a str,
+    /// The metric that selects the best checkpoint (larger is better), unless `early_stopping.metric` names another.
+    pub metric: &'a str,
     /// Who watches.
     pub progress: &'a mut dyn Progress,
     /// Set from outside to save and stop.
@@ -154,33 +193,37 @@ pub struct TrainInput<'a> {
 
 /// How a training ended.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Outcome {
+pub struct TrainOutcome {
     /// Where it stands.
-    pub saved: Saved,
+    pub state: TrainState,
     /// Whether it was stopped from outside and can be resumed.
     pub stopped: bool,
 }
 
 /// Trains from the start, or from the run's last checkpoint when there is one.
-pub fn train(input: TrainInput<'_>, run: &mut Run) -> Result<Outcome> {
-    let TrainInput { config, task, params, loader, evaluate, target, progress, stop } = input;
+pub fn train(input: TrainInput<'_>, run: &mut Run) -> Result<TrainOutcome> {
+    let TrainInput { config, objective: task, params, loader, evaluate, metric, progress, stop } = input;
     config.check()?;
     let mut optimizer = Optimizer::new(&config.optimizer, params)?;
+    let stopping = config.early_stopping.as_ref();
+    let metric = stopping.and_then(|e| e.metric.as_deref()).unwrap_or(metric);
+    let direction = stopping.map_or(MetricDirection::Max, |e| e.direction);
     let mut kept: Option<Instant> = None;
-    let mut averaged = config.ema.map(|decay| Averaged::new(decay, params)).transpose()?;
-    let mut saved = Saved::default();
-    if Run::checkpoint(run.folder(), "last").exists() {
-        let (checkpoint, state) = Run::load(run.folder(), "last")?;
+    let mut averaged = config.ema_decay.map(|decay| Ema::new(decay, params)).transpose()?;
+    let mut saved = TrainState::default();
+    if Run::checkpoint_path(run.folder(), "last").exists() {
+        let (checkpoint, state) = Run::open_checkpoint(run.folder(), "last")?;
         params.load(&checkpoint, "model.")?;
-        optimizer.restore(&checkpoint, state.step)?;
+        optimizer.load_state(&checkpoint, state.step)?;
         if let Some(averaged) = &averaged {
             averaged.restore(&checkpoint)?;
         }
         task.restore(&|name| checkpoint.get(&format!("task.{name}")).ok())?;
-        run.rewind(state.step)?;
+        run.truncate_metrics(state.step)?;
         saved = state;
     }
-    let steps = (0..config.epochs).map(|epoch| loader.batches(epoch).div_ceil(config.accumulate) as u64).sum();
+    let steps =
+        (0..config.epochs).map(|epoch| loader.batches(epoch).div_ceil(config.gradient_accumulation_steps) as u64).sum();
     let half = match config.precision {
         Precision::Auto => matches!(params.device(), mm_core::Device::Cuda(_)),
         Precision::Fast => params.device().fast_dtype() == DType::BF16,
@@ -199,7 +242,7 @@ pub fn train(input: TrainInput<'_>, run: &mut Run) -> Result<Outcome> {
             // One step: the gradients of `accumulate` batches.
             optimizer.zero_grad();
             let (mut loss_sum, mut count, mut ids) = (0.0, 0, Vec::new());
-            while count < config.accumulate {
+            while count < config.gradient_accumulation_steps {
                 let Some(batch) = epoch.next() else { break };
                 let batch = batch?;
                 // Dropout is a function of the step, so that a resumed run draws the same.
@@ -213,7 +256,7 @@ pub fn train(input: TrainInput<'_>, run: &mut Run) -> Result<Outcome> {
                 if !value.is_finite() {
                     return Err(not_finite(value, saved.step, &ids, run));
                 }
-                loss.mul_scalar(1.0 / config.accumulate as f64)?.backward()?;
+                loss.mul_scalar(1.0 / config.gradient_accumulation_steps as f64)?.backward()?;
                 for (name, value) in parts.into_iter().chain([("loss".to_owned(), value)]) {
                     let sum = sums.entry(name).or_default();
                     *sum = (sum.0 + value, sum.1 + 1);
@@ -224,11 +267,11 @@ pub fn train(input: TrainInput<'_>, run: &mut Run) -> Result<Outcome> {
             if count == 0 {
                 break;
             }
-            let norm = optimizer.gradient_norm()?;
+            let norm = optimizer.grad_norm()?;
             if !norm.is_finite() {
                 return Err(not_finite(norm, saved.step, &ids, run));
             }
-            let scale = config.clip.map_or(1.0, |most| (most / (norm + 1e-6)).min(1.0));
+            let scale = config.max_grad_norm.map_or(1.0, |most| (most / (norm + 1e-6)).min(1.0));
             let factor = config.schedule.factor(saved.step, steps);
             optimizer.step(factor, scale)?;
             if let Some(averaged) = &averaged {
@@ -236,15 +279,15 @@ pub fn train(input: TrainInput<'_>, run: &mut Run) -> Result<Outcome> {
             }
             saved.step += 1;
             saved.seconds = before + started.elapsed().as_secs_f64();
-            progress.step(saved.step, loss_sum / count as f64, config.optimizer.rate * factor);
-            if saved.step.is_multiple_of(config.log_every) || saved.step == steps {
+            progress.step(saved.step, loss_sum / count as f64, config.optimizer.lr * factor);
+            if saved.step.is_multiple_of(config.log_every_steps) || saved.step == steps {
                 let mut values: BTreeMap<String, f64> =
                     std::mem::take(&mut sums).into_iter().map(|(n, (s, c))| (n, s / c as f64)).collect();
-                values.insert("gradient_norm".into(), norm);
-                values.insert("rate".into(), config.optimizer.rate * factor);
+                values.insert("grad_norm".into(), norm);
+                values.insert("lr".into(), config.optimizer.lr * factor);
                 values.insert(
-                    "rows_a_second".into(),
-                    (config.log_every as usize * ids.len()) as f64 / clock.elapsed().as_secs_f64().max(1e-9),
+                    "samples_per_second".into(),
+                    (config.log_every_steps as usize * ids.len()) as f64 / clock.elapsed().as_secs_f64().max(1e-9),
                 );
                 clock = Instant::now();
                 run.log(&line(&saved, batches, "train", values))?;
@@ -253,22 +296,22 @@ pub fn train(input: TrainInput<'_>, run: &mut Run) -> Result<Outcome> {
                 stopped = true;
                 break 'epochs;
             }
-            if config.save_every > 0 && saved.step.is_multiple_of(config.save_every) {
+            if config.save_every_steps > 0 && saved.step.is_multiple_of(config.save_every_steps) {
                 save(run, "last", params, &optimizer, averaged.as_ref(), task, &saved)?;
-                if config.keep > 0 {
+                if config.keep_last > 0 {
                     save(run, &format!("step-{:08}", saved.step), params, &optimizer, averaged.as_ref(), task, &saved)?;
-                    run.prune(config.keep)?;
+                    run.prune_checkpoints(config.keep_last)?;
                 }
             }
         }
         drop(epoch);
         if first_batch == 0 && saved.step == first_step {
-            return Err(Error::Nothing { rows: loader.rows() });
+            return Err(Error::NoUsableBatch { rows: loader.rows() });
         }
         saved.epoch += 1;
         saved.batch = 0;
         let last = saved.epoch == config.epochs;
-        if last || (config.evaluate_every > 0 && saved.epoch.is_multiple_of(config.evaluate_every)) {
+        if last || (config.evaluate_every_epochs > 0 && saved.epoch.is_multiple_of(config.evaluate_every_epochs)) {
             saved.finished = last;
             if let Some(averaged) = averaged.as_mut() {
                 averaged.swap(params)?;
@@ -277,28 +320,32 @@ pub fn train(input: TrainInput<'_>, run: &mut Run) -> Result<Outcome> {
             let mut better = true;
             if let Some(values) = figures {
                 progress.evaluated(saved.step, &values);
-                let figure = values.get(target).copied();
+                let figure = values.get(metric).copied();
                 run.log(&line(&saved, batches, "valid", values))?;
-                better = figure.is_none() || saved.best.is_none() || figure > saved.best;
+                better = match (figure, saved.best) {
+                    (Some(figure), Some(best)) => direction.is_better(figure, best),
+                    _ => true,
+                };
                 if better {
                     saved.best = figure.or(saved.best);
-                    saved.waited = 0;
+                    saved.evals_without_improvement = 0;
                 } else {
-                    saved.waited += 1;
-                    saved.finished |= config.patience.is_some_and(|p| saved.waited > p);
+                    saved.evals_without_improvement += 1;
+                    saved.finished |=
+                        config.early_stopping.as_ref().is_some_and(|e| saved.evals_without_improvement > e.patience);
                 }
             }
             if better {
                 // The averaged weights, where there are some, are the model.
                 let tensors: Vec<_> = model(params).into_iter().map(|(n, t)| (format!("model.{n}"), t)).collect();
-                run.save("best", &tensors, &saved)?;
+                run.save_checkpoint("best", &tensors, &saved)?;
             }
             if let Some(averaged) = averaged.as_mut() {
                 averaged.swap(params)?;
             }
             clock = Instant::now();
         }
-        if saved.finished || kept.is_none_or(|at| at.elapsed().as_secs_f64() >= config.save_seconds) {
+        if saved.finished || kept.is_none_or(|at| at.elapsed().as_secs_f64() >= config.min_seconds_between_saves) {
             save(run, "last", params, &optimizer, averaged.as_ref(), task, &saved)?;
             kept = Some(Instant::now());
         }
@@ -307,16 +354,16 @@ pub fn train(input: TrainInput<'_>, run: &mut Run) -> Result<Outcome> {
         save(run, "last", params, &optimizer, averaged.as_ref(), task, &saved)?;
     }
     progress.end();
-    Ok(Outcome { saved, stopped })
+    Ok(TrainOutcome { state: saved, stopped })
 }
 
 fn model(params: &Params) -> Vec<(String, Tensor)> {
     params.named(&[Role::Trainable, Role::Buffer])
 }
 
-fn line(saved: &Saved, batches: usize, split: &str, values: BTreeMap<String, f64>) -> Metric {
+fn line(saved: &TrainState, batches: usize, split: &str, values: BTreeMap<String, f64>) -> MetricRecord {
     let epoch = saved.epoch as f64 + saved.batch as f64 / batches.max(1) as f64;
-    Metric { step: saved.step, epoch, split: split.into(), seconds: saved.seconds, values }
+    MetricRecord { step: saved.step, epoch, split: split.into(), seconds: saved.seconds, values }
 }
 
 fn save(
@@ -324,35 +371,35 @@ fn save(
     name: &str,
     params: &Params,
     optimizer: &Optimizer,
-    averaged: Option<&Averaged>,
+    averaged: Option<&Ema>,
     task: &dyn Task<Batch>,
-    saved: &Saved,
+    saved: &TrainState,
 ) -> Result<()> {
     let mut tensors: Vec<(String, Tensor)> =
         model(params).into_iter().map(|(n, t)| (format!("model.{n}"), t)).collect();
     tensors.extend(optimizer.state());
-    tensors.extend(averaged.into_iter().flat_map(Averaged::state));
+    tensors.extend(averaged.into_iter().flat_map(Ema::state));
     tensors.extend(task.state()?.into_iter().map(|(n, t)| (format!("task.{n}"), t)));
-    run.save(name, &tensors, saved)
+    run.save_checkpoint(name, &tensors, saved)
 }
 
 fn not_finite(loss: f64, step: u64, ids: &[String], run: &Run) -> Error {
     let shown = ids.iter().take(8).cloned().collect::<Vec<_>>().join(", ");
     let samples = if ids.len() > 8 { format!("{shown} and {} more", ids.len() - 8) } else { shown };
-    let path = Run::checkpoint(run.folder(), "last");
+    let path = Run::checkpoint_path(run.folder(), "last");
     let checkpoint = if path.exists() { path.display().to_string() } else { "none yet".into() };
-    Error::NotFinite { loss, step, samples, checkpoint }
+    Error::NonFiniteLoss { loss, step, samples, checkpoint }
 }
 
 /// A running mean of the weights (Polyak 1992).
-struct Averaged {
+struct Ema {
     decay: f64,
     mean: Vec<(String, Tensor)>,
     /// Where the means lie side by side: all of them.
     joined: Option<Tensor>,
 }
 
-impl Averaged {
+impl Ema {
     fn new(decay: f64, params: &Params) -> Result<Self> {
         let now = model(params);
         let alike = now.windows(2).all(|pair| pair[0].1.dtype().ok() == pair[1].1.dtype().ok());

@@ -113,7 +113,7 @@ cache = "cache"
 manifest = "data.jsonl"
 split = { column = "split" }
 [loader]
-batch = 4
+batch_size = 4
 [towers.image]
 views = 1
 encoder = { kind = "pretrained", path = "eyes" }
@@ -129,6 +129,6 @@ processor = { seconds = 1.0, normalize = true, augment = { stretch = 0.1 }, mel 
 tower = { channels = [16, 16], halvings = 1 }
 [train]
 epochs = 3
-log_every = 1
-ema = 0.9
+log_every_steps = 1
+ema_decay = 0.9
 "#;

@@ -218,10 +218,10 @@ fn what_an_utterance_rests_on_is_shown_in_the_company_of_its_video() {
     std::fs::write(folder.join("m.jsonl"), text).unwrap();
     let config = "task = \"prediction\"\nlabel = \"mood\"\n[data]\nmanifest = \"m.jsonl\"\n\
                   [data.columns]\nitem = \"video\"\norder = \"at\"\nmodalities = { text = \"text\" }\n\
-                  [data.split]\ngroup = \"video\"\ntest = 0.2\n[loader]\nbatch = 4\n\
+                  [data.split]\ngroup = \"video\"\ntest = 0.2\n[loader]\nbatch_size = 4\n\
                   [inputs.text]\nencoder = { kind = \"reader\", embedding = 16, width = 24 }\n\
                   [context]\nkind = \"lstm\"\nhidden = 16\n[fusion]\nwidth = 24\noperator = { kind = \"concat\" }\n\
-                  [train]\nepochs = 12\n[train.optimizer]\nrate = 1e-2\n";
+                  [train]\nepochs = 12\n[train.optimizer]\nlr = 1e-2\n";
     std::fs::write(folder.join("c.toml"), config).unwrap();
     ok(&mm(&["train", "c.toml", "--run", "run"], folder));
     ok(&mm(&["report", "run", "--out", "report.html"], folder));
@@ -356,7 +356,7 @@ auxiliary = 0.0
 [train]
 epochs = 25
 [train.optimizer]
-rate = 1e-2
+lr = 1e-2
 "#;
     std::fs::write(folder.join("xor.toml"), config).unwrap();
 }
@@ -407,7 +407,8 @@ fn heads_are_blended_stacked_and_given_labels_of_their_own() {
     let world = tempfile::tempdir().unwrap();
     let folder = world.path();
     exclusive_or(folder);
-    let heads = ["--set", "loss.auxiliary=1.0", "--set", "data.split.valid=0.2", "--set", "train.evaluate_every=1"];
+    let heads =
+        ["--set", "loss.auxiliary=1.0", "--set", "data.split.valid=0.2", "--set", "train.evaluate_every_epochs=1"];
     let run = |name: &str, more: &[&str], drop: &[&str]| -> f64 {
         let out = format!("runs/{name}");
         if drop.is_empty() {
@@ -446,7 +447,7 @@ fn heads_are_blended_stacked_and_given_labels_of_their_own() {
     let train = ["train", "xor.toml", "--run", "runs/no"];
     let told = |more: &[&str], wanted: &[&str]| refused(&[&train[..], more].concat(), folder, wanted);
     told(&["--set", "loss.blending=true"], &["loss.auxiliary", "blending"]);
-    told(&["--set", "loss.blending=true", "--set", "loss.auxiliary=1.0"], &["train.evaluate_every"]);
+    told(&["--set", "loss.blending=true", "--set", "loss.auxiliary=1.0"], &["train.evaluate_every_epochs"]);
     told(&["--set", "pool=\"boosted\""], &["pool", "validation rows"]);
     told(&[&heads[..], &["--set", "pool=\"logistic\"", "--set", "problem=\"multilabel\""]].concat(), &["multilabel"]);
     let three = ["--set", "loss.unimodal_labels=true", "--set", "problem=\"ordinal\""];

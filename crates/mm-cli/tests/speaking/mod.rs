@@ -235,7 +235,7 @@ split = { column = "split" }
 [data.columns]
 modalities = { text = "text", image = "image" }
 [loader]
-batch = 32
+batch_size = 32
 [inputs.text]
 encoder = { kind = "reader", embedding = 16, width = 32 }
 [inputs.image]
@@ -247,9 +247,9 @@ network = { kind = "film", blocks = 2 }
 auxiliary = 0.1
 [train]
 epochs = 14
-log_every = 50
+log_every_steps = 50
 [train.optimizer]
-rate = 5e-3
+lr = 5e-3
 "#;
     std::fs::write(folder.join("vqa.toml"), config).unwrap();
     let train = mm(&["train", "vqa.toml", "--run", "vqa", "--threads", "1"], folder);
@@ -281,7 +281,7 @@ split = { column = "split" }
 [data.columns]
 modalities = { text = "caption", image = "image" }
 [loader]
-batch = 32
+batch_size = 32
 [encoder]
 kind = "picture"
 size = 32
@@ -294,9 +294,9 @@ dropout = 0.0
 longest = 6
 [train]
 epochs = 10
-log_every = 50
+log_every_steps = 50
 [train.optimizer]
-rate = 5e-3
+lr = 5e-3
 "#;
     for kind in ["transformer", "lstm", "prefix"] {
         std::fs::write(folder.join("captions.toml"), captions.replace("KIND", kind)).unwrap();
@@ -350,12 +350,12 @@ modalities = {{ text = "text", image = "image" }}
 [data.split]
 column = "split"
 [loader]
-batch = 6
+batch_size = 6
 [train]
 epochs = {epochs}
-log_every = 10
+log_every_steps = 10
 [train.optimizer]
-rate = 8e-3
+lr = 8e-3
 "#
     );
     std::fs::write(folder.join(format!("{name}.toml")), config).unwrap();
@@ -500,7 +500,7 @@ fn a_whisper_learns_to_write_down_what_it_hears() {
     std::fs::write(folder.join("tones.jsonl"), rows).unwrap();
     let config = format!(
         "task = \"finetuning\"\nmodel = {:?}\nof = \"audio\"\nlanguage = \"en\"\nlongest = 8\n[data]\nmanifest = \"tones.jsonl\"\n\
-         [data.split]\ncolumn = \"split\"\n[loader]\nbatch = 6\n[train]\nepochs = 40\nclip = 1.0\n[train.optimizer]\nrate = 5e-3\n",
+         [data.split]\ncolumn = \"split\"\n[loader]\nbatch_size = 6\n[train]\nepochs = 40\nmax_grad_norm = 1.0\n[train.optimizer]\nlr = 5e-3\n",
         fixture("whisper-multilingual")
     );
     std::fs::write(folder.join("tones.toml"), config).unwrap();
@@ -579,7 +579,7 @@ fn rows_are_blended_and_captions_are_judged_while_learning() {
     colours(folder, [("train", 12), ("test", 4)]);
     let head = |task: &str| {
         format!(
-            "task = \"{task}\"\n[data]\nmanifest = \"colours.jsonl\"\n[data.split]\ncolumn = \"split\"\n[loader]\nbatch = 12\n[train]\nlog_every = 50\n[train.optimizer]\nrate = 5e-3\n"
+            "task = \"{task}\"\n[data]\nmanifest = \"colours.jsonl\"\n[data.split]\ncolumn = \"split\"\n[loader]\nbatch_size = 12\n[train]\nlog_every_steps = 50\n[train.optimizer]\nlr = 5e-3\n"
         )
     };
     let network =

@@ -121,7 +121,7 @@ fn every_network_learns_to_look_where_the_question_points() {
             let out = model.reason(&set(&read, None, places, None), train).unwrap().features.values;
             head.forward(&out.select(1, 0).unwrap(), train).unwrap()
         };
-        let settings = mm_train::OptimizerConfig { rate: 2e-3, ..Default::default() };
+        let settings = mm_train::OptimizerConfig { lr: 2e-3, ..Default::default() };
         let mut optimizer = mm_train::Optimizer::new(&settings, &params).unwrap();
         for step in 0..400 {
             let (words, places, labels) = batch(step, 64);

@@ -3,7 +3,7 @@
 //!
 //! Maker and critic are learned in the same step: the critic from values that the maker's gradient does not reach, the maker through
 //! a shadow of the critic ([`mm_core::Scope::shadow`]) that shares its numbers and takes no gradient. Their two time scales (Heusel
-//! 2017) are groups of the optimiser: `train.optimizer.groups = [{ prefix = "critic", rate = 2.0 }]`.
+//! 2017) are groups of the optimiser: `train.optimizer.param_groups = [{ prefix = "critic", lr_scale = 2.0 }]`.
 
 mod acmr;
 mod autoencoder;

@@ -95,7 +95,7 @@ pub struct LossConfig {
     /// Weight of what the fused head learns from the heads of single modalities (UMT, Du 2023). Wants `auxiliary`.
     pub distillation: f64,
     /// Whether the heads' losses count by how well each generalises, found anew at each evaluation (gradient blending, Wang 2020). Wants
-    /// `auxiliary`, validation rows and `train.evaluate_every`.
+    /// `auxiliary`, validation rows and `train.evaluate_every_epochs`.
     pub blending: bool,
     /// Whether each modality's head learns labels of its own, moved once an epoch (Self-MM, Yu 2021), for two classes and for numbers.
     /// Wants `auxiliary`; the heads on single modalities are then no second opinions: `pool = "fused"`.

@@ -130,9 +130,9 @@ pub fn parse(value: &toml::Value) -> Result<PredictionConfig> {
                 .into(),
         ));
     }
-    if loss.blending && config.train.evaluate_every == 0 {
+    if loss.blending && config.train.evaluate_every_epochs == 0 {
         return Err(Error::Config(
-            "loss.blending: found train.evaluate_every = 0, wanted more: the weights are found between evaluations"
+            "loss.blending: found train.evaluate_every_epochs = 0, wanted more: the weights are found between evaluations"
                 .into(),
         ));
     }
@@ -253,7 +253,7 @@ fn open_manifest(config: &PredictionConfig, base: &Path) -> Result<Manifest> {
     for row in &mut manifest.rows {
         row.values.retain(|m, values| config.inputs.contains_key(m.name()) && !values.is_empty());
         for (modality, values) in &mut row.values {
-            if config.loader.first.iter().any(|m| m == modality.name()) {
+            if config.loader.always_first_source.iter().any(|m| m == modality.name()) {
                 values.truncate(1);
             }
         }
@@ -283,7 +283,7 @@ impl Prediction {
     /// Loads the model of a run folder: its best weights, or its last where it was stopped before it was measured.
     pub fn load(run: &Path, registry: &Registry, device: Device) -> Result<Self> {
         let model = Self::new(parse(&settings::read(&run.join("config.toml"), &[])?)?, run, registry, device)?;
-        Run::restore(run, &model.params)?;
+        Run::load_weights(run, &model.params)?;
         Ok(model)
     }
 
@@ -521,7 +521,7 @@ impl Prediction {
         }
         let all: Vec<usize> = (0..manifest.rows.len()).collect();
         let processors = self.prepare(&manifest, &all, stop, told)?;
-        let fresh = !Run::checkpoint(run.folder(), "last").exists();
+        let fresh = !Run::checkpoint_path(run.folder(), "last").exists();
         if fresh {
             self.fit_levels(&manifest, &rows, &processors)?;
             if self.target.problem == Problem::Regression {
@@ -551,7 +551,7 @@ impl Prediction {
         *self.keeping.borrow_mut() = keeping;
         *self.labels.borrow_mut() = labels;
         let loader_config =
-            mm_data::LoaderConfig { whole_items: self.network.by_items(), ..self.config.loader.clone() };
+            mm_data::LoaderConfig { group_by_item: self.network.by_items(), ..self.config.loader.clone() };
         let count = rows.len();
         let loader =
             Loader::new(manifest.clone(), rows, processors.clone(), loader_config, self.config.train.seed, true)?;
@@ -585,17 +585,17 @@ impl Prediction {
         };
         let input = TrainInput {
             config: &self.config.train,
-            task: self,
+            objective: self,
             params: &self.params,
             loader: &loader,
             evaluate: &mut evaluate_now,
-            target: TARGET,
+            metric: TARGET,
             progress,
             stop,
         };
         let outcome = train(input, run)?;
         // What is kept is what counts from here on.
-        Run::restore(run.folder(), &self.params)?;
+        Run::load_weights(run.folder(), &self.params)?;
         let combination = if valid.is_empty() {
             predictor::Combination::fixed(self)
         } else {

@@ -467,10 +467,10 @@ fn learn_anew(
     let (mut folders, mut rows) = (Vec::new(), 0);
     for (number, config) in made.iter().enumerate() {
         let first = fitting.out.join(format!("member-{number}"));
-        let epochs = Run::load(&first, "best")?.1.epoch.max(1);
+        let epochs = Run::open_checkpoint(&first, "best")?.1.epoch.max(1);
         let mut own = config.clone();
         for setting in
-            [format!("train.epochs={epochs}"), "train.evaluate_every=0".into(), "data.split.valid=0.0".into()]
+            [format!("train.epochs={epochs}"), "train.evaluate_every_epochs=0".into(), "data.split.valid=0.0".into()]
         {
             mm_core::config::set(&mut own, &setting)?;
         }
@@ -532,15 +532,15 @@ fn config(
             "split": {"group": fitting.group, "test": fitting.hold_out, "valid": share, "seed": fitting.seed},
         },
         // Captions and pictures: the first of several; of several sounds one is drawn each time.
-        "loader": {"batch": batch, "first": ["text", "image", "video"]},
+        "loader": {"batch_size": batch, "always_first_source": ["text", "image", "video"]},
         "dropout": 0.3,
         "inputs": inputs,
         "fusion": {"width": 128, "dropout": 0.2, "modality_dropout": if several { 0.25 } else { 0.0 }},
         "loss": {"auxiliary": if several { 1.0 } else { 0.0 }, "smoothing": 0.02},
         "train": {
-            "epochs": epochs, "evaluate_every": 1, "patience": (epochs / 3).max(4), "ema": 0.98, "log_every": 20,
-            "optimizer": {"rate": 1e-3, "weight_decay": 0.05},
-            "schedule": {"warmup": 0.05},
+            "epochs": epochs, "evaluate_every_epochs": 1, "early_stopping": {"patience": (epochs / 3).max(4)}, "ema_decay": 0.98, "log_every_steps": 20,
+            "optimizer": {"lr": 1e-3, "weight_decay": 0.05},
+            "schedule": {"warmup_ratio": 0.05},
         },
     });
     // Nothing that is absent may stand in TOML.

@@ -10,7 +10,7 @@ use crate::{
 use mm_core::{Device, Registry, checkpoint, config as settings, seed::Rng};
 use mm_data::Split;
 use mm_fusion::OPERATORS;
-use mm_train::{Run, Silent, environment};
+use mm_train::{NoopProgress, Run, environment};
 use serde::Serialize;
 use serde_json::json;
 use std::{
@@ -176,7 +176,7 @@ fn one(
     let mut value = value.clone();
     apply(&mut value, own)?;
     settings::set(&mut value, &format!("train.epochs={epochs}"))?;
-    settings::set(&mut value, "train.evaluate_every=1")?;
+    settings::set(&mut value, "train.evaluate_every_epochs=1")?;
     let model = Prediction::new(parse(&value)?, base, registry, device)?;
     let manifest = model.manifest()?;
     if manifest.side(Split::Valid).is_empty() {
@@ -189,8 +189,8 @@ fn one(
         std::fs::remove_dir_all(folder).map_err(|e| Error::File { path: folder.to_owned(), reason: e.to_string() })?;
     }
     let mut run = Run::create(folder, &value, environment(json!({"device": device.to_string()})))?;
-    let fit = model.fit(Arc::new(manifest), &mut run, &mut Silent, &mut |_, _, _| {}, stop)?;
-    fit.outcome.saved.best.ok_or_else(|| Error::Config(format!("stopped before a `{TARGET}` was measured")))
+    let fit = model.fit(Arc::new(manifest), &mut run, &mut NoopProgress, &mut |_, _, _| {}, stop)?;
+    fit.outcome.state.best.ok_or_else(|| Error::Config(format!("stopped before a `{TARGET}` was measured")))
 }
 
 fn save(folder: &Path, trials: &[Trial]) -> Result<()> {

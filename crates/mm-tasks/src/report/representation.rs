@@ -232,10 +232,10 @@ fn map(body: &mut String, model: &Representation, look: &Look) -> Result<()> {
 /// Every figure that training logged.
 pub(super) fn curves(body: &mut String, run: &std::path::Path) -> Result<()> {
     let mut all: BTreeMap<String, [Vec<(f64, f64)>; 2]> = BTreeMap::new();
-    for metric in Run::metrics(run)? {
+    for metric in Run::read_metrics(run)? {
         let place = usize::from(metric.split != "train");
         for (key, value) in metric.values {
-            if !["rate", "rows_a_second", "negative_loss"].contains(&key.as_str()) {
+            if !["lr", "samples_per_second", "negative_loss"].contains(&key.as_str()) {
                 all.entry(key).or_default()[place].push((metric.epoch, value));
             }
         }

@@ -217,7 +217,7 @@ fn curves(body: &mut String, runs: &[PathBuf]) -> Result<()> {
     let mut parts: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
     let mut held: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
     for (number, run) in runs.iter().enumerate() {
-        let metrics = Run::metrics(run)?;
+        let metrics = Run::read_metrics(run)?;
         let name = run.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let points = |key: &str| {
             metrics
