@@ -2,7 +2,7 @@
 
 use crate::{Context, output, progress::Steps};
 use anyhow::{Result, bail};
-use mm_repr::words::{Architecture, Format, Phrases, Progress, Subwords, Words, WordsConfig};
+use mm_repr::word2vec::{Architecture, Format, Phrases, Progress, SubwordConfig, Word2VecConfig, WordVectors};
 use serde_json::json;
 use std::{
     path::{Path, PathBuf},
@@ -139,16 +139,16 @@ pub(crate) fn run(command: Command, context: &Context) -> Result<()> {
     match command {
         Command::Train(arguments) => train(&arguments, context),
         Command::Similar { vectors, word, top } => {
-            show(&Words::read(&vectors)?.similar(&word, top)?, context);
+            show(&WordVectors::load(&vectors)?.most_similar(&word, top)?, context);
             Ok(())
         }
         Command::Analogy { vectors, a, b, c, top } => {
-            show(&Words::read(&vectors)?.analogy(&a, &b, &c, top)?, context);
+            show(&WordVectors::load(&vectors)?.analogy(&a, &b, &c, top)?, context);
             Ok(())
         }
-        Command::Eval { vectors, pairs, analogies } => eval(&Words::read(&vectors)?, &pairs, &analogies, context),
+        Command::Eval { vectors, pairs, analogies } => eval(&WordVectors::load(&vectors)?, &pairs, &analogies, context),
         Command::Convert { vectors, out, format: kind } => {
-            Ok(Words::read(&vectors)?.write(&out, format(&out, kind, false))?)
+            Ok(WordVectors::load(&vectors)?.save(&out, format(&out, kind, false))?)
         }
     }
 }
@@ -163,14 +163,14 @@ fn show(found: &[(&str, f32)], context: &Context) {
     }
 }
 
-fn eval(words: &Words, pairs: &[PathBuf], analogies: &[PathBuf], context: &Context) -> Result<()> {
+fn eval(words: &WordVectors, pairs: &[PathBuf], analogies: &[PathBuf], context: &Context) -> Result<()> {
     if pairs.is_empty() && analogies.is_empty() {
         bail!(
             "nothing to hold them against; give --pairs or --analogies (`cargo xtask data fetch word-tests` brings the usual ones)"
         );
     }
     for file in pairs {
-        let r = words.evaluate_pairs(file)?;
+        let r = words.evaluate_word_pairs(file)?;
         if context.json {
             output::line(json!({"file": file, "spearman": r.spearman, "pairs": r.pairs, "unknown": r.unknown}));
         } else {
@@ -184,7 +184,7 @@ fn eval(words: &Words, pairs: &[PathBuf], analogies: &[PathBuf], context: &Conte
         }
     }
     for file in analogies {
-        let r = words.evaluate_analogies(file)?;
+        let r = words.evaluate_word_analogies(file)?;
         if context.json {
             output::line(
                 json!({"file": file, "accuracy": r.accuracy, "questions": r.questions, "unknown": r.unknown, "sections": r.sections}),
@@ -210,36 +210,34 @@ fn train(a: &Train, context: &Context) -> Result<()> {
         None => None,
         Some(text) => {
             let sizes: Vec<usize> = text.split(',').filter_map(|n| n.trim().parse().ok()).collect();
-            let [shortest, longest] = sizes[..] else {
-                bail!("--subwords: found `{text}`, wanted two numbers, as 3,6")
-            };
-            Some(Subwords { shortest, longest, buckets: a.buckets })
+            let [min_n, max_n] = sizes[..] else { bail!("--subwords: found `{text}`, wanted two numbers, as 3,6") };
+            Some(SubwordConfig { min_n, max_n, bucket: a.buckets })
         }
     };
     let format = format(&a.out, a.format, subwords.is_some());
-    let config = WordsConfig {
+    let config = Word2VecConfig {
         architecture: if a.cbow { Architecture::Cbow } else { Architecture::SkipGram },
-        width: a.width,
+        vector_size: a.width,
         window: a.window,
         negative: a.negative,
         share_negatives: !a.own_negatives,
         min_count: a.min_count,
         sample: a.sample,
         epochs: a.epochs,
-        rate: a.rate.unwrap_or(if a.cbow { 0.05 } else { 0.025 }),
-        threads: context.threads,
+        alpha: a.rate.unwrap_or(if a.cbow { 0.05 } else { 0.025 }),
+        workers: context.threads,
         seed: a.seed,
         subwords,
-        ..WordsConfig::default()
+        ..Word2VecConfig::default()
     };
     let stop = crate::interrupt("the words at hand")?;
-    let phrases = a.phrases.map(|score| Phrases::find(&a.files, a.min_count, score)).transpose()?;
+    let phrases = a.phrases.map(|score| Phrases::fit(&a.files, a.min_count, score)).transpose()?;
     let work = PathBuf::from(format!("{}.part", a.out.display()));
     let (steps, learning) = (Mutex::new(Steps::new()), Mutex::new(None::<(Instant, u64)>));
     let told = |progress: Progress| {
         let (what, done, all) = match progress {
             Progress::Reading(done, all) => ("reading (kB)", done / 1024, all / 1024),
-            Progress::Learning(done, all) => {
+            Progress::Training(done, all) => {
                 learning.lock().map(|mut l| l.get_or_insert((Instant::now(), done)).1).ok();
                 ("learning (words)", done, all)
             }
@@ -249,7 +247,7 @@ fn train(a: &Train, context: &Context) -> Result<()> {
         }
     };
     let begun = Instant::now();
-    let words = Words::train(&a.files, &config, phrases.as_ref(), &work, &stop, &told)?;
+    let words = WordVectors::train(&a.files, &config, phrases.as_ref(), &work, &stop, &told)?;
     let seconds = learning.lock().ok().and_then(|l| l.map(|(at, _)| at.elapsed().as_secs_f64())).unwrap_or(0.0);
     if let Ok(steps) = steps.lock() {
         steps.end();
@@ -257,13 +255,13 @@ fn train(a: &Train, context: &Context) -> Result<()> {
     let Some(words) = words else {
         bail!("stopped; the same command goes on after the last pass that was done");
     };
-    words.write(&a.out, format)?;
+    words.save(&a.out, format)?;
     std::fs::remove_dir_all(&work)?;
     let all = words.vocabulary.total() * a.epochs as u64;
     let rate = all as f64 / seconds.max(1e-9);
     if context.json {
         output::line(json!({
-            "out": a.out, "words": words.vocabulary.words.len(), "width": words.width, "phrases": phrases.map(|p| p.count()),
+            "out": a.out, "words": words.vocabulary.words.len(), "width": words.vector_size, "phrases": phrases.map(|p| p.count()),
             "seconds": begun.elapsed().as_secs_f64(), "words_per_second": rate,
         }));
     } else {
@@ -271,7 +269,7 @@ fn train(a: &Train, context: &Context) -> Result<()> {
             "{}: {} words of {} numbers; {rate:.0} words a second while learning, {:.1} s in all",
             a.out.display(),
             words.vocabulary.words.len(),
-            words.width,
+            words.vector_size,
             begun.elapsed().as_secs_f64()
         ));
     }

@@ -24,7 +24,7 @@ mod propose;
 mod register;
 pub mod text;
 pub mod video;
-pub mod words;
+pub mod word2vec;
 
 pub use error::{Error, Result};
 pub use family::{Joint, LoadOptions, Network, Tower};

@@ -9,7 +9,7 @@ use crate::{
     numbers::{AsTheyAre, Numbers},
     text::{Bag, BagConfig, Reader, ReaderConfig, ReaderProcessor, WordDropout},
     video::{FramesEncoder, FramesProcessor},
-    words::{Weighting, Words, WordsEncoder, WordsProcessor},
+    word2vec::{Weighting, WordVectors, WordVectorsEncoder, WordVectorsProcessor},
 };
 use mm_core::{BuildContext, BuiltEncoder, Encoder, Modality, Processor, Registry, config};
 use mm_data::{AudioProcessor, AudioProcessorConfig};
@@ -39,7 +39,7 @@ struct PretrainedSettings {
 /// Vectors of words, used as they are.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct WordsSettings {
+struct WordVectorsSettings {
     /// A file of vectors (word2vec's text or binary, fastText's .bin), relative to the config's folder.
     path: PathBuf,
     /// How much each word counts.
@@ -84,7 +84,7 @@ fn modality_of(field: &str) -> Modality {
     Modality::from(if last == "encoder" { parts.next().unwrap_or("vector") } else { last })
 }
 
-/// Adds `pretrained` (any folder that [`Pretrained`] loads), `words` (the mean of a text's word vectors), `bag` (which words a text has),
+/// Adds `pretrained` (any folder that [`Pretrained`] loads), `word_vectors` (the mean of a text's word vectors), `bag` (which words a text has),
 /// `vector` (lists of numbers), `frames` (a video by a picture encoder), and networks that learn from nothing: `reader` (words), `speech`,
 /// `picture`. Also how
 /// each modality is read where nobody says.
@@ -178,16 +178,16 @@ pub fn register(registry: &mut Registry) {
         };
         Ok(BuiltEncoder { processor, encoder, frozen: settings.tune.is_none(), fingerprint })
     });
-    registry.encoder("words", |settings, context| {
-        let settings: WordsSettings = config::parse(settings, &context.field)?;
+    registry.encoder("word_vectors", |settings, context| {
+        let settings: WordVectorsSettings = config::parse(settings, &context.field)?;
         let path = context.base.join(&settings.path);
-        let words = Words::read(&path)?;
+        let words = WordVectors::load(&path)?;
         let mut hasher = blake3::Hasher::new();
         let hashed = std::fs::File::open(&path).and_then(|f| hasher.update_reader(f).map(drop));
         hashed.map_err(|e| crate::Error::folder(&path, e))?;
         let fingerprint = hasher.finalize().to_hex()[..32].to_owned();
-        let encoder = WordsEncoder::new(words.width);
-        let processor = WordsProcessor::new(Arc::new(words), settings.weighting, &fingerprint);
+        let encoder = WordVectorsEncoder::new(words.vector_size);
+        let processor = WordVectorsProcessor::new(Arc::new(words), settings.weighting, &fingerprint);
         let fingerprint = processor.fingerprint();
         Ok(BuiltEncoder { processor: Arc::new(processor), encoder: Box::new(encoder), frozen: true, fingerprint })
     });

@@ -12,7 +12,7 @@ use mm_core::{
     nn::{Linear, Norm, NormConfig},
 };
 use mm_data::{Manifest, Part};
-use mm_repr::words::Subwords;
+use mm_repr::word2vec::SubwordConfig;
 use serde::{Deserialize, Serialize};
 use std::{collections::HashMap, sync::OnceLock};
 
@@ -27,15 +27,15 @@ pub struct SpellingConfig {
     pub weight: f64,
     /// n-grams, shortest and longest, and how many there are to be hashed into.
     #[serde(default = "grams")]
-    pub grams: Subwords,
+    pub grams: SubwordConfig,
 }
 
 fn one() -> f64 {
     1.0
 }
 
-fn grams() -> Subwords {
-    Subwords { shortest: 1, longest: 4, buckets: 4096 }
+fn grams() -> SubwordConfig {
+    SubwordConfig { min_n: 1, max_n: 4, bucket: 4096 }
 }
 
 /// Most buckets: each text is a row of so many numbers.
@@ -58,20 +58,20 @@ impl Spelling {
     /// Heads under `scope` over an encoder's embeddings of `input`.
     pub fn new(scope: &Scope<'_>, input: i64, width: i64, config: &SpellingConfig) -> Result<Self> {
         let grams = &config.grams;
-        if grams.shortest < 1
-            || grams.longest < grams.shortest
-            || !(1..=MOST_BUCKETS).contains(&grams.buckets)
+        if grams.min_n < 1
+            || grams.max_n < grams.min_n
+            || !(1..=MOST_BUCKETS).contains(&grams.bucket)
             || config.weight < 0.0
         {
             return Err(Error::Config(format!(
                 "spelling: found n-grams from {} to {} in {} buckets, weight {}; wanted 1 or more letters, the shorter first, 1 to {MOST_BUCKETS} buckets, and no negative weight",
-                grams.shortest, grams.longest, grams.buckets, config.weight
+                grams.min_n, grams.max_n, grams.bucket, config.weight
             )));
         }
         Ok(Self {
             config: config.clone(),
             spoken: Projection::new(&scope.pp("spoken"), input, width, &ProjectionConfig::default())?,
-            letters: Linear::new(&scope.pp("letters"), grams.buckets.into(), width, true)?,
+            letters: Linear::new(&scope.pp("letters"), grams.bucket.into(), width, true)?,
             norm: Norm::new(&scope.pp("norm"), width, NormConfig::default())?,
             loss: Contrastive::new(&scope.pp("loss"), &ContrastiveConfig::default())?,
             written: OnceLock::new(),
@@ -125,7 +125,7 @@ impl Spelling {
 
     /// Texts by their n-grams, `[texts, width]`.
     pub fn letters(&self, grams: &[&[i64]], device: Device, train: bool) -> mm_core::Result<Tensor> {
-        let buckets = self.config.grams.buckets as usize;
+        let buckets = self.config.grams.bucket as usize;
         let mut bags = vec![0f32; grams.len() * buckets];
         for (bag, grams) in bags.chunks_mut(buckets).zip(grams) {
             grams.iter().for_each(|g| bag[*g as usize] += 1.0);

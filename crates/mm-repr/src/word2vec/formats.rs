@@ -1,6 +1,6 @@
 //! Files of words and vectors: word2vec's text and binary, fastText's `.bin`.
 
-use super::{Architecture, Subwords, Vocabulary, Words, at};
+use super::{Architecture, SubwordConfig, Vocabulary, WordVectors, at};
 use crate::{Error, Result};
 use std::{
     fs::File,
@@ -25,7 +25,7 @@ const VERSION: i32 = 12;
 
 impl Format {
     /// What a file seems to be.
-    pub fn guess(path: &Path) -> Result<Self> {
+    pub fn detect(path: &Path) -> Result<Self> {
         let mut head = vec![0u8; 1 << 16];
         let mut file = File::open(path).map_err(at(path))?;
         let read = file.read(&mut head).map_err(at(path))?;
@@ -48,10 +48,10 @@ impl Format {
     }
 }
 
-impl Words {
+impl WordVectors {
     /// Reads a file in whichever of the formats it is.
-    pub fn read(path: &Path) -> Result<Self> {
-        let format = Format::guess(path)?;
+    pub fn load(path: &Path) -> Result<Self> {
+        let format = Format::detect(path)?;
         let mut reader = BufReader::with_capacity(1 << 20, File::open(path).map_err(at(path))?);
         let bad = |reason: String| Error::folder(path, reason);
         if format == Format::FastText {
@@ -60,7 +60,7 @@ impl Words {
         let mut line = String::new();
         reader.read_line(&mut line).map_err(|e| bad(format!("not a file of word vectors: {e}")))?;
         let sizes: Vec<usize> = line.split_whitespace().filter_map(|w| w.parse().ok()).collect();
-        let [count, width] = sizes[..] else {
+        let [count, vector_size] = sizes[..] else {
             return Err(bad(format!(
                 "the first line is `{}`, wanted two numbers: how many words and how wide",
                 line.trim().chars().take(60).collect::<String>()
@@ -69,22 +69,22 @@ impl Words {
         // A header that lies about its size must not take all memory.
         let length = std::fs::metadata(path).map_err(at(path))?.len() as usize;
         let least = if format == Format::Binary { 4 } else { 2 };
-        if width == 0 || count.saturating_mul(width).saturating_mul(least) > length {
+        if vector_size == 0 || count.saturating_mul(vector_size).saturating_mul(least) > length {
             return Err(bad(format!(
-                "its first line promises {count} words of {width} numbers, more than its {length} bytes can hold"
+                "its first line promises {count} words of {vector_size} numbers, more than its {length} bytes can hold"
             )));
         }
-        let (mut words, mut input) = (Vec::with_capacity(count), Vec::with_capacity(count * width));
+        let (mut words, mut input) = (Vec::with_capacity(count), Vec::with_capacity(count * vector_size));
         for number in 0..count {
             let short = |what: &str| bad(format!("word {} of {count}: {what}", number + 1));
             if format == Format::Text {
                 line.clear();
                 reader.read_line(&mut line).map_err(|e| short(&e.to_string()))?;
-                let mut parts = line.trim_end().rsplitn(width + 1, ' ');
-                let mut row: Vec<f32> = parts.by_ref().take(width).filter_map(|w| w.parse().ok()).collect();
-                let word = parts.next().ok_or_else(|| short(&format!("wanted a word and {width} numbers")))?;
-                if row.len() != width {
-                    return Err(short(&format!("found {} numbers, wanted {width}", row.len())));
+                let mut parts = line.trim_end().rsplitn(vector_size + 1, ' ');
+                let mut row: Vec<f32> = parts.by_ref().take(vector_size).filter_map(|w| w.parse().ok()).collect();
+                let word = parts.next().ok_or_else(|| short(&format!("wanted a word and {vector_size} numbers")))?;
+                if row.len() != vector_size {
+                    return Err(short(&format!("found {} numbers, wanted {vector_size}", row.len())));
                 }
                 row.reverse();
                 words.push(word.to_owned());
@@ -95,7 +95,7 @@ impl Words {
                 let text = String::from_utf8_lossy(&word);
                 // Some programs end each word with a line break, some do not.
                 words.push(text.trim_start_matches('\n').trim_end_matches(' ').to_owned());
-                let mut bytes = vec![0u8; width * 4];
+                let mut bytes = vec![0u8; vector_size * 4];
                 reader.read_exact(&mut bytes).map_err(|e| short(&e.to_string()))?;
                 input.extend(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])));
             }
@@ -103,7 +103,7 @@ impl Words {
         let counts = vec![1; words.len()];
         Ok(Self {
             vocabulary: Vocabulary::new(words, counts),
-            width,
+            vector_size,
             input,
             output: Vec::new(),
             negative: true,
@@ -114,7 +114,7 @@ impl Words {
     }
 
     /// Writes a file; the whole of it or nothing.
-    pub fn write(&self, path: &Path, format: Format) -> Result<()> {
+    pub fn save(&self, path: &Path, format: Format) -> Result<()> {
         let fresh = std::path::PathBuf::from(format!("{}.new", path.display()));
         let mut out = BufWriter::with_capacity(1 << 20, File::create(&fresh).map_err(at(&fresh))?);
         match format {
@@ -127,7 +127,7 @@ impl Words {
     }
 
     fn write_plain(&self, out: &mut impl Write, binary: bool) -> std::io::Result<()> {
-        writeln!(out, "{} {}", self.vocabulary.words.len(), self.width)?;
+        writeln!(out, "{} {}", self.vocabulary.words.len(), self.vector_size)?;
         for word in &self.vocabulary.words {
             let row = self.vector(word).unwrap_or_default();
             if binary {
@@ -143,16 +143,16 @@ impl Words {
     }
 
     fn write_fasttext(&self, out: &mut impl Write) -> std::io::Result<()> {
-        let none = Subwords { shortest: 0, longest: 0, buckets: 0 };
+        let none = SubwordConfig { min_n: 0, max_n: 0, bucket: 0 };
         let subwords = self.subwords.as_ref().unwrap_or(&none);
         let mut number = |v: i64, bytes: usize| out.write_all(&v.to_le_bytes()[..bytes]);
         let (loss, model) =
             (if self.negative { 2 } else { 1 }, if self.architecture == Architecture::Cbow { 1 } else { 2 });
         let words = self.vocabulary.words.len();
-        for value in [i64::from(MAGIC), i64::from(VERSION), self.width as i64, 5, 5, 1, 5, 1, loss, model] {
+        for value in [i64::from(MAGIC), i64::from(VERSION), self.vector_size as i64, 5, 5, 1, 5, 1, loss, model] {
             number(value, 4)?;
         }
-        for value in [i64::from(subwords.buckets), subwords.shortest as i64, subwords.longest as i64, 100] {
+        for value in [i64::from(subwords.bucket), subwords.min_n as i64, subwords.max_n as i64, 100] {
             number(value, 4)?;
         }
         out.write_all(&1e-4f64.to_le_bytes())?;
@@ -168,19 +168,19 @@ impl Words {
             out.write_all(&(*count as i64).to_le_bytes())?;
             out.write_all(&[0])?;
         }
-        let zeros = vec![0f32; words * self.width];
+        let zeros = vec![0f32; words * self.vector_size];
         let output = if self.output.is_empty() { &zeros } else { &self.output };
         for matrix in [&self.input, output] {
             out.write_all(&[0])?;
-            out.write_all(&((matrix.len() / self.width.max(1)) as i64).to_le_bytes())?;
-            out.write_all(&(self.width as i64).to_le_bytes())?;
+            out.write_all(&((matrix.len() / self.vector_size.max(1)) as i64).to_le_bytes())?;
+            out.write_all(&(self.vector_size as i64).to_le_bytes())?;
             matrix.iter().try_for_each(|v| out.write_all(&v.to_le_bytes()))?;
         }
         Ok(())
     }
 }
 
-fn fasttext(reader: &mut impl BufRead) -> Result<Words, String> {
+fn fasttext(reader: &mut impl BufRead) -> Result<WordVectors, String> {
     fn bytes<const N: usize>(reader: &mut impl Read) -> Result<[u8; N], String> {
         let mut bytes = [0u8; N];
         reader.read_exact(&mut bytes).map_err(|e| e.to_string())?;
@@ -200,7 +200,7 @@ fn fasttext(reader: &mut impl BufRead) -> Result<Words, String> {
         *value = int(reader)?;
     }
     bytes::<8>(reader)?;
-    let [width, _, _, _, _, _, loss, model, buckets, shortest, longest, _] = arguments;
+    let [vector_size, _, _, _, _, _, loss, model, bucket, min_n, max_n, _] = arguments;
     let (entries, words_count, labels) = (int(reader)?, int(reader)?, int(reader)?);
     let (_tokens, pruned) = (long(reader)?, long(reader)?);
     if labels > 0 || pruned > 0 {
@@ -209,7 +209,8 @@ fn fasttext(reader: &mut impl BufRead) -> Result<Words, String> {
     let sane = |n: i64, most: i64, what: &str| {
         usize::try_from(n).ok().filter(|_| n <= most).ok_or_else(|| format!("{what}: {n} makes no sense"))
     };
-    let (width, entries) = (sane(width, 100_000, "width")?, sane(entries.max(words_count), 1 << 31, "words")?);
+    let (vector_size, entries) =
+        (sane(vector_size, 100_000, "vector_size")?, sane(entries.max(words_count), 1 << 31, "words")?);
     let (mut words, mut counts) = (Vec::new(), Vec::new());
     for _ in 0..entries {
         let mut word = Vec::new();
@@ -224,27 +225,27 @@ fn fasttext(reader: &mut impl BufRead) -> Result<Words, String> {
             return Err("a quantised model is not read".into());
         }
         let (found, across) = (long(reader)?, long(reader)?);
-        if across != width as i64 || rows.is_some_and(|r| found != r as i64) {
-            return Err(format!("a matrix of {found} × {across}, wanted {rows:?} × {width}"));
+        if across != vector_size as i64 || rows.is_some_and(|r| found != r as i64) {
+            return Err(format!("a matrix of {found} × {across}, wanted {rows:?} × {vector_size}"));
         }
         let mut values = Vec::new();
-        let mut row = vec![0u8; width * 4];
+        let mut row = vec![0u8; vector_size * 4];
         for _ in 0..found {
             reader.read_exact(&mut row).map_err(|e| e.to_string())?;
             values.extend(row.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])));
         }
         Ok(values)
     };
-    let input = matrix(Some(entries + sane(buckets, 1 << 31, "buckets")?))?;
+    let input = matrix(Some(entries + sane(bucket, 1 << 31, "bucket")?))?;
     let output = matrix(None)?;
-    let subwords = (buckets > 0 && longest > 0).then(|| Subwords {
-        shortest: shortest.max(1) as usize,
-        longest: longest as usize,
-        buckets: buckets as u32,
+    let subwords = (bucket > 0 && max_n > 0).then(|| SubwordConfig {
+        min_n: min_n.max(1) as usize,
+        max_n: max_n as usize,
+        bucket: bucket as u32,
     });
-    Ok(Words {
+    Ok(WordVectors {
         vocabulary: Vocabulary::new(words, counts),
-        width,
+        vector_size,
         input,
         output,
         negative: loss == 2,

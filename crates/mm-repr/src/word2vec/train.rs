@@ -8,7 +8,7 @@
 // The loops are compiled for several processors; what they call must be compiled with them.
 #![allow(clippy::inline_always)]
 
-use super::{Architecture, Subwords, WordsConfig, corpus::END};
+use super::{Architecture, SubwordConfig, Word2VecConfig, corpus::END};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// Numbers of a row are padded to a multiple of this, so that the loops below have no rest.
@@ -23,7 +23,7 @@ pub(super) struct Matrices {
 
 /// Everything that does not change while training.
 pub(super) struct Plan<'a> {
-    pub(super) config: &'a WordsConfig,
+    pub(super) config: &'a Word2VecConfig,
     /// How often each word is there.
     pub(super) counts: &'a [u64],
     /// For each word the rows of its n-grams, one after the other; empty without subwords.
@@ -43,7 +43,7 @@ pub(super) struct Grams {
 }
 
 impl Grams {
-    pub(super) fn new(words: &[String], subwords: Option<&Subwords>) -> Self {
+    pub(super) fn new(words: &[String], subwords: Option<&SubwordConfig>) -> Self {
         let Some(subwords) = subwords else { return Self::default() };
         let mut grams = Self { starts: vec![0], rows: Vec::new() };
         for word in words {
@@ -169,7 +169,7 @@ const SIGMOID_RANGE: f32 = 6.0;
 const SIGMOID_STEPS: usize = 1024;
 
 impl<'a> Plan<'a> {
-    pub(super) fn new(config: &'a WordsConfig, words: &[String], counts: &'a [u64]) -> Self {
+    pub(super) fn new(config: &'a Word2VecConfig, words: &[String], counts: &'a [u64]) -> Self {
         let total = counts.iter().sum::<u64>() as f64;
         let threshold = config.sample * total;
         let keep = |count: &u64| {
@@ -177,7 +177,7 @@ impl<'a> Plan<'a> {
             let chance = if threshold > 0.0 { ((count / threshold).sqrt() + 1.0) * threshold / count } else { 1.0 };
             (chance.min(1.0) * f64::from(u32::MAX)) as u32
         };
-        let weights: Vec<f64> = counts.iter().map(|c| (*c as f64).powf(config.negative_power)).collect();
+        let weights: Vec<f64> = counts.iter().map(|c| (*c as f64).powf(config.ns_exponent)).collect();
         let point = |i: usize| {
             let x = ((i as f32 + 0.5) / SIGMOID_STEPS as f32 * 2.0 - 1.0) * SIGMOID_RANGE;
             1.0 / (1.0 + (-x).exp())
@@ -295,7 +295,7 @@ struct Worker<'a> {
     input: Rows,
     output: Rows,
     width: usize,
-    rate: f32,
+    alpha: f32,
     random: Random,
     hidden: Vec<f32>,
     error: Vec<f32>,
@@ -331,7 +331,7 @@ impl Worker<'_> {
             // SAFETY: rows of the width that both matrices have.
             unsafe {
                 let right = self.plan.sigmoid(dot::<FUSED>(hidden, out, self.width));
-                exchange::<FUSED>(self.error.as_mut_ptr(), out, hidden, (label - right) * self.rate, self.width);
+                exchange::<FUSED>(self.error.as_mut_ptr(), out, hidden, (label - right) * self.alpha, self.width);
             }
         }
     }
@@ -472,7 +472,7 @@ pub(super) fn epoch(
     let config = plan.config;
     let words = plan.counts.iter().sum::<u64>();
     let (all, seen) = (words * config.epochs as u64, AtomicU64::new(words * number as u64));
-    let threads = config.threads.max(1);
+    let threads = config.workers.max(1);
     // Pieces of whole sentences, taken by the threads in the order of the corpus: what stands last in it is learned last.
     let mut cuts = vec![0];
     let mut since = 0;
@@ -501,7 +501,7 @@ pub(super) fn epoch(
                     input: rows(input),
                     output: rows(output),
                     width: stride,
-                    rate: config.rate as f32,
+                    alpha: config.alpha as f32,
                     random: Random::new(0),
                     hidden: vec![0.0; stride],
                     error: vec![0.0; stride],
@@ -515,7 +515,7 @@ pub(super) fn epoch(
                         break;
                     }
                     let left = (1.0 - seen.load(Ordering::Relaxed) as f64 / all as f64).max(0.0);
-                    worker.rate = (config.min_rate + (config.rate - config.min_rate) * left) as f32;
+                    worker.alpha = (config.min_alpha + (config.alpha - config.min_alpha) * left) as f32;
                     // Of the place alone, so that it does not matter which thread takes it.
                     worker.random = Random::new(config.seed ^ (number as u64) << 48 ^ (piece as u64 + 1) << 16);
                     let part = &corpus[*from..*to];

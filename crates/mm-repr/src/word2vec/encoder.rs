@@ -1,6 +1,6 @@
 //! Texts by the vectors of their words: an encoder like any other, for where a transformer is too much.
 
-use super::Words;
+use super::WordVectors;
 use mm_core::{Encoder, Features, Input, Modality, Processor, SampleContext, Source, Tensor};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
@@ -19,15 +19,15 @@ pub enum Weighting {
 }
 
 /// A text → for each known word its vector, and last how much it counts: `[words, width + 1]`.
-pub struct WordsProcessor {
-    words: Arc<Words>,
+pub struct WordVectorsProcessor {
+    words: Arc<WordVectors>,
     weighting: Weighting,
     fingerprint: String,
 }
 
-impl WordsProcessor {
+impl WordVectorsProcessor {
     /// A processor over these vectors; `fingerprint` changes whenever they do.
-    pub fn new(words: Arc<Words>, weighting: Weighting, fingerprint: &str) -> Self {
+    pub fn new(words: Arc<WordVectors>, weighting: Weighting, fingerprint: &str) -> Self {
         Self { words, weighting, fingerprint: format!("words {fingerprint} {weighting:?}") }
     }
 
@@ -43,10 +43,10 @@ impl WordsProcessor {
     }
 }
 
-impl Processor for WordsProcessor {
+impl Processor for WordVectorsProcessor {
     fn process(&self, source: &Source, _context: &mut SampleContext) -> mm_core::Result<Tensor> {
         let text = crate::text::read(source)?;
-        let width = self.words.width;
+        let width = self.words.vector_size;
         let mut rows: Vec<f32> = Vec::new();
         for word in text.split_whitespace() {
             // As it stands; else without what is around it; else in lower case too.
@@ -74,19 +74,19 @@ impl Processor for WordsProcessor {
     }
 }
 
-/// What [`WordsProcessor`] gives → features `[batch, words, width]`, and their weighted mean.
-pub struct WordsEncoder {
+/// What [`WordVectorsProcessor`] gives → features `[batch, words, width]`, and their weighted mean.
+pub struct WordVectorsEncoder {
     width: i64,
 }
 
-impl WordsEncoder {
+impl WordVectorsEncoder {
     /// An encoder of vectors of that width.
     pub fn new(width: usize) -> Self {
         Self { width: width as i64 }
     }
 }
 
-impl Encoder for WordsEncoder {
+impl Encoder for WordVectorsEncoder {
     fn encode(&self, input: &Input, _train: bool) -> mm_core::Result<Features> {
         Features::new(input.values.narrow(2, 0, self.width)?, input.mask.clone())
     }

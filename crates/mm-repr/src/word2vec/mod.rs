@@ -8,7 +8,7 @@ mod formats;
 mod train;
 
 pub use corpus::{Phrases, Vocabulary};
-pub use encoder::{Weighting, WordsEncoder, WordsProcessor};
+pub use encoder::{Weighting, WordVectorsEncoder, WordVectorsProcessor};
 pub use evaluate::{AnalogyResult, PairResult};
 pub use formats::Format;
 
@@ -36,23 +36,23 @@ pub enum Architecture {
 /// n-grams of letters that speak for a word beside the word itself, so that unseen words have vectors.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Subwords {
+pub struct SubwordConfig {
     /// Shortest n-gram, in letters.
-    pub shortest: usize,
+    pub min_n: usize,
     /// Longest n-gram, in letters.
-    pub longest: usize,
+    pub max_n: usize,
     /// Rows that n-grams are hashed into.
-    pub buckets: u32,
+    pub bucket: u32,
 }
 
-impl Default for Subwords {
+impl Default for SubwordConfig {
     fn default() -> Self {
-        Self { shortest: 3, longest: 6, buckets: 2_000_000 }
+        Self { min_n: 3, max_n: 6, bucket: 2_000_000 }
     }
 }
 
-impl Subwords {
-    /// The rows (below `buckets`) of a word's n-grams, as fastText hashes them.
+impl SubwordConfig {
+    /// The rows (below `bucket`) of a word's n-grams, as fastText hashes them.
     pub fn grams<'a>(&'a self, word: &str) -> impl Iterator<Item = u32> + use<'a> {
         let marked = format!("<{word}>");
         let starts: Vec<usize> = marked.char_indices().map(|(i, _)| i).chain([marked.len()]).collect();
@@ -64,21 +64,21 @@ impl Subwords {
                 .fold(2_166_136_261u32, |h, b| (h ^ i32::from(*b as i8) as u32).wrapping_mul(16_777_619))
         };
         (0..letters)
-            .flat_map(move |from| (self.shortest..=self.longest).map(move |length| (from, from + length)))
+            .flat_map(move |from| (self.min_n..=self.max_n).map(move |length| (from, from + length)))
             // A single letter that is only the mark of an end says nothing.
             .filter(move |(from, to)| *to <= letters && !(to - from == 1 && (*from == 0 || *to == letters)))
-            .map(move |(from, to)| hash(from, to) % self.buckets.max(1))
+            .map(move |(from, to)| hash(from, to) % self.bucket.max(1))
     }
 }
 
 /// How words are learned; the defaults are gensim's, but for skip-gram.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct WordsConfig {
+pub struct Word2VecConfig {
     /// What is predicted from what.
     pub architecture: Architecture,
     /// Width of a vector.
-    pub width: usize,
+    pub vector_size: usize,
     /// Words on each side that count, at most.
     pub window: usize,
     /// Whether a window's reach is drawn anew at each place (near words then count more).
@@ -86,7 +86,7 @@ pub struct WordsConfig {
     /// Wrong words for each right one; 0: hierarchical softmax instead.
     pub negative: usize,
     /// Wrong words are drawn by their count to this power.
-    pub negative_power: f64,
+    pub ns_exponent: f64,
     /// Whether the words of a window share their wrong words (skip-gram): twice as fast, for a little of the quality.
     pub share_negatives: bool,
     /// Words that are there less often are left out.
@@ -96,44 +96,44 @@ pub struct WordsConfig {
     /// Passes over the corpus.
     pub epochs: usize,
     /// Learning rate at the beginning.
-    pub rate: f64,
+    pub alpha: f64,
     /// Learning rate at the end.
-    pub min_rate: f64,
+    pub min_alpha: f64,
     /// Threads; with one the result is a function of corpus, settings and seed.
-    pub threads: usize,
+    pub workers: usize,
     /// Seed of everything that is drawn.
     pub seed: u64,
     /// n-grams of letters, where unseen words shall have vectors.
-    pub subwords: Option<Subwords>,
+    pub subwords: Option<SubwordConfig>,
 }
 
-impl Default for WordsConfig {
+impl Default for Word2VecConfig {
     fn default() -> Self {
         Self {
             architecture: Architecture::SkipGram,
-            width: 100,
+            vector_size: 100,
             window: 5,
             shrink_windows: true,
             negative: 5,
-            negative_power: 0.75,
+            ns_exponent: 0.75,
             share_negatives: true,
             min_count: 5,
             sample: 1e-3,
             epochs: 5,
-            rate: 0.025,
-            min_rate: 1e-4,
-            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            alpha: 0.025,
+            min_alpha: 1e-4,
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
             seed: 0,
             subwords: None,
         }
     }
 }
 
-impl WordsConfig {
+impl Word2VecConfig {
     fn check(&self) -> Result<()> {
         let bad = |field: &str, found: String, wanted: &str| Err(mm_core::Error::config(field, found, wanted).into());
-        if !(1..=10_000).contains(&self.width) {
-            return bad("width", self.width.to_string(), "1 to 10,000");
+        if !(1..=10_000).contains(&self.vector_size) {
+            return bad("vector_size", self.vector_size.to_string(), "1 to 10,000");
         }
         if !(1..=train::MOST_WINDOW).contains(&self.window) || self.epochs == 0 {
             return bad(
@@ -142,19 +142,19 @@ impl WordsConfig {
                 "1 to 100 words on each side, at least one pass",
             );
         }
-        if !(self.rate > 0.0 && self.rate <= 1.0 && (0.0..=self.rate).contains(&self.min_rate)) {
+        if !(self.alpha > 0.0 && self.alpha <= 1.0 && (0.0..=self.alpha).contains(&self.min_alpha)) {
             return bad(
-                "rate, min_rate",
-                format!("{}, {}", self.rate, self.min_rate),
-                "a rate in (0, 1], and no more than it",
+                "alpha, min_alpha",
+                format!("{}, {}", self.alpha, self.min_alpha),
+                "alpha in (0, 1] and min_alpha in [0, alpha]",
             );
         }
         if !(0.0..=1.0).contains(&self.sample) {
             return bad("sample", self.sample.to_string(), "0 to 1");
         }
         match &self.subwords {
-            Some(s) if s.shortest == 0 || s.longest < s.shortest || s.buckets == 0 => {
-                bad("subwords", format!("{s:?}"), "1 ≤ shortest ≤ longest, and buckets")
+            Some(s) if s.min_n == 0 || s.max_n < s.min_n || s.bucket == 0 => {
+                bad("subwords", format!("{s:?}"), "1 ≤ min_n ≤ max_n, and bucket")
             }
             _ => Ok(()),
         }
@@ -167,7 +167,7 @@ pub enum Progress {
     /// Bytes of the corpus that were read, of all.
     Reading(u64, u64),
     /// Words that were learned from, of all.
-    Learning(u64, u64),
+    Training(u64, u64),
 }
 
 fn at(path: &Path) -> impl Fn(std::io::Error) -> Error {
@@ -177,19 +177,19 @@ fn at(path: &Path) -> impl Fn(std::io::Error) -> Error {
 
 /// Words and their vectors.
 #[derive(Debug, Clone, Default)]
-pub struct Words {
+pub struct WordVectors {
     /// The words and their counts (1 where a file does not tell them).
     pub vocabulary: Vocabulary,
     /// Width of a vector.
-    pub width: usize,
-    /// `[words + buckets, width]`: words, then n-grams.
+    pub vector_size: usize,
+    /// `[words + bucket, vector_size]`: words, then n-grams.
     input: Vec<f32>,
-    /// `[words, width]` of the other side of the prediction, where it is known.
+    /// `[words, vector_size]` of the other side of the prediction, where it is known.
     output: Vec<f32>,
     /// Whether negatives or a tree stood on the other side, for fastText's format.
     negative: bool,
     architecture: Architecture,
-    subwords: Option<Subwords>,
+    subwords: Option<SubwordConfig>,
     /// Rows of unit length for comparing.
     unit: OnceLock<Vec<f32>>,
 }
@@ -197,17 +197,17 @@ pub struct Words {
 /// What a training that was interrupted left.
 #[derive(Serialize, Deserialize)]
 struct State {
-    config: WordsConfig,
+    config: Word2VecConfig,
     fingerprint: String,
     epochs_done: usize,
 }
 
-impl Words {
+impl WordVectors {
     /// Learns from files (one sentence a line, words between white space). `work` keeps what is done after each pass: called again
     /// with the same files and settings it goes on from there. `None` when it was stopped.
     pub fn train(
         files: &[PathBuf],
-        config: &WordsConfig,
+        config: &Word2VecConfig,
         phrases: Option<&Phrases>,
         work: &Path,
         stop: &AtomicBool,
@@ -237,15 +237,15 @@ impl Words {
             ));
         }
         let plan = Plan::new(config, &vocabulary.words, &vocabulary.counts);
-        let buckets = config.subwords.as_ref().map_or(0, |s| s.buckets as usize);
-        let stride = config.width.next_multiple_of(LANES);
+        let bucket = config.subwords.as_ref().map_or(0, |s| s.bucket as usize);
+        let stride = config.vector_size.next_multiple_of(LANES);
         let mut matrices =
-            Matrices { input: vec![0.0; (words + buckets) * stride], output: vec![0.0; words * stride], stride };
+            Matrices { input: vec![0.0; (words + bucket) * stride], output: vec![0.0; words * stride], stride };
         let mut random = train::Random::new(config.seed ^ 0x5eed);
         for row in matrices.input.chunks_mut(stride) {
-            for value in &mut row[..config.width] {
+            for value in &mut row[..config.vector_size] {
                 // Twice as wide as the original program's, as gensim begins: worth a little to bags of words.
-                *value = ((random.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0) / config.width as f32;
+                *value = ((random.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0) / config.vector_size as f32;
             }
         }
         let mut begin = 0;
@@ -272,7 +272,7 @@ impl Words {
         let corpus = map(&encoded.file)?;
         let all = vocabulary.total() * config.epochs as u64;
         for epoch in begin..config.epochs {
-            let told = |done| told(Progress::Learning(done, all));
+            let told = |done| told(Progress::Training(done, all));
             if !train::epoch(&plan, &mut matrices, corpus.numbers(), epoch, stop, &told) {
                 return Ok(None);
             }
@@ -293,15 +293,15 @@ impl Words {
         }
         drop(plan);
         let narrow = |rows: Vec<f32>| -> Vec<f32> {
-            if stride == config.width {
+            if stride == config.vector_size {
                 rows
             } else {
-                rows.chunks(stride).flat_map(|r| &r[..config.width]).copied().collect()
+                rows.chunks(stride).flat_map(|r| &r[..config.vector_size]).copied().collect()
             }
         };
         Ok(Some(Self {
             vocabulary,
-            width: config.width,
+            vector_size: config.vector_size,
             input: narrow(matrices.input),
             output: narrow(matrices.output),
             negative: config.negative > 0,
@@ -312,7 +312,7 @@ impl Words {
     }
 
     fn row(&self, number: usize) -> &[f32] {
-        &self.input[number * self.width..(number + 1) * self.width]
+        &self.input[number * self.vector_size..(number + 1) * self.vector_size]
     }
 
     /// A word's vector: its own, or with n-grams the mean of its own and theirs. `None` for a word that is not known and has none.
@@ -324,7 +324,7 @@ impl Words {
         if rows.is_empty() {
             return None;
         }
-        let mut sum = vec![0f32; self.width];
+        let mut sum = vec![0f32; self.vector_size];
         for row in &rows {
             sum.iter_mut().zip(self.row(*row)).for_each(|(s, v)| *s += v);
         }
@@ -339,19 +339,19 @@ impl Words {
                 .vocabulary
                 .words
                 .par_iter()
-                .map(|w| unit(self.vector(w).unwrap_or_else(|| vec![0.0; self.width])))
+                .map(|w| unit(self.vector(w).unwrap_or_else(|| vec![0.0; self.vector_size])))
                 .collect();
             rows.concat()
         })
     }
 
     /// The words nearest to a vector by cosine, best first, without some.
-    pub fn nearest(&self, vector: &[f32], top: usize, without: &[&str]) -> Vec<(&str, f32)> {
+    pub fn similar_by_vector(&self, vector: &[f32], top: usize, without: &[&str]) -> Vec<(&str, f32)> {
         let wanted = unit(vector.to_vec());
         let without: Vec<u32> = without.iter().filter_map(|w| self.vocabulary.id(w)).collect();
         let mut scores: Vec<(u32, f32)> = self
             .unit()
-            .par_chunks(self.width)
+            .par_chunks(self.vector_size)
             .enumerate()
             .map(|(i, row)| (i as u32, row.iter().zip(&wanted).map(|(a, b)| a * b).sum()))
             .filter(|(i, _)| !without.contains(i))
@@ -366,8 +366,8 @@ impl Words {
     }
 
     /// The words most like a word.
-    pub fn similar(&self, word: &str, top: usize) -> Result<Vec<(&str, f32)>> {
-        Ok(self.nearest(&self.known(word)?, top, &[word]))
+    pub fn most_similar(&self, word: &str, top: usize) -> Result<Vec<(&str, f32)>> {
+        Ok(self.similar_by_vector(&self.known(word)?, top, &[word]))
     }
 
     /// What is to `c` as `b` is to `a` (king − man + woman: `a` man, `b` king, `c` woman).
@@ -375,7 +375,7 @@ impl Words {
         let [from, to, by] = [a, b, c].map(|w| self.known(w).map(unit));
         let (from, to, by) = (from?, to?, by?);
         let wanted: Vec<f32> = to.iter().zip(&from).zip(&by).map(|((t, f), b)| t - f + b).collect();
-        Ok(self.nearest(&wanted, top, &[a, b, c]))
+        Ok(self.similar_by_vector(&wanted, top, &[a, b, c]))
     }
 
     fn known(&self, word: &str) -> Result<Vec<f32>> {

@@ -1,6 +1,6 @@
 //! A corpus on disk becomes numbers on disk: one sentence a line, words between white space; read twice, never held in memory.
 
-use super::{WordsConfig, at};
+use super::{Word2VecConfig, at};
 use crate::Result;
 use std::{
     collections::HashMap,
@@ -79,7 +79,7 @@ pub struct Phrases {
 
 impl Phrases {
     /// Pairs that are there at least `min_count` times and score above `threshold`: (count − min) · vocabulary / (count of a · of b).
-    pub fn find(files: &[PathBuf], min_count: u64, threshold: f64) -> Result<Self> {
+    pub fn fit(files: &[PathBuf], min_count: u64, threshold: f64) -> Result<Self> {
         let mut words: HashMap<String, u64> = HashMap::new();
         let mut pairs: HashMap<(String, String), u64> = HashMap::new();
         lines(files, &mut |_| {}, &mut |line| {
@@ -138,7 +138,7 @@ pub(super) struct Encoded {
 /// Counts the words, then writes the corpus as numbers into `work`.
 pub(super) fn encode(
     files: &[PathBuf],
-    config: &WordsConfig,
+    config: &Word2VecConfig,
     phrases: Option<&Phrases>,
     work: &Path,
     told: &mut dyn FnMut(&str, u64, u64),

@@ -1,6 +1,6 @@
 //! How well vectors say what people say: similarity of pairs (WordSim-353, SimLex-999) and analogies (Mikolov 2013).
 
-use super::{Words, at, unit};
+use super::{WordVectors, at, unit};
 use crate::{Error, Result};
 use rayon::prelude::*;
 use std::{collections::HashMap, path::Path};
@@ -53,7 +53,7 @@ pub(super) fn spearman(a: &[f64], b: &[f64]) -> f64 {
     covariance / (spread(&a, ma) * spread(&b, mb)).sqrt()
 }
 
-impl Words {
+impl WordVectors {
     /// Words by their upper case, the more frequent first: test sets write names their own way.
     fn folded(&self) -> HashMap<String, u32> {
         let mut folded = HashMap::new();
@@ -64,7 +64,7 @@ impl Words {
     }
 
     /// A file of pairs: two words and a number between tabs a line, `#` before remarks (as gensim ships WordSim-353 and SimLex-999).
-    pub fn evaluate_pairs(&self, path: &Path) -> Result<PairResult> {
+    pub fn evaluate_word_pairs(&self, path: &Path) -> Result<PairResult> {
         let text = std::fs::read_to_string(path).map_err(at(path))?;
         let folded = self.folded();
         let (mut ours, mut theirs, mut unknown) = (Vec::new(), Vec::new(), 0);
@@ -79,7 +79,7 @@ impl Words {
             match (find(a), find(b)) {
                 (Some(a), Some(b)) => {
                     let rows = self.unit();
-                    let row = |i: usize| &rows[i * self.width..(i + 1) * self.width];
+                    let row = |i: usize| &rows[i * self.vector_size..(i + 1) * self.vector_size];
                     ours.push(row(a).iter().zip(row(b)).map(|(x, y)| f64::from(x * y)).sum());
                     theirs.push(score);
                 }
@@ -96,7 +96,7 @@ impl Words {
     }
 
     /// A file of analogies: four words a line, `: name` before each section (as gensim ships Google's).
-    pub fn evaluate_analogies(&self, path: &Path) -> Result<AnalogyResult> {
+    pub fn evaluate_word_analogies(&self, path: &Path) -> Result<AnalogyResult> {
         let text = std::fs::read_to_string(path).map_err(at(path))?;
         let folded = self.folded();
         let (mut questions, mut unknown, mut names) = (Vec::new(), 0, Vec::new());
@@ -117,13 +117,13 @@ impl Words {
             return Err(Error::folder(path, format!("no question of known words, {unknown} with unknown ones")));
         }
         let rows = self.unit();
-        let row = |i: u32| &rows[i as usize * self.width..(i as usize + 1) * self.width];
+        let row = |i: u32| &rows[i as usize * self.vector_size..(i as usize + 1) * self.vector_size];
         let right: Vec<bool> = questions
             .par_iter()
             .map(|(_, [a, b, c, d])| {
-                let wanted = unit((0..self.width).map(|i| row(*b)[i] - row(*a)[i] + row(*c)[i]).collect());
+                let wanted = unit((0..self.vector_size).map(|i| row(*b)[i] - row(*a)[i] + row(*c)[i]).collect());
                 let mut best = (f32::MIN, u32::MAX);
-                for (i, other) in rows.chunks(self.width).enumerate() {
+                for (i, other) in rows.chunks(self.vector_size).enumerate() {
                     let score: f32 = other.iter().zip(&wanted).map(|(x, y)| x * y).sum();
                     if score > best.0 && ![*a, *b, *c].contains(&(i as u32)) {
                         best = (score, i as u32);
