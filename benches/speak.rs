@@ -7,8 +7,8 @@
 
 use mm_core::{DType, Device, Modality, Source};
 use mm_reason::{
-    Asked, Seen, Speaker,
-    generate::{GenerationConfig, Rules},
+    EncodedMedia, Pipeline, Request,
+    generate::{GenerationConfig, LogitsProcessors},
 };
 use mm_repr::LoadOptions;
 use std::path::Path;
@@ -27,38 +27,43 @@ fn main() -> Outcome<()> {
     mm_core::threads(std::env::var("THREADS").ok().and_then(|t| t.parse().ok()).or(Some(2)));
     let device: Device = std::env::var("DEVICE").map_or(Ok(Device::Cpu), |d| d.parse())?;
     let (count, tokens, dtype): (usize, usize, DType) = (count.parse()?, tokens.parse()?, dtype.parse()?);
-    let model = Speaker::load(Path::new(folder), LoadOptions { dtype, device, ..LoadOptions::default() })?;
+    let model = Pipeline::load(Path::new(folder), LoadOptions { dtype, device, ..LoadOptions::default() })?;
     let source = [Source::File(file.into())];
     let beams = if kind == "answer" || kind == "transcribe" { 1 } else { count };
     // No end before so many: random weights would end anywhere.
-    let config = GenerationConfig { max_new_tokens: tokens, min_new_tokens: tokens, beams, ..model.generation.clone() };
-    let say = |seen: &Seen, asked: Asked<'_>| {
-        model.say(Some(seen), asked, &config, &Rules::default(), &mut |_, _| {}).map(drop)
+    let config = GenerationConfig {
+        max_new_tokens: tokens,
+        min_new_tokens: tokens,
+        num_beams: beams,
+        ..model.generation.clone()
     };
-    let look = || model.look(&Modality::IMAGE, &source);
+    let say = |seen: &EncodedMedia, asked: Request<'_>| {
+        model.generate(Some(seen), asked, &config, &LogitsProcessors::default(), &mut |_, _| {}).map(drop)
+    };
+    let look = || model.encode_media(&Modality::IMAGE, &source);
     let rate = match kind.as_str() {
-        "caption" => measure(5, || say(&look()?, Asked::Describe(None)))? * tokens as f64,
+        "caption" => measure(5, || say(&look()?, Request::Caption(None)))? * tokens as f64,
         "steps" => {
             let seen = look()?;
-            measure(5, || say(&seen, Asked::Describe(None)))? * tokens as f64
+            measure(5, || say(&seen, Request::Caption(None)))? * tokens as f64
         }
         "answer" => {
             let questions: Vec<String> = (0..count).map(|n| format!("w{} w{} w{} w{}", 10 + n, n, 7 * n, 99)).collect();
             let all = || {
                 let seen = look()?;
                 questions.iter().try_for_each(|q| {
-                    if model.speaks() {
-                        say(&seen, Asked::Answer(q))
+                    if model.can_generate() {
+                        say(&seen, Request::Question(q))
                     } else {
-                        model.answer(Some(&seen), Asked::Answer(q), &[], &config).map(drop)
+                        model.answer(Some(&seen), Request::Question(q), &[], &config).map(drop)
                     }
                 })
             };
             measure(3, all)? * count as f64
         }
         _ => {
-            let seen = || model.look(&Modality::AUDIO, &source);
-            measure(5, || say(&seen()?, Asked::Transcribe(None, false)))?
+            let seen = || model.encode_media(&Modality::AUDIO, &source);
+            measure(5, || say(&seen()?, Request::Transcribe { language: None, timestamps: false }))?
         }
     };
     println!("{rate:.3}");

@@ -3,7 +3,7 @@
 use crate::{Context, embed, output, speak};
 use anyhow::{Context as _, Result, bail};
 use mm_core::{Modality, Source};
-use mm_reason::Heat;
+use mm_reason::Attribution;
 use mm_repr::locate;
 use mm_tasks::{
     answering::{Answered, Answerer, Wishes},
@@ -64,8 +64,8 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         choices: arguments.choices.iter().flatten().map(|c| c.trim().to_owned()).collect(),
         generation: generation.map(|mut config| {
             // As many answers as are wanted are found by as many beams.
-            if arguments.top > 1 && config.beams > 1 {
-                config.returned = arguments.top.min(config.beams);
+            if arguments.top > 1 && config.num_beams > 1 {
+                config.num_return_sequences = arguments.top.min(config.num_beams);
             }
             config
         }),
@@ -178,7 +178,7 @@ fn numbered(path: &Path, number: usize, all: usize) -> PathBuf {
     path.with_file_name(format!("{stem}-{}{ending}", number + 1))
 }
 
-fn draw(path: &Path, kind: &str, file: &str, heat: &Heat, question: &str, answer: &str) -> Result<()> {
+fn draw(path: &Path, kind: &str, file: &str, heat: &Attribution, question: &str, answer: &str) -> Result<()> {
     let picture = if kind == "video" {
         let frames = mm_data::decode::sample_frames(Path::new(file), 1, &mm_data::decode::ImageLimits::default())?;
         frames.into_iter().next().context("the video has no frame")?

@@ -3,7 +3,7 @@
 use crate::{Context, embed, output, speak};
 use anyhow::{Result, bail};
 use mm_core::{Modality, Source};
-use mm_reason::{Asked, Said, Speaker, generate::Rules};
+use mm_reason::{Generation, Pipeline, Request, generate::LogitsProcessors};
 use mm_tasks::captioning::Captioning;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -31,7 +31,7 @@ pub(crate) struct Arguments {
 }
 
 enum Model {
-    Speaker(Box<Speaker>),
+    Speaker(Box<Pipeline>),
     Run(Box<Captioning>),
 }
 
@@ -44,7 +44,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let model = if run {
         Model::Run(Box::new(Captioning::load(&folder, &crate::registry(), context.device()?)?))
     } else {
-        Model::Speaker(Box::new(Speaker::load(&folder, arguments.numbers.options(context)?)?))
+        Model::Speaker(Box::new(Pipeline::load(&folder, arguments.numbers.options(context)?)?))
     };
     let config = arguments.generation.over(&match &model {
         Model::Run(run) => {
@@ -54,19 +54,25 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         Model::Speaker(speaker) => speaker.generation.clone(),
     })?;
     let prompt = arguments.prompt.as_deref();
-    let describe = |modality: &Modality, sources: &[Source]| -> Result<Vec<Said>> {
+    let describe = |modality: &Modality, sources: &[Source]| -> Result<Vec<Generation>> {
         let model = match &model {
             Model::Run(_) if prompt.is_some() => bail!("--prompt: a run describes in its own words"),
             Model::Run(run) => return Ok(run.describe(sources, &config)?),
             Model::Speaker(speaker) => speaker,
         };
-        let seen = model.look(modality, sources)?;
-        let found = model.tell(Some(&seen), Asked::Describe(prompt), &config, &Rules::default(), &mut |_, _| {})?;
+        let seen = model.encode_media(modality, sources)?;
+        let found = model.generate_text(
+            Some(&seen),
+            Request::Caption(prompt),
+            &config,
+            &LogitsProcessors::default(),
+            &mut |_, _| {},
+        )?;
         Ok(found.into_iter().filter_map(|row| row.into_iter().next()).collect())
     };
     if arguments.whole.data.is_some() {
         return arguments.whole.each(&["image", "video"], 8, context.json, |rows| {
-            let line = |row: &speak::Asked, said: &Said| line(&row.file, said);
+            let line = |row: &speak::Asked, said: &Generation| line(&row.file, said);
             // Pictures of one size go through together; where that is not so, or one is broken, each by itself.
             let alike = rows.iter().all(|r| r.modality == rows[0].modality);
             let sources: Vec<Source> = rows.iter().map(|r| r.source.clone()).collect();
@@ -88,13 +94,13 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         } else {
             output::line(format!("{file}: {}", said.text.trim()));
         }
-        if !said.ended {
+        if !said.finished {
             eprintln!("mm: {file}: no end came within {} tokens (--max-new-tokens)", config.max_new_tokens);
         }
     }
     Ok(())
 }
 
-fn line(file: &str, said: &Said) -> Value {
-    json!({"input": file, "caption": said.text, "score": said.score, "ended": said.ended, "tokens": said.tokens})
+fn line(file: &str, said: &Generation) -> Value {
+    json!({"input": file, "caption": said.text, "score": said.score, "ended": said.finished, "tokens": said.num_tokens})
 }

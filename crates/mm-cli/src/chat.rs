@@ -3,7 +3,7 @@
 use crate::{Context, embed, output, speak};
 use anyhow::{Result, bail};
 use mm_core::{Modality, Source};
-use mm_reason::{Asked, Speaker, generate::Rules};
+use mm_reason::{Pipeline, Request, generate::LogitsProcessors};
 use serde_json::{Value, json};
 use std::{
     io::{BufRead, IsTerminal, Write},
@@ -32,8 +32,8 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let folder = speak::folder(&arguments.model);
-    let model = Speaker::load(&folder, arguments.numbers.options(context)?)?;
-    if !model.speaks() || !model.tokens.chats() {
+    let model = Pipeline::load(&folder, arguments.numbers.options(context)?)?;
+    if !model.can_generate() || !model.tokenizer.has_chat_template() {
         bail!(
             "{}: a model of family {} without a chat template does not converse; try `mm answer` or `mm caption`",
             folder.display(),
@@ -46,7 +46,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     }
     let file = arguments.image.iter().map(|f| ("image", f)).chain(arguments.video.iter().map(|f| ("video", f))).next();
     let seen = match file {
-        Some((kind, file)) => Some(model.look(&Modality::from(kind), &[Source::File(file.clone())])?),
+        Some((kind, file)) => Some(model.encode_media(&Modality::from(kind), &[Source::File(file.clone())])?),
         None => None,
     };
     let terminal = std::io::stdin().is_terminal();
@@ -84,7 +84,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         let (mut ids, mut shown) = (Vec::new(), String::new());
         let mut told = |_: usize, id: i64| {
             ids.push(id);
-            let now = model.tokens.decode(&ids).unwrap_or_default();
+            let now = model.tokenizer.decode(&ids).unwrap_or_default();
             if !context.json && !now.ends_with('\u{fffd}') {
                 if let Some(new) = now.strip_prefix(shown.as_str()) {
                     print!("{new}");
@@ -93,16 +93,22 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
                 shown = now;
             }
         };
-        let found = model.tell(seen.as_ref(), Asked::Chat(&conversation), &config, &Rules::default(), &mut told)?;
+        let found = model.generate_text(
+            seen.as_ref(),
+            Request::Chat(&conversation),
+            &config,
+            &LogitsProcessors::default(),
+            &mut told,
+        )?;
         let said = &found[0][0];
         if context.json {
-            output::line(json!({"text": said.text, "ended": said.ended, "tokens": said.tokens}));
-        } else if config.beams > 1 {
+            output::line(json!({"text": said.text, "ended": said.finished, "tokens": said.num_tokens}));
+        } else if config.num_beams > 1 {
             output::line(&said.text);
         } else {
             output::line("");
         }
-        if !said.ended {
+        if !said.finished {
             eprintln!("mm: no end came within {} tokens (--max-new-tokens)", config.max_new_tokens);
         }
         messages.push(json!({"role": "assistant", "content": [{"type": "text", "text": said.text}]}));

@@ -100,22 +100,22 @@ fn unused(names: &[String]) {
 
 /// The same of a model that answers, describes or writes down.
 fn speaker(folder: &Path, place: &mm_repr::Place, context: &Context) -> Result<()> {
-    let model = mm_reason::Speaker::load(folder, mm_repr::LoadOptions::default())?;
+    let model = mm_reason::Pipeline::load(folder, mm_repr::LoadOptions::default())?;
     let parameters = model.params.count(&[mm_core::Role::Frozen]);
     let kinds = [Modality::IMAGE, Modality::AUDIO, Modality::VIDEO];
     let takes: Vec<String> = kinds.iter().filter(|m| model.processor(m).is_ok()).map(ToString::to_string).collect();
-    let gives = if model.speaks() { "text" } else { "scores of its labels" };
+    let gives = if model.can_generate() { "text" } else { "scores of its labels" };
     if context.json {
         output::line(json!({
             "family": model.family, "parameters": parameters, "bytes": 4 * parameters, "takes": takes, "gives": gives,
-            "labels": if model.speaks() { 0 } else { model.labels.len() }, "chats": model.tokens.chats(), "learns": true,
+            "labels": if model.can_generate() { 0 } else { model.labels.len() }, "chats": model.tokenizer.has_chat_template(), "learns": true,
             "unused": model.unused, "adapter": place.adapter,
         }));
         return Ok(());
     }
     head(folder, model.family, parameters, place);
     output::line(format!("  takes       {} and text", takes.join(", ")));
-    let labels = if model.speaks() { String::new() } else { format!(" ({})", model.labels.len()) };
+    let labels = if model.can_generate() { String::new() } else { format!(" ({})", model.labels.len()) };
     output::line(format!("  gives       {gives}{labels}"));
     output::line("  learns      further, whole or by an adapter (task = \"finetuning\")");
     unused(&model.unused);

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, bail};
 use mm_core::{Modality, Source};
-use mm_reason::generate::{Form, GenerationConfig};
+use mm_reason::generate::{GenerationConfig, OutputConstraint};
 use serde_json::Value;
 use std::{
     fs::OpenOptions,
@@ -62,28 +62,28 @@ impl Generation {
     /// These flags over what a folder says.
     pub(crate) fn over(&self, base: &GenerationConfig) -> Result<GenerationConfig> {
         let form = match (&self.regex, &self.json_schema) {
-            (Some(text), _) => Some(Form::Regex(text.clone())),
+            (Some(text), _) => Some(OutputConstraint::Regex(text.clone())),
             (None, Some(file)) => {
                 let text = std::fs::read(file).with_context(|| format!("{} cannot be read", file.display()))?;
                 let schema = serde_json::from_slice(&text).with_context(|| format!("{}: not JSON", file.display()))?;
-                Some(Form::JsonSchema(schema))
+                Some(OutputConstraint::JsonSchema(schema))
             }
             (None, None) => None,
         };
         Ok(GenerationConfig {
             max_new_tokens: self.max_new_tokens.unwrap_or(base.max_new_tokens),
             min_new_tokens: self.min_new_tokens.unwrap_or(base.min_new_tokens),
-            beams: self.beams.unwrap_or(if self.temperature.is_some() { 1 } else { base.beams }),
+            num_beams: self.beams.unwrap_or(if self.temperature.is_some() { 1 } else { base.num_beams }),
             length_penalty: self.length_penalty.unwrap_or(base.length_penalty),
-            sample: self.temperature.is_some(),
+            do_sample: self.temperature.is_some(),
             temperature: self.temperature.unwrap_or(1.0),
             top_k: self.top_k.unwrap_or(base.top_k),
             top_p: self.top_p.unwrap_or(base.top_p),
             min_p: self.min_p.unwrap_or(base.min_p),
             repetition_penalty: self.repetition_penalty.unwrap_or(base.repetition_penalty),
-            no_repeat_ngram: self.no_repeat_ngram.unwrap_or(base.no_repeat_ngram),
-            stop: if self.stop.is_empty() { base.stop.clone() } else { self.stop.clone() },
-            form: form.or_else(|| base.form.clone()),
+            no_repeat_ngram_size: self.no_repeat_ngram.unwrap_or(base.no_repeat_ngram_size),
+            stop_strings: if self.stop.is_empty() { base.stop_strings.clone() } else { self.stop.clone() },
+            constraint: form.or_else(|| base.constraint.clone()),
             seed: self.seed,
             ..base.clone()
         })

@@ -3,7 +3,7 @@
 use crate::{Context, embed, output, speak};
 use anyhow::{Result, bail};
 use mm_core::{Modality, Source};
-use mm_reason::{Speaker, pretrained::Transcript};
+use mm_reason::{Pipeline, pretrained::Transcript};
 use mm_repr::locate;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         bail!("nothing to write down; give --audio, or --data and --out");
     }
     let folder = locate(&arguments.model, Path::new("."));
-    let model = Speaker::load(&folder, arguments.numbers.options(context)?)?;
+    let model = Pipeline::load(&folder, arguments.numbers.options(context)?)?;
     if model.processor(&Modality::AUDIO).is_err() {
         bail!("{}: a model of family {} hears nothing; wanted whisper", folder.display(), model.family);
     }
@@ -62,7 +62,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         } else {
             output::line(found.text.trim());
         }
-        if found.cut {
+        if found.truncated {
             eprintln!("mm: {file}: no end came within {} tokens (--max-new-tokens)", config.max_new_tokens);
         }
     }
@@ -70,7 +70,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
 }
 
 fn line(file: &str, found: &Transcript, timestamps: bool) -> Value {
-    let mut out = json!({"input": file, "text": found.text, "ended": !found.cut});
+    let mut out = json!({"input": file, "text": found.text, "ended": !found.truncated});
     if timestamps {
         let pieces = found.segments.iter().map(|s| json!({"start": s.start, "end": s.end, "text": s.text}));
         out["segments"] = pieces.collect();

@@ -4,7 +4,7 @@
 use crate::{
     Error, Result,
     decoder::{Decoder, DecoderConfig, Reading, State},
-    generate::{LanguageModel, Start},
+    generate::{LanguageModel, Prefill},
 };
 use mm_core::{
     Module, Scope, Tensor,
@@ -55,9 +55,9 @@ impl Default for CaptionerConfig {
 }
 
 /// The token that captions begin with; 0 pads, 1 is a word that is not known.
-pub const BEGIN: i64 = 2;
+pub const BOS: i64 = 2;
 /// The token that ends them.
-pub const END: i64 = 3;
+pub const EOS: i64 = 3;
 
 struct Attending {
     words: Embedding,
@@ -108,7 +108,7 @@ impl Captioner {
     pub fn new(scope: &Scope<'_>, input: i64, vocabulary: i64, config: &CaptionerConfig) -> Result<Self> {
         let c = config;
         if c.width < 4 || c.layers < 1 || c.prefix < 1 || c.longest < 2 || !(0.0..1.0).contains(&c.dropout) {
-            return Err(Error::asked("model", format!("{c:?}"), "positive sizes, and a rate in [0, 1)"));
+            return Err(Error::invalid_argument("model", format!("{c:?}"), "positive sizes, and a rate in [0, 1)"));
         }
         let attention = AttentionConfig { dropout: c.dropout, ..AttentionConfig::new(c.width, c.heads) };
         let cross = (c.kind == CaptionerKind::Transformer).then(|| attention.clone());
@@ -171,10 +171,10 @@ impl Captioner {
     }
 
     /// Features `[rows, places, input]` and the tokens so far `[rows, tokens]` → scores of the next after each, `[rows, tokens, vocabulary]`.
-    pub fn teach(&self, features: &Tensor, ids: &Tensor, train: bool) -> mm_core::Result<Tensor> {
+    pub fn teacher_forcing(&self, features: &Tensor, ids: &Tensor, train: bool) -> mm_core::Result<Tensor> {
         let places = self.places(features, train)?;
         match &self.body {
-            Body::Cross(decoder) => decoder.teach(ids, Some((&places, None)), train),
+            Body::Cross(decoder) => decoder.teacher_forcing(ids, Some((&places, None)), train),
             Body::Prefix(decoder, prefix, count) => {
                 let before = prefix.forward(&places.mean_dims(&[1], false)?, train)?;
                 let before = before.reshape(&[ids.size(0)?, *count, -1])?;
@@ -193,10 +193,10 @@ impl Captioner {
     }
 
     /// Has seen features `[rows, places, input]` and is about to say the first word.
-    pub fn start(&self, features: &Tensor, room: i64) -> mm_core::Result<Start<CaptionState>> {
+    pub fn prefill(&self, features: &Tensor, room: i64) -> mm_core::Result<Prefill<CaptionState>> {
         let places = self.places(features, false)?;
         let rows = places.size(0)?;
-        let begin = Tensor::full(&[rows, 1], BEGIN as f64, mm_core::DType::I64, places.device())?;
+        let begin = Tensor::full(&[rows, 1], BOS as f64, mm_core::DType::I64, places.device())?;
         let (held, logits) = match &self.body {
             Body::Cross(decoder) => {
                 let mut state = decoder.state(rows, room + 1, Some((places, None)))?;
@@ -216,7 +216,7 @@ impl Captioner {
                 (Held::Memory(memory), logits)
             }
         };
-        Ok(Start { state: CaptionState(held), logits, prompts: vec![vec![BEGIN]; rows as usize] })
+        Ok(Prefill { state: CaptionState(held), logits, prompts: vec![vec![BOS]; rows as usize] })
     }
 }
 

@@ -1,7 +1,7 @@
 //! The one decoder that every model that speaks is made of: words and positions in, blocks that look back (and maybe at a context), scores
 //! of the next word out. Families differ in its switches.
 
-use crate::generate::{LanguageModel, Start};
+use crate::generate::{LanguageModel, Prefill};
 use mm_core::{
     DType, Device, Error, Init, Module, Result, Scope, Tensor,
     nn::{
@@ -14,7 +14,7 @@ use mm_repr::family::Build;
 /// Sizes and switches of a [`Decoder`].
 #[derive(Debug, Clone)]
 pub struct DecoderConfig {
-    /// Tokens that it knows.
+    /// Tokenizer that it knows.
     pub vocabulary: i64,
     /// Width of its features.
     pub width: i64,
@@ -298,12 +298,12 @@ impl Decoder {
     }
 
     /// Reads the same prompt into each row of a state, and is about to speak.
-    pub fn begin(&self, mut state: State, prompt: &[i64]) -> Result<Start<State>> {
+    pub fn begin(&self, mut state: State, prompt: &[i64]) -> Result<Prefill<State>> {
         let ids = Tensor::from_vec(prompt, &[1, prompt.len() as i64])?.to_device(self.device())?;
         let x = self.embed(&ids, state.position)?.expand(&[state.rows, -1, -1])?;
         let hidden = self.read(&x, &mut state, Reading::default())?;
         let prompts = vec![prompt.to_vec(); state.rows as usize];
-        Ok(Start { logits: self.last(&hidden)?, state, prompts })
+        Ok(Prefill { logits: self.last(&hidden)?, state, prompts })
     }
 
     /// Reads the next tokens `[rows, tokens]`.
@@ -314,7 +314,7 @@ impl Decoder {
 
     /// Several that are about to speak as one, whatever the lengths of what they read: rows in their order. Each has as many rows as contexts
     /// and has not spoken yet.
-    pub fn together(&self, starts: Vec<Start<State>>) -> Result<Start<State>> {
+    pub fn together(&self, starts: Vec<Prefill<State>>) -> Result<Prefill<State>> {
         let device = self.device();
         let states: Vec<&State> = starts.iter().map(|s| &s.state).collect();
         let held = |s: &State| s.blocks.first().map_or(0, |b| b.own.length());
@@ -341,7 +341,7 @@ impl Decoder {
             },
         };
         let logits = Tensor::cat(&starts.iter().map(|s| &s.logits).collect::<Vec<_>>(), 0)?;
-        Ok(Start { logits, prompts: starts.iter().flat_map(|s| s.prompts.clone()).collect(), state })
+        Ok(Prefill { logits, prompts: starts.iter().flat_map(|s| s.prompts.clone()).collect(), state })
     }
 
     /// What several look at, the shorter ones at the end as in their caches.
@@ -373,7 +373,12 @@ impl Decoder {
     }
 
     /// Reads all at once and remembers nothing, for training: tokens `[rows, tokens]` and what they look at → scores after each.
-    pub fn teach(&self, ids: &Tensor, context: Option<(&Tensor, Option<&Mask>)>, train: bool) -> Result<Tensor> {
+    pub fn teacher_forcing(
+        &self,
+        ids: &Tensor,
+        context: Option<(&Tensor, Option<&Mask>)>,
+        train: bool,
+    ) -> Result<Tensor> {
         let x = self.embed(ids, 0)?;
         let angles = self.angles(&Tensor::arange(0, ids.size(1)?, ids.device())?)?;
         let angles = angles.as_ref().map(|(c, s)| (c, s));

@@ -10,7 +10,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// A setting, or what was asked, is not what it should be.
     #[error("{what}: found {found}, wanted {wanted}")]
-    Asked {
+    InvalidArgument {
         /// Which setting, or what was asked.
         what: String,
         /// What was found.
@@ -20,7 +20,7 @@ pub enum Error {
     },
     /// A file of a checkpoint folder is missing or not what it should be.
     #[error("{path}: {reason}")]
-    Folder {
+    Checkpoint {
         /// The file or folder.
         path: PathBuf,
         /// What was wrong and what to do.
@@ -39,13 +39,13 @@ pub enum Error {
 
 impl Error {
     /// An error about a setting or a question.
-    pub fn asked(what: impl Into<String>, found: impl std::fmt::Display, wanted: impl Into<String>) -> Self {
-        Self::Asked { what: what.into(), found: found.to_string(), wanted: wanted.into() }
+    pub fn invalid_argument(what: impl Into<String>, found: impl std::fmt::Display, wanted: impl Into<String>) -> Self {
+        Self::InvalidArgument { what: what.into(), found: found.to_string(), wanted: wanted.into() }
     }
 
     /// An error about `path`.
-    pub fn folder(path: impl Into<PathBuf>, reason: impl std::fmt::Display) -> Self {
-        Self::Folder { path: path.into(), reason: reason.to_string() }
+    pub fn checkpoint(path: impl Into<PathBuf>, reason: impl std::fmt::Display) -> Self {
+        Self::Checkpoint { path: path.into(), reason: reason.to_string() }
     }
 }
 
@@ -55,8 +55,8 @@ impl From<Error> for mm_core::Error {
             Error::Core(core) => core,
             Error::Data(data) => data.into(),
             Error::Repr(repr) => repr.into(),
-            Error::Folder { path, reason } => Self::File { path, reason },
-            Error::Asked { what, found, wanted } => Self::config(what, found, wanted),
+            Error::Checkpoint { path, reason } => Self::File { path, reason },
+            Error::InvalidArgument { what, found, wanted } => Self::config(what, found, wanted),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! One modality questions another.
 //!
-//! [`attend`] holds networks that are trained here to answer a question about a picture; [`Speaker`] loads checkpoints that answer,
+//! [`attend`] holds networks that are trained here to answer a question about a picture; [`Pipeline`] loads checkpoints that answer,
 //! describe and transcribe; [`generate`] is how all of them put one token after another.
 
 pub mod attend;
@@ -11,4 +11,4 @@ pub mod generate;
 pub mod pretrained;
 
 pub use error::{Error, Result};
-pub use pretrained::{Asked, Heat, Lesson, Said, Scored, Seen, Speaker, families};
+pub use pretrained::{Attribution, EncodedMedia, Generation, Pipeline, Request, ScoredAnswer, TrainBatch, families};

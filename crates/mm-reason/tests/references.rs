@@ -3,8 +3,8 @@
 
 use mm_core::{Input, Modality, Source, Tensor};
 use mm_reason::{
-    Asked, Lesson, Seen, Speaker,
-    generate::{EarlyStopping, GenerationConfig, Rules},
+    EncodedMedia, Pipeline, Request, TrainBatch,
+    generate::{EarlyStopping, GenerationConfig, LogitsProcessors},
 };
 use mm_repr::LoadOptions;
 use serde_json::Value;
@@ -22,12 +22,12 @@ fn settings(base: &GenerationConfig, given: &Value) -> GenerationConfig {
     GenerationConfig {
         max_new_tokens: count("max_new_tokens", 9),
         min_new_tokens: count("min_new_tokens", base.min_new_tokens),
-        beams: count("num_beams", base.beams),
+        num_beams: count("num_beams", base.num_beams),
         length_penalty: number("length_penalty", base.length_penalty),
         repetition_penalty: number("repetition_penalty", base.repetition_penalty),
-        no_repeat_ngram: count("no_repeat_ngram_size", base.no_repeat_ngram),
+        no_repeat_ngram_size: count("no_repeat_ngram_size", base.no_repeat_ngram_size),
         early_stopping: match &given["early_stopping"] {
-            Value::Bool(true) => EarlyStopping::Enough,
+            Value::Bool(true) => EarlyStopping::FirstN,
             Value::String(_) => EarlyStopping::Never,
             _ => base.early_stopping,
         },
@@ -54,7 +54,7 @@ fn every_family_says_what_its_reference_says_token_for_token() {
         let report = |text: String| wrong.borrow_mut().push(format!("{name}: {text}"));
         let answers: Value = serde_json::from_slice(&std::fs::read(variant.join("answers.json")).unwrap()).unwrap();
         let device = std::env::var("MM_TEST_DEVICE").map_or(mm_core::Device::Cpu, |d| d.parse().unwrap());
-        let model = match Speaker::load(&variant, LoadOptions { device, ..LoadOptions::default() }) {
+        let model = match Pipeline::load(&variant, LoadOptions { device, ..LoadOptions::default() }) {
             Ok(model) => model,
             Err(error) => {
                 report(error.to_string());
@@ -67,9 +67,9 @@ fn every_family_says_what_its_reference_says_token_for_token() {
         let look = |row: &Value| {
             let kinds = [("image", Modality::IMAGE), ("audio", Modality::AUDIO), ("video", Modality::VIDEO)];
             let (file, modality) = kinds.iter().find_map(|(k, m)| Some((row[*k].as_str()?, m))).unwrap();
-            model.look(modality, &[Source::File(top.join("inputs").join(file))])
+            model.encode_media(modality, &[Source::File(top.join("inputs").join(file))])
         };
-        let mut batches: BTreeMap<String, Vec<(Seen, String, &str, &Value)>> = BTreeMap::new();
+        let mut batches: BTreeMap<String, Vec<(EncodedMedia, String, &str, &Value)>> = BTreeMap::new();
         for (kind, rows) in answers.as_object().unwrap() {
             for row in rows.as_array().into_iter().flatten() {
                 let text = |key: &str| row[key].as_str();
@@ -82,34 +82,36 @@ fn every_family_says_what_its_reference_says_token_for_token() {
                 };
                 let messages = &row["messages"];
                 let asked = match kind.as_str() {
-                    "caption" => Asked::Describe(text("prompt")),
-                    "transcribe" => Asked::Transcribe(text("language"), row["timestamps"] == true),
-                    "chat" => Asked::Chat(messages),
-                    _ => Asked::Answer(text("question").or(text("text")).unwrap_or_default()),
+                    "caption" => Request::Caption(text("prompt")),
+                    "transcribe" => {
+                        Request::Transcribe { language: text("language"), timestamps: row["timestamps"] == true }
+                    }
+                    "chat" => Request::Chat(messages),
+                    _ => Request::Question(text("question").or(text("text")).unwrap_or_default()),
                 };
                 for said in row["said"].as_array().into_iter().flatten() {
                     held += 1;
-                    if let Asked::Answer(words) | Asked::Describe(Some(words)) = asked {
+                    if let Request::Question(words) | Request::Caption(Some(words)) = asked {
                         let batch = batches.entry(said["settings"].to_string()).or_default();
                         batch.push((look(row).unwrap(), words.to_owned(), kind, said));
                     }
                     let config = settings(&model.generation, &said["settings"]);
                     let what = format!("{kind} {} {} {}", row["image"], row["question"], said["settings"]);
-                    match model.say(Some(&seen), asked, &config, &Rules::default(), &mut |_, _| {}) {
+                    match model.generate(Some(&seen), asked, &config, &LogitsProcessors::default(), &mut |_, _| {}) {
                         Err(error) => report(format!("{what}: {error}")),
                         Ok(found) => {
                             let best = &found[0][0];
                             let wanted: Vec<i64> = serde_json::from_value(said["ids"].clone()).unwrap();
-                            if best.ids != wanted {
-                                report(format!("{what}: found {:?}, wanted {wanted:?}", best.ids));
+                            if best.token_ids != wanted {
+                                report(format!("{what}: found {:?}, wanted {wanted:?}", best.token_ids));
                                 continue;
                             }
-                            let text = model.tokens.decode(&best.ids).unwrap();
+                            let text = model.tokenizer.decode(&best.token_ids).unwrap();
                             if said["text"].as_str() != Some(&text) {
                                 report(format!("{what}: found {text:?}, wanted {}", said["text"]));
                             }
-                            if best.ended != said["ended"].as_bool().unwrap() {
-                                report(format!("{what}: ended: {}", best.ended));
+                            if best.finished != said["ended"].as_bool().unwrap() {
+                                report(format!("{what}: ended: {}", best.finished));
                             }
                             if let Some(score) = said["score"].as_f64()
                                 && (best.score - score).abs() > 1e-4 * score.abs().max(1.0)
@@ -164,7 +166,7 @@ fn every_family_says_what_its_reference_says_token_for_token() {
                 }
                 if let Some(wanted) = row["score"].as_f64() {
                     held += 1;
-                    match model.matches(&seen, text("text").unwrap()) {
+                    match model.itm_score(&seen, text("text").unwrap()) {
                         Ok(found) if (found - wanted).abs() < 1e-4 => {}
                         other => report(format!("{kind}: found {other:?}, wanted {wanted}")),
                     }
@@ -195,22 +197,22 @@ fn every_family_says_what_its_reference_says_token_for_token() {
         // The same in batches, whose rows read prompts of their own.
         for rows in batches.into_values().filter(|b| b.len() > 1) {
             let config = settings(&model.generation, &rows[0].3["settings"]);
-            let all: Vec<(Option<&Seen>, Asked<'_>)> = rows
+            let all: Vec<(Option<&EncodedMedia>, Request<'_>)> = rows
                 .iter()
                 .map(|(seen, words, kind, _)| match *kind {
-                    "caption" => (Some(seen), Asked::Describe(Some(words))),
-                    _ => (Some(seen), Asked::Answer(words)),
+                    "caption" => (Some(seen), Request::Caption(Some(words))),
+                    _ => (Some(seen), Request::Question(words)),
                 })
                 .collect();
-            let read = |(seen, asked): &(Option<&Seen>, Asked<'_>)| {
-                let (question, prompt) = model.written(*seen, *asked).unwrap();
+            let read = |(seen, asked): &(Option<&EncodedMedia>, Request<'_>)| {
+                let (question, prompt) = model.tokenize_request(*seen, *asked).unwrap();
                 question.len() + prompt.len()
             };
             apart += usize::from(all.windows(2).any(|w| read(&w[0]) != read(&w[1])));
-            for ((_, words, _, said), found) in rows.iter().zip(model.say_each(&all, &config)) {
+            for ((_, words, _, said), found) in rows.iter().zip(model.generate_batch(&all, &config)) {
                 held += 1;
                 let wanted: Vec<i64> = serde_json::from_value(said["ids"].clone()).unwrap();
-                let found = &found.unwrap()[0].ids;
+                let found = &found.unwrap()[0].token_ids;
                 if *found != wanted {
                     report(format!("{words} {} beside others: found {found:?}, wanted {wanted:?}", said["settings"]));
                 }
@@ -244,8 +246,8 @@ fn what_is_learned_from_is_what_is_said() {
     let mut held = 0;
     let there: Vec<_> = folders.iter().filter(|n| top.join(n).exists()).collect();
     for name in &there {
-        let (model, ..) = Speaker::further(&top.join(name), LoadOptions::default(), None, None).unwrap();
-        let plain = Speaker::load(&top.join(name), LoadOptions::default()).unwrap();
+        let (model, ..) = Pipeline::load_for_training(&top.join(name), LoadOptions::default(), None, None).unwrap();
+        let plain = Pipeline::load(&top.join(name), LoadOptions::default()).unwrap();
         // ViLT's and Qwen2-VL's pictures keep their shapes: their batches are padded.
         let sources = vec![picture.clone(), other.clone()];
         let asks = !name.contains("caption") && !name.starts_with("vision");
@@ -253,15 +255,15 @@ fn what_is_learned_from_is_what_is_said() {
         let hears = name.starts_with("whisper");
         let (of, sources) = if hears { (Modality::AUDIO, sounds.to_vec()) } else { (Modality::IMAGE, sources) };
         let asked = |q: &'static str| match (hears, asks) {
-            (true, _) => Asked::Transcribe(None, false),
-            (_, true) => Asked::Answer(q),
-            _ => Asked::Describe(None),
+            (true, _) => Request::Transcribe { language: None, timestamps: false },
+            (_, true) => Request::Question(q),
+            _ => Request::Caption(None),
         };
-        let processor = model.teaches(&of).unwrap();
+        let processor = model.train_processor(&of).unwrap();
         let numbers: Vec<Tensor> =
             sources.iter().map(|s| processor.process(s, &mut mm_core::SampleContext::plain()).unwrap()).collect();
         let values = mm_data::collate(&numbers, processor.as_ref()).unwrap().values;
-        let seen: Vec<_> = sources.iter().map(|s| plain.look(&of, std::slice::from_ref(s)).unwrap()).collect();
+        let seen: Vec<_> = sources.iter().map(|s| plain.encode_media(&of, std::slice::from_ref(s)).unwrap()).collect();
         let pad = |rows: &[Vec<i64>]| {
             let longest = rows.iter().map(Vec::len).max().unwrap();
             let flat =
@@ -270,14 +272,21 @@ fn what_is_learned_from_is_what_is_said() {
             let shape = [rows.len() as i64, longest as i64];
             (Tensor::from_vec(&flat, &shape).unwrap(), Tensor::from_vec(&mask, &shape).unwrap())
         };
-        let written: Vec<_> = (0..2).map(|n| model.written(Some(&seen[n]), asked(questions[n])).unwrap()).collect();
+        let written: Vec<_> =
+            (0..2).map(|n| model.tokenize_request(Some(&seen[n]), asked(questions[n])).unwrap()).collect();
         let read = pad(&written.iter().map(|w| w.0.clone()).collect::<Vec<_>>());
         let question = Input { values: read.0, mask: Some(read.1) };
-        let mut lesson = Lesson { modality: &of, values: &values, question: Some(&question), ids: None, train: false };
-        if !model.speaks() {
-            let scores = model.learn(&lesson).unwrap();
+        let mut batch_input = TrainBatch {
+            modality: &of,
+            values: &values,
+            question: Some(&question),
+            decoder_input_ids: None,
+            train: false,
+        };
+        if !model.can_generate() {
+            let scores = model.forward(&batch_input).unwrap();
             for (n, question) in questions.iter().enumerate() {
-                let alone = plain.scores(&seen[n], Asked::Answer(question)).unwrap().select(0, 0).unwrap();
+                let alone = plain.answer_logits(&seen[n], Request::Question(question)).unwrap().select(0, 0).unwrap();
                 let off = scores.select(0, n as i64).unwrap().sub(&alone).unwrap().abs().unwrap().max().unwrap();
                 assert!(off.to_f64().unwrap() < 1e-4, "{name}");
                 held += 1;
@@ -285,16 +294,16 @@ fn what_is_learned_from_is_what_is_said() {
             continue;
         }
         let answers = ["fox", "the quick brown dog"];
-        let end = model.generation.end[0];
+        let end = model.generation.eos_token_id[0];
         let said: Vec<Vec<i64>> = (0..2)
             .map(|n| {
-                let ids = model.tokens.encode(answers[n], false).unwrap();
+                let ids = model.tokenizer.encode(answers[n], false).unwrap();
                 written[n].1.iter().copied().chain(ids).chain([end]).collect()
             })
             .collect();
         let (ids, _) = pad(&said);
-        lesson.ids = Some(&ids);
-        let scores = model.learn(&lesson).unwrap().log_softmax(-1).unwrap();
+        batch_input.decoder_input_ids = Some(&ids);
+        let scores = model.forward(&batch_input).unwrap().log_softmax(-1).unwrap();
         for n in 0..2 {
             let row = scores.select(0, n as i64).unwrap();
             let begun = written[n].1.len();

@@ -5,7 +5,7 @@ use crate::{
     prediction::{Asked, Predictor},
 };
 use mm_core::{Device, Modality, Registry, Source};
-use mm_reason::{Asked as Wish, Heat, Scored, Seen, Speaker, generate::GenerationConfig};
+use mm_reason::{Attribution, EncodedMedia, Pipeline, Request as Wish, ScoredAnswer, generate::GenerationConfig};
 use mm_repr::LoadOptions;
 use std::{cell::RefCell, collections::BTreeMap, path::Path};
 
@@ -15,9 +15,9 @@ pub enum Answerer {
     /// A pretrained checkpoint.
     Speaker {
         /// The model.
-        speaker: Box<Speaker>,
+        speaker: Box<Pipeline>,
         /// What it saw last, so that the next questions about the same things need not look again.
-        seen: RefCell<Vec<(Modality, Source, Seen)>>,
+        seen: RefCell<Vec<(Modality, Source, EncodedMedia)>>,
     },
     /// A run of `task = "prediction"`.
     Run(Box<Predictor>),
@@ -43,9 +43,9 @@ pub struct Answered {
     /// The likeliest.
     pub answer: String,
     /// All that were weighed, likeliest first.
-    pub scores: Vec<Scored>,
+    pub scores: Vec<ScoredAnswer>,
     /// What of the picture and of the question counted.
-    pub heat: Option<Heat>,
+    pub heat: Option<Attribution>,
 }
 
 impl Answerer {
@@ -63,13 +63,13 @@ impl Answerer {
             }
             return Ok(Self::Run(Box::new(run)));
         }
-        Ok(Self::Speaker { speaker: Box::new(Speaker::load(folder, options)?), seen: RefCell::default() })
+        Ok(Self::Speaker { speaker: Box::new(Pipeline::load(folder, options)?), seen: RefCell::default() })
     }
 
     /// Settings of generation that the model's folder asks for, where it generates.
     pub fn generation(&self) -> Option<&GenerationConfig> {
         match self {
-            Self::Speaker { speaker, .. } if speaker.speaks() => Some(&speaker.generation),
+            Self::Speaker { speaker, .. } if speaker.can_generate() => Some(&speaker.generation),
             _ => None,
         }
     }
@@ -77,7 +77,7 @@ impl Answerer {
     /// How many questions may be asked at once.
     pub fn batch(&self) -> usize {
         match self {
-            Self::Speaker { speaker, .. } => speaker.batch(),
+            Self::Speaker { speaker, .. } => speaker.max_batch_size(),
             Self::Run(_) => 16,
         }
     }
@@ -108,16 +108,18 @@ impl Answerer {
                     let seen = held.iter().find(|(m, s, _)| m == modality && s == source).map(|(.., seen)| seen);
                     out.push(asks(row).and_then(|()| unread.map_or(Ok(seen), Err)));
                     if let Some(Ok(seen)) = out.last() {
-                        rows.push((*seen, Wish::Answer(question)));
+                        rows.push((*seen, Wish::Question(question)));
                     }
                 }
                 let config = wishes.generation.as_ref().unwrap_or(&speaker.generation);
-                let mut found = speaker.answer_each(&rows, &wishes.choices, config).into_iter();
-                let mut next = |(_, _, question): &Question, seen: Option<&Seen>| {
+                let mut found = speaker.answer_batch(&rows, &wishes.choices, config).into_iter();
+                let mut next = |(_, _, question): &Question, seen: Option<&EncodedMedia>| {
                     let scores = found.next().unwrap_or_else(|| Ok(Vec::new()))?;
                     let answer = scores.first().map(|s| s.answer.clone()).unwrap_or_default();
                     let heat = match seen {
-                        Some(seen) if wishes.explain => Some(speaker.explain(seen, Wish::Answer(question), &answer)?),
+                        Some(seen) if wishes.explain => {
+                            Some(speaker.explain(seen, Wish::Question(question), &answer)?)
+                        }
                         _ => None,
                     };
                     Ok(Answered { answer, scores, heat })
@@ -142,8 +144,8 @@ impl Answerer {
 /// Looks at what the questions are about and is not held yet, and forgets what they are not about; for each question why not, where its
 /// value cannot be read.
 fn look(
-    speaker: &Speaker,
-    held: &mut Vec<(Modality, Source, Seen)>,
+    speaker: &Pipeline,
+    held: &mut Vec<(Modality, Source, EncodedMedia)>,
     questions: &[Question],
 ) -> Result<Vec<Option<Error>>> {
     held.retain(|(m, s, _)| questions.iter().any(|(modality, source, _)| m == modality && s == source));
@@ -159,7 +161,7 @@ fn look(
         let (alike, rest) = wanted.into_iter().partition::<Vec<_>, _>(|(m, _)| *m == modality);
         wanted = rest;
         let sources: Vec<Source> = alike.into_iter().map(|(_, s)| s).collect();
-        for (source, seen) in sources.iter().zip(speaker.look_each(&modality, &sources)?) {
+        for (source, seen) in sources.iter().zip(speaker.encode_media_each(&modality, &sources)?) {
             match seen {
                 Ok(seen) => held.push((modality.clone(), source.clone(), seen)),
                 Err(error) => unread.push((modality.clone(), source.clone(), error)),
@@ -205,7 +207,8 @@ fn answered(
 ) -> Result<Answered> {
     let chosen = |c: &String| wishes.choices.is_empty() || wishes.choices.contains(c);
     let all = classes.iter().zip(&found.probabilities).zip(&found.logits).filter(|((c, _), _)| chosen(c));
-    let mut scores: Vec<Scored> = all.map(|((c, p), l)| Scored { answer: c.clone(), score: *p, logit: *l }).collect();
+    let mut scores: Vec<ScoredAnswer> =
+        all.map(|((c, p), l)| ScoredAnswer { answer: c.clone(), score: *p, logit: *l }).collect();
     if !wishes.choices.is_empty() {
         let total: f64 = scores.iter().map(|s| s.score).sum::<f64>().max(1e-300);
         scores.iter_mut().for_each(|s| s.score /= total);
@@ -231,7 +234,7 @@ fn answered(
             (word.unwrap_or_else(|| (number + 1).to_string()), weights.clone())
         };
         let steps = steps.enumerate().map(named).collect();
-        Some(Heat { patches, grid, words: read.into_iter().zip(counted).collect(), steps })
+        Some(Attribution { patches, grid, words: read.into_iter().zip(counted).collect(), steps })
     } else {
         None
     };

@@ -11,9 +11,9 @@ use mm_core::{
 };
 use mm_data::{Batch, Broken, Cache, Cached, Loader, LoaderConfig, Manifest, ManifestConfig, Split, collate, guarded};
 use mm_reason::{
-    Said,
-    captioner::{BEGIN, Captioner, CaptionerConfig, END},
-    generate::{GenerationConfig, Rules, generate},
+    Generation,
+    captioner::{BOS, Captioner, CaptionerConfig, EOS},
+    generate::{GenerationConfig, LogitsProcessors, generate},
 };
 use mm_train::{Progress, Run, TrainConfig, TrainInput, train};
 use rayon::prelude::*;
@@ -166,7 +166,7 @@ impl Processor for Writer {
         };
         let known =
             caption_words(text).into_iter().take(self.longest).map(|w| self.places.get(&w).copied().unwrap_or(1));
-        let ids: Vec<i64> = std::iter::once(BEGIN).chain(known).chain([END]).collect();
+        let ids: Vec<i64> = std::iter::once(BOS).chain(known).chain([EOS]).collect();
         Tensor::from_slice(&ids)
     }
 
@@ -281,9 +281,9 @@ impl Captioning {
     pub fn generation(&self) -> GenerationConfig {
         GenerationConfig {
             max_new_tokens: self.config.model.longest as usize,
-            beams: self.config.beams,
-            end: vec![END],
-            suppressed: vec![0, 1, BEGIN],
+            num_beams: self.config.beams,
+            eos_token_id: vec![EOS],
+            suppress_tokens: vec![0, 1, BOS],
             ..GenerationConfig::default()
         }
     }
@@ -400,23 +400,23 @@ impl Captioning {
         ids.iter().filter_map(word).collect::<Vec<_>>().join(" ")
     }
 
-    fn say(&self, features: &Tensor, config: &GenerationConfig) -> Result<Vec<Said>> {
+    fn say(&self, features: &Tensor, config: &GenerationConfig) -> Result<Vec<Generation>> {
         let found = without_grad(|| {
-            let start = self.captioner.start(features, config.max_new_tokens as i64)?;
-            generate(&self.captioner, start, config, &Rules::default(), &mut |_, _| {})
+            let start = self.captioner.prefill(features, config.max_new_tokens as i64)?;
+            generate(&self.captioner, start, config, &LogitsProcessors::default(), &mut |_, _| {})
         })?;
-        let make = |g: &mm_reason::generate::Generated| Said {
-            text: self.text(&g.ids),
+        let make = |g: &mm_reason::generate::GeneratedSequence| Generation {
+            text: self.text(&g.token_ids),
             score: g.score,
-            log_probability: g.log_probability,
-            ended: g.ended,
-            tokens: g.ids.len(),
+            log_prob: g.log_prob,
+            finished: g.finished,
+            num_tokens: g.token_ids.len(),
         };
         Ok(found.iter().filter_map(|row| row.first().map(make)).collect())
     }
 
     /// Describes values.
-    pub fn describe(&self, sources: &[Source], config: &GenerationConfig) -> Result<Vec<Said>> {
+    pub fn describe(&self, sources: &[Source], config: &GenerationConfig) -> Result<Vec<Generation>> {
         let processor = self.encoder.processor.as_ref();
         let samples = sources
             .par_iter()
@@ -544,11 +544,11 @@ impl Teaching<'_> {
         if self.model.config.sampled == 0.0 || length < 2 {
             return Ok(given.clone());
         }
-        let said = without_grad(|| self.model.captioner.teach(features, given, false)?.argmax(2))?;
+        let said = without_grad(|| self.model.captioner.teacher_forcing(features, given, false)?.argmax(2))?;
         // What is said after a word stands in the place of the next; the first token stays.
         let said = Tensor::cat(&[&given.narrow(1, 0, 1)?, &said.narrow(1, 0, length - 1)?], 1)?;
         let drawn = Tensor::rand(&given.shape(), DType::F32, given.device())?;
-        let own = drawn.gt_scalar(1.0 - self.model.config.sampled)?.logical_and(&given.gt_scalar(END as f64)?)?;
+        let own = drawn.gt_scalar(1.0 - self.model.config.sampled)?.logical_and(&given.gt_scalar(EOS as f64)?)?;
         let own = own.to_dtype(DType::I64)?;
         given.add(&said.sub(given)?.mul(&own)?)
     }
@@ -557,15 +557,15 @@ impl Teaching<'_> {
     fn self_critical(&self, features: &Tensor, rows: &[usize], train: bool) -> mm_core::Result<LossParts> {
         let model = self.model;
         let drawn = Tensor::rand(&[1], DType::F64, Device::Cpu)?.to_f64()?;
-        let greedy = GenerationConfig { beams: 1, ..model.generation() };
-        let sample = GenerationConfig { sample: true, seed: drawn.to_bits(), ..greedy.clone() };
+        let greedy = GenerationConfig { num_beams: 1, ..model.generation() };
+        let sample = GenerationConfig { do_sample: true, seed: drawn.to_bits(), ..greedy.clone() };
         let say = |config: &GenerationConfig| -> mm_core::Result<Vec<Vec<i64>>> {
             let found = without_grad(|| {
-                let start = model.captioner.start(features, config.max_new_tokens as i64)?;
-                generate(&model.captioner, start, config, &Rules::default(), &mut |_, _| {})
+                let start = model.captioner.prefill(features, config.max_new_tokens as i64)?;
+                generate(&model.captioner, start, config, &LogitsProcessors::default(), &mut |_, _| {})
             })
             .map_err(Error::from)?;
-            Ok(found.into_iter().filter_map(|row| row.into_iter().next().map(|g| g.ids)).collect())
+            Ok(found.into_iter().filter_map(|row| row.into_iter().next().map(|g| g.token_ids)).collect())
         };
         let (now, other) = (say(&greedy)?, say(&sample)?);
         let judge = |ids: &[i64], row: &usize| {
@@ -576,14 +576,14 @@ impl Teaching<'_> {
             rows.iter().zip(now.iter().zip(&other)).map(|(r, (n, o))| (judge(o, r) - judge(n, r)) as f32).collect();
         let longest = other.iter().map(Vec::len).max().unwrap_or(0) + 2;
         let whole = |ids: &Vec<i64>| {
-            let mut all: Vec<i64> = std::iter::once(BEGIN).chain(ids.iter().copied()).chain([END]).collect();
+            let mut all: Vec<i64> = std::iter::once(BOS).chain(ids.iter().copied()).chain([EOS]).collect();
             all.resize(longest, 0);
             all
         };
         let flat: Vec<i64> = other.iter().flat_map(whole).collect();
         let ids = Tensor::from_vec(&flat, &[other.len() as i64, longest as i64])?.to_device(features.device())?;
         let length = longest as i64 - 1;
-        let scores = model.captioner.teach(features, &ids.narrow(1, 0, length)?.contiguous()?, train)?;
+        let scores = model.captioner.teacher_forcing(features, &ids.narrow(1, 0, length)?.contiguous()?, train)?;
         let next = ids.narrow(1, 1, length)?;
         let each = scores.to_dtype(DType::F32)?.log_softmax(-1)?.gather(2, &next.unsqueeze(2)?)?.squeeze(2)?;
         let there = next.gt_scalar(0.5)?.to_dtype(DType::F32)?;
@@ -612,7 +612,7 @@ impl Task<Batch> for Teaching<'_> {
         let length = ids.size(1)? - 1;
         let given = ids.narrow(1, 0, length)?.contiguous()?;
         let given = if train { self.own_words(&features, &given)? } else { given };
-        let scores = self.model.captioner.teach(&features, &given, train)?;
+        let scores = self.model.captioner.teacher_forcing(&features, &given, train)?;
         let wanted = ids.narrow(1, 1, length)?.contiguous()?.reshape(&[-1])?;
         let loss =
             scores.flatten(0, 1)?.to_dtype(DType::F32)?.cross_entropy(&wanted, 0, self.model.config.smoothing)?;

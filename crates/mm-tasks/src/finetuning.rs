@@ -10,7 +10,7 @@ use mm_core::{
     config as settings, seed::seed_tensors,
 };
 use mm_data::{Batch, Broken, Loader, LoaderConfig, Manifest, ManifestConfig, Split};
-use mm_reason::{Asked, Lesson, Speaker, generate::GenerationConfig};
+use mm_reason::{Pipeline, Request, TrainBatch, generate::GenerationConfig};
 use mm_repr::{LoadOptions, copy_files, locate};
 use mm_train::{Progress, Run, TrainConfig, TrainInput, train};
 use serde::{Deserialize, Serialize};
@@ -109,7 +109,7 @@ pub fn resolve(value: &mut toml::Value, base: &Path) -> Result<()> {
     let mut config = parse(value)?;
     let base = config.base.clone().unwrap_or_else(|| base.to_owned());
     let (Some(_), true) = (&config.answer, config.labels.is_empty()) else { return Ok(()) };
-    let Some(known) = Speaker::choices(&locate(&config.model, &base))? else { return Ok(()) };
+    let Some(known) = Pipeline::checkpoint_labels(&locate(&config.model, &base))? else { return Ok(()) };
     let manifest = open(&config, &base)?;
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for row in manifest.side(Split::Train) {
@@ -207,7 +207,7 @@ impl Processor for Written {
 
 /// A checkpoint that learns further.
 pub struct Finetuning {
-    speaker: Speaker,
+    speaker: Pipeline,
     /// Its settings.
     pub config: FinetuningConfig,
     base: PathBuf,
@@ -238,15 +238,16 @@ impl Finetuning {
         let options = LoadOptions { device, ..LoadOptions::default() };
         let labels = (!config.labels.is_empty()).then_some(config.labels.as_slice());
         let folder = locate(&config.model, &base);
-        let (speaker, described, renewed) = Speaker::further(&folder, options, config.adapter.clone(), labels)?;
-        if !speaker.speaks() && config.answer.is_none() {
+        let (speaker, described, renewed) =
+            Pipeline::load_for_training(&folder, options, config.adapter.clone(), labels)?;
+        if !speaker.can_generate() && config.answer.is_none() {
             return Err(Error::Config(format!(
                 "answer: found none, but a model of family {} answers questions; wanted the column of the answers",
                 speaker.family
             )));
         }
         let of = Modality::from(config.of.as_str());
-        speaker.teaches(&of)?;
+        speaker.train_processor(&of)?;
         Ok(Self { speaker, config, base, of, described, renewed })
     }
 
@@ -276,9 +277,9 @@ impl Finetuning {
         // What a picture becomes is part of the prompt of some models.
         let seen = manifest.rows.iter().find_map(|r| {
             let source = r.values.get(&self.of)?.first()?;
-            speaker.look_as_taught(&self.of, std::slice::from_ref(source)).ok()
+            speaker.encode_media_for_training(&self.of, std::slice::from_ref(source)).ok()
         });
-        let end = speaker.generation.end.first().copied();
+        let end = speaker.generation.eos_token_id.first().copied();
         for row in 0..manifest.rows.len() {
             let question = texts(manifest, row, &Modality::TEXT).next();
             for answer in said(manifest, row) {
@@ -286,14 +287,14 @@ impl Finetuning {
                 if answers.known.contains_key(&key) {
                     continue;
                 }
-                let (asked, begun) = speaker.written(seen.as_ref(), self.asked(question))?;
+                let (asked, begun) = speaker.tokenize_request(seen.as_ref(), self.asked(question))?;
                 if let Some(question) = question.filter(|q| !questions.known.contains_key(*q)) {
                     let ids = if asked.is_empty() { begun.clone() } else { asked };
                     questions.known.insert(question.to_owned(), ids);
                 }
-                let numbers = if speaker.speaks() {
+                let numbers = if speaker.can_generate() {
                     let mut ids = begun.clone();
-                    ids.extend(speaker.tokens.encode(answer, false)?.into_iter().take(self.config.longest));
+                    ids.extend(speaker.tokenizer.encode(answer, false)?.into_iter().take(self.config.longest));
                     ids.extend(end);
                     let marked = ids.iter().enumerate().flat_map(|(n, id)| [*id, i64::from(n >= begun.len())]);
                     marked.collect()
@@ -327,7 +328,7 @@ impl Finetuning {
             manifest.rows[row].values.insert(Modality::from(ANSWER), keys);
         }
         let mut processors: BTreeMap<Modality, Arc<dyn Processor>> = BTreeMap::new();
-        processors.insert(self.of.clone(), self.speaker.teaches(&self.of)?.clone());
+        processors.insert(self.of.clone(), self.speaker.train_processor(&self.of)?.clone());
         processors.insert(Modality::from(ANSWER), Arc::new(answers));
         if self.config.answer.is_some() {
             processors.insert(Modality::TEXT, Arc::new(questions));
@@ -388,7 +389,7 @@ impl Finetuning {
     fn measure(&self, manifest: &Manifest, rows: &[usize]) -> Result<(Figures, Vec<(usize, String)>, Vec<Broken>)> {
         let config = GenerationConfig {
             max_new_tokens: self.config.longest,
-            beams: self.config.beams,
+            num_beams: self.config.beams,
             ..self.speaker.generation.clone()
         };
         let (mut found, mut broken) = (Vec::new(), Vec::new());
@@ -402,15 +403,15 @@ impl Finetuning {
             }),
         };
         let source = |row: &usize| manifest.rows[*row].values[&self.of][0].clone();
-        if self.speaker.speaks() {
-            for chunk in rows.chunks(self.speaker.batch()) {
+        if self.speaker.can_generate() {
+            for chunk in rows.chunks(self.speaker.max_batch_size()) {
                 let sources: Vec<Source> = chunk.iter().map(source).collect();
-                let seen = self.speaker.look_each_as_taught(&self.of, &sources)?;
+                let seen = self.speaker.encode_media_each_for_training(&self.of, &sources)?;
                 let asked = |row: usize| self.asked(texts(manifest, row, &Modality::TEXT).next());
                 let rows = chunk.iter().zip(&seen);
                 let rows: Vec<_> =
                     rows.filter_map(|(row, s)| Some((s.as_ref().ok().map(Some)?, asked(*row)))).collect();
-                let mut said = self.speaker.answer_each(&rows, &[], &config).into_iter();
+                let mut said = self.speaker.answer_batch(&rows, &[], &config).into_iter();
                 for (row, seen) in chunk.iter().zip(seen) {
                     keep(
                         *row,
@@ -445,19 +446,21 @@ impl Finetuning {
         Ok((self.figures(manifest, &found), found, broken))
     }
 
-    fn asked<'a>(&'a self, question: Option<&'a str>) -> Asked<'a> {
+    fn asked<'a>(&'a self, question: Option<&'a str>) -> Request<'a> {
         match question {
-            Some(question) => Asked::Answer(question),
-            None if self.of == Modality::AUDIO => Asked::Transcribe(self.config.language.as_deref(), false),
-            None => Asked::Describe(None),
+            Some(question) => Request::Question(question),
+            None if self.of == Modality::AUDIO => {
+                Request::Transcribe { language: self.config.language.as_deref(), timestamps: false }
+            }
+            None => Request::Caption(None),
         }
     }
 
     /// The label that each of several files gets, by a model that chooses among such.
     fn choose(&self, sources: &[Source], question: Option<&str>) -> Result<Vec<String>> {
         let speaker = &self.speaker;
-        let seen = speaker.look_as_taught(&self.of, sources)?;
-        let best: Vec<i64> = speaker.scores(&seen, self.asked(question))?.argmax(1)?.to_vec()?;
+        let seen = speaker.encode_media_for_training(&self.of, sources)?;
+        let best: Vec<i64> = speaker.answer_logits(&seen, self.asked(question))?.argmax(1)?.to_vec()?;
         Ok(best.into_iter().filter_map(|n| speaker.labels.get(n as usize).cloned()).collect())
     }
 
@@ -525,10 +528,15 @@ impl Task<Batch> for Finetuning {
         let [seen, told, question @ ..] = &inputs[..] else { return Ok(None) };
         let told = &told.values; // [rows, tokens, 2]
         let (ids, counts) = (told.select(2, 0)?, told.select(2, 1)?);
-        let mut lesson =
-            Lesson { modality: &self.of, values: &seen.values, question: question.first(), ids: None, train };
-        if !self.speaker.speaks() {
-            let scores = self.speaker.learn(&lesson)?.to_dtype(DType::F32)?;
+        let mut batch_input = TrainBatch {
+            modality: &self.of,
+            values: &seen.values,
+            question: question.first(),
+            decoder_input_ids: None,
+            train,
+        };
+        if !self.speaker.can_generate() {
+            let scores = self.speaker.forward(&batch_input)?.to_dtype(DType::F32)?;
             let label = ids.select(1, 0)?; // −1 for none
             let classes = scores.size(1)?;
             let target = label.clamp_min(0.0)?.to_dtype(DType::I64)?.one_hot(classes)?.to_dtype(DType::F32)?;
@@ -539,8 +547,8 @@ impl Task<Batch> for Finetuning {
         }
         let length = ids.size(1)? - 1;
         let given = ids.narrow(1, 0, length)?.contiguous()?;
-        lesson.ids = Some(&given);
-        let scores = self.speaker.learn(&lesson)?.to_dtype(DType::F32)?;
+        batch_input.decoder_input_ids = Some(&given);
+        let scores = self.speaker.forward(&batch_input)?.to_dtype(DType::F32)?;
         // What is not to be learned becomes the class that is passed over.
         let counts = counts.narrow(1, 1, length)?.to_dtype(DType::F32)?;
         let passed = counts.add_scalar(-1.0)?.mul_scalar(100.0)?;

@@ -228,7 +228,7 @@ pub fn build(scope: &Scope<'_>, config: &ReasonConfig, widths: &[(Modality, i64)
     let (width, drop) = (config.width, config.dropout);
     if width < 4 || !(0.0..1.0).contains(&drop) {
         let found = format!("width {width}, dropout {drop}");
-        return Err(Error::asked("reason", found, "a width of at least 4 and a rate in [0, 1)"));
+        return Err(Error::invalid_argument("reason", found, "a width of at least 4 and a rate in [0, 1)"));
     }
     let way = |modality: &Modality, input: i64, more: i64| {
         let place = scope.pp("inputs").pp(modality);
@@ -246,7 +246,11 @@ pub fn build(scope: &Scope<'_>, config: &ReasonConfig, widths: &[(Modality, i64)
     let query = way(modality, *input, 0)?;
     let others: Vec<&(Modality, i64)> = widths.iter().filter(|(m, _)| !asks(m)).collect();
     if others.is_empty() {
-        return Err(Error::asked("inputs", "one modality", "one that asks and at least one that is asked about"));
+        return Err(Error::invalid_argument(
+            "inputs",
+            "one modality",
+            "one that asks and at least one that is asked about",
+        ));
     }
     let more = if config.coordinates { 2 } else { 0 };
     let ways = others.iter().map(|(m, input)| way(m, *input, more)).collect::<Result<Vec<_>>>()?;
@@ -279,7 +283,7 @@ pub fn build(scope: &Scope<'_>, config: &ReasonConfig, widths: &[(Modality, i64)
 /// At least one step, block or layer.
 pub(crate) fn at_least_one(what: &str, found: i64) -> Result<()> {
     if found < 1 {
-        return Err(Error::asked(format!("reason.network.{what}"), found, "at least 1"));
+        return Err(Error::invalid_argument(format!("reason.network.{what}"), found, "at least 1"));
     }
     Ok(())
 }

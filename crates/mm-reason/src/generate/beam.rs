@@ -1,6 +1,6 @@
 //! Beam search with transformers' rules: which candidates are kept, when a finished text counts, when the search stops.
 
-use super::{EarlyStopping, Generated, GenerationConfig, LanguageModel, Rules, Start, rows};
+use super::{EarlyStopping, GeneratedSequence, GenerationConfig, LanguageModel, LogitsProcessors, Prefill, rows};
 use crate::Result;
 use mm_core::{DType, Tensor};
 
@@ -49,8 +49,8 @@ impl Search {
     /// One step: scores of each running beam's next token, log-probabilities already under the rules. Gives for each new running beam the
     /// old one that it goes on from.
     fn step(&mut self, scores: &[f32], vocabulary: usize, config: &GenerationConfig) -> Vec<usize> {
-        let beams = config.beams;
-        let keep = (1 + config.end.len()).max(2) * beams;
+        let beams = config.num_beams;
+        let keep = (1 + config.eos_token_id.len()).max(2) * beams;
         let mut sums = scores.to_vec();
         for (beam, part) in self.running.iter().zip(sums.chunks_mut(vocabulary)) {
             part.iter_mut().for_each(|s| *s += beam.score);
@@ -62,10 +62,10 @@ impl Search {
             .into_iter()
             .map(|(sum, place)| {
                 let token = (place % vocabulary) as i64;
-                (sum, place / vocabulary, token, full || config.ends(token))
+                (sum, place / vocabulary, token, full || config.is_eos(token))
             })
             .collect();
-        let enough = config.early_stopping == EarlyStopping::Enough && self.finished.iter().all(|f| f.real);
+        let enough = config.early_stopping == EarlyStopping::FirstN && self.finished.iter().all(|f| f.real);
         let mut merged = self.finished.clone();
         for (rank, (sum, from, token, hits)) in candidates.iter().enumerate() {
             let real = *hits && rank < beams;
@@ -97,23 +97,24 @@ impl Search {
         let possible = self.running[0].score / penalty(reach);
         let worst = self.finished.iter().map(|f| f.score).fold(f32::INFINITY, f32::min);
         self.hopeful &= self.finished.iter().any(|f| possible > if f.real { worst } else { WORST });
-        let enough = config.early_stopping == EarlyStopping::Enough && self.finished.iter().all(|f| f.real);
+        let enough = config.early_stopping == EarlyStopping::FirstN && self.finished.iter().all(|f| f.real);
         self.done = !self.hopeful || enough || candidates.iter().all(|c| c.3);
         parents
     }
 
-    fn results(&self, config: &GenerationConfig) -> Vec<Generated> {
+    fn results(&self, config: &GenerationConfig) -> Vec<GeneratedSequence> {
         let make = |f: &Finished| {
             let new = &f.said[self.prompt..];
-            let ended = new.last().is_some_and(|t| config.ends(*t));
-            Generated {
-                ids: new[..new.len() - usize::from(ended)].to_vec(),
-                log_probability: f64::from(f.sum),
+            let ended = new.last().is_some_and(|t| config.is_eos(*t));
+            GeneratedSequence {
+                token_ids: new[..new.len() - usize::from(ended)].to_vec(),
+                log_prob: f64::from(f.sum),
                 score: f64::from(f.score),
-                ended,
+                finished: ended,
             }
         };
-        let found: Vec<Generated> = self.finished.iter().filter(|f| f.real).take(config.returned).map(make).collect();
+        let found: Vec<GeneratedSequence> =
+            self.finished.iter().filter(|f| f.real).take(config.num_return_sequences).map(make).collect();
         if !found.is_empty() {
             return found;
         }
@@ -121,20 +122,20 @@ impl Search {
         let Beam { score, said } = &self.running[0];
         let new = said[self.prompt..].to_vec();
         let scaled = f64::from(*score) / (new.len().max(1) as f64).powf(config.length_penalty);
-        vec![Generated { ids: new, log_probability: f64::from(*score), score: scaled, ended: false }]
+        vec![GeneratedSequence { token_ids: new, log_prob: f64::from(*score), score: scaled, finished: false }]
     }
 }
 
 pub(super) fn search<M: LanguageModel>(
     model: &M,
-    start: Start<M::State>,
+    start: Prefill<M::State>,
     config: &GenerationConfig,
-    rules: &Rules<'_>,
-) -> Result<Vec<Vec<Generated>>> {
-    let Start { mut state, mut logits, prompts } = start;
+    rules: &LogitsProcessors<'_>,
+) -> Result<Vec<Vec<GeneratedSequence>>> {
+    let Prefill { mut state, mut logits, prompts } = start;
     let device = logits.device();
     let vocabulary = logits.size(-1)? as usize;
-    let beams = config.beams;
+    let beams = config.num_beams;
     let mut searches: Vec<Search> = prompts
         .iter()
         .map(|prompt| Search {

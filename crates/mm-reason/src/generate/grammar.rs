@@ -1,6 +1,6 @@
 //! What is said takes a form: a regular expression, a JSON schema, a grammar. Which tokens may come next is llguidance's to say.
 
-use super::Allowed;
+use super::TokenConstraint;
 use crate::{Error, Result};
 use llguidance::{
     Matcher, ParserFactory,
@@ -15,7 +15,7 @@ use std::{
 
 /// A form that a text takes.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Form {
+pub enum OutputConstraint {
     /// A regular expression (Rust's syntax) that the whole text matches.
     Regex(String),
     /// A JSON schema.
@@ -28,15 +28,15 @@ pub enum Form {
 const KEPT: usize = 256;
 
 /// A form, ready for a tokenizer.
-pub struct Grammar {
+pub struct GrammarConstraint {
     fresh: Mutex<Matcher>,
     known: Mutex<HashMap<Vec<i64>, Matcher>>,
     end: i64,
 }
 
-impl Grammar {
+impl GrammarConstraint {
     /// Of tokens by their bytes (a special one begins with 0xFF); `end` ends a text.
-    pub(crate) fn new(form: &Form, tokens: &[Vec<u8>], end: i64) -> Result<Self> {
+    pub(crate) fn new(form: &OutputConstraint, tokens: &[Vec<u8>], end: i64) -> Result<Self> {
         let info = TokRxInfo {
             vocab_size: tokens.len() as u32,
             tok_eos: u32::try_from(end).unwrap_or(0),
@@ -46,21 +46,22 @@ impl Grammar {
             tok_end_of_turn: None,
         };
         let (name, shown) = match form {
-            Form::Regex(text) => ("--regex", text.clone()),
-            Form::JsonSchema(schema) => ("--json-schema", schema.to_string()),
-            Form::Lark(text) => ("grammar", text.clone()),
+            OutputConstraint::Regex(text) => ("--regex", text.clone()),
+            OutputConstraint::JsonSchema(schema) => ("--json-schema", schema.to_string()),
+            OutputConstraint::Lark(text) => ("grammar", text.clone()),
         };
         // What went wrong stands in the last line, below the place that it shows.
         let why =
             |text: String| text.lines().rev().find(|l| l.starts_with("error:")).unwrap_or(&text).replace('\n', " ");
-        let bad = |text: String| Error::asked(name, &shown, format!("one that llguidance reads: {}", why(text)));
+        let bad =
+            |text: String| Error::invalid_argument(name, &shown, format!("one that llguidance reads: {}", why(text)));
         let environment: TokEnv = Arc::new(ApproximateTokEnv::new(TokTrie::from(&info, tokens)));
         let mut factory = ParserFactory::new_simple(&environment).map_err(|e| bad(e.to_string()))?;
         factory.quiet();
         // Texts that follow words begin with a space in most vocabularies.
         let grammar = match form {
-            Form::Regex(text) => TopLevelGrammar::from_regex(&format!("( )?(?:{text})")),
-            Form::JsonSchema(schema) => {
+            OutputConstraint::Regex(text) => TopLevelGrammar::from_regex(&format!("( )?(?:{text})")),
+            OutputConstraint::JsonSchema(schema) => {
                 let mut schema = schema.clone();
                 if let Some(table) = schema.as_object_mut() {
                     // Space without end would fit too, and small models like it.
@@ -69,7 +70,7 @@ impl Grammar {
                 }
                 TopLevelGrammar::from_lark(format!("start: json | \" \" json\njson: %json {schema}"))
             }
-            Form::Lark(text) => TopLevelGrammar::from_lark(text.clone()),
+            OutputConstraint::Lark(text) => TopLevelGrammar::from_lark(text.clone()),
         };
         let mut fresh = Matcher::new(factory.create_parser(grammar));
         if let Some(error) = fresh.get_error() {
@@ -81,7 +82,7 @@ impl Grammar {
     }
 }
 
-impl Allowed for Grammar {
+impl TokenConstraint for GrammarConstraint {
     fn next(&self, said: &[i64]) -> Option<Vec<i64>> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let mut matcher = known.get(said).map(Matcher::deep_clone);

@@ -6,8 +6,8 @@ mod grammar;
 mod rules;
 
 pub use config::{EarlyStopping, GenerationConfig};
-pub use grammar::{Form, Grammar};
-pub use rules::{Allowed, Choices, Rules};
+pub use grammar::{GrammarConstraint, OutputConstraint};
+pub use rules::{Choices, LogitsProcessors, TokenConstraint};
 
 use crate::{Error, Result};
 use mm_core::{DType, Device, Tensor, seed::Rng, without_grad};
@@ -31,7 +31,7 @@ pub trait LanguageModel {
 }
 
 /// Where generation starts: the prompt has been read.
-pub struct Start<S> {
+pub struct Prefill<S> {
     /// What the model remembers.
     pub state: S,
     /// Scores of the first token, `[rows, vocabulary]`.
@@ -42,39 +42,39 @@ pub struct Start<S> {
 
 /// What was said.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Generated {
+pub struct GeneratedSequence {
     /// Its tokens, without the prompt and without the end token.
-    pub ids: Vec<i64>,
+    pub token_ids: Vec<i64>,
     /// Sum of the log-probabilities of its tokens, the end token's too.
-    pub log_probability: f64,
+    pub log_prob: f64,
     /// What beams are compared by: that sum over the number of tokens to the power of the length penalty.
     pub score: f64,
     /// Whether it ended by itself, and not at the limit.
-    pub ended: bool,
+    pub finished: bool,
 }
 
-/// Told of each token as it is chosen (greedy and drawing only): row, token.
-pub type Told<'a> = &'a mut dyn FnMut(usize, i64);
+/// OnToken of each token as it is chosen (greedy and drawing only): row, token.
+pub type OnToken<'a> = &'a mut dyn FnMut(usize, i64);
 
-/// Goes on from `start` as `config` says; for each row the best (for beams up to `config.returned`), best first.
+/// Goes on from `start` as `config` says; for each row the best (for beams up to `config.num_return_sequences`), best first.
 pub fn generate<M: LanguageModel>(
     model: &M,
-    start: Start<M::State>,
+    start: Prefill<M::State>,
     config: &GenerationConfig,
-    rules: &Rules<'_>,
-    told: Told<'_>,
-) -> Result<Vec<Vec<Generated>>> {
+    rules: &LogitsProcessors<'_>,
+    on_token: OnToken<'_>,
+) -> Result<Vec<Vec<GeneratedSequence>>> {
     let vocabulary = start.logits.size(-1)?;
     config.check(vocabulary)?;
     if config.max_new_tokens == 0 {
-        let nothing = Generated { ids: Vec::new(), log_probability: 0.0, score: 0.0, ended: false };
+        let nothing = GeneratedSequence { token_ids: Vec::new(), log_prob: 0.0, score: 0.0, finished: false };
         return Ok(vec![vec![nothing]; start.prompts.len()]);
     }
     without_grad(|| {
-        if config.beams > 1 {
+        if config.num_beams > 1 {
             beam::search(model, start, config, rules)
         } else {
-            one_each(model, start, config, rules, told)
+            one_each(model, start, config, rules, on_token)
         }
     })
 }
@@ -86,12 +86,12 @@ fn rows(logits: &Tensor) -> Result<Vec<f32>> {
 
 fn one_each<M: LanguageModel>(
     model: &M,
-    start: Start<M::State>,
+    start: Prefill<M::State>,
     config: &GenerationConfig,
-    rules: &Rules<'_>,
-    told: Told<'_>,
-) -> Result<Vec<Vec<Generated>>> {
-    let Start { mut state, mut logits, prompts } = start;
+    rules: &LogitsProcessors<'_>,
+    on_token: OnToken<'_>,
+) -> Result<Vec<Vec<GeneratedSequence>>> {
+    let Prefill { mut state, mut logits, prompts } = start;
     let device = logits.device();
     let vocabulary = logits.size(-1)? as usize;
     let lengths: Vec<usize> = prompts.iter().map(Vec::len).collect();
@@ -108,12 +108,12 @@ fn one_each<M: LanguageModel>(
         for (place, row) in going.iter().enumerate() {
             let mine = &mut scores[place * vocabulary..(place + 1) * vocabulary];
             rules.apply(config, &said[*row], lengths[*row], mine);
-            let token = if config.sample { rules::draw(config, mine, &mut random) } else { rules::best(mine) };
+            let token = if config.do_sample { rules::draw(config, mine, &mut random) } else { rules::best(mine) };
             sums[*row] += f64::from(log_probabilities[place * vocabulary + token]);
             said[*row].push(token as i64);
-            let end = config.ends(token as i64);
+            let end = config.is_eos(token as i64);
             if !end {
-                told(*row, token as i64);
+                on_token(*row, token as i64);
             }
             done[*row] = end || rules.stops(&said[*row][lengths[*row]..]);
             if !done[*row] {
@@ -134,10 +134,10 @@ fn one_each<M: LanguageModel>(
     }
     let finish = |(row, ids): (usize, Vec<i64>)| {
         let new = &ids[lengths[row]..];
-        let (count, ended) = (new.len(), new.last().is_some_and(|t| config.ends(*t)));
+        let (count, ended) = (new.len(), new.last().is_some_and(|t| config.is_eos(*t)));
         let ids = new[..count - usize::from(ended)].to_vec();
         let score = sums[row] / (count as f64).powf(config.length_penalty);
-        vec![Generated { ids, log_probability: sums[row], score, ended: done[row] }]
+        vec![GeneratedSequence { token_ids: ids, log_prob: sums[row], score, finished: done[row] }]
     };
     Ok(said.into_iter().enumerate().map(finish).collect())
 }
@@ -145,7 +145,7 @@ fn one_each<M: LanguageModel>(
 /// Log-probability of each continuation of one row's `start`, its end token included where the model has one: what choices are ranked by.
 pub fn likelihoods<M: LanguageModel>(
     model: &M,
-    start: &Start<M::State>,
+    start: &Prefill<M::State>,
     choices: &[Vec<i64>],
     end: Option<i64>,
 ) -> Result<Vec<f64>> {
@@ -156,7 +156,7 @@ pub fn likelihoods<M: LanguageModel>(
             let mut ids = choice.clone();
             ids.extend(end);
             let Some(head) = ids.first() else {
-                return Err(Error::asked("choice", "a text without tokens", "some letters"));
+                return Err(Error::invalid_argument("choice", "a text without tokens", "some letters"));
             };
             let mut sum = f64::from(first[*head as usize]);
             if ids.len() > 1 {

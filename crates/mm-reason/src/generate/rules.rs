@@ -9,16 +9,16 @@ use std::{
 };
 
 /// Which tokens may follow what was said since the prompt; all where it gives none.
-pub trait Allowed: Send + Sync {
+pub trait TokenConstraint: Send + Sync {
     /// The tokens that may come next.
     fn next(&self, said: &[i64]) -> Option<Vec<i64>>;
 }
 
-/// Rules beside those of a [`GenerationConfig`].
+/// LogitsProcessors beside those of a [`GenerationConfig`].
 #[derive(Default)]
-pub struct Rules<'a> {
+pub struct LogitsProcessors<'a> {
     /// Which tokens may come next.
-    pub allowed: Option<&'a dyn Allowed>,
+    pub allowed: Option<&'a dyn TokenConstraint>,
     /// Anything else that changes scores (Whisper's timestamps): all that was read and said, length of the prompt, scores.
     pub more: Option<&'a dyn Fn(&[i64], usize, &mut [f32])>,
     /// Whether what was said since the prompt is enough (a stop string).
@@ -29,7 +29,7 @@ pub struct Rules<'a> {
 
 const NEVER: f32 = f32::NEG_INFINITY;
 
-impl Rules<'_> {
+impl LogitsProcessors<'_> {
     /// Changes the scores of what follows `said`, whose first `prompt` tokens are the prompt.
     pub(crate) fn apply(&self, config: &GenerationConfig, said: &[i64], prompt: usize, scores: &mut [f32]) {
         let new = said.len() - prompt;
@@ -42,7 +42,7 @@ impl Rules<'_> {
                 }
             }
         }
-        let n = config.no_repeat_ngram;
+        let n = config.no_repeat_ngram_size;
         if n > 0 && said.len() + 1 >= n {
             let tail = &said[said.len() + 1 - n..];
             for window in said.windows(n).filter(|w| &w[..n - 1] == tail) {
@@ -50,7 +50,7 @@ impl Rules<'_> {
             }
         }
         if new < config.min_new_tokens {
-            config.end.iter().for_each(|id| forbid(scores, *id));
+            config.eos_token_id.iter().for_each(|id| forbid(scores, *id));
         }
         if let Some(allowed) = self.allowed.and_then(|a| a.next(&said[prompt..])) {
             let kept: Vec<(usize, f32)> =
@@ -59,14 +59,14 @@ impl Rules<'_> {
             kept.into_iter().for_each(|(id, score)| scores[id] = score);
         }
         if new == 0 {
-            only(scores, config.forced_first);
+            only(scores, config.forced_bos_token_id);
         }
         if new + 1 == config.max_new_tokens {
-            only(scores, config.forced_last);
+            only(scores, config.forced_eos_token_id);
         }
-        config.suppressed.iter().for_each(|id| forbid(scores, *id));
+        config.suppress_tokens.iter().for_each(|id| forbid(scores, *id));
         if new == 0 {
-            config.suppressed_first.iter().for_each(|id| forbid(scores, *id));
+            config.begin_suppress_tokens.iter().for_each(|id| forbid(scores, *id));
         }
         if let Some(more) = self.more {
             more(said, prompt, scores);
@@ -155,7 +155,7 @@ impl Choices {
     /// Of the tokens of each choice; `end` follows each.
     pub fn new(choices: &[Vec<i64>], end: i64) -> Result<Self> {
         if choices.is_empty() || choices.iter().any(Vec::is_empty) {
-            return Err(Error::asked("choices", "none, or one without letters", "at least one text"));
+            return Err(Error::invalid_argument("choices", "none, or one without letters", "at least one text"));
         }
         let mut next: BTreeMap<Vec<i64>, BTreeSet<i64>> = BTreeMap::new();
         for choice in choices {
@@ -167,7 +167,7 @@ impl Choices {
     }
 }
 
-impl Allowed for Choices {
+impl TokenConstraint for Choices {
     fn next(&self, said: &[i64]) -> Option<Vec<i64>> {
         Some(self.next.get(said).map(|n| n.iter().copied().collect()).unwrap_or_default())
     }
@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     fn config() -> GenerationConfig {
-        GenerationConfig { end: vec![0], ..GenerationConfig::default() }
+        GenerationConfig { eos_token_id: vec![0], ..GenerationConfig::default() }
     }
 
     #[test]
@@ -186,19 +186,24 @@ mod tests {
         let base = [1.0, 2.0, -1.0, 0.5];
         let after = |config: &GenerationConfig, said: &[i64], prompt: usize| {
             let mut scores = base;
-            Rules::default().apply(config, said, prompt, &mut scores);
+            LogitsProcessors::default().apply(config, said, prompt, &mut scores);
             scores
         };
         let penalty = GenerationConfig { repetition_penalty: 2.0, ..config() };
         assert_eq!(after(&penalty, &[1, 2, 1], 0), [1.0, 1.0, -2.0, 0.5]);
-        let ngram = GenerationConfig { no_repeat_ngram: 2, ..config() };
+        let ngram = GenerationConfig { no_repeat_ngram_size: 2, ..config() };
         // 3 1 was there; 3 is last, so 1 may not come.
         assert_eq!(after(&ngram, &[3, 1, 2, 3], 0)[1], NEVER);
         assert_eq!(after(&ngram, &[3, 1, 2, 3], 0)[2], -1.0);
-        let first = GenerationConfig { suppressed_first: vec![3], min_new_tokens: 2, suppressed: vec![2], ..config() };
+        let first = GenerationConfig {
+            begin_suppress_tokens: vec![3],
+            min_new_tokens: 2,
+            suppress_tokens: vec![2],
+            ..config()
+        };
         assert_eq!(after(&first, &[9], 1), [NEVER, 2.0, NEVER, NEVER]);
         assert_eq!(after(&first, &[9, 1, 1], 1), [1.0, 2.0, NEVER, 0.5]);
-        let forced = GenerationConfig { max_new_tokens: 2, forced_last: Some(3), ..config() };
+        let forced = GenerationConfig { max_new_tokens: 2, forced_eos_token_id: Some(3), ..config() };
         assert_eq!(best(&after(&forced, &[1, 1], 1)), 3);
     }
 
@@ -216,7 +221,7 @@ mod tests {
         let scores = [0.0f32, 1.0, 2.0, f32::NEG_INFINITY];
         let mut random = Rng::at(&[3]);
         let mut count = [0usize; 4];
-        let warm = GenerationConfig { sample: true, top_k: 0, ..config() };
+        let warm = GenerationConfig { do_sample: true, top_k: 0, ..config() };
         (0..20_000).for_each(|_| count[draw(&warm, &scores, &mut random)] += 1);
         let total = 1.0 + 1f64.exp() + 2f64.exp();
         for (n, s) in count.iter().zip([1.0, 1f64.exp(), 2f64.exp(), 0.0]) {

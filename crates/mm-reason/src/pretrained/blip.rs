@@ -1,11 +1,11 @@
 //! BLIP (Li 2022): a vision transformer, and BERT that looks at it: as a decoder that describes, as an encoder of a question whose features
 //! a decoder answers from, as an encoder that says whether picture and text belong together.
 
-use super::{Asked, Heat, Lesson, Prompt, Seen, Tokens, Voice, bert, heat};
+use super::{Attribution, EncodedMedia, Prompt, Request, Tokenizer, TrainBatch, Voice, bert, heat};
 use crate::{
     Error, Result,
     decoder::{Decoder, Reading, State},
-    generate::{GenerationConfig, Start},
+    generate::{GenerationConfig, Prefill},
 };
 use mm_core::{
     DType, Encoder, Input, Modality, Module, Processor, Tensor,
@@ -104,7 +104,7 @@ impl Blip {
     /// Features `[1, tokens, width]` of a question that looks at the picture.
     fn question(
         encoder: &Decoder,
-        seen: &Seen,
+        seen: &EncodedMedia,
         ids: &[i64],
         weights: Option<&mut Vec<BlockWeights>>,
     ) -> mm_core::Result<Tensor> {
@@ -120,14 +120,14 @@ impl Voice for Blip {
         (*modality == Modality::IMAGE).then_some(&self.processor)
     }
 
-    fn see(&self, _modality: &Modality, values: &Tensor) -> mm_core::Result<Seen> {
+    fn see(&self, _modality: &Modality, values: &Tensor) -> mm_core::Result<EncodedMedia> {
         let values = self.vision.encode(&Input { values: values.clone(), mask: None }, false)?.values;
-        Ok(Seen::of(values))
+        Ok(EncodedMedia::of(values))
     }
 
-    fn prompt(&self, tokens: &Tokens, _seen: Option<&Seen>, asked: Asked<'_>) -> Result<Prompt> {
+    fn prompt(&self, tokens: &Tokenizer, _seen: Option<&EncodedMedia>, asked: Request<'_>) -> Result<Prompt> {
         match asked {
-            Asked::Describe(words) if self.encoder.is_none() => {
+            Request::Caption(words) if self.encoder.is_none() => {
                 let mut ids = vec![self.start];
                 if let Some(words) = words {
                     // The tokenizer's own first token gives its place to the decoder's, and its last is left away.
@@ -136,20 +136,28 @@ impl Voice for Blip {
                 }
                 Ok(Prompt { ids, goes_on: true, ..Prompt::default() })
             }
-            Asked::Answer(question) if self.encoder.is_some() => {
+            Request::Question(question) if self.encoder.is_some() => {
                 Ok(Prompt { ids: vec![self.start], question: tokens.encode(question, true)?, goes_on: false })
             }
-            Asked::Describe(_) => {
-                Err(Error::asked("this BLIP", "a wish for a caption", "a question: it was trained to answer"))
-            }
-            Asked::Answer(_) => {
-                Err(Error::asked("this BLIP", "a question", "a wish for a caption: it was trained to describe"))
-            }
-            _ => Err(Error::asked("a BLIP", "something else than a picture to describe or to ask about", "that")),
+            Request::Caption(_) => Err(Error::invalid_argument(
+                "this BLIP",
+                "a wish for a caption",
+                "a question: it was trained to answer",
+            )),
+            Request::Question(_) => Err(Error::invalid_argument(
+                "this BLIP",
+                "a question",
+                "a wish for a caption: it was trained to describe",
+            )),
+            _ => Err(Error::invalid_argument(
+                "a BLIP",
+                "something else than a picture to describe or to ask about",
+                "that",
+            )),
         }
     }
 
-    fn begin(&self, seen: Option<&Seen>, prompt: &Prompt, room: i64) -> mm_core::Result<Start<State>> {
+    fn begin(&self, seen: Option<&EncodedMedia>, prompt: &Prompt, room: i64) -> mm_core::Result<Prefill<State>> {
         let missing = |what: &str| mm_core::Error::config("this BLIP", what.to_owned(), "a picture and a decoder");
         let seen = seen.ok_or_else(|| missing("no picture"))?;
         let decoder = self.decoder.as_ref().ok_or_else(|| missing("a checkpoint that only matches"))?;
@@ -165,28 +173,34 @@ impl Voice for Blip {
         self.decoder.as_ref()
     }
 
-    fn learn(&self, lesson: &Lesson<'_>) -> mm_core::Result<Option<Tensor>> {
+    fn learn(&self, batch: &TrainBatch<'_>) -> mm_core::Result<Option<Tensor>> {
         let Some(decoder) = &self.decoder else { return Ok(None) };
-        let seen = self.see(lesson.modality, lesson.values)?.values;
+        let seen = self.see(batch.modality, batch.values)?.values;
         let Some(encoder) = &self.encoder else {
-            return decoder.teach(lesson.ids()?, Some((&seen, None)), lesson.train).map(Some);
+            return decoder.teacher_forcing(batch.decoder_input_ids()?, Some((&seen, None)), batch.train).map(Some);
         };
-        let question = lesson.question.ok_or_else(|| mm_core::Error::Sample("no question".into()))?;
+        let question = batch.question.ok_or_else(|| mm_core::Error::Sample("no question".into()))?;
         let mask = question.mask.clone().map(Mask::Padding);
-        let (context, train) = (Some((&seen, None)), lesson.train);
+        let (context, train) = (Some((&seen, None)), batch.train);
         let pass = Pass { mask: mask.as_ref(), context, open: true, train, ..Pass::default() };
         let asked = encoder.pass(&encoder.embed(&question.values, 0)?, pass)?;
-        decoder.teach(lesson.ids()?, Some((&asked, mask.as_ref())), lesson.train).map(Some)
+        decoder.teacher_forcing(batch.decoder_input_ids()?, Some((&asked, mask.as_ref())), batch.train).map(Some)
     }
 
-    fn matches(&self, seen: &Seen, prompt: &Prompt) -> mm_core::Result<Option<f64>> {
+    fn matches(&self, seen: &EncodedMedia, prompt: &Prompt) -> mm_core::Result<Option<f64>> {
         let (Some(encoder), Some(head)) = (&self.encoder, &self.matching) else { return Ok(None) };
         let hidden = Self::question(encoder, seen, &prompt.question, None)?;
         let logits = head.forward(&hidden.select(1, 0)?, false)?.to_dtype(DType::F64)?.softmax(-1)?;
         Ok(Some(logits.to_vec::<f64>()?[1]))
     }
 
-    fn explain(&self, tokens: &Tokens, seen: &Seen, prompt: &Prompt, said: &[i64]) -> Result<Option<Heat>> {
+    fn explain(
+        &self,
+        tokens: &Tokenizer,
+        seen: &EncodedMedia,
+        prompt: &Prompt,
+        said: &[i64],
+    ) -> Result<Option<Attribution>> {
         let all: Vec<i64> = prompt.ids.iter().chain(said).copied().collect();
         // Where the decoder looks while it says that.
         let saying = |decoder: &Decoder, context: Tensor| -> mm_core::Result<Vec<BlockWeights>> {
@@ -212,11 +226,11 @@ impl Voice for Blip {
         }
         // The first of the picture's places is the class token.
         let patches = heat::mean(&looked)?.get(1..).map(<[f32]>::to_vec).unwrap_or_default();
-        Ok(Some(Heat { patches, grid: self.vision.tokens.grid.map(|n| n as usize), words, steps: Vec::new() }))
+        Ok(Some(Attribution { patches, grid: self.vision.tokens.grid.map(|n| n as usize), words, steps: Vec::new() }))
     }
 
     fn settle(&self, config: &mut GenerationConfig) {
-        config.end = vec![self.end];
+        config.eos_token_id = vec![self.end];
         config.max_new_tokens = config.max_new_tokens.min(30);
     }
 }

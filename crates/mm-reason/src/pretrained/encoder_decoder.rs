@@ -1,11 +1,11 @@
 //! A picture encoder and a text decoder that looks at it: transformers' `VisionEncoderDecoderModel`, of ViT or DeiT and GPT-2 (ViT-GPT2) or
 //! TrOCR's decoder (Li 2021).
 
-use super::{Asked, Lesson, Prompt, Seen, Tokens, Voice};
+use super::{EncodedMedia, Prompt, Request, Tokenizer, TrainBatch, Voice};
 use crate::{
     Error, Result,
     decoder::{Decoder, DecoderConfig, State},
-    generate::Start,
+    generate::Prefill,
 };
 use mm_core::{
     Encoder, Input, Modality, Module, Processor, Tensor,
@@ -200,21 +200,25 @@ impl Voice for EncoderDecoder {
         (*modality == Modality::IMAGE).then_some(&self.processor)
     }
 
-    fn see(&self, _modality: &Modality, values: &Tensor) -> mm_core::Result<Seen> {
+    fn see(&self, _modality: &Modality, values: &Tensor) -> mm_core::Result<EncodedMedia> {
         let x = self.vision.encode(&Input { values: values.clone(), mask: None }, false)?.values;
-        Ok(Seen::of(match &self.projection {
+        Ok(EncodedMedia::of(match &self.projection {
             Some(projection) => projection.forward(&x, false)?,
             None => x,
         }))
     }
 
-    fn prompt(&self, tokens: &Tokens, _seen: Option<&Seen>, asked: Asked<'_>) -> Result<Prompt> {
-        let Asked::Describe(words) = asked else {
-            return Err(Error::asked("this model", "a question", "a wish for a caption: it was trained to describe"));
+    fn prompt(&self, tokens: &Tokenizer, _seen: Option<&EncodedMedia>, asked: Request<'_>) -> Result<Prompt> {
+        let Request::Caption(words) = asked else {
+            return Err(Error::invalid_argument(
+                "this model",
+                "a question",
+                "a wish for a caption: it was trained to describe",
+            ));
         };
-        let start = self.start.or(tokens.named("bos_token")).or(tokens.named("cls_token"));
+        let start = self.start.or(tokens.special_token_id("bos_token")).or(tokens.special_token_id("cls_token"));
         let start = start.ok_or_else(|| {
-            Error::asked(
+            Error::invalid_argument(
                 "config.json",
                 "no decoder_start_token_id and no bos_token_id",
                 "the token that texts begin with",
@@ -227,15 +231,15 @@ impl Voice for EncoderDecoder {
         Ok(Prompt { ids, goes_on: true, ..Prompt::default() })
     }
 
-    fn begin(&self, seen: Option<&Seen>, prompt: &Prompt, room: i64) -> mm_core::Result<Start<State>> {
+    fn begin(&self, seen: Option<&EncodedMedia>, prompt: &Prompt, room: i64) -> mm_core::Result<Prefill<State>> {
         let seen = seen.ok_or_else(|| mm_core::Error::config("this model", "no picture", "a picture"))?;
         let (rows, room) = (seen.values.size(0)?, prompt.ids.len() as i64 + room);
         self.decoder.begin(self.decoder.state(rows, room, Some((seen.values.clone(), None)))?, &prompt.ids)
     }
 
-    fn learn(&self, lesson: &Lesson<'_>) -> mm_core::Result<Option<Tensor>> {
-        let seen = self.see(lesson.modality, lesson.values)?.values;
-        self.decoder.teach(lesson.ids()?, Some((&seen, None)), lesson.train).map(Some)
+    fn learn(&self, batch: &TrainBatch<'_>) -> mm_core::Result<Option<Tensor>> {
+        let seen = self.see(batch.modality, batch.values)?.values;
+        self.decoder.teacher_forcing(batch.decoder_input_ids()?, Some((&seen, None)), batch.train).map(Some)
     }
 
     fn decoder(&self) -> Option<&Decoder> {

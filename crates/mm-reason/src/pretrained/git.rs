@@ -1,10 +1,10 @@
 //! GIT (Wang 2022): CLIP's picture features before the text, in one stack where the picture's places see each other and the text looks back.
 
-use super::{Asked, Heat, Lesson, Prompt, Seen, Tokens, Voice, bert, heat::Back};
+use super::{Attribution, EncodedMedia, Prompt, Request, Tokenizer, TrainBatch, Voice, bert, heat::Back};
 use crate::{
     Error, Result,
     decoder::{Decoder, Reading, State},
-    generate::{GenerationConfig, Start},
+    generate::{GenerationConfig, Prefill},
 };
 use mm_core::{
     Encoder, Init, Input, Modality, Module, Processor, Tensor,
@@ -114,7 +114,7 @@ impl Voice for Git {
         }
     }
 
-    fn see(&self, _modality: &Modality, values: &Tensor) -> mm_core::Result<Seen> {
+    fn see(&self, _modality: &Modality, values: &Tensor) -> mm_core::Result<EncodedMedia> {
         let features = if values.rank() == 5 {
             let frames = values.size(1)?;
             let frame = |n: i64| self.features(&values.select(1, n)?)?.add(&self.temporal[n as usize]);
@@ -124,25 +124,29 @@ impl Voice for Git {
             self.features(values)?
         };
         let (linear, norm) = &self.projection;
-        Ok(Seen::of(norm.forward(&linear.forward(&features, false)?, false)?))
+        Ok(EncodedMedia::of(norm.forward(&linear.forward(&features, false)?, false)?))
     }
 
-    fn prompt(&self, tokens: &Tokens, _seen: Option<&Seen>, asked: Asked<'_>) -> Result<Prompt> {
+    fn prompt(&self, tokens: &Tokenizer, _seen: Option<&EncodedMedia>, asked: Request<'_>) -> Result<Prompt> {
         let words = match asked {
-            Asked::Describe(words) => words,
-            Asked::Answer(question) => Some(question),
+            Request::Caption(words) => words,
+            Request::Question(question) => Some(question),
             _ => {
-                return Err(Error::asked("a GIT", "something else than a picture to describe or to ask about", "that"));
+                return Err(Error::invalid_argument(
+                    "a GIT",
+                    "something else than a picture to describe or to ask about",
+                    "that",
+                ));
             }
         };
         let mut ids = vec![self.start];
         if let Some(words) = words {
             ids.extend(tokens.encode(words, false)?);
         }
-        Ok(Prompt { ids, goes_on: matches!(asked, Asked::Describe(_)), ..Prompt::default() })
+        Ok(Prompt { ids, goes_on: matches!(asked, Request::Caption(_)), ..Prompt::default() })
     }
 
-    fn begin(&self, seen: Option<&Seen>, prompt: &Prompt, room: i64) -> mm_core::Result<Start<State>> {
+    fn begin(&self, seen: Option<&EncodedMedia>, prompt: &Prompt, room: i64) -> mm_core::Result<Prefill<State>> {
         let seen = seen.ok_or_else(|| mm_core::Error::config("a GIT", "no picture", "a picture"))?;
         let (rows, patches) = (seen.values.size(0)?, seen.values.size(1)?);
         let mut state = self.decoder.state(rows, patches + prompt.ids.len() as i64 + room, None)?;
@@ -151,7 +155,13 @@ impl Voice for Git {
         self.decoder.begin(state, &prompt.ids)
     }
 
-    fn explain(&self, tokens: &Tokens, seen: &Seen, prompt: &Prompt, said: &[i64]) -> Result<Option<Heat>> {
+    fn explain(
+        &self,
+        tokens: &Tokenizer,
+        seen: &EncodedMedia,
+        prompt: &Prompt,
+        said: &[i64],
+    ) -> Result<Option<Attribution>> {
         let [down, across] = self.vision.tokens.grid.map(|n| n as usize);
         let places = seen.values.size(1)? as usize;
         let grid = [places / (down * across + 1).max(1), down, across];
@@ -163,15 +173,15 @@ impl Voice for Git {
         )?))
     }
 
-    fn learn(&self, lesson: &Lesson<'_>) -> mm_core::Result<Option<Tensor>> {
-        let (seen, ids) = (self.see(lesson.modality, lesson.values)?.values, lesson.ids()?);
+    fn learn(&self, batch: &TrainBatch<'_>) -> mm_core::Result<Option<Tensor>> {
+        let (seen, ids) = (self.see(batch.modality, batch.values)?.values, batch.decoder_input_ids()?);
         let (patches, length) = (seen.size(1)?, ids.size(1)?);
         // Patches see each other; words see those and the words before.
         let places = Tensor::arange(0, patches + length, seen.device())?;
         let furthest = places.clamp_min(patches as f64 - 1.0)?.unsqueeze(1)?;
         let mask = Mask::Allowed(places.unsqueeze(0)?.lt(&furthest.add_scalar(1.0)?)?);
         let x = Tensor::cat(&[&seen, &self.decoder.embed(ids, 0)?], 1)?;
-        let pass = Pass { mask: Some(&mask), open: true, train: lesson.train, ..Pass::default() };
+        let pass = Pass { mask: Some(&mask), open: true, train: batch.train, ..Pass::default() };
         let hidden = self.decoder.pass(&x, pass)?.narrow(1, patches, length)?;
         self.decoder.scores(&hidden).map(Some)
     }
@@ -181,8 +191,8 @@ impl Voice for Git {
     }
 
     fn settle(&self, config: &mut GenerationConfig) {
-        if config.end.is_empty() {
-            config.end = vec![102];
+        if config.eos_token_id.is_empty() {
+            config.eos_token_id = vec![102];
         }
     }
 }

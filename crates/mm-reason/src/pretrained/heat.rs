@@ -1,9 +1,9 @@
 //! From attention weights to what counted.
 
-use super::{Heat, Prompt, Tokens};
+use super::{Attribution, Prompt, Tokenizer};
 use crate::{
     decoder::{Decoder, Reading, State},
-    generate::Start,
+    generate::Prefill,
 };
 use mm_core::{DType, Result, Tensor, nn::BlockWeights};
 
@@ -15,7 +15,7 @@ pub(super) fn mean(all: &[BlockWeights]) -> Result<Vec<f32>> {
 /// Where a decoder whose words look back at the picture's places before them looked while it said these tokens.
 pub(super) struct Back<'a> {
     /// It, with the prompt read.
-    pub(super) start: Start<State>,
+    pub(super) start: Prefill<State>,
     /// Where the picture's places begin among what was read, and how many there are.
     pub(super) places: (usize, usize),
     /// How many lie (down, across) and, of a video, how often; fewer than there are places where a class token is before each picture's.
@@ -27,7 +27,7 @@ pub(super) struct Back<'a> {
 
 impl Back<'_> {
     /// The heat of places, the mean over a video's frames, and of the prompt's words.
-    pub(super) fn heat(self, decoder: &Decoder, tokens: &Tokens, said: &[i64]) -> Result<Heat> {
+    pub(super) fn heat(self, decoder: &Decoder, tokens: &Tokenizer, said: &[i64]) -> Result<Attribution> {
         let [times, down, across] = self.grid;
         let (mut state, mut looked) = (self.start.state, Vec::new());
         let nothing = [self.prompt.ids.last().copied().unwrap_or_default()];
@@ -50,7 +50,7 @@ impl Back<'_> {
             .filter(|n| Some(ids[*n]) != self.placeholder)
             .map(|n| (ids[n], all.get(at(n)).copied().unwrap_or(0.0)))
             .unzip();
-        Ok(Heat { patches, grid: [down, across], words: words(tokens, &read, &heat), steps: Vec::new() })
+        Ok(Attribution { patches, grid: [down, across], words: words(tokens, &read, &heat), steps: Vec::new() })
     }
 }
 
@@ -80,7 +80,7 @@ pub(super) fn rollout(all: &[BlockWeights]) -> Result<Option<Tensor>> {
 }
 
 /// Words with their numbers; of special tokens nothing is said.
-pub(super) fn words(tokens: &Tokens, ids: &[i64], heat: &[f32]) -> Vec<(String, f32)> {
+pub(super) fn words(tokens: &Tokenizer, ids: &[i64], heat: &[f32]) -> Vec<(String, f32)> {
     let named = |id: &i64| tokens.decode(&[*id]).map(|t| t.trim().to_owned()).unwrap_or_default();
     ids.iter().zip(heat).map(|(id, h)| (named(id), *h)).filter(|(word, _)| !word.is_empty()).collect()
 }

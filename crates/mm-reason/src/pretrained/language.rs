@@ -1,11 +1,11 @@
 //! The language part of models that look at pictures: Llama's kind (Touvron 2023), as Llama, Mistral, Qwen2 have it; and how pictures stand
 //! among its words.
 
-use super::{Asked, Seen, Tokens};
+use super::{EncodedMedia, Request, Tokenizer};
 use crate::{
     Error, Result,
     decoder::{Decoder, DecoderConfig, Reading, RotaryConfig, State},
-    generate::{LanguageModel, Start},
+    generate::{LanguageModel, Prefill},
 };
 use mm_core::{
     Tensor,
@@ -129,28 +129,33 @@ pub(super) fn config(b: &Build<'_>, text: &Value, kind: &str, wavelength: f64) -
 
 /// What is asked as a text with the picture's placeholder in it: by the folder's chat template, else by `plain`.
 pub(super) fn write(
-    tokens: &Tokens,
+    tokens: &Tokenizer,
     what: Option<&str>,
-    asked: Asked<'_>,
+    asked: Request<'_>,
     plain: impl Fn(&str, bool) -> String,
 ) -> Result<String> {
     let text = match asked {
-        Asked::Chat(messages) => return tokens.chat(messages),
-        Asked::Answer(question) => question,
-        Asked::Describe(words) => words.unwrap_or("Describe the picture."),
-        Asked::Transcribe(..) => return Err(Error::asked("this model", "a sound", "a picture or a video")),
+        Request::Chat(messages) => return tokens.apply_chat_template(messages),
+        Request::Question(question) => question,
+        Request::Caption(words) => words.unwrap_or("Describe the picture."),
+        Request::Transcribe { .. } => {
+            return Err(Error::invalid_argument("this model", "a sound", "a picture or a video"));
+        }
     };
-    if !tokens.chats() {
+    if !tokens.has_chat_template() {
         return Ok(plain(text, what.is_some()));
     }
     let mut content: Vec<Value> = what.iter().map(|kind| json!({"type": kind})).collect();
     content.push(json!({"type": "text", "text": text}));
-    tokens.chat(&json!([{"role": "user", "content": content}]))
+    tokens.apply_chat_template(&json!([{"role": "user", "content": content}]))
 }
 
 /// Ids of such a text, each placeholder standing for as many as the picture has features.
-pub(super) fn ids(tokens: &Tokens, text: &str, placeholder: i64, features: i64) -> Result<Vec<i64>> {
-    let begins = tokens.named("bos_token").and_then(|id| tokens.token(id)).is_some_and(|t| text.starts_with(&t));
+pub(super) fn ids(tokens: &Tokenizer, text: &str, placeholder: i64, features: i64) -> Result<Vec<i64>> {
+    let begins = tokens
+        .special_token_id("bos_token")
+        .and_then(|id| tokens.id_to_token(id))
+        .is_some_and(|t| text.starts_with(&t));
     let read = tokens.encode(text, !begins)?;
     let mut out = Vec::with_capacity(read.len() + features as usize);
     let mut found = 0;
@@ -164,7 +169,7 @@ pub(super) fn ids(tokens: &Tokens, text: &str, placeholder: i64, features: i64) 
     }
     if found != 1 && features > 0 {
         let wanted = "one: a question is about one picture";
-        return Err(Error::asked("pictures in the text", found, wanted));
+        return Err(Error::invalid_argument("pictures in the text", found, wanted));
     }
     Ok(out)
 }
@@ -173,12 +178,12 @@ pub(super) fn ids(tokens: &Tokens, text: &str, placeholder: i64, features: i64) 
 /// family has such, and the position after them. Where an earlier question began with the same picture, what was read then is not read again.
 pub(super) fn begin(
     decoder: &Decoder,
-    seen: Option<&Seen>,
+    seen: Option<&EncodedMedia>,
     ids: &[i64],
     placeholder: i64,
     room: i64,
     places: Option<(Tensor, i64)>,
-) -> mm_core::Result<Start<State>> {
+) -> mm_core::Result<Prefill<State>> {
     let device = decoder.device();
     let rows = seen.map_or(Ok(1), |s| s.values.size(0))?;
     let length = ids.len() as i64;
@@ -238,7 +243,7 @@ pub(super) fn begin(
     if let Some((_, next)) = places {
         state.place(next);
     }
-    Ok(Start { state, logits: decoder.last(&hidden)?, prompts: vec![ids.to_vec(); rows as usize] })
+    Ok(Prefill { state, logits: decoder.last(&hidden)?, prompts: vec![ids.to_vec(); rows as usize] })
 }
 
 /// A picture among a row's words.

@@ -1,10 +1,10 @@
 //! LLaVA 1.5 (Liu 2023): a layer of CLIP's features, projected, among the words of a language model.
 
-use super::{Asked, Heat, Lesson, Prompt, Seen, Tokens, Voice, heat::Back, language};
+use super::{Attribution, EncodedMedia, Prompt, Request, Tokenizer, TrainBatch, Voice, heat::Back, language};
 use crate::{
     Result,
     decoder::{Decoder, State},
-    generate::Start,
+    generate::Prefill,
 };
 use mm_core::{
     Modality, Module, Processor, Tensor,
@@ -119,7 +119,7 @@ impl Voice for Llava {
         (*modality == Modality::IMAGE).then_some(&self.processor)
     }
 
-    fn see(&self, _modality: &Modality, values: &Tensor) -> mm_core::Result<Seen> {
+    fn see(&self, _modality: &Modality, values: &Tensor) -> mm_core::Result<EncodedMedia> {
         let states = self.vision.blocks.hidden_states(&self.vision.embed_patches(values)?, None, false)?;
         let mut chosen = Vec::new();
         for layer in &self.layers {
@@ -128,11 +128,11 @@ impl Voice for Llava {
         }
         let x = Tensor::cat(&chosen.iter().collect::<Vec<_>>(), -1)?;
         let (first, activation, last) = &self.projector;
-        Ok(Seen::of(last.forward(&first.activate(&x, *activation)?, false)?))
+        Ok(EncodedMedia::of(last.forward(&first.activate(&x, *activation)?, false)?))
     }
 
-    fn prompt(&self, tokens: &Tokens, seen: Option<&Seen>, asked: Asked<'_>) -> Result<Prompt> {
-        let image = tokens.token(self.image).unwrap_or_else(|| "<image>".into());
+    fn prompt(&self, tokens: &Tokenizer, seen: Option<&EncodedMedia>, asked: Request<'_>) -> Result<Prompt> {
+        let image = tokens.id_to_token(self.image).unwrap_or_else(|| "<image>".into());
         // How LLaVA 1.5 was trained to be asked.
         let plain = |text: &str, looks: bool| {
             let place = if looks { format!("{image}\n") } else { String::new() };
@@ -143,11 +143,17 @@ impl Voice for Llava {
         Ok(Prompt { ids: language::ids(tokens, &text, self.image, features)?, ..Prompt::default() })
     }
 
-    fn begin(&self, seen: Option<&Seen>, prompt: &Prompt, room: i64) -> mm_core::Result<Start<State>> {
+    fn begin(&self, seen: Option<&EncodedMedia>, prompt: &Prompt, room: i64) -> mm_core::Result<Prefill<State>> {
         language::begin(&self.decoder, seen, &prompt.ids, self.image, room, None)
     }
 
-    fn explain(&self, tokens: &Tokens, seen: &Seen, prompt: &Prompt, said: &[i64]) -> Result<Option<Heat>> {
+    fn explain(
+        &self,
+        tokens: &Tokenizer,
+        seen: &EncodedMedia,
+        prompt: &Prompt,
+        said: &[i64],
+    ) -> Result<Option<Attribution>> {
         let [down, across] = self.vision.tokens.grid.map(|n| n as usize);
         let first = prompt.ids.iter().position(|id| *id == self.image).unwrap_or(0);
         let places = (first, seen.values.size(1)? as usize);
@@ -156,8 +162,8 @@ impl Voice for Llava {
         Ok(Some(back.heat(&self.decoder, tokens, said)?))
     }
 
-    fn learn(&self, lesson: &Lesson<'_>) -> mm_core::Result<Option<Tensor>> {
-        let (seen, ids) = (self.see(lesson.modality, lesson.values)?.values, lesson.ids()?);
+    fn learn(&self, batch: &TrainBatch<'_>) -> mm_core::Result<Option<Tensor>> {
+        let (seen, ids) = (self.see(batch.modality, batch.values)?.values, batch.decoder_input_ids()?);
         let mut rows = Vec::new();
         for row in 0..ids.size(0)? {
             let own = ids.select(0, row)?.to_vec::<i64>()?;
@@ -168,7 +174,7 @@ impl Voice for Llava {
             let places = Tensor::arange(0, own.len() as i64, mm_core::Device::Cpu)?;
             rows.push((placed, places));
         }
-        language::learn(&self.decoder, ids, rows, lesson.train).map(Some)
+        language::learn(&self.decoder, ids, rows, batch.train).map(Some)
     }
 
     fn decoder(&self) -> Option<&Decoder> {

@@ -15,13 +15,16 @@ mod transcribe;
 mod vilt;
 mod whisper;
 
-pub use tokens::Tokens;
+pub use tokens::Tokenizer;
 pub use transcribe::{Segment, Transcript};
 
 use crate::{
     Error, Result,
     decoder::{Decoder, State},
-    generate::{self, Allowed, Form, Generated, GenerationConfig, Grammar, Rules, Start, Told},
+    generate::{
+        self, GeneratedSequence, GenerationConfig, GrammarConstraint, LogitsProcessors, OnToken, OutputConstraint,
+        Prefill, TokenConstraint,
+    },
 };
 use mm_core::{
     AdapterConfig, DType, Device, Input, Modality, Params, Processor, SampleContext, Source, Tensor, without_grad,
@@ -38,19 +41,24 @@ use std::{cell::RefCell, path::Path, sync::Arc};
 
 /// What is asked of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Asked<'a> {
+pub enum Request<'a> {
     /// To describe, going on from these words.
-    Describe(Option<&'a str>),
+    Caption(Option<&'a str>),
     /// To answer a question.
-    Answer(&'a str),
+    Question(&'a str),
     /// To go on with a conversation: messages as chat templates take them.
     Chat(&'a Value),
     /// To write down what is said: in this language, with its times.
-    Transcribe(Option<&'a str>, bool),
+    Transcribe {
+        /// The spoken language, as a code or name; detected when absent.
+        language: Option<&'a str>,
+        /// Whether to generate timestamps.
+        timestamps: bool,
+    },
 }
 
 /// What a model makes of a picture, a sound, a video before it is asked anything; made once, used for each question.
-pub struct Seen {
+pub struct EncodedMedia {
     /// Features, or what will become features together with a text: `[rows, …]`.
     pub(crate) values: Tensor,
     /// How many patches (time, down, across) there are, where that differs from picture to picture.
@@ -59,7 +67,7 @@ pub struct Seen {
     pub(crate) prefix: RefCell<Option<(Vec<i64>, State)>>,
 }
 
-impl Seen {
+impl EncodedMedia {
     pub(crate) fn of(values: Tensor) -> Self {
         Self { values, grid: None, prefix: RefCell::new(None) }
     }
@@ -82,7 +90,7 @@ pub(crate) trait Voice: Send {
     fn processor(&self, modality: &Modality) -> Option<&Arc<dyn Processor>>;
 
     /// Numbers `[rows, …]` → what is seen.
-    fn see(&self, modality: &Modality, values: &Tensor) -> mm_core::Result<Seen>;
+    fn see(&self, modality: &Modality, values: &Tensor) -> mm_core::Result<EncodedMedia>;
 
     /// Whether [`Voice::see`] takes one row only.
     fn one_by_one(&self) -> bool {
@@ -90,32 +98,38 @@ pub(crate) trait Voice: Send {
     }
 
     /// What is asked, in tokens; an error where this model does not do such a thing.
-    fn prompt(&self, tokens: &Tokens, seen: Option<&Seen>, asked: Asked<'_>) -> Result<Prompt>;
+    fn prompt(&self, tokens: &Tokenizer, seen: Option<&EncodedMedia>, asked: Request<'_>) -> Result<Prompt>;
 
     /// Reads a prompt (the same for each row of what is seen); `room` is how many tokens may be added.
-    fn begin(&self, seen: Option<&Seen>, prompt: &Prompt, room: i64) -> mm_core::Result<Start<State>>;
+    fn begin(&self, seen: Option<&EncodedMedia>, prompt: &Prompt, room: i64) -> mm_core::Result<Prefill<State>>;
 
     /// What it speaks with; none for models that choose among labels.
     fn decoder(&self) -> Option<&Decoder>;
 
     /// Scores of its labels for one question about each row, `[rows, labels]`; none for models that speak.
-    fn choose(&self, _seen: &Seen, _prompt: &Prompt) -> mm_core::Result<Option<Tensor>> {
+    fn choose(&self, _seen: &EncodedMedia, _prompt: &Prompt) -> mm_core::Result<Option<Tensor>> {
         Ok(None)
     }
 
     /// Score that the text belongs to the picture, as a probability; none for models without such a head.
-    fn matches(&self, _seen: &Seen, _prompt: &Prompt) -> mm_core::Result<Option<f64>> {
+    fn matches(&self, _seen: &EncodedMedia, _prompt: &Prompt) -> mm_core::Result<Option<f64>> {
         Ok(None)
     }
 
     /// How strongly each patch (row by row, `[down, across]`) and each token of the text counted; none where the family does not tell.
-    fn explain(&self, _tokens: &Tokens, _seen: &Seen, _prompt: &Prompt, _said: &[i64]) -> Result<Option<Heat>> {
+    fn explain(
+        &self,
+        _tokens: &Tokenizer,
+        _seen: &EncodedMedia,
+        _prompt: &Prompt,
+        _said: &[i64],
+    ) -> Result<Option<Attribution>> {
         Ok(None)
     }
 
-    /// Scores of the tokens after each of `lesson.ids` (`[rows, tokens, vocabulary]`), or of its labels (`[rows, labels]`); none where the
+    /// Scores of the tokens after each of `batch.ids` (`[rows, tokens, vocabulary]`), or of its labels (`[rows, labels]`); none where the
     /// checkpoint has neither a decoder nor labels.
-    fn learn(&self, lesson: &Lesson<'_>) -> mm_core::Result<Option<Tensor>>;
+    fn learn(&self, batch: &TrainBatch<'_>) -> mm_core::Result<Option<Tensor>>;
 
     /// Its time tokens, where it has such.
     fn times(&self) -> Option<Times> {
@@ -123,7 +137,7 @@ pub(crate) trait Voice: Send {
     }
 
     /// What makes numbers of raw values that are learned from in batches, where that is not what they are looked at by.
-    fn teaches(&self, modality: &Modality) -> Option<&Arc<dyn Processor>> {
+    fn train_processor(&self, modality: &Modality) -> Option<&Arc<dyn Processor>> {
         self.processor(modality)
     }
 
@@ -133,22 +147,23 @@ pub(crate) trait Voice: Send {
 
 /// A batch to learn from.
 #[derive(Debug)]
-pub struct Lesson<'a> {
+pub struct TrainBatch<'a> {
     /// Of what its values are.
     pub modality: &'a Modality,
     /// Numbers of pictures or sounds, `[rows, …]`.
     pub values: &'a Tensor,
-    /// Tokens of the questions `[rows, tokens]`, and which of them are there.
+    /// Tokenizer of the questions `[rows, tokens]`, and which of them are there.
     pub question: Option<&'a Input>,
     /// What was said so far, `[rows, tokens]`; not needed by models that choose among labels.
-    pub ids: Option<&'a Tensor>,
+    pub decoder_input_ids: Option<&'a Tensor>,
     /// Whether this is training.
     pub train: bool,
 }
 
-impl Lesson<'_> {
-    fn ids(&self) -> mm_core::Result<&Tensor> {
-        self.ids.ok_or_else(|| mm_core::Error::Sample("a model that speaks, and nothing to be said".into()))
+impl TrainBatch<'_> {
+    fn decoder_input_ids(&self) -> mm_core::Result<&Tensor> {
+        self.decoder_input_ids
+            .ok_or_else(|| mm_core::Error::Sample("a model that speaks, and nothing to be said".into()))
     }
 }
 
@@ -167,12 +182,12 @@ pub(crate) struct Times {
 
 /// What counted, and how much.
 #[derive(Debug, Clone)]
-pub struct Heat {
+pub struct Attribution {
     /// Patches `[down, across]`, row by row; not negative.
     pub patches: Vec<f32>,
     /// How many lie (down, across).
     pub grid: [usize; 2],
-    /// Tokens of the text and how much each counted.
+    /// Tokenizer of the text and how much each counted.
     pub words: Vec<(String, f32)>,
     /// Where a reasoning network looked at each of its steps, patch by patch, and what the step is called.
     pub steps: Vec<(String, Vec<f32>)>,
@@ -199,13 +214,13 @@ fn table() -> impl Iterator<Item = &'static Family<Box<dyn Voice>>> {
     .into_iter()
 }
 
-/// The families that [`Speaker::load`] knows, by the `model_type` of their `config.json`.
+/// The families that [`Pipeline::load`] knows, by the `model_type` of their `config.json`.
 pub fn families() -> Vec<&'static str> {
     table().map(|f| f.kind).collect()
 }
 
 /// A pretrained model that answers, describes or transcribes.
-pub struct Speaker {
+pub struct Pipeline {
     voice: Box<dyn Voice>,
     /// Its weights.
     pub params: Params,
@@ -214,18 +229,18 @@ pub struct Speaker {
     /// Settings of generation that the folder asks for.
     pub generation: GenerationConfig,
     /// Its tokenizer.
-    pub tokens: Tokens,
+    pub tokenizer: Tokenizer,
     /// Names of its labels, where it chooses among such.
     pub labels: Vec<String>,
     /// Names in the checkpoint that were not needed.
     pub unused: Vec<String>,
     dtype: DType,
-    form: RefCell<Option<(Form, Arc<Grammar>)>>,
+    form: RefCell<Option<(OutputConstraint, Arc<GrammarConstraint>)>>,
 }
 
 /// One answer among several.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Scored {
+pub struct ScoredAnswer {
     /// The answer.
     pub answer: String,
     /// A probability: of the label by itself, or among the choices; of a text that was generated, that of its tokens (their geometric
@@ -237,20 +252,20 @@ pub struct Scored {
 
 /// A text that was said.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Said {
+pub struct Generation {
     /// The text, with the words that it was asked to go on from.
     pub text: String,
     /// Sum of the log-probabilities of its tokens over their number to the power of the length penalty.
     pub score: f64,
     /// That sum.
-    pub log_probability: f64,
+    pub log_prob: f64,
     /// Whether it ended by itself, and not at the limit.
-    pub ended: bool,
+    pub finished: bool,
     /// Number of its tokens.
-    pub tokens: usize,
+    pub num_tokens: usize,
 }
 
-impl Speaker {
+impl Pipeline {
     /// Loads a folder: of a model, or of an adapter in PEFT's layout.
     pub fn load(folder: &Path, options: LoadOptions) -> Result<Self> {
         Ok(Self::open(folder, options, None, None)?.0)
@@ -258,7 +273,7 @@ impl Speaker {
 
     /// Loads a folder to be learned further, all of it or adapters beside it. A model that chooses among labels gets these where they are
     /// not its own, and a head for them. The config that it then has comes back.
-    pub fn further(
+    pub fn load_for_training(
         folder: &Path,
         options: LoadOptions,
         adapter: Option<AdapterConfig>,
@@ -274,13 +289,13 @@ impl Speaker {
         wanted: Option<&[String]>,
     ) -> Result<(Self, Value, Vec<String>)> {
         if !folder.is_dir() {
-            return Err(Error::folder(folder, "no such folder; fetch it with `cargo xtask models pull NAME`"));
+            return Err(Error::checkpoint(folder, "no such folder; fetch it with `cargo xtask models pull NAME`"));
         }
         let place = Place::of(folder)?;
         let folder = place.files.as_path();
         let file = folder.join("config.json");
         if !file.exists() {
-            return Err(Error::folder(folder, "no config.json here, so mm cannot know what the weights are"));
+            return Err(Error::checkpoint(folder, "no config.json here, so mm cannot know what the weights are"));
         }
         let mut config = json(&file)?;
         let kind = config["model_type"].as_str().unwrap_or_default().to_owned();
@@ -303,7 +318,7 @@ impl Speaker {
         let own = json(&folder.join("generation_config.json"))?;
         let mut files = vec![&own, &config];
         files.extend(["decoder", "text_config"].iter().map(|k| &config[*k]).filter(|v| !v.is_null()));
-        let mut generation = GenerationConfig::read(&files);
+        let mut generation = GenerationConfig::from_json(&files);
         voice.settle(&mut generation);
         let classes = mm_repr::family::classes(&config);
         let speaker = Self {
@@ -311,7 +326,7 @@ impl Speaker {
             params,
             family: family.kind,
             generation,
-            tokens: Tokens::open(folder)?,
+            tokenizer: Tokenizer::open(folder)?,
             labels: labels(&config, classes),
             unused,
             dtype: options.dtype,
@@ -321,50 +336,54 @@ impl Speaker {
     }
 
     /// What is asked as tokens: those of a question that is read by itself, and those that the decoder begins with.
-    pub fn written(&self, seen: Option<&Seen>, asked: Asked<'_>) -> Result<(Vec<i64>, Vec<i64>)> {
-        let prompt = self.voice.prompt(&self.tokens, seen, asked)?;
+    pub fn tokenize_request(&self, seen: Option<&EncodedMedia>, asked: Request<'_>) -> Result<(Vec<i64>, Vec<i64>)> {
+        let prompt = self.voice.prompt(&self.tokenizer, seen, asked)?;
         Ok((prompt.question, prompt.ids))
     }
 
     /// Scores of the tokens after each of what was said, or of its labels, from which a gradient flows into its weights.
-    pub fn learn(&self, lesson: &Lesson<'_>) -> mm_core::Result<Tensor> {
-        self.voice.learn(lesson)?.ok_or_else(|| {
+    pub fn forward(&self, batch: &TrainBatch<'_>) -> mm_core::Result<Tensor> {
+        self.voice.learn(batch)?.ok_or_else(|| {
             let found = format!("a checkpoint of family {} with neither", self.family);
             mm_core::Error::config("model", found, "one that has a decoder or labels to learn")
         })
     }
 
     /// Whether it speaks, and does not choose among labels.
-    pub fn speaks(&self) -> bool {
+    pub fn can_generate(&self) -> bool {
         self.voice.decoder().is_some()
     }
 
     /// Looks at files of a modality, one row each; they must become numbers of one shape.
-    pub fn look(&self, modality: &Modality, sources: &[Source]) -> Result<Seen> {
+    pub fn encode_media(&self, modality: &Modality, sources: &[Source]) -> Result<EncodedMedia> {
         self.look_by(self.processor(modality)?, modality, sources)
     }
 
-    /// The same as they are learned from in batches ([`Speaker::teaches`]), so that sounds of any length are of one shape.
-    pub fn look_as_taught(&self, modality: &Modality, sources: &[Source]) -> Result<Seen> {
-        self.look_by(self.teaches(modality)?, modality, sources)
+    /// The same as they are learned from in batches ([`Pipeline::train_processor`]), so that sounds of any length are of one shape.
+    pub fn encode_media_for_training(&self, modality: &Modality, sources: &[Source]) -> Result<EncodedMedia> {
+        self.look_by(self.train_processor(modality)?, modality, sources)
     }
 
-    fn look_by(&self, processor: &Arc<dyn Processor>, modality: &Modality, sources: &[Source]) -> Result<Seen> {
+    fn look_by(&self, processor: &Arc<dyn Processor>, modality: &Modality, sources: &[Source]) -> Result<EncodedMedia> {
         let samples = sources
             .par_iter()
             .map(|s| guarded(processor.as_ref(), s, &mut SampleContext::plain()))
             .collect::<mm_core::Result<Vec<_>>>()?;
-        self.look_at(modality, &samples)
+        self.encode_samples(modality, &samples)
     }
 
     /// Looks at each of several files by itself; what cannot be read is that file's error alone. Those of one shape are looked at together.
-    pub fn look_each(&self, modality: &Modality, sources: &[Source]) -> Result<Vec<Result<Seen>>> {
+    pub fn encode_media_each(&self, modality: &Modality, sources: &[Source]) -> Result<Vec<Result<EncodedMedia>>> {
         self.look_each_by(self.processor(modality)?, modality, sources)
     }
 
-    /// The same as they are learned from in batches ([`Speaker::teaches`]).
-    pub fn look_each_as_taught(&self, modality: &Modality, sources: &[Source]) -> Result<Vec<Result<Seen>>> {
-        self.look_each_by(self.teaches(modality)?, modality, sources)
+    /// The same as they are learned from in batches ([`Pipeline::train_processor`]).
+    pub fn encode_media_each_for_training(
+        &self,
+        modality: &Modality,
+        sources: &[Source],
+    ) -> Result<Vec<Result<EncodedMedia>>> {
+        self.look_each_by(self.train_processor(modality)?, modality, sources)
     }
 
     fn look_each_by(
@@ -372,7 +391,7 @@ impl Speaker {
         processor: &Arc<dyn Processor>,
         modality: &Modality,
         sources: &[Source],
-    ) -> Result<Vec<Result<Seen>>> {
+    ) -> Result<Vec<Result<EncodedMedia>>> {
         let samples: Vec<mm_core::Result<Tensor>> =
             sources.par_iter().map(|s| guarded(processor.as_ref(), s, &mut SampleContext::plain())).collect();
         let good: Vec<&Tensor> = samples.iter().filter_map(|s| s.as_ref().ok()).collect();
@@ -383,16 +402,16 @@ impl Speaker {
             let mut row = 0;
             let mut next = |_| {
                 row += 1;
-                let own = Seen::of(seen.values.narrow(0, row - 1, 1)?);
-                Ok(Seen { grid: seen.grid, ..own })
+                let own = EncodedMedia::of(seen.values.narrow(0, row - 1, 1)?);
+                Ok(EncodedMedia { grid: seen.grid, ..own })
             };
             return Ok(samples.into_iter().map(|s| s.map_err(Error::from).and_then(&mut next)).collect());
         }
-        Ok(samples.into_iter().map(|s| self.look_at(modality, std::slice::from_ref(&s?))).collect())
+        Ok(samples.into_iter().map(|s| self.encode_samples(modality, std::slice::from_ref(&s?))).collect())
     }
 
-    /// The same for samples that [`Speaker::processor`] has made.
-    pub fn look_at(&self, modality: &Modality, samples: &[Tensor]) -> Result<Seen> {
+    /// The same for samples that [`Pipeline::processor`] has made.
+    pub fn encode_samples(&self, modality: &Modality, samples: &[Tensor]) -> Result<EncodedMedia> {
         let all = Tensor::stack(&samples.iter().collect::<Vec<_>>(), 0)?.to_device(self.params.device())?;
         Ok(without_grad(|| self.voice.see(modality, &all.to_dtype(self.dtype)?))?)
     }
@@ -403,8 +422,8 @@ impl Speaker {
     }
 
     /// The same for values that are learned from in batches: of sounds the first window.
-    pub fn teaches(&self, modality: &Modality) -> Result<&Arc<dyn Processor>> {
-        self.takes(modality, self.voice.teaches(modality))
+    pub fn train_processor(&self, modality: &Modality) -> Result<&Arc<dyn Processor>> {
+        self.takes(modality, self.voice.train_processor(modality))
     }
 
     fn takes<'a>(&self, modality: &Modality, found: Option<&'a Arc<dyn Processor>>) -> Result<&'a Arc<dyn Processor>> {
@@ -412,59 +431,65 @@ impl Speaker {
             let takes = [Modality::IMAGE, Modality::AUDIO, Modality::VIDEO];
             let takes: Vec<&str> =
                 takes.iter().filter(|m| self.voice.processor(m).is_some()).map(Modality::name).collect();
-            Error::asked(format!("a model of family {}", self.family), modality, takes.join(" or "))
+            Error::invalid_argument(format!("a model of family {}", self.family), modality, takes.join(" or "))
         })
     }
 
     /// Says what it is asked, about what it sees (one prompt for all rows): for each row the best texts, best first.
-    pub fn tell(
+    pub fn generate_text(
         &self,
-        seen: Option<&Seen>,
-        asked: Asked<'_>,
+        seen: Option<&EncodedMedia>,
+        asked: Request<'_>,
         config: &GenerationConfig,
-        rules: &Rules<'_>,
-        told: Told<'_>,
-    ) -> Result<Vec<Vec<Said>>> {
-        let prompt = self.voice.prompt(&self.tokens, seen, asked)?;
+        rules: &LogitsProcessors<'_>,
+        on_token: OnToken<'_>,
+    ) -> Result<Vec<Vec<Generation>>> {
+        let prompt = self.voice.prompt(&self.tokenizer, seen, asked)?;
         let before: &[i64] = if prompt.goes_on { &prompt.ids } else { &[] };
-        let make = |g: Generated| {
-            let text = config.cut(self.tokens.decode(&[before, &g.ids].concat())?);
-            Ok(Said { text, score: g.score, log_probability: g.log_probability, ended: g.ended, tokens: g.ids.len() })
+        let make = |g: GeneratedSequence| {
+            let text = config.truncate_at_stop(self.tokenizer.decode(&[before, &g.token_ids].concat())?);
+            Ok(Generation {
+                text,
+                score: g.score,
+                log_prob: g.log_prob,
+                finished: g.finished,
+                num_tokens: g.token_ids.len(),
+            })
         };
-        let found = self.go_on(&[(seen, &prompt)], config, rules, told)?;
+        let found = self.go_on(&[(seen, &prompt)], config, rules, on_token)?;
         found.into_iter().map(|row| row.into_iter().map(make).collect()).collect()
     }
 
     /// The same as tokens.
-    pub fn say(
+    pub fn generate(
         &self,
-        seen: Option<&Seen>,
-        asked: Asked<'_>,
+        seen: Option<&EncodedMedia>,
+        asked: Request<'_>,
         config: &GenerationConfig,
-        rules: &Rules<'_>,
-        told: Told<'_>,
-    ) -> Result<Vec<Vec<Generated>>> {
-        self.go_on(&[(seen, &self.voice.prompt(&self.tokens, seen, asked)?)], config, rules, told)
+        rules: &LogitsProcessors<'_>,
+        on_token: OnToken<'_>,
+    ) -> Result<Vec<Vec<GeneratedSequence>>> {
+        self.go_on(&[(seen, &self.voice.prompt(&self.tokenizer, seen, asked)?)], config, rules, on_token)
     }
 
     /// The same of several rows that are each asked something of their own, in one batch whatever the prompts' lengths; a row that cannot be
     /// asked is that row's error alone. Where tokens are drawn each row is by itself, so that it does not depend on its neighbours.
-    pub fn say_each(
+    pub fn generate_batch(
         &self,
-        rows: &[(Option<&Seen>, Asked<'_>)],
+        rows: &[(Option<&EncodedMedia>, Request<'_>)],
         config: &GenerationConfig,
-    ) -> Vec<Result<Vec<Generated>>> {
-        let alone = |(seen, asked): &(Option<&Seen>, Asked<'_>)| {
-            let found = self.say(*seen, *asked, config, &Rules::default(), &mut |_, _| {})?;
+    ) -> Vec<Result<Vec<GeneratedSequence>>> {
+        let alone = |(seen, asked): &(Option<&EncodedMedia>, Request<'_>)| {
+            let found = self.generate(*seen, *asked, config, &LogitsProcessors::default(), &mut |_, _| {})?;
             Ok(found.into_iter().next().unwrap_or_default())
         };
-        if config.sample || rows.len() < 2 {
+        if config.do_sample || rows.len() < 2 {
             return rows.iter().map(alone).collect();
         }
         let written: Vec<Result<Prompt>> = rows
             .iter()
             .map(|(seen, asked)| {
-                let prompt = self.voice.prompt(&self.tokens, *seen, *asked)?;
+                let prompt = self.voice.prompt(&self.tokenizer, *seen, *asked)?;
                 self.fits(&prompt, config).map(|()| prompt)
             })
             .collect();
@@ -473,7 +498,7 @@ impl Speaker {
         if good.is_empty() {
             return written.into_iter().map(|p| p.map(|_| Vec::new())).collect();
         }
-        match self.go_on(&good, config, &Rules::default(), &mut |_, _| {}) {
+        match self.go_on(&good, config, &LogitsProcessors::default(), &mut |_, _| {}) {
             Ok(found) => {
                 let mut found = found.into_iter();
                 written.into_iter().map(|p| p.map(|_| found.next().unwrap_or_default())).collect()
@@ -483,7 +508,7 @@ impl Speaker {
     }
 
     /// How many rows may be asked at once, at most sixteen: what is remembered of a thousand positions of each stays within a gigabyte.
-    pub fn batch(&self) -> usize {
+    pub fn max_batch_size(&self) -> usize {
         let row = self.voice.decoder().map_or(1, |d| d.memory() * 1000);
         (1_000_000_000 / row.max(1)).clamp(1, 16) as usize
     }
@@ -491,7 +516,7 @@ impl Speaker {
     /// What speaks; an error where it chooses among labels.
     fn decoder(&self) -> Result<&Decoder> {
         self.voice.decoder().ok_or_else(|| {
-            Error::asked(
+            Error::invalid_argument(
                 format!("a model of family {}", self.family),
                 "a wish for text",
                 "a question: it chooses among labels",
@@ -504,7 +529,11 @@ impl Speaker {
         let longest = self.decoder()?.config().longest;
         if prompt.ids.len() as i64 + config.max_new_tokens as i64 > longest {
             let found = format!("a prompt of {} tokens and {} more", prompt.ids.len(), config.max_new_tokens);
-            return Err(Error::asked("length of the text", found, format!("at most {longest} positions of the model")));
+            return Err(Error::invalid_argument(
+                "length of the text",
+                found,
+                format!("at most {longest} positions of the model"),
+            ));
         }
         Ok(())
     }
@@ -512,11 +541,11 @@ impl Speaker {
     /// The same from prompts that have been written out, of any lengths, all at once.
     fn go_on(
         &self,
-        prompts: &[(Option<&Seen>, &Prompt)],
+        prompts: &[(Option<&EncodedMedia>, &Prompt)],
         config: &GenerationConfig,
-        rules: &Rules<'_>,
-        told: Told<'_>,
-    ) -> Result<Vec<Vec<Generated>>> {
+        rules: &LogitsProcessors<'_>,
+        on_token: OnToken<'_>,
+    ) -> Result<Vec<Vec<GeneratedSequence>>> {
         let decoder = self.decoder()?;
         for (_, prompt) in prompts {
             self.fits(prompt, config)?;
@@ -524,11 +553,14 @@ impl Speaker {
         let grammar = self.grammar(config)?;
         let stops = |said: &[i64]| {
             rules.stops(said)
-                || (!config.stop.is_empty()
-                    && self.tokens.decode(said).is_ok_and(|text| config.stop.iter().any(|s| text.contains(s.as_str()))))
+                || (!config.stop_strings.is_empty()
+                    && self
+                        .tokenizer
+                        .decode(said)
+                        .is_ok_and(|text| config.stop_strings.iter().any(|s| text.contains(s.as_str()))))
         };
-        let allowed = rules.allowed.or(grammar.as_deref().map(|g| g as &dyn Allowed));
-        let rules = Rules { allowed, stop: Some(&stops), ..*rules };
+        let allowed = rules.allowed.or(grammar.as_deref().map(|g| g as &dyn TokenConstraint));
+        let rules = LogitsProcessors { allowed, stop: Some(&stops), ..*rules };
         without_grad(|| {
             let room = config.max_new_tokens as i64;
             let mut starts = prompts
@@ -536,100 +568,104 @@ impl Speaker {
                 .map(|(seen, prompt)| self.voice.begin(*seen, prompt, room))
                 .collect::<mm_core::Result<Vec<_>>>()?;
             let start = if starts.len() == 1 { starts.remove(0) } else { decoder.together(starts)? };
-            generate::generate(decoder, start, config, &rules, told)
+            generate::generate(decoder, start, config, &rules, on_token)
         })
     }
 
     /// The form that texts take, read for this tokenizer once.
-    fn grammar(&self, config: &GenerationConfig) -> Result<Option<Arc<Grammar>>> {
-        let (Some(form), Some(decoder)) = (&config.form, self.voice.decoder()) else { return Ok(None) };
+    fn grammar(&self, config: &GenerationConfig) -> Result<Option<Arc<GrammarConstraint>>> {
+        let (Some(form), Some(decoder)) = (&config.constraint, self.voice.decoder()) else { return Ok(None) };
         let mut held = self.form.borrow_mut();
         if let Some((_, grammar)) = held.as_ref().filter(|(known, _)| known == form) {
             return Ok(Some(grammar.clone()));
         }
-        let Some(end) = config.end.first() else {
-            return Err(Error::asked("a form of the text", "a model without an end token", "one that has such"));
+        let Some(end) = config.eos_token_id.first() else {
+            return Err(Error::invalid_argument(
+                "a form of the text",
+                "a model without an end token",
+                "one that has such",
+            ));
         };
-        let bytes = self.tokens.bytes(decoder.config().vocabulary as usize)?;
-        let grammar = Arc::new(Grammar::new(form, &bytes, *end)?);
+        let bytes = self.tokenizer.bytes(decoder.config().vocabulary as usize)?;
+        let grammar = Arc::new(GrammarConstraint::new(form, &bytes, *end)?);
         *held = Some((form.clone(), grammar.clone()));
         Ok(Some(grammar))
     }
 
-    /// Answers a question about what it sees (one row): the `config.returned` best answers, or `choices` in the order of their likelihood.
+    /// Answers a question about what it sees (one row): the `config.num_return_sequences` best answers, or `choices` in the order of their likelihood.
     pub fn answer(
         &self,
-        seen: Option<&Seen>,
-        asked: Asked<'_>,
+        seen: Option<&EncodedMedia>,
+        asked: Request<'_>,
         choices: &[String],
         config: &GenerationConfig,
-    ) -> Result<Vec<Scored>> {
+    ) -> Result<Vec<ScoredAnswer>> {
         let Some(decoder) = self.voice.decoder() else {
             return self.choose(seen, asked, choices);
         };
         if choices.is_empty() {
-            let found = self.say(seen, asked, config, &Rules::default(), &mut |_, _| {})?;
+            let found = self.generate(seen, asked, config, &LogitsProcessors::default(), &mut |_, _| {})?;
             return found.first().into_iter().flatten().map(|g| self.scored(g, config)).collect();
         }
-        let prompt = self.voice.prompt(&self.tokens, seen, asked)?;
+        let prompt = self.voice.prompt(&self.tokenizer, seen, asked)?;
         // An answer that follows words needs the space before it, where the tokenizer keeps spaces.
-        let ids = choices.iter().map(|c| self.tokens.encode(c, false)).collect::<Result<Vec<_>>>()?;
+        let ids = choices.iter().map(|c| self.tokenizer.encode(c, false)).collect::<Result<Vec<_>>>()?;
         let longest = ids.iter().map(Vec::len).max().unwrap_or(0) as i64;
         let logits = without_grad(|| {
             let start = self.voice.begin(seen, &prompt, longest + 1)?;
-            generate::likelihoods(decoder, &start, &ids, config.end.first().copied())
+            generate::likelihoods(decoder, &start, &ids, config.eos_token_id.first().copied())
         })?;
         let highest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let total: f64 = logits.iter().map(|l| (l - highest).exp()).sum();
-        let mut scored: Vec<Scored> = choices
+        let mut scored: Vec<ScoredAnswer> = choices
             .iter()
             .zip(&logits)
-            .map(|(c, l)| Scored { answer: c.clone(), score: (l - highest).exp() / total, logit: *l })
+            .map(|(c, l)| ScoredAnswer { answer: c.clone(), score: (l - highest).exp() / total, logit: *l })
             .collect();
         scored.sort_by(|a, b| b.logit.total_cmp(&a.logit));
         Ok(scored)
     }
 
     /// The same for several questions at once, each about what its own row sees; what cannot be asked is that question's error alone.
-    pub fn answer_each(
+    pub fn answer_batch(
         &self,
-        questions: &[(Option<&Seen>, Asked<'_>)],
+        questions: &[(Option<&EncodedMedia>, Request<'_>)],
         choices: &[String],
         config: &GenerationConfig,
-    ) -> Vec<Result<Vec<Scored>>> {
-        if !self.speaks() || !choices.is_empty() {
+    ) -> Vec<Result<Vec<ScoredAnswer>>> {
+        if !self.can_generate() || !choices.is_empty() {
             return questions.iter().map(|(seen, asked)| self.answer(*seen, *asked, choices, config)).collect();
         }
-        let said = self.say_each(questions, config).into_iter();
+        let said = self.generate_batch(questions, config).into_iter();
         said.map(|found| found?.iter().map(|g| self.scored(g, config)).collect()).collect()
     }
 
     /// What was generated as an answer.
-    fn scored(&self, g: &Generated, config: &GenerationConfig) -> Result<Scored> {
-        let tokens = (g.ids.len() + usize::from(g.ended)).max(1) as f64;
-        let answer = config.cut(self.tokens.decode(&g.ids)?).trim().to_owned();
-        Ok(Scored { answer, score: (g.log_probability / tokens).exp(), logit: g.log_probability })
+    fn scored(&self, g: &GeneratedSequence, config: &GenerationConfig) -> Result<ScoredAnswer> {
+        let tokens = (g.token_ids.len() + usize::from(g.finished)).max(1) as f64;
+        let answer = config.truncate_at_stop(self.tokenizer.decode(&g.token_ids)?).trim().to_owned();
+        Ok(ScoredAnswer { answer, score: (g.log_prob / tokens).exp(), logit: g.log_prob })
     }
 
     /// Scores of its labels for one question about each row of what it sees, `[rows, labels]`.
-    pub fn scores(&self, seen: &Seen, asked: Asked<'_>) -> Result<Tensor> {
-        let prompt = self.voice.prompt(&self.tokens, Some(seen), asked)?;
+    pub fn answer_logits(&self, seen: &EncodedMedia, asked: Request<'_>) -> Result<Tensor> {
+        let prompt = self.voice.prompt(&self.tokenizer, Some(seen), asked)?;
         without_grad(|| self.voice.choose(seen, &prompt))?.ok_or_else(|| {
             let wanted = "a checkpoint with labels or a decoder: this one has neither";
-            Error::asked(format!("a model of family {}", self.family), "a question", wanted)
+            Error::invalid_argument(format!("a model of family {}", self.family), "a question", wanted)
         })
     }
 
     /// The labels of a folder whose family chooses among such; none where it speaks.
-    pub fn choices(folder: &Path) -> Result<Option<Vec<String>>> {
+    pub fn checkpoint_labels(folder: &Path) -> Result<Option<Vec<String>>> {
         let config = json(&Place::of(folder)?.files.join("config.json"))?;
         let kind = config["model_type"].as_str().unwrap_or_default();
         Ok((!head(kind).is_empty()).then(|| labels(&config, mm_repr::family::classes(&config))))
     }
 
-    fn choose(&self, seen: Option<&Seen>, asked: Asked<'_>, choices: &[String]) -> Result<Vec<Scored>> {
-        let none = || Error::asked(format!("a model of family {}", self.family), "no picture", "a picture");
-        let logits = self.scores(seen.ok_or_else(none)?, asked)?.select(0, 0)?;
+    fn choose(&self, seen: Option<&EncodedMedia>, asked: Request<'_>, choices: &[String]) -> Result<Vec<ScoredAnswer>> {
+        let none = || Error::invalid_argument(format!("a model of family {}", self.family), "no picture", "a picture");
+        let logits = self.answer_logits(seen.ok_or_else(none)?, asked)?.select(0, 0)?;
         let logits = logits.to_dtype(DType::F64)?.to_device(Device::Cpu)?.to_vec::<f64>()?;
         if let Some(unknown) = choices.iter().find(|c| !self.labels.contains(c)) {
             return Err(mm_core::Error::unknown(
@@ -641,17 +677,17 @@ impl Speaker {
         }
         let sigmoid = |l: f64| 1.0 / (1.0 + (-l).exp());
         let all = self.labels.iter().zip(&logits).filter(|(label, _)| choices.is_empty() || choices.contains(label));
-        let mut scored: Vec<Scored> =
-            all.map(|(label, l)| Scored { answer: label.clone(), score: sigmoid(*l), logit: *l }).collect();
+        let mut scored: Vec<ScoredAnswer> =
+            all.map(|(label, l)| ScoredAnswer { answer: label.clone(), score: sigmoid(*l), logit: *l }).collect();
         scored.sort_by(|a, b| b.logit.total_cmp(&a.logit));
         Ok(scored)
     }
 
     /// The probability that a text belongs to a picture.
-    pub fn matches(&self, seen: &Seen, text: &str) -> Result<f64> {
-        let prompt = self.voice.prompt(&self.tokens, Some(seen), Asked::Answer(text))?;
+    pub fn itm_score(&self, seen: &EncodedMedia, text: &str) -> Result<f64> {
+        let prompt = self.voice.prompt(&self.tokenizer, Some(seen), Request::Question(text))?;
         without_grad(|| self.voice.matches(seen, &prompt))?.ok_or_else(|| {
-            Error::asked(
+            Error::invalid_argument(
                 format!("a model of family {}", self.family),
                 "a picture and a text to be matched",
                 "a checkpoint with a matching head",
@@ -660,11 +696,11 @@ impl Speaker {
     }
 
     /// What of the picture and of the question counted for an answer.
-    pub fn explain(&self, seen: &Seen, asked: Asked<'_>, said: &str) -> Result<Heat> {
-        let prompt = self.voice.prompt(&self.tokens, Some(seen), asked)?;
-        let said = self.tokens.encode(said, false)?;
-        without_grad(|| self.voice.explain(&self.tokens, seen, &prompt, &said))?.ok_or_else(|| {
-            Error::asked(
+    pub fn explain(&self, seen: &EncodedMedia, asked: Request<'_>, said: &str) -> Result<Attribution> {
+        let prompt = self.voice.prompt(&self.tokenizer, Some(seen), asked)?;
+        let said = self.tokenizer.encode(said, false)?;
+        without_grad(|| self.voice.explain(&self.tokenizer, seen, &prompt, &said))?.ok_or_else(|| {
+            Error::invalid_argument(
                 "--explain",
                 format!("a model of family {}", self.family),
                 "vilt, blip, git, llava or qwen2_vl, or a run",

@@ -2,7 +2,7 @@
 //! language model whose positions are time, row and column.
 
 use super::{
-    Asked, Heat, Lesson, Prompt, Seen, Tokens, Voice,
+    Attribution, EncodedMedia, Prompt, Request, Tokenizer, TrainBatch, Voice,
     heat::Back,
     language,
     patches::{self, InPatches},
@@ -10,7 +10,7 @@ use super::{
 use crate::{
     Result,
     decoder::{Decoder, State},
-    generate::Start,
+    generate::Prefill,
 };
 use mm_core::{
     DType, Init, Modality, Module, Processor, Scope, Tensor,
@@ -228,7 +228,7 @@ impl Voice for Qwen2Vl {
         }
     }
 
-    fn teaches(&self, modality: &Modality) -> Option<&Arc<dyn Processor>> {
+    fn train_processor(&self, modality: &Modality) -> Option<&Arc<dyn Processor>> {
         match modality.name() {
             "image" => Some(&self.lessons[0]),
             "video" => Some(&self.lessons[1]),
@@ -240,7 +240,7 @@ impl Voice for Qwen2Vl {
         true
     }
 
-    fn see(&self, _modality: &Modality, values: &Tensor) -> mm_core::Result<Seen> {
+    fn see(&self, _modality: &Modality, values: &Tensor) -> mm_core::Result<EncodedMedia> {
         if values.size(0)? != 1 {
             return Err(mm_core::Error::config("Qwen2-VL", format!("{} pictures", values.size(0)?), "one at a time"));
         }
@@ -250,14 +250,14 @@ impl Voice for Qwen2Vl {
             _ => values.clone(),
         };
         let (x, grid) = self.vision.forward(&frames)?;
-        Ok(Seen { grid: Some(grid), ..Seen::of(x) })
+        Ok(EncodedMedia { grid: Some(grid), ..EncodedMedia::of(x) })
     }
 
-    fn prompt(&self, tokens: &Tokens, seen: Option<&Seen>, asked: Asked<'_>) -> Result<Prompt> {
+    fn prompt(&self, tokens: &Tokenizer, seen: Option<&EncodedMedia>, asked: Request<'_>) -> Result<Prompt> {
         let what = seen.map(|s| if s.grid.is_some_and(|g| g[0] > 1) { "video" } else { "image" });
         let id = if what == Some("video") { self.video_token } else { self.image_token };
         let plain = |text: &str, looks: bool| {
-            let pad = tokens.token(id).unwrap_or_default();
+            let pad = tokens.id_to_token(id).unwrap_or_default();
             let place = if looks { format!("<|vision_start|>{pad}<|vision_end|>") } else { String::new() };
             format!("<|im_start|>user\n{place}{text}<|im_end|>\n<|im_start|>assistant\n")
         };
@@ -266,13 +266,19 @@ impl Voice for Qwen2Vl {
         Ok(Prompt { ids: language::ids(tokens, &text, id, features)?, ..Prompt::default() })
     }
 
-    fn begin(&self, seen: Option<&Seen>, prompt: &Prompt, room: i64) -> mm_core::Result<Start<State>> {
+    fn begin(&self, seen: Option<&EncodedMedia>, prompt: &Prompt, room: i64) -> mm_core::Result<Prefill<State>> {
         let places = self.places(&prompt.ids, seen.and_then(|s| s.grid))?;
         let id = self.placeholder(&prompt.ids);
         language::begin(&self.decoder, seen, &prompt.ids, id, room, Some(places))
     }
 
-    fn explain(&self, tokens: &Tokens, seen: &Seen, prompt: &Prompt, said: &[i64]) -> Result<Option<Heat>> {
+    fn explain(
+        &self,
+        tokens: &Tokenizer,
+        seen: &EncodedMedia,
+        prompt: &Prompt,
+        said: &[i64],
+    ) -> Result<Option<Attribution>> {
         let id = self.placeholder(&prompt.ids);
         let [time, down, across] = seen.grid.unwrap_or([1, 1, 1]);
         let grid = [time, down / self.merge, across / self.merge].map(|n| n as usize);
@@ -283,17 +289,17 @@ impl Voice for Qwen2Vl {
         Ok(Some(back.heat(&self.decoder, tokens, said)?))
     }
 
-    fn learn(&self, lesson: &Lesson<'_>) -> mm_core::Result<Option<Tensor>> {
-        let ids = lesson.ids()?;
+    fn learn(&self, batch: &TrainBatch<'_>) -> mm_core::Result<Option<Tensor>> {
+        let ids = batch.decoder_input_ids()?;
         let mut rows = Vec::new();
-        for (row, grid) in patches::grids(lesson.values)?.into_iter().enumerate() {
-            let (seen, grid) = self.vision.forward(&self.frames(&lesson.values.select(0, row as i64)?, grid)?)?;
+        for (row, grid) in patches::grids(batch.values)?.into_iter().enumerate() {
+            let (seen, grid) = self.vision.forward(&self.frames(&batch.values.select(0, row as i64)?, grid)?)?;
             let own = ids.select(0, row as i64)?.to_vec::<i64>()?;
             let placed = language::Placed::new(&own, self.placeholder(&own), seen.select(0, 0)?)?;
             let (places, _) = self.places(&placed.read, Some(grid))?;
             rows.push((placed, places));
         }
-        language::learn(&self.decoder, ids, rows, lesson.train).map(Some)
+        language::learn(&self.decoder, ids, rows, batch.train).map(Some)
     }
 
     fn decoder(&self) -> Option<&Decoder> {

@@ -7,11 +7,11 @@ use std::{
     collections::HashMap,
     path::{Path, PathBuf},
 };
-use tokenizers::Tokenizer;
+use tokenizers::Tokenizer as HfTokenizer;
 
 /// Text ↔ token ids.
-pub struct Tokens {
-    tokenizer: Tokenizer,
+pub struct Tokenizer {
+    tokenizer: HfTokenizer,
     settings: Value,
     special: Value,
     clean: bool,
@@ -19,12 +19,12 @@ pub struct Tokens {
     folder: PathBuf,
 }
 
-impl Tokens {
+impl Tokenizer {
     /// Of a checkpoint folder.
     pub fn open(folder: &Path) -> Result<Self> {
         let mut tokenizer = tokenizer(folder)?;
         tokenizer.with_padding(None);
-        tokenizer.with_truncation(None).map_err(|e| Error::folder(folder, e))?;
+        tokenizer.with_truncation(None).map_err(|e| Error::checkpoint(folder, e))?;
         let settings = json(&folder.join("tokenizer_config.json"))?;
         let special = json(&folder.join("special_tokens_map.json"))?;
         let clean = settings["clean_up_tokenization_spaces"].as_bool().unwrap_or(false);
@@ -37,7 +37,7 @@ impl Tokens {
         let encoding = self
             .tokenizer
             .encode_fast(text, ends)
-            .map_err(|e| Error::asked("text", text, format!("one that can be tokenized: {e}")))?;
+            .map_err(|e| Error::invalid_argument("text", text, format!("one that can be tokenized: {e}")))?;
         Ok(encoding.get_ids().iter().map(|id| i64::from(*id)).collect())
     }
 
@@ -49,7 +49,7 @@ impl Tokens {
     /// The text of ids, special tokens too if so wished.
     pub fn text(&self, ids: &[i64], skip_special: bool) -> Result<String> {
         let ids: Vec<u32> = ids.iter().filter_map(|id| u32::try_from(*id).ok()).collect();
-        let text = self.tokenizer.decode(&ids, skip_special).map_err(|e| Error::folder(&self.folder, e))?;
+        let text = self.tokenizer.decode(&ids, skip_special).map_err(|e| Error::checkpoint(&self.folder, e))?;
         if !self.clean {
             return Ok(text);
         }
@@ -76,7 +76,7 @@ impl Tokens {
             .to_string(false)
             .ok()
             .and_then(|t| serde_json::from_str(&t).ok())
-            .ok_or_else(|| Error::folder(&self.folder, "a tokenizer that cannot be written as JSON"))?;
+            .ok_or_else(|| Error::checkpoint(&self.folder, "a tokenizer that cannot be written as JSON"))?;
         let decoder = told["decoder"].to_string();
         let (levels, pieces) = (decoder.contains("ByteLevel"), decoder.contains("WordPiece"));
         // GPT-2's letters for bytes that are none.
@@ -99,7 +99,7 @@ impl Tokens {
                 return token.chars().filter_map(|c| letters.get(&c).copied()).collect();
             }
             if told["decoder"].is_null() {
-                // Tokens are then written with spaces between them.
+                // Tokenizer are then written with spaces between them.
                 return format!(" {token}").into_bytes();
             }
             if pieces {
@@ -116,18 +116,18 @@ impl Tokens {
     }
 
     /// The id of a token of the vocabulary.
-    pub fn id(&self, token: &str) -> Option<i64> {
+    pub fn token_to_id(&self, token: &str) -> Option<i64> {
         self.tokenizer.token_to_id(token).map(i64::from)
     }
 
     /// The token of an id.
-    pub fn token(&self, id: i64) -> Option<String> {
+    pub fn id_to_token(&self, id: i64) -> Option<String> {
         self.tokenizer.id_to_token(u32::try_from(id).ok()?)
     }
 
     /// The id of a token that the folder names (`cls_token`, `sep_token`, `bos_token` …).
-    pub fn named(&self, name: &str) -> Option<i64> {
-        self.name(name).and_then(|t| self.id(&t))
+    pub fn special_token_id(&self, name: &str) -> Option<i64> {
+        self.name(name).and_then(|t| self.token_to_id(&t))
     }
 
     fn name(&self, name: &str) -> Option<String> {
@@ -136,15 +136,15 @@ impl Tokens {
     }
 
     /// Whether the folder has a chat template.
-    pub fn chats(&self) -> bool {
+    pub fn has_chat_template(&self) -> bool {
         self.template.is_some()
     }
 
     /// A conversation as the folder's chat template writes it, up to where the model's turn begins.
-    pub fn chat(&self, messages: &Value) -> Result<String> {
+    pub fn apply_chat_template(&self, messages: &Value) -> Result<String> {
         let Some(template) = &self.template else {
             let wanted = "a folder with chat_template.jinja or chat_template.json";
-            return Err(Error::folder(&self.folder, format!("has no chat template; wanted {wanted}")));
+            return Err(Error::checkpoint(&self.folder, format!("has no chat template; wanted {wanted}")));
         };
         let mut environment = minijinja::Environment::new();
         environment.set_trim_blocks(true);
@@ -156,7 +156,7 @@ impl Tokens {
             Err(minijinja::Error::new(minijinja::ErrorKind::InvalidOperation, text))
         });
         environment.add_function("strftime_now", |_format: String| String::from("26 Jul 2024"));
-        let bad = |e: minijinja::Error| Error::folder(&self.folder, format!("chat template: {e:#}"));
+        let bad = |e: minijinja::Error| Error::checkpoint(&self.folder, format!("chat template: {e:#}"));
         environment.add_template("chat", template).map_err(bad)?;
         let context = minijinja::context! {
             messages => minijinja::Value::from_serialize(messages),
@@ -222,7 +222,7 @@ fn methods(
 fn template(folder: &Path, settings: &Value) -> Result<Option<String>> {
     let file = folder.join("chat_template.jinja");
     if file.exists() {
-        return std::fs::read_to_string(&file).map(Some).map_err(|e| Error::folder(&file, e));
+        return std::fs::read_to_string(&file).map(Some).map_err(|e| Error::checkpoint(&file, e));
     }
     for name in ["chat_template.json", "processor_config.json"] {
         if let Some(text) = json(&folder.join(name))?["chat_template"].as_str() {

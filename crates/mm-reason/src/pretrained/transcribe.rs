@@ -1,9 +1,9 @@
 //! Whole sounds, window by window.
 
-use super::{Asked, Speaker, Times};
+use super::{Pipeline, Request, Times};
 use crate::{
     Error, Result,
-    generate::{GenerationConfig, Rules},
+    generate::{GenerationConfig, LogitsProcessors},
 };
 use mm_core::{Modality, SampleContext, Source};
 
@@ -26,7 +26,7 @@ pub struct Transcript {
     /// By its times, where those were asked for or the sound is longer than a window.
     pub segments: Vec<Segment>,
     /// Whether some window's text was cut off at the limit of tokens.
-    pub cut: bool,
+    pub truncated: bool,
 }
 
 /// Seconds a time token.
@@ -74,7 +74,7 @@ impl Times {
     }
 }
 
-impl Speaker {
+impl Pipeline {
     /// Writes down what a sound says.
     pub fn transcribe(
         &self,
@@ -91,41 +91,45 @@ impl Speaker {
         let long = frames > window;
         if long && times.is_none() {
             let wanted = "at most half a minute: this model has no time tokens to go on by";
-            return Err(Error::asked("sound", format!("{frames} frames"), wanted));
+            return Err(Error::invalid_argument("sound", format!("{frames} frames"), wanted));
         }
         let by_times = timestamps || long;
-        let mut out = Transcript { text: String::new(), segments: Vec::new(), cut: false };
+        let mut out = Transcript { text: String::new(), segments: Vec::new(), truncated: false };
         let mut at = 0;
         // The language is that of the first window.
         let mut prompt = None;
         while at < frames {
             let here = (frames - at).min(window);
-            let seen = self.look_at(&Modality::AUDIO, &[whole.narrow(1, at, here)?])?;
+            let seen = self.encode_samples(&Modality::AUDIO, &[whole.narrow(1, at, here)?])?;
             let rule = |said: &[i64], prompt: usize, scores: &mut [f32]| {
                 if let Some(times) = times {
                     times.apply(said, prompt, scores);
                 }
             };
-            let mut rules = Rules::default();
+            let mut rules = LogitsProcessors::default();
             if by_times {
                 rules.more = Some(&rule);
             }
             let written = match prompt {
                 Some(written) => written,
-                None => self.voice.prompt(&self.tokens, Some(&seen), Asked::Transcribe(language, by_times))?,
+                None => self.voice.prompt(
+                    &self.tokenizer,
+                    Some(&seen),
+                    Request::Transcribe { language, timestamps: by_times },
+                )?,
             };
             let found = self.go_on(&[(Some(&seen), &written)], config, &rules, &mut |_, _| {})?;
             prompt = Some(written);
             let said = &found[0][0];
-            out.cut |= !said.ended;
+            out.truncated |= !said.finished;
             let Some(times) = times.filter(|_| by_times) else {
-                out.text = self.tokens.decode(&said.ids)?;
+                out.text = self.tokenizer.decode(&said.token_ids)?;
                 return Ok(out);
             };
-            let (pieces, next) = segments(&said.ids, times, here);
+            let (pieces, next) = segments(&said.token_ids, times, here);
             for (start, end, ids) in pieces {
                 let text =
-                    self.tokens.decode(&ids.iter().copied().filter(|id| *id < times.first).collect::<Vec<_>>())?;
+                    self.tokenizer.decode(&ids.iter().copied().filter(|id| *id < times.first).collect::<Vec<_>>())?;
                 let offset = at as f64 * STEP / 2.0;
                 let (start, end) = (offset + start as f64 * STEP, offset + end as f64 * STEP);
                 out.text += &text;

@@ -1,13 +1,13 @@
 //! ViLT (Kim 2021): words and patches of pixels in one transformer; it chooses among labels, or says whether text and picture belong together.
 
 use super::{
-    Asked, Heat, Lesson, Prompt, Seen, Tokens, Voice, heat,
+    Attribution, EncodedMedia, Prompt, Request, Tokenizer, TrainBatch, Voice, heat,
     patches::{self, InPatches},
 };
 use crate::{
     Error, Result,
     decoder::{Decoder, State},
-    generate::Start,
+    generate::Prefill,
 };
 use mm_core::{
     DType, Init, Modality, Module, Processor, Tensor,
@@ -172,7 +172,7 @@ impl Vilt {
     }
 
     /// The vectors of the whole `[rows, width]` for one question about each row; `weights` gets where each block looked.
-    fn pooled(&self, seen: &Seen, prompt: &Prompt, pass: Pass<'_>) -> mm_core::Result<Tensor> {
+    fn pooled(&self, seen: &EncodedMedia, prompt: &Prompt, pass: Pass<'_>) -> mm_core::Result<Tensor> {
         let ids = Tensor::from_vec(&prompt.question, &[1, prompt.question.len() as i64])?;
         let ids = ids.expand(&[seen.values.size(0)?, -1])?;
         self.together(&seen.values, &ids.to_device(seen.values.device())?, pass)
@@ -199,19 +199,19 @@ impl Voice for Vilt {
         (*modality == Modality::IMAGE).then_some(&self.processor)
     }
 
-    fn see(&self, _modality: &Modality, values: &Tensor) -> mm_core::Result<Seen> {
+    fn see(&self, _modality: &Modality, values: &Tensor) -> mm_core::Result<EncodedMedia> {
         let (x, grids) = self.vectors(values)?;
         let [down, across] = grids[0];
-        Ok(Seen { grid: Some([1, down, across]), ..Seen::of(x) })
+        Ok(EncodedMedia { grid: Some([1, down, across]), ..EncodedMedia::of(x) })
     }
 
-    fn teaches(&self, modality: &Modality) -> Option<&Arc<dyn Processor>> {
+    fn train_processor(&self, modality: &Modality) -> Option<&Arc<dyn Processor>> {
         (*modality == Modality::IMAGE).then_some(&self.lessons)
     }
 
-    fn prompt(&self, tokens: &Tokens, _seen: Option<&Seen>, asked: Asked<'_>) -> Result<Prompt> {
-        let Asked::Answer(question) = asked else {
-            return Err(Error::asked(
+    fn prompt(&self, tokens: &Tokenizer, _seen: Option<&EncodedMedia>, asked: Request<'_>) -> Result<Prompt> {
+        let Request::Question(question) = asked else {
+            return Err(Error::invalid_argument(
                 "a ViLT",
                 "something else than a question",
                 "a question: it chooses among labels",
@@ -220,12 +220,12 @@ impl Voice for Vilt {
         let question = tokens.encode(question, true)?;
         if question.len() as i64 > self.longest {
             let wanted = format!("at most the {} that the model has positions for", self.longest);
-            return Err(Error::asked("question", format!("{} tokens", question.len()), wanted));
+            return Err(Error::invalid_argument("question", format!("{} tokens", question.len()), wanted));
         }
         Ok(Prompt { question, ..Prompt::default() })
     }
 
-    fn begin(&self, _seen: Option<&Seen>, _prompt: &Prompt, _room: i64) -> mm_core::Result<Start<State>> {
+    fn begin(&self, _seen: Option<&EncodedMedia>, _prompt: &Prompt, _room: i64) -> mm_core::Result<Prefill<State>> {
         Err(mm_core::Error::config("a ViLT", "a wish for text", "a question: it chooses among labels"))
     }
 
@@ -233,17 +233,17 @@ impl Voice for Vilt {
         None
     }
 
-    fn choose(&self, seen: &Seen, prompt: &Prompt) -> mm_core::Result<Option<Tensor>> {
+    fn choose(&self, seen: &EncodedMedia, prompt: &Prompt) -> mm_core::Result<Option<Tensor>> {
         if self.classifier.is_none() {
             return Ok(None);
         }
         self.scores(&self.pooled(seen, prompt, Pass::default())?)
     }
 
-    fn learn(&self, lesson: &Lesson<'_>) -> mm_core::Result<Option<Tensor>> {
-        let (seen, grids) = self.vectors(lesson.values)?;
+    fn learn(&self, batch: &TrainBatch<'_>) -> mm_core::Result<Option<Tensor>> {
+        let (seen, grids) = self.vectors(batch.values)?;
         let counts: Vec<i64> = grids.iter().map(|[down, across]| 1 + down * across).collect();
-        let question = lesson.question.ok_or_else(|| mm_core::Error::Sample("no question".into()))?;
+        let question = batch.question.ok_or_else(|| mm_core::Error::Sample("no question".into()))?;
         let (rows, patches) = (seen.size(0)?, seen.size(1)?);
         let whole = counts.iter().all(|count| *count == patches);
         let mask = if whole && question.mask.is_none() {
@@ -255,17 +255,23 @@ impl Voice for Vilt {
             let asked = question.mask.clone().map_or_else(|| Tensor::ones(&words, DType::Bool, seen.device()), Ok)?;
             Some(Mask::Padding(Tensor::cat(&[&asked, &seen], 1)?))
         };
-        let pass = Pass { mask: mask.as_ref(), train: lesson.train, ..Pass::default() };
+        let pass = Pass { mask: mask.as_ref(), train: batch.train, ..Pass::default() };
         self.scores(&self.together(&seen, &question.values, pass)?)
     }
 
-    fn matches(&self, seen: &Seen, prompt: &Prompt) -> mm_core::Result<Option<f64>> {
+    fn matches(&self, seen: &EncodedMedia, prompt: &Prompt) -> mm_core::Result<Option<f64>> {
         let Some(rank) = &self.rank else { return Ok(None) };
         let score = rank.forward(&self.pooled(seen, prompt, Pass::default())?, false)?;
         Ok(Some(score.to_dtype(DType::F64)?.sigmoid()?.reshape(&[])?.to_f64()?))
     }
 
-    fn explain(&self, tokens: &Tokens, seen: &Seen, prompt: &Prompt, _said: &[i64]) -> Result<Option<Heat>> {
+    fn explain(
+        &self,
+        tokens: &Tokenizer,
+        seen: &EncodedMedia,
+        prompt: &Prompt,
+        _said: &[i64],
+    ) -> Result<Option<Attribution>> {
         let mut looked = Vec::new();
         self.pooled(seen, prompt, Pass { weights: Some(&mut looked), ..Pass::default() })?;
         let Some(flow) = heat::rollout(&looked)? else { return Ok(None) };
@@ -273,7 +279,7 @@ impl Voice for Vilt {
         let all: Vec<f32> = flow.select(0, 0)?.to_vec()?;
         let (text, picture) = all.split_at(prompt.question.len());
         let [_, down, across] = seen.grid.unwrap_or_default();
-        Ok(Some(Heat {
+        Ok(Some(Attribution {
             steps: Vec::new(),
             patches: picture[1..].to_vec(),
             grid: [down as usize, across as usize],

@@ -1,11 +1,11 @@
 //! Whisper (Radford 2022): half a minute of sound is encoded, a decoder writes it down, with times if so wished; longer sounds window by
 //! window, each beginning where the one before came to an end.
 
-use super::{Asked, Lesson, Prompt, Seen, Tokens, Voice, languages::LANGUAGES};
+use super::{EncodedMedia, Prompt, Request, Tokenizer, TrainBatch, Voice, languages::LANGUAGES};
 use crate::{
     Error, Result,
     decoder::{Decoder, DecoderConfig, State},
-    generate::{GenerationConfig, Start},
+    generate::{GenerationConfig, Prefill},
 };
 use mm_core::{
     Encoder, Input, Modality, Processor, SampleContext, Source, Tensor,
@@ -144,23 +144,25 @@ impl Whisper {
             let known: Vec<String> =
                 self.special.languages.keys().map(|k| k.trim_matches(['<', '|', '>']).to_owned()).collect();
             if known.is_empty() {
-                return Error::asked("--language", &name, "nothing: this model knows one language");
+                return Error::invalid_argument("--language", &name, "nothing: this model knows one language");
             }
             mm_core::Error::unknown("language", &name, known.iter().map(String::as_str)).into()
         })
     }
 
     /// The likeliest language after the start token.
-    fn heard(&self, seen: &Seen) -> Result<i64> {
+    fn heard(&self, seen: &EncodedMedia) -> Result<i64> {
         let start = self.read(seen, &[self.start], 1)?;
         let scores: Vec<f32> = start.logits.select(0, 0)?.to_vec()?;
         let best = self.special.languages.values().copied();
         let score = |id: i64| scores.get(id as usize).copied().unwrap_or(f32::NEG_INFINITY);
         let best = best.max_by(|a, b| score(*a).total_cmp(&score(*b)).then(b.cmp(a)));
-        best.ok_or_else(|| Error::asked("language", "a model that names none", "lang_to_id in generation_config.json"))
+        best.ok_or_else(|| {
+            Error::invalid_argument("language", "a model that names none", "lang_to_id in generation_config.json")
+        })
     }
 
-    fn read(&self, seen: &Seen, ids: &[i64], room: i64) -> mm_core::Result<Start<State>> {
+    fn read(&self, seen: &EncodedMedia, ids: &[i64], room: i64) -> mm_core::Result<Prefill<State>> {
         let (rows, room) = (seen.values.size(0)?, ids.len() as i64 + room);
         self.decoder.begin(self.decoder.state(rows, room, Some((seen.values.clone(), None)))?, ids)
     }
@@ -197,18 +199,24 @@ impl Voice for Whisper {
         (*modality == Modality::AUDIO).then_some(&self.processor)
     }
 
-    fn see(&self, _modality: &Modality, values: &Tensor) -> mm_core::Result<Seen> {
+    fn see(&self, _modality: &Modality, values: &Tensor) -> mm_core::Result<EncodedMedia> {
         let values = window(values, self.frames)?;
-        Ok(Seen::of(self.ear.encode(&Input { values, mask: None }, false)?.values))
+        Ok(EncodedMedia::of(self.ear.encode(&Input { values, mask: None }, false)?.values))
     }
 
-    fn prompt(&self, _tokens: &Tokens, seen: Option<&Seen>, asked: Asked<'_>) -> Result<Prompt> {
+    fn prompt(&self, _tokens: &Tokenizer, seen: Option<&EncodedMedia>, asked: Request<'_>) -> Result<Prompt> {
         let (language, times) = match asked {
-            Asked::Transcribe(language, times) => (language, times),
-            Asked::Describe(None) => (None, false),
-            _ => return Err(Error::asked("a Whisper", "something else than a sound to write down", "mm transcribe")),
+            Request::Transcribe { language, timestamps: times } => (language, times),
+            Request::Caption(None) => (None, false),
+            _ => {
+                return Err(Error::invalid_argument(
+                    "a Whisper",
+                    "something else than a sound to write down",
+                    "mm transcribe",
+                ));
+            }
         };
-        let seen = seen.ok_or_else(|| Error::asked("a Whisper", "no sound", "a sound"))?;
+        let seen = seen.ok_or_else(|| Error::invalid_argument("a Whisper", "no sound", "a sound"))?;
         let language = language.map(ToOwned::to_owned).or_else(|| self.special.language.clone());
         let mut ids = vec![self.start];
         let plain = self.special.task.is_none() && language.is_none();
@@ -232,23 +240,23 @@ impl Voice for Whisper {
             }
         } else if times {
             let wanted = "a model whose generation_config.json names no_timestamps_token_id";
-            return Err(Error::asked("--timestamps", "a model without time tokens", wanted));
+            return Err(Error::invalid_argument("--timestamps", "a model without time tokens", wanted));
         }
         Ok(Prompt { ids, ..Prompt::default() })
     }
 
-    fn begin(&self, seen: Option<&Seen>, prompt: &Prompt, room: i64) -> mm_core::Result<Start<State>> {
+    fn begin(&self, seen: Option<&EncodedMedia>, prompt: &Prompt, room: i64) -> mm_core::Result<Prefill<State>> {
         let seen = seen.ok_or_else(|| mm_core::Error::config("a Whisper", "no sound", "a sound"))?;
         self.read(seen, &prompt.ids, room)
     }
 
-    fn teaches(&self, modality: &Modality) -> Option<&Arc<dyn Processor>> {
+    fn train_processor(&self, modality: &Modality) -> Option<&Arc<dyn Processor>> {
         (*modality == Modality::AUDIO).then_some(&self.window)
     }
 
-    fn learn(&self, lesson: &Lesson<'_>) -> mm_core::Result<Option<Tensor>> {
-        let seen = self.see(lesson.modality, lesson.values)?.values;
-        self.decoder.teach(lesson.ids()?, Some((&seen, None)), lesson.train).map(Some)
+    fn learn(&self, batch: &TrainBatch<'_>) -> mm_core::Result<Option<Tensor>> {
+        let seen = self.see(batch.modality, batch.values)?.values;
+        self.decoder.teacher_forcing(batch.decoder_input_ids()?, Some((&seen, None)), batch.train).map(Some)
     }
 
     fn decoder(&self) -> Option<&Decoder> {
@@ -261,7 +269,7 @@ impl Voice for Whisper {
     }
 
     fn settle(&self, config: &mut GenerationConfig) {
-        config.end = vec![self.end];
+        config.eos_token_id = vec![self.end];
         config.max_new_tokens = config.max_new_tokens.min(self.decoder.config().longest as usize - 8);
     }
 }

@@ -5,11 +5,11 @@ use super::picture::{drawn, resized};
 use crate::{Result, retrieval::Gaze};
 use font8x8::UnicodeFonts;
 use image::{Rgb, RgbImage, imageops};
-use mm_reason::Heat;
+use mm_reason::Attribution;
 
 /// The picture beside itself under its heat, with question and answer below; then, where a network tells them, its steps: where it looked at
 /// each.
-pub fn heat_picture(picture: &RgbImage, heat: &Heat, question: &str, answer: &str) -> Result<RgbImage> {
+pub fn heat_picture(picture: &RgbImage, heat: &Attribution, question: &str, answer: &str) -> Result<RgbImage> {
     let plain = resized(picture, 320.0, [1, 640]);
     let (width, height) = plain.dimensions();
     let over = shine(&plain, &heat.patches, heat.grid);
