@@ -185,7 +185,7 @@ fn size(modality: &Modality, source: &Source, no_files: bool) -> Result<f64, Str
                 .map_err(|e| e.to_string()),
             "audio" => decode_audio(path, None).map(|a| a.seconds()).map_err(|e| e.to_string()),
             "video" => video_info(path).map_err(|e| e.to_string()).and_then(|i| {
-                if i.pictures && i.seconds > 0.0 {
+                if i.has_video && i.seconds > 0.0 {
                     Ok(i.seconds)
                 } else {
                     Err(format!("{}: a video without frames", path.display()))

@@ -14,31 +14,31 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields, default)]
 pub struct SpecAugment {
     /// Number of masks over frequencies.
-    pub frequency_masks: usize,
+    pub num_freq_masks: usize,
     /// Widest of them, in bands.
-    pub frequency_width: usize,
+    pub freq_mask_width: usize,
     /// Number of masks over time.
-    pub time_masks: usize,
+    pub num_time_masks: usize,
     /// Widest of them, in frames (never more than a third of the sound).
-    pub time_width: usize,
+    pub time_mask_width: usize,
     /// Most that the sound is made faster or slower, as a share of its length.
-    pub stretch: f64,
+    pub max_time_stretch: f64,
     /// Most bands that the sound is moved up or down.
-    pub shift: usize,
+    pub max_pitch_shift: usize,
     /// Standard deviation of noise that is added, in the spectrogram's own units.
-    pub noise: f64,
+    pub noise_std: f64,
 }
 
 impl Default for SpecAugment {
     fn default() -> Self {
         Self {
-            frequency_masks: 1,
-            frequency_width: 8,
-            time_masks: 1,
-            time_width: 40,
-            stretch: 0.0,
-            shift: 0,
-            noise: 0.0,
+            num_freq_masks: 1,
+            freq_mask_width: 8,
+            num_time_masks: 1,
+            time_mask_width: 40,
+            max_time_stretch: 0.0,
+            max_pitch_shift: 0,
+            noise_std: 0.0,
         }
     }
 }
@@ -49,28 +49,28 @@ impl SpecAugment {
         if values.is_empty() || bands == 0 {
             return;
         }
-        let speed = 1.0 + random.range(-1.0, 1.0) * self.stretch.clamp(0.0, 0.9);
-        let pitch = random.range(-1.0, 1.0) * self.shift as f64;
-        if self.stretch > 0.0 || self.shift > 0 {
+        let speed = 1.0 + random.range(-1.0, 1.0) * self.max_time_stretch.clamp(0.0, 0.9);
+        let pitch = random.range(-1.0, 1.0) * self.max_pitch_shift as f64;
+        if self.max_time_stretch > 0.0 || self.max_pitch_shift > 0 {
             *values = warp(values, bands, speed, pitch);
         }
-        if self.noise > 0.0 {
+        if self.noise_std > 0.0 {
             // A sum of uniform numbers is near enough to a normal one.
-            values
-                .iter_mut()
-                .for_each(|v| *v += ((random.unit() + random.unit() + random.unit() - 1.5) * 2.0 * self.noise) as f32);
+            values.iter_mut().for_each(|v| {
+                *v += ((random.unit() + random.unit() + random.unit() - 1.5) * 2.0 * self.noise_std) as f32
+            });
         }
         let frames = values.len() / bands;
         let mean = values.iter().sum::<f32>() / values.len() as f32;
-        for _ in 0..self.frequency_masks {
-            let width = random.below(self.frequency_width.min(bands) + 1);
+        for _ in 0..self.num_freq_masks {
+            let width = random.below(self.freq_mask_width.min(bands) + 1);
             let from = random.below(bands - width + 1);
             for row in values.chunks_exact_mut(bands) {
                 row[from..from + width].fill(mean);
             }
         }
-        for _ in 0..self.time_masks {
-            let width = random.below(self.time_width.min(frames / 3) + 1);
+        for _ in 0..self.num_time_masks {
+            let width = random.below(self.time_mask_width.min(frames / 3) + 1);
             let from = random.below(frames - width + 1);
             values[from * bands..(from + width) * bands].fill(mean);
         }
@@ -319,10 +319,10 @@ mod tests {
         }
         let mut values: Vec<f32> = (0..200).map(|v| v as f32).collect();
         let spec = SpecAugment {
-            frequency_masks: 2,
-            frequency_width: 3,
-            time_masks: 2,
-            time_width: 9,
+            num_freq_masks: 2,
+            freq_mask_width: 3,
+            num_time_masks: 2,
+            time_mask_width: 9,
             ..SpecAugment::default()
         };
         spec.apply(&mut values, 10, &mut Rng::at(&[3]));

@@ -27,7 +27,7 @@ pub struct ImageProcessorConfig {
     /// Resizing, cropping, normalising.
     pub transform: ImageTransform,
     /// While training: a random piece of at least this share of the picture, maybe mirrored, instead of the middle.
-    pub random_crop: Option<f64>,
+    pub random_resized_crop: Option<f64>,
     /// While training: so many changes of `RandAugment`, at a strength in [0, 10], before that.
     pub rand_augment: Option<(usize, f64)>,
 }
@@ -51,7 +51,8 @@ impl Processor for ImageProcessor {
             picture = rand_augment(picture, count, strength, &mut context.random);
         }
         let transform = &self.config.transform;
-        if let (true, Some(share), Some((height, _))) = (context.train, self.config.random_crop, transform.crop) {
+        if let (true, Some(share), Some((height, _))) = (context.train, self.config.random_resized_crop, transform.crop)
+        {
             let piece =
                 random_resized_crop(&picture, height, (share, 1.0), transform.interpolation, &mut context.random)?;
             let piece = random_flip(piece, &mut context.random);
@@ -74,25 +75,25 @@ pub struct VideoProcessor {
     config: ImageProcessorConfig,
     frames: usize,
     /// Whether a video with fewer frames gives what it has, and not some of them twice.
-    at_most: bool,
+    without_repeats: bool,
 }
 
 impl VideoProcessor {
     /// A processor that takes so many frames and makes of each what these settings say.
     pub fn new(config: ImageProcessorConfig, frames: usize) -> Self {
-        Self { config, frames, at_most: false }
+        Self { config, frames, without_repeats: false }
     }
 
     /// The same, which takes no frame twice of a video that has fewer.
-    pub fn at_most(config: ImageProcessorConfig, frames: usize) -> Self {
-        Self { at_most: true, ..Self::new(config, frames) }
+    pub fn without_repeats(config: ImageProcessorConfig, frames: usize) -> Self {
+        Self { without_repeats: true, ..Self::new(config, frames) }
     }
 }
 
 impl Processor for VideoProcessor {
     fn process(&self, source: &Source, _context: &mut SampleContext) -> Result<Tensor, CoreError> {
         let path = file(source, "a video")?;
-        let count = if self.at_most { self.frames.min(frame_count(path)?) } else { self.frames };
+        let count = if self.without_repeats { self.frames.min(frame_count(path)?) } else { self.frames };
         let frames = sample_frames(path, count, &self.config.limits)?;
         let frames: Vec<Tensor> = frames.iter().map(|f| self.config.transform.apply(f)).collect::<Result<_>>()?;
         Tensor::stack(&frames.iter().collect::<Vec<_>>(), 0)
@@ -103,7 +104,7 @@ impl Processor for VideoProcessor {
     }
 
     fn fingerprint(&self) -> String {
-        format!("video {}{} {:?}", self.frames, if self.at_most { " at most" } else { "" }, self.config)
+        format!("video {}{} {:?}", self.frames, if self.without_repeats { " at most" } else { "" }, self.config)
     }
 }
 
@@ -114,13 +115,13 @@ pub struct AudioProcessorConfig {
     /// The spectrogram.
     pub mel: MelConfig,
     /// Longest sound that is kept, in seconds; the rest is cut off (while training, a random stretch is kept).
-    pub seconds: f64,
+    pub max_seconds: f64,
     /// Whether each band is brought to mean zero and variance one over the sound.
     #[serde(default)]
     pub normalize: bool,
     /// Masks while training.
     #[serde(default)]
-    pub augment: Option<SpecAugment>,
+    pub spec_augment: Option<SpecAugment>,
 }
 
 /// A sound file → `[frames, bands]`.
@@ -132,10 +133,10 @@ pub struct AudioProcessor {
 impl AudioProcessor {
     /// A processor with these settings.
     pub fn new(config: AudioProcessorConfig) -> Result<Self> {
-        if !(config.seconds > 0.0 && config.seconds <= 3600.0) {
+        if !(config.max_seconds > 0.0 && config.max_seconds <= 3600.0) {
             return Err(crate::Error::Config(format!(
-                "audio.seconds: found {}, wanted more than 0 and at most 3600",
-                config.seconds
+                "audio.max_seconds: found {}, wanted more than 0 and at most 3600",
+                config.max_seconds
             )));
         }
         Ok(Self { mel: Mel::new(config.mel.clone())?, config })
@@ -145,15 +146,15 @@ impl AudioProcessor {
 impl Processor for AudioProcessor {
     fn process(&self, source: &Source, context: &mut SampleContext) -> Result<Tensor, CoreError> {
         let path = file(source, "a sound")?;
-        let rate = self.config.mel.rate;
+        let rate = self.config.mel.sample_rate;
         let mut audio = decode_audio(path, Some(rate))?;
-        let longest = ((self.config.seconds * f64::from(rate)) as usize).max(1);
+        let longest = ((self.config.max_seconds * f64::from(rate)) as usize).max(1);
         if audio.samples.len() > longest {
             audio.samples.truncate(longest);
         }
         // A sound shorter than one frame still gives one.
-        if audio.samples.len() < self.config.mel.fft {
-            audio.samples.resize(self.config.mel.fft, 0.0);
+        if audio.samples.len() < self.config.mel.n_fft {
+            audio.samples.resize(self.config.mel.n_fft, 0.0);
         }
         let spectrogram =
             self.mel.apply(&audio.samples).map_err(|e| CoreError::Sample(format!("{}: {e}", path.display())))?;
@@ -176,14 +177,14 @@ impl Processor for AudioProcessor {
     }
 
     fn fingerprint(&self) -> String {
-        format!("audio {:?} {} {}", self.config.mel, self.config.seconds, self.config.normalize)
+        format!("audio {:?} {} {}", self.config.mel, self.config.max_seconds, self.config.normalize)
     }
 
     fn augment(&self, sample: Tensor, context: &mut SampleContext) -> Result<Tensor, CoreError> {
-        let (true, Some(masks)) = (context.train, &self.config.augment) else { return Ok(sample) };
+        let (true, Some(masks)) = (context.train, &self.config.spec_augment) else { return Ok(sample) };
         let mut values = sample.to_vec::<f32>()?;
-        masks.apply(&mut values, self.config.mel.bands, &mut context.random);
-        let bands = self.config.mel.bands;
+        masks.apply(&mut values, self.config.mel.n_mels, &mut context.random);
+        let bands = self.config.mel.n_mels;
         Tensor::from_vec(&values, &[(values.len() / bands) as i64, bands as i64])
     }
 }

@@ -5,7 +5,7 @@ use image::RgbImage;
 use mm_core::{Checkpoint, Tensor};
 use mm_data::{
     decode::{ImageLimits, decode_audio, decode_image},
-    transform::{Centering, ImageTransform, Interpolation, LogKind, Mel, MelConfig, MelScale, Resize, Window, resize},
+    transform::{ImageTransform, Interpolation, LogScale, Mel, MelConfig, MelScale, PadMode, Resize, Window, resize},
 };
 use std::path::PathBuf;
 
@@ -55,7 +55,7 @@ fn resizing_is_pillows() {
             let exact = ImageTransform {
                 resize: Some(size),
                 interpolation: how,
-                exact: true,
+                pillow_exact: true,
                 crop: None,
                 mean: [0.0; 3],
                 std: [1.0; 3],
@@ -129,18 +129,18 @@ fn spectrograms_are_those_of_librosa_kaldi_and_whisper() {
     let sound = reference.get("sound").unwrap().to_vec::<f32>().unwrap();
     let whole = reference.get("whisper.sound").unwrap().to_vec::<f32>().unwrap();
     let htk = MelConfig {
-        rate: 16_000,
-        fft: 512,
-        frame: 400,
-        hop: 160,
-        bands: 48,
-        low: 60.0,
-        high: Some(7600.0),
-        scale: MelScale::Htk,
+        sample_rate: 16_000,
+        n_fft: 512,
+        win_length: 400,
+        hop_length: 160,
+        n_mels: 48,
+        f_min: 60.0,
+        f_max: Some(7600.0),
+        mel_scale: MelScale::Htk,
         window: Window::Hann,
-        center: Centering::Reflect,
-        emphasis: None,
-        log: LogKind::Natural { floor: 1e-6 },
+        pad_mode: PadMode::Reflect,
+        preemphasis: None,
+        log: LogScale::Natural { floor: 1e-6 },
     };
     for (name, config, sound) in [
         ("librosa", MelConfig::librosa(16_000), &sound),

@@ -98,9 +98,9 @@ fn speech(values: &[&Source]) -> Result<Proposal> {
     lengths.sort_by(f64::total_cmp);
     let seconds = lengths.get(lengths.len() * 9 / 10).or(lengths.last()).copied().unwrap_or(3.0).clamp(0.5, 10.0);
     let text = format!(
-        "kind = \"speech\"\n[processor]\nseconds = {seconds:.2}\nnormalize = false\n\
-         mel = {{ rate = 16000, fft = 512, frame = 400, hop = 256, bands = 48, low = 60.0, high = 7600.0, scale = \"htk\", window = \"hann\", center = \"reflect\", log = {{ natural = {{ floor = 1e-6 }} }} }}\n\
-         augment = {{ frequency_masks = 1, frequency_width = 6, time_masks = 1, time_width = 12, stretch = 0.1, shift = 2, noise = 0.1 }}\n\
+        "kind = \"speech\"\n[processor]\nmax_seconds = {seconds:.2}\nnormalize = false\n\
+         mel = {{ sample_rate = 16000, n_fft = 512, win_length = 400, hop_length = 256, n_mels = 48, f_min = 60.0, f_max = 7600.0, mel_scale = \"htk\", window = \"hann\", pad_mode = \"reflect\", log = {{ natural = {{ floor = 1e-6 }} }} }}\n\
+         spec_augment = {{ num_freq_masks = 1, freq_mask_width = 6, num_time_masks = 1, time_mask_width = 12, max_time_stretch = 0.1, max_pitch_shift = 2, noise_std = 0.1 }}\n\
          [tower]\nchannels = [96, 128, 160, 192]\nkernel = 5\nhalvings = 3\ndropout = 0.2\n"
     );
     let encoder = text.parse::<toml::Table>().map_err(|e| Error::Sample(e.to_string()))?.into();

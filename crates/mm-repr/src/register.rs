@@ -193,7 +193,7 @@ pub fn register(registry: &mut Registry) {
     });
     registry.encoder("speech", |settings, context| {
         let settings: SpeechSettings = config::parse(settings, &context.field)?;
-        let bands = settings.processor.mel.bands as i64;
+        let bands = settings.processor.mel.n_mels as i64;
         let processor = AudioProcessor::new(settings.processor)?;
         let encoder = SpeechTower::new(&context.scope, bands, &settings.tower)?;
         Ok(BuiltEncoder {

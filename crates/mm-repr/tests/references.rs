@@ -376,7 +376,7 @@ fn odd_inputs_give_numbers_or_one_clear_error() {
 
     let sound = |name: &str, samples: usize| {
         let samples: Vec<f32> = (0..samples).map(|i| (i as f32 * 0.05).sin() * 0.3).collect();
-        mm_data::decode::write_wav(&file(name), &mm_data::decode::Audio { samples, rate: 16_000 }).unwrap();
+        mm_data::decode::write_wav(&file(name), &mm_data::decode::Audio { samples, sample_rate: 16_000 }).unwrap();
         Source::File(file(name))
     };
     let (blink, hour) = (sound("blink.wav", 160), sound("hour.wav", 16_000 * 3600));

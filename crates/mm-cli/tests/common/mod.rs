@@ -73,7 +73,7 @@ impl World {
                 .unwrap();
             let samples =
                 (0..4000 + number * 300).map(|i| (i as f32 * (0.05 + 0.02 * number as f32)).sin() * 0.4).collect();
-            write_wav(&folder.join(format!("{number}.wav")), &Audio { samples, rate: 8000 }).unwrap();
+            write_wav(&folder.join(format!("{number}.wav")), &Audio { samples, sample_rate: 8000 }).unwrap();
             let audio = if number == 3 {
                 "null".to_owned()
             } else {
@@ -125,7 +125,7 @@ projection = { hidden = 16, dropout = 0.1 }
 projection = { hidden = 16, dropout = 0.1 }
 [towers.audio.encoder]
 kind = "speech"
-processor = { seconds = 1.0, normalize = true, augment = { stretch = 0.1 }, mel = { rate = 8000, fft = 256, frame = 200, hop = 80, bands = 16, low = 20.0, scale = "htk", window = "hann", center = "reflect", log = { natural = { floor = 1e-6 } } } }
+processor = { max_seconds = 1.0, normalize = true, spec_augment = { max_time_stretch = 0.1 }, mel = { sample_rate = 8000, n_fft = 256, win_length = 200, hop_length = 80, n_mels = 16, f_min = 20.0, mel_scale = "htk", window = "hann", pad_mode = "reflect", log = { natural = { floor = 1e-6 } } } }
 tower = { channels = [16, 16], halvings = 1 }
 [train]
 epochs = 3

@@ -161,7 +161,7 @@ fn a_question_that_makes_no_sense_is_told() {
             assert!(output.status.success(), "{ask:?}: {}", text(&output));
         }
     }
-    let silence = mm_data::decode::Audio { samples: vec![0.0; 16_000], rate: 16_000 };
+    let silence = mm_data::decode::Audio { samples: vec![0.0; 16_000], sample_rate: 16_000 };
     mm_data::decode::write_wav(&folder.join("silence.wav"), &silence).unwrap();
     let quiet = ["transcribe", "--model", &ear, "--audio", "silence.wav", "--max-new-tokens", "4", "--json"];
     assert!(mm(&quiet, folder).status.success());
@@ -478,7 +478,7 @@ fn what_is_wrong_with_learning_further_is_told() {
 /// A second of a tone at 16 kHz.
 fn tone(path: &Path, hertz: f32, shift: f32) {
     let sample = |n: u16| (2.0 * std::f32::consts::PI * (hertz * f32::from(n) / 16e3 + shift)).sin() * 0.37;
-    let audio = mm_data::decode::Audio { samples: (0..16_000).map(sample).collect(), rate: 16_000 };
+    let audio = mm_data::decode::Audio { samples: (0..16_000).map(sample).collect(), sample_rate: 16_000 };
     mm_data::decode::write_wav(path, &audio).unwrap();
 }
 

@@ -12,13 +12,13 @@ pub struct Audio {
     /// The samples.
     pub samples: Vec<f32>,
     /// Samples a second.
-    pub rate: u32,
+    pub sample_rate: u32,
 }
 
 impl Audio {
     /// Length in seconds.
     pub fn seconds(&self) -> f64 {
-        self.samples.len() as f64 / f64::from(self.rate.max(1))
+        self.samples.len() as f64 / f64::from(self.sample_rate.max(1))
     }
 }
 
@@ -27,7 +27,7 @@ pub fn decode_audio(path: &Path, rate: Option<u32>) -> Result<Audio> {
     let ending = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_ascii_lowercase();
     if ["mp4", "mkv", "webm", "mov", "avi"].contains(&ending.as_str()) {
         // A video's sound track.
-        return super::sound_track(path, rate.unwrap_or(16_000));
+        return super::decode_audio_track(path, rate.unwrap_or(16_000));
     }
     let bytes = std::fs::read(path).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
     let bad = |e: String| Error::file(path, e);
@@ -39,7 +39,7 @@ pub fn decode_audio(path: &Path, rate: Option<u32>) -> Result<Audio> {
         None => compressed(bytes, path.extension().and_then(|e| e.to_str())),
     }
     .map_err(bad)?;
-    if audio.samples.is_empty() || audio.rate == 0 {
+    if audio.samples.is_empty() || audio.sample_rate == 0 {
         return Err(bad("a sound without samples".into()));
     }
     if let Some(place) = audio.samples.iter().position(|s| !s.is_finite()) {
@@ -69,7 +69,7 @@ fn wav(bytes: &[u8]) -> Option<Result<Audio, String>> {
     };
     Some(match samples {
         Ok(samples) => {
-            mono(&samples, usize::from(spec.channels)).map(|samples| Audio { samples, rate: spec.sample_rate })
+            mono(&samples, usize::from(spec.channels)).map(|samples| Audio { samples, sample_rate: spec.sample_rate })
         }
         Err(error) => Err(format!("a broken wav: {error}")),
     })
@@ -133,7 +133,7 @@ fn compressed(bytes: Vec<u8>, ending: Option<&str>) -> Result<Audio, String> {
     if samples.is_empty() && broken > 0 {
         return Err(format!("a broken sound: none of its {broken} packets could be decoded"));
     }
-    Ok(Audio { samples, rate })
+    Ok(Audio { samples, sample_rate: rate })
 }
 
 #[cfg(not(feature = "compressed-audio"))]
@@ -147,11 +147,11 @@ pub fn resample(audio: &Audio, rate: u32) -> Result<Audio, String> {
     if rate == 0 {
         return Err("a rate of 0 samples a second".into());
     }
-    if audio.rate == rate || audio.samples.is_empty() {
-        return Ok(Audio { samples: audio.samples.clone(), rate });
+    if audio.sample_rate == rate || audio.samples.is_empty() {
+        return Ok(Audio { samples: audio.samples.clone(), sample_rate: rate });
     }
-    let wrong = |e: String| format!("cannot be resampled from {} to {rate}: {e}", audio.rate);
-    let (from, to) = (audio.rate as usize, rate as usize);
+    let wrong = |e: String| format!("cannot be resampled from {} to {rate}: {e}", audio.sample_rate);
+    let (from, to) = (audio.sample_rate as usize, rate as usize);
     let mut resampler = FftFixedIn::<f32>::new(from, to, 1024, 2, 1).map_err(|e| wrong(e.to_string()))?;
     let wanted = (audio.samples.len() as u128 * to as u128).div_ceil(from as u128) as usize;
     let (chunk, delay) = (resampler.input_frames_next(), resampler.output_delay());
@@ -170,14 +170,14 @@ pub fn resample(audio: &Audio, rate: u32) -> Result<Audio, String> {
     }
     out.drain(..delay);
     out.truncate(wanted);
-    Ok(Audio { samples: out, rate })
+    Ok(Audio { samples: out, sample_rate: rate })
 }
 
 /// Writes sound as a 16-bit wav.
 pub fn write_wav(path: &Path, audio: &Audio) -> Result<()> {
     let spec = hound::WavSpec {
         channels: 1,
-        sample_rate: audio.rate,
+        sample_rate: audio.sample_rate,
         bits_per_sample: 16,
         sample_format: hound::SampleFormat::Int,
     };
@@ -197,7 +197,7 @@ mod tests {
     fn a_tone_keeps_its_length_pitch_and_height_when_resampled() {
         let tone = |rate: u32| Audio {
             samples: (0..rate).map(|i| (i as f32 * 440.0 * std::f32::consts::TAU / rate as f32).sin() * 0.5).collect(),
-            rate,
+            sample_rate: rate,
         };
         for (from, to) in [(44_100, 16_000), (16_000, 48_000), (22_050, 16_000), (8_000, 16_000)] {
             let (out, wanted) = (resample(&tone(from), to).unwrap(), tone(to));
@@ -212,11 +212,11 @@ mod tests {
     fn wavs_round_trip_and_broken_ones_are_told() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.wav");
-        let audio = Audio { samples: vec![0.0, 0.5, -0.5, 0.25], rate: 8000 };
+        let audio = Audio { samples: vec![0.0, 0.5, -0.5, 0.25], sample_rate: 8000 };
         write_wav(&path, &audio).unwrap();
         let read = decode_audio(&path, None).unwrap();
         assert!(read.samples.iter().zip(&audio.samples).all(|(a, b)| (a - b).abs() < 1e-4));
-        write_wav(&path, &Audio { samples: vec![], rate: 8000 }).unwrap();
+        write_wav(&path, &Audio { samples: vec![], sample_rate: 8000 }).unwrap();
         assert!(decode_audio(&path, None).unwrap_err().to_string().contains("without samples"));
         std::fs::write(&path, b"RIFFxxxxWAVEjunk").unwrap();
         assert!(decode_audio(&path, None).unwrap_err().to_string().contains("broken wav"));

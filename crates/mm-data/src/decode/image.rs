@@ -10,16 +10,16 @@ use std::{io::Cursor, path::Path};
 #[serde(deny_unknown_fields, default)]
 pub struct ImageLimits {
     /// Most pixels (width × height).
-    pub pixels: u64,
+    pub max_pixels: u64,
     /// Colour that shows through transparent pixels.
     pub background: [u8; 3],
     /// Width in pixels that a drawing without a size of its own (svg) gets; its height follows.
-    pub drawing_width: u32,
+    pub svg_width: u32,
 }
 
 impl Default for ImageLimits {
     fn default() -> Self {
-        Self { pixels: 100_000_000, background: [255; 3], drawing_width: 512 }
+        Self { max_pixels: 100_000_000, background: [255; 3], svg_width: 512 }
     }
 }
 
@@ -44,7 +44,7 @@ pub fn decode_image_bytes(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage
     };
     let mut reader = reader;
     let mut bound = image::Limits::no_limits();
-    bound.max_alloc = Some(limits.pixels.saturating_mul(16));
+    bound.max_alloc = Some(limits.max_pixels.saturating_mul(16));
     reader.limits(bound);
     let mut decoder = reader.into_decoder().map_err(|e| broken(&e))?;
     let (width, height) = decoder.dimensions();
@@ -108,8 +108,8 @@ fn check(width: u32, height: u32, limits: &ImageLimits) -> Result<(), String> {
     if pixels == 0 {
         return Err(format!("a picture of {width}×{height} pixels"));
     }
-    if pixels > limits.pixels {
-        return Err(format!("a picture of {width}×{height} pixels; the limit is {} in all", limits.pixels));
+    if pixels > limits.max_pixels {
+        return Err(format!("a picture of {width}×{height} pixels; the limit is {} in all", limits.max_pixels));
     }
     Ok(())
 }
@@ -146,7 +146,7 @@ fn svg(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, String> {
     // Text in drawings needs fonts, which differ from machine to machine; none are loaded, so a drawing looks the same on all.
     let tree = usvg::Tree::from_data(bytes, &usvg::Options::default()).map_err(|e| format!("a broken drawing: {e}"))?;
     let size = tree.size();
-    let width = limits.drawing_width.max(1);
+    let width = limits.svg_width.max(1);
     let height = (f64::from(width) * f64::from(size.height()) / f64::from(size.width())).round().clamp(1.0, 1e9) as u32;
     check(width, height, limits)?;
     let mut canvas = tiny_skia::Pixmap::new(width, height).ok_or("a drawing without a size")?;

@@ -8,4 +8,4 @@ mod video;
 pub use self::image::{ImageLimits, decode_image, decode_image_bytes};
 pub use audio::{Audio, decode_audio, resample, write_wav};
 pub use text::{TEXT_LIMIT, clean_text, read_text, text_from_bytes};
-pub use video::{VideoInfo, ffmpeg, frame_count, frames_at, sample_frames, sound_track, video_info};
+pub use video::{VideoInfo, decode_audio_track, ffmpeg, frame_count, frames_at, sample_frames, video_info};

@@ -14,9 +14,9 @@ pub struct VideoInfo {
     /// Length in seconds.
     pub seconds: f64,
     /// Whether it has pictures.
-    pub pictures: bool,
+    pub has_video: bool,
     /// Whether it has sound.
-    pub sound: bool,
+    pub has_audio: bool,
 }
 
 /// The ffmpeg program: `MM_FFMPEG`, else on the PATH, else where `cargo xtask setup` put it.
@@ -59,7 +59,7 @@ pub fn video_info(path: &Path) -> Result<VideoInfo> {
     let clock = log.split("Duration: ").nth(1).and_then(|rest| rest.split(',').next()).unwrap_or("N/A");
     let seconds =
         clock.split(':').try_fold(0.0, |sum, part| part.trim().parse::<f64>().map(|v| sum * 60.0 + v)).unwrap_or(0.0);
-    Ok(VideoInfo { seconds, pictures: log.contains(": Video:"), sound: log.contains(": Audio:") })
+    Ok(VideoInfo { seconds, has_video: log.contains(": Video:"), has_audio: log.contains(": Audio:") })
 }
 
 /// The frames nearest to the given seconds.
@@ -137,7 +137,7 @@ pub fn sample_frames(path: &Path, count: usize, limits: &ImageLimits) -> Result<
 }
 
 /// The sound track at `rate` samples a second.
-pub fn sound_track(path: &Path, rate: u32) -> Result<Audio> {
+pub fn decode_audio_track(path: &Path, rate: u32) -> Result<Audio> {
     let rate_text = rate.to_string();
     let flags = ["-loglevel", "error", "-i"].map(std::ffi::OsStr::new);
     let output = ["-vn", "-ac", "1", "-ar", &rate_text, "-f", "f32le", "-"].map(std::ffi::OsStr::new);
@@ -150,5 +150,5 @@ pub fn sound_track(path: &Path, rate: u32) -> Result<Audio> {
         ));
     }
     let samples = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-    Ok(Audio { samples, rate })
+    Ok(Audio { samples, sample_rate: rate })
 }

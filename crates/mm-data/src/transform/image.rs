@@ -41,22 +41,22 @@ pub enum Resize {
     /// (height, width), whatever the shape was.
     Exact(u32, u32),
     /// The shorter edge has this length unless the longer one would pass its own; both are then rounded down to a multiple (ViLT's).
-    Multiple {
+    ShortestEdgeMultiple {
         /// Wanted length of the shorter edge.
-        shorter: u32,
+        shortest_edge: u32,
         /// Most of the longer edge.
-        longer: u32,
+        longest_edge: u32,
         /// What both are a multiple of.
-        of: u32,
+        multiple_of: u32,
     },
     /// About the picture's own size: edges rounded to a multiple, as many pixels as these bounds allow (Qwen2-VL's).
-    Pixels {
+    PixelBudget {
         /// Fewest pixels.
-        least: u64,
+        min_pixels: u64,
         /// Most pixels.
-        most: u64,
+        max_pixels: u64,
         /// What both edges are a multiple of.
-        of: u32,
+        multiple_of: u32,
     },
 }
 
@@ -69,11 +69,11 @@ pub struct ImageTransform {
     /// How.
     pub interpolation: Interpolation,
     /// Whether resizing gives exactly Pillow's pixels; else within 1/255 of them, and faster.
-    pub exact: bool,
+    pub pillow_exact: bool,
     /// (height, width) cut out of the middle; all of it when absent.
     pub crop: Option<(u32, u32)>,
     /// Whether the middle's place is rounded down (transformers) and not to the nearest (torchvision).
-    pub crop_down: bool,
+    pub floor_crop_offset: bool,
     /// What each channel's mean is taken to be, of values in [0, 1].
     pub mean: [f32; 3],
     /// What each channel's standard deviation is taken to be.
@@ -85,9 +85,9 @@ impl Default for ImageTransform {
         Self {
             resize: Some(Resize::ShortestEdge(224)),
             interpolation: Interpolation::Bilinear,
-            exact: false,
+            pillow_exact: false,
             crop: Some((224, 224)),
-            crop_down: false,
+            floor_crop_offset: false,
             mean: [0.5; 3],
             std: [0.5; 3],
         }
@@ -100,7 +100,7 @@ impl ImageTransform {
         let whole = (picture.height(), picture.width());
         let size = self.resize.map_or(whole, |size| target(size, picture.height(), picture.width()));
         let (height, width) = self.crop.unwrap_or(size);
-        let exactly = self.exact && self.interpolation != Interpolation::Nearest;
+        let exactly = self.pillow_exact && self.interpolation != Interpolation::Nearest;
         let at_size = || {
             if exactly {
                 return Ok(super::pillow::resize(picture, size.0, size.1, self.interpolation));
@@ -109,10 +109,11 @@ impl ImageTransform {
         };
         if height > size.0 || width > size.1 {
             let resized = if size == whole { None } else { Some(at_size()?) };
-            let cropped = crop(resized.as_ref().unwrap_or(picture), height, width, self.crop_down);
+            let cropped = crop(resized.as_ref().unwrap_or(picture), height, width, self.floor_crop_offset);
             return normalize(&cropped, self.mean, self.std);
         }
-        let start = |have: u32, want: u32| if self.crop_down { (have - want) / 2 } else { offset(have, want) as u32 };
+        let start =
+            |have: u32, want: u32| if self.floor_crop_offset { (have - want) / 2 } else { offset(have, want) as u32 };
         let window = [start(size.0, height), start(size.1, width), height, width];
         if size == whole {
             // The middle is read where it lies instead of being copied out first.
@@ -140,29 +141,29 @@ fn target(size: Resize, height: u32, width: u32) -> (u32, u32) {
             };
             if height <= width { (edge.max(1), long(width, height)) } else { (long(height, width), edge.max(1)) }
         }
-        Resize::Multiple { shorter, longer, of } => {
+        Resize::ShortestEdgeMultiple { shortest_edge, longest_edge, multiple_of } => {
             let (h, w) = (f64::from(height.max(1)), f64::from(width.max(1)));
-            let (short, long) = (f64::from(shorter), f64::from(longer));
+            let (short, long) = (f64::from(shortest_edge), f64::from(longest_edge));
             let scale = short / h.min(w);
             let (mut tall, mut wide) = if h < w { (short, scale * w) } else { (scale * h, short) };
             if tall.max(wide) > long {
                 let scale = long / tall.max(wide);
                 (tall, wide) = (scale * tall, scale * wide);
             }
-            let down = |x: f64| ((x + 0.5) as u32 / of.max(1) * of.max(1)).max(of.max(1));
+            let down = |x: f64| ((x + 0.5) as u32 / multiple_of.max(1) * multiple_of.max(1)).max(multiple_of.max(1));
             (down(tall), down(wide))
         }
-        Resize::Pixels { least, most, of } => {
-            let of = f64::from(of.max(1));
+        Resize::PixelBudget { min_pixels, max_pixels, multiple_of } => {
+            let of = f64::from(multiple_of.max(1));
             let (h, w) = (f64::from(height.max(1)), f64::from(width.max(1)));
             // Halves go to the even number, as Python rounds.
             let near = |x: f64| (x / of).round_ties_even() * of;
             let (mut tall, mut wide) = (near(h), near(w));
-            if tall * wide > most as f64 {
-                let beta = (h * w / most as f64).sqrt();
+            if tall * wide > max_pixels as f64 {
+                let beta = (h * w / max_pixels as f64).sqrt();
                 (tall, wide) = (((h / beta / of).floor() * of).max(of), ((w / beta / of).floor() * of).max(of));
-            } else if tall * wide < least as f64 {
-                let beta = (least as f64 / (h * w)).sqrt();
+            } else if tall * wide < min_pixels as f64 {
+                let beta = (min_pixels as f64 / (h * w)).sqrt();
                 (tall, wide) = ((h * beta / of).ceil() * of, (w * beta / of).ceil() * of);
             }
             (tall.max(of) as u32, wide.max(of) as u32)

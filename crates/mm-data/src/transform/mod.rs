@@ -6,4 +6,4 @@ mod mel;
 mod pillow;
 
 pub use image::{ImageTransform, Interpolation, Resize, center_crop, normalize, resize};
-pub use mel::{Centering, LogKind, Mel, MelConfig, MelScale, Window};
+pub use mel::{LogScale, Mel, MelConfig, MelScale, PadMode, Window};

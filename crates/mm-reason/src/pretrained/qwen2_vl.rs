@@ -162,7 +162,7 @@ fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
     let images = preprocessing(b)?;
     let id = |key: &str, otherwise: i64| c[key].as_i64().unwrap_or(otherwise);
     let picture: Arc<dyn Processor> = Arc::new(ImageProcessor::new(images.clone()));
-    let video: Arc<dyn Processor> = Arc::new(VideoProcessor::at_most(images, FRAMES));
+    let video: Arc<dyn Processor> = Arc::new(VideoProcessor::without_repeats(images, FRAMES));
     let patch = [seen.patch_size; 2];
     let in_patches = |whole: &Arc<dyn Processor>| Arc::new(InPatches { whole: whole.clone(), patch }) as _;
     Ok(Box::new(Qwen2Vl {

@@ -5,7 +5,7 @@ use mm_core::{Error as CoreError, Processor, SampleContext, Source, Tensor};
 use mm_data::{
     decode::decode_audio,
     file,
-    transform::{Centering, LogKind, Mel, MelConfig, MelScale, Window},
+    transform::{LogScale, Mel, MelConfig, MelScale, PadMode, Window},
 };
 use serde_json::Value;
 use std::{
@@ -99,10 +99,10 @@ impl SpectrogramProcessor {
         let rate = count(b, &c, "sampling_rate", 16_000)?;
         let fft = count(b, &c, "n_fft", 400)?;
         let mel = MelConfig {
-            rate: rate as u32,
-            fft,
-            frame: fft,
-            hop: count(b, &c, "hop_length", 160)?,
+            sample_rate: rate as u32,
+            n_fft: fft,
+            win_length: fft,
+            hop_length: count(b, &c, "hop_length", 160)?,
             ..MelConfig::whisper(count(b, &c, "feature_size", 80)?)
         };
         Self::new(b, mel, Shape::Samples(count(b, &c, "chunk_length", 30)? * rate, whole))
@@ -116,18 +116,18 @@ impl SpectrogramProcessor {
         let fused = c["truncation"].as_str().unwrap_or("fusion") == "fusion";
         let number = |key: &str, otherwise: f64| c[key].as_f64().unwrap_or(otherwise);
         let mel = MelConfig {
-            rate: rate as u32,
-            fft,
-            frame: fft,
-            hop: count(b, &c, "hop_length", 480)?,
-            bands: count(b, &c, "feature_size", 64)?,
-            low: number("frequency_min", 0.0),
-            high: Some(number("frequency_max", 14_000.0)),
-            scale: if fused { MelScale::Htk } else { MelScale::Slaney },
+            sample_rate: rate as u32,
+            n_fft: fft,
+            win_length: fft,
+            hop_length: count(b, &c, "hop_length", 480)?,
+            n_mels: count(b, &c, "feature_size", 64)?,
+            f_min: number("frequency_min", 0.0),
+            f_max: Some(number("frequency_max", 14_000.0)),
+            mel_scale: if fused { MelScale::Htk } else { MelScale::Slaney },
             window: Window::Hann,
-            center: Centering::Reflect,
-            emphasis: None,
-            log: LogKind::Decibel { floor: 1e-10, range: f64::INFINITY },
+            pad_mode: PadMode::Reflect,
+            preemphasis: None,
+            log: LogScale::Decibel { floor: 1e-10, top_db: f64::INFINITY },
         };
         let samples = count(b, &c, "max_length_s", 10)? * rate;
         let padding = c["padding"].as_str().unwrap_or("repeatpad").to_owned();
@@ -136,7 +136,7 @@ impl SpectrogramProcessor {
 
     fn spectrogram(&self, mut samples: Vec<f32>) -> mm_data::Result<Tensor> {
         // A sound shorter than one frame still gives one.
-        samples.resize(samples.len().max(self.mel.config().fft), 0.0);
+        samples.resize(samples.len().max(self.mel.config().n_fft), 0.0);
         self.mel.apply(&samples)
     }
 
@@ -167,7 +167,7 @@ impl SpectrogramProcessor {
     fn crops(&self, mut samples: Vec<f32>, wanted: usize, padding: &str, fused: bool) -> mm_data::Result<Tensor> {
         if samples.len() > wanted && fused {
             let x = self.spectrogram(samples)?; // [frames, bands]
-            let (all, chunk) = (x.size(0)?, (wanted / self.mel.config().hop + 1) as i64);
+            let (all, chunk) = (x.size(0)?, (wanted / self.mel.config().hop_length + 1) as i64);
             if all == chunk {
                 return Ok(Tensor::stack(&[&x, &x, &x, &x], 0)?);
             }
@@ -200,9 +200,9 @@ impl SpectrogramProcessor {
     }
 
     fn longest(&self) -> String {
-        let rate = f64::from(self.mel.config().rate);
+        let rate = f64::from(self.mel.config().sample_rate);
         let samples = match &self.shape {
-            Shape::Frames { frames, .. } => *frames as usize * self.mel.config().hop,
+            Shape::Frames { frames, .. } => *frames as usize * self.mel.config().hop_length,
             Shape::Samples(samples, _) | Shape::Crops { samples, .. } => *samples,
         };
         format!("{} seconds", samples as f64 / rate)
@@ -216,7 +216,7 @@ fn samples(path: &Path, rate: u32) -> mm_core::Result<Vec<f32>> {
 impl Processor for SpectrogramProcessor {
     fn process(&self, source: &Source, _context: &mut SampleContext) -> mm_core::Result<Tensor> {
         let path = file(source, "a sound")?;
-        self.shaped(samples(path, self.mel.config().rate)?)
+        self.shaped(samples(path, self.mel.config().sample_rate)?)
             .map_err(|e| CoreError::Sample(format!("{}: {e}", path.display())))
     }
 

@@ -150,7 +150,7 @@ pub fn input(config: &InputConfig, registry: &Registry, context: &BuildContext<'
             if !(1..=100_000).contains(frames) {
                 return Err(Error::config(format!("{field}.frames"), frames, "1 to 100,000"));
             }
-            let bands = processor.mel.bands as i64;
+            let bands = processor.mel.n_mels as i64;
             let inner = AudioProcessor::new(processor.clone())?;
             let fixed = Fixed { inner, frames: *frames };
             plain(Arc::new(fixed), vec![1, *frames, bands], Values::Real)

@@ -139,19 +139,19 @@ fn read(c: &Value) -> Result<ImageProcessorConfig, String> {
             }
         }
     }
-    if let (true, Some(Resize::ShortestEdge(shorter))) = (class.starts_with("Vilt"), resize) {
+    if let (true, Some(Resize::ShortestEdge(shortest_edge))) = (class.starts_with("Vilt"), resize) {
         // The longest edge is bounded by the shape of COCO's pictures, 1333 × 800.
-        let longer = (1333.0 / 800.0 * f64::from(shorter)) as u32;
-        let of = pixels(&c["size_divisor"]).unwrap_or(32);
-        resize = Some(Resize::Multiple { shorter, longer, of });
+        let longest_edge = (1333.0 / 800.0 * f64::from(shortest_edge)) as u32;
+        let multiple_of = pixels(&c["size_divisor"]).unwrap_or(32);
+        resize = Some(Resize::ShortestEdgeMultiple { shortest_edge, longest_edge, multiple_of });
     }
     if class.starts_with("Qwen2VL") && resize.is_some() {
         let count = |v: &Value, otherwise: u64| v.as_u64().unwrap_or(otherwise);
-        let of = pixels(&c["patch_size"]).unwrap_or(14) * pixels(&c["merge_size"]).unwrap_or(2);
-        resize = Some(Resize::Pixels {
-            least: count(&c["min_pixels"], count(&c["size"]["shortest_edge"], 56 * 56)),
-            most: count(&c["max_pixels"], count(&c["size"]["longest_edge"], 28 * 28 * 1280)),
-            of,
+        let multiple_of = pixels(&c["patch_size"]).unwrap_or(14) * pixels(&c["merge_size"]).unwrap_or(2);
+        resize = Some(Resize::PixelBudget {
+            min_pixels: count(&c["min_pixels"], count(&c["size"]["shortest_edge"], 56 * 56)),
+            max_pixels: count(&c["max_pixels"], count(&c["size"]["longest_edge"], 28 * 28 * 1280)),
+            multiple_of,
         });
     }
     let (mean, std) = if flag("do_normalize", true) {
@@ -179,14 +179,14 @@ fn read(c: &Value) -> Result<ImageProcessorConfig, String> {
         .ok_or_else(|| format!("resample: {code} is none of Pillow's 0 to 3 (nearest, lanczos, bilinear, bicubic)"))?;
     let (mean, std) = (folded.map(|f| f.0), folded.map(|f| f.1));
     // transformers' classes round the middle's place down; a file that names none was made by torchvision's habits.
-    let crop_down = !class.is_empty();
-    Ok(finish(ImageTransform { resize, interpolation, exact: true, crop, crop_down, mean, std }))
+    let floor_crop_offset = !class.is_empty();
+    Ok(finish(ImageTransform { resize, interpolation, pillow_exact: true, crop, floor_crop_offset, mean, std }))
 }
 
 fn finish(transform: ImageTransform) -> ImageProcessorConfig {
     // Read only while training: the views of a picture that are encoded beside the plain one.
-    let random_crop = transform.crop.map(|_| 0.4);
-    ImageProcessorConfig { transform, random_crop, ..ImageProcessorConfig::default() }
+    let random_resized_crop = transform.crop.map(|_| 0.4);
+    ImageProcessorConfig { transform, random_resized_crop, ..ImageProcessorConfig::default() }
 }
 
 fn numbers(v: &Value, otherwise: [f32; 3]) -> [f32; 3] {
@@ -222,9 +222,9 @@ pub(crate) fn timm_preprocessing(b: &Build<'_>) -> Result<ImageProcessorConfig> 
     Ok(finish(ImageTransform {
         resize: Some(resize),
         interpolation: interpolation(c["interpolation"].as_str().unwrap_or("bicubic")).map_err(|e| b.bad(e))?,
-        exact: true,
+        pillow_exact: true,
         crop: Some((height, width)),
-        crop_down: false,
+        floor_crop_offset: false,
         mean: numbers(&c["mean"], IMAGENET.0),
         std: numbers(&c["std"], IMAGENET.1),
     }))
@@ -244,9 +244,9 @@ pub(crate) fn open_clip_preprocessing(b: &Build<'_>, [height, width]: [i64; 2]) 
     Ok(finish(ImageTransform {
         resize: Some(resize),
         interpolation: interpolation(c["interpolation"].as_str().unwrap_or("bicubic")).map_err(|e| b.bad(e))?,
-        exact: true,
+        pillow_exact: true,
         crop,
-        crop_down: false,
+        floor_crop_offset: false,
         mean: numbers(&c["mean"], CLIP.0),
         std: numbers(&c["std"], CLIP.1),
     }))

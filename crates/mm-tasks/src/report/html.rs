@@ -11,7 +11,7 @@ pub(crate) fn escape(text: &str) -> String {
 
 /// A picture as a small jpeg inside the page; its name where it cannot be read.
 pub(crate) fn thumbnail(path: &Path, alt: &str) -> String {
-    let small = decode_image(path, &ImageLimits { drawing_width: 160, ..ImageLimits::default() })
+    let small = decode_image(path, &ImageLimits { svg_width: 160, ..ImageLimits::default() })
         .ok()
         .and_then(|picture| inline(&image::DynamicImage::ImageRgb8(picture).thumbnail(112, 112).into_rgb8(), alt));
     small.unwrap_or_else(|| format!("<span class=\"missing\">{}</span>", escape(alt)))
