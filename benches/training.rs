@@ -9,8 +9,11 @@ use mm_core::{
 use mm_fusion::{FusionConfig, Operator};
 use mm_reason::attend::{self, Condition, Network, ReasonConfig};
 use mm_repr::{
-    adversarial::{CriticConfig, Gan, GanConfig},
-    generative::{Masked, MaskedConfig, Spec, Specs, Vae, VaeConfig, Values, networks::NetworkConfig},
+    adversarial::{DiscriminatorConfig, Gan, GanConfig},
+    generative::{
+        InputSpec, InputSpecs, MaskedAutoencoder, MaskedAutoencoderConfig, Vae, VaeConfig, ValueType,
+        networks::NetworkConfig,
+    },
     image::{PictureTower, PictureTowerConfig},
     text::{Reader, ReaderConfig},
 };
@@ -65,9 +68,9 @@ type Loss = Box<dyn FnMut() -> Result<Tensor>>;
 fn model(name: &str, params: &Params) -> std::result::Result<Loss, Box<dyn std::error::Error>> {
     let scope = params.scope();
     let image = Modality::IMAGE;
-    let pictures = |rows: i64, side: i64| -> Result<(Spec, InputSet)> {
+    let pictures = |rows: i64, side: i64| -> Result<(InputSpec, InputSet)> {
         let values = Tensor::rand(&[rows, 3, side, side], DType::F32, Device::Cpu)?;
-        let spec = Spec { shape: vec![3, side, side], values: Values::Unit };
+        let spec = InputSpec { shape: vec![3, side, side], value_type: ValueType::UnitInterval };
         Ok((spec, InputSet::of(Modality::IMAGE, Input { values, mask: None })?))
     };
     let learns = |learner: Box<dyn Learner>, set: InputSet| -> Loss {
@@ -86,26 +89,38 @@ fn model(name: &str, params: &Params) -> std::result::Result<Loss, Box<dyn std::
         "vae" | "dense_vae" => {
             let (spec, set) = pictures(rows, side)?;
             let channels = if kind == "vae" { channels } else { vec![] };
-            let network = NetworkConfig { hidden: vec![if large { 512 } else { 128 }], channels, dropout: 0.0 };
-            let config = VaeConfig { width: if large { 128 } else { 32 }, network, ..VaeConfig::default() };
+            let network = NetworkConfig { hidden_dims: vec![if large { 512 } else { 128 }], channels, dropout: 0.0 };
+            let config = VaeConfig { latent_dim: if large { 128 } else { 32 }, network, ..VaeConfig::default() };
             learns(Box::new(Vae::new(&scope, (&image, &spec), &config)?), set)
         }
         "mae" => {
             let (spec, set) = pictures(rows, side)?;
             let config = if large {
-                let (width, heads, layers) = (384, 6, 6);
-                MaskedConfig { width, heads, layers, decoder_width: 192, ..MaskedConfig::default() }
+                let (embed_dim, num_heads, num_layers) = (384, 6, 6);
+                MaskedAutoencoderConfig {
+                    embed_dim,
+                    num_heads,
+                    num_layers,
+                    decoder_embed_dim: 192,
+                    ..MaskedAutoencoderConfig::default()
+                }
             } else {
-                MaskedConfig { width: 64, layers: 2, decoder_width: 32, decoder_layers: 1, ..MaskedConfig::default() }
+                MaskedAutoencoderConfig {
+                    embed_dim: 64,
+                    num_layers: 2,
+                    decoder_embed_dim: 32,
+                    decoder_num_layers: 1,
+                    ..MaskedAutoencoderConfig::default()
+                }
             };
-            learns(Box::new(Masked::new(&scope, (&image, &spec), &config)?), set)
+            learns(Box::new(MaskedAutoencoder::new(&scope, (&image, &spec), &config)?), set)
         }
         "gan" => {
             let (spec, set) = pictures(rows, side)?;
-            let network = NetworkConfig { hidden: vec![], channels: channels.clone(), dropout: 0.0 };
-            let critic = CriticConfig { channels, ..CriticConfig::default() };
-            let config = GanConfig { network, critic, augment: false, ..GanConfig::default() };
-            learns(Box::new(Gan::new(&scope, &Specs::from([(image, spec)]), &config)?), set)
+            let network = NetworkConfig { hidden_dims: vec![], channels: channels.clone(), dropout: 0.0 };
+            let discriminator = DiscriminatorConfig { channels, ..DiscriminatorConfig::default() };
+            let config = GanConfig { generator: network, discriminator, diff_augment: false, ..GanConfig::default() };
+            learns(Box::new(Gan::new(&scope, &InputSpecs::from([(image, spec)]), &config)?), set)
         }
         // Each utterance in its video: a bidirectional network over each modality's utterances, then the gate.
         "contextual" => {

@@ -473,7 +473,7 @@ fn words_are_learned_asked_and_measured() {
 }
 
 const LEARNER: &str = "task = \"representation\"\n[data]\nmanifest = \"data.jsonl\"\ncolumns = { modalities = { image = \"image\" } }\nsplit = { column = \"split\" }\n\
-    [loader]\nbatch_size = 4\n[inputs.image]\nkind = \"image\"\nsize = 8\n[model]\nkind = \"vae\"\nwidth = 3\nnetwork = { hidden = [16] }\n[train]\nepochs = 3\nlog_every_steps = 1\n";
+    [loader]\nbatch_size = 4\n[inputs.image]\nkind = \"image\"\nimage_size = 8\n[model]\nkind = \"vae\"\nlatent_dim = 3\nnetwork = { hidden_dims = [16] }\n[train]\nepochs = 3\nlog_every_steps = 1\n";
 
 #[test]
 fn a_representation_is_learned_measured_embedded_reported_and_used_by_another_run() {
@@ -495,8 +495,8 @@ fn a_representation_is_learned_measured_embedded_reported_and_used_by_another_ru
     assert!(html.contains("drawn from the prior") && html.contains("data:image/png;base64") && html.contains("±"));
     // Interrupted and resumed it goes on; and its code is an encoder like any other.
     let other = "task = \"representation\"\n[data]\nmanifest = \"data.jsonl\"\ncolumns = { modalities = { image = \"image\", text = \"text\" } }\nsplit = { column = \"split\" }\n\
-        [inputs.image]\nkind = \"features\"\nencoder = { kind = \"learned\", run = \"runs/vae/seed-0\" }\n[inputs.text]\nkind = \"words\"\nleast = 1\n\
-        [model]\nkind = \"multimodal\"\njoint = \"product\"\nwidth = 2\n[train]\nepochs = 2\n";
+        [inputs.image]\nkind = \"features\"\nencoder = { kind = \"learned\", run = \"runs/vae/seed-0\" }\n[inputs.text]\nkind = \"bag_of_words\"\nmin_df = 1\n\
+        [model]\nkind = \"multimodal_vae\"\njoint_posterior = \"product_of_experts\"\nlatent_dim = 2\n[train]\nepochs = 2\n";
     world.write("both.toml", other);
     ok(&mm(&["train", "both.toml", "--run", "runs/both"], folder));
     let figures = ok(&mm(&["eval", "runs/both"], folder));
@@ -506,7 +506,7 @@ fn a_representation_is_learned_measured_embedded_reported_and_used_by_another_ru
     refused(&["embed", "--model", "runs/both", "--audio", "0.wav"], folder, &["audio", "image, text"]);
     for (change, wanted) in [
         ("model.kind=vea", "known are acmr"),
-        ("model.width=0", "model.width"),
+        ("model.latent_dim=0", "model.latent_dim"),
         ("inputs.image.size=2", "4 to 512"),
         ("inputs.image.kind=picture", "inputs.image"),
         ("inputs.image.kind=vector", "inputs.image"),
@@ -614,7 +614,7 @@ fn arrays_are_aligned_diagnosed_and_pairs_audited() {
     // Pairs: one picture is broken, the run that judges knows both modalities.
     world.write("1.png", b"no picture");
     let judge = "task = \"representation\"\n[data]\nmanifest = \"data.jsonl\"\ncolumns = { modalities = { image = \"image\", text = \"text\" } }\n\
-        [inputs.image]\nkind = \"image\"\nsize = 8\n[inputs.text]\nkind = \"words\"\nleast = 1\n[model]\nkind = \"acmr\"\nlabel = 0.0\ntriplet = 0.0\npair = 1.0\nwidth = 4\n[train]\nepochs = 2\n";
+        [inputs.image]\nkind = \"image\"\nimage_size = 8\n[inputs.text]\nkind = \"bag_of_words\"\nmin_df = 1\n[model]\nkind = \"acmr\"\nlabel_weight = 0.0\ntriplet_weight = 0.0\npair_weight = 1.0\nembed_dim = 4\n[train]\nepochs = 2\n";
     world.write("judge.toml", judge);
     ok(&mm(&["train", "judge.toml", "--run", "runs/judge"], folder));
     let audit =

@@ -15,7 +15,7 @@ use mm_core::{
     without_grad,
 };
 use mm_data::{Batch, Cache, Loader, LoaderConfig, Manifest, ManifestConfig, Split, collate};
-use mm_repr::generative::{BuiltInput, InputConfig, Specs, Values, input, learner};
+use mm_repr::generative::{BuiltInput, InputConfig, InputSpecs, ValueType, build_input, build_learner};
 use mm_train::{Progress, Run, TrainConfig, TrainInput, train};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -134,16 +134,16 @@ impl Representation {
         seed_tensors(config.train.seed);
         let params = Params::new(device);
         let root = params.scope();
-        let (mut inputs, mut levels, mut specs) = (BTreeMap::new(), BTreeMap::new(), Specs::new());
+        let (mut inputs, mut levels, mut specs) = (BTreeMap::new(), BTreeMap::new(), InputSpecs::new());
         for (name, settings) in &config.inputs {
             let modality = Modality::from(name.as_str());
             let scope = root.pp("inputs").pp(name);
             let context =
                 BuildContext { scope: scope.pp("encoder"), base: base.clone(), field: format!("inputs.{name}") };
-            let built = input(settings, registry, &context)?;
-            if built.spec.values == Values::Real {
+            let built = build_input(settings, registry, &context)?;
+            if built.spec.value_type == ValueType::Real {
                 // Of vectors each number has its own; a spectrogram is one thing.
-                let width = if built.spec.shape.len() == 1 { built.spec.numbers() } else { 1 };
+                let width = if built.spec.shape.len() == 1 { built.spec.numel() } else { 1 };
                 let level = Level {
                     mean: scope.buffer("mean", &[width], Init::Zeros)?,
                     deviation: scope.buffer("deviation", &[width], Init::Ones)?,
@@ -153,7 +153,7 @@ impl Representation {
             specs.insert(modality.clone(), built.spec.clone());
             inputs.insert(modality, built);
         }
-        let learner = learner(&config.model, "model", &specs, labels.len() as i64, &root.pp("model"))?;
+        let learner = build_learner(&config.model, "model", &specs, labels.len() as i64, &root.pp("model"))?;
         let cache = Cache::of(&base, config.cache.as_deref())?;
         let row_labels = std::cell::RefCell::default();
         Ok(Self { params, inputs, levels, learner, labels, row_labels, config, base, cache })
@@ -193,8 +193,8 @@ impl Representation {
     }
 
     /// What the numbers of a modality are.
-    pub fn values(&self, modality: &Modality) -> Option<Values> {
-        self.inputs.get(modality).map(|i| i.spec.values)
+    pub fn values(&self, modality: &Modality) -> Option<ValueType> {
+        self.inputs.get(modality).map(|i| i.spec.value_type)
     }
 
     /// Its data, values of unwanted languages and other modalities left out.
@@ -508,7 +508,7 @@ impl Task<Batch> for Representation {
         for (modality, built) in &self.inputs {
             if !set.parts.contains_key(modality) {
                 let shape: Vec<i64> = std::iter::once(set.rows).chain(built.spec.shape.iter().copied()).collect();
-                let symbols = matches!(built.spec.values, Values::Symbols(_));
+                let symbols = matches!(built.spec.value_type, ValueType::Tokens(_));
                 let dtype = if symbols { DType::I64 } else { DType::F32 };
                 let values = Tensor::zeros(&shape, dtype, self.params.device())?;
                 let present = Tensor::zeros(&[set.rows], DType::Bool, self.params.device())?;
@@ -607,7 +607,7 @@ pub(crate) fn register(registry: &mut Registry) {
         // A sample of zeros says how wide a place of its features is.
         let embedding_width = model.learner.width();
         let shape: Vec<i64> = std::iter::once(1).chain(built.spec.shape.iter().copied()).collect();
-        let symbols = matches!(built.spec.values, Values::Symbols(_));
+        let symbols = matches!(built.spec.value_type, ValueType::Tokens(_));
         let blank = Tensor::zeros(&shape, if symbols { DType::I64 } else { DType::F32 }, context.scope.device())?;
         let set = InputSet::of(modality.clone(), Input { values: blank, mask: None })?;
         let width = without_grad(|| model.learner.features(&set))?.width()?;
@@ -682,12 +682,12 @@ impl Representation {
             let Some(made) = self.reconstruct(&test.only(&[modality]), modality)? else { continue };
             let (own, other) = (&test.parts[modality].0.values, &train.parts[modality].0.values);
             let components = self.learner.width().min(other.size(0)? - 1);
-            if let Values::Symbols(symbols) = built.spec.values {
+            if let ValueType::Tokens(symbols) = built.spec.value_type {
                 // Symbols are components of their ones and zeros, place by place.
                 let hot =
                     |x: &Tensor| -> Result<Tensor> { Ok(x.one_hot(symbols)?.to_dtype(DType::F32)?.flatten(1, -1)?) };
                 let pca = Pca::fit(&hot(other)?, components)?;
-                let places = built.spec.numbers();
+                let places = built.spec.numel();
                 let restored = pca.restore(&pca.project(&hot(own)?)?)?.reshape(&[-1, places, symbols])?.argmax(2)?;
                 let usual = hot(other)?.mean_dims(&[0], true)?.reshape(&[1, places, symbols])?.argmax(2)?;
                 let share = |x: &Tensor| -> Result<f64> {
@@ -703,11 +703,11 @@ impl Representation {
             let pca = Pca::fit(&flat(other)?, components)?;
             let mean = flat(other)?.mean_dims(&[0], true)?;
             let off = |x: &Tensor| -> Result<f64> { Ok(flat(own)?.sub(x)?.pow(2.0)?.mean()?.to_f64()?) };
-            let made = if built.spec.values == Values::Binary { made.sigmoid()? } else { made };
+            let made = if built.spec.value_type == ValueType::Binary { made.sigmoid()? } else { made };
             // What a masked autoencoder saw it returns as it was; then only the rest is compared.
             let seen = flat(&made)?.eq(&flat(own)?)?.to_dtype(DType::F32)?;
             let share = 1.0 - seen.mean()?.to_f64()?;
-            let masked = self.config.model.get("kind").and_then(toml::Value::as_str) == Some("masked");
+            let masked = self.config.model.get("kind").and_then(toml::Value::as_str) == Some("mae");
             if masked {
                 let hidden = |x: &Tensor| -> Result<f64> {
                     let error = flat(own)?.sub(x)?.pow(2.0)?.mul(&seen.neg()?.add_scalar(1.0)?)?;
@@ -751,7 +751,7 @@ impl Representation {
             let flat = |s: &InputSet| -> Result<Tensor> {
                 let values = &s.parts[modality].0.values;
                 match self.values(modality) {
-                    Some(Values::Symbols(n)) => Ok(values.one_hot(n)?.to_dtype(DType::F32)?.flatten(1, -1)?),
+                    Some(ValueType::Tokens(n)) => Ok(values.one_hot(n)?.to_dtype(DType::F32)?.flatten(1, -1)?),
                     _ => Ok(values.flatten(1, -1)?),
                 }
             };
@@ -787,12 +787,12 @@ impl Representation {
                 let label = |p: usize| look.test.labels[places[p]];
                 let alike = |a: usize, b: usize| label(a) >= 0 && label(a) == label(b);
                 let flat = |s: &InputSet, m: &Modality| s.parts[m].0.values.flatten(1, -1);
-                let numbers = |m: &Modality| !matches!(self.values(m), Some(Values::Symbols(_)));
+                let numbers = |m: &Modality| !matches!(self.values(m), Some(ValueType::Tokens(_)));
                 if numbers(from)
                     && numbers(to)
                     && let Some(made) = self.reconstruct(&test.only(&[from]), to)?
                 {
-                    let binary = self.values(to) == Some(Values::Binary);
+                    let binary = self.values(to) == Some(ValueType::Binary);
                     let made = if binary { made.sigmoid()? } else { made }.flatten(1, -1)?;
                     let (x, y) = (flat(&train, from)?, flat(&train, to)?);
                     let (given, wanted) = (flat(&test, from)?, flat(&test, to)?);

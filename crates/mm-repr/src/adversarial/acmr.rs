@@ -3,10 +3,10 @@
 //! came from. With labels of some modalities alone it is domain-adversarial training (DANN, Ganin 2016), the others being the domain
 //! without labels.
 
-use super::reverse_gradient;
+use super::gradient_reversal;
 use crate::generative::{
-    Specs, Values, WarmUp,
-    networks::{Down, NetworkConfig},
+    InputSpecs, LinearWarmup, ValueType,
+    networks::{EncoderNet, NetworkConfig},
 };
 use mm_core::{
     DType, Error, InputSet, Learner, LossParts, Modality, Module, Result, Scope, Tensor, nn::Linear, without_grad,
@@ -17,12 +17,12 @@ use std::collections::BTreeMap;
 /// How a discriminator drives modalities together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Against {
+pub enum AdversarialLoss {
     /// The discriminator's gradient turned round (Ganin 2016): it may overshoot, for being wrong is worth more than knowing nothing.
     #[default]
-    Reversal,
+    GradientReversal,
     /// The discriminator should find every modality as likely (domain confusion, Tzeng 2015): at rest when nothing can be told.
-    Confusion,
+    DomainConfusion,
 }
 
 /// Settings of an [`Acmr`].
@@ -30,54 +30,54 @@ pub enum Against {
 #[serde(deny_unknown_fields, default)]
 pub struct AcmrConfig {
     /// Width of the space.
-    pub width: i64,
+    pub embed_dim: i64,
     /// The networks of each modality; the usual ones where a modality is not named.
     pub networks: BTreeMap<String, NetworkConfig>,
     /// Weight of reading the label.
-    pub label: f64,
+    pub label_weight: f64,
     /// Modalities whose labels are used; all when empty.
-    pub labelled: Vec<Modality>,
+    pub labeled_modalities: Vec<Modality>,
     /// Weight of the triplets: a vector and one of another modality with its label, against one without.
-    pub triplet: f64,
+    pub triplet_weight: f64,
     /// Margin of the triplets, in cosines.
-    pub margin: f64,
+    pub triplet_margin: f64,
     /// Weight of the distance between the vectors of one row.
-    pub pair: f64,
+    pub pair_weight: f64,
     /// Weight of what the discriminator does to the space, reached over the warm-up; 0 for none.
-    pub adversary: f64,
+    pub adversarial_weight: f64,
     /// How it does so.
-    pub against: Against,
+    pub adversarial_loss: AdversarialLoss,
     /// Width of the discriminator's layer.
-    pub discriminator: i64,
+    pub discriminator_hidden_dim: i64,
     /// Training steps over which the adversary's weight grows.
-    pub warm_up: u64,
+    pub adversarial_warmup_steps: u64,
 }
 
 impl Default for AcmrConfig {
     fn default() -> Self {
         Self {
-            width: 64,
+            embed_dim: 64,
             networks: BTreeMap::new(),
-            label: 1.0,
-            labelled: Vec::new(),
-            triplet: 1.0,
-            margin: 0.2,
-            pair: 0.0,
-            adversary: 0.1,
-            against: Against::default(),
-            discriminator: 64,
-            warm_up: 200,
+            label_weight: 1.0,
+            labeled_modalities: Vec::new(),
+            triplet_weight: 1.0,
+            triplet_margin: 0.2,
+            pair_weight: 0.0,
+            adversarial_weight: 0.1,
+            adversarial_loss: AdversarialLoss::default(),
+            discriminator_hidden_dim: 64,
+            adversarial_warmup_steps: 200,
         }
     }
 }
 
 /// Features of several modalities → one space.
 pub struct Acmr {
-    ways: BTreeMap<Modality, Down>,
+    ways: BTreeMap<Modality, EncoderNet>,
     classifier: Linear,
     discriminator: (Linear, Linear),
     shadow: (Linear, Linear),
-    warm_up: WarmUp,
+    warm_up: LinearWarmup,
     config: AcmrConfig,
 }
 
@@ -91,11 +91,11 @@ struct Side {
 
 impl Acmr {
     /// Networks `NAME`, `classifier` and `discriminator` under `scope`, for labels of so many classes.
-    pub fn new(scope: &Scope<'_>, specs: &Specs, classes: i64, config: &AcmrConfig) -> Result<Self> {
+    pub fn new(scope: &Scope<'_>, specs: &InputSpecs, classes: i64, config: &AcmrConfig) -> Result<Self> {
         let c = config;
-        let weights = [c.label, c.triplet, c.pair, c.adversary, c.margin];
-        if c.width < 1 || c.discriminator < 1 || weights.iter().any(|w| w.is_nan() || *w < 0.0) {
-            let found = format!("{}, {}, {weights:?}", c.width, c.discriminator);
+        let weights = [c.label_weight, c.triplet_weight, c.pair_weight, c.adversarial_weight, c.triplet_margin];
+        if c.embed_dim < 1 || c.discriminator_hidden_dim < 1 || weights.iter().any(|w| w.is_nan() || *w < 0.0) {
+            let found = format!("{}, {}, {weights:?}", c.embed_dim, c.discriminator_hidden_dim);
             return Err(Error::config(
                 "model.width, discriminator, weights",
                 found,
@@ -106,36 +106,36 @@ impl Acmr {
         if specs.len() < 2 {
             return Err(Error::config("inputs", known().collect::<Vec<_>>().join(", "), "at least two modalities"));
         }
-        if (c.label > 0.0 || c.triplet > 0.0) && classes < 2 {
+        if (c.label_weight > 0.0 || c.triplet_weight > 0.0) && classes < 2 {
             let wanted = "rows of at least two labels (data.columns.label), or label = 0 and triplet = 0";
             return Err(Error::config("model.label, triplet", format!("{classes} labels"), wanted));
         }
-        if let Some(name) = c.labelled.iter().find(|m| !specs.contains_key(m)) {
+        if let Some(name) = c.labeled_modalities.iter().find(|m| !specs.contains_key(m)) {
             return Err(Error::unknown("modality in model.labelled", name.name(), known()));
         }
         let mut ways = BTreeMap::new();
         for (modality, spec) in specs {
-            if matches!(spec.values, Values::Symbols(_)) {
-                let wanted = "numbers: words (kind = \"words\") or an encoder's vectors";
+            if matches!(spec.value_type, ValueType::Tokens(_)) {
+                let wanted = "numbers: words (kind = \"bag_of_words\") or an encoder's vectors";
                 return Err(Error::config(format!("inputs.{modality}"), "symbols", wanted));
             }
             let network = c.networks.get(modality.name()).cloned().unwrap_or_default();
-            ways.insert(modality.clone(), Down::new(&scope.pp(modality), spec, c.width, &network)?);
+            ways.insert(modality.clone(), EncoderNet::new(&scope.pp(modality), spec, c.embed_dim, &network)?);
         }
         let count = ways.len() as i64;
         let layers = |place: &Scope<'_>| -> Result<(Linear, Linear)> {
             Ok((
-                Linear::new(&place.pp("first"), c.width, c.discriminator, true)?,
-                Linear::new(&place.pp("second"), c.discriminator, count, true)?,
+                Linear::new(&place.pp("first"), c.embed_dim, c.discriminator_hidden_dim, true)?,
+                Linear::new(&place.pp("second"), c.discriminator_hidden_dim, count, true)?,
             ))
         };
         let discriminator = scope.pp("discriminator");
         Ok(Self {
-            classifier: Linear::new(&scope.pp("classifier"), c.width, classes.max(1), true)?,
+            classifier: Linear::new(&scope.pp("classifier"), c.embed_dim, classes.max(1), true)?,
             discriminator: layers(&discriminator)?,
             shadow: layers(&discriminator.shadow())?,
             ways,
-            warm_up: WarmUp::new(&scope.pp("warm_up"), c.warm_up)?,
+            warm_up: LinearWarmup::new(&scope.pp("warm_up"), c.adversarial_warmup_steps)?,
             config: c.clone(),
         })
     }
@@ -149,7 +149,7 @@ impl Acmr {
                 continue;
             }
             let code = way.forward(&input.values.index_select(0, &rows)?, train)?.normalize()?;
-            let used = self.config.labelled.is_empty() || self.config.labelled.contains(modality);
+            let used = self.config.labeled_modalities.is_empty() || self.config.labeled_modalities.contains(modality);
             let labels = set.labels.as_ref().filter(|_| used).map(|l| l.index_select(0, &rows)).transpose()?;
             out.push(Side { modality: modality.clone(), code, rows, labels });
         }
@@ -165,7 +165,7 @@ impl Acmr {
         let other = same.logical_not()?.logical_and(&both)?;
         let cosine = a.code.matmul(&b.code.transpose(0, 1)?)?;
         let hardest = cosine.masked_fill(&other.logical_not()?, -2.0)?.max_dim(1, true)?; // [rows of a, 1]
-        let short = hardest.sub(&cosine)?.add_scalar(self.config.margin)?.relu()?;
+        let short = hardest.sub(&cosine)?.add_scalar(self.config.triplet_margin)?.relu()?;
         let counted = same.to_dtype(DType::F32)?;
         short.mul(&counted)?.sum()?.div(&counted.sum()?.clamp_min(1.0)?).map(Some)
     }
@@ -199,31 +199,35 @@ impl Learner for Acmr {
             });
             Ok(())
         };
-        if c.label > 0.0 {
+        if c.label_weight > 0.0 {
             for side in &sides {
                 if let Some(labels) =
                     side.labels.as_ref().filter(|l| l.max().and_then(|m| m.to_f64()).unwrap_or(-1.0) >= 0.0)
                 {
                     // Vectors of unit length are stretched, or the softmax could not be sure of anything.
                     let logits = self.classifier.forward(&side.code.mul_scalar(8.0)?, train)?;
-                    add(&format!("label_{}", side.modality), &logits.cross_entropy(labels, -1, 0.0)?, c.label)?;
+                    add(
+                        &format!("label_loss_{}", side.modality),
+                        &logits.cross_entropy(labels, -1, 0.0)?,
+                        c.label_weight,
+                    )?;
                 }
             }
         }
         for a in &sides {
             for b in sides.iter().filter(|b| b.modality != a.modality) {
-                if c.triplet > 0.0
+                if c.triplet_weight > 0.0
                     && let Some(value) = self.triplets(a, b)?
                 {
-                    add(&format!("triplet_{}_{}", a.modality, b.modality), &value, c.triplet)?;
+                    add(&format!("triplet_loss_{}_{}", a.modality, b.modality), &value, c.triplet_weight)?;
                 }
-                if c.pair > 0.0 && a.modality < b.modality {
-                    add(&format!("pair_{}_{}", a.modality, b.modality), &Self::pairs(a, b)?, c.pair)?;
+                if c.pair_weight > 0.0 && a.modality < b.modality {
+                    add(&format!("pair_loss_{}_{}", a.modality, b.modality), &Self::pairs(a, b)?, c.pair_weight)?;
                 }
             }
         }
         // The discriminator always learns, so that its accuracy can be read; what it tells the rest is the adversary's weight.
-        let weight = c.adversary * self.warm_up.next(train)?;
+        let weight = c.adversarial_weight * self.warm_up.next(train)?;
         let codes: Vec<&Tensor> = sides.iter().map(|s| &s.code).collect();
         let truth: Vec<i64> = sides.iter().flat_map(|s| vec![self.place(&s.modality); s.rows.count()]).collect();
         let truth = Tensor::from_slice(&truth)?.to_device(codes[0].device())?;
@@ -232,17 +236,17 @@ impl Learner for Acmr {
         let read = |(first, second): &(Linear, Linear), x: &Tensor| -> Result<Tensor> {
             second.forward(&first.forward(x, train)?.relu()?, train)
         };
-        let confuses = c.against == Against::Confusion;
-        let seen = if confuses { all.detach()? } else { reverse_gradient(&all, weight)? };
+        let confuses = c.adversarial_loss == AdversarialLoss::DomainConfusion;
+        let seen = if confuses { all.detach()? } else { gradient_reversal(&all, weight)? };
         let logits = read(&self.discriminator, &seen)?;
         if confuses && weight > 0.0 {
             // Cross-entropy with all modalities as likely.
             let even = read(&self.shadow, &all)?.log_softmax(1)?.mean()?.neg()?;
-            add("confusion", &even, weight)?;
+            add("confusion_loss", &even, weight)?;
         }
-        add("discriminator", &logits.cross_entropy(&truth, -1, 0.0)?, 1.0)?;
+        add("discriminator_loss", &logits.cross_entropy(&truth, -1, 0.0)?, 1.0)?;
         let told = without_grad(|| logits.argmax(1)?.eq(&truth)?.to_dtype(DType::F32)?.mean()?.to_f64())?;
-        parts.push(("modality_told".into(), told));
+        parts.push(("modality_accuracy".into(), told));
         Ok(total.map(|t| (t, parts)))
     }
 
@@ -260,7 +264,7 @@ impl Learner for Acmr {
     }
 
     fn width(&self) -> i64 {
-        self.config.width
+        self.config.embed_dim
     }
 
     fn is_joint(&self) -> bool {

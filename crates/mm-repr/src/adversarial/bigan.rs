@@ -1,10 +1,10 @@
-//! The bidirectional adversarial network (BiGAN, Donahue 2017; ALI, Dumoulin 2017): the critic sees a value beside a code, and the
-//! encoder's pairs must not be told from the maker's: then each undoes the other.
+//! The bidirectional adversarial network (BiGAN, Donahue 2017; ALI, Dumoulin 2017): the discriminator sees a value beside a code, and the
+//! encoder's pairs must not be told from the generator's: then each undoes the other.
 
-use super::{Adversary, CriticConfig, spread};
+use super::{DiscriminatorConfig, DiscriminatorPair, spread};
 use crate::generative::{
-    Spec, Values,
-    networks::{Down, Likelihood, NetworkConfig, Up},
+    InputSpec, ValueType,
+    networks::{DecoderNet, EncoderNet, Likelihood, NetworkConfig},
     rows_with,
 };
 use mm_core::{
@@ -17,45 +17,45 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields, default)]
 pub struct BiGanConfig {
     /// Width of the code.
-    pub width: i64,
-    /// The networks of encoder and maker.
+    pub latent_dim: i64,
+    /// The networks of encoder and generator.
     pub network: NetworkConfig,
-    /// The critic.
-    pub critic: CriticConfig,
+    /// The discriminator.
+    pub discriminator: DiscriminatorConfig,
 }
 
 impl Default for BiGanConfig {
     fn default() -> Self {
-        Self { width: 64, network: NetworkConfig::default(), critic: CriticConfig::default() }
+        Self { latent_dim: 64, network: NetworkConfig::default(), discriminator: DiscriminatorConfig::default() }
     }
 }
 
-/// Values ↔ codes, neither ever compared with its own again.
+/// ValueType ↔ codes, neither ever compared with its own again.
 pub struct BiGan {
     modality: Modality,
-    down: Down,
-    up: Up,
+    down: EncoderNet,
+    up: DecoderNet,
     likelihood: Likelihood,
-    adversary: Adversary,
+    adversary: DiscriminatorPair,
     config: BiGanConfig,
     device: mm_core::Device,
 }
 
 impl BiGan {
-    /// Networks `encoder`, `decoder` and `critic` under `scope`.
-    pub fn new(scope: &Scope<'_>, (modality, spec): (&Modality, &Spec), config: &BiGanConfig) -> Result<Self> {
+    /// Networks `encoder`, `decoder` and `discriminator` under `scope`.
+    pub fn new(scope: &Scope<'_>, (modality, spec): (&Modality, &InputSpec), config: &BiGanConfig) -> Result<Self> {
         let c = config;
-        if c.width < 1 || matches!(spec.values, Values::Symbols(_)) {
-            let found = format!("{}, {:?}", c.width, spec.values);
-            return Err(Error::config("model.width, inputs", found, "a width of at least 1, and numbers"));
+        if c.latent_dim < 1 || matches!(spec.value_type, ValueType::Tokens(_)) {
+            let found = format!("{}, {:?}", c.latent_dim, spec.value_type);
+            return Err(Error::config("model.latent_dim, inputs", found, "a width of at least 1, and numbers"));
         }
         Ok(Self {
             modality: modality.clone(),
-            down: Down::new(&scope.pp("encoder"), spec, c.width, &c.network)?,
-            up: Up::new(&scope.pp("decoder"), c.width, spec, &c.network)?,
+            down: EncoderNet::new(&scope.pp("encoder"), spec, c.latent_dim, &c.network)?,
+            up: DecoderNet::new(&scope.pp("decoder"), c.latent_dim, spec, &c.network)?,
             // Only to measure with: its scale is not learned here.
             likelihood: Likelihood::new(&scope.pp("likelihood").frozen(), spec)?,
-            adversary: Adversary::new(&scope.pp("critic"), spec, c.width, &c.critic)?,
+            adversary: DiscriminatorPair::new(&scope.pp("discriminator"), spec, c.latent_dim, &c.discriminator)?,
             config: c.clone(),
             device: scope.device(),
         })
@@ -65,26 +65,26 @@ impl BiGan {
 impl Learner for BiGan {
     fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossParts>> {
         let Some((values, _)) = rows_with(set, &self.modality)? else { return Ok(None) };
-        let (adversary, losses) = (&self.adversary, self.config.critic.loss);
+        let (adversary, losses) = (&self.adversary, self.config.discriminator.loss);
         let code = self.down.forward(&values, train)?;
         let drawn = Tensor::randn(&code.shape(), DType::F32, code.device())?;
         let made = self.up.forward(&drawn, train)?;
         let (still_code, still_made) = (code.detach()?, made.detach()?);
         let pair = (&values, Some(&still_code));
-        let (real, fake) = adversary.critic.scores(pair, (&still_made, Some(&drawn)), train)?;
-        let critic_loss = adversary.penalized(losses.critic(&real, &fake)?, pair, &still_made, train)?;
-        // The maker wants its pairs taken for the encoder's, and the encoder its own for the maker's.
-        let maker = losses.maker(&adversary.shadow_score(&made, Some(&drawn))?)?;
-        let encoder = losses.maker(&adversary.shadow_score(&values, Some(&code))?.neg()?)?;
+        let (real, fake) = adversary.discriminator.scores(pair, (&still_made, Some(&drawn)), train)?;
+        let discriminator_loss = adversary.penalized(losses.discriminator(&real, &fake)?, pair, &still_made, train)?;
+        // The generator wants its pairs taken for the encoder's, and the encoder its own for the generator's.
+        let generator = losses.generator(&adversary.shadow_score(&made, Some(&drawn))?)?;
+        let encoder = losses.generator(&adversary.shadow_score(&values, Some(&code))?.neg()?)?;
         let error = without_grad(|| self.likelihood.error(&self.up.forward(&code, false)?, &values)?.mean()?.to_f64())?;
         let parts = vec![
-            ("critic_loss".to_owned(), critic_loss.to_f64()?),
-            ("maker_loss".into(), maker.to_f64()?),
+            ("discriminator_loss".to_owned(), discriminator_loss.to_f64()?),
+            ("generator_loss".into(), generator.to_f64()?),
             ("encoder_loss".into(), encoder.to_f64()?),
-            ("reconstruction".into(), error),
-            ("diversity".into(), spread(&made)? / spread(&values)?.max(1e-9)),
+            ("reconstruction_error".into(), error),
+            ("diversity_ratio".into(), spread(&made)? / spread(&values)?.max(1e-9)),
         ];
-        Ok(Some((critic_loss.add(&maker)?.add(&encoder)?, parts)))
+        Ok(Some((discriminator_loss.add(&generator)?.add(&encoder)?, parts)))
     }
 
     fn code(&self, set: &InputSet) -> Result<Tensor> {
@@ -92,7 +92,7 @@ impl Learner for BiGan {
     }
 
     fn width(&self) -> i64 {
-        self.config.width
+        self.config.latent_dim
     }
 
     fn generative(&self) -> Option<&dyn Generative> {
@@ -110,6 +110,6 @@ impl Generative for BiGan {
     }
 
     fn draw(&self, rows: i64, _condition: Option<&InputSet>) -> Result<Option<Tensor>> {
-        Tensor::randn(&[rows, self.config.width], DType::F32, self.device).map(Some)
+        Tensor::randn(&[rows, self.config.latent_dim], DType::F32, self.device).map(Some)
     }
 }

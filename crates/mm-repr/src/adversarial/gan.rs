@@ -1,11 +1,11 @@
-//! The generative adversarial network for small pictures (DCGAN's shape, Radford 2016), maybe told what to make: then the critic also
+//! The generative adversarial network for small pictures (DCGAN's shape, Radford 2016), maybe told what to make: then the discriminator also
 //! sees real pictures beside a wrong condition (Reed 2016). With little data both sides see every picture changed alike (DiffAugment,
 //! Zhao 2020).
 
-use super::{Adversary, CriticConfig, spread};
+use super::{DiscriminatorConfig, DiscriminatorPair, spread};
 use crate::generative::{
-    Spec, Specs, Values,
-    networks::{NetworkConfig, Up},
+    InputSpec, InputSpecs, ValueType,
+    networks::{DecoderNet, NetworkConfig},
 };
 use mm_core::{
     DType, Error, Generative, InputSet, Learner, LossParts, Modality, Module, Result, Scope, Tensor,
@@ -18,28 +18,28 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields, default)]
 pub struct GanConfig {
     /// Width of the noise that pictures are made of.
-    pub noise: i64,
+    pub latent_dim: i64,
     /// Width that the condition is brought to.
-    pub told: i64,
+    pub condition_dim: i64,
     /// The modality that says what to make; none when absent.
     pub condition: Option<Modality>,
-    /// The maker's network.
-    pub network: NetworkConfig,
-    /// The critic.
-    pub critic: CriticConfig,
-    /// Whether pictures are shifted, brightened and partly covered before the critic sees them.
-    pub augment: bool,
+    /// The generator's network.
+    pub generator: NetworkConfig,
+    /// The discriminator.
+    pub discriminator: DiscriminatorConfig,
+    /// Whether pictures are shifted, brightened and partly covered before the discriminator sees them.
+    pub diff_augment: bool,
 }
 
 impl Default for GanConfig {
     fn default() -> Self {
         Self {
-            noise: 64,
-            told: 64,
+            latent_dim: 64,
+            condition_dim: 64,
             condition: None,
-            network: NetworkConfig { hidden: vec![], channels: vec![64, 128, 256], dropout: 0.0 },
-            critic: CriticConfig { channels: vec![64, 128, 256], ..CriticConfig::default() },
-            augment: true,
+            generator: NetworkConfig { hidden_dims: vec![], channels: vec![64, 128, 256], dropout: 0.0 },
+            discriminator: DiscriminatorConfig { channels: vec![64, 128, 256], ..DiscriminatorConfig::default() },
+            diff_augment: true,
         }
     }
 }
@@ -55,57 +55,62 @@ struct Told {
 pub struct Gan {
     modality: Modality,
     told: Option<Told>,
-    up: Up,
-    adversary: Adversary,
+    up: DecoderNet,
+    adversary: DiscriminatorPair,
     config: GanConfig,
 }
 
 impl Gan {
-    /// Networks `maker` and `critic` under `scope`.
-    pub fn new(scope: &Scope<'_>, specs: &Specs, config: &GanConfig) -> Result<Self> {
+    /// Networks `generator` and `discriminator` under `scope`.
+    pub fn new(scope: &Scope<'_>, specs: &InputSpecs, config: &GanConfig) -> Result<Self> {
         let c = config;
         let known = || specs.keys().map(Modality::name);
-        if c.noise < 1 || c.told < 1 {
-            return Err(Error::config("model.noise, told", format!("{}, {}", c.noise, c.told), "positive widths"));
+        if c.latent_dim < 1 || c.condition_dim < 1 {
+            return Err(Error::config(
+                "model.latent_dim, condition_dim",
+                format!("{}, {}", c.latent_dim, c.condition_dim),
+                "positive widths",
+            ));
         }
         if let Some(name) = c.condition.as_ref().filter(|m| !specs.contains_key(m)) {
             return Err(Error::unknown("modality in model.condition", name.name(), known()));
         }
-        let made: Vec<(&Modality, &Spec)> = specs.iter().filter(|(m, _)| Some(*m) != c.condition.as_ref()).collect();
+        let made: Vec<(&Modality, &InputSpec)> =
+            specs.iter().filter(|(m, _)| Some(*m) != c.condition.as_ref()).collect();
         let [(modality, spec)] = made.as_slice() else {
             let found = known().collect::<Vec<_>>().join(", ");
             return Err(Error::config("inputs", found, "one modality to make, beside the condition if there is one"));
         };
-        let maker = scope.pp("maker");
+        let generator = scope.pp("generator");
         let told = match c.condition.as_ref().and_then(|m| specs.get_key_value(m)) {
             None => None,
             Some((name, spec)) => {
-                if matches!(spec.values, Values::Symbols(_)) {
-                    let wanted = "numbers: words (kind = \"words\") or an encoder's vectors";
+                if matches!(spec.value_type, ValueType::Tokens(_)) {
+                    let wanted = "numbers: words (kind = \"bag_of_words\") or an encoder's vectors";
                     return Err(Error::config(format!("inputs.{name}"), "symbols", wanted));
                 }
                 Some(Told {
                     modality: name.clone(),
-                    linear: Linear::new(&maker.pp("told"), spec.numbers(), c.told, true)?,
-                    norm: Norm::new(&maker.pp("told_norm"), c.told, NormConfig::default())?,
-                    width: spec.numbers(),
+                    linear: Linear::new(&generator.pp("told"), spec.numel(), c.condition_dim, true)?,
+                    norm: Norm::new(&generator.pp("told_norm"), c.condition_dim, NormConfig::default())?,
+                    width: spec.numel(),
                 })
             }
         };
         let beside = told.as_ref().map_or(0, |t| t.width);
-        let inputs = c.noise + told.as_ref().map_or(0, |_| c.told);
+        let inputs = c.latent_dim + told.as_ref().map_or(0, |_| c.condition_dim);
         Ok(Self {
             modality: (*modality).clone(),
-            up: Up::new(&maker.pp("network"), inputs, spec, &c.network)?,
-            adversary: Adversary::new(&scope.pp("critic"), spec, beside, &c.critic)?,
+            up: DecoderNet::new(&generator.pp("network"), inputs, spec, &c.generator)?,
+            adversary: DiscriminatorPair::new(&scope.pp("discriminator"), spec, beside, &c.discriminator)?,
             told,
             config: c.clone(),
         })
     }
 
-    /// Noise, and beside it what the maker is told.
+    /// Noise, and beside it what the generator is told.
     fn latent(&self, rows: i64, condition: Option<&Tensor>, like: &Tensor) -> Result<Tensor> {
-        let noise = Tensor::randn(&[rows, self.config.noise], DType::F32, like.device())?;
+        let noise = Tensor::randn(&[rows, self.config.latent_dim], DType::F32, like.device())?;
         match (&self.told, condition) {
             (Some(told), Some(condition)) => {
                 let told = told.norm.forward(&told.linear.forward(condition, false)?, false)?;
@@ -117,13 +122,13 @@ impl Gan {
 }
 
 /// The same change for a whole batch: shifted by up to an eighth, brighter or darker, a quarter of it covered.
-struct Change {
+struct DiffAugment {
     shift: [i64; 2],
     brightness: f64,
     cover: [i64; 2],
 }
 
-impl Change {
+impl DiffAugment {
     fn draw(shape: &[i64]) -> Result<Self> {
         let random = Tensor::rand(&[5], DType::F64, mm_core::Device::Cpu)?.to_vec::<f64>()?;
         let (height, width) = (shape[2], shape[3]);
@@ -172,32 +177,35 @@ impl Learner for Gan {
         let count = real.size(0)?;
         let made = self.up.forward(&self.latent(count, condition.as_ref(), &real)?, train)?;
         let diversity = spread(&made)? / spread(&real)?.max(1e-9);
-        let change = if self.config.augment && real.rank() == 4 { Some(Change::draw(&real.shape())?) } else { None };
+        let change =
+            if self.config.diff_augment && real.rank() == 4 { Some(DiffAugment::draw(&real.shape())?) } else { None };
         let changed = |x: &Tensor| change.as_ref().map_or_else(|| Ok(x.clone()), |c| c.apply(x));
         let (real, made) = (changed(&real)?, changed(&made)?);
-        let (beside, adversary, losses) = (condition.as_ref(), &self.adversary, self.config.critic.loss);
-        let still = made.detach()?;
-        let (real_scores, made_scores) = adversary.critic.scores((&real, beside), (&still, beside), train)?;
-        let mut critic_loss = losses.critic(&real_scores, &made_scores)?;
+        let (beside, adversary, losses) = (condition.as_ref(), &self.adversary, self.config.discriminator.loss);
+        let fake_detached = made.detach()?;
+        let (real_scores, made_scores) =
+            adversary.discriminator.scores((&real, beside), (&fake_detached, beside), train)?;
+        let mut discriminator_loss = losses.discriminator(&real_scores, &made_scores)?;
         if let Some(condition) = &condition {
             // A real picture of something else: half of what is wrong.
-            let wrong = adversary.critic.score(&real, Some(&condition.roll(&[1], &[0])?), train)?;
-            critic_loss = critic_loss.add(&losses.critic(&real_scores, &wrong)?)?.mul_scalar(0.5)?;
+            let wrong = adversary.discriminator.score(&real, Some(&condition.roll(&[1], &[0])?), train)?;
+            discriminator_loss =
+                discriminator_loss.add(&losses.discriminator(&real_scores, &wrong)?)?.mul_scalar(0.5)?;
         }
-        let critic_loss = adversary.penalized(critic_loss, (&real, beside), &still, train)?;
-        let maker_loss = losses.maker(&adversary.shadow_score(&made, beside)?)?;
+        let discriminator_loss = adversary.penalized(discriminator_loss, (&real, beside), &fake_detached, train)?;
+        let generator_loss = losses.generator(&adversary.shadow_score(&made, beside)?)?;
         let parts = vec![
-            ("critic_loss".to_owned(), critic_loss.to_f64()?),
-            ("maker_loss".into(), maker_loss.to_f64()?),
+            ("discriminator_loss".to_owned(), discriminator_loss.to_f64()?),
+            ("generator_loss".into(), generator_loss.to_f64()?),
             ("score_real".into(), real_scores.mean()?.to_f64()?),
-            ("score_made".into(), made_scores.mean()?.to_f64()?),
-            // Near 1 what is made is as various as what is real; towards 0 the maker has collapsed.
-            ("diversity".into(), diversity),
+            ("score_fake".into(), made_scores.mean()?.to_f64()?),
+            // Near 1 what is made is as various as what is real; towards 0 the generator has collapsed.
+            ("diversity_ratio".into(), diversity),
         ];
-        Ok(Some((critic_loss.add(&maker_loss)?, parts)))
+        Ok(Some((discriminator_loss.add(&generator_loss)?, parts)))
     }
 
-    /// The critic's features.
+    /// The discriminator's features.
     fn code(&self, set: &InputSet) -> Result<Tensor> {
         let values = &set.get(&self.modality)?.0.values;
         let beside = match &self.told {
@@ -207,11 +215,11 @@ impl Learner for Gan {
                 None => Some(Tensor::zeros(&[set.rows, told.width], DType::F32, values.device())?),
             },
         };
-        self.adversary.critic.features(values, beside.as_ref(), false)
+        self.adversary.discriminator.features(values, beside.as_ref(), false)
     }
 
     fn width(&self) -> i64 {
-        self.adversary.critic.width()
+        self.adversary.discriminator.width()
     }
 
     /// What it is told is no value that it judges.
@@ -219,7 +227,7 @@ impl Learner for Gan {
         *modality == self.modality
     }
 
-    /// Its code is what the critic sees, which the maker does not read.
+    /// Its code is what the discriminator sees, which the generator does not read.
     fn reconstruct(&self, _set: &InputSet, _modality: &Modality) -> Result<Option<Tensor>> {
         Ok(None)
     }

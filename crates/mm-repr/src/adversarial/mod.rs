@@ -6,24 +6,24 @@
 //! 2017) are groups of the optimiser: `train.optimizer.param_groups = [{ prefix = "critic", lr_scale = 2.0 }]`.
 
 mod acmr;
-mod autoencoder;
+mod adversarial_autoencoder;
 mod bigan;
-mod critic;
+mod discriminator;
 mod gan;
 mod translation;
 
-pub use acmr::{Acmr, AcmrConfig, Against};
-pub use autoencoder::{AdversarialAutoencoder, AdversarialAutoencoderConfig};
+pub use acmr::{Acmr, AcmrConfig, AdversarialLoss};
+pub use adversarial_autoencoder::{AdversarialAutoencoder, AdversarialAutoencoderConfig};
 pub use bigan::{BiGan, BiGanConfig};
-pub(crate) use critic::Adversary;
-pub use critic::{Critic, CriticConfig, GanLoss};
+pub(crate) use discriminator::DiscriminatorPair;
+pub use discriminator::{Discriminator, DiscriminatorConfig, GanLoss};
 pub use gan::{Gan, GanConfig};
 pub use translation::{Translation, TranslationConfig};
 
 use mm_core::{Result, Tensor};
 
 /// The same numbers, whose gradient is turned round and multiplied on its way back (Ganin 2016).
-pub fn reverse_gradient(x: &Tensor, weight: f64) -> Result<Tensor> {
+pub fn gradient_reversal(x: &Tensor, weight: f64) -> Result<Tensor> {
     x.detach()?.mul_scalar(1.0 + weight)?.sub(&x.mul_scalar(weight)?)
 }
 
@@ -45,7 +45,7 @@ mod tests {
     #[test]
     fn a_reversed_gradient_leaves_the_numbers_and_turns_the_gradient() {
         let x = Tensor::from_slice(&[1f32, -2.0, 3.0]).unwrap().requires_grad().unwrap();
-        let y = reverse_gradient(&x, 0.5).unwrap();
+        let y = gradient_reversal(&x, 0.5).unwrap();
         assert!(y.sub(&x).unwrap().abs().unwrap().max().unwrap().to_f64().unwrap() < 1e-6);
         y.mul(&Tensor::from_slice(&[1f32, 2.0, 4.0]).unwrap()).unwrap().sum().unwrap().backward().unwrap();
         assert_eq!(x.grad().unwrap().to_vec::<f32>().unwrap(), [-0.5, -1.0, -2.0]);

@@ -1,11 +1,11 @@
 //! Translation between the features of two modalities and back: what is translated there and back must be what it was (CycleGAN, Zhu
-//! 2017), must pass for the other modality (a critic for each), and where pairs are known must be the other's. The code on the way is a
+//! 2017), must pass for the other modality (a discriminator for each), and where pairs are known must be the other's. The code on the way is a
 //! representation of both that needs one of them alone (MCTN, Pham 2019).
 
-use super::{Adversary, CriticConfig, GanLoss};
+use super::{DiscriminatorConfig, DiscriminatorPair, GanLoss};
 use crate::generative::{
-    Spec, Specs, Values,
-    networks::{Down, NetworkConfig, Up},
+    InputSpec, InputSpecs, ValueType,
+    networks::{DecoderNet, EncoderNet, NetworkConfig},
     rows_with,
 };
 use mm_core::{DType, Error, InputSet, Learner, LossParts, Modality, Module, Result, Scope, Tensor};
@@ -16,37 +16,37 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields, default)]
 pub struct TranslationConfig {
     /// Width of the code on the way.
-    pub width: i64,
+    pub latent_dim: i64,
     /// The networks of both ways.
     pub network: NetworkConfig,
     /// Weight of the distance to the other half of a pair.
-    pub paired: f64,
+    pub paired_weight: f64,
     /// Weight of the distance to what it was, after there and back.
-    pub cycle: f64,
+    pub cycle_weight: f64,
     /// Weight of passing for the other modality; 0 for no critics.
-    pub adversary: f64,
+    pub adversarial_weight: f64,
     /// The critics.
-    pub critic: CriticConfig,
+    pub discriminator: DiscriminatorConfig,
 }
 
 impl Default for TranslationConfig {
     fn default() -> Self {
         Self {
-            width: 256,
-            network: NetworkConfig { hidden: vec![512], channels: Vec::new(), dropout: 0.2 },
-            paired: 1.0,
-            cycle: 0.5,
-            adversary: 0.02,
-            critic: CriticConfig { loss: GanLoss::LeastSquares, ..CriticConfig::default() },
+            latent_dim: 256,
+            network: NetworkConfig { hidden_dims: vec![512], channels: Vec::new(), dropout: 0.2 },
+            paired_weight: 1.0,
+            cycle_weight: 0.5,
+            adversarial_weight: 0.02,
+            discriminator: DiscriminatorConfig { loss: GanLoss::LeastSquares, ..DiscriminatorConfig::default() },
         }
     }
 }
 
 struct Side {
     modality: Modality,
-    down: Down,
-    up: Up,
-    adversary: Adversary,
+    down: EncoderNet,
+    up: DecoderNet,
+    adversary: DiscriminatorPair,
 }
 
 /// Features of one modality ↔ features of the other.
@@ -56,18 +56,22 @@ pub struct Translation {
 }
 
 impl Translation {
-    /// Networks `NAME.encoder`, `NAME.decoder` and `NAME.critic` under `scope`.
-    pub fn new(scope: &Scope<'_>, specs: &Specs, config: &TranslationConfig) -> Result<Self> {
+    /// Networks `NAME.encoder`, `NAME.decoder` and `NAME.discriminator` under `scope`.
+    pub fn new(scope: &Scope<'_>, specs: &InputSpecs, config: &TranslationConfig) -> Result<Self> {
         let c = config;
-        let weights = [c.paired, c.cycle, c.adversary];
-        if c.width < 1 || weights.iter().any(|w| w.is_nan() || *w < 0.0) || weights.iter().sum::<f64>() == 0.0 {
-            let found = format!("{}, {weights:?}", c.width);
+        let weights = [c.paired_weight, c.cycle_weight, c.adversarial_weight];
+        if c.latent_dim < 1 || weights.iter().any(|w| w.is_nan() || *w < 0.0) || weights.iter().sum::<f64>() == 0.0 {
+            let found = format!("{}, {weights:?}", c.latent_dim);
             let wanted = "a width of at least 1, and weights of which one at least is positive and none negative";
-            return Err(Error::config("model.width, paired, cycle, adversary", found, wanted));
+            return Err(Error::config(
+                "model.latent_dim, paired_weight, cycle_weight, adversarial_weight",
+                found,
+                wanted,
+            ));
         }
-        let side = |modality: &Modality, spec: &Spec| -> Result<Side> {
-            if matches!(spec.values, Values::Symbols(_) | Values::Binary) {
-                let found = format!("{:?}", spec.values);
+        let side = |modality: &Modality, spec: &InputSpec| -> Result<Side> {
+            if matches!(spec.value_type, ValueType::Tokens(_) | ValueType::Binary) {
+                let found = format!("{:?}", spec.value_type);
                 return Err(Error::config(
                     format!("inputs.{modality}"),
                     found,
@@ -77,9 +81,9 @@ impl Translation {
             let place = scope.pp(modality);
             Ok(Side {
                 modality: modality.clone(),
-                down: Down::new(&place.pp("encoder"), spec, c.width, &c.network)?,
-                up: Up::new(&place.pp("decoder"), c.width, spec, &c.network)?,
-                adversary: Adversary::new(&place.pp("critic"), spec, 0, &c.critic)?,
+                down: EncoderNet::new(&place.pp("encoder"), spec, c.latent_dim, &c.network)?,
+                up: DecoderNet::new(&place.pp("decoder"), c.latent_dim, spec, &c.network)?,
+                adversary: DiscriminatorPair::new(&place.pp("discriminator"), spec, 0, &c.discriminator)?,
             })
         };
         let sides = specs.iter().map(|(m, s)| side(m, s)).collect::<Result<Vec<_>>>()?;
@@ -116,27 +120,39 @@ impl Learner for Translation {
         for from in [0, 1] {
             let (own, other) = (&self.sides[from], &self.sides[1 - from]);
             let name = format!("{}_{}", own.modality, other.modality);
-            if c.paired > 0.0 && paired.count() > 0 {
+            if c.paired_weight > 0.0 && paired.count() > 0 {
                 let given = set.get(&own.modality)?.0.values.index_select(0, &paired)?;
                 let wanted = set.get(&other.modality)?.0.values.index_select(0, &paired)?;
-                add(format!("paired_{name}"), &squared(&self.translate(from, &given, train)?, &wanted)?, c.paired)?;
+                add(
+                    format!("paired_loss_{name}"),
+                    &squared(&self.translate(from, &given, train)?, &wanted)?,
+                    c.paired_weight,
+                )?;
             }
-            if c.cycle == 0.0 && c.adversary == 0.0 {
+            if c.cycle_weight == 0.0 && c.adversarial_weight == 0.0 {
                 continue;
             }
             let Some((values, _)) = rows_with(set, &own.modality)? else { continue };
             let there = self.translate(from, &values, train)?;
-            if c.cycle > 0.0 {
-                add(format!("cycle_{name}"), &squared(&self.translate(1 - from, &there, train)?, &values)?, c.cycle)?;
+            if c.cycle_weight > 0.0 {
+                add(
+                    format!("cycle_loss_{name}"),
+                    &squared(&self.translate(1 - from, &there, train)?, &values)?,
+                    c.cycle_weight,
+                )?;
             }
-            if c.adversary > 0.0
+            if c.adversarial_weight > 0.0
                 && let Some((real, _)) = rows_with(set, &other.modality)?
             {
-                let still = there.detach()?;
-                let (yes, no) = other.adversary.critic.scores((&real, None), (&still, None), train)?;
-                add(format!("critic_{}", other.modality), &c.critic.loss.critic(&yes, &no)?, 1.0)?;
-                let passed = c.critic.loss.maker(&other.adversary.shadow_score(&there, None)?)?;
-                add(format!("passing_{name}"), &passed, c.adversary)?;
+                let fake_detached = there.detach()?;
+                let (yes, no) = other.adversary.discriminator.scores((&real, None), (&fake_detached, None), train)?;
+                add(
+                    format!("discriminator_loss_{}", other.modality),
+                    &c.discriminator.loss.discriminator(&yes, &no)?,
+                    1.0,
+                )?;
+                let passed = c.discriminator.loss.generator(&other.adversary.shadow_score(&there, None)?)?;
+                add(format!("generator_loss_{name}"), &passed, c.adversarial_weight)?;
             }
         }
         Ok(total.map(|t| (t, parts)))
@@ -159,7 +175,7 @@ impl Learner for Translation {
     }
 
     fn width(&self) -> i64 {
-        self.config.width
+        self.config.latent_dim
     }
 
     /// The other modality's, translated; its own, when that alone is there, there and back.

@@ -2,8 +2,8 @@
 //! zero (L1, or the k largest: Makhzani 2014), or a penalty on how fast the code changes (contractive, Rifai 2011).
 
 use super::{
-    Spec, Values,
-    networks::{Down, Likelihood, NetworkConfig, Up},
+    InputSpec, ValueType,
+    networks::{DecoderNet, EncoderNet, Likelihood, NetworkConfig},
     rows_with,
 };
 use mm_core::{DType, Error, Generative, InputSet, Learner, LossParts, Modality, Module, Result, Scope, Tensor};
@@ -16,7 +16,7 @@ pub enum Sparsity {
     /// This weight on the mean absolute value of the code.
     L1(f64),
     /// The so many largest (by absolute value) of each row are kept, the rest are set to zero.
-    Largest(i64),
+    TopK(i64),
 }
 
 /// Settings of an [`Autoencoder`].
@@ -24,68 +24,78 @@ pub enum Sparsity {
 #[serde(deny_unknown_fields, default)]
 pub struct AutoencoderConfig {
     /// Width of the code.
-    pub width: i64,
+    pub latent_dim: i64,
     /// The networks.
     pub network: NetworkConfig,
     /// Standard deviation of the noise on what goes in while training.
-    pub noise: f64,
+    pub noise_std: f64,
     /// Share of the numbers that are set to zero while training.
-    pub hide: f64,
+    pub mask_ratio: f64,
     /// What makes the code mostly zero.
     pub sparsity: Option<Sparsity>,
     /// Weight of the squared Frobenius norm of the code's derivative by what goes in.
-    pub contractive: f64,
+    pub contractive_weight: f64,
 }
 
 impl Default for AutoencoderConfig {
     fn default() -> Self {
         let network = NetworkConfig::default();
-        Self { width: 64, network, noise: 0.0, hide: 0.0, sparsity: None, contractive: 0.0 }
+        Self { latent_dim: 64, network, noise_std: 0.0, mask_ratio: 0.0, sparsity: None, contractive_weight: 0.0 }
     }
 }
 
-/// Values → code → the values again.
+/// ValueType → code → the values again.
 pub struct Autoencoder {
     modality: Modality,
-    down: Down,
-    up: Up,
+    down: EncoderNet,
+    up: DecoderNet,
     likelihood: Likelihood,
     config: AutoencoderConfig,
 }
 
 impl Autoencoder {
     /// Networks `encoder` and `decoder` under `scope`.
-    pub fn new(scope: &Scope<'_>, (modality, spec): (&Modality, &Spec), config: &AutoencoderConfig) -> Result<Self> {
-        let sensible = config.width >= 1 && config.noise >= 0.0 && config.contractive >= 0.0;
-        let found = format!("{}, {}, {}, {}", config.width, config.noise, config.hide, config.contractive);
-        if !sensible || !(0.0..1.0).contains(&config.hide) {
+    pub fn new(
+        scope: &Scope<'_>,
+        (modality, spec): (&Modality, &InputSpec),
+        config: &AutoencoderConfig,
+    ) -> Result<Self> {
+        let sensible = config.latent_dim >= 1 && config.noise_std >= 0.0 && config.contractive_weight >= 0.0;
+        let found = format!(
+            "{}, {}, {}, {}",
+            config.latent_dim, config.noise_std, config.mask_ratio, config.contractive_weight
+        );
+        if !sensible || !(0.0..1.0).contains(&config.mask_ratio) {
             return Err(Error::config(
-                "model.width, noise, hide, contractive",
+                "model.latent_dim, noise_std, mask_ratio, contractive_weight",
                 found,
                 "a width of at least 1, a share in [0, 1) and no negative number",
             ));
         }
-        if let Some(Sparsity::Largest(k)) = config.sparsity
-            && !(1..=config.width).contains(&k)
+        if let Some(Sparsity::TopK(k)) = config.sparsity
+            && !(1..=config.latent_dim).contains(&k)
         {
-            let wanted = format!("1 to the {} of the code", config.width);
-            return Err(Error::config("model.sparsity.largest", k, wanted));
+            let wanted = format!("1 to the {} of the code", config.latent_dim);
+            return Err(Error::config("model.sparsity.top_k", k, wanted));
         }
-        let held = config.noise > 0.0 || config.hide > 0.0 || config.sparsity.is_some() || config.contractive > 0.0;
-        if config.width >= spec.numbers() && !held {
+        let held = config.noise_std > 0.0
+            || config.mask_ratio > 0.0
+            || config.sparsity.is_some()
+            || config.contractive_weight > 0.0;
+        if config.latent_dim >= spec.numel() && !held {
             let wanted = format!(
-                "fewer than the {} numbers of {modality}, or noise, hide, sparsity or contractive: it would learn to copy",
-                spec.numbers()
+                "fewer than the {} numbers of {modality}, or noise_std, mask_ratio, sparsity or contractive_weight: it would learn to copy",
+                spec.numel()
             );
-            return Err(Error::config("model.width", config.width, wanted));
+            return Err(Error::config("model.latent_dim", config.latent_dim, wanted));
         }
-        if matches!(spec.values, Values::Symbols(_)) {
-            return Err(Error::config("model.kind", "autoencoder on symbols", "kind = \"sequence\""));
+        if matches!(spec.value_type, ValueType::Tokens(_)) {
+            return Err(Error::config("model.kind", "autoencoder on symbols", "kind = \"sequence_autoencoder\""));
         }
         Ok(Self {
             modality: modality.clone(),
-            down: Down::new(&scope.pp("encoder"), spec, config.width, &config.network)?,
-            up: Up::new(&scope.pp("decoder"), config.width, spec, &config.network)?,
+            down: EncoderNet::new(&scope.pp("encoder"), spec, config.latent_dim, &config.network)?,
+            up: DecoderNet::new(&scope.pp("decoder"), config.latent_dim, spec, &config.network)?,
             likelihood: Likelihood::new(&scope.pp("likelihood"), spec)?,
             config: config.clone(),
         })
@@ -93,7 +103,7 @@ impl Autoencoder {
 
     fn encode(&self, values: &Tensor, train: bool) -> Result<Tensor> {
         let code = self.down.forward(values, train)?; // [rows, width]
-        let Some(Sparsity::Largest(k)) = self.config.sparsity else { return Ok(code) };
+        let Some(Sparsity::TopK(k)) = self.config.sparsity else { return Ok(code) };
         let size = code.abs()?;
         let least = size.topk(k)?.0.narrow(-1, k - 1, 1)?; // [rows, 1]
         code.mul(&least.le(&size)?.to_dtype(code.dtype()?)?)
@@ -113,14 +123,14 @@ impl Learner for Autoencoder {
         let Some((values, _)) = rows_with(set, &self.modality)? else { return Ok(None) };
         let c = &self.config;
         let mut given = values.clone();
-        if train && c.noise > 0.0 {
-            given = given.add(&Tensor::randn(&given.shape(), DType::F32, given.device())?.mul_scalar(c.noise)?)?;
+        if train && c.noise_std > 0.0 {
+            given = given.add(&Tensor::randn(&given.shape(), DType::F32, given.device())?.mul_scalar(c.noise_std)?)?;
         }
-        if train && c.hide > 0.0 {
-            let keep = Tensor::rand(&given.shape(), DType::F32, given.device())?.gt_scalar(c.hide)?;
+        if train && c.mask_ratio > 0.0 {
+            let keep = Tensor::rand(&given.shape(), DType::F32, given.device())?.gt_scalar(c.mask_ratio)?;
             given = given.mul(&keep.to_dtype(DType::F32)?)?;
         }
-        let contracts = train && c.contractive > 0.0;
+        let contracts = train && c.contractive_weight > 0.0;
         if contracts {
             given = given.detach()?.requires_grad()?;
         }
@@ -136,7 +146,7 @@ impl Learner for Autoencoder {
         if contracts {
             let speed = squared_derivative(&code, &given)?;
             parts.push(("squared_derivative".into(), speed.to_f64()?));
-            loss = loss.add(&speed.mul_scalar(c.contractive)?)?;
+            loss = loss.add(&speed.mul_scalar(c.contractive_weight)?)?;
         }
         Ok(Some((loss, parts)))
     }
@@ -146,7 +156,7 @@ impl Learner for Autoencoder {
     }
 
     fn width(&self) -> i64 {
-        self.config.width
+        self.config.latent_dim
     }
 
     fn generative(&self) -> Option<&dyn Generative> {

@@ -1,6 +1,6 @@
 //! What a learner takes: raw value → numbers of a fixed shape, by the `kind` that a config names.
 
-use super::{Spec, Values};
+use super::{InputSpec, ValueType};
 use crate::{numbers::Numbers, text::read};
 use mm_core::{BuildContext, Encoder, Error, Processor, Registry, Result, SampleContext, Source, Tensor};
 use mm_data::{
@@ -20,28 +20,28 @@ pub enum InputConfig {
     /// Picture files, their pixels in [0, 1], as squares.
     Image {
         /// Pixels a side.
-        size: i64,
+        image_size: i64,
     },
     /// Sound files, as spectrograms of so many frames, cut or filled with the quietest.
     Spectrogram {
         /// Frames.
-        frames: i64,
+        num_frames: i64,
         /// The spectrogram.
         processor: AudioProcessorConfig,
     },
     /// Lists of numbers in the manifest.
     Vector {
         /// How many.
-        width: i64,
+        dim: i64,
     },
     /// Texts, as which of the words of a vocabulary they have.
-    Words {
-        /// The most frequent words of the training texts are taken, so many.
-        #[serde(default = "most")]
-        most: usize,
+    BagOfWords {
+        /// The max_features frequent words of the training texts are taken, so many.
+        #[serde(default = "default_max_features")]
+        max_features: usize,
         /// Words in fewer training texts are left out.
-        #[serde(default = "two")]
-        least: usize,
+        #[serde(default = "default_min_df")]
+        min_df: usize,
         /// The words; taken from the training texts when empty.
         #[serde(default)]
         vocabulary: Vec<String>,
@@ -49,10 +49,10 @@ pub enum InputConfig {
     /// Texts, as their characters one after another.
     Characters {
         /// Most that are kept, two of them for the beginning and the end.
-        length: usize,
+        max_length: usize,
         /// Characters in fewer training texts are left out.
-        #[serde(default = "two")]
-        least: usize,
+        #[serde(default = "default_min_df")]
+        min_df: usize,
         /// The characters; taken from the training texts when empty.
         #[serde(default)]
         alphabet: String,
@@ -64,11 +64,11 @@ pub enum InputConfig {
     },
 }
 
-fn most() -> usize {
+fn default_max_features() -> usize {
     1000
 }
 
-fn two() -> usize {
+fn default_min_df() -> usize {
     2
 }
 
@@ -77,7 +77,7 @@ pub struct BuiltInput {
     /// Raw value → numbers; of the raw value alone where there is an encoder.
     pub processor: Arc<dyn Processor>,
     /// Shape and kind of the numbers.
-    pub spec: Spec,
+    pub spec: InputSpec,
     /// The frozen encoder that they go through, and what changes whenever its vectors would.
     pub encoder: Option<(Box<dyn Encoder>, String)>,
 }
@@ -86,7 +86,7 @@ impl InputConfig {
     /// Takes from the training texts what is not given: the words, the characters.
     pub fn fit<'a>(&mut self, texts: impl Iterator<Item = &'a Source>) -> Result<()> {
         match self {
-            Self::Words { most, least, vocabulary } if vocabulary.is_empty() => {
+            Self::BagOfWords { max_features, min_df, vocabulary } if vocabulary.is_empty() => {
                 let mut counts: HashMap<String, usize> = HashMap::new();
                 for source in texts {
                     let mut own = words(&read(source)?);
@@ -94,15 +94,15 @@ impl InputConfig {
                     own.dedup();
                     own.into_iter().for_each(|w| *counts.entry(w).or_default() += 1);
                 }
-                let mut counted: Vec<(String, usize)> = counts.into_iter().filter(|(_, c)| c >= least).collect();
+                let mut counted: Vec<(String, usize)> = counts.into_iter().filter(|(_, c)| c >= min_df).collect();
                 counted.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
-                *vocabulary = counted.into_iter().take(*most).map(|(w, _)| w).collect();
+                *vocabulary = counted.into_iter().take(*max_features).map(|(w, _)| w).collect();
                 if vocabulary.is_empty() {
-                    let wanted = format!("words that stand in at least {least} training texts");
-                    return Err(Error::config("inputs.words.vocabulary", "no word", wanted));
+                    let wanted = format!("words that stand in at min_df {min_df} training texts");
+                    return Err(Error::config("inputs.bag_of_words.vocabulary", "no word", wanted));
                 }
             }
-            Self::Characters { least, alphabet, .. } if alphabet.is_empty() => {
+            Self::Characters { min_df, alphabet, .. } if alphabet.is_empty() => {
                 let mut counts: BTreeMap<char, usize> = BTreeMap::new();
                 for source in texts {
                     let mut own: Vec<char> = read(source)?.chars().collect();
@@ -110,9 +110,9 @@ impl InputConfig {
                     own.dedup();
                     own.into_iter().for_each(|c| *counts.entry(c).or_default() += 1);
                 }
-                *alphabet = counts.into_iter().filter(|(_, c)| c >= least).map(|(c, _)| c).collect();
+                *alphabet = counts.into_iter().filter(|(_, c)| c >= min_df).map(|(c, _)| c).collect();
                 if alphabet.is_empty() {
-                    let wanted = format!("characters that stand in at least {least} training texts");
+                    let wanted = format!("characters that stand in at min_df {min_df} training texts");
                     return Err(Error::config("inputs.characters.alphabet", "no character", wanted));
                 }
             }
@@ -123,17 +123,17 @@ impl InputConfig {
 }
 
 /// Builds a modality's way in.
-pub fn input(config: &InputConfig, registry: &Registry, context: &BuildContext<'_>) -> Result<BuiltInput> {
+pub fn build_input(config: &InputConfig, registry: &Registry, context: &BuildContext<'_>) -> Result<BuiltInput> {
     let field = &context.field;
-    let plain = |processor: Arc<dyn Processor>, shape: Vec<i64>, values: Values| BuiltInput {
+    let plain = |processor: Arc<dyn Processor>, shape: Vec<i64>, values: ValueType| BuiltInput {
         processor,
-        spec: Spec { shape, values },
+        spec: InputSpec { shape, value_type: values },
         encoder: None,
     };
     Ok(match config {
-        InputConfig::Image { size } => {
+        InputConfig::Image { image_size: size } => {
             if !(4..=512).contains(size) {
-                return Err(Error::config(format!("{field}.size"), size, "4 to 512 pixels"));
+                return Err(Error::config(format!("{field}.image_size"), size, "4 to 512 pixels"));
             }
             let side = *size as u32;
             let transform = ImageTransform {
@@ -144,34 +144,34 @@ pub fn input(config: &InputConfig, registry: &Registry, context: &BuildContext<'
                 ..ImageTransform::default()
             };
             let processor = ImageProcessor::new(ImageProcessorConfig { transform, ..ImageProcessorConfig::default() });
-            plain(Arc::new(processor), vec![3, *size, *size], Values::Unit)
+            plain(Arc::new(processor), vec![3, *size, *size], ValueType::UnitInterval)
         }
-        InputConfig::Spectrogram { frames, processor } => {
+        InputConfig::Spectrogram { num_frames: frames, processor } => {
             if !(1..=100_000).contains(frames) {
-                return Err(Error::config(format!("{field}.frames"), frames, "1 to 100,000"));
+                return Err(Error::config(format!("{field}.num_frames"), frames, "1 to 100,000"));
             }
             let bands = processor.mel.n_mels as i64;
             let inner = AudioProcessor::new(processor.clone())?;
             let fixed = Fixed { inner, frames: *frames };
-            plain(Arc::new(fixed), vec![1, *frames, bands], Values::Real)
+            plain(Arc::new(fixed), vec![1, *frames, bands], ValueType::Real)
         }
-        InputConfig::Vector { width } => {
+        InputConfig::Vector { dim: width } => {
             if *width < 1 {
-                return Err(Error::config(format!("{field}.width"), width, "at least 1"));
+                return Err(Error::config(format!("{field}.dim"), width, "at min_df 1"));
             }
-            plain(Arc::new(Numbers::new(*width as usize)), vec![*width], Values::Real)
+            plain(Arc::new(Numbers::new(*width as usize)), vec![*width], ValueType::Real)
         }
-        InputConfig::Words { vocabulary, .. } => {
+        InputConfig::BagOfWords { vocabulary, .. } => {
             let places = vocabulary.iter().enumerate().map(|(p, w)| (w.clone(), p)).collect();
             let width = vocabulary.len() as i64;
-            plain(Arc::new(Words { places, width }), vec![width], Values::Binary)
+            plain(Arc::new(Words { places, width }), vec![width], ValueType::Binary)
         }
-        InputConfig::Characters { length, alphabet, .. } => {
+        InputConfig::Characters { max_length: length, alphabet, .. } => {
             if !(3..=10_000).contains(length) {
-                return Err(Error::config(format!("{field}.length"), length, "3 to 10,000"));
+                return Err(Error::config(format!("{field}.max_length"), length, "3 to 10,000"));
             }
             let numbers = alphabet.chars().enumerate().map(|(n, c)| (c, n as i64 + 4)).collect();
-            let symbols = Values::Symbols(alphabet.chars().count() as i64 + 4);
+            let symbols = ValueType::Tokens(alphabet.chars().count() as i64 + 4);
             plain(Arc::new(Characters { numbers, length: *length }), vec![*length as i64], symbols)
         }
         InputConfig::Features { encoder } => {
@@ -187,7 +187,7 @@ pub fn input(config: &InputConfig, registry: &Registry, context: &BuildContext<'
                 let wanted = "an encoder whose weights are not learned";
                 return Err(Error::config(format!("{field}.encoder"), "an encoder that learns", wanted));
             }
-            let spec = Spec { shape: vec![built.encoder.embedding_width()], values: Values::Real };
+            let spec = InputSpec { shape: vec![built.encoder.embedding_width()], value_type: ValueType::Real };
             let fingerprint = format!("{} {}", built.fingerprint, built.processor.fingerprint());
             BuiltInput { processor: built.processor, spec, encoder: Some((built.encoder, fingerprint)) }
         }
@@ -195,7 +195,7 @@ pub fn input(config: &InputConfig, registry: &Registry, context: &BuildContext<'
 }
 
 /// The text of a row of symbols, as [`InputConfig::Characters`] made it.
-pub fn spell(symbols: &[i64], alphabet: &str) -> String {
+pub fn decode_chars(symbols: &[i64], alphabet: &str) -> String {
     let letters: Vec<char> = alphabet.chars().collect();
     symbols
         .iter()

@@ -1,24 +1,24 @@
 //! Representations learned from the data themselves by making them again: autoencoders of one modality and of several.
 //!
 //! Each is a [`Learner`]: it takes the rows of a batch with whatever modalities they have and gives a loss while
-//! training and a code afterwards. [`learner`] builds one by the `kind` that a config names.
+//! training and a code afterwards. [`build_learner`] builds one by the `kind` that a config names.
 
 mod autoencoder;
 mod inputs;
-mod masked;
-mod multimodal;
+mod mae;
+mod multimodal_vae;
 pub mod networks;
-mod sequence;
+mod sequence_autoencoder;
 mod vae;
-mod vq;
+mod vq_vae;
 
 pub use autoencoder::{Autoencoder, AutoencoderConfig, Sparsity};
-pub use inputs::{BuiltInput, InputConfig, input, spell};
-pub use masked::{Masked, MaskedConfig};
-pub use multimodal::{Joint, MultimodalVae, MultimodalVaeConfig};
-pub use sequence::{SequenceAutoencoder, SequenceConfig};
+pub use inputs::{BuiltInput, InputConfig, build_input, decode_chars};
+pub use mae::{MaskedAutoencoder, MaskedAutoencoderConfig};
+pub use multimodal_vae::{JointPosterior, MultimodalVae, MultimodalVaeConfig};
+pub use sequence_autoencoder::{SequenceAutoencoder, SequenceAutoencoderConfig};
 pub use vae::{Vae, VaeConfig};
-pub use vq::{VectorQuantized, VectorQuantizedConfig};
+pub use vq_vae::{VqVae, VqVaeConfig};
 
 use crate::adversarial;
 use mm_core::{Error, InputSet, Learner, Modality, Result, Scope, Tensor, config};
@@ -28,56 +28,56 @@ use std::collections::BTreeMap;
 /// What the numbers of a modality are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Values {
+pub enum ValueType {
     /// Pixels in [0, 1].
-    Unit,
+    UnitInterval,
     /// Any numbers, brought to mean zero and variance one.
     Real,
     /// Zeros and ones.
     Binary,
     /// Numbers of symbols, of which there are so many; 0 is padding, 1 begins, 2 ends, 3 is unknown.
-    Symbols(i64),
+    Tokens(i64),
 }
 
 /// Shape and kind of one modality's values, without the rows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Spec {
+pub struct InputSpec {
     /// Sizes: `[channels, height, width]` of pictures, `[width]` of vectors, `[length]` of symbols.
     pub shape: Vec<i64>,
     /// What the numbers are.
-    pub values: Values,
+    pub value_type: ValueType,
 }
 
-impl Spec {
+impl InputSpec {
     /// How many numbers a row has.
-    pub fn numbers(&self) -> i64 {
+    pub fn numel(&self) -> i64 {
         self.shape.iter().product()
     }
 }
 
 /// The modalities of a learner.
-pub type Specs = BTreeMap<Modality, Spec>;
+pub type InputSpecs = BTreeMap<Modality, InputSpec>;
 
-/// The kinds that [`learner`] builds.
+/// The kinds that [`build_learner`] builds.
 pub const KINDS: &[&str] = &[
     "acmr",
     "adversarial_autoencoder",
     "autoencoder",
     "bigan",
     "gan",
-    "masked",
-    "multimodal",
-    "sequence",
+    "mae",
+    "multimodal_vae",
+    "sequence_autoencoder",
     "translation",
     "vae",
-    "vq",
+    "vq_vae",
 ];
 
 /// Builds what `settings.kind` names, from the rest of `settings`, for modalities of these shapes and `classes` labels.
-pub fn learner(
+pub fn build_learner(
     settings: &toml::Value,
     field: &str,
-    specs: &Specs,
+    specs: &InputSpecs,
     classes: i64,
     scope: &Scope<'_>,
 ) -> Result<Box<dyn Learner>> {
@@ -90,10 +90,10 @@ pub fn learner(
     Ok(match kind.as_str() {
         "autoencoder" => Box::new(Autoencoder::new(scope, one(specs)?, &config::parse(s, field)?)?),
         "vae" => Box::new(Vae::new(scope, one(specs)?, &config::parse(s, field)?)?),
-        "vq" => Box::new(VectorQuantized::new(scope, one(specs)?, &config::parse(s, field)?)?),
-        "masked" => Box::new(Masked::new(scope, one(specs)?, &config::parse(s, field)?)?),
-        "sequence" => Box::new(SequenceAutoencoder::new(scope, one(specs)?, &config::parse(s, field)?)?),
-        "multimodal" => Box::new(MultimodalVae::new(scope, specs, &config::parse(s, field)?)?),
+        "vq_vae" => Box::new(VqVae::new(scope, one(specs)?, &config::parse(s, field)?)?),
+        "mae" => Box::new(MaskedAutoencoder::new(scope, one(specs)?, &config::parse(s, field)?)?),
+        "sequence_autoencoder" => Box::new(SequenceAutoencoder::new(scope, one(specs)?, &config::parse(s, field)?)?),
+        "multimodal_vae" => Box::new(MultimodalVae::new(scope, specs, &config::parse(s, field)?)?),
         "gan" => Box::new(adversarial::Gan::new(scope, specs, &config::parse(s, field)?)?),
         "adversarial_autoencoder" => {
             Box::new(adversarial::AdversarialAutoencoder::new(scope, one(specs)?, &config::parse(s, field)?)?)
@@ -106,7 +106,7 @@ pub fn learner(
 }
 
 /// The only modality of a learner that takes one.
-fn one(specs: &Specs) -> Result<(&Modality, &Spec)> {
+fn one(specs: &InputSpecs) -> Result<(&Modality, &InputSpec)> {
     match specs.iter().next() {
         Some(found) if specs.len() == 1 => Ok(found),
         _ => {
@@ -127,12 +127,12 @@ pub(crate) fn rows_with(set: &InputSet, modality: &Modality) -> Result<Option<(T
 }
 
 /// A weight that grows from 0 to 1 over the first `steps` training steps; counted in a buffer, so that a resumed run goes on.
-pub(crate) struct WarmUp {
+pub(crate) struct LinearWarmup {
     done: Tensor,
     steps: u64,
 }
 
-impl WarmUp {
+impl LinearWarmup {
     pub(crate) fn new(scope: &Scope<'_>, steps: u64) -> Result<Self> {
         Ok(Self { done: scope.buffer("steps_done", &[1], mm_core::Init::Zeros)?, steps })
     }

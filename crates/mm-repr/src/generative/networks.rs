@@ -1,7 +1,7 @@
 //! The networks on both sides of a code: layers on vectors, convolutions on pictures and spectrograms (DCGAN's shape, Radford 2016,
 //! with nearest-neighbour growth instead of transposed convolutions, Odena 2016).
 
-use super::{Spec, Values};
+use super::{InputSpec, ValueType};
 use mm_core::{
     Init, Module, Result, Scope, Tensor,
     nn::{Conv2d, ConvConfig, GroupNorm, Linear, Norm, NormConfig},
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields, default)]
 pub struct NetworkConfig {
     /// Widths of the layers on vectors, from the values to the code; the other side has them in the opposite order.
-    pub hidden: Vec<i64>,
+    pub hidden_dims: Vec<i64>,
     /// Channels of the convolutions on pictures, each halving the sides; layers on their numbers as a vector when empty.
     pub channels: Vec<i64>,
     /// Rate of dropout between layers on vectors while training.
@@ -22,17 +22,17 @@ pub struct NetworkConfig {
 
 impl Default for NetworkConfig {
     fn default() -> Self {
-        Self { hidden: vec![256], channels: Vec::new(), dropout: 0.0 }
+        Self { hidden_dims: vec![256], channels: Vec::new(), dropout: 0.0 }
     }
 }
 
 impl NetworkConfig {
-    fn check(&self, spec: &Spec) -> Result<()> {
-        let sizes = self.hidden.iter().chain(&self.channels);
+    fn check(&self, spec: &InputSpec) -> Result<()> {
+        let sizes = self.hidden_dims.iter().chain(&self.channels);
         if sizes.clone().any(|s| *s < 1) || !(0.0..1.0).contains(&self.dropout) {
-            let found = format!("{:?}, {:?}, {}", self.hidden, self.channels, self.dropout);
+            let found = format!("{:?}, {:?}, {}", self.hidden_dims, self.channels, self.dropout);
             return Err(mm_core::Error::config(
-                "network.hidden, channels, dropout",
+                "network.hidden_dims, channels, dropout",
                 found,
                 "positive sizes and a rate in [0, 1)",
             ));
@@ -98,24 +98,24 @@ impl Layers {
     }
 }
 
-/// Values `[rows, …]` → `[rows, outputs]`.
-pub struct Down {
+/// ValueType `[rows, …]` → `[rows, outputs]`.
+pub struct EncoderNet {
     stages: Vec<Stage>,
     layers: Layers,
     last: Option<Linear>,
 }
 
-impl Down {
+impl EncoderNet {
     /// The network under `scope`; without its last layer when `outputs` is none.
     pub fn new(
         scope: &Scope<'_>,
-        spec: &Spec,
+        spec: &InputSpec,
         outputs: impl Into<Option<i64>>,
         config: &NetworkConfig,
     ) -> Result<Self> {
         config.check(spec)?;
         let mut stages = Vec::new();
-        let mut width = spec.numbers();
+        let mut width = spec.numel();
         if let Some(first) = spec.shape.first().filter(|_| !config.channels.is_empty()) {
             let mut input = *first;
             for (number, output) in config.channels.iter().enumerate() {
@@ -124,7 +124,7 @@ impl Down {
             }
             width = input * (spec.shape[1] >> stages.len()) * (spec.shape[2] >> stages.len());
         }
-        let widths: Vec<i64> = std::iter::once(width).chain(config.hidden.iter().copied()).collect();
+        let widths: Vec<i64> = std::iter::once(width).chain(config.hidden_dims.iter().copied()).collect();
         Ok(Self {
             stages,
             layers: Layers::new(&scope.pp("layers"), &widths, config.dropout)?,
@@ -145,7 +145,7 @@ impl Down {
     }
 }
 
-impl Module for Down {
+impl Module for EncoderNet {
     fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         let x = self.grid(x, train)?.flatten(1, -1)?; // [rows, numbers]
         let x = self.layers.forward(&x, train)?;
@@ -154,24 +154,29 @@ impl Module for Down {
 }
 
 /// Codes `[rows, inputs]` → values `[rows, …]`: means of pixels in [0, 1], logits of what is there or not, other numbers as they are.
-pub struct Up {
+pub struct DecoderNet {
     layers: Layers,
     seed: Option<Linear>,
     stages: Vec<Stage>,
     last: Option<Conv2d>,
     grid: [i64; 3],
-    spec: Spec,
+    spec: InputSpec,
 }
 
-impl Up {
-    /// The network under `scope`; for grids alone ([`Up::grow`]) when `inputs` is none.
-    pub fn new(scope: &Scope<'_>, inputs: impl Into<Option<i64>>, spec: &Spec, config: &NetworkConfig) -> Result<Self> {
+impl DecoderNet {
+    /// The network under `scope`; for grids alone ([`DecoderNet::grow`]) when `inputs` is none.
+    pub fn new(
+        scope: &Scope<'_>,
+        inputs: impl Into<Option<i64>>,
+        spec: &InputSpec,
+        config: &NetworkConfig,
+    ) -> Result<Self> {
         config.check(spec)?;
         let inputs: Option<i64> = inputs.into();
-        let widths: Vec<i64> = inputs.into_iter().chain(config.hidden.iter().rev().copied()).collect();
+        let widths: Vec<i64> = inputs.into_iter().chain(config.hidden_dims.iter().rev().copied()).collect();
         let mut channels: Vec<i64> = config.channels.iter().rev().copied().collect();
         let halvings = channels.len();
-        let (mut stages, mut last, mut grid) = (Vec::new(), None, [spec.numbers(), 1, 1]);
+        let (mut stages, mut last, mut grid) = (Vec::new(), None, [spec.numel(), 1, 1]);
         if let Some(&first) = channels.first() {
             grid = [first, spec.shape[1] >> halvings, spec.shape[2] >> halvings];
             channels.push(channels[halvings - 1]);
@@ -188,7 +193,7 @@ impl Up {
         Ok(Self { layers, seed, stages, last, grid, spec: spec.clone() })
     }
 
-    /// Values from a grid `[rows, channels, height, width]` as [`Down::grid`] gives.
+    /// ValueType from a grid `[rows, channels, height, width]` as [`EncoderNet::grid`] gives.
     pub fn grow(&self, grid: &Tensor, train: bool) -> Result<Tensor> {
         let mut x = grid.clone();
         for stage in &self.stages {
@@ -200,11 +205,11 @@ impl Up {
         }
         let shape: Vec<i64> = std::iter::once(-1).chain(self.spec.shape.iter().copied()).collect();
         let x = x.reshape(&shape)?;
-        if self.spec.values == Values::Unit { x.sigmoid() } else { Ok(x) }
+        if self.spec.value_type == ValueType::UnitInterval { x.sigmoid() } else { Ok(x) }
     }
 }
 
-impl Module for Up {
+impl Module for DecoderNet {
     fn forward(&self, code: &Tensor, train: bool) -> Result<Tensor> {
         let mut x = self.layers.forward(code, train)?;
         if let Some(seed) = &self.seed {
@@ -217,23 +222,23 @@ impl Module for Up {
 
 /// How much less likely values are for lying off what was decoded, and the scale of the normal distribution that says so.
 pub struct Likelihood {
-    values: Values,
+    values: ValueType,
     log_scale: Option<Tensor>,
 }
 
 impl Likelihood {
     /// For numbers a normal distribution, its scale learned with everything else (Rybkin 2021: no weight to be tuned by hand); for what
     /// is there or not a Bernoulli distribution.
-    pub fn new(scope: &Scope<'_>, spec: &Spec) -> Result<Self> {
-        let learned = spec.values != Values::Binary;
+    pub fn new(scope: &Scope<'_>, spec: &InputSpec) -> Result<Self> {
+        let learned = spec.value_type != ValueType::Binary;
         let log_scale = learned.then(|| scope.param("log_scale", &[1], Init::Constant(-1.0))).transpose()?;
-        Ok(Self { values: spec.values, log_scale })
+        Ok(Self { values: spec.value_type, log_scale })
     }
 
     /// −log p(values | decoded) of each row in nats, `[rows]`.
     pub fn nats(&self, decoded: &Tensor, values: &Tensor) -> Result<Tensor> {
         let each = if let Some(log_scale) = &self.log_scale {
-            // Bounded: on data that can be met exactly the density would grow without end.
+            // SpectralNorm: on data that can be met exactly the density would grow without end.
             let log_scale = log_scale.clamp(-4.0, 4.0)?;
             let off = decoded.sub(values)?.mul(&log_scale.neg()?.exp()?)?;
             let half_log_two_pi = 0.918_938_533_204_672_8;
@@ -246,7 +251,7 @@ impl Likelihood {
 
     /// Mean error of each row `[rows]`: squared for numbers, cross-entropy in nats for what is there or not.
     pub fn error(&self, decoded: &Tensor, values: &Tensor) -> Result<Tensor> {
-        let each = if self.values == Values::Binary {
+        let each = if self.values == ValueType::Binary {
             binary_cross_entropy(decoded, values)?
         } else {
             let off = decoded.sub(values)?;

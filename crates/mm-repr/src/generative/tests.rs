@@ -15,18 +15,18 @@ fn far(a: &Tensor, b: &Tensor) -> f64 {
     a.sub(b).unwrap().abs().unwrap().max().unwrap().to_f64().unwrap()
 }
 
-fn spec(shape: &[i64], values: Values) -> Spec {
-    Spec { shape: shape.to_vec(), values }
+fn spec(shape: &[i64], values: ValueType) -> InputSpec {
+    InputSpec { shape: shape.to_vec(), value_type: values }
 }
 
 fn alone(values: Tensor) -> InputSet {
     InputSet::of(Modality::IMAGE, Input { values, mask: None }).unwrap()
 }
 
-fn build(params: &Params, text: &str, specs: &[(&str, Spec)], classes: i64) -> Result<Box<dyn Learner>> {
+fn build(params: &Params, text: &str, specs: &[(&str, InputSpec)], classes: i64) -> Result<Box<dyn Learner>> {
     let settings: toml::Value = toml::from_str(text).unwrap();
-    let specs: Specs = specs.iter().map(|(n, s)| (Modality::from(*n), s.clone())).collect();
-    learner(&settings, "model", &specs, classes, &params.scope())
+    let specs: InputSpecs = specs.iter().map(|(n, s)| (Modality::from(*n), s.clone())).collect();
+    build_learner(&settings, "model", &specs, classes, &params.scope())
 }
 
 #[test]
@@ -52,8 +52,8 @@ fn the_estimated_derivative_is_right_on_average() {
 #[test]
 fn of_a_sparse_code_as_many_numbers_are_left_as_was_said() {
     let params = Params::new(Device::Cpu);
-    let text = "kind = 'autoencoder'\nwidth = 20\nsparsity = { largest = 3 }\nnetwork = { hidden = [8] }";
-    let model = build(&params, text, &[("image", spec(&[6], Values::Real))], 0).unwrap();
+    let text = "kind = 'autoencoder'\nlatent_dim = 20\nsparsity = { top_k = 3 }\nnetwork = { hidden_dims = [8] }";
+    let model = build(&params, text, &[("image", spec(&[6], ValueType::Real))], 0).unwrap();
     let code = model.code(&alone(randn(&[5, 6]))).unwrap().to_vec::<f32>().unwrap();
     assert!(code.chunks(20).all(|row| row.iter().filter(|v| **v != 0.0).count() == 3));
 }
@@ -80,8 +80,8 @@ fn a_bound_rises_with_the_number_of_samples() {
     let params = Params::new(Device::Cpu);
     let model = build(
         &params,
-        "kind = 'vae'\nwidth = 4\nnetwork = { hidden = [16] }",
-        &[("image", spec(&[6], Values::Real))],
+        "kind = 'vae'\nlatent_dim = 4\nnetwork = { hidden_dims = [16] }",
+        &[("image", spec(&[6], ValueType::Real))],
         0,
     )
     .unwrap();
@@ -97,8 +97,8 @@ fn a_bound_rises_with_the_number_of_samples() {
 fn a_quantised_code_is_out_of_the_book_and_what_nothing_chooses_is_moved() {
     seed_tensors(4);
     let params = Params::new(Device::Cpu);
-    let text = "kind = 'vq'\ncodes = 6\nwidth = 3\nrevive_below = 0.5\nnetwork = { channels = [4] }";
-    let model = build(&params, text, &[("image", spec(&[1, 4, 4], Values::Real))], 0).unwrap();
+    let text = "kind = 'vq_vae'\nnum_embeddings = 6\nembedding_dim = 3\ndead_code_threshold = 0.5\nnetwork = { channels = [4] }";
+    let model = build(&params, text, &[("image", spec(&[1, 4, 4], ValueType::Real))], 0).unwrap();
     let set = alone(randn(&[8, 1, 4, 4]));
     let (loss, parts) = model.loss(&set, true).unwrap().unwrap();
     loss.backward().unwrap();
@@ -123,8 +123,8 @@ fn a_quantised_code_is_out_of_the_book_and_what_nothing_chooses_is_moved() {
 #[test]
 fn what_is_masked_is_made_and_what_is_seen_stays() {
     let params = Params::new(Device::Cpu);
-    let text = "kind = 'masked'\npatch = [2, 3]\nwidth = 8\nlayers = 1\nheads = 2\ndecoder_width = 8\ndecoder_layers = 1\nhide = 0.5";
-    let model = build(&params, text, &[("image", spec(&[2, 4, 6], Values::Real))], 0).unwrap();
+    let text = "kind = 'mae'\npatch_size = [2, 3]\nembed_dim = 8\nnum_layers = 1\nnum_heads = 2\ndecoder_embed_dim = 8\ndecoder_num_layers = 1\nmask_ratio = 0.5";
+    let model = build(&params, text, &[("image", spec(&[2, 4, 6], ValueType::Real))], 0).unwrap();
     let x = randn(&[3, 2, 4, 6]);
     let made = model.reconstruct(&alone(x.clone()), &Modality::IMAGE).unwrap().unwrap();
     let same = made.eq(&x).unwrap().to_dtype(DType::F32).unwrap();
@@ -152,10 +152,10 @@ fn pair(rows: i64, has: &[(&str, Tensor, &[bool])]) -> InputSet {
 
 #[test]
 fn what_a_row_lacks_changes_neither_it_nor_its_neighbours() {
-    let specs = [("face", spec(&[3], Values::Real)), ("voice", spec(&[4], Values::Real))];
-    for joint in ["deterministic", "product", "mixture", "mixture_of_products"] {
+    let specs = [("face", spec(&[3], ValueType::Real)), ("voice", spec(&[4], ValueType::Real))];
+    for joint in ["deterministic", "product_of_experts", "mixture_of_experts", "mixture_of_products"] {
         let params = Params::new(Device::Cpu);
-        let text = format!("kind = 'multimodal'\nwidth = 5\njoint = '{joint}'");
+        let text = format!("kind = 'multimodal_vae'\nlatent_dim = 5\njoint_posterior = '{joint}'");
         let model = build(&params, &text, &specs, 0).unwrap();
         let (face, voice) = (randn(&[3, 3]), randn(&[3, 4]));
         let junk = Tensor::cat(&[&voice.narrow(0, 0, 2).unwrap(), &tensor(&[1e3; 4], &[1, 4])], 0).unwrap();
@@ -187,31 +187,31 @@ fn what_a_row_lacks_changes_neither_it_nor_its_neighbours() {
 
 #[test]
 fn every_kind_learns_to_be_better_than_it_was() {
-    let image = ("image", spec(&[1, 8, 8], Values::Unit));
-    let (face, voice) = (("face", spec(&[6], Values::Real)), ("voice", spec(&[5], Values::Real)));
-    let small = "network = { hidden = [16] }";
-    let conv = "network = { hidden = [], channels = [8, 8] }";
-    let kinds: Vec<(String, Vec<(&str, Spec)>, &str)> = vec![
-        (format!("kind = 'autoencoder'\nwidth = 6\nnoise = 0.1\ncontractive = 1e-4\n{small}"), vec![image.clone()], "reconstruction"),
-        (format!("kind = 'vae'\nwidth = 4\nwarm_up = 20\n{conv}"), vec![image.clone()], "reconstruction"),
-        (format!("kind = 'vq'\ncodes = 16\nwidth = 4\n{conv}"), vec![image.clone()], "reconstruction"),
+    let image = ("image", spec(&[1, 8, 8], ValueType::UnitInterval));
+    let (face, voice) = (("face", spec(&[6], ValueType::Real)), ("voice", spec(&[5], ValueType::Real)));
+    let small = "network = { hidden_dims = [16] }";
+    let conv = "network = { hidden_dims = [], channels = [8, 8] }";
+    let kinds: Vec<(String, Vec<(&str, InputSpec)>, &str)> = vec![
+        (format!("kind = 'autoencoder'\nlatent_dim = 6\nnoise_std = 0.1\ncontractive_weight = 1e-4\n{small}"), vec![image.clone()], "reconstruction_error"),
+        (format!("kind = 'vae'\nlatent_dim = 4\nkl_warmup_steps = 20\n{conv}"), vec![image.clone()], "reconstruction_error"),
+        (format!("kind = 'vq_vae'\nnum_embeddings = 16\nembedding_dim = 4\n{conv}"), vec![image.clone()], "reconstruction_error"),
         (
-            "kind = 'masked'\npatch = [2, 2]\nwidth = 16\nheads = 2\nlayers = 1\ndecoder_width = 16\ndecoder_layers = 1\nhide = 0.5".into(),
+            "kind = 'mae'\npatch_size = [2, 2]\nembed_dim = 16\nnum_heads = 2\nnum_layers = 1\ndecoder_embed_dim = 16\ndecoder_num_layers = 1\nmask_ratio = 0.5".into(),
             vec![image.clone()],
-            "reconstruction",
+            "reconstruction_error",
         ),
-        (format!("kind = 'adversarial_autoencoder'\nwidth = 4\n{conv}"), vec![image.clone()], "reconstruction"),
-        (format!("kind = 'bigan'\nwidth = 4\n{conv}\ncritic = {{ r1 = 0.1 }}"), vec![image.clone()], "loss"),
+        (format!("kind = 'adversarial_autoencoder'\nlatent_dim = 4\n{conv}"), vec![image.clone()], "reconstruction_error"),
+        (format!("kind = 'bigan'\nlatent_dim = 4\n{conv}\ndiscriminator = {{ r1_gamma = 0.1 }}"), vec![image.clone()], "loss"),
         (
-            "kind = 'sequence'\nwidth = 8\nhidden = 16\nlayers = 1\nheads = 2".into(),
-            vec![("image", spec(&[6], Values::Symbols(9)))],
-            "nats_a_symbol",
+            "kind = 'sequence_autoencoder'\nlatent_dim = 8\nhidden_dim = 16\nnum_layers = 1\nnum_heads = 2".into(),
+            vec![("image", spec(&[6], ValueType::Tokens(9)))],
+            "cross_entropy",
         ),
-        ("kind = 'multimodal'\nwidth = 4".into(), vec![face.clone(), voice.clone()], "negative_bound"),
-        ("kind = 'acmr'\nwidth = 8".into(), vec![face.clone(), voice.clone()], "label_face"),
-        ("kind = 'translation'\nwidth = 8".into(), vec![face.clone(), voice.clone()], "paired_face_voice"),
+        ("kind = 'multimodal_vae'\nlatent_dim = 4".into(), vec![face.clone(), voice.clone()], "negative_elbo"),
+        ("kind = 'acmr'\nembed_dim = 8".into(), vec![face.clone(), voice.clone()], "label_loss_face"),
+        ("kind = 'translation'\nlatent_dim = 8".into(), vec![face.clone(), voice.clone()], "paired_loss_face_voice"),
         (
-            "kind = 'gan'\nnoise = 4\nnetwork = { hidden = [], channels = [8, 8] }\ncritic = { channels = [8, 8], gradient_penalty = 1.0, loss = 'wasserstein' }".into(),
+            "kind = 'gan'\nlatent_dim = 4\ngenerator = { hidden_dims = [], channels = [8, 8] }\ndiscriminator = { channels = [8, 8], gradient_penalty_weight = 1.0, loss = 'wasserstein' }".into(),
             vec![image],
             "loss",
         ),
@@ -225,10 +225,10 @@ fn every_kind_learns_to_be_better_than_it_was() {
         let mut parts = BTreeMap::new();
         for (name, spec) in &specs {
             let shape: Vec<i64> = std::iter::once(rows).chain(spec.shape.iter().copied()).collect();
-            let values = hidden.matmul(&randn(&[2, spec.numbers()])).unwrap();
-            let values = match spec.values {
-                Values::Unit => values.sigmoid().unwrap(),
-                Values::Symbols(n) => {
+            let values = hidden.matmul(&randn(&[2, spec.numel()])).unwrap();
+            let values = match spec.value_type {
+                ValueType::UnitInterval => values.sigmoid().unwrap(),
+                ValueType::Tokens(n) => {
                     let symbols = values.abs().unwrap().mul_scalar(2.0).unwrap().clamp(0.0, n as f64 - 5.0).unwrap();
                     symbols.to_dtype(DType::I64).unwrap().add_scalar(4.0).unwrap().to_dtype(DType::I64).unwrap()
                 }
@@ -290,19 +290,19 @@ fn every_kind_learns_to_be_better_than_it_was() {
 
 #[test]
 fn settings_that_make_no_sense_are_errors_that_say_what_to_do() {
-    let vector = [("image", spec(&[6], Values::Real))];
-    let both = [("image", spec(&[6], Values::Real)), ("text", spec(&[4], Values::Symbols(9)))];
+    let vector = [("image", spec(&[6], ValueType::Real))];
+    let both = [("image", spec(&[6], ValueType::Real)), ("text", spec(&[4], ValueType::Tokens(9)))];
     for (text, specs, wanted) in [
-        ("kind = 'autoencoder'\nwidth = 6", &vector[..], "it would learn to copy"),
-        ("kind = 'autoencoder'\nwidth = 4\nsparsity = { largest = 9 }", &vector, "1 to the 4"),
-        ("kind = 'autoencoder'\nwidth = 4\nnetwork = { channels = [8] }", &vector, "pictures whose sides"),
+        ("kind = 'autoencoder'\nlatent_dim = 6", &vector[..], "it would learn to copy"),
+        ("kind = 'autoencoder'\nlatent_dim = 4\nsparsity = { top_k = 9 }", &vector, "1 to the 4"),
+        ("kind = 'autoencoder'\nlatent_dim = 4\nnetwork = { channels = [8] }", &vector, "pictures whose sides"),
         ("kind = 'autoencodr'", &vector, "did you mean `autoencoder`"),
         ("kind = 'vae'\nwith = 4", &vector, "unknown field `with`"),
         ("width = 4", &vector, "one of acmr"),
-        ("kind = 'masked'", &vector, "divides pictures"),
-        ("kind = 'sequence'", &vector, "characters"),
-        ("kind = 'multimodal'", &vector, "two to six modalities"),
-        ("kind = 'multimodal'", &both, "numbers"),
+        ("kind = 'mae'", &vector, "divides pictures"),
+        ("kind = 'sequence_autoencoder'", &vector, "characters"),
+        ("kind = 'multimodal_vae'", &vector, "two to six modalities"),
+        ("kind = 'multimodal_vae'", &both, "numbers"),
         ("kind = 'vae'", &both, "exactly one modality"),
         ("kind = 'gan'\ncondition = 'txt'", &both, "did you mean `text`"),
         ("kind = 'acmr'", &vector, "at least two modalities"),

@@ -1,8 +1,8 @@
 //! The variational autoencoder (Kingma 2014) and β-VAE (Higgins 2017), with a warm-up of the divergence (Bowman 2016).
 
 use super::{
-    Spec, Values, WarmUp,
-    networks::{Down, Likelihood, NetworkConfig, Up},
+    InputSpec, LinearWarmup, ValueType,
+    networks::{DecoderNet, EncoderNet, Likelihood, NetworkConfig},
     rows_with,
 };
 use mm_core::{DType, Error, Generative, InputSet, Learner, LossParts, Modality, Module, Result, Scope, Tensor};
@@ -13,26 +13,26 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields, default)]
 pub struct VaeConfig {
     /// Width of the code.
-    pub width: i64,
+    pub latent_dim: i64,
     /// The networks.
     pub network: NetworkConfig,
     /// Weight of the divergence from the prior; 1 is the bound on the likelihood.
     pub beta: f64,
     /// Training steps over which that weight grows from 0.
-    pub warm_up: u64,
+    pub kl_warmup_steps: u64,
 }
 
 impl Default for VaeConfig {
     fn default() -> Self {
-        Self { width: 64, network: NetworkConfig::default(), beta: 1.0, warm_up: 0 }
+        Self { latent_dim: 64, network: NetworkConfig::default(), beta: 1.0, kl_warmup_steps: 0 }
     }
 }
 
 impl VaeConfig {
     pub(super) fn check(&self) -> Result<()> {
-        if self.width < 1 || self.beta.is_nan() || self.beta < 0.0 {
-            let found = format!("{}, {}", self.width, self.beta);
-            return Err(Error::config("model.width, beta", found, "at least 1, and no negative number"));
+        if self.latent_dim < 1 || self.beta.is_nan() || self.beta < 0.0 {
+            let found = format!("{}, {}", self.latent_dim, self.beta);
+            return Err(Error::config("model.latent_dim, beta", found, "at least 1, and no negative number"));
         }
         Ok(())
     }
@@ -86,29 +86,29 @@ pub(crate) fn importance(samples: usize, mut log_weight: impl FnMut() -> Result<
     all.logsumexp(0)?.add_scalar(-(samples as f64).ln())
 }
 
-/// Values → a distribution of codes → the values again.
+/// ValueType → a distribution of codes → the values again.
 pub struct Vae {
     modality: Modality,
-    down: Down,
-    up: Up,
+    down: EncoderNet,
+    up: DecoderNet,
     likelihood: Likelihood,
-    warm_up: WarmUp,
+    warm_up: LinearWarmup,
     config: VaeConfig,
 }
 
 impl Vae {
     /// Networks `encoder` and `decoder` under `scope`.
-    pub fn new(scope: &Scope<'_>, (modality, spec): (&Modality, &Spec), config: &VaeConfig) -> Result<Self> {
+    pub fn new(scope: &Scope<'_>, (modality, spec): (&Modality, &InputSpec), config: &VaeConfig) -> Result<Self> {
         config.check()?;
-        if matches!(spec.values, Values::Symbols(_)) {
-            return Err(Error::config("model.kind", "vae on symbols", "kind = \"sequence\""));
+        if matches!(spec.value_type, ValueType::Tokens(_)) {
+            return Err(Error::config("model.kind", "vae on symbols", "kind = \"sequence_autoencoder\""));
         }
         Ok(Self {
             modality: modality.clone(),
-            down: Down::new(&scope.pp("encoder"), spec, 2 * config.width, &config.network)?,
-            up: Up::new(&scope.pp("decoder"), config.width, spec, &config.network)?,
+            down: EncoderNet::new(&scope.pp("encoder"), spec, 2 * config.latent_dim, &config.network)?,
+            up: DecoderNet::new(&scope.pp("decoder"), config.latent_dim, spec, &config.network)?,
             likelihood: Likelihood::new(&scope.pp("likelihood"), spec)?,
-            warm_up: WarmUp::new(&scope.pp("warm_up"), config.warm_up)?,
+            warm_up: LinearWarmup::new(&scope.pp("warm_up"), config.kl_warmup_steps)?,
             config: config.clone(),
         })
     }
@@ -131,11 +131,11 @@ impl Learner for Vae {
         let awake = each.gt_scalar(0.01)?.to_dtype(DType::F32)?.sum()?.to_f64()?;
         let (n, d) = (nats.to_f64()?, divergence.to_f64()?);
         let parts = vec![
-            ("bound".to_owned(), -n - d),
-            ("reconstruction".into(), n),
-            ("divergence".into(), d),
-            ("dimensions_awake".into(), awake),
-            ("squared_error".into(), self.likelihood.error(&decoded, &values)?.mean()?.to_f64()?),
+            ("elbo".to_owned(), -n - d),
+            ("nll".into(), n),
+            ("kl_divergence".into(), d),
+            ("active_units".into(), awake),
+            ("reconstruction_error".into(), self.likelihood.error(&decoded, &values)?.mean()?.to_f64()?),
         ];
         // Nats a number, so that one learning rate serves pictures and vectors alike.
         let numbers = values.count() as f64 / values.size(0)? as f64;
@@ -147,7 +147,7 @@ impl Learner for Vae {
     }
 
     fn width(&self) -> i64 {
-        self.config.width
+        self.config.latent_dim
     }
 
     fn log_likelihood(&self, set: &InputSet, samples: usize) -> Result<Option<Tensor>> {
@@ -176,6 +176,6 @@ impl Generative for Vae {
     }
 
     fn draw(&self, rows: i64, _condition: Option<&InputSet>) -> Result<Option<Tensor>> {
-        Tensor::randn(&[rows, self.config.width], DType::F32, self.warm_up.device()).map(Some)
+        Tensor::randn(&[rows, self.config.latent_dim], DType::F32, self.warm_up.device()).map(Some)
     }
 }

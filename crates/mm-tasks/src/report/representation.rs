@@ -14,7 +14,7 @@ use crate::{
 };
 use mm_core::{Device, InputSet, Modality, Registry, Tensor, seed::seed_tensors, without_grad};
 use mm_data::Split;
-use mm_repr::generative::{InputConfig, Values, spell};
+use mm_repr::generative::{InputConfig, ValueType, decode_chars};
 use mm_train::Run;
 use std::{collections::BTreeMap, fmt::Write, path::PathBuf};
 
@@ -95,7 +95,7 @@ fn made(body: &mut String, model: &Representation, look: &Look) -> Result<()> {
         let Some((set, rows)) = some(&look.test.set, to, 12)? else { continue };
         let own = &set.parts[to].0.values;
         match values {
-            Values::Symbols(_) => {
+            ValueType::Tokens(_) => {
                 let Some(InputConfig::Characters { alphabet, .. }) = model.config().inputs.get(to.name()) else {
                     continue;
                 };
@@ -104,7 +104,7 @@ fn made(body: &mut String, model: &Representation, look: &Look) -> Result<()> {
                 let length = own.size(1)? as usize;
                 let (a, b) = (own.to_vec::<i64>()?, again.to_vec::<i64>()?);
                 for (x, y) in a.chunks(length).zip(b.chunks(length)) {
-                    lines.push(vec![escape(&spell(x, alphabet)), escape(&spell(y, alphabet))]);
+                    lines.push(vec![escape(&decode_chars(x, alphabet)), escape(&decode_chars(y, alphabet))]);
                 }
                 body.push_str("<h2>Texts, and what is made of their codes</h2>");
                 body.push_str(&table(&lines));
@@ -112,11 +112,11 @@ fn made(body: &mut String, model: &Representation, look: &Look) -> Result<()> {
                     let steps = between(&model.code(&set.only(&[to]))?, 5)?;
                     let said = maker.decode(&steps, to)?.to_vec::<i64>()?;
                     let mut lines = vec![vec!["on the way from one text to another".to_owned()]];
-                    lines.extend(said.chunks(length).map(|s| vec![escape(&spell(s, alphabet))]));
+                    lines.extend(said.chunks(length).map(|s| vec![escape(&decode_chars(s, alphabet))]));
                     body.push_str(&table(&lines));
                 }
             }
-            Values::Unit | Values::Real if own.rank() == 4 => {
+            ValueType::UnitInterval | ValueType::Real if own.rank() == 4 => {
                 let columns = rows.len();
                 if let Some(again) = model.reconstruct(&set.only(&[to]), to)? {
                     let both = Tensor::cat(&[own, &again], 0)?;

@@ -1,6 +1,6 @@
 //! The sequence autoencoder (Dai 2015) on the workspace's transformer: symbols → one vector → the symbols again, one after another.
 
-use super::{Spec, Values, masked::stack, rows_with};
+use super::{InputSpec, ValueType, mae::stack, rows_with};
 use mm_core::{
     DType, Error, Generative, Init, InputSet, Learner, LossParts, Modality, Module, Pool, Result, Scope, Tensor,
     nn::{AttentionConfig, Embedding, Linear, Mask, Transformer},
@@ -11,26 +11,34 @@ use serde::{Deserialize, Serialize};
 /// Settings of a [`SequenceAutoencoder`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct SequenceConfig {
+pub struct SequenceAutoencoderConfig {
     /// Width of the code.
-    pub width: i64,
+    pub latent_dim: i64,
     /// Width of the network.
-    pub hidden: i64,
+    pub hidden_dim: i64,
     /// Blocks on each side.
-    pub layers: i64,
+    pub num_layers: i64,
     /// Heads.
-    pub heads: i64,
+    pub num_heads: i64,
     /// Rate of dropout while training.
     pub dropout: f64,
     /// Share of the symbols that the decoder is not told while training, so that it has to ask the code (Bowman 2016).
-    pub forget: f64,
+    pub word_dropout: f64,
     /// Standard deviation of the noise on the code while training.
-    pub noise: f64,
+    pub noise_std: f64,
 }
 
-impl Default for SequenceConfig {
+impl Default for SequenceAutoencoderConfig {
     fn default() -> Self {
-        Self { width: 128, hidden: 128, layers: 2, heads: 4, dropout: 0.1, forget: 0.2, noise: 0.0 }
+        Self {
+            latent_dim: 128,
+            hidden_dim: 128,
+            num_layers: 2,
+            num_heads: 4,
+            dropout: 0.1,
+            word_dropout: 0.2,
+            noise_std: 0.0,
+        }
     }
 }
 
@@ -47,40 +55,45 @@ pub struct SequenceAutoencoder {
     decoder: Transformer,
     last: Linear,
     length: i64,
-    config: SequenceConfig,
+    config: SequenceAutoencoderConfig,
 }
 
 impl SequenceAutoencoder {
     /// Stacks `encoder` and `decoder` under `scope`.
-    pub fn new(scope: &Scope<'_>, (modality, spec): (&Modality, &Spec), config: &SequenceConfig) -> Result<Self> {
+    pub fn new(
+        scope: &Scope<'_>,
+        (modality, spec): (&Modality, &InputSpec),
+        config: &SequenceAutoencoderConfig,
+    ) -> Result<Self> {
         let c = config;
-        let Values::Symbols(symbols) = spec.values else {
+        let ValueType::Tokens(symbols) = spec.value_type else {
             return Err(Error::config(
                 "model.kind",
-                "sequence on numbers",
+                "sequence_autoencoder on numbers",
                 "an input of symbols (kind = \"characters\")",
             ));
         };
-        let shares = [c.dropout, c.forget].iter().all(|s| (0.0..1.0).contains(s));
-        if c.width < 1 || c.hidden < 1 || !shares || c.noise < 0.0 {
-            let found = format!("{}, {}, {}, {}, {}", c.width, c.hidden, c.dropout, c.forget, c.noise);
+        let shares = [c.dropout, c.word_dropout].iter().all(|s| (0.0..1.0).contains(s));
+        if c.latent_dim < 1 || c.hidden_dim < 1 || !shares || c.noise_std < 0.0 {
+            let found =
+                format!("{}, {}, {}, {}, {}", c.latent_dim, c.hidden_dim, c.dropout, c.word_dropout, c.noise_std);
             let wanted = "positive widths, shares in [0, 1), and no negative noise";
-            return Err(Error::config("model.width, hidden, dropout, forget, noise", found, wanted));
+            return Err(Error::config("model.latent_dim, hidden_dim, dropout, word_dropout, noise_std", found, wanted));
         }
         let stack = |name: &str, causal: bool| {
-            let attention = AttentionConfig { causal, ..AttentionConfig::new(c.hidden, c.heads) };
-            stack(&scope.pp(name), attention, c.layers, c.dropout)
+            let attention = AttentionConfig { causal, ..AttentionConfig::new(c.hidden_dim, c.num_heads) };
+            stack(&scope.pp(name), attention, c.num_layers, c.dropout)
         };
         let length = spec.shape[0];
         Ok(Self {
             modality: modality.clone(),
-            embedding: Embedding::new(&scope.pp("embedding"), symbols, c.hidden)?,
-            positions: scope.param("position_embedding", &[length, c.hidden], Init::Normal(0.02))?,
+            embedding: Embedding::new(&scope.pp("embedding"), symbols, c.hidden_dim)?,
+            positions: scope.param("position_embedding", &[length, c.hidden_dim], Init::Normal(0.02))?,
             encoder: stack("encoder", false)?,
-            to_code: Linear::new(&scope.pp("to_code"), c.hidden, c.width, true)?,
-            from_code: Linear::new(&scope.pp("from_code"), c.width, c.hidden, true)?,
+            to_code: Linear::new(&scope.pp("to_code"), c.hidden_dim, c.latent_dim, true)?,
+            from_code: Linear::new(&scope.pp("from_code"), c.latent_dim, c.hidden_dim, true)?,
             decoder: stack("decoder", true)?,
-            last: Linear::new(&scope.pp("last"), c.hidden, symbols, true)?,
+            last: Linear::new(&scope.pp("last"), c.hidden_dim, symbols, true)?,
             length,
             config: c.clone(),
         })
@@ -131,13 +144,13 @@ impl Learner for SequenceAutoencoder {
         let Some((symbols, _)) = rows_with(set, &self.modality)? else { return Ok(None) };
         let c = &self.config;
         let mut code = self.encode(&symbols, train)?;
-        if train && c.noise > 0.0 {
-            code = code.add(&Tensor::randn(&code.shape(), DType::F32, code.device())?.mul_scalar(c.noise)?)?;
+        if train && c.noise_std > 0.0 {
+            code = code.add(&Tensor::randn(&code.shape(), DType::F32, code.device())?.mul_scalar(c.noise_std)?)?;
         }
         let length = self.length - 1;
         let mut given = symbols.narrow(1, 0, length)?;
-        if train && c.forget > 0.0 {
-            let forgotten = Tensor::full(&[1], c.forget, DType::F32, given.device())?
+        if train && c.word_dropout > 0.0 {
+            let forgotten = Tensor::full(&[1], c.word_dropout, DType::F32, given.device())?
                 .gt(&Tensor::rand(&given.shape(), DType::F32, given.device())?)?
                 .logical_and(&given.gt_scalar(UNKNOWN)?)?;
             given = given.masked_fill(&forgotten, UNKNOWN)?;
@@ -151,7 +164,7 @@ impl Learner for SequenceAutoencoder {
             let right = flat.argmax(1)?.eq(&target)?.to_dtype(DType::F32)?.mul(&there)?;
             right.sum()?.div(&there.sum()?)?.to_f64()
         })?;
-        let parts = vec![("nats_a_symbol".to_owned(), loss.to_f64()?), ("next_symbol_right".into(), right)];
+        let parts = vec![("cross_entropy".to_owned(), loss.to_f64()?), ("token_accuracy".into(), right)];
         Ok(Some((loss, parts)))
     }
 
@@ -160,7 +173,7 @@ impl Learner for SequenceAutoencoder {
     }
 
     fn width(&self) -> i64 {
-        self.config.width
+        self.config.latent_dim
     }
 
     fn generative(&self) -> Option<&dyn Generative> {

@@ -2,8 +2,8 @@
 //! follow what is coded by running means (its appendix A.1), and one that nothing chooses is moved to where data are (Dhariwal 2020).
 
 use super::{
-    Spec,
-    networks::{Down, Likelihood, NetworkConfig, Up},
+    InputSpec,
+    networks::{DecoderNet, EncoderNet, Likelihood, NetworkConfig},
     rows_with,
 };
 use mm_core::{
@@ -13,47 +13,54 @@ use mm_core::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Settings of a [`VectorQuantized`].
+/// Settings of a [`VqVae`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct VectorQuantizedConfig {
-    /// Number of vectors in the book.
-    pub codes: i64,
+pub struct VqVaeConfig {
+    /// Number of vectors in the codebook.
+    pub num_embeddings: i64,
     /// Width of each.
-    pub width: i64,
+    pub embedding_dim: i64,
     /// The networks; convolutions are needed, for the code is a grid.
     pub network: NetworkConfig,
     /// Weight of the pull of what is coded towards its vector.
-    pub commitment: f64,
+    pub commitment_weight: f64,
     /// Decay of the running means.
-    pub decay: f64,
+    pub ema_decay: f64,
     /// A vector chosen less often than this in a batch, by its running mean, is moved.
-    pub revive_below: f64,
+    pub dead_code_threshold: f64,
 }
 
-impl Default for VectorQuantizedConfig {
+impl Default for VqVaeConfig {
     fn default() -> Self {
         let network = NetworkConfig { channels: vec![32, 64], ..NetworkConfig::default() };
-        Self { codes: 256, width: 16, network, commitment: 0.25, decay: 0.99, revive_below: 0.1 }
+        Self {
+            num_embeddings: 256,
+            embedding_dim: 16,
+            network,
+            commitment_weight: 0.25,
+            ema_decay: 0.99,
+            dead_code_threshold: 0.1,
+        }
     }
 }
 
-/// Pictures or spectrograms → a grid of vectors out of a book → the values again.
-pub struct VectorQuantized {
+/// Pictures or spectrograms → a grid of vectors out of a codebook → the values again.
+pub struct VqVae {
     modality: Modality,
-    down: Down,
+    down: EncoderNet,
     narrow: Conv2d,
     widen: Conv2d,
-    up: Up,
+    up: DecoderNet,
     likelihood: Likelihood,
     /// `[codes, width]`.
-    book: Tensor,
+    codebook: Tensor,
     /// How often each was chosen, `[codes]`, and the sum of what chose it, `[codes, width]`; running means.
     chosen: Tensor,
     sums: Tensor,
     begun: Tensor,
     places: i64,
-    config: VectorQuantizedConfig,
+    config: VqVaeConfig,
 }
 
 struct Quantized {
@@ -64,39 +71,44 @@ struct Quantized {
     commitment: Tensor,
 }
 
-impl VectorQuantized {
-    /// Networks `encoder` and `decoder` and the book under `scope`.
-    pub fn new(
-        scope: &Scope<'_>,
-        (modality, spec): (&Modality, &Spec),
-        config: &VectorQuantizedConfig,
-    ) -> Result<Self> {
+impl VqVae {
+    /// Networks `encoder` and `decoder` and the codebook under `scope`.
+    pub fn new(scope: &Scope<'_>, (modality, spec): (&Modality, &InputSpec), config: &VqVaeConfig) -> Result<Self> {
         let c = config;
-        let fine = c.codes >= 2 && c.width >= 1 && (0.0..1.0).contains(&c.decay) && c.commitment >= 0.0;
+        let fine = c.num_embeddings >= 2
+            && c.embedding_dim >= 1
+            && (0.0..1.0).contains(&c.ema_decay)
+            && c.commitment_weight >= 0.0;
         if !fine || c.network.channels.is_empty() {
-            let found = format!("{}, {}, {}, {:?}", c.codes, c.width, c.decay, c.network.channels);
+            let found = format!("{}, {}, {}, {:?}", c.num_embeddings, c.embedding_dim, c.ema_decay, c.network.channels);
             return Err(Error::config(
-                "model.codes, width, decay, network.channels",
+                "model.num_embeddings, embedding_dim, ema_decay, network.channels",
                 found,
                 "at least two codes, a positive width, a decay in [0, 1) and some channels",
             ));
         }
         let inner = c.network.channels[c.network.channels.len() - 1];
         // The ends that would make a vector of the grid are not wanted here.
-        let bare = NetworkConfig { hidden: Vec::new(), ..c.network.clone() };
-        let down = Down::new(&scope.pp("encoder"), spec, None, &bare)?;
-        let up = Up::new(&scope.pp("decoder"), None, spec, &bare)?;
+        let bare = NetworkConfig { hidden_dims: Vec::new(), ..c.network.clone() };
+        let down = EncoderNet::new(&scope.pp("encoder"), spec, None, &bare)?;
+        let up = DecoderNet::new(&scope.pp("decoder"), None, spec, &bare)?;
         let halvings = c.network.channels.len();
         Ok(Self {
             modality: modality.clone(),
             down,
-            narrow: Conv2d::new(&scope.pp("narrow"), ConvConfig { bias: true, ..ConvConfig::same(inner, c.width, 1) })?,
-            widen: Conv2d::new(&scope.pp("widen"), ConvConfig { bias: true, ..ConvConfig::same(c.width, inner, 3) })?,
+            narrow: Conv2d::new(
+                &scope.pp("narrow"),
+                ConvConfig { bias: true, ..ConvConfig::same(inner, c.embedding_dim, 1) },
+            )?,
+            widen: Conv2d::new(
+                &scope.pp("widen"),
+                ConvConfig { bias: true, ..ConvConfig::same(c.embedding_dim, inner, 3) },
+            )?,
             up,
             likelihood: Likelihood::new(&scope.pp("likelihood"), spec)?,
-            book: scope.buffer("book", &[c.codes, c.width], Init::Normal(1.0))?,
-            chosen: scope.buffer("chosen", &[c.codes], Init::Ones)?,
-            sums: scope.buffer("sums", &[c.codes, c.width], Init::Zeros)?,
+            codebook: scope.buffer("codebook", &[c.num_embeddings, c.embedding_dim], Init::Normal(1.0))?,
+            chosen: scope.buffer("chosen", &[c.num_embeddings], Init::Ones)?,
+            sums: scope.buffer("sums", &[c.num_embeddings, c.embedding_dim], Init::Zeros)?,
             begun: scope.buffer("begun", &[1], Init::Zeros)?,
             places: (spec.shape[1] >> halvings) * (spec.shape[2] >> halvings),
             config: c.clone(),
@@ -106,21 +118,21 @@ impl VectorQuantized {
     fn quantize(&self, values: &Tensor, train: bool) -> Result<Quantized> {
         let grid = self.narrow.forward(&self.down.grid(values, train)?, train)?; // [rows, width, height, width]
         let shape = grid.shape();
-        let flat = grid.permute(&[0, 2, 3, 1])?.reshape(&[-1, self.config.width])?; // [rows · places, width]
+        let flat = grid.permute(&[0, 2, 3, 1])?.reshape(&[-1, self.config.embedding_dim])?; // [rows · places, width]
         let numbers = without_grad(|| {
             if train && self.begun.to_f64()? == 0.0 {
                 self.begin(&flat)?;
             }
             // The nearest: the square of what is coded is the same for all vectors.
-            let squares = self.book.mul(&self.book)?.sum_dims(&[1], false)?; // [codes]
-            let scores = flat.matmul(&self.book.transpose(0, 1)?)?.mul_scalar(2.0)?.sub(&squares)?;
+            let squares = self.codebook.mul(&self.codebook)?.sum_dims(&[1], false)?; // [codes]
+            let scores = flat.matmul(&self.codebook.transpose(0, 1)?)?.mul_scalar(2.0)?.sub(&squares)?;
             let numbers = scores.argmax(1)?; // [rows · places]
             if train {
                 self.follow(&flat, &numbers)?;
             }
             Ok::<_, Error>(numbers)
         })?;
-        let nearest = self.book.embedding(&numbers)?.detach()?;
+        let nearest = self.codebook.embedding(&numbers)?.detach()?;
         let off = flat.sub(&nearest)?;
         let commitment = off.mul(&off)?.mean()?;
         let passed = flat.add(&nearest.sub(&flat)?.detach()?)?;
@@ -128,36 +140,36 @@ impl VectorQuantized {
         Ok(Quantized { grid, numbers: numbers.reshape(&[shape[0], self.places])?, commitment })
     }
 
-    /// The book begins with vectors of the first batch.
+    /// The codebook begins with vectors of the first batch.
     fn begin(&self, flat: &Tensor) -> Result<()> {
         let drawn = self.draw_from(flat)?;
-        self.book.assign(&drawn)?;
+        self.codebook.assign(&drawn)?;
         self.sums.assign(&drawn)?;
         self.begun.assign(&self.begun.ones_like()?)
     }
 
-    /// As many rows of a batch as the book has vectors, with a little noise where it takes one twice.
+    /// As many rows of a batch as the codebook has vectors, with a little noise where it takes one twice.
     fn draw_from(&self, flat: &Tensor) -> Result<Tensor> {
-        let (rows, codes) = (flat.size(0)?, self.config.codes);
+        let (rows, codes) = (flat.size(0)?, self.config.num_embeddings);
         let order = Tensor::randperm(rows, flat.device())?;
         let order = Tensor::cat(&vec![&order; (codes / rows + 1) as usize], 0)?.narrow(0, 0, codes)?;
-        let noise = Tensor::randn(&[codes, self.config.width], DType::F32, flat.device())?.mul_scalar(0.01)?;
+        let noise = Tensor::randn(&[codes, self.config.embedding_dim], DType::F32, flat.device())?.mul_scalar(0.01)?;
         flat.detach()?.index_select(0, &order)?.add(&noise)
     }
 
     /// The running means of each vector, and what nothing chooses moved to where data are.
     fn follow(&self, flat: &Tensor, numbers: &Tensor) -> Result<()> {
-        let decay = self.config.decay;
-        let hot = numbers.one_hot(self.config.codes)?.to_dtype(DType::F32)?; // [rows · places, codes]
+        let decay = self.config.ema_decay;
+        let hot = numbers.one_hot(self.config.num_embeddings)?.to_dtype(DType::F32)?; // [rows · places, codes]
         self.chosen.scale_add_(decay, &hot.sum_dims(&[0], false)?, 1.0 - decay)?;
         self.sums.scale_add_(decay, &hot.transpose(0, 1)?.matmul(&flat.detach()?)?, 1.0 - decay)?;
-        let dead = Tensor::full(&[1], self.config.revive_below, DType::F32, flat.device())?.gt(&self.chosen)?;
+        let dead = Tensor::full(&[1], self.config.dead_code_threshold, DType::F32, flat.device())?.gt(&self.chosen)?;
         if dead.to_dtype(DType::F32)?.sum()?.to_f64()? > 0.0 {
             let column = dead.unsqueeze(1)?;
             self.sums.assign(&self.draw_from(flat)?.where_true(&column, &self.sums)?)?;
             self.chosen.assign(&self.chosen.masked_fill(&dead, 1.0)?)?;
         }
-        self.book.assign(&self.sums.div(&self.chosen.unsqueeze(1)?)?)
+        self.codebook.assign(&self.sums.div(&self.chosen.unsqueeze(1)?)?)
     }
 
     fn decode(&self, grid: &Tensor, train: bool) -> Result<Tensor> {
@@ -166,23 +178,23 @@ impl VectorQuantized {
 
     /// How many vectors are in use: the exponential of the entropy of the choice.
     fn perplexity(&self, numbers: &Tensor) -> Result<f64> {
-        let hot = numbers.flatten(0, -1)?.one_hot(self.config.codes)?.to_dtype(DType::F32)?;
+        let hot = numbers.flatten(0, -1)?.one_hot(self.config.num_embeddings)?.to_dtype(DType::F32)?;
         let share = hot.mean_dims(&[0], false)?;
         share.mul(&share.add_scalar(1e-10)?.log()?)?.sum()?.neg()?.exp()?.to_f64()
     }
 }
 
-impl Learner for VectorQuantized {
+impl Learner for VqVae {
     fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossParts>> {
         let Some((values, _)) = rows_with(set, &self.modality)? else { return Ok(None) };
         let quantized = self.quantize(&values, train)?;
         let error = self.likelihood.error(&self.decode(&quantized.grid, train)?, &values)?.mean()?;
         let parts = vec![
-            ("reconstruction".to_owned(), error.to_f64()?),
-            ("commitment".into(), quantized.commitment.to_f64()?),
+            ("reconstruction_error".to_owned(), error.to_f64()?),
+            ("commitment_loss".into(), quantized.commitment.to_f64()?),
             ("perplexity".into(), without_grad(|| self.perplexity(&quantized.numbers))?),
         ];
-        Ok(Some((error.add(&quantized.commitment.mul_scalar(self.config.commitment)?)?, parts)))
+        Ok(Some((error.add(&quantized.commitment.mul_scalar(self.config.commitment_weight)?)?, parts)))
     }
 
     fn code(&self, set: &InputSet) -> Result<Tensor> {
@@ -190,7 +202,7 @@ impl Learner for VectorQuantized {
     }
 
     fn width(&self) -> i64 {
-        self.config.width * self.places
+        self.config.embedding_dim * self.places
     }
 
     fn features(&self, set: &InputSet) -> Result<Features> {

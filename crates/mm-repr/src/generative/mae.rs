@@ -1,46 +1,46 @@
 //! The masked autoencoder (MAE, He 2022) for pictures and for spectrograms (Huang 2022): most patches are hidden, a transformer sees the
 //! rest, a smaller one makes the hidden ones again.
 
-use super::{Spec, rows_with};
+use super::{InputSpec, rows_with};
 use mm_core::{
     DType, Error, Features, Init, InputSet, Learner, LossParts, Modality, Module, Result, Scope, Tensor,
     nn::{Activation, AttentionConfig, BlockConfig, Linear, MlpConfig, Transformer, TransformerConfig},
 };
 use serde::{Deserialize, Serialize};
 
-/// Settings of a [`Masked`].
+/// Settings of a [`MaskedAutoencoder`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct MaskedConfig {
+pub struct MaskedAutoencoderConfig {
     /// Height and width of a patch.
-    pub patch: [i64; 2],
+    pub patch_size: [i64; 2],
     /// Width of the encoder, and of the code.
-    pub width: i64,
+    pub embed_dim: i64,
     /// Its blocks.
-    pub layers: i64,
+    pub num_layers: i64,
     /// Its heads.
-    pub heads: i64,
+    pub num_heads: i64,
     /// Width of the decoder.
-    pub decoder_width: i64,
+    pub decoder_embed_dim: i64,
     /// Its blocks.
-    pub decoder_layers: i64,
+    pub decoder_num_layers: i64,
     /// Share of the patches that are hidden.
-    pub hide: f64,
+    pub mask_ratio: f64,
     /// Whether each patch is brought to mean zero and variance one before it is compared.
-    pub normalize: bool,
+    pub norm_pix_loss: bool,
 }
 
-impl Default for MaskedConfig {
+impl Default for MaskedAutoencoderConfig {
     fn default() -> Self {
         Self {
-            patch: [4, 4],
-            width: 128,
-            layers: 4,
-            heads: 4,
-            decoder_width: 64,
-            decoder_layers: 2,
-            hide: 0.75,
-            normalize: false,
+            patch_size: [4, 4],
+            embed_dim: 128,
+            num_layers: 4,
+            num_heads: 4,
+            decoder_embed_dim: 64,
+            decoder_num_layers: 2,
+            mask_ratio: 0.75,
+            norm_pix_loss: false,
         }
     }
 }
@@ -57,9 +57,9 @@ pub(super) fn stack(scope: &Scope<'_>, attention: AttentionConfig, layers: i64, 
 }
 
 /// Pictures → what can be seen of them → the whole.
-pub struct Masked {
+pub struct MaskedAutoencoder {
     modality: Modality,
-    spec: Spec,
+    spec: InputSpec,
     project: Linear,
     positions: Tensor,
     encoder: Transformer,
@@ -68,14 +68,18 @@ pub struct Masked {
     decoder_positions: Tensor,
     decoder: Transformer,
     last: Linear,
-    config: MaskedConfig,
+    config: MaskedAutoencoderConfig,
 }
 
-impl Masked {
+impl MaskedAutoencoder {
     /// Stacks `encoder` and `decoder` under `scope`.
-    pub fn new(scope: &Scope<'_>, (modality, spec): (&Modality, &Spec), config: &MaskedConfig) -> Result<Self> {
+    pub fn new(
+        scope: &Scope<'_>,
+        (modality, spec): (&Modality, &InputSpec),
+        config: &MaskedAutoencoderConfig,
+    ) -> Result<Self> {
         let c = config;
-        let [height, width] = c.patch;
+        let [height, width] = c.patch_size;
         let fits = spec.shape.len() == 3
             && height > 0
             && width > 0
@@ -83,32 +87,32 @@ impl Masked {
             && spec.shape[2] % width == 0;
         if !fits {
             let wanted = format!("a size that divides pictures of {:?} evenly", spec.shape);
-            return Err(Error::config("model.patch", format!("{:?}", c.patch), wanted));
+            return Err(Error::config("model.patch_size", format!("{:?}", c.patch_size), wanted));
         }
         let count = (spec.shape[1] / height) * (spec.shape[2] / width);
-        let seen = Self::seen(count, c.hide);
-        if !(0.0..1.0).contains(&c.hide) || seen == count || seen < 1 {
+        let seen = Self::seen(count, c.mask_ratio);
+        if !(0.0..1.0).contains(&c.mask_ratio) || seen == count || seen < 1 {
             let wanted = format!("a share in (0, 1) that hides some of the {count} patches and leaves some");
-            return Err(Error::config("model.hide", c.hide, wanted));
+            return Err(Error::config("model.mask_ratio", c.mask_ratio, wanted));
         }
         let patch = spec.shape[0] * height * width;
         let places = |name: &str, width: i64| scope.param(name, &[1, count, width], Init::Normal(0.02));
         Ok(Self {
             modality: modality.clone(),
             spec: spec.clone(),
-            project: Linear::new(&scope.pp("patch_embedding"), patch, c.width, true)?,
-            positions: places("position_embedding", c.width)?,
-            encoder: stack(&scope.pp("encoder"), AttentionConfig::new(c.width, c.heads), c.layers, 0.0)?,
-            narrow: Linear::new(&scope.pp("decoder_embed"), c.width, c.decoder_width, true)?,
-            hidden: scope.param("mask_token", &[1, 1, c.decoder_width], Init::Normal(0.02))?,
-            decoder_positions: places("decoder_position_embedding", c.decoder_width)?,
+            project: Linear::new(&scope.pp("patch_embedding"), patch, c.embed_dim, true)?,
+            positions: places("position_embedding", c.embed_dim)?,
+            encoder: stack(&scope.pp("encoder"), AttentionConfig::new(c.embed_dim, c.num_heads), c.num_layers, 0.0)?,
+            narrow: Linear::new(&scope.pp("decoder_embed"), c.embed_dim, c.decoder_embed_dim, true)?,
+            hidden: scope.param("mask_token", &[1, 1, c.decoder_embed_dim], Init::Normal(0.02))?,
+            decoder_positions: places("decoder_position_embedding", c.decoder_embed_dim)?,
             decoder: stack(
                 &scope.pp("decoder"),
-                AttentionConfig::new(c.decoder_width, c.heads),
-                c.decoder_layers,
+                AttentionConfig::new(c.decoder_embed_dim, c.num_heads),
+                c.decoder_num_layers,
                 0.0,
             )?,
-            last: Linear::new(&scope.pp("decoder_pred"), c.decoder_width, patch, true)?,
+            last: Linear::new(&scope.pp("decoder_pred"), c.decoder_embed_dim, patch, true)?,
             config: c.clone(),
         })
     }
@@ -119,7 +123,7 @@ impl Masked {
 
     /// `[rows, channels, height, width]` → `[rows, patches, numbers of a patch]`.
     fn patches(&self, x: &Tensor) -> Result<Tensor> {
-        let ([ph, pw], s) = (self.config.patch, &self.spec.shape);
+        let ([ph, pw], s) = (self.config.patch_size, &self.spec.shape);
         let (down, across) = (s[1] / ph, s[2] / pw);
         x.reshape(&[-1, s[0], down, ph, across, pw])?.permute(&[0, 2, 4, 3, 5, 1])?.reshape(&[
             -1,
@@ -130,7 +134,7 @@ impl Masked {
 
     /// And back.
     fn picture(&self, patches: &Tensor) -> Result<Tensor> {
-        let ([ph, pw], s) = (self.config.patch, &self.spec.shape);
+        let ([ph, pw], s) = (self.config.patch_size, &self.spec.shape);
         let (down, across) = (s[1] / ph, s[2] / pw);
         patches
             .reshape(&[-1, down, across, ph, pw, s[0]])?
@@ -141,7 +145,7 @@ impl Masked {
     /// What is made of hidden and seen patches alike, `[rows, patches, numbers]`, and `[rows, patches, 1]`, 1 where hidden.
     fn fill(&self, patches: &Tensor, train: bool) -> Result<(Tensor, Tensor)> {
         let (rows, count) = (patches.size(0)?, patches.size(1)?);
-        let seen = Self::seen(count, self.config.hide);
+        let seen = Self::seen(count, self.config.mask_ratio);
         // Each row its own order: the first are seen.
         let order = Tensor::rand(&[rows, count], DType::F32, patches.device())?.argsort(1, false)?;
         let back = order.argsort(1, false)?; // [rows, patches]
@@ -163,7 +167,7 @@ impl Masked {
 
     /// Mean and deviation of each patch, where they are compared without.
     fn level(&self, patches: &Tensor) -> Result<Option<(Tensor, Tensor)>> {
-        if !self.config.normalize {
+        if !self.config.norm_pix_loss {
             return Ok(None);
         }
         let deviation = patches.std_dims(&[-1], false, true)?.add_scalar(1e-3)?;
@@ -171,7 +175,7 @@ impl Masked {
     }
 }
 
-impl Learner for Masked {
+impl Learner for MaskedAutoencoder {
     fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossParts>> {
         let Some((values, _)) = rows_with(set, &self.modality)? else { return Ok(None) };
         let patches = self.patches(&values)?;
@@ -183,7 +187,7 @@ impl Learner for Masked {
         let off = made.sub(&target)?;
         let error = off.mul(&off)?.mean_dims(&[-1], true)?; // [rows, patches, 1]
         let loss = error.mul(&hidden)?.sum()?.div(&hidden.sum()?)?;
-        let parts = vec![("reconstruction".to_owned(), loss.to_f64()?)];
+        let parts = vec![("reconstruction_error".to_owned(), loss.to_f64()?)];
         Ok(Some((loss, parts)))
     }
 
@@ -198,7 +202,7 @@ impl Learner for Masked {
     }
 
     fn width(&self) -> i64 {
-        self.config.width
+        self.config.embed_dim
     }
 
     /// What is hidden is made; what is seen stays as it is.

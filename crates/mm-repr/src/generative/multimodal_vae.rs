@@ -3,8 +3,8 @@
 //! subset (MoPoE, Sutter 2021).
 
 use super::{
-    Spec, Specs, VaeConfig, Values, WarmUp,
-    networks::{Down, Likelihood, NetworkConfig, Up},
+    InputSpec, InputSpecs, LinearWarmup, VaeConfig, ValueType,
+    networks::{DecoderNet, EncoderNet, Likelihood, NetworkConfig},
     vae::{Normal, importance, prior_log_density},
 };
 use mm_core::{
@@ -16,13 +16,13 @@ use std::collections::BTreeMap;
 /// How the modalities are joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Joint {
+pub enum JointPosterior {
     /// No distribution: the mean of what each modality that is there makes; trained with each missing in turn (Ngiam 2011).
     Deterministic,
     /// Product of experts, the prior among them; trained on the whole and on each modality alone.
-    Product,
+    ProductOfExperts,
     /// Mixture of experts.
-    Mixture,
+    MixtureOfExperts,
     /// Mixture of the products of every subset.
     #[default]
     MixtureOfProducts,
@@ -33,44 +33,44 @@ pub enum Joint {
 #[serde(deny_unknown_fields, default)]
 pub struct MultimodalVaeConfig {
     /// Width of the code.
-    pub width: i64,
+    pub latent_dim: i64,
     /// The networks of each modality; the usual ones where a modality is not named.
     pub networks: BTreeMap<String, NetworkConfig>,
     /// How the modalities are joined.
-    pub joint: Joint,
+    pub joint_posterior: JointPosterior,
     /// Weight of the divergence from the prior.
     pub beta: f64,
     /// Training steps over which that weight grows from 0.
-    pub warm_up: u64,
+    pub kl_warmup_steps: u64,
     /// Weight of each modality's likelihood; 1 where it is not named.
-    pub weights: BTreeMap<String, f64>,
+    pub likelihood_weights: BTreeMap<String, f64>,
 }
 
 impl Default for MultimodalVaeConfig {
     fn default() -> Self {
         Self {
-            width: 64,
+            latent_dim: 64,
             networks: BTreeMap::new(),
-            joint: Joint::default(),
+            joint_posterior: JointPosterior::default(),
             beta: 1.0,
-            warm_up: 0,
-            weights: BTreeMap::new(),
+            kl_warmup_steps: 0,
+            likelihood_weights: BTreeMap::new(),
         }
     }
 }
 
 struct Way {
-    down: Down,
-    up: Up,
+    down: EncoderNet,
+    up: DecoderNet,
     likelihood: Likelihood,
     weight: f64,
     numbers: i64,
 }
 
-/// Values of several modalities → one code → the values of all of them.
+/// ValueType of several modalities → one code → the values of all of them.
 pub struct MultimodalVae {
     ways: BTreeMap<Modality, Way>,
-    warm_up: WarmUp,
+    warm_up: LinearWarmup,
     config: MultimodalVaeConfig,
 }
 
@@ -83,8 +83,8 @@ struct Expert<'a> {
 
 impl MultimodalVae {
     /// Networks `NAME.encoder` and `NAME.decoder` under `scope` for each modality.
-    pub fn new(scope: &Scope<'_>, specs: &Specs, config: &MultimodalVaeConfig) -> Result<Self> {
-        VaeConfig { width: config.width, beta: config.beta, ..VaeConfig::default() }.check()?;
+    pub fn new(scope: &Scope<'_>, specs: &InputSpecs, config: &MultimodalVaeConfig) -> Result<Self> {
+        VaeConfig { latent_dim: config.latent_dim, beta: config.beta, ..VaeConfig::default() }.check()?;
         if !(2..=6).contains(&specs.len()) {
             return Err(Error::config(
                 "inputs",
@@ -93,34 +93,38 @@ impl MultimodalVae {
             ));
         }
         let known = || specs.keys().map(Modality::name);
-        let named = config.networks.keys().chain(config.weights.keys());
+        let named = config.networks.keys().chain(config.likelihood_weights.keys());
         if let Some(name) = named.into_iter().find(|n| !known().any(|k| k == n.as_str())) {
-            return Err(Error::unknown("modality in model.networks or model.weights", name, known()));
+            return Err(Error::unknown("modality in model.networks or model.likelihood_weights", name, known()));
         }
-        let outputs = if config.joint == Joint::Deterministic { config.width } else { 2 * config.width };
+        let outputs = if config.joint_posterior == JointPosterior::Deterministic {
+            config.latent_dim
+        } else {
+            2 * config.latent_dim
+        };
         let mut ways = BTreeMap::new();
         for (modality, spec) in specs {
-            if matches!(spec.values, Values::Symbols(_)) {
-                let wanted = "numbers: words (kind = \"words\") or an encoder's vectors";
+            if matches!(spec.value_type, ValueType::Tokens(_)) {
+                let wanted = "numbers: words (kind = \"bag_of_words\") or an encoder's vectors";
                 return Err(Error::config(format!("inputs.{modality}"), "symbols", wanted));
             }
             let place = scope.pp(modality);
             let network = config.networks.get(modality.name()).cloned().unwrap_or_default();
             let way = Way {
-                down: Down::new(&place.pp("encoder"), spec, outputs, &network)?,
-                up: Up::new(&place.pp("decoder"), config.width, spec, &network)?,
+                down: EncoderNet::new(&place.pp("encoder"), spec, outputs, &network)?,
+                up: DecoderNet::new(&place.pp("decoder"), config.latent_dim, spec, &network)?,
                 likelihood: Likelihood::new(&place.pp("likelihood"), spec)?,
-                weight: config.weights.get(modality.name()).copied().unwrap_or(1.0),
-                numbers: Spec::numbers(spec),
+                weight: config.likelihood_weights.get(modality.name()).copied().unwrap_or(1.0),
+                numbers: InputSpec::numel(spec),
             };
             ways.insert(modality.clone(), way);
         }
-        let warm_up = WarmUp::new(&scope.pp("warm_up"), config.warm_up)?;
+        let warm_up = LinearWarmup::new(&scope.pp("warm_up"), config.kl_warmup_steps)?;
         Ok(Self { ways, warm_up, config: config.clone() })
     }
 
     fn deterministic(&self) -> bool {
-        self.config.joint == Joint::Deterministic
+        self.config.joint_posterior == JointPosterior::Deterministic
     }
 
     /// What each modality of the set says. Deterministic codes are the means of distributions whose width nobody asks for.
@@ -220,8 +224,8 @@ impl MultimodalVae {
             any = any.maximum(&expert.present)?;
         }
         let mut terms = Vec::new();
-        match self.config.joint {
-            Joint::Deterministic => {
+        match self.config.joint_posterior {
+            JointPosterior::Deterministic => {
                 for (subset, rows) in subsets(experts)? {
                     // From the subset alone all that the row has is made.
                     let alone: Vec<Expert<'_>> = subset.iter().map(|e| e.copy()).collect();
@@ -229,14 +233,14 @@ impl MultimodalVae {
                     terms.push((nats.mul(&rows)?.sum()?, rows.sum()?));
                 }
             }
-            Joint::Product => {
+            JointPosterior::ProductOfExperts => {
                 terms.push(self.bound(set, &Self::product(&every)?, &all, &any, beta, train)?);
                 for expert in experts {
                     let own = Self::product(&[expert])?;
                     terms.push(self.bound(set, &own, &[expert.modality], &expert.present, beta, train)?);
                 }
             }
-            Joint::Mixture => {
+            JointPosterior::MixtureOfExperts => {
                 for expert in experts {
                     let code = expert.normal.draw()?;
                     let divergence = Self::mixture_log_density(experts, &code)?.sub(&prior_log_density(&code)?)?;
@@ -244,7 +248,7 @@ impl MultimodalVae {
                     terms.push((each.mul(&expert.present)?.sum()?, expert.present.sum()?));
                 }
             }
-            Joint::MixtureOfProducts => {
+            JointPosterior::MixtureOfProducts => {
                 for (subset, rows) in subsets(experts)? {
                     terms.push(self.bound(set, &Self::product(&subset)?, &all, &rows, beta, train)?);
                 }
@@ -291,14 +295,17 @@ impl Learner for MultimodalVae {
         }
         let Some(sum) = sum else { return Ok(None) };
         let mean = sum.mul_scalar(1.0 / count)?;
-        let mut parts = vec![("negative_bound".to_owned(), mean.to_f64()?)];
+        let mut parts = vec![("negative_elbo".to_owned(), mean.to_f64()?)];
         without_grad(|| {
             let code = self.code(set)?;
             for (modality, way) in &self.ways {
                 let Some((input, present)) = set.parts.get(modality) else { continue };
                 let there = present.to_dtype(DType::F32)?;
                 let error = way.likelihood.error(&way.up.forward(&code, false)?, &input.values)?.mul(&there)?;
-                parts.push((format!("error_{modality}"), error.sum()?.div(&there.sum()?.clamp_min(1.0)?)?.to_f64()?));
+                parts.push((
+                    format!("reconstruction_error_{modality}"),
+                    error.sum()?.div(&there.sum()?.clamp_min(1.0)?)?.to_f64()?,
+                ));
             }
             Ok::<_, Error>(())
         })?;
@@ -309,14 +316,16 @@ impl Learner for MultimodalVae {
 
     fn code(&self, set: &InputSet) -> Result<Tensor> {
         let experts = self.experts(set, false)?;
-        match self.config.joint {
-            Joint::Deterministic | Joint::Mixture => Self::mean(&experts),
-            Joint::Product | Joint::MixtureOfProducts => Ok(Self::product(&experts.iter().collect::<Vec<_>>())?.mean),
+        match self.config.joint_posterior {
+            JointPosterior::Deterministic | JointPosterior::MixtureOfExperts => Self::mean(&experts),
+            JointPosterior::ProductOfExperts | JointPosterior::MixtureOfProducts => {
+                Ok(Self::product(&experts.iter().collect::<Vec<_>>())?.mean)
+            }
         }
     }
 
     fn width(&self) -> i64 {
-        self.config.width
+        self.config.latent_dim
     }
 
     fn log_likelihood(&self, set: &InputSet, samples: usize) -> Result<Option<Tensor>> {
@@ -329,7 +338,7 @@ impl Learner for MultimodalVae {
         let mut turn = 0;
         importance(samples, || {
             // Of a mixture the experts are drawn in turn, which is no less likely to be right than by lot.
-            let mixture = self.config.joint == Joint::Mixture;
+            let mixture = self.config.joint_posterior == JointPosterior::MixtureOfExperts;
             let code = if mixture { experts[turn % experts.len()].normal.draw()? } else { product.draw()? };
             turn += 1;
             let density =
@@ -363,6 +372,6 @@ impl Generative for MultimodalVae {
         if self.deterministic() {
             return Ok(None);
         }
-        Tensor::randn(&[rows, self.config.width], DType::F32, self.warm_up.device()).map(Some)
+        Tensor::randn(&[rows, self.config.latent_dim], DType::F32, self.warm_up.device()).map(Some)
     }
 }

@@ -1,9 +1,9 @@
 //! The adversarial autoencoder (AAE, Makhzani 2016): an autoencoder whose codes pass for draws from a normal distribution.
 
-use super::{Adversary, CriticConfig};
+use super::{DiscriminatorConfig, DiscriminatorPair};
 use crate::generative::{
-    Spec, Values,
-    networks::{Down, Likelihood, NetworkConfig, Up},
+    InputSpec, ValueType,
+    networks::{DecoderNet, EncoderNet, Likelihood, NetworkConfig},
     rows_with,
 };
 use mm_core::{DType, Error, Generative, InputSet, Learner, LossParts, Modality, Module, Result, Scope, Tensor};
@@ -14,55 +14,60 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields, default)]
 pub struct AdversarialAutoencoderConfig {
     /// Width of the code.
-    pub width: i64,
+    pub latent_dim: i64,
     /// The networks.
     pub network: NetworkConfig,
-    /// The critic of codes.
-    pub critic: CriticConfig,
+    /// The discriminator of codes.
+    pub discriminator: DiscriminatorConfig,
     /// Weight of passing for the prior beside making the values again.
-    pub weight: f64,
+    pub adversarial_weight: f64,
 }
 
 impl Default for AdversarialAutoencoderConfig {
     fn default() -> Self {
-        Self { width: 64, network: NetworkConfig::default(), critic: CriticConfig::default(), weight: 0.01 }
+        Self {
+            latent_dim: 64,
+            network: NetworkConfig::default(),
+            discriminator: DiscriminatorConfig::default(),
+            adversarial_weight: 0.01,
+        }
     }
 }
 
-/// Values → codes that look drawn from the prior → the values again.
+/// ValueType → codes that look drawn from the prior → the values again.
 pub struct AdversarialAutoencoder {
     modality: Modality,
-    down: Down,
-    up: Up,
+    down: EncoderNet,
+    up: DecoderNet,
     likelihood: Likelihood,
-    adversary: Adversary,
+    adversary: DiscriminatorPair,
     config: AdversarialAutoencoderConfig,
     device: mm_core::Device,
 }
 
 impl AdversarialAutoencoder {
-    /// Networks `encoder`, `decoder` and `critic` under `scope`.
+    /// Networks `encoder`, `decoder` and `discriminator` under `scope`.
     pub fn new(
         scope: &Scope<'_>,
-        (modality, spec): (&Modality, &Spec),
+        (modality, spec): (&Modality, &InputSpec),
         config: &AdversarialAutoencoderConfig,
     ) -> Result<Self> {
         let c = config;
-        if c.width < 1 || c.weight < 0.0 || matches!(spec.values, Values::Symbols(_)) {
-            let found = format!("{}, {}, {:?}", c.width, c.weight, spec.values);
+        if c.latent_dim < 1 || c.adversarial_weight < 0.0 || matches!(spec.value_type, ValueType::Tokens(_)) {
+            let found = format!("{}, {}, {:?}", c.latent_dim, c.adversarial_weight, spec.value_type);
             return Err(Error::config(
-                "model.width, weight, inputs",
+                "model.latent_dim, adversarial_weight, inputs",
                 found,
                 "a width of at least 1, no negative weight, numbers",
             ));
         }
-        let codes = Spec { shape: vec![c.width], values: Values::Real };
+        let codes = InputSpec { shape: vec![c.latent_dim], value_type: ValueType::Real };
         Ok(Self {
             modality: modality.clone(),
-            down: Down::new(&scope.pp("encoder"), spec, c.width, &c.network)?,
-            up: Up::new(&scope.pp("decoder"), c.width, spec, &c.network)?,
+            down: EncoderNet::new(&scope.pp("encoder"), spec, c.latent_dim, &c.network)?,
+            up: DecoderNet::new(&scope.pp("decoder"), c.latent_dim, spec, &c.network)?,
             likelihood: Likelihood::new(&scope.pp("likelihood"), spec)?,
-            adversary: Adversary::new(&scope.pp("critic"), &codes, 0, &c.critic)?,
+            adversary: DiscriminatorPair::new(&scope.pp("discriminator"), &codes, 0, &c.discriminator)?,
             config: c.clone(),
             device: scope.device(),
         })
@@ -76,18 +81,19 @@ impl Learner for AdversarialAutoencoder {
         let code = self.down.forward(&values, train)?;
         let error = self.likelihood.error(&self.up.forward(&code, train)?, &values)?.mean()?;
         let prior = Tensor::randn(&code.shape(), DType::F32, code.device())?;
-        let still = code.detach()?;
-        let (adversary, losses) = (&self.adversary, c.critic.loss);
-        let (real, made) = adversary.critic.scores((&prior, None), (&still, None), train)?;
-        let critic_loss = adversary.penalized(losses.critic(&real, &made)?, (&prior, None), &still, train)?;
-        let maker_loss = losses.maker(&adversary.shadow_score(&code, None)?)?;
+        let fake_detached = code.detach()?;
+        let (adversary, losses) = (&self.adversary, c.discriminator.loss);
+        let (real, made) = adversary.discriminator.scores((&prior, None), (&fake_detached, None), train)?;
+        let discriminator_loss =
+            adversary.penalized(losses.discriminator(&real, &made)?, (&prior, None), &fake_detached, train)?;
+        let generator_loss = losses.generator(&adversary.shadow_score(&code, None)?)?;
         let parts = vec![
-            ("reconstruction".to_owned(), error.to_f64()?),
-            ("critic_loss".into(), critic_loss.to_f64()?),
-            ("maker_loss".into(), maker_loss.to_f64()?),
-            ("code_deviation".into(), still.std_dims(&[0], false, false)?.mean()?.to_f64()?),
+            ("reconstruction_error".to_owned(), error.to_f64()?),
+            ("discriminator_loss".into(), discriminator_loss.to_f64()?),
+            ("generator_loss".into(), generator_loss.to_f64()?),
+            ("latent_std".into(), fake_detached.std_dims(&[0], false, false)?.mean()?.to_f64()?),
         ];
-        Ok(Some((error.add(&maker_loss.mul_scalar(c.weight)?)?.add(&critic_loss)?, parts)))
+        Ok(Some((error.add(&generator_loss.mul_scalar(c.adversarial_weight)?)?.add(&discriminator_loss)?, parts)))
     }
 
     fn code(&self, set: &InputSet) -> Result<Tensor> {
@@ -95,7 +101,7 @@ impl Learner for AdversarialAutoencoder {
     }
 
     fn width(&self) -> i64 {
-        self.config.width
+        self.config.latent_dim
     }
 
     fn generative(&self) -> Option<&dyn Generative> {
@@ -113,6 +119,6 @@ impl Generative for AdversarialAutoencoder {
     }
 
     fn draw(&self, rows: i64, _condition: Option<&InputSet>) -> Result<Option<Tensor>> {
-        Tensor::randn(&[rows, self.config.width], DType::F32, self.device).map(Some)
+        Tensor::randn(&[rows, self.config.latent_dim], DType::F32, self.device).map(Some)
     }
 }
