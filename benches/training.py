@@ -185,9 +185,9 @@ LIST = {
     "contextual": (Contextual, 30), "gated": (lambda: Fused(fusion.Gated, 1), 200), "tensor": (lambda: Fused(lambda: fusion.TensorFusion(16, 128), 1), 60),
     "low_rank": (lambda: Fused(lambda: fusion.LowRank(8), 1), 200), "mag": (lambda: Fused(fusion.Adaptation, 1), 200), "mult": (lambda: Fused(lambda: fusion.Mult(2, 4), 50), 10),
     "bottleneck": (lambda: Fused(lambda: fusion.Bottleneck(4), 50), 15),
-    "reason-stacked": (lambda: Asking(Stacked, True), 30), "reason-film": (lambda: Asking(Film, True), 20),
-    "reason-co_attention": (lambda: Asking(Mcan, True), 12), "reason-relation": (lambda: Asking(Relation, True), 2),
-    "vqa-stacked": (lambda: Asking(Stacked), 10), "vqa-film": (lambda: Asking(Film), 10), "vqa-co_attention": (lambda: Asking(Mcan), 8), "vqa-relation": (lambda: Asking(Relation), 2),
+    "reason-san": (lambda: Asking(Stacked, True), 30), "reason-film": (lambda: Asking(Film, True), 20),
+    "reason-mcan": (lambda: Asking(Mcan, True), 12), "reason-relation_network": (lambda: Asking(Relation, True), 2),
+    "vqa-san": (lambda: Asking(Stacked), 10), "vqa-film": (lambda: Asking(Film), 10), "vqa-mcan": (lambda: Asking(Mcan), 8), "vqa-relation_network": (lambda: Asking(Relation), 2),
 }  # fmt: skip
 
 def torch_steps(make, steps, fused):

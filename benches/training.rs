@@ -7,7 +7,7 @@ use mm_core::{
     nn::{Linear, Lstm, LstmConfig},
 };
 use mm_fusion::{FusionConfig, Operator};
-use mm_reason::attend::{self, Condition, Network, ReasonConfig};
+use mm_reason::reasoning::{self, ReasoningConfig};
 use mm_repr::{
     adversarial::{DiscriminatorConfig, Gan, GanConfig},
     generative::{
@@ -147,10 +147,10 @@ fn model(name: &str, params: &Params) -> std::result::Result<Loss, Box<dyn std::
         // easy-VQA's size: pictures of 64 pixels a side, eight words, the networks of docs/pipelines/vqa.toml.
         "vqa" | "reason" => {
             let network = match name.split_once('-').map_or("", |n| n.1) {
-                "stacked" => Network::Stacked { steps: 2 },
-                "film" => Network::Film { blocks: 2 },
-                "co_attention" => Network::CoAttention { layers: 2, heads: 4 },
-                "relation" => Network::Relation { layers: 3, condition: Condition::Concatenated },
+                kind @ "san" => reasoning::NetworkConfig::new(kind).with("num_steps", 2),
+                kind @ "film" => reasoning::NetworkConfig::new(kind).with("num_blocks", 2),
+                kind @ "mcan" => reasoning::NetworkConfig::new(kind).with("num_layers", 2).with("num_heads", 4),
+                kind @ "relation_network" => reasoning::NetworkConfig::new(kind).with("num_layers", 3),
                 other => return Err(format!("no network `{other}`").into()),
             };
             let rows = 128;
@@ -160,10 +160,10 @@ fn model(name: &str, params: &Params) -> std::result::Result<Loss, Box<dyn std::
             let vocabulary = (0..28).map(|n| n.to_string()).collect();
             let reader = ReaderConfig { vocabulary, embedding: 48, width: 96, ..ReaderConfig::default() };
             let read = Reader::new(&scope.pp("read"), &reader)?;
-            let config = ReasonConfig { network, width: 96, ..ReasonConfig::default() };
+            let config = ReasoningConfig { network, hidden_dim: 96, ..ReasoningConfig::default() };
             let alone = kind == "reason";
             let widths = [(Modality::IMAGE, see.width()), (Modality::TEXT, read.width())];
-            let reasoner = attend::build(&scope.pp("reason"), &config, &widths)?;
+            let reasoner = reasoning::build(&scope.pp("reason"), &config, &widths)?;
             let head = Linear::new(&scope.pp("head"), reasoner.width(), 13, true)?;
             let values = Tensor::randn(&[rows, 3, 64, 64], DType::F32, Device::Cpu)?;
             let pictures = Input { values, mask: None };

@@ -280,7 +280,7 @@ impl Captioning {
     /// Settings of generation that it was made with.
     pub fn generation(&self) -> GenerationConfig {
         GenerationConfig {
-            max_new_tokens: self.config.model.longest as usize,
+            max_new_tokens: self.config.model.max_length as usize,
             num_beams: self.config.beams,
             eos_token_id: vec![EOS],
             suppress_tokens: vec![0, 1, BOS],
@@ -392,7 +392,7 @@ impl Captioning {
 
     fn writer(&self) -> Writer {
         let places = self.config.vocabulary.iter().cloned().zip(4..).collect();
-        Writer { places, longest: self.config.model.longest as usize - 1 }
+        Writer { places, longest: self.config.model.max_length as usize - 1 }
     }
 
     fn text(&self, ids: &[i64]) -> String {

@@ -241,8 +241,8 @@ encoder = { kind = "reader", embedding = 16, width = 32 }
 [inputs.image]
 encoder = { kind = "picture", size = 32, channels = [16, 32], dropout = 0.0, jitter = 0.0 }
 [reason]
-width = 32
-network = { kind = "film", blocks = 2 }
+hidden_dim = 32
+network = { kind = "film", num_blocks = 2 }
 [loss]
 auxiliary = 0.1
 [train]
@@ -288,10 +288,10 @@ size = 32
 channels = [16, 32]
 [model]
 kind = "KIND"
-width = 32
-layers = 1
+hidden_dim = 32
+num_layers = 1
 dropout = 0.0
-longest = 6
+max_length = 6
 [train]
 epochs = 10
 log_every_steps = 50
@@ -599,7 +599,7 @@ fn rows_are_blended_and_captions_are_judged_while_learning() {
     }
     refused(&["train", "blend.toml", "--run", "x", "--set", "loss.mixup=-1"], folder, &["mixup"]);
 
-    let words = "[encoder]\nkind = \"picture\"\nsize = 16\nchannels = [8, 8]\ndropout = 0.0\njitter = 0.0\n[model]\nwidth = 16\nlayers = 1\nheads = 2\nlongest = 4\n";
+    let words = "[encoder]\nkind = \"picture\"\nsize = 16\nchannels = [8, 8]\ndropout = 0.0\njitter = 0.0\n[model]\nhidden_dim = 16\nnum_layers = 1\nnum_heads = 2\nmax_length = 4\n";
     let columns = "[data.columns]\nmodalities = { image = \"image\", text = \"answer\" }\n[data.split]";
     std::fs::write(folder.join("words.toml"), head("captioning").replace("[data.split]", columns) + words).unwrap();
     let train = |run: &str, more: &[&str]| {

@@ -4,7 +4,7 @@ use super::target::Problem;
 use mm_core::nn::LstmConfig;
 use mm_data::{LoaderConfig, ManifestConfig};
 use mm_fusion::FusionConfig;
-use mm_reason::attend::ReasonConfig;
+use mm_reason::reasoning::ReasoningConfig;
 use mm_train::TrainConfig;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::PathBuf};
@@ -183,7 +183,7 @@ pub struct PredictionConfig {
     /// A network in place of the fusion in which one modality questions the others (visual question answering); all inputs are then read as
     /// sequences.
     #[serde(default)]
-    pub reason: Option<ReasonConfig>,
+    pub reason: Option<ReasoningConfig>,
     /// Rate of dropout before the heads.
     #[serde(default)]
     pub dropout: f64,

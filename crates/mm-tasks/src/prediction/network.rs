@@ -321,7 +321,7 @@ impl Network {
             return Err(Error::Config("context: found an input with sequence = true; wanted one vector a row".into()));
         }
         let (joint, width) = if let Some(reason) = &config.reason {
-            let reasoner = mm_reason::attend::build(&root.pp("reason"), reason, &widths)?;
+            let reasoner = mm_reason::reasoning::build(&root.pp("reason"), reason, &widths)?;
             let width = reasoner.width();
             (Joint::Reason(reasoner), width)
         } else {

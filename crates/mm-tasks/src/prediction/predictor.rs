@@ -451,7 +451,7 @@ impl Predictor {
     /// Whether each step of its reasoning is a word of what asks: a program's.
     pub fn runs_programs(&self) -> bool {
         let reason = self.first().config.reason.as_ref();
-        reason.is_some_and(|r| matches!(r.network, mm_reason::attend::Network::Modules {}))
+        reason.is_some_and(|r| r.network.one_step_per_token().unwrap_or(false))
     }
 
     /// Answers for values that stand in no table: for each of them the probability and the fused head's logit of each class, and, where that is
