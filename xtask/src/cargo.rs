@@ -137,12 +137,12 @@ fn align() -> Result<()> {
 fn words(rest: &[String]) -> Result<()> {
     let python = python_with("words", &["gensim"])?;
     let (glosses, tests) =
-        (registry::fetch(Kind::Data, "english-glosses")?, registry::fetch(Kind::Data, "word-tests")?);
+        (registry::fetch(Kind::Data, "english-dictionary")?, registry::fetch(Kind::Data, "word-tests")?);
     let place = cache().join("bench/words");
     std::fs::create_dir_all(&place)?;
-    let (mm, corpus) = (built_mm()?, place.join("glosses.txt"));
+    let (mm, corpus) = (built_mm()?, place.join("dictionary.txt"));
     if !Command::new(&mm)
-        .args(["prepare", "english-glosses"])
+        .args(["prepare", "english-dictionary"])
         .arg(&glosses)
         .arg("--out")
         .arg(&corpus)

@@ -60,7 +60,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let config = ManifestConfig { manifest: arguments.data.clone(), split, ..ManifestConfig::default() };
     let mut manifest = Manifest::open(&config, Path::new("."))?;
     for row in &mut manifest.rows {
-        row.keep_languages(&Modality::TEXT, &arguments.languages);
+        row.retain_languages(&Modality::TEXT, &arguments.languages);
     }
     let mut steps = Steps::new();
     let told = &mut |what: &str, done, of| steps.tell(what, done, of);

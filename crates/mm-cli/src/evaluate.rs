@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
     /// A joint model of pictures and texts that says how well captions go with their pictures (`CLIPScore`; captions only).
     #[arg(long, value_name = "DIR|NAME")]
     clip: Option<PathBuf>,
-    /// A folder of WordNet's files, for METEOR with synonyms (captions only; `cargo xtask data fetch english-glosses` brings one).
+    /// A folder of WordNet's files, for METEOR with synonyms (captions only; `cargo xtask data fetch english-dictionary` brings one).
     #[arg(long, value_name = "DIR")]
     wordnet: Option<PathBuf>,
 }
@@ -50,7 +50,7 @@ fn prediction(arguments: &Arguments, context: &Context) -> Result<Evaluated> {
         (manifest, rows)
     } else {
         let manifest = predictor.manifest()?;
-        let rows = manifest.side(arguments.split);
+        let rows = manifest.rows_in_split(arguments.split);
         if rows.is_empty() {
             let (run, split) = (arguments.run.display(), arguments.split);
             bail!("{run}: its data have no {split} rows; name others with --data, or a side with --split");

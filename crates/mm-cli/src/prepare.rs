@@ -2,7 +2,7 @@
 
 use crate::{Context, output};
 use anyhow::Result;
-use mm_data::datasets::{KNOWN, prepare};
+use mm_data::datasets::{DATASETS, prepare};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     if arguments.name == "list" {
-        for (name, about) in KNOWN {
+        for (name, about) in DATASETS {
             if context.json {
                 output::line(json!({"name": name, "about": about}))
             } else {

@@ -131,7 +131,7 @@ pub(crate) struct Asked {
 impl Asked {
     /// A cell as text.
     pub(crate) fn cell(&self, column: &str) -> Option<String> {
-        self.cells.get(column).and_then(mm_data::plain).filter(|t| !t.trim().is_empty())
+        self.cells.get(column).and_then(mm_data::cell_text).filter(|t| !t.trim().is_empty())
     }
 }
 
@@ -156,7 +156,7 @@ impl Whole {
             let Some((kind, file)) = found else {
                 bail!("{}: row {} has none of the columns {}", data.display(), number + 1, kinds.join(", "));
             };
-            let id = cells.get("id").and_then(mm_data::plain).unwrap_or_else(|| (number + 1).to_string());
+            let id = cells.get("id").and_then(mm_data::cell_text).unwrap_or_else(|| (number + 1).to_string());
             let source = Source::File(folder.join(&file));
             rows.push(Asked { id, modality: Modality::from(kind), file, source, cells });
         }
@@ -216,7 +216,7 @@ fn first(value: &Value) -> Option<String> {
     match value {
         Value::Array(list) => list.first().and_then(first),
         Value::Object(map) => map.get("file").and_then(first),
-        other => mm_data::plain(other).filter(|t| !t.trim().is_empty()),
+        other => mm_data::cell_text(other).filter(|t| !t.trim().is_empty()),
     }
 }
 

@@ -10,11 +10,11 @@ use std::{
 
 /// A folder of tensors by key. Several processes may share it; a half-written entry is never seen.
 #[derive(Debug, Clone)]
-pub struct Cache {
+pub struct TensorCache {
     folder: PathBuf,
 }
 
-impl Cache {
+impl TensorCache {
     /// A cache in `folder`, which is made if it is not there.
     pub fn open(folder: impl Into<PathBuf>) -> Result<Self> {
         let folder = folder.into();
@@ -23,7 +23,7 @@ impl Cache {
     }
 
     /// The cache that a config names, relative to `base`; mm's own where it names none.
-    pub fn of(base: &Path, named: Option<&Path>) -> Result<Self> {
+    pub fn open_or_default(base: &Path, named: Option<&Path>) -> Result<Self> {
         Self::open(named.map_or_else(|| mm_core::cache_folder().join("samples"), |c| base.join(c)))
     }
 
@@ -74,22 +74,22 @@ impl Cache {
     }
 }
 
-/// A processor whose numbers are kept in a [`Cache`]: as they are before augmentation, which is drawn anew each time.
-pub struct Cached {
+/// A processor whose numbers are kept in a [`TensorCache`]: as they are before augmentation, which is drawn anew each time.
+pub struct CachedProcessor {
     inner: Arc<dyn Processor>,
-    cache: Cache,
+    cache: TensorCache,
 }
 
-impl Cached {
+impl CachedProcessor {
     /// `inner` with its numbers kept in `cache`.
-    pub fn new(inner: Arc<dyn Processor>, cache: Cache) -> Self {
+    pub fn new(inner: Arc<dyn Processor>, cache: TensorCache) -> Self {
         Self { inner, cache }
     }
 }
 
-impl Processor for Cached {
+impl Processor for CachedProcessor {
     fn process(&self, source: &Source, context: &mut SampleContext) -> mm_core::Result<Tensor> {
-        let key = Cache::key(&self.inner.fingerprint(), source)?;
+        let key = TensorCache::key(&self.inner.fingerprint(), source)?;
         let plain = if let Some(found) = self.cache.get(&key) {
             found
         } else {
@@ -145,14 +145,14 @@ mod tests {
     #[test]
     fn the_key_changes_with_the_transform_and_the_file_and_entries_come_back() {
         let folder = tempfile::tempdir().unwrap();
-        let cache = Cache::open(folder.path().join("c")).unwrap();
+        let cache = TensorCache::open(folder.path().join("c")).unwrap();
         let file = folder.path().join("a");
         std::fs::write(&file, "1").unwrap();
         let source = Source::File(file.clone());
-        let first = Cache::key("t1", &source).unwrap();
-        assert_ne!(first, Cache::key("t2", &source).unwrap());
+        let first = TensorCache::key("t1", &source).unwrap();
+        assert_ne!(first, TensorCache::key("t2", &source).unwrap());
         std::fs::write(&file, "22").unwrap();
-        assert_ne!(first, Cache::key("t1", &source).unwrap());
+        assert_ne!(first, TensorCache::key("t1", &source).unwrap());
         let tensor = Tensor::from_vec(&[1f32, 2.0, 3.0], &[3, 1]).unwrap();
         assert!(cache.get(&first).is_none());
         cache.put(&first, &tensor).unwrap();

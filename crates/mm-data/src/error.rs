@@ -41,7 +41,7 @@ pub enum Error {
     Config(String),
     /// A broken sample, where the run was told to fail on one.
     #[error("{sample}; {hint}")]
-    Broken {
+    FailedSample {
         /// The sample and what was wrong with it.
         sample: String,
         /// How to go on without it.

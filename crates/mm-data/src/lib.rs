@@ -14,13 +14,17 @@ mod npy;
 mod processors;
 pub mod transform;
 
-pub use cache::{Cache, Cached};
+pub use cache::{CachedProcessor, TensorCache};
 pub use error::{Error, Result};
-pub use loader::{Batch, Broken, Counts, Curriculum, ErrorPolicy, Loader, LoaderConfig, Part, collate, guarded, items};
-pub use manifest::{
-    Binding, Cells, Columns, ENDINGS, Manifest, ManifestConfig, Row, Split, SplitConfig, plain, read_table,
+pub use loader::{
+    Batch, Curriculum, ErrorPolicy, FailedSample, Loader, LoaderConfig, ModalityBatch, collate, group_rows_by_item,
+    process_catching_panics,
 };
-pub use npy::{npy_header, read_npy, read_npy_lines, write_npy};
+pub use manifest::{
+    Cells, ColumnBinding, Columns, FILE_EXTENSIONS, Manifest, ManifestConfig, Row, Split, SplitConfig, cell_text,
+    read_table,
+};
+pub use npy::{npy_header, read_npy, read_npy_rows, write_npy};
 pub use processors::{
-    AudioProcessor, AudioProcessorConfig, ImageProcessor, ImageProcessorConfig, VideoProcessor, file,
+    AudioProcessor, AudioProcessorConfig, ImageProcessor, ImageProcessorConfig, VideoProcessor, require_path,
 };

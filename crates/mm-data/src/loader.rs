@@ -84,20 +84,20 @@ impl LoaderConfig {
 
 /// One modality of a batch: the rows that have it, and their numbers.
 #[derive(Debug, Clone)]
-pub struct Part {
+pub struct ModalityBatch {
     /// The numbers, one row for each entry of `rows`.
     pub input: Input,
     /// Which rows of the batch these are.
     pub rows: Vec<usize>,
     /// Which of each row's values was taken.
-    pub chosen: Vec<usize>,
+    pub source_index: Vec<usize>,
 }
 
 /// A batch: some rows of a manifest, each with the modalities that it has.
 #[derive(Debug, Clone)]
 pub struct Batch {
     /// Which batch of the epoch it is, counted from zero.
-    pub number: usize,
+    pub index: usize,
     /// The rows' numbers in [`Manifest::rows`].
     pub rows: Vec<usize>,
     /// The rows' ids, for messages.
@@ -105,27 +105,27 @@ pub struct Batch {
     /// What the rows show: equal texts match each other.
     pub items: Vec<String>,
     /// The modalities.
-    pub parts: BTreeMap<Modality, Part>,
+    pub modalities: BTreeMap<Modality, ModalityBatch>,
 }
 
 impl Batch {
     /// The rows that have each of these modalities (their places in [`Batch::rows`]), and their numbers of each, in the same order; none when no
     /// row has all.
-    pub fn together(
+    pub fn rows_with_all(
         &self,
         modalities: &[&Modality],
         device: mm_core::Device,
     ) -> mm_core::Result<Option<(Vec<usize>, Vec<Input>)>> {
-        let Some(parts) = modalities.iter().map(|m| self.parts.get(m)).collect::<Option<Vec<_>>>() else {
+        let Some(parts) = modalities.iter().map(|m| self.modalities.get(m)).collect::<Option<Vec<_>>>() else {
             return Ok(None);
         };
-        let place = |part: &Part, row: usize| part.rows.iter().position(|r| *r == row);
+        let place = |part: &ModalityBatch, row: usize| part.rows.iter().position(|r| *r == row);
         let rows: Vec<usize> =
             (0..self.rows.len()).filter(|row| parts.iter().all(|p| place(p, *row).is_some())).collect();
         if rows.is_empty() {
             return Ok(None);
         }
-        let pick = |part: &&Part| -> mm_core::Result<Input> {
+        let pick = |part: &&ModalityBatch| -> mm_core::Result<Input> {
             let places: Vec<i64> = rows.iter().filter_map(|r| place(part, *r)).map(|n| n as i64).collect();
             let places = Tensor::from_slice(&places)?.to_device(device)?;
             let take = |t: &Tensor| t.to_device(device)?.index_select(0, &places);
@@ -138,7 +138,7 @@ impl Batch {
 
 /// A sample that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Broken {
+pub struct FailedSample {
     /// Its row in the manifest, counted from one.
     pub row: usize,
     /// Its id.
@@ -149,17 +149,10 @@ pub struct Broken {
     pub reason: String,
 }
 
-impl fmt::Display for Broken {
+impl fmt::Display for FailedSample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "row {} ({}), {}: {}", self.row, self.id, self.modality, self.reason)
     }
-}
-
-/// What a loader has met so far.
-#[derive(Debug, Clone, Default)]
-pub struct Counts {
-    /// The broken samples, each once.
-    pub broken: Vec<Broken>,
 }
 
 /// Makes batches of some rows of a manifest.
@@ -177,7 +170,7 @@ struct Shared {
     seed: u64,
     train: bool,
     pool: rayon::ThreadPool,
-    broken: Mutex<BTreeMap<(usize, String), Broken>>,
+    broken: Mutex<BTreeMap<(usize, String), FailedSample>>,
 }
 
 impl Loader {
@@ -213,8 +206,11 @@ impl Loader {
     /// Number of batches in an epoch (broken samples make batches smaller, not fewer).
     pub fn batches(&self, epoch: u64) -> usize {
         let rows = self.shared.rows(epoch);
-        let count =
-            if self.shared.config.group_by_item { items(&self.shared.manifest, rows).len() } else { rows.len() };
+        let count = if self.shared.config.group_by_item {
+            group_rows_by_item(&self.shared.manifest, rows).len()
+        } else {
+            rows.len()
+        };
         count.div_ceil(self.shared.config.batch_size)
     }
 
@@ -253,10 +249,10 @@ impl Loader {
         Epoch { receiver: Some(receiver), worker, failed }
     }
 
-    /// The broken samples met so far, in the order of their rows.
-    pub fn counts(&self) -> Counts {
+    /// The samples that could not be read so far, in the order of their rows.
+    pub fn failed_samples(&self) -> Vec<FailedSample> {
         let broken = self.shared.broken.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        Counts { broken: broken.values().cloned().collect() }
+        broken.values().cloned().collect()
     }
 }
 
@@ -272,7 +268,7 @@ impl Shared {
 
     fn plan(&self, epoch: u64) -> Vec<Vec<usize>> {
         if self.config.group_by_item {
-            let mut items = items(&self.manifest, self.rows(epoch));
+            let mut items = group_rows_by_item(&self.manifest, self.rows(epoch));
             if self.train {
                 Rng::at(&[self.seed, 0x10AD, epoch]).shuffle(&mut items);
             }
@@ -302,7 +298,8 @@ impl Shared {
     fn batch(&self, epoch: u64, number: usize, rows: &[usize]) -> Result<Batch> {
         let samples: Vec<Result<Option<Sample>>> =
             self.pool.install(|| rows.par_iter().map(|r| self.sample(epoch, *r)).collect());
-        let mut batch = Batch { number, rows: Vec::new(), ids: Vec::new(), items: Vec::new(), parts: BTreeMap::new() };
+        let mut batch =
+            Batch { index: number, rows: Vec::new(), ids: Vec::new(), items: Vec::new(), modalities: BTreeMap::new() };
         let mut columns: BTreeMap<&Modality, (Vec<Tensor>, Vec<usize>, Vec<usize>)> = BTreeMap::new();
         for (row, sample) in rows.iter().zip(samples) {
             let Some(sample) = sample? else { continue };
@@ -319,7 +316,7 @@ impl Shared {
         }
         for (modality, (tensors, rows, chosen)) in columns {
             let input = collate(&tensors, self.processors[modality].as_ref())?;
-            batch.parts.insert(modality.clone(), Part { input, rows, chosen });
+            batch.modalities.insert(modality.clone(), ModalityBatch { input, rows, source_index: chosen });
         }
         Ok(batch)
     }
@@ -334,10 +331,10 @@ impl Shared {
             let mut context = SampleContext { train: self.train, random };
             let always_first = !self.train || self.config.always_first_source.iter().any(|m| m == modality.name());
             let chosen = if always_first { 0 } else { context.random.below(values.len()) };
-            match guarded(processor.as_ref(), &values[chosen], &mut context) {
+            match process_catching_panics(processor.as_ref(), &values[chosen], &mut context) {
                 Ok(tensor) => sample.push((modality, (tensor, chosen))),
                 Err(error) => {
-                    let broken = Broken {
+                    let broken = FailedSample {
                         row: row.number,
                         id: row.id.clone(),
                         modality: modality.to_string(),
@@ -345,7 +342,7 @@ impl Shared {
                     };
                     if self.config.on_error == ErrorPolicy::Fail {
                         let hint = "the run was told to fail on a broken sample (loader.on_error = \"skip\" goes on without it)";
-                        return Err(Error::Broken { sample: broken.to_string(), hint });
+                        return Err(Error::FailedSample { sample: broken.to_string(), hint });
                     }
                     let mut met = self.broken.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                     if met.insert((index, modality.to_string()), broken.clone()).is_none() {
@@ -360,7 +357,7 @@ impl Shared {
 }
 
 /// Some rows of a manifest by what they show, each item's in their order; items by where they first stand.
-pub fn items(manifest: &Manifest, rows: &[usize]) -> Vec<Vec<usize>> {
+pub fn group_rows_by_item(manifest: &Manifest, rows: &[usize]) -> Vec<Vec<usize>> {
     let mut places: std::collections::HashMap<&str, usize> = std::collections::HashMap::new();
     let mut items: Vec<Vec<usize>> = Vec::new();
     for row in rows {
@@ -378,7 +375,7 @@ pub fn items(manifest: &Manifest, rows: &[usize]) -> Vec<Vec<usize>> {
 }
 
 /// The numbers of one sample. A library that panics on one file must not take the run down: it is one more broken sample.
-pub fn guarded(
+pub fn process_catching_panics(
     processor: &dyn Processor,
     source: &Source,
     context: &mut SampleContext,
@@ -514,7 +511,7 @@ mod tests {
             .epoch(epoch, from)
             .map(|b| {
                 let b = b.unwrap();
-                let part = &b.parts[&Modality::TEXT];
+                let part = &b.modalities[&Modality::TEXT];
                 let mask = part.input.mask.as_ref().map(|m| m.to_vec::<i64>().unwrap());
                 (b.ids, part.input.values.to_vec::<i64>().unwrap(), mask)
             })
@@ -562,9 +559,9 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(trace(&skipping, 0, 0).iter().map(|b| b.0.len()).sum::<usize>(), 19);
         }
-        let counts = skipping.counts();
-        assert_eq!(counts.broken.len(), 1);
-        assert_eq!(counts.broken[0].to_string(), "row 8 (7), text: it is broken");
+        let failed = skipping.failed_samples();
+        assert_eq!(failed.len(), 1);
+        assert_eq!(failed[0].to_string(), "row 8 (7), text: it is broken");
         let failing =
             loader(20, LoaderConfig { batch_size: 6, on_error: ErrorPolicy::Fail, ..LoaderConfig::default() }, false);
         let error = failing.epoch(0, 0).find_map(Result::err).unwrap().to_string();

@@ -14,30 +14,30 @@ use std::{
 /// object of all cells by name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Binding {
+pub enum ColumnBinding {
     /// One column.
-    One(String),
+    Single(String),
     /// Several.
-    Many(Vec<String>),
+    Multiple(Vec<String>),
 }
 
-impl Binding {
+impl ColumnBinding {
     /// The columns.
     pub fn columns(&self) -> &[String] {
         match self {
-            Self::One(column) => std::slice::from_ref(column),
-            Self::Many(columns) => columns,
+            Self::Single(column) => std::slice::from_ref(column),
+            Self::Multiple(columns) => columns,
         }
     }
 }
 
-impl From<&str> for Binding {
+impl From<&str> for ColumnBinding {
     fn from(column: &str) -> Self {
-        Self::One(column.to_owned())
+        Self::Single(column.to_owned())
     }
 }
 
-impl std::fmt::Display for Binding {
+impl std::fmt::Display for ColumnBinding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.columns().join(" + "))
     }
@@ -48,7 +48,7 @@ impl std::fmt::Display for Binding {
 #[serde(deny_unknown_fields, default)]
 pub struct Columns {
     /// Modality → the column that holds it; a list in a cell is several values (captions) of one sample.
-    pub modalities: BTreeMap<String, Binding>,
+    pub modalities: BTreeMap<String, ColumnBinding>,
     /// The column of unique names; one that is called `id`, else row numbers, when absent; row numbers in any case when empty.
     pub id: Option<String>,
     /// Rows that share this column's value show the same thing: they match each other in retrieval.
@@ -157,7 +157,7 @@ pub struct Row {
 
 impl Row {
     /// Leaves out the values of a modality that are marked as of another language than these; none when `wanted` is empty.
-    pub fn keep_languages(&mut self, modality: &Modality, wanted: &[String]) {
+    pub fn retain_languages(&mut self, modality: &Modality, wanted: &[String]) {
         let (Some(values), Some(languages)) = (self.values.get_mut(modality), self.languages.get_mut(modality)) else {
             return;
         };
@@ -227,7 +227,7 @@ impl Manifest {
     }
 
     /// The rows of one side, by number in [`Manifest::rows`].
-    pub fn side(&self, split: Split) -> Vec<usize> {
+    pub fn rows_in_split(&self, split: Split) -> Vec<usize> {
         (0..self.rows.len()).filter(|i| self.rows[*i].split == split).collect()
     }
 
@@ -256,7 +256,7 @@ fn check_columns(path: &Path, table: &[Cells], columns: &Columns, split: &SplitC
     let wanted = columns
         .modalities
         .values()
-        .flat_map(Binding::columns)
+        .flat_map(ColumnBinding::columns)
         .chain([&columns.id, &columns.item, &columns.label, &columns.order].into_iter().flatten())
         .chain([&split.column, &split.group].into_iter().flatten());
     for column in wanted {
@@ -287,7 +287,7 @@ fn row(
     side: Option<Split>,
 ) -> Result<Row> {
     let bad = |reason: String| Error::Row { path: path.into(), row: number, reason };
-    let text = |column: &Option<String>| column.as_ref().and_then(|c| cells.get(c)).and_then(plain);
+    let text = |column: &Option<String>| column.as_ref().and_then(|c| cells.get(c)).and_then(cell_text);
     let id = match &columns.id {
         Some(column) => text(&columns.id).ok_or_else(|| bad(format!("column `{column}` is empty; wanted an id")))?,
         None => number.to_string(),
@@ -312,8 +312,8 @@ fn row(
     let (mut values, mut languages) = (BTreeMap::new(), BTreeMap::new());
     for (name, column) in &columns.modalities {
         let found = match column {
-            Binding::One(column) => cells.get(column).map(|v| sources(v, name, folder)).unwrap_or_default(),
-            Binding::Many(columns) => together(&cells, columns, name, folder),
+            ColumnBinding::Single(column) => cells.get(column).map(|v| sources(v, name, folder)).unwrap_or_default(),
+            ColumnBinding::Multiple(columns) => together(&cells, columns, name, folder),
         };
         if !found.is_empty() {
             let (sources, spoken): (Vec<_>, Vec<_>) = found.into_iter().unzip();
@@ -342,7 +342,7 @@ fn row(
         split: side,
         values,
         languages,
-        cells: cells.iter().filter_map(|(k, v)| plain(v).map(|v| (k.clone(), v))).collect(),
+        cells: cells.iter().filter_map(|(k, v)| cell_text(v).map(|v| (k.clone(), v))).collect(),
     })
 }
 
@@ -352,7 +352,7 @@ fn together(cells: &Cells, columns: &[String], modality: &str, folder: &Path) ->
     match modality {
         "text" => {
             let texts: Vec<String> =
-                columns.iter().filter_map(|c| cells.get(c).filter(filled).and_then(plain)).collect();
+                columns.iter().filter_map(|c| cells.get(c).filter(filled).and_then(cell_text)).collect();
             if texts.is_empty() { Vec::new() } else { vec![(Source::Text(texts.join("\n")), None)] }
         }
         "image" | "audio" | "video" => {
@@ -367,13 +367,13 @@ fn together(cells: &Cells, columns: &[String], modality: &str, folder: &Path) ->
 }
 
 /// A cell as text: lists of texts and numbers are joined by semicolons.
-pub fn plain(value: &Value) -> Option<String> {
+pub fn cell_text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) if !text.is_empty() => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),
         Value::Bool(flag) => Some(flag.to_string()),
         Value::Array(items) if !items.is_empty() && items.len() <= 64 && items.iter().all(Value::is_string) => {
-            Some(items.iter().filter_map(plain).collect::<Vec<_>>().join(";"))
+            Some(items.iter().filter_map(cell_text).collect::<Vec<_>>().join(";"))
         }
         _ => None,
     }
@@ -407,7 +407,7 @@ fn sources(value: &Value, modality: &str, folder: &Path) -> Vec<(Source, Option<
             Value::Null => return None,
             Value::String(text) if text.is_empty() => return None,
             Value::String(text) if file_like => Source::File(folder.join(text)),
-            inner if modality == "text" => Source::Text(plain(inner)?),
+            inner if modality == "text" => Source::Text(cell_text(inner)?),
             inner => Source::Value(inner.clone()),
         };
         Some((source, language))
@@ -419,7 +419,7 @@ fn sources(value: &Value, modality: &str, folder: &Path) -> Vec<(Source, Option<
 }
 
 /// Endings of files by what they hold.
-pub const ENDINGS: [(&str, &[&str]); 3] = [("image", IMAGES), ("audio", SOUNDS), ("video", VIDEOS)];
+pub const FILE_EXTENSIONS: [(&str, &[&str]); 3] = [("image", IMAGES), ("audio", SOUNDS), ("video", VIDEOS)];
 
 const IMAGES: &[&str] = &["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "svg"];
 const SOUNDS: &[&str] = &["wav", "flac", "mp3", "ogg", "oga", "m4a", "aac"];
@@ -448,7 +448,7 @@ fn guess(table: &[Cells], given: &Columns) -> Columns {
             filled += 1;
             words += usize::from(text.contains(char::is_whitespace));
             let ending = Path::new(text).extension().and_then(|e| e.to_str()).unwrap_or("").to_ascii_lowercase();
-            for (modality, known) in ENDINGS {
+            for (modality, known) in FILE_EXTENSIONS {
                 if known.contains(&ending.as_str()) {
                     *endings.entry(modality).or_default() += 1;
                 }

@@ -61,7 +61,7 @@ pub fn read_npy(path: &Path) -> Result<Tensor> {
 }
 
 /// Some lines of an array `[lines, width]` of float32 or float64 without reading the others: `[length, width]`, float32.
-pub fn read_npy_lines(path: &Path, from: usize, length: usize) -> Result<Tensor> {
+pub fn read_npy_rows(path: &Path, from: usize, length: usize) -> Result<Tensor> {
     let bad = |reason: String| Error::file(path, reason);
     let (npy, kind) = open(path)?;
     let (&[lines, width], Order::C) = (npy.shape(), npy.order()) else {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// The file that a source names, where only a file will do.
-pub fn file<'a>(source: &'a Source, what: &str) -> Result<&'a Path, CoreError> {
+pub fn require_path<'a>(source: &'a Source, what: &str) -> Result<&'a Path, CoreError> {
     match source {
         Source::File(path) => Ok(path),
         other => Err(CoreError::Sample(format!("found {other:?}, wanted the path of {what}"))),
@@ -46,7 +46,7 @@ impl ImageProcessor {
 
 impl Processor for ImageProcessor {
     fn process(&self, source: &Source, context: &mut SampleContext) -> Result<Tensor, CoreError> {
-        let mut picture = decode_image(file(source, "a picture")?, &self.config.limits)?;
+        let mut picture = decode_image(require_path(source, "a picture")?, &self.config.limits)?;
         if let (true, Some((count, strength))) = (context.train, self.config.rand_augment) {
             picture = rand_augment(picture, count, strength, &mut context.random);
         }
@@ -92,7 +92,7 @@ impl VideoProcessor {
 
 impl Processor for VideoProcessor {
     fn process(&self, source: &Source, _context: &mut SampleContext) -> Result<Tensor, CoreError> {
-        let path = file(source, "a video")?;
+        let path = require_path(source, "a video")?;
         let count = if self.without_repeats { self.frames.min(frame_count(path)?) } else { self.frames };
         let frames = sample_frames(path, count, &self.config.limits)?;
         let frames: Vec<Tensor> = frames.iter().map(|f| self.config.transform.apply(f)).collect::<Result<_>>()?;
@@ -145,7 +145,7 @@ impl AudioProcessor {
 
 impl Processor for AudioProcessor {
     fn process(&self, source: &Source, context: &mut SampleContext) -> Result<Tensor, CoreError> {
-        let path = file(source, "a sound")?;
+        let path = require_path(source, "a sound")?;
         let rate = self.config.mel.sample_rate;
         let mut audio = decode_audio(path, Some(rate))?;
         let longest = ((self.config.max_seconds * f64::from(rate)) as usize).max(1);

@@ -158,12 +158,12 @@ fn spectrograms_are_those_of_librosa_kaldi_and_whisper() {
     }
 }
 
-/// `xtask/parity/opinions_fixtures.py` makes these: pickles and HDF5 files as NumPy and h5py write them, and what they read in them.
+/// `xtask/parity/multimodal_sentiment_fixtures.py` makes these: pickles and HDF5 files as NumPy and h5py write them, and what they read in them.
 #[test]
 fn sentiment_is_read_in_every_layout_that_it_is_passed_around_in() {
-    let place = fixtures().join("opinions");
+    let place = fixtures().join("multimodal_sentiment");
     let told: serde_json::Value =
-        serde_json::from_str(&std::fs::read_to_string(place.join("told.json")).unwrap()).unwrap();
+        serde_json::from_str(&std::fs::read_to_string(place.join("expected.json")).unwrap()).unwrap();
     for (name, wanted) in told.as_object().unwrap() {
         let folder = tempfile::tempdir().unwrap();
         let manifest = folder.path().join("m.jsonl");
@@ -184,7 +184,7 @@ fn sentiment_is_read_in_every_layout_that_it_is_passed_around_in() {
                 };
                 let at = |key: &str| found[field][key].as_u64().unwrap() as usize;
                 let path = PathBuf::from(found[field]["array"].as_str().unwrap());
-                let lines = mm_data::read_npy_lines(&path, at("from"), at("length")).unwrap();
+                let lines = mm_data::read_npy_rows(&path, at("from"), at("length")).unwrap();
                 assert_eq!(lines.size(0).unwrap() as usize, steps.len(), "{name} {field}");
                 let flat: Vec<f32> =
                     steps.iter().flat_map(|s| s.as_array().unwrap()).map(|v| v.as_f64().unwrap() as f32).collect();

@@ -38,7 +38,7 @@ fn lines(value: &serde_json::Value) -> Option<Result<Tensor>> {
     let path = value.get("array")?.as_str()?;
     let place = |key: &str| value.get(key)?.as_u64().map(|v| v as usize);
     let (from, length) = (place("from")?, place("length").unwrap_or(1));
-    Some(mm_data::read_npy_lines(Path::new(path), from, length).map_err(Error::from))
+    Some(mm_data::read_npy_rows(Path::new(path), from, length).map_err(Error::from))
 }
 
 /// The lists' numbers, all finite.

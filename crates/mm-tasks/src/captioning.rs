@@ -9,7 +9,10 @@ use mm_core::{
     BuildContext, BuiltEncoder, DType, Device, Input, LossParts, Modality, Params, Processor, Registry, SampleContext,
     Source, Task, Tensor, config as settings, seed::seed_tensors, without_grad,
 };
-use mm_data::{Batch, Broken, Cache, Cached, Loader, LoaderConfig, Manifest, ManifestConfig, Split, collate, guarded};
+use mm_data::{
+    Batch, CachedProcessor, FailedSample, Loader, LoaderConfig, Manifest, ManifestConfig, Split, TensorCache, collate,
+    process_catching_panics,
+};
 use mm_reason::{
     Generation,
     captioner::{BOS, Captioner, CaptionerConfig, EOS},
@@ -115,7 +118,7 @@ pub fn resolve(value: &mut toml::Value, base: &Path) -> Result<()> {
     let base = config.base.clone().unwrap_or_else(|| base.to_owned());
     let manifest = open(&config, &base)?;
     let mut counts: HashMap<String, usize> = HashMap::new();
-    for row in manifest.side(Split::Train) {
+    for row in manifest.rows_in_split(Split::Train) {
         for text in texts(&manifest, row) {
             caption_words(text).into_iter().for_each(|w| *counts.entry(w).or_default() += 1);
         }
@@ -142,7 +145,7 @@ fn open(config: &CaptioningConfig, base: &Path) -> Result<Manifest> {
     let of = Modality::from(config.of.as_str());
     for row in &mut manifest.rows {
         if let Some(language) = &config.language {
-            row.keep_languages(&Modality::TEXT, std::slice::from_ref(language));
+            row.retain_languages(&Modality::TEXT, std::slice::from_ref(language));
         }
         row.values.retain(|m, values| (*m == of || *m == Modality::TEXT) && !values.is_empty());
     }
@@ -217,7 +220,7 @@ pub struct Captioning {
     /// Its settings.
     pub config: CaptioningConfig,
     base: PathBuf,
-    cache: Cache,
+    cache: TensorCache,
     of: Modality,
 }
 
@@ -229,7 +232,7 @@ pub struct CaptionFigures {
     /// Those of the nearest training picture's caption, by the mean of the same features.
     pub nearest: Figures,
     /// Samples that were left out.
-    pub broken: Vec<Broken>,
+    pub broken: Vec<FailedSample>,
     /// Some pictures' ids, with what was said, what the nearest picture's caption says, and what people say.
     pub examples: Vec<(String, String, String, Vec<String>)>,
 }
@@ -253,7 +256,7 @@ impl Captioning {
         }
         let tokens = config.vocabulary.len() as i64 + 4;
         let captioner = Captioner::new(&root.pp("captioner"), encoder.encoder.width(), tokens, &config.model)?;
-        let cache = Cache::of(&base, config.cache.as_deref())?;
+        let cache = TensorCache::open_or_default(&base, config.cache.as_deref())?;
         if let Some(start) = &config.start {
             Run::load_weights(&base.join(start), &params)?;
         }
@@ -292,7 +295,7 @@ impl Captioning {
     /// else its numbers, which are then encoded batch by batch. Whether they are features comes back.
     fn seeing(&self, manifest: &Manifest, stop: &AtomicBool, told: Told<'_>) -> Result<(Arc<dyn Processor>, bool)> {
         let processor = &self.encoder.processor;
-        let plain = || -> Arc<dyn Processor> { Arc::new(Cached::new(processor.clone(), self.cache.clone())) };
+        let plain = || -> Arc<dyn Processor> { Arc::new(CachedProcessor::new(processor.clone(), self.cache.clone())) };
         if !self.encoder.frozen {
             return Ok((plain(), false));
         }
@@ -307,7 +310,9 @@ impl Captioning {
             if stop.load(std::sync::atomic::Ordering::Relaxed) {
                 return Err(Error::Config("stopped before anything was learned".into()));
             }
-            let read = |s: &&Source| (format!("{s:?}"), guarded(processor.as_ref(), s, &mut SampleContext::plain()));
+            let read = |s: &&Source| {
+                (format!("{s:?}"), process_catching_panics(processor.as_ref(), s, &mut SampleContext::plain()))
+            };
             let all: Vec<(String, mm_core::Result<Tensor>)> = chunk.par_iter().map(read).collect();
             let (mut names, mut samples) = (Vec::new(), Vec::new());
             for (name, sample) in all {
@@ -355,11 +360,11 @@ impl Captioning {
         let (seeing, made) = self.seeing(&manifest, stop, told)?;
         let writer: Arc<dyn Processor> = Arc::new(self.writer());
         let processors = BTreeMap::from([(self.of.clone(), seeing.clone()), (Modality::TEXT, writer)]);
-        let rows = manifest.side(Split::Train);
+        let rows = manifest.rows_in_split(Split::Train);
         let count = rows.len();
         let loader =
             Loader::new(manifest.clone(), rows, processors, self.config.loader.clone(), self.config.train.seed, true)?;
-        let valid = manifest.side(Split::Valid);
+        let valid = manifest.rows_in_split(Split::Valid);
         let mut evaluate_now = || -> mm_train::Result<Option<BTreeMap<String, f64>>> {
             if valid.is_empty() {
                 return Ok(None);
@@ -369,7 +374,7 @@ impl Captioning {
         };
         let references = if self.config.self_critical > 0.0 {
             let words = |row| texts(&manifest, row).map(caption_words).collect();
-            manifest.side(Split::Train).into_iter().map(|row| (row, words(row))).collect()
+            manifest.rows_in_split(Split::Train).into_iter().map(|row| (row, words(row))).collect()
         } else {
             HashMap::new()
         };
@@ -387,7 +392,7 @@ impl Captioning {
         };
         let outcome = train(input, run)?;
         Run::load_weights(run.folder(), &self.params)?;
-        Ok(Fit { outcome, broken: loader.counts().broken, rows: count })
+        Ok(Fit { outcome, broken: loader.failed_samples(), rows: count })
     }
 
     fn writer(&self) -> Writer {
@@ -420,7 +425,7 @@ impl Captioning {
         let processor = self.encoder.processor.as_ref();
         let samples = sources
             .par_iter()
-            .map(|s| guarded(processor, s, &mut SampleContext::plain()))
+            .map(|s| process_catching_panics(processor, s, &mut SampleContext::plain()))
             .collect::<mm_core::Result<Vec<Tensor>>>()?;
         let input = collate(&samples, processor)?.to_device(self.params.device())?;
         let features = without_grad(|| self.features(&input, false, false))?;
@@ -435,7 +440,7 @@ impl Captioning {
         seeing: &dyn Processor,
         made: bool,
         synonyms: Option<&Synonyms>,
-    ) -> Result<(Figures, Vec<usize>, Vec<String>, Vec<Broken>)> {
+    ) -> Result<(Figures, Vec<usize>, Vec<String>, Vec<FailedSample>)> {
         let (mut kept, mut said) = (Vec::new(), Vec::new());
         let broken = self.walk(manifest, rows, seeing, made, |good, features| {
             said.extend(self.say(&features, &self.generation())?.into_iter().map(|s| s.text));
@@ -455,12 +460,12 @@ impl Captioning {
         seeing: &dyn Processor,
         made: bool,
         mut body: impl FnMut(Vec<usize>, Tensor) -> Result<()>,
-    ) -> Result<Vec<Broken>> {
+    ) -> Result<Vec<FailedSample>> {
         let (of, mut broken) = (&self.of, Vec::new());
         for chunk in rows.chunks(32) {
             let read = |r: &usize| {
                 let source = manifest.rows[*r].values.get(of)?.first()?;
-                Some((*r, guarded(seeing, source, &mut SampleContext::plain())))
+                Some((*r, process_catching_panics(seeing, source, &mut SampleContext::plain())))
             };
             let all: Vec<(usize, mm_core::Result<Tensor>)> = chunk.par_iter().filter_map(read).collect();
             let (mut good, mut samples) = (Vec::new(), Vec::new());
@@ -470,7 +475,7 @@ impl Captioning {
                         good.push(row);
                         samples.push(sample);
                     }
-                    Err(error) => broken.push(Broken {
+                    Err(error) => broken.push(FailedSample {
                         row: manifest.rows[row].number,
                         id: manifest.rows[row].id.clone(),
                         modality: of.to_string(),
@@ -501,7 +506,7 @@ impl Captioning {
             })?;
             Ok((all, Tensor::cat(&vectors.iter().collect::<Vec<_>>(), 0)?.normalize()?))
         };
-        let (known, bank) = mean(&manifest.side(Split::Train))?;
+        let (known, bank) = mean(&manifest.rows_in_split(Split::Train))?;
         let (asked, queries) = mean(&kept)?;
         let best: Vec<i64> = queries.matmul(&bank.transpose(0, 1)?)?.argmax(1)?.to_vec()?;
         let nearest: Vec<String> =
@@ -597,7 +602,7 @@ impl Teaching<'_> {
 impl Task<Batch> for Teaching<'_> {
     fn loss(&self, batch: &Batch, train: bool) -> mm_core::Result<Option<LossParts>> {
         let device = self.model.params.device();
-        let Some((rows, inputs)) = batch.together(&[&self.model.of, &Modality::TEXT], device)? else {
+        let Some((rows, inputs)) = batch.rows_with_all(&[&self.model.of, &Modality::TEXT], device)? else {
             return Ok(None);
         };
         let [seen, said] = &inputs[..] else { return Ok(None) };

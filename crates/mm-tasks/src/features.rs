@@ -2,7 +2,7 @@
 
 use crate::{Error, Result, Told};
 use mm_core::{Device, Encoder, Features, Modality, Processor, SampleContext, Source, Tensor, seed::Rng, without_grad};
-use mm_data::{Cache, collate};
+use mm_data::{TensorCache, collate};
 use rayon::prelude::*;
 use std::{
     collections::HashMap,
@@ -30,7 +30,7 @@ impl Frozen<'_> {
         &self,
         modality: &Modality,
         sources: impl Iterator<Item = &'s Source>,
-        cache: &Cache,
+        cache: &TensorCache,
         device: Device,
         stop: &AtomicBool,
         told: Told<'_>,
@@ -119,7 +119,7 @@ fn with_positions(vector: &Tensor, positions: &Features, row: i64) -> Result<Ten
 
 /// Features of a frozen encoder, kept in the cache.
 pub(crate) struct Kept {
-    cache: Cache,
+    cache: TensorCache,
     fingerprint: String,
     views: usize,
     positions: bool,
@@ -139,7 +139,7 @@ impl Kept {
 
     fn key(&self, source: &Source, view: usize) -> mm_data::Result<String> {
         let what = if self.positions { "positions" } else { "features" };
-        Cache::key(&format!("{what} {} view {view}", self.fingerprint), source)
+        TensorCache::key(&format!("{what} {} view {view}", self.fingerprint), source)
     }
 }
 

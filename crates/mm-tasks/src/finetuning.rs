@@ -9,7 +9,7 @@ use mm_core::{
     AdapterConfig, DType, Device, LossParts, Modality, Params, Processor, SampleContext, Source, Task, Tensor,
     config as settings, seed::seed_tensors,
 };
-use mm_data::{Batch, Broken, Loader, LoaderConfig, Manifest, ManifestConfig, Split};
+use mm_data::{Batch, FailedSample, Loader, LoaderConfig, Manifest, ManifestConfig, Split};
 use mm_reason::{Pipeline, Request, TrainBatch, generate::GenerationConfig};
 use mm_repr::{LoadOptions, copy_files, locate};
 use mm_train::{Progress, Run, TrainConfig, TrainInput, train};
@@ -112,7 +112,7 @@ pub fn resolve(value: &mut toml::Value, base: &Path) -> Result<()> {
     let Some(known) = Pipeline::checkpoint_labels(&locate(&config.model, &base))? else { return Ok(()) };
     let manifest = open(&config, &base)?;
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-    for row in manifest.side(Split::Train) {
+    for row in manifest.rows_in_split(Split::Train) {
         if let Some(answer) = said(&manifest, row).next() {
             *counts.entry(answer.to_owned()).or_default() += 1;
         }
@@ -142,7 +142,7 @@ fn open(config: &FinetuningConfig, base: &Path) -> Result<Manifest> {
     let of = Modality::from(config.of.as_str());
     for row in &mut manifest.rows {
         if let Some(language) = &config.language {
-            row.keep_languages(&Modality::TEXT, std::slice::from_ref(language));
+            row.retain_languages(&Modality::TEXT, std::slice::from_ref(language));
         }
         row.values.retain(|m, values| (*m == of || *m == Modality::TEXT) && !values.is_empty());
         let answers = match &config.answer {
@@ -225,7 +225,7 @@ pub struct FinetuningFigures {
     /// Those of answering each question (or describing each picture) as the training rows most often do, without looking.
     pub blind: Figures,
     /// Samples that were left out.
-    pub broken: Vec<Broken>,
+    pub broken: Vec<FailedSample>,
     /// Some rows' ids, with what was asked, what was said, and what should have been.
     pub examples: Vec<(String, String, String, Vec<String>)>,
 }
@@ -334,10 +334,10 @@ impl Finetuning {
             processors.insert(Modality::TEXT, Arc::new(questions));
         }
         let manifest = Arc::new(manifest);
-        let rows = manifest.side(Split::Train);
+        let rows = manifest.rows_in_split(Split::Train);
         let count = rows.len();
         let loader = Loader::new(manifest, rows, processors, self.config.loader.clone(), self.config.train.seed, true)?;
-        let valid = plain.side(Split::Valid);
+        let valid = plain.rows_in_split(Split::Valid);
         let mut evaluate_now = || -> mm_train::Result<Option<BTreeMap<String, f64>>> {
             if valid.is_empty() {
                 return Ok(None);
@@ -361,7 +361,7 @@ impl Finetuning {
         let outcome = train(input, run)?;
         Run::load_weights(run.folder(), &self.speaker.params)?;
         self.save(&run.folder().join(MODEL))?;
-        Ok(Fit { outcome, broken: loader.counts().broken, rows: count })
+        Ok(Fit { outcome, broken: loader.failed_samples(), rows: count })
     }
 
     /// Writes what was learned: an adapter as PEFT lays it out, or a folder as transformers does.
@@ -386,7 +386,11 @@ impl Finetuning {
     }
 
     /// What it says of rows, and the figures of it; rows that cannot be read are left out.
-    fn measure(&self, manifest: &Manifest, rows: &[usize]) -> Result<(Figures, Vec<(usize, String)>, Vec<Broken>)> {
+    fn measure(
+        &self,
+        manifest: &Manifest,
+        rows: &[usize],
+    ) -> Result<(Figures, Vec<(usize, String)>, Vec<FailedSample>)> {
         let config = GenerationConfig {
             max_new_tokens: self.config.longest,
             num_beams: self.config.beams,
@@ -395,7 +399,7 @@ impl Finetuning {
         let (mut found, mut broken) = (Vec::new(), Vec::new());
         let mut keep = |row: usize, said: Result<String>| match said {
             Ok(text) => found.push((row, text)),
-            Err(error) => broken.push(Broken {
+            Err(error) => broken.push(FailedSample {
                 row: manifest.rows[row].number,
                 id: manifest.rows[row].id.clone(),
                 modality: self.of.to_string(),
@@ -496,7 +500,7 @@ impl Finetuning {
         let manifest = self.manifest()?;
         let rows = crate::side(&manifest, split)?;
         let (model, found, broken) = self.measure(&manifest, &rows)?;
-        let train = manifest.side(Split::Train);
+        let train = manifest.rows_in_split(Split::Train);
         let asked = |row: usize| texts(&manifest, row, &Modality::TEXT).next();
         let prior = Blind::new(train.iter().flat_map(|r| said(&manifest, *r).map(|a| (asked(*r), a))));
         let guess = |(row, _): &(usize, String)| (*row, prior.answer(asked(*row)).to_owned());
@@ -524,7 +528,7 @@ impl Task<Batch> for Finetuning {
         let answer = Modality::from(ANSWER);
         let wanted = [&self.of, &answer, &Modality::TEXT];
         let wanted = if self.config.answer.is_some() { &wanted[..] } else { &wanted[..2] };
-        let Some((_, inputs)) = batch.together(wanted, self.speaker.params.device())? else { return Ok(None) };
+        let Some((_, inputs)) = batch.rows_with_all(wanted, self.speaker.params.device())? else { return Ok(None) };
         let [seen, told, question @ ..] = &inputs[..] else { return Ok(None) };
         let told = &told.values; // [rows, tokens, 2]
         let (ids, counts) = (told.select(2, 0)?, told.select(2, 1)?);

@@ -268,7 +268,7 @@ impl Embedder for Trained<'_> {
 }
 
 /// Figures of a prediction for machines and for people.
-pub fn prediction_figures(figures: &crate::metrics::Figures, broken: &[mm_data::Broken]) -> Evaluated {
+pub fn prediction_figures(figures: &crate::metrics::Figures, broken: &[mm_data::FailedSample]) -> Evaluated {
     let mut json = serde_json::json!(figures);
     for (name, value) in figures.iter().filter(|(name, _)| name.starts_with("rows")) {
         json[name] = serde_json::json!(*value as u64);

@@ -29,14 +29,14 @@ pub struct Fit {
     /// Where the training stands.
     pub outcome: mm_train::TrainOutcome,
     /// Samples that were skipped.
-    pub broken: Vec<mm_data::Broken>,
+    pub broken: Vec<mm_data::FailedSample>,
     /// Rows that were trained on.
     pub rows: usize,
 }
 
 /// The rows of one side of a data set; an error when it has none.
 pub(crate) fn side(manifest: &mm_data::Manifest, split: mm_data::Split) -> Result<Vec<usize>> {
-    let rows = manifest.side(split);
+    let rows = manifest.rows_in_split(split);
     if rows.is_empty() {
         let path = manifest.path.display();
         return Err(Error::Config(format!(

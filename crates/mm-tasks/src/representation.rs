@@ -14,7 +14,7 @@ use mm_core::{
     seed::{Rng, seed_tensors},
     without_grad,
 };
-use mm_data::{Batch, Cache, Loader, LoaderConfig, Manifest, ManifestConfig, Split, collate};
+use mm_data::{Batch, Loader, LoaderConfig, Manifest, ManifestConfig, Split, TensorCache, collate};
 use mm_repr::generative::{BuiltInput, InputConfig, InputSpecs, ValueType, build_input, build_learner};
 use mm_train::{Progress, Run, TrainConfig, TrainInput, train};
 use rayon::prelude::*;
@@ -77,7 +77,7 @@ fn learn_settings(config: &mut RepresentationConfig, base: &Path) -> Result<()> 
         return Ok(());
     }
     let manifest = manifest(config, base)?;
-    let train = manifest.side(Split::Train);
+    let train = manifest.rows_in_split(Split::Train);
     for (name, input) in &mut config.inputs {
         let modality = Modality::from(name.as_str());
         input.fit(train.iter().flat_map(|r| manifest.rows[*r].values.get(&modality).into_iter().flatten()))?;
@@ -118,7 +118,7 @@ pub struct Representation {
     row_labels: std::cell::RefCell<Vec<i64>>,
     config: RepresentationConfig,
     base: PathBuf,
-    cache: Cache,
+    cache: TensorCache,
 }
 
 /// Rows that an evaluation takes at most; more would not move its figures by much, and memory is bounded.
@@ -154,7 +154,7 @@ impl Representation {
             inputs.insert(modality, built);
         }
         let learner = build_learner(&config.model, "model", &specs, labels.len() as i64, &root.pp("model"))?;
-        let cache = Cache::of(&base, config.cache.as_deref())?;
+        let cache = TensorCache::open_or_default(&base, config.cache.as_deref())?;
         let row_labels = std::cell::RefCell::default();
         Ok(Self { params, inputs, levels, learner, labels, row_labels, config, base, cache })
     }
@@ -209,7 +209,7 @@ impl Representation {
                 // Files are worth keeping decoded; what stands in the manifest is made as fast as it is read.
                 None => match self.config.inputs.get(modality.name()) {
                     Some(InputConfig::Image { .. } | InputConfig::Spectrogram { .. }) => {
-                        Arc::new(mm_data::Cached::new(built.processor.clone(), self.cache.clone()))
+                        Arc::new(mm_data::CachedProcessor::new(built.processor.clone(), self.cache.clone()))
                     }
                     _ => built.processor.clone(),
                 },
@@ -324,7 +324,7 @@ impl Representation {
         split: Split,
         processors: &BTreeMap<Modality, Arc<dyn Processor>>,
     ) -> Result<Gathered> {
-        let mut rows = manifest.side(split);
+        let mut rows = manifest.rows_in_split(split);
         if rows.len() > MOST {
             Rng::at(&[5]).shuffle(&mut rows);
             rows.truncate(MOST);
@@ -384,7 +384,7 @@ impl Representation {
     ) -> Result<crate::Fit> {
         let manifest = Arc::new(manifest);
         let processors = self.processors(&manifest, told)?;
-        let rows = manifest.side(Split::Train);
+        let rows = manifest.rows_in_split(Split::Train);
         if rows.len() < 2 {
             return Err(Error::Config(format!("the training side has {} rows; wanted at least two", rows.len())));
         }
@@ -417,7 +417,7 @@ impl Representation {
             stop,
         };
         let outcome = train(input, run)?;
-        Ok(crate::Fit { outcome, broken: loader.counts().broken, rows: count })
+        Ok(crate::Fit { outcome, broken: loader.failed_samples(), rows: count })
     }
 
     /// The figures of a run on one side, against the same model before training; what was looked at comes beside them.
@@ -482,13 +482,13 @@ fn manifest(config: &RepresentationConfig, base: &Path) -> Result<Manifest> {
     for row in &mut manifest.rows {
         row.values.retain(|modality, _| config.inputs.contains_key(modality.name()));
         for (name, wanted) in &config.languages {
-            row.keep_languages(&Modality::from(name.as_str()), wanted);
+            row.retain_languages(&Modality::from(name.as_str()), wanted);
         }
         row.values.retain(|_, values| !values.is_empty());
     }
     for name in config.inputs.keys() {
         let modality = Modality::from(name.as_str());
-        if !manifest.side(Split::Train).iter().any(|r| manifest.rows[*r].values.contains_key(&modality)) {
+        if !manifest.rows_in_split(Split::Train).iter().any(|r| manifest.rows[*r].values.contains_key(&modality)) {
             return Err(Error::Config(format!(
                 "{}: no training row has {name}, which the config names under inputs",
                 manifest.path.display()
@@ -502,7 +502,7 @@ fn manifest(config: &RepresentationConfig, base: &Path) -> Result<Manifest> {
 
 impl Task<Batch> for Representation {
     fn loss(&self, batch: &Batch, train: bool) -> mm_core::Result<Option<LossParts>> {
-        let parts = batch.parts.iter().map(|(m, p)| (m, &p.input.values, p.rows.as_slice())).collect();
+        let parts = batch.modalities.iter().map(|(m, p)| (m, &p.input.values, p.rows.as_slice())).collect();
         let mut set = self.set(batch.rows.len(), parts)?;
         // Learners ask for every modality of theirs; one that the whole batch lacks is there with no row.
         for (modality, built) in &self.inputs {

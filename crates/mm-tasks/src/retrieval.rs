@@ -16,7 +16,7 @@ use mm_core::{
     seed::seed_tensors,
     without_grad,
 };
-use mm_data::{Batch, Cache, Cached, Loader, LoaderConfig, Manifest, ManifestConfig, Split, collate};
+use mm_data::{Batch, CachedProcessor, Loader, LoaderConfig, Manifest, ManifestConfig, Split, TensorCache, collate};
 use mm_train::{Progress, Run, TrainConfig, TrainInput, train};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -193,7 +193,7 @@ pub struct Retrieval {
     memory: RefCell<Option<Tensor>>,
     config: RetrievalConfig,
     base: PathBuf,
-    cache: Cache,
+    cache: TensorCache,
 }
 
 /// What is remembered, in the run folder.
@@ -357,7 +357,7 @@ impl Retrieval {
             Attending::new(&root.pp("attention"), attention, widths, config.width, &config.loss)
         });
         let attending = attending.transpose()?;
-        let cache = Cache::of(&base, config.cache.as_deref())?;
+        let cache = TensorCache::open_or_default(&base, config.cache.as_deref())?;
         let memory = RefCell::default();
         Ok(Self { params, towers, losses, spelling, attending, steps, memory, config, base, cache })
     }
@@ -402,7 +402,7 @@ impl Retrieval {
         for row in &mut manifest.rows {
             row.values.retain(|modality, _| self.towers.contains_key(modality));
             for (modality, tower) in &self.towers {
-                row.keep_languages(modality, &tower.config.languages);
+                row.retain_languages(modality, &tower.config.languages);
             }
             row.values.retain(|_, values| !values.is_empty());
         }
@@ -455,7 +455,10 @@ impl Retrieval {
         let mut processors: BTreeMap<Modality, Arc<dyn Processor>> = BTreeMap::new();
         for (modality, tower) in &self.towers {
             if !tower.frozen {
-                processors.insert(modality.clone(), Arc::new(Cached::new(tower.processor.clone(), self.cache.clone())));
+                processors.insert(
+                    modality.clone(),
+                    Arc::new(CachedProcessor::new(tower.processor.clone(), self.cache.clone())),
+                );
                 continue;
             }
             let frozen = Frozen {
@@ -565,7 +568,7 @@ impl Retrieval {
         let modality = Modality::from(spelling.modality());
         let mut manifest = Manifest::open(&self.config.data, &self.base)?;
         for row in &mut manifest.rows {
-            row.keep_languages(&modality, &self.config.towers[spelling.modality()].languages);
+            row.retain_languages(&modality, &self.config.towers[spelling.modality()].languages);
         }
         Ok(manifest)
     }
@@ -659,8 +662,8 @@ impl Retrieval {
         let manifest = self.whole(spelling)?;
         let modality = Modality::from(spelling.modality());
         let tower = self.tower(&modality)?;
-        let processor = Cached::new(tower.processor.clone(), self.cache.clone());
-        let side = manifest.side(split);
+        let processor = CachedProcessor::new(tower.processor.clone(), self.cache.clone());
+        let side = manifest.rows_in_split(split);
         let mut spoken: BTreeMap<&str, Vec<(usize, &Source)>> = BTreeMap::new();
         for row in &side {
             for (language, source) in spoken_values(&manifest, *row, &modality) {
@@ -711,7 +714,7 @@ impl Retrieval {
         let sample = tower.processor.process(voice, &mut SampleContext::plain())?;
         let input = collate(&[sample], tower.processor.as_ref())?;
         let spoken = without_grad(|| spelling.spoken(&self.encode(&modality, &input, false)?.1, false))?;
-        let rows: Vec<usize> = sides.iter().flat_map(|side| manifest.side(*side)).collect();
+        let rows: Vec<usize> = sides.iter().flat_map(|side| manifest.rows_in_split(*side)).collect();
         let written = written(&manifest, &rows);
         let texts = written
             .get(language)
@@ -742,7 +745,7 @@ impl Retrieval {
         let mut out = BTreeMap::new();
         for (modality, processor) in processors {
             let mut entries = Vec::new();
-            for row in manifest.side(split) {
+            for row in manifest.rows_in_split(split) {
                 let about = &manifest.rows[row];
                 let text = match about.values.get(&Modality::TEXT).and_then(|v| v.first()) {
                     Some(Source::Text(text)) => text.trim().to_lowercase(),
@@ -875,7 +878,7 @@ pub struct Said {
 /// itself alone.
 fn soft_targets(config: &SoftConfig, batch: &Batch, rows: &[usize]) -> mm_core::Result<Tensor> {
     let own = Tensor::eye(rows.len() as i64, DType::F32, Device::Cpu)?;
-    let Some(part) = batch.parts.get(&Modality::from(config.modality.as_str())) else { return Ok(own) };
+    let Some(part) = batch.modalities.get(&Modality::from(config.modality.as_str())) else { return Ok(own) };
     let places: Vec<Option<usize>> = rows.iter().map(|r| part.rows.iter().position(|o| o == r)).collect();
     let picked: Vec<i64> = places.iter().map(|p| p.unwrap_or(0) as i64).collect();
     let there: Vec<bool> = places.iter().map(Option::is_some).collect();
@@ -908,7 +911,7 @@ impl Task<Batch> for Retrieval {
         let mut embedded = BTreeMap::new();
         let mut written = None;
         let mut positions = BTreeMap::new();
-        for (modality, part) in &batch.parts {
+        for (modality, part) in &batch.modalities {
             let (tower, features, each) = self.encode(modality, &part.input, train)?;
             positions.extend(each.map(|each| (modality, (each, &part.rows))));
             if let Some(spelling) = self.spelling.as_ref().filter(|s| s.modality() == modality.name()) {
@@ -1083,7 +1086,7 @@ pub fn fit(
 ) -> Result<Fit> {
     let manifest = Arc::new(manifest);
     let processors = model.prepare(&manifest, told)?;
-    let rows = manifest.side(Split::Train);
+    let rows = manifest.rows_in_split(Split::Train);
     if rows.len() < 2 {
         return Err(Error::Config(format!("the training side has {} rows; wanted at least two", rows.len())));
     }
@@ -1094,7 +1097,7 @@ pub fn fit(
     }
     let loader =
         Loader::new(manifest.clone(), rows, processors.clone(), config.loader.clone(), config.train.seed, true)?;
-    let has_valid = !manifest.side(Split::Valid).is_empty();
+    let has_valid = !manifest.rows_in_split(Split::Valid).is_empty();
     let mut evaluate_now = || -> mm_train::Result<Option<BTreeMap<String, f64>>> {
         if !has_valid {
             return Ok(None);
@@ -1123,5 +1126,5 @@ pub fn fit(
     if !outcome.stopped {
         model.remember(&manifest, &processors, run.folder())?;
     }
-    Ok(Fit { outcome, broken: loader.counts().broken, rows: count })
+    Ok(Fit { outcome, broken: loader.failed_samples(), rows: count })
 }

@@ -11,7 +11,7 @@ use mm_core::{
     Device, Modality, Module, Scope, Source, Tensor,
     nn::{Linear, Norm, NormConfig},
 };
-use mm_data::{Manifest, Part};
+use mm_data::{Manifest, ModalityBatch};
 use mm_repr::word2vec::SubwordConfig;
 use serde::{Deserialize, Serialize};
 use std::{collections::HashMap, sync::OnceLock};
@@ -141,10 +141,16 @@ impl Spelling {
 
     /// The loss of a batch's embeddings `[rows of the part, input]`; `rows` are the manifest's, of the whole batch. `None` where fewer
     /// than two are written.
-    pub fn loss(&self, embedded: &Tensor, part: &Part, rows: &[usize], train: bool) -> mm_core::Result<Option<Tensor>> {
+    pub fn loss(
+        &self,
+        embedded: &Tensor,
+        part: &ModalityBatch,
+        rows: &[usize],
+        train: bool,
+    ) -> mm_core::Result<Option<Tensor>> {
         let Some(written) = self.written.get() else { return Ok(None) };
         let (mut places, mut texts, mut grams) = (Vec::new(), Vec::new(), Vec::new());
-        for (place, (row, chosen)) in part.rows.iter().zip(&part.chosen).enumerate() {
+        for (place, (row, chosen)) in part.rows.iter().zip(&part.source_index).enumerate() {
             let Some((text, own)) = written.get(&(rows[*row], *chosen)) else { continue };
             places.push(place as i64);
             texts.push(text.as_str());

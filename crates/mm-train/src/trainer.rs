@@ -247,7 +247,7 @@ pub fn train(input: TrainInput<'_>, run: &mut Run) -> Result<TrainOutcome> {
                 let batch = batch?;
                 // Dropout is a function of the step, so that a resumed run draws the same.
                 seed::seed_tensors(seed::mix(&[config.seed, saved.step, count as u64]));
-                saved.batch = batch.number + 1;
+                saved.batch = batch.index + 1;
                 let forward = || task.loss(&batch, true);
                 let made = if half { autocast(params.device(), forward) } else { forward() };
                 let Some((loss, parts)) = made? else { continue };

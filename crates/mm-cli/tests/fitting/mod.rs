@@ -458,7 +458,7 @@ fn heads_are_blended_stacked_and_given_labels_of_their_own() {
 fn steps_in_time_out_of_a_pickle_are_learned_from() {
     let world = tempfile::tempdir().unwrap();
     let folder = world.path();
-    let pickle = Path::new(env!("CARGO_MANIFEST_DIR")).join("../mm-data/tests/fixtures/opinions/mmsa.pkl");
+    let pickle = Path::new(env!("CARGO_MANIFEST_DIR")).join("../mm-data/tests/fixtures/multimodal_sentiment/mmsa.pkl");
     ok(&mm(&["prepare", "mosei", pickle.to_str().unwrap(), "--out", "m.jsonl"], folder));
     let config = r#"
 task = "prediction"

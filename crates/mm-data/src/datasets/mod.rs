@@ -1,27 +1,27 @@
 //! Known data sets: from the folder that their package unpacks to, to a manifest.
 
 mod coco;
-mod emoji;
-mod glosses;
-mod mosi;
-mod opinions;
 #[cfg(feature = "hdf5")]
-mod sequences;
+mod computational_sequences;
+mod dictionary_text;
+mod easy_vqa;
+mod emoji;
+mod mosi;
+mod multimodal_sentiment;
 mod sort_of_clevr;
-mod stamps;
-mod vqa;
+mod tuxpaint_stamps;
 
 use crate::{Error, Result};
 use std::path::Path;
 
 /// The data sets that [`prepare`] knows, each with the package that carries it.
-pub const KNOWN: &[(&str, &str)] = &[
+pub const DATASETS: &[(&str, &str)] = &[
     (
         "tuxpaint-stamps",
         "pictures, captions in many languages and spoken descriptions (Debian: tuxpaint-stamps-default)",
     ),
     ("emoji", "small pictures with names and keywords (npm: emoji-datasource-google, emojilib)"),
-    ("english-glosses", "dictionary text, a sentence a line, for learning words (Debian: dict-gcide, wordnet-base)"),
+    ("english-dictionary", "dictionary text, a sentence a line, for learning words (Debian: dict-gcide, wordnet-base)"),
     (
         "mosi",
         "utterances of opinion videos: transcripts and vectors of words, voice and face (CMU-MOSI: bc-LSTM's arrays, or as mosei)",
@@ -49,21 +49,21 @@ pub const KNOWN: &[(&str, &str)] = &[
 /// Writes the manifest (or the text) of a known data set that lies unpacked in `folder` (or is that file); the number of its rows is
 /// returned.
 pub fn prepare(name: &str, folder: &Path, manifest: &Path) -> Result<usize> {
-    if name == "english-glosses" {
-        return glosses::write(folder, manifest);
+    if name == "english-dictionary" {
+        return dictionary_text::write(folder, manifest);
     }
     let rows = match name {
-        "tuxpaint-stamps" => stamps::rows(folder)?,
+        "tuxpaint-stamps" => tuxpaint_stamps::rows(folder)?,
         "emoji" => emoji::rows(folder)?,
-        "easy-vqa" => vqa::rows(folder)?,
-        "easy-vqa-unseen" => vqa::unseen(folder)?,
+        "easy-vqa" => easy_vqa::rows(folder)?,
+        "easy-vqa-unseen" => easy_vqa::unseen(folder)?,
         "sort-of-clevr" => sort_of_clevr::rows(folder)?,
         "vqa" => coco::questions(folder)?,
         "coco-captions" => coco::captions(folder)?,
         "mosi" if folder.join("utterances.csv").exists() => mosi::rows(folder)?,
-        "mosi" | "mosei" => opinions::rows(folder, manifest)?,
+        "mosi" | "mosei" => multimodal_sentiment::rows(folder, manifest)?,
         other => {
-            let known = KNOWN.iter().map(|(n, _)| *n);
+            let known = DATASETS.iter().map(|(n, _)| *n);
             return Err(mm_core::Error::unknown("data set", other, known).into());
         }
     };

@@ -29,7 +29,7 @@ use crate::{
 use mm_core::{
     AdapterConfig, DType, Device, Input, Modality, Params, Processor, SampleContext, Source, Tensor, without_grad,
 };
-use mm_data::guarded;
+use mm_data::process_catching_panics;
 use mm_repr::{
     LoadOptions, Place,
     family::{Family, Further, Loaded, labels, load_further},
@@ -367,7 +367,7 @@ impl Pipeline {
     fn look_by(&self, processor: &Arc<dyn Processor>, modality: &Modality, sources: &[Source]) -> Result<EncodedMedia> {
         let samples = sources
             .par_iter()
-            .map(|s| guarded(processor.as_ref(), s, &mut SampleContext::plain()))
+            .map(|s| process_catching_panics(processor.as_ref(), s, &mut SampleContext::plain()))
             .collect::<mm_core::Result<Vec<_>>>()?;
         self.encode_samples(modality, &samples)
     }
@@ -392,8 +392,10 @@ impl Pipeline {
         modality: &Modality,
         sources: &[Source],
     ) -> Result<Vec<Result<EncodedMedia>>> {
-        let samples: Vec<mm_core::Result<Tensor>> =
-            sources.par_iter().map(|s| guarded(processor.as_ref(), s, &mut SampleContext::plain())).collect();
+        let samples: Vec<mm_core::Result<Tensor>> = sources
+            .par_iter()
+            .map(|s| process_catching_panics(processor.as_ref(), s, &mut SampleContext::plain()))
+            .collect();
         let good: Vec<&Tensor> = samples.iter().filter_map(|s| s.as_ref().ok()).collect();
         let alike = good.windows(2).all(|w| w[0].shape() == w[1].shape());
         if good.len() > 1 && alike && !self.voice.one_by_one() {

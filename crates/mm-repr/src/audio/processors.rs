@@ -4,7 +4,7 @@ use crate::{Error, Result, family::Build};
 use mm_core::{Error as CoreError, Processor, SampleContext, Source, Tensor};
 use mm_data::{
     decode::decode_audio,
-    file,
+    require_path,
     transform::{LogScale, Mel, MelConfig, MelScale, PadMode, Window},
 };
 use serde_json::Value;
@@ -215,7 +215,7 @@ fn samples(path: &Path, rate: u32) -> mm_core::Result<Vec<f32>> {
 
 impl Processor for SpectrogramProcessor {
     fn process(&self, source: &Source, _context: &mut SampleContext) -> mm_core::Result<Tensor> {
-        let path = file(source, "a sound")?;
+        let path = require_path(source, "a sound")?;
         self.shaped(samples(path, self.mel.config().sample_rate)?)
             .map_err(|e| CoreError::Sample(format!("{}: {e}", path.display())))
     }
@@ -253,7 +253,7 @@ impl WaveProcessor {
 
 impl Processor for WaveProcessor {
     fn process(&self, source: &Source, _context: &mut SampleContext) -> mm_core::Result<Tensor> {
-        let path = file(source, "a sound")?;
+        let path = require_path(source, "a sound")?;
         let mut samples = samples(path, self.rate)?;
         let refuse = |reason: String| Err(CoreError::Sample(format!("{}: {reason}", path.display())));
         if samples.len() < self.shortest {

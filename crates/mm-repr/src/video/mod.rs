@@ -3,7 +3,7 @@
 use mm_core::{Encoder, Error, Features, Input, Modality, Processor, Result, SampleContext, Source, Tensor};
 use mm_data::{
     decode::{ImageLimits, sample_frames},
-    file,
+    require_path,
 };
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ impl FramesProcessor {
 
 impl Processor for FramesProcessor {
     fn process(&self, source: &Source, context: &mut SampleContext) -> Result<Tensor> {
-        let path = file(source, "a video")?;
+        let path = require_path(source, "a video")?;
         let pictures = sample_frames(path, self.frames, &ImageLimits::default())?;
         let bad = |e: &dyn std::fmt::Display| Error::Sample(format!("{}: a frame: {e}", path.display()));
         let folder = tempfile::tempdir().map_err(|e| bad(&e))?;

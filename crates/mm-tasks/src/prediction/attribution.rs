@@ -9,7 +9,7 @@ use crate::Result;
 use mm_core::{
     DType, Device, Input, Modality, SampleContext, Source, Tensor, nn::watch_embeddings, with_grad, without_grad,
 };
-use mm_data::{Manifest, collate, items};
+use mm_data::{Manifest, collate, group_rows_by_item};
 use std::collections::BTreeMap;
 
 /// Most and least points on the way from nothing to the row.
@@ -213,8 +213,8 @@ impl Predictor {
         let model = self.first();
         let device = model.params.device();
         let around: Vec<usize> = if model.network.by_items() {
-            let beside = manifest.side(manifest.rows[row].split);
-            let mut all = items(manifest, &beside).into_iter();
+            let beside = manifest.rows_in_split(manifest.rows[row].split);
+            let mut all = group_rows_by_item(manifest, &beside).into_iter();
             all.find(|item| item.contains(&row)).unwrap_or_else(|| vec![row])
         } else {
             vec![row]
@@ -230,7 +230,10 @@ impl Predictor {
                     continue;
                 };
                 // A value that cannot be read is one that the row lacks.
-                let Ok(sample) = mm_data::guarded(processor, source, &mut SampleContext::plain()) else { continue };
+                let Ok(sample) = mm_data::process_catching_panics(processor, source, &mut SampleContext::plain())
+                else {
+                    continue;
+                };
                 if place == own {
                     about.insert(modality.clone(), (processor.names(source).unwrap_or_default(), sample.clone()));
                 }

@@ -30,7 +30,7 @@ impl Predictor {
     fn blind(&self, manifest: &Manifest, rows: &[usize]) -> metrics::Figures {
         let (target, label) = (self.target(), self.label());
         let answer = |row: &usize| manifest.rows[*row].cells.get(label).map(String::as_str);
-        let (train, asks) = (manifest.side(Split::Train), self.first().config.reason.is_some());
+        let (train, asks) = (manifest.rows_in_split(Split::Train), self.first().config.reason.is_some());
         let pair = |row: &usize| Some((question(manifest, *row), answer(row)?));
         let prior = metrics::Blind::new(train.iter().filter_map(pair));
         let known: Vec<(Option<&str>, &str)> = rows.iter().filter_map(pair).collect();
@@ -59,7 +59,7 @@ impl Predictor {
             known.truncate(MOST);
             known
         };
-        let (train, test) = (draw(manifest.side(Split::Train)), draw(rows.to_vec()));
+        let (train, test) = (draw(manifest.rows_in_split(Split::Train)), draw(rows.to_vec()));
         let classes = |rows: &[usize]| -> Vec<i64> {
             let class = |row: &usize| match &labels[*row] {
                 Some(Label::Class(class)) => Some(*class as i64),

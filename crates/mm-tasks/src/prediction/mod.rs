@@ -31,7 +31,10 @@ use mm_core::{
     seed::{Rng, seed_tensors},
     without_grad,
 };
-use mm_data::{Batch, Broken, Cache, Cached, Loader, Manifest, Split, collate, guarded, items};
+use mm_data::{
+    Batch, CachedProcessor, FailedSample, Loader, Manifest, Split, TensorCache, collate, group_rows_by_item,
+    process_catching_panics,
+};
 use mm_train::{Progress, Run, TrainInput, train};
 pub use network::Look;
 use network::{Answer, Network, Parts};
@@ -55,7 +58,7 @@ pub struct Prediction {
     level: Tensor,
     config: PredictionConfig,
     base: PathBuf,
-    cache: Cache,
+    cache: TensorCache,
     /// Labels of the rows that the trainer's batches name.
     labels: std::cell::RefCell<Vec<Option<Label>>>,
     made: std::cell::RefCell<Vec<Modality>>,
@@ -78,7 +81,7 @@ pub(crate) struct Answers {
     /// How much each modality counted in each row, where the operator says.
     pub(crate) weights: BTreeMap<Modality, Vec<f64>>,
     /// Values that could not be read; their rows went without them.
-    pub(crate) broken: Vec<Broken>,
+    pub(crate) broken: Vec<FailedSample>,
     /// What counted in each row; none where that was not asked for.
     pub(crate) looks: Vec<Look>,
 }
@@ -173,11 +176,11 @@ pub(crate) fn resolve_all(
     }
     let base = config.base.clone().unwrap_or_else(|| base.to_owned());
     let manifest = open_manifest(&config, &base)?;
-    let train = manifest.side(Split::Train);
+    let train = manifest.rows_in_split(Split::Train);
     // Rows to choose by tell of oddities and of classes too; rows to be tested on tell nothing.
     let labels: Vec<(usize, &str)> = train
         .iter()
-        .chain(&manifest.side(Split::Valid))
+        .chain(&manifest.rows_in_split(Split::Valid))
         .filter_map(|r| Some((manifest.rows[*r].number, manifest.rows[*r].cells.get(&config.label)?.as_str())))
         .collect();
     let known = || manifest.rows.iter().take(1000).flat_map(|r| r.cells.keys());
@@ -275,7 +278,7 @@ impl Prediction {
         let network = Network::new(&params, &config, &target, &base, registry)?;
         let level = params.scope().pp("target").buffer("level", &[2], mm_core::Init::Zeros)?;
         level.assign(&Tensor::from_slice(&[0f32, 1.0])?)?;
-        let cache = Cache::of(&base, config.cache.as_deref())?;
+        let cache = TensorCache::open_or_default(&base, config.cache.as_deref())?;
         let (labels, made, ready, keeping) = Default::default();
         Ok(Self { params, network, target, level, config, base, cache, labels, made, ready, keeping })
     }
@@ -311,7 +314,7 @@ impl Prediction {
     pub fn manifest(&self) -> Result<Manifest> {
         let manifest = open_manifest(&self.config, &self.base)?;
         for modality in self.network.ways.keys() {
-            if !manifest.side(Split::Train).iter().any(|r| manifest.rows[*r].values.contains_key(modality)) {
+            if !manifest.rows_in_split(Split::Train).iter().any(|r| manifest.rows[*r].values.contains_key(modality)) {
                 let path = manifest.path.display();
                 return Err(Error::Config(format!(
                     "{path}: no training row has {modality}, for which the config has an input"
@@ -336,10 +339,15 @@ impl Prediction {
             table.iter().take(1000).flat_map(|r| r.keys().cloned()).collect();
         data.columns.id = Some(plan::id_column(&table));
         drop(table);
-        let has = |b: &mm_data::Binding| b.columns().iter().any(|c| known.contains(c));
+        let has = |b: &mm_data::ColumnBinding| b.columns().iter().any(|c| known.contains(c));
         if !data.columns.modalities.values().any(&has) {
-            let wanted: Vec<&str> =
-                data.columns.modalities.values().flat_map(mm_data::Binding::columns).map(String::as_str).collect();
+            let wanted: Vec<&str> = data
+                .columns
+                .modalities
+                .values()
+                .flat_map(mm_data::ColumnBinding::columns)
+                .map(String::as_str)
+                .collect();
             let found = known.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
             return Err(Error::Config(format!(
                 "{}: found the columns {found}; wanted at least one of {}",
@@ -348,7 +356,7 @@ impl Prediction {
             )));
         }
         for binding in data.columns.modalities.values_mut() {
-            if let mm_data::Binding::Many(columns) = binding
+            if let mm_data::ColumnBinding::Multiple(columns) = binding
                 && columns.iter().any(|c| known.contains(c))
             {
                 columns.retain(|c| known.contains(c));
@@ -405,7 +413,10 @@ impl Prediction {
                 processors.insert(modality.clone(), kept);
                 made.push(modality.clone());
             } else if values.any(|v| matches!(v, Source::File(_))) {
-                processors.insert(modality.clone(), Arc::new(Cached::new(way.processor.clone(), self.cache.clone())));
+                processors.insert(
+                    modality.clone(),
+                    Arc::new(CachedProcessor::new(way.processor.clone(), self.cache.clone())),
+                );
             } else {
                 processors.insert(modality.clone(), way.processor.clone());
             }
@@ -511,7 +522,8 @@ impl Prediction {
         stop: &AtomicBool,
     ) -> Result<Fit> {
         let labels = self.labels(&manifest);
-        let rows: Vec<usize> = manifest.side(Split::Train).into_iter().filter(|r| labels[*r].is_some()).collect();
+        let rows: Vec<usize> =
+            manifest.rows_in_split(Split::Train).into_iter().filter(|r| labels[*r].is_some()).collect();
         if rows.len() < 2 {
             let path = manifest.path.display();
             return Err(Error::Config(format!(
@@ -602,7 +614,7 @@ impl Prediction {
             predictor::Combination::fit(self, &manifest, &self.answer(&manifest, &valid, &processors, &[])?)?
         };
         combination.save(run.folder())?;
-        Ok(Fit { outcome, broken: loader.counts().broken, rows: count })
+        Ok(Fit { outcome, broken: loader.failed_samples(), rows: count })
     }
 
     /// The loss of each head on rows that were answered, by the labels that are kept.
@@ -623,7 +635,7 @@ impl Prediction {
 
     fn labelled(&self, manifest: &Manifest, split: Split) -> Vec<usize> {
         let labels = self.labels(manifest);
-        manifest.side(split).into_iter().filter(|r| labels[*r].is_some()).collect()
+        manifest.rows_in_split(split).into_iter().filter(|r| labels[*r].is_some()).collect()
     }
 
     /// Answers for rows through a loader's processors. Values that cannot be read are missing.
@@ -660,7 +672,7 @@ impl Prediction {
     ) -> Result<Answers> {
         // Whole items where the network looks at them, else so many rows that their pixels stay bounded.
         let chunks: Vec<Vec<usize>> = if self.network.by_items() {
-            items(manifest, rows).chunks(8).map(<[Vec<usize>]>::concat).collect()
+            group_rows_by_item(manifest, rows).chunks(8).map(<[Vec<usize>]>::concat).collect()
         } else {
             rows.chunks(64).map(<[usize]>::to_vec).collect()
         };
@@ -692,7 +704,7 @@ impl Prediction {
                         }
                         Err(error) => {
                             let row = &manifest.rows[chunk[place]];
-                            out.broken.push(Broken {
+                            out.broken.push(FailedSample {
                                 row: row.number,
                                 id: row.id.clone(),
                                 modality: modality.to_string(),
@@ -762,7 +774,7 @@ fn samples(
 ) -> Vec<(usize, mm_core::Result<Tensor>)> {
     let having = rows.par_iter().enumerate();
     let having = having.filter_map(|(n, r)| Some((n, manifest.rows[*r].values.get(modality)?.first()?)));
-    having.map(|(n, s)| (n, guarded(processor, s, &mut SampleContext::plain()))).collect()
+    having.map(|(n, s)| (n, process_catching_panics(processor, s, &mut SampleContext::plain()))).collect()
 }
 
 /// Figures of probabilities (or numbers) `[rows, …]` for the rows that have a label.
@@ -837,14 +849,14 @@ impl Task<Batch> for Prediction {
         let labels: Vec<Option<Label>> = batch.rows.iter().map(|r| all.get(*r).cloned().flatten()).collect();
         let labels = self.target.tensor(&labels, self.level()?, self.params.device())?;
         let parts: Parts<'_> =
-            batch.parts.iter().map(|(m, part)| (m, (part.input.clone(), part.rows.clone()))).collect();
+            batch.modalities.iter().map(|(m, part)| (m, (part.input.clone(), part.rows.clone()))).collect();
         if parts.is_empty() {
             return Ok(None);
         }
         let made = self.made.borrow();
         let known = |m: &Modality| made.contains(m);
         let mut keeping = self.keeping.borrow_mut();
-        if let (Some(own), 0, true) = (&mut keeping.own, batch.number, train) {
+        if let (Some(own), 0, true) = (&mut keeping.own, batch.index, train) {
             own.update()?;
         }
         let judged = (&self.target, self.level()?);

@@ -3,7 +3,7 @@
 use super::{Prediction, Predictor, Problem, Ready, parse, resolve_all};
 use crate::{Error, Result, Told};
 use mm_core::{Device, Registry};
-use mm_data::{Binding, Broken, Cells, Manifest, Split, read_table};
+use mm_data::{Cells, ColumnBinding, FailedSample, Manifest, Split, read_table};
 use mm_train::{Progress, Run, environment};
 use serde_json::json;
 use std::{
@@ -102,7 +102,7 @@ pub struct Fitted {
     /// Rows that were trained on.
     pub rows: usize,
     /// Samples that were skipped.
-    pub broken: Vec<Broken>,
+    pub broken: Vec<FailedSample>,
     /// Whether the time limit or a person ended it early.
     pub stopped: bool,
     /// Networks that count.
@@ -114,12 +114,12 @@ pub struct Fitted {
 /// The column that names rows: `id` where its cells differ, else none, for a customer's number names no row.
 pub(super) fn id_column(table: &[Cells]) -> String {
     let mut seen = std::collections::HashSet::new();
-    let names = table.iter().all(|r| r.get("id").and_then(mm_data::plain).is_some_and(|id| seen.insert(id)));
+    let names = table.iter().all(|r| r.get("id").and_then(mm_data::cell_text).is_some_and(|id| seen.insert(id)));
     if names && !table.is_empty() { "id".into() } else { String::new() }
 }
 
 fn filled(value: &serde_json::Value) -> Option<String> {
-    mm_data::plain(value).filter(|t| !mm_core::no_value(t))
+    mm_data::cell_text(value).filter(|t| !mm_core::no_value(t))
 }
 
 /// What a column is, in one word, or why it is left out.
@@ -142,7 +142,7 @@ fn kind(name: &str, cells: &[Option<String>], lists: bool) -> std::result::Resul
         });
         hits.count() * 2 > texts.len()
     };
-    for (modality, known) in mm_data::ENDINGS {
+    for (modality, known) in mm_data::FILE_EXTENSIONS {
         if ending(known) {
             return Ok(modality);
         }
@@ -329,7 +329,7 @@ pub fn fit_table(
     // All networks read the same rows.
     let mut shared: Option<(Arc<Manifest>, Vec<usize>, Ready)> = None;
     let (mut predictor, mut said) = (Predictor::empty(), Vec::new());
-    let (mut broken, mut trained, mut stopped): (Vec<Broken>, usize, bool) = (Vec::new(), 0, false);
+    let (mut broken, mut trained, mut stopped): (Vec<FailedSample>, usize, bool) = (Vec::new(), 0, false);
     let limit = fitting.time_limit.map(Duration::from_secs_f64);
     let mut made: Vec<toml::Value> = Vec::new();
     let mut refit = fitting.refit && fitting.tune_on.is_none();
@@ -406,8 +406,11 @@ pub fn fit_table(
     }
     let Some((manifest, ..)) = shared else { return Err(Error::Config("a preset without networks".into())) };
     let side = if fitting.hold_out > 0.0 { Split::Test } else { Split::Valid };
-    let valid: Vec<usize> =
-        manifest.side(side).into_iter().filter(|r| manifest.rows[*r].cells.contains_key(&fitting.label)).collect();
+    let valid: Vec<usize> = manifest
+        .rows_in_split(side)
+        .into_iter()
+        .filter(|r| manifest.rows[*r].cells.contains_key(&fitting.label))
+        .collect();
     let mut refitted = None;
     if refit && !stopped {
         let again = training.elapsed().mul_f64(1.5);
@@ -499,10 +502,19 @@ fn config(
     columns: &BTreeMap<String, Vec<String>>,
     (rows, id): (usize, String),
 ) -> Result<toml::Value> {
-    let bindings: BTreeMap<&String, Binding> = columns
+    let bindings: BTreeMap<&String, ColumnBinding> = columns
         .iter()
-        .map(|(m, c)| (m, if let [one] = c.as_slice() { Binding::One(one.clone()) } else { Binding::Many(c.clone()) }))
-        .map(|(m, b)| if m == "tabular" { (m, Binding::Many(b.columns().to_vec())) } else { (m, b) })
+        .map(|(m, c)| {
+            (
+                m,
+                if let [one] = c.as_slice() {
+                    ColumnBinding::Single(one.clone())
+                } else {
+                    ColumnBinding::Multiple(c.clone())
+                },
+            )
+        })
+        .map(|(m, b)| if m == "tabular" { (m, ColumnBinding::Multiple(b.columns().to_vec())) } else { (m, b) })
         .collect();
     // A fifth to choose on while that is few; five thousand tell enough.
     let share = (5000.0 / rows.max(1) as f64).min(0.2);

@@ -3,7 +3,7 @@
 use super::{Answers, Label, Look, Pooling, Prediction, Problem, Target, keeping::FUSED, stack::Stack};
 use crate::{Error, Result, metrics};
 use mm_core::{DType, Device, Modality, Registry, Source, Tensor, checkpoint};
-use mm_data::{Broken, Manifest, Row, Split};
+use mm_data::{FailedSample, Manifest, Row, Split};
 use mm_fusion::late::{Rule, Temperature, Truth, combine, fit_weights};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -255,7 +255,7 @@ pub(crate) struct Combined {
     pub(crate) values: Tensor,
     pub(crate) present: Vec<Vec<Modality>>,
     pub(crate) weights: BTreeMap<Modality, Vec<f64>>,
-    pub(crate) broken: Vec<Broken>,
+    pub(crate) broken: Vec<FailedSample>,
     /// What the first network's fused head says, `[rows, outputs]`.
     fused: Tensor,
     /// What counted for the first network, row by row, where that was asked for.
@@ -406,7 +406,7 @@ impl Predictor {
         manifest: &Manifest,
         rows: &[usize],
         drop: &[Modality],
-    ) -> Result<(Vec<Predicted>, Vec<Broken>)> {
+    ) -> Result<(Vec<Predicted>, Vec<FailedSample>)> {
         let found = self.combined(manifest, rows, drop)?;
         let target = self.target();
         let width = found.values.size(1)?.max(1) as usize;
@@ -496,7 +496,7 @@ impl Predictor {
         manifest: &Manifest,
         rows: &[usize],
         drop: &[Modality],
-    ) -> Result<(metrics::Figures, Vec<Broken>)> {
+    ) -> Result<(metrics::Figures, Vec<FailedSample>)> {
         let found = self.combined(manifest, rows, drop)?;
         let mut figures = super::measure(self.target(), self.label(), manifest, &found.rows, &found.values)?;
         if !self.target().classes.is_empty() {

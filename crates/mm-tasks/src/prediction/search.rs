@@ -179,7 +179,7 @@ fn one(
     settings::set(&mut value, "train.evaluate_every_epochs=1")?;
     let model = Prediction::new(parse(&value)?, base, registry, device)?;
     let manifest = model.manifest()?;
-    if manifest.side(Split::Valid).is_empty() {
+    if manifest.rows_in_split(Split::Valid).is_empty() {
         return Err(Error::Config(
             "no row is held out to judge by; set data.split.valid (or data.valid) in the config".into(),
         ));

@@ -29,13 +29,13 @@ pub fn build_prediction(runs: &[PathBuf], split: Split, registry: &Registry, dev
         let open = |side: Split| -> Result<Option<_>> {
             let predictor = Predictor::open_for(run, side, registry, device)?;
             let manifest = predictor.manifest()?;
-            Ok((!manifest.side(side).is_empty()).then_some((predictor, manifest, side)))
+            Ok((!manifest.rows_in_split(side).is_empty()).then_some((predictor, manifest, side)))
         };
         let found = open(split)?.map_or_else(|| open(Split::Valid), |found| Ok(Some(found)))?;
         let none = || Error::Config(format!("{}: no rows were held out of training", run.display()));
         let (predictor, manifest, side) = found.ok_or_else(none)?;
         let rows: Vec<usize> = manifest
-            .side(side)
+            .rows_in_split(side)
             .into_iter()
             .filter(|r| manifest.rows[*r].cells.contains_key(predictor.label()))
             .collect();
@@ -93,7 +93,7 @@ fn figures(all: &[Figures], manifest: &Manifest, rows: &[usize], predictor: &Pre
     let mut list = vec![vec!["figure".to_owned(), "value".into(), "beside it".into()]];
     // What the most frequent class of the training rows would get.
     let label = |row: &usize| manifest.rows[*row].cells.get(predictor.label()).map(String::as_str);
-    let train = manifest.side(Split::Train);
+    let train = manifest.rows_in_split(Split::Train);
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     train.iter().filter_map(label).for_each(|l| *counts.entry(l).or_default() += 1);
     let most = counts.iter().max_by_key(|(_, c)| **c).map(|(l, _)| *l);

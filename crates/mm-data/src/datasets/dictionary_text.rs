@@ -27,7 +27,7 @@ pub(super) fn write(folder: &Path, out: &Path) -> Result<usize> {
     let dictionary = folder.join("usr/share/dictd/gcide.dict.dz");
     let open = |path: &Path| {
         File::open(path).map_err(|e| {
-            Error::file(path, format!("cannot be read: {e}; `cargo xtask data fetch english-glosses` brings it"))
+            Error::file(path, format!("cannot be read: {e}; `cargo xtask data fetch english-dictionary` brings it"))
         })
     };
     let mut reader = BufReader::with_capacity(1 << 20, flate2::read::MultiGzDecoder::new(open(&dictionary)?));

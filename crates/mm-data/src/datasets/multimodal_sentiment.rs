@@ -113,9 +113,9 @@ fn folder(folder: &Path, store: &mut Store<'_>) -> Result<Vec<Value>> {
     let (csd, h5) = (ending(&["csd", "hdf5"]), ending(&["h5"]));
     #[cfg(feature = "hdf5")]
     if !csd.is_empty() {
-        return super::sequences::stretches(folder, &csd, store);
+        return super::computational_sequences::stretches(folder, &csd, store);
     } else if !h5.is_empty() {
-        return super::sequences::pairs(folder, store);
+        return super::computational_sequences::pairs(folder, store);
     }
     #[cfg(not(feature = "hdf5"))]
     if let Some(file) = csd.first().or(h5.first()) {

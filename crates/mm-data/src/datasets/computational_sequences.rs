@@ -1,6 +1,6 @@
 //! What of sentiment's data comes as HDF5: CMU's computational sequences and the pairs `X_train.h5`, `y_train.h5`.
 
-use super::opinions::{Store, finite, trimmed};
+use super::multimodal_sentiment::{Store, finite, trimmed};
 use crate::{Error, Result};
 use hdf5_reader::{Dataset, Hdf5File, group::Group};
 use mm_core::Tensor;

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Writes small files in the layouts that sentiment's data sets are passed around in, and what Python reads in them.
 
-    python xtask/parity/opinions_fixtures.py     # needs numpy h5py
+    python xtask/parity/multimodal_sentiment_fixtures.py     # needs numpy h5py
 """
 import json, pickle
 from pathlib import Path
 import h5py, numpy as np
-out = Path(__file__).resolve().parents[2] / "crates/mm-data/tests/fixtures/opinions"; out.mkdir(parents=True, exist_ok=True)
+out = Path(__file__).resolve().parents[2] / "crates/mm-data/tests/fixtures/multimodal_sentiment"; out.mkdir(parents=True, exist_ok=True)
 rng = np.random.default_rng(3); told = {}
 WIDTHS = {"text": 5, "audio": 3, "vision": 2}
 rounded = lambda a: [[round(float(v), 5) for v in step] for step in a]
@@ -85,4 +85,4 @@ told["h5"] = rows
 class Evil:
     def __reduce__(self): return (print, ("executed",))
 (out / "evil.pkl").write_bytes(pickle.dumps({"train": Evil()}))
-(out / "told.json").write_text(json.dumps(told, ensure_ascii=False))
+(out / "expected.json").write_text(json.dumps(told, ensure_ascii=False))
