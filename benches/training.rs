@@ -14,8 +14,8 @@ use mm_repr::{
         InputSpec, InputSpecs, MaskedAutoencoder, MaskedAutoencoderConfig, Vae, VaeConfig, ValueType,
         networks::NetworkConfig,
     },
-    image::{PictureTower, PictureTowerConfig},
-    text::{Reader, ReaderConfig},
+    image::{CnnEncoder, CnnEncoderConfig},
+    text::{LstmEncoder, LstmEncoderConfig},
 };
 use mm_train::{Optimizer, OptimizerConfig, ParamGroup};
 use std::time::Instant;
@@ -154,12 +154,11 @@ fn model(name: &str, params: &Params) -> std::result::Result<Loss, Box<dyn std::
                 other => return Err(format!("no network `{other}`").into()),
             };
             let rows = 128;
-            let tower =
-                PictureTowerConfig { channels: vec![16, 32, 48], dropout: 0.0, ..PictureTowerConfig::default() };
-            let see = PictureTower::new(&scope.pp("see"), &tower)?;
+            let tower = CnnEncoderConfig { channels: vec![16, 32, 48], dropout: 0.0, ..CnnEncoderConfig::default() };
+            let see = CnnEncoder::new(&scope.pp("see"), &tower)?;
             let vocabulary = (0..28).map(|n| n.to_string()).collect();
-            let reader = ReaderConfig { vocabulary, embedding: 48, width: 96, ..ReaderConfig::default() };
-            let read = Reader::new(&scope.pp("read"), &reader)?;
+            let reader = LstmEncoderConfig { vocabulary, embedding: 48, width: 96, ..LstmEncoderConfig::default() };
+            let read = LstmEncoder::new(&scope.pp("read"), &reader)?;
             let config = ReasoningConfig { network, hidden_dim: 96, ..ReasoningConfig::default() };
             let alone = kind == "reason";
             let widths = [(Modality::IMAGE, see.width()), (Modality::TEXT, read.width())];

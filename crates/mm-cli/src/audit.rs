@@ -79,7 +79,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         audit(&manifest, pair, &embed, false, told)?
     } else {
         let model = Pretrained::load_with(&at(&arguments.model), options()?)?;
-        if model.joint.is_none() {
+        if model.contrastive_head.is_none() {
             bail!(
                 "{}: has one modality; wanted a joint model (CLIP and its kin), a run that has both, or two checkpoints with a comma between",
                 arguments.model

@@ -43,7 +43,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         }
         let modality = Modality::from(kind);
         let sources: Vec<Source> = files.iter().map(|f| Source::File(PathBuf::from(f))).collect();
-        let (logits, apart) = match (&classes, model.joint) {
+        let (logits, apart) = match (&classes, model.contrastive_head) {
             (Some(classes), Some(joint)) => {
                 let scores = model.embed(&modality, &sources, None)?.matmul(&classes.transpose(0, 1)?)?;
                 let logits = scores.mul_scalar(joint.scale)?.add_scalar(joint.bias.unwrap_or(0.0))?;
@@ -85,7 +85,7 @@ fn show(file: &str, row: usize, labels: &[String], scores: &[f32], logits: &[f32
 
 /// One vector a label, of unit length: the mean over its sentences.
 fn prompts(model: &Pretrained, arguments: &Arguments) -> Result<Tensor> {
-    if model.joint.is_none() {
+    if model.contrastive_head.is_none() {
         bail!(
             "--labels needs a model that puts text into the same space (CLIP, SigLIP …); this one is of family {}",
             model.family

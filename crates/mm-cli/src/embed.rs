@@ -167,7 +167,9 @@ fn pool(model: &Pretrained, arguments: &Arguments) -> Option<Pool> {
         Some(PoolChoice::Max) => Some(Pool::Max),
         Some(PoolChoice::Last) => Some(Pool::Last),
         // A layer inside a joint model has no projection: it is pooled as any other encoder's.
-        None | Some(PoolChoice::None) => (arguments.layer.is_some() && model.joint.is_some()).then_some(Pool::Mean),
+        None | Some(PoolChoice::None) => {
+            (arguments.layer.is_some() && model.contrastive_head.is_some()).then_some(Pool::Mean)
+        }
     }
 }
 

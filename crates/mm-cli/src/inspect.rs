@@ -44,8 +44,8 @@ struct Look {
 
 /// Family, size, what it takes and gives, and which of its tensors are not needed; what is missing is the error of loading it.
 fn model(folder: &Path, context: &Context) -> Result<()> {
-    let place = mm_repr::Place::of(folder)?;
-    let config = mm_repr::text::json(&place.files.join("config.json"))?;
+    let place = mm_repr::ModelPaths::resolve(folder)?;
+    let config = mm_repr::text::read_json(&place.files.join("config.json"))?;
     let kind = config["model_type"].as_str().unwrap_or_default();
     if mm_reason::families().contains(&kind) && !mm_repr::families().contains(&kind) {
         return speaker(folder, &place, context);
@@ -64,7 +64,7 @@ fn model(folder: &Path, context: &Context) -> Result<()> {
     if context.json {
         output::line(json!({
             "family": model.family, "parameters": parameters, "bytes": 4 * parameters, "takes": takes,
-            "widths": widths, "joint": model.joint.is_some(), "unused": model.unused, "adapter": place.adapter,
+            "widths": widths, "joint": model.contrastive_head.is_some(), "unused": model.unexpected_keys, "adapter": place.adapter,
         }));
         return Ok(());
     }
@@ -72,14 +72,14 @@ fn model(folder: &Path, context: &Context) -> Result<()> {
     for (modality, width) in widths {
         output::line(format!("  takes       {modality}, features {width} wide"));
     }
-    if model.joint.is_some() {
+    if model.contrastive_head.is_some() {
         output::line("  joint       its modalities share one space (mm classify --labels)");
     }
-    unused(&model.unused);
+    unused(&model.unexpected_keys);
     Ok(())
 }
 
-fn head(folder: &Path, family: &str, parameters: usize, place: &mm_repr::Place) {
+fn head(folder: &Path, family: &str, parameters: usize, place: &mm_repr::ModelPaths) {
     output::line(format!("{}: {family}", folder.display()));
     if place.adapter.is_some() {
         output::line(format!("  adapter     laid over {}", place.weights.display()));
@@ -99,7 +99,7 @@ fn unused(names: &[String]) {
 }
 
 /// The same of a model that answers, describes or writes down.
-fn speaker(folder: &Path, place: &mm_repr::Place, context: &Context) -> Result<()> {
+fn speaker(folder: &Path, place: &mm_repr::ModelPaths, context: &Context) -> Result<()> {
     let model = mm_reason::Pipeline::load(folder, mm_repr::LoadOptions::default())?;
     let parameters = model.params.count(&[mm_core::Role::Frozen]);
     let kinds = [Modality::IMAGE, Modality::AUDIO, Modality::VIDEO];

@@ -16,7 +16,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
-    let tensors = mm_repr::merge(&speak::folder(&arguments.model), &arguments.out)?;
+    let tensors = mm_repr::merge_adapter(&speak::folder(&arguments.model), &arguments.out)?;
     if context.json {
         output::line(json!({"out": arguments.out, "tensors": tensors}));
     } else {

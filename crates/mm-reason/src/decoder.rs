@@ -9,7 +9,7 @@ use mm_core::{
         TransformerConfig,
     },
 };
-use mm_repr::family::Build;
+use mm_repr::family::ModelBuilder;
 
 /// Sizes and switches of a [`Decoder`].
 #[derive(Debug, Clone)]
@@ -133,7 +133,7 @@ pub struct Decoder {
 impl Decoder {
     /// Parameters `embed_tokens`, `embed_positions`, `embed_norm`, `layers…`, `transform`, `head` under `scope`; scores are made with the
     /// word vectors themselves where the checkpoint has no `head`.
-    pub fn new(b: &Build<'_>, scope: &Scope<'_>, config: DecoderConfig) -> mm_repr::Result<Self> {
+    pub fn new(b: &ModelBuilder<'_>, scope: &Scope<'_>, config: DecoderConfig) -> mm_repr::Result<Self> {
         let scope = &scope.stepped();
         let blocks = b.transformer(scope, config.blocks.clone())?;
         Ok(Self::with(scope, config, blocks, scope.pp("head").has("weight"))?)

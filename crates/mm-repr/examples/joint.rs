@@ -13,7 +13,7 @@ fn main() -> Result<()> {
     let model = Pretrained::load(&locate(folder.as_ref(), Path::new(".")))?;
     let (picture, texts) =
         (model.embed(&Modality::IMAGE, &[picture], None)?, model.embed(&Modality::TEXT, &texts, None)?);
-    let scale = model.joint.map_or(1.0, |joint| joint.scale);
+    let scale = model.contrastive_head.map_or(1.0, |joint| joint.scale);
     let shares = picture.matmul(&texts.transpose(0, 1)?)?.mul_scalar(scale)?.softmax(-1)?;
     println!("{:.3?}", shares.to_vec::<f32>()?);
     Ok(())

@@ -1,7 +1,7 @@
 //! What a pretrained family is made of: a row in a table, the names of its parameters in checkpoints, and a function that builds it
 //! on the shared blocks of mm-core.
 
-use crate::{Error, Place, Result};
+use crate::{Error, ModelPaths, Result};
 use mm_core::{
     AdapterConfig, Checkpoint, DType, Device, Encoder, Features, Input, Modality, Module, Params, Processor, Role,
     Scope, Tensor,
@@ -35,19 +35,19 @@ pub trait Network: Encoder {
 
 /// An encoder whose vector is the means of some of its layers side by side: what a layer before the last knows of a text (how it feels, how it
 /// is built) the last, which was trained to tell meanings apart, may have let go (Tenney 2019).
-pub struct Layers {
+pub struct ConcatLayers {
     inner: Box<dyn Network>,
     layers: Vec<usize>,
 }
 
-impl Layers {
+impl ConcatLayers {
     /// These layers of an encoder, 0 being what goes into the first.
     pub fn new(inner: Box<dyn Network>, layers: Vec<usize>) -> Self {
         Self { inner, layers }
     }
 }
 
-impl Encoder for Layers {
+impl Encoder for ConcatLayers {
     fn encode(&self, input: &Input, _train: bool) -> mm_core::Result<Features> {
         let wanted = "a family that tells what each of its layers says (so far: text encoders)";
         let states = self
@@ -91,7 +91,7 @@ impl Tower {
 
 /// How a joint model scores a pair of vectors of unit length: `scale · a·b + bias`.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Joint {
+pub struct ContrastiveHead {
     /// Inverse temperature.
     pub scale: f64,
     /// Added to each score; `Some` where scores go through a sigmoid by themselves (SigLIP) instead of a softmax together.
@@ -103,23 +103,23 @@ pub struct Model {
     /// One a modality.
     pub towers: Vec<Tower>,
     /// How it scores pairs, where it puts several modalities into one space.
-    pub joint: Option<Joint>,
+    pub contrastive_head: Option<ContrastiveHead>,
 }
 
 impl From<Tower> for Model {
     fn from(tower: Tower) -> Self {
-        Self { towers: vec![tower], joint: None }
+        Self { towers: vec![tower], contrastive_head: None }
     }
 }
 
 /// A row of a table of families, whose builder makes an `M`.
 pub struct Family<M = Model> {
     /// `model_type` in `config.json`; timm's and open_clip's folders, which have none, are told apart by [`crate::Pretrained`].
-    pub kind: &'static str,
+    pub model_type: &'static str,
     /// Names here → names in this checkpoint.
-    pub names: fn(&Checkpoint, &Value) -> Names,
+    pub weight_map: fn(&Checkpoint, &Value) -> WeightMap,
     /// Makes the model.
-    pub build: fn(&Build<'_>) -> Result<M>,
+    pub build: fn(&ModelBuilder<'_>) -> Result<M>,
 }
 
 /// How a folder is loaded.
@@ -132,7 +132,7 @@ pub struct LoadOptions {
     /// Only so many blocks, and no projection after them: features of a layer, 0 for what goes into the first, negative from the end.
     pub layer: Option<i64>,
     /// So many of the last blocks go on learning (transformers only); none when absent.
-    pub tune: Option<usize>,
+    pub trainable_layers: Option<usize>,
     /// Whether all of it is learned further.
     pub train: bool,
 }
@@ -144,7 +144,7 @@ pub struct Loaded<M> {
     /// Its weights.
     pub params: Params,
     /// Names in the checkpoint that were not needed.
-    pub unused: Vec<String>,
+    pub unexpected_keys: Vec<String>,
     /// Changes whenever its numbers would.
     pub fingerprint: String,
 }
@@ -155,61 +155,66 @@ const BUFFERS: [&str; 5] =
 
 /// What is learned further of a model.
 #[derive(Debug, Clone, Default)]
-pub struct Further {
+pub struct FineTuneOptions {
     /// Low-rank adapters beside its layers, and nothing else; without them all of it.
     pub adapter: Option<AdapterConfig>,
     /// Beginnings of the checkpoint's names whose tensors are made anew (a head for other labels); they are learned whole.
-    pub renewed: Vec<String>,
+    pub reinitialized: Vec<String>,
 }
 
 /// Builds what `family` makes of a model whose config is known.
-pub fn load<M>(place: &Place, config: &Value, family: &Family<M>, options: LoadOptions) -> Result<Loaded<M>> {
-    load_further(place, config, family, options, None)
+pub fn load<M>(place: &ModelPaths, config: &Value, family: &Family<M>, options: LoadOptions) -> Result<Loaded<M>> {
+    load_for_fine_tuning(place, config, family, options, None)
 }
 
 /// The same of a model that goes on learning.
-pub fn load_further<M>(
-    place: &Place,
+pub fn load_for_fine_tuning<M>(
+    place: &ModelPaths,
     config: &Value,
     family: &Family<M>,
     options: LoadOptions,
-    further: Option<&Further>,
+    further: Option<&FineTuneOptions>,
 ) -> Result<Loaded<M>> {
     let folder = place.files.as_path();
     let checkpoint = place.checkpoint()?;
     let names = checkpoint.clone();
     let fingerprint = fingerprint(config, place, checkpoint.path(), options)?;
-    let map = (family.names)(&names, config);
+    let map = (family.weight_map)(&names, config);
     let params = Params::from_checkpoint(checkpoint, options.device, options.dtype, move |n| map.apply(n));
     if let Some(further) = further {
-        params.renew(&further.renewed);
+        params.renew(&further.reinitialized);
         further.adapter.clone().map(|a| params.adapt(a)).transpose()?;
     }
-    let learning = options.tune.is_some() || options.train || further.is_some();
+    let learning = options.trainable_layers.is_some() || options.train || further.is_some();
     let scope = if learning { params.scope() } else { params.scope().frozen() };
     let (layer, stacked) = (options.layer, Cell::new(false));
-    let build = Build { folder, config, checkpoint: &names, scope, layer, stacked };
+    let build = ModelBuilder { folder, config, checkpoint: &names, scope, layer, stacked };
     let model = (family.build)(&build)?;
     if layer.is_some() && !build.stacked.get() {
-        return Err(build.bad(format!("`{}` is no stack of alike blocks, so --layer has nothing to cut", family.kind)));
+        return Err(build.config_error(format!(
+            "`{}` is no stack of alike blocks, so --layer has nothing to cut",
+            family.model_type
+        )));
     }
-    if let Some(last) = options.tune {
+    if let Some(last) = options.trainable_layers {
         let blocks = params.named(&[Role::Trainable]).iter().filter_map(|(n, _)| block(n)).max();
         let blocks = blocks.filter(|_| build.stacked.get() && last > 0).map(|b| b + 1).ok_or_else(|| {
             let wanted = "wanted a stack of alike blocks, and at least one";
-            build.bad(format!("`{}` with tune = {last}: {wanted}", family.kind))
+            build.config_error(format!("`{}` with trainable_layers = {last}: {wanted}", family.model_type))
         })?;
         params.freeze(|name| block(name).is_none_or(|b| b + last < blocks))?;
     }
     if let Some(further) = further.filter(|f| f.adapter.is_some()) {
         if params.adapted() == 0 {
             let targets = further.adapter.as_ref().map(|a| a.targets.join(", ")).unwrap_or_default();
-            return Err(build.bad(format!("adapter.targets: no layer of `{}` is called {targets}", family.kind)));
+            return Err(
+                build.config_error(format!("adapter.targets: no layer of `{}` is called {targets}", family.model_type))
+            );
         }
-        params.freeze_but_adapters(&further.renewed)?;
+        params.freeze_but_adapters(&further.reinitialized)?;
     }
-    let unused = params.finish()?.into_iter().filter(|n| !BUFFERS.iter().any(|b| n.ends_with(b))).collect();
-    Ok(Loaded { model, params, unused, fingerprint })
+    let unexpected_keys = params.finish()?.into_iter().filter(|n| !BUFFERS.iter().any(|b| n.ends_with(b))).collect();
+    Ok(Loaded { model, params, unexpected_keys, fingerprint })
 }
 
 /// The file that holds the weights, or the folder where the usual names decide.
@@ -220,7 +225,7 @@ pub(crate) fn weights(folder: &Path) -> PathBuf {
 }
 
 /// Of the config, the pre-processing and the weights' file: the features are a function of these.
-fn fingerprint(config: &Value, place: &Place, weights: &Path, options: LoadOptions) -> Result<String> {
+fn fingerprint(config: &Value, place: &ModelPaths, weights: &Path, options: LoadOptions) -> Result<String> {
     let folder = &place.files;
     let mut hasher = blake3::Hasher::new();
     hasher.update(config.to_string().as_bytes()).update(format!("{:?}{:?}", options.dtype, options.layer).as_bytes());
@@ -259,7 +264,7 @@ fn block(name: &str) -> Option<usize> {
 
 /// Replacements that turn a name here into the checkpoint's, applied in order; `^` before what is replaced stands for the start.
 #[derive(Debug, Clone, Default)]
-pub struct Names(Vec<Rule>);
+pub struct WeightMap(Vec<Rule>);
 
 #[derive(Debug, Clone)]
 struct Rule {
@@ -269,9 +274,9 @@ struct Rule {
     to: String,
 }
 
-impl Names {
+impl WeightMap {
     /// The rules of a table.
-    pub fn of(rules: &[(&str, &str)]) -> Self {
+    pub fn new(rules: &[(&str, &str)]) -> Self {
         let rule = |(from, to): &(&str, &str)| Rule { within: String::new(), from: (*from).into(), to: (*to).into() };
         Self(rules.iter().map(rule).collect())
     }
@@ -284,7 +289,7 @@ impl Names {
 
     /// More rules, after those that are there.
     pub fn and(mut self, rules: &[(&str, &str)]) -> Self {
-        self.0.extend(Self::of(rules).0);
+        self.0.extend(Self::new(rules).0);
         self
     }
 
@@ -332,7 +337,7 @@ pub fn prefix<'a>(checkpoint: &Checkpoint, probe: &str, prefixes: &[&'a str]) ->
 }
 
 /// What a builder works with.
-pub struct Build<'a> {
+pub struct ModelBuilder<'a> {
     /// The checkpoint folder.
     pub folder: &'a Path,
     /// Its `config.json`.
@@ -347,7 +352,7 @@ pub struct Build<'a> {
     pub stacked: Cell<bool>,
 }
 
-impl Build<'_> {
+impl ModelBuilder<'_> {
     /// The config as a family's own struct; fields that it does not know are not needed for its features.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T> {
         self.parse_part(self.config, "")
@@ -362,13 +367,13 @@ impl Build<'_> {
 
     /// A JSON file of the folder; `Null` when it is not there.
     pub fn json(&self, name: &str) -> Result<Value> {
-        crate::text::json(&self.folder.join(name))
+        crate::text::read_json(&self.folder.join(name))
     }
 
     /// A part of the folder's model, with its own config, as if it were the whole.
-    pub fn part<'b>(&'b self, config: &'b Value) -> Build<'b> {
+    pub fn part<'b>(&'b self, config: &'b Value) -> ModelBuilder<'b> {
         let (folder, checkpoint, scope) = (self.folder, self.checkpoint, self.scope.clone());
-        Build { folder, config, checkpoint, scope, layer: self.layer, stacked: Cell::new(false) }
+        ModelBuilder { folder, config, checkpoint, scope, layer: self.layer, stacked: Cell::new(false) }
     }
 
     /// The shared stack of blocks, cut at the layer that was asked for: then nothing follows it.
@@ -386,18 +391,18 @@ impl Build<'_> {
     }
 
     /// How many classes the config names.
-    pub fn classes(&self) -> i64 {
-        classes(self.config)
+    pub fn num_labels(&self) -> i64 {
+        num_labels(self.config)
     }
 
     /// An error about the config.
-    pub fn bad(&self, reason: impl std::fmt::Display) -> Error {
+    pub fn config_error(&self, reason: impl std::fmt::Display) -> Error {
         Error::folder(self.folder.join("config.json"), reason)
     }
 }
 
 /// How many classes a config names: by `num_labels` (timm: `num_classes`), else by its labels, else two (transformers' default).
-pub fn classes(config: &Value) -> i64 {
+pub fn num_labels(config: &Value) -> i64 {
     let labels = config["id2label"].as_object().map(|l| l.len() as i64);
     let plain = ["num_labels", "num_classes"].iter().find_map(|k| config[*k].as_i64());
     plain.or(labels).unwrap_or(2)

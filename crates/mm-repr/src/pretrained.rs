@@ -1,8 +1,8 @@
 //! A checkpoint folder → encoders with their own pre-processing.
 
 use crate::{
-    Error, Place, Result, audio,
-    family::{Family, Joint, LoadOptions, Loaded, Model, Tower, classes, labels, load},
+    Error, ModelPaths, Result, audio,
+    family::{ContrastiveHead, Family, LoadOptions, Loaded, Model, Tower, labels, load, num_labels},
     image, joint, text,
 };
 use mm_core::{DType, Device, Input, Modality, Params, Pool, SampleContext, Source, Tensor, without_grad};
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 fn table() -> impl Iterator<Item = &'static Family> {
     let pictures = image::vit::FAMILIES.iter().chain(image::resnet::FAMILIES).chain(image::convnext::FAMILIES);
     let pictures = pictures.chain(image::efficientnet::FAMILIES);
-    let sounds = audio::wave::FAMILIES.iter().chain(std::iter::once(&audio::whisper::FAMILY));
+    let sounds = audio::wav2vec2::FAMILIES.iter().chain(std::iter::once(&audio::whisper::FAMILY));
     let joint = joint::clip::FAMILIES.iter().chain([&joint::clap::FAMILY, &joint::blip::FAMILY]);
     text::transformer::FAMILIES.iter().chain(pictures).chain(sounds).chain(joint)
 }
@@ -22,20 +22,20 @@ fn table() -> impl Iterator<Item = &'static Family> {
 /// The families that [`Pretrained::load`] knows, by the `model_type` of their `config.json`; `timm/…` and `open_clip` stand for the
 /// folders of those programs.
 pub fn families() -> Vec<&'static str> {
-    table().map(|f| f.kind).collect()
+    table().map(|f| f.model_type).collect()
 }
 
 /// A pretrained model as its folder describes it.
 pub struct Pretrained {
     towers: Vec<Tower>,
     /// How it scores pairs, if it puts several modalities into one space.
-    pub joint: Option<Joint>,
+    pub contrastive_head: Option<ContrastiveHead>,
     /// Its weights, frozen.
     pub params: Params,
     /// Which family it is of.
     pub family: String,
     /// Names in the checkpoint that were not needed.
-    pub unused: Vec<String>,
+    pub unexpected_keys: Vec<String>,
     /// Names of the classes, where it has a classifier; numbers where the folder names none.
     pub labels: Vec<String>,
     /// Whether classes do not exclude each other, so that each score is a probability by itself.
@@ -57,23 +57,23 @@ impl Pretrained {
         if !folder.is_dir() {
             return Err(Error::folder(folder, "no such folder; fetch it with `cargo xtask models pull NAME`"));
         }
-        let mut place = Place::of(folder)?;
+        let mut place = ModelPaths::resolve(folder)?;
         if place.adapter.is_none() {
             let inner = inner(folder)?;
-            place = Place { files: inner.clone(), weights: inner, adapter: None };
+            place = ModelPaths { files: inner.clone(), weights: inner, adapter: None };
         }
         let folder = place.files.as_path();
         let (family, config) = describe(folder)?;
-        let Loaded { model: Model { towers, joint }, params, unused, fingerprint } =
+        let Loaded { model: Model { towers, contrastive_head }, params, unexpected_keys, fingerprint } =
             load(&place, &config, family, options)?;
-        let classes = classes(&config);
+        let classes = num_labels(&config);
         Ok(Self {
             labels: labels(&config, classes),
             multi_label: config["problem_type"] == "multi_label_classification",
             towers,
-            joint,
-            family: family.kind.to_owned(),
-            unused,
+            contrastive_head,
+            family: family.model_type.to_owned(),
+            unexpected_keys,
             fingerprint,
             folder: folder.to_owned(),
             dtype: options.dtype,
@@ -113,7 +113,7 @@ impl Pretrained {
         self.embed(&self.modalities()[0], sources, None)
     }
 
-    /// One vector a source, `[sources, width]`, in the order given: the projected one of unit length of joint models, else the one
+    /// One vector a source, `[sources, width]`, in the order given: the projected one of unit length of dual-encoder models, else the one
     /// that the folder asks for, else the mean over the positions that are there; `pool` chooses another.
     pub fn embed(&self, modality: &Modality, sources: &[Source], pool: Option<Pool>) -> Result<Tensor> {
         self.over(modality, sources, |samples| self.embed_samples(modality, samples, pool))
@@ -216,7 +216,7 @@ fn inner(folder: &Path) -> Result<PathBuf> {
     if folder.join("config.json").exists() || folder.join("open_clip_config.json").exists() {
         return Ok(folder.to_owned());
     }
-    let modules = text::json(&folder.join("modules.json"))?;
+    let modules = text::read_json(&folder.join("modules.json"))?;
     let path = modules[0]["path"].as_str().filter(|p| !p.is_empty());
     if let Some(below) = path.map(|p| folder.join(p)).filter(|p| p.join("config.json").exists()) {
         return Ok(below);
@@ -232,13 +232,13 @@ fn describe(folder: &Path) -> Result<(&'static Family, Value)> {
     let open_clip = folder.join("open_clip_config.json");
     let file = folder.join("config.json");
     let (kind, config) = if open_clip.exists() && !file.exists() {
-        ("open_clip".to_owned(), text::json(&open_clip)?)
+        ("open_clip".to_owned(), text::read_json(&open_clip)?)
     } else {
-        let config = text::json(&file)?;
+        let config = text::read_json(&file)?;
         let kind = match (config["model_type"].as_str(), image::vit::timm_kind(&config)) {
             (Some(kind), _) => kind.to_owned(),
             (None, Some(kind)) => kind.to_owned(),
-            (None, None) if open_clip.exists() => return Ok((find("open_clip")?, text::json(&open_clip)?)),
+            (None, None) if open_clip.exists() => return Ok((find("open_clip")?, text::read_json(&open_clip)?)),
             (None, None) => match config["architecture"].as_str() {
                 Some(name) => return Err(mm_core::Error::unknown("timm architecture", name, TIMM).into()),
                 None => {
@@ -257,8 +257,8 @@ fn describe(folder: &Path) -> Result<(&'static Family, Value)> {
 const TIMM: [&str; 5] = ["vit_…", "deit_…", "resnet…", "convnext…", "efficientnet_…"];
 
 /// A family by its `model_type`.
-pub fn find(kind: &str) -> Result<&'static Family> {
-    table().find(|f| f.kind == kind).ok_or_else(|| mm_core::Error::unknown("model_type", kind, families()).into())
+fn find(kind: &str) -> Result<&'static Family> {
+    table().find(|f| f.model_type == kind).ok_or_else(|| mm_core::Error::unknown("model_type", kind, families()).into())
 }
 
 /// Where a model's folder is: `name` below `base` if that is a folder, else among those that `cargo xtask models pull` fetched, else

@@ -2,7 +2,7 @@
 
 use crate::{
     locate,
-    text::{BagConfig, read},
+    text::{TfidfConfig, read},
 };
 use mm_core::{Error, Modality, Proposal, Registry, Result, Source};
 use mm_data::decode::decode_audio;
@@ -65,10 +65,10 @@ fn bag(values: &[&Source]) -> Proposal {
     let texts: Vec<_> = values.iter().filter_map(|v| read(v).ok()).collect();
     // Vectors of all rows of a batch are dense: many rows allow many terms, few rows carry few.
     let most = (texts.len() * 4).clamp(300, 3000);
-    let mut config = BagConfig::fit(texts.iter().map(AsRef::as_ref), most);
+    let mut config = TfidfConfig::fit(texts.iter().map(AsRef::as_ref), most);
     if config.terms.is_empty() {
         // Texts that have nothing in common still are texts; nothing can be learned from them.
-        config = BagConfig { terms: vec!["\u{fffd}".into()], rarity: vec![1.0] };
+        config = TfidfConfig { terms: vec!["\u{fffd}".into()], rarity: vec![1.0] };
     }
     let about = format!("{} words and pieces of words (tf-idf), from nothing", config.terms.len());
     let mut encoder = toml::Value::try_from(config).unwrap_or_else(|_| toml::Table::new().into());
@@ -109,7 +109,7 @@ fn speech(values: &[&Source]) -> Result<Proposal> {
 }
 
 fn vector(values: &[&Source]) -> Result<Vec<Proposal>> {
-    let width = values.iter().find_map(|v| crate::numbers::Numbers::width_of(v));
+    let width = values.iter().find_map(|v| crate::vector::VectorProcessor::width_of(v));
     let width = width.ok_or_else(|| Error::Sample("no list of numbers among the training values".into()))?;
     let encoder = toml::Table::from_iter([
         ("kind".to_owned(), toml::Value::from("vector")),

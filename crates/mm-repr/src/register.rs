@@ -2,12 +2,12 @@
 
 use crate::{
     LoadOptions, Pretrained,
-    audio::{SpeechTower, SpeechTowerConfig},
-    family::Layers,
-    image::{PictureProcessor, PictureTower, PictureTowerConfig},
+    audio::{AudioCnn, AudioCnnConfig},
+    family::ConcatLayers,
+    image::{CnnEncoder, CnnEncoderConfig, CnnProcessor},
     locate,
-    numbers::{AsTheyAre, Numbers},
-    text::{Bag, BagConfig, Reader, ReaderConfig, ReaderProcessor, WordDropout},
+    text::{LstmEncoder, LstmEncoderConfig, TfidfConfig, TfidfProcessor, WordDropout, WordIdProcessor},
+    vector::{IdentityEncoder, VectorProcessor},
     video::{FramesEncoder, FramesProcessor},
     word2vec::{Weighting, WordVectors, WordVectorsEncoder, WordVectorsProcessor},
 };
@@ -30,7 +30,7 @@ struct PretrainedSettings {
     layers: Vec<usize>,
     /// So many of its last blocks go on learning; none when absent.
     #[serde(default)]
-    tune: Option<usize>,
+    trainable_layers: Option<usize>,
     /// While training: the rate at which tokens of a text are left out. Of a frozen encoder, in `views` of each text.
     #[serde(default)]
     word_dropout: f64,
@@ -53,7 +53,7 @@ struct WordVectorsSettings {
 struct SpeechSettings {
     processor: AudioProcessorConfig,
     #[serde(default)]
-    tower: SpeechTowerConfig,
+    tower: AudioCnnConfig,
 }
 
 /// Numbers as they stand in the manifest.
@@ -97,15 +97,15 @@ pub fn register(registry: &mut Registry) {
         }
         let modality = settings.modality.unwrap_or_else(|| modality_of(&context.field));
         Ok(BuiltEncoder {
-            processor: Arc::new(Numbers::new(settings.width).in_steps(settings.steps)),
-            encoder: Box::new(AsTheyAre { width: settings.width as i64, modality }),
+            processor: Arc::new(VectorProcessor::new(settings.width).in_steps(settings.steps)),
+            encoder: Box::new(IdentityEncoder { width: settings.width as i64, modality }),
             frozen: false,
             fingerprint: String::new(),
         })
     });
     registry.encoder("bag", |settings, context| {
-        let bag = Bag::new(config::parse(settings, &context.field)?)?;
-        let encoder = AsTheyAre { width: bag.width(), modality: Modality::TEXT };
+        let bag = TfidfProcessor::new(config::parse(settings, &context.field)?)?;
+        let encoder = IdentityEncoder { width: bag.width(), modality: Modality::TEXT };
         Ok(BuiltEncoder {
             processor: Arc::new(bag),
             encoder: Box::new(encoder),
@@ -115,28 +115,28 @@ pub fn register(registry: &mut Registry) {
     });
     registry.completer("bag", "terms", |values| {
         let texts: Vec<_> = values.iter().filter_map(|v| crate::text::read(v).ok()).collect();
-        Ok(toml::Value::from(BagConfig::fit(texts.iter().map(AsRef::as_ref), 3000).terms))
+        Ok(toml::Value::from(TfidfConfig::fit(texts.iter().map(AsRef::as_ref), 3000).terms))
     });
     registry.encoder("reader", |settings, context| {
-        let settings: ReaderConfig = config::parse(settings, &context.field)?;
+        let settings: LstmEncoderConfig = config::parse(settings, &context.field)?;
         Ok(BuiltEncoder {
-            processor: Arc::new(ReaderProcessor::new(&settings)),
-            encoder: Box::new(Reader::new(&context.scope, &settings)?),
+            processor: Arc::new(WordIdProcessor::new(&settings)),
+            encoder: Box::new(LstmEncoder::new(&context.scope, &settings)?),
             frozen: false,
             fingerprint: String::new(),
         })
     });
     registry.completer("reader", "vocabulary", |values| {
         let texts: Vec<_> = values.iter().filter_map(|v| crate::text::read(v).ok()).collect();
-        let words = ReaderConfig::vocabulary(texts.iter().map(AsRef::as_ref), 20_000);
+        let words = LstmEncoderConfig::vocabulary(texts.iter().map(AsRef::as_ref), 20_000);
         Ok(toml::Value::from(words))
     });
     registry.encoder("picture", |settings, context| {
-        let settings: PictureTowerConfig = config::parse(settings, &context.field)?;
-        let processor = PictureProcessor::new(&settings)?;
+        let settings: CnnEncoderConfig = config::parse(settings, &context.field)?;
+        let processor = CnnProcessor::new(&settings)?;
         Ok(BuiltEncoder {
             processor: Arc::new(processor),
-            encoder: Box::new(PictureTower::new(&context.scope, &settings)?),
+            encoder: Box::new(CnnEncoder::new(&context.scope, &settings)?),
             frozen: false,
             fingerprint: String::new(),
         })
@@ -162,7 +162,11 @@ pub fn register(registry: &mut Registry) {
     });
     registry.encoder("pretrained", |settings, context| {
         let settings: PretrainedSettings = config::parse(settings, &context.field)?;
-        let options = LoadOptions { device: context.scope.device(), tune: settings.tune, ..LoadOptions::default() };
+        let options = LoadOptions {
+            device: context.scope.device(),
+            trainable_layers: settings.trainable_layers,
+            ..LoadOptions::default()
+        };
         let model = Pretrained::load_with(&locate(&settings.path, &context.base), options)?;
         let (tower, params, fingerprint) = model.into_tower(settings.modality.as_ref())?;
         context.scope.adopt(&params);
@@ -170,13 +174,13 @@ pub fn register(registry: &mut Registry) {
             (tower.encoder, fingerprint)
         } else {
             let fingerprint = format!("{fingerprint} layers {:?}", settings.layers);
-            (Box::new(Layers::new(tower.encoder, settings.layers)), fingerprint)
+            (Box::new(ConcatLayers::new(tower.encoder, settings.layers)), fingerprint)
         };
         let processor = match settings.word_dropout {
             0.0 => tower.processor,
             rate => Arc::new(WordDropout::new(tower.processor, rate)?),
         };
-        Ok(BuiltEncoder { processor, encoder, frozen: settings.tune.is_none(), fingerprint })
+        Ok(BuiltEncoder { processor, encoder, frozen: settings.trainable_layers.is_none(), fingerprint })
     });
     registry.encoder("word_vectors", |settings, context| {
         let settings: WordVectorsSettings = config::parse(settings, &context.field)?;
@@ -195,7 +199,7 @@ pub fn register(registry: &mut Registry) {
         let settings: SpeechSettings = config::parse(settings, &context.field)?;
         let bands = settings.processor.mel.n_mels as i64;
         let processor = AudioProcessor::new(settings.processor)?;
-        let encoder = SpeechTower::new(&context.scope, bands, &settings.tower)?;
+        let encoder = AudioCnn::new(&context.scope, bands, &settings.tower)?;
         Ok(BuiltEncoder {
             processor: Arc::new(processor),
             encoder: Box::new(encoder),

@@ -199,7 +199,7 @@ fn every_family_gives_what_its_reference_program_gives_from_raw_files_to_numbers
             }))
             .unwrap(),
         );
-        for tensor in theirs.names().filter(|n| !model.unused.iter().any(|u| u == n)) {
+        for tensor in theirs.names().filter(|n| !model.unexpected_keys.iter().any(|u| u == n)) {
             let same = mine.get(tensor).map(|t| (t.shape(), t.to_bytes().unwrap()));
             let stored = theirs.get(tensor).unwrap();
             let skipped = [

@@ -225,7 +225,7 @@ fn answered(
         let side = (patches.len() as f64).sqrt().round() as usize;
         let grid = if side * side == patches.len() { [side, side] } else { [1, patches.len()] };
         // The words, where the run's reader takes them one by one.
-        let read: Vec<String> = mm_repr::text::words(question).collect();
+        let read: Vec<String> = mm_repr::text::word_tokens(question).collect();
         let counted = found.look.heat.get(&Modality::TEXT);
         let counted = counted.filter(|c| c.len() == read.len()).cloned().unwrap_or_default();
         let steps = found.look.steps.iter().filter_map(|s| s.get(modality).filter(|w| w.iter().any(|w| *w > 0.0)));

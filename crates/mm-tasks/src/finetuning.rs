@@ -11,7 +11,7 @@ use mm_core::{
 };
 use mm_data::{Batch, FailedSample, Loader, LoaderConfig, Manifest, ManifestConfig, Split};
 use mm_reason::{Pipeline, Request, TrainBatch, generate::GenerationConfig};
-use mm_repr::{LoadOptions, copy_files, locate};
+use mm_repr::{LoadOptions, copy_model_files, locate};
 use mm_train::{Progress, Run, TrainConfig, TrainInput, train};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -367,10 +367,10 @@ impl Finetuning {
     /// Writes what was learned: an adapter as PEFT lays it out, or a folder as transformers does.
     pub fn save(&self, folder: &Path) -> Result<()> {
         let from = locate(&self.config.model, &self.base);
-        let place = mm_repr::Place::of(&from)?;
+        let place = mm_repr::ModelPaths::resolve(&from)?;
         let failed = |e: std::io::Error| Error::Config(format!("{}: {e}", folder.display()));
         std::fs::create_dir_all(folder).map_err(failed)?;
-        copy_files(&place.files, folder)?;
+        copy_model_files(&place.files, folder)?;
         let text = format!("{:#}\n", self.described);
         mm_core::checkpoint::write_file(&folder.join("config.json"), text.as_bytes())?;
         if self.config.adapter.is_some() {

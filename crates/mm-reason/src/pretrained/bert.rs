@@ -2,7 +2,7 @@
 
 use crate::decoder::DecoderConfig;
 use mm_core::nn::{Activation, AttentionConfig, BlockConfig, MlpConfig, NormConfig, NormKind, TransformerConfig};
-use mm_repr::{family::Names, text::BERT_NAMES};
+use mm_repr::{family::WeightMap, text::BERT_WEIGHT_MAP};
 
 /// BERT's sizes.
 pub(super) struct Sizes {
@@ -27,7 +27,7 @@ pub(super) fn decoder(s: &Sizes, causal: bool, context: Option<i64>) -> DecoderC
 }
 
 /// BERT's words for the parts of a decoder that is at `place` here and at `there` in the checkpoint.
-pub(super) fn names(place: &str, there: &str) -> Names {
+pub(super) fn names(place: &str, there: &str) -> WeightMap {
     let own = [
         (".embed_tokens.", ".embeddings.word_embeddings."),
         (".embed_positions.", ".embeddings.position_embeddings."),
@@ -39,6 +39,7 @@ pub(super) fn names(place: &str, there: &str) -> Names {
         (".layer_norm_cross.", ".crossattention.output.LayerNorm."),
         (".layers.", ".encoder.layers."),
     ];
-    let rules = own.iter().chain(BERT_NAMES).fold(Names::default(), |n, (from, to)| n.and_within(place, from, to));
+    let rules =
+        own.iter().chain(BERT_WEIGHT_MAP).fold(WeightMap::default(), |n, (from, to)| n.and_within(place, from, to));
     rules.and_within(place, &format!("^{place}"), there)
 }

@@ -13,18 +13,18 @@ use mm_core::{
 };
 use mm_data::ImageProcessor;
 use mm_repr::{
-    BLIP_SHAPE, BLIP_VISION, BlipTextConfig, blip_vision_names,
-    family::{Build, Family, Names},
-    image::{preprocessing, vision_config, vision_trunk, vit::Trunk},
+    BLIP_VISION_DEFAULTS, BLIP_VISION_VARIANT, BlipTextConfig, blip_vision_weight_map,
+    family::{Family, ModelBuilder, WeightMap},
+    image::{clip_vision_backbone, preprocessing, vision_config, vit::VitBackbone},
 };
 use std::sync::Arc;
 
 /// The family of this file.
 pub(super) const FAMILY: Family<Box<dyn Voice>> = Family {
-    kind: "blip",
-    names: |c, _| {
+    model_type: "blip",
+    weight_map: |c, _| {
         let bias = if c.shape("text_decoder.cls.predictions.bias").is_some() { "" } else { "decoder." };
-        let head = Names::of(&[
+        let head = WeightMap::new(&[
             ("text_decoder.transform.dense.", "text_decoder.cls.predictions.transform.dense."),
             ("text_decoder.transform.norm.", "text_decoder.cls.predictions.transform.LayerNorm."),
             ("text_decoder.head.weight", "text_decoder.cls.predictions.decoder.weight"),
@@ -35,8 +35,8 @@ pub(super) const FAMILY: Family<Box<dyn Voice>> = Family {
             &format!("text_decoder.cls.predictions.{bias}bias"),
         );
         // Heads first: what is left below `text_decoder.` is BERT's.
-        let marked = Names::of(&[("^text_decoder.embed", "BODY.embed"), ("^text_decoder.layers", "BODY.layers")]);
-        blip_vision_names()
+        let marked = WeightMap::new(&[("^text_decoder.embed", "BODY.embed"), ("^text_decoder.layers", "BODY.layers")]);
+        blip_vision_weight_map()
             .then(head)
             .then(marked)
             .then(bert::names("BODY.", "text_decoder.bert."))
@@ -46,7 +46,7 @@ pub(super) const FAMILY: Family<Box<dyn Voice>> = Family {
 };
 
 struct Blip {
-    vision: Trunk,
+    vision: VitBackbone,
     /// Of a question, or of a text to be matched.
     encoder: Option<Decoder>,
     decoder: Option<Decoder>,
@@ -56,11 +56,11 @@ struct Blip {
     end: i64,
 }
 
-fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
+fn build(b: &ModelBuilder<'_>) -> mm_repr::Result<Box<dyn Voice>> {
     let text: BlipTextConfig = b.parse_part(&b.config["text_config"], "text_config")?;
-    let vit = vision_config(b, &b.config["vision_config"], "vision_config", BLIP_VISION)?;
+    let vit = vision_config(b, &b.config["vision_config"], "vision_config", BLIP_VISION_DEFAULTS)?;
     let width = vit.hidden_size;
-    let trunk = vision_trunk(b, &b.scope.pp("vision_model"), &vit, BLIP_SHAPE)?;
+    let trunk = clip_vision_backbone(b, &b.scope.pp("vision_model"), &vit, BLIP_VISION_VARIANT)?;
     let sizes = bert::Sizes {
         vocabulary: text.vocab_size,
         width: text.hidden_size,
@@ -74,7 +74,7 @@ fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
     let has = |part: &str| b.checkpoint.names().any(|n| n.starts_with(part));
     let (asks, speaks) = (has("text_encoder."), has("text_decoder."));
     if !asks && !speaks {
-        return Err(b.bad("neither a text_decoder nor a text_encoder is in the checkpoint; wanted BLIP for captions, questions or retrieval"));
+        return Err(b.config_error("neither a text_decoder nor a text_encoder is in the checkpoint; wanted BLIP for captions, questions or retrieval"));
     }
     let encoder = asks.then(|| {
         let mut config = bert::decoder(&sizes, false, Some(width));

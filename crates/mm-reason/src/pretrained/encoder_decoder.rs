@@ -17,10 +17,10 @@ use mm_core::{
 use mm_data::ImageProcessor;
 use mm_repr::{
     checkpoint_config,
-    family::{Build, Family, Names},
+    family::{Family, ModelBuilder, WeightMap},
     image::{
         preprocessing,
-        vit::{Trunk, picture_trunk, vit_names},
+        vit::{VitBackbone, vit_backbone, vit_weight_map},
     },
 };
 use serde_json::Value;
@@ -96,43 +96,49 @@ const TROCR_NAMES: &[(&str, &str)] = &[
 
 /// The family of this file.
 pub(super) const FAMILY: Family<Box<dyn Voice>> = Family {
-    kind: "vision-encoder-decoder",
-    names: |c, config| {
+    model_type: "vision-encoder-decoder",
+    weight_map: |c, config| {
         let rules = if config["decoder"]["model_type"] == "gpt2" { GPT2_NAMES } else { TROCR_NAMES };
-        let text = rules.iter().fold(Names::default(), |n, (from, to)| n.and_within("text.", from, to));
-        text.then(vit_names(c, &["encoder."]).only_within("trunk."))
+        let text = rules.iter().fold(WeightMap::default(), |n, (from, to)| n.and_within("text.", from, to));
+        text.then(vit_weight_map(c, &["encoder."]).only_within("trunk."))
     },
     build,
 };
 
 struct EncoderDecoder {
-    vision: Trunk,
+    vision: VitBackbone,
     projection: Option<Linear>,
     decoder: Decoder,
     processor: Arc<dyn Processor>,
     start: Option<i64>,
 }
 
-fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
+fn build(b: &ModelBuilder<'_>) -> mm_repr::Result<Box<dyn Voice>> {
     let (seen, text) = (&b.config["encoder"], &b.config["decoder"]);
     let kind = |v: &Value| v["model_type"].as_str().unwrap_or_default().to_owned();
     let distilled = match kind(seen).as_str() {
         "vit" => false,
         "deit" => true,
-        other => return Err(b.bad(format!("encoder.model_type: `{other}` is not read here; wanted vit or deit"))),
+        other => {
+            return Err(b.config_error(format!("encoder.model_type: `{other}` is not read here; wanted vit or deit")));
+        }
     };
-    let vision = picture_trunk(&b.part(seen), distilled)?;
+    let vision = vit_backbone(&b.part(seen), distilled)?;
     let (config, context) = match kind(text).as_str() {
         "gpt2" => gpt2(b, text)?,
         "trocr" => trocr(b, text)?,
-        other => return Err(b.bad(format!("decoder.model_type: `{other}` is not read here; wanted gpt2 or trocr"))),
+        other => {
+            return Err(b.config_error(format!("decoder.model_type: `{other}` is not read here; wanted gpt2 or trocr")));
+        }
     };
     let projection = b.scope.pp("enc_to_dec_proj");
     let projection =
         projection.has("weight").then(|| Linear::new(&projection, vision.width, config.width, true)).transpose()?;
     let given = projection.as_ref().map_or(vision.width, |_| config.width);
     if given != context {
-        return Err(b.bad(format!("decoder: looks at features of width {context}, but the encoder gives {given}")));
+        return Err(
+            b.config_error(format!("decoder: looks at features of width {context}, but the encoder gives {given}"))
+        );
     }
     let start = ["decoder_start_token_id", "bos_token_id"];
     let start = start.iter().find_map(|k| b.config[*k].as_i64().or(text[*k].as_i64()));
@@ -145,10 +151,10 @@ fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
     }))
 }
 
-fn gpt2(b: &Build<'_>, config: &Value) -> mm_repr::Result<(DecoderConfig, i64)> {
+fn gpt2(b: &ModelBuilder<'_>, config: &Value) -> mm_repr::Result<(DecoderConfig, i64)> {
     let c: Gpt2Config = b.parse_part(config, "decoder")?;
     if c.scale_attn_by_inverse_layer_idx {
-        return Err(b.bad("decoder.scale_attn_by_inverse_layer_idx: true is not read"));
+        return Err(b.config_error("decoder.scale_attn_by_inverse_layer_idx: true is not read"));
     }
     let scale = (!c.scale_attn_weights).then_some(1.0);
     let attention = |causal| AttentionConfig { causal, scale, ..AttentionConfig::new(c.n_embd, c.n_head) };
@@ -164,7 +170,7 @@ fn gpt2(b: &Build<'_>, config: &Value) -> mm_repr::Result<(DecoderConfig, i64)> 
     Ok((DecoderConfig::new(c.vocab_size, c.n_positions, blocks), c.n_embd))
 }
 
-fn trocr(b: &Build<'_>, config: &Value) -> mm_repr::Result<(DecoderConfig, i64)> {
+fn trocr(b: &ModelBuilder<'_>, config: &Value) -> mm_repr::Result<(DecoderConfig, i64)> {
     let c: TrocrConfig = b.parse_part(config, "decoder")?;
     let context = c.cross_attention_hidden_size.unwrap_or(c.d_model);
     let attention = AttentionConfig::new(c.d_model, c.decoder_attention_heads);

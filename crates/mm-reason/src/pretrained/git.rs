@@ -13,8 +13,8 @@ use mm_core::{
 use mm_data::{ImageProcessor, VideoProcessor};
 use mm_repr::{
     checkpoint_config,
-    family::{Build, Family, Names},
-    image::{VisionDefaults, VisionShape, preprocessing, vision_config, vision_trunk, vit::Trunk},
+    family::{Family, ModelBuilder, WeightMap},
+    image::{VisionDefaults, VisionVariant, clip_vision_backbone, preprocessing, vision_config, vit::VitBackbone},
 };
 use std::sync::Arc;
 
@@ -40,9 +40,9 @@ const VISION: VisionDefaults =
 
 /// The family of this file.
 pub(super) const FAMILY: Family<Box<dyn Voice>> = Family {
-    kind: "git",
-    names: |_, _| {
-        let vision = Names::of(&[
+    model_type: "git",
+    weight_map: |_, _| {
+        let vision = WeightMap::new(&[
             ("^vision.encoder.final_layer_norm.", "vision.post_layernorm."),
             ("^vision.", "git.image_encoder.vision_model."),
             ("^projection.", "git.visual_projection.visual_projection.0."),
@@ -56,7 +56,7 @@ pub(super) const FAMILY: Family<Box<dyn Voice>> = Family {
 };
 
 struct Git {
-    vision: Trunk,
+    vision: VitBackbone,
     projection: (Linear, Norm),
     temporal: Vec<Tensor>,
     decoder: Decoder,
@@ -65,11 +65,11 @@ struct Git {
     start: i64,
 }
 
-fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
+fn build(b: &ModelBuilder<'_>) -> mm_repr::Result<Box<dyn Voice>> {
     let c: GitConfig = b.parse()?;
     let seen = vision_config(b, &b.config["vision_config"], "vision_config", VISION)?;
-    let shape = VisionShape { class: true, bias: false, first_norm: true, final_norm: true };
-    let vision = vision_trunk(b, &b.scope.pp("vision"), &seen, shape)?;
+    let shape = VisionVariant { class: true, bias: false, first_norm: true, final_norm: true };
+    let vision = clip_vision_backbone(b, &b.scope.pp("vision"), &seen, shape)?;
     let sizes = bert::Sizes {
         vocabulary: c.vocab_size,
         width: c.hidden_size,

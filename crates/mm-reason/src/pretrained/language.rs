@@ -13,7 +13,7 @@ use mm_core::{
 };
 use mm_repr::{
     checkpoint_config,
-    family::{Build, Names},
+    family::{ModelBuilder, WeightMap},
 };
 use serde_json::{Value, json};
 
@@ -38,7 +38,7 @@ checkpoint_config! {
 }
 
 /// Names of the shared decoder's parts, which are at `text` here and below `there` in the checkpoint, with the scores at `head`.
-pub(super) fn names(there: &str, head: &str) -> Names {
+pub(super) fn names(there: &str, head: &str) -> WeightMap {
     let rules = [
         ("text.final_layer_norm.", "text.norm."),
         (".self_attn.out_proj.", ".self_attn.o_proj."),
@@ -50,11 +50,16 @@ pub(super) fn names(there: &str, head: &str) -> Names {
         ("^text.head.", head),
         ("^text.", there),
     ];
-    rules.iter().fold(Names::default(), |n, (from, to)| n.and_within("text.", from, to))
+    rules.iter().fold(WeightMap::default(), |n, (from, to)| n.and_within("text.", from, to))
 }
 
 /// Sizes of the decoder that a config of one of these kinds describes; `wavelength` is the base where the config names none.
-pub(super) fn config(b: &Build<'_>, text: &Value, kind: &str, wavelength: f64) -> mm_repr::Result<DecoderConfig> {
+pub(super) fn config(
+    b: &ModelBuilder<'_>,
+    text: &Value,
+    kind: &str,
+    wavelength: f64,
+) -> mm_repr::Result<DecoderConfig> {
     let mut c: LanguageConfig = b.parse_part(text, "text_config")?;
     let silent = |key: &str| text[key].is_null();
     let qwen = kind.starts_with("qwen2");
@@ -66,7 +71,7 @@ pub(super) fn config(b: &Build<'_>, text: &Value, kind: &str, wavelength: f64) -
         c.max_position_embeddings = 32_768;
     }
     if c.use_sliding_window || (kind == "mistral" && text["sliding_window"].is_i64()) {
-        return Err(b.bad("text_config: attention in a sliding window is not read"));
+        return Err(b.config_error("text_config: attention in a sliding window is not read"));
     }
     let rope = if text["rope_parameters"].is_object() { &text["rope_parameters"] } else { &text["rope_scaling"] };
     let base = rope["rope_theta"].as_f64().or_else(|| text["rope_theta"].as_f64()).unwrap_or(wavelength);
@@ -94,9 +99,9 @@ pub(super) fn config(b: &Build<'_>, text: &Value, kind: &str, wavelength: f64) -
             plain.iter().map(bend).collect()
         }
         Some(other) => {
-            return Err(
-                b.bad(format!("text_config: rope_type `{other}` is not read; wanted default, linear or llama3"))
-            );
+            return Err(b.config_error(format!(
+                "text_config: rope_type `{other}` is not read; wanted default, linear or llama3"
+            )));
         }
     };
     let sections = &rope["mrope_section"];
@@ -106,7 +111,9 @@ pub(super) fn config(b: &Build<'_>, text: &Value, kind: &str, wavelength: f64) -
         out
     });
     if sections.is_some_and(|s| s.iter().sum::<i64>() != head / 2) {
-        return Err(b.bad(format!("text_config: mrope_section: found {sections:?}, wanted a sum of {}", head / 2)));
+        return Err(
+            b.config_error(format!("text_config: mrope_section: found {sections:?}, wanted a sum of {}", head / 2))
+        );
     }
     let attention = AttentionConfig {
         causal: true,

@@ -12,18 +12,18 @@ use mm_core::{
 };
 use mm_data::ImageProcessor;
 use mm_repr::{
-    family::{Build, Family, Names},
+    family::{Family, ModelBuilder, WeightMap},
     image::{
-        VisionDefaults, VisionShape, preprocessing, vision_config, vision_trunk,
-        vit::{Trunk, VitConfig},
+        VisionDefaults, VisionVariant, clip_vision_backbone, preprocessing, vision_config,
+        vit::{VitBackbone, VitConfig},
     },
 };
 use std::sync::Arc;
 
 /// The family of this file.
 pub(super) const FAMILY: Family<Box<dyn Voice>> = Family {
-    kind: "llava",
-    names: |c, config| {
+    model_type: "llava",
+    weight_map: |c, config| {
         // transformers 5 put everything below `model.`; before, the language model was a whole of its own.
         let newer = c.names().any(|n| n.starts_with("model."));
         let (text, head, top) = if newer {
@@ -34,7 +34,7 @@ pub(super) const FAMILY: Family<Box<dyn Voice>> = Family {
         let siglip = config["vision_config"]["model_type"] == "siglip_vision_model";
         let last = if siglip { "post_layernorm." } else { "encoder.final_layer_norm." };
         let inner = if c.names().any(|n| n.contains("vision_tower.vision_model.")) { "vision_model." } else { "" };
-        Names::default()
+        WeightMap::default()
             .and_within("vision.", "vision.encoder.final_layer_norm.", &format!("vision.{last}"))
             .and_within("vision.", "^vision.", &format!("{top}vision_tower.{inner}"))
             .and_within("projector.", "^projector.", &format!("{top}multi_modal_projector."))
@@ -44,7 +44,7 @@ pub(super) const FAMILY: Family<Box<dyn Voice>> = Family {
 };
 
 struct Llava {
-    vision: Trunk,
+    vision: VitBackbone,
     /// Which layers' features, 0 being what goes into the first.
     layers: Vec<usize>,
     /// Whether the class token stays away.
@@ -55,17 +55,19 @@ struct Llava {
     image: i64,
 }
 
-fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
+fn build(b: &ModelBuilder<'_>) -> mm_repr::Result<Box<dyn Voice>> {
     let (c, text, seen) = (b.config, &b.config["text_config"], &b.config["vision_config"]);
     let kind = text["model_type"].as_str().unwrap_or("llama");
     if !["llama", "qwen2", "mistral"].contains(&kind) {
-        return Err(b.bad(format!("text_config.model_type: `{kind}` is not read; wanted llama, qwen2 or mistral")));
+        return Err(
+            b.config_error(format!("text_config.model_type: `{kind}` is not read; wanted llama, qwen2 or mistral"))
+        );
     }
     let siglip = match seen["model_type"].as_str().unwrap_or("clip_vision_model") {
         "clip_vision_model" => false,
         "siglip_vision_model" => true,
         other => {
-            return Err(b.bad(format!(
+            return Err(b.config_error(format!(
                 "vision_config.model_type: `{other}` is not read; wanted clip_vision_model or siglip_vision_model"
             )));
         }
@@ -86,14 +88,15 @@ fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
         .map(|l| {
             let place = if *l < 0 { count + 1 + l } else { *l };
             let inside = usize::try_from(place).ok().filter(|p| *p as i64 <= count);
-            inside.ok_or_else(|| b.bad(format!("vision_feature_layer: found {l}, wanted one of {count} layers")))
+            inside
+                .ok_or_else(|| b.config_error(format!("vision_feature_layer: found {l}, wanted one of {count} layers")))
         })
         .collect::<mm_repr::Result<_>>()?;
     let furthest = layers.iter().copied().max().unwrap_or(0) as i64;
-    let shape = VisionShape { class: !siglip, bias: siglip, first_norm: !siglip, final_norm: false };
+    let shape = VisionVariant { class: !siglip, bias: siglip, first_norm: !siglip, final_norm: false };
     // What comes after the layers that are read is not needed.
     let used = VitConfig { num_hidden_layers: furthest, ..sizes.clone() };
-    let trunk = vision_trunk(b, &b.scope.pp("vision"), &used, shape)?;
+    let trunk = clip_vision_backbone(b, &b.scope.pp("vision"), &used, shape)?;
     let config = language::config(b, text, kind, 10_000.0)?;
     let bias = c["multimodal_projector_bias"].as_bool().unwrap_or(true);
     let activation = serde_json::from_value(c["projector_hidden_act"].clone()).unwrap_or(Activation::Gelu);

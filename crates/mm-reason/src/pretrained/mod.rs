@@ -31,9 +31,9 @@ use mm_core::{
 };
 use mm_data::process_catching_panics;
 use mm_repr::{
-    LoadOptions, Place,
-    family::{Family, Further, Loaded, labels, load_further},
-    text::json,
+    LoadOptions, ModelPaths,
+    family::{Family, FineTuneOptions, Loaded, labels, load_for_fine_tuning},
+    text::read_json,
 };
 use rayon::prelude::*;
 use serde_json::Value;
@@ -216,7 +216,7 @@ fn table() -> impl Iterator<Item = &'static Family<Box<dyn Voice>>> {
 
 /// The families that [`Pipeline::load`] knows, by the `model_type` of their `config.json`.
 pub fn families() -> Vec<&'static str> {
-    table().map(|f| f.kind).collect()
+    table().map(|f| f.model_type).collect()
 }
 
 /// A pretrained model that answers, describes or transcribes.
@@ -279,52 +279,53 @@ impl Pipeline {
         adapter: Option<AdapterConfig>,
         labels: Option<&[String]>,
     ) -> Result<(Self, Value, Vec<String>)> {
-        Self::open(folder, options, Some(Further { adapter, renewed: Vec::new() }), labels)
+        Self::open(folder, options, Some(FineTuneOptions { adapter, reinitialized: Vec::new() }), labels)
     }
 
     fn open(
         folder: &Path,
         options: LoadOptions,
-        mut further: Option<Further>,
+        mut further: Option<FineTuneOptions>,
         wanted: Option<&[String]>,
     ) -> Result<(Self, Value, Vec<String>)> {
         if !folder.is_dir() {
             return Err(Error::checkpoint(folder, "no such folder; fetch it with `cargo xtask models pull NAME`"));
         }
-        let place = Place::of(folder)?;
+        let place = ModelPaths::resolve(folder)?;
         let folder = place.files.as_path();
         let file = folder.join("config.json");
         if !file.exists() {
             return Err(Error::checkpoint(folder, "no config.json here, so mm cannot know what the weights are"));
         }
-        let mut config = json(&file)?;
+        let mut config = read_json(&file)?;
         let kind = config["model_type"].as_str().unwrap_or_default().to_owned();
-        let family =
-            table().find(|f| f.kind == kind).ok_or_else(|| mm_core::Error::unknown("model_type", &kind, families()))?;
+        let family = table()
+            .find(|f| f.model_type == kind)
+            .ok_or_else(|| mm_core::Error::unknown("model_type", &kind, families()))?;
         let head = head(&kind);
         if let (Some(wanted), Some(further)) = (wanted, &mut further)
             && !head.is_empty()
-            && labels(&config, mm_repr::family::classes(&config)) != wanted
+            && labels(&config, mm_repr::family::num_labels(&config)) != wanted
         {
             let named = |(n, l): (usize, &String)| (n.to_string(), Value::from(l.clone()));
             let numbered = |(n, l): (usize, &String)| (l.clone(), Value::from(n));
             config["id2label"] = Value::Object(wanted.iter().enumerate().map(named).collect());
             config["label2id"] = Value::Object(wanted.iter().enumerate().map(numbered).collect());
             config["num_labels"] = wanted.len().into();
-            further.renewed.push(head.to_owned());
+            further.reinitialized.push(head.to_owned());
         }
-        let Loaded { model: voice, params, unused, .. } =
-            load_further(&place, &config, family, options, further.as_ref())?;
-        let own = json(&folder.join("generation_config.json"))?;
+        let Loaded { model: voice, params, unexpected_keys: unused, .. } =
+            load_for_fine_tuning(&place, &config, family, options, further.as_ref())?;
+        let own = read_json(&folder.join("generation_config.json"))?;
         let mut files = vec![&own, &config];
         files.extend(["decoder", "text_config"].iter().map(|k| &config[*k]).filter(|v| !v.is_null()));
         let mut generation = GenerationConfig::from_json(&files);
         voice.settle(&mut generation);
-        let classes = mm_repr::family::classes(&config);
+        let classes = mm_repr::family::num_labels(&config);
         let speaker = Self {
             voice,
             params,
-            family: family.kind,
+            family: family.model_type,
             generation,
             tokenizer: Tokenizer::open(folder)?,
             labels: labels(&config, classes),
@@ -332,7 +333,7 @@ impl Pipeline {
             dtype: options.dtype,
             form: RefCell::new(None),
         };
-        Ok((speaker, config, further.map(|f| f.renewed).unwrap_or_default()))
+        Ok((speaker, config, further.map(|f| f.reinitialized).unwrap_or_default()))
     }
 
     /// What is asked as tokens: those of a question that is read by itself, and those that the decoder begins with.
@@ -660,9 +661,9 @@ impl Pipeline {
 
     /// The labels of a folder whose family chooses among such; none where it speaks.
     pub fn checkpoint_labels(folder: &Path) -> Result<Option<Vec<String>>> {
-        let config = json(&Place::of(folder)?.files.join("config.json"))?;
+        let config = read_json(&ModelPaths::resolve(folder)?.files.join("config.json"))?;
         let kind = config["model_type"].as_str().unwrap_or_default();
-        Ok((!head(kind).is_empty()).then(|| labels(&config, mm_repr::family::classes(&config))))
+        Ok((!head(kind).is_empty()).then(|| labels(&config, mm_repr::family::num_labels(&config))))
     }
 
     fn choose(&self, seen: Option<&EncodedMedia>, asked: Request<'_>, choices: &[String]) -> Result<Vec<ScoredAnswer>> {

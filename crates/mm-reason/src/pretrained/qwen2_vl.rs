@@ -22,7 +22,7 @@ use mm_core::{
 use mm_data::{ImageProcessor, VideoProcessor};
 use mm_repr::{
     checkpoint_config,
-    family::{Build, Family, Names},
+    family::{Family, ModelBuilder, WeightMap},
     image::preprocessing,
 };
 use serde_json::Value;
@@ -47,11 +47,11 @@ checkpoint_config! {
 
 /// The family of this file.
 pub(super) const FAMILY: Family<Box<dyn Voice>> = Family {
-    kind: "qwen2_vl",
-    names: |c, _| {
+    model_type: "qwen2_vl",
+    weight_map: |c, _| {
         let newer = c.names().any(|n| n.starts_with("model.visual."));
         let (text, visual) = if newer { ("model.language_model.", "model.visual.") } else { ("model.", "visual.") };
-        Names::of(&[
+        WeightMap::new(&[
             ("vision.patch_embedding.", "vision.patch_embed.proj."),
             ("vision.layers.", "vision.blocks."),
             (".self_attn.q_proj.", ".attn.qkv.#0/3"),
@@ -79,7 +79,7 @@ struct Vision {
 }
 
 impl Vision {
-    fn new(b: &Build<'_>, scope: &Scope<'_>, c: VisionConfig) -> mm_repr::Result<Self> {
+    fn new(b: &ModelBuilder<'_>, scope: &Scope<'_>, c: VisionConfig) -> mm_repr::Result<Self> {
         let norm = NormConfig { epsilon: 1e-6, ..NormConfig::default() };
         let hidden = (c.embed_dim as f64 * c.mlp_ratio) as i64;
         let block = BlockConfig {
@@ -92,7 +92,9 @@ impl Vision {
             || c.temporal_patch_size < 1
             || c.embed_dim % (4 * c.num_heads.max(1)) != 0
         {
-            return Err(b.bad("vision_config: wanted sizes above 0, and heads whose width is a multiple of four"));
+            return Err(
+                b.config_error("vision_config: wanted sizes above 0, and heads whose width is a multiple of four")
+            );
         }
         let shape = [c.embed_dim, c.in_channels, c.temporal_patch_size, c.patch_size, c.patch_size];
         let wide = c.embed_dim * c.spatial_merge_size * c.spatial_merge_size;
@@ -154,7 +156,7 @@ struct Qwen2Vl {
 /// Frames that are taken of a video, spread evenly.
 const FRAMES: usize = 8;
 
-fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
+fn build(b: &ModelBuilder<'_>) -> mm_repr::Result<Box<dyn Voice>> {
     let c = b.config;
     // Older folders have the language part's sizes at the top.
     let text = if c["text_config"].is_object() { &c["text_config"] } else { c };

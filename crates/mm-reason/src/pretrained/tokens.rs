@@ -1,7 +1,7 @@
 //! A folder's tokenizer both ways, its special tokens, and its chat template.
 
 use crate::{Error, Result};
-use mm_repr::text::{json, tokenizer};
+use mm_repr::text::{load_tokenizer, read_json};
 use serde_json::Value;
 use std::{
     collections::HashMap,
@@ -22,11 +22,11 @@ pub struct Tokenizer {
 impl Tokenizer {
     /// Of a checkpoint folder.
     pub fn open(folder: &Path) -> Result<Self> {
-        let mut tokenizer = tokenizer(folder)?;
+        let mut tokenizer = load_tokenizer(folder)?;
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(|e| Error::checkpoint(folder, e))?;
-        let settings = json(&folder.join("tokenizer_config.json"))?;
-        let special = json(&folder.join("special_tokens_map.json"))?;
+        let settings = read_json(&folder.join("tokenizer_config.json"))?;
+        let special = read_json(&folder.join("special_tokens_map.json"))?;
         let clean = settings["clean_up_tokenization_spaces"].as_bool().unwrap_or(false);
         let template = template(folder, &settings)?;
         Ok(Self { tokenizer, settings, special, clean, template, folder: folder.to_owned() })
@@ -225,7 +225,7 @@ fn template(folder: &Path, settings: &Value) -> Result<Option<String>> {
         return std::fs::read_to_string(&file).map(Some).map_err(|e| Error::checkpoint(&file, e));
     }
     for name in ["chat_template.json", "processor_config.json"] {
-        if let Some(text) = json(&folder.join(name))?["chat_template"].as_str() {
+        if let Some(text) = read_json(&folder.join(name))?["chat_template"].as_str() {
             return Ok(Some(text.to_owned()));
         }
     }

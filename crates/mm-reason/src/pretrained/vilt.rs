@@ -16,10 +16,10 @@ use mm_core::{
 use mm_data::ImageProcessor;
 use mm_repr::{
     checkpoint_config,
-    family::{Build, Family, Names},
+    family::{Family, ModelBuilder, WeightMap},
     image::{
         VisionDefaults, preprocessing, vision_config,
-        vit::{Patches, block, grid},
+        vit::{PatchEmbed, patch_grid, vit_block},
     },
 };
 use std::sync::Arc;
@@ -40,10 +40,10 @@ const VISION: VisionDefaults = VisionDefaults { image: 384, patch: 32, activatio
 
 /// The family of this file.
 pub(super) const FAMILY: Family<Box<dyn Voice>> = Family {
-    kind: "vilt",
-    names: |c, _| {
+    model_type: "vilt",
+    weight_map: |c, _| {
         let start = if c.names().any(|n| n.starts_with("vilt.")) { "vilt." } else { "" };
-        Names::of(&[
+        WeightMap::new(&[
             ("trunk.encoder.final_layer_norm.", "trunk.layernorm."),
             (".layers.", ".layer."),
             (".self_attn.q_proj.", ".attention.attention.query."),
@@ -67,7 +67,7 @@ struct Vilt {
     norm: Norm,
     /// Of words, of patches.
     kinds: Embedding,
-    patches: Patches,
+    patches: PatchEmbed,
     class: Tensor,
     positions: Tensor,
     grid: [i64; 2],
@@ -82,11 +82,11 @@ struct Vilt {
     most: i64,
 }
 
-fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
+fn build(b: &ModelBuilder<'_>) -> mm_repr::Result<Box<dyn Voice>> {
     let c: ViltConfig = b.parse()?;
     let vit = vision_config(b, b.config, "", VISION)?;
     let width = vit.hidden_size;
-    let grid = grid(b, &vit, "patch_size")?;
+    let grid = patch_grid(b, &vit, "patch_size")?;
     let scope = b.scope.pp("trunk");
     let tables = scope.pp("embeddings");
     let text = tables.pp("text_embeddings");
@@ -97,7 +97,7 @@ fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
         Ok::<_, mm_repr::Error>((
             Linear::new(&head.pp(0), width, 2 * width, true)?,
             Norm::new(&head.pp(1), 2 * width, NormConfig::default())?,
-            Linear::new(&head.pp(3), 2 * width, b.classes(), true)?,
+            Linear::new(&head.pp(3), 2 * width, b.num_labels(), true)?,
         ))
     });
     let rank = b.scope.pp("rank_output");
@@ -108,7 +108,7 @@ fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
         segment: segments.weight().select(0, 0)?,
         norm: Norm::new(&text.pp("LayerNorm"), width, norm)?,
         kinds: Embedding::new(&tables.pp("token_type_embeddings"), c.modality_type_vocab_size, width)?,
-        patches: Patches::new(
+        patches: PatchEmbed::new(
             &tables.pp("patch_embeddings").pp("projection"),
             vit.num_channels,
             width,
@@ -119,7 +119,7 @@ fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
         positions: tables.param("position_embeddings", &[grid[0] * grid[1] + 1, width], Init::Zeros)?,
         blocks: b.transformer(
             &scope.pp("encoder"),
-            TransformerConfig { layers: vit.num_hidden_layers, block: block(&vit), final_norm: true },
+            TransformerConfig { layers: vit.num_hidden_layers, block: vit_block(&vit), final_norm: true },
         )?,
         pooler: Linear::new(&scope.pp("pooler").pp("dense"), width, width, true)?,
         classifier: classifier.transpose()?,

@@ -17,7 +17,7 @@ use mm_repr::{
         whisper::{Whisper as Ear, encoder, names},
     },
     checkpoint_config,
-    family::{Build, Family, Names},
+    family::{Family, ModelBuilder, WeightMap},
 };
 use serde_json::Value;
 use std::{collections::BTreeMap, sync::Arc};
@@ -40,8 +40,8 @@ checkpoint_config! {
 
 /// The family of this file.
 pub(super) const FAMILY: Family<Box<dyn Voice>> = Family {
-    kind: "whisper",
-    names: |c, _| {
+    model_type: "whisper",
+    weight_map: |c, _| {
         let text = [
             ("^text.head.", "proj_out."),
             ("text.final_layer_norm.", "text.layer_norm."),
@@ -54,7 +54,7 @@ pub(super) const FAMILY: Family<Box<dyn Voice>> = Family {
             (".LAYERS.", ".layers."),
             ("^text.", "model.decoder."),
         ];
-        let text = text.iter().fold(Names::default(), |n, (from, to)| n.and_within("text.", from, to));
+        let text = text.iter().fold(WeightMap::default(), |n, (from, to)| n.and_within("text.", from, to));
         text.then(names(c).only_within("encoder."))
     },
     build,
@@ -85,7 +85,7 @@ struct Whisper {
     frames: i64,
 }
 
-fn build(b: &Build<'_>) -> mm_repr::Result<Box<dyn Voice>> {
+fn build(b: &ModelBuilder<'_>) -> mm_repr::Result<Box<dyn Voice>> {
     let c: WhisperConfig = b.parse()?;
     let ear = encoder(b)?;
     let attention = AttentionConfig { key_bias: false, ..AttentionConfig::new(c.d_model, c.decoder_attention_heads) };

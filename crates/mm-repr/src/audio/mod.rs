@@ -1,15 +1,15 @@
 //! Sound encoders.
 
+mod cnn;
 mod processors;
-mod speech;
-pub(crate) mod wave;
+pub(crate) mod wav2vec2;
 pub mod whisper;
 
+pub use cnn::{AudioCnn, AudioCnnConfig};
 pub use processors::SpectrogramProcessor;
 pub(crate) use processors::WaveProcessor;
-pub use speech::{SpeechTower, SpeechTowerConfig};
 
-use crate::{Result, family::Build};
+use crate::{Result, family::ModelBuilder};
 use mm_core::{
     Features, Init, Module, Pool, Tensor,
     nn::{Linear, Mask, Transformer},
@@ -26,7 +26,7 @@ pub(crate) struct SequenceHead {
 impl SequenceHead {
     /// The head, where the checkpoint has one and no single layer was asked for. transformers 5 takes the last block's features
     /// into the mean as they are for Wav2Vec2 and `HuBERT`, normalised for Whisper.
-    pub(crate) fn new(b: &Build<'_>, width: i64, layers: i64, normalized: bool) -> Result<Option<Self>> {
+    pub(crate) fn new(b: &ModelBuilder<'_>, width: i64, layers: i64, normalized: bool) -> Result<Option<Self>> {
         let (projector, classifier) = (b.scope.pp("projector"), b.scope.pp("classifier"));
         if b.layer.is_some() || !projector.has("weight") || !classifier.has("weight") {
             return Ok(None);
@@ -40,7 +40,7 @@ impl SequenceHead {
                 .transpose()?
                 .map(|w| (w, normalized)),
             projector: Linear::new(&projector, width, inner, true)?,
-            classifier: Linear::new(&classifier, inner, b.classes(), true)?,
+            classifier: Linear::new(&classifier, inner, b.num_labels(), true)?,
         }))
     }
 

@@ -1,6 +1,6 @@
 //! What a checkpoint folder says a sound must be: transformers' feature extractors for AST, Whisper, CLAP and Wav2Vec2.
 
-use crate::{Error, Result, family::Build};
+use crate::{Error, Result, family::ModelBuilder};
 use mm_core::{Error as CoreError, Processor, SampleContext, Source, Tensor};
 use mm_data::{
     decode::decode_audio,
@@ -18,7 +18,7 @@ use std::{
 const WAVE_LIMIT: f64 = 300.0;
 
 /// The feature extractor's settings: `preprocessor_config.json`, or that part of `processor_config.json`.
-fn settings(b: &Build<'_>) -> Result<Value> {
+fn settings(b: &ModelBuilder<'_>) -> Result<Value> {
     let file = b.json("preprocessor_config.json")?;
     if !file.is_null() {
         return Ok(file);
@@ -33,7 +33,7 @@ fn settings(b: &Build<'_>) -> Result<Value> {
     })
 }
 
-fn count(b: &Build<'_>, c: &Value, key: &str, otherwise: usize) -> Result<usize> {
+fn count(b: &ModelBuilder<'_>, c: &Value, key: &str, otherwise: usize) -> Result<usize> {
     match &c[key] {
         Value::Null => Ok(otherwise),
         // Written by numpy as 480.0 here and there.
@@ -66,13 +66,13 @@ pub struct SpectrogramProcessor {
 }
 
 impl SpectrogramProcessor {
-    fn new(b: &Build<'_>, mel: MelConfig, shape: Shape) -> Result<Self> {
+    fn new(b: &ModelBuilder<'_>, mel: MelConfig, shape: Shape) -> Result<Self> {
         let mel = Mel::new(mel).map_err(|e| Error::folder(b.folder.join("preprocessor_config.json"), e))?;
         Ok(Self { mel, shape, cut: AtomicUsize::new(0) })
     }
 
     /// `ASTFeatureExtractor`: Kaldi's filter bank with a Hann window.
-    pub(crate) fn ast(b: &Build<'_>) -> Result<Self> {
+    pub(crate) fn ast(b: &ModelBuilder<'_>) -> Result<Self> {
         let c = settings(b)?;
         let rate = count(b, &c, "sampling_rate", 16_000)? as u32;
         let mel = MelConfig { window: Window::Hanning, ..MelConfig::kaldi(rate, count(b, &c, "num_mel_bins", 128)?) };
@@ -85,16 +85,16 @@ impl SpectrogramProcessor {
     }
 
     /// `WhisperFeatureExtractor`: half a minute, the rest is cut.
-    pub fn whisper(b: &Build<'_>) -> Result<Self> {
+    pub fn whisper(b: &ModelBuilder<'_>) -> Result<Self> {
         Self::whisper_of(b, false)
     }
 
     /// The same, of the whole sound where it is longer.
-    pub fn whisper_whole(b: &Build<'_>) -> Result<Self> {
+    pub fn whisper_whole(b: &ModelBuilder<'_>) -> Result<Self> {
         Self::whisper_of(b, true)
     }
 
-    fn whisper_of(b: &Build<'_>, whole: bool) -> Result<Self> {
+    fn whisper_of(b: &ModelBuilder<'_>, whole: bool) -> Result<Self> {
         let c = settings(b)?;
         let rate = count(b, &c, "sampling_rate", 16_000)?;
         let fft = count(b, &c, "n_fft", 400)?;
@@ -109,7 +109,7 @@ impl SpectrogramProcessor {
     }
 
     /// `ClapFeatureExtractor`: HTK's bands where crops are fused, else Slaney's.
-    pub(crate) fn clap(b: &Build<'_>) -> Result<Self> {
+    pub(crate) fn clap(b: &ModelBuilder<'_>) -> Result<Self> {
         let c = settings(b)?;
         let rate = count(b, &c, "sampling_rate", 48_000)?;
         let fft = count(b, &c, "fft_window_size", 1024)?;
@@ -243,7 +243,7 @@ pub(crate) struct WaveProcessor {
 }
 
 impl WaveProcessor {
-    pub(crate) fn new(b: &Build<'_>, shortest: i64) -> Result<Self> {
+    pub(crate) fn new(b: &ModelBuilder<'_>, shortest: i64) -> Result<Self> {
         let c = settings(b)?;
         let rate = count(b, &c, "sampling_rate", 16_000)? as u32;
         let normalize = c["do_normalize"].as_bool().unwrap_or(true);

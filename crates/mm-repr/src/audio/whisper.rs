@@ -3,7 +3,7 @@
 use super::{SequenceHead, SpectrogramProcessor};
 use crate::{
     Result,
-    family::{Build, Family, Model, Names, Network, Tower, config, prefix},
+    family::{Family, Model, ModelBuilder, Network, Tower, WeightMap, config, prefix},
 };
 use mm_core::{
     Checkpoint, Encoder, Features, Init, Input, Modality, Module, Tensor,
@@ -69,12 +69,12 @@ impl Network for Whisper {
 }
 
 /// The family of this file.
-pub(crate) const FAMILY: Family = Family { kind: "whisper", names: |c, _| names(c), build };
+pub(crate) const FAMILY: Family = Family { model_type: "whisper", weight_map: |c, _| names(c), build };
 
 /// The encoder's names.
-pub fn names(checkpoint: &Checkpoint) -> Names {
+pub fn names(checkpoint: &Checkpoint) -> WeightMap {
     let start = prefix(checkpoint, "conv1.weight", &["model.encoder.", "encoder."]);
-    Names::of(&[
+    WeightMap::new(&[
         ("encoder.final_layer_norm.", "encoder.layer_norm."),
         (".layer_norm1.", ".self_attn_layer_norm."),
         (".layer_norm2.", ".final_layer_norm."),
@@ -83,12 +83,12 @@ pub fn names(checkpoint: &Checkpoint) -> Names {
     ])
 }
 
-fn build(b: &Build<'_>) -> Result<Model> {
+fn build(b: &ModelBuilder<'_>) -> Result<Model> {
     Ok(Tower::new(SpectrogramProcessor::whisper(b)?, encoder(b)?).into())
 }
 
 /// The encoder under `encoder` of the scope.
-pub fn encoder(b: &Build<'_>) -> Result<Whisper> {
+pub fn encoder(b: &ModelBuilder<'_>) -> Result<Whisper> {
     let c: WhisperConfig = b.parse()?;
     let (scope, width) = (b.scope.pp("encoder"), c.d_model);
     let convolution = |name: &str, input: i64, stride: i64| {

@@ -1,7 +1,7 @@
 //! What a learner takes: raw value → numbers of a fixed shape, by the `kind` that a config names.
 
 use super::{InputSpec, ValueType};
-use crate::{numbers::Numbers, text::read};
+use crate::{text::read, vector::VectorProcessor};
 use mm_core::{BuildContext, Encoder, Error, Processor, Registry, Result, SampleContext, Source, Tensor};
 use mm_data::{
     AudioProcessor, AudioProcessorConfig, ImageProcessor, ImageProcessorConfig,
@@ -159,7 +159,7 @@ pub fn build_input(config: &InputConfig, registry: &Registry, context: &BuildCon
             if *width < 1 {
                 return Err(Error::config(format!("{field}.dim"), width, "at min_df 1"));
             }
-            plain(Arc::new(Numbers::new(*width as usize)), vec![*width], ValueType::Real)
+            plain(Arc::new(VectorProcessor::new(*width as usize)), vec![*width], ValueType::Real)
         }
         InputConfig::BagOfWords { vocabulary, .. } => {
             let places = vocabulary.iter().enumerate().map(|(p, w)| (w.clone(), p)).collect();

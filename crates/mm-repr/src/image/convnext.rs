@@ -4,7 +4,7 @@
 use super::{preprocessing, timm_preprocessing};
 use crate::{
     Result,
-    family::{Build, Family, Model, Names, Network, Tower, config, prefix},
+    family::{Family, Model, ModelBuilder, Network, Tower, WeightMap, config, prefix},
 };
 use mm_core::{
     Encoder, Features, Init, Input, Modality, Module, Scope, Tensor,
@@ -74,10 +74,12 @@ struct ConvNext {
 }
 
 impl ConvNext {
-    fn new(b: &Build<'_>, c: &ConvNextConfig, second: bool) -> Result<Self> {
+    fn new(b: &ModelBuilder<'_>, c: &ConvNextConfig, second: bool) -> Result<Self> {
         let scope = b.scope.pp("base");
         if c.depths.is_empty() || c.depths.len() != c.hidden_sizes.len() || c.patch_size < 1 {
-            return Err(b.bad("depths, hidden_sizes: wanted as many of one as of the other, and a patch_size above 0"));
+            return Err(b.config_error(
+                "depths, hidden_sizes: wanted as many of one as of the other, and a patch_size above 0",
+            ));
         }
         let step = |scope: &Scope<'_>, input, output, size| {
             Conv2d::new(
@@ -130,7 +132,7 @@ impl ConvNext {
             stem_norm: norm(&tables.pp("layernorm"), c.hidden_sizes[0], 1e-6)?,
             stages,
             last: norm(&scope.pp("layernorm"), input, c.layer_norm_eps)?,
-            classifier: head.has("weight").then(|| Linear::new(&head, input, b.classes(), true)).transpose()?,
+            classifier: head.has("weight").then(|| Linear::new(&head, input, b.num_labels(), true)).transpose()?,
             activation: c.hidden_act,
             width: input,
         })
@@ -182,24 +184,24 @@ impl Network for ConvNext {
 /// The families of this file.
 pub(crate) const FAMILIES: &[Family] = &[
     Family {
-        kind: "convnext",
-        names: |c, _| names(c, "convnext."),
+        model_type: "convnext",
+        weight_map: |c, _| names(c, "convnext."),
         build: |b| build(b, &b.parse()?, false, preprocessing(b)?),
     },
     Family {
-        kind: "convnextv2",
-        names: |c, _| names(c, "convnextv2."),
+        model_type: "convnextv2",
+        weight_map: |c, _| names(c, "convnextv2."),
         build: |b| build(b, &b.parse()?, true, preprocessing(b)?),
     },
-    Family { kind: "timm/convnext", names: |_, _| timm_names(), build: timm },
+    Family { model_type: "timm/convnext", weight_map: |_, _| timm_names(), build: timm },
 ];
 
-fn names(checkpoint: &mm_core::Checkpoint, below: &str) -> Names {
-    Names::of(&[("^base.", prefix(checkpoint, "embeddings.patch_embeddings.weight", &[below, ""]))])
+fn names(checkpoint: &mm_core::Checkpoint, below: &str) -> WeightMap {
+    WeightMap::new(&[("^base.", prefix(checkpoint, "embeddings.patch_embeddings.weight", &[below, ""]))])
 }
 
-fn timm_names() -> Names {
-    Names::of(&[
+fn timm_names() -> WeightMap {
+    WeightMap::new(&[
         ("base.embeddings.patch_embeddings.", "stem.0."),
         ("base.embeddings.layernorm.", "stem.1."),
         ("base.encoder.stages.", "stages."),
@@ -216,11 +218,11 @@ fn timm_names() -> Names {
     ])
 }
 
-fn timm(b: &Build<'_>) -> Result<Model> {
+fn timm(b: &ModelBuilder<'_>) -> Result<Model> {
     let shape = |name: &str| b.checkpoint.shape(name);
-    let stem = shape("stem.0.weight").ok_or_else(|| b.bad("the weights lack stem.0.weight"))?;
+    let stem = shape("stem.0.weight").ok_or_else(|| b.config_error("the weights lack stem.0.weight"))?;
     if stem.len() != 4 {
-        return Err(b.bad("stem.0.weight: wanted a convolution"));
+        return Err(b.config_error("stem.0.weight: wanted a convolution"));
     }
     let (mut hidden_sizes, mut depths) = (Vec::new(), Vec::new());
     for stage in 0.. {
@@ -244,6 +246,6 @@ fn timm(b: &Build<'_>) -> Result<Model> {
     build(b, &config, second, timm_preprocessing(b)?)
 }
 
-fn build(b: &Build<'_>, config: &ConvNextConfig, second: bool, pixels: ImageProcessorConfig) -> Result<Model> {
+fn build(b: &ModelBuilder<'_>, config: &ConvNextConfig, second: bool, pixels: ImageProcessorConfig) -> Result<Model> {
     Ok(Tower::new(ImageProcessor::new(pixels), ConvNext::new(b, config, second)?).into())
 }

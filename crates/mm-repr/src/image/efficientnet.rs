@@ -5,7 +5,7 @@
 use super::{preprocessing, timm_preprocessing};
 use crate::{
     Result,
-    family::{Build, Family, Model, Names, Network, Tower, config, prefix},
+    family::{Family, Model, ModelBuilder, Network, Tower, WeightMap, config, prefix},
 };
 use mm_core::{
     Checkpoint, Encoder, Features, Input, Modality, Pool, Scope, Tensor,
@@ -202,7 +202,7 @@ struct EfficientNet {
 
 impl EfficientNet {
     /// The network, named as the `efficientnet` packages for `PyTorch` name it.
-    fn new(b: &Build<'_>, plan: &Plan) -> Result<Self> {
+    fn new(b: &ModelBuilder<'_>, plan: &Plan) -> Result<Self> {
         let (scope, act) = (&b.scope, plan.activation);
         let stem = ConvConfig { kernel: 3, stride: 2, ..plain(plan.channels, plan.stem, false) };
         let stem = ConvNorm::new(scope, ("_conv_stem", "_bn0"), plan, stem, plan.stem_pad, act)?;
@@ -212,7 +212,7 @@ impl EfficientNet {
         let none = Pad::Around(0, 0);
         let head = ConvNorm::new(scope, ("_conv_head", "_bn1"), plan, plain(last, plan.head, false), none, act)?;
         let fc = scope.pp("_fc");
-        let classifier = fc.has("weight").then(|| Linear::new(&fc, plan.head, b.classes(), true)).transpose()?;
+        let classifier = fc.has("weight").then(|| Linear::new(&fc, plan.head, b.num_labels(), true)).transpose()?;
         Ok(Self { stem, blocks, head, classifier, pool: plan.pool, width: plan.head })
     }
 }
@@ -253,8 +253,12 @@ impl Network for EfficientNet {
 
 /// The families of this file.
 pub(crate) const FAMILIES: &[Family] = &[
-    Family { kind: "efficientnet", names: |c, _| names(c), build: |b| build(b, &plan(b)?, preprocessing(b)?) },
-    Family { kind: "timm/efficientnet", names: |c, _| timm_names(c), build: timm },
+    Family {
+        model_type: "efficientnet",
+        weight_map: |c, _| names(c),
+        build: |b| build(b, &plan(b)?, preprocessing(b)?),
+    },
+    Family { model_type: "timm/efficientnet", weight_map: |c, _| timm_names(c), build: timm },
 ];
 
 /// The first word that transformers' checkpoints have, under a head or bare; the packages' have none of it.
@@ -263,10 +267,10 @@ fn theirs(checkpoint: &Checkpoint) -> Option<&'static str> {
     checkpoint.shape(&format!("{start}embeddings.convolution.weight")).map(|_| start)
 }
 
-fn names(checkpoint: &Checkpoint) -> Names {
-    let Some(start) = theirs(checkpoint) else { return Names::default() };
+fn names(checkpoint: &Checkpoint) -> WeightMap {
+    let Some(start) = theirs(checkpoint) else { return WeightMap::default() };
     let at = |name: &str| format!("{start}{name}");
-    Names::of(&[
+    WeightMap::new(&[
         ("^_fc.", "classifier."),
         ("^_conv_stem.", &at("embeddings.convolution.")),
         ("^_bn0.", &at("embeddings.batchnorm.")),
@@ -283,7 +287,7 @@ fn names(checkpoint: &Checkpoint) -> Names {
     ])
 }
 
-fn plan(b: &Build<'_>) -> Result<Plan> {
+fn plan(b: &ModelBuilder<'_>) -> Result<Plan> {
     let c: EfficientNetConfig = b.parse()?;
     c.check()?;
     let transformers = theirs(b.checkpoint).is_some();
@@ -325,7 +329,7 @@ fn plan(b: &Build<'_>) -> Result<Plan> {
     let pool = match c.pooling_type.as_str() {
         "mean" => Pool::Mean,
         "max" => Pool::Max,
-        other => return Err(b.bad(format!("pooling_type: found `{other}`, wanted mean or max"))),
+        other => return Err(b.config_error(format!("pooling_type: found `{other}`, wanted mean or max"))),
     };
     Ok(Plan {
         channels: c.num_channels,
@@ -354,8 +358,8 @@ fn timm_blocks(checkpoint: &Checkpoint) -> Vec<(usize, String)> {
         .collect()
 }
 
-fn timm_names(checkpoint: &Checkpoint) -> Names {
-    let mut names = Names::of(&[
+fn timm_names(checkpoint: &Checkpoint) -> WeightMap {
+    let mut names = WeightMap::new(&[
         ("^_fc.", "classifier."),
         ("^_conv_stem.", "conv_stem."),
         ("^_bn0.", "bn1."),
@@ -389,17 +393,18 @@ fn timm_names(checkpoint: &Checkpoint) -> Names {
 const STRIDES: [i64; 7] = [1, 2, 2, 2, 1, 2, 1];
 
 /// timm's folders: every size but the steps of the stages is in the tensors' shapes.
-fn timm(b: &Build<'_>) -> Result<Model> {
+fn timm(b: &ModelBuilder<'_>) -> Result<Model> {
     let c = b.checkpoint;
     let name = b.config["architecture"].as_str().unwrap_or_default();
-    let shape =
-        |name: &str| c.shape(name).map(<[i64]>::to_vec).ok_or_else(|| b.bad(format!("the weights lack {name}")));
+    let shape = |name: &str| {
+        c.shape(name).map(<[i64]>::to_vec).ok_or_else(|| b.config_error(format!("the weights lack {name}")))
+    };
     let plain = name.strip_prefix("tf_");
     let tensorflow = plain.is_some();
     let kind = plain.unwrap_or(name).strip_prefix("efficientnet_").unwrap_or_default();
     let places = timm_blocks(c);
     if !(kind.starts_with('b') || kind.starts_with("lite")) || places.last().map(|p| p.0) != Some(STRIDES.len() - 1) {
-        return Err(b.bad(format!(
+        return Err(b.config_error(format!(
             "architecture `{name}` is not read; of timm's EfficientNets mm reads efficientnet_b*, efficientnet_lite* and their tf_ kinds"
         )));
     }
@@ -439,6 +444,6 @@ fn timm(b: &Build<'_>) -> Result<Model> {
     build(b, &plan, timm_preprocessing(b)?)
 }
 
-fn build(b: &Build<'_>, plan: &Plan, pixels: ImageProcessorConfig) -> Result<Model> {
+fn build(b: &ModelBuilder<'_>, plan: &Plan, pixels: ImageProcessorConfig) -> Result<Model> {
     Ok(Tower::new(ImageProcessor::new(pixels), EfficientNet::new(b, plan)?).into())
 }

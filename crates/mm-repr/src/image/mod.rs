@@ -1,14 +1,14 @@
 //! Picture encoders.
 
+mod cnn;
 pub(crate) mod convnext;
 pub(crate) mod efficientnet;
-mod picture;
 pub(crate) mod preprocess;
 pub(crate) mod resnet;
 mod vision;
 pub mod vit;
 
-pub use picture::{PictureProcessor, PictureTower, PictureTowerConfig};
+pub use cnn::{CnnEncoder, CnnEncoderConfig, CnnProcessor};
 pub use preprocess::preprocessing;
 pub(crate) use preprocess::timm_preprocessing;
-pub use vision::{VisionDefaults, VisionShape, vision_config, vision_trunk};
+pub use vision::{VisionDefaults, VisionVariant, clip_vision_backbone, vision_config};

@@ -1,7 +1,7 @@
 //! What a checkpoint folder says pixels must be: transformers' `preprocessor_config.json`, timm's `pretrained_cfg`, open_clip's
 //! `preprocess_cfg`.
 
-use crate::{Error, Result, family::Build};
+use crate::{Error, Result, family::ModelBuilder};
 use mm_data::{
     ImageProcessorConfig,
     transform::{ImageTransform, Interpolation, Resize},
@@ -51,7 +51,7 @@ fn defaults(class: &str) -> Defaults {
 }
 
 /// `preprocessor_config.json` (or `processor_config.json`'s part of it) in transformers' words.
-pub fn preprocessing(b: &Build<'_>) -> Result<ImageProcessorConfig> {
+pub fn preprocessing(b: &ModelBuilder<'_>) -> Result<ImageProcessorConfig> {
     let mut file = b.folder.join("preprocessor_config.json");
     let mut c = b.json("preprocessor_config.json")?;
     if c.is_null() {
@@ -205,7 +205,7 @@ fn interpolation(word: &str) -> Result<Interpolation, String> {
 }
 
 /// timm's evaluation transform: the shortest edge at size / crop_pct, the middle cut out.
-pub(crate) fn timm_preprocessing(b: &Build<'_>) -> Result<ImageProcessorConfig> {
+pub(crate) fn timm_preprocessing(b: &ModelBuilder<'_>) -> Result<ImageProcessorConfig> {
     let c = &b.config["pretrained_cfg"];
     let side = |i: usize| c["input_size"][i].as_u64().and_then(|n| u32::try_from(n).ok()).unwrap_or(224);
     let (height, width) = (side(1), side(2));
@@ -216,12 +216,13 @@ pub(crate) fn timm_preprocessing(b: &Build<'_>) -> Result<ImageProcessorConfig> 
         None | Some("center") if height == width => Resize::ShortestEdge(large(height)),
         other => {
             let mode = other.unwrap_or("center");
-            return Err(b.bad(format!("pretrained_cfg.crop_mode: `{mode}` at {height}×{width} is not read; wanted a square with `center`, or `squash`")));
+            return Err(b.config_error(format!("pretrained_cfg.crop_mode: `{mode}` at {height}×{width} is not read; wanted a square with `center`, or `squash`")));
         }
     };
     Ok(finish(ImageTransform {
         resize: Some(resize),
-        interpolation: interpolation(c["interpolation"].as_str().unwrap_or("bicubic")).map_err(|e| b.bad(e))?,
+        interpolation: interpolation(c["interpolation"].as_str().unwrap_or("bicubic"))
+            .map_err(|e| b.config_error(e))?,
         pillow_exact: true,
         crop: Some((height, width)),
         floor_crop_offset: false,
@@ -231,19 +232,22 @@ pub(crate) fn timm_preprocessing(b: &Build<'_>) -> Result<ImageProcessorConfig> 
 }
 
 /// open_clip's evaluation transform for pictures of that size.
-pub(crate) fn open_clip_preprocessing(b: &Build<'_>, [height, width]: [i64; 2]) -> Result<ImageProcessorConfig> {
+pub(crate) fn open_clip_preprocessing(b: &ModelBuilder<'_>, [height, width]: [i64; 2]) -> Result<ImageProcessorConfig> {
     let c = &b.config["preprocess_cfg"];
     let (height, width) = (u32::try_from(height).unwrap_or(224), u32::try_from(width).unwrap_or(224));
     let (resize, crop) = match c["resize_mode"].as_str().unwrap_or("shortest") {
         "squash" => (Resize::Exact(height, width), None),
         "shortest" if height == width => (Resize::ShortestEdge(height), Some((height, width))),
         other => {
-            return Err(b.bad(format!("preprocess_cfg.resize_mode: `{other}` is not read; wanted shortest or squash")));
+            return Err(b.config_error(format!(
+                "preprocess_cfg.resize_mode: `{other}` is not read; wanted shortest or squash"
+            )));
         }
     };
     Ok(finish(ImageTransform {
         resize: Some(resize),
-        interpolation: interpolation(c["interpolation"].as_str().unwrap_or("bicubic")).map_err(|e| b.bad(e))?,
+        interpolation: interpolation(c["interpolation"].as_str().unwrap_or("bicubic"))
+            .map_err(|e| b.config_error(e))?,
         pillow_exact: true,
         crop,
         floor_crop_offset: false,

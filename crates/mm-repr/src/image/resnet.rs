@@ -4,7 +4,7 @@
 use super::{preprocessing, timm_preprocessing};
 use crate::{
     Result,
-    family::{Build, Family, Model, Names, Network, Tower, config, prefix},
+    family::{Family, Model, ModelBuilder, Network, Tower, WeightMap, config, prefix},
 };
 use mm_core::{
     Encoder, Features, Input, Modality, Module, Scope,
@@ -49,11 +49,11 @@ struct ResNet {
 }
 
 impl ResNet {
-    fn new(b: &Build<'_>, c: &ResNetConfig) -> Result<Self> {
+    fn new(b: &ModelBuilder<'_>, c: &ResNetConfig) -> Result<Self> {
         let scope = b.scope.pp("base");
         let bottleneck = c.layer_type == "bottleneck";
         if c.depths.is_empty() || c.depths.len() != c.hidden_sizes.len() {
-            return Err(b.bad("depths, hidden_sizes: wanted as many of one as of the other"));
+            return Err(b.config_error("depths, hidden_sizes: wanted as many of one as of the other"));
         }
         let stem = folded(&scope.pp("embedder.embedder"), [c.num_channels, c.embedding_size, 7, 2])?;
         let (mut layers, mut input) = (Vec::new(), c.embedding_size);
@@ -78,7 +78,7 @@ impl ResNet {
             }
         }
         let head = b.scope.pp("classifier.1");
-        let classifier = head.has("weight").then(|| Linear::new(&head, input, b.classes(), true)).transpose()?;
+        let classifier = head.has("weight").then(|| Linear::new(&head, input, b.num_labels(), true)).transpose()?;
         Ok(Self { stem, layers, classifier, activation: c.hidden_act, width: input })
     }
 }
@@ -118,17 +118,17 @@ impl Network for ResNet {
 /// The families of this file.
 pub(crate) const FAMILIES: &[Family] = &[
     Family {
-        kind: "resnet",
-        names: |c, _| {
+        model_type: "resnet",
+        weight_map: |c, _| {
             let start = prefix(c, "embedder.embedder.convolution.weight", &["resnet.", ""]);
-            Names::of(&[("^base.", start)])
+            WeightMap::new(&[("^base.", start)])
         },
         build: |b| build(b, &b.parse()?, preprocessing(b)?),
     },
-    Family { kind: "timm/resnet", names: |_, _| timm_names(), build: timm },
+    Family { model_type: "timm/resnet", weight_map: |_, _| timm_names(), build: timm },
 ];
 
-fn timm_names() -> Names {
+fn timm_names() -> WeightMap {
     let mut rules = vec![
         ("base.embedder.embedder.convolution.".to_owned(), "conv1.".to_owned()),
         ("base.embedder.embedder.normalization.".to_owned(), "bn1.".to_owned()),
@@ -143,14 +143,14 @@ fn timm_names() -> Names {
         rules.push((format!(".layer.{i}.normalization."), format!(".bn{}.", i + 1)));
     }
     let rules: Vec<(&str, &str)> = rules.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
-    Names::of(&rules)
+    WeightMap::new(&rules)
 }
 
 /// timm's and torchvision's folders: every size is in the tensors' shapes.
-fn timm(b: &Build<'_>) -> Result<Model> {
+fn timm(b: &ModelBuilder<'_>) -> Result<Model> {
     let shape = |name: &str| b.checkpoint.shape(name);
-    let stem =
-        shape("conv1.weight").ok_or_else(|| b.bad("the weights lack conv1.weight: a stem that mm does not read"))?;
+    let stem = shape("conv1.weight")
+        .ok_or_else(|| b.config_error("the weights lack conv1.weight: a stem that mm does not read"))?;
     let bottleneck = shape("layer1.0.conv3.weight").is_some();
     let last = if bottleneck { "conv3" } else { "conv2" };
     let (mut hidden_sizes, mut depths) = (Vec::new(), Vec::new());
@@ -171,6 +171,6 @@ fn timm(b: &Build<'_>) -> Result<Model> {
     build(b, &config, timm_preprocessing(b)?)
 }
 
-fn build(b: &Build<'_>, config: &ResNetConfig, pixels: ImageProcessorConfig) -> Result<Model> {
+fn build(b: &ModelBuilder<'_>, config: &ResNetConfig, pixels: ImageProcessorConfig) -> Result<Model> {
     Ok(Tower::new(ImageProcessor::new(pixels), ResNet::new(b, config)?).into())
 }

@@ -1,7 +1,7 @@
 //! CLIP's vision transformer in the shapes that models have it: CLIP and SigLIP themselves, and those that describe what it sees.
 
-use super::vit::{Pair, Patches, Stretch, Tokens, Trunk, VitConfig, block, grid};
-use crate::{Result, family::Build};
+use super::vit::{Pair, PatchEmbed, PositionInterpolation, Tokens, VitBackbone, VitConfig, patch_grid, vit_block};
+use crate::{Result, family::ModelBuilder};
 use mm_core::{
     Init, Modality, Scope,
     nn::{Activation, Norm, NormConfig, TransformerConfig},
@@ -22,7 +22,7 @@ pub struct VisionDefaults {
 }
 
 /// Sizes out of a config (or its `vision_config`), with the family's own defaults.
-pub fn vision_config(b: &Build<'_>, value: &Value, field: &str, d: VisionDefaults) -> Result<VitConfig> {
+pub fn vision_config(b: &ModelBuilder<'_>, value: &Value, field: &str, d: VisionDefaults) -> Result<VitConfig> {
     let mut c: VitConfig = b.parse_part(value, field)?;
     if value["image_size"].is_null() {
         c.image_size = Pair::Both(d.image);
@@ -41,7 +41,7 @@ pub fn vision_config(b: &Build<'_>, value: &Value, field: &str, d: VisionDefault
 
 /// What sets them apart.
 #[derive(Clone, Copy)]
-pub struct VisionShape {
+pub struct VisionVariant {
     /// Whether a class token stands first.
     pub class: bool,
     /// Whether the patches' convolution has a bias.
@@ -53,26 +53,37 @@ pub struct VisionShape {
 }
 
 /// The transformer under `scope`, in CLIP's words.
-pub fn vision_trunk(b: &Build<'_>, scope: &Scope<'_>, c: &VitConfig, shape: VisionShape) -> Result<Trunk> {
+pub fn clip_vision_backbone(
+    b: &ModelBuilder<'_>,
+    scope: &Scope<'_>,
+    c: &VitConfig,
+    shape: VisionVariant,
+) -> Result<VitBackbone> {
     let (tables, width, placed) = (scope.pp("embeddings"), c.hidden_size, i64::from(shape.class));
-    let grid = grid(b, c, "vision_config.patch_size")?;
+    let grid = patch_grid(b, c, "vision_config.patch_size")?;
     let norm = NormConfig { epsilon: c.layer_norm_eps, ..NormConfig::default() };
     let class = shape.class.then(|| tables.param("class_embedding", &[1, width], Init::Normal(0.02)));
     let positions = tables.pp("position_embedding");
-    Ok(Trunk {
-        patches: Patches::new(&tables.pp("patch_embedding"), c.num_channels, width, &c.patch_size.get(), shape.bias)?,
+    Ok(VitBackbone {
+        patches: PatchEmbed::new(
+            &tables.pp("patch_embedding"),
+            c.num_channels,
+            width,
+            &c.patch_size.get(),
+            shape.bias,
+        )?,
         tokens: Tokens {
             before: class.transpose()?,
             positions: positions.param("weight", &[grid[0] * grid[1] + placed, width], Init::Normal(0.02))?,
             placed,
             unplaced: None,
             grid,
-            stretch: Stretch::Plain,
+            stretch: PositionInterpolation::Bicubic,
         },
         first_norm: shape.first_norm.then(|| Norm::new(&scope.pp("pre_layrnorm"), width, norm)).transpose()?,
         blocks: b.transformer(
             &scope.pp("encoder"),
-            TransformerConfig { layers: c.num_hidden_layers, block: block(c), final_norm: shape.final_norm },
+            TransformerConfig { layers: c.num_hidden_layers, block: vit_block(c), final_norm: shape.final_norm },
         )?,
         width,
         modality: Modality::IMAGE,

@@ -5,7 +5,7 @@ use super::preprocessing;
 use crate::{
     Result,
     audio::SpectrogramProcessor,
-    family::{Build, Family, Model, Names, Network, Tower, config, prefix},
+    family::{Family, Model, ModelBuilder, Network, Tower, WeightMap, config, prefix},
 };
 use mm_core::{
     Checkpoint, Encoder, Features, Init, Input, Modality, Module, Scope, Tensor,
@@ -58,14 +58,14 @@ config! {
 }
 
 /// How a picture, a spectrogram or a video is cut into patches: a convolution, whose step is its window unless patches overlap.
-pub struct Patches {
+pub struct PatchEmbed {
     weight: Tensor,
     bias: Option<Tensor>,
     stride: Vec<i64>,
     padding: [i64; 2],
 }
 
-impl Patches {
+impl PatchEmbed {
     /// A convolution under `scope` whose window is `kernel`: (height, width), or (frames, height, width).
     pub fn new(scope: &Scope<'_>, channels: i64, width: i64, kernel: &[i64], bias: bool) -> Result<Self> {
         let shape: Vec<i64> = [width, channels].iter().chain(kernel).copied().collect();
@@ -109,13 +109,13 @@ impl Patches {
 
 /// How positions of another number of patches are made of the learned ones.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Stretch {
+pub enum PositionInterpolation {
     /// Bicubic.
-    Plain,
+    Bicubic,
     /// Bicubic with antialias.
-    Antialias,
+    AntialiasedBicubic,
     /// They are not: another number is refused.
-    Never,
+    Disabled,
 }
 
 /// The learned positions and the tokens before the patches.
@@ -131,13 +131,13 @@ pub struct Tokens {
     /// (down, across) of the learned positions.
     pub grid: [i64; 2],
     /// How they serve another number of patches.
-    pub stretch: Stretch,
+    pub stretch: PositionInterpolation,
 }
 
-/// Patches, tokens, blocks.
-pub struct Trunk {
+/// PatchEmbed, tokens, blocks.
+pub struct VitBackbone {
     /// How the picture is cut.
-    pub patches: Patches,
+    pub patches: PatchEmbed,
     /// Positions, and what stands before the patches.
     pub tokens: Tokens,
     /// A normalisation before the blocks (CLIP).
@@ -150,7 +150,7 @@ pub struct Trunk {
     pub modality: Modality,
 }
 
-impl Trunk {
+impl VitBackbone {
     /// `[batch, tokens before, width]` of tokens that are the same for each row.
     fn spread(tokens: &Tensor, rows: i64) -> mm_core::Result<Tensor> {
         tokens.unsqueeze(0)?.expand(&[rows, -1, -1])
@@ -161,7 +161,7 @@ impl Trunk {
         if grid == t.grid {
             return Ok(t.positions.clone());
         }
-        if t.stretch == Stretch::Never {
+        if t.stretch == PositionInterpolation::Disabled {
             return Err(mm_core::Error::shape(
                 "patches",
                 &grid,
@@ -172,7 +172,10 @@ impl Trunk {
         let flat = t.positions.narrow(0, t.placed, t.grid[0] * t.grid[1])?;
         let map = flat.reshape(&[1, t.grid[0], t.grid[1], self.width])?.permute(&[0, 3, 1, 2])?;
         // In float32: half precision would shift the positions.
-        let map = map.to_dtype(mm_core::DType::F32)?.contiguous()?.bicubic(grid, t.stretch == Stretch::Antialias)?;
+        let map = map
+            .to_dtype(mm_core::DType::F32)?
+            .contiguous()?
+            .bicubic(grid, t.stretch == PositionInterpolation::AntialiasedBicubic)?;
         let flat = map.permute(&[0, 2, 3, 1])?.reshape(&[-1, self.width])?.to_dtype(t.positions.dtype()?)?;
         Tensor::cat(&[&special, &flat], 0)
     }
@@ -202,7 +205,7 @@ impl Trunk {
     }
 }
 
-impl Encoder for Trunk {
+impl Encoder for VitBackbone {
     fn encode(&self, input: &Input, train: bool) -> mm_core::Result<Features> {
         let x = self.embed_patches(&input.values)?;
         Features::new(self.blocks.forward(&x, None, None, None, train)?, None)
@@ -219,7 +222,7 @@ impl Encoder for Trunk {
 
 /// What a classifier reads.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) enum Reads {
+pub(crate) enum ClassifierPooling {
     /// The first token.
     First,
     /// The mean of two classifiers' scores, of the first and of the second token.
@@ -234,22 +237,22 @@ pub(crate) enum Reads {
 
 /// A trunk, what its family takes as the pooled vector, and maybe a classifier.
 pub(crate) struct Vit {
-    pub(crate) trunk: Trunk,
+    pub(crate) trunk: VitBackbone,
     /// `None`: the mean over all tokens.
-    pub(crate) pooled: Option<Reads>,
-    pub(crate) reads: Reads,
+    pub(crate) pooled: Option<ClassifierPooling>,
+    pub(crate) reads: ClassifierPooling,
     /// A normalisation of what the classifier reads.
     pub(crate) norm: Option<Norm>,
     pub(crate) classifiers: Vec<Linear>,
 }
 
-fn read(x: &Tensor, how: Reads) -> mm_core::Result<Tensor> {
+fn read(x: &Tensor, how: ClassifierPooling) -> mm_core::Result<Tensor> {
     let from = |n: i64| x.narrow(1, n, x.size(1)? - n)?.mean_dims(&[1], false);
     match how {
-        Reads::First => x.select(1, 0),
-        Reads::Two | Reads::Pair => x.narrow(1, 0, 2)?.mean_dims(&[1], false),
-        Reads::FirstAndMean(n) => Tensor::cat(&[&x.select(1, 0)?, &from(n)?], -1),
-        Reads::Mean(n) => from(n),
+        ClassifierPooling::First => x.select(1, 0),
+        ClassifierPooling::Two | ClassifierPooling::Pair => x.narrow(1, 0, 2)?.mean_dims(&[1], false),
+        ClassifierPooling::FirstAndMean(n) => Tensor::cat(&[&x.select(1, 0)?, &from(n)?], -1),
+        ClassifierPooling::Mean(n) => from(n),
     }
 }
 
@@ -282,7 +285,7 @@ impl Network for Vit {
     fn logits(&self, input: &Input) -> mm_core::Result<Option<Tensor>> {
         let Some(first) = self.classifiers.first() else { return Ok(None) };
         let x = self.trunk.encode(input, false)?.values;
-        if let (Reads::Two, Some(second)) = (self.reads, self.classifiers.get(1)) {
+        if let (ClassifierPooling::Two, Some(second)) = (self.reads, self.classifiers.get(1)) {
             let both = first.forward(&x.select(1, 0)?, false)?.add(&second.forward(&x.select(1, 1)?, false)?)?;
             return Ok(Some(both.mul_scalar(0.5)?));
         }
@@ -295,7 +298,7 @@ impl Network for Vit {
 }
 
 /// A pre-norm block of a vision transformer.
-pub fn block(config: &VitConfig) -> BlockConfig {
+pub fn vit_block(config: &VitConfig) -> BlockConfig {
     let norm = NormConfig { kind: NormKind::Layer, epsilon: config.layer_norm_eps, bias: true };
     let attention = AttentionConfig {
         bias: config.qkv_bias,
@@ -306,12 +309,12 @@ pub fn block(config: &VitConfig) -> BlockConfig {
 }
 
 /// transformers' words for the parts of a vision transformer, below the family's prefix; `5` wrote them anew.
-pub fn vit_names(checkpoint: &Checkpoint, families: &[&str]) -> Names {
+pub fn vit_weight_map(checkpoint: &Checkpoint, families: &[&str]) -> WeightMap {
     let start = prefix(checkpoint, "embeddings.patch_embeddings.projection.weight", families);
     let newer = checkpoint.shape(&format!("{start}layers.0.attention.q_proj.weight")).is_some();
     let any = |part: &str| checkpoint.names().any(|n| n.contains(part));
     let short = any(".norm1.");
-    let names = Names::of(&[
+    let names = WeightMap::new(&[
         ("trunk.encoder.final_layer_norm.", "trunk.layernorm."),
         (".layer_norm1.", if short { ".norm1." } else { ".layernorm_before." }),
         (".layer_norm2.", if short { ".norm2." } else { ".layernorm_after." }),
@@ -339,8 +342,8 @@ pub fn vit_names(checkpoint: &Checkpoint, families: &[&str]) -> Names {
 }
 
 /// timm's words for the same.
-pub(crate) fn timm_names() -> Names {
-    Names::of(&[
+pub(crate) fn timm_names() -> WeightMap {
+    WeightMap::new(&[
         ("trunk.encoder.final_layer_norm.", "norm."),
         ("trunk.encoder.layers.", "blocks."),
         ("trunk.embeddings.patch_embeddings.projection.", "patch_embed.proj."),
@@ -364,25 +367,25 @@ pub(crate) fn timm_names() -> Names {
 
 /// The families of this file.
 pub(crate) const FAMILIES: &[Family] = &[
-    Family { kind: "vit", names: |c, _| vit_names(c, &["vit.", ""]), build: |b| vit(b, false) },
-    Family { kind: "deit", names: |c, _| vit_names(c, &["deit.", ""]), build: |b| vit(b, true) },
-    Family { kind: "dinov2", names: |c, _| dino_names(c, "dinov2."), build: |b| dino(b, false) },
+    Family { model_type: "vit", weight_map: |c, _| vit_weight_map(c, &["vit.", ""]), build: |b| vit(b, false) },
+    Family { model_type: "deit", weight_map: |c, _| vit_weight_map(c, &["deit.", ""]), build: |b| vit(b, true) },
+    Family { model_type: "dinov2", weight_map: |c, _| dino_names(c, "dinov2."), build: |b| dino(b, false) },
     Family {
-        kind: "dinov2_with_registers",
-        names: |c, _| dino_names(c, "dinov2_with_registers."),
+        model_type: "dinov2_with_registers",
+        weight_map: |c, _| dino_names(c, "dinov2_with_registers."),
         build: |b| dino(b, true),
     },
     Family {
-        kind: "audio-spectrogram-transformer",
-        names: |c, _| vit_names(c, &["audio_spectrogram_transformer.", ""]),
+        model_type: "audio-spectrogram-transformer",
+        weight_map: |c, _| vit_weight_map(c, &["audio_spectrogram_transformer.", ""]),
         build: ast,
     },
-    Family { kind: "videomae", names: |c, _| videomae_names(c), build: videomae },
-    Family { kind: "timm/vision_transformer", names: |_, _| timm_names(), build: timm },
+    Family { model_type: "videomae", weight_map: |c, _| videomae_names(c), build: videomae },
+    Family { model_type: "timm/vision_transformer", weight_map: |_, _| timm_names(), build: timm },
 ];
 
-fn dino_names(checkpoint: &Checkpoint, below: &str) -> Names {
-    let names = vit_names(checkpoint, &[below, ""]);
+fn dino_names(checkpoint: &Checkpoint, below: &str) -> WeightMap {
+    let names = vit_weight_map(checkpoint, &[below, ""]);
     if checkpoint.names().any(|n| n.contains(".mlp.weights_in.")) {
         return names.and(&[
             (".mlp.fc1.", ".mlp.weights_in.#0/2"),
@@ -401,15 +404,17 @@ fn dino_names(checkpoint: &Checkpoint, below: &str) -> Names {
 }
 
 /// How many (down, across) patches a picture of that size has.
-pub fn grid(b: &Build<'_>, config: &VitConfig, field: &str) -> Result<[i64; 2]> {
+pub fn patch_grid(b: &ModelBuilder<'_>, config: &VitConfig, field: &str) -> Result<[i64; 2]> {
     steps(b, config, config.patch_size.get(), field)
 }
 
 /// The same for patches that overlap: a window every `stride`.
-fn steps(b: &Build<'_>, config: &VitConfig, stride: [i64; 2], field: &str) -> Result<[i64; 2]> {
+fn steps(b: &ModelBuilder<'_>, config: &VitConfig, stride: [i64; 2], field: &str) -> Result<[i64; 2]> {
     let ([height, width], [down, across]) = (config.image_size.get(), config.patch_size.get());
     if down < 1 || across < 1 || height < down || width < across || stride.iter().any(|s| *s < 1) {
-        return Err(b.bad(format!("{field}: found {down}×{across}, wanted at most the picture's {height}×{width}")));
+        return Err(
+            b.config_error(format!("{field}: found {down}×{across}, wanted at most the picture's {height}×{width}"))
+        );
     }
     Ok([(height - down) / stride[0] + 1, (width - across) / stride[1] + 1])
 }
@@ -422,7 +427,7 @@ struct Layout<'a> {
     placed: bool,
     /// Number of registers.
     registers: Option<i64>,
-    stretch: Stretch,
+    stretch: PositionInterpolation,
     /// The step of patches that overlap.
     stride: Option<[i64; 2]>,
     modality: Modality,
@@ -434,14 +439,14 @@ impl<'a> Layout<'a> {
             special,
             placed: true,
             registers: None,
-            stretch: Stretch::Plain,
+            stretch: PositionInterpolation::Bicubic,
             stride: None,
             modality: Modality::IMAGE,
         }
     }
 }
 
-fn trunk(b: &Build<'_>, config: &VitConfig, layout: Layout<'_>, block: BlockConfig) -> Result<Trunk> {
+fn trunk(b: &ModelBuilder<'_>, config: &VitConfig, layout: Layout<'_>, block: BlockConfig) -> Result<VitBackbone> {
     let scope = b.scope.pp("trunk");
     let tables = scope.pp("embeddings");
     let width = config.hidden_size;
@@ -449,14 +454,14 @@ fn trunk(b: &Build<'_>, config: &VitConfig, layout: Layout<'_>, block: BlockConf
     let stride = layout.stride.unwrap_or(patch);
     let grid = steps(b, config, stride, "patch_size")?;
     let projection = tables.pp("patch_embeddings").pp("projection");
-    let patches = Patches::new(&projection, config.num_channels, width, &patch, true)?.step(stride, [0, 0]);
+    let patches = PatchEmbed::new(&projection, config.num_channels, width, &patch, true)?.step(stride, [0, 0]);
     let token = |n: &&str| tables.param(n, &[1, width], Init::Normal(0.02));
     let tokens = layout.special.iter().map(token).collect::<Result<Vec<_>, _>>()?;
     let before = if tokens.is_empty() { None } else { Some(Tensor::cat(&tokens.iter().collect::<Vec<_>>(), 0)?) };
     let placed = if layout.placed { tokens.len() as i64 } else { 0 };
     let positions = tables.param("position_embeddings", &[grid[0] * grid[1] + placed, width], Init::Normal(0.02))?;
     let registers = layout.registers.map(|n| tables.param("register_tokens", &[n, width], Init::Normal(0.02)));
-    Ok(Trunk {
+    Ok(VitBackbone {
         patches,
         tokens: Tokens { before, positions, placed, unplaced: registers.transpose()?, grid, stretch: layout.stretch },
         first_norm: None,
@@ -469,23 +474,23 @@ fn trunk(b: &Build<'_>, config: &VitConfig, layout: Layout<'_>, block: BlockConf
     })
 }
 
-fn classifiers(b: &Build<'_>, names: &[&str], width: i64) -> Result<Vec<Linear>> {
+fn classifiers(b: &ModelBuilder<'_>, names: &[&str], width: i64) -> Result<Vec<Linear>> {
     if b.layer.is_some() || !names.iter().all(|n| b.scope.pp(n).has("weight")) {
         return Ok(Vec::new());
     }
-    Ok(names.iter().map(|n| Linear::new(&b.scope.pp(n), width, b.classes(), true)).collect::<Result<_, _>>()?)
+    Ok(names.iter().map(|n| Linear::new(&b.scope.pp(n), width, b.num_labels(), true)).collect::<Result<_, _>>()?)
 }
 
 /// ViT's trunk, or DeiT's with its distillation token, under `trunk` of the scope.
-pub fn picture_trunk(b: &Build<'_>, distilled: bool) -> Result<Trunk> {
+pub fn vit_backbone(b: &ModelBuilder<'_>, distilled: bool) -> Result<VitBackbone> {
     let config: VitConfig = b.parse()?;
     let special: &[&str] = if distilled { &["cls_token", "distillation_token"] } else { &["cls_token"] };
-    trunk(b, &config, Layout::picture(special), block(&config))
+    trunk(b, &config, Layout::picture(special), vit_block(&config))
 }
 
-fn vit(b: &Build<'_>, distilled: bool) -> Result<Model> {
+fn vit(b: &ModelBuilder<'_>, distilled: bool) -> Result<Model> {
     let config: VitConfig = b.parse()?;
-    let trunk = picture_trunk(b, distilled)?;
+    let trunk = vit_backbone(b, distilled)?;
     let two = ["cls_classifier", "distillation_classifier"];
     let teacher = b.scope.pp(two[0]).has("weight");
     let names: &[&str] = if teacher { &two } else { &["classifier"] };
@@ -493,19 +498,19 @@ fn vit(b: &Build<'_>, distilled: bool) -> Result<Model> {
         classifiers: classifiers(b, names, config.hidden_size)?,
         trunk,
         pooled: None,
-        reads: if teacher { Reads::Two } else { Reads::First },
+        reads: if teacher { ClassifierPooling::Two } else { ClassifierPooling::First },
         norm: None,
     };
     Ok(Tower::new(ImageProcessor::new(preprocessing(b)?), network).into())
 }
 
-fn dino(b: &Build<'_>, registers: bool) -> Result<Model> {
+fn dino(b: &ModelBuilder<'_>, registers: bool) -> Result<Model> {
     let mut config: VitConfig = b.parse()?;
     if b.config["layer_norm_eps"].is_null() {
         config.layer_norm_eps = 1e-6;
     }
     let hidden = (config.hidden_size as f64 * config.mlp_ratio) as i64;
-    let mut block = block(&config);
+    let mut block = vit_block(&config);
     block.layer_scale = Some(1.0);
     block.mlp.hidden = hidden;
     if config.use_swiglu_ffn {
@@ -514,13 +519,13 @@ fn dino(b: &Build<'_>, registers: bool) -> Result<Model> {
         block.mlp.activation = Activation::Silu;
     }
     let count = registers.then_some(config.num_register_tokens);
-    let stretch = if registers { Stretch::Antialias } else { Stretch::Plain };
+    let stretch = if registers { PositionInterpolation::AntialiasedBicubic } else { PositionInterpolation::Bicubic };
     let trunk = trunk(b, &config, Layout { registers: count, stretch, ..Layout::picture(&["cls_token"]) }, block)?;
     let network = Vit {
         classifiers: classifiers(b, &["classifier"], 2 * config.hidden_size)?,
         trunk,
         pooled: None,
-        reads: Reads::FirstAndMean(1 + count.unwrap_or(0)),
+        reads: ClassifierPooling::FirstAndMean(1 + count.unwrap_or(0)),
         norm: None,
     };
     let processor = ImageProcessor::new(preprocessing(b)?);
@@ -538,21 +543,21 @@ config! {
 }
 
 /// The audio spectrogram transformer (Gong 2021): a distilled vision transformer over a spectrogram cut into patches that overlap.
-fn ast(b: &Build<'_>) -> Result<Model> {
+fn ast(b: &ModelBuilder<'_>) -> Result<Model> {
     let (mut config, sound): (VitConfig, AstConfig) = (b.parse()?, b.parse()?);
     config.image_size = Pair::Each(sound.num_mel_bins, sound.max_length);
     config.num_channels = 1;
     let layout = Layout {
         stride: Some([sound.frequency_stride, sound.time_stride]),
         modality: Modality::AUDIO,
-        stretch: Stretch::Never,
+        stretch: PositionInterpolation::Disabled,
         ..Layout::picture(&["cls_token", "distillation_token"])
     };
-    let (trunk, head) = (trunk(b, &config, layout, block(&config))?, b.scope.pp("classifier"));
+    let (trunk, head) = (trunk(b, &config, layout, vit_block(&config))?, b.scope.pp("classifier"));
     let classifiers = classifiers(b, &["classifier.dense"], config.hidden_size)?;
     let norm = NormConfig { epsilon: config.layer_norm_eps, ..NormConfig::default() };
     let norm = (!classifiers.is_empty()).then(|| Norm::new(&head.pp("layernorm"), config.hidden_size, norm));
-    let network = Vit { trunk, pooled: None, reads: Reads::Pair, norm: norm.transpose()?, classifiers };
+    let network = Vit { trunk, pooled: None, reads: ClassifierPooling::Pair, norm: norm.transpose()?, classifiers };
     Ok(Tower::new(SpectrogramProcessor::ast(b)?, network).into())
 }
 
@@ -567,8 +572,8 @@ config! {
     }
 }
 
-fn videomae_names(checkpoint: &Checkpoint) -> Names {
-    let names = vit_names(checkpoint, &["videomae.", ""]);
+fn videomae_names(checkpoint: &Checkpoint) -> WeightMap {
+    let names = vit_weight_map(checkpoint, &["videomae.", ""]);
     if checkpoint.names().any(|n| n.ends_with(".q_bias")) {
         return names.and(&[(".query.bias", ".q_bias"), (".value.bias", ".v_bias")]);
     }
@@ -576,25 +581,32 @@ fn videomae_names(checkpoint: &Checkpoint) -> Names {
 }
 
 /// `VideoMAE` (Tong 2022): a vision transformer over tubes of a few frames, its positions fixed waves.
-fn videomae(b: &Build<'_>) -> Result<Model> {
+fn videomae(b: &ModelBuilder<'_>) -> Result<Model> {
     let (config, video): (VitConfig, VideoConfig) = (b.parse()?, b.parse()?);
     let (scope, width, patch) = (b.scope.pp("trunk"), config.hidden_size, config.patch_size.get());
     let tube = video.tubelet_size;
     if tube < 1 || video.num_frames < tube {
-        return Err(b.bad(format!("tubelet_size: found {tube}, wanted 1 to the {} frames", video.num_frames)));
+        return Err(b.config_error(format!("tubelet_size: found {tube}, wanted 1 to the {} frames", video.num_frames)));
     }
-    let [down, across] = grid(b, &config, "patch_size")?;
+    let [down, across] = patch_grid(b, &config, "patch_size")?;
     let grid = [video.num_frames / tube * down, across];
-    let mut block = block(&config);
+    let mut block = vit_block(&config);
     block.attention.bias = video.qv_bias.unwrap_or(video.qkv_bias);
     block.attention.key_bias = false;
     let projection = scope.pp("embeddings.patch_embeddings.projection");
-    let patches = Patches::new(&projection, config.num_channels, width, &[tube, patch[0], patch[1]], true)?;
+    let patches = PatchEmbed::new(&projection, config.num_channels, width, &[tube, patch[0], patch[1]], true)?;
     let positions = sinusoidal(grid[0] * grid[1], width, false, b.scope.device())?;
     let positions = positions.to_dtype(patches.weight.dtype()?)?;
-    let trunk = Trunk {
+    let trunk = VitBackbone {
         patches,
-        tokens: Tokens { before: None, positions, placed: 0, unplaced: None, grid, stretch: Stretch::Never },
+        tokens: Tokens {
+            before: None,
+            positions,
+            placed: 0,
+            unplaced: None,
+            grid,
+            stretch: PositionInterpolation::Disabled,
+        },
         first_norm: None,
         blocks: b.transformer(
             &scope.pp("encoder"),
@@ -606,17 +618,18 @@ fn videomae(b: &Build<'_>) -> Result<Model> {
     let classifiers = classifiers(b, &["classifier"], width)?;
     let averaged = video.use_mean_pooling && !classifiers.is_empty();
     let norm = averaged.then(|| Norm::new(&b.scope.pp("fc_norm"), width, NormConfig::default())).transpose()?;
-    let reads = if video.use_mean_pooling { Reads::Mean(0) } else { Reads::First };
+    let reads = if video.use_mean_pooling { ClassifierPooling::Mean(0) } else { ClassifierPooling::First };
     let network = Vit { trunk, pooled: None, reads, norm, classifiers };
     let frames = usize::try_from(video.num_frames).unwrap_or(1);
     Ok(Tower::new(VideoProcessor::new(preprocessing(b)?, frames), network).into())
 }
 
 /// timm's folders name an architecture and a few changes; every size is in the tensors' shapes.
-fn timm(b: &Build<'_>) -> Result<Model> {
+fn timm(b: &ModelBuilder<'_>) -> Result<Model> {
     let c = b.checkpoint;
-    let shape =
-        |name: &str| c.shape(name).map(<[i64]>::to_vec).ok_or_else(|| b.bad(format!("the weights lack {name}")));
+    let shape = |name: &str| {
+        c.shape(name).map(<[i64]>::to_vec).ok_or_else(|| b.config_error(format!("the weights lack {name}")))
+    };
     let patch = shape("patch_embed.proj.weight")?;
     let width = patch[0];
     let name = b.config["architecture"].as_str().unwrap_or_default();
@@ -634,7 +647,7 @@ fn timm(b: &Build<'_>) -> Result<Model> {
         ("blocks.0.mlp.w12.weight", "packed SwiGLU"),
     ] {
         if has(part) {
-            return Err(b.bad(format!(
+            return Err(b.config_error(format!(
                 "architecture `{name}` has {what}, which mm's vision transformer of timm does not read"
             )));
         }
@@ -659,32 +672,35 @@ fn timm(b: &Build<'_>) -> Result<Model> {
         }
     }
     let registers = c.shape("reg_token").map(|s| s[s.len() - 2]);
-    let mut block = block(&config);
+    let mut block = vit_block(&config);
     block.layer_scale = has("blocks.0.ls1.gamma").then_some(1.0);
     // `no_embed_class`: the positions are for patches alone.
-    let patches = grid(b, &config, "patch_size")?.iter().product::<i64>();
+    let patches = patch_grid(b, &config, "patch_size")?.iter().product::<i64>();
     let placed = shape("pos_embed")?[1] > patches;
     let averaged = b.config["global_pool"].as_str().or(arguments["global_pool"].as_str()) == Some("avg");
     let skipped = special.len() as i64 + registers.unwrap_or(0);
     if !has("norm.weight") {
-        return Err(b.bad(format!("architecture `{name}` ends without a normalisation, which mm does not read")));
+        return Err(
+            b.config_error(format!("architecture `{name}` ends without a normalisation, which mm does not read"))
+        );
     }
-    let layout = Layout { placed, registers, stretch: Stretch::Antialias, ..Layout::picture(&special) };
+    let layout =
+        Layout { placed, registers, stretch: PositionInterpolation::AntialiasedBicubic, ..Layout::picture(&special) };
     let trunk = trunk(b, &config, layout, block)?;
     let norm = has("fc_norm.weight")
         .then(|| Norm::new(&b.scope.pp("fc_norm"), width, NormConfig { epsilon: 1e-6, ..NormConfig::default() }))
         .transpose()?;
     let distilled = special.len() == 2;
     let reads = match (averaged, distilled) {
-        (true, _) => Reads::Mean(skipped),
-        (false, true) => Reads::Two,
-        (false, false) => Reads::First,
+        (true, _) => ClassifierPooling::Mean(skipped),
+        (false, true) => ClassifierPooling::Two,
+        (false, false) => ClassifierPooling::First,
     };
     let names: &[&str] = if distilled { &["cls_classifier", "distillation_classifier"] } else { &["classifier"] };
     let network = Vit {
         classifiers: classifiers(b, names, width)?,
         trunk,
-        pooled: Some(if distilled { Reads::Pair } else { reads }),
+        pooled: Some(if distilled { ClassifierPooling::Pair } else { reads }),
         reads,
         norm,
     };

@@ -4,9 +4,9 @@
 use super::clip::{BertTower, ImageTower, Pooler, Projection};
 use crate::{
     Result,
-    family::{Build, Family, Joint, Model, Names, Tower, config},
-    image::{VisionDefaults, VisionShape, preprocessing, vision_config, vision_trunk},
-    text::transformer::{BERT_NAMES, Kind, TextConfig, TextTransformer, processor},
+    family::{ContrastiveHead, Family, Model, ModelBuilder, Tower, WeightMap, config},
+    image::{VisionDefaults, VisionVariant, clip_vision_backbone, preprocessing, vision_config},
+    text::transformer::{BERT_WEIGHT_MAP, Kind, TextConfig, TextTransformer, processor},
 };
 use mm_core::nn::{Activation, Linear};
 use mm_data::ImageProcessor;
@@ -28,15 +28,16 @@ config! {
 }
 
 /// transformers' `BlipVisionConfig`.
-pub const BLIP_VISION: VisionDefaults =
+pub const BLIP_VISION_DEFAULTS: VisionDefaults =
     VisionDefaults { image: 384, patch: 16, activation: Activation::Gelu, epsilon: 1e-5 };
 
 /// How BLIP's vision transformer differs.
-pub const BLIP_SHAPE: VisionShape = VisionShape { class: true, bias: true, first_norm: false, final_norm: true };
+pub const BLIP_VISION_VARIANT: VisionVariant =
+    VisionVariant { class: true, bias: true, first_norm: false, final_norm: true };
 
 /// The names of BLIP's vision transformer below `vision_model.`.
-pub fn blip_vision_names() -> Names {
-    Names::of(&[
+pub fn blip_vision_weight_map() -> WeightMap {
+    WeightMap::new(&[
         ("vision_model.encoder.final_layer_norm.", "vision_model.post_layernorm."),
         (".self_attn.q_proj.", ".self_attn.qkv.#0/3"),
         (".self_attn.k_proj.", ".self_attn.qkv.#1/3"),
@@ -49,18 +50,20 @@ pub fn blip_vision_names() -> Names {
 
 /// The family of this file.
 pub(crate) const FAMILY: Family = Family {
-    kind: "blip",
-    names: |_, _| {
-        BERT_NAMES.iter().fold(blip_vision_names(), |names, (from, to)| names.and_within("text_encoder.", from, to))
+    model_type: "blip",
+    weight_map: |_, _| {
+        BERT_WEIGHT_MAP
+            .iter()
+            .fold(blip_vision_weight_map(), |names, (from, to)| names.and_within("text_encoder.", from, to))
     },
     build,
 };
 
-fn build(b: &Build<'_>) -> Result<Model> {
+fn build(b: &ModelBuilder<'_>) -> Result<Model> {
     let c: BlipTextConfig = b.parse_part(&b.config["text_config"], "text_config")?;
     let (seen, read) = (b.scope.pp("vision_proj"), b.scope.pp("text_proj"));
     if !(seen.has("weight") && read.has("weight")) {
-        return Err(b.bad(
+        return Err(b.config_error(
             "this BLIP has no vision_proj and text_proj, so pictures and texts have no vectors in one space; wanted a BlipForImageTextRetrieval \
              (those that describe or answer are for `mm caption` and `mm answer`)",
         ));
@@ -77,18 +80,18 @@ fn build(b: &Build<'_>) -> Result<Model> {
         layer_norm_eps: c.layer_norm_eps,
         ..TextConfig::default()
     };
-    let vit = vision_config(b, &b.config["vision_config"], "vision_config", BLIP_VISION)?;
+    let vit = vision_config(b, &b.config["vision_config"], "vision_config", BLIP_VISION_DEFAULTS)?;
     let projection = |scope, width| Ok::<_, crate::Error>(Projection(Some(Linear::new(scope, width, space, true)?)));
     let bert = TextTransformer::new(b, &b.scope.pp("text_encoder"), &text, Kind::BLIP)?;
     let words = processor(b, text.max_position_embeddings, text.vocab_size)?;
     let image = ImageTower {
-        trunk: vision_trunk(b, &b.scope.pp("vision_model"), &vit, BLIP_SHAPE)?,
+        trunk: clip_vision_backbone(b, &b.scope.pp("vision_model"), &vit, BLIP_VISION_VARIANT)?,
         pooler: Pooler::First,
         projection: projection(&seen, vit.hidden_size)?,
     };
     let pixels = ImageProcessor::new(preprocessing(b)?);
     let tower = BertTower(bert, projection(&read, text.hidden_size)?);
     // The temperature that it was trained with is not in its checkpoints: scores are cosines, as in the reference program.
-    let joint = Some(Joint { scale: 1.0, bias: None });
-    Ok(Model { towers: vec![Tower::new(words, tower), Tower::new(pixels, image)], joint })
+    let contrastive_head = Some(ContrastiveHead { scale: 1.0, bias: None });
+    Ok(Model { towers: vec![Tower::new(words, tower), Tower::new(pixels, image)], contrastive_head })
 }

@@ -4,10 +4,10 @@
 use crate::{
     Result,
     audio::SpectrogramProcessor,
-    family::{Build, Family, Joint, Model, Names, Network, Tower, config},
-    image::vit::{Pair, Patches},
-    joint::clip::number,
-    text::transformer::{BERT_NAMES, Kind, TextConfig, TextTransformer, processor},
+    family::{ContrastiveHead, Family, Model, ModelBuilder, Network, Tower, WeightMap, config},
+    image::vit::{Pair, PatchEmbed},
+    joint::clip::scalar_param,
+    text::transformer::{BERT_WEIGHT_MAP, Kind, TextConfig, TextTransformer, processor},
 };
 use mm_core::{
     Encoder, Features, Init, Input, Modality, Module, Pool, Scope, Tensor,
@@ -44,7 +44,7 @@ config! {
 struct Projection(Linear, Activation, Linear);
 
 impl Projection {
-    fn new(b: &Build<'_>, name: &str, width: i64) -> Result<Self> {
+    fn new(b: &ModelBuilder<'_>, name: &str, width: i64) -> Result<Self> {
         let (scope, space) = (b.scope.pp(name), b.config["projection_dim"].as_i64().unwrap_or(512));
         let word = &b.config["projection_hidden_act"];
         let activation = if word.is_null() { Activation::Relu } else { b.parse_part(word, "projection_hidden_act")? };
@@ -204,7 +204,7 @@ struct Stage {
 
 /// Attentional feature fusion of the whole sound's map with the crops'.
 struct Fusion {
-    crops: Patches,
+    crops: PatchEmbed,
     local: [Conv2d; 2],
     global: [Conv2d; 2],
 }
@@ -214,7 +214,7 @@ impl Fusion {
         let ([down, across], [step_down, step_across]) = (c.patch_size.get(), c.patch_stride.get());
         let width = c.patch_embeds_hidden_size;
         let crops =
-            Patches::new(&scope.pp("mel_conv2d"), c.patch_embed_input_channels, width, &[down, 3 * across], true)?
+            PatchEmbed::new(&scope.pp("mel_conv2d"), c.patch_embed_input_channels, width, &[down, 3 * across], true)?
                 .step([step_down, 3 * step_across], padding(c));
         let inner = width / c.aff_block_r.max(1);
         let folded = |place: &Scope<'_>, number: usize, input: i64, output: i64| -> Result<Conv2d> {
@@ -253,7 +253,7 @@ fn padding(c: &AudioConfig) -> [i64; 2] {
 struct AudioTower {
     /// Scale and shift of each band.
     scale: (Tensor, Tensor),
-    patches: Patches,
+    patches: PatchEmbed,
     fusion: Option<Fusion>,
     patch_norm: Option<Norm>,
     stages: Vec<Stage>,
@@ -266,21 +266,22 @@ struct AudioTower {
 }
 
 impl AudioTower {
-    fn new(b: &Build<'_>, c: &AudioConfig, projection: Projection) -> Result<Self> {
+    fn new(b: &ModelBuilder<'_>, c: &AudioConfig, projection: Projection) -> Result<Self> {
         if b.layer.is_some() {
-            return Err(b.bad("CLAP's sound tower is no stack of alike blocks, so --layer has nothing to cut"));
+            return Err(b.config_error("CLAP's sound tower is no stack of alike blocks, so --layer has nothing to cut"));
         }
         let scope = b.scope.pp("audio_model.audio_encoder");
         let strips = c.spec_size / c.num_mel_bins.max(1);
         let stages = c.depths.len();
         if strips < 1 || stages == 0 || c.num_attention_heads.len() != stages || c.window_size < 1 {
-            return Err(b.bad("audio_config: wanted a spec_size of at least num_mel_bins, as many num_attention_heads as depths, and a window_size"));
+            return Err(b.config_error("audio_config: wanted a spec_size of at least num_mel_bins, as many num_attention_heads as depths, and a window_size"));
         }
         let norm = NormConfig::default();
         let width = c.patch_embeds_hidden_size;
         let bands = BatchNorm::new(&scope.pp("batch_norm"), c.num_mel_bins, 1e-5, 0.1)?.scale_and_shift()?;
         let embed = scope.pp("patch_embed");
-        let patches = Patches::new(&embed.pp("proj"), c.patch_embed_input_channels, width, &c.patch_size.get(), true)?;
+        let patches =
+            PatchEmbed::new(&embed.pp("proj"), c.patch_embed_input_channels, width, &c.patch_size.get(), true)?;
         let stage = |number: usize| -> Result<Stage> {
             let (place, width) = (scope.pp("layers").pp(number), width << number);
             let heads = c.num_attention_heads[number];
@@ -371,10 +372,10 @@ impl Network for AudioTower {}
 
 /// The family of this file.
 pub(crate) const FAMILY: Family = Family {
-    kind: "clap",
-    names: |_, _| {
-        let text = |names: Names, (from, to): &(&str, &str)| names.and_within("text_model.", from, to);
-        let names = BERT_NAMES.iter().fold(Names::default(), text);
+    model_type: "clap",
+    weight_map: |_, _| {
+        let text = |names: WeightMap, (from, to): &(&str, &str)| names.and_within("text_model.", from, to);
+        let names = BERT_WEIGHT_MAP.iter().fold(WeightMap::default(), text);
         [
             (".self_attn.relative_position_bias_table", ".attention.self.relative_position_bias_table"),
             (".self_attn.q_proj.", ".attention.self.query."),
@@ -392,7 +393,7 @@ pub(crate) const FAMILY: Family = Family {
     build,
 };
 
-fn build(b: &Build<'_>) -> Result<Model> {
+fn build(b: &ModelBuilder<'_>) -> Result<Model> {
     let (text_value, audio_value) = (&b.config["text_config"], &b.config["audio_config"]);
     let mut text: TextConfig = b.parse_part(text_value, "text_config")?;
     for (key, field, otherwise) in [
@@ -412,8 +413,8 @@ fn build(b: &Build<'_>) -> Result<Model> {
     let text = Tower::new(words, TextTower { roberta, pooler, projection });
     let projection = Projection::new(b, "audio_projection", audio.hidden_size)?;
     let sound = AudioTower::new(b, &audio, projection)?;
-    let scale = number(&b.scope, "logit_scale_a")?.exp();
-    number(&b.scope, "logit_scale_t")?;
+    let scale = scalar_param(&b.scope, "logit_scale_a")?.exp();
+    scalar_param(&b.scope, "logit_scale_t")?;
     let audio = Tower::new(SpectrogramProcessor::clap(b)?, sound);
-    Ok(Model { towers: vec![text, audio], joint: Some(Joint { scale, bias: None }) })
+    Ok(Model { towers: vec![text, audio], contrastive_head: Some(ContrastiveHead { scale, bias: None }) })
 }

@@ -3,14 +3,14 @@
 
 use crate::{
     Error, Result,
-    family::{Build, Family, Joint, Model, Names, Network, Tower, config},
+    family::{ContrastiveHead, Family, Model, ModelBuilder, Network, Tower, WeightMap, config},
     image::{
-        VisionDefaults, VisionShape,
+        VisionDefaults, VisionVariant, clip_vision_backbone,
         preprocess::open_clip_preprocessing,
-        preprocessing, vision_config, vision_trunk,
-        vit::{Pair, Trunk, VitConfig, block},
+        preprocessing, vision_config,
+        vit::{Pair, VitBackbone, VitConfig, vit_block},
     },
-    text::transformer::{BERT_NAMES, Kind, TextTransformer, processor, text_config},
+    text::transformer::{BERT_WEIGHT_MAP, Kind, TextTransformer, processor, text_config},
 };
 use mm_core::{
     DType, Encoder, Features, Init, Input, Modality, Module, Scope, Tensor,
@@ -40,7 +40,7 @@ config! {
 
 /// Which place of a text speaks for the whole.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Speaks {
+enum TextPooling {
     /// The place of the largest id: the end in CLIP's own vocabulary.
     Largest,
     /// The first place of this id.
@@ -68,7 +68,7 @@ struct TextTower {
     words: Embedding,
     positions: Embedding,
     blocks: Transformer,
-    speaks: Speaks,
+    speaks: TextPooling,
     projection: Projection,
     width: i64,
     causal: bool,
@@ -87,9 +87,9 @@ impl Encoder for TextTower {
         let x = self.encode(input, train)?.values;
         let (rows, length) = (x.size(0)?, x.size(1)?);
         let matches = match self.speaks {
-            Speaks::Last => return self.projection.apply(&x.select(1, length - 1)?),
-            Speaks::Largest => input.values.eq(&input.values.max_dim(1, true)?)?,
-            Speaks::First(id) => input.values.eq_scalar(id as f64)?,
+            TextPooling::Last => return self.projection.apply(&x.select(1, length - 1)?),
+            TextPooling::Largest => input.values.eq(&input.values.max_dim(1, true)?)?,
+            TextPooling::First(id) => input.values.eq_scalar(id as f64)?,
         };
         // Padding may be the same id (CLIP pads with its end): the first match is meant, after as many places as there are before it.
         let before = matches.to_dtype(DType::I64)?.cumsum(1)?.eq_scalar(0.0)?.to_dtype(DType::I64)?;
@@ -153,7 +153,7 @@ pub(super) enum Pooler {
 }
 
 pub(super) struct ImageTower {
-    pub(super) trunk: Trunk,
+    pub(super) trunk: VitBackbone,
     pub(super) pooler: Pooler,
     pub(super) projection: Projection,
 }
@@ -235,25 +235,27 @@ const OPEN_CLIP_NAMES: &[(&str, &str)] = &[
     (".self_attn.out_proj.", ".attn.out_proj."),
 ];
 
-fn chinese_names() -> Names {
+fn chinese_names() -> WeightMap {
     // Only the text tower speaks BERT's words: `bert_model` marks it until the last rule.
-    let names = BERT_NAMES.iter().fold(Names::of(NAMES), |names, (from, to)| names.and_within("bert_model.", from, to));
+    let names = BERT_WEIGHT_MAP
+        .iter()
+        .fold(WeightMap::new(NAMES), |names, (from, to)| names.and_within("bert_model.", from, to));
     names.and(&[("^bert_model.", "text_model.")])
 }
 
 /// The families of this file.
 pub(crate) const FAMILIES: &[Family] = &[
-    Family { kind: "clip", names: |_, _| Names::of(NAMES), build: clip },
-    Family { kind: "siglip", names: |_, _| Names::of(NAMES).and(SIGLIP_NAMES), build: siglip },
-    Family { kind: "chinese_clip", names: |_, _| chinese_names(), build: chinese },
-    Family { kind: "open_clip", names: |_, _| Names::of(OPEN_CLIP_NAMES), build: open_clip },
+    Family { model_type: "clip", weight_map: |_, _| WeightMap::new(NAMES), build: clip },
+    Family { model_type: "siglip", weight_map: |_, _| WeightMap::new(NAMES).and(SIGLIP_NAMES), build: siglip },
+    Family { model_type: "chinese_clip", weight_map: |_, _| chinese_names(), build: chinese },
+    Family { model_type: "open_clip", weight_map: |_, _| WeightMap::new(OPEN_CLIP_NAMES), build: open_clip },
 ];
 
 fn text_tower(
-    b: &Build<'_>,
+    b: &ModelBuilder<'_>,
     c: &TextConfig,
     causal: bool,
-    speaks: Speaks,
+    speaks: TextPooling,
     projection: Projection,
 ) -> Result<TextTower> {
     let scope = b.scope.pp("text_model");
@@ -265,7 +267,7 @@ fn text_tower(
         layer_norm_eps: c.layer_norm_eps,
         ..VitConfig::default()
     };
-    let mut block = block(&vit);
+    let mut block = vit_block(&vit);
     block.attention.causal = causal;
     let tables = scope.pp("embeddings");
     Ok(TextTower {
@@ -283,11 +285,11 @@ fn text_tower(
 }
 
 /// The vision tower: CLIP's has a class token, a normalisation before the blocks and none after them but on the class token.
-fn image_tower(b: &Build<'_>, c: &VitConfig, siglip: bool, projection: Projection) -> Result<ImageTower> {
+fn image_tower(b: &ModelBuilder<'_>, c: &VitConfig, siglip: bool, projection: Projection) -> Result<ImageTower> {
     let scope = b.scope.pp("vision_model");
     let (width, norm) = (c.hidden_size, NormConfig { epsilon: c.layer_norm_eps, ..NormConfig::default() });
-    let shape = VisionShape { class: !siglip, bias: siglip, first_norm: !siglip, final_norm: siglip };
-    let trunk = vision_trunk(b, &scope, c, shape)?;
+    let shape = VisionVariant { class: !siglip, bias: siglip, first_norm: !siglip, final_norm: siglip };
+    let trunk = clip_vision_backbone(b, &scope, c, shape)?;
     let pooler = if siglip {
         let head = scope.pp("head");
         let mlp = MlpConfig::new(c.intermediate_size, c.hidden_act);
@@ -303,18 +305,18 @@ fn image_tower(b: &Build<'_>, c: &VitConfig, siglip: bool, projection: Projectio
     Ok(ImageTower { trunk, pooler, projection })
 }
 
-fn projection(b: &Build<'_>, name: &str, input: i64, output: i64) -> Result<Projection> {
+fn projection(b: &ModelBuilder<'_>, name: &str, input: i64, output: i64) -> Result<Projection> {
     Ok(Projection(Some(Linear::new(&b.scope.pp(name), input, output, false)?)))
 }
 
-pub(crate) fn number(scope: &Scope<'_>, name: &str) -> Result<f64> {
+pub(crate) fn scalar_param(scope: &Scope<'_>, name: &str) -> Result<f64> {
     Ok(scope.param(name, &[], Init::Zeros)?.to_f64()?)
 }
 
-fn joint(b: &Build<'_>, text: Tower, image: Tower, biased: bool) -> Result<Model> {
-    let scale = number(&b.scope, "logit_scale")?.exp();
-    let bias = if biased { Some(number(&b.scope, "logit_bias")?) } else { None };
-    Ok(Model { towers: vec![text, image], joint: Some(Joint { scale, bias }) })
+fn joint(b: &ModelBuilder<'_>, text: Tower, image: Tower, biased: bool) -> Result<Model> {
+    let scale = scalar_param(&b.scope, "logit_scale")?.exp();
+    let bias = if biased { Some(scalar_param(&b.scope, "logit_bias")?) } else { None };
+    Ok(Model { towers: vec![text, image], contrastive_head: Some(ContrastiveHead { scale, bias }) })
 }
 
 /// CLIP's vision tower with transformers' defaults where the file is silent.
@@ -324,16 +326,16 @@ const CLIP_VISION: VisionDefaults =
 const SIGLIP_VISION: VisionDefaults =
     VisionDefaults { image: 224, patch: 16, activation: Activation::GeluNew, epsilon: 1e-6 };
 
-fn vision(b: &Build<'_>, defaults: VisionDefaults) -> Result<VitConfig> {
+fn vision(b: &ModelBuilder<'_>, defaults: VisionDefaults) -> Result<VitConfig> {
     vision_config(b, &b.config["vision_config"], "vision_config", defaults)
 }
 
-fn clip(b: &Build<'_>) -> Result<Model> {
+fn clip(b: &ModelBuilder<'_>) -> Result<Model> {
     let text: TextConfig = b.parse_part(&b.config["text_config"], "text_config")?;
     let vision = vision(b, CLIP_VISION)?;
     let space = b.config["projection_dim"].as_i64().unwrap_or(512);
     // A config from before the end was its own token says 2 and means "the largest id".
-    let speaks = if text.eos_token_id == 2 { Speaks::Largest } else { Speaks::First(text.eos_token_id) };
+    let speaks = if text.eos_token_id == 2 { TextPooling::Largest } else { TextPooling::First(text.eos_token_id) };
     let tower = text_tower(b, &text, true, speaks, projection(b, "text_projection", text.hidden_size, space)?)?;
     let words = processor(b, text.max_position_embeddings, text.vocab_size)?;
     let image = image_tower(b, &vision, false, projection(b, "visual_projection", vision.hidden_size, space)?)?;
@@ -341,7 +343,7 @@ fn clip(b: &Build<'_>) -> Result<Model> {
     joint(b, Tower::new(words, tower), Tower::new(pixels, image), false)
 }
 
-fn siglip(b: &Build<'_>) -> Result<Model> {
+fn siglip(b: &ModelBuilder<'_>) -> Result<Model> {
     let value = &b.config["text_config"];
     let mut text: TextConfig = b.parse_part(value, "text_config")?;
     // What transformers' SiglipTextConfig takes where the file is silent.
@@ -366,14 +368,14 @@ fn siglip(b: &Build<'_>) -> Result<Model> {
     let vision = vision(b, SIGLIP_VISION)?;
     let space = text.projection_size.unwrap_or(text.hidden_size);
     let head = Linear::new(&b.scope.pp("text_model").pp("head"), text.hidden_size, space, true)?;
-    let tower = text_tower(b, &text, false, Speaks::Last, Projection(Some(head)))?;
+    let tower = text_tower(b, &text, false, TextPooling::Last, Projection(Some(head)))?;
     let words = processor(b, text.max_position_embeddings, text.vocab_size)?.fixed();
     let image = image_tower(b, &vision, true, Projection(None))?;
     let pixels = ImageProcessor::new(preprocessing(b)?);
     joint(b, Tower::new(words, tower), Tower::new(pixels, image), true)
 }
 
-fn chinese(b: &Build<'_>) -> Result<Model> {
+fn chinese(b: &ModelBuilder<'_>) -> Result<Model> {
     let text = text_config(b, &b.config["text_config"])?;
     let vision = vision(b, CLIP_VISION)?;
     let space = b.config["projection_dim"].as_i64().unwrap_or(512);
@@ -385,7 +387,7 @@ fn chinese(b: &Build<'_>) -> Result<Model> {
     joint(b, Tower::new(words, tower), Tower::new(pixels, image), false)
 }
 
-fn open_clip(b: &Build<'_>) -> Result<Model> {
+fn open_clip(b: &ModelBuilder<'_>) -> Result<Model> {
     let model = &b.config["model_cfg"];
     let bad = |reason: String| Error::folder(b.folder.join("open_clip_config.json"), reason);
     let (text, vision) = (&model["text_cfg"], &model["vision_cfg"]);
@@ -428,7 +430,7 @@ fn open_clip(b: &Build<'_>) -> Result<Model> {
         ..VitConfig::default()
     };
     let space = size(model, "embed_dim")?;
-    let tower = text_tower(b, &config, true, Speaks::Largest, projection(b, "text_projection", width, space)?)?;
+    let tower = text_tower(b, &config, true, TextPooling::Largest, projection(b, "text_projection", width, space)?)?;
     let words = processor(b, context, config.vocab_size)?;
     let image = image_tower(b, &vit, false, projection(b, "visual_projection", image_width, space)?)?;
     let pixels = ImageProcessor::new(open_clip_preprocessing(b, picture.get())?);

@@ -1,19 +1,19 @@
 //! Text encoders.
 
-mod bag;
-mod dropout;
-mod reader;
+mod lstm;
 mod sentence;
 mod sentencepiece;
+mod tfidf;
 mod tokenizer;
 pub(crate) mod transformer;
+mod word_dropout;
 
-pub use bag::{Bag, BagConfig};
-pub use dropout::WordDropout;
-pub use reader::{Reader, ReaderConfig, ReaderProcessor, words};
+pub use lstm::{LstmEncoder, LstmEncoderConfig, WordIdProcessor, word_tokens};
 pub use sentence::SentenceEncoder;
-pub use tokenizer::{TextProcessor, json, tokenizer};
-pub use transformer::BERT_NAMES;
+pub use tfidf::{TfidfConfig, TfidfProcessor};
+pub use tokenizer::{TextProcessor, load_tokenizer, read_json};
+pub use transformer::BERT_WEIGHT_MAP;
+pub use word_dropout::WordDropout;
 
 use mm_core::{Error, Result, Source};
 use std::borrow::Cow;

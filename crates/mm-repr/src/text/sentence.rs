@@ -1,7 +1,7 @@
 //! sentence-transformers folders: an encoder, a pooling, maybe linear layers and a normalisation, as `modules.json` lists them
 //! (Reimers 2019).
 
-use super::{tokenizer::json, transformer::TextTransformer};
+use super::{tokenizer::read_json, transformer::TextTransformer};
 use crate::{Error, Result, family::Network};
 use mm_core::{
     Checkpoint, DType, Device, Encoder, Features, Input, Modality, Module, Params, Pool, Tensor,
@@ -22,7 +22,7 @@ enum After {
 }
 
 impl SentenceEncoder {
-    /// Reads `modules.json` and each module's own config; a plain encoder folder pools by mean. `bare` leaves out all but the mean.
+    /// ClassifierPooling `modules.json` and each module's own config; a plain encoder folder pools by mean. `bare` leaves out all but the mean.
     pub(crate) fn new(folder: &Path, inner: TextTransformer, bare: bool) -> Result<Self> {
         let width = inner.width();
         let mut encoder = Self { inner, pools: vec![Pool::Mean], after: Vec::new() };
@@ -30,7 +30,7 @@ impl SentenceEncoder {
         let outer = folder.parent().filter(|p| p.join("modules.json").exists());
         let top = if folder.join("modules.json").exists() { Some(folder) } else { outer };
         let Some(top) = top.filter(|_| !bare) else { return Ok(encoder) };
-        let modules = json(&top.join("modules.json"))?;
+        let modules = read_json(&top.join("modules.json"))?;
         let mut width = width;
         for module in modules.as_array().into_iter().flatten() {
             let kind = module["type"].as_str().unwrap_or("").rsplit('.').next().unwrap_or("");
@@ -61,7 +61,7 @@ impl SentenceEncoder {
 
 fn dense(folder: &Path, width: i64) -> Result<(Linear, Activation, i64)> {
     let file = folder.join("config.json");
-    let settings = json(&file)?;
+    let settings = read_json(&file)?;
     let size = |key: &str| settings[key].as_i64().ok_or_else(|| Error::folder(&file, format!("has no `{key}`")));
     let (input, output) = (size("in_features")?, size("out_features")?);
     if input != width {
@@ -88,7 +88,7 @@ fn dense(folder: &Path, width: i64) -> Result<(Linear, Activation, i64)> {
 }
 
 fn pooling(file: &Path) -> Result<Vec<Pool>> {
-    let settings = json(file)?;
+    let settings = read_json(file)?;
     let known = |word: &str| {
         Ok(match word {
             "mean" => Pool::Mean,

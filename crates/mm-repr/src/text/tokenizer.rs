@@ -39,14 +39,14 @@ impl TextProcessor {
     /// The tokenizer of a checkpoint folder, cutting at `longest` tokens: `tokenizer.json`, else `vocab.txt` (BERT's kind),
     /// `vocab.json` and `merges.txt` (RoBERTa's and CLIP's), `sentencepiece.bpe.model` (XLM-RoBERTa's) or `spiece.model` (`SigLIP`'s).
     pub fn from_folder(folder: &Path, longest: usize) -> Result<Self> {
-        let settings = json(&folder.join("tokenizer_config.json"))?;
-        let mut tokenizer = tokenizer(folder)?;
+        let settings = read_json(&folder.join("tokenizer_config.json"))?;
+        let mut tokenizer = load_tokenizer(folder)?;
         tokenizer.with_padding(None);
         let cut = TruncationParams { max_length: longest, ..TruncationParams::default() };
         tokenizer
             .with_truncation(Some(cut))
             .map_err(|e| Error::folder(folder, format!("cannot cut at {longest} tokens: {e}")))?;
-        let special = json(&folder.join("special_tokens_map.json"))?;
+        let special = read_json(&folder.join("special_tokens_map.json"))?;
         let named =
             |v: &Value| v["pad_token"].as_str().or_else(|| v["pad_token"]["content"].as_str()).map(ToOwned::to_owned);
         // SigLIP pads with what ends a text; its padding is read.
@@ -55,7 +55,7 @@ impl TextProcessor {
         let token = named(&settings).or_else(|| named(&special));
         let known = |t: &str| tokenizer.token_to_id(t);
         let padding = token.map_or_else(|| usual.into_iter().find_map(known), |t| known(&t)).map_or(0, i64::from);
-        let prompts = json(&folder.join("config_sentence_transformers.json"))?;
+        let prompts = read_json(&folder.join("config_sentence_transformers.json"))?;
         let prompt = prompts["default_prompt_name"].as_str().and_then(|n| prompts["prompts"][n].as_str()).unwrap_or("");
         // Of the files: to write the tokenizer out anew would print of holes in a vocabulary to standard output.
         let mut hasher = blake3::Hasher::new();
@@ -110,8 +110,8 @@ impl TextProcessor {
 }
 
 /// The tokenizer of a checkpoint folder, as it is: `tokenizer.json`, else what older layouts have.
-pub fn tokenizer(folder: &Path) -> Result<Tokenizer> {
-    let settings = json(&folder.join("tokenizer_config.json"))?;
+pub fn load_tokenizer(folder: &Path) -> Result<Tokenizer> {
+    let settings = read_json(&folder.join("tokenizer_config.json"))?;
     let file = folder.join("tokenizer.json");
     let has = |name: &str| folder.join(name).exists();
     let tokenizer = if file.exists() {
@@ -134,7 +134,7 @@ pub fn tokenizer(folder: &Path) -> Result<Tokenizer> {
 }
 
 /// A JSON file of a folder; `Null` when it is not there.
-pub fn json(file: &Path) -> Result<Value> {
+pub fn read_json(file: &Path) -> Result<Value> {
     if !file.exists() {
         return Ok(Value::Null);
     }
@@ -169,7 +169,7 @@ fn byte_pairs(folder: &Path, settings: &Value) -> Result<Tokenizer> {
     let (vocab, merges) = (folder.join("vocab.json"), folder.join("merges.txt"));
     let bad = |e: String| Error::folder(&vocab, e);
     let builder = BPE::from_file(&vocab.to_string_lossy(), &merges.to_string_lossy());
-    let entries = json(&vocab)?;
+    let entries = read_json(&vocab)?;
     let clip = !entries["<|startoftext|>"].is_null();
     let (bos, eos) = if clip { ("<|startoftext|>", "<|endoftext|>") } else { ("<s>", "</s>") };
     let id = |token: &str| {

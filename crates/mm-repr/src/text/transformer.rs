@@ -4,7 +4,7 @@
 use super::{SentenceEncoder, TextProcessor};
 use crate::{
     Error, Result,
-    family::{Build, Family, Model, Names, Tower, config, prefix},
+    family::{Family, Model, ModelBuilder, Tower, WeightMap, config, prefix},
 };
 use mm_core::{
     Checkpoint, Encoder, Features, Init, Input, Modality, Module, Scope, Tensor,
@@ -82,7 +82,7 @@ pub(crate) struct TextTransformer {
 }
 
 impl TextTransformer {
-    pub(crate) fn new(build: &Build<'_>, scope: &Scope<'_>, config: &TextConfig, kind: Kind) -> Result<Self> {
+    pub(crate) fn new(build: &ModelBuilder<'_>, scope: &Scope<'_>, config: &TextConfig, kind: Kind) -> Result<Self> {
         let width = config.hidden_size;
         let norm = NormConfig { kind: NormKind::Layer, epsilon: config.layer_norm_eps, bias: true };
         let mlp = MlpConfig::new(config.intermediate_size, config.hidden_act);
@@ -95,7 +95,9 @@ impl TextTransformer {
             let table = encoder.pp("relative_attention_bias").param("weight", &shape, Init::Normal(0.02))?;
             // The buckets themselves are fixed at 32 in the reference program; a smaller table cannot be indexed there either.
             if buckets < 32 {
-                return Err(build.bad(format!("relative_attention_num_buckets: found {buckets}, wanted at least 32")));
+                return Err(
+                    build.config_error(format!("relative_attention_num_buckets: found {buckets}, wanted at least 32"))
+                );
             }
             Some((table, 32))
         } else {
@@ -188,7 +190,7 @@ impl Encoder for TextTransformer {
 }
 
 /// BERT's words for the shared block's parts.
-pub const BERT_NAMES: &[(&str, &str)] = &[
+pub const BERT_WEIGHT_MAP: &[(&str, &str)] = &[
     (".layers.", ".layer."),
     (".self_attn.q_proj.", ".attention.self.query."),
     (".self_attn.k_proj.", ".attention.self.key."),
@@ -225,35 +227,43 @@ const DISTIL_NAMES: &[(&str, &str)] = &[
 ];
 
 /// Bare models save bare names, heads on top of them save theirs below the family's.
-fn names(checkpoint: &Checkpoint, below: &str, rules: &[(&str, &str)]) -> Names {
+fn names(checkpoint: &Checkpoint, below: &str, rules: &[(&str, &str)]) -> WeightMap {
     let start = prefix(checkpoint, "embeddings.word_embeddings.weight", &[below, ""]);
-    Names::of(rules).and(&[("^", start)])
+    WeightMap::new(rules).and(&[("^", start)])
 }
 
 /// The families of this file.
 pub(crate) const FAMILIES: &[Family] = &[
-    Family { kind: "bert", names: |c, _| names(c, "bert.", BERT_NAMES), build: |b| build(b, Kind::BERT) },
-    Family { kind: "roberta", names: |c, _| names(c, "roberta.", BERT_NAMES), build: |b| roberta(b) },
-    Family { kind: "xlm-roberta", names: |c, _| names(c, "roberta.", BERT_NAMES), build: |b| roberta(b) },
-    Family { kind: "camembert", names: |c, _| names(c, "roberta.", BERT_NAMES), build: |b| roberta(b) },
-    Family { kind: "distilbert", names: |c, _| names(c, "distilbert.", DISTIL_NAMES), build: distil },
     Family {
-        kind: "mpnet",
-        names: |c, _| names(c, "mpnet.", MPNET_NAMES),
+        model_type: "bert",
+        weight_map: |c, _| names(c, "bert.", BERT_WEIGHT_MAP),
+        build: |b| build(b, Kind::BERT),
+    },
+    Family { model_type: "roberta", weight_map: |c, _| names(c, "roberta.", BERT_WEIGHT_MAP), build: |b| roberta(b) },
+    Family {
+        model_type: "xlm-roberta",
+        weight_map: |c, _| names(c, "roberta.", BERT_WEIGHT_MAP),
+        build: |b| roberta(b),
+    },
+    Family { model_type: "camembert", weight_map: |c, _| names(c, "roberta.", BERT_WEIGHT_MAP), build: |b| roberta(b) },
+    Family { model_type: "distilbert", weight_map: |c, _| names(c, "distilbert.", DISTIL_NAMES), build: distil },
+    Family {
+        model_type: "mpnet",
+        weight_map: |c, _| names(c, "mpnet.", MPNET_NAMES),
         // The reference program counts positions from two, whatever token it pads with.
         build: |b| build(b, Kind { first_after: Some(1), segments: false, relative: true }),
     },
 ];
 
-fn roberta(b: &Build<'_>) -> Result<Model> {
+fn roberta(b: &ModelBuilder<'_>) -> Result<Model> {
     build(b, Kind::roberta(b.parse::<TextConfig>()?.pad_token_id))
 }
 
-fn build(b: &Build<'_>, kind: Kind) -> Result<Model> {
+fn build(b: &ModelBuilder<'_>, kind: Kind) -> Result<Model> {
     finish(b, &b.parse()?, kind)
 }
 
-fn distil(b: &Build<'_>) -> Result<Model> {
+fn distil(b: &ModelBuilder<'_>) -> Result<Model> {
     let c: DistilConfig = b.parse()?;
     let config = TextConfig {
         vocab_size: c.vocab_size,
@@ -268,14 +278,14 @@ fn distil(b: &Build<'_>) -> Result<Model> {
     finish(b, &config, Kind { first_after: None, segments: false, relative: false })
 }
 
-fn finish(b: &Build<'_>, config: &TextConfig, kind: Kind) -> Result<Model> {
+fn finish(b: &ModelBuilder<'_>, config: &TextConfig, kind: Kind) -> Result<Model> {
     let network = TextTransformer::new(b, &b.scope, config, kind)?;
     let processor = processor(b, network.longest, config.vocab_size)?;
     Ok(Tower::new(processor, SentenceEncoder::new(b.folder, network, b.layer.is_some())?).into())
 }
 
 /// The folder's tokenizer, held against the word table.
-pub(crate) fn processor(b: &Build<'_>, table: i64, entries: i64) -> Result<TextProcessor> {
+pub(crate) fn processor(b: &ModelBuilder<'_>, table: i64, entries: i64) -> Result<TextProcessor> {
     let processor = TextProcessor::from_folder(b.folder, longest(b, table)?)?;
     if processor.entries() as i64 > entries {
         return Err(Error::folder(
@@ -290,7 +300,7 @@ pub(crate) fn processor(b: &Build<'_>, table: i64, entries: i64) -> Result<TextP
 }
 
 /// sentence-transformers' own limit, else the tokenizer's, never above the position table.
-fn longest(b: &Build<'_>, table: i64) -> Result<usize> {
+fn longest(b: &ModelBuilder<'_>, table: i64) -> Result<usize> {
     let table = u64::try_from(table).unwrap_or(0).max(1);
     let own = b.json("sentence_bert_config.json")?["max_seq_length"].as_u64();
     let limit = b.json("tokenizer_config.json")?["model_max_length"].as_f64().map(|v| v as u64);
@@ -298,6 +308,6 @@ fn longest(b: &Build<'_>, table: i64) -> Result<usize> {
 }
 
 /// A part's config out of a joint model's, for its own kind of value.
-pub(crate) fn text_config(b: &Build<'_>, value: &Value) -> Result<TextConfig> {
+pub(crate) fn text_config(b: &ModelBuilder<'_>, value: &Value) -> Result<TextConfig> {
     b.parse_part(value, "text_config")
 }

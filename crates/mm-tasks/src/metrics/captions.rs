@@ -352,7 +352,7 @@ pub struct Judges<'a> {
 /// Words put in, left out and taken for others on the shortest way from what was said to what was to be written down, over the words of the
 /// latter, all rows together; of several references the nearest counts. In lower case, without punctuation.
 pub fn word_error_rate(found: &[String], references: &[Vec<String>]) -> f64 {
-    let words = |text: &String| mm_repr::text::words(text).collect::<Vec<_>>();
+    let words = |text: &String| mm_repr::text::word_tokens(text).collect::<Vec<_>>();
     let (mut wrong, mut all) = (0, 0);
     for (found, references) in found.iter().zip(references) {
         let found = words(found);
@@ -401,7 +401,7 @@ pub fn captions(said: &[String], references: &[Vec<String>], synonyms: Option<&S
 /// How well captions go with pictures by a joint model, with no reference (`clip_score`: 2.5 times the cosine, not below 0) and with those that
 /// people wrote (`clip_score_with_references`: the harmonic mean of that and the cosine with the nearest of them), as `CLIPScore` (Hessel 2021).
 pub fn clip_score(model: &Pretrained, pictures: &[Source], said: &[String], people: &[Vec<String>]) -> Result<Figures> {
-    if model.joint.is_none() {
+    if model.contrastive_head.is_none() {
         let wanted = "wanted a model that puts pictures and texts into one space (CLIP, SigLIP)";
         return Err(Error::Config(format!("--clip: found a model of family {}, {wanted}", model.family)));
     }

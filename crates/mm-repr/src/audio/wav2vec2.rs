@@ -4,7 +4,7 @@
 use super::{SequenceHead, WaveProcessor};
 use crate::{
     Result,
-    family::{Build, Family, Model, Names, Network, Tower, config, prefix},
+    family::{Family, Model, ModelBuilder, Network, Tower, WeightMap, config, prefix},
 };
 use mm_core::{
     Encoder, Features, Init, Input, Modality, Module, Scope, Tensor,
@@ -194,13 +194,13 @@ impl Network for Wave {
 
 /// The families of this file.
 pub(crate) const FAMILIES: &[Family] = &[
-    Family { kind: "wav2vec2", names: |c, _| names(c, "wav2vec2."), build },
-    Family { kind: "hubert", names: |c, _| names(c, "hubert."), build },
+    Family { model_type: "wav2vec2", weight_map: |c, _| names(c, "wav2vec2."), build },
+    Family { model_type: "hubert", weight_map: |c, _| names(c, "hubert."), build },
 ];
 
-fn names(checkpoint: &mm_core::Checkpoint, below: &str) -> Names {
+fn names(checkpoint: &mm_core::Checkpoint, below: &str) -> WeightMap {
     let start = prefix(checkpoint, "feature_projection.projection.weight", &[below, ""]);
-    Names::of(&[
+    WeightMap::new(&[
         ("encoder.final_layer_norm.", "encoder.layer_norm."),
         (".self_attn.", ".attention."),
         (".layer_norm1.", ".layer_norm."),
@@ -211,22 +211,22 @@ fn names(checkpoint: &mm_core::Checkpoint, below: &str) -> Names {
     ])
 }
 
-fn build(b: &Build<'_>) -> Result<Model> {
+fn build(b: &ModelBuilder<'_>) -> Result<Model> {
     let c: WaveConfig = b.parse()?;
     if c.add_adapter || c.adapter_attn_dim.is_some() {
-        return Err(b.bad("add_adapter, adapter_attn_dim: adapters are not read"));
+        return Err(b.config_error("add_adapter, adapter_attn_dim: adapters are not read"));
     }
     let count = c.conv_dim.len();
     if count == 0 || c.conv_kernel.len() != count || c.conv_stride.len() != count {
-        return Err(b.bad("conv_dim, conv_kernel, conv_stride: wanted as many of one as of the others"));
+        return Err(b.config_error("conv_dim, conv_kernel, conv_stride: wanted as many of one as of the others"));
     }
     if c.conv_kernel.iter().chain(&c.conv_stride).chain([&c.num_conv_pos_embedding_groups]).any(|n| *n < 1) {
-        return Err(b.bad("conv_kernel, conv_stride, num_conv_pos_embedding_groups: wanted positive numbers"));
+        return Err(b.config_error("conv_kernel, conv_stride, num_conv_pos_embedding_groups: wanted positive numbers"));
     }
     let grouped = match c.feat_extract_norm.as_str() {
         "group" => true,
         "layer" => false,
-        other => return Err(b.bad(format!("feat_extract_norm: found `{other}`, wanted group or layer"))),
+        other => return Err(b.config_error(format!("feat_extract_norm: found `{other}`, wanted group or layer"))),
     };
     let scope = b.scope.pp("base");
     let (mut steps, mut input) = (Vec::new(), 1);

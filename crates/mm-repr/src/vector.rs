@@ -5,13 +5,13 @@ use std::path::Path;
 
 /// Vectors that were made already: a list of numbers, a list of such lists (steps in time), or lines of a `.npy` file, `{"array": "a.npy",
 /// "from": 3, "length": 5}` → `[width]`, the mean of the steps, or `[steps, width]`.
-pub struct Numbers {
+pub struct VectorProcessor {
     width: usize,
     /// Most steps of a value, where they are kept; neighbours of a longer one are averaged.
     steps: Option<usize>,
 }
 
-impl Numbers {
+impl VectorProcessor {
     /// For `width` numbers a value.
     pub fn new(width: usize) -> Self {
         Self { width, steps: None }
@@ -47,7 +47,7 @@ fn listed(items: &[serde_json::Value]) -> Option<Vec<f32>> {
     (values.len() == items.len() && values.iter().all(|v| v.is_finite())).then_some(values)
 }
 
-impl Processor for Numbers {
+impl Processor for VectorProcessor {
     fn process(&self, source: &Source, _context: &mut SampleContext) -> Result<Tensor> {
         let wanted = || format!("{} finite numbers", self.width);
         let Source::Value(value) = source else {
@@ -100,14 +100,14 @@ impl Processor for Numbers {
 }
 
 /// Vectors `[batch, width]`, or steps of them `[batch, steps, width]`, as they are.
-pub struct AsTheyAre {
+pub struct IdentityEncoder {
     /// Their width.
     pub width: i64,
     /// Of which modality they are.
     pub modality: Modality,
 }
 
-impl Encoder for AsTheyAre {
+impl Encoder for IdentityEncoder {
     fn encode(&self, input: &Input, _train: bool) -> Result<Features> {
         if input.values.rank() == 3 {
             return Features::new(input.values.clone(), input.mask.clone());

@@ -10,10 +10,10 @@ use mm_core::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Sizes of a [`SpeechTower`].
+/// Sizes of a [`AudioCnn`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct SpeechTowerConfig {
+pub struct AudioCnnConfig {
     /// Channels of each convolution.
     pub channels: Vec<i64>,
     /// Window of the convolutions, in frames; odd.
@@ -28,7 +28,7 @@ pub struct SpeechTowerConfig {
     pub dropout: f64,
 }
 
-impl Default for SpeechTowerConfig {
+impl Default for AudioCnnConfig {
     fn default() -> Self {
         Self { channels: vec![128, 192, 256, 256, 256], kernel: 5, halvings: 4, layers: 0, heads: 4, dropout: 0.2 }
     }
@@ -45,7 +45,7 @@ struct Stage {
 const PADDING: f64 = 3e4;
 
 /// Spectrogram `[batch, frames, bands]` → features `[batch, fewer frames, width]`; pooled `[batch, 2 · width]`.
-pub struct SpeechTower {
+pub struct AudioCnn {
     stages: Vec<Stage>,
     blocks: Option<Transformer>,
     attention: Linear,
@@ -54,9 +54,9 @@ pub struct SpeechTower {
     dropout: f64,
 }
 
-impl SpeechTower {
+impl AudioCnn {
     /// The network under `scope` for spectrograms of `bands`.
-    pub fn new(scope: &Scope<'_>, bands: i64, config: &SpeechTowerConfig) -> Result<Self> {
+    pub fn new(scope: &Scope<'_>, bands: i64, config: &AudioCnnConfig) -> Result<Self> {
         if config.channels.is_empty()
             || config.channels.iter().any(|c| *c < 1)
             || config.kernel < 1
@@ -106,7 +106,7 @@ impl SpeechTower {
     }
 }
 
-impl Encoder for SpeechTower {
+impl Encoder for AudioCnn {
     fn encode(&self, input: &Input, train: bool) -> Result<Features> {
         // [batch, bands, 1, frames], in memory as it came: bands beside each other.
         let mut x = input.values.unsqueeze(1)?.permute(&[0, 3, 1, 2])?;
@@ -190,14 +190,9 @@ mod tests {
     #[test]
     fn a_sound_is_the_same_whatever_it_is_batched_with() {
         let params = Params::new(Device::Cpu);
-        let config = SpeechTowerConfig {
-            channels: vec![6, 6, 8],
-            halvings: 2,
-            layers: 1,
-            heads: 2,
-            ..SpeechTowerConfig::default()
-        };
-        let tower = SpeechTower::new(&params.scope(), 5, &config).unwrap();
+        let config =
+            AudioCnnConfig { channels: vec![6, 6, 8], halvings: 2, layers: 1, heads: 2, ..AudioCnnConfig::default() };
+        let tower = AudioCnn::new(&params.scope(), 5, &config).unwrap();
         for frames in [1, 2, 7, 8, 13] {
             let alone = Tensor::randn(&[1, frames, 5], DType::F32, Device::Cpu).unwrap();
             let long = Tensor::randn(&[1, 16, 5], DType::F32, Device::Cpu).unwrap();

@@ -7,17 +7,17 @@ use mm_core::{
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
-/// Sizes of a [`Reader`], and the words that it knows.
+/// Sizes of a [`LstmEncoder`], and the words that it knows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct ReaderConfig {
+pub struct LstmEncoderConfig {
     /// The words; those of the training texts where a config has none.
     pub vocabulary: Vec<String>,
     /// Width of a word's vector.
     pub embedding: i64,
     /// Width of the features.
     pub width: i64,
-    /// Layers; without any each word is read by itself, `width` numbers of its own.
+    /// ConcatLayers; without any each word is read by itself, `width` numbers of its own.
     pub layers: i64,
     /// Rate of dropout while training.
     pub dropout: f64,
@@ -27,18 +27,18 @@ pub struct ReaderConfig {
     pub longest: usize,
 }
 
-impl Default for ReaderConfig {
+impl Default for LstmEncoderConfig {
     fn default() -> Self {
         Self { vocabulary: Vec::new(), embedding: 64, width: 128, layers: 1, dropout: 0.0, forget: 0.0, longest: 256 }
     }
 }
 
-impl ReaderConfig {
+impl LstmEncoderConfig {
     /// The words of texts, most frequent first; those that come once are unknown, unless almost all do.
     pub fn vocabulary<'a>(texts: impl Iterator<Item = &'a str>, most: usize) -> Vec<String> {
         let mut counts: HashMap<String, usize> = HashMap::new();
         for text in texts {
-            words(text).for_each(|w| *counts.entry(w).or_default() += 1);
+            word_tokens(text).for_each(|w| *counts.entry(w).or_default() += 1);
         }
         let mut counted: Vec<(String, usize)> = counts.into_iter().collect();
         let often = counted.iter().filter(|(_, n)| *n > 1).count();
@@ -51,7 +51,7 @@ impl ReaderConfig {
 }
 
 /// The words of a text, lower-cased, without punctuation.
-pub fn words(text: &str) -> impl Iterator<Item = String> {
+pub fn word_tokens(text: &str) -> impl Iterator<Item = String> {
     let lower = text.to_lowercase();
     let split = |c: char| !c.is_alphanumeric() && c != '\'';
     lower.split(split).filter(|w| !w.is_empty()).map(ToOwned::to_owned).collect::<Vec<_>>().into_iter()
@@ -60,7 +60,7 @@ pub fn words(text: &str) -> impl Iterator<Item = String> {
 const UNKNOWN: i64 = 1;
 
 /// A text → numbers of its words `[words]`; 0 pads, 1 is a word that is not known.
-pub struct ReaderProcessor {
+pub struct WordIdProcessor {
     places: HashMap<String, i64>,
     longest: usize,
     forget: f64,
@@ -68,9 +68,9 @@ pub struct ReaderProcessor {
     cut: std::sync::atomic::AtomicUsize,
 }
 
-impl ReaderProcessor {
+impl WordIdProcessor {
     /// Of these words.
-    pub fn new(config: &ReaderConfig) -> Self {
+    pub fn new(config: &LstmEncoderConfig) -> Self {
         let mut hasher = blake3::Hasher::new();
         config.vocabulary.iter().for_each(|w| {
             hasher.update(w.as_bytes()).update(&[0]);
@@ -85,10 +85,10 @@ impl ReaderProcessor {
     }
 }
 
-impl Processor for ReaderProcessor {
+impl Processor for WordIdProcessor {
     fn process(&self, source: &Source, context: &mut SampleContext) -> Result<Tensor> {
         let text = super::read(source)?;
-        let mut ids: Vec<i64> = words(&text).map(|w| self.places.get(&w).copied().unwrap_or(UNKNOWN)).collect();
+        let mut ids: Vec<i64> = word_tokens(&text).map(|w| self.places.get(&w).copied().unwrap_or(UNKNOWN)).collect();
         if ids.len() > self.longest {
             self.cut.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             ids.truncate(self.longest);
@@ -104,7 +104,7 @@ impl Processor for ReaderProcessor {
     }
 
     fn names(&self, source: &Source) -> Result<Vec<String>> {
-        Ok(words(&super::read(source)?).take(self.longest).collect())
+        Ok(word_tokens(&super::read(source)?).take(self.longest).collect())
     }
 
     fn fingerprint(&self) -> String {
@@ -129,16 +129,16 @@ impl Processor for ReaderProcessor {
 }
 
 /// Numbers of words `[batch, words]` → features `[batch, words, width]`; pooled: the last.
-pub struct Reader {
+pub struct LstmEncoder {
     words: Embedding,
     lstm: Option<Lstm>,
     width: i64,
     dropout: f64,
 }
 
-impl Reader {
+impl LstmEncoder {
     /// The network under `scope`.
-    pub fn new(scope: &Scope<'_>, config: &ReaderConfig) -> Result<Self> {
+    pub fn new(scope: &Scope<'_>, config: &LstmEncoderConfig) -> Result<Self> {
         if config.vocabulary.is_empty() || config.embedding < 1 {
             let found = format!("{} words, embedding {}", config.vocabulary.len(), config.embedding);
             return Err(Error::config("reader", found, "at least one of each"));
@@ -161,7 +161,7 @@ impl Reader {
     }
 }
 
-impl Encoder for Reader {
+impl Encoder for LstmEncoder {
     fn encode(&self, input: &Input, train: bool) -> Result<Features> {
         let x = self.words.forward(&input.values)?.dropout(self.dropout, train)?;
         let x = match &self.lstm {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The folders of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct ModelPaths {
     /// Where its config, tokenizer and pre-processing are.
     pub files: PathBuf,
     /// Where its weights are.
@@ -15,10 +15,10 @@ pub struct Place {
     pub adapter: Option<PathBuf>,
 }
 
-impl Place {
+impl ModelPaths {
     /// A folder by itself, or, where it holds an adapter, with the model that its `base_model_name_or_path` names: a folder (a relative one
     /// is sought from the adapter's folder, then from here) or a fetched model. Files that the adapter's folder brings are taken from there.
-    pub fn of(folder: &Path) -> Result<Self> {
+    pub fn resolve(folder: &Path) -> Result<Self> {
         let whole = |folder: &Path| Self { files: folder.to_owned(), weights: folder.to_owned(), adapter: None };
         let Some(base) = Adapter::base(folder)? else { return Ok(whole(folder)) };
         let weights = [locate(&base, folder), locate(&base, Path::new("."))];
@@ -47,8 +47,8 @@ const SHARD: usize = 5 << 30;
 
 /// Writes the model that an adapter's folder stands for as one folder that needs neither: its files, and weights with what was learned added.
 /// The number of tensors is returned.
-pub fn merge(folder: &Path, out: &Path) -> Result<usize> {
-    let place = Place::of(folder)?;
+pub fn merge_adapter(folder: &Path, out: &Path) -> Result<usize> {
+    let place = ModelPaths::resolve(folder)?;
     if place.adapter.is_none() {
         return Err(Error::folder(folder, "holds no adapter_config.json, so there is nothing to merge"));
     }
@@ -56,8 +56,8 @@ pub fn merge(folder: &Path, out: &Path) -> Result<usize> {
         return Err(Error::folder(out, "holds a model already; name a folder that is not there yet"));
     }
     std::fs::create_dir_all(out).map_err(|e| Error::folder(out, e))?;
-    copy_files(&place.weights, out)?;
-    copy_files(&place.files, out)?;
+    copy_model_files(&place.weights, out)?;
+    copy_model_files(&place.files, out)?;
     let checkpoint = place.checkpoint()?;
     let names: Vec<String> = checkpoint.names().map(ToOwned::to_owned).collect();
     let tensors = names.into_iter().map(|n| Ok((n.clone(), checkpoint.get(&n)?))).collect::<Result<Vec<_>>>()?;
@@ -66,7 +66,7 @@ pub fn merge(folder: &Path, out: &Path) -> Result<usize> {
 }
 
 /// Copies what is beside a model's weights (config, tokenizer, pre-processing, templates); folders stay.
-pub fn copy_files(from: &Path, to: &Path) -> Result<()> {
+pub fn copy_model_files(from: &Path, to: &Path) -> Result<()> {
     for entry in std::fs::read_dir(from).map_err(|e| Error::folder(from, e))? {
         let path = entry.map_err(|e| Error::folder(from, e))?.path();
         let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();

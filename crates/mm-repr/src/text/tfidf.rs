@@ -5,10 +5,10 @@ use mm_core::{Error, Processor, Result, SampleContext, Source, Tensor};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
-/// What a [`Bag`] knows.
+/// What a [`TfidfProcessor`] knows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct BagConfig {
+pub struct TfidfConfig {
     /// The terms: `word`, `two words`, and pieces of three letters as `#abc`.
     pub terms: Vec<String>,
     /// For each term the logarithm of how rare it is; all count alike when empty.
@@ -16,7 +16,7 @@ pub struct BagConfig {
     pub rarity: Vec<f32>,
 }
 
-impl BagConfig {
+impl TfidfConfig {
     /// Takes the terms from texts: those that most texts have, so many at most, none that fewer than two have.
     pub fn fit<'a>(texts: impl Iterator<Item = &'a str>, most: usize) -> Self {
         let mut counts: HashMap<String, usize> = HashMap::new();
@@ -55,14 +55,14 @@ fn terms(text: &str) -> Vec<String> {
 }
 
 /// A text → `[terms]`, of unit length times the root of the number of terms.
-pub struct Bag {
+pub struct TfidfProcessor {
     places: HashMap<String, usize>,
     rarity: Vec<f32>,
 }
 
-impl Bag {
+impl TfidfProcessor {
     /// A processor over these terms.
-    pub fn new(mut config: BagConfig) -> Result<Self> {
+    pub fn new(mut config: TfidfConfig) -> Result<Self> {
         if config.rarity.is_empty() {
             config.rarity = vec![1.0; config.terms.len()];
         }
@@ -79,7 +79,7 @@ impl Bag {
     }
 }
 
-impl Processor for Bag {
+impl Processor for TfidfProcessor {
     fn process(&self, source: &Source, _context: &mut SampleContext) -> Result<Tensor> {
         let mut values = vec![0f32; self.rarity.len()];
         for term in terms(&super::read(source)?) {
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn rare_terms_count_more_and_unknown_words_speak_through_their_pieces() {
         let texts = ["the cat sat", "the dog sat", "the cats ran", "the dogs ran"];
-        let bag = Bag::new(BagConfig::fit(texts.into_iter(), 60)).unwrap();
+        let bag = TfidfProcessor::new(TfidfConfig::fit(texts.into_iter(), 60)).unwrap();
         let vector = |t: &str| {
             bag.process(&Source::Text(t.into()), &mut SampleContext::plain()).unwrap().to_vec::<f32>().unwrap()
         };

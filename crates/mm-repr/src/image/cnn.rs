@@ -10,10 +10,10 @@ use mm_data::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Sizes of a [`PictureTower`] and of what it sees.
+/// Sizes of a [`CnnEncoder`] and of what it sees.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct PictureTowerConfig {
+pub struct CnnEncoderConfig {
     /// Pixels a side that pictures are brought to.
     pub size: u32,
     /// Channels of each stage; each halves the picture.
@@ -24,22 +24,22 @@ pub struct PictureTowerConfig {
     pub jitter: f64,
 }
 
-impl Default for PictureTowerConfig {
+impl Default for CnnEncoderConfig {
     fn default() -> Self {
         Self { size: 64, channels: vec![32, 64, 128, 192], dropout: 0.1, jitter: 0.1 }
     }
 }
 
 /// A picture file → `[3, size, size]`.
-pub struct PictureProcessor {
+pub struct CnnProcessor {
     inner: ImageProcessor,
     size: u32,
     jitter: f64,
 }
 
-impl PictureProcessor {
+impl CnnProcessor {
     /// A processor of these sizes.
-    pub fn new(config: &PictureTowerConfig) -> Result<Self> {
+    pub fn new(config: &CnnEncoderConfig) -> Result<Self> {
         if !(8..=512).contains(&config.size) || !(0.0..1.0).contains(&config.jitter) {
             let found = format!("size {}, jitter {}", config.size, config.jitter);
             return Err(Error::config("picture", found, "a size from 8 to 512 and a jitter in [0, 1)"));
@@ -56,7 +56,7 @@ impl PictureProcessor {
     }
 }
 
-impl Processor for PictureProcessor {
+impl Processor for CnnProcessor {
     fn process(&self, source: &Source, context: &mut SampleContext) -> Result<Tensor> {
         let plain = self.inner.process(source, &mut SampleContext::plain())?;
         self.augment(plain, context)
@@ -95,15 +95,15 @@ struct Stage {
 }
 
 /// Pixels `[batch, 3, height, width]` → features `[batch, places, width]`; pooled `[batch, 2 · width]`.
-pub struct PictureTower {
+pub struct CnnEncoder {
     stages: Vec<Stage>,
     width: i64,
     dropout: f64,
 }
 
-impl PictureTower {
+impl CnnEncoder {
     /// The network under `scope`.
-    pub fn new(scope: &Scope<'_>, config: &PictureTowerConfig) -> Result<Self> {
+    pub fn new(scope: &Scope<'_>, config: &CnnEncoderConfig) -> Result<Self> {
         if config.channels.is_empty()
             || config.channels.iter().any(|c| *c < 1)
             || config.size >> config.channels.len() == 0
@@ -128,7 +128,7 @@ impl PictureTower {
     }
 }
 
-impl Encoder for PictureTower {
+impl Encoder for CnnEncoder {
     fn encode(&self, input: &Input, train: bool) -> Result<Features> {
         let mut x = input.values.channels_last()?;
         for stage in &self.stages {
