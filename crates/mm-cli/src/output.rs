@@ -1,23 +1,74 @@
-//! Lines for machines and tables for people.
+//! Standard output (results) and standard error (warnings and notes).
 
 use anyhow::Context as _;
-use std::io::Write;
+use std::{
+    io::Write,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
-/// Prints a line; a reader that hung up (`mm … | head`) ends the program quietly.
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// Turns progress and notes off (`--quiet`); warnings and errors are still printed.
+pub(crate) fn set_quiet(quiet: bool) {
+    QUIET.store(quiet, Ordering::Relaxed);
+}
+
+/// Whether `--quiet` was given.
+pub(crate) fn is_quiet() -> bool {
+    QUIET.load(Ordering::Relaxed)
+}
+
+/// Prints one line of results. Exits with 0 when the reader closed the pipe (`mm … | head`), and with 1 when the line cannot be written.
 pub(crate) fn line(text: impl std::fmt::Display) {
-    if writeln!(std::io::stdout(), "{text}").is_err() {
-        std::process::exit(0);
+    written(writeln!(std::io::stdout(), "{text}"));
+}
+
+/// Prints text without a line break, at once; failures as for [`line`].
+pub(crate) fn part(text: &str) {
+    let mut out = std::io::stdout();
+    written(write!(out, "{text}").and_then(|()| out.flush()));
+}
+
+fn written(result: std::io::Result<()>) {
+    if let Err(error) = result {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            std::process::exit(0);
+        }
+        eprintln!("error: standard output cannot be written: {error}");
+        std::process::exit(1);
     }
 }
 
-/// Writes what `--explain` drew.
-pub(crate) fn explanation(drawn: &image::RgbImage, path: &std::path::Path) -> anyhow::Result<()> {
-    drawn
-        .save(path)
-        .with_context(|| format!("--explain {}: cannot be written; wanted a name that ends in .png", path.display()))
+/// Something the user should know about although the command goes on.
+pub(crate) fn warning(text: impl std::fmt::Display) {
+    eprintln!("warning: {text}");
 }
 
-/// A table with columns as wide as they need to be; the first is set left, the others right.
+/// Progress in words; silent with `--quiet`.
+pub(crate) fn note(text: impl std::fmt::Display) {
+    if !is_quiet() {
+        eprintln!("note: {text}");
+    }
+}
+
+/// Prints the first `LIMIT` items as warnings, and how many more there are.
+pub(crate) fn warnings<T: std::fmt::Display>(items: impl ExactSizeIterator<Item = T>) {
+    const LIMIT: usize = 20;
+    let count = items.len();
+    items.take(LIMIT).for_each(warning);
+    if count > LIMIT {
+        warning(format!("… and {} more", count - LIMIT));
+    }
+}
+
+/// Saves the image of `--explain`.
+pub(crate) fn save_explanation(image: &image::RgbImage, path: &std::path::Path) -> anyhow::Result<()> {
+    image.save(path).with_context(|| {
+        format!("--explain {}: cannot be written; expected a file name that ends in .png", path.display())
+    })
+}
+
+/// Prints a table; the first column is left-aligned, the others right-aligned.
 pub(crate) fn table(rows: &[Vec<String>]) {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns)
@@ -32,7 +83,7 @@ pub(crate) fn table(rows: &[Vec<String>]) {
     }
 }
 
-/// The most memory that this process has had resident, in bytes.
+/// Peak resident memory of this process in bytes, where the system reports it.
 pub(crate) fn peak_memory() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = text.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;

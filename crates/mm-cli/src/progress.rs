@@ -1,86 +1,104 @@
-//! Progress on standard error, where that is a terminal.
+//! Progress on standard error: a bar on a terminal, a line now and then elsewhere, nothing with `--quiet`.
 
+use crate::output::is_quiet;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use mm_train::Progress;
-use std::{collections::BTreeMap, io::IsTerminal, time::Instant};
+use std::{
+    collections::BTreeMap,
+    io::IsTerminal,
+    time::{Duration, Instant},
+};
 
 fn bar(template: &str) -> ProgressBar {
-    let target =
-        if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let target = if std::io::stderr().is_terminal() && !is_quiet() {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
+    };
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::with_draw_target(None, target).with_style(style)
 }
 
-/// Tells of long work before training: what, how much, of how much.
-pub(crate) struct Steps {
+/// Progress of work that is not training: a label and how many of how many items are done.
+pub(crate) struct ItemProgress {
     bar: ProgressBar,
-    what: String,
-    last: Instant,
+    label: String,
+    last_line: Instant,
 }
 
-impl Steps {
+impl ItemProgress {
+    /// How often a line is printed where there is no terminal.
+    const INTERVAL: Duration = Duration::from_secs(10);
+
     pub(crate) fn new() -> Self {
-        Self { bar: bar("{msg:24} {wide_bar} {pos}/{len} {eta}"), what: String::new(), last: Instant::now() }
+        Self { bar: bar("{msg:24} {wide_bar} {pos}/{len} {eta}"), label: String::new(), last_line: Instant::now() }
     }
 
-    pub(crate) fn tell(&mut self, what: &str, done: usize, of: usize) {
-        if of == 0 {
+    pub(crate) fn update(&mut self, label: &str, done: usize, total: usize) {
+        if total == 0 || is_quiet() {
             return;
         }
         let plain = !std::io::stderr().is_terminal();
-        if self.what != what || (plain && self.last.elapsed().as_secs() >= 10) {
-            what.clone_into(&mut self.what);
-            self.last = Instant::now();
+        if self.label != label || (plain && self.last_line.elapsed() >= Self::INTERVAL) {
+            label.clone_into(&mut self.label);
+            self.last_line = Instant::now();
             if plain {
-                eprintln!("{what}: {done} of {of}");
+                eprintln!("{label}: {done} of {total}");
             }
         }
-        self.bar.set_message(what.to_owned());
-        self.bar.set_length(of as u64);
+        self.bar.set_message(label.to_owned());
+        self.bar.set_length(total as u64);
         self.bar.set_position(done as u64);
     }
 
-    pub(crate) fn end(&self) {
+    pub(crate) fn finish(&self) {
         self.bar.finish_and_clear();
     }
 }
 
-/// A bar over the steps with loss and rate; a line now and then where there is no terminal.
-pub(crate) struct Training {
+/// Progress of training: steps, loss and learning rate.
+pub(crate) struct TrainingProgress {
     bar: ProgressBar,
-    last: Instant,
-    steps: u64,
+    last_line: Instant,
+    total_steps: u64,
 }
 
-impl Training {
+impl TrainingProgress {
+    /// How often a line is printed where there is no terminal.
+    const INTERVAL: Duration = Duration::from_secs(15);
+
     pub(crate) fn new() -> Self {
-        Self { bar: bar("training {wide_bar} {pos}/{len} {msg} {per_sec} {eta} left"), last: Instant::now(), steps: 0 }
+        Self {
+            bar: bar("training {wide_bar} {pos}/{len} {msg} {per_sec} {eta} left"),
+            last_line: Instant::now(),
+            total_steps: 0,
+        }
     }
 }
 
-impl Progress for Training {
-    fn begin(&mut self, done: u64, steps: u64) {
-        self.steps = steps;
-        self.bar.set_length(steps);
+impl Progress for TrainingProgress {
+    fn begin(&mut self, done: u64, total_steps: u64) {
+        self.total_steps = total_steps;
+        self.bar.set_length(total_steps);
         self.bar.set_position(done);
         self.bar.reset_eta();
     }
 
-    fn step(&mut self, step: u64, loss: f64, rate: f64) {
+    fn step(&mut self, step: u64, loss: f64, lr: f64) {
         self.bar.set_position(step);
-        self.bar.set_message(format!("loss {loss:.3} rate {rate:.1e}"));
-        if self.bar.is_hidden() && self.last.elapsed().as_secs() >= 15 {
-            self.last = Instant::now();
-            eprintln!("step {step} of {}: loss {loss:.3}, rate {rate:.1e}", self.steps);
+        self.bar.set_message(format!("loss {loss:.3} lr {lr:.1e}"));
+        if self.bar.is_hidden() && !is_quiet() && self.last_line.elapsed() >= Self::INTERVAL {
+            self.last_line = Instant::now();
+            eprintln!("step {step} of {}: loss {loss:.3}, lr {lr:.1e}", self.total_steps);
         }
     }
 
-    fn evaluated(&mut self, step: u64, values: &BTreeMap<String, f64>) {
-        let text = values.iter().map(|(n, v)| format!("{n} {v:.3}")).collect::<Vec<_>>().join(", ");
-        if self.bar.is_hidden() {
-            eprintln!("step {step}: {text}")
-        } else {
+    fn evaluated(&mut self, step: u64, metrics: &BTreeMap<String, f64>) {
+        let text = metrics.iter().map(|(n, v)| format!("{n} {v:.3}")).collect::<Vec<_>>().join(", ");
+        if !self.bar.is_hidden() {
             self.bar.println(format!("step {step}: {text}"))
+        } else if !is_quiet() {
+            eprintln!("step {step}: {text}")
         }
     }
 

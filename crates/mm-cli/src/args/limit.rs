@@ -1,0 +1,32 @@
+//! `--k`: the number of results.
+
+use std::{fmt, str::FromStr};
+
+/// A number of results, or all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limit(usize);
+
+impl Limit {
+    /// As an upper bound on a count.
+    pub(crate) fn get(self) -> usize {
+        self.0
+    }
+}
+
+impl FromStr for Limit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            _ if text == "all" => Ok(Self(usize::MAX)),
+            Ok(count) if count > 0 => Ok(Self(count)),
+            _ => Err("expected a positive number, or all".into()),
+        }
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 == usize::MAX { f.write_str("all") } else { write!(f, "{}", self.0) }
+    }
+}

@@ -1,0 +1,9 @@
+//! Arguments that several commands share, one group a file.
+
+pub(crate) mod batch;
+pub(crate) mod columns;
+pub(crate) mod dtype;
+pub(crate) mod files;
+pub(crate) mod generation;
+pub(crate) mod limit;
+pub(crate) mod model;

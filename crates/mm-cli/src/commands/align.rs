@@ -1,0 +1,238 @@
+//! `mm align`: two arrays of features into one space.
+
+use crate::{context::Context, exit::usage, output};
+use anyhow::Result;
+use mm_core::Tensor;
+use mm_data::{read_npy, write_npy};
+use mm_tasks::alignment::{self, METHODS, Pairs, Tried, Wanted, fit, measure, recalls};
+use serde_json::json;
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+/// Align two arrays of features (.npy) whose rows correspond, and measure retrieval between them
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  mm align --list-methods\n  mm align --a images.npy --b captions.npy\n  mm align --method cca --a a.npy --b b.npy --labels y.npy --test-a ta.npy --test-b tb.npy --test-labels ty.npy --json"
+)]
+pub(crate) struct Arguments {
+    /// Method, by a name of --list-methods, or auto (the best on validation rows within the training rows).
+    #[arg(long, default_value = "auto")]
+    method: String,
+    /// List the methods.
+    #[arg(long)]
+    list_methods: bool,
+    /// Features of the first modality: .npy, float32 or float64, [rows, dim].
+    #[arg(long, value_name = "FILE.npy", help_heading = "Data", required_unless_present = "list_methods")]
+    a: Option<PathBuf>,
+    /// Features of the second modality, in the same row order.
+    #[arg(long, value_name = "FILE.npy", help_heading = "Data", required_unless_present = "list_methods")]
+    b: Option<PathBuf>,
+    /// Class index of each row: .npy, int64.
+    #[arg(long, value_name = "FILE.npy", help_heading = "Data")]
+    labels: Option<PathBuf>,
+    /// Test features of the first modality [default: a tenth of the rows, held out].
+    #[arg(long, value_name = "FILE.npy", requires = "test_b", help_heading = "Data")]
+    test_a: Option<PathBuf>,
+    /// Test features of the second modality.
+    #[arg(long, value_name = "FILE.npy", requires = "test_a", help_heading = "Data")]
+    test_b: Option<PathBuf>,
+    /// Class index of each test row.
+    #[arg(long, value_name = "FILE.npy", requires = "test_a", help_heading = "Data")]
+    test_labels: Option<PathBuf>,
+    /// Use only this many training rows as pairs, and the others as unpaired rows of each modality (which `procrustes` learns from).
+    #[arg(long, value_name = "N", help_heading = "Data")]
+    num_pairs: Option<usize>,
+    /// Dimension of the shared space [default: chosen on validation rows].
+    #[arg(long, value_name = "N")]
+    dim: Option<i64>,
+    /// Regularization strength [default: chosen on validation rows].
+    #[arg(long, value_name = "X")]
+    regularization: Option<f64>,
+    /// Random seed.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// File for the first modality's projections: of the test rows, or of all rows where no test rows are given.
+    #[arg(long, value_name = "FILE.npy", help_heading = "Output")]
+    out_a: Option<PathBuf>,
+    /// File for the second modality's projections.
+    #[arg(long, value_name = "FILE.npy", help_heading = "Output")]
+    out_b: Option<PathBuf>,
+    /// Folder for the projections (align.safetensors: a.mean, a.map, b.mean, b.map) and the metrics (align.json).
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    out: Option<PathBuf>,
+}
+
+/// Two files of features whose rows correspond, and labels where there are any.
+pub(crate) fn read_pairs(a: &Path, b: &Path, labels: Option<&Path>) -> Result<Pairs> {
+    let labels = labels.map(read_npy).transpose()?;
+    Ok(Pairs::new(read_npy(a)?, read_npy(b)?, labels.as_ref())?)
+}
+
+/// The rows to fit on, the rows to measure on, and whether those were given or held out.
+struct Data {
+    train: Pairs,
+    test: Pairs,
+    test_given: bool,
+}
+
+impl Data {
+    fn read(arguments: &Arguments, a: &Path, b: &Path) -> Result<Self> {
+        let mut train = read_pairs(a, b, arguments.labels.as_deref())?;
+        let mut test = match (&arguments.test_a, &arguments.test_b) {
+            (Some(a), Some(b)) => Some(read_pairs(a, b, arguments.test_labels.as_deref())?),
+            _ => None,
+        };
+        if let Some(test) = &test {
+            for (name, train, test) in [("a", &train.a, &test.a), ("b", &train.b, &test.b)] {
+                if train.size(1)? != test.size(1)? {
+                    usage!("--test-{name}: found dimension {}, expected {} as in --{name}", test.size(1)?, train.size(1)?);
+                }
+            }
+        }
+        let mut none = None;
+        alignment::renumber(&mut [&mut train.labels, test.as_mut().map_or(&mut none, |t| &mut t.labels)]);
+        let test_given = test.is_some();
+        let (train, test) = match test {
+            Some(test) => (train, test),
+            None => train.hold_out(0.1, arguments.seed)?,
+        };
+        let train = match arguments.num_pairs {
+            Some(count) => train.forget_all_but(count, arguments.seed)?,
+            None => train,
+        };
+        Ok(Self { train, test, test_given })
+    }
+}
+
+pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
+    let (Some(a), Some(b), false) = (&arguments.a, &arguments.b, arguments.list_methods) else {
+        list_methods(context);
+        return Ok(());
+    };
+    let data = Data::read(arguments, a, b)?;
+    let options = Wanted { dim: arguments.dim, reg: arguments.regularization, seed: arguments.seed };
+    let started = Instant::now();
+    let (fitted, trials) = fit(&arguments.method, &data.train, &options)?;
+    let seconds = started.elapsed().as_secs_f64();
+    let scores = measure(&fitted, &data.test)?;
+    let rows = [data.train.a.size(0)?, data.test.a.size(0)?];
+    let direction = |index: usize| {
+        let metrics = if index == 0 { &scores.a2b } else { &scores.b2a };
+        json!({
+            "recall": recalls(metrics, false), "map": scores.by_label[index],
+            "baselines": {"chance": {"recall": recalls(metrics, true), "map": scores.chance[index]}},
+        })
+    };
+    let result = json!({
+        "method": fitted.method, "dim": fitted.dim, "regularization": fitted.reg, "sqrt": fitted.root,
+        "directions": {"a_to_b": direction(0), "b_to_a": direction(1)},
+        "rows": {"train": rows[0], "test": rows[1], "held_out": !data.test_given},
+        "seconds": seconds, "trials": trials,
+    });
+    for (index, (out, all, test)) in
+        [(&arguments.out_a, a, &data.test.a), (&arguments.out_b, b, &data.test.b)].into_iter().enumerate()
+    {
+        let Some(out) = out else { continue };
+        let features = if data.test_given { test.clone() } else { read_npy(all)? };
+        write_npy(out, &fitted.project(index, &features)?.to_dtype(mm_core::DType::F32)?)?;
+    }
+    if let Some(folder) = &arguments.out {
+        save(folder, &fitted, &result)?;
+    }
+    if context.json {
+        output::line(&result);
+        return Ok(());
+    }
+    output::line(format!(
+        "{} of dimension {}, regularization {}{}; fitted on {} pairs in {seconds:.1} s, measured on {}{}",
+        fitted.method,
+        fitted.dim,
+        fitted.reg,
+        square_roots(fitted.root, ", square roots of ", " first"),
+        rows[0],
+        rows[1],
+        if data.test_given { "" } else { " held-out pairs" }
+    ));
+    print_scores(&scores);
+    print_trials(&trials);
+    Ok(())
+}
+
+fn list_methods(context: &Context) {
+    for (name, description) in METHODS {
+        output::line(if context.json {
+            json!({"name": name, "description": description}).to_string()
+        } else {
+            format!("{name:14} {description}")
+        });
+    }
+}
+
+/// Writes align.json, and align.safetensors where the projections are affine maps.
+fn save(folder: &Path, fitted: &alignment::Fitted, result: &serde_json::Value) -> Result<()> {
+    std::fs::create_dir_all(folder)?;
+    mm_core::checkpoint::write_file(&folder.join("align.json"), format!("{result:#}\n").as_bytes())?;
+    match fitted.affine() {
+        Some([(mean_a, map_a), (mean_b, map_b)]) => {
+            let named = [("a.mean", mean_a), ("a.map", map_a), ("b.mean", mean_b), ("b.map", map_b)];
+            let tensors: Vec<(String, Tensor)> =
+                named.into_iter().map(|(n, t)| Ok((n.to_owned(), t.contiguous()?))).collect::<Result<_>>()?;
+            mm_core::checkpoint::save(&folder.join("align.safetensors"), &tensors, &[])?;
+        }
+        None => output::warning(format!(
+            "{} is not an affine map, so {} holds the metrics only; --out-a and --out-b write the projections",
+            fitted.method,
+            folder.display()
+        )),
+    }
+    Ok(())
+}
+
+fn print_scores(scores: &alignment::Scores) {
+    let head = ["direction", "recall_at_1", "recall_at_5", "recall_at_10", "map", "chance recall_at_10", "chance map"];
+    let mut table = vec![head.map(ToOwned::to_owned).to_vec()];
+    for (name, metrics, index) in [("a_to_b", &scores.a2b, 0), ("b_to_a", &scores.b2a, 1)] {
+        let [at_1, at_5, at_10] = metrics.recall.map(|v| format!("{v:.3}"));
+        let (map, chance) = (format!("{:.3}", scores.by_label[index]), format!("{:.3}", scores.chance[index]));
+        table.push(vec![name.into(), at_1, at_5, at_10, map, format!("{:.3}", metrics.chance[2]), chance]);
+    }
+    output::table(&table);
+}
+
+/// The best trial of each method.
+fn print_trials(trials: &[Tried]) {
+    let mut best: Vec<&Tried> = trials.iter().collect();
+    best.sort_by(|x, y| y.map.total_cmp(&x.map));
+    if best.len() < 2 {
+        return;
+    }
+    output::line(format!("{} settings tried on validation rows; the best of each method:", best.len()));
+    let head = ["method", "regularization", "dim", "square roots", "validation map"];
+    let mut table = vec![head.map(ToOwned::to_owned).to_vec()];
+    let mut seen: Vec<&str> = Vec::new();
+    for trial in best {
+        if !seen.contains(&trial.method.as_str()) {
+            seen.push(&trial.method);
+            table.push(vec![
+                trial.method.clone(),
+                trial.reg.to_string(),
+                trial.dim.to_string(),
+                square_roots(trial.root, "", ""),
+                format!("{:.3}", trial.map),
+            ]);
+        }
+    }
+    output::table(&table);
+}
+
+/// Which of the two arrays went through a square root first, in words.
+fn square_roots(of: [bool; 2], before: &str, after: &str) -> String {
+    match of {
+        [true, true] => format!("{before}both{after}"),
+        [true, false] => format!("{before}a{after}"),
+        [false, true] => format!("{before}b{after}"),
+        [false, false] => String::new(),
+    }
+}

@@ -1,0 +1,52 @@
+//! `mm diagnose`: the modality gap, hubness and collapse of two arrays of embeddings.
+
+use crate::{commands::align::read_pairs, context::Context, output};
+use anyhow::Result;
+use mm_tasks::report::{cure_table, diagnose, diagnosis_page};
+use std::path::PathBuf;
+
+/// Diagnose two modalities' embeddings (modality gap, hubness, collapse) and what each mitigation changes
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  mm diagnose --a images.npy --b captions.npy --report diagnosis.html")]
+pub(crate) struct Arguments {
+    /// Embeddings of the first modality: .npy, [rows, dim].
+    #[arg(long, value_name = "FILE.npy")]
+    a: PathBuf,
+    /// Embeddings of the second modality: same rows, same dimension.
+    #[arg(long, value_name = "FILE.npy")]
+    b: PathBuf,
+    /// HTML page with the metrics and a projection of both modalities.
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
+}
+
+pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
+    let pairs = read_pairs(&arguments.a, &arguments.b, None)?;
+    let diagnosis = diagnose(&pairs.a, &pairs.b)?;
+    if let Some(report) = &arguments.report {
+        mm_core::checkpoint::write_file(report, diagnosis_page(&diagnosis, &pairs.a, &pairs.b)?.as_bytes())?;
+    }
+    if context.json {
+        output::line(serde_json::to_string(&diagnosis)?);
+        return Ok(());
+    }
+    for finding in &diagnosis.findings {
+        output::line(finding);
+    }
+    output::line(format!(
+        "distance of the centroids {:.3}, cone angles {:.0}° and {:.0}°, alignment {:.3}, uniformity {:.3}, effective ranks {:.1} and {:.1} of {}",
+        diagnosis.centroid_distance,
+        diagnosis.cone_angles[0],
+        diagnosis.cone_angles[1],
+        diagnosis.alignment,
+        diagnosis.uniformity,
+        diagnosis.effective_ranks[0],
+        diagnosis.effective_ranks[1],
+        diagnosis.width
+    ));
+    output::table(&cure_table(&diagnosis));
+    if let Some(report) = &arguments.report {
+        output::line(format!("report: {}", report.display()));
+    }
+    Ok(())
+}

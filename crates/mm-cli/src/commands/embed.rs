@@ -1,0 +1,260 @@
+//! `mm embed`: raw values → vectors.
+
+use crate::{
+    args::{
+        batch::OnError,
+        dtype::DtypeArgs,
+        files::{InputArgs, InputValue, KINDS},
+        model::{ModelArgs, is_run},
+    },
+    context::{Context, stop_on_interrupt},
+    exit::{interrupted, usage},
+    output,
+    progress::ItemProgress,
+};
+use anyhow::Result;
+use mm_core::{Modality, Pool, Tensor};
+use mm_data::{Manifest, ManifestConfig};
+use mm_repr::{LoadOptions, Pretrained};
+use mm_tasks::{
+    embedding::{self, Embedder},
+    job::{Job, Trained},
+};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+/// Embed texts, images, audio and video with a pretrained model or a trained run
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  mm embed --model all-MiniLM-L6-v2 --text \"a dog\" --json\n  mm embed --model runs/first --image dog.png --audio dog.ogg\n  mm embed --model openai/clip-vit-base-patch32 --data photos.jsonl --out photos.parquet --dtype auto\n\nJSON, one line an input: {\"input\": …, \"modality\": …, \"embedding\": […]}"
+)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    inputs: InputArgs,
+    /// How the features of a sequence become one vector [default: as the model's folder says, else the mean].
+    #[arg(long, value_enum, value_name = "POOLING", help_heading = "Model options")]
+    pooling: Option<PoolingArg>,
+    /// Scale vectors to unit length (dual encoders always do).
+    #[arg(long, help_heading = "Model options")]
+    normalize: bool,
+    /// Take the features after this many blocks: 0 is the input of the first block, negative counts from the end.
+    #[arg(long, value_name = "N", allow_negative_numbers = true, help_heading = "Model options")]
+    layer: Option<i64>,
+    #[command(flatten)]
+    dtype: DtypeArgs,
+    #[command(flatten)]
+    dataset: DatasetArgs,
+}
+
+/// A whole data set at once.
+#[derive(clap::Args, Clone)]
+#[command(next_help_heading = "Whole data sets")]
+struct DatasetArgs {
+    /// Embed every value of this manifest (JSONL, CSV, TSV or Parquet). After an interruption the same command continues where it
+    /// stopped; values that could not be read are tried again.
+    #[arg(long, value_name = "FILE", requires = "out", conflicts_with_all = KINDS)]
+    data: Option<PathBuf>,
+    /// File for the vectors: .npy, .parquet or .safetensors.
+    #[arg(long, value_name = "FILE", requires = "data")]
+    out: Option<PathBuf>,
+    /// Modality of the data set to embed; may be repeated [default: all that the model takes].
+    #[arg(long, value_name = "NAME", requires = "data")]
+    modality: Vec<String>,
+    /// What to do with a value that cannot be read: skip (its vector is missing) or fail.
+    #[arg(long, value_name = "POLICY", value_enum, default_value = "skip", requires = "data")]
+    on_error: OnError,
+}
+
+/// How a sequence becomes one vector.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum PoolingArg {
+    Mean,
+    Cls,
+    Max,
+    Last,
+    /// One vector for each position.
+    None,
+}
+
+impl Arguments {
+    fn keeps_positions(&self) -> bool {
+        matches!(self.pooling, Some(PoolingArg::None))
+    }
+
+    fn pooling(&self, model: &Pretrained) -> Option<Pool> {
+        match self.pooling {
+            Some(PoolingArg::Mean) => Some(Pool::Mean),
+            Some(PoolingArg::Cls) => Some(Pool::Cls),
+            Some(PoolingArg::Max) => Some(Pool::Max),
+            Some(PoolingArg::Last) => Some(Pool::Last),
+            // A layer inside a dual encoder has no projection: it is pooled as that of any other encoder.
+            None | Some(PoolingArg::None) => (self.layer.is_some() && model.contrastive_head.is_some()).then_some(Pool::Mean),
+        }
+    }
+
+    fn load_run(&self, dir: &Path, context: &Context) -> Result<Job> {
+        if self.pooling.is_some() || self.layer.is_some() {
+            usage!("--pooling, --layer: are for checkpoint folders; a run pools as it was trained");
+        }
+        Ok(Job::load(dir, &context.registry, context.device()?)?)
+    }
+
+    fn load_checkpoint(&self, dir: &Path, context: &Context) -> Result<Pretrained> {
+        let options = LoadOptions { layer: self.layer, ..self.dtype.load_options(context)? };
+        Ok(Pretrained::load_with(dir, options)?)
+    }
+}
+
+/// Warns about inputs that were longer than the model takes.
+pub(crate) fn warn_truncated(model: &Pretrained) {
+    for modality in model.modalities() {
+        if let Some((count, limit)) = model.tower(&modality).ok().and_then(|t| t.processor.cut()) {
+            output::warning(format!("{count} {modality} input(s) were longer than the model takes and were truncated to {limit}"));
+        }
+    }
+}
+
+/// Features `[length, dim]` of each input, in the order given; length is 1 unless every position was asked for.
+fn embed_inputs(model: &Pretrained, arguments: &Arguments) -> Result<Vec<Tensor>> {
+    if arguments.keeps_positions() {
+        let features = |input: &InputValue| model.features(&input.modality(), &input.source());
+        return Ok(arguments.inputs.0.iter().map(features).collect::<Result<_, _>>()?);
+    }
+    embed_in_order(model, &arguments.inputs.0, arguments.pooling(model))
+}
+
+/// One vector `[1, dim]` for each input, in the order given; those of one modality go through the model as one batch.
+pub(crate) fn embed_in_order(model: &Pretrained, inputs: &[InputValue], pooling: Option<Pool>) -> Result<Vec<Tensor>> {
+    let mut vectors: Vec<Option<Tensor>> = vec![None; inputs.len()];
+    for kind in KINDS {
+        let indices: Vec<usize> = (0..inputs.len()).filter(|i| inputs[*i].kind == kind).collect();
+        if indices.is_empty() {
+            continue;
+        }
+        let sources: Vec<_> = indices.iter().map(|i| inputs[*i].source()).collect();
+        let batch = model.embed(&Modality::from(kind), &sources, pooling)?;
+        for (row, index) in indices.into_iter().enumerate() {
+            vectors[index] = Some(batch.narrow(0, row as i64, 1)?);
+        }
+    }
+    Ok(vectors.into_iter().flatten().collect())
+}
+
+pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
+    let dir = arguments.model.dir();
+    if let (Some(data), Some(out)) = (&arguments.dataset.data, &arguments.dataset.out) {
+        return embed_dataset(&dir, data, out, arguments, context);
+    }
+    if arguments.inputs.0.is_empty() {
+        usage!("nothing to embed; give --text, --image, --audio or --video, or --data and --out");
+    }
+    let vectors = if is_run(&dir) {
+        let run = arguments.load_run(&dir, context)?;
+        let embed = |input: &InputValue| run.embed(&input.modality(), &[input.source()]);
+        arguments.inputs.0.iter().map(embed).collect::<Result<Vec<_>, _>>()?
+    } else {
+        let model = arguments.load_checkpoint(&dir, context)?;
+        let vectors = embed_inputs(&model, arguments)?;
+        warn_truncated(&model);
+        vectors
+    };
+    for (input, vector) in arguments.inputs.0.iter().zip(vectors) {
+        let vector = if arguments.normalize { vector.normalize()? } else { vector };
+        print_vector(input, &vector, arguments.keeps_positions(), context)?;
+    }
+    Ok(())
+}
+
+fn print_vector(input: &InputValue, vector: &Tensor, keeps_positions: bool, context: &Context) -> Result<()> {
+    let dim = vector.size(-1)? as usize;
+    let values = vector.to_vec::<f32>()?;
+    let InputValue { kind, value } = input;
+    if context.json {
+        let rows: Vec<&[f32]> = values.chunks(dim.max(1)).collect();
+        let embedding = if keeps_positions { json!(rows) } else { json!(values) };
+        output::line(json!({"input": value, "modality": kind, "embedding": embedding}));
+    } else {
+        let shown = values.iter().take(8).map(|v| format!("{v:.4}")).collect::<Vec<_>>().join(" ");
+        let shape = if keeps_positions { format!("[{}, {dim}]", values.len() / dim.max(1)) } else { format!("[{dim}]") };
+        output::line(format!("{kind} {value}: {shape} {shown} … (--json prints all values)"));
+    }
+    Ok(())
+}
+
+/// Embeds a whole data set into a file.
+fn embed_dataset(dir: &Path, data: &Path, out: &Path, arguments: &Arguments, context: &Context) -> Result<()> {
+    embedding::Format::of(out)?;
+    if arguments.keeps_positions() {
+        usage!("--pooling none: gives a different number of vectors for each value, which --out cannot hold");
+    }
+    if is_run(dir) {
+        let run = arguments.load_run(dir, context)?;
+        return write_vectors(&Trained::new(&run, dir)?, None, data, out, arguments, context);
+    }
+    let model = arguments.load_checkpoint(dir, context)?;
+    let result = write_vectors(&model, arguments.pooling(&model), data, out, arguments, context);
+    warn_truncated(&model);
+    result
+}
+
+fn write_vectors(
+    model: &dyn Embedder,
+    pool: Option<Pool>,
+    data: &Path,
+    out: &Path,
+    arguments: &Arguments,
+    context: &Context,
+) -> Result<()> {
+    let manifest =
+        Manifest::open(&ManifestConfig { manifest: data.to_owned(), ..ManifestConfig::default() }, Path::new("."))?;
+    let options = embedding::Options {
+        modalities: arguments.dataset.modality.iter().map(|m| Modality::from(m.as_str())).collect(),
+        pool,
+        normalize: arguments.normalize,
+        strict: arguments.dataset.on_error == OnError::Fail,
+    };
+    let stop = stop_on_interrupt("this batch")?;
+    let mut progress = ItemProgress::new();
+    let started = std::time::Instant::now();
+    let summary = embedding::embed_all(model, &manifest, out, &options, &stop, &mut |done, total| {
+        progress.update("embedding", done, total);
+    })?;
+    progress.finish();
+    let failures = summary.holes.iter().map(|(id, modality, reason)| format!("{id}: {modality}: {reason}"));
+    output::warnings(failures.collect::<Vec<_>>().iter());
+    if summary.stopped {
+        interrupted!("{} vectors are saved; the same command continues from there", summary.vectors);
+    }
+    let per_second = (summary.vectors - summary.kept) as f64 / started.elapsed().as_secs_f64();
+    if context.json {
+        let examples: Vec<_> = summary
+            .holes
+            .iter()
+            .take(20)
+            .map(|(id, modality, reason)| json!({"row": id, "modality": modality, "reason": reason}))
+            .collect();
+        output::line(json!({
+            "out": out, "vectors": summary.vectors, "resumed": summary.kept, "dim": summary.width,
+            "failed": {"count": summary.holes.len(), "examples": examples}, "per_second": per_second,
+        }));
+        return Ok(());
+    }
+    let resumed =
+        if summary.kept > 0 { format!(", {} of them from an earlier run", summary.kept) } else { String::new() };
+    output::line(format!(
+        "{}: {} vectors of dimension {}{resumed}; {per_second:.1} per second",
+        out.display(),
+        summary.vectors,
+        summary.width
+    ));
+    if !summary.holes.is_empty() {
+        output::line(format!(
+            "{} values could not be read; the same command tries them again ({}.part keeps what is done)",
+            summary.holes.len(),
+            out.display()
+        ));
+    }
+    Ok(())
+}

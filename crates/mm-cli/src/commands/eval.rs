@@ -1,0 +1,117 @@
+//! `mm eval`: metrics of a trained run on held-out rows.
+
+use crate::{
+    args::model::{ModelArgs, locate},
+    context::Context,
+    exit::usage,
+    output,
+    progress::ItemProgress,
+};
+use anyhow::{Result, bail};
+use mm_data::Split;
+use mm_repr::Pretrained;
+use mm_tasks::{
+    job::{Evaluated, Job, prediction_figures},
+    metrics::{Judges, Synonyms},
+    prediction::{Predictor, robustness, robustness_page},
+};
+use std::path::{Path, PathBuf};
+
+/// Evaluate a trained run on held-out rows
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  mm eval --model runs/first --split test --json\n  mm eval --model runs/price --data test.csv --json\n  mm eval --model runs/price --data test.csv --exclude-modality image\n  mm eval --model runs/price --data test.csv --robustness robustness.html\n\nJSON: {\"model\": …, \"split\": …, \"metrics\": [{\"id\": …, \"scope\": …, \"value\": …, \"higher_is_better\": …, \"baselines\": {…}}], \"failed\": …}"
+)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Split to evaluate: train, valid or test.
+    #[arg(long, default_value = "test")]
+    split: Split,
+    /// Evaluate the rows of another table, with columns as in training (prediction runs).
+    #[arg(long, value_name = "FILE", conflicts_with = "split")]
+    data: Option<PathBuf>,
+    /// Modality to ignore, which shows its contribution; may be repeated (prediction runs).
+    #[arg(long, value_name = "NAME")]
+    exclude_modality: Vec<String>,
+    /// Also evaluate with each modality missing or noisy at ten strengths, and write the curves to this page (prediction runs).
+    #[arg(long, value_name = "FILE.html")]
+    robustness: Option<PathBuf>,
+    /// Image–text model for CLIPScore (captioning runs).
+    #[arg(long, value_name = "MODEL")]
+    clip: Option<PathBuf>,
+    /// Folder with WordNet's files, for METEOR with synonyms (captioning runs; `cargo xtask data fetch english-dictionary` fetches one).
+    #[arg(long, value_name = "DIR")]
+    wordnet: Option<PathBuf>,
+}
+
+pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
+    let dir = arguments.model.dir();
+    let as_prediction = dir.join("fit.json").exists()
+        || arguments.data.is_some()
+        || !arguments.exclude_modality.is_empty()
+        || arguments.robustness.is_some();
+    let evaluation =
+        if as_prediction { evaluate_prediction(&dir, arguments, context)? } else { evaluate(&dir, arguments, context)? };
+    if context.json {
+        output::line(&evaluation.json);
+    } else {
+        output::table(&evaluation.table);
+    }
+    Ok(())
+}
+
+/// A prediction run, on any rows, with or without a modality.
+fn evaluate_prediction(dir: &Path, arguments: &Arguments, context: &Context) -> Result<Evaluated> {
+    if arguments.clip.is_some() || arguments.wordnet.is_some() {
+        usage!("--clip, --wordnet: are for captioning runs; {} is evaluated as a prediction run", dir.display());
+    }
+    // Rows of another table were not seen in training, whatever split they are in there.
+    let split = if arguments.data.is_some() { Split::Test } else { arguments.split };
+    let predictor = Predictor::open_for(dir, split, &context.registry, context.device()?)?;
+    let excluded = predictor.without(&arguments.exclude_modality)?;
+    let (manifest, rows) = if let Some(data) = &arguments.data {
+        let manifest = predictor.data(data)?;
+        let rows = (0..manifest.rows.len()).collect::<Vec<_>>();
+        (manifest, rows)
+    } else {
+        let manifest = predictor.manifest()?;
+        let rows = manifest.rows_in_split(split);
+        (manifest, rows)
+    };
+    if rows.is_empty() {
+        bail!("{}: no {split} rows; choose another --split, or other rows with --data", dir.display());
+    }
+    if let Some(page) = &arguments.robustness {
+        let curves = robustness(&predictor, &manifest, &rows, 0)?;
+        mm_core::checkpoint::write_file(page, robustness_page(&curves)?.html.as_bytes())?;
+        let mut table = vec![["modality", "corruption", "clean", "strongest", "area"].map(ToOwned::to_owned).to_vec()];
+        table.extend(curves.iter().map(|c| {
+            let at = |p: Option<&(f64, f64)>| p.map_or(String::new(), |p| format!("{:.4}", p.1));
+            let (first, last) = (at(c.points.first()), at(c.points.last()));
+            vec![c.modality.clone(), c.kind.to_owned(), first, last, format!("{:.4}", c.area)]
+        }));
+        return Ok(Evaluated { json: serde_json::json!({"curves": curves, "report": page}), table });
+    }
+    let (metrics, failed) = predictor.evaluate(&manifest, &rows, &excluded)?;
+    output::warnings(failed.iter());
+    Ok(prediction_figures(&metrics, &failed))
+}
+
+/// A run of any task on a split of its own data; the result is also written into the run folder.
+fn evaluate(dir: &Path, arguments: &Arguments, context: &Context) -> Result<Evaluated> {
+    let model = Job::load(dir, &context.registry, context.device()?)?;
+    let clip = arguments.clip.as_ref().map(|name| Pretrained::load(&locate(name))).transpose()?;
+    let synonyms = arguments.wordnet.as_deref().map(Synonyms::open).transpose()?;
+    let judges = Judges { clip: clip.as_ref(), synonyms: synonyms.as_ref() };
+    let mut progress = ItemProgress::new();
+    let on_progress = &mut |label: &str, done, total| progress.update(label, done, total);
+    let evaluation = model.evaluate(dir, arguments.split, &context.registry, judges, on_progress)?;
+    progress.finish();
+    let file = dir.join(format!("evaluation-{}.json", arguments.split));
+    // Somebody else's run may be in a folder that is read-only.
+    if let Err(error) = mm_core::checkpoint::write_file(&file, evaluation.json.to_string().as_bytes()) {
+        output::warning(format!("the evaluation was not saved: {error}"));
+    }
+    Ok(evaluation)
+}

@@ -1,0 +1,158 @@
+//! `mm fit`: from a table to a trained predictor, without a config file.
+
+use crate::{
+    args::columns::{self, ColumnBinding},
+    context::{Context, stop_on_interrupt},
+    output,
+    progress::{ItemProgress, TrainingProgress},
+};
+use anyhow::Result;
+use mm_tasks::prediction::{Fitted, Fitting, Preset, Problem, fit_table};
+use serde_json::{Value, json};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+/// Train a predictor for a column of a table from its text, image, audio, video, numeric and categorical columns
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  mm fit --data train.csv --label-column price --out runs/price\n  mm fit --data train.csv --label-column mood --column text=review --column image=photo --preset fast --out runs/mood\n  mm predict --model runs/price --data new.csv"
+)]
+pub(crate) struct Arguments {
+    /// Table to learn from: .csv, .tsv, .jsonl or .parquet; paths in it are relative to its folder.
+    #[arg(long, value_name = "FILE")]
+    data: PathBuf,
+    /// Column to predict.
+    #[arg(long, value_name = "COLUMN")]
+    label_column: String,
+    /// Columns of a modality, for instance image=photo or text=title+body; may be repeated [default: guessed].
+    #[arg(long, value_name = "MODALITY=COLUMN")]
+    column: Vec<ColumnBinding>,
+    /// Column whose equal values stay in one split (a speaker, a product, a photographed object).
+    #[arg(long, value_name = "COLUMN")]
+    group_column: Option<String>,
+    /// Folder for the models and the report.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// auto, binary, multiclass, multilabel, regression or ordinal.
+    #[arg(long, default_value = "auto", help_heading = "Training")]
+    problem: Problem,
+    /// fast (one network), good (three, ensembled) or best (eight).
+    #[arg(long, default_value = "good", help_heading = "Training")]
+    preset: Preset,
+    /// Table for model selection and calibration [default: a fifth of the rows, at most 5,000].
+    #[arg(long, value_name = "FILE", help_heading = "Training")]
+    validation_data: Option<PathBuf>,
+    /// Fraction of the rows held out for the final metrics only.
+    #[arg(long, value_name = "FRACTION", default_value_t = 0.0, help_heading = "Training")]
+    test_fraction: f64,
+    /// Seconds after which training stops; what is trained by then is used.
+    #[arg(long, value_name = "SECONDS", help_heading = "Training")]
+    time_limit: Option<f64>,
+    /// Train again on all rows, for as long as the validation rows suggested [default, except for the preset fast].
+    #[arg(long, overrides_with = "no_refit", help_heading = "Training")]
+    refit: bool,
+    /// Do not train again on all rows.
+    #[arg(long, help_heading = "Training")]
+    no_refit: bool,
+    /// Random seed.
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Training")]
+    seed: u64,
+}
+
+impl Arguments {
+    fn fitting(&self) -> Fitting {
+        Fitting {
+            data: self.data.clone(),
+            label: self.label_column.clone(),
+            columns: columns::by_name(&self.column),
+            problem: self.problem,
+            tune_on: self.validation_data.clone(),
+            group: self.group_column.clone(),
+            hold_out: self.test_fraction,
+            preset: self.preset,
+            time_limit: self.time_limit,
+            refit: self.refit || (!self.no_refit && self.preset != Preset::Fast),
+            seed: self.seed,
+            out: self.out.clone(),
+        }
+    }
+}
+
+pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
+    let started = Instant::now();
+    let stop = stop_on_interrupt("this step")?;
+    let mut progress = ItemProgress::new();
+    let fitted = fit_table(
+        &arguments.fitting(),
+        &context.registry,
+        context.device()?,
+        &mut TrainingProgress::new(),
+        &mut |text| output::note(text),
+        &mut |label, done, total| progress.update(label, done, total),
+        &stop,
+    );
+    progress.finish();
+    let fitted = fitted?;
+    let report = write_report(&arguments.out, &fitted, context)?;
+    let result = result(&arguments.out, &fitted, report.as_deref(), started.elapsed().as_secs_f64());
+    mm_core::checkpoint::write_file(&arguments.out.join("result.json"), format!("{result:#}\n").as_bytes())?;
+    if context.json {
+        output::line(&result);
+    } else {
+        print(&arguments.out, &fitted, report.as_deref(), started.elapsed().as_secs_f64());
+    }
+    Ok(())
+}
+
+/// The report page; none where the table is too small to hold any row out.
+fn write_report(out: &Path, fitted: &Fitted, context: &Context) -> Result<Option<PathBuf>> {
+    let page = out.join("report.html");
+    let runs = [out.to_owned()];
+    match mm_tasks::job::build_report(&runs, fitted.side, &context.registry, context.device()?, &mut |_, _, _| {}) {
+        Ok(report) => {
+            mm_core::checkpoint::write_file(&page, report.html.as_bytes())?;
+            Ok(Some(page))
+        }
+        Err(error) => {
+            output::warning(format!("no report: {error}"));
+            Ok(None)
+        }
+    }
+}
+
+fn result(out: &Path, fitted: &Fitted, report: Option<&Path>, seconds: f64) -> Value {
+    json!({
+        "out": out, "problem": fitted.problem, "classes": fitted.classes, "columns": fitted.columns, "rows": fitted.rows,
+        "failed": {"count": fitted.broken.len(), "examples": fitted.broken.iter().take(100).collect::<Vec<_>>()},
+        "networks": fitted.members, "stopped": fitted.stopped, "refit_rows": fitted.refitted, "split": fitted.side,
+        "metrics": fitted.figures, "ablations": fitted.ablations, "report": report, "seconds": seconds,
+        "peak_memory_bytes": output::peak_memory(),
+    })
+}
+
+fn print(out: &Path, fitted: &Fitted, report: Option<&Path>, seconds: f64) {
+    output::warnings(fitted.broken.iter());
+    let stopped = if fitted.stopped { ", stopped by the time limit or Ctrl-C" } else { "" };
+    let refit = fitted.refitted.map_or(String::new(), |rows| format!(", refit on {rows}"));
+    output::line(format!("{}: trained on {} rows{refit} in {seconds:.0} s{stopped}", out.display(), fitted.rows));
+    if !fitted.figures.is_empty() {
+        if fitted.side == mm_data::Split::Valid {
+            output::note(
+                "measured on the validation rows, which chose and calibrated the model, so slightly optimistic; --test-fraction holds rows out for an unbiased estimate",
+            );
+        }
+        let mut table = vec![vec!["metric".to_owned(), "all".to_owned()]];
+        table[0].extend(fitted.ablations.keys().cloned());
+        for (name, value) in fitted.figures.iter().filter(|(n, _)| !n.starts_with("rows")) {
+            let others = fitted.ablations.values().map(|f| f.get(name).map_or(String::new(), |v| format!("{v:.3}")));
+            table.push([name.clone(), format!("{value:.3}")].into_iter().chain(others).collect());
+        }
+        output::table(&table);
+    }
+    if let Some(report) = report {
+        output::line(format!("report: {}", report.display()));
+    }
+    output::line(format!("predict with: mm predict --model {} --data new.csv", out.display()));
+}

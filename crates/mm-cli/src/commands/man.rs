@@ -1,0 +1,20 @@
+//! `mm man`: the manual pages.
+
+use crate::context::Context;
+use anyhow::{Context as _, Result};
+use std::path::PathBuf;
+
+/// Write the manual pages into a folder
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  mm man --out ~/.local/share/man/man1")]
+pub(crate) struct Arguments {
+    /// The folder, created when it does not exist.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+}
+
+pub(crate) fn run(arguments: &Arguments, _: &Context) -> Result<()> {
+    let failed = || format!("--out {}: cannot be written", arguments.out.display());
+    std::fs::create_dir_all(&arguments.out).with_context(failed)?;
+    clap_mangen::generate_to(crate::command(), &arguments.out).with_context(failed)
+}

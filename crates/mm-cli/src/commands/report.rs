@@ -1,0 +1,52 @@
+//! `mm report`: runs as one HTML page.
+
+use crate::{args::model::locate, context::Context, output, progress::ItemProgress};
+use anyhow::Result;
+use mm_data::Split;
+use mm_tasks::job::build_report;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+/// Write a trained run, or several that differ in their seed, as one HTML page
+#[derive(clap::Args)]
+#[command(after_help = "Examples:\n  mm report --model runs/first\n  mm report --model runs/three --out report.html")]
+pub(crate) struct Arguments {
+    /// Run folder; may be repeated, and a folder of seed-N folders counts as those: runs that differ in their seed give mean and spread.
+    #[arg(long, value_name = "MODEL", required = true, num_args = 1..)]
+    model: Vec<PathBuf>,
+    /// Page to write [default: report.html in the first run folder].
+    #[arg(long, value_name = "FILE.html")]
+    out: Option<PathBuf>,
+    /// Split to report: train, valid or test.
+    #[arg(long, default_value = "test")]
+    split: Split,
+}
+
+pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
+    let folders: Vec<PathBuf> = arguments.model.iter().map(|m| locate(m)).collect();
+    let runs: Vec<PathBuf> = folders.iter().flat_map(|folder| runs_in(folder)).collect();
+    let out = arguments.out.clone().unwrap_or_else(|| folders[0].join("report.html"));
+    let mut progress = ItemProgress::new();
+    let on_progress = &mut |label: &str, done, total| progress.update(label, done, total);
+    let report = build_report(&runs, arguments.split, &context.registry, context.device()?, on_progress)?;
+    progress.finish();
+    mm_core::checkpoint::write_file(&out, report.html.as_bytes())?;
+    if context.json {
+        output::line(json!({"out": out, "runs": runs, "evaluations": report.evaluations}));
+    } else {
+        output::line(format!("{} ({} kB)", out.display(), report.html.len() / 1000));
+    }
+    Ok(())
+}
+
+/// A run folder itself, or the runs of several seeds inside it.
+fn runs_in(folder: &Path) -> Vec<PathBuf> {
+    let mut seeds: Vec<PathBuf> = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok().map(|e| e.path()))
+        .filter(|p| p.join("config.toml").exists())
+        .collect();
+    seeds.sort();
+    if folder.join("config.toml").exists() || seeds.is_empty() { vec![folder.to_owned()] } else { seeds }
+}

@@ -1,0 +1,187 @@
+//! `mm search`: cross-modal retrieval among the data of a run.
+
+use crate::{args::limit::Limit, args::model::ModelArgs, context::Context, exit::usage, output, progress::ItemProgress};
+use anyhow::{Result, bail};
+use mm_core::{Device, Modality, Source};
+use mm_data::{Manifest, Split};
+use mm_tasks::{
+    report::gaze_picture,
+    retrieval::{Embedded, Retrieval, Said},
+};
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// Search the data of a retrieval run by a text, an image, an audio file or a video
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  mm search --model runs/first --text \"a red bird\" --k 5\n  mm search --model runs/first --audio question.wav --modality image\n  mm search --model runs/first --audio pregunta.ogg --transcript-language es --split test\n  mm search --model runs/attention --text \"a red apple\" --modality image --explain attention.png\n\nJSON, one line a result: {\"rank\": 1, \"modality\": …, \"score\": …, \"id\": …, \"value\": …, \"language\": …, \"split\": …}"
+)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Query text.
+    #[arg(long, value_name = "TEXT", group = "query", help_heading = "Query (one of)")]
+    text: Option<String>,
+    /// Query image.
+    #[arg(long, value_name = "FILE", group = "query", help_heading = "Query (one of)")]
+    image: Option<PathBuf>,
+    /// Query audio.
+    #[arg(long, value_name = "FILE", group = "query", help_heading = "Query (one of)")]
+    audio: Option<PathBuf>,
+    /// Query video.
+    #[arg(long, value_name = "FILE", group = "query", help_heading = "Query (one of)")]
+    video: Option<PathBuf>,
+    /// Modality to search; may be repeated [default: all but the query's].
+    #[arg(long, value_name = "NAME")]
+    modality: Vec<String>,
+    /// Find the text of this language that the audio speaks, by character n-grams (runs trained with `transcript_ngram`).
+    #[arg(long, value_name = "LANGUAGE", requires = "audio", conflicts_with = "modality")]
+    transcript_language: Option<String>,
+    /// Number of results of each modality, or all.
+    #[arg(long, value_name = "N|all", default_value = "10")]
+    k: Limit,
+    /// Save the attention map between the query and the best result as PNG (runs trained with `cross_attention`).
+    #[arg(long, value_name = "FILE.png")]
+    explain: Option<PathBuf>,
+    /// Search one split only: train, valid or test.
+    #[arg(long)]
+    split: Option<Split>,
+}
+
+/// A search result: its score and its JSON object, without the rank.
+type Scored = (f64, Value);
+
+impl Arguments {
+    fn query(&self) -> Result<(Modality, Source)> {
+        let file = |path: &PathBuf| Source::File(path.clone());
+        Ok(match (&self.text, &self.image, &self.audio, &self.video) {
+            (Some(text), ..) => (Modality::TEXT, Source::Text(text.clone())),
+            (_, Some(path), ..) => (Modality::IMAGE, file(path)),
+            (_, _, Some(path), _) => (Modality::AUDIO, file(path)),
+            (.., Some(path)) => (Modality::VIDEO, file(path)),
+            _ => usage!("no query; give --text, --image, --audio or --video"),
+        })
+    }
+
+    fn splits(&self) -> Vec<Split> {
+        self.split.map_or(vec![Split::Train, Split::Valid, Split::Test], |s| vec![s])
+    }
+
+    /// The modalities to search.
+    fn targets(&self, model: &Retrieval, query: &Modality) -> Result<Vec<Modality>> {
+        if self.modality.is_empty() {
+            return Ok(model.modalities().filter(|m| *m != query).cloned().collect());
+        }
+        let targets: Vec<Modality> = self.modality.iter().map(|m| Modality::from(m.as_str())).collect();
+        if let Some(unknown) = targets.iter().find(|t| !model.modalities().any(|m| m == *t)) {
+            let known = model.modalities().map(Modality::name).collect::<Vec<_>>().join(", ");
+            bail!("--modality {unknown}: expected a modality of this run: {known}");
+        }
+        Ok(targets)
+    }
+}
+
+pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
+    let (modality, query) = arguments.query()?;
+    let model = Retrieval::load(&arguments.model.dir(), &context.registry, context.device()?)?;
+    if let Some(language) = &arguments.transcript_language {
+        let results = model.words(&query, language, &arguments.splits())?.into_iter().map(|Said { id, text, score }| {
+            (score, json!({"modality": "text", "score": score, "id": id, "value": text, "language": language}))
+        });
+        print(results.take(arguments.k.get()), context);
+        return Ok(());
+    }
+    let explained = arguments.explain.as_ref().map(|path| explained_modality(&model, &modality, path)).transpose()?;
+    let (results, best) = search(&model, &modality, &query, explained.as_ref(), arguments)?;
+    for (modality, mut results) in results {
+        results.sort_by(|a, b| b.0.total_cmp(&a.0));
+        if !context.json {
+            output::line(format!("{modality}:"));
+        }
+        print(results.into_iter().take(arguments.k.get()), context);
+    }
+    if let (Some(path), Some(best), Some([attending, _])) = (&arguments.explain, best, model.looks()) {
+        let (queries, keys) = if modality == *attending { (&query, &best) } else { (&best, &query) };
+        if let Some(map) = model.look(queries, keys)? {
+            output::save_explanation(&gaze_picture(&map)?, path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Scores every value of the target modalities; also returns the best value of the modality that is explained.
+fn search(
+    model: &Retrieval,
+    modality: &Modality,
+    query: &Source,
+    explained: Option<&Modality>,
+    arguments: &Arguments,
+) -> Result<(BTreeMap<Modality, Vec<Scored>>, Option<Source>)> {
+    let vector = model.embed(modality, std::slice::from_ref(query))?.select(0, 0)?.to_device(Device::Cpu)?;
+    let targets = arguments.targets(model, modality)?;
+    let manifest: Arc<Manifest> = Arc::new(model.manifest()?);
+    let mut progress = ItemProgress::new();
+    let mut results: BTreeMap<Modality, Vec<Scored>> = BTreeMap::new();
+    let mut best: Option<(f64, Source)> = None;
+    for split in arguments.splits() {
+        let on_progress = &mut |label: &str, done, total| progress.update(label, done, total);
+        let embedded = model.embed_side(&manifest, split, on_progress)?;
+        for target in &targets {
+            let Some(Embedded { vectors, entries }) = embedded.get(target) else { continue };
+            let scores = vectors.matmul(&vector.unsqueeze(1)?)?.to_vec::<f64>()?;
+            let list = results.entry(target.clone()).or_default();
+            for (entry, score) in entries.iter().zip(scores) {
+                if explained == Some(target) && best.as_ref().is_none_or(|(s, _)| score > *s) {
+                    best = Some((score, entry.source.clone()));
+                }
+                let row = &manifest.rows[entry.row];
+                list.push((
+                    score,
+                    json!({
+                        "modality": target.name(), "score": score, "id": row.id, "value": value(&entry.source),
+                        "language": entry.language, "split": row.split,
+                    }),
+                ));
+            }
+        }
+    }
+    progress.finish();
+    Ok((results, best.map(|(_, source)| source)))
+}
+
+fn value(source: &Source) -> Value {
+    match source {
+        Source::Text(text) => json!(text),
+        Source::File(path) => json!(path),
+        Source::Value(value) => value.clone(),
+    }
+}
+
+/// The modality whose best result is explained together with the query.
+fn explained_modality(model: &Retrieval, query: &Modality, path: &Path) -> Result<Modality> {
+    let Some([queries, keys]) = model.looks() else {
+        bail!("--explain {}: this run has no attention map; expected one with `[cross_attention]` in its config", path.display());
+    };
+    match query {
+        m if m == queries => Ok(keys.clone()),
+        m if m == keys => Ok(queries.clone()),
+        m => bail!("--explain {}: found a query of {m}; in this run {queries} attends to {keys}", path.display()),
+    }
+}
+
+/// Prints results, best first.
+fn print(results: impl Iterator<Item = Scored>, context: &Context) {
+    for (rank, (score, mut result)) in results.enumerate() {
+        if context.json {
+            result["rank"] = json!(rank + 1);
+            output::line(result);
+        } else {
+            let value = result["value"].as_str().map_or_else(|| result["value"].to_string(), ToOwned::to_owned);
+            output::line(format!("{:3}  {score:.3}  {}  {value}", rank + 1, result["id"].as_str().unwrap_or("")));
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! `mm train`: trains a model as a config file says.
+
+use crate::{
+    context::{Context, stop_on_interrupt},
+    exit::interrupted,
+    output,
+    progress::{ItemProgress, TrainingProgress},
+};
+use anyhow::{Context as _, Result, bail};
+use mm_core::{Role, config};
+use mm_tasks::{
+    Fit,
+    job::{self, Job},
+};
+use mm_train::{Run, environment};
+use serde_json::json;
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+    time::Instant,
+};
+
+/// Train a model as a config file says, into a run folder
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  mm train retrieval.toml --out runs/first --set train.epochs=5\n  mm train retrieval.toml --out runs/first --resume\n  mm train retrieval.toml --out runs/three --num-seeds 3\n\nThe run folder holds config.toml, metrics.jsonl, checkpoints/ and result.json."
+)]
+pub(crate) struct Arguments {
+    /// Config file, .toml or .json.
+    config: PathBuf,
+    /// Run folder [default: runs/ and the name of the config].
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Continue from the last checkpoint of the run folder (start, where there is none yet).
+    #[arg(long)]
+    resume: bool,
+    /// Override a value of the config, for instance train.epochs=5; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+    /// Train this many runs with consecutive seeds, starting at the config's, into seed-0, seed-1 … of the run folder.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    num_seeds: Option<u32>,
+}
+
+pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
+    let stop = stop_on_interrupt("this step")?;
+    let value = config::read(&arguments.config, &arguments.overrides)?;
+    // A wrong config fails before any folder is made.
+    job::check(&value).with_context(|| arguments.config.display().to_string())?;
+    let name = arguments.config.file_stem().map(PathBuf::from).unwrap_or_default();
+    let out = arguments.out.clone().unwrap_or_else(|| Path::new("runs").join(name));
+    let Some(count) = arguments.num_seeds else { return train_one(value, &out, arguments, context, &stop) };
+    let first = value.get("train").and_then(|t| t.get("seed")).and_then(toml::Value::as_integer).unwrap_or(0);
+    for seed in first..first + i64::from(count) {
+        let mut value = value.clone();
+        config::set(&mut value, &format!("train.seed={seed}"))?;
+        train_one(value, &out.join(format!("seed-{seed}")), arguments, context, &stop)?;
+    }
+    Ok(())
+}
+
+/// The folder that relative paths of a config are relative to: what the config says, else the config's own folder.
+pub(crate) fn set_base_dir(value: &mut toml::Value, config: &Path) -> Result<PathBuf> {
+    let base = match value.get("base").and_then(toml::Value::as_str) {
+        Some(base) => PathBuf::from(base),
+        None => {
+            std::fs::canonicalize(config.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))?
+        }
+    };
+    config::set(value, &format!("base={}", toml::Value::String(base.display().to_string())))?;
+    Ok(base)
+}
+
+fn train_one(
+    mut value: toml::Value,
+    out: &Path,
+    arguments: &Arguments,
+    context: &Context,
+    stop: &AtomicBool,
+) -> Result<()> {
+    let started = Instant::now();
+    let base = set_base_dir(&mut value, &arguments.config)?;
+    job::resolve(&mut value, &base, &context.registry, &mut |text| output::note(text))?;
+    let resumed = arguments.resume && out.join("config.toml").exists();
+    if resumed && config::read(&out.join("config.toml"), &[])? != value {
+        bail!(
+            "{}: its config differs from {}; resume with the config that the run started with, or choose another --out",
+            out.display(),
+            arguments.config.display()
+        );
+    }
+    let model = Job::new(&value, &base, &context.registry, context.device()?)?;
+    // A data set that cannot be read must leave no folder behind.
+    let manifest = model.manifest()?;
+    let mut run = if resumed {
+        Run::resume(out)?
+    } else {
+        Run::create(out, &value, environment(json!({"device": context.device()?.to_string()})))?
+    };
+    let mut progress = ItemProgress::new();
+    let on_progress = &mut |label: &str, done, total| progress.update(label, done, total);
+    let fit = model.fit(manifest, &mut run, &mut TrainingProgress::new(), on_progress, stop);
+    progress.finish();
+    let fit = fit?;
+    finish(&fit, &model, out, started, context)?;
+    if fit.outcome.stopped || stop.load(Ordering::Relaxed) {
+        interrupted!(
+            "saved at step {}; continue with: mm train {} --out {} --resume",
+            fit.outcome.state.step,
+            arguments.config.display(),
+            out.display()
+        );
+    }
+    Ok(())
+}
+
+/// Writes result.json and prints the result.
+fn finish(fit: &Fit, model: &Job, out: &Path, started: Instant, context: &Context) -> Result<()> {
+    let seconds = started.elapsed().as_secs_f64();
+    let saved = &fit.outcome.state;
+    let failed = fit.broken.len();
+    let result = json!({
+        "out": out, "steps": saved.step, "epochs": saved.epoch, "finished": saved.finished, "rows": fit.rows,
+        "failed": {"count": failed, "examples": fit.broken.iter().take(100).collect::<Vec<_>>()}, "best": saved.best,
+        "parameters": {
+            "trainable": model.params().count(&[Role::Trainable]), "frozen": model.params().count(&[Role::Frozen]),
+        },
+        "seconds": seconds, "peak_memory_bytes": output::peak_memory(),
+    });
+    mm_core::checkpoint::write_file(&out.join("result.json"), format!("{result:#}\n").as_bytes())?;
+    if context.json {
+        output::line(&result);
+    } else if !fit.outcome.stopped {
+        let failed = if failed == 0 { String::new() } else { format!(", {failed} values could not be read") };
+        output::line(format!(
+            "{}: {} steps over {} rows in {seconds:.0} s{failed}",
+            out.display(),
+            saved.step,
+            fit.rows
+        ));
+    }
+    Ok(())
+}

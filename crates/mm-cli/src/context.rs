@@ -1,0 +1,46 @@
+//! What every command receives: output mode, device, threads and the encoder registry.
+
+use crate::exit::Interrupted;
+use anyhow::Context as _;
+use mm_core::{Device, Registry};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+/// Global options, resolved once at start-up.
+pub(crate) struct Context {
+    /// Whether results are printed as JSON lines.
+    pub(crate) json: bool,
+    /// Number of CPU threads.
+    pub(crate) threads: usize,
+    /// Every encoder this program knows, including those of outside crates.
+    pub(crate) registry: Registry,
+    device: String,
+}
+
+impl Context {
+    pub(crate) fn new(json: bool, device: String, threads: usize, registry: Registry) -> Self {
+        Self { json, threads, registry, device }
+    }
+
+    /// The device named by `--device`.
+    pub(crate) fn device(&self) -> anyhow::Result<Device> {
+        Ok(self.device.parse()?)
+    }
+}
+
+/// Installs the Ctrl-C handler and returns the flag that it sets. Work stops after the current `unit` and is saved; a second Ctrl-C exits
+/// at once with code 130.
+pub(crate) fn stop_on_interrupt(unit: &'static str) -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    ctrlc::set_handler(move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(i32::from(Interrupted::EXIT_CODE));
+        }
+        eprintln!("note: stopping after {unit} and saving; press Ctrl-C again to stop at once");
+    })
+    .context("cannot install a Ctrl-C handler")?;
+    Ok(stop)
+}

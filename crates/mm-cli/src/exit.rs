@@ -1,0 +1,68 @@
+//! Exit codes: 0 success, 1 failure, 2 usage error, 130 interrupted.
+
+use std::{fmt, process::ExitCode};
+
+/// Work that was stopped by Ctrl-C or SIGTERM after it saved what it had; the message says what was saved and how to resume.
+#[derive(Debug)]
+pub(crate) struct Interrupted(pub(crate) String);
+
+impl Interrupted {
+    /// 128 + SIGINT, as shells report it.
+    pub(crate) const EXIT_CODE: u8 = 130;
+}
+
+/// A combination of arguments that clap cannot check by itself.
+#[derive(Debug)]
+pub(crate) struct Usage(pub(crate) String);
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Interrupted {}
+impl std::error::Error for Usage {}
+
+/// Returns early with a usage error (exit code 2).
+macro_rules! usage {
+    ($($text:tt)*) => {
+        return Err($crate::exit::Usage(format!($($text)*)).into())
+    };
+}
+
+/// Returns early as interrupted (exit code 130).
+macro_rules! interrupted {
+    ($($text:tt)*) => {
+        return Err($crate::exit::Interrupted(format!($($text)*)).into())
+    };
+}
+
+pub(crate) use {interrupted, usage};
+
+/// Prints an error on standard error and returns the exit code that belongs to it.
+pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
+    if let Some(stopped) = error.downcast_ref::<Interrupted>() {
+        eprintln!("interrupted: {stopped}");
+        return ExitCode::from(Interrupted::EXIT_CODE);
+    }
+    // Errors of inner crates often include the text of their source: each cause is printed once.
+    let mut causes: Vec<String> = Vec::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !causes.iter().any(|c| c.contains(&cause)) {
+            causes.push(cause);
+        }
+    }
+    eprintln!("error: {}", causes.join(": "));
+    if error.is::<Usage>() {
+        eprintln!("\nSee `mm COMMAND --help`.");
+        return ExitCode::from(2);
+    }
+    ExitCode::FAILURE
+}

@@ -1,0 +1,109 @@
+//! The command line of mm, as a library: a program of your own has every command of `mm` plus the encoders, and so the modalities, that it
+//! registers.
+//!
+//! ```no_run
+//! fn main() -> std::process::ExitCode {
+//!     mm_cli::run(|registry| {
+//!         // my_modality::register(registry);
+//!         let _ = registry;
+//!     })
+//! }
+//! ```
+//!
+//! The grammar that all commands share is described in `docs/cli.md`.
+
+mod args;
+mod commands;
+mod context;
+mod exit;
+mod output;
+mod progress;
+
+use clap::{CommandFactory, FromArgMatches, Parser};
+use commands::Command;
+use context::Context;
+use std::{io::IsTerminal, process::ExitCode};
+
+/// Multimodal learning: text, images, audio and video, from raw files to embeddings, training, evaluation and search.
+#[derive(Parser)]
+#[command(
+    name = "mm",
+    version,
+    propagate_version = true,
+    arg_required_else_help = true,
+    subcommand_required = true,
+    after_help = "Examples:\n  mm inspect data.jsonl                 what a data set holds and what cannot be read\n  mm train config.toml --out runs/a     train as a config file says\n  mm report --model runs/a              one HTML page with metrics, plots and samples\n\nGrammar, JSON output and exit codes: docs/cli.md"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    global: GlobalArgs,
+}
+
+/// Options of every command.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Global options")]
+struct GlobalArgs {
+    /// Print results as JSON lines on standard output; everything else goes to standard error.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Device to compute on: cpu, cuda, cuda:N, or auto (the first GPU, else the CPU).
+    #[arg(long, global = true, env = "MM_DEVICE", default_value = "auto", value_name = "DEVICE")]
+    device: String,
+    /// Number of CPU threads [default: number of cores].
+    #[arg(long, global = true, env = "MM_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+    /// Print no progress and no notes; warnings and errors remain.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Print more log messages; repeat for debug output. MM_LOG sets a tracing filter instead.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+/// The command of the grammar, with its sub-commands listed in groups.
+fn command() -> clap::Command {
+    let command = Cli::command();
+    let template = commands::help_template(&command);
+    command.help_template(template)
+}
+
+/// Runs the program: parses the arguments, runs the command, prints its error. `register` adds encoders (and with them modalities) to
+/// those that mm has; the result is the exit code (0 success, 1 failure, 2 usage error, 130 interrupted).
+pub fn run(register: impl FnOnce(&mut mm_core::Registry)) -> ExitCode {
+    mm_core::keep_freed_memory();
+    let cli = match Cli::from_arg_matches(&command().get_matches()) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    start_logging(cli.global.verbose);
+    output::set_quiet(cli.global.quiet);
+    let cores = std::thread::available_parallelism().ok().map(usize::from);
+    let threads = cli.global.threads.map(usize::from).or(cores);
+    mm_core::threads(threads);
+    let mut registry = mm_tasks::registry();
+    mm_tabular::register(&mut registry);
+    register(&mut registry);
+    let context = Context::new(cli.global.json, cli.global.device, threads.unwrap_or(1), registry);
+    match cli.command.run(&context) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::report(&error),
+    }
+}
+
+fn start_logging(verbose: u8) {
+    let level = match verbose {
+        0 => "warn",
+        1 => "info",
+        _ => "debug",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("MM_LOG").unwrap_or_else(|_| level.into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .without_time()
+        .with_target(false)
+        .init();
+}
