@@ -157,7 +157,8 @@ fn model(name: &str, params: &Params) -> std::result::Result<Loss, Box<dyn std::
             let tower = CnnEncoderConfig { channels: vec![16, 32, 48], dropout: 0.0, ..CnnEncoderConfig::default() };
             let see = CnnEncoder::new(&scope.pp("see"), &tower)?;
             let vocabulary = (0..28).map(|n| n.to_string()).collect();
-            let reader = LstmEncoderConfig { vocabulary, embedding: 48, width: 96, ..LstmEncoderConfig::default() };
+            let reader =
+                LstmEncoderConfig { vocabulary, embedding_dim: 48, hidden_dim: 96, ..LstmEncoderConfig::default() };
             let read = LstmEncoder::new(&scope.pp("read"), &reader)?;
             let config = ReasoningConfig { network, hidden_dim: 96, ..ReasoningConfig::default() };
             let alone = kind == "reason";

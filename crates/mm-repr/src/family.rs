@@ -133,8 +133,6 @@ pub struct LoadOptions {
     pub layer: Option<i64>,
     /// So many of the last blocks go on learning (transformers only); none when absent.
     pub trainable_layers: Option<usize>,
-    /// Whether all of it is learned further.
-    pub train: bool,
 }
 
 /// What a folder became.
@@ -185,7 +183,7 @@ pub fn load_for_fine_tuning<M>(
         params.renew(&further.reinitialized);
         further.adapter.clone().map(|a| params.adapt(a)).transpose()?;
     }
-    let learning = options.trainable_layers.is_some() || options.train || further.is_some();
+    let learning = options.trainable_layers.is_some() || further.is_some();
     let scope = if learning { params.scope() } else { params.scope().frozen() };
     let (layer, stacked) = (options.layer, Cell::new(false));
     let build = ModelBuilder { folder, config, checkpoint: &names, scope, layer, stacked };

@@ -34,7 +34,7 @@ pub(crate) fn register(registry: &mut Registry) {
         let inner = either(PICTURES, &Modality::IMAGE, picture()).swap_remove(0);
         let mut encoder = toml::Table::new();
         encoder.insert("kind".into(), "frames".into());
-        encoder.insert("frames".into(), 6.into());
+        encoder.insert("num_frames".into(), 6.into());
         encoder.insert("encoder".into(), inner.encoder);
         let about = format!("6 frames, each through {}", inner.about);
         Ok(vec![Proposal { encoder: encoder.into(), standardize: inner.standardize, about }])
@@ -68,19 +68,19 @@ fn bag(values: &[&Source]) -> Proposal {
     let mut config = TfidfConfig::fit(texts.iter().map(AsRef::as_ref), most);
     if config.terms.is_empty() {
         // Texts that have nothing in common still are texts; nothing can be learned from them.
-        config = TfidfConfig { terms: vec!["\u{fffd}".into()], rarity: vec![1.0] };
+        config = TfidfConfig { terms: vec!["\u{fffd}".into()], idf: vec![1.0] };
     }
     let about = format!("{} words and pieces of words (tf-idf), from nothing", config.terms.len());
     let mut encoder = toml::Value::try_from(config).unwrap_or_else(|_| toml::Table::new().into());
     if let Some(table) = encoder.as_table_mut() {
-        table.insert("kind".into(), "bag".into());
+        table.insert("kind".into(), "tfidf".into());
     }
     Proposal { encoder, standardize: false, about }
 }
 
 fn picture() -> Proposal {
     Proposal {
-        encoder: toml::Table::from_iter([("kind".to_owned(), toml::Value::from("picture"))]).into(),
+        encoder: toml::Table::from_iter([("kind".to_owned(), toml::Value::from("cnn"))]).into(),
         standardize: false,
         about: "a small convolutional network, from nothing".into(),
     }
@@ -98,10 +98,10 @@ fn speech(values: &[&Source]) -> Result<Proposal> {
     lengths.sort_by(f64::total_cmp);
     let seconds = lengths.get(lengths.len() * 9 / 10).or(lengths.last()).copied().unwrap_or(3.0).clamp(0.5, 10.0);
     let text = format!(
-        "kind = \"speech\"\n[processor]\nmax_seconds = {seconds:.2}\nnormalize = false\n\
+        "kind = \"audio_cnn\"\n[processor]\nmax_seconds = {seconds:.2}\nnormalize = false\n\
          mel = {{ sample_rate = 16000, n_fft = 512, win_length = 400, hop_length = 256, n_mels = 48, f_min = 60.0, f_max = 7600.0, mel_scale = \"htk\", window = \"hann\", pad_mode = \"reflect\", log = {{ natural = {{ floor = 1e-6 }} }} }}\n\
          spec_augment = {{ num_freq_masks = 1, freq_mask_width = 6, num_time_masks = 1, time_mask_width = 12, max_time_stretch = 0.1, max_pitch_shift = 2, noise_std = 0.1 }}\n\
-         [tower]\nchannels = [96, 128, 160, 192]\nkernel = 5\nhalvings = 3\ndropout = 0.2\n"
+         [network]\nchannels = [96, 128, 160, 192]\nkernel_size = 5\ndownsample_layers = 3\ndropout = 0.2\n"
     );
     let encoder = text.parse::<toml::Table>().map_err(|e| Error::Sample(e.to_string()))?.into();
     let about = format!("convolutions on a spectrogram of {seconds:.1} s, from nothing");
@@ -113,7 +113,7 @@ fn vector(values: &[&Source]) -> Result<Vec<Proposal>> {
     let width = width.ok_or_else(|| Error::Sample("no list of numbers among the training values".into()))?;
     let encoder = toml::Table::from_iter([
         ("kind".to_owned(), toml::Value::from("vector")),
-        ("width".to_owned(), toml::Value::from(width as i64)),
+        ("dim".to_owned(), toml::Value::from(width as i64)),
     ]);
     Ok(vec![Proposal { encoder: encoder.into(), standardize: true, about: format!("{width} numbers as they are") }])
 }

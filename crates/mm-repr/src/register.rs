@@ -53,17 +53,17 @@ struct WordVectorsSettings {
 struct SpeechSettings {
     processor: AudioProcessorConfig,
     #[serde(default)]
-    tower: AudioCnnConfig,
+    network: AudioCnnConfig,
 }
 
 /// Numbers as they stand in the manifest.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct VectorSettings {
-    width: usize,
+    dim: usize,
     /// Most steps of a value, where it has several and the order matters; their mean counts when absent.
     #[serde(default)]
-    steps: Option<usize>,
+    max_steps: Option<usize>,
     /// The modality's name, where it is another than the tower's in the config.
     #[serde(default)]
     modality: Option<Modality>,
@@ -73,7 +73,7 @@ struct VectorSettings {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FramesSettings {
-    frames: usize,
+    num_frames: usize,
     encoder: toml::Value,
 }
 
@@ -92,18 +92,18 @@ pub fn register(registry: &mut Registry) {
     crate::propose::register(registry);
     registry.encoder("vector", |settings, context| {
         let settings: VectorSettings = config::parse(settings, &context.field)?;
-        if settings.width == 0 {
-            return Err(mm_core::Error::config(format!("{}.width", context.field), 0, "at least 1"));
+        if settings.dim == 0 {
+            return Err(mm_core::Error::config(format!("{}.dim", context.field), 0, "at least 1"));
         }
         let modality = settings.modality.unwrap_or_else(|| modality_of(&context.field));
         Ok(BuiltEncoder {
-            processor: Arc::new(VectorProcessor::new(settings.width).in_steps(settings.steps)),
-            encoder: Box::new(IdentityEncoder { width: settings.width as i64, modality }),
+            processor: Arc::new(VectorProcessor::new(settings.dim).in_steps(settings.max_steps)),
+            encoder: Box::new(IdentityEncoder { width: settings.dim as i64, modality }),
             frozen: false,
             fingerprint: String::new(),
         })
     });
-    registry.encoder("bag", |settings, context| {
+    registry.encoder("tfidf", |settings, context| {
         let bag = TfidfProcessor::new(config::parse(settings, &context.field)?)?;
         let encoder = IdentityEncoder { width: bag.width(), modality: Modality::TEXT };
         Ok(BuiltEncoder {
@@ -113,11 +113,11 @@ pub fn register(registry: &mut Registry) {
             fingerprint: String::new(),
         })
     });
-    registry.completer("bag", "terms", |values| {
+    registry.completer("tfidf", "terms", |values| {
         let texts: Vec<_> = values.iter().filter_map(|v| crate::text::read(v).ok()).collect();
         Ok(toml::Value::from(TfidfConfig::fit(texts.iter().map(AsRef::as_ref), 3000).terms))
     });
-    registry.encoder("reader", |settings, context| {
+    registry.encoder("lstm", |settings, context| {
         let settings: LstmEncoderConfig = config::parse(settings, &context.field)?;
         Ok(BuiltEncoder {
             processor: Arc::new(WordIdProcessor::new(&settings)),
@@ -126,12 +126,12 @@ pub fn register(registry: &mut Registry) {
             fingerprint: String::new(),
         })
     });
-    registry.completer("reader", "vocabulary", |values| {
+    registry.completer("lstm", "vocabulary", |values| {
         let texts: Vec<_> = values.iter().filter_map(|v| crate::text::read(v).ok()).collect();
         let words = LstmEncoderConfig::vocabulary(texts.iter().map(AsRef::as_ref), 20_000);
         Ok(toml::Value::from(words))
     });
-    registry.encoder("picture", |settings, context| {
+    registry.encoder("cnn", |settings, context| {
         let settings: CnnEncoderConfig = config::parse(settings, &context.field)?;
         let processor = CnnProcessor::new(&settings)?;
         Ok(BuiltEncoder {
@@ -152,9 +152,9 @@ pub fn register(registry: &mut Registry) {
             field: format!("{}.encoder", context.field),
         };
         let built = own.build(&settings.encoder, &inner)?;
-        let fingerprint = format!("{} frames {}", settings.frames, built.fingerprint);
+        let fingerprint = format!("{} frames {}", settings.num_frames, built.fingerprint);
         Ok(BuiltEncoder {
-            processor: Arc::new(FramesProcessor::new(settings.frames, built.processor)?),
+            processor: Arc::new(FramesProcessor::new(settings.num_frames, built.processor)?),
             encoder: Box::new(FramesEncoder::new(built.encoder)?),
             frozen: built.frozen,
             fingerprint,
@@ -195,11 +195,11 @@ pub fn register(registry: &mut Registry) {
         let fingerprint = processor.fingerprint();
         Ok(BuiltEncoder { processor: Arc::new(processor), encoder: Box::new(encoder), frozen: true, fingerprint })
     });
-    registry.encoder("speech", |settings, context| {
+    registry.encoder("audio_cnn", |settings, context| {
         let settings: SpeechSettings = config::parse(settings, &context.field)?;
         let bands = settings.processor.mel.n_mels as i64;
         let processor = AudioProcessor::new(settings.processor)?;
-        let encoder = AudioCnn::new(&context.scope, bands, &settings.tower)?;
+        let encoder = AudioCnn::new(&context.scope, bands, &settings.network)?;
         Ok(BuiltEncoder {
             processor: Arc::new(processor),
             encoder: Box::new(encoder),

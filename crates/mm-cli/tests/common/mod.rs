@@ -124,9 +124,9 @@ projection = { hidden = 16, dropout = 0.1 }
 [towers.audio]
 projection = { hidden = 16, dropout = 0.1 }
 [towers.audio.encoder]
-kind = "speech"
+kind = "audio_cnn"
 processor = { max_seconds = 1.0, normalize = true, spec_augment = { max_time_stretch = 0.1 }, mel = { sample_rate = 8000, n_fft = 256, win_length = 200, hop_length = 80, n_mels = 16, f_min = 20.0, mel_scale = "htk", window = "hann", pad_mode = "reflect", log = { natural = { floor = 1e-6 } } } }
-tower = { channels = [16, 16], halvings = 1 }
+network = { channels = [16, 16], downsample_layers = 1 }
 [train]
 epochs = 3
 log_every_steps = 1

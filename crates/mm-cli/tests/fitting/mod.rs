@@ -219,7 +219,7 @@ fn what_an_utterance_rests_on_is_shown_in_the_company_of_its_video() {
     let config = "task = \"prediction\"\nlabel = \"mood\"\n[data]\nmanifest = \"m.jsonl\"\n\
                   [data.columns]\nitem = \"video\"\norder = \"at\"\nmodalities = { text = \"text\" }\n\
                   [data.split]\ngroup = \"video\"\ntest = 0.2\n[loader]\nbatch_size = 4\n\
-                  [inputs.text]\nencoder = { kind = \"reader\", embedding = 16, width = 24 }\n\
+                  [inputs.text]\nencoder = { kind = \"lstm\", embedding_dim = 16, hidden_dim = 24 }\n\
                   [context]\nkind = \"lstm\"\nhidden = 16\n[fusion]\nwidth = 24\noperator = { kind = \"concat\" }\n\
                   [train]\nepochs = 12\n[train.optimizer]\nlr = 1e-2\n";
     std::fs::write(folder.join("c.toml"), config).unwrap();
@@ -314,7 +314,7 @@ const EASY: [&str; 6] = [
     "--set",
     "data.columns.modalities={left=\"left\",noise=\"noise\"}",
     "--set",
-    "inputs={left={encoder={kind=\"vector\",width=2}},noise={encoder={kind=\"vector\",width=2}}}",
+    "inputs={left={encoder={kind=\"vector\",dim=2}},noise={encoder={kind=\"vector\",dim=2}}}",
 ];
 
 /// Both modalities alone say nothing of the class, together all of it.
@@ -344,9 +344,9 @@ right = "right"
 [data.split]
 column = "split"
 [inputs.left]
-encoder = { kind = "vector", width = 2 }
+encoder = { kind = "vector", dim = 2 }
 [inputs.right]
-encoder = { kind = "vector", width = 2 }
+encoder = { kind = "vector", dim = 2 }
 [fusion]
 width = 16
 project = false
@@ -474,13 +474,13 @@ face = "face"
 [data.split]
 column = "split"
 [inputs.words]
-encoder = { kind = "vector", width = 5, steps = 4 }
+encoder = { kind = "vector", dim = 5, max_steps = 4 }
 sequence = true
 [inputs.voice]
-encoder = { kind = "vector", width = 3, steps = 4 }
+encoder = { kind = "vector", dim = 3, max_steps = 4 }
 sequence = true
 [inputs.face]
-encoder = { kind = "vector", width = 2 }
+encoder = { kind = "vector", dim = 2 }
 [fusion]
 width = 16
 operator = { kind = "mult" }

@@ -237,9 +237,9 @@ modalities = { text = "text", image = "image" }
 [loader]
 batch_size = 32
 [inputs.text]
-encoder = { kind = "reader", embedding = 16, width = 32 }
+encoder = { kind = "lstm", embedding_dim = 16, hidden_dim = 32 }
 [inputs.image]
-encoder = { kind = "picture", size = 32, channels = [16, 32], dropout = 0.0, jitter = 0.0 }
+encoder = { kind = "cnn", image_size = 32, channels = [16, 32], dropout = 0.0, jitter = 0.0 }
 [reason]
 hidden_dim = 32
 network = { kind = "film", num_blocks = 2 }
@@ -283,8 +283,8 @@ modalities = { text = "caption", image = "image" }
 [loader]
 batch_size = 32
 [encoder]
-kind = "picture"
-size = 32
+kind = "cnn"
+image_size = 32
 channels = [16, 32]
 [model]
 kind = "KIND"
@@ -582,8 +582,7 @@ fn rows_are_blended_and_captions_are_judged_while_learning() {
             "task = \"{task}\"\n[data]\nmanifest = \"colours.jsonl\"\n[data.split]\ncolumn = \"split\"\n[loader]\nbatch_size = 12\n[train]\nlog_every_steps = 50\n[train.optimizer]\nlr = 5e-3\n"
         )
     };
-    let network =
-        "[inputs.image]\nencoder = { kind = \"picture\", size = 16, channels = [8, 8], dropout = 0.0, jitter = 0.0 }\n";
+    let network = "[inputs.image]\nencoder = { kind = \"cnn\", image_size = 16, channels = [8, 8], dropout = 0.0, jitter = 0.0 }\n";
     let text = head("prediction").replacen('\n', "\nlabel = \"answer\"\nproblem = \"multiclass\"\n", 1) + network;
     std::fs::write(
         folder.join("blend.toml"),
@@ -599,7 +598,7 @@ fn rows_are_blended_and_captions_are_judged_while_learning() {
     }
     refused(&["train", "blend.toml", "--run", "x", "--set", "loss.mixup=-1"], folder, &["mixup"]);
 
-    let words = "[encoder]\nkind = \"picture\"\nsize = 16\nchannels = [8, 8]\ndropout = 0.0\njitter = 0.0\n[model]\nhidden_dim = 16\nnum_layers = 1\nnum_heads = 2\nmax_length = 4\n";
+    let words = "[encoder]\nkind = \"cnn\"\nimage_size = 16\nchannels = [8, 8]\ndropout = 0.0\njitter = 0.0\n[model]\nhidden_dim = 16\nnum_layers = 1\nnum_heads = 2\nmax_length = 4\n";
     let columns = "[data.columns]\nmodalities = { image = \"image\", text = \"answer\" }\n[data.split]";
     std::fs::write(folder.join("words.toml"), head("captioning").replace("[data.split]", columns) + words).unwrap();
     let train = |run: &str, more: &[&str]| {

@@ -17,20 +17,27 @@ pub struct AudioCnnConfig {
     /// Channels of each convolution.
     pub channels: Vec<i64>,
     /// Window of the convolutions, in frames; odd.
-    pub kernel: i64,
+    pub kernel_size: i64,
     /// Convolutions after which the frames are halved, counted from the first.
-    pub halvings: usize,
+    pub downsample_layers: usize,
     /// Transformer blocks after them.
-    pub layers: i64,
+    pub num_layers: i64,
     /// Heads of those.
-    pub heads: i64,
+    pub num_heads: i64,
     /// Rate of dropout while training.
     pub dropout: f64,
 }
 
 impl Default for AudioCnnConfig {
     fn default() -> Self {
-        Self { channels: vec![128, 192, 256, 256, 256], kernel: 5, halvings: 4, layers: 0, heads: 4, dropout: 0.2 }
+        Self {
+            channels: vec![128, 192, 256, 256, 256],
+            kernel_size: 5,
+            downsample_layers: 4,
+            num_layers: 0,
+            num_heads: 4,
+            dropout: 0.2,
+        }
     }
 }
 
@@ -59,12 +66,12 @@ impl AudioCnn {
     pub fn new(scope: &Scope<'_>, bands: i64, config: &AudioCnnConfig) -> Result<Self> {
         if config.channels.is_empty()
             || config.channels.iter().any(|c| *c < 1)
-            || config.kernel < 1
-            || config.kernel % 2 == 0
+            || config.kernel_size < 1
+            || config.kernel_size % 2 == 0
         {
             return Err(mm_core::Error::config(
-                "channels, kernel",
-                format!("{:?}, {}", config.channels, config.kernel),
+                "channels, kernel_size",
+                format!("{:?}, {}", config.channels, config.kernel_size),
                 "at least one positive number of channels, and an odd kernel",
             ));
         }
@@ -73,25 +80,25 @@ impl AudioCnn {
         for (number, output) in config.channels.iter().enumerate() {
             let place = scope.pp("stages").pp(number);
             stages.push(Stage {
-                conv: Conv1d::new(&place.pp("conv"), ConvConfig::same(input, *output, config.kernel))?,
+                conv: Conv1d::new(&place.pp("conv"), ConvConfig::same(input, *output, config.kernel_size))?,
                 norm: BatchNorm::new(&place.pp("norm"), *output, 1e-5, 0.1)?,
-                halve: number < config.halvings,
+                halve: number < config.downsample_layers,
                 skip: input == *output,
             });
             input = *output;
         }
-        let blocks = (config.layers > 0)
+        let blocks = (config.num_layers > 0)
             .then(|| {
                 let attention = AttentionConfig {
                     position: Position::Rotary { base: 1e4, interleaved: false },
-                    ..AttentionConfig::new(input, config.heads)
+                    ..AttentionConfig::new(input, config.num_heads)
                 };
                 let mlp = MlpConfig::new(2 * input, Activation::Gelu);
                 let block =
                     BlockConfig { norm_first: true, dropout: config.dropout, ..BlockConfig::new(attention, mlp) };
                 Transformer::new(
                     &scope.pp("encoder"),
-                    &TransformerConfig { layers: config.layers, block, final_norm: true },
+                    &TransformerConfig { layers: config.num_layers, block, final_norm: true },
                 )
             })
             .transpose()?;
@@ -190,8 +197,13 @@ mod tests {
     #[test]
     fn a_sound_is_the_same_whatever_it_is_batched_with() {
         let params = Params::new(Device::Cpu);
-        let config =
-            AudioCnnConfig { channels: vec![6, 6, 8], halvings: 2, layers: 1, heads: 2, ..AudioCnnConfig::default() };
+        let config = AudioCnnConfig {
+            channels: vec![6, 6, 8],
+            downsample_layers: 2,
+            num_layers: 1,
+            num_heads: 2,
+            ..AudioCnnConfig::default()
+        };
         let tower = AudioCnn::new(&params.scope(), 5, &config).unwrap();
         for frames in [1, 2, 7, 8, 13] {
             let alone = Tensor::randn(&[1, frames, 5], DType::F32, Device::Cpu).unwrap();

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields, default)]
 pub struct CnnEncoderConfig {
     /// Pixels a side that pictures are brought to.
-    pub size: u32,
+    pub image_size: u32,
     /// Channels of each stage; each halves the picture.
     pub channels: Vec<i64>,
     /// Rate of dropout while training.
@@ -26,7 +26,7 @@ pub struct CnnEncoderConfig {
 
 impl Default for CnnEncoderConfig {
     fn default() -> Self {
-        Self { size: 64, channels: vec![32, 64, 128, 192], dropout: 0.1, jitter: 0.1 }
+        Self { image_size: 64, channels: vec![32, 64, 128, 192], dropout: 0.1, jitter: 0.1 }
     }
 }
 
@@ -40,19 +40,19 @@ pub struct CnnProcessor {
 impl CnnProcessor {
     /// A processor of these sizes.
     pub fn new(config: &CnnEncoderConfig) -> Result<Self> {
-        if !(8..=512).contains(&config.size) || !(0.0..1.0).contains(&config.jitter) {
-            let found = format!("size {}, jitter {}", config.size, config.jitter);
-            return Err(Error::config("picture", found, "a size from 8 to 512 and a jitter in [0, 1)"));
+        if !(8..=512).contains(&config.image_size) || !(0.0..1.0).contains(&config.jitter) {
+            let found = format!("image_size {}, jitter {}", config.image_size, config.jitter);
+            return Err(Error::config("cnn", found, "an image_size from 8 to 512 and a jitter in [0, 1)"));
         }
         let transform = ImageTransform {
-            resize: Some(Resize::Exact(config.size, config.size)),
+            resize: Some(Resize::Exact(config.image_size, config.image_size)),
             crop: None,
             mean: [0.5; 3],
             std: [0.25; 3],
             ..ImageTransform::default()
         };
         let inner = ImageProcessor::new(ImageProcessorConfig { transform, ..ImageProcessorConfig::default() });
-        Ok(Self { inner, size: config.size, jitter: config.jitter })
+        Ok(Self { inner, size: config.image_size, jitter: config.jitter })
     }
 }
 
@@ -67,7 +67,7 @@ impl Processor for CnnProcessor {
     }
 
     fn fingerprint(&self) -> String {
-        format!("picture {}", self.inner.fingerprint())
+        format!("cnn {}", self.inner.fingerprint())
     }
 
     fn augment(&self, sample: Tensor, context: &mut SampleContext) -> Result<Tensor> {
@@ -106,10 +106,10 @@ impl CnnEncoder {
     pub fn new(scope: &Scope<'_>, config: &CnnEncoderConfig) -> Result<Self> {
         if config.channels.is_empty()
             || config.channels.iter().any(|c| *c < 1)
-            || config.size >> config.channels.len() == 0
+            || config.image_size >> config.channels.len() == 0
         {
-            let found = format!("{:?} for pictures of {}", config.channels, config.size);
-            return Err(Error::config("picture.channels", found, "positive numbers, no more stages than halvings"));
+            let found = format!("{:?} for pictures of {}", config.channels, config.image_size);
+            return Err(Error::config("cnn.channels", found, "positive numbers, no more stages than halvings"));
         }
         let mut input = 3;
         let mut stages = Vec::new();

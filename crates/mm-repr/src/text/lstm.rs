@@ -14,22 +14,30 @@ pub struct LstmEncoderConfig {
     /// The words; those of the training texts where a config has none.
     pub vocabulary: Vec<String>,
     /// Width of a word's vector.
-    pub embedding: i64,
+    pub embedding_dim: i64,
     /// Width of the features.
-    pub width: i64,
+    pub hidden_dim: i64,
     /// ConcatLayers; without any each word is read by itself, `width` numbers of its own.
-    pub layers: i64,
+    pub num_layers: i64,
     /// Rate of dropout while training.
     pub dropout: f64,
     /// Rate at which words are unknown while training.
-    pub forget: f64,
+    pub word_dropout: f64,
     /// Most words of a text; the rest is cut off, and counted.
-    pub longest: usize,
+    pub max_length: usize,
 }
 
 impl Default for LstmEncoderConfig {
     fn default() -> Self {
-        Self { vocabulary: Vec::new(), embedding: 64, width: 128, layers: 1, dropout: 0.0, forget: 0.0, longest: 256 }
+        Self {
+            vocabulary: Vec::new(),
+            embedding_dim: 64,
+            hidden_dim: 128,
+            num_layers: 1,
+            dropout: 0.0,
+            word_dropout: 0.0,
+            max_length: 256,
+        }
     }
 }
 
@@ -62,8 +70,8 @@ const UNKNOWN: i64 = 1;
 /// A text → numbers of its words `[words]`; 0 pads, 1 is a word that is not known.
 pub struct WordIdProcessor {
     places: HashMap<String, i64>,
-    longest: usize,
-    forget: f64,
+    max_length: usize,
+    word_dropout: f64,
     fingerprint: String,
     cut: std::sync::atomic::AtomicUsize,
 }
@@ -77,9 +85,9 @@ impl WordIdProcessor {
         });
         Self {
             places: config.vocabulary.iter().cloned().zip(2..).collect(),
-            longest: config.longest.max(1),
-            forget: config.forget,
-            fingerprint: format!("reader {} {}", hasher.finalize().to_hex(), config.longest),
+            max_length: config.max_length.max(1),
+            word_dropout: config.word_dropout,
+            fingerprint: format!("lstm {} {}", hasher.finalize().to_hex(), config.max_length),
             cut: Default::default(),
         }
     }
@@ -89,9 +97,9 @@ impl Processor for WordIdProcessor {
     fn process(&self, source: &Source, context: &mut SampleContext) -> Result<Tensor> {
         let text = super::read(source)?;
         let mut ids: Vec<i64> = word_tokens(&text).map(|w| self.places.get(&w).copied().unwrap_or(UNKNOWN)).collect();
-        if ids.len() > self.longest {
+        if ids.len() > self.max_length {
             self.cut.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            ids.truncate(self.longest);
+            ids.truncate(self.max_length);
         }
         if ids.is_empty() {
             ids.push(UNKNOWN);
@@ -104,7 +112,7 @@ impl Processor for WordIdProcessor {
     }
 
     fn names(&self, source: &Source) -> Result<Vec<String>> {
-        Ok(word_tokens(&super::read(source)?).take(self.longest).collect())
+        Ok(word_tokens(&super::read(source)?).take(self.max_length).collect())
     }
 
     fn fingerprint(&self) -> String {
@@ -113,17 +121,17 @@ impl Processor for WordIdProcessor {
 
     fn cut(&self) -> Option<(usize, String)> {
         let count = self.cut.load(std::sync::atomic::Ordering::Relaxed);
-        (count > 0).then(|| (count, format!("{} words", self.longest)))
+        (count > 0).then(|| (count, format!("{} words", self.max_length)))
     }
 
     fn augment(&self, sample: Tensor, context: &mut SampleContext) -> Result<Tensor> {
-        if !context.train || self.forget == 0.0 {
+        if !context.train || self.word_dropout == 0.0 {
             return Ok(sample);
         }
-        let forget = |id: i64, context: &mut SampleContext| {
-            if context.random.range(0.0, 1.0) < self.forget { UNKNOWN } else { id }
+        let word_dropout = |id: i64, context: &mut SampleContext| {
+            if context.random.range(0.0, 1.0) < self.word_dropout { UNKNOWN } else { id }
         };
-        let ids: Vec<i64> = sample.to_vec::<i64>()?.into_iter().map(|id| forget(id, context)).collect();
+        let ids: Vec<i64> = sample.to_vec::<i64>()?.into_iter().map(|id| word_dropout(id, context)).collect();
         Tensor::from_slice(&ids)
     }
 }
@@ -139,23 +147,23 @@ pub struct LstmEncoder {
 impl LstmEncoder {
     /// The network under `scope`.
     pub fn new(scope: &Scope<'_>, config: &LstmEncoderConfig) -> Result<Self> {
-        if config.vocabulary.is_empty() || config.embedding < 1 {
-            let found = format!("{} words, embedding {}", config.vocabulary.len(), config.embedding);
-            return Err(Error::config("reader", found, "at least one of each"));
+        if config.vocabulary.is_empty() || config.embedding_dim < 1 {
+            let found = format!("{} words, embedding {}", config.vocabulary.len(), config.embedding_dim);
+            return Err(Error::config("lstm", found, "at least one of each"));
         }
-        let alone = config.layers == 0;
+        let alone = config.num_layers == 0;
         let sizes = LstmConfig {
-            input: config.embedding,
-            hidden: config.width,
-            layers: config.layers,
+            input: config.embedding_dim,
+            hidden: config.hidden_dim,
+            layers: config.num_layers,
             bidirectional: false,
             dropout: config.dropout,
         };
-        let each = if alone { config.width } else { config.embedding };
+        let each = if alone { config.hidden_dim } else { config.embedding_dim };
         Ok(Self {
             words: Embedding::spread(&scope.pp("words"), config.vocabulary.len() as i64 + 2, each, 1.0)?,
             lstm: if alone { None } else { Some(Lstm::new(&scope.pp("lstm"), sizes)?) },
-            width: config.width,
+            width: config.hidden_dim,
             dropout: config.dropout,
         })
     }

@@ -13,7 +13,7 @@ pub struct TfidfConfig {
     pub terms: Vec<String>,
     /// For each term the logarithm of how rare it is; all count alike when empty.
     #[serde(default)]
-    pub rarity: Vec<f32>,
+    pub idf: Vec<f32>,
 }
 
 impl TfidfConfig {
@@ -37,8 +37,8 @@ impl TfidfConfig {
         // Words and pairs first; a third is for pieces, which tell words that were never seen.
         let (pieces, words): (Vec<_>, Vec<_>) = counted.into_iter().partition(|(t, _)| t.starts_with('#'));
         let kept = words.into_iter().take(most - most / 3).chain(pieces.into_iter().take(most / 3));
-        let (terms, rarity) = kept.map(|(t, c)| (t, ((1.0 + all as f32) / (1.0 + c as f32)).ln() + 1.0)).unzip();
-        Self { terms, rarity }
+        let (terms, idf) = kept.map(|(t, c)| (t, ((1.0 + all as f32) / (1.0 + c as f32)).ln() + 1.0)).unzip();
+        Self { terms, idf }
     }
 }
 
@@ -57,39 +57,39 @@ fn terms(text: &str) -> Vec<String> {
 /// A text → `[terms]`, of unit length times the root of the number of terms.
 pub struct TfidfProcessor {
     places: HashMap<String, usize>,
-    rarity: Vec<f32>,
+    idf: Vec<f32>,
 }
 
 impl TfidfProcessor {
     /// A processor over these terms.
     pub fn new(mut config: TfidfConfig) -> Result<Self> {
-        if config.rarity.is_empty() {
-            config.rarity = vec![1.0; config.terms.len()];
+        if config.idf.is_empty() {
+            config.idf = vec![1.0; config.terms.len()];
         }
-        if config.terms.len() != config.rarity.len() || config.terms.is_empty() {
-            let found = format!("{} terms and {} rarities", config.terms.len(), config.rarity.len());
-            return Err(Error::config("bag.terms", found, "as many of each, at least one"));
+        if config.terms.len() != config.idf.len() || config.terms.is_empty() {
+            let found = format!("{} terms and {} idf values", config.terms.len(), config.idf.len());
+            return Err(Error::config("tfidf.terms", found, "as many of each, at least one"));
         }
-        Ok(Self { places: config.terms.into_iter().zip(0..).collect(), rarity: config.rarity })
+        Ok(Self { places: config.terms.into_iter().zip(0..).collect(), idf: config.idf })
     }
 
     /// Number of terms.
     pub fn width(&self) -> i64 {
-        self.rarity.len() as i64
+        self.idf.len() as i64
     }
 }
 
 impl Processor for TfidfProcessor {
     fn process(&self, source: &Source, _context: &mut SampleContext) -> Result<Tensor> {
-        let mut values = vec![0f32; self.rarity.len()];
+        let mut values = vec![0f32; self.idf.len()];
         for term in terms(&super::read(source)?) {
             if let Some(place) = self.places.get(&term) {
                 values[*place] += 1.0;
             }
         }
-        for (value, rarity) in values.iter_mut().zip(&self.rarity) {
+        for (value, idf) in values.iter_mut().zip(&self.idf) {
             if *value > 0.0 {
-                *value = (1.0 + value.ln()) * rarity;
+                *value = (1.0 + value.ln()) * idf;
             }
         }
         let length = values.iter().map(|v| v * v).sum::<f32>().sqrt();
@@ -113,7 +113,7 @@ impl Processor for TfidfProcessor {
     fn fingerprint(&self) -> String {
         let mut known: Vec<&String> = self.places.keys().collect();
         known.sort();
-        format!("bag {}", blake3::hash(format!("{known:?}").as_bytes()).to_hex())
+        format!("tfidf {}", blake3::hash(format!("{known:?}").as_bytes()).to_hex())
     }
 }
 

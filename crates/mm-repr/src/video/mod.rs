@@ -17,7 +17,7 @@ impl FramesProcessor {
     /// So many frames, each through a processor of picture files.
     pub fn new(frames: usize, inner: Arc<dyn Processor>) -> Result<Self> {
         if !(1..=64).contains(&frames) {
-            return Err(Error::config("frames", frames, "1 to 64"));
+            return Err(Error::config("num_frames", frames, "1 to 64"));
         }
         Ok(Self { frames, inner })
     }
