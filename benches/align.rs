@@ -11,7 +11,7 @@ use mm_align::{
 use mm_core::{
     DType, Device, Params, Tensor,
     nn::{Activation, AttentionConfig, BlockConfig, MlpConfig, Transformer, TransformerConfig},
-    without_grad,
+    no_grad,
 };
 use mm_train::{Optimizer, OptimizerConfig};
 use std::{collections::BTreeMap, time::Instant};
@@ -29,8 +29,8 @@ fn best(times: usize, mut body: impl FnMut() -> Outcome<()>) -> Outcome<f64> {
 }
 
 fn main() -> Outcome<()> {
-    mm_core::keep_freed_memory();
-    mm_core::threads(Some(2));
+    mm_core::retain_freed_memory();
+    mm_core::set_num_threads(2);
     let sizes: Vec<i64> = std::env::args().skip(1).map(|a| a.parse()).collect::<Result<_, _>>()?;
     if let [layers, tokens, turns] = sizes[..] {
         println!("{:.3}", cached_over_plain(layers, tokens, turns.max(1) as usize)?);
@@ -63,7 +63,7 @@ fn main() -> Outcome<()> {
     let cost = Tensor::rand(&[2000, 2000], DType::F64, Device::Cpu)?;
     let settings = Sinkhorn { entropy: 0.05, iterations: 1000, tolerance: 1e-6, unbalanced: None };
     out.insert("sinkhorn 2,000 x 2,000", best(3, || Ok(sinkhorn(&cost, None, None, settings).map(drop)?))?);
-    let x = randn(&[32, 500, 8], DType::F32)?.requires_grad()?;
+    let x = randn(&[32, 500, 8], DType::F32)?.set_requires_grad(true)?;
     let y = randn(&[32, 500, 8], DType::F32)?;
     let soft = best(3, || {
         x.zero_grad();
@@ -72,7 +72,7 @@ fn main() -> Outcome<()> {
     out.insert("soft-DTW 32 pairs of 500, with gradient", soft);
     let (p, q) = (randn(&[10_000, 64], DType::F32)?, randn(&[10_000, 64], DType::F32)?);
     let kernels = [Kernel::Gaussian { width: 8.0 }];
-    let discrepancy = best(1, || Ok(without_grad(|| mmd(&p, &q, &kernels, Estimate::Unbiased)).map(drop)?))?;
+    let discrepancy = best(1, || Ok(no_grad(|| mmd(&p, &q, &kernels, Estimate::Unbiased)).map(drop)?))?;
     out.insert("MMD of 10,000 and 10,000 rows of 64, in blocks", discrepancy);
     let name = "gradient-cached step of 4,096 over 16 plain steps of 256 (ratio)";
     out.insert(name, cached_over_plain(2, 12, 5)?);

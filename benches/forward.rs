@@ -6,7 +6,7 @@
 //!
 //! `DEVICE` (cpu, cuda, …) and `THREADS` are read from the environment.
 
-use mm_core::{DType, Device, Input, Modality, Source, Tensor, without_grad};
+use mm_core::{DType, Device, Input, Modality, Source, Tensor, no_grad};
 use mm_data::{Manifest, ManifestConfig};
 use mm_repr::{LoadOptions, Pretrained};
 use std::path::Path;
@@ -17,12 +17,12 @@ use measure::measure;
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> Outcome<()> {
-    mm_core::keep_freed_memory();
+    mm_core::retain_freed_memory();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [folder, kind, what, dtype] = arguments.as_slice() else {
         return Err("usage: forward FOLDER image|text|files|matmul BATCH|MANIFEST|SIZE DTYPE".into());
     };
-    mm_core::threads(std::env::var("THREADS").ok().and_then(|t| t.parse().ok()).or(Some(2)));
+    mm_core::set_num_threads(std::env::var("THREADS").ok().and_then(|t| t.parse().ok()).unwrap_or(2));
     let device: Device = std::env::var("DEVICE").map_or(Ok(Device::Cpu), |d| d.parse())?;
     let dtype: DType = dtype.parse()?;
     if kind == "matmul" {
@@ -61,7 +61,7 @@ fn main() -> Outcome<()> {
     // A GPU works on while the program goes on: many passes, then one result is read.
     let times = if device == Device::Cpu { 1 } else { 20 };
     let rate = measure(7, || {
-        without_grad(|| {
+        no_grad(|| {
             for _ in 1..times {
                 forward()?;
             }

@@ -9,7 +9,7 @@ use mm_data::{
 use std::{collections::BTreeMap, error::Error, path::Path, sync::Arc, time::Instant};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    mm_core::keep_freed_memory();
+    mm_core::retain_freed_memory();
     let arguments: Vec<String> = std::env::args().collect();
     let [_, manifest, epochs] = arguments.as_slice() else { return Err("usage: loader MANIFEST EPOCHS".into()) };
     let config = ManifestConfig { manifest: manifest.into(), ..ManifestConfig::default() };

@@ -19,16 +19,16 @@ use measure::measure;
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> Outcome<()> {
-    mm_core::keep_freed_memory();
+    mm_core::retain_freed_memory();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [folder, kind, file, count, tokens, dtype] = arguments.as_slice() else {
         return Err("usage: speak FOLDER caption|steps|answer|transcribe FILE COUNT TOKENS DTYPE".into());
     };
-    mm_core::threads(std::env::var("THREADS").ok().and_then(|t| t.parse().ok()).or(Some(2)));
+    mm_core::set_num_threads(std::env::var("THREADS").ok().and_then(|t| t.parse().ok()).unwrap_or(2));
     let device: Device = std::env::var("DEVICE").map_or(Ok(Device::Cpu), |d| d.parse())?;
     let (count, tokens, dtype): (usize, usize, DType) = (count.parse()?, tokens.parse()?, dtype.parse()?);
     let model = Pipeline::load(Path::new(folder), LoadOptions { dtype, device, ..LoadOptions::default() })?;
-    let source = [Source::File(file.into())];
+    let source = [Source::Path(file.into())];
     let beams = if kind == "answer" || kind == "transcribe" { 1 } else { count };
     // No end before so many: random weights would end anywhere.
     let config = GenerationConfig {

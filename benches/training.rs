@@ -2,8 +2,8 @@
 //! backward pass, the gradients' length, clipping, AdamW). Usage: training NAME STEPS
 
 use mm_core::{
-    DType, Device, Encoder, FeatureSet, Features, Fusion, Input, InputSet, Learner, Modality, Module, Params, Result,
-    Tensor,
+    DType, Device, Encoder, FeatureSet, Features, FusionOperator, Input, InputSet, Modality, Module, Params,
+    RepresentationLearner, Result, Tensor,
     nn::{Linear, Lstm, LstmConfig},
 };
 use mm_fusion::{FusionConfig, Operator};
@@ -27,8 +27,8 @@ const BATCH: i64 = 32;
 const DIFFERENT: usize = 64;
 
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
-    mm_core::keep_freed_memory();
-    mm_core::threads(Some(2));
+    mm_core::retain_freed_memory();
+    mm_core::set_num_threads(2);
     let arguments: Vec<String> = std::env::args().collect();
     let [_, name, steps] = arguments.as_slice() else { return Err("usage: training NAME STEPS".into()) };
     let steps: u32 = steps.parse()?;
@@ -73,7 +73,7 @@ fn model(name: &str, params: &Params) -> std::result::Result<Loss, Box<dyn std::
         let spec = InputSpec { shape: vec![3, side, side], value_type: ValueType::UnitInterval };
         Ok((spec, InputSet::of(Modality::IMAGE, Input { values, mask: None })?))
     };
-    let learns = |learner: Box<dyn Learner>, set: InputSet| -> Loss {
+    let learns = |learner: Box<dyn RepresentationLearner>, set: InputSet| -> Loss {
         Box::new(move || {
             let found = learner.loss(&set, true)?;
             found.map(|(loss, _)| loss).ok_or_else(|| mm_core::Error::Sample("no row to learn from".into()))
@@ -180,7 +180,7 @@ fn model(name: &str, params: &Params) -> std::result::Result<Loss, Box<dyn std::
                     if alone { given.clone() } else { (see.encode(&pictures, true)?, read.encode(&questions, true)?) };
                 set.insert(Modality::IMAGE, places, None)?;
                 set.insert(Modality::TEXT, words, None)?;
-                let joint = reasoner.reason(&set, true)?.features.pool(mm_core::Pool::Mean)?;
+                let joint = reasoner.reason(&set, true)?.features.pool(mm_core::Pooling::Mean)?;
                 head.forward(&joint, true)?.cross_entropy(&labels, -100, 0.0)
             })
         }
@@ -217,14 +217,14 @@ fn fusion(
     scope: &mm_core::Scope<'_>,
     operator: Operator,
     widths: impl Iterator<Item = (Modality, i64)>,
-) -> std::result::Result<Box<dyn Fusion>, mm_fusion::Error> {
+) -> std::result::Result<Box<dyn FusionOperator>, mm_fusion::Error> {
     let config = FusionConfig { operator, width: 64, ..FusionConfig::default() };
     mm_fusion::build(&scope.pp("fusion"), &config, &widths.collect::<Vec<_>>())
 }
 
-fn judged(fusion: &dyn Fusion, head: &Linear, set: &FeatureSet, labels: &Tensor) -> Result<Tensor> {
+fn judged(fusion: &dyn FusionOperator, head: &Linear, set: &FeatureSet, labels: &Tensor) -> Result<Tensor> {
     let out = fusion.fuse(set, true)?;
-    let logits = head.forward(&out.features.pool(mm_core::Pool::Mean)?, true)?;
+    let logits = head.forward(&out.features.pool(mm_core::Pooling::Mean)?, true)?;
     let loss = logits.cross_entropy(labels, -100, 0.0)?;
     match out.loss {
         Some(own) => loss.add(&own),

@@ -10,7 +10,7 @@ pub fn root() -> PathBuf {
     own.parent().map_or_else(|| PathBuf::from("."), Path::to_owned)
 }
 
-/// `$XDG_CACHE_HOME/mm`, else `~/.cache/mm`: the same rule as `mm_core::cache_folder`, which xtask cannot link.
+/// `$XDG_CACHE_HOME/mm`, else `~/.cache/mm`: the same rule as `mm_core::cache_dir`, which xtask cannot link.
 pub fn cache() -> PathBuf {
     let from = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     from("XDG_CACHE_HOME")

@@ -2,7 +2,7 @@
 //! 2018: stacked cross attention, both ways, with the hardest negatives).
 
 use crate::{Result, correlation::wrong};
-use mm_core::{AlignOutput, Aligner, DType, Features, Tensor};
+use mm_core::{DType, Features, Tensor};
 use serde::{Deserialize, Serialize};
 
 /// How the agreement of each query becomes one number.
@@ -72,7 +72,7 @@ impl StackedAttention {
         scores = scores.mul_scalar(self.sharpness)?;
         if let Some(mask) = &keys.mask {
             let hidden = mask.logical_not()?.reshape(&[1, others, 1, seen])?;
-            scores = scores.masked_fill(&hidden, scores.dtype()?.lowest())?;
+            scores = scores.masked_fill(&hidden, scores.dtype()?.mask_value())?;
         }
         let weights = scores.softmax(3)?; // [rows, others, queries, keys]
         let found = weights.matmul(&k.unsqueeze(0)?)?; // [rows, others, queries, width]
@@ -107,12 +107,12 @@ fn hinge(agreement: &Tensor, margin: f64) -> Result<Tensor> {
     Ok(cost(others.max_dim(1, false)?)?.add(&cost(others.max_dim(0, false)?)?)?)
 }
 
-impl Aligner for StackedAttention {
-    /// `a` looks at `b` and `b` at `a`; the map is where `a` looks.
-    fn align(&self, a: &Features, b: &Features) -> mm_core::Result<AlignOutput> {
+impl StackedAttention {
+    /// Loss of `a` attending to `b` and `b` to `a`, and the attention map of `a` over `b`.
+    pub fn align(&self, a: &Features, b: &Features) -> Result<(Tensor, Tensor)> {
         let (forth, back) = (self.attend(a, b)?, self.attend(b, a)?);
         let both = forth.agreement.add(&back.agreement.transpose(0, 1)?)?.mul_scalar(0.5)?;
-        Ok(AlignOutput { loss: hinge(&both, self.margin)?, map: Some(forth.map) })
+        Ok((hinge(&both, self.margin)?, forth.map))
     }
 }
 
@@ -127,7 +127,7 @@ pub fn supervise(map: &Tensor, target: &Tensor, known: &Tensor) -> Result<Tensor
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mm_core::{Device, seed::seed_tensors};
+    use mm_core::{Device, seed::manual_seed};
 
     fn randn(shape: &[i64]) -> Tensor {
         Tensor::randn(shape, DType::F32, Device::Cpu).unwrap()
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn each_word_looks_at_its_region_and_padding_changes_nothing() {
-        seed_tensors(1);
+        manual_seed(1);
         // Regions nearly at right angles, so that whatever is drawn each has one word: scores are shared out among the words, and a region
         // that no word belongs to would draw whichever came nearest.
         let apart = Tensor::eye(8, DType::F32, Device::Cpu).unwrap().reshape(&[2, 4, 8]).unwrap();
@@ -162,7 +162,7 @@ mod tests {
         let target = found.map.argmax(2).unwrap().one_hot(4).unwrap().to_dtype(DType::F32).unwrap();
         let known = Tensor::ones(&[2, 4], DType::F32, Device::Cpu).unwrap();
         assert!(supervise(&found.map, &target, &known).unwrap().to_f64().unwrap() < 0.2);
-        let loss = attention.align(&Features::new(words, None).unwrap(), &pictures).unwrap().loss.to_f64().unwrap();
+        let loss = attention.align(&Features::new(words, None).unwrap(), &pictures).unwrap().0.to_f64().unwrap();
         assert!((0.0..0.4).contains(&loss));
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     Error, Result,
     robust::{RobustConfig, RobustKind, relabelled, small_loss},
 };
-use mm_core::{AlignOutput, Aligner, DType, Features, Init, Pool, Scope, Tensor};
+use mm_core::{DType, Init, Scope, Tensor};
 use serde::{Deserialize, Serialize};
 
 /// Similarities of each row of a set with each row of another.
@@ -54,7 +54,7 @@ fn hidden(same: &Tensor) -> Result<Tensor> {
 /// Logits without the pairs that are no true negatives.
 pub(crate) fn hide(logits: &Tensor, same: Option<&Tensor>) -> Result<Tensor> {
     match same {
-        Some(same) => Ok(logits.masked_fill(&hidden(same)?, logits.dtype()?.lowest())?),
+        Some(same) => Ok(logits.masked_fill(&hidden(same)?, logits.dtype()?.mask_value())?),
         None => Ok(logits.clone()),
     }
 }
@@ -255,14 +255,14 @@ pub fn cached_gradients(
     };
     let (mut left, mut right) = (Vec::new(), Vec::new());
     for piece in 0..last {
-        let (a, b) = mm_core::without_grad(|| encode(piece))?;
+        let (a, b) = mm_core::no_grad(|| encode(piece))?;
         left.push(a);
         right.push(b);
     }
     let kept = encode(last)?;
     left.push(kept.0.detach()?);
     right.push(kept.1.detach()?);
-    let join = |all: &[Tensor]| Tensor::cat(&all.iter().collect::<Vec<_>>(), 0)?.requires_grad();
+    let join = |all: &[Tensor]| Tensor::cat(&all.iter().collect::<Vec<_>>(), 0)?.set_requires_grad(true);
     let (a, b) = (join(&left)?, join(&right)?);
     let value = loss(&a, &b)?;
     value.backward()?;
@@ -395,13 +395,6 @@ impl Contrastive {
     }
 }
 
-impl Aligner for Contrastive {
-    fn align(&self, a: &Features, b: &Features) -> mm_core::Result<AlignOutput> {
-        let loss = self.loss(&a.pool(Pool::Mean)?, &b.pool(Pool::Mean)?, None)?;
-        Ok(AlignOutput { loss, map: None })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -438,7 +431,7 @@ mod tests {
 
     #[test]
     fn kinds_fall_together_where_they_must() {
-        mm_core::seed::seed_tensors(1);
+        mm_core::seed::manual_seed(1);
         let randn = || Tensor::randn(&[6, 4], DType::F32, Device::Cpu).unwrap();
         let (a, b) = (randn(), randn());
         let s = Similarity::cosine(&a, &b).unwrap();
@@ -480,11 +473,11 @@ mod tests {
 
     #[test]
     fn a_large_batch_in_pieces_has_the_gradient_of_the_whole() {
-        mm_core::seed::seed_tensors(2);
+        mm_core::seed::manual_seed(2);
         let randn = |shape: &[i64]| Tensor::randn(shape, DType::F64, Device::Cpu).unwrap();
         let (x, y) = (randn(&[24, 5]), randn(&[24, 7]));
-        let (w, v) = (randn(&[3, 5]).requires_grad().unwrap(), randn(&[3, 7]).requires_grad().unwrap());
-        let temperature = Tensor::from_slice(&[4.0f64]).unwrap().requires_grad().unwrap();
+        let (w, v) = (randn(&[3, 5]).set_requires_grad(true).unwrap(), randn(&[3, 7]).set_requires_grad(true).unwrap());
+        let temperature = Tensor::from_slice(&[4.0f64]).unwrap().set_requires_grad(true).unwrap();
         let encode = |x: &Tensor, y: &Tensor| -> Result<(Tensor, Tensor)> {
             Ok((x.linear(&w, None)?.tanh()?, y.linear(&v, None)?))
         };

@@ -429,12 +429,12 @@ pub fn procrustes_from_few(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mm_core::{Device, seed::seed_tensors};
+    use mm_core::{Device, seed::manual_seed};
     use proptest::prelude::*;
 
     #[test]
     fn a_few_pairs_grow_into_the_map_that_all_would_have_given() {
-        seed_tensors(3);
+        manual_seed(3);
         // Directions of unequal strength, turned, with noise: six pairs of 400 are known, fewer than there are directions.
         let strength = Tensor::from_vec(&[3.0, 2.5, 2.0, 1.6, 1.3, 1.0, 0.8, 0.6], &[1, 8]).unwrap();
         let a = randn(&[400, 8]).mul(&strength.to_dtype(DType::F64).unwrap()).unwrap();
@@ -470,7 +470,7 @@ mod tests {
 
     #[test]
     fn canonical_variables_have_unit_variance_and_correlate_by_their_values() {
-        seed_tensors(1);
+        manual_seed(1);
         let (a, b) = pair(200);
         let fit = cca(&a, &b, None, [0.0; 2]).unwrap();
         let (x, y) = (fit.project(0, &a).unwrap(), fit.project(1, &b).unwrap());
@@ -490,7 +490,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(16))]
         #[test]
         fn correlations_do_not_change_under_invertible_maps(seed in 0u64..1000) {
-            seed_tensors(seed);
+            manual_seed(seed);
             let (a, b) = pair(60);
             let turned = a.matmul(&randn(&[5, 5])).unwrap().add_scalar(3.0).unwrap();
             let (x, y) = (cca(&a, &b, None, [0.0; 2]).unwrap(), cca(&turned, &b, None, [0.0; 2]).unwrap());
@@ -507,7 +507,7 @@ mod tests {
 
     #[test]
     fn a_linear_kernel_is_plain_ridged_cca_and_new_rows_go_the_same_way() {
-        seed_tensors(3);
+        manual_seed(3);
         let (a, b) = pair(80);
         let kernel = kernel_cca(&a, &b, [Kernel::Linear; 2], Some(3), 1e-9).unwrap();
         let plain = cca(&a, &b, Some(3), [0.0; 2]).unwrap();
@@ -525,7 +525,7 @@ mod tests {
 
     #[test]
     fn odd_sets_are_ordinary_or_named() {
-        seed_tensors(4);
+        manual_seed(4);
         let (a, b) = pair(30);
         // A constant column, a column twice, fewer rows than columns: directions without variance are left out.
         let constant = Tensor::cat(
@@ -552,9 +552,9 @@ mod tests {
 
     #[test]
     fn deep_cca_is_the_negated_sum_and_has_the_right_gradient() {
-        seed_tensors(5);
+        manual_seed(5);
         let (a, b) = pair(40);
-        let a = a.requires_grad().unwrap();
+        let a = a.set_requires_grad(true).unwrap();
         let loss = deep_cca_loss(&a, &b, 0.0).unwrap();
         let sum: f64 = numbers(&cca(&a, &b, None, [0.0; 2]).unwrap().values).iter().sum();
         assert!((loss.to_f64().unwrap() + sum).abs() < 1e-8);
@@ -575,7 +575,7 @@ mod tests {
 
     #[test]
     fn procrustes_finds_a_turn() {
-        seed_tensors(6);
+        manual_seed(6);
         let (u, _, _) = randn(&[4, 4]).svd().unwrap();
         let a = randn(&[20, 4]);
         let map = procrustes(&a, &a.matmul(&u).unwrap()).unwrap();

@@ -185,7 +185,7 @@ impl Cure {
                 let best = own.argmax(1)?;
                 let touched = hub.index_select(0, &best)?.unsqueeze(1)?.gt_scalar(0.5)?;
                 let normal = own.mul_scalar(*sharpness)?.sub(&mass.unsqueeze(0)?)?;
-                Ok(normal.where_true(&touched, &own)?)
+                Ok(normal.where_cond(&touched, &own)?)
             }
         }
     }
@@ -226,7 +226,7 @@ mod tests {
         let half: Vec<usize> = (0..400).map(|i| 1 + i % 2).collect();
         let interval = recall_interval(&half, 1, 0);
         assert!(interval.value == 0.5 && (0.43..0.47).contains(&interval.low) && (0.53..0.57).contains(&interval.high));
-        mm_core::seed::seed_tensors(1);
+        mm_core::seed::manual_seed(1);
         let flat = Tensor::randn(&[500, 2], DType::F64, mm_core::Device::Cpu).unwrap().pad(&[0, 6], 0.0).unwrap();
         assert!((effective_rank(&flat).unwrap() - 2.0).abs() < 0.05);
         let cone = Tensor::from_vec(&[1f64, 1.0, 1.0, -1.0], &[2, 2]).unwrap();
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn cures_bring_back_what_a_shift_and_a_hub_took() {
-        mm_core::seed::seed_tensors(2);
+        mm_core::seed::manual_seed(2);
         let a = Tensor::randn(&[60, 8], DType::F64, mm_core::Device::Cpu).unwrap();
         let noise = Tensor::randn(&[60, 8], DType::F64, mm_core::Device::Cpu).unwrap().mul_scalar(0.6).unwrap();
         let b = a.add(&noise).unwrap();

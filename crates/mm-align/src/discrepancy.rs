@@ -12,7 +12,7 @@ use crate::{
     Result,
     correlation::{Kernel, finite, median_distance, squared_distances, wrong},
 };
-use mm_core::{DType, Tensor, seed::Rng, without_grad};
+use mm_core::{DType, Tensor, no_grad, seed::Rng};
 
 fn check(what: &'static str, x: &Tensor, y: &Tensor, paired: bool) -> Result<()> {
     let (a, b) = (x.shape(), y.shape());
@@ -43,7 +43,7 @@ pub enum Estimate {
 
 /// Gaussian kernels of the median distance times ¼, ½, 1, 2 and 4: no width to be chosen.
 pub fn kernels_around_median(x: &Tensor, y: &Tensor) -> Result<Vec<Kernel>> {
-    let median = without_grad(|| median_distance(&Tensor::cat(&[x, y], 0)?))?;
+    let median = no_grad(|| median_distance(&Tensor::cat(&[x, y], 0)?))?;
     Ok([0.25, 0.5, 1.0, 2.0, 4.0].iter().map(|f| Kernel::Gaussian { width: f * median }).collect())
 }
 
@@ -173,7 +173,7 @@ pub struct Test {
 /// grows with the square of the rows.
 pub fn mmd_test(x: &Tensor, y: &Tensor, kernels: &[Kernel], permutations: usize, seed: u64) -> Result<Test> {
     check("mmd_test", x, y, false)?;
-    without_grad(|| {
+    no_grad(|| {
         let both = Tensor::cat(&[x, y], 0)?.to_dtype(DType::F64)?;
         let mut kernel: Option<Tensor> = None;
         for k in kernels {
@@ -302,7 +302,7 @@ pub fn cka(x: &Tensor, y: &Tensor) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mm_core::{Device, seed::seed_tensors};
+    use mm_core::{Device, seed::manual_seed};
     use proptest::prelude::*;
 
     fn randn(shape: &[i64]) -> Tensor {
@@ -317,7 +317,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(12))]
         #[test]
         fn a_set_is_at_no_distance_from_itself_and_farther_the_more_it_is_moved(seed in 0u64..1000) {
-            seed_tensors(seed);
+            manual_seed(seed);
             let x = randn(&[30, 3]);
             let order = Tensor::randperm(30, Device::Cpu).unwrap();
             let same = x.index_select(0, &order).unwrap();
@@ -359,7 +359,7 @@ mod tests {
 
     #[test]
     fn p_values_are_uniform_when_nothing_differs_and_small_when_something_does() {
-        seed_tensors(8);
+        manual_seed(8);
         let mut values: Vec<f64> = (0..200u64)
             .map(|trial| {
                 let (x, y) = (randn(&[15, 2]), randn(&[20, 2]));
@@ -379,13 +379,13 @@ mod tests {
 
     #[test]
     fn blocks_are_the_whole_and_gradients_flow() {
-        seed_tensors(2);
+        manual_seed(2);
         let (x, y) = (randn(&[2100, 2]), randn(&[1500, 2]));
         let kernels = [Kernel::Gaussian { width: 1.0 }];
         let whole = |a: &Tensor, b: &Tensor| value(kernels[0].of(a, b).unwrap().mean().map_err(Into::into));
         let direct = whole(&x, &x) + whole(&y, &y) - 2.0 * whole(&x, &y);
         assert!((value(mmd(&x, &y, &kernels, Estimate::Biased)) - direct).abs() < 1e-9);
-        let x = randn(&[6, 2]).requires_grad().unwrap();
+        let x = randn(&[6, 2]).set_requires_grad(true).unwrap();
         let y = randn(&[5, 2]);
         let losses: [(&str, Loss); 5] = [
             ("mmd", |x, y| mmd(x, y, &[Kernel::Gaussian { width: 1.0 }], Estimate::Unbiased)),

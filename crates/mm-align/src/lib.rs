@@ -7,7 +7,7 @@
 //! use mm_align::contrastive::{info_nce, Similarity};
 //! use mm_core::{Device, DType, Tensor};
 //! # fn main() -> mm_align::Result<()> {
-//! let pictures = Tensor::randn(&[8, 32], DType::F32, Device::Cpu)?.requires_grad()?;
+//! let pictures = Tensor::randn(&[8, 32], DType::F32, Device::Cpu)?.set_requires_grad(true)?;
 //! let captions = Tensor::randn(&[8, 32], DType::F32, Device::Cpu)?;
 //! let loss = info_nce(&Similarity::cosine(&pictures, &captions)?, &Tensor::from_slice(&[10f32])?, None, 0.0)?;
 //! loss.backward()?;

@@ -116,7 +116,7 @@ pub fn believed(losses: &[f64]) -> Vec<f64> {
 mod tests {
     use super::*;
     use crate::contrastive::{hard_info_nce, info_nce};
-    use mm_core::{Device, seed::seed_tensors};
+    use mm_core::{Device, seed::manual_seed};
 
     fn randn(shape: &[i64]) -> Tensor {
         Tensor::randn(shape, DType::F32, Device::Cpu).unwrap()
@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn wrong_pairs_are_found_and_count_less() {
-        seed_tensors(3);
+        manual_seed(3);
         let (rows, wrong) = (64, 8);
         let a = randn(&[rows, 16]);
         let order: Vec<i64> = (0..wrong).map(|r| (r + 1) % wrong).chain(wrong..rows).collect();

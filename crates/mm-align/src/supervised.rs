@@ -5,7 +5,7 @@ use crate::{
     Result,
     correlation::{check, finite, wide, wrong},
 };
-use mm_core::{AdamStep, DType, Tensor, without_grad};
+use mm_core::{AdamStep, DType, Tensor, no_grad};
 
 /// Multinomial logistic regression on features brought to mean zero and variance one.
 #[derive(Debug, Clone)]
@@ -33,7 +33,7 @@ impl Logistic {
             ));
         }
         finite("logistic", 0, x)?;
-        without_grad(|| {
+        no_grad(|| {
             let x = wide(x)?;
             let mean = x.mean_dims(&[0], true)?;
             let deviation = x.std_dims(&[0], false, true)?.add_scalar(1e-9)?;
@@ -140,7 +140,7 @@ pub fn joint_features(
         let found = format!("{} labels for {rows} rows, weights {sparse} and {low_rank}", labels.len());
         return Err(wrong("joint features", found, format!("a label below {classes} a row and no negative weight")));
     }
-    without_grad(|| {
+    no_grad(|| {
         let hot = Tensor::from_slice(labels)?.to_device(sets[0].device())?.one_hot(classes)?.to_dtype(DType::F64)?;
         let y = hot.sub(&hot.mean_dims(&[0], true)?)?;
         let mut all = Vec::new();
@@ -195,12 +195,12 @@ pub fn joint_features(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mm_core::{Device, seed::seed_tensors};
+    use mm_core::{Device, seed::manual_seed};
 
     /// Two sets of which four and three columns tell the class: these are used, the noise beside them is not, and the objective falls.
     #[test]
     fn joint_features_are_those_that_tell_the_class() {
-        seed_tensors(5);
+        manual_seed(5);
         let labels: Vec<i64> = (0..150).map(|n| n * 7 % 3).collect();
         let hot = Tensor::from_slice(&labels).unwrap().one_hot(3).unwrap().to_dtype(DType::F64).unwrap();
         let noise = |width: i64| Tensor::randn(&[150, width], DType::F64, Device::Cpu).unwrap();
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn classes_that_can_be_told_are_told_and_wrong_labels_are_named() {
-        seed_tensors(1);
+        manual_seed(1);
         let x = Tensor::randn(&[120, 3], DType::F64, Device::Cpu).unwrap();
         let labels: Vec<i64> = x
             .to_vec::<f64>()

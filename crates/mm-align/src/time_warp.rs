@@ -348,7 +348,7 @@ pub fn forced_alignment(log_probabilities: &Tensor, symbols: &[i64], blank: i64)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mm_core::{Device, seed::seed_tensors};
+    use mm_core::{Device, seed::manual_seed};
     use proptest::prelude::*;
 
     fn rand(shape: &[i64]) -> Tensor {
@@ -378,7 +378,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(16))]
         #[test]
         fn the_cheapest_way_and_the_smooth_one_are_those_over_all_ways(seed in 0u64..1000, n in 1usize..5, m in 1usize..5) {
-            seed_tensors(seed);
+            manual_seed(seed);
             let cost = rand(&[1, n as i64, m as i64]);
             let all = ways(&cost.to_vec::<f64>().unwrap(), m, n - 1, m - 1);
             let least = all.iter().copied().fold(f64::INFINITY, f64::min);
@@ -394,8 +394,8 @@ mod tests {
 
     #[test]
     fn the_slope_is_that_of_small_steps_and_divergence_vanishes_on_equals() {
-        seed_tensors(2);
-        let cost = rand(&[2, 4, 6]).requires_grad().unwrap();
+        manual_seed(2);
+        let cost = rand(&[2, 4, 6]).set_requires_grad(true).unwrap();
         soft_dtw(&cost, 0.2)
             .unwrap()
             .mul(&Tensor::from_slice(&[1.0f64, 2.0]).unwrap())

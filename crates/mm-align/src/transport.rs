@@ -6,7 +6,7 @@ use crate::{
     Result,
     correlation::{squared_distances, wide, wrong},
 };
-use mm_core::{DType, Tensor, without_grad};
+use mm_core::{DType, Tensor, no_grad};
 
 /// A plan and what it costs.
 #[derive(Debug, Clone)]
@@ -72,7 +72,7 @@ pub fn sinkhorn(cost: &Tensor, a: Option<&Tensor>, b: Option<&Tensor>, settings:
     if settings.unbalanced.is_none() && !balanced {
         return Err(wrong("sinkhorn", "masses of different sums", "equal sums, or an unbalanced weight"));
     }
-    let (plan, iterations, error) = without_grad(|| {
+    let (plan, iterations, error) = no_grad(|| {
         let cost = cost.detach()?;
         let epsilon = settings.entropy;
         // In unbalanced transport each scaling is damped by this power.
@@ -221,7 +221,7 @@ pub fn csls(cosines: &Tensor, k: i64) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mm_core::{Device, seed::seed_tensors};
+    use mm_core::{Device, seed::manual_seed};
     use proptest::prelude::*;
 
     fn numbers(x: &Tensor) -> Vec<f64> {
@@ -236,7 +236,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(12))]
         #[test]
         fn a_plan_keeps_its_masses_whatever_the_cost(seed in 0u64..1000, entropy in 0.01f64..1.0) {
-            seed_tensors(seed);
+            manual_seed(seed);
             let cost = Tensor::rand(&[7, 5], DType::F64, Device::Cpu).unwrap().mul_scalar(3.0).unwrap();
             let a = Tensor::from_slice(&[0.1, 0.2, 0.05, 0.25, 0.15, 0.15, 0.1]).unwrap();
             let settings = Sinkhorn { entropy, iterations: 20_000, tolerance: 1e-9, ..Sinkhorn::default() };
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn a_plan_that_was_stopped_early_keeps_its_masses_too() {
-        seed_tensors(5);
+        manual_seed(5);
         let cost = Tensor::rand(&[4, 3], DType::F32, Device::Cpu).unwrap();
         let a = Tensor::from_slice(&[0.5f32, 0.0, 0.3, 0.2]).unwrap();
         let hasty = Sinkhorn { entropy: 0.02, iterations: 3, ..Sinkhorn::default() };
@@ -277,9 +277,9 @@ mod tests {
 
     #[test]
     fn a_divergence_vanishes_on_equal_sets_and_has_the_right_gradient() {
-        seed_tensors(1);
+        manual_seed(1);
         let y = Tensor::randn(&[6, 2], DType::F64, Device::Cpu).unwrap();
-        let x = Tensor::randn(&[5, 2], DType::F64, Device::Cpu).unwrap().requires_grad().unwrap();
+        let x = Tensor::randn(&[5, 2], DType::F64, Device::Cpu).unwrap().set_requires_grad(true).unwrap();
         let settings = Sinkhorn { entropy: 0.5, iterations: 5000, tolerance: 1e-12, ..Sinkhorn::default() };
         assert!(sinkhorn_divergence(&y, &y, settings).unwrap().to_f64().unwrap().abs() < 1e-9);
         let loss = sinkhorn_divergence(&x, &y, settings).unwrap();
@@ -300,7 +300,7 @@ mod tests {
 
     #[test]
     fn a_divergence_is_a_number_where_a_plan_has_nothing() {
-        seed_tensors(2);
+        manual_seed(2);
         // Far apart, at a small entropy: in float32 most of the plan is exactly zero.
         let far = Tensor::randn(&[8, 3], DType::F32, Device::Cpu).unwrap().mul_scalar(30.0).unwrap();
         let other = Tensor::randn(&[8, 3], DType::F32, Device::Cpu).unwrap().mul_scalar(30.0).unwrap();
@@ -312,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_turned_space_is_recognised_by_its_distances() {
-        seed_tensors(3);
+        manual_seed(3);
         let x = Tensor::randn(&[6, 3], DType::F64, Device::Cpu).unwrap();
         let order = Tensor::from_slice(&[3i64, 0, 5, 1, 4, 2]).unwrap();
         let y = x.index_select(0, &order).unwrap().neg().unwrap();

@@ -72,7 +72,7 @@ fn command() -> clap::Command {
 /// Runs the program: parses the arguments, runs the command, prints its error. `register` adds encoders (and with them modalities) to
 /// those that mm has; the result is the exit code (0 success, 1 failure, 2 usage error, 130 interrupted).
 pub fn run(register: impl FnOnce(&mut mm_core::Registry)) -> ExitCode {
-    mm_core::keep_freed_memory();
+    mm_core::retain_freed_memory();
     let cli = match Cli::from_arg_matches(&command().get_matches()) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
@@ -81,7 +81,9 @@ pub fn run(register: impl FnOnce(&mut mm_core::Registry)) -> ExitCode {
     output::set_quiet(cli.global.quiet);
     let cores = std::thread::available_parallelism().ok().map(usize::from);
     let threads = cli.global.threads.map(usize::from).or(cores);
-    mm_core::threads(threads);
+    if let Some(threads) = threads {
+        mm_core::set_num_threads(threads);
+    }
     let mut registry = mm_tasks::registry();
     mm_tabular::register(&mut registry);
     register(&mut registry);

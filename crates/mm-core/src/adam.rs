@@ -99,7 +99,7 @@ mod tests {
     /// In one pass as by one operator after another, which the optimiser's test holds to PyTorch.
     #[test]
     fn one_pass_is_the_same_step() {
-        crate::seed::seed_tensors(3);
+        crate::seed::manual_seed(3);
         let wide = i64::try_from(CHUNK).unwrap();
         let random = |rows: i64| Tensor::randn(&[rows, wide], DType::F32, Device::Cpu).unwrap();
         for rows in [1, 3] {

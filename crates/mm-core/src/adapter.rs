@@ -22,7 +22,7 @@ pub enum Quantization {
 /// Which layers get adapters, and how wide they are.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct AdapterConfig {
+pub struct LoraConfig {
     /// Width between the two matrices.
     #[serde(default = "eight")]
     pub rank: i64,
@@ -45,13 +45,13 @@ fn eight() -> i64 {
     8
 }
 
-impl Default for AdapterConfig {
+impl Default for LoraConfig {
     fn default() -> Self {
         Self { rank: eight(), alpha: None, rank_stabilized: false, targets: Vec::new(), quantize: None }
     }
 }
 
-impl AdapterConfig {
+impl LoraConfig {
     /// Says what makes no sense.
     pub fn check(&self) -> Result<()> {
         if self.rank < 1 {
@@ -111,7 +111,7 @@ impl LowRank {
 
 /// Adapters that a model is built with.
 pub(crate) struct Plan {
-    pub(crate) config: AdapterConfig,
+    pub(crate) config: LoraConfig,
     /// The first matrices, by layer of the checkpoint: pieces of one layer there share it.
     pub(crate) first: BTreeMap<String, Tensor>,
     /// Layers of the checkpoint that have one, and whether their weights lie transposed.
@@ -119,7 +119,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) fn new(config: AdapterConfig) -> Self {
+    pub(crate) fn new(config: LoraConfig) -> Self {
         Self { config, first: BTreeMap::new(), layers: BTreeMap::new() }
     }
 
@@ -335,7 +335,7 @@ mod tests {
     fn what_is_learned_beside_a_layer_is_what_merging_adds_to_it_also_in_pieces_and_transposed() {
         let folder = std::env::temp_dir().join(format!("mm-adapter-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        crate::seed::seed_tensors(3);
+        crate::seed::manual_seed(3);
         let randn = |shape: &[i64]| Tensor::randn(shape, DType::F32, Device::Cpu).unwrap();
         let base = folder.join("model.safetensors");
         // `c_attn` as GPT-2 has it: three layers side by side, transposed.
@@ -365,9 +365,7 @@ mod tests {
         for rank_stabilized in [false, true] {
             let open = || Checkpoint::open(&base).unwrap();
             let params = Params::from_checkpoint(open(), Device::Cpu, DType::F32, rename);
-            params
-                .adapt(AdapterConfig { rank: 2, alpha: Some(6.0), rank_stabilized, ..AdapterConfig::default() })
-                .unwrap();
+            params.adapt(LoraConfig { rank: 2, alpha: Some(6.0), rank_stabilized, ..LoraConfig::default() }).unwrap();
             let layers = build(&params);
             params.finish().unwrap();
             params.freeze_but_adapters(&[]).unwrap();
@@ -382,7 +380,7 @@ mod tests {
             assert!(off(&at(&layers), &at(&plain)) < 1e-7, "an adapter begins as nothing");
             for (name, tensor) in params.named(&[Role::Trainable]) {
                 assert!(name.contains(".lora_"));
-                crate::without_grad(|| tensor.assign(&randn(&tensor.shape()))).unwrap();
+                crate::no_grad(|| tensor.copy_(&randn(&tensor.shape()))).unwrap();
             }
             let learned = at(&layers);
             assert!(off(&learned, &at(&plain)) > 0.1);

@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn products_are_made_in_bfloat16_until_it_ends_and_gradients_are_not() {
-        let a = Tensor::randn(&[8, 8], DType::F32, Device::Cpu).unwrap().requires_grad().unwrap();
+        let a = Tensor::randn(&[8, 8], DType::F32, Device::Cpu).unwrap().set_requires_grad(true).unwrap();
         let product = autocast(Device::Cpu, || a.matmul(&a).unwrap());
         assert_eq!(product.dtype().unwrap(), DType::BF16);
         product.max().unwrap().backward().unwrap();

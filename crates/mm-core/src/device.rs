@@ -30,7 +30,7 @@ impl Device {
     }
 
     /// The numbers that it multiplies fastest at a precision that inference stands: bfloat16 where there is hardware for it.
-    pub fn fast_dtype(self) -> DType {
+    pub fn preferred_dtype(self) -> DType {
         #[cfg(target_arch = "x86_64")]
         let here = std::arch::is_x86_feature_detected!("avx512bf16");
         #[cfg(not(target_arch = "x86_64"))]
@@ -39,7 +39,7 @@ impl Device {
     }
 
     /// Number of GPUs that libtorch can use here.
-    pub fn gpus() -> usize {
+    pub fn cuda_device_count() -> usize {
         load_cuda();
         usize::try_from(tch::Cuda::device_count()).unwrap_or(0)
     }
@@ -70,7 +70,7 @@ impl FromStr for Device {
         if text == "cpu" {
             return Ok(Self::Cpu);
         }
-        let gpus = Self::gpus();
+        let gpus = Self::cuda_device_count();
         let number = match text {
             "auto" => return Ok(if gpus > 0 { Self::Cuda(0) } else { Self::Cpu }),
             "cuda" => 0,
@@ -120,7 +120,7 @@ pub enum DType {
 
 impl DType {
     /// A number that is lower than any feature or score, and still one: its exponential is zero.
-    pub fn lowest(self) -> f64 {
+    pub fn mask_value(self) -> f64 {
         if self == Self::F16 { -6e4 } else { -1e30 }
     }
 
@@ -188,7 +188,7 @@ impl FromStr for DType {
 
 /// Tells glibc to keep freed memory instead of handing it back to the system after each large tensor: without it every
 /// activation is paged in again (+18 % images a second on ResNet-50). Call once at the start of a program.
-pub fn keep_freed_memory() {
+pub fn retain_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: mallopt only sets two thresholds of the allocator.
     unsafe {
@@ -200,16 +200,18 @@ pub fn keep_freed_memory() {
     }
 }
 
-/// Sets (or, with `None`, reads) the number of threads that libtorch computes with.
-pub fn threads(set: Option<usize>) -> usize {
-    if let Some(n) = set {
-        tch::set_num_threads(i32::try_from(n.max(1)).unwrap_or(1));
-    }
+/// Sets the number of threads that libtorch uses within one operation (at least one).
+pub fn set_num_threads(threads: usize) {
+    tch::set_num_threads(i32::try_from(threads.max(1)).unwrap_or(1));
+}
+
+/// Number of threads that libtorch uses within one operation.
+pub fn num_threads() -> usize {
     usize::try_from(tch::get_num_threads()).unwrap_or(1)
 }
 
 /// Where mm keeps what can be made or fetched again: `$XDG_CACHE_HOME/mm`, else `~/.cache/mm`.
-pub fn cache_folder() -> std::path::PathBuf {
+pub fn cache_dir() -> std::path::PathBuf {
     let from = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(std::path::PathBuf::from);
     let base =
         from("XDG_CACHE_HOME").or_else(|| from("HOME").map(|h| h.join(".cache"))).unwrap_or_else(std::env::temp_dir);

@@ -32,7 +32,7 @@ impl Input {
 /// How a sequence becomes one vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Pool {
+pub enum Pooling {
     /// Mean over the positions that are there.
     #[default]
     Mean,
@@ -74,25 +74,25 @@ impl Features {
     }
 
     /// One vector a row, `[batch, width]`. A row whose every position is masked gives zeros (mean, max) or its first position.
-    pub fn pool(&self, how: Pool) -> Result<Tensor> {
+    pub fn pool(&self, how: Pooling) -> Result<Tensor> {
         let values = &self.values;
         match (&self.mask, how) {
-            (_, Pool::Cls) => values.select(1, 0),
-            (None, Pool::Mean) => values.mean_dims(&[1], false),
-            (None, Pool::Max) => values.max_dim(1, false),
-            (None, Pool::Last) => values.select(1, values.size(1)? - 1),
-            (Some(mask), Pool::Mean) => {
+            (_, Pooling::Cls) => values.select(1, 0),
+            (None, Pooling::Mean) => values.mean_dims(&[1], false),
+            (None, Pooling::Max) => values.max_dim(1, false),
+            (None, Pooling::Last) => values.select(1, values.size(1)? - 1),
+            (Some(mask), Pooling::Mean) => {
                 let keep = mask.to_dtype(values.dtype()?)?.unsqueeze(-1)?; // [batch, length, 1]
                 let count = keep.sum_dims(&[1], false)?.clamp_min(1e-9)?; // [batch, 1]
                 values.mul(&keep)?.sum_dims(&[1], false)?.div(&count)
             }
-            (Some(mask), Pool::Max) => {
+            (Some(mask), Pooling::Max) => {
                 let hidden = mask.logical_not()?.unsqueeze(-1)?; // [batch, length, 1]
-                let largest = values.masked_fill(&hidden, values.dtype()?.lowest())?.max_dim(1, false)?;
+                let largest = values.masked_fill(&hidden, values.dtype()?.mask_value())?.max_dim(1, false)?;
                 let any = mask.to_dtype(crate::DType::I64)?.max_dim(1, true)?.gt_scalar(0.0)?; // [batch, 1]
                 largest.masked_fill(&any.logical_not()?, 0.0)
             }
-            (Some(mask), Pool::Last) => {
+            (Some(mask), Pooling::Last) => {
                 let (rows, width) = (values.size(0)?, values.size(2)?);
                 let length = values.size(1)?;
                 let places = Tensor::arange(1, length + 1, values.device())?; // [length]
@@ -180,14 +180,14 @@ mod tests {
         let mask = Tensor::from_vec(&[true, true, false, true, true, true], &[2, 3]).unwrap();
         let features = Features::new(values.clone(), Some(mask)).unwrap();
         let pooled = |how| features.pool(how).unwrap().to_vec::<f32>().unwrap();
-        assert_eq!(pooled(Pool::Mean), [2.0, 7.0, 5.0, 4.0]);
-        assert_eq!(pooled(Pool::Max), [3.0, 9.0, 7.0, 8.0]);
-        assert_eq!(pooled(Pool::Last), [3.0, 9.0, 7.0, 0.0]);
-        assert_eq!(pooled(Pool::Cls), [1.0, 5.0, 2.0, 4.0]);
+        assert_eq!(pooled(Pooling::Mean), [2.0, 7.0, 5.0, 4.0]);
+        assert_eq!(pooled(Pooling::Max), [3.0, 9.0, 7.0, 8.0]);
+        assert_eq!(pooled(Pooling::Last), [3.0, 9.0, 7.0, 0.0]);
+        assert_eq!(pooled(Pooling::Cls), [1.0, 5.0, 2.0, 4.0]);
         let none = Tensor::from_vec(&[false; 6], &[2, 3]).unwrap();
         let empty = Features::new(values.clone(), Some(none)).unwrap();
-        assert_eq!(empty.pool(Pool::Mean).unwrap().to_vec::<f32>().unwrap(), [0.0; 4]);
-        assert_eq!(empty.pool(Pool::Max).unwrap().to_vec::<f32>().unwrap(), [0.0; 4]);
+        assert_eq!(empty.pool(Pooling::Mean).unwrap().to_vec::<f32>().unwrap(), [0.0; 4]);
+        assert_eq!(empty.pool(Pooling::Max).unwrap().to_vec::<f32>().unwrap(), [0.0; 4]);
         assert!(Features::new(values.clone(), Some(Tensor::from_slice(&[true]).unwrap())).is_err());
         let mut set = FeatureSet::new(3);
         assert!(set.insert(Modality::TEXT, Features::new(values, None).unwrap(), None).is_err());

@@ -116,7 +116,7 @@ impl FourBit {
 #[cfg(test)]
 mod tests {
     use super::{FourBit, LEVELS};
-    use crate::{DType, Device, Result, Tensor, seed::seed_tensors};
+    use crate::{DType, Device, Result, Tensor, seed::manual_seed};
 
     impl FourBit {
         /// The matrix: its product with the unit matrix.
@@ -162,14 +162,14 @@ mod tests {
 
     #[test]
     fn a_product_and_its_way_back_are_those_of_the_unpacked_weight() {
-        seed_tensors(3);
+        manual_seed(3);
         let random = |shape: &[i64]| Tensor::randn(shape, DType::F32, Device::Cpu).unwrap();
         let packed = FourBit::of(&random(&[7, 37])).unwrap();
         let unpacked = packed.unpack().unwrap();
-        let (x, direction) = (random(&[2, 3, 37]).requires_grad().unwrap(), random(&[2, 3, 7]));
+        let (x, direction) = (random(&[2, 3, 37]).set_requires_grad(true).unwrap(), random(&[2, 3, 7]));
         let gradient = |y: &Tensor| {
             let y = y.mul(&direction).unwrap().sum().unwrap();
-            y.gradients(&[&x]).unwrap().remove(0)
+            y.autograd_grad(&[&x]).unwrap().remove(0)
         };
         let (ours, plain) = (packed.linear(&x).unwrap(), x.linear(&unpacked, None).unwrap());
         let off = |a: &Tensor, b: &Tensor| a.sub(b).unwrap().abs().unwrap().max().unwrap().to_f64().unwrap();

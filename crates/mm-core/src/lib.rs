@@ -35,17 +35,18 @@ pub mod seed;
 mod tensor;
 
 pub use adam::AdamStep;
-pub use adapter::{ADAPTER_CONFIG, Adapter, AdapterConfig, Quantization};
+pub use adapter::{ADAPTER_CONFIG, Adapter, LoraConfig, Quantization};
 pub use autocast::autocast;
 pub use checkpoint::Checkpoint;
-pub use device::{DType, Device, cache_folder, keep_freed_memory, threads};
+pub use device::{DType, Device, cache_dir, num_threads, retain_freed_memory, set_num_threads};
 pub use error::{Error, Result};
-pub use features::{FeatureSet, Features, Input, Pool};
+pub use features::{FeatureSet, Features, Input, Pooling};
 pub use modality::Modality;
 pub use module::{
-    AlignOutput, Aligner, Encoder, Fusion, FusionOutput, Generative, Head, InputSet, Learner, Looked, LossParts,
-    Module, Processor, ReasonOutput, Reasoner, SampleContext, Source, Task, no_value,
+    AttentionStep, Encoder, FusionOperator, FusionOutput, GenerativeDecoder, InputSet, LossOutput, Module,
+    ProcessContext, Processor, Reasoner, ReasonerOutput, RepresentationLearner, Source, TrainingObjective,
+    is_missing_cell,
 };
 pub use params::{Init, Params, Role, Scope};
 pub use registry::{BuildContext, BuiltEncoder, Proposal, Registry};
-pub use tensor::{Element, Tensor, with_grad, without_grad};
+pub use tensor::{Element, Tensor, enable_grad, no_grad};

@@ -10,7 +10,7 @@ pub trait Module: Send {
 }
 
 /// Whether a cell of a table is written where there is nothing: empty, or one of the marks that pandas takes for that; numbers that are none.
-pub fn no_value(cell: &str) -> bool {
+pub fn is_missing_cell(cell: &str) -> bool {
     let cell = cell.trim().to_ascii_lowercase();
     let marks = ["", "nan", "na", "n/a", "#n/a", "null", "none", "<na>"];
     marks.contains(&cell.as_str()) || cell.parse().is_ok_and(|n: f64| !n.is_finite())
@@ -22,23 +22,23 @@ pub enum Source {
     /// Text itself.
     Text(String),
     /// A file to be read.
-    File(PathBuf),
+    Path(PathBuf),
     /// Any other value (numbers, lists, objects), for modalities that a crate brings.
     Value(serde_json::Value),
 }
 
 /// What a processor may know about the sample at hand.
 #[derive(Debug)]
-pub struct SampleContext {
+pub struct ProcessContext {
     /// Whether augmentation is wanted.
     pub train: bool,
     /// A generator that is a function of run seed, epoch and row.
     pub random: Rng,
 }
 
-impl SampleContext {
+impl ProcessContext {
     /// A context for plain reading, without augmentation.
-    pub fn plain() -> Self {
+    pub fn eval() -> Self {
         Self { train: false, random: Rng::at(&[0]) }
     }
 }
@@ -46,7 +46,7 @@ impl SampleContext {
 /// Raw value → numbers of one sample. Runs in worker threads, ahead of the model.
 pub trait Processor: Send + Sync {
     /// The numbers of one sample; rows of a batch may differ in their first size only, which is then padded.
-    fn process(&self, source: &Source, context: &mut SampleContext) -> Result<Tensor>;
+    fn process(&self, source: &Source, context: &mut ProcessContext) -> Result<Tensor>;
 
     /// The number that padding is filled with.
     fn padding(&self) -> f64 {
@@ -76,7 +76,7 @@ pub trait Processor: Send + Sync {
     fn fingerprint(&self) -> String;
 
     /// Augmentation that acts on the numbers, so that cached samples get it too. [`Processor::process`] includes it.
-    fn augment(&self, sample: Tensor, _context: &mut SampleContext) -> Result<Tensor> {
+    fn augment(&self, sample: Tensor, _context: &mut ProcessContext) -> Result<Tensor> {
         Ok(sample)
     }
 }
@@ -88,7 +88,7 @@ pub trait Encoder: Send {
 
     /// One vector a row, `[batch, width]`: the mean over the positions that are there, unless the encoder knows better.
     fn embed(&self, input: &Input, train: bool) -> Result<Tensor> {
-        self.encode(input, train)?.pool(crate::Pool::Mean)
+        self.encode(input, train)?.pool(crate::Pooling::Mean)
     }
 
     /// Both at once. Encoders whose vector comes from their features make these once.
@@ -108,22 +108,7 @@ pub trait Encoder: Send {
     fn modality(&self) -> Modality;
 }
 
-/// What an [`Aligner`] gives: a loss, and the map of what corresponds to what where there is one.
-#[derive(Debug)]
-pub struct AlignOutput {
-    /// A single number to be made small.
-    pub loss: Tensor,
-    /// `[batch, length of a, length of b]`, rows summing to one, where the aligner has one.
-    pub map: Option<Tensor>,
-}
-
-/// Two Features → a loss that is small when they correspond.
-pub trait Aligner: Send {
-    /// Row i of `a` belongs with row i of `b`.
-    fn align(&self, a: &Features, b: &Features) -> Result<AlignOutput>;
-}
-
-/// What a [`Fusion`] gives.
+/// What a [`FusionOperator`] gives.
 #[derive(Debug)]
 pub struct FusionOutput {
     /// `[batch, length, width]`.
@@ -142,7 +127,7 @@ impl FusionOutput {
 }
 
 /// Features of several modalities → one.
-pub trait Fusion: Send {
+pub trait FusionOperator: Send {
     /// `[batch, length, width]` from whatever modalities each row has; what a row becomes does not depend on its neighbours.
     fn fuse(&self, set: &FeatureSet, train: bool) -> Result<FusionOutput>;
 
@@ -152,7 +137,7 @@ pub trait Fusion: Send {
 
 /// Where a [`Reasoner`] looked at one step.
 #[derive(Debug)]
-pub struct Looked {
+pub struct AttentionStep {
     /// Which step, counted from 0.
     pub step: usize,
     /// What it looked at.
@@ -163,29 +148,23 @@ pub struct Looked {
 
 /// What a [`Reasoner`] gives.
 #[derive(Debug)]
-pub struct ReasonOutput {
+pub struct ReasonerOutput {
     /// `[batch, 1, width]`.
     pub features: Features,
     /// Where it looked, step by step.
-    pub looked: Vec<Looked>,
+    pub looked: Vec<AttentionStep>,
 }
 
 /// A question in one modality put to the others.
 pub trait Reasoner: Send {
     /// Features of the answer, from whatever modalities each row has.
-    fn reason(&self, set: &FeatureSet, train: bool) -> Result<ReasonOutput>;
+    fn reason(&self, set: &FeatureSet, train: bool) -> Result<ReasonerOutput>;
 
     /// Width of the answer's features.
     fn width(&self) -> i64;
 }
 
-/// Features → what a task asks for (logits, a number, a projection).
-pub trait Head: Send {
-    /// `[batch, …]`.
-    fn apply(&self, features: &Features, train: bool) -> Result<Tensor>;
-}
-
-/// What a [`Learner`] is given: the rows of a batch, each with the modalities that it has.
+/// What a [`RepresentationLearner`] is given: the rows of a batch, each with the modalities that it has.
 #[derive(Debug, Clone)]
 pub struct InputSet {
     /// Number of rows.
@@ -219,12 +198,12 @@ impl InputSet {
 }
 
 /// A loss to be made small, and figures to log beside it.
-pub type LossParts = (Tensor, Vec<(String, f64)>);
+pub type LossOutput = (Tensor, Vec<(String, f64)>);
 
 /// A model that learns a representation from the data themselves (autoencoders, adversaries), of one modality or several.
-pub trait Learner: Send {
+pub trait RepresentationLearner: Send {
     /// The loss of a batch; none when no row of it can be learned from.
-    fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossParts>>;
+    fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossOutput>>;
 
     /// What it makes of each row, `[rows, width]`, from whatever modalities the row has.
     fn code(&self, set: &InputSet) -> Result<Tensor>;
@@ -252,7 +231,7 @@ pub trait Learner: Send {
     }
 
     /// Its other half, where it can make values from codes.
-    fn generative(&self) -> Option<&dyn Generative> {
+    fn generative(&self) -> Option<&dyn GenerativeDecoder> {
         None
     }
 
@@ -269,7 +248,7 @@ pub trait Learner: Send {
 }
 
 /// A model that makes new values.
-pub trait Generative {
+pub trait GenerativeDecoder {
     /// Whether it makes values of this modality.
     fn makes(&self, modality: &Modality) -> bool;
 
@@ -281,17 +260,17 @@ pub trait Generative {
 }
 
 /// A task that a trainer can learn: a batch → a loss with named parts.
-pub trait Task<Batch> {
+pub trait TrainingObjective<Batch> {
     /// The loss of a batch, and figures to log beside it; `None` when there is nothing to learn from it (too many of its rows were
     /// broken, say).
-    fn loss(&self, batch: &Batch, train: bool) -> Result<Option<LossParts>>;
+    fn loss(&self, batch: &Batch, train: bool) -> Result<Option<LossOutput>>;
 
     /// What it learns beside its parameters and must find again when a run goes on: tensors by name.
     fn state(&self) -> Result<Vec<(String, Tensor)>> {
         Ok(Vec::new())
     }
 
-    /// Takes back what [`Task::state`] gave; `find` gives a tensor by its name, where it was saved.
+    /// Takes back what [`TrainingObjective::state`] gave; `find` gives a tensor by its name, where it was saved.
     fn restore(&self, _find: &dyn Fn(&str) -> Option<Tensor>) -> Result<()> {
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Parameters by the field's own names: made fresh or taken from a checkpoint, saved and loaded under the same names.
 
 use crate::{
-    AdapterConfig, Checkpoint, DType, Device, Error, Result, Tensor,
+    Checkpoint, DType, Device, Error, LoraConfig, Result, Tensor,
     adapter::{ADAPTER_CONFIG, LowRank, PREFIX, Plan, in_block, is_adapter},
     checkpoint,
     four_bit::FourBit,
@@ -134,14 +134,14 @@ impl Params {
 
     /// Layers that are made from now on get low-rank adapters where the config says so. Weights are learned as ever: freeze what shall
     /// stay.
-    pub fn adapt(&self, config: AdapterConfig) -> Result<()> {
+    pub fn adapt(&self, config: LoraConfig) -> Result<()> {
         config.check()?;
         self.adapters.replace(Some(Plan::new(config)));
         Ok(())
     }
 
     /// Parameters whose name in the checkpoint begins so are made anew, whatever it has there (a head for other labels).
-    pub fn renew(&self, beginnings: &[String]) {
+    pub fn reinitialize(&self, beginnings: &[String]) {
         if let Some(origin) = self.origin.borrow_mut().as_mut() {
             origin.renewed = beginnings.to_vec();
         }
@@ -185,7 +185,7 @@ impl Params {
 
     /// The root of the names.
     pub fn scope(&self) -> Scope<'_> {
-        Scope { params: self, prefix: String::new(), frozen: false, shadow: false, stepped: false }
+        Scope { params: self, prefix: String::new(), frozen: false, detached: false, decode_mode: false }
     }
 
     /// Where the parameters live.
@@ -255,7 +255,7 @@ impl Params {
     pub fn freeze(&self, which: impl Fn(&str) -> bool) -> Result<()> {
         for (name, entry) in self.entries.borrow_mut().iter_mut() {
             if entry.role == Role::Trainable && which(name) {
-                entry.tensor.no_grad_()?;
+                entry.tensor.set_requires_grad(false)?;
                 entry.role = Role::Frozen;
             }
         }
@@ -283,7 +283,7 @@ impl Params {
             return Err(Error::Checkpoint { path: checkpoint.path().into(), problems: problems.join("\n") });
         }
         for (name, tensor) in &mine {
-            tensor.assign(&checkpoint.get(&format!("{prefix}{name}"))?)?;
+            tensor.copy_(&checkpoint.get(&format!("{prefix}{name}"))?)?;
         }
         Ok(())
     }
@@ -295,8 +295,8 @@ pub struct Scope<'a> {
     params: &'a Params,
     prefix: String,
     frozen: bool,
-    shadow: bool,
-    stepped: bool,
+    detached: bool,
+    decode_mode: bool,
 }
 
 impl<'a> Scope<'a> {
@@ -312,24 +312,24 @@ impl<'a> Scope<'a> {
 
     /// The same place for layers that are built a second time over the parameters that are there already: same numbers, now and
     /// after each step, but no gradient reaches them. (An adversary judges what is learned without learning from it.)
-    pub fn shadow(&self) -> Scope<'a> {
-        Scope { shadow: true, ..self.clone() }
+    pub fn detached(&self) -> Scope<'a> {
+        Scope { detached: true, ..self.clone() }
     }
 
     /// The same place for layers that see a few rows again and again (a decoder's steps): their weights are worth laying out anew for
     /// those too.
-    pub fn stepped(&self) -> Scope<'a> {
-        Scope { stepped: true, ..self.clone() }
+    pub fn decode_mode(&self) -> Scope<'a> {
+        Scope { decode_mode: true, ..self.clone() }
     }
 
     /// Whether layers made here see a few rows again and again.
-    pub fn is_stepped(&self) -> bool {
-        self.stepped
+    pub fn is_decode_mode(&self) -> bool {
+        self.decode_mode
     }
 
     /// Whether what is made here shares the tensors of parameters that are there already.
-    pub fn is_shadow(&self) -> bool {
-        self.shadow
+    pub fn is_detached(&self) -> bool {
+        self.detached
     }
 
     /// Whether parameters made here are not learned.
@@ -359,7 +359,7 @@ impl<'a> Scope<'a> {
     /// The adapter of the affine layer at this place, where it gets one.
     pub(crate) fn adapter(&self, input: i64, output: i64) -> Result<Option<LowRank>> {
         let mut plan = self.params.adapters.borrow_mut();
-        let Some(plan) = plan.as_mut().filter(|_| !self.shadow) else { return Ok(None) };
+        let Some(plan) = plan.as_mut().filter(|_| !self.detached) else { return Ok(None) };
         let path = self.path("weight");
         let stored = self.params.origin.borrow().as_ref().map_or_else(|| Stored::parse(&path), |o| o.stored(&path));
         let module = stored.name.strip_suffix(".weight").unwrap_or(&stored.name).to_owned();
@@ -379,12 +379,12 @@ impl<'a> Scope<'a> {
         let a = if let Some(shared) = plan.first.get(&module) {
             shared.clone()
         } else {
-            let a = fresh(&[rank, input], Plan::init(input), *dtype, *device)?.requires_grad()?;
+            let a = fresh(&[rank, input], Plan::init(input), *dtype, *device)?.set_requires_grad(true)?;
             enter("lora_A", &a, None);
             plan.first.insert(module.clone(), a.clone());
             a
         };
-        let b = Tensor::zeros(&[output, rank], *dtype, *device)?.requires_grad()?;
+        let b = Tensor::zeros(&[output, rank], *dtype, *device)?.set_requires_grad(true)?;
         enter("lora_B", &b, stored.part);
         plan.layers.insert(module, stored.transposed);
         Ok(Some(plan.pair(a, b)))
@@ -394,7 +394,7 @@ impl<'a> Scope<'a> {
     pub(crate) fn four_bit(&self, shape: &[i64]) -> Result<Option<FourBit>> {
         let path = self.path("weight");
         let wanted = self.params.adapters.borrow().as_ref().is_some_and(|p| p.config.quantize.is_some());
-        if !wanted || self.shadow || !in_block(&path) || self.params.origin.borrow().is_none() {
+        if !wanted || self.detached || !in_block(&path) || self.params.origin.borrow().is_none() {
             return Ok(None);
         }
         // A frozen one is looked at where it lies in the file.
@@ -420,7 +420,7 @@ impl<'a> Scope<'a> {
 
     fn make(&self, name: &str, shape: &[i64], init: Init, role: Role) -> Result<Tensor> {
         let path = self.path(name);
-        if self.shadow {
+        if self.detached {
             let entries = self.params.entries.borrow();
             let known = entries.keys().map(String::as_str);
             let entry = entries.get(&path).ok_or_else(|| Error::unknown("parameter to share", &path, known))?;
@@ -431,7 +431,7 @@ impl<'a> Scope<'a> {
             Some((tensor, stored)) => (tensor, Some(stored)),
             None => (fresh(shape, init, self.params.dtype, self.params.device)?, None),
         };
-        let tensor = if role == Role::Trainable { tensor.requires_grad()? } else { tensor };
+        let tensor = if role == Role::Trainable { tensor.set_requires_grad(true)? } else { tensor };
         let entry = Entry { tensor: tensor.clone(), role, stored };
         let previous = self.params.entries.borrow_mut().insert(path.clone(), entry);
         if previous.is_some() {
@@ -483,7 +483,7 @@ impl<'a> Scope<'a> {
     }
 
     /// Takes all parameters of another set in under this place (a pretrained encoder joins a model).
-    pub fn adopt(&self, other: &Params) {
+    pub fn merge(&self, other: &Params) {
         let mut entries = self.params.entries.borrow_mut();
         for (name, entry) in other.entries.borrow().iter() {
             entries.insert(self.path(name), entry.clone());

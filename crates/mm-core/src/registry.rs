@@ -58,7 +58,7 @@ impl Registry {
     }
 
     /// Adds (or replaces) an encoder under a name.
-    pub fn encoder(
+    pub fn register_encoder(
         &mut self,
         name: &str,
         build: impl Fn(&toml::Value, &BuildContext<'_>) -> Result<BuiltEncoder> + Send + Sync + 'static,
@@ -69,7 +69,7 @@ impl Registry {
 
     /// Adds (or replaces) what chooses encoders for a modality from its training values, where a config names none (`mm fit`): the one that
     /// is likeliest to serve first.
-    pub fn proposer(
+    pub fn register_proposer(
         &mut self,
         modality: &str,
         propose: impl Fn(&[&Source]) -> Result<Vec<Proposal>> + Send + Sync + 'static,
@@ -79,7 +79,7 @@ impl Registry {
     }
 
     /// Adds (or replaces) what takes a setting of an encoder from the training values where a config leaves it out (a vocabulary).
-    pub fn completer(
+    pub fn register_completer(
         &mut self,
         kind: &str,
         setting: &str,

@@ -15,7 +15,7 @@ pub fn mix(parts: &[u64]) -> u64 {
 }
 
 /// Seeds libtorch's generators (dropout, initial weights) on every device.
-pub fn seed_tensors(seed: u64) {
+pub fn manual_seed(seed: u64) {
     // The generator takes an i64; the bits are what counts.
     tch::manual_seed(seed as i64);
 }

@@ -24,13 +24,13 @@ impl Element for u8 {}
 impl Element for bool {}
 
 /// Runs `body` without recording gradients.
-pub fn without_grad<T>(body: impl FnOnce() -> T) -> T {
+pub fn no_grad<T>(body: impl FnOnce() -> T) -> T {
     let _guard = tch::no_grad_guard();
     body()
 }
 
-/// Runs `body` with gradients recorded, also inside [`without_grad`].
-pub fn with_grad<T>(body: impl FnOnce() -> T) -> T {
+/// Runs `body` with gradients recorded, also inside [`no_grad`].
+pub fn enable_grad<T>(body: impl FnOnce() -> T) -> T {
     tch::with_grad(body)
 }
 
@@ -211,7 +211,7 @@ ops! {
     // As a tensor: tch's scalars panic when the operation that they go into fails.
     masked_fill(mask: &Tensor, value: f64) [mask] => |a| a.f_masked_fill_tensor(&mask.0, &tch::Tensor::from(value));
     /// Takes from self where `condition` (bool) is true, else from `other`.
-    where_true(condition: &Tensor, other: &Tensor) [condition, other] => |a| a.f_where_self(&condition.0, &other.0);
+    where_cond(condition: &Tensor, other: &Tensor) [condition, other] => |a| a.f_where_self(&condition.0, &other.0);
     /// Elementwise equality.
     eq(other: &Tensor) [other] => |a| a.f_eq_tensor(&other.0);
     /// Elementwise equality with a number.
@@ -288,7 +288,7 @@ ops! {
     /// Whether each number is neither infinite nor not a number.
     isfinite() [] => |a| a.f_isfinite();
     /// Places of what is true (or not zero) in a vector, `[some]` int64.
-    places() [] => |a| a.f_nonzero().and_then(|p| p.f_reshape(-1));
+    nonzero() [] => |a| a.f_nonzero().and_then(|p| p.f_reshape(-1));
     /// In the opposite order along dimensions.
     flip(dims: &[i64]) [] => |a| a.f_flip(dims);
     /// Adds `source` to the places that `index` (int64) names along a dimension.
@@ -296,7 +296,7 @@ ops! {
     /// Class numbers (int64) as rows with a one, `[…, classes]`.
     one_hot(classes: i64) [] => |a| a.f_one_hot(classes);
     /// Euclidean distances between the rows of two matrices, `[rows, other rows]`.
-    distances(other: &Tensor) [other] => |a| tch::Tensor::f_cdist(a, &other.0, 2.0, None);
+    cdist(other: &Tensor) [other] => |a| tch::Tensor::f_cdist(a, &other.0, 2.0, None);
     /// Median of all numbers (of two in the middle the smaller).
     median() [] => |a| a.f_median();
     /// Lower triangle whose product with its transposition is this symmetric positive definite matrix.
@@ -411,7 +411,7 @@ impl Tensor {
 
     /// [`Tensor::stack`] along a new first dimension by the calling thread alone. Where many threads stack at once, as a loader's do,
     /// libtorch starts a team for each of them, and the teams wait for each other's cores.
-    pub fn stack_alone(tensors: &[&Tensor]) -> Result<Self> {
+    pub fn stack_single_threaded(tensors: &[&Tensor]) -> Result<Self> {
         let Some(first) = tensors.first() else { return Self::stack(tensors, 0) };
         let (shape, kind) = (first.shape(), first.0.kind());
         let plain =
@@ -650,11 +650,11 @@ impl Tensor {
     }
 
     /// Gradients of this single number with respect to `inputs`, themselves differentiable: for penalties on gradients.
-    pub fn gradients(&self, inputs: &[&Tensor]) -> Result<Vec<Self>> {
+    pub fn autograd_grad(&self, inputs: &[&Tensor]) -> Result<Vec<Self>> {
         let raw: Vec<&tch::Tensor> = inputs.iter().map(|t| &t.0).collect();
         match tch::Tensor::f_run_backward(&[&self.0], &raw, true, true) {
             Ok(gradients) => Ok(gradients.into_iter().map(Self).collect()),
-            Err(error) => Err(refused("gradients", &[self], &error)),
+            Err(error) => Err(refused("autograd_grad", &[self], &error)),
         }
     }
 
@@ -744,12 +744,12 @@ impl Tensor {
     }
 
     /// Overwrites the numbers with those of `source`, in place and outside the graph of gradients.
-    pub fn assign(&self, source: &Tensor) -> Result<()> {
+    pub fn copy_(&self, source: &Tensor) -> Result<()> {
         let run = || {
             let _guard = tch::no_grad_guard();
             self.0.shallow_clone().f_copy_(&source.0)
         };
-        run().map_err(|error| refused("assign", &[self, source], &error))
+        run().map_err(|error| refused("copy_", &[self, source], &error))
     }
 
     /// In place: `self = self · scale`, outside the graph of gradients, as are the three below: what optimisers are made of.
@@ -795,24 +795,19 @@ impl Tensor {
         self.0.shallow_clone().zero_grad();
     }
 
-    /// Asks for gradients with respect to this tensor.
-    pub fn requires_grad(&self) -> Result<Self> {
-        one("requires_grad", &[self], self.0.f_set_requires_grad(true))
+    /// Sets whether gradients with respect to this tensor are recorded, in place, and returns it.
+    pub fn set_requires_grad(&self, requires_grad: bool) -> Result<Self> {
+        one("set_requires_grad", &[self], self.0.f_set_requires_grad(requires_grad))
     }
 
-    /// Whether gradients will flow to what it was made of, or to itself.
-    pub fn is_recorded(&self) -> bool {
+    /// Whether operations on this tensor are recorded for [`Tensor::backward`].
+    pub fn requires_grad(&self) -> bool {
         self.0.requires_grad()
     }
 
     /// How often it was changed in place.
     pub(crate) fn version(&self) -> Result<i64> {
         self.0.f_internal_version().map_err(|error| refused("version", &[self], &error))
-    }
-
-    /// In place: asks for gradients no more.
-    pub fn no_grad_(&self) -> Result<()> {
-        self.0.f_set_requires_grad(false).map(drop).map_err(|error| refused("no_grad_", &[self], &error))
     }
 
     /// The gradient that the last [`Tensor::backward`] left, if any.
@@ -887,16 +882,19 @@ mod tests {
         for tensors in
             [rows.iter().collect::<Vec<_>>(), numbers.iter().collect(), turned.iter().collect(), vec![&rows[0]]]
         {
-            let (alone, team) = (Tensor::stack_alone(&tensors).unwrap(), Tensor::stack(&tensors, 0).unwrap());
+            let (alone, team) = (Tensor::stack_single_threaded(&tensors).unwrap(), Tensor::stack(&tensors, 0).unwrap());
             assert_eq!((alone.shape(), alone.dtype().unwrap()), (team.shape(), team.dtype().unwrap()));
             assert_eq!(alone.to_vec::<f64>().unwrap(), team.to_vec::<f64>().unwrap());
         }
-        assert!(Tensor::stack_alone(&[]).is_err() && Tensor::stack_alone(&[&rows[0], &numbers[0]]).is_err());
+        assert!(
+            Tensor::stack_single_threaded(&[]).is_err()
+                && Tensor::stack_single_threaded(&[&rows[0], &numbers[0]]).is_err()
+        );
     }
 
     #[test]
     fn dropout_keeps_the_mean_is_a_function_of_the_seed_and_is_its_own_way_back() {
-        let x = Tensor::ones(&[1000, 999], DType::F32, Device::Cpu).unwrap().requires_grad().unwrap();
+        let x = Tensor::ones(&[1000, 999], DType::F32, Device::Cpu).unwrap().set_requires_grad(true).unwrap();
         let draw = |rate: f64| x.mul(&kept(&[1000, 999], rate, 9).unwrap()).unwrap();
         for rate in [0.1, 0.5, 0.93] {
             let y = draw(rate);
@@ -921,7 +919,7 @@ mod tests {
 
     #[test]
     fn a_leaky_rectifier_and_its_slope() {
-        let x = Tensor::from_slice(&[-2f32, -0.5, 0.0, 3.0]).unwrap().requires_grad().unwrap();
+        let x = Tensor::from_slice(&[-2f32, -0.5, 0.0, 3.0]).unwrap().set_requires_grad(true).unwrap();
         let y = x.leaky_relu(0.2).unwrap();
         let said = y.to_vec::<f32>().unwrap();
         assert!(said.iter().zip([-0.4f32, -0.1, 0.0, 3.0]).all(|(a, b)| (a - b).abs() < 1e-6), "{said:?}");
@@ -959,7 +957,7 @@ mod tests {
 
     #[test]
     fn gradients_flow_and_operators_read_well() {
-        let x = Tensor::from_slice(&[1f32, 2.0, 3.0]).unwrap().requires_grad().unwrap();
+        let x = Tensor::from_slice(&[1f32, 2.0, 3.0]).unwrap().set_requires_grad(true).unwrap();
         let y = (&(&x * &x).unwrap() * 2.0).unwrap().sum().unwrap();
         y.backward().unwrap();
         assert_eq!(x.grad().unwrap().to_vec::<f32>().unwrap(), [4.0, 8.0, 12.0]);

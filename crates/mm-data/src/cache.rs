@@ -1,7 +1,7 @@
 //! Samples kept on disk under a key that changes when the source or anything that makes the numbers does.
 
 use crate::{Error, Result};
-use mm_core::{Checkpoint, Processor, SampleContext, Source, Tensor};
+use mm_core::{Checkpoint, ProcessContext, Processor, Source, Tensor};
 use std::{
     io::Write,
     path::{Path, PathBuf},
@@ -24,7 +24,7 @@ impl TensorCache {
 
     /// The cache that a config names, relative to `base`; mm's own where it names none.
     pub fn open_or_default(base: &Path, named: Option<&Path>) -> Result<Self> {
-        Self::open(named.map_or_else(|| mm_core::cache_folder().join("samples"), |c| base.join(c)))
+        Self::open(named.map_or_else(|| mm_core::cache_dir().join("samples"), |c| base.join(c)))
     }
 
     /// The key of one source under a fingerprint of what is done to it: a file counts by path, length and time of change.
@@ -38,7 +38,7 @@ impl TensorCache {
             Source::Value(value) => {
                 hasher.update(b"value").update(value.to_string().as_bytes());
             }
-            Source::File(path) => {
+            Source::Path(path) => {
                 let about = std::fs::metadata(path).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
                 let changed = about
                     .modified()
@@ -88,12 +88,12 @@ impl CachedProcessor {
 }
 
 impl Processor for CachedProcessor {
-    fn process(&self, source: &Source, context: &mut SampleContext) -> mm_core::Result<Tensor> {
+    fn process(&self, source: &Source, context: &mut ProcessContext) -> mm_core::Result<Tensor> {
         let key = TensorCache::key(&self.inner.fingerprint(), source)?;
         let plain = if let Some(found) = self.cache.get(&key) {
             found
         } else {
-            let made = self.inner.process(source, &mut SampleContext::plain())?;
+            let made = self.inner.process(source, &mut ProcessContext::eval())?;
             self.cache.put(&key, &made)?;
             made
         };
@@ -120,7 +120,7 @@ impl Processor for CachedProcessor {
         self.inner.fingerprint()
     }
 
-    fn augment(&self, sample: Tensor, context: &mut SampleContext) -> mm_core::Result<Tensor> {
+    fn augment(&self, sample: Tensor, context: &mut ProcessContext) -> mm_core::Result<Tensor> {
         self.inner.augment(sample, context)
     }
 }
@@ -148,7 +148,7 @@ mod tests {
         let cache = TensorCache::open(folder.path().join("c")).unwrap();
         let file = folder.path().join("a");
         std::fs::write(&file, "1").unwrap();
-        let source = Source::File(file.clone());
+        let source = Source::Path(file.clone());
         let first = TensorCache::key("t1", &source).unwrap();
         assert_ne!(first, TensorCache::key("t2", &source).unwrap());
         std::fs::write(&file, "22").unwrap();

@@ -2,7 +2,7 @@
 //! epoch and row, whatever the number of workers; memory is bounded by `(prefetch + 2) × batch` samples.
 
 use crate::{Error, Manifest, Result, Row};
-use mm_core::{DType, Input, Modality, Processor, SampleContext, Source, Tensor, seed::Rng};
+use mm_core::{DType, Input, Modality, ProcessContext, Processor, Source, Tensor, seed::Rng};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -328,7 +328,7 @@ impl Shared {
         for (place, (modality, processor)) in self.processors.iter().enumerate() {
             let Some(values) = row.values.get(modality).filter(|v| !v.is_empty()) else { continue };
             let random = Rng::at(&[self.seed, epoch, index as u64, place as u64]);
-            let mut context = SampleContext { train: self.train, random };
+            let mut context = ProcessContext { train: self.train, random };
             let always_first = !self.train || self.config.always_first_source.iter().any(|m| m == modality.name());
             let chosen = if always_first { 0 } else { context.random.below(values.len()) };
             match process_catching_panics(processor.as_ref(), &values[chosen], &mut context) {
@@ -378,7 +378,7 @@ pub fn group_rows_by_item(manifest: &Manifest, rows: &[usize]) -> Vec<Vec<usize>
 pub fn process_catching_panics(
     processor: &dyn Processor,
     source: &Source,
-    context: &mut SampleContext,
+    context: &mut ProcessContext,
 ) -> Result<Tensor, mm_core::Error> {
     let attempt = std::panic::AssertUnwindSafe(|| processor.process(source, context));
     std::panic::catch_unwind(attempt)
@@ -391,7 +391,7 @@ type Sample<'a> = Vec<(&'a Modality, (Tensor, usize))>;
 fn length(row: &Row, modality: &Modality) -> u64 {
     match row.values.get(modality).and_then(|v| v.first()) {
         Some(Source::Text(text)) => text.len() as u64,
-        Some(Source::File(path)) => std::fs::metadata(path).map_or(0, |m| m.len()),
+        Some(Source::Path(path)) => std::fs::metadata(path).map_or(0, |m| m.len()),
         _ => 0,
     }
 }
@@ -400,14 +400,14 @@ fn length(row: &Row, modality: &Modality) -> u64 {
 pub fn collate(samples: &[Tensor], processor: &dyn Processor) -> Result<Input> {
     let all: Vec<&Tensor> = samples.iter().collect();
     if !processor.is_sequence() {
-        return Ok(Input { values: Tensor::stack_alone(&all)?, mask: None });
+        return Ok(Input { values: Tensor::stack_single_threaded(&all)?, mask: None });
     }
     let lengths = samples.iter().map(|s| s.size(0)).collect::<Result<Vec<i64>, _>>()?;
     let longest = lengths.iter().copied().max().unwrap_or(0).max(1);
     let multiple = processor.length_multiple().max(1);
     let longest = (longest + multiple - 1) / multiple * multiple;
     if lengths.iter().all(|l| *l == longest) {
-        return Ok(Input { values: Tensor::stack_alone(&all)?, mask: None });
+        return Ok(Input { values: Tensor::stack_single_threaded(&all)?, mask: None });
     }
     let mut padded = Vec::with_capacity(samples.len());
     for (sample, length) in samples.iter().zip(&lengths) {
@@ -418,7 +418,7 @@ pub fn collate(samples: &[Tensor], processor: &dyn Processor) -> Result<Input> {
         }
         padded.push(sample.pad(&pad, processor.padding())?);
     }
-    let values = Tensor::stack_alone(&padded.iter().collect::<Vec<_>>())?;
+    let values = Tensor::stack_single_threaded(&padded.iter().collect::<Vec<_>>())?;
     let places = Tensor::arange(0, longest, mm_core::Device::Cpu)?;
     let mask = places.lt(&Tensor::from_slice(&lengths)?.unsqueeze(1)?)?; // [batch, longest]
     Ok(Input { values, mask: Some(mask.to_dtype(DType::Bool)?) })
@@ -470,7 +470,7 @@ mod tests {
     struct Words;
 
     impl Processor for Words {
-        fn process(&self, source: &Source, context: &mut SampleContext) -> mm_core::Result<Tensor> {
+        fn process(&self, source: &Source, context: &mut ProcessContext) -> mm_core::Result<Tensor> {
             let Source::Text(text) = source else { return Err(mm_core::Error::Sample("not text".into())) };
             if text.contains("broken") {
                 return Err(mm_core::Error::Sample("it is broken".into()));

@@ -406,7 +406,7 @@ fn sources(value: &Value, modality: &str, folder: &Path) -> Vec<(Source, Option<
         let source = match inner {
             Value::Null => return None,
             Value::String(text) if text.is_empty() => return None,
-            Value::String(text) if file_like => Source::File(folder.join(text)),
+            Value::String(text) if file_like => Source::Path(folder.join(text)),
             inner if modality == "text" => Source::Text(cell_text(inner)?),
             inner => Source::Value(inner.clone()),
         };

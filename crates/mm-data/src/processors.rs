@@ -6,14 +6,14 @@ use crate::{
     decode::{ImageLimits, decode_audio, decode_image, frame_count, sample_frames},
     transform::{ImageTransform, Mel, MelConfig},
 };
-use mm_core::{Error as CoreError, Processor, SampleContext, Source, Tensor};
+use mm_core::{Error as CoreError, ProcessContext, Processor, Source, Tensor};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 /// The file that a source names, where only a file will do.
 pub fn require_path<'a>(source: &'a Source, what: &str) -> Result<&'a Path, CoreError> {
     match source {
-        Source::File(path) => Ok(path),
+        Source::Path(path) => Ok(path),
         other => Err(CoreError::Sample(format!("found {other:?}, wanted the path of {what}"))),
     }
 }
@@ -45,7 +45,7 @@ impl ImageProcessor {
 }
 
 impl Processor for ImageProcessor {
-    fn process(&self, source: &Source, context: &mut SampleContext) -> Result<Tensor, CoreError> {
+    fn process(&self, source: &Source, context: &mut ProcessContext) -> Result<Tensor, CoreError> {
         let mut picture = decode_image(require_path(source, "a picture")?, &self.config.limits)?;
         if let (true, Some((count, strength))) = (context.train, self.config.rand_augment) {
             picture = rand_augment(picture, count, strength, &mut context.random);
@@ -91,7 +91,7 @@ impl VideoProcessor {
 }
 
 impl Processor for VideoProcessor {
-    fn process(&self, source: &Source, _context: &mut SampleContext) -> Result<Tensor, CoreError> {
+    fn process(&self, source: &Source, _context: &mut ProcessContext) -> Result<Tensor, CoreError> {
         let path = require_path(source, "a video")?;
         let count = if self.without_repeats { self.frames.min(frame_count(path)?) } else { self.frames };
         let frames = sample_frames(path, count, &self.config.limits)?;
@@ -144,7 +144,7 @@ impl AudioProcessor {
 }
 
 impl Processor for AudioProcessor {
-    fn process(&self, source: &Source, context: &mut SampleContext) -> Result<Tensor, CoreError> {
+    fn process(&self, source: &Source, context: &mut ProcessContext) -> Result<Tensor, CoreError> {
         let path = require_path(source, "a sound")?;
         let rate = self.config.mel.sample_rate;
         let mut audio = decode_audio(path, Some(rate))?;
@@ -180,7 +180,7 @@ impl Processor for AudioProcessor {
         format!("audio {:?} {} {}", self.config.mel, self.config.max_seconds, self.config.normalize)
     }
 
-    fn augment(&self, sample: Tensor, context: &mut SampleContext) -> Result<Tensor, CoreError> {
+    fn augment(&self, sample: Tensor, context: &mut ProcessContext) -> Result<Tensor, CoreError> {
         let (true, Some(masks)) = (context.train, &self.config.spec_augment) else { return Ok(sample) };
         let mut values = sample.to_vec::<f32>()?;
         masks.apply(&mut values, self.config.mel.n_mels, &mut context.random);

@@ -3,9 +3,9 @@
 
 use crate::{Error, Result};
 use mm_core::{
-    DType, FeatureSet, Features, Init, Modality, Module, Pool, Scope, Tensor,
+    DType, FeatureSet, Features, Init, Modality, Module, Pooling, Scope, Tensor,
     nn::{Activation, Linear, Mlp, MlpConfig, Norm, NormConfig},
-    without_grad,
+    no_grad,
 };
 use serde::{Deserialize, Serialize};
 
@@ -56,7 +56,7 @@ impl Part {
         if self.values.rank() == 2 {
             return Ok(self.values.clone());
         }
-        Ok(Features::new(self.values.clone(), self.mask.clone())?.pool(Pool::Mean)?)
+        Ok(Features::new(self.values.clone(), self.mask.clone())?.pool(Pooling::Mean)?)
     }
 }
 
@@ -174,7 +174,7 @@ impl Inputs {
                     let any = mask.to_dtype(DType::F32)?.max_dim(1, false)?;
                     (features.values.clone(), Some(mask), present.mul(&any)?)
                 } else {
-                    (features.pool(Pool::Mean)?, None, present)
+                    (features.pool(Pooling::Mean)?, None, present)
                 }
             } else {
                 let input = match &way.projection {
@@ -192,7 +192,7 @@ impl Inputs {
                 Some(mask) => mask.unsqueeze(-1)?,
                 None => present.gt_scalar(0.5)?.unsqueeze(1)?,
             };
-            let values = values.where_true(&there, &Tensor::zeros(&[1], DType::F32, device)?)?;
+            let values = values.where_cond(&there, &Tensor::zeros(&[1], DType::F32, device)?)?;
             let mut values = match &way.projection {
                 Some((linear, norm)) => norm.forward(&linear.forward(&values, train)?, train)?.gelu()?,
                 None => values,
@@ -231,7 +231,7 @@ impl Inputs {
             });
         }
         let (Some((batch, length)), Some(any)) = (shape, any) else { return Ok(None) };
-        let places = any.reshape(&[-1])?.places()?;
+        let places = any.reshape(&[-1])?.nonzero()?;
         Ok(Some((batch, length, any, places)))
     }
 
@@ -249,7 +249,7 @@ impl Inputs {
                 Missing::Token => (way.token.clone(), None),
                 Missing::Mean => {
                     if let (Some(mean), true) = (&way.mean, train) {
-                        without_grad(|| -> Result<()> {
+                        no_grad(|| -> Result<()> {
                             let rows = flag.sum()?.to_f64()?;
                             if rows > 0.0 {
                                 let now = pooled[number].mul(&flag)?.sum_dims(&[0], false)?.mul_scalar(1.0 / rows)?;

@@ -5,7 +5,7 @@
 //! drowning the others while they are learned together; [`early::words`] brings sound and faces to the words that they go with.
 //!
 //! ```
-//! use mm_core::{Device, DType, FeatureSet, Features, Fusion, Modality, Params, Tensor};
+//! use mm_core::{Device, DType, FeatureSet, Features, FusionOperator, Modality, Params, Tensor};
 //! use mm_fusion::{FusionConfig, build};
 //! # fn main() -> mm_core::Result<()> {
 //! let params = Params::new(Device::Cpu);

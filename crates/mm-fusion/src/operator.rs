@@ -6,7 +6,7 @@ use crate::{
     inputs::{InputSettings, Inputs, Part},
     intermediate as mid,
 };
-use mm_core::{FeatureSet, Features, Fusion, FusionOutput, Modality, Scope, Tensor, config};
+use mm_core::{FeatureSet, Features, FusionOperator, FusionOutput, Modality, Scope, Tensor, config};
 use serde::{Deserialize, Serialize};
 
 /// Settings of a fusion.
@@ -394,7 +394,7 @@ struct Fused {
 }
 
 /// Builds a fusion of modalities whose features have these widths.
-pub fn build(scope: &Scope<'_>, config: &FusionConfig, widths: &[(Modality, i64)]) -> Result<Box<dyn Fusion>> {
+pub fn build(scope: &Scope<'_>, config: &FusionConfig, widths: &[(Modality, i64)]) -> Result<Box<dyn FusionOperator>> {
     if widths.is_empty() || config.width < 1 {
         let found = format!("{} modalities and width {}", widths.len(), config.width);
         return Err(Error::config("fusion", found, "at least one modality, and a positive width"));
@@ -513,7 +513,7 @@ impl Operator {
     }
 }
 
-impl Fusion for Fused {
+impl FusionOperator for Fused {
     fn fuse(&self, set: &FeatureSet, train: bool) -> mm_core::Result<FusionOutput> {
         let gathered = self.inputs.gather(set, train)?;
         let combined = self.body.combine(&gathered.parts, train)?;

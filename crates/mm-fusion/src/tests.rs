@@ -1,12 +1,12 @@
 //! Every operator with every strategy for what is missing.
 
 use crate::{FusionConfig, Missing, OPERATORS, Operator, build, of_kind};
-use mm_core::{Device, FeatureSet, Features, Fusion, Modality, Params, Tensor, seed::Rng};
+use mm_core::{Device, FeatureSet, Features, FusionOperator, Modality, Params, Tensor, seed::Rng};
 use proptest::prelude::*;
 
 const WIDTHS: [(Modality, i64); 3] = [(Modality::AUDIO, 5), (Modality::TEXT, 6), (Modality::IMAGE, 7)];
 
-fn made(config: &FusionConfig) -> (Params, Box<dyn Fusion>) {
+fn made(config: &FusionConfig) -> (Params, Box<dyn FusionOperator>) {
     let params = Params::new(Device::Cpu);
     let fusion = build(&params.scope(), config, &WIDTHS).unwrap();
     (params, fusion)
@@ -147,7 +147,7 @@ fn what_comes_later_in_another_modality_is_found_by_crossmodal_attention_and_not
     const THINGS: usize = 4;
     const STEPS: u64 = 700;
     // So small that a second thread only waits for the first.
-    mm_core::threads(Some(1));
+    mm_core::set_num_threads(1);
     let batch = |number: u64, rows: usize| {
         let mut random = Rng::at(&[0x1A66, number]);
         let (mut named, mut told, mut labels) = (Vec::new(), Vec::new(), Vec::new());
@@ -177,7 +177,7 @@ fn what_comes_later_in_another_modality_is_found_by_crossmodal_attention_and_not
         (set, Tensor::from_slice(&labels).unwrap())
     };
     let accuracy = |operator: Operator| {
-        mm_core::seed::seed_tensors(1);
+        mm_core::seed::manual_seed(1);
         let params = Params::new(Device::Cpu);
         let config = FusionConfig { operator, width: 32, dropout: 0.0, ..FusionConfig::default() };
         let fusion = build(

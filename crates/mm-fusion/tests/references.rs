@@ -36,7 +36,7 @@ fn every_operator_agrees_forward_and_backward() {
         let mut set = FeatureSet::new(4);
         let mut leaves = Vec::new();
         for (number, name) in names.iter().enumerate() {
-            let leaf = answers.get(&format!("x{number}")).unwrap().copy().unwrap().requires_grad().unwrap();
+            let leaf = answers.get(&format!("x{number}")).unwrap().copy().unwrap().set_requires_grad(true).unwrap();
             let mask = answers.get(&format!("m{number}")).unwrap().gt_scalar(0.5).unwrap();
             let (mut values, mut kept) = (leaf.clone(), mask);
             if *kind == "mfn" {

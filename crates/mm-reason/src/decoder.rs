@@ -5,7 +5,7 @@ use crate::generate::{LanguageModel, Prefill};
 use mm_core::{
     DType, Device, Error, Init, Module, Result, Scope, Tensor,
     nn::{
-        Activation, BlockState, BlockWeights, Embedding, Linear, Mask, Norm, NormConfig, Pass, Transformer,
+        Activation, AttentionMaps, BlockCache, Embedding, ForwardArgs, Linear, Mask, Norm, NormConfig, Transformer,
         TransformerConfig,
     },
 };
@@ -71,7 +71,7 @@ pub struct RotaryConfig {
 /// What a [`Decoder`] remembers.
 #[derive(Default)]
 pub struct State {
-    blocks: Vec<BlockState>,
+    blocks: Vec<BlockCache>,
     /// What cross-attention looks at, and which of its positions count.
     context: Option<(Tensor, Option<Mask>)>,
     /// Rows of the context.
@@ -113,7 +113,7 @@ pub struct Reading<'a> {
     /// Its rotary angles, where they are not those of the next positions.
     pub angles: Option<(&'a Tensor, &'a Tensor)>,
     /// Gets where each block looked.
-    pub weights: Option<&'a mut Vec<BlockWeights>>,
+    pub weights: Option<&'a mut Vec<AttentionMaps>>,
     /// Whether the positions do not count (what was read has places of its own).
     pub unplaced: bool,
 }
@@ -134,7 +134,7 @@ impl Decoder {
     /// Parameters `embed_tokens`, `embed_positions`, `embed_norm`, `layers…`, `transform`, `head` under `scope`; scores are made with the
     /// word vectors themselves where the checkpoint has no `head`.
     pub fn new(b: &ModelBuilder<'_>, scope: &Scope<'_>, config: DecoderConfig) -> mm_repr::Result<Self> {
-        let scope = &scope.stepped();
+        let scope = &scope.decode_mode();
         let blocks = b.transformer(scope, config.blocks.clone())?;
         Ok(Self::with(scope, config, blocks, scope.pp("head").has("weight"))?)
     }
@@ -289,7 +289,7 @@ impl Decoder {
         let context = state.context.as_ref().map(|(c, m)| (c, m.as_ref()));
         let states = Some(state.blocks.as_mut_slice());
         let (mask, weights) = (mask.as_ref(), reading.weights);
-        let pass = Pass { mask, context, states, angles, open: reading.open, weights, ..Pass::default() };
+        let pass = ForwardArgs { mask, context, states, angles, open: reading.open, weights, ..ForwardArgs::default() };
         let out = self.blocks.run(x, pass)?;
         if !reading.unplaced {
             state.position += length;
@@ -326,7 +326,7 @@ impl Decoder {
         };
         let apart = states.iter().any(|s| held(s) != longest || s.position != position);
         let blocks = (0..states.first().map_or(0, |s| s.blocks.len()))
-            .map(|n| BlockState::together(&states.iter().map(|s| &s.blocks[n]).collect::<Vec<_>>()))
+            .map(|n| BlockCache::together(&states.iter().map(|s| &s.blocks[n]).collect::<Vec<_>>()))
             .collect::<Result<_>>()?;
         let state = State {
             blocks,
@@ -382,12 +382,12 @@ impl Decoder {
         let x = self.embed(ids, 0)?;
         let angles = self.angles(&Tensor::arange(0, ids.size(1)?, ids.device())?)?;
         let angles = angles.as_ref().map(|(c, s)| (c, s));
-        let hidden = self.blocks.run(&x, Pass { context, angles, train, ..Pass::default() })?;
+        let hidden = self.blocks.run(&x, ForwardArgs { context, angles, train, ..ForwardArgs::default() })?;
         self.scores(&hidden)
     }
 
     /// Vectors that are ready for the first block → features, all at once and nothing remembered, for training.
-    pub fn pass(&self, x: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
+    pub fn pass(&self, x: &Tensor, pass: ForwardArgs<'_>) -> Result<Tensor> {
         self.blocks.run(x, pass)
     }
 
@@ -451,7 +451,7 @@ impl LanguageModel for Decoder {
     }
 
     fn fork(&self, state: &State) -> Result<State> {
-        let copy = |b: &BlockState| Ok(BlockState { own: b.own.fork()?, cross: b.cross.fork()? });
+        let copy = |b: &BlockCache| Ok(BlockCache { own: b.own.fork()?, cross: b.cross.fork()? });
         Ok(State {
             blocks: state.blocks.iter().map(copy).collect::<Result<_>>()?,
             context: state.context.clone(),

@@ -38,7 +38,7 @@ fn settings(base: &GenerationConfig, given: &Value) -> GenerationConfig {
 #[test]
 fn every_family_says_what_its_reference_says_token_for_token() {
     // These models are so small that a second thread only waits for the first.
-    mm_core::threads(Some(1));
+    mm_core::set_num_threads(1);
     let top = top();
     let mut variants: Vec<PathBuf> = std::fs::read_dir(&top)
         .unwrap()
@@ -67,7 +67,7 @@ fn every_family_says_what_its_reference_says_token_for_token() {
         let look = |row: &Value| {
             let kinds = [("image", Modality::IMAGE), ("audio", Modality::AUDIO), ("video", Modality::VIDEO)];
             let (file, modality) = kinds.iter().find_map(|(k, m)| Some((row[*k].as_str()?, m))).unwrap();
-            model.encode_media(modality, &[Source::File(top.join("inputs").join(file))])
+            model.encode_media(modality, &[Source::Path(top.join("inputs").join(file))])
         };
         let mut batches: BTreeMap<String, Vec<(EncodedMedia, String, &str, &Value)>> = BTreeMap::new();
         for (kind, rows) in answers.as_object().unwrap() {
@@ -123,7 +123,7 @@ fn every_family_says_what_its_reference_says_token_for_token() {
                 }
                 if let Some(wanted) = row["segments"].as_array() {
                     held += 1;
-                    let source = Source::File(top.join("inputs").join(text("audio").unwrap()));
+                    let source = Source::Path(top.join("inputs").join(text("audio").unwrap()));
                     let config = GenerationConfig { max_new_tokens: 11, ..model.generation.clone() };
                     match model.transcribe(&source, text("language"), true, &config) {
                         Err(error) => report(format!("{kind}: {error}")),
@@ -228,11 +228,11 @@ fn every_family_says_what_its_reference_says_token_for_token() {
 /// The log-probability that learning gives an answer after its prompt, in a batch whose rows are padded, is that which saying it has.
 #[test]
 fn what_is_learned_from_is_what_is_said() {
-    mm_core::threads(Some(1));
+    mm_core::set_num_threads(1);
     let top = top();
-    let picture = Source::File(top.join("inputs/wide.png"));
-    let other = Source::File(top.join("inputs/tall.jpg"));
-    let sounds = ["short16.wav", "tone48.wav"].map(|name| Source::File(top.join("inputs").join(name)));
+    let picture = Source::Path(top.join("inputs/wide.png"));
+    let other = Source::Path(top.join("inputs/tall.jpg"));
+    let sounds = ["short16.wav", "tone48.wav"].map(|name| Source::Path(top.join("inputs").join(name)));
     let folders = [
         "blip-caption",
         "blip-vqa",
@@ -261,7 +261,7 @@ fn what_is_learned_from_is_what_is_said() {
         };
         let processor = model.train_processor(&of).unwrap();
         let numbers: Vec<Tensor> =
-            sources.iter().map(|s| processor.process(s, &mut mm_core::SampleContext::plain()).unwrap()).collect();
+            sources.iter().map(|s| processor.process(s, &mut mm_core::ProcessContext::eval()).unwrap()).collect();
         let values = mm_data::collate(&numbers, processor.as_ref()).unwrap().values;
         let seen: Vec<_> = sources.iter().map(|s| plain.encode_media(&of, std::slice::from_ref(s)).unwrap()).collect();
         let pad = |rows: &[Vec<i64>]| {

@@ -5,10 +5,10 @@ use mm_repr::{Pretrained, Result, locate};
 use std::path::Path;
 
 fn main() -> Result<()> {
-    mm_core::keep_freed_memory();
+    mm_core::retain_freed_memory();
     let mut arguments = std::env::args().skip(1);
     let folder = arguments.next().unwrap_or_else(|| "facebook/wav2vec2-base".into());
-    let sounds: Vec<Source> = arguments.map(|file| Source::File(file.into())).collect();
+    let sounds: Vec<Source> = arguments.map(|file| Source::Path(file.into())).collect();
     let model = Pretrained::load(&locate(folder.as_ref(), Path::new(".")))?;
     println!("vectors: {:?}", model.embed(&Modality::AUDIO, &sounds, None)?);
     for sound in &sounds {

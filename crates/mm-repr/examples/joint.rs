@@ -5,10 +5,10 @@ use mm_repr::{Pretrained, Result, locate};
 use std::path::Path;
 
 fn main() -> Result<()> {
-    mm_core::keep_freed_memory();
+    mm_core::retain_freed_memory();
     let mut arguments = std::env::args().skip(1);
     let folder = arguments.next().unwrap_or_else(|| "openai/clip-vit-base-patch32".into());
-    let picture = Source::File(arguments.next().unwrap_or_default().into());
+    let picture = Source::Path(arguments.next().unwrap_or_default().into());
     let texts: Vec<Source> = arguments.map(Source::Text).collect();
     let model = Pretrained::load(&locate(folder.as_ref(), Path::new(".")))?;
     let (picture, texts) =

@@ -5,7 +5,7 @@ use mm_repr::{Pretrained, Result, locate};
 use std::path::Path;
 
 fn main() -> Result<()> {
-    mm_core::keep_freed_memory();
+    mm_core::retain_freed_memory();
     let mut arguments = std::env::args().skip(1);
     let folder = arguments.next().unwrap_or_else(|| "all-MiniLM-L6-v2".into());
     let texts: Vec<Source> = arguments.map(Source::Text).collect();

@@ -3,8 +3,8 @@
 
 use crate::{Error, ModelPaths, Result};
 use mm_core::{
-    AdapterConfig, Checkpoint, DType, Device, Encoder, Features, Input, Modality, Module, Params, Processor, Role,
-    Scope, Tensor,
+    Checkpoint, DType, Device, Encoder, Features, Input, LoraConfig, Modality, Module, Params, Processor, Role, Scope,
+    Tensor,
     nn::{Linear, Transformer, TransformerConfig},
 };
 use serde::de::DeserializeOwned;
@@ -155,7 +155,7 @@ const BUFFERS: [&str; 5] =
 #[derive(Debug, Clone, Default)]
 pub struct FineTuneOptions {
     /// Low-rank adapters beside its layers, and nothing else; without them all of it.
-    pub adapter: Option<AdapterConfig>,
+    pub adapter: Option<LoraConfig>,
     /// Beginnings of the checkpoint's names whose tensors are made anew (a head for other labels); they are learned whole.
     pub reinitialized: Vec<String>,
 }
@@ -180,7 +180,7 @@ pub fn load_for_fine_tuning<M>(
     let map = (family.weight_map)(&names, config);
     let params = Params::from_checkpoint(checkpoint, options.device, options.dtype, move |n| map.apply(n));
     if let Some(further) = further {
-        params.renew(&further.reinitialized);
+        params.reinitialize(&further.reinitialized);
         further.adapter.clone().map(|a| params.adapt(a)).transpose()?;
     }
     let learning = options.trainable_layers.is_some() || further.is_some();

@@ -5,7 +5,7 @@ use crate::{
     family::{ContrastiveHead, Family, LoadOptions, Loaded, Model, Tower, labels, load, num_labels},
     image, joint, text,
 };
-use mm_core::{DType, Device, Input, Modality, Params, Pool, SampleContext, Source, Tensor, without_grad};
+use mm_core::{DType, Device, Input, Modality, Params, Pooling, ProcessContext, Source, Tensor, no_grad};
 use mm_data::collate;
 use rayon::prelude::*;
 use serde_json::Value;
@@ -115,12 +115,12 @@ impl Pretrained {
 
     /// One vector a source, `[sources, width]`, in the order given: the projected one of unit length of dual-encoder models, else the one
     /// that the folder asks for, else the mean over the positions that are there; `pool` chooses another.
-    pub fn embed(&self, modality: &Modality, sources: &[Source], pool: Option<Pool>) -> Result<Tensor> {
+    pub fn embed(&self, modality: &Modality, sources: &[Source], pool: Option<Pooling>) -> Result<Tensor> {
         self.over(modality, sources, |samples| self.embed_samples(modality, samples, pool))
     }
 
     /// The same for samples that the tower's processor has made, in another thread say.
-    pub fn embed_samples(&self, modality: &Modality, samples: &[Tensor], pool: Option<Pool>) -> Result<Tensor> {
+    pub fn embed_samples(&self, modality: &Modality, samples: &[Tensor], pool: Option<Pooling>) -> Result<Tensor> {
         let tower = self.tower(modality)?;
         self.batched(tower, samples, |input| match pool {
             Some(pool) => tower.encoder.encode(input, false)?.pool(pool),
@@ -131,7 +131,7 @@ impl Pretrained {
     /// Features of one source, `[positions, width]`.
     pub fn features(&self, modality: &Modality, source: &Source) -> Result<Tensor> {
         let tower = self.tower(modality)?;
-        let sample = tower.processor.process(source, &mut SampleContext::plain())?;
+        let sample = tower.processor.process(source, &mut ProcessContext::eval())?;
         let all = self.batched(tower, &[sample], |i| Ok(tower.encoder.encode(i, false)?.values))?;
         Ok(all.select(0, 0)?)
     }
@@ -155,7 +155,7 @@ impl Pretrained {
         // Texts are small, and the more there are the better they sort into batches of one length.
         let at_once = if *modality == Modality::TEXT { 4096 } else { 128 };
         let processor = &self.tower(modality)?.processor;
-        let make = |s: &Source| processor.process(s, &mut SampleContext::plain());
+        let make = |s: &Source| processor.process(s, &mut ProcessContext::eval());
         let mut rows = Vec::new();
         for piece in sources.chunks(at_once) {
             let samples = piece.par_iter().map(make).collect::<mm_core::Result<Vec<Tensor>>>()?;
@@ -195,7 +195,7 @@ impl Pretrained {
             if input.values.dtype()? == DType::F32 {
                 input.values = input.values.to_dtype(self.dtype)?;
             }
-            let out = without_grad(|| run(&input))?.to_dtype(DType::F32)?.to_device(Device::Cpu)?;
+            let out = no_grad(|| run(&input))?.to_dtype(DType::F32)?.to_device(Device::Cpu)?;
             for (row, place) in batch.iter().enumerate() {
                 rows[*place] = Some(out.select(0, row as i64)?);
             }
@@ -268,7 +268,7 @@ pub fn locate(name: &Path, base: &Path) -> PathBuf {
     if here.is_dir() {
         return here;
     }
-    let fetched = mm_core::cache_folder().join("models").join(name);
+    let fetched = mm_core::cache_dir().join("models").join(name);
     if name.is_relative() && fetched.is_dir() {
         return fetched;
     }

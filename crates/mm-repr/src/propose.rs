@@ -27,10 +27,10 @@ const SOUNDS: &[&str] = &["laion/clap-htsat-unfused", "MIT/ast-finetuned-audiose
 
 /// Tells a registry how text, pictures, sounds, videos and lists of numbers are read where a config names no encoder.
 pub(crate) fn register(registry: &mut Registry) {
-    registry.proposer("text", |values| Ok(either(TEXTS, &Modality::TEXT, bag(values))));
-    registry.proposer("image", |_| Ok(either(PICTURES, &Modality::IMAGE, picture())));
-    registry.proposer("audio", |values| Ok(either(SOUNDS, &Modality::AUDIO, speech(values)?)));
-    registry.proposer("video", |_| {
+    registry.register_proposer("text", |values| Ok(either(TEXTS, &Modality::TEXT, bag(values))));
+    registry.register_proposer("image", |_| Ok(either(PICTURES, &Modality::IMAGE, picture())));
+    registry.register_proposer("audio", |values| Ok(either(SOUNDS, &Modality::AUDIO, speech(values)?)));
+    registry.register_proposer("video", |_| {
         let inner = either(PICTURES, &Modality::IMAGE, picture()).swap_remove(0);
         let mut encoder = toml::Table::new();
         encoder.insert("kind".into(), "frames".into());
@@ -39,7 +39,7 @@ pub(crate) fn register(registry: &mut Registry) {
         let about = format!("6 frames, each through {}", inner.about);
         Ok(vec![Proposal { encoder: encoder.into(), standardize: inner.standardize, about }])
     });
-    registry.proposer("vector", vector);
+    registry.register_proposer("vector", vector);
 }
 
 /// A pretrained encoder, where one lies in the cache, before one that learns from nothing; else this, and word of how to get a pretrained one.
@@ -92,7 +92,7 @@ fn speech(values: &[&Source]) -> Result<Proposal> {
     let mut lengths: Vec<f64> = values
         .iter()
         .step_by(step)
-        .filter_map(|v| if let Source::File(path) = v { decode_audio(path, None).ok() } else { None })
+        .filter_map(|v| if let Source::Path(path) = v { decode_audio(path, None).ok() } else { None })
         .map(|a| a.seconds())
         .collect();
     lengths.sort_by(f64::total_cmp);

@@ -90,7 +90,7 @@ fn modality_of(field: &str) -> Modality {
 /// each modality is read where nobody says.
 pub fn register(registry: &mut Registry) {
     crate::propose::register(registry);
-    registry.encoder("vector", |settings, context| {
+    registry.register_encoder("vector", |settings, context| {
         let settings: VectorSettings = config::parse(settings, &context.field)?;
         if settings.dim == 0 {
             return Err(mm_core::Error::config(format!("{}.dim", context.field), 0, "at least 1"));
@@ -103,7 +103,7 @@ pub fn register(registry: &mut Registry) {
             fingerprint: String::new(),
         })
     });
-    registry.encoder("tfidf", |settings, context| {
+    registry.register_encoder("tfidf", |settings, context| {
         let bag = TfidfProcessor::new(config::parse(settings, &context.field)?)?;
         let encoder = IdentityEncoder { width: bag.width(), modality: Modality::TEXT };
         Ok(BuiltEncoder {
@@ -113,11 +113,11 @@ pub fn register(registry: &mut Registry) {
             fingerprint: String::new(),
         })
     });
-    registry.completer("tfidf", "terms", |values| {
+    registry.register_completer("tfidf", "terms", |values| {
         let texts: Vec<_> = values.iter().filter_map(|v| crate::text::read(v).ok()).collect();
         Ok(toml::Value::from(TfidfConfig::fit(texts.iter().map(AsRef::as_ref), 3000).terms))
     });
-    registry.encoder("lstm", |settings, context| {
+    registry.register_encoder("lstm", |settings, context| {
         let settings: LstmEncoderConfig = config::parse(settings, &context.field)?;
         Ok(BuiltEncoder {
             processor: Arc::new(WordIdProcessor::new(&settings)),
@@ -126,12 +126,12 @@ pub fn register(registry: &mut Registry) {
             fingerprint: String::new(),
         })
     });
-    registry.completer("lstm", "vocabulary", |values| {
+    registry.register_completer("lstm", "vocabulary", |values| {
         let texts: Vec<_> = values.iter().filter_map(|v| crate::text::read(v).ok()).collect();
         let words = LstmEncoderConfig::vocabulary(texts.iter().map(AsRef::as_ref), 20_000);
         Ok(toml::Value::from(words))
     });
-    registry.encoder("cnn", |settings, context| {
+    registry.register_encoder("cnn", |settings, context| {
         let settings: CnnEncoderConfig = config::parse(settings, &context.field)?;
         let processor = CnnProcessor::new(&settings)?;
         Ok(BuiltEncoder {
@@ -142,7 +142,7 @@ pub fn register(registry: &mut Registry) {
         })
     });
     // The registry that `frames` builds its inner encoder with: it holds the encoders of this crate.
-    registry.encoder("frames", |settings, context| {
+    registry.register_encoder("frames", |settings, context| {
         let settings: FramesSettings = config::parse(settings, &context.field)?;
         let mut own = Registry::new();
         register(&mut own);
@@ -160,7 +160,7 @@ pub fn register(registry: &mut Registry) {
             fingerprint,
         })
     });
-    registry.encoder("pretrained", |settings, context| {
+    registry.register_encoder("pretrained", |settings, context| {
         let settings: PretrainedSettings = config::parse(settings, &context.field)?;
         let options = LoadOptions {
             device: context.scope.device(),
@@ -169,7 +169,7 @@ pub fn register(registry: &mut Registry) {
         };
         let model = Pretrained::load_with(&locate(&settings.path, &context.base), options)?;
         let (tower, params, fingerprint) = model.into_tower(settings.modality.as_ref())?;
-        context.scope.adopt(&params);
+        context.scope.merge(&params);
         let (encoder, fingerprint): (Box<dyn Encoder>, String) = if settings.layers.is_empty() {
             (tower.encoder, fingerprint)
         } else {
@@ -182,7 +182,7 @@ pub fn register(registry: &mut Registry) {
         };
         Ok(BuiltEncoder { processor, encoder, frozen: settings.trainable_layers.is_none(), fingerprint })
     });
-    registry.encoder("word_vectors", |settings, context| {
+    registry.register_encoder("word_vectors", |settings, context| {
         let settings: WordVectorsSettings = config::parse(settings, &context.field)?;
         let path = context.base.join(&settings.path);
         let words = WordVectors::load(&path)?;
@@ -195,7 +195,7 @@ pub fn register(registry: &mut Registry) {
         let fingerprint = processor.fingerprint();
         Ok(BuiltEncoder { processor: Arc::new(processor), encoder: Box::new(encoder), frozen: true, fingerprint })
     });
-    registry.encoder("audio_cnn", |settings, context| {
+    registry.register_encoder("audio_cnn", |settings, context| {
         let settings: SpeechSettings = config::parse(settings, &context.field)?;
         let bands = settings.processor.mel.n_mels as i64;
         let processor = AudioProcessor::new(settings.processor)?;

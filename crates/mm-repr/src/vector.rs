@@ -1,6 +1,6 @@
 //! Lists of numbers as they stand in a manifest: features that somebody made already.
 
-use mm_core::{Encoder, Error, Features, Input, Modality, Pool, Processor, Result, SampleContext, Source, Tensor};
+use mm_core::{Encoder, Error, Features, Input, Modality, Pooling, ProcessContext, Processor, Result, Source, Tensor};
 use std::path::Path;
 
 /// Vectors that were made already: a list of numbers, a list of such lists (steps in time), or lines of a `.npy` file, `{"array": "a.npy",
@@ -48,7 +48,7 @@ fn listed(items: &[serde_json::Value]) -> Option<Vec<f32>> {
 }
 
 impl Processor for VectorProcessor {
-    fn process(&self, source: &Source, _context: &mut SampleContext) -> Result<Tensor> {
+    fn process(&self, source: &Source, _context: &mut ProcessContext) -> Result<Tensor> {
         let wanted = || format!("{} finite numbers", self.width);
         let Source::Value(value) = source else {
             return Err(Error::Sample(format!("found {source:?}, wanted a list of {}", wanted())));
@@ -85,7 +85,7 @@ impl Processor for VectorProcessor {
             Some(most) => {
                 let cut = |n: usize| n as i64 * length / most as i64;
                 let parts = (0..most).map(|n| steps.narrow(0, cut(n), cut(n + 1) - cut(n))?.mean_dims(&[0], false));
-                Tensor::stack_alone(&parts.collect::<Result<Vec<_>>>()?.iter().collect::<Vec<_>>())
+                Tensor::stack_single_threaded(&parts.collect::<Result<Vec<_>>>()?.iter().collect::<Vec<_>>())
             }
         }
     }
@@ -116,7 +116,7 @@ impl Encoder for IdentityEncoder {
     }
 
     fn embed(&self, input: &Input, train: bool) -> Result<Tensor> {
-        if input.values.rank() == 3 { self.encode(input, train)?.pool(Pool::Mean) } else { Ok(input.values.clone()) }
+        if input.values.rank() == 3 { self.encode(input, train)?.pool(Pooling::Mean) } else { Ok(input.values.clone()) }
     }
 
     fn width(&self) -> i64 {

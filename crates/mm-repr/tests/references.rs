@@ -1,7 +1,7 @@
 //! mm-repr against its reference programs: transformers, sentence-transformers, efficientnet_lite_pytorch.
 //! `xtask/parity/repr_fixtures.py` makes the fixtures; the two real checkpoints are fetched by `cargo xtask test`.
 
-use mm_core::{Checkpoint, Modality, Pool, SampleContext, Source, Tensor};
+use mm_core::{Checkpoint, Modality, Pooling, ProcessContext, Source, Tensor};
 use mm_repr::{LoadOptions, Pretrained, locate};
 use std::path::{Path, PathBuf};
 
@@ -61,7 +61,7 @@ fn every_family_gives_what_its_reference_program_gives_from_raw_files_to_numbers
     let texts: Vec<String> =
         serde_json::from_str(&std::fs::read_to_string(inputs.join("texts.json")).unwrap()).unwrap();
     let texts: Vec<Source> = texts.into_iter().map(Source::Text).collect();
-    let files = |names: &[&str]| -> Vec<Source> { names.iter().map(|n| Source::File(inputs.join(n))).collect() };
+    let files = |names: &[&str]| -> Vec<Source> { names.iter().map(|n| Source::Path(inputs.join(n))).collect() };
     let (sounds16, sounds48) = (files(&["long16.wav", "short16.wav"]), files(&["tone48.wav"]));
     let images = files(&["wide.png", "tall.jpg", "grey.png"]);
     let videos = files(&["frames.mkv"]);
@@ -98,7 +98,7 @@ fn every_family_gives_what_its_reference_program_gives_from_raw_files_to_numbers
         if let Ok(tower) = model.tower(&Modality::TEXT) {
             let ids: Vec<Vec<i64>> = texts
                 .iter()
-                .map(|t| tower.processor.process(t, &mut SampleContext::plain()).unwrap().to_vec().unwrap())
+                .map(|t| tower.processor.process(t, &mut ProcessContext::eval()).unwrap().to_vec().unwrap())
                 .collect();
             let longest = ids.iter().map(Vec::len).max().unwrap();
             let flat: Vec<i64> = ids
@@ -110,7 +110,7 @@ fn every_family_gives_what_its_reference_program_gives_from_raw_files_to_numbers
                 .collect();
             hold("text_ids", Ok(Tensor::from_vec(&flat, &[texts.len() as i64, longest as i64]).unwrap()));
             hold("text", model.embed(&Modality::TEXT, &texts, None));
-            for (what, pool) in [("text_cls", Pool::Cls), ("text_max", Pool::Max), ("text_last", Pool::Last)] {
+            for (what, pool) in [("text_cls", Pooling::Cls), ("text_max", Pooling::Max), ("text_last", Pooling::Last)] {
                 hold(what, model.embed(&Modality::TEXT, &texts, Some(pool)));
             }
             let hidden = |text: &Source| {
@@ -126,7 +126,7 @@ fn every_family_gives_what_its_reference_program_gives_from_raw_files_to_numbers
         }
         if let Ok(tower) = model.tower(&Modality::IMAGE) {
             for (number, image) in images.iter().enumerate() {
-                let flat = tower.processor.process(image, &mut SampleContext::plain()).and_then(|x| x.reshape(&[-1]));
+                let flat = tower.processor.process(image, &mut ProcessContext::eval()).and_then(|x| x.reshape(&[-1]));
                 hold_to(1e-5, &format!("pixels{number}"), flat.map_err(Into::into));
             }
             hold("image", model.embed(&Modality::IMAGE, &images, None));
@@ -140,7 +140,7 @@ fn every_family_gives_what_its_reference_program_gives_from_raw_files_to_numbers
         {
             let Ok(tower) = model.tower(&modality) else { continue };
             for (number, source) in sources.iter().enumerate() {
-                let flat = tower.processor.process(source, &mut SampleContext::plain()).and_then(|x| x.reshape(&[-1]));
+                let flat = tower.processor.process(source, &mut ProcessContext::eval()).and_then(|x| x.reshape(&[-1]));
                 let key = if what == "sound" { format!("{what}{number}") } else { what.to_owned() };
                 hold(&key, flat.map_err(Into::into));
             }
@@ -250,15 +250,15 @@ fn efficientnet_gives_what_its_reference_gives_from_file_to_logits() {
         let folder = fixtures(name);
         let answers = Checkpoint::open(folder.join("answers.safetensors")).unwrap();
         let model = Pretrained::load(&folder_with_weights(&folder)).unwrap();
-        let source = [Source::File(folder.join("input.png"))];
+        let source = [Source::Path(folder.join("input.png"))];
         let tower = model.tower(&Modality::IMAGE).unwrap();
-        let pixels = tower.processor.process(&source[0], &mut SampleContext::plain()).unwrap();
+        let pixels = tower.processor.process(&source[0], &mut ProcessContext::eval()).unwrap();
         let wanted = answers.get("pixels").unwrap().select(0, 0).unwrap();
         let apart = pixels.sub(&wanted).unwrap().abs().unwrap().max().unwrap().to_f64().unwrap();
         assert!(apart <= 1.01 / 255.0 / 0.2, "{name}: {apart}");
         // On equal pixels, to 1e-4.
         let input = mm_core::Input { values: answers.get("pixels").unwrap(), mask: None };
-        mm_core::without_grad(|| {
+        mm_core::no_grad(|| {
             let pooled = tower.encoder.embed(&input, false).unwrap();
             assert!(off(&pooled, &answers.get("pooled").unwrap()) < 1e-4, "{name}");
             let logits = tower.encoder.logits(&input).unwrap().unwrap();
@@ -336,7 +336,7 @@ fn the_real_minilm_gives_what_sentence_transformers_gives() {
 fn the_real_efficientnet_lite0_gives_what_its_reference_gives() {
     let Some(model) = real("efficientnet-lite0") else { return };
     let answers = Checkpoint::open(fixtures("real.safetensors")).unwrap();
-    let found = model.encode(&[Source::File(fixtures("photo.png"))]).unwrap();
+    let found = model.encode(&[Source::Path(fixtures("photo.png"))]).unwrap();
     let wanted = answers.get("lite0").unwrap();
     // Pixels may be one in 255 off after the resize: features are held to what that can do, and to 1e-4 on equal pixels above.
     assert!(off(&found, &wanted) < 1e-2, "{}", off(&found, &wanted));
@@ -369,7 +369,7 @@ fn odd_inputs_give_numbers_or_one_clear_error() {
         "efficientnet-plain",
         "timm-vit",
     ] {
-        let pictures = ["dot.png", "line.png", "beam.png"].map(|n| Source::File(file(n)));
+        let pictures = ["dot.png", "line.png", "beam.png"].map(|n| Source::Path(file(n)));
         let vectors = open(name).embed(&Modality::IMAGE, &pictures, None).unwrap();
         assert!(finite(&vectors) && vectors.size(0).unwrap() == 3, "{name}");
     }
@@ -377,7 +377,7 @@ fn odd_inputs_give_numbers_or_one_clear_error() {
     let sound = |name: &str, samples: usize| {
         let samples: Vec<f32> = (0..samples).map(|i| (i as f32 * 0.05).sin() * 0.3).collect();
         mm_data::decode::write_wav(&file(name), &mm_data::decode::Audio { samples, sample_rate: 16_000 }).unwrap();
-        Source::File(file(name))
+        Source::Path(file(name))
     };
     let (blink, hour) = (sound("blink.wav", 160), sound("hour.wav", 16_000 * 3600));
     for name in ["ast-overlap", "whisper-encoder", "clap-fused", "clap-unfused"] {
@@ -406,7 +406,7 @@ fn odd_inputs_give_numbers_or_one_clear_error() {
         [("middle.mkv", middle.as_slice()), ("half.mkv", &whole[..whole.len() / 2]), ("none.mkv", b"no video")]
     {
         std::fs::write(file(name), bytes).unwrap();
-        match video.embed(&Modality::VIDEO, &[Source::File(file(name))], None) {
+        match video.embed(&Modality::VIDEO, &[Source::Path(file(name))], None) {
             Ok(vectors) => assert!(finite(&vectors), "{name}"),
             Err(error) => assert!(error.to_string().contains(name), "{error}"),
         }

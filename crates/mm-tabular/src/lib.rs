@@ -15,7 +15,7 @@
 //! ```
 
 use mm_core::{
-    BuiltEncoder, Encoder, Error, Features, Input, Modality, Processor, Proposal, Registry, Result, SampleContext,
+    BuiltEncoder, Encoder, Error, Features, Input, Modality, ProcessContext, Processor, Proposal, Registry, Result,
     Source, Tensor, config,
 };
 use serde::{Deserialize, Serialize};
@@ -92,7 +92,7 @@ impl TabularConfig {
         let mut out = Self::default();
         for (name, cells) in cells {
             let mut numbers: Vec<f64> = cells.iter().filter_map(|v| number(v)).collect();
-            let empty = cells.iter().filter(|v| mm_core::no_value(&text(v))).count();
+            let empty = cells.iter().filter(|v| mm_core::is_missing_cell(&text(v))).count();
             if numbers.len() * 20 >= (cells.len() - empty) * 19 && !numbers.is_empty() {
                 numbers.sort_by(f64::total_cmp);
                 let count = numbers.len() as f64;
@@ -152,7 +152,7 @@ pub struct TabularProcessor {
 }
 
 impl Processor for TabularProcessor {
-    fn process(&self, source: &Source, _context: &mut SampleContext) -> Result<Tensor> {
+    fn process(&self, source: &Source, _context: &mut ProcessContext) -> Result<Tensor> {
         let cells = object(source)?;
         let mut out: Vec<f32> = Vec::with_capacity(self.config.width() as usize);
         for column in &self.config.numbers {
@@ -206,7 +206,7 @@ impl Encoder for TabularEncoder {
 
 /// Makes the modality known: its encoder by its `kind`, and how it is chosen where nobody says.
 pub fn register(registry: &mut Registry) {
-    registry.encoder("tabular", |settings, context| {
+    registry.register_encoder("tabular", |settings, context| {
         let settings: TabularConfig = config::parse(settings, &context.field)?;
         settings.check(&context.field)?;
         let encoder = TabularEncoder { width: settings.width() };
@@ -217,7 +217,7 @@ pub fn register(registry: &mut Registry) {
             fingerprint: String::new(),
         })
     });
-    registry.proposer("tabular", |values| {
+    registry.register_proposer("tabular", |values| {
         let found = TabularConfig::fit(values)?;
         let plural = |n: usize, one: &str, many: &str| format!("{n} {}", if n == 1 { one } else { many });
         let about = format!(
@@ -247,7 +247,7 @@ mod tests {
         assert_eq!((config.numbers.len(), config.categories.len()), (1, 1));
         let processor = TabularProcessor { config: config.clone() };
         let of = |v: Value| {
-            let made = processor.process(&Source::Value(v), &mut SampleContext::plain()).unwrap();
+            let made = processor.process(&Source::Value(v), &mut ProcessContext::eval()).unwrap();
             made.to_vec::<f32>().unwrap()
         };
         let row = of(json!({"n": "39", "c": "odd"}));
@@ -259,6 +259,6 @@ mod tests {
         assert!(of(json!({"n": 1e300})).iter().all(|v| v.is_finite()));
         let gaps = ["1", "NaN", "2.5", "inf", "NA", "", "-3"].map(|cell| Source::Value(json!({"n": cell})));
         assert_eq!(TabularConfig::fit(&gaps.each_ref()).unwrap().numbers.len(), 1);
-        assert!(processor.process(&Source::Text("x".into()), &mut SampleContext::plain()).is_err());
+        assert!(processor.process(&Source::Text("x".into()), &mut ProcessContext::eval()).is_err());
     }
 }

@@ -14,8 +14,8 @@ use mm_align::{
 use mm_core::{
     DType, Device, Module, Params, Tensor,
     nn::Linear,
-    seed::{Rng, mix, seed_tensors},
-    without_grad,
+    no_grad,
+    seed::{Rng, manual_seed, mix},
 };
 use mm_train::{Optimizer, OptimizerConfig};
 use serde::Serialize;
@@ -173,7 +173,7 @@ impl Step {
             Self::Affine(mean, map) => x.sub(mean)?.matmul(map)?,
             Self::Semantic(model) => semantic(model, x)?,
             Self::Kernel(fit, side) => fit.project(*side, x)?,
-            Self::Network(side) => without_grad(|| side.forward(x, false))?.to_dtype(DType::F64)?,
+            Self::Network(side) => no_grad(|| side.forward(x, false))?.to_dtype(DType::F64)?,
         })
     }
 }
@@ -262,7 +262,7 @@ pub fn measure(fitted: &Fitted, pairs: &Pairs) -> Result<Scores> {
     let by_label = maps(&a, &b, labels)?;
     // Random directions rank at random.
     let rows = pairs.rows()?;
-    seed_tensors(7);
+    manual_seed(7);
     let random = || Tensor::randn(&[rows, 64], DType::F64, Device::Cpu)?.normalize();
     let chance = maps(&random()?, &random()?, labels)?;
     Ok(Scores { a2b, b2a, by_label, chance })
@@ -558,7 +558,7 @@ const REBUILT: f64 = 10.0;
 
 /// Two networks by one of the losses: 60 passes in batches of 256 (deep CCA wants many rows for its covariances: 512).
 fn learn(kind: &str, a: &Tensor, b: &Tensor, labels: Option<&[i64]>, dim: i64, seed: u64) -> Result<[Side; 2]> {
-    seed_tensors(seed);
+    manual_seed(seed);
     let params = Params::new(Device::Cpu);
     let root = params.scope();
     let sides = [Side::new(&root.pp("a"), a, dim)?, Side::new(&root.pp("b"), b, dim)?];
@@ -586,7 +586,7 @@ fn learn(kind: &str, a: &Tensor, b: &Tensor, labels: Option<&[i64]>, dim: i64, s
             if places.len() < 2 || step >= steps {
                 continue;
             }
-            seed_tensors(mix(&[seed, epoch, step as u64]));
+            manual_seed(mix(&[seed, epoch, step as u64]));
             let index = Tensor::from_slice(places)?;
             let x = sides[0].forward(&a.index_select(0, &index)?, true)?;
             let y = sides[1].forward(&b.index_select(0, &index)?, true)?;

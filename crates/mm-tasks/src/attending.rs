@@ -159,14 +159,14 @@ pub(crate) fn pieces<T>(all: &[T]) -> std::slice::Chunks<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mm_core::{DType, Device, Params, seed::Rng, seed::seed_tensors};
+    use mm_core::{DType, Device, Params, seed::Rng, seed::manual_seed};
     use mm_train::{Optimizer, OptimizerConfig};
 
     /// Scenes of four places with four of ten colours; texts name two of them. From pairs alone each word learns to look at its colour:
     /// held-out scenes, chance 0.25.
     #[test]
     fn words_learn_from_pairs_alone_what_they_are_about() {
-        seed_tensors(1);
+        manual_seed(1);
         let params = Params::new(Device::Cpu);
         let config: AttentionConfig = toml::from_str("dropout = 0.0").unwrap();
         let loss = ContrastiveConfig::default();

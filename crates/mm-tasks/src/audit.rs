@@ -212,7 +212,7 @@ fn doubles(
         let mut hasher = blake3::Hasher::new();
         for modality in modalities {
             match manifest.rows[*row].values.get(modality).and_then(|v| v.first()) {
-                Some(Source::File(path)) => {
+                Some(Source::Path(path)) => {
                     if let Ok(bytes) = std::fs::read(path) {
                         hasher.update(&bytes);
                     }
@@ -369,9 +369,9 @@ pub fn audit_page(audit: &Audit, manifest: &Manifest, most: usize) -> Result<Str
     for verdict in audit.rows.iter().take(most) {
         let about = &manifest.rows[verdict.row - 1];
         let show = |name: &str| match about.values.get(&Modality::from(name)).and_then(|v| v.first()) {
-            Some(Source::File(path)) if name == "image" => report::html_thumbnail(path, &about.id),
+            Some(Source::Path(path)) if name == "image" => report::html_thumbnail(path, &about.id),
             Some(Source::Text(text)) => report::html_escape(text),
-            Some(Source::File(path)) => report::html_escape(&path.display().to_string()),
+            Some(Source::Path(path)) => report::html_escape(&path.display().to_string()),
             _ => String::new(),
         };
         let _ = write!(
@@ -416,11 +416,11 @@ pub fn cross_fitted(a: &Tensor, b: &Tensor, ridge: f64) -> Result<(Tensor, Tenso
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mm_core::{Device, seed::seed_tensors};
+    use mm_core::{Device, seed::manual_seed};
 
     #[test]
     fn shuffled_pairs_are_ranked_first() {
-        seed_tensors(1);
+        manual_seed(1);
         let hidden = Tensor::randn(&[300, 6], DType::F32, Device::Cpu).unwrap();
         let noisy = |scale: f64| {
             let noise = Tensor::randn(&[300, 6], DType::F32, Device::Cpu).unwrap().mul_scalar(scale).unwrap();

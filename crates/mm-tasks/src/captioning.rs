@@ -6,8 +6,8 @@ use crate::{
     metrics::{Cider, Figures, Judges, Synonyms, caption_words, captions, clip_score},
 };
 use mm_core::{
-    BuildContext, BuiltEncoder, DType, Device, Input, LossParts, Modality, Params, Processor, Registry, SampleContext,
-    Source, Task, Tensor, config as settings, seed::seed_tensors, without_grad,
+    BuildContext, BuiltEncoder, DType, Device, Input, LossOutput, Modality, Params, ProcessContext, Processor,
+    Registry, Source, Tensor, TrainingObjective, config as settings, no_grad, seed::manual_seed,
 };
 use mm_data::{
     Batch, CachedProcessor, FailedSample, Loader, LoaderConfig, Manifest, ManifestConfig, Split, TensorCache, collate,
@@ -163,7 +163,7 @@ struct Writer {
 }
 
 impl Processor for Writer {
-    fn process(&self, source: &Source, _context: &mut SampleContext) -> mm_core::Result<Tensor> {
+    fn process(&self, source: &Source, _context: &mut ProcessContext) -> mm_core::Result<Tensor> {
         let Source::Text(text) = source else {
             return Err(mm_core::Error::Sample(format!("found {source:?}, wanted a caption")));
         };
@@ -194,7 +194,7 @@ struct Held {
 }
 
 impl Processor for Held {
-    fn process(&self, source: &Source, _context: &mut SampleContext) -> mm_core::Result<Tensor> {
+    fn process(&self, source: &Source, _context: &mut ProcessContext) -> mm_core::Result<Tensor> {
         let name = format!("{source:?}");
         match (self.features.get(&name), self.problems.get(&name)) {
             (Some(values), _) => Tensor::from_vec(values, &self.shape),
@@ -244,7 +244,7 @@ impl Captioning {
         if config.vocabulary.is_empty() {
             return Err(Error::Config("vocabulary: found none, wanted the training captions' words".into()));
         }
-        seed_tensors(config.train.seed);
+        manual_seed(config.train.seed);
         let params = Params::new(device);
         let root = params.scope();
         let context = BuildContext { scope: root.pp("encoder"), base: base.clone(), field: "encoder".into() };
@@ -311,7 +311,7 @@ impl Captioning {
                 return Err(Error::Config("stopped before anything was learned".into()));
             }
             let read = |s: &&Source| {
-                (format!("{s:?}"), process_catching_panics(processor.as_ref(), s, &mut SampleContext::plain()))
+                (format!("{s:?}"), process_catching_panics(processor.as_ref(), s, &mut ProcessContext::eval()))
             };
             let all: Vec<(String, mm_core::Result<Tensor>)> = chunk.par_iter().map(read).collect();
             let (mut names, mut samples) = (Vec::new(), Vec::new());
@@ -328,8 +328,7 @@ impl Captioning {
                 continue;
             }
             let input = collate(&samples, processor.as_ref())?.to_device(self.params.device())?;
-            let features =
-                without_grad(|| self.encoder.encoder.encode(&input, false))?.values.to_device(Device::Cpu)?;
+            let features = no_grad(|| self.encoder.encoder.encode(&input, false))?.values.to_device(Device::Cpu)?;
             held.shape = features.shape()[1..].to_vec();
             let size = held.shape.iter().product::<i64>() as usize;
             if size * 4 * sources.len() > HELD {
@@ -406,7 +405,7 @@ impl Captioning {
     }
 
     fn say(&self, features: &Tensor, config: &GenerationConfig) -> Result<Vec<Generation>> {
-        let found = without_grad(|| {
+        let found = no_grad(|| {
             let start = self.captioner.prefill(features, config.max_new_tokens as i64)?;
             generate(&self.captioner, start, config, &LogitsProcessors::default(), &mut |_, _| {})
         })?;
@@ -425,10 +424,10 @@ impl Captioning {
         let processor = self.encoder.processor.as_ref();
         let samples = sources
             .par_iter()
-            .map(|s| process_catching_panics(processor, s, &mut SampleContext::plain()))
+            .map(|s| process_catching_panics(processor, s, &mut ProcessContext::eval()))
             .collect::<mm_core::Result<Vec<Tensor>>>()?;
         let input = collate(&samples, processor)?.to_device(self.params.device())?;
-        let features = without_grad(|| self.features(&input, false, false))?;
+        let features = no_grad(|| self.features(&input, false, false))?;
         self.say(&features, config)
     }
 
@@ -465,7 +464,7 @@ impl Captioning {
         for chunk in rows.chunks(32) {
             let read = |r: &usize| {
                 let source = manifest.rows[*r].values.get(of)?.first()?;
-                Some((*r, process_catching_panics(seeing, source, &mut SampleContext::plain())))
+                Some((*r, process_catching_panics(seeing, source, &mut ProcessContext::eval())))
             };
             let all: Vec<(usize, mm_core::Result<Tensor>)> = chunk.par_iter().filter_map(read).collect();
             let (mut good, mut samples) = (Vec::new(), Vec::new());
@@ -485,7 +484,7 @@ impl Captioning {
             }
             if !samples.is_empty() {
                 let input = collate(&samples, seeing)?.to_device(self.params.device())?;
-                body(good, without_grad(|| self.features(&input, made, false))?)?;
+                body(good, no_grad(|| self.features(&input, made, false))?)?;
             }
         }
         Ok(broken)
@@ -549,7 +548,7 @@ impl Teaching<'_> {
         if self.model.config.sampled == 0.0 || length < 2 {
             return Ok(given.clone());
         }
-        let said = without_grad(|| self.model.captioner.teacher_forcing(features, given, false)?.argmax(2))?;
+        let said = no_grad(|| self.model.captioner.teacher_forcing(features, given, false)?.argmax(2))?;
         // What is said after a word stands in the place of the next; the first token stays.
         let said = Tensor::cat(&[&given.narrow(1, 0, 1)?, &said.narrow(1, 0, length - 1)?], 1)?;
         let drawn = Tensor::rand(&given.shape(), DType::F32, given.device())?;
@@ -559,13 +558,13 @@ impl Teaching<'_> {
     }
 
     /// How much likelier captions that are drawn should become: by their CIDEr-D above that of what is said now.
-    fn self_critical(&self, features: &Tensor, rows: &[usize], train: bool) -> mm_core::Result<LossParts> {
+    fn self_critical(&self, features: &Tensor, rows: &[usize], train: bool) -> mm_core::Result<LossOutput> {
         let model = self.model;
         let drawn = Tensor::rand(&[1], DType::F64, Device::Cpu)?.to_f64()?;
         let greedy = GenerationConfig { num_beams: 1, ..model.generation() };
         let sample = GenerationConfig { do_sample: true, seed: drawn.to_bits(), ..greedy.clone() };
         let say = |config: &GenerationConfig| -> mm_core::Result<Vec<Vec<i64>>> {
-            let found = without_grad(|| {
+            let found = no_grad(|| {
                 let start = model.captioner.prefill(features, config.max_new_tokens as i64)?;
                 generate(&model.captioner, start, config, &LogitsProcessors::default(), &mut |_, _| {})
             })
@@ -599,8 +598,8 @@ impl Teaching<'_> {
     }
 }
 
-impl Task<Batch> for Teaching<'_> {
-    fn loss(&self, batch: &Batch, train: bool) -> mm_core::Result<Option<LossParts>> {
+impl TrainingObjective<Batch> for Teaching<'_> {
+    fn loss(&self, batch: &Batch, train: bool) -> mm_core::Result<Option<LossOutput>> {
         let device = self.model.params.device();
         let Some((rows, inputs)) = batch.rows_with_all(&[&self.model.of, &Modality::TEXT], device)? else {
             return Ok(None);

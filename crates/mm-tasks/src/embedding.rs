@@ -2,7 +2,7 @@
 //! that are broken are holes that can be tried again, and memory does not grow with the number of rows.
 
 use crate::{Error, Result};
-use mm_core::{Modality, Pool, Processor, SampleContext, Source, Tensor};
+use mm_core::{Modality, Pooling, ProcessContext, Processor, Source, Tensor};
 use mm_data::Manifest;
 use mm_repr::Pretrained;
 use parquet::{
@@ -32,7 +32,7 @@ pub trait Embedder {
     /// What makes a sample of a value.
     fn processor(&self, modality: &Modality) -> Result<Arc<dyn Processor>>;
     /// Vectors `[samples, width]`.
-    fn embed_samples(&self, modality: &Modality, samples: &[Tensor], pool: Option<Pool>) -> Result<Tensor>;
+    fn embed_samples(&self, modality: &Modality, samples: &[Tensor], pool: Option<Pooling>) -> Result<Tensor>;
     /// Changes whenever the vectors would.
     fn fingerprint(&self) -> Result<String>;
 }
@@ -46,7 +46,7 @@ impl Embedder for Pretrained {
         Ok(Arc::clone(&self.tower(modality)?.processor))
     }
 
-    fn embed_samples(&self, modality: &Modality, samples: &[Tensor], pool: Option<Pool>) -> Result<Tensor> {
+    fn embed_samples(&self, modality: &Modality, samples: &[Tensor], pool: Option<Pooling>) -> Result<Tensor> {
         Ok(Pretrained::embed_samples(self, modality, samples, pool)?)
     }
 
@@ -88,7 +88,7 @@ pub struct Options {
     /// The modalities, in this order; those that both the model takes and the data set has where none is named.
     pub modalities: Vec<Modality>,
     /// How positions become one vector; as the model's folder says when absent.
-    pub pool: Option<Pool>,
+    pub pool: Option<Pooling>,
     /// Whether vectors are brought to unit length.
     pub normalize: bool,
     /// Whether the first broken value ends the work instead of becoming a hole.
@@ -344,7 +344,7 @@ fn run(
                 let make = |n: &usize| {
                     let entry = &entries[*n];
                     let source: &Source = &manifest.rows[entry.row].values[&entry.modality][entry.value];
-                    processors[&entry.modality].process(source, &mut SampleContext::plain()).map_err(|e| e.to_string())
+                    processors[&entry.modality].process(source, &mut ProcessContext::eval()).map_err(|e| e.to_string())
                 };
                 let samples: Vec<std::result::Result<Tensor, String>> = piece.par_iter().map(make).collect();
                 if ended.load(Ordering::Relaxed) || sender.send(samples).is_err() {

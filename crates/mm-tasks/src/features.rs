@@ -1,7 +1,7 @@
 //! Features of frozen encoders: made once, kept in the cache, read by the loader's workers.
 
 use crate::{Error, Result, Told};
-use mm_core::{Device, Encoder, Features, Modality, Processor, SampleContext, Source, Tensor, seed::Rng, without_grad};
+use mm_core::{Device, Encoder, Features, Modality, ProcessContext, Processor, Source, Tensor, no_grad, seed::Rng};
 use mm_data::{TensorCache, collate};
 use rayon::prelude::*;
 use std::{
@@ -69,7 +69,7 @@ impl Frozen<'_> {
                 .map(|(source, view, key)| {
                     // The key is a hash of source and view: each view of each picture draws its own.
                     let random = Rng::at(&[u64::from_str_radix(&key[..16], 16).unwrap_or(0)]);
-                    self.processor.process(source, &mut SampleContext { train: *view > 0, random })
+                    self.processor.process(source, &mut ProcessContext { train: *view > 0, random })
                 })
                 .collect();
             let (mut good, mut keys) = (Vec::new(), Vec::new());
@@ -86,7 +86,7 @@ impl Frozen<'_> {
                 continue;
             }
             let input = collate(&good, self.processor.as_ref())?.to_device(device)?;
-            let (positions, vectors) = without_grad(|| -> Result<_> {
+            let (positions, vectors) = no_grad(|| -> Result<_> {
                 Ok(if self.positions {
                     let (positions, vectors) = self.encoder.encode_and_embed(&input, false)?;
                     (Some(positions), vectors)
@@ -112,7 +112,7 @@ impl Frozen<'_> {
 fn with_positions(vector: &Tensor, positions: &Features, row: i64) -> Result<Tensor> {
     let mut own = positions.values.select(0, row)?.to_device(Device::Cpu)?;
     if let Some(mask) = &positions.mask {
-        own = own.index_select(0, &mask.select(0, row)?.to_device(Device::Cpu)?.places()?)?;
+        own = own.index_select(0, &mask.select(0, row)?.to_device(Device::Cpu)?.nonzero()?)?;
     }
     Ok(Tensor::cat(&[&vector.unsqueeze(0)?, &own], 0)?)
 }
@@ -144,7 +144,7 @@ impl Kept {
 }
 
 impl Processor for Kept {
-    fn process(&self, source: &Source, context: &mut SampleContext) -> mm_core::Result<Tensor> {
+    fn process(&self, source: &Source, context: &mut ProcessContext) -> mm_core::Result<Tensor> {
         if let Some(problem) = self.problems.get(&format!("{source:?}")) {
             return Err(mm_core::Error::Sample(problem.clone()));
         }

@@ -6,8 +6,8 @@ use crate::{
     metrics::{AnsweredRow, Blind, Figures, answer_figures, captions, normalize_answer, word_error_rate},
 };
 use mm_core::{
-    AdapterConfig, DType, Device, LossParts, Modality, Params, Processor, SampleContext, Source, Task, Tensor,
-    config as settings, seed::seed_tensors,
+    DType, Device, LoraConfig, LossOutput, Modality, Params, ProcessContext, Processor, Source, Tensor,
+    TrainingObjective, config as settings, seed::manual_seed,
 };
 use mm_data::{Batch, FailedSample, Loader, LoaderConfig, Manifest, ManifestConfig, Split};
 use mm_reason::{Pipeline, Request, TrainBatch, generate::GenerationConfig};
@@ -45,7 +45,7 @@ pub struct FinetuningConfig {
     pub language: Option<String>,
     /// Low-rank adapters that are learned in place of the weights.
     #[serde(default)]
-    pub adapter: Option<AdapterConfig>,
+    pub adapter: Option<LoraConfig>,
     /// The answers that a model chooses among; those of the checkpoint, or, where the training rows have others, these, when empty.
     #[serde(default)]
     pub labels: Vec<String>,
@@ -88,7 +88,7 @@ pub fn parse(value: &toml::Value) -> Result<FinetuningConfig> {
     let config: FinetuningConfig = settings::parse(&value, "")?;
     config.loader.check()?;
     config.train.check()?;
-    config.adapter.as_ref().map(AdapterConfig::check).transpose()?;
+    config.adapter.as_ref().map(LoraConfig::check).transpose()?;
     if !(0.0..1.0).contains(&config.smoothing) {
         return Err(Error::Config(format!("smoothing: found {}, wanted a share in [0, 1)", config.smoothing)));
     }
@@ -180,7 +180,7 @@ struct Written {
 }
 
 impl Processor for Written {
-    fn process(&self, source: &Source, _context: &mut SampleContext) -> mm_core::Result<Tensor> {
+    fn process(&self, source: &Source, _context: &mut ProcessContext) -> mm_core::Result<Tensor> {
         match source {
             Source::Text(text) => self.known.get(text),
             _ => None,
@@ -234,7 +234,7 @@ impl Finetuning {
     /// Loads the checkpoint of a resolved config, ready to learn.
     pub fn new(config: FinetuningConfig, base: &Path, device: Device) -> Result<Self> {
         let base = config.base.clone().unwrap_or_else(|| base.to_owned());
-        seed_tensors(config.train.seed);
+        manual_seed(config.train.seed);
         let options = LoadOptions { device, ..LoadOptions::default() };
         let labels = (!config.labels.is_empty()).then_some(config.labels.as_slice());
         let folder = locate(&config.model, &base);
@@ -523,8 +523,8 @@ fn pair(question: Option<&str>, answer: &str) -> String {
 }
 
 /// The loss of a batch: each token of what is to be said, or each label by itself.
-impl Task<Batch> for Finetuning {
-    fn loss(&self, batch: &Batch, train: bool) -> mm_core::Result<Option<LossParts>> {
+impl TrainingObjective<Batch> for Finetuning {
+    fn loss(&self, batch: &Batch, train: bool) -> mm_core::Result<Option<LossOutput>> {
         let answer = Modality::from(ANSWER);
         let wanted = [&self.of, &answer, &Modality::TEXT];
         let wanted = if self.config.answer.is_some() { &wanted[..] } else { &wanted[..2] };

@@ -11,7 +11,7 @@ use crate::{
     representation::{self, Representation},
     retrieval::{self, Retrieval},
 };
-use mm_core::{Device, Modality, Params, Pool, Processor, Registry, Source, Tensor, config};
+use mm_core::{Device, Modality, Params, Pooling, Processor, Registry, Source, Tensor, config};
 use mm_data::{Manifest, Split};
 use mm_train::{Progress, Run};
 use std::{
@@ -250,7 +250,7 @@ impl Embedder for Trained<'_> {
         }
     }
 
-    fn embed_samples(&self, modality: &Modality, samples: &[Tensor], _: Option<Pool>) -> Result<Tensor> {
+    fn embed_samples(&self, modality: &Modality, samples: &[Tensor], _: Option<Pooling>) -> Result<Tensor> {
         match self.job {
             Job::Retrieval(model) => model.embed_samples(modality, samples),
             Job::Representation(model) => model.embed_samples(modality, samples),

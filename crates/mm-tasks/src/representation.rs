@@ -9,10 +9,9 @@ use crate::{
     retrieval::Retrieval,
 };
 use mm_core::{
-    BuildContext, BuiltEncoder, DType, Device, Encoder, Features, Init, Input, InputSet, Learner, LossParts, Modality,
-    Params, Processor, Registry, SampleContext, Source, Task, Tensor, config,
-    seed::{Rng, seed_tensors},
-    without_grad,
+    BuildContext, BuiltEncoder, DType, Device, Encoder, Features, Init, Input, InputSet, LossOutput, Modality, Params,
+    ProcessContext, Processor, Registry, RepresentationLearner, Source, Tensor, TrainingObjective, config, no_grad,
+    seed::{Rng, manual_seed},
 };
 use mm_data::{Batch, Loader, LoaderConfig, Manifest, ManifestConfig, Split, TensorCache, collate};
 use mm_repr::generative::{BuiltInput, InputConfig, InputSpecs, ValueType, build_input, build_learner};
@@ -112,7 +111,7 @@ pub struct Representation {
     params: Params,
     inputs: BTreeMap<Modality, BuiltInput>,
     levels: BTreeMap<Modality, Level>,
-    learner: Box<dyn Learner>,
+    learner: Box<dyn RepresentationLearner>,
     labels: BTreeMap<String, i64>,
     /// The label of each row of the manifest, for learners that use them; set by [`Representation::fit`].
     row_labels: std::cell::RefCell<Vec<i64>>,
@@ -131,7 +130,7 @@ impl Representation {
         let base = config.base.clone().unwrap_or_else(|| base.to_owned());
         learn_settings(&mut config, &base)?;
         let labels: BTreeMap<String, i64> = config.classes.iter().flatten().cloned().zip(0..).collect();
-        seed_tensors(config.train.seed);
+        manual_seed(config.train.seed);
         let params = Params::new(device);
         let root = params.scope();
         let (mut inputs, mut levels, mut specs) = (BTreeMap::new(), BTreeMap::new(), InputSpecs::new());
@@ -183,7 +182,7 @@ impl Representation {
     }
 
     /// What learned.
-    pub fn learner(&self) -> &dyn Learner {
+    pub fn learner(&self) -> &dyn RepresentationLearner {
         self.learner.as_ref()
     }
 
@@ -279,7 +278,7 @@ impl Representation {
         let processor = self.processor(modality)?;
         let samples = sources
             .par_iter()
-            .map(|s| processor.process(s, &mut SampleContext::plain()))
+            .map(|s| processor.process(s, &mut ProcessContext::eval()))
             .collect::<Result<Vec<_>, _>>()?;
         self.embed_samples(modality, &samples)
     }
@@ -308,7 +307,7 @@ impl Representation {
             return Err(Error::Config(format!("this run makes no code of {modality} alone; wanted {wanted}")));
         }
         let mut input = collate(samples, built.processor.as_ref())?.to_device(self.params.device())?;
-        Ok(without_grad(|| {
+        Ok(no_grad(|| {
             if let Some((encoder, _)) = &built.encoder {
                 input = Input { values: encoder.embed(&input, false)?, mask: None };
             }
@@ -336,7 +335,7 @@ impl Representation {
                 .par_iter()
                 .map(|r| {
                     let source = manifest.rows[*r].values.get(modality)?.first()?;
-                    processor.process(source, &mut SampleContext::plain()).ok()
+                    processor.process(source, &mut ProcessContext::eval()).ok()
                 })
                 .collect();
             let has: Vec<usize> = samples.iter().enumerate().filter_map(|(p, s)| s.is_some().then_some(p)).collect();
@@ -359,15 +358,15 @@ impl Representation {
             let Some((input, present)) = gathered.set.parts.get(modality) else {
                 return Err(Error::Config(format!("inputs.{modality}: no training row has it")));
             };
-            let values = input.values.index_select(0, &present.places()?)?;
+            let values = input.values.index_select(0, &present.nonzero()?)?;
             if level.mean.count() > 1 {
-                level.mean.assign(&values.mean_dims(&[0], false)?)?;
-                level.deviation.assign(&values.std_dims(&[0], false, false)?.clamp_min(1e-4)?)?;
+                level.mean.copy_(&values.mean_dims(&[0], false)?)?;
+                level.deviation.copy_(&values.std_dims(&[0], false, false)?.clamp_min(1e-4)?)?;
             } else {
                 let mean = values.mean()?;
                 let deviation = values.sub(&mean)?.pow(2.0)?.mean()?.sqrt()?.clamp_min(1e-4)?;
-                level.mean.assign(&mean.reshape(&[1])?)?;
-                level.deviation.assign(&deviation.reshape(&[1])?)?;
+                level.mean.copy_(&mean.reshape(&[1])?)?;
+                level.deviation.copy_(&deviation.reshape(&[1])?)?;
             }
         }
         Ok(())
@@ -388,7 +387,7 @@ impl Representation {
         if rows.len() < 2 {
             return Err(Error::Config(format!("the training side has {} rows; wanted at least two", rows.len())));
         }
-        without_grad(|| self.fit_levels(&manifest, &processors))?;
+        no_grad(|| self.fit_levels(&manifest, &processors))?;
         *self.row_labels.borrow_mut() = manifest.rows.iter().map(|r| self.label(r)).collect();
         let count = rows.len();
         let c = &self.config;
@@ -398,7 +397,7 @@ impl Representation {
             if valid.rows.is_empty() {
                 return Ok(None);
             }
-            seed_tensors(0);
+            manual_seed(0);
             let mut set = valid.set.clone();
             set.labels = Some(Tensor::from_slice(&valid.labels)?.to_device(self.params.device())?);
             let Some((loss, parts)) = self.learner.loss(&set, false)? else { return Ok(None) };
@@ -433,8 +432,8 @@ impl Representation {
     fn lend_levels(&self, other: &Self) -> Result<()> {
         for (modality, level) in &self.levels {
             if let Some(theirs) = other.levels.get(modality) {
-                theirs.mean.assign(&level.mean)?;
-                theirs.deviation.assign(&level.deviation)?;
+                theirs.mean.copy_(&level.mean)?;
+                theirs.deviation.copy_(&level.deviation)?;
             }
         }
         Ok(())
@@ -500,8 +499,8 @@ fn manifest(config: &RepresentationConfig, base: &Path) -> Result<Manifest> {
     Ok(manifest)
 }
 
-impl Task<Batch> for Representation {
-    fn loss(&self, batch: &Batch, train: bool) -> mm_core::Result<Option<LossParts>> {
+impl TrainingObjective<Batch> for Representation {
+    fn loss(&self, batch: &Batch, train: bool) -> mm_core::Result<Option<LossOutput>> {
         let parts = batch.modalities.iter().map(|(m, p)| (m, &p.input.values, p.rows.as_slice())).collect();
         let mut set = self.set(batch.rows.len(), parts)?;
         // Learners ask for every modality of theirs; one that the whole batch lacks is there with no row.
@@ -578,7 +577,7 @@ struct LearnedSettings {
 
 /// Adds `learned`: the representation of a run as a frozen encoder, in any config.
 pub(crate) fn register(registry: &mut Registry) {
-    registry.encoder("learned", |settings, context| {
+    registry.register_encoder("learned", |settings, context| {
         let settings: LearnedSettings = config::parse(settings, &context.field)?;
         let run = context.base.join(&settings.run);
         let as_core = |e: Error| mm_core::Error::file(&run, e);
@@ -610,7 +609,7 @@ pub(crate) fn register(registry: &mut Registry) {
         let symbols = matches!(built.spec.value_type, ValueType::Tokens(_));
         let blank = Tensor::zeros(&shape, if symbols { DType::I64 } else { DType::F32 }, context.scope.device())?;
         let set = InputSet::of(modality.clone(), Input { values: blank, mask: None })?;
-        let width = without_grad(|| model.learner.features(&set))?.width()?;
+        let width = no_grad(|| model.learner.features(&set))?.width()?;
         let encoder = Box::new(Learned { model, modality, width, embedding_width });
         Ok(BuiltEncoder { processor, encoder, frozen: true, fingerprint })
     });
@@ -641,7 +640,7 @@ pub struct Figures {
 impl Representation {
     /// Figures of a side. `fresh` is the same model before training.
     fn evaluate(&self, look: &Look, split: Split, fresh: &Self) -> Result<Figures> {
-        without_grad(|| {
+        no_grad(|| {
             let mut figures = BTreeMap::new();
             self.rebuild(look, &mut figures)?;
             self.read_labels(look, fresh, &mut figures)?;
@@ -663,7 +662,7 @@ impl Representation {
 
     /// What the learner makes of a set in one modality, in pieces; none where it cannot.
     pub fn reconstruct(&self, set: &InputSet, modality: &Modality) -> Result<Option<Tensor>> {
-        seed_tensors(0);
+        manual_seed(0);
         let mut out = Vec::new();
         for piece in pieces(set)? {
             match self.learner.reconstruct(&piece, modality)? {
@@ -870,7 +869,7 @@ impl Representation {
         let all: Vec<&Modality> = self.inputs.keys().collect();
         let Some((set, _)) = having(&look.test.set, &all)? else { return Ok(()) };
         let mean = |samples: usize| -> Result<Option<f64>> {
-            seed_tensors(0);
+            manual_seed(0);
             let (mut sum, mut count) = (0.0, 0.0);
             for piece in pieces(&set)? {
                 let Some(each) = self.learner.log_likelihood(&piece, samples)? else { return Ok(None) };
@@ -893,7 +892,7 @@ impl Representation {
         let both = [&Modality::IMAGE, &Modality::TEXT];
         let Some((test, places)) = having(&look.test.set, &both)? else { return Ok(()) };
         let Some(maker) = self.learner.generative() else { return Ok(()) };
-        seed_tensors(0);
+        manual_seed(0);
         let Some(codes) = maker.draw(test.rows, Some(&test.only(&[&Modality::TEXT])))? else { return Ok(()) };
         let made = maker.decode(&codes, &Modality::IMAGE)?;
         let row = |p: usize| &look.manifest.rows[look.test.rows[places[p]]];
@@ -903,7 +902,7 @@ impl Representation {
             .map(|p| {
                 let path = folder.join(format!("{p}.png"));
                 crate::report::save_png(&made.narrow(0, p as i64, 1)?, 1, &path)?;
-                Ok(Source::File(path))
+                Ok(Source::Path(path))
             })
             .collect();
         let values = |m: &Modality| (0..places.len()).filter_map(|p| row(p).values.get(m)?.first().cloned()).collect();

@@ -10,11 +10,11 @@ use crate::{
 };
 use mm_align::{Contrastive, ContrastiveConfig, ContrastiveKind, MemoryConfig, RobustConfig, diagnose, memory};
 use mm_core::{
-    BuildContext, Checkpoint, DType, Device, Encoder, Features, Init, Input, Modality, Module, Params, Processor,
-    Registry, SampleContext, Scope, Source, Task, Tensor, config,
+    BuildContext, Checkpoint, DType, Device, Encoder, Features, Init, Input, Modality, Module, Params, ProcessContext,
+    Processor, Registry, Scope, Source, Tensor, TrainingObjective, config,
     nn::{Linear, Norm, NormConfig},
-    seed::seed_tensors,
-    without_grad,
+    no_grad,
+    seed::manual_seed,
 };
 use mm_data::{Batch, CachedProcessor, Loader, LoaderConfig, Manifest, ManifestConfig, Split, TensorCache, collate};
 use mm_train::{Progress, Run, TrainConfig, TrainInput, train};
@@ -235,7 +235,7 @@ impl Retrieval {
                 config.towers.len()
             )));
         }
-        seed_tensors(config.train.seed);
+        manual_seed(config.train.seed);
         let params = Params::new(device);
         let root = params.scope();
         let mut towers = BTreeMap::new();
@@ -428,7 +428,7 @@ impl Retrieval {
         let processor = self.processor(modality)?;
         let samples = sources
             .par_iter()
-            .map(|s| processor.process(s, &mut SampleContext::plain()))
+            .map(|s| processor.process(s, &mut ProcessContext::eval()))
             .collect::<Result<Vec<_>, _>>()?;
         self.embed_samples(modality, &samples)
     }
@@ -443,7 +443,7 @@ impl Retrieval {
         let tower = self.tower(modality)?;
         let some = |samples: &[Tensor]| -> Result<Tensor> {
             let input = collate(samples, tower.processor.as_ref())?.to_device(self.params.device())?;
-            without_grad(|| self.complete(modality, Self::shared(tower, tower.encoder.embed(&input, false)?, false)?))
+            no_grad(|| self.complete(modality, Self::shared(tower, tower.encoder.embed(&input, false)?, false)?))
         };
         let rows = samples.chunks(TOGETHER).map(some).collect::<Result<Vec<_>>>()?;
         Ok(Tensor::cat(&rows.iter().collect::<Vec<_>>(), 0)?)
@@ -602,17 +602,17 @@ impl Retrieval {
         let positions = |side: usize, modality: &Modality, entries: &[Entry]| -> Result<Vec<Features>> {
             let processor = &processors[modality];
             let piece = |entries: &[Entry]| -> Result<Features> {
-                let make = |entry: &Entry| processor.process(&entry.source, &mut SampleContext::plain());
+                let make = |entry: &Entry| processor.process(&entry.source, &mut ProcessContext::eval());
                 let samples = entries.par_iter().map(make).collect::<Result<Vec<_>, _>>()?;
                 let input = collate(&samples, processor.as_ref())?;
-                let (.., positions) = without_grad(|| self.encode(modality, &input, false))?;
+                let (.., positions) = no_grad(|| self.encode(modality, &input, false))?;
                 let positions = positions.ok_or_else(|| Error::Config(format!("{modality} has no positions")))?;
-                Ok(without_grad(|| attending.project(side, &positions, false))?)
+                Ok(no_grad(|| attending.project(side, &positions, false))?)
             };
             attending::pieces(entries).map(piece).collect()
         };
         let (left, right) = (positions(0, asking, &queries.entries)?, positions(1, asked, &keys.entries)?);
-        let agreement = without_grad(|| attending.agreement(&left, &right))?.to_device(Device::Cpu)?;
+        let agreement = no_grad(|| attending.agreement(&left, &right))?.to_device(Device::Cpu)?;
         let both = agreement.add(&queries.vectors.matmul(&keys.vectors.transpose(0, 1)?)?)?;
         for (how, scores) in [("attention", agreement), ("attention and vectors", both)] {
             let fits = |q: usize, k: usize| queries.entries[q].item == keys.entries[k].item;
@@ -631,14 +631,14 @@ impl Retrieval {
         let [asking, asked] = attending.modalities();
         let side = |side: usize, modality: &Modality, source: &Source| -> Result<(Tensor, Features)> {
             let tower = self.tower(modality)?;
-            let sample = tower.processor.process(source, &mut SampleContext::plain())?;
+            let sample = tower.processor.process(source, &mut ProcessContext::eval())?;
             let input = collate(std::slice::from_ref(&sample), tower.processor.as_ref())?;
             let input = input.to_device(self.params.device())?;
-            let positions = without_grad(|| attending.project(side, &tower.encoder.encode(&input, false)?, false))?;
+            let positions = no_grad(|| attending.project(side, &tower.encoder.encode(&input, false)?, false))?;
             Ok((sample, positions))
         };
         let ((_, queried), (ground, keyed)) = (side(0, asking, queries)?, side(1, asked, keys)?);
-        let map = without_grad(|| attending.map(&queried, &keyed))?;
+        let map = no_grad(|| attending.map(&queried, &keyed))?;
         let across = map.size(1)? as usize;
         let side = (across as f64).sqrt().round() as usize;
         let grid = if *asked == Modality::IMAGE && side * side == across { [side, side] } else { [1, across] };
@@ -676,14 +676,14 @@ impl Retrieval {
             let (mut rows, mut vectors) = (Vec::new(), Vec::new());
             for chunk in voices.chunks(TOGETHER) {
                 let make = |(row, source): &(usize, &Source)| {
-                    Some((*row, processor.process(source, &mut SampleContext::plain()).ok()?))
+                    Some((*row, processor.process(source, &mut ProcessContext::eval()).ok()?))
                 };
                 let (some, samples): (Vec<usize>, Vec<Tensor>) = chunk.par_iter().filter_map(make).unzip();
                 if samples.is_empty() {
                     continue;
                 }
                 let input = collate(&samples, tower.processor.as_ref())?;
-                let found = without_grad(|| spelling.spoken(&self.encode(&modality, &input, false)?.1, false))?;
+                let found = no_grad(|| spelling.spoken(&self.encode(&modality, &input, false)?.1, false))?;
                 vectors.push(found.to_device(Device::Cpu)?);
                 rows.extend(some);
             }
@@ -711,9 +711,9 @@ impl Retrieval {
         let manifest = self.whole(spelling)?;
         let modality = Modality::from(spelling.modality());
         let tower = self.tower(&modality)?;
-        let sample = tower.processor.process(voice, &mut SampleContext::plain())?;
+        let sample = tower.processor.process(voice, &mut ProcessContext::eval())?;
         let input = collate(&[sample], tower.processor.as_ref())?;
-        let spoken = without_grad(|| spelling.spoken(&self.encode(&modality, &input, false)?.1, false))?;
+        let spoken = no_grad(|| spelling.spoken(&self.encode(&modality, &input, false)?.1, false))?;
         let rows: Vec<usize> = sides.iter().flat_map(|side| manifest.rows_in_split(*side)).collect();
         let written = written(&manifest, &rows);
         let texts = written
@@ -733,7 +733,7 @@ impl Retrieval {
     fn letters(&self, spelling: &Spelling, texts: &[(usize, &str)]) -> Result<Tensor> {
         let grams: Vec<Vec<i64>> = texts.iter().map(|(_, text)| spelling.grams(text)).collect();
         let grams: Vec<&[i64]> = grams.iter().map(Vec::as_slice).collect();
-        Ok(without_grad(|| spelling.letters(&grams, self.params.device(), false))?.to_device(Device::Cpu)?)
+        Ok(no_grad(|| spelling.letters(&grams, self.params.device(), false))?.to_device(Device::Cpu)?)
     }
 
     fn embed_with(
@@ -768,12 +768,12 @@ impl Retrieval {
             let mut good = Vec::new();
             // Of about one length together; a broken value is left out, as in training.
             let size = |s: &Source| {
-                if let Source::File(path) = s { std::fs::metadata(path).map_or(0, |m| m.len()) } else { 0 }
+                if let Source::Path(path) = s { std::fs::metadata(path).map_or(0, |m| m.len()) } else { 0 }
             };
             entries.sort_by_cached_key(|e| (size(&e.source), e.row));
             for chunk in entries.chunks(TOGETHER) {
                 let samples: Vec<_> =
-                    chunk.par_iter().map(|e| processor.process(&e.source, &mut SampleContext::plain())).collect();
+                    chunk.par_iter().map(|e| processor.process(&e.source, &mut ProcessContext::eval())).collect();
                 let mut kept = Vec::new();
                 for (entry, sample) in chunk.iter().zip(samples) {
                     match sample {
@@ -789,7 +789,7 @@ impl Retrieval {
                 }
                 if !kept.is_empty() {
                     let input = collate(&kept, processor.as_ref())?;
-                    let made = without_grad(|| self.complete(modality, self.project(modality, &input, false)?))?;
+                    let made = no_grad(|| self.complete(modality, self.project(modality, &input, false)?))?;
                     vectors.push(made.to_device(Device::Cpu)?);
                 }
             }
@@ -886,7 +886,7 @@ fn soft_targets(config: &SoftConfig, batch: &Batch, rows: &[usize]) -> mm_core::
     let cosines = features.matmul(&features.transpose(0, 1)?)?.mul_scalar(1.0 / config.temperature)?;
     let there = Tensor::from_slice(&there)?;
     let known = there.unsqueeze(0)?.logical_and(&there.unsqueeze(1)?)?.logical_or(&own.gt_scalar(0.5)?)?;
-    cosines.masked_fill(&known.logical_not()?, DType::F32.lowest())?.softmax(1)
+    cosines.masked_fill(&known.logical_not()?, DType::F32.mask_value())?.softmax(1)
 }
 
 /// The rows that stand in both.
@@ -906,7 +906,7 @@ fn alike(batch: &Batch, rows: &[usize]) -> mm_core::Result<Tensor> {
     equal(&shown)
 }
 
-impl Task<Batch> for Retrieval {
+impl TrainingObjective<Batch> for Retrieval {
     fn loss(&self, batch: &Batch, train: bool) -> mm_core::Result<Option<(Tensor, Vec<(String, f64)>)>> {
         let mut embedded = BTreeMap::new();
         let mut written = None;
@@ -923,7 +923,7 @@ impl Task<Batch> for Retrieval {
         let step = match &self.steps {
             Some(steps) if train => {
                 let now = steps.to_f64()?;
-                steps.assign(&steps.add_scalar(1.0)?)?;
+                steps.copy_(&steps.add_scalar(1.0)?)?;
                 Some(now as u64)
             }
             _ => None,

@@ -40,7 +40,7 @@ fn a_joint_model_says_how_captions_go_with_pictures() {
     use mm_core::{Modality, Source};
     let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../mm-repr/tests/fixtures/families");
     let model = mm_repr::Pretrained::load(&fixtures.join("clip-eos-gelu")).unwrap();
-    let pictures: Vec<Source> = ["wide.png", "tall.jpg"].map(|n| Source::File(fixtures.join("inputs").join(n))).into();
+    let pictures: Vec<Source> = ["wide.png", "tall.jpg"].map(|n| Source::Path(fixtures.join("inputs").join(n))).into();
     let said = ["a dog".to_owned(), "the quick brown fox".to_owned()];
     let people = [vec!["a dog".to_owned(), "fox".to_owned()], vec!["lazy".to_owned()]];
     let found = clip_score(&model, &pictures, &said, &people).unwrap();

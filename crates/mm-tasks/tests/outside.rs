@@ -3,8 +3,8 @@
 #![allow(missing_docs)]
 
 use mm_core::{
-    BuiltEncoder, Device, Encoder, Error, Features, Input, Modality, Module, Processor, Registry, Result,
-    SampleContext, Source, Tensor, config, nn::Linear, seed::Rng,
+    BuiltEncoder, Device, Encoder, Error, Features, Input, Modality, Module, ProcessContext, Processor, Registry,
+    Result, Source, Tensor, config, nn::Linear, seed::Rng,
 };
 use mm_data::Split;
 use mm_tasks::retrieval::{Retrieval, evaluate, fit, parse};
@@ -24,7 +24,7 @@ struct Settings {
 struct Columns(i64);
 
 impl Processor for Columns {
-    fn process(&self, source: &Source, _context: &mut SampleContext) -> Result<Tensor> {
+    fn process(&self, source: &Source, _context: &mut ProcessContext) -> Result<Tensor> {
         let Source::Value(value) = source else { return Err(Error::Sample("not a table".into())) };
         let numbers: Vec<f32> =
             value.as_array().into_iter().flatten().filter_map(|v| v.as_f64().map(|v| v as f32)).collect();
@@ -59,7 +59,7 @@ impl Encoder for Table {
 }
 
 fn register(registry: &mut Registry) {
-    registry.encoder("tabular", |settings, context| {
+    registry.register_encoder("tabular", |settings, context| {
         let settings: Settings = config::parse(settings, &context.field)?;
         let layer = Linear::new(&context.scope.pp("layer"), settings.columns, 32, true)?;
         let encoder = Table { layer, modality: Modality::new(settings.modality) };

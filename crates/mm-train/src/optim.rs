@@ -259,7 +259,7 @@ impl Optimizer {
         let (all, each) = flat::copy(&weights.iter().collect::<Vec<_>>())?;
         let gradient = flat::join(&gradients.iter().collect::<Vec<_>>())?;
         all.adam_(&gradient, &joined.first, &joined.second, &self.adam(rate, decay, scale))?;
-        slots.iter().zip(&each).try_for_each(|(slot, moved)| slot.tensor.assign(moved))?;
+        slots.iter().zip(&each).try_for_each(|(slot, moved)| slot.tensor.copy_(moved))?;
         Ok(true)
     }
 
@@ -277,7 +277,7 @@ impl Optimizer {
     pub fn load_state(&mut self, checkpoint: &Checkpoint, steps: u64) -> Result<()> {
         self.steps = steps;
         for (name, tensor) in self.state() {
-            tensor.assign(&checkpoint.get(&name)?)?;
+            tensor.copy_(&checkpoint.get(&name)?)?;
         }
         Ok(())
     }
@@ -304,7 +304,7 @@ mod tests {
         ] {
             let params = Params::new(Device::Cpu);
             let w = params.scope().param("w", &[2, 2], Init::Zeros).unwrap();
-            w.assign(&Tensor::from_vec(&[1f32, -2.0, 3.0, 4.0], &[2, 2]).unwrap()).unwrap();
+            w.copy_(&Tensor::from_vec(&[1f32, -2.0, 3.0, 4.0], &[2, 2]).unwrap()).unwrap();
             let config = OptimizerConfig { kind, lr: 0.1, weight_decay: 0.1, ..OptimizerConfig::default() };
             let mut optimizer = Optimizer::new(&config, &params).unwrap();
             for factor in [1.0, 0.5, 0.25] {
@@ -321,7 +321,7 @@ mod tests {
     #[test]
     fn joined_slots_make_the_same_steps() {
         let run = |joined: bool| {
-            mm_core::seed::seed_tensors(3);
+            mm_core::seed::manual_seed(3);
             let params = Params::new(Device::Cpu);
             let uniform = Init::Uniform(1.0);
             let names = ["a.w", "a.b", "b.w", "b.v"];

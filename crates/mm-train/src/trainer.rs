@@ -1,7 +1,7 @@
 //! The trainer, top to bottom.
 
 use crate::{Error, MetricRecord, Optimizer, OptimizerConfig, Result, Run, ScheduleConfig, TrainState, flat};
-use mm_core::{DType, Params, Role, Task, Tensor, autocast, seed, without_grad};
+use mm_core::{DType, Params, Role, Tensor, TrainingObjective, autocast, no_grad, seed};
 use mm_data::{Batch, Loader};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -176,7 +176,7 @@ pub struct TrainInput<'a> {
     /// Settings.
     pub config: &'a TrainConfig,
     /// What is learned.
-    pub objective: &'a dyn Task<Batch>,
+    pub objective: &'a dyn TrainingObjective<Batch>,
     /// Its parameters.
     pub params: &'a Params,
     /// The batches.
@@ -226,7 +226,7 @@ pub fn train(input: TrainInput<'_>, run: &mut Run) -> Result<TrainOutcome> {
         (0..config.epochs).map(|epoch| loader.batches(epoch).div_ceil(config.gradient_accumulation_steps) as u64).sum();
     let half = match config.precision {
         Precision::Auto => matches!(params.device(), mm_core::Device::Cuda(_)),
-        Precision::Fast => params.device().fast_dtype() == DType::BF16,
+        Precision::Fast => params.device().preferred_dtype() == DType::BF16,
         Precision::F32 => false,
         Precision::Bf16 => true,
     };
@@ -246,7 +246,7 @@ pub fn train(input: TrainInput<'_>, run: &mut Run) -> Result<TrainOutcome> {
                 let Some(batch) = epoch.next() else { break };
                 let batch = batch?;
                 // Dropout is a function of the step, so that a resumed run draws the same.
-                seed::seed_tensors(seed::mix(&[config.seed, saved.step, count as u64]));
+                seed::manual_seed(seed::mix(&[config.seed, saved.step, count as u64]));
                 saved.batch = batch.index + 1;
                 let forward = || task.loss(&batch, true);
                 let made = if half { autocast(params.device(), forward) } else { forward() };
@@ -316,7 +316,7 @@ pub fn train(input: TrainInput<'_>, run: &mut Run) -> Result<TrainOutcome> {
             if let Some(averaged) = averaged.as_mut() {
                 averaged.swap(params)?;
             }
-            let figures = without_grad(&mut *evaluate)?;
+            let figures = no_grad(&mut *evaluate)?;
             let mut better = true;
             if let Some(values) = figures {
                 progress.evaluated(saved.step, &values);
@@ -372,7 +372,7 @@ fn save(
     params: &Params,
     optimizer: &Optimizer,
     averaged: Option<&Ema>,
-    task: &dyn Task<Batch>,
+    task: &dyn TrainingObjective<Batch>,
     saved: &TrainState,
 ) -> Result<()> {
     let mut tensors: Vec<(String, Tensor)> =
@@ -429,8 +429,8 @@ impl Ema {
     fn swap(&mut self, params: &Params) -> Result<()> {
         for ((_, mean), (_, now)) in self.mean.iter().zip(model(params)) {
             let held = now.detach()?.copy()?;
-            now.assign(mean)?;
-            mean.assign(&held)?;
+            now.copy_(mean)?;
+            mean.copy_(&held)?;
         }
         Ok(())
     }
@@ -441,7 +441,7 @@ impl Ema {
 
     fn restore(&self, checkpoint: &mm_core::Checkpoint) -> Result<()> {
         for (name, tensor) in self.state() {
-            tensor.assign(&checkpoint.get(&name)?)?;
+            tensor.copy_(&checkpoint.get(&name)?)?;
         }
         Ok(())
     }

@@ -161,7 +161,7 @@ fn read_rows(data: &Path, kinds: &[&str]) -> Result<Vec<BatchRow>> {
             bail!("{}: row {} has none of the columns {}", data.display(), index + 1, kinds.join(", "));
         };
         let id = cells.get("id").and_then(mm_data::cell_text).unwrap_or_else(|| (index + 1).to_string());
-        let source = Source::File(folder.join(&path));
+        let source = Source::Path(folder.join(&path));
         rows.push(BatchRow { id, modality: Modality::from(kind), path, source, cells });
     }
     Ok(rows)

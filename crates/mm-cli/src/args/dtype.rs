@@ -17,7 +17,7 @@ impl DtypeArgs {
     /// Load options for the requested device and type.
     pub(crate) fn load_options(&self, context: &Context) -> Result<LoadOptions> {
         let device = context.device()?;
-        let dtype = if self.dtype == "auto" { Some(device.fast_dtype()) } else { self.dtype.parse().ok() };
+        let dtype = if self.dtype == "auto" { Some(device.preferred_dtype()) } else { self.dtype.parse().ok() };
         match dtype {
             Some(dtype @ (DType::F32 | DType::BF16 | DType::F16 | DType::F64)) => {
                 Ok(LoadOptions { device, dtype, ..LoadOptions::default() })

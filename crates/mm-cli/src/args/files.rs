@@ -45,7 +45,7 @@ impl InputValue {
     }
 
     pub(crate) fn source(&self) -> Source {
-        if self.kind == "text" { Source::Text(self.value.clone()) } else { Source::File(PathBuf::from(&self.value)) }
+        if self.kind == "text" { Source::Text(self.value.clone()) } else { Source::Path(PathBuf::from(&self.value)) }
     }
 }
 

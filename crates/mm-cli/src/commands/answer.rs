@@ -69,7 +69,7 @@ struct Query<'a> {
 
 impl Query<'_> {
     fn request(&self) -> (Modality, Source, String) {
-        (Modality::from(self.kind), Source::File(PathBuf::from(self.file)), self.question.to_owned())
+        (Modality::from(self.kind), Source::Path(PathBuf::from(self.file)), self.question.to_owned())
     }
 }
 

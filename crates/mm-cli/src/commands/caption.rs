@@ -101,7 +101,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let images = arguments.image.iter().map(|f| ("image", f));
     for (kind, file) in images.chain(arguments.video.iter().map(|f| ("video", f))) {
         let modality = Modality::from(kind);
-        let caption = &model.caption(&modality, &[Source::File(PathBuf::from(file))], prompt, &config)?[0];
+        let caption = &model.caption(&modality, &[Source::Path(PathBuf::from(file))], prompt, &config)?[0];
         if context.json {
             output::line(json_line(file, &modality, caption));
         } else {

@@ -60,7 +60,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let image = arguments.image.iter().map(|f| ("image", f));
     let file = image.chain(arguments.video.iter().map(|f| ("video", f))).next();
     let media = match file {
-        Some((kind, file)) => Some(model.encode_media(&Modality::from(kind), &[Source::File(file.clone())])?),
+        Some((kind, file)) => Some(model.encode_media(&Modality::from(kind), &[Source::Path(file.clone())])?),
         None => None,
     };
     let system: Vec<Value> = arguments.system.iter().map(|s| json!({"role": "system", "content": s})).collect();

@@ -52,7 +52,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
             continue;
         }
         let modality = Modality::from(kind);
-        let sources: Vec<Source> = files.iter().map(|f| Source::File(PathBuf::from(f))).collect();
+        let sources: Vec<Source> = files.iter().map(|f| Source::Path(PathBuf::from(f))).collect();
         let (logits, multi_label) = match (&classes, model.contrastive_head) {
             (Some(classes), Some(joint)) => {
                 let cosines = model.embed(&modality, &sources, None)?.matmul(&classes.transpose(0, 1)?)?;

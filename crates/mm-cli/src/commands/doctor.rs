@@ -19,10 +19,10 @@ pub(crate) fn run(_: &Arguments, context: &Context) -> Result<()> {
         "mm": env!("CARGO_PKG_VERSION"),
         "libtorch_computes": computes,
         "device": context.device()?.to_string(),
-        "gpus": mm_core::Device::gpus(),
-        "threads": mm_core::threads(None),
+        "gpus": mm_core::Device::cuda_device_count(),
+        "threads": mm_core::num_threads(),
         "ffmpeg": ffmpeg.as_ref().ok(),
-        "cache_dir": mm_core::cache_folder(),
+        "cache_dir": mm_core::cache_dir(),
         "encoders": encoders,
         "pretrained_families": mm_repr::families(),
     });

@@ -13,7 +13,7 @@ use crate::{
     progress::ItemProgress,
 };
 use anyhow::Result;
-use mm_core::{Modality, Pool, Tensor};
+use mm_core::{Modality, Pooling, Tensor};
 use mm_data::{Manifest, ManifestConfig};
 use mm_repr::{LoadOptions, Pretrained};
 use mm_tasks::{
@@ -83,14 +83,14 @@ impl Arguments {
         matches!(self.pooling, Some(PoolingArg::None))
     }
 
-    fn pooling(&self, model: &Pretrained) -> Option<Pool> {
+    fn pooling(&self, model: &Pretrained) -> Option<Pooling> {
         match self.pooling {
-            Some(PoolingArg::Mean) => Some(Pool::Mean),
-            Some(PoolingArg::Cls) => Some(Pool::Cls),
-            Some(PoolingArg::Max) => Some(Pool::Max),
-            Some(PoolingArg::Last) => Some(Pool::Last),
+            Some(PoolingArg::Mean) => Some(Pooling::Mean),
+            Some(PoolingArg::Cls) => Some(Pooling::Cls),
+            Some(PoolingArg::Max) => Some(Pooling::Max),
+            Some(PoolingArg::Last) => Some(Pooling::Last),
             // A layer inside a dual encoder has no projection: it is pooled as that of any other encoder.
-            None | Some(PoolingArg::None) => (self.layer.is_some() && model.contrastive_head.is_some()).then_some(Pool::Mean),
+            None | Some(PoolingArg::None) => (self.layer.is_some() && model.contrastive_head.is_some()).then_some(Pooling::Mean),
         }
     }
 
@@ -126,7 +126,7 @@ fn embed_inputs(model: &Pretrained, arguments: &Arguments) -> Result<Vec<Tensor>
 }
 
 /// One vector `[1, dim]` for each input, in the order given; those of one modality go through the model as one batch.
-pub(crate) fn embed_in_order(model: &Pretrained, inputs: &[InputValue], pooling: Option<Pool>) -> Result<Vec<Tensor>> {
+pub(crate) fn embed_in_order(model: &Pretrained, inputs: &[InputValue], pooling: Option<Pooling>) -> Result<Vec<Tensor>> {
     let mut vectors: Vec<Option<Tensor>> = vec![None; inputs.len()];
     for kind in KINDS {
         let indices: Vec<usize> = (0..inputs.len()).filter(|i| inputs[*i].kind == kind).collect();
@@ -201,7 +201,7 @@ fn embed_dataset(dir: &Path, data: &Path, out: &Path, arguments: &Arguments, con
 
 fn write_vectors(
     model: &dyn Embedder,
-    pool: Option<Pool>,
+    pool: Option<Pooling>,
     data: &Path,
     out: &Path,
     arguments: &Arguments,

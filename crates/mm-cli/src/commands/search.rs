@@ -57,7 +57,7 @@ type Scored = (f64, Value);
 
 impl Arguments {
     fn query(&self) -> Result<(Modality, Source)> {
-        let file = |path: &PathBuf| Source::File(path.clone());
+        let file = |path: &PathBuf| Source::Path(path.clone());
         Ok(match (&self.text, &self.image, &self.audio, &self.video) {
             (Some(text), ..) => (Modality::TEXT, Source::Text(text.clone())),
             (_, Some(path), ..) => (Modality::IMAGE, file(path)),
@@ -156,7 +156,7 @@ fn search(
 fn value(source: &Source) -> Value {
     match source {
         Source::Text(text) => json!(text),
-        Source::File(path) => json!(path),
+        Source::Path(path) => json!(path),
         Source::Value(value) => value.clone(),
     }
 }

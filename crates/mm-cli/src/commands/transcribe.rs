@@ -61,7 +61,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         });
     }
     for file in &arguments.audio {
-        let transcript = transcribe(&Source::File(PathBuf::from(file)))?;
+        let transcript = transcribe(&Source::Path(PathBuf::from(file)))?;
         if context.json {
             output::line(json_line(file, "audio", &transcript, arguments.timestamps));
         } else if arguments.timestamps {

@@ -388,7 +388,7 @@ fn replace_file(path: &Path, write: impl FnOnce(&Path) -> Result<(), String>) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Device, without_grad};
+    use crate::{Device, no_grad};
 
     #[test]
     fn what_was_written_into_a_view_of_a_file_outlives_its_release() {
@@ -399,7 +399,7 @@ mod tests {
         let checkpoint = Checkpoint::open(&file).unwrap();
         let [left, written] = ["left", "written"].map(|name| checkpoint.view(name).unwrap());
         let row = Tensor::full(&[1, 1024], 3.0, DType::F32, Device::Cpu).unwrap();
-        without_grad(|| written.narrow(0, 30, 1)?.assign(&row)).unwrap();
+        no_grad(|| written.narrow(0, 30, 1)?.copy_(&row)).unwrap();
         let sum = |t: &Tensor| t.sum().unwrap().to_f64().unwrap();
         for _ in 0..2 {
             assert_eq!((sum(&left), sum(&written)), (65_536.0, 65_536.0 + 2048.0));

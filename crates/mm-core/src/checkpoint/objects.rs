@@ -95,7 +95,7 @@ impl Array {
 
     fn bytes(&self) -> &[u8] {
         match &self.data {
-            // Looked at when it was made.
+            // AttentionStep at when it was made.
             Data::Mapped(map, start) => &map[*start..*start + self.count() * self.numbers.size],
             Data::Owned(bytes) => bytes,
         }

@@ -53,7 +53,7 @@ fn yes() -> bool {
 thread_local!(static TWICE: Cell<bool> = const { Cell::new(false) });
 
 /// Runs `body` with attention in plain products, whose gradients can be differentiated again; the fused kernel's cannot.
-pub fn differentiable_twice<T>(body: impl FnOnce() -> T) -> T {
+pub fn with_math_attention<T>(body: impl FnOnce() -> T) -> T {
     struct Before(bool);
     impl Drop for Before {
         fn drop(&mut self) {
@@ -167,15 +167,15 @@ impl KeyValueCache {
                 shape[2] = self.room;
                 let memory = Tensor::empty(&shape, like.dtype()?, like.device())?;
                 if let Some(old) = old {
-                    memory.narrow(2, 0, self.length)?.assign(old)?;
+                    memory.narrow(2, 0, self.length)?.copy_(old)?;
                 }
                 Ok(memory)
             };
             self.held = Some((grow(key, before.as_ref().map(|b| &b.0))?, grow(value, before.as_ref().map(|b| &b.1))?));
         }
         if let Some((keys, values)) = &self.held {
-            keys.narrow(2, self.length, new)?.assign(key)?;
-            values.narrow(2, self.length, new)?.assign(value)?;
+            keys.narrow(2, self.length, new)?.copy_(key)?;
+            values.narrow(2, self.length, new)?.copy_(value)?;
         }
         self.length = total;
         self.filled()?.ok_or_else(|| Error::Sample("a cache that holds nothing".into()))
@@ -187,8 +187,8 @@ impl KeyValueCache {
         let (key, value) = (key.index_select(0, rows)?, value.index_select(0, rows)?);
         match &self.held {
             Some((keys, values)) if keys.size(0)? == key.size(0)? => {
-                keys.narrow(2, 0, self.length)?.assign(&key)?;
-                values.narrow(2, 0, self.length)?.assign(&value)?;
+                keys.narrow(2, 0, self.length)?.copy_(&key)?;
+                values.narrow(2, 0, self.length)?.copy_(&value)?;
             }
             _ => {
                 (self.held, self.length) = (None, 0);
@@ -216,7 +216,7 @@ impl KeyValueCache {
         for (key, value) in all.iter().flatten() {
             let (rows, length) = (key.size(0)?, key.size(2)?);
             for (whole, part) in [(&keys, key), (&values, value)] {
-                whole.narrow(0, row, rows)?.narrow(2, longest - length, length)?.assign(part)?;
+                whole.narrow(0, row, rows)?.narrow(2, longest - length, length)?.copy_(part)?;
             }
             row += rows;
         }
@@ -235,7 +235,7 @@ impl KeyValueCache {
 
 /// What one call of attention may be given beside the queries.
 #[derive(Default)]
-pub struct Attend<'a> {
+pub struct AttentionArgs<'a> {
     /// What keys and values are made of `[batch, keys, context width]`; the queries themselves when absent.
     pub context: Option<&'a Tensor>,
     /// Which keys may be seen.
@@ -327,7 +327,7 @@ impl Attention {
 
     /// `[batch, queries, width]` → the same, each position having looked at the keys it may see. A query that may see none looks
     /// at all alike.
-    pub fn forward(&self, queries: &Tensor, mut attend: Attend<'_>) -> Result<AttentionOutput> {
+    pub fn forward(&self, queries: &Tensor, mut attend: AttentionArgs<'_>) -> Result<AttentionOutput> {
         let config = &self.config;
         let shape = queries.shape();
         if shape.len() != 3 || shape[2] != config.width {
@@ -409,7 +409,7 @@ impl Attention {
         let dropout = if attend.train { config.dropout } else { 0.0 };
         // The fused kernel's way back is the faster one at every length (measured: up to four times). Without it, over few keys plain
         // products are (12 heads, 24 to 64 keys), unless there are so few that each product is too small to be worth its call.
-        let recorded = [&query, &key, &value].iter().any(|t| t.is_recorded());
+        let recorded = [&query, &key, &value].iter().any(|t| t.requires_grad());
         let few = (17..=64).contains(&keys) && !recorded;
         // Dropout of weights is not fused on a processor.
         let products = (few || dropout > 0.0) && !fused_causal && query.device() == crate::Device::Cpu;
@@ -444,7 +444,7 @@ impl Attention {
     ) -> Result<Option<Tensor>> {
         let (dtype, device) = (query.dtype()?, query.device());
         // Finite, so that a query that may see nothing gives numbers and not NaN; exp() of it is exactly zero all the same.
-        let hidden = dtype.lowest();
+        let hidden = dtype.mask_value();
         let forbid = |allowed: &Tensor| -> Result<Tensor> {
             Tensor::zeros(&allowed.shape(), dtype, device)?.masked_fill(&allowed.logical_not()?, hidden)
         };

@@ -1,7 +1,7 @@
 //! The workspace's one transformer block (Vaswani 2017), with a switch for each real difference in the field: norm before or after,
 //! cross-attention or none, gated or plain network, scaled residuals (`CaiT`, Touvron 2021).
 
-use super::{Attend, Attention, AttentionConfig, KeyValueCache, Mask, Mlp, MlpConfig, Norm, NormConfig};
+use super::{Attention, AttentionArgs, AttentionConfig, KeyValueCache, Mask, Mlp, MlpConfig, Norm, NormConfig};
 use crate::{Error, Init, Module, Result, Scope, Tensor};
 use serde::{Deserialize, Serialize};
 
@@ -47,14 +47,14 @@ impl BlockConfig {
 
 /// A block's caches while decoding.
 #[derive(Debug, Default)]
-pub struct BlockState {
+pub struct BlockCache {
     /// Keys and values of the positions before.
     pub own: KeyValueCache,
     /// Those of the context, made at the first step.
     pub cross: KeyValueCache,
 }
 
-impl BlockState {
+impl BlockCache {
     /// Several rows' states as one ([`KeyValueCache::together`]).
     pub fn together(states: &[&Self]) -> Result<Self> {
         let join = |of: fn(&Self) -> &KeyValueCache| {
@@ -66,26 +66,26 @@ impl BlockState {
 
 /// What one pass through a [`Transformer`] may be given beside its input.
 #[derive(Default)]
-pub struct Pass<'a> {
+pub struct ForwardArgs<'a> {
     /// Which positions may be seen.
     pub mask: Option<&'a Mask>,
     /// What cross-attention looks at, with its mask; blocks leave their cross-attention out where there is none.
     pub context: Option<(&'a Tensor, Option<&'a Mask>)>,
     /// Caches, one a block: the input then holds the new positions only and the mask covers old and new.
-    pub states: Option<&'a mut [BlockState]>,
-    /// What self-attention turns its queries and keys by ([`Attend::angles`]).
+    pub states: Option<&'a mut [BlockCache]>,
+    /// What self-attention turns its queries and keys by ([`AttentionArgs::angles`]).
     pub angles: Option<(&'a Tensor, &'a Tensor)>,
     /// Whether all positions see each other in a stack that looks back only (a picture's patches before a text).
     pub open: bool,
     /// Gets each block's weights.
-    pub weights: Option<&'a mut Vec<BlockWeights>>,
+    pub weights: Option<&'a mut Vec<AttentionMaps>>,
     /// Whether this is training.
     pub train: bool,
 }
 
 /// Where one block looked.
 #[derive(Debug)]
-pub struct BlockWeights {
+pub struct AttentionMaps {
     /// `[batch, heads, queries, keys]` of self-attention.
     pub own: Option<Tensor>,
     /// The same of cross-attention.
@@ -142,17 +142,17 @@ impl Block {
         })
     }
 
-    /// `[batch, length, width]` → the same, with this block's state; [`Pass::states`] is not looked at.
-    pub fn forward(&self, x: &Tensor, pass: &mut Pass<'_>, state: Option<&mut BlockState>) -> Result<Tensor> {
+    /// `[batch, length, width]` → the same, with this block's state; [`ForwardArgs::states`] is not looked at.
+    pub fn forward(&self, x: &Tensor, pass: &mut ForwardArgs<'_>, state: Option<&mut BlockCache>) -> Result<Tensor> {
         let (train, wanted) = (pass.train, pass.weights.is_some());
         let (mut own_cache, mut cross_cache) = match state {
             Some(state) => (Some(&mut state.own), Some(&mut state.cross)),
             None => (None, None),
         };
-        let mut seen = BlockWeights { own: None, cross: None };
+        let mut seen = AttentionMaps { own: None, cross: None };
         let mut x = self.residual(x, &self.after_attention, train, |h, residual| {
             let cache = own_cache.take();
-            let attend = Attend {
+            let attend = AttentionArgs {
                 mask: pass.mask,
                 cache,
                 angles: pass.angles,
@@ -160,7 +160,7 @@ impl Block {
                 weights: wanted,
                 residual,
                 train,
-                ..Attend::default()
+                ..AttentionArgs::default()
             };
             let out = self.attention.forward(h, attend)?;
             seen.own = out.weights;
@@ -170,7 +170,15 @@ impl Block {
             x = self.residual(&x, part, train, |h, residual| {
                 let cache = cross_cache.take();
                 let context = Some(context);
-                let attend = Attend { context, mask, cache, weights: wanted, residual, train, ..Attend::default() };
+                let attend = AttentionArgs {
+                    context,
+                    mask,
+                    cache,
+                    weights: wanted,
+                    residual,
+                    train,
+                    ..AttentionArgs::default()
+                };
                 let out = cross.forward(h, attend)?;
                 seen.cross = out.weights;
                 Ok(out.values)
@@ -239,13 +247,13 @@ impl Transformer {
     }
 
     /// Empty caches for decoding, one a block.
-    pub fn states(&self) -> Vec<BlockState> {
-        self.blocks.iter().map(|_| BlockState::default()).collect()
+    pub fn states(&self) -> Vec<BlockCache> {
+        self.blocks.iter().map(|_| BlockCache::default()).collect()
     }
 
     /// The same with memory for so many positions, taken at the first step.
-    pub fn states_for(&self, positions: i64) -> Vec<BlockState> {
-        let state = |_| BlockState { own: KeyValueCache::with_room(positions), cross: KeyValueCache::default() };
+    pub fn states_for(&self, positions: i64) -> Vec<BlockCache> {
+        let state = |_| BlockCache { own: KeyValueCache::with_room(positions), cross: KeyValueCache::default() };
         self.blocks.iter().map(state).collect()
     }
 
@@ -255,14 +263,14 @@ impl Transformer {
         x: &Tensor,
         mask: Option<&Mask>,
         context: Option<(&Tensor, Option<&Mask>)>,
-        states: Option<&mut [BlockState]>,
+        states: Option<&mut [BlockCache]>,
         train: bool,
     ) -> Result<Tensor> {
-        self.run(x, Pass { mask, context, states, train, ..Pass::default() })
+        self.run(x, ForwardArgs { mask, context, states, train, ..ForwardArgs::default() })
     }
 
     /// The same with everything that a pass may be given.
-    pub fn run(&self, x: &Tensor, mut pass: Pass<'_>) -> Result<Tensor> {
+    pub fn run(&self, x: &Tensor, mut pass: ForwardArgs<'_>) -> Result<Tensor> {
         let mut states = pass.states.take();
         let mut x = x.clone();
         for (number, block) in self.blocks.iter().enumerate() {
@@ -277,7 +285,7 @@ impl Transformer {
     pub fn hidden_states(&self, x: &Tensor, mask: Option<&Mask>, train: bool) -> Result<Vec<Tensor>> {
         let mut states = vec![x.clone()];
         for (number, block) in self.blocks.iter().enumerate() {
-            let mut pass = Pass { mask, train, ..Pass::default() };
+            let mut pass = ForwardArgs { mask, train, ..ForwardArgs::default() };
             states.push(block.forward(&states[number], &mut pass, None)?);
         }
         Ok(states)

@@ -70,11 +70,11 @@ fn scaled(indices: &Tensor, rows: Tensor) -> Result<Tensor> {
         let next = watch.wanted.get(watch.found.len());
         // The same numbers, not only as many: positions and kinds of text are looked up too.
         let Some((next, scale)) = next.filter(|(n, _)| n.shape() == indices.shape()) else { return Ok(rows) };
-        if next.eq(indices)?.logical_not()?.places()?.size(0)? > 0 {
+        if next.eq(indices)?.logical_not()?.nonzero()?.size(0)? > 0 {
             return Ok(rows);
         }
         let full = rows.detach()?;
-        let used = full.mul(&scale.reshape(&[-1, 1, 1])?)?.detach()?.requires_grad()?;
+        let used = full.mul(&scale.reshape(&[-1, 1, 1])?)?.detach()?.set_requires_grad(true)?;
         watch.found.push((full, used.clone()));
         Ok(used)
     })

@@ -50,14 +50,14 @@ impl Linear {
         let bias = bias.then(|| scope.param("bias", &[output], Init::Uniform(bound))).transpose()?;
         let adapter = scope.adapter(input, output)?;
         let served = scope.is_frozen() && adapter.is_none() && four_bit.is_none() && kernels::serve(&weight);
-        let few = if scope.is_stepped() { 0 } else { FEW };
+        let few = if scope.is_decode_mode() { 0 } else { FEW };
         let (more, packed, lent) = (Box::default(), OnceCell::new(), RefCell::default());
         Ok(Self { weight, more, bias, packed, lent, served, few, adapter, four_bit })
     }
 
     /// A layer over tensors that exist (packed or tied weights).
     pub fn from_parts(weight: Tensor, bias: Option<Tensor>) -> Self {
-        let served = !weight.is_recorded() && kernels::serve(&weight);
+        let served = !weight.requires_grad() && kernels::serve(&weight);
         Self {
             weight,
             more: Box::default(),
@@ -83,7 +83,7 @@ impl Linear {
 
     /// The same for a layer made at this place: where that is stepped, a few rows go through the fused operators too.
     pub fn placed(mut self, scope: &Scope<'_>) -> Self {
-        if scope.is_stepped() {
+        if scope.is_decode_mode() {
             self.few = 0;
         }
         self
@@ -129,8 +129,9 @@ impl Linear {
     /// `x · weightᵀ + bias` of layers over one input in one product, while they learn: fewer operators there and on the way back, the input's
     /// gradient in one piece. None where they are not alike, or not enough rows pay for laying the weights side by side.
     pub(crate) fn together<const N: usize>(layers: [&Linear; N], input: &Tensor) -> Result<Option<Vec<Tensor>>> {
-        let plain =
-            |l: &&Linear| l.weight.is_recorded() && l.adapter.is_none() && l.bias.is_some() == layers[0].bias.is_some();
+        let plain = |l: &&Linear| {
+            l.weight.requires_grad() && l.adapter.is_none() && l.bias.is_some() == layers[0].bias.is_some()
+        };
         if !(layers.iter().all(plain) && layers[0].many(input) && kernels::recording()) {
             return Ok(None);
         }
@@ -194,7 +195,7 @@ impl Linear {
             (None, bias) if self.more.is_empty() => input.linear(&self.weight, bias.as_ref())?,
             (None, bias) => self.piecewise(input, bias.as_ref())?,
         };
-        if plain.is_recorded() {
+        if plain.requires_grad() {
             self.lent.take();
         }
         activation.apply(&match &self.adapter {

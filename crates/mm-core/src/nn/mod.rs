@@ -14,8 +14,10 @@ mod properties;
 mod rnn;
 
 pub use activation::Activation;
-pub use attention::{Attend, Attention, AttentionConfig, AttentionOutput, KeyValueCache, Mask, differentiable_twice};
-pub use block::{Block, BlockConfig, BlockState, BlockWeights, Pass, Transformer, TransformerConfig};
+pub use attention::{
+    Attention, AttentionArgs, AttentionConfig, AttentionOutput, KeyValueCache, Mask, with_math_attention,
+};
+pub use block::{AttentionMaps, Block, BlockCache, BlockConfig, ForwardArgs, Transformer, TransformerConfig};
 pub use conv::{Conv1d, Conv2d, ConvConfig};
 pub use embedding::{Embedding, watch_embeddings};
 pub use linear::Linear;

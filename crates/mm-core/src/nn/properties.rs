@@ -1,7 +1,7 @@
 //! What must hold whatever the sizes: masks, rows, caches, checkpoints.
 
 use super::*;
-use crate::{Checkpoint, DType, Device, Init, Params, Role, Tensor, checkpoint, seed::seed_tensors, without_grad};
+use crate::{Checkpoint, DType, Device, Init, Params, Role, Tensor, checkpoint, no_grad, seed::manual_seed};
 use proptest::prelude::*;
 
 fn random(shape: &[i64]) -> Tensor {
@@ -45,16 +45,16 @@ fn a_tied_layer_follows_the_weight_it_is_tied_to() {
     let tied = Linear::from_parts(weight.clone(), None);
     let x = random(&[70, 24]);
     for _ in 0..2 {
-        let without = without_grad(|| tied.activate(&x, Activation::Identity)).unwrap();
+        let without = no_grad(|| tied.activate(&x, Activation::Identity)).unwrap();
         assert!(furthest(&x.linear(&weight, None).unwrap(), &without) < 1e-4);
-        without_grad(|| weight.scale_add_(0.7, &random(&[40, 24]), 0.3)).unwrap();
+        no_grad(|| weight.scale_add_(0.7, &random(&[40, 24]), 0.3)).unwrap();
     }
 }
 
 /// Without gradients other operators are used, on weights that are laid out once: they must say the same, also after the weights moved.
 #[test]
 fn a_stack_that_learns_says_the_same_without_gradients() {
-    seed_tensors(4);
+    manual_seed(4);
     for (norm_first, gated, activation) in
         [(true, false, Activation::Gelu), (false, true, Activation::Silu), (true, false, Activation::QuickGelu)]
     {
@@ -65,13 +65,13 @@ fn a_stack_that_learns_says_the_same_without_gradients() {
         for _ in 0..3 {
             let with = model.forward(&x, None, None, None, false).unwrap();
             for _ in 0..2 {
-                let without = without_grad(|| model.forward(&x, None, None, None, false)).unwrap();
-                assert!(with.is_recorded() && !without.is_recorded());
+                let without = no_grad(|| model.forward(&x, None, None, None, false)).unwrap();
+                assert!(with.requires_grad() && !without.requires_grad());
                 assert!(furthest(&with, &without) < 1e-5, "{}", furthest(&with, &without));
             }
             // As an optimiser does it, and after a pass without gradients.
             for (_, weight) in params.named(&[Role::Trainable]) {
-                without_grad(|| weight.scale_add_(0.7, &random(&weight.shape()), 0.3)).unwrap();
+                no_grad(|| weight.scale_add_(0.7, &random(&weight.shape()), 0.3)).unwrap();
             }
         }
     }
@@ -80,10 +80,10 @@ fn a_stack_that_learns_says_the_same_without_gradients() {
 /// The fused kernel and plain products, with gradients: alike, and those of the products can be differentiated again.
 #[test]
 fn attention_that_can_be_differentiated_twice_is_the_same_attention() {
-    seed_tensors(5);
+    manual_seed(5);
     for (length, kind, causal) in [(3i64, 0u8, false), (9, 0, true), (30, 1, false), (70, 4, true)] {
         let (params, model) = learning(&config(2, 2, kind, true, false, causal));
-        let x = random(&[2, length, 12]).requires_grad().unwrap();
+        let x = random(&[2, length, 12]).set_requires_grad(true).unwrap();
         let mut keep = vec![true; 2 * length as usize];
         keep[length as usize - 1] = false;
         let mask = Mask::Padding(Tensor::from_vec(&keep, &[2, length]).unwrap());
@@ -95,11 +95,11 @@ fn attention_that_can_be_differentiated_twice_is_the_same_attention() {
             let own = params.named(&[Role::Trainable]).into_iter().filter_map(|(_, w)| w.grad());
             std::iter::once(x.grad().unwrap()).chain(own).map(|g| g.copy().unwrap()).collect::<Vec<_>>()
         };
-        let (fused, plain) = (run(), differentiable_twice(run));
+        let (fused, plain) = (run(), with_math_attention(run));
         assert!(furthest(&fused, &plain) < 1e-5);
         let (a, b) = (slopes(&fused), slopes(&plain));
         assert!(a.len() == b.len() && a.iter().zip(&b).all(|(a, b)| furthest(a, b) < 1e-3), "{length}, {kind}");
-        let again = differentiable_twice(run).pow(2.0).unwrap().sum().unwrap().gradients(&[&x]).unwrap();
+        let again = with_math_attention(run).pow(2.0).unwrap().sum().unwrap().autograd_grad(&[&x]).unwrap();
         again[0].pow(2.0).unwrap().sum().unwrap().backward().unwrap();
     }
 }
@@ -112,7 +112,7 @@ proptest! {
         seed in 0u64..1000, (heads, groups) in prop::sample::select(vec![(1i64, 1i64), (2, 1), (4, 2), (3, 3)]), kind in 0u8..5,
         kept in 1i64..7, padded in 1i64..5, norm_first: bool, gated: bool, causal: bool, frozen: bool,
     ) {
-        seed_tensors(seed);
+        manual_seed(seed);
         let config = config(heads, groups, kind, norm_first, gated, causal);
         let params = Params::new(Device::Cpu);
         let scope = if frozen { params.scope().frozen() } else { params.scope() };
@@ -138,7 +138,7 @@ proptest! {
     fn decoding_step_by_step_with_a_cache_equals_the_whole_at_once(
         seed in 0u64..1000, kind in 0u8..5, length in 2i64..8, first in 1i64..4, norm_first: bool, gated: bool,
     ) {
-        seed_tensors(seed);
+        manual_seed(seed);
         let config = config(2, 1, kind, norm_first, gated, true);
         let params = Params::new(Device::Cpu);
         let model = Transformer::new(&params.scope(), &config).unwrap();
@@ -159,13 +159,13 @@ proptest! {
     fn weights_that_are_asked_for_sum_to_one_and_give_what_the_fused_path_gives(
         seed in 0u64..1000, queries in 1i64..6, keys in 1i64..6, causal: bool,
     ) {
-        seed_tensors(seed);
+        manual_seed(seed);
         let config = AttentionConfig { causal, context_width: Some(10), ..AttentionConfig::new(12, 3) };
         let params = Params::new(Device::Cpu);
         let attention = Attention::new(&params.scope(), &config).unwrap();
         let (x, y) = (random(&[2, queries, 12]), random(&[2, keys, 10]));
-        let fused = attention.forward(&x, Attend { context: Some(&y), ..Attend::default() }).unwrap().values;
-        let explicit = attention.forward(&x, Attend { context: Some(&y), weights: true, ..Attend::default() }).unwrap();
+        let fused = attention.forward(&x, AttentionArgs { context: Some(&y), ..AttentionArgs::default() }).unwrap().values;
+        let explicit = attention.forward(&x, AttentionArgs { context: Some(&y), weights: true, ..AttentionArgs::default() }).unwrap();
         prop_assert!(furthest(&fused, &explicit.values) < 1e-5);
         let sums = explicit.weights.unwrap().sum_dims(&[-1], false).unwrap();
         prop_assert!(furthest(&sums, &sums.ones_like().unwrap()) < 1e-5);
@@ -211,7 +211,7 @@ fn packed_projections_keep_their_names_and_what_is_missing_or_misshapen_is_told_
         let packed = Attention::new(&taken.scope().frozen().pp("b"), &config).unwrap();
         assert!(taken.finish().unwrap().is_empty());
         let x = random(&[1, 3, 8]);
-        let out = |a: &Attention| a.forward(&x, Attend::default()).unwrap().values;
+        let out = |a: &Attention| a.forward(&x, AttentionArgs::default()).unwrap().values;
         assert!(furthest(&out(&plain), &out(&packed)) < 1e-6);
         let names: Vec<String> = taken.named(&[Role::Frozen]).into_iter().map(|(n, _)| n).collect();
         let count = if key_bias { 8 } else { 7 };

@@ -31,7 +31,7 @@ impl Weights {
             scope.param(&format!("bias_hh{suffix}"), &[4 * hidden], init)?,
         ]);
         // Weights that another network shares must stay where they are.
-        if !scope.is_shadow() && !scope.is_frozen() {
+        if !scope.is_detached() && !scope.is_frozen() {
             Tensor::lay_lstm_weights(weights.all(), input, hidden)?;
         }
         Ok(weights)
@@ -112,7 +112,7 @@ fn reversal(x: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
     let Some(mask) = mask else { return places.neg()?.add_scalar((length - 1) as f64)?.to_dtype(DType::I64) };
     let count = mask.to_dtype(DType::I64)?.sum_dims(&[1], true)?; // [batch, 1]
     let turned = count.sub(&places)?.add_scalar(-1.0)?.to_dtype(DType::I64)?;
-    turned.where_true(&places.lt(&count)?, &places)
+    turned.where_cond(&places.lt(&count)?, &places)
 }
 
 /// One step of long short-term memory.

@@ -28,7 +28,7 @@ pub fn ffmpeg() -> Result<PathBuf> {
     if let Some(found) = std::env::split_paths(&named).map(|p| p.join("ffmpeg")).find(|p| p.is_file()) {
         return Ok(found);
     }
-    let fetched = mm_core::cache_folder().join("ffmpeg/ffmpeg");
+    let fetched = mm_core::cache_dir().join("ffmpeg/ffmpeg");
     fetched.is_file().then_some(fetched).ok_or_else(|| {
         Error::Config("video needs the ffmpeg program and none was found; run `cargo xtask setup`, or install it (Debian: apt-get install ffmpeg)".into())
     })

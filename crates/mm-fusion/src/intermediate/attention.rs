@@ -8,12 +8,12 @@ use crate::{
     operator::{Body, Combined, Sizes},
 };
 use mm_core::{
-    Features, Init, Module, Pool, Scope, Tensor,
-    nn::{Attend, Attention, AttentionConfig, Linear, Mask, Norm, NormConfig},
+    Features, Init, Module, Pooling, Scope, Tensor,
+    nn::{Attention, AttentionArgs, AttentionConfig, Linear, Mask, Norm, NormConfig},
 };
 
 fn pooled(values: &Tensor, part: &Part) -> Result<Tensor> {
-    Ok(Features::new(values.clone(), part.mask.clone())?.pool(Pool::Mean)?)
+    Ok(Features::new(values.clone(), part.mask.clone())?.pool(Pooling::Mean)?)
 }
 
 /// Each modality's positions look at each other modality's; means of what they saw, side by side.
@@ -48,7 +48,8 @@ impl Body for Cross {
         let mut all = Vec::new();
         for (a, b, attention, norm) in &self.pairs {
             let mask = parts[*b].mask.clone().map(Mask::Padding);
-            let attend = Attend { context: Some(&placed[*b]), mask: mask.as_ref(), train, ..Attend::default() };
+            let attend =
+                AttentionArgs { context: Some(&placed[*b]), mask: mask.as_ref(), train, ..AttentionArgs::default() };
             let seen = attention.forward(&placed[*a], attend)?.values; // [rows, length of a, width]
             // Where there is nothing to see, nothing is seen.
             let seen = seen.mul(&parts[*b].flag()?.unsqueeze(2)?)?;
@@ -110,7 +111,7 @@ impl Body for CoAttention {
             for (h, score, part) in [(ha, &pair.scores[0], a), (hb, &pair.scores[1], b)] {
                 let scores = h.mul(score)?.sum_dims(&[2], false)?; // [rows, length]
                 let scores = match &part.mask {
-                    Some(mask) => scores.masked_fill(&mask.logical_not()?, scores.dtype()?.lowest())?,
+                    Some(mask) => scores.masked_fill(&mask.logical_not()?, scores.dtype()?.mask_value())?,
                     None => scores,
                 };
                 let shares = scores.softmax(1)?.unsqueeze(2)?;
@@ -157,12 +158,12 @@ impl Body for NonLocal {
         let mask = Tensor::cat(&masks.iter().collect::<Vec<_>>(), 1)?; // [rows, lengths]
         let scores =
             self.theta.forward(&main.values, train)?.matmul(&self.phi.forward(&all, train)?.transpose(1, 2)?)?;
-        let scores = scores.masked_fill(&mask.logical_not()?.unsqueeze(1)?, scores.dtype()?.lowest())?;
+        let scores = scores.masked_fill(&mask.logical_not()?.unsqueeze(1)?, scores.dtype()?.mask_value())?;
         let seen = scores.softmax(2)?.matmul(&self.g.forward(&all, train)?)?; // [rows, length, inner]
         let x = main.values.add(&self.back.forward(&seen, train)?)?;
         let own = pooled(&x, main)?;
         let here = main.flag()?;
-        let rest = Features::new(self.g.forward(&all, train)?, Some(mask))?.pool(Pool::Mean)?;
+        let rest = Features::new(self.g.forward(&all, train)?, Some(mask))?.pool(Pooling::Mean)?;
         let rest = self.back.forward(&rest, train)?.mul(&any(&parts.iter().collect::<Vec<_>>())?)?;
         let mixed = own.mul(&here)?.add(&rest.mul(&here.neg()?.add_scalar(1.0)?)?)?;
         Ok(Combined::of(self.last.forward(&mixed, train)?))

@@ -9,7 +9,7 @@ use crate::{
 };
 use mm_core::{
     DType, Init, Module, Scope, Tensor,
-    nn::{Block, Linear, Mask, Pass},
+    nn::{Block, ForwardArgs, Linear, Mask},
 };
 
 pub(crate) struct Bottleneck {
@@ -62,7 +62,7 @@ impl Body for Bottleneck {
             let mut sum: Option<Tensor> = None;
             for ((x, block), (mask, flag)) in own.iter_mut().zip(layer).zip(masks.iter().zip(&flags)) {
                 let length = x.size(1)?;
-                let mut pass = Pass { mask: Some(mask), train, ..Pass::default() };
+                let mut pass = ForwardArgs { mask: Some(mask), train, ..ForwardArgs::default() };
                 let y = block.forward(&Tensor::cat(&[x, &shared], 1)?, &mut pass, None)?;
                 *x = y.narrow(1, 0, length)?;
                 let said = y.narrow(1, length, tokens)?.mul(&flag.unsqueeze(2)?)?;

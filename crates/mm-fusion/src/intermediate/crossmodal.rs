@@ -8,9 +8,9 @@ use crate::{
     operator::{Body, Combined, Sizes},
 };
 use mm_core::{
-    DType, Features, Module, Pool, Scope, Tensor,
+    DType, Features, Module, Pooling, Scope, Tensor,
     nn::{
-        Activation, Attend, Attention, AttentionConfig, Conv1d, ConvConfig, Linear, Mask, Mlp, MlpConfig, Norm,
+        Activation, Attention, AttentionArgs, AttentionConfig, Conv1d, ConvConfig, Linear, Mask, Mlp, MlpConfig, Norm,
         NormConfig, Transformer,
     },
 };
@@ -37,7 +37,7 @@ impl CrossBlock {
 
     fn forward(&self, x: &Tensor, source: &Tensor, mask: Option<&Mask>, dropout: f64, train: bool) -> Result<Tensor> {
         let context = self.norm.forward(source, train)?;
-        let attend = Attend { context: Some(&context), mask, train, ..Attend::default() };
+        let attend = AttentionArgs { context: Some(&context), mask, train, ..AttentionArgs::default() };
         let seen = self.attention.forward(&self.norm.forward(x, train)?, attend)?.values;
         let x = x.add(&seen.dropout(dropout, train)?)?;
         let y = self.mlp.forward(&self.norm_mlp.forward(&x, train)?, train)?;
@@ -129,7 +129,7 @@ impl Body for Mult {
             let mask = parts[number].mask.clone().map(Mask::Padding);
             let x = target.memory.forward(&x, mask.as_ref(), None, None, train)?;
             all.push(if self.pooled {
-                let last = Features::new(x, parts[number].mask.clone())?.pool(Pool::Last)?;
+                let last = Features::new(x, parts[number].mask.clone())?.pool(Pooling::Last)?;
                 last.mul(&parts[number].flag()?)?
             } else {
                 x.mul(&parts[number].positions()?.unsqueeze(-1)?.to_dtype(DType::F32)?)?

@@ -49,7 +49,7 @@ impl Body for Experts {
         flags.push(parts[0].present.ones_like()?);
         let there = Tensor::stack(&flags.iter().collect::<Vec<_>>(), 1)?; // [rows, experts]
         let scores = self.router.forward(&together, train)?;
-        let scores = scores.masked_fill(&there.gt_scalar(0.5)?.logical_not()?, scores.dtype()?.lowest())?;
+        let scores = scores.masked_fill(&there.gt_scalar(0.5)?.logical_not()?, scores.dtype()?.mask_value())?;
         let shares = scores.softmax(1)?; // [rows, experts]
         let run = |(first, rest): &(Linear, Mlp), x: &Tensor| -> Result<Tensor> {
             let x = first.forward(x, train)?;

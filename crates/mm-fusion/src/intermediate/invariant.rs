@@ -94,7 +94,7 @@ impl Invariant {
         let [similar, different, restore] = self.weights;
         // Rows that have both; a set needs two rows to have moments.
         let both = |a: usize, b: usize| -> Result<Option<Tensor>> {
-            let places = parts[a].present.mul(&parts[b].present)?.gt_scalar(0.5)?.places()?;
+            let places = parts[a].present.mul(&parts[b].present)?.gt_scalar(0.5)?.nonzero()?;
             Ok((places.size(0)? > 1).then_some(places))
         };
         let pairs = (count * (count - 1) / 2).max(1) as f64;

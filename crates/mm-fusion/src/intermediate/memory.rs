@@ -75,7 +75,7 @@ impl Body for Memory {
                 let (hidden, kept) = cell.step(&part.values.select(1, step)?, (&state.0, &state.1))?;
                 // Where there is no position, and where this modality has none, nothing changes.
                 let own = part.positions()?.select(1, step)?.unsqueeze(1)?;
-                *state = (hidden.where_true(&own, &state.0)?, kept.where_true(&own, &state.1)?);
+                *state = (hidden.where_cond(&own, &state.0)?, kept.where_cond(&own, &state.1)?);
             }
             let now: Vec<&Tensor> = before.iter().chain(states.iter().map(|(_, cell)| cell)).collect();
             let change = Tensor::cat(&now, 1)?; // [rows, 2 · states]
@@ -84,7 +84,7 @@ impl Body for Memory {
             let both = Tensor::cat(&[&attended, &memory], 1)?;
             let (keep, renew) = (through(&self.keep, &both)?.sigmoid()?, through(&self.renew, &both)?.sigmoid()?);
             let next = keep.mul(&memory)?.add(&renew.mul(&proposed)?)?;
-            memory = next.where_true(&here, &memory)?;
+            memory = next.where_cond(&here, &memory)?;
             if !self.pooled || step == length - 1 {
                 let all: Vec<&Tensor> = states.iter().map(|(h, _)| h).chain([&memory]).collect();
                 steps.push(self.last.forward(&Tensor::cat(&all, 1)?, train)?);

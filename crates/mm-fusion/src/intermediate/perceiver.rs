@@ -9,7 +9,7 @@ use crate::{
 };
 use mm_core::{
     Init, Module, Scope, Tensor,
-    nn::{Attend, Attention, AttentionConfig, Block, Linear, Mask, Norm, NormConfig, Pass},
+    nn::{Attention, AttentionArgs, AttentionConfig, Block, ForwardArgs, Linear, Mask, Norm, NormConfig},
 };
 
 pub(crate) struct Perceiver {
@@ -59,9 +59,10 @@ impl Body for Perceiver {
         let (rows, shape) = (context.size(0)?, self.latents.shape());
         let mut x = self.latents.unsqueeze(0)?.expand(&[rows, shape[0], shape[1]])?;
         for (norm, attention, block) in &self.rounds {
-            let attend = Attend { context: Some(&context), mask: Some(&mask), train, ..Attend::default() };
+            let attend =
+                AttentionArgs { context: Some(&context), mask: Some(&mask), train, ..AttentionArgs::default() };
             x = x.add(&attention.forward(&norm.forward(&x, train)?, attend)?.values.mul(&there)?)?;
-            x = block.forward(&x, &mut Pass { train, ..Pass::default() }, None)?;
+            x = block.forward(&x, &mut ForwardArgs { train, ..ForwardArgs::default() }, None)?;
         }
         Ok(Combined::of(self.last.forward(&x.mean_dims(&[1], false)?, train)?))
     }

@@ -1,7 +1,7 @@
 //! Rules that combine probabilities (Kittler 1998): means, products, votes, and weights fitted on rows that were not trained on.
 
 use crate::{Error, Result};
-use mm_core::{AdamStep, DType, Tensor, with_grad, without_grad};
+use mm_core::{AdamStep, DType, Tensor, enable_grad, no_grad};
 use serde::{Deserialize, Serialize};
 
 /// How the models' probabilities become one.
@@ -76,11 +76,11 @@ pub fn fit_weights(probabilities: &Tensor, present: &Tensor, labels: &[i64], rul
     let p = probabilities.to_dtype(DType::F64)?.clamp_min(1e-9)?;
     let there = present.to_dtype(DType::F64)?;
     let truth = Tensor::from_slice(labels)?.to_device(p.device())?.unsqueeze(1)?;
-    let logits = Tensor::zeros(&[models], DType::F64, p.device())?.requires_grad()?;
+    let logits = Tensor::zeros(&[models], DType::F64, p.device())?.set_requires_grad(true)?;
     let (first, second) = (logits.detach()?.zeros_like()?, logits.detach()?.zeros_like()?);
     for step in 1..=200 {
         logits.zero_grad();
-        with_grad(|| -> Result<()> {
+        enable_grad(|| -> Result<()> {
             let shares = logits.softmax(0)?.mul(&there)?;
             let shares = shares.div(&shares.sum_dims(&[1], true)?.clamp_min(1e-12)?)?.unsqueeze(2)?;
             let logs = match rule {
@@ -92,7 +92,7 @@ pub fn fit_weights(probabilities: &Tensor, present: &Tensor, labels: &[i64], rul
             Ok(loss.add(&even)?.backward()?)
         })?;
         let Some(gradient) = logits.grad() else { break };
-        without_grad(|| -> Result<()> {
+        no_grad(|| -> Result<()> {
             let step = AdamStep { beta2: 0.99, ..AdamStep::new(0.1, step) };
             Ok(logits.adam_(&gradient, &first, &second, &step)?)
         })?;

@@ -58,7 +58,7 @@ mod tests {
         assert_eq!(gradient_scales(&[3.0, 3.0], 0.5).unwrap(), [1.0, 1.0]);
         let weights = blending_weights(&[[1.0, 1.0, 0.5, 0.6], [1.0, 1.0, 0.1, 0.9]]).unwrap();
         assert!(weights[0] > 0.95 && (weights[0] + weights[1] - 1.0).abs() < 1e-9);
-        let x = Tensor::ones(&[2], DType::F32, Device::Cpu).unwrap().requires_grad().unwrap();
+        let x = Tensor::ones(&[2], DType::F32, Device::Cpu).unwrap().set_requires_grad(true).unwrap();
         let y = scale_gradient(&x, 0.25).unwrap();
         assert_eq!(y.to_vec::<f32>().unwrap(), [1.0, 1.0]);
         y.sum().unwrap().backward().unwrap();

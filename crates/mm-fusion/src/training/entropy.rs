@@ -10,7 +10,7 @@ pub fn functional_entropy(logits: &Tensor, inputs: &[&Tensor]) -> Result<Tensor>
     let p = logits.softmax(1)?;
     // How far the prediction is from its own mean over classes stands for the functional; its gradient is what counts.
     let score = p.mul(&p)?.sum()?;
-    let gradients = score.gradients(inputs)?;
+    let gradients = score.autograd_grad(inputs)?;
     let rows = logits.size(0)? as f64;
     let mut total = score.mul_scalar(0.0)?;
     for gradient in &gradients {
@@ -23,12 +23,12 @@ pub fn functional_entropy(logits: &Tensor, inputs: &[&Tensor]) -> Result<Tensor>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mm_core::{DType, Device, seed::seed_tensors};
+    use mm_core::{DType, Device, seed::manual_seed};
 
     #[test]
     fn a_network_that_ignores_a_modality_is_told_so() {
-        seed_tensors(3);
-        let input = || Tensor::randn(&[16, 4], DType::F32, Device::Cpu).unwrap().requires_grad().unwrap();
+        manual_seed(3);
+        let input = || Tensor::randn(&[16, 4], DType::F32, Device::Cpu).unwrap().set_requires_grad(true).unwrap();
         let (a, b) = (input(), input());
         let weight = Tensor::randn(&[4, 3], DType::F32, Device::Cpu).unwrap();
         let logits = |share: f64| {

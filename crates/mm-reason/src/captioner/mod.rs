@@ -16,7 +16,9 @@ use crate::{
 use lstm::{LstmDecoder, LstmState};
 use mm_core::{
     DType, Module, Scope, Tensor,
-    nn::{Activation, AttentionConfig, BlockConfig, Linear, MlpConfig, Norm, NormConfig, Pass, TransformerConfig},
+    nn::{
+        Activation, AttentionConfig, BlockConfig, ForwardArgs, Linear, MlpConfig, Norm, NormConfig, TransformerConfig,
+    },
 };
 
 /// The token that starts a caption.
@@ -87,7 +89,7 @@ impl Captioner {
             Network::Prefix { decoder, projection, length } => {
                 let prefix = prefix(projection, *length, &features, train)?;
                 let x = Tensor::cat(&[&prefix, &decoder.embed(ids, *length)?], 1)?;
-                let hidden = decoder.pass(&x, Pass { train, ..Pass::default() })?;
+                let hidden = decoder.pass(&x, ForwardArgs { train, ..ForwardArgs::default() })?;
                 decoder.scores(&hidden.narrow(1, *length, ids.size(1)?)?)
             }
             Network::Lstm(lstm) => lstm.teacher_forcing(&features, ids, train),

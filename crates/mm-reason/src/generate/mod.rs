@@ -10,7 +10,7 @@ pub use grammar::{GrammarConstraint, OutputConstraint};
 pub use rules::{Choices, LogitsProcessors, TokenConstraint};
 
 use crate::{Error, Result};
-use mm_core::{DType, Device, Tensor, seed::Rng, without_grad};
+use mm_core::{DType, Device, Tensor, no_grad, seed::Rng};
 
 /// A model that says what may come next.
 pub trait LanguageModel {
@@ -70,7 +70,7 @@ pub fn generate<M: LanguageModel>(
         let nothing = GeneratedSequence { token_ids: Vec::new(), log_prob: 0.0, score: 0.0, finished: false };
         return Ok(vec![vec![nothing]; start.prompts.len()]);
     }
-    without_grad(|| {
+    no_grad(|| {
         if config.num_beams > 1 {
             beam::search(model, start, config, rules)
         } else {
@@ -149,7 +149,7 @@ pub fn likelihoods<M: LanguageModel>(
     choices: &[Vec<i64>],
     end: Option<i64>,
 ) -> Result<Vec<f64>> {
-    without_grad(|| {
+    no_grad(|| {
         let first = rows(&start.logits.to_dtype(DType::F32)?.log_softmax(-1)?)?;
         let mut out = Vec::new();
         for choice in choices {

@@ -9,7 +9,7 @@ use crate::{
 };
 use mm_core::{
     DType, Encoder, Input, Modality, Module, Processor, Tensor,
-    nn::{BlockWeights, Linear, Mask, Pass},
+    nn::{AttentionMaps, ForwardArgs, Linear, Mask},
 };
 use mm_data::ImageProcessor;
 use mm_repr::{
@@ -106,7 +106,7 @@ impl Blip {
         encoder: &Decoder,
         seen: &EncodedMedia,
         ids: &[i64],
-        weights: Option<&mut Vec<BlockWeights>>,
+        weights: Option<&mut Vec<AttentionMaps>>,
     ) -> mm_core::Result<Tensor> {
         let ids = Tensor::from_vec(ids, &[1, ids.len() as i64])?.to_device(seen.values.device())?;
         let mut state = encoder.state(1, ids.size(1)?, Some((seen.values.clone(), None)))?;
@@ -182,7 +182,7 @@ impl Voice for Blip {
         let question = batch.question.ok_or_else(|| mm_core::Error::Sample("no question".into()))?;
         let mask = question.mask.clone().map(Mask::Padding);
         let (context, train) = (Some((&seen, None)), batch.train);
-        let pass = Pass { mask: mask.as_ref(), context, open: true, train, ..Pass::default() };
+        let pass = ForwardArgs { mask: mask.as_ref(), context, open: true, train, ..ForwardArgs::default() };
         let asked = encoder.pass(&encoder.embed(&question.values, 0)?, pass)?;
         decoder.teacher_forcing(batch.decoder_input_ids()?, Some((&asked, mask.as_ref())), batch.train).map(Some)
     }
@@ -203,7 +203,7 @@ impl Voice for Blip {
     ) -> Result<Option<Attribution>> {
         let all: Vec<i64> = prompt.ids.iter().chain(said).copied().collect();
         // Where the decoder looks while it says that.
-        let saying = |decoder: &Decoder, context: Tensor| -> mm_core::Result<Vec<BlockWeights>> {
+        let saying = |decoder: &Decoder, context: Tensor| -> mm_core::Result<Vec<AttentionMaps>> {
             let mut looked = Vec::new();
             let ids = Tensor::from_vec(&all, &[1, all.len() as i64])?.to_device(context.device())?;
             let mut state = decoder.state(1, all.len() as i64, Some((context, None)))?;

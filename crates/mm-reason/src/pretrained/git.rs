@@ -8,7 +8,7 @@ use crate::{
 };
 use mm_core::{
     Encoder, Init, Input, Modality, Module, Processor, Tensor,
-    nn::{Activation, Linear, Mask, Norm, NormConfig, Pass},
+    nn::{Activation, ForwardArgs, Linear, Mask, Norm, NormConfig},
 };
 use mm_data::{ImageProcessor, VideoProcessor};
 use mm_repr::{
@@ -181,7 +181,7 @@ impl Voice for Git {
         let furthest = places.clamp_min(patches as f64 - 1.0)?.unsqueeze(1)?;
         let mask = Mask::Allowed(places.unsqueeze(0)?.lt(&furthest.add_scalar(1.0)?)?);
         let x = Tensor::cat(&[&seen, &self.decoder.embed(ids, 0)?], 1)?;
-        let pass = Pass { mask: Some(&mask), open: true, train: batch.train, ..Pass::default() };
+        let pass = ForwardArgs { mask: Some(&mask), open: true, train: batch.train, ..ForwardArgs::default() };
         let hidden = self.decoder.pass(&x, pass)?.narrow(1, patches, length)?;
         self.decoder.scores(&hidden).map(Some)
     }

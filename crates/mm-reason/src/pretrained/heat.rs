@@ -5,10 +5,10 @@ use crate::{
     decoder::{Decoder, Reading, State},
     generate::Prefill,
 };
-use mm_core::{DType, Result, Tensor, nn::BlockWeights};
+use mm_core::{DType, Result, Tensor, nn::AttentionMaps};
 
 /// The mean over blocks, heads and queries of where cross-attention looked, one number a position of the context.
-pub(super) fn mean(all: &[BlockWeights]) -> Result<Vec<f32>> {
+pub(super) fn mean(all: &[AttentionMaps]) -> Result<Vec<f32>> {
     averaged(all.iter().filter_map(|w| w.cross.as_ref()))
 }
 
@@ -65,7 +65,7 @@ fn averaged<'a>(all: impl Iterator<Item = &'a Tensor>) -> Result<Vec<f32>> {
 
 /// Attention rollout (Abnar 2020): what each position of the last block is made of, `[queries, positions]`. Each block's weights, the mean
 /// over its heads, are half of what passes; the residual is the other half.
-pub(super) fn rollout(all: &[BlockWeights]) -> Result<Option<Tensor>> {
+pub(super) fn rollout(all: &[AttentionMaps]) -> Result<Option<Tensor>> {
     let mut flow: Option<Tensor> = None;
     for weights in all.iter().filter_map(|w| w.own.as_ref()) {
         let mine = weights.to_dtype(DType::F32)?.mean_dims(&[0, 1], false)?; // [queries, keys]

@@ -9,7 +9,7 @@ use crate::{
 };
 use mm_core::{
     Tensor,
-    nn::{Activation, AttentionConfig, BlockConfig, MlpConfig, NormConfig, NormKind, Pass, TransformerConfig},
+    nn::{Activation, AttentionConfig, BlockConfig, ForwardArgs, MlpConfig, NormConfig, NormKind, TransformerConfig},
 };
 use mm_repr::{
     checkpoint_config,
@@ -300,7 +300,7 @@ pub(super) fn learn(
     let angles = decoder.angles(&Tensor::cat(&turns.iter().collect::<Vec<_>>(), -1)?.to_device(device)?)?;
     let by_row = |t: &Tensor| t.reshape(&[rows.len() as i64, 1, longest, t.size(-1)?]);
     let angles = angles.map(|(c, s)| Ok::<_, mm_core::Error>((by_row(&c)?, by_row(&s)?))).transpose()?;
-    let pass = Pass { angles: angles.as_ref().map(|(c, s)| (c, s)), train, ..Pass::default() };
+    let pass = ForwardArgs { angles: angles.as_ref().map(|(c, s)| (c, s)), train, ..ForwardArgs::default() };
     let hidden = decoder.pass(&Tensor::stack(&inputs.iter().collect::<Vec<_>>(), 0)?, pass)?;
     let mut aligned = Vec::new();
     for (row, (Placed { seen, stand: [at, after], .. }, _)) in rows.iter().enumerate() {

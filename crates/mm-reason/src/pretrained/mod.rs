@@ -26,9 +26,7 @@ use crate::{
         Prefill, TokenConstraint,
     },
 };
-use mm_core::{
-    AdapterConfig, DType, Device, Input, Modality, Params, Processor, SampleContext, Source, Tensor, without_grad,
-};
+use mm_core::{DType, Device, Input, LoraConfig, Modality, Params, ProcessContext, Processor, Source, Tensor, no_grad};
 use mm_data::process_catching_panics;
 use mm_repr::{
     LoadOptions, ModelPaths,
@@ -276,7 +274,7 @@ impl Pipeline {
     pub fn load_for_training(
         folder: &Path,
         options: LoadOptions,
-        adapter: Option<AdapterConfig>,
+        adapter: Option<LoraConfig>,
         labels: Option<&[String]>,
     ) -> Result<(Self, Value, Vec<String>)> {
         Self::open(folder, options, Some(FineTuneOptions { adapter, reinitialized: Vec::new() }), labels)
@@ -368,7 +366,7 @@ impl Pipeline {
     fn look_by(&self, processor: &Arc<dyn Processor>, modality: &Modality, sources: &[Source]) -> Result<EncodedMedia> {
         let samples = sources
             .par_iter()
-            .map(|s| process_catching_panics(processor.as_ref(), s, &mut SampleContext::plain()))
+            .map(|s| process_catching_panics(processor.as_ref(), s, &mut ProcessContext::eval()))
             .collect::<mm_core::Result<Vec<_>>>()?;
         self.encode_samples(modality, &samples)
     }
@@ -395,13 +393,13 @@ impl Pipeline {
     ) -> Result<Vec<Result<EncodedMedia>>> {
         let samples: Vec<mm_core::Result<Tensor>> = sources
             .par_iter()
-            .map(|s| process_catching_panics(processor.as_ref(), s, &mut SampleContext::plain()))
+            .map(|s| process_catching_panics(processor.as_ref(), s, &mut ProcessContext::eval()))
             .collect();
         let good: Vec<&Tensor> = samples.iter().filter_map(|s| s.as_ref().ok()).collect();
         let alike = good.windows(2).all(|w| w[0].shape() == w[1].shape());
         if good.len() > 1 && alike && !self.voice.one_by_one() {
             let all = Tensor::stack(&good, 0)?.to_device(self.params.device())?.to_dtype(self.dtype)?;
-            let seen = without_grad(|| self.voice.see(modality, &all))?;
+            let seen = no_grad(|| self.voice.see(modality, &all))?;
             let mut row = 0;
             let mut next = |_| {
                 row += 1;
@@ -416,7 +414,7 @@ impl Pipeline {
     /// The same for samples that [`Pipeline::processor`] has made.
     pub fn encode_samples(&self, modality: &Modality, samples: &[Tensor]) -> Result<EncodedMedia> {
         let all = Tensor::stack(&samples.iter().collect::<Vec<_>>(), 0)?.to_device(self.params.device())?;
-        Ok(without_grad(|| self.voice.see(modality, &all.to_dtype(self.dtype)?))?)
+        Ok(no_grad(|| self.voice.see(modality, &all.to_dtype(self.dtype)?))?)
     }
 
     /// How raw values of a modality become numbers.
@@ -564,7 +562,7 @@ impl Pipeline {
         };
         let allowed = rules.allowed.or(grammar.as_deref().map(|g| g as &dyn TokenConstraint));
         let rules = LogitsProcessors { allowed, stop: Some(&stops), ..*rules };
-        without_grad(|| {
+        no_grad(|| {
             let room = config.max_new_tokens as i64;
             let mut starts = prompts
                 .iter()
@@ -614,7 +612,7 @@ impl Pipeline {
         // An answer that follows words needs the space before it, where the tokenizer keeps spaces.
         let ids = choices.iter().map(|c| self.tokenizer.encode(c, false)).collect::<Result<Vec<_>>>()?;
         let longest = ids.iter().map(Vec::len).max().unwrap_or(0) as i64;
-        let logits = without_grad(|| {
+        let logits = no_grad(|| {
             let start = self.voice.begin(seen, &prompt, longest + 1)?;
             generate::likelihoods(decoder, &start, &ids, config.eos_token_id.first().copied())
         })?;
@@ -653,7 +651,7 @@ impl Pipeline {
     /// Scores of its labels for one question about each row of what it sees, `[rows, labels]`.
     pub fn answer_logits(&self, seen: &EncodedMedia, asked: Request<'_>) -> Result<Tensor> {
         let prompt = self.voice.prompt(&self.tokenizer, Some(seen), asked)?;
-        without_grad(|| self.voice.choose(seen, &prompt))?.ok_or_else(|| {
+        no_grad(|| self.voice.choose(seen, &prompt))?.ok_or_else(|| {
             let wanted = "a checkpoint with labels or a decoder: this one has neither";
             Error::invalid_argument(format!("a model of family {}", self.family), "a question", wanted)
         })
@@ -689,7 +687,7 @@ impl Pipeline {
     /// The probability that a text belongs to a picture.
     pub fn itm_score(&self, seen: &EncodedMedia, text: &str) -> Result<f64> {
         let prompt = self.voice.prompt(&self.tokenizer, Some(seen), Request::Question(text))?;
-        without_grad(|| self.voice.matches(seen, &prompt))?.ok_or_else(|| {
+        no_grad(|| self.voice.matches(seen, &prompt))?.ok_or_else(|| {
             Error::invalid_argument(
                 format!("a model of family {}", self.family),
                 "a picture and a text to be matched",
@@ -702,7 +700,7 @@ impl Pipeline {
     pub fn explain(&self, seen: &EncodedMedia, asked: Request<'_>, said: &str) -> Result<Attribution> {
         let prompt = self.voice.prompt(&self.tokenizer, Some(seen), asked)?;
         let said = self.tokenizer.encode(said, false)?;
-        without_grad(|| self.voice.explain(&self.tokenizer, seen, &prompt, &said))?.ok_or_else(|| {
+        no_grad(|| self.voice.explain(&self.tokenizer, seen, &prompt, &said))?.ok_or_else(|| {
             Error::invalid_argument(
                 "--explain",
                 format!("a model of family {}", self.family),

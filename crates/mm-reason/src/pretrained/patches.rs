@@ -1,6 +1,6 @@
 //! Pictures and videos of any shapes as sequences of patches, which a batch to learn from can pad.
 
-use mm_core::{DType, Processor, Result, SampleContext, Source, Tensor};
+use mm_core::{DType, ProcessContext, Processor, Result, Source, Tensor};
 use std::sync::Arc;
 
 /// A line that begins with how many patches lie (in time, down, across), then the pixels of each: `[1 + patches, channels · high · wide]`.
@@ -12,7 +12,7 @@ pub(super) struct InPatches {
 }
 
 impl Processor for InPatches {
-    fn process(&self, source: &Source, context: &mut SampleContext) -> Result<Tensor> {
+    fn process(&self, source: &Source, context: &mut ProcessContext) -> Result<Tensor> {
         let x = self.whole.process(source, context)?;
         let x = if x.rank() == 3 { x.unsqueeze(0)? } else { x }; // [time, channels, height, width]
         let ([high, wide], time, channels) = (self.patch, x.size(0)?, x.size(1)?);

@@ -15,7 +15,7 @@ use crate::{
 use mm_core::{
     DType, Init, Modality, Module, Processor, Scope, Tensor,
     nn::{
-        Activation, AttentionConfig, BlockConfig, Linear, MlpConfig, Norm, NormConfig, Pass, Transformer,
+        Activation, AttentionConfig, BlockConfig, ForwardArgs, Linear, MlpConfig, Norm, NormConfig, Transformer,
         TransformerConfig,
     },
 };
@@ -132,7 +132,7 @@ impl Vision {
         let columns = axis(across)?.unsqueeze(0)?.expand(&[down, across, quarter])?;
         let angles = Tensor::cat(&[&rows, &columns], 2)?.reshape(&[down * across, 2 * quarter])?;
         let (cos, sin) = (angles.cos()?.to_dtype(x.dtype()?)?, angles.sin()?.to_dtype(x.dtype()?)?);
-        let x = self.blocks.run(&x, Pass { angles: Some((&cos, &sin)), ..Pass::default() })?;
+        let x = self.blocks.run(&x, ForwardArgs { angles: Some((&cos, &sin)), ..ForwardArgs::default() })?;
         let m = c.spatial_merge_size;
         let x = self.norm.forward(&x, false)?.reshape(&[time, down / m, m, across / m, m, c.embed_dim])?;
         let x = x.permute(&[0, 1, 3, 2, 4, 5])?.reshape(&[1, time * (down / m) * (across / m), m * m * c.embed_dim])?;

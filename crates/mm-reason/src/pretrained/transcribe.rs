@@ -5,7 +5,7 @@ use crate::{
     Error, Result,
     generate::{GenerationConfig, LogitsProcessors},
 };
-use mm_core::{Modality, SampleContext, Source};
+use mm_core::{Modality, ProcessContext, Source};
 
 /// What is said between two times.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,7 +84,7 @@ impl Pipeline {
         config: &GenerationConfig,
     ) -> Result<Transcript> {
         let processor = self.processor(&Modality::AUDIO)?;
-        let whole = processor.process(source, &mut SampleContext::plain())?; // [bands, frames]
+        let whole = processor.process(source, &mut ProcessContext::eval())?; // [bands, frames]
         let times = self.voice.times();
         let frames = whole.size(1)?;
         let window = times.map_or(frames, |t| t.frames);

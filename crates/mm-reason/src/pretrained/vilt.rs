@@ -11,7 +11,7 @@ use crate::{
 };
 use mm_core::{
     DType, Init, Modality, Module, Processor, Tensor,
-    nn::{Activation, Embedding, Linear, Mask, Norm, NormConfig, Pass, Transformer, TransformerConfig},
+    nn::{Activation, Embedding, ForwardArgs, Linear, Mask, Norm, NormConfig, Transformer, TransformerConfig},
 };
 use mm_data::ImageProcessor;
 use mm_repr::{
@@ -172,14 +172,14 @@ impl Vilt {
     }
 
     /// The vectors of the whole `[rows, width]` for one question about each row; `weights` gets where each block looked.
-    fn pooled(&self, seen: &EncodedMedia, prompt: &Prompt, pass: Pass<'_>) -> mm_core::Result<Tensor> {
+    fn pooled(&self, seen: &EncodedMedia, prompt: &Prompt, pass: ForwardArgs<'_>) -> mm_core::Result<Tensor> {
         let ids = Tensor::from_vec(&prompt.question, &[1, prompt.question.len() as i64])?;
         let ids = ids.expand(&[seen.values.size(0)?, -1])?;
         self.together(&seen.values, &ids.to_device(seen.values.device())?, pass)
     }
 
     /// What is seen and tokens `[rows, tokens]` → the vectors of the whole, `[rows, width]`.
-    fn together(&self, seen: &Tensor, ids: &Tensor, pass: Pass<'_>) -> mm_core::Result<Tensor> {
+    fn together(&self, seen: &Tensor, ids: &Tensor, pass: ForwardArgs<'_>) -> mm_core::Result<Tensor> {
         let places = self.places.forward(&Tensor::arange(0, ids.size(1)?, ids.device())?)?;
         let text = self.words.forward(ids)?.add(&self.segment)?.add(&places)?;
         let text = self.norm.forward(&text, false)?.add(&self.kinds.weight().select(0, 0)?)?;
@@ -237,7 +237,7 @@ impl Voice for Vilt {
         if self.classifier.is_none() {
             return Ok(None);
         }
-        self.scores(&self.pooled(seen, prompt, Pass::default())?)
+        self.scores(&self.pooled(seen, prompt, ForwardArgs::default())?)
     }
 
     fn learn(&self, batch: &TrainBatch<'_>) -> mm_core::Result<Option<Tensor>> {
@@ -255,13 +255,13 @@ impl Voice for Vilt {
             let asked = question.mask.clone().map_or_else(|| Tensor::ones(&words, DType::Bool, seen.device()), Ok)?;
             Some(Mask::Padding(Tensor::cat(&[&asked, &seen], 1)?))
         };
-        let pass = Pass { mask: mask.as_ref(), train: batch.train, ..Pass::default() };
+        let pass = ForwardArgs { mask: mask.as_ref(), train: batch.train, ..ForwardArgs::default() };
         self.scores(&self.together(&seen, &question.values, pass)?)
     }
 
     fn matches(&self, seen: &EncodedMedia, prompt: &Prompt) -> mm_core::Result<Option<f64>> {
         let Some(rank) = &self.rank else { return Ok(None) };
-        let score = rank.forward(&self.pooled(seen, prompt, Pass::default())?, false)?;
+        let score = rank.forward(&self.pooled(seen, prompt, ForwardArgs::default())?, false)?;
         Ok(Some(score.to_dtype(DType::F64)?.sigmoid()?.reshape(&[])?.to_f64()?))
     }
 
@@ -273,7 +273,7 @@ impl Voice for Vilt {
         _said: &[i64],
     ) -> Result<Option<Attribution>> {
         let mut looked = Vec::new();
-        self.pooled(seen, prompt, Pass { weights: Some(&mut looked), ..Pass::default() })?;
+        self.pooled(seen, prompt, ForwardArgs { weights: Some(&mut looked), ..ForwardArgs::default() })?;
         let Some(flow) = heat::rollout(&looked)? else { return Ok(None) };
         // What the first token, which the answer is read from, is made of.
         let all: Vec<f32> = flow.select(0, 0)?.to_vec()?;

@@ -8,7 +8,7 @@ use crate::{
     generate::{GenerationConfig, Prefill},
 };
 use mm_core::{
-    Encoder, Input, Modality, Processor, SampleContext, Source, Tensor,
+    Encoder, Input, Modality, ProcessContext, Processor, Source, Tensor,
     nn::{Activation, AttentionConfig, BlockConfig, MlpConfig, TransformerConfig},
 };
 use mm_repr::{
@@ -181,7 +181,7 @@ fn window(values: &Tensor, frames: i64) -> mm_core::Result<Tensor> {
 }
 
 impl Processor for Window {
-    fn process(&self, source: &Source, context: &mut SampleContext) -> mm_core::Result<Tensor> {
+    fn process(&self, source: &Source, context: &mut ProcessContext) -> mm_core::Result<Tensor> {
         window(&self.whole.process(source, context)?, self.frames)?.contiguous()
     }
 

@@ -5,7 +5,7 @@
 
 use super::network::{NetworkContext, NetworkOutput, NetworkSpec, ReasonerInput, ReasoningNetwork, check_positive};
 use crate::Result;
-use mm_core::{DType, Features, Init, Module, Pool, Tensor, nn::Linear};
+use mm_core::{DType, Features, Init, Module, Pooling, Tensor, nn::Linear};
 use serde::Deserialize;
 
 pub(super) const SPEC: NetworkSpec = NetworkSpec { kind: "ban", build, one_step_per_token: false };
@@ -66,7 +66,7 @@ impl ReasoningNetwork for Ban {
             let left = glimpse.score_query.forward(&tokens, train)?.relu()?.mul(&glimpse.score_weight)?;
             let right = glimpse.score_context.forward(&input.context, train)?.relu()?;
             let scores = left.matmul(&right.transpose(1, 2)?)?; // [batch, tokens, positions]
-            let scores = scores.masked_fill(&valid.logical_not()?, DType::F32.lowest())?;
+            let scores = scores.masked_fill(&valid.logical_not()?, DType::F32.mask_value())?;
             let map = scores.reshape(&[batch, -1])?.softmax(-1)?.reshape(&[batch, length, positions])?;
             let left = glimpse.query.forward(&tokens, train)?.relu()?;
             let right = map.matmul(&glimpse.context.forward(&input.context, train)?.relu()?)?; // [batch, tokens, dim]
@@ -74,7 +74,7 @@ impl ReasoningNetwork for Ban {
             tokens = tokens.add(&glimpse.output.forward(&joint, train)?)?;
             attention.push(map.sum_dims(&[1], false)?);
         }
-        let pooled = Features::new(tokens, Some(input.query_mask.clone()))?.pool(Pool::Mean)?;
+        let pooled = Features::new(tokens, Some(input.query_mask.clone()))?.pool(Pooling::Mean)?;
         Ok(NetworkOutput { answer: pooled.add(&input.query)?, attention })
     }
 }

@@ -87,7 +87,7 @@ impl ControlUnit {
         let query = query.forward(&input.query, train)?.tanh()?;
         let joined = self.concat.forward(&Tensor::cat(&[control, &query], 1)?, train)?;
         let scores = self.score.forward(&joined.unsqueeze(1)?.mul(&input.query_tokens)?, train)?.squeeze(2)?;
-        let weights = scores.masked_fill(&input.query_mask.logical_not()?, DType::F32.lowest())?.softmax(-1)?;
+        let weights = scores.masked_fill(&input.query_mask.logical_not()?, DType::F32.mask_value())?.softmax(-1)?;
         attend(&weights, &input.query_tokens)
     }
 }

@@ -49,7 +49,7 @@ impl AttentionPool {
     /// `[batch, positions, dim]` → the pooled vector `[batch, dim]` and the weights `[batch, positions]`.
     fn forward(&self, x: &Tensor, mask: &Tensor, train: bool) -> mm_core::Result<(Tensor, Tensor)> {
         let scores = self.score.forward(&self.hidden.forward(x, train)?.relu()?, train)?.squeeze(2)?;
-        let weights = scores.masked_fill(&mask.logical_not()?, DType::F32.lowest())?.softmax(-1)?;
+        let weights = scores.masked_fill(&mask.logical_not()?, DType::F32.mask_value())?.softmax(-1)?;
         Ok((attend(&weights, x)?, weights))
     }
 }

@@ -39,7 +39,7 @@ impl CompactBilinear {
             let index = Tensor::rand(&[dim, 1], DType::F32, buffer.device())?.mul_scalar(sketch_dim as f64)?;
             let index = index.clamp(0.0, (sketch_dim - 1) as f64)?.to_dtype(DType::I64)?;
             let sign = Tensor::rand(&[dim, 1], DType::F32, buffer.device())?.add_scalar(-0.5)?.sign()?;
-            buffer.assign(&buffer.zeros_like()?.scatter_add(1, &index, &sign)?)?;
+            buffer.copy_(&buffer.zeros_like()?.scatter_add(1, &index, &sign)?)?;
             Ok::<_, crate::Error>(buffer)
         };
         Ok(Self { sketches: [sketch(names[0])?, sketch(names[1])?] })

@@ -27,7 +27,7 @@ pub struct ReasonerInput {
 impl ReasonerInput {
     /// Softmax of scores of the context positions `[batch, positions]`; invalid positions get weight 0.
     pub fn masked_softmax(&self, scores: &Tensor) -> mm_core::Result<Tensor> {
-        scores.masked_fill(&self.context_mask.logical_not()?, DType::F32.lowest())?.softmax(-1)
+        scores.masked_fill(&self.context_mask.logical_not()?, DType::F32.mask_value())?.softmax(-1)
     }
 
     /// Side length of the square grid that the context positions form.

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{Error, Result};
 use mm_core::{
-    DType, FeatureSet, Features, Looked, Modality, Module, Pool, ReasonOutput, Reasoner, Scope, Tensor,
+    AttentionStep, DType, FeatureSet, Features, Modality, Module, Pooling, Reasoner, ReasonerOutput, Scope, Tensor,
     nn::{Linear, Norm, NormConfig},
 };
 
@@ -129,9 +129,9 @@ impl NetworkReasoner {
 }
 
 impl Reasoner for NetworkReasoner {
-    fn reason(&self, set: &FeatureSet, train: bool) -> mm_core::Result<ReasonOutput> {
+    fn reason(&self, set: &FeatureSet, train: bool) -> mm_core::Result<ReasonerOutput> {
         let (query_tokens, query_mask) = self.project(&self.query, set, false, train)?;
-        let query = Features::new(query_tokens.clone(), Some(query_mask.clone()))?.pool(Pool::Last)?;
+        let query = Features::new(query_tokens.clone(), Some(query_mask.clone()))?.pool(Pooling::Last)?;
         let mut projected = Vec::new();
         for input in &self.context {
             projected.push(self.project(input, set, self.config.coordinates, train)?);
@@ -146,11 +146,11 @@ impl Reasoner for NetworkReasoner {
             for (input, (x, _)) in self.context.iter().zip(&projected) {
                 let count = x.size(1)?;
                 let weights = weights.narrow(1, start, count)?;
-                looked.push(Looked { step, modality: input.modality.clone(), weights });
+                looked.push(AttentionStep { step, modality: input.modality.clone(), weights });
                 start += count;
             }
         }
-        Ok(ReasonOutput { features: Features::from_pooled(&output.answer)?, looked })
+        Ok(ReasonerOutput { features: Features::from_pooled(&output.answer)?, looked })
     }
 
     fn width(&self) -> i64 {

@@ -9,7 +9,7 @@ use super::network::{
 use crate::Result;
 use mm_core::{
     DType, Init, Tensor,
-    nn::{Mask, Pass, Transformer, TransformerConfig},
+    nn::{ForwardArgs, Mask, Transformer, TransformerConfig},
 };
 use serde::Deserialize;
 
@@ -62,7 +62,7 @@ impl ReasoningNetwork for SingleStream {
         let mut maps = Vec::new();
         // Attention maps are only computed for inference.
         let weights = (!input.train).then_some(&mut maps);
-        let pass = Pass { mask: Some(&mask), weights, train: input.train, ..Pass::default() };
+        let pass = ForwardArgs { mask: Some(&mask), weights, train: input.train, ..ForwardArgs::default() };
         let out = self.blocks.run(&x, pass)?;
         let (start, positions) = (1 + query.size(1)?, context.size(1)?);
         let mut attention = Vec::new();

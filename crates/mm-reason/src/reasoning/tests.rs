@@ -1,7 +1,7 @@
 //! Properties that every network must have.
 
 use super::*;
-use mm_core::{DType, Device, FeatureSet, Features, Modality, Module, Params, Tensor, nn::Linear, seed::seed_tensors};
+use mm_core::{DType, Device, FeatureSet, Features, Modality, Module, Params, Tensor, nn::Linear, seed::manual_seed};
 
 /// A network of every built-in kind, for nine context positions.
 fn networks() -> Vec<NetworkConfig> {
@@ -26,7 +26,7 @@ fn max_difference(a: &Tensor, b: &Tensor) -> f64 {
 #[test]
 fn padding_and_other_rows_do_not_change_an_answer_and_attention_sums_to_one() {
     for network in networks() {
-        seed_tensors(5);
+        manual_seed(5);
         let config =
             ReasoningConfig { network: network.clone(), hidden_dim: 12, dropout: 0.3, ..ReasoningConfig::default() };
         let params = Params::new(Device::Cpu);
@@ -114,7 +114,7 @@ fn a_registered_network_is_selected_by_its_kind() {
 #[test]
 fn every_network_learns_to_attend_to_the_object_that_the_question_names() {
     const COLORS: usize = 4;
-    mm_core::threads(Some(1));
+    mm_core::set_num_threads(1);
     let batch = |number: u64, rows: usize| {
         let mut random = mm_core::seed::Rng::at(&[0xB1_4D, number]);
         let (mut text, mut image, mut labels) = (Vec::new(), Vec::new(), Vec::new());
@@ -144,7 +144,7 @@ fn every_network_learns_to_attend_to_the_object_that_the_question_names() {
     let mut found = Vec::new();
     // The baseline without attention learns this too, but from many more rows.
     for network in networks().into_iter().filter(|n| n.kind != "mlp") {
-        seed_tensors(2);
+        manual_seed(2);
         let params = Params::new(Device::Cpu);
         let image_dim = COLORS as i64 + 2;
         let config =

@@ -9,7 +9,8 @@ use crate::generative::{
     networks::{EncoderNet, NetworkConfig},
 };
 use mm_core::{
-    DType, Error, InputSet, Learner, LossParts, Modality, Module, Result, Scope, Tensor, nn::Linear, without_grad,
+    DType, Error, InputSet, LossOutput, Modality, Module, RepresentationLearner, Result, Scope, Tensor, nn::Linear,
+    no_grad,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -133,7 +134,7 @@ impl Acmr {
         Ok(Self {
             classifier: Linear::new(&scope.pp("classifier"), c.embed_dim, classes.max(1), true)?,
             discriminator: layers(&discriminator)?,
-            shadow: layers(&discriminator.shadow())?,
+            shadow: layers(&discriminator.detached())?,
             ways,
             warm_up: LinearWarmup::new(&scope.pp("warm_up"), c.adversarial_warmup_steps)?,
             config: c.clone(),
@@ -144,7 +145,7 @@ impl Acmr {
         let mut out = Vec::new();
         for (modality, way) in &self.ways {
             let Some((input, present)) = set.parts.get(modality) else { continue };
-            let rows = present.places()?;
+            let rows = present.nonzero()?;
             if rows.count() == 0 {
                 continue;
             }
@@ -182,8 +183,8 @@ impl Acmr {
     }
 }
 
-impl Learner for Acmr {
-    fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossParts>> {
+impl RepresentationLearner for Acmr {
+    fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossOutput>> {
         let c = &self.config;
         let sides = self.sides(set, train)?;
         if sides.len() < 2 {
@@ -245,7 +246,7 @@ impl Learner for Acmr {
             add("confusion_loss", &even, weight)?;
         }
         add("discriminator_loss", &logits.cross_entropy(&truth, -1, 0.0)?, 1.0)?;
-        let told = without_grad(|| logits.argmax(1)?.eq(&truth)?.to_dtype(DType::F32)?.mean()?.to_f64())?;
+        let told = no_grad(|| logits.argmax(1)?.eq(&truth)?.to_dtype(DType::F32)?.mean()?.to_f64())?;
         parts.push(("modality_accuracy".into(), told));
         Ok(total.map(|t| (t, parts)))
     }

@@ -6,7 +6,10 @@ use crate::generative::{
     networks::{DecoderNet, EncoderNet, Likelihood, NetworkConfig},
     rows_with,
 };
-use mm_core::{DType, Error, Generative, InputSet, Learner, LossParts, Modality, Module, Result, Scope, Tensor};
+use mm_core::{
+    DType, Error, GenerativeDecoder, InputSet, LossOutput, Modality, Module, RepresentationLearner, Result, Scope,
+    Tensor,
+};
 use serde::{Deserialize, Serialize};
 
 /// Settings of an [`AdversarialAutoencoder`].
@@ -74,8 +77,8 @@ impl AdversarialAutoencoder {
     }
 }
 
-impl Learner for AdversarialAutoencoder {
-    fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossParts>> {
+impl RepresentationLearner for AdversarialAutoencoder {
+    fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossOutput>> {
         let Some((values, _)) = rows_with(set, &self.modality)? else { return Ok(None) };
         let c = &self.config;
         let code = self.down.forward(&values, train)?;
@@ -104,12 +107,12 @@ impl Learner for AdversarialAutoencoder {
         self.config.latent_dim
     }
 
-    fn generative(&self) -> Option<&dyn Generative> {
+    fn generative(&self) -> Option<&dyn GenerativeDecoder> {
         Some(self)
     }
 }
 
-impl Generative for AdversarialAutoencoder {
+impl GenerativeDecoder for AdversarialAutoencoder {
     fn makes(&self, modality: &Modality) -> bool {
         *modality == self.modality
     }

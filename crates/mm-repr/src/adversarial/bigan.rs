@@ -8,7 +8,8 @@ use crate::generative::{
     rows_with,
 };
 use mm_core::{
-    DType, Error, Generative, InputSet, Learner, LossParts, Modality, Module, Result, Scope, Tensor, without_grad,
+    DType, Error, GenerativeDecoder, InputSet, LossOutput, Modality, Module, RepresentationLearner, Result, Scope,
+    Tensor, no_grad,
 };
 use serde::{Deserialize, Serialize};
 
@@ -62,8 +63,8 @@ impl BiGan {
     }
 }
 
-impl Learner for BiGan {
-    fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossParts>> {
+impl RepresentationLearner for BiGan {
+    fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossOutput>> {
         let Some((values, _)) = rows_with(set, &self.modality)? else { return Ok(None) };
         let (adversary, losses) = (&self.adversary, self.config.discriminator.loss);
         let code = self.down.forward(&values, train)?;
@@ -76,7 +77,7 @@ impl Learner for BiGan {
         // The generator wants its pairs taken for the encoder's, and the encoder its own for the generator's.
         let generator = losses.generator(&adversary.shadow_score(&made, Some(&drawn))?)?;
         let encoder = losses.generator(&adversary.shadow_score(&values, Some(&code))?.neg()?)?;
-        let error = without_grad(|| self.likelihood.error(&self.up.forward(&code, false)?, &values)?.mean()?.to_f64())?;
+        let error = no_grad(|| self.likelihood.error(&self.up.forward(&code, false)?, &values)?.mean()?.to_f64())?;
         let parts = vec![
             ("discriminator_loss".to_owned(), discriminator_loss.to_f64()?),
             ("generator_loss".into(), generator.to_f64()?),
@@ -95,12 +96,12 @@ impl Learner for BiGan {
         self.config.latent_dim
     }
 
-    fn generative(&self) -> Option<&dyn Generative> {
+    fn generative(&self) -> Option<&dyn GenerativeDecoder> {
         Some(self)
     }
 }
 
-impl Generative for BiGan {
+impl GenerativeDecoder for BiGan {
     fn makes(&self, modality: &Modality) -> bool {
         *modality == self.modality
     }

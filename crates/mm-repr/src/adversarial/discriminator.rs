@@ -2,7 +2,7 @@
 //! given, and the penalties on its gradient.
 
 use crate::generative::InputSpec;
-use mm_core::{DType, Error, Init, Result, Scope, Tensor, without_grad};
+use mm_core::{DType, Error, Init, Result, Scope, Tensor, no_grad};
 use serde::{Deserialize, Serialize};
 
 /// What discriminator and maker minimise.
@@ -96,11 +96,11 @@ impl SpectralNorm {
     fn bounded(&self, train: bool) -> Result<Tensor> {
         let Some(left) = &self.left else { return Ok(self.weight.clone()) };
         let matrix = self.weight.flatten(1, -1)?; // [outputs, inputs]
-        let (u, v) = without_grad(|| {
+        let (u, v) = no_grad(|| {
             let v = matrix.transpose(0, 1)?.matmul(left)?.normalize()?;
             let u = matrix.matmul(&v)?.normalize()?;
             if train {
-                left.assign(&u)?;
+                left.copy_(&u)?;
             }
             Ok::<_, Error>((u, v))
         })?;
@@ -229,8 +229,8 @@ impl Discriminator {
     ) -> Result<Option<Tensor>> {
         let mut sum: Option<Tensor> = None;
         if config.r1_gamma > 0.0 {
-            let at = real.detach()?.requires_grad()?;
-            let slope = self.score(&at, condition, true)?.sum()?.gradients(&[&at])?;
+            let at = real.detach()?.set_requires_grad(true)?;
+            let slope = self.score(&at, condition, true)?.sum()?.autograd_grad(&[&at])?;
             let squares = slope[0].pow(2.0)?.flatten(1, -1)?.sum_dims(&[1], false)?.mean()?;
             sum = Some(squares.mul_scalar(config.r1_gamma / 2.0)?);
         }
@@ -238,8 +238,8 @@ impl Discriminator {
             let shape: Vec<i64> =
                 std::iter::once(real.size(0)?).chain(std::iter::repeat_n(1, real.rank() - 1)).collect();
             let share = Tensor::rand(&shape, DType::F32, real.device())?;
-            let between = real.sub(made)?.mul(&share)?.add(made)?.detach()?.requires_grad()?;
-            let slope = self.score(&between, condition, true)?.sum()?.gradients(&[&between])?;
+            let between = real.sub(made)?.mul(&share)?.add(made)?.detach()?.set_requires_grad(true)?;
+            let slope = self.score(&between, condition, true)?.sum()?.autograd_grad(&[&between])?;
             let squares = slope[0].pow(2.0)?.flatten(1, -1)?.sum_dims(&[1], false)?;
             let length = squares.add_scalar(1e-12)?.sqrt()?;
             let penalty = length.add_scalar(-1.0)?.pow(2.0)?.mean()?.mul_scalar(config.gradient_penalty_weight)?;
@@ -266,7 +266,7 @@ impl DiscriminatorPair {
     ) -> Result<Self> {
         Ok(Self {
             discriminator: Discriminator::new(scope, spec, condition, config)?,
-            shadow: Discriminator::new(&scope.shadow(), spec, condition, config)?,
+            shadow: Discriminator::new(&scope.detached(), spec, condition, config)?,
             config: config.clone(),
         })
     }
@@ -361,8 +361,8 @@ mod tests {
         let spec = InputSpec { shape: vec![3, 8, 8], value_type: ValueType::UnitInterval };
         let config = DiscriminatorConfig { channels: vec![4], hidden_dims: vec![6], ..DiscriminatorConfig::default() };
         let discriminator = Discriminator::new(&params.scope(), &spec, 0, &config).unwrap();
-        let shadow = Discriminator::new(&params.scope().shadow(), &spec, 0, &config).unwrap();
-        let x = Tensor::rand(&[2, 3, 8, 8], DType::F32, Device::Cpu).unwrap().requires_grad().unwrap();
+        let shadow = Discriminator::new(&params.scope().detached(), &spec, 0, &config).unwrap();
+        let x = Tensor::rand(&[2, 3, 8, 8], DType::F32, Device::Cpu).unwrap().set_requires_grad(true).unwrap();
         let same = |a: &Discriminator, b: &Discriminator| {
             let off = a.score(&x, None, false).unwrap().sub(&b.score(&x, None, false).unwrap()).unwrap();
             off.abs().unwrap().max().unwrap().to_f64().unwrap() == 0.0
@@ -371,7 +371,7 @@ mod tests {
         shadow.score(&x, None, false).unwrap().sum().unwrap().backward().unwrap();
         assert!(x.grad().is_some() && discriminator.score.weight.grad().is_none());
         discriminator.score.weight.scale_(3.0).unwrap();
-        discriminator.score.bias.assign(&Tensor::from_slice(&[0.5f32]).unwrap()).unwrap();
+        discriminator.score.bias.copy_(&Tensor::from_slice(&[0.5f32]).unwrap()).unwrap();
         assert!(same(&discriminator, &shadow));
     }
 }

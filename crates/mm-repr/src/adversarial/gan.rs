@@ -8,7 +8,8 @@ use crate::generative::{
     networks::{DecoderNet, NetworkConfig},
 };
 use mm_core::{
-    DType, Error, Generative, InputSet, Learner, LossParts, Modality, Module, Result, Scope, Tensor,
+    DType, Error, GenerativeDecoder, InputSet, LossOutput, Modality, Module, RepresentationLearner, Result, Scope,
+    Tensor,
     nn::{Linear, Norm, NormConfig},
 };
 use serde::{Deserialize, Serialize};
@@ -158,8 +159,8 @@ impl DiffAugment {
     }
 }
 
-impl Learner for Gan {
-    fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossParts>> {
+impl RepresentationLearner for Gan {
+    fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossOutput>> {
         let (input, present) = set.get(&self.modality)?;
         let mut there = present.clone();
         let mut condition = None;
@@ -168,7 +169,7 @@ impl Learner for Gan {
             there = there.logical_and(also)?;
             condition = Some(&values.values);
         }
-        let rows = there.places()?;
+        let rows = there.nonzero()?;
         if rows.count() < 2 {
             return Ok(None);
         }
@@ -232,12 +233,12 @@ impl Learner for Gan {
         Ok(None)
     }
 
-    fn generative(&self) -> Option<&dyn Generative> {
+    fn generative(&self) -> Option<&dyn GenerativeDecoder> {
         Some(self)
     }
 }
 
-impl Generative for Gan {
+impl GenerativeDecoder for Gan {
     fn makes(&self, modality: &Modality) -> bool {
         *modality == self.modality
     }

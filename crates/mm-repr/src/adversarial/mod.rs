@@ -34,7 +34,7 @@ pub(crate) fn spread(x: &Tensor) -> Result<f64> {
     if rows < 2.0 {
         return Ok(0.0);
     }
-    Ok(flat.distances(&flat)?.sum()?.to_f64()? / (rows * (rows - 1.0)))
+    Ok(flat.cdist(&flat)?.sum()?.to_f64()? / (rows * (rows - 1.0)))
 }
 
 #[cfg(test)]
@@ -44,7 +44,7 @@ mod tests {
 
     #[test]
     fn a_reversed_gradient_leaves_the_numbers_and_turns_the_gradient() {
-        let x = Tensor::from_slice(&[1f32, -2.0, 3.0]).unwrap().requires_grad().unwrap();
+        let x = Tensor::from_slice(&[1f32, -2.0, 3.0]).unwrap().set_requires_grad(true).unwrap();
         let y = gradient_reversal(&x, 0.5).unwrap();
         assert!(y.sub(&x).unwrap().abs().unwrap().max().unwrap().to_f64().unwrap() < 1e-6);
         y.mul(&Tensor::from_slice(&[1f32, 2.0, 4.0]).unwrap()).unwrap().sum().unwrap().backward().unwrap();

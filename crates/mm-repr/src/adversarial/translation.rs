@@ -8,7 +8,7 @@ use crate::generative::{
     networks::{DecoderNet, EncoderNet, NetworkConfig},
     rows_with,
 };
-use mm_core::{DType, Error, InputSet, Learner, LossParts, Modality, Module, Result, Scope, Tensor};
+use mm_core::{DType, Error, InputSet, LossOutput, Modality, Module, RepresentationLearner, Result, Scope, Tensor};
 use serde::{Deserialize, Serialize};
 
 /// Settings of a [`Translation`].
@@ -102,8 +102,8 @@ fn squared(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     a.sub(b)?.pow(2.0)?.mean()
 }
 
-impl Learner for Translation {
-    fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossParts>> {
+impl RepresentationLearner for Translation {
+    fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossOutput>> {
         let c = &self.config;
         let (mut total, mut parts): (Option<Tensor>, Vec<(String, f64)>) = (None, Vec::new());
         let mut add = |name: String, value: &Tensor, weight: f64| -> Result<()> {
@@ -116,7 +116,7 @@ impl Learner for Translation {
             Ok(())
         };
         let both = set.get(&self.sides[0].modality)?.1.logical_and(&set.get(&self.sides[1].modality)?.1)?;
-        let paired = both.places()?;
+        let paired = both.nonzero()?;
         for from in [0, 1] {
             let (own, other) = (&self.sides[from], &self.sides[1 - from]);
             let name = format!("{}_{}", own.modality, other.modality);

@@ -169,10 +169,10 @@ impl Encoder for AudioCnn {
         let mut scores =
             self.attention.forward(&features.values, train)?.tanh()?.mul(&self.query)?.sum_dims(&[-1], false)?; // [batch, frames]
         if let Some(mask) = &features.mask {
-            scores = scores.masked_fill(&mask.logical_not()?, scores.dtype()?.lowest())?;
+            scores = scores.masked_fill(&mask.logical_not()?, scores.dtype()?.mask_value())?;
         }
         let mixed = features.values.mul(&scores.softmax(1)?.unsqueeze(-1)?)?.sum_dims(&[1], false)?; // [batch, width]
-        let vectors = Tensor::cat(&[&mixed, &features.pool(mm_core::Pool::Max)?], -1)?;
+        let vectors = Tensor::cat(&[&mixed, &features.pool(mm_core::Pooling::Max)?], -1)?;
         Ok((features, vectors))
     }
 

@@ -11,7 +11,7 @@ pub(crate) use processors::WaveProcessor;
 
 use crate::{Result, family::ModelBuilder};
 use mm_core::{
-    Features, Init, Module, Pool, Tensor,
+    Features, Init, Module, Pooling, Tensor,
     nn::{Linear, Mask, Transformer},
 };
 
@@ -58,7 +58,7 @@ impl SequenceHead {
                 all.matmul(&weights.softmax(-1)?.unsqueeze(-1)?)?.squeeze(-1)?
             }
         };
-        let x = Features::new(self.projector.forward(&x, false)?, mask.cloned())?.pool(Pool::Mean)?;
+        let x = Features::new(self.projector.forward(&x, false)?, mask.cloned())?.pool(Pooling::Mean)?;
         self.classifier.forward(&x, false)
     }
 }

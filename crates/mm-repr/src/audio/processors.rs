@@ -1,7 +1,7 @@
 //! What a checkpoint folder says a sound must be: transformers' feature extractors for AST, Whisper, CLAP and Wav2Vec2.
 
 use crate::{Error, Result, family::ModelBuilder};
-use mm_core::{Error as CoreError, Processor, SampleContext, Source, Tensor};
+use mm_core::{Error as CoreError, ProcessContext, Processor, Source, Tensor};
 use mm_data::{
     decode::decode_audio,
     require_path,
@@ -214,7 +214,7 @@ fn samples(path: &Path, rate: u32) -> mm_core::Result<Vec<f32>> {
 }
 
 impl Processor for SpectrogramProcessor {
-    fn process(&self, source: &Source, _context: &mut SampleContext) -> mm_core::Result<Tensor> {
+    fn process(&self, source: &Source, _context: &mut ProcessContext) -> mm_core::Result<Tensor> {
         let path = require_path(source, "a sound")?;
         self.shaped(samples(path, self.mel.config().sample_rate)?)
             .map_err(|e| CoreError::Sample(format!("{}: {e}", path.display())))
@@ -252,7 +252,7 @@ impl WaveProcessor {
 }
 
 impl Processor for WaveProcessor {
-    fn process(&self, source: &Source, _context: &mut SampleContext) -> mm_core::Result<Tensor> {
+    fn process(&self, source: &Source, _context: &mut ProcessContext) -> mm_core::Result<Tensor> {
         let path = require_path(source, "a sound")?;
         let mut samples = samples(path, self.rate)?;
         let refuse = |reason: String| Err(CoreError::Sample(format!("{}: {reason}", path.display())));

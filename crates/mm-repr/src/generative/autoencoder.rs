@@ -6,7 +6,10 @@ use super::{
     networks::{DecoderNet, EncoderNet, Likelihood, NetworkConfig},
     rows_with,
 };
-use mm_core::{DType, Error, Generative, InputSet, Learner, LossParts, Modality, Module, Result, Scope, Tensor};
+use mm_core::{
+    DType, Error, GenerativeDecoder, InputSet, LossOutput, Modality, Module, RepresentationLearner, Result, Scope,
+    Tensor,
+};
 use serde::{Deserialize, Serialize};
 
 /// What makes a code mostly zero.
@@ -114,12 +117,12 @@ impl Autoencoder {
 /// backwards for each of its dimensions.
 pub(crate) fn squared_derivative(code: &Tensor, values: &Tensor) -> Result<Tensor> {
     let direction = Tensor::randn(&code.shape(), DType::F32, code.device())?;
-    let along = code.mul(&direction)?.sum()?.gradients(&[values])?;
+    let along = code.mul(&direction)?.sum()?.autograd_grad(&[values])?;
     along[0].mul(&along[0])?.sum()?.mul_scalar(1.0 / code.size(0)? as f64)
 }
 
-impl Learner for Autoencoder {
-    fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossParts>> {
+impl RepresentationLearner for Autoencoder {
+    fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossOutput>> {
         let Some((values, _)) = rows_with(set, &self.modality)? else { return Ok(None) };
         let c = &self.config;
         let mut given = values.clone();
@@ -132,7 +135,7 @@ impl Learner for Autoencoder {
         }
         let contracts = train && c.contractive_weight > 0.0;
         if contracts {
-            given = given.detach()?.requires_grad()?;
+            given = given.detach()?.set_requires_grad(true)?;
         }
         let code = self.encode(&given, train)?;
         let error = self.likelihood.error(&self.up.forward(&code, train)?, &values)?.mean()?;
@@ -159,13 +162,13 @@ impl Learner for Autoencoder {
         self.config.latent_dim
     }
 
-    fn generative(&self) -> Option<&dyn Generative> {
+    fn generative(&self) -> Option<&dyn GenerativeDecoder> {
         Some(self)
     }
 }
 
 /// Without a prior to draw from; between two codes it has values all the same.
-impl Generative for Autoencoder {
+impl GenerativeDecoder for Autoencoder {
     fn makes(&self, modality: &Modality) -> bool {
         *modality == self.modality
     }

@@ -2,7 +2,7 @@
 
 use super::{InputSpec, ValueType};
 use crate::{text::read, vector::VectorProcessor};
-use mm_core::{BuildContext, Encoder, Error, Processor, Registry, Result, SampleContext, Source, Tensor};
+use mm_core::{BuildContext, Encoder, Error, ProcessContext, Processor, Registry, Result, Source, Tensor};
 use mm_data::{
     AudioProcessor, AudioProcessorConfig, ImageProcessor, ImageProcessorConfig,
     transform::{ImageTransform, Resize},
@@ -217,7 +217,7 @@ struct Fixed {
 }
 
 impl Processor for Fixed {
-    fn process(&self, source: &Source, context: &mut SampleContext) -> Result<Tensor> {
+    fn process(&self, source: &Source, context: &mut ProcessContext) -> Result<Tensor> {
         let x = self.inner.process(source, context)?; // [frames, bands]
         let found = x.size(0)?;
         let x = if found < self.frames {
@@ -244,7 +244,7 @@ struct Words {
 }
 
 impl Processor for Words {
-    fn process(&self, source: &Source, _context: &mut SampleContext) -> Result<Tensor> {
+    fn process(&self, source: &Source, _context: &mut ProcessContext) -> Result<Tensor> {
         let mut has = vec![0f32; self.width as usize];
         for word in words(&read(source)?) {
             if let Some(place) = self.places.get(&word) {
@@ -271,7 +271,7 @@ struct Characters {
 }
 
 impl Processor for Characters {
-    fn process(&self, source: &Source, _context: &mut SampleContext) -> Result<Tensor> {
+    fn process(&self, source: &Source, _context: &mut ProcessContext) -> Result<Tensor> {
         let text = read(source)?;
         let inner = text.trim().chars().take(self.length - 2).map(|c| self.numbers.get(&c).copied().unwrap_or(3));
         let mut symbols: Vec<i64> = std::iter::once(1).chain(inner).chain([2]).collect();

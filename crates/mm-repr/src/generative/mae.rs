@@ -3,7 +3,7 @@
 
 use super::{InputSpec, rows_with};
 use mm_core::{
-    DType, Error, Features, Init, InputSet, Learner, LossParts, Modality, Module, Result, Scope, Tensor,
+    DType, Error, Features, Init, InputSet, LossOutput, Modality, Module, RepresentationLearner, Result, Scope, Tensor,
     nn::{Activation, AttentionConfig, BlockConfig, Linear, MlpConfig, Transformer, TransformerConfig},
 };
 use serde::{Deserialize, Serialize};
@@ -175,8 +175,8 @@ impl MaskedAutoencoder {
     }
 }
 
-impl Learner for MaskedAutoencoder {
-    fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossParts>> {
+impl RepresentationLearner for MaskedAutoencoder {
+    fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossOutput>> {
         let Some((values, _)) = rows_with(set, &self.modality)? else { return Ok(None) };
         let patches = self.patches(&values)?;
         let (made, hidden) = self.fill(&patches, train)?;
@@ -192,7 +192,7 @@ impl Learner for MaskedAutoencoder {
     }
 
     fn code(&self, set: &InputSet) -> Result<Tensor> {
-        self.features(set)?.pool(mm_core::Pool::Mean)
+        self.features(set)?.pool(mm_core::Pooling::Mean)
     }
 
     fn features(&self, set: &InputSet) -> Result<Features> {
@@ -216,6 +216,6 @@ impl Learner for MaskedAutoencoder {
             made = made.mul(&deviation)?.add(&mean)?;
         }
         let seen = hidden.gt_scalar(0.5)?.logical_not()?;
-        self.picture(&patches.where_true(&seen, &made)?).map(Some)
+        self.picture(&patches.where_cond(&seen, &made)?).map(Some)
     }
 }

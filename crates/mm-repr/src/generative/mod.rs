@@ -1,6 +1,6 @@
 //! Representations learned from the data themselves by making them again: autoencoders of one modality and of several.
 //!
-//! Each is a [`Learner`]: it takes the rows of a batch with whatever modalities they have and gives a loss while
+//! Each is a [`RepresentationLearner`]: it takes the rows of a batch with whatever modalities they have and gives a loss while
 //! training and a code afterwards. [`build_learner`] builds one by the `kind` that a config names.
 
 mod autoencoder;
@@ -21,7 +21,7 @@ pub use vae::{Vae, VaeConfig};
 pub use vq_vae::{VqVae, VqVaeConfig};
 
 use crate::adversarial;
-use mm_core::{Error, InputSet, Learner, Modality, Result, Scope, Tensor, config};
+use mm_core::{Error, InputSet, Modality, RepresentationLearner, Result, Scope, Tensor, config};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -80,7 +80,7 @@ pub fn build_learner(
     specs: &InputSpecs,
     classes: i64,
     scope: &Scope<'_>,
-) -> Result<Box<dyn Learner>> {
+) -> Result<Box<dyn RepresentationLearner>> {
     let mut settings = settings.clone();
     let kind = settings.as_table_mut().and_then(|t| t.remove("kind")).and_then(|k| k.as_str().map(ToOwned::to_owned));
     let Some(kind) = kind else {
@@ -119,7 +119,7 @@ fn one(specs: &InputSpecs) -> Result<(&Modality, &InputSpec)> {
 /// The rows of a set that have a modality, and their values; none when there is no such row.
 pub(crate) fn rows_with(set: &InputSet, modality: &Modality) -> Result<Option<(Tensor, Tensor)>> {
     let (input, present) = set.get(modality)?;
-    let places = present.places()?;
+    let places = present.nonzero()?;
     if places.count() == 0 {
         return Ok(None);
     }
@@ -145,7 +145,7 @@ impl LinearWarmup {
     pub(crate) fn next(&self, train: bool) -> Result<f64> {
         let done = self.done.to_f64()?;
         if train {
-            self.done.assign(&self.done.add_scalar(1.0)?)?;
+            self.done.copy_(&self.done.add_scalar(1.0)?)?;
         }
         Ok(if self.steps == 0 || !train { 1.0 } else { (done / self.steps as f64).min(1.0) })
     }

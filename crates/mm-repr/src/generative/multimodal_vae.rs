@@ -8,7 +8,8 @@ use super::{
     vae::{Normal, importance, prior_log_density},
 };
 use mm_core::{
-    DType, Error, Generative, InputSet, Learner, LossParts, Modality, Module, Result, Scope, Tensor, without_grad,
+    DType, Error, GenerativeDecoder, InputSet, LossOutput, Modality, Module, RepresentationLearner, Result, Scope,
+    Tensor, no_grad,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -279,8 +280,8 @@ fn subsets<'a, 'b>(experts: &'a [Expert<'b>]) -> Result<Vec<(Vec<&'a Expert<'b>>
     Ok(out)
 }
 
-impl Learner for MultimodalVae {
-    fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossParts>> {
+impl RepresentationLearner for MultimodalVae {
+    fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossOutput>> {
         let experts = self.experts(set, train)?;
         let beta = self.config.beta * self.warm_up.next(train)?;
         let terms = self.terms(set, &experts, beta, train)?;
@@ -296,7 +297,7 @@ impl Learner for MultimodalVae {
         let Some(sum) = sum else { return Ok(None) };
         let mean = sum.mul_scalar(1.0 / count)?;
         let mut parts = vec![("negative_elbo".to_owned(), mean.to_f64()?)];
-        without_grad(|| {
+        no_grad(|| {
             let code = self.code(set)?;
             for (modality, way) in &self.ways {
                 let Some((input, present)) = set.parts.get(modality) else { continue };
@@ -348,7 +349,7 @@ impl Learner for MultimodalVae {
         .map(Some)
     }
 
-    fn generative(&self) -> Option<&dyn Generative> {
+    fn generative(&self) -> Option<&dyn GenerativeDecoder> {
         Some(self)
     }
 
@@ -357,7 +358,7 @@ impl Learner for MultimodalVae {
     }
 }
 
-impl Generative for MultimodalVae {
+impl GenerativeDecoder for MultimodalVae {
     fn makes(&self, modality: &Modality) -> bool {
         self.ways.contains_key(modality)
     }

@@ -2,9 +2,10 @@
 
 use super::{InputSpec, ValueType, mae::stack, rows_with};
 use mm_core::{
-    DType, Error, Generative, Init, InputSet, Learner, LossParts, Modality, Module, Pool, Result, Scope, Tensor,
+    DType, Error, GenerativeDecoder, Init, InputSet, LossOutput, Modality, Module, Pooling, RepresentationLearner,
+    Result, Scope, Tensor,
     nn::{AttentionConfig, Embedding, Linear, Mask, Transformer},
-    without_grad,
+    no_grad,
 };
 use serde::{Deserialize, Serialize};
 
@@ -103,7 +104,7 @@ impl SequenceAutoencoder {
         let there = symbols.gt_scalar(0.0)?; // [rows, length]
         let x = self.embedding.forward(symbols)?.add(&self.positions)?;
         let x = self.encoder.forward(&x, Some(&Mask::Padding(there.clone())), None, None, train)?;
-        self.to_code.forward(&mm_core::Features::new(x, Some(there))?.pool(Pool::Mean)?, train)
+        self.to_code.forward(&mm_core::Features::new(x, Some(there))?.pool(Pooling::Mean)?, train)
     }
 
     /// Logits of the next symbol after each of `symbols`, which begin at `offset`.
@@ -112,7 +113,7 @@ impl SequenceAutoencoder {
         code: &Tensor,
         symbols: &Tensor,
         offset: i64,
-        states: Option<&mut [mm_core::nn::BlockState]>,
+        states: Option<&mut [mm_core::nn::BlockCache]>,
         train: bool,
     ) -> Result<Tensor> {
         let places = self.positions.narrow(0, offset, symbols.size(1)?)?;
@@ -139,8 +140,8 @@ impl SequenceAutoencoder {
     }
 }
 
-impl Learner for SequenceAutoencoder {
-    fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossParts>> {
+impl RepresentationLearner for SequenceAutoencoder {
+    fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossOutput>> {
         let Some((symbols, _)) = rows_with(set, &self.modality)? else { return Ok(None) };
         let c = &self.config;
         let mut code = self.encode(&symbols, train)?;
@@ -159,7 +160,7 @@ impl Learner for SequenceAutoencoder {
         let target = symbols.narrow(1, 1, length)?.reshape(&[-1])?;
         let flat = logits.flatten(0, 1)?;
         let loss = flat.cross_entropy(&target, 0, 0.0)?;
-        let right = without_grad(|| {
+        let right = no_grad(|| {
             let there = target.gt_scalar(0.0)?.to_dtype(DType::F32)?;
             let right = flat.argmax(1)?.eq(&target)?.to_dtype(DType::F32)?.mul(&there)?;
             right.sum()?.div(&there.sum()?)?.to_f64()
@@ -176,13 +177,13 @@ impl Learner for SequenceAutoencoder {
         self.config.latent_dim
     }
 
-    fn generative(&self) -> Option<&dyn Generative> {
+    fn generative(&self) -> Option<&dyn GenerativeDecoder> {
         Some(self)
     }
 }
 
 /// Between two codes it says something; it has no prior to draw from.
-impl Generative for SequenceAutoencoder {
+impl GenerativeDecoder for SequenceAutoencoder {
     fn makes(&self, modality: &Modality) -> bool {
         *modality == self.modality
     }

@@ -1,7 +1,7 @@
 //! Properties that every learner must have, and numbers known from elsewhere.
 
 use super::{vae::Normal, *};
-use mm_core::{DType, Device, Input, Params, seed::seed_tensors, without_grad};
+use mm_core::{DType, Device, Input, Params, no_grad, seed::manual_seed};
 
 fn tensor(values: &[f32], shape: &[i64]) -> Tensor {
     Tensor::from_vec(values, shape).unwrap()
@@ -23,7 +23,12 @@ fn alone(values: Tensor) -> InputSet {
     InputSet::of(Modality::IMAGE, Input { values, mask: None }).unwrap()
 }
 
-fn build(params: &Params, text: &str, specs: &[(&str, InputSpec)], classes: i64) -> Result<Box<dyn Learner>> {
+fn build(
+    params: &Params,
+    text: &str,
+    specs: &[(&str, InputSpec)],
+    classes: i64,
+) -> Result<Box<dyn RepresentationLearner>> {
     let settings: toml::Value = toml::from_str(text).unwrap();
     let specs: InputSpecs = specs.iter().map(|(n, s)| (Modality::from(*n), s.clone())).collect();
     build_learner(&settings, "model", &specs, classes, &params.scope())
@@ -31,7 +36,7 @@ fn build(params: &Params, text: &str, specs: &[(&str, InputSpec)], classes: i64)
 
 #[test]
 fn the_estimated_derivative_is_right_on_average() {
-    seed_tensors(1);
+    manual_seed(1);
     let (weight, x) = (randn(&[3, 5]), randn(&[4, 5]));
     // Of tanh(W x) the derivative is known: (1 − tanh²) W.
     let exact = {
@@ -42,7 +47,7 @@ fn the_estimated_derivative_is_right_on_average() {
     };
     let mut sum = 0.0;
     for _ in 0..3000 {
-        let x = x.detach().unwrap().requires_grad().unwrap();
+        let x = x.detach().unwrap().set_requires_grad(true).unwrap();
         let code = x.linear(&weight, None).unwrap().tanh().unwrap();
         sum += autoencoder::squared_derivative(&code, &x).unwrap().to_f64().unwrap();
     }
@@ -76,7 +81,7 @@ fn divergence_density_and_product_are_those_of_normal_distributions() {
 
 #[test]
 fn a_bound_rises_with_the_number_of_samples() {
-    seed_tensors(3);
+    manual_seed(3);
     let params = Params::new(Device::Cpu);
     let model = build(
         &params,
@@ -86,16 +91,15 @@ fn a_bound_rises_with_the_number_of_samples() {
     )
     .unwrap();
     let set = alone(randn(&[64, 6]));
-    let mean = |samples| {
-        without_grad(|| model.log_likelihood(&set, samples)).unwrap().unwrap().mean().unwrap().to_f64().unwrap()
-    };
+    let mean =
+        |samples| no_grad(|| model.log_likelihood(&set, samples)).unwrap().unwrap().mean().unwrap().to_f64().unwrap();
     let (one, ten, many) = (mean(1), mean(10), mean(200));
     assert!(one < ten && ten < many, "{one} {ten} {many}");
 }
 
 #[test]
 fn a_quantised_code_is_out_of_the_book_and_what_nothing_chooses_is_moved() {
-    seed_tensors(4);
+    manual_seed(4);
     let params = Params::new(Device::Cpu);
     let text = "kind = 'vq_vae'\nnum_embeddings = 6\nembedding_dim = 3\ndead_code_threshold = 0.5\nnetwork = { channels = [4] }";
     let model = build(&params, text, &[("image", spec(&[1, 4, 4], ValueType::Real))], 0).unwrap();
@@ -110,12 +114,12 @@ fn a_quantised_code_is_out_of_the_book_and_what_nothing_chooses_is_moved() {
     let get = |name: &str| buffers.iter().find(|(n, _)| n == name).unwrap().1.clone();
     let book = get("book");
     let code = model.features(&set).unwrap().values.reshape(&[-1, 3]).unwrap(); // [rows · places, 3]
-    let nearest = code.distances(&book).unwrap().to_vec::<f32>().unwrap();
+    let nearest = code.cdist(&book).unwrap().to_vec::<f32>().unwrap();
     assert!(nearest.chunks(6).all(|row| row.iter().any(|d| *d < 1e-3)));
     // Nothing chose the third for long: the next step puts it where data are.
-    get("chosen").assign(&tensor(&[9.0, 9.0, 0.01, 9.0, 9.0, 9.0], &[6])).unwrap();
-    book.select(0, 2).unwrap().assign(&tensor(&[1e6; 3], &[3])).unwrap();
-    get("sums").select(0, 2).unwrap().assign(&tensor(&[1e4; 3], &[3])).unwrap();
+    get("chosen").copy_(&tensor(&[9.0, 9.0, 0.01, 9.0, 9.0, 9.0], &[6])).unwrap();
+    book.select(0, 2).unwrap().copy_(&tensor(&[1e6; 3], &[3])).unwrap();
+    get("sums").select(0, 2).unwrap().copy_(&tensor(&[1e4; 3], &[3])).unwrap();
     model.loss(&set, true).unwrap();
     assert!(book.abs().unwrap().max().unwrap().to_f64().unwrap() < 1e3);
 }
@@ -133,9 +137,9 @@ fn what_is_masked_is_made_and_what_is_seen_stays() {
     let patches = same.reshape(&[3, 2, 2, 2, 2, 3]).unwrap().mean_dims(&[1, 3, 5], false).unwrap();
     assert!(patches.to_vec::<f32>().unwrap().iter().all(|v| *v == 0.0 || *v == 1.0));
     // What is hidden does not reach what is made of it.
-    seed_tensors(9);
+    manual_seed(9);
     let first = model.reconstruct(&alone(x.clone()), &Modality::IMAGE).unwrap().unwrap();
-    seed_tensors(9);
+    manual_seed(9);
     let gone = first.eq(&x).unwrap().logical_not().unwrap();
     let other = model.reconstruct(&alone(x.masked_fill(&gone, 5.0).unwrap()), &Modality::IMAGE).unwrap().unwrap();
     let difference = first.sub(&other).unwrap().abs().unwrap().max().unwrap().to_f64().unwrap();
@@ -217,7 +221,7 @@ fn every_kind_learns_to_be_better_than_it_was() {
         ),
     ];
     for (text, specs, watched) in kinds {
-        seed_tensors(5);
+        manual_seed(5);
         let params = Params::new(Device::Cpu);
         let model = build(&params, &text, &specs, 3).unwrap();
         let rows = 24;
@@ -262,7 +266,7 @@ fn every_kind_learns_to_be_better_than_it_was() {
             let (early, late) = (seen[..5].iter().sum::<f64>(), seen[55..].iter().sum::<f64>());
             assert!(late < early, "{text}: {early} then {late}");
         }
-        without_grad(|| {
+        no_grad(|| {
             assert_eq!(model.code(&set).unwrap().shape(), [rows, model.width()], "{text}");
             if let Some(maker) = model.generative()
                 && let Some(codes) = maker.draw(3, None).unwrap()

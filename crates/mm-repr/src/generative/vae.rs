@@ -5,7 +5,10 @@ use super::{
     networks::{DecoderNet, EncoderNet, Likelihood, NetworkConfig},
     rows_with,
 };
-use mm_core::{DType, Error, Generative, InputSet, Learner, LossParts, Modality, Module, Result, Scope, Tensor};
+use mm_core::{
+    DType, Error, GenerativeDecoder, InputSet, LossOutput, Modality, Module, RepresentationLearner, Result, Scope,
+    Tensor,
+};
 use serde::{Deserialize, Serialize};
 
 /// Settings of a [`Vae`].
@@ -118,8 +121,8 @@ impl Vae {
     }
 }
 
-impl Learner for Vae {
-    fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossParts>> {
+impl RepresentationLearner for Vae {
+    fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossOutput>> {
         let Some((values, _)) = rows_with(set, &self.modality)? else { return Ok(None) };
         let posterior = self.posterior(&values, train)?;
         let decoded = self.up.forward(&posterior.draw()?, train)?;
@@ -161,12 +164,12 @@ impl Learner for Vae {
         .map(Some)
     }
 
-    fn generative(&self) -> Option<&dyn Generative> {
+    fn generative(&self) -> Option<&dyn GenerativeDecoder> {
         Some(self)
     }
 }
 
-impl Generative for Vae {
+impl GenerativeDecoder for Vae {
     fn makes(&self, modality: &Modality) -> bool {
         *modality == self.modality
     }

@@ -7,9 +7,9 @@ use super::{
     rows_with,
 };
 use mm_core::{
-    DType, Error, Features, Init, InputSet, Learner, LossParts, Modality, Module, Result, Scope, Tensor,
+    DType, Error, Features, Init, InputSet, LossOutput, Modality, Module, RepresentationLearner, Result, Scope, Tensor,
     nn::{Conv2d, ConvConfig},
-    without_grad,
+    no_grad,
 };
 use serde::{Deserialize, Serialize};
 
@@ -119,7 +119,7 @@ impl VqVae {
         let grid = self.narrow.forward(&self.down.grid(values, train)?, train)?; // [rows, width, height, width]
         let shape = grid.shape();
         let flat = grid.permute(&[0, 2, 3, 1])?.reshape(&[-1, self.config.embedding_dim])?; // [rows · places, width]
-        let numbers = without_grad(|| {
+        let numbers = no_grad(|| {
             if train && self.begun.to_f64()? == 0.0 {
                 self.begin(&flat)?;
             }
@@ -143,9 +143,9 @@ impl VqVae {
     /// The codebook begins with vectors of the first batch.
     fn begin(&self, flat: &Tensor) -> Result<()> {
         let drawn = self.draw_from(flat)?;
-        self.codebook.assign(&drawn)?;
-        self.sums.assign(&drawn)?;
-        self.begun.assign(&self.begun.ones_like()?)
+        self.codebook.copy_(&drawn)?;
+        self.sums.copy_(&drawn)?;
+        self.begun.copy_(&self.begun.ones_like()?)
     }
 
     /// As many rows of a batch as the codebook has vectors, with a little noise where it takes one twice.
@@ -166,10 +166,10 @@ impl VqVae {
         let dead = Tensor::full(&[1], self.config.dead_code_threshold, DType::F32, flat.device())?.gt(&self.chosen)?;
         if dead.to_dtype(DType::F32)?.sum()?.to_f64()? > 0.0 {
             let column = dead.unsqueeze(1)?;
-            self.sums.assign(&self.draw_from(flat)?.where_true(&column, &self.sums)?)?;
-            self.chosen.assign(&self.chosen.masked_fill(&dead, 1.0)?)?;
+            self.sums.copy_(&self.draw_from(flat)?.where_cond(&column, &self.sums)?)?;
+            self.chosen.copy_(&self.chosen.masked_fill(&dead, 1.0)?)?;
         }
-        self.codebook.assign(&self.sums.div(&self.chosen.unsqueeze(1)?)?)
+        self.codebook.copy_(&self.sums.div(&self.chosen.unsqueeze(1)?)?)
     }
 
     fn decode(&self, grid: &Tensor, train: bool) -> Result<Tensor> {
@@ -184,15 +184,15 @@ impl VqVae {
     }
 }
 
-impl Learner for VqVae {
-    fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossParts>> {
+impl RepresentationLearner for VqVae {
+    fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossOutput>> {
         let Some((values, _)) = rows_with(set, &self.modality)? else { return Ok(None) };
         let quantized = self.quantize(&values, train)?;
         let error = self.likelihood.error(&self.decode(&quantized.grid, train)?, &values)?.mean()?;
         let parts = vec![
             ("reconstruction_error".to_owned(), error.to_f64()?),
             ("commitment_loss".into(), quantized.commitment.to_f64()?),
-            ("perplexity".into(), without_grad(|| self.perplexity(&quantized.numbers))?),
+            ("perplexity".into(), no_grad(|| self.perplexity(&quantized.numbers))?),
         ];
         Ok(Some((error.add(&quantized.commitment.mul_scalar(self.config.commitment_weight)?)?, parts)))
     }

@@ -1,7 +1,7 @@
 //! A small network that learns to see from nothing: residual convolutions (He 2016) that halve the picture, pooled by mean and by maximum.
 
 use mm_core::{
-    Encoder, Error, Features, Input, Modality, Module, Processor, Result, SampleContext, Scope, Source, Tensor,
+    Encoder, Error, Features, Input, Modality, Module, ProcessContext, Processor, Result, Scope, Source, Tensor,
     nn::{BatchNorm, Conv2d, ConvConfig},
 };
 use mm_data::{
@@ -57,8 +57,8 @@ impl CnnProcessor {
 }
 
 impl Processor for CnnProcessor {
-    fn process(&self, source: &Source, context: &mut SampleContext) -> Result<Tensor> {
-        let plain = self.inner.process(source, &mut SampleContext::plain())?;
+    fn process(&self, source: &Source, context: &mut ProcessContext) -> Result<Tensor> {
+        let plain = self.inner.process(source, &mut ProcessContext::eval())?;
         self.augment(plain, context)
     }
 
@@ -70,7 +70,7 @@ impl Processor for CnnProcessor {
         format!("cnn {}", self.inner.fingerprint())
     }
 
-    fn augment(&self, sample: Tensor, context: &mut SampleContext) -> Result<Tensor> {
+    fn augment(&self, sample: Tensor, context: &mut ProcessContext) -> Result<Tensor> {
         if !context.train || self.jitter == 0.0 {
             return Ok(sample);
         }
@@ -145,7 +145,8 @@ impl Encoder for CnnEncoder {
 
     fn encode_and_embed(&self, input: &Input, train: bool) -> Result<(Features, Tensor)> {
         let features = self.encode(input, train)?;
-        let vectors = Tensor::cat(&[&features.pool(mm_core::Pool::Mean)?, &features.pool(mm_core::Pool::Max)?], 1)?;
+        let vectors =
+            Tensor::cat(&[&features.pool(mm_core::Pooling::Mean)?, &features.pool(mm_core::Pooling::Max)?], 1)?;
         Ok((features, vectors))
     }
 

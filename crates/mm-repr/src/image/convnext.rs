@@ -163,7 +163,7 @@ impl Encoder for ConvNext {
     }
 
     fn embed(&self, input: &Input, train: bool) -> mm_core::Result<Tensor> {
-        self.last.forward(&self.encode(input, train)?.pool(mm_core::Pool::Mean)?, train)
+        self.last.forward(&self.encode(input, train)?.pool(mm_core::Pooling::Mean)?, train)
     }
 
     fn width(&self) -> i64 {

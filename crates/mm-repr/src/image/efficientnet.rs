@@ -8,7 +8,7 @@ use crate::{
     family::{Family, Model, ModelBuilder, Network, Tower, WeightMap, config, prefix},
 };
 use mm_core::{
-    Checkpoint, Encoder, Features, Input, Modality, Pool, Scope, Tensor,
+    Checkpoint, Encoder, Features, Input, Modality, Pooling, Scope, Tensor,
     nn::{Activation, BatchNorm, Conv2d, ConvConfig, Linear},
 };
 use mm_data::{ImageProcessor, ImageProcessorConfig};
@@ -92,7 +92,7 @@ struct Plan {
     head: i64,
     epsilon: f64,
     activation: Activation,
-    pool: Pool,
+    pool: Pooling,
 }
 
 /// A convolution with its normalisation folded in.
@@ -196,7 +196,7 @@ struct EfficientNet {
     blocks: Vec<Block>,
     head: ConvNorm,
     classifier: Option<Linear>,
-    pool: Pool,
+    pool: Pooling,
     width: i64,
 }
 
@@ -327,8 +327,8 @@ fn plan(b: &ModelBuilder<'_>) -> Result<Plan> {
         }
     }
     let pool = match c.pooling_type.as_str() {
-        "mean" => Pool::Mean,
-        "max" => Pool::Max,
+        "mean" => Pooling::Mean,
+        "max" => Pooling::Max,
         other => return Err(b.config_error(format!("pooling_type: found `{other}`, wanted mean or max"))),
     };
     Ok(Plan {
@@ -439,7 +439,7 @@ fn timm(b: &ModelBuilder<'_>) -> Result<Model> {
         head: head[0],
         epsilon: if tensorflow { 1e-3 } else { 1e-5 },
         activation: if kind.starts_with("lite") { Activation::Relu6 } else { Activation::Silu },
-        pool: Pool::Mean,
+        pool: Pooling::Mean,
     };
     build(b, &plan, timm_preprocessing(b)?)
 }

@@ -268,7 +268,7 @@ impl Encoder for Vit {
                 let x = read(&features.values, how)?;
                 self.norm.as_ref().map_or_else(|| Ok(x.clone()), |n| n.forward(&x, train))
             }
-            None => features.pool(mm_core::Pool::Mean),
+            None => features.pool(mm_core::Pooling::Mean),
         }
     }
 

@@ -10,10 +10,10 @@ use crate::{
     text::transformer::{BERT_WEIGHT_MAP, Kind, TextConfig, TextTransformer, processor},
 };
 use mm_core::{
-    Encoder, Features, Init, Input, Modality, Module, Pool, Scope, Tensor,
+    Encoder, Features, Init, Input, Modality, Module, Pooling, Scope, Tensor,
     nn::{
-        Activation, Attend, Attention, AttentionConfig, BatchNorm, Conv2d, ConvConfig, Linear, Mask, Mlp, MlpConfig,
-        Norm, NormConfig,
+        Activation, Attention, AttentionArgs, AttentionConfig, BatchNorm, Conv2d, ConvConfig, Linear, Mask, Mlp,
+        MlpConfig, Norm, NormConfig,
     },
 };
 
@@ -76,7 +76,7 @@ impl Encoder for TextTower {
     }
 
     fn embed(&self, input: &Input, train: bool) -> mm_core::Result<Tensor> {
-        let first = self.encode(input, train)?.pool(Pool::Cls)?;
+        let first = self.encode(input, train)?.pool(Pooling::Cls)?;
         self.projection.apply(&self.pooler.forward(&first, train)?.tanh()?)
     }
 
@@ -155,7 +155,8 @@ impl WindowBlock {
             bias = bias.unsqueeze(0)?.expand(&[rows, -1, -1, -1, -1])?.reshape(&[-1, shape[1], shape[2], shape[3]])?;
         }
         let mask = Mask::Bias(bias);
-        let y = self.attention.forward(&windows, Attend { mask: Some(&mask), ..Attend::default() })?.values;
+        let y =
+            self.attention.forward(&windows, AttentionArgs { mask: Some(&mask), ..AttentionArgs::default() })?.values;
         let y = y.reshape(&[rows, down, across, window, window, channels])?.permute(&[0, 1, 3, 2, 4, 5])?;
         let mut y = y.reshape(&[rows, down * window, across * window, channels])?;
         if shift > 0 {
@@ -351,7 +352,7 @@ impl Encoder for AudioTower {
     }
 
     fn embed(&self, input: &Input, train: bool) -> mm_core::Result<Tensor> {
-        self.projection.apply(&self.encode(input, train)?.pool(Pool::Mean)?)
+        self.projection.apply(&self.encode(input, train)?.pool(Pooling::Mean)?)
     }
 
     fn width(&self) -> i64 {

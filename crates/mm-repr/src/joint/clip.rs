@@ -15,8 +15,8 @@ use crate::{
 use mm_core::{
     DType, Encoder, Features, Init, Input, Modality, Module, Scope, Tensor,
     nn::{
-        Activation, Attend, Attention, AttentionConfig, Embedding, Linear, Mask, Mlp, MlpConfig, Norm, NormConfig,
-        Transformer, TransformerConfig,
+        Activation, Attention, AttentionArgs, AttentionConfig, Embedding, Linear, Mask, Mlp, MlpConfig, Norm,
+        NormConfig, Transformer, TransformerConfig,
     },
 };
 use mm_data::ImageProcessor;
@@ -149,7 +149,7 @@ pub(super) enum Pooler {
     First,
     /// The class token, normalised (CLIP).
     Class(Norm),
-    Attend(Box<Head>),
+    Attention(Box<Head>),
 }
 
 pub(super) struct ImageTower {
@@ -168,9 +168,12 @@ impl Encoder for ImageTower {
         let pooled = match &self.pooler {
             Pooler::First => x.select(1, 0)?,
             Pooler::Class(norm) => norm.forward(&x.select(1, 0)?, train)?,
-            Pooler::Attend(head) => {
+            Pooler::Attention(head) => {
                 let probe = head.probe.expand(&[x.size(0)?, -1, -1])?;
-                let y = head.attention.forward(&probe, Attend { context: Some(&x), ..Attend::default() })?.values;
+                let y = head
+                    .attention
+                    .forward(&probe, AttentionArgs { context: Some(&x), ..AttentionArgs::default() })?
+                    .values;
                 y.add(&head.mlp.forward(&head.norm.forward(&y, train)?, train)?)?.select(1, 0)?
             }
         };
@@ -293,7 +296,7 @@ fn image_tower(b: &ModelBuilder<'_>, c: &VitConfig, siglip: bool, projection: Pr
     let pooler = if siglip {
         let head = scope.pp("head");
         let mlp = MlpConfig::new(c.intermediate_size, c.hidden_act);
-        Pooler::Attend(Box::new(Head {
+        Pooler::Attention(Box::new(Head {
             probe: head.param("probe", &[1, 1, width], Init::Normal(0.02))?,
             attention: Attention::new(&head.pp("attention"), &AttentionConfig::new(width, c.num_attention_heads))?,
             norm: Norm::new(&head.pp("layernorm"), width, norm)?,

@@ -1,7 +1,7 @@
 //! A small network that learns to read from nothing: vectors of the training texts' words through long short-term memory.
 
 use mm_core::{
-    Encoder, Error, Features, Input, Modality, Pool, Processor, Result, SampleContext, Scope, Source, Tensor,
+    Encoder, Error, Features, Input, Modality, Pooling, ProcessContext, Processor, Result, Scope, Source, Tensor,
     nn::{Embedding, Lstm, LstmConfig},
 };
 use serde::{Deserialize, Serialize};
@@ -94,7 +94,7 @@ impl WordIdProcessor {
 }
 
 impl Processor for WordIdProcessor {
-    fn process(&self, source: &Source, context: &mut SampleContext) -> Result<Tensor> {
+    fn process(&self, source: &Source, context: &mut ProcessContext) -> Result<Tensor> {
         let text = super::read(source)?;
         let mut ids: Vec<i64> = word_tokens(&text).map(|w| self.places.get(&w).copied().unwrap_or(UNKNOWN)).collect();
         if ids.len() > self.max_length {
@@ -124,11 +124,11 @@ impl Processor for WordIdProcessor {
         (count > 0).then(|| (count, format!("{} words", self.max_length)))
     }
 
-    fn augment(&self, sample: Tensor, context: &mut SampleContext) -> Result<Tensor> {
+    fn augment(&self, sample: Tensor, context: &mut ProcessContext) -> Result<Tensor> {
         if !context.train || self.word_dropout == 0.0 {
             return Ok(sample);
         }
-        let word_dropout = |id: i64, context: &mut SampleContext| {
+        let word_dropout = |id: i64, context: &mut ProcessContext| {
             if context.random.range(0.0, 1.0) < self.word_dropout { UNKNOWN } else { id }
         };
         let ids: Vec<i64> = sample.to_vec::<i64>()?.into_iter().map(|id| word_dropout(id, context)).collect();
@@ -180,7 +180,7 @@ impl Encoder for LstmEncoder {
     }
 
     fn embed(&self, input: &Input, train: bool) -> Result<Tensor> {
-        self.encode(input, train)?.pool(Pool::Last)
+        self.encode(input, train)?.pool(Pooling::Last)
     }
 
     fn width(&self) -> i64 {

@@ -22,7 +22,7 @@ use std::borrow::Cow;
 pub(crate) fn read(source: &Source) -> Result<Cow<'_, str>> {
     match source {
         Source::Text(text) => Ok(Cow::Borrowed(text)),
-        Source::File(path) => Ok(Cow::Owned(mm_data::decode::read_text(path, None)?)),
+        Source::Path(path) => Ok(Cow::Owned(mm_data::decode::read_text(path, None)?)),
         Source::Value(value) => Err(Error::Sample(format!("found {value}, wanted a text"))),
     }
 }

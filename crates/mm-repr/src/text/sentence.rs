@@ -4,7 +4,7 @@
 use super::{tokenizer::read_json, transformer::TextTransformer};
 use crate::{Error, Result, family::Network};
 use mm_core::{
-    Checkpoint, DType, Device, Encoder, Features, Input, Modality, Module, Params, Pool, Tensor,
+    Checkpoint, DType, Device, Encoder, Features, Input, Modality, Module, Params, Pooling, Tensor,
     nn::{Activation, Linear},
 };
 use std::path::Path;
@@ -12,7 +12,7 @@ use std::path::Path;
 /// An encoder with the pooling that its folder asks for.
 pub struct SentenceEncoder {
     inner: TextTransformer,
-    pools: Vec<Pool>,
+    pools: Vec<Pooling>,
     after: Vec<After>,
 }
 
@@ -25,7 +25,7 @@ impl SentenceEncoder {
     /// ClassifierPooling `modules.json` and each module's own config; a plain encoder folder pools by mean. `bare` leaves out all but the mean.
     pub(crate) fn new(folder: &Path, inner: TextTransformer, bare: bool) -> Result<Self> {
         let width = inner.width();
-        let mut encoder = Self { inner, pools: vec![Pool::Mean], after: Vec::new() };
+        let mut encoder = Self { inner, pools: vec![Pooling::Mean], after: Vec::new() };
         // An older layout keeps the transformer in a folder below that of modules.json.
         let outer = folder.parent().filter(|p| p.join("modules.json").exists());
         let top = if folder.join("modules.json").exists() { Some(folder) } else { outer };
@@ -87,14 +87,14 @@ fn dense(folder: &Path, width: i64) -> Result<(Linear, Activation, i64)> {
     Ok((layer, activation, output))
 }
 
-fn pooling(file: &Path) -> Result<Vec<Pool>> {
+fn pooling(file: &Path) -> Result<Vec<Pooling>> {
     let settings = read_json(file)?;
     let known = |word: &str| {
         Ok(match word {
-            "mean" => Pool::Mean,
-            "cls" => Pool::Cls,
-            "max" => Pool::Max,
-            "lasttoken" => Pool::Last,
+            "mean" => Pooling::Mean,
+            "cls" => Pooling::Cls,
+            "max" => Pooling::Max,
+            "lasttoken" => Pooling::Last,
             other => {
                 let reason = format!("pooling_mode `{other}` is none of mean, cls, max, lasttoken");
                 return Err(Error::folder(file, reason));
@@ -111,12 +111,13 @@ fn pooling(file: &Path) -> Result<Vec<Pool>> {
     }
     // Several that are on are joined, in this order.
     let flags = [
-        ("pooling_mode_cls_token", Pool::Cls),
-        ("pooling_mode_max_tokens", Pool::Max),
-        ("pooling_mode_mean_tokens", Pool::Mean),
-        ("pooling_mode_lasttoken", Pool::Last),
+        ("pooling_mode_cls_token", Pooling::Cls),
+        ("pooling_mode_max_tokens", Pooling::Max),
+        ("pooling_mode_mean_tokens", Pooling::Mean),
+        ("pooling_mode_lasttoken", Pooling::Last),
     ];
-    let on: Vec<Pool> = flags.iter().filter(|(k, _)| settings[*k].as_bool() == Some(true)).map(|(_, p)| *p).collect();
+    let on: Vec<Pooling> =
+        flags.iter().filter(|(k, _)| settings[*k].as_bool() == Some(true)).map(|(_, p)| *p).collect();
     let others = ["pooling_mode_mean_sqrt_len_tokens", "pooling_mode_weightedmean_tokens"];
     if on.is_empty() || others.iter().any(|k| settings[*k].as_bool() == Some(true)) {
         return Err(Error::folder(file, "wanted poolings among cls, max, mean and last token, and at least one"));

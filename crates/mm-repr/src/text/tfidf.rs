@@ -1,7 +1,7 @@
 //! A text as which words, pairs of words and pieces of words it has, each counted the more the fewer training texts have it (tf-idf,
 //! Spärck Jones 1972): nothing to be learned, and hard to beat on few rows.
 
-use mm_core::{Error, Processor, Result, SampleContext, Source, Tensor};
+use mm_core::{Error, ProcessContext, Processor, Result, Source, Tensor};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
@@ -80,7 +80,7 @@ impl TfidfProcessor {
 }
 
 impl Processor for TfidfProcessor {
-    fn process(&self, source: &Source, _context: &mut SampleContext) -> Result<Tensor> {
+    fn process(&self, source: &Source, _context: &mut ProcessContext) -> Result<Tensor> {
         let mut values = vec![0f32; self.idf.len()];
         for term in terms(&super::read(source)?) {
             if let Some(place) = self.places.get(&term) {
@@ -126,7 +126,7 @@ mod tests {
         let texts = ["the cat sat", "the dog sat", "the cats ran", "the dogs ran"];
         let bag = TfidfProcessor::new(TfidfConfig::fit(texts.into_iter(), 60)).unwrap();
         let vector = |t: &str| {
-            bag.process(&Source::Text(t.into()), &mut SampleContext::plain()).unwrap().to_vec::<f32>().unwrap()
+            bag.process(&Source::Text(t.into()), &mut ProcessContext::eval()).unwrap().to_vec::<f32>().unwrap()
         };
         let of = |v: &[f32], term: &str| v[bag.places[term]];
         let cat = vector("the cat sat");

@@ -2,7 +2,7 @@
 
 use super::sentencepiece;
 use crate::{Error, Result};
-use mm_core::{Error as CoreError, Processor, SampleContext, Source, Tensor};
+use mm_core::{Error as CoreError, ProcessContext, Processor, Source, Tensor};
 use serde_json::Value;
 use std::{
     path::Path,
@@ -206,7 +206,7 @@ fn byte_pairs(folder: &Path, settings: &Value) -> Result<Tokenizer> {
 }
 
 impl Processor for TextProcessor {
-    fn process(&self, source: &Source, _context: &mut SampleContext) -> Result<Tensor, CoreError> {
+    fn process(&self, source: &Source, _context: &mut ProcessContext) -> Result<Tensor, CoreError> {
         Tensor::from_slice(&self.ids(&super::read(source)?)?)
     }
 

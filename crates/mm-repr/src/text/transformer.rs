@@ -158,7 +158,7 @@ impl TextTransformer {
                 if let Some(mask) = &input.mask {
                     let rows = ids.size(0)?;
                     let hidden = mask.logical_not()?.reshape(&[rows, 1, 1, length])?;
-                    bias = bias.expand(&[rows, -1, -1, -1])?.masked_fill(&hidden, bias.dtype()?.lowest())?;
+                    bias = bias.expand(&[rows, -1, -1, -1])?.masked_fill(&hidden, bias.dtype()?.mask_value())?;
                 }
                 Some(Mask::Bias(bias))
             }

@@ -1,6 +1,6 @@
 //! Word dropout (Iyyer 2015): while training, tokens of a text are left out at random.
 
-use mm_core::{Error, Processor, Result, SampleContext, Source, Tensor};
+use mm_core::{Error, ProcessContext, Processor, Result, Source, Tensor};
 use std::sync::Arc;
 
 /// A processor of texts that leaves tokens out while training; never the first or the last, which are special in most vocabularies.
@@ -23,8 +23,8 @@ impl WordDropout {
 }
 
 impl Processor for WordDropout {
-    fn process(&self, source: &Source, context: &mut SampleContext) -> Result<Tensor> {
-        let plain = self.inner.process(source, &mut SampleContext::plain())?;
+    fn process(&self, source: &Source, context: &mut ProcessContext) -> Result<Tensor> {
+        let plain = self.inner.process(source, &mut ProcessContext::eval())?;
         self.augment(plain, context)
     }
 
@@ -52,7 +52,7 @@ impl Processor for WordDropout {
         self.inner.fingerprint()
     }
 
-    fn augment(&self, sample: Tensor, context: &mut SampleContext) -> Result<Tensor> {
+    fn augment(&self, sample: Tensor, context: &mut ProcessContext) -> Result<Tensor> {
         if !context.train || self.rate == 0.0 {
             return Ok(sample);
         }
@@ -71,7 +71,7 @@ mod tests {
     struct Letters;
 
     impl Processor for Letters {
-        fn process(&self, _source: &Source, _context: &mut SampleContext) -> Result<Tensor> {
+        fn process(&self, _source: &Source, _context: &mut ProcessContext) -> Result<Tensor> {
             Tensor::from_slice(&(0..100i64).collect::<Vec<_>>())
         }
         fn is_sequence(&self) -> bool {
@@ -86,8 +86,8 @@ mod tests {
     fn tokens_go_while_training_and_the_ends_stay() {
         let dropout = WordDropout::new(Arc::new(Letters), 0.3).unwrap();
         let text = Source::Text("x".into());
-        assert_eq!(dropout.process(&text, &mut SampleContext::plain()).unwrap().count(), 100);
-        let mut context = SampleContext { train: true, random: Rng::at(&[5]) };
+        assert_eq!(dropout.process(&text, &mut ProcessContext::eval()).unwrap().count(), 100);
+        let mut context = ProcessContext { train: true, random: Rng::at(&[5]) };
         let left = dropout.process(&text, &mut context).unwrap().to_vec::<i64>().unwrap();
         assert!((55..85).contains(&left.len()), "{}", left.len());
         assert!(left[0] == 0 && left.last() == Some(&99) && left.is_sorted());

@@ -1,6 +1,6 @@
 //! Videos by the pictures in them.
 
-use mm_core::{Encoder, Error, Features, Input, Modality, Processor, Result, SampleContext, Source, Tensor};
+use mm_core::{Encoder, Error, Features, Input, Modality, ProcessContext, Processor, Result, Source, Tensor};
 use mm_data::{
     decode::{ImageLimits, sample_frames},
     require_path,
@@ -24,7 +24,7 @@ impl FramesProcessor {
 }
 
 impl Processor for FramesProcessor {
-    fn process(&self, source: &Source, context: &mut SampleContext) -> Result<Tensor> {
+    fn process(&self, source: &Source, context: &mut ProcessContext) -> Result<Tensor> {
         let path = require_path(source, "a video")?;
         let pictures = sample_frames(path, self.frames, &ImageLimits::default())?;
         let bad = |e: &dyn std::fmt::Display| Error::Sample(format!("{}: a frame: {e}", path.display()));
@@ -34,7 +34,7 @@ impl Processor for FramesProcessor {
             // Picture encoders read files; an uncompressed one costs next to nothing.
             let frame = folder.path().join(format!("{number}.bmp"));
             picture.save(&frame).map_err(|e| bad(&e))?;
-            frames.push(self.inner.process(&Source::File(frame), context)?);
+            frames.push(self.inner.process(&Source::Path(frame), context)?);
         }
         Tensor::stack(&frames.iter().collect::<Vec<_>>(), 0)
     }

@@ -1,7 +1,7 @@
 //! Texts by the vectors of their words: an encoder like any other, for where a transformer is too much.
 
 use super::WordVectors;
-use mm_core::{Encoder, Features, Input, Modality, Processor, SampleContext, Source, Tensor};
+use mm_core::{Encoder, Features, Input, Modality, ProcessContext, Processor, Source, Tensor};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ impl WordVectorsProcessor {
 }
 
 impl Processor for WordVectorsProcessor {
-    fn process(&self, source: &Source, _context: &mut SampleContext) -> mm_core::Result<Tensor> {
+    fn process(&self, source: &Source, _context: &mut ProcessContext) -> mm_core::Result<Tensor> {
         let text = crate::text::read(source)?;
         let width = self.words.vector_size;
         let mut rows: Vec<f32> = Vec::new();

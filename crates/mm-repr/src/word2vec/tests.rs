@@ -180,7 +180,7 @@ fn texts_are_weighted_means_of_their_words_whatever_they_are_batched_with() {
         let texts = ["W0x1, w0x2!", "the0 w1x1 nowhere w1x2 w1x3", "unknown words"];
         let make = |t: &str| {
             let source = mm_core::Source::Text(t.to_owned());
-            mm_core::Processor::process(&processor, &source, &mut mm_core::SampleContext::plain()).unwrap()
+            mm_core::Processor::process(&processor, &source, &mut mm_core::ProcessContext::eval()).unwrap()
         };
         let samples: Vec<_> = texts.iter().map(|t| make(t)).collect();
         let embed = |s: &[mm_core::Tensor]| {

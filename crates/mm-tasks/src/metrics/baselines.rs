@@ -142,11 +142,11 @@ fn ridge_at(x: &Tensor, y: &Tensor, test: &Tensor, penalty: f64) -> Result<Tenso
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mm_core::{Device, seed::seed_tensors};
+    use mm_core::{Device, seed::manual_seed};
 
     #[test]
     fn components_of_rows_on_a_plane_restore_them_and_fill_what_is_hidden() {
-        seed_tensors(2);
+        manual_seed(2);
         let plane = Tensor::randn(&[2, 7], DType::F32, Device::Cpu).unwrap();
         for rows in [5i64, 50] {
             let x = Tensor::randn(&[rows, 2], DType::F32, Device::Cpu).unwrap().matmul(&plane).unwrap();
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_probe_reads_what_is_linear_and_ridge_finds_the_map() {
-        seed_tensors(4);
+        manual_seed(4);
         let x = Tensor::randn(&[300, 6], DType::F32, Device::Cpu).unwrap();
         let labels: Vec<i64> = x.to_vec::<f32>().unwrap().chunks(6).map(|r| i64::from(r[1] + r[2] > 0.3)).collect();
         let found = probe(&x.narrow(0, 0, 200).unwrap(), &labels[..200], &x.narrow(0, 200, 100).unwrap(), 2).unwrap();

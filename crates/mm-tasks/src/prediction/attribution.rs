@@ -7,7 +7,7 @@ use super::{
 };
 use crate::Result;
 use mm_core::{
-    DType, Device, Input, Modality, SampleContext, Source, Tensor, nn::watch_embeddings, with_grad, without_grad,
+    DType, Device, Input, Modality, ProcessContext, Source, Tensor, enable_grad, nn::watch_embeddings, no_grad,
 };
 use mm_data::{Manifest, collate, group_rows_by_item};
 use std::collections::BTreeMap;
@@ -125,7 +125,7 @@ impl Network {
                     let way = own.sub(&ground)?;
                     let mut ones = vec![1; way.rank()];
                     ones[0] = count;
-                    let leaf = ground.add(&way.mul(&shares.reshape(&ones)?)?)?.detach()?.requires_grad()?;
+                    let leaf = ground.add(&way.mul(&shares.reshape(&ones)?)?)?.detach()?.set_requires_grad(true)?;
                     let shape: Vec<i64> = [count, having].into_iter().chain(way.shape().into_iter().skip(1)).collect();
                     let all = values.reshape(&shape)?;
                     let after = having - place - 1;
@@ -138,7 +138,7 @@ impl Network {
             let rows = (0..points.len()).flat_map(|n| which.iter().map(move |row| n * asked.rows + row)).collect();
             grown.insert(modality, (Input { values, mask }, rows));
         }
-        with_grad(|| {
+        enable_grad(|| {
             let (score, watched) = watch_embeddings(numbers, || {
                 let stage = self.stage(&grown, &|_| false, &names, device, false)?;
                 let all = self.fuse(&stage, false)?.fused; // [points · rows, outputs]
@@ -151,7 +151,7 @@ impl Network {
                 wanted.push((modality, used, full.narrow(0, place, 1)?, Some((place, having))));
             }
             let asked: Vec<&Tensor> = wanted.iter().map(|(_, leaf, ..)| leaf).collect();
-            let gradients = score.sum()?.gradients(&asked)?;
+            let gradients = score.sum()?.autograd_grad(&asked)?;
             let mut out = Slopes::new();
             for ((modality, _, way, among), gradient) in wanted.into_iter().zip(gradients) {
                 let gradient = match among {
@@ -230,7 +230,7 @@ impl Predictor {
                     continue;
                 };
                 // A value that cannot be read is one that the row lacks.
-                let Ok(sample) = mm_data::process_catching_panics(processor, source, &mut SampleContext::plain())
+                let Ok(sample) = mm_data::process_catching_panics(processor, source, &mut ProcessContext::eval())
                 else {
                     continue;
                 };
@@ -248,7 +248,7 @@ impl Predictor {
             return Ok(None);
         }
         let names = vec!["0".to_owned(); around.len()];
-        let plain = without_grad(|| model.network.forward(&parts, &|_| false, &names, device, false))?.fused;
+        let plain = no_grad(|| model.network.forward(&parts, &|_| false, &names, device, false))?.fused;
         let plain = plain.narrow(0, own as i64, 1)?;
         let chosen = plain.argmax(1)?.to_vec::<i64>()?.first().copied().unwrap_or(0);
         let ordered = model.target.problem == super::Problem::Ordinal;

@@ -2,7 +2,7 @@
 
 use super::{Label, Prediction, Predictor, network::Network};
 use crate::{Result, metrics};
-use mm_core::{Device, Modality, Pool, Processor, Source, Tensor, seed::Rng, without_grad};
+use mm_core::{Device, Modality, Pooling, Processor, Source, Tensor, no_grad, seed::Rng};
 use mm_data::{Manifest, Split, collate};
 use std::sync::atomic::AtomicBool;
 
@@ -101,7 +101,7 @@ impl Prediction {
                 read.into_iter().filter_map(|(place, sample)| Some((chunk[place], sample.ok()?))).unzip();
             if !good.is_empty() {
                 let input = collate(&good, processor)?.to_device(self.params.device())?;
-                let features = without_grad(|| Network::encode(way, &input, made, false)?.pool(Pool::Mean))?;
+                let features = no_grad(|| Network::encode(way, &input, made, false)?.pool(Pooling::Mean))?;
                 all.push(features.to_device(Device::Cpu)?);
                 found.extend(which);
             }

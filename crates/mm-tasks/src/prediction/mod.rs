@@ -27,9 +27,9 @@ use crate::{
     job, metrics,
 };
 use mm_core::{
-    Device, Modality, Params, Processor, Registry, SampleContext, Source, Task, Tensor, config as settings,
-    seed::{Rng, seed_tensors},
-    without_grad,
+    Device, Modality, Params, ProcessContext, Processor, Registry, Source, Tensor, TrainingObjective,
+    config as settings, no_grad,
+    seed::{Rng, manual_seed},
 };
 use mm_data::{
     Batch, CachedProcessor, FailedSample, Loader, Manifest, Split, TensorCache, collate, group_rows_by_item,
@@ -273,11 +273,11 @@ impl Prediction {
             return Err(Error::Config(format!("problem: found {found}, wanted a problem and its classes")));
         }
         let target = Target { problem: config.problem, classes: config.classes.clone() };
-        seed_tensors(config.train.seed);
+        manual_seed(config.train.seed);
         let params = Params::new(device);
         let network = Network::new(&params, &config, &target, &base, registry)?;
         let level = params.scope().pp("target").buffer("level", &[2], mm_core::Init::Zeros)?;
-        level.assign(&Tensor::from_slice(&[0f32, 1.0])?)?;
+        level.copy_(&Tensor::from_slice(&[0f32, 1.0])?)?;
         let cache = TensorCache::open_or_default(&base, config.cache.as_deref())?;
         let (labels, made, ready, keeping) = Default::default();
         Ok(Self { params, network, target, level, config, base, cache, labels, made, ready, keeping })
@@ -412,7 +412,7 @@ impl Prediction {
                 };
                 processors.insert(modality.clone(), kept);
                 made.push(modality.clone());
-            } else if values.any(|v| matches!(v, Source::File(_))) {
+            } else if values.any(|v| matches!(v, Source::Path(_))) {
                 processors.insert(
                     modality.clone(),
                     Arc::new(CachedProcessor::new(way.processor.clone(), self.cache.clone())),
@@ -483,14 +483,14 @@ impl Prediction {
             let (mut sum, mut squares, mut count) = (None::<Tensor>, None::<Tensor>, 0.0);
             for chunk in some.chunks(64) {
                 let good: Vec<Tensor> =
-                    chunk.par_iter().filter_map(|s| processor.process(s, &mut SampleContext::plain()).ok()).collect();
+                    chunk.par_iter().filter_map(|s| processor.process(s, &mut ProcessContext::eval()).ok()).collect();
                 if good.is_empty() {
                     continue;
                 }
                 let input = collate(&good, processor.as_ref())?.to_device(self.params.device())?;
-                let x = without_grad(|| Network::encode(way, &input, made.contains(modality), false))?;
+                let x = no_grad(|| Network::encode(way, &input, made.contains(modality), false))?;
                 let x = match &x.mask {
-                    Some(mask) => x.values.flatten(0, 1)?.index_select(0, &mask.reshape(&[-1])?.places()?)?,
+                    Some(mask) => x.values.flatten(0, 1)?.index_select(0, &mask.reshape(&[-1])?.nonzero()?)?,
                     None => x.values.flatten(0, 1)?,
                 };
                 let x = x.to_dtype(mm_core::DType::F64)?;
@@ -504,10 +504,10 @@ impl Prediction {
             };
             let middle = sum.mul_scalar(1.0 / count)?;
             let spread = squares.mul_scalar(1.0 / count)?.sub(&middle.pow(2.0)?)?.clamp_min(0.0)?.sqrt()?;
-            mean.assign(&middle.to_dtype(mm_core::DType::F32)?)?;
+            mean.copy_(&middle.to_dtype(mm_core::DType::F32)?)?;
             // A number that never changes tells nothing, and must not explode.
             let still = spread.lt(&Tensor::from_slice(&[1e-6f64])?.to_device(spread.device())?)?;
-            deviation.assign(&spread.masked_fill(&still, 1.0)?.to_dtype(mm_core::DType::F32)?)?;
+            deviation.copy_(&spread.masked_fill(&still, 1.0)?.to_dtype(mm_core::DType::F32)?)?;
         }
         Ok(())
     }
@@ -543,7 +543,7 @@ impl Prediction {
                     .collect();
                 let mean = numbers.iter().sum::<f64>() / numbers.len() as f64;
                 let spread = (numbers.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / numbers.len() as f64).sqrt();
-                self.level.assign(&Tensor::from_slice(&[mean as f32, spread.max(1e-9) as f32])?)?;
+                self.level.copy_(&Tensor::from_slice(&[mean as f32, spread.max(1e-9) as f32])?)?;
             }
         }
         let modalities: Vec<Modality> = self.modalities().cloned().collect();
@@ -721,7 +721,7 @@ impl Prediction {
             let answer = if parts.is_empty() {
                 self.nothing(chunk.len())?
             } else {
-                without_grad(|| self.network.forward(&parts, made, &names, self.params.device(), false))?
+                no_grad(|| self.network.forward(&parts, made, &names, self.params.device(), false))?
             };
             fused.push(answer.fused.to_device(Device::Cpu)?);
             if self.network.explained.get() {
@@ -774,7 +774,7 @@ fn samples(
 ) -> Vec<(usize, mm_core::Result<Tensor>)> {
     let having = rows.par_iter().enumerate();
     let having = having.filter_map(|(n, r)| Some((n, manifest.rows[*r].values.get(modality)?.first()?)));
-    having.map(|(n, s)| (n, process_catching_panics(processor, s, &mut SampleContext::plain()))).collect()
+    having.map(|(n, s)| (n, process_catching_panics(processor, s, &mut ProcessContext::eval()))).collect()
 }
 
 /// Figures of probabilities (or numbers) `[rows, …]` for the rows that have a label.
@@ -843,7 +843,7 @@ fn score(figures: &metrics::Figures) -> f64 {
     accuracy - 0.05 * figures.get("log_loss").copied().unwrap_or(0.0)
 }
 
-impl Task<Batch> for Prediction {
+impl TrainingObjective<Batch> for Prediction {
     fn loss(&self, batch: &Batch, train: bool) -> mm_core::Result<Option<(Tensor, Vec<(String, f64)>)>> {
         let all = self.labels.borrow();
         let labels: Vec<Option<Label>> = batch.rows.iter().map(|r| all.get(*r).cloned().flatten()).collect();

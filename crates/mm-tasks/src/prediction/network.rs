@@ -7,14 +7,13 @@ use super::{
 };
 use crate::{Error, Result};
 use mm_core::{
-    BuildContext, DType, Device, Encoder, FeatureSet, Features, Fusion, Init, Input, Looked, Modality, Module, Params,
-    Pool, Processor, Reasoner, Registry, Scope, Tensor,
+    AttentionStep, BuildContext, DType, Device, Encoder, FeatureSet, Features, FusionOperator, Init, Input, Modality,
+    Module, Params, Pooling, Processor, Reasoner, Registry, Scope, Tensor, enable_grad,
     nn::{
         Activation, AttentionConfig, BlockConfig, Linear, Lstm, Mask, MlpConfig, Transformer, TransformerConfig,
-        differentiable_twice, sinusoidal,
+        sinusoidal, with_math_attention,
     },
     seed::Rng,
-    with_grad,
 };
 use mm_fusion::training::{distillation, functional_entropy, gradient_scales, scale_gradient};
 use std::{
@@ -174,9 +173,9 @@ pub(crate) struct Answer {
     /// How much each modality counted, where the operator says: `[rows]` each.
     pub(crate) weights: BTreeMap<Modality, Tensor>,
     /// Where a reasoning network looked.
-    pub(super) looked: Vec<Looked>,
+    pub(super) looked: Vec<AttentionStep>,
     /// How much each position counted for the answer, where that was asked for.
-    pub(super) heat: Vec<Looked>,
+    pub(super) heat: Vec<AttentionStep>,
 }
 
 impl Answer {
@@ -212,7 +211,7 @@ impl Answer {
 }
 
 /// Weights `[rows, positions]`, row by row.
-fn by_row(look: &Looked) -> mm_core::Result<Vec<Vec<f32>>> {
+fn by_row(look: &AttentionStep) -> mm_core::Result<Vec<Vec<f32>>> {
     let width = look.weights.size(1)?.max(1) as usize;
     let all = look.weights.to_device(Device::Cpu)?.to_vec::<f32>()?;
     Ok(all.chunks(width).map(<[f32]>::to_vec).collect())
@@ -229,7 +228,7 @@ pub struct Look {
 
 /// What makes one of all.
 enum Joint {
-    Fusion(Box<dyn Fusion>),
+    Fusion(Box<dyn FusionOperator>),
     Reason(Box<dyn Reasoner>),
 }
 
@@ -379,14 +378,14 @@ impl Network {
 
     /// How much each position of each modality speaks for each row's likeliest answer, summing to one: features weighted by the gradient of its
     /// logit, as far as that is positive (Grad-CAM, Selvaraju 2017).
-    fn heat(&self, mut stage: Stage) -> mm_core::Result<Vec<Looked>> {
+    fn heat(&self, mut stage: Stage) -> mm_core::Result<Vec<AttentionStep>> {
         for (features, _) in stage.set.values_mut() {
-            features.values = features.values.detach()?.requires_grad()?;
+            features.values = features.values.detach()?.set_requires_grad(true)?;
         }
-        let gradients = with_grad(|| {
+        let gradients = enable_grad(|| {
             let leaves: Vec<&Tensor> = stage.set.values().map(|(f, _)| &f.values).collect();
             // Rows do not see each other, so the sum's gradient is that of each.
-            self.fuse(&stage, false)?.fused.max_dim(1, false)?.sum()?.gradients(&leaves)
+            self.fuse(&stage, false)?.fused.max_dim(1, false)?.sum()?.autograd_grad(&leaves)
         })?;
         let mut looked = Vec::new();
         for ((modality, (features, _)), gradient) in stage.set.iter().zip(&gradients) {
@@ -405,7 +404,7 @@ impl Network {
                 heat = heat.mul(&mask.to_dtype(DType::F32)?)?;
             }
             let weights = heat.div(&heat.sum_dims(&[1], true)?.clamp_min(1e-12)?)?;
-            looked.push(Looked { step: 0, modality: modality.clone(), weights });
+            looked.push(AttentionStep { step: 0, modality: modality.clone(), weights });
         }
         Ok(looked)
     }
@@ -450,7 +449,7 @@ impl Network {
                 features = Features::from_pooled(&items.scatter(&context.forward(&x, &items.mask, train)?)?)?;
             }
             if let Some((first, last)) = &way.head {
-                let x = features.pool(Pool::Mean)?.dropout(self.dropout, train)?;
+                let x = features.pool(Pooling::Mean)?.dropout(self.dropout, train)?;
                 let x = first.forward(&x, train)?.gelu()?;
                 let said = last.forward(&x.dropout(self.dropout, train)?, train)?;
                 own.insert((*modality).clone(), (said, present.to_dtype(DType::F32)?));
@@ -480,7 +479,7 @@ impl Network {
             Joint::Fusion(fusion) => fusion,
             Joint::Reason(reasoner) => {
                 let out = reasoner.reason(&all, train)?;
-                let joint = out.features.pool(Pool::Mean)?;
+                let joint = out.features.pool(Pooling::Mean)?;
                 let fused = self.head.forward(&joint.dropout(self.dropout, train)?, train)?;
                 let empty = Answer::empty(fused);
                 return Ok(Answer { own: stage.own.clone(), looked: out.looked, joint: Some(joint), ..empty });
@@ -488,7 +487,7 @@ impl Network {
         };
         let out = fusion.fuse(&all, train)?;
         let fused = match whole {
-            None => out.features.pool(Pool::Mean)?,
+            None => out.features.pool(Pooling::Mean)?,
             Some(items) => {
                 let found = out.features.values.shape();
                 if found[1] != items.longest {
@@ -605,9 +604,9 @@ impl Network {
         if weights.entropy > 0.0 {
             // It is about features as they are: they must be leaves, so that nothing flows past them.
             for (features, _) in stage.set.values_mut() {
-                features.values = features.values.detach()?.requires_grad()?;
+                features.values = features.values.detach()?.set_requires_grad(true)?;
             }
-            let again = differentiable_twice(|| self.fuse(&stage, train))?;
+            let again = with_math_attention(|| self.fuse(&stage, train))?;
             let leaves: Vec<&Tensor> = stage.set.values().map(|(f, _)| &f.values).collect();
             let term = functional_entropy(&again.fused, &leaves)?;
             total = total.add(&term.mul_scalar(weights.entropy)?)?;

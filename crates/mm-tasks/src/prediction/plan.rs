@@ -119,7 +119,7 @@ pub(super) fn id_column(table: &[Cells]) -> String {
 }
 
 fn filled(value: &serde_json::Value) -> Option<String> {
-    mm_data::cell_text(value).filter(|t| !mm_core::no_value(t))
+    mm_data::cell_text(value).filter(|t| !mm_core::is_missing_cell(t))
 }
 
 /// What a column is, in one word, or why it is left out.

@@ -190,7 +190,7 @@ impl Combination {
         let mixed = said.squeeze(2)?.mul(&shares)?.sum_dims(&[1], true)?.div(&total.clamp_min(1e-12)?)?;
         // A row that has nothing gets the mean of the training rows.
         let level = Tensor::full(&[1, 1], model.level()?.0, DType::F64, Device::Cpu)?;
-        Ok(mixed.where_true(&total.gt_scalar(1e-9)?, &level)?)
+        Ok(mixed.where_cond(&total.gt_scalar(1e-9)?, &level)?)
     }
 }
 

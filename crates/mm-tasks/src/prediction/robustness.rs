@@ -5,7 +5,7 @@ use crate::{
     Result,
     report::{Line, Report, html_escape, html_page, html_table, lines},
 };
-use mm_core::seed::{Rng, seed_tensors};
+use mm_core::seed::{Rng, manual_seed};
 use mm_data::Manifest;
 use serde::Serialize;
 use serde_json::json;
@@ -49,7 +49,7 @@ pub fn robustness(predictor: &Predictor, manifest: &Manifest, rows: &[usize], se
                     }
                     figure(&some)?
                 } else {
-                    seed_tensors(seed);
+                    manual_seed(seed);
                     predictor.disturb(&modality, share * NOISE);
                     let found = figure(manifest);
                     predictor.disturb(&modality, 0.0);

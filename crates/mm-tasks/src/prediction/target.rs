@@ -229,7 +229,7 @@ impl Target {
             Some(counts) => labelled.logical_and(&counts.gt_scalar(0.5)?)?,
             None => labelled,
         };
-        let places = chosen.places()?;
+        let places = chosen.nonzero()?;
         if places.size(0)? == 0 {
             return Ok(None);
         }

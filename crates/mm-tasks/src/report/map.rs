@@ -89,11 +89,11 @@ fn affinities(distances: &Tensor, perplexity: f64) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mm_core::seed::seed_tensors;
+    use mm_core::seed::manual_seed;
 
     #[test]
     fn two_clouds_that_are_far_apart_stay_apart() {
-        seed_tensors(3);
+        manual_seed(3);
         let cloud = |at: f64| {
             Tensor::randn(&[40, 16], DType::F32, Device::Cpu).unwrap().mul_scalar(0.3).unwrap().add_scalar(at).unwrap()
         };

@@ -273,7 +273,7 @@ fn mistakes(body: &mut String, predictor: &Predictor, manifest: &Manifest, answe
                     let short: String = text.chars().take(80).collect();
                     let _ = write!(what, "<span class=\"text\">{}</span> ", escape(&short));
                 }
-                Some(Source::File(path))
+                Some(Source::Path(path))
                     if row.values.get(&Modality::IMAGE).is_some_and(|v| v.first() == values.first()) =>
                 {
                     what.push_str(&thumbnail(path, &row.id));

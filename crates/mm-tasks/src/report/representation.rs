@@ -12,7 +12,7 @@ use crate::{
     job::figure_table,
     representation::{Figures, Look, Representation, select},
 };
-use mm_core::{Device, InputSet, Modality, Registry, Tensor, seed::seed_tensors, without_grad};
+use mm_core::{Device, InputSet, Modality, Registry, Tensor, no_grad, seed::manual_seed};
 use mm_data::Split;
 use mm_repr::generative::{InputConfig, ValueType, decode_chars};
 use mm_train::Run;
@@ -56,7 +56,7 @@ pub fn build_representation(
         figure_table(&all).into_iter().map(|r| r.iter().map(|c| escape(c)).collect()).collect();
     body.push_str("<h2>Figures</h2>");
     body.push_str(&table(&rows));
-    without_grad(|| {
+    no_grad(|| {
         made(&mut body, &model, &look)?;
         map(&mut body, &model, &look)
     })?;
@@ -146,7 +146,7 @@ fn made(body: &mut String, model: &Representation, look: &Look) -> Result<()> {
                         &format!("{to}: on the way from one held-out to another"),
                     )?);
                 }
-                seed_tensors(1);
+                manual_seed(1);
                 if let Some(codes) = maker.draw(48, None)? {
                     charts.push_str(&figure(
                         &maker.decode(&codes, to)?,

@@ -317,11 +317,11 @@ fn maps(
 fn show(entry: &Entry) -> String {
     match &entry.source {
         Source::Text(text) => format!("<span class=\"text\">{}</span>", escape(text)),
-        Source::File(path) if entry.language.is_some() => {
+        Source::Path(path) if entry.language.is_some() => {
             let language = entry.language.as_deref().unwrap_or("");
             format!("♪ <b>{}</b> {}", escape(language), escape(&entry.text_or(path)))
         }
-        Source::File(path) => thumbnail(path, &entry.text),
+        Source::Path(path) => thumbnail(path, &entry.text),
         Source::Value(value) => escape(&value.to_string()),
     }
 }

@@ -49,7 +49,7 @@ pub(super) fn page(
     for Shown { id, asked, said, below } in shown {
         let picture = manifest.rows.iter().find(|r| r.id == *id).and_then(|r| r.values.get(&about.of)?.first());
         let picture = match picture {
-            Some(Source::File(path)) => html_thumbnail(path, said),
+            Some(Source::Path(path)) => html_thumbnail(path, said),
             _ => String::new(),
         };
         let below: Vec<String> = below.iter().map(|line| html_escape(line)).collect();

@@ -70,7 +70,7 @@ fn read_values(manifest: &Manifest, no_files: bool) -> Vec<Inspected> {
             progress.update("reading", done, values.len());
         }
         let row = &manifest.rows[*index];
-        let path = if let Source::File(path) = source { Some(path.display().to_string()) } else { None };
+        let path = if let Source::Path(path) = source { Some(path.display().to_string()) } else { None };
         Inspected { row: row.number, id: row.id.clone(), modality: (*modality).clone(), path, size }
     };
     let inspected = values.par_iter().map(inspect).collect();
@@ -87,8 +87,8 @@ fn size(modality: &Modality, source: &Source, no_files: bool) -> Result<f64, Str
     let path = match source {
         Source::Text(text) => return clean_text(text).map(|t| t.chars().count() as f64),
         Source::Value(_) => return Ok(1.0),
-        Source::File(path) if no_files => return bytes(path),
-        Source::File(path) => path,
+        Source::Path(path) if no_files => return bytes(path),
+        Source::Path(path) => path,
     };
     match modality.name() {
         "image" => decode_image(path, &ImageLimits::default())
@@ -190,7 +190,7 @@ fn print_samples(manifest: &Manifest, count: usize) {
         for (modality, values) in &row.values {
             let first = match values.first() {
                 Some(Source::Text(text)) => text.chars().take(100).collect(),
-                Some(Source::File(path)) => path.display().to_string(),
+                Some(Source::Path(path)) => path.display().to_string(),
                 Some(Source::Value(value)) => value.to_string().chars().take(100).collect(),
                 None => String::new(),
             };
