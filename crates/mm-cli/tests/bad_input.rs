@@ -81,7 +81,7 @@ fn broken_samples_are_reported_with_file_row_and_reason_and_skipped_or_fatal() {
     let output = mm(&["inspect", "data.jsonl", "--json"], world.path());
     let found: serde_json::Value =
         serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)));
-    let broken: Vec<(String, String)> = found["broken"]
+    let broken: Vec<(String, String)> = found["failed"]["examples"]
         .as_array()
         .unwrap()
         .iter()
@@ -103,11 +103,11 @@ fn broken_samples_are_reported_with_file_row_and_reason_and_skipped_or_fatal() {
     let output = world.train("run", &["--json"]);
     assert!(output.status.success(), "{}", text(&output));
     let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(result["skipped"], 7);
+    assert_eq!(result["failed"]["count"], 7);
     assert!(text(&output).contains("skipped row 13 (missing), image"), "{}", text(&output));
     // … or fails on the first, as chosen.
     refused(
-        &["train", "config.toml", "--run", "strict", "--device", "cpu", "--set", "loader.on_error=fail"],
+        &["train", "config.toml", "--out", "strict", "--device", "cpu", "--set", "loader.on_error=fail"],
         world.path(),
         &["row 1", "told to fail on a broken sample", "loader.on_error"],
     );
@@ -130,15 +130,18 @@ fn a_video_without_frames() {
     world.write("v.jsonl", "{\"id\":\"s\",\"video\":\"sound.mp4\"}\n{\"id\":\"e\",\"video\":\"empty.mp4\"}\n");
     let output = mm(&["inspect", "v.jsonl", "--json"], world.path());
     let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert!(found["broken"][0]["reason"].as_str().unwrap().contains("sound.mp4: a video without frames"), "{found}");
-    assert!(found["broken"][1]["reason"].as_str().unwrap().contains("empty.mp4: not a video"), "{found}");
+    assert!(
+        found["failed"]["examples"][0]["reason"].as_str().unwrap().contains("sound.mp4: a video without frames"),
+        "{found}"
+    );
+    assert!(found["failed"]["examples"][1]["reason"].as_str().unwrap().contains("empty.mp4: not a video"), "{found}");
 }
 
 #[test]
 fn configs() {
     let world = World::new();
     let set = |item: &str, wanted: &[&str]| {
-        refused(&["train", "config.toml", "--run", "run", "--device", "cpu", "--set", item], world.path(), wanted)
+        refused(&["train", "config.toml", "--out", "run", "--device", "cpu", "--set", item], world.path(), wanted)
     };
     set("train.epohcs=3", &["unknown field `epohcs`", "did you mean `epochs`"]);
     set("train.epochs=many", &["train.epochs", "many"]);
@@ -169,21 +172,21 @@ fn runs_and_checkpoints() {
     let whole = std::fs::read(&best).unwrap();
     // A run is not overwritten, and not resumed as another.
     refused(
-        &["train", "config.toml", "--run", "run", "--device", "cpu"],
+        &["train", "config.toml", "--out", "run", "--device", "cpu"],
         world.path(),
         &["holds a run already", "--resume"],
     );
     refused(
-        &["train", "config.toml", "--run", "run", "--device", "cpu", "--resume", "--set", "width=8"],
+        &["train", "config.toml", "--out", "run", "--device", "cpu", "--resume", "--set", "width=8"],
         world.path(),
         &["its config differs"],
     );
-    refused(&["eval", "nowhere"], world.path(), &["nowhere"]);
+    refused(&["eval", "--model", "nowhere"], world.path(), &["nowhere"]);
     // In use by another process.
     let lock = std::fs::File::options().write(true).open(world.path().join("run/lock")).unwrap();
     lock.lock().unwrap();
     refused(
-        &["train", "config.toml", "--run", "run", "--device", "cpu", "--resume"],
+        &["train", "config.toml", "--out", "run", "--device", "cpu", "--resume"],
         world.path(),
         &["in use by another process"],
     );
@@ -194,15 +197,19 @@ fn runs_and_checkpoints() {
         ([&(1u64 << 50).to_le_bytes()[..], &whole[8..]].concat(), "not a whole safetensors file"),
     ] {
         std::fs::write(&best, bytes).unwrap();
-        refused(&["eval", "run", "--device", "cpu"], world.path(), &["best.safetensors", wanted]);
+        refused(&["eval", "--model", "run", "--device", "cpu"], world.path(), &["best.safetensors", wanted]);
     }
     std::fs::write(&best, &whole).unwrap();
     let config = world.path().join("run/config.toml");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, text.replace("width = 16\n", "width = 24\n")).unwrap();
-    refused(&["eval", "run", "--device", "cpu"], world.path(), &["does not fit the model", "found [16", "wanted [24"]);
+    refused(
+        &["eval", "--model", "run", "--device", "cpu"],
+        world.path(),
+        &["does not fit the model", "found [16", "wanted [24"],
+    );
     std::fs::write(&config, text).unwrap();
-    assert!(mm(&["eval", "run", "--device", "cpu"], world.path()).status.success());
+    assert!(mm(&["eval", "--model", "run", "--device", "cpu"], world.path()).status.success());
 }
 
 /// Mounts a small file system of its own; tells and gives up where that is not allowed.
@@ -229,7 +236,7 @@ fn a_full_disk_while_a_checkpoint_is_written_and_a_read_only_folder() {
     let arguments = [
         "train",
         "config.toml",
-        "--run",
+        "--out",
         "small/run",
         "--device",
         "cpu",
@@ -253,7 +260,7 @@ fn a_full_disk_while_a_checkpoint_is_written_and_a_read_only_folder() {
     let fixed = world.path().join("fixed");
     if mount(&fixed, "ro") {
         refused(
-            &["train", "config.toml", "--run", "fixed/run", "--device", "cpu"],
+            &["train", "config.toml", "--out", "fixed/run", "--device", "cpu"],
             world.path(),
             &["fixed/run", "cannot be made", "Read-only"],
         );
@@ -274,7 +281,7 @@ fn a_loss_that_is_no_number_any_more_names_the_step_the_samples_and_the_last_goo
         "--set",
         "train.epochs=9",
     ];
-    let arguments = [&["train", "config.toml", "--run", "run", "--device", "cpu"], &wild[..]].concat();
+    let arguments = [&["train", "config.toml", "--out", "run", "--device", "cpu"], &wild[..]].concat();
     refused(&arguments, world.path(), &["the loss is", "at step", "samples", "last.safetensors", "train.optimizer.lr"]);
     let last = mm_core::Checkpoint::open(world.path().join("run/checkpoints/last.safetensors")).unwrap();
     let finite = |name: &str| last.get(name).unwrap().to_vec::<f32>().unwrap().iter().all(|v| v.is_finite());
@@ -285,13 +292,17 @@ fn a_loss_that_is_no_number_any_more_names_the_step_the_samples_and_the_last_goo
 fn queries() {
     let world = World::new();
     assert!(world.train("run", &[]).status.success());
-    refused(&["search", "run", "--device", "cpu"], world.path(), &["no query"]);
-    refused(&["search", "run", "--text", "x", "--in", "smell"], world.path(), &["no smell", "audio, image, text"]);
-    refused(&["search", "run", "--video", "x.mp4"], world.path(), &["video"]);
-    refused(&["search", "run", "--image", "nowhere.png"], world.path(), &["nowhere.png"]);
+    refused(&["search", "--model", "run", "--device", "cpu"], world.path(), &["no query"]);
+    refused(
+        &["search", "--model", "run", "--text", "x", "--modality", "smell"],
+        world.path(),
+        &["--modality smell", "audio, image, text"],
+    );
+    refused(&["search", "--model", "run", "--video", "x.mp4"], world.path(), &["video"]);
+    refused(&["search", "--model", "run", "--image", "nowhere.png"], world.path(), &["nowhere.png"]);
     refused(&["embed", "--model", "words", "--image", "0.png"], world.path(), &["this model takes text"]);
     refused(&["embed", "--model", "words"], world.path(), &["nothing to embed"]);
     refused(&["embed", "--model", "nowhere", "--text", "x"], world.path(), &["nowhere", "no such folder"]);
-    refused(&["prepare", "stamps", "."], world.path(), &["unknown data set"]);
-    refused(&["eval", "run", "--split", "tast"], world.path(), &["tast"]);
+    refused(&["prepare", "--dataset", "stamps"], world.path(), &["unknown data set"]);
+    refused(&["eval", "--model", "run", "--split", "tast"], world.path(), &["tast"]);
 }

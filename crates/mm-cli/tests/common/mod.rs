@@ -26,7 +26,7 @@ pub fn refused(arguments: &[&str], folder: &Path, wanted: &[&str]) {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(matches!(output.status.code(), Some(1 | 2)), "{arguments:?} ended with {:?}: {said}", output.status);
     assert!(!said.contains("panicked"), "{said}");
-    let last = said.lines().filter(|l| l.starts_with("mm: ") || l.starts_with("error: ")).count();
+    let last = said.lines().filter(|l| l.starts_with("error: ")).count();
     assert_eq!(last, 1, "one message, not: {said}");
     for part in wanted {
         assert!(said.contains(part), "wanted `{part}` in: {said}");
@@ -101,7 +101,7 @@ impl World {
     }
 
     pub fn train(&self, run: &str, more: &[&str]) -> Output {
-        mm(&[&["train", "config.toml", "--run", run, "--device", "cpu", "--threads", "1"], more].concat(), self.path())
+        mm(&[&["train", "config.toml", "--out", run, "--device", "cpu", "--threads", "1"], more].concat(), self.path())
     }
 }
 

@@ -59,7 +59,7 @@ fn a_table_is_fitted_asked_measured_and_reported() {
     let folder = world.path();
     table(folder, "train.csv", 120, 0);
     table(folder, "test.csv", 80, 1000);
-    let fit = ["fit", "--data", "train.csv", "--label", "mood", "--preset", "fast", "--out", "run", "--json"];
+    let fit = ["fit", "--data", "train.csv", "--label-column", "mood", "--preset", "fast", "--out", "run", "--json"];
     let output = mm(&fit, folder);
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     let result: serde_json::Value = serde_json::from_str(&ok(&output)).unwrap();
@@ -77,8 +77,11 @@ fn a_table_is_fitted_asked_measured_and_reported() {
     // What fits cannot be fitted over.
     refused(&fit, folder, &["run: holds a run already"]);
     let figures = |more: &[&str]| -> serde_json::Value {
-        serde_json::from_str(&ok(&mm(&[&["eval", "run", "--data", "test.csv", "--json"], more].concat(), folder)))
-            .unwrap()
+        serde_json::from_str(&ok(&mm(
+            &[&["eval", "--model", "run", "--data", "test.csv", "--json"], more].concat(),
+            folder,
+        )))
+        .unwrap()
     };
     let all = figures(&[]);
     for name in ["accuracy", "balanced_accuracy", "f1_macro", "f1_weighted", "auroc", "log_loss", "ece"] {
@@ -87,10 +90,10 @@ fn a_table_is_fitted_asked_measured_and_reported() {
     let accuracy = |f: &serde_json::Value| f["accuracy"].as_f64().unwrap();
     // Two of three vote: one alone is right in three rows of four.
     assert!(accuracy(&all) > 0.9, "{all}");
-    let without = ["image", "text", "tabular"].map(|m| accuracy(&figures(&["--drop", m])));
+    let without = ["image", "text", "tabular"].map(|m| accuracy(&figures(&["--exclude-modality", m])));
     assert!(without.iter().all(|w| *w < accuracy(&all)), "{without:?}");
     let curves: serde_json::Value = serde_json::from_str(&ok(&mm(
-        &["eval", "run", "--data", "test.csv", "--robustness", "robust.html", "--json"],
+        &["eval", "--model", "run", "--data", "test.csv", "--robustness", "robust.html", "--json"],
         folder,
     )))
     .unwrap();
@@ -103,7 +106,7 @@ fn a_table_is_fitted_asked_measured_and_reported() {
             assert!((points[10][1].as_f64().unwrap() - without[place]).abs() < 1e-9, "{curve}");
         }
     }
-    let lines = ok(&mm(&["predict", "--run", "run", "--data", "test.csv", "--json", "--out", "p.parquet"], folder));
+    let lines = ok(&mm(&["predict", "--model", "run", "--data", "test.csv", "--json", "--out", "p.parquet"], folder));
     let rows: Vec<serde_json::Value> = lines.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     assert_eq!(rows.len(), 80);
     assert_eq!(rows[0]["row"], 1);
@@ -116,7 +119,7 @@ fn a_table_is_fitted_asked_measured_and_reported() {
     let odd = "id,review,price,town,photo,mood\n1,the food was superb,81,Rome,pictures/broken.png,glad\n2,,,,,sad\n\
                3,awful,NaN,Atlantis,pictures/1000.png,bored\n4,superb,a lot,Oslo,missing.png,glad\n";
     std::fs::write(folder.join("odd.csv"), odd).unwrap();
-    let output = mm(&["predict", "--run", "run", "--data", "odd.csv", "--json"], folder);
+    let output = mm(&["predict", "--model", "run", "--data", "odd.csv", "--json"], folder);
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     let rows: Vec<serde_json::Value> = ok(&output).lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     assert_eq!(rows.len(), 4);
@@ -124,41 +127,47 @@ fn a_table_is_fitted_asked_measured_and_reported() {
     assert_eq!(rows[1]["present"].as_array().unwrap().len(), 0);
     assert!(!rows[0]["present"].as_array().unwrap().contains(&"image".into()));
     let measured: serde_json::Value =
-        serde_json::from_str(&ok(&mm(&["eval", "run", "--data", "odd.csv", "--json"], folder))).unwrap();
+        serde_json::from_str(&ok(&mm(&["eval", "--model", "run", "--data", "odd.csv", "--json"], folder))).unwrap();
     assert_eq!(measured["rows_of_unknown_classes"], 1);
     // A column of another name is a modality that is missing; none at all is an error.
     std::fs::write(folder.join("few.csv"), "review\nthe food was awful\n").unwrap();
-    let lines = ok(&mm(&["predict", "--run", "run", "--data", "few.csv", "--json"], folder));
+    let lines = ok(&mm(&["predict", "--model", "run", "--data", "few.csv", "--json"], folder));
     assert!(lines.contains("\"present\":[\"text\"]"), "{lines}");
     std::fs::write(folder.join("other.csv"), "x,y\n1,2\n").unwrap();
-    refused(&["predict", "--run", "run", "--data", "other.csv"], folder, &["other.csv", "x, y", "review"]);
-    refused(&["eval", "run", "--data", "few.csv"], folder, &["few.csv", "mood"]);
-    refused(&["eval", "run", "--data", "test.csv", "--drop", "imag"], folder, &["imag", "image"]);
+    refused(&["predict", "--model", "run", "--data", "other.csv"], folder, &["other.csv", "x, y", "review"]);
+    refused(&["eval", "--model", "run", "--data", "few.csv"], folder, &["few.csv", "mood"]);
+    refused(
+        &["eval", "--model", "run", "--data", "test.csv", "--exclude-modality", "imag"],
+        folder,
+        &["imag", "image"],
+    );
     // Three networks, the second reading otherwise where it can.
     let text = [
         "fit",
         "--data",
         "train.csv",
-        "--label",
+        "--label-column",
         "mood",
-        "--columns",
-        "text=review,tabular=price+town",
+        "--column",
+        "text=review",
+        "--column",
+        "tabular=price+town",
         "--out",
         "good",
     ];
     let output = mm(&text, folder);
     assert!(String::from_utf8_lossy(&output.stderr).contains("network 3 of 3"));
     ok(&output);
-    ok(&mm(&["predict", "--run", "good", "--data", "test.csv", "--json"], folder));
+    ok(&mm(&["predict", "--model", "good", "--data", "test.csv", "--json"], folder));
     // Stopped at once, what there is still answers.
     let hurried = mm(
         &[
             "fit",
             "--data",
             "train.csv",
-            "--label",
+            "--label-column",
             "mood",
-            "--columns",
+            "--column",
             "text=review",
             "--time-limit",
             "0.05",
@@ -168,7 +177,7 @@ fn a_table_is_fitted_asked_measured_and_reported() {
         folder,
     );
     ok(&hurried);
-    ok(&mm(&["predict", "--run", "hurried", "--data", "test.csv", "--json"], folder));
+    ok(&mm(&["predict", "--model", "hurried", "--data", "test.csv", "--json"], folder));
 }
 
 #[test]
@@ -177,16 +186,16 @@ fn what_was_held_out_to_choose_on_is_learned_from_in_the_end() {
     let folder = world.path();
     table(folder, "train.csv", 100, 0);
     table(folder, "test.csv", 60, 1000);
-    let fit = ["fit", "--data", "train.csv", "--label", "mood", "--preset", "fast", "--refit", "yes", "--out", "run"];
+    let fit = ["fit", "--data", "train.csv", "--label-column", "mood", "--preset", "fast", "--refit", "--out", "run"];
     let result: serde_json::Value = serde_json::from_str(&ok(&mm(&[&fit[..], &["--json"]].concat(), folder))).unwrap();
-    assert_eq!(result["refitted_on"], 100);
+    assert_eq!(result["refit_rows"], 100);
     let first = result["rows"].as_u64().unwrap();
-    assert!(first < 100 && result["measured_on"] == "valid", "{result}");
+    assert!(first < 100 && result["split"] == "valid", "{result}");
     let figures = |more: &[&str]| -> serde_json::Value {
-        serde_json::from_str(&ok(&mm(&[&["eval", "run", "--json"], more].concat(), folder))).unwrap()
+        serde_json::from_str(&ok(&mm(&[&["eval", "--model", "run", "--json"], more].concat(), folder))).unwrap()
     };
     // Its own rows are measured by networks that had not learned from them, others by those that learned from all.
-    assert_eq!(figures(&["--split", "valid"])["accuracy"], result["held_out"]["accuracy"]);
+    assert_eq!(figures(&["--split", "valid"])["accuracy"], result["metrics"]["accuracy"]);
     assert_eq!(figures(&["--split", "valid"])["rows"], 100 - first);
     let anew = figures(&["--data", "test.csv"]);
     assert!(anew["accuracy"].as_f64().unwrap() > 0.85, "{anew}");
@@ -223,8 +232,8 @@ fn what_an_utterance_rests_on_is_shown_in_the_company_of_its_video() {
                   [context]\nkind = \"lstm\"\nhidden = 16\n[fusion]\nwidth = 24\noperator = { kind = \"concat\" }\n\
                   [train]\nepochs = 12\n[train.optimizer]\nlr = 1e-2\n";
     std::fs::write(folder.join("c.toml"), config).unwrap();
-    ok(&mm(&["train", "c.toml", "--run", "run"], folder));
-    ok(&mm(&["report", "run", "--out", "report.html"], folder));
+    ok(&mm(&["train", "c.toml", "--out", "run"], folder));
+    ok(&mm(&["report", "--model", "run", "--out", "report.html"], folder));
     let page = std::fs::read_to_string(folder.join("report.html")).unwrap();
     let rests = page.split("What its answers rest on").nth(1).unwrap();
     assert!(rests.contains("superb") && rests.contains("awful"), "{rests}");
@@ -246,7 +255,7 @@ fn what_is_wrong_with_a_table_is_told() {
     }
     std::fs::write(folder.join("t.csv"), &rows).unwrap();
     let fit = |label: &str, more: &[&str], wanted: &[&str]| {
-        let fixed = ["fit", "--data", "t.csv", "--preset", "fast", "--out", "run", "--label", label];
+        let fixed = ["fit", "--data", "t.csv", "--preset", "fast", "--out", "run", "--label-column", label];
         refused(&[&fixed[..], more].concat(), folder, wanted);
         assert!(!folder.join("run/fit.json").exists());
     };
@@ -256,27 +265,40 @@ fn what_is_wrong_with_a_table_is_told() {
     fit("mixed", &["--problem", "regression"], &["row 42", "`much`", "wanted a number"]);
     fit("some", &["--problem", "regression"], &["wanted a number"]);
     fit("n", &["--problem", "binary"], &["wanted two for a binary problem"]);
-    fit("some", &["--columns", "text=sya"], &["sya", "say"]);
-    fit("some", &["--columns", "text"], &["--columns text"]);
-    fit("some", &["--columns", "smell=say"], &["smell"]);
-    fit("some", &["--columns", "image=say"], &[]);
+    fit("some", &["--column", "text=sya"], &["sya", "say"]);
+    fit("some", &["--column", "text"], &["--column", "text", "NAME=COLUMN"]);
+    fit("some", &["--column", "smell=say"], &["smell"]);
+    fit("some", &["--column", "image=say"], &[]);
     fit("some", &["--time-limit", "-3"], &[]);
-    fit("some", &["--tune-on", "nowhere.csv"], &["nowhere.csv"]);
-    let slow = ["fit", "--data", "t.csv", "--label", "some", "--preset", "slow", "--out", "run"];
+    fit("some", &["--validation-data", "nowhere.csv"], &["nowhere.csv"]);
+    let slow = ["fit", "--data", "t.csv", "--label-column", "some", "--preset", "slow", "--out", "run"];
     refused(&slow, folder, &["slow", "good"]);
-    refused(&["fit", "--data", "no.csv", "--label", "x", "--out", "run"], folder, &["no.csv"]);
-    refused(&["predict", "--run", "nothing", "--data", "t.csv"], folder, &["nothing"]);
+    refused(&["fit", "--data", "no.csv", "--label-column", "x", "--out", "run"], folder, &["no.csv"]);
+    refused(&["predict", "--model", "nothing", "--data", "t.csv"], folder, &["nothing"]);
     // An id that repeats names no row, and is no reason to refuse.
     let twice: String =
         (0..40).map(|row| format!("{},word {}\n", row % 7, if row % 2 == 0 { "yes,a" } else { "no,b" })).collect();
     std::fs::write(folder.join("twice.csv"), format!("id,say,y\n{twice}")).unwrap();
     ok(&mm(
-        &["fit", "--data", "twice.csv", "--label", "y", "--preset", "fast", "--time-limit", "2", "--out", "twice"],
+        &[
+            "fit",
+            "--data",
+            "twice.csv",
+            "--label-column",
+            "y",
+            "--preset",
+            "fast",
+            "--time-limit",
+            "2",
+            "--out",
+            "twice",
+        ],
         folder,
     ));
-    ok(&mm(&["predict", "--run", "twice", "--data", "twice.csv", "--json"], folder));
+    ok(&mm(&["predict", "--model", "twice", "--data", "twice.csv", "--json"], folder));
     // A class with one row is told of, and the fit goes on.
-    let output = mm(&["fit", "--data", "t.csv", "--label", "alone", "--preset", "fast", "--out", "lone"], folder);
+    let output =
+        mm(&["fit", "--data", "t.csv", "--label-column", "alone", "--preset", "fast", "--out", "lone"], folder);
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     ok(&output);
     assert!(told.contains("one row to learn from") || told.contains("multiclass of a, b"), "{told}");
@@ -296,15 +318,15 @@ fn what_there_is_no_time_to_encode_is_left_out_and_the_rest_is_learned_from() {
     }
     let row = |n: u32| format!("{} {n},{}\n", if n.is_multiple_of(2) { "the dog" } else { "a fox" }, n % 2);
     std::fs::write(folder.join("t.csv"), format!("say,y\n{}", (0..4000).map(row).collect::<String>())).unwrap();
-    let read = ["--columns", "text=say", "--time-limit", "0.02", "--out", "run"];
-    let output = mm(&[&["fit", "--data", "t.csv", "--label", "y"], &read[..]].concat(), folder);
+    let read = ["--column", "text=say", "--time-limit", "0.02", "--out", "run"];
+    let output = mm(&[&["fit", "--data", "t.csv", "--label-column", "y"], &read[..]].concat(), folder);
     ok(&output);
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(
         told.contains("all-MiniLM-L6-v2, pretrained") && told.contains("128 of 4000 rows are learned from"),
         "{told}"
     );
-    ok(&mm(&["predict", "--run", "run", "--data", "t.csv", "--json"], folder));
+    ok(&mm(&["predict", "--model", "run", "--data", "t.csv", "--json"], folder));
 }
 
 /// Settings for what one modality of that table tells by itself, beside one that is noise.
@@ -368,8 +390,9 @@ fn exclusive_or_needs_products_and_gates_close_on_noise() {
     exclusive_or(folder);
     let accuracy = |name: &str, more: &[&str]| -> f64 {
         let run = format!("runs/{name}");
-        ok(&mm(&[&["train", "xor.toml", "--run", &run], more].concat(), folder));
-        let figures: serde_json::Value = serde_json::from_str(&ok(&mm(&["eval", &run, "--json"], folder))).unwrap();
+        ok(&mm(&[&["train", "xor.toml", "--out", &run], more].concat(), folder));
+        let figures: serde_json::Value =
+            serde_json::from_str(&ok(&mm(&["eval", "--model", &run, "--json"], folder))).unwrap();
         figures["accuracy"].as_f64().unwrap()
     };
     let linear = accuracy("linear", &[]);
@@ -382,7 +405,7 @@ fn exclusive_or_needs_products_and_gates_close_on_noise() {
     let attention = accuracy("attention", &wide);
     assert!(attention > 0.9, "{attention}");
     let space = "fusion.operator.kind=\"concat\"|\"mlb\"";
-    let fixed = ["fuse-search", "xor.toml", "--run", "search", "--rounds", "2", "--set", "data.split.valid=0.2"];
+    let fixed = ["fusion-search", "xor.toml", "--out", "search", "--num-rounds", "2", "--set", "data.split.valid=0.2"];
     let lines = ok(&mm(&[&fixed[..], &["--space", space, "--json"]].concat(), folder));
     let best: serde_json::Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
     assert_eq!(best["settings"][0][1], "\"mlb\"", "{lines}");
@@ -391,7 +414,7 @@ fn exclusive_or_needs_products_and_gates_close_on_noise() {
     // Of a modality that is noise a gated unit lets less through than of one that tells.
     let more = ["--set", "fusion.operator.kind=\"gated\"", "--set", "train.epochs=60"];
     assert!(accuracy("noisy", &[&EASY[..], &more].concat()) > 0.97);
-    let report = ok(&mm(&["report", "runs/noisy", "--json"], folder));
+    let report = ok(&mm(&["report", "--model", "runs/noisy", "--json"], folder));
     assert!(report.contains("report.html"), "{report}");
     let page = std::fs::read_to_string(folder.join("runs/noisy/report.html")).unwrap();
     let part =
@@ -412,9 +435,9 @@ fn heads_are_blended_stacked_and_given_labels_of_their_own() {
     let run = |name: &str, more: &[&str], drop: &[&str]| -> f64 {
         let out = format!("runs/{name}");
         if drop.is_empty() {
-            ok(&mm(&[&["train", "xor.toml", "--run", &out], &heads[..], more].concat(), folder));
+            ok(&mm(&[&["train", "xor.toml", "--out", &out], &heads[..], more].concat(), folder));
         }
-        let figures = ok(&mm(&[&["eval", &out, "--json"], drop].concat(), folder));
+        let figures = ok(&mm(&[&["eval", "--model", &out, "--json"], drop].concat(), folder));
         serde_json::from_str::<serde_json::Value>(&figures).unwrap()["accuracy"].as_f64().unwrap()
     };
     // The last value of a figure in a run's log.
@@ -441,10 +464,10 @@ fn heads_are_blended_stacked_and_given_labels_of_their_own() {
         let kept = std::fs::read_to_string(folder.join(format!("runs/{pool}/combination.json"))).unwrap();
         assert!(kept.contains(pool), "{kept}");
         // Without what tells, about a coin's toss, and no error.
-        let without = run(pool, &[], &["--drop", "left"]);
+        let without = run(pool, &[], &["--exclude-modality", "left"]);
         assert!((0.35..0.65).contains(&without), "{without}");
     }
-    let train = ["train", "xor.toml", "--run", "runs/no"];
+    let train = ["train", "xor.toml", "--out", "runs/no"];
     let told = |more: &[&str], wanted: &[&str]| refused(&[&train[..], more].concat(), folder, wanted);
     told(&["--set", "loss.blending=true"], &["loss.auxiliary", "blending"]);
     told(&["--set", "loss.blending=true", "--set", "loss.auxiliary=1.0"], &["train.evaluate_every_epochs"]);
@@ -459,7 +482,7 @@ fn steps_in_time_out_of_a_pickle_are_learned_from() {
     let world = tempfile::tempdir().unwrap();
     let folder = world.path();
     let pickle = Path::new(env!("CARGO_MANIFEST_DIR")).join("../mm-data/tests/fixtures/multimodal_sentiment/mmsa.pkl");
-    ok(&mm(&["prepare", "mosei", pickle.to_str().unwrap(), "--out", "m.jsonl"], folder));
+    ok(&mm(&["prepare", "--dataset", "mosei", "--data", pickle.to_str().unwrap(), "--out", "m.jsonl"], folder));
     let config = r#"
 task = "prediction"
 label = "label"
@@ -488,13 +511,14 @@ operator = { kind = "mult" }
 epochs = 3
 "#;
     std::fs::write(folder.join("m.toml"), config).unwrap();
-    ok(&mm(&["train", "m.toml", "--run", "run"], folder));
-    let figures: serde_json::Value = serde_json::from_str(&ok(&mm(&["eval", "run", "--json"], folder))).unwrap();
+    ok(&mm(&["train", "m.toml", "--out", "run"], folder));
+    let figures: serde_json::Value =
+        serde_json::from_str(&ok(&mm(&["eval", "--model", "run", "--json"], folder))).unwrap();
     assert!(figures["mae"].as_f64().unwrap().is_finite(), "{figures}");
     // Lines that are not there are told, as any value that cannot be read.
     let text = std::fs::read_to_string(folder.join("m.jsonl")).unwrap();
     std::fs::write(folder.join("m.jsonl"), text.replace("\"from\":0", "\"from\":900")).unwrap();
-    let output = mm(&["train", "m.toml", "--run", "again"], folder);
+    let output = mm(&["train", "m.toml", "--out", "again"], folder);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(said.contains("from line 900") && !said.contains("panicked"), "{said}");
 }

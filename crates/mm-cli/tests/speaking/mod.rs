@@ -24,9 +24,9 @@ fn checkpoints_answer_describe_and_write_down_as_the_contract_says() {
     let (picture, other) = (fixture("inputs/wide.png"), fixture("inputs/tall.jpg"));
     let vilt = fixture("vilt-vqa");
     let ask = ["answer", "--model", &vilt, "--image", &picture, "--question", "a dog", "--question", "fox?"];
-    let said = lines(&[&ask, ["--top", "0", "--json", "--explain", "heat.png"].as_slice()].concat(), folder);
+    let said = lines(&[&ask, ["--k", "all", "--json", "--explain", "heat.png"].as_slice()].concat(), folder);
     assert_eq!(said.len(), 2);
-    let scores = said[0]["scores"].as_array().unwrap();
+    let scores = said[0]["results"].as_array().unwrap();
     assert_eq!((scores.len(), said[0]["question"].as_str()), (7, Some("a dog")));
     assert_eq!(said[0]["answer"], scores[0]["answer"]);
     let score = scores[0]["score"].as_f64().unwrap();
@@ -34,26 +34,26 @@ fn checkpoints_answer_describe_and_write_down_as_the_contract_says() {
     for name in ["heat-1.png", "heat-2.png"] {
         assert!(image::open(folder.join(name)).unwrap().width() > 300);
     }
-    let few = lines(&[&ask, ["--choices", "thing 3,thing 5", "--json"].as_slice()].concat(), folder);
-    assert!(few.iter().all(|l| l["scores"].as_array().unwrap().len() == 2));
+    let few = lines(&[&ask, ["--candidates", "thing 3,thing 5", "--json"].as_slice()].concat(), folder);
+    assert!(few.iter().all(|l| l["results"].as_array().unwrap().len() == 2));
 
     let blip = fixture("blip-vqa");
     let ask = ["answer", "--model", &blip, "--image", &picture, "--question", "a dog", "--json"];
-    let chosen = lines(&[&ask, ["--choices", "fox,a dog"].as_slice()].concat(), folder);
-    let total: f64 = chosen[0]["scores"].as_array().unwrap().iter().map(|s| s["score"].as_f64().unwrap()).sum();
+    let chosen = lines(&[&ask, ["--candidates", "fox,a dog"].as_slice()].concat(), folder);
+    let total: f64 = chosen[0]["results"].as_array().unwrap().iter().map(|s| s["score"].as_f64().unwrap()).sum();
     assert!((total - 1.0).abs() < 1e-6);
-    let beams = lines(&[&ask, ["--beams", "3", "--top", "3", "--max-new-tokens", "4"].as_slice()].concat(), folder);
-    assert_eq!(beams[0]["scores"].as_array().unwrap().len(), 3);
+    let beams = lines(&[&ask, ["--num-beams", "3", "--k", "3", "--max-new-tokens", "4"].as_slice()].concat(), folder);
+    assert_eq!(beams[0]["results"].as_array().unwrap().len(), 3);
 
     let caption = fixture("blip-caption");
-    let tell = ["caption", "--model", &caption, "--image", &picture, "--image", &other, "--beams", "2"];
+    let tell = ["caption", "--model", &caption, "--image", &picture, "--image", &other, "--num-beams", "2"];
     let said = lines(&[&tell, ["--max-new-tokens", "5", "--json"].as_slice()].concat(), folder);
-    assert!(said.len() == 2 && said.iter().all(|l| l["caption"].is_string() && l["score"].is_f64()));
+    assert!(said.len() == 2 && said.iter().all(|l| l["text"].is_string() && l["score"].is_f64()));
     let begun = lines(
         &["caption", "--model", &caption, "--image", &picture, "--prompt", "a dog", "--json", "--max-new-tokens", "3"],
         folder,
     );
-    assert!(begun[0]["caption"].as_str().unwrap().starts_with("a dog"));
+    assert!(begun[0]["text"].as_str().unwrap().starts_with("a dog"));
     // Drawing is a function of the seed.
     let draw = ["caption", "--model", &caption, "--image", &picture, "--temperature", "3", "--json", "--seed", "4"];
     assert_eq!(lines(&draw, folder), lines(&draw, folder));
@@ -66,7 +66,7 @@ fn checkpoints_answer_describe_and_write_down_as_the_contract_says() {
 
     // A conversation: three lines in, three answers out.
     let (model, input) = (fixture("qwen2_vl-picture"), folder.join("talk.txt"));
-    std::fs::write(&input, "a dog\n/again\nfox\n").unwrap();
+    std::fs::write(&input, "a dog\n/reset\nfox\n").unwrap();
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_mm"))
         .args(["chat", "--model", &model, "--image", &picture, "--max-new-tokens", "4", "--json"])
         .stdin(std::fs::File::open(&input).unwrap())
@@ -88,17 +88,17 @@ fn a_whole_table_is_described_broken_rows_are_told_and_an_interrupted_one_goes_o
     std::fs::write(folder.join("t.csv"), "id,image,question\nx,a.png,a dog\ny,broken.png,fox\nz,b.png,dog\n").unwrap();
     let tell = ["caption", "--model", &model, "--data", "t.csv", "--out", "o.jsonl", "--max-new-tokens", "4", "--json"];
     let counts = lines(&tell, folder);
-    assert_eq!((counts[0]["rows"].as_u64(), counts[0]["broken"].as_u64()), (Some(3), Some(1)));
+    assert_eq!((counts[0]["rows"].as_u64(), counts[0]["failed"]["count"].as_u64()), (Some(3), Some(1)));
     let whole = std::fs::read_to_string(folder.join("o.jsonl")).unwrap();
     let rows: Vec<Value> = whole.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
-    assert!(rows[1]["error"].as_str().unwrap().contains("broken.png") && rows[2]["caption"].is_string());
+    assert!(rows[1]["error"].as_str().unwrap().contains("broken.png") && rows[2]["text"].is_string());
     // Cut in the middle of the second line: it is written anew, the first is kept.
     let cut = whole.find('\n').unwrap() + 9;
     std::fs::write(folder.join("o.jsonl"), &whole[..cut]).unwrap();
     let counts = lines(&tell, folder);
-    assert_eq!(counts[0]["kept"].as_u64(), Some(1));
+    assert_eq!(counts[0]["resumed"].as_u64(), Some(1));
     assert_eq!(std::fs::read_to_string(folder.join("o.jsonl")).unwrap(), whole);
-    refused(&[&tell, ["--on-broken", "fail"].as_slice()].concat()[..], &fresh(folder), &["broken.png"]);
+    refused(&[&tell, ["--on-error", "fail"].as_slice()].concat()[..], &fresh(folder), &["broken.png"]);
     let asked = ["answer", "--model", &model, "--data", "t.csv", "--out", "q.jsonl", "--max-new-tokens", "3"];
     assert!(mm(&asked, folder).status.success());
     let rows = std::fs::read_to_string(folder.join("q.jsonl")).unwrap();
@@ -123,29 +123,29 @@ fn a_question_that_makes_no_sense_is_told() {
         refused(&[&["answer", "--model", model, "--image", &picture], more].concat(), folder, wanted);
     };
     ask(&vilt, &[], &["no question"]);
-    ask(&vilt, &["--question", "  "], &["has no words"]);
+    ask(&vilt, &["--question", "  "], &["question 1 is empty"]);
     let long = "word ".repeat(10_000);
     ask(&vilt, &["--question", &long], &["10002 tokens", "at most the 30"]);
     ask(&blip, &["--question", &long], &["at most the model's 40"]);
     ask(&fixture("llava-clip-llama"), &["--question", &long], &["120 positions"]);
-    ask(&vilt, &["--question", "a", "--choices", ""], &["--choices"]);
-    ask(&vilt, &["--question", "a", "--choices", "thing 1,thing 1"], &["twice"]);
-    ask(&vilt, &["--question", "a", "--choices", "thing 9"], &["did you mean"]);
+    ask(&vilt, &["--question", "a", "--candidates", ""], &["--candidates"]);
+    ask(&vilt, &["--question", "a", "--candidates", "thing 1,thing 1"], &["twice"]);
+    ask(&vilt, &["--question", "a", "--candidates", "thing 9"], &["did you mean"]);
     ask(&caption, &["--question", "a"], &["trained to describe"]);
     let two = ["--question", "a", "--question", "b", "--image", &picture, "--image", &picture];
     ask(&vilt, &two, &["3 files and 2 questions"]);
     let tell = |more: &[&str], wanted: &[&str]| {
         refused(&[&["caption", "--model", &caption], more].concat(), folder, wanted);
     };
-    tell(&[], &["nothing to describe"]);
-    tell(&["--image", &picture, "--beams", "0"], &["beams", "at least 1"]);
-    tell(&["--image", &picture, "--beams", "4000"], &["beams", "tokens that the model knows"]);
+    tell(&[], &["nothing to caption"]);
+    tell(&["--image", &picture, "--num-beams", "0"], &["beams", "at least 1"]);
+    tell(&["--image", &picture, "--num-beams", "4000"], &["beams", "tokens that the model knows"]);
     tell(&["--image", &picture, "--max-new-tokens", "100000"], &["40 positions"]);
     tell(&["--image", &picture, "--temperature", "0"], &["temperature"]);
     tell(&["--image", &picture, "--temperature", "1", "--top-p", "0"], &["top_p"]);
     tell(&["--image", "nowhere.png"], &["nowhere.png"]);
     refused(&["chat", "--model", &caption, "--image", &picture], folder, &["chat template"]);
-    refused(&["transcribe", "--model", &caption, "--audio", &picture], folder, &["hears nothing"]);
+    refused(&["transcribe", "--model", &caption, "--audio", &picture], folder, &["takes no audio"]);
     let (ear, sound) = (fixture("whisper-multilingual"), fixture("inputs/long16.wav"));
     let language = ["transcribe", "--model", &ear, "--audio", &sound, "--language", "klingon"];
     refused(&language, folder, &["klingon"]);
@@ -252,26 +252,26 @@ log_every_steps = 50
 lr = 5e-3
 "#;
     std::fs::write(folder.join("vqa.toml"), config).unwrap();
-    let train = mm(&["train", "vqa.toml", "--run", "vqa", "--threads", "1"], folder);
+    let train = mm(&["train", "vqa.toml", "--out", "vqa", "--threads", "1"], folder);
     assert!(train.status.success(), "{}", text(&train));
-    let figures = lines(&["eval", "vqa", "--split", "test", "--json"], folder);
+    let figures = lines(&["eval", "--model", "vqa", "--split", "test", "--json"], folder);
     let accuracy = figures[0]["accuracy"].as_f64().unwrap();
     // The baselines that stand beside it: neither the question nor the picture tells the answer by itself.
     for beside in ["accuracy: question alone", "accuracy: image alone"] {
         let share = figures[0][beside].as_f64().unwrap();
         assert!(share < 0.75, "{beside}: {share}");
     }
-    let blind = lines(&["eval", "vqa", "--split", "test", "--drop", "image", "--json"], folder);
+    let blind = lines(&["eval", "--model", "vqa", "--split", "test", "--exclude-modality", "image", "--json"], folder);
     let blind = blind[0]["accuracy"].as_f64().unwrap();
     assert!(accuracy > 0.9 && blind < 0.75, "{accuracy} with, {blind} without the picture");
     let ask = ["answer", "--model", "vqa", "--image", "5.png", "--question", "what colour is it"];
     let said = lines(&[&ask, ["--json", "--explain", "h.png"].as_slice()].concat(), folder);
-    assert_eq!(said[0]["heat"]["grid"], serde_json::json!([8, 8]));
-    for step in said[0]["heat"]["steps"].as_array().unwrap() {
+    assert_eq!(said[0]["attribution"]["grid"], serde_json::json!([8, 8]));
+    for step in said[0]["attribution"]["steps"].as_array().unwrap() {
         assert_eq!(step[1].as_array().unwrap().len(), 64);
     }
     assert!(["red", "blue"].contains(&said[0]["answer"].as_str().unwrap()));
-    refused(&[&ask, ["--choices", "green"].as_slice()].concat(), folder, &["green"]);
+    refused(&[&ask, ["--candidates", "green"].as_slice()].concat(), folder, &["green"]);
 
     let captions = r#"
 task = "captioning"
@@ -300,7 +300,7 @@ lr = 5e-3
 "#;
     for kind in ["transformer", "lstm", "prefix"] {
         std::fs::write(folder.join("captions.toml"), captions.replace("KIND", kind)).unwrap();
-        let train = mm(&["train", "captions.toml", "--run", kind, "--threads", "1"], folder);
+        let train = mm(&["train", "captions.toml", "--out", kind, "--threads", "1"], folder);
         assert!(train.status.success(), "{}", text(&train));
         let figures = lines(&["eval", kind, "--split", "test", "--json"], folder);
         let bleu = figures[0]["model"]["bleu1"].as_f64().unwrap();
@@ -309,7 +309,7 @@ lr = 5e-3
     }
     let said = lines(&["caption", "--model", "lstm", "--image", "5.png", "--json"], folder);
     assert!(said[0]["caption"].as_str().unwrap().starts_with("a "));
-    let report = mm(&["report", "transformer", "--out", "r.html"], folder);
+    let report = mm(&["report", "--model", "transformer", "--out", "r.html"], folder);
     assert!(report.status.success(), "{}", text(&report));
     assert!(std::fs::read_to_string(folder.join("r.html")).unwrap().contains("nearest picture"));
 }
@@ -360,8 +360,8 @@ lr = 8e-3
     );
     std::fs::write(folder.join(format!("{name}.toml")), config).unwrap();
     let run = folder.join(name);
-    lines(&["train", &format!("{name}.toml"), "--run", run.to_str().unwrap(), "--json"], folder);
-    let figures = lines(&["eval", run.to_str().unwrap(), "--json"], folder).remove(0);
+    lines(&["train", &format!("{name}.toml"), "--out", run.to_str().unwrap(), "--json"], folder);
+    let figures = lines(&["eval", "--model", run.to_str().unwrap(), "--json"], folder).remove(0);
     (run, figures)
 }
 
@@ -403,19 +403,18 @@ fn checkpoints_learn_further_whole_or_by_adapters_and_what_they_learned_is_answe
         for place in &from {
             let ask = ["answer", "--model", place.to_str().unwrap(), "--image", picture.to_str().unwrap()];
             said.push(
-                lines(&[&ask, ["--question", "the quick", "--json", "--top", "3"].as_slice()].concat(), folder)
-                    .remove(0),
+                lines(&[&ask, ["--question", "the quick", "--json", "--k", "3"].as_slice()].concat(), folder).remove(0),
             );
         }
         assert_eq!(said[0]["answer"], "dog", "{name}: {said:?}");
-        let score = |v: &Value| v["scores"][0]["logit"].as_f64().unwrap();
+        let score = |v: &Value| v["results"][0]["logit"].as_f64().unwrap();
         assert!(
             said.iter().all(|s| s["answer"] == said[0]["answer"] && (score(s) - score(&said[0])).abs() < 1e-4),
             "{said:?}"
         );
     }
     // The page has the figures and the pictures.
-    lines(&["report", "blip-whole", "--json"], folder);
+    lines(&["report", "--model", "blip-whole", "--json"], folder);
     assert!(std::fs::read_to_string(folder.join("blip-whole/report.html")).unwrap().contains("without looking"));
 }
 
@@ -424,13 +423,13 @@ fn a_folder_says_what_it_is() {
     let world = tempfile::tempdir().unwrap();
     let of = |name: &str| lines(&["inspect", &fixture(name), "--json"], world.path()).remove(0);
     let vilt = of("vilt-vqa");
-    assert_eq!((&vilt["family"], &vilt["labels"], &vilt["learns"]), (&"vilt".into(), &7.into(), &true.into()));
+    assert_eq!((&vilt["family"], &vilt["answers"]), (&"vilt".into(), &7.into()));
     let talker = of("qwen2_vl-picture");
-    assert_eq!((&talker["gives"], &talker["chats"]), (&"text".into(), &true.into()));
-    assert_eq!(talker["takes"], serde_json::json!(["image", "video"]));
+    assert_eq!((&talker["outputs"], &talker["chat_template"]), (&"text".into(), &true.into()));
+    assert_eq!(talker["inputs"], serde_json::json!(["image", "video"]));
     assert!(of("adapter-gpt2")["adapter"].as_str().unwrap().ends_with("adapter-gpt2"));
     let shown = mm(&["inspect", &fixture("adapter-vilt")], world.path());
-    assert!(String::from_utf8_lossy(&shown.stdout).contains("laid over"), "{}", text(&shown));
+    assert!(String::from_utf8_lossy(&shown.stdout).contains("applied to"), "{}", text(&shown));
 }
 
 #[test]
@@ -460,7 +459,7 @@ fn what_is_wrong_with_learning_further_is_told() {
         (format!("model = {vilt:?}\nanswer = \"answer\"\nof = \"audio\""), "no row has audio"),
     ] {
         config(&head);
-        refused(&["train", "bad.toml", "--run", "run"], folder, &[said]);
+        refused(&["train", "bad.toml", "--out", "run"], folder, &[said]);
     }
     let lone = folder.join("lone");
     std::fs::create_dir(&lone).unwrap();
@@ -504,8 +503,8 @@ fn a_whisper_learns_to_write_down_what_it_hears() {
         fixture("whisper-multilingual")
     );
     std::fs::write(folder.join("tones.toml"), config).unwrap();
-    lines(&["train", "tones.toml", "--run", "tones", "--threads", "1", "--json"], folder);
-    let figures = lines(&["eval", "tones", "--json"], folder).remove(0);
+    lines(&["train", "tones.toml", "--out", "tones", "--threads", "1", "--json"], folder);
+    let figures = lines(&["eval", "--model", "tones", "--json"], folder).remove(0);
     let rate = |of: &str| figures[of]["word_error_rate"].as_f64().unwrap();
     // Without listening, one of the three texts is said of all: it has one or two words of four right.
     assert!(rate("model") < 0.15 && rate("blind") >= 0.5, "{figures}");
@@ -537,7 +536,7 @@ fn what_is_said_takes_a_form_and_ends_where_it_is_told() {
         let ask =
             ["answer", "--model", &model, "--image", &picture, "--question", "fox", "--json", "--max-new-tokens", "12"];
         for beams in ["1", "3"] {
-            let form = ["--regex", "(fox|dog)s?|lazy dog", "--beams", beams, "--top", "1"];
+            let form = ["--regex", "(fox|dog)s?|lazy dog", "--num-beams", beams, "--k", "1"];
             let said = lines(&[&ask, form.as_slice()].concat(), folder).remove(0);
             let answer = said["answer"].as_str().unwrap();
             assert!(["fox", "foxs", "dog", "dogs", "lazy dog"].contains(&answer.trim()), "{said}");
@@ -559,16 +558,16 @@ fn what_is_said_takes_a_form_and_ends_where_it_is_told() {
     refused(&[&ask, ["--json-schema", "none.json"].as_slice()].concat(), folder, &["none.json cannot be read"]);
     let vilt = fixture("vilt-vqa");
     let ask = ["answer", "--model", &vilt, "--image", &picture, "--question", "fox", "--regex", "a"];
-    refused(&ask, folder, &["chooses among answers"]);
+    refused(&ask, folder, &["chooses among the answers"]);
 
     let model = fixture("vision-encoder-decoder-trocr");
     let tell = ["caption", "--model", &model, "--image", &picture, "--json", "--max-new-tokens", "9"];
     let whole = lines(&tell, folder).remove(0);
-    let text = whole["caption"].as_str().unwrap();
+    let text = whole["text"].as_str().unwrap();
     let (at, letter) = text.char_indices().skip(1).find(|(_, c)| c.is_alphanumeric()).expect("a letter");
     let stop = letter.to_string();
     let cut = lines(&[&tell, ["--stop", &stop].as_slice()].concat(), folder).remove(0);
-    assert_eq!(cut["caption"].as_str().unwrap(), &text[..text.find(letter).unwrap_or(at)]);
+    assert_eq!(cut["text"].as_str().unwrap(), &text[..text.find(letter).unwrap_or(at)]);
     assert!(cut["tokens"].as_u64() <= whole["tokens"].as_u64());
 }
 
@@ -592,19 +591,19 @@ fn rows_are_blended_and_captions_are_judged_while_learning() {
     for switch in ["loss.mixup=0.4", "loss.cutmix=1.0"] {
         let run = folder.join(switch.replace('=', "-"));
         let run = run.to_str().unwrap();
-        lines(&["train", "blend.toml", "--run", run, "--set", switch, "--set", "train.epochs=25", "--json"], folder);
-        let figures = lines(&["eval", run, "--json"], folder).remove(0);
+        lines(&["train", "blend.toml", "--out", run, "--set", switch, "--set", "train.epochs=25", "--json"], folder);
+        let figures = lines(&["eval", "--model", run, "--json"], folder).remove(0);
         assert!(figures["accuracy"].as_f64().unwrap() > 0.9, "{switch}: {figures}");
     }
-    refused(&["train", "blend.toml", "--run", "x", "--set", "loss.mixup=-1"], folder, &["mixup"]);
+    refused(&["train", "blend.toml", "--out", "x", "--set", "loss.mixup=-1"], folder, &["mixup"]);
 
     let words = "[encoder]\nkind = \"cnn\"\nimage_size = 16\nchannels = [8, 8]\ndropout = 0.0\njitter = 0.0\n[model]\nhidden_dim = 16\nnum_layers = 1\nnum_heads = 2\nmax_length = 4\n";
     let columns = "[data.columns]\nmodalities = { image = \"image\", text = \"answer\" }\n[data.split]";
     std::fs::write(folder.join("words.toml"), head("captioning").replace("[data.split]", columns) + words).unwrap();
     let train = |run: &str, more: &[&str]| {
-        let base = ["train", "words.toml", "--run", run, "--json", "--set"];
+        let base = ["train", "words.toml", "--out", run, "--json", "--set"];
         lines(&[&base, more].concat(), folder);
-        lines(&["eval", run, "--json"], folder).remove(0)["model"]["bleu1"].as_f64().unwrap()
+        lines(&["eval", "--model", run, "--json"], folder).remove(0)["model"]["bleu1"].as_f64().unwrap()
     };
     assert!(train("own-words", &["sampled=0.3", "--set", "train.epochs=30"]) > 0.9);
     let begun = train("begun", &["train.epochs=3"]);
