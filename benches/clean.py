@@ -22,8 +22,8 @@ A, B = (np.load(FOLDER / f"{s}.npy") for s in "ab"); assert len(A) == len(B) == 
 def learned(method, seed, a, b, test):
     for name, x in (("a", A[a]), ("b", B[b]), ("ta", A[test]), ("tb", B[test])): np.save(FOLDER / f"now-{name}.npy", np.ascontiguousarray(x))
     f = lambda n: FOLDER / f"now-{n}.npy"
-    r = json.loads(mm("align", "--method", method, *(["--dim", 128] if method == "infonce" else []), "--seed", seed, "--a", f("a"), "--b", f("b"), "--test-a", f("ta"), "--test-b", f("tb"), "--json"))["recall"]
-    return (r["a2b"]["10"] + r["b2a"]["10"]) / 2
+    r = json.loads(mm("align", "--method", method, *(["--dim", 128] if method == "infonce" else []), "--seed", seed, "--a", f("a"), "--b", f("b"), "--test-a", f("ta"), "--test-b", f("tb"), "--json"))["directions"]
+    return (r["a_to_b"]["recall"]["10"] + r["b_to_a"]["recall"]["10"]) / 2
 for share in (0.1, 0.3):
     got = {}
     for seed in range(SEEDS):
@@ -32,7 +32,7 @@ for share in (0.1, 0.3):
         wrong = rng.permutation(train)[: int(len(train) * share)]; caption = {i: i for i in train}; caption.update(zip(wrong.tolist(), np.roll(wrong, 1).tolist()))
         dirty, clean = FOLDER / "dirty.jsonl", FOLDER / "clean.jsonl"
         dirty.write_text("".join(json.dumps({"id": str(i), "group": rows[i]["group"], "image": rows[i]["image"], "text": rows[caption[i]]["text"]}) + "\n" for i in train))
-        mm("audit", dirty, "--model", "efficientnet-lite0,all-MiniLM-L6-v2", "--group", "group", "--drop", share, "--clean", clean)
+        mm("audit", "--data", dirty, "--model", "efficientnet-lite0", "--model", "all-MiniLM-L6-v2", "--group-column", "group", "--remove-fraction", share, "--clean", clean)
         kept = [int(json.loads(l)["id"]) for l in clean.read_text().splitlines()]; bad = set(wrong.tolist())
         got.setdefault("wrong pairs left", []).append(len(bad & set(kept)) / len(kept)); got.setdefault("rows kept", []).append(len(kept) / len(train))
         for method in sys.argv[5:] or ("cca",):

@@ -22,7 +22,7 @@ if not (base / "model.safetensors").exists():
 for name, more in (("whole weights", ""), ("nf4", 'quantize = "nf4"\n')):
     run = folder / name.replace(" ", "-"); subprocess.run(["rm", "-rf", run]); config = folder / f"{run.name}.toml"
     config.write_text(f'task = "finetuning"\nmodel = "llava"\nanswer = "answer"\nlongest = 4\n[adapter]\nrank = 8\n{more}[data]\nmanifest = "data.jsonl"\n[data.columns]\nmodalities = {{ text = "text", image = "image" }}\n[data.split]\ncolumn = "split"\n[loader]\nbatch_size = 1\n[train]\nepochs = 1\nlog_every_steps = 4\nsave_every_steps = 0\n[train.optimizer]\nlr = 1e-4\n')
-    child = subprocess.Popen([mm, "train", config, "--run", run], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True); said = child.stderr.read(); _, status, used = os.wait4(child.pid, 0)
+    child = subprocess.Popen([mm, "train", config, "--out", run], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True); said = child.stderr.read(); _, status, used = os.wait4(child.pid, 0)
     if status: sys.exit(said)
     lines = [json.loads(l) for l in open(run / "metrics.jsonl")]; last = [l["values"] for l in lines if l["split"] == "train"][-1]
     print(f"{name}: peak {used.ru_maxrss / 1e6:.2f} GB, {last['samples_per_second']:.2f} rows a second, loss {last['loss']:.3f}; weights {os.path.getsize(base / 'model.safetensors') / 1e9:.2f} GB in float32", flush=True)

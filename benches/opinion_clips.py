@@ -13,7 +13,7 @@ from PIL import Image
 MM, OUT = str(Path(sys.argv[1]).resolve()), Path(sys.argv[2]).resolve(); COUNT = int(sys.argv[3]) if len(sys.argv) > 3 else 420
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mm"; OUT.mkdir(parents=True, exist_ok=True); rng = np.random.default_rng(0)
 if not shutil.which("espeak-ng"): sys.exit("espeak-ng is not on the PATH; apt-get install espeak-ng")
-emoji = CACHE / "data/emoji"; faces = {r["id"]: r for r in map(json.loads, subprocess.run([MM, "prepare", "emoji", emoji, "--out", OUT / "emoji.jsonl"], check=True, stdout=subprocess.DEVNULL) and open(OUT / "emoji.jsonl"))}
+emoji = CACHE / "data/emoji"; faces = {r["id"]: r for r in map(json.loads, subprocess.run([MM, "prepare", "--dataset", "emoji", "--data", emoji, "--out", OUT / "emoji.jsonl"], check=True, stdout=subprocess.DEVNULL) and open(OUT / "emoji.jsonl"))}
 def named(*words): return [r["image"] if isinstance(r["image"], str) else r["image"][0] for r in faces.values() if any(w in json.dumps(r["text"]).lower() for w in words) and "face" in json.dumps(r["text"]).lower()]
 GLAD, SAD = named("grinning", "smiling", "beaming", "tears of joy"), named("frowning", "crying", "pensive", "worried", "disappointed", "sad")
 A = {1: ["wonderful", "superb", "charming", "funny", "brilliant", "touching"], 0: ["dreadful", "boring", "clumsy", "hollow", "tiresome", "painful"]}
@@ -37,8 +37,8 @@ test = COUNT // 3
 for name, part in (("train", rows[test:]), ("test", rows[:test])):
     with open(OUT / f"{name}.csv", "w", newline="") as f: w = csv.DictWriter(f, list(rows[0])); w.writeheader(); w.writerows(part)
 run = OUT / "run"; subprocess.run(["rm", "-rf", run])
-subprocess.run([MM, "fit", "--data", OUT / "train.csv", "--label", "mood", "--preset", "fast", "--out", run, "--json"], check=True, stdout=subprocess.DEVNULL)
-def accuracy(*drop): return json.loads(subprocess.run([MM, "eval", run, "--data", OUT / "test.csv", "--json", *drop], check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])["accuracy"]
+subprocess.run([MM, "fit", "--data", OUT / "train.csv", "--label-column", "mood", "--preset", "fast", "--out", run, "--json"], check=True, stdout=subprocess.DEVNULL)
+def accuracy(*drop): return json.loads(subprocess.run([MM, "eval", "--model", run, "--data", OUT / "test.csv", "--json", *drop], check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])["accuracy"]
 print(f"{COUNT - test} clips to learn from, {test} held out; each of sentence, voice and face tells the truth in 0.80 of them, the majority of the three in 0.90")
-for label, drop in (("all", ()), ("the sentence alone", ("--drop", "audio,video")), ("the voice alone", ("--drop", "text,video")), ("the face alone", ("--drop", "text,audio")), ("without the sentence", ("--drop", "text")), ("without the voice", ("--drop", "audio")), ("without the face", ("--drop", "video"))):
+for label, drop in (("all", ()), ("the sentence alone", ("--exclude-modality", "audio", "--exclude-modality", "video")), ("the voice alone", ("--exclude-modality", "text", "--exclude-modality", "video")), ("the face alone", ("--exclude-modality", "text", "--exclude-modality", "audio")), ("without the sentence", ("--exclude-modality", "text")), ("without the voice", ("--exclude-modality", "audio")), ("without the face", ("--exclude-modality", "video"))):
     print(f"| {label} | {accuracy(*drop):.3f} |")

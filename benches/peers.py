@@ -155,7 +155,7 @@ if not ONLY or "BLIP" in ONLY or "ViLT" in ONLY or "Whisper" in ONLY:
     def hear(): hm.generate(hp(soundfile.read(sound, dtype="float32")[0], sampling_rate=16000, return_tensors="pt")["input_features"], max_new_tokens=80, min_new_tokens=80)
     duel("Whisper-tiny, half a minute as 80 tokens, sounds/s", {"mm": lambda: speak(WHISPER, "transcribe", sound, 1, 80, "f32"), "transformers": lambda: best(hear, 1, 3)})
     code = f"import transformers as t,torch;torch.set_num_threads(2);torch.set_grad_enabled(False);m=t.BlipForConditionalGeneration.from_pretrained('{BLIP}');from PIL import Image;p=t.models.blip.image_processing_pil_blip.BlipImageProcessorPil.from_pretrained('{BLIP}');m.generate(**p(images=Image.open('{FILES[0]}'),return_tensors='pt'),max_new_tokens=20,num_beams=5)"
-    mine, theirs = launch(MM, "caption", "--model", BLIP, "--image", FILES[0], "--beams", "5", "--max-new-tokens", "20", "--threads", "2", "--json"), launch(sys.executable, "-c", code)
+    mine, theirs = launch(MM, "caption", "--model", BLIP, "--image", FILES[0], "--num-beams", "5", "--max-new-tokens", "20", "--threads", "2", "--json"), launch(sys.executable, "-c", code)
     print(f"BLIP-base, a caption from the start of the process: mm {mine[0]:.2f} s in {mine[1]:.0f} MB, Python {theirs[0]:.2f} s in {theirs[1]:.0f} MB: {mine[1] / theirs[1]:.2f}", flush=True)
 if any(t in ONLY for t in ("BLIP", "ViLT", "Whisper")): sys.exit()
 

@@ -4,7 +4,7 @@
     python benches/robust.py MM MANIFEST FOLDER [SEEDS [EPOCHS [SHARE …]]]
 
 MANIFEST is what `mm prepare tuxpaint-stamps` writes. A fifth of the drawings is held out and stays right; of the others a share of the
-captions changes places. Pictures and captions only, towers as in docs/pipelines/stamps-retrieval.toml; recall at 1 and 10 of the held-out
+captions changes places. Pictures and captions only, towers as in docs/configs/stamps-retrieval.toml; recall at 1 and 10 of the held-out
 rows, the mean of both directions. "right" learned from pairs none of which was changed.
 """
 import json, statistics, subprocess, sys
@@ -41,8 +41,8 @@ def learned(name, seed, manifest, more):
     config, run = FOLDER / f"{name}.toml", FOLDER / name
     config.write_text(CONFIG.replace("MANIFEST", str(manifest.resolve())) + more)
     subprocess.run(["rm", "-rf", run], check=True)
-    subprocess.run([MM, "train", config, "--run", run, "--set", f"train.seed={seed}"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    found = subprocess.run([MM, "eval", run, "--json"], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
+    subprocess.run([MM, "train", config, "--out", run, "--set", f"train.seed={seed}"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    found = subprocess.run([MM, "eval", "--model", run, "--json"], check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True).stdout
     d = next(x["directions"] for x in map(json.loads, found.splitlines()) if "directions" in x)
     return [statistics.mean(v["recall"][k] for v in d.values()) for k in (0, 2)]
 for share in SHARES:

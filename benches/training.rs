@@ -144,7 +144,7 @@ fn model(name: &str, params: &Params) -> std::result::Result<Loss, Box<dyn std::
                 judged(&*fusion, &head, &set, &labels)
             })
         }
-        // easy-VQA's size: pictures of 64 pixels a side, eight words, the networks of docs/pipelines/vqa.toml.
+        // easy-VQA's size: pictures of 64 pixels a side, eight words, the networks of docs/configs/vqa.toml.
         "vqa" | "reason" => {
             let network = match name.split_once('-').map_or("", |n| n.1) {
                 kind @ "san" => reasoning::NetworkConfig::new(kind).with("num_steps", 2),

@@ -23,7 +23,7 @@ def run(*arguments):
     return [json.loads(l) for l in subprocess.run([mm, *arguments, "--json"], check=True, capture_output=True, text=True).stdout.splitlines()]
 def learn(name, base, head, adapter):
     config = f'task = "finetuning"\nmodel = "{base}"\nlongest = 4\n{head}\n[data]\nmanifest = "data.jsonl"\n[data.columns]\nmodalities = {{ text = "text", image = "image" }}\n[data.split]\ncolumn = "split"\n[loader]\nbatch_size = 6\n[train]\nepochs = 8\n[train.optimizer]\nlr = 8e-3\n{adapter}'
-    (work / f"{name}.toml").write_text(config); run("train", str(work / f"{name}.toml"), "--run", str(work / name))
+    (work / f"{name}.toml").write_text(config); run("train", str(work / f"{name}.toml"), "--out", str(work / name))
     return work / name / "model"
 ADAPTER = "[adapter]\nrank = 3\nrank_stabilized = true\n"
 picture = work / "test-0-dog.png"
@@ -36,11 +36,11 @@ for kind, adapter in (("adapter", ADAPTER), ("whole", "")):
     tok = tf.AutoTokenizer.from_pretrained(place); pre = tf.models.vilt.image_processing_pil_vilt.ViltImageProcessorPil.from_pretrained(place)
     logits = model.eval()(**tok("the quick", return_tensors="pt"), **pre(images=Image.open(picture), return_tensors="pt")).logits[0]
     names = json.loads((place / "config.json").read_text())["id2label"]
-    said = {s["answer"]: s["logit"] for s in run("answer", "--model", str(place), "--image", str(picture), "--question", "the quick", "--top", "0")[0]["scores"]}
+    said = {s["answer"]: s["logit"] for s in run("answer", "--model", str(place), "--image", str(picture), "--question", "the quick", "--k", "all")[0]["results"]}
     off = max(abs(float(l) - said[names[str(i)]]) for i, l in enumerate(logits)); print("vilt", kind, f"{off:.1e}"); assert off < 1e-4 and max(said, key=said.get) == "dog", said
     base = out / "adapter-gpt2/base"; place = learn(f"gpt2-{kind}", base, "", adapter)
     model = tf.VisionEncoderDecoderModel.from_pretrained(base if adapter else place)
     if adapter: model = peft.PeftModel.from_pretrained(model, place).base_model.model
     tok = tf.AutoTokenizer.from_pretrained(place); pixels = tf.ViTImageProcessorPil.from_pretrained(place)(images=Image.open(picture), return_tensors="pt")["pixel_values"]
     ids = model.eval().generate(pixel_values=pixels, max_new_tokens=6, do_sample=False); text = tok.decode(ids[0], skip_special_tokens=True)
-    said = run("caption", "--model", str(place), "--image", str(picture), "--max-new-tokens", "6")[0]["caption"]; print("gpt2", kind, repr(said)); assert said == text, (said, text)
+    said = run("caption", "--model", str(place), "--image", str(picture), "--max-new-tokens", "6")[0]["text"]; print("gpt2", kind, repr(said)); assert said == text, (said, text)

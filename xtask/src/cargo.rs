@@ -142,7 +142,7 @@ fn words(rest: &[String]) -> Result<()> {
     std::fs::create_dir_all(&place)?;
     let (mm, corpus) = (built_mm()?, place.join("dictionary.txt"));
     if !Command::new(&mm)
-        .args(["prepare", "english-dictionary"])
+        .args(["prepare", "--dataset", "english-dictionary", "--data"])
         .arg(&glosses)
         .arg("--out")
         .arg(&corpus)

@@ -112,12 +112,12 @@ fn words(python: &Path, out: &Path) -> Result<()> {
         Ok(())
     };
     let (model, plain, binary) = (file("words-fasttext.bin"), file("words.txt"), file("words.bin"));
-    let train = ["words", "train"].map(std::ffi::OsStr::new);
-    let settings = ["--subwords", "2,4", "--buckets", "200", "--min-count", "1", "--width", "17", "--out"]
+    let train = ["words", "train", "--data"].map(std::ffi::OsStr::new);
+    let settings = ["--subwords", "2,4", "--bucket", "200", "--min-count", "1", "--vector-size", "17", "--out"]
         .map(std::ffi::OsStr::new);
     run(&mm, &[&train, [text.as_os_str()].as_slice(), &settings, &[model.as_os_str()]].concat())?;
     for (target, format) in [(&plain, "text"), (&binary, "binary")] {
-        let start = ["words", "convert"].map(std::ffi::OsStr::new);
+        let start = ["words", "convert", "--model"].map(std::ffi::OsStr::new);
         let end = ["--format", format].map(std::ffi::OsStr::new);
         run(&mm, &[&start, [model.as_os_str(), "--out".as_ref(), target.as_os_str()].as_slice(), &end].concat())?;
     }
