@@ -1,12 +1,14 @@
-//! mm-align's share of `align.py`: seconds of each piece of work as one JSON object, the least of three turns. With three numbers (blocks,
-//! tokens, turns) the ratio of the gradient-cached step to plain ones alone, for towers of that size.
+//! mm-align's part of `align.py`: seconds per workload as one JSON object, best of three runs. With three arguments (layers, tokens,
+//! repeats) it prints only the time ratio of the gradient-cached step to plain steps for towers of that size.
 
 use mm_align::{
-    contrastive::{Similarity, cached_gradients, info_nce},
-    correlation::{Kernel, cca},
-    discrepancy::{Estimate, mmd},
-    time_warp::{frame_costs, soft_dtw},
-    transport::{Sinkhorn, sinkhorn},
+    contrastive::{Similarity, grad_cache_backward, info_nce},
+    correlation::cca,
+    discrepancy::{MmdEstimator, mmd},
+    distance::squared_distances,
+    dtw::soft_dtw,
+    kernel::Kernel,
+    transport::{SinkhornConfig, sinkhorn},
 };
 use mm_core::{
     DType, Device, Params, Tensor,
@@ -32,8 +34,8 @@ fn main() -> Outcome<()> {
     mm_core::retain_freed_memory();
     mm_core::set_num_threads(2);
     let sizes: Vec<i64> = std::env::args().skip(1).map(|a| a.parse()).collect::<Result<_, _>>()?;
-    if let [layers, tokens, turns] = sizes[..] {
-        println!("{:.3}", cached_over_plain(layers, tokens, turns.max(1) as usize)?);
+    if let [layers, tokens, repeats] = sizes[..] {
+        println!("{:.3}", cached_over_plain(layers, tokens, repeats.max(1) as usize)?);
         return Ok(());
     }
     let randn = |shape: &[i64], dtype: DType| Tensor::randn(shape, dtype, Device::Cpu);
@@ -61,18 +63,18 @@ fn main() -> Outcome<()> {
         out.insert("its three covariance products alone", products);
     }
     let cost = Tensor::rand(&[2000, 2000], DType::F64, Device::Cpu)?;
-    let settings = Sinkhorn { entropy: 0.05, iterations: 1000, tolerance: 1e-6, unbalanced: None };
+    let settings = SinkhornConfig { epsilon: 0.05, max_iterations: 1000, tolerance: 1e-6, marginal_relaxation: None };
     out.insert("sinkhorn 2,000 x 2,000", best(3, || Ok(sinkhorn(&cost, None, None, settings).map(drop)?))?);
     let x = randn(&[32, 500, 8], DType::F32)?.set_requires_grad(true)?;
     let y = randn(&[32, 500, 8], DType::F32)?;
     let soft = best(3, || {
         x.zero_grad();
-        Ok(soft_dtw(&frame_costs(&x, &y)?, 0.5)?.sum()?.backward()?)
+        Ok(soft_dtw(&squared_distances(&x, &y)?, 0.5)?.sum()?.backward()?)
     })?;
     out.insert("soft-DTW 32 pairs of 500, with gradient", soft);
     let (p, q) = (randn(&[10_000, 64], DType::F32)?, randn(&[10_000, 64], DType::F32)?);
-    let kernels = [Kernel::Gaussian { width: 8.0 }];
-    let discrepancy = best(1, || Ok(no_grad(|| mmd(&p, &q, &kernels, Estimate::Unbiased)).map(drop)?))?;
+    let kernels = [Kernel::Gaussian { bandwidth: 8.0 }];
+    let discrepancy = best(1, || Ok(no_grad(|| mmd(&p, &q, &kernels, MmdEstimator::Unbiased)).map(drop)?))?;
     out.insert("MMD of 10,000 and 10,000 rows of 64, in blocks", discrepancy);
     let name = "gradient-cached step of 4,096 over 16 plain steps of 256 (ratio)";
     out.insert(name, cached_over_plain(2, 12, 5)?);
@@ -80,10 +82,10 @@ fn main() -> Outcome<()> {
     Ok(())
 }
 
-/// A cached step of 4,096 in pieces of 256 against the sixteen plain steps of 256 that see as many pairs, each step with its update (AdamW); two
-/// transformers of all-MiniLM's width: taking turns, so that what else the machine does falls on both; the middle of so many turns. Two blocks
-/// on 12 tokens are the smallest that one would train so.
-fn cached_over_plain(layers: i64, tokens: i64, turns: usize) -> Outcome<f64> {
+/// Time of a gradient-cached step of 4,096 pairs in chunks of 256, relative to the sixteen plain steps of 256 that process as many pairs;
+/// every step includes its AdamW update. Two transformers of all-MiniLM's width. Both variants alternate, so that other load on the machine
+/// affects both; the median of `repeats` ratios.
+fn cached_over_plain(layers: i64, tokens: i64, repeats: usize) -> Outcome<f64> {
     let params = Params::new(Device::Cpu);
     let block = BlockConfig::new(AttentionConfig::new(384, 12), MlpConfig::new(1536, Activation::Gelu));
     let config = TransformerConfig { layers, block, final_norm: true };
@@ -91,21 +93,21 @@ fn cached_over_plain(layers: i64, tokens: i64, turns: usize) -> Outcome<f64> {
     let (left, right) = (left?, right?);
     let data = Tensor::randn(&[4096, tokens, 384], DType::F32, Device::Cpu)?;
     let scale = Tensor::from_slice(&[10f32])?;
-    let piece = |p: usize| -> mm_align::Result<(Tensor, Tensor)> {
-        let x = data.narrow(0, 256 * p as i64, 256)?;
+    let chunk = |c: usize| -> mm_align::Result<(Tensor, Tensor)> {
+        let x = data.narrow(0, 256 * c as i64, 256)?;
         let one = |t: &Transformer, x: &Tensor| t.forward(x, None, None, None, true)?.mean_dims(&[1], false);
         Ok((one(&left, &x)?, one(&right, &x.mul_scalar(0.9)?)?))
     };
     let loss = |a: &Tensor, b: &Tensor| info_nce(&Similarity::cosine(a, b)?, &scale, None, 0.0);
-    // Warm: memory is kept once it was had.
-    cached_gradients(2, piece, loss)?;
+    // Warm-up: memory is reused once allocated.
+    grad_cache_backward(2, chunk, loss)?;
     let mut optimizer = Optimizer::new(&OptimizerConfig { lr: 1e-5, ..OptimizerConfig::default() }, &params)?;
     let mut ratios = Vec::new();
-    for _ in 0..turns {
+    for _ in 0..repeats {
         let plain = best(1, || {
-            for p in 0..16 {
+            for c in 0..16 {
                 optimizer.zero_grad();
-                let (a, b) = piece(p)?;
+                let (a, b) = chunk(c)?;
                 loss(&a, &b)?.backward()?;
                 optimizer.step(1.0, 1.0)?;
             }
@@ -113,12 +115,12 @@ fn cached_over_plain(layers: i64, tokens: i64, turns: usize) -> Outcome<f64> {
         })?;
         let cached = best(1, || {
             optimizer.zero_grad();
-            cached_gradients(16, piece, loss)?;
+            grad_cache_backward(16, chunk, loss)?;
             Ok(optimizer.step(1.0, 1.0)?)
         })?;
         eprintln!("{layers} blocks, {tokens} tokens: {plain:.1} s and {cached:.1} s");
         ratios.push(cached / plain);
     }
     ratios.sort_by(f64::total_cmp);
-    Ok(ratios[turns / 2])
+    Ok(ratios[repeats / 2])
 }

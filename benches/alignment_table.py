@@ -33,14 +33,14 @@ for name, x in (("a", a[~held]), ("b", b[~held]), ("y", labels[~held]), ("ta", a
 many = len(set(labels.tolist())) > 1; f = lambda n: FOLDER / f"{n}.npy"; test = int(held.sum())
 print(f"{SET}: {int((~held).sum())} pairs to learn from, {test} held out, {len(set(labels.tolist()))} labels; chance R@10 {10 / test:.3f}\n")
 print("| method | a → b R@1, R@10 | b → a R@1, R@10 | mAP by label, both ways | distance of the centres | hubness | seconds |\n| --- | --- | --- | --- | --- | --- | --- |")
-LEARNED = {"infonce", "siglip", "triplet", "cyclip", "barlow", "vicreg", "dcca", "dccae", "infonce-mmd", "infonce-coral", "supcon"}
+LEARNED = {"info_nce", "siglip", "triplet", "cyclip", "barlow_twins", "vicreg", "deep_cca", "deep_cca_autoencoder", "info_nce_mmd", "info_nce_coral", "supcon"}
 for method in [m.split()[0] for m in mm("align", "--list-methods").splitlines() if m and not m.startswith(" ")]:
     got = []
     for seed in range(SEEDS if method in LEARNED else 1):
         found = subprocess.run([MM, "align", "--method", method, *(["--dim", "128"] if method in LEARNED else []), "--seed", str(seed), *sum((["--" + n, str(f(v))] for n, v in (("a", "a"), ("b", "b"), ("labels", "y"), ("test-a", "ta"), ("test-b", "tb"), ("test-labels", "ty"), ("out-a", "pa"), ("out-b", "pb")) if many or "labels" not in n), []), "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         if found.returncode: print(f"| {method} | {found.stderr.strip().splitlines()[-1]} |"); break
         r = json.loads(found.stdout.splitlines()[-1]); d = json.loads(mm("diagnose", "--a", f("pa"), "--b", f("pb"), "--json").splitlines()[-1])
-        got.append((*(r["directions"][d]["recall"][k] for d in ("a_to_b", "b_to_a") for k in ("1", "10")), statistics.mean(d["map"] for d in r["directions"].values()), d["centroid_distance"], statistics.mean(d["cures"][0]["hubness"]), r["seconds"]))
+        got.append((*(r["directions"][w]["recall"][k] for w in ("a_to_b", "b_to_a") for k in ("1", "10")), statistics.mean(w["map"] for w in r["directions"].values()), d["centroid_distance"], statistics.mean(d["corrections"][0][w]["hubness_skewness"] for w in ("a_to_b", "b_to_a")), r["seconds"]))
     if not got: continue
     cell = lambda k: f"{statistics.mean(g[k] for g in got):.3f}" + (f" ± {statistics.stdev(g[k] for g in got):.3f}" if len(got) > 1 else "")
     print(f"| {method} | {cell(0)}, {cell(1)} | {cell(2)}, {cell(3)} | {cell(4)} | {cell(5)} | {cell(6)} | {statistics.mean(g[7] for g in got):.1f} |", flush=True)

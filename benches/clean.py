@@ -22,7 +22,7 @@ A, B = (np.load(FOLDER / f"{s}.npy") for s in "ab"); assert len(A) == len(B) == 
 def learned(method, seed, a, b, test):
     for name, x in (("a", A[a]), ("b", B[b]), ("ta", A[test]), ("tb", B[test])): np.save(FOLDER / f"now-{name}.npy", np.ascontiguousarray(x))
     f = lambda n: FOLDER / f"now-{n}.npy"
-    r = json.loads(mm("align", "--method", method, *(["--dim", 128] if method == "infonce" else []), "--seed", seed, "--a", f("a"), "--b", f("b"), "--test-a", f("ta"), "--test-b", f("tb"), "--json"))["directions"]
+    r = json.loads(mm("align", "--method", method, *(["--dim", 128] if method == "info_nce" else []), "--seed", seed, "--a", f("a"), "--b", f("b"), "--test-a", f("ta"), "--test-b", f("tb"), "--json"))["directions"]
     return (r["a_to_b"]["recall"]["10"] + r["b_to_a"]["recall"]["10"]) / 2
 for share in (0.1, 0.3):
     got = {}

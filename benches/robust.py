@@ -57,7 +57,7 @@ for share in SHARES:
             return file
         right, dirty, known = write("right", lambda i: True), write("dirty", lambda i: True), write("known", lambda i: i not in caption)
         warm = EPOCHS * 4 // 10
-        for name, manifest, more in (("right", right, ""), ("right, soft targets", right, '[soft]\nmodality = "text"\n'), ("dirty", dirty, ""), ("wrong ones known and left out", known, ""), ("small loss", dirty, f'[robust]\nkind = "small_loss"\nshare = {share}\nwarmup = {warm}\n'), ("re-labelled", dirty, f'[robust]\nkind = "relabel"\nwarmup = {warm}\n'), ("soft targets", dirty, '[soft]\nmodality = "text"\n')):
+        for name, manifest, more in (("right", right, ""), ("right, soft targets", right, '[soft]\nmodality = "text"\n'), ("dirty", dirty, ""), ("wrong ones known and left out", known, ""), ("small loss", dirty, f'[robust]\nkind = "small_loss"\nnoise_rate = {share}\nwarmup_steps = {warm}\n'), ("re-labelled", dirty, f'[robust]\nkind = "soft_labels"\nwarmup_steps = {warm}\n'), ("soft targets", dirty, '[soft]\nmodality = "text"\n')):
             for k, v in zip((1, 10), learned("now", seed, manifest, more)): got.setdefault((name, k), []).append(v)
     for name in dict.fromkeys(n for n, _ in got):
         cells = [f"R@{k} {statistics.mean(got[name, k]):.3f} ± {statistics.stdev(got[name, k]) if SEEDS > 1 else 0:.3f}" for k in (1, 10)]

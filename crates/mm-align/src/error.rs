@@ -1,21 +1,25 @@
-//! The crate's one error.
+//! The crate's error type.
 
 /// Result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong in mm-align.
+/// An error of mm-align.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
-    /// Two sets of features do not go together.
-    #[error("{what}: found {found}, wanted {wanted}")]
-    Features {
-        /// What was being computed.
+    /// Features, labels or settings that a function cannot work with.
+    #[error("{what}: found {found}, expected {expected}")]
+    InvalidInput {
+        /// The function or setting.
         what: &'static str,
-        /// What was found.
+        /// What it was given.
         found: String,
-        /// What was wanted.
-        wanted: String,
+        /// What it needs.
+        expected: String,
     },
+    /// An error of a method that another crate defines.
+    #[error(transparent)]
+    Method(Box<dyn std::error::Error + Send + Sync>),
     /// An error of mm-core.
     #[error(transparent)]
     Core(#[from] mm_core::Error),
@@ -25,7 +29,10 @@ impl From<Error> for mm_core::Error {
     fn from(error: Error) -> Self {
         match error {
             Error::Core(core) => core,
-            Error::Features { what, found, wanted } => Self::Config { field: what.into(), found, wanted },
+            Error::Method(source) => Self::Sample(source.to_string()),
+            Error::InvalidInput { what, found, expected } => {
+                Self::Config { field: what.into(), found, wanted: expected }
+            }
         }
     }
 }

@@ -628,8 +628,8 @@ fn arrays_are_aligned_diagnosed_and_pairs_audited() {
         folder,
     )))
     .unwrap();
-    assert_eq!((found["rows"].as_i64(), found["cures"].as_array().unwrap().len()), (Some(80), 5));
-    assert!(std::fs::read_to_string(folder.join("d.html")).unwrap().contains("Cures"));
+    assert_eq!((found["rows"].as_i64(), found["corrections"].as_array().unwrap().len()), (Some(80), 5));
+    assert!(std::fs::read_to_string(folder.join("d.html")).unwrap().contains("Corrections"));
 
     mm_data::write_npy(&folder.join("short.npy"), &array(&b[..40], 4)).unwrap();
     let mut broken = a.clone();
@@ -637,21 +637,21 @@ fn arrays_are_aligned_diagnosed_and_pairs_audited() {
     mm_data::write_npy(&folder.join("nan.npy"), &array(&broken, 3)).unwrap();
     world.write("cut.npy", &y[..300]);
     let bad: [(&[&str], &str); 10] = [
-        (&["--a", "a.npy", "--b", "b.npy", "--num-pairs", "2"], "wanted 4 to 72"),
+        (&["--a", "a.npy", "--b", "b.npy", "--num-pairs", "2"], "expected 4 to 72"),
         (&["--a", "a.npy", "--b", "short.npy"], "80 and 10 rows"),
         (&["--a", "nan.npy", "--b", "b.npy"], "row 2, column 1"),
-        (&["--a", "a.npy", "--b", "y.npy"], "wanted float32 or float64"),
+        (&["--a", "a.npy", "--b", "y.npy"], "expected float32 or float64"),
         (&["--a", "cut.npy", "--b", "b.npy"], "the file is cut"),
-        (&["--a", "a.npy", "--b", "b.npy", "--labels", "a.npy"], "whole numbers"),
+        (&["--a", "a.npy", "--b", "b.npy", "--labels", "a.npy"], "expected int64"),
         (&["--a", "a.npy", "--b", "b.npy", "--method", "cac"], "did you mean `cca"),
-        (&["--a", "a.npy", "--b", "b.npy", "--method", "sm"], "wants labels"),
+        (&["--a", "a.npy", "--b", "b.npy", "--method", "semantic_matching"], "needs labels"),
         (&["--a", "a.npy", "--b", "b.npy", "--method", "cca", "--regularization", "0.1", "--dim", "9"], "1 to 3"),
         (&["--a", "a.npy"], "--b"),
     ];
     for (more, wanted) in bad {
         refused(&[&["align"][..], more].concat(), folder, &[wanted]);
     }
-    refused(&["diagnose", "--a", "a.npy", "--b", "b.npy"], folder, &["one width"]);
+    refused(&["diagnose", "--a", "a.npy", "--b", "b.npy"], folder, &["same dimension"]);
 
     // Pairs: one picture is broken, the run that judges knows both modalities.
     world.write("1.png", b"no picture");
@@ -676,7 +676,7 @@ fn arrays_are_aligned_diagnosed_and_pairs_audited() {
     let first: serde_json::Value =
         serde_json::from_str(std::fs::read_to_string(folder.join("audit.jsonl")).unwrap().lines().next().unwrap())
             .unwrap();
-    assert!(first["problems"][0].as_str().unwrap().contains("1.png"), "{first}");
+    assert!(first["problems"][0]["detail"].as_str().unwrap().contains("1.png"), "{first}");
     refused(
         &["audit", "--data", "data.jsonl", "--model", "runs/judge", "--modality", "image"],
         folder,

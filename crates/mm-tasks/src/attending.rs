@@ -3,8 +3,8 @@
 
 use crate::{Error, Result};
 use mm_align::{
-    Contrastive, ContrastiveConfig,
-    attention::{Pooling, StackedAttention},
+    ContrastiveConfig, ContrastiveLoss,
+    attention::{ScorePooling, StackedCrossAttention},
     contrastive::Similarity,
 };
 use mm_core::{
@@ -31,7 +31,7 @@ pub struct AttentionConfig {
     pub sharpness: f64,
     /// How the queries' agreements become one number.
     #[serde(default)]
-    pub pooling: Pooling,
+    pub pooling: ScorePooling,
     /// Whether each key's cosines are brought to unit length over the queries first, as in the paper; maps are sharper without.
     #[serde(default)]
     pub level: bool,
@@ -69,8 +69,8 @@ struct Side {
 /// The two sides' ways into the space where positions are compared, and the loss.
 pub(crate) struct Attending {
     sides: [Side; 2],
-    scan: StackedAttention,
-    loss: Contrastive,
+    scan: StackedCrossAttention,
+    loss: ContrastiveLoss,
     config: AttentionConfig,
 }
 
@@ -102,13 +102,12 @@ impl Attending {
         };
         Ok(Self {
             sides: [side(&config.queries, widths[0])?, side(&config.keys, widths[1])?],
-            scan: StackedAttention {
-                sharpness: config.sharpness,
+            scan: StackedCrossAttention {
+                inverse_temperature: config.sharpness,
                 pooling: config.pooling,
-                level: config.level,
-                ..StackedAttention::default()
+                normalize_over_queries: config.level,
             },
-            loss: Contrastive::new(&scope.pp("loss"), loss)?,
+            loss: ContrastiveLoss::new(&scope.pp("loss"), loss)?,
             config: config.clone(),
         })
     }
@@ -131,14 +130,14 @@ impl Attending {
 
     /// The loss of projected rows that belong together; `same` says which show the same.
     pub fn loss(&self, queries: &Features, keys: &Features, same: &Tensor) -> Result<Tensor> {
-        let agreement = self.scan.attend(queries, keys)?.agreement;
-        Ok(self.loss.loss_of(&Similarity::of(agreement)?, Some(same))?)
+        let agreement = self.scan.attend(queries, keys)?.similarity;
+        Ok(self.loss.forward_similarity(&Similarity::from_scores(agreement)?, Some(same))?)
     }
 
     /// How well every row of queries goes with every row of keys, `[queries, keys]`; pieces as [`pieces`] makes them.
     pub fn agreement(&self, queries: &[Features], keys: &[Features]) -> Result<Tensor> {
         let row = |q: &Features| -> Result<Tensor> {
-            let all = keys.iter().map(|k| Ok(self.scan.attend(q, k)?.agreement)).collect::<Result<Vec<_>>>()?;
+            let all = keys.iter().map(|k| Ok(self.scan.attend(q, k)?.similarity)).collect::<Result<Vec<_>>>()?;
             Ok(Tensor::cat(&all.iter().collect::<Vec<_>>(), 1)?)
         };
         let rows = queries.iter().map(row).collect::<Result<Vec<_>>>()?;
@@ -147,7 +146,7 @@ impl Attending {
 
     /// Where each query of a row looks in its own row of keys, `[queries, keys]`, each summing to one.
     pub fn map(&self, queries: &Features, keys: &Features) -> Result<Tensor> {
-        Ok(self.scan.attend(queries, keys)?.map.select(0, 0)?)
+        Ok(self.scan.attend(queries, keys)?.attention.select(0, 0)?)
     }
 }
 

@@ -8,7 +8,7 @@ use crate::{
     metrics::{RetrievalMetrics, retrieval_metrics, score_metrics},
     spelling::{Spelling, SpellingConfig},
 };
-use mm_align::{Contrastive, ContrastiveConfig, ContrastiveKind, MemoryConfig, RobustConfig, diagnose, memory};
+use mm_align::{ContrastiveConfig, ContrastiveKind, ContrastiveLoss, MemoryConfig, RobustConfig, diagnose, memory};
 use mm_core::{
     BuildContext, Checkpoint, DType, Device, Encoder, Features, Init, Input, Modality, Module, Params, ProcessContext,
     Processor, Registry, Scope, Source, Tensor, TrainingObjective, config,
@@ -184,7 +184,7 @@ struct Tower {
 pub struct Retrieval {
     params: Params,
     towers: BTreeMap<Modality, Tower>,
-    losses: BTreeMap<(Modality, Modality), (Contrastive, f64)>,
+    losses: BTreeMap<(Modality, Modality), (ContrastiveLoss, f64)>,
     spelling: Option<Spelling>,
     attending: Option<Attending>,
     /// Steps of training so far, where doubt begins after some; kept with the weights, so that a resumed run goes on alike.
@@ -277,7 +277,7 @@ impl Retrieval {
                 let key = format!("{a}-{b}");
                 unused.retain(|k| **k != key);
                 let weight = config.pairs.get(&key).copied().unwrap_or(1.0);
-                let loss = Contrastive::new(&root.pp("losses").pp(&key), &config.loss)?;
+                let loss = ContrastiveLoss::new(&root.pp("losses").pp(&key), &config.loss)?;
                 losses.insert(((*a).clone(), (*b).clone()), (loss, weight));
             }
         }
@@ -302,26 +302,26 @@ impl Retrieval {
             }
         }
         if let Some(robust) = &config.robust
-            && (!(0.0..1.0).contains(&robust.share)
+            && (!(0.0..1.0).contains(&robust.noise_rate)
                 || config.loss.kind != ContrastiveKind::InfoNce
                 || config.soft.is_some())
         {
             return Err(Error::Config(format!(
-                "robust: found share {}, loss.kind {:?}{}; wanted a share in [0, 1), InfoNCE and no soft targets",
-                robust.share,
+                "robust: found noise_rate {}, loss.kind {:?}{}; wanted a noise rate in [0, 1), InfoNCE and no soft targets",
+                robust.noise_rate,
                 config.loss.kind,
                 if config.soft.is_some() { ", soft targets" } else { "" }
             )));
         }
         if let Some(memory) = &config.memory {
             let known = |name: &String| config.towers.contains_key(name);
-            if !known(&memory.modality) || !memory.of.iter().all(|m| known(m) && *m != memory.modality) {
+            if !known(&memory.modality) || !memory.apply_to.iter().all(|m| known(m) && *m != memory.modality) {
                 return Err(Error::Config(format!(
-                    "memory: found modality {:?}, of {:?}; wanted towers of this config, each of the others than the one that is remembered",
-                    memory.modality, memory.of
+                    "memory: found modality {:?}, apply_to {:?}; expected towers of this config, each other than the one that is stored",
+                    memory.modality, memory.apply_to
                 )));
             }
-            memory.check()?;
+            memory.validate()?;
         }
         let steps =
             config.robust.is_some().then(|| root.pp("robust").buffer("steps", &[1], Init::Zeros)).transpose()?;
@@ -525,8 +525,8 @@ impl Retrieval {
     /// Vectors with what is remembered beside them, where the config says so and there is something.
     fn complete(&self, modality: &Modality, x: Tensor) -> Result<Tensor> {
         match (&self.config.memory, &*self.memory.borrow()) {
-            (Some(config), Some(remembered)) if config.of.iter().any(|m| m == modality.name()) => {
-                Ok(memory::complete(&x, remembered, config.share, config.temperature)?)
+            (Some(config), Some(remembered)) if config.apply_to.iter().any(|m| m == modality.name()) => {
+                Ok(memory::interpolate(&x, remembered, config.weight, config.temperature)?)
             }
             _ => Ok(x),
         }
@@ -940,12 +940,12 @@ impl TrainingObjective<Batch> for Retrieval {
             let (left, right) = (pick(left, left_rows, &shared)?, pick(right, right_rows, &shared)?);
             let same = alike(batch, &shared)?.to_device(left.device())?;
             let mut value = match (&self.config.robust, step) {
-                (Some(robust), Some(step)) => loss.robust_loss(&left, &right, Some(&same), robust, step)?,
-                _ => loss.loss(&left, &right, Some(&same))?,
+                (Some(robust), Some(step)) => loss.forward_robust(&left, &right, Some(&same), robust, step)?,
+                _ => loss.forward(&left, &right, Some(&same))?,
             };
             if let Some(soft) = &self.config.soft {
                 let target = soft_targets(soft, batch, &shared)?.to_device(left.device())?;
-                let by = loss.soft_loss(&left, &right, &target)?;
+                let by = loss.forward_soft_targets(&left, &right, &target)?;
                 value = value.mul_scalar(1.0 - soft.share)?.add(&by.mul_scalar(soft.share)?)?;
             }
             parts.push((format!("loss_{a}_{b}"), value.to_f64()?));
@@ -1056,7 +1056,8 @@ pub fn evaluate(embedded: &BTreeMap<Modality, Embedded>, split: Split) -> Result
                 let (left, right): (Vec<i64>, Vec<i64>) = pairs.into_iter().unzip();
                 let pick = |x: &Tensor, places: &[i64]| x.index_select(0, &Tensor::from_slice(places)?);
                 if left.len() > 1 {
-                    let gap = diagnose::gap(&pick(&queries.vectors, &left)?, &pick(&gallery.vectors, &right)?)?;
+                    let gap =
+                        diagnose::modality_gap(&pick(&queries.vectors, &left)?, &pick(&gallery.vectors, &right)?)?;
                     out.gaps.insert(format!("{from}-{to}"), gap.centroid_distance);
                 }
             }

@@ -6,7 +6,7 @@ use crate::{
     Error, Result,
     retrieval::{Projection, ProjectionConfig, equal},
 };
-use mm_align::{Contrastive, ContrastiveConfig};
+use mm_align::{ContrastiveConfig, ContrastiveLoss};
 use mm_core::{
     Device, Modality, Module, Scope, Source, Tensor,
     nn::{Linear, Norm, NormConfig},
@@ -47,7 +47,7 @@ pub(crate) struct Spelling {
     spoken: Projection,
     letters: Linear,
     norm: Norm,
-    loss: Contrastive,
+    loss: ContrastiveLoss,
     /// Of each row and value: the text that it says and its n-grams.
     written: OnceLock<Written>,
 }
@@ -73,7 +73,7 @@ impl Spelling {
             spoken: Projection::new(&scope.pp("spoken"), input, width, &ProjectionConfig::default())?,
             letters: Linear::new(&scope.pp("letters"), grams.bucket.into(), width, true)?,
             norm: Norm::new(&scope.pp("norm"), width, NormConfig::default())?,
-            loss: Contrastive::new(&scope.pp("loss"), &ContrastiveConfig::default())?,
+            loss: ContrastiveLoss::new(&scope.pp("loss"), &ContrastiveConfig::default())?,
             written: OnceLock::new(),
         })
     }
@@ -164,6 +164,6 @@ impl Spelling {
         let spoken =
             self.spoken(&embedded.index_select(0, &Tensor::from_slice(&places)?.to_device(device)?)?, train)?;
         let same = equal(&texts)?.to_device(device)?;
-        Ok(Some(self.loss.loss(&spoken, &letters, Some(&same))?))
+        Ok(Some(self.loss.forward(&spoken, &letters, Some(&same))?))
     }
 }

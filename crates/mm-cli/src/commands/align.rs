@@ -4,7 +4,10 @@ use crate::{context::Context, exit::usage, output};
 use anyhow::Result;
 use mm_core::Tensor;
 use mm_data::{read_npy, write_npy};
-use mm_tasks::alignment::{self, METHODS, Pairs, Tried, Wanted, fit, measure, recalls};
+use mm_tasks::alignment::{
+    AlignmentMetrics, FittedAlignment, PairedFeatures, SearchOptions, Trial, evaluate, hold_out, index_labels, methods,
+    paired_features, recalls, search, subsample_pairs,
+};
 use serde_json::json;
 use std::{
     path::{Path, PathBuf},
@@ -65,15 +68,15 @@ pub(crate) struct Arguments {
 }
 
 /// Two files of features whose rows correspond, and labels where there are any.
-pub(crate) fn read_pairs(a: &Path, b: &Path, labels: Option<&Path>) -> Result<Pairs> {
+pub(crate) fn read_pairs(a: &Path, b: &Path, labels: Option<&Path>) -> Result<PairedFeatures> {
     let labels = labels.map(read_npy).transpose()?;
-    Ok(Pairs::new(read_npy(a)?, read_npy(b)?, labels.as_ref())?)
+    Ok(paired_features(&read_npy(a)?, &read_npy(b)?, labels.as_ref())?)
 }
 
 /// The rows to fit on, the rows to measure on, and whether those were given or held out.
 struct Data {
-    train: Pairs,
-    test: Pairs,
+    train: PairedFeatures,
+    test: PairedFeatures,
     test_given: bool,
 }
 
@@ -92,14 +95,14 @@ impl Data {
             }
         }
         let mut none = None;
-        alignment::renumber(&mut [&mut train.labels, test.as_mut().map_or(&mut none, |t| &mut t.labels)]);
+        index_labels(&mut [&mut train.labels, test.as_mut().map_or(&mut none, |t| &mut t.labels)]);
         let test_given = test.is_some();
         let (train, test) = match test {
             Some(test) => (train, test),
-            None => train.hold_out(0.1, arguments.seed)?,
+            None => hold_out(&train, 0.1, arguments.seed)?,
         };
         let train = match arguments.num_pairs {
-            Some(count) => train.forget_all_but(count, arguments.seed)?,
+            Some(count) => subsample_pairs(&train, count, arguments.seed)?,
             None => train,
         };
         Ok(Self { train, test, test_given })
@@ -112,21 +115,22 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         return Ok(());
     };
     let data = Data::read(arguments, a, b)?;
-    let options = Wanted { dim: arguments.dim, reg: arguments.regularization, seed: arguments.seed };
+    let options = SearchOptions { dim: arguments.dim, regularization: arguments.regularization, seed: arguments.seed };
     let started = Instant::now();
-    let (fitted, trials) = fit(&arguments.method, &data.train, &options)?;
+    let (fitted, trials) = search(&methods(), &arguments.method, &data.train, &options)?;
     let seconds = started.elapsed().as_secs_f64();
-    let scores = measure(&fitted, &data.test)?;
+    let scores = evaluate(&fitted, &data.test)?;
     let rows = [data.train.a.size(0)?, data.test.a.size(0)?];
     let direction = |index: usize| {
-        let metrics = if index == 0 { &scores.a2b } else { &scores.b2a };
+        let metrics = if index == 0 { &scores.a_to_b } else { &scores.b_to_a };
         json!({
-            "recall": recalls(metrics, false), "map": scores.by_label[index],
-            "baselines": {"chance": {"recall": recalls(metrics, true), "map": scores.chance[index]}},
+            "recall": recalls(metrics, false), "map": scores.mean_average_precision[index],
+            "baselines": {"chance": {"recall": recalls(metrics, true), "map": scores.chance_mean_average_precision[index]}},
         })
     };
     let result = json!({
-        "method": fitted.method, "dim": fitted.dim, "regularization": fitted.reg, "sqrt": fitted.root,
+        "method": fitted.method, "dim": fitted.alignment.dim, "regularization": fitted.regularization,
+        "square_root": fitted.square_root,
         "directions": {"a_to_b": direction(0), "b_to_a": direction(1)},
         "rows": {"train": rows[0], "test": rows[1], "held_out": !data.test_given},
         "seconds": seconds, "trials": trials,
@@ -148,9 +152,9 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     output::line(format!(
         "{} of dimension {}, regularization {}{}; fitted on {} pairs in {seconds:.1} s, measured on {}{}",
         fitted.method,
-        fitted.dim,
-        fitted.reg,
-        square_roots(fitted.root, ", square roots of ", " first"),
+        fitted.alignment.dim,
+        fitted.regularization,
+        square_roots(fitted.square_root, ", square roots of ", " first"),
         rows[0],
         rows[1],
         if data.test_given { "" } else { " held-out pairs" }
@@ -161,22 +165,22 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
 }
 
 fn list_methods(context: &Context) {
-    for (name, description) in METHODS {
+    for (name, description) in methods().iter().map(|m| (m.name(), m.description())) {
         output::line(if context.json {
             json!({"name": name, "description": description}).to_string()
         } else {
-            format!("{name:14} {description}")
+            format!("{name:31} {description}")
         });
     }
 }
 
 /// Writes align.json, and align.safetensors where the projections are affine maps.
-fn save(folder: &Path, fitted: &alignment::Fitted, result: &serde_json::Value) -> Result<()> {
+fn save(folder: &Path, fitted: &FittedAlignment, result: &serde_json::Value) -> Result<()> {
     std::fs::create_dir_all(folder)?;
     mm_core::checkpoint::write_file(&folder.join("align.json"), format!("{result:#}\n").as_bytes())?;
-    match fitted.affine() {
-        Some([(mean_a, map_a), (mean_b, map_b)]) => {
-            let named = [("a.mean", mean_a), ("a.map", map_a), ("b.mean", mean_b), ("b.map", map_b)];
+    match fitted.alignment.project_a.as_affine().zip(fitted.alignment.project_b.as_affine()) {
+        Some((a, b)) => {
+            let named = [("a.mean", &a.mean), ("a.map", &a.map), ("b.mean", &b.mean), ("b.map", &b.map)];
             let tensors: Vec<(String, Tensor)> =
                 named.into_iter().map(|(n, t)| Ok((n.to_owned(), t.contiguous()?))).collect::<Result<_>>()?;
             mm_core::checkpoint::save(&folder.join("align.safetensors"), &tensors, &[])?;
@@ -190,21 +194,21 @@ fn save(folder: &Path, fitted: &alignment::Fitted, result: &serde_json::Value) -
     Ok(())
 }
 
-fn print_scores(scores: &alignment::Scores) {
+fn print_scores(scores: &AlignmentMetrics) {
     let head = ["direction", "recall_at_1", "recall_at_5", "recall_at_10", "map", "chance recall_at_10", "chance map"];
     let mut table = vec![head.map(ToOwned::to_owned).to_vec()];
-    for (name, metrics, index) in [("a_to_b", &scores.a2b, 0), ("b_to_a", &scores.b2a, 1)] {
+    for (name, metrics, index) in [("a_to_b", &scores.a_to_b, 0), ("b_to_a", &scores.b_to_a, 1)] {
         let [at_1, at_5, at_10] = metrics.recall.map(|v| format!("{v:.3}"));
-        let (map, chance) = (format!("{:.3}", scores.by_label[index]), format!("{:.3}", scores.chance[index]));
+        let (map, chance) = (format!("{:.3}", scores.mean_average_precision[index]), format!("{:.3}", scores.chance_mean_average_precision[index]));
         table.push(vec![name.into(), at_1, at_5, at_10, map, format!("{:.3}", metrics.chance[2]), chance]);
     }
     output::table(&table);
 }
 
 /// The best trial of each method.
-fn print_trials(trials: &[Tried]) {
-    let mut best: Vec<&Tried> = trials.iter().collect();
-    best.sort_by(|x, y| y.map.total_cmp(&x.map));
+fn print_trials(trials: &[Trial]) {
+    let mut best: Vec<&Trial> = trials.iter().collect();
+    best.sort_by(|x, y| y.mean_average_precision.total_cmp(&x.mean_average_precision));
     if best.len() < 2 {
         return;
     }
@@ -217,10 +221,10 @@ fn print_trials(trials: &[Tried]) {
             seen.push(&trial.method);
             table.push(vec![
                 trial.method.clone(),
-                trial.reg.to_string(),
+                trial.regularization.to_string(),
                 trial.dim.to_string(),
-                square_roots(trial.root, "", ""),
-                format!("{:.3}", trial.map),
+                square_roots(trial.square_root, "", ""),
+                format!("{:.3}", trial.mean_average_precision),
             ]);
         }
     }

@@ -6,7 +6,7 @@ use mm_core::{Modality, Source, Tensor};
 use mm_data::{Manifest, ManifestConfig, SplitConfig};
 use mm_repr::{LoadOptions, Pretrained};
 use mm_tasks::{
-    audit::{Audit, audit, audit_page, clean},
+    audit::{Audit, ProblemKind, audit, audit_page, rows_to_keep},
     job::Job,
 };
 use serde_json::json;
@@ -86,7 +86,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let manifest = arguments.manifest()?;
     let found = score(&manifest, &modalities, &arguments.model, context)?;
     write(arguments, &manifest, &found)?;
-    let unreadable = found.rows.iter().filter(|v| v.problems.iter().any(|p| p.starts_with("broken"))).count();
+    let unreadable = found.rows.iter().filter(|r| r.has(ProblemKind::Unreadable)).count();
     let flagged = found.rows.iter().filter(|v| !v.problems.is_empty()).count();
     if context.json {
         output::line(json!({
@@ -101,15 +101,16 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         flagged - unreadable,
         found.skipped
     ));
-    let mut table = vec![["row", "id", "mismatch", "agreement", "loss", "problems"].map(ToOwned::to_owned).to_vec()];
+    let mut table = vec![["row", "id", "mismatch", "similarity", "loss", "problems"].map(ToOwned::to_owned).to_vec()];
     for row in found.rows.iter().take(20) {
+        let problems: Vec<String> = row.problems.iter().map(ToString::to_string).collect();
         table.push(vec![
             row.row.to_string(),
             row.id.clone(),
             format!("{:.3}", row.mismatch),
-            format!("{:.3}", row.agreement),
+            format!("{:.3}", row.similarity),
             format!("{:.2}", row.loss),
-            row.problems.join("; ").chars().take(80).collect(),
+            problems.join("; ").chars().take(80).collect(),
         ]);
     }
     output::table(&table);
@@ -166,7 +167,7 @@ fn write(arguments: &Arguments, manifest: &Manifest, found: &Audit) -> Result<()
     let Some(out) = &arguments.clean else { return Ok(()) };
     let text = std::fs::read_to_string(&arguments.data)?;
     let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
-    let kept = clean(found, arguments.remove_fraction);
+    let kept = rows_to_keep(found, arguments.remove_fraction);
     let kept: Vec<&str> = kept.iter().filter_map(|row| lines.get(row - 1).copied()).collect();
     mm_core::checkpoint::write_file(out, (kept.join("\n") + "\n").as_bytes())?;
     Ok(())

@@ -2,7 +2,7 @@
 
 use crate::{commands::align::read_pairs, context::Context, output};
 use anyhow::Result;
-use mm_tasks::report::{cure_table, diagnose, diagnosis_page};
+use mm_tasks::report::{correction_table, diagnose, diagnosis_page};
 use std::path::PathBuf;
 
 /// Diagnose two modalities' embeddings (modality gap, hubness, collapse) and what each mitigation changes
@@ -36,15 +36,15 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     output::line(format!(
         "distance of the centroids {:.3}, cone angles {:.0}° and {:.0}°, alignment {:.3}, uniformity {:.3}, effective ranks {:.1} and {:.1} of {}",
         diagnosis.centroid_distance,
-        diagnosis.cone_angles[0],
-        diagnosis.cone_angles[1],
+        diagnosis.cone_angle_degrees[0],
+        diagnosis.cone_angle_degrees[1],
         diagnosis.alignment,
         diagnosis.uniformity,
-        diagnosis.effective_ranks[0],
-        diagnosis.effective_ranks[1],
-        diagnosis.width
+        diagnosis.effective_rank[0],
+        diagnosis.effective_rank[1],
+        diagnosis.dim
     ));
-    output::table(&cure_table(&diagnosis));
+    output::table(&correction_table(&diagnosis));
     if let Some(report) = &arguments.report {
         output::line(format!("report: {}", report.display()));
     }

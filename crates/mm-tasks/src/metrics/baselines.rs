@@ -1,7 +1,7 @@
 //! What a learned representation is held against: principal components, logistic regression on frozen vectors, ridge regression.
 
 use crate::{Error, Result};
-use mm_align::supervised::Logistic;
+use mm_align::supervised::LogisticRegression;
 use mm_core::{DType, Tensor, seed::Rng};
 
 /// Principal components (Hotelling 1933) of rows.
@@ -94,12 +94,12 @@ pub fn probe(train: &Tensor, labels: &[i64], test: &Tensor, classes: i64) -> Res
     let (truth, wanted) = (of(&fit)?, of(&choose)?);
     let mut best = (-1.0, 0.0);
     for penalty in [1e-4, 1e-3, 1e-2, 1e-1] {
-        let right = accuracy(&Logistic::fit(&inner, &truth, classes, penalty)?.predict(&held)?, &wanted);
+        let right = accuracy(&LogisticRegression::fit(&inner, &truth, classes, penalty)?.predict(&held)?, &wanted);
         if right > best.0 {
             best = (right, penalty);
         }
     }
-    Ok(Logistic::fit(train, labels, classes, best.1)?.predict(test)?)
+    Ok(LogisticRegression::fit(train, labels, classes, best.1)?.predict(test)?)
 }
 
 /// Share of predictions that are right.

@@ -1,7 +1,7 @@
 //! A model over what the heads say (stacking, Wolpert 1992), learned on rows that the heads were not trained on.
 
 use crate::{Error, Result};
-use mm_align::supervised::Logistic;
+use mm_align::supervised::LogisticRegression;
 use mm_core::Tensor;
 use mm_fusion::late::{Boosted, Truth, folds, stacked};
 use serde::{Deserialize, Serialize};
@@ -36,12 +36,13 @@ impl Stack {
             let ((x, own), (held, truth)) = (part(&inside)?, part(&outside)?);
             let truth = Tensor::from_slice(&truth)?.unsqueeze(1)?;
             for (loss, penalty) in losses.iter_mut().zip(PENALTIES) {
-                let p = Logistic::fit(&x, &own, classes, penalty)?.probabilities(&held)?;
+                let p = LogisticRegression::fit(&x, &own, classes, penalty)?.predict_proba(&held)?;
                 *loss -= p.gather(1, &truth)?.clamp_min(1e-9)?.log()?.sum()?.to_f64()?;
             }
         }
         let best = (0..PENALTIES.len()).min_by(|a, b| losses[*a].total_cmp(&losses[*b])).unwrap_or(0);
-        let [mean, deviation, weights] = Logistic::fit(&inputs, labels, classes, PENALTIES[best])?.numbers()?;
+        let [mean, deviation, weights] =
+            LogisticRegression::fit(&inputs, labels, classes, PENALTIES[best])?.parameters()?;
         Ok(Self::Logistic { mean, deviation, weights })
     }
 
@@ -63,7 +64,7 @@ impl Stack {
                         mean.len()
                     )));
                 }
-                Ok(Logistic::from_numbers(mean, deviation, weights)?.probabilities(&inputs)?)
+                Ok(LogisticRegression::from_parameters(mean, deviation, weights)?.predict_proba(&inputs)?)
             }
         }
     }

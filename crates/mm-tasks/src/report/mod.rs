@@ -16,7 +16,7 @@ mod said;
 
 pub use captioning::build_captioning;
 pub use chart::{Line, lines, scatter};
-pub use diagnosis::{Diagnosis, Treated, cure_table, diagnose, diagnosis_page};
+pub use diagnosis::{CorrectionResult, Diagnosis, DirectionMetrics, correction_table, diagnose, diagnosis_page};
 pub use finetuning::build_finetuning;
 pub use heat::{gaze_picture, heat_picture};
 pub(crate) use html::{escape as html_escape, page as html_page, table as html_table, thumbnail as html_thumbnail};

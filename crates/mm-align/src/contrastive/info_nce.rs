@@ -1,0 +1,113 @@
+//! `InfoNCE` and its variants: softmax cross-entropy over the rows of a batch, in both directions.
+
+use super::similarity::{Similarity, false_negatives, mask_false_negatives};
+use crate::Result;
+use mm_core::{DType, Tensor};
+
+/// Symmetric `InfoNCE`: the mean of the cross-entropies of each row retrieving its partner among all columns, and the reverse.
+///
+/// From *Representation Learning with Contrastive Predictive Coding* (van den Oord, Li and Vinyals, 2018,
+/// <https://arxiv.org/abs/1807.03748>), in the symmetric form of *Learning Transferable Visual Models From Natural Language Supervision*
+/// (Radford et al., 2021, <https://arxiv.org/abs/2103.00020>).
+///
+/// `scale` (one over the temperature, `[1]`) multiplies the similarities. `same` `[rows, rows]` bool marks rows that show the same thing;
+/// they are excluded from each other's negatives. `label_smoothing` spreads that share of the target over all remaining rows.
+pub fn info_nce(
+    similarity: &Similarity,
+    scale: &Tensor,
+    same: Option<&Tensor>,
+    label_smoothing: f64,
+) -> Result<Tensor> {
+    let logits = mask_false_negatives(&similarity.values().mul(scale)?, same)?;
+    if label_smoothing > 0.0 {
+        return smoothed(&logits, same, label_smoothing);
+    }
+    // The second direction reduces over columns in place: a transposed copy would cost as much as the matrix product itself.
+    let direction = |dim: i64| logits.log_softmax(dim)?.diagonal()?.mean();
+    Ok(direction(1)?.add(&direction(0)?)?.mul_scalar(-0.5)?)
+}
+
+/// Label smoothing over unmasked columns only: a share of a masked logit (about −1e38) would dominate the loss.
+fn smoothed(logits: &Tensor, same: Option<&Tensor>, label_smoothing: f64) -> Result<Tensor> {
+    let rows = logits.size(0)?;
+    let unmasked = match same {
+        Some(same) => false_negatives(same)?.logical_not()?,
+        None => Tensor::ones(&[rows, rows], DType::Bool, logits.device())?,
+    }
+    .to_dtype(DType::F32)?;
+    let direction = |logits: &Tensor, unmasked: &Tensor| -> Result<Tensor> {
+        let logs = logits.log_softmax(1)?.mul(unmasked)?;
+        let uniform = unmasked.div(&unmasked.sum_dims(&[1], true)?)?.mul_scalar(label_smoothing)?;
+        let target =
+            Tensor::eye(rows, DType::F32, logits.device())?.mul_scalar(1.0 - label_smoothing)?.add(&uniform)?;
+        Ok(logs.mul(&target)?.sum()?.mul_scalar(-1.0 / rows as f64)?)
+    };
+    let forward = direction(logits, &unmasked)?;
+    let backward = direction(&logits.transpose(0, 1)?, &unmasked.transpose(0, 1)?)?;
+    Ok(forward.add(&backward)?.mul_scalar(0.5)?)
+}
+
+/// [`info_nce`] of each row, the mean of both directions, `[rows]`.
+pub fn info_nce_per_row(similarity: &Similarity, scale: &Tensor, same: Option<&Tensor>) -> Result<Tensor> {
+    per_row(&mask_false_negatives(&similarity.values().mul(scale)?, same)?)
+}
+
+pub(super) fn per_row(logits: &Tensor) -> Result<Tensor> {
+    let positive = logits.diagonal()?;
+    let forward = logits.logsumexp(1)?.sub(&positive)?;
+    let backward = logits.logsumexp(0)?.sub(&positive)?;
+    Ok(forward.add(&backward)?.mul_scalar(0.5)?)
+}
+
+/// Supervised contrastive loss in both directions: all rows of a class are positives of each other. The mean over rows of the mean
+/// negative log-likelihood of the row's positives.
+///
+/// From *Supervised Contrastive Learning* (Khosla et al., 2020, <https://arxiv.org/abs/2004.11362>). `same` `[rows, rows]` bool is true
+/// where two rows have the same class, the diagonal included.
+pub fn supervised_contrastive(similarity: &Similarity, scale: &Tensor, same: &Tensor) -> Result<Tensor> {
+    let logits = similarity.values().mul(scale)?;
+    let positives = same.to_dtype(DType::F32)?;
+    let direction = |logits: &Tensor, positives: &Tensor| -> Result<Tensor> {
+        let logs = logits.log_softmax(1)?.mul(positives)?.sum_dims(&[1], false)?;
+        Ok(logs.div(&positives.sum_dims(&[1], false)?.clamp_min(1.0)?)?.mean()?.neg()?)
+    };
+    let forward = direction(&logits, &positives)?;
+    let backward = direction(&logits.transpose(0, 1)?, &positives.transpose(0, 1)?)?;
+    Ok(forward.add(&backward)?.mul_scalar(0.5)?)
+}
+
+/// Cross-entropy with soft targets `[rows, rows]` whose rows sum to one, in both directions; for the second direction the targets are
+/// transposed and normalized again.
+///
+/// Used by *SoftCLIP: Softer Cross-modal Alignment Makes CLIP Stronger* (Gao et al., 2024, <https://arxiv.org/abs/2303.17561>).
+pub fn soft_target_info_nce(similarity: &Similarity, scale: &Tensor, target: &Tensor) -> Result<Tensor> {
+    let logits = similarity.values().mul(scale)?;
+    let transposed = target.transpose(0, 1)?;
+    let backward_target = transposed.div(&transposed.sum_dims(&[1], true)?.clamp_min(1e-12)?)?;
+    let forward = soft_cross_entropy(&logits, target)?;
+    let backward = soft_cross_entropy(&logits.transpose(0, 1)?, &backward_target)?;
+    Ok(forward.add(&backward)?.mul_scalar(0.5)?)
+}
+
+/// Cross-entropy of logits `[rows, candidates]` with target distributions of the same shape, mean over rows.
+pub(super) fn soft_cross_entropy(logits: &Tensor, target: &Tensor) -> Result<Tensor> {
+    Ok(logits.log_softmax(1)?.mul(target)?.sum_dims(&[1], false)?.mean()?.neg()?)
+}
+
+/// `InfoNCE` with importance-weighted negatives: each negative is weighted by `exp(hardness · cosine)`, normalized to mean one.
+///
+/// From *Contrastive Learning with Hard Negative Samples* (Robinson et al., 2021, <https://arxiv.org/abs/2010.04592>).
+pub fn hard_negative_info_nce(similarity: &Similarity, scale: &Tensor, hardness: f64) -> Result<Tensor> {
+    let cosines = similarity.values();
+    let rows = cosines.size(0)?;
+    let diagonal = Tensor::eye(rows, DType::Bool, cosines.device())?;
+    let direction = |cosines: &Tensor| -> Result<Tensor> {
+        let logits = cosines.mul(scale)?;
+        let weights =
+            cosines.detach()?.mul_scalar(hardness)?.masked_fill(&diagonal, f64::from(f32::MIN))?.softmax(1)?;
+        let weights = weights.mul_scalar((rows - 1) as f64)?.masked_fill(&diagonal, 1.0)?;
+        let normalizer = logits.add(&weights.clamp_min(1e-30)?.log()?)?.logsumexp(1)?;
+        Ok(normalizer.sub(&logits.diagonal()?)?.mean()?)
+    };
+    Ok(direction(cosines)?.add(&direction(&cosines.transpose(0, 1)?)?)?.mul_scalar(0.5)?)
+}

@@ -1,0 +1,210 @@
+//! Contrastive losses: paired rows are pulled together, others pushed apart.
+
+mod grad_cache;
+mod info_nce;
+mod pairwise;
+mod robust;
+mod self_supervised;
+mod similarity;
+
+pub use grad_cache::grad_cache_backward;
+pub use info_nce::{hard_negative_info_nce, info_nce, info_nce_per_row, soft_target_info_nce, supervised_contrastive};
+pub use pairwise::{sigmoid_loss, triplet_loss};
+pub use robust::{RobustConfig, RobustKind, clean_probability, small_loss_info_nce, soft_label_info_nce};
+pub use self_supervised::{barlow_twins, cyclip_consistency, vicreg};
+pub use similarity::Similarity;
+
+use crate::{Result, checks::invalid};
+use mm_core::{Init, Scope, Tensor};
+use serde::{Deserialize, Serialize};
+
+/// The loss function.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ContrastiveKind {
+    /// Softmax over the batch ([`info_nce()`]).
+    #[default]
+    InfoNce,
+    /// Binary classification of every pair ([`sigmoid_loss`]).
+    Sigmoid,
+    /// Margin to the hardest negative ([`triplet_loss`]).
+    Triplet,
+}
+
+/// Settings of a [`ContrastiveLoss`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ContrastiveConfig {
+    /// The loss function.
+    pub kind: ContrastiveKind,
+    /// Initial temperature; it is learned.
+    pub temperature: f64,
+    /// Label smoothing in [0, 1), for `info_nce`.
+    pub label_smoothing: f64,
+    /// Margin, for `triplet`.
+    pub margin: f64,
+}
+
+impl Default for ContrastiveConfig {
+    fn default() -> Self {
+        Self { kind: ContrastiveKind::InfoNce, temperature: 0.07, label_smoothing: 0.0, margin: 0.2 }
+    }
+}
+
+/// A contrastive loss with a learned temperature.
+pub struct ContrastiveLoss {
+    config: ContrastiveConfig,
+    log_scale: Tensor,
+    bias: Option<Tensor>,
+}
+
+impl ContrastiveLoss {
+    /// Creates the loss with its parameters `logit_scale` (a logarithm, as in CLIP) and, for `sigmoid`, `logit_bias` under `scope`.
+    ///
+    /// # Errors
+    /// When the temperature is not positive or the label smoothing is outside [0, 1).
+    pub fn new(scope: &Scope<'_>, config: &ContrastiveConfig) -> Result<Self> {
+        if !(config.temperature > 0.0 && config.temperature.is_finite()) {
+            return Err(invalid("loss.temperature", config.temperature.to_string(), "a positive number"));
+        }
+        if !(0.0..1.0).contains(&config.label_smoothing) {
+            return Err(invalid("loss.label_smoothing", config.label_smoothing.to_string(), "a number in [0, 1)"));
+        }
+        let bias =
+            (config.kind == ContrastiveKind::Sigmoid).then(|| scope.param("logit_bias", &[1], Init::Constant(-10.0)));
+        Ok(Self {
+            log_scale: scope.param("logit_scale", &[1], Init::Constant((1.0 / config.temperature).ln()))?,
+            bias: bias.transpose()?,
+            config: config.clone(),
+        })
+    }
+
+    /// Loss of paired embeddings `[rows, dim]`; `same` as in [`info_nce()`].
+    pub fn forward(&self, a: &Tensor, b: &Tensor, same: Option<&Tensor>) -> Result<Tensor> {
+        self.forward_similarity(&Similarity::cosine(a, b)?, same)
+    }
+
+    /// Loss of a similarity matrix.
+    pub fn forward_similarity(&self, similarity: &Similarity, same: Option<&Tensor>) -> Result<Tensor> {
+        let scale = self.scale()?;
+        match (self.config.kind, &self.bias) {
+            (ContrastiveKind::Triplet, _) => triplet_loss(similarity, self.config.margin, same),
+            (ContrastiveKind::Sigmoid, Some(bias)) => sigmoid_loss(similarity, &scale, bias, same),
+            _ => info_nce(similarity, &scale, same, self.config.label_smoothing),
+        }
+    }
+
+    /// [`soft_target_info_nce`] at the current temperature, whatever the kind; `target` is `[rows, rows]`.
+    pub fn forward_soft_targets(&self, a: &Tensor, b: &Tensor, target: &Tensor) -> Result<Tensor> {
+        soft_target_info_nce(&Similarity::cosine(a, b)?, &self.scale()?, target)
+    }
+
+    /// `InfoNCE` that is robust to noisy pairs, at the current temperature. `step` counts from the start of training; during
+    /// `warmup_steps` this is [`ContrastiveLoss::forward`].
+    pub fn forward_robust(
+        &self,
+        a: &Tensor,
+        b: &Tensor,
+        same: Option<&Tensor>,
+        robust: &RobustConfig,
+        step: u64,
+    ) -> Result<Tensor> {
+        if step < robust.warmup_steps {
+            return self.forward(a, b, same);
+        }
+        let (similarity, scale) = (Similarity::cosine(a, b)?, self.scale()?);
+        match robust.kind {
+            RobustKind::SmallLoss => {
+                let ramp = ((step - robust.warmup_steps + 1) as f64 / robust.warmup_steps.max(1) as f64).min(1.0);
+                small_loss_info_nce(&similarity, &scale, same, 1.0 - robust.noise_rate * ramp)
+            }
+            RobustKind::SoftLabels => soft_label_info_nce(&similarity, &scale, same),
+        }
+    }
+
+    fn scale(&self) -> Result<Tensor> {
+        // As CLIP: a temperature below 0.01 makes training unstable.
+        Ok(self.log_scale.clamp(0.0, 100f64.ln())?.exp()?)
+    }
+
+    /// The current temperature.
+    pub fn temperature(&self) -> Result<f64> {
+        Ok((-self.log_scale.to_f64()?).exp())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mm_core::{DType, Device};
+    use proptest::prelude::*;
+
+    fn tensor(values: &[f32], rows: i64) -> Tensor {
+        Tensor::from_vec(values, &[rows, values.len() as i64 / rows]).unwrap()
+    }
+
+    fn scale(value: f32) -> Tensor {
+        Tensor::from_slice(&[value]).unwrap()
+    }
+
+    #[test]
+    fn losses_of_two_orthogonal_pairs_match_a_hand_calculation() {
+        let a = tensor(&[1.0, 0.0, 0.0, 1.0], 2);
+        let similarity = Similarity::cosine(&a, &a).unwrap();
+        let expected = (1.0 + (-3f64).exp()).ln();
+        let found = info_nce(&similarity, &scale(3.0), None, 0.0).unwrap().to_f64().unwrap();
+        assert!((found - expected).abs() < 1e-6);
+        // Smoothing by s moves s/2 of the target to the wrong column: the loss grows by s/2 · 3.
+        let smooth = info_nce(&similarity, &scale(3.0), None, 0.2).unwrap().to_f64().unwrap();
+        assert!((smooth - (expected + 0.3)).abs() < 1e-5, "{smooth}");
+        let sigmoid = sigmoid_loss(&similarity, &scale(3.0), &scale(-1.0), None).unwrap().to_f64().unwrap();
+        let expected = (1.0 + (-2f64).exp()).ln() + (1.0 + (-1f64).exp()).ln();
+        assert!((sigmoid - expected).abs() < 1e-6);
+        assert!((triplet_loss(&similarity, 1.5, None).unwrap().to_f64().unwrap() - 1.0).abs() < 1e-6);
+        // With all rows marked the same, no negative is left.
+        let same = Tensor::ones(&[2, 2], DType::Bool, Device::Cpu).unwrap();
+        assert!(info_nce(&similarity, &scale(3.0), Some(&same), 0.0).unwrap().to_f64().unwrap().abs() < 1e-6);
+        assert!(Similarity::cosine(&a, &tensor(&[1.0, 0.0], 1)).is_err());
+    }
+
+    #[test]
+    fn variants_reduce_to_info_nce_at_their_neutral_settings() {
+        mm_core::seed::manual_seed(1);
+        let randn = || Tensor::randn(&[6, 4], DType::F32, Device::Cpu).unwrap();
+        let (a, b) = (randn(), randn());
+        let s = Similarity::cosine(&a, &b).unwrap();
+        let value = |x: Result<Tensor>| x.unwrap().to_f64().unwrap();
+        let plain = value(info_nce(&s, &scale(5.0), None, 0.0));
+        let eye = Tensor::eye(6, DType::F32, Device::Cpu).unwrap();
+        assert!((value(supervised_contrastive(&s, &scale(5.0), &eye.gt_scalar(0.5).unwrap())) - plain).abs() < 1e-5);
+        assert!((value(soft_target_info_nce(&s, &scale(5.0), &eye)) - plain).abs() < 1e-5);
+        assert!((value(hard_negative_info_nce(&s, &scale(5.0), 0.0)) - plain).abs() < 1e-5);
+        assert!(value(hard_negative_info_nce(&s, &scale(5.0), 3.0)) > plain);
+        assert!(value(cyclip_consistency(&a, &a)) < 1e-9 && value(cyclip_consistency(&a, &b)) > 0.0);
+        // A whitened set compared with itself has no Barlow Twins loss and no VICReg loss.
+        let white = tensor(&[1.0, 1.0, 1.0, -1.0, -1.0, 1.0, -1.0, -1.0], 4);
+        assert!(value(barlow_twins(&white, &white, 0.005)) < 1e-6);
+        assert!(value(vicreg(&white, &white)) < 1e-6 && value(vicreg(&a, &b)) > 1.0);
+    }
+
+    proptest! {
+        #[test]
+        fn losses_are_invariant_to_row_order_and_norms(values in prop::collection::vec(-1f32..1.0, 40), factor in 0.1f32..5.0) {
+            let (a, b) = (tensor(&values[..20], 5), tensor(&values[20..], 5));
+            let order = Tensor::from_slice(&[3i64, 0, 4, 1, 2]).unwrap();
+            let permute = |t: &Tensor| t.index_select(0, &order).unwrap().mul_scalar(f64::from(factor)).unwrap();
+            let all = |a: &Tensor, b: &Tensor| {
+                let s = Similarity::cosine(a, b).unwrap();
+                let losses = [
+                    info_nce(&s, &scale(5.0), None, 0.1),
+                    sigmoid_loss(&s, &scale(5.0), &scale(-2.0), None),
+                    triplet_loss(&s, 0.2, None),
+                ];
+                losses.map(|l| l.unwrap().to_f64().unwrap())
+            };
+            for (x, y) in all(&a, &b).into_iter().zip(all(&permute(&a), &permute(&b))) {
+                prop_assert!((x - y).abs() < 1e-4);
+            }
+        }
+    }
+}

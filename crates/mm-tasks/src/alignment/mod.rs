@@ -1,0 +1,24 @@
+//! `mm align`: two feature arrays with paired rows are mapped into one space by any alignment method; hyper-parameters are chosen by
+//! validation on a part of the training rows.
+
+mod data;
+mod evaluate;
+mod neural;
+mod objectives;
+mod search;
+
+pub use data::{hold_out, index_labels, paired_features, subsample_pairs};
+pub use evaluate::{AlignmentMetrics, evaluate, recalls};
+pub use neural::NeuralAlignment;
+pub use search::{AUTO, FittedAlignment, SearchOptions, Trial, search};
+
+pub use mm_align::{AlignmentMethod, MethodRegistry, PairedFeatures};
+
+use mm_align::alignment_methods;
+
+/// All methods: the closed-form ones of mm-align and the networks of this crate. More can be registered.
+pub fn methods() -> MethodRegistry {
+    let mut registry = alignment_methods();
+    objectives::register(&mut registry);
+    registry
+}
