@@ -3,6 +3,7 @@
 use crate::exit::Interrupted;
 use anyhow::Context as _;
 use mm_core::{Device, Registry};
+use mm_tasks::{TaskContext, TaskRegistry};
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
@@ -16,17 +17,24 @@ pub(crate) struct Context {
     pub(crate) threads: usize,
     /// Every encoder this program knows, including those of outside crates.
     pub(crate) registry: Registry,
+    /// The tasks that a config can name.
+    tasks: TaskRegistry,
     device: String,
 }
 
 impl Context {
     pub(crate) fn new(json: bool, device: String, threads: usize, registry: Registry) -> Self {
-        Self { json, threads, registry, device }
+        Self { json, threads, registry, tasks: mm_tasks::tasks(), device }
     }
 
     /// The device named by `--device`.
     pub(crate) fn device(&self) -> anyhow::Result<Device> {
         Ok(self.device.parse()?)
+    }
+
+    /// What tasks need to build and load models.
+    pub(crate) fn tasks(&self) -> anyhow::Result<TaskContext<'_>> {
+        Ok(TaskContext { encoders: &self.registry, tasks: &self.tasks, device: self.device()? })
     }
 }
 

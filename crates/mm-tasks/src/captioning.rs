@@ -2,23 +2,24 @@
 //! the nearest training picture.
 
 use crate::{
-    Error, Fit, Result, Told, job,
+    Error, Result,
+    config::{CommonConfig, TaskConfig, parse_task, to_value},
     metrics::{Cider, Figures, Judges, Synonyms, caption_words, captions, clip_score},
+    task::{EvaluationReport, FitContext, FitOutcome, ProgressFn, TaskContext, TaskModel, TaskSpec, comparison_table},
 };
 use mm_core::{
     BuildContext, BuiltEncoder, DType, Device, Input, LossOutput, Modality, Params, ProcessContext, Processor,
-    Registry, Source, Tensor, TrainingObjective, config as settings, no_grad, seed::manual_seed,
+    Registry, Source, Tensor, TrainingObjective, no_grad, seed::manual_seed,
 };
 use mm_data::{
-    Batch, CachedProcessor, FailedSample, Loader, LoaderConfig, Manifest, ManifestConfig, Split, TensorCache, collate,
-    process_catching_panics,
+    Batch, CachedProcessor, FailedSample, Loader, Manifest, Split, TensorCache, collate, process_catching_panics,
 };
 use mm_reason::{
     Generation,
     captioner::{BOS, Captioner, CaptionerConfig, EOS},
     generate::{GenerationConfig, LogitsProcessors, generate},
 };
-use mm_train::{Progress, Run, TrainConfig, TrainInput, train};
+use mm_train::{Run, TrainInput, train};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -31,14 +32,9 @@ use std::{
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CaptioningConfig {
-    /// The folder that relative paths are relative to; the config's own when absent.
-    #[serde(default)]
-    pub base: Option<PathBuf>,
-    /// The data.
-    pub data: ManifestConfig,
-    /// How batches are made.
-    #[serde(default)]
-    pub loader: LoaderConfig,
+    /// The keys that all tasks share.
+    #[serde(skip)]
+    pub common: CommonConfig,
     /// What is described.
     #[serde(default = "image")]
     pub of: String,
@@ -70,12 +66,6 @@ pub struct CaptioningConfig {
     /// Beams of evaluation and of `mm caption`.
     #[serde(default = "three")]
     pub beams: usize,
-    /// The training.
-    #[serde(default)]
-    pub train: TrainConfig,
-    /// Where encoded samples are kept; mm's cache when absent.
-    #[serde(default)]
-    pub cache: Option<PathBuf>,
 }
 
 fn image() -> String {
@@ -88,34 +78,40 @@ fn three() -> usize {
 
 const TARGET: &str = "cider_d";
 
-/// A captioning config from a value, its `task` left out.
-pub fn parse(value: &toml::Value) -> Result<CaptioningConfig> {
-    let mut value = value.clone();
-    value.as_table_mut().and_then(|t| t.remove("task"));
-    let config: CaptioningConfig = settings::parse(&value, "")?;
-    config.loader.check()?;
-    config.train.check()?;
-    if !(0.0..1.0).contains(&config.smoothing) {
-        return Err(Error::Config(format!("smoothing: found {}, wanted a share in [0, 1)", config.smoothing)));
+impl TaskConfig for CaptioningConfig {
+    const TASK: &'static str = TASK;
+
+    fn common(&self) -> &CommonConfig {
+        &self.common
     }
-    for (name, share) in [("sampled", config.sampled), ("self_critical", config.self_critical)] {
-        if !(0.0..=1.0).contains(&share) {
-            return Err(Error::Config(format!("{name}: found {share}, wanted a share from 0 to 1")));
+
+    fn common_mut(&mut self) -> &mut CommonConfig {
+        &mut self.common
+    }
+
+    fn validate(&self) -> Result<()> {
+        if !(0.0..1.0).contains(&self.smoothing) {
+            return Err(Error::Config(format!("smoothing: found {}, wanted a share in [0, 1)", self.smoothing)));
         }
+        for (name, share) in [("sampled", self.sampled), ("self_critical", self.self_critical)] {
+            if !(0.0..=1.0).contains(&share) {
+                return Err(Error::Config(format!("{name}: found {share}, wanted a share from 0 to 1")));
+            }
+        }
+        if self.beams == 0 {
+            return Err(Error::Config("beams: found 0, wanted at least 1".into()));
+        }
+        Ok(())
     }
-    if config.beams == 0 {
-        return Err(Error::Config("beams: found 0, wanted at least 1".into()));
-    }
-    Ok(config)
 }
 
 /// Writes the training captions' words into a config that has none.
 pub fn resolve(value: &mut toml::Value, base: &Path) -> Result<()> {
-    let mut config = parse(value)?;
+    let mut config: CaptioningConfig = parse_task(value)?;
     if !config.vocabulary.is_empty() {
         return Ok(());
     }
-    let base = config.base.clone().unwrap_or_else(|| base.to_owned());
+    let base = config.common.base_dir_or(base);
     let manifest = open(&config, &base)?;
     let mut counts: HashMap<String, usize> = HashMap::new();
     for row in manifest.rows_in_split(Split::Train) {
@@ -132,7 +128,8 @@ pub fn resolve(value: &mut toml::Value, base: &Path) -> Result<()> {
     }
     counted.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
     config.vocabulary = counted.into_iter().map(|(w, _)| w).collect();
-    job::rewrite(value, &config)
+    *value = to_value(&config)?;
+    Ok(())
 }
 
 fn texts(manifest: &Manifest, row: usize) -> impl Iterator<Item = &str> {
@@ -141,7 +138,7 @@ fn texts(manifest: &Manifest, row: usize) -> impl Iterator<Item = &str> {
 }
 
 fn open(config: &CaptioningConfig, base: &Path) -> Result<Manifest> {
-    let mut manifest = Manifest::open(&config.data, base)?;
+    let mut manifest = Manifest::open(&config.common.data, base)?;
     let of = Modality::from(config.of.as_str());
     for row in &mut manifest.rows {
         if let Some(language) = &config.language {
@@ -240,11 +237,11 @@ pub struct CaptionFigures {
 impl Captioning {
     /// Builds the model of a resolved config fresh.
     pub fn new(config: CaptioningConfig, base: &Path, registry: &Registry, device: Device) -> Result<Self> {
-        let base = config.base.clone().unwrap_or_else(|| base.to_owned());
+        let base = config.common.base_dir_or(base);
         if config.vocabulary.is_empty() {
             return Err(Error::Config("vocabulary: found none, wanted the training captions' words".into()));
         }
-        manual_seed(config.train.seed);
+        manual_seed(config.common.train.seed);
         let params = Params::new(device);
         let root = params.scope();
         let context = BuildContext { scope: root.pp("encoder"), base: base.clone(), field: "encoder".into() };
@@ -256,7 +253,7 @@ impl Captioning {
         }
         let tokens = config.vocabulary.len() as i64 + 4;
         let captioner = Captioner::new(&root.pp("captioner"), encoder.encoder.width(), tokens, &config.model)?;
-        let cache = TensorCache::open_or_default(&base, config.cache.as_deref())?;
+        let cache = TensorCache::open_or_default(&base, config.common.cache_dir.as_deref())?;
         if let Some(start) = &config.start {
             Run::load_weights(&base.join(start), &params)?;
         }
@@ -264,8 +261,8 @@ impl Captioning {
     }
 
     /// Loads the model of a run folder.
-    pub fn load(run: &Path, registry: &Registry, device: Device) -> Result<Self> {
-        let model = Self::new(parse(&settings::read(&run.join("config.toml"), &[])?)?, run, registry, device)?;
+    pub fn load(run: &Path, context: &TaskContext<'_>) -> Result<Self> {
+        let model = Self::new(context.run_config(run)?, run, context.encoders, context.device)?;
         Run::load_weights(run, &model.params)?;
         Ok(model)
     }
@@ -293,7 +290,12 @@ impl Captioning {
 
     /// What reads a picture for the network: of a frozen encoder its features, held in memory where all of them fit into [`HELD`] bytes;
     /// else its numbers, which are then encoded batch by batch. Whether they are features comes back.
-    fn seeing(&self, manifest: &Manifest, stop: &AtomicBool, told: Told<'_>) -> Result<(Arc<dyn Processor>, bool)> {
+    fn seeing(
+        &self,
+        manifest: &Manifest,
+        stop: &AtomicBool,
+        on_progress: ProgressFn<'_>,
+    ) -> Result<(Arc<dyn Processor>, bool)> {
         let processor = &self.encoder.processor;
         let plain = || -> Arc<dyn Processor> { Arc::new(CachedProcessor::new(processor.clone(), self.cache.clone())) };
         if !self.encoder.frozen {
@@ -306,7 +308,7 @@ impl Captioning {
         sources.dedup();
         let mut held = Held::default();
         for (number, chunk) in sources.chunks(32).enumerate() {
-            told(&format!("encoding {}", self.of), number * 32, sources.len());
+            on_progress(&format!("encoding {}", self.of), number * 32, sources.len());
             if stop.load(std::sync::atomic::Ordering::Relaxed) {
                 return Err(Error::Config("stopped before anything was learned".into()));
             }
@@ -338,7 +340,7 @@ impl Captioning {
                 held.features.insert(name, values.to_vec());
             }
         }
-        told(&format!("encoding {}", self.of), sources.len(), sources.len());
+        on_progress(&format!("encoding {}", self.of), sources.len(), sources.len());
         Ok((Arc::new(held), true))
     }
 
@@ -348,21 +350,21 @@ impl Captioning {
     }
 
     /// Trains on its data into its run folder.
-    pub fn fit(
-        &self,
-        manifest: Arc<Manifest>,
-        run: &mut Run,
-        progress: &mut dyn Progress,
-        told: Told<'_>,
-        stop: &AtomicBool,
-    ) -> Result<Fit> {
-        let (seeing, made) = self.seeing(&manifest, stop, told)?;
+    pub fn fit(&self, manifest: Arc<Manifest>, run: &mut Run, context: FitContext<'_>) -> Result<FitOutcome> {
+        let FitContext { progress, on_progress, stop } = context;
+        let (seeing, made) = self.seeing(&manifest, stop, on_progress)?;
         let writer: Arc<dyn Processor> = Arc::new(self.writer());
         let processors = BTreeMap::from([(self.of.clone(), seeing.clone()), (Modality::TEXT, writer)]);
         let rows = manifest.rows_in_split(Split::Train);
         let count = rows.len();
-        let loader =
-            Loader::new(manifest.clone(), rows, processors, self.config.loader.clone(), self.config.train.seed, true)?;
+        let loader = Loader::new(
+            manifest.clone(),
+            rows,
+            processors,
+            self.config.common.loader.clone(),
+            self.config.common.train.seed,
+            true,
+        )?;
         let valid = manifest.rows_in_split(Split::Valid);
         let mut evaluate_now = || -> mm_train::Result<Option<BTreeMap<String, f64>>> {
             if valid.is_empty() {
@@ -380,7 +382,7 @@ impl Captioning {
         let cider = Cider::new(references.values().map(Vec::as_slice));
         let task = Teaching { model: self, made, references, cider };
         let input = TrainInput {
-            config: &self.config.train,
+            config: &self.config.common.train,
             objective: &task,
             params: &self.params,
             loader: &loader,
@@ -391,7 +393,7 @@ impl Captioning {
         };
         let outcome = train(input, run)?;
         Run::load_weights(run.folder(), &self.params)?;
-        Ok(Fit { outcome, broken: loader.failed_samples(), rows: count })
+        Ok(FitOutcome { training: outcome, failed: loader.failed_samples(), rows: count })
     }
 
     fn writer(&self) -> Writer {
@@ -491,10 +493,10 @@ impl Captioning {
     }
 
     /// Figures of one side of its data, beside those of the nearest training picture's caption; also by what else judges them.
-    pub fn evaluated(&self, split: Split, judges: Judges<'_>, told: Told<'_>) -> Result<CaptionFigures> {
+    pub fn evaluated(&self, split: Split, judges: Judges<'_>, on_progress: ProgressFn<'_>) -> Result<CaptionFigures> {
         let manifest = self.manifest()?;
-        let rows = crate::side(&manifest, split)?;
-        let (seeing, made) = self.seeing(&manifest, &AtomicBool::new(false), told)?;
+        let rows = crate::rows_in_split(&manifest, split)?;
+        let (seeing, made) = self.seeing(&manifest, &AtomicBool::new(false), on_progress)?;
         let (mut model, kept, said, broken) = self.measure(&manifest, &rows, seeing.as_ref(), made, judges.synonyms)?;
         let mean = |rows: &[usize]| -> Result<(Vec<usize>, Tensor)> {
             let (mut all, mut vectors) = (Vec::new(), Vec::new());
@@ -624,5 +626,62 @@ impl TrainingObjective<Batch> for Teaching<'_> {
             Some((own, figures)) => (loss.mul_scalar(1.0 - weight)?.add(&own.mul_scalar(weight)?)?, figures),
             None => (loss, Vec::new()),
         }))
+    }
+}
+
+/// The name that configs give as `task`.
+pub const TASK: &str = "captioning";
+
+/// The command that uses a trained run.
+const USAGE: &str = "mm caption";
+
+/// The task, to be registered.
+pub fn spec() -> TaskSpec {
+    TaskSpec {
+        name: TASK,
+        description: "describe images, or another modality, in words",
+        usage: USAGE,
+        parse: |value| parse_task::<CaptioningConfig>(value).map(drop),
+        resolve: |value, base, _, _| resolve(value, base),
+        build: |value, base, context| {
+            Ok(Box::new(Captioning::new(parse_task(value)?, base, context.encoders, context.device)?))
+        },
+        load: |run, context| Ok(Box::new(Captioning::load(run, context)?)),
+        report: crate::report::build_captioning,
+        owns_folder: |_| false,
+    }
+}
+
+impl TaskModel for Captioning {
+    fn task(&self) -> &'static str {
+        TASK
+    }
+
+    fn usage(&self) -> &'static str {
+        USAGE
+    }
+
+    fn params(&self) -> &Params {
+        self.params()
+    }
+
+    fn dataset(&self) -> Result<Manifest> {
+        self.manifest()
+    }
+
+    fn fit(&self, dataset: Manifest, run: &mut Run, context: FitContext<'_>) -> Result<FitOutcome> {
+        self.fit(Arc::new(dataset), run, context)
+    }
+
+    fn evaluate(&self, split: Split, _: &TaskContext<'_>, on_progress: ProgressFn<'_>) -> Result<EvaluationReport> {
+        self.evaluated(split, Judges::default(), on_progress)?.report()
+    }
+}
+
+impl CaptionFigures {
+    /// The metrics for programs and for people.
+    pub fn report(&self) -> Result<EvaluationReport> {
+        let json = serde_json::to_value(self).map_err(|e| Error::Config(e.to_string()))?;
+        Ok(EvaluationReport { json, table: comparison_table(&self.model, "nearest image's caption", &self.nearest) })
     }
 }

@@ -35,6 +35,25 @@ pub trait Embedder {
     fn embed_samples(&self, modality: &Modality, samples: &[Tensor], pool: Option<Pooling>) -> Result<Tensor>;
     /// Changes whenever the vectors would.
     fn fingerprint(&self) -> Result<String>;
+
+    /// Vectors `[sources, width]` of raw values.
+    fn embed(&self, modality: &Modality, sources: &[Source]) -> Result<Tensor> {
+        let processor = self.processor(modality)?;
+        let samples = sources
+            .par_iter()
+            .map(|s| processor.process(s, &mut ProcessContext::eval()))
+            .collect::<Result<Vec<_>, _>>()?;
+        self.embed_samples(modality, &samples, None)
+    }
+}
+
+/// Hash of the best weights of a run folder.
+pub(crate) fn run_fingerprint(run: Option<&Path>) -> Result<String> {
+    let run = run.ok_or_else(|| Error::invalid("model", "one that is not trained", "one loaded from a run folder"))?;
+    let weights = mm_train::Run::checkpoint_path(run, "best");
+    let mut hasher = blake3::Hasher::new();
+    File::open(&weights).and_then(|file| hasher.update_reader(file).map(drop)).map_err(at(&weights))?;
+    Ok(hasher.finalize().to_hex().to_string())
 }
 
 impl Embedder for Pretrained {

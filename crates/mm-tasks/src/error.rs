@@ -1,19 +1,54 @@
-//! The crate's one error.
+//! The crate's error type.
+
+use std::path::PathBuf;
 
 /// Result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What can go wrong in a task.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
+    /// A setting or an argument has a value that cannot be used.
+    #[error("{field}: found {found}, expected {expected}{}", hint.as_ref().map(|h| format!("; {h}")).unwrap_or_default())]
+    Invalid {
+        /// Dotted path of the setting, or the name of the argument.
+        field: String,
+        /// What was found.
+        found: String,
+        /// What was expected.
+        expected: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
     /// A setting or an argument makes no sense.
     #[error("{0}")]
     Config(String),
+    /// A run or a config is of another task than the one that was asked for.
+    #[error("{}", wrong_task(run.as_ref(), found, expected, usage.as_ref()))]
+    WrongTask {
+        /// The run folder; absent for a config.
+        run: Option<PathBuf>,
+        /// Its task.
+        found: String,
+        /// The task that was expected.
+        expected: String,
+        /// The command that takes it.
+        usage: Option<String>,
+    },
+    /// A run has no embeddings.
+    #[error("this is {} {task} run, which has no embeddings; use `{usage}`", article(task))]
+    NoEmbeddings {
+        /// Its task.
+        task: &'static str,
+        /// The command that takes it.
+        usage: &'static str,
+    },
     /// A file could not be written or read.
     #[error("{path}: {reason}")]
     File {
         /// The file.
-        path: std::path::PathBuf,
+        path: PathBuf,
         /// What was wrong.
         reason: String,
     },
@@ -38,6 +73,36 @@ pub enum Error {
     /// An error of mm-train.
     #[error(transparent)]
     Train(#[from] mm_train::Error),
+}
+
+impl Error {
+    /// A setting or argument with a value that cannot be used.
+    pub fn invalid(field: impl Into<String>, found: impl std::fmt::Display, expected: impl std::fmt::Display) -> Self {
+        Self::Invalid { field: field.into(), found: found.to_string(), expected: expected.to_string(), hint: None }
+    }
+
+    /// The same error with advice; other errors stay as they are.
+    #[must_use]
+    pub fn with_hint(mut self, text: impl Into<String>) -> Self {
+        if let Self::Invalid { hint, .. } = &mut self {
+            *hint = Some(text.into());
+        }
+        self
+    }
+}
+
+fn article(word: &str) -> &'static str {
+    if word.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" }
+}
+
+fn wrong_task(run: Option<&PathBuf>, found: &str, expected: &str, usage: Option<&String>) -> String {
+    let (prefix, kind) = run.map_or((String::new(), "config"), |run| (format!("{}: ", run.display()), "run"));
+    let usage = usage.map(|usage| format!("; use `{usage}`")).unwrap_or_default();
+    format!(
+        "{prefix}this is {} {found} {kind}, expected {} {expected} {kind}{usage}",
+        article(found),
+        article(expected)
+    )
 }
 
 impl From<Error> for mm_core::Error {

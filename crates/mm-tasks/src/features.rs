@@ -1,6 +1,6 @@
 //! Features of frozen encoders: made once, kept in the cache, read by the loader's workers.
 
-use crate::{Error, Result, Told};
+use crate::{Error, ProgressFn, Result};
 use mm_core::{Device, Encoder, Features, Modality, ProcessContext, Processor, Source, Tensor, no_grad, seed::Rng};
 use mm_data::{TensorCache, collate};
 use rayon::prelude::*;
@@ -33,7 +33,7 @@ impl Frozen<'_> {
         cache: &TensorCache,
         device: Device,
         stop: &AtomicBool,
-        told: Told<'_>,
+        on_progress: ProgressFn<'_>,
     ) -> Result<Kept> {
         let mut kept = Kept {
             cache: cache.clone(),
@@ -56,7 +56,7 @@ impl Frozen<'_> {
         missing.sort_by_key(|(source, view, _)| (if let Source::Text(t) = source { t.len() } else { 0 }, *view));
         missing.dedup_by(|a, b| a.2 == b.2);
         for (done, chunk) in missing.chunks(32).enumerate() {
-            told(&format!("encoding {modality}"), done * 32, missing.len());
+            on_progress(&format!("encoding {modality}"), done * 32, missing.len());
             if stop.load(Ordering::Relaxed) {
                 return Err(Error::Config(format!(
                     "stopped after {} of {} values of {modality} were encoded; these are kept, so that the next attempt goes on from there",
@@ -103,7 +103,7 @@ impl Frozen<'_> {
                 }
             }
         }
-        told(&format!("encoding {modality}"), missing.len(), missing.len());
+        on_progress(&format!("encoding {modality}"), missing.len(), missing.len());
         Ok(kept)
     }
 }

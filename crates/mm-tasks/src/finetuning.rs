@@ -2,38 +2,35 @@
 //! 2021). What comes out is a folder that transformers (or PEFT) loads: `model` in the run.
 
 use crate::{
-    Error, Fit, Result, Told, job,
+    Error, Result,
+    config::{CommonConfig, TaskConfig, parse_task, to_value},
     metrics::{AnsweredRow, Blind, Figures, answer_figures, captions, normalize_answer, word_error_rate},
+    task::{EvaluationReport, FitContext, FitOutcome, ProgressFn, TaskContext, TaskModel, TaskSpec, comparison_table},
 };
 use mm_core::{
     DType, Device, LoraConfig, LossOutput, Modality, Params, ProcessContext, Processor, Source, Tensor,
-    TrainingObjective, config as settings, seed::manual_seed,
+    TrainingObjective, seed::manual_seed,
 };
-use mm_data::{Batch, FailedSample, Loader, LoaderConfig, Manifest, ManifestConfig, Split};
+use mm_data::{Batch, FailedSample, Loader, Manifest, Split};
 use mm_reason::{Pipeline, Request, TrainBatch, generate::GenerationConfig};
 use mm_repr::{LoadOptions, copy_model_files, locate};
-use mm_train::{Progress, Run, TrainConfig, TrainInput, train};
+use mm_train::{Run, TrainInput, train};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
-    sync::{Arc, atomic::AtomicBool},
+    sync::Arc,
 };
 
 /// Settings of learning further.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FinetuningConfig {
-    /// The folder that relative paths are relative to; the config's own when absent.
-    #[serde(default)]
-    pub base: Option<PathBuf>,
+    /// The keys that all tasks share.
+    #[serde(skip)]
+    pub common: CommonConfig,
     /// The checkpoint: a folder, or the name of a fetched model.
     pub model: PathBuf,
-    /// The data.
-    pub data: ManifestConfig,
-    /// How batches are made.
-    #[serde(default)]
-    pub loader: LoaderConfig,
     /// What is looked at.
     #[serde(default = "image")]
     pub of: String,
@@ -58,9 +55,6 @@ pub struct FinetuningConfig {
     /// Beams of evaluation.
     #[serde(default = "one")]
     pub beams: usize,
-    /// The training.
-    #[serde(default)]
-    pub train: TrainConfig,
 }
 
 fn image() -> String {
@@ -81,21 +75,27 @@ const ANSWER: &str = "answer";
 /// The folder of a run that holds what was learned, as transformers or PEFT load it.
 pub const MODEL: &str = "model";
 
-/// A config from a value, its `task` left out.
-pub fn parse(value: &toml::Value) -> Result<FinetuningConfig> {
-    let mut value = value.clone();
-    value.as_table_mut().and_then(|t| t.remove("task"));
-    let config: FinetuningConfig = settings::parse(&value, "")?;
-    config.loader.check()?;
-    config.train.check()?;
-    config.adapter.as_ref().map(LoraConfig::check).transpose()?;
-    if !(0.0..1.0).contains(&config.smoothing) {
-        return Err(Error::Config(format!("smoothing: found {}, wanted a share in [0, 1)", config.smoothing)));
+impl TaskConfig for FinetuningConfig {
+    const TASK: &'static str = TASK;
+
+    fn common(&self) -> &CommonConfig {
+        &self.common
     }
-    if config.beams == 0 || config.longest == 0 {
-        return Err(Error::Config("beams, longest: found 0, wanted at least 1".into()));
+
+    fn common_mut(&mut self) -> &mut CommonConfig {
+        &mut self.common
     }
-    Ok(config)
+
+    fn validate(&self) -> Result<()> {
+        self.adapter.as_ref().map(LoraConfig::check).transpose()?;
+        if !(0.0..1.0).contains(&self.smoothing) {
+            return Err(Error::Config(format!("smoothing: found {}, wanted a share in [0, 1)", self.smoothing)));
+        }
+        if self.beams == 0 || self.longest == 0 {
+            return Err(Error::Config("beams, longest: found 0, wanted at least 1".into()));
+        }
+        Ok(())
+    }
 }
 
 /// Whether the run of a folder is one of these, and where its model is.
@@ -106,8 +106,8 @@ pub fn learned(run: &Path) -> Option<PathBuf> {
 
 /// Writes the training rows' answers into the config of a model that chooses among labels, where they are not its own.
 pub fn resolve(value: &mut toml::Value, base: &Path) -> Result<()> {
-    let mut config = parse(value)?;
-    let base = config.base.clone().unwrap_or_else(|| base.to_owned());
+    let mut config: FinetuningConfig = parse_task(value)?;
+    let base = config.common.base_dir_or(base);
     let (Some(_), true) = (&config.answer, config.labels.is_empty()) else { return Ok(()) };
     let Some(known) = Pipeline::checkpoint_labels(&locate(&config.model, &base))? else { return Ok(()) };
     let manifest = open(&config, &base)?;
@@ -123,7 +123,8 @@ pub fn resolve(value: &mut toml::Value, base: &Path) -> Result<()> {
     let mut counted: Vec<(String, usize)> = counts.into_iter().collect();
     counted.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
     config.labels = counted.into_iter().map(|(a, _)| a).collect();
-    job::rewrite(value, &config)
+    *value = to_value(&config)?;
+    Ok(())
 }
 
 /// Texts that a row teaches to say.
@@ -138,7 +139,7 @@ fn texts<'a>(manifest: &'a Manifest, row: usize, modality: &Modality) -> impl It
 
 /// The rows that can be learned from: the question as text, what is to be said as [`ANSWER`].
 fn open(config: &FinetuningConfig, base: &Path) -> Result<Manifest> {
-    let mut manifest = Manifest::open(&config.data, base)?;
+    let mut manifest = Manifest::open(&config.common.data, base)?;
     let of = Modality::from(config.of.as_str());
     for row in &mut manifest.rows {
         if let Some(language) = &config.language {
@@ -233,8 +234,8 @@ pub struct FinetuningFigures {
 impl Finetuning {
     /// Loads the checkpoint of a resolved config, ready to learn.
     pub fn new(config: FinetuningConfig, base: &Path, device: Device) -> Result<Self> {
-        let base = config.base.clone().unwrap_or_else(|| base.to_owned());
-        manual_seed(config.train.seed);
+        let base = config.common.base_dir_or(base);
+        manual_seed(config.common.train.seed);
         let options = LoadOptions { device, ..LoadOptions::default() };
         let labels = (!config.labels.is_empty()).then_some(config.labels.as_slice());
         let folder = locate(&config.model, &base);
@@ -252,8 +253,8 @@ impl Finetuning {
     }
 
     /// Loads the model of a run folder.
-    pub fn load(run: &Path, device: Device) -> Result<Self> {
-        let model = Self::new(parse(&settings::read(&run.join("config.toml"), &[])?)?, run, device)?;
+    pub fn load(run: &Path, context: &TaskContext<'_>) -> Result<Self> {
+        let model = Self::new(context.run_config(run)?, run, context.device)?;
         Run::load_weights(run, &model.speaker.params)?;
         Ok(model)
     }
@@ -310,17 +311,11 @@ impl Finetuning {
     }
 
     /// Trains on its data into its run folder, and leaves what was learned there as transformers or PEFT load it.
-    pub fn fit(
-        &self,
-        mut manifest: Manifest,
-        run: &mut Run,
-        progress: &mut dyn Progress,
-        told: Told<'_>,
-        stop: &AtomicBool,
-    ) -> Result<Fit> {
-        told("writing texts in tokens", 0, manifest.rows.len());
+    pub fn fit(&self, mut manifest: Manifest, run: &mut Run, context: FitContext<'_>) -> Result<FitOutcome> {
+        let FitContext { progress, on_progress, stop } = context;
+        on_progress("writing texts in tokens", 0, manifest.rows.len());
         let (questions, answers) = self.write(&manifest)?;
-        told("writing texts in tokens", manifest.rows.len(), manifest.rows.len());
+        on_progress("writing texts in tokens", manifest.rows.len(), manifest.rows.len());
         let plain = manifest.clone();
         for row in 0..manifest.rows.len() {
             let question = texts(&manifest, row, &Modality::TEXT).next();
@@ -336,7 +331,14 @@ impl Finetuning {
         let manifest = Arc::new(manifest);
         let rows = manifest.rows_in_split(Split::Train);
         let count = rows.len();
-        let loader = Loader::new(manifest, rows, processors, self.config.loader.clone(), self.config.train.seed, true)?;
+        let loader = Loader::new(
+            manifest,
+            rows,
+            processors,
+            self.config.common.loader.clone(),
+            self.config.common.train.seed,
+            true,
+        )?;
         let valid = plain.rows_in_split(Split::Valid);
         let mut evaluate_now = || -> mm_train::Result<Option<BTreeMap<String, f64>>> {
             if valid.is_empty() {
@@ -345,7 +347,7 @@ impl Finetuning {
             Ok(Some(self.measure(&plain, &valid)?.0))
         };
         let input = TrainInput {
-            config: &self.config.train,
+            config: &self.config.common.train,
             objective: self,
             params: &self.speaker.params,
             loader: &loader,
@@ -361,7 +363,7 @@ impl Finetuning {
         let outcome = train(input, run)?;
         Run::load_weights(run.folder(), &self.speaker.params)?;
         self.save(&run.folder().join(MODEL))?;
-        Ok(Fit { outcome, broken: loader.failed_samples(), rows: count })
+        Ok(FitOutcome { training: outcome, failed: loader.failed_samples(), rows: count })
     }
 
     /// Writes what was learned: an adapter as PEFT lays it out, or a folder as transformers does.
@@ -498,7 +500,7 @@ impl Finetuning {
     /// Figures of one side of its data, beside those of answering without looking.
     pub fn evaluated(&self, split: Split) -> Result<FinetuningFigures> {
         let manifest = self.manifest()?;
-        let rows = crate::side(&manifest, split)?;
+        let rows = crate::rows_in_split(&manifest, split)?;
         let (model, found, broken) = self.measure(&manifest, &rows)?;
         let train = manifest.rows_in_split(Split::Train);
         let asked = |row: usize| texts(&manifest, row, &Modality::TEXT).next();
@@ -560,5 +562,54 @@ impl TrainingObjective<Batch> for Finetuning {
         let wanted = wanted.to_dtype(DType::I64)?.contiguous()?.reshape(&[-1])?;
         let loss = scores.flatten(0, 1)?.cross_entropy(&wanted, -100, self.config.smoothing)?;
         Ok(Some((loss, Vec::new())))
+    }
+}
+
+/// The name that configs give as `task`.
+pub const TASK: &str = "finetuning";
+
+/// The command that uses a trained run.
+const USAGE: &str = "mm answer` or `mm caption";
+
+/// The task, to be registered.
+pub fn spec() -> TaskSpec {
+    TaskSpec {
+        name: TASK,
+        description: "fine-tune a pretrained vision-language or speech model",
+        usage: USAGE,
+        parse: |value| parse_task::<FinetuningConfig>(value).map(drop),
+        resolve: |value, base, _, _| resolve(value, base),
+        build: |value, base, context| Ok(Box::new(Finetuning::new(parse_task(value)?, base, context.device)?)),
+        load: |run, context| Ok(Box::new(Finetuning::load(run, context)?)),
+        report: crate::report::build_finetuning,
+        owns_folder: |_| false,
+    }
+}
+
+impl TaskModel for Finetuning {
+    fn task(&self) -> &'static str {
+        TASK
+    }
+
+    fn usage(&self) -> &'static str {
+        USAGE
+    }
+
+    fn params(&self) -> &Params {
+        self.params()
+    }
+
+    fn dataset(&self) -> Result<Manifest> {
+        self.manifest()
+    }
+
+    fn fit(&self, dataset: Manifest, run: &mut Run, context: FitContext<'_>) -> Result<FitOutcome> {
+        self.fit(dataset, run, context)
+    }
+
+    fn evaluate(&self, split: Split, _: &TaskContext<'_>, _: ProgressFn<'_>) -> Result<EvaluationReport> {
+        let figures = self.evaluated(split)?;
+        let json = serde_json::to_value(&figures).map_err(|e| Error::Config(e.to_string()))?;
+        Ok(EvaluationReport { json, table: comparison_table(&figures.model, "without the input", &figures.blind) })
     }
 }

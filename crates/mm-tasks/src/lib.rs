@@ -1,55 +1,59 @@
-//! What a user asks for. So far: [`alignment`] of two arrays, cross-modal [`retrieval`], learned [`representation`], [`prediction`] of a
-//! column from any modalities, their [`report`]s behind one door ([`job`]), [`answering`] of questions, and the [`embedding`] of whole data
-//! sets.
+//! Tasks over the other crates: cross-modal [`retrieval`], [`representation`] learning, [`prediction`] of a column from any modalities,
+//! [`captioning`], [`finetuning`] of pretrained models and [`answering`] with them, [`alignment`] of two feature matrices, [`audit`] of a data set,
+//! [`embedding`] of whole data sets, and their metrics and reports.
+//!
+//! Every task that a config file can name implements [`task::TaskModel`] and is found in a [`task::TaskRegistry`].
 
 pub mod alignment;
 pub mod answering;
 pub mod attending;
 pub mod audit;
 pub mod captioning;
+pub mod config;
 pub mod embedding;
 mod error;
 mod features;
 pub mod finetuning;
-pub mod job;
 pub mod metrics;
 pub mod prediction;
 pub mod report;
 pub mod representation;
 pub mod retrieval;
 pub mod spelling;
+pub mod task;
 
 pub use error::{Error, Result};
+pub use task::{FitContext, FitOutcome, ProgressFn, TaskContext, TaskModel, TaskRegistry, TaskSpec};
 
-/// Told about long work before training: what, how much is done, of how much.
-pub type Told<'a> = &'a mut dyn FnMut(&str, usize, usize);
-
-/// How a fit ended.
-pub struct Fit {
-    /// Where the training stands.
-    pub outcome: mm_train::TrainOutcome,
-    /// Samples that were skipped.
-    pub broken: Vec<mm_data::FailedSample>,
-    /// Rows that were trained on.
-    pub rows: usize,
-}
-
-/// The rows of one side of a data set; an error when it has none.
-pub(crate) fn side(manifest: &mm_data::Manifest, split: mm_data::Split) -> Result<Vec<usize>> {
+/// The rows of one split of a data set.
+///
+/// # Errors
+/// When it has none.
+pub(crate) fn rows_in_split(manifest: &mm_data::Manifest, split: mm_data::Split) -> Result<Vec<usize>> {
     let rows = manifest.rows_in_split(split);
     if rows.is_empty() {
         let path = manifest.path.display();
-        return Err(Error::Config(format!(
-            "the {split} side of {path} has no rows; data.split says how rows are split"
-        )));
+        return Err(Error::invalid("data.split", format!("no {split} rows in {path}"), "at least one"));
     }
     Ok(rows)
 }
 
-/// Every encoder that this build knows, by the `kind` that a config names.
+/// The built-in encoders, by the `kind` that a config names.
 pub fn registry() -> mm_core::Registry {
     let mut registry = mm_core::Registry::new();
     mm_repr::register(&mut registry);
     representation::register(&mut registry);
     registry
+}
+
+/// The built-in tasks.
+pub fn tasks() -> TaskRegistry {
+    let mut tasks = TaskRegistry::new();
+    tasks
+        .register(retrieval::spec())
+        .register(representation::spec())
+        .register(prediction::spec())
+        .register(captioning::spec())
+        .register(finetuning::spec());
+    tasks
 }

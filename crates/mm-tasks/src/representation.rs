@@ -2,20 +2,22 @@
 //! rows that it never saw: principal components of the same width, a network that learned nothing, the nearest neighbour, the mean.
 
 use crate::{
-    Error, Result, Told,
+    Error, Result,
+    config::{CommonConfig, TaskConfig, parse_task, to_value},
+    embedding::{Embedder, run_fingerprint},
     features::Frozen,
-    job,
     metrics::{Pca, accuracy, majority, probe, retrieval_metrics, ridge},
     retrieval::Retrieval,
+    task::{EvaluationReport, FitContext, FitOutcome, ProgressFn, TaskContext, TaskModel, TaskRegistry, TaskSpec},
 };
 use mm_core::{
     BuildContext, BuiltEncoder, DType, Device, Encoder, Features, Init, Input, InputSet, LossOutput, Modality, Params,
-    ProcessContext, Processor, Registry, RepresentationLearner, Source, Tensor, TrainingObjective, config, no_grad,
+    Pooling, ProcessContext, Processor, Registry, RepresentationLearner, Source, Tensor, TrainingObjective, no_grad,
     seed::{Rng, manual_seed},
 };
-use mm_data::{Batch, Loader, LoaderConfig, Manifest, ManifestConfig, Split, TensorCache, collate};
+use mm_data::{Batch, Loader, Manifest, Split, TensorCache, collate};
 use mm_repr::generative::{BuiltInput, InputConfig, InputSpecs, ValueType, build_input, build_learner};
-use mm_train::{Progress, Run, TrainConfig, TrainInput, train};
+use mm_train::{Run, TrainInput, train};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -28,14 +30,9 @@ use std::{
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RepresentationConfig {
-    /// The folder that relative paths are relative to; the config's own when absent.
-    #[serde(default)]
-    pub base: Option<PathBuf>,
-    /// The data.
-    pub data: ManifestConfig,
-    /// How batches are made.
-    #[serde(default)]
-    pub loader: LoaderConfig,
+    /// The keys that all tasks share.
+    #[serde(skip)]
+    pub common: CommonConfig,
     /// How each modality's values become numbers.
     pub inputs: BTreeMap<String, InputConfig>,
     /// Languages that are kept of a modality's values; all when it is not named.
@@ -46,28 +43,28 @@ pub struct RepresentationConfig {
     pub classes: Option<Vec<String>>,
     /// The learner, by its `kind`.
     pub model: toml::Value,
-    /// The training.
-    #[serde(default)]
-    pub train: TrainConfig,
     /// A retrieval run that ranks made pictures by the text that they were made from.
     #[serde(default)]
     pub judge: Option<PathBuf>,
-    /// Where features of frozen encoders are kept; mm's cache when absent.
-    #[serde(default)]
-    pub cache: Option<PathBuf>,
 }
 
-/// A representation config from a value, its `task` left out.
-pub fn parse(value: &toml::Value) -> Result<RepresentationConfig> {
-    let mut value = value.clone();
-    value.as_table_mut().and_then(|t| t.remove("task"));
-    let config: RepresentationConfig = config::parse(&value, "")?;
-    config.loader.check()?;
-    config.train.check()?;
-    if config.inputs.is_empty() {
-        return Err(Error::Config("inputs: found none, wanted at least one modality".into()));
+impl TaskConfig for RepresentationConfig {
+    const TASK: &'static str = TASK;
+
+    fn common(&self) -> &CommonConfig {
+        &self.common
     }
-    Ok(config)
+
+    fn common_mut(&mut self) -> &mut CommonConfig {
+        &mut self.common
+    }
+
+    fn validate(&self) -> Result<()> {
+        if self.inputs.is_empty() {
+            return Err(Error::invalid("inputs", "none", "at least one modality"));
+        }
+        Ok(())
+    }
 }
 
 /// Fills in what the inputs take from the training rows (words, characters), and the classes; nothing where they are known.
@@ -94,10 +91,11 @@ fn learn_settings(config: &mut RepresentationConfig, base: &Path) -> Result<()> 
 
 /// Writes into a config what its training rows say, so that a run does not depend on its manifest any more.
 pub fn resolve(value: &mut toml::Value, base: &Path) -> Result<()> {
-    let mut config = parse(value)?;
-    let base = config.base.clone().unwrap_or_else(|| base.to_owned());
+    let mut config: RepresentationConfig = parse_task(value)?;
+    let base = config.common.base_dir_or(base);
     learn_settings(&mut config, &base)?;
-    job::rewrite(value, &config)
+    *value = to_value(&config)?;
+    Ok(())
 }
 
 /// Mean and deviation that a modality's numbers are brought to zero and one by; learned from the training rows.
@@ -118,6 +116,8 @@ pub struct Representation {
     config: RepresentationConfig,
     base: PathBuf,
     cache: TensorCache,
+    /// The run folder that it was loaded from.
+    run: Option<PathBuf>,
 }
 
 /// Rows that an evaluation takes at most; more would not move its figures by much, and memory is bounded.
@@ -127,10 +127,10 @@ impl Representation {
     /// Builds the model fresh, its weights a function of the seed. What the inputs take from the training rows (words, characters) and
     /// the labels is taken from the manifest where `config` does not say it; [`Representation::config`] then does.
     pub fn new(mut config: RepresentationConfig, base: &Path, registry: &Registry, device: Device) -> Result<Self> {
-        let base = config.base.clone().unwrap_or_else(|| base.to_owned());
+        let base = config.common.base_dir_or(base);
         learn_settings(&mut config, &base)?;
         let labels: BTreeMap<String, i64> = config.classes.iter().flatten().cloned().zip(0..).collect();
-        manual_seed(config.train.seed);
+        manual_seed(config.common.train.seed);
         let params = Params::new(device);
         let root = params.scope();
         let (mut inputs, mut levels, mut specs) = (BTreeMap::new(), BTreeMap::new(), InputSpecs::new());
@@ -153,22 +153,18 @@ impl Representation {
             inputs.insert(modality, built);
         }
         let learner = build_learner(&config.model, "model", &specs, labels.len() as i64, &root.pp("model"))?;
-        let cache = TensorCache::open_or_default(&base, config.cache.as_deref())?;
+        let cache = TensorCache::open_or_default(&base, config.common.cache_dir.as_deref())?;
         let row_labels = std::cell::RefCell::default();
-        Ok(Self { params, inputs, levels, learner, labels, row_labels, config, base, cache })
+        Ok(Self { params, inputs, levels, learner, labels, row_labels, config, base, cache, run: None })
     }
 
     /// Loads the model of a run folder: its best weights.
-    pub fn load(run: &Path, registry: &Registry, device: Device) -> Result<Self> {
-        let model = Self::fresh_from_run(run, registry, device)?;
+    pub fn load(run: &Path, context: &TaskContext<'_>) -> Result<Self> {
+        let mut model = Self::new(context.run_config(run)?, run, context.encoders, context.device)?;
         let (checkpoint, _) = Run::open_checkpoint(run, "best")?;
         model.params.load(&checkpoint, "model.")?;
+        model.run = Some(run.to_owned());
         Ok(model)
-    }
-
-    /// The model of a run folder as it was before training.
-    pub fn fresh_from_run(run: &Path, registry: &Registry, device: Device) -> Result<Self> {
-        Self::new(parse(&config::read(&run.join("config.toml"), &[])?)?, run, registry, device)
     }
 
     /// Its settings.
@@ -187,7 +183,7 @@ impl Representation {
     }
 
     /// The modalities that it takes.
-    pub fn modalities(&self) -> impl Iterator<Item = &Modality> {
+    pub fn input_modalities(&self) -> impl Iterator<Item = &Modality> {
         self.inputs.keys()
     }
 
@@ -201,7 +197,11 @@ impl Representation {
         manifest(&self.config, &self.base)
     }
 
-    fn processors(&self, manifest: &Manifest, told: Told<'_>) -> Result<BTreeMap<Modality, Arc<dyn Processor>>> {
+    fn processors(
+        &self,
+        manifest: &Manifest,
+        on_progress: ProgressFn<'_>,
+    ) -> Result<BTreeMap<Modality, Arc<dyn Processor>>> {
         let mut out: BTreeMap<Modality, Arc<dyn Processor>> = BTreeMap::new();
         for (modality, built) in &self.inputs {
             let processor: Arc<dyn Processor> = match &built.encoder {
@@ -227,7 +227,7 @@ impl Representation {
                         &self.cache,
                         self.params.device(),
                         &AtomicBool::new(false),
-                        told,
+                        on_progress,
                     )?)
                 }
             };
@@ -273,24 +273,9 @@ impl Representation {
         row.label.as_ref().and_then(|l| self.labels.get(l)).copied().unwrap_or(-1)
     }
 
-    /// Vectors `[sources, width]` of raw values.
-    pub fn embed(&self, modality: &Modality, sources: &[Source]) -> Result<Tensor> {
-        let processor = self.processor(modality)?;
-        let samples = sources
-            .par_iter()
-            .map(|s| processor.process(s, &mut ProcessContext::eval()))
-            .collect::<Result<Vec<_>, _>>()?;
-        self.embed_samples(modality, &samples)
-    }
-
     /// The modalities of which it makes a code alone.
     pub(crate) fn reads(&self) -> impl Iterator<Item = &Modality> {
         self.inputs.keys().filter(|m| self.learner.reads(m))
-    }
-
-    /// What makes samples of a modality's values.
-    pub(crate) fn processor(&self, modality: &Modality) -> Result<&Arc<dyn Processor>> {
-        Ok(&self.input(modality)?.processor)
     }
 
     fn input(&self, modality: &Modality) -> Result<&BuiltInput> {
@@ -300,7 +285,7 @@ impl Representation {
     }
 
     /// Vectors `[samples, width]`.
-    pub(crate) fn embed_samples(&self, modality: &Modality, samples: &[Tensor]) -> Result<Tensor> {
+    fn embed_batch(&self, modality: &Modality, samples: &[Tensor]) -> Result<Tensor> {
         let built = self.input(modality)?;
         if !self.learner.reads(modality) {
             let wanted = self.reads().map(Modality::name).collect::<Vec<_>>().join(", ");
@@ -373,16 +358,10 @@ impl Representation {
     }
 
     /// Trains on its data ([`Representation::manifest`]) into its run folder.
-    pub fn fit(
-        &self,
-        manifest: Manifest,
-        run: &mut Run,
-        progress: &mut dyn Progress,
-        told: Told<'_>,
-        stop: &AtomicBool,
-    ) -> Result<crate::Fit> {
+    pub fn fit(&self, manifest: Manifest, run: &mut Run, context: FitContext<'_>) -> Result<FitOutcome> {
+        let FitContext { progress, on_progress, stop } = context;
         let manifest = Arc::new(manifest);
-        let processors = self.processors(&manifest, told)?;
+        let processors = self.processors(&manifest, on_progress)?;
         let rows = manifest.rows_in_split(Split::Train);
         if rows.len() < 2 {
             return Err(Error::Config(format!("the training side has {} rows; wanted at least two", rows.len())));
@@ -391,7 +370,14 @@ impl Representation {
         *self.row_labels.borrow_mut() = manifest.rows.iter().map(|r| self.label(r)).collect();
         let count = rows.len();
         let c = &self.config;
-        let loader = Loader::new(manifest.clone(), rows, processors.clone(), c.loader.clone(), c.train.seed, true)?;
+        let loader = Loader::new(
+            manifest.clone(),
+            rows,
+            processors.clone(),
+            c.common.loader.clone(),
+            c.common.train.seed,
+            true,
+        )?;
         let valid = self.gather(&manifest, Split::Valid, &processors)?;
         let mut evaluate = || -> mm_train::Result<Option<BTreeMap<String, f64>>> {
             if valid.rows.is_empty() {
@@ -406,7 +392,7 @@ impl Representation {
             Ok(Some(values))
         };
         let input = TrainInput {
-            config: &c.train,
+            config: &c.common.train,
             objective: self,
             params: &self.params,
             loader: &loader,
@@ -416,16 +402,21 @@ impl Representation {
             stop,
         };
         let outcome = train(input, run)?;
-        Ok(crate::Fit { outcome, broken: loader.failed_samples(), rows: count })
+        Ok(FitOutcome { training: outcome, failed: loader.failed_samples(), rows: count })
     }
 
     /// The figures of a run on one side, against the same model before training; what was looked at comes beside them.
-    pub fn evaluated(&self, run: &Path, split: Split, registry: &Registry, told: Told<'_>) -> Result<(Figures, Look)> {
-        let fresh = Self::fresh_from_run(run, registry, self.params.device())?;
+    pub fn evaluated(
+        &self,
+        split: Split,
+        context: &TaskContext<'_>,
+        on_progress: ProgressFn<'_>,
+    ) -> Result<(Figures, Look)> {
+        let fresh = Self::new(self.config.clone(), &self.base, context.encoders, self.params.device())?;
         // The levels of the numbers are the data's, not learned: without them nothing unlearned could be compared.
         self.lend_levels(&fresh)?;
-        let look = self.look(split, told)?;
-        Ok((self.evaluate(&look, split, &fresh)?, look))
+        let look = self.look(split, on_progress)?;
+        Ok((self.figures(&look, split, &fresh, context)?, look))
     }
 
     /// Gives another model of the same config the levels of the numbers: they are the data's.
@@ -440,9 +431,9 @@ impl Representation {
     }
 
     /// What a side holds and what the learner makes of it, for figures and pictures.
-    fn look(&self, split: Split, told: Told<'_>) -> Result<Look> {
+    fn look(&self, split: Split, on_progress: ProgressFn<'_>) -> Result<Look> {
         let manifest = self.manifest()?;
-        let processors = self.processors(&manifest, told)?;
+        let processors = self.processors(&manifest, on_progress)?;
         let (train, test) =
             (self.gather(&manifest, Split::Train, &processors)?, self.gather(&manifest, split, &processors)?);
         if test.rows.len() < 2 || train.rows.len() < 5 {
@@ -477,7 +468,7 @@ pub struct Look {
 }
 
 fn manifest(config: &RepresentationConfig, base: &Path) -> Result<Manifest> {
-    let mut manifest = Manifest::open(&config.data, base)?;
+    let mut manifest = Manifest::open(&config.common.data, base)?;
     for row in &mut manifest.rows {
         row.values.retain(|modality, _| config.inputs.contains_key(modality.name()));
         for (name, wanted) in &config.languages {
@@ -578,10 +569,14 @@ struct LearnedSettings {
 /// Adds `learned`: the representation of a run as a frozen encoder, in any config.
 pub(crate) fn register(registry: &mut Registry) {
     registry.register_encoder("learned", |settings, context| {
-        let settings: LearnedSettings = config::parse(settings, &context.field)?;
+        let settings: LearnedSettings = mm_core::config::parse(settings, &context.field)?;
         let run = context.base.join(&settings.run);
         let as_core = |e: Error| mm_core::Error::file(&run, e);
-        let model = Representation::load(&run, &crate::registry(), context.scope.device()).map_err(as_core)?;
+        let model = {
+            let (encoders, tasks) = (crate::registry(), TaskRegistry::new());
+            let context = TaskContext { encoders: &encoders, tasks: &tasks, device: context.scope.device() };
+            Representation::load(&run, &context).map_err(as_core)?
+        };
         let known = || model.inputs.keys().map(Modality::name);
         let modality = match settings.modality {
             Some(modality) if model.inputs.contains_key(&modality) => modality,
@@ -639,14 +634,14 @@ pub struct Figures {
 
 impl Representation {
     /// Figures of a side. `fresh` is the same model before training.
-    fn evaluate(&self, look: &Look, split: Split, fresh: &Self) -> Result<Figures> {
+    fn figures(&self, look: &Look, split: Split, fresh: &Self, context: &TaskContext<'_>) -> Result<Figures> {
         no_grad(|| {
             let mut figures = BTreeMap::new();
             self.rebuild(look, &mut figures)?;
             self.read_labels(look, fresh, &mut figures)?;
             self.across(look, fresh, &mut figures)?;
             self.likelihood(look, &mut figures)?;
-            self.judged(look, &mut figures)?;
+            self.judged(look, context, &mut figures)?;
             Ok(Figures { split, rows: look.test.rows.len(), figures })
         })
     }
@@ -886,9 +881,9 @@ impl Representation {
     }
 
     /// Pictures made from texts, as a retriever that never saw the maker ranks them.
-    fn judged(&self, look: &Look, figures: &mut BTreeMap<String, Figure>) -> Result<()> {
+    fn judged(&self, look: &Look, context: &TaskContext<'_>, figures: &mut BTreeMap<String, Figure>) -> Result<()> {
         let Some(judge) = &self.config.judge else { return Ok(()) };
-        let judge = Retrieval::load(&self.base.join(judge), &crate::registry(), self.params.device())?;
+        let judge = Retrieval::load(&self.base.join(judge), context)?;
         let both = [&Modality::IMAGE, &Modality::TEXT];
         let Some((test, places)) = having(&look.test.set, &both)? else { return Ok(()) };
         let Some(maker) = self.learner.generative() else { return Ok(()) };
@@ -971,4 +966,103 @@ fn pieces(set: &InputSet) -> Result<Vec<InputSet>> {
         .step_by(256)
         .map(|from| select(set, &Tensor::arange(from, (from + 256).min(set.rows), Device::Cpu)?))
         .collect()
+}
+
+/// The name that configs give as `task`.
+pub const TASK: &str = "representation";
+
+/// The command that uses a trained run.
+const USAGE: &str = "mm embed";
+
+/// The task, to be registered.
+pub fn spec() -> TaskSpec {
+    TaskSpec {
+        name: TASK,
+        description: "learn a representation of one or several modalities",
+        usage: USAGE,
+        parse: |value| parse_task::<RepresentationConfig>(value).map(drop),
+        resolve: |value, base, _, _| resolve(value, base),
+        build: |value, base, context| {
+            Ok(Box::new(Representation::new(parse_task(value)?, base, context.encoders, context.device)?))
+        },
+        load: |run, context| Ok(Box::new(Representation::load(run, context)?)),
+        report: crate::report::build_representation,
+        owns_folder: |_| false,
+    }
+}
+
+impl TaskModel for Representation {
+    fn task(&self) -> &'static str {
+        TASK
+    }
+
+    fn usage(&self) -> &'static str {
+        USAGE
+    }
+
+    fn params(&self) -> &Params {
+        self.params()
+    }
+
+    fn dataset(&self) -> Result<Manifest> {
+        self.manifest()
+    }
+
+    fn fit(&self, dataset: Manifest, run: &mut Run, context: FitContext<'_>) -> Result<FitOutcome> {
+        self.fit(dataset, run, context)
+    }
+
+    fn evaluate(
+        &self,
+        split: Split,
+        context: &TaskContext<'_>,
+        on_progress: ProgressFn<'_>,
+    ) -> Result<EvaluationReport> {
+        let (figures, _) = self.evaluated(split, context, on_progress)?;
+        let json = serde_json::to_value(&figures).map_err(|e| Error::Config(e.to_string()))?;
+        Ok(EvaluationReport { json, table: figure_table(&[figures]) })
+    }
+
+    fn as_embedder(&self) -> Option<&dyn Embedder> {
+        Some(self)
+    }
+}
+
+impl Embedder for Representation {
+    fn modalities(&self) -> Vec<Modality> {
+        self.reads().cloned().collect()
+    }
+
+    fn processor(&self, modality: &Modality) -> Result<Arc<dyn Processor>> {
+        Ok(self.input(modality)?.processor.clone())
+    }
+
+    fn embed_samples(&self, modality: &Modality, samples: &[Tensor], _: Option<Pooling>) -> Result<Tensor> {
+        self.embed_batch(modality, samples)
+    }
+
+    fn fingerprint(&self) -> Result<String> {
+        run_fingerprint(self.run.as_deref())
+    }
+}
+
+/// One row a figure: the model's (mean ± spread over runs), and what is beside it.
+pub(crate) fn figure_table(runs: &[Figures]) -> Vec<Vec<String>> {
+    let mut rows = vec![["figure", "model", "beside it"].map(ToOwned::to_owned).to_vec()];
+    let Some(first) = runs.first() else { return rows };
+    for (name, figure) in &first.figures {
+        let all = |pick: &dyn Fn(&Figure) -> Option<f64>| -> String {
+            let values: Vec<f64> = runs.iter().filter_map(|r| pick(r.figures.get(name)?)).collect();
+            crate::report::mean_with_spread(&values)
+        };
+        let beside = figure
+            .beside
+            .keys()
+            .map(|other| format!("{other} {}", all(&|f| f.beside.get(other).copied())))
+            .collect::<Vec<_>>()
+            .join(", ");
+        let better = if figure.more_is_better { "↑" } else { "↓" };
+        rows.push(vec![format!("{name} {better}"), all(&|f| Some(f.model)), beside]);
+    }
+    rows
 }

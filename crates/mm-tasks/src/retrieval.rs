@@ -2,22 +2,25 @@
 //! together (two-tower models: `DeViSE`, Frome 2013; CLIP, Radford 2021), over every pair of modalities that a row has.
 
 use crate::{
-    Error, Fit, Result, Told,
+    Error, Result,
     attending::{self, Attending, AttentionConfig},
+    config::{CommonConfig, TaskConfig, parse_task},
+    embedding::{Embedder, run_fingerprint},
     features::Frozen,
     metrics::{RetrievalMetrics, retrieval_metrics, score_metrics},
     spelling::{Spelling, SpellingConfig},
+    task::{EvaluationReport, FitContext, FitOutcome, ProgressFn, TaskContext, TaskModel, TaskSpec},
 };
 use mm_align::{ContrastiveConfig, ContrastiveKind, ContrastiveLoss, MemoryConfig, RobustConfig, diagnose, memory};
 use mm_core::{
-    BuildContext, Checkpoint, DType, Device, Encoder, Features, Init, Input, Modality, Module, Params, ProcessContext,
-    Processor, Registry, Scope, Source, Tensor, TrainingObjective, config,
+    BuildContext, Checkpoint, DType, Device, Encoder, Features, Init, Input, Modality, Module, Params, Pooling,
+    ProcessContext, Processor, Registry, Scope, Source, Tensor, TrainingObjective,
     nn::{Linear, Norm, NormConfig},
     no_grad,
     seed::manual_seed,
 };
-use mm_data::{Batch, CachedProcessor, Loader, LoaderConfig, Manifest, ManifestConfig, Split, TensorCache, collate};
-use mm_train::{Progress, Run, TrainConfig, TrainInput, train};
+use mm_data::{Batch, CachedProcessor, Loader, Manifest, Split, TensorCache, collate};
+use mm_train::{Run, TrainInput, train};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -90,14 +93,9 @@ fn sharpness() -> f64 {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RetrievalConfig {
-    /// The folder that relative paths are relative to; the config's own when absent.
-    #[serde(default)]
-    pub base: Option<PathBuf>,
-    /// The data.
-    pub data: ManifestConfig,
-    /// How batches are made.
-    #[serde(default)]
-    pub loader: LoaderConfig,
+    /// The keys that all tasks share.
+    #[serde(skip)]
+    pub common: CommonConfig,
     /// A tower for each modality.
     pub towers: BTreeMap<String, TowerConfig>,
     /// Width of the shared space.
@@ -124,16 +122,22 @@ pub struct RetrievalConfig {
     /// Positions of one modality also look at those of another; not when absent.
     #[serde(default)]
     pub attention: Option<AttentionConfig>,
-    /// The training.
-    #[serde(default)]
-    pub train: TrainConfig,
-    /// Where decoded and encoded samples are kept; mm's cache when absent.
-    #[serde(default)]
-    pub cache: Option<PathBuf>,
 }
 
 fn width() -> i64 {
     256
+}
+
+impl TaskConfig for RetrievalConfig {
+    const TASK: &'static str = TASK;
+
+    fn common(&self) -> &CommonConfig {
+        &self.common
+    }
+
+    fn common_mut(&mut self) -> &mut CommonConfig {
+        &mut self.common
+    }
 }
 
 /// Two layers with a residual, normalised: `[rows, input]` → `[rows, output]` of unit length.
@@ -194,6 +198,8 @@ pub struct Retrieval {
     config: RetrievalConfig,
     base: PathBuf,
     cache: TensorCache,
+    /// The run folder that it was loaded from.
+    run: Option<PathBuf>,
 }
 
 /// What is remembered, in the run folder.
@@ -228,14 +234,14 @@ pub struct Entry {
 impl Retrieval {
     /// Builds the model fresh, its weights a function of the seed.
     pub fn new(config: RetrievalConfig, base: &Path, registry: &Registry, device: Device) -> Result<Self> {
-        let base = config.base.clone().unwrap_or_else(|| base.to_owned());
+        let base = config.common.base_dir_or(base);
         if config.towers.len() < 2 {
             return Err(Error::Config(format!(
                 "towers: found {}, wanted at least two modalities",
                 config.towers.len()
             )));
         }
-        manual_seed(config.train.seed);
+        manual_seed(config.common.train.seed);
         let params = Params::new(device);
         let root = params.scope();
         let mut towers = BTreeMap::new();
@@ -357,28 +363,29 @@ impl Retrieval {
             Attending::new(&root.pp("attention"), attention, widths, config.width, &config.loss)
         });
         let attending = attending.transpose()?;
-        let cache = TensorCache::open_or_default(&base, config.cache.as_deref())?;
+        let cache = TensorCache::open_or_default(&base, config.common.cache_dir.as_deref())?;
         let memory = RefCell::default();
-        Ok(Self { params, towers, losses, spelling, attending, steps, memory, config, base, cache })
+        Ok(Self { params, towers, losses, spelling, attending, steps, memory, config, base, cache, run: None })
     }
 
     /// Loads the model of a run folder: its best weights.
-    pub fn load(run: &Path, registry: &Registry, device: Device) -> Result<Self> {
-        let model = Self::fresh_from_run(run, registry, device)?;
+    pub fn load(run: &Path, context: &TaskContext<'_>) -> Result<Self> {
+        let mut model = Self::new(context.run_config(run)?, run, context.encoders, context.device)?;
         let (checkpoint, _) = Run::open_checkpoint(run, "best")?;
         model.params.load(&checkpoint, "model.")?;
         let remembered = run.join(MEMORY);
         // A run that is not done has none yet.
         if model.config.memory.is_some() && remembered.exists() {
             let vectors = Checkpoint::open(&remembered)?.get("vectors")?;
-            model.memory.replace(Some(vectors.to_device(device)?));
+            model.memory.replace(Some(vectors.to_device(context.device)?));
         }
+        model.run = Some(run.to_owned());
         Ok(model)
     }
 
-    /// The model of a run folder as it was before training.
-    pub fn fresh_from_run(run: &Path, registry: &Registry, device: Device) -> Result<Self> {
-        Self::new(parse(&config::read(&run.join("config.toml"), &[])?)?, run, registry, device)
+    /// The same model before training.
+    pub fn untrained(&self, context: &TaskContext<'_>) -> Result<Self> {
+        Self::new(self.config.clone(), &self.base, context.encoders, context.device)
     }
 
     /// Its settings.
@@ -391,14 +398,9 @@ impl Retrieval {
         &self.params
     }
 
-    /// The modalities that it has towers for.
-    pub fn modalities(&self) -> impl Iterator<Item = &Modality> {
-        self.towers.keys()
-    }
-
     /// Its data, values of unwanted languages left out.
     pub fn manifest(&self) -> Result<Manifest> {
-        let mut manifest = Manifest::open(&self.config.data, &self.base)?;
+        let mut manifest = Manifest::open(&self.config.common.data, &self.base)?;
         for row in &mut manifest.rows {
             row.values.retain(|modality, _| self.towers.contains_key(modality));
             for (modality, tower) in &self.towers {
@@ -423,23 +425,8 @@ impl Retrieval {
             .ok_or_else(|| mm_core::Error::unknown("modality of this run", modality.name(), known))?)
     }
 
-    /// Vectors `[sources, width]` of raw values, of unit length.
-    pub fn embed(&self, modality: &Modality, sources: &[Source]) -> Result<Tensor> {
-        let processor = self.processor(modality)?;
-        let samples = sources
-            .par_iter()
-            .map(|s| processor.process(s, &mut ProcessContext::eval()))
-            .collect::<Result<Vec<_>, _>>()?;
-        self.embed_samples(modality, &samples)
-    }
-
-    /// What makes samples of a modality's values.
-    pub(crate) fn processor(&self, modality: &Modality) -> Result<&Arc<dyn Processor>> {
-        Ok(&self.tower(modality)?.processor)
-    }
-
     /// Vectors `[samples, width]`, of unit length.
-    pub(crate) fn embed_samples(&self, modality: &Modality, samples: &[Tensor]) -> Result<Tensor> {
+    fn embed_chunks(&self, modality: &Modality, samples: &[Tensor]) -> Result<Tensor> {
         let tower = self.tower(modality)?;
         let some = |samples: &[Tensor]| -> Result<Tensor> {
             let input = collate(samples, tower.processor.as_ref())?.to_device(self.params.device())?;
@@ -451,7 +438,11 @@ impl Retrieval {
 
     /// Encodes, with every frozen encoder, what is not yet in the cache. The processors that a loader needs come back: of the kept
     /// features where the encoder is frozen, of (kept) samples where it is not.
-    fn prepare(&self, manifest: &Manifest, told: Told<'_>) -> Result<BTreeMap<Modality, Arc<dyn Processor>>> {
+    fn prepare(
+        &self,
+        manifest: &Manifest,
+        on_progress: ProgressFn<'_>,
+    ) -> Result<BTreeMap<Modality, Arc<dyn Processor>>> {
         let mut processors: BTreeMap<Modality, Arc<dyn Processor>> = BTreeMap::new();
         for (modality, tower) in &self.towers {
             if !tower.frozen {
@@ -469,8 +460,14 @@ impl Retrieval {
                 positions: self.attends(modality),
             };
             let sources = manifest.rows.iter().filter_map(|r| r.values.get(modality)).flatten();
-            let kept =
-                frozen.keep(modality, sources, &self.cache, self.params.device(), &AtomicBool::new(false), told)?;
+            let kept = frozen.keep(
+                modality,
+                sources,
+                &self.cache,
+                self.params.device(),
+                &AtomicBool::new(false),
+                on_progress,
+            )?;
             processors.insert(modality.clone(), Arc::new(kept));
         }
         Ok(processors)
@@ -557,16 +554,16 @@ impl Retrieval {
         &self,
         manifest: &Arc<Manifest>,
         split: Split,
-        told: Told<'_>,
+        on_progress: ProgressFn<'_>,
     ) -> Result<BTreeMap<Modality, Embedded>> {
-        let processors = self.prepare(manifest, told)?;
+        let processors = self.prepare(manifest, on_progress)?;
         self.embed_with(manifest, split, &processors)
     }
 
     /// Its data with the texts of all languages, for what voices say.
     fn whole(&self, spelling: &Spelling) -> Result<Manifest> {
         let modality = Modality::from(spelling.modality());
-        let mut manifest = Manifest::open(&self.config.data, &self.base)?;
+        let mut manifest = Manifest::open(&self.config.common.data, &self.base)?;
         for row in &mut manifest.rows {
             row.retain_languages(&modality, &self.config.towers[spelling.modality()].languages);
         }
@@ -579,9 +576,9 @@ impl Retrieval {
         &self,
         manifest: &Arc<Manifest>,
         split: Split,
-        told: Told<'_>,
+        on_progress: ProgressFn<'_>,
     ) -> Result<(BTreeMap<Modality, Embedded>, Evaluation)> {
-        let processors = self.prepare(manifest, told)?;
+        let processors = self.prepare(manifest, on_progress)?;
         let embedded = self.embed_with(manifest, split, &processors)?;
         let (spelling, attention) = (self.heard(split)?, self.looked(&embedded, &processors)?);
         let evaluation = Evaluation { spelling, attention, ..evaluate(&embedded, split)? };
@@ -643,7 +640,7 @@ impl Retrieval {
         let side = (across as f64).sqrt().round() as usize;
         let grid = if *asked == Modality::IMAGE && side * side == across { [side, side] } else { [1, across] };
         let rows = map.to_vec::<f32>()?;
-        let names = self.processor(asking)?.names(queries)?;
+        let names = self.tower(asking)?.processor.names(queries)?;
         let named = names.into_iter().chain(std::iter::repeat(String::new()));
         let looks = rows.chunks(across.max(1)).zip(named).map(|(weights, name)| (name, weights.to_vec())).collect();
         Ok(Some(Gaze { ground, grid, looks }))
@@ -800,16 +797,6 @@ impl Retrieval {
         }
         Ok(out)
     }
-}
-
-/// A retrieval config from a value, its `task` left out.
-pub fn parse(value: &toml::Value) -> Result<RetrievalConfig> {
-    let mut value = value.clone();
-    value.as_table_mut().and_then(|t| t.remove("task"));
-    let config: RetrievalConfig = config::parse(&value, "")?;
-    config.loader.check()?;
-    config.train.check()?;
-    Ok(config)
 }
 
 /// `[names, names]` bool: which are the same.
@@ -1077,16 +1064,10 @@ pub fn evaluate(embedded: &BTreeMap<Modality, Embedded>, split: Split) -> Result
 pub const TARGET: &str = "recall_at_10";
 
 /// Trains a model on its data ([`Retrieval::manifest`]) into its run folder.
-pub fn fit(
-    model: &Retrieval,
-    manifest: Manifest,
-    run: &mut Run,
-    progress: &mut dyn Progress,
-    told: Told<'_>,
-    stop: &AtomicBool,
-) -> Result<Fit> {
+pub fn fit(model: &Retrieval, manifest: Manifest, run: &mut Run, context: FitContext<'_>) -> Result<FitOutcome> {
+    let FitContext { progress, on_progress, stop } = context;
     let manifest = Arc::new(manifest);
-    let processors = model.prepare(&manifest, told)?;
+    let processors = model.prepare(&manifest, on_progress)?;
     let rows = manifest.rows_in_split(Split::Train);
     if rows.len() < 2 {
         return Err(Error::Config(format!("the training side has {} rows; wanted at least two", rows.len())));
@@ -1096,8 +1077,14 @@ pub fn fit(
     if let Some(spelling) = &model.spelling {
         spelling.read(&model.whole(spelling)?)?;
     }
-    let loader =
-        Loader::new(manifest.clone(), rows, processors.clone(), config.loader.clone(), config.train.seed, true)?;
+    let loader = Loader::new(
+        manifest.clone(),
+        rows,
+        processors.clone(),
+        config.common.loader.clone(),
+        config.common.train.seed,
+        true,
+    )?;
     let has_valid = !manifest.rows_in_split(Split::Valid).is_empty();
     let mut evaluate_now = || -> mm_train::Result<Option<BTreeMap<String, f64>>> {
         if !has_valid {
@@ -1114,7 +1101,7 @@ pub fn fit(
         Ok(Some(values))
     };
     let input = TrainInput {
-        config: &config.train,
+        config: &config.common.train,
         objective: model,
         params: &model.params,
         loader: &loader,
@@ -1127,5 +1114,102 @@ pub fn fit(
     if !outcome.stopped {
         model.remember(&manifest, &processors, run.folder())?;
     }
-    Ok(Fit { outcome, broken: loader.failed_samples(), rows: count })
+    Ok(FitOutcome { training: outcome, failed: loader.failed_samples(), rows: count })
+}
+
+/// The name that configs give as `task`.
+pub const TASK: &str = "retrieval";
+
+/// The command that uses a trained run.
+const USAGE: &str = "mm search";
+
+/// The task, to be registered.
+pub fn spec() -> TaskSpec {
+    TaskSpec {
+        name: TASK,
+        description: "find a value of one modality by a value of another",
+        usage: USAGE,
+        parse: |value| parse_task::<RetrievalConfig>(value).map(drop),
+        resolve: |_, _, _, _| Ok(()),
+        build: |value, base, context| {
+            Ok(Box::new(Retrieval::new(parse_task(value)?, base, context.encoders, context.device)?))
+        },
+        load: |run, context| Ok(Box::new(Retrieval::load(run, context)?)),
+        report: crate::report::build,
+        owns_folder: |_| false,
+    }
+}
+
+impl TaskModel for Retrieval {
+    fn task(&self) -> &'static str {
+        TASK
+    }
+
+    fn usage(&self) -> &'static str {
+        USAGE
+    }
+
+    fn params(&self) -> &Params {
+        self.params()
+    }
+
+    fn dataset(&self) -> Result<Manifest> {
+        self.manifest()
+    }
+
+    fn fit(&self, dataset: Manifest, run: &mut Run, context: FitContext<'_>) -> Result<FitOutcome> {
+        fit(self, dataset, run, context)
+    }
+
+    fn evaluate(&self, split: Split, _: &TaskContext<'_>, on_progress: ProgressFn<'_>) -> Result<EvaluationReport> {
+        let manifest = Arc::new(self.manifest()?);
+        let (_, evaluation) = self.evaluated(&manifest, split, on_progress)?;
+        let json = serde_json::to_value(&evaluation).map_err(|e| Error::Config(e.to_string()))?;
+        Ok(EvaluationReport { json, table: table(&evaluation) })
+    }
+
+    fn as_embedder(&self) -> Option<&dyn Embedder> {
+        Some(self)
+    }
+}
+
+impl Embedder for Retrieval {
+    fn modalities(&self) -> Vec<Modality> {
+        self.towers.keys().cloned().collect()
+    }
+
+    fn processor(&self, modality: &Modality) -> Result<Arc<dyn Processor>> {
+        Ok(self.tower(modality)?.processor.clone())
+    }
+
+    fn embed_samples(&self, modality: &Modality, samples: &[Tensor], _: Option<Pooling>) -> Result<Tensor> {
+        self.embed_chunks(modality, samples)
+    }
+
+    fn fingerprint(&self) -> Result<String> {
+        run_fingerprint(self.run.as_deref())
+    }
+}
+
+fn table(evaluation: &Evaluation) -> Vec<Vec<String>> {
+    let head = ["direction", "R@1", "R@5", "R@10", "median rank", "mAP", "chance R@10", "queries", "candidates"];
+    let mut rows = vec![head.map(ToOwned::to_owned).to_vec()];
+    let written = evaluation.spelling.iter().map(|(language, m)| (format!("voice → its own words, {language}"), m));
+    let directions = evaluation.directions.iter().map(|(direction, m)| (direction.clone(), m));
+    let looked = evaluation.attention.iter().map(|(direction, m)| (direction.clone(), m));
+    for (direction, m) in directions.chain(looked).chain(written) {
+        let [one, five, ten] = m.recall.map(|v| format!("{v:.3}"));
+        rows.push(vec![
+            direction,
+            one,
+            five,
+            ten,
+            format!("{:.1}", m.median_rank),
+            format!("{:.3}", m.map),
+            format!("{:.3}", m.chance[2]),
+            m.queries.to_string(),
+            m.gallery.to_string(),
+        ]);
+    }
+    rows
 }

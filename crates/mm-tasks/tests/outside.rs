@@ -7,7 +7,11 @@ use mm_core::{
     Result, Source, Tensor, config, nn::Linear, seed::Rng,
 };
 use mm_data::Split;
-use mm_tasks::retrieval::{Retrieval, evaluate, fit, parse};
+use mm_tasks::{
+    FitContext,
+    config::parse_task,
+    retrieval::{Retrieval, evaluate, fit},
+};
 use mm_train::{NoopProgress, Run};
 use std::{
     path::Path,
@@ -75,7 +79,7 @@ fn register(registry: &mut Registry) {
 const CONFIG: &str = r#"
 task = "retrieval"
 width = 16
-cache = "cache"
+cache_dir = "cache"
 [data]
 manifest = "data.jsonl"
 columns = { modalities = { weather = "weather", readings = "readings" }, id = "id" }
@@ -118,25 +122,19 @@ fn a_modality_that_a_crate_brings_is_trained_and_finds_held_out_partners() {
     for seed in 0..3 {
         let mut value = value.clone();
         config::set(&mut value, &format!("train.seed={seed}")).unwrap();
-        let model = Retrieval::new(parse(&value).unwrap(), folder.path(), &registry, Device::Cpu).unwrap();
+        let model = Retrieval::new(parse_task(&value).unwrap(), folder.path(), &registry, Device::Cpu).unwrap();
         let mut run = Run::create(&folder.path().join(format!("run{seed}")), &value, serde_json::Value::Null).unwrap();
-        let ended = fit(
-            &model,
-            model.manifest().unwrap(),
-            &mut run,
-            &mut NoopProgress,
-            &mut |_, _, _| {},
-            &AtomicBool::new(false),
-        )
-        .unwrap();
-        assert!(ended.outcome.state.finished && ended.broken.is_empty());
+        let context =
+            FitContext { progress: &mut NoopProgress, on_progress: &mut |_, _, _| {}, stop: &AtomicBool::new(false) };
+        let ended = fit(&model, model.manifest().unwrap(), &mut run, context).unwrap();
+        assert!(ended.training.state.finished && ended.failed.is_empty());
         let manifest = Arc::new(model.manifest().unwrap());
         let embedded = model.embed_side(&manifest, Split::Test, &mut |_, _, _| {}).unwrap();
         let found = evaluate(&embedded, Split::Test).unwrap();
         let metrics = &found.directions["readings → weather"];
         assert!(metrics.queries < metrics.gallery, "rows without readings are candidates all the same");
         // Untrained, it is no better than chance by much: the baseline beside the figure.
-        let fresh = Retrieval::new(parse(&value).unwrap(), folder.path(), &registry, Device::Cpu).unwrap();
+        let fresh = Retrieval::new(parse_task(&value).unwrap(), folder.path(), &registry, Device::Cpu).unwrap();
         let before =
             evaluate(&fresh.embed_side(&manifest, Split::Test, &mut |_, _, _| {}).unwrap(), Split::Test).unwrap();
         recalls.push((metrics.recall[0], before.directions["readings → weather"].recall[0], metrics.chance[0]));

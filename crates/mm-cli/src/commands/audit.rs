@@ -7,7 +7,6 @@ use mm_data::{Manifest, ManifestConfig, SplitConfig};
 use mm_repr::{LoadOptions, Pretrained};
 use mm_tasks::{
     audit::{Audit, ProblemKind, audit, audit_page, rows_to_keep},
-    job::Job,
 };
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -125,8 +124,8 @@ fn score(manifest: &Manifest, modalities: &[Modality; 2], models: &[PathBuf], co
     let pair = [&modalities[0], &modalities[1]];
     let found = match models {
         [model] if is_run(&locate(model)) => {
-            let run = Job::load(&locate(model), &context.registry, context.device()?)?;
-            let embed = |m: &Modality, s: &[Source]| -> mm_tasks::Result<Tensor> { run.embed(m, s) };
+            let run = context.tasks()?.load(&locate(model))?;
+            let embed = |m: &Modality, s: &[Source]| -> mm_tasks::Result<Tensor> { run.embedder()?.embed(m, s) };
             audit(manifest, pair, &embed, false, on_progress)?
         }
         [model] => {

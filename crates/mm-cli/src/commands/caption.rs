@@ -55,7 +55,7 @@ enum Model {
 impl Model {
     fn load(dir: &Path, arguments: &Arguments, context: &Context) -> Result<Self> {
         if is_run(dir) {
-            return Ok(Self::Run(Box::new(Captioning::load(dir, &context.registry, context.device()?)?)));
+            return Ok(Self::Run(Box::new(Captioning::load(dir, &context.tasks()?)?)));
         }
         Ok(Self::Checkpoint(Box::new(Pipeline::load(dir, arguments.dtype.load_options(context)?)?)))
     }

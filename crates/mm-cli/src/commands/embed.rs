@@ -18,7 +18,7 @@ use mm_data::{Manifest, ManifestConfig};
 use mm_repr::{LoadOptions, Pretrained};
 use mm_tasks::{
     embedding::{self, Embedder},
-    job::{Job, Trained},
+    task::TaskModel,
 };
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -94,11 +94,11 @@ impl Arguments {
         }
     }
 
-    fn load_run(&self, dir: &Path, context: &Context) -> Result<Job> {
+    fn load_run(&self, dir: &Path, context: &Context) -> Result<Box<dyn TaskModel>> {
         if self.pooling.is_some() || self.layer.is_some() {
             usage!("--pooling, --layer: are for checkpoint folders; a run pools as it was trained");
         }
-        Ok(Job::load(dir, &context.registry, context.device()?)?)
+        Ok(context.tasks()?.load(dir)?)
     }
 
     fn load_checkpoint(&self, dir: &Path, context: &Context) -> Result<Pretrained> {
@@ -152,7 +152,8 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     }
     let vectors = if is_run(&dir) {
         let run = arguments.load_run(&dir, context)?;
-        let embed = |input: &InputValue| run.embed(&input.modality(), &[input.source()]);
+        let embedder = run.embedder()?;
+        let embed = |input: &InputValue| embedder.embed(&input.modality(), &[input.source()]);
         arguments.inputs.0.iter().map(embed).collect::<Result<Vec<_>, _>>()?
     } else {
         let model = arguments.load_checkpoint(&dir, context)?;
@@ -191,7 +192,7 @@ fn embed_dataset(dir: &Path, data: &Path, out: &Path, arguments: &Arguments, con
     }
     if is_run(dir) {
         let run = arguments.load_run(dir, context)?;
-        return write_vectors(&Trained::new(&run, dir)?, None, data, out, arguments, context);
+        return write_vectors(run.embedder()?, None, data, out, arguments, context);
     }
     let model = arguments.load_checkpoint(dir, context)?;
     let result = write_vectors(&model, arguments.pooling(&model), data, out, arguments, context);

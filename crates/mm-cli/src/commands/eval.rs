@@ -11,9 +11,10 @@ use anyhow::{Result, bail};
 use mm_data::Split;
 use mm_repr::Pretrained;
 use mm_tasks::{
-    job::{Evaluated, Job, prediction_figures},
+    captioning::{self, Captioning},
     metrics::{Judges, Synonyms},
-    prediction::{Predictor, robustness, robustness_page},
+    prediction::{self, Predictor, evaluation_report, robustness, robustness_page},
+    task::EvaluationReport,
 };
 use std::path::{Path, PathBuf};
 
@@ -47,8 +48,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let dir = arguments.model.dir();
-    let as_prediction = dir.join("fit.json").exists()
-        || arguments.data.is_some()
+    let as_prediction = arguments.data.is_some()
         || !arguments.exclude_modality.is_empty()
         || arguments.robustness.is_some();
     let evaluation =
@@ -62,12 +62,13 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
 }
 
 /// A prediction run, on any rows, with or without a modality.
-fn evaluate_prediction(dir: &Path, arguments: &Arguments, context: &Context) -> Result<Evaluated> {
+fn evaluate_prediction(dir: &Path, arguments: &Arguments, context: &Context) -> Result<EvaluationReport> {
     if arguments.clip.is_some() || arguments.wordnet.is_some() {
         usage!("--clip, --wordnet: are for captioning runs; {} is evaluated as a prediction run", dir.display());
     }
     // Rows of another table were not seen in training, whatever split they are in there.
     let split = if arguments.data.is_some() { Split::Test } else { arguments.split };
+    context.tasks()?.tasks.check_run(dir, prediction::TASK)?;
     let predictor = Predictor::open_for(dir, split, &context.registry, context.device()?)?;
     let excluded = predictor.without(&arguments.exclude_modality)?;
     let (manifest, rows) = if let Some(data) = &arguments.data {
@@ -91,22 +92,27 @@ fn evaluate_prediction(dir: &Path, arguments: &Arguments, context: &Context) -> 
             let (first, last) = (at(c.points.first()), at(c.points.last()));
             vec![c.modality.clone(), c.kind.to_owned(), first, last, format!("{:.4}", c.area)]
         }));
-        return Ok(Evaluated { json: serde_json::json!({"curves": curves, "report": page}), table });
+        return Ok(EvaluationReport { json: serde_json::json!({"curves": curves, "report": page}), table });
     }
     let (metrics, failed) = predictor.evaluate(&manifest, &rows, &excluded)?;
     output::warnings(failed.iter());
-    Ok(prediction_figures(&metrics, &failed))
+    Ok(evaluation_report(&metrics, &failed))
 }
 
 /// A run of any task on a split of its own data; the result is also written into the run folder.
-fn evaluate(dir: &Path, arguments: &Arguments, context: &Context) -> Result<Evaluated> {
-    let model = Job::load(dir, &context.registry, context.device()?)?;
-    let clip = arguments.clip.as_ref().map(|name| Pretrained::load(&locate(name))).transpose()?;
-    let synonyms = arguments.wordnet.as_deref().map(Synonyms::open).transpose()?;
-    let judges = Judges { clip: clip.as_ref(), synonyms: synonyms.as_ref() };
+fn evaluate(dir: &Path, arguments: &Arguments, context: &Context) -> Result<EvaluationReport> {
+    let tasks = context.tasks()?;
     let mut progress = ItemProgress::new();
     let on_progress = &mut |label: &str, done, total| progress.update(label, done, total);
-    let evaluation = model.evaluate(dir, arguments.split, &context.registry, judges, on_progress)?;
+    let evaluation = if arguments.clip.is_some() || arguments.wordnet.is_some() {
+        tasks.tasks.check_run(dir, captioning::TASK)?;
+        let clip = arguments.clip.as_ref().map(|name| Pretrained::load(&locate(name))).transpose()?;
+        let synonyms = arguments.wordnet.as_deref().map(Synonyms::open).transpose()?;
+        let scorers = Judges { clip: clip.as_ref(), synonyms: synonyms.as_ref() };
+        Captioning::load(dir, &tasks)?.evaluated(arguments.split, scorers, on_progress)?.report()?
+    } else {
+        tasks.load(dir)?.evaluate(arguments.split, &tasks, on_progress)?
+    };
     progress.finish();
     let file = dir.join(format!("evaluation-{}.json", arguments.split));
     // Somebody else's run may be in a folder that is read-only.

@@ -110,7 +110,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
 fn write_report(out: &Path, fitted: &Fitted, context: &Context) -> Result<Option<PathBuf>> {
     let page = out.join("report.html");
     let runs = [out.to_owned()];
-    match mm_tasks::job::build_report(&runs, fitted.side, &context.registry, context.device()?, &mut |_, _, _| {}) {
+    match context.tasks()?.report(&runs, fitted.side, &mut |_, _, _| {}) {
         Ok(report) => {
             mm_core::checkpoint::write_file(&page, report.html.as_bytes())?;
             Ok(Some(page))

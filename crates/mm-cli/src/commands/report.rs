@@ -3,7 +3,6 @@
 use crate::{args::model::locate, context::Context, output, progress::ItemProgress};
 use anyhow::Result;
 use mm_data::Split;
-use mm_tasks::job::build_report;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
@@ -28,7 +27,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let out = arguments.out.clone().unwrap_or_else(|| folders[0].join("report.html"));
     let mut progress = ItemProgress::new();
     let on_progress = &mut |label: &str, done, total| progress.update(label, done, total);
-    let report = build_report(&runs, arguments.split, &context.registry, context.device()?, on_progress)?;
+    let report = context.tasks()?.report(&runs, arguments.split, on_progress)?;
     progress.finish();
     mm_core::checkpoint::write_file(&out, report.html.as_bytes())?;
     if context.json {

@@ -5,6 +5,7 @@ use anyhow::{Result, bail};
 use mm_core::{Device, Modality, Source};
 use mm_data::{Manifest, Split};
 use mm_tasks::{
+    embedding::Embedder,
     report::gaze_picture,
     retrieval::{Embedded, Retrieval, Said},
 };
@@ -74,11 +75,11 @@ impl Arguments {
     /// The modalities to search.
     fn targets(&self, model: &Retrieval, query: &Modality) -> Result<Vec<Modality>> {
         if self.modality.is_empty() {
-            return Ok(model.modalities().filter(|m| *m != query).cloned().collect());
+            return Ok(model.modalities().into_iter().filter(|m| m != query).collect());
         }
         let targets: Vec<Modality> = self.modality.iter().map(|m| Modality::from(m.as_str())).collect();
-        if let Some(unknown) = targets.iter().find(|t| !model.modalities().any(|m| m == *t)) {
-            let known = model.modalities().map(Modality::name).collect::<Vec<_>>().join(", ");
+        if let Some(unknown) = targets.iter().find(|t| !model.modalities().contains(t)) {
+            let known = model.modalities().iter().map(Modality::name).collect::<Vec<_>>().join(", ");
             bail!("--modality {unknown}: expected a modality of this run: {known}");
         }
         Ok(targets)
@@ -87,7 +88,7 @@ impl Arguments {
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let (modality, query) = arguments.query()?;
-    let model = Retrieval::load(&arguments.model.dir(), &context.registry, context.device()?)?;
+    let model = Retrieval::load(&arguments.model.dir(), &context.tasks()?)?;
     if let Some(language) = &arguments.transcript_language {
         let results = model.words(&query, language, &arguments.splits())?.into_iter().map(|Said { id, text, score }| {
             (score, json!({"modality": "text", "score": score, "id": id, "value": text, "language": language}))

@@ -8,10 +8,7 @@ use crate::{
 };
 use anyhow::{Context as _, Result, bail};
 use mm_core::{Role, config};
-use mm_tasks::{
-    Fit,
-    job::{self, Job},
-};
+use mm_tasks::{FitContext, FitOutcome, TaskModel};
 use mm_train::{Run, environment};
 use serde_json::json;
 use std::{
@@ -46,7 +43,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let stop = stop_on_interrupt("this step")?;
     let value = config::read(&arguments.config, &arguments.overrides)?;
     // A wrong config fails before any folder is made.
-    job::check(&value).with_context(|| arguments.config.display().to_string())?;
+    context.tasks()?.check(&value).with_context(|| arguments.config.display().to_string())?;
     let name = arguments.config.file_stem().map(PathBuf::from).unwrap_or_default();
     let out = arguments.out.clone().unwrap_or_else(|| Path::new("runs").join(name));
     let Some(count) = arguments.num_seeds else { return train_one(value, &out, arguments, context, &stop) };
@@ -61,13 +58,13 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
 
 /// The folder that relative paths of a config are relative to: what the config says, else the config's own folder.
 pub(crate) fn set_base_dir(value: &mut toml::Value, config: &Path) -> Result<PathBuf> {
-    let base = match value.get("base").and_then(toml::Value::as_str) {
+    let base = match value.get("base_dir").and_then(toml::Value::as_str) {
         Some(base) => PathBuf::from(base),
         None => {
             std::fs::canonicalize(config.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))?
         }
     };
-    config::set(value, &format!("base={}", toml::Value::String(base.display().to_string())))?;
+    config::set(value, &format!("base_dir={}", toml::Value::String(base.display().to_string())))?;
     Ok(base)
 }
 
@@ -80,7 +77,7 @@ fn train_one(
 ) -> Result<()> {
     let started = Instant::now();
     let base = set_base_dir(&mut value, &arguments.config)?;
-    job::resolve(&mut value, &base, &context.registry, &mut |text| output::note(text))?;
+    context.tasks()?.resolve(&mut value, &base, &mut |text| output::note(text))?;
     let resumed = arguments.resume && out.join("config.toml").exists();
     if resumed && config::read(&out.join("config.toml"), &[])? != value {
         bail!(
@@ -89,9 +86,9 @@ fn train_one(
             arguments.config.display()
         );
     }
-    let model = Job::new(&value, &base, &context.registry, context.device()?)?;
+    let model = context.tasks()?.build(&value, &base)?;
     // A data set that cannot be read must leave no folder behind.
-    let manifest = model.manifest()?;
+    let manifest = model.dataset()?;
     let mut run = if resumed {
         Run::resume(out)?
     } else {
@@ -99,14 +96,15 @@ fn train_one(
     };
     let mut progress = ItemProgress::new();
     let on_progress = &mut |label: &str, done, total| progress.update(label, done, total);
-    let fit = model.fit(manifest, &mut run, &mut TrainingProgress::new(), on_progress, stop);
+    let fit_context = FitContext { progress: &mut TrainingProgress::new(), on_progress, stop };
+    let fit = model.fit(manifest, &mut run, fit_context);
     progress.finish();
     let fit = fit?;
-    finish(&fit, &model, out, started, context)?;
-    if fit.outcome.stopped || stop.load(Ordering::Relaxed) {
+    finish(&fit, model.as_ref(), out, started, context)?;
+    if fit.training.stopped || stop.load(Ordering::Relaxed) {
         interrupted!(
             "saved at step {}; continue with: mm train {} --out {} --resume",
-            fit.outcome.state.step,
+            fit.training.state.step,
             arguments.config.display(),
             out.display()
         );
@@ -115,13 +113,13 @@ fn train_one(
 }
 
 /// Writes result.json and prints the result.
-fn finish(fit: &Fit, model: &Job, out: &Path, started: Instant, context: &Context) -> Result<()> {
+fn finish(fit: &FitOutcome, model: &dyn TaskModel, out: &Path, started: Instant, context: &Context) -> Result<()> {
     let seconds = started.elapsed().as_secs_f64();
-    let saved = &fit.outcome.state;
-    let failed = fit.broken.len();
+    let saved = &fit.training.state;
+    let failed = fit.failed.len();
     let result = json!({
         "out": out, "steps": saved.step, "epochs": saved.epoch, "finished": saved.finished, "rows": fit.rows,
-        "failed": {"count": failed, "examples": fit.broken.iter().take(100).collect::<Vec<_>>()}, "best": saved.best,
+        "failed": {"count": failed, "examples": fit.failed.iter().take(100).collect::<Vec<_>>()}, "best": saved.best,
         "parameters": {
             "trainable": model.params().count(&[Role::Trainable]), "frozen": model.params().count(&[Role::Frozen]),
         },
@@ -130,7 +128,7 @@ fn finish(fit: &Fit, model: &Job, out: &Path, started: Instant, context: &Contex
     mm_core::checkpoint::write_file(&out.join("result.json"), format!("{result:#}\n").as_bytes())?;
     if context.json {
         output::line(&result);
-    } else if !fit.outcome.stopped {
+    } else if !fit.training.stopped {
         let failed = if failed == 0 { String::new() } else { format!(", {failed} values could not be read") };
         output::line(format!(
             "{}: {} steps over {} rows in {seconds:.0} s{failed}",

@@ -108,7 +108,7 @@ impl World {
 const CONFIG: &str = r#"
 task = "retrieval"
 width = 16
-cache = "cache"
+cache_dir = "cache"
 [data]
 manifest = "data.jsonl"
 split = { column = "split" }

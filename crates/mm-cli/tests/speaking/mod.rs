@@ -228,7 +228,7 @@ task = "prediction"
 label = "label"
 problem = "multiclass"
 pool = "fused"
-cache = "cache"
+cache_dir = "cache"
 [data]
 manifest = "shapes.csv"
 split = { column = "split" }

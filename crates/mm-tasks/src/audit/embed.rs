@@ -1,7 +1,7 @@
 //! Embeddings of all pairs of a manifest.
 
 use super::{Problem, ProblemKind, RowAudit, concat_normalized};
-use crate::{Result, Told};
+use crate::{ProgressFn, Result};
 use mm_core::{Modality, Source, Tensor};
 use mm_data::Manifest;
 
@@ -26,7 +26,7 @@ pub(super) fn embed_pairs(
     manifest: &Manifest,
     modalities: [&Modality; 2],
     embed: Embed<'_>,
-    progress: Told<'_>,
+    progress: ProgressFn<'_>,
 ) -> Result<EmbeddedPairs> {
     let (mut rows, mut unreadable, mut skipped) = (Vec::new(), Vec::new(), 0);
     let (mut left, mut right) = (Vec::new(), Vec::new());

@@ -12,7 +12,7 @@ pub use problems::{Problem, ProblemKind};
 pub use report::audit_page;
 pub use scores::{MismatchScores, auroc, cross_fitted_cca, mismatch_scores};
 
-use crate::{Error, Result, Told};
+use crate::{Error, ProgressFn, Result};
 use mm_core::{Modality, Tensor};
 use mm_data::Manifest;
 use serde::Serialize;
@@ -76,7 +76,7 @@ pub fn audit(
     modalities: [&Modality; 2],
     embed: Embed<'_>,
     separate_spaces: bool,
-    progress: Told<'_>,
+    progress: ProgressFn<'_>,
 ) -> Result<Audit> {
     let embedded = embed::embed_pairs(manifest, modalities, embed, progress)?;
     let rows = &embedded.rows;

@@ -1,13 +1,12 @@
 //! Settings of a prediction.
 
 use super::target::Problem;
+use crate::config::CommonConfig;
 use mm_core::nn::LstmConfig;
-use mm_data::{LoaderConfig, ManifestConfig};
 use mm_fusion::FusionConfig;
 use mm_reason::reasoning::ReasoningConfig;
-use mm_train::TrainConfig;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, path::PathBuf};
+use std::collections::BTreeMap;
 
 /// One modality's way in.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -153,14 +152,9 @@ impl Pooling {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PredictionConfig {
-    /// The folder that relative paths are relative to; the config's own when absent.
-    #[serde(default)]
-    pub base: Option<PathBuf>,
-    /// The data.
-    pub data: ManifestConfig,
-    /// How batches are made.
-    #[serde(default)]
-    pub loader: LoaderConfig,
+    /// The keys that all tasks share.
+    #[serde(skip)]
+    pub common: CommonConfig,
     /// The column that is predicted.
     pub label: String,
     /// What kind of problem it is.
@@ -193,10 +187,4 @@ pub struct PredictionConfig {
     /// How the heads' answers become one.
     #[serde(default)]
     pub pool: Pooling,
-    /// The training.
-    #[serde(default)]
-    pub train: TrainConfig,
-    /// Where decoded and encoded samples are kept; mm's cache when absent.
-    #[serde(default)]
-    pub cache: Option<PathBuf>,
 }

@@ -12,6 +12,7 @@ mod robustness;
 mod search;
 mod stack;
 mod target;
+mod task;
 
 pub use attribution::{Attribution, Contribution};
 pub use config::{ContextConfig, InputConfig, LossConfig, Pooling, PredictionConfig};
@@ -20,11 +21,13 @@ pub use predictor::{Asked, Predicted, Predictor, write_predictions};
 pub use robustness::{Curve, robustness, robustness_page};
 pub use search::{Search, Trial, search, space as search_space};
 pub use target::{Label, Problem, Target};
+pub use task::{TASK, evaluation_report, spec};
 
 use crate::{
-    Error, Fit, Result, Told,
+    Error, FitOutcome, ProgressFn, Result,
+    config::{CommonConfig, TaskConfig},
     features::{Frozen, Kept},
-    job, metrics,
+    metrics,
 };
 use mm_core::{
     Device, Modality, Params, ProcessContext, Processor, Registry, Source, Tensor, TrainingObjective,
@@ -86,13 +89,28 @@ pub(crate) struct Answers {
     pub(crate) looks: Vec<Look>,
 }
 
-/// A prediction config from a value, its `task` left out.
-pub fn parse(value: &toml::Value) -> Result<PredictionConfig> {
-    let mut value = value.clone();
-    value.as_table_mut().and_then(|t| t.remove("task"));
-    let config: PredictionConfig = settings::parse(&value, "")?;
-    config.loader.check()?;
-    config.train.check()?;
+impl TaskConfig for PredictionConfig {
+    const TASK: &'static str = TASK;
+
+    fn common(&self) -> &CommonConfig {
+        &self.common
+    }
+
+    fn common_mut(&mut self) -> &mut CommonConfig {
+        &mut self.common
+    }
+
+    fn validate(&self) -> Result<()> {
+        validate(self)
+    }
+}
+
+/// A prediction config from a value.
+pub(crate) fn parse(value: &toml::Value) -> Result<PredictionConfig> {
+    crate::config::parse_task(value)
+}
+
+fn validate(config: &PredictionConfig) -> Result<()> {
     if config.inputs.is_empty() {
         return Err(Error::Config("inputs: found none, wanted at least one modality".into()));
     }
@@ -133,7 +151,7 @@ pub fn parse(value: &toml::Value) -> Result<PredictionConfig> {
                 .into(),
         ));
     }
-    if loss.blending && config.train.evaluate_every_epochs == 0 {
+    if loss.blending && config.common.train.evaluate_every_epochs == 0 {
         return Err(Error::Config(
             "loss.blending: found train.evaluate_every_epochs = 0, wanted more: the weights are found between evaluations"
                 .into(),
@@ -150,7 +168,7 @@ pub fn parse(value: &toml::Value) -> Result<PredictionConfig> {
             "loss.unimodal_labels: found a {found} problem, wanted two classes or numbers, which have a positive and a negative side"
         )));
     }
-    Ok(config)
+    Ok(())
 }
 
 /// Writes into a config what its training rows say: the problem, the classes, encoders that were not named. What was found out is told in
@@ -174,7 +192,7 @@ pub(crate) fn resolve_all(
     if !open {
         return Ok(others);
     }
-    let base = config.base.clone().unwrap_or_else(|| base.to_owned());
+    let base = config.common.base_dir_or(base);
     let manifest = open_manifest(&config, &base)?;
     let train = manifest.rows_in_split(Split::Train);
     // Rows to choose by tell of oddities and of classes too; rows to be tested on tell nothing.
@@ -247,16 +265,16 @@ pub(crate) fn resolve_all(
         input.encoder = Some(proposal.encoder);
         input.standardize = Some(input.standardize.unwrap_or(proposal.standardize));
     }
-    job::rewrite(value, &config)?;
+    *value = crate::config::to_value(&config)?;
     Ok(others)
 }
 
 fn open_manifest(config: &PredictionConfig, base: &Path) -> Result<Manifest> {
-    let mut manifest = Manifest::open(&config.data, base)?;
+    let mut manifest = Manifest::open(&config.common.data, base)?;
     for row in &mut manifest.rows {
         row.values.retain(|m, values| config.inputs.contains_key(m.name()) && !values.is_empty());
         for (modality, values) in &mut row.values {
-            if config.loader.always_first_source.iter().any(|m| m == modality.name()) {
+            if config.common.loader.always_first_source.iter().any(|m| m == modality.name()) {
                 values.truncate(1);
             }
         }
@@ -267,18 +285,18 @@ fn open_manifest(config: &PredictionConfig, base: &Path) -> Result<Manifest> {
 impl Prediction {
     /// Builds the model of a resolved config fresh, its weights a function of the seed.
     pub fn new(config: PredictionConfig, base: &Path, registry: &Registry, device: Device) -> Result<Self> {
-        let base = config.base.clone().unwrap_or_else(|| base.to_owned());
+        let base = config.common.base_dir_or(base);
         if config.problem == Problem::Auto || (config.classes.len() < 2 && config.problem != Problem::Regression) {
             let found = format!("{:?} with {} classes", config.problem, config.classes.len());
             return Err(Error::Config(format!("problem: found {found}, wanted a problem and its classes")));
         }
         let target = Target { problem: config.problem, classes: config.classes.clone() };
-        manual_seed(config.train.seed);
+        manual_seed(config.common.train.seed);
         let params = Params::new(device);
         let network = Network::new(&params, &config, &target, &base, registry)?;
         let level = params.scope().pp("target").buffer("level", &[2], mm_core::Init::Zeros)?;
         level.copy_(&Tensor::from_slice(&[0f32, 1.0])?)?;
-        let cache = TensorCache::open_or_default(&base, config.cache.as_deref())?;
+        let cache = TensorCache::open_or_default(&base, config.common.cache_dir.as_deref())?;
         let (labels, made, ready, keeping) = Default::default();
         Ok(Self { params, network, target, level, config, base, cache, labels, made, ready, keeping })
     }
@@ -328,8 +346,8 @@ impl Prediction {
     pub fn other_manifest(&self, path: &Path, here: &Path) -> Result<Manifest> {
         let mut data = mm_data::ManifestConfig {
             manifest: path.to_owned(),
-            columns: self.config.data.columns.clone(),
-            encoding: self.config.data.encoding.clone(),
+            columns: self.config.common.data.columns.clone(),
+            encoding: self.config.common.data.encoding.clone(),
             split: mm_data::SplitConfig { test: 0.0, ..Default::default() },
             ..Default::default()
         };
@@ -397,7 +415,7 @@ impl Prediction {
         manifest: &Manifest,
         rows: &[usize],
         stop: &AtomicBool,
-        told: Told<'_>,
+        told: ProgressFn<'_>,
     ) -> Result<BTreeMap<Modality, Arc<dyn Processor>>> {
         let mut processors: BTreeMap<Modality, Arc<dyn Processor>> = BTreeMap::new();
         let mut made = Vec::new();
@@ -432,7 +450,7 @@ impl Prediction {
         manifest: &Manifest,
         until: Instant,
         stop: &AtomicBool,
-        told: Told<'_>,
+        told: ProgressFn<'_>,
     ) -> Result<Vec<bool>> {
         const AT_ONCE: usize = 128;
         let frozen: Vec<_> =
@@ -441,7 +459,7 @@ impl Prediction {
             return Ok(vec![true; manifest.rows.len()]);
         }
         let mut rows: Vec<usize> = (0..manifest.rows.len()).collect();
-        Rng::at(&[self.config.train.seed]).shuffle(&mut rows);
+        Rng::at(&[self.config.common.train.seed]).shuffle(&mut rows);
         let mut encoded = vec![false; rows.len()];
         let mut all: BTreeMap<Modality, Kept> = BTreeMap::new();
         let mut done = 0;
@@ -518,9 +536,9 @@ impl Prediction {
         manifest: Arc<Manifest>,
         run: &mut Run,
         progress: &mut dyn Progress,
-        told: Told<'_>,
+        told: ProgressFn<'_>,
         stop: &AtomicBool,
-    ) -> Result<Fit> {
+    ) -> Result<FitOutcome> {
         let labels = self.labels(&manifest);
         let rows: Vec<usize> =
             manifest.rows_in_split(Split::Train).into_iter().filter(|r| labels[*r].is_some()).collect();
@@ -563,10 +581,16 @@ impl Prediction {
         *self.keeping.borrow_mut() = keeping;
         *self.labels.borrow_mut() = labels;
         let loader_config =
-            mm_data::LoaderConfig { group_by_item: self.network.by_items(), ..self.config.loader.clone() };
+            mm_data::LoaderConfig { group_by_item: self.network.by_items(), ..self.config.common.loader.clone() };
         let count = rows.len();
-        let loader =
-            Loader::new(manifest.clone(), rows, processors.clone(), loader_config, self.config.train.seed, true)?;
+        let loader = Loader::new(
+            manifest.clone(),
+            rows,
+            processors.clone(),
+            loader_config,
+            self.config.common.train.seed,
+            true,
+        )?;
         let valid = self.labelled(&manifest, Split::Valid);
         for (what, asked, wanted) in [
             ("loss.blending", self.config.loss.blending, 1),
@@ -596,7 +620,7 @@ impl Prediction {
             Ok(Some(BTreeMap::from([(TARGET.to_owned(), score(&figures))]).into_iter().chain(figures).collect()))
         };
         let input = TrainInput {
-            config: &self.config.train,
+            config: &self.config.common.train,
             objective: self,
             params: &self.params,
             loader: &loader,
@@ -614,7 +638,7 @@ impl Prediction {
             predictor::Combination::fit(self, &manifest, &self.answer(&manifest, &valid, &processors, &[])?)?
         };
         combination.save(run.folder())?;
-        Ok(Fit { outcome, broken: loader.failed_samples(), rows: count })
+        Ok(FitOutcome { training: outcome, failed: loader.failed_samples(), rows: count })
     }
 
     /// The loss of each head on rows that were answered, by the labels that are kept.

@@ -1,7 +1,7 @@
 //! From a table to a model: which column is what, which networks are tried, what is kept.
 
 use super::{Prediction, Predictor, Problem, Ready, parse, resolve_all};
-use crate::{Error, Result, Told};
+use crate::{Error, ProgressFn, Result};
 use mm_core::{Device, Registry};
 use mm_data::{Cells, ColumnBinding, FailedSample, Manifest, Split, read_table};
 use mm_train::{Progress, Run, environment};
@@ -278,7 +278,7 @@ pub fn fit_table(
     device: Device,
     progress: &mut dyn Progress,
     say: &mut dyn FnMut(String),
-    told: Told<'_>,
+    told: ProgressFn<'_>,
     stop: &Arc<AtomicBool>,
 ) -> Result<Fitted> {
     let begun = Instant::now();
@@ -395,9 +395,9 @@ pub fn fit_table(
         }
         let fit = model.fit(manifest.clone(), &mut run, progress, told, &watch.flag)?;
         drop(run);
-        stopped |= fit.outcome.stopped;
+        stopped |= fit.training.stopped;
         trained = fit.rows;
-        broken = fit.broken;
+        broken = fit.failed;
         said.push(predictor.add(model, &folder, &manifest, &valid)?);
         // Written anew after each network, so that what is done counts whatever happens next.
         predictor.weigh(&said, &manifest)?;
@@ -464,7 +464,7 @@ fn learn_anew(
     registry: &Registry,
     device: Device,
     progress: &mut dyn Progress,
-    told: Told<'_>,
+    told: ProgressFn<'_>,
     stop: &AtomicBool,
 ) -> Result<Option<(Vec<String>, usize)>> {
     let (mut folders, mut rows) = (Vec::new(), 0);
@@ -482,7 +482,7 @@ fn learn_anew(
         let folder = fitting.out.join(&name);
         let mut run = Run::create(&folder, &own, environment(json!({"device": device.to_string()})))?;
         let fit = model.fit(Arc::new(model.manifest()?), &mut run, progress, told, stop)?;
-        if fit.outcome.stopped {
+        if fit.training.stopped {
             return Ok(None);
         }
         let pooled = "combination.json";

@@ -524,7 +524,7 @@ fn one(
     drop: &[Modality],
 ) -> Result<Combined> {
     // Its own data were encoded for training, and are asked again for every modality that is left out.
-    let own = manifest.path == model.base.join(&model.config.data.manifest);
+    let own = manifest.path == model.base.join(&model.config.common.data.manifest);
     let answers =
         if own { model.answer_own(manifest, rows, drop)? } else { model.answer_fresh(manifest, rows, drop)? };
     let values = combination.apply(model, &answers)?;

@@ -4,7 +4,7 @@
 
 use super::{Prediction, TARGET, parse, resolve};
 use crate::{
-    Error, Result, Told,
+    Error, ProgressFn, Result,
     report::{Line, Report, html_escape, html_page, html_table, lines},
 };
 use mm_core::{Device, Registry, checkpoint, config as settings, seed::Rng};
@@ -81,7 +81,7 @@ pub fn search(
     search: &Search,
     registry: &Registry,
     device: Device,
-    told: Told<'_>,
+    told: ProgressFn<'_>,
     stop: &AtomicBool,
 ) -> Result<(Vec<Trial>, Report)> {
     if search.rounds == 0 || search.trials == 0 || !(0.0 < search.keep && search.keep < 1.0) {
@@ -92,7 +92,7 @@ pub fn search(
     }
     let mut value = value.clone();
     resolve(&mut value, base, registry, &mut |text| tracing::info!("{text}"))?;
-    let most = parse(&value)?.train.epochs;
+    let most = parse(&value)?.common.train.epochs;
     let default = || {
         let kinds = OPERATORS.iter().map(|(k, _)| format!("{k:?}")).collect();
         vec![
@@ -190,7 +190,7 @@ fn one(
     }
     let mut run = Run::create(folder, &value, environment(json!({"device": device.to_string()})))?;
     let fit = model.fit(Arc::new(manifest), &mut run, &mut NoopProgress, &mut |_, _, _| {}, stop)?;
-    fit.outcome.state.best.ok_or_else(|| Error::Config(format!("stopped before a `{TARGET}` was measured")))
+    fit.training.state.best.ok_or_else(|| Error::Config(format!("stopped before a `{TARGET}` was measured")))
 }
 
 fn save(folder: &Path, trials: &[Trial]) -> Result<()> {

@@ -4,8 +4,13 @@ use super::{
     Report,
     said::{About, Shown, page},
 };
-use crate::{Error, Result, Told, captioning::Captioning, metrics::Judges};
-use mm_core::{Device, Modality, Registry};
+use crate::{
+    Error, Result,
+    captioning::Captioning,
+    metrics::Judges,
+    task::{ProgressFn, TaskContext},
+};
+use mm_core::Modality;
 use mm_data::Split;
 use std::path::PathBuf;
 
@@ -13,15 +18,14 @@ use std::path::PathBuf;
 pub fn build_captioning(
     runs: &[PathBuf],
     split: Split,
-    registry: &Registry,
-    device: Device,
-    told: Told<'_>,
+    context: &TaskContext<'_>,
+    on_progress: ProgressFn<'_>,
 ) -> Result<Report> {
     let mut all = Vec::new();
     let mut shown = None;
     for run in runs {
-        told(&format!("evaluating {}", run.display()), all.len(), runs.len());
-        let model = Captioning::load(run, registry, device)?;
+        on_progress(&format!("evaluating {}", run.display()), all.len(), runs.len());
+        let model = Captioning::load(run, context)?;
         all.push(model.evaluated(split, Judges::default(), &mut |_, _, _| {})?);
         shown.get_or_insert(model);
     }

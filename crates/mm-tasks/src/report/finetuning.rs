@@ -4,17 +4,26 @@ use super::{
     Report,
     said::{About, Shown, page},
 };
-use crate::{Error, Result, Told, finetuning::Finetuning};
-use mm_core::{Device, Modality};
+use crate::{
+    Error, Result,
+    finetuning::Finetuning,
+    task::{ProgressFn, TaskContext},
+};
+use mm_core::Modality;
 use mm_data::Split;
 use std::path::PathBuf;
 
 /// A report of runs that differ in their seed alone.
-pub fn build_finetuning(runs: &[PathBuf], split: Split, device: Device, told: Told<'_>) -> Result<Report> {
+pub fn build_finetuning(
+    runs: &[PathBuf],
+    split: Split,
+    context: &TaskContext<'_>,
+    on_progress: ProgressFn<'_>,
+) -> Result<Report> {
     let (mut all, mut shown) = (Vec::new(), None);
     for run in runs {
-        told(&format!("evaluating {}", run.display()), all.len(), runs.len());
-        let model = Finetuning::load(run, device)?;
+        on_progress(&format!("evaluating {}", run.display()), all.len(), runs.len());
+        let model = Finetuning::load(run, context)?;
         all.push(model.evaluated(split)?);
         shown.get_or_insert(model);
     }

@@ -8,11 +8,11 @@ use super::{
     retrieval::Report,
 };
 use crate::{
-    Error, Result, Told,
-    job::figure_table,
-    representation::{Figures, Look, Representation, select},
+    Error, Result,
+    representation::{Figures, Look, Representation, figure_table, select},
+    task::{ProgressFn, TaskContext},
 };
-use mm_core::{Device, InputSet, Modality, Registry, Tensor, no_grad, seed::manual_seed};
+use mm_core::{InputSet, Modality, Tensor, no_grad, seed::manual_seed};
 use mm_data::Split;
 use mm_repr::generative::{InputConfig, ValueType, decode_chars};
 use mm_train::Run;
@@ -22,25 +22,24 @@ use std::{collections::BTreeMap, fmt::Write, path::PathBuf};
 pub fn build_representation(
     runs: &[PathBuf],
     split: Split,
-    registry: &Registry,
-    device: Device,
-    told: Told<'_>,
+    context: &TaskContext<'_>,
+    on_progress: ProgressFn<'_>,
 ) -> Result<Report> {
     let mut all: Vec<Figures> = Vec::new();
     let mut shown = None;
     for run in runs {
-        told(&format!("evaluating {}", run.display()), all.len(), runs.len());
-        let model = Representation::load(run, registry, device)?;
-        let (figures, look) = model.evaluated(run, split, registry, &mut |_, _, _| {})?;
+        on_progress(&format!("evaluating {}", run.display()), all.len(), runs.len());
+        let model = Representation::load(run, context)?;
+        let (figures, look) = model.evaluated(split, context, &mut |_, _, _| {})?;
         all.push(figures);
         if shown.is_none() {
             shown = Some((model, look));
         }
     }
     let Some((model, look)) = shown else { return Err(Error::Config("a report needs at least one run".into())) };
-    told("drawing", 0, 1);
+    on_progress("drawing", 0, 1);
     let kind = model.config().model.get("kind").and_then(toml::Value::as_str).unwrap_or("representation").to_owned();
-    let names = model.modalities().map(Modality::name).collect::<Vec<_>>().join(", ");
+    let names = model.input_modalities().map(Modality::name).collect::<Vec<_>>().join(", ");
     let mut body = String::new();
     let _ = write!(
         body,
@@ -81,7 +80,7 @@ fn some(set: &InputSet, modality: &Modality, count: usize) -> Result<Option<(Inp
 
 /// What the model makes: values again, on the way from one to another, new ones.
 fn made(body: &mut String, model: &Representation, look: &Look) -> Result<()> {
-    let modalities: Vec<Modality> = model.modalities().cloned().collect();
+    let modalities: Vec<Modality> = model.input_modalities().cloned().collect();
     let words = |row: usize| {
         let about = &look.manifest.rows[look.test.rows[row]];
         match about.values.get(&Modality::TEXT).and_then(|v| v.first()) {
@@ -203,7 +202,7 @@ fn between(codes: &Tensor, steps: i64) -> Result<Tensor> {
 fn map(body: &mut String, model: &Representation, look: &Look) -> Result<()> {
     let count = look.test.rows.len().min(600);
     let modality =
-        model.modalities().find(|m| model.learner().reads(m) && look.test.set.parts.contains_key(m)).cloned();
+        model.input_modalities().find(|m| model.learner().reads(m) && look.test.set.parts.contains_key(m)).cloned();
     let Some(modality) = modality else { return Ok(()) };
     let Some((set, rows)) = some(&look.test.set, &modality, count)? else { return Ok(()) };
     if rows.len() < 8 {

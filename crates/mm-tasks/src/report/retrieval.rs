@@ -7,11 +7,12 @@ use super::{
     map::plane,
 };
 use crate::{
-    Error, Result, Told,
+    Error, Result,
     metrics::RetrievalMetrics,
     retrieval::{Embedded, Entry, Evaluation, Retrieval},
+    task::{ProgressFn, TaskContext},
 };
-use mm_core::{Device, Modality, Registry, Source, Tensor, seed::Rng};
+use mm_core::{Modality, Source, Tensor, seed::Rng};
 use mm_data::Split;
 use mm_train::Run;
 use std::{
@@ -30,13 +31,12 @@ pub struct Report {
 }
 
 /// Reports runs that differ in their seed alone: figures with mean and spread, pictures of the first.
-pub fn build(runs: &[PathBuf], split: Split, registry: &Registry, device: Device, told: Told<'_>) -> Result<Report> {
-    let first = runs.first().ok_or_else(|| Error::Config("a report needs at least one run".into()))?;
+pub fn build(runs: &[PathBuf], split: Split, context: &TaskContext<'_>, on_progress: ProgressFn<'_>) -> Result<Report> {
     let mut evaluations = Vec::new();
     let mut shown = None;
     for run in runs {
-        told(&format!("evaluating {}", run.display()), evaluations.len(), runs.len());
-        let model = Retrieval::load(run, registry, device)?;
+        on_progress(&format!("evaluating {}", run.display()), evaluations.len(), runs.len());
+        let model = Retrieval::load(run, context)?;
         let manifest = Arc::new(model.manifest()?);
         let (embedded, evaluation) = model.evaluated(&manifest, split, &mut |_, _, _| {})?;
         evaluations.push(evaluation);
@@ -47,7 +47,7 @@ pub fn build(runs: &[PathBuf], split: Split, registry: &Registry, device: Device
     let Some((model, manifest, embedded)) = shown else {
         return Err(Error::Config("a report needs at least one run".into()));
     };
-    told("drawing", 0, 1);
+    on_progress("drawing", 0, 1);
     let mut body = String::new();
     summary(&mut body, runs, &evaluations, split, manifest.rows.len(), &embedded)?;
     body.push_str("<h2>Finding one from the other</h2><p class=\"soft\">Share of queries whose own item is among the first 1, 5 and 10 candidates. ");
@@ -69,7 +69,7 @@ pub fn build(runs: &[PathBuf], split: Split, registry: &Registry, device: Device
     }
     languages(&mut body, &evaluations);
     curves(&mut body, runs)?;
-    maps(&mut body, first, registry, device, &manifest, &embedded, split)?;
+    maps(&mut body, &model, context, &manifest, &embedded, split)?;
     examples(&mut body, &embedded)?;
     gazes(&mut body, &model, &embedded)?;
     confusions(&mut body, &embedded)?;
@@ -277,14 +277,13 @@ fn one_an_item(embedded: &Embedded, most: usize) -> Result<(Tensor, Vec<String>)
 
 fn maps(
     body: &mut String,
-    run: &Path,
-    registry: &Registry,
-    device: Device,
+    model: &Retrieval,
+    context: &TaskContext<'_>,
     manifest: &Arc<mm_data::Manifest>,
     after: &BTreeMap<Modality, Embedded>,
     split: Split,
 ) -> Result<()> {
-    let fresh = Retrieval::fresh_from_run(run, registry, device)?;
+    let fresh = model.untrained(context)?;
     let before = fresh.embed_side(manifest, split, &mut |_, _, _| {})?;
     body.push_str("<h2>The shared space, on a plane</h2><p class=\"soft\">t-SNE of all modalities together; lines join what shows the same. Before training each modality keeps to itself; after it, partners lie together.</p><div class=\"charts\">");
     for (name, embedded) in [("Before training", &before), ("After training", after)] {

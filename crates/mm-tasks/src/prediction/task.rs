@@ -1,0 +1,136 @@
+//! Prediction as a registered task.
+
+use super::{Prediction, PredictionConfig, Predictor, resolve};
+use crate::{
+    Error, Result,
+    config::parse_task,
+    metrics::Figures,
+    report,
+    task::{EvaluationReport, FitContext, FitOutcome, ProgressFn, TaskContext, TaskModel, TaskSpec},
+};
+use mm_core::{Device, Params};
+use mm_data::{FailedSample, Manifest, Split};
+use mm_train::Run;
+use serde_json::json;
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// The name that configs give as `task`.
+pub const TASK: &str = "prediction";
+
+/// The command that uses a trained run.
+const USAGE: &str = "mm predict";
+
+/// The task, to be registered.
+pub fn spec() -> TaskSpec {
+    TaskSpec {
+        name: TASK,
+        description: "predict a column from any modalities",
+        usage: USAGE,
+        parse: |value| parse_task::<PredictionConfig>(value).map(drop),
+        resolve: |value, base, context, log| resolve(value, base, context.encoders, log),
+        build: |value, base, context| {
+            Ok(Box::new(Prediction::new(parse_task(value)?, base, context.encoders, context.device)?))
+        },
+        load: |run, context| Ok(Box::new(LoadedPrediction::open(run, context)?)),
+        report: |runs, split, context, _| report::build_prediction(runs, split, context.encoders, context.device),
+        owns_folder: |run| run.join("fit.json").exists(),
+    }
+}
+
+impl TaskModel for Prediction {
+    fn task(&self) -> &'static str {
+        TASK
+    }
+
+    fn usage(&self) -> &'static str {
+        USAGE
+    }
+
+    fn params(&self) -> &Params {
+        self.params()
+    }
+
+    fn dataset(&self) -> Result<Manifest> {
+        self.manifest()
+    }
+
+    fn fit(&self, dataset: Manifest, run: &mut Run, context: FitContext<'_>) -> Result<FitOutcome> {
+        self.fit(Arc::new(dataset), run, context.progress, context.on_progress, context.stop)
+    }
+
+    fn evaluate(&self, _: Split, _: &TaskContext<'_>, _: ProgressFn<'_>) -> Result<EvaluationReport> {
+        Err(Error::invalid("model", "a prediction model that is still trained", "one loaded from its run folder"))
+    }
+}
+
+/// A run folder, or an ensemble of such, loaded to be evaluated.
+struct LoadedPrediction {
+    run: PathBuf,
+    predictor: Predictor,
+    device: Device,
+}
+
+impl LoadedPrediction {
+    fn open(run: &Path, context: &TaskContext<'_>) -> Result<Self> {
+        let predictor = Predictor::open(run, context.encoders, context.device)?;
+        Ok(Self { run: run.to_owned(), predictor, device: context.device })
+    }
+}
+
+impl TaskModel for LoadedPrediction {
+    fn task(&self) -> &'static str {
+        TASK
+    }
+
+    fn usage(&self) -> &'static str {
+        USAGE
+    }
+
+    fn params(&self) -> &Params {
+        self.predictor.first().params()
+    }
+
+    fn dataset(&self) -> Result<Manifest> {
+        self.predictor.manifest()
+    }
+
+    fn fit(&self, _: Manifest, _: &mut Run, _: FitContext<'_>) -> Result<FitOutcome> {
+        Err(Error::invalid("model", "a trained prediction run", "a fresh model").with_hint("train with `mm train`"))
+    }
+
+    fn evaluate(&self, split: Split, context: &TaskContext<'_>, _: ProgressFn<'_>) -> Result<EvaluationReport> {
+        let other;
+        // Rows that were chosen on are measured by the networks that had not learned from them.
+        let predictor = if split == Split::Test {
+            &self.predictor
+        } else {
+            other = Predictor::open_for(&self.run, split, context.encoders, self.device)?;
+            &other
+        };
+        let manifest = predictor.manifest()?;
+        let rows = crate::rows_in_split(&manifest, split)?;
+        let (mut figures, failed) = predictor.evaluate(&manifest, &rows, &[])?;
+        if self.run.join("config.toml").exists() {
+            figures.extend(predictor.baselines(&manifest, &rows)?);
+        }
+        Ok(evaluation_report(&figures, &failed))
+    }
+}
+
+/// Metrics of a prediction for programs and for people.
+pub fn evaluation_report(figures: &Figures, failed: &[FailedSample]) -> EvaluationReport {
+    let mut json = json!(figures);
+    for (name, value) in figures.iter().filter(|(name, _)| name.starts_with("rows")) {
+        json[name] = json!(*value as u64);
+    }
+    json["broken"] = json!(failed);
+    let mut table = vec![vec!["metric".to_owned(), "value".to_owned()]];
+    table.extend(figures.iter().map(|(name, value)| {
+        let text = if name.starts_with("rows") { format!("{value:.0}") } else { format!("{value:.4}") };
+        vec![name.clone(), text]
+    }));
+    EvaluationReport { json, table }
+}

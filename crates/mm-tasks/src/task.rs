@@ -1,0 +1,246 @@
+//! The interface of a task, and the registry that finds a task by the name in a config file.
+//!
+//! A task is a [`TaskSpec`]: how its config is checked, completed from the training data, and built into a [`TaskModel`]. Tasks from other crates
+//! are added with one call of [`TaskRegistry::register`].
+
+use crate::{
+    Error, Result,
+    config::{TASK_KEY, TaskConfig, parse_task, task_name},
+    embedding::Embedder,
+    report::Report,
+};
+use mm_core::{Device, Params, Registry, config as settings};
+use mm_data::{FailedSample, Manifest, Split};
+use mm_train::{Progress, Run, TrainOutcome};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
+};
+
+/// Reports long work outside the training loop: what, how much is done, of how much.
+pub type ProgressFn<'a> = &'a mut dyn FnMut(&str, usize, usize);
+
+/// What tasks need to build models.
+#[derive(Clone, Copy)]
+pub struct TaskContext<'a> {
+    /// Encoders by the `kind` that a config names.
+    pub encoders: &'a Registry,
+    /// Tasks by name.
+    pub tasks: &'a TaskRegistry,
+    /// Where models are computed.
+    pub device: Device,
+}
+
+/// Callbacks and the stop flag of [`TaskModel::fit`].
+pub struct FitContext<'a> {
+    /// Reports steps and evaluations of the training loop.
+    pub progress: &'a mut dyn Progress,
+    /// Reports long work before and after the training loop.
+    pub on_progress: ProgressFn<'a>,
+    /// Set from outside to save a checkpoint and stop.
+    pub stop: &'a AtomicBool,
+}
+
+/// How a fit ended.
+pub struct FitOutcome {
+    /// The state of the training loop.
+    pub training: TrainOutcome,
+    /// Samples that could not be read and were skipped.
+    pub failed: Vec<FailedSample>,
+    /// Number of training rows.
+    pub rows: usize,
+}
+
+/// Metrics of an evaluation, as one JSON value and as a table for people.
+pub struct EvaluationReport {
+    /// For programs.
+    pub json: serde_json::Value,
+    /// For people; the first row is the header.
+    pub table: Vec<Vec<String>>,
+}
+
+/// A table of a model's metrics next to a baseline's.
+pub(crate) fn comparison_table(
+    model: &BTreeMap<String, f64>,
+    baseline: &str,
+    values: &BTreeMap<String, f64>,
+) -> Vec<Vec<String>> {
+    let mut table = vec![vec!["metric".to_owned(), "model".to_owned(), baseline.to_owned()]];
+    for (name, value) in model {
+        let other = values.get(name).copied().unwrap_or(f64::NAN);
+        table.push(vec![name.clone(), format!("{value:.4}"), format!("{other:.4}")]);
+    }
+    table
+}
+
+/// A task's model: built from a config to be trained, or loaded from a run folder to be used.
+pub trait TaskModel {
+    /// The name of its task.
+    fn task(&self) -> &'static str;
+
+    /// The command that uses a trained model, for errors: ``mm caption``.
+    fn usage(&self) -> &'static str;
+
+    /// The parameters.
+    fn params(&self) -> &Params;
+
+    /// The data set that its config names.
+    fn dataset(&self) -> Result<Manifest>;
+
+    /// Trains on a data set ([`TaskModel::dataset`]) into a run folder; continues from the run's last checkpoint if there is one.
+    fn fit(&self, dataset: Manifest, run: &mut Run, context: FitContext<'_>) -> Result<FitOutcome>;
+
+    /// Metrics on one split of its data set.
+    fn evaluate(
+        &self,
+        split: Split,
+        context: &TaskContext<'_>,
+        on_progress: ProgressFn<'_>,
+    ) -> Result<EvaluationReport>;
+
+    /// The model as an embedder; `None` when it has no embeddings.
+    fn as_embedder(&self) -> Option<&dyn Embedder> {
+        None
+    }
+
+    /// The model as an embedder.
+    ///
+    /// # Errors
+    /// When it has no embeddings, with the command to use instead.
+    fn embedder(&self) -> Result<&dyn Embedder> {
+        self.as_embedder().ok_or(Error::NoEmbeddings { task: self.task(), usage: self.usage() })
+    }
+}
+
+/// How a task is found, checked, built, loaded and reported.
+#[derive(Clone)]
+pub struct TaskSpec {
+    /// The name that a config gives as `task`.
+    pub name: &'static str,
+    /// One line for people.
+    pub description: &'static str,
+    /// The command that uses a trained run, for errors: ``mm caption``.
+    pub usage: &'static str,
+    /// Checks a config without building anything.
+    pub parse: fn(&toml::Value) -> Result<()>,
+    /// Completes a config from the training data (classes, vocabularies, encoders), so that a run no longer depends on them. The path is the
+    /// folder of relative paths; what was chosen is reported as text.
+    pub resolve: fn(&mut toml::Value, &Path, &TaskContext<'_>, &mut dyn FnMut(String)) -> Result<()>,
+    /// Builds a fresh model from a resolved config; the path is the folder of relative paths.
+    pub build: fn(&toml::Value, &Path, &TaskContext<'_>) -> Result<Box<dyn TaskModel>>,
+    /// Loads the model of a run folder with its best weights.
+    pub load: fn(&Path, &TaskContext<'_>) -> Result<Box<dyn TaskModel>>,
+    /// An HTML report of run folders that differ in their seed alone.
+    pub report: fn(&[PathBuf], Split, &TaskContext<'_>, ProgressFn<'_>) -> Result<Report>,
+    /// Whether a folder without a `config.toml` is a run of this task.
+    pub owns_folder: fn(&Path) -> bool,
+}
+
+/// Tasks by name.
+#[derive(Clone, Default)]
+pub struct TaskRegistry {
+    specs: BTreeMap<&'static str, TaskSpec>,
+}
+
+impl TaskRegistry {
+    /// An empty registry; [`crate::tasks`] has the built-in tasks.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a task, or replaces the one of that name.
+    pub fn register(&mut self, spec: TaskSpec) -> &mut Self {
+        self.specs.insert(spec.name, spec);
+        self
+    }
+
+    /// The tasks, sorted by name.
+    pub fn specs(&self) -> impl Iterator<Item = &TaskSpec> {
+        self.specs.values()
+    }
+
+    /// The task of that name.
+    ///
+    /// # Errors
+    /// When there is none; the nearest name is suggested.
+    pub fn get(&self, name: &str) -> Result<&TaskSpec> {
+        let known = self.specs.keys().copied();
+        Ok(self.specs.get(name).ok_or_else(|| mm_core::Error::unknown("task", name, known))?)
+    }
+
+    /// The task that a config names.
+    pub fn of_config(&self, value: &toml::Value) -> Result<&TaskSpec> {
+        let names = || self.specs.keys().copied().collect::<Vec<_>>().join(", ");
+        let missing = || Error::invalid(TASK_KEY, "nothing", format!("one of {}", names()));
+        self.get(task_name(value).ok_or_else(missing)?)
+    }
+
+    /// The task of a run folder.
+    pub fn of_run(&self, run: &Path) -> Result<&TaskSpec> {
+        let config = run.join("config.toml");
+        match self.specs.values().find(|spec| !config.exists() && (spec.owns_folder)(run)) {
+            Some(spec) => Ok(spec),
+            None => self.of_config(&settings::read(&config, &[])?),
+        }
+    }
+
+    /// Refuses a run folder of another task than `expected`, with the command that takes it.
+    pub fn check_run(&self, run: &Path, expected: &str) -> Result<()> {
+        let found = self.of_run(run)?;
+        if found.name == expected {
+            return Ok(());
+        }
+        Err(Error::WrongTask {
+            run: Some(run.to_owned()),
+            found: found.name.to_owned(),
+            expected: expected.to_owned(),
+            usage: Some(found.usage.to_owned()),
+        })
+    }
+}
+
+impl TaskContext<'_> {
+    /// Reads the config of a run folder, which must be of that config's task.
+    pub fn run_config<C: TaskConfig>(&self, run: &Path) -> Result<C> {
+        let value = settings::read(&run.join("config.toml"), &[])?;
+        match task_name(&value) {
+            Some(found) if found != C::TASK => {
+                let usage = self.tasks.get(found).ok().map(|spec| spec.usage.to_owned());
+                let (run, found, expected) = (Some(run.to_owned()), found.to_owned(), C::TASK.to_owned());
+                Err(Error::WrongTask { run, found, expected, usage })
+            }
+            _ => parse_task(&value),
+        }
+    }
+
+    /// Checks a config without building anything.
+    pub fn check(&self, value: &toml::Value) -> Result<()> {
+        (self.tasks.of_config(value)?.parse)(value)
+    }
+
+    /// Completes a config from its training data; see [`TaskSpec::resolve`].
+    pub fn resolve(&self, value: &mut toml::Value, base: &Path, log: &mut dyn FnMut(String)) -> Result<()> {
+        (self.tasks.of_config(value)?.resolve)(value, base, self, log)
+    }
+
+    /// Builds the model of a resolved config.
+    pub fn build(&self, value: &toml::Value, base: &Path) -> Result<Box<dyn TaskModel>> {
+        (self.tasks.of_config(value)?.build)(value, base, self)
+    }
+
+    /// Loads the model of a run folder with its best weights.
+    pub fn load(&self, run: &Path) -> Result<Box<dyn TaskModel>> {
+        (self.tasks.of_run(run)?.load)(run, self)
+    }
+
+    /// An HTML report of run folders of one task that differ in their seed alone.
+    pub fn report(&self, runs: &[PathBuf], split: Split, on_progress: ProgressFn<'_>) -> Result<Report> {
+        let first = runs.first().ok_or_else(|| Error::invalid("runs", "none", "at least one run folder"))?;
+        let spec = self.tasks.of_run(first)?;
+        for run in &runs[1..] {
+            self.tasks.check_run(run, spec.name)?;
+        }
+        (spec.report)(runs, split, self, on_progress)
+    }
+}
