@@ -62,8 +62,8 @@ struct GlobalArgs {
     verbose: u8,
 }
 
-/// The command of the grammar, with its sub-commands listed in groups.
-fn command() -> clap::Command {
+/// The grammar of the command line as a [`clap::Command`], for help pages, completions and tests.
+pub fn command() -> clap::Command {
     let command = Cli::command();
     let template = commands::help_template(&command);
     command.help_template(template)
