@@ -510,7 +510,7 @@ fn words_are_learned_asked_and_measured() {
     refused(
         &["words", "similar", "--model", "corpus.txt", "--word", "cat"],
         world.path(),
-        &["corpus.txt", "two numbers"],
+        &["corpus.txt", "two integers"],
     );
     std::fs::write(world.path().join("empty.txt"), "").unwrap();
     refused(&["words", "train", "--data", "empty.txt", "--out", "x.bin"], world.path(), &["0 words"]);

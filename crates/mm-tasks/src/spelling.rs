@@ -119,7 +119,7 @@ impl Spelling {
 
     /// The rows of a text's n-grams.
     pub fn grams(&self, text: &str) -> Vec<i64> {
-        let each = |w: String| self.config.grams.grams(&w).map(i64::from).collect::<Vec<_>>();
+        let each = |w: String| self.config.grams.ngrams(&w).map(i64::from).collect::<Vec<_>>();
         mm_repr::text::word_tokens(text).flat_map(each).collect()
     }
 

@@ -235,15 +235,15 @@ fn evaluate(vectors: &WordVectors, pairs: &[PathBuf], analogies: &[PathBuf], con
         if context.json {
             output::line(json!({
                 "input": file, "metrics": [{"id": "spearman", "value": result.spearman, "higher_is_better": true}],
-                "pairs": result.pairs, "out_of_vocabulary": result.unknown,
+                "pairs": result.num_pairs, "out_of_vocabulary": result.num_oov,
             }));
         } else {
             output::line(format!(
                 "{}: spearman {:.4} on {} pairs ({} with out-of-vocabulary words left out)",
                 file.display(),
                 result.spearman,
-                result.pairs,
-                result.unknown
+                result.num_pairs,
+                result.num_oov
             ));
         }
     }
@@ -252,7 +252,7 @@ fn evaluate(vectors: &WordVectors, pairs: &[PathBuf], analogies: &[PathBuf], con
         if context.json {
             output::line(json!({
                 "input": file, "metrics": [{"id": "accuracy", "value": result.accuracy, "higher_is_better": true}],
-                "questions": result.questions, "out_of_vocabulary": result.unknown, "sections": result.sections,
+                "questions": result.num_questions, "out_of_vocabulary": result.num_oov, "sections": result.sections,
             }));
             continue;
         }
@@ -260,11 +260,11 @@ fn evaluate(vectors: &WordVectors, pairs: &[PathBuf], analogies: &[PathBuf], con
             "{}: accuracy {:.4} on {} questions ({} with out-of-vocabulary words left out)",
             file.display(),
             result.accuracy,
-            result.questions,
-            result.unknown
+            result.num_questions,
+            result.num_oov
         ));
-        for (name, correct, total) in result.sections.iter().filter(|s| s.2 > 0) {
-            output::line(format!("  {name:28} {correct:5} of {total:5}"));
+        for section in result.sections.iter().filter(|s| s.num_questions > 0) {
+            output::line(format!("  {:28} {:5} of {:5}", section.name, section.num_correct, section.num_questions));
         }
     }
     Ok(())
@@ -300,11 +300,11 @@ fn train(arguments: &Train, context: &Context) -> Result<()> {
     let training_seconds = training_start.lock().ok().and_then(|s| s.map(|s| s.elapsed().as_secs_f64())).unwrap_or(0.0);
     vectors.save(&arguments.out, format)?;
     std::fs::remove_dir_all(&work_dir)?;
-    let words_per_second = (vectors.vocabulary.total() * arguments.epochs as u64) as f64 / training_seconds.max(1e-9);
+    let words_per_second = (vectors.vocabulary.total_count() * arguments.epochs as u64) as f64 / training_seconds.max(1e-9);
     let (words, seconds) = (vectors.vocabulary.words.len(), started.elapsed().as_secs_f64());
     if context.json {
         output::line(json!({
-            "out": arguments.out, "words": words, "vector_size": vectors.vector_size, "phrases": phrases.map(|p| p.count()),
+            "out": arguments.out, "words": words, "vector_size": vectors.vector_size, "phrases": phrases.map(|p| p.num_pairs()),
             "words_per_second": words_per_second, "seconds": seconds,
         }));
     } else {

@@ -1,14 +1,21 @@
-use super::*;
+use super::{sampling::Rng, *};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
-/// Sentences about two worlds that share no neighbours; `kinds` makes how many words each world has.
-fn corpus(file: &Path) {
-    let mut random = train::Random::new(7);
-    let mut draw = |bound: u64| (random.next() >> 33) % bound;
+/// Writes sentences about two topics of six words each (`w0x0` … `w1x5`) that share only three function words.
+fn write_corpus(file: &Path) {
+    let mut rng = Rng::new(7);
+    let mut sample = |bound: u64| (rng.next() >> 33) % bound;
     let mut text = String::new();
     for _ in 0..4000 {
-        let world = draw(2);
+        let topic = sample(2);
         for _ in 0..8 {
-            let word = if draw(5) == 0 { format!("the{} ", draw(3)) } else { format!("w{world}x{} ", draw(6)) };
+            let word = if sample(5) == 0 { format!("the{} ", sample(3)) } else { format!("w{topic}x{} ", sample(6)) };
             text.push_str(&word);
         }
         text.push('\n');
@@ -16,9 +23,9 @@ fn corpus(file: &Path) {
     std::fs::write(file, text).unwrap();
 }
 
-fn learn(file: &Path, work: &Path, config: &Word2VecConfig) -> WordVectors {
-    let never = AtomicBool::new(false);
-    WordVectors::train(&[file.to_owned()], config, None, work, &never, &|_| {}).unwrap().unwrap()
+fn train(file: &Path, work_dir: &Path, config: &Word2VecConfig) -> WordVectors {
+    let stop = AtomicBool::new(false);
+    WordVectors::train(&[file.to_owned()], config, None, work_dir, &stop, &|_| {}).unwrap().unwrap()
 }
 
 fn config() -> Word2VecConfig {
@@ -36,11 +43,12 @@ fn config() -> Word2VecConfig {
 }
 
 #[test]
-fn every_way_of_learning_tells_two_worlds_apart_and_one_thread_is_deterministic() {
+fn every_training_mode_separates_two_topics_and_one_thread_is_deterministic() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("corpus.txt");
-    corpus(&file);
-    for (number, (architecture, negative, subwords, threads)) in [
+    write_corpus(&file);
+    // Four negatives stand for negatives that are not shared.
+    for (run, (architecture, negative, subwords, workers)) in [
         (Architecture::SkipGram, 5, false, 1),
         (Architecture::SkipGram, 4, false, 1),
         (Architecture::SkipGram, 0, false, 1),
@@ -53,89 +61,85 @@ fn every_way_of_learning_tells_two_worlds_apart_and_one_thread_is_deterministic(
     .enumerate()
     {
         let subwords = subwords.then_some(SubwordConfig { min_n: 3, max_n: 4, bucket: 500 });
-        let config = Word2VecConfig {
-            architecture,
-            negative,
-            share_negatives: negative != 4,
-            workers: threads,
-            subwords,
-            ..config()
-        };
-        let words = learn(&file, &folder.path().join(format!("work{number}")), &config);
-        for world in 0..2 {
-            let nearest = words.most_similar(&format!("w{world}x0"), 5).unwrap();
-            let right = nearest.iter().filter(|(w, _)| w.starts_with(&format!("w{world}"))).count();
-            assert_eq!(right, 5, "{config:?}: {nearest:?}");
+        let share_negatives = negative != 4;
+        let config = Word2VecConfig { architecture, negative, share_negatives, workers, subwords, ..config() };
+        let vectors = train(&file, &folder.path().join(format!("work{run}")), &config);
+        for topic in 0..2 {
+            let nearest = vectors.most_similar(&format!("w{topic}x0"), 5).unwrap();
+            let same_topic = nearest.iter().filter(|(w, _)| w.starts_with(&format!("w{topic}"))).count();
+            assert_eq!(same_topic, 5, "{config:?}: {nearest:?}");
         }
-        if threads == 1 {
-            let again = learn(&file, &folder.path().join(format!("again{number}")), &config);
-            assert_eq!(words.input, again.input, "{config:?}");
+        if workers == 1 {
+            let again = train(&file, &folder.path().join(format!("again{run}")), &config);
+            assert_eq!(vectors.input, again.input, "{config:?}");
         }
     }
 }
 
 #[test]
-fn an_interrupted_training_goes_on_to_the_same_vectors() {
+fn resumed_training_gives_the_same_vectors() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("corpus.txt");
-    corpus(&file);
-    let whole = learn(&file, &folder.path().join("whole"), &config());
-    let (work, stop) = (folder.path().join("cut"), AtomicBool::new(false));
-    // Stopped as the second pass begins: the first is kept.
-    let told = |p: Progress| {
-        if let Progress::Training(done, all) = p
-            && done >= all / 3
+    write_corpus(&file);
+    let uninterrupted = train(&file, &folder.path().join("uninterrupted"), &config());
+    let (work_dir, stop) = (folder.path().join("interrupted"), AtomicBool::new(false));
+    // Stops at the start of the second epoch, after the checkpoint of the first.
+    let on_progress = |progress: Progress| {
+        if let Progress::Training(done, total) = progress
+            && done >= total / 3
         {
-            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            stop.store(true, Ordering::Relaxed);
         }
     };
     let files = [file.clone()];
-    let slow = config();
-    assert!(WordVectors::train(&files, &slow, None, &work, &stop, &told).unwrap().is_none());
-    assert!(work.join("state.json").exists());
+    assert!(WordVectors::train(&files, &config(), None, &work_dir, &stop, &on_progress).unwrap().is_none());
+    assert!(work_dir.join("state.json").exists());
     let other = Word2VecConfig { seed: 9, ..config() };
-    let text =
-        WordVectors::train(&files, &other, None, &work, &AtomicBool::new(false), &|_| {}).unwrap_err().to_string();
-    assert!(text.contains("other settings"), "{text}");
-    let words = learn(&file, &work, &slow);
-    assert_eq!(words.input, whole.input);
+    let result = WordVectors::train(&files, &other, None, &work_dir, &AtomicBool::new(false), &|_| {});
+    let error = result.unwrap_err().to_string();
+    assert!(error.contains("other options"), "{error}");
+    let resumed = train(&file, &work_dir, &config());
+    assert_eq!(resumed.input, uninterrupted.input);
 }
 
 #[test]
-fn every_format_is_read_as_it_was_written_and_broken_files_are_told() {
+fn formats_round_trip_and_truncated_files_are_errors() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("corpus.txt");
-    corpus(&file);
+    write_corpus(&file);
     let subwords = Some(SubwordConfig { min_n: 2, max_n: 3, bucket: 300 });
-    let words = learn(&file, &folder.path().join("work"), &Word2VecConfig { subwords, ..config() });
+    let vectors = train(&file, &folder.path().join("work"), &Word2VecConfig { subwords, ..config() });
     for (name, format) in [("v.txt", Format::Text), ("v.bin", Format::Binary), ("v.ft", Format::FastText)] {
         let path = folder.path().join(name);
-        words.save(&path, format).unwrap();
+        vectors.save(&path, format).unwrap();
         assert_eq!(Format::detect(&path).unwrap(), format, "{name}");
-        let read = WordVectors::load(&path).unwrap();
-        assert_eq!(read.vocabulary.words, words.vocabulary.words);
-        for word in &words.vocabulary.words {
-            let (a, b) = (words.vector(word).unwrap(), read.vector(word).unwrap());
+        let loaded = WordVectors::load(&path).unwrap();
+        assert_eq!(loaded.vocabulary.words, vectors.vocabulary.words);
+        for word in &vectors.vocabulary.words {
+            let (a, b) = (vectors.vector(word).unwrap(), loaded.vector(word).unwrap());
             assert!(a.iter().zip(&b).all(|(x, y)| (x - y).abs() < 1e-6), "{name} {word}");
         }
-        // A word that was never seen has a vector where n-grams are kept.
-        assert_eq!(read.vector("w0x99").is_some(), format == Format::FastText);
+        // Only fastText's format keeps the n-grams, which give vectors to out-of-vocabulary words.
+        assert_eq!(loaded.vector("w0x99").is_some(), format == Format::FastText);
         let bytes = std::fs::read(&path).unwrap();
-        for cut in (0..bytes.len()).step_by(bytes.len() / 40 + 1) {
-            std::fs::write(folder.path().join("cut"), &bytes[..cut]).unwrap();
-            // A text that ends between two lines is told by its count.
-            assert!(WordVectors::load(&folder.path().join("cut")).is_err(), "{name} cut at {cut}");
+        let truncated = folder.path().join("truncated");
+        for length in (0..bytes.len()).step_by(bytes.len() / 40 + 1) {
+            std::fs::write(&truncated, &bytes[..length]).unwrap();
+            assert!(WordVectors::load(&truncated).is_err(), "{name} truncated to {length} bytes");
         }
     }
-    std::fs::write(folder.path().join("lie"), "99999999999 300\nx 1\n").unwrap();
-    assert!(WordVectors::load(&folder.path().join("lie")).unwrap_err().to_string().contains("more than its"));
-    assert!(words.most_similar("w0x", 3).is_ok());
-    let plain = learn(&file, &folder.path().join("plain"), &config());
-    assert!(plain.most_similar("w0x9", 3).unwrap_err().to_string().contains("did you mean `w0x"));
+    let wrong_header = folder.path().join("header");
+    std::fs::write(&wrong_header, "99999999999 300\nx 1\n").unwrap();
+    let error = WordVectors::load(&wrong_header).unwrap_err().to_string();
+    assert!(error.contains("do not fit in its 20 bytes"), "{error}");
+    assert!(vectors.most_similar("w0x", 3).is_ok());
+    let without_subwords = train(&file, &folder.path().join("plain"), &config());
+    let error = without_subwords.most_similar("w0x9", 3).unwrap_err().to_string();
+    assert!(error.contains("did you mean `w0x"), "{error}");
 }
 
 #[test]
-fn phrases_join_what_stands_together_and_ranks_share_ties() {
+fn phrases_are_joined() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("corpus.txt");
     let text =
@@ -143,58 +147,64 @@ fn phrases_join_what_stands_together_and_ranks_share_ties() {
             .repeat(20);
     std::fs::write(&file, text).unwrap();
     let phrases = Phrases::fit(&[file], 5, 0.04).unwrap();
-    assert!(phrases.score("new", "york").is_some() && phrases.score("york", "today").is_none() || phrases.count() > 0);
-    assert_eq!(phrases.join(&["a", "new", "york", "day"]), ["a", "new_york", "day"]);
+    let scores = (phrases.score("new", "york"), phrases.score("york", "today"));
+    assert!(scores.0.is_some() && scores.1.is_none() || phrases.num_pairs() > 0);
+    assert_eq!(phrases.transform(&["a", "new", "york", "day"]), ["a", "new_york", "day"]);
+}
+
+#[test]
+fn spearman_correlation_averages_the_ranks_of_ties() {
     assert!((evaluate::spearman(&[1.0, 2.0, 2.0, 4.0], &[1.0, 3.0, 2.0, 4.0]) - 0.948_683_298).abs() < 1e-6);
 }
 
 #[test]
-fn gensims_files_are_read_as_gensim_reads_them() {
+fn files_written_by_gensim_give_its_vectors() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/words");
     let answers: serde_json::Value =
         serde_json::from_str(&std::fs::read_to_string(folder.join("answers.json")).unwrap()).unwrap();
     for (name, key) in [("gensim.txt", "known"), ("gensim.bin", "known"), ("gensim-fasttext.bin", "fasttext")] {
-        let words = WordVectors::load(&folder.join(name)).unwrap();
-        for (word, wanted) in answers[key].as_object().unwrap() {
-            let found = words.vector(word).unwrap_or_default();
-            let wanted: Vec<f32> = wanted.as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect();
-            assert!(found.len() == 11 && found.iter().zip(&wanted).all(|(a, b)| (a - b).abs() < 1e-5), "{name} {word}");
+        let vectors = WordVectors::load(&folder.join(name)).unwrap();
+        for (word, expected) in answers[key].as_object().unwrap() {
+            let found = vectors.vector(word).unwrap_or_default();
+            let expected: Vec<f32> = expected.as_array().unwrap().iter().map(|v| v.as_f64().unwrap() as f32).collect();
+            let close = found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-5);
+            assert!(found.len() == 11 && close, "{name} {word}");
         }
     }
-    let words = WordVectors::load(&folder.join("gensim-fasttext.bin")).unwrap();
-    let similar = words.most_similar("alpha", 3).unwrap();
-    for ((word, cosine), wanted) in similar.iter().zip(answers["similar"].as_array().unwrap()) {
-        assert!(wanted[0] == *word && (wanted[1].as_f64().unwrap() as f32 - cosine).abs() < 1e-4, "{similar:?}");
+    let vectors = WordVectors::load(&folder.join("gensim-fasttext.bin")).unwrap();
+    let similar = vectors.most_similar("alpha", 3).unwrap();
+    for ((word, cosine), expected) in similar.iter().zip(answers["similar"].as_array().unwrap()) {
+        assert!(expected[0] == *word && (expected[1].as_f64().unwrap() as f32 - cosine).abs() < 1e-4, "{similar:?}");
     }
 }
 
 #[test]
-fn texts_are_weighted_means_of_their_words_whatever_they_are_batched_with() {
+fn text_embeddings_do_not_depend_on_the_batch() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("corpus.txt");
-    corpus(&file);
-    let words = std::sync::Arc::new(learn(&file, &folder.path().join("work"), &config()));
-    let encoder = WordVectorsEncoder::new(words.vector_size);
+    write_corpus(&file);
+    let vectors = Arc::new(train(&file, &folder.path().join("work"), &config()));
+    let encoder = WordVectorsEncoder::new(vectors.vector_size);
     for weighting in [Weighting::Mean, Weighting::Sif(1e-3), Weighting::InverseFrequency] {
-        let processor = WordVectorsProcessor::new(words.clone(), weighting, "");
+        let processor = WordVectorsProcessor::new(vectors.clone(), weighting, "");
         let texts = ["W0x1, w0x2!", "the0 w1x1 nowhere w1x2 w1x3", "unknown words"];
-        let make = |t: &str| {
-            let source = mm_core::Source::Text(t.to_owned());
+        let process = |text: &str| {
+            let source = mm_core::Source::Text(text.to_owned());
             mm_core::Processor::process(&processor, &source, &mut mm_core::ProcessContext::eval()).unwrap()
         };
-        let samples: Vec<_> = texts.iter().map(|t| make(t)).collect();
-        let embed = |s: &[mm_core::Tensor]| {
-            mm_core::Encoder::embed(&encoder, &mm_data::collate(s, &processor).unwrap(), false)
+        let samples: Vec<_> = texts.iter().map(|text| process(text)).collect();
+        let embed = |samples: &[mm_core::Tensor]| {
+            mm_core::Encoder::embed(&encoder, &mm_data::collate(samples, &processor).unwrap(), false)
                 .unwrap()
                 .to_vec::<f32>()
                 .unwrap()
         };
-        let together = embed(&samples);
+        let batch = embed(&samples);
         for (row, sample) in samples.iter().enumerate() {
             let alone = embed(std::slice::from_ref(sample));
-            let found = &together[row * 20..(row + 1) * 20];
+            let found = &batch[row * 20..(row + 1) * 20];
             assert!(alone.iter().zip(found).all(|(a, b)| (a - b).abs() < 1e-6), "{weighting:?}");
         }
-        assert!(together[40..].iter().all(|v| *v == 0.0));
+        assert!(batch[40..].iter().all(|v| *v == 0.0));
     }
 }
