@@ -4,6 +4,7 @@ mod activation;
 mod attention;
 mod block;
 mod conv;
+pub mod decoder;
 mod embedding;
 mod linear;
 mod mlp;

@@ -1,178 +1,222 @@
-//! Beam search with transformers' rules: which candidates are kept, when a finished text counts, when the search stops.
+//! Beam search with transformers' rules for which candidates continue, when a finished sequence counts and when the search
+//! stops.
 
-use super::{EarlyStopping, GeneratedSequence, GenerationConfig, LanguageModel, LogitsProcessors, Prefill, rows};
+use super::{
+    config::{EarlyStopping, GenerationConfig},
+    logits::LogitsProcessors,
+    model::{GeneratedSequence, LanguageModel, Prefill, to_rows},
+};
 use crate::Result;
 use mm_core::{DType, Tensor};
 
-/// Worse than any sum of log-probabilities.
-const WORST: f32 = -1e9;
+/// Lower than any sum of log-probabilities.
+const LOWEST: f32 = -1e9;
 
 #[derive(Clone)]
 struct Beam {
     score: f32,
-    said: Vec<i64>,
+    tokens: Vec<i64>,
 }
 
 #[derive(Clone)]
-struct Finished {
+struct FinishedBeam {
     score: f32,
-    sum: f32,
-    said: Vec<i64>,
+    log_prob: f32,
+    tokens: Vec<i64>,
+    /// False for placeholders until enough beams have finished.
     real: bool,
 }
 
-/// The search of one row.
-struct Search {
+/// A possible continuation of a running beam.
+struct Candidate {
+    log_prob: f32,
+    beam: usize,
+    token: i64,
+    /// Whether it ends the sequence, by an end token or by the maximum length.
+    ends: bool,
+}
+
+/// The beams of one row.
+struct BeamSearch {
     running: Vec<Beam>,
-    finished: Vec<Finished>,
-    prompt: usize,
-    /// Whether a running beam may still become better than a finished one.
-    hopeful: bool,
+    finished: Vec<FinishedBeam>,
+    prompt_length: usize,
+    /// Whether a running beam can still beat a finished one.
+    improvable: bool,
     done: bool,
 }
 
-/// The `keep` best of `(score, beam, token)`, best first; of equals the first.
-fn best(scores: &[f32], keep: usize) -> Vec<(f32, usize)> {
-    let mut found: Vec<(f32, usize)> = Vec::with_capacity(keep + 1);
-    for (place, score) in scores.iter().enumerate() {
-        if found.len() == keep && found.last().is_none_or(|l| *score <= l.0) {
+/// The `k` highest scores with their indices, highest first; of equal ones the first.
+fn top_k(scores: &[f32], k: usize) -> Vec<(f32, usize)> {
+    let mut best: Vec<(f32, usize)> = Vec::with_capacity(k + 1);
+    for (index, score) in scores.iter().enumerate() {
+        if best.len() == k && best.last().is_none_or(|lowest| *score <= lowest.0) {
             continue;
         }
-        let at = found.partition_point(|f| f.0 >= *score);
-        found.insert(at, (*score, place));
-        found.truncate(keep);
+        let rank = best.partition_point(|other| other.0 >= *score);
+        best.insert(rank, (*score, index));
+        best.truncate(k);
     }
-    found
+    best
 }
 
-impl Search {
-    /// One step: scores of each running beam's next token, log-probabilities already under the rules. Gives for each new running beam the
-    /// old one that it goes on from.
-    fn step(&mut self, scores: &[f32], vocabulary: usize, config: &GenerationConfig) -> Vec<usize> {
-        let beams = config.num_beams;
-        let keep = (1 + config.eos_token_id.len()).max(2) * beams;
-        let mut sums = scores.to_vec();
-        for (beam, part) in self.running.iter().zip(sums.chunks_mut(vocabulary)) {
-            part.iter_mut().for_each(|s| *s += beam.score);
+/// What log-probabilities of sequences of this length are divided by.
+fn length_penalty(length: usize, config: &GenerationConfig) -> f32 {
+    (length as f32).powf(config.length_penalty as f32)
+}
+
+impl BeamSearch {
+    fn new(prompt: &[i64], num_beams: usize) -> Self {
+        let placeholder = FinishedBeam { score: LOWEST, log_prob: LOWEST, tokens: prompt.to_vec(), real: false };
+        Self {
+            // All beams start alike, so there is one.
+            running: vec![Beam { score: 0.0, tokens: prompt.to_vec() }],
+            finished: vec![placeholder; num_beams],
+            prompt_length: prompt.len(),
+            improvable: true,
+            done: false,
         }
-        let length = self.running[0].said.len() + 1 - self.prompt;
-        let full = length >= config.max_new_tokens;
-        let penalty = |n: usize| (n as f32).powf(config.length_penalty as f32);
-        let candidates: Vec<(f32, usize, i64, bool)> = best(&sums, keep)
-            .into_iter()
-            .map(|(sum, place)| {
-                let token = (place % vocabulary) as i64;
-                (sum, place / vocabulary, token, full || config.is_eos(token))
-            })
-            .collect();
-        let enough = config.early_stopping == EarlyStopping::FirstN && self.finished.iter().all(|f| f.real);
-        let mut merged = self.finished.clone();
-        for (rank, (sum, from, token, hits)) in candidates.iter().enumerate() {
-            let real = *hits && rank < beams;
-            let mut score = sum / penalty(length);
-            for wrong in [enough, !self.hopeful, !real] {
-                score += if wrong { WORST } else { 0.0 };
-            }
-            let mut said = self.running[*from].said.clone();
-            said.push(*token);
-            merged.push(Finished { score, sum: *sum, said, real });
-        }
-        let order = best(&merged.iter().map(|f| f.score).collect::<Vec<_>>(), beams);
-        self.finished = order.iter().map(|(_, place)| merged[*place].clone()).collect();
-        let going: Vec<f32> = candidates.iter().map(|c| if c.3 { c.0 + WORST } else { c.0 }).collect();
-        let (mut running, mut parents) = (Vec::new(), Vec::new());
-        for (score, place) in best(&going, beams) {
-            let (_, from, token, _) = candidates[place];
-            let mut said = self.running[from].said.clone();
-            said.push(token);
-            running.push(Beam { score, said });
-            parents.push(from);
-        }
-        self.running = running;
-        let reach = if config.early_stopping == EarlyStopping::Never && config.length_penalty > 0.0 {
+    }
+
+    /// Log-probabilities of the next token of each running beam → the parent of each new running beam.
+    fn step(&mut self, log_probs: &[f32], vocab_size: usize, config: &GenerationConfig) -> Vec<usize> {
+        let length = self.running[0].tokens.len() + 1 - self.prompt_length;
+        let candidates = self.candidates(log_probs, vocab_size, length, config);
+        self.update_finished(&candidates, length, config);
+        let parents = self.update_running(&candidates, config);
+        let reachable = if config.early_stopping == EarlyStopping::Never && config.length_penalty > 0.0 {
             config.max_new_tokens
         } else {
             length
         };
-        let possible = self.running[0].score / penalty(reach);
+        let possible = self.running[0].score / length_penalty(reachable, config);
         let worst = self.finished.iter().map(|f| f.score).fold(f32::INFINITY, f32::min);
-        self.hopeful &= self.finished.iter().any(|f| possible > if f.real { worst } else { WORST });
-        let enough = config.early_stopping == EarlyStopping::FirstN && self.finished.iter().all(|f| f.real);
-        self.done = !self.hopeful || enough || candidates.iter().all(|c| c.3);
+        self.improvable &= self.finished.iter().any(|f| possible > if f.real { worst } else { LOWEST });
+        self.done = !self.improvable || self.first_n_reached(config) || candidates.iter().all(|c| c.ends);
+        parents
+    }
+
+    fn first_n_reached(&self, config: &GenerationConfig) -> bool {
+        config.early_stopping == EarlyStopping::FirstN && self.finished.iter().all(|f| f.real)
+    }
+
+    /// The best continuations: enough that `num_beams` remain if all end tokens are among them.
+    fn candidates(
+        &self,
+        log_probs: &[f32],
+        vocab_size: usize,
+        length: usize,
+        config: &GenerationConfig,
+    ) -> Vec<Candidate> {
+        let count = (1 + config.eos_token_id.len()).max(2) * config.num_beams;
+        let mut sums = log_probs.to_vec();
+        for (beam, part) in self.running.iter().zip(sums.chunks_mut(vocab_size)) {
+            part.iter_mut().for_each(|sum| *sum += beam.score);
+        }
+        let full = length >= config.max_new_tokens;
+        let candidate = |(log_prob, index): (f32, usize)| {
+            let token = (index % vocab_size) as i64;
+            Candidate { log_prob, beam: index / vocab_size, token, ends: full || config.is_eos(token) }
+        };
+        top_k(&sums, count).into_iter().map(candidate).collect()
+    }
+
+    /// Adds candidates that end to the finished beams, and keeps the best.
+    fn update_finished(&mut self, candidates: &[Candidate], length: usize, config: &GenerationConfig) {
+        let first_n_reached = self.first_n_reached(config);
+        let mut merged = self.finished.clone();
+        for (rank, candidate) in candidates.iter().enumerate() {
+            let real = candidate.ends && rank < config.num_beams;
+            let mut score = candidate.log_prob / length_penalty(length, config);
+            for excluded in [first_n_reached, !self.improvable, !real] {
+                score += if excluded { LOWEST } else { 0.0 };
+            }
+            let mut tokens = self.running[candidate.beam].tokens.clone();
+            tokens.push(candidate.token);
+            merged.push(FinishedBeam { score, log_prob: candidate.log_prob, tokens, real });
+        }
+        let order = top_k(&merged.iter().map(|f| f.score).collect::<Vec<_>>(), config.num_beams);
+        self.finished = order.iter().map(|(_, index)| merged[*index].clone()).collect();
+    }
+
+    /// Continues with the best candidates that do not end; returns the beam that each of them continues.
+    fn update_running(&mut self, candidates: &[Candidate], config: &GenerationConfig) -> Vec<usize> {
+        let scores: Vec<f32> =
+            candidates.iter().map(|c| if c.ends { c.log_prob + LOWEST } else { c.log_prob }).collect();
+        let (mut running, mut parents) = (Vec::new(), Vec::new());
+        for (score, index) in top_k(&scores, config.num_beams) {
+            let Candidate { beam, token, .. } = candidates[index];
+            let mut tokens = self.running[beam].tokens.clone();
+            tokens.push(token);
+            running.push(Beam { score, tokens });
+            parents.push(beam);
+        }
+        self.running = running;
         parents
     }
 
     fn results(&self, config: &GenerationConfig) -> Vec<GeneratedSequence> {
-        let make = |f: &Finished| {
-            let new = &f.said[self.prompt..];
-            let ended = new.last().is_some_and(|t| config.is_eos(*t));
+        let sequence = |beam: &FinishedBeam| {
+            let new = &beam.tokens[self.prompt_length..];
+            let eos = new.last().is_some_and(|token| config.is_eos(*token));
             GeneratedSequence {
-                token_ids: new[..new.len() - usize::from(ended)].to_vec(),
-                log_prob: f64::from(f.sum),
-                score: f64::from(f.score),
-                finished: ended,
+                token_ids: new[..new.len() - usize::from(eos)].to_vec(),
+                log_prob: f64::from(beam.log_prob),
+                score: f64::from(beam.score),
+                finished: eos,
             }
         };
-        let found: Vec<GeneratedSequence> =
-            self.finished.iter().filter(|f| f.real).take(config.num_return_sequences).map(make).collect();
+        let finished = self.finished.iter().filter(|beam| beam.real);
+        let found: Vec<GeneratedSequence> = finished.take(config.num_return_sequences).map(sequence).collect();
         if !found.is_empty() {
             return found;
         }
-        // Interrupted before anything ended: what stood best.
-        let Beam { score, said } = &self.running[0];
-        let new = said[self.prompt..].to_vec();
-        let scaled = f64::from(*score) / (new.len().max(1) as f64).powf(config.length_penalty);
-        vec![GeneratedSequence { token_ids: new, log_prob: f64::from(*score), score: scaled, finished: false }]
+        // Interrupted before a beam finished: the best running one.
+        let Beam { score, tokens } = &self.running[0];
+        let new = tokens[self.prompt_length..].to_vec();
+        let log_prob = f64::from(*score);
+        let score = log_prob / (new.len().max(1) as f64).powf(config.length_penalty);
+        vec![GeneratedSequence { token_ids: new, log_prob, score, finished: false }]
     }
 }
 
 pub(super) fn search<M: LanguageModel>(
     model: &M,
-    start: Prefill<M::State>,
+    prefill: Prefill<M::State>,
     config: &GenerationConfig,
-    rules: &LogitsProcessors<'_>,
+    processors: &LogitsProcessors<'_>,
 ) -> Result<Vec<Vec<GeneratedSequence>>> {
-    let Prefill { mut state, mut logits, prompts } = start;
+    let Prefill { mut state, mut logits, prompts } = prefill;
     let device = logits.device();
-    let vocabulary = logits.size(-1)? as usize;
-    let beams = config.num_beams;
-    let mut searches: Vec<Search> = prompts
-        .iter()
-        .map(|prompt| Search {
-            // All beams begin alike, so only the first may be gone on from.
-            running: vec![Beam { score: 0.0, said: prompt.clone() }],
-            finished: vec![Finished { score: WORST, sum: WORST, said: prompt.clone(), real: false }; beams],
-            prompt: prompt.len(),
-            hopeful: true,
-            done: false,
-        })
-        .collect();
-    // The searches that go on, and so the rows of the state.
-    let mut going: Vec<usize> = (0..searches.len()).collect();
+    let vocab_size = logits.size(-1)? as usize;
+    let mut searches: Vec<BeamSearch> =
+        prompts.iter().map(|prompt| BeamSearch::new(prompt, config.num_beams)).collect();
+    // Searches that are not done; their running beams are the rows of the state.
+    let mut active: Vec<usize> = (0..searches.len()).collect();
     loop {
-        let mut scores = rows(&logits.to_dtype(DType::F32)?.log_softmax(-1)?)?;
+        let mut log_probs = to_rows(&logits.to_dtype(DType::F32)?.log_softmax(-1)?)?;
         let (mut parents, mut next) = (Vec::new(), Vec::new());
-        let mut from = 0;
-        for number in &going {
-            let search = &mut searches[*number];
-            let mine = &mut scores[from * vocabulary..(from + search.running.len()) * vocabulary];
-            for (beam, part) in search.running.iter().zip(mine.chunks_mut(vocabulary)) {
-                rules.apply(config, &beam.said, search.prompt, part);
+        let mut first_row = 0;
+        for index in &active {
+            let search = &mut searches[*index];
+            let rows = search.running.len();
+            let own = &mut log_probs[first_row * vocab_size..(first_row + rows) * vocab_size];
+            for (beam, scores) in search.running.iter().zip(own.chunks_mut(vocab_size)) {
+                processors.apply(config, &beam.tokens, search.prompt_length, scores);
             }
-            let before = search.running.len();
-            let came = search.step(mine, vocabulary, config);
+            let own_parents = search.step(own, vocab_size, config);
             if !search.done {
-                parents.extend(came.iter().map(|p| (from + p) as i64));
-                next.extend(search.running.iter().map(|b| b.said.last().copied().unwrap_or(0)));
+                parents.extend(own_parents.iter().map(|parent| (first_row + parent) as i64));
+                next.extend(search.running.iter().map(|beam| beam.tokens.last().copied().unwrap_or(0)));
             }
-            from += before;
+            first_row += rows;
         }
-        going.retain(|number| !searches[*number].done);
-        if going.is_empty() || rules.interrupted() {
-            return Ok(searches.iter().map(|s| s.results(config)).collect());
+        active.retain(|index| !searches[*index].done);
+        if active.is_empty() || processors.interrupted() {
+            return Ok(searches.iter().map(|search| search.results(config)).collect());
         }
-        let same = parents.len() == from && parents.iter().enumerate().all(|(n, p)| n as i64 == *p);
-        if !same {
+        let unchanged = parents.len() == first_row && parents.iter().enumerate().all(|(n, p)| n as i64 == *p);
+        if !unchanged {
             model.reorder(&mut state, &Tensor::from_slice(&parents)?.to_device(device)?)?;
         }
         let ids = Tensor::from_vec(&next, &[next.len() as i64, 1])?.to_device(device)?;

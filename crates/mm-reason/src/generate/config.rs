@@ -1,65 +1,67 @@
-//! Settings of generation, by default those of the folder.
+//! Options of generation.
 
-use super::OutputConstraint;
+use super::constraint::OutputConstraint;
 use crate::{Error, Result};
 use serde_json::Value;
 
-/// When beam search stops (transformers' `early_stopping`).
+/// When beam search stops; transformers' `early_stopping`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum EarlyStopping {
-    /// When a running beam, were it to end now, could not be better than the worst finished one.
+    /// When a running beam, if it ended now, could not beat the worst finished one (`false`).
     #[default]
     Heuristic,
-    /// As soon as there are as many finished ones as beams.
+    /// As soon as there are as many finished beams as `num_beams` (`true`).
     FirstN,
-    /// Only when no running beam can become better.
+    /// Only when no running beam can become better (`"never"`).
     Never,
 }
 
-/// How a text is continued; transformers' `generation_config.json` in mm's words.
+/// Options of generation, with the names and meanings of transformers' `GenerationConfig`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GenerationConfig {
-    /// Most tokens that are added.
+    /// Maximum number of generated tokens.
     pub max_new_tokens: usize,
-    /// Fewest tokens before the end may come.
+    /// Minimum number of tokens before the end token.
     pub min_new_tokens: usize,
-    /// Beams; greedy or drawing when 1.
+    /// Number of beams; 1 for greedy search or sampling.
     pub num_beams: usize,
-    /// How many of the beams are given.
+    /// Number of beams that are returned.
     pub num_return_sequences: usize,
-    /// Sums of log-probabilities are divided by the length to this power.
+    /// Beams are ranked by their log-probability divided by their length to this power.
     pub length_penalty: f64,
-    /// When beams stop.
+    /// When beam search stops.
     pub early_stopping: EarlyStopping,
-    /// Whether tokens are drawn.
+    /// Whether tokens are sampled.
     pub do_sample: bool,
-    /// What scores are divided by before drawing.
+    /// Logits are divided by it before sampling.
     pub temperature: f64,
-    /// Only so many of the likeliest are drawn from; all when 0.
+    /// Samples among this many of the most probable tokens; 0 for all.
     pub top_k: usize,
-    /// Only the likeliest that together have this probability are drawn from (nucleus, Holtzman 2019).
+    /// Samples among the most probable tokens whose probabilities add up to it: nucleus sampling, *The Curious Case of
+    /// Neural Text Degeneration* (Holtzman et al., 2019), <https://arxiv.org/abs/1904.09751>.
     pub top_p: f64,
-    /// Only those with at least this share of the likeliest's probability are drawn from.
+    /// Samples among tokens with at least this fraction of the highest probability.
     pub min_p: f64,
-    /// Scores of tokens that were there are divided (positive) or multiplied (negative) by it (CTRL, Keskar 2019).
+    /// Divides positive and multiplies negative logits of tokens that occurred: *CTRL: A Conditional Transformer Language
+    /// Model for Controllable Generation* (Keskar et al., 2019), <https://arxiv.org/abs/1909.05858>.
     pub repetition_penalty: f64,
-    /// No run of so many tokens comes twice; none when 0.
+    /// N-grams of this size occur only once; 0 for no limit.
     pub no_repeat_ngram_size: usize,
-    /// End tokens.
+    /// Tokens that end a sequence.
     pub eos_token_id: Vec<i64>,
-    /// Texts that end what is said where one of them comes; it is left away, and what follows it.
+    /// Strings that end a sequence; the output stops before the first of them.
     pub stop_strings: Vec<String>,
-    /// The form that what is said takes; any when absent.
+    /// What the whole output must match.
     pub constraint: Option<OutputConstraint>,
-    /// Tokenizer that never come.
+    /// Tokens that are never generated.
     pub suppress_tokens: Vec<i64>,
-    /// Tokenizer that never come first.
+    /// Tokens that are never generated first.
     pub begin_suppress_tokens: Vec<i64>,
-    /// The token that comes first.
+    /// The first token.
     pub forced_bos_token_id: Option<i64>,
-    /// The token that comes last where the limit is reached.
+    /// The last token, where the maximum length is reached.
     pub forced_eos_token_id: Option<i64>,
-    /// Drawing is a function of it.
+    /// Random seed of sampling.
     pub seed: u64,
 }
 
@@ -92,10 +94,11 @@ impl Default for GenerationConfig {
 }
 
 impl GenerationConfig {
-    /// What files of a folder say: the first that has a key counts (`generation_config.json`, then `config.json`'s parts).
+    /// Reads the options from a checkpoint's JSON files; the first file with a key counts (`generation_config.json`, then
+    /// the parts of `config.json`).
     pub fn from_json(files: &[&Value]) -> Self {
         let find = |key: &str| files.iter().map(|f| &f[key]).find(|v| !v.is_null());
-        let number = |key: &str| find(key).and_then(Value::as_f64);
+        let float = |key: &str| find(key).and_then(Value::as_f64);
         let count = |key: &str| find(key).and_then(Value::as_u64).map(|n| n as usize);
         let ids = |key: &str| -> Vec<i64> {
             match find(key) {
@@ -104,23 +107,22 @@ impl GenerationConfig {
                 None => Vec::new(),
             }
         };
-        let plain = Self::default();
+        let default = Self::default();
         Self {
-            // Lengths in these files often count the prompt; only the count of new tokens is taken as it stands.
-            max_new_tokens: count("max_new_tokens").or_else(|| count("max_length")).unwrap_or(plain.max_new_tokens),
+            max_new_tokens: count("max_new_tokens").or_else(|| count("max_length")).unwrap_or(default.max_new_tokens),
             min_new_tokens: count("min_new_tokens").unwrap_or(0),
             num_beams: count("num_beams").unwrap_or(1).max(1),
-            length_penalty: number("length_penalty").unwrap_or(1.0),
+            length_penalty: float("length_penalty").unwrap_or(1.0),
             early_stopping: match find("early_stopping") {
                 Some(Value::Bool(true)) => EarlyStopping::FirstN,
                 Some(Value::String(_)) => EarlyStopping::Never,
                 _ => EarlyStopping::Heuristic,
             },
-            temperature: number("temperature").unwrap_or(1.0),
+            temperature: float("temperature").unwrap_or(1.0),
             top_k: count("top_k").unwrap_or(50),
-            top_p: number("top_p").unwrap_or(1.0),
-            min_p: number("min_p").unwrap_or(0.0),
-            repetition_penalty: number("repetition_penalty").unwrap_or(1.0),
+            top_p: float("top_p").unwrap_or(1.0),
+            min_p: float("min_p").unwrap_or(0.0),
+            repetition_penalty: float("repetition_penalty").unwrap_or(1.0),
             no_repeat_ngram_size: count("no_repeat_ngram_size").unwrap_or(0),
             eos_token_id: ids("eos_token_id"),
             stop_strings: match find("stop_strings") {
@@ -132,47 +134,47 @@ impl GenerationConfig {
             begin_suppress_tokens: ids("begin_suppress_tokens"),
             forced_bos_token_id: ids("forced_bos_token_id").first().copied(),
             forced_eos_token_id: ids("forced_eos_token_id").first().copied(),
-            ..plain
+            ..default
         }
     }
 
-    /// A text up to where the first of the stop texts comes.
+    /// The text up to the first stop string.
     pub(crate) fn truncate_at_stop(&self, mut text: String) -> String {
-        if let Some(at) = self.stop_strings.iter().filter(|s| !s.is_empty()).filter_map(|s| text.find(s.as_str())).min()
-        {
-            text.truncate(at);
+        let stops = self.stop_strings.iter().filter(|s| !s.is_empty());
+        if let Some(end) = stops.filter_map(|s| text.find(s.as_str())).min() {
+            text.truncate(end);
         }
         text
     }
 
-    /// Whether a token ends a text.
+    /// Whether a token ends a sequence.
     pub fn is_eos(&self, token: i64) -> bool {
         self.eos_token_id.contains(&token)
     }
 
-    pub(crate) fn check(&self, vocabulary: i64) -> Result<()> {
+    pub(super) fn validate(&self, vocab_size: i64) -> Result<()> {
         if self.num_beams == 0 {
             return Err(Error::invalid_argument("num_beams", 0, "at least 1"));
         }
-        if self.num_beams as i64 * 2 > vocabulary {
-            let wanted = format!("at most half of the {vocabulary} tokens that the model knows");
-            return Err(Error::invalid_argument("num_beams", self.num_beams, wanted));
+        if self.num_beams as i64 * 2 > vocab_size {
+            let expected = format!("at most half of the vocabulary of {vocab_size} tokens");
+            return Err(Error::invalid_argument("num_beams", self.num_beams, expected));
         }
-        let outside = |name: &str, value: f64, wanted: &str| Err(Error::invalid_argument(name, value, wanted));
+        let out_of_range = |name: &str, value: f64, expected: &str| Err(Error::invalid_argument(name, value, expected));
         if !self.temperature.is_finite() || self.temperature <= 0.0 {
-            return outside("temperature", self.temperature, "a number above 0 (leave it away for the likeliest)");
+            return out_of_range("temperature", self.temperature, "above 0 (omit it for greedy search)");
         }
         if !(self.top_p > 0.0 && self.top_p <= 1.0) {
-            return outside("top_p", self.top_p, "a share in (0, 1]");
+            return out_of_range("top_p", self.top_p, "a probability in (0, 1]");
         }
         if !(0.0..=1.0).contains(&self.min_p) {
-            return outside("min_p", self.min_p, "a share in [0, 1]");
+            return out_of_range("min_p", self.min_p, "a fraction in [0, 1]");
         }
         if !self.repetition_penalty.is_finite() || self.repetition_penalty <= 0.0 {
-            return outside("repetition_penalty", self.repetition_penalty, "a number above 0 (1 for none)");
+            return out_of_range("repetition_penalty", self.repetition_penalty, "above 0 (1 for no penalty)");
         }
         if !self.length_penalty.is_finite() {
-            return outside("length_penalty", self.length_penalty, "a number");
+            return out_of_range("length_penalty", self.length_penalty, "a finite number");
         }
         Ok(())
     }
