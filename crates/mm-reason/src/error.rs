@@ -1,29 +1,30 @@
-//! The crate's one error.
+//! The crate's error type.
 
 use std::path::PathBuf;
 
 /// Result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong between a question and its answer.
+/// What can fail in mm-reason.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
-    /// A setting, or what was asked, is not what it should be.
-    #[error("{what}: found {found}, wanted {wanted}")]
+    /// An option or a request is invalid.
+    #[error("{what}: found {found}, expected {expected}")]
     InvalidArgument {
-        /// Which setting, or what was asked.
+        /// The option or request.
         what: String,
         /// What was found.
         found: String,
-        /// What would do.
-        wanted: String,
+        /// What would be valid.
+        expected: String,
     },
-    /// A file of a checkpoint folder is missing or not what it should be.
+    /// A file of a checkpoint is missing or invalid.
     #[error("{path}: {reason}")]
     Checkpoint {
         /// The file or folder.
         path: PathBuf,
-        /// What was wrong and what to do.
+        /// What is wrong and what to do.
         reason: String,
     },
     /// An error of mm-core.
@@ -38,12 +39,16 @@ pub enum Error {
 }
 
 impl Error {
-    /// An error about a setting or a question.
-    pub fn invalid_argument(what: impl Into<String>, found: impl std::fmt::Display, wanted: impl Into<String>) -> Self {
-        Self::InvalidArgument { what: what.into(), found: found.to_string(), wanted: wanted.into() }
+    /// An error about an option or a request.
+    pub fn invalid_argument(
+        what: impl Into<String>,
+        found: impl std::fmt::Display,
+        expected: impl Into<String>,
+    ) -> Self {
+        Self::InvalidArgument { what: what.into(), found: found.to_string(), expected: expected.into() }
     }
 
-    /// An error about `path`.
+    /// An error about a file or folder of a checkpoint.
     pub fn checkpoint(path: impl Into<PathBuf>, reason: impl std::fmt::Display) -> Self {
         Self::Checkpoint { path: path.into(), reason: reason.to_string() }
     }
@@ -56,7 +61,7 @@ impl From<Error> for mm_core::Error {
             Error::Data(data) => data.into(),
             Error::Repr(repr) => repr.into(),
             Error::Checkpoint { path, reason } => Self::File { path, reason },
-            Error::InvalidArgument { what, found, wanted } => Self::config(what, found, wanted),
+            Error::InvalidArgument { what, found, expected } => Self::config(what, found, expected),
         }
     }
 }

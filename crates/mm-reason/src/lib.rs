@@ -1,14 +1,17 @@
-//! One modality questions another.
+//! Models in which one modality queries another.
 //!
-//! [`reasoning`] holds networks that are trained here to answer a question about a picture; [`Pipeline`] loads checkpoints that answer,
-//! describe and transcribe; [`generate`] is how all of them put one token after another.
+//! - [`Pipeline`] loads pretrained checkpoints that answer questions, caption images and transcribe speech.
+//! - [`reasoning`] holds networks that are trained to answer questions about images.
+//! - [`captioner`] holds captioning networks to train on features of any encoder.
+//! - [`generate`] is the generation that all of them share.
 
 pub mod captioner;
-pub mod decoder;
 mod error;
 pub mod generate;
 pub mod pretrained;
 pub mod reasoning;
 
 pub use error::{Error, Result};
-pub use pretrained::{Attribution, EncodedMedia, Generation, Pipeline, Request, ScoredAnswer, TrainBatch, families};
+pub use pretrained::{
+    Attribution, EncodedMedia, Generation, Pipeline, Request, ScoredAnswer, TrainBatch, TrainablePipeline, families,
+};

@@ -239,8 +239,8 @@ impl Finetuning {
         let options = LoadOptions { device, ..LoadOptions::default() };
         let labels = (!config.labels.is_empty()).then_some(config.labels.as_slice());
         let folder = locate(&config.model, &base);
-        let (speaker, described, renewed) =
-            Pipeline::load_for_training(&folder, options, config.adapter.clone(), labels)?;
+        let loaded = Pipeline::load_for_training(&folder, options, config.adapter.clone(), labels)?;
+        let (speaker, described, renewed) = (loaded.pipeline, loaded.config, loaded.reinitialized);
         if !speaker.can_generate() && config.answer.is_none() {
             return Err(Error::Config(format!(
                 "answer: found none, but a model of family {} answers questions; wanted the column of the answers",
@@ -288,7 +288,8 @@ impl Finetuning {
                 if answers.known.contains_key(&key) {
                     continue;
                 }
-                let (asked, begun) = speaker.tokenize_request(seen.as_ref(), self.asked(question))?;
+                let prompt = speaker.prompt(seen.as_ref(), self.asked(question))?;
+                let (asked, begun) = (prompt.question_ids, prompt.decoder_input_ids);
                 if let Some(question) = question.filter(|q| !questions.known.contains_key(*q)) {
                     let ids = if asked.is_empty() { begun.clone() } else { asked };
                     questions.known.insert(question.to_owned(), ids);

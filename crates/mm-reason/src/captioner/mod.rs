@@ -10,14 +10,14 @@ pub use config::{CaptionerConfig, CaptionerKind};
 
 use crate::{
     Result,
-    decoder::{Decoder, DecoderConfig, Reading, State},
     generate::{LanguageModel, Prefill},
 };
 use lstm::{LstmDecoder, LstmState};
 use mm_core::{
     DType, Module, Scope, Tensor,
     nn::{
-        Activation, AttentionConfig, BlockConfig, ForwardArgs, Linear, MlpConfig, Norm, NormConfig, TransformerConfig,
+        Activation, AttentionConfig, BlockConfig, Linear, MlpConfig, Norm, NormConfig, Pass, TransformerConfig,
+        decoder::{Decoder, DecoderArgs, DecoderConfig, DecoderState},
     },
 };
 
@@ -36,7 +36,7 @@ enum Network {
 pub struct CaptionState(StateKind);
 
 enum StateKind {
-    Decoder(State),
+    Decoder(DecoderState),
     Lstm(LstmState),
 }
 
@@ -56,7 +56,7 @@ impl Captioner {
     pub fn new(scope: &Scope<'_>, input_dim: i64, vocab_size: i64, config: &CaptionerConfig) -> Result<Self> {
         config.validate()?;
         let dim = config.hidden_dim;
-        let decoder = || Decoder::fresh(&scope.pp("decoder"), decoder_config(vocab_size, config));
+        let decoder = || Decoder::new(&scope.pp("decoder"), decoder_config(vocab_size, config));
         let network = match config.kind {
             CaptionerKind::Transformer => Network::CrossAttention(decoder()?),
             CaptionerKind::Prefix => Network::Prefix {
@@ -89,8 +89,8 @@ impl Captioner {
             Network::Prefix { decoder, projection, length } => {
                 let prefix = prefix(projection, *length, &features, train)?;
                 let x = Tensor::cat(&[&prefix, &decoder.embed(ids, *length)?], 1)?;
-                let hidden = decoder.pass(&x, ForwardArgs { train, ..ForwardArgs::default() })?;
-                decoder.scores(&hidden.narrow(1, *length, ids.size(1)?)?)
+                let hidden = decoder.forward_uncached(&x, Pass { train, ..Pass::default() })?;
+                decoder.logits(&hidden.narrow(1, *length, ids.size(1)?)?)
             }
             Network::Lstm(lstm) => lstm.teacher_forcing(&features, ids, train),
         }
@@ -103,13 +103,13 @@ impl Captioner {
         let bos = Tensor::full(&[batch, 1], BOS as f64, DType::I64, features.device())?;
         let (state, logits) = match &self.network {
             Network::CrossAttention(decoder) => {
-                let mut state = decoder.state(batch, max_new_tokens + 1, Some((features, None)))?;
+                let mut state = decoder.init_state(batch, max_new_tokens + 1, Some((features, None)))?;
                 let logits = decoder.step(&bos, &mut state)?;
                 (StateKind::Decoder(state), logits)
             }
             Network::Prefix { decoder, projection, length } => {
-                let mut state = decoder.state(batch, max_new_tokens + length + 1, None)?;
-                decoder.read(&prefix(projection, *length, &features, false)?, &mut state, Reading::default())?;
+                let mut state = decoder.init_state(batch, max_new_tokens + length + 1, None)?;
+                decoder.forward(&prefix(projection, *length, &features, false)?, &mut state, DecoderArgs::default())?;
                 let logits = decoder.step(&bos, &mut state)?;
                 (StateKind::Decoder(state), logits)
             }
@@ -138,7 +138,7 @@ fn decoder_config(vocab_size: i64, config: &CaptionerConfig) -> DecoderConfig {
     };
     let blocks = TransformerConfig { layers: config.num_layers, block, final_norm: true };
     DecoderConfig {
-        input_norm: Some(NormConfig::default()),
+        embed_norm: Some(NormConfig::default()),
         head_bias: true,
         ..DecoderConfig::new(vocab_size, config.max_length + config.prefix_length + 2, blocks)
     }
@@ -167,7 +167,7 @@ impl LanguageModel for Captioner {
         }
     }
 
-    fn steps(&self, ids: &Tensor, state: &mut CaptionState) -> mm_core::Result<Tensor> {
+    fn step_many(&self, ids: &Tensor, state: &mut CaptionState) -> mm_core::Result<Tensor> {
         let each = (0..ids.size(1)?).map(|n| self.step(&ids.narrow(1, n, 1)?, state));
         let all = each.collect::<mm_core::Result<Vec<_>>>()?;
         Tensor::stack(&all.iter().collect::<Vec<_>>(), 1)
@@ -175,9 +175,7 @@ impl LanguageModel for Captioner {
 
     fn reorder(&self, state: &mut CaptionState, rows: &Tensor) -> mm_core::Result<()> {
         match (&self.network, &mut state.0) {
-            (Network::CrossAttention(decoder) | Network::Prefix { decoder, .. }, StateKind::Decoder(state)) => {
-                decoder.reorder(state, rows)
-            }
+            (Network::CrossAttention(_) | Network::Prefix { .. }, StateKind::Decoder(state)) => state.reorder(rows),
             (Network::Lstm(_), StateKind::Lstm(state)) => state.reorder(rows),
             _ => Err(wrong_state()),
         }
@@ -185,8 +183,8 @@ impl LanguageModel for Captioner {
 
     fn fork(&self, state: &CaptionState) -> mm_core::Result<CaptionState> {
         match (&self.network, &state.0) {
-            (Network::CrossAttention(decoder) | Network::Prefix { decoder, .. }, StateKind::Decoder(state)) => {
-                Ok(CaptionState(StateKind::Decoder(decoder.fork(state)?)))
+            (Network::CrossAttention(_) | Network::Prefix { .. }, StateKind::Decoder(state)) => {
+                Ok(CaptionState(StateKind::Decoder(state.fork()?)))
             }
             (Network::Lstm(_), StateKind::Lstm(state)) => Ok(CaptionState(StateKind::Lstm(state.clone()))),
             _ => Err(wrong_state()),

@@ -124,8 +124,12 @@ mod tests {
         // After 3, token 1 would repeat the bigram 3 1.
         assert_eq!(after(&ngram, &[3, 1, 2, 3], 0)[1], MASKED);
         assert_eq!(after(&ngram, &[3, 1, 2, 3], 0)[2], -1.0);
-        let first =
-            GenerationConfig { begin_suppress_tokens: vec![3], min_new_tokens: 2, suppress_tokens: vec![2], ..config() };
+        let first = GenerationConfig {
+            begin_suppress_tokens: vec![3],
+            min_new_tokens: 2,
+            suppress_tokens: vec![2],
+            ..config()
+        };
         assert_eq!(after(&first, &[9], 1), [MASKED, 2.0, MASKED, MASKED]);
         assert_eq!(after(&first, &[9, 1, 1], 1), [1.0, 2.0, MASKED, 0.5]);
         let forced = GenerationConfig { max_new_tokens: 2, forced_eos_token_id: Some(3), ..config() };

@@ -1,14 +1,23 @@
-//! LLaVA 1.5 (Liu 2023): a layer of CLIP's features, projected, among the words of a language model.
+//! LLaVA 1.5: hidden states of CLIP's or `SigLIP`'s vision encoder, projected, among the tokens of a language model.
+//!
+//! *Improved Baselines with Visual Instruction Tuning* (Liu et al., 2023), <https://arxiv.org/abs/2310.03744>.
 
-use super::{Attribution, EncodedMedia, Prompt, Request, Tokenizer, TrainBatch, Voice, heat::Back, language};
-use crate::{
-    Result,
-    decoder::{Decoder, State},
-    generate::Prefill,
+use super::{
+    attribution::PrefixAttention,
+    decoder::load_decoder,
+    image_tokens::{self, ImageSpan},
+    llama_decoder::{llama_decoder, llama_weight_map},
+    tokenizer::Tokenizer,
+    traits::{ConditionalGenerator, MediaEncoder, PretrainedFamily},
+    types::{Attribution, EncodedMedia, Prompt, Request, TrainBatch},
 };
+use crate::{Result, generate::Prefill};
 use mm_core::{
-    Modality, Module, Processor, Tensor,
-    nn::{Activation, Linear},
+    Device, Modality, Module, Processor, Tensor,
+    nn::{
+        Activation, Linear,
+        decoder::{Decoder, DecoderState},
+    },
 };
 use mm_data::ImageProcessor;
 use mm_repr::{
@@ -18,57 +27,70 @@ use mm_repr::{
         vit::{VitBackbone, VitConfig},
     },
 };
+use serde_json::Value;
 use std::sync::Arc;
 
-/// The family of this file.
-pub(super) const FAMILY: Family<Box<dyn Voice>> = Family {
-    model_type: "llava",
-    weight_map: |c, config| {
-        // transformers 5 put everything below `model.`; before, the language model was a whole of its own.
-        let newer = c.names().any(|n| n.starts_with("model."));
-        let (text, head, top) = if newer {
-            ("model.language_model.", "lm_head.", "model.")
-        } else {
-            ("language_model.model.", "language_model.lm_head.", "")
-        };
-        let siglip = config["vision_config"]["model_type"] == "siglip_vision_model";
-        let last = if siglip { "post_layernorm." } else { "encoder.final_layer_norm." };
-        let inner = if c.names().any(|n| n.contains("vision_tower.vision_model.")) { "vision_model." } else { "" };
-        WeightMap::default()
-            .and_within("vision.", "vision.encoder.final_layer_norm.", &format!("vision.{last}"))
-            .and_within("vision.", "^vision.", &format!("{top}vision_tower.{inner}"))
-            .and_within("projector.", "^projector.", &format!("{top}multi_modal_projector."))
-            .then(language::names(text, head))
+/// Language models that LLaVA checkpoints use.
+const TEXT_MODEL_TYPES: [&str; 3] = ["llama", "qwen2", "mistral"];
+/// Rotary base of these language models, where the config names none.
+const DEFAULT_ROPE_THETA: f64 = 10_000.0;
+/// Token of an image, where the config names none.
+const DEFAULT_IMAGE_TOKEN: i64 = 32_000;
+
+pub(super) const FAMILY: PretrainedFamily = PretrainedFamily {
+    family: Family {
+        model_type: "llava",
+        weight_map: |c, config| {
+            // transformers 5 has all weights below `model.`; before, the language model was separate.
+            let (text, head, top) = if c.names().any(|n| n.starts_with("model.")) {
+                ("model.language_model.", "lm_head.", "model.")
+            } else {
+                ("language_model.model.", "language_model.lm_head.", "")
+            };
+            let siglip = config["vision_config"]["model_type"] == "siglip_vision_model";
+            let last = if siglip { "post_layernorm." } else { "encoder.final_layer_norm." };
+            let inner = if c.names().any(|n| n.contains("vision_tower.vision_model.")) { "vision_model." } else { "" };
+            WeightMap::default()
+                .and_within("vision.", "vision.encoder.final_layer_norm.", &format!("vision.{last}"))
+                .and_within("vision.", "^vision.", &format!("{top}vision_tower.{inner}"))
+                .and_within("projector.", "^projector.", &format!("{top}multi_modal_projector."))
+                .then(llama_weight_map(text, head))
+        },
+        build,
     },
-    build,
+    classifier_prefix: None,
 };
+
+struct Projector {
+    linear_1: Linear,
+    activation: Activation,
+    linear_2: Linear,
+}
 
 struct Llava {
     vision: VitBackbone,
-    /// Which layers' features, 0 being what goes into the first.
-    layers: Vec<usize>,
-    /// Whether the class token stays away.
-    cut: bool,
-    projector: (Linear, Activation, Linear),
+    /// Hidden states of the vision encoder that are concatenated; 0 is the input of the first block.
+    feature_layers: Vec<usize>,
+    drop_class_token: bool,
+    projector: Projector,
     decoder: Decoder,
     processor: Arc<dyn Processor>,
-    image: i64,
+    image_token: i64,
 }
 
-fn build(b: &ModelBuilder<'_>) -> mm_repr::Result<Box<dyn Voice>> {
-    let (c, text, seen) = (b.config, &b.config["text_config"], &b.config["vision_config"]);
-    let kind = text["model_type"].as_str().unwrap_or("llama");
-    if !["llama", "qwen2", "mistral"].contains(&kind) {
-        return Err(
-            b.config_error(format!("text_config.model_type: `{kind}` is not read; wanted llama, qwen2 or mistral"))
-        );
+fn build(b: &ModelBuilder<'_>) -> mm_repr::Result<Box<dyn MediaEncoder>> {
+    let (c, text, vision) = (b.config, &b.config["text_config"], &b.config["vision_config"]);
+    let text_type = text["model_type"].as_str().unwrap_or("llama");
+    if !TEXT_MODEL_TYPES.contains(&text_type) {
+        let known = TEXT_MODEL_TYPES.join(", ");
+        return Err(b.config_error(format!("text_config.model_type: found `{text_type}`, expected one of {known}")));
     }
-    let siglip = match seen["model_type"].as_str().unwrap_or("clip_vision_model") {
+    let siglip = match vision["model_type"].as_str().unwrap_or("clip_vision_model") {
         "clip_vision_model" => false,
         "siglip_vision_model" => true,
         other => {
             return Err(b.config_error(format!(
-                "vision_config.model_type: `{other}` is not read; wanted clip_vision_model or siglip_vision_model"
+                "vision_config.model_type: found `{other}`, expected clip_vision_model or siglip_vision_model"
             )));
         }
     };
@@ -77,110 +99,130 @@ fn build(b: &ModelBuilder<'_>) -> mm_repr::Result<Box<dyn Voice>> {
     } else {
         VisionDefaults { image: 336, patch: 14, activation: Activation::QuickGelu, epsilon: 1e-5 }
     };
-    let sizes = vision_config(b, seen, "vision_config", defaults)?;
-    let count = sizes.num_hidden_layers;
-    let layers: Vec<i64> = match &c["vision_feature_layer"] {
-        serde_json::Value::Array(list) => list.iter().filter_map(serde_json::Value::as_i64).collect(),
-        one => vec![one.as_i64().unwrap_or(-2)],
-    };
-    let layers: Vec<usize> = layers
-        .iter()
-        .map(|l| {
-            let place = if *l < 0 { count + 1 + l } else { *l };
-            let inside = usize::try_from(place).ok().filter(|p| *p as i64 <= count);
-            inside
-                .ok_or_else(|| b.config_error(format!("vision_feature_layer: found {l}, wanted one of {count} layers")))
-        })
-        .collect::<mm_repr::Result<_>>()?;
-    let furthest = layers.iter().copied().max().unwrap_or(0) as i64;
-    let shape = VisionVariant { class: !siglip, bias: siglip, first_norm: !siglip, final_norm: false };
-    // What comes after the layers that are read is not needed.
-    let used = VitConfig { num_hidden_layers: furthest, ..sizes.clone() };
-    let trunk = clip_vision_backbone(b, &b.scope.pp("vision"), &used, shape)?;
-    let config = language::config(b, text, kind, 10_000.0)?;
-    let bias = c["multimodal_projector_bias"].as_bool().unwrap_or(true);
-    let activation = serde_json::from_value(c["projector_hidden_act"].clone()).unwrap_or(Activation::Gelu);
-    let place = b.scope.pp("projector");
-    let image = ["image_token_id", "image_token_index"].iter().find_map(|k| c[*k].as_i64());
+    let vit = vision_config(b, vision, "vision_config", defaults)?;
+    let feature_layers = feature_layers(b, vit.num_hidden_layers)?;
+    let variant = VisionVariant { class: !siglip, bias: siglip, first_norm: !siglip, final_norm: false };
+    // Blocks after the last feature layer are not needed.
+    let num_hidden_layers = feature_layers.iter().copied().max().unwrap_or(0) as i64;
+    let used = VitConfig { num_hidden_layers, ..vit.clone() };
+    let backbone = clip_vision_backbone(b, &b.scope.pp("vision"), &used, variant)?;
+    let config = llama_decoder(b, text, text_type, DEFAULT_ROPE_THETA)?;
+    let (bias, scope) = (c["multimodal_projector_bias"].as_bool().unwrap_or(true), b.scope.pp("projector"));
+    let vision_dim = vit.hidden_size * feature_layers.len() as i64;
+    let image_token = ["image_token_id", "image_token_index"].iter().find_map(|key| c[*key].as_i64());
     Ok(Box::new(Llava {
-        projector: (
-            Linear::new(&place.pp("linear_1"), sizes.hidden_size * layers.len() as i64, config.width, bias)?,
-            activation,
-            Linear::new(&place.pp("linear_2"), config.width, config.width, bias)?,
-        ),
-        vision: trunk,
-        layers,
-        cut: c["vision_feature_select_strategy"].as_str().unwrap_or("default") == "default" && !siglip,
-        decoder: Decoder::new(b, &b.scope.pp("text"), config)?,
+        projector: Projector {
+            linear_1: Linear::new(&scope.pp("linear_1"), vision_dim, config.dim, bias)?,
+            activation: serde_json::from_value(c["projector_hidden_act"].clone()).unwrap_or(Activation::Gelu),
+            linear_2: Linear::new(&scope.pp("linear_2"), config.dim, config.dim, bias)?,
+        },
+        vision: backbone,
+        feature_layers,
+        drop_class_token: c["vision_feature_select_strategy"].as_str().unwrap_or("default") == "default" && !siglip,
+        decoder: load_decoder(b, &b.scope.pp("text"), config)?,
         processor: Arc::new(ImageProcessor::new(preprocessing(b)?)),
-        image: image.unwrap_or(32_000),
+        image_token: image_token.unwrap_or(DEFAULT_IMAGE_TOKEN),
     }))
 }
 
-impl Voice for Llava {
+/// Indices of the hidden states that `vision_feature_layer` names, which may count from the end.
+fn feature_layers(b: &ModelBuilder<'_>, num_layers: i64) -> mm_repr::Result<Vec<usize>> {
+    let layers: Vec<i64> = match &b.config["vision_feature_layer"] {
+        Value::Array(list) => list.iter().filter_map(Value::as_i64).collect(),
+        one => vec![one.as_i64().unwrap_or(-2)],
+    };
+    let index = |layer: &i64| {
+        let index = if *layer < 0 { num_layers + 1 + layer } else { *layer };
+        let valid = usize::try_from(index).ok().filter(|i| *i as i64 <= num_layers);
+        valid.ok_or_else(|| {
+            b.config_error(format!("vision_feature_layer: found {layer}, expected one of {num_layers} layers"))
+        })
+    };
+    layers.iter().map(index).collect()
+}
+
+impl MediaEncoder for Llava {
     fn processor(&self, modality: &Modality) -> Option<&Arc<dyn Processor>> {
         (*modality == Modality::IMAGE).then_some(&self.processor)
     }
 
-    fn see(&self, _modality: &Modality, values: &Tensor) -> mm_core::Result<EncodedMedia> {
+    fn encode(&self, _modality: &Modality, values: &Tensor) -> mm_core::Result<EncodedMedia> {
         let states = self.vision.blocks.hidden_states(&self.vision.embed_patches(values)?, None, false)?;
-        let mut chosen = Vec::new();
-        for layer in &self.layers {
+        let mut selected = Vec::new();
+        for layer in &self.feature_layers {
             let x = &states[*layer];
-            chosen.push(if self.cut { x.narrow(1, 1, x.size(1)? - 1)? } else { x.clone() });
+            selected.push(if self.drop_class_token { x.narrow(1, 1, x.size(1)? - 1)? } else { x.clone() });
         }
-        let x = Tensor::cat(&chosen.iter().collect::<Vec<_>>(), -1)?;
-        let (first, activation, last) = &self.projector;
-        Ok(EncodedMedia::of(last.forward(&first.activate(&x, *activation)?, false)?))
+        let x = Tensor::cat(&selected.iter().collect::<Vec<_>>(), -1)?;
+        let Projector { linear_1, activation, linear_2 } = &self.projector;
+        Ok(EncodedMedia::new(linear_2.forward(&linear_1.activate(&x, *activation)?, false)?))
     }
 
-    fn prompt(&self, tokens: &Tokenizer, seen: Option<&EncodedMedia>, asked: Request<'_>) -> Result<Prompt> {
-        let image = tokens.id_to_token(self.image).unwrap_or_else(|| "<image>".into());
-        // How LLaVA 1.5 was trained to be asked.
-        let plain = |text: &str, looks: bool| {
-            let place = if looks { format!("{image}\n") } else { String::new() };
-            format!("USER: {place}{text} ASSISTANT:")
+    fn prompt(&self, tokenizer: &Tokenizer, media: Option<&EncodedMedia>, request: Request<'_>) -> Result<Prompt> {
+        let image = tokenizer.id_to_token(self.image_token).unwrap_or_else(|| "<image>".into());
+        // The format that LLaVA 1.5 was trained with.
+        let default = |text: &str, has_image: bool| {
+            let image = if has_image { format!("{image}\n") } else { String::new() };
+            format!("USER: {image}{text} ASSISTANT:")
         };
-        let text = language::write(tokens, seen.map(|_| "image"), asked, plain)?;
-        let features = seen.map_or(Ok(0), |s| s.values.size(1))?;
-        Ok(Prompt { ids: language::ids(tokens, &text, self.image, features)?, ..Prompt::default() })
+        let text = image_tokens::prompt_text(tokenizer, media.map(|_| "image"), request, default)?;
+        let features = media.map_or(Ok(0), |m| m.values.size(1))?;
+        let decoder_input_ids = image_tokens::prompt_ids(tokenizer, &text, self.image_token, features)?;
+        Ok(Prompt { decoder_input_ids, ..Prompt::default() })
     }
 
-    fn begin(&self, seen: Option<&EncodedMedia>, prompt: &Prompt, room: i64) -> mm_core::Result<Prefill<State>> {
-        language::begin(&self.decoder, seen, &prompt.ids, self.image, room, None)
+    fn as_generator(&self) -> Option<&dyn ConditionalGenerator> {
+        Some(self)
     }
 
     fn explain(
         &self,
-        tokens: &Tokenizer,
-        seen: &EncodedMedia,
+        tokenizer: &Tokenizer,
+        media: &EncodedMedia,
         prompt: &Prompt,
-        said: &[i64],
+        answer: &[i64],
     ) -> Result<Option<Attribution>> {
-        let [down, across] = self.vision.tokens.grid.map(|n| n as usize);
-        let first = prompt.ids.iter().position(|id| *id == self.image).unwrap_or(0);
-        let places = (first, seen.values.size(1)? as usize);
-        let start = self.begin(Some(seen), prompt, said.len() as i64)?;
-        let back = Back { start, places, grid: [1, down, across], prompt, placeholder: Some(self.image) };
-        Ok(Some(back.heat(&self.decoder, tokens, said)?))
+        let [rows, columns] = self.vision.tokens.grid.map(|n| n as usize);
+        let start = prompt.decoder_input_ids.iter().position(|id| *id == self.image_token).unwrap_or(0);
+        let attention = PrefixAttention {
+            prefill: self.prefill(Some(media), prompt, answer.len() as i64)?,
+            image: (start, media.values.size(1)? as usize),
+            grid: [1, rows, columns],
+            prompt,
+            image_token: Some(self.image_token),
+        };
+        Ok(Some(attention.attribution(&self.decoder, tokenizer, answer)?))
+    }
+}
+
+impl ConditionalGenerator for Llava {
+    fn decoder(&self) -> &Decoder {
+        &self.decoder
     }
 
-    fn learn(&self, batch: &TrainBatch<'_>) -> mm_core::Result<Option<Tensor>> {
-        let (seen, ids) = (self.see(batch.modality, batch.values)?.values, batch.decoder_input_ids()?);
+    fn prefill(
+        &self,
+        media: Option<&EncodedMedia>,
+        prompt: &Prompt,
+        max_new_tokens: i64,
+    ) -> mm_core::Result<Prefill<DecoderState>> {
+        let ids = &prompt.decoder_input_ids;
+        image_tokens::prefill(&self.decoder, media, ids, self.image_token, max_new_tokens, None)
+    }
+
+    fn forward(&self, batch: &TrainBatch<'_>) -> mm_core::Result<Tensor> {
+        let (image, ids) = (self.encode(batch.modality, batch.values)?.values, batch.decoder_input_ids()?);
         let mut rows = Vec::new();
         for row in 0..ids.size(0)? {
             let own = ids.select(0, row)?.to_vec::<i64>()?;
-            let placed = language::Placed::new(&own, self.image, seen.select(0, row)?)?;
-            if placed.read.len() != own.len() {
-                return Err(mm_core::Error::Sample("the prompt and the picture do not fit together".into()));
+            let span = ImageSpan::new(&own, self.image_token, image.select(0, row)?)?;
+            if span.expanded_ids.len() != own.len() {
+                let reason = "found a prompt whose placeholders do not match the number of image features";
+                return Err(mm_core::Error::Sample(reason.into()));
             }
-            let places = Tensor::arange(0, own.len() as i64, mm_core::Device::Cpu)?;
-            rows.push((placed, places));
+            let positions = Tensor::arange(0, own.len() as i64, Device::Cpu)?;
+            rows.push((span, positions));
         }
-        language::learn(&self.decoder, ids, rows, batch.train).map(Some)
-    }
-
-    fn decoder(&self) -> Option<&Decoder> {
-        Some(&self.decoder)
+        image_tokens::forward(&self.decoder, ids, rows, batch.train)
     }
 }

@@ -1,17 +1,19 @@
-//! ViLT (Kim 2021): words and patches of pixels in one transformer; it chooses among labels, or says whether text and picture belong together.
+//! `ViLT`: text tokens and image patches in one transformer, with a classifier of answers or a head for image-text matching.
+//!
+//! *ViLT: Vision-and-Language Transformer Without Convolution or Region Supervision* (Kim et al., 2021),
+//! <https://arxiv.org/abs/2102.03334>.
 
 use super::{
-    Attribution, EncodedMedia, Prompt, Request, Tokenizer, TrainBatch, Voice, heat,
-    patches::{self, InPatches},
+    attribution::{attention_rollout, named_tokens},
+    patches::{self, PatchSequence},
+    tokenizer::Tokenizer,
+    traits::{AnswerClassifier, MediaEncoder, PretrainedFamily},
+    types::{Attribution, EncodedMedia, Prompt, Request, TrainBatch},
 };
-use crate::{
-    Error, Result,
-    decoder::{Decoder, State},
-    generate::Prefill,
-};
+use crate::{Error, Result};
 use mm_core::{
-    DType, Init, Modality, Module, Processor, Tensor,
-    nn::{Activation, Embedding, ForwardArgs, Linear, Mask, Norm, NormConfig, Transformer, TransformerConfig},
+    DType, Device, Init, Modality, Module, Processor, Scope, Tensor,
+    nn::{Activation, Embedding, Linear, Mask, Norm, NormConfig, Pass, Transformer, TransformerConfig},
 };
 use mm_data::ImageProcessor;
 use mm_repr::{
@@ -25,7 +27,7 @@ use mm_repr::{
 use std::sync::Arc;
 
 checkpoint_config! {
-    /// What transformers' `ViltConfig` has beside the sizes of a vision transformer.
+    /// What transformers' `ViltConfig` has in addition to the sizes of a vision transformer.
     ViltConfig {
         vocab_size: i64 = 30522,
         type_vocab_size: i64 = 2,
@@ -35,255 +37,296 @@ checkpoint_config! {
     }
 }
 
-/// Its sizes where the file is silent.
-const VISION: VisionDefaults = VisionDefaults { image: 384, patch: 32, activation: Activation::Gelu, epsilon: 1e-12 };
+const VISION_DEFAULTS: VisionDefaults =
+    VisionDefaults { image: 384, patch: 32, activation: Activation::Gelu, epsilon: 1e-12 };
 
-/// The family of this file.
-pub(super) const FAMILY: Family<Box<dyn Voice>> = Family {
-    model_type: "vilt",
-    weight_map: |c, _| {
-        let start = if c.names().any(|n| n.starts_with("vilt.")) { "vilt." } else { "" };
-        WeightMap::new(&[
-            ("trunk.encoder.final_layer_norm.", "trunk.layernorm."),
-            (".layers.", ".layer."),
-            (".self_attn.q_proj.", ".attention.attention.query."),
-            (".self_attn.k_proj.", ".attention.attention.key."),
-            (".self_attn.v_proj.", ".attention.attention.value."),
-            (".self_attn.out_proj.", ".attention.output.dense."),
-            (".layer_norm1.", ".layernorm_before."),
-            (".layer_norm2.", ".layernorm_after."),
-            (".mlp.fc1.", ".intermediate.dense."),
-            (".mlp.fc2.", ".output.dense."),
-        ])
-        .and(&[("^trunk.", start)])
+pub(super) const FAMILY: PretrainedFamily = PretrainedFamily {
+    family: Family {
+        model_type: "vilt",
+        weight_map: |c, _| {
+            let prefix = if c.names().any(|n| n.starts_with("vilt.")) { "vilt." } else { "" };
+            WeightMap::new(&[
+                ("trunk.encoder.final_layer_norm.", "trunk.layernorm."),
+                (".layers.", ".layer."),
+                (".self_attn.q_proj.", ".attention.attention.query."),
+                (".self_attn.k_proj.", ".attention.attention.key."),
+                (".self_attn.v_proj.", ".attention.attention.value."),
+                (".self_attn.out_proj.", ".attention.output.dense."),
+                (".layer_norm1.", ".layernorm_before."),
+                (".layer_norm2.", ".layernorm_after."),
+                (".mlp.fc1.", ".intermediate.dense."),
+                (".mlp.fc2.", ".output.dense."),
+            ])
+            .and(&[("^trunk.", prefix)])
+        },
+        build,
     },
-    build,
+    classifier_prefix: Some("classifier."),
 };
 
-struct Vilt {
+/// Embeddings of text tokens.
+struct TextEmbeddings {
     words: Embedding,
-    places: Embedding,
+    positions: Embedding,
     segment: Tensor,
     norm: Norm,
-    /// Of words, of patches.
-    kinds: Embedding,
-    patches: PatchEmbed,
-    class: Tensor,
-    positions: Tensor,
-    grid: [i64; 2],
-    blocks: Transformer,
-    pooler: Linear,
-    classifier: Option<(Linear, Norm, Linear)>,
-    rank: Option<Linear>,
-    processor: Arc<dyn Processor>,
-    lessons: Arc<dyn Processor>,
-    longest: i64,
-    width: i64,
-    most: i64,
 }
 
-fn build(b: &ModelBuilder<'_>) -> mm_repr::Result<Box<dyn Voice>> {
+/// Embeddings of image patches.
+struct ImageEmbeddings {
+    patches: PatchEmbed,
+    class_token: Tensor,
+    /// Positions of the class token and of [`Self::grid`], `[1 + rows · columns, dim]`.
+    positions: Tensor,
+    grid: [i64; 2],
+    dim: i64,
+    /// Maximum number of patches; no limit where it is not positive.
+    max_patches: i64,
+}
+
+struct ClassifierHead {
+    dense: Linear,
+    norm: Norm,
+    output: Linear,
+}
+
+struct Vilt {
+    text: TextEmbeddings,
+    image: ImageEmbeddings,
+    /// Token types of text and of patches.
+    modality_types: Embedding,
+    blocks: Transformer,
+    pooler: Linear,
+    classifier: Option<ClassifierHead>,
+    itm_head: Option<Linear>,
+    processor: Arc<dyn Processor>,
+    train_processor: Arc<dyn Processor>,
+    max_text_length: i64,
+}
+
+fn build(b: &ModelBuilder<'_>) -> mm_repr::Result<Box<dyn MediaEncoder>> {
     let c: ViltConfig = b.parse()?;
-    let vit = vision_config(b, b.config, "", VISION)?;
-    let width = vit.hidden_size;
+    let vit = vision_config(b, b.config, "", VISION_DEFAULTS)?;
+    let dim = vit.hidden_size;
     let grid = patch_grid(b, &vit, "patch_size")?;
     let scope = b.scope.pp("trunk");
-    let tables = scope.pp("embeddings");
-    let text = tables.pp("text_embeddings");
+    let embeddings = scope.pp("embeddings");
+    let text_scope = embeddings.pp("text_embeddings");
     let norm = NormConfig { epsilon: vit.layer_norm_eps, ..NormConfig::default() };
-    let segments = Embedding::new(&text.pp("token_type_embeddings"), c.type_vocab_size, width)?;
-    let head = b.scope.pp("classifier");
-    let classifier = head.pp(0).has("weight").then(|| {
-        Ok::<_, mm_repr::Error>((
-            Linear::new(&head.pp(0), width, 2 * width, true)?,
-            Norm::new(&head.pp(1), 2 * width, NormConfig::default())?,
-            Linear::new(&head.pp(3), 2 * width, b.num_labels(), true)?,
-        ))
-    });
-    let rank = b.scope.pp("rank_output");
+    let segments = Embedding::new(&text_scope.pp("token_type_embeddings"), c.type_vocab_size, dim)?;
+    let itm_head = b.scope.pp("rank_output");
     let processor: Arc<dyn Processor> = Arc::new(ImageProcessor::new(preprocessing(b)?));
+    let patch_size = vit.patch_size.get();
+    let patch_scope = embeddings.pp("patch_embeddings").pp("projection");
     Ok(Box::new(Vilt {
-        words: Embedding::new(&text.pp("word_embeddings"), c.vocab_size, width)?,
-        places: Embedding::new(&text.pp("position_embeddings"), c.max_position_embeddings, width)?,
-        segment: segments.weight().select(0, 0)?,
-        norm: Norm::new(&text.pp("LayerNorm"), width, norm)?,
-        kinds: Embedding::new(&tables.pp("token_type_embeddings"), c.modality_type_vocab_size, width)?,
-        patches: PatchEmbed::new(
-            &tables.pp("patch_embeddings").pp("projection"),
-            vit.num_channels,
-            width,
-            &vit.patch_size.get(),
-            true,
-        )?,
-        class: tables.param("cls_token", &[1, 1, width], Init::Zeros)?,
-        positions: tables.param("position_embeddings", &[grid[0] * grid[1] + 1, width], Init::Zeros)?,
+        text: TextEmbeddings {
+            words: Embedding::new(&text_scope.pp("word_embeddings"), c.vocab_size, dim)?,
+            positions: Embedding::new(&text_scope.pp("position_embeddings"), c.max_position_embeddings, dim)?,
+            segment: segments.weight().select(0, 0)?,
+            norm: Norm::new(&text_scope.pp("LayerNorm"), dim, norm)?,
+        },
+        image: ImageEmbeddings {
+            patches: PatchEmbed::new(&patch_scope, vit.num_channels, dim, &patch_size, true)?,
+            class_token: embeddings.param("cls_token", &[1, 1, dim], Init::Zeros)?,
+            positions: embeddings.param("position_embeddings", &[grid[0] * grid[1] + 1, dim], Init::Zeros)?,
+            grid,
+            dim,
+            max_patches: c.max_image_length,
+        },
+        modality_types: Embedding::new(&embeddings.pp("token_type_embeddings"), c.modality_type_vocab_size, dim)?,
         blocks: b.transformer(
             &scope.pp("encoder"),
             TransformerConfig { layers: vit.num_hidden_layers, block: vit_block(&vit), final_norm: true },
         )?,
-        pooler: Linear::new(&scope.pp("pooler").pp("dense"), width, width, true)?,
-        classifier: classifier.transpose()?,
-        rank: rank.has("weight").then(|| Linear::new(&rank, width, 1, true)).transpose()?,
-        lessons: Arc::new(InPatches { whole: processor.clone(), patch: vit.patch_size.get() }),
+        pooler: Linear::new(&scope.pp("pooler").pp("dense"), dim, dim, true)?,
+        classifier: ClassifierHead::load(&b.scope.pp("classifier"), dim, b.num_labels())?,
+        itm_head: itm_head.has("weight").then(|| Linear::new(&itm_head, dim, 1, true)).transpose()?,
+        train_processor: Arc::new(PatchSequence { inner: processor.clone(), patch_size }),
         processor,
-        longest: c.max_position_embeddings,
-        most: c.max_image_length,
-        grid,
-        width,
+        max_text_length: c.max_position_embeddings,
     }))
 }
 
-impl Vilt {
-    /// Vectors of the positions of patches that lie so, `[patches, width]`.
-    fn stretched(&self, [down, across]: [i64; 2]) -> mm_core::Result<Tensor> {
-        if self.most > 0 && down * across > self.most {
-            // The reference draws which patches it keeps.
-            let wanted = format!("at most the {} patches of max_image_length", self.most);
-            return Err(mm_core::Error::config("picture", format!("{down}×{across} patches"), wanted));
+impl ClassifierHead {
+    /// The classifier, where the checkpoint has one.
+    fn load(scope: &Scope<'_>, dim: i64, num_labels: i64) -> mm_repr::Result<Option<Self>> {
+        if !scope.pp(0).has("weight") {
+            return Ok(None);
         }
-        let count = self.grid[0] * self.grid[1];
-        let map = self.positions.narrow(0, 1, count)?.reshape(&[1, self.grid[0], self.grid[1], self.width])?;
-        let map = map.permute(&[0, 3, 1, 2])?.to_dtype(DType::F32)?.contiguous()?.bilinear_corners([down, across])?;
-        map.squeeze(0)?.flatten(1, 2)?.transpose(0, 1)
+        Ok(Some(Self {
+            dense: Linear::new(&scope.pp(0), dim, 2 * dim, true)?,
+            norm: Norm::new(&scope.pp(1), 2 * dim, NormConfig::default())?,
+            output: Linear::new(&scope.pp(3), 2 * dim, num_labels, true)?,
+        }))
     }
 
-    /// Pictures of one shape, or of any in patches ([`InPatches`]) → class token and patches `[rows, 1 + patches, width]`, and how each row's
-    /// lie.
-    fn vectors(&self, values: &Tensor) -> mm_core::Result<(Tensor, Vec<[i64; 2]>)> {
-        let (x, grids): (_, Vec<[i64; 2]>) = if values.rank() == 3 {
-            let grids = patches::grids(values)?.into_iter().map(|[_, down, across]| [down, across]).collect();
-            (self.patches.of_pixels(&values.narrow(1, 1, values.size(1)? - 1)?)?, grids)
-        } else {
-            let x = self.patches.map(values)?; // [rows, width, down, across]
-            let grid = [x.size(2)?, x.size(3)?];
-            (x.flatten(2, 3)?.transpose(1, 2)?, vec![grid; x.size(0)? as usize])
-        };
-        let (rows, most) = (x.size(0)?, x.size(1)?);
-        let places = if grids.windows(2).all(|w| w[0] == w[1]) {
-            self.stretched(grids[0])?.unsqueeze(0)?
-        } else {
-            let each = grids.iter().map(|grid| self.stretched(*grid)?.pad(&[0, 0, 0, most - grid[0] * grid[1]], 0.0));
-            Tensor::stack(&each.collect::<mm_core::Result<Vec<_>>>()?.iter().collect::<Vec<_>>(), 0)?
-        };
-        let x = x.add(&places.to_dtype(x.dtype()?)?)?;
-        let class = self.class.add(&self.positions.narrow(0, 0, 1)?)?.expand(&[rows, -1, -1])?;
-        let x = Tensor::cat(&[&class, &x], 1)?.add(&self.kinds.weight().select(0, 1)?)?;
-        Ok((x, grids))
-    }
-
-    /// The vectors of the whole `[rows, width]` for one question about each row; `weights` gets where each block looked.
-    fn pooled(&self, seen: &EncodedMedia, prompt: &Prompt, pass: ForwardArgs<'_>) -> mm_core::Result<Tensor> {
-        let ids = Tensor::from_vec(&prompt.question, &[1, prompt.question.len() as i64])?;
-        let ids = ids.expand(&[seen.values.size(0)?, -1])?;
-        self.together(&seen.values, &ids.to_device(seen.values.device())?, pass)
-    }
-
-    /// What is seen and tokens `[rows, tokens]` → the vectors of the whole, `[rows, width]`.
-    fn together(&self, seen: &Tensor, ids: &Tensor, pass: ForwardArgs<'_>) -> mm_core::Result<Tensor> {
-        let places = self.places.forward(&Tensor::arange(0, ids.size(1)?, ids.device())?)?;
-        let text = self.words.forward(ids)?.add(&self.segment)?.add(&places)?;
-        let text = self.norm.forward(&text, false)?.add(&self.kinds.weight().select(0, 0)?)?;
-        let hidden = self.blocks.run(&Tensor::cat(&[&text, seen], 1)?, pass)?;
-        self.pooler.forward(&hidden.select(1, 0)?, false)?.tanh()
-    }
-
-    fn scores(&self, pooled: &Tensor) -> mm_core::Result<Option<Tensor>> {
-        let Some((first, norm, last)) = &self.classifier else { return Ok(None) };
-        let x = norm.forward(&first.forward(pooled, false)?, false)?.gelu()?;
-        last.forward(&x, false).map(Some)
+    fn forward(&self, pooled: &Tensor) -> mm_core::Result<Tensor> {
+        let x = self.norm.forward(&self.dense.forward(pooled, false)?, false)?.gelu()?;
+        self.output.forward(&x, false)
     }
 }
 
-impl Voice for Vilt {
+impl TextEmbeddings {
+    /// Token ids `[batch, tokens]` → `[batch, tokens, dim]`.
+    fn forward(&self, ids: &Tensor) -> mm_core::Result<Tensor> {
+        let positions = self.positions.forward(&Tensor::arange(0, ids.size(1)?, ids.device())?)?;
+        self.norm.forward(&self.words.forward(ids)?.add(&self.segment)?.add(&positions)?, false)
+    }
+}
+
+impl ImageEmbeddings {
+    /// Position embeddings interpolated to a grid, `[patches, dim]`.
+    fn interpolated_positions(&self, [rows, columns]: [i64; 2]) -> mm_core::Result<Tensor> {
+        if self.max_patches > 0 && rows * columns > self.max_patches {
+            // The reference samples which patches it keeps.
+            let expected = format!("at most the {} patches of max_image_length", self.max_patches);
+            return Err(mm_core::Error::config("image", format!("{rows}×{columns} patches"), expected));
+        }
+        let count = self.grid[0] * self.grid[1];
+        let map = self.positions.narrow(0, 1, count)?.reshape(&[1, self.grid[0], self.grid[1], self.dim])?;
+        let map = map.permute(&[0, 3, 1, 2])?.to_dtype(DType::F32)?.contiguous()?.bilinear_corners([rows, columns])?;
+        map.squeeze(0)?.flatten(1, 2)?.transpose(0, 1)
+    }
+
+    /// Images of one size, or of any sizes as patches ([`PatchSequence`]) → class token and patches
+    /// `[batch, 1 + patches, dim]`, and each row's grid.
+    fn forward(&self, values: &Tensor) -> mm_core::Result<(Tensor, Vec<[i64; 2]>)> {
+        let (x, grids): (_, Vec<[i64; 2]>) = if values.rank() == 3 {
+            let grids = patches::grids(values)?.into_iter().map(|[_, rows, columns]| [rows, columns]).collect();
+            (self.patches.of_pixels(&values.narrow(1, 1, values.size(1)? - 1)?)?, grids)
+        } else {
+            let x = self.patches.map(values)?; // [batch, dim, rows, columns]
+            let grid = [x.size(2)?, x.size(3)?];
+            (x.flatten(2, 3)?.transpose(1, 2)?, vec![grid; x.size(0)? as usize])
+        };
+        let (batch, longest) = (x.size(0)?, x.size(1)?);
+        let positions = if grids.windows(2).all(|w| w[0] == w[1]) {
+            self.interpolated_positions(grids[0])?.unsqueeze(0)?
+        } else {
+            let padded =
+                |grid: &[i64; 2]| self.interpolated_positions(*grid)?.pad(&[0, 0, 0, longest - grid[0] * grid[1]], 0.0);
+            let each = grids.iter().map(padded).collect::<mm_core::Result<Vec<_>>>()?;
+            Tensor::stack(&each.iter().collect::<Vec<_>>(), 0)?
+        };
+        let x = x.add(&positions.to_dtype(x.dtype()?)?)?;
+        let class = self.class_token.add(&self.positions.narrow(0, 0, 1)?)?.expand(&[batch, -1, -1])?;
+        Ok((Tensor::cat(&[&class, &x], 1)?, grids))
+    }
+}
+
+impl Vilt {
+    /// Embeddings of images `[batch, 1 + patches, dim]`, and each row's grid.
+    fn embed_image(&self, values: &Tensor) -> mm_core::Result<(Tensor, Vec<[i64; 2]>)> {
+        let (x, grids) = self.image.forward(values)?;
+        Ok((x.add(&self.modality_types.weight().select(0, 1)?)?, grids))
+    }
+
+    /// Pooled features `[batch, dim]` for one question about each row.
+    fn pooled_prompt(&self, media: &EncodedMedia, prompt: &Prompt, pass: Pass<'_>) -> mm_core::Result<Tensor> {
+        let ids = Tensor::from_vec(&prompt.question_ids, &[1, prompt.question_ids.len() as i64])?;
+        let ids = ids.expand(&[media.values.size(0)?, -1])?;
+        self.pooled(&media.values, &ids.to_device(media.values.device())?, pass)
+    }
+
+    /// Pooled features `[batch, dim]` of embedded images and token ids `[batch, tokens]`.
+    fn pooled(&self, image: &Tensor, ids: &Tensor, pass: Pass<'_>) -> mm_core::Result<Tensor> {
+        let text = self.text.forward(ids)?.add(&self.modality_types.weight().select(0, 0)?)?;
+        let hidden = self.blocks.run(&Tensor::cat(&[&text, image], 1)?, pass)?;
+        self.pooler.forward(&hidden.select(1, 0)?, false)?.tanh()
+    }
+
+    /// The classifier. [`MediaEncoder::as_classifier`] returns models that have one.
+    fn classifier(&self) -> mm_core::Result<&ClassifierHead> {
+        self.classifier.as_ref().ok_or_else(|| {
+            mm_core::Error::config("ViLT", "a checkpoint without a classifier", "a checkpoint for question answering")
+        })
+    }
+}
+
+impl MediaEncoder for Vilt {
     fn processor(&self, modality: &Modality) -> Option<&Arc<dyn Processor>> {
         (*modality == Modality::IMAGE).then_some(&self.processor)
     }
 
-    fn see(&self, _modality: &Modality, values: &Tensor) -> mm_core::Result<EncodedMedia> {
-        let (x, grids) = self.vectors(values)?;
-        let [down, across] = grids[0];
-        Ok(EncodedMedia { grid: Some([1, down, across]), ..EncodedMedia::of(x) })
-    }
-
     fn train_processor(&self, modality: &Modality) -> Option<&Arc<dyn Processor>> {
-        (*modality == Modality::IMAGE).then_some(&self.lessons)
+        (*modality == Modality::IMAGE).then_some(&self.train_processor)
     }
 
-    fn prompt(&self, tokens: &Tokenizer, _seen: Option<&EncodedMedia>, asked: Request<'_>) -> Result<Prompt> {
-        let Request::Question(question) = asked else {
-            return Err(Error::invalid_argument(
-                "a ViLT",
-                "something else than a question",
-                "a question: it chooses among labels",
-            ));
+    fn encode(&self, _modality: &Modality, values: &Tensor) -> mm_core::Result<EncodedMedia> {
+        let (x, grids) = self.embed_image(values)?;
+        let [rows, columns] = grids[0];
+        Ok(EncodedMedia::with_grid(x, [1, rows, columns]))
+    }
+
+    fn prompt(&self, tokenizer: &Tokenizer, _media: Option<&EncodedMedia>, request: Request<'_>) -> Result<Prompt> {
+        let Request::Question(question) = request else {
+            let expected = "a question: the model classifies answers";
+            return Err(Error::invalid_argument("request to ViLT", "one for generated text", expected));
         };
-        let question = tokens.encode(question, true)?;
-        if question.len() as i64 > self.longest {
-            let wanted = format!("at most the {} that the model has positions for", self.longest);
-            return Err(Error::invalid_argument("question", format!("{} tokens", question.len()), wanted));
+        let question_ids = tokenizer.encode(question, true)?;
+        if question_ids.len() as i64 > self.max_text_length {
+            let expected = format!("at most the model's {} positions", self.max_text_length);
+            return Err(Error::invalid_argument("question", format!("{} tokens", question_ids.len()), expected));
         }
-        Ok(Prompt { question, ..Prompt::default() })
+        Ok(Prompt { question_ids, ..Prompt::default() })
     }
 
-    fn begin(&self, _seen: Option<&EncodedMedia>, _prompt: &Prompt, _room: i64) -> mm_core::Result<Prefill<State>> {
-        Err(mm_core::Error::config("a ViLT", "a wish for text", "a question: it chooses among labels"))
+    fn as_classifier(&self) -> Option<&dyn AnswerClassifier> {
+        self.classifier.is_some().then_some(self as _)
     }
 
-    fn decoder(&self) -> Option<&Decoder> {
-        None
-    }
-
-    fn choose(&self, seen: &EncodedMedia, prompt: &Prompt) -> mm_core::Result<Option<Tensor>> {
-        if self.classifier.is_none() {
-            return Ok(None);
-        }
-        self.scores(&self.pooled(seen, prompt, ForwardArgs::default())?)
-    }
-
-    fn learn(&self, batch: &TrainBatch<'_>) -> mm_core::Result<Option<Tensor>> {
-        let (seen, grids) = self.vectors(batch.values)?;
-        let counts: Vec<i64> = grids.iter().map(|[down, across]| 1 + down * across).collect();
-        let question = batch.question.ok_or_else(|| mm_core::Error::Sample("no question".into()))?;
-        let (rows, patches) = (seen.size(0)?, seen.size(1)?);
-        let whole = counts.iter().all(|count| *count == patches);
-        let mask = if whole && question.mask.is_none() {
-            None
-        } else {
-            let count = Tensor::from_vec(&counts, &[rows, 1])?;
-            let seen = Tensor::arange(0, patches, mm_core::Device::Cpu)?.lt(&count)?.to_device(seen.device())?;
-            let words = question.values.shape();
-            let asked = question.mask.clone().map_or_else(|| Tensor::ones(&words, DType::Bool, seen.device()), Ok)?;
-            Some(Mask::Padding(Tensor::cat(&[&asked, &seen], 1)?))
-        };
-        let pass = ForwardArgs { mask: mask.as_ref(), train: batch.train, ..ForwardArgs::default() };
-        self.scores(&self.together(&seen, &question.values, pass)?)
-    }
-
-    fn matches(&self, seen: &EncodedMedia, prompt: &Prompt) -> mm_core::Result<Option<f64>> {
-        let Some(rank) = &self.rank else { return Ok(None) };
-        let score = rank.forward(&self.pooled(seen, prompt, ForwardArgs::default())?, false)?;
+    fn itm_score(&self, media: &EncodedMedia, prompt: &Prompt) -> mm_core::Result<Option<f64>> {
+        let Some(head) = &self.itm_head else { return Ok(None) };
+        let score = head.forward(&self.pooled_prompt(media, prompt, Pass::default())?, false)?;
         Ok(Some(score.to_dtype(DType::F64)?.sigmoid()?.reshape(&[])?.to_f64()?))
     }
 
     fn explain(
         &self,
-        tokens: &Tokenizer,
-        seen: &EncodedMedia,
+        tokenizer: &Tokenizer,
+        media: &EncodedMedia,
         prompt: &Prompt,
-        _said: &[i64],
+        _answer: &[i64],
     ) -> Result<Option<Attribution>> {
-        let mut looked = Vec::new();
-        self.pooled(seen, prompt, ForwardArgs { weights: Some(&mut looked), ..ForwardArgs::default() })?;
-        let Some(flow) = heat::rollout(&looked)? else { return Ok(None) };
-        // What the first token, which the answer is read from, is made of.
-        let all: Vec<f32> = flow.select(0, 0)?.to_vec()?;
-        let (text, picture) = all.split_at(prompt.question.len());
-        let [_, down, across] = seen.grid.unwrap_or_default();
+        let mut maps = Vec::new();
+        self.pooled_prompt(media, prompt, Pass { weights: Some(&mut maps), ..Pass::default() })?;
+        let Some(rollout) = attention_rollout(&maps)? else { return Ok(None) };
+        // The answer is classified from the first token.
+        let first: Vec<f32> = rollout.select(0, 0)?.to_vec()?;
+        let (text, image) = first.split_at(prompt.question_ids.len());
+        let [_, rows, columns] = media.grid.unwrap_or_default();
         Ok(Some(Attribution {
+            patches: image[1..].to_vec(),
+            grid: [rows as usize, columns as usize],
+            words: named_tokens(tokenizer, &prompt.question_ids, text),
             steps: Vec::new(),
-            patches: picture[1..].to_vec(),
-            grid: [down as usize, across as usize],
-            words: heat::words(tokens, &prompt.question, text),
         }))
+    }
+}
+
+impl AnswerClassifier for Vilt {
+    fn answer_logits(&self, media: &EncodedMedia, prompt: &Prompt) -> mm_core::Result<Tensor> {
+        self.classifier()?.forward(&self.pooled_prompt(media, prompt, Pass::default())?)
+    }
+
+    fn forward(&self, batch: &TrainBatch<'_>) -> mm_core::Result<Tensor> {
+        let (image, grids) = self.embed_image(batch.values)?;
+        let lengths: Vec<i64> = grids.iter().map(|[rows, columns]| 1 + rows * columns).collect();
+        let question = batch.question()?;
+        let (rows, patches) = (image.size(0)?, image.size(1)?);
+        let unpadded = lengths.iter().all(|length| *length == patches);
+        let mask = if unpadded && question.mask.is_none() {
+            None
+        } else {
+            let lengths = Tensor::from_vec(&lengths, &[rows, 1])?;
+            let image_mask = Tensor::arange(0, patches, Device::Cpu)?.lt(&lengths)?.to_device(image.device())?;
+            let text_mask = match &question.mask {
+                Some(mask) => mask.clone(),
+                None => Tensor::ones(&question.values.shape(), DType::Bool, image.device())?,
+            };
+            Some(Mask::Padding(Tensor::cat(&[&text_mask, &image_mask], 1)?))
+        };
+        let pass = Pass { mask: mask.as_ref(), train: batch.train, ..Pass::default() };
+        self.classifier()?.forward(&self.pooled(&image, &question.values, pass)?)
     }
 }

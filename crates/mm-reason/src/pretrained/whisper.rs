@@ -1,20 +1,29 @@
-//! Whisper (Radford 2022): half a minute of sound is encoded, a decoder writes it down, with times if so wished; longer sounds window by
-//! window, each beginning where the one before came to an end.
+//! Whisper: a spectrogram encoder for windows of 30 s and a text decoder, with timestamp tokens.
+//!
+//! *Robust Speech Recognition via Large-Scale Weak Supervision* (Radford et al., 2022), <https://arxiv.org/abs/2212.04356>.
 
-use super::{EncodedMedia, Prompt, Request, Tokenizer, TrainBatch, Voice, languages::LANGUAGES};
+use super::{
+    decoder::load_decoder,
+    tokenizer::Tokenizer,
+    traits::{ConditionalGenerator, MediaEncoder, PretrainedFamily},
+    types::{EncodedMedia, Prompt, Request, TimestampTokens, TrainBatch},
+    whisper_languages::LANGUAGES,
+};
 use crate::{
     Error, Result,
-    decoder::{Decoder, DecoderConfig, State},
-    generate::{GenerationConfig, Prefill},
+    generate::{GenerationConfig, Prefill, prefill},
 };
 use mm_core::{
-    Encoder, Input, Modality, ProcessContext, Processor, Source, Tensor,
-    nn::{Activation, AttentionConfig, BlockConfig, MlpConfig, TransformerConfig},
+    Encoder, Input, Modality, Processor, SampleContext, Source, Tensor,
+    nn::{
+        Activation, AttentionConfig, BlockConfig, MlpConfig, TransformerConfig,
+        decoder::{Decoder, DecoderConfig, DecoderState},
+    },
 };
 use mm_repr::{
     audio::{
         SpectrogramProcessor,
-        whisper::{Whisper as Ear, encoder, names},
+        whisper::{Whisper as AudioEncoder, encoder, names},
     },
     checkpoint_config,
     family::{Family, ModelBuilder, WeightMap},
@@ -38,56 +47,66 @@ checkpoint_config! {
     }
 }
 
-/// The family of this file.
-pub(super) const FAMILY: Family<Box<dyn Voice>> = Family {
-    model_type: "whisper",
-    weight_map: |c, _| {
-        let text = [
-            ("^text.head.", "proj_out."),
-            ("text.final_layer_norm.", "text.layer_norm."),
-            (".layers.", ".LAYERS."),
-            (".layer_norm1.", ".self_attn_layer_norm."),
-            (".layer_norm2.", ".final_layer_norm."),
-            (".layer_norm_cross.", ".encoder_attn_layer_norm."),
-            (".cross_attn.", ".encoder_attn."),
-            (".mlp.fc", ".fc"),
-            (".LAYERS.", ".layers."),
-            ("^text.", "model.decoder."),
-        ];
-        let text = text.iter().fold(WeightMap::default(), |n, (from, to)| n.and_within("text.", from, to));
-        text.then(names(c).only_within("encoder."))
+/// Positions that are reserved for the prompt's special tokens.
+const PROMPT_POSITIONS: usize = 8;
+/// The end token, where the checkpoint names none.
+const DEFAULT_EOS: i64 = 50_256;
+
+pub(super) const FAMILY: PretrainedFamily = PretrainedFamily {
+    family: Family {
+        model_type: "whisper",
+        weight_map: |c, _| {
+            let text = [
+                ("^text.head.", "proj_out."),
+                ("text.final_layer_norm.", "text.layer_norm."),
+                (".layers.", ".LAYERS."),
+                (".layer_norm1.", ".self_attn_layer_norm."),
+                (".layer_norm2.", ".final_layer_norm."),
+                (".layer_norm_cross.", ".encoder_attn_layer_norm."),
+                (".cross_attn.", ".encoder_attn."),
+                (".mlp.fc", ".fc"),
+                (".LAYERS.", ".layers."),
+                ("^text.", "model.decoder."),
+            ];
+            let text = text.iter().fold(WeightMap::default(), |map, (from, to)| map.and_within("text.", from, to));
+            text.then(names(c).only_within("encoder."))
+        },
+        build,
     },
-    build,
+    classifier_prefix: None,
 };
 
-/// What a folder says of its special tokens.
+/// Special tokens and defaults of a checkpoint's `generation_config.json`.
 #[derive(Default)]
-struct Special {
+struct SpecialTokens {
+    /// Tokens of languages, as `<|en|>`.
     languages: BTreeMap<String, i64>,
+    /// Tokens of `transcribe` and `translate`.
     tasks: BTreeMap<String, i64>,
-    without_times: Option<i64>,
+    no_timestamps: Option<i64>,
+    /// Tokens at the start of the output; none where the model chooses.
     forced: Vec<Option<i64>>,
     task: Option<String>,
     language: Option<String>,
-    /// Latest first time, in steps of 0.02 s.
-    first_time: Option<i64>,
+    /// The latest first timestamp, in steps of 0.02 s.
+    max_initial_timestamp: Option<i64>,
 }
 
 struct Whisper {
-    ear: Ear,
+    encoder: AudioEncoder,
     decoder: Decoder,
     processor: Arc<dyn Processor>,
-    /// The same for sounds that are learned from in batches: all of one window.
-    window: Arc<dyn Processor>,
-    special: Special,
-    start: i64,
-    end: i64,
-    frames: i64,
+    /// Returns the first window, so that batches have one shape.
+    train_processor: Arc<dyn Processor>,
+    special: SpecialTokens,
+    decoder_start_token_id: i64,
+    eos_token_id: i64,
+    window_frames: i64,
 }
 
-fn build(b: &ModelBuilder<'_>) -> mm_repr::Result<Box<dyn Voice>> {
+fn build(b: &ModelBuilder<'_>) -> mm_repr::Result<Box<dyn MediaEncoder>> {
     let c: WhisperConfig = b.parse()?;
-    let ear = encoder(b)?;
+    let encoder = encoder(b)?;
     let attention = AttentionConfig { key_bias: false, ..AttentionConfig::new(c.d_model, c.decoder_attention_heads) };
     let block = BlockConfig {
         cross: Some(attention.clone()),
@@ -99,90 +118,133 @@ fn build(b: &ModelBuilder<'_>) -> mm_repr::Result<Box<dyn Voice>> {
     };
     let blocks = TransformerConfig { layers: c.decoder_layers, block, final_norm: true };
     let config = DecoderConfig {
-        scale: if c.scale_embedding { (c.d_model as f64).sqrt() } else { 1.0 },
+        embed_scale: if c.scale_embedding { (c.d_model as f64).sqrt() } else { 1.0 },
         ..DecoderConfig::new(c.vocab_size, c.max_target_positions, blocks)
     };
-    let own = b.json("generation_config.json")?;
-    let table = |key: &str| -> BTreeMap<String, i64> {
-        let entries = own[key].as_object().into_iter().flatten();
-        entries.filter_map(|(k, v)| Some((k.clone(), v.as_i64()?))).collect()
-    };
-    let forced = if own["forced_decoder_ids"].is_array() { &own } else { b.config };
-    let forced = forced["forced_decoder_ids"].as_array().into_iter().flatten().map(|pair| pair[1].as_i64()).collect();
-    let word = |key: &str| own[key].as_str().map(ToOwned::to_owned);
-    let special = Special {
-        languages: table("lang_to_id"),
-        tasks: table("task_to_id"),
-        without_times: own["no_timestamps_token_id"].as_i64(),
-        forced,
-        task: word("task"),
-        language: word("language"),
-        first_time: own["max_initial_timestamp_index"].as_i64(),
-    };
-    let end = |v: &Value| v["eos_token_id"].as_i64().or_else(|| v["eos_token_id"][0].as_i64());
+    let generation = b.json("generation_config.json")?;
+    let eos = |v: &Value| v["eos_token_id"].as_i64().or_else(|| v["eos_token_id"][0].as_i64());
     let processor: Arc<dyn Processor> = Arc::new(SpectrogramProcessor::whisper_whole(b)?);
-    let frames = 2 * c.max_source_positions;
+    let window_frames = 2 * c.max_source_positions;
     Ok(Box::new(Whisper {
-        ear,
-        decoder: Decoder::new(b, &b.scope.pp("text"), config)?,
-        window: Arc::new(Window { whole: processor.clone(), frames }),
+        encoder,
+        decoder: load_decoder(b, &b.scope.pp("text"), config)?,
+        train_processor: Arc::new(FirstWindow { inner: processor.clone(), frames: window_frames }),
         processor,
-        special,
-        start: own["decoder_start_token_id"].as_i64().unwrap_or(c.decoder_start_token_id),
-        end: end(&own).or_else(|| end(b.config)).unwrap_or(50_256),
-        frames,
+        special: SpecialTokens::from_json(&generation, b.config),
+        decoder_start_token_id: generation["decoder_start_token_id"].as_i64().unwrap_or(c.decoder_start_token_id),
+        eos_token_id: eos(&generation).or_else(|| eos(b.config)).unwrap_or(DEFAULT_EOS),
+        window_frames,
     }))
 }
 
-impl Whisper {
-    fn language(&self, name: &str) -> Result<i64> {
+impl SpecialTokens {
+    fn from_json(generation: &Value, config: &Value) -> Self {
+        let table = |key: &str| -> BTreeMap<String, i64> {
+            let entries = generation[key].as_object().into_iter().flatten();
+            entries.filter_map(|(name, id)| Some((name.clone(), id.as_i64()?))).collect()
+        };
+        let forced = if generation["forced_decoder_ids"].is_array() { generation } else { config };
+        let forced = forced["forced_decoder_ids"].as_array().into_iter().flatten();
+        let text = |key: &str| generation[key].as_str().map(ToOwned::to_owned);
+        Self {
+            languages: table("lang_to_id"),
+            tasks: table("task_to_id"),
+            no_timestamps: generation["no_timestamps_token_id"].as_i64(),
+            forced: forced.map(|pair| pair[1].as_i64()).collect(),
+            task: text("task"),
+            language: text("language"),
+            max_initial_timestamp: generation["max_initial_timestamp_index"].as_i64(),
+        }
+    }
+
+    /// The token of a language, by its name or code.
+    fn language_token(&self, name: &str) -> Result<i64> {
         let name = name.to_lowercase();
-        let code =
-            LANGUAGES.iter().find(|(long, short)| *long == name || *short == name).map_or(name.as_str(), |l| l.1);
-        let found = self.special.languages.get(&name).or_else(|| self.special.languages.get(&format!("<|{code}|>")));
+        let known = LANGUAGES.iter().find(|(long, code)| *long == name || *code == name);
+        let code = known.map_or(name.as_str(), |language| language.1);
+        let found = self.languages.get(&name).or_else(|| self.languages.get(&format!("<|{code}|>")));
         found.copied().ok_or_else(|| {
-            let known: Vec<String> =
-                self.special.languages.keys().map(|k| k.trim_matches(['<', '|', '>']).to_owned()).collect();
+            let known: Vec<&str> = self.languages.keys().map(|key| key.trim_matches(['<', '|', '>'])).collect();
             if known.is_empty() {
-                return Error::invalid_argument("--language", &name, "nothing: this model knows one language");
+                return Error::invalid_argument("--language", &name, "none: this model supports one language");
             }
-            mm_core::Error::unknown("language", &name, known.iter().map(String::as_str)).into()
+            mm_core::Error::unknown("language", &name, known).into()
         })
-    }
-
-    /// The likeliest language after the start token.
-    fn heard(&self, seen: &EncodedMedia) -> Result<i64> {
-        let start = self.read(seen, &[self.start], 1)?;
-        let scores: Vec<f32> = start.logits.select(0, 0)?.to_vec()?;
-        let best = self.special.languages.values().copied();
-        let score = |id: i64| scores.get(id as usize).copied().unwrap_or(f32::NEG_INFINITY);
-        let best = best.max_by(|a, b| score(*a).total_cmp(&score(*b)).then(b.cmp(a)));
-        best.ok_or_else(|| {
-            Error::invalid_argument("language", "a model that names none", "lang_to_id in generation_config.json")
-        })
-    }
-
-    fn read(&self, seen: &EncodedMedia, ids: &[i64], room: i64) -> mm_core::Result<Prefill<State>> {
-        let (rows, room) = (seen.values.size(0)?, ids.len() as i64 + room);
-        self.decoder.begin(self.decoder.state(rows, room, Some((seen.values.clone(), None)))?, ids)
     }
 }
 
-/// The first window of a sound, filled with nothing where it is shorter: `[bands, frames]`.
-struct Window {
-    whole: Arc<dyn Processor>,
+impl Whisper {
+    /// The most probable language after the start token.
+    fn detect_language(&self, media: &EncodedMedia) -> Result<i64> {
+        let start = self.prefill_ids(media, &[self.decoder_start_token_id], 1)?;
+        let scores: Vec<f32> = start.logits.select(0, 0)?.to_vec()?;
+        let score = |id: i64| scores.get(id as usize).copied().unwrap_or(f32::NEG_INFINITY);
+        let ids = self.special.languages.values().copied();
+        let best = ids.max_by(|a, b| score(*a).total_cmp(&score(*b)).then(b.cmp(a)));
+        best.ok_or_else(|| {
+            let expected = "lang_to_id in generation_config.json";
+            Error::invalid_argument("language", "a model without language tokens", expected)
+        })
+    }
+
+    fn prefill_ids(
+        &self,
+        media: &EncodedMedia,
+        ids: &[i64],
+        max_new_tokens: i64,
+    ) -> mm_core::Result<Prefill<DecoderState>> {
+        let (rows, capacity) = (media.values.size(0)?, ids.len() as i64 + max_new_tokens);
+        let state = self.decoder.init_state(rows, capacity, Some((media.values.clone(), None)))?;
+        prefill(&self.decoder, state, ids)
+    }
+
+    /// Start token, language, task and whether there are timestamps.
+    fn prompt_ids(&self, media: &EncodedMedia, language: Option<&str>, timestamps: bool) -> Result<Vec<i64>> {
+        let special = &self.special;
+        let language = language.or(special.language.as_deref());
+        let mut ids = vec![self.decoder_start_token_id];
+        let use_forced = special.task.is_none() && language.is_none();
+        let forced: &[Option<i64>] = if use_forced { &special.forced } else { &[] };
+        match (language, forced.first()) {
+            (Some(name), _) => ids.push(special.language_token(name)?),
+            (None, Some(Some(id))) => ids.push(*id),
+            (None, _) if !special.languages.is_empty() => ids.push(self.detect_language(media)?),
+            _ => {}
+        }
+        ids.extend(forced.iter().skip(1).flatten());
+        if let Some(task) = special.task.as_ref().and_then(|task| special.tasks.get(task)) {
+            ids.push(*task);
+        } else if language.is_some() && !ids.iter().any(|id| special.tasks.values().any(|task| task == id)) {
+            ids.extend(special.tasks.get("transcribe"));
+        }
+        if let Some(no_timestamps) = special.no_timestamps {
+            ids.retain(|id| *id != no_timestamps);
+            if !timestamps {
+                ids.push(no_timestamps);
+            }
+        } else if timestamps {
+            let expected = "a model whose generation_config.json has no_timestamps_token_id";
+            return Err(Error::invalid_argument("--timestamps", "a model without timestamp tokens", expected));
+        }
+        Ok(ids)
+    }
+}
+
+/// The first window of a recording, zero-padded where it is shorter: `[mels, frames]`.
+struct FirstWindow {
+    inner: Arc<dyn Processor>,
     frames: i64,
 }
 
-/// So many frames of `[…, found]`.
-fn window(values: &Tensor, frames: i64) -> mm_core::Result<Tensor> {
+/// Pads or crops `[…, found]` to `[…, frames]`.
+fn pad_or_trim(values: &Tensor, frames: i64) -> mm_core::Result<Tensor> {
     let found = values.size(-1)?;
     if found < frames { values.pad(&[0, frames - found], 0.0) } else { values.narrow(-1, 0, frames) }
 }
 
-impl Processor for Window {
-    fn process(&self, source: &Source, context: &mut ProcessContext) -> mm_core::Result<Tensor> {
-        window(&self.whole.process(source, context)?, self.frames)?.contiguous()
+impl Processor for FirstWindow {
+    fn process(&self, source: &Source, context: &mut SampleContext) -> mm_core::Result<Tensor> {
+        pad_or_trim(&self.inner.process(source, context)?, self.frames)?.contiguous()
     }
 
     fn is_sequence(&self) -> bool {
@@ -190,86 +252,74 @@ impl Processor for Window {
     }
 
     fn fingerprint(&self) -> String {
-        format!("{} of {} frames", self.whole.fingerprint(), self.frames)
+        format!("{} of {} frames", self.inner.fingerprint(), self.frames)
     }
 }
 
-impl Voice for Whisper {
+impl MediaEncoder for Whisper {
     fn processor(&self, modality: &Modality) -> Option<&Arc<dyn Processor>> {
         (*modality == Modality::AUDIO).then_some(&self.processor)
     }
 
-    fn see(&self, _modality: &Modality, values: &Tensor) -> mm_core::Result<EncodedMedia> {
-        let values = window(values, self.frames)?;
-        Ok(EncodedMedia::of(self.ear.encode(&Input { values, mask: None }, false)?.values))
+    fn train_processor(&self, modality: &Modality) -> Option<&Arc<dyn Processor>> {
+        (*modality == Modality::AUDIO).then_some(&self.train_processor)
     }
 
-    fn prompt(&self, _tokens: &Tokenizer, seen: Option<&EncodedMedia>, asked: Request<'_>) -> Result<Prompt> {
-        let (language, times) = match asked {
-            Request::Transcribe { language, timestamps: times } => (language, times),
+    fn encode(&self, _modality: &Modality, values: &Tensor) -> mm_core::Result<EncodedMedia> {
+        let values = pad_or_trim(values, self.window_frames)?;
+        Ok(EncodedMedia::new(self.encoder.encode(&Input { values, mask: None }, false)?.values))
+    }
+
+    fn prompt(&self, _tokenizer: &Tokenizer, media: Option<&EncodedMedia>, request: Request<'_>) -> Result<Prompt> {
+        let (language, timestamps) = match request {
+            Request::Transcribe { language, timestamps } => (language, timestamps),
             Request::Caption(None) => (None, false),
             _ => {
-                return Err(Error::invalid_argument(
-                    "a Whisper",
-                    "something else than a sound to write down",
-                    "mm transcribe",
-                ));
+                let found = "a question, a conversation or the start of a caption";
+                return Err(Error::invalid_argument("request to Whisper", found, "a transcription (mm transcribe)"));
             }
         };
-        let seen = seen.ok_or_else(|| Error::invalid_argument("a Whisper", "no sound", "a sound"))?;
-        let language = language.map(ToOwned::to_owned).or_else(|| self.special.language.clone());
-        let mut ids = vec![self.start];
-        let plain = self.special.task.is_none() && language.is_none();
-        let forced: Vec<Option<i64>> = if plain { self.special.forced.clone() } else { Vec::new() };
-        match (&language, forced.first()) {
-            (Some(name), _) => ids.push(self.language(name)?),
-            (None, Some(Some(id))) => ids.push(*id),
-            (None, _) if !self.special.languages.is_empty() => ids.push(self.heard(seen)?),
-            _ => {}
-        }
-        ids.extend(forced.iter().skip(1).flatten());
-        if let Some(task) = self.special.task.as_ref().and_then(|t| self.special.tasks.get(t)) {
-            ids.push(*task);
-        } else if language.is_some() && !ids.iter().any(|id| self.special.tasks.values().any(|t| t == id)) {
-            ids.extend(self.special.tasks.get("transcribe"));
-        }
-        if let Some(without) = self.special.without_times {
-            ids.retain(|id| *id != without);
-            if !times {
-                ids.push(without);
-            }
-        } else if times {
-            let wanted = "a model whose generation_config.json names no_timestamps_token_id";
-            return Err(Error::invalid_argument("--timestamps", "a model without time tokens", wanted));
-        }
-        Ok(Prompt { ids, ..Prompt::default() })
+        let media = media.ok_or_else(|| Error::invalid_argument("input of Whisper", "no audio", "audio"))?;
+        Ok(Prompt { decoder_input_ids: self.prompt_ids(media, language, timestamps)?, ..Prompt::default() })
     }
 
-    fn begin(&self, seen: Option<&EncodedMedia>, prompt: &Prompt, room: i64) -> mm_core::Result<Prefill<State>> {
-        let seen = seen.ok_or_else(|| mm_core::Error::config("a Whisper", "no sound", "a sound"))?;
-        self.read(seen, &prompt.ids, room)
+    fn as_generator(&self) -> Option<&dyn ConditionalGenerator> {
+        Some(self)
+    }
+}
+
+impl ConditionalGenerator for Whisper {
+    fn decoder(&self) -> &Decoder {
+        &self.decoder
     }
 
-    fn train_processor(&self, modality: &Modality) -> Option<&Arc<dyn Processor>> {
-        (*modality == Modality::AUDIO).then_some(&self.window)
+    fn prefill(
+        &self,
+        media: Option<&EncodedMedia>,
+        prompt: &Prompt,
+        max_new_tokens: i64,
+    ) -> mm_core::Result<Prefill<DecoderState>> {
+        let media = media.ok_or_else(|| mm_core::Error::config("input of Whisper", "no audio", "audio"))?;
+        self.prefill_ids(media, &prompt.decoder_input_ids, max_new_tokens)
     }
 
-    fn learn(&self, batch: &TrainBatch<'_>) -> mm_core::Result<Option<Tensor>> {
-        let seen = self.see(batch.modality, batch.values)?.values;
-        self.decoder.teacher_forcing(batch.decoder_input_ids()?, Some((&seen, None)), batch.train).map(Some)
+    fn forward(&self, batch: &TrainBatch<'_>) -> mm_core::Result<Tensor> {
+        let audio = self.encode(batch.modality, batch.values)?.values;
+        self.decoder.teacher_forcing(batch.decoder_input_ids()?, Some((&audio, None)), batch.train)
     }
 
-    fn decoder(&self) -> Option<&Decoder> {
-        Some(&self.decoder)
+    fn timestamp_tokens(&self) -> Option<TimestampTokens> {
+        Some(TimestampTokens {
+            first: self.special.no_timestamps? + 1,
+            eos: self.eos_token_id,
+            max_initial: self.special.max_initial_timestamp,
+            window_frames: self.window_frames,
+        })
     }
 
-    fn times(&self) -> Option<super::Times> {
-        let first = self.special.without_times? + 1;
-        Some(super::Times { first, end: self.end, latest: self.special.first_time, frames: self.frames })
-    }
-
-    fn settle(&self, config: &mut GenerationConfig) {
-        config.eos_token_id = vec![self.end];
-        config.max_new_tokens = config.max_new_tokens.min(self.decoder.config().longest as usize - 8);
+    fn adjust_config(&self, config: &mut GenerationConfig) {
+        config.eos_token_id = vec![self.eos_token_id];
+        let max_new_tokens = self.decoder.config().max_positions as usize - PROMPT_POSITIONS;
+        config.max_new_tokens = config.max_new_tokens.min(max_new_tokens);
     }
 }

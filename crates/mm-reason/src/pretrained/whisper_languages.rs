@@ -1,6 +1,6 @@
-//! Names of languages and their codes, as Whisper's tokens have them.
+//! Names and codes of the languages in Whisper's vocabulary.
 
-/// Name, code.
+/// Name and code of each language.
 #[rustfmt::skip]
 pub(super) const LANGUAGES: &[(&str, &str)] = &[
     ("english", "en"), ("chinese", "zh"), ("german", "de"), ("spanish", "es"), ("russian", "ru"), ("korean", "ko"),

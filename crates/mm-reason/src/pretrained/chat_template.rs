@@ -1,0 +1,112 @@
+//! Chat templates: Jinja with Python's string methods.
+
+use crate::{Error, Result};
+use minijinja::{Environment, Error as TemplateError, ErrorKind, Value, context};
+use mm_repr::text::read_json;
+use serde_json::Value as Json;
+use std::path::Path;
+
+/// Limit on the steps of a template, so that one with an endless loop fails.
+const FUEL: u64 = 10_000_000;
+
+/// The chat template of a checkpoint folder, in any of the files that may hold it.
+pub(super) fn find(folder: &Path, tokenizer_config: &Json) -> Result<Option<String>> {
+    let file = folder.join("chat_template.jinja");
+    if file.exists() {
+        return std::fs::read_to_string(&file).map(Some).map_err(|e| Error::checkpoint(&file, e));
+    }
+    for name in ["chat_template.json", "processor_config.json"] {
+        if let Some(text) = read_json(&folder.join(name))?["chat_template"].as_str() {
+            return Ok(Some(text.to_owned()));
+        }
+    }
+    Ok(match &tokenizer_config["chat_template"] {
+        Json::String(text) => Some(text.clone()),
+        Json::Array(list) => {
+            let named = |name: &str| list.iter().find(|t| t["name"] == name);
+            named("default").or(list.first()).and_then(|t| t["template"].as_str()).map(ToOwned::to_owned)
+        }
+        _ => None,
+    })
+}
+
+/// Renders a conversation up to the start of the model's turn.
+pub(super) fn render(
+    template: &str,
+    messages: &Json,
+    bos_token: &str,
+    eos_token: &str,
+) -> Result<String, TemplateError> {
+    let mut environment = Environment::new();
+    environment.set_trim_blocks(true);
+    environment.set_lstrip_blocks(true);
+    environment.set_fuel(Some(FUEL));
+    environment.set_unknown_method_callback(python_method);
+    environment.add_function("raise_exception", |text: String| -> Result<String, TemplateError> {
+        Err(TemplateError::new(ErrorKind::InvalidOperation, text))
+    });
+    environment.add_function("strftime_now", |_format: String| String::from("26 Jul 2024"));
+    environment.add_template("chat", template)?;
+    environment.get_template("chat")?.render(context! {
+        messages => Value::from_serialize(messages),
+        add_generation_prompt => true,
+        add_vision_id => false,
+        bos_token,
+        eos_token,
+    })
+}
+
+fn unknown_method(name: &str) -> TemplateError {
+    TemplateError::new(ErrorKind::UnknownMethod, format!("method `{name}` is not supported in chat templates"))
+}
+
+/// Methods of Python's strings and dictionaries that templates use.
+fn python_method(
+    _: &minijinja::State<'_, '_>,
+    value: &Value,
+    name: &str,
+    arguments: &[Value],
+) -> Result<Value, TemplateError> {
+    if let Some(text) = value.as_str() {
+        return string_method(text, name, arguments);
+    }
+    match name {
+        "items" => Ok(value
+            .try_iter()?
+            .map(|key| Value::from(vec![key.clone(), value.get_item(&key).unwrap_or_default()]))
+            .collect()),
+        "keys" => Ok(value.try_iter()?.collect()),
+        "get" => {
+            let key = arguments.first().ok_or_else(|| unknown_method(name))?;
+            let found = value.get_item(key)?;
+            Ok(if found.is_undefined() { arguments.get(1).cloned().unwrap_or(Value::from(())) } else { found })
+        }
+        _ => Err(unknown_method(name)),
+    }
+}
+
+fn string_method(text: &str, name: &str, arguments: &[Value]) -> Result<Value, TemplateError> {
+    let argument = |n: usize| arguments.get(n).and_then(|a| a.as_str().map(ToOwned::to_owned));
+    let chars = argument(0);
+    let stripped = |c: char| chars.as_ref().map_or(c.is_whitespace(), |set| set.contains(c));
+    Ok(match name {
+        "strip" => Value::from(text.trim_matches(stripped)),
+        "lstrip" => Value::from(text.trim_start_matches(stripped)),
+        "rstrip" => Value::from(text.trim_end_matches(stripped)),
+        "upper" => Value::from(text.to_uppercase()),
+        "lower" => Value::from(text.to_lowercase()),
+        "title" | "capitalize" => {
+            let mut letters = text.chars();
+            let first: String = letters.next().map(|c| c.to_uppercase().collect()).unwrap_or_default();
+            Value::from(first + &letters.as_str().to_lowercase())
+        }
+        "startswith" => Value::from(argument(0).is_some_and(|a| text.starts_with(&a))),
+        "endswith" => Value::from(argument(0).is_some_and(|a| text.ends_with(&a))),
+        "replace" => Value::from(text.replace(&argument(0).unwrap_or_default(), &argument(1).unwrap_or_default())),
+        "split" => match argument(0) {
+            Some(by) if !by.is_empty() => text.split(by.as_str()).collect::<Value>(),
+            _ => text.split_whitespace().collect::<Value>(),
+        },
+        _ => return Err(unknown_method(name)),
+    })
+}

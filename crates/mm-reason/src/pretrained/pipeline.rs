@@ -1,0 +1,283 @@
+//! Loading a model with its tokenizer, and encoding media.
+
+use super::{
+    families::family,
+    tokenizer::Tokenizer,
+    traits::{ConditionalGenerator, MediaEncoder},
+    types::{EncodedMedia, Prompt, Request, TrainBatch},
+};
+use crate::{
+    Error, Result,
+    generate::{GenerationConfig, GrammarConstraint, OutputConstraint},
+};
+use mm_core::{AdapterConfig, DType, Modality, Params, Processor, SampleContext, Source, Tensor, without_grad};
+use mm_data::process_catching_panics;
+use mm_repr::{
+    LoadOptions, ModelPaths,
+    family::{FineTuneOptions, Loaded, labels, load_for_fine_tuning, num_labels},
+    text::read_json,
+};
+use rayon::prelude::*;
+use serde_json::Value;
+use std::{cell::RefCell, path::Path, sync::Arc};
+
+/// A pretrained model that answers questions, captions or transcribes, with its tokenizer and generation options.
+///
+/// # Examples
+/// ```no_run
+/// use mm_core::{Modality, Source};
+/// use mm_reason::{Pipeline, Request, generate::LogitsProcessors};
+///
+/// let pipeline = Pipeline::load("models/blip-image-captioning-base".as_ref(), Default::default())?;
+/// let image = pipeline.encode_media(&Modality::IMAGE, &[Source::File("dog.jpg".into())])?;
+/// let (config, processors) = (&pipeline.generation, LogitsProcessors::default());
+/// let captions =
+///     pipeline.generate_text(Some(&image), Request::Caption(None), config, &processors, &mut |_row, _token| {})?;
+/// println!("{}", captions[0][0].text);
+/// # Ok::<(), mm_reason::Error>(())
+/// ```
+pub struct Pipeline {
+    pub(super) model: Box<dyn MediaEncoder>,
+    /// Parameters of the model.
+    pub params: Params,
+    /// Its `model_type`.
+    pub family: &'static str,
+    /// Generation options of the checkpoint.
+    pub generation: GenerationConfig,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Labels of its answer classifier.
+    pub labels: Vec<String>,
+    /// Names of tensors in the checkpoint that the model has no parameters for.
+    pub unexpected_keys: Vec<String>,
+    dtype: DType,
+    /// The constraint of the last generation, compiled for the tokenizer.
+    pub(super) compiled_constraint: RefCell<Option<(OutputConstraint, Arc<GrammarConstraint>)>>,
+}
+
+/// A pipeline to be fine-tuned.
+pub struct TrainablePipeline {
+    /// The pipeline.
+    pub pipeline: Pipeline,
+    /// The checkpoint's config, with the labels that the model has now.
+    pub config: Value,
+    /// Prefixes of the weights that were reinitialized.
+    pub reinitialized: Vec<String>,
+}
+
+impl Pipeline {
+    /// Loads a checkpoint folder, or a folder with an adapter in PEFT's format.
+    ///
+    /// # Errors
+    /// If the folder has no `config.json`, the family is not supported, or weights are missing.
+    pub fn load(folder: &Path, options: LoadOptions) -> Result<Self> {
+        Ok(Self::open(folder, options, None, None)?.pipeline)
+    }
+
+    /// Loads a checkpoint folder for fine-tuning, of all weights or of a LoRA adapter. A classifier whose labels are not
+    /// `wanted_labels` gets a new head for these.
+    ///
+    /// # Errors
+    /// As [`Self::load`], and if no layer matches the adapter's targets.
+    pub fn load_for_training(
+        folder: &Path,
+        options: LoadOptions,
+        adapter: Option<AdapterConfig>,
+        wanted_labels: Option<&[String]>,
+    ) -> Result<TrainablePipeline> {
+        let fine_tuning = FineTuneOptions { adapter, reinitialized: Vec::new() };
+        Self::open(folder, options, Some(fine_tuning), wanted_labels)
+    }
+
+    fn open(
+        folder: &Path,
+        options: LoadOptions,
+        mut fine_tuning: Option<FineTuneOptions>,
+        wanted_labels: Option<&[String]>,
+    ) -> Result<TrainablePipeline> {
+        if !folder.is_dir() {
+            return Err(Error::checkpoint(folder, "no such folder; download it with `cargo xtask models pull NAME`"));
+        }
+        let paths = ModelPaths::resolve(folder)?;
+        let folder = paths.files.as_path();
+        let file = folder.join("config.json");
+        if !file.exists() {
+            return Err(Error::checkpoint(folder, "found no config.json, which names the model's family"));
+        }
+        let mut config = read_json(&file)?;
+        let known = family(config["model_type"].as_str().unwrap_or_default())?;
+        if let (Some(wanted), Some(fine_tuning), Some(prefix)) =
+            (wanted_labels, &mut fine_tuning, known.classifier_prefix)
+            && labels(&config, num_labels(&config)) != wanted
+        {
+            set_labels(&mut config, wanted);
+            fine_tuning.reinitialized.push(prefix.to_owned());
+        }
+        let Loaded { model, params, unexpected_keys, .. } =
+            load_for_fine_tuning(&paths, &config, &known.family, options, fine_tuning.as_ref())?;
+        let pipeline = Self {
+            generation: generation_config(folder, &config, model.as_generator())?,
+            model,
+            params,
+            family: known.family.model_type,
+            tokenizer: Tokenizer::open(folder)?,
+            labels: labels(&config, num_labels(&config)),
+            unexpected_keys,
+            dtype: options.dtype,
+            compiled_constraint: RefCell::new(None),
+        };
+        let reinitialized = fine_tuning.map(|f| f.reinitialized).unwrap_or_default();
+        Ok(TrainablePipeline { pipeline, config, reinitialized })
+    }
+
+    /// The labels of a checkpoint folder whose family classifies answers; none where it generates them.
+    pub fn checkpoint_labels(folder: &Path) -> Result<Option<Vec<String>>> {
+        let config = read_json(&ModelPaths::resolve(folder)?.files.join("config.json"))?;
+        let model_type = config["model_type"].as_str().unwrap_or_default();
+        let classifies = family(model_type).is_ok_and(|known| known.classifier_prefix.is_some());
+        Ok(classifies.then(|| labels(&config, num_labels(&config))))
+    }
+
+    /// Whether the model generates text. Others classify answers.
+    pub fn can_generate(&self) -> bool {
+        self.model.as_generator().is_some()
+    }
+
+    /// A request as token ids.
+    ///
+    /// # Errors
+    /// If the model does not support such requests.
+    pub fn prompt(&self, media: Option<&EncodedMedia>, request: Request<'_>) -> Result<Prompt> {
+        self.model.prompt(&self.tokenizer, media, request)
+    }
+
+    /// Logits for training: `[rows, tokens, vocab]` after each of the batch's `decoder_input_ids`, or `[rows, labels]`.
+    ///
+    /// # Errors
+    /// If the checkpoint has neither a decoder nor a classifier.
+    pub fn forward(&self, batch: &TrainBatch<'_>) -> mm_core::Result<Tensor> {
+        match (self.model.as_generator(), self.model.as_classifier()) {
+            (Some(generator), _) => generator.forward(batch),
+            (None, Some(classifier)) => classifier.forward(batch),
+            (None, None) => {
+                let found = format!("a checkpoint of family {} with neither", self.family);
+                Err(mm_core::Error::config("model", found, "one with a decoder or an answer classifier"))
+            }
+        }
+    }
+
+    /// The processor of a modality.
+    ///
+    /// # Errors
+    /// If the model does not take the modality.
+    pub fn processor(&self, modality: &Modality) -> Result<&Arc<dyn Processor>> {
+        self.model.processor(modality).ok_or_else(|| self.unsupported(modality))
+    }
+
+    /// The processor of a modality for training, where batches need a fixed shape (of audio, the first window).
+    ///
+    /// # Errors
+    /// If the model does not take the modality.
+    pub fn train_processor(&self, modality: &Modality) -> Result<&Arc<dyn Processor>> {
+        self.model.train_processor(modality).ok_or_else(|| self.unsupported(modality))
+    }
+
+    fn unsupported(&self, modality: &Modality) -> Error {
+        let known = [Modality::IMAGE, Modality::AUDIO, Modality::VIDEO];
+        let accepted = known.iter().filter(|m| self.model.processor(m).is_some()).map(Modality::name);
+        let accepted = accepted.collect::<Vec<_>>().join(" or ");
+        Error::invalid_argument(format!("input of a model of family {}", self.family), modality, accepted)
+    }
+
+    /// Encodes inputs of a modality, one row each; processed, they must have one shape.
+    pub fn encode_media(&self, modality: &Modality, sources: &[Source]) -> Result<EncodedMedia> {
+        self.process_and_encode(self.processor(modality)?, modality, sources)
+    }
+
+    /// As [`Self::encode_media`], with the processor for training, so that audio of any length has one shape.
+    pub fn encode_media_for_training(&self, modality: &Modality, sources: &[Source]) -> Result<EncodedMedia> {
+        self.process_and_encode(self.train_processor(modality)?, modality, sources)
+    }
+
+    fn process_and_encode(
+        &self,
+        processor: &Arc<dyn Processor>,
+        modality: &Modality,
+        sources: &[Source],
+    ) -> Result<EncodedMedia> {
+        let samples = process(processor, sources).into_iter().collect::<mm_core::Result<Vec<_>>>()?;
+        self.encode_samples(modality, &samples)
+    }
+
+    /// Encodes each input on its own: one that cannot be read is an error of that input alone. Inputs of one shape are
+    /// encoded as a batch.
+    pub fn encode_media_each(&self, modality: &Modality, sources: &[Source]) -> Result<Vec<Result<EncodedMedia>>> {
+        self.process_and_encode_each(self.processor(modality)?, modality, sources)
+    }
+
+    /// As [`Self::encode_media_each`], with the processor for training.
+    pub fn encode_media_each_for_training(
+        &self,
+        modality: &Modality,
+        sources: &[Source],
+    ) -> Result<Vec<Result<EncodedMedia>>> {
+        self.process_and_encode_each(self.train_processor(modality)?, modality, sources)
+    }
+
+    fn process_and_encode_each(
+        &self,
+        processor: &Arc<dyn Processor>,
+        modality: &Modality,
+        sources: &[Source],
+    ) -> Result<Vec<Result<EncodedMedia>>> {
+        let samples = process(processor, sources);
+        let valid: Vec<&Tensor> = samples.iter().filter_map(|s| s.as_ref().ok()).collect();
+        let one_shape = valid.windows(2).all(|w| w[0].shape() == w[1].shape());
+        if valid.len() > 1 && one_shape && self.model.supports_batches() {
+            let batch = Tensor::stack(&valid, 0)?.to_device(self.params.device())?.to_dtype(self.dtype)?;
+            let media = without_grad(|| self.model.encode(modality, &batch))?;
+            let mut rows = 0..;
+            let mut next = |_| {
+                let row = rows.next().unwrap_or_default();
+                Ok(EncodedMedia { grid: media.grid, ..EncodedMedia::new(media.values.narrow(0, row, 1)?) })
+            };
+            return Ok(samples.into_iter().map(|s| s.map_err(Error::from).and_then(&mut next)).collect());
+        }
+        Ok(samples.into_iter().map(|s| self.encode_samples(modality, std::slice::from_ref(&s?))).collect())
+    }
+
+    /// Encodes samples that [`Self::processor`] returned.
+    pub fn encode_samples(&self, modality: &Modality, samples: &[Tensor]) -> Result<EncodedMedia> {
+        let batch = Tensor::stack(&samples.iter().collect::<Vec<_>>(), 0)?.to_device(self.params.device())?;
+        Ok(without_grad(|| self.model.encode(modality, &batch.to_dtype(self.dtype)?))?)
+    }
+}
+
+fn process(processor: &Arc<dyn Processor>, sources: &[Source]) -> Vec<mm_core::Result<Tensor>> {
+    sources.par_iter().map(|s| process_catching_panics(processor.as_ref(), s, &mut SampleContext::plain())).collect()
+}
+
+/// Writes the labels into a checkpoint's config, as transformers does.
+fn set_labels(config: &mut Value, labels: &[String]) {
+    let id_to_label = labels.iter().enumerate().map(|(id, label)| (id.to_string(), Value::from(label.clone())));
+    let label_to_id = labels.iter().enumerate().map(|(id, label)| (label.clone(), Value::from(id)));
+    config["id2label"] = Value::Object(id_to_label.collect());
+    config["label2id"] = Value::Object(label_to_id.collect());
+    config["num_labels"] = labels.len().into();
+}
+
+/// The generation options of a checkpoint folder.
+fn generation_config(
+    folder: &Path,
+    config: &Value,
+    generator: Option<&dyn ConditionalGenerator>,
+) -> Result<GenerationConfig> {
+    let own = read_json(&folder.join("generation_config.json"))?;
+    let mut files = vec![&own, config];
+    files.extend(["decoder", "text_config"].iter().map(|key| &config[*key]).filter(|v| !v.is_null()));
+    let mut generation = GenerationConfig::from_json(&files);
+    if let Some(generator) = generator {
+        generator.adjust_config(&mut generation);
+    }
+    Ok(generation)
+}
