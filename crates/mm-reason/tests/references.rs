@@ -1,7 +1,7 @@
 //! mm-reason against transformers: tiny checkpoints with random weights and unusual sizes, and the token ids, texts, scores
 //! and logits that transformers computes with them (`xtask/parity/reason.py`).
 
-use mm_core::{Input, Modality, Processor, SampleContext, Source, Tensor};
+use mm_core::{Input, Modality, ProcessContext, Processor, Source, Tensor};
 use mm_reason::{
     EncodedMedia, Pipeline, Request, TrainBatch,
     generate::{EarlyStopping, GenerationConfig, LogitsProcessors},
@@ -74,7 +74,7 @@ impl Comparison {
     fn encode(&self, row: &Value) -> mm_reason::Result<EncodedMedia> {
         let kinds = [("image", Modality::IMAGE), ("audio", Modality::AUDIO), ("video", Modality::VIDEO)];
         let (file, modality) = kinds.iter().find_map(|(key, m)| Some((row[*key].as_str()?, m))).unwrap();
-        self.model.encode_media(modality, &[Source::File(self.inputs.join(file))])
+        self.model.encode_media(modality, &[Source::Path(self.inputs.join(file))])
     }
 
     /// Compares everything that the reference has for a row; returns it for comparisons in batches.
@@ -147,7 +147,7 @@ impl Comparison {
 
     fn compare_segments(&mut self, row: &Value, expected: &[Value]) {
         self.compared += 1;
-        let source = Source::File(self.inputs.join(row["audio"].as_str().unwrap()));
+        let source = Source::Path(self.inputs.join(row["audio"].as_str().unwrap()));
         let config = GenerationConfig { max_new_tokens: 11, ..self.model.generation.clone() };
         let found = match self.model.transcribe(&source, row["language"].as_str(), true, &config) {
             Ok(found) => found,
@@ -232,7 +232,7 @@ impl Comparison {
 #[test]
 fn every_family_generates_the_tokens_of_its_reference() {
     // These models are too small for a second thread to help.
-    mm_core::threads(Some(1));
+    mm_core::set_num_threads(1);
     let fixtures = fixtures();
     let mut folders: Vec<PathBuf> = std::fs::read_dir(&fixtures)
         .unwrap()
@@ -288,7 +288,7 @@ fn pad(rows: &[Vec<i64>]) -> (Tensor, Tensor) {
 
 fn processed_batch(processor: &Arc<dyn Processor>, sources: &[Source]) -> Tensor {
     let samples: Vec<Tensor> =
-        sources.iter().map(|s| processor.process(s, &mut SampleContext::plain()).unwrap()).collect();
+        sources.iter().map(|s| processor.process(s, &mut ProcessContext::eval()).unwrap()).collect();
     mm_data::collate(&samples, processor.as_ref()).unwrap().values
 }
 
@@ -355,9 +355,9 @@ fn compare_training_with_inference(folder: &Path, name: &str, images: &[Source],
 /// In training, an answer has the log-probability that inference assigns to it, also in a batch with padding.
 #[test]
 fn training_logits_match_inference() {
-    mm_core::threads(Some(1));
+    mm_core::set_num_threads(1);
     let fixtures = fixtures();
-    let input = |name: &str| Source::File(fixtures.join("inputs").join(name));
+    let input = |name: &str| Source::Path(fixtures.join("inputs").join(name));
     // ViLT and Qwen2-VL keep the shapes of images, so that their batches are padded.
     let images = [input("wide.png"), input("tall.jpg")];
     let audio = [input("short16.wav"), input("tone48.wav")];

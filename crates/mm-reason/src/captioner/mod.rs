@@ -16,7 +16,7 @@ use lstm::{LstmDecoder, LstmState};
 use mm_core::{
     DType, Module, Scope, Tensor,
     nn::{
-        Activation, AttentionConfig, BlockConfig, Linear, MlpConfig, Norm, NormConfig, Pass, TransformerConfig,
+        Activation, AttentionConfig, BlockConfig, ForwardArgs, Linear, MlpConfig, Norm, NormConfig, TransformerConfig,
         decoder::{Decoder, DecoderArgs, DecoderConfig, DecoderState},
     },
 };
@@ -89,7 +89,7 @@ impl Captioner {
             Network::Prefix { decoder, projection, length } => {
                 let prefix = prefix(projection, *length, &features, train)?;
                 let x = Tensor::cat(&[&prefix, &decoder.embed(ids, *length)?], 1)?;
-                let hidden = decoder.forward_uncached(&x, Pass { train, ..Pass::default() })?;
+                let hidden = decoder.forward_uncached(&x, ForwardArgs { train, ..ForwardArgs::default() })?;
                 decoder.logits(&hidden.narrow(1, *length, ids.size(1)?)?)
             }
             Network::Lstm(lstm) => lstm.teacher_forcing(&features, ids, train),

@@ -2,7 +2,7 @@
 
 use super::model::{LanguageModel, Prefill, to_rows};
 use crate::{Error, Result};
-use mm_core::{DType, Device, Tensor, without_grad};
+use mm_core::{DType, Device, Tensor, no_grad};
 
 /// Log-probability of each continuation of one row's prompt, followed by the end token where the model has one.
 ///
@@ -14,7 +14,7 @@ pub fn log_likelihoods<M: LanguageModel>(
     continuations: &[Vec<i64>],
     eos_token_id: Option<i64>,
 ) -> Result<Vec<f64>> {
-    without_grad(|| {
+    no_grad(|| {
         let first = to_rows(&prefill.logits.to_dtype(DType::F32)?.log_softmax(-1)?)?;
         let mut out = Vec::new();
         for continuation in continuations {

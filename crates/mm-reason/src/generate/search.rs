@@ -8,7 +8,7 @@ use super::{
     sampling,
 };
 use crate::Result;
-use mm_core::without_grad;
+use mm_core::no_grad;
 
 /// Continues prompts as `config` states: for each row the best sequences, best first (more than one only for beam search
 /// with `num_return_sequences`).
@@ -27,7 +27,7 @@ pub fn generate<M: LanguageModel>(
         let empty = GeneratedSequence { token_ids: Vec::new(), log_prob: 0.0, score: 0.0, finished: false };
         return Ok(vec![vec![empty]; prefill.prompts.len()]);
     }
-    without_grad(|| {
+    no_grad(|| {
         if config.num_beams > 1 {
             beam::search(model, prefill, config, processors)
         } else {

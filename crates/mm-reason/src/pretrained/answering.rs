@@ -10,7 +10,7 @@ use crate::{
     Error, Result,
     generate::{GeneratedSequence, GenerationConfig, LogitsProcessors, log_likelihoods},
 };
-use mm_core::{DType, Device, Tensor, without_grad};
+use mm_core::{DType, Device, Tensor, no_grad};
 
 /// An answer with its score.
 #[derive(Debug, Clone, PartialEq)]
@@ -81,7 +81,7 @@ impl Pipeline {
         let prompt = self.prompt(media, request)?;
         let ids = choices.iter().map(|c| self.tokenizer.encode(c, false)).collect::<Result<Vec<_>>>()?;
         let longest = ids.iter().map(Vec::len).max().unwrap_or(0) as i64;
-        let logits = without_grad(|| {
+        let logits = no_grad(|| {
             let prefill = generator.prefill(media, &prompt, longest + 1)?;
             log_likelihoods(generator.decoder(), &prefill, &ids, config.eos_token_id.first().copied())
         })?;
@@ -132,7 +132,7 @@ impl Pipeline {
             let expected = "a checkpoint with a decoder or an answer classifier; this one has neither";
             Error::invalid_argument(what, "a question", expected)
         })?;
-        Ok(without_grad(|| classifier.answer_logits(media, &prompt))?)
+        Ok(no_grad(|| classifier.answer_logits(media, &prompt))?)
     }
 
     /// Probability that a text describes an image.
@@ -141,7 +141,7 @@ impl Pipeline {
     /// If the checkpoint has no image-text matching head.
     pub fn itm_score(&self, media: &EncodedMedia, text: &str) -> Result<f64> {
         let prompt = self.prompt(Some(media), Request::Question(text))?;
-        without_grad(|| self.model.itm_score(media, &prompt))?.ok_or_else(|| {
+        no_grad(|| self.model.itm_score(media, &prompt))?.ok_or_else(|| {
             let what = format!("a model of family {}", self.family);
             Error::invalid_argument(what, "an image and a text to match", "a checkpoint with a matching head")
         })
@@ -154,7 +154,7 @@ impl Pipeline {
     pub fn explain(&self, media: &EncodedMedia, request: Request<'_>, answer: &str) -> Result<Attribution> {
         let prompt = self.prompt(Some(media), request)?;
         let answer = self.tokenizer.encode(answer, false)?;
-        without_grad(|| self.model.explain(&self.tokenizer, media, &prompt, &answer))?.ok_or_else(|| {
+        no_grad(|| self.model.explain(&self.tokenizer, media, &prompt, &answer))?.ok_or_else(|| {
             let found = format!("a model of family {}", self.family);
             Error::invalid_argument("--explain", found, "vilt, blip, git, llava or qwen2_vl, or a run folder")
         })

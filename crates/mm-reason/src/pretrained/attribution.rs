@@ -8,13 +8,13 @@ use crate::generate::Prefill;
 use mm_core::{
     DType, Result, Tensor,
     nn::{
-        BlockWeights,
+        AttentionMaps,
         decoder::{Decoder, DecoderArgs, DecoderState},
     },
 };
 
 /// Cross-attention averaged over blocks, heads and queries: one value for each position of the context.
-pub(super) fn mean_cross_attention(maps: &[BlockWeights]) -> Result<Vec<f32>> {
+pub(super) fn mean_cross_attention(maps: &[AttentionMaps]) -> Result<Vec<f32>> {
     mean_over_blocks(maps.iter().filter_map(|map| map.cross.as_ref()))
 }
 
@@ -75,7 +75,7 @@ fn mean_over_blocks<'a>(maps: impl Iterator<Item = &'a Tensor>) -> Result<Vec<f3
 ///
 /// *Quantifying Attention Flow in Transformers* (Abnar and Zuidema, 2020), <https://arxiv.org/abs/2005.00928>. Each block
 /// contributes its attention, averaged over heads, and the residual connection in equal parts.
-pub(super) fn attention_rollout(maps: &[BlockWeights]) -> Result<Option<Tensor>> {
+pub(super) fn attention_rollout(maps: &[AttentionMaps]) -> Result<Option<Tensor>> {
     let mut rollout: Option<Tensor> = None;
     for map in maps.iter().filter_map(|map| map.own.as_ref()) {
         let attention = map.to_dtype(DType::F32)?.mean_dims(&[0, 1], false)?; // [queries, keys]

@@ -19,7 +19,7 @@ use crate::{
 use mm_core::{
     DType, Encoder, Input, Modality, Module, Processor, Tensor,
     nn::{
-        BlockWeights, Linear, Mask, Pass,
+        AttentionMaps, ForwardArgs, Linear, Mask,
         decoder::{Decoder, DecoderArgs, DecoderState},
     },
 };
@@ -136,7 +136,7 @@ fn encode_question(
     encoder: &Decoder,
     media: &EncodedMedia,
     ids: &[i64],
-    attention_maps: Option<&mut Vec<BlockWeights>>,
+    attention_maps: Option<&mut Vec<AttentionMaps>>,
 ) -> mm_core::Result<Tensor> {
     let ids = Tensor::from_vec(ids, &[1, ids.len() as i64])?.to_device(media.values.device())?;
     let mut state = encoder.init_state(1, ids.size(1)?, Some((media.values.clone(), None)))?;
@@ -145,7 +145,7 @@ fn encode_question(
 }
 
 /// Attention maps of a decoder for these tokens and this context of its cross-attention.
-fn decoder_attention(decoder: &Decoder, ids: &[i64], context: Tensor) -> mm_core::Result<Vec<BlockWeights>> {
+fn decoder_attention(decoder: &Decoder, ids: &[i64], context: Tensor) -> mm_core::Result<Vec<AttentionMaps>> {
     let mut maps = Vec::new();
     let ids = Tensor::from_vec(ids, &[1, ids.len() as i64])?.to_device(context.device())?;
     let mut state = decoder.init_state(1, ids.size(1)?, Some((context, None)))?;
@@ -156,7 +156,7 @@ fn decoder_attention(decoder: &Decoder, ids: &[i64], context: Tensor) -> mm_core
 
 impl Blip {
     /// The attribution from attention maps to the image, whose first position is the class token.
-    fn attribution(&self, image_maps: &[BlockWeights], words: Vec<(String, f32)>) -> mm_core::Result<Attribution> {
+    fn attribution(&self, image_maps: &[AttentionMaps], words: Vec<(String, f32)>) -> mm_core::Result<Attribution> {
         let patches = mean_cross_attention(image_maps)?.get(1..).map(<[f32]>::to_vec).unwrap_or_default();
         let grid = self.vision.tokens.grid.map(|n| n as usize);
         Ok(Attribution { patches, grid, words, steps: Vec::new() })
@@ -290,7 +290,7 @@ impl ConditionalGenerator for BlipGenerator {
         let question = batch.question()?;
         let mask = question.mask.clone().map(Mask::Padding);
         let (context, embedded) = (Some((&image, None)), encoder.embed(&question.values, 0)?);
-        let pass = Pass { mask: mask.as_ref(), context, open: true, train, ..Pass::default() };
+        let pass = ForwardArgs { mask: mask.as_ref(), context, open: true, train, ..ForwardArgs::default() };
         let question = encoder.forward_uncached(&embedded, pass)?;
         self.decoder.teacher_forcing(ids, Some((&question, mask.as_ref())), train)
     }

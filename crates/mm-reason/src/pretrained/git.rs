@@ -1,7 +1,7 @@
 //! GIT: CLIP's image features before the text in one stack, in which image positions attend to each other and the text
 //! attends to the image and to itself causally.
 //!
-//! *GIT: A Generative Image-to-text Transformer for Vision and Language* (Wang et al., 2022),
+//! *GIT: A GenerativeDecoder Image-to-text Transformer for Vision and Language* (Wang et al., 2022),
 //! <https://arxiv.org/abs/2205.14100>.
 
 use super::{
@@ -19,7 +19,7 @@ use crate::{
 use mm_core::{
     Encoder, Init, Input, Modality, Module, Processor, Tensor,
     nn::{
-        Activation, Linear, Mask, Norm, NormConfig, Pass,
+        Activation, ForwardArgs, Linear, Mask, Norm, NormConfig,
         decoder::{Decoder, DecoderArgs, DecoderState},
     },
 };
@@ -212,7 +212,7 @@ impl ConditionalGenerator for Git {
         let last_visible = positions.clamp_min(patches as f64 - 1.0)?.unsqueeze(1)?;
         let mask = Mask::Allowed(positions.unsqueeze(0)?.lt(&last_visible.add_scalar(1.0)?)?);
         let x = Tensor::cat(&[&image, &self.decoder.embed(ids, 0)?], 1)?;
-        let pass = Pass { mask: Some(&mask), open: true, train: batch.train, ..Pass::default() };
+        let pass = ForwardArgs { mask: Some(&mask), open: true, train: batch.train, ..ForwardArgs::default() };
         let hidden = self.decoder.forward_uncached(&x, pass)?.narrow(1, patches, length)?;
         self.decoder.logits(&hidden)
     }

@@ -1,6 +1,6 @@
 //! Images and videos of different sizes as sequences of patches, which batches can pad.
 
-use mm_core::{DType, Processor, Result, SampleContext, Source, Tensor};
+use mm_core::{DType, ProcessContext, Processor, Result, Source, Tensor};
 use std::sync::Arc;
 
 /// Splits what another processor returns into patches: `[1 + patches, channels · height · width]`. The first row starts
@@ -13,7 +13,7 @@ pub(super) struct PatchSequence {
 }
 
 impl Processor for PatchSequence {
-    fn process(&self, source: &Source, context: &mut SampleContext) -> Result<Tensor> {
+    fn process(&self, source: &Source, context: &mut ProcessContext) -> Result<Tensor> {
         let x = self.inner.process(source, context)?;
         let x = if x.rank() == 3 { x.unsqueeze(0)? } else { x }; // [time, channels, height, width]
         let ([height, width], time, channels) = (self.patch_size, x.size(0)?, x.size(1)?);

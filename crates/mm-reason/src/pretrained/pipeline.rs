@@ -10,7 +10,7 @@ use crate::{
     Error, Result,
     generate::{GenerationConfig, GrammarConstraint, OutputConstraint},
 };
-use mm_core::{AdapterConfig, DType, Modality, Params, Processor, SampleContext, Source, Tensor, without_grad};
+use mm_core::{DType, LoraConfig, Modality, Params, ProcessContext, Processor, Source, Tensor, no_grad};
 use mm_data::process_catching_panics;
 use mm_repr::{
     LoadOptions, ModelPaths,
@@ -29,7 +29,7 @@ use std::{cell::RefCell, path::Path, sync::Arc};
 /// use mm_reason::{Pipeline, Request, generate::LogitsProcessors};
 ///
 /// let pipeline = Pipeline::load("models/blip-image-captioning-base".as_ref(), Default::default())?;
-/// let image = pipeline.encode_media(&Modality::IMAGE, &[Source::File("dog.jpg".into())])?;
+/// let image = pipeline.encode_media(&Modality::IMAGE, &[Source::Path("dog.jpg".into())])?;
 /// let (config, processors) = (&pipeline.generation, LogitsProcessors::default());
 /// let captions =
 ///     pipeline.generate_text(Some(&image), Request::Caption(None), config, &processors, &mut |_row, _token| {})?;
@@ -82,7 +82,7 @@ impl Pipeline {
     pub fn load_for_training(
         folder: &Path,
         options: LoadOptions,
-        adapter: Option<AdapterConfig>,
+        adapter: Option<LoraConfig>,
         wanted_labels: Option<&[String]>,
     ) -> Result<TrainablePipeline> {
         let fine_tuning = FineTuneOptions { adapter, reinitialized: Vec::new() };
@@ -235,7 +235,7 @@ impl Pipeline {
         let one_shape = valid.windows(2).all(|w| w[0].shape() == w[1].shape());
         if valid.len() > 1 && one_shape && self.model.supports_batches() {
             let batch = Tensor::stack(&valid, 0)?.to_device(self.params.device())?.to_dtype(self.dtype)?;
-            let media = without_grad(|| self.model.encode(modality, &batch))?;
+            let media = no_grad(|| self.model.encode(modality, &batch))?;
             let mut rows = 0..;
             let mut next = |_| {
                 let row = rows.next().unwrap_or_default();
@@ -249,12 +249,12 @@ impl Pipeline {
     /// Encodes samples that [`Self::processor`] returned.
     pub fn encode_samples(&self, modality: &Modality, samples: &[Tensor]) -> Result<EncodedMedia> {
         let batch = Tensor::stack(&samples.iter().collect::<Vec<_>>(), 0)?.to_device(self.params.device())?;
-        Ok(without_grad(|| self.model.encode(modality, &batch.to_dtype(self.dtype)?))?)
+        Ok(no_grad(|| self.model.encode(modality, &batch.to_dtype(self.dtype)?))?)
     }
 }
 
 fn process(processor: &Arc<dyn Processor>, sources: &[Source]) -> Vec<mm_core::Result<Tensor>> {
-    sources.par_iter().map(|s| process_catching_panics(processor.as_ref(), s, &mut SampleContext::plain())).collect()
+    sources.par_iter().map(|s| process_catching_panics(processor.as_ref(), s, &mut ProcessContext::eval())).collect()
 }
 
 /// Writes the labels into a checkpoint's config, as transformers does.

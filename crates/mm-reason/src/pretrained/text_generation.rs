@@ -12,7 +12,7 @@ use crate::{
         concat_prefills,
     },
 };
-use mm_core::without_grad;
+use mm_core::no_grad;
 use std::sync::Arc;
 
 /// A generated text.
@@ -158,7 +158,7 @@ impl Pipeline {
         };
         let token_constraint = processors.token_constraint.or(compiled.as_deref().map(|c| c as &dyn TokenConstraint));
         let processors = LogitsProcessors { token_constraint, stopping_criterion: Some(&stops), ..*processors };
-        without_grad(|| {
+        no_grad(|| {
             let max_new_tokens = config.max_new_tokens as i64;
             let prefills = prompts
                 .iter()

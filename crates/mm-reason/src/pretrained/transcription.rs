@@ -9,7 +9,7 @@ use crate::{
     Error, Result,
     generate::{GenerationConfig, LogitsProcessors},
 };
-use mm_core::{Modality, SampleContext, Source};
+use mm_core::{Modality, ProcessContext, Source};
 
 /// A part of a transcript.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,7 +47,7 @@ impl Pipeline {
         config: &GenerationConfig,
     ) -> Result<Transcript> {
         let processor = self.processor(&Modality::AUDIO)?;
-        let spectrogram = processor.process(source, &mut SampleContext::plain())?; // [mels, frames]
+        let spectrogram = processor.process(source, &mut ProcessContext::eval())?; // [mels, frames]
         let timestamp_tokens = self.generator()?.timestamp_tokens();
         let frames = spectrogram.size(1)?;
         let window = timestamp_tokens.map_or(frames, |t| t.window_frames);

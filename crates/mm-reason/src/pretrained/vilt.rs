@@ -13,7 +13,7 @@ use super::{
 use crate::{Error, Result};
 use mm_core::{
     DType, Device, Init, Modality, Module, Processor, Scope, Tensor,
-    nn::{Activation, Embedding, Linear, Mask, Norm, NormConfig, Pass, Transformer, TransformerConfig},
+    nn::{Activation, Embedding, ForwardArgs, Linear, Mask, Norm, NormConfig, Transformer, TransformerConfig},
 };
 use mm_data::ImageProcessor;
 use mm_repr::{
@@ -222,14 +222,14 @@ impl Vilt {
     }
 
     /// Pooled features `[batch, dim]` for one question about each row.
-    fn pooled_prompt(&self, media: &EncodedMedia, prompt: &Prompt, pass: Pass<'_>) -> mm_core::Result<Tensor> {
+    fn pooled_prompt(&self, media: &EncodedMedia, prompt: &Prompt, pass: ForwardArgs<'_>) -> mm_core::Result<Tensor> {
         let ids = Tensor::from_vec(&prompt.question_ids, &[1, prompt.question_ids.len() as i64])?;
         let ids = ids.expand(&[media.values.size(0)?, -1])?;
         self.pooled(&media.values, &ids.to_device(media.values.device())?, pass)
     }
 
     /// Pooled features `[batch, dim]` of embedded images and token ids `[batch, tokens]`.
-    fn pooled(&self, image: &Tensor, ids: &Tensor, pass: Pass<'_>) -> mm_core::Result<Tensor> {
+    fn pooled(&self, image: &Tensor, ids: &Tensor, pass: ForwardArgs<'_>) -> mm_core::Result<Tensor> {
         let text = self.text.forward(ids)?.add(&self.modality_types.weight().select(0, 0)?)?;
         let hidden = self.blocks.run(&Tensor::cat(&[&text, image], 1)?, pass)?;
         self.pooler.forward(&hidden.select(1, 0)?, false)?.tanh()
@@ -277,7 +277,7 @@ impl MediaEncoder for Vilt {
 
     fn itm_score(&self, media: &EncodedMedia, prompt: &Prompt) -> mm_core::Result<Option<f64>> {
         let Some(head) = &self.itm_head else { return Ok(None) };
-        let score = head.forward(&self.pooled_prompt(media, prompt, Pass::default())?, false)?;
+        let score = head.forward(&self.pooled_prompt(media, prompt, ForwardArgs::default())?, false)?;
         Ok(Some(score.to_dtype(DType::F64)?.sigmoid()?.reshape(&[])?.to_f64()?))
     }
 
@@ -289,7 +289,7 @@ impl MediaEncoder for Vilt {
         _answer: &[i64],
     ) -> Result<Option<Attribution>> {
         let mut maps = Vec::new();
-        self.pooled_prompt(media, prompt, Pass { weights: Some(&mut maps), ..Pass::default() })?;
+        self.pooled_prompt(media, prompt, ForwardArgs { weights: Some(&mut maps), ..ForwardArgs::default() })?;
         let Some(rollout) = attention_rollout(&maps)? else { return Ok(None) };
         // The answer is classified from the first token.
         let first: Vec<f32> = rollout.select(0, 0)?.to_vec()?;
@@ -306,7 +306,7 @@ impl MediaEncoder for Vilt {
 
 impl AnswerClassifier for Vilt {
     fn answer_logits(&self, media: &EncodedMedia, prompt: &Prompt) -> mm_core::Result<Tensor> {
-        self.classifier()?.forward(&self.pooled_prompt(media, prompt, Pass::default())?)
+        self.classifier()?.forward(&self.pooled_prompt(media, prompt, ForwardArgs::default())?)
     }
 
     fn forward(&self, batch: &TrainBatch<'_>) -> mm_core::Result<Tensor> {
@@ -326,7 +326,7 @@ impl AnswerClassifier for Vilt {
             };
             Some(Mask::Padding(Tensor::cat(&[&text_mask, &image_mask], 1)?))
         };
-        let pass = Pass { mask: mask.as_ref(), train: batch.train, ..Pass::default() };
+        let pass = ForwardArgs { mask: mask.as_ref(), train: batch.train, ..ForwardArgs::default() };
         self.classifier()?.forward(&self.pooled(&image, &question.values, pass)?)
     }
 }

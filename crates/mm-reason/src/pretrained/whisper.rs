@@ -14,7 +14,7 @@ use crate::{
     generate::{GenerationConfig, Prefill, prefill},
 };
 use mm_core::{
-    Encoder, Input, Modality, Processor, SampleContext, Source, Tensor,
+    Encoder, Input, Modality, ProcessContext, Processor, Source, Tensor,
     nn::{
         Activation, AttentionConfig, BlockConfig, MlpConfig, TransformerConfig,
         decoder::{Decoder, DecoderConfig, DecoderState},
@@ -243,7 +243,7 @@ fn pad_or_trim(values: &Tensor, frames: i64) -> mm_core::Result<Tensor> {
 }
 
 impl Processor for FirstWindow {
-    fn process(&self, source: &Source, context: &mut SampleContext) -> mm_core::Result<Tensor> {
+    fn process(&self, source: &Source, context: &mut ProcessContext) -> mm_core::Result<Tensor> {
         pad_or_trim(&self.inner.process(source, context)?, self.frames)?.contiguous()
     }
 

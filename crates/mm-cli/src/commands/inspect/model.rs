@@ -58,7 +58,7 @@ fn inspect_generative(dir: &Path, place: &mm_repr::ModelPaths, context: &Context
             "model": dir, "family": model.family, "parameters": parameters, "bytes": 4 * parameters, "inputs": inputs,
             "outputs": if generates { "text" } else { "answer scores" },
             "answers": if generates { 0 } else { model.labels.len() }, "chat_template": model.tokenizer.has_chat_template(),
-            "unused_tensors": model.unused, "adapter": place.adapter,
+            "unused_tensors": model.unexpected_keys, "adapter": place.adapter,
         }));
         return Ok(());
     }
@@ -67,7 +67,7 @@ fn inspect_generative(dir: &Path, place: &mm_repr::ModelPaths, context: &Context
     let answers = if generates { "text".to_owned() } else { format!("scores of {} answers", model.labels.len()) };
     output::line(format!("  output      {answers}"));
     output::line("  fine-tuning full or LoRA (task = \"finetuning\")");
-    print_unused(&model.unused);
+    print_unused(&model.unexpected_keys);
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     DType, Device, Error, Init, Module, Result, Scope, Tensor,
-    nn::{Activation, BlockWeights, Embedding, Linear, Mask, Norm, Pass, Transformer},
+    nn::{Activation, AttentionMaps, Embedding, ForwardArgs, Linear, Mask, Norm, Transformer},
 };
 
 /// Options of [`Decoder::forward`].
@@ -17,7 +17,7 @@ pub struct DecoderArgs<'a> {
     /// Rotary cosines and sines, where they are not those of the next positions.
     pub rotary_cos_sin: Option<(&'a Tensor, &'a Tensor)>,
     /// Receives the attention maps of each block.
-    pub attention_maps: Option<&'a mut Vec<BlockWeights>>,
+    pub attention_maps: Option<&'a mut Vec<AttentionMaps>>,
     /// Leaves the next position as it is: the input has positions of its own.
     pub keep_position: bool,
 }
@@ -185,14 +185,14 @@ impl Decoder {
         let angles = args.rotary_cos_sin.or(computed.as_ref().map(|(cos, sin)| (cos, sin)));
         let mask = state.padding_mask(length, x.device())?;
         let context = state.context.as_ref().map(|(values, mask)| (values, mask.as_ref()));
-        let pass = Pass {
+        let pass = ForwardArgs {
             mask: mask.as_ref(),
             context,
             states: Some(state.blocks.as_mut_slice()),
             angles,
             open: args.bidirectional,
             weights: args.attention_maps,
-            ..Pass::default()
+            ..ForwardArgs::default()
         };
         let out = self.blocks.run(x, pass)?;
         if !args.keep_position {
@@ -238,12 +238,12 @@ impl Decoder {
         let x = self.embed(ids, 0)?;
         let rotary = self.rotary_cos_sin(&Tensor::arange(0, ids.size(1)?, ids.device())?)?;
         let angles = rotary.as_ref().map(|(cos, sin)| (cos, sin));
-        let hidden = self.blocks.run(&x, Pass { context, angles, train, ..Pass::default() })?;
+        let hidden = self.blocks.run(&x, ForwardArgs { context, angles, train, ..ForwardArgs::default() })?;
         self.logits(&hidden)
     }
 
     /// Inputs of the first block → features of the same shape, without a cache (training).
-    pub fn forward_uncached(&self, x: &Tensor, pass: Pass<'_>) -> Result<Tensor> {
+    pub fn forward_uncached(&self, x: &Tensor, pass: ForwardArgs<'_>) -> Result<Tensor> {
         self.blocks.run(x, pass)
     }
 

@@ -2,7 +2,7 @@
 
 use crate::{
     DType, Device, Result, Tensor,
-    nn::{BlockState, Mask},
+    nn::{BlockCache, Mask},
 };
 
 /// Caches of a batch: keys and values of all blocks, the context of cross-attention, and the next position.
@@ -11,7 +11,7 @@ use crate::{
 /// a mask hides ([`DecoderState::concat_left_padded`]).
 #[derive(Default)]
 pub struct DecoderState {
-    pub(super) blocks: Vec<BlockState>,
+    pub(super) blocks: Vec<BlockCache>,
     /// Context of cross-attention, `[context rows, length, dim]`, and its padding mask.
     pub(super) context: Option<(Tensor, Option<Mask>)>,
     /// Rows of the context. Beams of one input share a row.
@@ -33,7 +33,7 @@ pub(super) struct LeftPadding {
 }
 
 impl DecoderState {
-    pub(super) fn new(blocks: Vec<BlockState>, rows: i64, context: Option<(Tensor, Option<Mask>)>) -> Result<Self> {
+    pub(super) fn new(blocks: Vec<BlockCache>, rows: i64, context: Option<(Tensor, Option<Mask>)>) -> Result<Self> {
         let context_rows = context.as_ref().map_or(Ok(rows), |(values, _)| values.size(0))?;
         Ok(Self { blocks, context, context_rows, rows, position: 0, left_padding: None })
     }
@@ -67,7 +67,7 @@ impl DecoderState {
 
     /// A copy with caches of its own.
     pub fn fork(&self) -> Result<Self> {
-        let copy = |block: &BlockState| Ok(BlockState { own: block.own.fork()?, cross: block.cross.fork()? });
+        let copy = |block: &BlockCache| Ok(BlockCache { own: block.own.fork()?, cross: block.cross.fork()? });
         Ok(Self {
             blocks: self.blocks.iter().map(copy).collect::<Result<_>>()?,
             context: self.context.clone(),
@@ -126,7 +126,7 @@ impl DecoderState {
         };
         let ragged = states.iter().any(|s| s.cached() != cached || s.position != position);
         let blocks = (0..states.first().map_or(0, |s| s.blocks.len()))
-            .map(|n| BlockState::together(&states.iter().map(|s| &s.blocks[n]).collect::<Vec<_>>()))
+            .map(|n| BlockCache::together(&states.iter().map(|s| &s.blocks[n]).collect::<Vec<_>>()))
             .collect::<Result<_>>()?;
         let left_padding = ragged.then(|| {
             let cache = per_row(&|s| cached - s.cached())?;

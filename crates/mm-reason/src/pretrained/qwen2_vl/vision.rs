@@ -3,7 +3,7 @@
 use mm_core::{
     DType, Init, Module, Result, Scope, Tensor,
     nn::{
-        Activation, AttentionConfig, BlockConfig, Linear, MlpConfig, Norm, NormConfig, Pass, Transformer,
+        Activation, AttentionConfig, BlockConfig, ForwardArgs, Linear, MlpConfig, Norm, NormConfig, Transformer,
         TransformerConfig,
     },
 };
@@ -77,7 +77,7 @@ impl VisionEncoder {
         let (x, grid) = self.embed_patches(frames)?;
         let [time, rows, columns] = grid;
         let (cos, sin) = self.rotary_cos_sin(rows, columns, &x)?;
-        let x = self.blocks.run(&x, Pass { angles: Some((&cos, &sin)), ..Pass::default() })?;
+        let x = self.blocks.run(&x, ForwardArgs { angles: Some((&cos, &sin)), ..ForwardArgs::default() })?;
         let m = c.spatial_merge_size;
         let x = self.norm.forward(&x, false)?.reshape(&[time, rows / m, m, columns / m, m, c.embed_dim])?;
         let merged = [1, time * (rows / m) * (columns / m), m * m * c.embed_dim];
