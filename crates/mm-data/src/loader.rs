@@ -204,7 +204,7 @@ impl Loader {
     }
 
     /// Number of batches in an epoch (broken samples make batches smaller, not fewer).
-    pub fn batches(&self, epoch: u64) -> usize {
+    pub fn num_batches(&self, epoch: u64) -> usize {
         let rows = self.shared.rows(epoch);
         let count = if self.shared.config.group_by_item {
             group_rows_by_item(&self.shared.manifest, rows).len()
@@ -215,7 +215,7 @@ impl Loader {
     }
 
     /// Number of rows.
-    pub fn rows(&self) -> usize {
+    pub fn num_rows(&self) -> usize {
         self.shared.rows.len()
     }
 
@@ -528,9 +528,9 @@ mod tests {
         let curriculum = loader(40, config.clone(), true);
         let first: std::collections::BTreeSet<String> =
             ["0", "1", "9", "10", "18", "19", "27", "28", "36", "37"].map(String::from).into();
-        assert_eq!((ids(&curriculum, 0), curriculum.batches(0)), (first.clone(), 2));
-        assert_eq!((ids(&curriculum, 1), curriculum.batches(1)), (first, 2));
-        assert_eq!((ids(&curriculum, 2).len(), curriculum.batches(2)), (39, 7));
+        assert_eq!((ids(&curriculum, 0), curriculum.num_batches(0)), (first.clone(), 2));
+        assert_eq!((ids(&curriculum, 1), curriculum.num_batches(1)), (first, 2));
+        assert_eq!((ids(&curriculum, 2).len(), curriculum.num_batches(2)), (39, 7));
         assert_eq!(ids(&loader(40, config.clone(), false), 0).len(), 39, "what is measured is everything");
     }
 

@@ -19,7 +19,7 @@ use mm_reason::{
     captioner::{BOS, Captioner, CaptionerConfig, EOS},
     generate::{GenerationConfig, LogitsProcessors, generate},
 };
-use mm_train::{Run, TrainInput, train};
+use mm_train::{Run, TrainHooks, Trainer};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -381,17 +381,9 @@ impl Captioning {
         };
         let cider = Cider::new(references.values().map(Vec::as_slice));
         let task = Teaching { model: self, made, references, cider };
-        let input = TrainInput {
-            config: &self.config.common.train,
-            objective: &task,
-            params: &self.params,
-            loader: &loader,
-            evaluate: &mut evaluate_now,
-            metric: TARGET,
-            progress,
-            stop,
-        };
-        let outcome = train(input, run)?;
+        let hooks = TrainHooks { evaluate: &mut evaluate_now, progress, stop };
+        let trainer = Trainer::new(&self.config.common.train, &task, &self.params, &loader)?;
+        let outcome = trainer.with_metric(TARGET).fit(run, hooks)?;
         Run::load_weights(run.folder(), &self.params)?;
         Ok(FitOutcome { training: outcome, failed: loader.failed_samples(), rows: count })
     }

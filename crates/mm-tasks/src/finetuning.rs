@@ -14,7 +14,7 @@ use mm_core::{
 use mm_data::{Batch, FailedSample, Loader, Manifest, Split};
 use mm_reason::{Pipeline, Request, TrainBatch, generate::GenerationConfig};
 use mm_repr::{LoadOptions, copy_model_files, locate};
-use mm_train::{Run, TrainInput, train};
+use mm_train::{Run, TrainHooks, Trainer};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, HashMap},
@@ -347,21 +347,14 @@ impl Finetuning {
             }
             Ok(Some(self.measure(&plain, &valid)?.0))
         };
-        let input = TrainInput {
-            config: &self.config.common.train,
-            objective: self,
-            params: &self.speaker.params,
-            loader: &loader,
-            evaluate: &mut evaluate_now,
-            metric: match &self.config.answer {
-                Some(_) => "accuracy",
-                None if self.of == Modality::AUDIO => "words_right",
-                None => "cider_d",
-            },
-            progress,
-            stop,
+        let hooks = TrainHooks { evaluate: &mut evaluate_now, progress, stop };
+        let trainer = Trainer::new(&self.config.common.train, self, &self.speaker.params, &loader)?;
+        let metric = match &self.config.answer {
+            Some(_) => "accuracy",
+            None if self.of == Modality::AUDIO => "words_right",
+            None => "cider_d",
         };
-        let outcome = train(input, run)?;
+        let outcome = trainer.with_metric(metric).fit(run, hooks)?;
         Run::load_weights(run.folder(), &self.speaker.params)?;
         self.save(&run.folder().join(MODEL))?;
         Ok(FitOutcome { training: outcome, failed: loader.failed_samples(), rows: count })

@@ -17,7 +17,7 @@ use mm_core::{
 };
 use mm_data::{Batch, Loader, Manifest, Split, TensorCache, collate};
 use mm_repr::generative::{BuiltInput, InputConfig, InputSpecs, ValueType, build_input, build_learner};
-use mm_train::{Run, TrainInput, train};
+use mm_train::{Run, TrainHooks, Trainer};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -391,17 +391,9 @@ impl Representation {
             values.insert(TARGET.into(), -loss.to_f64()?);
             Ok(Some(values))
         };
-        let input = TrainInput {
-            config: &c.common.train,
-            objective: self,
-            params: &self.params,
-            loader: &loader,
-            evaluate: &mut evaluate,
-            metric: TARGET,
-            progress,
-            stop,
-        };
-        let outcome = train(input, run)?;
+        let hooks = TrainHooks { evaluate: &mut evaluate, progress, stop };
+        let trainer = Trainer::new(&c.common.train, self, &self.params, &loader)?;
+        let outcome = trainer.with_metric(TARGET).fit(run, hooks)?;
         Ok(FitOutcome { training: outcome, failed: loader.failed_samples(), rows: count })
     }
 

@@ -20,7 +20,7 @@ use mm_core::{
     seed::manual_seed,
 };
 use mm_data::{Batch, CachedProcessor, Loader, Manifest, Split, TensorCache, collate};
-use mm_train::{Run, TrainInput, train};
+use mm_train::{Run, TrainHooks, Trainer};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -1100,17 +1100,9 @@ pub fn fit(model: &Retrieval, manifest: Manifest, run: &mut Run, context: FitCon
         }
         Ok(Some(values))
     };
-    let input = TrainInput {
-        config: &config.common.train,
-        objective: model,
-        params: &model.params,
-        loader: &loader,
-        evaluate: &mut evaluate_now,
-        metric: TARGET,
-        progress,
-        stop,
-    };
-    let outcome = train(input, run)?;
+    let hooks = TrainHooks { evaluate: &mut evaluate_now, progress, stop };
+    let trainer = Trainer::new(&config.common.train, model, &model.params, &loader)?;
+    let outcome = trainer.with_metric(TARGET).fit(run, hooks)?;
     if !outcome.stopped {
         model.remember(&manifest, &processors, run.folder())?;
     }

@@ -1,4 +1,4 @@
-//! The crate's one error.
+//! The crate's error type.
 
 use std::path::PathBuf;
 
@@ -7,46 +7,57 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What can go wrong in training.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
-    /// The loss is not a number any more.
+    /// The loss, or the norm of the gradients, is infinite or not a number.
     #[error(
-        "the loss is {loss} at step {step} (samples {samples}); the last good checkpoint is {checkpoint}. A lower train.optimizer.lr, train.max_grad_norm, or a look at those samples helps"
+        "the loss is {loss} at step {step} (samples {samples}); the last good checkpoint is {checkpoint}. \
+         Lower train.optimizer.lr or train.max_grad_norm, or inspect those samples"
     )]
     NonFiniteLoss {
-        /// The loss.
+        /// The loss or gradient norm.
         loss: f64,
-        /// The step.
+        /// The step, counted from 0.
         step: u64,
         /// Ids of the batch's samples.
         samples: String,
-        /// Where the last good checkpoint is.
+        /// Path of the last good checkpoint.
         checkpoint: String,
     },
-    /// No batch had anything to learn from.
+    /// No batch of an epoch gave a loss.
     #[error(
-        "no batch of the {rows} rows had anything to learn from: too few rows have what the loss needs, or too many are broken (mm inspect tells), or loader.batch_size is too small"
+        "no batch of the {samples} training samples gave a loss: too few samples have what the loss needs, too many could not be read \
+         (`mm inspect` lists them), or loader.batch_size is too small"
     )]
     NoUsableBatch {
-        /// Rows of the training side.
-        rows: usize,
+        /// Number of training samples.
+        samples: usize,
+    },
+    /// The metric that selects the best checkpoint was not measured.
+    #[error("train.early_stopping.metric: found `{metric}`, expected one of the validation metrics {known}")]
+    UnknownMetric {
+        /// The metric that was asked for.
+        metric: String,
+        /// The metrics that were measured.
+        known: String,
     },
     /// A run folder cannot be used.
     #[error("{path}: {reason}")]
     Run {
         /// The folder or file.
         path: PathBuf,
-        /// What was wrong and what to do.
+        /// What is wrong and what to do.
         reason: String,
     },
-    /// A setting makes no sense.
-    #[error("{field}: found {found}, wanted {wanted}")]
+    /// A setting is out of range.
+    #[error("{field}: found {found}, expected {expected}")]
     Config {
         /// Dotted path of the setting.
         field: &'static str,
         /// What was found.
         found: String,
-        /// What was wanted.
-        wanted: &'static str,
+        /// What was expected.
+        expected: &'static str,
     },
     /// An error of mm-data.
     #[error(transparent)]
@@ -57,12 +68,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// An error about a run's folder or file.
+    /// An error about a run folder or a file in it.
     pub fn run(path: impl Into<PathBuf>, reason: impl std::fmt::Display) -> Self {
         Self::Run { path: path.into(), reason: reason.to_string() }
     }
 
-    pub(crate) fn config(field: &'static str, found: impl std::fmt::Display, wanted: &'static str) -> Self {
-        Self::Config { field, found: found.to_string(), wanted }
+    pub(crate) fn config(field: &'static str, found: impl std::fmt::Display, expected: &'static str) -> Self {
+        Self::Config { field, found: found.to_string(), expected }
     }
 }

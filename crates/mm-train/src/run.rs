@@ -1,7 +1,7 @@
 //! The run folder: `config.toml`, `environment.json`, `metrics.jsonl`, TensorBoard events, `checkpoints/`.
 //!
-//! Every file that is replaced is written beside itself, flushed, and renamed; `metrics.jsonl` is only added to, and what a crash or a
-//! resumed run left behind the checkpoint is cut off. One process at a time: the folder is locked.
+//! Files are replaced atomically: written to a temporary file, flushed, renamed. `metrics.jsonl` is append-only; a resumed run truncates
+//! it to the step of its checkpoint. The folder is locked, so that one process at a time uses it.
 
 use crate::{Error, EventWriter, Result};
 use mm_core::{Checkpoint, Params, Tensor, checkpoint};
@@ -14,41 +14,41 @@ use std::{
     process::Command,
 };
 
-/// One line of `metrics.jsonl`.
+/// One line of `metrics.jsonl`: metrics at one step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MetricRecord {
-    /// The step after which it was taken.
+    /// Number of optimizer steps done.
     pub step: u64,
-    /// The epoch, counted from zero; fractions are parts of it.
+    /// Number of epochs done, with the fraction of the present one.
     pub epoch: f64,
-    /// `train` or the side it was evaluated on.
+    /// The split: `train` or `valid`.
     pub split: String,
-    /// Seconds since the run began, pauses left out.
+    /// Seconds of training, without the time between a stop and its resumption.
     pub seconds: f64,
-    /// Names and figures.
+    /// Metrics by name.
     pub values: BTreeMap<String, f64>,
 }
 
-/// Where a run stands; stored inside its checkpoints.
+/// The state of a training run; stored in its checkpoints.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TrainState {
-    /// Steps made.
+    /// Number of optimizer steps done.
     pub step: u64,
-    /// Epochs done.
+    /// Number of epochs done.
     pub epoch: u64,
-    /// Batches done of the epoch after those.
+    /// Number of batches done of the present epoch.
     pub batch: usize,
-    /// The best figure so far.
+    /// The best value of the selection metric so far.
     pub best: Option<f64>,
-    /// Evaluations since the best one.
+    /// Number of evaluations since the best one.
     pub evals_without_improvement: usize,
-    /// Seconds spent.
+    /// Seconds of training.
     pub seconds: f64,
-    /// Whether the run came to its end.
+    /// Whether training is finished: all epochs are done, or it stopped early.
     pub finished: bool,
 }
 
-/// A run's folder, locked while this lives.
+/// A run folder, locked as long as this value lives.
 pub struct Run {
     folder: PathBuf,
     metrics: File,
@@ -57,13 +57,16 @@ pub struct Run {
 }
 
 impl Run {
-    /// Makes a new run folder; one that holds a run is refused unless it is to be resumed.
+    /// Creates a new run folder with its config and a record of the environment.
+    ///
+    /// # Errors
+    /// When the folder holds a run already, is in use by another process, or cannot be written.
     pub fn create(folder: &Path, config: &toml::Value, environment: serde_json::Value) -> Result<Self> {
         if folder.join("config.toml").exists() {
-            return Err(Error::run(folder, "holds a run already; go on with it by --resume, or name another folder"));
+            return Err(Error::run(folder, "holds a run already; continue it with --resume, or choose another folder"));
         }
         std::fs::create_dir_all(folder.join("checkpoints"))
-            .map_err(|e| Error::run(folder, format!("cannot be made: {e}")))?;
+            .map_err(|e| Error::run(folder, format!("cannot be created: {e}")))?;
         let run = Self::open(folder)?;
         let text = toml::to_string_pretty(config).map_err(|e| Error::run(folder, e))?;
         checkpoint::write_file(&folder.join("environment.json"), format!("{environment:#}\n").as_bytes())?;
@@ -71,7 +74,10 @@ impl Run {
         Ok(run)
     }
 
-    /// Takes up a run that is there.
+    /// Opens an existing run folder.
+    ///
+    /// # Errors
+    /// When the folder holds no run, is in use by another process, or cannot be written.
     pub fn resume(folder: &Path) -> Result<Self> {
         if !folder.join("config.toml").exists() {
             return Err(Error::run(folder, "holds no run (no config.toml), so there is nothing to resume"));
@@ -91,13 +97,13 @@ impl Run {
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(Error::run(folder, "is in use by another process; wait for it, or name another folder"));
+                return Err(Error::run(folder, "is in use by another process; wait for it, or choose another folder"));
             }
             Err(TryLockError::Error(e)) => return Err(bad(&lock_path, e)),
         }
-        // What a kill left half-written; nobody else writes here while the lock is held.
-        for place in [folder.to_owned(), folder.join("checkpoints")] {
-            for entry in std::fs::read_dir(place).into_iter().flatten().filter_map(Result::ok) {
+        // Remove files that a killed process left half-written; no other process writes here while the lock is held.
+        for dir in [folder.to_owned(), folder.join("checkpoints")] {
+            for entry in std::fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok) {
                 if entry.file_name().to_string_lossy().ends_with(".partial") {
                     let _ = std::fs::remove_file(entry.path());
                 }
@@ -113,12 +119,12 @@ impl Run {
         &self.folder
     }
 
-    /// Where a checkpoint of this name lies.
+    /// The path of a run's checkpoint: `last`, `best` or `step-00000100`.
     pub fn checkpoint_path(folder: &Path, name: &str) -> PathBuf {
         folder.join("checkpoints").join(format!("{name}.safetensors"))
     }
 
-    /// Adds a line of figures.
+    /// Appends a line to `metrics.jsonl` and its values to the TensorBoard events.
     pub fn log(&mut self, metric: &MetricRecord) -> Result<()> {
         let bad =
             |e: std::io::Error| Error::run(self.folder.join("metrics.jsonl"), format!("could not be written: {e}"));
@@ -130,14 +136,14 @@ impl Run {
         self.events.flush().map_err(bad)
     }
 
-    /// All lines of figures of a run; a last line that a crash cut short is left out.
+    /// All lines of a run's `metrics.jsonl`, without a last line that a crash truncated.
     pub fn read_metrics(folder: &Path) -> Result<Vec<MetricRecord>> {
         let path = folder.join("metrics.jsonl");
         let text = std::fs::read_to_string(&path).map_err(|e| Error::run(&path, e))?;
         Ok(text.lines().filter_map(|l| serde_json::from_str(l).ok()).collect())
     }
 
-    /// Cuts off the lines after `step`: they will be written again.
+    /// Removes the lines after `step`, which a resumed run writes again.
     pub fn truncate_metrics(&mut self, step: u64) -> Result<()> {
         let kept = Self::read_metrics(&self.folder)?.into_iter().filter(|m| m.step <= step);
         let text: String = kept.filter_map(|m| serde_json::to_string(&m).ok()).map(|l| l + "\n").collect();
@@ -147,9 +153,9 @@ impl Run {
         Ok(())
     }
 
-    /// Writes a checkpoint: tensors, and where the run stands.
-    pub fn save_checkpoint(&self, name: &str, tensors: &[(String, Tensor)], saved: &TrainState) -> Result<()> {
-        let text = serde_json::to_string(saved).map_err(|e| Error::run(&self.folder, e))?;
+    /// Writes a checkpoint atomically: tensors and the training state.
+    pub fn save_checkpoint(&self, name: &str, tensors: &[(String, Tensor)], state: &TrainState) -> Result<()> {
+        let text = serde_json::to_string(state).map_err(|e| Error::run(&self.folder, e))?;
         Ok(checkpoint::save(
             &Self::checkpoint_path(&self.folder, name),
             tensors,
@@ -157,30 +163,30 @@ impl Run {
         )?)
     }
 
-    /// Opens a checkpoint of a run: its tensors, and where the run stood.
+    /// Opens a run's checkpoint: its tensors and the training state.
+    ///
+    /// # Errors
+    /// When there is no such checkpoint, or the file is not a run's checkpoint.
     pub fn open_checkpoint(folder: &Path, name: &str) -> Result<(Checkpoint, TrainState)> {
         let path = Self::checkpoint_path(folder, name);
         if !path.exists() {
-            return Err(Error::run(
-                folder,
-                format!("has no checkpoint `{name}` yet; train it first (mm train … --run {})", folder.display()),
-            ));
+            return Err(Error::run(folder, format!("has no checkpoint `{name}` yet; train it first")));
         }
         let checkpoint = Checkpoint::open(&path)?;
-        let text = checkpoint.metadata().get("run").ok_or_else(|| Error::run(&path, "is no checkpoint of a run"))?;
-        let saved =
-            serde_json::from_str(text).map_err(|e| Error::run(&path, format!("is no checkpoint of a run: {e}")))?;
-        Ok((checkpoint, saved))
+        let text = checkpoint.metadata().get("run").ok_or_else(|| Error::run(&path, "is not a checkpoint of a run"))?;
+        let state =
+            serde_json::from_str(text).map_err(|e| Error::run(&path, format!("is not a checkpoint of a run: {e}")))?;
+        Ok((checkpoint, state))
     }
 
-    /// Takes a run's best weights, or its last where it was stopped before it was measured.
+    /// Loads a run's best weights; its last ones where it was stopped before the first evaluation.
     pub fn load_weights(folder: &Path, params: &Params) -> Result<()> {
         let name = if Self::checkpoint_path(folder, "best").exists() { "best" } else { "last" };
         Ok(params.load(&Self::open_checkpoint(folder, name)?.0, "model.")?)
     }
 
-    /// Deletes all but the newest `keep` of the numbered checkpoints.
-    pub fn prune_checkpoints(&self, keep: usize) -> Result<()> {
+    /// Deletes all but the newest `keep_last` of the numbered checkpoints.
+    pub fn prune_checkpoints(&self, keep_last: usize) -> Result<()> {
         let folder = self.folder.join("checkpoints");
         let listing = std::fs::read_dir(&folder).map_err(|e| Error::run(&folder, e))?;
         let mut numbered: Vec<PathBuf> = listing
@@ -188,14 +194,14 @@ impl Run {
             .filter(|p| p.file_name().is_some_and(|n| n.to_string_lossy().starts_with("step-")))
             .collect();
         numbered.sort();
-        for old in numbered.iter().take(numbered.len().saturating_sub(keep)) {
+        for old in numbered.iter().take(numbered.len().saturating_sub(keep_last)) {
             std::fs::remove_file(old).map_err(|e| Error::run(old, e))?;
         }
         Ok(())
     }
 }
 
-/// What a run depends on beside its config: program, machine, threads, git's commit and whether the tree was changed.
+/// What a run depends on besides its config: program version, command line, machine, threads, git commit; `extra` is stored as given.
 pub fn environment(extra: serde_json::Value) -> serde_json::Value {
     let git = |arguments: &[&str]| {
         let output = Command::new("git").args(arguments).output().ok().filter(|o| o.status.success())?;
@@ -205,11 +211,11 @@ pub fn environment(extra: serde_json::Value) -> serde_json::Value {
         "mm": env!("CARGO_PKG_VERSION"),
         "command": std::env::args().collect::<Vec<_>>(),
         "git_commit": git(&["rev-parse", "HEAD"]),
-        "git_changed": git(&["status", "--porcelain"]).map(|s| !s.is_empty()),
+        "git_dirty": git(&["status", "--porcelain"]).map(|s| !s.is_empty()),
         "threads": mm_core::num_threads(),
         "gpus": mm_core::Device::cuda_device_count(),
-        "system": std::env::consts::OS,
-        "architecture": std::env::consts::ARCH,
-        "more": extra,
+        "os": std::env::consts::OS,
+        "arch": std::env::consts::ARCH,
+        "extra": extra,
     })
 }

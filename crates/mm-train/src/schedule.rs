@@ -1,27 +1,30 @@
-//! The learning rate over the steps: a linear warm-up, then constant, linear or cosine (Loshchilov 2017) decay.
+//! The learning-rate schedule: linear warm-up, then constant, linear or cosine decay.
 
+use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// The shape after the warm-up.
+/// The shape of the schedule after the warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-#[allow(missing_docs)]
 pub enum Decay {
+    /// The full learning rate to the end.
     Constant,
+    /// A straight line to `min_lr_ratio`.
     Linear,
+    /// Half a cosine to `min_lr_ratio`: [*SGDR*](https://arxiv.org/abs/1608.03983) (Loshchilov and Hutter, 2017), without restarts.
     #[default]
     Cosine,
 }
 
-/// The learning rate's course.
+/// Settings of the learning-rate schedule (`[train.schedule]`).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ScheduleConfig {
-    /// Share of all steps over which the rate grows from zero.
+    /// Fraction of all steps over which the learning rate rises linearly from 0, in [0, 1).
     pub warmup_ratio: f64,
-    /// The shape after that.
+    /// The shape after the warm-up.
     pub decay: Decay,
-    /// Share of the rate that is left at the end.
+    /// The learning rate at the end, as a fraction of the full one.
     pub min_lr_ratio: f64,
 }
 
@@ -32,20 +35,33 @@ impl Default for ScheduleConfig {
 }
 
 impl ScheduleConfig {
-    /// What the rate is multiplied by at `step` (from zero) of `steps`.
-    pub fn factor(&self, step: u64, steps: u64) -> f64 {
-        let warm = (self.warmup_ratio * steps as f64).round();
-        let at = step as f64;
-        if at < warm {
-            return (at + 1.0) / warm;
+    pub(crate) fn check(&self) -> Result<()> {
+        if !(0.0..1.0).contains(&self.warmup_ratio) {
+            return Err(Error::config("train.schedule.warmup_ratio", self.warmup_ratio, "a fraction in [0, 1)"));
         }
-        let gone = ((at - warm) / (steps as f64 - warm).max(1.0)).min(1.0);
-        let left = match self.decay {
+        Ok(())
+    }
+
+    /// The factor on the learning rate at `step` (from 0) of `steps`.
+    ///
+    /// ```
+    /// use mm_train::{Decay, ScheduleConfig};
+    /// let schedule = ScheduleConfig { warmup_ratio: 0.0, decay: Decay::Linear, min_lr_ratio: 0.0 };
+    /// assert_eq!(schedule.factor(25, 100), 0.75);
+    /// ```
+    pub fn factor(&self, step: u64, steps: u64) -> f64 {
+        let warmup_steps = (self.warmup_ratio * steps as f64).round();
+        let step = step as f64;
+        if step < warmup_steps {
+            return (step + 1.0) / warmup_steps;
+        }
+        let progress = ((step - warmup_steps) / (steps as f64 - warmup_steps).max(1.0)).min(1.0);
+        let remaining = match self.decay {
             Decay::Constant => return 1.0,
-            Decay::Linear => 1.0 - gone,
-            Decay::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * gone).cos()),
+            Decay::Linear => 1.0 - progress,
+            Decay::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * progress).cos()),
         };
-        self.min_lr_ratio + (1.0 - self.min_lr_ratio) * left
+        self.min_lr_ratio + (1.0 - self.min_lr_ratio) * remaining
     }
 }
 
@@ -54,10 +70,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rate_warms_up_and_decays() {
-        let s = ScheduleConfig { warmup_ratio: 0.1, decay: Decay::Cosine, min_lr_ratio: 0.1 };
-        assert!((s.factor(0, 100) - 0.1).abs() < 1e-9 && (s.factor(9, 100) - 1.0).abs() < 1e-9);
-        assert!((s.factor(55, 100) - 0.55).abs() < 1e-9 && s.factor(99, 100) < 0.11);
+    fn learning_rate_warms_up_and_decays() {
+        let cosine = ScheduleConfig { warmup_ratio: 0.1, decay: Decay::Cosine, min_lr_ratio: 0.1 };
+        assert!((cosine.factor(0, 100) - 0.1).abs() < 1e-9 && (cosine.factor(9, 100) - 1.0).abs() < 1e-9);
+        assert!((cosine.factor(55, 100) - 0.55).abs() < 1e-9 && cosine.factor(99, 100) < 0.11);
         let linear = ScheduleConfig { warmup_ratio: 0.0, decay: Decay::Linear, min_lr_ratio: 0.0 };
         assert!((linear.factor(25, 100) - 0.75).abs() < 1e-9);
     }

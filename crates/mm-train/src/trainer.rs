@@ -1,448 +1,361 @@
-//! The trainer, top to bottom.
+//! The training loop.
 
-use crate::{Error, MetricRecord, Optimizer, OptimizerConfig, Result, Run, ScheduleConfig, TrainState, flat};
-use mm_core::{DType, Params, Role, Tensor, TrainingObjective, autocast, no_grad, seed};
-use mm_data::{Batch, Loader};
-use serde::{Deserialize, Serialize};
+use crate::{
+    BatchSource, Ema, Error, MetricDirection, MetricRecord, Optimizer, Progress, Result, Run, TrainConfig, TrainState,
+    ema::model_tensors,
+};
+use mm_core::{Params, Tensor, TrainingObjective, autocast, no_grad, seed};
 use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicBool, Ordering},
     time::Instant,
 };
 
-/// Numbers that the network computes with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// bfloat16 on a GPU, float32 elsewhere.
-    #[default]
-    Auto,
-    /// bfloat16 wherever there is hardware for it: a GPU, a processor with AVX-512 BF16 or AMX; float32 elsewhere.
-    Fast,
-    /// float32 throughout.
-    F32,
-    /// Matrix products and convolutions in bfloat16.
-    Bf16,
-}
+/// Validation metrics by name.
+pub type EvalMetrics = BTreeMap<String, f64>;
 
-/// Which direction of a metric is better.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum MetricDirection {
-    /// Larger values are better (accuracy, recall).
-    #[default]
-    Max,
-    /// Smaller values are better (loss, error).
-    Min,
-}
-
-impl MetricDirection {
-    /// Whether `value` is better than `best`.
-    pub fn is_better(self, value: f64, best: f64) -> bool {
-        match self {
-            Self::Max => value > best,
-            Self::Min => value < best,
-        }
-    }
-}
-
-/// Stops training when a validation metric no longer improves.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EarlyStopping {
-    /// The validation metric; the task's own when absent. It selects the best checkpoint as well.
-    #[serde(default)]
-    pub metric: Option<String>,
-    /// Whether larger or smaller values of the metric are better.
-    #[serde(default)]
-    pub direction: MetricDirection,
-    /// Evaluations without an improvement that are tolerated; training stops at the next one.
-    pub patience: usize,
-}
-
-/// Settings of a training.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TrainConfig {
-    /// Passes over the data.
-    pub epochs: u64,
-    /// Everything random is a function of it.
-    pub seed: u64,
-    /// The optimiser.
-    pub optimizer: OptimizerConfig,
-    /// The rate's course.
-    pub schedule: ScheduleConfig,
-    /// Longest that all gradients together may be; not bounded when absent.
-    pub max_grad_norm: Option<f64>,
-    /// Batches whose gradients make one step.
-    pub gradient_accumulation_steps: usize,
-    /// Decay of a running mean of the weights that is evaluated and kept as the best; none when absent.
-    pub ema_decay: Option<f64>,
-    /// Numbers that the network computes with.
-    pub precision: Precision,
-    /// Epochs between evaluations; only at the end when 0.
-    pub evaluate_every_epochs: u64,
-    /// Which metric selects the best checkpoint, and when training stops early; never when absent.
-    pub early_stopping: Option<EarlyStopping>,
-    /// Steps between checkpoints, beside those at ends of epochs; none when 0.
-    pub save_every_steps: u64,
-    /// Seconds that must have gone by since the last save before the end of an epoch saves again: short epochs would be spent on it. The
-    /// first epoch's end and the last's always do.
-    pub min_seconds_between_saves: f64,
-    /// Numbered checkpoints that are kept beside `last` and `best`.
-    pub keep_last: usize,
-    /// Steps between lines of figures.
-    pub log_every_steps: u64,
-}
-
-impl Default for TrainConfig {
-    fn default() -> Self {
-        Self {
-            epochs: 10,
-            seed: 0,
-            optimizer: OptimizerConfig::default(),
-            schedule: ScheduleConfig::default(),
-            max_grad_norm: Some(1.0),
-            gradient_accumulation_steps: 1,
-            ema_decay: None,
-            precision: Precision::Auto,
-            evaluate_every_epochs: 0,
-            early_stopping: None,
-            save_every_steps: 0,
-            min_seconds_between_saves: 20.0,
-            keep_last: 0,
-            log_every_steps: 10,
-        }
-    }
-}
-
-impl TrainConfig {
-    /// Whether the settings make sense.
-    pub fn check(&self) -> Result<()> {
-        self.optimizer.check()?;
-        if self.epochs == 0 {
-            return Err(Error::config("train.epochs", 0, "at least 1"));
-        }
-        if self.gradient_accumulation_steps == 0 || self.log_every_steps == 0 {
-            return Err(Error::config("train.gradient_accumulation_steps, train.log_every_steps", 0, "at least 1"));
-        }
-        if self.ema_decay.is_some_and(|d| !(0.0..1.0).contains(&d)) {
-            return Err(Error::config("train.ema_decay", self.ema_decay.unwrap_or(0.0), "a decay in [0, 1)"));
-        }
-        if !(self.min_seconds_between_saves >= 0.0 && self.min_seconds_between_saves.is_finite()) {
-            return Err(Error::config(
-                "train.min_seconds_between_saves",
-                self.min_seconds_between_saves,
-                "a number of at least 0",
-            ));
-        }
-        if self.max_grad_norm.is_some_and(|c| c.is_nan() || c <= 0.0) {
-            return Err(Error::config("train.max_grad_norm", self.max_grad_norm.unwrap_or(0.0), "a positive length"));
-        }
-        if !(0.0..1.0).contains(&self.schedule.warmup_ratio) {
-            return Err(Error::config("train.schedule.warmup_ratio", self.schedule.warmup_ratio, "a share in [0, 1)"));
-        }
-        Ok(())
-    }
-}
-
-/// Who watches a training.
-pub trait Progress {
-    /// Training begins at `done` of `steps`.
-    fn begin(&mut self, done: u64, steps: u64);
-    /// A step is made.
-    fn step(&mut self, step: u64, loss: f64, rate: f64);
-    /// An evaluation is made.
-    fn evaluated(&mut self, step: u64, values: &BTreeMap<String, f64>);
-    /// Training ends.
-    fn end(&mut self);
-}
-
-/// Nobody watches.
-pub struct NoopProgress;
-
-impl Progress for NoopProgress {
-    fn begin(&mut self, _: u64, _: u64) {}
-    fn step(&mut self, _: u64, _: f64, _: f64) {}
-    fn evaluated(&mut self, _: u64, _: &BTreeMap<String, f64>) {}
-    fn end(&mut self) {}
-}
-
-/// Figures of an evaluation, the first of which (by `target`) is to grow.
-pub type Evaluation = BTreeMap<String, f64>;
-
-/// All that [`train`] needs.
-pub struct TrainInput<'a> {
-    /// Settings.
-    pub config: &'a TrainConfig,
-    /// What is learned.
-    pub objective: &'a dyn TrainingObjective<Batch>,
-    /// Its parameters.
-    pub params: &'a Params,
-    /// The batches.
-    pub loader: &'a Loader,
-    /// Figures of the model as it stands; `None` when there is nothing to evaluate on.
-    pub evaluate: &'a mut dyn FnMut() -> Result<Option<Evaluation>>,
-    /// The metric that selects the best checkpoint (larger is better), unless `early_stopping.metric` names another.
-    pub metric: &'a str,
-    /// Who watches.
+/// What a training run calls, and what can stop it.
+pub struct TrainHooks<'a> {
+    /// Measures the model as it is now; `None` when there is no validation data. Runs without gradients.
+    pub evaluate: &'a mut dyn FnMut() -> Result<Option<EvalMetrics>>,
+    /// Receives the progress.
     pub progress: &'a mut dyn Progress,
-    /// Set from outside to save and stop.
+    /// Set to true from outside to save a checkpoint and stop after the current step.
     pub stop: &'a AtomicBool,
 }
 
-/// How a training ended.
+/// How a training run ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainOutcome {
-    /// Where it stands.
+    /// The state at the end.
     pub state: TrainState,
-    /// Whether it was stopped from outside and can be resumed.
+    /// Whether it was stopped from outside; it can then be resumed.
     pub stopped: bool,
 }
 
-/// Trains from the start, or from the run's last checkpoint when there is one.
-pub fn train(input: TrainInput<'_>, run: &mut Run) -> Result<TrainOutcome> {
-    let TrainInput { config, objective: task, params, loader, evaluate, metric, progress, stop } = input;
-    config.check()?;
-    let mut optimizer = Optimizer::new(&config.optimizer, params)?;
-    let stopping = config.early_stopping.as_ref();
-    let metric = stopping.and_then(|e| e.metric.as_deref()).unwrap_or(metric);
-    let direction = stopping.map_or(MetricDirection::Max, |e| e.direction);
-    let mut kept: Option<Instant> = None;
-    let mut averaged = config.ema_decay.map(|decay| Ema::new(decay, params)).transpose()?;
-    let mut saved = TrainState::default();
-    if Run::checkpoint_path(run.folder(), "last").exists() {
-        let (checkpoint, state) = Run::open_checkpoint(run.folder(), "last")?;
-        params.load(&checkpoint, "model.")?;
-        optimizer.load_state(&checkpoint, state.step)?;
-        if let Some(averaged) = &averaged {
-            averaged.restore(&checkpoint)?;
-        }
-        task.restore(&|name| checkpoint.get(&format!("task.{name}")).ok())?;
-        run.truncate_metrics(state.step)?;
-        saved = state;
+/// Which validation metric selects the best checkpoint, and when training stops early.
+#[derive(Debug, Clone, Default)]
+struct BestMetric {
+    metric: Option<String>,
+    /// Whether the user chose the metric, so that its absence is an error.
+    required: bool,
+    direction: MetricDirection,
+    patience: Option<usize>,
+}
+
+impl BestMetric {
+    fn new(config: &TrainConfig) -> Self {
+        let Some(stopping) = &config.early_stopping else { return Self::default() };
+        let metric = stopping.metric.clone();
+        Self { required: metric.is_some(), metric, direction: stopping.direction, patience: Some(stopping.patience) }
     }
-    let steps =
-        (0..config.epochs).map(|epoch| loader.batches(epoch).div_ceil(config.gradient_accumulation_steps) as u64).sum();
-    let half = match config.precision {
-        Precision::Auto => matches!(params.device(), mm_core::Device::Cuda(_)),
-        Precision::Fast => params.device().preferred_dtype() == DType::BF16,
-        Precision::F32 => false,
-        Precision::Bf16 => true,
-    };
-    let (mut clock, before) = (Instant::now(), saved.seconds);
-    let started = clock;
-    let mut sums: BTreeMap<String, (f64, u64)> = BTreeMap::new();
-    progress.begin(saved.step, steps);
-    let mut stopped = false;
-    'epochs: while saved.epoch < config.epochs && !saved.finished {
-        let batches = loader.batches(saved.epoch);
-        let (mut epoch, first_batch, first_step) = (loader.epoch(saved.epoch, saved.batch), saved.batch, saved.step);
-        loop {
-            // One step: the gradients of `accumulate` batches.
-            optimizer.zero_grad();
-            let (mut loss_sum, mut count, mut ids) = (0.0, 0, Vec::new());
-            while count < config.gradient_accumulation_steps {
-                let Some(batch) = epoch.next() else { break };
-                let batch = batch?;
-                // Dropout is a function of the step, so that a resumed run draws the same.
-                seed::manual_seed(seed::mix(&[config.seed, saved.step, count as u64]));
-                saved.batch = batch.index + 1;
-                let forward = || task.loss(&batch, true);
-                let made = if half { autocast(params.device(), forward) } else { forward() };
-                let Some((loss, parts)) = made? else { continue };
-                let value = loss.to_f64()?;
-                ids.extend(batch.ids.iter().cloned());
-                if !value.is_finite() {
-                    return Err(not_finite(value, saved.step, &ids, run));
-                }
-                loss.mul_scalar(1.0 / config.gradient_accumulation_steps as f64)?.backward()?;
-                for (name, value) in parts.into_iter().chain([("loss".to_owned(), value)]) {
-                    let sum = sums.entry(name).or_default();
-                    *sum = (sum.0 + value, sum.1 + 1);
-                }
-                loss_sum += value;
-                count += 1;
-            }
-            if count == 0 {
+
+    /// Updates the state with an evaluation; whether it is the best so far.
+    fn update(&self, state: &mut TrainState, metrics: &EvalMetrics) -> Result<bool> {
+        let value = self.metric.as_ref().and_then(|m| metrics.get(m)).copied();
+        if let (None, true, Some(metric)) = (value, self.required, &self.metric) {
+            let known = metrics.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            return Err(Error::UnknownMetric { metric: metric.clone(), known });
+        }
+        let improved = match (value, state.best) {
+            (Some(value), Some(best)) => best.is_nan() || self.direction.is_better(value, best),
+            _ => true,
+        };
+        if improved {
+            state.best = value.or(state.best);
+            state.evals_without_improvement = 0;
+        } else {
+            state.evals_without_improvement += 1;
+            state.finished |= self.patience.is_some_and(|p| state.evals_without_improvement > p);
+        }
+        Ok(improved)
+    }
+}
+
+/// One optimizer step.
+#[derive(Debug)]
+struct StepResult {
+    /// Mean loss over the accumulated batches.
+    loss: f64,
+    /// L2 norm of all gradients, before clipping.
+    grad_norm: f64,
+    lr: f64,
+    /// Number of samples.
+    samples: usize,
+}
+
+/// Sums of logged values since the last log record.
+struct LogWindow {
+    sums: BTreeMap<String, (f64, u64)>,
+    start: Instant,
+}
+
+impl LogWindow {
+    fn new() -> Self {
+        Self { sums: BTreeMap::new(), start: Instant::now() }
+    }
+
+    fn add(&mut self, name: String, value: f64) {
+        let (sum, count) = self.sums.entry(name).or_default();
+        (*sum, *count) = (*sum + value, *count + 1);
+    }
+
+    /// Means of the window with the step's own values; starts the next window.
+    fn take(&mut self, step: &StepResult, steps_in_window: u64) -> EvalMetrics {
+        let sums = std::mem::take(&mut self.sums);
+        let mut values: EvalMetrics = sums.into_iter().map(|(n, (sum, count))| (n, sum / count as f64)).collect();
+        let seconds = self.start.elapsed().as_secs_f64().max(1e-9);
+        values.insert("grad_norm".into(), step.grad_norm);
+        values.insert("lr".into(), step.lr);
+        values.insert("samples_per_second".into(), (steps_in_window as usize * step.samples) as f64 / seconds);
+        self.start = Instant::now();
+        values
+    }
+}
+
+/// Trains parameters on the batches of a [`BatchSource`].
+///
+/// Order, augmentation and dropout are functions of the seed and the step, so that a run that is stopped and resumed ends with the same
+/// weights as one that was not. See the [crate's example](crate).
+pub struct Trainer<'a, S: BatchSource> {
+    config: &'a TrainConfig,
+    objective: &'a dyn TrainingObjective<S::Batch>,
+    params: &'a Params,
+    source: &'a S,
+    state: TrainState,
+    optimizer: Optimizer,
+    ema: Option<Ema>,
+    best: BestMetric,
+    total_steps: u64,
+    autocast: bool,
+    log: LogWindow,
+    /// Start of this process's part of the run, and the seconds of earlier parts.
+    started: (Instant, f64),
+    last_save: Option<Instant>,
+}
+
+impl<'a, S: BatchSource> Trainer<'a, S> {
+    /// A trainer at step 0.
+    ///
+    /// # Errors
+    /// When a setting is out of range, or when all parameters are frozen.
+    pub fn new(
+        config: &'a TrainConfig,
+        objective: &'a dyn TrainingObjective<S::Batch>,
+        params: &'a Params,
+        source: &'a S,
+    ) -> Result<Self> {
+        config.check()?;
+        let steps_of = |epoch| source.num_batches(epoch).div_ceil(config.gradient_accumulation_steps) as u64;
+        Ok(Self {
+            optimizer: Optimizer::new(&config.optimizer, params)?,
+            ema: config.ema_decay.map(|decay| Ema::new(decay, params)).transpose()?,
+            best: BestMetric::new(config),
+            total_steps: (0..config.epochs).map(steps_of).sum(),
+            autocast: config.precision.uses_autocast(params.device()),
+            state: TrainState::default(),
+            log: LogWindow::new(),
+            started: (Instant::now(), 0.0),
+            last_save: None,
+            config,
+            objective,
+            params,
+            source,
+        })
+    }
+
+    /// Selects the best checkpoint by this validation metric, larger being better, unless `early_stopping.metric` names another.
+    pub fn with_metric(mut self, metric: &str) -> Self {
+        self.best.metric.get_or_insert_with(|| metric.to_owned());
+        self
+    }
+
+    /// The training state: steps and epochs done, the best metric so far.
+    pub fn state(&self) -> &TrainState {
+        &self.state
+    }
+
+    /// Trains to the end, or until `hooks.stop`; from the run's last checkpoint when there is one.
+    ///
+    /// # Errors
+    /// [`Error::NonFiniteLoss`], [`Error::NoUsableBatch`], and errors of the objective, the batch source, the evaluation and the file
+    /// system.
+    pub fn fit(mut self, run: &mut Run, hooks: TrainHooks<'_>) -> Result<TrainOutcome> {
+        let TrainHooks { evaluate, progress, stop } = hooks;
+        self.resume(run)?;
+        self.started = (Instant::now(), self.state.seconds);
+        self.log = LogWindow::new();
+        progress.begin(self.state.step, self.total_steps);
+        let mut stopped = false;
+        while !stopped && self.state.epoch < self.config.epochs && !self.state.finished {
+            stopped = self.train_epoch(run, progress, stop)?;
+            if stopped {
                 break;
             }
-            let norm = optimizer.grad_norm()?;
-            if !norm.is_finite() {
-                return Err(not_finite(norm, saved.step, &ids, run));
+            self.state.epoch += 1;
+            self.state.batch = 0;
+            let last = self.state.epoch == self.config.epochs;
+            let every = self.config.evaluate_every_epochs;
+            if last || (every > 0 && self.state.epoch.is_multiple_of(every)) {
+                self.state.finished = last;
+                self.evaluate(run, evaluate, progress)?;
             }
-            let scale = config.max_grad_norm.map_or(1.0, |most| (most / (norm + 1e-6)).min(1.0));
-            let factor = config.schedule.factor(saved.step, steps);
-            optimizer.step(factor, scale)?;
-            if let Some(averaged) = &averaged {
-                averaged.update(params, saved.step)?;
+            let interval = self.config.min_seconds_between_saves;
+            if self.state.finished || self.last_save.is_none_or(|at| at.elapsed().as_secs_f64() >= interval) {
+                self.checkpoint(run, "last")?;
+                self.last_save = Some(Instant::now());
             }
-            saved.step += 1;
-            saved.seconds = before + started.elapsed().as_secs_f64();
-            progress.step(saved.step, loss_sum / count as f64, config.optimizer.lr * factor);
-            if saved.step.is_multiple_of(config.log_every_steps) || saved.step == steps {
-                let mut values: BTreeMap<String, f64> =
-                    std::mem::take(&mut sums).into_iter().map(|(n, (s, c))| (n, s / c as f64)).collect();
-                values.insert("grad_norm".into(), norm);
-                values.insert("lr".into(), config.optimizer.lr * factor);
-                values.insert(
-                    "samples_per_second".into(),
-                    (config.log_every_steps as usize * ids.len()) as f64 / clock.elapsed().as_secs_f64().max(1e-9),
-                );
-                clock = Instant::now();
-                run.log(&line(&saved, batches, "train", values))?;
+        }
+        if stopped {
+            self.checkpoint(run, "last")?;
+        }
+        progress.end();
+        Ok(TrainOutcome { state: self.state, stopped })
+    }
+
+    /// Continues from the run's last checkpoint, if it has one.
+    fn resume(&mut self, run: &mut Run) -> Result<()> {
+        if !Run::checkpoint_path(run.folder(), "last").exists() {
+            return Ok(());
+        }
+        let (checkpoint, state) = Run::open_checkpoint(run.folder(), "last")?;
+        self.params.load(&checkpoint, "model.")?;
+        self.optimizer.load_state(&checkpoint, state.step)?;
+        if let Some(ema) = &self.ema {
+            ema.load_state(&checkpoint)?;
+        }
+        self.objective.restore(&|name| checkpoint.get(&format!("objective.{name}")).ok())?;
+        run.truncate_metrics(state.step)?;
+        self.state = state;
+        Ok(())
+    }
+
+    /// Trains to the end of the present epoch; whether it was stopped before.
+    fn train_epoch(&mut self, run: &mut Run, progress: &mut dyn Progress, stop: &AtomicBool) -> Result<bool> {
+        let num_batches = self.source.num_batches(self.state.epoch);
+        let (first_batch, first_step) = (self.state.batch, self.state.step);
+        let source = self.source;
+        let mut batches = source.batches(self.state.epoch, first_batch);
+        while let Some(step) = self.train_step(&mut *batches, run)? {
+            progress.step(self.state.step, step.loss, step.lr);
+            if self.state.step.is_multiple_of(self.config.log_every_steps) || self.state.step == self.total_steps {
+                let values = self.log.take(&step, self.config.log_every_steps);
+                run.log(&self.record(num_batches, "train", values))?;
             }
             if stop.load(Ordering::Relaxed) {
-                stopped = true;
-                break 'epochs;
+                return Ok(true);
             }
-            if config.save_every_steps > 0 && saved.step.is_multiple_of(config.save_every_steps) {
-                save(run, "last", params, &optimizer, averaged.as_ref(), task, &saved)?;
-                if config.keep_last > 0 {
-                    save(run, &format!("step-{:08}", saved.step), params, &optimizer, averaged.as_ref(), task, &saved)?;
-                    run.prune_checkpoints(config.keep_last)?;
+            if self.config.save_every_steps > 0 && self.state.step.is_multiple_of(self.config.save_every_steps) {
+                self.checkpoint(run, "last")?;
+                if self.config.keep_last > 0 {
+                    self.checkpoint(run, &format!("step-{:08}", self.state.step))?;
+                    run.prune_checkpoints(self.config.keep_last)?;
                 }
             }
         }
-        drop(epoch);
-        if first_batch == 0 && saved.step == first_step {
-            return Err(Error::NoUsableBatch { rows: loader.rows() });
+        if first_batch == 0 && self.state.step == first_step {
+            return Err(Error::NoUsableBatch { samples: self.source.num_samples() });
         }
-        saved.epoch += 1;
-        saved.batch = 0;
-        let last = saved.epoch == config.epochs;
-        if last || (config.evaluate_every_epochs > 0 && saved.epoch.is_multiple_of(config.evaluate_every_epochs)) {
-            saved.finished = last;
-            if let Some(averaged) = averaged.as_mut() {
-                averaged.swap(params)?;
-            }
-            let figures = no_grad(&mut *evaluate)?;
-            let mut better = true;
-            if let Some(values) = figures {
-                progress.evaluated(saved.step, &values);
-                let figure = values.get(metric).copied();
-                run.log(&line(&saved, batches, "valid", values))?;
-                better = match (figure, saved.best) {
-                    (Some(figure), Some(best)) => direction.is_better(figure, best),
-                    _ => true,
-                };
-                if better {
-                    saved.best = figure.or(saved.best);
-                    saved.evals_without_improvement = 0;
-                } else {
-                    saved.evals_without_improvement += 1;
-                    saved.finished |=
-                        config.early_stopping.as_ref().is_some_and(|e| saved.evals_without_improvement > e.patience);
-                }
-            }
-            if better {
-                // The averaged weights, where there are some, are the model.
-                let tensors: Vec<_> = model(params).into_iter().map(|(n, t)| (format!("model.{n}"), t)).collect();
-                run.save_checkpoint("best", &tensors, &saved)?;
-            }
-            if let Some(averaged) = averaged.as_mut() {
-                averaged.swap(params)?;
-            }
-            clock = Instant::now();
-        }
-        if saved.finished || kept.is_none_or(|at| at.elapsed().as_secs_f64() >= config.min_seconds_between_saves) {
-            save(run, "last", params, &optimizer, averaged.as_ref(), task, &saved)?;
-            kept = Some(Instant::now());
-        }
-    }
-    if stopped {
-        save(run, "last", params, &optimizer, averaged.as_ref(), task, &saved)?;
-    }
-    progress.end();
-    Ok(TrainOutcome { state: saved, stopped })
-}
-
-fn model(params: &Params) -> Vec<(String, Tensor)> {
-    params.named(&[Role::Trainable, Role::Buffer])
-}
-
-fn line(saved: &TrainState, batches: usize, split: &str, values: BTreeMap<String, f64>) -> MetricRecord {
-    let epoch = saved.epoch as f64 + saved.batch as f64 / batches.max(1) as f64;
-    MetricRecord { step: saved.step, epoch, split: split.into(), seconds: saved.seconds, values }
-}
-
-fn save(
-    run: &Run,
-    name: &str,
-    params: &Params,
-    optimizer: &Optimizer,
-    averaged: Option<&Ema>,
-    task: &dyn TrainingObjective<Batch>,
-    saved: &TrainState,
-) -> Result<()> {
-    let mut tensors: Vec<(String, Tensor)> =
-        model(params).into_iter().map(|(n, t)| (format!("model.{n}"), t)).collect();
-    tensors.extend(optimizer.state());
-    tensors.extend(averaged.into_iter().flat_map(Ema::state));
-    tensors.extend(task.state()?.into_iter().map(|(n, t)| (format!("task.{n}"), t)));
-    run.save_checkpoint(name, &tensors, saved)
-}
-
-fn not_finite(loss: f64, step: u64, ids: &[String], run: &Run) -> Error {
-    let shown = ids.iter().take(8).cloned().collect::<Vec<_>>().join(", ");
-    let samples = if ids.len() > 8 { format!("{shown} and {} more", ids.len() - 8) } else { shown };
-    let path = Run::checkpoint_path(run.folder(), "last");
-    let checkpoint = if path.exists() { path.display().to_string() } else { "none yet".into() };
-    Error::NonFiniteLoss { loss, step, samples, checkpoint }
-}
-
-/// A running mean of the weights (Polyak 1992).
-struct Ema {
-    decay: f64,
-    mean: Vec<(String, Tensor)>,
-    /// Where the means lie side by side: all of them.
-    joined: Option<Tensor>,
-}
-
-impl Ema {
-    fn new(decay: f64, params: &Params) -> Result<Self> {
-        let now = model(params);
-        let alike = now.windows(2).all(|pair| pair[0].1.dtype().ok() == pair[1].1.dtype().ok());
-        if flat::worth(params.device()) && alike && !now.is_empty() {
-            let (all, each) = flat::copy(&now.iter().map(|(_, t)| t).collect::<Vec<_>>())?;
-            let mean = now.into_iter().map(|(name, _)| name).zip(each).collect();
-            return Ok(Self { decay, mean, joined: Some(all) });
-        }
-        let mean = now.into_iter().map(|(n, t)| Ok((n, t.detach()?.copy()?))).collect::<Result<_>>()?;
-        Ok(Self { decay, mean, joined: None })
+        Ok(false)
     }
 
-    fn update(&self, params: &Params, step: u64) -> Result<()> {
-        // Young means follow the weights closely, as in timm.
-        let decay = self.decay.min((1.0 + step as f64) / (10.0 + step as f64));
-        if let Some(all) = &self.joined {
-            let now = flat::join(&model(params).iter().map(|(_, t)| t).collect::<Vec<_>>())?;
-            return Ok(all.scale_add_(decay, &now, 1.0 - decay)?);
+    /// One optimizer step on the gradients of the next `gradient_accumulation_steps` batches; none when no batch is left.
+    fn train_step(
+        &mut self,
+        batches: &mut dyn Iterator<Item = Result<S::Batch>>,
+        run: &Run,
+    ) -> Result<Option<StepResult>> {
+        self.optimizer.zero_grad();
+        let (mut loss_sum, mut count, mut ids) = (0.0, 0, Vec::new());
+        while count < self.config.gradient_accumulation_steps {
+            let Some(batch) = batches.next() else { break };
+            let batch = batch?;
+            self.state.batch += 1;
+            // Dropout depends on the step, so that a resumed run draws the same masks.
+            seed::manual_seed(seed::mix(&[self.config.seed, self.state.step, count as u64]));
+            let forward = || self.objective.loss(&batch, true);
+            let output = if self.autocast { autocast(self.params.device(), forward) } else { forward() };
+            let Some((loss, parts)) = output? else { continue };
+            ids.extend(self.source.sample_ids(&batch));
+            let value = loss.to_f64()?;
+            self.check_finite(value, &ids, run)?;
+            loss.mul_scalar(1.0 / self.config.gradient_accumulation_steps as f64)?.backward()?;
+            for (name, value) in parts.into_iter().chain([("loss".to_owned(), value)]) {
+                self.log.add(name, value);
+            }
+            loss_sum += value;
+            count += 1;
         }
-        for ((_, mean), (_, now)) in self.mean.iter().zip(model(params)) {
-            mean.scale_add_(decay, &now.detach()?, 1.0 - decay)?;
+        if count == 0 {
+            return Ok(None);
         }
+        let grad_norm = self.optimizer.grad_norm()?;
+        self.check_finite(grad_norm, &ids, run)?;
+        let grad_scale = self.config.max_grad_norm.map_or(1.0, |max| (max / (grad_norm + 1e-6)).min(1.0));
+        let lr_factor = self.config.schedule.factor(self.state.step, self.total_steps);
+        self.optimizer.step(lr_factor, grad_scale)?;
+        if let Some(ema) = &self.ema {
+            ema.update(self.params, self.state.step)?;
+        }
+        self.state.step += 1;
+        self.state.seconds = self.started.1 + self.started.0.elapsed().as_secs_f64();
+        let lr = self.config.optimizer.lr * lr_factor;
+        Ok(Some(StepResult { loss: loss_sum / count as f64, grad_norm, lr, samples: ids.len() }))
+    }
+
+    /// Measures the model (its moving average where there is one) and saves it as `best` when it is.
+    fn evaluate(
+        &mut self,
+        run: &mut Run,
+        evaluate: &mut dyn FnMut() -> Result<Option<EvalMetrics>>,
+        progress: &mut dyn Progress,
+    ) -> Result<()> {
+        if let Some(ema) = self.ema.as_mut() {
+            ema.swap(self.params)?;
+        }
+        let mut improved = true;
+        if let Some(metrics) = no_grad(&mut *evaluate)? {
+            progress.evaluated(self.state.step, &metrics);
+            let num_batches = self.source.num_batches(self.state.epoch.saturating_sub(1));
+            run.log(&self.record(num_batches, "valid", metrics.clone()))?;
+            improved = self.best.update(&mut self.state, &metrics)?;
+        }
+        if improved {
+            run.save_checkpoint("best", &with_prefix("model", model_tensors(self.params)), &self.state)?;
+        }
+        if let Some(ema) = self.ema.as_mut() {
+            ema.swap(self.params)?;
+        }
+        self.log.start = Instant::now();
         Ok(())
     }
 
-    /// Puts the mean into the parameters and the parameters into the mean.
-    fn swap(&mut self, params: &Params) -> Result<()> {
-        for ((_, mean), (_, now)) in self.mean.iter().zip(model(params)) {
-            let held = now.detach()?.copy()?;
-            now.copy_(mean)?;
-            mean.copy_(&held)?;
-        }
-        Ok(())
+    /// Saves everything that a resumed run needs: weights, optimizer, moving average, the objective's own state.
+    fn checkpoint(&self, run: &Run, name: &str) -> Result<()> {
+        let mut tensors = with_prefix("model", model_tensors(self.params));
+        tensors.extend(self.optimizer.state());
+        tensors.extend(self.ema.iter().flat_map(Ema::state));
+        tensors.extend(with_prefix("objective", self.objective.state()?));
+        run.save_checkpoint(name, &tensors, &self.state)
     }
 
-    fn state(&self) -> Vec<(String, Tensor)> {
-        self.mean.iter().map(|(n, t)| (format!("averaged.{n}"), t.clone())).collect()
+    fn record(&self, num_batches: usize, split: &str, values: EvalMetrics) -> MetricRecord {
+        let epoch = self.state.epoch as f64 + self.state.batch as f64 / num_batches.max(1) as f64;
+        MetricRecord { step: self.state.step, epoch, split: split.into(), seconds: self.state.seconds, values }
     }
 
-    fn restore(&self, checkpoint: &mm_core::Checkpoint) -> Result<()> {
-        for (name, tensor) in self.state() {
-            tensor.copy_(&checkpoint.get(&name)?)?;
+    fn check_finite(&self, value: f64, ids: &[String], run: &Run) -> Result<()> {
+        if value.is_finite() {
+            return Ok(());
         }
-        Ok(())
+        let shown = ids.iter().take(8).cloned().collect::<Vec<_>>().join(", ");
+        let samples = if ids.len() > 8 { format!("{shown} and {} more", ids.len() - 8) } else { shown };
+        let path = Run::checkpoint_path(run.folder(), "last");
+        let checkpoint = if path.exists() { path.display().to_string() } else { "none yet".into() };
+        Err(Error::NonFiniteLoss { loss: value, step: self.state.step, samples, checkpoint })
     }
+}
+
+fn with_prefix(prefix: &str, tensors: Vec<(String, Tensor)>) -> Vec<(String, Tensor)> {
+    tensors.into_iter().map(|(name, tensor)| (format!("{prefix}.{name}"), tensor)).collect()
 }

@@ -38,7 +38,7 @@ use mm_data::{
     Batch, CachedProcessor, FailedSample, Loader, Manifest, Split, TensorCache, collate, group_rows_by_item,
     process_catching_panics,
 };
-use mm_train::{Progress, Run, TrainInput, train};
+use mm_train::{Progress, Run, TrainHooks, Trainer};
 pub use network::Look;
 use network::{Answer, Network, Parts};
 use rayon::prelude::*;
@@ -619,17 +619,9 @@ impl Prediction {
             }
             Ok(Some(BTreeMap::from([(TARGET.to_owned(), score(&figures))]).into_iter().chain(figures).collect()))
         };
-        let input = TrainInput {
-            config: &self.config.common.train,
-            objective: self,
-            params: &self.params,
-            loader: &loader,
-            evaluate: &mut evaluate_now,
-            metric: TARGET,
-            progress,
-            stop,
-        };
-        let outcome = train(input, run)?;
+        let hooks = TrainHooks { evaluate: &mut evaluate_now, progress, stop };
+        let trainer = Trainer::new(&self.config.common.train, self, &self.params, &loader)?;
+        let outcome = trainer.with_metric(TARGET).fit(run, hooks)?;
         // What is kept is what counts from here on.
         Run::load_weights(run.folder(), &self.params)?;
         let combination = if valid.is_empty() {

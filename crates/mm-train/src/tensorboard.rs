@@ -1,4 +1,4 @@
-//! TensorBoard's event files: scalars as `TFRecord`s of `Event` messages, so that `tensorboard --logdir RUN` shows a run.
+//! TensorBoard event files: scalars as `TFRecord`s of `Event` messages, so that `tensorboard --logdir RUN` shows a run.
 
 use crate::{Error, Result};
 use std::{
@@ -8,7 +8,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-/// Writes scalars for TensorBoard.
+/// Writes scalars to a TensorBoard event file.
 pub struct EventWriter {
     file: BufWriter<File>,
 }
@@ -25,11 +25,11 @@ impl EventWriter {
         let mut writer = Self { file: BufWriter::new(file) };
         let mut version = double_field(1, now());
         version.extend(bytes_field(3, b"brain.Event:2"));
-        writer.record(&version).map_err(|e| Error::run(&path, e))?;
+        writer.write_record(&version).map_err(|e| Error::run(&path, e))?;
         Ok(writer)
     }
 
-    /// One scalar at a step.
+    /// Adds one scalar at a step.
     pub fn scalar(&mut self, tag: &str, value: f64, step: u64) -> std::io::Result<()> {
         let mut inner = bytes_field(1, tag.as_bytes());
         inner.extend([0x15]); // field 2, 32 bits: simple_value
@@ -38,15 +38,15 @@ impl EventWriter {
         event.push(0x10); // field 2, varint: step
         event.extend(varint(step));
         event.extend(bytes_field(5, &bytes_field(1, &inner)));
-        self.record(&event)
+        self.write_record(&event)
     }
 
-    /// Hands what is buffered to the system.
+    /// Writes buffered records to the file.
     pub fn flush(&mut self) -> std::io::Result<()> {
         self.file.flush()
     }
 
-    fn record(&mut self, data: &[u8]) -> std::io::Result<()> {
+    fn write_record(&mut self, data: &[u8]) -> std::io::Result<()> {
         let length = (data.len() as u64).to_le_bytes();
         self.file.write_all(&length)?;
         self.file.write_all(&masked_crc(&length).to_le_bytes())?;
@@ -78,7 +78,7 @@ fn double_field(field: u8, value: f64) -> Vec<u8> {
     out
 }
 
-/// CRC-32C, rotated and offset as TFRecord wants it.
+/// CRC-32C, rotated and offset as the TFRecord format requires.
 fn masked_crc(bytes: &[u8]) -> u32 {
     let mut crc = !0u32;
     for byte in bytes {
@@ -95,8 +95,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_checksum_is_that_of_the_standard() {
-        // RFC 3720's check value of "123456789" is e3069283.
+    fn checksum_matches_rfc_3720() {
+        // The check value that RFC 3720 gives for "123456789" is e3069283.
         assert_eq!(masked_crc(b"123456789"), 0xe306_9283u32.rotate_right(15).wrapping_add(0xa282_ead8));
     }
 }
