@@ -12,7 +12,7 @@ use mm_align::{
 };
 use mm_core::{
     DType, Device, Params, Tensor,
-    nn::{Activation, AttentionConfig, BlockConfig, MlpConfig, Transformer, TransformerConfig},
+    nn::{Activation, AttentionConfig, BlockConfig, ForwardArgs, MlpConfig, Transformer, TransformerConfig},
     no_grad,
 };
 use mm_train::{Optimizer, OptimizerConfig};
@@ -88,14 +88,16 @@ fn main() -> Outcome<()> {
 fn cached_over_plain(layers: i64, tokens: i64, repeats: usize) -> Outcome<f64> {
     let params = Params::new(Device::Cpu);
     let block = BlockConfig::new(AttentionConfig::new(384, 12), MlpConfig::new(1536, Activation::Gelu));
-    let config = TransformerConfig { layers, block, final_norm: true };
+    let config = TransformerConfig { num_layers: layers, block, final_norm: true };
     let [left, right] = ["a", "b"].map(|name| Transformer::new(&params.scope().pp(name), &config));
     let (left, right) = (left?, right?);
     let data = Tensor::randn(&[4096, tokens, 384], DType::F32, Device::Cpu)?;
     let scale = Tensor::from_slice(&[10f32])?;
     let chunk = |c: usize| -> mm_align::Result<(Tensor, Tensor)> {
         let x = data.narrow(0, 256 * c as i64, 256)?;
-        let one = |t: &Transformer, x: &Tensor| t.forward(x, None, None, None, true)?.mean_dims(&[1], false);
+        let one = |t: &Transformer, x: &Tensor| {
+            t.forward(x, ForwardArgs { train: true, ..ForwardArgs::default() })?.mean_dim(&[1], false)
+        };
         Ok((one(&left, &x)?, one(&right, &x.mul_scalar(0.9)?)?))
     };
     let loss = |a: &Tensor, b: &Tensor| info_nce(&Similarity::cosine(a, b)?, &scale, None, 0.0);

@@ -127,13 +127,19 @@ fn model(name: &str, params: &Params) -> std::result::Result<Loss, Box<dyn std::
             let (videos, utterances, hidden) = (BATCH, 24, 64);
             let mut ways = Vec::new();
             for (modality, width) in MOSI {
-                let config = LstmConfig { input: width, hidden, layers: 1, bidirectional: true, dropout: 0.0 };
+                let config = LstmConfig {
+                    input_dim: width,
+                    hidden_dim: hidden,
+                    num_layers: 1,
+                    bidirectional: true,
+                    dropout: 0.0,
+                };
                 let lstm = Lstm::new(&scope.pp("context").pp(&modality), config)?;
                 let values = Tensor::randn(&[videos, utterances, width], DType::F32, Device::Cpu)?;
                 ways.push((modality, lstm, values));
             }
             let fusion = fusion(&params.scope(), Operator::Gated {}, ways.iter().map(|w| (w.0.clone(), 2 * hidden)))?;
-            let head = Linear::new(&scope.pp("head"), fusion.width(), 2, true)?;
+            let head = Linear::new(&scope.pp("head"), fusion.dim(), 2, true)?;
             let labels = Tensor::from_vec(&alternating(videos * utterances), &[videos * utterances])?;
             Box::new(move || {
                 let mut set = FeatureSet::new(videos * utterances);
@@ -162,9 +168,9 @@ fn model(name: &str, params: &Params) -> std::result::Result<Loss, Box<dyn std::
             let read = LstmEncoder::new(&scope.pp("read"), &reader)?;
             let config = ReasoningConfig { network, hidden_dim: 96, ..ReasoningConfig::default() };
             let alone = kind == "reason";
-            let widths = [(Modality::IMAGE, see.width()), (Modality::TEXT, read.width())];
+            let widths = [(Modality::IMAGE, see.dim()), (Modality::TEXT, read.dim())];
             let reasoner = reasoning::build(&scope.pp("reason"), &config, &widths)?;
-            let head = Linear::new(&scope.pp("head"), reasoner.width(), 13, true)?;
+            let head = Linear::new(&scope.pp("head"), reasoner.dim(), 13, true)?;
             let values = Tensor::randn(&[rows, 3, 64, 64], DType::F32, Device::Cpu)?;
             let pictures = Input { values, mask: None };
             let words: Vec<i64> = (0..rows * 8).map(|n| 2 + n * n % 28).collect();
@@ -198,7 +204,7 @@ fn model(name: &str, params: &Params) -> std::result::Result<Loss, Box<dyn std::
                 sets.push(set);
             }
             let fusion = fusion(&scope, operator, MOSI.into_iter())?;
-            let head = Linear::new(&scope.pp("head"), fusion.width(), 2, true)?;
+            let head = Linear::new(&scope.pp("head"), fusion.dim(), 2, true)?;
             let labels = Tensor::from_vec(&alternating(BATCH), &[BATCH])?;
             let mut next = sets.into_iter().cycle();
             Box::new(move || match next.next() {
@@ -226,7 +232,7 @@ fn judged(fusion: &dyn FusionOperator, head: &Linear, set: &FeatureSet, labels: 
     let out = fusion.fuse(set, true)?;
     let logits = head.forward(&out.features.pool(mm_core::Pooling::Mean)?, true)?;
     let loss = logits.cross_entropy(labels, -100, 0.0)?;
-    match out.loss {
+    match out.aux_loss {
         Some(own) => loss.add(&own),
         None => Ok(loss),
     }

@@ -59,7 +59,7 @@ impl StackedCrossAttention {
         }
         let weights = self.weights(queries, keys, &q, &k)?; // [rows, key rows, queries, keys]
         let attended = weights.matmul(&k.unsqueeze(0)?)?; // [rows, key rows, queries, dim]
-        let relevance = attended.normalize()?.mul(&q.unsqueeze(1)?)?.sum_dims(&[3], false)?; // [rows, key rows, queries]
+        let relevance = attended.normalize()?.mul(&q.unsqueeze(1)?)?.sum_dim(&[3], false)?; // [rows, key rows, queries]
         let valid = match &queries.mask {
             Some(mask) => mask.to_dtype(DType::F32)?,
             None => Tensor::ones(&[rows, length], DType::F32, q.device())?,
@@ -67,7 +67,7 @@ impl StackedCrossAttention {
         .unsqueeze(1)?; // [rows, 1, queries]
         let similarity = match self.pooling {
             ScorePooling::Mean => {
-                relevance.mul(&valid)?.sum_dims(&[2], false)?.div(&valid.sum_dims(&[2], false)?.clamp_min(1.0)?)?
+                relevance.mul(&valid)?.sum_dim(&[2], false)?.div(&valid.sum_dim(&[2], false)?.clamp_min(1.0)?)?
             }
             ScorePooling::LogSumExp => {
                 let lambda = 10.0 * self.inverse_temperature.max(1e-6) / 9.0;
@@ -94,7 +94,7 @@ impl StackedCrossAttention {
             scores = scores.mul(&mask.to_dtype(DType::F32)?.reshape(&[rows, 1, length, 1])?)?;
         }
         if self.normalize_over_queries {
-            scores = scores.div(&scores.pow(2.0)?.sum_dims(&[2], true)?.add_scalar(1e-8)?.sqrt()?)?;
+            scores = scores.div(&scores.pow(2.0)?.sum_dim(&[2], true)?.add_scalar(1e-8)?.sqrt()?)?;
         }
         scores = scores.mul_scalar(self.inverse_temperature)?;
         if let Some(mask) = &keys.mask {
@@ -130,7 +130,7 @@ mod tests {
         let images = Features::new(regions, None).unwrap();
         let found = scan.attend(&Features::new(words, None).unwrap(), &images).unwrap();
         assert_eq!(found.attention.argmax(2).unwrap().to_vec::<i64>().unwrap(), [2, 0, 3, 1, 2, 0, 3, 1]);
-        let sums = found.attention.sum_dims(&[2], false).unwrap().to_vec::<f32>().unwrap();
+        let sums = found.attention.sum_dim(&[2], false).unwrap().to_vec::<f32>().unwrap();
         assert!(sums.iter().all(|s| (s - 1.0).abs() < 1e-5));
         let other = scan.attend(&Features::new(padded.clone(), Some(mask.clone())).unwrap(), &images).unwrap();
         let off = found.similarity.sub(&other.similarity).unwrap().abs().unwrap().max().unwrap().to_f64().unwrap();

@@ -14,7 +14,7 @@ pub(crate) fn to_f64(x: &Tensor) -> Result<Tensor> {
 
 /// Centers the columns of `x` `[rows, dim]`.
 pub(crate) fn center(x: &Tensor) -> Result<Tensor> {
-    Ok(x.sub(&x.mean_dims(&[0], true)?)?)
+    Ok(x.sub(&x.mean_dim(&[0], true)?)?)
 }
 
 /// Checks that matrices `[rows, dim]` are paired row by row (the same number of rows, at least two) and finite. Returns the row count.

@@ -32,8 +32,8 @@ pub fn modality_gap(a: &Tensor, b: &Tensor) -> Result<ModalityGap> {
         return Err(invalid("modality gap", found, "two sets [rows, dim] of the same shape with at least two rows"));
     }
     let (a, b) = (a.normalize()?.to_dtype(DType::F64)?, b.normalize()?.to_dtype(DType::F64)?);
-    let centroid = |x: &Tensor| x.mean_dims(&[0], false);
-    let partner_distances = a.sub(&b)?.pow(2.0)?.sum_dims(&[1], false)?;
+    let centroid = |x: &Tensor| x.mean_dim(&[0], false);
+    let partner_distances = a.sub(&b)?.pow(2.0)?.sum_dim(&[1], false)?;
     let both = Tensor::cat(&[&a, &b], 0)?;
     let rows = both.size(0)?;
     // On the unit sphere the squared distance is 2 − 2 cos.
@@ -51,8 +51,8 @@ pub fn modality_gap(a: &Tensor, b: &Tensor) -> Result<ModalityGap> {
 /// Opening of the cone in which a modality's embeddings `[rows, dim]` lie: the angle, in degrees, of the mean cosine with their centroid.
 pub fn cone_angle(x: &Tensor) -> Result<f64> {
     let unit = to_f64(x)?.normalize()?;
-    let centroid = unit.mean_dims(&[0], true)?.normalize()?;
-    Ok(unit.mul(&centroid)?.sum_dims(&[1], false)?.mean()?.to_f64()?.clamp(-1.0, 1.0).acos().to_degrees())
+    let centroid = unit.mean_dim(&[0], true)?.normalize()?;
+    Ok(unit.mul(&centroid)?.sum_dim(&[1], false)?.mean()?.to_f64()?.clamp(-1.0, 1.0).acos().to_degrees())
 }
 
 /// Effective rank of `x` `[rows, dim]`: the exponential of the entropy of the centered rows' normalized singular values.
@@ -67,7 +67,7 @@ pub fn effective_rank(x: &Tensor) -> Result<f64> {
 /// Rank (from 1) of each query's own candidate in `scores` `[queries, candidates]`, where query i's is candidate i. Ties count against it.
 pub fn ranks(scores: &Tensor) -> Result<Vec<usize>> {
     let own = scores.diagonal()?.unsqueeze(1)?;
-    let at_least = own.le(scores)?.to_dtype(DType::I64)?.sum_dims(&[1], false)?;
+    let at_least = own.le(scores)?.to_dtype(DType::I64)?.sum_dim(&[1], false)?;
     Ok(at_least.to_vec::<i64>()?.into_iter().map(|r| r.max(1) as usize).collect())
 }
 
@@ -86,7 +86,7 @@ pub struct ConfidenceInterval {
 pub fn recall_confidence_interval(ranks: &[usize], k: usize, seed: u64) -> ConfidenceInterval {
     let hits: Vec<f64> = ranks.iter().map(|r| f64::from(u8::from(*r <= k))).collect();
     let count = hits.len().max(1);
-    let mut rng = Rng::at(&[seed, k as u64]);
+    let mut rng = Rng::new(&[seed, k as u64]);
     let mut resampled: Vec<f64> = (0..1000)
         .map(|_| (0..count).map(|_| hits.get(rng.below(count)).copied().unwrap_or(0.0)).sum::<f64>() / count as f64)
         .collect();

@@ -20,7 +20,7 @@ use mm_core::Tensor;
 /// # }
 /// ```
 pub fn squared_distances(x: &Tensor, y: &Tensor) -> Result<Tensor> {
-    let squares = |t: &Tensor| t.mul(t)?.sum_dims(&[-1], true);
+    let squares = |t: &Tensor| t.mul(t)?.sum_dim(&[-1], true);
     let cross = x.matmul(&y.transpose(-2, -1)?)?.mul_scalar(-2.0)?;
     Ok(cross.add(&squares(x)?)?.add(&squares(y)?.transpose(-2, -1)?)?.clamp_min(0.0)?)
 }

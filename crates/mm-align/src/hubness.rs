@@ -18,7 +18,7 @@ pub fn csls(cosines: &Tensor, k: i64) -> Result<Tensor> {
     if shape.len() != 2 || k < 1 {
         return Err(invalid("csls", format!("{shape:?}, k {k}"), "cosines [rows, rows] and k of at least 1"));
     }
-    let mean_nearest = |x: &Tensor| -> Result<Tensor> { Ok(x.topk(k.min(x.size(1)?))?.0.mean_dims(&[1], false)?) };
+    let mean_nearest = |x: &Tensor| -> Result<Tensor> { Ok(x.topk(k.min(x.size(1)?))?.0.mean_dim(&[1], false)?) };
     let (rows, columns) = (mean_nearest(cosines)?, mean_nearest(&cosines.transpose(0, 1)?)?);
     Ok(cosines.mul_scalar(2.0)?.sub(&rows.unsqueeze(1)?)?.sub(&columns.unsqueeze(0)?)?)
 }

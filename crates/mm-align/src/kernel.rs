@@ -48,8 +48,8 @@ impl Kernel {
 
     /// Kernel of row i of `x` with row i of `y`, `[rows]`, differentiable.
     pub fn rowwise(&self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
-        let squared = || -> Result<Tensor> { Ok(x.sub(y)?.pow(2.0)?.sum_dims(&[1], false)?) };
-        let dot = || -> Result<Tensor> { Ok(x.mul(y)?.sum_dims(&[1], false)?) };
+        let squared = || -> Result<Tensor> { Ok(x.sub(y)?.pow(2.0)?.sum_dim(&[1], false)?) };
+        let dot = || -> Result<Tensor> { Ok(x.mul(y)?.sum_dim(&[1], false)?) };
         Ok(match self {
             Self::Gaussian { bandwidth } => squared()?.mul_scalar(-0.5 / (bandwidth * bandwidth))?.exp()?,
             Self::Laplace { bandwidth } => squared()?.add_scalar(1e-12)?.sqrt()?.mul_scalar(-1.0 / bandwidth)?.exp()?,
@@ -61,7 +61,7 @@ impl Kernel {
     /// Kernel matrix of `x` with itself, centered in feature space.
     pub(crate) fn centered(&self, x: &Tensor) -> Result<Tensor> {
         let k = self.matrix(x, x)?;
-        let columns = k.mean_dims(&[0], true)?;
+        let columns = k.mean_dim(&[0], true)?;
         Ok(k.sub(&columns)?.sub(&columns.transpose(0, 1)?)?.add(&columns.mean()?)?)
     }
 }

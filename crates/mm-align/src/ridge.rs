@@ -27,7 +27,7 @@ impl AlignmentMethod for RidgeRegression {
     fn fit(&self, pairs: &PairedFeatures, options: &FitOptions) -> Result<Alignment> {
         let (a, b) = (&pairs.a, &pairs.b);
         check_paired("ridge", &[a, b])?;
-        let (mean_a, mean_b) = (a.mean_dims(&[0], true)?, b.mean_dims(&[0], true)?);
+        let (mean_a, mean_b) = (a.mean_dim(&[0], true)?, b.mean_dim(&[0], true)?);
         let (x, y) = (a.sub(&mean_a)?, b.sub(&mean_b)?);
         let transposed = x.transpose(0, 1)?;
         let gram = transposed.matmul(&x)?;

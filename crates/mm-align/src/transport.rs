@@ -244,9 +244,9 @@ impl Solver {
 /// 2017, <https://arxiv.org/abs/1705.09634>).
 fn round_to_marginals(plan: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let scale = |mass: &Tensor, found: &Tensor| mass.div(&found.clamp_min(1e-30)?)?.clamp(0.0, 1.0);
-    let plan = plan.mul(&scale(a, &plan.sum_dims(&[1], false)?)?.unsqueeze(1)?)?;
-    let plan = plan.mul(&scale(b, &plan.sum_dims(&[0], false)?)?.unsqueeze(0)?)?;
-    let (rows, columns) = (a.sub(&plan.sum_dims(&[1], false)?)?, b.sub(&plan.sum_dims(&[0], false)?)?);
+    let plan = plan.mul(&scale(a, &plan.sum_dim(&[1], false)?)?.unsqueeze(1)?)?;
+    let plan = plan.mul(&scale(b, &plan.sum_dim(&[0], false)?)?.unsqueeze(0)?)?;
+    let (rows, columns) = (a.sub(&plan.sum_dim(&[1], false)?)?, b.sub(&plan.sum_dim(&[0], false)?)?);
     let deficit = rows.abs()?.sum()?.clamp_min(1e-30)?;
     Ok(plan.add(&rows.unsqueeze(1)?.mul(&columns.unsqueeze(0)?)?.div(&deficit)?)?)
 }
@@ -262,7 +262,7 @@ fn round_to_marginals(plan: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tensor> {
 pub fn sinkhorn_divergence(x: &Tensor, y: &Tensor, config: SinkhornConfig) -> Result<Tensor> {
     let value = |a: &Tensor, b: &Tensor| -> Result<Tensor> {
         let TransportPlan { plan, cost, .. } = sinkhorn(&squared_distances(a, b)?, None, None, config)?;
-        let uniform = 1.0 / plan.count() as f64;
+        let uniform = 1.0 / plan.numel() as f64;
         let divergence = plan.mul(&plan.mul_scalar(1.0 / uniform)?.clamp_min(1e-30)?.log()?)?.sum()?;
         Ok(cost.add(&divergence.mul_scalar(config.epsilon)?)?)
     };
@@ -293,7 +293,7 @@ mod tests {
             let config =
                 SinkhornConfig { epsilon, max_iterations: 20_000, tolerance: 1e-9, ..SinkhornConfig::default() };
             let plan = sinkhorn(&cost, Some(&a), None, config).unwrap();
-            let (rows, columns) = (plan.plan.sum_dims(&[1], false).unwrap(), plan.plan.sum_dims(&[0], false).unwrap());
+            let (rows, columns) = (plan.plan.sum_dim(&[1], false).unwrap(), plan.plan.sum_dim(&[0], false).unwrap());
             prop_assert!(close(&values(&rows), &values(&a), 1e-6));
             prop_assert!(close(&values(&columns), &[0.2; 5], 1e-6));
         }
@@ -307,7 +307,7 @@ mod tests {
         let config = SinkhornConfig { epsilon: 0.02, max_iterations: 3, ..SinkhornConfig::default() };
         let plan = sinkhorn(&cost, Some(&a), None, config).unwrap();
         assert!(plan.marginal_error > config.tolerance, "{plan:?}");
-        let sums = |dim: i64| values(&plan.plan.sum_dims(&[dim], false).unwrap());
+        let sums = |dim: i64| values(&plan.plan.sum_dim(&[dim], false).unwrap());
         assert!(close(&sums(1), &values(&a), 1e-6) && close(&sums(0), &[1.0 / 3.0; 3], 1e-6));
         assert!(plan.plan.min().unwrap().to_f64().unwrap() >= 0.0);
     }

@@ -67,7 +67,7 @@ fn results_match_the_reference_libraries() {
     // Shrinkage s is a ridge of s / (1 − s) on the covariance, here as a multiple of the mean variance.
     let shrinkage = answers["shrinkage"].as_f64().unwrap();
     let ridge = |x: &Tensor| {
-        let variance = x.std_dims(&[0], true, false).unwrap().pow(2.0).unwrap().mean().unwrap().to_f64().unwrap();
+        let variance = x.std_dim(&[0], true, false).unwrap().pow(2.0).unwrap().mean().unwrap().to_f64().unwrap();
         shrinkage / (1.0 - shrinkage) / variance
     };
     let fit = cca(&a, &b, Some(2), [ridge(&a), ridge(&b)]).unwrap();

@@ -569,10 +569,10 @@ fn arrays_are_aligned_diagnosed_and_pairs_audited() {
     let folder = world.path();
     // Two views of the same two numbers a row, and which quarter they lie in.
     let (mut a, mut b, mut labels) = (Vec::new(), Vec::new(), Vec::new());
-    let mut random = mm_core::seed::Rng::at(&[3]);
+    let mut random = mm_core::seed::Rng::new(&[3]);
     for _ in 0..80 {
-        let (x, y) = (random.range(-1.0, 1.0), random.range(-1.0, 1.0));
-        let mut noise = || random.range(-0.1, 0.1);
+        let (x, y) = (random.uniform_range(-1.0, 1.0), random.uniform_range(-1.0, 1.0));
+        let mut noise = || random.uniform_range(-0.1, 0.1);
         a.extend([x + noise(), y + noise(), x - y + noise()]);
         b.extend([y - x + noise(), 2.0 * x + noise(), noise(), y + noise()]);
         labels.push(i64::from(x > 0.0) + 2 * i64::from(y > 0.0));

@@ -104,9 +104,9 @@ fn json_of_commands_on_runs_is_as_recorded() {
 fn json_of_commands_on_arrays_and_word_vectors_is_as_recorded() {
     let world = World::new();
     let folder = world.path();
-    let mut random = mm_core::seed::Rng::at(&[5]);
+    let mut random = mm_core::seed::Rng::new(&[5]);
     for (name, dim) in [("a.npy", 3), ("b.npy", 3)] {
-        let values: Vec<f64> = (0..60 * dim).map(|_| random.range(-1.0, 1.0)).collect();
+        let values: Vec<f64> = (0..60 * dim).map(|_| random.uniform_range(-1.0, 1.0)).collect();
         let array = mm_core::Tensor::from_vec(&values, &[60, dim]).unwrap();
         mm_data::write_npy(&folder.join(name), &array).unwrap();
     }

@@ -8,25 +8,25 @@ use rayon::prelude::*;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamStep {
     /// Learning rate.
-    pub rate: f64,
+    pub lr: f64,
     /// Decay of the mean of gradients.
     pub beta1: f64,
     /// Decay of the mean of squares.
     pub beta2: f64,
     /// Added to the root of the mean of squares.
-    pub epsilon: f64,
+    pub eps: f64,
     /// Pull towards zero, beside the gradient.
     pub weight_decay: f64,
     /// What gradients are multiplied by first (clipping).
-    pub scale: f64,
+    pub grad_scale: f64,
     /// Which step this is, from one.
     pub step: u64,
 }
 
 impl AdamStep {
     /// The paper's numbers.
-    pub fn new(rate: f64, step: u64) -> Self {
-        Self { rate, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0, scale: 1.0, step }
+    pub fn new(lr: f64, step: u64) -> Self {
+        Self { lr, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, grad_scale: 1.0, step }
     }
 }
 
@@ -53,19 +53,19 @@ impl Tensor {
         let apart =
             all.iter().enumerate().all(|(n, a)| all[n + 1..].iter().all(|b| begin(a).abs_diff(begin(b)) >= bytes));
         if !(plain && apart) {
-            let gradient = gradient.detach()?.mul_scalar(c.scale)?;
-            self.scale_(1.0 - c.rate * c.weight_decay)?;
+            let gradient = gradient.detach()?.mul_scalar(c.grad_scale)?;
+            self.mul_scalar_(1.0 - c.lr * c.weight_decay)?;
             first.scale_add_(c.beta1, &gradient, 1.0 - c.beta1)?;
-            second.scale_(c.beta2)?;
-            second.add_product_(&gradient, &gradient, 1.0 - c.beta2)?;
-            let root = second.sqrt()?.mul_scalar(1.0 / bias2.sqrt())?.add_scalar(c.epsilon)?;
-            return self.add_quotient_(first, &root, -c.rate / bias1);
+            second.mul_scalar_(c.beta2)?;
+            second.addcmul_(&gradient, &gradient, 1.0 - c.beta2)?;
+            let root = second.sqrt()?.mul_scalar(1.0 / bias2.sqrt())?.add_scalar(c.eps)?;
+            return self.addcdiv_(first, &root, -c.lr / bias1);
         }
         let narrow = |x: f64| x as f32;
-        let (beta1, beta2, scale) = (narrow(c.beta1), narrow(c.beta2), narrow(c.scale));
+        let (beta1, beta2, scale) = (narrow(c.beta1), narrow(c.beta2), narrow(c.grad_scale));
         let (rest1, rest2) = (narrow(1.0 - c.beta1), narrow(1.0 - c.beta2));
-        let (root, epsilon) = (narrow(1.0 / bias2.sqrt()), narrow(c.epsilon));
-        let (keep, rate) = (narrow(1.0 - c.rate * c.weight_decay), narrow(c.rate / bias1));
+        let (root, epsilon) = (narrow(1.0 / bias2.sqrt()), narrow(c.eps));
+        let (keep, rate) = (narrow(1.0 - c.lr * c.weight_decay), narrow(c.lr / bias1));
         let one = |w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]| {
             for (((w, g), m), v) in w.iter_mut().zip(g).zip(m).zip(v) {
                 let g = g * scale;
@@ -109,7 +109,7 @@ mod tests {
             let zeros = |t: &Tensor| t.zeros_like().unwrap();
             let means = [zeros(&fast), zeros(&fast), zeros(&slow), zeros(&slow)];
             for number in 1..=4 {
-                let step = AdamStep { weight_decay: 0.1, scale: 0.5, ..AdamStep::new(0.01, number) };
+                let step = AdamStep { weight_decay: 0.1, grad_scale: 0.5, ..AdamStep::new(0.01, number) };
                 let gradient = random(rows);
                 fast.adam_(&gradient, &means[0], &means[1], &step).unwrap();
                 slow.adam_(&gradient.to_dtype(DType::F64).unwrap(), &means[2], &means[3], &step).unwrap();

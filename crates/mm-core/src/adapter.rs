@@ -31,11 +31,11 @@ pub struct LoraConfig {
     pub alpha: Option<f64>,
     /// By `alpha / √rank` instead (rank-stabilised, Kalajdzievski 2023).
     #[serde(default)]
-    pub rank_stabilized: bool,
+    pub use_rslora: bool,
     /// Names of the layers as the checkpoint has them, or the ends of such names (`query`, `self_attn.q_proj`); every affine layer of the
     /// blocks when empty.
     #[serde(default)]
-    pub targets: Vec<String>,
+    pub target_modules: Vec<String>,
     /// How the weights of the blocks' affine layers are held while the adapters learn; in full when absent.
     #[serde(default)]
     pub quantize: Option<Quantization>,
@@ -47,7 +47,7 @@ fn eight() -> i64 {
 
 impl Default for LoraConfig {
     fn default() -> Self {
-        Self { rank: eight(), alpha: None, rank_stabilized: false, targets: Vec::new(), quantize: None }
+        Self { rank: eight(), alpha: None, use_rslora: false, target_modules: Vec::new(), quantize: None }
     }
 }
 
@@ -68,15 +68,15 @@ impl LoraConfig {
     }
 
     fn scale(&self) -> f64 {
-        scale(self.alpha(), self.rank, self.rank_stabilized)
+        scale(self.alpha(), self.rank, self.use_rslora)
     }
 
     /// Whether the layer at `path`, which the checkpoint calls `module`, gets one.
     pub(crate) fn picks(&self, path: &str, module: &str) -> bool {
-        if self.targets.is_empty() {
+        if self.target_modules.is_empty() {
             return in_block(path);
         }
-        self.targets.iter().any(|t| ends(module, t))
+        self.target_modules.iter().any(|t| ends(module, t))
     }
 }
 
@@ -134,14 +134,14 @@ impl Plan {
 
     /// `adapter_config.json` as PEFT reads it.
     pub(crate) fn describe(&self, base: &str, kept: &[String]) -> Value {
-        let mut targets: Vec<String> = self.config.targets.clone();
+        let mut targets: Vec<String> = self.config.target_modules.clone();
         if targets.is_empty() {
             targets = self.layers.keys().cloned().collect();
         }
         json!({
             "peft_type": "LORA", "task_type": null, "base_model_name_or_path": base, "inference_mode": true,
             "r": self.config.rank, "lora_alpha": self.config.alpha(), "lora_dropout": 0.0, "bias": "none",
-            "target_modules": targets, "use_rslora": self.config.rank_stabilized, "use_dora": false,
+            "target_modules": targets, "use_rslora": self.config.use_rslora, "use_dora": false,
             "fan_in_fan_out": self.layers.values().any(|t| *t), "init_lora_weights": true, "rank_pattern": {},
             "alpha_pattern": {}, "modules_to_save": if kept.is_empty() { Value::Null } else { json!(kept) },
         })
@@ -203,7 +203,7 @@ fn saved(folder: &Path) -> Result<Saved> {
 
 impl Adapter {
     /// The name of the model that an adapter's folder says it was learned for; none where the folder holds no adapter.
-    pub fn base(folder: &Path) -> Result<Option<PathBuf>> {
+    pub fn base_model(folder: &Path) -> Result<Option<PathBuf>> {
         let file = folder.join(ADAPTER_CONFIG);
         if !file.exists() {
             return Ok(None);
@@ -215,7 +215,7 @@ impl Adapter {
     }
 
     /// The adapter of a folder (`adapter_config.json`, `adapter_model.safetensors` or `.bin`), laid over a checkpoint.
-    pub fn over(folder: &Path, checkpoint: Checkpoint) -> Result<Checkpoint> {
+    pub fn apply_to(folder: &Path, checkpoint: Checkpoint) -> Result<Checkpoint> {
         let config = saved(folder)?;
         let file = ["adapter_model.safetensors", "adapter_model.bin"].map(|n| folder.join(n));
         let file = file.iter().find(|f| f.exists()).ok_or_else(|| {
@@ -301,7 +301,7 @@ impl Adapter {
         if let Some(lengths) = &change.lengths {
             // Rows of [output, input], whichever way they lie.
             let (along, across) = if turned { (0, [1, -1]) } else { (1, [-1, 1]) };
-            let norm = sum.pow(2.0)?.sum_dims(&[along], true)?.sqrt()?;
+            let norm = sum.pow(2.0)?.sum_dim(&[along], true)?.sqrt()?;
             sum = sum.div(&norm)?.mul(&read(lengths)?.reshape(&across)?)?;
         }
         sum.to_dtype(weight.dtype()?)
@@ -362,13 +362,13 @@ mod tests {
             let layer = |name: &str, out| Linear::new(&scope.pp(name), 5, out, false).unwrap();
             vec![layer("q", 5), layer("k", 5), layer("v", 5), layer("out", 4), layer("proj", 5)]
         };
-        for rank_stabilized in [false, true] {
+        for use_rslora in [false, true] {
             let open = || Checkpoint::open(&base).unwrap();
             let params = Params::from_checkpoint(open(), Device::Cpu, DType::F32, rename);
-            params.adapt(LoraConfig { rank: 2, alpha: Some(6.0), rank_stabilized, ..LoraConfig::default() }).unwrap();
+            params.add_adapters(LoraConfig { rank: 2, alpha: Some(6.0), use_rslora, ..LoraConfig::default() }).unwrap();
             let layers = build(&params);
             params.finish().unwrap();
-            params.freeze_but_adapters(&[]).unwrap();
+            params.freeze_except_adapters(&[]).unwrap();
             let x = randn(&[3, 5]);
             let plain = build(&Params::from_checkpoint(open(), Device::Cpu, DType::F32, rename));
             let at = |layers: &[Linear]| layers.iter().map(|l| l.forward(&x, false).unwrap()).collect::<Vec<_>>();
@@ -390,12 +390,12 @@ mod tests {
             assert_eq!(names.len(), 6, "{names:?}");
             assert_eq!(written.shape("base_model.model.h.0.c_attn.lora_B.weight"), Some(&[15, 2][..]));
             let merged =
-                Params::from_checkpoint(Adapter::over(&folder, open()).unwrap(), Device::Cpu, DType::F32, rename);
+                Params::from_checkpoint(Adapter::apply_to(&folder, open()).unwrap(), Device::Cpu, DType::F32, rename);
             assert!(off(&learned, &at(&build(&merged))) < 1e-5);
         }
         let config = std::fs::read_to_string(folder.join(ADAPTER_CONFIG)).unwrap();
         std::fs::write(folder.join(ADAPTER_CONFIG), config.replace("LORA", "LOHA")).unwrap();
-        let error = Adapter::base(&folder).unwrap_err().to_string();
+        let error = Adapter::base_model(&folder).unwrap_err().to_string();
         assert!(error.contains("found LOHA, wanted LORA"), "{error}");
         std::fs::remove_dir_all(folder).unwrap();
     }

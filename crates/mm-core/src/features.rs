@@ -78,25 +78,25 @@ impl Features {
         let values = &self.values;
         match (&self.mask, how) {
             (_, Pooling::Cls) => values.select(1, 0),
-            (None, Pooling::Mean) => values.mean_dims(&[1], false),
-            (None, Pooling::Max) => values.max_dim(1, false),
+            (None, Pooling::Mean) => values.mean_dim(&[1], false),
+            (None, Pooling::Max) => values.amax(1, false),
             (None, Pooling::Last) => values.select(1, values.size(1)? - 1),
             (Some(mask), Pooling::Mean) => {
                 let keep = mask.to_dtype(values.dtype()?)?.unsqueeze(-1)?; // [batch, length, 1]
-                let count = keep.sum_dims(&[1], false)?.clamp_min(1e-9)?; // [batch, 1]
-                values.mul(&keep)?.sum_dims(&[1], false)?.div(&count)
+                let count = keep.sum_dim(&[1], false)?.clamp_min(1e-9)?; // [batch, 1]
+                values.mul(&keep)?.sum_dim(&[1], false)?.div(&count)
             }
             (Some(mask), Pooling::Max) => {
                 let hidden = mask.logical_not()?.unsqueeze(-1)?; // [batch, length, 1]
-                let largest = values.masked_fill(&hidden, values.dtype()?.mask_value())?.max_dim(1, false)?;
-                let any = mask.to_dtype(crate::DType::I64)?.max_dim(1, true)?.gt_scalar(0.0)?; // [batch, 1]
+                let largest = values.masked_fill(&hidden, values.dtype()?.mask_value())?.amax(1, false)?;
+                let any = mask.to_dtype(crate::DType::I64)?.amax(1, true)?.gt_scalar(0.0)?; // [batch, 1]
                 largest.masked_fill(&any.logical_not()?, 0.0)
             }
             (Some(mask), Pooling::Last) => {
                 let (rows, width) = (values.size(0)?, values.size(2)?);
                 let length = values.size(1)?;
                 let places = Tensor::arange(1, length + 1, values.device())?; // [length]
-                let last = mask.to_dtype(crate::DType::I64)?.mul(&places)?.max_dim(1, false)?; // [batch], one-based
+                let last = mask.to_dtype(crate::DType::I64)?.mul(&places)?.amax(1, false)?; // [batch], one-based
                 let index = last
                     .add_scalar(-1.0)?
                     .clamp_min(0.0)?
@@ -109,7 +109,7 @@ impl Features {
     }
 
     /// Width of each position.
-    pub fn width(&self) -> Result<i64> {
+    pub fn dim(&self) -> Result<i64> {
         self.values.size(2)
     }
 }

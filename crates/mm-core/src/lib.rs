@@ -49,4 +49,4 @@ pub use module::{
 };
 pub use params::{Init, Params, Role, Scope};
 pub use registry::{BuildContext, BuiltEncoder, Proposal, Registry};
-pub use tensor::{Element, Tensor, enable_grad, no_grad};
+pub use tensor::{Element, Interpolation, Tensor, enable_grad, no_grad};

@@ -33,13 +33,13 @@ pub struct ProcessContext {
     /// Whether augmentation is wanted.
     pub train: bool,
     /// A generator that is a function of run seed, epoch and row.
-    pub random: Rng,
+    pub rng: Rng,
 }
 
 impl ProcessContext {
     /// A context for plain reading, without augmentation.
     pub fn eval() -> Self {
-        Self { train: false, random: Rng::at(&[0]) }
+        Self { train: false, rng: Rng::new(&[0]) }
     }
 }
 
@@ -49,7 +49,7 @@ pub trait Processor: Send + Sync {
     fn process(&self, source: &Source, context: &mut ProcessContext) -> Result<Tensor>;
 
     /// The number that padding is filled with.
-    fn padding(&self) -> f64 {
+    fn pad_value(&self) -> f64 {
         0.0
     }
 
@@ -58,17 +58,17 @@ pub trait Processor: Send + Sync {
 
     /// Batches of sequences are padded to a multiple of this length: fewer shapes, so that what is planned and allocated for one is
     /// used again.
-    fn length_multiple(&self) -> i64 {
+    fn pad_to_multiple_of(&self) -> i64 {
         1
     }
 
     /// What the positions of a sample are called, where they are words or pieces of words: for showing, not for computing. Empty elsewhere.
-    fn names(&self, _source: &Source) -> Result<Vec<String>> {
+    fn token_names(&self, _source: &Source) -> Result<Vec<String>> {
         Ok(Vec::new())
     }
 
     /// How many samples were cut so far because they were longer than the model takes, and what that is ("512 tokens").
-    fn cut(&self) -> Option<(usize, String)> {
+    fn truncated(&self) -> Option<(usize, String)> {
         None
     }
 
@@ -97,11 +97,11 @@ pub trait Encoder: Send {
     }
 
     /// Width of its features.
-    fn width(&self) -> i64;
+    fn dim(&self) -> i64;
 
     /// Width of the vector that [`Encoder::embed`] gives.
-    fn embedding_width(&self) -> i64 {
-        self.width()
+    fn embedding_dim(&self) -> i64 {
+        self.dim()
     }
 
     /// The modality that it takes.
@@ -114,15 +114,15 @@ pub struct FusionOutput {
     /// `[batch, length, width]`.
     pub features: Features,
     /// A single number to be made small beside the task's loss, where the operator has one (MISA's, a router's).
-    pub loss: Option<Tensor>,
+    pub aux_loss: Option<Tensor>,
     /// How much each modality counted in each row, `[batch]` each, where the operator says.
-    pub weights: BTreeMap<Modality, Tensor>,
+    pub modality_weights: BTreeMap<Modality, Tensor>,
 }
 
 impl FusionOutput {
     /// Features alone.
-    pub fn of(features: Features) -> Self {
-        Self { features, loss: None, weights: BTreeMap::new() }
+    pub fn new(features: Features) -> Self {
+        Self { features, aux_loss: None, modality_weights: BTreeMap::new() }
     }
 }
 
@@ -132,7 +132,7 @@ pub trait FusionOperator: Send {
     fn fuse(&self, set: &FeatureSet, train: bool) -> Result<FusionOutput>;
 
     /// Width of the fused features.
-    fn width(&self) -> i64;
+    fn dim(&self) -> i64;
 }
 
 /// Where a [`Reasoner`] looked at one step.
@@ -152,7 +152,7 @@ pub struct ReasonerOutput {
     /// `[batch, 1, width]`.
     pub features: Features,
     /// Where it looked, step by step.
-    pub looked: Vec<AttentionStep>,
+    pub attention: Vec<AttentionStep>,
 }
 
 /// A question in one modality put to the others.
@@ -161,7 +161,7 @@ pub trait Reasoner: Send {
     fn reason(&self, set: &FeatureSet, train: bool) -> Result<ReasonerOutput>;
 
     /// Width of the answer's features.
-    fn width(&self) -> i64;
+    fn dim(&self) -> i64;
 }
 
 /// What a [`RepresentationLearner`] is given: the rows of a batch, each with the modalities that it has.
@@ -206,32 +206,32 @@ pub trait RepresentationLearner: Send {
     fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossOutput>>;
 
     /// What it makes of each row, `[rows, width]`, from whatever modalities the row has.
-    fn code(&self, set: &InputSet) -> Result<Tensor>;
+    fn encode(&self, set: &InputSet) -> Result<Tensor>;
 
     /// Width of the code.
-    fn width(&self) -> i64;
+    fn dim(&self) -> i64;
 
     /// Whether it makes a code of rows that have this modality alone.
-    fn reads(&self, _modality: &Modality) -> bool {
+    fn accepts(&self, _modality: &Modality) -> bool {
         true
     }
 
     /// Features `[rows, length, width]` where it has more than one vector a row.
     fn features(&self, set: &InputSet) -> Result<Features> {
-        Features::from_pooled(&self.code(set)?)
+        Features::from_pooled(&self.encode(set)?)
     }
 
     /// Values of `modality` that it makes of what is in `set`, which may lack it; none where it cannot. Unless it says otherwise: what its
     /// other half decodes from its code.
     fn reconstruct(&self, set: &InputSet, modality: &Modality) -> Result<Option<Tensor>> {
-        match self.generative() {
-            Some(maker) if maker.makes(modality) => maker.decode(&self.code(set)?, modality).map(Some),
+        match self.decoder() {
+            Some(maker) if maker.generates(modality) => maker.decode(&self.encode(set)?, modality).map(Some),
             _ => Ok(None),
         }
     }
 
     /// Its other half, where it can make values from codes.
-    fn generative(&self) -> Option<&dyn GenerativeDecoder> {
+    fn decoder(&self) -> Option<&dyn GenerativeDecoder> {
         None
     }
 
@@ -250,13 +250,13 @@ pub trait RepresentationLearner: Send {
 /// A model that makes new values.
 pub trait GenerativeDecoder {
     /// Whether it makes values of this modality.
-    fn makes(&self, modality: &Modality) -> bool;
+    fn generates(&self, modality: &Modality) -> bool;
 
     /// Codes `[rows, width]` → values of a modality `[rows, …]`.
     fn decode(&self, code: &Tensor, modality: &Modality) -> Result<Tensor>;
 
     /// Codes `[rows, width]` drawn from its prior; with a condition, one for each of its rows; none where it has no prior.
-    fn draw(&self, rows: i64, condition: Option<&InputSet>) -> Result<Option<Tensor>>;
+    fn sample_prior(&self, rows: i64, condition: Option<&InputSet>) -> Result<Option<Tensor>>;
 }
 
 /// A task that a trainer can learn: a batch → a loss with named parts.
@@ -271,7 +271,7 @@ pub trait TrainingObjective<Batch> {
     }
 
     /// Takes back what [`TrainingObjective::state`] gave; `find` gives a tensor by its name, where it was saved.
-    fn restore(&self, _find: &dyn Fn(&str) -> Option<Tensor>) -> Result<()> {
+    fn load_state(&self, _find: &dyn Fn(&str) -> Option<Tensor>) -> Result<()> {
         Ok(())
     }
 }

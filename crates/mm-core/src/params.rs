@@ -134,7 +134,7 @@ impl Params {
 
     /// Layers that are made from now on get low-rank adapters where the config says so. Weights are learned as ever: freeze what shall
     /// stay.
-    pub fn adapt(&self, config: LoraConfig) -> Result<()> {
+    pub fn add_adapters(&self, config: LoraConfig) -> Result<()> {
         config.check()?;
         self.adapters.replace(Some(Plan::new(config)));
         Ok(())
@@ -149,14 +149,14 @@ impl Params {
 
     /// Adapters alone go on learning, and parameters whose names in the checkpoint begin with one of `kept`; to be called before
     /// [`Params::finish`].
-    pub fn freeze_but_adapters(&self, kept: &[String]) -> Result<()> {
+    pub fn freeze_except_adapters(&self, kept: &[String]) -> Result<()> {
         let origin = self.origin.borrow();
         let stored = |path: &str| origin.as_ref().map_or_else(|| path.to_owned(), |o| o.stored(path).name);
         self.freeze(|name| !is_adapter(name) && !kept.iter().any(|k| stored(name).starts_with(k.as_str())))
     }
 
     /// How many layers of the checkpoint have an adapter.
-    pub fn adapted(&self) -> usize {
+    pub fn num_adapters(&self) -> usize {
         self.adapters.borrow().as_ref().map_or(0, |a| a.layers.len())
     }
 
@@ -180,7 +180,7 @@ impl Params {
         checkpoint::save(&folder.join("adapter_model.safetensors"), &tensors, &[("format", "pt".into())])?;
         let kept: Vec<String> = kept.iter().map(|k| k.trim_end_matches('.').to_owned()).collect();
         let text = format!("{:#}\n", plan.describe(base, &kept));
-        checkpoint::write_file(&folder.join(ADAPTER_CONFIG), text.as_bytes())
+        checkpoint::write_atomic(&folder.join(ADAPTER_CONFIG), text.as_bytes())
     }
 
     /// The root of the names.
@@ -247,8 +247,8 @@ impl Params {
     }
 
     /// Number of numbers in the parameters of the given roles.
-    pub fn count(&self, roles: &[Role]) -> usize {
-        self.named(roles).iter().map(|(_, t)| t.count()).sum()
+    pub fn num_elements(&self, roles: &[Role]) -> usize {
+        self.named(roles).iter().map(|(_, t)| t.numel()).sum()
     }
 
     /// Parameters whose name `which` picks are learned no more: they stay as they are, and are not in a run's checkpoint.

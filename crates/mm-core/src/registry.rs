@@ -8,7 +8,7 @@ pub struct BuildContext<'a> {
     /// Where its parameters go.
     pub scope: Scope<'a>,
     /// The folder that relative paths in the settings are relative to.
-    pub base: PathBuf,
+    pub base_dir: PathBuf,
     /// Dotted path of the settings in the file, for errors.
     pub field: String,
 }
@@ -34,7 +34,7 @@ pub struct Proposal {
     /// Whether the features are brought to mean zero and variance one before they are used.
     pub standardize: bool,
     /// What was chosen, for a person.
-    pub about: String,
+    pub description: String,
 }
 
 type Proposer = Box<dyn Fn(&[&Source]) -> Result<Vec<Proposal>> + Send + Sync>;

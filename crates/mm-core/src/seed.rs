@@ -3,7 +3,7 @@
 //! So a run that is resumed at step 1,000, or loaded by another number of workers, makes the same choices.
 
 /// Mixes `parts` into one seed (`SplitMix64`, Steele 2014).
-pub fn mix(parts: &[u64]) -> u64 {
+pub fn derive_seed(parts: &[u64]) -> u64 {
     let mut state = 0x9E37_79B9_7F4A_7C15u64;
     for part in parts {
         state = state.wrapping_add(*part).wrapping_add(0x9E37_79B9_7F4A_7C15);
@@ -26,12 +26,12 @@ pub struct Rng(u64);
 
 impl Rng {
     /// A generator for one place, for instance `[seed, epoch, row]`.
-    pub fn at(parts: &[u64]) -> Self {
-        Self(mix(parts))
+    pub fn new(parts: &[u64]) -> Self {
+        Self(derive_seed(parts))
     }
 
     /// Next 64 random bits.
-    pub fn bits(&mut self) -> u64 {
+    pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -40,18 +40,18 @@ impl Rng {
     }
 
     /// Uniform in [0, 1).
-    pub fn unit(&mut self) -> f64 {
-        (self.bits() >> 11) as f64 / (1u64 << 53) as f64
+    pub fn uniform(&mut self) -> f64 {
+        (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 
     /// Uniform in [low, high).
-    pub fn range(&mut self, low: f64, high: f64) -> f64 {
-        low + self.unit() * (high - low)
+    pub fn uniform_range(&mut self, low: f64, high: f64) -> f64 {
+        low + self.uniform() * (high - low)
     }
 
     /// Uniform in 0..n; 0 when n is 0.
     pub fn below(&mut self, n: usize) -> usize {
-        if n == 0 { 0 } else { (((self.bits() as u128) * (n as u128)) >> 64) as usize }
+        if n == 0 { 0 } else { (((self.next_u64() as u128) * (n as u128)) >> 64) as usize }
     }
 
     /// Puts `items` in a random order (Fisher–Yates).
@@ -71,15 +71,15 @@ mod tests {
         let draw = |parts: &[u64]| {
             (0..4)
                 .map({
-                    let mut r = Rng::at(parts);
-                    move |_| r.bits()
+                    let mut r = Rng::new(parts);
+                    move |_| r.next_u64()
                 })
                 .collect::<Vec<_>>()
         };
         assert_eq!(draw(&[1, 2, 3]), draw(&[1, 2, 3]));
         assert_ne!(draw(&[1, 2, 3]), draw(&[1, 3, 2]));
         let mut order: Vec<usize> = (0..100).collect();
-        Rng::at(&[7]).shuffle(&mut order);
+        Rng::new(&[7]).shuffle(&mut order);
         assert_ne!(order, (0..100).collect::<Vec<_>>());
         order.sort_unstable();
         assert_eq!(order, (0..100).collect::<Vec<_>>());

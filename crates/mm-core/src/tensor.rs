@@ -23,6 +23,25 @@ impl Element for i32 {}
 impl Element for u8 {}
 impl Element for bool {}
 
+/// How [`Tensor::interpolate`] computes pixels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interpolation {
+    /// The nearest input pixel.
+    Nearest,
+    /// Bilinear, without antialiasing.
+    Bilinear {
+        /// Whether the centers of the corner pixels coincide in input and output.
+        align_corners: bool,
+    },
+    /// Bicubic, without antialiasing.
+    Bicubic {
+        /// Whether the centers of the corner pixels coincide in input and output.
+        align_corners: bool,
+    },
+    /// Bicubic with a filter that widens with the reduction.
+    BicubicAntialias,
+}
+
 /// Runs `body` without recording gradients.
 pub fn no_grad<T>(body: impl FnOnce() -> T) -> T {
     let _guard = tch::no_grad_guard();
@@ -68,14 +87,14 @@ fn drawn() -> Result<u64> {
 /// small network a sixth of its step; four of these come from one draw of a fast one, the rate met to 1/65536.
 fn kept(shape: &[i64], rate: f64, seed: u64) -> Result<Tensor> {
     let fail = |e: TchError| refused("dropout", &[], &e);
-    let mut random = Rng::at(&[seed]);
+    let mut random = Rng::new(&[seed]);
     let mask = tch::Tensor::f_empty(shape, (tch::Kind::Float, tch::Device::Cpu)).map_err(fail)?;
     let least = (rate * 65536.0).round() as u64;
     let scale = (65536.0 / (65536 - least.min(65535)) as f32).to_bits();
     // SAFETY: memory of a new tensor of so many float32 numbers, which nothing else knows.
     let numbers = unsafe { std::slice::from_raw_parts_mut(mask.data_ptr().cast::<f32>(), mask.numel()) };
     for four in numbers.chunks_mut(4) {
-        let bits = random.bits();
+        let bits = random.next_u64();
         for (number, place) in four.iter_mut().zip([0, 16, 32, 48]) {
             *number = f32::from_bits(scale * u32::from((bits >> place) & 0xFFFF >= least));
         }
@@ -160,19 +179,19 @@ ops! {
     /// Mean of all numbers.
     mean() [] => |a| a.f_mean(None);
     /// Sum along dimensions.
-    sum_dims(dims: &[i64], keep: bool) [] => |a| a.f_sum_dim_intlist(dims, keep, None);
+    sum_dim(dims: &[i64], keep: bool) [] => |a| a.f_sum_dim_intlist(dims, keep, None);
     /// Mean along dimensions.
-    mean_dims(dims: &[i64], keep: bool) [] => |a| a.f_mean_dim(dims, keep, None);
+    mean_dim(dims: &[i64], keep: bool) [] => |a| a.f_mean_dim(dims, keep, None);
     /// Largest of all numbers.
     max() [] => |a| a.f_max();
     /// Smallest of all numbers.
     min() [] => |a| a.f_min();
     /// Largest along a dimension.
-    max_dim(dim: i64, keep: bool) [] => |a| a.f_amax(dim, keep);
+    amax(dim: i64, keep: bool) [] => |a| a.f_amax(dim, keep);
     /// Index of the largest along a dimension.
     argmax(dim: i64) [] => |a| a.f_argmax(dim, false);
     /// Standard deviation along dimensions (`unbiased` divides by n − 1).
-    std_dims(dims: &[i64], unbiased: bool, keep: bool) [] => |a| a.f_std_dim(dims, unbiased, keep);
+    std_dim(dims: &[i64], unbiased: bool, keep: bool) [] => |a| a.f_std_dim(dims, unbiased, keep);
     /// Order of the numbers along a dimension.
     argsort(dim: i64, descending: bool) [] => |a| a.f_argsort(dim, descending);
     /// Running sum along a dimension.
@@ -255,22 +274,8 @@ ops! {
     norm(dim: i64, keep: bool) [] => |a| a.f_norm_scalaropt_dim(2.0, dim, keep);
     /// Euclidean norm of all numbers.
     norm_all() [] => |a| a.f_norm();
-    /// Pictures `[batch, channels, height, width]` at another size, bicubic; `antialias` widens the filter with the reduction.
-    bicubic(size: [i64; 2], antialias: bool) [] => |a| if antialias {
-        a.f_internal_upsample_bicubic2d_aa(size, false, None, None)
-    } else {
-        a.f_upsample_bicubic2d(size, false, None, None)
-    };
-    /// The same, bicubic, with the corners' centres on each other (`align_corners`).
-    bicubic_corners(size: [i64; 2]) [] => |a| a.f_upsample_bicubic2d(size, true, None, None);
-    /// Pictures `[batch, channels, height, width]` at another size, bilinear, without antialias.
-    bilinear(size: [i64; 2]) [] => |a| a.f_upsample_bilinear2d(size, false, None, None);
-    /// The same, bilinear, with the corners' centres on each other (`align_corners`).
-    bilinear_corners(size: [i64; 2]) [] => |a| a.f_upsample_bilinear2d(size, true, None, None);
     /// Shifts the numbers along dimensions by so many places; what falls off one end comes in at the other.
     roll(shifts: &[i64], dims: &[i64]) [] => |a| a.f_roll(shifts, dims);
-    /// Pictures `[batch, channels, height, width]` at another size, each pixel the nearest.
-    nearest(size: [i64; 2]) [] => |a| a.f_upsample_nearest2d(size, None, None);
     /// Mean over windows of the last two dimensions, each beside the other.
     avg_pool2d(kernel: i64) [] => |a| a.f_avg_pool2d([kernel; 2], [kernel; 2], [0; 2], false, true, None);
     /// `log(1 + exp(x))`.
@@ -565,6 +570,17 @@ impl Tensor {
         self.permute(&[0, 2, 3, 1])?.contiguous()?.permute(&[0, 3, 1, 2])
     }
 
+    /// Resizes images `[batch, channels, height, width]` to `size` (height, width), as `torch.nn.functional.interpolate`.
+    pub fn interpolate(&self, size: [i64; 2], mode: Interpolation) -> Result<Self> {
+        let result = match mode {
+            Interpolation::Nearest => self.0.f_upsample_nearest2d(size, None, None),
+            Interpolation::Bilinear { align_corners } => self.0.f_upsample_bilinear2d(size, align_corners, None, None),
+            Interpolation::Bicubic { align_corners } => self.0.f_upsample_bicubic2d(size, align_corners, None, None),
+            Interpolation::BicubicAntialias => self.0.f_internal_upsample_bicubic2d_aa(size, false, None, None),
+        };
+        one("interpolate", &[self], result)
+    }
+
     /// Parts of these sizes along a dimension.
     pub fn split(&self, sizes: &[i64], dim: i64) -> Result<Vec<Self>> {
         match self.0.f_split_with_sizes(sizes, dim) {
@@ -694,7 +710,7 @@ impl Tensor {
     }
 
     /// Number of numbers.
-    pub fn count(&self) -> usize {
+    pub fn numel(&self) -> usize {
         self.0.numel()
     }
 
@@ -725,7 +741,7 @@ impl Tensor {
 
     /// The only number of a tensor that holds one.
     pub fn to_f64(&self) -> Result<f64> {
-        if self.count() != 1 {
+        if self.numel() != 1 {
             return Err(Error::shape("to_f64", &self.shape(), "one number"));
         }
         Ok(self.to_vec::<f64>()?[0])
@@ -753,7 +769,7 @@ impl Tensor {
     }
 
     /// In place: `self = self · scale`, outside the graph of gradients, as are the three below: what optimisers are made of.
-    pub fn scale_(&self, scale: f64) -> Result<()> {
+    pub fn mul_scalar_(&self, scale: f64) -> Result<()> {
         self.in_place("scale_", &[self], |own| own.f_mul_scalar_(scale))
     }
 
@@ -771,13 +787,13 @@ impl Tensor {
     }
 
     /// In place: `self = self + weight · a · b`.
-    pub fn add_product_(&self, a: &Tensor, b: &Tensor, weight: f64) -> Result<()> {
-        self.in_place("add_product_", &[self, a, b], |own| own.f_add_(&a.0.f_mul(&b.0)?.f_mul_scalar_(weight)?))
+    pub fn addcmul_(&self, a: &Tensor, b: &Tensor, weight: f64) -> Result<()> {
+        self.in_place("addcmul_", &[self, a, b], |own| own.f_add_(&a.0.f_mul(&b.0)?.f_mul_scalar_(weight)?))
     }
 
     /// In place: `self = self + weight · a / b`.
-    pub fn add_quotient_(&self, a: &Tensor, b: &Tensor, weight: f64) -> Result<()> {
-        self.in_place("add_quotient_", &[self, a, b], |own| own.f_add_(&a.0.f_div(&b.0)?.f_mul_scalar_(weight)?))
+    pub fn addcdiv_(&self, a: &Tensor, b: &Tensor, weight: f64) -> Result<()> {
+        self.in_place("addcdiv_", &[self, a, b], |own| own.f_add_(&a.0.f_div(&b.0)?.f_mul_scalar_(weight)?))
     }
 
     fn in_place(

@@ -49,15 +49,15 @@ impl SpecAugment {
         if values.is_empty() || bands == 0 {
             return;
         }
-        let speed = 1.0 + random.range(-1.0, 1.0) * self.max_time_stretch.clamp(0.0, 0.9);
-        let pitch = random.range(-1.0, 1.0) * self.max_pitch_shift as f64;
+        let speed = 1.0 + random.uniform_range(-1.0, 1.0) * self.max_time_stretch.clamp(0.0, 0.9);
+        let pitch = random.uniform_range(-1.0, 1.0) * self.max_pitch_shift as f64;
         if self.max_time_stretch > 0.0 || self.max_pitch_shift > 0 {
             *values = warp(values, bands, speed, pitch);
         }
         if self.noise_std > 0.0 {
             // A sum of uniform numbers is near enough to a normal one.
             values.iter_mut().for_each(|v| {
-                *v += ((random.unit() + random.unit() + random.unit() - 1.5) * 2.0 * self.noise_std) as f32
+                *v += ((random.uniform() + random.uniform() + random.uniform() - 1.5) * 2.0 * self.noise_std) as f32
             });
         }
         let frames = values.len() / bands;
@@ -109,8 +109,8 @@ pub fn random_resized_crop(
 ) -> Result<RgbImage> {
     let area = f64::from(picture.width()) * f64::from(picture.height());
     for _ in 0..10 {
-        let target = area * random.range(scale.0, scale.1);
-        let ratio = random.range((0.75f64).ln(), (4.0f64 / 3.0).ln()).exp();
+        let target = area * random.uniform_range(scale.0, scale.1);
+        let ratio = random.uniform_range((0.75f64).ln(), (4.0f64 / 3.0).ln()).exp();
         let (width, height) = ((target * ratio).sqrt().round() as u32, (target / ratio).sqrt().round() as u32);
         if width > 0 && height > 0 && width <= picture.width() && height <= picture.height() {
             let x = random.below((picture.width() - width + 1) as usize) as u32;
@@ -124,14 +124,14 @@ pub fn random_resized_crop(
 
 /// The mirror image with probability one half.
 pub fn random_flip(picture: RgbImage, random: &mut Rng) -> RgbImage {
-    if random.unit() < 0.5 { imageops::flip_horizontal(&picture) } else { picture }
+    if random.uniform() < 0.5 { imageops::flip_horizontal(&picture) } else { picture }
 }
 
 /// `count` of the fourteen changes of the paper at a strength in [0, 10], drawn without preference.
 pub fn rand_augment(mut picture: RgbImage, count: usize, strength: f64, random: &mut Rng) -> RgbImage {
     let level = strength.clamp(0.0, 10.0) / 10.0;
     for _ in 0..count {
-        let sign = if random.unit() < 0.5 { -1.0 } else { 1.0 };
+        let sign = if random.uniform() < 0.5 { -1.0 } else { 1.0 };
         picture = match random.below(14) {
             0 => picture,
             1 => auto_contrast(picture),
@@ -288,7 +288,7 @@ pub fn beta(alpha: f64, random: &mut Rng) -> f64 {
         return 1.0;
     }
     loop {
-        let (x, y) = (random.unit().powf(1.0 / alpha), random.unit().powf(1.0 / alpha));
+        let (x, y) = (random.uniform().powf(1.0 / alpha), random.uniform().powf(1.0 / alpha));
         if x + y > 0.0 && x + y <= 1.0 {
             return x / (x + y);
         }
@@ -298,7 +298,7 @@ pub fn beta(alpha: f64, random: &mut Rng) -> f64 {
 /// Leaves each word out with probability `rate`, but never all of them.
 pub fn word_dropout(text: &str, rate: f64, random: &mut Rng) -> String {
     let words: Vec<&str> = text.split_whitespace().collect();
-    let kept: Vec<&str> = words.iter().copied().filter(|_| random.unit() >= rate).collect();
+    let kept: Vec<&str> = words.iter().copied().filter(|_| random.uniform() >= rate).collect();
     if kept.is_empty() { text.to_owned() } else { kept.join(" ") }
 }
 
@@ -310,11 +310,11 @@ mod tests {
     fn augmentations_keep_sizes_and_are_functions_of_their_seed() {
         let picture = RgbImage::from_fn(31, 17, |x, y| Rgb([(x * 8) as u8, (y * 15) as u8, ((x * y) % 256) as u8]));
         for seed in 0..40 {
-            let run = |seed| rand_augment(picture.clone(), 3, 9.0, &mut Rng::at(&[seed]));
+            let run = |seed| rand_augment(picture.clone(), 3, 9.0, &mut Rng::new(&[seed]));
             assert_eq!(run(seed), run(seed));
             assert_eq!(run(seed).dimensions(), (31, 17));
             let crop =
-                random_resized_crop(&picture, 12, (0.2, 1.0), Interpolation::Bilinear, &mut Rng::at(&[seed])).unwrap();
+                random_resized_crop(&picture, 12, (0.2, 1.0), Interpolation::Bilinear, &mut Rng::new(&[seed])).unwrap();
             assert_eq!(crop.dimensions(), (12, 12));
         }
         let mut values: Vec<f32> = (0..200).map(|v| v as f32).collect();
@@ -325,13 +325,13 @@ mod tests {
             time_mask_width: 9,
             ..SpecAugment::default()
         };
-        spec.apply(&mut values, 10, &mut Rng::at(&[3]));
+        spec.apply(&mut values, 10, &mut Rng::new(&[3]));
         let hidden = values.iter().filter(|v| (**v - 99.5).abs() < 1e-3).count();
         assert!(hidden > 0 && hidden < 200);
         assert_eq!(warp(&[1.0, 10.0, 3.0, 30.0], 2, 1.0, 0.0), [1.0, 10.0, 3.0, 30.0]);
         assert_eq!(warp(&[1.0, 10.0, 3.0, 30.0], 2, 0.5, 0.0), [1.0, 10.0, 2.0, 20.0, 3.0, 30.0, 3.0, 30.0]);
         assert_eq!(warp(&[1.0, 10.0], 2, 1.0, 1.0), [1.0, 1.0]);
-        assert_eq!(word_dropout("a b c", 1.0, &mut Rng::at(&[1])), "a b c");
+        assert_eq!(word_dropout("a b c", 1.0, &mut Rng::new(&[1])), "a b c");
     }
 
     #[test]
@@ -343,12 +343,12 @@ mod tests {
             .contiguous()
             .unwrap();
         for seed in 0..20 {
-            let (mixed, partners, weight) = cutmix(&values, 1.0, &mut Rng::at(&[seed])).unwrap();
+            let (mixed, partners, weight) = cutmix(&values, 1.0, &mut Rng::new(&[seed])).unwrap();
             if partners == [1, 0] {
                 let own = mixed.select(0, 1).unwrap().mean().unwrap().to_f64().unwrap();
                 assert!((own - weight).abs() < 1e-5);
             }
-            let (mixed, partners, weight) = mixup(&values, 0.4, &mut Rng::at(&[seed])).unwrap();
+            let (mixed, partners, weight) = mixup(&values, 0.4, &mut Rng::new(&[seed])).unwrap();
             if partners == [1, 0] {
                 assert!((mixed.select(0, 1).unwrap().mean().unwrap().to_f64().unwrap() - weight).abs() < 1e-5);
             }

@@ -100,20 +100,20 @@ impl Processor for CachedProcessor {
         self.inner.augment(plain, context)
     }
 
-    fn padding(&self) -> f64 {
-        self.inner.padding()
+    fn pad_value(&self) -> f64 {
+        self.inner.pad_value()
     }
 
     fn is_sequence(&self) -> bool {
         self.inner.is_sequence()
     }
 
-    fn length_multiple(&self) -> i64 {
-        self.inner.length_multiple()
+    fn pad_to_multiple_of(&self) -> i64 {
+        self.inner.pad_to_multiple_of()
     }
 
-    fn names(&self, source: &Source) -> mm_core::Result<Vec<String>> {
-        self.inner.names(source)
+    fn token_names(&self, source: &Source) -> mm_core::Result<Vec<String>> {
+        self.inner.token_names(source)
     }
 
     fn fingerprint(&self) -> String {

@@ -270,12 +270,12 @@ impl Shared {
         if self.config.group_by_item {
             let mut items = group_rows_by_item(&self.manifest, self.rows(epoch));
             if self.train {
-                Rng::at(&[self.seed, 0x10AD, epoch]).shuffle(&mut items);
+                Rng::new(&[self.seed, 0x10AD, epoch]).shuffle(&mut items);
             }
             return items.chunks(self.config.batch_size).map(<[Vec<usize>]>::concat).collect();
         }
         let mut rows = self.rows(epoch).to_vec();
-        let mut random = Rng::at(&[self.seed, 0x10AD, epoch]);
+        let mut random = Rng::new(&[self.seed, 0x10AD, epoch]);
         if self.train {
             random.shuffle(&mut rows);
         }
@@ -327,10 +327,10 @@ impl Shared {
         let mut sample = Vec::new();
         for (place, (modality, processor)) in self.processors.iter().enumerate() {
             let Some(values) = row.values.get(modality).filter(|v| !v.is_empty()) else { continue };
-            let random = Rng::at(&[self.seed, epoch, index as u64, place as u64]);
-            let mut context = ProcessContext { train: self.train, random };
+            let random = Rng::new(&[self.seed, epoch, index as u64, place as u64]);
+            let mut context = ProcessContext { train: self.train, rng: random };
             let always_first = !self.train || self.config.always_first_source.iter().any(|m| m == modality.name());
-            let chosen = if always_first { 0 } else { context.random.below(values.len()) };
+            let chosen = if always_first { 0 } else { context.rng.below(values.len()) };
             match process_catching_panics(processor.as_ref(), &values[chosen], &mut context) {
                 Ok(tensor) => sample.push((modality, (tensor, chosen))),
                 Err(error) => {
@@ -404,7 +404,7 @@ pub fn collate(samples: &[Tensor], processor: &dyn Processor) -> Result<Input> {
     }
     let lengths = samples.iter().map(|s| s.size(0)).collect::<Result<Vec<i64>, _>>()?;
     let longest = lengths.iter().copied().max().unwrap_or(0).max(1);
-    let multiple = processor.length_multiple().max(1);
+    let multiple = processor.pad_to_multiple_of().max(1);
     let longest = (longest + multiple - 1) / multiple * multiple;
     if lengths.iter().all(|l| *l == longest) {
         return Ok(Input { values: Tensor::stack_single_threaded(&all)?, mask: None });
@@ -416,7 +416,7 @@ pub fn collate(samples: &[Tensor], processor: &dyn Processor) -> Result<Input> {
         if let Some(end) = pad.last_mut() {
             *end = longest - length;
         }
-        padded.push(sample.pad(&pad, processor.padding())?);
+        padded.push(sample.pad(&pad, processor.pad_value())?);
     }
     let values = Tensor::stack_single_threaded(&padded.iter().collect::<Vec<_>>())?;
     let places = Tensor::arange(0, longest, mm_core::Device::Cpu)?;
@@ -476,7 +476,7 @@ mod tests {
                 return Err(mm_core::Error::Sample("it is broken".into()));
             }
             std::thread::sleep(std::time::Duration::from_micros(text.len() as u64 * 37 % 500));
-            let noise = if context.train { context.random.below(1000) as i64 } else { 0 };
+            let noise = if context.train { context.rng.below(1000) as i64 } else { 0 };
             let lengths: Vec<i64> = text.split(' ').map(|w| w.len() as i64 + noise).collect();
             Tensor::from_slice(&lengths)
         }

@@ -114,7 +114,7 @@ pub fn write_npy(path: &Path, array: &Tensor) -> Result<()> {
     };
     let shape: Vec<usize> = array.shape().iter().map(|s| *s as usize).collect();
     let bytes = [npy_header(descr, &shape), array.to_bytes()?].concat();
-    Ok(mm_core::checkpoint::write_file(path, &bytes)?)
+    Ok(mm_core::checkpoint::write_atomic(path, &bytes)?)
 }
 
 #[cfg(test)]

@@ -48,14 +48,13 @@ impl Processor for ImageProcessor {
     fn process(&self, source: &Source, context: &mut ProcessContext) -> Result<Tensor, CoreError> {
         let mut picture = decode_image(require_path(source, "a picture")?, &self.config.limits)?;
         if let (true, Some((count, strength))) = (context.train, self.config.rand_augment) {
-            picture = rand_augment(picture, count, strength, &mut context.random);
+            picture = rand_augment(picture, count, strength, &mut context.rng);
         }
         let transform = &self.config.transform;
         if let (true, Some(share), Some((height, _))) = (context.train, self.config.random_resized_crop, transform.crop)
         {
-            let piece =
-                random_resized_crop(&picture, height, (share, 1.0), transform.interpolation, &mut context.random)?;
-            let piece = random_flip(piece, &mut context.random);
+            let piece = random_resized_crop(&picture, height, (share, 1.0), transform.interpolation, &mut context.rng)?;
+            let piece = random_flip(piece, &mut context.rng);
             return Ok(crate::transform::normalize(&piece, transform.mean, transform.std)?);
         }
         Ok(transform.apply(&picture)?)
@@ -159,8 +158,8 @@ impl Processor for AudioProcessor {
         let spectrogram =
             self.mel.apply(&audio.samples).map_err(|e| CoreError::Sample(format!("{}: {e}", path.display())))?;
         let spectrogram = if self.config.normalize {
-            let mean = spectrogram.mean_dims(&[0], true)?;
-            let deviation = spectrogram.std_dims(&[0], false, true)?.add_scalar(1e-5)?;
+            let mean = spectrogram.mean_dim(&[0], true)?;
+            let deviation = spectrogram.std_dim(&[0], false, true)?.add_scalar(1e-5)?;
             spectrogram.sub(&mean)?.div(&deviation)?
         } else {
             spectrogram
@@ -168,7 +167,7 @@ impl Processor for AudioProcessor {
         self.augment(spectrogram, context)
     }
 
-    fn length_multiple(&self) -> i64 {
+    fn pad_to_multiple_of(&self) -> i64 {
         32
     }
 
@@ -183,7 +182,7 @@ impl Processor for AudioProcessor {
     fn augment(&self, sample: Tensor, context: &mut ProcessContext) -> Result<Tensor, CoreError> {
         let (true, Some(masks)) = (context.train, &self.config.spec_augment) else { return Ok(sample) };
         let mut values = sample.to_vec::<f32>()?;
-        masks.apply(&mut values, self.config.mel.n_mels, &mut context.random);
+        masks.apply(&mut values, self.config.mel.n_mels, &mut context.rng);
         let bands = self.config.mel.n_mels;
         Tensor::from_vec(&values, &[(values.len() / bands) as i64, bands as i64])
     }

@@ -171,7 +171,7 @@ impl Inputs {
                         mask = mask.logical_and(own)?;
                     }
                     // A row whose every position is padding has nothing.
-                    let any = mask.to_dtype(DType::F32)?.max_dim(1, false)?;
+                    let any = mask.to_dtype(DType::F32)?.amax(1, false)?;
                     (features.values.clone(), Some(mask), present.mul(&any)?)
                 } else {
                     (features.pool(Pooling::Mean)?, None, present)
@@ -252,7 +252,7 @@ impl Inputs {
                         no_grad(|| -> Result<()> {
                             let rows = flag.sum()?.to_f64()?;
                             if rows > 0.0 {
-                                let now = pooled[number].mul(&flag)?.sum_dims(&[0], false)?.mul_scalar(1.0 / rows)?;
+                                let now = pooled[number].mul(&flag)?.sum_dim(&[0], false)?.mul_scalar(1.0 / rows)?;
                                 mean.scale_add_(0.95, &now.detach()?, 0.05)?;
                             }
                             Ok(())
@@ -271,7 +271,7 @@ impl Inputs {
                     let Some(network) = &way.imagine else { continue };
                     let imagined = network.forward(&sum.div(&count.clamp_min(1.0)?)?, train)?.mul(&known)?;
                     let both = known.mul(&flag)?;
-                    let off = imagined.sub(&pooled[number].detach()?)?.pow(2.0)?.mean_dims(&[1], true)?;
+                    let off = imagined.sub(&pooled[number].detach()?)?.pow(2.0)?.mean_dim(&[1], true)?;
                     let rows = both.sum()?.clamp_min(1.0)?;
                     let own = off.mul(&both)?.sum()?.div(&rows)?;
                     loss = Some(match loss {

@@ -534,10 +534,10 @@ impl FusionOperator for Fused {
             None if combined.values.rank() == 2 => Features::from_pooled(&combined.values)?,
             None => Features::new(combined.values, combined.mask)?,
         };
-        Ok(FusionOutput { features, loss, weights })
+        Ok(FusionOutput { features, aux_loss: loss, modality_weights: weights })
     }
 
-    fn width(&self) -> i64 {
+    fn dim(&self) -> i64 {
         self.width
     }
 }

@@ -24,7 +24,7 @@ fn set(has: &[[bool; 3]], lengths: &[i64], length: i64, seed: u64) -> FeatureSet
         let mut values = Vec::new();
         for row in 0..rows {
             // A row's numbers are its own, whatever batch it is in.
-            let mut random = Rng::at(&[seed, row as u64, number as u64]);
+            let mut random = Rng::new(&[seed, row as u64, number as u64]);
             let numbers: Vec<f32> = (0..9 * width).map(|_| random.below(2000) as f32 / 500.0 - 2.0).collect();
             values.push(Tensor::from_vec(&numbers, &[1, 9, *width]).unwrap().narrow(1, 0, length).unwrap());
         }
@@ -51,7 +51,7 @@ fn every_operator_fuses_gives_gradients_to_all_it_reads_and_survives_a_row_with_
             let out = fusion.fuse(&some, true).unwrap();
             assert_eq!(out.features.values.shape(), [4, 1, 8], "{kind}");
             let mut loss = out.features.values.pow(2.0).unwrap().sum().unwrap();
-            if let Some(own) = out.loss {
+            if let Some(own) = out.aux_loss {
                 loss = loss.add(&own).unwrap();
             }
             assert!(loss.to_f64().unwrap().is_finite(), "{kind} {missing:?}");
@@ -149,7 +149,7 @@ fn what_comes_later_in_another_modality_is_found_by_crossmodal_attention_and_not
     // So small that a second thread only waits for the first.
     mm_core::set_num_threads(1);
     let batch = |number: u64, rows: usize| {
-        let mut random = Rng::at(&[0x1A66, number]);
+        let mut random = Rng::new(&[0x1A66, number]);
         let (mut named, mut told, mut labels) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..rows {
             let (meant, when) = (random.below(THINGS), random.below(LENGTH / 2));

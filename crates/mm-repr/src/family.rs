@@ -65,8 +65,8 @@ impl Encoder for ConcatLayers {
         Features::new(Tensor::cat(&chosen, -1)?, states[0].mask.clone())
     }
 
-    fn width(&self) -> i64 {
-        self.inner.width() * self.layers.len() as i64
+    fn dim(&self) -> i64 {
+        self.inner.dim() * self.layers.len() as i64
     }
 
     fn modality(&self) -> Modality {
@@ -181,7 +181,7 @@ pub fn load_for_fine_tuning<M>(
     let params = Params::from_checkpoint(checkpoint, options.device, options.dtype, move |n| map.apply(n));
     if let Some(further) = further {
         params.reinitialize(&further.reinitialized);
-        further.adapter.clone().map(|a| params.adapt(a)).transpose()?;
+        further.adapter.clone().map(|a| params.add_adapters(a)).transpose()?;
     }
     let learning = options.trainable_layers.is_some() || further.is_some();
     let scope = if learning { params.scope() } else { params.scope().frozen() };
@@ -203,13 +203,14 @@ pub fn load_for_fine_tuning<M>(
         params.freeze(|name| block(name).is_none_or(|b| b + last < blocks))?;
     }
     if let Some(further) = further.filter(|f| f.adapter.is_some()) {
-        if params.adapted() == 0 {
-            let targets = further.adapter.as_ref().map(|a| a.targets.join(", ")).unwrap_or_default();
-            return Err(
-                build.config_error(format!("adapter.targets: no layer of `{}` is called {targets}", family.model_type))
-            );
+        if params.num_adapters() == 0 {
+            let targets = further.adapter.as_ref().map(|a| a.target_modules.join(", ")).unwrap_or_default();
+            return Err(build.config_error(format!(
+                "adapter.target_modules: no layer of `{}` is called {targets}",
+                family.model_type
+            )));
         }
-        params.freeze_but_adapters(&further.reinitialized)?;
+        params.freeze_except_adapters(&further.reinitialized)?;
     }
     let unexpected_keys = params.finish()?.into_iter().filter(|n| !BUFFERS.iter().any(|b| n.ends_with(b))).collect();
     Ok(Loaded { model, params, unexpected_keys, fingerprint })
@@ -378,14 +379,14 @@ impl ModelBuilder<'_> {
     pub fn transformer(&self, scope: &Scope<'_>, config: TransformerConfig) -> Result<Transformer> {
         self.stacked.set(true);
         let Some(layer) = self.layer else { return Ok(Transformer::new(scope, &config)?) };
-        let count = if layer < 0 { config.layers + 1 + layer } else { layer };
-        if count < 0 || count > config.layers {
+        let count = if layer < 0 { config.num_layers + 1 + layer } else { layer };
+        if count < 0 || count > config.num_layers {
             return Err(
-                mm_core::Error::config("--layer", layer, format!("at most the {} layers", config.layers)).into()
+                mm_core::Error::config("--layer", layer, format!("at most the {} layers", config.num_layers)).into()
             );
         }
-        let final_norm = config.final_norm && count == config.layers;
-        Ok(Transformer::new(scope, &TransformerConfig { layers: count, final_norm, ..config })?)
+        let final_norm = config.final_norm && count == config.num_layers;
+        Ok(Transformer::new(scope, &TransformerConfig { num_layers: count, final_norm, ..config })?)
     }
 
     /// How many classes the config names.

@@ -20,7 +20,7 @@ impl ModelPaths {
     /// is sought from the adapter's folder, then from here) or a fetched model. Files that the adapter's folder brings are taken from there.
     pub fn resolve(folder: &Path) -> Result<Self> {
         let whole = |folder: &Path| Self { files: folder.to_owned(), weights: folder.to_owned(), adapter: None };
-        let Some(base) = Adapter::base(folder)? else { return Ok(whole(folder)) };
+        let Some(base) = Adapter::base_model(folder)? else { return Ok(whole(folder)) };
         let weights = [locate(&base, folder), locate(&base, Path::new("."))];
         let weights = weights.into_iter().find(|f| f.is_dir() && f != folder).ok_or_else(|| {
             Error::folder(
@@ -36,7 +36,7 @@ impl ModelPaths {
     pub fn checkpoint(&self) -> Result<Checkpoint> {
         let checkpoint = Checkpoint::open(weights(&self.weights))?;
         Ok(match &self.adapter {
-            Some(adapter) => Adapter::over(adapter, checkpoint)?,
+            Some(adapter) => Adapter::apply_to(adapter, checkpoint)?,
             None => checkpoint,
         })
     }

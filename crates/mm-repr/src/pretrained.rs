@@ -185,7 +185,7 @@ impl Pretrained {
             let first = samples[order[from]].shape();
             let fits = |(count, i): (usize, &usize)| {
                 let sample = &samples[*i];
-                (together || sample.shape() == first) && (count == 0 || (count + 1) * sample.count() <= most)
+                (together || sample.shape() == first) && (count == 0 || (count + 1) * sample.numel() <= most)
             };
             let same = order[from..].iter().take(ROWS).enumerate().take_while(|(c, i)| fits((*c, i))).count();
             let batch = &order[from..from + same];

@@ -36,8 +36,8 @@ pub(crate) fn register(registry: &mut Registry) {
         encoder.insert("kind".into(), "frames".into());
         encoder.insert("num_frames".into(), 6.into());
         encoder.insert("encoder".into(), inner.encoder);
-        let about = format!("6 frames, each through {}", inner.about);
-        Ok(vec![Proposal { encoder: encoder.into(), standardize: inner.standardize, about }])
+        let about = format!("6 frames, each through {}", inner.description);
+        Ok(vec![Proposal { encoder: encoder.into(), standardize: inner.standardize, description: about }])
     });
     registry.register_proposer("vector", vector);
 }
@@ -47,7 +47,7 @@ fn either(names: &[&str], modality: &Modality, mut fresh: Proposal) -> Vec<Propo
     if let Some(known) = pretrained(names, modality) {
         return vec![known, fresh];
     }
-    fresh.about += &format!("; a pretrained one needs fewer rows: cargo xtask models pull {}", names[0]);
+    fresh.description += &format!("; a pretrained one needs fewer rows: cargo xtask models pull {}", names[0]);
     vec![fresh]
 }
 
@@ -58,7 +58,7 @@ fn pretrained(names: &[&str], modality: &Modality) -> Option<Proposal> {
         ("path".to_owned(), toml::Value::from(*name)),
         ("modality".to_owned(), toml::Value::from(modality.name())),
     ]);
-    Some(Proposal { encoder: encoder.into(), standardize: true, about: format!("{name}, pretrained, frozen") })
+    Some(Proposal { encoder: encoder.into(), standardize: true, description: format!("{name}, pretrained, frozen") })
 }
 
 fn bag(values: &[&Source]) -> Proposal {
@@ -75,14 +75,14 @@ fn bag(values: &[&Source]) -> Proposal {
     if let Some(table) = encoder.as_table_mut() {
         table.insert("kind".into(), "tfidf".into());
     }
-    Proposal { encoder, standardize: false, about }
+    Proposal { encoder, standardize: false, description: about }
 }
 
 fn picture() -> Proposal {
     Proposal {
         encoder: toml::Table::from_iter([("kind".to_owned(), toml::Value::from("cnn"))]).into(),
         standardize: false,
-        about: "a small convolutional network, from nothing".into(),
+        description: "a small convolutional network, from nothing".into(),
     }
 }
 
@@ -105,7 +105,7 @@ fn speech(values: &[&Source]) -> Result<Proposal> {
     );
     let encoder = text.parse::<toml::Table>().map_err(|e| Error::Sample(e.to_string()))?.into();
     let about = format!("convolutions on a spectrogram of {seconds:.1} s, from nothing");
-    Ok(Proposal { encoder, standardize: false, about })
+    Ok(Proposal { encoder, standardize: false, description: about })
 }
 
 fn vector(values: &[&Source]) -> Result<Vec<Proposal>> {
@@ -115,5 +115,9 @@ fn vector(values: &[&Source]) -> Result<Vec<Proposal>> {
         ("kind".to_owned(), toml::Value::from("vector")),
         ("dim".to_owned(), toml::Value::from(width as i64)),
     ]);
-    Ok(vec![Proposal { encoder: encoder.into(), standardize: true, about: format!("{width} numbers as they are") }])
+    Ok(vec![Proposal {
+        encoder: encoder.into(),
+        standardize: true,
+        description: format!("{width} numbers as they are"),
+    }])
 }

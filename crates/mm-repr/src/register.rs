@@ -105,7 +105,7 @@ pub fn register(registry: &mut Registry) {
     });
     registry.register_encoder("tfidf", |settings, context| {
         let bag = TfidfProcessor::new(config::parse(settings, &context.field)?)?;
-        let encoder = IdentityEncoder { width: bag.width(), modality: Modality::TEXT };
+        let encoder = IdentityEncoder { width: bag.dim(), modality: Modality::TEXT };
         Ok(BuiltEncoder {
             processor: Arc::new(bag),
             encoder: Box::new(encoder),
@@ -148,7 +148,7 @@ pub fn register(registry: &mut Registry) {
         register(&mut own);
         let inner = BuildContext {
             scope: context.scope.clone(),
-            base: context.base.clone(),
+            base_dir: context.base_dir.clone(),
             field: format!("{}.encoder", context.field),
         };
         let built = own.build(&settings.encoder, &inner)?;
@@ -167,7 +167,7 @@ pub fn register(registry: &mut Registry) {
             trainable_layers: settings.trainable_layers,
             ..LoadOptions::default()
         };
-        let model = Pretrained::load_with(&locate(&settings.path, &context.base), options)?;
+        let model = Pretrained::load_with(&locate(&settings.path, &context.base_dir), options)?;
         let (tower, params, fingerprint) = model.into_tower(settings.modality.as_ref())?;
         context.scope.merge(&params);
         let (encoder, fingerprint): (Box<dyn Encoder>, String) = if settings.layers.is_empty() {
@@ -184,7 +184,7 @@ pub fn register(registry: &mut Registry) {
     });
     registry.register_encoder("word_vectors", |settings, context| {
         let settings: WordVectorsSettings = config::parse(settings, &context.field)?;
-        let path = context.base.join(&settings.path);
+        let path = context.base_dir.join(&settings.path);
         let words = WordVectors::load(&path)?;
         let mut hasher = blake3::Hasher::new();
         let hashed = std::fs::File::open(&path).and_then(|f| hasher.update_reader(f).map(drop));

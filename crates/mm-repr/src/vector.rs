@@ -80,11 +80,11 @@ impl Processor for VectorProcessor {
         }
         match self.steps {
             None if length == 1 => steps.squeeze(0),
-            None => steps.mean_dims(&[0], false),
+            None => steps.mean_dim(&[0], false),
             Some(most) if length as usize <= most => Ok(steps),
             Some(most) => {
                 let cut = |n: usize| n as i64 * length / most as i64;
-                let parts = (0..most).map(|n| steps.narrow(0, cut(n), cut(n + 1) - cut(n))?.mean_dims(&[0], false));
+                let parts = (0..most).map(|n| steps.narrow(0, cut(n), cut(n + 1) - cut(n))?.mean_dim(&[0], false));
                 Tensor::stack_single_threaded(&parts.collect::<Result<Vec<_>>>()?.iter().collect::<Vec<_>>())
             }
         }
@@ -119,7 +119,7 @@ impl Encoder for IdentityEncoder {
         if input.values.rank() == 3 { self.encode(input, train)?.pool(Pooling::Mean) } else { Ok(input.values.clone()) }
     }
 
-    fn width(&self) -> i64 {
+    fn dim(&self) -> i64 {
         self.width
     }
 

@@ -162,11 +162,11 @@ fn every_family_gives_what_its_reference_program_gives_from_raw_files_to_numbers
                 let unit = |m: &Pretrained| m.embed(&modality, sources, None).and_then(|x| Ok(x.normalize()?));
                 match (unit(&model), unit(&half)) {
                     (Ok(a), Ok(b)) => {
-                        let told = model.tower(&modality).unwrap().encoder.embedding_width();
+                        let told = model.tower(&modality).unwrap().encoder.embedding_dim();
                         if a.size(-1).unwrap() != told {
                             report(format!("{name}: {modality} says {told} wide, gives {a:?}"));
                         }
-                        let least = a.mul(&b).unwrap().sum_dims(&[-1], false).unwrap().min().unwrap().to_f64().unwrap();
+                        let least = a.mul(&b).unwrap().sum_dim(&[-1], false).unwrap().min().unwrap().to_f64().unwrap();
                         // Not less than: a NaN is wrong too.
                         if !matches!(least.partial_cmp(&0.97), Some(std::cmp::Ordering::Greater)) {
                             report(format!("{name}: {modality} in bfloat16: cosine {least} to float32"));
@@ -384,7 +384,7 @@ fn odd_inputs_give_numbers_or_one_clear_error() {
         let model = open(name);
         assert!(finite(&model.embed(&Modality::AUDIO, std::slice::from_ref(&blink), None).unwrap()), "{name}");
         assert!(finite(&model.embed(&Modality::AUDIO, std::slice::from_ref(&hour), None).unwrap()), "{name}");
-        let cut = model.tower(&Modality::AUDIO).unwrap().processor.cut();
+        let cut = model.tower(&Modality::AUDIO).unwrap().processor.truncated();
         // Fused CLAP hears the whole.
         assert_eq!(cut.map(|c| c.0), (name != "clap-fused").then_some(1), "{name}");
     }
@@ -447,7 +447,10 @@ fn odd_inputs_give_numbers_or_one_clear_error() {
         let sources: Vec<Source> = texts.iter().cloned().map(Source::Text).collect();
         let vectors = model.embed(&Modality::TEXT, &sources, None).unwrap();
         assert!(finite(&vectors) && vectors.size(0).unwrap() == texts.len() as i64, "{name}");
-        assert!(model.tower(&Modality::TEXT).unwrap().processor.cut().is_some_and(|(count, _)| count >= 1), "{name}");
+        assert!(
+            model.tower(&Modality::TEXT).unwrap().processor.truncated().is_some_and(|(count, _)| count >= 1),
+            "{name}"
+        );
     }
 }
 

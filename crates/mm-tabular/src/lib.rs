@@ -118,7 +118,7 @@ impl TabularConfig {
     }
 
     /// Width of what a row becomes.
-    pub fn width(&self) -> i64 {
+    pub fn dim(&self) -> i64 {
         let numbers: usize = self.numbers.iter().map(|n| n.edges.len() - 1 + 2).sum();
         let categories: usize = self.categories.iter().map(|c| c.values.len() + 1).sum();
         (numbers + categories) as i64
@@ -132,7 +132,7 @@ impl TabularConfig {
                 return Err(Error::config(format!("{field}.numbers.{}", number.name), format!("{number:?}"), wanted));
             }
         }
-        if self.width() == 0 {
+        if self.dim() == 0 {
             return Err(Error::config(field, "no column", "at least one of numbers or categories"));
         }
         Ok(())
@@ -154,7 +154,7 @@ pub struct TabularProcessor {
 impl Processor for TabularProcessor {
     fn process(&self, source: &Source, _context: &mut ProcessContext) -> Result<Tensor> {
         let cells = object(source)?;
-        let mut out: Vec<f32> = Vec::with_capacity(self.config.width() as usize);
+        let mut out: Vec<f32> = Vec::with_capacity(self.config.dim() as usize);
         for column in &self.config.numbers {
             // What is no number counts as missing: one bad cell must not cost the row.
             let value = cells.get(&column.name).and_then(number);
@@ -195,7 +195,7 @@ impl Encoder for TabularEncoder {
         Features::from_pooled(&input.values)
     }
 
-    fn width(&self) -> i64 {
+    fn dim(&self) -> i64 {
         self.width
     }
 
@@ -209,7 +209,7 @@ pub fn register(registry: &mut Registry) {
     registry.register_encoder("tabular", |settings, context| {
         let settings: TabularConfig = config::parse(settings, &context.field)?;
         settings.check(&context.field)?;
-        let encoder = TabularEncoder { width: settings.width() };
+        let encoder = TabularEncoder { width: settings.dim() };
         Ok(BuiltEncoder {
             processor: Arc::new(TabularProcessor { config: settings }),
             encoder: Box::new(encoder),
@@ -230,7 +230,7 @@ pub fn register(registry: &mut Registry) {
         if let Some(table) = encoder.as_table_mut() {
             table.insert("kind".into(), "tabular".into());
         }
-        Ok(vec![Proposal { encoder, standardize: false, about }])
+        Ok(vec![Proposal { encoder, standardize: false, description: about }])
     });
 }
 
@@ -251,7 +251,7 @@ mod tests {
             made.to_vec::<f32>().unwrap()
         };
         let row = of(json!({"n": "39", "c": "odd"}));
-        assert_eq!(row.len() as i64, config.width());
+        assert_eq!(row.len() as i64, config.dim());
         assert!(row[..12].iter().all(|v| *v == 1.0) && row[13] == 0.0);
         assert_eq!(row[14..], [0.0, 1.0, 0.0]);
         let unseen = of(json!({"n": "NaN", "c": "none of both"}));

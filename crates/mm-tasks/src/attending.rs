@@ -172,7 +172,7 @@ mod tests {
         let net = Attending::new(&params.scope(), &config, [10, 12], 16, &loss).unwrap();
         let mut optimizer =
             Optimizer::new(&OptimizerConfig { lr: 1e-2, ..OptimizerConfig::default() }, &params).unwrap();
-        let mut random = Rng::at(&[4]);
+        let mut random = Rng::new(&[4]);
         let colours = Tensor::randn(&[10, 12], DType::F32, Device::Cpu).unwrap();
         let mut scenes = |rows: usize| {
             let (mut words, mut places) = (Vec::new(), Vec::new());

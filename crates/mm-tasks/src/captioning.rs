@@ -244,7 +244,7 @@ impl Captioning {
         manual_seed(config.common.train.seed);
         let params = Params::new(device);
         let root = params.scope();
-        let context = BuildContext { scope: root.pp("encoder"), base: base.clone(), field: "encoder".into() };
+        let context = BuildContext { scope: root.pp("encoder"), base_dir: base.clone(), field: "encoder".into() };
         let encoder = registry.build(&config.encoder, &context)?;
         let of = Modality::from(config.of.as_str());
         if encoder.encoder.modality() != of {
@@ -252,7 +252,7 @@ impl Captioning {
             return Err(Error::Config(format!("encoder: found one of {found}, wanted one of {of} (the field `of`)")));
         }
         let tokens = config.vocabulary.len() as i64 + 4;
-        let captioner = Captioner::new(&root.pp("captioner"), encoder.encoder.width(), tokens, &config.model)?;
+        let captioner = Captioner::new(&root.pp("captioner"), encoder.encoder.dim(), tokens, &config.model)?;
         let cache = TensorCache::open_or_default(&base, config.common.cache_dir.as_deref())?;
         if let Some(start) = &config.start {
             Run::load_weights(&base.join(start), &params)?;
@@ -493,7 +493,7 @@ impl Captioning {
         let mean = |rows: &[usize]| -> Result<(Vec<usize>, Tensor)> {
             let (mut all, mut vectors) = (Vec::new(), Vec::new());
             self.walk(&manifest, rows, seeing.as_ref(), made, |good, features| {
-                vectors.push(features.mean_dims(&[1], false)?.to_device(Device::Cpu)?);
+                vectors.push(features.mean_dim(&[1], false)?.to_device(Device::Cpu)?);
                 all.extend(good);
                 Ok(())
             })?;

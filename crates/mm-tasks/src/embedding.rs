@@ -233,7 +233,7 @@ pub fn embed_all(
         }
         // First the numbers, then the word that they are there.
         file.sync_data().map_err(at(&vectors))?;
-        mm_core::checkpoint::write_file(&state_file, &serde_json::to_vec(&state).unwrap_or_default())?;
+        mm_core::checkpoint::write_atomic(&state_file, &serde_json::to_vec(&state).unwrap_or_default())?;
         tell(state.done, entries.len());
         Ok(())
     })?;

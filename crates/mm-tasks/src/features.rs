@@ -68,8 +68,8 @@ impl Frozen<'_> {
                 .par_iter()
                 .map(|(source, view, key)| {
                     // The key is a hash of source and view: each view of each picture draws its own.
-                    let random = Rng::at(&[u64::from_str_radix(&key[..16], 16).unwrap_or(0)]);
-                    self.processor.process(source, &mut ProcessContext { train: *view > 0, random })
+                    let random = Rng::new(&[u64::from_str_radix(&key[..16], 16).unwrap_or(0)]);
+                    self.processor.process(source, &mut ProcessContext { train: *view > 0, rng: random })
                 })
                 .collect();
             let (mut good, mut keys) = (Vec::new(), Vec::new());
@@ -148,7 +148,7 @@ impl Processor for Kept {
         if let Some(problem) = self.problems.get(&format!("{source:?}")) {
             return Err(mm_core::Error::Sample(problem.clone()));
         }
-        let view = if context.train { context.random.below(self.views + 1) } else { 0 };
+        let view = if context.train { context.rng.below(self.views + 1) } else { 0 };
         let found = self.cache.get(&self.key(source, view)?);
         found.ok_or_else(|| {
             mm_core::Error::Sample("its features were deleted from the cache while they were in use".into())

@@ -368,7 +368,7 @@ impl Finetuning {
         std::fs::create_dir_all(folder).map_err(failed)?;
         copy_model_files(&place.files, folder)?;
         let text = format!("{:#}\n", self.described);
-        mm_core::checkpoint::write_file(&folder.join("config.json"), text.as_bytes())?;
+        mm_core::checkpoint::write_atomic(&folder.join("config.json"), text.as_bytes())?;
         if self.config.adapter.is_some() {
             let name = if from.is_dir() { std::fs::canonicalize(&from).map_err(failed)? } else { from };
             self.speaker.params.save_adapter(folder, &name.to_string_lossy(), &self.renewed)?;

@@ -138,7 +138,7 @@ impl Representation {
             let modality = Modality::from(name.as_str());
             let scope = root.pp("inputs").pp(name);
             let context =
-                BuildContext { scope: scope.pp("encoder"), base: base.clone(), field: format!("inputs.{name}") };
+                BuildContext { scope: scope.pp("encoder"), base_dir: base.clone(), field: format!("inputs.{name}") };
             let built = build_input(settings, registry, &context)?;
             if built.spec.value_type == ValueType::Real {
                 // Of vectors each number has its own; a spectrogram is one thing.
@@ -275,7 +275,7 @@ impl Representation {
 
     /// The modalities of which it makes a code alone.
     pub(crate) fn reads(&self) -> impl Iterator<Item = &Modality> {
-        self.inputs.keys().filter(|m| self.learner.reads(m))
+        self.inputs.keys().filter(|m| self.learner.accepts(m))
     }
 
     fn input(&self, modality: &Modality) -> Result<&BuiltInput> {
@@ -287,7 +287,7 @@ impl Representation {
     /// Vectors `[samples, width]`.
     fn embed_batch(&self, modality: &Modality, samples: &[Tensor]) -> Result<Tensor> {
         let built = self.input(modality)?;
-        if !self.learner.reads(modality) {
+        if !self.learner.accepts(modality) {
             let wanted = self.reads().map(Modality::name).collect::<Vec<_>>().join(", ");
             return Err(Error::Config(format!("this run makes no code of {modality} alone; wanted {wanted}")));
         }
@@ -297,7 +297,7 @@ impl Representation {
                 input = Input { values: encoder.embed(&input, false)?, mask: None };
             }
             input.values = self.level(modality, &input.values)?;
-            self.learner.code(&InputSet::of(modality.clone(), input)?)
+            self.learner.encode(&InputSet::of(modality.clone(), input)?)
         })?)
     }
 
@@ -310,7 +310,7 @@ impl Representation {
     ) -> Result<Gathered> {
         let mut rows = manifest.rows_in_split(split);
         if rows.len() > MOST {
-            Rng::at(&[5]).shuffle(&mut rows);
+            Rng::new(&[5]).shuffle(&mut rows);
             rows.truncate(MOST);
             rows.sort_unstable();
         }
@@ -344,9 +344,9 @@ impl Representation {
                 return Err(Error::Config(format!("inputs.{modality}: no training row has it")));
             };
             let values = input.values.index_select(0, &present.nonzero()?)?;
-            if level.mean.count() > 1 {
-                level.mean.copy_(&values.mean_dims(&[0], false)?)?;
-                level.deviation.copy_(&values.std_dims(&[0], false, false)?.clamp_min(1e-4)?)?;
+            if level.mean.numel() > 1 {
+                level.mean.copy_(&values.mean_dim(&[0], false)?)?;
+                level.deviation.copy_(&values.std_dim(&[0], false, false)?.clamp_min(1e-4)?)?;
             } else {
                 let mean = values.mean()?;
                 let deviation = values.sub(&mean)?.pow(2.0)?.mean()?.sqrt()?.clamp_min(1e-4)?;
@@ -511,7 +511,7 @@ struct Learned {
     model: Representation,
     modality: Modality,
     width: i64,
-    embedding_width: i64,
+    embedding_dim: i64,
 }
 
 impl Learned {
@@ -531,15 +531,15 @@ impl Encoder for Learned {
     }
 
     fn embed(&self, input: &Input, _train: bool) -> mm_core::Result<Tensor> {
-        self.model.learner.code(&self.set(input)?)
+        self.model.learner.encode(&self.set(input)?)
     }
 
-    fn width(&self) -> i64 {
+    fn dim(&self) -> i64 {
         self.width
     }
 
-    fn embedding_width(&self) -> i64 {
-        self.embedding_width
+    fn embedding_dim(&self) -> i64 {
+        self.embedding_dim
     }
 
     fn modality(&self) -> Modality {
@@ -562,7 +562,7 @@ struct LearnedSettings {
 pub(crate) fn register(registry: &mut Registry) {
     registry.register_encoder("learned", |settings, context| {
         let settings: LearnedSettings = mm_core::config::parse(settings, &context.field)?;
-        let run = context.base.join(&settings.run);
+        let run = context.base_dir.join(&settings.run);
         let as_core = |e: Error| mm_core::Error::file(&run, e);
         let model = {
             let (encoders, tasks) = (crate::registry(), TaskRegistry::new());
@@ -591,13 +591,13 @@ pub(crate) fn register(registry: &mut Registry) {
         let built = &model.inputs[&modality];
         let processor = built.processor.clone();
         // A sample of zeros says how wide a place of its features is.
-        let embedding_width = model.learner.width();
+        let embedding_dim = model.learner.dim();
         let shape: Vec<i64> = std::iter::once(1).chain(built.spec.shape.iter().copied()).collect();
         let symbols = matches!(built.spec.value_type, ValueType::Tokens(_));
         let blank = Tensor::zeros(&shape, if symbols { DType::I64 } else { DType::F32 }, context.scope.device())?;
         let set = InputSet::of(modality.clone(), Input { values: blank, mask: None })?;
-        let width = no_grad(|| model.learner.features(&set))?.width()?;
-        let encoder = Box::new(Learned { model, modality, width, embedding_width });
+        let width = no_grad(|| model.learner.features(&set))?.dim()?;
+        let encoder = Box::new(Learned { model, modality, width, embedding_dim });
         Ok(BuiltEncoder { processor, encoder, frozen: true, fingerprint })
     });
 }
@@ -639,10 +639,10 @@ impl Representation {
     }
 
     /// The code of a set, in pieces.
-    pub fn code(&self, set: &InputSet) -> Result<Tensor> {
+    pub fn encode(&self, set: &InputSet) -> Result<Tensor> {
         let mut out = Vec::new();
         for piece in pieces(set)? {
-            out.push(self.learner.code(&piece)?);
+            out.push(self.learner.encode(&piece)?);
         }
         Ok(Tensor::cat(&out.iter().collect::<Vec<_>>(), 0)?)
     }
@@ -667,7 +667,7 @@ impl Representation {
             let (Some((train, _)), Some((test, _))) = (train, test) else { continue };
             let Some(made) = self.reconstruct(&test.only(&[modality]), modality)? else { continue };
             let (own, other) = (&test.parts[modality].0.values, &train.parts[modality].0.values);
-            let components = self.learner.width().min(other.size(0)? - 1);
+            let components = self.learner.dim().min(other.size(0)? - 1);
             if let ValueType::Tokens(symbols) = built.spec.value_type {
                 // Symbols are components of their ones and zeros, place by place.
                 let hot =
@@ -675,7 +675,7 @@ impl Representation {
                 let pca = Pca::fit(&hot(other)?, components)?;
                 let places = built.spec.numel();
                 let restored = pca.restore(&pca.project(&hot(own)?)?)?.reshape(&[-1, places, symbols])?.argmax(2)?;
-                let usual = hot(other)?.mean_dims(&[0], true)?.reshape(&[1, places, symbols])?.argmax(2)?;
+                let usual = hot(other)?.mean_dim(&[0], true)?.reshape(&[1, places, symbols])?.argmax(2)?;
                 let share = |x: &Tensor| -> Result<f64> {
                     let there = own.gt_scalar(1.5)?; // neither padding nor the beginning
                     let right = x.eq(own)?.logical_and(&there)?.to_dtype(DType::F32)?.sum()?.to_f64()?;
@@ -687,7 +687,7 @@ impl Representation {
             }
             let flat = |x: &Tensor| x.flatten(1, -1);
             let pca = Pca::fit(&flat(other)?, components)?;
-            let mean = flat(other)?.mean_dims(&[0], true)?;
+            let mean = flat(other)?.mean_dim(&[0], true)?;
             let off = |x: &Tensor| -> Result<f64> { Ok(flat(own)?.sub(x)?.pow(2.0)?.mean()?.to_f64()?) };
             let made = if built.spec.value_type == ValueType::Binary { made.sigmoid()? } else { made };
             // What a masked autoencoder saw it returns as it was; then only the rest is compared.
@@ -741,11 +741,11 @@ impl Representation {
                     _ => Ok(values.flatten(1, -1)?),
                 }
             };
-            let own = read(&self.code(&train)?, &self.code(&test)?)?;
-            let pca = Pca::fit(&flat(&train)?, self.learner.width().min(train.rows - 1))?;
+            let own = read(&self.encode(&train)?, &self.encode(&test)?)?;
+            let pca = Pca::fit(&flat(&train)?, self.learner.dim().min(train.rows - 1))?;
             let beside = [
                 ("pca", read(&pca.project(&flat(&train)?)?, &pca.project(&flat(&test)?)?)?),
-                ("unlearned network", read(&fresh.code(&train)?, &fresh.code(&test)?)?),
+                ("unlearned network", read(&fresh.encode(&train)?, &fresh.encode(&test)?)?),
                 ("majority", majority(&truth, &wanted, classes)),
             ];
             insert(figures, format!("{modality}: label read off the code"), own, beside, true);
@@ -784,7 +784,7 @@ impl Representation {
                     let (given, wanted) = (flat(&test, from)?, flat(&test, to)?);
                     let off = |x: &Tensor| -> Result<f64> { Ok(wanted.sub(x)?.pow(2.0)?.mean()?.to_f64()?) };
                     let nearest = given.normalize()?.matmul(&x.normalize()?.transpose(0, 1)?)?.argmax(1)?;
-                    let mean = y.mean_dims(&[0], true)?;
+                    let mean = y.mean_dim(&[0], true)?;
                     let linear = if x.size(1)? <= 4096 { Some(ridge(&x, &y, &given)?) } else { None };
                     let mut beside =
                         vec![("mean", off(&mean)?), ("nearest neighbour", off(&y.index_select(0, &nearest)?)?)];
@@ -806,7 +806,7 @@ impl Representation {
                     continue;
                 }
                 let ends = |model: &Self| -> Result<(Tensor, Tensor)> {
-                    let code = |m: &Modality| -> Result<Tensor> { Ok(model.code(&test.only(&[m]))?.normalize()?) };
+                    let code = |m: &Modality| -> Result<Tensor> { Ok(model.encode(&test.only(&[m]))?.normalize()?) };
                     Ok((code(from)?, code(to)?))
                 };
                 let ((a, b), (u, v)) = (ends(self)?, ends(fresh)?);
@@ -821,7 +821,7 @@ impl Representation {
                     if let Some((_, rows)) = having(&look.train.set, &both)? {
                         let truth: Vec<i64> = rows.iter().map(|r| look.train.labels[*r]).collect();
                         if truth.iter().all(|l| *l >= 0) {
-                            let codes = self.code(&train.only(&[from]))?.normalize()?;
+                            let codes = self.encode(&train.only(&[from]))?.normalize()?;
                             let wanted: Vec<i64> = (0..places.len()).map(label).collect();
                             let read = |x: &Tensor| -> Result<f64> {
                                 Ok(accuracy(&probe(&codes, &truth, x, self.labels.len() as i64)?, &wanted))
@@ -835,8 +835,8 @@ impl Representation {
                 if from < to {
                     let told = |model: &Self| -> Result<f64> {
                         let stack = |s: &InputSet| -> Result<(Tensor, Vec<i64>)> {
-                            let a = model.code(&s.only(&[from]))?.normalize()?;
-                            let b = model.code(&s.only(&[to]))?.normalize()?;
+                            let a = model.encode(&s.only(&[from]))?.normalize()?;
+                            let b = model.encode(&s.only(&[to]))?.normalize()?;
                             let count = s.rows as usize;
                             Ok((Tensor::cat(&[&a, &b], 0)?, [vec![0; count], vec![1; count]].concat()))
                         };
@@ -878,9 +878,9 @@ impl Representation {
         let judge = Retrieval::load(&self.base.join(judge), context)?;
         let both = [&Modality::IMAGE, &Modality::TEXT];
         let Some((test, places)) = having(&look.test.set, &both)? else { return Ok(()) };
-        let Some(maker) = self.learner.generative() else { return Ok(()) };
+        let Some(maker) = self.learner.decoder() else { return Ok(()) };
         manual_seed(0);
-        let Some(codes) = maker.draw(test.rows, Some(&test.only(&[&Modality::TEXT])))? else { return Ok(()) };
+        let Some(codes) = maker.sample_prior(test.rows, Some(&test.only(&[&Modality::TEXT])))? else { return Ok(()) };
         let made = maker.decode(&codes, &Modality::IMAGE)?;
         let row = |p: usize| &look.manifest.rows[look.test.rows[places[p]]];
         let folder = std::env::temp_dir().join(format!("mm-judged-{}", std::process::id()));
@@ -949,7 +949,7 @@ pub(crate) fn select(set: &InputSet, places: &Tensor) -> Result<InputSet> {
         let values = input.values.index_select(0, &places)?;
         parts.insert(modality.clone(), (Input { values, mask: None }, present.index_select(0, &places)?));
     }
-    Ok(InputSet { rows: places.count() as i64, parts, labels: None })
+    Ok(InputSet { rows: places.numel() as i64, parts, labels: None })
 }
 
 /// A set in pieces that fit into memory whatever the network.

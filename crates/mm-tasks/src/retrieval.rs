@@ -249,7 +249,7 @@ impl Retrieval {
             let scope = root.pp("towers").pp(name);
             let context = BuildContext {
                 scope: scope.pp("encoder"),
-                base: base.clone(),
+                base_dir: base.clone(),
                 field: format!("towers.{name}.encoder"),
             };
             let built = registry.build(&tower.encoder, &context)?;
@@ -261,7 +261,7 @@ impl Retrieval {
             }
             let projection = Projection::new(
                 &scope.pp("projection"),
-                built.encoder.embedding_width(),
+                built.encoder.embedding_dim(),
                 config.width,
                 &tower.projection,
             )?;
@@ -339,7 +339,7 @@ impl Retrieval {
                     spelling.modality
                 )));
             };
-            Spelling::new(&root.pp("spelling"), tower.encoder.embedding_width(), config.width, spelling)
+            Spelling::new(&root.pp("spelling"), tower.encoder.embedding_dim(), config.width, spelling)
         });
         let spelling = spelling.transpose()?;
         let attending = config.attention.as_ref().map(|attention| {
@@ -351,7 +351,7 @@ impl Retrieval {
                         attention.queries, attention.keys
                     )));
                 };
-                let (width, vector) = (tower.encoder.width(), tower.encoder.embedding_width());
+                let (width, vector) = (tower.encoder.dim(), tower.encoder.embedding_dim());
                 if tower.frozen && width != vector {
                     return Err(Error::Config(format!(
                         "attention: the frozen encoder of {name} gives positions of {width} and vectors of {vector} numbers; wanted as many of each"
@@ -640,7 +640,7 @@ impl Retrieval {
         let side = (across as f64).sqrt().round() as usize;
         let grid = if *asked == Modality::IMAGE && side * side == across { [side, side] } else { [1, across] };
         let rows = map.to_vec::<f32>()?;
-        let names = self.tower(asking)?.processor.names(queries)?;
+        let names = self.tower(asking)?.processor.token_names(queries)?;
         let named = names.into_iter().chain(std::iter::repeat(String::new()));
         let looks = rows.chunks(across.max(1)).zip(named).map(|(weights, name)| (name, weights.to_vec())).collect();
         Ok(Some(Gaze { ground, grid, looks }))

@@ -54,7 +54,7 @@ impl Encoder for Table {
     fn encode(&self, input: &Input, train: bool) -> Result<Features> {
         Features::from_pooled(&self.layer.forward(&input.values, train)?.gelu()?)
     }
-    fn width(&self) -> i64 {
+    fn dim(&self) -> i64 {
         32
     }
     fn modality(&self) -> Modality {
@@ -97,13 +97,13 @@ optimizer = { lr = 3e-3 }
 
 fn world(folder: &Path) {
     // Readings are a mixture of the weather and noise; every fifth row lacks them.
-    let mut random = Rng::at(&[1]);
-    let mixing: Vec<f64> = (0..54).map(|_| random.range(-1.0, 1.0)).collect();
+    let mut random = Rng::new(&[1]);
+    let mixing: Vec<f64> = (0..54).map(|_| random.uniform_range(-1.0, 1.0)).collect();
     let mut text = String::new();
     for row in 0..320 {
-        let weather: Vec<f64> = (0..6).map(|_| random.range(-1.0, 1.0)).collect();
+        let weather: Vec<f64> = (0..6).map(|_| random.uniform_range(-1.0, 1.0)).collect();
         let readings: Vec<f64> = (0..9)
-            .map(|o| (0..6).map(|i| mixing[o * 6 + i] * weather[i]).sum::<f64>() + random.range(-0.05, 0.05))
+            .map(|o| (0..6).map(|i| mixing[o * 6 + i] * weather[i]).sum::<f64>() + random.uniform_range(-0.05, 0.05))
             .collect();
         let readings = if row % 5 == 0 { "null".to_owned() } else { format!("{readings:?}") };
         text += &format!("{{\"id\":\"{row}\",\"weather\":{weather:?},\"readings\":{readings}}}\n");

@@ -69,8 +69,8 @@ impl Run {
             .map_err(|e| Error::run(folder, format!("cannot be created: {e}")))?;
         let run = Self::open(folder)?;
         let text = toml::to_string_pretty(config).map_err(|e| Error::run(folder, e))?;
-        checkpoint::write_file(&folder.join("environment.json"), format!("{environment:#}\n").as_bytes())?;
-        checkpoint::write_file(&folder.join("config.toml"), text.as_bytes())?;
+        checkpoint::write_atomic(&folder.join("environment.json"), format!("{environment:#}\n").as_bytes())?;
+        checkpoint::write_atomic(&folder.join("config.toml"), text.as_bytes())?;
         Ok(run)
     }
 
@@ -148,7 +148,7 @@ impl Run {
         let kept = Self::read_metrics(&self.folder)?.into_iter().filter(|m| m.step <= step);
         let text: String = kept.filter_map(|m| serde_json::to_string(&m).ok()).map(|l| l + "\n").collect();
         let path = self.folder.join("metrics.jsonl");
-        checkpoint::write_file(&path, text.as_bytes())?;
+        checkpoint::write_atomic(&path, text.as_bytes())?;
         self.metrics = File::options().append(true).open(&path).map_err(|e| Error::run(&path, e))?;
         Ok(())
     }

@@ -224,7 +224,7 @@ impl<'a, S: BatchSource> Trainer<'a, S> {
         if let Some(ema) = &self.ema {
             ema.load_state(&checkpoint)?;
         }
-        self.objective.restore(&|name| checkpoint.get(&format!("objective.{name}")).ok())?;
+        self.objective.load_state(&|name| checkpoint.get(&format!("objective.{name}")).ok())?;
         run.truncate_metrics(state.step)?;
         self.state = state;
         Ok(())
@@ -272,7 +272,7 @@ impl<'a, S: BatchSource> Trainer<'a, S> {
             let batch = batch?;
             self.state.batch += 1;
             // Dropout depends on the step, so that a resumed run draws the same masks.
-            seed::manual_seed(seed::mix(&[self.config.seed, self.state.step, count as u64]));
+            seed::manual_seed(seed::derive_seed(&[self.config.seed, self.state.step, count as u64]));
             let forward = || self.objective.loss(&batch, true);
             let output = if self.autocast { autocast(self.params.device(), forward) } else { forward() };
             let Some((loss, parts)) = output? else { continue };

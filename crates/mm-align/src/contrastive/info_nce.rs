@@ -37,7 +37,7 @@ fn smoothed(logits: &Tensor, same: Option<&Tensor>, label_smoothing: f64) -> Res
     .to_dtype(DType::F32)?;
     let direction = |logits: &Tensor, unmasked: &Tensor| -> Result<Tensor> {
         let logs = logits.log_softmax(1)?.mul(unmasked)?;
-        let uniform = unmasked.div(&unmasked.sum_dims(&[1], true)?)?.mul_scalar(label_smoothing)?;
+        let uniform = unmasked.div(&unmasked.sum_dim(&[1], true)?)?.mul_scalar(label_smoothing)?;
         let target =
             Tensor::eye(rows, DType::F32, logits.device())?.mul_scalar(1.0 - label_smoothing)?.add(&uniform)?;
         Ok(logs.mul(&target)?.sum()?.mul_scalar(-1.0 / rows as f64)?)
@@ -68,8 +68,8 @@ pub fn supervised_contrastive(similarity: &Similarity, scale: &Tensor, same: &Te
     let logits = similarity.values().mul(scale)?;
     let positives = same.to_dtype(DType::F32)?;
     let direction = |logits: &Tensor, positives: &Tensor| -> Result<Tensor> {
-        let logs = logits.log_softmax(1)?.mul(positives)?.sum_dims(&[1], false)?;
-        Ok(logs.div(&positives.sum_dims(&[1], false)?.clamp_min(1.0)?)?.mean()?.neg()?)
+        let logs = logits.log_softmax(1)?.mul(positives)?.sum_dim(&[1], false)?;
+        Ok(logs.div(&positives.sum_dim(&[1], false)?.clamp_min(1.0)?)?.mean()?.neg()?)
     };
     let forward = direction(&logits, &positives)?;
     let backward = direction(&logits.transpose(0, 1)?, &positives.transpose(0, 1)?)?;
@@ -83,7 +83,7 @@ pub fn supervised_contrastive(similarity: &Similarity, scale: &Tensor, same: &Te
 pub fn soft_target_info_nce(similarity: &Similarity, scale: &Tensor, target: &Tensor) -> Result<Tensor> {
     let logits = similarity.values().mul(scale)?;
     let transposed = target.transpose(0, 1)?;
-    let backward_target = transposed.div(&transposed.sum_dims(&[1], true)?.clamp_min(1e-12)?)?;
+    let backward_target = transposed.div(&transposed.sum_dim(&[1], true)?.clamp_min(1e-12)?)?;
     let forward = soft_cross_entropy(&logits, target)?;
     let backward = soft_cross_entropy(&logits.transpose(0, 1)?, &backward_target)?;
     Ok(forward.add(&backward)?.mul_scalar(0.5)?)
@@ -91,7 +91,7 @@ pub fn soft_target_info_nce(similarity: &Similarity, scale: &Tensor, target: &Te
 
 /// Cross-entropy of logits `[rows, candidates]` with target distributions of the same shape, mean over rows.
 pub(super) fn soft_cross_entropy(logits: &Tensor, target: &Tensor) -> Result<Tensor> {
-    Ok(logits.log_softmax(1)?.mul(target)?.sum_dims(&[1], false)?.mean()?.neg()?)
+    Ok(logits.log_softmax(1)?.mul(target)?.sum_dim(&[1], false)?.mean()?.neg()?)
 }
 
 /// `InfoNCE` with importance-weighted negatives: each negative is weighted by `exp(hardness · cosine)`, normalized to mean one.

@@ -34,5 +34,5 @@ pub fn triplet_loss(similarity: &Similarity, margin: f64, same: Option<&Tensor>)
     let positive = scores.diagonal()?;
     let hinge =
         |hardest: Tensor| -> Result<Tensor> { Ok(hardest.sub(&positive)?.add_scalar(margin)?.clamp_min(0.0)?.mean()?) };
-    Ok(hinge(negatives.max_dim(1, false)?)?.add(&hinge(negatives.max_dim(0, false)?)?)?)
+    Ok(hinge(negatives.amax(1, false)?)?.add(&hinge(negatives.amax(0, false)?)?)?)
 }

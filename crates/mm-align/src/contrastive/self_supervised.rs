@@ -22,7 +22,7 @@ pub fn cyclip_consistency(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 /// From *Barlow Twins: Self-Supervised Learning via Redundancy Reduction* (Zbontar et al., 2021, <https://arxiv.org/abs/2103.03230>).
 pub fn barlow_twins(a: &Tensor, b: &Tensor, off_diagonal_weight: f64) -> Result<Tensor> {
     let standardize =
-        |x: &Tensor| -> Result<Tensor> { Ok(center(x)?.div(&x.std_dims(&[0], false, true)?.add_scalar(1e-5)?)?) };
+        |x: &Tensor| -> Result<Tensor> { Ok(center(x)?.div(&x.std_dim(&[0], false, true)?.add_scalar(1e-5)?)?) };
     let rows = a.size(0)? as f64;
     let c = standardize(a)?.transpose(0, 1)?.matmul(&standardize(b)?)?.mul_scalar(1.0 / rows)?; // [dim, dim]
     let invariance = c.diagonal()?.add_scalar(-1.0)?.pow(2.0)?.sum()?;
@@ -40,7 +40,7 @@ pub fn vicreg(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let mut loss = invariance.mul_scalar(25.0)?;
     for x in [a, b] {
         let centered = center(x)?;
-        let std = centered.pow(2.0)?.sum_dims(&[0], false)?.mul_scalar(1.0 / rows)?.add_scalar(1e-4)?.sqrt()?;
+        let std = centered.pow(2.0)?.sum_dim(&[0], false)?.mul_scalar(1.0 / rows)?.add_scalar(1e-4)?.sqrt()?;
         let variance = std.neg()?.add_scalar(1.0)?.relu()?.mean()?;
         let c = centered.transpose(0, 1)?.matmul(&centered)?.mul_scalar(1.0 / rows)?;
         let covariance = c.pow(2.0)?.sum()?.sub(&c.diagonal()?.pow(2.0)?.sum()?)?.mul_scalar(1.0 / dim)?;

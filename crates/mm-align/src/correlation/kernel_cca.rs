@@ -25,7 +25,7 @@ impl KernelProjection {
     /// Projects features `[rows, dim of the set]` to `[rows, dim]`, float64.
     pub fn project(&self, x: &Tensor) -> Result<Tensor> {
         let k = self.kernel.matrix(&to_f64(x)?, &self.train)?; // [rows, training rows]
-        let centered = k.sub(&k.mean_dims(&[1], true)?)?.sub(&self.column_means)?.add_scalar(self.mean)?;
+        let centered = k.sub(&k.mean_dim(&[1], true)?)?.sub(&self.column_means)?.add_scalar(self.mean)?;
         Ok(centered.matmul(&self.map)?)
     }
 }
@@ -69,7 +69,7 @@ impl TrainingKernel {
     fn new(x: &Tensor, kernel: Kernel) -> Result<Self> {
         let x = to_f64(x)?;
         let k = kernel.matrix(&x, &x)?;
-        let column_means = k.mean_dims(&[0], true)?;
+        let column_means = k.mean_dim(&[0], true)?;
         let mean = column_means.mean()?.to_f64()?;
         let k = k.sub(&column_means)?.sub(&column_means.transpose(0, 1)?)?.add_scalar(mean)?;
         Ok(Self { x, k, column_means, mean })

@@ -17,7 +17,7 @@ pub(super) struct Centered {
 impl Centered {
     pub fn new(x: &Tensor) -> Result<Self> {
         let x = to_f64(x)?;
-        let mean = x.mean_dims(&[0], true)?;
+        let mean = x.mean_dim(&[0], true)?;
         Ok(Self { x: center(&x)?, mean })
     }
 }

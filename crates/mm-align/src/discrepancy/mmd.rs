@@ -158,7 +158,7 @@ pub fn mmd_test(x: &Tensor, y: &Tensor, kernels: &[Kernel], permutations: usize,
         // One indicator column per permutation (1 for the first set): three matrix products serve all permutations at once.
         let mut columns = vec![0f64; all * (permutations + 1)];
         let mut order: Vec<usize> = (0..all).collect();
-        let mut rng = Rng::at(&[seed, 77]);
+        let mut rng = Rng::new(&[seed, 77]);
         for column in 0..=permutations {
             if column > 0 {
                 rng.shuffle(&mut order);
@@ -169,9 +169,9 @@ pub fn mmd_test(x: &Tensor, y: &Tensor, kernels: &[Kernel], permutations: usize,
         let second = first.neg()?.add_scalar(1.0)?;
         let (kernel_first, kernel_second) = (kernel.matmul(&first)?, kernel.matmul(&second)?);
         let share = 1.0 / kernels.len() as f64;
-        let xx = first.mul(&kernel_first)?.sum_dims(&[0], false)?.mul_scalar(share / (m * (m - 1)) as f64)?;
-        let yy = second.mul(&kernel_second)?.sum_dims(&[0], false)?.mul_scalar(share / (n * (n - 1)) as f64)?;
-        let xy = first.mul(&kernel_second)?.sum_dims(&[0], false)?.mul_scalar(2.0 * share / (m * n) as f64)?;
+        let xx = first.mul(&kernel_first)?.sum_dim(&[0], false)?.mul_scalar(share / (m * (m - 1)) as f64)?;
+        let yy = second.mul(&kernel_second)?.sum_dim(&[0], false)?.mul_scalar(share / (n * (n - 1)) as f64)?;
+        let xy = first.mul(&kernel_second)?.sum_dim(&[0], false)?.mul_scalar(2.0 * share / (m * n) as f64)?;
         let statistics = xx.add(&yy)?.sub(&xy)?.to_vec::<f64>()?;
         // Ties up to rounding count as at least as large.
         let threshold = statistics[0] - 1e-12 * statistics[0].abs().max(1e-12);

@@ -52,11 +52,11 @@ pub fn coral(x: &Tensor, y: &Tensor) -> Result<Tensor> {
 pub fn central_moment_discrepancy(x: &Tensor, y: &Tensor, order: i32, interval: f64) -> Result<Tensor> {
     check_same_dim("central_moment_discrepancy", x, y)?;
     let norm = |t: &Tensor| -> Result<Tensor> { Ok(t.pow(2.0)?.sum()?.add_scalar(1e-24)?.sqrt()?) };
-    let (mean_x, mean_y) = (x.mean_dims(&[0], true)?, y.mean_dims(&[0], true)?);
+    let (mean_x, mean_y) = (x.mean_dim(&[0], true)?, y.mean_dim(&[0], true)?);
     let (cx, cy) = (x.sub(&mean_x)?, y.sub(&mean_y)?);
     let mut sum = norm(&mean_x.sub(&mean_y)?)?.mul_scalar(1.0 / interval)?;
     for k in 2..=order {
-        let moment = |c: &Tensor| c.pow(f64::from(k))?.mean_dims(&[0], false);
+        let moment = |c: &Tensor| c.pow(f64::from(k))?.mean_dim(&[0], false);
         sum = sum.add(&norm(&moment(&cx)?.sub(&moment(&cy)?)?)?.mul_scalar(interval.powi(-k))?)?;
     }
     Ok(sum)

@@ -14,10 +14,10 @@ use mm_core::{Tensor, seed::Rng};
 pub fn sliced_wasserstein(x: &Tensor, y: &Tensor, directions: i64, seed: u64) -> Result<Tensor> {
     check_same_dim("sliced_wasserstein", x, y)?;
     let dim = x.size(1)?;
-    let mut rng = Rng::at(&[seed, 5]);
+    let mut rng = Rng::new(&[seed, 5]);
     // Box–Muller on a generator of its own leaves libtorch's generator as it was.
     let normal: Vec<f64> = (0..dim * directions.max(1))
-        .map(|_| (-2.0 * (1.0 - rng.unit()).ln()).sqrt() * (std::f64::consts::TAU * rng.unit()).cos())
+        .map(|_| (-2.0 * (1.0 - rng.uniform()).ln()).sqrt() * (std::f64::consts::TAU * rng.uniform()).cos())
         .collect();
     let lines = Tensor::from_vec(&normal, &[directions.max(1), dim])?.normalize()?.to_dtype(x.dtype()?)?;
     let lines = lines.to_device(x.device())?.transpose(0, 1)?;

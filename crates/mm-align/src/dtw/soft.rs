@@ -30,7 +30,7 @@ pub fn soft_dtw(cost: &Tensor, gamma: f64) -> Result<Tensor> {
     let like = |x: &Tensor| -> Result<Tensor> { Ok(x.to_dtype(cost.dtype()?)?.to_device(cost.device())?) };
     let (values, grads) = (like(&values)?, like(&grads)?);
     // Attach the gradient, known in closed form, to the value: Σ grad · cost minus its own value adds only a gradient.
-    let linear = grads.mul(cost)?.sum_dims(&[1, 2], false)?;
+    let linear = grads.mul(cost)?.sum_dim(&[1, 2], false)?;
     Ok(values.add(&linear.sub(&linear.detach()?)?)?)
 }
 

@@ -30,9 +30,9 @@ struct Set {
 impl Set {
     fn new(x: &Tensor, y: &Tensor, sparsity: f64) -> Result<Self> {
         let x = to_f64(x)?;
-        let mean = x.mean_dims(&[0], true)?;
+        let mean = x.mean_dim(&[0], true)?;
         let x = x.sub(&mean)?;
-        let mean_square = x.pow(2.0)?.sum_dims(&[0], false)?.mean()?.to_f64()?.max(1e-12);
+        let mean_square = x.pow(2.0)?.sum_dim(&[0], false)?.mean()?.to_f64()?.max(1e-12);
         let transposed = x.transpose(0, 1)?;
         let (gram, xty) = (transposed.matmul(&x)?, transposed.matmul(y)?);
         let eye = Tensor::eye(x.size(1)?, DType::F64, x.device())?;
@@ -42,7 +42,7 @@ impl Set {
 
     /// Smoothed norms of the map's rows, `[dim]`: how much each feature is used.
     fn row_norms(&self) -> Result<Tensor> {
-        Ok(self.map.pow(2.0)?.sum_dims(&[1], false)?.add_scalar(SMOOTHING)?.sqrt()?)
+        Ok(self.map.pow(2.0)?.sum_dim(&[1], false)?.add_scalar(SMOOTHING)?.sqrt()?)
     }
 }
 
@@ -76,7 +76,7 @@ pub fn joint_feature_selection(
     no_grad(|| {
         let one_hot =
             Tensor::from_slice(labels)?.to_device(sets[0].device())?.one_hot(num_classes)?.to_dtype(DType::F64)?;
-        let y = one_hot.sub(&one_hot.mean_dims(&[0], true)?)?;
+        let y = one_hot.sub(&one_hot.mean_dim(&[0], true)?)?;
         let mut sets = sets.iter().map(|x| Set::new(x, &y, sparsity)).collect::<Result<Vec<_>>>()?;
         let mut objective: Vec<f64> = Vec::new();
         let rank_weight = low_rank * (rows as f64).sqrt();
@@ -170,7 +170,7 @@ mod tests {
         assert!(found.objective.len() > 2);
         assert!(found.objective.windows(2).all(|w| w[1] <= w[0] * (1.0 + 1e-9)), "{:?}", found.objective);
         for ((_, map), informative) in found.sets.iter().zip([4usize, 3]) {
-            let used: Vec<f64> = map.pow(2.0).unwrap().sum_dims(&[1], false).unwrap().sqrt().unwrap().to_vec().unwrap();
+            let used: Vec<f64> = map.pow(2.0).unwrap().sum_dim(&[1], false).unwrap().sqrt().unwrap().to_vec().unwrap();
             let largest = |some: &[f64]| some.iter().fold(0.0f64, |m, v| m.max(*v));
             assert!(largest(&used[informative..]) < 0.1 * largest(&used[..informative]), "{used:?}");
         }

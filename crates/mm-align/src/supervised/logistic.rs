@@ -49,8 +49,8 @@ impl LogisticRegression {
         check_finite("logistic regression", 0, x)?;
         no_grad(|| {
             let x = to_f64(x)?;
-            let mean = x.mean_dims(&[0], true)?;
-            let std = x.std_dims(&[0], false, true)?.add_scalar(1e-9)?;
+            let mean = x.mean_dim(&[0], true)?;
+            let std = x.std_dim(&[0], false, true)?.add_scalar(1e-9)?;
             // A column of ones for the bias. Float32 is precise enough for the optimization.
             let inputs = x.sub(&mean)?.div(&std)?.pad(&[0, 1], 1.0)?.to_dtype(DType::F32)?;
             let targets =

@@ -177,7 +177,7 @@ fn list_methods(context: &Context) {
 /// Writes align.json, and align.safetensors where the projections are affine maps.
 fn save(folder: &Path, fitted: &FittedAlignment, result: &serde_json::Value) -> Result<()> {
     std::fs::create_dir_all(folder)?;
-    mm_core::checkpoint::write_file(&folder.join("align.json"), format!("{result:#}\n").as_bytes())?;
+    mm_core::checkpoint::write_atomic(&folder.join("align.json"), format!("{result:#}\n").as_bytes())?;
     match fitted.alignment.project_a.as_affine().zip(fitted.alignment.project_b.as_affine()) {
         Some((a, b)) => {
             let named = [("a.mean", &a.mean), ("a.map", &a.map), ("b.mean", &b.mean), ("b.map", &b.map)];

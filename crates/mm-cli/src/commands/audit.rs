@@ -158,16 +158,16 @@ fn score(manifest: &Manifest, modalities: &[Modality; 2], models: &[PathBuf], co
 fn write(arguments: &Arguments, manifest: &Manifest, found: &Audit) -> Result<()> {
     if let Some(out) = &arguments.out {
         let text: Result<Vec<String>, _> = found.rows.iter().map(serde_json::to_string).collect();
-        mm_core::checkpoint::write_file(out, (text?.join("\n") + "\n").as_bytes())?;
+        mm_core::checkpoint::write_atomic(out, (text?.join("\n") + "\n").as_bytes())?;
     }
     if let Some(out) = &arguments.report {
-        mm_core::checkpoint::write_file(out, audit_page(found, manifest, 60)?.as_bytes())?;
+        mm_core::checkpoint::write_atomic(out, audit_page(found, manifest, 60)?.as_bytes())?;
     }
     let Some(out) = &arguments.clean else { return Ok(()) };
     let text = std::fs::read_to_string(&arguments.data)?;
     let lines: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).collect();
     let kept = rows_to_keep(found, arguments.remove_fraction);
     let kept: Vec<&str> = kept.iter().filter_map(|row| lines.get(row - 1).copied()).collect();
-    mm_core::checkpoint::write_file(out, (kept.join("\n") + "\n").as_bytes())?;
+    mm_core::checkpoint::write_atomic(out, (kept.join("\n") + "\n").as_bytes())?;
     Ok(())
 }

@@ -112,7 +112,7 @@ fn label_embeddings(model: &Pretrained, arguments: &Arguments) -> Result<Tensor>
     let mut rows = Vec::new();
     for label in &arguments.candidates {
         let texts: Vec<Source> = templates.iter().map(|t| Source::Text(t.replace("{}", label.trim()))).collect();
-        rows.push(model.embed(&Modality::TEXT, &texts, None)?.mean_dims(&[0], false)?);
+        rows.push(model.embed(&Modality::TEXT, &texts, None)?.mean_dim(&[0], false)?);
     }
     Ok(Tensor::stack(&rows.iter().collect::<Vec<_>>(), 0)?.normalize()?)
 }

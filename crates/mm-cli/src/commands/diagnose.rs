@@ -24,7 +24,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let pairs = read_pairs(&arguments.a, &arguments.b, None)?;
     let diagnosis = diagnose(&pairs.a, &pairs.b)?;
     if let Some(report) = &arguments.report {
-        mm_core::checkpoint::write_file(report, diagnosis_page(&diagnosis, &pairs.a, &pairs.b)?.as_bytes())?;
+        mm_core::checkpoint::write_atomic(report, diagnosis_page(&diagnosis, &pairs.a, &pairs.b)?.as_bytes())?;
     }
     if context.json {
         output::line(serde_json::to_string(&diagnosis)?);

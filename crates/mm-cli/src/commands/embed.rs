@@ -110,7 +110,7 @@ impl Arguments {
 /// Warns about inputs that were longer than the model takes.
 pub(crate) fn warn_truncated(model: &Pretrained) {
     for modality in model.modalities() {
-        if let Some((count, limit)) = model.tower(&modality).ok().and_then(|t| t.processor.cut()) {
+        if let Some((count, limit)) = model.tower(&modality).ok().and_then(|t| t.processor.truncated()) {
             output::warning(format!("{count} {modality} input(s) were longer than the model takes and were truncated to {limit}"));
         }
     }

@@ -85,7 +85,7 @@ fn evaluate_prediction(dir: &Path, arguments: &Arguments, context: &Context) -> 
     }
     if let Some(page) = &arguments.robustness {
         let curves = robustness(&predictor, &manifest, &rows, 0)?;
-        mm_core::checkpoint::write_file(page, robustness_page(&curves)?.html.as_bytes())?;
+        mm_core::checkpoint::write_atomic(page, robustness_page(&curves)?.html.as_bytes())?;
         let mut table = vec![["modality", "corruption", "clean", "strongest", "area"].map(ToOwned::to_owned).to_vec()];
         table.extend(curves.iter().map(|c| {
             let at = |p: Option<&(f64, f64)>| p.map_or(String::new(), |p| format!("{:.4}", p.1));
@@ -116,7 +116,7 @@ fn evaluate(dir: &Path, arguments: &Arguments, context: &Context) -> Result<Eval
     progress.finish();
     let file = dir.join(format!("evaluation-{}.json", arguments.split));
     // Somebody else's run may be in a folder that is read-only.
-    if let Err(error) = mm_core::checkpoint::write_file(&file, evaluation.json.to_string().as_bytes()) {
+    if let Err(error) = mm_core::checkpoint::write_atomic(&file, evaluation.json.to_string().as_bytes()) {
         output::warning(format!("the evaluation was not saved: {error}"));
     }
     Ok(evaluation)

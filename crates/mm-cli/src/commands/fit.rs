@@ -97,7 +97,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let fitted = fitted?;
     let report = write_report(&arguments.out, &fitted, context)?;
     let result = result(&arguments.out, &fitted, report.as_deref(), started.elapsed().as_secs_f64());
-    mm_core::checkpoint::write_file(&arguments.out.join("result.json"), format!("{result:#}\n").as_bytes())?;
+    mm_core::checkpoint::write_atomic(&arguments.out.join("result.json"), format!("{result:#}\n").as_bytes())?;
     if context.json {
         output::line(&result);
     } else {
@@ -112,7 +112,7 @@ fn write_report(out: &Path, fitted: &Fitted, context: &Context) -> Result<Option
     let runs = [out.to_owned()];
     match context.tasks()?.report(&runs, fitted.side, &mut |_, _, _| {}) {
         Ok(report) => {
-            mm_core::checkpoint::write_file(&page, report.html.as_bytes())?;
+            mm_core::checkpoint::write_atomic(&page, report.html.as_bytes())?;
             Ok(Some(page))
         }
         Err(error) => {

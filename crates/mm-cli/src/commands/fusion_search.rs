@@ -59,7 +59,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     progress.finish();
     let (trials, report) = found?;
     let page = arguments.out.join("report.html");
-    mm_core::checkpoint::write_file(&page, report.html.as_bytes())?;
+    mm_core::checkpoint::write_atomic(&page, report.html.as_bytes())?;
     if context.json {
         trials.iter().map(serde_json::to_string).try_for_each(|t| t.map(output::line))?;
         return Ok(());

@@ -29,7 +29,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let on_progress = &mut |label: &str, done, total| progress.update(label, done, total);
     let report = context.tasks()?.report(&runs, arguments.split, on_progress)?;
     progress.finish();
-    mm_core::checkpoint::write_file(&out, report.html.as_bytes())?;
+    mm_core::checkpoint::write_atomic(&out, report.html.as_bytes())?;
     if context.json {
         output::line(json!({"out": out, "runs": runs, "evaluations": report.evaluations}));
     } else {

@@ -121,11 +121,11 @@ fn finish(fit: &FitOutcome, model: &dyn TaskModel, out: &Path, started: Instant,
         "out": out, "steps": saved.step, "epochs": saved.epoch, "finished": saved.finished, "rows": fit.rows,
         "failed": {"count": failed, "examples": fit.failed.iter().take(100).collect::<Vec<_>>()}, "best": saved.best,
         "parameters": {
-            "trainable": model.params().count(&[Role::Trainable]), "frozen": model.params().count(&[Role::Frozen]),
+            "trainable": model.params().num_elements(&[Role::Trainable]), "frozen": model.params().num_elements(&[Role::Frozen]),
         },
         "seconds": seconds, "peak_memory_bytes": output::peak_memory(),
     });
-    mm_core::checkpoint::write_file(&out.join("result.json"), format!("{result:#}\n").as_bytes())?;
+    mm_core::checkpoint::write_atomic(&out.join("result.json"), format!("{result:#}\n").as_bytes())?;
     if context.json {
         output::line(&result);
     } else if !fit.training.stopped {

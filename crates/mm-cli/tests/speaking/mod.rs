@@ -453,7 +453,7 @@ fn what_is_wrong_with_learning_further_is_told() {
             "adapter.rank: found 0, wanted at least 1",
         ),
         (
-            format!("model = {vilt:?}\nanswer = \"answer\"\n[adapter]\ntargets = [\"qkv\"]"),
+            format!("model = {vilt:?}\nanswer = \"answer\"\n[adapter]\ntarget_modules = [\"qkv\"]"),
             "no layer of `vilt` is called qkv",
         ),
         (format!("model = {vilt:?}\nanswer = \"answer\"\nof = \"audio\""), "no row has audio"),

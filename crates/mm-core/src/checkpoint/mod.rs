@@ -156,7 +156,7 @@ pub(crate) fn release(tensor: &Tensor) {
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     {
         let start = tensor.0.data_ptr() as usize;
-        let end = start + tensor.count() * tensor.dtype().map_or(0, DType::size);
+        let end = start + tensor.numel() * tensor.dtype().map_or(0, DType::size);
         let kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
         let within = |map: &Arc<MmapMut>| (map.as_ptr() as usize..=map.as_ptr() as usize + map.len()).contains(&end);
         let mapped = kept.iter().any(|map| map.as_ptr() as usize <= start && within(map));
@@ -340,7 +340,7 @@ pub fn save_sharded(folder: &Path, tensors: &[(String, Tensor)], shard_bytes: us
     let mut shards: Vec<Vec<(String, Tensor)>> = vec![Vec::new()];
     let (mut filled, mut total) = (0, 0);
     for (name, tensor) in tensors {
-        let bytes = tensor.count() * tensor.dtype()?.size();
+        let bytes = tensor.numel() * tensor.dtype()?.size();
         if filled > 0 && filled + bytes > shard_bytes {
             shards.push(Vec::new());
             filled = 0;
@@ -361,11 +361,11 @@ pub fn save_sharded(folder: &Path, tensors: &[(String, Tensor)], shard_bytes: us
         weight_map.extend(shard.iter().map(|(n, _)| (n.clone(), file.clone())));
     }
     let index = serde_json::json!({ "metadata": { "total_size": total }, "weight_map": weight_map });
-    write_file(&folder.join("model.safetensors.index.json"), index.to_string().as_bytes())
+    write_atomic(&folder.join("model.safetensors.index.json"), index.to_string().as_bytes())
 }
 
 /// Writes a file so that a crash at any instant leaves either the old one or the new one.
-pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     replace_file(path, |temporary| std::fs::write(temporary, bytes).map_err(|e| e.to_string()))
 }
 

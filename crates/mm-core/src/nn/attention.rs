@@ -1,8 +1,8 @@
 //! The workspace's one attention: scaled dot products of queries with keys weigh values (Vaswani 2017). Self and cross, grouped
 //! heads (Ainslie 2023), every kind of position, masks, a cache for decoding, weights on request, libtorch's fused path otherwise.
 
-use super::{Linear, Position, Rotary, alibi_slopes, linear::PLAIN, position::relative_buckets};
-use crate::{DType, Error, Init, Module, Result, Scope, Tensor};
+use super::{Linear, Position, Rotary, linear::PLAIN};
+use crate::{DType, Error, Module, Result, Scope, Tensor};
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
 
@@ -11,18 +11,18 @@ use std::cell::Cell;
 #[serde(deny_unknown_fields)]
 pub struct AttentionConfig {
     /// Width of the queries and of the output.
-    pub width: i64,
+    pub embed_dim: i64,
     /// Number of heads.
-    pub heads: i64,
+    pub num_heads: i64,
     /// Number of key and value heads that the query heads share; as many as `heads` when absent.
     #[serde(default)]
-    pub key_value_heads: Option<i64>,
+    pub num_kv_heads: Option<i64>,
     /// Width of a head; `width / heads` when absent.
     #[serde(default)]
-    pub head_width: Option<i64>,
+    pub head_dim: Option<i64>,
     /// Width of what keys and values are made of; `width` when absent.
     #[serde(default)]
-    pub context_width: Option<i64>,
+    pub context_dim: Option<i64>,
     /// Whether queries, keys and values have biases.
     #[serde(default = "yes")]
     pub bias: bool,
@@ -68,11 +68,11 @@ impl AttentionConfig {
     /// Plain self-attention of `heads` heads.
     pub fn new(width: i64, heads: i64) -> Self {
         Self {
-            width,
-            heads,
-            key_value_heads: None,
-            head_width: None,
-            context_width: None,
+            embed_dim: width,
+            num_heads: heads,
+            num_kv_heads: None,
+            head_dim: None,
+            context_dim: None,
             bias: true,
             key_bias: true,
             output_bias: true,
@@ -84,29 +84,31 @@ impl AttentionConfig {
     }
 
     fn head(&self) -> i64 {
-        self.head_width.unwrap_or(self.width / self.heads.max(1))
+        self.head_dim.unwrap_or(self.embed_dim / self.num_heads.max(1))
     }
 
     fn groups(&self) -> i64 {
-        self.key_value_heads.unwrap_or(self.heads)
+        self.num_kv_heads.unwrap_or(self.num_heads)
     }
 
     fn check(&self) -> Result<()> {
-        if self.heads < 1 || self.width < 1 || (self.head_width.is_none() && self.width % self.heads != 0) {
-            return Err(Error::config("attention.heads", self.heads, format!("a divisor of the width {}", self.width)));
-        }
-        if self.groups() < 1 || self.heads % self.groups() != 0 {
+        if self.num_heads < 1 || self.embed_dim < 1 || (self.head_dim.is_none() && self.embed_dim % self.num_heads != 0)
+        {
             return Err(Error::config(
-                "attention.key_value_heads",
+                "attention.num_heads",
+                self.num_heads,
+                format!("a divisor of the width {}", self.embed_dim),
+            ));
+        }
+        if self.groups() < 1 || self.num_heads % self.groups() != 0 {
+            return Err(Error::config(
+                "attention.num_kv_heads",
                 self.groups(),
-                format!("a divisor of the {} heads", self.heads),
+                format!("a divisor of the {} heads", self.num_heads),
             ));
         }
         if matches!(self.position, Position::Rotary { .. }) && self.head() % 2 != 0 {
-            return Err(Error::config("attention.head_width", self.head(), "an even width for rotary positions"));
-        }
-        if matches!(self.position, Position::Relative { buckets, .. } if buckets < 4) {
-            return Err(Error::config("attention.position.buckets", "fewer than 4", "at least 4 buckets"));
+            return Err(Error::config("attention.head_dim", self.head(), "an even width for rotary positions"));
         }
         if !(0.0..1.0).contains(&self.dropout) {
             return Err(Error::config("attention.dropout", self.dropout, "a rate in [0, 1)"));
@@ -137,7 +139,7 @@ pub struct KeyValueCache {
 
 impl KeyValueCache {
     /// An empty cache that takes memory for so many positions when the first comes, and again only when they do not do.
-    pub fn with_room(positions: i64) -> Self {
+    pub fn with_capacity(positions: i64) -> Self {
         Self { held: None, length: 0, room: positions }
     }
 
@@ -200,11 +202,11 @@ impl KeyValueCache {
 
     /// Several rows' caches as one. The shorter ones lie at the end, so that what comes next is beside what came last; the places before them
     /// hold zeros and do not count.
-    pub fn together(caches: &[&Self]) -> Result<Self> {
+    pub fn batch_left_padded(caches: &[&Self]) -> Result<Self> {
         let longest = caches.iter().map(|c| c.length).max().unwrap_or(0);
         let room = longest + caches.iter().map(|c| c.room - c.length).max().unwrap_or(0).max(0);
         let all = caches.iter().map(|c| c.filled()).collect::<Result<Option<Vec<_>>>>()?;
-        let Some([(key, _), ..]) = all.as_deref() else { return Ok(Self::with_room(room)) };
+        let Some([(key, _), ..]) = all.as_deref() else { return Ok(Self::with_capacity(room)) };
         let mut shape = key.shape();
         (shape[0], shape[2]) = (0, room);
         for (key, _) in all.iter().flatten() {
@@ -225,7 +227,7 @@ impl KeyValueCache {
 
     /// A cache of its own with the same positions.
     pub fn fork(&self) -> Result<Self> {
-        let mut copy = Self::with_room(self.room);
+        let mut copy = Self::with_capacity(self.room);
         if let Some((key, value)) = self.filled()? {
             copy.push(&key, &value)?;
         }
@@ -245,11 +247,11 @@ pub struct AttentionArgs<'a> {
     pub cache: Option<&'a mut KeyValueCache>,
     /// Cosines and sines that queries and keys are turned by, half against half, `[length, head width / 2]` with anything before that
     /// broadcasts; for positions that are no running number (time, row and column of a picture's patch).
-    pub angles: Option<(&'a Tensor, &'a Tensor)>,
+    pub rotary: Option<(&'a Tensor, &'a Tensor)>,
     /// Whether every position sees all, though the config looks back only.
-    pub open: bool,
+    pub bidirectional: bool,
     /// Whether the weights are wanted (the fused path does not make them).
-    pub weights: bool,
+    pub need_weights: bool,
     /// Added to the output: the residual of a block.
     pub residual: Option<&'a Tensor>,
     /// Whether this is training.
@@ -273,7 +275,6 @@ pub struct Attention {
     /// Frozen self-attention: the three in one product.
     packed: Option<Linear>,
     output: Linear,
-    relative: Option<Tensor>,
     config: AttentionConfig,
 }
 
@@ -281,7 +282,7 @@ impl Attention {
     /// A layer under `scope`. Frozen self-attention keeps its three projections as one matrix.
     pub fn new(scope: &Scope<'_>, config: &AttentionConfig) -> Result<Self> {
         let mut attention = Self::cross(scope, config)?;
-        if scope.is_frozen() && config.context_width.unwrap_or(config.width) == config.width {
+        if scope.is_frozen() && config.context_dim.unwrap_or(config.embed_dim) == config.embed_dim {
             attention.pack(scope)?;
         }
         Ok(attention)
@@ -290,27 +291,18 @@ impl Attention {
     /// The same for a layer that is always given a context, whose projections never see the same input.
     pub fn cross(scope: &Scope<'_>, config: &AttentionConfig) -> Result<Self> {
         config.check()?;
-        let (head, context) = (config.head(), config.context_width.unwrap_or(config.width));
-        let (wide, narrow) = (config.heads * head, config.groups() * head);
-        let query = Linear::new(&scope.pp("q_proj"), config.width, wide, config.bias)?;
+        let (head, context) = (config.head(), config.context_dim.unwrap_or(config.embed_dim));
+        let (wide, narrow) = (config.num_heads * head, config.groups() * head);
+        let query = Linear::new(&scope.pp("q_proj"), config.embed_dim, wide, config.bias)?;
         let key = Linear::new(&scope.pp("k_proj"), context, narrow, config.bias && config.key_bias)?;
         let value = Linear::new(&scope.pp("v_proj"), context, narrow, config.bias)?;
-        let relative = match config.position {
-            Position::Relative { buckets, .. } => Some(scope.pp("relative_attention_bias").param(
-                "weight",
-                &[buckets, config.heads],
-                Init::Normal(0.02),
-            )?),
-            _ => None,
-        };
         Ok(Self {
             query,
             key,
             value,
             packed: None,
-            relative,
             config: config.clone(),
-            output: Linear::new(&scope.pp("out_proj"), wide, config.width, config.output_bias)?,
+            output: Linear::new(&scope.pp("out_proj"), wide, config.embed_dim, config.output_bias)?,
         })
     }
 
@@ -321,7 +313,7 @@ impl Attention {
             (Some(q), Some(v)) => Some(Tensor::cat(&[q, self.key.bias().unwrap_or(&none), v], 0)?),
             _ => None,
         };
-        self.packed = Some(Linear::stacked(weights, bias)?.placed(scope));
+        self.packed = Some(Linear::stacked(weights, bias)?.in_scope(scope));
         Ok(())
     }
 
@@ -330,8 +322,8 @@ impl Attention {
     pub fn forward(&self, queries: &Tensor, mut attend: AttentionArgs<'_>) -> Result<AttentionOutput> {
         let config = &self.config;
         let shape = queries.shape();
-        if shape.len() != 3 || shape[2] != config.width {
-            return Err(Error::shape("attention queries", &shape, format!("[batch, queries, {}]", config.width)));
+        if shape.len() != 3 || shape[2] != config.embed_dim {
+            return Err(Error::shape("attention queries", &shape, format!("[batch, queries, {}]", config.embed_dim)));
         }
         let (batch, length, head) = (shape[0], shape[1], config.head());
         // [rows, heads, length, head]
@@ -343,7 +335,7 @@ impl Attention {
         let (query, made) = match (&self.packed, attend.context) {
             (Some(packed), None) => {
                 let all = packed.forward(queries, false)?; // [batch, length, (heads + 2 groups) · head]
-                let (wide, narrow) = (config.heads * head, config.groups() * head);
+                let (wide, narrow) = (config.num_heads * head, config.groups() * head);
                 let pair = (all.narrow(-1, wide, narrow)?, all.narrow(-1, wide + narrow, narrow)?);
                 (all.narrow(-1, 0, wide)?, Some(pair))
             }
@@ -366,7 +358,7 @@ impl Attention {
                 }
             }
         };
-        let mut query = split(&query, config.heads)?;
+        let mut query = split(&query, config.num_heads)?;
         let made = match made {
             Some((key, value)) => Some((split(&key, config.groups())?, split(&value, config.groups())?)),
             None => None,
@@ -378,11 +370,11 @@ impl Attention {
             (Some(pair), _) | (None, Some(pair)) => pair,
             (None, None) => return Err(Error::Sample("attention without keys".into())),
         };
-        if let Some((cos, sin)) = attend.angles {
+        if let Some((cos, sin)) = attend.rotary {
             query = Rotary::turn(&query, cos, sin)?;
             key = Rotary::turn(&key, cos, sin)?;
-        } else if let Position::Rotary { base, interleaved } = config.position {
-            let rotary = Rotary { width: head, base, interleaved };
+        } else if let Position::Rotary { base } = config.position {
+            let rotary = Rotary { width: head, base };
             query = rotary.apply(&query, past)?;
             key = rotary.apply(&key, past)?;
         }
@@ -395,15 +387,15 @@ impl Attention {
         let contexts = key.size(0)?;
         let shared = if contexts > 0 && batch % contexts == 0 { batch / contexts } else { 1 };
         if shared > 1 {
-            let apart = query.reshape(&[contexts, shared, config.heads, length, head])?;
-            query = apart.permute(&[0, 2, 1, 3, 4])?.reshape(&[contexts, config.heads, shared * length, head])?;
+            let apart = query.reshape(&[contexts, shared, config.num_heads, length, head])?;
+            query = apart.permute(&[0, 2, 1, 3, 4])?.reshape(&[contexts, config.num_heads, shared * length, head])?;
         }
         let keys = key.size(2)?;
         // A lone query at the end of the cache sees everything before it, so causality needs no mask there.
-        let causal = config.causal && length > 1 && !attend.open;
-        let plain = attend.mask.is_none() && matches!(config.position, Position::None | Position::Rotary { .. });
+        let causal = config.causal && length > 1 && !attend.bidirectional;
+        let plain = attend.mask.is_none();
         let twice = TWICE.get();
-        let fused_causal = causal && own && plain && past == 0 && !attend.weights && !twice;
+        let fused_causal = causal && own && plain && past == 0 && !attend.need_weights && !twice;
         let causal_mask = causal && !fused_causal && own;
         let bias = self.bias(attend.mask, length, keys, past, causal_mask, &query)?;
         let dropout = if attend.train { config.dropout } else { 0.0 };
@@ -413,22 +405,22 @@ impl Attention {
         let few = (17..=64).contains(&keys) && !recorded;
         // Dropout of weights is not fused on a processor.
         let products = (few || dropout > 0.0) && !fused_causal && query.device() == crate::Device::Cpu;
-        let (mixed, weights) = if attend.weights || products || twice {
+        let (mixed, weights) = if attend.need_weights || products || twice {
             let (mixed, weights) = self.explicit(&query, &key, &value, bias.as_ref(), dropout)?;
-            (mixed, attend.weights.then_some(weights))
+            (mixed, attend.need_weights.then_some(weights))
         } else {
             (query.fused_attention(&key, &value, bias.as_ref(), dropout, fused_causal, config.scale)?, None)
         };
         let apart = |x: &Tensor, last: i64| -> Result<Tensor> {
-            let x = x.reshape(&[contexts, config.heads, shared, length, last])?.permute(&[0, 2, 1, 3, 4])?;
-            x.reshape(&[batch, config.heads, length, last])
+            let x = x.reshape(&[contexts, config.num_heads, shared, length, last])?.permute(&[0, 2, 1, 3, 4])?;
+            x.reshape(&[batch, config.num_heads, length, last])
         };
         let (mixed, weights) = if shared > 1 {
             (apart(&mixed, head)?, weights.map(|w| apart(&w, keys)).transpose()?)
         } else {
             (mixed, weights)
         };
-        let joined = mixed.transpose(1, 2)?.reshape(&[batch, length, config.heads * head])?;
+        let joined = mixed.transpose(1, 2)?.reshape(&[batch, length, config.num_heads * head])?;
         Ok(AttentionOutput { values: self.output.added(&joined, attend.residual, PLAIN)?, weights })
     }
 
@@ -472,21 +464,6 @@ impl Attention {
             let allowed = Tensor::ones(&[length, keys], DType::Bool, device)?.tril(past)?;
             add(forbid(&allowed)?)?;
         }
-        match (self.config.position, &self.relative) {
-            (Position::Alibi, _) => {
-                let slopes =
-                    Tensor::from_slice(&alibi_slopes(self.config.heads))?.to_device(device)?.reshape(&[-1, 1, 1])?;
-                let places = Tensor::arange(0, keys, device)?;
-                let rows = Tensor::arange(past, past + length, device)?.unsqueeze(1)?;
-                let distance = places.sub(&rows)?.abs()?.to_dtype(dtype)?.neg()?; // [queries, keys]
-                add(distance.mul(&slopes.to_dtype(dtype)?)?)?; // [heads, queries, keys]
-            }
-            (Position::Relative { buckets, furthest }, Some(table)) => {
-                let index = relative_buckets(length, keys, past, buckets, furthest)?.to_device(device)?;
-                add(table.embedding(&index)?.permute(&[2, 0, 1])?)?; // [heads, queries, keys]
-            }
-            _ => {}
-        }
         // The fused kernel wants a mask of rank four (or two); leading ones broadcast.
         total.map(|t| if t.rank() == 3 { t.unsqueeze(0) } else { Ok(t) }).transpose()
     }
@@ -499,7 +476,7 @@ impl Attention {
         bias: Option<&Tensor>,
         dropout: f64,
     ) -> Result<(Tensor, Tensor)> {
-        let times = self.config.heads / self.config.groups();
+        let times = self.config.num_heads / self.config.groups();
         let (key, value) = if times > 1 {
             (key.repeat_interleave(times, 1)?, value.repeat_interleave(times, 1)?)
         } else {

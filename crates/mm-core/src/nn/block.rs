@@ -13,7 +13,7 @@ pub struct BlockConfig {
     pub attention: AttentionConfig,
     /// Attention to a context, after the self-attention.
     #[serde(default)]
-    pub cross: Option<AttentionConfig>,
+    pub cross_attention: Option<AttentionConfig>,
     /// The network after attention.
     pub mlp: MlpConfig,
     /// Its normalisations.
@@ -35,7 +35,7 @@ impl BlockConfig {
     pub fn new(attention: AttentionConfig, mlp: MlpConfig) -> Self {
         Self {
             attention,
-            cross: None,
+            cross_attention: None,
             mlp,
             norm: NormConfig::default(),
             norm_first: false,
@@ -49,18 +49,18 @@ impl BlockConfig {
 #[derive(Debug, Default)]
 pub struct BlockCache {
     /// Keys and values of the positions before.
-    pub own: KeyValueCache,
+    pub self_attention: KeyValueCache,
     /// Those of the context, made at the first step.
-    pub cross: KeyValueCache,
+    pub cross_attention: KeyValueCache,
 }
 
 impl BlockCache {
-    /// Several rows' states as one ([`KeyValueCache::together`]).
-    pub fn together(states: &[&Self]) -> Result<Self> {
+    /// Several rows' states as one ([`KeyValueCache::batch_left_padded`]).
+    pub fn batch_left_padded(states: &[&Self]) -> Result<Self> {
         let join = |of: fn(&Self) -> &KeyValueCache| {
-            KeyValueCache::together(&states.iter().map(|s| of(s)).collect::<Vec<_>>())
+            KeyValueCache::batch_left_padded(&states.iter().map(|s| of(s)).collect::<Vec<_>>())
         };
-        Ok(Self { own: join(|s| &s.own)?, cross: join(|s| &s.cross)? })
+        Ok(Self { self_attention: join(|s| &s.self_attention)?, cross_attention: join(|s| &s.cross_attention)? })
     }
 }
 
@@ -72,13 +72,13 @@ pub struct ForwardArgs<'a> {
     /// What cross-attention looks at, with its mask; blocks leave their cross-attention out where there is none.
     pub context: Option<(&'a Tensor, Option<&'a Mask>)>,
     /// Caches, one a block: the input then holds the new positions only and the mask covers old and new.
-    pub states: Option<&'a mut [BlockCache]>,
+    pub caches: Option<&'a mut [BlockCache]>,
     /// What self-attention turns its queries and keys by ([`AttentionArgs::angles`]).
-    pub angles: Option<(&'a Tensor, &'a Tensor)>,
+    pub rotary: Option<(&'a Tensor, &'a Tensor)>,
     /// Whether all positions see each other in a stack that looks back only (a picture's patches before a text).
-    pub open: bool,
+    pub bidirectional: bool,
     /// Gets each block's weights.
-    pub weights: Option<&'a mut Vec<AttentionMaps>>,
+    pub attention_maps: Option<&'a mut Vec<AttentionMaps>>,
     /// Whether this is training.
     pub train: bool,
 }
@@ -87,9 +87,9 @@ pub struct ForwardArgs<'a> {
 #[derive(Debug)]
 pub struct AttentionMaps {
     /// `[batch, heads, queries, keys]` of self-attention.
-    pub own: Option<Tensor>,
+    pub self_attention: Option<Tensor>,
     /// The same of cross-attention.
-    pub cross: Option<Tensor>,
+    pub cross_attention: Option<Tensor>,
 }
 
 struct Part {
@@ -99,7 +99,7 @@ struct Part {
 
 impl Part {
     fn new(scope: &Scope<'_>, norm: &str, scale: &str, config: &BlockConfig) -> Result<Self> {
-        let width = config.attention.width;
+        let width = config.attention.embed_dim;
         Ok(Self {
             norm: Norm::new(&scope.pp(norm), width, config.norm)?,
             scale: config.layer_scale.map(|start| scope.param(scale, &[width], Init::Constant(start))).transpose()?,
@@ -124,7 +124,7 @@ impl Block {
         if !(0.0..1.0).contains(&config.dropout) {
             return Err(Error::config("block.dropout", config.dropout, "a rate in [0, 1)"));
         }
-        let cross = match &config.cross {
+        let cross = match &config.cross_attention {
             Some(cross) => Some((
                 Attention::cross(&scope.pp("cross_attn"), cross)?,
                 Part::new(scope, "layer_norm_cross", "layer_scale_cross", config)?,
@@ -135,35 +135,35 @@ impl Block {
             attention: Attention::new(&scope.pp("self_attn"), &config.attention)?,
             after_attention: Part::new(scope, "layer_norm1", "layer_scale1", config)?,
             cross,
-            mlp: Mlp::new(&scope.pp("mlp"), config.attention.width, &config.mlp)?,
+            mlp: Mlp::new(&scope.pp("mlp"), config.attention.embed_dim, &config.mlp)?,
             after_mlp: Part::new(scope, "layer_norm2", "layer_scale2", config)?,
             norm_first: config.norm_first,
             dropout: config.dropout,
         })
     }
 
-    /// `[batch, length, width]` → the same, with this block's state; [`ForwardArgs::states`] is not looked at.
+    /// `[batch, length, width]` → the same, with this block's state; [`ForwardArgs::caches`] is not looked at.
     pub fn forward(&self, x: &Tensor, pass: &mut ForwardArgs<'_>, state: Option<&mut BlockCache>) -> Result<Tensor> {
-        let (train, wanted) = (pass.train, pass.weights.is_some());
+        let (train, wanted) = (pass.train, pass.attention_maps.is_some());
         let (mut own_cache, mut cross_cache) = match state {
-            Some(state) => (Some(&mut state.own), Some(&mut state.cross)),
+            Some(state) => (Some(&mut state.self_attention), Some(&mut state.cross_attention)),
             None => (None, None),
         };
-        let mut seen = AttentionMaps { own: None, cross: None };
+        let mut seen = AttentionMaps { self_attention: None, cross_attention: None };
         let mut x = self.residual(x, &self.after_attention, train, |h, residual| {
             let cache = own_cache.take();
             let attend = AttentionArgs {
                 mask: pass.mask,
                 cache,
-                angles: pass.angles,
-                open: pass.open,
-                weights: wanted,
+                rotary: pass.rotary,
+                bidirectional: pass.bidirectional,
+                need_weights: wanted,
                 residual,
                 train,
                 ..AttentionArgs::default()
             };
             let out = self.attention.forward(h, attend)?;
-            seen.own = out.weights;
+            seen.self_attention = out.weights;
             Ok(out.values)
         })?;
         if let (Some((cross, part)), Some((context, mask))) = (&self.cross, pass.context) {
@@ -174,17 +174,17 @@ impl Block {
                     context,
                     mask,
                     cache,
-                    weights: wanted,
+                    need_weights: wanted,
                     residual,
                     train,
                     ..AttentionArgs::default()
                 };
                 let out = cross.forward(h, attend)?;
-                seen.cross = out.weights;
+                seen.cross_attention = out.weights;
                 Ok(out.values)
             })?;
         }
-        if let Some(all) = pass.weights.as_mut() {
+        if let Some(all) = pass.attention_maps.as_mut() {
             all.push(seen);
         }
         self.residual(&x, &self.after_mlp, train, |h, residual| self.mlp.added(h, residual, train))
@@ -220,7 +220,7 @@ impl Block {
 #[serde(deny_unknown_fields)]
 pub struct TransformerConfig {
     /// Number of blocks.
-    pub layers: i64,
+    pub num_layers: i64,
     /// Each of them.
     pub block: BlockConfig,
     /// Whether a normalisation ends the stack (pre-norm stacks need one).
@@ -237,51 +237,44 @@ pub struct Transformer {
 impl Transformer {
     /// Blocks `layers.0 …` and maybe `final_layer_norm` under `scope`.
     pub fn new(scope: &Scope<'_>, config: &TransformerConfig) -> Result<Self> {
-        let blocks =
-            (0..config.layers).map(|i| Block::new(&scope.pp("layers").pp(i), &config.block)).collect::<Result<_>>()?;
+        let blocks = (0..config.num_layers)
+            .map(|i| Block::new(&scope.pp("layers").pp(i), &config.block))
+            .collect::<Result<_>>()?;
         let last = config
             .final_norm
-            .then(|| Norm::new(&scope.pp("final_layer_norm"), config.block.attention.width, config.block.norm))
+            .then(|| Norm::new(&scope.pp("final_layer_norm"), config.block.attention.embed_dim, config.block.norm))
             .transpose()?;
         Ok(Self { blocks, last })
     }
 
     /// Empty caches for decoding, one a block.
-    pub fn states(&self) -> Vec<BlockCache> {
+    pub fn new_caches(&self) -> Vec<BlockCache> {
         self.blocks.iter().map(|_| BlockCache::default()).collect()
     }
 
     /// The same with memory for so many positions, taken at the first step.
-    pub fn states_for(&self, positions: i64) -> Vec<BlockCache> {
-        let state = |_| BlockCache { own: KeyValueCache::with_room(positions), cross: KeyValueCache::default() };
+    pub fn new_caches_with_capacity(&self, positions: i64) -> Vec<BlockCache> {
+        let state = |_| BlockCache {
+            self_attention: KeyValueCache::with_capacity(positions),
+            cross_attention: KeyValueCache::default(),
+        };
         self.blocks.iter().map(state).collect()
     }
 
-    /// `[batch, length, width]` → the same. With `states`, `x` holds the new positions only and `mask` covers old and new.
-    pub fn forward(
-        &self,
-        x: &Tensor,
-        mask: Option<&Mask>,
-        context: Option<(&Tensor, Option<&Mask>)>,
-        states: Option<&mut [BlockCache]>,
-        train: bool,
-    ) -> Result<Tensor> {
-        self.run(x, ForwardArgs { mask, context, states, train, ..ForwardArgs::default() })
-    }
-
-    /// The same with everything that a pass may be given.
-    pub fn run(&self, x: &Tensor, mut pass: ForwardArgs<'_>) -> Result<Tensor> {
-        let mut states = pass.states.take();
+    /// `[batch, length, dim]` → the same shape. With [`ForwardArgs::caches`], `x` holds the new positions only and the mask covers the
+    /// cached and the new ones.
+    pub fn forward(&self, x: &Tensor, mut pass: ForwardArgs<'_>) -> Result<Tensor> {
+        let mut states = pass.caches.take();
         let mut x = x.clone();
         for (number, block) in self.blocks.iter().enumerate() {
             let state = states.as_mut().and_then(|s| s.get_mut(number));
             x = block.forward(&x, &mut pass, state)?;
         }
-        self.end(&x, pass.train)
+        self.apply_final_norm(&x, pass.train)
     }
 
     /// What goes into the first block and what comes out of each, `layers + 1` of `[batch, length, width]`; the last is not yet
-    /// normalised ([`Transformer::end`]).
+    /// normalised ([`Transformer::apply_final_norm`]).
     pub fn hidden_states(&self, x: &Tensor, mask: Option<&Mask>, train: bool) -> Result<Vec<Tensor>> {
         let mut states = vec![x.clone()];
         for (number, block) in self.blocks.iter().enumerate() {
@@ -292,7 +285,7 @@ impl Transformer {
     }
 
     /// The normalisation that ends the stack, where there is one.
-    pub fn end(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+    pub fn apply_final_norm(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         self.last.as_ref().map_or_else(|| Ok(x.clone()), |norm| norm.forward(x, train))
     }
 }

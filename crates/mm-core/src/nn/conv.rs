@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct ConvConfig {
     /// Channels in.
-    pub input: i64,
+    pub in_channels: i64,
     /// Channels out.
-    pub output: i64,
+    pub out_channels: i64,
     /// Window, in samples or pixels.
-    pub kernel: i64,
+    pub kernel_size: i64,
     /// Step of the window.
     #[serde(default = "one")]
     pub stride: i64,
@@ -38,16 +38,24 @@ fn one() -> i64 {
 impl ConvConfig {
     /// A convolution of stride one without bias that keeps the size (odd kernels).
     pub fn same(input: i64, output: i64, kernel: i64) -> Self {
-        Self { input, output, kernel, stride: 1, padding: kernel / 2, groups: 1, bias: false }
+        Self {
+            in_channels: input,
+            out_channels: output,
+            kernel_size: kernel,
+            stride: 1,
+            padding: kernel / 2,
+            groups: 1,
+            bias: false,
+        }
     }
 
     fn weights(&self, scope: &Scope<'_>, kernel: &[i64]) -> Result<(Tensor, Option<Tensor>)> {
-        let inner = self.input / self.groups.max(1);
+        let inner = self.in_channels / self.groups.max(1);
         let fan_in = (inner * kernel.iter().product::<i64>()).max(1) as f64;
-        let shape: Vec<i64> = [self.output, inner].into_iter().chain(kernel.iter().copied()).collect();
+        let shape: Vec<i64> = [self.out_channels, inner].into_iter().chain(kernel.iter().copied()).collect();
         // He 2015, for the rectifiers that follow.
         let weight = scope.param("weight", &shape, Init::Normal((2.0 / fan_in).sqrt()))?;
-        let bias = self.bias.then(|| scope.param("bias", &[self.output], Init::Zeros)).transpose()?;
+        let bias = self.bias.then(|| scope.param("bias", &[self.out_channels], Init::Zeros)).transpose()?;
         Ok((weight, bias))
     }
 }
@@ -62,13 +70,13 @@ pub struct Conv1d {
 impl Conv1d {
     /// A layer under `scope`.
     pub fn new(scope: &Scope<'_>, config: ConvConfig) -> Result<Self> {
-        let (weight, bias) = config.weights(scope, &[config.kernel])?;
+        let (weight, bias) = config.weights(scope, &[config.kernel_size])?;
         Ok(Self { weight, bias, config })
     }
 
     /// The same over `[batch, channels, 1, length]`: laid channels last (`[batch, length, channels]` seen from there) nothing is
     /// turned around in memory between layers, and pooling and normalisation take channels side by side.
-    pub fn flat(&self, input: &Tensor) -> Result<Tensor> {
+    pub fn forward_channels_last(&self, input: &Tensor) -> Result<Tensor> {
         let c = &self.config;
         let weight = self.weight.unsqueeze(2)?;
         input.conv2d(&weight, self.bias.as_ref(), [1, c.stride], [0, c.padding], c.groups)
@@ -96,7 +104,7 @@ pub struct Conv2d {
 impl Conv2d {
     /// A layer under `scope`.
     pub fn new(scope: &Scope<'_>, config: ConvConfig) -> Result<Self> {
-        let (weight, bias) = config.weights(scope, &[config.kernel, config.kernel])?;
+        let (weight, bias) = config.weights(scope, &[config.kernel_size, config.kernel_size])?;
         if scope.is_frozen() {
             Self::frozen(weight, bias, config)
         } else {
@@ -114,8 +122,8 @@ impl Conv2d {
 
     /// A frozen layer under `scope` with a batch normalisation's running statistics folded into its weights: one pass over the picture
     /// fewer.
-    pub fn folded(scope: &Scope<'_>, config: ConvConfig, norm: &BatchNorm) -> Result<Self> {
-        let (weight, bias) = config.weights(scope, &[config.kernel, config.kernel])?;
+    pub fn with_folded_batch_norm(scope: &Scope<'_>, config: ConvConfig, norm: &BatchNorm) -> Result<Self> {
+        let (weight, bias) = config.weights(scope, &[config.kernel_size, config.kernel_size])?;
         let (scale, shift) = norm.scale_and_shift()?;
         let weight = weight.mul(&scale.reshape(&[-1, 1, 1, 1])?)?;
         let bias = match bias {
@@ -127,9 +135,9 @@ impl Conv2d {
 
     /// `activation(convolution(x) + residual)`, in one pass where the processor can. A residual is given away: its memory may be
     /// used for the result.
-    pub fn fused(&self, input: &Tensor, activation: Activation, residual: Option<Tensor>) -> Result<Tensor> {
+    pub fn forward_fused(&self, input: &Tensor, activation: Activation, residual: Option<Tensor>) -> Result<Tensor> {
         let c = &self.config;
-        let fits = input.rank() == 4 && input.size(1)? == c.input;
+        let fits = input.rank() == 4 && input.size(1)? == c.in_channels;
         let whole = residual.as_ref().is_none_or(|r| kernels::take(r, &self.weight));
         if self.served && fits && whole && kernels::fuses(activation) && kernels::take(input, &self.weight) {
             let window = Window { padding: [c.padding; 2], stride: [c.stride; 2], groups: c.groups };
@@ -155,6 +163,6 @@ impl Conv2d {
 
 impl Module for Conv2d {
     fn forward(&self, input: &Tensor, _train: bool) -> Result<Tensor> {
-        self.fused(input, Activation::Identity, None)
+        self.forward_fused(input, Activation::Identity, None)
     }
 }

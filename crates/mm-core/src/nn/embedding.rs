@@ -11,12 +11,12 @@ pub struct Embedding {
 impl Embedding {
     /// A table under `scope`; a fresh one is normal with standard deviation 0.02.
     pub fn new(scope: &Scope<'_>, entries: i64, width: i64) -> Result<Self> {
-        Self::spread(scope, entries, width, 0.02)
+        Self::with_std(scope, entries, width, 0.02)
     }
 
     /// The same with another standard deviation: nothing brings the vectors of a recurrent network's words to one, as a transformer's norms do,
     /// and words that begin almost alike take long to be told apart.
-    pub fn spread(scope: &Scope<'_>, entries: i64, width: i64, deviation: f64) -> Result<Self> {
+    pub fn with_std(scope: &Scope<'_>, entries: i64, width: i64, deviation: f64) -> Result<Self> {
         Ok(Self { weight: scope.param("weight", &[entries, width], Init::Normal(deviation))? })
     }
 
@@ -31,7 +31,7 @@ impl Embedding {
     }
 }
 
-/// What is watched while [`watch_embeddings`] runs.
+/// What is watched while [`capture_embeddings`] runs.
 struct Watch {
     /// Numbers `[rows, positions]` whose rows are wanted, in the order in which they are looked up, and what each row's vectors are multiplied
     /// by, `[rows]`.
@@ -46,7 +46,7 @@ thread_local! {
 /// Runs `body`, in which the vectors of these numbers `[rows, positions]` (in the order in which they are looked up) are multiplied by
 /// what stands beside them, `[rows]`, and ask for their gradient: what attribution to words needs, which are no numbers that could grow. What
 /// comes back beside the body's own: for each of them its vectors as they are and as they were used, `[rows, positions, width]` both.
-pub fn watch_embeddings<T>(
+pub fn capture_embeddings<T>(
     wanted: Vec<(Tensor, Tensor)>,
     body: impl FnOnce() -> Result<T>,
 ) -> Result<(T, Vec<(Tensor, Tensor)>)> {

@@ -82,7 +82,7 @@ impl Linear {
     }
 
     /// The same for a layer made at this place: where that is stepped, a few rows go through the fused operators too.
-    pub fn placed(mut self, scope: &Scope<'_>) -> Self {
+    pub fn in_scope(mut self, scope: &Scope<'_>) -> Self {
         if scope.is_decode_mode() {
             self.few = 0;
         }
@@ -91,7 +91,7 @@ impl Linear {
 
     /// The same with a weight that will be laid out at its first use laid out at once: of a large one (a vocabulary) both layouts are resident
     /// for a moment, which costs least while little else is.
-    pub fn laid_out(self) -> Result<Self> {
+    pub fn prepack(self) -> Result<Self> {
         if self.served && self.few == 0 {
             self.packed(PLAIN)?;
         }
@@ -109,7 +109,7 @@ impl Linear {
     }
 
     /// `activation(x · weightᵀ + bias)`, in one pass where the processor can.
-    pub fn activate(&self, input: &Tensor, activation: Activation) -> Result<Tensor> {
+    pub fn forward_activation(&self, input: &Tensor, activation: Activation) -> Result<Tensor> {
         self.activated(input, activation, PLAIN)
     }
 
@@ -122,7 +122,7 @@ impl Linear {
 
     fn many(&self, input: &Tensor) -> bool {
         let width = input.size(-1).ok();
-        let many = width.is_some_and(|w| w > 0 && input.count() / w as usize > self.few);
+        let many = width.is_some_and(|w| w > 0 && input.numel() / w as usize > self.few);
         many && width == self.weight.size(1).ok()
     }
 
@@ -178,7 +178,7 @@ impl Linear {
         Ok(self.packed.get_or_init(|| packed))
     }
 
-    /// [`Linear::activate`] with weights that are multiplied; `factors` must be the same at each call.
+    /// [`Linear::forward_activation`] with weights that are multiplied; `factors` must be the same at each call.
     pub(crate) fn activated(&self, input: &Tensor, activation: Activation, factors: Factors) -> Result<Tensor> {
         if self.fuses(input) && kernels::fuses(activation) {
             let packed = self.packed(factors)?;

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct MlpConfig {
     /// Width between the two layers.
-    pub hidden: i64,
+    pub hidden_dim: i64,
     /// What stands between them.
     #[serde(default)]
     pub activation: Activation,
@@ -27,7 +27,7 @@ pub struct MlpConfig {
 impl MlpConfig {
     /// Two layers with biases, no gate.
     pub fn new(hidden: i64, activation: Activation) -> Self {
-        Self { hidden, activation, gated: false, bias: true }
+        Self { hidden_dim: hidden, activation, gated: false, bias: true }
     }
 }
 
@@ -47,12 +47,12 @@ impl Mlp {
     /// Layers `fc1`, `fc2` and maybe `gate` under `scope`.
     pub fn new(scope: &Scope<'_>, width: i64, config: &MlpConfig) -> Result<Self> {
         Ok(Self {
-            fc1: Linear::new(&scope.pp("fc1"), width, config.hidden, config.bias)?,
+            fc1: Linear::new(&scope.pp("fc1"), width, config.hidden_dim, config.bias)?,
             gate: config
                 .gated
-                .then(|| Linear::new(&scope.pp("gate"), width, config.hidden, config.bias))
+                .then(|| Linear::new(&scope.pp("gate"), width, config.hidden_dim, config.bias))
                 .transpose()?,
-            fc2: Linear::new(&scope.pp("fc2"), config.hidden, width, config.bias)?,
+            fc2: Linear::new(&scope.pp("fc2"), config.hidden_dim, width, config.bias)?,
             activation: config.activation,
         })
     }

@@ -20,10 +20,10 @@ pub use attention::{
 };
 pub use block::{AttentionMaps, Block, BlockCache, BlockConfig, ForwardArgs, Transformer, TransformerConfig};
 pub use conv::{Conv1d, Conv2d, ConvConfig};
-pub use embedding::{Embedding, watch_embeddings};
+pub use embedding::{Embedding, capture_embeddings};
 pub use linear::Linear;
 pub use mlp::{Mlp, MlpConfig};
 pub use norm::{BatchNorm, GroupNorm, Norm, NormConfig, NormKind};
 
-pub use position::{Position, Rotary, alibi_slopes, relative_buckets, sinusoidal};
+pub use position::{Position, Rotary, relative_position_buckets, sinusoidal_positions};
 pub use rnn::{Lstm, LstmCell, LstmConfig};

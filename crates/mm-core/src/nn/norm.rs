@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 pub enum NormKind {
     /// Mean and variance.
     #[default]
-    Layer,
+    LayerNorm,
     /// Root mean square alone.
-    RootMeanSquare,
+    RmsNorm,
 }
 
 /// A normalisation of the last dimension.
@@ -21,14 +21,14 @@ pub struct NormConfig {
     /// Which one.
     pub kind: NormKind,
     /// Added to the variance.
-    pub epsilon: f64,
+    pub eps: f64,
     /// Whether it also shifts (layer normalisation only).
     pub bias: bool,
 }
 
 impl Default for NormConfig {
     fn default() -> Self {
-        Self { kind: NormKind::Layer, epsilon: 1e-5, bias: true }
+        Self { kind: NormKind::LayerNorm, eps: 1e-5, bias: true }
     }
 }
 
@@ -42,7 +42,7 @@ pub struct Norm {
 impl Norm {
     /// A layer with `weight` `[width]` and maybe `bias` `[width]` under `scope`.
     pub fn new(scope: &Scope<'_>, width: i64, config: NormConfig) -> Result<Self> {
-        let bias = config.bias && config.kind == NormKind::Layer;
+        let bias = config.bias && config.kind == NormKind::LayerNorm;
         Ok(Self {
             weight: scope.param("weight", &[width], Init::Ones)?,
             bias: bias.then(|| scope.param("bias", &[width], Init::Zeros)).transpose()?,
@@ -54,8 +54,8 @@ impl Norm {
 impl Module for Norm {
     fn forward(&self, input: &Tensor, _train: bool) -> Result<Tensor> {
         match self.config.kind {
-            NormKind::Layer => input.layer_norm(Some(&self.weight), self.bias.as_ref(), self.config.epsilon),
-            NormKind::RootMeanSquare => input.rms_norm(Some(&self.weight), self.config.epsilon),
+            NormKind::LayerNorm => input.layer_norm(Some(&self.weight), self.bias.as_ref(), self.config.eps),
+            NormKind::RmsNorm => input.rms_norm(Some(&self.weight), self.config.eps),
         }
     }
 }

@@ -15,17 +15,6 @@ pub enum Position {
     Rotary {
         /// Base of the wavelengths, 10,000 in the paper.
         base: f64,
-        /// Whether neighbours make a pair (GPT-J), or halves do (`LLaMA`).
-        interleaved: bool,
-    },
-    /// A penalty that grows with the distance, another slope for each head.
-    Alibi,
-    /// A learned number for each head and bucket of distances.
-    Relative {
-        /// Number of buckets.
-        buckets: i64,
-        /// Distance from which all share the last bucket.
-        furthest: i64,
     },
 }
 
@@ -36,8 +25,6 @@ pub struct Rotary {
     pub width: i64,
     /// Base of the wavelengths.
     pub base: f64,
-    /// Pairs of neighbours instead of halves.
-    pub interleaved: bool,
 }
 
 impl Rotary {
@@ -49,13 +36,6 @@ impl Rotary {
         let steps: Vec<f32> = (0..half).map(|i| self.base.powf(-2.0 * i as f64 / self.width as f64) as f32).collect();
         let angles = places.mul(&Tensor::from_slice(&steps)?.to_device(device)?)?; // [length, half]
         let (cos, sin) = (angles.cos()?.to_dtype(x.dtype()?)?, angles.sin()?.to_dtype(x.dtype()?)?);
-        if self.interleaved {
-            let shape = x.shape();
-            let pairs = x.reshape(&[shape[0], shape[1], length, half, 2])?;
-            let (a, b) = (pairs.select(-1, 0)?, pairs.select(-1, 1)?);
-            let turned = (a.mul(&cos)?.sub(&b.mul(&sin)?)?, b.mul(&cos)?.add(&a.mul(&sin)?)?);
-            return Tensor::stack(&[&turned.0, &turned.1], -1)?.reshape(&shape);
-        }
         Self::turn(x, &cos, &sin)
     }
 
@@ -67,39 +47,36 @@ impl Rotary {
     }
 }
 
-/// The slopes of `ALiBi`, one a head: powers of 2^(−8/heads), interleaved when the heads are no power of two.
-pub fn alibi_slopes(heads: i64) -> Vec<f32> {
-    let powers = |n: i64| (1..=n).map(|i| 2f64.powf(-8.0 * i as f64 / n as f64) as f32).collect::<Vec<_>>();
-    let whole = 1i64 << heads.max(1).ilog2();
-    let mut slopes = powers(whole);
-    if whole < heads {
-        slopes.extend(powers(2 * whole).into_iter().step_by(2).take((heads - whole) as usize));
-    }
-    slopes
-}
-
-/// T5's bucket of each (query, key): `[queries, keys]` int64. Half the buckets are for keys behind, half for keys ahead.
-pub fn relative_buckets(queries: i64, keys: i64, offset: i64, buckets: i64, furthest: i64) -> Result<Tensor> {
-    let half = buckets / 2;
+/// Bucket of each (query, key) pair, `[queries, keys]` int64: half of the buckets are for keys before the query, half for keys after it;
+/// small distances have a bucket each, larger ones share buckets that grow logarithmically up to `max_distance` (T5, Raffel et al. 2020,
+/// <https://arxiv.org/abs/1910.10683>; MPNet).
+pub fn relative_position_buckets(
+    queries: i64,
+    keys: i64,
+    offset: i64,
+    num_buckets: i64,
+    max_distance: i64,
+) -> Result<Tensor> {
+    let half = num_buckets / 2;
     let exact = (half / 2).max(1);
     let mut out = Vec::with_capacity((queries * keys) as usize);
     for query in offset..offset + queries {
         for key in 0..keys {
             let distance = (key - query).abs();
-            let near = if distance < exact {
+            let bucket = if distance < exact {
                 distance
             } else {
-                let far = (distance as f64 / exact as f64).ln() / (furthest as f64 / exact as f64).ln();
-                (exact + (far * (half - exact) as f64) as i64).min(half - 1)
+                let log = (distance as f64 / exact as f64).ln() / (max_distance as f64 / exact as f64).ln();
+                (exact + (log * (half - exact) as f64) as i64).min(half - 1)
             };
-            out.push(near + if key > query { half } else { 0 });
+            out.push(bucket + if key > query { half } else { 0 });
         }
     }
     Tensor::from_vec(&out, &[queries, keys])
 }
 
 /// Sinusoidal positions `[length, width]`: sines, then cosines (`halves`), or in turn.
-pub fn sinusoidal(length: i64, width: i64, halves: bool, device: Device) -> Result<Tensor> {
+pub fn sinusoidal_positions(length: i64, width: i64, halves: bool, device: Device) -> Result<Tensor> {
     let half = (width / 2).max(1);
     let mut out = vec![0f32; (length * width) as usize];
     for place in 0..length {
@@ -122,18 +99,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slopes_and_buckets_are_those_of_the_papers() {
-        assert_eq!(alibi_slopes(8)[..3], [0.5, 0.25, 0.125]);
-        assert_eq!(alibi_slopes(12).len(), 12);
+    fn relative_position_buckets_match_t5() {
         // transformers' T5Attention._relative_position_bucket(bidirectional, 32 buckets, 128) for −3..=3 and 40.
-        let row = relative_buckets(1, 44, 3, 32, 128).unwrap().to_vec::<i64>().unwrap();
+        let row = relative_position_buckets(1, 44, 3, 32, 128).unwrap().to_vec::<i64>().unwrap();
         assert_eq!(row[..7], [3, 2, 1, 0, 17, 18, 19]);
         assert_eq!(row[43], 16 + 8 + ((40f64 / 8.0).ln() / (128f64 / 8.0).ln() * 8.0) as i64);
     }
 
     #[test]
     fn rotation_depends_on_the_distance_alone() {
-        let rotary = Rotary { width: 8, base: 10_000.0, interleaved: false };
+        let rotary = Rotary { width: 8, base: 10_000.0 };
         let (q, k) = (
             Tensor::randn(&[1, 1, 1, 8], DType::F32, Device::Cpu).unwrap(),
             Tensor::randn(&[1, 1, 1, 8], DType::F32, Device::Cpu).unwrap(),

@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct LstmConfig {
     /// Width of the input.
-    pub input: i64,
+    pub input_dim: i64,
     /// Width of the state of one direction.
-    pub hidden: i64,
+    pub hidden_dim: i64,
     /// Layers on each other.
-    pub layers: i64,
+    pub num_layers: i64,
     /// Whether a second network reads from the end.
     pub bidirectional: bool,
     /// Rate of dropout between the layers.
@@ -51,25 +51,29 @@ pub struct Lstm {
 impl Lstm {
     /// Parameters `weight_ih_l0`, `weight_hh_l0`, `bias_ih_l0`, `bias_hh_l0`, `…_reverse` under `scope`.
     pub fn new(scope: &Scope<'_>, config: LstmConfig) -> Result<Self> {
-        if config.input < 1 || config.hidden < 1 || config.layers < 1 || !(0.0..1.0).contains(&config.dropout) {
+        if config.input_dim < 1
+            || config.hidden_dim < 1
+            || config.num_layers < 1
+            || !(0.0..1.0).contains(&config.dropout)
+        {
             let found = format!("{config:?}");
             return Err(Error::config("lstm", found, "positive sizes and a dropout in [0, 1)"));
         }
         let directions: &[&str] = if config.bidirectional { &["", "_reverse"] } else { &[""] };
-        let mut input = config.input;
+        let mut input = config.input_dim;
         let mut layers = Vec::new();
-        for layer in 0..config.layers {
+        for layer in 0..config.num_layers {
             let weights =
-                directions.iter().map(|d| Weights::new(scope, &format!("_l{layer}{d}"), input, config.hidden));
+                directions.iter().map(|d| Weights::new(scope, &format!("_l{layer}{d}"), input, config.hidden_dim));
             layers.push(weights.collect::<Result<Vec<_>>>()?);
-            input = config.hidden * directions.len() as i64;
+            input = config.hidden_dim * directions.len() as i64;
         }
         Ok(Self { layers, config })
     }
 
     /// Width of what it gives.
-    pub fn width(&self) -> i64 {
-        self.config.hidden * if self.config.bidirectional { 2 } else { 1 }
+    pub fn dim(&self) -> i64 {
+        self.config.hidden_dim * if self.config.bidirectional { 2 } else { 1 }
     }
 
     /// Runs over the rows; with a mask `[batch, length]`, true where there is data (padding at the end only), positions of padding give
@@ -81,13 +85,13 @@ impl Lstm {
             if number > 0 {
                 x = x.dropout(self.config.dropout, train)?;
             }
-            let mut out = directions[0].lstm(&x, self.config.hidden)?;
+            let mut out = directions[0].lstm(&x, self.config.hidden_dim)?;
             if let (Some(order), Some(weights)) = (&backwards, directions.get(1)) {
                 let turned = |x: &Tensor| -> Result<Tensor> {
                     let shape = x.shape();
                     x.gather(1, &order.unsqueeze(-1)?.expand(&[shape[0], shape[1], shape[2]])?)
                 };
-                let back = turned(&weights.lstm(&turned(&x)?, self.config.hidden)?)?;
+                let back = turned(&weights.lstm(&turned(&x)?, self.config.hidden_dim)?)?;
                 out = Tensor::cat(&[&out, &back], -1)?; // [batch, length, 2 · hidden]
             }
             x = match mask {
@@ -110,7 +114,7 @@ fn reversal(x: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
     let (rows, length) = (x.size(0)?, x.size(1)?);
     let places = Tensor::arange(0, length, x.device())?.unsqueeze(0)?.expand(&[rows, length])?;
     let Some(mask) = mask else { return places.neg()?.add_scalar((length - 1) as f64)?.to_dtype(DType::I64) };
-    let count = mask.to_dtype(DType::I64)?.sum_dims(&[1], true)?; // [batch, 1]
+    let count = mask.to_dtype(DType::I64)?.sum_dim(&[1], true)?; // [batch, 1]
     let turned = count.sub(&places)?.add_scalar(-1.0)?.to_dtype(DType::I64)?;
     turned.where_cond(&places.lt(&count)?, &places)
 }
@@ -147,7 +151,7 @@ mod tests {
     #[test]
     fn padding_changes_nothing_and_a_cell_step_is_a_step_of_the_layer() {
         let params = Params::new(Device::Cpu);
-        let config = LstmConfig { input: 3, hidden: 4, layers: 2, bidirectional: true, dropout: 0.0 };
+        let config = LstmConfig { input_dim: 3, hidden_dim: 4, num_layers: 2, bidirectional: true, dropout: 0.0 };
         let lstm = Lstm::new(&params.scope().pp("lstm"), config).unwrap();
         let short = Tensor::randn(&[1, 3, 3], DType::F32, Device::Cpu).unwrap();
         let long = Tensor::randn(&[1, 6, 3], DType::F32, Device::Cpu).unwrap();

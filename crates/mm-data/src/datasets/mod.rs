@@ -71,7 +71,7 @@ pub fn prepare(name: &str, folder: &Path, manifest: &Path) -> Result<usize> {
     if let Some(parent) = manifest.parent() {
         std::fs::create_dir_all(parent).map_err(|e| Error::file(parent, e))?;
     }
-    mm_core::checkpoint::write_file(manifest, text.as_bytes())?;
+    mm_core::checkpoint::write_atomic(manifest, text.as_bytes())?;
     Ok(rows.len())
 }
 

@@ -97,7 +97,7 @@ pub(super) fn rows(folder: &Path) -> Result<Vec<Value>> {
         let place = folder.join(split);
         std::fs::create_dir_all(&place).map_err(|e| Error::file(&place, e))?;
         for number in 0..count {
-            let mut random = Rng::at(&[0x50_47, side as u64, number as u64]);
+            let mut random = Rng::new(&[0x50_47, side as u64, number as u64]);
             let things = scene(&mut random);
             let file = place.join(format!("{number}.png"));
             draw(&things).save(&file).map_err(|e| Error::file(&file, e))?;
@@ -128,7 +128,7 @@ mod tests {
         let (mut seen, mut programs) = (std::collections::BTreeMap::new(), std::collections::BTreeMap::new());
         for n in 0..500 {
             for related in [false, true] {
-                let (question, program, answer) = ask(&things, related, &mut Rng::at(&[n]));
+                let (question, program, answer) = ask(&things, related, &mut Rng::new(&[n]));
                 assert_eq!(programs.entry(program).or_insert(question.clone()), &question);
                 assert_eq!(seen.entry(question).or_insert(answer.clone()), &answer);
             }
@@ -140,7 +140,7 @@ mod tests {
         assert_eq!(seen["how many things have the shape of the green thing?"], "3");
         assert_eq!(seen["is the blue thing on the left?"], "no");
         for n in 0..50 {
-            let things = scene(&mut Rng::at(&[9, n]));
+            let things = scene(&mut Rng::new(&[9, n]));
             let picture = draw(&things);
             for (thing, (_, colour)) in things.iter().zip(COLOURS) {
                 assert_eq!(picture.get_pixel(thing.x as u32, thing.y as u32).0, colour, "no thing hides another");

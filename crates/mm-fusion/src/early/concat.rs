@@ -62,8 +62,8 @@ impl Body for Stack {
         let values = Tensor::stack(&parts.iter().map(|p| &p.values).collect::<Vec<_>>(), 1)?; // [rows, modalities, width]
         let there = Tensor::stack(&parts.iter().map(|p| &p.present).collect::<Vec<_>>(), 1)?.unsqueeze(-1)?;
         let shares = self.weights.exp()?.mul(&there)?; // [rows, modalities, width]
-        let total = shares.sum_dims(&[1], true)?.clamp_min(1e-9)?;
-        let mixed = values.mul(&shares.div(&total)?)?.sum_dims(&[1], false)?; // [rows, width]
+        let total = shares.sum_dim(&[1], true)?.clamp_min(1e-9)?;
+        let mixed = values.mul(&shares.div(&total)?)?.sum_dim(&[1], false)?; // [rows, width]
         Ok(Combined::of(self.last.forward(&mixed, train)?))
     }
 }

@@ -8,7 +8,7 @@ use crate::{
 };
 use mm_core::{
     DType, Init, Scope, Tensor,
-    nn::{Mask, Transformer},
+    nn::{ForwardArgs, Mask, Transformer},
 };
 
 pub(crate) struct Sequence {
@@ -43,7 +43,7 @@ impl Body for Sequence {
         }
         let x = Tensor::cat(&all.iter().collect::<Vec<_>>(), 1)?; // [rows, 1 + lengths, width]
         let mask = Mask::Padding(Tensor::cat(&masks.iter().collect::<Vec<_>>(), 1)?);
-        let x = self.transformer.forward(&x, Some(&mask), None, None, train)?;
+        let x = self.transformer.forward(&x, ForwardArgs { mask: Some(&mask), train, ..ForwardArgs::default() })?;
         if self.pooled {
             return Ok(Combined::of(x.select(1, 0)?));
         }

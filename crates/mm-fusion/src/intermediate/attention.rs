@@ -109,13 +109,13 @@ impl Body for CoAttention {
             let ha = wa.add(&affinity.matmul(&wb)?)?.tanh()?; // [rows, a, hidden]
             let hb = wb.add(&affinity.transpose(1, 2)?.matmul(&wa)?)?.tanh()?; // [rows, b, hidden]
             for (h, score, part) in [(ha, &pair.scores[0], a), (hb, &pair.scores[1], b)] {
-                let scores = h.mul(score)?.sum_dims(&[2], false)?; // [rows, length]
+                let scores = h.mul(score)?.sum_dim(&[2], false)?; // [rows, length]
                 let scores = match &part.mask {
                     Some(mask) => scores.masked_fill(&mask.logical_not()?, scores.dtype()?.mask_value())?,
                     None => scores,
                 };
                 let shares = scores.softmax(1)?.unsqueeze(2)?;
-                all.push(part.values.mul(&shares)?.sum_dims(&[1], false)?.mul(&part.flag()?)?);
+                all.push(part.values.mul(&shares)?.sum_dim(&[1], false)?.mul(&part.flag()?)?);
             }
         }
         let x = Tensor::cat(&all.iter().collect::<Vec<_>>(), 1)?;

@@ -61,14 +61,14 @@ impl Body for Bilinear {
         let pooled = match self.pooling {
             Pooling::Mlb => product,
             Pooling::Mfb(times) => {
-                let sum = product.reshape(&[-1, self.width, times])?.sum_dims(&[2], false)?; // [rows, width]
+                let sum = product.reshape(&[-1, self.width, times])?.sum_dim(&[2], false)?; // [rows, width]
                 // The root's slope at zero is not finite; the small number keeps it.
                 sum.sign()?
                     .mul(&sum.abs()?.add_scalar(1e-6)?.sqrt()?)?
                     .normalize()?
                     .mul_scalar((self.width as f64).sqrt())?
             }
-            Pooling::Mutan(times) => product.reshape(&[-1, times, self.width])?.sum_dims(&[1], false)?.tanh()?,
+            Pooling::Mutan(times) => product.reshape(&[-1, times, self.width])?.sum_dim(&[1], false)?.tanh()?,
         };
         Ok(Combined::of(self.last.forward(&pooled, train)?))
     }

@@ -56,7 +56,7 @@ impl Body for Bottleneck {
             masks.push(Mask::Padding(Tensor::cat(&[&here, &part.positions()?, &always], 1)?));
         }
         let flags = parts.iter().map(Part::flag).collect::<Result<Vec<_>>>()?;
-        let count = Tensor::cat(&flags.iter().collect::<Vec<_>>(), 1)?.sum_dims(&[1], true)?; // [rows, 1]
+        let count = Tensor::cat(&flags.iter().collect::<Vec<_>>(), 1)?.sum_dim(&[1], true)?; // [rows, 1]
         let divisor = count.clamp_min(1.0)?.unsqueeze(2)?;
         for layer in &self.layers {
             let mut sum: Option<Tensor> = None;

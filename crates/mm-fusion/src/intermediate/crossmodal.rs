@@ -10,8 +10,8 @@ use crate::{
 use mm_core::{
     DType, Features, Module, Pooling, Scope, Tensor,
     nn::{
-        Activation, Attention, AttentionArgs, AttentionConfig, Conv1d, ConvConfig, Linear, Mask, Mlp, MlpConfig, Norm,
-        NormConfig, Transformer,
+        Activation, Attention, AttentionArgs, AttentionConfig, Conv1d, ConvConfig, ForwardArgs, Linear, Mask, Mlp,
+        MlpConfig, Norm, NormConfig, Transformer,
     },
 };
 
@@ -127,7 +127,7 @@ impl Body for Mult {
             }
             let x = Tensor::cat(&received.iter().collect::<Vec<_>>(), 2)?; // [rows, length, sources · width]
             let mask = parts[number].mask.clone().map(Mask::Padding);
-            let x = target.memory.forward(&x, mask.as_ref(), None, None, train)?;
+            let x = target.memory.forward(&x, ForwardArgs { mask: mask.as_ref(), train, ..ForwardArgs::default() })?;
             all.push(if self.pooled {
                 let last = Features::new(x, parts[number].mask.clone())?.pool(Pooling::Last)?;
                 last.mul(&parts[number].flag()?)?

@@ -35,7 +35,7 @@ impl Body for Excitation {
         let (mut all, mut weights) = (Vec::new(), Vec::new());
         for (part, excite) in parts.iter().zip(&self.excite) {
             let open = excite.forward(&squeezed, train)?.sigmoid()?.mul_scalar(2.0)?; // [rows, width]
-            weights.push(open.mean_dims(&[1], false)?.mul(&part.present)?);
+            weights.push(open.mean_dim(&[1], false)?.mul(&part.present)?);
             all.push(part.values.mul(&open)?);
         }
         let x = Tensor::cat(&all.iter().collect::<Vec<_>>(), 1)?;

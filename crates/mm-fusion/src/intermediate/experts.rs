@@ -61,9 +61,9 @@ impl Body for Experts {
         }
         outputs.push(run(&self.all, &together)?);
         let outputs = Tensor::stack(&outputs.iter().collect::<Vec<_>>(), 1)?; // [rows, experts, width]
-        let values = outputs.mul(&shares.unsqueeze(-1)?)?.sum_dims(&[1], false)?;
+        let values = outputs.mul(&shares.unsqueeze(-1)?)?.sum_dim(&[1], false)?;
         // Squared coefficient of variation of how much each was used.
-        let used = shares.sum_dims(&[0], false)?; // [experts]
+        let used = shares.sum_dim(&[0], false)?; // [experts]
         let mean = used.mean()?;
         let loss =
             used.sub(&mean)?.pow(2.0)?.mean()?.div(&mean.pow(2.0)?.add_scalar(1e-9)?)?.mul_scalar(self.balance)?;

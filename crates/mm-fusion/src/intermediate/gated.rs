@@ -32,7 +32,7 @@ impl Body for Gated {
         for ((part, hidden), gate) in parts.iter().zip(&self.hidden).zip(&self.gates) {
             let open = gate.forward(&all, train)?.sigmoid()?.mul(&part.flag()?)?; // [rows, width]
             let own = hidden.forward(&part.values, train)?.tanh()?.mul(&open)?;
-            weights.push(open.mean_dims(&[1], false)?);
+            weights.push(open.mean_dim(&[1], false)?);
             sum = Some(match sum {
                 Some(sum) => own.add(&sum)?,
                 None => own,

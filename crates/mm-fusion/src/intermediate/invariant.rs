@@ -10,13 +10,13 @@ use crate::{
 };
 use mm_core::{
     DType, Module, Scope, Tensor,
-    nn::{Linear, Mask, Transformer, TransformerConfig},
+    nn::{ForwardArgs, Linear, Mask, Transformer, TransformerConfig},
 };
 
 /// Central moment discrepancy of two sets of rows `[rows, width]` in (0, 1): distance of their means and of their central moments up to
 /// the `most`-th (Zellinger 2017).
 pub fn central_moment_discrepancy(a: &Tensor, b: &Tensor, most: i32) -> Result<Tensor> {
-    let (ma, mb) = (a.mean_dims(&[0], true)?, b.mean_dims(&[0], true)?);
+    let (ma, mb) = (a.mean_dim(&[0], true)?, b.mean_dim(&[0], true)?);
     // A length's slope at zero is not a number.
     let length = |x: Tensor| -> Result<Tensor> { Ok(x.pow(2.0)?.sum()?.add_scalar(1e-12)?.sqrt()?) };
     let mut sum = length(ma.sub(&mb)?)?;
@@ -24,14 +24,14 @@ pub fn central_moment_discrepancy(a: &Tensor, b: &Tensor, most: i32) -> Result<T
     let (mut pa, mut pb) = (ca.clone(), cb.clone());
     for _ in 2..=most {
         (pa, pb) = (pa.mul(&ca)?, pb.mul(&cb)?);
-        sum = sum.add(&length(pa.mean_dims(&[0], false)?.sub(&pb.mean_dims(&[0], false)?)?)?)?;
+        sum = sum.add(&length(pa.mean_dim(&[0], false)?.sub(&pb.mean_dim(&[0], false)?)?)?)?;
     }
     Ok(sum)
 }
 
 /// Squared overlap of two sets of rows, both centred and of unit length, `‖Aᵀ B‖²` over the square of the width (MISA's code).
 fn overlap(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    let level = |x: &Tensor| -> Result<Tensor> { Ok(x.sub(&x.mean_dims(&[0], true)?)?.normalize()?) };
+    let level = |x: &Tensor| -> Result<Tensor> { Ok(x.sub(&x.mean_dim(&[0], true)?)?.normalize()?) };
     Ok(level(a)?.transpose(0, 1)?.matmul(&level(b)?)?.pow(2.0)?.mean()?)
 }
 
@@ -60,7 +60,7 @@ impl Invariant {
             restore,
             transformer: Transformer::new(
                 &scope.pp("transformer"),
-                &TransformerConfig { layers: 1, block, final_norm: true },
+                &TransformerConfig { num_layers: 1, block, final_norm: true },
             )?,
             last: Linear::new(&scope.pp("fusion"), 2 * width * sizes.parts.len() as i64, width, true)?,
             weights,
@@ -81,7 +81,9 @@ impl Body for Invariant {
         let x = Tensor::stack(&halves, 1)?; // [rows, 2 · modalities, width]
         let flags: Vec<&Tensor> = parts.iter().chain(parts).map(|p| &p.present).collect();
         let mask = Tensor::stack(&flags, 1)?.gt_scalar(0.5)?; // [rows, 2 · modalities]
-        let x = self.transformer.forward(&x, Some(&Mask::Padding(mask.clone())), None, None, train)?;
+        let x = self
+            .transformer
+            .forward(&x, ForwardArgs { mask: Some(&Mask::Padding(mask.clone())), train, ..ForwardArgs::default() })?;
         let x = x.mul(&mask.unsqueeze(-1)?.to_dtype(DType::F32)?)?.flatten(1, 2)?;
         Ok(Combined { loss, ..Combined::of(self.last.forward(&x, train)?) })
     }

@@ -36,7 +36,7 @@ pub(crate) use translation::Translation;
 use crate::{Error, Result, inputs::Part, operator::Sizes};
 use mm_core::{
     Scope, Tensor,
-    nn::{Activation, AttentionConfig, BlockConfig, MlpConfig, Transformer, TransformerConfig, sinusoidal},
+    nn::{Activation, AttentionConfig, BlockConfig, MlpConfig, Transformer, TransformerConfig, sinusoidal_positions},
 };
 
 /// Refuses modalities of different widths where an operator adds or stacks them.
@@ -51,7 +51,7 @@ pub(crate) fn one_width(sizes: &Sizes<'_>, what: &str) -> Result<()> {
 pub(crate) fn block(width: i64, heads: i64, dropout: f64, cross: bool) -> BlockConfig {
     let attention = AttentionConfig { dropout, ..AttentionConfig::new(width, heads) };
     BlockConfig {
-        cross: cross.then(|| attention.clone()),
+        cross_attention: cross.then(|| attention.clone()),
         norm_first: true,
         dropout,
         ..BlockConfig::new(attention, MlpConfig::new(2 * width, Activation::Gelu))
@@ -62,18 +62,18 @@ pub(crate) fn encoder(scope: &Scope<'_>, width: i64, layers: i64, heads: i64, dr
     if layers < 1 {
         return Err(Error::config("fusion.operator.layers", layers, "at least 1"));
     }
-    let config = TransformerConfig { layers, block: block(width, heads, dropout, false), final_norm: true };
+    let config = TransformerConfig { num_layers: layers, block: block(width, heads, dropout, false), final_norm: true };
     Ok(Transformer::new(scope, &config)?)
 }
 
 /// A sequence with sinusoidal positions added.
 pub(crate) fn with_positions(x: &Tensor) -> Result<Tensor> {
     let (length, width) = (x.size(1)?, x.size(2)?);
-    Ok(x.add(&sinusoidal(length, width, true, x.device())?)?)
+    Ok(x.add(&sinusoidal_positions(length, width, true, x.device())?)?)
 }
 
 /// `[rows, 1]`: 1 where any of the parts is there.
 pub(crate) fn any(parts: &[&Part]) -> Result<Tensor> {
     let all = parts.iter().map(|p| p.flag()).collect::<Result<Vec<_>>>()?;
-    Ok(Tensor::cat(&all.iter().collect::<Vec<_>>(), 1)?.max_dim(1, true)?)
+    Ok(Tensor::cat(&all.iter().collect::<Vec<_>>(), 1)?.amax(1, true)?)
 }

@@ -64,6 +64,6 @@ impl Body for Perceiver {
             x = x.add(&attention.forward(&norm.forward(&x, train)?, attend)?.values.mul(&there)?)?;
             x = block.forward(&x, &mut ForwardArgs { train, ..ForwardArgs::default() }, None)?;
         }
-        Ok(Combined::of(self.last.forward(&x.mean_dims(&[1], false)?, train)?))
+        Ok(Combined::of(self.last.forward(&x.mean_dim(&[1], false)?, train)?))
     }
 }

@@ -85,7 +85,7 @@ impl Body for LowRank {
             });
         }
         let product = product.ok_or_else(|| Error::config("low_rank", "no modality", "at least one"))?;
-        let mixed = product.mul(&self.weights.reshape(&[-1, 1, 1])?)?.sum_dims(&[0], false)?;
+        let mixed = product.mul(&self.weights.reshape(&[-1, 1, 1])?)?.sum_dim(&[0], false)?;
         Ok(Combined::of(mixed.add(&self.bias)?))
     }
 }

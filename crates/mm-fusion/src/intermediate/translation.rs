@@ -55,9 +55,9 @@ impl Body for Translation {
             let said = there.forward(&code, train)?;
             let both = main.flag()?.mul(&other.flag()?)?;
             let rows = |flag: &Tensor| flag.sum()?.clamp_min(1.0);
-            let off = said.sub(&other.values.detach()?)?.pow(2.0)?.mean_dims(&[1], true)?.mul(&both)?;
+            let off = said.sub(&other.values.detach()?)?.pow(2.0)?.mean_dim(&[1], true)?.mul(&both)?;
             let again = back.forward(&said, train)?.sub(&main.values.detach()?)?;
-            let again = again.pow(2.0)?.mean_dims(&[1], true)?.mul(&main.flag()?)?;
+            let again = again.pow(2.0)?.mean_dim(&[1], true)?.mul(&main.flag()?)?;
             loss = loss.add(&off.sum()?.div(&rows(&both)?)?)?.add(&again.sum()?.div(&rows(&main.flag()?)?)?)?;
         }
         Ok(Combined { loss: train.then_some(loss.mul_scalar(self.weight)?), ..Combined::of(code) })

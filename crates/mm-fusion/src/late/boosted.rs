@@ -114,7 +114,7 @@ impl Boosted {
             2 => Ok(Tensor::cat(&[&all.neg()?.sigmoid()?, &all.sigmoid()?], 1)?),
             _ => {
                 let each = all.sigmoid()?;
-                Ok(each.div(&each.sum_dims(&[1], true)?.clamp_min(1e-12)?)?)
+                Ok(each.div(&each.sum_dim(&[1], true)?.clamp_min(1e-12)?)?)
             }
         }
     }
@@ -149,10 +149,10 @@ mod tests {
 
     /// Two models of two classes of which one is right when the other is unsure, and only together tell: an exclusive or of what they say.
     fn exclusive(rows: usize, seed: u64) -> (Tensor, Tensor, Vec<i64>) {
-        let mut random = Rng::at(&[seed]);
+        let mut random = Rng::new(&[seed]);
         let (mut said, mut present, mut labels) = (Vec::new(), Vec::new(), Vec::new());
         for row in 0..rows {
-            let (a, b) = (random.unit(), random.unit());
+            let (a, b) = (random.uniform(), random.uniform());
             labels.push(i64::from((a > 0.5) != (b > 0.5)));
             said.extend([1.0 - a, a, 1.0 - b, b]);
             present.extend([1f32, f32::from(u8::from(row % 10 != 0))]);

@@ -16,7 +16,7 @@ pub struct Opinion {
 /// The opinion of evidence `[rows, classes]` of at least 0 (subjective logic, Jøsang 2016).
 pub fn opinion(evidence: &Tensor) -> Result<Opinion> {
     let classes = evidence.size(1)? as f64;
-    let strength = evidence.sum_dims(&[1], true)?.add_scalar(classes)?; // [rows, 1]
+    let strength = evidence.sum_dim(&[1], true)?.add_scalar(classes)?; // [rows, 1]
     Ok(Opinion { belief: evidence.div(&strength)?, doubt: strength.pow(-1.0)?.mul_scalar(classes)? })
 }
 
@@ -27,8 +27,8 @@ pub fn dempster(a: &Opinion, b: &Opinion) -> Result<Opinion> {
         return Err(Error::config("dempster", found, "opinions of one shape"));
     }
     let agree = a.belief.mul(&b.belief)?; // [rows, classes]
-    let all = a.belief.sum_dims(&[1], true)?.mul(&b.belief.sum_dims(&[1], true)?)?;
-    let conflict = all.sub(&agree.sum_dims(&[1], true)?)?;
+    let all = a.belief.sum_dim(&[1], true)?.mul(&b.belief.sum_dim(&[1], true)?)?;
+    let conflict = all.sub(&agree.sum_dim(&[1], true)?)?;
     let left = conflict.neg()?.add_scalar(1.0)?.clamp_min(1e-9)?;
     let belief = agree.add(&a.belief.mul(&b.doubt)?)?.add(&b.belief.mul(&a.doubt)?)?.div(&left)?;
     Ok(Opinion { belief, doubt: a.doubt.mul(&b.doubt)?.div(&left)? })
@@ -61,15 +61,15 @@ pub fn evidential_loss(evidence: &Tensor, labels: &Tensor, anneal: f64) -> Resul
     let classes = evidence.size(1)?;
     let truth = labels.one_hot(classes)?.to_dtype(DType::F32)?;
     let alpha = evidence.add_scalar(1.0)?;
-    let total = alpha.sum_dims(&[1], true)?;
+    let total = alpha.sum_dim(&[1], true)?;
     let digamma = |x: &Tensor| Ok::<_, Error>(x.digamma()?);
-    let fit = truth.mul(&digamma(&total)?.sub(&digamma(&alpha)?)?)?.sum_dims(&[1], false)?.mean()?;
+    let fit = truth.mul(&digamma(&total)?.sub(&digamma(&alpha)?)?)?.sum_dim(&[1], false)?.mean()?;
     // Only what speaks for the wrong classes.
     let wrong = truth.add(&truth.neg()?.add_scalar(1.0)?.mul(&alpha)?)?;
-    let sum = wrong.sum_dims(&[1], true)?;
-    let spread = wrong.add_scalar(-1.0)?.mul(&digamma(&wrong)?.sub(&digamma(&sum)?)?)?.sum_dims(&[1], true)?;
+    let sum = wrong.sum_dim(&[1], true)?;
+    let spread = wrong.add_scalar(-1.0)?.mul(&digamma(&wrong)?.sub(&digamma(&sum)?)?)?.sum_dim(&[1], true)?;
     let even = Tensor::full(&[1], classes as f64, DType::F32, evidence.device())?.lgamma()?;
-    let divergence = sum.lgamma()?.sub(&wrong.lgamma()?.sum_dims(&[1], true)?)?.sub(&even)?.add(&spread)?;
+    let divergence = sum.lgamma()?.sub(&wrong.lgamma()?.sum_dim(&[1], true)?)?.sub(&even)?.add(&spread)?;
     Ok(fit.add(&divergence.mean()?.mul_scalar(anneal)?)?)
 }
 

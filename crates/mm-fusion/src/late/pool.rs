@@ -42,17 +42,17 @@ pub fn combine(probabilities: &Tensor, present: &Tensor, rule: Rule, weights: Op
     };
     let there = present.to_dtype(DType::F64)?; // [rows, models]
     let shares = there.mul(&given)?;
-    let shares = shares.div(&shares.sum_dims(&[1], true)?.clamp_min(1e-12)?)?.unsqueeze(2)?; // [rows, models, 1]
+    let shares = shares.div(&shares.sum_dim(&[1], true)?.clamp_min(1e-12)?)?.unsqueeze(2)?; // [rows, models, 1]
     let logs = p.clamp_min(1e-12)?.log()?;
-    let any = there.max_dim(1, true)?; // [rows, 1]
+    let any = there.amax(1, true)?; // [rows, 1]
     let mixed = match rule {
-        Rule::Mean => p.mul(&shares)?.sum_dims(&[1], false)?,
-        Rule::Product => logs.mul(&there.unsqueeze(2)?)?.sum_dims(&[1], false)?.softmax(1)?,
-        Rule::LogPool => logs.mul(&shares)?.sum_dims(&[1], false)?.softmax(1)?,
-        Rule::Vote => p.argmax(2)?.one_hot(classes)?.to_dtype(DType::F64)?.mul(&shares)?.sum_dims(&[1], false)?,
-        Rule::Max => p.mul(&there.unsqueeze(2)?)?.max_dim(1, false)?,
+        Rule::Mean => p.mul(&shares)?.sum_dim(&[1], false)?,
+        Rule::Product => logs.mul(&there.unsqueeze(2)?)?.sum_dim(&[1], false)?.softmax(1)?,
+        Rule::LogPool => logs.mul(&shares)?.sum_dim(&[1], false)?.softmax(1)?,
+        Rule::Vote => p.argmax(2)?.one_hot(classes)?.to_dtype(DType::F64)?.mul(&shares)?.sum_dim(&[1], false)?,
+        Rule::Max => p.mul(&there.unsqueeze(2)?)?.amax(1, false)?,
     };
-    let total = mixed.sum_dims(&[1], true)?;
+    let total = mixed.sum_dim(&[1], true)?;
     let even = any.neg()?.add_scalar(1.0)?.mul_scalar(1.0 / classes as f64)?;
     Ok(mixed.div(&total.clamp_min(1e-12)?)?.mul(&any)?.add(&even)?)
 }
@@ -82,10 +82,10 @@ pub fn fit_weights(probabilities: &Tensor, present: &Tensor, labels: &[i64], rul
         logits.zero_grad();
         enable_grad(|| -> Result<()> {
             let shares = logits.softmax(0)?.mul(&there)?;
-            let shares = shares.div(&shares.sum_dims(&[1], true)?.clamp_min(1e-12)?)?.unsqueeze(2)?;
+            let shares = shares.div(&shares.sum_dim(&[1], true)?.clamp_min(1e-12)?)?.unsqueeze(2)?;
             let logs = match rule {
-                Rule::LogPool => p.log()?.mul(&shares)?.sum_dims(&[1], false)?.log_softmax(1)?,
-                _ => p.mul(&shares)?.sum_dims(&[1], false)?.clamp_min(1e-12)?.log()?,
+                Rule::LogPool => p.log()?.mul(&shares)?.sum_dim(&[1], false)?.log_softmax(1)?,
+                _ => p.mul(&shares)?.sum_dim(&[1], false)?.clamp_min(1e-12)?.log()?,
             };
             let loss = logs.gather(1, &truth)?.mean()?.neg()?;
             let even = logits.pow(2.0)?.sum()?.mul_scalar(0.5 / rows as f64)?;

@@ -26,7 +26,7 @@ pub fn folds(groups: &[String], labels: &[i64], count: usize, seed: u64) -> Resu
     for (group, label) in first {
         by_class.entry(label).or_default().push(group);
     }
-    let mut random = Rng::at(&[seed, 0xF01D]);
+    let mut random = Rng::new(&[seed, 0xF01D]);
     let (mut fold, mut next) = (BTreeMap::new(), 0);
     for members in by_class.values_mut() {
         random.shuffle(members);

@@ -8,7 +8,7 @@ pub fn distillation(student: &Tensor, teacher_logits: &Tensor, temperature: f64)
     let soft = teacher_logits.detach()?.mul_scalar(1.0 / temperature)?;
     let (p, log_p) = (soft.softmax(1)?, soft.log_softmax(1)?);
     let log_q = student.mul_scalar(1.0 / temperature)?.log_softmax(1)?;
-    Ok(p.mul(&log_p.sub(&log_q)?)?.sum_dims(&[1], false)?.mean()?.mul_scalar(temperature * temperature)?)
+    Ok(p.mul(&log_p.sub(&log_q)?)?.sum_dim(&[1], false)?.mean()?.mul_scalar(temperature * temperature)?)
 }
 
 #[cfg(test)]

@@ -18,8 +18,8 @@ pub fn polarity(features: &Tensor, labels: &[f64]) -> Result<Vec<f64>> {
         if own.is_empty() {
             return Ok(None);
         }
-        let middle = x.index_select(0, &Tensor::from_slice(&own)?.to_device(x.device())?)?.mean_dims(&[0], true)?;
-        let off = x.sub(&middle)?.pow(2.0)?.sum_dims(&[1], false)?.mul_scalar(1.0 / (shape[1] as f64).sqrt())?;
+        let middle = x.index_select(0, &Tensor::from_slice(&own)?.to_device(x.device())?)?.mean_dim(&[0], true)?;
+        let off = x.sub(&middle)?.pow(2.0)?.sum_dim(&[1], false)?.mul_scalar(1.0 / (shape[1] as f64).sqrt())?;
         Ok(Some(off))
     };
     let (Some(positive), Some(negative)) = (distance(1.0)?, distance(-1.0)?) else {

@@ -50,7 +50,7 @@ impl LstmDecoder {
         let init = Init::Uniform(1.0 / (dim as f64).sqrt());
         let layer = |name: &str, input: i64, output: i64| Linear::new(&scope.pp(name), input, output, true);
         Ok(Self {
-            embed_tokens: Embedding::spread(&scope.pp("embed_tokens"), vocab_size, dim, 1.0)?,
+            embed_tokens: Embedding::with_std(&scope.pp("embed_tokens"), vocab_size, dim, 1.0)?,
             init_hidden: layer("init_hidden", dim, dim)?,
             init_cell: layer("init_cell", dim, dim)?,
             cell: [
@@ -71,7 +71,7 @@ impl LstmDecoder {
 
     /// The state before the first token: hidden and cell state computed from the mean feature.
     pub(super) fn init_state(&self, features: &Tensor, train: bool) -> mm_core::Result<LstmState> {
-        let mean = features.mean_dims(&[1], false)?;
+        let mean = features.mean_dim(&[1], false)?;
         Ok(LstmState {
             projected: self.attention_features.forward(features, train)?,
             features: features.clone(),
@@ -86,7 +86,7 @@ impl LstmDecoder {
         let query = self.attention_hidden.forward(&state.hidden, train)?.unsqueeze(1)?;
         let scores = self.attention_score.forward(&state.projected.add(&query)?.tanh()?, train)?;
         let weights = scores.softmax(1)?; // [batch, positions, 1]
-        let context = state.features.mul(&weights)?.sum_dims(&[1], false)?;
+        let context = state.features.mul(&weights)?.sum_dim(&[1], false)?;
         // The gate scales how much of the context the next token uses.
         let context = context.mul(&self.gate.forward(&state.hidden, train)?.sigmoid()?)?;
         let input = Tensor::cat(&[&token, &context], 1)?;

@@ -128,7 +128,7 @@ fn decoder_config(vocab_size: i64, config: &CaptionerConfig) -> DecoderConfig {
     let dropout = config.dropout;
     let attention = AttentionConfig { dropout, ..AttentionConfig::new(config.hidden_dim, config.num_heads) };
     let block = BlockConfig {
-        cross: (config.kind == CaptionerKind::Transformer).then(|| attention.clone()),
+        cross_attention: (config.kind == CaptionerKind::Transformer).then(|| attention.clone()),
         norm_first: true,
         dropout,
         ..BlockConfig::new(
@@ -136,7 +136,7 @@ fn decoder_config(vocab_size: i64, config: &CaptionerConfig) -> DecoderConfig {
             MlpConfig::new(4 * config.hidden_dim, Activation::Gelu),
         )
     };
-    let blocks = TransformerConfig { layers: config.num_layers, block, final_norm: true };
+    let blocks = TransformerConfig { num_layers: config.num_layers, block, final_norm: true };
     DecoderConfig {
         embed_norm: Some(NormConfig::default()),
         head_bias: true,
@@ -146,7 +146,7 @@ fn decoder_config(vocab_size: i64, config: &CaptionerConfig) -> DecoderConfig {
 
 /// The mean feature projected to `length` vectors, `[batch, length, dim]`.
 fn prefix(projection: &Linear, length: i64, features: &Tensor, train: bool) -> mm_core::Result<Tensor> {
-    let mean = features.mean_dims(&[1], false)?;
+    let mean = features.mean_dim(&[1], false)?;
     projection.forward(&mean, train)?.reshape(&[features.size(0)?, length, -1])
 }
 

@@ -25,7 +25,7 @@ pub(super) fn search<M: LanguageModel>(
     let mut sequences = prompts;
     let mut log_probs = vec![0f64; sequences.len()];
     let mut done = vec![false; sequences.len()];
-    let mut rng = Rng::at(&[config.seed, STREAM]);
+    let mut rng = Rng::new(&[config.seed, STREAM]);
     // Rows that are not finished. A finished row leaves the batch.
     let mut active: Vec<usize> = (0..sequences.len()).collect();
     for step in 0..config.max_new_tokens {
@@ -112,7 +112,7 @@ fn sample(config: &GenerationConfig, scores: &[f32], rng: &mut Rng) -> usize {
         let kept = weights.iter().take_while(|weight| **weight >= config.min_p * weights[0]).count().max(1);
         weights.truncate(kept);
     }
-    let mut remaining = rng.range(0.0, 1.0) * weights.iter().sum::<f64>();
+    let mut remaining = rng.uniform_range(0.0, 1.0) * weights.iter().sum::<f64>();
     for (index, weight) in weights.iter().enumerate() {
         remaining -= weight;
         if remaining <= 0.0 {
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn samples_have_the_probabilities_of_the_remaining_tokens() {
         let scores = [0.0f32, 1.0, 2.0, f32::NEG_INFINITY];
-        let mut rng = Rng::at(&[3]);
+        let mut rng = Rng::new(&[3]);
         let mut counts = [0usize; 4];
         let full = GenerationConfig { do_sample: true, top_k: 0, eos_token_id: vec![0], ..GenerationConfig::default() };
         (0..20_000).for_each(|_| counts[sample(&full, &scores, &mut rng)] += 1);

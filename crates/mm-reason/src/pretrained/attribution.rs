@@ -15,7 +15,7 @@ use mm_core::{
 
 /// Cross-attention averaged over blocks, heads and queries: one value for each position of the context.
 pub(super) fn mean_cross_attention(maps: &[AttentionMaps]) -> Result<Vec<f32>> {
-    mean_over_blocks(maps.iter().filter_map(|map| map.cross.as_ref()))
+    mean_over_blocks(maps.iter().filter_map(|map| map.cross_attention.as_ref()))
 }
 
 /// Attention of a decoder, while it generates an answer, to an image whose features precede or are part of its prompt.
@@ -43,7 +43,7 @@ impl PrefixAttention<'_> {
         let ids = Tensor::from_vec(answer, &[1, answer.len() as i64])?.to_device(decoder.device())?;
         let args = DecoderArgs { attention_maps: Some(&mut maps), ..DecoderArgs::default() };
         decoder.forward(&decoder.embed(&ids, state.position())?, &mut state, args)?;
-        let attention = mean_over_blocks(maps.iter().filter_map(|map| map.own.as_ref()))?;
+        let attention = mean_over_blocks(maps.iter().filter_map(|map| map.self_attention.as_ref()))?;
         let (start, count) = self.image;
         let mut patches = vec![0.0; rows * columns];
         let per_frame = count / frames.max(1);
@@ -64,11 +64,11 @@ impl PrefixAttention<'_> {
 
 /// Attention maps `[batch, heads, queries, keys]` averaged over blocks, rows, heads and queries: one value for each key.
 fn mean_over_blocks<'a>(maps: impl Iterator<Item = &'a Tensor>) -> Result<Vec<f32>> {
-    let means = maps.map(|map| map.to_dtype(DType::F32)?.mean_dims(&[0, 1, 2], false)).collect::<Result<Vec<_>>>()?;
+    let means = maps.map(|map| map.to_dtype(DType::F32)?.mean_dim(&[0, 1, 2], false)).collect::<Result<Vec<_>>>()?;
     if means.is_empty() {
         return Ok(Vec::new());
     }
-    Tensor::stack(&means.iter().collect::<Vec<_>>(), 0)?.mean_dims(&[0], false)?.to_vec()
+    Tensor::stack(&means.iter().collect::<Vec<_>>(), 0)?.mean_dim(&[0], false)?.to_vec()
 }
 
 /// Attention rollout `[queries, keys]`: how much each input position contributes to each position after the last block.
@@ -77,8 +77,8 @@ fn mean_over_blocks<'a>(maps: impl Iterator<Item = &'a Tensor>) -> Result<Vec<f3
 /// contributes its attention, averaged over heads, and the residual connection in equal parts.
 pub(super) fn attention_rollout(maps: &[AttentionMaps]) -> Result<Option<Tensor>> {
     let mut rollout: Option<Tensor> = None;
-    for map in maps.iter().filter_map(|map| map.own.as_ref()) {
-        let attention = map.to_dtype(DType::F32)?.mean_dims(&[0, 1], false)?; // [queries, keys]
+    for map in maps.iter().filter_map(|map| map.self_attention.as_ref()) {
+        let attention = map.to_dtype(DType::F32)?.mean_dim(&[0, 1], false)?; // [queries, keys]
         let identity = Tensor::eye(attention.size(0)?, DType::F32, attention.device())?;
         let layer = attention.add(&identity)?.mul_scalar(0.5)?;
         rollout = Some(match rollout {

@@ -21,12 +21,16 @@ pub(super) struct BertSizes {
 impl BertSizes {
     /// A decoder of these sizes, with cross-attention to a context of dimension `context_dim`.
     pub(super) fn decoder(&self, causal: bool, context_dim: Option<i64>) -> DecoderConfig {
-        let norm = NormConfig { kind: NormKind::Layer, epsilon: self.norm_eps, bias: true };
+        let norm = NormConfig { kind: NormKind::LayerNorm, eps: self.norm_eps, bias: true };
         let attention = || AttentionConfig::new(self.dim, self.num_heads);
-        let cross = context_dim.map(|dim| AttentionConfig { context_width: Some(dim), ..attention() });
+        let cross = context_dim.map(|dim| AttentionConfig { context_dim: Some(dim), ..attention() });
         let mlp = MlpConfig::new(self.intermediate_dim, self.activation);
-        let block = BlockConfig { cross, norm, ..BlockConfig::new(AttentionConfig { causal, ..attention() }, mlp) };
-        let blocks = TransformerConfig { layers: self.num_layers, block, final_norm: false };
+        let block = BlockConfig {
+            cross_attention: cross,
+            norm,
+            ..BlockConfig::new(AttentionConfig { causal, ..attention() }, mlp)
+        };
+        let blocks = TransformerConfig { num_layers: self.num_layers, block, final_norm: false };
         DecoderConfig {
             embed_norm: Some(norm),
             head_bias: true,

@@ -290,7 +290,7 @@ impl ConditionalGenerator for BlipGenerator {
         let question = batch.question()?;
         let mask = question.mask.clone().map(Mask::Padding);
         let (context, embedded) = (Some((&image, None)), encoder.embed(&question.values, 0)?);
-        let pass = ForwardArgs { mask: mask.as_ref(), context, open: true, train, ..ForwardArgs::default() };
+        let pass = ForwardArgs { mask: mask.as_ref(), context, bidirectional: true, train, ..ForwardArgs::default() };
         let question = encoder.forward_uncached(&embedded, pass)?;
         self.decoder.teacher_forcing(ids, Some((&question, mask.as_ref())), train)
     }

@@ -100,7 +100,7 @@ fn build(b: &ModelBuilder<'_>) -> mm_repr::Result<Box<dyn MediaEncoder>> {
         norm_eps: c.layer_norm_eps,
         max_positions: c.max_position_embeddings,
     };
-    let norm = NormConfig { epsilon: vit.layer_norm_eps, ..NormConfig::default() };
+    let norm = NormConfig { eps: vit.layer_norm_eps, ..NormConfig::default() };
     let frames = c.num_image_with_embedding;
     let temporal = |n: i64| b.scope.pp("temporal").param(&n.to_string(), &[1, 1, vit.hidden_size], Init::Zeros);
     let images = preprocessing(b)?;
@@ -212,7 +212,7 @@ impl ConditionalGenerator for Git {
         let last_visible = positions.clamp_min(patches as f64 - 1.0)?.unsqueeze(1)?;
         let mask = Mask::Allowed(positions.unsqueeze(0)?.lt(&last_visible.add_scalar(1.0)?)?);
         let x = Tensor::cat(&[&image, &self.decoder.embed(ids, 0)?], 1)?;
-        let pass = ForwardArgs { mask: Some(&mask), open: true, train: batch.train, ..ForwardArgs::default() };
+        let pass = ForwardArgs { mask: Some(&mask), bidirectional: true, train: batch.train, ..ForwardArgs::default() };
         let hidden = self.decoder.forward_uncached(&x, pass)?.narrow(1, patches, length)?;
         self.decoder.logits(&hidden)
     }

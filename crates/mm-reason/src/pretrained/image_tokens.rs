@@ -212,7 +212,7 @@ pub(super) fn forward(
     let by_row = |t: &Tensor| t.reshape(&[rows.len() as i64, 1, longest, t.size(-1)?]);
     let rotary = decoder.rotary_cos_sin(&positions)?;
     let rotary = rotary.map(|(cos, sin)| Ok::<_, mm_core::Error>((by_row(&cos)?, by_row(&sin)?))).transpose()?;
-    let pass = ForwardArgs { angles: rotary.as_ref().map(|(cos, sin)| (cos, sin)), train, ..ForwardArgs::default() };
+    let pass = ForwardArgs { rotary: rotary.as_ref().map(|(cos, sin)| (cos, sin)), train, ..ForwardArgs::default() };
     let hidden = decoder.forward_uncached(&Tensor::stack(&inputs.iter().collect::<Vec<_>>(), 0)?, pass)?;
     let mut aligned = Vec::new();
     for (row, (span, _)) in rows.iter().enumerate() {

@@ -74,14 +74,14 @@ pub(super) fn llama_decoder(
         causal: true,
         bias: qwen2 || c.attention_bias,
         output_bias: !qwen2 && c.attention_bias,
-        key_value_heads: c.num_key_value_heads,
-        head_width: Some(head_dim),
+        num_kv_heads: c.num_key_value_heads,
+        head_dim: Some(head_dim),
         ..AttentionConfig::new(c.hidden_size, c.num_attention_heads)
     };
-    let norm = NormConfig { kind: NormKind::RootMeanSquare, epsilon: c.rms_norm_eps, bias: false };
-    let mlp = MlpConfig { hidden: c.intermediate_size, activation: c.hidden_act, gated: true, bias: c.mlp_bias };
+    let norm = NormConfig { kind: NormKind::RmsNorm, eps: c.rms_norm_eps, bias: false };
+    let mlp = MlpConfig { hidden_dim: c.intermediate_size, activation: c.hidden_act, gated: true, bias: c.mlp_bias };
     let block = BlockConfig { norm, norm_first: true, ..BlockConfig::new(attention, mlp) };
-    let blocks = TransformerConfig { layers: c.num_hidden_layers, block, final_norm: true };
+    let blocks = TransformerConfig { num_layers: c.num_hidden_layers, block, final_norm: true };
     Ok(DecoderConfig {
         learned_positions: None,
         rotary: Some(rotary(b, text, head_dim, default_theta)?),

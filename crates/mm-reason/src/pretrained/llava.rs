@@ -155,7 +155,7 @@ impl MediaEncoder for Llava {
         }
         let x = Tensor::cat(&selected.iter().collect::<Vec<_>>(), -1)?;
         let Projector { linear_1, activation, linear_2 } = &self.projector;
-        Ok(EncodedMedia::new(linear_2.forward(&linear_1.activate(&x, *activation)?, false)?))
+        Ok(EncodedMedia::new(linear_2.forward(&linear_1.forward_activation(&x, *activation)?, false)?))
     }
 
     fn prompt(&self, tokenizer: &Tokenizer, media: Option<&EncodedMedia>, request: Request<'_>) -> Result<Prompt> {

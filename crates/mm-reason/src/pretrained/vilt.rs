@@ -112,7 +112,7 @@ fn build(b: &ModelBuilder<'_>) -> mm_repr::Result<Box<dyn MediaEncoder>> {
     let scope = b.scope.pp("trunk");
     let embeddings = scope.pp("embeddings");
     let text_scope = embeddings.pp("text_embeddings");
-    let norm = NormConfig { epsilon: vit.layer_norm_eps, ..NormConfig::default() };
+    let norm = NormConfig { eps: vit.layer_norm_eps, ..NormConfig::default() };
     let segments = Embedding::new(&text_scope.pp("token_type_embeddings"), c.type_vocab_size, dim)?;
     let itm_head = b.scope.pp("rank_output");
     let processor: Arc<dyn Processor> = Arc::new(ImageProcessor::new(preprocessing(b)?));
@@ -136,7 +136,7 @@ fn build(b: &ModelBuilder<'_>) -> mm_repr::Result<Box<dyn MediaEncoder>> {
         modality_types: Embedding::new(&embeddings.pp("token_type_embeddings"), c.modality_type_vocab_size, dim)?,
         blocks: b.transformer(
             &scope.pp("encoder"),
-            TransformerConfig { layers: vit.num_hidden_layers, block: vit_block(&vit), final_norm: true },
+            TransformerConfig { num_layers: vit.num_hidden_layers, block: vit_block(&vit), final_norm: true },
         )?,
         pooler: Linear::new(&scope.pp("pooler").pp("dense"), dim, dim, true)?,
         classifier: ClassifierHead::load(&b.scope.pp("classifier"), dim, b.num_labels())?,
@@ -184,7 +184,11 @@ impl ImageEmbeddings {
         }
         let count = self.grid[0] * self.grid[1];
         let map = self.positions.narrow(0, 1, count)?.reshape(&[1, self.grid[0], self.grid[1], self.dim])?;
-        let map = map.permute(&[0, 3, 1, 2])?.to_dtype(DType::F32)?.contiguous()?.bilinear_corners([rows, columns])?;
+        let map = map
+            .permute(&[0, 3, 1, 2])?
+            .to_dtype(DType::F32)?
+            .contiguous()?
+            .interpolate([rows, columns], mm_core::Interpolation::Bilinear { align_corners: true })?;
         map.squeeze(0)?.flatten(1, 2)?.transpose(0, 1)
     }
 
@@ -231,7 +235,7 @@ impl Vilt {
     /// Pooled features `[batch, dim]` of embedded images and token ids `[batch, tokens]`.
     fn pooled(&self, image: &Tensor, ids: &Tensor, pass: ForwardArgs<'_>) -> mm_core::Result<Tensor> {
         let text = self.text.forward(ids)?.add(&self.modality_types.weight().select(0, 0)?)?;
-        let hidden = self.blocks.run(&Tensor::cat(&[&text, image], 1)?, pass)?;
+        let hidden = self.blocks.forward(&Tensor::cat(&[&text, image], 1)?, pass)?;
         self.pooler.forward(&hidden.select(1, 0)?, false)?.tanh()
     }
 
@@ -289,7 +293,7 @@ impl MediaEncoder for Vilt {
         _answer: &[i64],
     ) -> Result<Option<Attribution>> {
         let mut maps = Vec::new();
-        self.pooled_prompt(media, prompt, ForwardArgs { weights: Some(&mut maps), ..ForwardArgs::default() })?;
+        self.pooled_prompt(media, prompt, ForwardArgs { attention_maps: Some(&mut maps), ..ForwardArgs::default() })?;
         let Some(rollout) = attention_rollout(&maps)? else { return Ok(None) };
         // The answer is classified from the first token.
         let first: Vec<f32> = rollout.select(0, 0)?.to_vec()?;

@@ -19,7 +19,7 @@ use mm_core::{
     nn::{
         Activation, AttentionConfig, BlockConfig, Linear, MlpConfig, NormConfig, NormKind, TransformerConfig,
         decoder::{Decoder, DecoderConfig, DecoderState, LearnedPositions},
-        sinusoidal,
+        sinusoidal_positions,
     },
 };
 use mm_data::ImageProcessor;
@@ -173,15 +173,15 @@ fn gpt2(b: &ModelBuilder<'_>, config: &Value) -> mm_repr::Result<(DecoderConfig,
     }
     let scale = (!c.scale_attn_weights).then_some(1.0);
     let attention = |causal| AttentionConfig { causal, scale, ..AttentionConfig::new(c.n_embd, c.n_head) };
-    let norm = NormConfig { kind: NormKind::Layer, epsilon: c.layer_norm_epsilon, bias: true };
+    let norm = NormConfig { kind: NormKind::LayerNorm, eps: c.layer_norm_epsilon, bias: true };
     let hidden = c.n_inner.unwrap_or(4 * c.n_embd);
     let block = BlockConfig {
-        cross: Some(attention(false)),
+        cross_attention: Some(attention(false)),
         norm,
         norm_first: true,
         ..BlockConfig::new(attention(true), MlpConfig::new(hidden, c.activation_function))
     };
-    let blocks = TransformerConfig { layers: c.n_layer, block, final_norm: true };
+    let blocks = TransformerConfig { num_layers: c.n_layer, block, final_norm: true };
     Ok((DecoderConfig::new(c.vocab_size, c.n_positions, blocks), c.n_embd))
 }
 
@@ -192,7 +192,7 @@ fn trocr(b: &ModelBuilder<'_>, config: &Value) -> mm_repr::Result<(DecoderConfig
     let attention = AttentionConfig::new(c.d_model, c.decoder_attention_heads);
     let norm = NormConfig::default();
     let block = BlockConfig {
-        cross: Some(AttentionConfig { context_width: Some(context_dim), ..attention.clone() }),
+        cross_attention: Some(AttentionConfig { context_dim: Some(context_dim), ..attention.clone() }),
         norm,
         ..BlockConfig::new(
             AttentionConfig { causal: true, ..attention },
@@ -204,11 +204,11 @@ fn trocr(b: &ModelBuilder<'_>, config: &Value) -> mm_repr::Result<(DecoderConfig
     let fixed_positions = if c.use_learned_position_embeddings {
         None
     } else {
-        let table = sinusoidal(count + c.pad_token_id + 1, c.d_model, true, Device::Cpu)?;
+        let table = sinusoidal_positions(count + c.pad_token_id + 1, c.d_model, true, Device::Cpu)?;
         Some(table.narrow(0, c.pad_token_id + 1, count)?)
     };
     let learned = LearnedPositions { count, offset: TROCR_POSITION_OFFSET };
-    let blocks = TransformerConfig { layers: c.decoder_layers, block, final_norm: false };
+    let blocks = TransformerConfig { num_layers: c.decoder_layers, block, final_norm: false };
     let config = DecoderConfig {
         learned_positions: c.use_learned_position_embeddings.then_some(learned),
         fixed_positions,

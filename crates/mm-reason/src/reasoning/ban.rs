@@ -70,9 +70,9 @@ impl ReasoningNetwork for Ban {
             let map = scores.reshape(&[batch, -1])?.softmax(-1)?.reshape(&[batch, length, positions])?;
             let left = glimpse.query.forward(&tokens, train)?.relu()?;
             let right = map.matmul(&glimpse.context.forward(&input.context, train)?.relu()?)?; // [batch, tokens, dim]
-            let joint = left.mul(&right)?.sum_dims(&[1], true)?; // [batch, 1, dim]
+            let joint = left.mul(&right)?.sum_dim(&[1], true)?; // [batch, 1, dim]
             tokens = tokens.add(&glimpse.output.forward(&joint, train)?)?;
-            attention.push(map.sum_dims(&[1], false)?);
+            attention.push(map.sum_dim(&[1], false)?);
         }
         let pooled = Features::new(tokens, Some(input.query_mask.clone()))?.pool(Pooling::Mean)?;
         Ok(NetworkOutput { answer: pooled.add(&input.query)?, attention })

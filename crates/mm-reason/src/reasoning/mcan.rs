@@ -11,7 +11,7 @@ use super::network::{
 use crate::Result;
 use mm_core::{
     DType, Module, Scope, Tensor,
-    nn::{Linear, Mask, Norm, NormConfig, Transformer, TransformerConfig},
+    nn::{ForwardArgs, Linear, Mask, Norm, NormConfig, Transformer, TransformerConfig},
 };
 use serde::Deserialize;
 
@@ -71,7 +71,7 @@ fn build(context: &NetworkContext<'_>) -> Result<Box<dyn ReasoningNetwork>> {
     let (scope, dim) = (&context.scope, context.hidden_dim);
     let stack = |name: &str, cross_attention: bool| {
         let block = pre_norm_block(dim, num_heads, context.dropout, cross_attention);
-        Transformer::new(&scope.pp(name), &TransformerConfig { layers: num_layers, block, final_norm: true })
+        Transformer::new(&scope.pp(name), &TransformerConfig { num_layers: num_layers, block, final_norm: true })
     };
     let output = |name: &str| Linear::new(&scope.pp(name), dim, dim, true);
     Ok(Box::new(Mcan {
@@ -90,9 +90,14 @@ impl ReasoningNetwork for Mcan {
         let train = input.train;
         let query_mask = Mask::Padding(input.query_mask.clone());
         let context_mask = Mask::Padding(input.context_mask.clone());
-        let tokens = self.query.forward(&input.query_tokens, Some(&query_mask), None, None, train)?;
+        let tokens = self
+            .query
+            .forward(&input.query_tokens, ForwardArgs { mask: Some(&query_mask), train, ..ForwardArgs::default() })?;
         let cross = Some((&tokens, Some(&query_mask)));
-        let context = self.context.forward(&input.context, Some(&context_mask), cross, None, train)?;
+        let context = self.context.forward(
+            &input.context,
+            ForwardArgs { mask: Some(&context_mask), context: cross, train, ..ForwardArgs::default() },
+        )?;
         let (query, _) = self.pool_query.forward(&tokens, &input.query_mask, train)?;
         let (attended, weights) = self.pool_context.forward(&context, &input.context_mask, train)?;
         let sum = self.output_query.forward(&query, train)?.add(&self.output_context.forward(&attended, train)?)?;

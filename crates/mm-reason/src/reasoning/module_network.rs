@@ -101,7 +101,7 @@ impl ReasoningNetwork for ModuleNetwork {
             let valid = token_mask.select(1, step)?.unsqueeze(1)?;
             attention = attention.add(&moved.sub(&attention)?.mul(&valid)?)?;
             memory = memory.add(&updated.sub(&memory)?.mul(&valid)?)?;
-            maps.push(attention.div(&attention.sum_dims(&[1], true)?.clamp_min(1e-6)?)?.mul(&valid)?);
+            maps.push(attention.div(&attention.sum_dim(&[1], true)?.clamp_min(1e-6)?)?.mul(&valid)?);
         }
         let both = Tensor::cat(&[&memory.to_dtype(input.query.dtype()?)?, &input.query], 1)?;
         let hidden = self.output[0].forward(&both, train)?.relu()?.dropout(self.dropout, train)?;

@@ -44,7 +44,7 @@ impl TuckerFusion {
         let query = self.query.forward(query, train)?.tanh()?.unsqueeze(1)?;
         let product = self.context.forward(context, train)?.tanh()?.mul(&query)?;
         let shape = context.shape();
-        product.reshape(&[shape[0], shape[1], self.rank, shape[2]])?.sum_dims(&[2], false)?.tanh()
+        product.reshape(&[shape[0], shape[1], self.rank, shape[2]])?.sum_dim(&[2], false)?.tanh()
     }
 }
 

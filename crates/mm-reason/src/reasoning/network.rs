@@ -109,7 +109,7 @@ pub(super) fn check_positive(option: &str, found: i64) -> Result<()> {
 pub(super) fn pre_norm_block(dim: i64, heads: i64, dropout: f64, cross_attention: bool) -> BlockConfig {
     let attention = AttentionConfig { dropout, ..AttentionConfig::new(dim, heads) };
     BlockConfig {
-        cross: cross_attention.then(|| attention.clone()),
+        cross_attention: cross_attention.then(|| attention.clone()),
         dropout,
         norm_first: true,
         ..BlockConfig::new(attention, MlpConfig::new(4 * dim, Activation::Gelu))

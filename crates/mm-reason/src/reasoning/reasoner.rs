@@ -150,10 +150,10 @@ impl Reasoner for NetworkReasoner {
                 start += count;
             }
         }
-        Ok(ReasonerOutput { features: Features::from_pooled(&output.answer)?, looked })
+        Ok(ReasonerOutput { features: Features::from_pooled(&output.answer)?, attention: looked })
     }
 
-    fn width(&self) -> i64 {
+    fn dim(&self) -> i64 {
         self.config.hidden_dim
     }
 }

@@ -43,7 +43,7 @@ fn specs() -> Vec<NetworkSpec> {
 ///
 /// impl ReasoningNetwork for MeanPool {
 ///     fn forward(&self, input: &ReasonerInput) -> mm_core::Result<NetworkOutput> {
-///         Ok(NetworkOutput { answer: input.context.mean_dims(&[1], false)?, attention: Vec::new() })
+///         Ok(NetworkOutput { answer: input.context.mean_dim(&[1], false)?, attention: Vec::new() })
 ///     }
 /// }
 ///

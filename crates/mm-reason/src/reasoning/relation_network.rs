@@ -98,9 +98,9 @@ impl ReasoningNetwork for RelationNetwork {
         let summed = summed.reshape(&[shape[0], shape[2], shape[3]])?.to_dtype(DType::F32)?;
         let summed = summed.mul(&input.context_mask.to_dtype(DType::F32)?.unsqueeze(2)?)?; // [batch, positions, dim]
         // Normalized, so that the scale does not depend on the number of positions.
-        let total = self.norm.forward(&summed.sum_dims(&[1], false)?, train)?;
-        let strength = summed.sum_dims(&[2], false)?;
-        let weights = strength.div(&strength.sum_dims(&[1], true)?.clamp_min(1e-9)?)?;
+        let total = self.norm.forward(&summed.sum_dim(&[1], false)?, train)?;
+        let strength = summed.sum_dim(&[2], false)?;
+        let weights = strength.div(&strength.sum_dim(&[1], true)?.clamp_min(1e-9)?)?;
         let hidden = self.output[0].forward(&total, train)?.relu()?.dropout(self.dropout, train)?;
         Ok(NetworkOutput { answer: self.output[1].forward(&hidden, train)?, attention: vec![weights] })
     }

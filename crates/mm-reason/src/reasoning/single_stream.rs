@@ -46,7 +46,7 @@ fn build(context: &NetworkContext<'_>) -> Result<Box<dyn ReasoningNetwork>> {
     Ok(Box::new(SingleStream {
         class_token: scope.param("class_token", &[1, 1, dim], Init::Normal(0.02))?,
         token_types: scope.param("token_types", &[2, dim], Init::Normal(0.02))?,
-        blocks: Transformer::new(scope, &TransformerConfig { layers: num_layers, block, final_norm: true })?,
+        blocks: Transformer::new(scope, &TransformerConfig { num_layers: num_layers, block, final_norm: true })?,
     }))
 }
 
@@ -62,12 +62,13 @@ impl ReasoningNetwork for SingleStream {
         let mut maps = Vec::new();
         // Attention maps are only computed for inference.
         let weights = (!input.train).then_some(&mut maps);
-        let pass = ForwardArgs { mask: Some(&mask), weights, train: input.train, ..ForwardArgs::default() };
-        let out = self.blocks.run(&x, pass)?;
+        let pass =
+            ForwardArgs { mask: Some(&mask), attention_maps: weights, train: input.train, ..ForwardArgs::default() };
+        let out = self.blocks.forward(&x, pass)?;
         let (start, positions) = (1 + query.size(1)?, context.size(1)?);
         let mut attention = Vec::new();
-        for map in maps.iter().filter_map(|w| w.own.as_ref()) {
-            attention.push(map.mean_dims(&[1], false)?.select(1, 0)?.narrow(1, start, positions)?);
+        for map in maps.iter().filter_map(|w| w.self_attention.as_ref()) {
+            attention.push(map.mean_dim(&[1], false)?.select(1, 0)?.narrow(1, start, positions)?);
         }
         Ok(NetworkOutput { answer: out.select(1, 0)?, attention })
     }

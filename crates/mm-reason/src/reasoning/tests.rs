@@ -45,8 +45,8 @@ fn padding_and_other_rows_do_not_change_an_answer_and_attention_sums_to_one() {
         let row = out.features.values.narrow(0, 0, 1).unwrap();
         assert!(max_difference(&row, &alone.features.values) < 1e-4, "{network:?}");
         assert!(out.features.values.isfinite().unwrap().min().unwrap().to_f64().unwrap() > 0.5, "{network:?}");
-        assert_eq!(alone.looked.is_empty(), network.kind == "mlp", "{network:?}");
-        for map in &alone.looked {
+        assert_eq!(alone.attention.is_empty(), network.kind == "mlp", "{network:?}");
+        for map in &alone.attention {
             assert_eq!(map.weights.shape(), [1, 9], "{network:?}");
             let sum = map.weights.sum().unwrap().to_f64().unwrap();
             let limit = if network.kind == "single_stream" { 1.0 } else { 1.0 + 1e-4 };
@@ -116,7 +116,7 @@ fn every_network_learns_to_attend_to_the_object_that_the_question_names() {
     const COLORS: usize = 4;
     mm_core::set_num_threads(1);
     let batch = |number: u64, rows: usize| {
-        let mut random = mm_core::seed::Rng::at(&[0xB1_4D, number]);
+        let mut random = mm_core::seed::Rng::new(&[0xB1_4D, number]);
         let (mut text, mut image, mut labels) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..rows {
             let asked = random.below(COLORS);
@@ -150,8 +150,13 @@ fn every_network_learns_to_attend_to_the_object_that_the_question_names() {
         let config =
             ReasoningConfig { network: network.clone(), hidden_dim: 32, dropout: 0.0, ..ReasoningConfig::default() };
         let model = build(&params.scope(), &config, &[(Modality::TEXT, 32), (Modality::IMAGE, image_dim)]).unwrap();
-        let sizes =
-            mm_core::nn::LstmConfig { input: image_dim, hidden: 32, layers: 1, bidirectional: false, dropout: 0.0 };
+        let sizes = mm_core::nn::LstmConfig {
+            input_dim: image_dim,
+            hidden_dim: 32,
+            num_layers: 1,
+            bidirectional: false,
+            dropout: 0.0,
+        };
         let lstm = mm_core::nn::Lstm::new(&params.scope().pp("lstm"), sizes).unwrap();
         let head = Linear::new(&params.scope().pp("head"), 32, 2, true).unwrap();
         let logits = |text: &Tensor, image: &Tensor, train: bool| {

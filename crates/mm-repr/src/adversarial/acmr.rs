@@ -146,7 +146,7 @@ impl Acmr {
         for (modality, way) in &self.ways {
             let Some((input, present)) = set.parts.get(modality) else { continue };
             let rows = present.nonzero()?;
-            if rows.count() == 0 {
+            if rows.numel() == 0 {
                 continue;
             }
             let code = way.forward(&input.values.index_select(0, &rows)?, train)?.normalize()?;
@@ -165,7 +165,7 @@ impl Acmr {
         let same = left.unsqueeze(1)?.eq(&right.unsqueeze(0)?)?.logical_and(&both)?; // [rows of a, rows of b]
         let other = same.logical_not()?.logical_and(&both)?;
         let cosine = a.code.matmul(&b.code.transpose(0, 1)?)?;
-        let hardest = cosine.masked_fill(&other.logical_not()?, -2.0)?.max_dim(1, true)?; // [rows of a, 1]
+        let hardest = cosine.masked_fill(&other.logical_not()?, -2.0)?.amax(1, true)?; // [rows of a, 1]
         let short = hardest.sub(&cosine)?.add_scalar(self.config.triplet_margin)?.relu()?;
         let counted = same.to_dtype(DType::F32)?;
         short.mul(&counted)?.sum()?.div(&counted.sum()?.clamp_min(1.0)?).map(Some)
@@ -230,7 +230,7 @@ impl RepresentationLearner for Acmr {
         // The discriminator always learns, so that its accuracy can be read; what it tells the rest is the adversary's weight.
         let weight = c.adversarial_weight * self.warm_up.next(train)?;
         let codes: Vec<&Tensor> = sides.iter().map(|s| &s.code).collect();
-        let truth: Vec<i64> = sides.iter().flat_map(|s| vec![self.place(&s.modality); s.rows.count()]).collect();
+        let truth: Vec<i64> = sides.iter().flat_map(|s| vec![self.place(&s.modality); s.rows.numel()]).collect();
         let truth = Tensor::from_slice(&truth)?.to_device(codes[0].device())?;
         // Vectors of unit length are stretched, as for the classifier.
         let all = Tensor::cat(&codes, 0)?.mul_scalar(8.0)?;
@@ -252,7 +252,7 @@ impl RepresentationLearner for Acmr {
     }
 
     /// The mean of the vectors of the modalities that a row has.
-    fn code(&self, set: &InputSet) -> Result<Tensor> {
+    fn encode(&self, set: &InputSet) -> Result<Tensor> {
         let mut sum: Option<Tensor> = None;
         for (modality, way) in &self.ways {
             let Some((input, present)) = set.parts.get(modality) else { continue };
@@ -264,7 +264,7 @@ impl RepresentationLearner for Acmr {
         sum.ok_or_else(none)?.normalize()
     }
 
-    fn width(&self) -> i64 {
+    fn dim(&self) -> i64 {
         self.config.embed_dim
     }
 

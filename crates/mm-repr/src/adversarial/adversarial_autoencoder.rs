@@ -94,26 +94,26 @@ impl RepresentationLearner for AdversarialAutoencoder {
             ("reconstruction_error".to_owned(), error.to_f64()?),
             ("discriminator_loss".into(), discriminator_loss.to_f64()?),
             ("generator_loss".into(), generator_loss.to_f64()?),
-            ("latent_std".into(), fake_detached.std_dims(&[0], false, false)?.mean()?.to_f64()?),
+            ("latent_std".into(), fake_detached.std_dim(&[0], false, false)?.mean()?.to_f64()?),
         ];
         Ok(Some((error.add(&generator_loss.mul_scalar(c.adversarial_weight)?)?.add(&discriminator_loss)?, parts)))
     }
 
-    fn code(&self, set: &InputSet) -> Result<Tensor> {
+    fn encode(&self, set: &InputSet) -> Result<Tensor> {
         self.down.forward(&set.get(&self.modality)?.0.values, false)
     }
 
-    fn width(&self) -> i64 {
+    fn dim(&self) -> i64 {
         self.config.latent_dim
     }
 
-    fn generative(&self) -> Option<&dyn GenerativeDecoder> {
+    fn decoder(&self) -> Option<&dyn GenerativeDecoder> {
         Some(self)
     }
 }
 
 impl GenerativeDecoder for AdversarialAutoencoder {
-    fn makes(&self, modality: &Modality) -> bool {
+    fn generates(&self, modality: &Modality) -> bool {
         *modality == self.modality
     }
 
@@ -121,7 +121,7 @@ impl GenerativeDecoder for AdversarialAutoencoder {
         self.up.forward(code, false)
     }
 
-    fn draw(&self, rows: i64, _condition: Option<&InputSet>) -> Result<Option<Tensor>> {
+    fn sample_prior(&self, rows: i64, _condition: Option<&InputSet>) -> Result<Option<Tensor>> {
         Tensor::randn(&[rows, self.config.latent_dim], DType::F32, self.device).map(Some)
     }
 }

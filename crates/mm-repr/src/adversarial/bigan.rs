@@ -88,21 +88,21 @@ impl RepresentationLearner for BiGan {
         Ok(Some((discriminator_loss.add(&generator)?.add(&encoder)?, parts)))
     }
 
-    fn code(&self, set: &InputSet) -> Result<Tensor> {
+    fn encode(&self, set: &InputSet) -> Result<Tensor> {
         self.down.forward(&set.get(&self.modality)?.0.values, false)
     }
 
-    fn width(&self) -> i64 {
+    fn dim(&self) -> i64 {
         self.config.latent_dim
     }
 
-    fn generative(&self) -> Option<&dyn GenerativeDecoder> {
+    fn decoder(&self) -> Option<&dyn GenerativeDecoder> {
         Some(self)
     }
 }
 
 impl GenerativeDecoder for BiGan {
-    fn makes(&self, modality: &Modality) -> bool {
+    fn generates(&self, modality: &Modality) -> bool {
         *modality == self.modality
     }
 
@@ -110,7 +110,7 @@ impl GenerativeDecoder for BiGan {
         self.up.forward(code, false)
     }
 
-    fn draw(&self, rows: i64, _condition: Option<&InputSet>) -> Result<Option<Tensor>> {
+    fn sample_prior(&self, rows: i64, _condition: Option<&InputSet>) -> Result<Option<Tensor>> {
         Tensor::randn(&[rows, self.config.latent_dim], DType::F32, self.device).map(Some)
     }
 }

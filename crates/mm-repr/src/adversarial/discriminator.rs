@@ -215,7 +215,7 @@ impl Discriminator {
     }
 
     /// Width of its features.
-    pub fn width(&self) -> i64 {
+    pub fn dim(&self) -> i64 {
         self.width
     }
 
@@ -231,7 +231,7 @@ impl Discriminator {
         if config.r1_gamma > 0.0 {
             let at = real.detach()?.set_requires_grad(true)?;
             let slope = self.score(&at, condition, true)?.sum()?.autograd_grad(&[&at])?;
-            let squares = slope[0].pow(2.0)?.flatten(1, -1)?.sum_dims(&[1], false)?.mean()?;
+            let squares = slope[0].pow(2.0)?.flatten(1, -1)?.sum_dim(&[1], false)?.mean()?;
             sum = Some(squares.mul_scalar(config.r1_gamma / 2.0)?);
         }
         if config.gradient_penalty_weight > 0.0 {
@@ -240,7 +240,7 @@ impl Discriminator {
             let share = Tensor::rand(&shape, DType::F32, real.device())?;
             let between = real.sub(made)?.mul(&share)?.add(made)?.detach()?.set_requires_grad(true)?;
             let slope = self.score(&between, condition, true)?.sum()?.autograd_grad(&[&between])?;
-            let squares = slope[0].pow(2.0)?.flatten(1, -1)?.sum_dims(&[1], false)?;
+            let squares = slope[0].pow(2.0)?.flatten(1, -1)?.sum_dim(&[1], false)?;
             let length = squares.add_scalar(1e-12)?.sqrt()?;
             let penalty = length.add_scalar(-1.0)?.pow(2.0)?.mean()?.mul_scalar(config.gradient_penalty_weight)?;
             sum = Some(sum.map_or_else(|| Ok(penalty.clone()), |s| s.add(&penalty))?);
@@ -370,7 +370,7 @@ mod tests {
         assert!(same(&discriminator, &shadow));
         shadow.score(&x, None, false).unwrap().sum().unwrap().backward().unwrap();
         assert!(x.grad().is_some() && discriminator.score.weight.grad().is_none());
-        discriminator.score.weight.scale_(3.0).unwrap();
+        discriminator.score.weight.mul_scalar_(3.0).unwrap();
         discriminator.score.bias.copy_(&Tensor::from_slice(&[0.5f32]).unwrap()).unwrap();
         assert!(same(&discriminator, &shadow));
     }

@@ -170,7 +170,7 @@ impl RepresentationLearner for Gan {
             condition = Some(&values.values);
         }
         let rows = there.nonzero()?;
-        if rows.count() < 2 {
+        if rows.numel() < 2 {
             return Ok(None);
         }
         let real = input.values.index_select(0, &rows)?;
@@ -207,7 +207,7 @@ impl RepresentationLearner for Gan {
     }
 
     /// The discriminator's features.
-    fn code(&self, set: &InputSet) -> Result<Tensor> {
+    fn encode(&self, set: &InputSet) -> Result<Tensor> {
         let values = &set.get(&self.modality)?.0.values;
         let beside = match &self.told {
             None => None,
@@ -219,12 +219,12 @@ impl RepresentationLearner for Gan {
         self.adversary.discriminator.features(values, beside.as_ref(), false)
     }
 
-    fn width(&self) -> i64 {
-        self.adversary.discriminator.width()
+    fn dim(&self) -> i64 {
+        self.adversary.discriminator.dim()
     }
 
     /// What it is told is no value that it judges.
-    fn reads(&self, modality: &Modality) -> bool {
+    fn accepts(&self, modality: &Modality) -> bool {
         *modality == self.modality
     }
 
@@ -233,13 +233,13 @@ impl RepresentationLearner for Gan {
         Ok(None)
     }
 
-    fn generative(&self) -> Option<&dyn GenerativeDecoder> {
+    fn decoder(&self) -> Option<&dyn GenerativeDecoder> {
         Some(self)
     }
 }
 
 impl GenerativeDecoder for Gan {
-    fn makes(&self, modality: &Modality) -> bool {
+    fn generates(&self, modality: &Modality) -> bool {
         *modality == self.modality
     }
 
@@ -247,7 +247,7 @@ impl GenerativeDecoder for Gan {
         self.up.forward(code, false)
     }
 
-    fn draw(&self, rows: i64, condition: Option<&InputSet>) -> Result<Option<Tensor>> {
+    fn sample_prior(&self, rows: i64, condition: Option<&InputSet>) -> Result<Option<Tensor>> {
         let condition = match (&self.told, condition) {
             (Some(told), Some(set)) => Some(set.get(&told.modality)?.0.values.clone()),
             (Some(_), None) => return Ok(None),

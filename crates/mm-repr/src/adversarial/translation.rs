@@ -120,7 +120,7 @@ impl RepresentationLearner for Translation {
         for from in [0, 1] {
             let (own, other) = (&self.sides[from], &self.sides[1 - from]);
             let name = format!("{}_{}", own.modality, other.modality);
-            if c.paired_weight > 0.0 && paired.count() > 0 {
+            if c.paired_weight > 0.0 && paired.numel() > 0 {
                 let given = set.get(&own.modality)?.0.values.index_select(0, &paired)?;
                 let wanted = set.get(&other.modality)?.0.values.index_select(0, &paired)?;
                 add(
@@ -159,7 +159,7 @@ impl RepresentationLearner for Translation {
     }
 
     /// The mean of the codes of the modalities that a row has.
-    fn code(&self, set: &InputSet) -> Result<Tensor> {
+    fn encode(&self, set: &InputSet) -> Result<Tensor> {
         let (mut sum, mut count): (Option<Tensor>, Option<Tensor>) = (None, None);
         for side in &self.sides {
             let Some((input, present)) = set.parts.get(&side.modality) else { continue };
@@ -174,7 +174,7 @@ impl RepresentationLearner for Translation {
         }
     }
 
-    fn width(&self) -> i64 {
+    fn dim(&self) -> i64 {
         self.config.latent_dim
     }
 

@@ -4,8 +4,8 @@
 use mm_core::{
     Encoder, Features, Init, Input, Modality, Module, Result, Scope, Tensor,
     nn::{
-        Activation, AttentionConfig, BatchNorm, BlockConfig, Conv1d, ConvConfig, Linear, Mask, MlpConfig, Position,
-        Transformer, TransformerConfig,
+        Activation, AttentionConfig, BatchNorm, BlockConfig, Conv1d, ConvConfig, ForwardArgs, Linear, Mask, MlpConfig,
+        Position, Transformer, TransformerConfig,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -90,7 +90,7 @@ impl AudioCnn {
         let blocks = (config.num_layers > 0)
             .then(|| {
                 let attention = AttentionConfig {
-                    position: Position::Rotary { base: 1e4, interleaved: false },
+                    position: Position::Rotary { base: 1e4 },
                     ..AttentionConfig::new(input, config.num_heads)
                 };
                 let mlp = MlpConfig::new(2 * input, Activation::Gelu);
@@ -98,7 +98,7 @@ impl AudioCnn {
                     BlockConfig { norm_first: true, dropout: config.dropout, ..BlockConfig::new(attention, mlp) };
                 Transformer::new(
                     &scope.pp("encoder"),
-                    &TransformerConfig { layers: config.num_layers, block, final_norm: true },
+                    &TransformerConfig { num_layers: config.num_layers, block, final_norm: true },
                 )
             })
             .transpose()?;
@@ -129,7 +129,7 @@ impl Encoder for AudioCnn {
         };
         x = hide(&x, &mask)?;
         for stage in &self.stages {
-            let mut y = stage.norm.forward(&stage.conv.flat(&x)?, train)?.gelu()?; // [batch, channels, 1, frames]
+            let mut y = stage.norm.forward(&stage.conv.forward_channels_last(&x)?, train)?.gelu()?; // [batch, channels, 1, frames]
             if stage.skip {
                 y = y.add(&x)?;
             }
@@ -145,7 +145,7 @@ impl Encoder for AudioCnn {
                         m.pad(&[0, odd], 0.0)?
                             .reshape(&[m.size(0)?, -1, 2])?
                             .to_dtype(mm_core::DType::I64)?
-                            .max_dim(2, false)?
+                            .amax(2, false)?
                             .gt_scalar(0.0)
                     })
                     .transpose()?;
@@ -155,7 +155,7 @@ impl Encoder for AudioCnn {
         let mut x = x.squeeze(2)?.transpose(1, 2)?.dropout(self.dropout, train)?; // [batch, frames, width]
         if let Some(blocks) = &self.blocks {
             let padding = mask.clone().map(Mask::Padding);
-            x = blocks.forward(&x, padding.as_ref(), None, None, train)?;
+            x = blocks.forward(&x, ForwardArgs { mask: padding.as_ref(), train, ..ForwardArgs::default() })?;
         }
         Features::new(x, mask)
     }
@@ -167,20 +167,20 @@ impl Encoder for AudioCnn {
     fn encode_and_embed(&self, input: &Input, train: bool) -> Result<(Features, Tensor)> {
         let features = self.encode(input, train)?;
         let mut scores =
-            self.attention.forward(&features.values, train)?.tanh()?.mul(&self.query)?.sum_dims(&[-1], false)?; // [batch, frames]
+            self.attention.forward(&features.values, train)?.tanh()?.mul(&self.query)?.sum_dim(&[-1], false)?; // [batch, frames]
         if let Some(mask) = &features.mask {
             scores = scores.masked_fill(&mask.logical_not()?, scores.dtype()?.mask_value())?;
         }
-        let mixed = features.values.mul(&scores.softmax(1)?.unsqueeze(-1)?)?.sum_dims(&[1], false)?; // [batch, width]
+        let mixed = features.values.mul(&scores.softmax(1)?.unsqueeze(-1)?)?.sum_dim(&[1], false)?; // [batch, width]
         let vectors = Tensor::cat(&[&mixed, &features.pool(mm_core::Pooling::Max)?], -1)?;
         Ok((features, vectors))
     }
 
-    fn width(&self) -> i64 {
+    fn dim(&self) -> i64 {
         self.width
     }
 
-    fn embedding_width(&self) -> i64 {
+    fn embedding_dim(&self) -> i64 {
         self.width * 2
     }
 

@@ -12,7 +12,7 @@ pub(crate) use processors::WaveProcessor;
 use crate::{Result, family::ModelBuilder};
 use mm_core::{
     Features, Init, Module, Pooling, Tensor,
-    nn::{Linear, Mask, Transformer},
+    nn::{ForwardArgs, Linear, Mask, Transformer},
 };
 
 /// How transformers classifies sequences of sound: maybe a learned mean of all blocks' features, projected, averaged, classified.
@@ -48,11 +48,11 @@ impl SequenceHead {
     pub(crate) fn logits(&self, blocks: &Transformer, x: &Tensor, mask: Option<&Tensor>) -> mm_core::Result<Tensor> {
         let attended = mask.cloned().map(Mask::Padding);
         let x = match &self.layers {
-            None => blocks.forward(x, attended.as_ref(), None, None, false)?,
+            None => blocks.forward(x, ForwardArgs { mask: attended.as_ref(), ..ForwardArgs::default() })?,
             Some((weights, normalized)) => {
                 let mut states = blocks.hidden_states(x, attended.as_ref(), false)?;
                 if let (true, Some(last)) = (*normalized, states.last_mut()) {
-                    *last = blocks.end(last, false)?;
+                    *last = blocks.apply_final_norm(last, false)?;
                 }
                 let all = Tensor::stack(&states.iter().collect::<Vec<_>>(), -1)?; // [batch, length, width, layers + 1]
                 all.matmul(&weights.softmax(-1)?.unsqueeze(-1)?)?.squeeze(-1)?

@@ -172,7 +172,10 @@ impl SpectrogramProcessor {
                 return Ok(Tensor::stack(&[&x, &x, &x, &x], 0)?);
             }
             let bands = x.size(1)?;
-            let whole = x.reshape(&[1, 1, all, bands])?.bilinear([chunk, bands])?.reshape(&[chunk, bands])?;
+            let whole = x
+                .reshape(&[1, 1, all, bands])?
+                .interpolate([chunk, bands], mm_core::Interpolation::Bilinear { align_corners: false })?
+                .reshape(&[chunk, bands])?;
             let starts = all - chunk + 1;
             let crop = |third: i64| x.narrow(0, (starts * (2 * third + 1) / 6).min(starts - 1), chunk);
             return Ok(Tensor::stack(&[&whole, &crop(0)?, &crop(1)?, &crop(2)?], 0)?);
@@ -224,7 +227,7 @@ impl Processor for SpectrogramProcessor {
         false
     }
 
-    fn cut(&self) -> Option<(usize, String)> {
+    fn truncated(&self) -> Option<(usize, String)> {
         let count = self.cut.load(Ordering::Relaxed);
         (count > 0).then(|| (count, self.longest()))
     }

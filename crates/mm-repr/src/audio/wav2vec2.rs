@@ -9,8 +9,8 @@ use crate::{
 use mm_core::{
     Encoder, Features, Init, Input, Modality, Module, Scope, Tensor,
     nn::{
-        Activation, AttentionConfig, BatchNorm, BlockConfig, Conv1d, ConvConfig, GroupNorm, Linear, Mask, MlpConfig,
-        Norm, NormConfig, Transformer, TransformerConfig,
+        Activation, AttentionConfig, BatchNorm, BlockConfig, Conv1d, ConvConfig, ForwardArgs, GroupNorm, Linear, Mask,
+        MlpConfig, Norm, NormConfig, Transformer, TransformerConfig,
     },
 };
 
@@ -93,7 +93,7 @@ impl Positions {
             let place = if old { conv.clone() } else { conv.pp("parametrizations.weight") };
             let length = place.param(names[0], &[1, 1, kernel], Init::Ones)?;
             let direction = place.param(names[1], &shape, Init::Normal(0.02))?;
-            let norm = direction.mul(&direction)?.sum_dims(&[0, 1], true)?.sqrt()?;
+            let norm = direction.mul(&direction)?.sum_dim(&[0, 1], true)?.sqrt()?;
             (direction.mul(&length.div(&norm)?)?, None)
         };
         let bias = conv.param("bias", &[width], Init::Zeros)?;
@@ -120,7 +120,7 @@ impl Wave {
     /// Samples `[batch, samples]` → what goes into the first block `[batch, length, width]`, and which positions count.
     fn start(&self, input: &Input, train: bool) -> mm_core::Result<(Tensor, Option<Tensor>)> {
         let mut x = input.values.unsqueeze(1)?; // [batch, channels, length]
-        let mask = input.mask.as_ref().map(|m| m.to_dtype(mm_core::DType::I64)?.sum_dims(&[1], false)?.to_vec::<i64>());
+        let mask = input.mask.as_ref().map(|m| m.to_dtype(mm_core::DType::I64)?.sum_dim(&[1], false)?.to_vec::<i64>());
         let mut lengths = mask.transpose()?;
         for step in &self.steps {
             x = step.convolution.forward(&x, train)?;
@@ -172,10 +172,13 @@ impl Encoder for Wave {
     fn encode(&self, input: &Input, train: bool) -> mm_core::Result<Features> {
         let (x, mask) = self.start(input, train)?;
         let attended = mask.clone().map(Mask::Padding);
-        Features::new(self.blocks.forward(&x, attended.as_ref(), None, None, train)?, mask)
+        Features::new(
+            self.blocks.forward(&x, ForwardArgs { mask: attended.as_ref(), train, ..ForwardArgs::default() })?,
+            mask,
+        )
     }
 
-    fn width(&self) -> i64 {
+    fn dim(&self) -> i64 {
         self.width
     }
 
@@ -233,7 +236,15 @@ fn build(b: &ModelBuilder<'_>) -> Result<Model> {
     for (number, output) in c.conv_dim.iter().copied().enumerate() {
         let place = scope.pp("feature_extractor.conv_layers").pp(number);
         let (kernel, stride) = (c.conv_kernel[number], c.conv_stride[number]);
-        let sizes = ConvConfig { input, output, kernel, stride, padding: 0, groups: 1, bias: c.conv_bias };
+        let sizes = ConvConfig {
+            in_channels: input,
+            out_channels: output,
+            kernel_size: kernel,
+            stride,
+            padding: 0,
+            groups: 1,
+            bias: c.conv_bias,
+        };
         let norm = place.pp("layer_norm");
         let norm = match (grouped, number) {
             (true, 0) => ChannelNorm::Group(GroupNorm::new(&norm, output, output, 1e-5)?),
@@ -246,7 +257,7 @@ fn build(b: &ModelBuilder<'_>) -> Result<Model> {
     // Fewest samples that give one position.
     let shortest = steps.iter().rev().fold(1, |n, s| (n - 1) * s.stride + s.kernel);
     let (width, encoder, into) = (c.hidden_size, scope.pp("encoder"), scope.pp("feature_projection"));
-    let norm = NormConfig { epsilon: c.layer_norm_eps, ..NormConfig::default() };
+    let norm = NormConfig { eps: c.layer_norm_eps, ..NormConfig::default() };
     let block = BlockConfig {
         norm,
         norm_first: c.do_stable_layer_norm,
@@ -263,7 +274,10 @@ fn build(b: &ModelBuilder<'_>) -> Result<Model> {
         projection: Linear::new(&into.pp("projection"), input, width, true)?,
         positions: Positions::new(&encoder.pp("pos_conv_embed"), &c)?,
         first_norm: (!c.do_stable_layer_norm).then(|| Norm::new(&encoder.pp("layer_norm"), width, norm)).transpose()?,
-        blocks: b.transformer(&encoder, TransformerConfig { layers, block, final_norm: c.do_stable_layer_norm })?,
+        blocks: b.transformer(
+            &encoder,
+            TransformerConfig { num_layers: layers, block, final_norm: c.do_stable_layer_norm },
+        )?,
         head: SequenceHead::new(b, width, layers, false)?,
         width,
     };

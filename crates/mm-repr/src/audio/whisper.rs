@@ -7,7 +7,10 @@ use crate::{
 };
 use mm_core::{
     Checkpoint, Encoder, Features, Init, Input, Modality, Module, Tensor,
-    nn::{Activation, AttentionConfig, BlockConfig, Conv1d, ConvConfig, MlpConfig, Transformer, TransformerConfig},
+    nn::{
+        Activation, AttentionConfig, BlockConfig, Conv1d, ConvConfig, ForwardArgs, MlpConfig, Transformer,
+        TransformerConfig,
+    },
 };
 
 config! {
@@ -50,10 +53,10 @@ impl Whisper {
 
 impl Encoder for Whisper {
     fn encode(&self, input: &Input, train: bool) -> mm_core::Result<Features> {
-        Features::new(self.blocks.forward(&self.start(input)?, None, None, None, train)?, None)
+        Features::new(self.blocks.forward(&self.start(input)?, ForwardArgs { train, ..ForwardArgs::default() })?, None)
     }
 
-    fn width(&self) -> i64 {
+    fn dim(&self) -> i64 {
         self.width
     }
 
@@ -92,7 +95,15 @@ pub fn encoder(b: &ModelBuilder<'_>) -> Result<Whisper> {
     let c: WhisperConfig = b.parse()?;
     let (scope, width) = (b.scope.pp("encoder"), c.d_model);
     let convolution = |name: &str, input: i64, stride: i64| {
-        let sizes = ConvConfig { input, output: width, kernel: 3, stride, padding: 1, groups: 1, bias: true };
+        let sizes = ConvConfig {
+            in_channels: input,
+            out_channels: width,
+            kernel_size: 3,
+            stride,
+            padding: 1,
+            groups: 1,
+            bias: true,
+        };
         Conv1d::new(&scope.pp(name), sizes)
     };
     let block = BlockConfig {
@@ -105,7 +116,7 @@ pub fn encoder(b: &ModelBuilder<'_>) -> Result<Whisper> {
     Ok(Whisper {
         convolutions: [convolution("conv1", c.num_mel_bins, 1)?, convolution("conv2", width, 2)?],
         positions: scope.pp("embed_positions").param("weight", &[c.max_source_positions, width], Init::Normal(0.02))?,
-        blocks: b.transformer(&scope, TransformerConfig { layers: c.encoder_layers, block, final_norm: true })?,
+        blocks: b.transformer(&scope, TransformerConfig { num_layers: c.encoder_layers, block, final_norm: true })?,
         head: SequenceHead::new(b, width, c.encoder_layers, true)?,
         width,
     })

@@ -154,22 +154,22 @@ impl RepresentationLearner for Autoencoder {
         Ok(Some((loss, parts)))
     }
 
-    fn code(&self, set: &InputSet) -> Result<Tensor> {
+    fn encode(&self, set: &InputSet) -> Result<Tensor> {
         self.encode(&set.get(&self.modality)?.0.values, false)
     }
 
-    fn width(&self) -> i64 {
+    fn dim(&self) -> i64 {
         self.config.latent_dim
     }
 
-    fn generative(&self) -> Option<&dyn GenerativeDecoder> {
+    fn decoder(&self) -> Option<&dyn GenerativeDecoder> {
         Some(self)
     }
 }
 
 /// Without a prior to draw from; between two codes it has values all the same.
 impl GenerativeDecoder for Autoencoder {
-    fn makes(&self, modality: &Modality) -> bool {
+    fn generates(&self, modality: &Modality) -> bool {
         *modality == self.modality
     }
 
@@ -177,7 +177,7 @@ impl GenerativeDecoder for Autoencoder {
         self.up.forward(code, false)
     }
 
-    fn draw(&self, _rows: i64, _condition: Option<&InputSet>) -> Result<Option<Tensor>> {
+    fn sample_prior(&self, _rows: i64, _condition: Option<&InputSet>) -> Result<Option<Tensor>> {
         Ok(None)
     }
 }

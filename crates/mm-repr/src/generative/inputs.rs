@@ -179,7 +179,7 @@ pub fn build_input(config: &InputConfig, registry: &Registry, context: &BuildCon
                 encoder,
                 &BuildContext {
                     scope: context.scope.clone(),
-                    base: context.base.clone(),
+                    base_dir: context.base_dir.clone(),
                     field: format!("{field}.encoder"),
                 },
             )?;
@@ -187,7 +187,7 @@ pub fn build_input(config: &InputConfig, registry: &Registry, context: &BuildCon
                 let wanted = "an encoder whose weights are not learned";
                 return Err(Error::config(format!("{field}.encoder"), "an encoder that learns", wanted));
             }
-            let spec = InputSpec { shape: vec![built.encoder.embedding_width()], value_type: ValueType::Real };
+            let spec = InputSpec { shape: vec![built.encoder.embedding_dim()], value_type: ValueType::Real };
             let fingerprint = format!("{} {}", built.fingerprint, built.processor.fingerprint());
             BuiltInput { processor: built.processor, spec, encoder: Some((built.encoder, fingerprint)) }
         }

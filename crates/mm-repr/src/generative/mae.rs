@@ -4,7 +4,7 @@
 use super::{InputSpec, rows_with};
 use mm_core::{
     DType, Error, Features, Init, InputSet, LossOutput, Modality, Module, RepresentationLearner, Result, Scope, Tensor,
-    nn::{Activation, AttentionConfig, BlockConfig, Linear, MlpConfig, Transformer, TransformerConfig},
+    nn::{Activation, AttentionConfig, BlockConfig, ForwardArgs, Linear, MlpConfig, Transformer, TransformerConfig},
 };
 use serde::{Deserialize, Serialize};
 
@@ -47,13 +47,13 @@ impl Default for MaskedAutoencoderConfig {
 
 /// A pre-norm stack of plain blocks.
 pub(super) fn stack(scope: &Scope<'_>, attention: AttentionConfig, layers: i64, dropout: f64) -> Result<Transformer> {
-    let width = attention.width;
+    let width = attention.embed_dim;
     let block = BlockConfig {
         norm_first: true,
         dropout,
         ..BlockConfig::new(attention, MlpConfig::new(4 * width, Activation::Gelu))
     };
-    Transformer::new(scope, &TransformerConfig { layers, block, final_norm: true })
+    Transformer::new(scope, &TransformerConfig { num_layers: layers, block, final_norm: true })
 }
 
 /// Pictures → what can be seen of them → the whole.
@@ -157,10 +157,12 @@ impl MaskedAutoencoder {
         // Chosen before they are projected: what is hidden costs nothing.
         let positions = self.positions.expand(&[rows, -1, -1])?;
         let x = self.project.forward(&pick(patches, &first)?, train)?.add(&pick(&positions, &first)?)?;
-        let x = self.narrow.forward(&self.encoder.forward(&x, None, None, None, train)?, train)?; // [rows, seen, width]
+        let x =
+            self.narrow.forward(&self.encoder.forward(&x, ForwardArgs { train, ..ForwardArgs::default() })?, train)?; // [rows, seen, width]
         let gaps = self.hidden.expand(&[rows, count - seen, -1])?;
         let x = pick(&Tensor::cat(&[&x, &gaps], 1)?, &back)?.add(&self.decoder_positions)?; // [rows, patches, width]
-        let made = self.last.forward(&self.decoder.forward(&x, None, None, None, train)?, train)?;
+        let made =
+            self.last.forward(&self.decoder.forward(&x, ForwardArgs { train, ..ForwardArgs::default() })?, train)?;
         let hidden = back.gt_scalar(seen as f64 - 0.5)?.to_dtype(DType::F32)?.unsqueeze(-1)?;
         Ok((made, hidden))
     }
@@ -170,8 +172,8 @@ impl MaskedAutoencoder {
         if !self.config.norm_pix_loss {
             return Ok(None);
         }
-        let deviation = patches.std_dims(&[-1], false, true)?.add_scalar(1e-3)?;
-        Ok(Some((patches.mean_dims(&[-1], true)?, deviation)))
+        let deviation = patches.std_dim(&[-1], false, true)?.add_scalar(1e-3)?;
+        Ok(Some((patches.mean_dim(&[-1], true)?, deviation)))
     }
 }
 
@@ -185,23 +187,23 @@ impl RepresentationLearner for MaskedAutoencoder {
             None => patches,
         };
         let off = made.sub(&target)?;
-        let error = off.mul(&off)?.mean_dims(&[-1], true)?; // [rows, patches, 1]
+        let error = off.mul(&off)?.mean_dim(&[-1], true)?; // [rows, patches, 1]
         let loss = error.mul(&hidden)?.sum()?.div(&hidden.sum()?)?;
         let parts = vec![("reconstruction_error".to_owned(), loss.to_f64()?)];
         Ok(Some((loss, parts)))
     }
 
-    fn code(&self, set: &InputSet) -> Result<Tensor> {
+    fn encode(&self, set: &InputSet) -> Result<Tensor> {
         self.features(set)?.pool(mm_core::Pooling::Mean)
     }
 
     fn features(&self, set: &InputSet) -> Result<Features> {
         let patches = self.patches(&set.get(&self.modality)?.0.values)?;
         let x = self.project.forward(&patches, false)?.add(&self.positions)?;
-        Features::new(self.encoder.forward(&x, None, None, None, false)?, None)
+        Features::new(self.encoder.forward(&x, ForwardArgs::default())?, None)
     }
 
-    fn width(&self) -> i64 {
+    fn dim(&self) -> i64 {
         self.config.embed_dim
     }
 

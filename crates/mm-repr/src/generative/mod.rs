@@ -120,7 +120,7 @@ fn one(specs: &InputSpecs) -> Result<(&Modality, &InputSpec)> {
 pub(crate) fn rows_with(set: &InputSet, modality: &Modality) -> Result<Option<(Tensor, Tensor)>> {
     let (input, present) = set.get(modality)?;
     let places = present.nonzero()?;
-    if places.count() == 0 {
+    if places.numel() == 0 {
         return Ok(None);
     }
     Ok(Some((input.values.index_select(0, &places)?, places)))

@@ -212,7 +212,7 @@ impl MultimodalVae {
         train: bool,
     ) -> Result<(Tensor, Tensor)> {
         let code = posterior.draw()?;
-        let divergence = posterior.divergence()?.sum_dims(&[1], false)?;
+        let divergence = posterior.divergence()?.sum_dim(&[1], false)?;
         let each = self.nats(set, &code, over, true, train)?.add(&divergence.mul_scalar(beta)?)?;
         Ok((each.mul(rows)?.sum()?, rows.sum()?))
     }
@@ -298,7 +298,7 @@ impl RepresentationLearner for MultimodalVae {
         let mean = sum.mul_scalar(1.0 / count)?;
         let mut parts = vec![("negative_elbo".to_owned(), mean.to_f64()?)];
         no_grad(|| {
-            let code = self.code(set)?;
+            let code = self.encode(set)?;
             for (modality, way) in &self.ways {
                 let Some((input, present)) = set.parts.get(modality) else { continue };
                 let there = present.to_dtype(DType::F32)?;
@@ -315,7 +315,7 @@ impl RepresentationLearner for MultimodalVae {
         Ok(Some((mean.mul_scalar(scale)?, parts)))
     }
 
-    fn code(&self, set: &InputSet) -> Result<Tensor> {
+    fn encode(&self, set: &InputSet) -> Result<Tensor> {
         let experts = self.experts(set, false)?;
         match self.config.joint_posterior {
             JointPosterior::Deterministic | JointPosterior::MixtureOfExperts => Self::mean(&experts),
@@ -325,7 +325,7 @@ impl RepresentationLearner for MultimodalVae {
         }
     }
 
-    fn width(&self) -> i64 {
+    fn dim(&self) -> i64 {
         self.config.latent_dim
     }
 
@@ -349,7 +349,7 @@ impl RepresentationLearner for MultimodalVae {
         .map(Some)
     }
 
-    fn generative(&self) -> Option<&dyn GenerativeDecoder> {
+    fn decoder(&self) -> Option<&dyn GenerativeDecoder> {
         Some(self)
     }
 
@@ -359,7 +359,7 @@ impl RepresentationLearner for MultimodalVae {
 }
 
 impl GenerativeDecoder for MultimodalVae {
-    fn makes(&self, modality: &Modality) -> bool {
+    fn generates(&self, modality: &Modality) -> bool {
         self.ways.contains_key(modality)
     }
 
@@ -369,7 +369,7 @@ impl GenerativeDecoder for MultimodalVae {
         way.up.forward(code, false)
     }
 
-    fn draw(&self, rows: i64, _condition: Option<&InputSet>) -> Result<Option<Tensor>> {
+    fn sample_prior(&self, rows: i64, _condition: Option<&InputSet>) -> Result<Option<Tensor>> {
         if self.deterministic() {
             return Ok(None);
         }

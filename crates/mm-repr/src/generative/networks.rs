@@ -198,7 +198,7 @@ impl DecoderNet {
         let mut x = grid.clone();
         for stage in &self.stages {
             let size = [x.size(2)? * 2, x.size(3)? * 2];
-            x = stage.forward(&x.nearest(size)?, train)?;
+            x = stage.forward(&x.interpolate(size, mm_core::Interpolation::Nearest)?, train)?;
         }
         if let Some(last) = &self.last {
             x = last.forward(&x, train)?;
@@ -246,7 +246,7 @@ impl Likelihood {
         } else {
             binary_cross_entropy(decoded, values)?
         };
-        each.flatten(1, -1)?.sum_dims(&[1], false)
+        each.flatten(1, -1)?.sum_dim(&[1], false)
     }
 
     /// Mean error of each row `[rows]`: squared for numbers, cross-entropy in nats for what is there or not.
@@ -257,7 +257,7 @@ impl Likelihood {
             let off = decoded.sub(values)?;
             off.mul(&off)?
         };
-        each.flatten(1, -1)?.mean_dims(&[1], false)
+        each.flatten(1, -1)?.mean_dim(&[1], false)
     }
 }
 

@@ -4,7 +4,7 @@ use super::{InputSpec, ValueType, mae::stack, rows_with};
 use mm_core::{
     DType, Error, GenerativeDecoder, Init, InputSet, LossOutput, Modality, Module, Pooling, RepresentationLearner,
     Result, Scope, Tensor,
-    nn::{AttentionConfig, Embedding, Linear, Mask, Transformer},
+    nn::{AttentionConfig, Embedding, ForwardArgs, Linear, Mask, Transformer},
     no_grad,
 };
 use serde::{Deserialize, Serialize};
@@ -103,7 +103,9 @@ impl SequenceAutoencoder {
     fn encode(&self, symbols: &Tensor, train: bool) -> Result<Tensor> {
         let there = symbols.gt_scalar(0.0)?; // [rows, length]
         let x = self.embedding.forward(symbols)?.add(&self.positions)?;
-        let x = self.encoder.forward(&x, Some(&Mask::Padding(there.clone())), None, None, train)?;
+        let x = self
+            .encoder
+            .forward(&x, ForwardArgs { mask: Some(&Mask::Padding(there.clone())), train, ..ForwardArgs::default() })?;
         self.to_code.forward(&mm_core::Features::new(x, Some(there))?.pool(Pooling::Mean)?, train)
     }
 
@@ -119,12 +121,13 @@ impl SequenceAutoencoder {
         let places = self.positions.narrow(0, offset, symbols.size(1)?)?;
         let told = self.from_code.forward(code, train)?.unsqueeze(1)?; // [rows, 1, hidden]
         let x = self.embedding.forward(symbols)?.add(&places)?.add(&told)?;
-        self.last.forward(&self.decoder.forward(&x, None, None, states, train)?, train)
+        self.last
+            .forward(&self.decoder.forward(&x, ForwardArgs { caches: states, train, ..ForwardArgs::default() })?, train)
     }
 
     /// The likeliest next symbol, again and again, until the length is full.
     fn say(&self, code: &Tensor) -> Result<Tensor> {
-        let mut states = self.decoder.states();
+        let mut states = self.decoder.new_caches();
         let mut last = Tensor::ones(&[code.size(0)?, 1], DType::I64, code.device())?; // begin
         let mut ended = Tensor::zeros(&[code.size(0)?, 1], DType::Bool, code.device())?;
         let mut said = vec![last.clone()];
@@ -169,22 +172,22 @@ impl RepresentationLearner for SequenceAutoencoder {
         Ok(Some((loss, parts)))
     }
 
-    fn code(&self, set: &InputSet) -> Result<Tensor> {
+    fn encode(&self, set: &InputSet) -> Result<Tensor> {
         self.encode(&set.get(&self.modality)?.0.values, false)
     }
 
-    fn width(&self) -> i64 {
+    fn dim(&self) -> i64 {
         self.config.latent_dim
     }
 
-    fn generative(&self) -> Option<&dyn GenerativeDecoder> {
+    fn decoder(&self) -> Option<&dyn GenerativeDecoder> {
         Some(self)
     }
 }
 
 /// Between two codes it says something; it has no prior to draw from.
 impl GenerativeDecoder for SequenceAutoencoder {
-    fn makes(&self, modality: &Modality) -> bool {
+    fn generates(&self, modality: &Modality) -> bool {
         *modality == self.modality
     }
 
@@ -192,7 +195,7 @@ impl GenerativeDecoder for SequenceAutoencoder {
         self.say(code)
     }
 
-    fn draw(&self, _rows: i64, _condition: Option<&InputSet>) -> Result<Option<Tensor>> {
+    fn sample_prior(&self, _rows: i64, _condition: Option<&InputSet>) -> Result<Option<Tensor>> {
         Ok(None)
     }
 }

@@ -42,7 +42,7 @@ fn the_estimated_derivative_is_right_on_average() {
     let exact = {
         let slope = x.linear(&weight, None).unwrap().tanh().unwrap().pow(2.0).unwrap().neg().unwrap();
         let slope = slope.add_scalar(1.0).unwrap().pow(2.0).unwrap(); // [4, 3]
-        let squares = weight.pow(2.0).unwrap().sum_dims(&[1], false).unwrap(); // [3]
+        let squares = weight.pow(2.0).unwrap().sum_dim(&[1], false).unwrap(); // [3]
         slope.mul(&squares).unwrap().sum().unwrap().to_f64().unwrap() / 4.0
     };
     let mut sum = 0.0;
@@ -59,7 +59,7 @@ fn of_a_sparse_code_as_many_numbers_are_left_as_was_said() {
     let params = Params::new(Device::Cpu);
     let text = "kind = 'autoencoder'\nlatent_dim = 20\nsparsity = { top_k = 3 }\nnetwork = { hidden_dims = [8] }";
     let model = build(&params, text, &[("image", spec(&[6], ValueType::Real))], 0).unwrap();
-    let code = model.code(&alone(randn(&[5, 6]))).unwrap().to_vec::<f32>().unwrap();
+    let code = model.encode(&alone(randn(&[5, 6]))).unwrap().to_vec::<f32>().unwrap();
     assert!(code.chunks(20).all(|row| row.iter().filter(|v| **v != 0.0).count() == 3));
 }
 
@@ -134,7 +134,7 @@ fn what_is_masked_is_made_and_what_is_seen_stays() {
     let same = made.eq(&x).unwrap().to_dtype(DType::F32).unwrap();
     // Two of four patches of each picture, whole: half of the numbers.
     assert!((same.mean().unwrap().to_f64().unwrap() - 0.5).abs() < 1e-6);
-    let patches = same.reshape(&[3, 2, 2, 2, 2, 3]).unwrap().mean_dims(&[1, 3, 5], false).unwrap();
+    let patches = same.reshape(&[3, 2, 2, 2, 2, 3]).unwrap().mean_dim(&[1, 3, 5], false).unwrap();
     assert!(patches.to_vec::<f32>().unwrap().iter().all(|v| *v == 0.0 || *v == 1.0));
     // What is hidden does not reach what is made of it.
     manual_seed(9);
@@ -165,18 +165,18 @@ fn what_a_row_lacks_changes_neither_it_nor_its_neighbours() {
         let junk = Tensor::cat(&[&voice.narrow(0, 0, 2).unwrap(), &tensor(&[1e3; 4], &[1, 4])], 0).unwrap();
         let present: &[bool] = &[true, true, false];
         let all: &[bool] = &[true; 3];
-        let a = model.code(&pair(3, &[("face", face.clone(), all), ("voice", voice.clone(), present)])).unwrap();
-        let b = model.code(&pair(3, &[("face", face.clone(), all), ("voice", junk, present)])).unwrap();
+        let a = model.encode(&pair(3, &[("face", face.clone(), all), ("voice", voice.clone(), present)])).unwrap();
+        let b = model.encode(&pair(3, &[("face", face.clone(), all), ("voice", junk, present)])).unwrap();
         assert!(far(&a, &b) < 1e-6, "{joint}");
         let one = model
-            .code(&pair(
+            .encode(&pair(
                 1,
                 &[("face", face.narrow(0, 0, 1).unwrap(), &[true]), ("voice", voice.narrow(0, 0, 1).unwrap(), &[true])],
             ))
             .unwrap();
         assert!(far(&a.narrow(0, 0, 1).unwrap(), &one) < 1e-5, "{joint}");
         // The last row has a face alone: as if nobody had a voice.
-        let alone = model.code(&pair(3, &[("face", face.clone(), all)])).unwrap();
+        let alone = model.encode(&pair(3, &[("face", face.clone(), all)])).unwrap();
         assert!(far(&a.narrow(0, 2, 1).unwrap(), &alone.narrow(0, 2, 1).unwrap()) < 1e-6, "{joint}");
         let made = model.reconstruct(&pair(3, &[("face", face, all)]), &Modality::from("voice")).unwrap().unwrap();
         assert_eq!(made.shape(), [3, 4]);
@@ -267,9 +267,9 @@ fn every_kind_learns_to_be_better_than_it_was() {
             assert!(late < early, "{text}: {early} then {late}");
         }
         no_grad(|| {
-            assert_eq!(model.code(&set).unwrap().shape(), [rows, model.width()], "{text}");
-            if let Some(maker) = model.generative()
-                && let Some(codes) = maker.draw(3, None).unwrap()
+            assert_eq!(model.encode(&set).unwrap().shape(), [rows, model.dim()], "{text}");
+            if let Some(maker) = model.decoder()
+                && let Some(codes) = maker.sample_prior(3, None).unwrap()
             {
                 let (name, spec) = &specs[0];
                 let made = maker.decode(&codes, &Modality::from(*name)).unwrap();

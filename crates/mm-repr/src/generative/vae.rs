@@ -72,13 +72,13 @@ impl Normal {
     pub(crate) fn log_density(&self, code: &Tensor) -> Result<Tensor> {
         let off = code.sub(&self.mean)?;
         let squares = off.mul(&off)?.mul(&self.log_variance.neg()?.exp()?)?.add(&self.log_variance)?;
-        squares.add_scalar(1.837_877_066_409_345_5)?.sum_dims(&[1], false)?.mul_scalar(-0.5)
+        squares.add_scalar(1.837_877_066_409_345_5)?.sum_dim(&[1], false)?.mul_scalar(-0.5)
     }
 }
 
 /// log density of codes `[rows, width]` under the standard normal distribution, `[rows]`.
 pub(crate) fn prior_log_density(code: &Tensor) -> Result<Tensor> {
-    code.mul(code)?.add_scalar(1.837_877_066_409_345_5)?.sum_dims(&[1], false)?.mul_scalar(-0.5)
+    code.mul(code)?.add_scalar(1.837_877_066_409_345_5)?.sum_dim(&[1], false)?.mul_scalar(-0.5)
 }
 
 /// The logarithm of the mean of so many weights, each given by its logarithm `[rows]`.
@@ -127,7 +127,7 @@ impl RepresentationLearner for Vae {
         let posterior = self.posterior(&values, train)?;
         let decoded = self.up.forward(&posterior.draw()?, train)?;
         let nats = self.likelihood.nats(&decoded, &values)?.mean()?;
-        let each = posterior.divergence()?.mean_dims(&[0], false)?; // [width]
+        let each = posterior.divergence()?.mean_dim(&[0], false)?; // [width]
         let divergence = each.sum()?;
         let weight = self.config.beta * self.warm_up.next(train)?;
         // A dimension that says less than a hundredth of a nat is asleep (Burda 2016).
@@ -141,15 +141,15 @@ impl RepresentationLearner for Vae {
             ("reconstruction_error".into(), self.likelihood.error(&decoded, &values)?.mean()?.to_f64()?),
         ];
         // Nats a number, so that one learning rate serves pictures and vectors alike.
-        let numbers = values.count() as f64 / values.size(0)? as f64;
+        let numbers = values.numel() as f64 / values.size(0)? as f64;
         Ok(Some((nats.add(&divergence.mul_scalar(weight)?)?.mul_scalar(1.0 / numbers)?, parts)))
     }
 
-    fn code(&self, set: &InputSet) -> Result<Tensor> {
+    fn encode(&self, set: &InputSet) -> Result<Tensor> {
         Ok(self.posterior(&set.get(&self.modality)?.0.values, false)?.mean)
     }
 
-    fn width(&self) -> i64 {
+    fn dim(&self) -> i64 {
         self.config.latent_dim
     }
 
@@ -164,13 +164,13 @@ impl RepresentationLearner for Vae {
         .map(Some)
     }
 
-    fn generative(&self) -> Option<&dyn GenerativeDecoder> {
+    fn decoder(&self) -> Option<&dyn GenerativeDecoder> {
         Some(self)
     }
 }
 
 impl GenerativeDecoder for Vae {
-    fn makes(&self, modality: &Modality) -> bool {
+    fn generates(&self, modality: &Modality) -> bool {
         *modality == self.modality
     }
 
@@ -178,7 +178,7 @@ impl GenerativeDecoder for Vae {
         self.up.forward(code, false)
     }
 
-    fn draw(&self, rows: i64, _condition: Option<&InputSet>) -> Result<Option<Tensor>> {
+    fn sample_prior(&self, rows: i64, _condition: Option<&InputSet>) -> Result<Option<Tensor>> {
         Tensor::randn(&[rows, self.config.latent_dim], DType::F32, self.warm_up.device()).map(Some)
     }
 }

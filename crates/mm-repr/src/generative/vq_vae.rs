@@ -124,7 +124,7 @@ impl VqVae {
                 self.begin(&flat)?;
             }
             // The nearest: the square of what is coded is the same for all vectors.
-            let squares = self.codebook.mul(&self.codebook)?.sum_dims(&[1], false)?; // [codes]
+            let squares = self.codebook.mul(&self.codebook)?.sum_dim(&[1], false)?; // [codes]
             let scores = flat.matmul(&self.codebook.transpose(0, 1)?)?.mul_scalar(2.0)?.sub(&squares)?;
             let numbers = scores.argmax(1)?; // [rows · places]
             if train {
@@ -161,7 +161,7 @@ impl VqVae {
     fn follow(&self, flat: &Tensor, numbers: &Tensor) -> Result<()> {
         let decay = self.config.ema_decay;
         let hot = numbers.one_hot(self.config.num_embeddings)?.to_dtype(DType::F32)?; // [rows · places, codes]
-        self.chosen.scale_add_(decay, &hot.sum_dims(&[0], false)?, 1.0 - decay)?;
+        self.chosen.scale_add_(decay, &hot.sum_dim(&[0], false)?, 1.0 - decay)?;
         self.sums.scale_add_(decay, &hot.transpose(0, 1)?.matmul(&flat.detach()?)?, 1.0 - decay)?;
         let dead = Tensor::full(&[1], self.config.dead_code_threshold, DType::F32, flat.device())?.gt(&self.chosen)?;
         if dead.to_dtype(DType::F32)?.sum()?.to_f64()? > 0.0 {
@@ -179,7 +179,7 @@ impl VqVae {
     /// How many vectors are in use: the exponential of the entropy of the choice.
     fn perplexity(&self, numbers: &Tensor) -> Result<f64> {
         let hot = numbers.flatten(0, -1)?.one_hot(self.config.num_embeddings)?.to_dtype(DType::F32)?;
-        let share = hot.mean_dims(&[0], false)?;
+        let share = hot.mean_dim(&[0], false)?;
         share.mul(&share.add_scalar(1e-10)?.log()?)?.sum()?.neg()?.exp()?.to_f64()
     }
 }
@@ -197,11 +197,11 @@ impl RepresentationLearner for VqVae {
         Ok(Some((error.add(&quantized.commitment.mul_scalar(self.config.commitment_weight)?)?, parts)))
     }
 
-    fn code(&self, set: &InputSet) -> Result<Tensor> {
+    fn encode(&self, set: &InputSet) -> Result<Tensor> {
         self.quantize(&set.get(&self.modality)?.0.values, false)?.grid.flatten(1, -1)
     }
 
-    fn width(&self) -> i64 {
+    fn dim(&self) -> i64 {
         self.config.embedding_dim * self.places
     }
 

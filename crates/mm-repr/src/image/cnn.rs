@@ -76,12 +76,12 @@ impl Processor for CnnProcessor {
         }
         // No mirroring: letters, digits and arrows would become something else.
         let most = (f64::from(self.size) * self.jitter) as usize;
-        let mut shift = || context.random.below(2 * most + 1) as i64 - most as i64;
+        let mut shift = || context.rng.below(2 * most + 1) as i64 - most as i64;
         let shifts = [shift(), shift()];
         let moved = sample.roll(&shifts, &[1, 2])?;
         let (contrast, light) = (
-            context.random.range(1.0 - self.jitter, 1.0 + self.jitter),
-            context.random.range(-self.jitter, self.jitter),
+            context.rng.uniform_range(1.0 - self.jitter, 1.0 + self.jitter),
+            context.rng.uniform_range(-self.jitter, self.jitter),
         );
         moved.mul_scalar(contrast)?.add_scalar(light * 2.0)
     }
@@ -150,11 +150,11 @@ impl Encoder for CnnEncoder {
         Ok((features, vectors))
     }
 
-    fn width(&self) -> i64 {
+    fn dim(&self) -> i64 {
         self.width
     }
 
-    fn embedding_width(&self) -> i64 {
+    fn embedding_dim(&self) -> i64 {
         self.width * 2
     }
 

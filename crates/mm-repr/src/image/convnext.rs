@@ -26,7 +26,7 @@ config! {
 }
 
 fn norm(scope: &Scope<'_>, width: i64, epsilon: f64) -> Result<Norm> {
-    Ok(Norm::new(scope, width, NormConfig { epsilon, ..NormConfig::default() })?)
+    Ok(Norm::new(scope, width, NormConfig { eps: epsilon, ..NormConfig::default() })?)
 }
 
 /// Normalises the channels of `[batch, channels, height, width]`.
@@ -42,8 +42,8 @@ struct Response {
 
 impl Response {
     fn forward(&self, x: &Tensor) -> mm_core::Result<Tensor> {
-        let energy = x.pow(2.0)?.sum_dims(&[1, 2], true)?.sqrt()?; // [batch, 1, 1, channels]
-        let relative = energy.div(&energy.mean_dims(&[-1], true)?.add_scalar(1e-6)?)?;
+        let energy = x.pow(2.0)?.sum_dim(&[1, 2], true)?.sqrt()?; // [batch, 1, 1, channels]
+        let relative = energy.div(&energy.mean_dim(&[-1], true)?.add_scalar(1e-6)?)?;
         x.mul(&relative)?.mul(&self.weight)?.add(&self.bias)?.add(x)
     }
 }
@@ -84,7 +84,15 @@ impl ConvNext {
         let step = |scope: &Scope<'_>, input, output, size| {
             Conv2d::new(
                 scope,
-                ConvConfig { input, output, kernel: size, stride: size, padding: 0, groups: 1, bias: true },
+                ConvConfig {
+                    in_channels: input,
+                    out_channels: output,
+                    kernel_size: size,
+                    stride: size,
+                    padding: 0,
+                    groups: 1,
+                    bias: true,
+                },
             )
         };
         let tables = scope.pp("embeddings");
@@ -148,7 +156,7 @@ impl Encoder for ConvNext {
             }
             for layer in &stage.layers {
                 let y = layer.depthwise.forward(&x, train)?.permute(&[0, 2, 3, 1])?; // [batch, height, width, channels]
-                let mut y = layer.expand.activate(&layer.norm.forward(&y, train)?, self.activation)?;
+                let mut y = layer.expand.forward_activation(&layer.norm.forward(&y, train)?, self.activation)?;
                 if let Some(response) = &layer.response {
                     y = response.forward(&y)?;
                 }
@@ -166,7 +174,7 @@ impl Encoder for ConvNext {
         self.last.forward(&self.encode(input, train)?.pool(mm_core::Pooling::Mean)?, train)
     }
 
-    fn width(&self) -> i64 {
+    fn dim(&self) -> i64 {
         self.width
     }
 

@@ -113,7 +113,7 @@ impl ConvNorm {
         pad: Pad,
         activation: Activation,
     ) -> mm_core::Result<Self> {
-        let (kernel, stride) = (sizes.kernel, sizes.stride);
+        let (kernel, stride) = (sizes.kernel_size, sizes.stride);
         let (mut same, mut uneven) = (None, None);
         match pad {
             // What needs no look at the picture's size.
@@ -122,8 +122,8 @@ impl ConvNorm {
             Pad::Around(before, after) if before == after => sizes.padding = before,
             Pad::Around(before, after) => uneven = Some((before, after)),
         }
-        let norm = BatchNorm::new(&scope.pp(names.1), sizes.output, plan.epsilon, 0.01)?;
-        Ok(Self { conv: Conv2d::folded(&scope.pp(names.0), sizes, &norm)?, same, uneven, activation })
+        let norm = BatchNorm::new(&scope.pp(names.1), sizes.out_channels, plan.epsilon, 0.01)?;
+        Ok(Self { conv: Conv2d::with_folded_batch_norm(&scope.pp(names.0), sizes, &norm)?, same, uneven, activation })
     }
 
     fn forward(&self, x: &Tensor, residual: Option<Tensor>) -> mm_core::Result<Tensor> {
@@ -136,7 +136,7 @@ impl ConvNorm {
             let (height, width) = (need(x.size(2)?), need(x.size(3)?));
             x = x.pad(&[width / 2, width - width / 2, height / 2, height - height / 2], 0.0)?;
         }
-        self.conv.fused(&x, self.activation, residual)
+        self.conv.forward_fused(&x, self.activation, residual)
     }
 }
 
@@ -149,7 +149,7 @@ struct Block {
 }
 
 fn plain(input: i64, output: i64, bias: bool) -> ConvConfig {
-    ConvConfig { input, output, kernel: 1, stride: 1, padding: 0, groups: 1, bias }
+    ConvConfig { in_channels: input, out_channels: output, kernel_size: 1, stride: 1, padding: 0, groups: 1, bias }
 }
 
 impl Block {
@@ -165,7 +165,8 @@ impl Block {
         let expand = (b.wide != b.input)
             .then(|| norm(("_expand_conv", "_bn0"), plain(b.input, b.wide, false), none, act))
             .transpose()?;
-        let deep = ConvConfig { kernel: b.kernel, stride: b.stride, groups: b.wide, ..plain(b.wide, b.wide, false) };
+        let deep =
+            ConvConfig { kernel_size: b.kernel, stride: b.stride, groups: b.wide, ..plain(b.wide, b.wide, false) };
         Ok(Self {
             expand,
             depthwise: norm(("_depthwise_conv", "_bn1"), deep, b.pad, act)?,
@@ -182,8 +183,8 @@ impl Block {
         };
         x = self.depthwise.forward(&x, None)?;
         if let Some((reduce, expand, act)) = &self.squeeze {
-            let pooled = x.mean_dims(&[2, 3], true)?; // [batch, wide, 1, 1]
-            let gate = expand.fused(&reduce.fused(&pooled, *act, None)?, Activation::Sigmoid, None)?;
+            let pooled = x.mean_dim(&[2, 3], true)?; // [batch, wide, 1, 1]
+            let gate = expand.forward_fused(&reduce.forward_fused(&pooled, *act, None)?, Activation::Sigmoid, None)?;
             x = x.mul(&gate)?;
         }
         self.project.forward(&x, self.skip.then(|| input.clone()))
@@ -204,7 +205,7 @@ impl EfficientNet {
     /// The network, named as the `efficientnet` packages for `PyTorch` name it.
     fn new(b: &ModelBuilder<'_>, plan: &Plan) -> Result<Self> {
         let (scope, act) = (&b.scope, plan.activation);
-        let stem = ConvConfig { kernel: 3, stride: 2, ..plain(plan.channels, plan.stem, false) };
+        let stem = ConvConfig { kernel_size: 3, stride: 2, ..plain(plan.channels, plan.stem, false) };
         let stem = ConvNorm::new(scope, ("_conv_stem", "_bn0"), plan, stem, plan.stem_pad, act)?;
         let blocks = plan.blocks.iter().map(|p| Block::new(&scope.pp(&p.place), plan, p));
         let blocks = blocks.collect::<mm_core::Result<Vec<_>>>()?;
@@ -236,7 +237,7 @@ impl Encoder for EfficientNet {
         Ok((features, vectors))
     }
 
-    fn width(&self) -> i64 {
+    fn dim(&self) -> i64 {
         self.width
     }
 

@@ -28,9 +28,17 @@ config! {
 
 /// A convolution with its normalisation folded in.
 fn folded(scope: &Scope<'_>, [input, output, kernel, stride]: [i64; 4]) -> Result<Conv2d> {
-    let sizes = ConvConfig { input, output, kernel, stride, padding: kernel / 2, groups: 1, bias: false };
+    let sizes = ConvConfig {
+        in_channels: input,
+        out_channels: output,
+        kernel_size: kernel,
+        stride,
+        padding: kernel / 2,
+        groups: 1,
+        bias: false,
+    };
     let norm = BatchNorm::new(&scope.pp("normalization"), output, 1e-5, 0.1)?;
-    Ok(Conv2d::folded(&scope.pp("convolution"), sizes, &norm)?)
+    Ok(Conv2d::with_folded_batch_norm(&scope.pp("convolution"), sizes, &norm)?)
 }
 
 struct Layer {
@@ -85,22 +93,23 @@ impl ResNet {
 
 impl Encoder for ResNet {
     fn encode(&self, input: &Input, train: bool) -> mm_core::Result<Features> {
-        let mut x = self.stem.fused(&input.values, self.activation, None)?.max_pool2d([3; 2], [2; 2], [1; 2], false)?;
+        let mut x =
+            self.stem.forward_fused(&input.values, self.activation, None)?.max_pool2d([3; 2], [2; 2], [1; 2], false)?;
         for layer in &self.layers {
             let residual = layer.shortcut.as_ref().map(|s| s.forward(&x, train)).transpose()?;
             let (last, before) =
                 layer.convs.split_last().ok_or_else(|| mm_core::Error::Sample("an empty layer".into()))?;
             let mut y = x.clone();
             for conv in before {
-                y = conv.fused(&y, Activation::Relu, None)?;
+                y = conv.forward_fused(&y, Activation::Relu, None)?;
             }
             // The layer's input is of no use after this: its memory takes the sum.
-            x = last.fused(&y, self.activation, Some(residual.unwrap_or(x)))?;
+            x = last.forward_fused(&y, self.activation, Some(residual.unwrap_or(x)))?;
         }
         Features::new(x.flatten(2, 3)?.transpose(1, 2)?, None)
     }
 
-    fn width(&self) -> i64 {
+    fn dim(&self) -> i64 {
         self.width
     }
 

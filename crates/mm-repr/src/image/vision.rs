@@ -61,7 +61,7 @@ pub fn clip_vision_backbone(
 ) -> Result<VitBackbone> {
     let (tables, width, placed) = (scope.pp("embeddings"), c.hidden_size, i64::from(shape.class));
     let grid = patch_grid(b, c, "vision_config.patch_size")?;
-    let norm = NormConfig { epsilon: c.layer_norm_eps, ..NormConfig::default() };
+    let norm = NormConfig { eps: c.layer_norm_eps, ..NormConfig::default() };
     let class = shape.class.then(|| tables.param("class_embedding", &[1, width], Init::Normal(0.02)));
     let positions = tables.pp("position_embedding");
     Ok(VitBackbone {
@@ -83,7 +83,7 @@ pub fn clip_vision_backbone(
         first_norm: shape.first_norm.then(|| Norm::new(&scope.pp("pre_layrnorm"), width, norm)).transpose()?,
         blocks: b.transformer(
             &scope.pp("encoder"),
-            TransformerConfig { layers: c.num_hidden_layers, block: vit_block(c), final_norm: shape.final_norm },
+            TransformerConfig { num_layers: c.num_hidden_layers, block: vit_block(c), final_norm: shape.final_norm },
         )?,
         width,
         modality: Modality::IMAGE,

@@ -8,10 +8,10 @@ use crate::{
     family::{Family, Model, ModelBuilder, Network, Tower, WeightMap, config, prefix},
 };
 use mm_core::{
-    Checkpoint, Encoder, Features, Init, Input, Modality, Module, Scope, Tensor,
+    Checkpoint, Encoder, Features, Init, Input, Interpolation, Modality, Module, Scope, Tensor,
     nn::{
-        Activation, AttentionConfig, BlockConfig, Linear, MlpConfig, Norm, NormConfig, NormKind, Transformer,
-        TransformerConfig, sinusoidal,
+        Activation, AttentionConfig, BlockConfig, ForwardArgs, Linear, MlpConfig, Norm, NormConfig, NormKind,
+        Transformer, TransformerConfig, sinusoidal_positions,
     },
 };
 use mm_data::{ImageProcessor, VideoProcessor};
@@ -172,10 +172,12 @@ impl VitBackbone {
         let flat = t.positions.narrow(0, t.placed, t.grid[0] * t.grid[1])?;
         let map = flat.reshape(&[1, t.grid[0], t.grid[1], self.width])?.permute(&[0, 3, 1, 2])?;
         // In float32: half precision would shift the positions.
-        let map = map
-            .to_dtype(mm_core::DType::F32)?
-            .contiguous()?
-            .bicubic(grid, t.stretch == PositionInterpolation::AntialiasedBicubic)?;
+        let mode = if t.stretch == PositionInterpolation::AntialiasedBicubic {
+            Interpolation::BicubicAntialias
+        } else {
+            Interpolation::Bicubic { align_corners: false }
+        };
+        let map = map.to_dtype(mm_core::DType::F32)?.contiguous()?.interpolate(grid, mode)?;
         let flat = map.permute(&[0, 2, 3, 1])?.reshape(&[-1, self.width])?.to_dtype(t.positions.dtype()?)?;
         Tensor::cat(&[&special, &flat], 0)
     }
@@ -208,10 +210,10 @@ impl VitBackbone {
 impl Encoder for VitBackbone {
     fn encode(&self, input: &Input, train: bool) -> mm_core::Result<Features> {
         let x = self.embed_patches(&input.values)?;
-        Features::new(self.blocks.forward(&x, None, None, None, train)?, None)
+        Features::new(self.blocks.forward(&x, ForwardArgs { train, ..ForwardArgs::default() })?, None)
     }
 
-    fn width(&self) -> i64 {
+    fn dim(&self) -> i64 {
         self.width
     }
 
@@ -247,10 +249,10 @@ pub(crate) struct Vit {
 }
 
 fn read(x: &Tensor, how: ClassifierPooling) -> mm_core::Result<Tensor> {
-    let from = |n: i64| x.narrow(1, n, x.size(1)? - n)?.mean_dims(&[1], false);
+    let from = |n: i64| x.narrow(1, n, x.size(1)? - n)?.mean_dim(&[1], false);
     match how {
         ClassifierPooling::First => x.select(1, 0),
-        ClassifierPooling::Two | ClassifierPooling::Pair => x.narrow(1, 0, 2)?.mean_dims(&[1], false),
+        ClassifierPooling::Two | ClassifierPooling::Pair => x.narrow(1, 0, 2)?.mean_dim(&[1], false),
         ClassifierPooling::FirstAndMean(n) => Tensor::cat(&[&x.select(1, 0)?, &from(n)?], -1),
         ClassifierPooling::Mean(n) => from(n),
     }
@@ -272,7 +274,7 @@ impl Encoder for Vit {
         }
     }
 
-    fn width(&self) -> i64 {
+    fn dim(&self) -> i64 {
         self.trunk.width
     }
 
@@ -299,7 +301,7 @@ impl Network for Vit {
 
 /// A pre-norm block of a vision transformer.
 pub fn vit_block(config: &VitConfig) -> BlockConfig {
-    let norm = NormConfig { kind: NormKind::Layer, epsilon: config.layer_norm_eps, bias: true };
+    let norm = NormConfig { kind: NormKind::LayerNorm, eps: config.layer_norm_eps, bias: true };
     let attention = AttentionConfig {
         bias: config.qkv_bias,
         ..AttentionConfig::new(config.hidden_size, config.num_attention_heads)
@@ -467,7 +469,7 @@ fn trunk(b: &ModelBuilder<'_>, config: &VitConfig, layout: Layout<'_>, block: Bl
         first_norm: None,
         blocks: b.transformer(
             &scope.pp("encoder"),
-            TransformerConfig { layers: config.num_hidden_layers, block, final_norm: true },
+            TransformerConfig { num_layers: config.num_hidden_layers, block, final_norm: true },
         )?,
         width,
         modality: layout.modality,
@@ -512,9 +514,9 @@ fn dino(b: &ModelBuilder<'_>, registers: bool) -> Result<Model> {
     let hidden = (config.hidden_size as f64 * config.mlp_ratio) as i64;
     let mut block = vit_block(&config);
     block.layer_scale = Some(1.0);
-    block.mlp.hidden = hidden;
+    block.mlp.hidden_dim = hidden;
     if config.use_swiglu_ffn {
-        block.mlp.hidden = ((hidden as f64 * 2.0 / 3.0) as i64 + 7) / 8 * 8;
+        block.mlp.hidden_dim = ((hidden as f64 * 2.0 / 3.0) as i64 + 7) / 8 * 8;
         block.mlp.gated = true;
         block.mlp.activation = Activation::Silu;
     }
@@ -555,7 +557,7 @@ fn ast(b: &ModelBuilder<'_>) -> Result<Model> {
     };
     let (trunk, head) = (trunk(b, &config, layout, vit_block(&config))?, b.scope.pp("classifier"));
     let classifiers = classifiers(b, &["classifier.dense"], config.hidden_size)?;
-    let norm = NormConfig { epsilon: config.layer_norm_eps, ..NormConfig::default() };
+    let norm = NormConfig { eps: config.layer_norm_eps, ..NormConfig::default() };
     let norm = (!classifiers.is_empty()).then(|| Norm::new(&head.pp("layernorm"), config.hidden_size, norm));
     let network = Vit { trunk, pooled: None, reads: ClassifierPooling::Pair, norm: norm.transpose()?, classifiers };
     Ok(Tower::new(SpectrogramProcessor::ast(b)?, network).into())
@@ -595,7 +597,7 @@ fn videomae(b: &ModelBuilder<'_>) -> Result<Model> {
     block.attention.key_bias = false;
     let projection = scope.pp("embeddings.patch_embeddings.projection");
     let patches = PatchEmbed::new(&projection, config.num_channels, width, &[tube, patch[0], patch[1]], true)?;
-    let positions = sinusoidal(grid[0] * grid[1], width, false, b.scope.device())?;
+    let positions = sinusoidal_positions(grid[0] * grid[1], width, false, b.scope.device())?;
     let positions = positions.to_dtype(patches.weight.dtype()?)?;
     let trunk = VitBackbone {
         patches,
@@ -610,7 +612,7 @@ fn videomae(b: &ModelBuilder<'_>) -> Result<Model> {
         first_norm: None,
         blocks: b.transformer(
             &scope.pp("encoder"),
-            TransformerConfig { layers: config.num_hidden_layers, block, final_norm: !video.use_mean_pooling },
+            TransformerConfig { num_layers: config.num_hidden_layers, block, final_norm: !video.use_mean_pooling },
         )?,
         width,
         modality: Modality::VIDEO,
@@ -688,7 +690,7 @@ fn timm(b: &ModelBuilder<'_>) -> Result<Model> {
         Layout { placed, registers, stretch: PositionInterpolation::AntialiasedBicubic, ..Layout::picture(&special) };
     let trunk = trunk(b, &config, layout, block)?;
     let norm = has("fc_norm.weight")
-        .then(|| Norm::new(&b.scope.pp("fc_norm"), width, NormConfig { epsilon: 1e-6, ..NormConfig::default() }))
+        .then(|| Norm::new(&b.scope.pp("fc_norm"), width, NormConfig { eps: 1e-6, ..NormConfig::default() }))
         .transpose()?;
     let distilled = special.len() == 2;
     let reads = match (averaged, distilled) {

@@ -55,7 +55,7 @@ impl Projection {
         ))
     }
 
-    fn width(&self) -> i64 {
+    fn dim(&self) -> i64 {
         self.2.weight().size(0).unwrap_or(0)
     }
 
@@ -80,12 +80,12 @@ impl Encoder for TextTower {
         self.projection.apply(&self.pooler.forward(&first, train)?.tanh()?)
     }
 
-    fn width(&self) -> i64 {
-        self.roberta.width()
+    fn dim(&self) -> i64 {
+        self.roberta.dim()
     }
 
-    fn embedding_width(&self) -> i64 {
-        self.projection.width()
+    fn embedding_dim(&self) -> i64 {
+        self.projection.dim()
     }
 
     fn modality(&self) -> Modality {
@@ -107,7 +107,7 @@ struct WindowBlock {
 
 impl WindowBlock {
     fn new(scope: &Scope<'_>, c: &AudioConfig, width: i64, heads: i64, shifted: bool) -> Result<Self> {
-        let norm = NormConfig { epsilon: c.layer_norm_eps, ..NormConfig::default() };
+        let norm = NormConfig { eps: c.layer_norm_eps, ..NormConfig::default() };
         let (window, side) = (c.window_size, 2 * c.window_size - 1);
         let table = scope.pp("self_attn").param("relative_position_bias_table", &[side * side, heads], Init::Zeros)?;
         let places = window * window;
@@ -219,9 +219,17 @@ impl Fusion {
                 .step([step_down, 3 * step_across], padding(c));
         let inner = width / c.aff_block_r.max(1);
         let folded = |place: &Scope<'_>, number: usize, input: i64, output: i64| -> Result<Conv2d> {
-            let sizes = ConvConfig { input, output, kernel: 1, stride: 1, padding: 0, groups: 1, bias: true };
+            let sizes = ConvConfig {
+                in_channels: input,
+                out_channels: output,
+                kernel_size: 1,
+                stride: 1,
+                padding: 0,
+                groups: 1,
+                bias: true,
+            };
             let norm = BatchNorm::new(&place.pp(number + 1), output, 1e-5, 0.1)?;
-            Ok(Conv2d::folded(&place.pp(number), sizes, &norm)?)
+            Ok(Conv2d::with_folded_batch_norm(&place.pp(number), sizes, &norm)?)
         };
         let part = |name: &str, first: usize| -> Result<[Conv2d; 2]> {
             let place = scope.pp("fusion_model").pp(name);
@@ -239,7 +247,7 @@ impl Fusion {
         let x = x.pad(&[0, whole.size(3)? - x.size(3)?], 0.0)?;
         let both = whole.add(&x)?;
         let two = |layers: &[Conv2d; 2], x: &Tensor| layers[1].forward(&layers[0].forward(x, false)?.relu()?, false);
-        let global = two(&self.global, &both.mean_dims(&[2, 3], true)?)?;
+        let global = two(&self.global, &both.mean_dim(&[2, 3], true)?)?;
         let share = two(&self.local, &both)?.add(&global)?.sigmoid()?;
         let rest = share.neg()?.add_scalar(1.0)?;
         whole.mul(&share)?.add(&x.mul(&rest)?)?.mul_scalar(2.0)
@@ -320,8 +328,16 @@ impl AudioTower {
                 format!("at most {time} frames of {bands} bands: the folder's two configs do not go together"),
             ));
         }
-        let x = if shape[2] < time { x.bicubic_corners([time, shape[3]])? } else { x.clone() };
-        let x = if shape[3] < bands { x.bicubic_corners([time, bands])? } else { x };
+        let x = if shape[2] < time {
+            x.interpolate([time, shape[3]], mm_core::Interpolation::Bicubic { align_corners: true })?
+        } else {
+            x.clone()
+        };
+        let x = if shape[3] < bands {
+            x.interpolate([time, bands], mm_core::Interpolation::Bicubic { align_corners: true })?
+        } else {
+            x
+        };
         let x = x.reshape(&[shape[0], shape[1] * self.strips, time / self.strips, bands])?.transpose(2, 3)?;
         x.reshape(&[shape[0], shape[1], bands * self.strips, time / self.strips])
     }
@@ -355,12 +371,12 @@ impl Encoder for AudioTower {
         self.projection.apply(&self.encode(input, train)?.pool(Pooling::Mean)?)
     }
 
-    fn width(&self) -> i64 {
+    fn dim(&self) -> i64 {
         self.width
     }
 
-    fn embedding_width(&self) -> i64 {
-        self.projection.width()
+    fn embedding_dim(&self) -> i64 {
+        self.projection.dim()
     }
 
     fn modality(&self) -> Modality {

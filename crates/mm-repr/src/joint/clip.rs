@@ -15,8 +15,8 @@ use crate::{
 use mm_core::{
     DType, Encoder, Features, Init, Input, Modality, Module, Scope, Tensor,
     nn::{
-        Activation, Attention, AttentionArgs, AttentionConfig, Embedding, Linear, Mask, Mlp, MlpConfig, Norm,
-        NormConfig, Transformer, TransformerConfig,
+        Activation, Attention, AttentionArgs, AttentionConfig, Embedding, ForwardArgs, Linear, Mask, Mlp, MlpConfig,
+        Norm, NormConfig, Transformer, TransformerConfig,
     },
 };
 use mm_data::ImageProcessor;
@@ -80,7 +80,10 @@ impl Encoder for TextTower {
         let x = self.words.forward(&input.values)?.add(&self.positions.forward(&places)?)?;
         // Under causality the padding after a text cannot be seen by it.
         let mask = if self.causal { None } else { input.mask.clone().map(Mask::Padding) };
-        Features::new(self.blocks.forward(&x, mask.as_ref(), None, None, train)?, input.mask.clone())
+        Features::new(
+            self.blocks.forward(&x, ForwardArgs { mask: mask.as_ref(), train, ..ForwardArgs::default() })?,
+            input.mask.clone(),
+        )
     }
 
     fn embed(&self, input: &Input, train: bool) -> mm_core::Result<Tensor> {
@@ -88,21 +91,21 @@ impl Encoder for TextTower {
         let (rows, length) = (x.size(0)?, x.size(1)?);
         let matches = match self.speaks {
             TextPooling::Last => return self.projection.apply(&x.select(1, length - 1)?),
-            TextPooling::Largest => input.values.eq(&input.values.max_dim(1, true)?)?,
+            TextPooling::Largest => input.values.eq(&input.values.amax(1, true)?)?,
             TextPooling::First(id) => input.values.eq_scalar(id as f64)?,
         };
         // Padding may be the same id (CLIP pads with its end): the first match is meant, after as many places as there are before it.
         let before = matches.to_dtype(DType::I64)?.cumsum(1)?.eq_scalar(0.0)?.to_dtype(DType::I64)?;
-        let index = before.sum_dims(&[1], false)?.clamp(0.0, (length - 1) as f64)?.to_dtype(DType::I64)?;
+        let index = before.sum_dim(&[1], false)?.clamp(0.0, (length - 1) as f64)?.to_dtype(DType::I64)?;
         let index = index.reshape(&[rows, 1, 1])?.expand(&[rows, 1, self.width])?;
         self.projection.apply(&x.gather(1, &index)?.squeeze(1)?)
     }
 
-    fn width(&self) -> i64 {
+    fn dim(&self) -> i64 {
         self.width
     }
 
-    fn embedding_width(&self) -> i64 {
+    fn embedding_dim(&self) -> i64 {
         self.projection.width(self.width)
     }
 
@@ -123,12 +126,12 @@ impl Encoder for BertTower {
         self.1.apply(&self.0.encode(input, train)?.values.select(1, 0)?)
     }
 
-    fn width(&self) -> i64 {
-        self.0.width()
+    fn dim(&self) -> i64 {
+        self.0.dim()
     }
 
-    fn embedding_width(&self) -> i64 {
-        self.1.width(self.0.width())
+    fn embedding_dim(&self) -> i64 {
+        self.1.width(self.0.dim())
     }
 
     fn modality(&self) -> Modality {
@@ -180,11 +183,11 @@ impl Encoder for ImageTower {
         self.projection.apply(&pooled)
     }
 
-    fn width(&self) -> i64 {
+    fn dim(&self) -> i64 {
         self.trunk.width
     }
 
-    fn embedding_width(&self) -> i64 {
+    fn embedding_dim(&self) -> i64 {
         self.projection.width(self.trunk.width)
     }
 
@@ -278,7 +281,7 @@ fn text_tower(
         positions: Embedding::new(&tables.pp("position_embedding"), c.max_position_embeddings, c.hidden_size)?,
         blocks: b.transformer(
             &scope.pp("encoder"),
-            TransformerConfig { layers: c.num_hidden_layers, block, final_norm: true },
+            TransformerConfig { num_layers: c.num_hidden_layers, block, final_norm: true },
         )?,
         speaks,
         projection,
@@ -290,7 +293,7 @@ fn text_tower(
 /// The vision tower: CLIP's has a class token, a normalisation before the blocks and none after them but on the class token.
 fn image_tower(b: &ModelBuilder<'_>, c: &VitConfig, siglip: bool, projection: Projection) -> Result<ImageTower> {
     let scope = b.scope.pp("vision_model");
-    let (width, norm) = (c.hidden_size, NormConfig { epsilon: c.layer_norm_eps, ..NormConfig::default() });
+    let (width, norm) = (c.hidden_size, NormConfig { eps: c.layer_norm_eps, ..NormConfig::default() });
     let shape = VisionVariant { class: !siglip, bias: siglip, first_norm: !siglip, final_norm: siglip };
     let trunk = clip_vision_backbone(b, &scope, c, shape)?;
     let pooler = if siglip {

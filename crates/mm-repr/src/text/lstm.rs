@@ -111,7 +111,7 @@ impl Processor for WordIdProcessor {
         true
     }
 
-    fn names(&self, source: &Source) -> Result<Vec<String>> {
+    fn token_names(&self, source: &Source) -> Result<Vec<String>> {
         Ok(word_tokens(&super::read(source)?).take(self.max_length).collect())
     }
 
@@ -119,7 +119,7 @@ impl Processor for WordIdProcessor {
         self.fingerprint.clone()
     }
 
-    fn cut(&self) -> Option<(usize, String)> {
+    fn truncated(&self) -> Option<(usize, String)> {
         let count = self.cut.load(std::sync::atomic::Ordering::Relaxed);
         (count > 0).then(|| (count, format!("{} words", self.max_length)))
     }
@@ -129,7 +129,7 @@ impl Processor for WordIdProcessor {
             return Ok(sample);
         }
         let word_dropout = |id: i64, context: &mut ProcessContext| {
-            if context.random.range(0.0, 1.0) < self.word_dropout { UNKNOWN } else { id }
+            if context.rng.uniform_range(0.0, 1.0) < self.word_dropout { UNKNOWN } else { id }
         };
         let ids: Vec<i64> = sample.to_vec::<i64>()?.into_iter().map(|id| word_dropout(id, context)).collect();
         Tensor::from_slice(&ids)
@@ -153,15 +153,15 @@ impl LstmEncoder {
         }
         let alone = config.num_layers == 0;
         let sizes = LstmConfig {
-            input: config.embedding_dim,
-            hidden: config.hidden_dim,
-            layers: config.num_layers,
+            input_dim: config.embedding_dim,
+            hidden_dim: config.hidden_dim,
+            num_layers: config.num_layers,
             bidirectional: false,
             dropout: config.dropout,
         };
         let each = if alone { config.hidden_dim } else { config.embedding_dim };
         Ok(Self {
-            words: Embedding::spread(&scope.pp("words"), config.vocabulary.len() as i64 + 2, each, 1.0)?,
+            words: Embedding::with_std(&scope.pp("words"), config.vocabulary.len() as i64 + 2, each, 1.0)?,
             lstm: if alone { None } else { Some(Lstm::new(&scope.pp("lstm"), sizes)?) },
             width: config.hidden_dim,
             dropout: config.dropout,
@@ -183,7 +183,7 @@ impl Encoder for LstmEncoder {
         self.encode(input, train)?.pool(Pooling::Last)
     }
 
-    fn width(&self) -> i64 {
+    fn dim(&self) -> i64 {
         self.width
     }
 

@@ -24,7 +24,7 @@ enum After {
 impl SentenceEncoder {
     /// ClassifierPooling `modules.json` and each module's own config; a plain encoder folder pools by mean. `bare` leaves out all but the mean.
     pub(crate) fn new(folder: &Path, inner: TextTransformer, bare: bool) -> Result<Self> {
-        let width = inner.width();
+        let width = inner.dim();
         let mut encoder = Self { inner, pools: vec![Pooling::Mean], after: Vec::new() };
         // An older layout keeps the transformer in a folder below that of modules.json.
         let outer = folder.parent().filter(|p| p.join("modules.json").exists());
@@ -151,16 +151,16 @@ impl Encoder for SentenceEncoder {
         Ok((features, x))
     }
 
-    fn width(&self) -> i64 {
-        self.inner.width()
+    fn dim(&self) -> i64 {
+        self.inner.dim()
     }
 
-    fn embedding_width(&self) -> i64 {
+    fn embedding_dim(&self) -> i64 {
         let dense = self.after.iter().rev().find_map(|a| match a {
             After::Dense(layer, _) => layer.weight().size(0).ok(),
             After::Normalize => None,
         });
-        dense.unwrap_or(self.inner.width() * self.pools.len() as i64)
+        dense.unwrap_or(self.inner.dim() * self.pools.len() as i64)
     }
 
     fn modality(&self) -> Modality {

@@ -74,7 +74,7 @@ impl TfidfProcessor {
     }
 
     /// Number of terms.
-    pub fn width(&self) -> i64 {
+    pub fn dim(&self) -> i64 {
         self.idf.len() as i64
     }
 }
@@ -104,7 +104,7 @@ impl Processor for TfidfProcessor {
         false
     }
 
-    fn names(&self, _source: &Source) -> Result<Vec<String>> {
+    fn token_names(&self, _source: &Source) -> Result<Vec<String>> {
         let mut terms: Vec<(&String, usize)> = self.places.iter().map(|(t, n)| (t, *n)).collect();
         terms.sort_unstable_by_key(|(_, n)| *n);
         Ok(terms.into_iter().map(|(t, _)| t.clone()).collect())

@@ -210,7 +210,7 @@ impl Processor for TextProcessor {
         Tensor::from_slice(&self.ids(&super::read(source)?)?)
     }
 
-    fn padding(&self) -> f64 {
+    fn pad_value(&self) -> f64 {
         self.padding as f64
     }
 
@@ -218,14 +218,14 @@ impl Processor for TextProcessor {
         !self.fixed
     }
 
-    fn names(&self, source: &Source) -> Result<Vec<String>, CoreError> {
+    fn token_names(&self, source: &Source) -> Result<Vec<String>, CoreError> {
         let name = |id: i64| u32::try_from(id).ok().and_then(|id| self.tokenizer.id_to_token(id)).unwrap_or_default();
         // Marks of where words begin and end belong to the vocabulary, not to the words.
         let plain = |token: String| token.replace(['Ġ', '▁'], "").replace("</w>", "");
         Ok(self.ids(&super::read(source)?)?.into_iter().map(|id| plain(name(id))).collect())
     }
 
-    fn cut(&self) -> Option<(usize, String)> {
+    fn truncated(&self) -> Option<(usize, String)> {
         let count = self.cut.load(Ordering::Relaxed);
         (count > 0).then(|| (count, format!("{} tokens", self.longest)))
     }

@@ -9,8 +9,8 @@ use crate::{
 use mm_core::{
     Checkpoint, Encoder, Features, Init, Input, Modality, Module, Scope, Tensor,
     nn::{
-        Activation, AttentionConfig, BlockConfig, Embedding, Mask, MlpConfig, Norm, NormConfig, NormKind, Transformer,
-        TransformerConfig, relative_buckets,
+        Activation, AttentionConfig, BlockConfig, Embedding, ForwardArgs, Mask, MlpConfig, Norm, NormConfig, NormKind,
+        Transformer, TransformerConfig, relative_position_buckets,
     },
 };
 use serde_json::Value;
@@ -84,7 +84,7 @@ pub(crate) struct TextTransformer {
 impl TextTransformer {
     pub(crate) fn new(build: &ModelBuilder<'_>, scope: &Scope<'_>, config: &TextConfig, kind: Kind) -> Result<Self> {
         let width = config.hidden_size;
-        let norm = NormConfig { kind: NormKind::Layer, epsilon: config.layer_norm_eps, bias: true };
+        let norm = NormConfig { kind: NormKind::LayerNorm, eps: config.layer_norm_eps, bias: true };
         let mlp = MlpConfig::new(config.intermediate_size, config.hidden_act);
         let block =
             BlockConfig { norm, ..BlockConfig::new(AttentionConfig::new(width, config.num_attention_heads), mlp) };
@@ -113,7 +113,7 @@ impl TextTransformer {
             relative,
             blocks: build.transformer(
                 &encoder,
-                TransformerConfig { layers: config.num_hidden_layers, block, final_norm: false },
+                TransformerConfig { num_layers: config.num_hidden_layers, block, final_norm: false },
             )?,
             kind,
             width,
@@ -153,7 +153,7 @@ impl TextTransformer {
         let mask = match &self.relative {
             None => input.mask.clone().map(Mask::Padding),
             Some((table, buckets)) => {
-                let index = relative_buckets(length, length, 0, *buckets, 128)?.to_device(ids.device())?;
+                let index = relative_position_buckets(length, length, 0, *buckets, 128)?.to_device(ids.device())?;
                 let mut bias = table.embedding(&index)?.permute(&[2, 0, 1])?.unsqueeze(0)?; // [1, heads, length, length]
                 if let Some(mask) = &input.mask {
                     let rows = ids.size(0)?;
@@ -177,10 +177,13 @@ impl TextTransformer {
 impl Encoder for TextTransformer {
     fn encode(&self, input: &Input, train: bool) -> mm_core::Result<Features> {
         let (x, mask) = self.embedded(input, train)?;
-        Features::new(self.blocks.forward(&x, mask.as_ref(), None, None, train)?, input.mask.clone())
+        Features::new(
+            self.blocks.forward(&x, ForwardArgs { mask: mask.as_ref(), train, ..ForwardArgs::default() })?,
+            input.mask.clone(),
+        )
     }
 
-    fn width(&self) -> i64 {
+    fn dim(&self) -> i64 {
         self.width
     }
 

@@ -28,24 +28,24 @@ impl Processor for WordDropout {
         self.augment(plain, context)
     }
 
-    fn padding(&self) -> f64 {
-        self.inner.padding()
+    fn pad_value(&self) -> f64 {
+        self.inner.pad_value()
     }
 
     fn is_sequence(&self) -> bool {
         true
     }
 
-    fn length_multiple(&self) -> i64 {
-        self.inner.length_multiple()
+    fn pad_to_multiple_of(&self) -> i64 {
+        self.inner.pad_to_multiple_of()
     }
 
-    fn names(&self, source: &Source) -> Result<Vec<String>> {
-        self.inner.names(source)
+    fn token_names(&self, source: &Source) -> Result<Vec<String>> {
+        self.inner.token_names(source)
     }
 
-    fn cut(&self) -> Option<(usize, String)> {
-        self.inner.cut()
+    fn truncated(&self) -> Option<(usize, String)> {
+        self.inner.truncated()
     }
 
     fn fingerprint(&self) -> String {
@@ -58,7 +58,7 @@ impl Processor for WordDropout {
         }
         let last = sample.size(0)? - 1;
         let kept: Vec<i64> =
-            (0..=last).filter(|n| *n == 0 || *n == last || context.random.unit() >= self.rate).collect();
+            (0..=last).filter(|n| *n == 0 || *n == last || context.rng.uniform() >= self.rate).collect();
         sample.index_select(0, &Tensor::from_slice(&kept)?)
     }
 }
@@ -86,8 +86,8 @@ mod tests {
     fn tokens_go_while_training_and_the_ends_stay() {
         let dropout = WordDropout::new(Arc::new(Letters), 0.3).unwrap();
         let text = Source::Text("x".into());
-        assert_eq!(dropout.process(&text, &mut ProcessContext::eval()).unwrap().count(), 100);
-        let mut context = ProcessContext { train: true, random: Rng::at(&[5]) };
+        assert_eq!(dropout.process(&text, &mut ProcessContext::eval()).unwrap().numel(), 100);
+        let mut context = ProcessContext { train: true, rng: Rng::new(&[5]) };
         let left = dropout.process(&text, &mut context).unwrap().to_vec::<i64>().unwrap();
         assert!((55..85).contains(&left.len()), "{}", left.len());
         assert!(left[0] == 0 && left.last() == Some(&99) && left.is_sorted());

@@ -74,8 +74,8 @@ impl Encoder for FramesEncoder {
         Features::new(vectors.reshape(&[shape[0], shape[1], -1])?, None)
     }
 
-    fn width(&self) -> i64 {
-        self.inner.embedding_width()
+    fn dim(&self) -> i64 {
+        self.inner.embedding_dim()
     }
 
     fn modality(&self) -> Modality {

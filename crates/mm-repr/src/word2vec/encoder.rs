@@ -99,11 +99,11 @@ impl Encoder for WordVectorsEncoder {
     fn embed(&self, input: &Input, _train: bool) -> mm_core::Result<Tensor> {
         // Padding has weight zero.
         let weight = input.values.narrow(2, self.dim, 1)?; // [batch, words, 1]
-        let sum = input.values.narrow(2, 0, self.dim)?.mul(&weight)?.sum_dims(&[1], false)?;
-        sum.div(&weight.sum_dims(&[1], false)?.clamp_min(1e-9)?)
+        let sum = input.values.narrow(2, 0, self.dim)?.mul(&weight)?.sum_dim(&[1], false)?;
+        sum.div(&weight.sum_dim(&[1], false)?.clamp_min(1e-9)?)
     }
 
-    fn width(&self) -> i64 {
+    fn dim(&self) -> i64 {
         self.dim
     }
 

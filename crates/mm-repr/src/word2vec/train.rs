@@ -94,7 +94,7 @@ impl<'a> Checkpoint<'a> {
         out.flush().map_err(io_error(&partial))?;
         std::fs::rename(&partial, &self.matrices_file).map_err(io_error(&self.matrices_file))?;
         let state = CheckpointState { config: config.clone(), fingerprint: self.fingerprint.clone(), epochs_done };
-        mm_core::checkpoint::write_file(&self.state_file, &serde_json::to_vec(&state).unwrap_or_default())?;
+        mm_core::checkpoint::write_atomic(&self.state_file, &serde_json::to_vec(&state).unwrap_or_default())?;
         Ok(())
     }
 }

@@ -49,10 +49,10 @@ pub fn subsample_pairs(pairs: &PairedFeatures, num_pairs: usize, seed: u64) -> R
         )));
     }
     let mut order: Vec<i64> = (0..rows).collect();
-    Rng::at(&[seed, 31]).shuffle(&mut order);
+    Rng::new(&[seed, 31]).shuffle(&mut order);
     let (kept, rest) = order.split_at(num_pairs);
     let mut other_order = rest.to_vec();
-    Rng::at(&[seed, 37]).shuffle(&mut other_order);
+    Rng::new(&[seed, 37]).shuffle(&mut other_order);
     let select = |x: &Tensor, rows: &[i64]| x.index_select(0, &Tensor::from_slice(rows)?);
     let unpaired = Some([select(&pairs.a, rest)?, select(&pairs.b, &other_order)?]);
     Ok(PairedFeatures { unpaired, ..pairs.select(kept)? })
@@ -69,7 +69,7 @@ pub fn hold_out(pairs: &PairedFeatures, fraction: f64, seed: u64) -> Result<(Pai
     }
     let held_out = ((rows as f64 * fraction).round() as i64).clamp(1, rows - 1) as usize;
     let mut order: Vec<i64> = (0..rows).collect();
-    Rng::at(&[seed, 29]).shuffle(&mut order);
+    Rng::new(&[seed, 29]).shuffle(&mut order);
     Ok((pairs.select(&order[held_out..])?, pairs.select(&order[..held_out])?))
 }
 

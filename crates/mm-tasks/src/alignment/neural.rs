@@ -8,7 +8,7 @@ use mm_core::{
     DType, Device, Init, Module, Params, Scope, Tensor,
     nn::Linear,
     no_grad,
-    seed::{Rng, manual_seed, mix},
+    seed::{Rng, derive_seed, manual_seed},
 };
 use mm_train::{Optimizer, OptimizerConfig};
 
@@ -123,12 +123,12 @@ impl NeuralAlignment {
         let mut order: Vec<i64> = (0..rows as i64).collect();
         let mut step = 0;
         for epoch in 0..EPOCHS as u64 {
-            Rng::at(&[seed, epoch]).shuffle(&mut order);
+            Rng::new(&[seed, epoch]).shuffle(&mut order);
             for batch_rows in order.chunks(batch_size) {
                 if batch_rows.len() < 2 || step >= steps {
                     continue;
                 }
-                manual_seed(mix(&[seed, epoch, step as u64]));
+                manual_seed(derive_seed(&[seed, epoch, step as u64]));
                 let index = Tensor::from_slice(batch_rows)?;
                 let inputs = [a.index_select(0, &index)?, b.index_select(0, &index)?];
                 let x = towers[0].forward(&inputs[0], true)?;
@@ -175,8 +175,8 @@ impl Tower {
     fn new(scope: &Scope<'_>, x: &Tensor, dim: i64) -> Result<Self> {
         let input_dim = x.size(1)?;
         Ok(Self {
-            mean: x.mean_dims(&[0], true)?.to_dtype(DType::F32)?,
-            std: x.std_dims(&[0], false, true)?.add_scalar(1e-6)?.to_dtype(DType::F32)?,
+            mean: x.mean_dim(&[0], true)?.to_dtype(DType::F32)?,
+            std: x.std_dim(&[0], false, true)?.add_scalar(1e-6)?.to_dtype(DType::F32)?,
             fc1: Linear::new(&scope.pp("fc1"), input_dim, HIDDEN_DIM, true)?,
             fc2: Linear::new(&scope.pp("fc2"), HIDDEN_DIM, dim, true)?,
             skip: Linear::new(&scope.pp("skip"), input_dim, dim, false)?,

@@ -102,7 +102,7 @@ pub(super) fn find_split_leaks(
     for split in [Split::Valid, Split::Test] {
         for block in in_split(split).chunks(BLOCK_ROWS) {
             let cosines = a.index_select(0, &Tensor::from_slice(block)?)?.matmul(&train_embeddings)?;
-            let (best, nearest) = (cosines.max_dim(1, false)?.to_vec::<f64>()?, cosines.argmax(1)?.to_vec::<i64>()?);
+            let (best, nearest) = (cosines.amax(1, false)?.to_vec::<f64>()?, cosines.argmax(1)?.to_vec::<i64>()?);
             for ((index, cosine), neighbor) in block.iter().zip(best).zip(nearest) {
                 if cosine >= NEAR_DUPLICATE_COSINE {
                     let twin = &manifest.rows[rows[train[neighbor as usize] as usize]].id;

@@ -31,7 +31,7 @@ pub fn mismatch_scores(a: &Tensor, b: &Tensor) -> Result<MismatchScores> {
     for start in (0..rows).step_by(BLOCK_ROWS as usize) {
         let count = BLOCK_ROWS.min(rows - start);
         let (x, y) = (a.narrow(0, start, count)?, b.narrow(0, start, count)?);
-        let pair = x.mul(&y)?.sum_dims(&[1], false)?; // [count]
+        let pair = x.mul(&y)?.sum_dim(&[1], false)?; // [count]
         let cosines = |x: &Tensor, all: &Tensor| x.matmul(&all.transpose(0, 1)?);
         let cross_entropy = |x: &Tensor, all: &Tensor| -> Result<Tensor> {
             let normalizer = cosines(x, all)?.mul_scalar(INVERSE_TEMPERATURE)?.logsumexp(1)?;
@@ -53,7 +53,7 @@ pub fn mismatch_scores(a: &Tensor, b: &Tensor) -> Result<MismatchScores> {
 fn neighbor_similarity(cosines: &Tensor, k: i64, y: &Tensor, partners: &Tensor) -> Result<Tensor> {
     let (_, neighbors) = cosines.topk(k + 1)?;
     let found = partners.embedding(&neighbors)?; // [count, k + 1, dim]
-    Ok(found.mul(&y.unsqueeze(1)?)?.sum_dims(&[2], false)?.mean_dims(&[1], false)?)
+    Ok(found.mul(&y.unsqueeze(1)?)?.sum_dim(&[2], false)?.mean_dim(&[1], false)?)
 }
 
 /// Ranks scaled to [0, 1]; the largest value has rank 0 when `descending`. Ties are in row order.

@@ -18,7 +18,7 @@ impl Pca {
     /// The `most` components (fewer where the rows have fewer) of `[rows, width]`.
     pub fn fit(x: &Tensor, most: i64) -> Result<Self> {
         let (rows, width) = (x.size(0)?, x.size(1)?);
-        let mean = x.mean_dims(&[0], true)?;
+        let mean = x.mean_dim(&[0], true)?;
         let centred = x.sub(&mean)?.to_dtype(DType::F64)?;
         let keep = most.min(width).min(rows - 1).max(1);
         // The smaller of the two products has the same eigenvalues.
@@ -75,7 +75,7 @@ impl Pca {
 /// Rows for fitting and for choosing among settings: a seeded fifth is for choosing.
 fn inner_split(rows: i64) -> Result<(Tensor, Tensor)> {
     let mut order: Vec<i64> = (0..rows).collect();
-    Rng::at(&[11, rows as u64]).shuffle(&mut order);
+    Rng::new(&[11, rows as u64]).shuffle(&mut order);
     let (choose, fit) = order.split_at((rows as usize / 5).max(1));
     Ok((Tensor::from_slice(fit)?, Tensor::from_slice(choose)?))
 }
@@ -131,7 +131,7 @@ pub fn ridge(x: &Tensor, y: &Tensor, test: &Tensor) -> Result<Tensor> {
 
 fn ridge_at(x: &Tensor, y: &Tensor, test: &Tensor, penalty: f64) -> Result<Tensor> {
     let wide = |t: &Tensor| t.to_dtype(DType::F64);
-    let (mx, my) = (wide(x)?.mean_dims(&[0], true)?, wide(y)?.mean_dims(&[0], true)?);
+    let (mx, my) = (wide(x)?.mean_dim(&[0], true)?, wide(y)?.mean_dim(&[0], true)?);
     let (cx, cy) = (wide(x)?.sub(&mx)?, wide(y)?.sub(&my)?);
     let turned = cx.transpose(0, 1)?;
     let eye = Tensor::eye(cx.size(1)?, DType::F64, cx.device())?.mul_scalar(penalty)?;

@@ -413,7 +413,7 @@ pub fn clip_score(model: &Pretrained, pictures: &[Source], said: &[String], peop
     for ((picture, said), people) in pictures.chunks(32).zip(said.chunks(32)).zip(people.chunks(32)) {
         let seen = of(&Modality::IMAGE, picture)?;
         let told = of(&Modality::TEXT, &said.iter().map(text).collect::<Vec<_>>())?;
-        let cosines: Vec<f64> = seen.mul(&told)?.sum_dims(&[1], false)?.to_dtype(DType::F64)?.to_vec()?;
+        let cosines: Vec<f64> = seen.mul(&told)?.sum_dim(&[1], false)?.to_dtype(DType::F64)?.to_vec()?;
         for (row, (cosine, people)) in cosines.iter().zip(people).enumerate() {
             let score = 2.5 * cosine.max(0.0);
             alone += score;

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::Result;
 use mm_core::{
-    DType, Device, Input, Modality, ProcessContext, Source, Tensor, enable_grad, nn::watch_embeddings, no_grad,
+    DType, Device, Input, Modality, ProcessContext, Source, Tensor, enable_grad, nn::capture_embeddings, no_grad,
 };
 use mm_data::{Manifest, collate, group_rows_by_item};
 use std::collections::BTreeMap;
@@ -62,7 +62,7 @@ fn scores(outputs: &Tensor, chosen: i64) -> mm_core::Result<Tensor> {
     if width < 2 {
         return Ok(own);
     }
-    let others = outputs.sum_dims(&[1], false)?.sub(&own)?.mul_scalar(1.0 / (width - 1) as f64)?;
+    let others = outputs.sum_dim(&[1], false)?.sub(&own)?.mul_scalar(1.0 / (width - 1) as f64)?;
     own.sub(&others)
 }
 
@@ -139,7 +139,7 @@ impl Network {
             grown.insert(modality, (Input { values, mask }, rows));
         }
         enable_grad(|| {
-            let (score, watched) = watch_embeddings(numbers, || {
+            let (score, watched) = capture_embeddings(numbers, || {
                 let stage = self.stage(&grown, &|_| false, &names, device, false)?;
                 let all = self.fuse(&stage, false)?.fused; // [points · rows, outputs]
                 let each = all.reshape(&[count, asked.rows as i64, -1])?.select(1, asked.own as i64)?;
@@ -191,7 +191,7 @@ impl Network {
                 let mut ones = vec![1; gradient.rank()];
                 ones[0] = lengths.len() as i64;
                 let lengths = Tensor::from_slice(&lengths)?.to_device(asked.device)?.reshape(&ones)?;
-                let sum = gradient.mul(&lengths)?.sum_dims(&[0], false)?;
+                let sum = gradient.mul(&lengths)?.sum_dim(&[0], false)?;
                 let sum = sums.get(&modality).map_or(Ok(sum.clone()), |(before, _)| before.add(&sum))?;
                 sums.insert(modality, (sum, way));
             }
@@ -200,7 +200,7 @@ impl Network {
         for (modality, (sum, way)) in sums {
             let each = sum.mul(&way)?.to_device(Device::Cpu)?;
             let is_words = parts.get(&modality).is_some_and(|(i, _)| i.values.dtype().ok() == Some(DType::I64));
-            out.insert(modality, if is_words { each.sum_dims(&[1], false)? } else { each });
+            out.insert(modality, if is_words { each.sum_dim(&[1], false)? } else { each });
         }
         Ok((out, [scores[0], scores[1]]))
     }
@@ -235,7 +235,7 @@ impl Predictor {
                     continue;
                 };
                 if place == own {
-                    about.insert(modality.clone(), (processor.names(source).unwrap_or_default(), sample.clone()));
+                    about.insert(modality.clone(), (processor.token_names(source).unwrap_or_default(), sample.clone()));
                 }
                 samples.push(sample);
                 which.push(place);

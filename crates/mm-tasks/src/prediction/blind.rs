@@ -55,7 +55,7 @@ impl Predictor {
         let draw = |side: Vec<usize>| {
             let mut known: Vec<usize> =
                 side.into_iter().filter(|r| matches!(labels[*r], Some(Label::Class(_)))).collect();
-            Rng::at(&[23]).shuffle(&mut known);
+            Rng::new(&[23]).shuffle(&mut known);
             known.truncate(MOST);
             known
         };

@@ -73,7 +73,7 @@ fn four() -> i64 {
 
 impl ContextConfig {
     pub(crate) fn lstm(input: i64, hidden: i64, layers: i64, dropout: f64) -> LstmConfig {
-        LstmConfig { input, hidden, layers, bidirectional: true, dropout }
+        LstmConfig { input_dim: input, hidden_dim: hidden, num_layers: layers, bidirectional: true, dropout }
     }
 }
 

@@ -260,7 +260,7 @@ pub(crate) fn resolve_all(
         }
         let mut proposals = registry.propose(&modality, &values)?.into_iter();
         let Some(proposal) = proposals.next() else { continue };
-        tell(format!("{name}: {}", proposal.about));
+        tell(format!("{name}: {}", proposal.description));
         others.extend(proposals.next().map(|other| (name.clone(), (other.encoder, other.standardize))));
         input.encoder = Some(proposal.encoder);
         input.standardize = Some(input.standardize.unwrap_or(proposal.standardize));
@@ -459,7 +459,7 @@ impl Prediction {
             return Ok(vec![true; manifest.rows.len()]);
         }
         let mut rows: Vec<usize> = (0..manifest.rows.len()).collect();
-        Rng::at(&[self.config.common.train.seed]).shuffle(&mut rows);
+        Rng::new(&[self.config.common.train.seed]).shuffle(&mut rows);
         let mut encoded = vec![false; rows.len()];
         let mut all: BTreeMap<Modality, Kept> = BTreeMap::new();
         let mut done = 0;
@@ -513,7 +513,7 @@ impl Prediction {
                 };
                 let x = x.to_dtype(mm_core::DType::F64)?;
                 count += x.size(0)? as f64;
-                let (s, q) = (x.sum_dims(&[0], false)?, x.pow(2.0)?.sum_dims(&[0], false)?);
+                let (s, q) = (x.sum_dim(&[0], false)?, x.pow(2.0)?.sum_dim(&[0], false)?);
                 sum = Some(sum.map_or(Ok(s.clone()), |t| t.add(&s))?);
                 squares = Some(squares.map_or(Ok(q.clone()), |t| t.add(&q))?);
             }
@@ -884,7 +884,7 @@ impl TrainingObjective<Batch> for Prediction {
         self.keeping.borrow().state()
     }
 
-    fn restore(&self, find: &dyn Fn(&str) -> Option<Tensor>) -> mm_core::Result<()> {
+    fn load_state(&self, find: &dyn Fn(&str) -> Option<Tensor>) -> mm_core::Result<()> {
         self.keeping.borrow_mut().restore(find)
     }
 }

@@ -10,8 +10,8 @@ use mm_core::{
     AttentionStep, BuildContext, DType, Device, Encoder, FeatureSet, Features, FusionOperator, Init, Input, Modality,
     Module, Params, Pooling, Processor, Reasoner, Registry, Scope, Tensor, enable_grad,
     nn::{
-        Activation, AttentionConfig, BlockConfig, Linear, Lstm, Mask, MlpConfig, Transformer, TransformerConfig,
-        sinusoidal, with_math_attention,
+        Activation, AttentionConfig, BlockConfig, ForwardArgs, Linear, Lstm, Mask, MlpConfig, Transformer,
+        TransformerConfig, sinusoidal_positions, with_math_attention,
     },
     seed::Rng,
 };
@@ -44,7 +44,7 @@ impl Context {
                         MlpConfig::new(2 * width, Activation::Gelu),
                     )
                 };
-                let config = TransformerConfig { layers, block, final_norm: true };
+                let config = TransformerConfig { num_layers: layers, block, final_norm: true };
                 Self::Transformer(
                     Linear::new(&scope.pp("projection"), input, width, true)?,
                     Transformer::new(&scope.pp("encoder"), &config)?,
@@ -54,9 +54,9 @@ impl Context {
         })
     }
 
-    fn width(&self) -> mm_core::Result<i64> {
+    fn dim(&self) -> mm_core::Result<i64> {
         match self {
-            Self::Lstm(lstm, _) => Ok(lstm.width()),
+            Self::Lstm(lstm, _) => Ok(lstm.dim()),
             Self::Transformer(linear, ..) => linear.weight().size(0),
         }
     }
@@ -69,8 +69,11 @@ impl Context {
             }
             Self::Transformer(linear, transformer, dropout) => {
                 let x = linear.forward(&x.dropout(*dropout, train)?, train)?;
-                let x = x.add(&sinusoidal(x.size(1)?, x.size(2)?, true, x.device())?)?;
-                transformer.forward(&x, Some(&Mask::Padding(mask.clone())), None, None, train)
+                let x = x.add(&sinusoidal_positions(x.size(1)?, x.size(2)?, true, x.device())?)?;
+                transformer.forward(
+                    &x,
+                    ForwardArgs { mask: Some(&Mask::Padding(mask.clone())), train, ..ForwardArgs::default() },
+                )
             }
         }
     }
@@ -262,14 +265,14 @@ impl Network {
                 Error::Config(format!("inputs.{name}.encoder: found none, wanted the settings of an encoder"))
             })?;
             let field = format!("inputs.{name}.encoder");
-            let context = BuildContext { scope: scope.pp("encoder"), base: base.to_owned(), field: field.clone() };
+            let context = BuildContext { scope: scope.pp("encoder"), base_dir: base.to_owned(), field: field.clone() };
             let built = registry.build(encoder, &context)?;
             let found = built.encoder.modality();
             if found.name() != name {
                 return Err(Error::Config(format!("{field}: found an encoder of {found}, wanted one of {name}")));
             }
             let sequence = input.sequence || config.reason.is_some();
-            let width = if sequence { built.encoder.width() } else { built.encoder.embedding_width() };
+            let width = if sequence { built.encoder.dim() } else { built.encoder.embedding_dim() };
             let level = input
                 .standardize
                 .unwrap_or(false)
@@ -285,7 +288,7 @@ impl Network {
                 return Err(Error::Config(text + "; wanted a rate in [0, 1) and a deviation from 0 to 10"));
             }
             let context = config.context.as_ref().map(|c| Context::new(&scope.pp("context"), width, c)).transpose()?;
-            let wide = context.as_ref().map_or(Ok(width), Context::width)?;
+            let wide = context.as_ref().map_or(Ok(width), Context::dim)?;
             let hidden = config.fusion.width.clamp(8, 256);
             let head = (config.loss.auxiliary > 0.0)
                 .then(|| {
@@ -321,11 +324,11 @@ impl Network {
         }
         let (joint, width) = if let Some(reason) = &config.reason {
             let reasoner = mm_reason::reasoning::build(&root.pp("reason"), reason, &widths)?;
-            let width = reasoner.width();
+            let width = reasoner.dim();
             (Joint::Reason(reasoner), width)
         } else {
             let fusion = mm_fusion::build(&root.pp("fusion"), &config.fusion, &widths)?;
-            let width = fusion.width();
+            let width = fusion.dim();
             (Joint::Fusion(fusion), width)
         };
         let head = Linear::new(&root.pp("head"), width, target.outputs(), true)?;
@@ -385,7 +388,7 @@ impl Network {
         let gradients = enable_grad(|| {
             let leaves: Vec<&Tensor> = stage.set.values().map(|(f, _)| &f.values).collect();
             // Rows do not see each other, so the sum's gradient is that of each.
-            self.fuse(&stage, false)?.fused.max_dim(1, false)?.sum()?.autograd_grad(&leaves)
+            self.fuse(&stage, false)?.fused.amax(1, false)?.sum()?.autograd_grad(&leaves)
         })?;
         let mut looked = Vec::new();
         for ((modality, (features, _)), gradient) in stage.set.iter().zip(&gradients) {
@@ -394,16 +397,16 @@ impl Network {
             }
             // Over a grid the channels' mean gradients say what speaks for the answer wherever it is; each word has its own.
             let own = *modality == Modality::TEXT;
-            let gradient = if own { gradient.clone() } else { gradient.mean_dims(&[1], true)? };
-            let each = gradient.mul(&features.values)?.detach()?.sum_dims(&[2], false)?; // [rows, positions]
+            let gradient = if own { gradient.clone() } else { gradient.mean_dim(&[1], true)? };
+            let each = gradient.mul(&features.values)?.detach()?.sum_dim(&[2], false)?; // [rows, positions]
             // Where nothing speaks for the answer, what speaks against the others' counts as well.
             let heat = each.relu()?;
-            let none = heat.sum_dims(&[1], true)?.gt_scalar(1e-9)?.logical_not()?.to_dtype(DType::F32)?;
+            let none = heat.sum_dim(&[1], true)?.gt_scalar(1e-9)?.logical_not()?.to_dtype(DType::F32)?;
             let mut heat = heat.add(&each.abs()?.mul(&none)?)?;
             if let Some(mask) = &features.mask {
                 heat = heat.mul(&mask.to_dtype(DType::F32)?)?;
             }
-            let weights = heat.div(&heat.sum_dims(&[1], true)?.clamp_min(1e-12)?)?;
+            let weights = heat.div(&heat.sum_dim(&[1], true)?.clamp_min(1e-12)?)?;
             looked.push(AttentionStep { step: 0, modality: modality.clone(), weights });
         }
         Ok(looked)
@@ -431,7 +434,7 @@ impl Network {
                 values = values.add(&Tensor::randn(&values.shape(), DType::F32, device)?.mul_scalar(way.noise)?)?;
             }
             if let (false, Some(strength)) = (train, self.disturbed.borrow().get(*modality).filter(|s| **s > 0.0)) {
-                let spread = values.std_dims(&[0, 1], false, true)?.mul_scalar(*strength)?; // [1, 1, width]
+                let spread = values.std_dim(&[0, 1], false, true)?.mul_scalar(*strength)?; // [1, 1, width]
                 values = values.add(&Tensor::randn(&values.shape(), DType::F32, device)?.mul(&spread)?)?;
             }
             values = values.dropout(way.dropout, train)?;
@@ -470,7 +473,7 @@ impl Network {
                     let x = items.gather(&features.values.squeeze(1)?)?;
                     let flags = present.to_dtype(DType::F32)?.unsqueeze(1)?;
                     let mask = items.gather(&flags)?.squeeze(2)?; // [items, longest]
-                    let any = mask.max_dim(1, false)?.gt_scalar(0.5)?;
+                    let any = mask.amax(1, false)?.gt_scalar(0.5)?;
                     all.insert(modality.clone(), Features::new(x, Some(mask.gt_scalar(0.5)?))?, Some(any))?;
                 }
             }
@@ -482,7 +485,7 @@ impl Network {
                 let joint = out.features.pool(Pooling::Mean)?;
                 let fused = self.head.forward(&joint.dropout(self.dropout, train)?, train)?;
                 let empty = Answer::empty(fused);
-                return Ok(Answer { own: stage.own.clone(), looked: out.looked, joint: Some(joint), ..empty });
+                return Ok(Answer { own: stage.own.clone(), looked: out.attention, joint: Some(joint), ..empty });
             }
         };
         let out = fusion.fuse(&all, train)?;
@@ -502,8 +505,8 @@ impl Network {
             fused: self.head.forward(&fused.dropout(self.dropout, train)?, train)?,
             joint: Some(fused),
             own: stage.own.clone(),
-            operator: out.loss,
-            weights: if whole.is_none() { out.weights } else { BTreeMap::new() },
+            operator: out.aux_loss,
+            weights: if whole.is_none() { out.modality_weights } else { BTreeMap::new() },
             looked: Vec::new(),
             heat: Vec::new(),
         })
@@ -621,7 +624,7 @@ type Mixed = (Vec<i64>, f64);
 /// A generator that is a function of libtorch's, and so of the run's seed and step.
 fn drawn() -> mm_core::Result<Rng> {
     let bits = Tensor::rand(&[1], DType::F64, Device::Cpu)?.to_vec::<f64>()?;
-    Ok(Rng::at(&[bits[0].to_bits()]))
+    Ok(Rng::new(&[bits[0].to_bits()]))
 }
 
 /// Blends the features of rows that have the same modalities (manifold mixup).

@@ -137,7 +137,7 @@ impl Combination {
 
     pub(crate) fn save(&self, run: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(self).map_err(|e| Error::Config(e.to_string()))?;
-        Ok(checkpoint::write_file(&run.join("combination.json"), text.as_bytes())?)
+        Ok(checkpoint::write_atomic(&run.join("combination.json"), text.as_bytes())?)
     }
 
     fn load(run: &Path) -> Result<Self> {
@@ -186,8 +186,8 @@ impl Combination {
             return Ok(said.select(1, 0)?);
         }
         let shares = there.to_dtype(DType::F64)?.mul(&Tensor::from_slice(&weights)?)?;
-        let total = shares.sum_dims(&[1], true)?;
-        let mixed = said.squeeze(2)?.mul(&shares)?.sum_dims(&[1], true)?.div(&total.clamp_min(1e-12)?)?;
+        let total = shares.sum_dim(&[1], true)?;
+        let mixed = said.squeeze(2)?.mul(&shares)?.sum_dim(&[1], true)?.div(&total.clamp_min(1e-12)?)?;
         // A row that has nothing gets the mean of the training rows.
         let level = Tensor::full(&[1, 1], model.level()?.0, DType::F64, Device::Cpu)?;
         Ok(mixed.where_cond(&total.gt_scalar(1e-9)?, &level)?)
@@ -384,7 +384,7 @@ impl Predictor {
     pub(crate) fn save(&self, out: &Path, members: Vec<String>, refitted: Vec<String>) -> Result<()> {
         let list = Networks { members, weights: self.weights.clone(), refitted };
         let text = serde_json::to_string_pretty(&list).map_err(|e| Error::Config(e.to_string()))?;
-        Ok(checkpoint::write_file(&out.join("fit.json"), text.as_bytes())?)
+        Ok(checkpoint::write_atomic(&out.join("fit.json"), text.as_bytes())?)
     }
 
     pub(crate) fn combined(&self, manifest: &Manifest, rows: &[usize], drop: &[Modality]) -> Result<Combined> {
@@ -570,7 +570,7 @@ pub fn write_predictions(out: &Path, all: &[Predicted]) -> Result<()> {
             )));
         }
     };
-    Ok(checkpoint::write_file(out, &bytes)?)
+    Ok(checkpoint::write_atomic(out, &bytes)?)
 }
 
 fn present(answer: &Predicted) -> String {

@@ -43,7 +43,7 @@ pub fn robustness(predictor: &Predictor, manifest: &Manifest, rows: &[usize], se
                     let mut some = manifest.clone();
                     for row in rows {
                         // Whoever is missing at one strength is missing at every greater one.
-                        if Rng::at(&[seed, *row as u64]).unit() < share {
+                        if Rng::new(&[seed, *row as u64]).uniform() < share {
                             some.rows[*row].values.remove(&modality);
                         }
                     }

@@ -102,7 +102,7 @@ pub fn search(
     };
     let space = if search.space.is_empty() { default() } else { search.space.clone() };
     let all: usize = space.iter().map(|(_, v)| v.len()).product();
-    let mut random = Rng::at(&[search.seed, 0xF05E]);
+    let mut random = Rng::new(&[search.seed, 0xF05E]);
     let mut chosen: Vec<usize> = (0..all.min(1_000_000)).collect();
     random.shuffle(&mut chosen);
     chosen.truncate(search.trials);
@@ -148,7 +148,7 @@ pub fn search(
     let mut winner = value.clone();
     apply(&mut winner, &best.settings)?;
     let text = toml::to_string_pretty(&winner).map_err(|e| Error::Config(e.to_string()))?;
-    checkpoint::write_file(&folder.join("best.toml"), text.as_bytes())?;
+    checkpoint::write_atomic(&folder.join("best.toml"), text.as_bytes())?;
     let report = page(&trials)?;
     Ok((trials, report))
 }
@@ -195,7 +195,7 @@ fn one(
 
 fn save(folder: &Path, trials: &[Trial]) -> Result<()> {
     let text = serde_json::to_string_pretty(trials).map_err(|e| Error::Config(e.to_string()))?;
-    Ok(checkpoint::write_file(&folder.join("search.json"), text.as_bytes())?)
+    Ok(checkpoint::write_atomic(&folder.join("search.json"), text.as_bytes())?)
 }
 
 fn page(trials: &[Trial]) -> Result<Report> {

@@ -132,7 +132,7 @@ fn shown(modality: &Modality, own: &Contribution) -> Result<String> {
     }
     let heat = match (own.sample.shape().as_slice(), shape.as_slice()) {
         // A picture, or steps of a sound by bands, as they are drawn: low bands below, time to the right.
-        ([3, _, _], [3, _, _]) => own.parts.sum_dims(&[0], false)?,
+        ([3, _, _], [3, _, _]) => own.parts.sum_dim(&[0], false)?,
         ([_, _], [_, _]) if *modality == Modality::AUDIO => own.parts.transpose(0, 1)?.flip(&[0])?,
         _ => return Ok(String::new()),
     };

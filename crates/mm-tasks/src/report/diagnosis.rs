@@ -225,7 +225,7 @@ const TSNE_ITERATIONS: usize = 400;
 fn write_maps(body: &mut String, d: &Diagnosis, a: &Tensor, b: &Tensor) -> Result<()> {
     let count = d.rows.min(TSNE_ROWS);
     let head = |x: &Tensor| x.narrow(0, 0, count)?.to_dtype(DType::F32)?.normalize();
-    let centered = |x: &Tensor| x.sub(&x.mean_dims(&[0], true)?)?.normalize();
+    let centered = |x: &Tensor| x.sub(&x.mean_dim(&[0], true)?)?.normalize();
     let (a, b) = (head(a)?, head(b)?);
     let variants = [("as given", a.clone(), b.clone()), ("mean-centered", centered(&a)?, centered(&b)?)];
     for (title, x, y) in variants {

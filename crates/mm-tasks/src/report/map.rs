@@ -7,7 +7,7 @@ use mm_core::{DType, Device, Tensor};
 pub fn plane(vectors: &Tensor, perplexity: f64, steps: usize) -> Result<Vec<[f64; 2]>> {
     let rows = vectors.size(0)?;
     let x = vectors.to_device(Device::Cpu)?.to_dtype(DType::F32)?;
-    let centred = x.sub(&x.mean_dims(&[0], true)?)?;
+    let centred = x.sub(&x.mean_dim(&[0], true)?)?;
     let (u, s, _) = centred.svd()?;
     let mut y = u.narrow(1, 0, 2.min(u.size(1)?))?.mul(&s.narrow(0, 0, 2.min(s.size(0)?))?)?; // [rows, 2]
     if y.size(1)? < 2 {
@@ -16,7 +16,7 @@ pub fn plane(vectors: &Tensor, perplexity: f64, steps: usize) -> Result<Vec<[f64
     if rows < 8 {
         return points(&y);
     }
-    let spread = y.std_dims(&[0], false, true)?.add_scalar(1e-9)?;
+    let spread = y.std_dim(&[0], false, true)?.add_scalar(1e-9)?;
     y = y.div(&spread)?.mul_scalar(1e-2)?;
     let affinity = affinities(&distances(&x)?, perplexity.min((rows - 1) as f64 / 3.0))?; // [rows, rows]
     let diagonal = Tensor::eye(rows, DType::Bool, Device::Cpu)?;
@@ -27,7 +27,7 @@ pub fn plane(vectors: &Tensor, perplexity: f64, steps: usize) -> Result<Vec<[f64
         let near = distances(&y)?.add_scalar(1.0)?.pow(-1.0)?.masked_fill(&diagonal, 0.0)?;
         let share = near.div(&near.sum()?)?;
         let force = affinity.mul_scalar(exaggeration)?.sub(&share)?.mul(&near)?.mul_scalar(4.0)?; // [rows, rows]
-        let pull = y.mul(&force.sum_dims(&[1], true)?)?.sub(&force.matmul(&y)?)?; // [rows, 2]
+        let pull = y.mul(&force.sum_dim(&[1], true)?)?.sub(&force.matmul(&y)?)?; // [rows, 2]
         let momentum = if step < steps / 4 { 0.5 } else { 0.8 };
         speed = speed.mul_scalar(momentum)?.sub(&pull.mul_scalar(rate)?)?;
         y = y.add(&speed)?;
@@ -41,7 +41,7 @@ fn points(y: &Tensor) -> Result<Vec<[f64; 2]>> {
 
 /// Squared distances of all pairs.
 fn distances(x: &Tensor) -> Result<Tensor> {
-    let squares = x.mul(x)?.sum_dims(&[1], true)?; // [rows, 1]
+    let squares = x.mul(x)?.sum_dim(&[1], true)?; // [rows, 1]
     let cross = x.matmul(&x.transpose(0, 1)?)?.mul_scalar(-2.0)?;
     Ok(cross.add(&squares)?.add(&squares.transpose(0, 1)?)?.clamp_min(0.0)?)
 }

@@ -61,7 +61,7 @@ fn png(picture: &RgbImage) -> Result<Vec<u8>> {
 
 /// Writes a grid of samples as a PNG file.
 pub fn save_png(samples: &Tensor, columns: usize, path: &Path) -> Result<()> {
-    Ok(mm_core::checkpoint::write_file(path, &png(&grid(samples, columns)?)?)?)
+    Ok(mm_core::checkpoint::write_atomic(path, &png(&grid(samples, columns)?)?)?)
 }
 
 /// A grid of samples inside a page, each pixel as large as makes the line about this wide.

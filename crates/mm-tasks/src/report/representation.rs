@@ -45,7 +45,7 @@ pub fn build_representation(
         body,
         "<p class=\"soft\">Code of width {} on {} {split} rows that training never saw ({} training rows); {} run{}. ↑ more is better, ↓ less is better. \
          PCA is of the code's width, fitted on the same training rows; the unlearned network is this one before training.</p>",
-        model.learner().width(),
+        model.learner().dim(),
         look.test.rows.len(),
         look.train.rows.len(),
         runs.len(),
@@ -107,8 +107,8 @@ fn made(body: &mut String, model: &Representation, look: &Look) -> Result<()> {
                 }
                 body.push_str("<h2>Texts, and what is made of their codes</h2>");
                 body.push_str(&table(&lines));
-                if let Some(maker) = model.learner().generative() {
-                    let steps = between(&model.code(&set.only(&[to]))?, 5)?;
+                if let Some(maker) = model.learner().decoder() {
+                    let steps = between(&model.encode(&set.only(&[to]))?, 5)?;
                     let said = maker.decode(&steps, to)?.to_vec::<i64>()?;
                     let mut lines = vec![vec!["on the way from one text to another".to_owned()]];
                     lines.extend(said.chunks(length).map(|s| vec![escape(&decode_chars(s, alphabet))]));
@@ -135,9 +135,9 @@ fn made(body: &mut String, model: &Representation, look: &Look) -> Result<()> {
                         format!("{to}: held out (above), made from its {from} alone (below): {}", escape(&said));
                     charts.push_str(&figure(&Tensor::cat(&[own, &again], 0)?, rows.len(), 960, &caption)?);
                 }
-                let Some(maker) = model.learner().generative() else { continue };
+                let Some(maker) = model.learner().decoder() else { continue };
                 if model.learner().reconstruct(&set.only(&[to]), to)?.is_some() {
-                    let steps = between(&model.code(&set.only(&[to]))?, 8)?;
+                    let steps = between(&model.encode(&set.only(&[to]))?, 8)?;
                     charts.push_str(&figure(
                         &maker.decode(&steps, to)?,
                         10,
@@ -146,7 +146,7 @@ fn made(body: &mut String, model: &Representation, look: &Look) -> Result<()> {
                     )?);
                 }
                 manual_seed(1);
-                if let Some(codes) = maker.draw(48, None)? {
+                if let Some(codes) = maker.sample_prior(48, None)? {
                     charts.push_str(&figure(
                         &maker.decode(&codes, to)?,
                         16,
@@ -158,7 +158,7 @@ fn made(body: &mut String, model: &Representation, look: &Look) -> Result<()> {
                         let Some((set, rows)) = some(&look.test.set, from, 12)? else { continue };
                         let mut lines = vec![set.parts[to].0.values.clone()];
                         for _ in 0..3 {
-                            if let Some(codes) = maker.draw(set.rows, Some(&set.only(&[from])))? {
+                            if let Some(codes) = maker.sample_prior(set.rows, Some(&set.only(&[from])))? {
                                 lines.push(maker.decode(&codes, to)?);
                             }
                         }
@@ -202,13 +202,13 @@ fn between(codes: &Tensor, steps: i64) -> Result<Tensor> {
 fn map(body: &mut String, model: &Representation, look: &Look) -> Result<()> {
     let count = look.test.rows.len().min(600);
     let modality =
-        model.input_modalities().find(|m| model.learner().reads(m) && look.test.set.parts.contains_key(m)).cloned();
+        model.input_modalities().find(|m| model.learner().accepts(m) && look.test.set.parts.contains_key(m)).cloned();
     let Some(modality) = modality else { return Ok(()) };
     let Some((set, rows)) = some(&look.test.set, &modality, count)? else { return Ok(()) };
     if rows.len() < 8 {
         return Ok(());
     }
-    let points = plane(&model.code(&set)?, 30.0, 400)?;
+    let points = plane(&model.encode(&set)?, 30.0, 400)?;
     let mut groups: BTreeMap<String, Vec<[f64; 2]>> = BTreeMap::new();
     for (row, point) in rows.iter().zip(points) {
         let label = look.manifest.rows[look.test.rows[*row]].label.clone().unwrap_or_else(|| "rows".into());

@@ -343,7 +343,7 @@ fn top(query: &Tensor, gallery: &Embedded, count: i64) -> Result<Vec<(usize, f64
 
 fn examples(body: &mut String, embedded: &BTreeMap<Modality, Embedded>) -> Result<()> {
     body.push_str("<h2>Held-out queries and their first five</h2><p class=\"soft\">Drawn by chance, not by success. Right ones are marked.</p>");
-    let mut random = Rng::at(&[2025]);
+    let mut random = Rng::new(&[2025]);
     for (from, queries) in embedded {
         for (to, gallery) in embedded {
             let visible = *to == Modality::IMAGE || *to == Modality::TEXT;
@@ -382,7 +382,7 @@ fn gazes(body: &mut String, model: &Retrieval, embedded: &BTreeMap<Modality, Emb
         "<h2>Where {asking} looks in {asked}</h2><p class=\"soft\">Held-out pairs drawn by chance; first what is looked at, then where each word looks, bright where most.</p>"
     );
     let mut places: Vec<usize> = (0..queries.entries.len()).collect();
-    Rng::at(&[2026]).shuffle(&mut places);
+    Rng::new(&[2026]).shuffle(&mut places);
     let pairs = places.into_iter().filter_map(|place| {
         let entry = &queries.entries[place];
         Some((entry, keys.entries.iter().find(|k| k.item == entry.item)?))

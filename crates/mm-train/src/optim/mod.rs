@@ -148,7 +148,7 @@ impl Optimizer {
                 state.param.adam_(&grad, &state.exp_avg, exp_avg_sq, &step)?;
             }
             (OptimizerKind::Lion, _) => {
-                state.param.scale_(1.0 - lr * weight_decay)?;
+                state.param.mul_scalar_(1.0 - lr * weight_decay)?;
                 let update = state.exp_avg.mul_scalar(c.beta1)?.add(&grad.mul_scalar(1.0 - c.beta1)?)?.sign()?;
                 state.param.scale_add_(1.0, &update, -lr)?;
                 state.exp_avg.scale_add_(c.beta2, &grad, 1.0 - c.beta2)?;
@@ -163,7 +163,7 @@ impl Optimizer {
 
     fn adam_step(&self, lr: f64, weight_decay: f64, grad_scale: f64) -> AdamStep {
         let OptimizerConfig { beta1, beta2, eps, .. } = self.config;
-        AdamStep { rate: lr, beta1, beta2, epsilon: eps, weight_decay, scale: grad_scale, step: self.steps }
+        AdamStep { lr: lr, beta1, beta2, eps: eps, weight_decay, grad_scale: grad_scale, step: self.steps }
     }
 
     /// Adam's step for a whole group; false when its members must be stepped one by one, because one of them has no gradient or because

@@ -23,10 +23,10 @@ pub(crate) fn inspect(dir: &Path, context: &Context) -> Result<()> {
 }
 
 fn inspect_encoder(dir: &Path, model: &mm_repr::Pretrained, place: &mm_repr::ModelPaths, context: &Context) -> Result<()> {
-    let parameters = model.params.count(&[Role::Frozen]);
+    let parameters = model.params.num_elements(&[Role::Frozen]);
     let mut dims = BTreeMap::new();
     for modality in model.modalities() {
-        dims.insert(modality.to_string(), model.tower(&modality)?.encoder.width());
+        dims.insert(modality.to_string(), model.tower(&modality)?.encoder.dim());
     }
     if context.json {
         output::line(json!({
@@ -49,7 +49,7 @@ fn inspect_encoder(dir: &Path, model: &mm_repr::Pretrained, place: &mm_repr::Mod
 
 fn inspect_generative(dir: &Path, place: &mm_repr::ModelPaths, context: &Context) -> Result<()> {
     let model = mm_reason::Pipeline::load(dir, mm_repr::LoadOptions::default())?;
-    let parameters = model.params.count(&[Role::Frozen]);
+    let parameters = model.params.num_elements(&[Role::Frozen]);
     let kinds = [Modality::IMAGE, Modality::AUDIO, Modality::VIDEO];
     let inputs: Vec<String> = kinds.iter().filter(|m| model.processor(m).is_ok()).map(ToString::to_string).collect();
     let generates = model.can_generate();

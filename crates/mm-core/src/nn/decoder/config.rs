@@ -47,7 +47,7 @@ impl DecoderConfig {
     pub fn new(vocab_size: i64, max_positions: i64, blocks: TransformerConfig) -> Self {
         Self {
             vocab_size,
-            dim: blocks.block.attention.width,
+            dim: blocks.block.attention.embed_dim,
             learned_positions: Some(LearnedPositions { count: max_positions, offset: 0 }),
             fixed_positions: None,
             embed_scale: 1.0,

@@ -66,7 +66,7 @@ impl Decoder {
             Linear::new(&head_scope, dim, config.vocab_size, config.head_bias)?
         } else {
             let bias = config.head_bias.then(|| head_scope.param("bias", &[config.vocab_size], Init::Zeros));
-            Linear::from_parts(embed_tokens.weight().clone(), bias.transpose()?).placed(scope)
+            Linear::from_parts(embed_tokens.weight().clone(), bias.transpose()?).in_scope(scope)
         };
         Ok(Self {
             learned_positions: learned_positions.transpose()?,
@@ -74,7 +74,7 @@ impl Decoder {
             embed_norm: config.embed_norm.map(|norm| Norm::new(&scope.pp("embed_norm"), dim, norm)).transpose()?,
             blocks,
             head_transform: head_transform.transpose()?,
-            head: head.laid_out()?,
+            head: head.prepack()?,
             embed_tokens,
             config,
         })
@@ -88,10 +88,10 @@ impl Decoder {
     /// Size of the key-value cache of one row, in bytes per position.
     pub fn kv_bytes_per_token(&self) -> i64 {
         let attention = &self.config.blocks.block.attention;
-        let kv_heads = attention.key_value_heads.unwrap_or(attention.heads);
-        let head_dim = attention.head_width.unwrap_or(attention.width / attention.heads.max(1));
+        let kv_heads = attention.num_kv_heads.unwrap_or(attention.num_heads);
+        let head_dim = attention.head_dim.unwrap_or(attention.embed_dim / attention.num_heads.max(1));
         let half_precision = self.embed_tokens.weight().dtype().is_ok_and(|dtype| dtype != DType::F32);
-        2 * self.config.blocks.layers * kv_heads * head_dim * if half_precision { 2 } else { 4 }
+        2 * self.config.blocks.num_layers * kv_heads * head_dim * if half_precision { 2 } else { 4 }
     }
 
     /// Sizes and options.
@@ -108,7 +108,7 @@ impl Decoder {
         context: Option<(Tensor, Option<Tensor>)>,
     ) -> Result<DecoderState> {
         let context = context.map(|(values, mask)| (values, mask.map(Mask::Padding)));
-        DecoderState::new(self.blocks.states_for(capacity), rows, context)
+        DecoderState::new(self.blocks.new_caches_with_capacity(capacity), rows, context)
     }
 
     /// Token embeddings `[rows, tokens, dim]`, without positions.
@@ -188,13 +188,13 @@ impl Decoder {
         let pass = ForwardArgs {
             mask: mask.as_ref(),
             context,
-            states: Some(state.blocks.as_mut_slice()),
-            angles,
-            open: args.bidirectional,
-            weights: args.attention_maps,
+            caches: Some(state.blocks.as_mut_slice()),
+            rotary: angles,
+            bidirectional: args.bidirectional,
+            attention_maps: args.attention_maps,
             ..ForwardArgs::default()
         };
-        let out = self.blocks.run(x, pass)?;
+        let out = self.blocks.forward(x, pass)?;
         if !args.keep_position {
             state.position += length;
         }
@@ -238,20 +238,21 @@ impl Decoder {
         let x = self.embed(ids, 0)?;
         let rotary = self.rotary_cos_sin(&Tensor::arange(0, ids.size(1)?, ids.device())?)?;
         let angles = rotary.as_ref().map(|(cos, sin)| (cos, sin));
-        let hidden = self.blocks.run(&x, ForwardArgs { context, angles, train, ..ForwardArgs::default() })?;
+        let hidden =
+            self.blocks.forward(&x, ForwardArgs { context, rotary: angles, train, ..ForwardArgs::default() })?;
         self.logits(&hidden)
     }
 
     /// Inputs of the first block → features of the same shape, without a cache (training).
     pub fn forward_uncached(&self, x: &Tensor, pass: ForwardArgs<'_>) -> Result<Tensor> {
-        self.blocks.run(x, pass)
+        self.blocks.forward(x, pass)
     }
 
     /// Logits `[…, vocab]` from features `[…, dim]`.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         match &self.head_transform {
             Some((dense, activation, norm)) => {
-                self.head.forward(&norm.forward(&dense.activate(hidden, *activation)?, false)?, false)
+                self.head.forward(&norm.forward(&dense.forward_activation(hidden, *activation)?, false)?, false)
             }
             None => self.head.forward(hidden, false),
         }

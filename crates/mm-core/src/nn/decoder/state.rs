@@ -55,7 +55,7 @@ impl DecoderState {
 
     /// Number of cached positions, padding included.
     pub(super) fn cached(&self) -> i64 {
-        self.blocks.first().map_or(0, |block| block.own.length())
+        self.blocks.first().map_or(0, |block| block.self_attention.length())
     }
 
     /// Mask `[rows, keys]` of the cached and of `new` positions that are no padding, where rows differ in length.
@@ -67,7 +67,12 @@ impl DecoderState {
 
     /// A copy with caches of its own.
     pub fn fork(&self) -> Result<Self> {
-        let copy = |block: &BlockCache| Ok(BlockCache { own: block.own.fork()?, cross: block.cross.fork()? });
+        let copy = |block: &BlockCache| {
+            Ok(BlockCache {
+                self_attention: block.self_attention.fork()?,
+                cross_attention: block.cross_attention.fork()?,
+            })
+        };
         Ok(Self {
             blocks: self.blocks.iter().map(copy).collect::<Result<_>>()?,
             context: self.context.clone(),
@@ -81,7 +86,7 @@ impl DecoderState {
     /// Replaces the rows by these of them, `[new rows]` int64: beams that continue, or rows that are not finished.
     pub fn reorder(&mut self, rows: &Tensor) -> Result<()> {
         for block in &mut self.blocks {
-            block.own.reorder(rows)?;
+            block.self_attention.reorder(rows)?;
         }
         if self.context.is_some() {
             self.reorder_context(rows)?;
@@ -104,7 +109,7 @@ impl DecoderState {
         self.context_rows = used.len() as i64;
         let used = Tensor::from_slice(&used)?.to_device(rows.device())?;
         for block in &mut self.blocks {
-            block.cross.reorder(&used)?;
+            block.cross_attention.reorder(&used)?;
         }
         if let Some((values, mask)) = &mut self.context {
             *values = values.index_select(0, &used)?;
@@ -126,7 +131,7 @@ impl DecoderState {
         };
         let ragged = states.iter().any(|s| s.cached() != cached || s.position != position);
         let blocks = (0..states.first().map_or(0, |s| s.blocks.len()))
-            .map(|n| BlockCache::together(&states.iter().map(|s| &s.blocks[n]).collect::<Vec<_>>()))
+            .map(|n| BlockCache::batch_left_padded(&states.iter().map(|s| &s.blocks[n]).collect::<Vec<_>>()))
             .collect::<Result<_>>()?;
         let left_padding = ragged.then(|| {
             let cache = per_row(&|s| cached - s.cached())?;

@@ -39,7 +39,7 @@ pub(super) struct VisionEncoder {
 
 impl VisionEncoder {
     pub(super) fn new(b: &ModelBuilder<'_>, scope: &Scope<'_>, c: Qwen2VlVisionConfig) -> mm_repr::Result<Self> {
-        let norm = NormConfig { epsilon: 1e-6, ..NormConfig::default() };
+        let norm = NormConfig { eps: 1e-6, ..NormConfig::default() };
         let hidden = (c.embed_dim as f64 * c.mlp_ratio) as i64;
         let block = BlockConfig {
             norm,
@@ -59,7 +59,7 @@ impl VisionEncoder {
         let merger = scope.pp("merger");
         Ok(Self {
             patch_embedding: scope.pp("patch_embedding").param("weight", &shape, Init::Normal(0.02))?,
-            blocks: b.transformer(scope, TransformerConfig { layers: c.depth, block, final_norm: false })?,
+            blocks: b.transformer(scope, TransformerConfig { num_layers: c.depth, block, final_norm: false })?,
             norm: Norm::new(&merger.pp("ln_q"), c.embed_dim, norm)?,
             mlp: [
                 Linear::new(&merger.pp("mlp").pp(0), merged_dim, merged_dim, true)?,
@@ -77,7 +77,7 @@ impl VisionEncoder {
         let (x, grid) = self.embed_patches(frames)?;
         let [time, rows, columns] = grid;
         let (cos, sin) = self.rotary_cos_sin(rows, columns, &x)?;
-        let x = self.blocks.run(&x, ForwardArgs { angles: Some((&cos, &sin)), ..ForwardArgs::default() })?;
+        let x = self.blocks.forward(&x, ForwardArgs { rotary: Some((&cos, &sin)), ..ForwardArgs::default() })?;
         let m = c.spatial_merge_size;
         let x = self.norm.forward(&x, false)?.reshape(&[time, rows / m, m, columns / m, m, c.embed_dim])?;
         let merged = [1, time * (rows / m) * (columns / m), m * m * c.embed_dim];
