@@ -16,7 +16,7 @@ use mm_core::{
     seed::{Rng, manual_seed},
 };
 use mm_data::{Batch, Loader, Manifest, Split, TensorCache, collate};
-use mm_repr::generative::{BuiltInput, InputConfig, InputSpecs, ValueType, build_input, build_learner};
+use mm_repr::generative::{BuiltInput, InputConfig, InputSpecs, ValueType, build_input};
 use mm_train::{Run, TrainHooks, Trainer};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -152,7 +152,13 @@ impl Representation {
             specs.insert(modality.clone(), built.spec.clone());
             inputs.insert(modality, built);
         }
-        let learner = build_learner(&config.model, "model", &specs, labels.len() as i64, &root.pp("model"))?;
+        let learner = mm_repr::LearnerRegistry::default().build(
+            &config.model,
+            "model",
+            &specs,
+            labels.len() as i64,
+            &root.pp("model"),
+        )?;
         let cache = TensorCache::open_or_default(&base, config.common.cache_dir.as_deref())?;
         let row_labels = std::cell::RefCell::default();
         Ok(Self { params, inputs, levels, learner, labels, row_labels, config, base, cache, run: None })

@@ -1,12 +1,11 @@
-//! Adversarial cross-modal retrieval (ACMR, Wang 2017): features of each modality go into one space in which labels can be read, what is
-//! alike lies together across modalities (triplets), and a discriminator behind a gradient reversal cannot tell which modality a vector
-//! came from. With labels of some modalities alone it is domain-adversarial training (DANN, Ganin 2016), the others being the domain
-//! without labels.
+//! Adversarial cross-modal retrieval and domain-adversarial training.
 
-use super::gradient_reversal;
+use super::gradient_reversal::gradient_reversal;
 use crate::generative::{
-    InputSpecs, LinearWarmup, ValueType,
+    InputSpecs,
+    batch::{LossTerms, PresentSum},
     networks::{EncoderNet, NetworkConfig},
+    warmup::LinearWarmup,
 };
 use mm_core::{
     DType, Error, InputSet, LossOutput, Modality, Module, RepresentationLearner, Result, Scope, Tensor, nn::Linear,
@@ -15,14 +14,19 @@ use mm_core::{
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// How a discriminator drives modalities together.
+/// Factor on unit vectors before a softmax, which could not become confident otherwise.
+const LOGIT_SCALE: f64 = 8.0;
+
+/// How the encoders are trained against the modality discriminator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AdversarialLoss {
-    /// The discriminator's gradient turned round (Ganin 2016): it may overshoot, for being wrong is worth more than knowing nothing.
+    /// The discriminator's reversed gradient: *Domain-Adversarial Training of Neural Networks*
+    /// ([Ganin et al., 2016](https://arxiv.org/abs/1505.07818)). Its optimum is a wrong, not an uncertain discriminator.
     #[default]
     GradientReversal,
-    /// The discriminator should find every modality as likely (domain confusion, Tzeng 2015): at rest when nothing can be told.
+    /// Cross-entropy of the discriminator's output with the uniform distribution: *Simultaneous Deep Transfer Across
+    /// Domains and Tasks* ([Tzeng et al., 2015](https://arxiv.org/abs/1510.02192)).
     DomainConfusion,
 }
 
@@ -30,27 +34,27 @@ pub enum AdversarialLoss {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AcmrConfig {
-    /// Width of the space.
+    /// Dimension of the common space.
     pub embed_dim: i64,
-    /// The networks of each modality; the usual ones where a modality is not named.
+    /// Encoder of each modality; the default where a modality is not listed.
     pub networks: BTreeMap<String, NetworkConfig>,
-    /// Weight of reading the label.
+    /// Weight of the label classification loss.
     pub label_weight: f64,
     /// Modalities whose labels are used; all when empty.
     pub labeled_modalities: Vec<Modality>,
-    /// Weight of the triplets: a vector and one of another modality with its label, against one without.
+    /// Weight of the cross-modal triplet loss.
     pub triplet_weight: f64,
-    /// Margin of the triplets, in cosines.
+    /// Margin of the triplet loss, in cosine similarity.
     pub triplet_margin: f64,
-    /// Weight of the distance between the vectors of one row.
+    /// Weight of the squared distance between the embeddings of a row.
     pub pair_weight: f64,
-    /// Weight of what the discriminator does to the space, reached over the warm-up; 0 for none.
+    /// Weight of the adversarial loss after warm-up; 0 disables it.
     pub adversarial_weight: f64,
-    /// How it does so.
+    /// The adversarial loss.
     pub adversarial_loss: AdversarialLoss,
-    /// Width of the discriminator's layer.
+    /// Hidden dimension of the modality discriminator.
     pub discriminator_hidden_dim: i64,
-    /// Training steps over which the adversary's weight grows.
+    /// Training steps over which the adversarial weight grows from 0.
     pub adversarial_warmup_steps: u64,
 }
 
@@ -72,196 +76,229 @@ impl Default for AcmrConfig {
     }
 }
 
-/// Features of several modalities → one space.
-pub struct Acmr {
-    ways: BTreeMap<Modality, EncoderNet>,
-    classifier: Linear,
-    discriminator: (Linear, Linear),
-    shadow: (Linear, Linear),
-    warm_up: LinearWarmup,
-    config: AcmrConfig,
-}
-
-/// The vectors of one modality's rows that are there: unit length, their rows, their labels.
-struct Side {
-    modality: Modality,
-    code: Tensor,
-    rows: Tensor,
-    labels: Option<Tensor>,
-}
-
-impl Acmr {
-    /// Networks `NAME`, `classifier` and `discriminator` under `scope`, for labels of so many classes.
-    pub fn new(scope: &Scope<'_>, specs: &InputSpecs, classes: i64, config: &AcmrConfig) -> Result<Self> {
-        let c = config;
-        let weights = [c.label_weight, c.triplet_weight, c.pair_weight, c.adversarial_weight, c.triplet_margin];
-        if c.embed_dim < 1 || c.discriminator_hidden_dim < 1 || weights.iter().any(|w| w.is_nan() || *w < 0.0) {
-            let found = format!("{}, {}, {weights:?}", c.embed_dim, c.discriminator_hidden_dim);
-            return Err(Error::config(
-                "model.width, discriminator, weights",
-                found,
-                "positive widths, no negative weight",
-            ));
+impl AcmrConfig {
+    fn validate(&self, specs: &InputSpecs, num_classes: i64) -> Result<()> {
+        let weights =
+            [self.label_weight, self.triplet_weight, self.triplet_margin, self.pair_weight, self.adversarial_weight];
+        let dims = [self.embed_dim, self.discriminator_hidden_dim];
+        if dims.iter().any(|d| *d < 1) || weights.iter().any(|w| w.is_nan() || *w < 0.0) {
+            let field = "model.embed_dim, discriminator_hidden_dim, label_weight, triplet_weight, triplet_margin, \
+                         pair_weight, adversarial_weight";
+            let expected = "positive dimensions and no negative weight";
+            return Err(Error::config(field, format!("{dims:?}, {weights:?}"), expected));
         }
         let known = || specs.keys().map(Modality::name);
         if specs.len() < 2 {
             return Err(Error::config("inputs", known().collect::<Vec<_>>().join(", "), "at least two modalities"));
         }
-        if (c.label_weight > 0.0 || c.triplet_weight > 0.0) && classes < 2 {
-            let wanted = "rows of at least two labels (data.columns.label), or label = 0 and triplet = 0";
-            return Err(Error::config("model.label, triplet", format!("{classes} labels"), wanted));
+        if (self.label_weight > 0.0 || self.triplet_weight > 0.0) && num_classes < 2 {
+            let expected =
+                "rows of at least two labels (data.columns.label), or label_weight = 0 and triplet_weight = 0";
+            let found = format!("{num_classes} labels");
+            return Err(Error::config("model.label_weight, triplet_weight", found, expected));
         }
-        if let Some(name) = c.labeled_modalities.iter().find(|m| !specs.contains_key(m)) {
-            return Err(Error::unknown("modality in model.labelled", name.name(), known()));
+        if let Some(name) = self.labeled_modalities.iter().find(|m| !specs.contains_key(m)) {
+            return Err(Error::unknown("modality in model.labeled_modalities", name.name(), known()));
         }
-        let mut ways = BTreeMap::new();
-        for (modality, spec) in specs {
-            if matches!(spec.value_type, ValueType::Tokens(_)) {
-                let wanted = "numbers: words (kind = \"bag_of_words\") or an encoder's vectors";
-                return Err(Error::config(format!("inputs.{modality}"), "symbols", wanted));
-            }
-            let network = c.networks.get(modality.name()).cloned().unwrap_or_default();
-            ways.insert(modality.clone(), EncoderNet::new(&scope.pp(modality), spec, c.embed_dim, &network)?);
-        }
-        let count = ways.len() as i64;
-        let layers = |place: &Scope<'_>| -> Result<(Linear, Linear)> {
-            Ok((
-                Linear::new(&place.pp("first"), c.embed_dim, c.discriminator_hidden_dim, true)?,
-                Linear::new(&place.pp("second"), c.discriminator_hidden_dim, count, true)?,
-            ))
-        };
-        let discriminator = scope.pp("discriminator");
+        Ok(())
+    }
+}
+
+/// Embeddings of several modalities in a common space, trained by label classification, a cross-modal triplet loss, pair
+/// distances and an adversarial modality discriminator.
+///
+/// *Adversarial Cross-Modal Retrieval* ([Wang et al., 2017](https://doi.org/10.1145/3123266.3123326)). With labels of
+/// some modalities only, this is domain-adversarial training ([Ganin et al., 2016](https://arxiv.org/abs/1505.07818)).
+pub struct Acmr {
+    encoders: BTreeMap<Modality, EncoderNet>,
+    classifier: Linear,
+    discriminator: ModalityDiscriminator,
+    /// A copy of the discriminator that receives no gradient.
+    detached_discriminator: ModalityDiscriminator,
+    warmup: LinearWarmup,
+    config: AcmrConfig,
+}
+
+/// Two linear layers: embeddings → logits of the modalities.
+struct ModalityDiscriminator {
+    hidden: Linear,
+    output: Linear,
+}
+
+impl ModalityDiscriminator {
+    fn new(scope: &Scope<'_>, embed_dim: i64, hidden_dim: i64, num_modalities: i64) -> Result<Self> {
         Ok(Self {
-            classifier: Linear::new(&scope.pp("classifier"), c.embed_dim, classes.max(1), true)?,
-            discriminator: layers(&discriminator)?,
-            shadow: layers(&discriminator.detached())?,
-            ways,
-            warm_up: LinearWarmup::new(&scope.pp("warm_up"), c.adversarial_warmup_steps)?,
+            hidden: Linear::new(&scope.pp("hidden"), embed_dim, hidden_dim, true)?,
+            output: Linear::new(&scope.pp("output"), hidden_dim, num_modalities, true)?,
+        })
+    }
+}
+
+impl Module for ModalityDiscriminator {
+    fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+        self.output.forward(&self.hidden.forward(x, train)?.relu()?, train)
+    }
+}
+
+/// The embeddings of the rows that have a modality.
+struct Embedded<'a> {
+    modality: &'a Modality,
+    /// Index of the modality among all.
+    index: usize,
+    /// Unit vectors, `[present, embed_dim]`.
+    embeddings: Tensor,
+    /// Indices of the rows, `[present]`.
+    rows: Tensor,
+    /// Class indices `[present]`, −1 where unknown.
+    labels: Option<Tensor>,
+}
+
+impl Acmr {
+    /// Networks `NAME`, `classifier` and `discriminator` under `scope`.
+    ///
+    /// # Errors
+    /// A setting is out of range, there are too few modalities or labels, or values are token ids.
+    pub fn new(scope: &Scope<'_>, specs: &InputSpecs, num_classes: i64, config: &AcmrConfig) -> Result<Self> {
+        config.validate(specs, num_classes)?;
+        let c = config;
+        let mut encoders = BTreeMap::new();
+        for (modality, spec) in specs {
+            spec.require_numeric(modality)?;
+            let network = c.networks.get(modality.name()).cloned().unwrap_or_default();
+            encoders.insert(modality.clone(), EncoderNet::new(&scope.pp(modality), spec, c.embed_dim, &network)?);
+        }
+        let num_modalities = encoders.len() as i64;
+        let classifier = Linear::new(&scope.pp("classifier"), c.embed_dim, num_classes.max(1), true)?;
+        let discriminator = |scope: &Scope<'_>| {
+            ModalityDiscriminator::new(scope, c.embed_dim, c.discriminator_hidden_dim, num_modalities)
+        };
+        let discriminator_scope = scope.pp("discriminator");
+        Ok(Self {
+            classifier,
+            discriminator: discriminator(&discriminator_scope)?,
+            detached_discriminator: discriminator(&discriminator_scope.detached())?,
+            encoders,
+            warmup: LinearWarmup::new(&scope.pp("adversarial_warmup"), c.adversarial_warmup_steps)?,
             config: c.clone(),
         })
     }
 
-    fn sides(&self, set: &InputSet, train: bool) -> Result<Vec<Side>> {
-        let mut out = Vec::new();
-        for (modality, way) in &self.ways {
+    fn embed(&self, set: &InputSet, train: bool) -> Result<Vec<Embedded<'_>>> {
+        let mut embedded = Vec::new();
+        for (index, (modality, encoder)) in self.encoders.iter().enumerate() {
             let Some((input, present)) = set.parts.get(modality) else { continue };
             let rows = present.nonzero()?;
             if rows.numel() == 0 {
                 continue;
             }
-            let code = way.forward(&input.values.index_select(0, &rows)?, train)?.normalize()?;
-            let used = self.config.labeled_modalities.is_empty() || self.config.labeled_modalities.contains(modality);
-            let labels = set.labels.as_ref().filter(|_| used).map(|l| l.index_select(0, &rows)).transpose()?;
-            out.push(Side { modality: modality.clone(), code, rows, labels });
+            let embeddings = encoder.forward(&input.values.index_select(0, &rows)?, train)?.normalize()?;
+            let labeled = &self.config.labeled_modalities;
+            let is_labeled = labeled.is_empty() || labeled.contains(modality);
+            let labels = set.labels.as_ref().filter(|_| is_labeled).map(|l| l.index_select(0, &rows)).transpose()?;
+            embedded.push(Embedded { modality, index, embeddings, rows, labels });
         }
-        Ok(out)
+        Ok(embedded)
     }
 
-    /// Each vector of `a` with each of `b` of its label must lie nearer than the nearest of another label, by the margin.
-    fn triplets(&self, a: &Side, b: &Side) -> Result<Option<Tensor>> {
-        let (Some(left), Some(right)) = (&a.labels, &b.labels) else { return Ok(None) };
-        let known = |l: &Tensor| l.gt_scalar(-0.5);
-        let both = known(left)?.unsqueeze(1)?.logical_and(&known(right)?.unsqueeze(0)?)?;
-        let same = left.unsqueeze(1)?.eq(&right.unsqueeze(0)?)?.logical_and(&both)?; // [rows of a, rows of b]
-        let other = same.logical_not()?.logical_and(&both)?;
-        let cosine = a.code.matmul(&b.code.transpose(0, 1)?)?;
-        let hardest = cosine.masked_fill(&other.logical_not()?, -2.0)?.amax(1, true)?; // [rows of a, 1]
-        let short = hardest.sub(&cosine)?.add_scalar(self.config.triplet_margin)?.relu()?;
-        let counted = same.to_dtype(DType::F32)?;
-        short.mul(&counted)?.sum()?.div(&counted.sum()?.clamp_min(1.0)?).map(Some)
+    /// For each pair of equal labels across modalities, max(0, hardest negative − positive + margin) in cosine similarity.
+    fn triplet_loss(&self, a: &Embedded<'_>, b: &Embedded<'_>) -> Result<Option<Tensor>> {
+        let (Some(labels_a), Some(labels_b)) = (&a.labels, &b.labels) else { return Ok(None) };
+        let is_known = |labels: &Tensor| labels.gt_scalar(-0.5);
+        let both_known = is_known(labels_a)?.unsqueeze(1)?.logical_and(&is_known(labels_b)?.unsqueeze(0)?)?;
+        let positive = labels_a.unsqueeze(1)?.eq(&labels_b.unsqueeze(0)?)?.logical_and(&both_known)?; // [rows a, rows b]
+        let negative = positive.logical_not()?.logical_and(&both_known)?;
+        let cosine = a.embeddings.matmul(&b.embeddings.transpose(0, 1)?)?;
+        let hardest = cosine.masked_fill(&negative.logical_not()?, -2.0)?.amax(1, true)?; // [rows a, 1]
+        let violation = hardest.sub(&cosine)?.add_scalar(self.config.triplet_margin)?.relu()?;
+        let weight = positive.to_dtype(DType::F32)?;
+        violation.mul(&weight)?.sum()?.div(&weight.sum()?.clamp_min(1.0)?).map(Some)
     }
 
-    /// The mean squared distance between the vectors of rows that have both.
-    fn pairs(a: &Side, b: &Side) -> Result<Tensor> {
-        let same = a.rows.unsqueeze(1)?.eq(&b.rows.unsqueeze(0)?)?.to_dtype(DType::F32)?;
-        let off = a.code.matmul(&b.code.transpose(0, 1)?)?.neg()?.add_scalar(1.0)?.mul_scalar(2.0)?;
-        off.mul(&same)?.sum()?.div(&same.sum()?.clamp_min(1.0)?)
+    /// The mean squared distance ‖a − b‖² = 2 (1 − a·b) between the unit embeddings of rows that have both modalities.
+    fn pair_loss(a: &Embedded<'_>, b: &Embedded<'_>) -> Result<Tensor> {
+        let same_row = a.rows.unsqueeze(1)?.eq(&b.rows.unsqueeze(0)?)?.to_dtype(DType::F32)?;
+        let cosine = a.embeddings.matmul(&b.embeddings.transpose(0, 1)?)?;
+        let distance = cosine.neg()?.add_scalar(1.0)?.mul_scalar(2.0)?;
+        distance.mul(&same_row)?.sum()?.div(&same_row.sum()?.clamp_min(1.0)?)
     }
 
-    fn place(&self, modality: &Modality) -> i64 {
-        self.ways.keys().position(|m| m == modality).unwrap_or(0) as i64
+    fn add_label_losses(&self, terms: &mut LossTerms, embedded: &[Embedded<'_>], train: bool) -> Result<()> {
+        if self.config.label_weight == 0.0 {
+            return Ok(());
+        }
+        for e in embedded {
+            let has_known = |l: &&Tensor| l.max().and_then(|max| max.to_f64()).unwrap_or(-1.0) >= 0.0;
+            if let Some(labels) = e.labels.as_ref().filter(has_known) {
+                let logits = self.classifier.forward(&e.embeddings.mul_scalar(LOGIT_SCALE)?, train)?;
+                let loss = logits.cross_entropy(labels, -1, 0.0)?;
+                terms.add(format!("label_loss_{}", e.modality), &loss, self.config.label_weight)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn add_cross_modal_losses(&self, terms: &mut LossTerms, embedded: &[Embedded<'_>]) -> Result<()> {
+        let c = &self.config;
+        for a in embedded {
+            for b in embedded.iter().filter(|b| b.modality != a.modality) {
+                if c.triplet_weight > 0.0
+                    && let Some(loss) = self.triplet_loss(a, b)?
+                {
+                    terms.add(format!("triplet_loss_{}_{}", a.modality, b.modality), &loss, c.triplet_weight)?;
+                }
+                if c.pair_weight > 0.0 && a.modality < b.modality {
+                    let loss = Self::pair_loss(a, b)?;
+                    terms.add(format!("pair_loss_{}_{}", a.modality, b.modality), &loss, c.pair_weight)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The discriminator is always trained, so that its accuracy can be logged; `adversarial_weight` only affects the
+    /// encoders.
+    fn add_adversarial_losses(&self, terms: &mut LossTerms, embedded: &[Embedded<'_>], train: bool) -> Result<()> {
+        let weight = self.config.adversarial_weight * self.warmup.step(train)?;
+        let embeddings: Vec<&Tensor> = embedded.iter().map(|e| &e.embeddings).collect();
+        let modalities: Vec<i64> = embedded.iter().flat_map(|e| vec![e.index as i64; e.rows.numel()]).collect();
+        let target = Tensor::from_slice(&modalities)?.to_device(embeddings[0].device())?;
+        let x = Tensor::cat(&embeddings, 0)?.mul_scalar(LOGIT_SCALE)?;
+        let is_confusion = self.config.adversarial_loss == AdversarialLoss::DomainConfusion;
+        let input = if is_confusion { x.detach()? } else { gradient_reversal(&x, weight)? };
+        let logits = self.discriminator.forward(&input, train)?;
+        if is_confusion && weight > 0.0 {
+            let confusion = self.detached_discriminator.forward(&x, train)?.log_softmax(1)?.mean()?.neg()?;
+            terms.add("confusion_loss", &confusion, weight)?;
+        }
+        terms.add("discriminator_loss", &logits.cross_entropy(&target, -1, 0.0)?, 1.0)?;
+        let accuracy = no_grad(|| logits.argmax(1)?.eq(&target)?.to_dtype(DType::F32)?.mean()?.to_f64())?;
+        terms.log("modality_accuracy", accuracy);
+        Ok(())
     }
 }
 
 impl RepresentationLearner for Acmr {
     fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossOutput>> {
-        let c = &self.config;
-        let sides = self.sides(set, train)?;
-        if sides.len() < 2 {
+        let embedded = self.embed(set, train)?;
+        if embedded.len() < 2 {
             return Ok(None);
         }
-        let (mut total, mut parts): (Option<Tensor>, Vec<(String, f64)>) = (None, Vec::new());
-        let mut add = |name: &str, value: &Tensor, weight: f64| -> Result<()> {
-            parts.push((name.to_owned(), value.to_f64()?));
-            let term = value.mul_scalar(weight)?;
-            total = Some(match &total {
-                Some(sum) => sum.add(&term)?,
-                None => term,
-            });
-            Ok(())
-        };
-        if c.label_weight > 0.0 {
-            for side in &sides {
-                if let Some(labels) =
-                    side.labels.as_ref().filter(|l| l.max().and_then(|m| m.to_f64()).unwrap_or(-1.0) >= 0.0)
-                {
-                    // Vectors of unit length are stretched, or the softmax could not be sure of anything.
-                    let logits = self.classifier.forward(&side.code.mul_scalar(8.0)?, train)?;
-                    add(
-                        &format!("label_loss_{}", side.modality),
-                        &logits.cross_entropy(labels, -1, 0.0)?,
-                        c.label_weight,
-                    )?;
-                }
-            }
-        }
-        for a in &sides {
-            for b in sides.iter().filter(|b| b.modality != a.modality) {
-                if c.triplet_weight > 0.0
-                    && let Some(value) = self.triplets(a, b)?
-                {
-                    add(&format!("triplet_loss_{}_{}", a.modality, b.modality), &value, c.triplet_weight)?;
-                }
-                if c.pair_weight > 0.0 && a.modality < b.modality {
-                    add(&format!("pair_loss_{}_{}", a.modality, b.modality), &Self::pairs(a, b)?, c.pair_weight)?;
-                }
-            }
-        }
-        // The discriminator always learns, so that its accuracy can be read; what it tells the rest is the adversary's weight.
-        let weight = c.adversarial_weight * self.warm_up.next(train)?;
-        let codes: Vec<&Tensor> = sides.iter().map(|s| &s.code).collect();
-        let truth: Vec<i64> = sides.iter().flat_map(|s| vec![self.place(&s.modality); s.rows.numel()]).collect();
-        let truth = Tensor::from_slice(&truth)?.to_device(codes[0].device())?;
-        // Vectors of unit length are stretched, as for the classifier.
-        let all = Tensor::cat(&codes, 0)?.mul_scalar(8.0)?;
-        let read = |(first, second): &(Linear, Linear), x: &Tensor| -> Result<Tensor> {
-            second.forward(&first.forward(x, train)?.relu()?, train)
-        };
-        let confuses = c.adversarial_loss == AdversarialLoss::DomainConfusion;
-        let seen = if confuses { all.detach()? } else { gradient_reversal(&all, weight)? };
-        let logits = read(&self.discriminator, &seen)?;
-        if confuses && weight > 0.0 {
-            // Cross-entropy with all modalities as likely.
-            let even = read(&self.shadow, &all)?.log_softmax(1)?.mean()?.neg()?;
-            add("confusion_loss", &even, weight)?;
-        }
-        add("discriminator_loss", &logits.cross_entropy(&truth, -1, 0.0)?, 1.0)?;
-        let told = no_grad(|| logits.argmax(1)?.eq(&truth)?.to_dtype(DType::F32)?.mean()?.to_f64())?;
-        parts.push(("modality_accuracy".into(), told));
-        Ok(total.map(|t| (t, parts)))
+        let mut terms = LossTerms::default();
+        self.add_label_losses(&mut terms, &embedded, train)?;
+        self.add_cross_modal_losses(&mut terms, &embedded)?;
+        self.add_adversarial_losses(&mut terms, &embedded, train)?;
+        Ok(terms.finish())
     }
 
-    /// The mean of the vectors of the modalities that a row has.
+    /// The normalized mean of the embeddings of the modalities that each row has.
     fn encode(&self, set: &InputSet) -> Result<Tensor> {
-        let mut sum: Option<Tensor> = None;
-        for (modality, way) in &self.ways {
-            let Some((input, present)) = set.parts.get(modality) else { continue };
-            let code = way.forward(&input.values, false)?.normalize()?;
-            let code = code.mul(&present.to_dtype(DType::F32)?.unsqueeze(1)?)?;
-            sum = Some(sum.map_or_else(|| Ok(code.clone()), |s| s.add(&code))?);
+        let mut sum = PresentSum::default();
+        for (modality, encoder) in &self.encoders {
+            if let Some((input, present)) = set.parts.get(modality) {
+                sum.add(&encoder.forward(&input.values, false)?.normalize()?, present)?;
+            }
         }
-        let none = || Error::config("inputs", "none of the learner's modalities", "at least one of them");
-        sum.ok_or_else(none)?.normalize()
+        sum.sum()?.normalize()
     }
 
     fn dim(&self) -> i64 {

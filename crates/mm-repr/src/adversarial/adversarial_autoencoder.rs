@@ -1,10 +1,11 @@
-//! The adversarial autoencoder (AAE, Makhzani 2016): an autoencoder whose codes pass for draws from a normal distribution.
+//! The adversarial autoencoder.
 
-use super::{DiscriminatorConfig, DiscriminatorPair};
+use super::discriminator::{DiscriminatorConfig, DiscriminatorPair};
 use crate::generative::{
     InputSpec, ValueType,
-    networks::{DecoderNet, EncoderNet, Likelihood, NetworkConfig},
-    rows_with,
+    batch::present_rows,
+    networks::NetworkConfig,
+    single_modality::{EncoderDecoder, Prior},
 };
 use mm_core::{
     DType, Error, GenerativeDecoder, InputSet, LossOutput, Modality, Module, RepresentationLearner, Result, Scope,
@@ -16,13 +17,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdversarialAutoencoderConfig {
-    /// Width of the code.
+    /// Dimension of the latent vector.
     pub latent_dim: i64,
-    /// The networks.
+    /// Encoder and decoder.
     pub network: NetworkConfig,
-    /// The discriminator of codes.
+    /// The discriminator of latents.
     pub discriminator: DiscriminatorConfig,
-    /// Weight of passing for the prior beside making the values again.
+    /// Weight of the encoder's adversarial loss relative to the reconstruction error.
     pub adversarial_weight: f64,
 }
 
@@ -37,70 +38,66 @@ impl Default for AdversarialAutoencoderConfig {
     }
 }
 
-/// ValueType → codes that look drawn from the prior → the values again.
+/// An autoencoder whose latents are matched to N(0, I) by a discriminator. *Adversarial Autoencoders*
+/// ([Makhzani et al., 2016](https://arxiv.org/abs/1511.05644)).
 pub struct AdversarialAutoencoder {
-    modality: Modality,
-    down: EncoderNet,
-    up: DecoderNet,
-    likelihood: Likelihood,
-    adversary: DiscriminatorPair,
+    networks: EncoderDecoder,
+    discriminator: DiscriminatorPair,
     config: AdversarialAutoencoderConfig,
-    device: mm_core::Device,
 }
 
 impl AdversarialAutoencoder {
     /// Networks `encoder`, `decoder` and `discriminator` under `scope`.
+    ///
+    /// # Errors
+    /// A setting is out of range, or the values are token ids.
     pub fn new(
         scope: &Scope<'_>,
-        (modality, spec): (&Modality, &InputSpec),
+        input: (&Modality, &InputSpec),
         config: &AdversarialAutoencoderConfig,
     ) -> Result<Self> {
         let c = config;
-        if c.latent_dim < 1 || c.adversarial_weight < 0.0 || matches!(spec.value_type, ValueType::Tokens(_)) {
-            let found = format!("{}, {}, {:?}", c.latent_dim, c.adversarial_weight, spec.value_type);
-            return Err(Error::config(
-                "model.latent_dim, adversarial_weight, inputs",
-                found,
-                "a width of at least 1, no negative weight, numbers",
-            ));
+        if c.latent_dim < 1 || c.adversarial_weight < 0.0 {
+            let found = format!("{}, {}", c.latent_dim, c.adversarial_weight);
+            let expected = "latent_dim of at least 1 and no negative weight";
+            return Err(Error::config("model.latent_dim, adversarial_weight", found, expected));
         }
-        let codes = InputSpec { shape: vec![c.latent_dim], value_type: ValueType::Real };
+        let latent_spec = InputSpec { shape: vec![c.latent_dim], value_type: ValueType::Real };
+        let dims = (c.latent_dim, c.latent_dim);
         Ok(Self {
-            modality: modality.clone(),
-            down: EncoderNet::new(&scope.pp("encoder"), spec, c.latent_dim, &c.network)?,
-            up: DecoderNet::new(&scope.pp("decoder"), c.latent_dim, spec, &c.network)?,
-            likelihood: Likelihood::new(&scope.pp("likelihood"), spec)?,
-            adversary: DiscriminatorPair::new(&scope.pp("discriminator"), &codes, 0, &c.discriminator)?,
+            networks: EncoderDecoder::new(scope, input, dims, &c.network, Prior::StandardNormal)?,
+            discriminator: DiscriminatorPair::new(&scope.pp("discriminator"), &latent_spec, 0, &c.discriminator)?,
             config: c.clone(),
-            device: scope.device(),
         })
     }
 }
 
 impl RepresentationLearner for AdversarialAutoencoder {
     fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossOutput>> {
-        let Some((values, _)) = rows_with(set, &self.modality)? else { return Ok(None) };
-        let c = &self.config;
-        let code = self.down.forward(&values, train)?;
-        let error = self.likelihood.error(&self.up.forward(&code, train)?, &values)?.mean()?;
-        let prior = Tensor::randn(&code.shape(), DType::F32, code.device())?;
-        let fake_detached = code.detach()?;
-        let (adversary, losses) = (&self.adversary, c.discriminator.loss);
-        let (real, made) = adversary.discriminator.scores((&prior, None), (&fake_detached, None), train)?;
+        let Some(values) = present_rows(set, &self.networks.modality)? else { return Ok(None) };
+        let latent = self.networks.encoder.forward(&values, train)?;
+        let error = self.networks.reconstruction_error(&latent, &values, train)?;
+        let prior = Tensor::randn(&latent.shape(), DType::F32, latent.device())?;
+        let latent_detached = latent.detach()?;
+        let discriminator = &self.discriminator;
+        let (real_scores, fake_scores) =
+            discriminator.trainable.scores((&prior, None), (&latent_detached, None), train)?;
+        let discriminator_loss = discriminator.loss(&real_scores, &fake_scores)?;
         let discriminator_loss =
-            adversary.penalized(losses.discriminator(&real, &made)?, (&prior, None), &fake_detached, train)?;
-        let generator_loss = losses.generator(&adversary.shadow_score(&code, None)?)?;
-        let parts = vec![
+            discriminator.add_penalty(discriminator_loss, (&prior, None), &latent_detached, train)?;
+        let generator_loss = discriminator.generator_loss(&latent, None)?;
+        let metrics = vec![
             ("reconstruction_error".to_owned(), error.to_f64()?),
             ("discriminator_loss".into(), discriminator_loss.to_f64()?),
             ("generator_loss".into(), generator_loss.to_f64()?),
-            ("latent_std".into(), fake_detached.std_dim(&[0], false, false)?.mean()?.to_f64()?),
+            ("latent_std".into(), latent_detached.std_dim(&[0], false, false)?.mean()?.to_f64()?),
         ];
-        Ok(Some((error.add(&generator_loss.mul_scalar(c.adversarial_weight)?)?.add(&discriminator_loss)?, parts)))
+        let loss = error.add(&generator_loss.mul_scalar(self.config.adversarial_weight)?)?.add(&discriminator_loss)?;
+        Ok(Some((loss, metrics)))
     }
 
     fn encode(&self, set: &InputSet) -> Result<Tensor> {
-        self.down.forward(&set.get(&self.modality)?.0.values, false)
+        self.networks.encoder.forward(self.networks.values(set)?, false)
     }
 
     fn dim(&self) -> i64 {
@@ -108,20 +105,6 @@ impl RepresentationLearner for AdversarialAutoencoder {
     }
 
     fn decoder(&self) -> Option<&dyn GenerativeDecoder> {
-        Some(self)
-    }
-}
-
-impl GenerativeDecoder for AdversarialAutoencoder {
-    fn generates(&self, modality: &Modality) -> bool {
-        *modality == self.modality
-    }
-
-    fn decode(&self, code: &Tensor, _modality: &Modality) -> Result<Tensor> {
-        self.up.forward(code, false)
-    }
-
-    fn sample_prior(&self, rows: i64, _condition: Option<&InputSet>) -> Result<Option<Tensor>> {
-        Tensor::randn(&[rows, self.config.latent_dim], DType::F32, self.device).map(Some)
+        Some(&self.networks)
     }
 }

@@ -1,11 +1,14 @@
-//! The bidirectional adversarial network (BiGAN, Donahue 2017; ALI, Dumoulin 2017): the discriminator sees a value beside a code, and the
-//! encoder's pairs must not be told from the generator's: then each undoes the other.
+//! The bidirectional generative adversarial network.
 
-use super::{DiscriminatorConfig, DiscriminatorPair, spread};
+use super::{
+    discriminator::{DiscriminatorConfig, DiscriminatorPair},
+    diversity::diversity_ratio,
+};
 use crate::generative::{
-    InputSpec, ValueType,
-    networks::{DecoderNet, EncoderNet, Likelihood, NetworkConfig},
-    rows_with,
+    InputSpec,
+    batch::present_rows,
+    networks::NetworkConfig,
+    single_modality::{EncoderDecoder, Prior},
 };
 use mm_core::{
     DType, Error, GenerativeDecoder, InputSet, LossOutput, Modality, Module, RepresentationLearner, Result, Scope,
@@ -17,11 +20,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct BiGanConfig {
-    /// Width of the code.
+    /// Dimension of the latent vector.
     pub latent_dim: i64,
-    /// The networks of encoder and generator.
+    /// Encoder and generator.
     pub network: NetworkConfig,
-    /// The discriminator.
+    /// The discriminator of pairs of values and latents.
     pub discriminator: DiscriminatorConfig,
 }
 
@@ -31,65 +34,69 @@ impl Default for BiGanConfig {
     }
 }
 
-/// ValueType ↔ codes, neither ever compared with its own again.
+/// A BiGAN: the discriminator distinguishes pairs (x, E(x)) of the encoder from pairs (G(z), z) of the generator, which
+/// thereby learn to invert each other without a reconstruction loss.
+///
+/// *Adversarial Feature Learning* ([Donahue et al., 2017](https://arxiv.org/abs/1605.09782)); *Adversarially Learned
+/// Inference* ([Dumoulin et al., 2017](https://arxiv.org/abs/1606.00704)).
 pub struct BiGan {
-    modality: Modality,
-    down: EncoderNet,
-    up: DecoderNet,
-    likelihood: Likelihood,
-    adversary: DiscriminatorPair,
+    networks: EncoderDecoder,
+    discriminator: DiscriminatorPair,
     config: BiGanConfig,
-    device: mm_core::Device,
 }
 
 impl BiGan {
     /// Networks `encoder`, `decoder` and `discriminator` under `scope`.
-    pub fn new(scope: &Scope<'_>, (modality, spec): (&Modality, &InputSpec), config: &BiGanConfig) -> Result<Self> {
+    ///
+    /// # Errors
+    /// A setting is out of range, or the values are token ids.
+    pub fn new(scope: &Scope<'_>, input: (&Modality, &InputSpec), config: &BiGanConfig) -> Result<Self> {
         let c = config;
-        if c.latent_dim < 1 || matches!(spec.value_type, ValueType::Tokens(_)) {
-            let found = format!("{}, {:?}", c.latent_dim, spec.value_type);
-            return Err(Error::config("model.latent_dim, inputs", found, "a width of at least 1, and numbers"));
+        if c.latent_dim < 1 {
+            return Err(Error::config("model.latent_dim", c.latent_dim, "at least 1"));
         }
+        let dims = (c.latent_dim, c.latent_dim);
+        // The likelihood only measures the reconstruction error and is not trained.
+        let likelihood_scope = scope.pp("likelihood").frozen();
+        let prior = Prior::StandardNormal;
         Ok(Self {
-            modality: modality.clone(),
-            down: EncoderNet::new(&scope.pp("encoder"), spec, c.latent_dim, &c.network)?,
-            up: DecoderNet::new(&scope.pp("decoder"), c.latent_dim, spec, &c.network)?,
-            // Only to measure with: its scale is not learned here.
-            likelihood: Likelihood::new(&scope.pp("likelihood").frozen(), spec)?,
-            adversary: DiscriminatorPair::new(&scope.pp("discriminator"), spec, c.latent_dim, &c.discriminator)?,
+            networks: EncoderDecoder::with_likelihood(scope, &likelihood_scope, input, dims, &c.network, prior)?,
+            discriminator: DiscriminatorPair::new(&scope.pp("discriminator"), input.1, c.latent_dim, &c.discriminator)?,
             config: c.clone(),
-            device: scope.device(),
         })
     }
 }
 
 impl RepresentationLearner for BiGan {
     fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossOutput>> {
-        let Some((values, _)) = rows_with(set, &self.modality)? else { return Ok(None) };
-        let (adversary, losses) = (&self.adversary, self.config.discriminator.loss);
-        let code = self.down.forward(&values, train)?;
-        let drawn = Tensor::randn(&code.shape(), DType::F32, code.device())?;
-        let made = self.up.forward(&drawn, train)?;
-        let (still_code, still_made) = (code.detach()?, made.detach()?);
-        let pair = (&values, Some(&still_code));
-        let (real, fake) = adversary.discriminator.scores(pair, (&still_made, Some(&drawn)), train)?;
-        let discriminator_loss = adversary.penalized(losses.discriminator(&real, &fake)?, pair, &still_made, train)?;
-        // The generator wants its pairs taken for the encoder's, and the encoder its own for the generator's.
-        let generator = losses.generator(&adversary.shadow_score(&made, Some(&drawn))?)?;
-        let encoder = losses.generator(&adversary.shadow_score(&values, Some(&code))?.neg()?)?;
-        let error = no_grad(|| self.likelihood.error(&self.up.forward(&code, false)?, &values)?.mean()?.to_f64())?;
-        let parts = vec![
+        let Some(values) = present_rows(set, &self.networks.modality)? else { return Ok(None) };
+        let discriminator = &self.discriminator;
+        let encoded = self.networks.encoder.forward(&values, train)?;
+        let latent = Tensor::randn(&encoded.shape(), DType::F32, encoded.device())?;
+        let fake = self.networks.decoder.forward(&latent, train)?;
+        let (encoded_detached, fake_detached) = (encoded.detach()?, fake.detach()?);
+        let encoder_pair = (&values, Some(&encoded_detached));
+        let (real_scores, fake_scores) =
+            discriminator.trainable.scores(encoder_pair, (&fake_detached, Some(&latent)), train)?;
+        let discriminator_loss = discriminator.loss(&real_scores, &fake_scores)?;
+        let discriminator_loss = discriminator.add_penalty(discriminator_loss, encoder_pair, &fake_detached, train)?;
+        let generator_loss = discriminator.generator_loss(&fake, Some(&latent))?;
+        // The encoder wants its pairs to be classified as the generator's.
+        let encoder_scores = discriminator.detached_score(&values, Some(&encoded))?.neg()?;
+        let encoder_loss = self.config.discriminator.loss.generator(&encoder_scores)?;
+        let error = no_grad(|| self.networks.reconstruction_error(&encoded, &values, false)?.to_f64())?;
+        let metrics = vec![
             ("discriminator_loss".to_owned(), discriminator_loss.to_f64()?),
-            ("generator_loss".into(), generator.to_f64()?),
-            ("encoder_loss".into(), encoder.to_f64()?),
+            ("generator_loss".into(), generator_loss.to_f64()?),
+            ("encoder_loss".into(), encoder_loss.to_f64()?),
             ("reconstruction_error".into(), error),
-            ("diversity_ratio".into(), spread(&made)? / spread(&values)?.max(1e-9)),
+            ("diversity_ratio".into(), diversity_ratio(&fake, &values)?),
         ];
-        Ok(Some((discriminator_loss.add(&generator)?.add(&encoder)?, parts)))
+        Ok(Some((discriminator_loss.add(&generator_loss)?.add(&encoder_loss)?, metrics)))
     }
 
     fn encode(&self, set: &InputSet) -> Result<Tensor> {
-        self.down.forward(&set.get(&self.modality)?.0.values, false)
+        self.networks.encoder.forward(self.networks.values(set)?, false)
     }
 
     fn dim(&self) -> i64 {
@@ -97,20 +104,6 @@ impl RepresentationLearner for BiGan {
     }
 
     fn decoder(&self) -> Option<&dyn GenerativeDecoder> {
-        Some(self)
-    }
-}
-
-impl GenerativeDecoder for BiGan {
-    fn generates(&self, modality: &Modality) -> bool {
-        *modality == self.modality
-    }
-
-    fn decode(&self, code: &Tensor, _modality: &Modality) -> Result<Tensor> {
-        self.up.forward(code, false)
-    }
-
-    fn sample_prior(&self, rows: i64, _condition: Option<&InputSet>) -> Result<Option<Tensor>> {
-        Tensor::randn(&[rows, self.config.latent_dim], DType::F32, self.device).map(Some)
+        Some(&self.networks)
     }
 }

@@ -1,31 +1,32 @@
-//! Translation between the features of two modalities and back: what is translated there and back must be what it was (CycleGAN, Zhu
-//! 2017), must pass for the other modality (a discriminator for each), and where pairs are known must be the other's. The code on the way is a
-//! representation of both that needs one of them alone (MCTN, Pham 2019).
+//! Cycle-consistent translation between the features of two modalities.
 
-use super::{DiscriminatorConfig, DiscriminatorPair, GanLoss};
+use super::{
+    discriminator::{DiscriminatorConfig, DiscriminatorPair},
+    gan_loss::GanLoss,
+};
 use crate::generative::{
     InputSpec, InputSpecs, ValueType,
+    batch::{LossTerms, PresentSum, present_rows},
     networks::{DecoderNet, EncoderNet, NetworkConfig},
-    rows_with,
 };
-use mm_core::{DType, Error, InputSet, LossOutput, Modality, Module, RepresentationLearner, Result, Scope, Tensor};
+use mm_core::{Error, InputSet, LossOutput, Modality, Module, RepresentationLearner, Result, Scope, Tensor};
 use serde::{Deserialize, Serialize};
 
 /// Settings of a [`Translation`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TranslationConfig {
-    /// Width of the code on the way.
+    /// Dimension of the latent vector between encoder and decoder.
     pub latent_dim: i64,
-    /// The networks of both ways.
+    /// Encoder and decoder of both modalities.
     pub network: NetworkConfig,
-    /// Weight of the distance to the other half of a pair.
+    /// Weight of the squared distance between a translation and the other half of its pair.
     pub paired_weight: f64,
-    /// Weight of the distance to what it was, after there and back.
+    /// Weight of the cycle-consistency loss.
     pub cycle_weight: f64,
-    /// Weight of passing for the other modality; 0 for no critics.
+    /// Weight of the translations' adversarial loss; 0 disables the discriminators.
     pub adversarial_weight: f64,
-    /// The critics.
+    /// The discriminators.
     pub discriminator: DiscriminatorConfig,
 }
 
@@ -42,150 +43,138 @@ impl Default for TranslationConfig {
     }
 }
 
-struct Side {
+struct ModalityBranch {
     modality: Modality,
-    down: EncoderNet,
-    up: DecoderNet,
-    adversary: DiscriminatorPair,
+    encoder: EncoderNet,
+    decoder: DecoderNet,
+    /// Distinguishes real features of this modality from translations.
+    discriminator: DiscriminatorPair,
 }
 
-/// Features of one modality ↔ features of the other.
+/// Translation between the features of two modalities, trained on pairs, by cycle consistency (*Unpaired Image-to-Image
+/// Translation using Cycle-Consistent Adversarial Networks*, [Zhu et al., 2017](https://arxiv.org/abs/1703.10593)) and by
+/// a discriminator per modality. The latent is a joint representation that needs only one modality (*Found in
+/// Translation*, [Pham et al., 2019](https://arxiv.org/abs/1812.07809)).
 pub struct Translation {
-    sides: [Side; 2],
+    branches: [ModalityBranch; 2],
     config: TranslationConfig,
 }
 
 impl Translation {
     /// Networks `NAME.encoder`, `NAME.decoder` and `NAME.discriminator` under `scope`.
+    ///
+    /// # Errors
+    /// A setting is out of range, or the inputs are not two modalities with real values.
     pub fn new(scope: &Scope<'_>, specs: &InputSpecs, config: &TranslationConfig) -> Result<Self> {
         let c = config;
         let weights = [c.paired_weight, c.cycle_weight, c.adversarial_weight];
         if c.latent_dim < 1 || weights.iter().any(|w| w.is_nan() || *w < 0.0) || weights.iter().sum::<f64>() == 0.0 {
             let found = format!("{}, {weights:?}", c.latent_dim);
-            let wanted = "a width of at least 1, and weights of which one at least is positive and none negative";
-            return Err(Error::config(
-                "model.latent_dim, paired_weight, cycle_weight, adversarial_weight",
-                found,
-                wanted,
-            ));
+            let expected = "latent_dim of at least 1, no negative weight and at least one positive weight";
+            let field = "model.latent_dim, paired_weight, cycle_weight, adversarial_weight";
+            return Err(Error::config(field, found, expected));
         }
-        let side = |modality: &Modality, spec: &InputSpec| -> Result<Side> {
+        let branch = |modality: &Modality, spec: &InputSpec| -> Result<ModalityBranch> {
             if matches!(spec.value_type, ValueType::Tokens(_) | ValueType::Binary) {
-                let found = format!("{:?}", spec.value_type);
-                return Err(Error::config(
-                    format!("inputs.{modality}"),
-                    found,
-                    "vectors (kind = \"features\" or \"vector\")",
-                ));
+                let expected = "vectors (kind = \"features\" or \"vector\")";
+                return Err(Error::config(format!("inputs.{modality}"), format!("{:?}", spec.value_type), expected));
             }
-            let place = scope.pp(modality);
-            Ok(Side {
+            let scope = scope.pp(modality);
+            Ok(ModalityBranch {
                 modality: modality.clone(),
-                down: EncoderNet::new(&place.pp("encoder"), spec, c.latent_dim, &c.network)?,
-                up: DecoderNet::new(&place.pp("decoder"), c.latent_dim, spec, &c.network)?,
-                adversary: DiscriminatorPair::new(&place.pp("discriminator"), spec, 0, &c.discriminator)?,
+                encoder: EncoderNet::new(&scope.pp("encoder"), spec, c.latent_dim, &c.network)?,
+                decoder: DecoderNet::new(&scope.pp("decoder"), c.latent_dim, spec, &c.network)?,
+                discriminator: DiscriminatorPair::new(&scope.pp("discriminator"), spec, 0, &c.discriminator)?,
             })
         };
-        let sides = specs.iter().map(|(m, s)| side(m, s)).collect::<Result<Vec<_>>>()?;
-        let sides: [Side; 2] = sides
+        let branches = specs.iter().map(|(m, s)| branch(m, s)).collect::<Result<Vec<_>>>()?;
+        let branches: [ModalityBranch; 2] = branches
             .try_into()
-            .map_err(|s: Vec<_>| Error::config("inputs", format!("{} modalities", s.len()), "exactly two"))?;
-        Ok(Self { sides, config: c.clone() })
+            .map_err(|b: Vec<_>| Error::config("inputs", format!("{} modalities", b.len()), "exactly two"))?;
+        Ok(Self { branches, config: c.clone() })
     }
 
     fn translate(&self, from: usize, values: &Tensor, train: bool) -> Result<Tensor> {
-        self.sides[1 - from].up.forward(&self.sides[from].down.forward(values, train)?, train)
+        let latent = self.branches[from].encoder.forward(values, train)?;
+        self.branches[1 - from].decoder.forward(&latent, train)
+    }
+
+    /// Adds the cycle-consistency and adversarial losses of one direction.
+    fn add_unpaired_terms(&self, terms: &mut LossTerms, set: &InputSet, from: usize, train: bool) -> Result<()> {
+        let c = &self.config;
+        if c.cycle_weight == 0.0 && c.adversarial_weight == 0.0 {
+            return Ok(());
+        }
+        let (source, target) = (&self.branches[from], &self.branches[1 - from]);
+        let direction = format!("{}_{}", source.modality, target.modality);
+        let Some(values) = present_rows(set, &source.modality)? else { return Ok(()) };
+        let translated = self.translate(from, &values, train)?;
+        if c.cycle_weight > 0.0 {
+            let cycled = self.translate(1 - from, &translated, train)?;
+            terms.add(format!("cycle_loss_{direction}"), &mse(&cycled, &values)?, c.cycle_weight)?;
+        }
+        if c.adversarial_weight > 0.0
+            && let Some(real) = present_rows(set, &target.modality)?
+        {
+            let discriminator = &target.discriminator;
+            let fake_detached = translated.detach()?;
+            let (real_scores, fake_scores) =
+                discriminator.trainable.scores((&real, None), (&fake_detached, None), train)?;
+            let discriminator_loss = discriminator.loss(&real_scores, &fake_scores)?;
+            terms.add(format!("discriminator_loss_{}", target.modality), &discriminator_loss, 1.0)?;
+            let generator_loss = discriminator.generator_loss(&translated, None)?;
+            terms.add(format!("generator_loss_{direction}"), &generator_loss, c.adversarial_weight)?;
+        }
+        Ok(())
     }
 }
 
-fn squared(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+fn mse(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     a.sub(b)?.pow(2.0)?.mean()
 }
 
 impl RepresentationLearner for Translation {
     fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossOutput>> {
-        let c = &self.config;
-        let (mut total, mut parts): (Option<Tensor>, Vec<(String, f64)>) = (None, Vec::new());
-        let mut add = |name: String, value: &Tensor, weight: f64| -> Result<()> {
-            parts.push((name, value.to_f64()?));
-            let term = value.mul_scalar(weight)?;
-            total = Some(match &total {
-                Some(sum) => sum.add(&term)?,
-                None => term,
-            });
-            Ok(())
-        };
-        let both = set.get(&self.sides[0].modality)?.1.logical_and(&set.get(&self.sides[1].modality)?.1)?;
-        let paired = both.nonzero()?;
+        let mut terms = LossTerms::default();
+        let has_both = set.get(&self.branches[0].modality)?.1.logical_and(&set.get(&self.branches[1].modality)?.1)?;
+        let paired = has_both.nonzero()?;
         for from in [0, 1] {
-            let (own, other) = (&self.sides[from], &self.sides[1 - from]);
-            let name = format!("{}_{}", own.modality, other.modality);
-            if c.paired_weight > 0.0 && paired.numel() > 0 {
-                let given = set.get(&own.modality)?.0.values.index_select(0, &paired)?;
-                let wanted = set.get(&other.modality)?.0.values.index_select(0, &paired)?;
-                add(
-                    format!("paired_loss_{name}"),
-                    &squared(&self.translate(from, &given, train)?, &wanted)?,
-                    c.paired_weight,
-                )?;
+            let (source, target) = (&self.branches[from], &self.branches[1 - from]);
+            if self.config.paired_weight > 0.0 && paired.numel() > 0 {
+                let input = set.get(&source.modality)?.0.values.index_select(0, &paired)?;
+                let expected = set.get(&target.modality)?.0.values.index_select(0, &paired)?;
+                let loss = mse(&self.translate(from, &input, train)?, &expected)?;
+                let name = format!("paired_loss_{}_{}", source.modality, target.modality);
+                terms.add(name, &loss, self.config.paired_weight)?;
             }
-            if c.cycle_weight == 0.0 && c.adversarial_weight == 0.0 {
-                continue;
-            }
-            let Some((values, _)) = rows_with(set, &own.modality)? else { continue };
-            let there = self.translate(from, &values, train)?;
-            if c.cycle_weight > 0.0 {
-                add(
-                    format!("cycle_loss_{name}"),
-                    &squared(&self.translate(1 - from, &there, train)?, &values)?,
-                    c.cycle_weight,
-                )?;
-            }
-            if c.adversarial_weight > 0.0
-                && let Some((real, _)) = rows_with(set, &other.modality)?
-            {
-                let fake_detached = there.detach()?;
-                let (yes, no) = other.adversary.discriminator.scores((&real, None), (&fake_detached, None), train)?;
-                add(
-                    format!("discriminator_loss_{}", other.modality),
-                    &c.discriminator.loss.discriminator(&yes, &no)?,
-                    1.0,
-                )?;
-                let passed = c.discriminator.loss.generator(&other.adversary.shadow_score(&there, None)?)?;
-                add(format!("generator_loss_{name}"), &passed, c.adversarial_weight)?;
-            }
+            self.add_unpaired_terms(&mut terms, set, from, train)?;
         }
-        Ok(total.map(|t| (t, parts)))
+        Ok(terms.finish())
     }
 
-    /// The mean of the codes of the modalities that a row has.
+    /// The mean of the latents of the modalities that each row has.
     fn encode(&self, set: &InputSet) -> Result<Tensor> {
-        let (mut sum, mut count): (Option<Tensor>, Option<Tensor>) = (None, None);
-        for side in &self.sides {
-            let Some((input, present)) = set.parts.get(&side.modality) else { continue };
-            let there = present.to_dtype(DType::F32)?.unsqueeze(1)?;
-            let code = side.down.forward(&input.values, false)?.mul(&there)?;
-            sum = Some(sum.map_or_else(|| Ok(code.clone()), |s| s.add(&code))?);
-            count = Some(count.map_or_else(|| Ok(there.clone()), |s| s.add(&there))?);
+        let mut sum = PresentSum::default();
+        for branch in &self.branches {
+            if let Some((input, present)) = set.parts.get(&branch.modality) {
+                sum.add(&branch.encoder.forward(&input.values, false)?, present)?;
+            }
         }
-        match (sum, count) {
-            (Some(sum), Some(count)) => sum.div(&count.clamp_min(1.0)?),
-            _ => Err(Error::config("inputs", "none of the learner's modalities", "at least one of them")),
-        }
+        sum.mean()
     }
 
     fn dim(&self) -> i64 {
         self.config.latent_dim
     }
 
-    /// The other modality's, translated; its own, when that alone is there, there and back.
+    /// The translation from the other modality, or the cycle through it where only `modality` is present.
     fn reconstruct(&self, set: &InputSet, modality: &Modality) -> Result<Option<Tensor>> {
-        let Some(to) = self.sides.iter().position(|s| s.modality == *modality) else { return Ok(None) };
-        let from = 1 - to;
-        if let Some((input, _)) = set.parts.get(&self.sides[from].modality) {
-            return self.translate(from, &input.values, false).map(Some);
+        let Some(target) = self.branches.iter().position(|b| b.modality == *modality) else { return Ok(None) };
+        let source = 1 - target;
+        if let Some((input, _)) = set.parts.get(&self.branches[source].modality) {
+            return self.translate(source, &input.values, false).map(Some);
         }
-        let there = self.translate(to, &set.get(modality)?.0.values, false)?;
-        self.translate(from, &there, false).map(Some)
+        let translated = self.translate(target, &set.get(modality)?.0.values, false)?;
+        self.translate(source, &translated, false).map(Some)
     }
 }

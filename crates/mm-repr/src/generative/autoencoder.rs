@@ -1,10 +1,10 @@
-//! The autoencoder (Hinton 2006) with what keeps it from copying: noise on what goes in (denoising, Vincent 2008), a code that is mostly
-//! zero (L1, or the k largest: Makhzani 2014), or a penalty on how fast the code changes (contractive, Rifai 2011).
+//! The autoencoder and its regularized variants.
 
 use super::{
-    InputSpec, ValueType,
-    networks::{DecoderNet, EncoderNet, Likelihood, NetworkConfig},
-    rows_with,
+    batch::{LossTerms, present_rows},
+    networks::NetworkConfig,
+    single_modality::{EncoderDecoder, Prior},
+    spec::InputSpec,
 };
 use mm_core::{
     DType, Error, GenerativeDecoder, InputSet, LossOutput, Modality, Module, RepresentationLearner, Result, Scope,
@@ -12,13 +12,14 @@ use mm_core::{
 };
 use serde::{Deserialize, Serialize};
 
-/// What makes a code mostly zero.
+/// Sparsity of the latent vector.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Sparsity {
-    /// This weight on the mean absolute value of the code.
+    /// Adds this weight times the mean absolute value of the latent to the loss.
     L1(f64),
-    /// The so many largest (by absolute value) of each row are kept, the rest are set to zero.
+    /// Keeps the k elements of each latent with the largest absolute values and sets the others to zero. *k-Sparse
+    /// Autoencoders* ([Makhzani and Frey, 2014](https://arxiv.org/abs/1312.5663)).
     TopK(i64),
 }
 
@@ -26,136 +27,141 @@ pub enum Sparsity {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AutoencoderConfig {
-    /// Width of the code.
+    /// Dimension of the latent vector.
     pub latent_dim: i64,
-    /// The networks.
+    /// Encoder and decoder.
     pub network: NetworkConfig,
-    /// Standard deviation of the noise on what goes in while training.
+    /// Standard deviation of the Gaussian noise added to the input in training.
     pub noise_std: f64,
-    /// Share of the numbers that are set to zero while training.
+    /// Fraction of the input elements set to zero in training.
     pub mask_ratio: f64,
-    /// What makes the code mostly zero.
+    /// Sparsity of the latent vector.
     pub sparsity: Option<Sparsity>,
-    /// Weight of the squared Frobenius norm of the code's derivative by what goes in.
+    /// Weight of the contractive penalty ‖∂z/∂x‖²_F.
     pub contractive_weight: f64,
 }
 
 impl Default for AutoencoderConfig {
     fn default() -> Self {
-        let network = NetworkConfig::default();
-        Self { latent_dim: 64, network, noise_std: 0.0, mask_ratio: 0.0, sparsity: None, contractive_weight: 0.0 }
+        Self {
+            latent_dim: 64,
+            network: NetworkConfig::default(),
+            noise_std: 0.0,
+            mask_ratio: 0.0,
+            sparsity: None,
+            contractive_weight: 0.0,
+        }
     }
 }
 
-/// ValueType → code → the values again.
+impl AutoencoderConfig {
+    fn validate(&self, modality: &Modality, spec: &InputSpec) -> Result<()> {
+        let is_valid = self.latent_dim >= 1 && self.noise_std >= 0.0 && self.contractive_weight >= 0.0;
+        if !is_valid || !(0.0..1.0).contains(&self.mask_ratio) {
+            let found =
+                format!("{}, {}, {}, {}", self.latent_dim, self.noise_std, self.mask_ratio, self.contractive_weight);
+            let expected = "latent_dim of at least 1, mask_ratio in [0, 1) and no negative value";
+            let field = "model.latent_dim, noise_std, mask_ratio, contractive_weight";
+            return Err(Error::config(field, found, expected));
+        }
+        if let Some(Sparsity::TopK(k)) = self.sparsity
+            && !(1..=self.latent_dim).contains(&k)
+        {
+            let expected = format!("1 to {}, the latent_dim", self.latent_dim);
+            return Err(Error::config("model.sparsity.top_k", k, expected));
+        }
+        let is_regularized =
+            self.noise_std > 0.0 || self.mask_ratio > 0.0 || self.sparsity.is_some() || self.contractive_weight > 0.0;
+        if self.latent_dim >= spec.numel() && !is_regularized {
+            let expected = format!(
+                "less than the {} elements of {modality}, or noise_std, mask_ratio, sparsity or contractive_weight: \
+                 otherwise the identity is optimal",
+                spec.numel()
+            );
+            return Err(Error::config("model.latent_dim", self.latent_dim, expected));
+        }
+        Ok(())
+    }
+}
+
+/// An autoencoder ([Hinton and Salakhutdinov, 2006](https://doi.org/10.1126/science.1127647)) with loss
+/// ‖x − x̂‖² / numel, or binary cross-entropy of binary values.
+///
+/// Denoising (`noise_std`, `mask_ratio`): *Extracting and Composing Robust Features with Denoising Autoencoders*
+/// ([Vincent et al., 2008](https://doi.org/10.1145/1390156.1390294)). Contractive (`contractive_weight`): *Contractive
+/// Auto-Encoders* (Rifai et al., 2011).
 pub struct Autoencoder {
-    modality: Modality,
-    down: EncoderNet,
-    up: DecoderNet,
-    likelihood: Likelihood,
+    networks: EncoderDecoder,
     config: AutoencoderConfig,
 }
 
 impl Autoencoder {
     /// Networks `encoder` and `decoder` under `scope`.
-    pub fn new(
-        scope: &Scope<'_>,
-        (modality, spec): (&Modality, &InputSpec),
-        config: &AutoencoderConfig,
-    ) -> Result<Self> {
-        let sensible = config.latent_dim >= 1 && config.noise_std >= 0.0 && config.contractive_weight >= 0.0;
-        let found = format!(
-            "{}, {}, {}, {}",
-            config.latent_dim, config.noise_std, config.mask_ratio, config.contractive_weight
-        );
-        if !sensible || !(0.0..1.0).contains(&config.mask_ratio) {
-            return Err(Error::config(
-                "model.latent_dim, noise_std, mask_ratio, contractive_weight",
-                found,
-                "a width of at least 1, a share in [0, 1) and no negative number",
-            ));
-        }
-        if let Some(Sparsity::TopK(k)) = config.sparsity
-            && !(1..=config.latent_dim).contains(&k)
-        {
-            let wanted = format!("1 to the {} of the code", config.latent_dim);
-            return Err(Error::config("model.sparsity.top_k", k, wanted));
-        }
-        let held = config.noise_std > 0.0
-            || config.mask_ratio > 0.0
-            || config.sparsity.is_some()
-            || config.contractive_weight > 0.0;
-        if config.latent_dim >= spec.numel() && !held {
-            let wanted = format!(
-                "fewer than the {} numbers of {modality}, or noise_std, mask_ratio, sparsity or contractive_weight: it would learn to copy",
-                spec.numel()
-            );
-            return Err(Error::config("model.latent_dim", config.latent_dim, wanted));
-        }
-        if matches!(spec.value_type, ValueType::Tokens(_)) {
-            return Err(Error::config("model.kind", "autoencoder on symbols", "kind = \"sequence_autoencoder\""));
-        }
-        Ok(Self {
-            modality: modality.clone(),
-            down: EncoderNet::new(&scope.pp("encoder"), spec, config.latent_dim, &config.network)?,
-            up: DecoderNet::new(&scope.pp("decoder"), config.latent_dim, spec, &config.network)?,
-            likelihood: Likelihood::new(&scope.pp("likelihood"), spec)?,
-            config: config.clone(),
-        })
+    ///
+    /// # Errors
+    /// A setting is out of range, or the values are token ids.
+    pub fn new(scope: &Scope<'_>, input: (&Modality, &InputSpec), config: &AutoencoderConfig) -> Result<Self> {
+        config.validate(input.0, input.1)?;
+        let dims = (config.latent_dim, config.latent_dim);
+        let networks = EncoderDecoder::new(scope, input, dims, &config.network, Prior::None)?;
+        Ok(Self { networks, config: config.clone() })
     }
 
-    fn encode(&self, values: &Tensor, train: bool) -> Result<Tensor> {
-        let code = self.down.forward(values, train)?; // [rows, width]
-        let Some(Sparsity::TopK(k)) = self.config.sparsity else { return Ok(code) };
-        let size = code.abs()?;
-        let least = size.topk(k)?.0.narrow(-1, k - 1, 1)?; // [rows, 1]
-        code.mul(&least.le(&size)?.to_dtype(code.dtype()?)?)
+    fn latent(&self, values: &Tensor, train: bool) -> Result<Tensor> {
+        let latent = self.networks.encoder.forward(values, train)?; // [rows, latent_dim]
+        let Some(Sparsity::TopK(k)) = self.config.sparsity else { return Ok(latent) };
+        let magnitude = latent.abs()?;
+        let threshold = magnitude.topk(k)?.0.narrow(-1, k - 1, 1)?; // [rows, 1]
+        latent.mul(&threshold.le(&magnitude)?.to_dtype(latent.dtype()?)?)
+    }
+
+    /// The input of a denoising autoencoder.
+    fn corrupt(&self, values: &Tensor) -> Result<Tensor> {
+        let AutoencoderConfig { noise_std, mask_ratio, .. } = self.config;
+        let mut x = values.clone();
+        if noise_std > 0.0 {
+            x = x.add(&Tensor::randn(&x.shape(), DType::F32, x.device())?.mul_scalar(noise_std)?)?;
+        }
+        if mask_ratio > 0.0 {
+            let keep = Tensor::rand(&x.shape(), DType::F32, x.device())?.gt_scalar(mask_ratio)?;
+            x = x.mul(&keep.to_dtype(DType::F32)?)?;
+        }
+        Ok(x)
     }
 }
 
-/// ‖∂code/∂values‖² a row, estimated without bias by one random direction in the code (Hutchinson 1990): exact would take a pass
-/// backwards for each of its dimensions.
-pub(crate) fn squared_derivative(code: &Tensor, values: &Tensor) -> Result<Tensor> {
-    let direction = Tensor::randn(&code.shape(), DType::F32, code.device())?;
-    let along = code.mul(&direction)?.sum()?.autograd_grad(&[values])?;
-    along[0].mul(&along[0])?.sum()?.mul_scalar(1.0 / code.size(0)? as f64)
+/// An unbiased estimate of the mean over rows of ‖∂z/∂x‖²_F from one random projection of the latent, instead of one
+/// backward pass per dimension (*A Stochastic Estimator of the Trace of the Influence Matrix*,
+/// [Hutchinson, 1990](https://doi.org/10.1080/03610919008812866)).
+fn jacobian_norm_estimate(latent: &Tensor, input: &Tensor) -> Result<Tensor> {
+    let projection = Tensor::randn(&latent.shape(), DType::F32, latent.device())?;
+    let product = latent.mul(&projection)?.sum()?.autograd_grad(&[input])?;
+    product[0].mul(&product[0])?.sum()?.mul_scalar(1.0 / latent.size(0)? as f64)
 }
 
 impl RepresentationLearner for Autoencoder {
     fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossOutput>> {
-        let Some((values, _)) = rows_with(set, &self.modality)? else { return Ok(None) };
-        let c = &self.config;
-        let mut given = values.clone();
-        if train && c.noise_std > 0.0 {
-            given = given.add(&Tensor::randn(&given.shape(), DType::F32, given.device())?.mul_scalar(c.noise_std)?)?;
+        let Some(values) = present_rows(set, &self.networks.modality)? else { return Ok(None) };
+        let mut input = if train { self.corrupt(&values)? } else { values.clone() };
+        let is_contractive = train && self.config.contractive_weight > 0.0;
+        if is_contractive {
+            input = input.detach()?.set_requires_grad(true)?;
         }
-        if train && c.mask_ratio > 0.0 {
-            let keep = Tensor::rand(&given.shape(), DType::F32, given.device())?.gt_scalar(c.mask_ratio)?;
-            given = given.mul(&keep.to_dtype(DType::F32)?)?;
+        let latent = self.latent(&input, train)?;
+        let mut terms = LossTerms::default();
+        terms.add("reconstruction_error", &self.networks.reconstruction_error(&latent, &values, train)?, 1.0)?;
+        if let Some(Sparsity::L1(weight)) = self.config.sparsity {
+            terms.add("l1_penalty", &latent.abs()?.mean()?, weight)?;
         }
-        let contracts = train && c.contractive_weight > 0.0;
-        if contracts {
-            given = given.detach()?.set_requires_grad(true)?;
+        if is_contractive {
+            let penalty = jacobian_norm_estimate(&latent, &input)?;
+            terms.add("contractive_penalty", &penalty, self.config.contractive_weight)?;
         }
-        let code = self.encode(&given, train)?;
-        let error = self.likelihood.error(&self.up.forward(&code, train)?, &values)?.mean()?;
-        let mut parts = vec![("reconstruction".to_owned(), error.to_f64()?)];
-        let mut loss = error;
-        if let Some(Sparsity::L1(weight)) = c.sparsity {
-            let size = code.abs()?.mean()?;
-            parts.push(("code_size".into(), size.to_f64()?));
-            loss = loss.add(&size.mul_scalar(weight)?)?;
-        }
-        if contracts {
-            let speed = squared_derivative(&code, &given)?;
-            parts.push(("squared_derivative".into(), speed.to_f64()?));
-            loss = loss.add(&speed.mul_scalar(c.contractive_weight)?)?;
-        }
-        Ok(Some((loss, parts)))
+        Ok(terms.finish())
     }
 
     fn encode(&self, set: &InputSet) -> Result<Tensor> {
-        self.encode(&set.get(&self.modality)?.0.values, false)
+        self.latent(self.networks.values(set)?, false)
     }
 
     fn dim(&self) -> i64 {
@@ -163,21 +169,36 @@ impl RepresentationLearner for Autoencoder {
     }
 
     fn decoder(&self) -> Option<&dyn GenerativeDecoder> {
-        Some(self)
+        Some(&self.networks)
     }
 }
 
-/// Without a prior to draw from; between two codes it has values all the same.
-impl GenerativeDecoder for Autoencoder {
-    fn generates(&self, modality: &Modality) -> bool {
-        *modality == self.modality
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mm_core::{Device, seed::manual_seed};
+
+    fn randn(shape: &[i64]) -> Tensor {
+        Tensor::randn(shape, DType::F32, Device::Cpu).unwrap()
     }
 
-    fn decode(&self, code: &Tensor, _modality: &Modality) -> Result<Tensor> {
-        self.up.forward(code, false)
-    }
-
-    fn sample_prior(&self, _rows: i64, _condition: Option<&InputSet>) -> Result<Option<Tensor>> {
-        Ok(None)
+    #[test]
+    fn the_jacobian_norm_estimate_is_unbiased() {
+        manual_seed(1);
+        let (weight, x) = (randn(&[3, 5]), randn(&[4, 5]));
+        // The Jacobian of tanh(W x) is diag(1 − tanh²(W x)) W.
+        let exact = {
+            let slope = x.linear(&weight, None).unwrap().tanh().unwrap().pow(2.0).unwrap().neg().unwrap();
+            let slope = slope.add_scalar(1.0).unwrap().pow(2.0).unwrap(); // [4, 3]
+            let squares = weight.pow(2.0).unwrap().sum_dim(&[1], false).unwrap(); // [3]
+            slope.mul(&squares).unwrap().sum().unwrap().to_f64().unwrap() / 4.0
+        };
+        let mut sum = 0.0;
+        for _ in 0..3000 {
+            let x = x.detach().unwrap().set_requires_grad(true).unwrap();
+            let latent = x.linear(&weight, None).unwrap().tanh().unwrap();
+            sum += jacobian_norm_estimate(&latent, &x).unwrap().to_f64().unwrap();
+        }
+        assert!((sum / 3000.0 / exact - 1.0).abs() < 0.05, "{} for {exact}", sum / 3000.0);
     }
 }

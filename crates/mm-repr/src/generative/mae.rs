@@ -1,10 +1,10 @@
-//! The masked autoencoder (MAE, He 2022) for pictures and for spectrograms (Huang 2022): most patches are hidden, a transformer sees the
-//! rest, a smaller one makes the hidden ones again.
+//! The masked autoencoder.
 
-use super::{InputSpec, rows_with};
+use super::{batch::present_rows, spec::InputSpec, transformer::pre_norm_transformer};
 use mm_core::{
-    DType, Error, Features, Init, InputSet, LossOutput, Modality, Module, RepresentationLearner, Result, Scope, Tensor,
-    nn::{Activation, AttentionConfig, BlockConfig, ForwardArgs, Linear, MlpConfig, Transformer, TransformerConfig},
+    DType, Error, Features, Init, InputSet, LossOutput, Modality, Module, Pooling, RepresentationLearner, Result,
+    Scope, Tensor,
+    nn::{AttentionConfig, ForwardArgs, Linear, Transformer},
 };
 use serde::{Deserialize, Serialize};
 
@@ -14,19 +14,19 @@ use serde::{Deserialize, Serialize};
 pub struct MaskedAutoencoderConfig {
     /// Height and width of a patch.
     pub patch_size: [i64; 2],
-    /// Width of the encoder, and of the code.
+    /// Embedding dimension of the encoder.
     pub embed_dim: i64,
-    /// Its blocks.
+    /// Layers of the encoder.
     pub num_layers: i64,
-    /// Its heads.
+    /// Attention heads of encoder and decoder.
     pub num_heads: i64,
-    /// Width of the decoder.
+    /// Embedding dimension of the decoder.
     pub decoder_embed_dim: i64,
-    /// Its blocks.
+    /// Layers of the decoder.
     pub decoder_num_layers: i64,
-    /// Share of the patches that are hidden.
+    /// Fraction of the patches that are masked.
     pub mask_ratio: f64,
-    /// Whether each patch is brought to mean zero and variance one before it is compared.
+    /// Whether the loss compares patches standardized to mean 0 and variance 1.
     pub norm_pix_loss: bool,
 }
 
@@ -45,34 +45,34 @@ impl Default for MaskedAutoencoderConfig {
     }
 }
 
-/// A pre-norm stack of plain blocks.
-pub(super) fn stack(scope: &Scope<'_>, attention: AttentionConfig, layers: i64, dropout: f64) -> Result<Transformer> {
-    let width = attention.embed_dim;
-    let block = BlockConfig {
-        norm_first: true,
-        dropout,
-        ..BlockConfig::new(attention, MlpConfig::new(4 * width, Activation::Gelu))
-    };
-    Transformer::new(scope, &TransformerConfig { num_layers: layers, block, final_norm: true })
-}
-
-/// Pictures → what can be seen of them → the whole.
+/// A masked autoencoder of images or spectrograms: a transformer encodes the visible patches, a smaller one predicts the
+/// masked ones; the loss is their mean squared error.
+///
+/// *Masked Autoencoders Are Scalable Vision Learners* ([He et al., 2022](https://arxiv.org/abs/2111.06377)); *Masked
+/// Autoencoders that Listen* ([Huang et al., 2022](https://arxiv.org/abs/2207.06405)).
 pub struct MaskedAutoencoder {
     modality: Modality,
     spec: InputSpec,
-    project: Linear,
-    positions: Tensor,
+    patch_embedding: Linear,
+    position_embedding: Tensor,
     encoder: Transformer,
-    narrow: Linear,
-    hidden: Tensor,
-    decoder_positions: Tensor,
+    decoder_embedding: Linear,
+    mask_token: Tensor,
+    decoder_position_embedding: Tensor,
     decoder: Transformer,
-    last: Linear,
+    prediction: Linear,
     config: MaskedAutoencoderConfig,
 }
 
+fn num_visible(num_patches: i64, mask_ratio: f64) -> i64 {
+    num_patches - (num_patches as f64 * mask_ratio).round() as i64
+}
+
 impl MaskedAutoencoder {
-    /// Stacks `encoder` and `decoder` under `scope`.
+    /// Transformers `encoder` and `decoder` under `scope`.
+    ///
+    /// # Errors
+    /// Patches do not divide the images, or the mask ratio leaves no masked or no visible patch.
     pub fn new(
         scope: &Scope<'_>,
         (modality, spec): (&Modality, &InputSpec),
@@ -80,126 +80,118 @@ impl MaskedAutoencoder {
     ) -> Result<Self> {
         let c = config;
         let [height, width] = c.patch_size;
-        let fits = spec.shape.len() == 3
-            && height > 0
-            && width > 0
-            && spec.shape[1] % height == 0
-            && spec.shape[2] % width == 0;
-        if !fits {
-            let wanted = format!("a size that divides pictures of {:?} evenly", spec.shape);
-            return Err(Error::config("model.patch_size", format!("{:?}", c.patch_size), wanted));
+        let divides = |patch: i64, size: i64| patch > 0 && size % patch == 0;
+        if spec.shape.len() != 3 || !divides(height, spec.shape[1]) || !divides(width, spec.shape[2]) {
+            let expected = format!("a patch size that divides images of shape {:?}", spec.shape);
+            return Err(Error::config("model.patch_size", format!("{:?}", c.patch_size), expected));
         }
-        let count = (spec.shape[1] / height) * (spec.shape[2] / width);
-        let seen = Self::seen(count, c.mask_ratio);
-        if !(0.0..1.0).contains(&c.mask_ratio) || seen == count || seen < 1 {
-            let wanted = format!("a share in (0, 1) that hides some of the {count} patches and leaves some");
-            return Err(Error::config("model.mask_ratio", c.mask_ratio, wanted));
+        let num_patches = (spec.shape[1] / height) * (spec.shape[2] / width);
+        let visible = num_visible(num_patches, c.mask_ratio);
+        if !(0.0..1.0).contains(&c.mask_ratio) || visible == num_patches || visible < 1 {
+            let expected = format!("a ratio in (0, 1) that masks some of the {num_patches} patches, not all");
+            return Err(Error::config("model.mask_ratio", c.mask_ratio, expected));
         }
-        let patch = spec.shape[0] * height * width;
-        let places = |name: &str, width: i64| scope.param(name, &[1, count, width], Init::Normal(0.02));
+        let patch_dim = spec.shape[0] * height * width;
+        let positions = |name: &str, dim: i64| scope.param(name, &[1, num_patches, dim], Init::Normal(0.02));
+        let transformer = |name: &str, dim: i64, num_layers: i64| {
+            pre_norm_transformer(&scope.pp(name), AttentionConfig::new(dim, c.num_heads), num_layers, 0.0)
+        };
         Ok(Self {
             modality: modality.clone(),
             spec: spec.clone(),
-            project: Linear::new(&scope.pp("patch_embedding"), patch, c.embed_dim, true)?,
-            positions: places("position_embedding", c.embed_dim)?,
-            encoder: stack(&scope.pp("encoder"), AttentionConfig::new(c.embed_dim, c.num_heads), c.num_layers, 0.0)?,
-            narrow: Linear::new(&scope.pp("decoder_embed"), c.embed_dim, c.decoder_embed_dim, true)?,
-            hidden: scope.param("mask_token", &[1, 1, c.decoder_embed_dim], Init::Normal(0.02))?,
-            decoder_positions: places("decoder_position_embedding", c.decoder_embed_dim)?,
-            decoder: stack(
-                &scope.pp("decoder"),
-                AttentionConfig::new(c.decoder_embed_dim, c.num_heads),
-                c.decoder_num_layers,
-                0.0,
-            )?,
-            last: Linear::new(&scope.pp("decoder_pred"), c.decoder_embed_dim, patch, true)?,
+            patch_embedding: Linear::new(&scope.pp("patch_embedding"), patch_dim, c.embed_dim, true)?,
+            position_embedding: positions("position_embedding", c.embed_dim)?,
+            encoder: transformer("encoder", c.embed_dim, c.num_layers)?,
+            decoder_embedding: Linear::new(&scope.pp("decoder_embedding"), c.embed_dim, c.decoder_embed_dim, true)?,
+            mask_token: scope.param("mask_token", &[1, 1, c.decoder_embed_dim], Init::Normal(0.02))?,
+            decoder_position_embedding: positions("decoder_position_embedding", c.decoder_embed_dim)?,
+            decoder: transformer("decoder", c.decoder_embed_dim, c.decoder_num_layers)?,
+            prediction: Linear::new(&scope.pp("prediction"), c.decoder_embed_dim, patch_dim, true)?,
             config: c.clone(),
         })
     }
 
-    fn seen(patches: i64, hide: f64) -> i64 {
-        patches - (patches as f64 * hide).round() as i64
-    }
-
-    /// `[rows, channels, height, width]` → `[rows, patches, numbers of a patch]`.
-    fn patches(&self, x: &Tensor) -> Result<Tensor> {
+    /// `[rows, channels, height, width]` → `[rows, patches, patch_dim]`.
+    fn patchify(&self, x: &Tensor) -> Result<Tensor> {
         let ([ph, pw], s) = (self.config.patch_size, &self.spec.shape);
-        let (down, across) = (s[1] / ph, s[2] / pw);
-        x.reshape(&[-1, s[0], down, ph, across, pw])?.permute(&[0, 2, 4, 3, 5, 1])?.reshape(&[
+        let (grid_height, grid_width) = (s[1] / ph, s[2] / pw);
+        x.reshape(&[-1, s[0], grid_height, ph, grid_width, pw])?.permute(&[0, 2, 4, 3, 5, 1])?.reshape(&[
             -1,
-            down * across,
+            grid_height * grid_width,
             ph * pw * s[0],
         ])
     }
 
-    /// And back.
-    fn picture(&self, patches: &Tensor) -> Result<Tensor> {
+    /// `[rows, patches, patch_dim]` → `[rows, channels, height, width]`.
+    fn unpatchify(&self, patches: &Tensor) -> Result<Tensor> {
         let ([ph, pw], s) = (self.config.patch_size, &self.spec.shape);
-        let (down, across) = (s[1] / ph, s[2] / pw);
         patches
-            .reshape(&[-1, down, across, ph, pw, s[0]])?
+            .reshape(&[-1, s[1] / ph, s[2] / pw, ph, pw, s[0]])?
             .permute(&[0, 5, 1, 3, 2, 4])?
             .reshape(&[-1, s[0], s[1], s[2]])
     }
 
-    /// What is made of hidden and seen patches alike, `[rows, patches, numbers]`, and `[rows, patches, 1]`, 1 where hidden.
-    fn fill(&self, patches: &Tensor, train: bool) -> Result<(Tensor, Tensor)> {
-        let (rows, count) = (patches.size(0)?, patches.size(1)?);
-        let seen = Self::seen(count, self.config.mask_ratio);
-        // Each row its own order: the first are seen.
-        let order = Tensor::rand(&[rows, count], DType::F32, patches.device())?.argsort(1, false)?;
-        let back = order.argsort(1, false)?; // [rows, patches]
-        let pick = |x: &Tensor, places: &Tensor| -> Result<Tensor> {
-            let width = x.size(2)?;
-            x.gather(1, &places.unsqueeze(-1)?.expand(&[-1, -1, width])?)
+    /// Predictions of all patches `[rows, patches, patch_dim]`, and the mask `[rows, patches, 1]`, 1 where masked.
+    fn predict(&self, patches: &Tensor, train: bool) -> Result<(Tensor, Tensor)> {
+        let (rows, num_patches) = (patches.size(0)?, patches.size(1)?);
+        let visible = num_visible(num_patches, self.config.mask_ratio);
+        // A random order per row, whose first patches are visible.
+        let order = Tensor::rand(&[rows, num_patches], DType::F32, patches.device())?.argsort(1, false)?;
+        let inverse_order = order.argsort(1, false)?; // [rows, patches]
+        let gather = |x: &Tensor, indices: &Tensor| -> Result<Tensor> {
+            let dim = x.size(2)?;
+            x.gather(1, &indices.unsqueeze(-1)?.expand(&[-1, -1, dim])?)
         };
-        let first = order.narrow(1, 0, seen)?;
-        // Chosen before they are projected: what is hidden costs nothing.
-        let positions = self.positions.expand(&[rows, -1, -1])?;
-        let x = self.project.forward(&pick(patches, &first)?, train)?.add(&pick(&positions, &first)?)?;
-        let x =
-            self.narrow.forward(&self.encoder.forward(&x, ForwardArgs { train, ..ForwardArgs::default() })?, train)?; // [rows, seen, width]
-        let gaps = self.hidden.expand(&[rows, count - seen, -1])?;
-        let x = pick(&Tensor::cat(&[&x, &gaps], 1)?, &back)?.add(&self.decoder_positions)?; // [rows, patches, width]
-        let made =
-            self.last.forward(&self.decoder.forward(&x, ForwardArgs { train, ..ForwardArgs::default() })?, train)?;
-        let hidden = back.gt_scalar(seen as f64 - 0.5)?.to_dtype(DType::F32)?.unsqueeze(-1)?;
-        Ok((made, hidden))
+        let args = || ForwardArgs { train, ..ForwardArgs::default() };
+        // Masked patches are removed before the projection, so that they cost nothing.
+        let visible_indices = order.narrow(1, 0, visible)?;
+        let positions = self.position_embedding.expand(&[rows, -1, -1])?;
+        let x = self
+            .patch_embedding
+            .forward(&gather(patches, &visible_indices)?, train)?
+            .add(&gather(&positions, &visible_indices)?)?;
+        let x = self.decoder_embedding.forward(&self.encoder.forward(&x, args())?, train)?; // [rows, visible, dim]
+        let mask_tokens = self.mask_token.expand(&[rows, num_patches - visible, -1])?;
+        let x = gather(&Tensor::cat(&[&x, &mask_tokens], 1)?, &inverse_order)?;
+        let x = self.decoder.forward(&x.add(&self.decoder_position_embedding)?, args())?; // [rows, patches, dim]
+        let mask = inverse_order.gt_scalar(visible as f64 - 0.5)?.to_dtype(DType::F32)?.unsqueeze(-1)?;
+        Ok((self.prediction.forward(&x, train)?, mask))
     }
 
-    /// Mean and deviation of each patch, where they are compared without.
-    fn level(&self, patches: &Tensor) -> Result<Option<(Tensor, Tensor)>> {
+    /// Mean and standard deviation of each patch, with `norm_pix_loss`.
+    fn patch_stats(&self, patches: &Tensor) -> Result<Option<(Tensor, Tensor)>> {
         if !self.config.norm_pix_loss {
             return Ok(None);
         }
-        let deviation = patches.std_dim(&[-1], false, true)?.add_scalar(1e-3)?;
-        Ok(Some((patches.mean_dim(&[-1], true)?, deviation)))
+        let std = patches.std_dim(&[-1], false, true)?.add_scalar(1e-3)?;
+        Ok(Some((patches.mean_dim(&[-1], true)?, std)))
     }
 }
 
 impl RepresentationLearner for MaskedAutoencoder {
     fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossOutput>> {
-        let Some((values, _)) = rows_with(set, &self.modality)? else { return Ok(None) };
-        let patches = self.patches(&values)?;
-        let (made, hidden) = self.fill(&patches, train)?;
-        let target = match self.level(&patches)? {
-            Some((mean, deviation)) => patches.sub(&mean)?.div(&deviation)?,
+        let Some(values) = present_rows(set, &self.modality)? else { return Ok(None) };
+        let patches = self.patchify(&values)?;
+        let (predicted, mask) = self.predict(&patches, train)?;
+        let target = match self.patch_stats(&patches)? {
+            Some((mean, std)) => patches.sub(&mean)?.div(&std)?,
             None => patches,
         };
-        let off = made.sub(&target)?;
-        let error = off.mul(&off)?.mean_dim(&[-1], true)?; // [rows, patches, 1]
-        let loss = error.mul(&hidden)?.sum()?.div(&hidden.sum()?)?;
-        let parts = vec![("reconstruction_error".to_owned(), loss.to_f64()?)];
-        Ok(Some((loss, parts)))
+        let difference = predicted.sub(&target)?;
+        let error = difference.mul(&difference)?.mean_dim(&[-1], true)?; // [rows, patches, 1]
+        let loss = error.mul(&mask)?.sum()?.div(&mask.sum()?)?;
+        let metrics = vec![("reconstruction_error".to_owned(), loss.to_f64()?)];
+        Ok(Some((loss, metrics)))
     }
 
+    /// The mean of the encoder's features of all patches.
     fn encode(&self, set: &InputSet) -> Result<Tensor> {
-        self.features(set)?.pool(mm_core::Pooling::Mean)
+        self.features(set)?.pool(Pooling::Mean)
     }
 
     fn features(&self, set: &InputSet) -> Result<Features> {
-        let patches = self.patches(&set.get(&self.modality)?.0.values)?;
-        let x = self.project.forward(&patches, false)?.add(&self.positions)?;
+        let patches = self.patchify(&set.get(&self.modality)?.0.values)?;
+        let x = self.patch_embedding.forward(&patches, false)?.add(&self.position_embedding)?;
         Features::new(self.encoder.forward(&x, ForwardArgs::default())?, None)
     }
 
@@ -207,17 +199,17 @@ impl RepresentationLearner for MaskedAutoencoder {
         self.config.embed_dim
     }
 
-    /// What is hidden is made; what is seen stays as it is.
+    /// Masks random patches and predicts them; visible patches are returned unchanged.
     fn reconstruct(&self, set: &InputSet, modality: &Modality) -> Result<Option<Tensor>> {
         if *modality != self.modality {
             return Ok(None);
         }
-        let patches = self.patches(&set.get(modality)?.0.values)?;
-        let (mut made, hidden) = self.fill(&patches, false)?;
-        if let Some((mean, deviation)) = self.level(&patches)? {
-            made = made.mul(&deviation)?.add(&mean)?;
+        let patches = self.patchify(&set.get(modality)?.0.values)?;
+        let (mut predicted, mask) = self.predict(&patches, false)?;
+        if let Some((mean, std)) = self.patch_stats(&patches)? {
+            predicted = predicted.mul(&std)?.add(&mean)?;
         }
-        let seen = hidden.gt_scalar(0.5)?.logical_not()?;
-        self.picture(&patches.where_cond(&seen, &made)?).map(Some)
+        let is_visible = mask.gt_scalar(0.5)?.logical_not()?;
+        self.unpatchify(&patches.where_cond(&is_visible, &predicted)?).map(Some)
     }
 }

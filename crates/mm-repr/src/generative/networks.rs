@@ -1,22 +1,24 @@
-//! The networks on both sides of a code: layers on vectors, convolutions on pictures and spectrograms (DCGAN's shape, Radford 2016,
-//! with nearest-neighbour growth instead of transposed convolutions, Odena 2016).
+//! Encoder and decoder networks: fully connected on vectors, convolutional on images and spectrograms (the shape of
+//! DCGAN, [Radford et al., 2016](https://arxiv.org/abs/1511.06434), upsampling by nearest neighbors instead of transposed
+//! convolutions, [Odena et al., 2016](https://doi.org/10.23915/distill.00003)).
 
-use super::{InputSpec, ValueType};
+use super::spec::{InputSpec, ValueType};
 use mm_core::{
-    Init, Module, Result, Scope, Tensor,
+    Error, Interpolation, Module, Result, Scope, Tensor,
     nn::{Conv2d, ConvConfig, GroupNorm, Linear, Norm, NormConfig},
 };
 use serde::{Deserialize, Serialize};
 
-/// Sizes of the networks of one modality.
+/// Layer sizes of the encoder and the decoder of a modality.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NetworkConfig {
-    /// Widths of the layers on vectors, from the values to the code; the other side has them in the opposite order.
+    /// Dimensions of the fully connected layers of the encoder; the decoder has them in reverse order.
     pub hidden_dims: Vec<i64>,
-    /// Channels of the convolutions on pictures, each halving the sides; layers on their numbers as a vector when empty.
+    /// Channels of the convolutions on images, each of which halves height and width; empty for a fully connected
+    /// network.
     pub channels: Vec<i64>,
-    /// Rate of dropout between layers on vectors while training.
+    /// Dropout after each fully connected layer.
     pub dropout: f64,
 }
 
@@ -27,68 +29,73 @@ impl Default for NetworkConfig {
 }
 
 impl NetworkConfig {
-    fn check(&self, spec: &InputSpec) -> Result<()> {
-        let sizes = self.hidden_dims.iter().chain(&self.channels);
-        if sizes.clone().any(|s| *s < 1) || !(0.0..1.0).contains(&self.dropout) {
+    fn validate(&self, spec: &InputSpec) -> Result<()> {
+        let mut sizes = self.hidden_dims.iter().chain(&self.channels);
+        if sizes.any(|size| *size < 1) || !(0.0..1.0).contains(&self.dropout) {
             let found = format!("{:?}, {:?}, {}", self.hidden_dims, self.channels, self.dropout);
-            return Err(mm_core::Error::config(
-                "network.hidden_dims, channels, dropout",
-                found,
-                "positive sizes and a rate in [0, 1)",
-            ));
+            let expected = "positive sizes and a dropout in [0, 1)";
+            return Err(Error::config("network.hidden_dims, channels, dropout", found, expected));
         }
         if !self.channels.is_empty() {
             let shape = &spec.shape;
-            let step = 1i64 << self.channels.len();
-            if shape.len() != 3 || shape[1] % step != 0 || shape[2] % step != 0 {
-                let wanted = format!("pictures whose sides are multiples of {step} ({} halvings)", self.channels.len());
-                return Err(mm_core::Error::config("network.channels", format!("values of {shape:?}"), wanted));
+            let stride = 1i64 << self.channels.len();
+            if shape.len() != 3 || shape[1] % stride != 0 || shape[2] % stride != 0 {
+                let expected = format!(
+                    "images whose height and width are multiples of {stride}, for {} strided convolutions",
+                    self.channels.len()
+                );
+                return Err(Error::config("network.channels", format!("values of shape {shape:?}"), expected));
             }
         }
         Ok(())
     }
 }
 
-/// Groups for a normalisation of so many channels.
-fn groups(channels: i64) -> i64 {
-    [8, 4, 2].into_iter().find(|g| channels % g == 0).unwrap_or(1)
+/// Number of groups of a group normalization.
+fn num_groups(channels: i64) -> i64 {
+    [8, 4, 2].into_iter().find(|groups| channels % groups == 0).unwrap_or(1)
 }
 
-struct Stage {
+/// 3 × 3 convolution, group normalization, SiLU.
+struct ConvBlock {
     conv: Conv2d,
     norm: GroupNorm,
 }
 
-impl Stage {
-    fn new(scope: &Scope<'_>, input: i64, output: i64, stride: i64) -> Result<Self> {
-        let config = ConvConfig { stride, bias: true, ..ConvConfig::same(input, output, 3) };
+impl ConvBlock {
+    fn new(scope: &Scope<'_>, in_channels: i64, out_channels: i64, stride: i64) -> Result<Self> {
+        let config = ConvConfig { stride, bias: true, ..ConvConfig::same(in_channels, out_channels, 3) };
         Ok(Self {
             conv: Conv2d::new(&scope.pp("conv"), config)?,
-            norm: GroupNorm::new(&scope.pp("norm"), groups(output), output, 1e-5)?,
+            norm: GroupNorm::new(&scope.pp("norm"), num_groups(out_channels), out_channels, 1e-5)?,
         })
     }
+}
 
+impl Module for ConvBlock {
     fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         self.norm.forward(&self.conv.forward(x, train)?, train)?.silu()
     }
 }
 
-/// Layers on vectors, each normalised and bent.
-struct Layers {
+/// Linear layers, each followed by layer normalization, GELU and dropout.
+struct Mlp {
     layers: Vec<(Linear, Norm)>,
     dropout: f64,
 }
 
-impl Layers {
-    fn new(scope: &Scope<'_>, widths: &[i64], dropout: f64) -> Result<Self> {
-        let layers = widths.windows(2).enumerate().map(|(number, pair)| {
-            let place = scope.pp(number);
-            let norm = Norm::new(&place.pp("norm"), pair[1], NormConfig::default())?;
-            Ok((Linear::new(&place.pp("linear"), pair[0], pair[1], true)?, norm))
+impl Mlp {
+    fn new(scope: &Scope<'_>, dims: &[i64], dropout: f64) -> Result<Self> {
+        let layers = dims.windows(2).enumerate().map(|(index, pair)| {
+            let scope = scope.pp(index);
+            let norm = Norm::new(&scope.pp("norm"), pair[1], NormConfig::default())?;
+            Ok((Linear::new(&scope.pp("linear"), pair[0], pair[1], true)?, norm))
         });
         Ok(Self { layers: layers.collect::<Result<_>>()?, dropout })
     }
+}
 
+impl Module for Mlp {
     fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         let mut x = x.clone();
         for (linear, norm) in &self.layers {
@@ -98,48 +105,47 @@ impl Layers {
     }
 }
 
-/// ValueType `[rows, …]` → `[rows, outputs]`.
+/// Values `[rows, …]` → `[rows, out_dim]`: convolutions, fully connected layers, a linear projection.
 pub struct EncoderNet {
-    stages: Vec<Stage>,
-    layers: Layers,
-    last: Option<Linear>,
+    conv_blocks: Vec<ConvBlock>,
+    mlp: Mlp,
+    projection: Option<Linear>,
 }
 
 impl EncoderNet {
-    /// The network under `scope`; without its last layer when `outputs` is none.
+    /// The network under `scope`; without the projection when `out_dim` is `None`.
+    ///
+    /// # Errors
+    /// A size is not positive, or convolutions do not fit the shape.
     pub fn new(
         scope: &Scope<'_>,
         spec: &InputSpec,
-        outputs: impl Into<Option<i64>>,
+        out_dim: impl Into<Option<i64>>,
         config: &NetworkConfig,
     ) -> Result<Self> {
-        config.check(spec)?;
-        let mut stages = Vec::new();
-        let mut width = spec.numel();
-        if let Some(first) = spec.shape.first().filter(|_| !config.channels.is_empty()) {
-            let mut input = *first;
-            for (number, output) in config.channels.iter().enumerate() {
-                stages.push(Stage::new(&scope.pp("stages").pp(number), input, *output, 2)?);
-                input = *output;
+        config.validate(spec)?;
+        let mut conv_blocks = Vec::new();
+        let mut flat_dim = spec.numel();
+        if let Some(in_channels) = spec.shape.first().filter(|_| !config.channels.is_empty()) {
+            let mut channels = *in_channels;
+            for (index, out_channels) in config.channels.iter().enumerate() {
+                let scope = scope.pp("conv_blocks").pp(index);
+                conv_blocks.push(ConvBlock::new(&scope, channels, *out_channels, 2)?);
+                channels = *out_channels;
             }
-            width = input * (spec.shape[1] >> stages.len()) * (spec.shape[2] >> stages.len());
+            flat_dim = channels * (spec.shape[1] >> conv_blocks.len()) * (spec.shape[2] >> conv_blocks.len());
         }
-        let widths: Vec<i64> = std::iter::once(width).chain(config.hidden_dims.iter().copied()).collect();
-        Ok(Self {
-            stages,
-            layers: Layers::new(&scope.pp("layers"), &widths, config.dropout)?,
-            last: outputs
-                .into()
-                .map(|outputs| Linear::new(&scope.pp("last"), widths[widths.len() - 1], outputs, true))
-                .transpose()?,
-        })
+        let dims: Vec<i64> = std::iter::once(flat_dim).chain(config.hidden_dims.iter().copied()).collect();
+        let mlp = Mlp::new(&scope.pp("mlp"), &dims, config.dropout)?;
+        let projection = |out_dim| Linear::new(&scope.pp("projection"), dims[dims.len() - 1], out_dim, true);
+        Ok(Self { conv_blocks, mlp, projection: out_dim.into().map(projection).transpose()? })
     }
 
-    /// What the convolutions make of the values: `[rows, channels, height, width]`, or the values.
-    pub fn grid(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+    /// The output of the convolutions, `[rows, channels, height, width]`; the input itself without convolutions.
+    pub fn feature_map(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         let mut x = x.clone();
-        for stage in &self.stages {
-            x = stage.forward(&x, train)?;
+        for block in &self.conv_blocks {
+            x = block.forward(&x, train)?;
         }
         Ok(x)
     }
@@ -147,61 +153,66 @@ impl EncoderNet {
 
 impl Module for EncoderNet {
     fn forward(&self, x: &Tensor, train: bool) -> Result<Tensor> {
-        let x = self.grid(x, train)?.flatten(1, -1)?; // [rows, numbers]
-        let x = self.layers.forward(&x, train)?;
-        self.last.as_ref().map_or_else(|| Ok(x.clone()), |last| last.forward(&x, train))
+        let x = self.feature_map(x, train)?.flatten(1, -1)?; // [rows, flat_dim]
+        let x = self.mlp.forward(&x, train)?;
+        self.projection.as_ref().map_or_else(|| Ok(x.clone()), |projection| projection.forward(&x, train))
     }
 }
 
-/// Codes `[rows, inputs]` → values `[rows, …]`: means of pixels in [0, 1], logits of what is there or not, other numbers as they are.
+/// Latents `[rows, in_dim]` → values `[rows, …]`: pixels in [0, 1], logits of binary values, or real values.
 pub struct DecoderNet {
-    layers: Layers,
-    seed: Option<Linear>,
-    stages: Vec<Stage>,
-    last: Option<Conv2d>,
-    grid: [i64; 3],
+    mlp: Mlp,
+    projection: Option<Linear>,
+    conv_blocks: Vec<ConvBlock>,
+    output_conv: Option<Conv2d>,
+    /// Shape of the feature map that the upsampling starts from, `[channels, height, width]`.
+    feature_map_shape: [i64; 3],
     spec: InputSpec,
 }
 
 impl DecoderNet {
-    /// The network under `scope`; for grids alone ([`DecoderNet::grow`]) when `inputs` is none.
+    /// The network under `scope`; only for feature maps ([`DecoderNet::upsample`]) when `in_dim` is `None`.
+    ///
+    /// # Errors
+    /// A size is not positive, or convolutions do not fit the shape.
     pub fn new(
         scope: &Scope<'_>,
-        inputs: impl Into<Option<i64>>,
+        in_dim: impl Into<Option<i64>>,
         spec: &InputSpec,
         config: &NetworkConfig,
     ) -> Result<Self> {
-        config.check(spec)?;
-        let inputs: Option<i64> = inputs.into();
-        let widths: Vec<i64> = inputs.into_iter().chain(config.hidden_dims.iter().rev().copied()).collect();
+        config.validate(spec)?;
+        let in_dim: Option<i64> = in_dim.into();
+        let dims: Vec<i64> = in_dim.into_iter().chain(config.hidden_dims.iter().rev().copied()).collect();
         let mut channels: Vec<i64> = config.channels.iter().rev().copied().collect();
-        let halvings = channels.len();
-        let (mut stages, mut last, mut grid) = (Vec::new(), None, [spec.numel(), 1, 1]);
+        let num_blocks = channels.len();
+        let (mut conv_blocks, mut output_conv) = (Vec::new(), None);
+        let mut feature_map_shape = [spec.numel(), 1, 1];
         if let Some(&first) = channels.first() {
-            grid = [first, spec.shape[1] >> halvings, spec.shape[2] >> halvings];
-            channels.push(channels[halvings - 1]);
-            for (number, pair) in channels.windows(2).enumerate() {
-                stages.push(Stage::new(&scope.pp("stages").pp(number), pair[0], pair[1], 1)?);
+            feature_map_shape = [first, spec.shape[1] >> num_blocks, spec.shape[2] >> num_blocks];
+            channels.push(channels[num_blocks - 1]);
+            for (index, pair) in channels.windows(2).enumerate() {
+                conv_blocks.push(ConvBlock::new(&scope.pp("conv_blocks").pp(index), pair[0], pair[1], 1)?);
             }
-            let config = ConvConfig { bias: true, ..ConvConfig::same(channels[halvings], spec.shape[0], 3) };
-            last = Some(Conv2d::new(&scope.pp("last"), config)?);
+            let config = ConvConfig { bias: true, ..ConvConfig::same(channels[num_blocks], spec.shape[0], 3) };
+            output_conv = Some(Conv2d::new(&scope.pp("output_conv"), config)?);
         }
-        let layers = Layers::new(&scope.pp("layers"), &widths, config.dropout)?;
-        let seed = inputs
-            .map(|_| Linear::new(&scope.pp("seed"), widths[widths.len() - 1], grid.iter().product(), true))
-            .transpose()?;
-        Ok(Self { layers, seed, stages, last, grid, spec: spec.clone() })
+        let mlp = Mlp::new(&scope.pp("mlp"), &dims, config.dropout)?;
+        let flat_dim = feature_map_shape.iter().product();
+        let projection = |_| Linear::new(&scope.pp("projection"), dims[dims.len() - 1], flat_dim, true);
+        let projection = in_dim.map(projection).transpose()?;
+        Ok(Self { mlp, projection, conv_blocks, output_conv, feature_map_shape, spec: spec.clone() })
     }
 
-    /// ValueType from a grid `[rows, channels, height, width]` as [`EncoderNet::grid`] gives.
-    pub fn grow(&self, grid: &Tensor, train: bool) -> Result<Tensor> {
-        let mut x = grid.clone();
-        for stage in &self.stages {
+    /// Values from a feature map `[rows, channels, height, width]`, as returned by [`EncoderNet::feature_map`].
+    pub fn upsample(&self, feature_map: &Tensor, train: bool) -> Result<Tensor> {
+        let mut x = feature_map.clone();
+        for block in &self.conv_blocks {
             let size = [x.size(2)? * 2, x.size(3)? * 2];
-            x = stage.forward(&x.interpolate(size, mm_core::Interpolation::Nearest)?, train)?;
+            x = block.forward(&x.interpolate(size, Interpolation::Nearest)?, train)?;
         }
-        if let Some(last) = &self.last {
-            x = last.forward(&x, train)?;
+        if let Some(output_conv) = &self.output_conv {
+            x = output_conv.forward(&x, train)?;
         }
         let shape: Vec<i64> = std::iter::once(-1).chain(self.spec.shape.iter().copied()).collect();
         let x = x.reshape(&shape)?;
@@ -210,58 +221,12 @@ impl DecoderNet {
 }
 
 impl Module for DecoderNet {
-    fn forward(&self, code: &Tensor, train: bool) -> Result<Tensor> {
-        let mut x = self.layers.forward(code, train)?;
-        if let Some(seed) = &self.seed {
-            x = seed.forward(&x, train)?;
+    fn forward(&self, latent: &Tensor, train: bool) -> Result<Tensor> {
+        let mut x = self.mlp.forward(latent, train)?;
+        if let Some(projection) = &self.projection {
+            x = projection.forward(&x, train)?;
         }
-        let [channels, height, width] = self.grid;
-        self.grow(&x.reshape(&[-1, channels, height, width])?, train)
+        let [channels, height, width] = self.feature_map_shape;
+        self.upsample(&x.reshape(&[-1, channels, height, width])?, train)
     }
-}
-
-/// How much less likely values are for lying off what was decoded, and the scale of the normal distribution that says so.
-pub struct Likelihood {
-    values: ValueType,
-    log_scale: Option<Tensor>,
-}
-
-impl Likelihood {
-    /// For numbers a normal distribution, its scale learned with everything else (Rybkin 2021: no weight to be tuned by hand); for what
-    /// is there or not a Bernoulli distribution.
-    pub fn new(scope: &Scope<'_>, spec: &InputSpec) -> Result<Self> {
-        let learned = spec.value_type != ValueType::Binary;
-        let log_scale = learned.then(|| scope.param("log_scale", &[1], Init::Constant(-1.0))).transpose()?;
-        Ok(Self { values: spec.value_type, log_scale })
-    }
-
-    /// −log p(values | decoded) of each row in nats, `[rows]`.
-    pub fn nats(&self, decoded: &Tensor, values: &Tensor) -> Result<Tensor> {
-        let each = if let Some(log_scale) = &self.log_scale {
-            // SpectralNorm: on data that can be met exactly the density would grow without end.
-            let log_scale = log_scale.clamp(-4.0, 4.0)?;
-            let off = decoded.sub(values)?.mul(&log_scale.neg()?.exp()?)?;
-            let half_log_two_pi = 0.918_938_533_204_672_8;
-            off.mul(&off)?.mul_scalar(0.5)?.add(&log_scale)?.add_scalar(half_log_two_pi)?
-        } else {
-            binary_cross_entropy(decoded, values)?
-        };
-        each.flatten(1, -1)?.sum_dim(&[1], false)
-    }
-
-    /// Mean error of each row `[rows]`: squared for numbers, cross-entropy in nats for what is there or not.
-    pub fn error(&self, decoded: &Tensor, values: &Tensor) -> Result<Tensor> {
-        let each = if self.values == ValueType::Binary {
-            binary_cross_entropy(decoded, values)?
-        } else {
-            let off = decoded.sub(values)?;
-            off.mul(&off)?
-        };
-        each.flatten(1, -1)?.mean_dim(&[1], false)
-    }
-}
-
-/// Of logits with zeros and ones, number by number.
-pub fn binary_cross_entropy(logits: &Tensor, values: &Tensor) -> Result<Tensor> {
-    logits.softplus()?.sub(&logits.mul(values)?)
 }
