@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tiny checkpoints of the families that answer, describe and transcribe, and what transformers says for raw files.
+"""Tiny checkpoints of the families that answer, caption and transcribe, and what transformers generates for raw files.
 
     python xtask/parity/reason.py OUT [FAMILY…] [--seed N]
 
@@ -15,31 +15,31 @@ def trim(ids, prompt, ends):
     for k, i in enumerate(ids):
         if i in ends: return ids[:k], True
     return ids, False
-def spoken(model, tok, inputs, prompt, ends, more=(), **fixed):
-    """Greedy, beams, and the rules, each as the reference says it; `prompt` tokens of the output are the prompt."""
+def generations(model, tok, inputs, prompt, ends, more=(), **fixed):
+    """Generations of the reference by greedy search, beam search and with processors; the first `prompt` tokens of the output are the prompt."""
     out = []
-    for settings in [dict(), dict(num_beams=3), dict(num_beams=4, length_penalty=0.3, early_stopping=True), dict(num_beams=2, length_penalty=2.0, early_stopping="never"), dict(repetition_penalty=1.7, no_repeat_ngram_size=2), dict(num_beams=3, no_repeat_ngram_size=2, min_new_tokens=4), *more]:
-        o = model.generate(**inputs, max_new_tokens=9, do_sample=False, return_dict_in_generate=True, output_scores=True, **{**fixed, **settings})
-        ids, ended = trim(o.sequences[0], prompt, ends)
-        row = {"config": settings, "ids": ids, "finished": ended, "text": tok.decode(ids, skip_special_tokens=True)}
-        if "num_beams" in settings: row["score"] = float(o.sequences_scores[0])
+    for options in [dict(), dict(num_beams=3), dict(num_beams=4, length_penalty=0.3, early_stopping=True), dict(num_beams=2, length_penalty=2.0, early_stopping="never"), dict(repetition_penalty=1.7, no_repeat_ngram_size=2), dict(num_beams=3, no_repeat_ngram_size=2, min_new_tokens=4), *more]:
+        o = model.generate(**inputs, max_new_tokens=9, do_sample=False, return_dict_in_generate=True, output_scores=True, **{**fixed, **options})
+        ids, finished = trim(o.sequences[0], prompt, ends)
+        row = {"config": options, "ids": ids, "finished": finished, "text": tok.decode(ids, skip_special_tokens=True)}
+        if "num_beams" in options: row["score"] = float(o.sequences_scores[0])
         out.append(row)
     return out
-SAYING = "the fox"
-def looked(model, tok, inputs, picture, cut=0):
-    """Where the tokens of SAYING look at the picture's places (a mask over all positions) while they are read after the prompt: the mean over
-    blocks, heads and tokens, without the first `cut`."""
-    said = torch.tensor([tok(SAYING, add_special_tokens=False)["input_ids"]]); n = said.shape[1]; more = dict(inputs)
+ANSWER = "the fox"
+def image_attention(model, tok, inputs, picture, cut=0):
+    """Attention of the tokens of ANSWER, generated after the prompt, to the image (a mask over all positions): the mean over blocks, heads and
+    tokens, without the first `cut` positions."""
+    said = torch.tensor([tok(ANSWER, add_special_tokens=False)["input_ids"]]); n = said.shape[1]; more = dict(inputs)
     more["input_ids"] = torch.cat([inputs["input_ids"], said], 1)
     for key, fill in (("attention_mask", 1), ("mm_token_type_ids", 0)):
         if key in inputs: more[key] = torch.cat([inputs[key], torch.full((1, n), fill, dtype=inputs[key].dtype)], 1)
     before = model.config._attn_implementation; model.set_attn_implementation("eager")
     with torch.no_grad(): all_ = model(**more, output_attentions=True).attentions
     model.set_attn_implementation(before)
-    heat = torch.stack([a[0].mean(0)[-n:].mean(0) for a in all_]).mean(0)
-    return {"answer": SAYING, "patches": heat[: len(picture)][picture][cut:].tolist()}
-def taken(count):
-    """Which of the six frames mm takes, spread evenly."""
+    attention = torch.stack([a[0].mean(0)[-n:].mean(0) for a in all_]).mean(0)
+    return {"answer": ANSWER, "patches": attention[: len(picture)][picture][cut:].tolist()}
+def frame_indices(count):
+    """Indices of the frames that mm samples evenly from six."""
     return [i * len(FRAMES) // count for i in range(count)]
 def likelihood(decoder, context, mask, start, tok, choices, end):
     out = {}
@@ -66,7 +66,7 @@ def _(folder):
         for words in (None, "a dog and"):
             ids = tok(words, return_tensors="pt") if words else {}
             inputs = {"pixel_values": pixels(pre, name), **({"input_ids": ids["input_ids"], "attention_mask": ids["attention_mask"]} if words else {})}
-            rows.append({"image": name, "prompt": words, "generations": spoken(model, tok, inputs, ids["input_ids"].shape[1] - 1 if words else 1, [tok.sep_token_id])})
+            rows.append({"image": name, "prompt": words, "generations": generations(model, tok, inputs, ids["input_ids"].shape[1] - 1 if words else 1, [tok.sep_token_id])})
     return {"caption": rows}
 @variant("blip/vqa")
 def _(folder):
@@ -75,7 +75,7 @@ def _(folder):
         for q in QUESTIONS:
             ids = tok(q, return_tensors="pt"); inputs = {"pixel_values": pixels(pre, name), "input_ids": ids["input_ids"], "attention_mask": ids["attention_mask"]}
             hidden = model.text_encoder(input_ids=ids["input_ids"], attention_mask=ids["attention_mask"], encoder_hidden_states=model.vision_model(inputs["pixel_values"])[0])[0]
-            rows.append({"image": name, "question": q, "generations": spoken(model, tok, inputs, 1, [tok.sep_token_id]), "likelihoods": likelihood(model.text_decoder, hidden, None, model.decoder_start_token_id, tok, ["a dog", "fox", "the lazy dog over 42"], tok.sep_token_id)})
+            rows.append({"image": name, "question": q, "generations": generations(model, tok, inputs, 1, [tok.sep_token_id]), "likelihoods": likelihood(model.text_decoder, hidden, None, model.decoder_start_token_id, tok, ["a dog", "fox", "the lazy dog over 42"], tok.sep_token_id)})
     return {"answer": rows}
 @variant("blip/match")
 def _(folder):
@@ -110,19 +110,19 @@ def _(folder):
     config = tf.GitConfig(vision_config=dict(hidden_size=20, intermediate_size=27, num_hidden_layers=2, num_attention_heads=2, image_size=30, patch_size=10), vocab_size=len(tok) + 2, hidden_size=18, num_hidden_layers=2, num_attention_heads=3, intermediate_size=25, max_position_embeddings=60, bos_token_id=tok.cls_token_id, eos_token_id=tok.sep_token_id, pad_token_id=0, num_image_with_embedding=3)
     model = randomise(tf.GitForCausalLM(config)); pre = tf.CLIPImageProcessorPil(size={"shortest_edge": 38}, crop_size={"height": 30, "width": 30}); pre.save_pretrained(folder); tok.save_pretrained(folder); model.save_pretrained(folder); rows, asked = [], []
     for name in IMAGES[:2]:
-        rows.append({"image": name, "prompt": None, "generations": spoken(model, tok, {"pixel_values": pixels(pre, name)}, 1, ends)})
+        rows.append({"image": name, "prompt": None, "generations": generations(model, tok, {"pixel_values": pixels(pre, name)}, 1, ends)})
         for q in QUESTIONS[:2]:
             ids = torch.tensor([[tok.cls_token_id] + tok(q, add_special_tokens=False)["input_ids"]])
             inputs = {"pixel_values": pixels(pre, name), "input_ids": ids}
-            asked.append({"image": name, "question": q, "generations": spoken(model, tok, inputs, ids.shape[1], ends), "attribution": looked(model, tok, inputs, torch.ones(10, dtype=torch.bool), 1)})
-    frames = [FRAMES[i] for i in taken(3)]; px = pre(images=[Image.fromarray(f) for f in frames], return_tensors="pt")["pixel_values"][None]
-    rows.append({"video": "frames.mkv", "prompt": None, "generations": spoken(model, tok, {"pixel_values": px}, 1, ends)})
+            asked.append({"image": name, "question": q, "generations": generations(model, tok, inputs, ids.shape[1], ends), "attribution": image_attention(model, tok, inputs, torch.ones(10, dtype=torch.bool), 1)})
+    frames = [FRAMES[i] for i in frame_indices(3)]; px = pre(images=[Image.fromarray(f) for f in frames], return_tensors="pt")["pixel_values"][None]
+    rows.append({"video": "frames.mkv", "prompt": None, "generations": generations(model, tok, {"pixel_values": px}, 1, ends)})
     return {"caption": rows, "answer": asked}
 def encoder_decoder(folder, encoder, decoder, tok, pre, start, **ends):
     config = tf.VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder); model = randomise(tf.VisionEncoderDecoderModel(config=config))
     model.config.decoder_start_token_id = start; model.config.pad_token_id = tok.pad_token_id; model.generation_config.decoder_start_token_id = start; model.generation_config.pad_token_id = tok.pad_token_id; model.generation_config.eos_token_id = tok.eos_token_id
     pre.save_pretrained(folder); tok.save_pretrained(folder); model.save_pretrained(folder)
-    return {"unexpected_keys": True, "caption": [{"image": name, "prompt": None, "generations": spoken(model, tok, {"pixel_values": pixels(pre, name)}, 1, [tok.eos_token_id])} for name in IMAGES[:2]]}
+    return {"unexpected_keys": True, "caption": [{"image": name, "prompt": None, "generations": generations(model, tok, {"pixel_values": pixels(pre, name)}, 1, [tok.eos_token_id])} for name in IMAGES[:2]]}
 @variant("vision-encoder-decoder/vit-gpt2")
 def _(folder):
     tok = byte_bpe()
@@ -156,14 +156,14 @@ def whisper_rows(model, tok, fe, languages, times):
             x = fe(sound(name), sampling_rate=16000, return_tensors="pt")["input_features"]
             for stamps in times:
                 said = []
-                for settings in [dict(), dict(num_beams=3)]:
-                    o = model.generate(x, max_new_tokens=11, return_timestamps=stamps, return_dict_in_generate=True, force_unique_generate_call=True, **({"language": language} if language else {}), **settings)
+                for options in [dict(), dict(num_beams=3)]:
+                    o = model.generate(x, max_new_tokens=11, return_timestamps=stamps, return_dict_in_generate=True, force_unique_generate_call=True, **({"language": language} if language else {}), **options)
                     full = [int(i) for i in (o["sequences"] if isinstance(o, dict) else o)[0]]; keep = len(full)
                     while keep and full[keep - 1] == tok.pad_token_id: keep -= 1
                     body = full[:keep]; special = set(tok.convert_tokens_to_ids(["<|startoftranscript|>", "<|en|>", "<|de|>", "<|fr|>", "<|transcribe|>", "<|notimestamps|>"]))
                     k = 0
                     while k < len(body) and body[k] in special: k += 1
-                    ids, ended = trim(body, k, [tok.eos_token_id]); said.append({"config": {**settings, "max_new_tokens": 11}, "ids": ids, "finished": ended, "text": tok.decode(ids, skip_special_tokens=True)})
+                    ids, finished = trim(body, k, [tok.eos_token_id]); said.append({"config": {**options, "max_new_tokens": 11}, "ids": ids, "finished": finished, "text": tok.decode(ids, skip_special_tokens=True)})
                 rows.append({"audio": name, "language": language, "timestamps": stamps, "generations": said})
     return rows
 def timed(model, tok, fe, languages):
@@ -201,7 +201,7 @@ def llava(folder, text, vision, pre, template=None, adapt=None, **more):
             px = pixels(pre, name); n = model.get_image_features(pixel_values=px).pooler_output[0].shape[0]
             ids = tok(prompt)["input_ids"]; ids = [j for i in ids for j in ([i] * n if i == image else [i])]; x = torch.tensor([ids])
             inputs = {"input_ids": x, "attention_mask": torch.ones_like(x), "pixel_values": px}
-            rows.append({"image": name, "question": q, "generations": spoken(model, tok, inputs, len(ids), [tok.eos_token_id]), "attribution": looked(model, tok, inputs, x[0] == image)})
+            rows.append({"image": name, "question": q, "generations": generations(model, tok, inputs, len(ids), [tok.eos_token_id]), "attribution": image_attention(model, tok, inputs, x[0] == image)})
     return {"unexpected_keys": True, "answer": rows}
 @variant("llava/clip-llama")
 def _(folder):
@@ -227,19 +227,19 @@ def _(folder):
             o = pre(images=read(name), return_tensors="pt"); n = int(o["image_grid_thw"][0].prod()) // 4; pad = tid("<|image_pad|>")
             ids = [j for i in tok(prompt)["input_ids"] for j in ([i] * n if i == pad else [i])]; x = torch.tensor([ids])
             inputs = {"input_ids": x, "attention_mask": torch.ones_like(x), "mm_token_type_ids": (x == pad).int(), "pixel_values": o["pixel_values"], "image_grid_thw": o["image_grid_thw"]}
-            rows.append({"image": name, "question": q, "generations": spoken(model, tok, inputs, len(ids), model.generation_config.eos_token_id), "attribution": looked(model, tok, inputs, x[0] == pad)})
+            rows.append({"image": name, "question": q, "generations": generations(model, tok, inputs, len(ids), model.generation_config.eos_token_id), "attribution": image_attention(model, tok, inputs, x[0] == pad)})
     # A video is what its frames are as pictures, two at a time.
     messages = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": QUESTIONS[1]}]}]; prompt = tok.apply_chat_template(messages, tokenize=False, add_generation_prompt=True); pad = tid("<|video_pad|>")
     each = [pre(images=Image.fromarray(f), return_tensors="pt") for f in FRAMES]; g = each[0]["image_grid_thw"][0].tolist(); n = g[1] * g[2]
     px = torch.stack([e["pixel_values"].view(n, 3, 2, 36)[:, :, 0] for e in each]); video = torch.cat([torch.stack([px[t], px[t + 1]], 2).reshape(n, -1) for t in range(0, len(FRAMES), 2)]); grid = torch.tensor([[len(FRAMES) // 2, g[1], g[2]]])
     ids = [j for i in tok(prompt)["input_ids"] for j in ([i] * (int(grid.prod()) // 4) if i == pad else [i])]; x = torch.tensor([ids])
-    rows.append({"video": "frames.mkv", "question": QUESTIONS[1], "generations": spoken(model, tok, {"input_ids": x, "attention_mask": torch.ones_like(x), "mm_token_type_ids": (x == pad).int() * 2, "pixel_values_videos": video, "video_grid_thw": grid}, len(ids), model.generation_config.eos_token_id)})
+    rows.append({"video": "frames.mkv", "question": QUESTIONS[1], "generations": generations(model, tok, {"input_ids": x, "attention_mask": torch.ones_like(x), "mm_token_type_ids": (x == pad).int() * 2, "pixel_values_videos": video, "video_grid_thw": grid}, len(ids), model.generation_config.eos_token_id)})
     return {"answer": rows}
 
-def adapted(folder, model, **settings):
+def adapted(folder, model, **options):
     """Lays an adapter of random weights over a model that `folder / "base"` holds; `folder` gets it as PEFT saves it."""
     import peft
-    wrapped = peft.get_peft_model(model, peft.LoraConfig(**{"r": 3, "lora_alpha": 5, **settings}))
+    wrapped = peft.get_peft_model(model, peft.LoraConfig(**{"r": 3, "lora_alpha": 5, **options}))
     for name, p in wrapped.named_parameters():
         if "lora_" in name and "magnitude" not in name: p.normal_(0, 0.4)
         elif "magnitude" in name: p.mul_(torch.rand_like(p) + 0.5)
@@ -257,14 +257,14 @@ def _(folder):
 def _(folder):
     model, tok, pre = blip(folder / "base", tf.BlipForConditionalGeneration)
     model = adapted(folder, model, target_modules=["qkv", "projection", "query", "key"], use_dora=True)
-    return {"caption": [{"image": name, "prompt": None, "generations": spoken(model, tok, {"pixel_values": pixels(pre, name)}, 1, [tok.sep_token_id])} for name in IMAGES[:2]]}
+    return {"caption": [{"image": name, "prompt": None, "generations": generations(model, tok, {"pixel_values": pixels(pre, name)}, 1, [tok.sep_token_id])} for name in IMAGES[:2]]}
 @variant("adapter/gpt2")
 def _(folder):
     tok = byte_bpe(); base = folder / "base"
     vit = tf.ViTConfig(hidden_size=20, num_hidden_layers=2, num_attention_heads=2, intermediate_size=27, image_size=30, patch_size=10); gpt = tf.GPT2Config(vocab_size=len(tok) + 1, n_positions=40, n_embd=18, n_layer=2, n_head=3, n_inner=29, add_cross_attention=True, is_decoder=True)
     encoder_decoder(base, vit, gpt, tok, tf.ViTImageProcessorPil(size={"height": 30, "width": 30}), tok.bos_token_id)
     model = adapted(folder, tf.VisionEncoderDecoderModel.from_pretrained(base), target_modules=["c_attn", "c_proj", "q_attn", "query"]); pre = tf.ViTImageProcessorPil.from_pretrained(base)
-    return {"unexpected_keys": True, "caption": [{"image": name, "prompt": None, "generations": spoken(model, tok, {"pixel_values": pixels(pre, name)}, 1, [tok.eos_token_id])} for name in IMAGES[:2]]}
+    return {"unexpected_keys": True, "caption": [{"image": name, "prompt": None, "generations": generations(model, tok, {"pixel_values": pixels(pre, name)}, 1, [tok.eos_token_id])} for name in IMAGES[:2]]}
 @variant("adapter/llava")
 def _(folder):
     vision = tf.CLIPVisionConfig(hidden_size=20, intermediate_size=27, num_hidden_layers=3, num_attention_heads=2, image_size=30, patch_size=10)

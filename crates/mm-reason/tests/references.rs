@@ -1,5 +1,5 @@
-//! mm-reason against transformers: tiny checkpoints with random weights and unusual sizes, and the token ids, texts, scores
-//! and logits that transformers computes with them (`xtask/parity/reason.py`).
+//! mm-reason against transformers: tiny checkpoints with random weights and unusual sizes, and the token ids, texts,
+//! scores and logits that transformers computes with them (`xtask/parity/reason.py`).
 
 use mm_core::{Input, Modality, ProcessContext, Processor, Source, Tensor};
 use mm_reason::{

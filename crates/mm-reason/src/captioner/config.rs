@@ -10,8 +10,8 @@ pub enum CaptionerKind {
     /// A transformer decoder with cross-attention to all features.
     #[default]
     Transformer,
-    /// An LSTM with soft attention: *Show, AttentionArgs and Tell: Neural Image Caption Generation with Visual Attention*
-    /// (Xu et al., 2015), <https://arxiv.org/abs/1502.03044>.
+    /// An LSTM with soft attention: *Show, AttentionArgs and Tell: Neural Image Caption Generation with Visual
+    /// Attention* (Xu et al., 2015), <https://arxiv.org/abs/1502.03044>.
     Lstm,
     /// A transformer decoder after a prefix of vectors projected from the mean feature: *ClipCap: CLIP Prefix for Image
     /// Captioning* (Mokady et al., 2021), <https://arxiv.org/abs/2111.09734>.

@@ -1,5 +1,5 @@
-//! Beam search with transformers' rules for which candidates continue, when a finished sequence counts and when the search
-//! stops.
+//! Beam search with transformers' rules for which candidates continue, when a finished sequence counts and when the
+//! search stops.
 
 use super::{
     config::{EarlyStopping, GenerationConfig},

@@ -42,8 +42,8 @@ pub struct GenerationConfig {
     pub top_p: f64,
     /// Samples among tokens with at least this fraction of the highest probability.
     pub min_p: f64,
-    /// Divides positive and multiplies negative logits of tokens that occurred: *CTRL: A Conditional Transformer Language
-    /// Model for Controllable Generation* (Keskar et al., 2019), <https://arxiv.org/abs/1909.05858>.
+    /// Divides positive and multiplies negative logits of tokens that occurred: *CTRL: A Conditional Transformer
+    /// Language Model for Controllable Generation* (Keskar et al., 2019), <https://arxiv.org/abs/1909.05858>.
     pub repetition_penalty: f64,
     /// N-grams of this size occur only once; 0 for no limit.
     pub no_repeat_ngram_size: usize,
@@ -94,8 +94,8 @@ impl Default for GenerationConfig {
 }
 
 impl GenerationConfig {
-    /// Reads the options from a checkpoint's JSON files; the first file with a key counts (`generation_config.json`, then
-    /// the parts of `config.json`).
+    /// Reads the options from a checkpoint's JSON files; the first file with a key counts (`generation_config.json`,
+    /// then the parts of `config.json`).
     pub fn from_json(files: &[&Value]) -> Self {
         let find = |key: &str| files.iter().map(|f| &f[key]).find(|v| !v.is_null());
         let float = |key: &str| find(key).and_then(Value::as_f64);

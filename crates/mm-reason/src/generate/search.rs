@@ -10,8 +10,8 @@ use super::{
 use crate::Result;
 use mm_core::no_grad;
 
-/// Continues prompts as `config` states: for each row the best sequences, best first (more than one only for beam search
-/// with `num_return_sequences`).
+/// Continues prompts as `config` states: for each row the best sequences, best first (more than one only for beam
+/// search with `num_return_sequences`).
 ///
 /// # Errors
 /// If an option is out of range, and where the model fails.

@@ -62,7 +62,8 @@ impl PrefixAttention<'_> {
     }
 }
 
-/// Attention maps `[batch, heads, queries, keys]` averaged over blocks, rows, heads and queries: one value for each key.
+/// Attention maps `[batch, heads, queries, keys]` averaged over blocks, rows, heads and queries: one value for each
+/// key.
 fn mean_over_blocks<'a>(maps: impl Iterator<Item = &'a Tensor>) -> Result<Vec<f32>> {
     let means = maps.map(|map| map.to_dtype(DType::F32)?.mean_dim(&[0, 1, 2], false)).collect::<Result<Vec<_>>>()?;
     if means.is_empty() {
@@ -73,8 +74,8 @@ fn mean_over_blocks<'a>(maps: impl Iterator<Item = &'a Tensor>) -> Result<Vec<f3
 
 /// Attention rollout `[queries, keys]`: how much each input position contributes to each position after the last block.
 ///
-/// *Quantifying Attention Flow in Transformers* (Abnar and Zuidema, 2020), <https://arxiv.org/abs/2005.00928>. Each block
-/// contributes its attention, averaged over heads, and the residual connection in equal parts.
+/// *Quantifying Attention Flow in Transformers* (Abnar and Zuidema, 2020), <https://arxiv.org/abs/2005.00928>. Each
+/// block contributes its attention, averaged over heads, and the residual connection in equal parts.
 pub(super) fn attention_rollout(maps: &[AttentionMaps]) -> Result<Option<Tensor>> {
     let mut rollout: Option<Tensor> = None;
     for map in maps.iter().filter_map(|map| map.self_attention.as_ref()) {

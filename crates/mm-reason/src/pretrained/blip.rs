@@ -1,5 +1,5 @@
-//! BLIP: a vision transformer, and BERT with cross-attention to its features as a caption decoder, as a question encoder
-//! whose features an answer decoder attends to, or as an encoder for image-text matching.
+//! BLIP: a vision transformer, and BERT with cross-attention to its features as a caption decoder, as a question
+//! encoder whose features an answer decoder attends to, or as an encoder for image-text matching.
 //!
 //! *BLIP: Bootstrapping Language-Image Pre-training for Unified Vision-Language Understanding and Generation*
 //! (Li et al., 2022), <https://arxiv.org/abs/2201.12086>.

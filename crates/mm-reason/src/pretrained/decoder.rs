@@ -6,8 +6,8 @@ use mm_core::{
 };
 use mm_repr::family::ModelBuilder;
 
-/// The decoder whose weights are under `scope`; the language model head shares the token embeddings where the checkpoint
-/// has no `head`.
+/// The decoder whose weights are under `scope`; the language model head shares the token embeddings where the
+/// checkpoint has no `head`.
 pub(super) fn load_decoder(b: &ModelBuilder<'_>, scope: &Scope<'_>, config: DecoderConfig) -> mm_repr::Result<Decoder> {
     let scope = &scope.decode_mode();
     let blocks = b.transformer(scope, config.blocks.clone())?;

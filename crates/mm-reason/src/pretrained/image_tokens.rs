@@ -108,9 +108,9 @@ impl ImagePrompt<'_> {
     }
 }
 
-/// Feeds a prompt in which `placeholder` stands for each image feature. `positions` are those of its tokens, where they do
-/// not simply increase. The caches up to the end of the image are kept in `media`; a later prompt that starts with the same
-/// tokens continues from there.
+/// Feeds a prompt in which `placeholder` stands for each image feature. `positions` are those of its tokens, where they
+/// do not simply increase. The caches up to the end of the image are kept in `media`; a later prompt that starts with
+/// the same tokens continues from there.
 pub(super) fn prefill(
     decoder: &Decoder,
     media: Option<&EncodedMedia>,
@@ -186,9 +186,10 @@ impl ImageSpan {
     }
 }
 
-/// Logits after each of `ids` `[rows, tokens]` with an image in each row; `rows` are these images and the positions of the
-/// rows' expanded tokens (`[length]` or `[3, length]`). Rows may have more or fewer image features than placeholders:
-/// padding is at the end, where causal attention ignores it, and all placeholders get the logits after the image.
+/// Logits after each of `ids` `[rows, tokens]` with an image in each row; `rows` are these images and the positions of
+/// the rows' expanded tokens (`[length]` or `[3, length]`). Rows may have more or fewer image features than
+/// placeholders: padding is at the end, where causal attention ignores it, and all placeholders get the logits after
+/// the image.
 pub(super) fn forward(
     decoder: &Decoder,
     ids: &Tensor,

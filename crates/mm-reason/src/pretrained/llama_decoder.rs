@@ -33,8 +33,8 @@ checkpoint_config! {
     }
 }
 
-/// Checkpoint names of a decoder that is under `text.` in the model, under `prefix` in the checkpoint, with its language
-/// model head at `head`.
+/// Checkpoint names of a decoder that is under `text.` in the model, under `prefix` in the checkpoint, with its
+/// language model head at `head`.
 pub(super) fn llama_weight_map(prefix: &str, head: &str) -> WeightMap {
     let rules = [
         ("text.final_layer_norm.", "text.norm."),

@@ -74,8 +74,8 @@ impl Pipeline {
         Ok(Self::open(folder, options, None, None)?.pipeline)
     }
 
-    /// Loads a checkpoint folder for fine-tuning, of all weights or of a LoRA adapter. A classifier whose labels are not
-    /// `wanted_labels` gets a new head for these.
+    /// Loads a checkpoint folder for fine-tuning, of all weights or of a LoRA adapter. A classifier whose labels are
+    /// not `wanted_labels` gets a new head for these.
     ///
     /// # Errors
     /// As [`Self::load`], and if no layer matches the adapter's targets.

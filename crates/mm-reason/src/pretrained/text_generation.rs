@@ -78,8 +78,8 @@ impl Pipeline {
     }
 
     /// Generates token ids for several rows, each with its own media and request, in one batch whatever the lengths of
-    /// their prompts. A row whose request is invalid is an error of that row alone. Sampled rows run one by one, so that
-    /// they do not depend on each other.
+    /// their prompts. A row whose request is invalid is an error of that row alone. Sampled rows run one by one, so
+    /// that they do not depend on each other.
     pub fn generate_batch(
         &self,
         rows: &[(Option<&EncodedMedia>, Request<'_>)],

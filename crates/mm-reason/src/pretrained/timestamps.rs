@@ -10,8 +10,8 @@ const FRAMES_PER_STEP: i64 = 2;
 const MASKED: f32 = f32::NEG_INFINITY;
 
 impl TimestampTokens {
-    /// Masks the scores of tokens that would break the rules: timestamps come in pairs and never decrease, the first token
-    /// is one, and where timestamps together are more probable than any text token, one of them comes next.
+    /// Masks the scores of tokens that would break the rules: timestamps come in pairs and never decrease, the first
+    /// token is one, and where timestamps together are more probable than any text token, one of them comes next.
     pub(super) fn apply(&self, tokens: &[i64], prompt_length: usize, scores: &mut [f32]) {
         let first = self.first as usize;
         if first >= scores.len() {

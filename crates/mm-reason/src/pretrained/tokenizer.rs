@@ -71,7 +71,8 @@ impl Tokenizer {
         Ok(replacements.iter().fold(text, |text, (from, to)| text.replace(from, to)))
     }
 
-    /// The bytes that each of the first `count` tokens adds to a text. Special tokens start with 0xFF, which no text has.
+    /// The bytes that each of the first `count` tokens adds to a text. Special tokens start with 0xFF, which no text
+    /// has.
     pub(crate) fn token_bytes(&self, count: usize) -> Result<Vec<Vec<u8>>> {
         let json: Value = self
             .tokenizer
@@ -149,8 +150,8 @@ impl Tokenizer {
     }
 }
 
-/// The byte of each character that GPT-2's tokenizer represents bytes with: itself where it is printable, else a character
-/// from U+0100 on.
+/// The byte of each character that GPT-2's tokenizer represents bytes with: itself where it is printable, else a
+/// character from U+0100 on.
 fn gpt2_byte_decoder() -> HashMap<char, u8> {
     let mut decoder = HashMap::new();
     let mut next = 256u32;

@@ -34,8 +34,8 @@ pub struct Transcript {
 }
 
 impl Pipeline {
-    /// Transcribes speech. A recording longer than a window (30 s) is transcribed window by window, each starting at the
-    /// last timestamp of the one before.
+    /// Transcribes speech. A recording longer than a window (30 s) is transcribed window by window, each starting at
+    /// the last timestamp of the one before.
     ///
     /// # Errors
     /// If the model does not transcribe speech, or has no timestamp tokens and the recording is longer than a window.

@@ -1,4 +1,5 @@
-//! `ViLT`: text tokens and image patches in one transformer, with a classifier of answers or a head for image-text matching.
+//! `ViLT`: text tokens and image patches in one transformer, with a classifier of answers or a head for image-text
+//! matching.
 //!
 //! *ViLT: Vision-and-Language Transformer Without Convolution or Region Supervision* (Kim et al., 2021),
 //! <https://arxiv.org/abs/2102.03334>.

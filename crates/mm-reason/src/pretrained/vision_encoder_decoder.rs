@@ -1,5 +1,5 @@
-//! An image encoder and a text decoder with cross-attention to it, transformers' `VisionEncoderDecoderModel`: ViT or DeiT
-//! with GPT-2 (ViT-GPT2) or with `TrOCR`'s decoder.
+//! An image encoder and a text decoder with cross-attention to it, transformers' `VisionEncoderDecoderModel`: ViT or
+//! DeiT with GPT-2 (ViT-GPT2) or with `TrOCR`'s decoder.
 //!
 //! *TrOCR: Transformer-based Optical Character Recognition with Pre-trained Models* (Li et al., 2021),
 //! <https://arxiv.org/abs/2109.10282>.

@@ -1,6 +1,7 @@
 //! Whisper: a spectrogram encoder for windows of 30 s and a text decoder, with timestamp tokens.
 //!
-//! *Robust Speech Recognition via Large-Scale Weak Supervision* (Radford et al., 2022), <https://arxiv.org/abs/2212.04356>.
+//! *Robust Speech Recognition via Large-Scale Weak Supervision* (Radford et al., 2022),
+//! <https://arxiv.org/abs/2212.04356>.
 
 use super::{
     decoder::load_decoder,

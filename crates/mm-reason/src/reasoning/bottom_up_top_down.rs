@@ -1,5 +1,5 @@
-//! Top-down attention over bottom-up features: a gated layer scores each position given the query, and the answer is the
-//! product of the query and of what it attended to.
+//! Top-down attention over bottom-up features: a gated layer scores each position given the query, and the answer is
+//! the product of the query and of what it attended to.
 //!
 //! *Bottom-Up and Top-Down Attention for Image Captioning and Visual Question Answering* (Anderson et al., 2018),
 //! <https://arxiv.org/abs/1707.07998>; *Tips and Tricks for Visual Question Answering* (Teney et al., 2018),

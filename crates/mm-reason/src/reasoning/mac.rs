@@ -1,5 +1,5 @@
-//! Memory, attention and composition: at each step a control unit attends to the query tokens, a read unit attends to the
-//! context given control and memory, and a write unit updates the memory.
+//! Memory, attention and composition: at each step a control unit attends to the query tokens, a read unit attends to
+//! the context given control and memory, and a write unit updates the memory.
 //!
 //! *Compositional Attention Networks for Machine Reasoning* (Hudson and Manning, 2018),
 //! <https://arxiv.org/abs/1803.03067>.

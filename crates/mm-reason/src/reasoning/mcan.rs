@@ -1,9 +1,10 @@
-//! Modular co-attention: self-attention blocks on the query tokens, then blocks of self-attention and of cross-attention
-//! to the encoded query on the context; attention pooling turns each into one vector, and both are summed.
+//! Modular co-attention: self-attention blocks on the query tokens, then blocks of self-attention and of
+//! cross-attention to the encoded query on the context; attention pooling turns each into one vector, and both are
+//! summed.
 //!
 //! *Deep Modular Co-Attention Networks for Visual Question Answering* (Yu et al., 2019),
-//! <https://arxiv.org/abs/1906.10770>. Blocks are pre-norm, not post-norm as in the paper: post-norm trains poorly at the
-//! learning rates that suit the other networks.
+//! <https://arxiv.org/abs/1906.10770>. Blocks are pre-norm, not post-norm as in the paper: post-norm trains poorly at
+//! the learning rates that suit the other networks.
 
 use super::network::{
     NetworkContext, NetworkOutput, NetworkSpec, ReasonerInput, ReasoningNetwork, attend, check_positive, pre_norm_block,

@@ -1,4 +1,5 @@
-//! Reasoning networks: one modality (the query, usually a question) attends to the others (the context, usually an image).
+//! Reasoning networks: one modality (the query, usually a question) attends to the others (the context, usually an
+//! image).
 //!
 //! Every network is one file that exports a [`NetworkSpec`]; [`build`] looks the `kind` of a [`NetworkConfig`] up among
 //! the built-in specs and those that other crates added with [`register_network`]. All networks run on the same inputs:

@@ -1,8 +1,8 @@
 //! A chain of neural modules that runs a program: each token of the query is one step, which moves attention over the
 //! context and adds what it attended to to a memory. The attention maps of a program are its trace.
 //!
-//! After *Neural Module Networks* (Andreas et al., 2016), <https://arxiv.org/abs/1511.02799>, with soft attention passed
-//! from step to step as in *Explainable Neural Computation via Stack Neural Module Networks* (Hu et al., 2018),
+//! After *Neural Module Networks* (Andreas et al., 2016), <https://arxiv.org/abs/1511.02799>, with soft attention
+//! passed from step to step as in *Explainable Neural Computation via Stack Neural Module Networks* (Hu et al., 2018),
 //! <https://arxiv.org/abs/1807.08556>.
 
 use super::network::{NetworkContext, NetworkOutput, NetworkSpec, ReasonerInput, ReasoningNetwork, attend};
@@ -57,7 +57,8 @@ fn build(context: &NetworkContext<'_>) -> Result<Box<dyn ReasoningNetwork>> {
 }
 
 impl ModuleNetwork {
-    /// The features `[batch, positions, dim]` that a token's module computes, and its new attention `[batch, positions]`.
+    /// The features `[batch, positions, dim]` that a token's module computes, and its new attention `[batch,
+    /// positions]`.
     fn module(
         &self,
         token: &Tensor,

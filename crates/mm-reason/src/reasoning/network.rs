@@ -54,7 +54,8 @@ pub fn attend(weights: &Tensor, values: &Tensor) -> mm_core::Result<Tensor> {
 pub struct NetworkOutput {
     /// Features of the answer, `[batch, dim]`.
     pub answer: Tensor,
-    /// Attention over the context positions at each step, `[batch, positions]` each; empty for networks without attention.
+    /// Attention over the context positions at each step, `[batch, positions]` each; empty for networks without
+    /// attention.
     pub attention: Vec<Tensor>,
 }
 

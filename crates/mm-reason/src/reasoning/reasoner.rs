@@ -1,4 +1,5 @@
-//! The reasoner around every network: projects each modality to the hidden dimension and reports attention per modality.
+//! The reasoner around every network: projects each modality to the hidden dimension and reports attention per
+//! modality.
 
 use super::{
     config::{NetworkConfig, ReasoningConfig},
@@ -140,17 +141,17 @@ impl Reasoner for NetworkReasoner {
         let context_mask = Tensor::cat(&projected.iter().map(|(_, m)| m).collect::<Vec<_>>(), 1)?;
         let input = ReasonerInput { query_tokens, query_mask, query, context, context_mask, train };
         let output = self.network.forward(&input)?;
-        let mut looked = Vec::new();
+        let mut attention = Vec::new();
         for (step, weights) in output.attention.iter().enumerate() {
             let mut start = 0;
             for (input, (x, _)) in self.context.iter().zip(&projected) {
                 let count = x.size(1)?;
                 let weights = weights.narrow(1, start, count)?;
-                looked.push(AttentionStep { step, modality: input.modality.clone(), weights });
+                attention.push(AttentionStep { step, modality: input.modality.clone(), weights });
                 start += count;
             }
         }
-        Ok(ReasonerOutput { features: Features::from_pooled(&output.answer)?, attention: looked })
+        Ok(ReasonerOutput { features: Features::from_pooled(&output.answer)?, attention })
     }
 
     fn dim(&self) -> i64 {

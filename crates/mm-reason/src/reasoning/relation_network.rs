@@ -1,6 +1,7 @@
 //! Relation network: an MLP on every pair of positions together with the query, summed over all pairs.
 //!
-//! *A simple neural network module for relational reasoning* (Santoro et al., 2017), <https://arxiv.org/abs/1706.01427>.
+//! *A simple neural network module for relational reasoning* (Santoro et al., 2017),
+//! <https://arxiv.org/abs/1706.01427>.
 
 use super::network::{NetworkContext, NetworkOutput, NetworkSpec, ReasonerInput, ReasoningNetwork, check_positive};
 use crate::Result;
@@ -19,8 +20,8 @@ enum Conditioning {
     /// Concatenated with both positions, as published.
     #[default]
     Concat,
-    /// Also scales each channel of both positions, as FiLM does. The product binds an object that the query names to its
-    /// position, which layers on a concatenation learn only after very many steps.
+    /// Also scales each channel of both positions, as FiLM does. The product binds an object that the query names to
+    /// its position, which layers on a concatenation learn only after very many steps.
     Film,
 }
 

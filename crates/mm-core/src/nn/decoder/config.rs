@@ -43,7 +43,8 @@ pub struct LearnedPositions {
 }
 
 impl DecoderConfig {
-    /// Token embeddings, a learned embedding for each of `max_positions` positions, these blocks and a head without bias.
+    /// Token embeddings, a learned embedding for each of `max_positions` positions, these blocks and a head without
+    /// bias.
     pub fn new(vocab_size: i64, max_positions: i64, blocks: TransformerConfig) -> Self {
         Self {
             vocab_size,

@@ -1,4 +1,5 @@
-//! The decoder stack of all autoregressive models: token and position embeddings, transformer blocks, language model head.
+//! The decoder stack of all autoregressive models: token and position embeddings, transformer blocks, language model
+//! head.
 //!
 //! A [`DecoderConfig`] holds the differences between families (BERT, GPT-2, Llama, Whisper, …), a [`DecoderState`] the
 //! key-value caches of a batch whose rows may have prompts of different lengths.

@@ -99,8 +99,8 @@ impl Decoder {
         &self.config
     }
 
-    /// An empty state for `rows` rows with memory for `capacity` positions; `context` is what cross-attention attends to,
-    /// `[rows, length, dim]`, with which of its positions are valid.
+    /// An empty state for `rows` rows with memory for `capacity` positions; `context` is what cross-attention attends
+    /// to, `[rows, length, dim]`, with which of its positions are valid.
     pub fn init_state(
         &self,
         rows: i64,
@@ -154,8 +154,8 @@ impl Decoder {
         }
     }
 
-    /// Rotary cosines and sines `[length, head_dim / 2]` of positions `[length]`, or of positions of time, row and column
-    /// `[3, length]`; none for decoders without rotary positions.
+    /// Rotary cosines and sines `[length, head_dim / 2]` of positions `[length]`, or of positions of time, row and
+    /// column `[3, length]`; none for decoders without rotary positions.
     pub fn rotary_cos_sin(&self, positions: &Tensor) -> Result<Option<(Tensor, Tensor)>> {
         let dtype = self.embed_tokens.weight().dtype()?;
         self.config.rotary.as_ref().map(|rotary| rotary.cos_sin(positions, dtype)).transpose()
@@ -175,7 +175,8 @@ impl Decoder {
         self.rotary_cos_sin(&flat)?.map(|(cos, sin)| Ok((by_row(cos)?, by_row(sin)?))).transpose()
     }
 
-    /// Inputs of the first block `[rows, length, dim]` → features of the same shape; keys and values are cached in `state`.
+    /// Inputs of the first block `[rows, length, dim]` → features of the same shape; keys and values are cached in
+    /// `state`.
     pub fn forward(&self, x: &Tensor, state: &mut DecoderState, args: DecoderArgs<'_>) -> Result<Tensor> {
         let length = x.size(1)?;
         let computed = match args.rotary_cos_sin {

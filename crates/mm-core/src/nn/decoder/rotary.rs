@@ -1,7 +1,8 @@
 //! Rotary position embeddings of a decoder, with one or three position axes.
 //!
-//! *RoFormer: Enhanced Transformer with Rotary Position Embedding* (Su et al., 2021), <https://arxiv.org/abs/2104.09864>;
-//! three axes as in *Qwen2-VL* (Wang et al., 2024), <https://arxiv.org/abs/2409.12191>.
+//! *RoFormer: Enhanced Transformer with Rotary Position Embedding* (Su et al., 2021),
+//! <https://arxiv.org/abs/2104.09864>; three axes as in *Qwen2-VL* (Wang et al., 2024),
+//! <https://arxiv.org/abs/2409.12191>.
 
 use crate::{DType, Result, Tensor};
 

@@ -7,8 +7,8 @@ use crate::{
 
 /// Caches of a batch: keys and values of all blocks, the context of cross-attention, and the next position.
 ///
-/// Rows with prompts of different lengths are aligned at their ends: the caches of shorter rows start with padding, which
-/// a mask hides ([`DecoderState::concat_left_padded`]).
+/// Rows with prompts of different lengths are aligned at their ends: the caches of shorter rows start with padding,
+/// which a mask hides ([`DecoderState::concat_left_padded`]).
 #[derive(Default)]
 pub struct DecoderState {
     pub(super) blocks: Vec<BlockCache>,
@@ -120,8 +120,8 @@ impl DecoderState {
         Ok(())
     }
 
-    /// One state with the rows of several, whose prompts may differ in length. Each must have as many rows as contexts and
-    /// must not have generated yet.
+    /// One state with the rows of several, whose prompts may differ in length. Each must have as many rows as contexts
+    /// and must not have generated yet.
     pub fn concat_left_padded(states: &[&Self], device: Device) -> Result<Self> {
         let max = |of: &dyn Fn(&Self) -> i64| states.iter().map(|s| of(s)).max().unwrap_or(0);
         let (cached, position) = (max(&Self::cached), max(&Self::position));

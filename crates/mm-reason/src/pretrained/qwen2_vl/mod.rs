@@ -65,7 +65,7 @@ struct Qwen2Vl {
     decoder: Decoder,
     image_processor: Arc<dyn Processor>,
     video_processor: Arc<dyn Processor>,
-    /// The same as sequences of patches, for batches of different sizes.
+    /// Processors for training, which return sequences of patches so that batches can be padded.
     train_image_processor: Arc<dyn Processor>,
     train_video_processor: Arc<dyn Processor>,
     image_token: i64,

@@ -70,8 +70,8 @@ impl VisionEncoder {
         })
     }
 
-    /// Frames `[time, 3, height, width]` → features `[1, time · rows · columns / merge², dim]`, and the number of patches
-    /// (time, rows, columns).
+    /// Frames `[time, 3, height, width]` → features `[1, time · rows · columns / merge², dim]`, and the number of
+    /// patches (time, rows, columns).
     pub(super) fn forward(&self, frames: &Tensor) -> Result<(Tensor, [i64; 3])> {
         let c = &self.config;
         let (x, grid) = self.embed_patches(frames)?;
