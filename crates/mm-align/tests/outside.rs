@@ -49,7 +49,7 @@ fn a_method_of_another_crate_is_registered_and_fitted() {
 #[test]
 fn an_unknown_name_suggests_the_nearest_and_a_later_registration_replaces_an_earlier_one() {
     let mut methods = alignment_methods();
-    let text = methods.get("procrusts").map(|m| m.name()).unwrap_err().to_string();
+    let text = methods.get("procrusts").map(drop).unwrap_err().to_string();
     assert!(text.contains("procrustes"), "{text}");
     let count = methods.iter().count();
     methods.register(FirstColumns);

@@ -155,7 +155,7 @@ fn configs() {
     set("data.manifest=nowhere.jsonl", &["nowhere.jsonl", "cannot be read"]);
     set("data.split.test=1.5", &["data.split", "shares in [0, 1)"]);
     set("loss.temperature=0.0", &["loss.temperature", "a positive number"]);
-    set("towers.audio.encoder.processor.mel.hop=0", &["mel.hop", "found 0"]);
+    set("towers.audio.encoder.processor.mel.hop_length=0", &["mel.hop_length", "found 0"]);
     set("task=retreival", &["unknown task", "did you mean `retrieval`"]);
     refused(&["train", "nowhere.toml"], world.path(), &["nowhere.toml"]);
     refused(&["train", "config.toml", "--device", "cuda:7"], world.path(), &["cuda:7", "--device cpu"]);

@@ -397,7 +397,7 @@ impl Attention {
         let twice = TWICE.get();
         let fused_causal = causal && own && plain && past == 0 && !attend.need_weights && !twice;
         let causal_mask = causal && !fused_causal && own;
-        let bias = self.bias(attend.mask, length, keys, past, causal_mask, &query)?;
+        let bias = Self::bias(attend.mask, length, keys, past, causal_mask, &query)?;
         let dropout = if attend.train { config.dropout } else { 0.0 };
         // The fused kernel's way back is the faster one at every length (measured: up to four times). Without it, over few keys plain
         // products are (12 heads, 24 to 64 keys), unless there are so few that each product is too small to be worth its call.
@@ -426,7 +426,6 @@ impl Attention {
 
     /// Everything that is added to the scores, as one tensor that broadcasts to `[batch, heads, queries, keys]`.
     fn bias(
-        &self,
         mask: Option<&Mask>,
         length: i64,
         keys: i64,

@@ -11,7 +11,7 @@ use std::{
 
 /// Text ↔ token ids.
 pub struct Tokenizer {
-    tokenizer: tokenizers::Tokenizer,
+    inner: tokenizers::Tokenizer,
     config: Value,
     special_tokens_map: Value,
     clean_up_spaces: bool,
@@ -30,7 +30,7 @@ impl Tokenizer {
         tokenizer.with_truncation(None).map_err(|e| Error::checkpoint(folder, e))?;
         let config = read_json(&folder.join("tokenizer_config.json"))?;
         Ok(Self {
-            tokenizer,
+            inner: tokenizer,
             special_tokens_map: read_json(&folder.join("special_tokens_map.json"))?,
             clean_up_spaces: config["clean_up_tokenization_spaces"].as_bool().unwrap_or(false),
             chat_template: chat_template::find(folder, &config)?,
@@ -42,7 +42,7 @@ impl Tokenizer {
     /// Token ids of a text; `add_special_tokens` adds those that the tokenizer puts around a text.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<i64>> {
         let encoding = self
-            .tokenizer
+            .inner
             .encode_fast(text, add_special_tokens)
             .map_err(|e| Error::invalid_argument("text", text, format!("one that can be tokenized: {e}")))?;
         Ok(encoding.get_ids().iter().map(|id| i64::from(*id)).collect())
@@ -51,7 +51,7 @@ impl Tokenizer {
     /// Text of token ids, without special tokens.
     pub fn decode(&self, ids: &[i64]) -> Result<String> {
         let ids: Vec<u32> = ids.iter().filter_map(|id| u32::try_from(*id).ok()).collect();
-        let text = self.tokenizer.decode(&ids, true).map_err(|e| Error::checkpoint(&self.folder, e))?;
+        let text = self.inner.decode(&ids, true).map_err(|e| Error::checkpoint(&self.folder, e))?;
         if !self.clean_up_spaces {
             return Ok(text);
         }
@@ -75,7 +75,7 @@ impl Tokenizer {
     /// has.
     pub(crate) fn token_bytes(&self, count: usize) -> Result<Vec<Vec<u8>>> {
         let json: Value = self
-            .tokenizer
+            .inner
             .to_string(false)
             .ok()
             .and_then(|text| serde_json::from_str(&text).ok())
@@ -83,10 +83,10 @@ impl Tokenizer {
         let decoder = json["decoder"].to_string();
         let (byte_level, word_piece) = (decoder.contains("ByteLevel"), decoder.contains("WordPiece"));
         let byte_of = gpt2_byte_decoder();
-        let special = self.tokenizer.get_added_tokens_decoder();
+        let special = self.inner.get_added_tokens_decoder();
         let bytes = |id: usize| {
             let id = id as u32;
-            let Some(token) = self.tokenizer.id_to_token(id) else { return vec![0xFF] };
+            let Some(token) = self.inner.id_to_token(id) else { return vec![0xFF] };
             if special.contains_key(&id) {
                 return [&[0xFF], token.as_bytes()].concat();
             }
@@ -112,12 +112,12 @@ impl Tokenizer {
 
     /// The id of a token of the vocabulary.
     pub fn token_to_id(&self, token: &str) -> Option<i64> {
-        self.tokenizer.token_to_id(token).map(i64::from)
+        self.inner.token_to_id(token).map(i64::from)
     }
 
     /// The token with an id.
     pub fn id_to_token(&self, id: i64) -> Option<String> {
-        self.tokenizer.id_to_token(u32::try_from(id).ok()?)
+        self.inner.id_to_token(u32::try_from(id).ok()?)
     }
 
     /// The id of a special token by its role (`cls_token`, `sep_token`, `bos_token` …).

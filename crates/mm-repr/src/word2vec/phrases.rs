@@ -53,15 +53,12 @@ impl Phrases {
         let mut position = 0;
         while position < words.len() {
             let word = words[position];
-            match words.get(position + 1).filter(|next| self.score(word, next).is_some()) {
-                Some(next) => {
-                    tokens.push(format!("{word}_{next}"));
-                    position += 2;
-                }
-                None => {
-                    tokens.push(word.to_owned());
-                    position += 1;
-                }
+            if let Some(next) = words.get(position + 1).filter(|next| self.score(word, next).is_some()) {
+                tokens.push(format!("{word}_{next}"));
+                position += 2;
+            } else {
+                tokens.push(word.to_owned());
+                position += 1;
             }
         }
         tokens
