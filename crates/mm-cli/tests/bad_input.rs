@@ -262,7 +262,7 @@ fn a_full_disk_while_a_checkpoint_is_written_and_a_read_only_folder() {
         refused(
             &["train", "config.toml", "--out", "fixed/run", "--device", "cpu"],
             world.path(),
-            &["fixed/run", "cannot be made", "Read-only"],
+            &["fixed/run", "cannot be created", "Read-only"],
         );
         Command::new("umount").arg(&fixed).status().unwrap();
     }

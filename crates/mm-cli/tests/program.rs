@@ -181,7 +181,7 @@ fn voices_learn_what_is_written_captions_are_soft_targets_and_pairs_are_doubted(
     let [_, soft] =
         losses("soft", &["--set", "train.epochs=20", "--set", "soft.modality=text", "--set", "soft.share=1.0"]);
     assert!((soft["loss"] - plain["loss"]).abs() > 1e-3);
-    let [_, doubted] = losses("doubted", &["--set", "robust.kind=relabel", "--set", "robust.warmup=0"]);
+    let [_, doubted] = losses("doubted", &["--set", "robust.kind=soft_labels", "--set", "robust.warmup_steps=0"]);
     assert!(doubted["loss"].is_finite());
     let bad = |more: &[&str], wanted: &[&str]| {
         let all = [&["train", "config.toml", "--out", "bad", "--device", "cpu", "--set"], more].concat();
@@ -189,8 +189,11 @@ fn voices_learn_what_is_written_captions_are_soft_targets_and_pairs_are_doubted(
     };
     bad(&["spelling.modality=text"], &["spelling.modality", "wanted a modality whose tower learns"]);
     bad(&["soft.modality=audio"], &["soft.modality", "frozen encoder"]);
-    bad(&["robust.kind=relabel"], &["robust", "missing field `warmup`"]);
-    bad(&["robust.kind=relabel", "--set", "robust.warmup=1", "--set", "robust.share=1.5"], &["robust", "share 1.5"]);
+    bad(&["robust.kind=soft_labels"], &["robust", "missing field `warmup_steps`"]);
+    bad(
+        &["robust.kind=soft_labels", "--set", "robust.warmup_steps=1", "--set", "robust.noise_rate=1.5"],
+        &["robust", "noise_rate"],
+    );
     world.write("data.jsonl", data);
     bad(&["spelling.modality=audio"], &["no value of audio has a language in which its row has a text"]);
 }
@@ -198,7 +201,7 @@ fn voices_learn_what_is_written_captions_are_soft_targets_and_pairs_are_doubted(
 #[test]
 fn words_look_at_pictures_and_sounds_and_what_was_learned_completes_vectors() {
     let world = World::new();
-    let memory = "memory={modality=\"text\",of=[\"image\"]}";
+    let memory = "memory={modality=\"text\",apply_to=[\"image\"]}";
     ok(&world.train("looks", &["--set", "attention.queries=text", "--set", memory]));
     ok(&world.train("hears", &["--set", "attention.keys=audio"]));
     ok(&world.train("plain", &[]));
@@ -240,11 +243,11 @@ fn words_look_at_pictures_and_sounds_and_what_was_learned_completes_vectors() {
     let explain = |run: &str, query: [&str; 2], wanted: &[&str]| {
         refused(&["search", "--model", run, query[0], query[1], "--explain", "no.png"], world.path(), wanted);
     };
-    explain("plain", ["--text", "a dog"], &["has no attention map", "[cross_attention]"]);
+    explain("plain", ["--text", "a dog"], &["has no attention map", "[attention]"]);
     explain("looks", ["--audio", "1.wav"], &["a query of audio", "text attends to image"]);
     for (setting, wanted) in [
-        ("memory={modality=\"text\",of=[\"text\"]}", "wanted towers of this config"),
-        ("memory={modality=\"text\",of=[\"image\"],share=2.0}", "share 2"),
+        ("memory={modality=\"text\",apply_to=[\"text\"]}", "wanted towers of this config"),
+        ("memory={modality=\"text\",apply_to=[\"image\"],weight=2.0}", "weight"),
         ("attention.keys=text", "wanted two towers of this config"),
         ("attention.sharpness=0.0", "a positive number"),
     ] {
@@ -301,7 +304,7 @@ fn wait_for_steps(run: &Path, steps: usize) {
 fn a_run_that_is_killed_again_and_again_ends_with_the_weights_of_one_that_was_not() {
     let world = World::new();
     // Doubt begins in the middle: that it has begun is part of what is taken up again.
-    let doubt = ["--set", "robust.kind=small_loss", "--set", "robust.share=0.3", "--set", "robust.warmup=9"];
+    let doubt = ["--set", "robust.kind=small_loss", "--set", "robust.noise_rate=0.3", "--set", "robust.warmup_steps=9"];
     assert!(start(&world, "whole", &doubt).wait().unwrap().success());
     let run = world.path().join("broken");
     for (round, steps) in [3, 7, 11, 16].into_iter().enumerate() {
@@ -551,7 +554,7 @@ fn a_representation_is_learned_measured_embedded_reported_and_used_by_another_ru
     for (change, wanted) in [
         ("model.kind=vea", "known are acmr"),
         ("model.latent_dim=0", "model.latent_dim"),
-        ("inputs.image.size=2", "4 to 512"),
+        ("inputs.image.image_size=2", "4 to 512"),
         ("inputs.image.kind=picture", "inputs.image"),
         ("inputs.image.kind=vector", "inputs.image"),
         ("model.network.channels=[4,4,4,4]", "multiples of 16"),
@@ -643,7 +646,7 @@ fn arrays_are_aligned_diagnosed_and_pairs_audited() {
         (&["--a", "a.npy", "--b", "y.npy"], "expected float32 or float64"),
         (&["--a", "cut.npy", "--b", "b.npy"], "the file is cut"),
         (&["--a", "a.npy", "--b", "b.npy", "--labels", "a.npy"], "expected int64"),
-        (&["--a", "a.npy", "--b", "b.npy", "--method", "cac"], "did you mean `cca"),
+        (&["--a", "a.npy", "--b", "b.npy", "--method", "procrusts"], "did you mean `procrustes"),
         (&["--a", "a.npy", "--b", "b.npy", "--method", "semantic_matching"], "needs labels"),
         (&["--a", "a.npy", "--b", "b.npy", "--method", "cca", "--regularization", "0.1", "--dim", "9"], "1 to 3"),
         (&["--a", "a.npy"], "--b"),

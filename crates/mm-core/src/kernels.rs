@@ -93,10 +93,24 @@ fn look_up() -> Option<Kernels> {
     None
 }
 
-/// Whether these operators serve a frozen weight of this kind.
+/// Whether these operators support a frozen weight: its type on this processor, and its device.
 pub(crate) fn serve(weight: &Tensor) -> bool {
-    let plain = matches!(weight.dtype(), Ok(DType::F32 | DType::BF16));
-    plain && weight.device() == crate::Device::Cpu && kernels().is_some()
+    let supported = match weight.dtype() {
+        Ok(DType::F32) => true,
+        Ok(DType::BF16) => supports_bfloat16(),
+        _ => false,
+    };
+    supported && weight.device() == crate::Device::Cpu && kernels().is_some()
+}
+
+/// Whether oneDNN computes in bfloat16 on this processor; without these instructions it refuses to.
+fn supports_bfloat16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("avx512bw")
+        && std::arch::is_x86_feature_detected!("avx512vl")
+        && std::arch::is_x86_feature_detected!("avx512dq");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
 }
 
 /// Whether they serve this input: nothing of it is differentiated, for they have no derivatives.

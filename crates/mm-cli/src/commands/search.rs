@@ -39,13 +39,13 @@ pub(crate) struct Arguments {
     /// Modality to search; may be repeated [default: all but the query's].
     #[arg(long, value_name = "NAME")]
     modality: Vec<String>,
-    /// Find the text of this language that the audio speaks, by character n-grams (runs trained with `transcript_ngram`).
+    /// Find the text of this language that the audio speaks, by character n-grams (runs trained with `[spelling]`).
     #[arg(long, value_name = "LANGUAGE", requires = "audio", conflicts_with = "modality")]
     transcript_language: Option<String>,
     /// Number of results of each modality, or all.
     #[arg(long, value_name = "N|all", default_value = "10")]
     k: Limit,
-    /// Save the attention map between the query and the best result as PNG (runs trained with `cross_attention`).
+    /// Save the attention map between the query and the best result as PNG (runs trained with `[attention]`).
     #[arg(long, value_name = "FILE.png")]
     explain: Option<PathBuf>,
     /// Search one split only: train, valid or test.
@@ -165,7 +165,7 @@ fn value(source: &Source) -> Value {
 /// The modality whose best result is explained together with the query.
 fn explained_modality(model: &Retrieval, query: &Modality, path: &Path) -> Result<Modality> {
     let Some([queries, keys]) = model.looks() else {
-        bail!("--explain {}: this run has no attention map; expected one with `[cross_attention]` in its config", path.display());
+        bail!("--explain {}: this run has no attention map; expected one with `[attention]` in its config", path.display());
     };
     match query {
         m if m == queries => Ok(keys.clone()),

@@ -125,7 +125,7 @@ fn a_question_that_makes_no_sense_is_told() {
     ask(&vilt, &[], &["no question"]);
     ask(&vilt, &["--question", "  "], &["question 1 is empty"]);
     let long = "word ".repeat(10_000);
-    ask(&vilt, &["--question", &long], &["10002 tokens", "at most the 30"]);
+    ask(&vilt, &["--question", &long], &["10002 tokens", "at most the model's 30"]);
     ask(&blip, &["--question", &long], &["at most the model's 40"]);
     ask(&fixture("llava-clip-llama"), &["--question", &long], &["120 positions"]);
     ask(&vilt, &["--question", "a", "--candidates", ""], &["--candidates"]);
@@ -302,7 +302,7 @@ lr = 5e-3
         std::fs::write(folder.join("captions.toml"), captions.replace("KIND", kind)).unwrap();
         let train = mm(&["train", "captions.toml", "--out", kind, "--threads", "1"], folder);
         assert!(train.status.success(), "{}", text(&train));
-        let figures = lines(&["eval", kind, "--split", "test", "--json"], folder);
+        let figures = lines(&["eval", "--model", kind, "--split", "test", "--json"], folder);
         let bleu = figures[0]["model"]["bleu1"].as_f64().unwrap();
         // Four captions of three words; one that is always the same has at best two right.
         assert!(bleu > 0.85, "{kind}: {bleu}");

@@ -73,7 +73,7 @@ pub struct ForwardArgs<'a> {
     pub context: Option<(&'a Tensor, Option<&'a Mask>)>,
     /// Caches, one a block: the input then holds the new positions only and the mask covers old and new.
     pub caches: Option<&'a mut [BlockCache]>,
-    /// What self-attention turns its queries and keys by ([`AttentionArgs::angles`]).
+    /// What self-attention turns its queries and keys by ([`AttentionArgs::rotary`]).
     pub rotary: Option<(&'a Tensor, &'a Tensor)>,
     /// Whether all positions see each other in a stack that looks back only (a picture's patches before a text).
     pub bidirectional: bool,

@@ -1,7 +1,7 @@
 //! Pretrained models that answer questions, caption images and transcribe speech, from checkpoint folders.
 //!
 //! [`Pipeline::load`] selects the family by the `model_type` of `config.json`. A family is one file that implements
-//! [`traits::MediaEncoder`] and [`traits::ConditionalGenerator`] or [`traits::AnswerClassifier`], plus one line in
+//! `traits::MediaEncoder` and `traits::ConditionalGenerator` or `traits::AnswerClassifier`, plus one line in
 //! [`families`].
 
 mod answering;

@@ -73,7 +73,8 @@ fn invalid_options_are_errors() {
     );
     assert!(error(ReasoningConfig { hidden_dim: 0, ..ReasoningConfig::default() }).contains("hidden_dim"));
     assert!(of_network(NetworkConfig::new("mac").with("num_steps", 0)).contains("num_steps"));
-    assert!(of_network(NetworkConfig::new("mac").with("num_step", 3)).contains("did you mean `num_steps`"));
+    let misspelt = of_network(NetworkConfig::new("mac").with("num_step", 3));
+    assert!(misspelt.contains("did you mean `num_steps`"), "{misspelt}");
     assert!(of_network(NetworkConfig::new("flim")).contains("did you mean `film`"));
     let network = NetworkConfig::new("mlp").with("num_positions", 4).with("num_layers", 1);
     let config = ReasoningConfig { network, hidden_dim: 12, ..ReasoningConfig::default() };

@@ -241,9 +241,10 @@ mod tests {
     use mm_core::{DType, Device, seed::manual_seed};
 
     fn rotated(rows: i64) -> PairedFeatures {
+        // One rotation, whatever the number of rows.
         manual_seed(4);
-        let a = Tensor::randn(&[rows, 6], DType::F64, Device::Cpu).unwrap();
         let (rotation, _, _) = Tensor::randn(&[6, 6], DType::F64, Device::Cpu).unwrap().svd().unwrap();
+        let a = Tensor::randn(&[rows, 6], DType::F64, Device::Cpu).unwrap();
         paired_features(&a, &a.matmul(&rotation).unwrap(), None).unwrap()
     }
 
