@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 /// Evaluate a trained run on held-out rows
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  mm eval --model runs/first --split test --json\n  mm eval --model runs/price --data test.csv --json\n  mm eval --model runs/price --data test.csv --exclude-modality image\n  mm eval --model runs/price --data test.csv --robustness robustness.html\n\nJSON: {\"model\": …, \"split\": …, \"metrics\": [{\"id\": …, \"scope\": …, \"value\": …, \"higher_is_better\": …, \"baselines\": {…}}], \"failed\": …}"
+    after_help = "Examples:\n  mm eval --model runs/first --split test --json\n  mm eval --model runs/price --data test.csv --json\n  mm eval --model runs/price --data test.csv --exclude-modality image\n  mm eval --model runs/price --data test.csv --robustness robustness.html"
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]

@@ -64,9 +64,11 @@ fn padding_and_other_rows_do_not_change_an_answer_and_attention_sums_to_one() {
 
 #[test]
 fn invalid_options_are_errors() {
-    let params = Params::new(Device::Cpu);
     let dims = [(Modality::TEXT, 7), (Modality::IMAGE, 5)];
-    let error = |config: ReasoningConfig| build(&params.scope(), &config, &dims).map(drop).unwrap_err().to_string();
+    let error = |config: ReasoningConfig| {
+        let params = Params::new(Device::Cpu);
+        build(&params.scope(), &config, &dims).map(drop).unwrap_err().to_string()
+    };
     let of_network = |network| error(ReasoningConfig { network, ..ReasoningConfig::default() });
     assert!(
         error(ReasoningConfig { query: "txet".into(), ..ReasoningConfig::default() }).contains("did you mean `text`")
