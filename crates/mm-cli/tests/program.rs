@@ -246,7 +246,7 @@ fn words_look_at_pictures_and_sounds_and_what_was_learned_completes_vectors() {
     explain("plain", ["--text", "a dog"], &["has no attention map", "[attention]"]);
     explain("looks", ["--audio", "1.wav"], &["a query of audio", "text attends to image"]);
     for (setting, wanted) in [
-        ("memory={modality=\"text\",apply_to=[\"text\"]}", "wanted towers of this config"),
+        ("memory={modality=\"text\",apply_to=[\"text\"]}", "expected towers of this config"),
         ("memory={modality=\"text\",apply_to=[\"image\"],weight=2.0}", "weight"),
         ("attention.keys=text", "wanted two towers of this config"),
         ("attention.sharpness=0.0", "a positive number"),

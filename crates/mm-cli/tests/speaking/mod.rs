@@ -131,7 +131,7 @@ fn a_question_that_makes_no_sense_is_told() {
     ask(&vilt, &["--question", "a", "--candidates", ""], &["--candidates"]);
     ask(&vilt, &["--question", "a", "--candidates", "thing 1,thing 1"], &["twice"]);
     ask(&vilt, &["--question", "a", "--candidates", "thing 9"], &["did you mean"]);
-    ask(&caption, &["--question", "a"], &["trained to describe"]);
+    ask(&caption, &["--question", "a"], &["this checkpoint captions images"]);
     let two = ["--question", "a", "--question", "b", "--image", &picture, "--image", &picture];
     ask(&vilt, &two, &["3 files and 2 questions"]);
     let tell = |more: &[&str], wanted: &[&str]| {
@@ -139,7 +139,7 @@ fn a_question_that_makes_no_sense_is_told() {
     };
     tell(&[], &["nothing to caption"]);
     tell(&["--image", &picture, "--num-beams", "0"], &["beams", "at least 1"]);
-    tell(&["--image", &picture, "--num-beams", "4000"], &["beams", "tokens that the model knows"]);
+    tell(&["--image", &picture, "--num-beams", "4000"], &["beams", "half of the vocabulary"]);
     tell(&["--image", &picture, "--max-new-tokens", "100000"], &["40 positions"]);
     tell(&["--image", &picture, "--temperature", "0"], &["temperature"]);
     tell(&["--image", &picture, "--temperature", "1", "--top-p", "0"], &["top_p"]);
@@ -308,7 +308,7 @@ lr = 5e-3
         assert!(bleu > 0.85, "{kind}: {bleu}");
     }
     let said = lines(&["caption", "--model", "lstm", "--image", "5.png", "--json"], folder);
-    assert!(said[0]["caption"].as_str().unwrap().starts_with("a "));
+    assert!(said[0]["text"].as_str().unwrap().starts_with("a "));
     let report = mm(&["report", "--model", "transformer", "--out", "r.html"], folder);
     assert!(report.status.success(), "{}", text(&report));
     assert!(std::fs::read_to_string(folder.join("r.html")).unwrap().contains("nearest picture"));
