@@ -10,7 +10,7 @@
 //! mm_tabular::register(&mut registry);
 //! let row = mm_core::Source::Value(serde_json::json!({"age": 31, "colour": "red"}));
 //! let proposal = registry.propose(&"tabular".into(), &[&row, &row])?;
-//! assert!(proposal[0].about.contains("1 number"));
+//! assert!(proposal[0].description.contains("1 number"));
 //! # Ok::<(), mm_core::Error>(())
 //! ```
 
