@@ -17,8 +17,8 @@ pub struct FusionConfig {
     pub missing: MissingModality,
     /// Probability that a present modality is dropped during training (`ModDrop`); each row keeps at least one.
     pub modality_dropout: f64,
-    /// Whether operators on vectors are applied to each position of aligned sequences (same length in all modalities) instead of to their
-    /// means.
+    /// Whether operators on vectors are applied to each position of aligned sequences (same length in all modalities)
+    /// instead of to their means.
     pub aligned: bool,
     /// Whether each modality passes through a linear layer, a layer norm and GELU first.
     pub project: bool,

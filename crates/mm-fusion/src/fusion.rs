@@ -15,7 +15,8 @@ use std::collections::BTreeMap;
 pub struct FusionOutput {
     /// Fused features `[batch, length, dim]`; length 1 for operators on vectors.
     pub features: Features,
-    /// Auxiliary loss, a scalar to add to the task's loss, where the operator or the imputation of missing modalities has one.
+    /// Auxiliary loss, a scalar to add to the task's loss, where the operator or the imputation of missing modalities
+    /// has one.
     pub aux_loss: Option<Tensor>,
     /// Weight of each modality in each row, `[batch]` each, where the operator has such weights.
     pub modality_weights: BTreeMap<Modality, Tensor>,
@@ -32,7 +33,8 @@ impl Fusion {
     /// Builds the fusion of modalities with these feature dimensions; parameters live under `scope`.
     ///
     /// # Errors
-    /// When there is no modality, a setting is out of range, or the operator is unknown or cannot be built for these dimensions.
+    /// When there is no modality, a setting is out of range, or the operator is unknown or cannot be built for these
+    /// dimensions.
     pub fn new(scope: &Scope<'_>, config: &FusionConfig, dims: &[(Modality, i64)]) -> Result<Self> {
         if dims.is_empty() || config.dim < 1 {
             let found = format!("{} modalities and dim {}", dims.len(), config.dim);

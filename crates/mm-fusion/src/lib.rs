@@ -1,8 +1,9 @@
 //! Fusion of several modalities, any of which may be missing.
 //!
-//! [`Fusion`] is built from a [`FusionConfig`]: it takes a `FeatureSet` whose rows may lack modalities and returns one set of features. Its
-//! operator is chosen by `kind` among [`operators`]; other crates add theirs with [`register_operator`]. [`late`] combines the predictions
-//! of unimodal models; [`training`] holds methods that keep one modality from dominating.
+//! [`Fusion`] is built from a [`FusionConfig`]: it takes a `FeatureSet` whose rows may lack modalities and returns one
+//! set of features. Its operator is chosen by `kind` among [`operators`]; other crates add theirs with
+//! [`register_operator`]. [`late`] combines the predictions of unimodal models; [`training`] holds methods that keep
+//! one modality from dominating.
 //!
 //! ```
 //! use mm_core::{DType, Device, FeatureSet, Features, Modality, Params, Tensor};

@@ -6,7 +6,8 @@ use serde::de::DeserializeOwned;
 
 /// Combines the prepared features of all modalities into one.
 ///
-/// A row's output must not depend on other rows of the batch, and rows that lack modalities, even all of them, must give finite values.
+/// A row's output must not depend on other rows of the batch, and rows that lack modalities, even all of them, must
+/// give finite values.
 pub trait FusionOperator: Send {
     /// Fuses the modalities, which are in the order of [`OperatorContext::modalities`].
     ///

@@ -151,8 +151,8 @@ proptest! {
     }
 }
 
-/// One modality names an object at some step; the other states at other steps for each object whether it is present. The label is whether
-/// the named object is present: neither modality alone has it, and pooling a sequence destroys it.
+/// One modality names an object at some step; the other states at other steps for each object whether it is present.
+/// The label is whether the named object is present: neither modality alone has it, and pooling a sequence destroys it.
 #[test]
 fn crossmodal_attention_solves_a_temporal_matching_task_that_pooling_cannot() {
     const LENGTH: usize = 8;

@@ -1,4 +1,5 @@
-//! Parity of every operator with the same operator on PyTorch's layers (`cargo xtask parity fusion` recomputes their outputs).
+//! Parity of every operator with the same operator on PyTorch's layers (`cargo xtask parity fusion` recomputes their
+//! outputs).
 #![allow(missing_docs)]
 
 use mm_core::{Checkpoint, DType, Device, FeatureSet, Features, Modality, Params, Tensor};

@@ -116,8 +116,8 @@ fn update_mean(mean: &Tensor, pooled: &Tensor, present: &Tensor) -> Result<()> {
     })
 }
 
-/// The imputed values `[rows, dim]`, the rows `[rows, 1]` that have another modality to impute from, and the mean squared error on rows that
-/// have this modality too.
+/// The imputed values `[rows, dim]`, the rows `[rows, 1]` that have another modality to impute from, and the mean
+/// squared error on rows that have this modality too.
 fn impute(
     network: &Mlp,
     index: usize,

@@ -1,5 +1,5 @@
-//! Preparation of an operator's inputs: each modality's features are projected to one dimension, modalities are dropped at random during
-//! training, and missing ones are replaced.
+//! Preparation of an operator's inputs: each modality's features are projected to one dimension, modalities are dropped
+//! at random during training, and missing ones are replaced.
 
 mod missing;
 mod modality_dropout;

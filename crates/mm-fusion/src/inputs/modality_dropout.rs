@@ -6,7 +6,8 @@ use mm_core::{DType, Tensor};
 
 /// Drops each present modality of each row with this probability, but never a row's last one.
 ///
-/// From *ModDrop: Adaptive Multi-modal Gesture Recognition* (Neverova et al., 2016, <https://arxiv.org/abs/1501.00102>).
+/// From *ModDrop: Adaptive Multi-modal Gesture Recognition* (Neverova et al., 2016,
+/// <https://arxiv.org/abs/1501.00102>).
 pub(super) fn apply(inputs: &mut [ModalityInput], rate: f64) -> Result<()> {
     let present = Tensor::stack(&inputs.iter().map(|p| &p.present).collect::<Vec<_>>(), 1)?; // [rows, modalities]
     let noise = Tensor::rand(&present.shape(), DType::F32, present.device())?.mul(&present)?;

@@ -43,7 +43,8 @@ impl Positions {
         Ok(self.index.size(0)?)
     }
 
-    /// One modality's features at these positions `[positions, dim]` and their presence `[positions]`, given presence per row `[batch]`.
+    /// One modality's features at these positions `[positions, dim]` and their presence `[positions]`, given presence
+    /// per row `[batch]`.
     pub(crate) fn gather(&self, features: &Features, present: &Tensor) -> Result<(Tensor, Tensor)> {
         let values = features.values.flatten(0, 1)?.index_select(0, &self.index)?;
         let mut valid = present.unsqueeze(1)?.expand(&[self.batch, self.length])?;

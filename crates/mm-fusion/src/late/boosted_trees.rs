@@ -1,6 +1,8 @@
-//! Stacking by gradient-boosted trees (crate forust); absent predictions are missing values, which trees split on natively.
+//! Stacking by gradient-boosted trees (crate forust); absent predictions are missing values, which trees split on
+//! natively.
 //!
-//! *Greedy Function Approximation: A Gradient Boosting Machine* (Friedman, 2001, <https://doi.org/10.1214/aos/1013203451>).
+//! *Greedy Function Approximation: A Gradient Boosting Machine* (Friedman, 2001,
+//! <https://doi.org/10.1214/aos/1013203451>).
 
 use super::group_stratified_folds;
 use crate::{Error, Result};
@@ -58,7 +60,8 @@ fn select_rows(values: &[f64], rows: usize, chosen: &[usize]) -> Vec<f64> {
 }
 
 impl BoostedTrees {
-    /// Fits trees on held-out predictions `[rows, models, classes]`; rows of a group stay in one fold when the number of rounds is chosen.
+    /// Fits trees on held-out predictions `[rows, models, classes]`; rows of a group stay in one fold when the number
+    /// of rounds is chosen.
     ///
     /// # Errors
     /// When shapes do not match or there are fewer than ten rows.

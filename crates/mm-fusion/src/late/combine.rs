@@ -34,8 +34,8 @@ fn check(probabilities: &Tensor, present: &Tensor, weights: Option<&[f64]>) -> R
     Ok([rows, models, classes])
 }
 
-/// Combines probabilities `[rows, models, classes]` into `[rows, classes]`, float64; a row without any prediction gets uniform
-/// probabilities. `present` is `[rows, models]`.
+/// Combines probabilities `[rows, models, classes]` into `[rows, classes]`, float64; a row without any prediction gets
+/// uniform probabilities. `present` is `[rows, models]`.
 ///
 /// ```
 /// use mm_core::{DType, Device, Tensor};
@@ -82,8 +82,9 @@ pub fn combine(
     Ok(combined.div(&total.clamp_min(1e-12)?)?.mul(&any)?.add(&uniform)?)
 }
 
-/// Model weights, summing to one, that maximize the likelihood of the labels on held-out rows, for [`CombinationRule::Mean`] and
-/// [`CombinationRule::LogPool`]. A weak L2 penalty toward equal weights stabilizes the fit on few rows.
+/// Model weights, summing to one, that maximize the likelihood of the labels on held-out rows, for
+/// [`CombinationRule::Mean`] and [`CombinationRule::LogPool`]. A weak L2 penalty toward equal weights stabilizes the
+/// fit on few rows.
 ///
 /// # Errors
 /// When shapes do not match, a label is out of range, or the rule has no weights.

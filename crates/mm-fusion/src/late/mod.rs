@@ -1,7 +1,7 @@
 //! Late fusion: the predictions of several models are combined.
 //!
-//! Functions take probabilities `[rows, models, classes]` and which of them are present, `[rows, models]` (1 or 0); absent predictions do
-//! not count.
+//! Functions take probabilities `[rows, models, classes]` and which of them are present, `[rows, models]` (1 or 0);
+//! absent predictions do not count.
 
 #[cfg(feature = "boosting")]
 mod boosted_trees;

@@ -1,4 +1,5 @@
-//! Inputs and folds for stacking: a second-level model on the predictions of others, made for rows they were not trained on.
+//! Inputs and folds for stacking: a second-level model on the predictions of others, made for rows they were not
+//! trained on.
 //!
 //! *Stacked Generalization* (Wolpert, 1992, <https://doi.org/10.1016/S0893-6080(05)80023-1>).
 
@@ -6,16 +7,16 @@ use crate::{Error, Result};
 use mm_core::{DType, Tensor, seed::Rng};
 use std::collections::BTreeMap;
 
-/// Features of a second-level model `[rows, models · classes + models]`: log-probabilities, zero where absent, and a presence flag per
-/// model.
+/// Features of a second-level model `[rows, models · classes + models]`: log-probabilities, zero where absent, and a
+/// presence flag per model.
 pub fn stacking_features(probabilities: &Tensor, present: &Tensor) -> Result<Tensor> {
     let available = present.to_dtype(DType::F32)?;
     let logs = probabilities.to_dtype(DType::F32)?.clamp_min(1e-4)?.log()?;
     Ok(Tensor::cat(&[&logs.mul(&available.unsqueeze(2)?)?.flatten(1, 2)?, &available], 1)?)
 }
 
-/// Fold index of each row, stratified: rows of a group are in one fold, and the groups of each class (that of the group's first row) are
-/// spread evenly over the folds.
+/// Fold index of each row, stratified: rows of a group are in one fold, and the groups of each class (that of the
+/// group's first row) are spread evenly over the folds.
 ///
 /// # Errors
 /// When the numbers of groups and labels differ, or there are fewer than two folds.

@@ -31,7 +31,8 @@ pub(crate) const MFB: OperatorSpec = OperatorSpec {
     },
 };
 
-/// *MUTAN: Multimodal Tucker Fusion for Visual Question Answering* (Ben-younes et al., 2017, <https://arxiv.org/abs/1705.06676>).
+/// *MUTAN: Multimodal Tucker Fusion for Visual Question Answering* (Ben-younes et al., 2017,
+/// <https://arxiv.org/abs/1705.06676>).
 pub(crate) const MUTAN: OperatorSpec = OperatorSpec {
     kind: "mutan",
     description: "multimodal Tucker fusion (Ben-younes et al. 2017)",

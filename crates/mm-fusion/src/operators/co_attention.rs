@@ -86,7 +86,8 @@ fn attention_pool(input: &ModalityInput, hidden: &Tensor, score: &Tensor) -> Res
     Ok(input.values.mul(&weights)?.sum_dim(&[1], false)?.mul(&input.present_column()?)?)
 }
 
-/// *Hierarchical Question-Image Co-Attention for Visual Question Answering* (Lu et al., 2016, <https://arxiv.org/abs/1606.00061>).
+/// *Hierarchical Question-Image Co-Attention for Visual Question Answering* (Lu et al., 2016,
+/// <https://arxiv.org/abs/1606.00061>).
 struct CoAttention {
     pairs: Vec<Pair>,
     out_proj: Linear,

@@ -53,8 +53,9 @@ struct Pair {
     norm: Norm,
 }
 
-/// Residual cross-attention of each ordered pair, mean-pooled and concatenated; the attention is that of *ViLBERT: Pretraining
-/// Task-Agnostic Visiolinguistic Representations for Vision-and-Language Tasks* (Lu et al., 2019, <https://arxiv.org/abs/1908.02265>).
+/// Residual cross-attention of each ordered pair, mean-pooled and concatenated; the attention is that of *ViLBERT:
+/// Pretraining Task-Agnostic Visiolinguistic Representations for Vision-and-Language Tasks* (Lu et al., 2019,
+/// <https://arxiv.org/abs/1908.02265>).
 struct CrossAttention {
     pairs: Vec<Pair>,
     out_proj: Linear,

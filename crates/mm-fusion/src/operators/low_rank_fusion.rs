@@ -47,7 +47,8 @@ fn build(context: &OperatorContext<'_>) -> Result<Box<dyn FusionOperator>> {
 
 /// Tensor fusion with factorized weights; the product is never built.
 ///
-/// *Efficient Low-rank Multimodal Fusion with Modality-Specific Factors* (Liu et al., 2018, <https://arxiv.org/abs/1806.00064>).
+/// *Efficient Low-rank Multimodal Fusion with Modality-Specific Factors* (Liu et al., 2018,
+/// <https://arxiv.org/abs/1806.00064>).
 struct LowRankFusion {
     /// `[rank, input dim + 1, dim]` of each modality; the last row belongs to the constant 1.
     factors: Vec<Tensor>,

@@ -56,8 +56,8 @@ struct Shift {
     shift: Linear,
 }
 
-/// *Integrating Multimodal Information in Large Pretrained Transformers* (Rahman et al., 2020, <https://arxiv.org/abs/1908.05787>). Where
-/// the main modality is missing the shift itself is the result.
+/// *Integrating Multimodal Information in Large Pretrained Transformers* (Rahman et al., 2020,
+/// <https://arxiv.org/abs/1908.05787>). Where the main modality is missing the shift itself is the result.
 struct Mag {
     base: Linear,
     others: Vec<Shift>,

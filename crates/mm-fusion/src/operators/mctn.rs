@@ -57,11 +57,11 @@ struct Translation {
     backward: Linear,
 }
 
-/// The main modality is encoded such that the others can be predicted from the code, and the main modality from those predictions; at
-/// inference the main modality alone is needed.
+/// The main modality is encoded such that the others can be predicted from the code, and the main modality from those
+/// predictions; at inference the main modality alone is needed.
 ///
-/// *Found in Translation: Learning Robust Joint Representations by Cyclic Translations Between Modalities* (Pham et al., 2019,
-/// <https://arxiv.org/abs/1812.07809>).
+/// *Found in Translation: Learning Robust Joint Representations by Cyclic Translations Between Modalities* (Pham et
+/// al., 2019, <https://arxiv.org/abs/1812.07809>).
 struct Mctn {
     encoder: Linear,
     mlp: Mlp,

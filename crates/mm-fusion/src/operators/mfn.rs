@@ -73,7 +73,8 @@ impl TwoLayers {
     }
 }
 
-/// One LSTM per modality; attention over the change of all cell states at a step decides, through two gates, what enters a shared memory.
+/// One LSTM per modality; attention over the change of all cell states at a step decides, through two gates, what
+/// enters a shared memory.
 ///
 /// *Memory Fusion Network for Multi-view Sequential Learning* (Zadeh et al., 2018, <https://arxiv.org/abs/1802.00927>).
 struct Mfn {

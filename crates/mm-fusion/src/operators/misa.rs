@@ -55,7 +55,8 @@ fn build(context: &OperatorContext<'_>) -> Result<Box<dyn FusionOperator>> {
     }))
 }
 
-/// Each modality is encoded twice: in a space shared by all modalities, and in a private one; a transformer fuses all representations.
+/// Each modality is encoded twice: in a space shared by all modalities, and in a private one; a transformer fuses all
+/// representations.
 ///
 /// *MISA: Modality-Invariant and -Specific Representations for Multimodal Sentiment Analysis* (Hazarika et al., 2020,
 /// <https://arxiv.org/abs/2005.03545>).

@@ -130,7 +130,8 @@ impl Target {
     }
 }
 
-/// *Multimodal Transformer for Unaligned Multimodal Language Sequences* (Tsai et al., 2019, <https://arxiv.org/abs/1906.00295>).
+/// *Multimodal Transformer for Unaligned Multimodal Language Sequences* (Tsai et al., 2019,
+/// <https://arxiv.org/abs/1906.00295>).
 struct Mult {
     convolutions: Vec<Conv1d>,
     targets: Vec<Target>,

@@ -53,8 +53,9 @@ impl Interaction {
     }
 }
 
-/// *Multiplicative Interactions and Where to Find Them* (Jayakumar et al., 2020, <https://openreview.net/forum?id=rylnK6VtDH>); more than
-/// two modalities are combined one after the other, as *MultiBench* does (Liang et al., 2021, <https://arxiv.org/abs/2107.07502>).
+/// *Multiplicative Interactions and Where to Find Them* (Jayakumar et al., 2020,
+/// <https://openreview.net/forum?id=rylnK6VtDH>); more than two modalities are combined one after the other, as
+/// *MultiBench* does (Liang et al., 2021, <https://arxiv.org/abs/2107.07502>).
 struct Multiplicative {
     interactions: Vec<Interaction>,
     out_proj: Linear,

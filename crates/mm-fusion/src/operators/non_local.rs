@@ -35,8 +35,8 @@ fn build(context: &OperatorContext<'_>) -> Result<Box<dyn FusionOperator>> {
     }))
 }
 
-/// *Non-local Neural Networks* (Wang et al., 2018, <https://arxiv.org/abs/1711.07971>), named as in the paper. Where the main modality is
-/// missing, the mean of the others' values replaces its output.
+/// *Non-local Neural Networks* (Wang et al., 2018, <https://arxiv.org/abs/1711.07971>), named as in the paper. Where
+/// the main modality is missing, the mean of the others' values replaces its output.
 struct NonLocal {
     theta: Linear,
     phi: Linear,

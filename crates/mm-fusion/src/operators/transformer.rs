@@ -42,7 +42,8 @@ fn build(context: &OperatorContext<'_>) -> Result<Box<dyn FusionOperator>> {
     }))
 }
 
-/// As in *VisualBERT: A Simple and Performant Baseline for Vision and Language* (Li et al., 2019, <https://arxiv.org/abs/1908.03557>).
+/// As in *VisualBERT: A Simple and Performant Baseline for Vision and Language* (Li et al., 2019,
+/// <https://arxiv.org/abs/1908.03557>).
 struct TransformerFusion {
     transformer: Transformer,
     modality_embedding: Tensor,

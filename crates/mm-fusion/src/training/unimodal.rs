@@ -1,14 +1,14 @@
-//! Generated unimodal labels for self-supervised multi-task learning (Self-MM): a row's label may differ from what one modality alone
-//! expresses.
+//! Generated unimodal labels for self-supervised multi-task learning (Self-MM): a row's label may differ from what one
+//! modality alone expresses.
 //!
-//! *Learning Modality-Specific Representations with Self-Supervised Multi-Task Learning for Multimodal Sentiment Analysis* (Yu et al., 2021,
-//! <https://arxiv.org/abs/2102.04830>).
+//! *Learning Modality-Specific Representations with Self-Supervised Multi-Task Learning for Multimodal Sentiment
+//! Analysis* (Yu et al., 2021, <https://arxiv.org/abs/2102.04830>).
 
 use crate::{Error, Result};
 use mm_core::{DType, Tensor};
 
-/// Relative distance of each row of `features` `[rows, dim]` to the centroids of the positive and negative rows (by the signs of
-/// `labels`), `(D⁻ − D⁺) / D⁺` (equations 8 to 11). Zeros where there are no positive or no negative rows.
+/// Relative distance of each row of `features` `[rows, dim]` to the centroids of the positive and negative rows (by the
+/// signs of `labels`), `(D⁻ − D⁺) / D⁺` (equations 8 to 11). Zeros where there are no positive or no negative rows.
 ///
 /// # Errors
 /// When the numbers of rows and labels differ, or a label is not finite.
@@ -34,9 +34,9 @@ pub fn polarity(features: &Tensor, labels: &[f64]) -> Result<Vec<f64>> {
     Ok(negative.sub(&positive)?.div(&positive.add_scalar(1e-6)?)?.to_vec()?)
 }
 
-/// A modality's labels after update number `update` (from 1): the multimodal labels shifted by how the polarity of the unimodal
-/// representation (`own`) differs from that of the fused one (mean of ratio and difference, equations 12 to 14), clamped to ±`most`, and
-/// averaged with the previous labels `before` with decreasing weight (equation 15).
+/// A modality's labels after update number `update` (from 1): the multimodal labels shifted by how the polarity of the
+/// unimodal representation (`own`) differs from that of the fused one (mean of ratio and difference, equations 12 to
+/// 14), clamped to ±`most`, and averaged with the previous labels `before` with decreasing weight (equation 15).
 ///
 /// # Errors
 /// When the lengths differ or `update` is 0.
@@ -75,8 +75,9 @@ mod tests {
 
     #[test]
     fn a_row_whose_audio_contradicts_its_label_gets_another_unimodal_label() {
-        // Rows 0 to 3 are positive, 4 to 7 negative; the audio of row 3 lies among the negative ones. Only the first column depends on the
-        // class, the others are one-hot per row, so that all rows are about equally far from both centroids.
+        // Rows 0 to 3 are positive, 4 to 7 negative; the audio of row 3 lies among the negative ones. Only the first
+        // column depends on the class, the others are one-hot per row, so that all rows are about equally far from both
+        // centroids.
         let labels = [1.0, 1.0, 1.0, 1.0, -1.0, -1.0, -1.0, -1.0];
         let features = |first_column: [f32; 8]| {
             let row =
