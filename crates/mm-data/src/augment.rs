@@ -57,9 +57,9 @@ impl SpecAugment {
         }
         if self.noise_std > 0.0 {
             // The sum of three uniform variables, shifted and doubled, is close to a standard normal one.
-            values
-                .iter_mut()
-                .for_each(|v| *v += ((rng.uniform() + rng.uniform() + rng.uniform() - 1.5) * 2.0 * self.noise_std) as f32);
+            values.iter_mut().for_each(|v| {
+                *v += ((rng.uniform() + rng.uniform() + rng.uniform() - 1.5) * 2.0 * self.noise_std) as f32
+            });
         }
         let frames = values.len() / n_mels;
         let mean = values.iter().sum::<f32>() / values.len() as f32;

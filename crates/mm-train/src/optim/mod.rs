@@ -163,7 +163,7 @@ impl Optimizer {
 
     fn adam_step(&self, lr: f64, weight_decay: f64, grad_scale: f64) -> AdamStep {
         let OptimizerConfig { beta1, beta2, eps, .. } = self.config;
-        AdamStep { lr: lr, beta1, beta2, eps: eps, weight_decay, grad_scale: grad_scale, step: self.steps }
+        AdamStep { lr, beta1, beta2, eps, weight_decay, grad_scale, step: self.steps }
     }
 
     /// Adam's step for a whole group; false when its members must be stepped one by one, because one of them has no gradient or because
