@@ -1,7 +1,7 @@
 //! What a learner takes: raw value → numbers of a fixed shape, by the `kind` that a config names.
 
 use super::{InputSpec, ValueType};
-use crate::{text::read, vector::VectorProcessor};
+use crate::{text::read_text, vector::VectorProcessor};
 use mm_core::{BuildContext, Encoder, Error, ProcessContext, Processor, Registry, Result, Source, Tensor};
 use mm_data::{
     AudioProcessor, AudioProcessorConfig, ImageProcessor, ImageProcessorConfig,
@@ -89,7 +89,7 @@ impl InputConfig {
             Self::BagOfWords { max_features, min_df, vocabulary } if vocabulary.is_empty() => {
                 let mut counts: HashMap<String, usize> = HashMap::new();
                 for source in texts {
-                    let mut own = words(&read(source)?);
+                    let mut own = words(&read_text(source)?);
                     own.sort();
                     own.dedup();
                     own.into_iter().for_each(|w| *counts.entry(w).or_default() += 1);
@@ -105,7 +105,7 @@ impl InputConfig {
             Self::Characters { min_df, alphabet, .. } if alphabet.is_empty() => {
                 let mut counts: BTreeMap<char, usize> = BTreeMap::new();
                 for source in texts {
-                    let mut own: Vec<char> = read(source)?.chars().collect();
+                    let mut own: Vec<char> = read_text(source)?.chars().collect();
                     own.sort_unstable();
                     own.dedup();
                     own.into_iter().for_each(|c| *counts.entry(c).or_default() += 1);
@@ -246,7 +246,7 @@ struct Words {
 impl Processor for Words {
     fn process(&self, source: &Source, _context: &mut ProcessContext) -> Result<Tensor> {
         let mut has = vec![0f32; self.width as usize];
-        for word in words(&read(source)?) {
+        for word in words(&read_text(source)?) {
             if let Some(place) = self.places.get(&word) {
                 has[*place] = 1.0;
             }
@@ -272,7 +272,7 @@ struct Characters {
 
 impl Processor for Characters {
     fn process(&self, source: &Source, _context: &mut ProcessContext) -> Result<Tensor> {
-        let text = read(source)?;
+        let text = read_text(source)?;
         let inner = text.trim().chars().take(self.length - 2).map(|c| self.numbers.get(&c).copied().unwrap_or(3));
         let mut symbols: Vec<i64> = std::iter::once(1).chain(inner).chain([2]).collect();
         symbols.resize(self.length, 0);
