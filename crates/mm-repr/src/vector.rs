@@ -87,8 +87,7 @@ impl Processor for VectorProcessor {
             Some(max) if length as usize <= max => Ok(steps),
             Some(max) => {
                 let start = |n: usize| n as i64 * length / max as i64;
-                let means =
-                    (0..max).map(|n| steps.narrow(0, start(n), start(n + 1) - start(n))?.mean_dim(&[0], false));
+                let means = (0..max).map(|n| steps.narrow(0, start(n), start(n + 1) - start(n))?.mean_dim(&[0], false));
                 Tensor::stack_single_threaded(&means.collect::<Result<Vec<_>>>()?.iter().collect::<Vec<_>>())
             }
         }

@@ -3,9 +3,9 @@
 
 use mm_core::{
     DType, Encoder, Error, Features, Init, Input, Modality, Module, Pooling, Result, Scope, Tensor,
-    nn::{ForwardArgs, 
-        Activation, AttentionConfig, BatchNorm, BlockConfig, Conv1d, ConvConfig, Linear, Mask, MlpConfig, Position,
-        Transformer, TransformerConfig,
+    nn::{
+        Activation, AttentionConfig, BatchNorm, BlockConfig, Conv1d, ConvConfig, ForwardArgs, Linear, Mask, MlpConfig,
+        Position, Transformer, TransformerConfig,
     },
 };
 use serde::{Deserialize, Serialize};

@@ -144,7 +144,10 @@ impl SpectrogramProcessor {
         if frames == length {
             return Ok(Tensor::stack(&[&x, &x, &x, &x], 0)?);
         }
-        let whole = x.reshape(&[1, 1, frames, bands])?.interpolate([length, bands], Interpolation::Bilinear { align_corners: false })?.reshape(&[length, bands])?;
+        let whole = x
+            .reshape(&[1, 1, frames, bands])?
+            .interpolate([length, bands], Interpolation::Bilinear { align_corners: false })?
+            .reshape(&[length, bands])?;
         let starts = frames - length + 1;
         let crop = |third: i64| x.narrow(0, (starts * (2 * third + 1) / 6).min(starts - 1), length);
         Ok(Tensor::stack(&[&whole, &crop(0)?, &crop(1)?, &crop(2)?], 0)?)

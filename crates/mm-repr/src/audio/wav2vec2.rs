@@ -12,9 +12,9 @@ use crate::{
 };
 use mm_core::{
     DType, Encoder, Features, Init, Input, Modality, Module, Scope, Tensor,
-    nn::{ForwardArgs, 
-        Activation, AttentionConfig, BatchNorm, BlockConfig, Conv1d, ConvConfig, GroupNorm, Linear, Mask, MlpConfig,
-        Norm, NormConfig, Transformer, TransformerConfig,
+    nn::{
+        Activation, AttentionConfig, BatchNorm, BlockConfig, Conv1d, ConvConfig, ForwardArgs, GroupNorm, Linear, Mask,
+        MlpConfig, Norm, NormConfig, Transformer, TransformerConfig,
     },
 };
 
@@ -245,7 +245,15 @@ fn conv_layers(b: &ModelBuilder<'_>, scope: &Scope<'_>, c: &Wav2Vec2Config) -> R
     for (index, output) in c.conv_dim.iter().copied().enumerate() {
         let layer = scope.pp("feature_extractor.conv_layers").pp(index);
         let (kernel, stride) = (c.conv_kernel[index], c.conv_stride[index]);
-        let config = ConvConfig { in_channels: input, out_channels: output, kernel_size: kernel, stride, padding: 0, groups: 1, bias: c.conv_bias };
+        let config = ConvConfig {
+            in_channels: input,
+            out_channels: output,
+            kernel_size: kernel,
+            stride,
+            padding: 0,
+            groups: 1,
+            bias: c.conv_bias,
+        };
         let norm = layer.pp("layer_norm");
         let norm = match (group_norm, index) {
             (true, 0) => ChannelNorm::Group(GroupNorm::new(&norm, output, output, 1e-5)?),
@@ -262,7 +270,10 @@ impl Encoder for Wav2Vec2 {
     fn encode(&self, input: &Input, train: bool) -> mm_core::Result<Features> {
         let (x, mask) = self.embed_samples(input, train)?;
         let padding = mask.clone().map(Mask::Padding);
-        Features::new(self.blocks.forward(&x, ForwardArgs { mask: padding.as_ref(), train, ..ForwardArgs::default() })?, mask)
+        Features::new(
+            self.blocks.forward(&x, ForwardArgs { mask: padding.as_ref(), train, ..ForwardArgs::default() })?,
+            mask,
+        )
     }
 
     fn dim(&self) -> i64 {

@@ -9,7 +9,10 @@ use crate::{
 };
 use mm_core::{
     Checkpoint, Encoder, Features, Init, Input, Modality, Module, Tensor,
-    nn::{ForwardArgs, Activation, AttentionConfig, BlockConfig, Conv1d, ConvConfig, MlpConfig, Transformer, TransformerConfig},
+    nn::{
+        Activation, AttentionConfig, BlockConfig, Conv1d, ConvConfig, ForwardArgs, MlpConfig, Transformer,
+        TransformerConfig,
+    },
 };
 
 checkpoint_config! {
@@ -40,7 +43,15 @@ impl WhisperEncoder {
         let c: WhisperConfig = b.parse()?;
         let (scope, dim) = (b.scope.pp("encoder"), c.d_model);
         let convolution = |name: &str, input: i64, stride: i64| {
-            let config = ConvConfig { in_channels: input, out_channels: dim, kernel_size: 3, stride, padding: 1, groups: 1, bias: true };
+            let config = ConvConfig {
+                in_channels: input,
+                out_channels: dim,
+                kernel_size: 3,
+                stride,
+                padding: 1,
+                groups: 1,
+                bias: true,
+            };
             Conv1d::new(&scope.pp(name), config)
         };
         let attention = AttentionConfig { key_bias: false, ..AttentionConfig::new(dim, c.encoder_attention_heads) };
@@ -50,7 +61,8 @@ impl WhisperEncoder {
         Ok(Self {
             convolutions: [convolution("conv1", c.num_mel_bins, 1)?, convolution("conv2", dim, 2)?],
             positions: scope.pp("embed_positions").param("weight", &positions, Init::Normal(0.02))?,
-            blocks: b.transformer(&scope, TransformerConfig { num_layers: c.encoder_layers, block, final_norm: true })?,
+            blocks: b
+                .transformer(&scope, TransformerConfig { num_layers: c.encoder_layers, block, final_norm: true })?,
             classifier: SequenceClassifier::new(b, dim, c.encoder_layers, true)?,
             dim,
         })
@@ -73,7 +85,10 @@ impl WhisperEncoder {
 
 impl Encoder for WhisperEncoder {
     fn encode(&self, input: &Input, train: bool) -> mm_core::Result<Features> {
-        Features::new(self.blocks.forward(&self.embed_frames(input)?, ForwardArgs { train, ..ForwardArgs::default() })?, None)
+        Features::new(
+            self.blocks.forward(&self.embed_frames(input)?, ForwardArgs { train, ..ForwardArgs::default() })?,
+            None,
+        )
     }
 
     fn dim(&self) -> i64 {

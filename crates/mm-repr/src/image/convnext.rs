@@ -44,7 +44,18 @@ fn norm_channels_first(norm: &Norm, x: &Tensor) -> mm_core::Result<Tensor> {
 }
 
 fn patchify(scope: &Scope<'_>, input: i64, output: i64, size: i64) -> mm_core::Result<Conv2d> {
-    Conv2d::new(scope, ConvConfig { in_channels: input, out_channels: output, kernel_size: size, stride: size, padding: 0, groups: 1, bias: true })
+    Conv2d::new(
+        scope,
+        ConvConfig {
+            in_channels: input,
+            out_channels: output,
+            kernel_size: size,
+            stride: size,
+            padding: 0,
+            groups: 1,
+            bias: true,
+        },
+    )
 }
 
 /// Global response normalization: each channel is scaled by its norm over the map, relative to the other channels.

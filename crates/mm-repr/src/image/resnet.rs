@@ -30,7 +30,15 @@ checkpoint_config! {
 
 /// A convolution with its batch normalization folded in.
 fn conv_norm(scope: &Scope<'_>, [input, output, kernel, stride]: [i64; 4]) -> Result<Conv2d> {
-    let config = ConvConfig { in_channels: input, out_channels: output, kernel_size: kernel, stride, padding: kernel / 2, groups: 1, bias: false };
+    let config = ConvConfig {
+        in_channels: input,
+        out_channels: output,
+        kernel_size: kernel,
+        stride,
+        padding: kernel / 2,
+        groups: 1,
+        bias: false,
+    };
     let norm = BatchNorm::new(&scope.pp("normalization"), output, 1e-5, 0.1)?;
     Ok(Conv2d::with_folded_batch_norm(&scope.pp("convolution"), config, &norm)?)
 }
@@ -93,7 +101,8 @@ impl ResNet {
 
 impl Encoder for ResNet {
     fn encode(&self, input: &Input, train: bool) -> mm_core::Result<Features> {
-        let mut x = self.stem.forward_fused(&input.values, self.activation, None)?.max_pool2d([3; 2], [2; 2], [1; 2], false)?;
+        let mut x =
+            self.stem.forward_fused(&input.values, self.activation, None)?.max_pool2d([3; 2], [2; 2], [1; 2], false)?;
         for block in &self.blocks {
             let shortcut = block.shortcut.as_ref().map(|s| s.forward(&x, train)).transpose()?;
             let Some((last, others)) = block.convs.split_last() else { continue };

@@ -12,9 +12,9 @@ use crate::{
 };
 use mm_core::{
     DType, Encoder, Features, Init, Input, Modality, Module, Scope, Tensor,
-    nn::{ForwardArgs, 
-        Activation, Attention, AttentionArgs, AttentionConfig, BlockConfig, Embedding, Linear, Mask, Mlp, MlpConfig,
-        Norm, NormConfig, Transformer, TransformerConfig,
+    nn::{
+        Activation, Attention, AttentionArgs, AttentionConfig, BlockConfig, Embedding, ForwardArgs, Linear, Mask, Mlp,
+        MlpConfig, Norm, NormConfig, Transformer, TransformerConfig,
     },
 };
 
@@ -109,7 +109,10 @@ impl Encoder for ClipTextEncoder {
         let x = self.tokens.forward(&input.values)?.add(&self.positions.forward(&positions)?)?;
         // A causal text cannot attend to the padding after it.
         let mask = if self.causal { None } else { input.mask.clone().map(Mask::Padding) };
-        Features::new(self.blocks.forward(&x, ForwardArgs { mask: mask.as_ref(), train, ..ForwardArgs::default() })?, input.mask.clone())
+        Features::new(
+            self.blocks.forward(&x, ForwardArgs { mask: mask.as_ref(), train, ..ForwardArgs::default() })?,
+            input.mask.clone(),
+        )
     }
 
     fn embed(&self, input: &Input, train: bool) -> mm_core::Result<Tensor> {

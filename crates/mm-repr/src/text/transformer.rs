@@ -14,9 +14,9 @@ use crate::{
 };
 use mm_core::{
     Checkpoint, DType, Encoder, Features, Init, Input, Modality, Module, Scope, Tensor,
-    nn::{ForwardArgs, 
-        Activation, AttentionConfig, BlockConfig, Embedding, Mask, MlpConfig, Norm, NormConfig, NormKind, Transformer,
-        TransformerConfig, relative_position_buckets,
+    nn::{
+        Activation, AttentionConfig, BlockConfig, Embedding, ForwardArgs, Mask, MlpConfig, Norm, NormConfig, NormKind,
+        Transformer, TransformerConfig, relative_position_buckets,
     },
 };
 
@@ -170,7 +170,8 @@ impl TextTransformer {
 /// MPNet's bias, with padding masked: `[batch or 1, heads, length, length]`.
 fn relative_bias(table: &Tensor, input: &Input) -> mm_core::Result<Tensor> {
     let (batch, length) = (input.values.size(0)?, input.values.size(1)?);
-    let index = relative_position_buckets(length, length, 0, RELATIVE_BUCKETS, 128)?.to_device(input.values.device())?;
+    let index =
+        relative_position_buckets(length, length, 0, RELATIVE_BUCKETS, 128)?.to_device(input.values.device())?;
     let bias = table.embedding(&index)?.permute(&[2, 0, 1])?.unsqueeze(0)?; // [1, heads, length, length]
     let Some(mask) = &input.mask else { return Ok(bias) };
     let padding = mask.logical_not()?.reshape(&[batch, 1, 1, length])?;
@@ -180,7 +181,10 @@ fn relative_bias(table: &Tensor, input: &Input) -> mm_core::Result<Tensor> {
 impl Encoder for TextTransformer {
     fn encode(&self, input: &Input, train: bool) -> mm_core::Result<Features> {
         let (x, mask) = self.embed_tokens(input, train)?;
-        Features::new(self.blocks.forward(&x, ForwardArgs { mask: mask.as_ref(), train, ..ForwardArgs::default() })?, input.mask.clone())
+        Features::new(
+            self.blocks.forward(&x, ForwardArgs { mask: mask.as_ref(), train, ..ForwardArgs::default() })?,
+            input.mask.clone(),
+        )
     }
 
     fn dim(&self) -> i64 {

@@ -81,7 +81,12 @@ impl ConvNorm {
             Padding::Explicit(before, after) => asymmetric = Some((before, after)),
         }
         let norm = BatchNorm::new(&scope.pp(names.1), config.out_channels, norm_eps, 0.01)?;
-        Ok(Self { conv: Conv2d::with_folded_batch_norm(&scope.pp(names.0), config, &norm)?, same, asymmetric, activation })
+        Ok(Self {
+            conv: Conv2d::with_folded_batch_norm(&scope.pp(names.0), config, &norm)?,
+            same,
+            asymmetric,
+            activation,
+        })
     }
 
     fn forward(&self, x: &Tensor, residual: Option<Tensor>) -> mm_core::Result<Tensor> {
@@ -142,7 +147,8 @@ impl Block {
             .then(|| conv_norm(("_expand_conv", "_bn0"), expand, NO_PADDING, activation))
             .transpose()?;
         let (kernel, stride) = (spec.kernel, spec.stride);
-        let depthwise = ConvConfig { kernel_size: kernel, stride, groups: expanded, ..pointwise(expanded, expanded, false) };
+        let depthwise =
+            ConvConfig { kernel_size: kernel, stride, groups: expanded, ..pointwise(expanded, expanded, false) };
         let project = pointwise(expanded, spec.output, false);
         Ok(Self {
             expand,

@@ -7,7 +7,7 @@ use super::{
 use crate::{Result, family::ModelBuilder};
 use mm_core::{
     DType, Encoder, Features, Init, Input, Interpolation, Modality, Module, Tensor,
-    nn::{ForwardArgs, BlockConfig, Norm, Transformer, TransformerConfig},
+    nn::{BlockConfig, ForwardArgs, Norm, Transformer, TransformerConfig},
 };
 
 /// How position embeddings are adapted to another number of patches.

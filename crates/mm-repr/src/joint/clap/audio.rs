@@ -67,8 +67,16 @@ impl ClapAudioEncoder {
             );
             return Err(mm_core::Error::shape("spectrogram", &shape, expected));
         }
-        let x = if shape[2] < frames { x.interpolate([frames, shape[3]], mm_core::Interpolation::Bicubic { align_corners: true })? } else { x.clone() };
-        let x = if shape[3] < bands { x.interpolate([frames, bands], mm_core::Interpolation::Bicubic { align_corners: true })? } else { x };
+        let x = if shape[2] < frames {
+            x.interpolate([frames, shape[3]], mm_core::Interpolation::Bicubic { align_corners: true })?
+        } else {
+            x.clone()
+        };
+        let x = if shape[3] < bands {
+            x.interpolate([frames, bands], mm_core::Interpolation::Bicubic { align_corners: true })?
+        } else {
+            x
+        };
         let x = x.reshape(&[shape[0], shape[1] * self.strips, frames / self.strips, bands])?.transpose(2, 3)?;
         x.reshape(&[shape[0], shape[1], bands * self.strips, frames / self.strips])
     }

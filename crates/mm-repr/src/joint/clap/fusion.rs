@@ -18,7 +18,15 @@ pub(super) struct AttentionalFusion {
 
 /// A pointwise convolution at `index` and the batch normalization after it, folded into one.
 fn conv_norm(scope: &Scope<'_>, index: usize, input: i64, output: i64) -> Result<Conv2d> {
-    let config = ConvConfig { in_channels: input, out_channels: output, kernel_size: 1, stride: 1, padding: 0, groups: 1, bias: true };
+    let config = ConvConfig {
+        in_channels: input,
+        out_channels: output,
+        kernel_size: 1,
+        stride: 1,
+        padding: 0,
+        groups: 1,
+        bias: true,
+    };
     let norm = BatchNorm::new(&scope.pp(index + 1), output, 1e-5, 0.1)?;
     Ok(Conv2d::with_folded_batch_norm(&scope.pp(index), config, &norm)?)
 }
