@@ -26,7 +26,7 @@ pub use task::{TASK, evaluation_report, spec};
 use crate::{
     Error, FitOutcome, ProgressFn, Result,
     config::{CommonConfig, TaskConfig},
-    features::{Frozen, Kept},
+    features::{CachedFeatures, FrozenEncoder},
     metrics,
 };
 use mm_core::{
@@ -50,7 +50,7 @@ use std::{
 };
 
 /// Features of frozen encoders that have been made, by modality.
-type Ready = BTreeMap<Modality, Arc<Kept>>;
+type Ready = BTreeMap<Modality, Arc<CachedFeatures>>;
 
 /// A model that predicts a column.
 pub struct Prediction {
@@ -399,12 +399,12 @@ impl Prediction {
     }
 
     /// A frozen way in.
-    fn frozen<'a>(&self, modality: &Modality, way: &'a network::Way) -> Frozen<'a> {
-        Frozen {
+    fn frozen<'a>(&self, modality: &Modality, way: &'a network::Way) -> FrozenEncoder<'a> {
+        FrozenEncoder {
             encoder: way.encoder.as_ref(),
             processor: &way.processor,
             fingerprint: format!("{} {}", way.fingerprint, way.processor.fingerprint()),
-            views: self.config.inputs.get(modality.name()).map_or(0, |i| i.views),
+            num_views: self.config.inputs.get(modality.name()).map_or(0, |i| i.views),
             positions: false,
         }
     }
@@ -424,9 +424,9 @@ impl Prediction {
             if way.frozen {
                 let frozen = self.frozen(modality, way);
                 let ready = self.ready.borrow().get(modality).cloned();
-                let kept = match ready.filter(|k| k.is_of(&frozen.fingerprint, frozen.views)) {
+                let kept = match ready.filter(|k| k.matches(&frozen.fingerprint, frozen.num_views)) {
                     Some(kept) => kept,
-                    None => Arc::new(frozen.keep(modality, values, &self.cache, self.params.device(), stop, told)?),
+                    None => Arc::new(frozen.encode_missing(modality, values, &self.cache, self.params.device(), stop, told)?),
                 };
                 processors.insert(modality.clone(), kept);
                 made.push(modality.clone());
@@ -461,7 +461,7 @@ impl Prediction {
         let mut rows: Vec<usize> = (0..manifest.rows.len()).collect();
         Rng::new(&[self.config.common.train.seed]).shuffle(&mut rows);
         let mut encoded = vec![false; rows.len()];
-        let mut all: BTreeMap<Modality, Kept> = BTreeMap::new();
+        let mut all: BTreeMap<Modality, CachedFeatures> = BTreeMap::new();
         let mut done = 0;
         for some in rows.chunks(AT_ONCE) {
             if done > 0 && Instant::now() >= until {
@@ -470,9 +470,9 @@ impl Prediction {
             told("encoding", done, manifest.rows.len());
             for (modality, frozen) in &frozen {
                 let values = some.iter().filter_map(|r| manifest.rows[*r].values.get(*modality)).flatten();
-                let kept = frozen.keep(modality, values, &self.cache, self.params.device(), stop, &mut |_, _, _| {})?;
+                let kept = frozen.encode_missing(modality, values, &self.cache, self.params.device(), stop, &mut |_, _, _| {})?;
                 match all.get_mut(*modality) {
-                    Some(before) => before.add(kept),
+                    Some(before) => before.merge(kept),
                     None => drop(all.insert((*modality).clone(), kept)),
                 }
             }

@@ -1,10 +1,12 @@
-//! Many dimensions on a plane: exact t-SNE (van der Maaten 2008) from a start by principal components, so that it is repeatable.
+//! Exact t-SNE, started from principal components so that it is repeatable.
+//!
+//! From *Visualizing Data using t-SNE* (van der Maaten and Hinton, 2008).
 
 use crate::Result;
 use mm_core::{DType, Device, Tensor};
 
-/// `[rows, width]` → `[rows, 2]`. For at most a few thousand rows: time and memory grow with their square.
-pub fn plane(vectors: &Tensor, perplexity: f64, steps: usize) -> Result<Vec<[f64; 2]>> {
+/// Maps `[rows, dim]` to two dimensions. For at most a few thousand rows: time and memory grow with their square.
+pub fn tsne(vectors: &Tensor, perplexity: f64, steps: usize) -> Result<Vec<[f64; 2]>> {
     let rows = vectors.size(0)?;
     let x = vectors.to_device(Device::Cpu)?.to_dtype(DType::F32)?;
     let centred = x.sub(&x.mean_dim(&[0], true)?)?;
@@ -20,17 +22,17 @@ pub fn plane(vectors: &Tensor, perplexity: f64, steps: usize) -> Result<Vec<[f64
     y = y.div(&spread)?.mul_scalar(1e-2)?;
     let affinity = affinities(&distances(&x)?, perplexity.min((rows - 1) as f64 / 3.0))?; // [rows, rows]
     let diagonal = Tensor::eye(rows, DType::Bool, Device::Cpu)?;
-    let mut speed = y.zeros_like()?;
-    let rate = (rows as f64 / 12.0).max(50.0);
+    let mut velocity = y.zeros_like()?;
+    let lr = (rows as f64 / 12.0).max(50.0);
     for step in 0..steps {
         let exaggeration = if step < steps / 4 { 12.0 } else { 1.0 };
         let near = distances(&y)?.add_scalar(1.0)?.pow(-1.0)?.masked_fill(&diagonal, 0.0)?;
         let share = near.div(&near.sum()?)?;
         let force = affinity.mul_scalar(exaggeration)?.sub(&share)?.mul(&near)?.mul_scalar(4.0)?; // [rows, rows]
-        let pull = y.mul(&force.sum_dim(&[1], true)?)?.sub(&force.matmul(&y)?)?; // [rows, 2]
+        let gradient = y.mul(&force.sum_dims(&[1], true)?)?.sub(&force.matmul(&y)?)?; // [rows, 2]
         let momentum = if step < steps / 4 { 0.5 } else { 0.8 };
-        speed = speed.mul_scalar(momentum)?.sub(&pull.mul_scalar(rate)?)?;
-        y = y.add(&speed)?;
+        velocity = velocity.mul_scalar(momentum)?.sub(&gradient.mul_scalar(lr)?)?;
+        y = y.add(&velocity)?;
     }
     points(&y)
 }
@@ -46,7 +48,7 @@ fn distances(x: &Tensor) -> Result<Tensor> {
     Ok(cross.add(&squares)?.add(&squares.transpose(0, 1)?)?.clamp_min(0.0)?)
 }
 
-/// Symmetric affinities whose rows have the wanted perplexity, each row's width found by bisection.
+/// Symmetric affinities of the given perplexity; the precision (`beta`) of each row is found by bisection.
 fn affinities(distances: &Tensor, perplexity: f64) -> Result<Tensor> {
     let rows = distances.size(0)? as usize;
     let values = distances.to_vec::<f64>()?;
@@ -92,12 +94,12 @@ mod tests {
     use mm_core::seed::manual_seed;
 
     #[test]
-    fn two_clouds_that_are_far_apart_stay_apart() {
+    fn separate_clusters_stay_separate() {
         manual_seed(3);
         let cloud = |at: f64| {
             Tensor::randn(&[40, 16], DType::F32, Device::Cpu).unwrap().mul_scalar(0.3).unwrap().add_scalar(at).unwrap()
         };
-        let points = plane(&Tensor::cat(&[&cloud(-2.0), &cloud(2.0)], 0).unwrap(), 15.0, 300).unwrap();
+        let points = tsne(&Tensor::cat(&[&cloud(-2.0), &cloud(2.0)], 0).unwrap(), 15.0, 300).unwrap();
         let near = |i: usize| {
             let distance = |j: usize| (points[i][0] - points[j][0]).hypot(points[i][1] - points[j][1]);
             (0..80).filter(|j| *j != i).min_by(|a, b| distance(*a).total_cmp(&distance(*b))).unwrap()
