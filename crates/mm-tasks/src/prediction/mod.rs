@@ -4,6 +4,7 @@
 mod attribution;
 mod blind;
 mod config;
+mod evaluation;
 mod keeping;
 mod network;
 mod plan;
@@ -16,18 +17,19 @@ mod task;
 
 pub use attribution::{Attribution, Contribution};
 pub use config::{ContextConfig, InputConfig, LossConfig, Pooling, PredictionConfig};
+pub use evaluation::Evaluation;
+use evaluation::{measure, selection_score};
 pub use plan::{Fitted, Fitting, Preset, fit_table};
 pub use predictor::{Asked, Predicted, Predictor, write_predictions};
 pub use robustness::{Curve, robustness, robustness_page};
 pub use search::{Search, Trial, search, space as search_space};
 pub use target::{Label, Problem, Target};
-pub use task::{TASK, evaluation_report, spec};
+pub use task::{TASK, spec};
 
 use crate::{
     Error, FitOutcome, ProgressFn, Result,
     config::{CommonConfig, TaskConfig},
     features::{CachedFeatures, FrozenEncoder},
-    metrics,
 };
 use mm_core::{
     Device, Modality, Params, ProcessContext, Processor, Registry, Source, Tensor, TrainingObjective,
@@ -609,7 +611,8 @@ impl Prediction {
             }
             let answers = self.answer(&manifest, &valid, &processors, &[])?;
             let values = self.target.probabilities(&answers.fused, 1.0, self.level()?)?;
-            let mut figures = measure(&self.target, &self.config.label, &manifest, &answers.rows, &values)?;
+            let mut figures =
+                measure(&self.target, &self.config.label, &manifest, &answers.rows, &values)?.metrics.to_map();
             if self.config.loss.blending {
                 let losses = self.head_losses(&answers)?;
                 if let Some(blending) = &mut self.keeping.borrow_mut().blending {
@@ -617,7 +620,9 @@ impl Prediction {
                     figures.extend(weights.into_iter().map(|(head, weight)| (format!("blending_{head}"), weight)));
                 }
             }
-            Ok(Some(BTreeMap::from([(TARGET.to_owned(), score(&figures))]).into_iter().chain(figures).collect()))
+            Ok(Some(
+                BTreeMap::from([(TARGET.to_owned(), selection_score(&figures))]).into_iter().chain(figures).collect(),
+            ))
         };
         let hooks = TrainHooks { evaluate: &mut evaluate_now, progress, stop };
         let trainer = Trainer::new(&self.config.common.train, self, &self.params, &loader)?;
@@ -793,71 +798,8 @@ fn samples(
     having.map(|(n, s)| (n, process_catching_panics(processor, s, &mut ProcessContext::eval()))).collect()
 }
 
-/// Figures of probabilities (or numbers) `[rows, …]` for the rows that have a label.
-fn measure(
-    target: &Target,
-    label: &str,
-    manifest: &Manifest,
-    rows: &[usize],
-    values: &Tensor,
-) -> Result<metrics::Figures> {
-    let width = values.size(1)? as usize;
-    let all = values.to_vec::<f64>()?;
-    let (mut guesses, mut texts) = (Vec::new(), Vec::new());
-    for (row, guess) in rows.iter().zip(all.chunks(width.max(1))) {
-        if let Some(text) = manifest.rows[*row].cells.get(label) {
-            guesses.push(guess.to_vec());
-            texts.push(text.as_str());
-        }
-    }
-    if texts.is_empty() {
-        return Err(Error::Config(format!(
-            "{}: no row has the column `{label}` to measure by",
-            manifest.path.display()
-        )));
-    }
-    match target.problem {
-        Problem::Regression => {
-            let pairs: Vec<(f64, f64)> = guesses
-                .iter()
-                .zip(&texts)
-                .filter_map(|(g, t)| if let Some(Label::Number(v)) = target.encode(t) { Some((g[0], v)) } else { None })
-                .collect();
-            let (guess, truth): (Vec<f64>, Vec<f64>) = pairs.into_iter().unzip();
-            metrics::numbers(&guess, &truth)
-        }
-        Problem::Multilabel => {
-            let truth = texts
-                .iter()
-                .map(|t| if let Some(Label::Labels(holds)) = target.encode(t) { holds } else { Vec::new() });
-            metrics::labels(&guesses, &truth.collect::<Vec<_>>())
-        }
-        _ => {
-            let truth: Vec<Option<usize>> = texts
-                .iter()
-                .map(|t| if let Some(Label::Class(c)) = target.encode(t) { Some(c) } else { None })
-                .collect();
-            let mut figures = metrics::classes(&guesses, &truth)?;
-            let unknown = truth.iter().filter(|t| t.is_none()).count();
-            if unknown > 0 {
-                figures.insert("rows_of_unknown_classes".into(), unknown as f64);
-            }
-            Ok(figures)
-        }
-    }
-}
-
 /// The figure that training watches.
 pub const TARGET: &str = "score";
-
-/// One figure that is to grow: accuracy with a little of the log-loss (so that ties are told apart), or minus the error.
-fn score(figures: &metrics::Figures) -> f64 {
-    if let Some(rmse) = figures.get("rmse") {
-        return -rmse;
-    }
-    let accuracy = figures.get("f1_micro").or(figures.get("accuracy")).copied().unwrap_or(0.0);
-    accuracy - 0.05 * figures.get("log_loss").copied().unwrap_or(0.0)
-}
 
 impl TrainingObjective<Batch> for Prediction {
     fn loss(&self, batch: &Batch, train: bool) -> mm_core::Result<Option<(Tensor, Vec<(String, f64)>)>> {
