@@ -1,29 +1,32 @@
-//! The layers of the workspace: one attention, one transformer block, and the usual ones under them.
+//! Neural network layers: the workspace's one attention and one transformer block, and the usual layers below them.
 
-mod activation;
 mod attention;
 mod block;
+mod config;
 mod conv;
 pub mod decoder;
 mod embedding;
 mod linear;
+mod lstm;
 mod mlp;
 mod norm;
 mod position;
+mod prepack;
 #[cfg(test)]
 mod properties;
-mod rnn;
+mod rotary;
+mod transformer;
+pub mod window;
 
-pub use activation::Activation;
-pub use attention::{
-    Attention, AttentionArgs, AttentionConfig, AttentionOutput, KeyValueCache, Mask, with_math_attention,
-};
-pub use block::{AttentionMaps, Block, BlockCache, BlockConfig, ForwardArgs, Transformer, TransformerConfig};
+pub use crate::activation::Activation;
+pub use attention::{Attention, AttentionArgs, AttentionConfig, AttentionOutput, KeyValueCache, Mask, with_math_attention};
+pub use block::{AttentionMaps, Block, BlockCache, BlockConfig};
 pub use conv::{Conv1d, Conv2d, ConvConfig};
 pub use embedding::{Embedding, capture_embeddings};
 pub use linear::Linear;
+pub use lstm::{Lstm, LstmCell, LstmConfig};
 pub use mlp::{Mlp, MlpConfig};
 pub use norm::{BatchNorm, GroupNorm, Norm, NormConfig, NormKind};
-
-pub use position::{Position, Rotary, relative_position_buckets, sinusoidal_positions};
-pub use rnn::{Lstm, LstmCell, LstmConfig};
+pub use position::{Position, relative_position_buckets, sinusoidal_positions};
+pub use rotary::{RotaryEmbedding, apply_rotary};
+pub use transformer::{ForwardArgs, Transformer, TransformerConfig};

@@ -5,10 +5,9 @@
 
 mod config;
 mod model;
-mod rotary;
 mod state;
 
 pub use config::{DecoderConfig, LearnedPositions};
+pub use super::RotaryEmbedding;
 pub use model::{Decoder, DecoderArgs};
-pub use rotary::RotaryConfig;
 pub use state::DecoderState;
