@@ -2,7 +2,7 @@
 
 use crate::{
     Error, Result, finetuning,
-    prediction::{Asked, Predictor},
+    prediction::{ClassScores, Predictor},
 };
 use mm_core::{Device, Modality, Registry, Source};
 use mm_reason::{Attribution, EncodedMedia, Pipeline, Request as Wish, ScoredAnswer, generate::GenerationConfig};
@@ -53,7 +53,7 @@ impl Answerer {
     pub fn open(folder: &Path, registry: &Registry, options: LoadOptions, device: Device) -> Result<Self> {
         let learned = finetuning::learned(folder);
         let folder = learned.as_deref().unwrap_or(folder);
-        if folder.join("config.toml").exists() || folder.join("fit.json").exists() {
+        if folder.join("config.toml").exists() || folder.join("ensemble.json").exists() {
             let run = Predictor::open(folder, registry, device)?;
             if run.target().classes.is_empty() {
                 return Err(Error::Config(format!(
@@ -200,7 +200,7 @@ fn ask(run: &Predictor, questions: &[Question], wishes: &Wishes) -> Result<Vec<A
 
 fn answered(
     (modality, _, question): &Question,
-    found: &Asked,
+    found: &ClassScores,
     classes: &[String],
     programs: bool,
     wishes: &Wishes,

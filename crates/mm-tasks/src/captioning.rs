@@ -4,8 +4,8 @@
 use crate::{
     Error, Result,
     config::{CommonConfig, TaskConfig, parse_task, to_value},
-    metrics::{Cider, Figures, Judges, Synonyms, caption_words, captions, clip_score},
-    task::{EvaluationReport, FitContext, FitOutcome, ProgressFn, TaskContext, TaskModel, TaskSpec, comparison_table},
+    metrics::{CaptionScorers, Cider, Metrics, Synonyms, caption_metrics, caption_tokens, clip_score, metrics_table},
+    task::{EvaluationReport, FitContext, FitOutcome, ProgressFn, TaskContext, TaskModel, TaskSpec},
 };
 use mm_core::{
     BuildContext, BuiltEncoder, DType, Device, Input, LossOutput, Modality, Params, ProcessContext, Processor,
@@ -116,7 +116,7 @@ pub fn resolve(value: &mut toml::Value, base: &Path) -> Result<()> {
     let mut counts: HashMap<String, usize> = HashMap::new();
     for row in manifest.rows_in_split(Split::Train) {
         for text in texts(&manifest, row) {
-            caption_words(text).into_iter().for_each(|w| *counts.entry(w).or_default() += 1);
+            caption_tokens(text).into_iter().for_each(|w| *counts.entry(w).or_default() += 1);
         }
     }
     let mut counted: Vec<(String, usize)> = counts.into_iter().filter(|(_, n)| *n > 1).collect();
@@ -165,7 +165,7 @@ impl Processor for Writer {
             return Err(mm_core::Error::Sample(format!("found {source:?}, wanted a caption")));
         };
         let known =
-            caption_words(text).into_iter().take(self.longest).map(|w| self.places.get(&w).copied().unwrap_or(1));
+            caption_tokens(text).into_iter().take(self.longest).map(|w| self.places.get(&w).copied().unwrap_or(1));
         let ids: Vec<i64> = std::iter::once(BOS).chain(known).chain([EOS]).collect();
         Tensor::from_slice(&ids)
     }
@@ -221,13 +221,13 @@ pub struct Captioning {
     of: Modality,
 }
 
-/// Figures of held-out pictures, and of the captions of their nearest training pictures.
+/// Evaluation of held-out rows.
 #[derive(Debug, Clone, Serialize)]
 pub struct CaptionFigures {
-    /// The model's.
-    pub model: Figures,
-    /// Those of the nearest training picture's caption, by the mean of the same features.
-    pub nearest: Figures,
+    /// The metrics; the baseline `nearest_neighbor` is the caption of the nearest training image, by the mean of the same features.
+    pub metrics: Metrics,
+    /// Number of evaluated rows.
+    pub rows: usize,
     /// Samples that were left out.
     pub broken: Vec<FailedSample>,
     /// Some pictures' ids, with what was said, what the nearest picture's caption says, and what people say.
@@ -371,10 +371,10 @@ impl Captioning {
                 return Ok(None);
             }
             let (figures, ..) = self.measure(&manifest, &valid, seeing.as_ref(), made, None)?;
-            Ok(Some(figures))
+            Ok(Some(figures.to_map()))
         };
         let references = if self.config.self_critical > 0.0 {
-            let words = |row| texts(&manifest, row).map(caption_words).collect();
+            let words = |row| texts(&manifest, row).map(caption_tokens).collect();
             manifest.rows_in_split(Split::Train).into_iter().map(|row| (row, words(row))).collect()
         } else {
             HashMap::new()
@@ -433,7 +433,7 @@ impl Captioning {
         seeing: &dyn Processor,
         made: bool,
         synonyms: Option<&Synonyms>,
-    ) -> Result<(Figures, Vec<usize>, Vec<String>, Vec<FailedSample>)> {
+    ) -> Result<(Metrics, Vec<usize>, Vec<String>, Vec<FailedSample>)> {
         let (mut kept, mut said) = (Vec::new(), Vec::new());
         let broken = self.walk(manifest, rows, seeing, made, |good, features| {
             said.extend(self.say(&features, &self.generation())?.into_iter().map(|s| s.text));
@@ -442,7 +442,7 @@ impl Captioning {
         })?;
         let references: Vec<Vec<String>> =
             kept.iter().map(|r| texts(manifest, *r).map(ToOwned::to_owned).collect()).collect();
-        Ok((captions(&said, &references, synonyms), kept, said, broken))
+        Ok((caption_metrics(&said, &references, synonyms), kept, said, broken))
     }
 
     /// Gives rows that can be read and their features `[rows, places, width]`, some at a time; what cannot be read comes back.
@@ -484,12 +484,18 @@ impl Captioning {
         Ok(broken)
     }
 
-    /// Figures of one side of its data, beside those of the nearest training picture's caption; also by what else judges them.
-    pub fn evaluated(&self, split: Split, judges: Judges<'_>, on_progress: ProgressFn<'_>) -> Result<CaptionFigures> {
+    /// Figures of one side of its data, beside those of the nearest training picture's caption; also by what else scorers them.
+    pub fn evaluated(
+        &self,
+        split: Split,
+        scorers: CaptionScorers<'_>,
+        on_progress: ProgressFn<'_>,
+    ) -> Result<CaptionFigures> {
         let manifest = self.manifest()?;
         let rows = crate::rows_in_split(&manifest, split)?;
         let (seeing, made) = self.seeing(&manifest, &AtomicBool::new(false), on_progress)?;
-        let (mut model, kept, said, broken) = self.measure(&manifest, &rows, seeing.as_ref(), made, judges.synonyms)?;
+        let (mut metrics, kept, said, broken) =
+            self.measure(&manifest, &rows, seeing.as_ref(), made, scorers.synonyms)?;
         let mean = |rows: &[usize]| -> Result<(Vec<usize>, Tensor)> {
             let (mut all, mut vectors) = (Vec::new(), Vec::new());
             self.walk(&manifest, rows, seeing.as_ref(), made, |good, features| {
@@ -513,16 +519,17 @@ impl Captioning {
             .take(20)
             .map(|((r, s), (n, r2))| (manifest.rows[*r].id.clone(), s.clone(), n.clone(), r2.clone()))
             .collect();
-        let mut beside = captions(&nearest, &references, judges.synonyms);
-        if let Some(clip) = judges.clip {
+        let mut baseline = caption_metrics(&nearest, &references, scorers.synonyms);
+        if let Some(clip) = scorers.clip {
             if self.of != Modality::IMAGE {
                 return Err(Error::Config(format!("--clip: found captions of {}, wanted those of pictures", self.of)));
             }
             let pictures: Vec<Source> = kept.iter().map(|r| manifest.rows[*r].values[&self.of][0].clone()).collect();
-            model.extend(clip_score(clip, &pictures, &said, &references)?);
-            beside.extend(clip_score(clip, &pictures, &nearest, &references)?);
+            metrics.extend(clip_score(clip, &pictures, &said, &references)?);
+            baseline.extend(clip_score(clip, &pictures, &nearest, &references)?);
         }
-        Ok(CaptionFigures { model, nearest: beside, broken, examples })
+        metrics.set_baselines("nearest_neighbor", &baseline);
+        Ok(CaptionFigures { metrics, rows: kept.len(), broken, examples })
     }
 }
 
@@ -666,7 +673,7 @@ impl TaskModel for Captioning {
     }
 
     fn evaluate(&self, split: Split, _: &TaskContext<'_>, on_progress: ProgressFn<'_>) -> Result<EvaluationReport> {
-        self.evaluated(split, Judges::default(), on_progress)?.report()
+        self.evaluated(split, CaptionScorers::default(), on_progress)?.report()
     }
 }
 
@@ -674,6 +681,6 @@ impl CaptionFigures {
     /// The metrics for programs and for people.
     pub fn report(&self) -> Result<EvaluationReport> {
         let json = serde_json::to_value(self).map_err(|e| Error::Config(e.to_string()))?;
-        Ok(EvaluationReport { json, table: comparison_table(&self.model, "nearest image's caption", &self.nearest) })
+        Ok(EvaluationReport { json, table: metrics_table(std::slice::from_ref(&self.metrics)) })
     }
 }

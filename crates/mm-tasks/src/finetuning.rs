@@ -4,8 +4,11 @@
 use crate::{
     Error, Result,
     config::{CommonConfig, TaskConfig, parse_task, to_value},
-    metrics::{AnsweredRow, Blind, Figures, answer_figures, captions, normalize_answer, word_error_rate},
-    task::{EvaluationReport, FitContext, FitOutcome, ProgressFn, TaskContext, TaskModel, TaskSpec, comparison_table},
+    metrics::{
+        AnsweredRow, Metrics, PriorBaseline, answer_metrics, caption_metrics, metrics_table, normalize_answer,
+        word_error_rate,
+    },
+    task::{EvaluationReport, FitContext, FitOutcome, ProgressFn, TaskContext, TaskModel, TaskSpec},
 };
 use mm_core::{
     DType, Device, LoraConfig, LossOutput, Modality, Params, ProcessContext, Processor, Source, Tensor,
@@ -221,10 +224,11 @@ pub struct Finetuning {
 /// Figures of held-out rows, and what is beside them.
 #[derive(Debug, Clone, Serialize)]
 pub struct FinetuningFigures {
-    /// The model's.
-    pub model: Figures,
-    /// Those of answering each question (or describing each picture) as the training rows most often do, without looking.
-    pub blind: Figures,
+    /// The metrics; the baseline `language_prior` is the most frequent answer to each question in training (of captions and transcripts:
+    /// the most frequent text).
+    pub metrics: Metrics,
+    /// Number of evaluated rows.
+    pub rows: usize,
     /// Samples that were left out.
     pub broken: Vec<FailedSample>,
     /// Some rows' ids, with what was asked, what was said, and what should have been.
@@ -345,13 +349,13 @@ impl Finetuning {
             if valid.is_empty() {
                 return Ok(None);
             }
-            Ok(Some(self.measure(&plain, &valid)?.0))
+            Ok(Some(self.measure(&plain, &valid)?.0.to_map()))
         };
         let hooks = TrainHooks { evaluate: &mut evaluate_now, progress, stop };
         let trainer = Trainer::new(&self.config.common.train, self, &self.speaker.params, &loader)?;
         let metric = match &self.config.answer {
             Some(_) => "accuracy",
-            None if self.of == Modality::AUDIO => "words_right",
+            None if self.of == Modality::AUDIO => "word_accuracy",
             None => "cider_d",
         };
         let outcome = trainer.with_metric(metric).fit(run, hooks)?;
@@ -386,7 +390,7 @@ impl Finetuning {
         &self,
         manifest: &Manifest,
         rows: &[usize],
-    ) -> Result<(Figures, Vec<(usize, String)>, Vec<FailedSample>)> {
+    ) -> Result<(Metrics, Vec<(usize, String)>, Vec<FailedSample>)> {
         let config = GenerationConfig {
             max_new_tokens: self.config.longest,
             num_beams: self.config.beams,
@@ -464,43 +468,44 @@ impl Finetuning {
         Ok(best.into_iter().filter_map(|n| speaker.labels.get(n as usize).cloned()).collect())
     }
 
-    fn figures(&self, manifest: &Manifest, found: &[(usize, String)]) -> Figures {
+    fn figures(&self, manifest: &Manifest, found: &[(usize, String)]) -> Metrics {
         if self.config.answer.is_none() {
             let texts: Vec<String> = found.iter().map(|(_, t)| t.clone()).collect();
             let references: Vec<Vec<String>> =
                 found.iter().map(|(r, _)| said(manifest, *r).map(ToOwned::to_owned).collect()).collect();
-            let mut figures = captions(&texts, &references, None);
+            let mut metrics = caption_metrics(&texts, &references, None);
             if self.of == Modality::AUDIO {
                 let rate = word_error_rate(&texts, &references);
-                figures.extend([("word_error_rate".to_owned(), rate), ("words_right".into(), 1.0 - rate)]);
+                metrics.insert("word_error_rate", rate);
+                metrics.insert("word_accuracy", 1.0 - rate);
             }
-            return figures;
+            return metrics;
         }
         let right = |(row, text): &&(usize, String)| {
             said(manifest, *row).any(|a| normalize_answer(a) == normalize_answer(text))
         };
         let accuracy = found.iter().filter(right).count() as f64 / found.len().max(1) as f64;
-        let mut figures = answer_figures(found.iter().map(|(row, text)| AnsweredRow {
-            said: text,
-            wanted: said(manifest, *row).next(),
+        let mut metrics = Metrics::new();
+        metrics.insert("accuracy", accuracy);
+        metrics.extend(answer_metrics(found.iter().map(|(row, text)| AnsweredRow {
+            predicted: text,
+            label: said(manifest, *row).next(),
             question: texts(manifest, *row, &Modality::TEXT).next(),
             cells: &manifest.rows[*row].cells,
-        }));
-        figures.insert("accuracy".into(), accuracy);
-        figures.insert("rows".into(), found.len() as f64);
-        figures
+        })));
+        metrics
     }
 
     /// Figures of one side of its data, beside those of answering without looking.
     pub fn evaluated(&self, split: Split) -> Result<FinetuningFigures> {
         let manifest = self.manifest()?;
         let rows = crate::rows_in_split(&manifest, split)?;
-        let (model, found, broken) = self.measure(&manifest, &rows)?;
+        let (mut metrics, found, broken) = self.measure(&manifest, &rows)?;
         let train = manifest.rows_in_split(Split::Train);
         let asked = |row: usize| texts(&manifest, row, &Modality::TEXT).next();
-        let prior = Blind::new(train.iter().flat_map(|r| said(&manifest, *r).map(|a| (asked(*r), a))));
+        let prior = PriorBaseline::new(train.iter().flat_map(|r| said(&manifest, *r).map(|a| (asked(*r), a))));
         let guess = |(row, _): &(usize, String)| (*row, prior.answer(asked(*row)).to_owned());
-        let blind = self.figures(&manifest, &found.iter().map(guess).collect::<Vec<_>>());
+        metrics.set_baselines("language_prior", &self.figures(&manifest, &found.iter().map(guess).collect::<Vec<_>>()));
         let example = |(row, text): &(usize, String)| {
             let question = texts(&manifest, *row, &Modality::TEXT).next().unwrap_or_default().to_owned();
             let wanted = said(&manifest, *row).map(ToOwned::to_owned).collect();
@@ -509,7 +514,7 @@ impl Finetuning {
         // Spread over the rows, so that not all are of one picture.
         let step = (found.len() / 20).max(1);
         let examples = found.iter().step_by(step).take(20).map(example).collect();
-        Ok(FinetuningFigures { model, blind, broken, examples })
+        Ok(FinetuningFigures { metrics, rows: found.len(), broken, examples })
     }
 }
 
@@ -604,6 +609,6 @@ impl TaskModel for Finetuning {
     fn evaluate(&self, split: Split, _: &TaskContext<'_>, _: ProgressFn<'_>) -> Result<EvaluationReport> {
         let figures = self.evaluated(split)?;
         let json = serde_json::to_value(&figures).map_err(|e| Error::Config(e.to_string()))?;
-        Ok(EvaluationReport { json, table: comparison_table(&figures.model, "without the input", &figures.blind) })
+        Ok(EvaluationReport { json, table: metrics_table(&[figures.metrics]) })
     }
 }

@@ -6,7 +6,7 @@ use crate::{
     config::{CommonConfig, TaskConfig, parse_task, to_value},
     embedding::{Embedder, run_fingerprint},
     features::Frozen,
-    metrics::{Pca, accuracy, majority, probe, retrieval_metrics, ridge},
+    metrics::{Pca, accuracy, linear_probe, majority_class_accuracy, retrieval_metrics, ridge_regression},
     retrieval::Retrieval,
     task::{EvaluationReport, FitContext, FitOutcome, ProgressFn, TaskContext, TaskModel, TaskRegistry, TaskSpec},
 };
@@ -680,7 +680,7 @@ impl Representation {
                     |x: &Tensor| -> Result<Tensor> { Ok(x.one_hot(symbols)?.to_dtype(DType::F32)?.flatten(1, -1)?) };
                 let pca = Pca::fit(&hot(other)?, components)?;
                 let places = built.spec.numel();
-                let restored = pca.restore(&pca.project(&hot(own)?)?)?.reshape(&[-1, places, symbols])?.argmax(2)?;
+                let restored = pca.inverse_transform(&pca.transform(&hot(own)?)?)?.reshape(&[-1, places, symbols])?.argmax(2)?;
                 let usual = hot(other)?.mean_dim(&[0], true)?.reshape(&[1, places, symbols])?.argmax(2)?;
                 let share = |x: &Tensor| -> Result<f64> {
                     let there = own.gt_scalar(1.5)?; // neither padding nor the beginning
@@ -705,12 +705,12 @@ impl Representation {
                     let error = flat(own)?.sub(x)?.pow(2.0)?.mul(&seen.neg()?.add_scalar(1.0)?)?;
                     Ok(error.mean()?.to_f64()? / share.max(1e-9))
                 };
-                let filled = pca.fill(&flat(own)?.mul(&seen)?, &seen)?;
+                let filled = pca.impute(&flat(own)?.mul(&seen)?, &seen)?;
                 let beside = [("pca, filled in", hidden(&filled)?), ("mean", hidden(&mean)?)];
                 let name = format!("{modality}: squared error where hidden ({:.0} %)", share * 100.0);
                 insert(figures, name, hidden(&flat(&made)?)?, beside, false);
             } else {
-                let restored = pca.restore(&pca.project(&flat(own)?)?)?;
+                let restored = pca.inverse_transform(&pca.transform(&flat(own)?)?)?;
                 let beside = [("pca", off(&restored)?), ("mean", off(&mean)?)];
                 insert(figures, format!("{modality}: squared error"), off(&flat(&made)?)?, beside, false);
             }
@@ -738,8 +738,9 @@ impl Representation {
             if truth.len() < 10 {
                 continue;
             }
-            let read =
-                |a: &Tensor, b: &Tensor| -> Result<f64> { Ok(accuracy(&probe(a, &truth, b, classes)?, &wanted)) };
+            let read = |a: &Tensor, b: &Tensor| -> Result<f64> {
+                Ok(accuracy(&linear_probe(a, &truth, b, classes)?, &wanted))
+            };
             let flat = |s: &InputSet| -> Result<Tensor> {
                 let values = &s.parts[modality].0.values;
                 match self.values(modality) {
@@ -750,9 +751,9 @@ impl Representation {
             let own = read(&self.encode(&train)?, &self.encode(&test)?)?;
             let pca = Pca::fit(&flat(&train)?, self.learner.dim().min(train.rows - 1))?;
             let beside = [
-                ("pca", read(&pca.project(&flat(&train)?)?, &pca.project(&flat(&test)?)?)?),
+                ("pca", read(&pca.transform(&flat(&train)?)?, &pca.transform(&flat(&test)?)?)?),
                 ("unlearned network", read(&fresh.encode(&train)?, &fresh.encode(&test)?)?),
-                ("majority", majority(&truth, &wanted, classes)),
+                ("majority", majority_class_accuracy(&truth, &wanted, classes)),
             ];
             insert(figures, format!("{modality}: label read off the code"), own, beside, true);
         }
@@ -791,7 +792,7 @@ impl Representation {
                     let off = |x: &Tensor| -> Result<f64> { Ok(wanted.sub(x)?.pow(2.0)?.mean()?.to_f64()?) };
                     let nearest = given.normalize()?.matmul(&x.normalize()?.transpose(0, 1)?)?.argmax(1)?;
                     let mean = y.mean_dim(&[0], true)?;
-                    let linear = if x.size(1)? <= 4096 { Some(ridge(&x, &y, &given)?) } else { None };
+                    let linear = if x.size(1)? <= 4096 { Some(ridge_regression(&x, &y, &given)?) } else { None };
                     let mut beside =
                         vec![("mean", off(&mean)?), ("nearest neighbour", off(&y.index_select(0, &nearest)?)?)];
                     if let Some(linear) = &linear {
@@ -830,7 +831,7 @@ impl Representation {
                             let codes = self.encode(&train.only(&[from]))?.normalize()?;
                             let wanted: Vec<i64> = (0..places.len()).map(label).collect();
                             let read = |x: &Tensor| -> Result<f64> {
-                                Ok(accuracy(&probe(&codes, &truth, x, self.labels.len() as i64)?, &wanted))
+                                Ok(accuracy(&linear_probe(&codes, &truth, x, self.labels.len() as i64)?, &wanted))
                             };
                             let beside = [("on its own modality", read(&a)?)];
                             let name = format!("{to}: label read by a probe of {from} codes");
@@ -847,7 +848,7 @@ impl Representation {
                             Ok((Tensor::cat(&[&a, &b], 0)?, [vec![0; count], vec![1; count]].concat()))
                         };
                         let ((x, truth), (y, wanted)) = (stack(&train)?, stack(&test)?);
-                        Ok(accuracy(&probe(&x, &truth, &y, 2)?, &wanted))
+                        Ok(accuracy(&linear_probe(&x, &truth, &y, 2)?, &wanted))
                     };
                     let beside = [("unlearned network", told(fresh)?), ("chance", 0.5)];
                     insert(figures, format!("{from} or {to} told from the code"), told(self)?, beside, false);
@@ -1051,7 +1052,7 @@ pub(crate) fn figure_table(runs: &[Figures]) -> Vec<Vec<String>> {
     for (name, figure) in &first.figures {
         let all = |pick: &dyn Fn(&Figure) -> Option<f64>| -> String {
             let values: Vec<f64> = runs.iter().filter_map(|r| pick(r.figures.get(name)?)).collect();
-            crate::report::mean_with_spread(&values)
+            crate::metrics::mean_std(&values)
         };
         let beside = figure
             .beside

@@ -60,20 +60,6 @@ pub struct EvaluationReport {
     pub table: Vec<Vec<String>>,
 }
 
-/// A table of a model's metrics next to a baseline's.
-pub(crate) fn comparison_table(
-    model: &BTreeMap<String, f64>,
-    baseline: &str,
-    values: &BTreeMap<String, f64>,
-) -> Vec<Vec<String>> {
-    let mut table = vec![vec!["metric".to_owned(), "model".to_owned(), baseline.to_owned()]];
-    for (name, value) in model {
-        let other = values.get(name).copied().unwrap_or(f64::NAN);
-        table.push(vec![name.clone(), format!("{value:.4}"), format!("{other:.4}")]);
-    }
-    table
-}
-
 /// A task's model: built from a config to be trained, or loaded from a run folder to be used.
 pub trait TaskModel {
     /// The name of its task.

@@ -12,8 +12,8 @@ use mm_data::Split;
 use mm_repr::Pretrained;
 use mm_tasks::{
     captioning::{self, Captioning},
-    metrics::{Judges, Synonyms},
-    prediction::{self, Predictor, evaluation_report, robustness, robustness_page},
+    metrics::{CaptionScorers, Synonyms},
+    prediction::{self, Predictor, robustness, robustness_report},
     task::EvaluationReport,
 };
 use std::path::{Path, PathBuf};
@@ -85,7 +85,7 @@ fn evaluate_prediction(dir: &Path, arguments: &Arguments, context: &Context) -> 
     }
     if let Some(page) = &arguments.robustness {
         let curves = robustness(&predictor, &manifest, &rows, 0)?;
-        mm_core::checkpoint::write_atomic(page, robustness_page(&curves)?.html.as_bytes())?;
+        mm_core::checkpoint::write_atomic(page, robustness_report(&curves)?.html.as_bytes())?;
         let mut table = vec![["modality", "corruption", "clean", "strongest", "area"].map(ToOwned::to_owned).to_vec()];
         table.extend(curves.iter().map(|c| {
             let at = |p: Option<&(f64, f64)>| p.map_or(String::new(), |p| format!("{:.4}", p.1));
@@ -94,9 +94,12 @@ fn evaluate_prediction(dir: &Path, arguments: &Arguments, context: &Context) -> 
         }));
         return Ok(EvaluationReport { json: serde_json::json!({"curves": curves, "report": page}), table });
     }
-    let (metrics, failed) = predictor.evaluate(&manifest, &rows, &excluded)?;
-    output::warnings(failed.iter());
-    Ok(evaluation_report(&metrics, &failed))
+    let mut evaluation = predictor.evaluate(&manifest, &rows, &excluded)?;
+    output::warnings(evaluation.failed.iter());
+    if arguments.data.is_none() && excluded.is_empty() {
+        predictor.add_baselines(&mut evaluation.metrics, &manifest, &rows)?;
+    }
+    Ok(evaluation.report())
 }
 
 /// A run of any task on a split of its own data; the result is also written into the run folder.
@@ -108,7 +111,7 @@ fn evaluate(dir: &Path, arguments: &Arguments, context: &Context) -> Result<Eval
         tasks.tasks.check_run(dir, captioning::TASK)?;
         let clip = arguments.clip.as_ref().map(|name| Pretrained::load(&locate(name))).transpose()?;
         let synonyms = arguments.wordnet.as_deref().map(Synonyms::open).transpose()?;
-        let scorers = Judges { clip: clip.as_ref(), synonyms: synonyms.as_ref() };
+        let scorers = CaptionScorers { clip: clip.as_ref(), synonyms: synonyms.as_ref() };
         Captioning::load(dir, &tasks)?.evaluated(arguments.split, scorers, on_progress)?.report()?
     } else {
         tasks.load(dir)?.evaluate(arguments.split, &tasks, on_progress)?

@@ -7,10 +7,10 @@ use crate::{
 };
 use anyhow::Result;
 use mm_core::config;
-use mm_tasks::prediction::{Search, search, search_space};
+use mm_tasks::prediction::{FusionSearchOptions, fusion_search, parse_search_space};
 use std::path::PathBuf;
 
-/// Search fusion operators, widths or layers by successive halving on validation rows
+/// FusionSearchOptions fusion operators, widths or layers by successive halving on validation rows
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  mm fusion-search sentiment.toml --out runs/search\n  mm fusion-search sentiment.toml --out runs/search --space 'fusion.operator.kind=\"gated\"|\"mult\"' --space 'inputs.text.encoder.layers=[6]|[3,6]|[3,4,5,6]'"
@@ -45,8 +45,8 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let stop = stop_on_interrupt("this trial")?;
     let mut value = config::read(&arguments.config, &arguments.overrides)?;
     let base = super::train::set_base_dir(&mut value, &arguments.config)?;
-    let options = Search {
-        space: arguments.space.iter().map(|s| search_space(s)).collect::<Result<_, _>>()?,
+    let options = FusionSearchOptions {
+        space: arguments.space.iter().map(|s| parse_search_space(s)).collect::<Result<_, _>>()?,
         trials: arguments.num_trials,
         rounds: arguments.num_rounds,
         keep: arguments.keep_fraction,
@@ -55,7 +55,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let mut progress = ItemProgress::new();
     let on_progress = &mut |label: &str, done, total| progress.update(label, done, total);
     let (registry, device) = (&context.registry, context.device()?);
-    let found = search(&value, &base, &arguments.out, &options, registry, device, on_progress, &stop);
+    let found = fusion_search(&value, &base, &arguments.out, &options, registry, device, on_progress, &stop);
     progress.finish();
     let (trials, report) = found?;
     let page = arguments.out.join("report.html");

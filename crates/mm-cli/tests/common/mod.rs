@@ -33,6 +33,18 @@ pub fn refused(arguments: &[&str], folder: &Path, wanted: &[&str]) {
     }
 }
 
+/// The entry of a metric about all of the data in the JSON of an evaluation.
+pub fn find_metric<'a>(evaluation: &'a serde_json::Value, id: &str) -> &'a serde_json::Value {
+    let metrics = evaluation["metrics"].as_array().unwrap_or_else(|| panic!("no metrics in {evaluation}"));
+    let found = metrics.iter().find(|m| m["id"] == id && m["scope"].is_null());
+    found.unwrap_or_else(|| panic!("no {id} in {evaluation}"))
+}
+
+/// The value of a metric about all of the data.
+pub fn metric(evaluation: &serde_json::Value, id: &str) -> f64 {
+    find_metric(evaluation, id)["value"].as_f64().unwrap()
+}
+
 fn repr_fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../mm-repr/tests/fixtures").join(name)
 }

@@ -80,7 +80,7 @@ fn nothing(modality: &Modality, sample: &Tensor) -> mm_core::Result<Tensor> {
 type Slopes = BTreeMap<Modality, (Tensor, Tensor)>;
 
 /// A row, among those of its item that its answer depends on.
-struct Asked<'a> {
+struct ClassScores<'a> {
     /// What goes in, of all of them.
     parts: Parts<'a>,
     /// How many there are, and which it is.
@@ -94,7 +94,7 @@ struct Asked<'a> {
 impl Network {
     /// The score at some points of the way from nothing to the row, and its gradients there. What cannot grow by degrees and is looked up
     /// in no table stays as it is, and so do the other rows.
-    fn slopes(&self, asked: &Asked<'_>, points: &[f32]) -> mm_core::Result<(Vec<f64>, Slopes)> {
+    fn slopes(&self, asked: &ClassScores<'_>, points: &[f32]) -> mm_core::Result<(Vec<f64>, Slopes)> {
         let (count, device) = (points.len() as i64, asked.device);
         let names: Vec<String> = (0..count).flat_map(|n| std::iter::repeat_n(n.to_string(), asked.rows)).collect();
         let shares = Tensor::from_slice(points)?.to_device(device)?;
@@ -169,7 +169,7 @@ impl Network {
     }
 
     /// Of one row: how much each number (of words: each word) added to the score, and the score of nothing and of the row.
-    fn attribute(&self, asked: &Asked<'_>) -> mm_core::Result<(BTreeMap<Modality, Tensor>, [f64; 2])> {
+    fn attribute(&self, asked: &ClassScores<'_>) -> mm_core::Result<(BTreeMap<Modality, Tensor>, [f64; 2])> {
         let parts = &asked.parts;
         let size: usize = parts.values().map(|(i, _)| i.values.shape().iter().product::<i64>() as usize).sum();
         // Each point costs as much as there are rows, so whole videos get fewer.
@@ -253,7 +253,7 @@ impl Predictor {
         let chosen = plain.argmax(1)?.to_vec::<i64>()?.first().copied().unwrap_or(0);
         let ordered = model.target.problem == super::Problem::Ordinal;
         let chosen_output = if ordered { 0 } else { chosen };
-        let asked = Asked { parts, rows: around.len(), own, chosen: chosen_output, device };
+        let asked = ClassScores { parts, rows: around.len(), own, chosen: chosen_output, device };
         let (found, [ground, score]) = model.network.attribute(&asked)?;
         let answer = match model.target.problem {
             super::Problem::Regression => {

@@ -126,10 +126,10 @@ impl Default for LossConfig {
 /// How the answers of the fused head and of the heads on single modalities become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Pooling {
+pub enum Ensembling {
     /// With weights fitted on the validation rows.
     #[default]
-    Fitted,
+    TableFit,
     /// All alike: for features that were themselves learned on the training labels, so that validation rows taken from training rows would
     /// trust them too much.
     Even,
@@ -141,7 +141,7 @@ pub enum Pooling {
     Boosted,
 }
 
-impl Pooling {
+impl Ensembling {
     /// Whether a model over the heads is learned on the validation rows.
     pub(crate) fn is_stacked(self) -> bool {
         matches!(self, Self::Logistic | Self::Boosted)
@@ -186,5 +186,5 @@ pub struct PredictionConfig {
     pub loss: LossConfig,
     /// How the heads' answers become one.
     #[serde(default)]
-    pub pool: Pooling,
+    pub pool: Ensembling,
 }

@@ -1,33 +1,35 @@
-//! Prediction: classes, sets of labels, numbers or sentiment from whatever modalities a row has. A way in for each modality, a fusion, a head
+//! PredictionModel: classes, sets of labels, numbers or sentiment from whatever modalities a row has. A way in for each modality, a fusion, a head
 //! (and one on each modality alone), learned together; afterwards calibrated, and the heads pooled with weights fitted on held-out rows.
 
 mod attribution;
-mod blind;
+mod baselines;
 mod config;
-mod keeping;
+mod evaluation;
+mod training_state;
 mod network;
-mod plan;
+mod planner;
 mod predictor;
 mod robustness;
-mod search;
-mod stack;
+mod fusion_search;
+mod stacking;
 mod target;
 mod task;
 
 pub use attribution::{Attribution, Contribution};
-pub use config::{ContextConfig, InputConfig, LossConfig, Pooling, PredictionConfig};
-pub use plan::{Fitted, Fitting, Preset, fit_table};
-pub use predictor::{Asked, Predicted, Predictor, write_predictions};
-pub use robustness::{Curve, robustness, robustness_page};
-pub use search::{Search, Trial, search, space as search_space};
+pub use config::{ContextConfig, InputConfig, LossConfig, Ensembling, PredictionConfig};
+pub use evaluation::Evaluation;
+use evaluation::{measure, selection_score};
+pub use planner::{TableFit, TableFitOptions, Preset, fit_table};
+pub use predictor::{ClassScores, PredictedRow, Predictor, write_predictions};
+pub use robustness::{RobustnessCurve, robustness, robustness_report};
+pub use fusion_search::{FusionSearchOptions, Trial, search, space as parse_search_space};
 pub use target::{Label, Problem, Target};
-pub use task::{TASK, evaluation_report, spec};
+pub use task::{TASK, spec};
 
 use crate::{
     Error, FitOutcome, ProgressFn, Result,
     config::{CommonConfig, TaskConfig},
     features::{Frozen, Kept},
-    metrics,
 };
 use mm_core::{
     Device, Modality, Params, ProcessContext, Processor, Registry, Source, Tensor, TrainingObjective,
@@ -39,8 +41,8 @@ use mm_data::{
     process_catching_panics,
 };
 use mm_train::{Progress, Run, TrainHooks, Trainer};
-pub use network::Look;
-use network::{Answer, Network, Parts};
+pub use network::Saliency;
+use network::{BatchOutputs, Network, Parts};
 use rayon::prelude::*;
 use std::{
     collections::BTreeMap,
@@ -53,7 +55,7 @@ use std::{
 type Ready = BTreeMap<Modality, Arc<Kept>>;
 
 /// A model that predicts a column.
-pub struct Prediction {
+pub struct PredictionModel {
     params: Params,
     network: Network,
     target: Target,
@@ -68,11 +70,11 @@ pub struct Prediction {
     /// Features that all rows of its data are known to have.
     ready: std::cell::RefCell<Ready>,
     /// What it finds out while it learns.
-    keeping: std::cell::RefCell<keeping::Keeping>,
+    keeping: std::cell::RefCell<training_state::TrainingState>,
 }
 
-/// Answers for some rows.
-pub(crate) struct Answers {
+/// Outputs for some rows.
+pub(crate) struct Outputs {
     /// The rows, by number in [`Manifest::rows`].
     pub(crate) rows: Vec<usize>,
     /// `[rows, outputs]`.
@@ -86,7 +88,7 @@ pub(crate) struct Answers {
     /// Values that could not be read; their rows went without them.
     pub(crate) broken: Vec<FailedSample>,
     /// What counted in each row; none where that was not asked for.
-    pub(crate) looks: Vec<Look>,
+    pub(crate) looks: Vec<Saliency>,
 }
 
 impl TaskConfig for PredictionConfig {
@@ -129,8 +131,8 @@ fn validate(config: &PredictionConfig) -> Result<()> {
         }
     }
     let unfit = match config.pool {
-        Pooling::Logistic => config.problem == Problem::Multilabel || config.problem == Problem::Regression,
-        Pooling::Boosted => config.problem == Problem::Multilabel,
+        Ensembling::Logistic => config.problem == Problem::Multilabel || config.problem == Problem::Regression,
+        Ensembling::Boosted => config.problem == Problem::Multilabel,
         _ => false,
     };
     if unfit {
@@ -282,7 +284,7 @@ fn open_manifest(config: &PredictionConfig, base: &Path) -> Result<Manifest> {
     Ok(manifest)
 }
 
-impl Prediction {
+impl PredictionModel {
     /// Builds the model of a resolved config fresh, its weights a function of the seed.
     pub fn new(config: PredictionConfig, base: &Path, registry: &Registry, device: Device) -> Result<Self> {
         let base = config.common.base_dir_or(base);
@@ -355,7 +357,7 @@ impl Prediction {
         let table = mm_data::read_table(&here.join(path), data.encoding.as_deref())?;
         let known: std::collections::BTreeSet<String> =
             table.iter().take(1000).flat_map(|r| r.keys().cloned()).collect();
-        data.columns.id = Some(plan::id_column(&table));
+        data.columns.id = Some(planner::id_column(&table));
         drop(table);
         let has = |b: &mm_data::ColumnBinding| b.columns().iter().any(|c| known.contains(c));
         if !data.columns.modalities.values().any(&has) {
@@ -399,7 +401,7 @@ impl Prediction {
     }
 
     /// A frozen way in.
-    fn frozen<'a>(&self, modality: &Modality, way: &'a network::Way) -> Frozen<'a> {
+    fn frozen<'a>(&self, modality: &Modality, way: &'a network::ModalityBranch) -> Frozen<'a> {
         Frozen {
             encoder: way.encoder.as_ref(),
             processor: &way.processor,
@@ -530,7 +532,7 @@ impl Prediction {
         Ok(())
     }
 
-    /// Trains on its data ([`Prediction::manifest`]) into its run folder.
+    /// Trains on its data ([`PredictionModel::manifest`]) into its run folder.
     pub fn fit(
         &self,
         manifest: Arc<Manifest>,
@@ -565,18 +567,18 @@ impl Prediction {
             }
         }
         let modalities: Vec<Modality> = self.modalities().cloned().collect();
-        let mut keeping = keeping::Keeping::default();
+        let mut keeping = training_state::TrainingState::default();
         if self.config.loss.unimodal_labels {
             // Rows of other sides tell nothing.
             let mut own = vec![None; labels.len()];
             rows.iter().for_each(|r| own[*r].clone_from(&labels[*r]));
-            keeping.own = keeping::OwnLabels::new(&own, &modalities, &self.target);
+            keeping.own = training_state::UnimodalLabels::new(&own, &modalities, &self.target);
             if keeping.own.is_none() {
                 return Err(Error::Config("loss.unimodal_labels: wanted two classes or numbers to learn".into()));
             }
         }
         if self.config.loss.blending {
-            keeping.blending = Some(keeping::Blending::new(&modalities));
+            keeping.blending = Some(training_state::GradientBlending::new(&modalities));
         }
         *self.keeping.borrow_mut() = keeping;
         *self.labels.borrow_mut() = labels;
@@ -609,7 +611,8 @@ impl Prediction {
             }
             let answers = self.answer(&manifest, &valid, &processors, &[])?;
             let values = self.target.probabilities(&answers.fused, 1.0, self.level()?)?;
-            let mut figures = measure(&self.target, &self.config.label, &manifest, &answers.rows, &values)?;
+            let mut figures =
+                measure(&self.target, &self.config.label, &manifest, &answers.rows, &values)?.metrics.to_map();
             if self.config.loss.blending {
                 let losses = self.head_losses(&answers)?;
                 if let Some(blending) = &mut self.keeping.borrow_mut().blending {
@@ -617,7 +620,9 @@ impl Prediction {
                     figures.extend(weights.into_iter().map(|(head, weight)| (format!("blending_{head}"), weight)));
                 }
             }
-            Ok(Some(BTreeMap::from([(TARGET.to_owned(), score(&figures))]).into_iter().chain(figures).collect()))
+            Ok(Some(
+                BTreeMap::from([(TARGET.to_owned(), selection_score(&figures))]).into_iter().chain(figures).collect(),
+            ))
         };
         let hooks = TrainHooks { evaluate: &mut evaluate_now, progress, stop };
         let trainer = Trainer::new(&self.config.common.train, self, &self.params, &loader)?;
@@ -625,21 +630,21 @@ impl Prediction {
         // What is kept is what counts from here on.
         Run::load_weights(run.folder(), &self.params)?;
         let combination = if valid.is_empty() {
-            predictor::Combination::fixed(self)
+            predictor::HeadEnsemble::fixed(self)
         } else {
-            predictor::Combination::fit(self, &manifest, &self.answer(&manifest, &valid, &processors, &[])?)?
+            predictor::HeadEnsemble::fit(self, &manifest, &self.answer(&manifest, &valid, &processors, &[])?)?
         };
         combination.save(run.folder())?;
         Ok(FitOutcome { training: outcome, failed: loader.failed_samples(), rows: count })
     }
 
     /// The loss of each head on rows that were answered, by the labels that are kept.
-    fn head_losses(&self, answers: &Answers) -> Result<BTreeMap<String, f64>> {
+    fn head_losses(&self, answers: &Outputs) -> Result<BTreeMap<String, f64>> {
         let all = self.labels.borrow();
         let labels: Vec<Option<Label>> = answers.rows.iter().map(|r| all.get(*r).cloned().flatten()).collect();
         let labels = self.target.tensor(&labels, self.level()?, Device::Cpu)?;
         let mut out = BTreeMap::new();
-        let heads = std::iter::once((keeping::FUSED.to_owned(), &answers.fused, None));
+        let heads = std::iter::once((training_state::FUSED.to_owned(), &answers.fused, None));
         let own = answers.own.iter().map(|(m, (logits, flags))| (m.to_string(), logits, Some(flags)));
         for (head, logits, flags) in heads.chain(own) {
             if let Some(loss) = self.target.loss(logits, &labels, flags, self.config.loss.smoothing)? {
@@ -654,26 +659,26 @@ impl Prediction {
         manifest.rows_in_split(split).into_iter().filter(|r| labels[*r].is_some()).collect()
     }
 
-    /// Answers for rows through a loader's processors. Values that cannot be read are missing.
+    /// Outputs for rows through a loader's processors. Values that cannot be read are missing.
     fn answer(
         &self,
         manifest: &Manifest,
         rows: &[usize],
         processors: &BTreeMap<Modality, Arc<dyn Processor>>,
         drop: &[Modality],
-    ) -> Result<Answers> {
+    ) -> Result<Outputs> {
         let made = self.made.borrow().clone();
         self.answers(manifest, rows, processors, &|m| made.contains(m), drop)
     }
 
-    /// Answers for rows of its own data, through what is kept of them.
-    pub(crate) fn answer_own(&self, manifest: &Manifest, rows: &[usize], drop: &[Modality]) -> Result<Answers> {
+    /// Outputs for rows of its own data, through what is kept of them.
+    pub(crate) fn answer_own(&self, manifest: &Manifest, rows: &[usize], drop: &[Modality]) -> Result<Outputs> {
         let processors = self.prepare(manifest, rows, &AtomicBool::new(false), &mut |_, _, _| {})?;
         self.answer(manifest, rows, &processors, drop)
     }
 
-    /// Answers for rows of other data, nothing being kept.
-    pub(crate) fn answer_fresh(&self, manifest: &Manifest, rows: &[usize], drop: &[Modality]) -> Result<Answers> {
+    /// Outputs for rows of other data, nothing being kept.
+    pub(crate) fn answer_fresh(&self, manifest: &Manifest, rows: &[usize], drop: &[Modality]) -> Result<Outputs> {
         let processors = self.network.ways.iter().map(|(m, way)| (m.clone(), way.processor.clone())).collect();
         self.answers(manifest, rows, &processors, &|_| false, drop)
     }
@@ -685,14 +690,14 @@ impl Prediction {
         processors: &BTreeMap<Modality, Arc<dyn Processor>>,
         made: &dyn Fn(&Modality) -> bool,
         drop: &[Modality],
-    ) -> Result<Answers> {
+    ) -> Result<Outputs> {
         // Whole items where the network looks at them, else so many rows that their pixels stay bounded.
         let chunks: Vec<Vec<usize>> = if self.network.by_items() {
             group_rows_by_item(manifest, rows).chunks(8).map(<[Vec<usize>]>::concat).collect()
         } else {
             rows.chunks(64).map(<[usize]>::to_vec).collect()
         };
-        let mut out = Answers {
+        let mut out = Outputs {
             rows: Vec::new(),
             fused: Tensor::zeros(&[0, self.target.outputs()], mm_core::DType::F32, Device::Cpu)?,
             own: BTreeMap::new(),
@@ -775,9 +780,9 @@ impl Prediction {
     }
 
     /// For rows that have nothing at all: no answer is likelier than another.
-    fn nothing(&self, rows: usize) -> Result<Answer> {
+    fn nothing(&self, rows: usize) -> Result<BatchOutputs> {
         let zero = Tensor::zeros(&[rows as i64, self.target.outputs()], mm_core::DType::F32, Device::Cpu)?;
-        Ok(Answer::empty(zero))
+        Ok(BatchOutputs::empty(zero))
     }
 }
 
@@ -793,73 +798,10 @@ fn samples(
     having.map(|(n, s)| (n, process_catching_panics(processor, s, &mut ProcessContext::eval()))).collect()
 }
 
-/// Figures of probabilities (or numbers) `[rows, …]` for the rows that have a label.
-fn measure(
-    target: &Target,
-    label: &str,
-    manifest: &Manifest,
-    rows: &[usize],
-    values: &Tensor,
-) -> Result<metrics::Figures> {
-    let width = values.size(1)? as usize;
-    let all = values.to_vec::<f64>()?;
-    let (mut guesses, mut texts) = (Vec::new(), Vec::new());
-    for (row, guess) in rows.iter().zip(all.chunks(width.max(1))) {
-        if let Some(text) = manifest.rows[*row].cells.get(label) {
-            guesses.push(guess.to_vec());
-            texts.push(text.as_str());
-        }
-    }
-    if texts.is_empty() {
-        return Err(Error::Config(format!(
-            "{}: no row has the column `{label}` to measure by",
-            manifest.path.display()
-        )));
-    }
-    match target.problem {
-        Problem::Regression => {
-            let pairs: Vec<(f64, f64)> = guesses
-                .iter()
-                .zip(&texts)
-                .filter_map(|(g, t)| if let Some(Label::Number(v)) = target.encode(t) { Some((g[0], v)) } else { None })
-                .collect();
-            let (guess, truth): (Vec<f64>, Vec<f64>) = pairs.into_iter().unzip();
-            metrics::numbers(&guess, &truth)
-        }
-        Problem::Multilabel => {
-            let truth = texts
-                .iter()
-                .map(|t| if let Some(Label::Labels(holds)) = target.encode(t) { holds } else { Vec::new() });
-            metrics::labels(&guesses, &truth.collect::<Vec<_>>())
-        }
-        _ => {
-            let truth: Vec<Option<usize>> = texts
-                .iter()
-                .map(|t| if let Some(Label::Class(c)) = target.encode(t) { Some(c) } else { None })
-                .collect();
-            let mut figures = metrics::classes(&guesses, &truth)?;
-            let unknown = truth.iter().filter(|t| t.is_none()).count();
-            if unknown > 0 {
-                figures.insert("rows_of_unknown_classes".into(), unknown as f64);
-            }
-            Ok(figures)
-        }
-    }
-}
-
 /// The figure that training watches.
 pub const TARGET: &str = "score";
 
-/// One figure that is to grow: accuracy with a little of the log-loss (so that ties are told apart), or minus the error.
-fn score(figures: &metrics::Figures) -> f64 {
-    if let Some(rmse) = figures.get("rmse") {
-        return -rmse;
-    }
-    let accuracy = figures.get("f1_micro").or(figures.get("accuracy")).copied().unwrap_or(0.0);
-    accuracy - 0.05 * figures.get("log_loss").copied().unwrap_or(0.0)
-}
-
-impl TrainingObjective<Batch> for Prediction {
+impl TrainingObjective<Batch> for PredictionModel {
     fn loss(&self, batch: &Batch, train: bool) -> mm_core::Result<Option<(Tensor, Vec<(String, f64)>)>> {
         let all = self.labels.borrow();
         let labels: Vec<Option<Label>> = batch.rows.iter().map(|r| all.get(*r).cloned().flatten()).collect();

@@ -2,7 +2,7 @@
 
 use super::{
     config::{ContextConfig, LossConfig, PredictionConfig},
-    keeping::{FUSED, Keeping},
+    training_state::{FUSED, TrainingState},
     target::Target,
 };
 use crate::{Error, Result};
@@ -79,7 +79,7 @@ impl Context {
     }
 }
 
-pub(crate) struct Way {
+pub(crate) struct ModalityBranch {
     pub(crate) encoder: Box<dyn Encoder>,
     pub(crate) processor: Arc<dyn Processor>,
     /// Whether its vectors are made once and kept.
@@ -164,7 +164,7 @@ pub(super) struct Stage {
 }
 
 /// What comes out.
-pub(crate) struct Answer {
+pub(crate) struct BatchOutputs {
     /// `[rows, outputs]`.
     pub(crate) fused: Tensor,
     /// What that was said from, `[rows, width]`; none where there was nothing.
@@ -181,7 +181,7 @@ pub(crate) struct Answer {
     pub(super) heat: Vec<AttentionStep>,
 }
 
-impl Answer {
+impl BatchOutputs {
     /// Of a head that was given nothing.
     pub(crate) fn empty(fused: Tensor) -> Self {
         Self {
@@ -196,8 +196,8 @@ impl Answer {
     }
 
     /// What counted in each of its rows.
-    pub(super) fn looks(&self, rows: usize) -> mm_core::Result<Vec<Look>> {
-        let mut all = vec![Look::default(); rows];
+    pub(super) fn looks(&self, rows: usize) -> mm_core::Result<Vec<Saliency>> {
+        let mut all = vec![Saliency::default(); rows];
         for look in &self.heat {
             for (row, weights) in all.iter_mut().zip(by_row(look)?) {
                 row.heat.insert(look.modality.clone(), weights);
@@ -222,7 +222,7 @@ fn by_row(look: &AttentionStep) -> mm_core::Result<Vec<Vec<f32>>> {
 
 /// How much each position of what a row has counted for its answer.
 #[derive(Debug, Clone, Default)]
-pub struct Look {
+pub struct Saliency {
     /// By the gradient of the answer's logit, of each modality.
     pub heat: BTreeMap<Modality, Vec<f32>>,
     /// Where a reasoning network looked at each of its steps.
@@ -236,7 +236,7 @@ enum Joint {
 }
 
 pub(crate) struct Network {
-    pub(crate) ways: BTreeMap<Modality, Way>,
+    pub(crate) ways: BTreeMap<Modality, ModalityBranch>,
     joint: Joint,
     head: Linear,
     dropout: f64,
@@ -300,7 +300,7 @@ impl Network {
                 .transpose()?;
             let modality = Modality::from(name.as_str());
             widths.push((modality.clone(), wide));
-            let way = Way {
+            let way = ModalityBranch {
                 encoder: built.encoder,
                 processor: built.processor,
                 frozen: built.frozen && !sequence,
@@ -351,7 +351,7 @@ impl Network {
     }
 
     /// Vectors or features of one modality's rows, before anything is learned from them: `[rows, length, width]`.
-    pub(crate) fn encode(way: &Way, input: &Input, made: bool, train: bool) -> mm_core::Result<Features> {
+    pub(crate) fn encode(way: &ModalityBranch, input: &Input, made: bool, train: bool) -> mm_core::Result<Features> {
         if made {
             return Features::from_pooled(&input.values);
         }
@@ -362,7 +362,7 @@ impl Network {
         }
     }
 
-    /// Answers for the rows of a batch; `made` says of which modalities the parts hold the encoder's vectors already.
+    /// Outputs for the rows of a batch; `made` says of which modalities the parts hold the encoder's vectors already.
     pub(crate) fn forward(
         &self,
         parts: &Parts<'_>,
@@ -370,7 +370,7 @@ impl Network {
         items: &[String],
         device: Device,
         train: bool,
-    ) -> mm_core::Result<Answer> {
+    ) -> mm_core::Result<BatchOutputs> {
         let stage = self.stage(parts, made, items, device, train)?;
         let mut answer = self.fuse(&stage, train)?;
         if self.explained.get() && !train {
@@ -463,7 +463,7 @@ impl Network {
         Ok(Stage { set, own, hidden, items, rows: rows as i64 })
     }
 
-    pub(super) fn fuse(&self, stage: &Stage, train: bool) -> mm_core::Result<Answer> {
+    pub(super) fn fuse(&self, stage: &Stage, train: bool) -> mm_core::Result<BatchOutputs> {
         let whole = stage.items.as_ref().filter(|_| self.fuse_items);
         let mut all = FeatureSet::new(whole.map_or(stage.rows, |i| i.count));
         for (modality, (features, present)) in &stage.set {
@@ -484,8 +484,8 @@ impl Network {
                 let out = reasoner.reason(&all, train)?;
                 let joint = out.features.pool(Pooling::Mean)?;
                 let fused = self.head.forward(&joint.dropout(self.dropout, train)?, train)?;
-                let empty = Answer::empty(fused);
-                return Ok(Answer { own: stage.own.clone(), looked: out.attention, joint: Some(joint), ..empty });
+                let empty = BatchOutputs::empty(fused);
+                return Ok(BatchOutputs { own: stage.own.clone(), looked: out.attention, joint: Some(joint), ..empty });
             }
         };
         let out = fusion.fuse(&all, train)?;
@@ -501,7 +501,7 @@ impl Network {
                 items.scatter(&out.features.values)?
             }
         };
-        Ok(Answer {
+        Ok(BatchOutputs {
             fused: self.head.forward(&fused.dropout(self.dropout, train)?, train)?,
             joint: Some(fused),
             own: stage.own.clone(),
@@ -521,7 +521,7 @@ impl Network {
         (target, level): (&Target, (f64, f64)),
         weights: &LossConfig,
         train: bool,
-        (keeping, numbers): (&mut Keeping, &[usize]),
+        (keeping, numbers): (&mut TrainingState, &[usize]),
     ) -> mm_core::Result<Option<(Tensor, Vec<(String, f64)>)>> {
         let mut mixed: Option<Mixed> = None;
         let blended;
@@ -561,7 +561,7 @@ impl Network {
         let count = answer.own.len().max(1) as f64;
         // Blended, the heads' weights sum to as much as they do otherwise.
         let whole = 1.0 + weights.auxiliary;
-        let share = |keeping: &Keeping, head: &str, plain: f64| match &keeping.blending {
+        let share = |keeping: &TrainingState, head: &str, plain: f64| match &keeping.blending {
             Some(blending) => blending.weight(head) * whole,
             None => plain,
         };
@@ -681,7 +681,7 @@ fn scales(stage: &Stage, labels: &Tensor, strength: f64) -> mm_core::Result<Vec<
 }
 
 /// The mean of what the modalities of a row say.
-fn teacher(answer: &Answer) -> mm_core::Result<Tensor> {
+fn teacher(answer: &BatchOutputs) -> mm_core::Result<Tensor> {
     let mut sum = answer.fused.zeros_like()?;
     let mut count = sum.narrow(1, 0, 1)?;
     for (logits, present) in answer.own.values() {

@@ -1,6 +1,6 @@
 //! A finished prediction: one model or several, each with its heads calibrated and pooled, that answers for new rows.
 
-use super::{Answers, Label, Look, Pooling, Prediction, Problem, Target, keeping::FUSED, stack::Stack};
+use super::{Outputs, Evaluation, Label, Saliency, Ensembling, PredictionModel, Problem, Target, training_state::FUSED, stacking::StackingModel};
 use crate::{Error, Result, metrics};
 use mm_core::{DType, Device, Modality, Registry, Source, Tensor, checkpoint};
 use mm_data::{FailedSample, Manifest, Row, Split};
@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::{collections::BTreeMap, path::Path};
 
-/// How a model's heads become one answer: fitted on held-out rows, kept as `combination.json` in the run folder.
+/// How a model's heads become one answer: fitted on held-out rows, kept as `head_ensemble.json` in the run folder.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Combination {
+pub(crate) struct HeadEnsemble {
     /// What each head's logits are divided by; `fused` is the head on all modalities.
     temperatures: BTreeMap<String, f64>,
     /// How much each head counts.
@@ -20,24 +20,24 @@ pub(crate) struct Combination {
     rows: usize,
     /// A model over the heads in the place of weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    stack: Option<Stack>,
+    stack: Option<StackingModel>,
 }
 
 /// Fewer rows than this say nothing about weights.
 pub(super) const ENOUGH: usize = 30;
 
-impl Combination {
+impl HeadEnsemble {
     /// Without rows to fit it on: all heads alike where the config says so, else the fused one.
-    pub(crate) fn fixed(model: &Prediction) -> Self {
+    pub(crate) fn fixed(model: &PredictionModel) -> Self {
         let mut out = Self::default();
-        if model.config.pool == Pooling::Even && model.config.loss.auxiliary > 0.0 {
+        if model.config.pool == Ensembling::Even && model.config.loss.auxiliary > 0.0 {
             let names = model.modalities().map(ToString::to_string).chain([FUSED.to_owned()]);
             out.weights = names.map(|n| (n, 1.0)).collect();
         }
         out
     }
 
-    pub(crate) fn fit(model: &Prediction, manifest: &Manifest, answers: &Answers) -> Result<Self> {
+    pub(crate) fn fit(model: &PredictionModel, manifest: &Manifest, answers: &Outputs) -> Result<Self> {
         let mut out = Self { rows: answers.rows.len(), ..Self::default() };
         let target = &model.target;
         let labels = labels(&answers.rows, manifest, &model.config.label, target);
@@ -45,7 +45,7 @@ impl Combination {
             out.stack = Some(out.stacked(model, manifest, answers, &labels)?);
             return Ok(out);
         }
-        if model.config.pool != Pooling::Fitted {
+        if model.config.pool != Ensembling::TableFit {
             return Ok(Self::fixed(model));
         }
         match target.problem {
@@ -101,11 +101,11 @@ impl Combination {
     /// A model over what the heads say of these rows.
     fn stacked(
         &self,
-        model: &Prediction,
+        model: &PredictionModel,
         manifest: &Manifest,
-        answers: &Answers,
+        answers: &Outputs,
         labels: &[Option<Label>],
-    ) -> Result<Stack> {
+    ) -> Result<StackingModel> {
         let (_, said, there) = self.heads(model, answers)?;
         let numbers: Vec<(i64, f64)> = labels
             .iter()
@@ -120,16 +120,16 @@ impl Combination {
             places.iter().map(|p| manifest.rows[answers.rows[*p as usize]].item.clone()).collect();
         let numbers: Vec<f64> = numbers.into_iter().map(|(_, v)| v).collect();
         match model.config.pool {
-            Pooling::Logistic => Stack::logistic(&said, &there, &classes, &groups),
-            _ if classes.is_empty() => Stack::boosted(&said, &there, &Truth::Numbers(&numbers), &groups),
+            Ensembling::Logistic => StackingModel::logistic(&said, &there, &classes, &groups),
+            _ if classes.is_empty() => StackingModel::boosted(&said, &there, &Truth::Numbers(&numbers), &groups),
             _ => {
                 let truth = Truth::Classes(&classes, model.target.classes.len());
-                Stack::boosted(&said, &there, &truth, &groups)
+                StackingModel::boosted(&said, &there, &truth, &groups)
             }
         }
     }
 
-    fn shared(share: f64, answers: &Answers) -> Self {
+    fn shared(share: f64, answers: &Outputs) -> Self {
         let rest = (1.0 - share) / answers.own.len().max(1) as f64;
         let own = answers.own.keys().map(|m| (m.to_string(), rest));
         Self { weights: own.chain([(FUSED.to_owned(), share)]).collect(), ..Self::default() }
@@ -137,11 +137,11 @@ impl Combination {
 
     pub(crate) fn save(&self, run: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(self).map_err(|e| Error::Config(e.to_string()))?;
-        Ok(checkpoint::write_atomic(&run.join("combination.json"), text.as_bytes())?)
+        Ok(checkpoint::write_atomic(&run.join("head_ensemble.json"), text.as_bytes())?)
     }
 
     fn load(run: &Path) -> Result<Self> {
-        let path = run.join("combination.json");
+        let path = run.join("head_ensemble.json");
         match std::fs::read(&path) {
             Ok(text) => serde_json::from_slice(&text).map_err(|e| Error::File { path, reason: e.to_string() }),
             // A run without held-out rows has none.
@@ -150,7 +150,7 @@ impl Combination {
     }
 
     /// What each head says, `[rows, heads, classes]`, and which of them there are, `[rows, heads]`.
-    fn heads(&self, model: &Prediction, answers: &Answers) -> Result<(Vec<String>, Tensor, Tensor)> {
+    fn heads(&self, model: &PredictionModel, answers: &Outputs) -> Result<(Vec<String>, Tensor, Tensor)> {
         let level = model.level()?;
         let temperature = |name: &str| self.temperatures.get(name).copied().unwrap_or(1.0);
         let mut names = vec![FUSED.to_owned()];
@@ -169,7 +169,7 @@ impl Combination {
     }
 
     /// `[rows, classes]` probabilities, or `[rows, 1]` numbers, float64.
-    pub(crate) fn apply(&self, model: &Prediction, answers: &Answers) -> Result<Tensor> {
+    pub(crate) fn apply(&self, model: &PredictionModel, answers: &Outputs) -> Result<Tensor> {
         let (names, said, there) = self.heads(model, answers)?;
         if let Some(stack) = &self.stack {
             return stack.apply(&said, &there);
@@ -194,9 +194,9 @@ impl Combination {
     }
 }
 
-/// What `fit.json` of a folder with several models says.
+/// What `ensemble.json` of a folder with several models says.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Networks {
+pub(crate) struct EnsembleFile {
     /// Their folders, relative to it.
     pub(crate) members: Vec<String>,
     /// How much each counts.
@@ -209,7 +209,7 @@ pub(crate) struct Networks {
 
 /// One row's answer.
 #[derive(Debug, Clone)]
-pub struct Predicted {
+pub struct PredictedRow {
     /// Its row in the file, counted from one.
     pub row: usize,
     /// Its id.
@@ -222,7 +222,7 @@ pub struct Predicted {
     pub present: Vec<Modality>,
 }
 
-impl Predicted {
+impl PredictedRow {
     /// As one JSON object.
     pub fn json(&self) -> Value {
         let probabilities: Map<String, Value> = self.probabilities.iter().map(|(c, p)| (c.clone(), json!(p))).collect();
@@ -233,18 +233,18 @@ impl Predicted {
 
 /// What a prediction says of values that were asked about.
 #[derive(Debug, Clone)]
-pub struct Asked {
+pub struct ClassScores {
     /// Of each class.
     pub probabilities: Vec<f64>,
     /// Of each class, from the fused head.
     pub logits: Vec<f64>,
     /// What counted for it, where that was to be explained.
-    pub look: Look,
+    pub look: Saliency,
 }
 
 /// A finished prediction.
 pub struct Predictor {
-    members: Vec<(Prediction, Combination)>,
+    members: Vec<(PredictionModel, HeadEnsemble)>,
     weights: Vec<f64>,
 }
 
@@ -259,7 +259,7 @@ pub(crate) struct Combined {
     /// What the first network's fused head says, `[rows, outputs]`.
     fused: Tensor,
     /// What counted for the first network, row by row, where that was asked for.
-    looks: Vec<Look>,
+    looks: Vec<Saliency>,
 }
 
 impl Predictor {
@@ -270,10 +270,10 @@ impl Predictor {
 
     /// The same for rows of its own data: networks that were chosen on the validation rows, but had not learned from them.
     pub fn open_for(run: &Path, side: Split, registry: &Registry, device: Device) -> Result<Self> {
-        let list = run.join("fit.json");
+        let list = run.join("ensemble.json");
         let (folders, weights) = match std::fs::read(&list) {
             Ok(text) => {
-                let found: Networks = serde_json::from_slice(&text)
+                let found: EnsembleFile = serde_json::from_slice(&text)
                     .map_err(|e| Error::File { path: list.clone(), reason: format!("no list of models: {e}") })?;
                 if found.members.is_empty() || found.members.len() != found.weights.len() {
                     return Err(Error::File { path: list, reason: "wanted a weight for each of its members".into() });
@@ -286,12 +286,12 @@ impl Predictor {
         };
         let members = folders
             .iter()
-            .map(|folder| Ok((Prediction::load(folder, registry, device)?, Combination::load(folder)?)))
+            .map(|folder| Ok((PredictionModel::load(folder, registry, device)?, HeadEnsemble::load(folder)?)))
             .collect::<Result<Vec<_>>>()?;
         Ok(Self { members, weights })
     }
 
-    pub(super) fn first(&self) -> &Prediction {
+    pub(super) fn first(&self) -> &PredictionModel {
         &self.members[0].0
     }
 
@@ -353,12 +353,12 @@ impl Predictor {
     /// Takes in one more network, its heads pooled as its run folder says; what it makes of these rows comes back.
     pub(crate) fn add(
         &mut self,
-        model: Prediction,
+        model: PredictionModel,
         run: &Path,
         manifest: &Manifest,
         rows: &[usize],
     ) -> Result<Combined> {
-        let member = (model, Combination::load(run)?);
+        let member = (model, HeadEnsemble::load(run)?);
         let found = one(&member, manifest, rows, &[])?;
         self.members.push(member);
         self.weights.push(1.0);
@@ -382,9 +382,9 @@ impl Predictor {
 
     /// Writes which folders, relative to `out`, the networks are in, and how much each counts.
     pub(crate) fn save(&self, out: &Path, members: Vec<String>, refitted: Vec<String>) -> Result<()> {
-        let list = Networks { members, weights: self.weights.clone(), refitted };
+        let list = EnsembleFile { members, weights: self.weights.clone(), refitted };
         let text = serde_json::to_string_pretty(&list).map_err(|e| Error::Config(e.to_string()))?;
-        Ok(checkpoint::write_atomic(&out.join("fit.json"), text.as_bytes())?)
+        Ok(checkpoint::write_atomic(&out.join("ensemble.json"), text.as_bytes())?)
     }
 
     pub(crate) fn combined(&self, manifest: &Manifest, rows: &[usize], drop: &[Modality]) -> Result<Combined> {
@@ -400,13 +400,13 @@ impl Predictor {
         out.ok_or_else(|| Error::Config("a prediction without models".into()))
     }
 
-    /// Answers for rows in their order, and the values that could not be read.
+    /// Outputs for rows in their order, and the values that could not be read.
     pub fn predict(
         &self,
         manifest: &Manifest,
         rows: &[usize],
         drop: &[Modality],
-    ) -> Result<(Vec<Predicted>, Vec<FailedSample>)> {
+    ) -> Result<(Vec<PredictedRow>, Vec<FailedSample>)> {
         let found = self.combined(manifest, rows, drop)?;
         let target = self.target();
         let width = found.values.size(1)?.max(1) as usize;
@@ -421,14 +421,14 @@ impl Predictor {
                         target.classes.iter().zip(own).filter(|(_, p)| **p >= 0.5).map(|(c, _)| c).collect::<Vec<_>>()
                     )
                 }
-                _ => json!(target.classes[metrics::best(own)]),
+                _ => json!(target.classes[metrics::argmax(own)]),
             };
             let probabilities = if target.classes.is_empty() {
                 Vec::new()
             } else {
                 target.classes.iter().cloned().zip(own.iter().copied()).collect()
             };
-            out.push(Predicted { row: about.number, id: about.id.clone(), prediction, probabilities, present });
+            out.push(PredictedRow { row: about.number, id: about.id.clone(), prediction, probabilities, present });
         }
         out.sort_by_key(|p| p.row);
         Ok((out, found.broken))
@@ -454,9 +454,9 @@ impl Predictor {
         reason.is_some_and(|r| r.network.one_step_per_token().unwrap_or(false))
     }
 
-    /// Answers for values that stand in no table: for each of them the probability and the fused head's logit of each class, and, where that is
+    /// Outputs for values that stand in no table: for each of them the probability and the fused head's logit of each class, and, where that is
     /// to be explained, how much each position of each modality counted.
-    pub fn ask(&self, asked: Vec<BTreeMap<Modality, Source>>, explain: bool) -> Result<Vec<Asked>> {
+    pub fn ask(&self, asked: Vec<BTreeMap<Modality, Source>>, explain: bool) -> Result<Vec<ClassScores>> {
         let row = |(number, values): (usize, BTreeMap<Modality, Source>)| Row {
             id: number.to_string(),
             number: number + 1,
@@ -481,8 +481,8 @@ impl Predictor {
         let classes = found.values.size(1)? as usize;
         let scores = found.values.to_vec::<f64>()?;
         let logits = found.fused.to_vec::<f64>()?;
-        let looks = found.looks.into_iter().chain(std::iter::repeat_with(Look::default));
-        let each = |((scores, logits), look): ((&[f64], &[f64]), _)| Asked {
+        let looks = found.looks.into_iter().chain(std::iter::repeat_with(Saliency::default));
+        let each = |((scores, logits), look): ((&[f64], &[f64]), _)| ClassScores {
             probabilities: scores.to_vec(),
             logits: logits.to_vec(),
             look,
@@ -490,35 +490,31 @@ impl Predictor {
         Ok(scores.chunks(classes).zip(logits.chunks(logits.len() / all.len().max(1))).zip(looks).map(each).collect())
     }
 
-    /// Every figure of the problem on rows that have labels.
-    pub fn evaluate(
-        &self,
-        manifest: &Manifest,
-        rows: &[usize],
-        drop: &[Modality],
-    ) -> Result<(metrics::Figures, Vec<FailedSample>)> {
+    /// Evaluates rows that have labels, without the modalities in `drop`.
+    pub fn evaluate(&self, manifest: &Manifest, rows: &[usize], drop: &[Modality]) -> Result<Evaluation> {
         let found = self.combined(manifest, rows, drop)?;
-        let mut figures = super::measure(self.target(), self.label(), manifest, &found.rows, &found.values)?;
+        let mut evaluation = super::measure(self.target(), self.label(), manifest, &found.rows, &found.values)?;
         if !self.target().classes.is_empty() {
-            // Answers of people, where the rows have them.
+            // Outputs of people, where the rows have them.
             let best: Vec<i64> = found.values.argmax(1)?.to_vec()?;
-            let said = best.iter().map(|n| self.target().classes.get(*n as usize).map_or("", String::as_str));
+            let predicted = best.iter().map(|n| self.target().classes.get(*n as usize).map_or("", String::as_str));
             let asks = self.first().config.reason.is_some();
-            let rows = said.zip(&found.rows).map(|(said, row)| {
+            let rows = predicted.zip(&found.rows).map(|(predicted, row)| {
                 let cells = &manifest.rows[*row].cells;
-                let wanted = cells.get(self.label()).map(String::as_str);
-                let question = super::blind::question(manifest, *row).filter(|_| asks);
-                metrics::AnsweredRow { said, wanted, question, cells }
+                let label = cells.get(self.label()).map(String::as_str);
+                let question = super::baselines::question(manifest, *row).filter(|_| asks);
+                metrics::AnsweredRow { predicted, label, question, cells }
             });
-            figures.extend(metrics::answer_figures(rows));
+            evaluation.metrics.extend(metrics::answer_metrics(rows));
         }
-        Ok((figures, found.broken))
+        evaluation.failed = found.broken;
+        Ok(evaluation)
     }
 }
 
 /// What one network makes of rows, its heads pooled.
 fn one(
-    (model, combination): &(Prediction, Combination),
+    (model, combination): &(PredictionModel, HeadEnsemble),
     manifest: &Manifest,
     rows: &[usize],
     drop: &[Modality],
@@ -528,7 +524,7 @@ fn one(
     let answers =
         if own { model.answer_own(manifest, rows, drop)? } else { model.answer_fresh(manifest, rows, drop)? };
     let values = combination.apply(model, &answers)?;
-    let Answers { rows, fused, present, weights, broken, looks, .. } = answers;
+    let Outputs { rows, fused, present, weights, broken, looks, .. } = answers;
     Ok(Combined { rows, values, present, weights, broken, fused, looks })
 }
 
@@ -543,7 +539,7 @@ fn known_classes(labels: &[Option<Label>]) -> (Vec<i64>, Vec<i64>) {
 }
 
 /// Writes predictions as .parquet, .csv or .jsonl.
-pub fn write_predictions(out: &Path, all: &[Predicted]) -> Result<()> {
+pub fn write_predictions(out: &Path, all: &[PredictedRow]) -> Result<()> {
     let bad = |e: &dyn std::fmt::Display| Error::File { path: out.to_owned(), reason: e.to_string() };
     let text = |v: &Value| v.as_str().map_or_else(|| v.to_string(), ToOwned::to_owned);
     let classes: Vec<&String> = all.first().map(|a| a.probabilities.iter().map(|p| &p.0).collect()).unwrap_or_default();
@@ -573,11 +569,11 @@ pub fn write_predictions(out: &Path, all: &[Predicted]) -> Result<()> {
     Ok(checkpoint::write_atomic(out, &bytes)?)
 }
 
-fn present(answer: &Predicted) -> String {
+fn present(answer: &PredictedRow) -> String {
     answer.present.iter().map(Modality::name).collect::<Vec<_>>().join(";")
 }
 
-fn table(all: &[Predicted], classes: &[&String]) -> parquet::errors::Result<Vec<u8>> {
+fn table(all: &[PredictedRow], classes: &[&String]) -> parquet::errors::Result<Vec<u8>> {
     use parquet::{
         data_type::{ByteArray, ByteArrayType, DoubleType, Int64Type},
         file::{properties::WriterProperties, writer::SerializedFileWriter},

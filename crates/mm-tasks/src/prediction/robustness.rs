@@ -13,7 +13,7 @@ use std::fmt::Write;
 
 /// One modality disturbed in one way.
 #[derive(Debug, Clone, Serialize)]
-pub struct Curve {
+pub struct RobustnessCurve {
     /// The modality.
     pub modality: String,
     /// `missing`: that share of the rows lacks it; `noise`: normal noise of so many of the features' own deviations.
@@ -28,10 +28,10 @@ pub struct Curve {
 const NOISE: f64 = 2.0;
 
 /// Curves of each modality, in both ways.
-pub fn robustness(predictor: &Predictor, manifest: &Manifest, rows: &[usize], seed: u64) -> Result<Vec<Curve>> {
+pub fn robustness(predictor: &Predictor, manifest: &Manifest, rows: &[usize], seed: u64) -> Result<Vec<RobustnessCurve>> {
     let figure = |manifest: &Manifest| -> Result<f64> {
-        let (figures, _) = predictor.evaluate(manifest, rows, &[])?;
-        Ok(figures.get("accuracy").or(figures.get("r2")).copied().unwrap_or(0.0))
+        let metrics = predictor.evaluate(manifest, rows, &[])?.metrics;
+        Ok(metrics.get("accuracy").or(metrics.get("r2")).unwrap_or(0.0))
     };
     let mut out = Vec::new();
     for modality in predictor.modalities() {
@@ -58,14 +58,14 @@ pub fn robustness(predictor: &Predictor, manifest: &Manifest, rows: &[usize], se
                 points.push((if kind == "noise" { share * NOISE } else { share }, value));
             }
             let area = points.windows(2).map(|w| f64::midpoint(w[0].1, w[1].1)).sum::<f64>() / 10.0;
-            out.push(Curve { modality: modality.to_string(), kind, points, area });
+            out.push(RobustnessCurve { modality: modality.to_string(), kind, points, area });
         }
     }
     Ok(out)
 }
 
 /// The curves as a page.
-pub fn robustness_page(curves: &[Curve]) -> Result<Report> {
+pub fn robustness_report(curves: &[RobustnessCurve]) -> Result<Report> {
     let mut body = String::from(
         "<p class=\"soft\">Accuracy (R² of numbers) while one modality is withheld from a growing share of the rows, or its features are drowned in normal noise of a growing number of their own deviations. The area is what is held on average over the ten strengths.</p><div class=\"charts\">",
     );

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     Result,
-    prediction::{Attribution, Contribution, Predicted, Predictor},
+    prediction::{Attribution, Contribution, PredictedRow, Predictor},
 };
 use mm_core::{Modality, Tensor};
 use mm_data::Manifest;
@@ -21,16 +21,16 @@ const PLACES: usize = 16;
 const TERMS: usize = 12;
 
 /// The surest wrong answers and some right ones, as many of each as there are.
-fn chosen<'a>(answers: &'a [Predicted], truth: &[Option<&str>]) -> Vec<&'a Predicted> {
-    let sure = |a: &Predicted| a.probabilities.iter().map(|p| p.1).fold(0.0, f64::max);
-    let (mut right, mut wrong): (Vec<&Predicted>, Vec<&Predicted>) = (Vec::new(), Vec::new());
+fn chosen<'a>(answers: &'a [PredictedRow], truth: &[Option<&str>]) -> Vec<&'a PredictedRow> {
+    let sure = |a: &PredictedRow| a.probabilities.iter().map(|p| p.1).fold(0.0, f64::max);
+    let (mut right, mut wrong): (Vec<&PredictedRow>, Vec<&PredictedRow>) = (Vec::new(), Vec::new());
     for (answer, truth) in answers.iter().zip(truth) {
         let hit = answer.prediction.as_str().zip(*truth).is_some_and(|(said, truth)| said == truth);
         if hit { right.push(answer) } else { wrong.push(answer) }
     }
     wrong.sort_by(|a, b| sure(b).total_cmp(&sure(a)));
     let step = right.len().div_ceil(SHOWN / 2).max(1);
-    let mut out: Vec<&Predicted> = right.into_iter().step_by(step).take(SHOWN / 2).collect();
+    let mut out: Vec<&PredictedRow> = right.into_iter().step_by(step).take(SHOWN / 2).collect();
     out.extend(wrong.into_iter().take(SHOWN - out.len()));
     out
 }
@@ -39,7 +39,7 @@ pub(super) fn section(
     body: &mut String,
     predictor: &Predictor,
     manifest: &Manifest,
-    answers: &[Predicted],
+    answers: &[PredictedRow],
     truth: &[Option<&str>],
 ) -> Result<()> {
     let places: BTreeMap<&str, usize> = manifest.rows.iter().enumerate().map(|(n, r)| (r.id.as_str(), n)).collect();
@@ -78,7 +78,7 @@ pub(super) fn section(
     Ok(())
 }
 
-fn one(found: &Attribution, answer: &Predicted, truth: Option<&str>) -> Result<String> {
+fn one(found: &Attribution, answer: &PredictedRow, truth: Option<&str>) -> Result<String> {
     let mut out = format!(
         "<h3>{}</h3><p>says <b>{}</b>{}: its score grew from {:.2} to {:.2}",
         escape(&answer.id),

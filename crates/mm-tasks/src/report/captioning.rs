@@ -7,7 +7,7 @@ use super::{
 use crate::{
     Error, Result,
     captioning::Captioning,
-    metrics::Judges,
+    metrics::CaptionScorers,
     task::{ProgressFn, TaskContext},
 };
 use mm_core::Modality;
@@ -26,7 +26,7 @@ pub fn build_captioning(
     for run in runs {
         on_progress(&format!("evaluating {}", run.display()), all.len(), runs.len());
         let model = Captioning::load(run, context)?;
-        all.push(model.evaluated(split, Judges::default(), &mut |_, _, _| {})?);
+        all.push(model.evaluated(split, CaptionScorers::default(), &mut |_, _, _| {})?);
         shown.get_or_insert(model);
     }
     let (Some(first), Some(model)) = (all.first(), shown) else {
@@ -41,7 +41,7 @@ pub fn build_captioning(
         .map(|(id, said, nearest, people)| Shown { id, asked: "", said, below: below(nearest, people) })
         .collect();
     let of = Modality::from(model.config.of.as_str());
-    let about = About { title: "Captions", beside: "nearest picture's caption", split, of };
-    let figures: Vec<_> = all.iter().map(|f| (&f.model, &f.nearest)).collect();
-    page(&about, &figures, &all, &model.manifest()?, &examples)
+    let about = About { title: "Captions", split, of };
+    let metrics: Vec<_> = all.iter().map(|f| f.metrics.clone()).collect();
+    page(&about, &metrics, &all, &model.manifest()?, &examples)
 }

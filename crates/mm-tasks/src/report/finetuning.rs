@@ -41,7 +41,7 @@ pub fn build_finetuning(
         })
         .collect();
     let of = Modality::from(model.config.of.as_str());
-    let about = About { title: "What was learned further", beside: "without looking", split, of };
-    let figures: Vec<_> = all.iter().map(|f| (&f.model, &f.blind)).collect();
-    page(&about, &figures, &all, &model.manifest()?, &examples)
+    let about = About { title: "What was learned further", split, of };
+    let metrics: Vec<_> = all.iter().map(|f| f.metrics.clone()).collect();
+    page(&about, &metrics, &all, &model.manifest()?, &examples)
 }

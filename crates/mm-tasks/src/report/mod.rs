@@ -24,5 +24,4 @@ pub use map::plane;
 pub use picture::save_png;
 pub use prediction::build_prediction;
 pub use representation::build_representation;
-pub(crate) use retrieval::mean_with_spread;
 pub use retrieval::{Report, build};

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     Error, Result,
-    metrics::RetrievalMetrics,
+    metrics::{RetrievalMetrics, mean_and_std},
     retrieval::{Embedded, Entry, Evaluation, Retrieval},
     task::{ProgressFn, TaskContext},
 };
@@ -78,20 +78,8 @@ pub fn build(runs: &[PathBuf], split: Split, context: &TaskContext<'_>, on_progr
     Ok(Report { html: page(&title, &body), evaluations: json.map_err(|e| Error::Config(e.to_string()))? })
 }
 
-fn mean_and_spread(values: &[f64]) -> (f64, f64) {
-    let mean = values.iter().sum::<f64>() / values.len().max(1) as f64;
-    let spread = (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (values.len().max(2) - 1) as f64).sqrt();
-    (mean, spread)
-}
-
-/// Mean, and sample standard deviation where there are several, as plain text.
-pub(crate) fn mean_with_spread(values: &[f64]) -> String {
-    let (mean, spread) = mean_and_spread(values);
-    if values.len() > 1 { format!("{mean:.4} ± {spread:.4}") } else { format!("{mean:.4}") }
-}
-
 fn figure(values: &[f64], digits: usize) -> String {
-    let (mean, spread) = mean_and_spread(values);
+    let (mean, spread) = mean_and_std(values);
     if values.len() > 1 {
         format!("{mean:.digits$} <span class=\"soft\">± {spread:.digits$}</span>")
     } else {
@@ -115,7 +103,7 @@ fn summary(
         .iter()
         .map(|e| e.directions.values().map(|m| m.chance[2]).sum::<f64>() / e.directions.len() as f64)
         .collect();
-    let (mean, by_chance) = (mean_and_spread(&recall).0, mean_and_spread(&chance).0);
+    let (mean, by_chance) = (mean_and_std(&recall).0, mean_and_std(&chance).0);
     let mut cards = vec![
         (format!("{mean:.2}"), format!("recall at 10, mean of all directions (chance {by_chance:.2})")),
         (rows.to_string(), "rows in the data".to_owned()),
@@ -129,10 +117,7 @@ fn summary(
         .collect();
     let of = |key: &str| results.iter().filter_map(|r| r[key].as_f64()).collect::<Vec<_>>();
     if let (Some(_), Some(_)) = (of("seconds").first(), of("peak_memory_bytes").first()) {
-        cards.push((
-            format!("{:.0} s", mean_and_spread(&of("seconds")).0),
-            "to train one run, encoding included".into(),
-        ));
+        cards.push((format!("{:.0} s", mean_and_std(&of("seconds")).0), "to train one run, encoding included".into()));
         cards.push((
             format!("{:.2} GB", of("peak_memory_bytes").into_iter().fold(0.0, f64::max) / 1e9),
             "resident at most".into(),
@@ -156,7 +141,7 @@ fn direction_table(
     for direction in of(first).keys() {
         let all: Vec<&RetrievalMetrics> = evaluations.iter().filter_map(|e| of(e).get(direction)).collect();
         let column = |f: &dyn Fn(&RetrievalMetrics) -> f64| all.iter().map(|m| f(m)).collect::<Vec<f64>>();
-        let at_10 = mean_and_spread(&column(&|m| m.recall[2])).0;
+        let at_10 = mean_and_std(&column(&|m| m.recall[2])).0;
         rows.push(vec![
             escape(direction),
             figure(&column(&|m| m.recall[0]), 3),
@@ -168,8 +153,8 @@ fn direction_table(
             ),
             figure(&column(&|m| m.median_rank), 1),
             figure(&column(&|m| m.map), 3),
-            format!("{:.3}", mean_and_spread(&column(&|m| m.chance[0])).0),
-            format!("{:.3}", mean_and_spread(&column(&|m| m.chance[2])).0),
+            format!("{:.3}", mean_and_std(&column(&|m| m.chance[0])).0),
+            format!("{:.3}", mean_and_std(&column(&|m| m.chance[2])).0),
             all.first().map_or(0, |m| m.queries).to_string(),
             all.first().map_or(0, |m| m.gallery).to_string(),
         ]);
@@ -204,7 +189,7 @@ fn language_table<'e>(
             figure(&column(&|m| m.recall[0]), 3),
             figure(&column(&|m| m.recall[2]), 3),
             figure(&column(&|m| m.median_rank), 1),
-            format!("{:.3}", mean_and_spread(&column(&|m| m.chance[2])).0),
+            format!("{:.3}", mean_and_std(&column(&|m| m.chance[2])).0),
             all.first().map_or(0, |m| m.queries).to_string(),
             all.first().map_or(0, |m| m.gallery).to_string(),
         ]);

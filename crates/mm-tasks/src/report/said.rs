@@ -1,7 +1,10 @@
 //! The page of what a model said of held-out rows: its figures beside others, and pictures with what was said of them.
 
-use super::{Report, html_escape, html_page, html_table, html_thumbnail, mean_with_spread};
-use crate::{Error, Result, metrics::Figures};
+use super::{Report, html_escape, html_page, html_table, html_thumbnail};
+use crate::{
+    Error, Result,
+    metrics::{Metrics, metrics_table},
+};
 use mm_core::{Modality, Source};
 use mm_data::{Manifest, Split};
 use std::fmt::Write;
@@ -21,8 +24,6 @@ pub(super) struct Shown<'a> {
 /// What the page is about.
 pub(super) struct About<'a> {
     pub(super) title: &'a str,
-    /// What the second column of figures is of.
-    pub(super) beside: &'a str,
     pub(super) split: Split,
     /// What is looked at.
     pub(super) of: Modality,
@@ -31,20 +32,13 @@ pub(super) struct About<'a> {
 /// The page of runs that differ in their seed alone: of each its figures, those beside them, and its evaluation.
 pub(super) fn page(
     about: &About<'_>,
-    runs: &[(&Figures, &Figures)],
+    runs: &[Metrics],
     evaluations: &[impl serde::Serialize],
     manifest: &Manifest,
     shown: &[Shown<'_>],
 ) -> Result<Report> {
-    let mut rows = vec![["figure", "model", about.beside].map(ToOwned::to_owned).to_vec()];
-    for name in runs.first().map(|(model, _)| model.keys()).into_iter().flatten() {
-        let of = |figures: Vec<Option<f64>>| mean_with_spread(&figures.into_iter().flatten().collect::<Vec<_>>());
-        let mine = of(runs.iter().map(|(model, _)| model.get(name).copied()).collect());
-        let other = of(runs.iter().map(|(_, beside)| beside.get(name).copied()).collect());
-        rows.push(vec![name.clone(), mine, other]);
-    }
     let mut body = format!("<p>{} run(s), the {} side.</p>", runs.len(), about.split);
-    body.push_str(&html_table(&rows));
+    body.push_str(&html_table(&metrics_table(runs)));
     body.push_str("<h2>What was said</h2>");
     for Shown { id, asked, said, below } in shown {
         let picture = manifest.rows.iter().find(|r| r.id == *id).and_then(|r| r.values.get(&about.of)?.first());

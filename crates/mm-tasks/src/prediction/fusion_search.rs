@@ -2,7 +2,7 @@
 //! halving, Jamieson 2016), judged by validation rows alone. Which layers of an encoder are fused may be part of the space (as MFAS,
 //! Pérez-Rúa 2019), as may any other value of the config.
 
-use super::{Prediction, TARGET, parse, resolve};
+use super::{PredictionModel, TARGET, parse, resolve};
 use crate::{
     Error, ProgressFn, Result,
     report::{Line, Report, html_escape, html_page, html_table, lines},
@@ -25,7 +25,7 @@ use std::{
 
 /// What is searched, and how long.
 #[derive(Debug, Clone)]
-pub struct Search {
+pub struct FusionSearchOptions {
     /// Keys of the config and the values that each may take, as they would be written in it; the operators and three widths when empty.
     pub space: Vec<(String, Vec<String>)>,
     /// Settings that are drawn; all there are when the space has fewer.
@@ -78,7 +78,7 @@ pub fn search(
     value: &toml::Value,
     base: &Path,
     folder: &Path,
-    search: &Search,
+    search: &FusionSearchOptions,
     registry: &Registry,
     device: Device,
     told: ProgressFn<'_>,
@@ -177,7 +177,7 @@ fn one(
     apply(&mut value, own)?;
     settings::set(&mut value, &format!("train.epochs={epochs}"))?;
     settings::set(&mut value, "train.evaluate_every_epochs=1")?;
-    let model = Prediction::new(parse(&value)?, base, registry, device)?;
+    let model = PredictionModel::new(parse(&value)?, base, registry, device)?;
     let manifest = model.manifest()?;
     if manifest.rows_in_split(Split::Valid).is_empty() {
         return Err(Error::Config(
@@ -228,5 +228,5 @@ fn page(trials: &[Trial]) -> Result<Report> {
     }
     body.push_str(&html_table(&rows));
     let evaluations = trials.iter().map(|t| json!(t)).collect();
-    Ok(Report { html: html_page("Search of a fusion", &body), evaluations })
+    Ok(Report { html: html_page("FusionSearchOptions of a fusion", &body), evaluations })
 }

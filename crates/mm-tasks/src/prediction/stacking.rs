@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// One of the two, as it is kept in a run folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Stack {
+pub(super) enum StackingModel {
     Logistic { mean: Vec<f64>, deviation: Vec<f64>, weights: Vec<f64> },
     Boosted(Boosted),
 }
@@ -17,7 +17,7 @@ pub(super) enum Stack {
 /// Weights on the squared weights that are tried.
 const PENALTIES: [f64; 6] = [1e-2, 1e-1, 0.3, 1.0, 3.0, 10.0];
 
-impl Stack {
+impl StackingModel {
     /// A logistic regression on `said` `[rows, heads, classes]` and which of it there is, `[rows, heads]`; how much it is held back is chosen
     /// on folds that keep groups together.
     pub(super) fn logistic(said: &Tensor, there: &Tensor, labels: &[i64], groups: &[String]) -> Result<Self> {
@@ -60,7 +60,7 @@ impl Stack {
                 let width = inputs.size(1)? as usize;
                 if mean.len() != width || weights.len() != (width + 1) * said.size(2)? as usize {
                     return Err(Error::Config(format!(
-                        "combination.json: found a regression on {} numbers, wanted {width}: it is another run's",
+                        "head_ensemble.json: found a regression on {} numbers, wanted {width}: it is another run's",
                         mean.len()
                     )));
                 }

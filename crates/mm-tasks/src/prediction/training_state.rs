@@ -11,7 +11,7 @@ pub(super) const FUSED: &str = "fused";
 
 /// Gradient blending (Wang 2020), estimated anew at each evaluation by what was learned since the first: heads that generalise count more,
 /// heads that overfit less.
-pub(super) struct Blending {
+pub(super) struct GradientBlending {
     heads: Vec<String>,
     weights: Vec<f64>,
     /// Sum and number of the training losses since the last evaluation.
@@ -20,7 +20,7 @@ pub(super) struct Blending {
     before: Vec<[f64; 2]>,
 }
 
-impl Blending {
+impl GradientBlending {
     pub(super) fn new(modalities: &[Modality]) -> Self {
         let heads: Vec<String> =
             std::iter::once(FUSED.to_owned()).chain(modalities.iter().map(ToString::to_string)).collect();
@@ -83,7 +83,7 @@ struct Bank {
 }
 
 /// Labels of single modalities (Self-MM, Yu 2021), moved once an epoch.
-pub(super) struct OwnLabels {
+pub(super) struct UnimodalLabels {
     /// Of the rows as a whole, positive or negative, by number in the manifest.
     truth: Vec<Option<f64>>,
     /// What was taken off the labels so that their signs mean something.
@@ -96,7 +96,7 @@ pub(super) struct OwnLabels {
     updates: u64,
 }
 
-impl OwnLabels {
+impl UnimodalLabels {
     /// For these rows; none where the problem has no positive and negative side.
     pub(super) fn new(labels: &[Option<Label>], modalities: &[Modality], target: &Target) -> Option<Self> {
         let mut truth: Vec<Option<f64>> = labels
@@ -236,12 +236,12 @@ impl OwnLabels {
 
 /// Both, where they are asked for.
 #[derive(Default)]
-pub(super) struct Keeping {
-    pub(super) blending: Option<Blending>,
-    pub(super) own: Option<OwnLabels>,
+pub(super) struct TrainingState {
+    pub(super) blending: Option<GradientBlending>,
+    pub(super) own: Option<UnimodalLabels>,
 }
 
-impl Keeping {
+impl TrainingState {
     pub(super) fn state(&self) -> Result<Vec<(String, Tensor)>> {
         let mut out = Vec::new();
         if let Some(blending) = &self.blending {
@@ -307,9 +307,9 @@ mod tests {
         let modalities = [Modality::TEXT, Modality::AUDIO];
         let target = Target { problem: Problem::Binary, classes: vec!["no".into(), "yes".into()] };
         let labels: Vec<Option<Label>> = (0..6).map(|n| Some(Label::Class(n % 2))).chain([None]).collect();
-        let fresh = || Keeping {
-            blending: Some(Blending::new(&modalities)),
-            own: OwnLabels::new(&labels, &modalities, &target),
+        let fresh = || TrainingState {
+            blending: Some(GradientBlending::new(&modalities)),
+            own: UnimodalLabels::new(&labels, &modalities, &target),
         };
         let mut first = fresh();
         let blending = first.blending.as_mut().unwrap();
@@ -348,6 +348,6 @@ mod tests {
         }
         // Nothing to find is a run that begins.
         fresh().restore(&|_| None).unwrap();
-        assert!(OwnLabels::new(&[None, None], &modalities, &target).is_none());
+        assert!(UnimodalLabels::new(&[None, None], &modalities, &target).is_none());
     }
 }

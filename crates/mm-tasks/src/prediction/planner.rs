@@ -1,6 +1,6 @@
 //! From a table to a model: which column is what, which networks are tried, what is kept.
 
-use super::{Prediction, Predictor, Problem, Ready, parse, resolve_all};
+use super::{PredictionModel, Predictor, Problem, Ready, parse, resolve_all};
 use crate::{Error, ProgressFn, Result};
 use mm_core::{Device, Registry};
 use mm_data::{Cells, ColumnBinding, FailedSample, Manifest, Split, read_table};
@@ -57,7 +57,7 @@ impl Preset {
 
 /// What `mm fit` is told.
 #[derive(Debug, Clone)]
-pub struct Fitting {
+pub struct TableFitOptions {
     /// The training table.
     pub data: PathBuf,
     /// The column that is predicted.
@@ -86,7 +86,7 @@ pub struct Fitting {
 
 /// What came of it.
 #[derive(Debug, Clone)]
-pub struct Fitted {
+pub struct TableFit {
     /// What kind of problem it was.
     pub problem: Problem,
     /// Its classes.
@@ -96,16 +96,16 @@ pub struct Fitted {
     /// The side that the figures are of: test where rows were held out for that alone, else those to choose and calibrate on.
     pub side: Split,
     /// Figures on rows that were held out of training.
-    pub figures: crate::metrics::Figures,
+    pub metrics: crate::metrics::Metrics,
     /// The same with each modality alone and with each left out.
-    pub ablations: BTreeMap<String, crate::metrics::Figures>,
+    pub ablations: BTreeMap<String, crate::metrics::Metrics>,
     /// Rows that were trained on.
     pub rows: usize,
     /// Samples that were skipped.
     pub broken: Vec<FailedSample>,
     /// Whether the time limit or a person ended it early.
     pub stopped: bool,
-    /// Networks that count.
+    /// EnsembleFile that count.
     pub members: usize,
     /// Rows that they learned anew from, where they did.
     pub refitted: Option<usize>,
@@ -174,7 +174,7 @@ fn kind(name: &str, cells: &[Option<String>], lists: bool) -> std::result::Resul
 }
 
 /// Modality → its columns, and sentences about what was taken for what.
-fn bind(table: &[Cells], fitting: &Fitting, tabular: bool) -> Result<(BTreeMap<String, Vec<String>>, Vec<String>)> {
+fn bind(table: &[Cells], fitting: &TableFitOptions, tabular: bool) -> Result<(BTreeMap<String, Vec<String>>, Vec<String>)> {
     let mut names: Vec<&String> = Vec::new();
     let mut seen = BTreeSet::new();
     for row in table.iter().take(1000) {
@@ -273,14 +273,14 @@ impl Drop for Watch {
 
 /// Fits a table; `say` is told what was guessed, `told` about long work before training.
 pub fn fit_table(
-    fitting: &Fitting,
+    fitting: &TableFitOptions,
     registry: &Registry,
     device: Device,
     progress: &mut dyn Progress,
     say: &mut dyn FnMut(String),
     told: ProgressFn<'_>,
     stop: &Arc<AtomicBool>,
-) -> Result<Fitted> {
+) -> Result<TableFit> {
     let begun = Instant::now();
     if !(0.0..0.8).contains(&fitting.hold_out) {
         return Err(Error::Config(format!("--hold-out: found {}, wanted a share from 0 to 0.8", fitting.hold_out)));
@@ -304,7 +304,7 @@ pub fn fit_table(
     let (columns, sentences) = bind(&table, fitting, registry.proposes().any(|m| m == "tabular"))?;
     sentences.into_iter().for_each(&mut *say);
     // A run that is there already must not be mixed with another.
-    if fitting.out.join("fit.json").exists() || fitting.out.join("config.toml").exists() {
+    if fitting.out.join("ensemble.json").exists() || fitting.out.join("config.toml").exists() {
         return Err(Error::Config(format!(
             "{}: holds a run already; name another folder with --out",
             fitting.out.display()
@@ -357,7 +357,7 @@ pub fn fit_table(
             }
         }
         let parsed = parse(&own)?;
-        let model = Prediction::new(parsed, Path::new("/"), registry, device)?;
+        let model = PredictionModel::new(parsed, Path::new("/"), registry, device)?;
         let (manifest, valid, ready) = if let Some(all) = &shared {
             all.clone()
         } else {
@@ -428,25 +428,25 @@ pub fn fit_table(
             }
         }
     }
-    let (mut figures, mut ablations) = (BTreeMap::new(), BTreeMap::new());
+    let (mut metrics, mut ablations) = (crate::metrics::Metrics::new(), BTreeMap::new());
     if !valid.is_empty() {
-        figures = predictor.evaluate(&manifest, &valid, &[])?.0;
+        metrics = predictor.evaluate(&manifest, &valid, &[])?.metrics;
         let all = predictor.modalities();
         for modality in all.iter().filter(|_| all.len() > 1) {
             let others: Vec<_> = all.iter().filter(|m| *m != modality).cloned().collect();
-            ablations.insert(format!("{modality} alone"), predictor.evaluate(&manifest, &valid, &others)?.0);
+            ablations.insert(format!("{modality} alone"), predictor.evaluate(&manifest, &valid, &others)?.metrics);
             ablations.insert(
                 format!("without {modality}"),
-                predictor.evaluate(&manifest, &valid, std::slice::from_ref(modality))?.0,
+                predictor.evaluate(&manifest, &valid, std::slice::from_ref(modality))?.metrics,
             );
         }
     }
-    Ok(Fitted {
+    Ok(TableFit {
         problem: predictor.target().problem,
         classes: predictor.target().classes.clone(),
         columns: columns.into_iter().map(|(m, c)| (m, c.join(" + "))).collect(),
         side,
-        figures,
+        metrics,
         ablations,
         rows: trained,
         broken,
@@ -459,7 +459,7 @@ pub fn fit_table(
 /// Trains each network once more, from nothing, on the rows that it was chosen and calibrated on too, for as many epochs as were best without
 /// them; how its heads are pooled stays. Their folders and how many rows there were; none when it was stopped.
 fn learn_anew(
-    fitting: &Fitting,
+    fitting: &TableFitOptions,
     made: &[toml::Value],
     registry: &Registry,
     device: Device,
@@ -477,7 +477,7 @@ fn learn_anew(
         {
             mm_core::config::set(&mut own, &setting)?;
         }
-        let model = Prediction::new(parse(&own)?, Path::new("/"), registry, device)?;
+        let model = PredictionModel::new(parse(&own)?, Path::new("/"), registry, device)?;
         let name = format!("member-{number}-all");
         let folder = fitting.out.join(&name);
         let mut run = Run::create(&folder, &own, environment(json!({"device": device.to_string()})))?;
@@ -485,7 +485,7 @@ fn learn_anew(
         if fit.training.stopped {
             return Ok(None);
         }
-        let pooled = "combination.json";
+        let pooled = "head_ensemble.json";
         std::fs::copy(first.join(pooled), folder.join(pooled))
             .map_err(|e| Error::File { path: folder.join(pooled), reason: e.to_string() })?;
         rows = fit.rows;
@@ -496,7 +496,7 @@ fn learn_anew(
 
 /// The config of a fit; what the data say is filled in afterwards.
 fn config(
-    fitting: &Fitting,
+    fitting: &TableFitOptions,
     data: &Path,
     tune: Option<&Path>,
     columns: &BTreeMap<String, Vec<String>>,
