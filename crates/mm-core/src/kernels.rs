@@ -104,12 +104,16 @@ pub(crate) fn serve(weight: &Tensor) -> bool {
 }
 
 /// Whether oneDNN computes in bfloat16 on this processor; without these instructions it refuses to.
+#[cfg(target_arch = "x86_64")]
 fn supports_bfloat16() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return std::arch::is_x86_feature_detected!("avx512bw")
+    std::arch::is_x86_feature_detected!("avx512bw")
         && std::arch::is_x86_feature_detected!("avx512vl")
-        && std::arch::is_x86_feature_detected!("avx512dq");
-    #[cfg(not(target_arch = "x86_64"))]
+        && std::arch::is_x86_feature_detected!("avx512dq")
+}
+
+/// Packed bfloat16 kernels are used on x86-64 only.
+#[cfg(not(target_arch = "x86_64"))]
+fn supports_bfloat16() -> bool {
     false
 }
 
