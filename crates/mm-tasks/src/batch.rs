@@ -70,9 +70,8 @@ pub(crate) struct RowBatch {
 impl RowBatch {
     /// Reads `rows` (indices into [`Manifest::rows`]) in parallel.
     pub(crate) fn read(manifest: &Manifest, rows: &[usize], modality: &Modality, processor: &dyn Processor) -> Self {
-        let value = |(position, row): (usize, &usize)| {
-            Some((position, manifest.rows[*row].values.get(modality)?.first()?))
-        };
+        let value =
+            |(position, row): (usize, &usize)| Some((position, manifest.rows[*row].values.get(modality)?.first()?));
         let (present, sources): (Vec<usize>, Vec<&Source>) = rows.iter().enumerate().filter_map(value).unzip();
         let SampleBatch { indices, samples, failed } = SampleBatch::read(processor, &sources);
         let failed = failed.into_iter().map(|(n, e)| failed_sample(&manifest.rows[rows[present[n]]], modality, &e));

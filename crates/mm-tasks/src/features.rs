@@ -68,8 +68,8 @@ impl FrozenEncoder<'_> {
                 .par_iter()
                 .map(|(source, view, key)| {
                     // The key is a hash of source and view, so that each view of each value has its own random numbers.
-                    let random = Rng::at(&[u64::from_str_radix(&key[..16], 16).unwrap_or(0)]);
-                    self.processor.process(source, &mut ProcessContext { train: *view > 0, random })
+                    let random = Rng::new(&[u64::from_str_radix(&key[..16], 16).unwrap_or(0)]);
+                    self.processor.process(source, &mut ProcessContext { train: *view > 0, rng: random })
                 })
                 .collect();
             let (mut good, mut keys) = (Vec::new(), Vec::new());
@@ -148,11 +148,9 @@ impl Processor for CachedFeatures {
         if let Some(error) = self.errors.get(&format!("{source:?}")) {
             return Err(mm_core::Error::Sample(error.clone()));
         }
-        let view = if context.train { context.random.below(self.num_views + 1) } else { 0 };
+        let view = if context.train { context.rng.below(self.num_views + 1) } else { 0 };
         let found = self.cache.get(&self.key(source, view)?);
-        found.ok_or_else(|| {
-            mm_core::Error::Sample("its features were deleted from the cache while in use".into())
-        })
+        found.ok_or_else(|| mm_core::Error::Sample("its features were deleted from the cache while in use".into()))
     }
 
     fn is_sequence(&self) -> bool {

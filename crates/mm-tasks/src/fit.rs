@@ -7,7 +7,7 @@ use crate::{
 };
 use mm_core::{Modality, Params, Processor, TrainingObjective};
 use mm_data::{Batch, Loader, LoaderConfig, Manifest};
-use mm_train::{Evaluation, Run, TrainInput, train};
+use mm_train::{EvalMetrics, Run, TrainHooks, Trainer};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// What differs between the training of tasks: the objective (loss and its state), and the evaluation on validation rows. A trainer holds the
@@ -20,7 +20,7 @@ pub(crate) trait TaskTrainer: TrainingObjective<Batch> {
     fn metric(&self) -> &str;
 
     /// Metrics on the validation rows; `None` when there are none.
-    fn evaluate(&self) -> Result<Option<Evaluation>>;
+    fn evaluate(&self) -> Result<Option<EvalMetrics>>;
 }
 
 /// The data of a training run.
@@ -53,18 +53,9 @@ pub(crate) fn run_training(
     }
     let seed = config.train.seed;
     let loader = Loader::new(data.manifest, data.rows, data.processors, data.loader, seed, true)?;
-    let training = train(
-        TrainInput {
-            config: &config.train,
-            objective: trainer,
-            params: trainer.params(),
-            loader: &loader,
-            evaluate: &mut || Ok(trainer.evaluate()?),
-            metric: trainer.metric(),
-            progress: context.progress,
-            stop: context.stop,
-        },
-        run,
-    )?;
+    let hooks =
+        TrainHooks { evaluate: &mut || Ok(trainer.evaluate()?), progress: context.progress, stop: context.stop };
+    let training = Trainer::new(&config.train, trainer, trainer.params(), &loader)?;
+    let training = training.with_metric(trainer.metric()).fit(run, hooks)?;
     Ok(FitOutcome { training, failed: loader.failed_samples(), rows })
 }

@@ -145,9 +145,9 @@ impl Standardizer {
 
     /// Computes mean and standard deviation of `[rows, dim]`, or of all elements where the buffers hold one value.
     pub(crate) fn fit(&self, values: &Tensor) -> Result<()> {
-        if self.mean.count() > 1 {
-            self.mean.copy_(&values.mean_dims(&[0], false)?)?;
-            self.std.copy_(&values.std_dims(&[0], false, false)?.clamp_min(1e-4)?)?;
+        if self.mean.numel() > 1 {
+            self.mean.copy_(&values.mean_dim(&[0], false)?)?;
+            self.std.copy_(&values.std_dim(&[0], false, false)?.clamp_min(1e-4)?)?;
         } else {
             let mean = values.mean()?;
             let std = values.sub(&mean)?.pow(2.0)?.mean()?.sqrt()?.clamp_min(1e-4)?;

@@ -12,8 +12,8 @@ use crate::{
 };
 use mm_core::{Device, Params, Registry, config as settings};
 use mm_data::{FailedSample, Manifest, Split};
-use serde_json::json;
 use mm_train::{Progress, Run, TrainOutcome};
+use serde_json::json;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},

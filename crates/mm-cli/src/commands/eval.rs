@@ -112,7 +112,7 @@ fn evaluate(dir: &Path, arguments: &Arguments, context: &Context) -> Result<Eval
         let clip = arguments.clip.as_ref().map(|name| Pretrained::load(&locate(name))).transpose()?;
         let synonyms = arguments.wordnet.as_deref().map(Synonyms::open).transpose()?;
         let scorers = CaptionScorers { clip: clip.as_ref(), synonyms: synonyms.as_ref() };
-        Captioning::load(dir, &tasks)?.evaluated(arguments.split, scorers, on_progress)?.report()?
+        Captioning::load(dir, &tasks)?.evaluate_split(arguments.split, scorers, on_progress)?.report()
     } else {
         tasks.load(dir)?.evaluate(arguments.split, &tasks, on_progress)?
     };

@@ -119,7 +119,7 @@ impl World {
 
 const CONFIG: &str = r#"
 task = "retrieval"
-width = 16
+embed_dim = 16
 cache_dir = "cache"
 [data]
 manifest = "data.jsonl"
@@ -127,14 +127,14 @@ split = { column = "split" }
 [loader]
 batch_size = 4
 [towers.image]
-views = 1
+num_views = 1
 encoder = { kind = "pretrained", path = "eyes" }
-projection = { hidden = 16, dropout = 0.1 }
+projection = { hidden_dim = 16, dropout = 0.1 }
 [towers.text]
 encoder = { kind = "pretrained", path = "words" }
-projection = { hidden = 16, dropout = 0.1 }
+projection = { hidden_dim = 16, dropout = 0.1 }
 [towers.audio]
-projection = { hidden = 16, dropout = 0.1 }
+projection = { hidden_dim = 16, dropout = 0.1 }
 [towers.audio.encoder]
 kind = "audio_cnn"
 processor = { max_seconds = 1.0, normalize = true, spec_augment = { max_time_stretch = 0.1 }, mel = { sample_rate = 8000, n_fft = 256, win_length = 200, hop_length = 80, n_mels = 16, f_min = 20.0, mel_scale = "htk", window = "hann", pad_mode = "reflect", log = { natural = { floor = 1e-6 } } } }

@@ -340,8 +340,8 @@ fn learn(folder: &Path, name: &str, model: &str, more: &str, epochs: u32) -> (Pa
     let config = format!(
         r#"task = "finetuning"
 model = {model:?}
-answer = "answer"
-longest = 4
+answer_column = "answer"
+max_length = 4
 {more}
 [data]
 manifest = "colours.jsonl"
@@ -607,9 +607,9 @@ fn rows_are_blended_and_captions_are_judged_while_learning() {
         lines(&[&base, more].concat(), folder);
         metric(&lines(&["eval", "--model", run, "--json"], folder).remove(0), "bleu_1")
     };
-    assert!(train("own-words", &["sampled=0.3", "--set", "train.epochs=30"]) > 0.9);
+    assert!(train("own-words", &["scheduled_sampling=0.3", "--set", "train.epochs=30"]) > 0.9);
     let begun = train("begun", &["train.epochs=3"]);
-    let judged = ["self_critical=0.5", "--set", "start=begun", "--set", "train.epochs=25"];
+    let judged = ["self_critical_weight=0.5", "--set", "init_from=begun", "--set", "train.epochs=25"];
     let after = train("judged", &judged);
     assert!(after > 0.9 && after >= begun, "{begun} before, {after} after");
     let logged = std::fs::read_to_string(folder.join("judged/metrics.jsonl")).unwrap();

@@ -105,7 +105,7 @@ impl Captioning {
     ) -> Result<(Vec<usize>, Tensor)> {
         let (mut all, mut vectors) = (Vec::new(), Vec::new());
         self.for_each_batch(manifest, rows, input, |read, features| {
-            vectors.push(features.mean_dims(&[1], false)?.to_device(Device::Cpu)?);
+            vectors.push(features.mean_dim(&[1], false)?.to_device(Device::Cpu)?);
             all.extend(read);
             Ok(())
         })?;
@@ -117,7 +117,8 @@ impl Captioning {
         let (train, gallery) = self.mean_features(manifest, &manifest.rows_in_split(Split::Train), input)?;
         let (_, queries) = self.mean_features(manifest, rows, input)?;
         let nearest: Vec<i64> = queries.matmul(&gallery.transpose(0, 1)?)?.argmax(1)?.to_vec()?;
-        let caption = |n: &i64| texts(manifest, train[*n as usize], &Modality::TEXT).next().unwrap_or_default().to_owned();
+        let caption =
+            |n: &i64| texts(manifest, train[*n as usize], &Modality::TEXT).next().unwrap_or_default().to_owned();
         Ok(nearest.iter().map(caption).collect())
     }
 

@@ -81,12 +81,7 @@ impl TaskModel for Captioning {
 }
 
 /// The report of runs that differ in their seed alone: metrics, and examples of the first run.
-fn report(
-    runs: &[PathBuf],
-    split: Split,
-    context: &TaskContext<'_>,
-    on_progress: ProgressFn<'_>,
-) -> Result<Report> {
+fn report(runs: &[PathBuf], split: Split, context: &TaskContext<'_>, on_progress: ProgressFn<'_>) -> Result<Report> {
     let mut metrics: Vec<Metrics> = Vec::new();
     let mut first = None;
     for run in runs {

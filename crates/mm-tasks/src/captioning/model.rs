@@ -1,10 +1,11 @@
 //! The captioning model: an encoder and a caption decoder over a vocabulary of words.
 
-use super::{config::CaptioningConfig, tokenizer::{CaptionTokenizer, UNKNOWN}};
-use crate::{Error, Result, TaskContext, batch::read_all, inputs::InputBranch};
-use mm_core::{
-    BuildContext, Device, Input, Modality, Params, Registry, Source, Tensor, no_grad, seed::manual_seed,
+use super::{
+    config::CaptioningConfig,
+    tokenizer::{CaptionTokenizer, UNKNOWN},
 };
+use crate::{Error, Result, TaskContext, batch::read_all, inputs::InputBranch};
+use mm_core::{BuildContext, Device, Input, Modality, Params, Registry, Source, Tensor, no_grad, seed::manual_seed};
 use mm_data::{Manifest, TensorCache};
 use mm_reason::{
     Generation,
@@ -43,13 +44,13 @@ impl Captioning {
         let modality = config.modality();
         let context = BuildContext {
             scope: root.pp("encoder"),
-            base: base_dir.clone(),
+            base_dir: base_dir.clone(),
             field: "encoder".into(),
-            encoders,
+            registry: encoders,
         };
         let input = InputBranch::build(&config.encoder, &modality, encoders, &context)?;
         let tokenizer = new_tokenizer(&config);
-        let dim = input.encoder()?.width();
+        let dim = input.encoder()?.dim();
         let captioner = Captioner::new(&root.pp("captioner"), dim, tokenizer.vocab_size(), &config.model)?;
         let cache = TensorCache::open_or_default(&base_dir, config.common.cache_dir.as_deref())?;
         if let Some(run) = &config.init_from {

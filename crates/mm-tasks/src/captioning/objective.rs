@@ -8,11 +8,12 @@ use crate::{
     metrics::{Cider, caption_tokens},
     task::{FitContext, FitOutcome},
 };
-use mm_core::{
-    DType, Device, Input, LossOutput, Modality, Params, Processor, Tensor, TrainingObjective, no_grad,
-};
+use mm_core::{DType, Device, Input, LossOutput, Modality, Params, Processor, Tensor, TrainingObjective, no_grad};
 use mm_data::{Batch, Manifest, Split};
-use mm_reason::{captioner::{BOS, EOS}, generate::GenerationConfig};
+use mm_reason::{
+    captioner::{BOS, EOS},
+    generate::GenerationConfig,
+};
 use mm_train::{EvalMetrics, Run};
 use std::{
     collections::{BTreeMap, HashMap},
@@ -140,8 +141,7 @@ pub(super) fn fit(
     let manifest = Arc::new(manifest);
     let input = model.input_features(&manifest, context.stop, &mut *context.on_progress)?;
     let tokenizer: Arc<dyn Processor> = Arc::new(model.new_tokenizer());
-    let processors =
-        BTreeMap::from([(model.modality.clone(), input.processor.clone()), (Modality::TEXT, tokenizer)]);
+    let processors = BTreeMap::from([(model.modality.clone(), input.processor.clone()), (Modality::TEXT, tokenizer)]);
     let rows = manifest.rows_in_split(Split::Train);
     let references: HashMap<usize, Vec<Vec<String>>> = if model.config.self_critical_weight.get() > 0.0 {
         let tokens = |row| texts(&manifest, row, &Modality::TEXT).map(caption_tokens).collect();

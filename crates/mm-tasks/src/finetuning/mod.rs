@@ -88,12 +88,7 @@ impl TaskModel for Finetuning {
 }
 
 /// The report of runs that differ in their seed alone: metrics, and examples of the first run.
-fn report(
-    runs: &[PathBuf],
-    split: Split,
-    context: &TaskContext<'_>,
-    on_progress: ProgressFn<'_>,
-) -> Result<Report> {
+fn report(runs: &[PathBuf], split: Split, context: &TaskContext<'_>, on_progress: ProgressFn<'_>) -> Result<Report> {
     let mut metrics: Vec<Metrics> = Vec::new();
     let mut first = None;
     for run in runs {

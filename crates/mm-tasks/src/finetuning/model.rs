@@ -73,7 +73,7 @@ impl Finetuning {
         std::fs::create_dir_all(folder).map_err(failed)?;
         copy_model_files(&paths.files, folder)?;
         let text = format!("{:#}\n", self.loaded.config);
-        mm_core::checkpoint::write_file(&folder.join("config.json"), text.as_bytes())?;
+        mm_core::checkpoint::write_atomic(&folder.join("config.json"), text.as_bytes())?;
         let params = &self.loaded.pipeline.params;
         if self.config.adapter.is_some() {
             let base = if source.is_dir() { std::fs::canonicalize(&source).map_err(failed)? } else { source };

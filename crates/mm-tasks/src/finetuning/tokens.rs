@@ -23,7 +23,8 @@ impl PretokenizedTexts {
 impl Processor for PretokenizedTexts {
     fn process(&self, source: &Source, _context: &mut ProcessContext) -> mm_core::Result<Tensor> {
         let ids = if let Source::Text(text) = source { self.ids.get(text) } else { None };
-        let unknown = || mm_core::Error::Sample(format!("{}: found {source:?}, expected a text of the data set", self.name));
+        let unknown =
+            || mm_core::Error::Sample(format!("{}: found {source:?}, expected a text of the data set", self.name));
         let ids = ids.ok_or_else(unknown)?;
         if self.columns == 1 {
             return Tensor::from_slice(ids);

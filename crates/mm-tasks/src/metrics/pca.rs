@@ -18,7 +18,7 @@ impl Pca {
     /// Fits at most `n_components` components (fewer where the rows have fewer) to `[rows, dim]`.
     pub fn fit(x: &Tensor, n_components: i64) -> Result<Self> {
         let (rows, dim) = (x.size(0)?, x.size(1)?);
-        let mean = x.mean_dims(&[0], true)?;
+        let mean = x.mean_dim(&[0], true)?;
         let centered = x.sub(&mean)?.to_dtype(DType::F64)?;
         let kept = n_components.min(dim).min(rows - 1).max(1);
         // The smaller of the two products has the same nonzero eigenvalues.

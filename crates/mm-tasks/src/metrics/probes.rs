@@ -7,7 +7,7 @@ use mm_core::{DType, Tensor, seed::Rng};
 /// Row indices for fitting, and a seeded fifth for selecting the penalty.
 fn inner_split(rows: i64) -> Result<(Tensor, Tensor)> {
     let mut order: Vec<i64> = (0..rows).collect();
-    Rng::at(&[11, rows as u64]).shuffle(&mut order);
+    Rng::new(&[11, rows as u64]).shuffle(&mut order);
     let (select, fit) = order.split_at((rows as usize / 5).max(1));
     Ok((Tensor::from_slice(fit)?, Tensor::from_slice(select)?))
 }
@@ -71,7 +71,7 @@ pub fn ridge_regression(x: &Tensor, y: &Tensor, test: &Tensor) -> Result<Tensor>
 
 fn ridge_with_penalty(x: &Tensor, y: &Tensor, test: &Tensor, penalty: f64) -> Result<Tensor> {
     let to_f64 = |t: &Tensor| t.to_dtype(DType::F64);
-    let (mean_x, mean_y) = (to_f64(x)?.mean_dims(&[0], true)?, to_f64(y)?.mean_dims(&[0], true)?);
+    let (mean_x, mean_y) = (to_f64(x)?.mean_dim(&[0], true)?, to_f64(y)?.mean_dim(&[0], true)?);
     let (centered_x, centered_y) = (to_f64(x)?.sub(&mean_x)?, to_f64(y)?.sub(&mean_y)?);
     let x_t = centered_x.transpose(0, 1)?;
     let eye = Tensor::eye(centered_x.size(1)?, DType::F64, centered_x.device())?.mul_scalar(penalty)?;

@@ -428,7 +428,14 @@ impl Prediction {
                 let ready = self.ready.borrow().get(modality).cloned();
                 let kept = match ready.filter(|k| k.matches(&frozen.fingerprint, frozen.num_views)) {
                     Some(kept) => kept,
-                    None => Arc::new(frozen.encode_missing(modality, values, &self.cache, self.params.device(), stop, told)?),
+                    None => Arc::new(frozen.encode_missing(
+                        modality,
+                        values,
+                        &self.cache,
+                        self.params.device(),
+                        stop,
+                        told,
+                    )?),
                 };
                 processors.insert(modality.clone(), kept);
                 made.push(modality.clone());
@@ -472,7 +479,14 @@ impl Prediction {
             told("encoding", done, manifest.rows.len());
             for (modality, frozen) in &frozen {
                 let values = some.iter().filter_map(|r| manifest.rows[*r].values.get(*modality)).flatten();
-                let kept = frozen.encode_missing(modality, values, &self.cache, self.params.device(), stop, &mut |_, _, _| {})?;
+                let kept = frozen.encode_missing(
+                    modality,
+                    values,
+                    &self.cache,
+                    self.params.device(),
+                    stop,
+                    &mut |_, _, _| {},
+                )?;
                 match all.get_mut(*modality) {
                     Some(before) => before.merge(kept),
                     None => drop(all.insert((*modality).clone(), kept)),

@@ -1,6 +1,10 @@
 //! The page of generated text: metrics, and examples with what was generated.
 
-use super::{curves::curves, html::thumbnail, page::{Report, render}};
+use super::{
+    curves::curves,
+    html::thumbnail,
+    page::{Report, render},
+};
 use crate::{
     Result,
     metrics::{Metrics, metrics_table},
@@ -25,11 +29,11 @@ pub(crate) struct Example {
 }
 
 #[derive(Serialize)]
-struct Shown<'a> {
+struct Shown {
     /// The input as an `<img>` element.
     image: String,
     #[serde(flatten)]
-    example: &'a Example,
+    example: Example,
 }
 
 /// The page of runs that differ in their seed alone: their metrics, and examples of the first.
@@ -42,11 +46,11 @@ pub(crate) fn examples_page(
     modality: &Modality,
     examples: &[Example],
 ) -> Result<Report> {
-    let show = |example| {
+    let show = |example: &Example| -> Shown {
         let Example { id, output, .. } = example;
         let value = manifest.rows.iter().find(|r| r.id == *id).and_then(|r| r.values.get(modality)?.first());
         let image = if let Some(Source::Path(path)) = value { thumbnail(path, output) } else { String::new() };
-        Shown { image, example }
+        Shown { image, example: example.clone() }
     };
     let html = render(
         "examples.html",

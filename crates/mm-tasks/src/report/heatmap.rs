@@ -2,13 +2,18 @@
 
 use super::image_grid::{resize, to_image};
 use crate::Result;
-use mm_core::Tensor;
 use font8x8::UnicodeFonts;
 use image::{Rgb, RgbImage, imageops};
+use mm_core::Tensor;
 use mm_reason::Attribution;
 
 /// An image next to its attribution map, with question and answer below; then the attention of each reasoning step, where there are such.
-pub fn attribution_image(image: &RgbImage, attribution: &Attribution, question: &str, answer: &str) -> Result<RgbImage> {
+pub fn attribution_image(
+    image: &RgbImage,
+    attribution: &Attribution,
+    question: &str,
+    answer: &str,
+) -> Result<RgbImage> {
     let plain = resize(image, 320.0, [1, 640]);
     let (width, height) = plain.dimensions();
     let over = overlay_heatmap(&plain, &attribution.patches, attribution.grid);
@@ -40,8 +45,11 @@ pub fn attribution_image(image: &RgbImage, attribution: &Attribution, question: 
     let rows = lines.len() as u32 + 1;
     let text = height + 2 * gap + rows * 24 + gap;
     let small = resize(image, 140.0, [1, 280]);
-    let steps: Vec<(String, RgbImage)> =
-        attribution.steps.iter().map(|(name, weights)| (name.clone(), overlay_heatmap(&small, weights, attribution.grid))).collect();
+    let steps: Vec<(String, RgbImage)> = attribution
+        .steps
+        .iter()
+        .map(|(name, weights)| (name.clone(), overlay_heatmap(&small, weights, attribution.grid)))
+        .collect();
     let steps = (!steps.is_empty()).then(|| tiles(&steps, (all - GAP) / pitch(small.width())));
     let below = steps.as_ref().map_or(0, RgbImage::height);
     let mut out = RgbImage::from_pixel(all, text + below, Rgb([255; 3]));

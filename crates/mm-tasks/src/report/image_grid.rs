@@ -12,7 +12,9 @@ use std::{io::Cursor, path::Path};
 fn grid(samples: &Tensor, columns: usize) -> Result<RgbImage> {
     let shape = samples.shape();
     let [count, channels, height, width] = shape.as_slice() else {
-        return Err(Error::Config(format!("image grid: found shape {shape:?}, expected [samples, channels, height, width]")));
+        return Err(Error::Config(format!(
+            "image grid: found shape {shape:?}, expected [samples, channels, height, width]"
+        )));
     };
     let mut x = samples.to_dtype(DType::F32)?;
     let is_spectrogram = *channels == 1;
@@ -62,7 +64,7 @@ fn png(image: &RgbImage) -> Result<Vec<u8>> {
 
 /// Writes a grid of samples as a PNG file.
 pub fn save_png(samples: &Tensor, columns: usize, path: &Path) -> Result<()> {
-    Ok(mm_core::checkpoint::write_file(path, &png(&grid(samples, columns)?)?)?)
+    Ok(mm_core::checkpoint::write_atomic(path, &png(&grid(samples, columns)?)?)?)
 }
 
 /// A grid of samples as a page shows it.

@@ -48,7 +48,16 @@ mod tests {
             "curves": [{"svg": "<svg></svg>", "caption": "<c>"}],
         });
         let html = render("examples.html", context).unwrap();
-        for part in ["<title>&lt;t&gt;", "&lt;script&gt;", "<img>", "a &amp; b", "<th>&lt;i&gt;", "<svg>", "&lt;c&gt;", "2 runs"] {
+        for part in [
+            "<title>&lt;t&gt;",
+            "&lt;script&gt;",
+            "<img>",
+            "a &amp; b",
+            "<th>&lt;i&gt;",
+            "<svg>",
+            "&lt;c&gt;",
+            "2 runs",
+        ] {
             assert!(html.contains(part), "{part} in {html}");
         }
     }

@@ -29,7 +29,7 @@ pub fn tsne(vectors: &Tensor, perplexity: f64, steps: usize) -> Result<Vec<[f64;
         let near = distances(&y)?.add_scalar(1.0)?.pow(-1.0)?.masked_fill(&diagonal, 0.0)?;
         let share = near.div(&near.sum()?)?;
         let force = affinity.mul_scalar(exaggeration)?.sub(&share)?.mul(&near)?.mul_scalar(4.0)?; // [rows, rows]
-        let gradient = y.mul(&force.sum_dims(&[1], true)?)?.sub(&force.matmul(&y)?)?; // [rows, 2]
+        let gradient = y.mul(&force.sum_dim(&[1], true)?)?.sub(&force.matmul(&y)?)?; // [rows, 2]
         let momentum = if step < steps / 4 { 0.5 } else { 0.8 };
         velocity = velocity.mul_scalar(momentum)?.sub(&gradient.mul_scalar(lr)?)?;
         y = y.add(&velocity)?;

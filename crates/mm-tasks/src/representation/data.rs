@@ -74,7 +74,7 @@ impl Representation {
     ) -> Result<SplitData> {
         let mut rows = manifest.rows_in_split(split);
         if rows.len() > MAX_ROWS {
-            Rng::at(&[5]).shuffle(&mut rows);
+            Rng::new(&[5]).shuffle(&mut rows);
             rows.truncate(MAX_ROWS);
             rows.sort_unstable();
         }
@@ -153,7 +153,7 @@ pub(super) fn select(set: &InputSet, indices: &Tensor) -> Result<InputSet> {
         let values = input.values.index_select(0, &indices)?;
         parts.insert(modality.clone(), (Input { values, mask: None }, present.index_select(0, &indices)?));
     }
-    Ok(InputSet { rows: indices.count() as i64, parts, labels: None })
+    Ok(InputSet { rows: indices.numel() as i64, parts, labels: None })
 }
 
 /// A set in chunks that fit into memory with any network.

@@ -21,15 +21,15 @@ impl Encoder for LearnedEncoder {
     }
 
     fn embed(&self, input: &Input, _train: bool) -> mm_core::Result<Tensor> {
-        self.model.learner.code(&self.model.input_set(&self.modality, input.clone())?)
+        self.model.learner.encode(&self.model.input_set(&self.modality, input.clone())?)
     }
 
-    fn width(&self) -> i64 {
+    fn dim(&self) -> i64 {
         self.dim
     }
 
-    fn embedding_width(&self) -> i64 {
-        self.model.learner.width()
+    fn embedding_dim(&self) -> i64 {
+        self.model.learner.dim()
     }
 
     fn modality(&self) -> Modality {
@@ -55,11 +55,11 @@ pub(crate) fn register(registry: &mut Registry) {
 
 fn build(settings: &toml::Value, context: &BuildContext<'_>) -> mm_core::Result<BuiltEncoder> {
     let settings: LearnedConfig = config::parse(settings, &context.field)?;
-    let run = context.base.join(&settings.run);
+    let run = context.base_dir.join(&settings.run);
     let in_run = |e: Error| mm_core::Error::file(&run, e);
     let device = context.scope.device();
     let tasks = TaskRegistry::new();
-    let model = Representation::load(&run, &TaskContext { encoders: context.encoders, tasks: &tasks, device });
+    let model = Representation::load(&run, &TaskContext { encoders: context.registry, tasks: &tasks, device });
     let model = model.map_err(in_run)?;
     let known = || model.inputs.keys().map(Modality::name);
     let modality = match settings.modality {
@@ -78,7 +78,7 @@ fn build(settings: &toml::Value, context: &BuildContext<'_>) -> mm_core::Result<
     let shape: Vec<i64> = std::iter::once(1).chain(input.shape.iter().copied()).collect();
     let values = Tensor::zeros(&shape, input.value_type.dtype(), device)?;
     let set = InputSet::of(modality.clone(), Input { values, mask: None })?;
-    let dim = no_grad(|| model.learner.features(&set))?.width()?;
+    let dim = no_grad(|| model.learner.features(&set))?.dim()?;
     Ok(BuiltEncoder {
         processor,
         encoder: Box::new(LearnedEncoder { model, modality, dim }),

@@ -66,7 +66,11 @@ fn fit_standardizers(
         let processor = BTreeMap::from([(modality.clone(), processors[modality].clone())]);
         let data = model.split_data(manifest, Split::Train, &processor)?;
         let Some((input, present)) = data.set.parts.get(modality) else {
-            return Err(Error::invalid(format!("inputs.{modality}"), "no training row that can be read", "at least one"));
+            return Err(Error::invalid(
+                format!("inputs.{modality}"),
+                "no training row that can be read",
+                "at least one",
+            ));
         };
         standardizer.fit(&input.values.index_select(0, &present.nonzero()?)?)?;
     }

@@ -7,11 +7,11 @@ use crate::{
     inputs::{InputBranch, Resources, Standardizer, prepare_inputs},
 };
 use mm_core::{
-    BuildContext, Device, Input, InputSet, Modality, Params, Processor, Registry, RepresentationLearner, Source, Tensor,
-    no_grad, seed::manual_seed,
+    BuildContext, Device, Input, InputSet, Modality, Params, Processor, Registry, RepresentationLearner, Source,
+    Tensor, no_grad, seed::manual_seed,
 };
 use mm_data::{Manifest, Row, TensorCache, collate};
-use mm_repr::generative::{InputSpecs, ValueType, build_input, build_learner};
+use mm_repr::generative::{InputSpecs, ValueType, build_input};
 use mm_train::Run;
 use std::{
     collections::BTreeMap,
@@ -48,12 +48,7 @@ pub struct Representation {
 impl Representation {
     /// Builds a fresh model; its weights are a function of the seed. Vocabularies and classes that the config does not name are taken from the
     /// training rows.
-    pub fn new(
-        mut config: RepresentationConfig,
-        base_dir: &Path,
-        encoders: &Registry,
-        device: Device,
-    ) -> Result<Self> {
+    pub fn new(mut config: RepresentationConfig, base_dir: &Path, encoders: &Registry, device: Device) -> Result<Self> {
         let base_dir = config.common.base_dir_or(base_dir);
         config.fit_inputs(&base_dir)?;
         let classes: BTreeMap<String, i64> = config.classes.iter().flatten().cloned().zip(0..).collect();
@@ -66,9 +61,9 @@ impl Representation {
             let scope = root.pp("inputs").pp(name);
             let context = BuildContext {
                 scope: scope.pp("encoder"),
-                base: base_dir.clone(),
+                base_dir: base_dir.clone(),
                 field: format!("inputs.{name}"),
-                encoders,
+                registry: encoders,
             };
             let built = build_input(settings, encoders, &context)?;
             let spec = built.spec.clone();
@@ -89,7 +84,9 @@ impl Representation {
             inputs.insert(modality.clone(), RepresentationInput { branch, shape, numel, value_type, standardizer });
             specs.insert(modality, spec);
         }
-        let learner = build_learner(&config.model, "model", &specs, classes.len() as i64, &root.pp("model"))?;
+        let learners = mm_repr::LearnerRegistry::default();
+        let num_classes = classes.len() as i64;
+        let learner = learners.build(&config.model, "model", &specs, num_classes, &root.pp("model"))?;
         let cache = TensorCache::open_or_default(&base_dir, config.common.cache_dir.as_deref())?;
         Ok(Self { params, inputs, learner, classes, config, base_dir, cache, run: None })
     }
@@ -132,7 +129,7 @@ impl Representation {
 
     /// The modalities that it can encode alone.
     pub(super) fn encodable(&self) -> impl Iterator<Item = &Modality> {
-        self.inputs.keys().filter(|m| self.learner.reads(m))
+        self.inputs.keys().filter(|m| self.learner.accepts(m))
     }
 
     /// The type of the values of a modality.
@@ -198,19 +195,19 @@ impl Representation {
     }
 
     fn encode_input(&self, modality: &Modality, input: Input) -> Result<Tensor> {
-        if !self.learner.reads(modality) {
+        if !self.learner.accepts(modality) {
             let expected = self.encodable().map(Modality::name).collect::<Vec<_>>().join(", ");
             return Err(Error::invalid("modality", format!("{modality}, which is not encoded alone"), expected));
         }
         let input = input.to_device(self.params.device())?;
-        Ok(no_grad(|| self.learner.code(&self.input_set(modality, input)?))?)
+        Ok(no_grad(|| self.learner.encode(&self.input_set(modality, input)?))?)
     }
 
     /// The codes `[rows, dim]` of a set, in chunks.
     pub fn encode(&self, set: &InputSet) -> Result<Tensor> {
         let mut codes = Vec::new();
         for chunk in chunks(set)? {
-            codes.push(self.learner.code(&chunk)?);
+            codes.push(self.learner.encode(&chunk)?);
         }
         Ok(Tensor::cat(&codes.iter().collect::<Vec<_>>(), 0)?)
     }

@@ -67,7 +67,7 @@ pub(super) fn build(
         "representation.html",
         json!({
             "title": format!("Representation: {kind} of {modalities}"),
-            "dim": model.learner().width(), "split": split, "runs": runs.len(),
+            "dim": model.learner().dim(), "split": split, "runs": runs.len(),
             "test_rows": data.test.rows.len(), "train_rows": data.train.rows.len(),
             "metrics": metrics_table(&all), "texts": outputs.texts, "grids": outputs.grids, "maps": maps,
             "curves": curves(&runs[0])?,
@@ -93,8 +93,7 @@ fn sample_rows(set: &InputSet, modality: &Modality, count: usize) -> Result<Opti
 fn outputs(model: &Representation, data: &EvalData) -> Result<Outputs> {
     let mut out = Outputs::default();
     for to in model.input_modalities() {
-        let (Some(value_type), Some((set, rows))) =
-            (model.value_type(to), sample_rows(&data.test.set, to, SHOWN)?)
+        let (Some(value_type), Some((set, rows))) = (model.value_type(to), sample_rows(&data.test.set, to, SHOWN)?)
         else {
             continue;
         };
@@ -119,7 +118,7 @@ fn text_outputs(model: &Representation, to: &Modality, set: &InputSet, out: &mut
     let pairs = inputs.chunks(length).zip(outputs.chunks(length));
     rows.extend(pairs.map(|(x, y)| vec![decode_chars(x, alphabet), decode_chars(y, alphabet)]));
     out.texts.push(TextTable { title: format!("{to}: reconstructions"), rows });
-    if let Some(decoder) = model.learner().generative() {
+    if let Some(decoder) = model.learner().decoder() {
         let steps = interpolate(&model.encode(&set.only(&[to]))?, 5)?;
         let decoded = decoder.decode(&steps, to)?.to_vec::<i64>()?;
         let mut rows = vec![vec!["interpolation between two texts".to_owned()]];
@@ -154,20 +153,20 @@ fn image_outputs(
             format!("{to}: held out (above) and generated from {from} (below): {}", descriptions(data, &rows));
         add(&Tensor::cat(&[&set.parts[to].0.values, &output], 0)?, rows.len(), caption)?;
     }
-    let Some(decoder) = model.learner().generative() else { return Ok(()) };
+    let Some(decoder) = model.learner().decoder() else { return Ok(()) };
     if model.learner().reconstruct(&set.only(&[to]), to)?.is_some() {
         let steps = interpolate(&model.encode(&set.only(&[to]))?, 8)?;
         add(&decoder.decode(&steps, to)?, 10, format!("{to}: interpolation between held-out values"))?;
     }
     manual_seed(1);
-    if let Some(codes) = decoder.draw(48, None)? {
+    if let Some(codes) = decoder.sample_prior(48, None)? {
         return add(&decoder.decode(&codes, to)?, 16, format!("{to}: samples from the prior"));
     }
     for from in others() {
         let Some((set, rows)) = sample_rows(&data.test.set, from, SHOWN)? else { continue };
         let mut lines = vec![set.parts[to].0.values.clone()];
         for _ in 0..3 {
-            if let Some(codes) = decoder.draw(set.rows, Some(&set.only(&[from])))? {
+            if let Some(codes) = decoder.sample_prior(set.rows, Some(&set.only(&[from])))? {
                 lines.push(decoder.decode(&codes, to)?);
             }
         }

@@ -52,7 +52,7 @@ impl Retrieval {
         let is_square = *key_modality == Modality::IMAGE && side * side == columns;
         let grid = if is_square { [side, side] } else { [1, columns] };
         let weights = map.to_vec::<f32>()?;
-        let names = self.tower(query_modality)?.input.processor.names(query)?;
+        let names = self.tower(query_modality)?.input.processor.token_names(query)?;
         let names = names.into_iter().chain(std::iter::repeat(String::new()));
         let queries = weights.chunks(columns.max(1)).zip(names).map(|(w, name)| (name, w.to_vec())).collect();
         Ok(Some(AttentionMap { input, grid, queries }))

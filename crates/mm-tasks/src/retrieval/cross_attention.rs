@@ -186,10 +186,11 @@ mod tests {
         manual_seed(1);
         let params = Params::new(Device::Cpu);
         let config: CrossAttentionConfig = toml::from_str("dropout = 0.0").unwrap();
-        let model = CrossAttention::new(&params.scope(), &config, [COLORS, 12], 16, &ContrastiveConfig::default()).unwrap();
+        let model =
+            CrossAttention::new(&params.scope(), &config, [COLORS, 12], 16, &ContrastiveConfig::default()).unwrap();
         let mut optimizer =
             Optimizer::new(&OptimizerConfig { lr: 1e-2, ..OptimizerConfig::default() }, &params).unwrap();
-        let mut random = Rng::at(&[4]);
+        let mut random = Rng::new(&[4]);
         let colors = Tensor::randn(&[COLORS, 12], DType::F32, Device::Cpu).unwrap();
         let project = |s: &Scenes, train: bool| {
             let queries = model.project(Role::Query, &s.words, train).unwrap();

@@ -61,9 +61,8 @@ impl RetrievalEvaluation {
         add(&self.cross_attention, "/cross_attention");
         add(&self.cross_attention_and_cosine, "/cross_attention_and_cosine");
         for (direction, languages) in &self.languages {
-            let scoped = |(language, m): (&String, &RetrievalMetrics)| {
-                (format!("{direction}/language={language}"), m.clone())
-            };
+            let scoped =
+                |(language, m): (&String, &RetrievalMetrics)| (format!("{direction}/language={language}"), m.clone());
             add(&languages.iter().map(scoped).collect(), "");
         }
         let scoped = |(language, m): (&String, &RetrievalMetrics)| {
@@ -77,8 +76,7 @@ impl RetrievalEvaluation {
 
     /// A table with one row per direction; the first row is the header.
     pub fn table(&self) -> Vec<Vec<String>> {
-        let header =
-            ["direction", "R@1", "R@5", "R@10", "median rank", "mAP", "chance R@10", "queries", "candidates"];
+        let header = ["direction", "R@1", "R@5", "R@10", "median rank", "mAP", "chance R@10", "queries", "candidates"];
         let mut rows = vec![header.map(ToOwned::to_owned).to_vec()];
         let named = |map: &BTreeMap<String, RetrievalMetrics>, suffix: &str| {
             map.iter().map(|(name, m)| (format!("{name}{suffix}"), m.clone())).collect::<Vec<_>>()

@@ -8,7 +8,7 @@ use crate::{
 };
 use mm_core::{LossOutput, Modality, Params, Processor, TrainingObjective};
 use mm_data::{Batch, Manifest, Split};
-use mm_train::{Evaluation, Run};
+use mm_train::{EvalMetrics, Run};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// The metric that selects the best weights: the mean of recall at 10 over all directions.
@@ -35,7 +35,7 @@ impl TaskTrainer for RetrievalTrainer<'_> {
         METRIC
     }
 
-    fn evaluate(&self) -> Result<Option<Evaluation>> {
+    fn evaluate(&self) -> Result<Option<EvalMetrics>> {
         if self.manifest.rows_in_split(Split::Valid).is_empty() {
             return Ok(None);
         }

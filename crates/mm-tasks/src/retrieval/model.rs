@@ -13,8 +13,8 @@ use crate::{
 };
 use mm_align::{ContrastiveLoss, memory};
 use mm_core::{
-    BuildContext, Checkpoint, DType, Device, Features, Init, Input, Modality, Module, Params, Processor, Registry, Scope,
-    Tensor, no_grad, seed::manual_seed,
+    BuildContext, Checkpoint, DType, Device, Features, Init, Input, Modality, Module, Params, Processor, Registry,
+    Scope, Tensor, no_grad, seed::manual_seed,
 };
 use mm_data::{Manifest, TensorCache, collate};
 use mm_train::Run;
@@ -146,9 +146,7 @@ impl Retrieval {
 
     pub(super) fn tower(&self, modality: &Modality) -> mm_core::Result<&Tower> {
         let known = self.towers.keys().map(Modality::name);
-        self.towers
-            .get(modality)
-            .ok_or_else(|| mm_core::Error::unknown("modality of this run", modality.name(), known))
+        self.towers.get(modality).ok_or_else(|| mm_core::Error::unknown("modality of this run", modality.name(), known))
     }
 
     /// The processors of all towers for the values of a data set; encodes what frozen encoders have not seen yet.
@@ -200,7 +198,9 @@ impl Retrieval {
 
     /// What a loader gives for one modality in the shared space, interpolated with `[memory]`: `[rows, embed_dim]`.
     pub(super) fn embed_input(&self, modality: &Modality, input: &Input) -> Result<Tensor> {
-        no_grad(|| self.interpolate(modality, self.project(modality, self.encode(modality, input, false)?.embeddings, false)?))
+        no_grad(|| {
+            self.interpolate(modality, self.project(modality, self.encode(modality, input, false)?.embeddings, false)?)
+        })
     }
 
     /// Samples in the shared space, interpolated with `[memory]`: `[samples, embed_dim]`.
@@ -240,15 +240,15 @@ fn build_towers(
         let scope = root.pp("towers").pp(name);
         let context = BuildContext {
             scope: scope.pp("encoder"),
-            base: base_dir.to_owned(),
+            base_dir: base_dir.to_owned(),
             field: format!("towers.{name}.encoder"),
+            registry: encoders,
         };
         let mut input = InputBranch::build(&tower.encoder, &modality, encoders, &context)?;
         input.num_views = tower.num_views;
         input.positions = attention.is_some_and(|a| a.query_modality == *name || a.key_modality == *name);
-        let dim = input.encoder()?.embedding_width();
-        let projection =
-            Projection::new(&scope.pp("projection"), dim, config.embed_dim.dim(), &tower.projection)?;
+        let dim = input.encoder()?.embedding_dim();
+        let projection = Projection::new(&scope.pp("projection"), dim, config.embed_dim.dim(), &tower.projection)?;
         towers.insert(modality, Tower { input, projection, config: tower.clone() });
     }
     Ok(towers)
@@ -258,7 +258,9 @@ fn check_soft_targets(config: &RetrievalConfig, towers: &BTreeMap<Modality, Towe
     let Some(soft) = &config.soft_targets else { return Ok(()) };
     match towers.get(&Modality::from(soft.modality.as_str())) {
         Some(tower) if tower.input.frozen => Ok(()),
-        _ => Err(Error::invalid("soft_targets.modality", &soft.modality, "a modality whose tower has a frozen encoder")),
+        _ => {
+            Err(Error::invalid("soft_targets.modality", &soft.modality, "a modality whose tower has a frozen encoder"))
+        }
     }
 }
 
@@ -271,7 +273,7 @@ fn build_transcript_ngram(
     let tower = towers.get(&Modality::from(ngram.modality.as_str())).filter(|t| !t.input.frozen);
     let expected = "a modality whose encoder is trained";
     let tower = tower.ok_or_else(|| Error::invalid("transcript_ngram.modality", &ngram.modality, expected))?;
-    let dim = tower.input.encoder()?.embedding_width();
+    let dim = tower.input.encoder()?.embedding_dim();
     Ok(Some(TranscriptNgram::new(&root.pp("transcript_ngram"), dim, config.embed_dim.dim(), ngram)?))
 }
 
@@ -284,7 +286,7 @@ fn build_cross_attention(
     let dim = |name: &str| -> Result<i64> {
         let tower = &towers[&Modality::from(name)];
         let encoder = tower.input.encoder()?;
-        let (dim, embedding_dim) = (encoder.width(), encoder.embedding_width());
+        let (dim, embedding_dim) = (encoder.dim(), encoder.embedding_dim());
         if tower.input.frozen && dim != embedding_dim {
             let found = format!("positions of {dim} and vectors of {embedding_dim} from the frozen encoder of {name}");
             return Err(Error::invalid("cross_attention", found, "the same dimension of both"));

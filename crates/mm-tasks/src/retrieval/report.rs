@@ -3,7 +3,7 @@
 mod gallery;
 mod tables;
 
-use super::{EmbeddedSplit, Retrieval, RetrievalEvaluation};
+use super::{EmbeddedSplit, Retrieval};
 use crate::{
     Error, Result,
     report::{

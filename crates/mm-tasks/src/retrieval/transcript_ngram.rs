@@ -95,7 +95,7 @@ impl TranscriptNgram {
 
     /// The indices of a text's n-grams.
     pub(super) fn ngrams(&self, text: &str) -> Vec<i64> {
-        let of_word = |w: String| self.config.ngrams.grams(&w).map(i64::from).collect::<Vec<_>>();
+        let of_word = |w: String| self.config.ngrams.ngrams(&w).map(i64::from).collect::<Vec<_>>();
         mm_repr::text::word_tokens(text).flat_map(of_word).collect()
     }
 

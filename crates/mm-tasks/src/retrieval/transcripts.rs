@@ -113,9 +113,8 @@ impl Retrieval {
 
     fn embed_speech_input(&self, transcript_ngram: &TranscriptNgram, input: &Input) -> Result<Tensor> {
         let modality = transcript_ngram.modality();
-        let vectors = no_grad(|| {
-            transcript_ngram.embed_speech(&self.encode(&modality, input, false)?.embeddings, false)
-        })?;
+        let vectors =
+            no_grad(|| transcript_ngram.embed_speech(&self.encode(&modality, input, false)?.embeddings, false))?;
         Ok(vectors.to_device(Device::Cpu)?)
     }
 

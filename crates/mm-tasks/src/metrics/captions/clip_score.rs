@@ -31,7 +31,7 @@ pub fn clip_score(
     for ((images, captions), references) in images.chunks(32).zip(captions.chunks(32)).zip(references.chunks(32)) {
         let image_embeddings = embed(&Modality::IMAGE, images)?;
         let text_embeddings = embed(&Modality::TEXT, &captions.iter().map(prompt).collect::<Vec<_>>())?;
-        let cosines = image_embeddings.mul(&text_embeddings)?.sum_dims(&[1], false)?;
+        let cosines = image_embeddings.mul(&text_embeddings)?.sum_dim(&[1], false)?;
         let cosines: Vec<f64> = cosines.to_dtype(DType::F64)?.to_vec()?;
         for (row, (cosine, references)) in cosines.iter().zip(references).enumerate() {
             let score = 2.5 * cosine.max(0.0);

@@ -86,7 +86,7 @@ impl Representation {
         let (x, y) = (flat(&pair.train, pair.from)?, flat(&pair.train, pair.to)?);
         let (given, target) = (flat(&pair.test, pair.from)?, flat(&pair.test, pair.to)?);
         let nearest = given.normalize()?.matmul(&x.normalize()?.transpose(0, 1)?)?.argmax(1)?;
-        let mean = y.mean_dims(&[0], true)?;
+        let mean = y.mean_dim(&[0], true)?;
         let ridge = (x.size(1)? <= MAX_RIDGE_DIM).then(|| ridge_regression(&x, &y, &given)).transpose()?;
         let mut error = Metric::new("translation_mse", mse(&target, &output)?)
             .lower_is_better()

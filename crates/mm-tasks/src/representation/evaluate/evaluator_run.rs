@@ -18,13 +18,13 @@ impl Representation {
         let evaluator = Retrieval::load(&self.base_dir.join(run), context)?;
         let both = [&Modality::IMAGE, &Modality::TEXT];
         let Some((test, rows)) = rows_with_all(&data.test.set, &both)? else { return Ok(metrics) };
-        let Some(decoder) = self.learner.generative() else { return Ok(metrics) };
+        let Some(decoder) = self.learner.decoder() else { return Ok(metrics) };
         manual_seed(0);
         let condition = test.only(&[&Modality::TEXT]);
-        let Some(codes) = decoder.draw(test.rows, Some(&condition))? else { return Ok(metrics) };
+        let Some(codes) = decoder.sample_prior(test.rows, Some(&condition))? else { return Ok(metrics) };
         let images = decoder.decode(&codes, &Modality::IMAGE)?;
-        let folder = tempfile::tempdir()
-            .map_err(|e| Error::File { path: std::env::temp_dir(), reason: e.to_string() })?;
+        let folder =
+            tempfile::tempdir().map_err(|e| Error::File { path: std::env::temp_dir(), reason: e.to_string() })?;
         let mut generated = Vec::new();
         for n in 0..rows.len() {
             let path = folder.path().join(format!("{n}.png"));
@@ -39,8 +39,7 @@ impl Representation {
         let text = |s: &Source| if let Source::Text(t) = s { t.to_lowercase() } else { String::new() };
         let rank = |images: &[Source]| -> Result<RetrievalMetrics> {
             let embed = |m: &Modality, sources: &[Source]| -> Result<Tensor> {
-                let batches =
-                    sources.chunks(BATCH_SIZE).map(|c| evaluator.embed(m, c)).collect::<Result<Vec<_>>>()?;
+                let batches = sources.chunks(BATCH_SIZE).map(|c| evaluator.embed(m, c)).collect::<Result<Vec<_>>>()?;
                 Ok(Tensor::cat(&batches.iter().collect::<Vec<_>>(), 0)?)
             };
             let (images, vectors) = (embed(&Modality::IMAGE, images)?, embed(&Modality::TEXT, &texts)?);

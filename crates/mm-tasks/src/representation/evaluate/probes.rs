@@ -1,6 +1,9 @@
 //! Linear probes: the label predicted from the code by logistic regression.
 
-use super::{super::data::{SplitData, select}, EvalData, Representation, flat, rows_with_all};
+use super::{
+    super::data::{SplitData, select},
+    EvalData, Representation, flat, rows_with_all,
+};
 use crate::{
     Result,
     metrics::{Metric, Metrics, Pca, accuracy, linear_probe, majority_class_accuracy},
@@ -38,7 +41,7 @@ impl Representation {
                 }
             };
             let (x, y) = (values(&train)?, values(&test)?);
-            let pca = Pca::fit(&x, self.learner.width().min(train.rows - 1))?;
+            let pca = Pca::fit(&x, self.learner.dim().min(train.rows - 1))?;
             let metric = Metric::new("linear_probe_accuracy", probe(&self.encode(&train)?, &self.encode(&test)?)?)
                 .with_scope(modality.name())
                 .with_baseline("pca", probe(&pca.transform(&x)?, &pca.transform(&y)?)?)

@@ -34,7 +34,7 @@ impl Representation {
     }
 
     fn num_components(&self, train: &InputSet) -> i64 {
-        self.learner.width().min(train.rows - 1)
+        self.learner.dim().min(train.rows - 1)
     }
 
     fn reconstruction_mse(
@@ -51,7 +51,7 @@ impl Representation {
             .lower_is_better()
             .with_scope(modality.name())
             .with_baseline("pca", mse(&y, &restored)?)
-            .with_baseline("mean", mse(&y, &x.mean_dims(&[0], true)?)?))
+            .with_baseline("mean", mse(&y, &x.mean_dim(&[0], true)?)?))
     }
 
     /// A masked autoencoder returns visible elements unchanged; only the masked ones are compared.
@@ -75,7 +75,7 @@ impl Representation {
             .lower_is_better()
             .with_scope(modality.name())
             .with_baseline("pca_imputation", masked_mse(&imputed)?)
-            .with_baseline("mean", masked_mse(&x.mean_dims(&[0], true)?)?);
+            .with_baseline("mean", masked_mse(&x.mean_dim(&[0], true)?)?);
         Ok([metric, Metric::new("mask_ratio", ratio).with_scope(modality.name())])
     }
 
@@ -97,7 +97,7 @@ impl Representation {
         let length = input.numel;
         let argmax = |scores: &Tensor| scores.reshape(&[-1, length, vocab_size])?.argmax(2);
         let restored = argmax(&pca.inverse_transform(&pca.transform(&y)?)?)?;
-        let most_frequent = argmax(&x.mean_dims(&[0], true)?)?.expand(&tokens.shape())?;
+        let most_frequent = argmax(&x.mean_dim(&[0], true)?)?.expand(&tokens.shape())?;
         let accuracy = |predicted: &Tensor| -> Result<f64> {
             let counted = tokens.gt_scalar(1.5)?;
             let correct = predicted.eq(tokens)?.logical_and(&counted)?.to_dtype(DType::F32)?.sum()?.to_f64()?;

@@ -1,10 +1,7 @@
 //! Examples of a retrieval report: queries with their results, attention maps, confusions.
 
 use super::super::{EmbeddedSplit, Entry, Retrieval};
-use crate::{
-    Result,
-    report::html,
-};
+use crate::{Result, report::html};
 use mm_core::{Modality, Source, Tensor, seed::Rng};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -62,7 +59,7 @@ fn top(query: &Tensor, gallery: &EmbeddedSplit, count: i64) -> Result<Vec<(usize
 
 /// Random queries of every direction to images and text, each with its first five results.
 pub(super) fn examples(embedded: &BTreeMap<Modality, EmbeddedSplit>) -> Result<Vec<Example>> {
-    let mut random = Rng::at(&[2025]);
+    let mut random = Rng::new(&[2025]);
     let mut out = Vec::new();
     for (from, queries) in embedded {
         let galleries = embedded.iter().filter(|(to, _)| *to != from);
@@ -71,10 +68,15 @@ pub(super) fn examples(embedded: &BTreeMap<Modality, EmbeddedSplit>) -> Result<V
             random.shuffle(&mut indices);
             let query = |index: usize| -> Result<Query> {
                 let entry = &queries.entries[index];
-                let hits = top(&queries.vectors.select(0, index as i64)?, gallery, 5)?.into_iter().map(|(hit, score)| {
-                    let found = &gallery.entries[hit];
-                    Hit { value: Shown::of(found), is_match: found.item == entry.item, score: format!("{score:.2}") }
-                });
+                let hits =
+                    top(&queries.vectors.select(0, index as i64)?, gallery, 5)?.into_iter().map(|(hit, score)| {
+                        let found = &gallery.entries[hit];
+                        Hit {
+                            value: Shown::of(found),
+                            is_match: found.item == entry.item,
+                            score: format!("{score:.2}"),
+                        }
+                    });
                 Ok(Query { value: Shown::of(entry), hits: hits.collect() })
             };
             let queries = indices.into_iter().take(6).map(query).collect::<Result<_>>()?;
@@ -107,7 +109,7 @@ pub(super) fn attention(
         return Ok(None);
     };
     let mut indices: Vec<usize> = (0..queries.entries.len()).collect();
-    Rng::at(&[2026]).shuffle(&mut indices);
+    Rng::new(&[2026]).shuffle(&mut indices);
     let pairs = indices.into_iter().filter_map(|index| {
         let entry = &queries.entries[index];
         Some((entry, keys.entries.iter().find(|k| k.item == entry.item)?))

@@ -42,11 +42,7 @@ pub(super) struct Section {
 
 fn cell(values: &[f64], digits: usize) -> Cell {
     let (mean, std) = mean_and_std(values);
-    Cell {
-        mean: format!("{mean:.digits$}"),
-        std: (values.len() > 1).then(|| format!("{std:.digits$}")),
-        bar: None,
-    }
+    Cell { mean: format!("{mean:.digits$}"), std: (values.len() > 1).then(|| format!("{std:.digits$}")), bar: None }
 }
 
 fn plain(text: String) -> Cell {
@@ -118,7 +114,8 @@ pub(super) fn sections(evaluations: &[RetrievalEvaluation], split: Split) -> Vec
         let directions = first.languages.keys();
         sections.push(Section {
             title: "By language",
-            note: "Queries of one language each. The same speakers are in all splits; new speakers would be harder.".into(),
+            note: "Queries of one language each. The same speakers are in all splits; new speakers would be harder."
+                .into(),
             tables: directions.map(|d| language_table(d, evaluations, |e| e.languages.get(d))).collect(),
         });
     }
@@ -138,8 +135,7 @@ fn direction_table(
     evaluations: &[RetrievalEvaluation],
     directions: impl Fn(&RetrievalEvaluation) -> &BTreeMap<String, RetrievalMetrics>,
 ) -> Table {
-    let header =
-        ["", "R@1", "R@5", "R@10", "median rank", "mAP", "chance R@1", "chance R@10", "queries", "candidates"];
+    let header = ["", "R@1", "R@5", "R@10", "median rank", "mAP", "chance R@1", "chance R@10", "queries", "candidates"];
     let names = evaluations.first().map(&directions).into_iter().flat_map(BTreeMap::keys);
     let row = |name: &String| {
         let all: Vec<&RetrievalMetrics> = evaluations.iter().filter_map(|e| directions(e).get(name)).collect();
