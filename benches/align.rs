@@ -1,5 +1,6 @@
-//! mm-align's part of `align.py`: seconds per workload as one JSON object, best of three runs. With three arguments (layers, tokens,
-//! repeats) it prints only the time ratio of the gradient-cached step to plain steps for towers of that size.
+//! mm-align's part of `align.py`: seconds per workload as one JSON object, best of three runs. With three arguments
+//! (layers, tokens, repeats) it prints only the time ratio of the gradient-cached step to plain steps for towers of
+//! that size.
 
 use mm_align::{
     contrastive::{Similarity, grad_cache_backward, info_nce},
@@ -82,9 +83,9 @@ fn main() -> Outcome<()> {
     Ok(())
 }
 
-/// Time of a gradient-cached step of 4,096 pairs in chunks of 256, relative to the sixteen plain steps of 256 that process as many pairs;
-/// every step includes its AdamW update. Two transformers of all-MiniLM's width. Both variants alternate, so that other load on the machine
-/// affects both; the median of `repeats` ratios.
+/// Time of a gradient-cached step of 4,096 pairs in chunks of 256, relative to the sixteen plain steps of 256 that
+/// process as many pairs; every step includes its AdamW update. Two transformers of all-MiniLM's width. Both variants
+/// alternate, so that other load on the machine affects both; the median of `repeats` ratios.
 fn cached_over_plain(layers: i64, tokens: i64, repeats: usize) -> Outcome<f64> {
     let params = Params::new(Device::Cpu);
     let block = BlockConfig::new(AttentionConfig::new(384, 12), MlpConfig::new(1536, Activation::Gelu));

@@ -2,11 +2,11 @@
 //! backward pass, the gradients' length, clipping, AdamW). Usage: training NAME STEPS
 
 use mm_core::{
-    DType, Device, Encoder, FeatureSet, Features, FusionOperator, Input, InputSet, Modality, Module, Params,
-    RepresentationLearner, Result, Tensor,
+    DType, Device, Encoder, FeatureSet, Features, Input, InputSet, Modality, Module, Params, RepresentationLearner,
+    Result, Tensor,
     nn::{Linear, Lstm, LstmConfig},
 };
-use mm_fusion::{FusionConfig, Operator};
+use mm_fusion::{Fusion, FusionConfig, OperatorConfig, operator_spec};
 use mm_reason::reasoning::{self, ReasoningConfig};
 use mm_repr::{
     adversarial::{DiscriminatorConfig, Gan, GanConfig},
@@ -138,7 +138,8 @@ fn model(name: &str, params: &Params) -> std::result::Result<Loss, Box<dyn std::
                 let values = Tensor::randn(&[videos, utterances, width], DType::F32, Device::Cpu)?;
                 ways.push((modality, lstm, values));
             }
-            let fusion = fusion(&params.scope(), Operator::Gated {}, ways.iter().map(|w| (w.0.clone(), 2 * hidden)))?;
+            let fusion =
+                fusion(&params.scope(), OperatorConfig::new("gated"), ways.iter().map(|w| (w.0.clone(), 2 * hidden)))?;
             let head = Linear::new(&scope.pp("head"), fusion.dim(), 2, true)?;
             let labels = Tensor::from_vec(&alternating(videos * utterances), &[videos * utterances])?;
             Box::new(move || {
@@ -147,7 +148,7 @@ fn model(name: &str, params: &Params) -> std::result::Result<Loss, Box<dyn std::
                     let features = lstm.forward(values, None, true)?.reshape(&[-1, 2 * hidden])?;
                     set.insert(modality.clone(), Features::from_pooled(&features)?, None)?;
                 }
-                judged(&*fusion, &head, &set, &labels)
+                judged(&fusion, &head, &set, &labels)
             })
         }
         // easy-VQA's size: pictures of 64 pixels a side, eight words, the networks of docs/configs/vqa.toml.
@@ -192,8 +193,7 @@ fn model(name: &str, params: &Params) -> std::result::Result<Loss, Box<dyn std::
         }
         // One vector, or for operators on sequences fifty positions, of each modality.
         kind => {
-            let operator = mm_fusion::of_kind(kind)?;
-            let length = if operator.takes_sequences() { 50 } else { 1 };
+            let length = if operator_spec(kind)?.takes_sequences { 50 } else { 1 };
             let mut sets = Vec::new();
             for _ in 0..DIFFERENT {
                 let mut set = FeatureSet::new(BATCH);
@@ -203,12 +203,12 @@ fn model(name: &str, params: &Params) -> std::result::Result<Loss, Box<dyn std::
                 }
                 sets.push(set);
             }
-            let fusion = fusion(&scope, operator, MOSI.into_iter())?;
+            let fusion = fusion(&scope, OperatorConfig::new(kind), MOSI.into_iter())?;
             let head = Linear::new(&scope.pp("head"), fusion.dim(), 2, true)?;
             let labels = Tensor::from_vec(&alternating(BATCH), &[BATCH])?;
             let mut next = sets.into_iter().cycle();
             Box::new(move || match next.next() {
-                Some(set) => judged(&*fusion, &head, &set, &labels),
+                Some(set) => judged(&fusion, &head, &set, &labels),
                 None => Err(mm_core::Error::Sample("no batch".into())),
             })
         }
@@ -221,14 +221,14 @@ fn alternating(rows: i64) -> Vec<i64> {
 
 fn fusion(
     scope: &mm_core::Scope<'_>,
-    operator: Operator,
+    operator: OperatorConfig,
     widths: impl Iterator<Item = (Modality, i64)>,
-) -> std::result::Result<Box<dyn FusionOperator>, mm_fusion::Error> {
-    let config = FusionConfig { operator, width: 64, ..FusionConfig::default() };
-    mm_fusion::build(&scope.pp("fusion"), &config, &widths.collect::<Vec<_>>())
+) -> std::result::Result<Fusion, mm_fusion::Error> {
+    let config = FusionConfig { operator, dim: 64, ..FusionConfig::default() };
+    Fusion::new(&scope.pp("fusion"), &config, &widths.collect::<Vec<_>>())
 }
 
-fn judged(fusion: &dyn FusionOperator, head: &Linear, set: &FeatureSet, labels: &Tensor) -> Result<Tensor> {
+fn judged(fusion: &Fusion, head: &Linear, set: &FeatureSet, labels: &Tensor) -> Result<Tensor> {
     let out = fusion.fuse(set, true)?;
     let logits = head.forward(&out.features.pool(mm_core::Pooling::Mean)?, true)?;
     let loss = logits.cross_entropy(labels, -100, 0.0)?;

@@ -532,13 +532,13 @@ class Memory(Operator):
 
 
 OPERATORS = {
-    "concat": (Concat, {"hidden": 6}), "stack": (Stack, {}), "gated": (Gated, {}), "multiplicative": (Multiplicative, {}),
-    "tensor": (TensorFusion, {"part": 3, "hidden": 10}), "low_rank": (LowRank, {"rank": 4}), "mlb": (lambda: Bilinear(1, "mlb"), {}),
-    "mfb": (lambda: Bilinear(3, "mfb"), {"factors": 3}), "mutan": (lambda: Bilinear(3, "mutan"), {"rank": 3}), "film": (Film, {}),
-    "mmtm": (Excitation, {}), "mag": (Adaptation, {}), "misa": (Invariant, {}), "experts": (Experts, {}), "mctn": (Translation, {}),
-    "sequence": (Sequence, {}), "cross_attention": (Cross, {}), "co_attention": (CoAttention, {"hidden": 5}),
-    "mult": (Mult, {"layers": 1, "heads": 2, "dropout": 0.0}), "bottleneck": (Bottleneck, {"tokens": 2}), "perceiver": (Perceiver, {"latents": 3}),
-    "non_local": (NonLocal, {}), "mfn": (Memory, {"hidden": 4, "memory": 6}),
+    "concat": (Concat, {"hidden_dim": 6}), "weighted_sum": (Stack, {}), "gated": (Gated, {}), "multiplicative": (Multiplicative, {}),
+    "tensor_fusion": (TensorFusion, {"modality_dim": 3, "hidden_dim": 10}), "low_rank_fusion": (LowRank, {"rank": 4}), "mlb": (lambda: Bilinear(1, "mlb"), {}),
+    "mfb": (lambda: Bilinear(3, "mfb"), {"num_factors": 3}), "mutan": (lambda: Bilinear(3, "mutan"), {"rank": 3}), "film": (Film, {}),
+    "mmtm": (Excitation, {}), "mag": (Adaptation, {}), "misa": (Invariant, {}), "mixture_of_experts": (Experts, {}), "mctn": (Translation, {}),
+    "transformer": (Sequence, {}), "cross_attention": (Cross, {}), "co_attention": (CoAttention, {"hidden_dim": 5}),
+    "mult": (Mult, {"num_layers": 1, "num_heads": 2, "dropout": 0.0}), "bottleneck": (Bottleneck, {"num_tokens": 2}), "perceiver": (Perceiver, {"num_latents": 3}),
+    "non_local": (NonLocal, {}), "mfn": (Memory, {"hidden_dim": 4, "memory_dim": 6}),
 }  # fmt: skip
 
 

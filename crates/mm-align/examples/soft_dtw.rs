@@ -1,5 +1,5 @@
-//! Spoken words of different length and language compared by soft-DTW: zebra, tiger, banana and guitar in Belarusian and in Russian, by
-//! different speakers. `cargo run --release -p mm-align --example soft_dtw`
+//! Spoken words of different length and language compared by soft-DTW: zebra, tiger, banana and guitar in Belarusian
+//! and in Russian, by different speakers. `cargo run --release -p mm-align --example soft_dtw`
 
 use mm_align::dtw::soft_dtw_divergence;
 use mm_core::{Checkpoint, DType, Tensor};

@@ -1,4 +1,5 @@
-//! Stacked cross-attention (SCAN): which region of an image a word refers to, and an image–text similarity computed from that.
+//! Stacked cross-attention (SCAN): which region of an image a word refers to, and an image–text similarity computed
+//! from that.
 
 use crate::{Result, checks::invalid};
 use mm_core::{DType, Features, Tensor};
@@ -24,8 +25,9 @@ pub struct StackedCrossAttention {
     pub inverse_temperature: f64,
     /// How query relevances are pooled.
     pub pooling: ScorePooling,
-    /// Whether the scores of each key are normalized to unit length over the queries before the softmax, as in the paper. A key that no
-    /// query refers to then counts as much as the others; with few queries, maps are sharper without.
+    /// Whether the scores of each key are normalized to unit length over the queries before the softmax, as in the
+    /// paper. A key that no query refers to then counts as much as the others; with few queries, maps are sharper
+    /// without.
     pub normalize_over_queries: bool,
 }
 
@@ -45,8 +47,8 @@ pub struct CrossAttentionOutput {
 }
 
 impl StackedCrossAttention {
-    /// Every row of `queries` against every row of `keys`, features `[rows, length, dim]` each; masked positions are ignored. Memory grows
-    /// with `query rows · key rows · queries · keys`.
+    /// Every row of `queries` against every row of `keys`, features `[rows, length, dim]` each; masked positions are
+    /// ignored. Memory grows with `query rows · key rows · queries · keys`.
     ///
     /// # Errors
     /// When the feature dimensions differ.

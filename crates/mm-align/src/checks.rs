@@ -17,7 +17,8 @@ pub(crate) fn center(x: &Tensor) -> Result<Tensor> {
     Ok(x.sub(&x.mean_dim(&[0], true)?)?)
 }
 
-/// Checks that matrices `[rows, dim]` are paired row by row (the same number of rows, at least two) and finite. Returns the row count.
+/// Checks that matrices `[rows, dim]` are paired row by row (the same number of rows, at least two) and finite. Returns
+/// the row count.
 pub(crate) fn check_paired(what: &'static str, sets: &[&Tensor]) -> Result<i64> {
     let shapes = || sets.iter().map(|s| format!("{:?}", s.shape())).collect::<Vec<_>>().join(" and ");
     let rows = sets.first().and_then(|s| s.size(0).ok()).unwrap_or(0);
@@ -42,7 +43,8 @@ pub(crate) fn check_same_dim(what: &'static str, x: &Tensor, y: &Tensor) -> Resu
     check_finite(what, 1, y)
 }
 
-/// Reports the position of the first NaN or infinite value; `index` is the position of the set among the arguments (0 is "a").
+/// Reports the position of the first NaN or infinite value; `index` is the position of the set among the arguments (0
+/// is "a").
 pub(crate) fn check_finite(what: &'static str, index: usize, set: &Tensor) -> Result<()> {
     if set.isfinite()?.to_dtype(DType::F32)?.min()?.to_f64()? > 0.5 {
         return Ok(());

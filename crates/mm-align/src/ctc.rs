@@ -16,8 +16,8 @@ pub struct TokenSpan {
     pub score: f64,
 }
 
-/// The most probable alignment (Viterbi) of `tokens` with a model's log-probabilities `[frames, classes]`; `blank` is the id of the CTC
-/// blank.
+/// The most probable alignment (Viterbi) of `tokens` with a model's log-probabilities `[frames, classes]`; `blank` is
+/// the id of the CTC blank.
 ///
 /// After *CTC-Segmentation of Large Corpora for German End-to-End Speech Recognition* (Kürzinger et al., 2020,
 /// <https://arxiv.org/abs/2007.09127>).

@@ -20,9 +20,9 @@ pub struct ModalityGap {
 
 /// Modality gap, alignment and uniformity of paired embeddings `a` and `b` `[rows, dim]`.
 ///
-/// From *Mind the Gap: Understanding the Modality Gap in Multi-modal Contrastive Representation Learning* (Liang et al., 2022,
-/// <https://arxiv.org/abs/2203.02053>) and *Understanding Contrastive Representation Learning through Alignment and Uniformity on the
-/// Hypersphere* (Wang and Isola, 2020, <https://arxiv.org/abs/2005.10242>).
+/// From *Mind the Gap: Understanding the Modality Gap in Multi-modal Contrastive Representation Learning* (Liang et
+/// al., 2022, <https://arxiv.org/abs/2203.02053>) and *Understanding Contrastive Representation Learning through
+/// Alignment and Uniformity on the Hypersphere* (Wang and Isola, 2020, <https://arxiv.org/abs/2005.10242>).
 ///
 /// # Errors
 /// When the shapes differ or there are fewer than two rows.
@@ -48,14 +48,16 @@ pub fn modality_gap(a: &Tensor, b: &Tensor) -> Result<ModalityGap> {
     })
 }
 
-/// Opening of the cone in which a modality's embeddings `[rows, dim]` lie: the angle, in degrees, of the mean cosine with their centroid.
+/// Opening of the cone in which a modality's embeddings `[rows, dim]` lie: the angle, in degrees, of the mean cosine
+/// with their centroid.
 pub fn cone_angle(x: &Tensor) -> Result<f64> {
     let unit = to_f64(x)?.normalize()?;
     let centroid = unit.mean_dim(&[0], true)?.normalize()?;
     Ok(unit.mul(&centroid)?.sum_dim(&[1], false)?.mean()?.to_f64()?.clamp(-1.0, 1.0).acos().to_degrees())
 }
 
-/// Effective rank of `x` `[rows, dim]`: the exponential of the entropy of the centered rows' normalized singular values.
+/// Effective rank of `x` `[rows, dim]`: the exponential of the entropy of the centered rows' normalized singular
+/// values.
 ///
 /// From *The Effective Rank: A Measure of Effective Dimensionality* (Roy and Vetterli, 2007, EUSIPCO).
 pub fn effective_rank(x: &Tensor) -> Result<f64> {
@@ -64,7 +66,8 @@ pub fn effective_rank(x: &Tensor) -> Result<f64> {
     Ok(p.mul(&p.clamp_min(1e-300)?.log()?)?.sum()?.neg()?.exp()?.to_f64()?)
 }
 
-/// Rank (from 1) of each query's own candidate in `scores` `[queries, candidates]`, where query i's is candidate i. Ties count against it.
+/// Rank (from 1) of each query's own candidate in `scores` `[queries, candidates]`, where query i's is candidate i.
+/// Ties count against it.
 pub fn ranks(scores: &Tensor) -> Result<Vec<usize>> {
     let own = scores.diagonal()?.unsqueeze(1)?;
     let at_least = own.le(scores)?.to_dtype(DType::I64)?.sum_dim(&[1], false)?;

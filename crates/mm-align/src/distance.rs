@@ -8,7 +8,8 @@ use mm_core::Tensor;
 
 /// Squared Euclidean distances of all pairs of rows, differentiable.
 ///
-/// `[n, dim]` and `[m, dim]` give `[n, m]`; with leading batch dimensions, `[batch, n, dim]` and `[batch, m, dim]` give `[batch, n, m]`.
+/// `[n, dim]` and `[m, dim]` give `[n, m]`; with leading batch dimensions, `[batch, n, dim]` and `[batch, m, dim]` give
+/// `[batch, n, m]`.
 ///
 /// ```
 /// use mm_align::distance::squared_distances;
@@ -28,8 +29,8 @@ pub fn squared_distances(x: &Tensor, y: &Tensor) -> Result<Tensor> {
 /// Largest number of rows that [`median_distance`] looks at.
 const MEDIAN_ROWS: i64 = 1000;
 
-/// Median distance between distinct rows of `x` `[rows, dim]` (of about 1,000 evenly spaced ones), the usual bandwidth of a Gaussian
-/// kernel ("median heuristic").
+/// Median distance between distinct rows of `x` `[rows, dim]` (of about 1,000 evenly spaced ones), the usual bandwidth
+/// of a Gaussian kernel ("median heuristic").
 ///
 /// # Errors
 /// With fewer than two rows.

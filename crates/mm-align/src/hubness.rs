@@ -6,8 +6,8 @@ use crate::{
 };
 use mm_core::Tensor;
 
-/// Cross-domain similarity local scaling: `2 cos(x, y) − r(x) − r(y)` with r the mean cosine to the `k` nearest neighbors in the other
-/// set. `cosines` is `[rows of a, rows of b]`, and so is the result.
+/// Cross-domain similarity local scaling: `2 cos(x, y) − r(x) − r(y)` with r the mean cosine to the `k` nearest
+/// neighbors in the other set. `cosines` is `[rows of a, rows of b]`, and so is the result.
 ///
 /// From *Word Translation Without Parallel Data* (Conneau et al., 2018, <https://arxiv.org/abs/1710.04087>).
 ///
@@ -26,7 +26,8 @@ pub fn csls(cosines: &Tensor, k: i64) -> Result<Tensor> {
 /// Hubness of a set of candidates.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Hubness {
-    /// Skewness of the k-occurrence (how often each candidate is among the `k` nearest of a query): 0 without hubs, above 1 with hubs.
+    /// Skewness of the k-occurrence (how often each candidate is among the `k` nearest of a query): 0 without hubs,
+    /// above 1 with hubs.
     pub skewness: f64,
     /// Fraction of candidates that are among the `k` nearest of no query.
     pub antihub_fraction: f64,
@@ -36,8 +37,8 @@ pub struct Hubness {
 
 /// Hubness of `scores` `[queries, candidates]` among the `k` best candidates of each query.
 ///
-/// From *Hubs in Space: Popular Nearest Neighbors in High-Dimensional Data* (Radovanović, Nanopoulos and Ivanović, 2010,
-/// <https://jmlr.org/papers/v11/radovanovic10a.html>).
+/// From *Hubs in Space: Popular Nearest Neighbors in High-Dimensional Data* (Radovanović, Nanopoulos and Ivanović,
+/// 2010, <https://jmlr.org/papers/v11/radovanovic10a.html>).
 pub fn hubness(scores: &Tensor, k: i64) -> Result<Hubness> {
     let candidates = scores.size(1)?;
     let (_, nearest) = scores.topk(k.clamp(1, candidates))?;
@@ -62,12 +63,13 @@ pub enum HubnessCorrection {
     MeanCentering,
     /// [`csls`] with this many neighbors.
     Csls(i64),
-    /// Softmax over the *queries*, so that a candidate near to all queries matches none, at this inverse temperature: *Offline Bilingual
-    /// Word Vectors, Orthogonal Transformations and the Inverted Softmax* (Smith et al., 2017, <https://arxiv.org/abs/1702.03859>).
+    /// Softmax over the *queries*, so that a candidate near to all queries matches none, at this inverse temperature:
+    /// *Offline Bilingual Word Vectors, Orthogonal Transformations and the Inverted Softmax* (Smith et al., 2017,
+    /// <https://arxiv.org/abs/1702.03859>).
     InvertedSoftmax(f64),
-    /// Inverted softmax normalized by a bank of other queries, so that queries can come one at a time; queries whose best candidate is not
-    /// a hub of the bank keep their cosines: *Cross Modal Retrieval with Querybank Normalisation* (Bogolin et al., 2022,
-    /// <https://arxiv.org/abs/2112.12777>).
+    /// Inverted softmax normalized by a bank of other queries, so that queries can come one at a time; queries whose
+    /// best candidate is not a hub of the bank keep their cosines: *Cross Modal Retrieval with Querybank Normalisation*
+    /// (Bogolin et al., 2022, <https://arxiv.org/abs/2112.12777>).
     QueryBank(f64),
 }
 
@@ -87,9 +89,9 @@ impl HubnessCorrection {
         }
     }
 
-    /// Scores `[queries, candidates]` of embeddings `[queries, dim]` and `[candidates, dim]`. `bank` `[rows, dim]` holds the other queries
-    /// for [`HubnessCorrection::QueryBank`]; the queries themselves are used when it is absent. [`HubnessCorrection::MeanCentering`]
-    /// subtracts the means of the rows given.
+    /// Scores `[queries, candidates]` of embeddings `[queries, dim]` and `[candidates, dim]`. `bank` `[rows, dim]`
+    /// holds the other queries for [`HubnessCorrection::QueryBank`]; the queries themselves are used when it is absent.
+    /// [`HubnessCorrection::MeanCentering`] subtracts the means of the rows given.
     ///
     /// # Errors
     /// When the dimensions differ.

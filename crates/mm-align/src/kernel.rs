@@ -66,7 +66,8 @@ impl Kernel {
     }
 }
 
-/// Gaussian kernels whose bandwidths are the median distance of the pooled rows times ¼, ½, 1, 2 and 4, so that none has to be chosen.
+/// Gaussian kernels whose bandwidths are the median distance of the pooled rows times ¼, ½, 1, 2 and 4, so that none
+/// has to be chosen.
 pub fn median_heuristic_kernels(x: &Tensor, y: &Tensor) -> Result<Vec<Kernel>> {
     let median = no_grad(|| median_distance(&Tensor::cat(&[x, y], 0)?))?;
     Ok([0.25, 0.5, 1.0, 2.0, 4.0].iter().map(|factor| Kernel::Gaussian { bandwidth: factor * median }).collect())

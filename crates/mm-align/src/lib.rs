@@ -1,6 +1,7 @@
 //! Alignment of two modalities' features.
 //!
-//! Functions take and return tensors and depend on mm-core alone: the crate works for anyone who has two feature arrays with paired rows.
+//! Functions take and return tensors and depend on mm-core alone: the crate works for anyone who has two feature arrays
+//! with paired rows.
 //!
 //! - Methods that fit a common space: [`alignment_methods`] by name, open to other crates through [`AlignmentMethod`] and
 //!   [`MethodRegistry`]; their mathematics in [`correlation`], [`procrustes`] and [`supervised`].

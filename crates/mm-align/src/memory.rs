@@ -1,5 +1,5 @@
-//! Memory-based projection: an embedding is interpolated with the attention-weighted mean of another modality's training embeddings, which
-//! narrows the modality gap when candidates are ranked.
+//! Memory-based projection: an embedding is interpolated with the attention-weighted mean of another modality's
+//! training embeddings, which narrows the modality gap when candidates are ranked.
 
 use crate::{Result, checks::invalid};
 use mm_core::Tensor;
@@ -47,11 +47,12 @@ fn default_temperature() -> f64 {
     0.06
 }
 
-/// Interpolates embeddings `[rows, dim]` with their projection onto `memory` `[entries, dim]`: the mean of the entries weighted by the
-/// softmax of their cosines with the embedding over `temperature`. Everything is normalized to unit length.
+/// Interpolates embeddings `[rows, dim]` with their projection onto `memory` `[entries, dim]`: the mean of the entries
+/// weighted by the softmax of their cosines with the embedding over `temperature`. Everything is normalized to unit
+/// length.
 ///
-/// The projection is that of *DeCap: Decoding CLIP Latents for Zero-Shot Captioning via Text-Only Training* (Li et al., 2023,
-/// <https://arxiv.org/abs/2303.03032>).
+/// The projection is that of *DeCap: Decoding CLIP Latents for Zero-Shot Captioning via Text-Only Training* (Li et al.,
+/// 2023, <https://arxiv.org/abs/2303.03032>).
 ///
 /// # Errors
 /// When the dimensions differ, the memory is empty, or a setting is out of range.

@@ -15,7 +15,8 @@ pub struct PairedFeatures {
     pub b: Tensor,
     /// Class index (from 0) of each row.
     pub labels: Option<Vec<i64>>,
-    /// Rows of each modality whose partner is unknown, in any order and of any number. Methods that cannot use them ignore them.
+    /// Rows of each modality whose partner is unknown, in any order and of any number. Methods that cannot use them
+    /// ignore them.
     pub unpaired: Option<[Tensor; 2]>,
 }
 
@@ -73,7 +74,8 @@ impl PairedFeatures {
 pub struct Requirements {
     /// Class labels are required.
     pub labels: bool,
-    /// The fit is iterative training rather than closed form. A search over all methods skips it, and it has no regularization to tune.
+    /// The fit is iterative training rather than closed form. A search over all methods skips it, and it has no
+    /// regularization to tune.
     pub training: bool,
     /// A search over all methods skips the method on more rows than this.
     pub max_search_rows: Option<i64>,
@@ -151,8 +153,8 @@ impl Transform for Affine {
     }
 }
 
-/// Square roots of non-negative values (negative ones become 0): cosines of histograms then compare them by the Bhattacharyya coefficient
-/// (Hellinger kernel).
+/// Square roots of non-negative values (negative ones become 0): cosines of histograms then compare them by the
+/// Bhattacharyya coefficient (Hellinger kernel).
 #[derive(Debug, Clone, Copy)]
 pub struct SquareRoot;
 
@@ -228,7 +230,8 @@ pub struct Alignment {
     pub project_b: Projection,
     /// Dimension of the common space.
     pub dim: i64,
-    /// Whether dimensions are sorted by importance and both projections end in an affine step, so that [`Alignment::truncate`] applies.
+    /// Whether dimensions are sorted by importance and both projections end in an affine step, so that
+    /// [`Alignment::truncate`] applies.
     pub sorted: bool,
 }
 

@@ -11,7 +11,8 @@ use mm_core::Tensor;
 
 /// The orthogonal map `[dim, dim]` with the smallest `‖a · map − b‖`, for paired rows `a` and `b` `[rows, dim]`.
 ///
-/// From *A Generalized Solution of the Orthogonal Procrustes Problem* (Schönemann, 1966, <https://doi.org/10.1007/BF02289451>).
+/// From *A Generalized Solution of the Orthogonal Procrustes Problem* (Schönemann, 1966,
+/// <https://doi.org/10.1007/BF02289451>).
 ///
 /// # Errors
 /// When the sets are not paired, not finite or of different dimension.
@@ -40,10 +41,11 @@ pub struct RefinedProcrustes {
     pub iterations: usize,
 }
 
-/// The orthogonal map between two sets of which only a few rows are known to be pairs: fitted on the known pairs, then refined with the
-/// unpaired rows that are mutual nearest neighbors by [`csls`], until nothing changes.
+/// The orthogonal map between two sets of which only a few rows are known to be pairs: fitted on the known pairs, then
+/// refined with the unpaired rows that are mutual nearest neighbors by [`csls`], until nothing changes.
 ///
-/// `a` and `b` are the known pairs, `unpaired_a` and `unpaired_b` rows in any order; all have the same dimension and are centered.
+/// `a` and `b` are the known pairs, `unpaired_a` and `unpaired_b` rows in any order; all have the same dimension and
+/// are centered.
 ///
 /// From *Word Translation Without Parallel Data* (Conneau et al., 2018, <https://arxiv.org/abs/1710.04087>).
 ///
@@ -89,7 +91,8 @@ pub fn iterative_procrustes(
 const NEIGHBORS: i64 = 10;
 const MAX_ITERATIONS: usize = 20;
 
-/// The method `procrustes`: [`procrustes`] between principal components, or [`iterative_procrustes`] where there are unpaired rows.
+/// The method `procrustes`: [`procrustes`] between principal components, or [`iterative_procrustes`] where there are
+/// unpaired rows.
 pub struct Procrustes;
 
 impl AlignmentMethod for Procrustes {
@@ -149,7 +152,8 @@ mod tests {
     #[test]
     fn six_pairs_and_unpaired_rows_recover_the_map_that_all_pairs_give() {
         manual_seed(3);
-        // Directions of unequal variance, rotated, with noise: six pairs of 400 are known, fewer than there are dimensions.
+        // Directions of unequal variance, rotated, with noise: six pairs of 400 are known, fewer than there are
+        // dimensions.
         let std = Tensor::from_vec(&[3.0, 2.5, 2.0, 1.6, 1.3, 1.0, 0.8, 0.6], &[1, 8]).unwrap();
         let a = randn(&[400, 8]).mul(&std.to_dtype(DType::F64).unwrap()).unwrap();
         let (rotation, _, _) = randn(&[8, 8]).svd().unwrap();

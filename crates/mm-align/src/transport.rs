@@ -12,11 +12,13 @@ use mm_core::{DType, Tensor, no_grad};
 pub struct TransportPlan {
     /// Mass moved from each row of a to each row of b, `[n, m]`.
     pub plan: Tensor,
-    /// Sum of plan times cost, without the entropy. Differentiable in the cost (the plan is constant: Danskin's theorem).
+    /// Sum of plan times cost, without the entropy. Differentiable in the cost (the plan is constant: Danskin's
+    /// theorem).
     pub cost: Tensor,
     /// Number of iterations.
     pub iterations: usize,
-    /// ℓ1 distance of the plan's row sums from the masses at the end. Above the tolerance a balanced plan is rounded onto its masses.
+    /// ℓ1 distance of the plan's row sums from the masses at the end. Above the tolerance a balanced plan is rounded
+    /// onto its masses.
     pub marginal_error: f64,
 }
 
@@ -53,13 +55,14 @@ fn masses(given: Option<&Tensor>, count: i64, like: &Tensor) -> Result<Tensor> {
 
 /// Entropic optimal transport of masses `a` `[n]` and `b` `[m]` (uniform if absent) at a cost `[n, m]`.
 ///
-/// Iterations are multiplicative (two matrix–vector products each) while that is safe; before a scaling leaves the range of floats it is
-/// absorbed into the dual potentials, which has the stability of the logarithmic domain at the price of the plain one.
+/// Iterations are multiplicative (two matrix–vector products each) while that is safe; before a scaling leaves the
+/// range of floats it is absorbed into the dual potentials, which has the stability of the logarithmic domain at the
+/// price of the plain one.
 ///
-/// From *Sinkhorn Distances: Lightspeed Computation of Optimal Transport* (Cuturi, 2013, <https://arxiv.org/abs/1306.0895>); unbalanced:
-/// *Scaling Algorithms for Unbalanced Transport Problems* (Chizat et al., 2018, <https://arxiv.org/abs/1607.05816>); absorption:
-/// *Stabilized Sparse Scaling Algorithms for Entropy Regularized Transport Problems* (Schmitzer, 2019,
-/// <https://arxiv.org/abs/1610.06519>).
+/// From *Sinkhorn Distances: Lightspeed Computation of Optimal Transport* (Cuturi, 2013,
+/// <https://arxiv.org/abs/1306.0895>); unbalanced: *Scaling Algorithms for Unbalanced Transport Problems* (Chizat et
+/// al., 2018, <https://arxiv.org/abs/1607.05816>); absorption: *Stabilized Sparse Scaling Algorithms for Entropy
+/// Regularized Transport Problems* (Schmitzer, 2019, <https://arxiv.org/abs/1610.06519>).
 ///
 /// ```
 /// use mm_align::transport::{SinkhornConfig, sinkhorn};
@@ -73,7 +76,8 @@ fn masses(given: Option<&Tensor>, count: i64, like: &Tensor) -> Result<Tensor> {
 /// ```
 ///
 /// # Errors
-/// When the cost is no finite matrix, epsilon is not positive, masses are invalid, or balanced masses have different sums.
+/// When the cost is no finite matrix, epsilon is not positive, masses are invalid, or balanced masses have different
+/// sums.
 pub fn sinkhorn(
     cost: &Tensor,
     a: Option<&Tensor>,
@@ -240,8 +244,8 @@ impl Solver {
 
 /// Rounds a plan onto its masses: excess is scaled down, the deficit is spread by its outer product.
 ///
-/// Algorithm 2 of *Near-Linear Time Approximation Algorithms for Optimal Transport via Sinkhorn Iteration* (Altschuler, Weed and Rigollet,
-/// 2017, <https://arxiv.org/abs/1705.09634>).
+/// Algorithm 2 of *Near-Linear Time Approximation Algorithms for Optimal Transport via Sinkhorn Iteration* (Altschuler,
+/// Weed and Rigollet, 2017, <https://arxiv.org/abs/1705.09634>).
 fn round_to_marginals(plan: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let scale = |mass: &Tensor, found: &Tensor| mass.div(&found.clamp_min(1e-30)?)?.clamp(0.0, 1.0);
     let plan = plan.mul(&scale(a, &plan.sum_dim(&[1], false)?)?.unsqueeze(1)?)?;
@@ -251,8 +255,9 @@ fn round_to_marginals(plan: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     Ok(plan.add(&rows.unsqueeze(1)?.mul(&columns.unsqueeze(0)?)?.div(&deficit)?)?)
 }
 
-/// Debiased Sinkhorn divergence of `x` `[n, dim]` and `y` `[m, dim]` under squared Euclidean cost: zero for equal sets, non-negative,
-/// differentiable. The value of each plan is its cost plus epsilon times its divergence from the uniform product plan.
+/// Debiased Sinkhorn divergence of `x` `[n, dim]` and `y` `[m, dim]` under squared Euclidean cost: zero for equal sets,
+/// non-negative, differentiable. The value of each plan is its cost plus epsilon times its divergence from the uniform
+/// product plan.
 ///
 /// From *Interpolating between Optimal Transport and MMD using Sinkhorn Divergences* (Feydy et al., 2019,
 /// <https://arxiv.org/abs/1810.08278>).

@@ -43,9 +43,8 @@ pub use error::{Error, Result};
 pub use features::{FeatureSet, Features, Input, Pooling};
 pub use modality::Modality;
 pub use module::{
-    AttentionStep, Encoder, FusionOperator, FusionOutput, GenerativeDecoder, InputSet, LossOutput, Module,
-    ProcessContext, Processor, Reasoner, ReasonerOutput, RepresentationLearner, Source, TrainingObjective,
-    is_missing_cell,
+    AttentionStep, Encoder, GenerativeDecoder, InputSet, LossOutput, Module, ProcessContext, Processor, Reasoner,
+    ReasonerOutput, RepresentationLearner, Source, TrainingObjective, is_missing_cell,
 };
 pub use params::{Init, Params, Role, Scope};
 pub use registry::{BuildContext, BuiltEncoder, Proposal, Registry};

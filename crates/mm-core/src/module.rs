@@ -108,33 +108,6 @@ pub trait Encoder: Send {
     fn modality(&self) -> Modality;
 }
 
-/// What a [`FusionOperator`] gives.
-#[derive(Debug)]
-pub struct FusionOutput {
-    /// `[batch, length, width]`.
-    pub features: Features,
-    /// A single number to be made small beside the task's loss, where the operator has one (MISA's, a router's).
-    pub aux_loss: Option<Tensor>,
-    /// How much each modality counted in each row, `[batch]` each, where the operator says.
-    pub modality_weights: BTreeMap<Modality, Tensor>,
-}
-
-impl FusionOutput {
-    /// Features alone.
-    pub fn new(features: Features) -> Self {
-        Self { features, aux_loss: None, modality_weights: BTreeMap::new() }
-    }
-}
-
-/// Features of several modalities → one.
-pub trait FusionOperator: Send {
-    /// `[batch, length, width]` from whatever modalities each row has; what a row becomes does not depend on its neighbours.
-    fn fuse(&self, set: &FeatureSet, train: bool) -> Result<FusionOutput>;
-
-    /// Width of the fused features.
-    fn dim(&self) -> i64;
-}
-
 /// Where a [`Reasoner`] looked at one step.
 #[derive(Debug)]
 pub struct AttentionStep {

@@ -1,20 +1,21 @@
-//! The crate's one error.
+//! The crate's error type.
 
 /// Result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong in mm-fusion.
+/// An error of mm-fusion.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
-    /// A setting, or features that do not go with it.
-    #[error("{what}: found {found}, wanted {wanted}")]
+    /// A setting that is out of range, or features that do not fit it.
+    #[error("{what}: found {found}, expected {expected}")]
     Config {
-        /// What was being set up or computed.
+        /// The setting or computation.
         what: String,
         /// What was found.
         found: String,
-        /// What was wanted.
-        wanted: String,
+        /// What is valid.
+        expected: String,
     },
     /// An error of mm-core.
     #[error(transparent)]
@@ -22,8 +23,8 @@ pub enum Error {
 }
 
 impl Error {
-    pub(crate) fn config(what: impl Into<String>, found: impl ToString, wanted: impl Into<String>) -> Self {
-        Self::Config { what: what.into(), found: found.to_string(), wanted: wanted.into() }
+    pub(crate) fn config(what: impl Into<String>, found: impl ToString, expected: impl Into<String>) -> Self {
+        Self::Config { what: what.into(), found: found.to_string(), expected: expected.into() }
     }
 }
 
@@ -31,7 +32,7 @@ impl From<Error> for mm_core::Error {
     fn from(error: Error) -> Self {
         match error {
             Error::Core(core) => core,
-            Error::Config { what, found, wanted } => Self::Config { field: what, found, wanted },
+            Error::Config { what, found, expected } => Self::Config { field: what, found, wanted: expected },
         }
     }
 }

@@ -1,35 +1,42 @@
-//! Many modalities become one, also when some are missing.
+//! Fusion of several modalities, any of which may be missing.
 //!
-//! [`build`] makes any operator of [`OPERATORS`] from its [`FusionConfig`]: it takes a `FeatureSet` whose rows may lack modalities and
-//! gives one `Features`. [`late`] combines what models of single modalities say; [`training`] holds what keeps one modality from
-//! drowning the others while they are learned together; [`early::words`] brings sound and faces to the words that they go with.
+//! [`Fusion`] is built from a [`FusionConfig`]: it takes a `FeatureSet` whose rows may lack modalities and returns one
+//! set of features. Its operator is chosen by `kind` among [`operators`]; other crates add theirs with
+//! [`register_operator`]. [`late`] combines the predictions of unimodal models; [`training`] holds methods that keep
+//! one modality from dominating.
 //!
 //! ```
-//! use mm_core::{Device, DType, FeatureSet, Features, FusionOperator, Modality, Params, Tensor};
-//! use mm_fusion::{FusionConfig, build};
+//! use mm_core::{DType, Device, FeatureSet, Features, Modality, Params, Tensor};
+//! use mm_fusion::{Fusion, FusionConfig};
 //! # fn main() -> mm_core::Result<()> {
 //! let params = Params::new(Device::Cpu);
-//! let widths = [(Modality::TEXT, 12), (Modality::AUDIO, 5)];
-//! let fusion = build(&params.scope(), &FusionConfig::default(), &widths)?;
+//! let dims = [(Modality::TEXT, 12), (Modality::AUDIO, 5)];
+//! let fusion = Fusion::new(&params.scope(), &FusionConfig::default(), &dims)?;
 //! let mut set = FeatureSet::new(2);
-//! set.insert(Modality::TEXT, Features::from_pooled(&Tensor::randn(&[2, 12], DType::F32, Device::Cpu)?)?, None)?;
-//! let heard = Tensor::from_slice(&[true, false])?; // the second row has no sound
-//! set.insert(Modality::AUDIO, Features::from_pooled(&Tensor::randn(&[2, 5], DType::F32, Device::Cpu)?)?, Some(heard))?;
+//! let text = Features::from_pooled(&Tensor::randn(&[2, 12], DType::F32, Device::Cpu)?)?;
+//! let audio = Features::from_pooled(&Tensor::randn(&[2, 5], DType::F32, Device::Cpu)?)?;
+//! set.insert(Modality::TEXT, text, None)?;
+//! set.insert(Modality::AUDIO, audio, Some(Tensor::from_slice(&[true, false])?))?; // the second row has no audio
 //! assert_eq!(fusion.fuse(&set, false)?.features.values.shape(), [2, 1, 128]);
 //! # Ok(())
 //! # }
 //! ```
 
-pub mod early;
+mod config;
 mod error;
+mod fusion;
 mod inputs;
-pub mod intermediate;
 pub mod late;
 mod operator;
+mod operators;
+mod registry;
 #[cfg(test)]
 mod tests;
 pub mod training;
 
+pub use config::{FusionConfig, OperatorConfig};
 pub use error::{Error, Result};
-pub use inputs::Missing;
-pub use operator::{FusionConfig, OPERATORS, Operator, build, kind_of, of_kind};
+pub use fusion::{Fusion, FusionOutput};
+pub use inputs::{MissingModality, ModalityInput};
+pub use operator::{FusionOperator, OperatorContext, OperatorOutput, OperatorSpec};
+pub use registry::{operator_spec, operators, register_operator};

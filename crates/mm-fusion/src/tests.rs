@@ -1,32 +1,32 @@
-//! Every operator with every strategy for what is missing.
+//! Every operator with every replacement of missing modalities.
 
-use crate::{FusionConfig, Missing, OPERATORS, Operator, build, of_kind};
-use mm_core::{Device, FeatureSet, Features, FusionOperator, Modality, Params, Tensor, seed::Rng};
+use crate::{Fusion, FusionConfig, MissingModality, OperatorConfig, operator_spec, operators};
+use mm_core::{Device, FeatureSet, Features, Modality, Params, Tensor, seed::Rng};
 use proptest::prelude::*;
 
-const WIDTHS: [(Modality, i64); 3] = [(Modality::AUDIO, 5), (Modality::TEXT, 6), (Modality::IMAGE, 7)];
+const DIMS: [(Modality, i64); 3] = [(Modality::AUDIO, 5), (Modality::TEXT, 6), (Modality::IMAGE, 7)];
 
-fn made(config: &FusionConfig) -> (Params, Box<dyn FusionOperator>) {
+fn build(config: &FusionConfig) -> (Params, Fusion) {
     let params = Params::new(Device::Cpu);
-    let fusion = build(&params.scope(), config, &WIDTHS).unwrap();
+    let fusion = Fusion::new(&params.scope(), config, &DIMS).unwrap();
     (params, fusion)
 }
 
-fn config(kind: &str, missing: Missing) -> FusionConfig {
-    FusionConfig { operator: of_kind(kind).unwrap(), width: 8, missing, ..FusionConfig::default() }
+fn config(kind: &str, missing: MissingModality) -> FusionConfig {
+    FusionConfig { operator: OperatorConfig::new(kind), dim: 8, missing, ..FusionConfig::default() }
 }
 
 /// Rows of `length` positions; `has[row][modality]`, and how many positions of each row count.
 fn set(has: &[[bool; 3]], lengths: &[i64], length: i64, seed: u64) -> FeatureSet {
     let rows = has.len() as i64;
     let mut set = FeatureSet::new(rows);
-    for (number, (modality, width)) in WIDTHS.iter().enumerate() {
+    for (number, (modality, width)) in DIMS.iter().enumerate() {
         let mut values = Vec::new();
         for row in 0..rows {
-            // A row's numbers are its own, whatever batch it is in.
+            // A row's values do not depend on its batch.
             let mut random = Rng::new(&[seed, row as u64, number as u64]);
-            let numbers: Vec<f32> = (0..9 * width).map(|_| random.below(2000) as f32 / 500.0 - 2.0).collect();
-            values.push(Tensor::from_vec(&numbers, &[1, 9, *width]).unwrap().narrow(1, 0, length).unwrap());
+            let row: Vec<f32> = (0..9 * width).map(|_| random.below(2000) as f32 / 500.0 - 2.0).collect();
+            values.push(Tensor::from_vec(&row, &[1, 9, *width]).unwrap().narrow(1, 0, length).unwrap());
         }
         let values = Tensor::cat(&values.iter().collect::<Vec<_>>(), 0).unwrap();
         let mask: Vec<bool> = lengths.iter().flat_map(|l| (0..length).map(move |p| p < *l)).collect();
@@ -38,15 +38,26 @@ fn set(has: &[[bool; 3]], lengths: &[i64], length: i64, seed: u64) -> FeatureSet
     set
 }
 
-fn worst(a: &Tensor, b: &Tensor) -> f64 {
+fn mult(pooled: bool) -> OperatorConfig {
+    let config = OperatorConfig::new("mult").with("num_layers", 1).with("num_heads", 2).with("kernel_size", 3);
+    config.with("dropout", 0.0).with("pooled", pooled)
+}
+
+fn max_difference(a: &Tensor, b: &Tensor) -> f64 {
     a.sub(b).unwrap().abs().unwrap().max().unwrap().to_f64().unwrap()
 }
 
 #[test]
-fn every_operator_fuses_gives_gradients_to_all_it_reads_and_survives_a_row_with_nothing() {
-    for (kind, _) in OPERATORS {
-        for missing in [Missing::Mask, Missing::Token, Missing::Zero, Missing::Mean, Missing::Imagined] {
-            let (params, fusion) = made(&config(kind, missing));
+fn every_operator_is_finite_with_missing_modalities_and_backpropagates_to_all_it_uses() {
+    for kind in operators().iter().map(|spec| spec.kind) {
+        for missing in [
+            MissingModality::Mask,
+            MissingModality::Token,
+            MissingModality::Zero,
+            MissingModality::Mean,
+            MissingModality::LearnedImputation,
+        ] {
+            let (params, fusion) = build(&config(kind, missing));
             let some = set(&[[true; 3], [true, false, true], [false; 3], [true, true, false]], &[4, 2, 3, 1], 4, 3);
             let out = fusion.fuse(&some, true).unwrap();
             assert_eq!(out.features.values.shape(), [4, 1, 8], "{kind}");
@@ -61,26 +72,25 @@ fn every_operator_fuses_gives_gradients_to_all_it_reads_and_survives_a_row_with_
                     assert!(gradient.sum().unwrap().to_f64().unwrap().is_finite(), "{kind} {missing:?} {name}");
                 }
             }
-            for (modality, _) in &WIDTHS {
+            for (modality, _) in &DIMS {
                 let name = format!("inputs.{modality}.projection.weight");
                 let weight = params.named(&[mm_core::Role::Trainable]).into_iter().find(|(n, _)| *n == name).unwrap().1;
                 let moved = weight.grad().is_some_and(|g| g.abs().unwrap().sum().unwrap().to_f64().unwrap() > 0.0);
-                // Cyclic translation reads its main modality alone; the others are what it tells.
-                assert!(moved || (*kind == "mctn" && *modality != Modality::TEXT), "{kind} {missing:?} {name}");
+                // Cyclic translation predicts the other modalities from the main one and does not use them as inputs.
+                assert!(moved || (kind == "mctn" && *modality != Modality::TEXT), "{kind} {missing:?} {name}");
             }
         }
     }
 }
 
 #[test]
-fn aligned_operators_act_on_each_position_and_padding_is_zero() {
-    for (kind, _) in OPERATORS {
-        let operator = of_kind(kind).unwrap();
-        if operator.takes_sequences() {
+fn aligned_operators_are_applied_per_position_and_padding_is_zero() {
+    for kind in operators().iter().map(|spec| spec.kind) {
+        if operator_spec(kind).unwrap().takes_sequences {
             continue;
         }
-        let aligned = FusionConfig { aligned: true, ..config(kind, Missing::Mask) };
-        let (_params, fusion) = made(&aligned);
+        let aligned = FusionConfig { aligned: true, ..config(kind, MissingModality::Mask) };
+        let (_params, fusion) = build(&aligned);
         let both = set(&[[true; 3], [true, true, false]], &[3, 1], 3, 5);
         let out = fusion.fuse(&both, false).unwrap().features;
         assert_eq!(out.values.shape(), [2, 3, 8], "{kind}");
@@ -90,100 +100,102 @@ fn aligned_operators_act_on_each_position_and_padding_is_zero() {
         );
         let one = set(&[[true; 3]], &[3], 3, 5);
         let alone = fusion.fuse(&one, false).unwrap().features;
-        assert!(worst(&alone.values, &out.values.narrow(0, 0, 1).unwrap()) < 1e-5, "{kind}");
+        assert!(max_difference(&alone.values, &out.values.narrow(0, 0, 1).unwrap()) < 1e-5, "{kind}");
     }
-    for operator in [
-        Operator::Mult { layers: 1, heads: 2, kernel: 3, dropout: 0.0, pooled: false },
-        Operator::Memory { hidden: 4, memory: 6, pooled: false },
-    ] {
-        let (_params, fusion) = made(&FusionConfig { operator, width: 8, ..FusionConfig::default() });
+    for operator in
+        [mult(false), OperatorConfig::new("mfn").with("hidden_dim", 4).with("memory_dim", 6).with("pooled", false)]
+    {
+        let (_params, fusion) = build(&FusionConfig { operator, dim: 8, ..FusionConfig::default() });
         let out = fusion.fuse(&set(&[[true; 3], [true, true, false]], &[3, 1], 3, 5), false).unwrap().features;
         assert_eq!(out.values.shape(), [2, 3, 8]);
     }
 }
 
 #[test]
-fn what_cannot_be_built_is_told() {
-    let told = |config: &FusionConfig| {
-        build(&Params::new(Device::Cpu).scope(), config, &WIDTHS).map(drop).unwrap_err().to_string()
+fn invalid_settings_are_errors() {
+    let error = |config: &FusionConfig| {
+        Fusion::new(&Params::new(Device::Cpu).scope(), config, &DIMS).map(drop).unwrap_err().to_string()
     };
-    assert!(of_kind("gatd").unwrap_err().to_string().contains("gated"));
-    let wide = FusionConfig { operator: Operator::Tensor { part: 200, hidden: 4 }, ..FusionConfig::default() };
-    assert!(told(&wide).contains("1,048,576"));
-    assert!(told(&FusionConfig { dropout: 1.5, ..FusionConfig::default() }).contains("fusion.dropout"));
-    let main = Operator::Film { main: Some("smell".into()) };
-    assert!(told(&FusionConfig { operator: main, ..FusionConfig::default() }).contains("smell"));
+    assert!(operator_spec("gatd").unwrap_err().to_string().contains("gated"));
+    let wide = FusionConfig {
+        operator: OperatorConfig::new("tensor_fusion").with("modality_dim", 200),
+        ..FusionConfig::default()
+    };
+    assert!(error(&wide).contains("1,048,576"));
+    assert!(error(&FusionConfig { dropout: 1.5, ..FusionConfig::default() }).contains("fusion.dropout"));
+    let main = OperatorConfig::new("film").with("main_modality", "smell");
+    assert!(error(&FusionConfig { operator: main, ..FusionConfig::default() }).contains("smell"));
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 6, ..ProptestConfig::default() })]
     #[test]
-    fn a_row_is_the_same_whatever_its_neighbours_lack(
+    fn a_row_does_not_depend_on_other_rows(
         has in prop::collection::vec(prop::array::uniform3(any::<bool>()), 2..5),
         first in prop::array::uniform3(any::<bool>()),
         lengths in prop::collection::vec(1i64..6, 5),
     ) {
         prop_assume!(first.iter().any(|h| *h));
-        for (kind, _) in OPERATORS {
-            for missing in [Missing::Mask, Missing::Token, Missing::Mean, Missing::Imagined] {
-                let (_params, fusion) = made(&config(kind, missing));
+        for kind in operators().iter().map(|spec| spec.kind) {
+            for missing in [MissingModality::Mask, MissingModality::Token, MissingModality::Mean, MissingModality::LearnedImputation] {
+                let (_params, fusion) = build(&config(kind, missing));
                 let alone = set(&[first], &lengths[..1], lengths[0], 9);
                 let all: Vec<[bool; 3]> = std::iter::once(first).chain(has.iter().copied()).collect();
                 let longest = lengths[..all.len()].iter().copied().max().unwrap();
                 let together = set(&all, &lengths[..all.len()], longest, 9);
                 let one = fusion.fuse(&alone, false).unwrap().features.values;
                 let two = fusion.fuse(&together, false).unwrap().features.values.narrow(0, 0, 1).unwrap();
-                prop_assert!(worst(&one, &two) < 1e-4, "{} {:?}: {}", kind, missing, worst(&one, &two));
+                prop_assert!(max_difference(&one, &two) < 1e-4, "{} {:?}: {}", kind, missing, max_difference(&one, &two));
             }
         }
     }
 }
 
-/// One modality names a thing at some moment, the other tells of each thing at another moment whether it is there: which of them was meant
-/// is known to neither alone, and no longer once a sequence is pooled.
+/// One modality names an object at some step; the other states at other steps for each object whether it is present.
+/// The label is whether the named object is present: neither modality alone has it, and pooling a sequence destroys it.
 #[test]
-fn what_comes_later_in_another_modality_is_found_by_crossmodal_attention_and_not_after_pooling() {
+fn crossmodal_attention_solves_a_temporal_matching_task_that_pooling_cannot() {
     const LENGTH: usize = 8;
-    const THINGS: usize = 4;
+    const OBJECTS: usize = 4;
     const STEPS: u64 = 700;
-    // So small that a second thread only waits for the first.
+    // Too small to gain from a second thread.
     mm_core::set_num_threads(1);
     let batch = |number: u64, rows: usize| {
         let mut random = Rng::new(&[0x1A66, number]);
-        let (mut named, mut told, mut labels) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut named, mut stated, mut labels) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..rows {
-            let (meant, when) = (random.below(THINGS), random.below(LENGTH / 2));
-            let mut moments: Vec<usize> = (0..LENGTH).collect();
-            random.shuffle(&mut moments);
-            let mut name = [[0f32; THINGS]; LENGTH];
-            name[when][meant] = 1.0;
-            let mut tell = [[0f32; THINGS + 1]; LENGTH];
-            for thing in 0..THINGS {
-                let there = random.below(2) == 1;
-                tell[moments[thing]][thing] = 1.0;
-                tell[moments[thing]][THINGS] = if there { 1.0 } else { -1.0 };
-                if thing == meant {
-                    labels.push(i64::from(there));
+            let (named_object, when) = (random.below(OBJECTS), random.below(LENGTH / 2));
+            let mut steps: Vec<usize> = (0..LENGTH).collect();
+            random.shuffle(&mut steps);
+            let mut name = [[0f32; OBJECTS]; LENGTH];
+            name[when][named_object] = 1.0;
+            let mut state = [[0f32; OBJECTS + 1]; LENGTH];
+            for object in 0..OBJECTS {
+                let present = random.below(2) == 1;
+                state[steps[object]][object] = 1.0;
+                state[steps[object]][OBJECTS] = if present { 1.0 } else { -1.0 };
+                if object == named_object {
+                    labels.push(i64::from(present));
                 }
             }
             named.extend(name.concat());
-            told.extend(tell.concat());
+            stated.extend(state.concat());
         }
         let mut set = FeatureSet::new(rows as i64);
-        for (modality, values, width) in [(Modality::AUDIO, named, THINGS), (Modality::IMAGE, told, THINGS + 1)] {
+        for (modality, values, width) in [(Modality::AUDIO, named, OBJECTS), (Modality::IMAGE, stated, OBJECTS + 1)] {
             let values = Tensor::from_vec(&values, &[rows as i64, LENGTH as i64, width as i64]).unwrap();
             set.insert(modality, Features::new(values, None).unwrap(), None).unwrap();
         }
         (set, Tensor::from_slice(&labels).unwrap())
     };
-    let accuracy = |operator: Operator| {
+    let accuracy = |operator: OperatorConfig| {
         mm_core::seed::manual_seed(1);
         let params = Params::new(Device::Cpu);
-        let config = FusionConfig { operator, width: 32, dropout: 0.0, ..FusionConfig::default() };
-        let fusion = build(
+        let config = FusionConfig { operator, dim: 32, dropout: 0.0, ..FusionConfig::default() };
+        let fusion = Fusion::new(
             &params.scope().pp("fusion"),
             &config,
-            &[(Modality::AUDIO, THINGS as i64), (Modality::IMAGE, THINGS as i64 + 1)],
+            &[(Modality::AUDIO, OBJECTS as i64), (Modality::IMAGE, OBJECTS as i64 + 1)],
         )
         .unwrap();
         let head = mm_core::nn::Linear::new(&params.scope().pp("head"), 32, 2, true).unwrap();
@@ -199,13 +211,13 @@ fn what_comes_later_in_another_modality_is_found_by_crossmodal_attention_and_not
             logits(&set, true).cross_entropy(&labels, -100, 0.0).unwrap().backward().unwrap();
             optimizer.step(1.0, 1.0).unwrap();
         }
-        // Rows that were never learned from.
+        // Held-out rows.
         let (set, labels) = batch(u64::MAX, 1000);
         let right = logits(&set, false).argmax(1).unwrap().eq(&labels).unwrap();
         right.to_dtype(mm_core::DType::F32).unwrap().mean().unwrap().to_f64().unwrap()
     };
-    let attention = accuracy(Operator::Mult { layers: 1, heads: 2, kernel: 3, dropout: 0.0, pooled: true });
-    let pooled = accuracy(of_kind("concat").unwrap());
+    let attention = accuracy(mult(true));
+    let pooled = accuracy(OperatorConfig::new("concat"));
     println!("MulT {attention:.3}, pooled {pooled:.3}");
     assert!(attention > 0.95 && pooled < 0.75, "MulT {attention:.3}, pooled {pooled:.3}");
 }

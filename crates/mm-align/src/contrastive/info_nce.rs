@@ -4,14 +4,16 @@ use super::similarity::{Similarity, false_negatives, mask_false_negatives};
 use crate::Result;
 use mm_core::{DType, Tensor};
 
-/// Symmetric `InfoNCE`: the mean of the cross-entropies of each row retrieving its partner among all columns, and the reverse.
+/// Symmetric `InfoNCE`: the mean of the cross-entropies of each row retrieving its partner among all columns, and the
+/// reverse.
 ///
 /// From *Representation Learning with Contrastive Predictive Coding* (van den Oord, Li and Vinyals, 2018,
-/// <https://arxiv.org/abs/1807.03748>), in the symmetric form of *Learning Transferable Visual Models From Natural Language Supervision*
-/// (Radford et al., 2021, <https://arxiv.org/abs/2103.00020>).
+/// <https://arxiv.org/abs/1807.03748>), in the symmetric form of *Learning Transferable Visual Models From Natural
+/// Language Supervision* (Radford et al., 2021, <https://arxiv.org/abs/2103.00020>).
 ///
-/// `scale` (one over the temperature, `[1]`) multiplies the similarities. `same` `[rows, rows]` bool marks rows that show the same thing;
-/// they are excluded from each other's negatives. `label_smoothing` spreads that share of the target over all remaining rows.
+/// `scale` (one over the temperature, `[1]`) multiplies the similarities. `same` `[rows, rows]` bool marks rows that
+/// show the same thing; they are excluded from each other's negatives. `label_smoothing` spreads that share of the
+/// target over all remaining rows.
 pub fn info_nce(
     similarity: &Similarity,
     scale: &Tensor,
@@ -22,7 +24,8 @@ pub fn info_nce(
     if label_smoothing > 0.0 {
         return smoothed(&logits, same, label_smoothing);
     }
-    // The second direction reduces over columns in place: a transposed copy would cost as much as the matrix product itself.
+    // The second direction reduces over columns in place: a transposed copy would cost as much as the matrix product
+    // itself.
     let direction = |dim: i64| logits.log_softmax(dim)?.diagonal()?.mean();
     Ok(direction(1)?.add(&direction(0)?)?.mul_scalar(-0.5)?)
 }
@@ -59,11 +62,11 @@ pub(super) fn per_row(logits: &Tensor) -> Result<Tensor> {
     Ok(forward.add(&backward)?.mul_scalar(0.5)?)
 }
 
-/// Supervised contrastive loss in both directions: all rows of a class are positives of each other. The mean over rows of the mean
-/// negative log-likelihood of the row's positives.
+/// Supervised contrastive loss in both directions: all rows of a class are positives of each other. The mean over rows
+/// of the mean negative log-likelihood of the row's positives.
 ///
-/// From *Supervised Contrastive Learning* (Khosla et al., 2020, <https://arxiv.org/abs/2004.11362>). `same` `[rows, rows]` bool is true
-/// where two rows have the same class, the diagonal included.
+/// From *Supervised Contrastive Learning* (Khosla et al., 2020, <https://arxiv.org/abs/2004.11362>). `same` `[rows,
+/// rows]` bool is true where two rows have the same class, the diagonal included.
 pub fn supervised_contrastive(similarity: &Similarity, scale: &Tensor, same: &Tensor) -> Result<Tensor> {
     let logits = similarity.values().mul(scale)?;
     let positives = same.to_dtype(DType::F32)?;
@@ -76,10 +79,11 @@ pub fn supervised_contrastive(similarity: &Similarity, scale: &Tensor, same: &Te
     Ok(forward.add(&backward)?.mul_scalar(0.5)?)
 }
 
-/// Cross-entropy with soft targets `[rows, rows]` whose rows sum to one, in both directions; for the second direction the targets are
-/// transposed and normalized again.
+/// Cross-entropy with soft targets `[rows, rows]` whose rows sum to one, in both directions; for the second direction
+/// the targets are transposed and normalized again.
 ///
-/// Used by *SoftCLIP: Softer Cross-modal Alignment Makes CLIP Stronger* (Gao et al., 2024, <https://arxiv.org/abs/2303.17561>).
+/// Used by *SoftCLIP: Softer Cross-modal Alignment Makes CLIP Stronger* (Gao et al., 2024,
+/// <https://arxiv.org/abs/2303.17561>).
 pub fn soft_target_info_nce(similarity: &Similarity, scale: &Tensor, target: &Tensor) -> Result<Tensor> {
     let logits = similarity.values().mul(scale)?;
     let transposed = target.transpose(0, 1)?;
@@ -94,7 +98,8 @@ pub(super) fn soft_cross_entropy(logits: &Tensor, target: &Tensor) -> Result<Ten
     Ok(logits.log_softmax(1)?.mul(target)?.sum_dim(&[1], false)?.mean()?.neg()?)
 }
 
-/// `InfoNCE` with importance-weighted negatives: each negative is weighted by `exp(hardness · cosine)`, normalized to mean one.
+/// `InfoNCE` with importance-weighted negatives: each negative is weighted by `exp(hardness · cosine)`, normalized to
+/// mean one.
 ///
 /// From *Contrastive Learning with Hard Negative Samples* (Robinson et al., 2021, <https://arxiv.org/abs/2010.04592>).
 pub fn hard_negative_info_nce(similarity: &Similarity, scale: &Tensor, hardness: f64) -> Result<Tensor> {

@@ -59,7 +59,8 @@ pub struct ContrastiveLoss {
 }
 
 impl ContrastiveLoss {
-    /// Creates the loss with its parameters `logit_scale` (a logarithm, as in CLIP) and, for `sigmoid`, `logit_bias` under `scope`.
+    /// Creates the loss with its parameters `logit_scale` (a logarithm, as in CLIP) and, for `sigmoid`, `logit_bias`
+    /// under `scope`.
     ///
     /// # Errors
     /// When the temperature is not positive or the label smoothing is outside [0, 1).
@@ -99,8 +100,8 @@ impl ContrastiveLoss {
         soft_target_info_nce(&Similarity::cosine(a, b)?, &self.scale()?, target)
     }
 
-    /// `InfoNCE` that is robust to noisy pairs, at the current temperature. `step` counts from the start of training; during
-    /// `warmup_steps` this is [`ContrastiveLoss::forward`].
+    /// `InfoNCE` that is robust to noisy pairs, at the current temperature. `step` counts from the start of training;
+    /// during `warmup_steps` this is [`ContrastiveLoss::forward`].
     pub fn forward_robust(
         &self,
         a: &Tensor,

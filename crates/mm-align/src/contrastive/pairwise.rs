@@ -4,11 +4,11 @@ use super::similarity::{Similarity, false_negatives};
 use crate::Result;
 use mm_core::{DType, Tensor};
 
-/// Sigmoid loss: every pair of the batch is classified as matching or not; the mean over rows of the negated log-likelihoods of all their
-/// pairs.
+/// Sigmoid loss: every pair of the batch is classified as matching or not; the mean over rows of the negated
+/// log-likelihoods of all their pairs.
 ///
-/// From *Sigmoid Loss for Language Image Pre-Training* (Zhai et al., 2023, <https://arxiv.org/abs/2303.15343>). `scale` and `bias` have
-/// shape `[1]`; `same` as in [`info_nce`](super::info_nce()).
+/// From *Sigmoid Loss for Language Image Pre-Training* (Zhai et al., 2023, <https://arxiv.org/abs/2303.15343>). `scale`
+/// and `bias` have shape `[1]`; `same` as in [`info_nce`](super::info_nce()).
 pub fn sigmoid_loss(similarity: &Similarity, scale: &Tensor, bias: &Tensor, same: Option<&Tensor>) -> Result<Tensor> {
     let logits = similarity.values().mul(scale)?.add(bias)?;
     let rows = logits.size(0)?;
@@ -22,7 +22,8 @@ pub fn sigmoid_loss(similarity: &Similarity, scale: &Tensor, bias: &Tensor, same
 
 /// Triplet margin loss with the hardest negative of each row, in both directions (summed).
 ///
-/// From *VSE++: Improving Visual-Semantic Embeddings with Hard Negatives* (Faghri et al., 2018, <https://arxiv.org/abs/1707.05612>).
+/// From *VSE++: Improving Visual-Semantic Embeddings with Hard Negatives* (Faghri et al., 2018,
+/// <https://arxiv.org/abs/1707.05612>).
 pub fn triplet_loss(similarity: &Similarity, margin: f64, same: Option<&Tensor>) -> Result<Tensor> {
     let scores = similarity.values();
     let rows = scores.size(0)?;

@@ -1,5 +1,5 @@
-//! Contrastive learning with noisy pairs (noisy correspondence). Networks fit clean pairs before they memorize wrong ones, so pairs with a
-//! large loss are dropped, or their target is shared with the model's own prediction.
+//! Contrastive learning with noisy pairs (noisy correspondence). Networks fit clean pairs before they memorize wrong
+//! ones, so pairs with a large loss are dropped, or their target is shared with the model's own prediction.
 
 use super::{
     info_nce::{info_nce_per_row, per_row, soft_cross_entropy},
@@ -29,7 +29,8 @@ pub struct RobustConfig {
     /// Expected fraction of wrong pairs, in [0, 1). Only `small_loss` uses it.
     #[serde(default = "default_noise_rate")]
     pub noise_rate: f64,
-    /// Steps of plain training before the method applies; `small_loss` then ramps up to `noise_rate` over as many more steps.
+    /// Steps of plain training before the method applies; `small_loss` then ramps up to `noise_rate` over as many more
+    /// steps.
     pub warmup_steps: u64,
 }
 
@@ -56,8 +57,8 @@ pub fn small_loss_info_nce(
     Ok(row_losses.index_select(0, &Tensor::from_slice(&selected)?.to_device(row_losses.device())?)?.mean()?)
 }
 
-/// Cross-entropy in both directions whose target is `p · one-hot + (1 − p) · prediction`, with `p` the [`clean_probability`] of the pair
-/// given the losses of this batch.
+/// Cross-entropy in both directions whose target is `p · one-hot + (1 − p) · prediction`, with `p` the
+/// [`clean_probability`] of the pair given the losses of this batch.
 ///
 /// After *Learning with Noisy Correspondence for Cross-modal Matching* (Huang et al., 2021, NeurIPS 34).
 pub fn soft_label_info_nce(similarity: &Similarity, scale: &Tensor, same: Option<&Tensor>) -> Result<Tensor> {
@@ -78,8 +79,8 @@ pub fn soft_label_info_nce(similarity: &Similarity, scale: &Tensor, same: Option
 const MIN_LOSSES: usize = 8;
 const EM_ITERATIONS: usize = 50;
 
-/// Posterior probability that each loss belongs to the lower of two Gaussians fitted by expectation-maximization. All ones where there are
-/// fewer than eight losses or they do not differ.
+/// Posterior probability that each loss belongs to the lower of two Gaussians fitted by expectation-maximization. All
+/// ones where there are fewer than eight losses or they do not differ.
 pub fn clean_probability(losses: &[f64]) -> Vec<f64> {
     let count = losses.len() as f64;
     let mean = losses.iter().sum::<f64>() / count;

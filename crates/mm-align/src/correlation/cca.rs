@@ -11,11 +11,13 @@ use crate::{
 };
 use mm_core::Tensor;
 
-/// Regularized CCA of paired rows `a` `[rows, dim a]` and `b` `[rows, dim b]`. Each ridge is a multiple of its set's mean variance; 0 is
-/// plain CCA. Canonical variables have unit variance (of the regularized covariance); `values` are the canonical correlations.
+/// Regularized CCA of paired rows `a` `[rows, dim a]` and `b` `[rows, dim b]`. Each ridge is a multiple of its set's
+/// mean variance; 0 is plain CCA. Canonical variables have unit variance (of the regularized covariance); `values` are
+/// the canonical correlations.
 ///
-/// From *Relations Between Two Sets of Variates* (Hotelling, 1936, <https://doi.org/10.1093/biomet/28.3-4.321>), with the ridge of
-/// *Canonical Ridge and Econometrics of Joint Production* (Vinod, 1976, <https://doi.org/10.1016/0304-4076(76)90010-5>).
+/// From *Relations Between Two Sets of Variates* (Hotelling, 1936, <https://doi.org/10.1093/biomet/28.3-4.321>), with
+/// the ridge of *Canonical Ridge and Econometrics of Joint Production* (Vinod, 1976,
+/// <https://doi.org/10.1016/0304-4076(76)90010-5>).
 ///
 /// ```
 /// use mm_align::correlation::cca;

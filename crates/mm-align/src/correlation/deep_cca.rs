@@ -6,8 +6,8 @@ use crate::{
 };
 use mm_core::Tensor;
 
-/// Minus the sum of the canonical correlations of a batch `a` `[rows, dim]`, `b` `[rows, dim]`, differentiable. `ridge` is added to the
-/// diagonal of each covariance. Batches should have several times as many rows as dimensions.
+/// Minus the sum of the canonical correlations of a batch `a` `[rows, dim]`, `b` `[rows, dim]`, differentiable. `ridge`
+/// is added to the diagonal of each covariance. Batches should have several times as many rows as dimensions.
 ///
 /// From *Deep Canonical Correlation Analysis* (Andrew et al., 2013, <https://proceedings.mlr.press/v28/andrew13.html>).
 ///

@@ -11,10 +11,11 @@ use crate::{
 };
 use mm_core::{DType, Tensor};
 
-/// Generalized CCA (MAXVAR): the common space consists of the leading eigenvectors of all sets' whitened rows side by side. `values` are
-/// eigenvalues between 0 and the number of sets; `ridge` is a multiple of each set's mean variance.
+/// Generalized CCA (MAXVAR): the common space consists of the leading eigenvectors of all sets' whitened rows side by
+/// side. `values` are eigenvalues between 0 and the number of sets; `ridge` is a multiple of each set's mean variance.
 ///
-/// From *Canonical Analysis of Several Sets of Variables* (Kettenring, 1971, <https://doi.org/10.1093/biomet/58.3.433>).
+/// From *Canonical Analysis of Several Sets of Variables* (Kettenring, 1971,
+/// <https://doi.org/10.1093/biomet/58.3.433>).
 ///
 /// # Errors
 /// With fewer than two sets, when they are not paired or not finite, or `dim` exceeds the smallest rank.

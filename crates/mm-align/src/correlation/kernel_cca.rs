@@ -89,11 +89,11 @@ impl TrainingKernel {
     }
 }
 
-/// Kernel CCA of paired rows. `ridge` is a multiple of each kernel's mean eigenvalue and must be positive: without it any two sets are
-/// perfectly correlated. Memory grows with the square of the rows, time with the cube.
+/// Kernel CCA of paired rows. `ridge` is a multiple of each kernel's mean eigenvalue and must be positive: without it
+/// any two sets are perfectly correlated. Memory grows with the square of the rows, time with the cube.
 ///
-/// From *Canonical Correlation Analysis: An Overview with Application to Learning Methods* (Hardoon, Szedmak and Shawe-Taylor, 2004,
-/// <https://doi.org/10.1162/0899766042321814>).
+/// From *Canonical Correlation Analysis: An Overview with Application to Learning Methods* (Hardoon, Szedmak and
+/// Shawe-Taylor, 2004, <https://doi.org/10.1162/0899766042321814>).
 ///
 /// # Errors
 /// When the sets are not paired or not finite, the ridge is not positive, or `dim` exceeds the rank.

@@ -22,8 +22,8 @@ impl Centered {
     }
 }
 
-/// Covariance `[dim, dim]` of centered rows; `ridge` times the mean variance is added to the diagonal, so that the ridge means the same at
-/// every scale of the features.
+/// Covariance `[dim, dim]` of centered rows; `ridge` times the mean variance is added to the diagonal, so that the
+/// ridge means the same at every scale of the features.
 pub(super) fn covariance(x: &Tensor, ridge: f64) -> Result<Tensor> {
     let rows = (x.size(0)? - 1) as f64;
     let product = x.transpose(0, 1)?.matmul(x)?.mul_scalar(1.0 / rows)?;
@@ -32,8 +32,8 @@ pub(super) fn covariance(x: &Tensor, ridge: f64) -> Result<Tensor> {
     Ok(product.add(&Tensor::eye(dim, DType::F64, x.device())?.mul_scalar(ridge * mean_variance)?)?)
 }
 
-/// The map `[dim, rank]` that whitens a covariance matrix. Directions without variance are dropped, so constant columns and fewer rows than
-/// columns are fine.
+/// The map `[dim, rank]` that whitens a covariance matrix. Directions without variance are dropped, so constant columns
+/// and fewer rows than columns are fine.
 pub(super) fn whitening(covariance: &Tensor) -> Result<Tensor> {
     let (values, vectors) = covariance.eigh()?;
     let all = values.to_vec::<f64>()?;

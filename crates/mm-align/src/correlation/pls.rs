@@ -11,8 +11,8 @@ use crate::{
 };
 use mm_core::Tensor;
 
-/// Partial least squares by one singular value decomposition of the cross-covariance (PLS-SVD): unit-length directions of largest
-/// covariance between `a` `[rows, dim a]` and `b` `[rows, dim b]`; `values` are the covariances.
+/// Partial least squares by one singular value decomposition of the cross-covariance (PLS-SVD): unit-length directions
+/// of largest covariance between `a` `[rows, dim a]` and `b` `[rows, dim b]`; `values` are the covariances.
 ///
 /// *Partial Least Squares* (Wold, 1985, Encyclopedia of Statistical Sciences 6).
 ///

@@ -12,7 +12,8 @@ use mm_core::Tensor;
 pub struct Projections {
     /// Mean `[1, dim of the set]` and map `[dim of the set, dim]` of each set.
     pub sets: Vec<(Tensor, Tensor)>,
-    /// One value per common dimension, largest first, `[dim]`: canonical correlations (CCA), covariances (PLS) or eigenvalues (GCCA).
+    /// One value per common dimension, largest first, `[dim]`: canonical correlations (CCA), covariances (PLS) or
+    /// eigenvalues (GCCA).
     pub values: Tensor,
 }
 

@@ -7,10 +7,11 @@ use crate::{
 };
 use mm_core::Tensor;
 
-/// Hilbert–Schmidt independence criterion of paired rows `x` `[rows, dim x]` and `y` `[rows, dim y]` (biased, over `(rows − 1)²`): 0 when
-/// they are independent.
+/// Hilbert–Schmidt independence criterion of paired rows `x` `[rows, dim x]` and `y` `[rows, dim y]` (biased, over
+/// `(rows − 1)²`): 0 when they are independent.
 ///
-/// From *Measuring Statistical Dependence with Hilbert-Schmidt Norms* (Gretton et al., 2005, <https://doi.org/10.1007/11564089_7>).
+/// From *Measuring Statistical Dependence with Hilbert-Schmidt Norms* (Gretton et al., 2005,
+/// <https://doi.org/10.1007/11564089_7>).
 ///
 /// # Errors
 /// When the sets are not paired or not finite.
@@ -21,10 +22,11 @@ pub fn hsic(x: &Tensor, y: &Tensor, kernels: [Kernel; 2]) -> Result<Tensor> {
     Ok(product.sum()?.mul_scalar(1.0 / (rows * rows))?)
 }
 
-/// Linear centered kernel alignment of two representations of the same rows, `x` `[rows, dim x]` and `y` `[rows, dim y]`: 1 when they are
-/// equal up to rotation and isotropic scale.
+/// Linear centered kernel alignment of two representations of the same rows, `x` `[rows, dim x]` and `y` `[rows, dim
+/// y]`: 1 when they are equal up to rotation and isotropic scale.
 ///
-/// From *Similarity of Neural Network Representations Revisited* (Kornblith et al., 2019, <https://arxiv.org/abs/1905.00414>).
+/// From *Similarity of Neural Network Representations Revisited* (Kornblith et al., 2019,
+/// <https://arxiv.org/abs/1905.00414>).
 ///
 /// # Errors
 /// When the sets are not paired or not finite.

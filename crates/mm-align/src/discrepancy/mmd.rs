@@ -51,7 +51,8 @@ fn sum_over_pairs(x: &Tensor, y: &Tensor, kernels: &[Kernel], without_diagonal: 
     sum.ok_or_else(|| no_kernel("mmd"))
 }
 
-/// Squared maximum mean discrepancy of `x` `[n, dim]` and `y` `[m, dim]` under the mean of the kernels. Computed in blocks.
+/// Squared maximum mean discrepancy of `x` `[n, dim]` and `y` `[m, dim]` under the mean of the kernels. Computed in
+/// blocks.
 ///
 /// From *A Kernel Two-Sample Test* (Gretton et al., 2012, <https://jmlr.org/papers/v13/gretton12a.html>).
 ///
@@ -155,7 +156,8 @@ pub fn mmd_test(x: &Tensor, y: &Tensor, kernels: &[Kernel], permutations: usize,
         let (m, all) = (x.size(0)? as usize, both.size(0)? as usize);
         let n = all - m;
         let kernel = kernel.masked_fill(&Tensor::eye(all as i64, DType::Bool, both.device())?, 0.0)?;
-        // One indicator column per permutation (1 for the first set): three matrix products serve all permutations at once.
+        // One indicator column per permutation (1 for the first set): three matrix products serve all permutations at
+        // once.
         let mut columns = vec![0f64; all * (permutations + 1)];
         let mut order: Vec<usize> = (0..all).collect();
         let mut rng = Rng::new(&[seed, 77]);

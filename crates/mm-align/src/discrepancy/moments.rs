@@ -27,7 +27,8 @@ pub fn energy_distance(x: &Tensor, y: &Tensor) -> Result<Tensor> {
 
 /// CORAL: `‖cov(x) − cov(y)‖² / (4 dim²)` of `x` `[n, dim]` and `y` `[m, dim]`.
 ///
-/// From *Deep CORAL: Correlation Alignment for Deep Domain Adaptation* (Sun and Saenko, 2016, <https://arxiv.org/abs/1607.01719>).
+/// From *Deep CORAL: Correlation Alignment for Deep Domain Adaptation* (Sun and Saenko, 2016,
+/// <https://arxiv.org/abs/1607.01719>).
 ///
 /// # Errors
 /// When the dimensions differ, or a set has fewer than two rows or is not finite.
@@ -41,8 +42,8 @@ pub fn coral(x: &Tensor, y: &Tensor) -> Result<Tensor> {
     Ok(covariance(x)?.sub(&covariance(y)?)?.pow(2.0)?.sum()?.mul_scalar(0.25 / (dim * dim))?)
 }
 
-/// Central moment discrepancy of `x` `[n, dim]` and `y` `[m, dim]`: distances of the means and of the central moments up to `order`, for
-/// features bounded to an interval of length `interval` (2 for tanh).
+/// Central moment discrepancy of `x` `[n, dim]` and `y` `[m, dim]`: distances of the means and of the central moments
+/// up to `order`, for features bounded to an interval of length `interval` (2 for tanh).
 ///
 /// From *Central Moment Discrepancy (CMD) for Domain-Invariant Representation Learning* (Zellinger et al., 2017,
 /// <https://arxiv.org/abs/1702.08811>).

@@ -3,8 +3,8 @@
 use crate::{Result, checks::check_same_dim};
 use mm_core::{Tensor, seed::Rng};
 
-/// Mean squared 2-Wasserstein distance of the projections of `x` `[n, dim]` and `y` `[m, dim]` onto `directions` random lines. Sets of
-/// different sizes are compared at the quantiles of the smaller.
+/// Mean squared 2-Wasserstein distance of the projections of `x` `[n, dim]` and `y` `[m, dim]` onto `directions` random
+/// lines. Sets of different sizes are compared at the quantiles of the smaller.
 ///
 /// From *Wasserstein Barycenter and Its Application to Texture Mixing* (Rabin et al., 2012,
 /// <https://doi.org/10.1007/978-3-642-24785-9_37>).

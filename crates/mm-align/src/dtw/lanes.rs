@@ -1,4 +1,5 @@
-//! Vectorizable arithmetic: one float64 value for each of several pairs, side by side in the processor's wide registers.
+//! Vectorizable arithmetic: one float64 value for each of several pairs, side by side in the processor's wide
+//! registers.
 
 #![allow(clippy::inline_always)]
 

@@ -11,10 +11,12 @@ use crate::{Result, checks::invalid, distance::squared_distances};
 use mm_core::{DType, Element, Tensor};
 use rayon::prelude::*;
 
-/// Soft minimum over all warping paths of each cost matrix in `[pairs, length of a, length of b]`: `[pairs]`, differentiable. `gamma` is
-/// the smoothness; as it approaches 0 the result approaches [`dtw`](super::dtw). Pairs are computed in parallel.
+/// Soft minimum over all warping paths of each cost matrix in `[pairs, length of a, length of b]`: `[pairs]`,
+/// differentiable. `gamma` is the smoothness; as it approaches 0 the result approaches [`dtw`](super::dtw). Pairs are
+/// computed in parallel.
 ///
-/// From *Soft-DTW: a Differentiable Loss Function for Time-Series* (Cuturi and Blondel, 2017, <https://arxiv.org/abs/1703.01541>).
+/// From *Soft-DTW: a Differentiable Loss Function for Time-Series* (Cuturi and Blondel, 2017,
+/// <https://arxiv.org/abs/1703.01541>).
 ///
 /// # Errors
 /// When a size is 0 or `gamma` is not positive.
@@ -34,10 +36,11 @@ pub fn soft_dtw(cost: &Tensor, gamma: f64) -> Result<Tensor> {
     Ok(values.add(&linear.sub(&linear.detach()?)?)?)
 }
 
-/// Soft-DTW divergence of paired sequences `a` `[pairs, length of a, dim]` and `b` `[pairs, length of b, dim]`: soft-DTW minus half of that
-/// of each with itself; non-negative, zero for equal sequences, `[pairs]`, differentiable.
+/// Soft-DTW divergence of paired sequences `a` `[pairs, length of a, dim]` and `b` `[pairs, length of b, dim]`:
+/// soft-DTW minus half of that of each with itself; non-negative, zero for equal sequences, `[pairs]`, differentiable.
 ///
-/// From *Differentiable Divergences Between Time Series* (Blondel, Mensch and Vert, 2021, <https://arxiv.org/abs/2010.08354>).
+/// From *Differentiable Divergences Between Time Series* (Blondel, Mensch and Vert, 2021,
+/// <https://arxiv.org/abs/2010.08354>).
 ///
 /// # Errors
 /// As [`soft_dtw`].
@@ -120,8 +123,8 @@ fn in_lanes<T: Stored>(cost: &[T], n: usize, m: usize, gamma: f64, values: &mut 
     let mut above = vec![[f64::INFINITY; LANES]; m + 1];
     let mut row = vec![[f64::INFINITY; LANES]; m + 1];
     above[0] = [0.0; LANES];
-    // The fraction of each cell's value that comes from the diagonal, from above and from the left: all that the backward pass needs, so
-    // that it takes no exponential.
+    // The fraction of each cell's value that comes from the diagonal, from above and from the left: all that the
+    // backward pass needs, so that it takes no exponential.
     let mut fractions = vec![[[0f32; LANES]; 3]; cells];
     for i in 0..n {
         row[0] = [f64::INFINITY; LANES];
@@ -155,7 +158,8 @@ fn in_lanes<T: Stored>(cost: &[T], n: usize, m: usize, gamma: f64, values: &mut 
     backward(n, m, &fractions, &offset[..values.len()], grads);
 }
 
-/// Backward pass (algorithm 2 of the paper): the expected number of visits of each cell, which is the gradient of its cost.
+/// Backward pass (algorithm 2 of the paper): the expected number of visits of each cell, which is the gradient of its
+/// cost.
 #[inline(always)]
 fn backward<T: Stored>(n: usize, m: usize, fractions: &[[[f32; LANES]; 3]], offset: &[usize], grads: &mut [T]) {
     let mut below = vec![[0f64; LANES]; m + 1];

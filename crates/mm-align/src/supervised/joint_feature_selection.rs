@@ -10,7 +10,8 @@ use mm_core::{DType, Tensor, no_grad};
 /// The result of [`joint_feature_selection`].
 #[derive(Debug, Clone)]
 pub struct SelectedFeatures {
-    /// Mean `[1, dim]` and map `[dim, classes]` of each set; rows of a map near zero belong to features that are not used.
+    /// Mean `[1, dim]` and map `[dim, classes]` of each set; rows of a map near zero belong to features that are not
+    /// used.
     pub sets: Vec<(Tensor, Tensor)>,
     /// The objective after each iteration; it never increases.
     pub objective: Vec<f64>,
@@ -50,12 +51,13 @@ impl Set {
 const SMOOTHING: f64 = 1e-8;
 const MAX_ITERATIONS: usize = 30;
 
-/// Coupled linear regression of several sets `[rows, dim]` onto one label per row, with an ℓ2,1 penalty on each map (few features are
-/// used; weight `sparsity`, relative to the set's mean squared column) and a trace-norm penalty on all outputs side by side (the sets agree
-/// beyond the labels; weight `low_rank`, relative to the square root of the rows). Solved by at most 30 iteratively reweighted ridge
-/// regressions.
+/// Coupled linear regression of several sets `[rows, dim]` onto one label per row, with an ℓ2,1 penalty on each map
+/// (few features are used; weight `sparsity`, relative to the set's mean squared column) and a trace-norm penalty on
+/// all outputs side by side (the sets agree beyond the labels; weight `low_rank`, relative to the square root of the
+/// rows). Solved by at most 30 iteratively reweighted ridge regressions.
 ///
-/// From *Learning Coupled Feature Spaces for Cross-Modal Matching* (Wang et al., 2013, <https://doi.org/10.1109/ICCV.2013.261>).
+/// From *Learning Coupled Feature Spaces for Cross-Modal Matching* (Wang et al., 2013,
+/// <https://doi.org/10.1109/ICCV.2013.261>).
 ///
 /// # Errors
 /// When the sets are not paired or not finite, a label is missing or not below `num_classes`, or a weight is negative.

@@ -1,6 +1,7 @@
 //! Semantic matching: both modalities are mapped to class probabilities.
 //!
-//! From *A New Approach to Cross-Modal Multimedia Retrieval* (Rasiwasia et al., 2010, <https://doi.org/10.1145/1873951.1873987>).
+//! From *A New Approach to Cross-Modal Multimedia Retrieval* (Rasiwasia et al., 2010,
+//! <https://doi.org/10.1145/1873951.1873987>).
 
 use super::LogisticRegression;
 use crate::{
@@ -10,7 +11,8 @@ use crate::{
 };
 use mm_core::Tensor;
 
-/// Square roots of class probabilities: their dot product is the Bhattacharyya coefficient, so a cosine compares distributions.
+/// Square roots of class probabilities: their dot product is the Bhattacharyya coefficient, so a cosine compares
+/// distributions.
 struct ClassPosterior(LogisticRegression);
 
 impl Transform for ClassPosterior {
@@ -52,7 +54,8 @@ impl AlignmentMethod for SemanticMatching {
 /// L2 penalty of the logistic regressions on canonical variables.
 const SCM_L2: f64 = 1e-2;
 
-/// The method `semantic_correlation_matching`: semantic matching on canonical variables (semantic correlation matching); the regularization is the ridge of the CCA.
+/// The method `semantic_correlation_matching`: semantic matching on canonical variables (semantic correlation
+/// matching); the regularization is the ridge of the CCA.
 pub struct SemanticCorrelationMatching;
 
 impl AlignmentMethod for SemanticCorrelationMatching {

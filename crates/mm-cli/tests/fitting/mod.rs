@@ -229,7 +229,7 @@ fn what_an_utterance_rests_on_is_shown_in_the_company_of_its_video() {
                   [data.columns]\nitem = \"video\"\norder = \"at\"\nmodalities = { text = \"text\" }\n\
                   [data.split]\ngroup = \"video\"\ntest = 0.2\n[loader]\nbatch_size = 4\n\
                   [inputs.text]\nencoder = { kind = \"lstm\", embedding_dim = 16, hidden_dim = 24 }\n\
-                  [context]\nkind = \"lstm\"\nhidden = 16\n[fusion]\nwidth = 24\noperator = { kind = \"concat\" }\n\
+                  [context]\nkind = \"lstm\"\nhidden = 16\n[fusion]\ndim = 24\noperator = { kind = \"concat\" }\n\
                   [train]\nepochs = 12\n[train.optimizer]\nlr = 1e-2\n";
     std::fs::write(folder.join("c.toml"), config).unwrap();
     ok(&mm(&["train", "c.toml", "--out", "run"], folder));
@@ -370,7 +370,7 @@ encoder = { kind = "vector", dim = 2 }
 [inputs.right]
 encoder = { kind = "vector", dim = 2 }
 [fusion]
-width = 16
+dim = 16
 project = false
 operator = { kind = "concat" }
 [loss]
@@ -397,7 +397,7 @@ fn exclusive_or_needs_products_and_gates_close_on_noise() {
     };
     let linear = accuracy("linear", &[]);
     assert!(linear < 0.65, "{linear}");
-    for kind in ["multiplicative", "tensor", "mlb"] {
+    for kind in ["multiplicative", "tensor_fusion", "mlb"] {
         let found = accuracy(kind, &["--set", &format!("fusion.operator.kind=\"{kind}\"")]);
         assert!(found > 0.95, "{kind}: {found}");
     }
@@ -410,7 +410,7 @@ fn exclusive_or_needs_products_and_gates_close_on_noise() {
     let best: serde_json::Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
     assert_eq!(best["settings"][0][1], "\"mlb\"", "{lines}");
     assert!(folder.join("search/best.toml").exists() && folder.join("search/report.html").exists());
-    refused(&[&fixed[..], &["--space", "fusion.width"]].concat(), folder, &["--space fusion.width"]);
+    refused(&[&fixed[..], &["--space", "fusion.dim"]].concat(), folder, &["--space fusion.dim"]);
     // Of a modality that is noise a gated unit lets less through than of one that tells.
     let more = ["--set", "fusion.operator.kind=\"gated\"", "--set", "train.epochs=60"];
     assert!(accuracy("noisy", &[&EASY[..], &more].concat()) > 0.97);
@@ -505,7 +505,7 @@ sequence = true
 [inputs.face]
 encoder = { kind = "vector", dim = 2 }
 [fusion]
-width = 16
+dim = 16
 operator = { kind = "mult" }
 [train]
 epochs = 3

@@ -1,16 +1,16 @@
-//! Late fusion: what models of single modalities say is combined. Everything here takes probabilities `[rows, models, classes]` and which of
-//! them there are, `[rows, models]` (1 or 0): a row counts only what it has.
+//! Late fusion: the predictions of several models are combined.
+//!
+//! Functions take probabilities `[rows, models, classes]` and which of them are present, `[rows, models]` (1 or 0);
+//! absent predictions do not count.
 
 #[cfg(feature = "boosting")]
-mod boosted;
-mod calibrate;
-mod evidential;
-mod pool;
+mod boosted_trees;
+mod combine;
 mod stacking;
+mod temperature_scaling;
 
 #[cfg(feature = "boosting")]
-pub use boosted::{Boosted, Truth};
-pub use calibrate::{Isotonic, Temperature};
-pub use evidential::{Opinion, dempster, evidential_loss, opinion};
-pub use pool::{Rule, combine, fit_weights};
-pub use stacking::{folds, stacked};
+pub use boosted_trees::{BoostedTrees, Targets};
+pub use combine::{CombinationRule, combine, fit_weights};
+pub use stacking::{group_stratified_folds, stacking_features};
+pub use temperature_scaling::TemperatureScaling;

@@ -1,19 +1,22 @@
-//! Balance between modalities while they learn together: on-the-fly gradient modulation (OGM-GE, Peng 2022) and gradient blending
-//! (Wang 2020).
+//! Balancing modalities during joint training: on-the-fly gradient modulation and gradient blending.
 
 use crate::{Error, Result};
 use mm_core::Tensor;
 
-/// The same numbers, whose gradient is multiplied by `scale` on its way back: what modulates the gradient of all that made them.
+/// Identity in the forward pass; multiplies the gradient by `scale` in the backward pass.
 pub fn scale_gradient(x: &Tensor, scale: f64) -> Result<Tensor> {
     Ok(x.mul_scalar(scale)?.add(&x.detach()?.mul_scalar(1.0 - scale)?)?)
 }
 
-/// How much of its gradient each modality keeps. `scores` are the sums over a batch of the probability that each modality alone gives the
-/// right class; one that is ahead of the mean of the others by the ratio r keeps `1 − tanh(alpha · (r − 1))`, the rest keep all.
+/// Gradient scale of each modality (OGM-GE). `scores` are sums over a batch of the probability that each modality alone
+/// gives to the correct class; a modality whose score exceeds the mean of the others by the ratio r > 1 is scaled by `1
+/// − tanh(alpha · (r − 1))`.
 ///
-/// (The paper modulates by tanh(alpha · r) for r > 1, which takes most of the gradient away already at r just above 1; the difference to one
-/// makes it begin at nothing.)
+/// From *Balanced Multimodal Learning via On-the-fly Gradient Modulation* (Peng et al., 2022,
+/// <https://arxiv.org/abs/2203.15332>). The paper uses `1 − tanh(alpha · r)`, which drops abruptly at r = 1.
+///
+/// # Errors
+/// When a score is negative or not finite.
 pub fn gradient_scales(scores: &[f64], alpha: f64) -> Result<Vec<f64>> {
     if scores.iter().any(|s| !(s.is_finite() && *s >= 0.0)) {
         return Err(Error::config("gradient modulation", format!("{scores:?}"), "sums of probabilities"));
@@ -29,21 +32,28 @@ pub fn gradient_scales(scores: &[f64], alpha: f64) -> Result<Vec<f64>> {
         .collect())
 }
 
-/// Weights of the losses of several heads (each modality's, and all together's): in proportion to how much each generalised over how much it
-/// overfitted, squared, between two checkpoints. For each head: training and validation loss before, training and validation loss after.
+/// Loss weights of several heads by gradient blending: proportional to generalization over squared overfitting between
+/// two checkpoints. For each head: training and validation loss at the first checkpoint, then at the second. Weights
+/// sum to one.
+///
+/// From *What Makes Training Multi-Modal Classification Networks Hard?* (Wang, Tran and Feiszli, 2020,
+/// <https://arxiv.org/abs/1905.12681>).
+///
+/// # Errors
+/// When a loss is not finite.
 pub fn blending_weights(heads: &[[f64; 4]]) -> Result<Vec<f64>> {
     let mut weights = Vec::new();
     for [train_before, valid_before, train_after, valid_after] in heads {
-        let generalised = (valid_before - valid_after).max(0.0);
-        let overfitted = ((valid_after - train_after) - (valid_before - train_before)).abs().max(1e-3);
-        weights.push(generalised / overfitted.powi(2));
+        let generalization = (valid_before - valid_after).max(0.0);
+        let overfitting = ((valid_after - train_after) - (valid_before - train_before)).abs().max(1e-3);
+        weights.push(generalization / overfitting.powi(2));
     }
     let total: f64 = weights.iter().sum();
     if !total.is_finite() {
         return Err(Error::config("gradient blending", format!("{heads:?}"), "finite losses"));
     }
-    let even = 1.0 / heads.len().max(1) as f64;
-    Ok(weights.into_iter().map(|w| if total > 0.0 { w / total } else { even }).collect())
+    let uniform = 1.0 / heads.len().max(1) as f64;
+    Ok(weights.into_iter().map(|w| if total > 0.0 { w / total } else { uniform }).collect())
 }
 
 #[cfg(test)]
@@ -52,7 +62,7 @@ mod tests {
     use mm_core::{DType, Device};
 
     #[test]
-    fn the_one_ahead_is_held_back_and_the_one_that_generalises_weighs_more() {
+    fn dominant_modalities_are_scaled_down_and_generalizing_heads_weigh_more() {
         let scales = gradient_scales(&[8.0, 4.0], 0.5).unwrap();
         assert!((scales[0] - (1.0 - 0.5f64.tanh())).abs() < 1e-9 && scales[1] == 1.0);
         assert_eq!(gradient_scales(&[3.0, 3.0], 0.5).unwrap(), [1.0, 1.0]);

@@ -1,11 +1,11 @@
-//! What keeps the modality that learns fastest from drowning the others, and what one network can learn from another.
+//! Training methods that keep one modality from dominating the others, and distillation from unimodal teachers.
 
 mod balance;
-mod distill;
-mod entropy;
+mod distillation;
+mod functional_entropy;
 mod unimodal;
 
 pub use balance::{blending_weights, gradient_scales, scale_gradient};
-pub use distill::distillation;
-pub use entropy::functional_entropy;
+pub use distillation::distillation;
+pub use functional_entropy::functional_entropy;
 pub use unimodal::{polarity, unimodal_labels};

@@ -7,8 +7,8 @@ use mm_core::{DType, Tensor, seed::Rng};
 /// Fewest known pairs that a method can be fitted on.
 pub(super) const MIN_PAIRS: i64 = 4;
 
-/// Checks two feature arrays `[rows, dim]` and optional int64 labels `[rows]`. Labels keep their values; [`index_labels`] makes them class
-/// indices.
+/// Checks two feature arrays `[rows, dim]` and optional int64 labels `[rows]`. Labels keep their values;
+/// [`index_labels`] makes them class indices.
 ///
 /// # Errors
 /// When an array is not float, not finite, or the numbers of rows differ.

@@ -17,7 +17,8 @@ pub struct AlignmentMetrics {
     pub a_to_b: RetrievalMetrics,
     /// a retrieved from b.
     pub b_to_a: RetrievalMetrics,
-    /// Mean average precision, a to b and b to a, with all rows of the same label relevant (only the paired row without labels).
+    /// Mean average precision, a to b and b to a, with all rows of the same label relevant (only the paired row without
+    /// labels).
     pub mean_average_precision: [f64; 2],
     /// The same for random embeddings.
     pub chance_mean_average_precision: [f64; 2],
@@ -41,8 +42,8 @@ pub fn evaluate(fitted: &FittedAlignment, pairs: &PairedFeatures) -> Result<Alig
     Ok(AlignmentMetrics { a_to_b, b_to_a, mean_average_precision, chance_mean_average_precision })
 }
 
-/// Mean average precision over the whole ranking, a to b and b to a, of unit-length embeddings `[rows, dim]`. Rows of the same label are
-/// relevant; without labels only the paired row is.
+/// Mean average precision over the whole ranking, a to b and b to a, of unit-length embeddings `[rows, dim]`. Rows of
+/// the same label are relevant; without labels only the paired row is.
 pub(super) fn mean_average_precision(a: &Tensor, b: &Tensor, labels: Option<&[i64]>) -> Result<[f64; 2]> {
     let is_relevant = |query: usize, candidate: usize| labels.map_or(query == candidate, |l| l[query] == l[candidate]);
     Ok([retrieval_metrics(a, b, is_relevant)?.map, retrieval_metrics(b, a, is_relevant)?.map])

@@ -54,7 +54,8 @@ pub(super) enum DeepCca {
     Autoencoder,
 }
 
-/// A method that trains one network per modality: standardized input, two layers and a linear skip connection, 60 epochs of AdamW.
+/// A method that trains one network per modality: standardized input, two layers and a linear skip connection, 60
+/// epochs of AdamW.
 pub struct NeuralAlignment {
     pub(super) name: &'static str,
     pub(super) description: &'static str,

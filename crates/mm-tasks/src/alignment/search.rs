@@ -108,12 +108,13 @@ impl Setting<'_> {
     }
 }
 
-/// Fits a method by name, or the best closed-form method for [`AUTO`]. What the options leave open is chosen by the mean average precision
-/// on held-out training pairs; the best setting is then fitted on all pairs. Returns the trials too (none where nothing was open).
+/// Fits a method by name, or the best closed-form method for [`AUTO`]. What the options leave open is chosen by the
+/// mean average precision on held-out training pairs; the best setting is then fitted on all pairs. Returns the trials
+/// too (none where nothing was open).
 ///
 /// # Errors
-/// When the method is unknown or needs labels that are absent, an option is out of range, there are fewer than four pairs, or no setting
-/// can be fitted.
+/// When the method is unknown or needs labels that are absent, an option is out of range, there are fewer than four
+/// pairs, or no setting can be fitted.
 pub fn search(
     registry: &MethodRegistry,
     method: &str,

@@ -1,5 +1,5 @@
-//! Texts in a script that their language is not written in. Scripts are certain without a language model, which could not decide one short
-//! caption anyway.
+//! Texts in a script that their language is not written in. Scripts are certain without a language model, which could
+//! not decide one short caption anyway.
 
 use super::{Problem, ProblemKind, RowAudit};
 use mm_core::{Modality, Source};

@@ -1,5 +1,5 @@
-//! `mm audit`: which pairs of a data set are probably wrong — mismatched, duplicate, leaking across the split, in another language than
-//! marked, or unreadable. Mismatch scores need no labels.
+//! `mm audit`: which pairs of a data set are probably wrong — mismatched, duplicate, leaking across the split, in
+//! another language than marked, or unreadable. Mismatch scores need no labels.
 
 mod embed;
 mod languages;
@@ -66,8 +66,8 @@ const MIN_PAIRS_TO_ALIGN: usize = 50;
 /// Ridge of the CCA that aligns separate embedding spaces.
 const ALIGNMENT_RIDGE: f64 = 10.0;
 
-/// Audits the pairs of two modalities of a manifest. With `separate_spaces` the two modalities' embeddings share no space and are aligned
-/// by CCA on the pairs themselves ([`cross_fitted_cca`]).
+/// Audits the pairs of two modalities of a manifest. With `separate_spaces` the two modalities' embeddings share no
+/// space and are aligned by CCA on the pairs themselves ([`cross_fitted_cca`]).
 ///
 /// # Errors
 /// When too few pairs can be read.
@@ -117,7 +117,8 @@ pub fn audit(
     Ok(Audit { modalities: modalities.map(|m| m.name().to_owned()), rows: all, skipped: embedded.skipped })
 }
 
-/// Row numbers to keep: without unreadable, duplicate or leaking rows and without the `fraction` with the highest mismatch.
+/// Row numbers to keep: without unreadable, duplicate or leaking rows and without the `fraction` with the highest
+/// mismatch.
 pub fn rows_to_keep(audit: &Audit, fraction: f64) -> Vec<usize> {
     let readable: Vec<&RowAudit> = audit.rows.iter().filter(|r| !r.has(ProblemKind::Unreadable)).collect();
     let dropped = (readable.len() as f64 * fraction.clamp(0.0, 1.0)).round() as usize;

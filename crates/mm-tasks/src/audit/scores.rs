@@ -6,8 +6,8 @@ use mm_core::{DType, Tensor};
 
 /// Three scores of each pair, and their mean rank.
 pub struct MismatchScores {
-    /// Cosine similarity, ranked as in *Confident Learning: Estimating Uncertainty in Dataset Labels* (Northcutt, Jiang and Chuang, 2021,
-    /// <https://arxiv.org/abs/1911.00068>).
+    /// Cosine similarity, ranked as in *Confident Learning: Estimating Uncertainty in Dataset Labels* (Northcutt, Jiang
+    /// and Chuang, 2021, <https://arxiv.org/abs/1911.00068>).
     pub similarity: Vec<f64>,
     /// Contrastive loss, the mean of both directions; wrong pairs have a large one (*Co-teaching*, Han et al., 2018,
     /// <https://arxiv.org/abs/1804.06872>).
@@ -48,8 +48,8 @@ pub fn mismatch_scores(a: &Tensor, b: &Tensor) -> Result<MismatchScores> {
     Ok(MismatchScores { similarity, loss, neighborhood, mismatch })
 }
 
-/// Mean similarity of the other modality's rows `y` `[count, dim]` with the partners (rows of `partners`) of their nearest neighbors by
-/// `cosines` `[count, rows]`, the row itself included.
+/// Mean similarity of the other modality's rows `y` `[count, dim]` with the partners (rows of `partners`) of their
+/// nearest neighbors by `cosines` `[count, rows]`, the row itself included.
 fn neighbor_similarity(cosines: &Tensor, k: i64, y: &Tensor, partners: &Tensor) -> Result<Tensor> {
     let (_, neighbors) = cosines.topk(k + 1)?;
     let found = partners.embedding(&neighbors)?; // [count, k + 1, dim]
@@ -74,8 +74,9 @@ const FOLDS: i64 = 5;
 /// Folds are truncated to the same dimension.
 const MAX_CCA_DIM: i64 = 64;
 
-/// Brings embeddings `a` `[rows, dim a]` and `b` `[rows, dim b]` of separate spaces into one by CCA on the pairs themselves, cross-fitted:
-/// each fifth is projected by a fit on the other four, so that no pair supports itself. Unit-length float32 rows.
+/// Brings embeddings `a` `[rows, dim a]` and `b` `[rows, dim b]` of separate spaces into one by CCA on the pairs
+/// themselves, cross-fitted: each fifth is projected by a fit on the other four, so that no pair supports itself.
+/// Unit-length float32 rows.
 pub fn cross_fitted_cca(a: &Tensor, b: &Tensor, ridge: f64) -> Result<(Tensor, Tensor)> {
     let rows = a.size(0)?;
     let fold_rows =

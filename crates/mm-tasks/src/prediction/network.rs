@@ -7,8 +7,8 @@ use super::{
 };
 use crate::{Error, Result};
 use mm_core::{
-    AttentionStep, BuildContext, DType, Device, Encoder, FeatureSet, Features, FusionOperator, Init, Input, Modality,
-    Module, Params, Pooling, Processor, Reasoner, Registry, Scope, Tensor, enable_grad,
+    AttentionStep, BuildContext, DType, Device, Encoder, FeatureSet, Features, Init, Input, Modality, Module, Params,
+    Pooling, Processor, Reasoner, Registry, Scope, Tensor, enable_grad,
     nn::{
         Activation, AttentionConfig, BlockConfig, ForwardArgs, Linear, Lstm, Mask, MlpConfig, Transformer,
         TransformerConfig, sinusoidal_positions, with_math_attention,
@@ -231,7 +231,7 @@ pub struct Look {
 
 /// What makes one of all.
 enum Joint {
-    Fusion(Box<dyn FusionOperator>),
+    Fusion(mm_fusion::Fusion),
     Reason(Box<dyn Reasoner>),
 }
 
@@ -289,7 +289,7 @@ impl Network {
             }
             let context = config.context.as_ref().map(|c| Context::new(&scope.pp("context"), width, c)).transpose()?;
             let wide = context.as_ref().map_or(Ok(width), Context::dim)?;
-            let hidden = config.fusion.width.clamp(8, 256);
+            let hidden = config.fusion.dim.clamp(8, 256);
             let head = (config.loss.auxiliary > 0.0)
                 .then(|| {
                     Ok::<_, mm_core::Error>((
@@ -327,7 +327,7 @@ impl Network {
             let width = reasoner.dim();
             (Joint::Reason(reasoner), width)
         } else {
-            let fusion = mm_fusion::build(&root.pp("fusion"), &config.fusion, &widths)?;
+            let fusion = mm_fusion::Fusion::new(&root.pp("fusion"), &config.fusion, &widths)?;
             let width = fusion.dim();
             (Joint::Fusion(fusion), width)
         };

@@ -45,10 +45,10 @@ impl Preset {
     fn members(self) -> Vec<(&'static str, u64)> {
         match self {
             Self::Fast => vec![("concat", 0)],
-            Self::Good => vec![("concat", 0), ("gated", 1), ("low_rank", 2)],
+            Self::Good => vec![("concat", 0), ("gated", 1), ("low_rank_fusion", 2)],
             Self::Best => {
                 // Each kind comes at an even and at an odd place: with either way of reading.
-                let kinds = ["concat", "gated", "low_rank", "experts"];
+                let kinds = ["concat", "gated", "low_rank_fusion", "mixture_of_experts"];
                 (0..2).flat_map(|seed| (0..4).map(move |n| (kinds[(n + seed) % 4], seed as u64))).collect()
             }
         }
@@ -547,7 +547,7 @@ fn config(
         "loader": {"batch_size": batch, "always_first_source": ["text", "image", "video"]},
         "dropout": 0.3,
         "inputs": inputs,
-        "fusion": {"width": 128, "dropout": 0.2, "modality_dropout": if several { 0.25 } else { 0.0 }},
+        "fusion": {"dim": 128, "dropout": 0.2, "modality_dropout": if several { 0.25 } else { 0.0 }},
         "loss": {"auxiliary": if several { 1.0 } else { 0.0 }, "smoothing": 0.02},
         "train": {
             "epochs": epochs, "evaluate_every_epochs": 1, "early_stopping": {"patience": (epochs / 3).max(4)}, "ema_decay": 0.98, "log_every_steps": 20,

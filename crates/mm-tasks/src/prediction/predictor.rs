@@ -4,7 +4,7 @@ use super::{Answers, Label, Look, Pooling, Prediction, Problem, Target, keeping:
 use crate::{Error, Result, metrics};
 use mm_core::{DType, Device, Modality, Registry, Source, Tensor, checkpoint};
 use mm_data::{FailedSample, Manifest, Row, Split};
-use mm_fusion::late::{Rule, Temperature, Truth, combine, fit_weights};
+use mm_fusion::late::{CombinationRule, Targets, TemperatureScaling, combine, fit_weights};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::{collections::BTreeMap, path::Path};
@@ -76,7 +76,7 @@ impl Combination {
                 }
                 let all = Tensor::from_slice(&places)?;
                 out.temperatures
-                    .insert(FUSED.into(), Temperature::fit(&answers.fused.index_select(0, &all)?, &classes)?.0);
+                    .insert(FUSED.into(), TemperatureScaling::fit(&answers.fused.index_select(0, &all)?, &classes)?.0);
                 for (modality, (logits, flags)) in &answers.own {
                     let here: Vec<usize> = (0..places.len())
                         .zip(flags.index_select(0, &all)?.to_vec::<f64>()?)
@@ -85,13 +85,13 @@ impl Combination {
                     if here.len() >= ENOUGH {
                         let rows = Tensor::from_slice(&here.iter().map(|n| places[*n]).collect::<Vec<_>>())?;
                         let own: Vec<i64> = here.iter().map(|n| classes[*n]).collect();
-                        let fitted = Temperature::fit(&logits.index_select(0, &rows)?, &own)?;
+                        let fitted = TemperatureScaling::fit(&logits.index_select(0, &rows)?, &own)?;
                         out.temperatures.insert(modality.to_string(), fitted.0);
                     }
                 }
                 let (names, probabilities, present) = out.heads(model, answers)?;
                 let (p, there) = (probabilities.index_select(0, &all)?, present.index_select(0, &all)?);
-                let weights = fit_weights(&p, &there, &classes, Rule::LogPool)?;
+                let weights = fit_weights(&p, &there, &classes, CombinationRule::LogPool)?;
                 out.weights = names.into_iter().zip(weights).collect();
             }
         }
@@ -121,9 +121,9 @@ impl Combination {
         let numbers: Vec<f64> = numbers.into_iter().map(|(_, v)| v).collect();
         match model.config.pool {
             Pooling::Logistic => Stack::logistic(&said, &there, &classes, &groups),
-            _ if classes.is_empty() => Stack::boosted(&said, &there, &Truth::Numbers(&numbers), &groups),
+            _ if classes.is_empty() => Stack::boosted(&said, &there, &Targets::Values(&numbers), &groups),
             _ => {
-                let truth = Truth::Classes(&classes, model.target.classes.len());
+                let truth = Targets::Classes(&classes, model.target.classes.len());
                 Stack::boosted(&said, &there, &truth, &groups)
             }
         }
@@ -180,7 +180,7 @@ impl Combination {
             .map(|n| if self.weights.is_empty() { only(n) } else { self.weights.get(n).copied().unwrap_or(0.0) })
             .collect();
         if model.target.is_classes() {
-            return Ok(combine(&said, &there, Rule::LogPool, Some(&weights))?);
+            return Ok(combine(&said, &there, CombinationRule::LogPool, Some(&weights))?);
         }
         if model.target.problem == Problem::Multilabel {
             return Ok(said.select(1, 0)?);
@@ -376,7 +376,7 @@ impl Predictor {
         let all = Tensor::stack(&said.iter().map(|s| &s.values).collect::<Vec<_>>(), 1)?;
         let all = all.index_select(0, &Tensor::from_slice(&places)?)?;
         let present = Tensor::ones(&all.shape()[..2], DType::F32, Device::Cpu)?;
-        self.weights = fit_weights(&all, &present, &classes, Rule::Mean)?;
+        self.weights = fit_weights(&all, &present, &classes, CombinationRule::Mean)?;
         Ok(())
     }
 

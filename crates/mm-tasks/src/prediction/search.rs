@@ -9,7 +9,7 @@ use crate::{
 };
 use mm_core::{Device, Registry, checkpoint, config as settings, seed::Rng};
 use mm_data::Split;
-use mm_fusion::OPERATORS;
+use mm_fusion::operators;
 use mm_train::{NoopProgress, Run, environment};
 use serde::Serialize;
 use serde_json::json;
@@ -67,7 +67,7 @@ impl Trial {
 /// `key=a|b|c`: a key of the config and what it may be.
 pub fn space(text: &str) -> Result<(String, Vec<String>)> {
     let (key, values) = text.split_once('=').filter(|(k, v)| !k.is_empty() && !v.is_empty()).ok_or_else(|| {
-        Error::Config(format!("--space {text}: wanted KEY=VALUE|VALUE…, for instance fusion.width=32|64"))
+        Error::Config(format!("--space {text}: wanted KEY=VALUE|VALUE…, for instance fusion.dim=32|64"))
     })?;
     Ok((key.to_owned(), values.split('|').map(|v| v.trim().to_owned()).collect()))
 }
@@ -94,10 +94,10 @@ pub fn search(
     resolve(&mut value, base, registry, &mut |text| tracing::info!("{text}"))?;
     let most = parse(&value)?.common.train.epochs;
     let default = || {
-        let kinds = OPERATORS.iter().map(|(k, _)| format!("{k:?}")).collect();
+        let kinds = operators().iter().map(|spec| format!("{:?}", spec.kind)).collect();
         vec![
             ("fusion.operator.kind".to_owned(), kinds),
-            ("fusion.width".to_owned(), ["32", "64", "128"].map(ToOwned::to_owned).to_vec()),
+            ("fusion.dim".to_owned(), ["32", "64", "128"].map(ToOwned::to_owned).to_vec()),
         ]
     };
     let space = if search.space.is_empty() { default() } else { search.space.clone() };

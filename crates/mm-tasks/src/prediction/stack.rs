@@ -3,7 +3,7 @@
 use crate::{Error, Result};
 use mm_align::supervised::LogisticRegression;
 use mm_core::Tensor;
-use mm_fusion::late::{Boosted, Truth, folds, stacked};
+use mm_fusion::late::{BoostedTrees, Targets, group_stratified_folds, stacking_features};
 use serde::{Deserialize, Serialize};
 
 /// One of the two, as it is kept in a run folder.
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "snake_case")]
 pub(super) enum Stack {
     Logistic { mean: Vec<f64>, deviation: Vec<f64>, weights: Vec<f64> },
-    Boosted(Boosted),
+    Boosted(BoostedTrees),
 }
 
 /// Weights on the squared weights that are tried.
@@ -21,8 +21,8 @@ impl Stack {
     /// A logistic regression on `said` `[rows, heads, classes]` and which of it there is, `[rows, heads]`; how much it is held back is chosen
     /// on folds that keep groups together.
     pub(super) fn logistic(said: &Tensor, there: &Tensor, labels: &[i64], groups: &[String]) -> Result<Self> {
-        let (inputs, classes) = (stacked(said, there)?, said.size(2)?);
-        let fold = folds(groups, labels, 5, 0)?;
+        let (inputs, classes) = (stacking_features(said, there)?, said.size(2)?);
+        let fold = group_stratified_folds(groups, labels, 5, 0)?;
         let mut losses = [0.0; PENALTIES.len()];
         for left in 0..5 {
             let (inside, outside): (Vec<usize>, Vec<usize>) = (0..labels.len()).partition(|r| fold[*r] != left);
@@ -47,8 +47,8 @@ impl Stack {
     }
 
     /// Gradient-boosted trees on the same.
-    pub(super) fn boosted(said: &Tensor, there: &Tensor, truth: &Truth<'_>, groups: &[String]) -> Result<Self> {
-        Ok(Self::Boosted(Boosted::fit(said, there, truth, groups, 0)?))
+    pub(super) fn boosted(said: &Tensor, there: &Tensor, truth: &Targets<'_>, groups: &[String]) -> Result<Self> {
+        Ok(Self::Boosted(BoostedTrees::fit(said, there, truth, groups, 0)?))
     }
 
     /// `[rows, classes]` probabilities, or `[rows, 1]` numbers, float64.
@@ -56,7 +56,7 @@ impl Stack {
         match self {
             Self::Boosted(trees) => Ok(trees.apply(said, there)?),
             Self::Logistic { mean, deviation, weights } => {
-                let inputs = stacked(said, there)?;
+                let inputs = stacking_features(said, there)?;
                 let width = inputs.size(1)? as usize;
                 if mean.len() != width || weights.len() != (width + 1) * said.size(2)? as usize {
                     return Err(Error::Config(format!(

@@ -1,0 +1,164 @@
+//! Replacement of missing modalities.
+
+use super::ModalityInput;
+use crate::{Error, Result};
+use mm_core::{
+    Init, Module, Scope, Tensor,
+    nn::{Activation, Mlp, MlpConfig},
+    no_grad,
+};
+use serde::{Deserialize, Serialize};
+
+/// What replaces a modality that a row lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MissingModality {
+    /// Zeros, and the operator sees the modality as absent: gates close, attention is masked, products leave it out.
+    #[default]
+    Mask,
+    /// A learned vector.
+    Token,
+    /// Zeros, seen as present.
+    Zero,
+    /// Running mean over training rows.
+    Mean,
+    /// A network's prediction from the modalities that are present, trained on rows that have several.
+    LearnedImputation,
+}
+
+/// Weights of the old value and of the batch in the running mean.
+const MEAN_DECAY: f64 = 0.95;
+const MEAN_UPDATE: f64 = 0.05;
+
+/// What one modality is replaced by.
+pub(super) enum Replacement {
+    /// Nothing to learn or store.
+    None,
+    /// `[dim]`.
+    Token(Tensor),
+    /// `[dim]`.
+    Mean(Tensor),
+    /// Predicts the modality from the mean of the others.
+    Imputation(Mlp),
+}
+
+impl Replacement {
+    pub(super) fn new(scope: &Scope<'_>, missing: MissingModality, dim: i64, project: bool) -> Result<Self> {
+        Ok(match missing {
+            MissingModality::Mask | MissingModality::Zero => Self::None,
+            MissingModality::Token => Self::Token(scope.param("token", &[dim], Init::Normal(0.02))?),
+            MissingModality::Mean => Self::Mean(scope.buffer("mean", &[dim], Init::Zeros)?),
+            MissingModality::LearnedImputation if project => {
+                let config = MlpConfig::new(dim.max(32), Activation::Gelu);
+                Self::Imputation(Mlp::new(&scope.pp("imputation"), dim, &config)?)
+            }
+            MissingModality::LearnedImputation => {
+                let found = "learned_imputation without project";
+                return Err(Error::config("fusion.missing", found, "fusion.project = true"));
+            }
+        })
+    }
+}
+
+/// A replacement for one batch.
+struct Filling {
+    /// `[dim]` or `[rows, dim]`; none for zeros.
+    values: Option<Tensor>,
+    /// Rows `[rows, 1]` that can be replaced; all if absent.
+    available: Option<Tensor>,
+}
+
+/// Replaces what rows lack. Returns the loss of the learned imputation.
+pub(super) fn replace(
+    inputs: &mut [ModalityInput],
+    missing: MissingModality,
+    replacements: &[&Replacement],
+    train: bool,
+) -> Result<Option<Tensor>> {
+    if missing == MissingModality::Mask {
+        return Ok(None);
+    }
+    let pooled = inputs.iter().map(ModalityInput::mean_pooled).collect::<Result<Vec<_>>>()?;
+    let present = inputs.iter().map(ModalityInput::present_column).collect::<Result<Vec<_>>>()?; // [rows, 1] each
+    let mut loss: Option<Tensor> = None;
+    for (index, (replacement, input)) in replacements.iter().zip(inputs.iter_mut()).enumerate() {
+        let filling = match replacement {
+            Replacement::None => Filling { values: None, available: None },
+            Replacement::Token(token) => Filling { values: Some(token.clone()), available: None },
+            Replacement::Mean(mean) => {
+                if train {
+                    update_mean(mean, &pooled[index], &present[index])?;
+                }
+                Filling { values: Some(mean.clone()), available: None }
+            }
+            Replacement::Imputation(network) => {
+                let (values, available, error) = impute(network, index, &pooled, &present, train)?;
+                loss = Some(match loss {
+                    Some(sum) => sum.add(&error)?,
+                    None => error,
+                });
+                Filling { values: Some(values), available: Some(available) }
+            }
+        };
+        fill(input, &present[index], filling)?;
+    }
+    Ok(loss)
+}
+
+fn update_mean(mean: &Tensor, pooled: &Tensor, present: &Tensor) -> Result<()> {
+    no_grad(|| {
+        let rows = present.sum()?.to_f64()?;
+        if rows > 0.0 {
+            let batch_mean = pooled.mul(present)?.sum_dim(&[0], false)?.mul_scalar(1.0 / rows)?;
+            mean.scale_add_(MEAN_DECAY, &batch_mean.detach()?, MEAN_UPDATE)?;
+        }
+        Ok(())
+    })
+}
+
+/// The imputed values `[rows, dim]`, the rows `[rows, 1]` that have another modality to impute from, and the mean
+/// squared error on rows that have this modality too.
+fn impute(
+    network: &Mlp,
+    index: usize,
+    pooled: &[Tensor],
+    present: &[Tensor],
+    train: bool,
+) -> Result<(Tensor, Tensor, Tensor)> {
+    let (mut sum, mut count) = (pooled[index].zeros_like()?, present[index].zeros_like()?);
+    for (other, values) in pooled.iter().enumerate().filter(|(other, _)| *other != index) {
+        sum = sum.add(&values.mul(&present[other])?)?;
+        count = count.add(&present[other])?;
+    }
+    let available = count.clamp(0.0, 1.0)?;
+    let imputed = network.forward(&sum.div(&count.clamp_min(1.0)?)?, train)?.mul(&available)?;
+    let both = available.mul(&present[index])?;
+    let error = imputed.sub(&pooled[index].detach()?)?.pow(2.0)?.mean_dim(&[1], true)?;
+    let loss = error.mul(&both)?.sum()?.div(&both.sum()?.clamp_min(1.0)?)?;
+    Ok((imputed, available, loss))
+}
+
+fn fill(input: &mut ModalityInput, present: &Tensor, filling: Filling) -> Result<()> {
+    let absent = present.neg()?.add_scalar(1.0)?; // [rows, 1]
+    if let Some(values) = &filling.values {
+        let filled = absent.mul(values)?; // [rows, dim]
+        if input.values.rank() == 2 {
+            input.values = input.values.add(&filled)?;
+        } else {
+            // The first position stands for the whole sequence.
+            let length = input.values.size(1)?;
+            input.values = input.values.add(&filled.unsqueeze(1)?.pad(&[0, 0, 0, length - 1], 0.0)?)?;
+        }
+    }
+    let available = match filling.available {
+        Some(available) => present.add(&absent.mul(&available)?)?,
+        None => present.ones_like()?,
+    };
+    if let Some(mask) = &input.mask {
+        let length = mask.size(1)?;
+        let first = available.mul(&absent)?.gt_scalar(0.5)?.pad(&[0, length - 1], 0.0)?;
+        input.mask = Some(mask.logical_or(&first)?);
+    }
+    input.present = available.squeeze(1)?;
+    Ok(())
+}
