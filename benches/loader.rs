@@ -20,7 +20,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         Arc::new(ImageProcessor::new(ImageProcessorConfig { transform, ..ImageProcessorConfig::default() }));
     let rows = (0..manifest.rows.len()).collect();
     let loader_config = LoaderConfig { batch_size: 64, num_workers: 2, ..LoaderConfig::default() };
-    let loader = Loader::new(manifest, rows, BTreeMap::from([(Modality::IMAGE, processor)]), loader_config, 0, true)?;
+    let loader = Loader::builder(manifest)
+        .rows(rows)
+        .processors(BTreeMap::from([(Modality::IMAGE, processor)]))
+        .config(loader_config)
+        .seed(0)
+        .for_training()
+        .build()?;
     let mut best = 0f64;
     for epoch in 0..epochs.parse::<u64>()? {
         let begun = Instant::now();

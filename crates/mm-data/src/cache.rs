@@ -1,4 +1,4 @@
-//! Samples kept on disk under a key that changes when the source or anything that makes the numbers does.
+//! A cache of tensors on disk.
 
 use crate::{Error, Result};
 use mm_core::{Checkpoint, ProcessContext, Processor, Source, Tensor};
@@ -8,27 +8,17 @@ use std::{
     sync::Arc,
 };
 
-/// A folder of tensors by key. Several processes may share it; a half-written entry is never seen.
-#[derive(Debug, Clone)]
-pub struct TensorCache {
-    folder: PathBuf,
-}
+/// Identifies a cached tensor: a hash of the raw value and of everything that is done to it. A file is identified by its path, length and
+/// modification time.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct CacheKey(String);
 
-impl TensorCache {
-    /// A cache in `folder`, which is made if it is not there.
-    pub fn open(folder: impl Into<PathBuf>) -> Result<Self> {
-        let folder = folder.into();
-        std::fs::create_dir_all(&folder).map_err(|e| Error::file(&folder, e))?;
-        Ok(Self { folder })
-    }
-
-    /// The cache that a config names, relative to `base`; mm's own where it names none.
-    pub fn open_or_default(base: &Path, named: Option<&Path>) -> Result<Self> {
-        Self::open(named.map_or_else(|| mm_core::cache_dir().join("samples"), |c| base.join(c)))
-    }
-
-    /// The key of one source under a fingerprint of what is done to it: a file counts by path, length and time of change.
-    pub fn key(fingerprint: &str, source: &Source) -> Result<String> {
+impl CacheKey {
+    /// The key of `source` processed as `fingerprint` describes.
+    ///
+    /// # Errors
+    /// When the source is a file that cannot be read.
+    pub fn new(fingerprint: &str, source: &Source) -> Result<Self> {
         let mut hasher = blake3::Hasher::new();
         hasher.update(fingerprint.as_bytes()).update(&[0]);
         match source {
@@ -39,49 +29,74 @@ impl TensorCache {
                 hasher.update(b"value").update(value.to_string().as_bytes());
             }
             Source::Path(path) => {
-                let about = std::fs::metadata(path).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
-                let changed = about
-                    .modified()
-                    .ok()
-                    .and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok())
-                    .unwrap_or_default();
+                let metadata =
+                    std::fs::metadata(path).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
+                let modified = metadata.modified().ok();
+                let modified = modified.and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok()).unwrap_or_default();
                 hasher.update(b"file").update(path.as_os_str().as_encoded_bytes());
-                hasher.update(&about.len().to_le_bytes()).update(&changed.as_nanos().to_le_bytes());
+                hasher.update(&metadata.len().to_le_bytes()).update(&modified.as_nanos().to_le_bytes());
             }
         }
-        Ok(hasher.finalize().to_hex()[..40].to_owned())
+        Ok(Self(hasher.finalize().to_hex()[..40].to_owned()))
     }
 
-    fn path(&self, key: &str) -> PathBuf {
-        self.folder.join(&key[..2]).join(format!("{}.safetensors", &key[2..]))
+    /// A seed for random numbers that belong to this entry, such as those of an augmented view.
+    pub fn seed(&self) -> u64 {
+        u64::from_str_radix(&self.0[..16], 16).unwrap_or(0)
+    }
+}
+
+/// A folder of tensors by key. Several processes may use it at once; entries are written atomically.
+#[derive(Debug, Clone)]
+pub struct TensorCache {
+    folder: PathBuf,
+}
+
+impl TensorCache {
+    /// A cache in `folder`, which is created if it does not exist.
+    pub fn open(folder: impl Into<PathBuf>) -> Result<Self> {
+        let folder = folder.into();
+        std::fs::create_dir_all(&folder).map_err(|e| Error::file(&folder, e))?;
+        Ok(Self { folder })
     }
 
-    /// What is kept under a key; a broken entry counts as none.
-    pub fn get(&self, key: &str) -> Option<Tensor> {
+    /// The cache in `folder`, relative to `base`; mm's own cache when it is absent.
+    pub fn open_or_default(base: &Path, folder: Option<&Path>) -> Result<Self> {
+        Self::open(folder.map_or_else(|| mm_core::cache_dir().join("samples"), |c| base.join(c)))
+    }
+
+    fn path(&self, key: &CacheKey) -> PathBuf {
+        self.folder.join(&key.0[..2]).join(format!("{}.safetensors", &key.0[2..]))
+    }
+
+    /// The tensor under a key; `None` when there is none or its file is damaged.
+    pub fn get(&self, key: &CacheKey) -> Option<Tensor> {
         Checkpoint::open(self.path(key)).ok()?.get("x").ok()
     }
 
-    /// Keeps a tensor under a key. Not flushed to the disk: what a crash loses is made again.
-    pub fn put(&self, key: &str, tensor: &Tensor) -> Result<()> {
+    /// Stores a tensor under a key. It is not flushed to disk: what a crash loses is computed again.
+    pub fn put(&self, key: &CacheKey, tensor: &Tensor) -> Result<()> {
         let path = self.path(key);
         let folder = path.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
         let bad = |e: std::io::Error| Error::file(&path, format!("could not be written: {e}"));
         let mut file = tempfile::Builder::new().suffix(".partial").tempfile_in(folder).map_err(bad)?;
-        file.write_all(&encode(tensor)?).map_err(bad)?;
+        file.write_all(&to_safetensors(tensor)?).map_err(bad)?;
         file.persist(&path).map_err(|e| bad(e.error))?;
         Ok(())
     }
 }
 
-/// A processor whose numbers are kept in a [`TensorCache`]: as they are before augmentation, which is drawn anew each time.
+/// A processor whose decoded samples are stored in a [`TensorCache`], before [`Processor::augment`], which is applied anew each time.
+///
+/// Augmentation that the inner processor applies while decoding (random crops of images) is not applied.
 pub struct CachedProcessor {
     inner: Arc<dyn Processor>,
     cache: TensorCache,
 }
 
 impl CachedProcessor {
-    /// `inner` with its numbers kept in `cache`.
+    /// `inner`, with its samples stored in `cache`.
     pub fn new(inner: Arc<dyn Processor>, cache: TensorCache) -> Self {
         Self { inner, cache }
     }
@@ -89,15 +104,15 @@ impl CachedProcessor {
 
 impl Processor for CachedProcessor {
     fn process(&self, source: &Source, context: &mut ProcessContext) -> mm_core::Result<Tensor> {
-        let key = TensorCache::key(&self.inner.fingerprint(), source)?;
-        let plain = if let Some(found) = self.cache.get(&key) {
-            found
+        let key = CacheKey::new(&self.inner.fingerprint(), source)?;
+        let sample = if let Some(cached) = self.cache.get(&key) {
+            cached
         } else {
-            let made = self.inner.process(source, &mut ProcessContext::eval())?;
-            self.cache.put(&key, &made)?;
-            made
+            let computed = self.inner.process(source, &mut ProcessContext::eval())?;
+            self.cache.put(&key, &computed)?;
+            computed
         };
-        self.inner.augment(plain, context)
+        self.inner.augment(sample, context)
     }
 
     fn pad_value(&self) -> f64 {
@@ -125,8 +140,8 @@ impl Processor for CachedProcessor {
     }
 }
 
-/// One tensor as a safetensors file in memory.
-fn encode(tensor: &Tensor) -> Result<Vec<u8>> {
+/// A safetensors file with one tensor, in memory.
+fn to_safetensors(tensor: &Tensor) -> Result<Vec<u8>> {
     let bytes = tensor.to_bytes()?;
     let dtype = format!("{:?}", tensor.dtype()?).to_uppercase();
     let header = format!(
@@ -143,24 +158,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_key_changes_with_the_transform_and_the_file_and_entries_come_back() {
+    fn key_depends_on_fingerprint_and_file_and_entries_round_trip() {
         let folder = tempfile::tempdir().unwrap();
         let cache = TensorCache::open(folder.path().join("c")).unwrap();
         let file = folder.path().join("a");
         std::fs::write(&file, "1").unwrap();
         let source = Source::Path(file.clone());
-        let first = TensorCache::key("t1", &source).unwrap();
-        assert_ne!(first, TensorCache::key("t2", &source).unwrap());
+        let key = CacheKey::new("t1", &source).unwrap();
+        assert_ne!(key, CacheKey::new("t2", &source).unwrap());
         std::fs::write(&file, "22").unwrap();
-        assert_ne!(first, TensorCache::key("t1", &source).unwrap());
+        assert_ne!(key, CacheKey::new("t1", &source).unwrap());
         let tensor = Tensor::from_vec(&[1f32, 2.0, 3.0], &[3, 1]).unwrap();
-        assert!(cache.get(&first).is_none());
-        cache.put(&first, &tensor).unwrap();
-        let found = cache.get(&first).unwrap();
+        assert!(cache.get(&key).is_none());
+        cache.put(&key, &tensor).unwrap();
+        let found = cache.get(&key).unwrap();
         assert_eq!((found.shape(), found.to_vec::<f32>().unwrap()), (vec![3, 1], vec![1.0, 2.0, 3.0]));
-        cache.put(&first, &Tensor::from_slice(&[7i64, -1]).unwrap()).unwrap();
-        assert_eq!(cache.get(&first).unwrap().dtype().unwrap(), mm_core::DType::I64);
-        std::fs::write(cache.path(&first), "broken").unwrap();
-        assert!(cache.get(&first).is_none());
+        cache.put(&key, &Tensor::from_slice(&[7i64, -1]).unwrap()).unwrap();
+        assert_eq!(cache.get(&key).unwrap().dtype().unwrap(), mm_core::DType::I64);
+        std::fs::write(cache.path(&key), "damaged").unwrap();
+        assert!(cache.get(&key).is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! The crate's one error.
+//! The crate's error type.
 
 use std::path::PathBuf;
 
@@ -7,44 +7,45 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What can go wrong between a file and a batch.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
-    /// A file could not be read or understood.
+    /// A file cannot be read or decoded.
     #[error("{path}: {reason}")]
     File {
         /// The file.
         path: PathBuf,
-        /// What was wrong and what to do.
+        /// What is wrong and what to do.
         reason: String,
     },
-    /// A row of a manifest is not what it should be.
+    /// A row of a manifest is invalid.
     #[error("{path}, row {row}: {reason}")]
     Row {
         /// The manifest.
         path: PathBuf,
-        /// Its row, counted from one.
+        /// Its row, counted from 1.
         row: usize,
-        /// What was wrong and what to do.
+        /// What is wrong and what to do.
         reason: String,
     },
-    /// A column that the schema names is not there.
+    /// A column that the config names is missing.
     #[error("{path}: no column `{column}`; its columns are {known}")]
     Column {
         /// The manifest.
         path: PathBuf,
-        /// The column that was wanted.
+        /// The column that was expected.
         column: String,
         /// The columns that it has.
         known: String,
     },
-    /// A setting makes no sense.
+    /// A setting is invalid.
     #[error("{0}")]
     Config(String),
-    /// A broken sample, where the run was told to fail on one.
+    /// A sample cannot be read, and the loader is set to fail then.
     #[error("{sample}; {hint}")]
     FailedSample {
-        /// The sample and what was wrong with it.
+        /// The sample and what is wrong with it.
         sample: String,
-        /// How to go on without it.
+        /// How to continue without it.
         hint: &'static str,
     },
     /// An error of mm-core.
@@ -53,7 +54,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// An error about `path`.
+    /// An error about the file `path`.
     pub fn file(path: impl Into<PathBuf>, reason: impl std::fmt::Display) -> Self {
         Self::File { path: path.into(), reason: reason.to_string() }
     }

@@ -1,10 +1,12 @@
 //! Raw files become batches.
 //!
-//! A [`Manifest`] names the files, [`decode`] reads them, a [`Processor`](mm_core::Processor) makes numbers of each sample, and a
-//! [`Loader`] does that in worker threads ahead of the model, in an order that is a function of the seed alone.
+//! A [`Manifest`] names the files (an [`InMemoryDataset`] holds values in memory), [`decode`] reads them, a
+//! [`Processor`](mm_core::Processor) turns each value into a tensor, and a [`Loader`] does so in worker threads ahead of the model, in an
+//! order that is a function of the seed alone.
 
 pub mod augment;
 mod cache;
+mod dataset;
 pub mod datasets;
 pub mod decode;
 mod error;
@@ -14,11 +16,12 @@ mod npy;
 mod processors;
 pub mod transform;
 
-pub use cache::{CachedProcessor, TensorCache};
+pub use cache::{CacheKey, CachedProcessor, TensorCache};
+pub use dataset::{Dataset, InMemoryDataset};
 pub use error::{Error, Result};
 pub use loader::{
-    Batch, Curriculum, ErrorPolicy, FailedSample, Loader, LoaderConfig, ModalityBatch, collate, group_rows_by_item,
-    process_catching_panics,
+    Batch, Curriculum, Epoch, ErrorPolicy, FailedSample, Loader, LoaderBuilder, LoaderConfig, ModalityBatch, collate,
+    group_rows_by_item, process_catching_panics,
 };
 pub use manifest::{
     Cells, ColumnBinding, Columns, FILE_EXTENSIONS, Manifest, ManifestConfig, Row, Split, SplitConfig, cell_text,

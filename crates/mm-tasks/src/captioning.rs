@@ -357,14 +357,13 @@ impl Captioning {
         let processors = BTreeMap::from([(self.of.clone(), seeing.clone()), (Modality::TEXT, writer)]);
         let rows = manifest.rows_in_split(Split::Train);
         let count = rows.len();
-        let loader = Loader::new(
-            manifest.clone(),
-            rows,
-            processors,
-            self.config.common.loader.clone(),
-            self.config.common.train.seed,
-            true,
-        )?;
+        let loader = Loader::builder(manifest.clone())
+            .rows(rows)
+            .processors(processors)
+            .config(self.config.common.loader.clone())
+            .seed(self.config.common.train.seed)
+            .for_training()
+            .build()?;
         let valid = manifest.rows_in_split(Split::Valid);
         let mut evaluate_now = || -> mm_train::Result<Option<BTreeMap<String, f64>>> {
             if valid.is_empty() {

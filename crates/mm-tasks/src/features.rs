@@ -2,7 +2,7 @@
 
 use crate::{Error, ProgressFn, Result};
 use mm_core::{Device, Encoder, Features, Modality, ProcessContext, Processor, Source, Tensor, no_grad, seed::Rng};
-use mm_data::{TensorCache, collate};
+use mm_data::{CacheKey, TensorCache, collate};
 use rayon::prelude::*;
 use std::{
     collections::HashMap,
@@ -68,7 +68,7 @@ impl Frozen<'_> {
                 .par_iter()
                 .map(|(source, view, key)| {
                     // The key is a hash of source and view: each view of each picture draws its own.
-                    let random = Rng::new(&[u64::from_str_radix(&key[..16], 16).unwrap_or(0)]);
+                    let random = Rng::new(&[key.seed()]);
                     self.processor.process(source, &mut ProcessContext { train: *view > 0, rng: random })
                 })
                 .collect();
@@ -137,9 +137,9 @@ impl Kept {
         self.problems.extend(other.problems);
     }
 
-    fn key(&self, source: &Source, view: usize) -> mm_data::Result<String> {
+    fn key(&self, source: &Source, view: usize) -> mm_data::Result<CacheKey> {
         let what = if self.positions { "positions" } else { "features" };
-        TensorCache::key(&format!("{what} {} view {view}", self.fingerprint), source)
+        CacheKey::new(&format!("{what} {} view {view}", self.fingerprint), source)
     }
 }
 

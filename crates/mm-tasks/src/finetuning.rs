@@ -332,14 +332,13 @@ impl Finetuning {
         let manifest = Arc::new(manifest);
         let rows = manifest.rows_in_split(Split::Train);
         let count = rows.len();
-        let loader = Loader::new(
-            manifest,
-            rows,
-            processors,
-            self.config.common.loader.clone(),
-            self.config.common.train.seed,
-            true,
-        )?;
+        let loader = Loader::builder(manifest)
+            .rows(rows)
+            .processors(processors)
+            .config(self.config.common.loader.clone())
+            .seed(self.config.common.train.seed)
+            .for_training()
+            .build()?;
         let valid = plain.rows_in_split(Split::Valid);
         let mut evaluate_now = || -> mm_train::Result<Option<BTreeMap<String, f64>>> {
             if valid.is_empty() {

@@ -376,14 +376,13 @@ impl Representation {
         *self.row_labels.borrow_mut() = manifest.rows.iter().map(|r| self.label(r)).collect();
         let count = rows.len();
         let c = &self.config;
-        let loader = Loader::new(
-            manifest.clone(),
-            rows,
-            processors.clone(),
-            c.common.loader.clone(),
-            c.common.train.seed,
-            true,
-        )?;
+        let loader = Loader::builder(manifest.clone())
+            .rows(rows)
+            .processors(processors.clone())
+            .config(c.common.loader.clone())
+            .seed(c.common.train.seed)
+            .for_training()
+            .build()?;
         let valid = self.gather(&manifest, Split::Valid, &processors)?;
         let mut evaluate = || -> mm_train::Result<Option<BTreeMap<String, f64>>> {
             if valid.rows.is_empty() {

@@ -1077,14 +1077,13 @@ pub fn fit(model: &Retrieval, manifest: Manifest, run: &mut Run, context: FitCon
     if let Some(spelling) = &model.spelling {
         spelling.read(&model.whole(spelling)?)?;
     }
-    let loader = Loader::new(
-        manifest.clone(),
-        rows,
-        processors.clone(),
-        config.common.loader.clone(),
-        config.common.train.seed,
-        true,
-    )?;
+    let loader = Loader::builder(manifest.clone())
+        .rows(rows)
+        .processors(processors.clone())
+        .config(config.common.loader.clone())
+        .seed(config.common.train.seed)
+        .for_training()
+        .build()?;
     let has_valid = !manifest.rows_in_split(Split::Valid).is_empty();
     let mut evaluate_now = || -> mm_train::Result<Option<BTreeMap<String, f64>>> {
         if !has_valid {

@@ -583,14 +583,13 @@ impl Prediction {
         let loader_config =
             mm_data::LoaderConfig { group_by_item: self.network.by_items(), ..self.config.common.loader.clone() };
         let count = rows.len();
-        let loader = Loader::new(
-            manifest.clone(),
-            rows,
-            processors.clone(),
-            loader_config,
-            self.config.common.train.seed,
-            true,
-        )?;
+        let loader = Loader::builder(manifest.clone())
+            .rows(rows)
+            .processors(processors.clone())
+            .config(loader_config)
+            .seed(self.config.common.train.seed)
+            .for_training()
+            .build()?;
         let valid = self.labelled(&manifest, Split::Valid);
         for (what, asked, wanted) in [
             ("loss.blending", self.config.loss.blending, 1),

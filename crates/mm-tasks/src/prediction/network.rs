@@ -632,7 +632,7 @@ fn blend(stage: &mut Stage, alpha: f64) -> mm_core::Result<Mixed> {
     let mut random = drawn()?;
     let mut partners: Vec<i64> = (0..stage.rows).collect();
     random.shuffle(&mut partners);
-    let share = mm_data::augment::beta(alpha, &mut random);
+    let share = mm_data::augment::sample_beta(alpha, &mut random);
     let device = stage.set.values().next().map_or(Device::Cpu, |(f, _)| f.values.device());
     let other = Tensor::from_slice(&partners)?.to_device(device)?;
     for (features, present) in stage.set.values_mut() {

@@ -1,0 +1,331 @@
+//! Manifests: tables that name the samples of a data set, one row a sample.
+
+mod schema;
+mod split;
+mod table;
+
+pub use schema::{ColumnBinding, Columns, FILE_EXTENSIONS};
+pub use split::{Split, SplitConfig};
+pub use table::{Cells, cell_text, read_table};
+
+use crate::{Dataset, Error, Result};
+use mm_core::{Modality, Source};
+use schema::{check_columns, infer_columns, read_binding};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    path::{Path, PathBuf},
+};
+
+/// A data set (`[data]` in a config file): its manifest, its columns, its split.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ManifestConfig {
+    /// The manifest; with `valid` or `test`, the manifest of the training split.
+    pub manifest: PathBuf,
+    /// A separate manifest of the validation split.
+    pub valid: Option<PathBuf>,
+    /// A separate manifest of the test split.
+    pub test: Option<PathBuf>,
+    /// Which column is what.
+    pub columns: Columns,
+    /// How the rows are split when there is one manifest.
+    pub split: SplitConfig,
+    /// Encoding of CSV, TSV and JSON Lines files, by its WHATWG label; UTF-8 when absent.
+    pub encoding: Option<String>,
+}
+
+/// One row of a manifest: one sample.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// Unique id.
+    pub id: String,
+    /// Row number in the file, counted from 1.
+    pub number: usize,
+    /// What the row shows: rows of the same item match each other.
+    pub item: String,
+    /// Its label, if the manifest has labels.
+    pub label: Option<String>,
+    /// Orders the rows of an item.
+    pub order: f64,
+    /// Its split.
+    pub split: Split,
+    /// Modality → raw values; missing modalities have no entry.
+    pub values: BTreeMap<Modality, Vec<Source>>,
+    /// Modality → the language of each value; only modalities with at least one stated language have an entry.
+    pub languages: BTreeMap<Modality, Vec<Option<String>>>,
+    /// All cells that have a text form, by column, for reports.
+    pub cells: BTreeMap<String, String>,
+}
+
+impl Row {
+    /// Keeps the values of a modality in one of these languages and those without a stated language; all of them when `languages` is
+    /// empty.
+    pub fn retain_languages(&mut self, modality: &Modality, languages: &[String]) {
+        let (Some(values), Some(stated)) = (self.values.get_mut(modality), self.languages.get_mut(modality)) else {
+            return;
+        };
+        if languages.is_empty() {
+            return;
+        }
+        let keep: Vec<bool> = stated.iter().map(|l| l.as_ref().is_none_or(|l| languages.contains(l))).collect();
+        let mut flags = keep.iter();
+        values.retain(|_| flags.next().copied().unwrap_or(true));
+        let mut flags = keep.iter();
+        stated.retain(|_| flags.next().copied().unwrap_or(true));
+    }
+}
+
+/// The rows of a data set.
+///
+/// ```
+/// # use mm_data::{Manifest, ManifestConfig, Split};
+/// # let folder = tempfile::tempdir()?;
+/// std::fs::write(folder.path().join("data.csv"), "image,text\na.png,a red apple\nb.png,two green pears\n")?;
+/// let config = ManifestConfig { manifest: "data.csv".into(), ..ManifestConfig::default() };
+/// let manifest = Manifest::open(&config, folder.path())?;
+/// assert_eq!(manifest.rows.len(), 2);
+/// let (train, test) = (manifest.rows_in_split(Split::Train), manifest.rows_in_split(Split::Test));
+/// assert_eq!(train.len() + test.len(), 2);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Manifest {
+    /// The file that was read.
+    pub path: PathBuf,
+    /// Its rows, in order.
+    pub rows: Vec<Row>,
+    /// Which column is what, inferred columns included.
+    pub columns: Columns,
+}
+
+impl Manifest {
+    /// Reads a data set. Relative paths of the config are resolved against `base`; paths inside a manifest against its folder.
+    ///
+    /// # Errors
+    /// Names the file and row: unreadable tables, missing columns, duplicate ids, unknown split names, no rows.
+    pub fn open(config: &ManifestConfig, base: &Path) -> Result<Self> {
+        let main = base.join(&config.manifest);
+        config.split.check()?;
+        let (mut rows, mut ids) = (Vec::new(), HashMap::new());
+        let mut columns = None;
+        for (path, split) in manifest_files(config, base) {
+            let table = read_table(&path, config.encoding.as_deref())?;
+            let columns = columns.get_or_insert_with(|| infer_columns(&table, &config.columns));
+            check_columns(&path, &table, columns, &config.split)?;
+            let folder = path.parent().unwrap_or(Path::new(".")).to_owned();
+            let reader = RowReader { path: &path, folder: &folder, columns, split: &config.split, file_split: split };
+            for (index, cells) in table.into_iter().enumerate() {
+                let mut row = reader.read(index + 1, &cells)?;
+                // Ids must be unique within a file; the ids of separate files may coincide and are then told apart by their split.
+                if let Some(split) = split.filter(|s| *s != Split::Train)
+                    && (columns.id.is_none() || ids.get(&row.id).is_some_and(|(of, _)| *of != Some(split)))
+                {
+                    row.id = format!("{split}:{}", row.id);
+                }
+                if let Some((_, first)) = ids.insert(row.id.clone(), (split, row.number)) {
+                    let reason = format!("the id `{}` was already used in row {first}; ids must be unique", row.id);
+                    return Err(Error::Row { path, row: row.number, reason });
+                }
+                rows.push(row);
+            }
+        }
+        if rows.is_empty() {
+            return Err(Error::file(main, "the manifest has no rows"));
+        }
+        Ok(Self { path: main, rows, columns: columns.unwrap_or_default() })
+    }
+
+    /// The rows of a split, as indices into [`Manifest::rows`].
+    pub fn rows_in_split(&self, split: Split) -> Vec<usize> {
+        (0..self.rows.len()).filter(|i| self.rows[*i].split == split).collect()
+    }
+
+    /// The modalities that at least one row has.
+    pub fn modalities(&self) -> BTreeSet<Modality> {
+        self.rows.iter().flat_map(|r| r.values.keys().cloned()).collect()
+    }
+}
+
+impl Dataset for Manifest {
+    fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn name(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn id(&self, index: usize) -> &str {
+        &self.rows[index].id
+    }
+
+    fn row_number(&self, index: usize) -> usize {
+        self.rows[index].number
+    }
+
+    fn item(&self, index: usize) -> &str {
+        &self.rows[index].item
+    }
+
+    fn order(&self, index: usize) -> f64 {
+        self.rows[index].order
+    }
+
+    fn sources(&self, index: usize, modality: &Modality) -> &[Source] {
+        self.rows[index].values.get(modality).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    fn cell(&self, index: usize, column: &str) -> Option<&str> {
+        self.rows[index].cells.get(column).map(String::as_str)
+    }
+}
+
+/// The manifests of a data set, each with the split of all its rows where it has one.
+fn manifest_files(config: &ManifestConfig, base: &Path) -> Vec<(PathBuf, Option<Split>)> {
+    let main = base.join(&config.manifest);
+    if config.valid.is_none() && config.test.is_none() {
+        return vec![(main, None)];
+    }
+    let others = [(&config.valid, Split::Valid), (&config.test, Split::Test)];
+    let others = others.into_iter().filter_map(|(p, s)| p.as_ref().map(|p| (base.join(p), Some(s))));
+    std::iter::once((main, Some(Split::Train))).chain(others).collect()
+}
+
+/// Reads the rows of one file.
+struct RowReader<'a> {
+    path: &'a Path,
+    folder: &'a Path,
+    columns: &'a Columns,
+    split: &'a SplitConfig,
+    /// The split of all rows, where the file holds one split.
+    file_split: Option<Split>,
+}
+
+impl RowReader<'_> {
+    fn read(&self, number: usize, cells: &Cells) -> Result<Row> {
+        let columns = self.columns;
+        let text = |column: &Option<String>| column.as_ref().and_then(|c| cells.get(c)).and_then(cell_text);
+        let id = match &columns.id {
+            Some(column) => text(&columns.id)
+                .ok_or_else(|| self.error(number, format!("column `{column}` is empty, expected an id")))?,
+            None => number.to_string(),
+        };
+        let order = match &columns.order {
+            Some(column) => text(&columns.order).and_then(|t| t.trim().parse().ok()).ok_or_else(|| {
+                let found = text(&columns.order);
+                self.error(
+                    number,
+                    format!("column `{column}`: found {found:?}, expected a number that orders the rows"),
+                )
+            })?,
+            None => number as f64,
+        };
+        let (mut values, mut languages) = (BTreeMap::new(), BTreeMap::new());
+        for (name, binding) in &columns.modalities {
+            let found = read_binding(cells, binding, name, self.folder);
+            if found.is_empty() {
+                continue;
+            }
+            let (sources, stated): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+            values.insert(Modality::from(name.as_str()), sources);
+            // Lists without any language are not stored: they would double the memory of a large table.
+            if stated.iter().any(Option::is_some) {
+                languages.insert(Modality::from(name.as_str()), stated);
+            }
+        }
+        Ok(Row {
+            split: self.split_of(number, cells, &id)?,
+            order,
+            item: text(&columns.item).unwrap_or_else(|| id.clone()),
+            label: text(&columns.label),
+            id,
+            number,
+            values,
+            languages,
+            cells: cells.iter().filter_map(|(k, v)| cell_text(v).map(|v| (k.clone(), v))).collect(),
+        })
+    }
+
+    fn split_of(&self, number: usize, cells: &Cells, id: &str) -> Result<Split> {
+        let text = |column: &Option<String>| column.as_ref().and_then(|c| cells.get(c)).and_then(cell_text);
+        let group = text(&self.split.group);
+        let group = group.as_deref().unwrap_or(id);
+        match (self.file_split, &self.split.column) {
+            (Some(split), _) => Ok(split),
+            (None, None) => Ok(self.split.by_hash(group)),
+            (None, Some(column)) => {
+                let name = text(&self.split.column).ok_or_else(|| {
+                    self.error(number, format!("column `{column}` is empty, expected train, valid or test"))
+                })?;
+                match name.parse().map_err(|e: Error| self.error(number, e.to_string()))? {
+                    Split::Train => Ok(self.split.hold_out_validation(group)),
+                    split => Ok(split),
+                }
+            }
+        }
+    }
+
+    fn error(&self, row: usize, reason: String) -> Error {
+        Error::Row { path: self.path.into(), row, reason }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn open(name: &str, text: &str, config: ManifestConfig) -> Result<Manifest> {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(name), text).unwrap();
+        Manifest::open(&ManifestConfig { manifest: name.into(), ..config }, folder.path())
+    }
+
+    #[test]
+    fn columns_are_inferred_and_all_captions_are_read() {
+        let text = concat!(
+            r#"{"id":"a","picture":"x/a.png","caption":["one dog","a brown dog"],"voice":null,"n":3}"#,
+            "\n",
+            r#"{"id":"b","picture":"x/b.jpg","caption":"two cats","voice":"b.ogg"}"#,
+            "\n",
+        );
+        let manifest = open("m.jsonl", text, ManifestConfig::default()).unwrap();
+        let bound: Vec<(&str, &str)> =
+            manifest.columns.modalities.iter().map(|(m, c)| (m.as_str(), c.columns()[0].as_str())).collect();
+        assert_eq!(bound, [("audio", "voice"), ("image", "picture"), ("text", "caption")]);
+        assert_eq!(manifest.rows[0].values[&Modality::TEXT].len(), 2);
+        assert!(!manifest.rows[0].values.contains_key(&Modality::AUDIO));
+        let tsv = open("m.tsv", "id\timage\ttext\n1\ta.png\ta \"quoted\" thing\n", ManifestConfig::default()).unwrap();
+        assert_eq!(tsv.rows.len(), 1);
+    }
+
+    #[test]
+    fn invalid_manifests_are_refused_with_the_reason() {
+        let error = |name: &str, text: &str, config| open(name, text, config).unwrap_err().to_string();
+        assert!(error("m.jsonl", "", ManifestConfig::default()).contains("no rows"));
+        assert!(error("m.jsonl", "{\"id\":1}\n{", ManifestConfig::default()).contains("row 2"));
+        let twice = "{\"id\":\"a\",\"text\":\"x y\"}\n{\"id\":\"a\",\"text\":\"x y\"}\n";
+        assert!(error("m.jsonl", twice, ManifestConfig::default()).contains("already used in row 1"));
+        let mut config = ManifestConfig::default();
+        config.columns.modalities.insert("image".into(), "picture".into());
+        assert!(error("m.csv", "id,img\n1,a.png\n", config).contains("no column `picture`; its columns are id, img"));
+        assert!(error("m.xlsx", "", ManifestConfig::default()).contains("expected .jsonl"));
+        let too_large =
+            ManifestConfig { split: SplitConfig { test: 1.5, ..SplitConfig::default() }, ..ManifestConfig::default() };
+        assert!(error("m.jsonl", "{}", too_large).contains("fractions in [0, 1)"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_group_crosses_a_split(groups in prop::collection::vec("[a-d]{1,2}", 1..60), test in 0.1f64..0.5, valid in 0.0f64..0.4, seed: u64) {
+            let text: String = groups.iter().enumerate().map(|(i, g)| format!("{{\"id\":\"{i}\",\"g\":\"{g}\",\"text\":\"a b\"}}\n")).collect();
+            let split = SplitConfig { group: Some("g".into()), test, valid, seed, column: None };
+            let manifest = open("m.jsonl", &text, ManifestConfig { split, ..ManifestConfig::default() }).unwrap();
+            let mut splits: HashMap<&str, Split> = HashMap::new();
+            for (row, group) in manifest.rows.iter().zip(&groups) {
+                prop_assert_eq!(*splits.entry(group).or_insert(row.split), row.split);
+            }
+        }
+    }
+}
