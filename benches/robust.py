@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Retrieval learned from pairs some of which are wrong, with and without doubt (`[robust]`), and with soft targets (`[soft]`).
+"""Retrieval learned from pairs some of which are wrong, with and without doubt (`[robust]`), and with soft targets (`[soft_targets]`).
 
     python benches/robust.py MM MANIFEST FOLDER [SEEDS [EPOCHS [SHARE …]]]
 
@@ -22,13 +22,13 @@ column = "split"
 [loader]
 batch_size = 192
 [towers.image]
-views = 3
-noise = 0.3
-projection = {{ hidden = 512, dropout = 0.4 }}
+num_views = 3
+noise_std = 0.3
+projection = {{ hidden_dim = 512, dropout = 0.4 }}
 encoder = {{ kind = "pretrained", path = "efficientnet-lite0" }}
 [towers.text]
-noise = 0.3
-projection = {{ hidden = 512, dropout = 0.4 }}
+noise_std = 0.3
+projection = {{ hidden_dim = 512, dropout = 0.4 }}
 encoder = {{ kind = "pretrained", path = "all-MiniLM-L6-v2" }}
 [train]
 epochs = {EPOCHS}
@@ -57,7 +57,7 @@ for share in SHARES:
             return file
         right, dirty, known = write("right", lambda i: True), write("dirty", lambda i: True), write("known", lambda i: i not in caption)
         warm = EPOCHS * 4 // 10
-        for name, manifest, more in (("right", right, ""), ("right, soft targets", right, '[soft]\nmodality = "text"\n'), ("dirty", dirty, ""), ("wrong ones known and left out", known, ""), ("small loss", dirty, f'[robust]\nkind = "small_loss"\nnoise_rate = {share}\nwarmup_steps = {warm}\n'), ("re-labelled", dirty, f'[robust]\nkind = "soft_labels"\nwarmup_steps = {warm}\n'), ("soft targets", dirty, '[soft]\nmodality = "text"\n')):
+        for name, manifest, more in (("right", right, ""), ("right, soft targets", right, '[soft_targets]\nmodality = "text"\n'), ("dirty", dirty, ""), ("wrong ones known and left out", known, ""), ("small loss", dirty, f'[robust]\nkind = "small_loss"\nnoise_rate = {share}\nwarmup_steps = {warm}\n'), ("re-labelled", dirty, f'[robust]\nkind = "soft_labels"\nwarmup_steps = {warm}\n'), ("soft targets", dirty, '[soft_targets]\nmodality = "text"\n')):
             for k, v in zip((1, 10), learned("now", seed, manifest, more)): got.setdefault((name, k), []).append(v)
     for name in dict.fromkeys(n for n, _ in got):
         cells = [f"R@{k} {statistics.mean(got[name, k]):.3f} ± {statistics.stdev(got[name, k]) if SEEDS > 1 else 0:.3f}" for k in (1, 10)]

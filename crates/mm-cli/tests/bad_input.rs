@@ -109,7 +109,7 @@ fn broken_samples_are_reported_with_file_row_and_reason_and_skipped_or_fatal() {
     refused(
         &["train", "config.toml", "--out", "strict", "--device", "cpu", "--set", "loader.on_error=fail"],
         world.path(),
-        &["row 1", "told to fail on a broken sample", "loader.on_error"],
+        &["row 1", "loader.on_error is \"fail\""],
     );
 }
 

@@ -11,6 +11,8 @@ pub struct BuildContext<'a> {
     pub base_dir: PathBuf,
     /// Dotted path of the settings in the file, for errors.
     pub field: String,
+    /// The registry that builds the encoder, for encoders made of others.
+    pub registry: &'a Registry,
 }
 
 /// A modality's two halves: raw value → numbers, and numbers → features.

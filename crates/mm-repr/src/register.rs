@@ -141,17 +141,15 @@ pub fn register(registry: &mut Registry) {
             fingerprint: String::new(),
         })
     });
-    // The registry that `frames` builds its inner encoder with: it holds the encoders of this crate.
     registry.register_encoder("frames", |settings, context| {
         let settings: FramesSettings = config::parse(settings, &context.field)?;
-        let mut own = Registry::new();
-        register(&mut own);
         let inner = BuildContext {
             scope: context.scope.clone(),
             base_dir: context.base_dir.clone(),
             field: format!("{}.encoder", context.field),
+            registry: context.registry,
         };
-        let built = own.build(&settings.encoder, &inner)?;
+        let built = context.registry.build(&settings.encoder, &inner)?;
         let fingerprint = format!("{} frames {}", settings.num_frames, built.fingerprint);
         Ok(BuiltEncoder {
             processor: Arc::new(FramesProcessor::new(settings.num_frames, built.processor)?),

@@ -51,7 +51,7 @@ pub struct Answered {
 impl Answerer {
     /// Opens a checkpoint folder or a run folder.
     pub fn open(folder: &Path, registry: &Registry, options: LoadOptions, device: Device) -> Result<Self> {
-        let learned = finetuning::learned(folder);
+        let learned = finetuning::model_dir(folder);
         let folder = learned.as_deref().unwrap_or(folder);
         if folder.join("config.toml").exists() || folder.join("fit.json").exists() {
             let run = Predictor::open(folder, registry, device)?;

@@ -1,4 +1,4 @@
-//! Features of frozen encoders: made once, kept in the cache, read by the loader's workers.
+//! Features of frozen encoders: computed once, cached on disk, read by the loader's workers.
 
 use crate::{Error, ProgressFn, Result};
 use mm_core::{Device, Encoder, Features, Modality, ProcessContext, Processor, Source, Tensor, no_grad, seed::Rng};
@@ -12,21 +12,21 @@ use std::{
     },
 };
 
-/// A frozen encoder and what stands before it.
-pub(crate) struct Frozen<'a> {
+/// A frozen encoder and its processor.
+pub(crate) struct FrozenEncoder<'a> {
     pub(crate) encoder: &'a dyn Encoder,
     pub(crate) processor: &'a Arc<dyn Processor>,
     /// Changes whenever the features would.
     pub(crate) fingerprint: String,
-    /// Augmented views of each sample beside the plain one.
-    pub(crate) views: usize,
-    /// Whether each position's features are kept as well: a sample is then the vector and, below it, the positions `[1 + length, width]`.
+    /// Augmented views of each value that are encoded next to the plain one.
+    pub(crate) num_views: usize,
+    /// Whether the features of each position are cached as well: a sample is then the vector and, below it, the positions `[1 + length, dim]`.
     pub(crate) positions: bool,
 }
 
-impl Frozen<'_> {
-    /// Encodes what is not yet in the cache; the processor that reads it from there comes back.
-    pub(crate) fn keep<'s>(
+impl FrozenEncoder<'_> {
+    /// Encodes the values that are not in the cache yet; returns the processor that reads features from there.
+    pub(crate) fn encode_missing<'s>(
         &self,
         modality: &Modality,
         sources: impl Iterator<Item = &'s Source>,
@@ -34,32 +34,32 @@ impl Frozen<'_> {
         device: Device,
         stop: &AtomicBool,
         on_progress: ProgressFn<'_>,
-    ) -> Result<Kept> {
-        let mut kept = Kept {
+    ) -> Result<CachedFeatures> {
+        let mut features = CachedFeatures {
             cache: cache.clone(),
             fingerprint: self.fingerprint.clone(),
-            views: self.views,
+            num_views: self.num_views,
             positions: self.positions,
-            problems: HashMap::new(),
+            errors: HashMap::new(),
         };
         let mut missing = Vec::new();
         for source in sources {
-            for view in 0..=self.views {
-                match kept.key(source, view) {
+            for view in 0..=self.num_views {
+                match features.key(source, view) {
                     Ok(key) if cache.get(&key).is_none() => missing.push((source, view, key)),
                     Ok(_) => {}
-                    Err(error) => drop(kept.problems.insert(format!("{source:?}"), error.to_string())),
+                    Err(error) => drop(features.errors.insert(format!("{source:?}"), error.to_string())),
                 }
             }
         }
-        // Texts of about one length together, so that little padding is encoded.
+        // Texts of similar length together, so that there is little padding.
         missing.sort_by_key(|(source, view, _)| (if let Source::Text(t) = source { t.len() } else { 0 }, *view));
         missing.dedup_by(|a, b| a.2 == b.2);
         for (done, chunk) in missing.chunks(32).enumerate() {
             on_progress(&format!("encoding {modality}"), done * 32, missing.len());
             if stop.load(Ordering::Relaxed) {
                 return Err(Error::Config(format!(
-                    "stopped after {} of {} values of {modality} were encoded; these are kept, so that the next attempt goes on from there",
+                    "stopped after {} of {} values of {modality} were encoded; they are cached, and the next attempt continues from there",
                     done * 32,
                     missing.len()
                 )));
@@ -67,7 +67,7 @@ impl Frozen<'_> {
             let samples: Vec<_> = chunk
                 .par_iter()
                 .map(|(source, view, key)| {
-                    // The key is a hash of source and view: each view of each picture draws its own.
+                    // The key is a hash of source and view, so that each view of each value has its own random numbers.
                     let random = Rng::new(&[key.seed()]);
                     self.processor.process(source, &mut ProcessContext { train: *view > 0, rng: random })
                 })
@@ -79,7 +79,7 @@ impl Frozen<'_> {
                         good.push(sample);
                         keys.push(key);
                     }
-                    Err(error) => drop(kept.problems.insert(format!("{source:?}"), error.to_string())),
+                    Err(error) => drop(features.errors.insert(format!("{source:?}"), error.to_string())),
                 }
             }
             if good.is_empty() {
@@ -104,11 +104,11 @@ impl Frozen<'_> {
             }
         }
         on_progress(&format!("encoding {modality}"), missing.len(), missing.len());
-        Ok(kept)
+        Ok(features)
     }
 }
 
-/// The vector of a row and, below it, its positions that count.
+/// The vector of a row and, below it, its unmasked positions: `[1 + length, dim]`.
 fn with_positions(vector: &Tensor, positions: &Features, row: i64) -> Result<Tensor> {
     let mut own = positions.values.select(0, row)?.to_device(Device::Cpu)?;
     if let Some(mask) = &positions.mask {
@@ -117,24 +117,24 @@ fn with_positions(vector: &Tensor, positions: &Features, row: i64) -> Result<Ten
     Ok(Tensor::cat(&[&vector.unsqueeze(0)?, &own], 0)?)
 }
 
-/// Features of a frozen encoder, kept in the cache.
-pub(crate) struct Kept {
+/// A processor that reads the features of a frozen encoder from the cache.
+pub(crate) struct CachedFeatures {
     cache: TensorCache,
     fingerprint: String,
-    views: usize,
+    num_views: usize,
     positions: bool,
-    problems: HashMap<String, String>,
+    errors: HashMap<String, String>,
 }
 
-impl Kept {
-    /// What features these are: others cannot stand in for them.
-    pub(crate) fn is_of(&self, fingerprint: &str, views: usize) -> bool {
-        self.fingerprint == fingerprint && self.views == views && !self.positions
+impl CachedFeatures {
+    /// Whether these are the features of that encoder with so many views.
+    pub(crate) fn matches(&self, fingerprint: &str, num_views: usize) -> bool {
+        self.fingerprint == fingerprint && self.num_views == num_views && !self.positions
     }
 
-    /// Adds what could not be read among other values.
-    pub(crate) fn add(&mut self, other: Self) {
-        self.problems.extend(other.problems);
+    /// Adds the errors of other values.
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.errors.extend(other.errors);
     }
 
     fn key(&self, source: &Source, view: usize) -> mm_data::Result<CacheKey> {
@@ -143,16 +143,14 @@ impl Kept {
     }
 }
 
-impl Processor for Kept {
+impl Processor for CachedFeatures {
     fn process(&self, source: &Source, context: &mut ProcessContext) -> mm_core::Result<Tensor> {
-        if let Some(problem) = self.problems.get(&format!("{source:?}")) {
-            return Err(mm_core::Error::Sample(problem.clone()));
+        if let Some(error) = self.errors.get(&format!("{source:?}")) {
+            return Err(mm_core::Error::Sample(error.clone()));
         }
-        let view = if context.train { context.rng.below(self.views + 1) } else { 0 };
+        let view = if context.train { context.rng.below(self.num_views + 1) } else { 0 };
         let found = self.cache.get(&self.key(source, view)?);
-        found.ok_or_else(|| {
-            mm_core::Error::Sample("its features were deleted from the cache while they were in use".into())
-        })
+        found.ok_or_else(|| mm_core::Error::Sample("its features were deleted from the cache while in use".into()))
     }
 
     fn is_sequence(&self) -> bool {

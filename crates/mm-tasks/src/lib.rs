@@ -6,20 +6,22 @@
 
 pub mod alignment;
 pub mod answering;
-pub mod attending;
 pub mod audit;
+mod batch;
 pub mod captioning;
 pub mod config;
 pub mod embedding;
 mod error;
 mod features;
 pub mod finetuning;
+mod fit;
+mod inputs;
 pub mod metrics;
 pub mod prediction;
+pub mod ranges;
 pub mod report;
 pub mod representation;
 pub mod retrieval;
-pub mod spelling;
 pub mod task;
 
 pub use error::{Error, Result};

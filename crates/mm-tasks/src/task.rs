@@ -7,11 +7,13 @@ use crate::{
     Error, Result,
     config::{TASK_KEY, TaskConfig, parse_task, task_name},
     embedding::Embedder,
+    metrics::{Metrics, metrics_table},
     report::Report,
 };
 use mm_core::{Device, Params, Registry, config as settings};
 use mm_data::{FailedSample, Manifest, Split};
 use mm_train::{Progress, Run, TrainOutcome};
+use serde_json::json;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -52,26 +54,30 @@ pub struct FitOutcome {
     pub rows: usize,
 }
 
-/// Metrics of an evaluation, as one JSON value and as a table for people.
+/// The result of an evaluation, for programs and for people.
 pub struct EvaluationReport {
-    /// For programs.
+    /// For programs: `split`, `rows`, `metrics` and `failed`, and what a task adds.
     pub json: serde_json::Value,
     /// For people; the first row is the header.
     pub table: Vec<Vec<String>>,
 }
 
-/// A table of a model's metrics next to a baseline's.
-pub(crate) fn comparison_table(
-    model: &BTreeMap<String, f64>,
-    baseline: &str,
-    values: &BTreeMap<String, f64>,
-) -> Vec<Vec<String>> {
-    let mut table = vec![vec!["metric".to_owned(), "model".to_owned(), baseline.to_owned()]];
-    for (name, value) in model {
-        let other = values.get(name).copied().unwrap_or(f64::NAN);
-        table.push(vec![name.clone(), format!("{value:.4}"), format!("{other:.4}")]);
+impl EvaluationReport {
+    /// The report of metrics on `rows` rows of a split.
+    pub fn new(split: Split, rows: usize, metrics: Metrics) -> Self {
+        let failed = json!({"count": 0, "examples": []});
+        Self {
+            json: json!({"split": split, "rows": rows, "metrics": metrics, "failed": failed}),
+            table: metrics_table(&[metrics]),
+        }
     }
-    table
+
+    /// Adds the values that could not be read.
+    #[must_use]
+    pub fn with_failed(mut self, failed: &[FailedSample]) -> Self {
+        self.json["failed"] = json!({"count": failed.len(), "examples": failed.iter().take(100).collect::<Vec<_>>()});
+        self
+    }
 }
 
 /// A task's model: built from a config to be trained, or loaded from a run folder to be used.

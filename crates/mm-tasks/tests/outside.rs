@@ -10,7 +10,8 @@ use mm_data::Split;
 use mm_tasks::{
     FitContext,
     config::parse_task,
-    retrieval::{Retrieval, evaluate, fit},
+    retrieval::{Retrieval, direction_metrics},
+    task::TaskModel,
 };
 use mm_train::{NoopProgress, Run};
 use std::{
@@ -78,7 +79,7 @@ fn register(registry: &mut Registry) {
 
 const CONFIG: &str = r#"
 task = "retrieval"
-width = 16
+embed_dim = 16
 cache_dir = "cache"
 [data]
 manifest = "data.jsonl"
@@ -126,18 +127,19 @@ fn a_modality_that_a_crate_brings_is_trained_and_finds_held_out_partners() {
         let mut run = Run::create(&folder.path().join(format!("run{seed}")), &value, serde_json::Value::Null).unwrap();
         let context =
             FitContext { progress: &mut NoopProgress, on_progress: &mut |_, _, _| {}, stop: &AtomicBool::new(false) };
-        let ended = fit(&model, model.manifest().unwrap(), &mut run, context).unwrap();
+        let ended = TaskModel::fit(&model, model.dataset().unwrap(), &mut run, context).unwrap();
         assert!(ended.training.state.finished && ended.failed.is_empty());
-        let manifest = Arc::new(model.manifest().unwrap());
-        let embedded = model.embed_side(&manifest, Split::Test, &mut |_, _, _| {}).unwrap();
-        let found = evaluate(&embedded, Split::Test).unwrap();
-        let metrics = &found.directions["readings → weather"];
+        let manifest = model.dataset().unwrap();
+        let embedded = model.embed_split(&manifest, Split::Test, &mut |_, _, _| {}).unwrap();
+        let found = direction_metrics(&embedded, Split::Test).unwrap();
+        let metrics = &found.directions["readings_to_weather"];
         assert!(metrics.queries < metrics.gallery, "rows without readings are candidates all the same");
         // Untrained, it is no better than chance by much: the baseline beside the figure.
         let fresh = Retrieval::new(parse_task(&value).unwrap(), folder.path(), &registry, Device::Cpu).unwrap();
         let before =
-            evaluate(&fresh.embed_side(&manifest, Split::Test, &mut |_, _, _| {}).unwrap(), Split::Test).unwrap();
-        recalls.push((metrics.recall[0], before.directions["readings → weather"].recall[0], metrics.chance[0]));
+            direction_metrics(&fresh.embed_split(&manifest, Split::Test, &mut |_, _, _| {}).unwrap(), Split::Test)
+                .unwrap();
+        recalls.push((metrics.recall[0], before.directions["readings_to_weather"].recall[0], metrics.chance[0]));
     }
     let mean = recalls.iter().map(|r| r.0).sum::<f64>() / 3.0;
     assert!(mean > 0.5, "{recalls:?}");

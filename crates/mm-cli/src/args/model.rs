@@ -30,7 +30,7 @@ pub(crate) fn locate(model: &Path) -> PathBuf {
 /// The checkpoint folder of a model, inside the run folder where the run fine-tuned one.
 pub(crate) fn checkpoint_dir(model: &Path) -> PathBuf {
     let dir = locate(model);
-    mm_tasks::finetuning::learned(&dir).unwrap_or(dir)
+    mm_tasks::finetuning::model_dir(&dir).unwrap_or(dir)
 }
 
 /// Whether a folder was written by training.

@@ -18,7 +18,7 @@ use mm_core::{Modality, Source};
 use mm_reason::Attribution;
 use mm_tasks::{
     answering::{Answered, Answerer, Wishes},
-    report::heat_picture,
+    report::attribution_image,
 };
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -237,5 +237,5 @@ fn save_attention(path: &Path, query: &Query<'_>, heat: &Attribution, answer: &s
     } else {
         mm_data::decode::decode_image(file, &limits)?
     };
-    output::save_explanation(&heat_picture(&image, heat, query.question, answer)?, path)
+    output::save_explanation(&attribution_image(&image, heat, query.question, answer)?, path)
 }

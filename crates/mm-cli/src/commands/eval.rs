@@ -12,8 +12,8 @@ use mm_data::Split;
 use mm_repr::Pretrained;
 use mm_tasks::{
     captioning::{self, Captioning},
-    metrics::{Judges, Synonyms},
-    prediction::{self, Predictor, evaluation_report, robustness, robustness_page},
+    metrics::{CaptionScorers, Synonyms},
+    prediction::{self, Predictor, robustness, robustness_page},
     task::EvaluationReport,
 };
 use std::path::{Path, PathBuf};
@@ -94,9 +94,12 @@ fn evaluate_prediction(dir: &Path, arguments: &Arguments, context: &Context) -> 
         }));
         return Ok(EvaluationReport { json: serde_json::json!({"curves": curves, "report": page}), table });
     }
-    let (metrics, failed) = predictor.evaluate(&manifest, &rows, &excluded)?;
-    output::warnings(failed.iter());
-    Ok(evaluation_report(&metrics, &failed))
+    let mut evaluation = predictor.evaluate(&manifest, &rows, &excluded)?;
+    output::warnings(evaluation.failed.iter());
+    if arguments.data.is_none() && excluded.is_empty() {
+        predictor.add_baselines(&mut evaluation.metrics, &manifest, &rows)?;
+    }
+    Ok(evaluation.report())
 }
 
 /// A run of any task on a split of its own data; the result is also written into the run folder.
@@ -108,8 +111,8 @@ fn evaluate(dir: &Path, arguments: &Arguments, context: &Context) -> Result<Eval
         tasks.tasks.check_run(dir, captioning::TASK)?;
         let clip = arguments.clip.as_ref().map(|name| Pretrained::load(&locate(name))).transpose()?;
         let synonyms = arguments.wordnet.as_deref().map(Synonyms::open).transpose()?;
-        let scorers = Judges { clip: clip.as_ref(), synonyms: synonyms.as_ref() };
-        Captioning::load(dir, &tasks)?.evaluated(arguments.split, scorers, on_progress)?.report()?
+        let scorers = CaptionScorers { clip: clip.as_ref(), synonyms: synonyms.as_ref() };
+        Captioning::load(dir, &tasks)?.evaluate_split(arguments.split, scorers, on_progress)?.report()
     } else {
         tasks.load(dir)?.evaluate(arguments.split, &tasks, on_progress)?
     };

@@ -7,6 +7,7 @@ use crate::{
     progress::{ItemProgress, TrainingProgress},
 };
 use anyhow::Result;
+use mm_tasks::metrics::Metric;
 use mm_tasks::prediction::{Fitted, Fitting, Preset, Problem, fit_table};
 use serde_json::{Value, json};
 use std::{
@@ -127,7 +128,7 @@ fn result(out: &Path, fitted: &Fitted, report: Option<&Path>, seconds: f64) -> V
         "out": out, "problem": fitted.problem, "classes": fitted.classes, "columns": fitted.columns, "rows": fitted.rows,
         "failed": {"count": fitted.broken.len(), "examples": fitted.broken.iter().take(100).collect::<Vec<_>>()},
         "networks": fitted.members, "stopped": fitted.stopped, "refit_rows": fitted.refitted, "split": fitted.side,
-        "metrics": fitted.figures, "ablations": fitted.ablations, "report": report, "seconds": seconds,
+        "metrics": fitted.metrics, "ablations": fitted.ablations, "report": report, "seconds": seconds,
         "peak_memory_bytes": output::peak_memory(),
     })
 }
@@ -137,7 +138,7 @@ fn print(out: &Path, fitted: &Fitted, report: Option<&Path>, seconds: f64) {
     let stopped = if fitted.stopped { ", stopped by the time limit or Ctrl-C" } else { "" };
     let refit = fitted.refitted.map_or(String::new(), |rows| format!(", refit on {rows}"));
     output::line(format!("{}: trained on {} rows{refit} in {seconds:.0} s{stopped}", out.display(), fitted.rows));
-    if !fitted.figures.is_empty() {
+    if !fitted.metrics.is_empty() {
         if fitted.side == mm_data::Split::Valid {
             output::note(
                 "measured on the validation rows, which chose and calibrated the model, so slightly optimistic; --test-fraction holds rows out for an unbiased estimate",
@@ -145,9 +146,10 @@ fn print(out: &Path, fitted: &Fitted, report: Option<&Path>, seconds: f64) {
         }
         let mut table = vec![vec!["metric".to_owned(), "all".to_owned()]];
         table[0].extend(fitted.ablations.keys().cloned());
-        for (name, value) in fitted.figures.iter().filter(|(n, _)| !n.starts_with("rows")) {
-            let others = fitted.ablations.values().map(|f| f.get(name).map_or(String::new(), |v| format!("{v:.3}")));
-            table.push([name.clone(), format!("{value:.3}")].into_iter().chain(others).collect());
+        for metric in &fitted.metrics {
+            let value = |m: Option<&Metric>| m.map_or(String::new(), |m| format!("{:.3}", m.value));
+            let ablations = fitted.ablations.values().map(|f| value(f.find(&metric.id, metric.scope.as_deref())));
+            table.push([metric.label(), value(Some(metric))].into_iter().chain(ablations).collect());
         }
         output::table(&table);
     }

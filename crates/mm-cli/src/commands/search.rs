@@ -6,14 +6,12 @@ use mm_core::{Device, Modality, Source};
 use mm_data::{Manifest, Split};
 use mm_tasks::{
     embedding::Embedder,
-    report::gaze_picture,
-    retrieval::{Embedded, Retrieval, Said},
+    retrieval::{EmbeddedSplit, Retrieval, TextMatch},
 };
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 /// Search the data of a retrieval run by a text, an image, an audio file or a video
@@ -90,7 +88,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let (modality, query) = arguments.query()?;
     let model = Retrieval::load(&arguments.model.dir(), &context.tasks()?)?;
     if let Some(language) = &arguments.transcript_language {
-        let results = model.words(&query, language, &arguments.splits())?.into_iter().map(|Said { id, text, score }| {
+        let results = model.match_transcripts(&query, language, &arguments.splits())?.into_iter().map(|TextMatch { id, text, score }| {
             (score, json!({"modality": "text", "score": score, "id": id, "value": text, "language": language}))
         });
         print(results.take(arguments.k.get()), context);
@@ -105,10 +103,10 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         }
         print(results.into_iter().take(arguments.k.get()), context);
     }
-    if let (Some(path), Some(best), Some([attending, _])) = (&arguments.explain, best, model.looks()) {
+    if let (Some(path), Some(best), Some([attending, _])) = (&arguments.explain, best, model.attention_modalities()) {
         let (queries, keys) = if modality == *attending { (&query, &best) } else { (&best, &query) };
-        if let Some(map) = model.look(queries, keys)? {
-            output::save_explanation(&gaze_picture(&map)?, path)?;
+        if let Some(map) = model.attention_map(queries, keys)? {
+            output::save_explanation(&map.image()?, path)?;
         }
     }
     Ok(())
@@ -124,15 +122,15 @@ fn search(
 ) -> Result<(BTreeMap<Modality, Vec<Scored>>, Option<Source>)> {
     let vector = model.embed(modality, std::slice::from_ref(query))?.select(0, 0)?.to_device(Device::Cpu)?;
     let targets = arguments.targets(model, modality)?;
-    let manifest: Arc<Manifest> = Arc::new(model.manifest()?);
+    let manifest: Manifest = model.dataset()?;
     let mut progress = ItemProgress::new();
     let mut results: BTreeMap<Modality, Vec<Scored>> = BTreeMap::new();
     let mut best: Option<(f64, Source)> = None;
     for split in arguments.splits() {
         let on_progress = &mut |label: &str, done, total| progress.update(label, done, total);
-        let embedded = model.embed_side(&manifest, split, on_progress)?;
+        let embedded = model.embed_split(&manifest, split, on_progress)?;
         for target in &targets {
-            let Some(Embedded { vectors, entries }) = embedded.get(target) else { continue };
+            let Some(EmbeddedSplit { vectors, entries }) = embedded.get(target) else { continue };
             let scores = vectors.matmul(&vector.unsqueeze(1)?)?.to_vec::<f64>()?;
             let list = results.entry(target.clone()).or_default();
             for (entry, score) in entries.iter().zip(scores) {
@@ -164,8 +162,8 @@ fn value(source: &Source) -> Value {
 
 /// The modality whose best result is explained together with the query.
 fn explained_modality(model: &Retrieval, query: &Modality, path: &Path) -> Result<Modality> {
-    let Some([queries, keys]) = model.looks() else {
-        bail!("--explain {}: this run has no attention map; expected one with `[attention]` in its config", path.display());
+    let Some([queries, keys]) = model.attention_modalities() else {
+        bail!("--explain {}: this run has no attention map; expected one with `[cross_attention]` in its config", path.display());
     };
     match query {
         m if m == queries => Ok(keys.clone()),

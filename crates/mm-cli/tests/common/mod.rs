@@ -33,6 +33,18 @@ pub fn refused(arguments: &[&str], folder: &Path, wanted: &[&str]) {
     }
 }
 
+/// The entry of a metric about all of the data in the JSON of an evaluation.
+pub fn find_metric<'a>(evaluation: &'a serde_json::Value, id: &str) -> &'a serde_json::Value {
+    let metrics = evaluation["metrics"].as_array().unwrap_or_else(|| panic!("no metrics in {evaluation}"));
+    let found = metrics.iter().find(|m| m["id"] == id && m["scope"].is_null());
+    found.unwrap_or_else(|| panic!("no {id} in {evaluation}"))
+}
+
+/// The value of a metric about all of the data.
+pub fn metric(evaluation: &serde_json::Value, id: &str) -> f64 {
+    find_metric(evaluation, id)["value"].as_f64().unwrap()
+}
+
 fn repr_fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../mm-repr/tests/fixtures").join(name)
 }
@@ -107,7 +119,7 @@ impl World {
 
 const CONFIG: &str = r#"
 task = "retrieval"
-width = 16
+embed_dim = 16
 cache_dir = "cache"
 [data]
 manifest = "data.jsonl"
@@ -115,14 +127,14 @@ split = { column = "split" }
 [loader]
 batch_size = 4
 [towers.image]
-views = 1
+num_views = 1
 encoder = { kind = "pretrained", path = "eyes" }
-projection = { hidden = 16, dropout = 0.1 }
+projection = { hidden_dim = 16, dropout = 0.1 }
 [towers.text]
 encoder = { kind = "pretrained", path = "words" }
-projection = { hidden = 16, dropout = 0.1 }
+projection = { hidden_dim = 16, dropout = 0.1 }
 [towers.audio]
-projection = { hidden = 16, dropout = 0.1 }
+projection = { hidden_dim = 16, dropout = 0.1 }
 [towers.audio.encoder]
 kind = "audio_cnn"
 processor = { max_seconds = 1.0, normalize = true, spec_augment = { max_time_stretch = 0.1 }, mel = { sample_rate = 8000, n_fft = 256, win_length = 200, hop_length = 80, n_mels = 16, f_min = 20.0, mel_scale = "htk", window = "hann", pad_mode = "reflect", log = { natural = { floor = 1e-6 } } } }

@@ -1,7 +1,7 @@
 //! Questions are answered, pictures described, sounds written down, through the binary, by tiny checkpoints with random weights and by runs
 //! that were trained here; and what is wrong with a question is told.
 
-use crate::common::{mm, refused, text};
+use crate::common::{find_metric, metric, mm, refused, text};
 use image::{Rgb, RgbImage};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -255,14 +255,14 @@ lr = 5e-3
     let train = mm(&["train", "vqa.toml", "--out", "vqa", "--threads", "1"], folder);
     assert!(train.status.success(), "{}", text(&train));
     let figures = lines(&["eval", "--model", "vqa", "--split", "test", "--json"], folder);
-    let accuracy = figures[0]["accuracy"].as_f64().unwrap();
-    // The baselines that stand beside it: neither the question nor the picture tells the answer by itself.
-    for beside in ["accuracy: question alone", "accuracy: image alone"] {
-        let share = figures[0][beside].as_f64().unwrap();
-        assert!(share < 0.75, "{beside}: {share}");
+    let accuracy = metric(&figures[0], "accuracy");
+    // Neither the question nor the image gives away the answer by itself.
+    for baseline in ["question_only", "image_only"] {
+        let value = find_metric(&figures[0], "accuracy")["baselines"][baseline].as_f64().unwrap();
+        assert!(value < 0.75, "{baseline}: {value}");
     }
     let blind = lines(&["eval", "--model", "vqa", "--split", "test", "--exclude-modality", "image", "--json"], folder);
-    let blind = blind[0]["accuracy"].as_f64().unwrap();
+    let blind = metric(&blind[0], "accuracy");
     assert!(accuracy > 0.9 && blind < 0.75, "{accuracy} with, {blind} without the picture");
     let ask = ["answer", "--model", "vqa", "--image", "5.png", "--question", "what colour is it"];
     let said = lines(&[&ask, ["--json", "--explain", "h.png"].as_slice()].concat(), folder);
@@ -303,7 +303,7 @@ lr = 5e-3
         let train = mm(&["train", "captions.toml", "--out", kind, "--threads", "1"], folder);
         assert!(train.status.success(), "{}", text(&train));
         let figures = lines(&["eval", "--model", kind, "--split", "test", "--json"], folder);
-        let bleu = figures[0]["model"]["bleu1"].as_f64().unwrap();
+        let bleu = metric(&figures[0], "bleu_1");
         // Four captions of three words; one that is always the same has at best two right.
         assert!(bleu > 0.85, "{kind}: {bleu}");
     }
@@ -340,8 +340,8 @@ fn learn(folder: &Path, name: &str, model: &str, more: &str, epochs: u32) -> (Pa
     let config = format!(
         r#"task = "finetuning"
 model = {model:?}
-answer = "answer"
-longest = 4
+answer_column = "answer"
+max_length = 4
 {more}
 [data]
 manifest = "colours.jsonl"
@@ -379,12 +379,14 @@ fn checkpoints_learn_further_whole_or_by_adapters_and_what_they_learned_is_answe
         ("qwen2_vl-four-bit", "qwen2_vl-picture", "[adapter]\nrank = 4\nquantize = \"nf4\"\n", 20),
     ] {
         let (run, figures) = learn(folder, name, &fixture(model), more, epochs);
-        let (right, blind) = (&figures["model"]["accuracy"], &figures["blind"]["accuracy"]);
-        let right = right.as_f64().unwrap();
+        let (right, prior) =
+            (metric(&figures, "accuracy"), &find_metric(&figures, "accuracy")["baselines"]["language_prior"]);
         assert!(right > 0.9, "{name}: {figures}");
-        assert!((blind.as_f64().unwrap() - 1.0 / 3.0).abs() < 1e-9, "{name}: {figures}");
+        assert!((prior.as_f64().unwrap() - 1.0 / 3.0).abs() < 1e-9, "{name}: {figures}");
         // By hand: of four people three say the right answer; leaving one of those out leaves two thirds.
-        let people = figures["model"]["vqa_accuracy: other"].as_f64().unwrap();
+        let people = figures["metrics"].as_array().unwrap().iter();
+        let people = people.into_iter().find(|m| m["id"] == "vqa_accuracy" && m["scope"] == "other").unwrap();
+        let people = people["value"].as_f64().unwrap();
         assert!((people - right * 0.75).abs() < 1e-9, "{figures}");
 
         // The run answers, and so does what transformers or PEFT would load, and what is merged of it.
@@ -505,9 +507,9 @@ fn a_whisper_learns_to_write_down_what_it_hears() {
     std::fs::write(folder.join("tones.toml"), config).unwrap();
     lines(&["train", "tones.toml", "--out", "tones", "--threads", "1", "--json"], folder);
     let figures = lines(&["eval", "--model", "tones", "--json"], folder).remove(0);
-    let rate = |of: &str| figures[of]["word_error_rate"].as_f64().unwrap();
+    let prior = find_metric(&figures, "word_error_rate")["baselines"]["language_prior"].as_f64().unwrap();
     // Without listening, one of the three texts is said of all: it has one or two words of four right.
-    assert!(rate("model") < 0.15 && rate("blind") >= 0.5, "{figures}");
+    assert!(metric(&figures, "word_error_rate") < 0.15 && prior >= 0.5, "{figures}");
     let said = lines(&["transcribe", "--model", "tones/model", "--audio", "test-0-900.wav", "--json"], folder);
     assert_eq!(said[0]["text"].as_str().unwrap().trim(), "the dog", "{said:?}");
 }
@@ -593,7 +595,7 @@ fn rows_are_blended_and_captions_are_judged_while_learning() {
         let run = run.to_str().unwrap();
         lines(&["train", "blend.toml", "--out", run, "--set", switch, "--set", "train.epochs=25", "--json"], folder);
         let figures = lines(&["eval", "--model", run, "--json"], folder).remove(0);
-        assert!(figures["accuracy"].as_f64().unwrap() > 0.9, "{switch}: {figures}");
+        assert!(metric(&figures, "accuracy") > 0.9, "{switch}: {figures}");
     }
     refused(&["train", "blend.toml", "--out", "x", "--set", "loss.mixup=-1"], folder, &["mixup"]);
 
@@ -603,11 +605,11 @@ fn rows_are_blended_and_captions_are_judged_while_learning() {
     let train = |run: &str, more: &[&str]| {
         let base = ["train", "words.toml", "--out", run, "--json", "--set"];
         lines(&[&base, more].concat(), folder);
-        lines(&["eval", "--model", run, "--json"], folder).remove(0)["model"]["bleu1"].as_f64().unwrap()
+        metric(&lines(&["eval", "--model", run, "--json"], folder).remove(0), "bleu_1")
     };
-    assert!(train("own-words", &["sampled=0.3", "--set", "train.epochs=30"]) > 0.9);
+    assert!(train("own-words", &["scheduled_sampling=0.3", "--set", "train.epochs=30"]) > 0.9);
     let begun = train("begun", &["train.epochs=3"]);
-    let judged = ["self_critical=0.5", "--set", "start=begun", "--set", "train.epochs=25"];
+    let judged = ["self_critical_weight=0.5", "--set", "init_from=begun", "--set", "train.epochs=25"];
     let after = train("judged", &judged);
     assert!(after > 0.9 && after >= begun, "{begun} before, {after} after");
     let logged = std::fs::read_to_string(folder.join("judged/metrics.jsonl")).unwrap();

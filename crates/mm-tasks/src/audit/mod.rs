@@ -10,7 +10,7 @@ mod scores;
 pub use embed::Embed;
 pub use problems::{Problem, ProblemKind};
 pub use report::audit_page;
-pub use scores::{MismatchScores, auroc, cross_fitted_cca, mismatch_scores};
+pub use scores::{MismatchScores, cross_fitted_cca, mismatch_scores};
 
 use crate::{Error, ProgressFn, Result};
 use mm_core::{Modality, Tensor};

@@ -21,7 +21,7 @@ pub fn audit_page(audit: &Audit, manifest: &Manifest, max_rows: usize) -> Result
     for row in audit.rows.iter().take(max_rows) {
         write_row(&mut body, audit, row, manifest);
     }
-    Ok(report::html_page("Audit of pairs", &body))
+    report::html_page("Audit of pairs", &body)
 }
 
 fn write_row(body: &mut String, audit: &Audit, row: &RowAudit, manifest: &Manifest) {

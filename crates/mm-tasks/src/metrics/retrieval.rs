@@ -1,53 +1,67 @@
-//! Recall at k, median rank and mean average precision of ranked lists (Manning 2008), with chance beside them.
+//! Recall at k, median rank and mean average precision of ranked lists, with the values of a random ranking as baselines.
 
+use super::metric::{Metric, Metrics};
 use crate::{Error, Result};
 use mm_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-/// Figures of one direction of retrieval.
+/// Metrics of one direction of retrieval.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RetrievalMetrics {
-    /// Number of queries (those with something right in the gallery).
+    /// Number of queries that have a match in the gallery.
     pub queries: usize,
     /// Number of candidates.
     pub gallery: usize,
-    /// Share of queries with something right among the first 1, 5 and 10.
+    /// Share of queries with a match among the first 1, 5 and 10.
     pub recall: [f64; 3],
-    /// Median of the rank of the first right one, from 1.
+    /// Median rank of the first match, counted from 1.
     pub median_rank: f64,
     /// Mean over queries of the average precision of the whole ranking.
     pub map: f64,
-    /// Recall at 1, 5 and 10 of a ranking by chance.
+    /// Expected recall at 1, 5 and 10 of a random ranking.
     pub chance: [f64; 3],
 }
 
-/// Queries are scored in blocks, so that memory is a block times the gallery whatever the number of queries.
+/// Queries are scored in blocks, so that memory is bounded by a block times the gallery.
 const BLOCK: usize = 1024;
-/// Where recall is taken.
-const AT: [usize; 3] = [1, 5, 10];
+/// The k of recall at k.
+const RECALL_AT: [usize; 3] = [1, 5, 10];
 
-/// Figures of queries `[queries, width]` against a gallery `[candidates, width]`, both of unit length; `right(q, g)` says whether
-/// candidate g is an answer to query q. Queries without any answer in the gallery are left out.
+impl RetrievalMetrics {
+    /// As a list of metrics of one direction (`image_to_text`), with chance as the baseline of recall.
+    pub fn metrics(&self, scope: &str) -> Metrics {
+        let recall = RECALL_AT.iter().zip(self.recall.iter().zip(&self.chance));
+        let recall = recall.map(|(k, (r, c))| Metric::new(format!("recall_at_{k}"), *r).with_baseline("chance", *c));
+        let others = [("median_rank", self.median_rank), ("mean_average_precision", self.map)];
+        recall.chain(others.map(|(id, value)| Metric::new(id, value))).map(|m| m.with_scope(scope)).collect()
+    }
+}
+
+/// Ranks a gallery `[candidates, dim]` for each of some queries `[queries, dim]` by the dot product; `is_match(q, g)` says whether candidate
+/// g is right for query q. Queries without a match in the gallery are left out.
+///
+/// # Errors
+/// When no query has a match.
 pub fn retrieval_metrics(
     queries: &Tensor,
     gallery: &Tensor,
-    right: impl Fn(usize, usize) -> bool,
+    is_match: impl Fn(usize, usize) -> bool,
 ) -> Result<RetrievalMetrics> {
     let sizes = (queries.size(0)? as usize, gallery.size(0)? as usize);
-    let turned = gallery.transpose(0, 1)?;
-    ranked(sizes, |start, count| Ok(queries.narrow(0, start, count)?.matmul(&turned)?), right)
+    let gallery = gallery.transpose(0, 1)?;
+    rank_all(sizes, |start, count| Ok(queries.narrow(0, start, count)?.matmul(&gallery)?), is_match)
 }
 
-/// The same of scores `[queries, candidates]`, the higher the better, however they were found.
-pub fn score_metrics(scores: &Tensor, right: impl Fn(usize, usize) -> bool) -> Result<RetrievalMetrics> {
+/// Ranks candidates by given scores `[queries, candidates]`; higher is better. See [`retrieval_metrics`].
+pub fn score_metrics(scores: &Tensor, is_match: impl Fn(usize, usize) -> bool) -> Result<RetrievalMetrics> {
     let sizes = (scores.size(0)? as usize, scores.size(1)? as usize);
-    ranked(sizes, |start, count| Ok(scores.narrow(0, start, count)?), right)
+    rank_all(sizes, |start, count| Ok(scores.narrow(0, start, count)?), is_match)
 }
 
-fn ranked(
+fn rank_all(
     (rows, candidates): (usize, usize),
     scores: impl Fn(i64, i64) -> Result<Tensor>,
-    right: impl Fn(usize, usize) -> bool,
+    is_match: impl Fn(usize, usize) -> bool,
 ) -> Result<RetrievalMetrics> {
     let mut metrics = RetrievalMetrics { gallery: candidates, ..RetrievalMetrics::default() };
     let mut ranks = Vec::new();
@@ -59,22 +73,22 @@ fn ranked(
             let hits: Vec<usize> = ranking
                 .iter()
                 .enumerate()
-                .filter(|(_, g)| right(query, **g as usize))
+                .filter(|(_, g)| is_match(query, **g as usize))
                 .map(|(rank, _)| rank + 1)
                 .collect();
             let Some(first) = hits.first() else { continue };
             ranks.push(*first);
             let precision: f64 = hits.iter().enumerate().map(|(found, rank)| (found + 1) as f64 / *rank as f64).sum();
             metrics.map += precision / hits.len() as f64;
-            for (place, k) in AT.iter().enumerate() {
-                metrics.recall[place] += f64::from(u8::from(first <= k));
-                metrics.chance[place] += chance_recall(candidates, hits.len(), *k);
+            for (index, k) in RECALL_AT.iter().enumerate() {
+                metrics.recall[index] += f64::from(u8::from(first <= k));
+                metrics.chance[index] += chance_recall(candidates, hits.len(), *k);
             }
         }
     }
     metrics.queries = ranks.len();
     if ranks.is_empty() {
-        return Err(Error::Config("no query has anything right in the gallery, so there is nothing to measure".into()));
+        return Err(Error::Config("retrieval metrics: no query has a match in the gallery".into()));
     }
     let count = ranks.len() as f64;
     metrics.map /= count;
@@ -86,10 +100,10 @@ fn ranked(
     Ok(metrics)
 }
 
-/// The probability that at least one of `right` among `candidates` is within the first `k` of a random order.
-pub fn chance_recall(candidates: usize, right: usize, k: usize) -> f64 {
+/// The probability that at least one of `matches` among `candidates` is within the first `k` of a random order.
+pub fn chance_recall(candidates: usize, matches: usize, k: usize) -> f64 {
     let misses: f64 = (0..k.min(candidates))
-        .map(|i| (candidates - right).saturating_sub(i) as f64 / (candidates - i) as f64)
+        .map(|i| (candidates - matches).saturating_sub(i) as f64 / (candidates - i) as f64)
         .product();
     1.0 - misses
 }
@@ -99,8 +113,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_are_those_of_a_hand_calculation() {
-        // One query, five candidates with falling scores; the second and the fourth are right.
+    fn metrics_equal_a_calculation_by_hand() {
+        // One query, five candidates with decreasing scores; the second and the fourth match.
         let query = Tensor::from_vec(&[1f32], &[1, 1]).unwrap();
         let gallery = Tensor::from_vec(&[0.9f32, 0.8, 0.7, 0.6, 0.5], &[5, 1]).unwrap();
         let metrics = retrieval_metrics(&query, &gallery, |_, g| g == 1 || g == 3).unwrap();

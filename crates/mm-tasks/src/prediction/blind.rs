@@ -4,7 +4,7 @@ use super::{Label, Prediction, Predictor, network::Network};
 use crate::{Result, metrics};
 use mm_core::{Device, Modality, Pooling, Processor, Source, Tensor, no_grad, seed::Rng};
 use mm_data::{Manifest, Split, collate};
-use std::sync::atomic::AtomicBool;
+use std::{collections::BTreeMap, sync::atomic::AtomicBool};
 
 /// Rows of either side that answers without a question are learned from and measured on.
 const MOST: usize = 2000;
@@ -18,38 +18,37 @@ pub(super) fn question(manifest: &Manifest, row: usize) -> Option<&str> {
 }
 
 impl Predictor {
-    /// What stands beside a network that reasons: accuracies of answering without looking, and without hearing the question. None where a run
-    /// does not choose among answers to questions.
-    pub fn baselines(&self, manifest: &Manifest, rows: &[usize]) -> Result<metrics::Figures> {
-        let mut figures = self.blind(manifest, rows);
-        figures.extend(self.unasked(manifest, rows)?);
-        Ok(figures)
+    /// Adds baselines to the accuracy: `majority_class`, and where a run answers questions the language prior (`question_only`) and a linear
+    /// classifier of each other modality without the question (`image_only`).
+    pub fn add_baselines(&self, metrics: &mut metrics::Metrics, manifest: &Manifest, rows: &[usize]) -> Result<()> {
+        let baselines = self.blind(manifest, rows).into_iter().chain(self.unasked(manifest, rows)?);
+        baselines.for_each(|(name, value)| metrics.set_baseline("accuracy", &name, value));
+        Ok(())
     }
 
     /// Accuracy of answering rows as the training rows do most often: whatever is asked, and each question for itself.
-    fn blind(&self, manifest: &Manifest, rows: &[usize]) -> metrics::Figures {
+    fn blind(&self, manifest: &Manifest, rows: &[usize]) -> BTreeMap<String, f64> {
         let (target, label) = (self.target(), self.label());
         let answer = |row: &usize| manifest.rows[*row].cells.get(label).map(String::as_str);
         let (train, asks) = (manifest.rows_in_split(Split::Train), self.first().config.reason.is_some());
         let pair = |row: &usize| Some((question(manifest, *row), answer(row)?));
-        let prior = metrics::Blind::new(train.iter().filter_map(pair));
+        let prior = metrics::PriorBaseline::new(train.iter().filter_map(pair));
         let known: Vec<(Option<&str>, &str)> = rows.iter().filter_map(pair).collect();
-        if target.classes.is_empty() || !asks || known.is_empty() || train.is_empty() {
-            return metrics::Figures::new();
+        if !target.is_classes() || known.is_empty() || train.is_empty() {
+            return BTreeMap::new();
         }
         let share = |asked: bool| {
             let hit = known.iter().filter(|(q, a)| prior.answer(q.filter(|_| asked)) == *a).count();
             hit as f64 / known.len() as f64
         };
-        [("accuracy: most frequent answer", share(false)), ("accuracy: question alone", share(true))]
-            .map(|(name, value)| (name.to_owned(), value))
-            .into()
+        let question_only = asks.then(|| ("question_only".to_owned(), share(true)));
+        [("majority_class".to_owned(), share(false))].into_iter().chain(question_only).collect()
     }
 
     /// Accuracy of a logistic regression on the mean of a modality's features that does not know what is asked, for each modality that is asked
     /// about; from at most two thousand training rows, on as many of `rows`, drawn by a seed.
-    fn unasked(&self, manifest: &Manifest, rows: &[usize]) -> Result<metrics::Figures> {
-        let (model, mut figures) = (self.first(), metrics::Figures::new());
+    fn unasked(&self, manifest: &Manifest, rows: &[usize]) -> Result<BTreeMap<String, f64>> {
+        let (model, mut figures) = (self.first(), BTreeMap::new());
         let Some(asking) = &model.config.reason else { return Ok(figures) };
         let labels = model.labels(manifest);
         let draw = |side: Vec<usize>| {
@@ -76,8 +75,8 @@ impl Predictor {
             if learned.len() < 2 || wanted.is_empty() {
                 continue;
             }
-            let guessed = metrics::probe(&x, &learned, &y, self.target().classes.len() as i64)?;
-            figures.insert(format!("accuracy: {modality} alone"), metrics::accuracy(&guessed, &wanted));
+            let guessed = metrics::linear_probe(&x, &learned, &y, self.target().classes.len() as i64)?;
+            figures.insert(format!("{modality}_only"), metrics::accuracy(&guessed, &wanted));
         }
         Ok(figures)
     }

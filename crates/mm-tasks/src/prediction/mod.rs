@@ -4,6 +4,7 @@
 mod attribution;
 mod blind;
 mod config;
+mod evaluation;
 mod keeping;
 mod network;
 mod plan;
@@ -16,18 +17,19 @@ mod task;
 
 pub use attribution::{Attribution, Contribution};
 pub use config::{ContextConfig, InputConfig, LossConfig, Pooling, PredictionConfig};
+pub use evaluation::Evaluation;
+use evaluation::{measure, selection_score};
 pub use plan::{Fitted, Fitting, Preset, fit_table};
 pub use predictor::{Asked, Predicted, Predictor, write_predictions};
 pub use robustness::{Curve, robustness, robustness_page};
 pub use search::{Search, Trial, search, space as search_space};
 pub use target::{Label, Problem, Target};
-pub use task::{TASK, evaluation_report, spec};
+pub use task::{TASK, spec};
 
 use crate::{
     Error, FitOutcome, ProgressFn, Result,
     config::{CommonConfig, TaskConfig},
-    features::{Frozen, Kept},
-    metrics,
+    features::{CachedFeatures, FrozenEncoder},
 };
 use mm_core::{
     Device, Modality, Params, ProcessContext, Processor, Registry, Source, Tensor, TrainingObjective,
@@ -50,7 +52,7 @@ use std::{
 };
 
 /// Features of frozen encoders that have been made, by modality.
-type Ready = BTreeMap<Modality, Arc<Kept>>;
+type Ready = BTreeMap<Modality, Arc<CachedFeatures>>;
 
 /// A model that predicts a column.
 pub struct Prediction {
@@ -399,12 +401,12 @@ impl Prediction {
     }
 
     /// A frozen way in.
-    fn frozen<'a>(&self, modality: &Modality, way: &'a network::Way) -> Frozen<'a> {
-        Frozen {
+    fn frozen<'a>(&self, modality: &Modality, way: &'a network::Way) -> FrozenEncoder<'a> {
+        FrozenEncoder {
             encoder: way.encoder.as_ref(),
             processor: &way.processor,
             fingerprint: format!("{} {}", way.fingerprint, way.processor.fingerprint()),
-            views: self.config.inputs.get(modality.name()).map_or(0, |i| i.views),
+            num_views: self.config.inputs.get(modality.name()).map_or(0, |i| i.views),
             positions: false,
         }
     }
@@ -424,9 +426,16 @@ impl Prediction {
             if way.frozen {
                 let frozen = self.frozen(modality, way);
                 let ready = self.ready.borrow().get(modality).cloned();
-                let kept = match ready.filter(|k| k.is_of(&frozen.fingerprint, frozen.views)) {
+                let kept = match ready.filter(|k| k.matches(&frozen.fingerprint, frozen.num_views)) {
                     Some(kept) => kept,
-                    None => Arc::new(frozen.keep(modality, values, &self.cache, self.params.device(), stop, told)?),
+                    None => Arc::new(frozen.encode_missing(
+                        modality,
+                        values,
+                        &self.cache,
+                        self.params.device(),
+                        stop,
+                        told,
+                    )?),
                 };
                 processors.insert(modality.clone(), kept);
                 made.push(modality.clone());
@@ -461,7 +470,7 @@ impl Prediction {
         let mut rows: Vec<usize> = (0..manifest.rows.len()).collect();
         Rng::new(&[self.config.common.train.seed]).shuffle(&mut rows);
         let mut encoded = vec![false; rows.len()];
-        let mut all: BTreeMap<Modality, Kept> = BTreeMap::new();
+        let mut all: BTreeMap<Modality, CachedFeatures> = BTreeMap::new();
         let mut done = 0;
         for some in rows.chunks(AT_ONCE) {
             if done > 0 && Instant::now() >= until {
@@ -470,9 +479,16 @@ impl Prediction {
             told("encoding", done, manifest.rows.len());
             for (modality, frozen) in &frozen {
                 let values = some.iter().filter_map(|r| manifest.rows[*r].values.get(*modality)).flatten();
-                let kept = frozen.keep(modality, values, &self.cache, self.params.device(), stop, &mut |_, _, _| {})?;
+                let kept = frozen.encode_missing(
+                    modality,
+                    values,
+                    &self.cache,
+                    self.params.device(),
+                    stop,
+                    &mut |_, _, _| {},
+                )?;
                 match all.get_mut(*modality) {
-                    Some(before) => before.add(kept),
+                    Some(before) => before.merge(kept),
                     None => drop(all.insert((*modality).clone(), kept)),
                 }
             }
@@ -608,7 +624,8 @@ impl Prediction {
             }
             let answers = self.answer(&manifest, &valid, &processors, &[])?;
             let values = self.target.probabilities(&answers.fused, 1.0, self.level()?)?;
-            let mut figures = measure(&self.target, &self.config.label, &manifest, &answers.rows, &values)?;
+            let mut figures =
+                measure(&self.target, &self.config.label, &manifest, &answers.rows, &values)?.metrics.to_map();
             if self.config.loss.blending {
                 let losses = self.head_losses(&answers)?;
                 if let Some(blending) = &mut self.keeping.borrow_mut().blending {
@@ -616,7 +633,9 @@ impl Prediction {
                     figures.extend(weights.into_iter().map(|(head, weight)| (format!("blending_{head}"), weight)));
                 }
             }
-            Ok(Some(BTreeMap::from([(TARGET.to_owned(), score(&figures))]).into_iter().chain(figures).collect()))
+            Ok(Some(
+                BTreeMap::from([(TARGET.to_owned(), selection_score(&figures))]).into_iter().chain(figures).collect(),
+            ))
         };
         let hooks = TrainHooks { evaluate: &mut evaluate_now, progress, stop };
         let trainer = Trainer::new(&self.config.common.train, self, &self.params, &loader)?;
@@ -792,71 +811,8 @@ fn samples(
     having.map(|(n, s)| (n, process_catching_panics(processor, s, &mut ProcessContext::eval()))).collect()
 }
 
-/// Figures of probabilities (or numbers) `[rows, …]` for the rows that have a label.
-fn measure(
-    target: &Target,
-    label: &str,
-    manifest: &Manifest,
-    rows: &[usize],
-    values: &Tensor,
-) -> Result<metrics::Figures> {
-    let width = values.size(1)? as usize;
-    let all = values.to_vec::<f64>()?;
-    let (mut guesses, mut texts) = (Vec::new(), Vec::new());
-    for (row, guess) in rows.iter().zip(all.chunks(width.max(1))) {
-        if let Some(text) = manifest.rows[*row].cells.get(label) {
-            guesses.push(guess.to_vec());
-            texts.push(text.as_str());
-        }
-    }
-    if texts.is_empty() {
-        return Err(Error::Config(format!(
-            "{}: no row has the column `{label}` to measure by",
-            manifest.path.display()
-        )));
-    }
-    match target.problem {
-        Problem::Regression => {
-            let pairs: Vec<(f64, f64)> = guesses
-                .iter()
-                .zip(&texts)
-                .filter_map(|(g, t)| if let Some(Label::Number(v)) = target.encode(t) { Some((g[0], v)) } else { None })
-                .collect();
-            let (guess, truth): (Vec<f64>, Vec<f64>) = pairs.into_iter().unzip();
-            metrics::numbers(&guess, &truth)
-        }
-        Problem::Multilabel => {
-            let truth = texts
-                .iter()
-                .map(|t| if let Some(Label::Labels(holds)) = target.encode(t) { holds } else { Vec::new() });
-            metrics::labels(&guesses, &truth.collect::<Vec<_>>())
-        }
-        _ => {
-            let truth: Vec<Option<usize>> = texts
-                .iter()
-                .map(|t| if let Some(Label::Class(c)) = target.encode(t) { Some(c) } else { None })
-                .collect();
-            let mut figures = metrics::classes(&guesses, &truth)?;
-            let unknown = truth.iter().filter(|t| t.is_none()).count();
-            if unknown > 0 {
-                figures.insert("rows_of_unknown_classes".into(), unknown as f64);
-            }
-            Ok(figures)
-        }
-    }
-}
-
 /// The figure that training watches.
 pub const TARGET: &str = "score";
-
-/// One figure that is to grow: accuracy with a little of the log-loss (so that ties are told apart), or minus the error.
-fn score(figures: &metrics::Figures) -> f64 {
-    if let Some(rmse) = figures.get("rmse") {
-        return -rmse;
-    }
-    let accuracy = figures.get("f1_micro").or(figures.get("accuracy")).copied().unwrap_or(0.0);
-    accuracy - 0.05 * figures.get("log_loss").copied().unwrap_or(0.0)
-}
 
 impl TrainingObjective<Batch> for Prediction {
     fn loss(&self, batch: &Batch, train: bool) -> mm_core::Result<Option<(Tensor, Vec<(String, f64)>)>> {

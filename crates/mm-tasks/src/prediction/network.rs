@@ -265,7 +265,8 @@ impl Network {
                 Error::Config(format!("inputs.{name}.encoder: found none, wanted the settings of an encoder"))
             })?;
             let field = format!("inputs.{name}.encoder");
-            let context = BuildContext { scope: scope.pp("encoder"), base_dir: base.to_owned(), field: field.clone() };
+            let context =
+                BuildContext { scope: scope.pp("encoder"), base_dir: base.to_owned(), field: field.clone(), registry };
             let built = registry.build(encoder, &context)?;
             let found = built.encoder.modality();
             if found.name() != name {

@@ -96,9 +96,9 @@ pub struct Fitted {
     /// The side that the figures are of: test where rows were held out for that alone, else those to choose and calibrate on.
     pub side: Split,
     /// Figures on rows that were held out of training.
-    pub figures: crate::metrics::Figures,
+    pub metrics: crate::metrics::Metrics,
     /// The same with each modality alone and with each left out.
-    pub ablations: BTreeMap<String, crate::metrics::Figures>,
+    pub ablations: BTreeMap<String, crate::metrics::Metrics>,
     /// Rows that were trained on.
     pub rows: usize,
     /// Samples that were skipped.
@@ -428,16 +428,16 @@ pub fn fit_table(
             }
         }
     }
-    let (mut figures, mut ablations) = (BTreeMap::new(), BTreeMap::new());
+    let (mut metrics, mut ablations) = (crate::metrics::Metrics::new(), BTreeMap::new());
     if !valid.is_empty() {
-        figures = predictor.evaluate(&manifest, &valid, &[])?.0;
+        metrics = predictor.evaluate(&manifest, &valid, &[])?.metrics;
         let all = predictor.modalities();
         for modality in all.iter().filter(|_| all.len() > 1) {
             let others: Vec<_> = all.iter().filter(|m| *m != modality).cloned().collect();
-            ablations.insert(format!("{modality} alone"), predictor.evaluate(&manifest, &valid, &others)?.0);
+            ablations.insert(format!("{modality} alone"), predictor.evaluate(&manifest, &valid, &others)?.metrics);
             ablations.insert(
                 format!("without {modality}"),
-                predictor.evaluate(&manifest, &valid, std::slice::from_ref(modality))?.0,
+                predictor.evaluate(&manifest, &valid, std::slice::from_ref(modality))?.metrics,
             );
         }
     }
@@ -446,7 +446,7 @@ pub fn fit_table(
         classes: predictor.target().classes.clone(),
         columns: columns.into_iter().map(|(m, c)| (m, c.join(" + "))).collect(),
         side,
-        figures,
+        metrics,
         ablations,
         rows: trained,
         broken,

@@ -1,6 +1,6 @@
 //! A finished prediction: one model or several, each with its heads calibrated and pooled, that answers for new rows.
 
-use super::{Answers, Label, Look, Pooling, Prediction, Problem, Target, keeping::FUSED, stack::Stack};
+use super::{Answers, Evaluation, Label, Look, Pooling, Prediction, Problem, Target, keeping::FUSED, stack::Stack};
 use crate::{Error, Result, metrics};
 use mm_core::{DType, Device, Modality, Registry, Source, Tensor, checkpoint};
 use mm_data::{FailedSample, Manifest, Row, Split};
@@ -421,7 +421,7 @@ impl Predictor {
                         target.classes.iter().zip(own).filter(|(_, p)| **p >= 0.5).map(|(c, _)| c).collect::<Vec<_>>()
                     )
                 }
-                _ => json!(target.classes[metrics::best(own)]),
+                _ => json!(target.classes[metrics::argmax(own)]),
             };
             let probabilities = if target.classes.is_empty() {
                 Vec::new()
@@ -490,29 +490,25 @@ impl Predictor {
         Ok(scores.chunks(classes).zip(logits.chunks(logits.len() / all.len().max(1))).zip(looks).map(each).collect())
     }
 
-    /// Every figure of the problem on rows that have labels.
-    pub fn evaluate(
-        &self,
-        manifest: &Manifest,
-        rows: &[usize],
-        drop: &[Modality],
-    ) -> Result<(metrics::Figures, Vec<FailedSample>)> {
+    /// Evaluates rows that have labels, without the modalities in `drop`.
+    pub fn evaluate(&self, manifest: &Manifest, rows: &[usize], drop: &[Modality]) -> Result<Evaluation> {
         let found = self.combined(manifest, rows, drop)?;
-        let mut figures = super::measure(self.target(), self.label(), manifest, &found.rows, &found.values)?;
+        let mut evaluation = super::measure(self.target(), self.label(), manifest, &found.rows, &found.values)?;
         if !self.target().classes.is_empty() {
             // Answers of people, where the rows have them.
             let best: Vec<i64> = found.values.argmax(1)?.to_vec()?;
-            let said = best.iter().map(|n| self.target().classes.get(*n as usize).map_or("", String::as_str));
+            let predicted = best.iter().map(|n| self.target().classes.get(*n as usize).map_or("", String::as_str));
             let asks = self.first().config.reason.is_some();
-            let rows = said.zip(&found.rows).map(|(said, row)| {
+            let rows = predicted.zip(&found.rows).map(|(predicted, row)| {
                 let cells = &manifest.rows[*row].cells;
-                let wanted = cells.get(self.label()).map(String::as_str);
+                let label = cells.get(self.label()).map(String::as_str);
                 let question = super::blind::question(manifest, *row).filter(|_| asks);
-                metrics::AnsweredRow { said, wanted, question, cells }
+                metrics::AnsweredRow { predicted, label, question, cells }
             });
-            figures.extend(metrics::answer_figures(rows));
+            evaluation.metrics.extend(metrics::answer_metrics(rows));
         }
-        Ok((figures, found.broken))
+        evaluation.failed = found.broken;
+        Ok(evaluation)
     }
 }
 

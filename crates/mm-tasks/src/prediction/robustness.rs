@@ -30,8 +30,8 @@ const NOISE: f64 = 2.0;
 /// Curves of each modality, in both ways.
 pub fn robustness(predictor: &Predictor, manifest: &Manifest, rows: &[usize], seed: u64) -> Result<Vec<Curve>> {
     let figure = |manifest: &Manifest| -> Result<f64> {
-        let (figures, _) = predictor.evaluate(manifest, rows, &[])?;
-        Ok(figures.get("accuracy").or(figures.get("r2")).copied().unwrap_or(0.0))
+        let metrics = predictor.evaluate(manifest, rows, &[])?.metrics;
+        Ok(metrics.get("accuracy").or(metrics.get("r2")).unwrap_or(0.0))
     };
     let mut out = Vec::new();
     for modality in predictor.modalities() {
@@ -90,5 +90,5 @@ pub fn robustness_page(curves: &[Curve]) -> Result<Report> {
         ]);
     }
     body.push_str(&html_table(&rows));
-    Ok(Report { html: html_page("Robustness", &body), evaluations: curves.iter().map(|c| json!(c)).collect() })
+    Ok(Report { html: html_page("Robustness", &body)?, evaluations: curves.iter().map(|c| json!(c)).collect() })
 }

@@ -228,5 +228,5 @@ fn page(trials: &[Trial]) -> Result<Report> {
     }
     body.push_str(&html_table(&rows));
     let evaluations = trials.iter().map(|t| json!(t)).collect();
-    Ok(Report { html: html_page("Search of a fusion", &body), evaluations })
+    Ok(Report { html: html_page("Search of a fusion", &body)?, evaluations })
 }

@@ -4,14 +4,12 @@ use super::{Prediction, PredictionConfig, Predictor, resolve};
 use crate::{
     Error, Result,
     config::parse_task,
-    metrics::Figures,
     report,
     task::{EvaluationReport, FitContext, FitOutcome, ProgressFn, TaskContext, TaskModel, TaskSpec},
 };
 use mm_core::{Device, Params};
-use mm_data::{FailedSample, Manifest, Split};
+use mm_data::{Manifest, Split};
 use mm_train::Run;
-use serde_json::json;
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
@@ -112,25 +110,8 @@ impl TaskModel for LoadedPrediction {
         };
         let manifest = predictor.manifest()?;
         let rows = crate::rows_in_split(&manifest, split)?;
-        let (mut figures, failed) = predictor.evaluate(&manifest, &rows, &[])?;
-        if self.run.join("config.toml").exists() {
-            figures.extend(predictor.baselines(&manifest, &rows)?);
-        }
-        Ok(evaluation_report(&figures, &failed))
+        let mut evaluation = predictor.evaluate(&manifest, &rows, &[])?;
+        predictor.add_baselines(&mut evaluation.metrics, &manifest, &rows)?;
+        Ok(evaluation.report())
     }
-}
-
-/// Metrics of a prediction for programs and for people.
-pub fn evaluation_report(figures: &Figures, failed: &[FailedSample]) -> EvaluationReport {
-    let mut json = json!(figures);
-    for (name, value) in figures.iter().filter(|(name, _)| name.starts_with("rows")) {
-        json[name] = json!(*value as u64);
-    }
-    json["broken"] = json!(failed);
-    let mut table = vec![vec!["metric".to_owned(), "value".to_owned()]];
-    table.extend(figures.iter().map(|(name, value)| {
-        let text = if name.starts_with("rows") { format!("{value:.0}") } else { format!("{value:.4}") };
-        vec![name.clone(), text]
-    }));
-    EvaluationReport { json, table }
 }

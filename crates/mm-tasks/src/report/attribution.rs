@@ -1,9 +1,9 @@
 //! What some answers rest on, drawn: words on coloured ground, pictures and spectrograms under heat.
 
 use super::{
-    heat::{shine, whole_words},
+    heatmap::{merge_subwords, overlay_heatmap},
     html::{escape, inline},
-    picture::{drawn, resized},
+    image_grid::{resize, to_image},
 };
 use crate::{
     Result,
@@ -113,7 +113,7 @@ fn shown(modality: &Modality, own: &Contribution) -> Result<String> {
             terms.truncate(TERMS);
             terms
         } else {
-            whole_words(pieces, |sum, more| *sum += more)
+            merge_subwords(pieces, |sum, more| *sum += more)
         };
         let most = words.iter().map(|w| w.1.abs()).fold(1e-9, f32::max);
         words.iter_mut().for_each(|w| w.1 /= most);
@@ -136,9 +136,9 @@ fn shown(modality: &Modality, own: &Contribution) -> Result<String> {
         ([_, _], [_, _]) if *modality == Modality::AUDIO => own.parts.transpose(0, 1)?.flip(&[0])?,
         _ => return Ok(String::new()),
     };
-    let plain = resized(&drawn(&own.sample)?, 240.0, [48, 480]);
+    let plain = resize(&to_image(&own.sample)?, 240.0, [48, 480]);
     let (patches, places) = blocks(&heat)?;
-    let over = shine(&plain, &patches, places);
+    let over = overlay_heatmap(&plain, &patches, places);
     let both = [inline(&plain, modality.name()), inline(&over, "what counted")];
     Ok(format!("<p>{}</p>", both.into_iter().flatten().collect::<Vec<_>>().join(" ")))
 }

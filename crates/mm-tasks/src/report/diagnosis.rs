@@ -3,7 +3,7 @@
 use super::{
     chart::scatter,
     html::{escape, page, table},
-    map::plane,
+    tsne::tsne,
 };
 use crate::Result;
 use mm_align::{
@@ -199,7 +199,7 @@ pub fn diagnosis_page(d: &Diagnosis, a: &Tensor, b: &Tensor) -> Result<String> {
     body.push_str("<h2>t-SNE</h2><div class=\"charts\">");
     write_maps(&mut body, d, a, b)?;
     body.push_str("</div>");
-    Ok(page("Diagnosis of two modalities", &body))
+    page("Diagnosis of two modalities", &body)
 }
 
 fn space_table(d: &Diagnosis) -> Vec<Vec<String>> {
@@ -229,7 +229,7 @@ fn write_maps(body: &mut String, d: &Diagnosis, a: &Tensor, b: &Tensor) -> Resul
     let (a, b) = (head(a)?, head(b)?);
     let variants = [("as given", a.clone(), b.clone()), ("mean-centered", centered(&a)?, centered(&b)?)];
     for (title, x, y) in variants {
-        let points = plane(&Tensor::cat(&[&x, &y], 0)?, TSNE_PERPLEXITY, TSNE_ITERATIONS)?;
+        let points = tsne(&Tensor::cat(&[&x, &y], 0)?, TSNE_PERPLEXITY, TSNE_ITERATIONS)?;
         let (left, right) = points.split_at(count as usize);
         let links: Vec<([f64; 2], [f64; 2])> = left.iter().copied().zip(right.iter().copied()).collect();
         let chart = scatter(&[("a".into(), left.to_vec()), ("b".into(), right.to_vec())], &links)?;

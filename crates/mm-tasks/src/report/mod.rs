@@ -1,28 +1,23 @@
-//! A run as one HTML file with everything inside it: figures, curves, pictures. No script, no font and no picture from elsewhere.
+//! Reports: each is one HTML file with everything inside it. The report of a task is in the task's folder; here is what reports share.
 
 mod attribution;
-mod captioning;
-mod chart;
+pub(crate) mod chart;
+pub(crate) mod curves;
 mod diagnosis;
-mod finetuning;
-mod heat;
-mod html;
-mod map;
-mod picture;
+mod examples;
+mod heatmap;
+pub(crate) mod html;
+pub(crate) mod image_grid;
+pub(crate) mod page;
 mod prediction;
-mod representation;
-mod retrieval;
-mod said;
+pub(crate) mod tsne;
 
-pub use captioning::build_captioning;
 pub use chart::{Line, lines, scatter};
 pub use diagnosis::{CorrectionResult, Diagnosis, DirectionMetrics, correction_table, diagnose, diagnosis_page};
-pub use finetuning::build_finetuning;
-pub use heat::{gaze_picture, heat_picture};
+pub(crate) use examples::{Example, examples_page};
+pub use heatmap::{attention_image, attribution_image};
 pub(crate) use html::{escape as html_escape, page as html_page, table as html_table, thumbnail as html_thumbnail};
-pub use map::plane;
-pub use picture::save_png;
-pub use prediction::build_prediction;
-pub use representation::build_representation;
-pub(crate) use retrieval::mean_with_spread;
-pub use retrieval::{Report, build};
+pub use image_grid::save_png;
+pub use page::Report;
+pub(crate) use prediction::build_prediction;
+pub use tsne::tsne;

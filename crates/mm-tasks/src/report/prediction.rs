@@ -2,13 +2,13 @@
 
 use super::{
     chart::{Line, lines},
-    html::{escape, page, table, thumbnail},
-    representation::curves,
-    retrieval::{Report, mean_with_spread},
+    curves::curves,
+    html::{charts, escape, page, table, thumbnail},
+    page::Report,
 };
 use crate::{
     Error, Result,
-    metrics::{self, Figures},
+    metrics::{self, Metrics, metrics_table},
     prediction::{Predicted, Predictor, Problem},
 };
 use mm_core::{Device, Modality, Registry, Source};
@@ -23,7 +23,7 @@ const ASKED: usize = 300;
 /// Reports runs that differ in their seed alone: figures with mean and spread, the rest of the first. A run without rows on the side asked for
 /// is measured on what was held out to choose by.
 pub fn build_prediction(runs: &[PathBuf], split: Split, registry: &Registry, device: Device) -> Result<Report> {
-    let mut all: Vec<Figures> = Vec::new();
+    let mut all: Vec<Metrics> = Vec::new();
     let mut shown = None;
     for run in runs {
         let open = |side: Split| -> Result<Option<_>> {
@@ -39,9 +39,9 @@ pub fn build_prediction(runs: &[PathBuf], split: Split, registry: &Registry, dev
             .into_iter()
             .filter(|r| manifest.rows[*r].cells.contains_key(predictor.label()))
             .collect();
-        let mut figures = predictor.evaluate(&manifest, &rows, &[])?.0;
-        figures.extend(predictor.baselines(&manifest, &rows)?);
-        all.push(figures);
+        let mut metrics = predictor.evaluate(&manifest, &rows, &[])?.metrics;
+        predictor.add_baselines(&mut metrics, &manifest, &rows)?;
+        all.push(metrics);
         if shown.is_none() {
             shown = Some((predictor, manifest, rows, side));
         }
@@ -53,7 +53,7 @@ pub fn build_prediction(runs: &[PathBuf], split: Split, registry: &Registry, dev
     let mut body = String::new();
     let _ = write!(
         body,
-        "<p class=\"soft\"><b>{}</b> ({:?}) from {names}; {} {side} rows{}.</p><h2>Figures</h2>",
+        "<p class=\"soft\"><b>{}</b> ({:?}) from {names}; {} {side} rows{}.</p><h2>Metrics</h2>",
         escape(predictor.label()),
         predictor.target().problem,
         rows.len(),
@@ -63,7 +63,7 @@ pub fn build_prediction(runs: &[PathBuf], split: Split, registry: &Registry, dev
             String::new()
         }
     );
-    body.push_str(&figures(&all, &manifest, &rows, &predictor));
+    body.push_str(&table(&metrics_table(&all)));
     let (answers, broken) = predictor.predict(&manifest, &rows, &[])?;
     worth(&mut body, &predictor, &manifest, &rows)?;
     if predictor.target().is_classes() {
@@ -83,37 +83,16 @@ pub fn build_prediction(runs: &[PathBuf], split: Split, registry: &Registry, dev
         body.push_str(&table(&list));
     }
     let first = if runs[0].join("fit.json").exists() { runs[0].join("member-0") } else { runs[0].clone() };
-    curves(&mut body, &first)?;
+    body.push_str("<h2>Training curves</h2>");
+    body.push_str(&charts(&curves(&first)?));
     let json =
         all.iter().map(serde_json::to_value).collect::<Result<_, _>>().map_err(|e| Error::Config(e.to_string()))?;
-    Ok(Report { html: page(&format!("Prediction of {}", predictor.label()), &body), evaluations: json })
-}
-
-fn figures(all: &[Figures], manifest: &Manifest, rows: &[usize], predictor: &Predictor) -> String {
-    let mut list = vec![vec!["figure".to_owned(), "value".into(), "beside it".into()]];
-    // What the most frequent class of the training rows would get.
-    let label = |row: &usize| manifest.rows[*row].cells.get(predictor.label()).map(String::as_str);
-    let train = manifest.rows_in_split(Split::Train);
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    train.iter().filter_map(label).for_each(|l| *counts.entry(l).or_default() += 1);
-    let most = counts.iter().max_by_key(|(_, c)| **c).map(|(l, _)| *l);
-    let majority = rows.iter().filter(|r| label(r) == most).count() as f64 / rows.len().max(1) as f64;
-    for name in all[0].keys() {
-        let values: Vec<f64> = all.iter().filter_map(|f| f.get(name).copied()).collect();
-        let beside = if name == "accuracy" && predictor.target().is_classes() {
-            format!("most frequent class {majority:.4}")
-        } else {
-            String::new()
-        };
-        let shown = if name.starts_with("rows") { format!("{:.0}", values[0]) } else { mean_with_spread(&values) };
-        list.push(vec![escape(&name.replace('_', " ")), shown, beside]);
-    }
-    table(&list)
+    Ok(Report { html: page(&format!("Prediction of {}", predictor.label()), &body)?, evaluations: json })
 }
 
 /// The one figure by which subsets of modalities are compared.
-fn value(figures: &Figures) -> f64 {
-    figures.get("accuracy").or(figures.get("r2")).copied().unwrap_or(0.0)
+fn value(metrics: &Metrics) -> f64 {
+    metrics.get("accuracy").or(metrics.get("r2")).unwrap_or(0.0)
 }
 
 /// Each subset of the modalities, and of those each modality's Shapley value: its share of what all together gain over none.
@@ -128,7 +107,7 @@ fn worth(body: &mut String, predictor: &Predictor, manifest: &Manifest, rows: &[
     for (subset, found) in values.iter_mut().enumerate() {
         let drop: Vec<Modality> =
             all.iter().enumerate().filter(|(n, _)| subset & (1 << n) == 0).map(|(_, m)| m.clone()).collect();
-        *found = value(&predictor.evaluate(manifest, &some, &drop)?.0);
+        *found = value(&predictor.evaluate(manifest, &some, &drop)?.metrics);
     }
     let full = values.len() - 1;
     let mut list = vec![vec!["modality".to_owned(), "alone".into(), "without it".into(), "Shapley value".into()]];
@@ -222,7 +201,7 @@ fn reliability(body: &mut String, predictor: &Predictor, manifest: &Manifest, an
     for (answer, truth) in answers.iter().zip(truth(predictor, manifest, answers)) {
         let Some(truth) = truth else { continue };
         let p: Vec<f64> = answer.probabilities.iter().map(|p| p.1).collect();
-        let sure = p[metrics::best(&p)];
+        let sure = p[metrics::argmax(&p)];
         let bin = &mut bins[((sure * BINS as f64) as usize).min(BINS - 1)];
         *bin = (bin.0 + sure, bin.1 + f64::from(u8::from(said(answer) == truth)), bin.2 + 1);
     }

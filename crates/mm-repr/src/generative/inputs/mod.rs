@@ -200,7 +200,7 @@ fn image_processor(size: u32) -> ImageProcessor {
 fn build_encoder_input(encoder: &toml::Value, registry: &Registry, context: &BuildContext<'_>) -> Result<BuiltInput> {
     let field = format!("{}.encoder", context.field);
     let (scope, base_dir) = (context.scope.clone(), context.base_dir.clone());
-    let built = registry.build(encoder, &BuildContext { scope, base_dir, field: field.clone() })?;
+    let built = registry.build(encoder, &BuildContext { scope, base_dir, field: field.clone(), registry })?;
     if !built.frozen {
         return Err(Error::config(field, "a trainable encoder", "a frozen encoder"));
     }

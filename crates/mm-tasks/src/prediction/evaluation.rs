@@ -1,0 +1,91 @@
+//! Evaluation of predictions on labeled rows.
+
+use super::target::{Label, Problem, Target};
+use crate::{
+    Error, Result,
+    metrics::{Metrics, classification_metrics, metrics_table, multilabel_metrics, regression_metrics},
+    task::EvaluationReport,
+};
+use mm_core::Tensor;
+use mm_data::{FailedSample, Manifest};
+use serde_json::json;
+use std::collections::BTreeMap;
+
+/// Metrics of a predictor on some rows.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Evaluation {
+    /// The metrics of the problem.
+    pub metrics: Metrics,
+    /// Number of rows with a label.
+    pub rows: usize,
+    /// Rows whose label is a class that training did not have; they count as wrong.
+    pub rows_with_unknown_class: usize,
+    /// Values that could not be read; their rows were predicted without them.
+    pub failed: Vec<FailedSample>,
+}
+
+impl Evaluation {
+    /// As JSON and as a table.
+    pub fn report(&self) -> EvaluationReport {
+        let json = json!({
+            "rows": self.rows, "rows_with_unknown_class": self.rows_with_unknown_class, "metrics": self.metrics,
+            "failed": {"count": self.failed.len(), "examples": self.failed.iter().take(100).collect::<Vec<_>>()},
+        });
+        EvaluationReport { json, table: metrics_table(std::slice::from_ref(&self.metrics)) }
+    }
+}
+
+/// Metrics of probabilities `[rows, classes]` (or numbers `[rows, 1]`) for the rows that have a label.
+pub(super) fn measure(
+    target: &Target,
+    label_column: &str,
+    manifest: &Manifest,
+    rows: &[usize],
+    values: &Tensor,
+) -> Result<Evaluation> {
+    let width = values.size(1)? as usize;
+    let all = values.to_vec::<f64>()?;
+    let (mut predicted, mut labels) = (Vec::new(), Vec::new());
+    for (row, own) in rows.iter().zip(all.chunks(width.max(1))) {
+        if let Some(text) = manifest.rows[*row].cells.get(label_column) {
+            predicted.push(own.to_vec());
+            labels.push(target.encode(text));
+        }
+    }
+    if labels.is_empty() {
+        return Err(Error::Config(format!(
+            "{}: found no row with a label in the column `{label_column}`, expected at least one",
+            manifest.path.display()
+        )));
+    }
+    let (count, mut unknown) = (labels.len(), 0);
+    let metrics = match target.problem {
+        Problem::Regression => {
+            let pairs = predicted.iter().zip(labels);
+            let (predicted, truth): (Vec<f64>, Vec<f64>) =
+                pairs.filter_map(|(p, l)| if let Some(Label::Number(v)) = l { Some((p[0], v)) } else { None }).unzip();
+            regression_metrics(&predicted, &truth)?
+        }
+        Problem::Multilabel => {
+            let truth = labels.into_iter().map(|l| if let Some(Label::Labels(set)) = l { set } else { Vec::new() });
+            multilabel_metrics(&predicted, &truth.collect::<Vec<_>>())?
+        }
+        _ => {
+            let class = |l| if let Some(Label::Class(c)) = l { Some(c) } else { None };
+            let truth: Vec<Option<usize>> = labels.into_iter().map(class).collect();
+            unknown = truth.iter().filter(|t| t.is_none()).count();
+            classification_metrics(&predicted, &truth)?
+        }
+    };
+    Ok(Evaluation { metrics, rows: count, rows_with_unknown_class: unknown, failed: Vec::new() })
+}
+
+/// The value that training selects the best checkpoint by, greater is better: accuracy less a twentieth of the log-loss, which breaks ties,
+/// or the negative error of a regression.
+pub(super) fn selection_score(metrics: &BTreeMap<String, f64>) -> f64 {
+    if let Some(rmse) = metrics.get("rmse") {
+        return -rmse;
+    }
+    let accuracy = metrics.get("f1_micro").or(metrics.get("accuracy")).copied().unwrap_or(0.0);
+    accuracy - 0.05 * metrics.get("log_loss").copied().unwrap_or(0.0)
+}

@@ -1,0 +1,63 @@
+//! The page of generated text: metrics, and examples with what was generated.
+
+use super::{
+    curves::curves,
+    html::thumbnail,
+    page::{Report, render},
+};
+use crate::{
+    Result,
+    metrics::{Metrics, metrics_table},
+};
+use mm_core::{Modality, Source};
+use mm_data::{Manifest, Split};
+use serde::Serialize;
+use serde_json::json;
+use std::path::PathBuf;
+
+/// A row with what was generated for it.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Example {
+    /// The id of the row.
+    pub(crate) id: String,
+    /// The question; empty where there is none.
+    pub(crate) question: String,
+    /// The generated text.
+    pub(crate) output: String,
+    /// Lines below it.
+    pub(crate) details: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct Shown {
+    /// The input as an `<img>` element.
+    image: String,
+    #[serde(flatten)]
+    example: Example,
+}
+
+/// The page of runs that differ in their seed alone: their metrics, and examples of the first.
+pub(crate) fn examples_page(
+    title: &str,
+    runs: &[PathBuf],
+    split: Split,
+    metrics: &[Metrics],
+    manifest: &Manifest,
+    modality: &Modality,
+    examples: &[Example],
+) -> Result<Report> {
+    let show = |example: &Example| -> Shown {
+        let Example { id, output, .. } = example;
+        let value = manifest.rows.iter().find(|r| r.id == *id).and_then(|r| r.values.get(modality)?.first());
+        let image = if let Some(Source::Path(path)) = value { thumbnail(path, output) } else { String::new() };
+        Shown { image, example: example.clone() }
+    };
+    let html = render(
+        "examples.html",
+        json!({
+            "title": title, "runs": metrics.len(), "split": split, "metrics": metrics_table(metrics),
+            "examples": examples.iter().map(show).collect::<Vec<_>>(), "curves": curves(&runs[0])?,
+        }),
+    )?;
+    Ok(Report { html, evaluations: metrics.iter().map(|metrics| json!({"metrics": metrics})).collect() })
+}

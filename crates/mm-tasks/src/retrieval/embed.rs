@@ -1,0 +1,136 @@
+//! Embeddings of the values of a split.
+
+use super::model::{MEMORY_FILE, Retrieval};
+use crate::{
+    Error, ProgressFn, Result,
+    batch::{BATCH_SIZE, SampleBatch},
+};
+use mm_core::{Device, Modality, Processor, Source, Tensor};
+use mm_data::{Manifest, Split};
+use mm_train::Run;
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+/// The embeddings of one modality of a split.
+pub struct EmbeddedSplit {
+    /// `[entries, embed_dim]` of unit norm.
+    pub vectors: Tensor,
+    /// The value of each row of `vectors`.
+    pub entries: Vec<Entry>,
+}
+
+/// One embedded value.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Its row in [`Manifest::rows`].
+    pub row: usize,
+    /// Its item: values of the same item match each other.
+    pub item: String,
+    /// The row's first text in lower case: values of rows with equal texts may be counted as matches.
+    pub text: String,
+    /// Its language, if the manifest states it.
+    pub language: Option<String>,
+    /// The value.
+    pub source: Source,
+}
+
+impl Retrieval {
+    /// Embeds a split: of text and images the first value of each row, of other modalities every value.
+    pub fn embed_split(
+        &self,
+        manifest: &Manifest,
+        split: Split,
+        on_progress: ProgressFn<'_>,
+    ) -> Result<BTreeMap<Modality, EmbeddedSplit>> {
+        let processors = self.prepare(manifest, &AtomicBool::new(false), on_progress)?;
+        self.embed_split_with(manifest, split, &processors)
+    }
+
+    /// As [`Retrieval::embed_split`], with processors of [`Retrieval::prepare`].
+    pub(super) fn embed_split_with(
+        &self,
+        manifest: &Manifest,
+        split: Split,
+        processors: &BTreeMap<Modality, Arc<dyn Processor>>,
+    ) -> Result<BTreeMap<Modality, EmbeddedSplit>> {
+        let mut out = BTreeMap::new();
+        for (modality, processor) in processors {
+            let entries = entries(manifest, split, modality);
+            if let Some(embedded) = self.embed_entries(manifest, modality, processor.as_ref(), entries)? {
+                out.insert(modality.clone(), embedded);
+            }
+        }
+        Ok(out)
+    }
+
+    fn embed_entries(
+        &self,
+        manifest: &Manifest,
+        modality: &Modality,
+        processor: &dyn Processor,
+        mut entries: Vec<Entry>,
+    ) -> Result<Option<EmbeddedSplit>> {
+        // Files of similar size together, so that there is little padding.
+        let size = |s: &Source| if let Source::Path(p) = s { std::fs::metadata(p).map_or(0, |m| m.len()) } else { 0 };
+        entries.sort_by_cached_key(|e| (size(&e.source), e.row));
+        let (mut vectors, mut read) = (Vec::new(), Vec::new());
+        for chunk in entries.chunks(BATCH_SIZE) {
+            let batch = SampleBatch::read(processor, &chunk.iter().map(|e| &e.source).collect::<Vec<_>>());
+            for (index, error) in &batch.failed {
+                let row = manifest.rows[chunk[*index].row].number;
+                tracing::warn!("left out of the evaluation: row {row}, {modality}: {error}");
+            }
+            if let Some(input) = batch.collate(processor)? {
+                vectors.push(self.embed_input(modality, &input)?.to_device(Device::Cpu)?);
+                read.extend(batch.indices.iter().map(|n| chunk[*n].clone()));
+            }
+        }
+        if vectors.is_empty() {
+            return Ok(None);
+        }
+        let vectors = Tensor::cat(&vectors.iter().collect::<Vec<_>>(), 0)?;
+        Ok(Some(EmbeddedSplit { vectors, entries: read }))
+    }
+
+    /// Writes the training embeddings of the modality of `[memory]`, under the best weights, into a run folder.
+    pub(super) fn save_memory(
+        &self,
+        manifest: &Manifest,
+        processors: &BTreeMap<Modality, Arc<dyn Processor>>,
+        run: &Path,
+    ) -> Result<()> {
+        let Some(config) = &self.config.memory else { return Ok(()) };
+        let (checkpoint, _) = Run::open_checkpoint(run, "best")?;
+        self.params.load(&checkpoint, "model.")?;
+        let modality = Modality::from(config.modality.as_str());
+        let own = processors.iter().filter(|(m, _)| **m == modality).map(|(m, p)| (m.clone(), p.clone())).collect();
+        let Some(embedded) = self.embed_split_with(manifest, Split::Train, &own)?.remove(&modality) else {
+            let found = format!("no training row with {modality}");
+            return Err(Error::invalid("memory.modality", found, "at least one"));
+        };
+        mm_core::checkpoint::save(&run.join(MEMORY_FILE), &[("vectors".to_owned(), embedded.vectors)], &[])?;
+        Ok(())
+    }
+}
+
+fn entries(manifest: &Manifest, split: Split, modality: &Modality) -> Vec<Entry> {
+    let first_only = *modality == Modality::TEXT || *modality == Modality::IMAGE;
+    let mut entries = Vec::new();
+    for index in manifest.rows_in_split(split) {
+        let row = &manifest.rows[index];
+        let text = match row.values.get(&Modality::TEXT).and_then(|v| v.first()) {
+            Some(Source::Text(text)) => text.trim().to_lowercase(),
+            _ => row.item.clone(),
+        };
+        let values = row.values.get(modality).map(Vec::as_slice).unwrap_or_default();
+        for (n, source) in values.iter().enumerate().take(if first_only { 1 } else { usize::MAX }) {
+            let language = row.languages.get(modality).and_then(|l| l.get(n)).cloned().flatten();
+            let (item, text, source) = (row.item.clone(), text.clone(), source.clone());
+            entries.push(Entry { row: index, item, text, language, source });
+        }
+    }
+    entries
+}

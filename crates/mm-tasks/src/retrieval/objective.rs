@@ -1,0 +1,151 @@
+//! The training objective: contrastive losses between all pairs of modalities of a batch, and auxiliary losses.
+
+use super::{
+    config::SoftTargetsConfig,
+    model::{Retrieval, TowerOutput},
+};
+use mm_align::ContrastiveLoss;
+use mm_core::{DType, Device, LossOutput, Modality, Tensor, TrainingObjective};
+use mm_data::Batch;
+use std::collections::{BTreeMap, HashMap};
+
+/// A loss next to the contrastive ones, logged as `loss_<name>`.
+pub(super) trait AuxiliaryLoss {
+    /// Its name.
+    fn name(&self) -> &'static str;
+
+    /// Its weight; the weighted mean of the contrastive losses has weight 1.
+    fn weight(&self) -> f64;
+
+    /// The loss of a batch; `None` where too few of its rows have what the loss needs.
+    fn loss(&self, encoded: &EncodedBatch<'_>, train: bool) -> mm_core::Result<Option<Tensor>>;
+}
+
+/// A batch and what the encoders make of it.
+pub(super) struct EncodedBatch<'b> {
+    pub(super) batch: &'b Batch,
+    pub(super) features: BTreeMap<&'b Modality, TowerOutput>,
+}
+
+impl Retrieval {
+    fn auxiliary_losses(&self) -> impl Iterator<Item = &dyn AuxiliaryLoss> {
+        let transcript = self.transcript_ngram.as_ref().map(|l| l as &dyn AuxiliaryLoss);
+        transcript.into_iter().chain(self.cross_attention.as_ref().map(|l| l as &dyn AuxiliaryLoss))
+    }
+
+    /// The number of training steps before this one, where `[robust]` counts them.
+    fn count_step(&self, train: bool) -> mm_core::Result<Option<u64>> {
+        let Some(steps) = self.steps.as_ref().filter(|_| train) else { return Ok(None) };
+        let step = steps.to_f64()?;
+        steps.copy_(&steps.add_scalar(1.0)?)?;
+        Ok(Some(step as u64))
+    }
+
+    /// The contrastive loss of rows that have both modalities.
+    fn pair_loss(
+        &self,
+        loss: &ContrastiveLoss,
+        [a, b]: [&Tensor; 2],
+        batch: &Batch,
+        rows: &[usize],
+        step: Option<u64>,
+    ) -> mm_core::Result<Tensor> {
+        let same = match_matrix(batch, rows)?.to_device(a.device())?;
+        let value = match (&self.config.robust, step) {
+            (Some(robust), Some(step)) => loss.forward_robust(a, b, Some(&same), robust, step)?,
+            _ => loss.forward(a, b, Some(&same))?,
+        };
+        let Some(soft) = &self.config.soft_targets else { return Ok(value) };
+        let target = soft_targets(soft, batch, rows)?.to_device(a.device())?;
+        let soft_value = loss.forward_soft_targets(a, b, &target)?;
+        let weight = soft.weight.get();
+        value.mul_scalar(1.0 - weight)?.add(&soft_value.mul_scalar(weight)?)
+    }
+}
+
+impl TrainingObjective<Batch> for Retrieval {
+    fn loss(&self, batch: &Batch, train: bool) -> mm_core::Result<Option<LossOutput>> {
+        let mut encoded = EncodedBatch { batch, features: BTreeMap::new() };
+        let mut embeddings = BTreeMap::new();
+        for (modality, part) in &batch.modalities {
+            let output = self.encode(modality, &part.input, train)?;
+            embeddings.insert(modality, (self.project(modality, output.embeddings.clone(), train)?, &part.rows));
+            encoded.features.insert(modality, output);
+        }
+        let step = self.count_step(train)?;
+        let (mut total, mut weights, mut logged): (Option<Tensor>, f64, Vec<_>) = (None, 0.0, Vec::new());
+        for ((a, b), (loss, weight)) in &self.losses {
+            let (Some((a_values, a_rows)), Some((b_values, b_rows))) = (embeddings.get(a), embeddings.get(b)) else {
+                continue;
+            };
+            let rows = common_rows(a_rows, b_rows);
+            if rows.len() < 2 || *weight == 0.0 {
+                continue;
+            }
+            let (left, right) = (select_rows(a_values, a_rows, &rows)?, select_rows(b_values, b_rows, &rows)?);
+            let value = self.pair_loss(loss, [&left, &right], batch, &rows, step)?;
+            logged.push((format!("loss_{a}_{b}"), value.to_f64()?));
+            logged.push((format!("temperature_{a}_{b}"), loss.temperature()?));
+            let term = value.mul_scalar(*weight)?;
+            weights += weight;
+            total = Some(match total {
+                Some(sum) => sum.add(&term)?,
+                None => term,
+            });
+        }
+        let Some(total) = total else { return Ok(None) };
+        let mut total = total.mul_scalar(1.0 / weights)?;
+        for auxiliary in self.auxiliary_losses() {
+            if let Some(value) = auxiliary.loss(&encoded, train)? {
+                logged.push((format!("loss_{}", auxiliary.name()), value.to_f64()?));
+                total = total.add(&value.mul_scalar(auxiliary.weight())?)?;
+            }
+        }
+        Ok(Some((total, logged)))
+    }
+}
+
+/// `[names, names]` bool: which names are equal.
+pub(super) fn equality_matrix(names: &[&str]) -> mm_core::Result<Tensor> {
+    let mut ids = HashMap::new();
+    let each: Vec<i64> = names
+        .iter()
+        .map(|name| {
+            let next = ids.len() as i64;
+            *ids.entry(*name).or_insert(next)
+        })
+        .collect();
+    let each = Tensor::from_slice(&each)?;
+    each.unsqueeze(0)?.eq(&each.unsqueeze(1)?)
+}
+
+/// `[rows, rows]` bool: rows of a batch with the same item are no negatives of each other.
+pub(super) fn match_matrix(batch: &Batch, rows: &[usize]) -> mm_core::Result<Tensor> {
+    let items: Vec<&str> = rows.iter().map(|r| batch.items[*r].as_str()).collect();
+    equality_matrix(&items)
+}
+
+/// The rows in both lists.
+pub(super) fn common_rows(a: &[usize], b: &[usize]) -> Vec<usize> {
+    a.iter().copied().filter(|r| b.contains(r)).collect()
+}
+
+/// The elements of `x`, which has one for each of `rows`, at `some` of these rows, in their order.
+pub(super) fn select_rows(x: &Tensor, rows: &[usize], some: &[usize]) -> mm_core::Result<Tensor> {
+    let positions: Vec<i64> = some.iter().filter_map(|r| rows.iter().position(|o| o == r)).map(|p| p as i64).collect();
+    x.index_select(0, &Tensor::from_slice(&positions)?.to_device(x.device())?)
+}
+
+/// Target distributions `[rows, rows]` from the cosines of a frozen encoder; a row without its modality is similar to itself alone.
+fn soft_targets(config: &SoftTargetsConfig, batch: &Batch, rows: &[usize]) -> mm_core::Result<Tensor> {
+    let identity = Tensor::eye(rows.len() as i64, DType::F32, Device::Cpu)?;
+    let Some(part) = batch.modalities.get(&Modality::from(config.modality.as_str())) else { return Ok(identity) };
+    let positions: Vec<Option<usize>> = rows.iter().map(|r| part.rows.iter().position(|o| o == r)).collect();
+    let indices: Vec<i64> = positions.iter().map(|p| p.unwrap_or(0) as i64).collect();
+    let present: Vec<bool> = positions.iter().map(Option::is_some).collect();
+    let features = part.input.values.index_select(0, &Tensor::from_slice(&indices)?)?.normalize()?;
+    let cosines = features.matmul(&features.transpose(0, 1)?)?.mul_scalar(1.0 / config.temperature.get())?;
+    let present = Tensor::from_slice(&present)?;
+    let known = present.unsqueeze(0)?.logical_and(&present.unsqueeze(1)?)?.logical_or(&identity.gt_scalar(0.5)?)?;
+    cosines.masked_fill(&known.logical_not()?, DType::F32.mask_value())?.softmax(1)
+}

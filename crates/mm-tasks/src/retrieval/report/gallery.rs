@@ -1,0 +1,154 @@
+//! Examples of a retrieval report: queries with their results, attention maps, confusions.
+
+use super::super::{EmbeddedSplit, Entry, Retrieval};
+use crate::{Result, report::html};
+use mm_core::{Modality, Source, Tensor, seed::Rng};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// A value as a page shows it.
+#[derive(Serialize)]
+struct Shown {
+    text: String,
+    /// An `<img>` element.
+    image: Option<String>,
+    /// The language of a recording.
+    language: Option<String>,
+}
+
+impl Shown {
+    fn of(entry: &Entry) -> Self {
+        let text = |text: String| Self { text, image: None, language: None };
+        match &entry.source {
+            Source::Text(words) => text(words.clone()),
+            Source::Path(path) if entry.language.is_some() => {
+                let stem = || path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+                let words = if entry.text.is_empty() { stem() } else { entry.text.clone() };
+                Self { language: entry.language.clone(), ..text(words) }
+            }
+            Source::Path(path) => Self { image: Some(html::thumbnail(path, &entry.text)), ..text(String::new()) },
+            Source::Value(value) => text(value.to_string()),
+        }
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct Hit {
+    value: Shown,
+    is_match: bool,
+    score: String,
+}
+
+#[derive(Serialize)]
+pub(super) struct Query {
+    value: Shown,
+    hits: Vec<Hit>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Example {
+    direction: String,
+    queries: Vec<Query>,
+}
+
+fn top(query: &Tensor, gallery: &EmbeddedSplit, count: i64) -> Result<Vec<(usize, f64)>> {
+    let scores = gallery.vectors.matmul(&query.unsqueeze(1)?)?.squeeze(1)?;
+    let (values, indices) = scores.topk(count.min(gallery.entries.len() as i64))?;
+    Ok(indices.to_vec::<i64>()?.into_iter().map(|p| p as usize).zip(values.to_vec::<f64>()?).collect())
+}
+
+/// Random queries of every direction to images and text, each with its first five results.
+pub(super) fn examples(embedded: &BTreeMap<Modality, EmbeddedSplit>) -> Result<Vec<Example>> {
+    let mut random = Rng::new(&[2025]);
+    let mut out = Vec::new();
+    for (from, queries) in embedded {
+        let galleries = embedded.iter().filter(|(to, _)| *to != from);
+        for (to, gallery) in galleries.filter(|(to, _)| **to == Modality::IMAGE || **to == Modality::TEXT) {
+            let mut indices: Vec<usize> = (0..queries.entries.len()).collect();
+            random.shuffle(&mut indices);
+            let query = |index: usize| -> Result<Query> {
+                let entry = &queries.entries[index];
+                let hits =
+                    top(&queries.vectors.select(0, index as i64)?, gallery, 5)?.into_iter().map(|(hit, score)| {
+                        let found = &gallery.entries[hit];
+                        Hit {
+                            value: Shown::of(found),
+                            is_match: found.item == entry.item,
+                            score: format!("{score:.2}"),
+                        }
+                    });
+                Ok(Query { value: Shown::of(entry), hits: hits.collect() })
+            };
+            let queries = indices.into_iter().take(6).map(query).collect::<Result<_>>()?;
+            out.push(Example { direction: format!("{from}_to_{to}"), queries });
+        }
+    }
+    Ok(out)
+}
+
+#[derive(Serialize)]
+struct ShownMap {
+    image: String,
+    query: Shown,
+}
+
+#[derive(Serialize)]
+pub(super) struct AttentionExamples {
+    query_modality: String,
+    key_modality: String,
+    maps: Vec<ShownMap>,
+}
+
+/// Attention maps of random pairs; `None` without `[cross_attention]`.
+pub(super) fn attention(
+    model: &Retrieval,
+    embedded: &BTreeMap<Modality, EmbeddedSplit>,
+) -> Result<Option<AttentionExamples>> {
+    let Some([query_modality, key_modality]) = model.attention_modalities() else { return Ok(None) };
+    let (Some(queries), Some(keys)) = (embedded.get(query_modality), embedded.get(key_modality)) else {
+        return Ok(None);
+    };
+    let mut indices: Vec<usize> = (0..queries.entries.len()).collect();
+    Rng::new(&[2026]).shuffle(&mut indices);
+    let pairs = indices.into_iter().filter_map(|index| {
+        let entry = &queries.entries[index];
+        Some((entry, keys.entries.iter().find(|k| k.item == entry.item)?))
+    });
+    let mut maps = Vec::new();
+    for (query, key) in pairs.take(6) {
+        if let Some(map) = model.attention_map(&query.source, &key.source)? {
+            let image = html::inline(&map.image()?, "attention of each word");
+            maps.push(ShownMap { image: image.unwrap_or_default(), query: Shown::of(query) });
+        }
+    }
+    let (query_modality, key_modality) = (query_modality.to_string(), key_modality.to_string());
+    Ok(Some(AttentionExamples { query_modality, key_modality, maps }))
+}
+
+#[derive(Serialize)]
+pub(super) struct Confusion {
+    query: Shown,
+    result: Shown,
+    text: String,
+    score: String,
+}
+
+/// The ten wrong first results of images among texts with the highest scores.
+pub(super) fn confusions(embedded: &BTreeMap<Modality, EmbeddedSplit>) -> Result<Vec<Confusion>> {
+    let (Some(queries), Some(gallery)) = (embedded.get(&Modality::IMAGE), embedded.get(&Modality::TEXT)) else {
+        return Ok(Vec::new());
+    };
+    let mut wrong = Vec::new();
+    for (index, entry) in queries.entries.iter().enumerate() {
+        let hits = top(&queries.vectors.select(0, index as i64)?, gallery, 1)?;
+        let differs = |hit: usize| gallery.entries[hit].item != entry.item && gallery.entries[hit].text != entry.text;
+        wrong.extend(hits.first().filter(|(hit, _)| differs(*hit)).map(|(hit, score)| (*score, index, *hit)));
+    }
+    wrong.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let confusion = |(score, index, hit): (f64, usize, usize)| {
+        let entry = &queries.entries[index];
+        let (query, result) = (Shown::of(entry), Shown::of(&gallery.entries[hit]));
+        Confusion { query, result, text: entry.text.clone(), score: format!("{score:.2}") }
+    };
+    Ok(wrong.into_iter().take(10).map(confusion).collect())
+}
