@@ -1,19 +1,20 @@
-//! The crate's one error.
+//! This crate's error type.
 
 use std::path::PathBuf;
 
 /// Result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong between a checkpoint folder and features.
+/// Errors of loading and running encoders.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
-    /// A file of a checkpoint folder is missing or not what it should be.
+    /// A file of a checkpoint folder is missing or invalid.
     #[error("{path}: {reason}")]
     Folder {
         /// The file or folder.
         path: PathBuf,
-        /// What was wrong and what to do.
+        /// What is wrong and what to do.
         reason: String,
     },
     /// An error of mm-core.

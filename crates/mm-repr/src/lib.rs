@@ -1,11 +1,14 @@
-//! One modality becomes features.
+//! Encoders: one modality becomes features.
 //!
-//! [`Pretrained`] takes a folder as `huggingface_hub` or `sentence-transformers` left it and gives an encoder with its own
-//! pre-processing; [`audio`] holds a tower that learns speech from nothing; [`register`] makes them all usable from a config file.
+//! - [`Pretrained`] loads a folder of transformers, sentence-transformers, timm or open_clip and gives an encoder with
+//!   its preprocessing.
+//! - [`text`], [`image`], [`audio`], [`video`] and [`vector`] hold encoders that are trained from scratch.
+//! - [`word2vec`] trains word vectors; [`generative`] and [`adversarial`] learn representations without labels.
+//! - [`register`] makes the encoders available to config files.
 //!
 //! ```no_run
 //! let model = mm_repr::Pretrained::load("all-MiniLM-L6-v2".as_ref())?;
-//! let vectors = model.encode(&[mm_core::Source::Text("a drawing of a dog".into())])?;
+//! let vectors = model.encode(&[mm_core::Source::Text("a photo of a dog".into())])?;
 //! assert_eq!(vectors.shape(), [1, 384]);
 //! # Ok::<(), mm_repr::Error>(())
 //! ```
@@ -13,11 +16,14 @@
 pub mod adversarial;
 pub mod audio;
 mod error;
+mod families;
 pub mod family;
 pub mod generative;
 pub mod image;
 mod joint;
+mod json;
 pub mod learners;
+mod locate;
 mod model_paths;
 mod pretrained;
 mod propose;
@@ -28,9 +34,12 @@ pub mod video;
 pub mod word2vec;
 
 pub use error::{Error, Result};
-pub use family::{ContrastiveHead, LoadOptions, Network, Tower};
+pub use families::families;
+pub use family::{ContrastiveHead, LoadOptions, PretrainedEncoder, Tower};
 pub use joint::blip::{BLIP_VISION_DEFAULTS, BLIP_VISION_VARIANT, BlipTextConfig, blip_vision_weight_map};
+pub use json::read_json;
 pub use learners::LearnerRegistry;
+pub use locate::locate;
 pub use model_paths::{ModelPaths, copy_model_files, merge_adapter};
-pub use pretrained::{Pretrained, families, locate};
+pub use pretrained::Pretrained;
 pub use register::register;

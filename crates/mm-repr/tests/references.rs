@@ -464,7 +464,7 @@ fn a_layer_is_asked_of_stacks_alone() {
         match Pretrained::load_with(folder.path(), cut) {
             Ok(_) => assert!(stack, "{name}"),
             Err(error) => {
-                assert!(!stack && error.to_string().contains("--layer has nothing to cut"), "{name}: {error}")
+                assert!(!stack && error.to_string().contains("--layer cannot be used"), "{name}: {error}")
             }
         }
     }

@@ -56,8 +56,8 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         let (logits, multi_label) = match (&classes, model.contrastive_head) {
             (Some(classes), Some(joint)) => {
                 let cosines = model.embed(&modality, &sources, None)?.matmul(&classes.transpose(0, 1)?)?;
-                let logits = cosines.mul_scalar(joint.scale)?.add_scalar(joint.bias.unwrap_or(0.0))?;
-                (logits, joint.bias.is_some())
+                let logits = cosines.mul_scalar(joint.logit_scale)?.add_scalar(joint.logit_bias.unwrap_or(0.0))?;
+                (logits, joint.logit_bias.is_some())
             }
             _ => (model.logits(&modality, &sources)?, model.multi_label),
         };

@@ -64,7 +64,7 @@ fn a_table_is_fitted_asked_measured_and_reported() {
     let output = mm(&fit, folder);
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     let result: serde_json::Value = serde_json::from_str(&ok(&output)).unwrap();
-    for part in ["image: photo", "tabular: price + town", "text: review", "binary of glad, sad", "from nothing"] {
+    for part in ["image: photo", "tabular: price + town", "text: review", "binary of glad, sad", "from scratch"] {
         assert!(told.contains(part), "{part} in {told}");
     }
     assert_eq!(result["problem"], "binary");

@@ -399,7 +399,7 @@ fn checkpoints_learn_further_whole_or_by_adapters_and_what_they_learned_is_answe
             let arguments = ["merge", "--model", model.to_str().unwrap(), "--out", merged.to_str().unwrap(), "--json"];
             assert!(lines(&arguments, folder)[0]["tensors"].as_u64().unwrap() > 20);
             from.push(merged.clone());
-            refused(&arguments, folder, &["holds a model already"]);
+            refused(&arguments, folder, &["already holds a model"]);
         }
         let mut said = Vec::new();
         for place in &from {

@@ -13,6 +13,7 @@ mod position;
 #[cfg(test)]
 mod properties;
 mod rnn;
+mod window;
 
 pub use activation::Activation;
 pub use attention::{
@@ -27,3 +28,4 @@ pub use norm::{BatchNorm, GroupNorm, Norm, NormConfig, NormKind};
 
 pub use position::{Position, Rotary, relative_position_buckets, sinusoidal_positions};
 pub use rnn::{Lstm, LstmCell, LstmConfig};
+pub use window::WindowAttention;

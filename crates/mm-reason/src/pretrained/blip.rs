@@ -158,7 +158,7 @@ impl Blip {
     /// The attribution from attention maps to the image, whose first position is the class token.
     fn attribution(&self, image_maps: &[AttentionMaps], words: Vec<(String, f32)>) -> mm_core::Result<Attribution> {
         let patches = mean_cross_attention(image_maps)?.get(1..).map(<[f32]>::to_vec).unwrap_or_default();
-        let grid = self.vision.tokens.grid.map(|n| n as usize);
+        let grid = self.vision.embeddings.grid.map(|n| n as usize);
         Ok(Attribution { patches, grid, words, steps: Vec::new() })
     }
 }

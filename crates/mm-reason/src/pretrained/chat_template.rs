@@ -2,7 +2,7 @@
 
 use crate::{Error, Result};
 use minijinja::{Environment, Error as TemplateError, ErrorKind, Value, context};
-use mm_repr::text::read_json;
+use mm_repr::read_json;
 use serde_json::Value as Json;
 use std::path::Path;
 

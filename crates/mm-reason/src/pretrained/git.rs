@@ -49,7 +49,7 @@ checkpoint_config! {
 
 /// Defaults of transformers' `GitVisionConfig`, which is CLIP's.
 const VISION_DEFAULTS: VisionDefaults =
-    VisionDefaults { image: 224, patch: 16, activation: Activation::QuickGelu, epsilon: 1e-5 };
+    VisionDefaults { image_size: 224, patch_size: 16, hidden_act: Activation::QuickGelu, layer_norm_eps: 1e-5 };
 
 /// The end token (BERT's `[SEP]`), where the checkpoint names none.
 const DEFAULT_EOS: i64 = 102;
@@ -88,7 +88,7 @@ struct Git {
 fn build(b: &ModelBuilder<'_>) -> mm_repr::Result<Box<dyn MediaEncoder>> {
     let c: GitConfig = b.parse()?;
     let vit = vision_config(b, &b.config["vision_config"], "vision_config", VISION_DEFAULTS)?;
-    let variant = VisionVariant { class: true, bias: false, first_norm: true, final_norm: true };
+    let variant = VisionVariant { class_token: true, patch_bias: false, pre_norm: true, final_norm: true };
     let vision = clip_vision_backbone(b, &b.scope.pp("vision"), &vit, variant)?;
     let sizes = BertSizes {
         vocab_size: c.vocab_size,
@@ -174,7 +174,7 @@ impl MediaEncoder for Git {
         prompt: &Prompt,
         answer: &[i64],
     ) -> Result<Option<Attribution>> {
-        let [rows, columns] = self.vision.tokens.grid.map(|n| n as usize);
+        let [rows, columns] = self.vision.embeddings.grid.map(|n| n as usize);
         let count = media.values.size(1)? as usize;
         // Each frame has a class token and its patches.
         let grid = [count / (rows * columns + 1).max(1), rows, columns];

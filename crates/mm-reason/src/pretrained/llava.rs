@@ -95,13 +95,13 @@ fn build(b: &ModelBuilder<'_>) -> mm_repr::Result<Box<dyn MediaEncoder>> {
         }
     };
     let defaults = if siglip {
-        VisionDefaults { image: 336, patch: 16, activation: Activation::GeluNew, epsilon: 1e-6 }
+        VisionDefaults { image_size: 336, patch_size: 16, hidden_act: Activation::GeluNew, layer_norm_eps: 1e-6 }
     } else {
-        VisionDefaults { image: 336, patch: 14, activation: Activation::QuickGelu, epsilon: 1e-5 }
+        VisionDefaults { image_size: 336, patch_size: 14, hidden_act: Activation::QuickGelu, layer_norm_eps: 1e-5 }
     };
     let vit = vision_config(b, vision, "vision_config", defaults)?;
     let feature_layers = feature_layers(b, vit.num_hidden_layers)?;
-    let variant = VisionVariant { class: !siglip, bias: siglip, first_norm: !siglip, final_norm: false };
+    let variant = VisionVariant { class_token: !siglip, patch_bias: siglip, pre_norm: !siglip, final_norm: false };
     // Blocks after the last feature layer are not needed.
     let num_hidden_layers = feature_layers.iter().copied().max().unwrap_or(0) as i64;
     let used = VitConfig { num_hidden_layers, ..vit.clone() };
@@ -182,7 +182,7 @@ impl MediaEncoder for Llava {
         prompt: &Prompt,
         answer: &[i64],
     ) -> Result<Option<Attribution>> {
-        let [rows, columns] = self.vision.tokens.grid.map(|n| n as usize);
+        let [rows, columns] = self.vision.embeddings.grid.map(|n| n as usize);
         let start = prompt.decoder_input_ids.iter().position(|id| *id == self.image_token).unwrap_or(0);
         let attention = PrefixAttention {
             prefill: self.prefill(Some(media), prompt, answer.len() as i64)?,

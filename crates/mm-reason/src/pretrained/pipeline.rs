@@ -15,7 +15,7 @@ use mm_data::process_catching_panics;
 use mm_repr::{
     LoadOptions, ModelPaths,
     family::{FineTuneOptions, Loaded, labels, load_for_fine_tuning, num_labels},
-    text::read_json,
+    read_json,
 };
 use rayon::prelude::*;
 use serde_json::Value;

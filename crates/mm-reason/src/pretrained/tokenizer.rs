@@ -2,7 +2,7 @@
 
 use super::chat_template;
 use crate::{Error, Result};
-use mm_repr::text::{load_tokenizer, read_json};
+use mm_repr::{read_json, text::load_tokenizer};
 use serde_json::Value;
 use std::{
     collections::HashMap,

@@ -39,7 +39,7 @@ checkpoint_config! {
 }
 
 const VISION_DEFAULTS: VisionDefaults =
-    VisionDefaults { image: 384, patch: 32, activation: Activation::Gelu, epsilon: 1e-12 };
+    VisionDefaults { image_size: 384, patch_size: 32, hidden_act: Activation::Gelu, layer_norm_eps: 1e-12 };
 
 pub(super) const FAMILY: PretrainedFamily = PretrainedFamily {
     family: Family {
@@ -198,9 +198,9 @@ impl ImageEmbeddings {
     fn forward(&self, values: &Tensor) -> mm_core::Result<(Tensor, Vec<[i64; 2]>)> {
         let (x, grids): (_, Vec<[i64; 2]>) = if values.rank() == 3 {
             let grids = patches::grids(values)?.into_iter().map(|[_, rows, columns]| [rows, columns]).collect();
-            (self.patches.of_pixels(&values.narrow(1, 1, values.size(1)? - 1)?)?, grids)
+            (self.patches.project_patches(&values.narrow(1, 1, values.size(1)? - 1)?)?, grids)
         } else {
-            let x = self.patches.map(values)?; // [batch, dim, rows, columns]
+            let x = self.patches.conv(values)?; // [batch, dim, rows, columns]
             let grid = [x.size(2)?, x.size(3)?];
             (x.flatten(2, 3)?.transpose(1, 2)?, vec![grid; x.size(0)? as usize])
         };

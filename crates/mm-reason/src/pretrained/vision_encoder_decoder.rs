@@ -112,7 +112,7 @@ pub(super) const FAMILY: PretrainedFamily = PretrainedFamily {
             let gpt2 = config["decoder"]["model_type"] == "gpt2";
             let rules = if gpt2 { GPT2_WEIGHT_MAP } else { TROCR_WEIGHT_MAP };
             let text = rules.iter().fold(WeightMap::default(), |map, (from, to)| map.and_within("text.", from, to));
-            text.then(vit_weight_map(c, &["encoder."]).only_within("trunk."))
+            text.then(vit_weight_map(c, &["encoder."]).only_within("backbone."))
         },
         build,
     },
@@ -145,9 +145,9 @@ fn build(b: &ModelBuilder<'_>) -> mm_repr::Result<Box<dyn MediaEncoder>> {
         other => return Err(b.config_error(format!("decoder.model_type: found `{other}`, expected gpt2 or trocr"))),
     };
     let projection = b.scope.pp("enc_to_dec_proj");
-    let projection = projection.has("weight").then(|| Linear::new(&projection, vision.width, config.dim, true));
+    let projection = projection.has("weight").then(|| Linear::new(&projection, vision.embed_dim, config.dim, true));
     let projection = projection.transpose()?;
-    let encoder_dim = projection.as_ref().map_or(vision.width, |_| config.dim);
+    let encoder_dim = projection.as_ref().map_or(vision.embed_dim, |_| config.dim);
     if encoder_dim != context_dim {
         return Err(b.config_error(format!(
             "decoder: cross-attention takes features of dimension {context_dim}, the encoder returns {encoder_dim}"

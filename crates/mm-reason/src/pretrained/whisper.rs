@@ -24,7 +24,7 @@ use mm_core::{
 use mm_repr::{
     audio::{
         SpectrogramProcessor,
-        whisper::{Whisper as AudioEncoder, encoder, names},
+        whisper::{WhisperEncoder, whisper_weight_map},
     },
     checkpoint_config,
     family::{Family, ModelBuilder, WeightMap},
@@ -70,7 +70,7 @@ pub(super) const FAMILY: PretrainedFamily = PretrainedFamily {
                 ("^text.", "model.decoder."),
             ];
             let text = text.iter().fold(WeightMap::default(), |map, (from, to)| map.and_within("text.", from, to));
-            text.then(names(c).only_within("encoder."))
+            text.then(whisper_weight_map(c).only_within("encoder."))
         },
         build,
     },
@@ -94,7 +94,7 @@ struct SpecialTokens {
 }
 
 struct Whisper {
-    encoder: AudioEncoder,
+    encoder: WhisperEncoder,
     decoder: Decoder,
     processor: Arc<dyn Processor>,
     /// Returns the first window, so that batches have one shape.
@@ -107,7 +107,7 @@ struct Whisper {
 
 fn build(b: &ModelBuilder<'_>) -> mm_repr::Result<Box<dyn MediaEncoder>> {
     let c: WhisperConfig = b.parse()?;
-    let encoder = encoder(b)?;
+    let encoder = WhisperEncoder::new(b)?;
     let attention = AttentionConfig { key_bias: false, ..AttentionConfig::new(c.d_model, c.decoder_attention_heads) };
     let block = BlockConfig {
         cross_attention: Some(attention.clone()),
@@ -124,7 +124,7 @@ fn build(b: &ModelBuilder<'_>) -> mm_repr::Result<Box<dyn MediaEncoder>> {
     };
     let generation = b.json("generation_config.json")?;
     let eos = |v: &Value| v["eos_token_id"].as_i64().or_else(|| v["eos_token_id"][0].as_i64());
-    let processor: Arc<dyn Processor> = Arc::new(SpectrogramProcessor::whisper_whole(b)?);
+    let processor: Arc<dyn Processor> = Arc::new(SpectrogramProcessor::whisper_untruncated(b)?);
     let window_frames = 2 * c.max_source_positions;
     Ok(Box::new(Whisper {
         encoder,

@@ -1,22 +1,26 @@
-//! Wav2Vec2 (Baevski 2020) and `HuBERT` (Hsu 2021): convolutions over the samples themselves, positions by a wide convolution, blocks.
-//! Padding changes nothing: rows of a batch give what they give alone.
+//! Wav2Vec 2.0 and HuBERT: convolutions on the waveform, positions by a wide convolution, transformer blocks. Padding
+//! does not change the features of a row.
+//!
+//! *wav2vec 2.0: A Framework for Self-Supervised Learning of Speech Representations* (Baevski et al., 2020),
+//! <https://arxiv.org/abs/2006.11477>; *HuBERT: Self-Supervised Speech Representation Learning by Masked Prediction of
+//! Hidden Units* (Hsu et al., 2021), <https://arxiv.org/abs/2106.07447>.
 
-use super::{SequenceHead, WaveProcessor};
+use super::{sequence_classifier::SequenceClassifier, waveform::WaveformProcessor};
 use crate::{
-    Result,
-    family::{Family, Model, ModelBuilder, Network, Tower, WeightMap, config, prefix},
+    Result, checkpoint_config,
+    family::{Family, Model, ModelBuilder, PretrainedEncoder, Tower, WeightMap, detect_prefix},
 };
 use mm_core::{
-    Encoder, Features, Init, Input, Modality, Module, Scope, Tensor,
+    DType, Encoder, Features, Init, Input, Modality, Module, Scope, Tensor,
     nn::{
         Activation, AttentionConfig, BatchNorm, BlockConfig, Conv1d, ConvConfig, ForwardArgs, GroupNorm, Linear, Mask,
         MlpConfig, Norm, NormConfig, Transformer, TransformerConfig,
     },
 };
 
-config! {
+checkpoint_config! {
     /// transformers' `Wav2Vec2Config` and `HubertConfig`.
-    WaveConfig {
+    Wav2Vec2Config {
         hidden_size: i64 = 768,
         num_hidden_layers: i64 = 12,
         num_attention_heads: i64 = 12,
@@ -39,6 +43,25 @@ config! {
     }
 }
 
+impl Wav2Vec2Config {
+    fn validate(&self, b: &ModelBuilder<'_>) -> Result<()> {
+        if self.add_adapter || self.adapter_attn_dim.is_some() {
+            return Err(b.config_error("add_adapter, adapter_attn_dim: adapters are not supported"));
+        }
+        let count = self.conv_dim.len();
+        if count == 0 || self.conv_kernel.len() != count || self.conv_stride.len() != count {
+            let reason = "conv_dim, conv_kernel, conv_stride: expected lists of the same length, not empty";
+            return Err(b.config_error(reason));
+        }
+        let mut sizes = self.conv_kernel.iter().chain(&self.conv_stride).chain([&self.num_conv_pos_embedding_groups]);
+        if sizes.any(|n| *n < 1) {
+            let reason = "conv_kernel, conv_stride, num_conv_pos_embedding_groups: expected positive numbers";
+            return Err(b.config_error(reason));
+        }
+        Ok(())
+    }
+}
+
 enum ChannelNorm {
     None,
     /// Over the positions of each channel.
@@ -47,196 +70,183 @@ enum ChannelNorm {
     Layer(Norm),
 }
 
-struct Step {
-    convolution: Conv1d,
+struct ConvLayer {
+    conv: Conv1d,
     norm: ChannelNorm,
     kernel: i64,
     stride: i64,
 }
 
-struct Wave {
-    steps: Vec<Step>,
-    activation: Activation,
-    /// Before the projection to the blocks' width.
-    norm: Option<Norm>,
-    projection: Linear,
-    positions: Positions,
-    /// After the positions are added, where the blocks normalise after each part.
-    first_norm: Option<Norm>,
-    blocks: Transformer,
-    head: Option<SequenceHead>,
-    width: i64,
+impl ConvLayer {
+    /// Number of outputs for a number of inputs, at least one.
+    fn output_length(&self, length: i64) -> i64 {
+        ((length - self.kernel) / self.stride + 1).max(1)
+    }
+
+    /// `[batch, channels, length]` → the same with other sizes; `lengths` are each row's valid outputs. Group
+    /// normalization is applied to these alone.
+    fn forward(&self, x: &Tensor, lengths: Option<&[i64]>, train: bool) -> mm_core::Result<Tensor> {
+        let x = self.conv.forward(x, train)?;
+        match (&self.norm, lengths) {
+            (ChannelNorm::None, _) => Ok(x),
+            (ChannelNorm::Layer(norm), _) => norm.forward(&x.transpose(1, 2)?, train)?.transpose(1, 2),
+            (ChannelNorm::Group(norm), None) => norm.forward(&x, train),
+            (ChannelNorm::Group(norm), Some(lengths)) => {
+                let padded = x.size(2)?;
+                let row = |(i, length): (usize, &i64)| {
+                    let valid = x.narrow(0, i as i64, 1)?.narrow(2, 0, *length)?;
+                    norm.forward(&valid, train)?.pad(&[0, padded - length], 0.0)
+                };
+                let rows = lengths.iter().enumerate().map(row).collect::<mm_core::Result<Vec<_>>>()?;
+                Tensor::cat(&rows.iter().collect::<Vec<_>>(), 0)
+            }
+        }
+    }
 }
 
-/// The wide convolution that stands for positions.
-struct Positions {
+/// The convolution that computes position embeddings.
+struct PositionalConv {
     weight: Tensor,
     bias: Tensor,
     kernel: i64,
     groups: i64,
-    /// Scale and shift of a batch normalisation before it (some `HuBERT`s).
-    scale: Option<(Tensor, Tensor)>,
+    /// Scale and shift of a batch normalization before it (some HuBERT checkpoints).
+    batch_norm: Option<(Tensor, Tensor)>,
 }
 
-impl Positions {
-    fn new(scope: &Scope<'_>, c: &WaveConfig) -> Result<Self> {
-        let (width, kernel, groups) = (c.hidden_size, c.num_conv_pos_embeddings, c.num_conv_pos_embedding_groups);
+impl PositionalConv {
+    fn new(scope: &Scope<'_>, c: &Wav2Vec2Config) -> Result<Self> {
+        let (dim, kernel, groups) = (c.hidden_size, c.num_conv_pos_embeddings, c.num_conv_pos_embedding_groups);
         let conv = scope.pp("conv");
-        let shape = [width, width / groups.max(1), kernel];
-        let (weight, scale) = if c.conv_pos_batch_norm {
-            let norm = BatchNorm::new(&scope.pp("batch_norm"), width, 1e-5, 0.1)?;
+        let shape = [dim, dim / groups.max(1), kernel];
+        let (weight, batch_norm) = if c.conv_pos_batch_norm {
+            let norm = BatchNorm::new(&scope.pp("batch_norm"), dim, 1e-5, 0.1)?;
             (conv.param("weight", &shape, Init::Normal(0.02))?, Some(norm.scale_and_shift()?))
         } else {
-            // Weight normalisation (Salimans 2016): a length for each place of the window, and a direction.
-            let old = conv.has("weight_g");
-            let names = if old { ["weight_g", "weight_v"] } else { ["original0", "original1"] };
-            let place = if old { conv.clone() } else { conv.pp("parametrizations.weight") };
-            let length = place.param(names[0], &[1, 1, kernel], Init::Ones)?;
-            let direction = place.param(names[1], &shape, Init::Normal(0.02))?;
+            // Weight normalization (Salimans, Kingma, 2016): a magnitude for each kernel position, and a direction.
+            let old_layout = conv.has("weight_g");
+            let names = if old_layout { ["weight_g", "weight_v"] } else { ["original0", "original1"] };
+            let weights = if old_layout { conv.clone() } else { conv.pp("parametrizations.weight") };
+            let magnitude = weights.param(names[0], &[1, 1, kernel], Init::Ones)?;
+            let direction = weights.param(names[1], &shape, Init::Normal(0.02))?;
             let norm = direction.mul(&direction)?.sum_dim(&[0, 1], true)?.sqrt()?;
-            (direction.mul(&length.div(&norm)?)?, None)
+            (direction.mul(&magnitude.div(&norm)?)?, None)
         };
-        let bias = conv.param("bias", &[width], Init::Zeros)?;
-        Ok(Self { weight, bias, kernel, groups, scale })
+        let bias = conv.param("bias", &[dim], Init::Zeros)?;
+        Ok(Self { weight, bias, kernel, groups, batch_norm })
     }
 
-    /// `[batch, length, width]` → the same, before the activation; what `there` `[batch, length, 1]` hides counts as nothing.
-    fn forward(&self, x: &Tensor, there: Option<&Tensor>) -> mm_core::Result<Tensor> {
+    /// `[batch, length, dim]` → the same, before the activation. `valid` `[batch, length, 1]` is 0 for padding.
+    fn forward(&self, x: &Tensor, valid: Option<&Tensor>) -> mm_core::Result<Tensor> {
         let mut x = x.clone();
-        if let Some((scale, shift)) = &self.scale {
+        if let Some((scale, shift)) = &self.batch_norm {
             x = x.mul(scale)?.add(shift)?;
-            if let Some(there) = there {
-                x = x.mul(there)?;
+            if let Some(valid) = valid {
+                x = x.mul(valid)?;
             }
         }
         let length = x.size(1)?;
         let y = x.transpose(1, 2)?.conv1d(&self.weight, Some(&self.bias), 1, self.kernel / 2, 1, self.groups)?;
-        // An even window gives one position too many.
+        // An even kernel gives one position too many.
         y.narrow(2, 0, length)?.transpose(1, 2)
     }
 }
 
-impl Wave {
-    /// Samples `[batch, samples]` → what goes into the first block `[batch, length, width]`, and which positions count.
-    fn start(&self, input: &Input, train: bool) -> mm_core::Result<(Tensor, Option<Tensor>)> {
+/// Samples `[batch, samples]` → features `[batch, length, dim]`.
+struct Wav2Vec2 {
+    conv_layers: Vec<ConvLayer>,
+    activation: Activation,
+    /// Before the projection.
+    feature_norm: Option<Norm>,
+    projection: Linear,
+    positions: PositionalConv,
+    /// After the positions are added, with post-norm blocks.
+    pre_norm: Option<Norm>,
+    blocks: Transformer,
+    classifier: Option<SequenceClassifier>,
+    dim: i64,
+}
+
+impl Wav2Vec2 {
+    fn new(b: &ModelBuilder<'_>, c: &Wav2Vec2Config) -> Result<Self> {
+        let scope = b.scope.pp("base");
+        let (dim, encoder, projection) = (c.hidden_size, scope.pp("encoder"), scope.pp("feature_projection"));
+        let conv_dim = c.conv_dim.last().copied().unwrap_or(1);
+        let norm = NormConfig { eps: c.layer_norm_eps, ..NormConfig::default() };
+        let block = BlockConfig {
+            norm,
+            norm_first: c.do_stable_layer_norm,
+            ..BlockConfig::new(
+                AttentionConfig::new(dim, c.num_attention_heads),
+                MlpConfig::new(c.intermediate_size, c.hidden_act),
+            )
+        };
+        let (layers, final_norm) = (c.num_hidden_layers, c.do_stable_layer_norm);
+        let feature_norm =
+            c.feat_proj_layer_norm.then(|| Norm::new(&projection.pp("layer_norm"), conv_dim, norm)).transpose()?;
+        Ok(Self {
+            conv_layers: conv_layers(b, &scope, c)?,
+            activation: c.feat_extract_activation,
+            feature_norm,
+            projection: Linear::new(&projection.pp("projection"), conv_dim, dim, true)?,
+            positions: PositionalConv::new(&encoder.pp("pos_conv_embed"), c)?,
+            pre_norm: (!final_norm).then(|| Norm::new(&encoder.pp("layer_norm"), dim, norm)).transpose()?,
+            blocks: b.transformer(&encoder, TransformerConfig { num_layers: layers, block, final_norm })?,
+            classifier: SequenceClassifier::new(b, dim, layers, false)?,
+            dim,
+        })
+    }
+
+    /// Fewest samples that give one position.
+    fn min_samples(&self) -> i64 {
+        self.conv_layers.iter().rev().fold(1, |n, layer| (n - 1) * layer.stride + layer.kernel)
+    }
+
+    /// Samples `[batch, samples]` → the input of the first block `[batch, length, dim]`, and the mask of valid
+    /// positions.
+    fn embed_samples(&self, input: &Input, train: bool) -> mm_core::Result<(Tensor, Option<Tensor>)> {
         let mut x = input.values.unsqueeze(1)?; // [batch, channels, length]
-        let mask = input.mask.as_ref().map(|m| m.to_dtype(mm_core::DType::I64)?.sum_dim(&[1], false)?.to_vec::<i64>());
-        let mut lengths = mask.transpose()?;
-        for step in &self.steps {
-            x = step.convolution.forward(&x, train)?;
+        let lengths = input.mask.as_ref().map(|m| m.to_dtype(DType::I64)?.sum_dim(&[1], false)?.to_vec::<i64>());
+        let mut lengths = lengths.transpose()?;
+        for layer in &self.conv_layers {
             if let Some(lengths) = &mut lengths {
-                lengths.iter_mut().for_each(|n| *n = ((*n - step.kernel) / step.stride + 1).max(1));
+                lengths.iter_mut().for_each(|n| *n = layer.output_length(*n));
             }
-            x = match (&step.norm, &lengths) {
-                (ChannelNorm::None, _) => x,
-                (ChannelNorm::Layer(norm), _) => norm.forward(&x.transpose(1, 2)?, train)?.transpose(1, 2)?,
-                (ChannelNorm::Group(norm), None) => norm.forward(&x, train)?,
-                (ChannelNorm::Group(norm), Some(lengths)) => {
-                    // Each row by its own positions alone, as if there were no padding.
-                    let whole = x.size(2)?;
-                    let row = |(i, n): (usize, &i64)| {
-                        let own = x.narrow(0, i as i64, 1)?.narrow(2, 0, *n)?;
-                        norm.forward(&own, train)?.pad(&[0, whole - n], 0.0)
-                    };
-                    let rows = lengths.iter().enumerate().map(row).collect::<mm_core::Result<Vec<_>>>()?;
-                    Tensor::cat(&rows.iter().collect::<Vec<_>>(), 0)?
-                }
-            };
-            x = self.activation.apply(&x)?;
+            x = self.activation.apply(&layer.forward(&x, lengths.as_deref(), train)?)?;
         }
         let mut x = x.transpose(1, 2)?; // [batch, length, channels]
-        if let Some(norm) = &self.norm {
+        if let Some(norm) = &self.feature_norm {
             x = norm.forward(&x, train)?;
         }
         x = self.projection.forward(&x, train)?;
-        let mask = match lengths {
-            None => None,
-            Some(lengths) => {
-                let places = Tensor::arange(0, x.size(1)?, x.device())?;
-                Some(places.lt(&Tensor::from_slice(&lengths)?.to_device(x.device())?.unsqueeze(1)?)?)
-            }
+        let to_mask = |lengths: Vec<i64>| {
+            let positions = Tensor::arange(0, x.size(1)?, x.device())?;
+            positions.lt(&Tensor::from_slice(&lengths)?.to_device(x.device())?.unsqueeze(1)?)
         };
-        let there = mask.as_ref().map(|m| m.unsqueeze(-1)?.to_dtype(x.dtype()?)).transpose()?;
-        if let Some(there) = &there {
-            x = x.mul(there)?;
+        let mask = lengths.map(to_mask).transpose()?;
+        let valid = mask.as_ref().map(|m| m.unsqueeze(-1)?.to_dtype(x.dtype()?)).transpose()?;
+        if let Some(valid) = &valid {
+            x = x.mul(valid)?;
         }
-        x = x.add(&self.activation.apply(&self.positions.forward(&x, there.as_ref())?)?)?;
-        if let Some(norm) = &self.first_norm {
+        x = x.add(&self.activation.apply(&self.positions.forward(&x, valid.as_ref())?)?)?;
+        if let Some(norm) = &self.pre_norm {
             x = norm.forward(&x, train)?;
         }
         Ok((x, mask))
     }
 }
 
-impl Encoder for Wave {
-    fn encode(&self, input: &Input, train: bool) -> mm_core::Result<Features> {
-        let (x, mask) = self.start(input, train)?;
-        let attended = mask.clone().map(Mask::Padding);
-        Features::new(
-            self.blocks.forward(&x, ForwardArgs { mask: attended.as_ref(), train, ..ForwardArgs::default() })?,
-            mask,
-        )
-    }
-
-    fn dim(&self) -> i64 {
-        self.width
-    }
-
-    fn modality(&self) -> Modality {
-        Modality::AUDIO
-    }
-}
-
-impl Network for Wave {
-    fn logits(&self, input: &Input) -> mm_core::Result<Option<Tensor>> {
-        let Some(head) = &self.head else { return Ok(None) };
-        let (x, mask) = self.start(input, false)?;
-        head.logits(&self.blocks, &x, mask.as_ref()).map(Some)
-    }
-}
-
-/// The families of this file.
-pub(crate) const FAMILIES: &[Family] = &[
-    Family { model_type: "wav2vec2", weight_map: |c, _| names(c, "wav2vec2."), build },
-    Family { model_type: "hubert", weight_map: |c, _| names(c, "hubert."), build },
-];
-
-fn names(checkpoint: &mm_core::Checkpoint, below: &str) -> WeightMap {
-    let start = prefix(checkpoint, "feature_projection.projection.weight", &[below, ""]);
-    WeightMap::new(&[
-        ("encoder.final_layer_norm.", "encoder.layer_norm."),
-        (".self_attn.", ".attention."),
-        (".layer_norm1.", ".layer_norm."),
-        (".layer_norm2.", ".final_layer_norm."),
-        (".mlp.fc1.", ".feed_forward.intermediate_dense."),
-        (".mlp.fc2.", ".feed_forward.output_dense."),
-        ("^base.", start),
-    ])
-}
-
-fn build(b: &ModelBuilder<'_>) -> Result<Model> {
-    let c: WaveConfig = b.parse()?;
-    if c.add_adapter || c.adapter_attn_dim.is_some() {
-        return Err(b.config_error("add_adapter, adapter_attn_dim: adapters are not read"));
-    }
-    let count = c.conv_dim.len();
-    if count == 0 || c.conv_kernel.len() != count || c.conv_stride.len() != count {
-        return Err(b.config_error("conv_dim, conv_kernel, conv_stride: wanted as many of one as of the others"));
-    }
-    if c.conv_kernel.iter().chain(&c.conv_stride).chain([&c.num_conv_pos_embedding_groups]).any(|n| *n < 1) {
-        return Err(b.config_error("conv_kernel, conv_stride, num_conv_pos_embedding_groups: wanted positive numbers"));
-    }
-    let grouped = match c.feat_extract_norm.as_str() {
+fn conv_layers(b: &ModelBuilder<'_>, scope: &Scope<'_>, c: &Wav2Vec2Config) -> Result<Vec<ConvLayer>> {
+    let group_norm = match c.feat_extract_norm.as_str() {
         "group" => true,
         "layer" => false,
-        other => return Err(b.config_error(format!("feat_extract_norm: found `{other}`, wanted group or layer"))),
+        other => return Err(b.config_error(format!("feat_extract_norm: found `{other}`, expected group or layer"))),
     };
-    let scope = b.scope.pp("base");
-    let (mut steps, mut input) = (Vec::new(), 1);
-    for (number, output) in c.conv_dim.iter().copied().enumerate() {
-        let place = scope.pp("feature_extractor.conv_layers").pp(number);
-        let (kernel, stride) = (c.conv_kernel[number], c.conv_stride[number]);
-        let sizes = ConvConfig {
+    let (mut layers, mut input) = (Vec::new(), 1);
+    for (index, output) in c.conv_dim.iter().copied().enumerate() {
+        let layer = scope.pp("feature_extractor.conv_layers").pp(index);
+        let (kernel, stride) = (c.conv_kernel[index], c.conv_stride[index]);
+        let config = ConvConfig {
             in_channels: input,
             out_channels: output,
             kernel_size: kernel,
@@ -245,41 +255,67 @@ fn build(b: &ModelBuilder<'_>) -> Result<Model> {
             groups: 1,
             bias: c.conv_bias,
         };
-        let norm = place.pp("layer_norm");
-        let norm = match (grouped, number) {
+        let norm = layer.pp("layer_norm");
+        let norm = match (group_norm, index) {
             (true, 0) => ChannelNorm::Group(GroupNorm::new(&norm, output, output, 1e-5)?),
             (true, _) => ChannelNorm::None,
             (false, _) => ChannelNorm::Layer(Norm::new(&norm, output, NormConfig::default())?),
         };
-        steps.push(Step { convolution: Conv1d::new(&place.pp("conv"), sizes)?, norm, kernel, stride });
+        layers.push(ConvLayer { conv: Conv1d::new(&layer.pp("conv"), config)?, norm, kernel, stride });
         input = output;
     }
-    // Fewest samples that give one position.
-    let shortest = steps.iter().rev().fold(1, |n, s| (n - 1) * s.stride + s.kernel);
-    let (width, encoder, into) = (c.hidden_size, scope.pp("encoder"), scope.pp("feature_projection"));
-    let norm = NormConfig { eps: c.layer_norm_eps, ..NormConfig::default() };
-    let block = BlockConfig {
-        norm,
-        norm_first: c.do_stable_layer_norm,
-        ..BlockConfig::new(
-            AttentionConfig::new(width, c.num_attention_heads),
-            MlpConfig::new(c.intermediate_size, c.hidden_act),
+    Ok(layers)
+}
+
+impl Encoder for Wav2Vec2 {
+    fn encode(&self, input: &Input, train: bool) -> mm_core::Result<Features> {
+        let (x, mask) = self.embed_samples(input, train)?;
+        let padding = mask.clone().map(Mask::Padding);
+        Features::new(
+            self.blocks.forward(&x, ForwardArgs { mask: padding.as_ref(), train, ..ForwardArgs::default() })?,
+            mask,
         )
-    };
-    let layers = c.num_hidden_layers;
-    let network = Wave {
-        steps,
-        activation: c.feat_extract_activation,
-        norm: c.feat_proj_layer_norm.then(|| Norm::new(&into.pp("layer_norm"), input, norm)).transpose()?,
-        projection: Linear::new(&into.pp("projection"), input, width, true)?,
-        positions: Positions::new(&encoder.pp("pos_conv_embed"), &c)?,
-        first_norm: (!c.do_stable_layer_norm).then(|| Norm::new(&encoder.pp("layer_norm"), width, norm)).transpose()?,
-        blocks: b.transformer(
-            &encoder,
-            TransformerConfig { num_layers: layers, block, final_norm: c.do_stable_layer_norm },
-        )?,
-        head: SequenceHead::new(b, width, layers, false)?,
-        width,
-    };
-    Ok(Tower::new(WaveProcessor::new(b, shortest)?, network).into())
+    }
+
+    fn dim(&self) -> i64 {
+        self.dim
+    }
+
+    fn modality(&self) -> Modality {
+        Modality::AUDIO
+    }
+}
+
+impl PretrainedEncoder for Wav2Vec2 {
+    fn logits(&self, input: &Input) -> mm_core::Result<Option<Tensor>> {
+        let Some(classifier) = &self.classifier else { return Ok(None) };
+        let (x, mask) = self.embed_samples(input, false)?;
+        classifier.logits(&self.blocks, &x, mask.as_ref()).map(Some)
+    }
+}
+
+/// The families of this file.
+pub(crate) const FAMILIES: &[Family] = &[
+    Family { model_type: "wav2vec2", weight_map: |c, _| weight_map(c, "wav2vec2."), build },
+    Family { model_type: "hubert", weight_map: |c, _| weight_map(c, "hubert."), build },
+];
+
+fn weight_map(checkpoint: &mm_core::Checkpoint, prefix: &str) -> WeightMap {
+    let prefix = detect_prefix(checkpoint, "feature_projection.projection.weight", &[prefix, ""]);
+    WeightMap::new(&[
+        ("encoder.final_layer_norm.", "encoder.layer_norm."),
+        (".self_attn.", ".attention."),
+        (".layer_norm1.", ".layer_norm."),
+        (".layer_norm2.", ".final_layer_norm."),
+        (".mlp.fc1.", ".feed_forward.intermediate_dense."),
+        (".mlp.fc2.", ".feed_forward.output_dense."),
+        ("^base.", prefix),
+    ])
+}
+
+fn build(b: &ModelBuilder<'_>) -> Result<Model> {
+    let config: Wav2Vec2Config = b.parse()?;
+    config.validate(b)?;
+    let network = Wav2Vec2::new(b, &config)?;
+    Ok(Tower::new(WaveformProcessor::new(b, network.min_samples())?, network).into())
 }

@@ -1,9 +1,12 @@
-//! Whisper's encoder (Radford 2022): two convolutions over a log-mel spectrogram, then pre-norm blocks.
+//! Whisper's encoder: two convolutions on a log-mel spectrogram, then pre-norm transformer blocks.
+//!
+//! *Robust Speech Recognition via Large-Scale Weak Supervision* (Radford et al., 2022),
+//! <https://arxiv.org/abs/2212.04356>.
 
-use super::{SequenceHead, SpectrogramProcessor};
+use super::{sequence_classifier::SequenceClassifier, spectrogram::SpectrogramProcessor};
 use crate::{
-    Result,
-    family::{Family, Model, ModelBuilder, Network, Tower, WeightMap, config, prefix},
+    Result, checkpoint_config,
+    family::{Family, Model, ModelBuilder, PretrainedEncoder, Tower, WeightMap, detect_prefix},
 };
 use mm_core::{
     Checkpoint, Encoder, Features, Init, Input, Modality, Module, Tensor,
@@ -13,7 +16,7 @@ use mm_core::{
     },
 };
 
-config! {
+checkpoint_config! {
     /// The encoder's part of transformers' `WhisperConfig`.
     WhisperConfig {
         num_mel_bins: i64 = 80,
@@ -26,38 +29,71 @@ config! {
     }
 }
 
-/// Whisper's encoder.
-pub struct Whisper {
+/// Whisper's encoder: `[batch, bands, frames]` → `[batch, frames / 2, dim]`.
+pub struct WhisperEncoder {
     convolutions: [Conv1d; 2],
     positions: Tensor,
     blocks: Transformer,
-    head: Option<SequenceHead>,
-    width: i64,
+    classifier: Option<SequenceClassifier>,
+    dim: i64,
 }
 
-impl Whisper {
-    /// `[batch, bands, frames]` → what goes into the first block, `[batch, frames / 2, width]`.
-    fn start(&self, input: &Input) -> mm_core::Result<Tensor> {
+impl WhisperEncoder {
+    /// Builds the encoder under `encoder` of the builder's scope.
+    pub fn new(b: &ModelBuilder<'_>) -> Result<Self> {
+        let c: WhisperConfig = b.parse()?;
+        let (scope, dim) = (b.scope.pp("encoder"), c.d_model);
+        let convolution = |name: &str, input: i64, stride: i64| {
+            let config = ConvConfig {
+                in_channels: input,
+                out_channels: dim,
+                kernel_size: 3,
+                stride,
+                padding: 1,
+                groups: 1,
+                bias: true,
+            };
+            Conv1d::new(&scope.pp(name), config)
+        };
+        let attention = AttentionConfig { key_bias: false, ..AttentionConfig::new(dim, c.encoder_attention_heads) };
+        let mlp = MlpConfig::new(c.encoder_ffn_dim, c.activation_function);
+        let block = BlockConfig { norm_first: true, ..BlockConfig::new(attention, mlp) };
+        let positions = [c.max_source_positions, dim];
+        Ok(Self {
+            convolutions: [convolution("conv1", c.num_mel_bins, 1)?, convolution("conv2", dim, 2)?],
+            positions: scope.pp("embed_positions").param("weight", &positions, Init::Normal(0.02))?,
+            blocks: b
+                .transformer(&scope, TransformerConfig { num_layers: c.encoder_layers, block, final_norm: true })?,
+            classifier: SequenceClassifier::new(b, dim, c.encoder_layers, true)?,
+            dim,
+        })
+    }
+
+    /// The input of the first block, `[batch, frames / 2, dim]`.
+    fn embed_frames(&self, input: &Input) -> mm_core::Result<Tensor> {
         let mut x = input.values.clone();
         for convolution in &self.convolutions {
             x = convolution.forward(&x, false)?.gelu()?;
         }
         let x = x.transpose(1, 2)?;
         if x.size(1)? != self.positions.size(0)? {
-            let wanted = format!("[batch, bands, {}]", 2 * self.positions.size(0)?);
-            return Err(mm_core::Error::shape("spectrogram", &input.values.shape(), wanted));
+            let expected = format!("[batch, bands, {}]", 2 * self.positions.size(0)?);
+            return Err(mm_core::Error::shape("spectrogram", &input.values.shape(), expected));
         }
         x.add(&self.positions)
     }
 }
 
-impl Encoder for Whisper {
+impl Encoder for WhisperEncoder {
     fn encode(&self, input: &Input, train: bool) -> mm_core::Result<Features> {
-        Features::new(self.blocks.forward(&self.start(input)?, ForwardArgs { train, ..ForwardArgs::default() })?, None)
+        Features::new(
+            self.blocks.forward(&self.embed_frames(input)?, ForwardArgs { train, ..ForwardArgs::default() })?,
+            None,
+        )
     }
 
     fn dim(&self) -> i64 {
-        self.width
+        self.dim
     }
 
     fn modality(&self) -> Modality {
@@ -65,59 +101,28 @@ impl Encoder for Whisper {
     }
 }
 
-impl Network for Whisper {
+impl PretrainedEncoder for WhisperEncoder {
     fn logits(&self, input: &Input) -> mm_core::Result<Option<Tensor>> {
-        self.head.as_ref().map(|h| h.logits(&self.blocks, &self.start(input)?, None)).transpose()
+        let Some(classifier) = &self.classifier else { return Ok(None) };
+        classifier.logits(&self.blocks, &self.embed_frames(input)?, None).map(Some)
     }
 }
 
 /// The family of this file.
-pub(crate) const FAMILY: Family = Family { model_type: "whisper", weight_map: |c, _| names(c), build };
+pub(crate) const FAMILIES: &[Family] = &[Family {
+    model_type: "whisper",
+    weight_map: |c, _| whisper_weight_map(c),
+    build: |b| Ok(Model::from(Tower::new(SpectrogramProcessor::whisper(b)?, WhisperEncoder::new(b)?))),
+}];
 
-/// The encoder's names.
-pub fn names(checkpoint: &Checkpoint) -> WeightMap {
-    let start = prefix(checkpoint, "conv1.weight", &["model.encoder.", "encoder."]);
+/// Maps the encoder's parameters to transformers' names.
+pub fn whisper_weight_map(checkpoint: &Checkpoint) -> WeightMap {
+    let prefix = detect_prefix(checkpoint, "conv1.weight", &["model.encoder.", "encoder."]);
     WeightMap::new(&[
         ("encoder.final_layer_norm.", "encoder.layer_norm."),
         (".layer_norm1.", ".self_attn_layer_norm."),
         (".layer_norm2.", ".final_layer_norm."),
         (".mlp.fc", ".fc"),
-        ("^encoder.", start),
+        ("^encoder.", prefix),
     ])
-}
-
-fn build(b: &ModelBuilder<'_>) -> Result<Model> {
-    Ok(Tower::new(SpectrogramProcessor::whisper(b)?, encoder(b)?).into())
-}
-
-/// The encoder under `encoder` of the scope.
-pub fn encoder(b: &ModelBuilder<'_>) -> Result<Whisper> {
-    let c: WhisperConfig = b.parse()?;
-    let (scope, width) = (b.scope.pp("encoder"), c.d_model);
-    let convolution = |name: &str, input: i64, stride: i64| {
-        let sizes = ConvConfig {
-            in_channels: input,
-            out_channels: width,
-            kernel_size: 3,
-            stride,
-            padding: 1,
-            groups: 1,
-            bias: true,
-        };
-        Conv1d::new(&scope.pp(name), sizes)
-    };
-    let block = BlockConfig {
-        norm_first: true,
-        ..BlockConfig::new(
-            AttentionConfig { key_bias: false, ..AttentionConfig::new(width, c.encoder_attention_heads) },
-            MlpConfig::new(c.encoder_ffn_dim, c.activation_function),
-        )
-    };
-    Ok(Whisper {
-        convolutions: [convolution("conv1", c.num_mel_bins, 1)?, convolution("conv2", width, 2)?],
-        positions: scope.pp("embed_positions").param("weight", &[c.max_source_positions, width], Init::Normal(0.02))?,
-        blocks: b.transformer(&scope, TransformerConfig { num_layers: c.encoder_layers, block, final_norm: true })?,
-        head: SequenceHead::new(b, width, c.encoder_layers, true)?,
-        width,
-    })
 }

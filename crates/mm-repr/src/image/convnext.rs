@@ -1,18 +1,21 @@
-//! ConvNeXt (Liu 2022) and ConvNeXt V2 (Woo 2023), whose blocks respond to the whole map instead of scaling their residual; under
-//! transformers' names and under timm's.
+//! ConvNeXt and ConvNeXt V2, which replaces layer scale by global response normalization; under the names of
+//! transformers and timm.
+//!
+//! *A ConvNet for the 2020s* (Liu et al., 2022), <https://arxiv.org/abs/2201.03545>; *ConvNeXt V2: Co-designing and
+//! Scaling ConvNets with Masked Autoencoders* (Woo et al., 2023), <https://arxiv.org/abs/2301.00808>.
 
-use super::{preprocessing, timm_preprocessing};
+use super::preprocess::{preprocessing, timm_preprocessing};
 use crate::{
-    Result,
-    family::{Family, Model, ModelBuilder, Network, Tower, WeightMap, config, prefix},
+    Result, checkpoint_config,
+    family::{Family, Model, ModelBuilder, PretrainedEncoder, Tower, WeightMap, detect_prefix},
 };
 use mm_core::{
-    Encoder, Features, Init, Input, Modality, Module, Scope, Tensor,
+    Encoder, Features, Init, Input, Modality, Module, Pooling, Scope, Tensor,
     nn::{Activation, Conv2d, ConvConfig, Linear, Norm, NormConfig},
 };
 use mm_data::{ImageProcessor, ImageProcessorConfig};
 
-config! {
+checkpoint_config! {
     /// transformers' `ConvNextConfig` and `ConvNextV2Config`.
     ConvNextConfig {
         num_channels: i64 = 3,
@@ -25,157 +28,173 @@ config! {
     }
 }
 
-fn norm(scope: &Scope<'_>, width: i64, epsilon: f64) -> Result<Norm> {
-    Ok(Norm::new(scope, width, NormConfig { eps: epsilon, ..NormConfig::default() })?)
+/// Which ConvNeXt.
+#[derive(Clone, Copy, PartialEq)]
+enum Version {
+    V1,
+    V2,
 }
 
-/// Normalises the channels of `[batch, channels, height, width]`.
-fn over_channels(norm: &Norm, x: &Tensor) -> mm_core::Result<Tensor> {
+fn layer_norm(scope: &Scope<'_>, channels: i64, epsilon: f64) -> Result<Norm> {
+    Ok(Norm::new(scope, channels, NormConfig { eps: epsilon, ..NormConfig::default() })?)
+}
+
+/// Layer normalization over the channels of `[batch, channels, height, width]`.
+fn norm_channels_first(norm: &Norm, x: &Tensor) -> mm_core::Result<Tensor> {
     norm.forward(&x.permute(&[0, 2, 3, 1])?, false)?.permute(&[0, 3, 1, 2])
 }
 
-/// Global response normalisation: each channel by its norm over the map, relative to the others' (Woo 2023).
-struct Response {
+fn patchify(scope: &Scope<'_>, input: i64, output: i64, size: i64) -> mm_core::Result<Conv2d> {
+    Conv2d::new(
+        scope,
+        ConvConfig {
+            in_channels: input,
+            out_channels: output,
+            kernel_size: size,
+            stride: size,
+            padding: 0,
+            groups: 1,
+            bias: true,
+        },
+    )
+}
+
+/// Global response normalization: each channel is scaled by its norm over the map, relative to the other channels.
+struct GlobalResponseNorm {
     weight: Tensor,
     bias: Tensor,
 }
 
-impl Response {
+impl GlobalResponseNorm {
+    fn new(scope: &Scope<'_>, channels: i64) -> Result<Self> {
+        let param = |name: &str| scope.param(name, &[channels], Init::Zeros);
+        Ok(Self { weight: param("weight")?, bias: param("bias")? })
+    }
+
+    /// `[batch, height, width, channels]` → the same.
     fn forward(&self, x: &Tensor) -> mm_core::Result<Tensor> {
-        let energy = x.pow(2.0)?.sum_dim(&[1, 2], true)?.sqrt()?; // [batch, 1, 1, channels]
-        let relative = energy.div(&energy.mean_dim(&[-1], true)?.add_scalar(1e-6)?)?;
+        let norm = x.pow(2.0)?.sum_dim(&[1, 2], true)?.sqrt()?; // [batch, 1, 1, channels]
+        let relative = norm.div(&norm.mean_dim(&[-1], true)?.add_scalar(1e-6)?)?;
         x.mul(&relative)?.mul(&self.weight)?.add(&self.bias)?.add(x)
     }
 }
 
-struct Layer {
+struct Block {
     depthwise: Conv2d,
     norm: Norm,
     expand: Linear,
-    response: Option<Response>,
+    response_norm: Option<GlobalResponseNorm>,
     reduce: Linear,
-    scale: Option<Tensor>,
+    layer_scale: Option<Tensor>,
+}
+
+impl Block {
+    fn new(scope: &Scope<'_>, c: &ConvNextConfig, channels: i64, version: Version) -> Result<Self> {
+        let depthwise = ConvConfig { groups: channels, bias: true, ..ConvConfig::same(channels, channels, 7) };
+        let scale = c.layer_scale_init_value;
+        let layer_scale = (version == Version::V1 && scale > 0.0)
+            .then(|| scope.param("layer_scale_parameter", &[channels], Init::Constant(scale)));
+        let response_norm =
+            (version == Version::V2).then(|| GlobalResponseNorm::new(&scope.pp("grn"), 4 * channels)).transpose()?;
+        Ok(Self {
+            depthwise: Conv2d::new(&scope.pp("dwconv"), depthwise)?,
+            norm: layer_norm(&scope.pp("layernorm"), channels, 1e-6)?,
+            expand: Linear::new(&scope.pp("pwconv1"), channels, 4 * channels, true)?,
+            response_norm,
+            reduce: Linear::new(&scope.pp("pwconv2"), 4 * channels, channels, true)?,
+            layer_scale: layer_scale.transpose()?,
+        })
+    }
+
+    /// `[batch, channels, height, width]` → the same.
+    fn forward(&self, x: &Tensor, activation: Activation, train: bool) -> mm_core::Result<Tensor> {
+        let y = self.depthwise.forward(x, train)?.permute(&[0, 2, 3, 1])?; // [batch, height, width, channels]
+        let mut y = self.expand.forward_activation(&self.norm.forward(&y, train)?, activation)?;
+        if let Some(norm) = &self.response_norm {
+            y = norm.forward(&y)?;
+        }
+        y = self.reduce.forward(&y, train)?;
+        if let Some(scale) = &self.layer_scale {
+            y = y.mul(scale)?;
+        }
+        x.add(&y.permute(&[0, 3, 1, 2])?)
+    }
 }
 
 struct Stage {
-    reduce: Option<(Norm, Conv2d)>,
-    layers: Vec<Layer>,
+    downsample: Option<(Norm, Conv2d)>,
+    blocks: Vec<Block>,
 }
 
-/// Pixels `[batch, 3, height, width]` → features `[batch, places, channels]`; pooled: their mean, normalised.
+/// Pixels `[batch, 3, height, width]` → features `[batch, positions, channels]`; the embedding is their normalized
+/// mean.
 struct ConvNext {
     stem: Conv2d,
     stem_norm: Norm,
     stages: Vec<Stage>,
-    last: Norm,
+    final_norm: Norm,
     classifier: Option<Linear>,
     activation: Activation,
-    width: i64,
+    channels: i64,
 }
 
 impl ConvNext {
-    fn new(b: &ModelBuilder<'_>, c: &ConvNextConfig, second: bool) -> Result<Self> {
+    fn new(b: &ModelBuilder<'_>, c: &ConvNextConfig, version: Version) -> Result<Self> {
         let scope = b.scope.pp("base");
         if c.depths.is_empty() || c.depths.len() != c.hidden_sizes.len() || c.patch_size < 1 {
-            return Err(b.config_error(
-                "depths, hidden_sizes: wanted as many of one as of the other, and a patch_size above 0",
-            ));
+            let reason = "depths, hidden_sizes: expected lists of the same length, not empty, and a patch_size above 0";
+            return Err(b.config_error(reason));
         }
-        let step = |scope: &Scope<'_>, input, output, size| {
-            Conv2d::new(
-                scope,
-                ConvConfig {
-                    in_channels: input,
-                    out_channels: output,
-                    kernel_size: size,
-                    stride: size,
-                    padding: 0,
-                    groups: 1,
-                    bias: true,
-                },
-            )
-        };
-        let tables = scope.pp("embeddings");
+        let embeddings = scope.pp("embeddings");
         let mut input = c.hidden_sizes[0];
-        let stem = step(&tables.pp("patch_embeddings"), c.num_channels, input, c.patch_size)?;
+        let stem = patchify(&embeddings.pp("patch_embeddings"), c.num_channels, input, c.patch_size)?;
+        let stem_norm = layer_norm(&embeddings.pp("layernorm"), input, 1e-6)?;
         let mut stages = Vec::new();
-        for (number, (width, depth)) in c.hidden_sizes.iter().copied().zip(&c.depths).enumerate() {
-            let place = scope.pp("encoder.stages").pp(number);
-            let reduce = if number > 0 {
-                let down = place.pp("downsampling_layer");
-                Some((norm(&down.pp(0), input, 1e-6)?, step(&down.pp(1), input, width, 2)?))
+        for (index, (channels, depth)) in c.hidden_sizes.iter().copied().zip(&c.depths).enumerate() {
+            let stage = scope.pp("encoder.stages").pp(index);
+            let downsample = if index > 0 {
+                let down = stage.pp("downsampling_layer");
+                Some((layer_norm(&down.pp(0), input, 1e-6)?, patchify(&down.pp(1), input, channels, 2)?))
             } else {
                 None
             };
-            let layer = |i: i64| -> Result<Layer> {
-                let p = place.pp("layers").pp(i);
-                let depthwise = ConvConfig { groups: width, bias: true, ..ConvConfig::same(width, width, 7) };
-                let response = if second {
-                    let g = p.pp("grn");
-                    Some(Response {
-                        weight: g.param("weight", &[4 * width], Init::Zeros)?,
-                        bias: g.param("bias", &[4 * width], Init::Zeros)?,
-                    })
-                } else {
-                    None
-                };
-                let scaled = !second && c.layer_scale_init_value > 0.0;
-                Ok(Layer {
-                    depthwise: Conv2d::new(&p.pp("dwconv"), depthwise)?,
-                    norm: norm(&p.pp("layernorm"), width, 1e-6)?,
-                    expand: Linear::new(&p.pp("pwconv1"), width, 4 * width, true)?,
-                    response,
-                    reduce: Linear::new(&p.pp("pwconv2"), 4 * width, width, true)?,
-                    scale: scaled
-                        .then(|| p.param("layer_scale_parameter", &[width], Init::Constant(c.layer_scale_init_value)))
-                        .transpose()?,
-                })
-            };
-            stages.push(Stage { reduce, layers: (0..*depth).map(layer).collect::<Result<_>>()? });
-            input = width;
+            let block = |i: i64| Block::new(&stage.pp("layers").pp(i), c, channels, version);
+            stages.push(Stage { downsample, blocks: (0..*depth).map(block).collect::<Result<_>>()? });
+            input = channels;
         }
         let head = b.scope.pp("classifier");
         Ok(Self {
             stem,
-            stem_norm: norm(&tables.pp("layernorm"), c.hidden_sizes[0], 1e-6)?,
+            stem_norm,
             stages,
-            last: norm(&scope.pp("layernorm"), input, c.layer_norm_eps)?,
+            final_norm: layer_norm(&scope.pp("layernorm"), input, c.layer_norm_eps)?,
             classifier: head.has("weight").then(|| Linear::new(&head, input, b.num_labels(), true)).transpose()?,
             activation: c.hidden_act,
-            width: input,
+            channels: input,
         })
     }
 }
 
 impl Encoder for ConvNext {
     fn encode(&self, input: &Input, train: bool) -> mm_core::Result<Features> {
-        let mut x = over_channels(&self.stem_norm, &self.stem.forward(&input.values, train)?)?;
+        let mut x = norm_channels_first(&self.stem_norm, &self.stem.forward(&input.values, train)?)?;
         for stage in &self.stages {
-            if let Some((norm, conv)) = &stage.reduce {
-                x = conv.forward(&over_channels(norm, &x)?, train)?;
+            if let Some((norm, conv)) = &stage.downsample {
+                x = conv.forward(&norm_channels_first(norm, &x)?, train)?;
             }
-            for layer in &stage.layers {
-                let y = layer.depthwise.forward(&x, train)?.permute(&[0, 2, 3, 1])?; // [batch, height, width, channels]
-                let mut y = layer.expand.forward_activation(&layer.norm.forward(&y, train)?, self.activation)?;
-                if let Some(response) = &layer.response {
-                    y = response.forward(&y)?;
-                }
-                y = layer.reduce.forward(&y, train)?;
-                if let Some(scale) = &layer.scale {
-                    y = y.mul(scale)?;
-                }
-                x = x.add(&y.permute(&[0, 3, 1, 2])?)?;
+            for block in &stage.blocks {
+                x = block.forward(&x, self.activation, train)?;
             }
         }
         Features::new(x.flatten(2, 3)?.transpose(1, 2)?, None)
     }
 
     fn embed(&self, input: &Input, train: bool) -> mm_core::Result<Tensor> {
-        self.last.forward(&self.encode(input, train)?.pool(mm_core::Pooling::Mean)?, train)
+        self.final_norm.forward(&self.encode(input, train)?.pool(Pooling::Mean)?, train)
     }
 
     fn dim(&self) -> i64 {
-        self.width
+        self.channels
     }
 
     fn modality(&self) -> Modality {
@@ -183,7 +202,7 @@ impl Encoder for ConvNext {
     }
 }
 
-impl Network for ConvNext {
+impl PretrainedEncoder for ConvNext {
     fn classifier(&self) -> Option<&Linear> {
         self.classifier.as_ref()
     }
@@ -193,22 +212,23 @@ impl Network for ConvNext {
 pub(crate) const FAMILIES: &[Family] = &[
     Family {
         model_type: "convnext",
-        weight_map: |c, _| names(c, "convnext."),
-        build: |b| build(b, &b.parse()?, false, preprocessing(b)?),
+        weight_map: |c, _| weight_map(c, "convnext."),
+        build: |b| build(b, &b.parse()?, Version::V1, preprocessing(b)?),
     },
     Family {
         model_type: "convnextv2",
-        weight_map: |c, _| names(c, "convnextv2."),
-        build: |b| build(b, &b.parse()?, true, preprocessing(b)?),
+        weight_map: |c, _| weight_map(c, "convnextv2."),
+        build: |b| build(b, &b.parse()?, Version::V2, preprocessing(b)?),
     },
-    Family { model_type: "timm/convnext", weight_map: |_, _| timm_names(), build: timm },
+    Family { model_type: "timm/convnext", weight_map: |_, _| timm_weight_map(), build: build_timm },
 ];
 
-fn names(checkpoint: &mm_core::Checkpoint, below: &str) -> WeightMap {
-    WeightMap::new(&[("^base.", prefix(checkpoint, "embeddings.patch_embeddings.weight", &[below, ""]))])
+fn weight_map(checkpoint: &mm_core::Checkpoint, prefix: &str) -> WeightMap {
+    let prefix = detect_prefix(checkpoint, "embeddings.patch_embeddings.weight", &[prefix, ""]);
+    WeightMap::new(&[("^base.", prefix)])
 }
 
-fn timm_names() -> WeightMap {
+fn timm_weight_map() -> WeightMap {
     WeightMap::new(&[
         ("base.embeddings.patch_embeddings.", "stem.0."),
         ("base.embeddings.layernorm.", "stem.1."),
@@ -226,21 +246,21 @@ fn timm_names() -> WeightMap {
     ])
 }
 
-fn timm(b: &ModelBuilder<'_>) -> Result<Model> {
+/// timm's checkpoints, whose sizes are read from the shapes of the weights.
+fn build_timm(b: &ModelBuilder<'_>) -> Result<Model> {
     let shape = |name: &str| b.checkpoint.shape(name);
     let stem = shape("stem.0.weight").ok_or_else(|| b.config_error("the weights lack stem.0.weight"))?;
     if stem.len() != 4 {
-        return Err(b.config_error("stem.0.weight: wanted a convolution"));
+        return Err(b.config_error("stem.0.weight: expected a convolution"));
     }
     let (mut hidden_sizes, mut depths) = (Vec::new(), Vec::new());
     for stage in 0.. {
-        let Some(width) = shape(&format!("stages.{stage}.blocks.0.norm.weight")).map(|s| s[0]) else { break };
-        hidden_sizes.push(width);
-        depths
-            .push((0..1000).take_while(|i| shape(&format!("stages.{stage}.blocks.{i}.norm.weight")).is_some()).count()
-                as i64);
+        let norm = |i: usize| shape(&format!("stages.{stage}.blocks.{i}.norm.weight"));
+        let Some(channels) = norm(0).map(|s| s[0]) else { break };
+        hidden_sizes.push(channels);
+        depths.push((0..1000).take_while(|i| norm(*i).is_some()).count() as i64);
     }
-    let second = shape("stages.0.blocks.0.mlp.grn.weight").is_some();
+    let v2 = shape("stages.0.blocks.0.mlp.grn.weight").is_some();
     let scaled = shape("stages.0.blocks.0.gamma").is_some();
     let config = ConvNextConfig {
         num_channels: stem[1],
@@ -251,9 +271,14 @@ fn timm(b: &ModelBuilder<'_>) -> Result<Model> {
         layer_scale_init_value: if scaled { 1e-6 } else { 0.0 },
         ..ConvNextConfig::default()
     };
-    build(b, &config, second, timm_preprocessing(b)?)
+    build(b, &config, if v2 { Version::V2 } else { Version::V1 }, timm_preprocessing(b)?)
 }
 
-fn build(b: &ModelBuilder<'_>, config: &ConvNextConfig, second: bool, pixels: ImageProcessorConfig) -> Result<Model> {
-    Ok(Tower::new(ImageProcessor::new(pixels), ConvNext::new(b, config, second)?).into())
+fn build(
+    b: &ModelBuilder<'_>,
+    config: &ConvNextConfig,
+    version: Version,
+    processor: ImageProcessorConfig,
+) -> Result<Model> {
+    Ok(Tower::new(ImageProcessor::new(processor), ConvNext::new(b, config, version)?).into())
 }

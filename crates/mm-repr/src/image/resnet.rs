@@ -1,10 +1,12 @@
-//! ResNet (He 2015), v1 and v1.5, basic and bottleneck, under transformers' names and under timm's and torchvision's. Each convolution
-//! has its normalisation folded in.
+//! ResNet v1 and v1.5 with basic or bottleneck blocks, under the names of transformers and of timm and torchvision.
+//! Batch normalizations are folded into the convolutions.
+//!
+//! *Deep Residual Learning for Image Recognition* (He et al., 2015), <https://arxiv.org/abs/1512.03385>.
 
-use super::{preprocessing, timm_preprocessing};
+use super::preprocess::{preprocessing, timm_preprocessing};
 use crate::{
-    Result,
-    family::{Family, Model, ModelBuilder, Network, Tower, WeightMap, config, prefix},
+    Result, checkpoint_config,
+    family::{Family, Model, ModelBuilder, PretrainedEncoder, Tower, WeightMap, detect_prefix},
 };
 use mm_core::{
     Encoder, Features, Input, Modality, Module, Scope,
@@ -12,7 +14,7 @@ use mm_core::{
 };
 use mm_data::{ImageProcessor, ImageProcessorConfig};
 
-config! {
+checkpoint_config! {
     /// transformers' `ResNetConfig`.
     ResNetConfig {
         num_channels: i64 = 3,
@@ -26,9 +28,9 @@ config! {
     }
 }
 
-/// A convolution with its normalisation folded in.
-fn folded(scope: &Scope<'_>, [input, output, kernel, stride]: [i64; 4]) -> Result<Conv2d> {
-    let sizes = ConvConfig {
+/// A convolution with its batch normalization folded in.
+fn conv_norm(scope: &Scope<'_>, [input, output, kernel, stride]: [i64; 4]) -> Result<Conv2d> {
+    let config = ConvConfig {
         in_channels: input,
         out_channels: output,
         kernel_size: kernel,
@@ -38,56 +40,62 @@ fn folded(scope: &Scope<'_>, [input, output, kernel, stride]: [i64; 4]) -> Resul
         bias: false,
     };
     let norm = BatchNorm::new(&scope.pp("normalization"), output, 1e-5, 0.1)?;
-    Ok(Conv2d::with_folded_batch_norm(&scope.pp("convolution"), sizes, &norm)?)
+    Ok(Conv2d::with_folded_batch_norm(&scope.pp("convolution"), config, &norm)?)
 }
 
-struct Layer {
+/// A residual block.
+struct Block {
     convs: Vec<Conv2d>,
     shortcut: Option<Conv2d>,
 }
 
-/// Pixels `[batch, 3, height, width]` → features `[batch, places, channels]`.
+impl Block {
+    fn new(scope: &Scope<'_>, c: &ResNetConfig, [input, output, stride]: [i64; 3]) -> Result<Self> {
+        let (first, second) = if c.downsample_in_bottleneck { (stride, 1) } else { (1, stride) };
+        let sizes: Vec<[i64; 4]> = if c.layer_type == "bottleneck" {
+            let inner = output / 4;
+            vec![[input, inner, 1, first], [inner, inner, 3, second], [inner, output, 1, 1]]
+        } else {
+            vec![[input, output, 3, stride], [output, output, 3, 1]]
+        };
+        let convs = sizes.into_iter().enumerate().map(|(i, s)| conv_norm(&scope.pp("layer").pp(i), s));
+        let convs = convs.collect::<Result<Vec<_>>>()?;
+        let shortcut = (input != output || stride != 1)
+            .then(|| conv_norm(&scope.pp("shortcut"), [input, output, 1, stride]))
+            .transpose()?;
+        Ok(Self { convs, shortcut })
+    }
+}
+
+/// Pixels `[batch, 3, height, width]` → features `[batch, positions, channels]`.
 struct ResNet {
     stem: Conv2d,
-    layers: Vec<Layer>,
+    blocks: Vec<Block>,
     classifier: Option<Linear>,
-    /// Between the blocks; inside them stands a rectifier whatever the config says, as in the reference program.
+    /// Activation of the stem and after each block; inside blocks it is always ReLU, as in transformers.
     activation: Activation,
-    width: i64,
+    channels: i64,
 }
 
 impl ResNet {
     fn new(b: &ModelBuilder<'_>, c: &ResNetConfig) -> Result<Self> {
         let scope = b.scope.pp("base");
-        let bottleneck = c.layer_type == "bottleneck";
         if c.depths.is_empty() || c.depths.len() != c.hidden_sizes.len() {
-            return Err(b.config_error("depths, hidden_sizes: wanted as many of one as of the other"));
+            return Err(b.config_error("depths, hidden_sizes: expected lists of the same length, not empty"));
         }
-        let stem = folded(&scope.pp("embedder.embedder"), [c.num_channels, c.embedding_size, 7, 2])?;
-        let (mut layers, mut input) = (Vec::new(), c.embedding_size);
+        let stem = conv_norm(&scope.pp("embedder.embedder"), [c.num_channels, c.embedding_size, 7, 2])?;
+        let (mut blocks, mut input) = (Vec::new(), c.embedding_size);
         for (stage, (output, depth)) in c.hidden_sizes.iter().copied().zip(&c.depths).enumerate() {
-            for number in 0..*depth {
-                let place = scope.pp("encoder.stages").pp(stage).pp("layers").pp(number);
-                let stride = if number == 0 && (stage > 0 || c.downsample_in_first_stage) { 2 } else { 1 };
-                let (first, second) = if c.downsample_in_bottleneck { (stride, 1) } else { (1, stride) };
-                let sizes: Vec<[i64; 4]> = if bottleneck {
-                    let inner = output / 4;
-                    vec![[input, inner, 1, first], [inner, inner, 3, second], [inner, output, 1, 1]]
-                } else {
-                    vec![[input, output, 3, stride], [output, output, 3, 1]]
-                };
-                let convs = sizes.into_iter().enumerate().map(|(i, s)| folded(&place.pp("layer").pp(i), s));
-                let convs = convs.collect::<Result<Vec<_>>>()?;
-                let shortcut = (input != output || stride != 1)
-                    .then(|| folded(&place.pp("shortcut"), [input, output, 1, stride]))
-                    .transpose()?;
-                layers.push(Layer { convs, shortcut });
+            for index in 0..*depth {
+                let block = scope.pp("encoder.stages").pp(stage).pp("layers").pp(index);
+                let stride = if index == 0 && (stage > 0 || c.downsample_in_first_stage) { 2 } else { 1 };
+                blocks.push(Block::new(&block, c, [input, output, stride])?);
                 input = output;
             }
         }
         let head = b.scope.pp("classifier.1");
         let classifier = head.has("weight").then(|| Linear::new(&head, input, b.num_labels(), true)).transpose()?;
-        Ok(Self { stem, layers, classifier, activation: c.hidden_act, width: input })
+        Ok(Self { stem, blocks, classifier, activation: c.hidden_act, channels: input })
     }
 }
 
@@ -95,22 +103,21 @@ impl Encoder for ResNet {
     fn encode(&self, input: &Input, train: bool) -> mm_core::Result<Features> {
         let mut x =
             self.stem.forward_fused(&input.values, self.activation, None)?.max_pool2d([3; 2], [2; 2], [1; 2], false)?;
-        for layer in &self.layers {
-            let residual = layer.shortcut.as_ref().map(|s| s.forward(&x, train)).transpose()?;
-            let (last, before) =
-                layer.convs.split_last().ok_or_else(|| mm_core::Error::Sample("an empty layer".into()))?;
+        for block in &self.blocks {
+            let shortcut = block.shortcut.as_ref().map(|s| s.forward(&x, train)).transpose()?;
+            let Some((last, others)) = block.convs.split_last() else { continue };
             let mut y = x.clone();
-            for conv in before {
+            for conv in others {
                 y = conv.forward_fused(&y, Activation::Relu, None)?;
             }
-            // The layer's input is of no use after this: its memory takes the sum.
-            x = last.forward_fused(&y, self.activation, Some(residual.unwrap_or(x)))?;
+            // The block's input is not needed afterwards, so its memory may hold the sum.
+            x = last.forward_fused(&y, self.activation, Some(shortcut.unwrap_or(x)))?;
         }
         Features::new(x.flatten(2, 3)?.transpose(1, 2)?, None)
     }
 
     fn dim(&self) -> i64 {
-        self.width
+        self.channels
     }
 
     fn modality(&self) -> Modality {
@@ -118,7 +125,7 @@ impl Encoder for ResNet {
     }
 }
 
-impl Network for ResNet {
+impl PretrainedEncoder for ResNet {
     fn classifier(&self) -> Option<&Linear> {
         self.classifier.as_ref()
     }
@@ -129,15 +136,15 @@ pub(crate) const FAMILIES: &[Family] = &[
     Family {
         model_type: "resnet",
         weight_map: |c, _| {
-            let start = prefix(c, "embedder.embedder.convolution.weight", &["resnet.", ""]);
-            WeightMap::new(&[("^base.", start)])
+            let prefix = detect_prefix(c, "embedder.embedder.convolution.weight", &["resnet.", ""]);
+            WeightMap::new(&[("^base.", prefix)])
         },
         build: |b| build(b, &b.parse()?, preprocessing(b)?),
     },
-    Family { model_type: "timm/resnet", weight_map: |_, _| timm_names(), build: timm },
+    Family { model_type: "timm/resnet", weight_map: |_, _| timm_weight_map(), build: build_timm },
 ];
 
-fn timm_names() -> WeightMap {
+fn timm_weight_map() -> WeightMap {
     let mut rules = vec![
         ("base.embedder.embedder.convolution.".to_owned(), "conv1.".to_owned()),
         ("base.embedder.embedder.normalization.".to_owned(), "bn1.".to_owned()),
@@ -155,19 +162,19 @@ fn timm_names() -> WeightMap {
     WeightMap::new(&rules)
 }
 
-/// timm's and torchvision's folders: every size is in the tensors' shapes.
-fn timm(b: &ModelBuilder<'_>) -> Result<Model> {
+/// timm's and torchvision's checkpoints, whose sizes are read from the shapes of the weights.
+fn build_timm(b: &ModelBuilder<'_>) -> Result<Model> {
     let shape = |name: &str| b.checkpoint.shape(name);
-    let stem = shape("conv1.weight")
-        .ok_or_else(|| b.config_error("the weights lack conv1.weight: a stem that mm does not read"))?;
+    let stem =
+        shape("conv1.weight").ok_or_else(|| b.config_error("the weights lack conv1.weight: unsupported stem"))?;
     let bottleneck = shape("layer1.0.conv3.weight").is_some();
     let last = if bottleneck { "conv3" } else { "conv2" };
     let (mut hidden_sizes, mut depths) = (Vec::new(), Vec::new());
     for stage in 1.. {
         let Some(output) = shape(&format!("layer{stage}.0.{last}.weight")).map(|s| s[0]) else { break };
+        let blocks = (0..1000).take_while(|i| shape(&format!("layer{stage}.{i}.conv1.weight")).is_some());
         hidden_sizes.push(output);
-        depths
-            .push((0..1000).take_while(|i| shape(&format!("layer{stage}.{i}.conv1.weight")).is_some()).count() as i64);
+        depths.push(blocks.count() as i64);
     }
     let config = ResNetConfig {
         num_channels: stem[1],
@@ -180,6 +187,6 @@ fn timm(b: &ModelBuilder<'_>) -> Result<Model> {
     build(b, &config, timm_preprocessing(b)?)
 }
 
-fn build(b: &ModelBuilder<'_>, config: &ResNetConfig, pixels: ImageProcessorConfig) -> Result<Model> {
-    Ok(Tower::new(ImageProcessor::new(pixels), ResNet::new(b, config)?).into())
+fn build(b: &ModelBuilder<'_>, config: &ResNetConfig, processor: ImageProcessorConfig) -> Result<Model> {
+    Ok(Tower::new(ImageProcessor::new(processor), ResNet::new(b, config)?).into())
 }

@@ -1,17 +1,20 @@
-//! BLIP (Li 2022) for retrieval by vectors: its vision transformer and its BERT, which reads alone here, projected into one space from their
-//! first places. What looks at the picture while it reads (matching, answering, describing) is mm-reason's.
+//! BLIP for retrieval: a vision transformer and a BERT, projected into one space from their first tokens. Matching,
+//! captioning and answering, in which the text attends to the image, are in mm-reason.
+//!
+//! *BLIP: Bootstrapping Language-Image Pre-training for Unified Vision-Language Understanding and Generation* (Li et
+//! al., 2022), <https://arxiv.org/abs/2201.12086>.
 
-use super::clip::{BertTower, ImageTower, Pooler, Projection};
+use super::dual_encoder::{BertTextEncoder, ImageEncoder, ImagePooling, Projection};
 use crate::{
-    Result,
-    family::{ContrastiveHead, Family, Model, ModelBuilder, Tower, WeightMap, config},
+    Result, checkpoint_config,
+    family::{ContrastiveHead, Family, Model, ModelBuilder, Tower, WeightMap},
     image::{VisionDefaults, VisionVariant, clip_vision_backbone, preprocessing, vision_config},
-    text::transformer::{BERT_WEIGHT_MAP, Kind, TextConfig, TextTransformer, processor},
+    text::transformer::{BERT_WEIGHT_MAP, BertConfig, TextTransformer, Variant, text_processor},
 };
 use mm_core::nn::{Activation, Linear};
 use mm_data::ImageProcessor;
 
-config! {
+checkpoint_config! {
     /// transformers' `BlipTextConfig`.
     BlipTextConfig {
         vocab_size: i64 = 30524,
@@ -27,15 +30,15 @@ config! {
     }
 }
 
-/// transformers' `BlipVisionConfig`.
+/// Defaults of transformers' `BlipVisionConfig`.
 pub const BLIP_VISION_DEFAULTS: VisionDefaults =
-    VisionDefaults { image: 384, patch: 16, activation: Activation::Gelu, epsilon: 1e-5 };
+    VisionDefaults { image_size: 384, patch_size: 16, hidden_act: Activation::Gelu, layer_norm_eps: 1e-5 };
 
-/// How BLIP's vision transformer differs.
+/// BLIP's vision transformer.
 pub const BLIP_VISION_VARIANT: VisionVariant =
-    VisionVariant { class: true, bias: true, first_norm: false, final_norm: true };
+    VisionVariant { class_token: true, patch_bias: true, pre_norm: false, final_norm: true };
 
-/// The names of BLIP's vision transformer below `vision_model.`.
+/// Maps BLIP's vision transformer under `vision_model` to transformers' names.
 pub fn blip_vision_weight_map() -> WeightMap {
     WeightMap::new(&[
         ("vision_model.encoder.final_layer_norm.", "vision_model.post_layernorm."),
@@ -49,27 +52,27 @@ pub fn blip_vision_weight_map() -> WeightMap {
 }
 
 /// The family of this file.
-pub(crate) const FAMILY: Family = Family {
+pub(crate) const FAMILIES: &[Family] = &[Family {
     model_type: "blip",
     weight_map: |_, _| {
         BERT_WEIGHT_MAP
             .iter()
-            .fold(blip_vision_weight_map(), |names, (from, to)| names.and_within("text_encoder.", from, to))
+            .fold(blip_vision_weight_map(), |map, (from, to)| map.and_within("text_encoder.", from, to))
     },
     build,
-};
+}];
 
 fn build(b: &ModelBuilder<'_>) -> Result<Model> {
     let c: BlipTextConfig = b.parse_part(&b.config["text_config"], "text_config")?;
-    let (seen, read) = (b.scope.pp("vision_proj"), b.scope.pp("text_proj"));
-    if !(seen.has("weight") && read.has("weight")) {
+    let (image_scope, text_scope) = (b.scope.pp("vision_proj"), b.scope.pp("text_proj"));
+    if !(image_scope.has("weight") && text_scope.has("weight")) {
         return Err(b.config_error(
-            "this BLIP has no vision_proj and text_proj, so pictures and texts have no vectors in one space; wanted a BlipForImageTextRetrieval \
-             (those that describe or answer are for `mm caption` and `mm answer`)",
+            "this BLIP has no vision_proj and text_proj, so it has no embeddings; expected a BlipForImageTextRetrieval (BLIP for captions \
+             and questions is used by `mm caption` and `mm answer`)",
         ));
     }
-    let space = b.config["image_text_hidden_size"].as_i64().unwrap_or(256);
-    let text = TextConfig {
+    let dim = b.config["image_text_hidden_size"].as_i64().unwrap_or(256);
+    let text = BertConfig {
         vocab_size: c.vocab_size,
         hidden_size: c.hidden_size,
         intermediate_size: c.intermediate_size,
@@ -78,20 +81,20 @@ fn build(b: &ModelBuilder<'_>) -> Result<Model> {
         max_position_embeddings: c.max_position_embeddings,
         hidden_act: c.hidden_act,
         layer_norm_eps: c.layer_norm_eps,
-        ..TextConfig::default()
+        ..BertConfig::default()
     };
-    let vit = vision_config(b, &b.config["vision_config"], "vision_config", BLIP_VISION_DEFAULTS)?;
-    let projection = |scope, width| Ok::<_, crate::Error>(Projection(Some(Linear::new(scope, width, space, true)?)));
-    let bert = TextTransformer::new(b, &b.scope.pp("text_encoder"), &text, Kind::BLIP)?;
-    let words = processor(b, text.max_position_embeddings, text.vocab_size)?;
-    let image = ImageTower {
-        trunk: clip_vision_backbone(b, &b.scope.pp("vision_model"), &vit, BLIP_VISION_VARIANT)?,
-        pooler: Pooler::First,
-        projection: projection(&seen, vit.hidden_size)?,
+    let vision = vision_config(b, &b.config["vision_config"], "vision_config", BLIP_VISION_DEFAULTS)?;
+    let projection = |scope, input| Ok::<_, crate::Error>(Projection(Some(Linear::new(scope, input, dim, true)?)));
+    let bert = TextTransformer::new(b, &b.scope.pp("text_encoder"), &text, Variant::BERT_WITHOUT_SEGMENTS)?;
+    let tokenizer = text_processor(b, text.max_position_embeddings, text.vocab_size)?;
+    let text_encoder = BertTextEncoder { bert, projection: projection(&text_scope, text.hidden_size)? };
+    let image_encoder = ImageEncoder {
+        backbone: clip_vision_backbone(b, &b.scope.pp("vision_model"), &vision, BLIP_VISION_VARIANT)?,
+        pooling: ImagePooling::ClassToken,
+        projection: projection(&image_scope, vision.hidden_size)?,
     };
-    let pixels = ImageProcessor::new(preprocessing(b)?);
-    let tower = BertTower(bert, projection(&read, text.hidden_size)?);
-    // The temperature that it was trained with is not in its checkpoints: scores are cosines, as in the reference program.
-    let contrastive_head = Some(ContrastiveHead { scale: 1.0, bias: None });
-    Ok(Model { towers: vec![Tower::new(words, tower), Tower::new(pixels, image)], contrastive_head })
+    let images = ImageProcessor::new(preprocessing(b)?);
+    // Checkpoints do not have the temperature of training: scores are cosines, as in transformers.
+    let contrastive_head = Some(ContrastiveHead { logit_scale: 1.0, logit_bias: None });
+    Ok(Model { towers: vec![Tower::new(tokenizer, text_encoder), Tower::new(images, image_encoder)], contrastive_head })
 }

@@ -1,29 +1,35 @@
-//! A small network that learns to read from nothing: vectors of the training texts' words through long short-term memory.
+//! A small text encoder that is trained from scratch: word embeddings and an LSTM.
+//!
+//! *Long Short-Term Memory* (Hochreiter, Schmidhuber, 1997), <https://doi.org/10.1162/neco.1997.9.8.1735>.
 
+use super::{source::read_text, word_tokens::word_tokens};
 use mm_core::{
     Encoder, Error, Features, Input, Modality, Pooling, ProcessContext, Processor, Result, Scope, Source, Tensor,
     nn::{Embedding, Lstm, LstmConfig},
 };
 use serde::{Deserialize, Serialize};
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
-/// Sizes of a [`LstmEncoder`], and the words that it knows.
+/// Sizes and vocabulary of an [`LstmEncoder`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LstmEncoderConfig {
-    /// The words; those of the training texts where a config has none.
+    /// Known words; taken from the training texts if absent.
     pub vocabulary: Vec<String>,
-    /// Width of a word's vector.
+    /// Dimension of the word embeddings.
     pub embedding_dim: i64,
-    /// Width of the features.
+    /// Dimension of the features.
     pub hidden_dim: i64,
-    /// ConcatLayers; without any each word is read by itself, `width` numbers of its own.
+    /// Number of LSTM layers. With 0, the features are word embeddings of dimension `hidden_dim`.
     pub num_layers: i64,
-    /// Rate of dropout while training.
+    /// Dropout rate.
     pub dropout: f64,
-    /// Rate at which words are unknown while training.
+    /// Rate at which words are replaced by the unknown word while training.
     pub word_dropout: f64,
-    /// Most words of a text; the rest is cut off, and counted.
+    /// Maximum number of words of a text; longer texts are truncated, and counted.
     pub max_length: usize,
 }
 
@@ -42,67 +48,62 @@ impl Default for LstmEncoderConfig {
 }
 
 impl LstmEncoderConfig {
-    /// The words of texts, most frequent first; those that come once are unknown, unless almost all do.
-    pub fn vocabulary<'a>(texts: impl Iterator<Item = &'a str>, most: usize) -> Vec<String> {
+    /// The most frequent words of texts, at most `max_size`. Words that occur once are left out unless they are more
+    /// than three quarters of all.
+    pub fn vocabulary<'a>(texts: impl Iterator<Item = &'a str>, max_size: usize) -> Vec<String> {
         let mut counts: HashMap<String, usize> = HashMap::new();
         for text in texts {
             word_tokens(text).for_each(|w| *counts.entry(w).or_default() += 1);
         }
-        let mut counted: Vec<(String, usize)> = counts.into_iter().collect();
-        let often = counted.iter().filter(|(_, n)| *n > 1).count();
-        if often * 4 >= counted.len() {
-            counted.retain(|(_, n)| *n > 1);
+        let mut words: Vec<(String, usize)> = counts.into_iter().collect();
+        let repeated = words.iter().filter(|(_, n)| *n > 1).count();
+        if repeated * 4 >= words.len() {
+            words.retain(|(_, n)| *n > 1);
         }
-        counted.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
-        counted.into_iter().take(most).map(|(w, _)| w).collect()
+        words.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
+        words.into_iter().take(max_size).map(|(w, _)| w).collect()
     }
 }
 
-/// The words of a text, lower-cased, without punctuation.
-pub fn word_tokens(text: &str) -> impl Iterator<Item = String> {
-    let lower = text.to_lowercase();
-    let split = |c: char| !c.is_alphanumeric() && c != '\'';
-    lower.split(split).filter(|w| !w.is_empty()).map(ToOwned::to_owned).collect::<Vec<_>>().into_iter()
-}
+/// Id of words outside the vocabulary; 0 is padding.
+const UNKNOWN_ID: i64 = 1;
 
-const UNKNOWN: i64 = 1;
-
-/// A text → numbers of its words `[words]`; 0 pads, 1 is a word that is not known.
+/// A text → word ids `[words]`.
 pub struct WordIdProcessor {
-    places: HashMap<String, i64>,
+    ids: HashMap<String, i64>,
     max_length: usize,
     word_dropout: f64,
     fingerprint: String,
-    cut: std::sync::atomic::AtomicUsize,
+    num_truncated: AtomicUsize,
 }
 
 impl WordIdProcessor {
-    /// Of these words.
+    /// A processor with the config's vocabulary.
     pub fn new(config: &LstmEncoderConfig) -> Self {
         let mut hasher = blake3::Hasher::new();
         config.vocabulary.iter().for_each(|w| {
             hasher.update(w.as_bytes()).update(&[0]);
         });
         Self {
-            places: config.vocabulary.iter().cloned().zip(2..).collect(),
+            ids: config.vocabulary.iter().cloned().zip(2..).collect(),
             max_length: config.max_length.max(1),
             word_dropout: config.word_dropout,
             fingerprint: format!("lstm {} {}", hasher.finalize().to_hex(), config.max_length),
-            cut: Default::default(),
+            num_truncated: AtomicUsize::new(0),
         }
     }
 }
 
 impl Processor for WordIdProcessor {
     fn process(&self, source: &Source, context: &mut ProcessContext) -> Result<Tensor> {
-        let text = super::read(source)?;
-        let mut ids: Vec<i64> = word_tokens(&text).map(|w| self.places.get(&w).copied().unwrap_or(UNKNOWN)).collect();
+        let text = read_text(source)?;
+        let mut ids: Vec<i64> = word_tokens(&text).map(|w| self.ids.get(&w).copied().unwrap_or(UNKNOWN_ID)).collect();
         if ids.len() > self.max_length {
-            self.cut.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            self.num_truncated.fetch_add(1, Ordering::Relaxed);
             ids.truncate(self.max_length);
         }
         if ids.is_empty() {
-            ids.push(UNKNOWN);
+            ids.push(UNKNOWN_ID);
         }
         self.augment(Tensor::from_slice(&ids)?, context)
     }
@@ -112,7 +113,7 @@ impl Processor for WordIdProcessor {
     }
 
     fn token_names(&self, source: &Source) -> Result<Vec<String>> {
-        Ok(word_tokens(&super::read(source)?).take(self.max_length).collect())
+        Ok(word_tokens(&read_text(source)?).take(self.max_length).collect())
     }
 
     fn fingerprint(&self) -> String {
@@ -120,7 +121,7 @@ impl Processor for WordIdProcessor {
     }
 
     fn truncated(&self) -> Option<(usize, String)> {
-        let count = self.cut.load(std::sync::atomic::Ordering::Relaxed);
+        let count = self.num_truncated.load(Ordering::Relaxed);
         (count > 0).then(|| (count, format!("{} words", self.max_length)))
     }
 
@@ -128,42 +129,48 @@ impl Processor for WordIdProcessor {
         if !context.train || self.word_dropout == 0.0 {
             return Ok(sample);
         }
-        let word_dropout = |id: i64, context: &mut ProcessContext| {
-            if context.rng.uniform_range(0.0, 1.0) < self.word_dropout { UNKNOWN } else { id }
-        };
-        let ids: Vec<i64> = sample.to_vec::<i64>()?.into_iter().map(|id| word_dropout(id, context)).collect();
+        let mut ids = sample.to_vec::<i64>()?;
+        for id in &mut ids {
+            if context.rng.uniform_range(0.0, 1.0) < self.word_dropout {
+                *id = UNKNOWN_ID;
+            }
+        }
         Tensor::from_slice(&ids)
     }
 }
 
-/// Numbers of words `[batch, words]` → features `[batch, words, width]`; pooled: the last.
+/// Word ids `[batch, words]` → features `[batch, words, hidden_dim]`; the embedding is the last.
 pub struct LstmEncoder {
-    words: Embedding,
+    embedding: Embedding,
     lstm: Option<Lstm>,
-    width: i64,
+    hidden_dim: i64,
     dropout: f64,
 }
 
 impl LstmEncoder {
-    /// The network under `scope`.
+    /// Builds the network under `scope`.
+    ///
+    /// # Errors
+    /// If the vocabulary is empty or the embedding dimension below 1.
     pub fn new(scope: &Scope<'_>, config: &LstmEncoderConfig) -> Result<Self> {
         if config.vocabulary.is_empty() || config.embedding_dim < 1 {
-            let found = format!("{} words, embedding {}", config.vocabulary.len(), config.embedding_dim);
-            return Err(Error::config("lstm", found, "at least one of each"));
+            let found = format!("{} words, embedding_dim {}", config.vocabulary.len(), config.embedding_dim);
+            return Err(Error::config("lstm", found, "at least one word, and an embedding_dim of at least 1"));
         }
-        let alone = config.num_layers == 0;
-        let sizes = LstmConfig {
+        let has_lstm = config.num_layers != 0;
+        let lstm = LstmConfig {
             input_dim: config.embedding_dim,
             hidden_dim: config.hidden_dim,
             num_layers: config.num_layers,
             bidirectional: false,
             dropout: config.dropout,
         };
-        let each = if alone { config.hidden_dim } else { config.embedding_dim };
+        let embedding_dim = if has_lstm { config.embedding_dim } else { config.hidden_dim };
+        let num_embeddings = config.vocabulary.len() as i64 + 2;
         Ok(Self {
-            words: Embedding::with_std(&scope.pp("words"), config.vocabulary.len() as i64 + 2, each, 1.0)?,
-            lstm: if alone { None } else { Some(Lstm::new(&scope.pp("lstm"), sizes)?) },
-            width: config.hidden_dim,
+            embedding: Embedding::with_std(&scope.pp("words"), num_embeddings, embedding_dim, 1.0)?,
+            lstm: has_lstm.then(|| Lstm::new(&scope.pp("lstm"), lstm)).transpose()?,
+            hidden_dim: config.hidden_dim,
             dropout: config.dropout,
         })
     }
@@ -171,7 +178,7 @@ impl LstmEncoder {
 
 impl Encoder for LstmEncoder {
     fn encode(&self, input: &Input, train: bool) -> Result<Features> {
-        let x = self.words.forward(&input.values)?.dropout(self.dropout, train)?;
+        let x = self.embedding.forward(&input.values)?.dropout(self.dropout, train)?;
         let x = match &self.lstm {
             Some(lstm) => lstm.forward(&x, input.mask.as_ref(), train)?,
             None => x,
@@ -184,7 +191,7 @@ impl Encoder for LstmEncoder {
     }
 
     fn dim(&self) -> i64 {
-        self.width
+        self.hidden_dim
     }
 
     fn modality(&self) -> Modality {

@@ -1,28 +1,27 @@
 //! Text encoders.
 
+mod bert;
 mod lstm;
 mod sentence;
 mod sentencepiece;
+mod source;
 mod tfidf;
 mod tokenizer;
 pub(crate) mod transformer;
+mod vocab_files;
 mod word_dropout;
+mod word_tokens;
 
-pub use lstm::{LstmEncoder, LstmEncoderConfig, WordIdProcessor, word_tokens};
+pub use lstm::{LstmEncoder, LstmEncoderConfig, WordIdProcessor};
 pub use sentence::SentenceEncoder;
+pub(crate) use source::read_text;
 pub use tfidf::{TfidfConfig, TfidfProcessor};
-pub use tokenizer::{TextProcessor, load_tokenizer, read_json};
+pub use tokenizer::{TextProcessor, load_tokenizer};
 pub use transformer::BERT_WEIGHT_MAP;
 pub use word_dropout::WordDropout;
+pub use word_tokens::word_tokens;
 
-use mm_core::{Error, Result, Source};
-use std::borrow::Cow;
+use crate::family::Family;
 
-/// The text that a source is, or that its file holds.
-pub(crate) fn read(source: &Source) -> Result<Cow<'_, str>> {
-    match source {
-        Source::Text(text) => Ok(Cow::Borrowed(text)),
-        Source::Path(path) => Ok(Cow::Owned(mm_data::decode::read_text(path, None)?)),
-        Source::Value(value) => Err(Error::Sample(format!("found {value}, wanted a text"))),
-    }
-}
+/// The families of this module.
+pub(crate) const FAMILIES: &[&[Family]] = &[bert::FAMILIES];

@@ -1,57 +1,61 @@
-//! sentence-transformers folders: an encoder, a pooling, maybe linear layers and a normalisation, as `modules.json` lists them
-//! (Reimers 2019).
+//! sentence-transformers folders: an encoder, pooling, optionally linear layers and normalization, as `modules.json`
+//! lists them.
+//!
+//! *Sentence-BERT: Sentence Embeddings using Siamese BERT-Networks* (Reimers, Gurevych, 2019),
+//! <https://arxiv.org/abs/1908.10084>.
 
-use super::{tokenizer::read_json, transformer::TextTransformer};
-use crate::{Error, Result, family::Network};
+use super::transformer::TextTransformer;
+use crate::{Error, Result, family::PretrainedEncoder, json::read_json};
 use mm_core::{
     Checkpoint, DType, Device, Encoder, Features, Input, Modality, Module, Params, Pooling, Tensor,
     nn::{Activation, Linear},
 };
+use serde_json::Value;
 use std::path::Path;
 
-/// An encoder with the pooling that its folder asks for.
+/// A text encoder with the pooling of its folder.
 pub struct SentenceEncoder {
     inner: TextTransformer,
-    pools: Vec<Pooling>,
-    after: Vec<After>,
+    /// The results are concatenated.
+    poolings: Vec<Pooling>,
+    modules: Vec<PostModule>,
 }
 
-enum After {
+/// A module after pooling.
+enum PostModule {
     Dense(Linear, Activation),
     Normalize,
 }
 
 impl SentenceEncoder {
-    /// ClassifierPooling `modules.json` and each module's own config; a plain encoder folder pools by mean. `bare` leaves out all but the mean.
-    pub(crate) fn new(folder: &Path, inner: TextTransformer, bare: bool) -> Result<Self> {
-        let width = inner.dim();
-        let mut encoder = Self { inner, pools: vec![Pooling::Mean], after: Vec::new() };
-        // An older layout keeps the transformer in a folder below that of modules.json.
-        let outer = folder.parent().filter(|p| p.join("modules.json").exists());
-        let top = if folder.join("modules.json").exists() { Some(folder) } else { outer };
-        let Some(top) = top.filter(|_| !bare) else { return Ok(encoder) };
-        let modules = read_json(&top.join("modules.json"))?;
-        let mut width = width;
-        for module in modules.as_array().into_iter().flatten() {
-            let kind = module["type"].as_str().unwrap_or("").rsplit('.').next().unwrap_or("");
-            let at = top.join(module["path"].as_str().unwrap_or(""));
-            match kind {
+    /// Reads `modules.json` and each module's config; a folder without it is pooled by the mean. With `encoder_only`,
+    /// the modules are ignored.
+    pub(crate) fn new(folder: &Path, inner: TextTransformer, encoder_only: bool) -> Result<Self> {
+        let mut dim = inner.dim();
+        let mut encoder = Self { inner, poolings: vec![Pooling::Mean], modules: Vec::new() };
+        // An older layout has the transformer in a folder below that of modules.json.
+        let parent = folder.parent().filter(|p| p.join("modules.json").exists());
+        let top = if folder.join("modules.json").exists() { Some(folder) } else { parent };
+        let Some(top) = top.filter(|_| !encoder_only) else { return Ok(encoder) };
+        let file = top.join("modules.json");
+        for module in read_json(&file)?.as_array().into_iter().flatten() {
+            let class = class_name(&module["type"], "");
+            let module_folder = top.join(module["path"].as_str().unwrap_or(""));
+            match class {
                 "Transformer" => {}
                 "Pooling" => {
-                    encoder.pools = pooling(&at.join("config.json"))?;
-                    width *= encoder.pools.len() as i64;
+                    encoder.poolings = poolings(&module_folder.join("config.json"))?;
+                    dim *= encoder.poolings.len() as i64;
                 }
                 "Dense" => {
-                    let (layer, activation, out) = dense(&at, width)?;
-                    encoder.after.push(After::Dense(layer, activation));
-                    width = out;
+                    let (layer, activation, output) = dense(&module_folder, dim)?;
+                    encoder.modules.push(PostModule::Dense(layer, activation));
+                    dim = output;
                 }
-                "Normalize" => encoder.after.push(After::Normalize),
+                "Normalize" => encoder.modules.push(PostModule::Normalize),
                 other => {
-                    return Err(Error::folder(
-                        top.join("modules.json"),
-                        format!("module `{other}` is none that mm knows (Transformer, Pooling, Dense, Normalize)"),
-                    ));
+                    let expected = "expected Transformer, Pooling, Dense or Normalize";
+                    return Err(Error::folder(file, format!("module `{other}` is not supported; {expected}")));
                 }
             }
         }
@@ -59,70 +63,74 @@ impl SentenceEncoder {
     }
 }
 
-fn dense(folder: &Path, width: i64) -> Result<(Linear, Activation, i64)> {
+/// The last part of a Python class's path.
+fn class_name<'a>(value: &'a Value, default: &'a str) -> &'a str {
+    value.as_str().unwrap_or(default).rsplit('.').next().unwrap_or("")
+}
+
+/// A `Dense` module for inputs of dimension `dim`: the layer, its activation, and its output dimension.
+fn dense(folder: &Path, dim: i64) -> Result<(Linear, Activation, i64)> {
     let file = folder.join("config.json");
-    let settings = read_json(&file)?;
-    let size = |key: &str| settings[key].as_i64().ok_or_else(|| Error::folder(&file, format!("has no `{key}`")));
+    let config = read_json(&file)?;
+    let size = |key: &str| config[key].as_i64().ok_or_else(|| Error::folder(&file, format!("has no `{key}`")));
     let (input, output) = (size("in_features")?, size("out_features")?);
-    if input != width {
-        return Err(Error::folder(
-            &file,
-            format!("in_features: found {input}, wanted the {width} of what comes before"),
-        ));
+    if input != dim {
+        let expected = format!("expected {dim}, the dimension of the previous module");
+        return Err(Error::folder(&file, format!("in_features: found {input}, {expected}")));
     }
-    let word = settings["activation_function"].as_str().unwrap_or("Identity").rsplit('.').next().unwrap_or("");
-    let activation = match word {
+    let activation = match class_name(&config["activation_function"], "Identity") {
         "Tanh" => Activation::Tanh,
         "Identity" => Activation::Identity,
         "ReLU" => Activation::Relu,
         "GELU" => Activation::Gelu,
         "SiLU" => Activation::Silu,
         "Sigmoid" => Activation::Sigmoid,
-        other => return Err(Error::folder(&file, format!("activation_function `{other}` is none that mm knows"))),
+        other => return Err(Error::folder(&file, format!("activation_function `{other}` is not supported"))),
     };
     let params = Params::from_checkpoint(Checkpoint::open(folder)?, Device::Cpu, DType::F32, ToOwned::to_owned);
-    let layer =
-        Linear::new(&params.scope().frozen().pp("linear"), input, output, settings["bias"].as_bool().unwrap_or(true))?;
+    let bias = config["bias"].as_bool().unwrap_or(true);
+    let layer = Linear::new(&params.scope().frozen().pp("linear"), input, output, bias)?;
     params.finish()?;
     Ok((layer, activation, output))
 }
 
-fn pooling(file: &Path) -> Result<Vec<Pooling>> {
-    let settings = read_json(file)?;
-    let known = |word: &str| {
-        Ok(match word {
+/// The poolings of a `Pooling` module, in the order in which their results are concatenated.
+fn poolings(file: &Path) -> Result<Vec<Pooling>> {
+    let config = read_json(file)?;
+    let by_name = |name: &str| {
+        Ok(match name {
             "mean" => Pooling::Mean,
             "cls" => Pooling::Cls,
             "max" => Pooling::Max,
             "lasttoken" => Pooling::Last,
             other => {
-                let reason = format!("pooling_mode `{other}` is none of mean, cls, max, lasttoken");
+                let reason = format!("pooling_mode: found `{other}`, expected mean, cls, max or lasttoken");
                 return Err(Error::folder(file, reason));
             }
         })
     };
-    // Newer releases of sentence-transformers write one word (or several) instead of one flag a kind.
-    match &settings["pooling_mode"] {
-        serde_json::Value::String(word) => return Ok(vec![known(word)?]),
-        serde_json::Value::Array(words) => {
-            return words.iter().map(|w| known(w.as_str().unwrap_or(""))).collect();
-        }
+    // Newer versions of sentence-transformers write names, older ones a flag for each pooling.
+    match &config["pooling_mode"] {
+        Value::String(name) => return Ok(vec![by_name(name)?]),
+        Value::Array(names) => return names.iter().map(|n| by_name(n.as_str().unwrap_or(""))).collect(),
         _ => {}
     }
-    // Several that are on are joined, in this order.
-    let flags = [
+    let is_set = |key: &str| config[key].as_bool() == Some(true);
+    let poolings: Vec<Pooling> = [
         ("pooling_mode_cls_token", Pooling::Cls),
         ("pooling_mode_max_tokens", Pooling::Max),
         ("pooling_mode_mean_tokens", Pooling::Mean),
         ("pooling_mode_lasttoken", Pooling::Last),
-    ];
-    let on: Vec<Pooling> =
-        flags.iter().filter(|(k, _)| settings[*k].as_bool() == Some(true)).map(|(_, p)| *p).collect();
-    let others = ["pooling_mode_mean_sqrt_len_tokens", "pooling_mode_weightedmean_tokens"];
-    if on.is_empty() || others.iter().any(|k| settings[*k].as_bool() == Some(true)) {
-        return Err(Error::folder(file, "wanted poolings among cls, max, mean and last token, and at least one"));
+    ]
+    .into_iter()
+    .filter(|(key, _)| is_set(key))
+    .map(|(_, pooling)| pooling)
+    .collect();
+    let unsupported = ["pooling_mode_mean_sqrt_len_tokens", "pooling_mode_weightedmean_tokens"];
+    if poolings.is_empty() || unsupported.iter().any(|k| is_set(k)) {
+        return Err(Error::folder(file, "expected at least one of the poolings cls, max, mean and last token"));
     }
-    Ok(on)
+    Ok(poolings)
 }
 
 impl Encoder for SentenceEncoder {
@@ -136,16 +144,16 @@ impl Encoder for SentenceEncoder {
 
     fn encode_and_embed(&self, input: &Input, train: bool) -> mm_core::Result<(Features, Tensor)> {
         let features = self.inner.encode(input, train)?;
-        let pooled = self.pools.iter().map(|p| features.pool(*p)).collect::<mm_core::Result<Vec<_>>>()?;
-        let mut x = Tensor::cat(&pooled.iter().collect::<Vec<_>>(), -1)?; // [batch, width]
-        for after in &self.after {
-            x = match after {
-                After::Dense(layer, activation) => {
-                    // The layer's weights are kept in float32 on the processor: they are small, and folders differ.
+        let pooled = self.poolings.iter().map(|p| features.pool(*p)).collect::<mm_core::Result<Vec<_>>>()?;
+        let mut x = Tensor::cat(&pooled.iter().collect::<Vec<_>>(), -1)?; // [batch, dim]
+        for module in &self.modules {
+            x = match module {
+                PostModule::Dense(layer, activation) => {
+                    // The layer's weights are in float32 on the CPU: they are small.
                     let y = x.to_dtype(DType::F32)?.to_device(Device::Cpu)?;
                     activation.apply(&layer.forward(&y, train)?)?
                 }
-                After::Normalize => x.normalize()?,
+                PostModule::Normalize => x.normalize()?,
             };
         }
         Ok((features, x))
@@ -156,11 +164,11 @@ impl Encoder for SentenceEncoder {
     }
 
     fn embedding_dim(&self) -> i64 {
-        let dense = self.after.iter().rev().find_map(|a| match a {
-            After::Dense(layer, _) => layer.weight().size(0).ok(),
-            After::Normalize => None,
+        let dense = self.modules.iter().rev().find_map(|m| match m {
+            PostModule::Dense(layer, _) => layer.weight().size(0).ok(),
+            PostModule::Normalize => None,
         });
-        dense.unwrap_or(self.inner.dim() * self.pools.len() as i64)
+        dense.unwrap_or(self.inner.dim() * self.poolings.len() as i64)
     }
 
     fn modality(&self) -> Modality {
@@ -168,7 +176,7 @@ impl Encoder for SentenceEncoder {
     }
 }
 
-impl Network for SentenceEncoder {
+impl PretrainedEncoder for SentenceEncoder {
     fn hidden_states(&self, input: &Input) -> mm_core::Result<Option<Vec<Features>>> {
         self.inner.hidden_states(input).map(Some)
     }

@@ -1,67 +1,78 @@
-//! A text as which words, pairs of words and pieces of words it has, each counted the more the fewer training texts have it (tf-idf,
-//! Spärck Jones 1972): nothing to be learned, and hard to beat on few rows.
+//! TF-IDF vectors over words, word pairs and character trigrams: nothing is trained, and hard to beat on few rows.
+//!
+//! *A statistical interpretation of term specificity and its application in retrieval* (Spärck Jones, 1972),
+//! <https://doi.org/10.1108/eb026526>.
 
+use super::{source::read_text, word_tokens::word_tokens};
 use mm_core::{Error, ProcessContext, Processor, Result, Source, Tensor};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
-/// What a [`TfidfProcessor`] knows.
+/// The terms of a [`TfidfProcessor`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TfidfConfig {
-    /// The terms: `word`, `two words`, and pieces of three letters as `#abc`.
+    /// Terms: `word`, `two words`, and character trigrams as `#abc`.
     pub terms: Vec<String>,
-    /// For each term the logarithm of how rare it is; all count alike when empty.
+    /// Inverse document frequency of each term; all 1 if empty.
     #[serde(default)]
     pub idf: Vec<f32>,
 }
 
+/// While fitting, terms that occurred once are dropped when there are more than this many, so that memory stays
+/// bounded.
+const MAX_CANDIDATES: usize = 2_000_000;
+
 impl TfidfConfig {
-    /// Takes the terms from texts: those that most texts have, so many at most, none that fewer than two have.
-    pub fn fit<'a>(texts: impl Iterator<Item = &'a str>, most: usize) -> Self {
-        let mut counts: HashMap<String, usize> = HashMap::new();
-        let mut all = 0usize;
+    /// Takes the terms that occur in most texts, at most `max_terms`, and in at least two texts. A third of them are
+    /// trigrams, which also match words that were not in the training texts.
+    pub fn fit<'a>(texts: impl Iterator<Item = &'a str>, max_terms: usize) -> Self {
+        let mut document_counts: HashMap<String, usize> = HashMap::new();
+        let mut documents = 0usize;
         for text in texts {
-            all += 1;
-            let mut own: Vec<String> = terms(text);
-            own.sort_unstable();
-            own.dedup();
-            own.into_iter().for_each(|t| *counts.entry(t).or_default() += 1);
-            // Memory stays bounded however many texts there are.
-            if counts.len() > 2_000_000 {
-                counts.retain(|_, c| *c > 1);
+            documents += 1;
+            let mut terms: Vec<String> = terms(text);
+            terms.sort_unstable();
+            terms.dedup();
+            terms.into_iter().for_each(|t| *document_counts.entry(t).or_default() += 1);
+            if document_counts.len() > MAX_CANDIDATES {
+                document_counts.retain(|_, c| *c > 1);
             }
         }
-        let mut counted: Vec<(String, usize)> = counts.into_iter().filter(|(_, c)| *c >= 2).collect();
-        counted.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
-        // Words and pairs first; a third is for pieces, which tell words that were never seen.
-        let (pieces, words): (Vec<_>, Vec<_>) = counted.into_iter().partition(|(t, _)| t.starts_with('#'));
-        let kept = words.into_iter().take(most - most / 3).chain(pieces.into_iter().take(most / 3));
-        let (terms, idf) = kept.map(|(t, c)| (t, ((1.0 + all as f32) / (1.0 + c as f32)).ln() + 1.0)).unzip();
+        let mut terms: Vec<(String, usize)> = document_counts.into_iter().filter(|(_, c)| *c >= 2).collect();
+        terms.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
+        let (trigrams, words): (Vec<_>, Vec<_>) = terms.into_iter().partition(|(t, _)| t.starts_with('#'));
+        let max_trigrams = max_terms / 3;
+        let terms = words.into_iter().take(max_terms - max_trigrams).chain(trigrams.into_iter().take(max_trigrams));
+        let idf = |count: usize| ((1.0 + documents as f32) / (1.0 + count as f32)).ln() + 1.0;
+        let (terms, idf) = terms.map(|(t, c)| (t, idf(c))).unzip();
         Self { terms, idf }
     }
 }
 
+/// All terms of a text: words, pairs of neighboring words, and the trigrams of each word with `_` at its ends.
 fn terms(text: &str) -> Vec<String> {
-    let lower = text.to_lowercase();
-    let words: Vec<&str> = lower.split(|c: char| !c.is_alphanumeric() && c != '\'').filter(|w| !w.is_empty()).collect();
-    let mut out: Vec<String> = words.iter().map(|w| (*w).to_owned()).collect();
-    out.extend(words.windows(2).map(|w| w.join(" ")));
+    let words: Vec<String> = word_tokens(text).collect();
+    let mut terms = words.clone();
+    terms.extend(words.windows(2).map(|w| w.join(" ")));
     for word in &words {
-        let letters: Vec<char> = std::iter::once('_').chain(word.chars()).chain(['_']).collect();
-        out.extend(letters.windows(3).map(|w| std::iter::once('#').chain(w.iter().copied()).collect()));
+        let chars: Vec<char> = std::iter::once('_').chain(word.chars()).chain(['_']).collect();
+        terms.extend(chars.windows(3).map(|w| std::iter::once('#').chain(w.iter().copied()).collect::<String>()));
     }
-    out
+    terms
 }
 
-/// A text → `[terms]`, of unit length times the root of the number of terms.
+/// A text → its TF-IDF vector `[terms]`, of length √terms.
 pub struct TfidfProcessor {
-    places: HashMap<String, usize>,
+    indices: HashMap<String, usize>,
     idf: Vec<f32>,
 }
 
 impl TfidfProcessor {
-    /// A processor over these terms.
+    /// A processor with these terms.
+    ///
+    /// # Errors
+    /// If there are no terms, or `idf` has another length.
     pub fn new(mut config: TfidfConfig) -> Result<Self> {
         if config.idf.is_empty() {
             config.idf = vec![1.0; config.terms.len()];
@@ -70,11 +81,11 @@ impl TfidfProcessor {
             let found = format!("{} terms and {} idf values", config.terms.len(), config.idf.len());
             return Err(Error::config("tfidf.terms", found, "as many of each, at least one"));
         }
-        Ok(Self { places: config.terms.into_iter().zip(0..).collect(), idf: config.idf })
+        Ok(Self { indices: config.terms.into_iter().zip(0..).collect(), idf: config.idf })
     }
 
     /// Number of terms.
-    pub fn dim(&self) -> i64 {
+    pub fn num_terms(&self) -> i64 {
         self.idf.len() as i64
     }
 }
@@ -82,9 +93,9 @@ impl TfidfProcessor {
 impl Processor for TfidfProcessor {
     fn process(&self, source: &Source, _context: &mut ProcessContext) -> Result<Tensor> {
         let mut values = vec![0f32; self.idf.len()];
-        for term in terms(&super::read(source)?) {
-            if let Some(place) = self.places.get(&term) {
-                values[*place] += 1.0;
+        for term in terms(&read_text(source)?) {
+            if let Some(index) = self.indices.get(&term) {
+                values[*index] += 1.0;
             }
         }
         for (value, idf) in values.iter_mut().zip(&self.idf) {
@@ -92,9 +103,9 @@ impl Processor for TfidfProcessor {
                 *value = (1.0 + value.ln()) * idf;
             }
         }
-        let length = values.iter().map(|v| v * v).sum::<f32>().sqrt();
-        if length > 0.0 {
-            let scale = (values.len() as f32).sqrt() / length;
+        let norm = values.iter().map(|v| v * v).sum::<f32>().sqrt();
+        if norm > 0.0 {
+            let scale = (values.len() as f32).sqrt() / norm;
             values.iter_mut().for_each(|v| *v *= scale);
         }
         Tensor::from_slice(&values)
@@ -105,15 +116,15 @@ impl Processor for TfidfProcessor {
     }
 
     fn token_names(&self, _source: &Source) -> Result<Vec<String>> {
-        let mut terms: Vec<(&String, usize)> = self.places.iter().map(|(t, n)| (t, *n)).collect();
+        let mut terms: Vec<(&String, usize)> = self.indices.iter().map(|(t, n)| (t, *n)).collect();
         terms.sort_unstable_by_key(|(_, n)| *n);
         Ok(terms.into_iter().map(|(t, _)| t.clone()).collect())
     }
 
     fn fingerprint(&self) -> String {
-        let mut known: Vec<&String> = self.places.keys().collect();
-        known.sort();
-        format!("tfidf {}", blake3::hash(format!("{known:?}").as_bytes()).to_hex())
+        let mut terms: Vec<&String> = self.indices.keys().collect();
+        terms.sort();
+        format!("tfidf {}", blake3::hash(format!("{terms:?}").as_bytes()).to_hex())
     }
 }
 
@@ -122,17 +133,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rare_terms_count_more_and_unknown_words_speak_through_their_pieces() {
+    fn rare_terms_weigh_more_and_unknown_words_match_by_trigrams() {
         let texts = ["the cat sat", "the dog sat", "the cats ran", "the dogs ran"];
-        let bag = TfidfProcessor::new(TfidfConfig::fit(texts.into_iter(), 60)).unwrap();
+        let tfidf = TfidfProcessor::new(TfidfConfig::fit(texts.into_iter(), 60)).unwrap();
         let vector = |t: &str| {
-            bag.process(&Source::Text(t.into()), &mut ProcessContext::eval()).unwrap().to_vec::<f32>().unwrap()
+            tfidf.process(&Source::Text(t.into()), &mut ProcessContext::eval()).unwrap().to_vec::<f32>().unwrap()
         };
-        let of = |v: &[f32], term: &str| v[bag.places[term]];
+        let value = |v: &[f32], term: &str| v[tfidf.indices[term]];
         let cat = vector("the cat sat");
-        assert!(of(&cat, "sat") > of(&cat, "the") && of(&cat, "#cat") > 0.0);
+        assert!(value(&cat, "sat") > value(&cat, "the") && value(&cat, "#cat") > 0.0);
         assert!((cat.iter().map(|v| v * v).sum::<f32>() - cat.len() as f32).abs() < 1e-2);
-        assert!(of(&vector("catcher"), "#cat") > 0.0);
+        assert!(value(&vector("catcher"), "#cat") > 0.0);
         assert!(vector("").iter().all(|v| *v == 0.0));
     }
 }

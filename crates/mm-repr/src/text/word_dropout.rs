@@ -1,22 +1,29 @@
-//! Word dropout (Iyyer 2015): while training, tokens of a text are left out at random.
+//! Word dropout: while training, tokens of a text are dropped at random.
+//!
+//! *Deep Unordered Composition Rivals Syntactic Methods for Text Classification* (Iyyer et al., 2015),
+//! <https://aclanthology.org/P15-1162/>.
 
 use mm_core::{Error, ProcessContext, Processor, Result, Source, Tensor};
 use std::sync::Arc;
 
-/// A processor of texts that leaves tokens out while training; never the first or the last, which are special in most vocabularies.
+/// A text processor that drops tokens while training; the first and the last, which are special in most vocabularies,
+/// stay.
 pub struct WordDropout {
     inner: Arc<dyn Processor>,
     rate: f64,
 }
 
 impl WordDropout {
-    /// Each token goes with this probability.
+    /// Drops each token with probability `rate`.
+    ///
+    /// # Errors
+    /// If the rate is not in [0, 1) or the processor's samples are not sequences.
     pub fn new(inner: Arc<dyn Processor>, rate: f64) -> Result<Self> {
         if !(0.0..1.0).contains(&rate) {
             return Err(Error::config("word_dropout", rate, "a rate in [0, 1)"));
         }
         if !inner.is_sequence() {
-            return Err(Error::config("word_dropout", "an encoder of something else", "one of text"));
+            return Err(Error::config("word_dropout", "an encoder of another modality", "a text encoder"));
         }
         Ok(Self { inner, rate })
     }
@@ -24,8 +31,8 @@ impl WordDropout {
 
 impl Processor for WordDropout {
     fn process(&self, source: &Source, context: &mut ProcessContext) -> Result<Tensor> {
-        let plain = self.inner.process(source, &mut ProcessContext::eval())?;
-        self.augment(plain, context)
+        let sample = self.inner.process(source, &mut ProcessContext::eval())?;
+        self.augment(sample, context)
     }
 
     fn pad_value(&self) -> f64 {
@@ -68,9 +75,9 @@ mod tests {
     use super::*;
     use mm_core::seed::Rng;
 
-    struct Letters;
+    struct HundredTokens;
 
-    impl Processor for Letters {
+    impl Processor for HundredTokens {
         fn process(&self, _source: &Source, _context: &mut ProcessContext) -> Result<Tensor> {
             Tensor::from_slice(&(0..100i64).collect::<Vec<_>>())
         }
@@ -83,14 +90,14 @@ mod tests {
     }
 
     #[test]
-    fn tokens_go_while_training_and_the_ends_stay() {
-        let dropout = WordDropout::new(Arc::new(Letters), 0.3).unwrap();
+    fn drops_tokens_only_while_training_and_never_the_first_or_last() {
+        let dropout = WordDropout::new(Arc::new(HundredTokens), 0.3).unwrap();
         let text = Source::Text("x".into());
         assert_eq!(dropout.process(&text, &mut ProcessContext::eval()).unwrap().numel(), 100);
         let mut context = ProcessContext { train: true, rng: Rng::new(&[5]) };
-        let left = dropout.process(&text, &mut context).unwrap().to_vec::<i64>().unwrap();
-        assert!((55..85).contains(&left.len()), "{}", left.len());
-        assert!(left[0] == 0 && left.last() == Some(&99) && left.is_sorted());
-        assert!(WordDropout::new(Arc::new(Letters), 1.0).is_err());
+        let kept = dropout.process(&text, &mut context).unwrap().to_vec::<i64>().unwrap();
+        assert!((55..85).contains(&kept.len()), "{}", kept.len());
+        assert!(kept[0] == 0 && kept.last() == Some(&99) && kept.is_sorted());
+        assert!(WordDropout::new(Arc::new(HundredTokens), 1.0).is_err());
     }
 }

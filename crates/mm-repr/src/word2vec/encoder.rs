@@ -49,7 +49,7 @@ impl WordVectorsProcessor {
 
 impl Processor for WordVectorsProcessor {
     fn process(&self, source: &Source, _context: &mut ProcessContext) -> mm_core::Result<Tensor> {
-        let text = crate::text::read(source)?;
+        let text = crate::text::read_text(source)?;
         let dim = self.vectors.vector_size;
         let mut rows: Vec<f32> = Vec::new();
         for word in text.split_whitespace() {

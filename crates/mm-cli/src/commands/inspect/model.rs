@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, path::Path};
 
 pub(crate) fn inspect(dir: &Path, context: &Context) -> Result<()> {
     let place = mm_repr::ModelPaths::resolve(dir)?;
-    let config = mm_repr::text::read_json(&place.files.join("config.json"))?;
+    let config = mm_repr::read_json(&place.files.join("config.json"))?;
     let family = config["model_type"].as_str().unwrap_or_default();
     let generates = mm_reason::families().contains(&family);
     if generates && !mm_repr::families().contains(&family) {

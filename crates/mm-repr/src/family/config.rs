@@ -1,0 +1,45 @@
+//! Reading `config.json`.
+
+use serde_json::Value;
+
+/// Number of classes: `num_labels` (timm: `num_classes`), else the size of `id2label`, else transformers' default of
+/// two.
+pub fn num_labels(config: &Value) -> i64 {
+    let named = config["id2label"].as_object().map(|l| l.len() as i64);
+    let stated = ["num_labels", "num_classes"].iter().find_map(|k| config[*k].as_i64());
+    stated.or(named).unwrap_or(2)
+}
+
+/// Class names in order; `LABEL_i` where the config has none.
+pub fn labels(config: &Value, num_labels: i64) -> Vec<String> {
+    let transformers = |i: i64| config["id2label"][i.to_string()].as_str().map(ToOwned::to_owned);
+    let timm = |i: i64| config["label_names"][i as usize].as_str().map(ToOwned::to_owned);
+    (0..num_labels).map(|i| transformers(i).or_else(|| timm(i)).unwrap_or_else(|| format!("LABEL_{i}"))).collect()
+}
+
+/// Removes fields that are `null`, which mean the same as absent ones.
+pub(super) fn without_nulls(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            Value::Object(map.iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k.clone(), v.clone())).collect())
+        }
+        other => other.clone(),
+    }
+}
+
+/// Defines a config struct with the reference implementation's default for each field that a `config.json` leaves out.
+#[macro_export]
+macro_rules! checkpoint_config {
+    ($(#[$doc:meta])* $name:ident { $($field:ident: $kind:ty = $value:expr,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, serde::Deserialize)]
+        #[serde(default)]
+        #[allow(missing_docs)]
+        pub struct $name { $(pub $field: $kind,)* }
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($field: $value,)* }
+            }
+        }
+    };
+}

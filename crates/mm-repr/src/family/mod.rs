@@ -1,0 +1,17 @@
+//! Pretrained model families: a row in a table with the `model_type`, the map from parameter names to checkpoint names,
+//! and a function that builds the model from mm-core's modules.
+
+mod builder;
+mod concat_layers;
+mod config;
+mod fingerprint;
+mod load;
+mod model;
+mod weight_map;
+
+pub use builder::ModelBuilder;
+pub use concat_layers::ConcatLayers;
+pub use config::{labels, num_labels};
+pub use load::{FineTuneOptions, LoadOptions, Loaded, load, load_for_fine_tuning};
+pub use model::{ContrastiveHead, Family, Model, PretrainedEncoder, Tower};
+pub use weight_map::{WeightMap, detect_prefix};

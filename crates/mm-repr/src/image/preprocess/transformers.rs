@@ -1,0 +1,218 @@
+//! transformers' `preprocessor_config.json`.
+
+use super::common::{CLIP, HALF, IMAGENET, Normalization, processor_config};
+use crate::{Error, Result, family::ModelBuilder};
+use mm_data::{
+    ImageProcessorConfig,
+    transform::{ImageTransform, Interpolation, Resize},
+};
+use serde_json::Value;
+
+/// A processor class's defaults for what the file leaves out.
+struct Defaults {
+    /// Whether a single number for the size is the side of a square, not the shortest edge.
+    square: bool,
+    size: Resize,
+    crop: Option<u32>,
+    /// Pillow's code of the interpolation.
+    resample: u64,
+    normalization: Normalization,
+}
+
+fn defaults(class: &str) -> Defaults {
+    let is = |names: &[&str]| names.iter().any(|n| class.starts_with(n));
+    let (square, size, crop, resample, normalization) = if is(&["CLIP", "ChineseCLIP", "Bit"]) {
+        (false, Resize::ShortestEdge(224), Some(224), 3, CLIP)
+    } else if is(&["ConvNext", "ConvNeXT"]) {
+        (false, Resize::ShortestEdge(384), None, 3, IMAGENET)
+    } else if is(&["VideoMAE"]) {
+        (false, Resize::ShortestEdge(224), Some(224), 2, IMAGENET)
+    } else if is(&["DeiT"]) {
+        (true, Resize::Exact(256, 256), Some(224), 3, IMAGENET)
+    } else if is(&["Blip"]) {
+        (true, Resize::Exact(384, 384), None, 3, CLIP)
+    } else if is(&["Vilt"]) {
+        (false, Resize::ShortestEdge(384), None, 3, HALF)
+    } else if is(&["Qwen2VL"]) {
+        (true, Resize::Exact(224, 224), None, 3, CLIP)
+    } else if is(&["Siglip"]) {
+        (true, Resize::Exact(224, 224), None, 3, HALF)
+    } else if is(&["EfficientNet"]) {
+        (true, Resize::Exact(346, 346), None, 0, IMAGENET)
+    } else {
+        (true, Resize::Exact(224, 224), None, 2, HALF)
+    };
+    Defaults { square, size, crop, resample, normalization }
+}
+
+/// The image processor of a folder: `preprocessor_config.json`, or that part of `processor_config.json`, or
+/// `video_preprocessor_config.json`.
+///
+/// # Errors
+/// If the folder has none of these files, or a value is invalid.
+pub fn preprocessing(b: &ModelBuilder<'_>) -> Result<ImageProcessorConfig> {
+    for (name, part) in [
+        ("preprocessor_config.json", None),
+        ("processor_config.json", Some("image_processor")),
+        ("video_preprocessor_config.json", None),
+    ] {
+        let file = b.json(name)?;
+        let config = part.map_or(&file, |part| &file[part]);
+        if !config.is_null() {
+            return PreprocessorConfig::new(config).parse().map_err(|e| Error::folder(b.folder.join(name), e));
+        }
+    }
+    Err(Error::folder(
+        b.folder,
+        "no preprocessor_config.json here, so the preprocessing is unknown; fetch the model again with all its files",
+    ))
+}
+
+/// A number of pixels.
+fn pixels(v: &Value) -> Option<u32> {
+    v.as_u64().and_then(|n| u32::try_from(n).ok()).filter(|n| (1..=65_536).contains(n))
+}
+
+struct PreprocessorConfig<'a> {
+    json: &'a Value,
+    class: &'a str,
+    defaults: Defaults,
+}
+
+impl<'a> PreprocessorConfig<'a> {
+    fn new(json: &'a Value) -> Self {
+        let class = ["image_processor_type", "feature_extractor_type", "video_processor_type"]
+            .iter()
+            .find_map(|k| json[*k].as_str())
+            .unwrap_or_default();
+        Self { json, class, defaults: defaults(class) }
+    }
+
+    fn parse(&self) -> Result<ImageProcessorConfig, String> {
+        let (resize, crop) = self.geometry()?;
+        let (mean, std) = self.normalization()?;
+        let code = self.json["resample"].as_u64().unwrap_or(self.defaults.resample);
+        let interpolation = Interpolation::from_pillow(code).ok_or_else(|| {
+            format!("resample: found {code}, expected Pillow's 0 to 3 (nearest, lanczos, bilinear, bicubic)")
+        })?;
+        // transformers' classes round the crop's offset down; a file without a class follows torchvision.
+        let floor_crop_offset = !self.class.is_empty();
+        let transform =
+            ImageTransform { resize, interpolation, pillow_exact: true, crop, floor_crop_offset, mean, std };
+        Ok(processor_config(transform))
+    }
+
+    fn flag(&self, key: &str, default: bool) -> bool {
+        self.json[key].as_bool().unwrap_or(default)
+    }
+
+    /// A size in any of transformers' notations; `None` if it is absent.
+    fn size(&self, key: &str) -> Result<Option<Resize>, String> {
+        let v = &self.json[key];
+        if v.is_null() {
+            return Ok(None);
+        }
+        if let Some(n) = pixels(v) {
+            let square = self.defaults.square || key == "crop_size";
+            return Ok(Some(if square { Resize::Exact(n, n) } else { Resize::ShortestEdge(n) }));
+        }
+        if let Some(edge) = pixels(&v["shortest_edge"]) {
+            return Ok(Some(Resize::ShortestEdge(edge)));
+        }
+        match (pixels(&v["height"]), pixels(&v["width"])) {
+            (Some(height), Some(width)) => Ok(Some(Resize::Exact(height, width))),
+            _ => Err(format!("{key}: found {v}, expected a number, `shortest_edge`, or `height` and `width`")),
+        }
+    }
+
+    /// Resize and center crop.
+    fn geometry(&self) -> Result<(Option<Resize>, Option<(u32, u32)>), String> {
+        let (c, class) = (self.json, self.class);
+        let is_qwen = class.starts_with("Qwen2VL");
+        let resize = match self.flag("do_resize", true) {
+            false => None,
+            true if is_qwen => Some(self.qwen2_vl_resize()),
+            true => self.size("size")?.or(Some(self.defaults.size)),
+        };
+        let crop_by_default = self.defaults.crop.is_some() || (class.is_empty() && !c["crop_size"].is_null());
+        let crop = if self.flag("do_center_crop", crop_by_default) {
+            match self.size("crop_size")? {
+                Some(Resize::ShortestEdge(edge)) => Some((edge, edge)),
+                Some(Resize::Exact(height, width)) => Some((height, width)),
+                Some(_) | None => self.defaults.crop.map(|n| (n, n)),
+            }
+        } else {
+            None
+        };
+        let Some(Resize::ShortestEdge(edge)) = resize else { return Ok((resize, crop)) };
+        if class.starts_with("ConvNext") || class.starts_with("ConvNeXT") {
+            // Below 384 the shortest edge is resized to edge / crop_pct and the center is cropped; above, images are
+            // warped.
+            if edge >= 384 {
+                return Ok((Some(Resize::Exact(edge, edge)), crop));
+            }
+            let crop_pct = c["crop_pct"].as_f64().unwrap_or(224.0 / 256.0);
+            return Ok((Some(Resize::ShortestEdge((f64::from(edge) / crop_pct) as u32)), Some((edge, edge))));
+        }
+        if class.starts_with("Vilt") {
+            // The longest edge is bounded by the aspect ratio of COCO's images, 1333 × 800.
+            let longest_edge = (1333.0 / 800.0 * f64::from(edge)) as u32;
+            let multiple_of = pixels(&c["size_divisor"]).unwrap_or(32);
+            let resize = Resize::ShortestEdgeMultiple { shortest_edge: edge, longest_edge, multiple_of };
+            return Ok((Some(resize), crop));
+        }
+        Ok((resize, crop))
+    }
+
+    /// Qwen2-VL's bounds on the number of pixels.
+    fn qwen2_vl_resize(&self) -> Resize {
+        let c = self.json;
+        let number = |v: &Value, default: u64| v.as_u64().unwrap_or(default);
+        Resize::PixelBudget {
+            min_pixels: number(&c["min_pixels"], number(&c["size"]["shortest_edge"], 56 * 56)),
+            max_pixels: number(&c["max_pixels"], number(&c["size"]["longest_edge"], 28 * 28 * 1280)),
+            multiple_of: pixels(&c["patch_size"]).unwrap_or(14) * pixels(&c["merge_size"]).unwrap_or(2),
+        }
+    }
+
+    /// Three numbers, one for each channel, or one number for all.
+    fn channel_values(&self, key: &str, default: [f32; 3]) -> Result<[f32; 3], String> {
+        match &self.json[key] {
+            Value::Null => Ok(default),
+            Value::Number(n) => Ok([n.as_f64().unwrap_or(0.0) as f32; 3]),
+            other => {
+                let list = other.as_array().into_iter().flatten();
+                let values: Vec<f32> = list.filter_map(Value::as_f64).map(|v| v as f32).collect();
+                values.try_into().map_err(|_| format!("{key}: found {other}, expected three numbers"))
+            }
+        }
+    }
+
+    /// Mean and standard deviation of values in [0, 1]. The transform divides by 255; another rescale factor, an offset
+    /// and EfficientNet's second division are folded into them.
+    fn normalization(&self) -> Result<Normalization, String> {
+        let default_std = self.defaults.normalization.1;
+        let (mean, std) = if self.flag("do_normalize", true) {
+            let default_mean = self.defaults.normalization.0;
+            (self.channel_values("image_mean", default_mean)?, self.channel_values("image_std", default_std)?)
+        } else {
+            ([0.0; 3], [1.0; 3])
+        };
+        if let Some(found) = std.iter().find(|s| **s <= 0.0) {
+            return Err(format!("image_std: found {found}, expected numbers above 0"));
+        }
+        let rescale = self.json["rescale_factor"].as_f64().unwrap_or(1.0 / 255.0);
+        let factor = if self.flag("do_rescale", true) { rescale } else { 1.0 } * 255.0;
+        let offset = if self.flag("rescale_offset", false) { 1.0 } else { 0.0 };
+        let divide_twice = self.class.starts_with("EfficientNet") && self.flag("include_top", true);
+        let second = self.channel_values("image_std", default_std).ok();
+        let unchanged = (factor - 1.0).abs() < 1e-9 && offset == 0.0;
+        let fold = |i: usize| {
+            let (m, s) = (f64::from(mean[i]), f64::from(std[i]));
+            let s = if divide_twice { s * second.map_or(1.0, |v| f64::from(v[i])) } else { s };
+            if unchanged { (m as f32, s as f32) } else { (((m + offset) / factor) as f32, (s / factor) as f32) }
+        };
+        let folded: [(f32, f32); 3] = std::array::from_fn(fold);
+        Ok((folded.map(|f| f.0), folded.map(|f| f.1)))
+    }
+}

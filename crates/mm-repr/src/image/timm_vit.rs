@@ -1,0 +1,134 @@
+//! timm's `vision_transformer` and `deit` architectures, whose sizes are read from the shapes of the weights.
+
+use super::{
+    preprocess::timm_preprocessing,
+    vit::{
+        ClassifierPooling, PositionInterpolation, SizePair, VitConfig, VitModel, VitVariant, build_backbone,
+        classifiers, patch_grid, vit_block,
+    },
+};
+use crate::{
+    Result,
+    family::{Family, Model, ModelBuilder, Tower, WeightMap},
+};
+use mm_core::nn::{Activation, Norm, NormConfig};
+use mm_data::ImageProcessor;
+
+/// The family of this file.
+pub(crate) const FAMILIES: &[Family] =
+    &[Family { model_type: "timm/vision_transformer", weight_map: |_, _| weight_map(), build }];
+
+const LAYER_NORM_EPS: f64 = 1e-6;
+
+fn weight_map() -> WeightMap {
+    WeightMap::new(&[
+        ("backbone.encoder.final_layer_norm.", "norm."),
+        ("backbone.encoder.layers.", "blocks."),
+        ("backbone.embeddings.patch_embeddings.projection.", "patch_embed.proj."),
+        ("backbone.embeddings.cls_token", "cls_token"),
+        ("backbone.embeddings.distillation_token", "dist_token"),
+        ("backbone.embeddings.register_tokens", "reg_token"),
+        ("backbone.embeddings.position_embeddings", "pos_embed"),
+        (".layer_norm1.", ".norm1."),
+        (".layer_norm2.", ".norm2."),
+        (".layer_scale1", ".ls1.gamma"),
+        (".layer_scale2", ".ls2.gamma"),
+        (".self_attn.q_proj.", ".attn.qkv.#0/3"),
+        (".self_attn.k_proj.", ".attn.qkv.#1/3"),
+        (".self_attn.v_proj.", ".attn.qkv.#2/3"),
+        (".self_attn.out_proj.", ".attn.proj."),
+        ("^cls_classifier.", "head."),
+        ("^distillation_classifier.", "head_dist."),
+        ("^classifier.", "head."),
+    ])
+}
+
+fn shape(b: &ModelBuilder<'_>, name: &str) -> Result<Vec<i64>> {
+    let missing = || b.config_error(format!("the weights lack {name}"));
+    b.checkpoint.shape(name).map(<[i64]>::to_vec).ok_or_else(missing)
+}
+
+/// Refuses variants that would load and compute something else.
+fn check_supported(b: &ModelBuilder<'_>, architecture: &str) -> Result<()> {
+    for (weight, feature) in [
+        ("norm_pre.weight", "a normalization before the blocks"),
+        ("blocks.0.attn.q_norm.weight", "normalized queries"),
+        ("attn_pool.latent", "attention pooling"),
+        ("blocks.0.mlp.w12.weight", "packed SwiGLU"),
+    ] {
+        if b.checkpoint.shape(weight).is_some() {
+            let reason =
+                format!("architecture `{architecture}` has {feature}, which mm does not support in timm's ViT");
+            return Err(b.config_error(reason));
+        }
+    }
+    if b.checkpoint.shape("norm.weight").is_none() {
+        let reason = format!("architecture `{architecture}` has no final normalization, which mm does not support");
+        return Err(b.config_error(reason));
+    }
+    Ok(())
+}
+
+fn config(b: &ModelBuilder<'_>, architecture: &str) -> Result<VitConfig> {
+    let has = |name: &str| b.checkpoint.shape(name).is_some();
+    let patch = shape(b, "patch_embed.proj.weight")?;
+    let embed_dim = patch[0];
+    let input_size = &b.config["pretrained_cfg"]["input_size"];
+    let side = |i: usize| input_size[i].as_i64().unwrap_or(224);
+    // Heads have 64 dimensions in all of timm's plain vision transformers unless the folder says otherwise.
+    let num_heads = b.config["model_args"]["num_heads"].as_i64().unwrap_or((embed_dim / 64).max(1));
+    let num_layers = (0..1000).take_while(|i| has(&format!("blocks.{i}.norm1.weight"))).count() as i64;
+    Ok(VitConfig {
+        hidden_size: embed_dim,
+        num_hidden_layers: num_layers,
+        num_attention_heads: num_heads,
+        intermediate_size: shape(b, "blocks.0.mlp.fc1.weight")?[0],
+        layer_norm_eps: LAYER_NORM_EPS,
+        image_size: SizePair::Rectangle(side(1), side(2)),
+        patch_size: SizePair::Rectangle(patch[2], patch[3]),
+        num_channels: patch[1],
+        qkv_bias: has("blocks.0.attn.qkv.bias"),
+        hidden_act: if architecture.contains("quickgelu") { Activation::QuickGelu } else { Activation::Gelu },
+        ..VitConfig::default()
+    })
+}
+
+fn build(b: &ModelBuilder<'_>) -> Result<Model> {
+    let has = |name: &str| b.checkpoint.shape(name).is_some();
+    let architecture = b.config["architecture"].as_str().unwrap_or_default();
+    check_supported(b, architecture)?;
+    let config = config(b, architecture)?;
+    let tokens: Vec<&str> = [("cls_token", "cls_token"), ("dist_token", "distillation_token")]
+        .into_iter()
+        .filter(|(timm_name, _)| has(timm_name))
+        .map(|(_, name)| name)
+        .collect();
+    let registers = b.checkpoint.shape("reg_token").map(|s| s[s.len() - 2]);
+    let mut block = vit_block(&config);
+    block.layer_scale = has("blocks.0.ls1.gamma").then_some(1.0);
+    // With timm's `no_embed_class`, only patches have positions.
+    let patches = patch_grid(b, &config, "patch_size")?.iter().product::<i64>();
+    let prefix_positions = shape(b, "pos_embed")?[1] > patches;
+    let interpolation = PositionInterpolation::AntialiasedBicubic;
+    let variant = VitVariant { prefix_positions, registers, interpolation, ..VitVariant::image(&tokens) };
+    let backbone = build_backbone(b, &config, variant, block)?;
+    let norm_config = NormConfig { eps: LAYER_NORM_EPS, ..NormConfig::default() };
+    let norm = has("fc_norm.weight").then(|| Norm::new(&b.scope.pp("fc_norm"), config.hidden_size, norm_config));
+
+    let global_pool = b.config["global_pool"].as_str().or(b.config["model_args"]["global_pool"].as_str());
+    let distilled = tokens.len() == 2;
+    let classifier_pooling = match (global_pool, distilled) {
+        (Some("avg"), _) => ClassifierPooling::MeanFrom(tokens.len() as i64 + registers.unwrap_or(0)),
+        (_, true) => ClassifierPooling::TwoClassifiers,
+        (_, false) => ClassifierPooling::ClassToken,
+    };
+    let names: &[&str] = if distilled { &["cls_classifier", "distillation_classifier"] } else { &["classifier"] };
+    let network = VitModel {
+        classifiers: classifiers(b, names, config.hidden_size)?,
+        backbone,
+        embedding_pooling: Some(if distilled { ClassifierPooling::MeanOfTwoTokens } else { classifier_pooling }),
+        classifier_pooling,
+        norm: norm.transpose()?,
+    };
+    Ok(Tower::new(ImageProcessor::new(timm_preprocessing(b)?), network).into())
+}
