@@ -6,7 +6,7 @@ use mm_core::Tensor;
 use mm_data::{read_npy, write_npy};
 use mm_tasks::alignment::{
     AlignmentMetrics, FittedAlignment, PairedFeatures, SearchOptions, Trial, evaluate, hold_out, index_labels, methods,
-    paired_features, recalls, search, subsample_pairs,
+    paired_features, search, subsample_pairs,
 };
 use serde_json::json;
 use std::{
@@ -121,17 +121,10 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let seconds = started.elapsed().as_secs_f64();
     let scores = evaluate(&fitted, &data.test)?;
     let rows = [data.train.a.size(0)?, data.test.a.size(0)?];
-    let direction = |index: usize| {
-        let metrics = if index == 0 { &scores.a_to_b } else { &scores.b_to_a };
-        json!({
-            "recall": recalls(metrics, false), "map": scores.mean_average_precision[index],
-            "baselines": {"chance": {"recall": recalls(metrics, true), "map": scores.chance_mean_average_precision[index]}},
-        })
-    };
     let result = json!({
         "method": fitted.method, "dim": fitted.alignment.dim, "regularization": fitted.regularization,
         "square_root": fitted.square_root,
-        "directions": {"a_to_b": direction(0), "b_to_a": direction(1)},
+        "metrics": scores.metrics(),
         "rows": {"train": rows[0], "test": rows[1], "held_out": !data.test_given},
         "seconds": seconds, "trials": trials,
     });

@@ -3,12 +3,11 @@
 use super::FittedAlignment;
 use crate::{
     Result,
-    metrics::{RetrievalMetrics, retrieval_metrics},
+    metrics::{Metric, Metrics, RetrievalMetrics, retrieval_metrics},
 };
 use mm_align::PairedFeatures;
 use mm_core::{DType, Device, Tensor, seed::manual_seed};
 use serde::Serialize;
-use std::collections::BTreeMap;
 
 /// Retrieval in both directions.
 #[derive(Debug, Clone, Serialize)]
@@ -22,6 +21,21 @@ pub struct AlignmentMetrics {
     pub mean_average_precision: [f64; 2],
     /// The same for random embeddings.
     pub chance_mean_average_precision: [f64; 2],
+}
+
+impl AlignmentMetrics {
+    /// As a list of metrics with the scopes `a_to_b` and `b_to_a`, and chance as the baseline.
+    pub fn metrics(&self) -> Metrics {
+        let mut out = Metrics::new();
+        for (index, (scope, direction)) in [("a_to_b", &self.a_to_b), ("b_to_a", &self.b_to_a)].into_iter().enumerate()
+        {
+            out.extend(direction.metrics(scope));
+            let map = Metric::new("mean_average_precision", self.mean_average_precision[index])
+                .with_baseline("chance", self.chance_mean_average_precision[index]);
+            out.push(map.with_scope(scope));
+        }
+        out
+    }
 }
 
 /// Dimension and seed of the random embeddings that chance is measured with.
@@ -47,10 +61,4 @@ pub fn evaluate(fitted: &FittedAlignment, pairs: &PairedFeatures) -> Result<Alig
 pub(super) fn mean_average_precision(a: &Tensor, b: &Tensor, labels: Option<&[i64]>) -> Result<[f64; 2]> {
     let is_relevant = |query: usize, candidate: usize| labels.map_or(query == candidate, |l| l[query] == l[candidate]);
     Ok([retrieval_metrics(a, b, is_relevant)?.map, retrieval_metrics(b, a, is_relevant)?.map])
-}
-
-/// Recall at 1, 5 and 10 by its k, of the metrics or by chance.
-pub fn recalls(metrics: &RetrievalMetrics, chance: bool) -> BTreeMap<String, f64> {
-    let values = if chance { metrics.chance } else { metrics.recall };
-    ["1", "5", "10"].into_iter().map(ToOwned::to_owned).zip(values).collect()
 }

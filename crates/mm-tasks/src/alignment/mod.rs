@@ -8,7 +8,7 @@ mod objectives;
 mod search;
 
 pub use data::{hold_out, index_labels, paired_features, subsample_pairs};
-pub use evaluate::{AlignmentMetrics, evaluate, recalls};
+pub use evaluate::{AlignmentMetrics, evaluate};
 pub use neural::NeuralAlignment;
 pub use search::{AUTO, FittedAlignment, SearchOptions, Trial, search};
 

@@ -1,0 +1,102 @@
+//! Runs that are killed or interrupted, and resumed.
+
+use crate::common::World;
+use mm_core::Checkpoint;
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+fn tensors(run: &Path) -> Vec<(String, Vec<u8>)> {
+    let checkpoint = Checkpoint::open(run.join("checkpoints/last.safetensors")).unwrap();
+    checkpoint.names().map(|n| (n.to_owned(), checkpoint.get(n).unwrap().to_bytes().unwrap())).collect()
+}
+
+fn start(world: &World, run: &str, more: &[&str]) -> std::process::Child {
+    let arguments = [
+        &[
+            "train",
+            "config.toml",
+            "--out",
+            run,
+            "--device",
+            "cpu",
+            "--threads",
+            "1",
+            "--set",
+            "train.epochs=12",
+            "--set",
+            "train.save_every_steps=1",
+            "--set",
+            "train.keep_last=2",
+        ],
+        more,
+    ]
+    .concat();
+    Command::new(env!("CARGO_BIN_EXE_mm"))
+        .args(arguments)
+        .current_dir(world.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// Waits until the run has logged some steps.
+fn wait_for_steps(run: &Path, steps: usize) {
+    let begun = Instant::now();
+    while std::fs::read_to_string(run.join("metrics.jsonl")).map_or(0, |t| t.lines().count()) < steps {
+        assert!(begun.elapsed() < Duration::from_secs(60), "found no steps after a minute");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn a_killed_and_resumed_run_ends_with_the_same_weights() {
+    let world = World::new();
+    // The robust loss starts after its warm-up, in the middle of the run: that it has started is part of the saved state.
+    let robust =
+        ["--set", "robust.kind=small_loss", "--set", "robust.noise_rate=0.3", "--set", "robust.warmup_steps=9"];
+    assert!(start(&world, "whole", &robust).wait().unwrap().success());
+    let run = world.path().join("killed");
+    for (round, steps) in [3, 7, 11, 16].into_iter().enumerate() {
+        let mut child = start(&world, "killed", &[&robust[..], if round == 0 { &[] } else { &["--resume"] }].concat());
+        wait_for_steps(&run, steps);
+        child.kill().unwrap(); // SIGKILL: no cleanup is possible
+        child.wait().unwrap();
+        // The checkpoint loads at any instant.
+        if run.join("checkpoints/last.safetensors").exists() {
+            tensors(&run);
+        }
+    }
+    assert!(start(&world, "killed", &[&robust[..], &["--resume"]].concat()).wait().unwrap().success());
+    let (whole, killed) = (tensors(&world.path().join("whole")), tensors(&run));
+    assert_eq!(whole.len(), killed.len());
+    for (a, b) in whole.iter().zip(&killed) {
+        assert!(a == b, "{} differs", a.0);
+    }
+    // Each step is logged once.
+    let steps = |run: &Path| {
+        mm_train::Run::read_metrics(run)
+            .unwrap()
+            .into_iter()
+            .filter(|m| m.split == "train")
+            .map(|m| m.step)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(steps(&run), (1..=24).collect::<Vec<_>>());
+    assert_eq!(std::fs::read_dir(run.join("checkpoints")).unwrap().count(), 4);
+}
+
+#[test]
+fn ctrl_c_saves_a_checkpoint_and_exits_with_130() {
+    let world = World::new();
+    let mut child = start(&world, "run", &["--set", "train.epochs=400", "--set", "train.save_every_steps=0"]);
+    wait_for_steps(&world.path().join("run"), 4);
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let (_, saved) = mm_train::Run::open_checkpoint(&world.path().join("run"), "last").unwrap();
+    assert!(saved.step >= 4 && !saved.finished);
+    assert!(!world.path().join("run/checkpoints/best.safetensors").exists());
+}
