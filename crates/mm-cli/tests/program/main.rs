@@ -7,6 +7,7 @@ mod common;
 mod embedding;
 #[path = "../fitting/mod.rs"]
 mod fitting;
+mod problems;
 mod representation;
 mod resume;
 mod retrieval;

@@ -234,10 +234,11 @@ impl RowReader<'_> {
                 languages.insert(Modality::from(name.as_str()), stated);
             }
         }
+        let item = text(&columns.item).unwrap_or_else(|| id.clone());
         Ok(Row {
-            split: self.split_of(number, cells, &id)?,
+            split: self.split_of(number, cells, &item)?,
             order,
-            item: text(&columns.item).unwrap_or_else(|| id.clone()),
+            item,
             label: text(&columns.label),
             id,
             number,
@@ -247,10 +248,11 @@ impl RowReader<'_> {
         })
     }
 
-    fn split_of(&self, number: usize, cells: &Cells, id: &str) -> Result<Split> {
+    /// Rows of a group are in one split; rows of an item as well where there is no column of groups.
+    fn split_of(&self, number: usize, cells: &Cells, item: &str) -> Result<Split> {
         let text = |column: &Option<String>| column.as_ref().and_then(|c| cells.get(c)).and_then(cell_text);
         let group = text(&self.split.group);
-        let group = group.as_deref().unwrap_or(id);
+        let group = group.as_deref().unwrap_or(item);
         match (self.file_split, &self.split.column) {
             (Some(split), _) => Ok(split),
             (None, None) => Ok(self.split.by_hash(group)),
@@ -325,6 +327,19 @@ mod tests {
             let mut splits: HashMap<&str, Split> = HashMap::new();
             for (row, group) in manifest.rows.iter().zip(&groups) {
                 prop_assert_eq!(*splits.entry(group).or_insert(row.split), row.split);
+            }
+        }
+
+        #[test]
+        fn no_item_crosses_a_split(items in prop::collection::vec("[a-d]{1,2}", 1..60), test in 0.1f64..0.5, valid in 0.0f64..0.4, seed: u64) {
+            let text: String = items.iter().enumerate().map(|(i, g)| format!("{{\"id\":\"{i}\",\"image\":\"{g}\",\"text\":\"a b\"}}\n")).collect();
+            let split = SplitConfig { group: None, test, valid, seed, column: None };
+            let mut config = ManifestConfig { split, ..ManifestConfig::default() };
+            config.columns.item = Some("image".into());
+            let manifest = open("m.jsonl", &text, config).unwrap();
+            let mut splits: HashMap<&str, Split> = HashMap::new();
+            for (row, item) in manifest.rows.iter().zip(&items) {
+                prop_assert_eq!(*splits.entry(item).or_insert(row.split), row.split);
             }
         }
     }
