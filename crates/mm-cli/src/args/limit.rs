@@ -1,6 +1,6 @@
 //! `--k`: the number of results.
 
-use std::{fmt, str::FromStr};
+use std::str::FromStr;
 
 /// A number of results, or all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,11 +22,5 @@ impl FromStr for Limit {
             Ok(count) if count > 0 => Ok(Self(count)),
             _ => Err("expected a positive number, or all".into()),
         }
-    }
-}
-
-impl fmt::Display for Limit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0 == usize::MAX { f.write_str("all") } else { write!(f, "{}", self.0) }
     }
 }
