@@ -53,7 +53,7 @@ impl Answerer {
     pub fn open(folder: &Path, registry: &Registry, options: LoadOptions, device: Device) -> Result<Self> {
         let learned = finetuning::model_dir(folder);
         let folder = learned.as_deref().unwrap_or(folder);
-        if folder.join("config.toml").exists() || folder.join("fit.json").exists() {
+        if folder.join("config.toml").exists() || folder.join("ensemble.json").exists() {
             let run = Predictor::open(folder, registry, device)?;
             if run.target().classes.is_empty() {
                 return Err(Error::Config(format!(
@@ -218,7 +218,7 @@ fn answered(
     let heat = if wishes.explain {
         let patches = found.look.heat.get(modality).cloned().ok_or_else(|| {
             Error::Config(
-                "--explain: this run makes one vector of a picture and has no places to show; wanted one with `[reason]` in its config"
+                "--explain: this run makes one vector of a picture and has no places to show; wanted one with `[reasoning]` in its config"
                     .into(),
             )
         })?;

@@ -83,6 +83,11 @@ impl NonNegative {
     pub const ZERO: Self = Self(0.0);
     /// 1.
     pub const ONE: Self = Self(1.0);
+
+    /// A number known at compile time.
+    pub(crate) const fn from_ratio(numerator: u32, denominator: u32) -> Self {
+        Self(numerator as f64 / denominator as f64)
+    }
 }
 
 impl PositiveInt {

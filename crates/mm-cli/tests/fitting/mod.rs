@@ -202,8 +202,8 @@ fn what_was_held_out_to_choose_on_is_learned_from_in_the_end() {
     assert_eq!(figures(&["--split", "valid"])["rows"], 100 - first);
     let anew = figures(&["--data", "test.csv"]);
     assert!(metric(&anew, "accuracy") > 0.85, "{anew}");
-    let list = std::fs::read_to_string(folder.join("run/fit.json")).unwrap();
-    std::fs::write(folder.join("run/fit.json"), list.replace("member-0-all", "member-0")).unwrap();
+    let list = std::fs::read_to_string(folder.join("run/ensemble.json")).unwrap();
+    std::fs::write(folder.join("run/ensemble.json"), list.replace("member-0-refit", "member-0")).unwrap();
     assert_ne!(metric(&figures(&["--data", "test.csv"]), "log_loss"), metric(&anew, "log_loss"));
 }
 
@@ -232,7 +232,7 @@ fn what_an_utterance_rests_on_is_shown_in_the_company_of_its_video() {
                   [data.columns]\nitem = \"video\"\norder = \"at\"\nmodalities = { text = \"text\" }\n\
                   [data.split]\ngroup = \"video\"\ntest = 0.2\n[loader]\nbatch_size = 4\n\
                   [inputs.text]\nencoder = { kind = \"lstm\", embedding_dim = 16, hidden_dim = 24 }\n\
-                  [context]\nkind = \"lstm\"\nhidden = 16\n[fusion]\ndim = 24\noperator = { kind = \"concat\" }\n\
+                  [context]\nkind = \"lstm\"\nhidden_dim = 16\n[fusion]\ndim = 24\noperator = { kind = \"concat\" }\n\
                   [train]\nepochs = 12\n[train.optimizer]\nlr = 1e-2\n";
     std::fs::write(folder.join("c.toml"), config).unwrap();
     ok(&mm(&["train", "c.toml", "--out", "run"], folder));
@@ -260,7 +260,7 @@ fn what_is_wrong_with_a_table_is_told() {
     let fit = |label: &str, more: &[&str], wanted: &[&str]| {
         let fixed = ["fit", "--data", "t.csv", "--preset", "fast", "--out", "run", "--label-column", label];
         refused(&[&fixed[..], more].concat(), folder, wanted);
-        assert!(!folder.join("run/fit.json").exists());
+        assert!(!folder.join("run/ensemble.json").exists());
     };
     fit("lable", &[], &["lable", "say"]);
     fit("same", &[], &["`x` in each of"]);
@@ -360,7 +360,7 @@ fn exclusive_or(folder: &Path) {
     let config = r#"
 task = "prediction"
 label = "label"
-pool = "fused"
+ensembling = "none"
 [data]
 manifest = "xor.jsonl"
 [data.columns.modalities]
@@ -377,7 +377,7 @@ dim = 16
 project = false
 operator = { kind = "concat" }
 [loss]
-auxiliary = 0.0
+unimodal_weight = 0.0
 [train]
 epochs = 25
 [train.optimizer]
@@ -433,8 +433,14 @@ fn heads_are_blended_stacked_and_given_labels_of_their_own() {
     let world = tempfile::tempdir().unwrap();
     let folder = world.path();
     exclusive_or(folder);
-    let heads =
-        ["--set", "loss.auxiliary=1.0", "--set", "data.split.valid=0.2", "--set", "train.evaluate_every_epochs=1"];
+    let heads = [
+        "--set",
+        "loss.unimodal_weight=1.0",
+        "--set",
+        "data.split.valid=0.2",
+        "--set",
+        "train.evaluate_every_epochs=1",
+    ];
     let run = |name: &str, more: &[&str], drop: &[&str]| -> f64 {
         let out = format!("runs/{name}");
         if drop.is_empty() {
@@ -451,31 +457,39 @@ fn heads_are_blended_stacked_and_given_labels_of_their_own() {
     };
     // Of an exclusive or no modality alone knows anything: its head generalises nowhere, and the fused one counts.
     let product = ["--set", "fusion.operator.kind=\"multiplicative\""];
-    assert!(run("blended", &[&product[..], &["--set", "loss.blending=true"]].concat(), &[]) > 0.95);
-    assert!(logged("blended", "blending_fused") > 0.5, "{}", logged("blended", "blending_fused"));
-    for term in ["modulation=0.5", "distillation=0.5", "entropy=0.001", "mixup=0.2"] {
+    assert!(run("blended", &[&product[..], &["--set", "loss.gradient_blending=true"]].concat(), &[]) > 0.95);
+    assert!(logged("blended", "blending_weight_fused") > 0.5, "{}", logged("blended", "blending_weight_fused"));
+    for term in
+        ["gradient_modulation=0.5", "distillation_weight=0.5", "functional_entropy_weight=0.001", "mixup_alpha=0.2"]
+    {
         let set = format!("loss.{term}");
         assert!(run(term, &[&product[..], &["--set", &set]].concat(), &[]) > 0.9, "{term}");
     }
     // What one modality tells and the other does not: the noise's labels leave those of the whole, the telling one's hardly.
     assert!(run("own", &[&EASY[..], &["--set", "loss.unimodal_labels=true"]].concat(), &[]) > 0.97);
-    let (left, noise) = (logged("own", "label_moved_left"), logged("own", "label_moved_noise"));
+    let (left, noise) = (logged("own", "unimodal_label_shift_left"), logged("own", "unimodal_label_shift_noise"));
     assert!(noise > left + 0.05, "left {left}, noise {noise}");
-    for pool in ["logistic", "boosted"] {
-        let set = format!("pool=\"{pool}\"");
-        assert!(run(pool, &[&EASY[..], &["--set", &set]].concat(), &[]) > 0.97);
-        let kept = std::fs::read_to_string(folder.join(format!("runs/{pool}/combination.json"))).unwrap();
-        assert!(kept.contains(pool), "{kept}");
+    for method in ["logistic_regression", "gradient_boosting"] {
+        let set = format!("ensembling=\"{method}\"");
+        assert!(run(method, &[&EASY[..], &["--set", &set]].concat(), &[]) > 0.97);
+        let kept = std::fs::read_to_string(folder.join(format!("runs/{method}/head_ensemble.json"))).unwrap();
+        assert!(kept.contains(method), "{kept}");
         // Without what tells, about a coin's toss, and no error.
-        let without = run(pool, &[], &["--exclude-modality", "left"]);
+        let without = run(method, &[], &["--exclude-modality", "left"]);
         assert!((0.35..0.65).contains(&without), "{without}");
     }
     let train = ["train", "xor.toml", "--out", "runs/no"];
     let told = |more: &[&str], wanted: &[&str]| refused(&[&train[..], more].concat(), folder, wanted);
-    told(&["--set", "loss.blending=true"], &["loss.auxiliary", "blending"]);
-    told(&["--set", "loss.blending=true", "--set", "loss.auxiliary=1.0"], &["train.evaluate_every_epochs"]);
-    told(&["--set", "pool=\"boosted\""], &["pool", "validation rows"]);
-    told(&[&heads[..], &["--set", "pool=\"logistic\"", "--set", "problem=\"multilabel\""]].concat(), &["multilabel"]);
+    told(&["--set", "loss.gradient_blending=true"], &["loss.unimodal_weight", "gradient_blending"]);
+    told(
+        &["--set", "loss.gradient_blending=true", "--set", "loss.unimodal_weight=1.0"],
+        &["train.evaluate_every_epochs"],
+    );
+    told(&["--set", "ensembling=\"gradient_boosting\""], &["ensembling", "validation rows"]);
+    told(
+        &[&heads[..], &["--set", "ensembling=\"logistic_regression\"", "--set", "problem=\"multilabel\""]].concat(),
+        &["multilabel"],
+    );
     let three = ["--set", "loss.unimodal_labels=true", "--set", "problem=\"ordinal\""];
     told(&[&heads[..], &three].concat(), &["loss.unimodal_labels", "ordinal"]);
 }
@@ -490,7 +504,7 @@ fn steps_in_time_out_of_a_pickle_are_learned_from() {
 task = "prediction"
 label = "label"
 problem = "regression"
-pool = "fused"
+ensembling = "none"
 [data]
 manifest = "m.jsonl"
 [data.columns.modalities]

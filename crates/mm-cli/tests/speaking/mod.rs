@@ -227,7 +227,7 @@ fn a_network_learns_to_answer_and_another_to_describe_and_both_are_asked() {
 task = "prediction"
 label = "label"
 problem = "multiclass"
-pool = "fused"
+ensembling = "none"
 cache_dir = "cache"
 [data]
 manifest = "shapes.csv"
@@ -240,11 +240,11 @@ batch_size = 32
 encoder = { kind = "lstm", embedding_dim = 16, hidden_dim = 32 }
 [inputs.image]
 encoder = { kind = "cnn", image_size = 32, channels = [16, 32], dropout = 0.0, jitter = 0.0 }
-[reason]
+[reasoning]
 hidden_dim = 32
 network = { kind = "film", num_blocks = 2 }
 [loss]
-auxiliary = 0.1
+unimodal_weight = 0.1
 [train]
 epochs = 14
 log_every_steps = 50
@@ -590,14 +590,14 @@ fn rows_are_blended_and_captions_are_judged_while_learning() {
         text.replace("[data.split]", "[data.columns]\nmodalities = { image = \"image\" }\n[data.split]"),
     )
     .unwrap();
-    for switch in ["loss.mixup=0.4", "loss.cutmix=1.0"] {
+    for switch in ["loss.mixup_alpha=0.4", "loss.cutmix_alpha=1.0"] {
         let run = folder.join(switch.replace('=', "-"));
         let run = run.to_str().unwrap();
         lines(&["train", "blend.toml", "--out", run, "--set", switch, "--set", "train.epochs=25", "--json"], folder);
         let figures = lines(&["eval", "--model", run, "--json"], folder).remove(0);
         assert!(metric(&figures, "accuracy") > 0.9, "{switch}: {figures}");
     }
-    refused(&["train", "blend.toml", "--out", "x", "--set", "loss.mixup=-1"], folder, &["mixup"]);
+    refused(&["train", "blend.toml", "--out", "x", "--set", "loss.mixup_alpha=-1"], folder, &["mixup_alpha"]);
 
     let words = "[encoder]\nkind = \"cnn\"\nimage_size = 16\nchannels = [8, 8]\ndropout = 0.0\njitter = 0.0\n[model]\nhidden_dim = 16\nnum_layers = 1\nnum_heads = 2\nmax_length = 4\n";
     let columns = "[data.columns]\nmodalities = { image = \"image\", text = \"answer\" }\n[data.split]";

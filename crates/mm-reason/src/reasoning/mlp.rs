@@ -49,7 +49,7 @@ impl ReasoningNetwork for Mlp {
         let found = input.context.size(1)?;
         if found != self.num_positions {
             let expected = format!("num_positions = {found}, the number of positions of the context");
-            return Err(mm_core::Error::config("reason.network.num_positions", self.num_positions, expected));
+            return Err(mm_core::Error::config("reasoning.network.num_positions", self.num_positions, expected));
         }
         // [batch, (positions + 1) · dim]
         let mut x = Tensor::cat(&[&input.context.flatten(1, 2)?, &input.query], 1)?;

@@ -40,7 +40,7 @@ impl ReasonerInput {
         if size * size == count {
             return Ok(size);
         }
-        Err(mm_core::Error::config("reason.network", format!("{count} positions"), "a square grid for this network"))
+        Err(mm_core::Error::config("reasoning.network", format!("{count} positions"), "a square grid for this network"))
     }
 }
 
@@ -83,7 +83,7 @@ impl NetworkContext<'_> {
     /// # Errors
     /// For an unknown key (with the nearest known one) or a value of the wrong type.
     pub fn options<T: DeserializeOwned>(&self) -> Result<T> {
-        Ok(mm_core::config::parse(&toml::Value::Table(self.options.clone()), "reason.network")?)
+        Ok(mm_core::config::parse(&toml::Value::Table(self.options.clone()), "reasoning.network")?)
     }
 }
 
@@ -101,7 +101,7 @@ pub struct NetworkSpec {
 /// Checks that an option of the network is at least 1.
 pub(super) fn check_positive(option: &str, found: i64) -> Result<()> {
     if found < 1 {
-        return Err(Error::invalid_argument(format!("reason.network.{option}"), found, "at least 1"));
+        return Err(Error::invalid_argument(format!("reasoning.network.{option}"), found, "at least 1"));
     }
     Ok(())
 }

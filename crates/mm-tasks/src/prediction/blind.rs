@@ -30,7 +30,7 @@ impl Predictor {
     fn blind(&self, manifest: &Manifest, rows: &[usize]) -> BTreeMap<String, f64> {
         let (target, label) = (self.target(), self.label());
         let answer = |row: &usize| manifest.rows[*row].cells.get(label).map(String::as_str);
-        let (train, asks) = (manifest.rows_in_split(Split::Train), self.first().config.reason.is_some());
+        let (train, asks) = (manifest.rows_in_split(Split::Train), self.first().config.reasoning.is_some());
         let pair = |row: &usize| Some((question(manifest, *row), answer(row)?));
         let prior = metrics::PriorBaseline::new(train.iter().filter_map(pair));
         let known: Vec<(Option<&str>, &str)> = rows.iter().filter_map(pair).collect();
@@ -49,7 +49,7 @@ impl Predictor {
     /// about; from at most two thousand training rows, on as many of `rows`, drawn by a seed.
     fn unasked(&self, manifest: &Manifest, rows: &[usize]) -> Result<BTreeMap<String, f64>> {
         let (model, mut figures) = (self.first(), BTreeMap::new());
-        let Some(asking) = &model.config.reason else { return Ok(figures) };
+        let Some(asking) = &model.config.reasoning else { return Ok(figures) };
         let labels = model.labels(manifest);
         let draw = |side: Vec<usize>| {
             let mut known: Vec<usize> =

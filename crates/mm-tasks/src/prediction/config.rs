@@ -1,190 +1,309 @@
-//! Settings of a prediction.
+//! Configuration of prediction.
 
-use super::target::Problem;
-use crate::config::CommonConfig;
-use mm_core::nn::LstmConfig;
+use super::{TASK, target::Problem};
+use crate::{
+    Error, Result,
+    config::{CommonConfig, TaskConfig},
+    ranges::{NonNegative, PositiveInt, Rate},
+};
 use mm_fusion::FusionConfig;
 use mm_reason::reasoning::ReasoningConfig;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// One modality's way in.
+/// The input branch of one modality.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InputConfig {
-    /// The encoder, by its `kind`; chosen from the training values when absent.
+    /// The encoder, by its `kind`; proposed from the training values when absent.
     #[serde(default)]
     pub encoder: Option<toml::Value>,
-    /// Whether the features are brought to mean zero and variance one by the training rows.
+    /// Whether features are standardized with mean and standard deviation of the training rows; as the encoder suggests when absent.
     #[serde(default)]
     pub standardize: Option<bool>,
-    /// Whether all positions of the encoder's features are used, not one vector a row.
+    /// Whether all positions of the encoder's features are used instead of one vector per row.
     #[serde(default)]
     pub sequence: bool,
-    /// Augmented views that are encoded beside the plain one, for frozen encoders.
+    /// Augmented views of each value that are cached next to the plain one, for frozen encoders; training samples one of them.
     #[serde(default)]
-    pub views: usize,
-    /// Rate of dropout on the features while training.
+    pub num_views: usize,
+    /// Dropout rate on the features.
     #[serde(default)]
-    pub dropout: f64,
-    /// Standard deviation of normal noise on standardised features while training.
+    pub dropout: Rate,
+    /// Standard deviation of Gaussian noise on the (standardized) features during training, at most 10.
     #[serde(default)]
-    pub noise: f64,
+    pub noise_std: NonNegative,
 }
 
-/// A network over the rows of an item in their order (the utterances of a video), for each modality.
+/// A network over the rows of an item in their order (the utterances of a video), one for each modality.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum ContextConfig {
-    /// Long short-term memory in both directions (bc-LSTM, Poria 2017).
+    /// A bidirectional LSTM.
+    ///
+    /// From *Context-Dependent Sentiment Analysis in User-Generated Videos* (Poria et al., 2017, <https://aclanthology.org/P17-1081/>).
     Lstm {
-        /// Width of one direction.
-        hidden: i64,
-        /// Layers.
-        #[serde(default = "one")]
-        layers: i64,
-        /// Rate of dropout before and after.
+        /// Hidden dimension of each direction.
+        hidden_dim: PositiveInt,
+        /// Number of layers.
+        #[serde(default = "default_num_layers")]
+        num_layers: PositiveInt,
+        /// Dropout rate before, between and after the layers.
         #[serde(default)]
-        dropout: f64,
+        dropout: Rate,
     },
-    /// A transformer.
+    /// A transformer encoder with sinusoidal positions.
     Transformer {
-        /// Its width.
-        width: i64,
-        /// Blocks.
-        #[serde(default = "one")]
-        layers: i64,
-        /// Heads of each.
-        #[serde(default = "four")]
-        heads: i64,
-        /// Rate of dropout.
+        /// Model dimension.
+        dim: PositiveInt,
+        /// Number of blocks.
+        #[serde(default = "default_num_layers")]
+        num_layers: PositiveInt,
+        /// Attention heads of each block.
+        #[serde(default = "default_num_heads")]
+        num_heads: PositiveInt,
+        /// Dropout rate.
         #[serde(default)]
-        dropout: f64,
+        dropout: Rate,
     },
 }
 
-fn one() -> i64 {
-    1
+fn default_num_layers() -> PositiveInt {
+    PositiveInt::new(1)
 }
 
-fn four() -> i64 {
-    4
+fn default_num_heads() -> PositiveInt {
+    PositiveInt::new(4)
 }
 
-impl ContextConfig {
-    pub(crate) fn lstm(input: i64, hidden: i64, layers: i64, dropout: f64) -> LstmConfig {
-        LstmConfig { input_dim: input, hidden_dim: hidden, num_layers: layers, bidirectional: true, dropout }
-    }
-}
-
-/// What keeps modalities in balance, and what is learned beside the fused answer.
+/// Losses and regularizers, and how modalities are kept in balance during training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LossConfig {
-    /// Share of each label that goes to the other classes.
-    pub smoothing: f64,
-    /// Weight of the losses of heads on each modality alone; such heads are made when it is not 0.
-    pub auxiliary: f64,
-    /// Weight of what the operator itself wants (MISA's terms, a router's balance).
-    pub operator: f64,
-    /// Strength of on-the-fly gradient modulation (OGM, Peng 2022); 0 for none. Wants `auxiliary`.
-    pub modulation: f64,
-    /// Weight of the regularisation by functional entropy (RMFE, Gat 2020).
-    pub entropy: f64,
-    /// Weight of what the fused head learns from the heads of single modalities (UMT, Du 2023). Wants `auxiliary`.
-    pub distillation: f64,
-    /// Whether the heads' losses count by how well each generalises, found anew at each evaluation (gradient blending, Wang 2020). Wants
-    /// `auxiliary`, validation rows and `train.evaluate_every_epochs`.
-    pub blending: bool,
-    /// Whether each modality's head learns labels of its own, moved once an epoch (Self-MM, Yu 2021), for two classes and for numbers.
-    /// Wants `auxiliary`; the heads on single modalities are then no second opinions: `pool = "fused"`.
+    /// Label smoothing of the cross entropy.
+    pub label_smoothing: Rate,
+    /// Weight of the losses of unimodal heads, one on each modality alone; without such heads when 0.
+    pub unimodal_weight: NonNegative,
+    /// Weight of the fusion operator's own loss (the similarity and difference terms of MISA, the load balancing of a mixture of experts).
+    pub operator_weight: NonNegative,
+    /// Strength (alpha) of on-the-fly gradient modulation, which slows down the modality that is ahead; 0 for none. Needs unimodal heads.
+    ///
+    /// From *Balanced Multimodal Learning via On-the-fly Gradient Modulation* (Peng et al., 2022, <https://arxiv.org/abs/2203.15332>).
+    pub gradient_modulation: NonNegative,
+    /// Weight of the regularization by functional entropy.
+    ///
+    /// From *Removing Bias in Multi-modal Classifiers: Regularization by Maximizing Functional Entropies* (Gat et al., 2020,
+    /// <https://arxiv.org/abs/2010.10802>).
+    pub functional_entropy_weight: NonNegative,
+    /// Weight of the distillation from the mean of the unimodal heads into the fused head. Needs unimodal heads.
+    pub distillation_weight: NonNegative,
+    /// Whether the losses of the heads are weighted by gradient blending, with weights estimated at each evaluation. Needs unimodal heads,
+    /// validation rows and `train.evaluate_every_epochs`.
+    ///
+    /// From *What Makes Training Multi-Modal Classification Networks Hard?* (Wang et al., 2020, <https://arxiv.org/abs/1905.12681>).
+    pub gradient_blending: bool,
+    /// Whether each unimodal head is trained on labels of its own, generated once per epoch. For binary problems and regression; needs unimodal
+    /// heads, which are then no estimates of the label: use `ensembling = "none"`.
+    ///
+    /// From *Learning Modality-Specific Representations with Self-Supervised Multi-Task Learning for Multimodal Sentiment Analysis* (Yu et al.,
+    /// 2021, <https://arxiv.org/abs/2102.04830>).
     pub unimodal_labels: bool,
-    /// Rows are blended with others, features and labels alike, by weights from Beta(α, α) (manifold mixup, Verma 2019); 0 for none.
-    pub mixup: f64,
-    /// Pictures get a rectangle of another's, and its share of the label, by weights from Beta(α, α) (`CutMix`, Yun 2019); 0 for none. For
-    /// pictures alone, whose encoder learns.
-    pub cutmix: f64,
+    /// Alpha of the Beta distribution of manifold mixup, which mixes features and labels of two rows; 0 for none.
+    ///
+    /// From *Manifold Mixup: Better Representations by Interpolating Hidden States* (Verma et al., 2019, <https://arxiv.org/abs/1806.05236>).
+    pub mixup_alpha: NonNegative,
+    /// Alpha of the Beta distribution of `CutMix`, which pastes a rectangle of another image and mixes the labels by area; 0 for none. For images
+    /// as the only modality, with an encoder that is trained.
+    ///
+    /// From *`CutMix`: Regularization Strategy to Train Strong Classifiers with Localizable Features* (Yun et al., 2019,
+    /// <https://arxiv.org/abs/1905.04899>).
+    pub cutmix_alpha: NonNegative,
 }
 
 impl Default for LossConfig {
     fn default() -> Self {
         Self {
-            smoothing: 0.0,
-            auxiliary: 0.3,
-            operator: 1.0,
-            modulation: 0.0,
-            entropy: 0.0,
-            distillation: 0.0,
-            blending: false,
+            label_smoothing: Rate::ZERO,
+            unimodal_weight: NonNegative::from_ratio(3, 10),
+            operator_weight: NonNegative::ONE,
+            gradient_modulation: NonNegative::ZERO,
+            functional_entropy_weight: NonNegative::ZERO,
+            distillation_weight: NonNegative::ZERO,
+            gradient_blending: false,
             unimodal_labels: false,
-            mixup: 0.0,
-            cutmix: 0.0,
+            mixup_alpha: NonNegative::ZERO,
+            cutmix_alpha: NonNegative::ZERO,
         }
     }
 }
 
-/// How the answers of the fused head and of the heads on single modalities become one.
+/// How the predictions of the fused head and of the unimodal heads are combined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Pooling {
-    /// With weights fitted on the validation rows.
+pub enum Ensembling {
+    /// A weighted ensemble: temperatures and weights are fitted on the validation rows.
     #[default]
-    Fitted,
-    /// All alike: for features that were themselves learned on the training labels, so that validation rows taken from training rows would
-    /// trust them too much.
-    Even,
-    /// The fused head's alone.
-    Fused,
-    /// By a logistic regression over what they say, learned on the validation rows (stacking, Wolpert 1992). For classes.
-    Logistic,
-    /// By gradient-boosted trees over what they say, learned on the validation rows.
-    Boosted,
+    Weighted,
+    /// All heads with the same weight. For features that were themselves trained on the training labels, where validation rows taken from the
+    /// training rows would overrate them.
+    Uniform,
+    /// The fused head alone.
+    None,
+    /// Stacking with a logistic regression over the heads' predictions, fitted on the validation rows. For classes.
+    LogisticRegression,
+    /// Stacking with gradient-boosted trees over the heads' predictions, fitted on the validation rows.
+    GradientBoosting,
 }
 
-impl Pooling {
-    /// Whether a model over the heads is learned on the validation rows.
-    pub(crate) fn is_stacked(self) -> bool {
-        matches!(self, Self::Logistic | Self::Boosted)
+impl Ensembling {
+    /// Whether a model over the heads is fitted on the validation rows.
+    pub(super) fn is_stacked(self) -> bool {
+        matches!(self, Self::LogisticRegression | Self::GradientBoosting)
+    }
+
+    /// Its name in a config.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Weighted => "weighted",
+            Self::Uniform => "uniform",
+            Self::None => "none",
+            Self::LogisticRegression => "logistic_regression",
+            Self::GradientBoosting => "gradient_boosting",
+        }
     }
 }
 
-/// Settings of a prediction and its training.
+/// Configuration of a prediction model and its training.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PredictionConfig {
     /// The keys that all tasks share.
     #[serde(skip)]
     pub common: CommonConfig,
-    /// The column that is predicted.
+    /// The column to predict.
     pub label: String,
-    /// What kind of problem it is.
+    /// The type of problem; inferred from the training labels when absent.
     #[serde(default)]
     pub problem: Problem,
-    /// The classes (for an ordinal problem in their order); those of the training rows when empty.
+    /// The classes (of an ordinal problem in their order); those of the training rows when empty.
     #[serde(default)]
     pub classes: Vec<String>,
-    /// A way in for each modality.
+    /// The input branch of each modality.
     pub inputs: BTreeMap<String, InputConfig>,
-    /// A network over the rows of an item; rows stand alone when absent.
+    /// A network over the rows of each item; rows are independent when absent.
     #[serde(default)]
     pub context: Option<ContextConfig>,
-    /// Whether the operator gets whole items as sequences (MulT, MFN), not single rows. Wants `context` or an item column.
+    /// Whether the fusion operator takes whole items as sequences instead of single rows (`mult`, `mfn`). Needs an item column.
     #[serde(default)]
     pub fuse_items: bool,
     /// The fusion.
     #[serde(default)]
     pub fusion: FusionConfig,
-    /// A network in place of the fusion in which one modality questions the others (visual question answering); all inputs are then read as
-    /// sequences.
+    /// A reasoning network in place of the fusion, in which one modality queries the others (visual question answering); all inputs are then
+    /// used as sequences.
     #[serde(default)]
-    pub reason: Option<ReasoningConfig>,
-    /// Rate of dropout before the heads.
+    pub reasoning: Option<ReasoningConfig>,
+    /// Dropout rate before the heads.
     #[serde(default)]
-    pub dropout: f64,
+    pub dropout: Rate,
     /// The losses.
     #[serde(default)]
     pub loss: LossConfig,
-    /// How the heads' answers become one.
+    /// How the predictions of the heads are combined.
     #[serde(default)]
-    pub pool: Pooling,
+    pub ensembling: Ensembling,
+}
+
+impl TaskConfig for PredictionConfig {
+    const TASK: &'static str = TASK;
+
+    fn common(&self) -> &CommonConfig {
+        &self.common
+    }
+
+    fn common_mut(&mut self) -> &mut CommonConfig {
+        &mut self.common
+    }
+
+    fn validate(&self) -> Result<()> {
+        if self.inputs.is_empty() {
+            return Err(Error::invalid("inputs", "none", "at least one modality"));
+        }
+        for (name, input) in &self.inputs {
+            if input.noise_std.get() > 10.0 {
+                return Err(Error::invalid(
+                    format!("inputs.{name}.noise_std"),
+                    input.noise_std.get(),
+                    "a number from 0 to 10",
+                ));
+            }
+        }
+        self.validate_context()?;
+        self.validate_ensembling()?;
+        self.validate_loss()
+    }
+}
+
+impl PredictionConfig {
+    /// Whether the network sees the rows of an item together, in their order.
+    pub(super) fn groups_items(&self) -> bool {
+        self.context.is_some() || self.fuse_items
+    }
+
+    /// Whether there are heads on single modalities.
+    pub(super) fn has_unimodal_heads(&self) -> bool {
+        self.loss.unimodal_weight.get() > 0.0
+    }
+
+    fn validate_context(&self) -> Result<()> {
+        if self.reasoning.is_some() && self.groups_items() {
+            return Err(Error::invalid("reasoning", "context or fuse_items as well", "independent rows"));
+        }
+        if self.context.is_some() && self.inputs.values().any(|i| i.sequence) {
+            return Err(Error::invalid("context", "an input with sequence = true", "inputs of one vector per row"));
+        }
+        Ok(())
+    }
+
+    fn validate_ensembling(&self) -> Result<()> {
+        let unsupported = match self.ensembling {
+            Ensembling::LogisticRegression => matches!(self.problem, Problem::Multilabel | Problem::Regression),
+            Ensembling::GradientBoosting => self.problem == Problem::Multilabel,
+            _ => false,
+        };
+        if unsupported {
+            let found = format!("{} for a {} problem", self.ensembling.name(), self.problem.name());
+            return Err(Error::invalid("ensembling", found, "classes (gradient_boosting: classes or regression)"));
+        }
+        Ok(())
+    }
+
+    fn validate_loss(&self) -> Result<()> {
+        let loss = &self.loss;
+        let needs_heads = loss.gradient_modulation.get() > 0.0
+            || loss.distillation_weight.get() > 0.0
+            || loss.gradient_blending
+            || loss.unimodal_labels;
+        if !self.has_unimodal_heads() && needs_heads {
+            return Err(Error::invalid("loss.unimodal_weight", 0, "a positive number").with_hint(
+                "gradient_modulation, distillation_weight, gradient_blending and unimodal_labels need a head on each modality",
+            ));
+        }
+        if loss.gradient_blending && self.common.train.evaluate_every_epochs == 0 {
+            return Err(Error::invalid(
+                "loss.gradient_blending",
+                "train.evaluate_every_epochs = 0",
+                "evaluations during training, at which the weights are estimated",
+            ));
+        }
+        if loss.unimodal_labels && (loss.mixup_alpha.get() > 0.0 || loss.cutmix_alpha.get() > 0.0) {
+            return Err(Error::invalid("loss.unimodal_labels", "mixup_alpha or cutmix_alpha as well", "one of them"));
+        }
+        let has_polarity = matches!(self.problem, Problem::Auto | Problem::Binary | Problem::Regression);
+        if loss.unimodal_labels && !has_polarity {
+            let found = format!("a {} problem", self.problem.name());
+            return Err(Error::invalid("loss.unimodal_labels", found, "a binary problem or regression"));
+        }
+        Ok(())
+    }
 }

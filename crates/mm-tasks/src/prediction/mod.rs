@@ -16,7 +16,7 @@ mod target;
 mod task;
 
 pub use attribution::{Attribution, Contribution};
-pub use config::{ContextConfig, InputConfig, LossConfig, Pooling, PredictionConfig};
+pub use config::{ContextConfig, Ensembling, InputConfig, LossConfig, PredictionConfig};
 pub use evaluation::Evaluation;
 use evaluation::{measure, selection_score};
 pub use plan::{Fitted, Fitting, Preset, fit_table};
@@ -28,7 +28,6 @@ pub use task::{TASK, spec};
 
 use crate::{
     Error, FitOutcome, ProgressFn, Result,
-    config::{CommonConfig, TaskConfig},
     features::{CachedFeatures, FrozenEncoder},
 };
 use mm_core::{
@@ -91,86 +90,9 @@ pub(crate) struct Answers {
     pub(crate) looks: Vec<Look>,
 }
 
-impl TaskConfig for PredictionConfig {
-    const TASK: &'static str = TASK;
-
-    fn common(&self) -> &CommonConfig {
-        &self.common
-    }
-
-    fn common_mut(&mut self) -> &mut CommonConfig {
-        &mut self.common
-    }
-
-    fn validate(&self) -> Result<()> {
-        validate(self)
-    }
-}
-
 /// A prediction config from a value.
 pub(crate) fn parse(value: &toml::Value) -> Result<PredictionConfig> {
     crate::config::parse_task(value)
-}
-
-fn validate(config: &PredictionConfig) -> Result<()> {
-    if config.inputs.is_empty() {
-        return Err(Error::Config("inputs: found none, wanted at least one modality".into()));
-    }
-    for (name, weight) in [
-        ("smoothing", config.loss.smoothing),
-        ("auxiliary", config.loss.auxiliary),
-        ("operator", config.loss.operator),
-        ("modulation", config.loss.modulation),
-        ("entropy", config.loss.entropy),
-        ("distillation", config.loss.distillation),
-        ("mixup", config.loss.mixup),
-        ("cutmix", config.loss.cutmix),
-    ] {
-        if !(weight >= 0.0 && weight.is_finite()) || (name == "smoothing" && weight >= 1.0) {
-            return Err(Error::Config(format!("loss.{name}: found {weight}, wanted a number of at least 0")));
-        }
-    }
-    let unfit = match config.pool {
-        Pooling::Logistic => config.problem == Problem::Multilabel || config.problem == Problem::Regression,
-        Pooling::Boosted => config.problem == Problem::Multilabel,
-        _ => false,
-    };
-    if unfit {
-        let (pool, problem) =
-            (format!("{:?}", config.pool).to_lowercase(), format!("{:?}", config.problem).to_lowercase());
-        return Err(Error::Config(format!(
-            "pool: found {pool} for a {problem} problem, wanted classes (or, for boosted, numbers)"
-        )));
-    }
-    if !(0.0..1.0).contains(&config.dropout) {
-        return Err(Error::Config(format!("dropout: found {}, wanted a rate in [0, 1)", config.dropout)));
-    }
-    let loss = &config.loss;
-    let needs = loss.modulation > 0.0 || loss.distillation > 0.0 || loss.blending || loss.unimodal_labels;
-    if loss.auxiliary == 0.0 && needs {
-        return Err(Error::Config(
-            "loss.auxiliary: found 0, wanted more: modulation, distillation, blending and unimodal_labels need heads on each modality"
-                .into(),
-        ));
-    }
-    if loss.blending && config.common.train.evaluate_every_epochs == 0 {
-        return Err(Error::Config(
-            "loss.blending: found train.evaluate_every_epochs = 0, wanted more: the weights are found between evaluations"
-                .into(),
-        ));
-    }
-    if loss.unimodal_labels && (loss.mixup > 0.0 || loss.cutmix > 0.0) {
-        return Err(Error::Config(
-            "loss.unimodal_labels: found mixup or cutmix beside it, wanted rows as they are".into(),
-        ));
-    }
-    if loss.unimodal_labels && !matches!(config.problem, Problem::Auto | Problem::Binary | Problem::Regression) {
-        let found = format!("{:?}", config.problem).to_lowercase();
-        return Err(Error::Config(format!(
-            "loss.unimodal_labels: found a {found} problem, wanted two classes or numbers, which have a positive and a negative side"
-        )));
-    }
-    Ok(())
 }
 
 /// Writes into a config what its training rows say: the problem, the classes, encoders that were not named. What was found out is told in
@@ -406,7 +328,7 @@ impl Prediction {
             encoder: way.encoder.as_ref(),
             processor: &way.processor,
             fingerprint: format!("{} {}", way.fingerprint, way.processor.fingerprint()),
-            num_views: self.config.inputs.get(modality.name()).map_or(0, |i| i.views),
+            num_views: self.config.inputs.get(modality.name()).map_or(0, |i| i.num_views),
             positions: false,
         }
     }
@@ -588,10 +510,14 @@ impl Prediction {
             rows.iter().for_each(|r| own[*r].clone_from(&labels[*r]));
             keeping.own = keeping::OwnLabels::new(&own, &modalities, &self.target);
             if keeping.own.is_none() {
-                return Err(Error::Config("loss.unimodal_labels: wanted two classes or numbers to learn".into()));
+                return Err(Error::invalid(
+                    "loss.unimodal_labels",
+                    "no training labels with a sign",
+                    "a binary problem or regression",
+                ));
             }
         }
-        if self.config.loss.blending {
+        if self.config.loss.gradient_blending {
             keeping.blending = Some(keeping::Blending::new(&modalities));
         }
         *self.keeping.borrow_mut() = keeping;
@@ -608,8 +534,8 @@ impl Prediction {
             .build()?;
         let valid = self.labelled(&manifest, Split::Valid);
         for (what, asked, wanted) in [
-            ("loss.blending", self.config.loss.blending, 1),
-            ("pool", self.config.pool.is_stacked(), predictor::ENOUGH),
+            ("loss.gradient_blending", self.config.loss.gradient_blending, 1),
+            ("ensembling", self.config.ensembling.is_stacked(), predictor::ENOUGH),
         ] {
             if asked && valid.len() < wanted {
                 return Err(Error::Config(format!(
@@ -626,11 +552,12 @@ impl Prediction {
             let values = self.target.probabilities(&answers.fused, 1.0, self.level()?)?;
             let mut figures =
                 measure(&self.target, &self.config.label, &manifest, &answers.rows, &values)?.metrics.to_map();
-            if self.config.loss.blending {
+            if self.config.loss.gradient_blending {
                 let losses = self.head_losses(&answers)?;
                 if let Some(blending) = &mut self.keeping.borrow_mut().blending {
                     let weights = blending.evaluated(&losses).map_err(Error::from)?;
-                    figures.extend(weights.into_iter().map(|(head, weight)| (format!("blending_{head}"), weight)));
+                    figures
+                        .extend(weights.into_iter().map(|(head, weight)| (format!("blending_weight_{head}"), weight)));
                 }
             }
             Ok(Some(
@@ -660,7 +587,7 @@ impl Prediction {
         let heads = std::iter::once((keeping::FUSED.to_owned(), &answers.fused, None));
         let own = answers.own.iter().map(|(m, (logits, flags))| (m.to_string(), logits, Some(flags)));
         for (head, logits, flags) in heads.chain(own) {
-            if let Some(loss) = self.target.loss(logits, &labels, flags, self.config.loss.smoothing)? {
+            if let Some(loss) = self.target.loss(logits, &labels, flags, self.config.loss.label_smoothing.get())? {
                 out.insert(head, loss.to_f64()?);
             }
         }
@@ -766,7 +693,7 @@ impl Prediction {
                     own.entry(modality.clone())
                         .or_default()
                         .push((logits.to_device(Device::Cpu)?, flags.to_device(Device::Cpu)?));
-                } else if self.config.loss.auxiliary > 0.0 {
+                } else if self.config.has_unimodal_heads() {
                     let zero = answer.fused.to_device(Device::Cpu)?.zeros_like()?;
                     let flags = zero.select(1, 0)?;
                     own.entry(modality.clone()).or_default().push((zero, flags));

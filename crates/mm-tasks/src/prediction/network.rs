@@ -10,7 +10,7 @@ use mm_core::{
     AttentionStep, BuildContext, DType, Device, Encoder, FeatureSet, Features, Init, Input, Modality, Module, Params,
     Pooling, Processor, Reasoner, Registry, Scope, Tensor, enable_grad,
     nn::{
-        Activation, AttentionConfig, BlockConfig, ForwardArgs, Linear, Lstm, Mask, MlpConfig, Transformer,
+        Activation, AttentionConfig, BlockConfig, ForwardArgs, Linear, Lstm, LstmConfig, Mask, MlpConfig, Transformer,
         TransformerConfig, sinusoidal_positions, with_math_attention,
     },
     seed::Rng,
@@ -32,19 +32,27 @@ enum Context {
 impl Context {
     fn new(scope: &Scope<'_>, input: i64, config: &ContextConfig) -> Result<Self> {
         Ok(match *config {
-            ContextConfig::Lstm { hidden, layers, dropout } => {
-                Self::Lstm(Lstm::new(scope, ContextConfig::lstm(input, hidden, layers, dropout))?, dropout)
+            ContextConfig::Lstm { hidden_dim, num_layers, dropout } => {
+                let config = LstmConfig {
+                    input_dim: input,
+                    hidden_dim: hidden_dim.dim(),
+                    num_layers: num_layers.dim(),
+                    bidirectional: true,
+                    dropout: dropout.get(),
+                };
+                Self::Lstm(Lstm::new(scope, config)?, dropout.get())
             }
-            ContextConfig::Transformer { width, layers, heads, dropout } => {
+            ContextConfig::Transformer { dim, num_layers, num_heads, dropout } => {
+                let (width, dropout) = (dim.dim(), dropout.get());
                 let block = BlockConfig {
                     norm_first: true,
                     dropout,
                     ..BlockConfig::new(
-                        AttentionConfig { dropout, ..AttentionConfig::new(width, heads) },
+                        AttentionConfig { dropout, ..AttentionConfig::new(width, num_heads.dim()) },
                         MlpConfig::new(2 * width, Activation::Gelu),
                     )
                 };
-                let config = TransformerConfig { num_layers: layers, block, final_norm: true };
+                let config = TransformerConfig { num_layers: num_layers.dim(), block, final_norm: true };
                 Self::Transformer(
                     Linear::new(&scope.pp("projection"), input, width, true)?,
                     Transformer::new(&scope.pp("encoder"), &config)?,
@@ -272,7 +280,7 @@ impl Network {
             if found.name() != name {
                 return Err(Error::Config(format!("{field}: found an encoder of {found}, wanted one of {name}")));
             }
-            let sequence = input.sequence || config.reason.is_some();
+            let sequence = input.sequence || config.reasoning.is_some();
             let width = if sequence { built.encoder.dim() } else { built.encoder.embedding_dim() };
             let level = input
                 .standardize
@@ -284,14 +292,10 @@ impl Network {
                     ))
                 })
                 .transpose()?;
-            if !(0.0..1.0).contains(&input.dropout) || !(0.0..=10.0).contains(&input.noise) {
-                let text = format!("inputs.{name}: found dropout {} and noise {}", input.dropout, input.noise);
-                return Err(Error::Config(text + "; wanted a rate in [0, 1) and a deviation from 0 to 10"));
-            }
             let context = config.context.as_ref().map(|c| Context::new(&scope.pp("context"), width, c)).transpose()?;
             let wide = context.as_ref().map_or(Ok(width), Context::dim)?;
             let hidden = config.fusion.dim.clamp(8, 256);
-            let head = (config.loss.auxiliary > 0.0)
+            let head = (config.has_unimodal_heads())
                 .then(|| {
                     Ok::<_, mm_core::Error>((
                         Linear::new(&scope.pp("head").pp("fc1"), wide, hidden, true)?,
@@ -308,23 +312,15 @@ impl Network {
                 fingerprint: built.fingerprint,
                 sequence,
                 level,
-                dropout: input.dropout,
-                noise: input.noise,
+                dropout: input.dropout.get(),
+                noise: input.noise_std.get(),
                 context,
                 head,
             };
             ways.insert(modality, way);
         }
-        if config.reason.is_some() && (config.context.is_some() || config.fuse_items) {
-            return Err(Error::Config(
-                "reason: found context or fuse_items beside it; wanted rows that stand alone".into(),
-            ));
-        }
-        if config.context.is_some() && config.inputs.values().any(|i| i.sequence) {
-            return Err(Error::Config("context: found an input with sequence = true; wanted one vector a row".into()));
-        }
-        let (joint, width) = if let Some(reason) = &config.reason {
-            let reasoner = mm_reason::reasoning::build(&root.pp("reason"), reason, &widths)?;
+        let (joint, width) = if let Some(reason) = &config.reasoning {
+            let reasoner = mm_reason::reasoning::build(&root.pp("reasoning"), reason, &widths)?;
             let width = reasoner.dim();
             (Joint::Reason(reasoner), width)
         } else {
@@ -333,12 +329,12 @@ impl Network {
             (Joint::Fusion(fusion), width)
         };
         let head = Linear::new(&root.pp("head"), width, target.outputs(), true)?;
-        let by_items = config.context.is_some() || config.fuse_items;
+        let by_items = config.groups_items();
         Ok(Self {
             ways,
             joint,
             head,
-            dropout: config.dropout,
+            dropout: config.dropout.get(),
             by_items,
             fuse_items: config.fuse_items,
             disturbed: RefCell::default(),
@@ -526,7 +522,7 @@ impl Network {
     ) -> mm_core::Result<Option<(Tensor, Vec<(String, f64)>)>> {
         let mut mixed: Option<Mixed> = None;
         let blended;
-        let parts = match weights.cutmix {
+        let parts = match weights.cutmix_alpha.get() {
             alpha if train && alpha > 0.0 => {
                 (blended, mixed) = rectangles(parts, made, items.len(), alpha)?;
                 &blended
@@ -534,12 +530,12 @@ impl Network {
             _ => parts,
         };
         let mut stage = self.stage(parts, made, items, labels.device(), train)?;
-        if train && weights.mixup > 0.0 && mixed.is_none() {
-            mixed = Some(blend(&mut stage, weights.mixup)?);
+        if train && weights.mixup_alpha.get() > 0.0 && mixed.is_none() {
+            mixed = Some(blend(&mut stage, weights.mixup_alpha.get())?);
         }
-        if train && weights.modulation > 0.0 && target.is_classes() && stage.own.len() > 1 {
+        if train && weights.gradient_modulation.get() > 0.0 && target.is_classes() && stage.own.len() > 1 {
             // Who is ahead learns slower: the gradient of its features on the way back from the fused head is held back.
-            for (modality, scale) in scales(&stage, labels, weights.modulation)? {
+            for (modality, scale) in scales(&stage, labels, weights.gradient_modulation.get())? {
                 if let Some((features, _)) = stage.set.get_mut(&modality) {
                     features.values = scale_gradient(&features.values, scale)?;
                 }
@@ -548,10 +544,11 @@ impl Network {
         let answer = self.fuse(&stage, train)?;
         // Of blended rows both labels count, each as far as it is there.
         let judge = |outputs: &Tensor, counts: Option<&Tensor>| -> mm_core::Result<Option<Tensor>> {
-            let own = target.loss(outputs, labels, counts, weights.smoothing)?;
+            let own = target.loss(outputs, labels, counts, weights.label_smoothing.get())?;
             let Some((partners, share)) = &mixed else { return Ok(own) };
             let partners = Tensor::from_slice(partners)?.to_device(labels.device())?;
-            let theirs = target.loss(outputs, &labels.index_select(0, &partners)?, counts, weights.smoothing)?;
+            let theirs =
+                target.loss(outputs, &labels.index_select(0, &partners)?, counts, weights.label_smoothing.get())?;
             Ok(match (own, theirs) {
                 (Some(own), Some(theirs)) => Some(own.mul_scalar(*share)?.add(&theirs.mul_scalar(1.0 - share)?)?),
                 (own, theirs) => own.or(theirs),
@@ -561,7 +558,7 @@ impl Network {
         let mut figures = vec![("loss_fused".to_owned(), main.to_f64()?)];
         let count = answer.own.len().max(1) as f64;
         // Blended, the heads' weights sum to as much as they do otherwise.
-        let whole = 1.0 + weights.auxiliary;
+        let whole = 1.0 + weights.unimodal_weight.get();
         let share = |keeping: &Keeping, head: &str, plain: f64| match &keeping.blending {
             Some(blending) => blending.weight(head) * whole,
             None => plain,
@@ -577,14 +574,14 @@ impl Network {
                     if let Some(hidden) = stage.hidden.get(modality) {
                         own.record(name, numbers, hidden, Some(present))?;
                     }
-                    figures.push((format!("label_moved_{name}"), own.moved(name)));
+                    figures.push((format!("unimodal_label_shift_{name}"), own.moved(name)));
                     own.loss(name, logits, present, numbers, target, level)?
                 }
                 _ => judge(logits, Some(present))?,
             };
             if let Some(own) = judged {
                 figures.push((format!("loss_{name}"), own.to_f64()?));
-                total = total.add(&own.mul_scalar(share(keeping, name, weights.auxiliary / count))?)?;
+                total = total.add(&own.mul_scalar(share(keeping, name, weights.unimodal_weight.get() / count))?)?;
             }
         }
         if let (Some(blending), true) = (&mut keeping.blending, train) {
@@ -594,18 +591,18 @@ impl Network {
                 }
             }
         }
-        if let (Some(operator), true) = (&answer.operator, weights.operator > 0.0) {
+        if let (Some(operator), true) = (&answer.operator, weights.operator_weight.get() > 0.0) {
             figures.push(("loss_operator".to_owned(), operator.to_f64()?));
-            total = total.add(&operator.mul_scalar(weights.operator)?)?;
+            total = total.add(&operator.mul_scalar(weights.operator_weight.get())?)?;
         }
         if !train || !target.is_classes() {
             return Ok(Some((total, figures)));
         }
-        if weights.distillation > 0.0 && !answer.own.is_empty() {
+        if weights.distillation_weight.get() > 0.0 && !answer.own.is_empty() {
             let off = distillation(&answer.fused, &teacher(&answer)?, 2.0)?;
-            total = total.add(&off.mul_scalar(weights.distillation)?)?;
+            total = total.add(&off.mul_scalar(weights.distillation_weight.get())?)?;
         }
-        if weights.entropy > 0.0 {
+        if weights.functional_entropy_weight.get() > 0.0 {
             // It is about features as they are: they must be leaves, so that nothing flows past them.
             for (features, _) in stage.set.values_mut() {
                 features.values = features.values.detach()?.set_requires_grad(true)?;
@@ -613,7 +610,7 @@ impl Network {
             let again = with_math_attention(|| self.fuse(&stage, train))?;
             let leaves: Vec<&Tensor> = stage.set.values().map(|(f, _)| &f.values).collect();
             let term = functional_entropy(&again.fused, &leaves)?;
-            total = total.add(&term.mul_scalar(weights.entropy)?)?;
+            total = total.add(&term.mul_scalar(weights.functional_entropy_weight.get())?)?;
         }
         Ok(Some((total, figures)))
     }

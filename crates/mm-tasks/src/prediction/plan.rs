@@ -304,7 +304,7 @@ pub fn fit_table(
     let (columns, sentences) = bind(&table, fitting, registry.proposes().any(|m| m == "tabular"))?;
     sentences.into_iter().for_each(&mut *say);
     // A run that is there already must not be mixed with another.
-    if fitting.out.join("fit.json").exists() || fitting.out.join("config.toml").exists() {
+    if fitting.out.join("ensemble.json").exists() || fitting.out.join("config.toml").exists() {
         return Err(Error::Config(format!(
             "{}: holds a run already; name another folder with --out",
             fitting.out.display()
@@ -478,14 +478,14 @@ fn learn_anew(
             mm_core::config::set(&mut own, &setting)?;
         }
         let model = Prediction::new(parse(&own)?, Path::new("/"), registry, device)?;
-        let name = format!("member-{number}-all");
+        let name = format!("member-{number}-refit");
         let folder = fitting.out.join(&name);
         let mut run = Run::create(&folder, &own, environment(json!({"device": device.to_string()})))?;
         let fit = model.fit(Arc::new(model.manifest()?), &mut run, progress, told, stop)?;
         if fit.training.stopped {
             return Ok(None);
         }
-        let pooled = "combination.json";
+        let pooled = "head_ensemble.json";
         std::fs::copy(first.join(pooled), folder.join(pooled))
             .map_err(|e| Error::File { path: folder.join(pooled), reason: e.to_string() })?;
         rows = fit.rows;
@@ -548,7 +548,7 @@ fn config(
         "dropout": 0.3,
         "inputs": inputs,
         "fusion": {"dim": 128, "dropout": 0.2, "modality_dropout": if several { 0.25 } else { 0.0 }},
-        "loss": {"auxiliary": if several { 1.0 } else { 0.0 }, "smoothing": 0.02},
+        "loss": {"unimodal_weight": if several { 1.0 } else { 0.0 }, "label_smoothing": 0.02},
         "train": {
             "epochs": epochs, "evaluate_every_epochs": 1, "early_stopping": {"patience": (epochs / 3).max(4)}, "ema_decay": 0.98, "log_every_steps": 20,
             "optimizer": {"lr": 1e-3, "weight_decay": 0.05},

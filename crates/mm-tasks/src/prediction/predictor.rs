@@ -1,6 +1,6 @@
 //! A finished prediction: one model or several, each with its heads calibrated and pooled, that answers for new rows.
 
-use super::{Answers, Evaluation, Label, Look, Pooling, Prediction, Problem, Target, keeping::FUSED, stack::Stack};
+use super::{Answers, Ensembling, Evaluation, Label, Look, Prediction, Problem, Target, keeping::FUSED, stack::Stack};
 use crate::{Error, Result, metrics};
 use mm_core::{DType, Device, Modality, Registry, Source, Tensor, checkpoint};
 use mm_data::{FailedSample, Manifest, Row, Split};
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::{collections::BTreeMap, path::Path};
 
-/// How a model's heads become one answer: fitted on held-out rows, kept as `combination.json` in the run folder.
+/// How a model's heads become one answer: fitted on held-out rows, kept as `head_ensemble.json` in the run folder.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Combination {
     /// What each head's logits are divided by; `fused` is the head on all modalities.
@@ -30,7 +30,7 @@ impl Combination {
     /// Without rows to fit it on: all heads alike where the config says so, else the fused one.
     pub(crate) fn fixed(model: &Prediction) -> Self {
         let mut out = Self::default();
-        if model.config.pool == Pooling::Even && model.config.loss.auxiliary > 0.0 {
+        if model.config.ensembling == Ensembling::Uniform && model.config.has_unimodal_heads() {
             let names = model.modalities().map(ToString::to_string).chain([FUSED.to_owned()]);
             out.weights = names.map(|n| (n, 1.0)).collect();
         }
@@ -41,11 +41,11 @@ impl Combination {
         let mut out = Self { rows: answers.rows.len(), ..Self::default() };
         let target = &model.target;
         let labels = labels(&answers.rows, manifest, &model.config.label, target);
-        if model.config.pool.is_stacked() {
+        if model.config.ensembling.is_stacked() {
             out.stack = Some(out.stacked(model, manifest, answers, &labels)?);
             return Ok(out);
         }
-        if model.config.pool != Pooling::Fitted {
+        if model.config.ensembling != Ensembling::Weighted {
             return Ok(Self::fixed(model));
         }
         match target.problem {
@@ -119,8 +119,8 @@ impl Combination {
         let groups: Vec<String> =
             places.iter().map(|p| manifest.rows[answers.rows[*p as usize]].item.clone()).collect();
         let numbers: Vec<f64> = numbers.into_iter().map(|(_, v)| v).collect();
-        match model.config.pool {
-            Pooling::Logistic => Stack::logistic(&said, &there, &classes, &groups),
+        match model.config.ensembling {
+            Ensembling::LogisticRegression => Stack::logistic(&said, &there, &classes, &groups),
             _ if classes.is_empty() => Stack::boosted(&said, &there, &Targets::Values(&numbers), &groups),
             _ => {
                 let truth = Targets::Classes(&classes, model.target.classes.len());
@@ -137,11 +137,11 @@ impl Combination {
 
     pub(crate) fn save(&self, run: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(self).map_err(|e| Error::Config(e.to_string()))?;
-        Ok(checkpoint::write_atomic(&run.join("combination.json"), text.as_bytes())?)
+        Ok(checkpoint::write_atomic(&run.join("head_ensemble.json"), text.as_bytes())?)
     }
 
     fn load(run: &Path) -> Result<Self> {
-        let path = run.join("combination.json");
+        let path = run.join("head_ensemble.json");
         match std::fs::read(&path) {
             Ok(text) => serde_json::from_slice(&text).map_err(|e| Error::File { path, reason: e.to_string() }),
             // A run without held-out rows has none.
@@ -194,7 +194,7 @@ impl Combination {
     }
 }
 
-/// What `fit.json` of a folder with several models says.
+/// What `ensemble.json` of a folder with several models says.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Networks {
     /// Their folders, relative to it.
@@ -270,7 +270,7 @@ impl Predictor {
 
     /// The same for rows of its own data: networks that were chosen on the validation rows, but had not learned from them.
     pub fn open_for(run: &Path, side: Split, registry: &Registry, device: Device) -> Result<Self> {
-        let list = run.join("fit.json");
+        let list = run.join("ensemble.json");
         let (folders, weights) = match std::fs::read(&list) {
             Ok(text) => {
                 let found: Networks = serde_json::from_slice(&text)
@@ -384,7 +384,7 @@ impl Predictor {
     pub(crate) fn save(&self, out: &Path, members: Vec<String>, refitted: Vec<String>) -> Result<()> {
         let list = Networks { members, weights: self.weights.clone(), refitted };
         let text = serde_json::to_string_pretty(&list).map_err(|e| Error::Config(e.to_string()))?;
-        Ok(checkpoint::write_atomic(&out.join("fit.json"), text.as_bytes())?)
+        Ok(checkpoint::write_atomic(&out.join("ensemble.json"), text.as_bytes())?)
     }
 
     pub(crate) fn combined(&self, manifest: &Manifest, rows: &[usize], drop: &[Modality]) -> Result<Combined> {
@@ -450,7 +450,7 @@ impl Predictor {
 
     /// Whether each step of its reasoning is a word of what asks: a program's.
     pub fn runs_programs(&self) -> bool {
-        let reason = self.first().config.reason.as_ref();
+        let reason = self.first().config.reasoning.as_ref();
         reason.is_some_and(|r| r.network.one_step_per_token().unwrap_or(false))
     }
 
@@ -498,7 +498,7 @@ impl Predictor {
             // Answers of people, where the rows have them.
             let best: Vec<i64> = found.values.argmax(1)?.to_vec()?;
             let predicted = best.iter().map(|n| self.target().classes.get(*n as usize).map_or("", String::as_str));
-            let asks = self.first().config.reason.is_some();
+            let asks = self.first().config.reasoning.is_some();
             let rows = predicted.zip(&found.rows).map(|(predicted, row)| {
                 let cells = &manifest.rows[*row].cells;
                 let label = cells.get(self.label()).map(String::as_str);

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Stack {
-    Logistic { mean: Vec<f64>, deviation: Vec<f64>, weights: Vec<f64> },
-    Boosted(BoostedTrees),
+    LogisticRegression { mean: Vec<f64>, deviation: Vec<f64>, weights: Vec<f64> },
+    GradientBoosting(BoostedTrees),
 }
 
 /// Weights on the squared weights that are tried.
@@ -43,24 +43,24 @@ impl Stack {
         let best = (0..PENALTIES.len()).min_by(|a, b| losses[*a].total_cmp(&losses[*b])).unwrap_or(0);
         let [mean, deviation, weights] =
             LogisticRegression::fit(&inputs, labels, classes, PENALTIES[best])?.parameters()?;
-        Ok(Self::Logistic { mean, deviation, weights })
+        Ok(Self::LogisticRegression { mean, deviation, weights })
     }
 
     /// Gradient-boosted trees on the same.
     pub(super) fn boosted(said: &Tensor, there: &Tensor, truth: &Targets<'_>, groups: &[String]) -> Result<Self> {
-        Ok(Self::Boosted(BoostedTrees::fit(said, there, truth, groups, 0)?))
+        Ok(Self::GradientBoosting(BoostedTrees::fit(said, there, truth, groups, 0)?))
     }
 
     /// `[rows, classes]` probabilities, or `[rows, 1]` numbers, float64.
     pub(super) fn apply(&self, said: &Tensor, there: &Tensor) -> Result<Tensor> {
         match self {
-            Self::Boosted(trees) => Ok(trees.apply(said, there)?),
-            Self::Logistic { mean, deviation, weights } => {
+            Self::GradientBoosting(trees) => Ok(trees.apply(said, there)?),
+            Self::LogisticRegression { mean, deviation, weights } => {
                 let inputs = stacking_features(said, there)?;
                 let width = inputs.size(1)? as usize;
                 if mean.len() != width || weights.len() != (width + 1) * said.size(2)? as usize {
                     return Err(Error::Config(format!(
-                        "combination.json: found a regression on {} numbers, wanted {width}: it is another run's",
+                        "head_ensemble.json: found a regression on {} numbers, wanted {width}: it is another run's",
                         mean.len()
                     )));
                 }

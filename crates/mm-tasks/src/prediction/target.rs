@@ -24,6 +24,20 @@ pub enum Problem {
     Ordinal,
 }
 
+impl Problem {
+    /// Its name in a config.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Binary => "binary",
+            Self::Multiclass => "multiclass",
+            Self::Multilabel => "multilabel",
+            Self::Regression => "regression",
+            Self::Ordinal => "ordinal",
+        }
+    }
+}
+
 impl std::str::FromStr for Problem {
     type Err = Error;
 

@@ -34,7 +34,7 @@ pub fn spec() -> TaskSpec {
         },
         load: |run, context| Ok(Box::new(LoadedPrediction::open(run, context)?)),
         report: |runs, split, context, _| report::build_prediction(runs, split, context.encoders, context.device),
-        owns_folder: |run| run.join("fit.json").exists(),
+        owns_folder: |run| run.join("ensemble.json").exists(),
     }
 }
 

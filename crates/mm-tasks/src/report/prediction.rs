@@ -82,7 +82,7 @@ pub fn build_prediction(runs: &[PathBuf], split: Split, registry: &Registry, dev
         list.extend(broken.iter().take(20).map(|b| vec![b.row.to_string(), escape(&b.modality), escape(&b.reason)]));
         body.push_str(&table(&list));
     }
-    let first = if runs[0].join("fit.json").exists() { runs[0].join("member-0") } else { runs[0].clone() };
+    let first = if runs[0].join("ensemble.json").exists() { runs[0].join("member-0") } else { runs[0].clone() };
     body.push_str("<h2>Training curves</h2>");
     body.push_str(&charts(&curves(&first)?));
     let json =
