@@ -532,6 +532,13 @@ epochs = 3
     let figures: serde_json::Value =
         serde_json::from_str(&ok(&mm(&["eval", "--model", "run", "--json"], folder))).unwrap();
     assert!(metric(&figures, "mae").is_finite(), "{figures}");
+    let scores = ["--set", "sentiment_metrics=true", "--set", "train.epochs=1"];
+    ok(&mm(&[&["train", "m.toml", "--out", "scores"], &scores[..]].concat(), folder));
+    let scored: serde_json::Value =
+        serde_json::from_str(&ok(&mm(&["eval", "--model", "scores", "--json"], folder))).unwrap();
+    assert!(metric(&scored, "acc_7").is_finite() && metric(&scored, "f1_2").is_finite(), "{scored}");
+    let classes = ["--set", "sentiment_metrics=true", "--set", "problem=\"multiclass\""];
+    refused(&[&["train", "m.toml", "--out", "no"], &classes[..]].concat(), folder, &["sentiment_metrics"]);
     // Lines that are not there are told, as any value that cannot be read.
     let text = std::fs::read_to_string(folder.join("m.jsonl")).unwrap();
     std::fs::write(folder.join("m.jsonl"), text.replace("\"from\":0", "\"from\":900")).unwrap();

@@ -41,6 +41,13 @@ pub const METRICS: &[MetricInfo] = &[
     higher("r2", "coefficient of determination"),
     higher("pearson", "Pearson's correlation"),
     higher("spearman", "Spearman's rank correlation"),
+    // Sentiment scores in [−3, 3]
+    higher("acc_2_nonzero", "accuracy of negative against positive scores, rows with score 0 left out"),
+    higher("f1_nonzero", "support-weighted F1 of negative against positive scores, rows with score 0 left out"),
+    higher("acc_2", "accuracy of negative against nonnegative scores"),
+    higher("f1_2", "support-weighted F1 of negative against nonnegative scores"),
+    higher("acc_5", "accuracy of scores clamped to [−2, 2] and rounded"),
+    higher("acc_7", "accuracy of scores clamped to [−3, 3] and rounded"),
     // Question answering
     higher("vqa_accuracy", "agreement with the answers of several people, as the VQA challenge counts it"),
     higher("balanced_question_accuracy", "accuracy on questions with several answers, each answer weighted alike"),

@@ -8,6 +8,7 @@ mod probes;
 mod ranking;
 mod regression;
 mod retrieval;
+mod sentiment;
 mod vqa;
 
 pub use captions::{
@@ -21,4 +22,5 @@ pub use probes::{accuracy, linear_probe, majority_class_accuracy, ridge_regressi
 pub use ranking::auroc;
 pub use regression::regression_metrics;
 pub use retrieval::{RetrievalMetrics, chance_recall, retrieval_metrics, score_metrics};
+pub use sentiment::sentiment_metrics;
 pub use vqa::{AnsweredRow, HUMAN_ANSWERS_COLUMN, PriorBaseline, answer_metrics, normalize_answer, vqa_accuracy};

@@ -212,6 +212,9 @@ pub struct PredictionConfig {
     /// How the predictions of the heads are combined.
     #[serde(default)]
     pub ensembling: Ensembling,
+    /// Whether evaluations report [`sentiment_metrics`](crate::metrics::sentiment_metrics) as well: of a regression of sentiment scores.
+    #[serde(default)]
+    pub sentiment_metrics: bool,
 }
 
 impl TaskConfig for PredictionConfig {
@@ -237,6 +240,10 @@ impl TaskConfig for PredictionConfig {
                     "a number from 0 to 10",
                 ));
             }
+        }
+        if self.sentiment_metrics && !matches!(self.problem, Problem::Auto | Problem::Regression) {
+            let found = format!("true for a {} problem", self.problem.name());
+            return Err(Error::invalid("sentiment_metrics", found, "true for a regression only"));
         }
         self.validate_context()?;
         self.validate_ensembling()?;

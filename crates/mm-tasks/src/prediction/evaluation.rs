@@ -1,9 +1,14 @@
 //! Evaluation of predictions on labeled rows.
 
-use super::target::{Label, Problem, Target};
+use super::{
+    PredictionConfig,
+    target::{Label, Problem, Target},
+};
 use crate::{
     Error, Result,
-    metrics::{Metrics, classification_metrics, metrics_table, multilabel_metrics, regression_metrics},
+    metrics::{
+        Metrics, classification_metrics, metrics_table, multilabel_metrics, regression_metrics, sentiment_metrics,
+    },
     task::EvaluationReport,
 };
 use mm_core::Tensor;
@@ -37,8 +42,8 @@ impl Evaluation {
 
 /// Metrics of probabilities `[rows, classes]` (or numbers `[rows, 1]`) for the rows that have a label.
 pub(super) fn measure(
+    config: &PredictionConfig,
     target: &Target,
-    label_column: &str,
     manifest: &Manifest,
     rows: &[usize],
     values: &Tensor,
@@ -47,15 +52,16 @@ pub(super) fn measure(
     let all = values.to_vec::<f64>()?;
     let (mut predicted, mut labels) = (Vec::new(), Vec::new());
     for (row, own) in rows.iter().zip(all.chunks(width.max(1))) {
-        if let Some(text) = manifest.rows[*row].cells.get(label_column) {
+        if let Some(text) = manifest.rows[*row].cells.get(&config.label) {
             predicted.push(own.to_vec());
             labels.push(target.encode(text));
         }
     }
     if labels.is_empty() {
         return Err(Error::Config(format!(
-            "{}: found no row with a label in the column `{label_column}`, expected at least one",
-            manifest.path.display()
+            "{}: found no row with a label in the column `{}`, expected at least one",
+            manifest.path.display(),
+            config.label
         )));
     }
     let (count, mut unknown) = (labels.len(), 0);
@@ -64,7 +70,11 @@ pub(super) fn measure(
             let pairs = predicted.iter().zip(labels);
             let (predicted, truth): (Vec<f64>, Vec<f64>) =
                 pairs.filter_map(|(p, l)| if let Some(Label::Number(v)) = l { Some((p[0], v)) } else { None }).unzip();
-            regression_metrics(&predicted, &truth)?
+            let mut metrics = regression_metrics(&predicted, &truth)?;
+            if config.sentiment_metrics {
+                metrics.extend(sentiment_metrics(&predicted, &truth)?);
+            }
+            metrics
         }
         Problem::Multilabel => {
             let truth = labels.into_iter().map(|l| if let Some(Label::Labels(set)) = l { set } else { Vec::new() });

@@ -550,8 +550,7 @@ impl Prediction {
             }
             let answers = self.answer(&manifest, &valid, &processors, &[])?;
             let values = self.target.probabilities(&answers.fused, 1.0, self.level()?)?;
-            let mut figures =
-                measure(&self.target, &self.config.label, &manifest, &answers.rows, &values)?.metrics.to_map();
+            let mut figures = measure(&self.config, &self.target, &manifest, &answers.rows, &values)?.metrics.to_map();
             if self.config.loss.gradient_blending {
                 let losses = self.head_losses(&answers)?;
                 if let Some(blending) = &mut self.keeping.borrow_mut().blending {

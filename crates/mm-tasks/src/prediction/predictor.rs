@@ -493,7 +493,7 @@ impl Predictor {
     /// Evaluates rows that have labels, without the modalities in `drop`.
     pub fn evaluate(&self, manifest: &Manifest, rows: &[usize], drop: &[Modality]) -> Result<Evaluation> {
         let found = self.combined(manifest, rows, drop)?;
-        let mut evaluation = super::measure(self.target(), self.label(), manifest, &found.rows, &found.values)?;
+        let mut evaluation = super::measure(&self.first().config, self.target(), manifest, &found.rows, &found.values)?;
         if !self.target().classes.is_empty() {
             // Answers of people, where the rows have them.
             let best: Vec<i64> = found.values.argmax(1)?.to_vec()?;
