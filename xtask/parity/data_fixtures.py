@@ -31,7 +31,7 @@ for number, ((h, w), edge, crop) in enumerate([((41, 67), 24, 20), ((67, 41), 23
     image = picture(h, w); tensors[f"transform{number}.in"] = image
     t = T.Compose([T.Resize(edge, interpolation=T.InterpolationMode.BICUBIC, antialias=True), T.CenterCrop(crop), T.ToTensor(), T.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])])
     tensors[f"transform{number}.out"] = t(Image.fromarray(image)).numpy()
-save_file(tensors, out / "pictures.safetensors")
+save_file(tensors, out / "images.safetensors")
 
 # Files of every kind, and what Pillow reads in them.
 files = {}
@@ -82,5 +82,5 @@ soundfile.write(out / "mono.ogg", sound, rate, format="OGG", subtype="VORBIS")
 sounds["mono.ogg"] = soundfile.read(out / "mono.ogg", dtype="float32")[0]
 soundfile.write(out / "mono.mp3", sound, rate, format="MP3")
 sounds["mono.mp3"] = soundfile.read(out / "mono.mp3", dtype="float32")[0]
-save_file(sounds, out / "sounds.safetensors")
+save_file(sounds, out / "audio.safetensors")
 print({p.name: p.stat().st_size for p in sorted(out.iterdir())})

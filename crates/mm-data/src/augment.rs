@@ -1,4 +1,4 @@
-//! Data augmentation: random changes of training samples that keep their labels.
+//! Data augmentation: random changes of training samples that preserve their labels.
 
 use crate::{
     Result,
@@ -8,8 +8,10 @@ use image::{RgbImage, imageops};
 use mm_core::{Tensor, seed::Rng};
 use serde::{Deserialize, Serialize};
 
-/// Random masks over the frequencies and times of a spectrogram: [*SpecAugment*](https://arxiv.org/abs/1904.08779) (Park et al., 2019); and
-/// random changes of speed, pitch and noise.
+/// Augmentation of spectrograms: random masks over frequencies and times, and random changes of speed, pitch and noise.
+///
+/// [*SpecAugment: A Simple Data Augmentation Method for Automatic Speech
+/// Recognition*](https://arxiv.org/abs/1904.08779) (Park et al., 2019).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SpecAugment {
@@ -44,8 +46,8 @@ impl Default for SpecAugment {
 }
 
 impl SpecAugment {
-    /// Augments a spectrogram in place: `values` are frames of `n_mels` bands. Speed and pitch change first, then noise is added, then the
-    /// masks are filled with the mean.
+    /// Augments a spectrogram in place; `values` are `frames × n_mels`, row by row. Speed and pitch change first, then
+    /// noise is added, then the masks are filled with the mean.
     pub fn apply(&self, values: &mut Vec<f32>, n_mels: usize, rng: &mut Rng) {
         if values.is_empty() || n_mels == 0 {
             return;
@@ -101,10 +103,11 @@ fn warp(values: &[f32], n_mels: usize, speed: f64, pitch: f64) -> Vec<f32> {
     out
 }
 
-/// A random crop with an area of `scale` (from, to) of the image's and an aspect ratio between 3:4 and 4:3, resized to a square of `size`
-/// pixels; the whole image, resized, where ten attempts find no crop that fits.
+/// A random crop with an area of `scale` (from, to) of the image's and an aspect ratio between 3:4 and 4:3, resized to
+/// a square of `size` pixels; the whole image, resized, where ten attempts find no crop that fits.
 ///
-/// [*Going Deeper with Convolutions*](https://arxiv.org/abs/1409.4842) (Szegedy et al., 2015); torchvision's `RandomResizedCrop`.
+/// [*Going Deeper with Convolutions*](https://arxiv.org/abs/1409.4842) (Szegedy et al., 2015); torchvision's
+/// `RandomResizedCrop`.
 pub fn random_resized_crop(
     image: &RgbImage,
     size: u32,
@@ -132,9 +135,9 @@ pub fn random_flip(image: RgbImage, rng: &mut Rng) -> RgbImage {
     if rng.uniform() < 0.5 { imageops::flip_horizontal(&image) } else { image }
 }
 
-/// Replaces a random rectangle of each image with that of another image of the batch. `values` are pixels
-/// `[batch, channels, height, width]`. Returns the mixed images, the permutation of the batch that the rectangles come from, and the
-/// fraction of each image that stays.
+/// Replaces a random rectangle of each image with that of another image of the batch. `values` are pixels `[batch,
+/// channels, height, width]`. Returns the mixed images, the permutation of the batch that the rectangles come from, and
+/// the fraction of each image that stays.
 ///
 /// [*CutMix*](https://arxiv.org/abs/1905.04899) (Yun et al., 2019).
 pub fn cutmix(values: &Tensor, alpha: f64, rng: &mut Rng) -> Result<(Tensor, Vec<i64>, f64)> {

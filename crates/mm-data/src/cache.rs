@@ -8,8 +8,8 @@ use std::{
     sync::Arc,
 };
 
-/// Identifies a cached tensor: a hash of the raw value and of everything that is done to it. A file is identified by its path, length and
-/// modification time.
+/// Identifies a cached tensor: a hash of the raw value and of everything that is done to it. A file is identified by
+/// its path, length and modification time.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CacheKey(String);
 
@@ -87,7 +87,8 @@ impl TensorCache {
     }
 }
 
-/// A processor whose decoded samples are stored in a [`TensorCache`], before [`Processor::augment`], which is applied anew each time.
+/// A processor whose decoded samples are stored in a [`TensorCache`], before [`Processor::augment`], which is applied
+/// anew each time.
 ///
 /// Augmentation that the inner processor applies while decoding (random crops of images) is not applied.
 pub struct CachedProcessor {

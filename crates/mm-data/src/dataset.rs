@@ -3,7 +3,8 @@
 use mm_core::{Modality, Source};
 use std::collections::BTreeMap;
 
-/// Samples by index, each with the raw values of its modalities. A [`Loader`](crate::Loader) makes batches of any data set.
+/// Samples by index, each with the raw values of its modalities. A [`Loader`](crate::Loader) makes batches of any data
+/// set.
 ///
 /// [`Manifest`](crate::Manifest) is a data set on disk, [`InMemoryDataset`] one in memory.
 pub trait Dataset: Send + Sync {
@@ -73,7 +74,8 @@ impl InMemoryDataset {
         Self::default()
     }
 
-    /// Adds a sample. Several values of one modality are alternatives (captions of one image), of which one is sampled in training.
+    /// Adds a sample. Several values of one modality are alternatives (captions of one image), of which one is sampled
+    /// in training.
     pub fn push(&mut self, id: impl Into<String>, values: impl IntoIterator<Item = (Modality, Source)>) {
         let mut sources: BTreeMap<Modality, Vec<Source>> = BTreeMap::new();
         for (modality, source) in values {

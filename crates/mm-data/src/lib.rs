@@ -1,8 +1,8 @@
-//! Raw files become batches.
+//! Loads batches of images, audio, video and text from files.
 //!
 //! A [`Manifest`] names the files (an [`InMemoryDataset`] holds values in memory), [`decode`] reads them, a
-//! [`Processor`](mm_core::Processor) turns each value into a tensor, and a [`Loader`] does so in worker threads ahead of the model, in an
-//! order that is a function of the seed alone.
+//! [`Processor`](mm_core::Processor) turns each value into a tensor, and a [`Loader`] makes batches of them in worker
+//! threads ahead of the model, in an order that depends only on the seed.
 
 pub mod augment;
 mod cache;

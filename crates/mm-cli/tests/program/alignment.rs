@@ -76,7 +76,7 @@ fn arrays_are_aligned_and_diagnosed() {
         (&["--a", "a.npy", "--b", "short.npy"], "80 and 10 rows"),
         (&["--a", "nan.npy", "--b", "b.npy"], "row 2, column 1"),
         (&["--a", "a.npy", "--b", "y.npy"], "expected float32 or float64"),
-        (&["--a", "cut.npy", "--b", "b.npy"], "the file is cut"),
+        (&["--a", "cut.npy", "--b", "b.npy"], "the file is truncated"),
         (&["--a", "a.npy", "--b", "b.npy", "--labels", "a.npy"], "expected int64"),
         (&["--a", "a.npy", "--b", "b.npy", "--method", "procrusts"], "did you mean `procrustes"),
         (&["--a", "a.npy", "--b", "b.npy", "--method", "semantic_matching"], "needs labels"),

@@ -1,4 +1,5 @@
-//! Questions and captions as COCO's, VQA's and Karpathy's JSON files hold them, with whatever pictures lie in the folder.
+//! Visual question answering and captions: the JSON files of VQA, COCO and Karpathy's splits, with the images in the
+//! folder.
 
 use super::walk;
 use crate::{Error, Result};
@@ -9,58 +10,60 @@ use std::{
     path::{Path, PathBuf},
 };
 
-fn read<T: DeserializeOwned>(file: &Path, wanted: &str) -> Result<T> {
+fn read_json<T: DeserializeOwned>(file: &Path, expected: &str) -> Result<T> {
     let text = std::fs::read(file).map_err(|e| Error::file(file, e))?;
-    serde_json::from_slice(&text).map_err(|e| Error::file(file, format!("not {wanted}: {e}")))
+    serde_json::from_slice(&text).map_err(|e| Error::file(file, format!("not {expected}: {e}")))
 }
 
-/// The files of a folder: JSON whose names hold a word, and pictures by their names.
+/// The JSON files of a folder, and its images by file name.
 struct Folder {
-    files: Vec<PathBuf>,
-    pictures: HashMap<String, PathBuf>,
-    place: PathBuf,
+    path: PathBuf,
+    json_files: Vec<PathBuf>,
+    images: HashMap<String, PathBuf>,
 }
 
 impl Folder {
     fn open(folder: &Path) -> Result<Self> {
-        let place = std::fs::canonicalize(folder).map_err(|e| Error::file(folder, e))?;
-        let (mut files, mut pictures) = (Vec::new(), HashMap::new());
-        for file in walk(&place)? {
+        let path = std::fs::canonicalize(folder).map_err(|e| Error::file(folder, e))?;
+        let (mut json_files, mut images) = (Vec::new(), HashMap::new());
+        for file in walk(&path)? {
             let Some(name) = file.file_name().map(|n| n.to_string_lossy().into_owned()) else { continue };
             if file.extension().is_some_and(|e| e == "json") {
-                files.push(file);
+                json_files.push(file);
             } else {
-                pictures.insert(name, file);
+                images.insert(name, file);
             }
         }
-        Ok(Self { files, pictures, place })
+        Ok(Self { path, json_files, images })
     }
 
-    fn named<'a>(&'a self, word: &'a str) -> impl Iterator<Item = &'a PathBuf> {
-        self.files.iter().filter(move |f| f.file_name().is_some_and(|n| n.to_string_lossy().contains(word)))
+    /// The JSON files whose names contain `part`.
+    fn json_files<'a>(&'a self, part: &'a str) -> impl Iterator<Item = &'a PathBuf> {
+        self.json_files.iter().filter(move |f| f.file_name().is_some_and(|n| n.to_string_lossy().contains(part)))
     }
 
-    /// Where a picture is; where it should be when it is not there, so that the row is told as broken.
-    fn picture(&self, name: &str, below: &str) -> String {
-        let missing = || self.place.join(below).join(name);
-        self.pictures.get(name).cloned().unwrap_or_else(missing).to_string_lossy().into_owned()
+    /// The path of an image; where it is missing, the path that it should have in `subfolder`, so that the row is
+    /// reported.
+    fn image(&self, name: &str, subfolder: &str) -> String {
+        let missing = || self.path.join(subfolder).join(name);
+        self.images.get(name).cloned().unwrap_or_else(missing).to_string_lossy().into_owned()
     }
 }
 
-/// Which side a file's name says it is of: what people measure on (`val`) is held out here.
-fn side(name: &str) -> &'static str {
+/// The split that a file's name states. `val` is the test split here, because published results are measured on it.
+fn split_of(name: &str) -> &'static str {
     if name.contains("train") { "train" } else { "test" }
 }
 
 #[derive(Deserialize)]
 struct Questions {
-    questions: Vec<Asked>,
+    questions: Vec<Question>,
     #[serde(default)]
     data_subtype: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct Asked {
+struct Question {
     question_id: u64,
     image_id: u64,
     question: String,
@@ -91,37 +94,39 @@ struct Answer {
 /// VQA (v1, v2): `*questions.json` with the `*annotations.json` of the same questions.
 pub(super) fn questions(folder: &Path) -> Result<Vec<Value>> {
     let folder = Folder::open(folder)?;
-    let mut known: BTreeMap<u64, Annotation> = BTreeMap::new();
-    for file in folder.named("annotations") {
-        let all: Annotations = read(file, "VQA's annotations")?;
-        known.extend(all.annotations.into_iter().map(|a| (a.question_id, a)));
+    let mut annotations: BTreeMap<u64, Annotation> = BTreeMap::new();
+    for file in folder.json_files("annotations") {
+        let all: Annotations = read_json(file, "VQA's annotations")?;
+        annotations.extend(all.annotations.into_iter().map(|a| (a.question_id, a)));
     }
-    // Pairs of one question about two pictures that answer it differently (v2's balanced pairs, Goyal 2017).
+    // VQA v2's balanced pairs: one question about two images with different answers
+    // ([*Making the V in VQA Matter*](https://arxiv.org/abs/1612.00837), Goyal et al., 2017).
     let mut pairs: BTreeMap<u64, String> = BTreeMap::new();
-    for file in folder.named("complementary_pairs") {
-        let all: Vec<[u64; 2]> = read(file, "VQA's pairs of questions")?;
+    for file in folder.json_files("complementary_pairs") {
+        let all: Vec<[u64; 2]> = read_json(file, "VQA's pairs of questions")?;
         pairs.extend(all.into_iter().flat_map(|[a, b]| [a, b].map(|id| (id, format!("{a}-{b}")))));
     }
     let mut rows = Vec::new();
-    for file in folder.named("questions") {
-        let all: Questions = read(file, "VQA's questions")?;
+    for file in folder.json_files("questions") {
+        let all: Questions = read_json(file, "VQA's questions")?;
         let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let part =
             all.data_subtype.unwrap_or_else(|| if name.contains("train") { "train2014" } else { "val2014" }.into());
-        for Asked { question_id, image_id, question } in all.questions {
-            // Questions without answers (the challenge's own test side) cannot be learned from or measured on.
-            let Some(annotation) = known.get(&question_id) else { continue };
-            let said: Vec<&str> = annotation.answers.iter().map(|a| a.answer.as_str()).collect();
-            let most = || {
+        for Question { question_id, image_id, question } in all.questions {
+            // Questions without answers (the challenge's test split) can be neither trained nor evaluated on.
+            let Some(annotation) = annotations.get(&question_id) else { continue };
+            let answers: Vec<&str> = annotation.answers.iter().map(|a| a.answer.as_str()).collect();
+            let most_frequent = || {
                 let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-                said.iter().for_each(|a| *counts.entry(a).or_default() += 1);
+                answers.iter().for_each(|a| *counts.entry(a).or_default() += 1);
                 counts.into_iter().max_by_key(|(_, n)| *n).map(|(a, _)| a.to_owned()).unwrap_or_default()
             };
-            let picture = folder.picture(&format!("COCO_{part}_{image_id:012}.jpg"), &part);
+            let image = folder.image(&format!("COCO_{part}_{image_id:012}.jpg"), &part);
             let mut row = json!({
-                "id": question_id.to_string(), "group": image_id.to_string(), "split": side(&part), "image": picture, "text": question,
-                "label": annotation.multiple_choice_answer.clone().unwrap_or_else(most),
-                "answers": said.iter().map(|a| a.replace('|', " ")).collect::<Vec<_>>().join("|"),
+                "id": question_id.to_string(), "group": image_id.to_string(), "split": split_of(&part), "image": image,
+                "text": question,
+                "label": annotation.multiple_choice_answer.clone().unwrap_or_else(most_frequent),
+                "answers": answers.iter().map(|a| a.replace('|', " ")).collect::<Vec<_>>().join("|"),
                 "question_type": annotation.question_type, "answer_type": annotation.answer_type,
             });
             if let Some(pair) = pairs.get(&question_id) {
@@ -131,8 +136,8 @@ pub(super) fn questions(folder: &Path) -> Result<Vec<Value>> {
         }
     }
     if rows.is_empty() {
-        let wanted = "no questions with answers here; wanted VQA's *questions.json beside its *annotations.json";
-        return Err(Error::file(&folder.place, wanted));
+        let reason = "found no questions with answers, expected VQA's *questions.json and *annotations.json";
+        return Err(Error::file(&folder.path, reason));
     }
     Ok(rows)
 }
@@ -157,11 +162,11 @@ struct Caption {
 
 #[derive(Deserialize)]
 struct Karpathy {
-    images: Vec<Described>,
+    images: Vec<KarpathyImage>,
 }
 
 #[derive(Deserialize)]
-struct Described {
+struct KarpathyImage {
     filename: String,
     #[serde(default)]
     filepath: String,
@@ -174,41 +179,44 @@ struct Sentence {
     raw: String,
 }
 
-/// Captions: Karpathy's `dataset_*.json` (COCO, Flickr8k, Flickr30k) where it is there, else COCO's `captions_*.json`.
+/// Captions: Karpathy's `dataset_*.json` (COCO, Flickr8k, Flickr30k) where there is one, otherwise COCO's
+/// `captions_*.json`.
 pub(super) fn captions(folder: &Path) -> Result<Vec<Value>> {
     let folder = Folder::open(folder)?;
     let mut rows = Vec::new();
-    for file in folder.named("dataset_") {
-        let all: Karpathy = read(file, "Karpathy's splits")?;
-        for Described { filename, filepath, split, sentences } in all.images {
+    for file in folder.json_files("dataset_") {
+        let all: Karpathy = read_json(file, "Karpathy's splits")?;
+        for KarpathyImage { filename, filepath, split, sentences } in all.images {
             let split = match split.as_str() {
                 "restval" => "train",
                 "val" => "valid",
                 other => other,
             };
-            let said: Vec<&str> = sentences.iter().map(|s| s.raw.trim()).collect();
-            rows.push(json!({"id": filename, "group": filename, "split": split, "image": folder.picture(&filename, &filepath), "text": said}));
+            let texts: Vec<&str> = sentences.iter().map(|s| s.raw.trim()).collect();
+            let image = folder.image(&filename, &filepath);
+            rows.push(json!({"id": filename, "group": filename, "split": split, "image": image, "text": texts}));
         }
     }
     if rows.is_empty() {
-        for file in folder.named("captions_") {
-            let all: Captions = read(file, "COCO's captions")?;
+        for file in folder.json_files("captions_") {
+            let all: Captions = read_json(file, "COCO's captions")?;
             let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
             let part = name.trim_start_matches("captions_").trim_end_matches(".json").to_owned();
-            let mut said: BTreeMap<u64, Vec<String>> = BTreeMap::new();
+            let mut texts: BTreeMap<u64, Vec<String>> = BTreeMap::new();
             for Caption { image_id, caption } in all.annotations {
-                said.entry(image_id).or_default().push(caption.trim().to_owned());
+                texts.entry(image_id).or_default().push(caption.trim().to_owned());
             }
             for Image { id, file_name } in all.images {
-                let Some(said) = said.get(&id) else { continue };
-                let picture = folder.picture(&file_name, &part);
-                rows.push(json!({"id": id.to_string(), "group": id.to_string(), "split": side(&part), "image": picture, "text": said}));
+                let Some(texts) = texts.get(&id) else { continue };
+                let image = folder.image(&file_name, &part);
+                let (id, split) = (id.to_string(), split_of(&part));
+                rows.push(json!({"id": id, "group": id, "split": split, "image": image, "text": texts}));
             }
         }
     }
     if rows.is_empty() {
-        let wanted = "no captions here; wanted Karpathy's dataset_*.json or COCO's captions_*.json";
-        return Err(Error::file(&folder.place, wanted));
+        let reason = "found no captions, expected Karpathy's dataset_*.json or COCO's captions_*.json";
+        return Err(Error::file(&folder.path, reason));
     }
     Ok(rows)
 }
@@ -218,24 +226,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn files_as_the_community_holds_them_become_rows() {
-        let world = std::env::temp_dir().join(format!("mm-coco-{}", std::process::id()));
-        std::fs::create_dir_all(world.join("train2014")).unwrap();
-        let write = |name: &str, value: Value| std::fs::write(world.join(name), value.to_string()).unwrap();
-        std::fs::write(world.join("train2014/COCO_train2014_000000000009.jpg"), b"x").unwrap();
-        let people: Vec<Value> = ["two", "two", "2|3"].iter().map(|a| json!({"answer": a, "answer_id": 1})).collect();
-        for (part, picture) in [("train2014", 9), ("val2014", 10)] {
+    fn published_files_become_rows() {
+        let folder = std::env::temp_dir().join(format!("mm-coco-{}", std::process::id()));
+        std::fs::create_dir_all(folder.join("train2014")).unwrap();
+        let write = |name: &str, value: Value| std::fs::write(folder.join(name), value.to_string()).unwrap();
+        std::fs::write(folder.join("train2014/COCO_train2014_000000000009.jpg"), b"x").unwrap();
+        let answers: Vec<Value> = ["two", "two", "2|3"].iter().map(|a| json!({"answer": a, "answer_id": 1})).collect();
+        for (part, image) in [("train2014", 9), ("val2014", 10)] {
             let questions = json!({"data_subtype": part, "questions": [
-                {"question_id": picture * 1000, "image_id": picture, "question": "How many?"},
-                {"question_id": picture * 1000 + 1, "image_id": picture, "question": "No answer?"},
+                {"question_id": image * 1000, "image_id": image, "question": "How many?"},
+                {"question_id": image * 1000 + 1, "image_id": image, "question": "No answer?"},
             ]});
             write(&format!("v2_OpenEnded_mscoco_{part}_questions.json"), questions);
-            let annotations = json!({"annotations": [{"question_id": picture * 1000, "image_id": picture, "question_type": "how many",
-                "answer_type": "number", "multiple_choice_answer": "2", "answers": people}]});
+            let annotations = json!({"annotations": [{"question_id": image * 1000, "image_id": image, "question_type": "how many",
+                "answer_type": "number", "multiple_choice_answer": "2", "answers": answers}]});
             write(&format!("v2_mscoco_{part}_annotations.json"), annotations);
         }
         write("v2_mscoco_train2014_complementary_pairs.json", json!([[9000, 9001]]));
-        let rows = questions(&world).unwrap();
+        let rows = questions(&folder).unwrap();
         assert_eq!((&rows[0]["pair"], rows[1].get("pair")), (&json!("9000-9001"), None));
         assert_eq!(rows.len(), 2);
         assert_eq!(
@@ -243,23 +251,23 @@ mod tests {
             (&json!("2"), &json!("two|two|2 3"), &json!("train"))
         );
         assert!(rows[0]["image"].as_str().unwrap().ends_with("train2014/COCO_train2014_000000000009.jpg"));
-        // A picture that is not there is named where it should be.
+        // A missing image has the path that it should have.
         assert!(rows[1]["image"].as_str().unwrap().ends_with("val2014/COCO_val2014_000000000010.jpg"));
         assert_eq!(rows[1]["split"], "test");
 
         let images = json!([{"id": 9, "file_name": "COCO_train2014_000000000009.jpg"}]);
-        let said = json!([{"image_id": 9, "caption": " A dog. "}, {"image_id": 9, "caption": "A brown dog"}]);
-        write("captions_train2014.json", json!({"images": images, "annotations": said}));
-        assert_eq!(captions(&world).unwrap()[0]["text"], json!(["A dog.", "A brown dog"]));
+        let captions_json = json!([{"image_id": 9, "caption": " A dog. "}, {"image_id": 9, "caption": "A brown dog"}]);
+        write("captions_train2014.json", json!({"images": images, "annotations": captions_json}));
+        assert_eq!(captions(&folder).unwrap()[0]["text"], json!(["A dog.", "A brown dog"]));
         let splits = ["train", "restval", "val", "test"].map(|s| {
             json!({"filename": format!("{s}.jpg"), "filepath": "val2014", "split": s, "sentences": [{"raw": "A cat.", "tokens": ["a"]}]})
         });
         write("dataset_coco.json", json!({"images": splits, "dataset": "coco"}));
-        let rows = captions(&world).unwrap();
-        let sides: Vec<&str> = rows.iter().map(|r| r["split"].as_str().unwrap()).collect();
-        assert_eq!(sides, ["train", "train", "valid", "test"]);
-        std::fs::write(world.join("dataset_coco.json"), "[1]").unwrap();
-        assert!(captions(&world).unwrap_err().to_string().contains("not Karpathy's splits"));
-        std::fs::remove_dir_all(world).unwrap();
+        let rows = captions(&folder).unwrap();
+        let found: Vec<&str> = rows.iter().map(|r| r["split"].as_str().unwrap()).collect();
+        assert_eq!(found, ["train", "train", "valid", "test"]);
+        std::fs::write(folder.join("dataset_coco.json"), "[1]").unwrap();
+        assert!(captions(&folder).unwrap_err().to_string().contains("not Karpathy's splits"));
+        std::fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -1,5 +1,6 @@
-//! English dictionary text, one sentence a line: the Collaborative International Dictionary (Debian: dict-gcide) and `WordNet`'s words and
-//! glosses (Debian: wordnet-base). Lower case, letters a to z alone.
+//! English dictionary text, one sentence per line, in lower case with only the letters a to z: the Collaborative
+//! International Dictionary of English (Debian: dict-gcide), and the words and glosses of `WordNet` (Debian:
+//! wordnet-base).
 
 use crate::{Error, Result};
 use std::{
@@ -8,7 +9,7 @@ use std::{
     path::Path,
 };
 
-/// Writes the corpus; the number of its sentences is returned.
+/// Writes the corpus and returns the number of its sentences.
 pub(super) fn write(folder: &Path, out: &Path) -> Result<usize> {
     let failed = |e: std::io::Error| Error::file(out, format!("cannot be written: {e}"));
     let mut file = BufWriter::with_capacity(1 << 20, File::create(out).map_err(failed)?);
@@ -27,20 +28,19 @@ pub(super) fn write(folder: &Path, out: &Path) -> Result<usize> {
     let dictionary = folder.join("usr/share/dictd/gcide.dict.dz");
     let open = |path: &Path| {
         File::open(path).map_err(|e| {
-            Error::file(path, format!("cannot be read: {e}; `cargo xtask data fetch english-dictionary` brings it"))
+            Error::file(path, format!("cannot be read: {e}; run `cargo xtask data fetch english-dictionary`"))
         })
     };
     let mut reader = BufReader::with_capacity(1 << 20, flate2::read::MultiGzDecoder::new(open(&dictionary)?));
     let (mut line, mut entry) = (Vec::new(), String::new());
     loop {
         line.clear();
-        if reader.read_until(b'\n', &mut line).map_err(|e| Error::file(&dictionary, format!("a broken gzip: {e}")))?
-            == 0
+        if reader.read_until(b'\n', &mut line).map_err(|e| Error::file(&dictionary, format!("damaged gzip: {e}")))? == 0
         {
             break;
         }
         let text = String::from_utf8_lossy(&line);
-        // A blank line ends a part, a line that is not indented begins an entry.
+        // A blank line ends a paragraph; a line that is not indented starts an entry.
         if text.trim().is_empty() || !text.starts_with(char::is_whitespace) {
             sentence(&entry)?;
             entry.clear();
@@ -52,7 +52,7 @@ pub(super) fn write(folder: &Path, out: &Path) -> Result<usize> {
         let path = folder.join("usr/share/wordnet").join(format!("data.{part}"));
         for line in BufReader::new(open(&path)?).lines() {
             let line = line.map_err(|e| Error::file(&path, e.to_string()))?;
-            // The licence before the entries is indented.
+            // The license before the entries is indented.
             let (false, Some((head, gloss))) = (line.starts_with(' '), line.split_once('|')) else { continue };
             let fields: Vec<&str> = head.split_whitespace().collect();
             let words = fields.get(3).and_then(|n| usize::from_str_radix(n, 16).ok()).unwrap_or(0);

@@ -1,4 +1,4 @@
-//! easy-VQA: drawn shapes, questions about them, one-word answers. The split is the package's own.
+//! easy-VQA: images of colored shapes, questions about them, one-word answers.
 
 use super::{absolute, walk};
 use crate::{Error, Result};
@@ -8,57 +8,59 @@ use std::{
     path::Path,
 };
 
+/// The rows, split as in the package.
 pub(super) fn rows(folder: &Path) -> Result<Vec<Value>> {
     let files = walk(folder)?;
     let mut rows = Vec::new();
     for file in files.iter().filter(|f| f.file_name().is_some_and(|n| n == "questions.json")) {
         let text = std::fs::read_to_string(file).map_err(|e| Error::file(file, e))?;
         let table: Vec<(String, String, u64)> = serde_json::from_str(&text)
-            .map_err(|e| Error::file(file, format!("not a list of [question, answer, picture]: {e}")))?;
-        let side = file.parent().unwrap_or(folder);
-        let split = side.file_name().and_then(|n| n.to_str()).unwrap_or("train").to_owned();
-        let pictures = absolute(&side.join("images"))?;
-        for (number, (question, answer, picture)) in table.into_iter().enumerate() {
+            .map_err(|e| Error::file(file, format!("not a list of [question, answer, image]: {e}")))?;
+        let parent = file.parent().unwrap_or(folder);
+        let split = parent.file_name().and_then(|n| n.to_str()).unwrap_or("train").to_owned();
+        let images = absolute(&parent.join("images"))?;
+        for (number, (question, answer, image)) in table.into_iter().enumerate() {
             rows.push(json!({
-                "id": format!("{split}-{number}"), "group": format!("{split}-{picture}"), "split": split,
-                "image": format!("{pictures}/{picture}.png"), "text": question, "label": answer,
+                "id": format!("{split}-{number}"), "group": format!("{split}-{image}"), "split": split,
+                "image": format!("{images}/{image}.png"), "text": question, "label": answer,
             }));
         }
     }
     if rows.is_empty() {
-        return Err(Error::file(folder, "no questions here; wanted the folder that the package easy-vqa unpacks to"));
+        return Err(Error::file(folder, "found no questions.json, expected the unpacked package easy-vqa"));
     }
     Ok(rows)
 }
 
 const SHAPES: [&str; 3] = ["circle", "rectangle", "triangle"];
 
-/// The same rows split by what is drawn: each colour and each shape is learned, but some pairs of them are seen in the test alone. The package's
-/// own test pictures of pairs that are learned become the validation side.
+/// The rows, split by combination of color and shape: training contains each color and each shape, but some
+/// combinations occur only in the test split. The package's test images of the other combinations become the validation
+/// split.
 pub(super) fn unseen(folder: &Path) -> Result<Vec<Value>> {
     let mut rows = rows(folder)?;
     let text = |row: &Value, key: &str| row[key].as_str().unwrap_or_default().to_owned();
-    let mut drawn: BTreeMap<String, [Option<String>; 2]> = BTreeMap::new();
+    let mut combinations: BTreeMap<String, [Option<String>; 2]> = BTreeMap::new();
     for row in &rows {
         let (group, answer) = (text(row, "group"), text(row, "label"));
         match answer.as_str() {
             "yes" | "no" => {}
-            shape if SHAPES.contains(&shape) => drawn.entry(group).or_default()[1] = Some(answer),
-            _ => drawn.entry(group).or_default()[0] = Some(answer),
+            shape if SHAPES.contains(&shape) => combinations.entry(group).or_default()[1] = Some(answer),
+            _ => combinations.entry(group).or_default()[0] = Some(answer),
         }
     }
-    let colours: BTreeSet<&String> = drawn.values().filter_map(|d| d[0].as_ref()).collect();
-    let colours: Vec<String> = colours.into_iter().cloned().collect();
-    let held = |pair: &[Option<String>; 2]| -> Option<bool> {
-        let colour = colours.iter().position(|c| Some(c) == pair[0].as_ref())?;
+    let colors: BTreeSet<&String> = combinations.values().filter_map(|d| d[0].as_ref()).collect();
+    let colors: Vec<String> = colors.into_iter().cloned().collect();
+    let is_held_out = |pair: &[Option<String>; 2]| -> Option<bool> {
+        let color = colors.iter().position(|c| Some(c) == pair[0].as_ref())?;
         let shape = SHAPES.iter().position(|s| Some(*s) == pair[1].as_deref())?;
-        // One pair in seven; a colour has three shapes, so none loses all of them.
-        Some((3 * colour + shape).is_multiple_of(7))
+        // One combination in seven; a color has three shapes, so no color loses all of them.
+        Some((3 * color + shape).is_multiple_of(7))
     };
     rows.retain_mut(|row| {
-        // Pictures of which the questions do not tell both are of no use here.
-        let Some(held) = drawn.get(&text(row, "group")).and_then(held) else { return false };
-        row["split"] = match (held, text(row, "split").as_str()) {
+        // Images whose questions do not state both the color and the shape are dropped.
+        let Some(held_out) = combinations.get(&text(row, "group")).and_then(is_held_out) else { return false };
+        row["split"] = match (held_out, text(row, "split").as_str()) {
             (true, _) => "test".into(),
             (false, "train") => "train".into(),
             (false, _) => "valid".into(),

@@ -1,48 +1,48 @@
-//! Emoji: small pictures (Google's, 64 pixels) with their names and keywords. Skin tones of one emoji are one group.
+//! Emoji: Google's images of 64 pixels with their names and keywords. The skin tones of an emoji are one group.
 
 use super::absolute;
 use crate::{Error, Result};
 use serde_json::{Value, json};
 use std::path::Path;
 
-fn read(path: &Path) -> Result<Value> {
+fn read_json(path: &Path) -> Result<Value> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, e))?;
     serde_json::from_str(&text).map_err(|e| Error::file(path, format!("not JSON: {e}")))
 }
 
 pub(super) fn rows(folder: &Path) -> Result<Vec<Value>> {
     let data = folder.join("emoji-datasource-google");
-    let table = read(&data.join("emoji.json"))?;
-    let keywords = read(&folder.join("emojilib/dist/emoji-en-US.json")).unwrap_or(Value::Null);
+    let table = read_json(&data.join("emoji.json"))?;
+    let keywords = read_json(&folder.join("emojilib/dist/emoji-en-US.json")).unwrap_or(Value::Null);
     let mut rows = Vec::new();
     for entry in table.as_array().into_iter().flatten() {
         let (Some(name), Some(unified)) = (entry["name"].as_str(), entry["unified"].as_str()) else { continue };
         let variants = entry["skin_variations"].as_object().into_iter().flatten().map(|(_, v)| v);
         for (number, variant) in std::iter::once(entry).chain(variants).enumerate() {
             let Some(file) = variant["image"].as_str() else { continue };
-            let picture = data.join("img/google/64").join(file);
-            if !picture.exists() {
+            let image = data.join("img/google/64").join(file);
+            if !image.exists() {
                 continue;
             }
             let symbol: String =
                 unified.split('-').filter_map(|h| u32::from_str_radix(h, 16).ok().and_then(char::from_u32)).collect();
             let words: Vec<&str> =
                 keywords[&symbol].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-            let called = name.to_lowercase();
-            let mut texts = vec![called.clone()];
+            let name = name.to_lowercase();
+            let mut texts = vec![name.clone()];
             if !words.is_empty() {
                 texts.push(words.join(" ").replace('_', " "));
             }
+            let id = if number == 0 { unified } else { variant["unified"].as_str().unwrap_or(file) };
             rows.push(json!({
-                "id": if number == 0 { unified.to_owned() } else { variant["unified"].as_str().unwrap_or(file).to_owned() },
-                "group": unified, "label": entry["category"], "image": absolute(&picture)?, "name": called, "text": texts,
+                "id": id, "group": unified, "label": entry["category"], "image": absolute(&image)?, "name": name, "text": texts,
             }));
         }
     }
     if rows.is_empty() {
         return Err(Error::file(
             folder,
-            "no emoji here; wanted the folders of the npm packages emoji-datasource-google and emojilib",
+            "found no emoji, expected the folders of the npm packages emoji-datasource-google and emojilib",
         ));
     }
     Ok(rows)

@@ -1,4 +1,4 @@
-//! Known data sets: from the folder that their package unpacks to, to a manifest.
+//! Known data sets: writes the manifest of a data set that was downloaded and unpacked.
 
 mod coco;
 #[cfg(feature = "hdf5")]
@@ -8,46 +8,55 @@ mod easy_vqa;
 mod emoji;
 mod mosi;
 mod multimodal_sentiment;
+mod sequence_store;
 mod sort_of_clevr;
 mod tuxpaint_stamps;
 
 use crate::{Error, Result};
 use std::path::Path;
 
-/// The data sets that [`prepare`] knows, each with the package that carries it.
+/// The data sets that [`prepare`] supports: their names, and descriptions with the package that contains them.
 pub const DATASETS: &[(&str, &str)] = &[
     (
         "tuxpaint-stamps",
-        "pictures, captions in many languages and spoken descriptions (Debian: tuxpaint-stamps-default)",
+        "clip art with captions in many languages and spoken descriptions (Debian: tuxpaint-stamps-default)",
     ),
-    ("emoji", "small pictures with names and keywords (npm: emoji-datasource-google, emojilib)"),
-    ("english-dictionary", "dictionary text, a sentence a line, for learning words (Debian: dict-gcide, wordnet-base)"),
+    ("emoji", "emoji images with names and keywords (npm: emoji-datasource-google, emojilib)"),
+    (
+        "english-dictionary",
+        "dictionary text, one sentence per line, for training word vectors (Debian: dict-gcide, wordnet-base)",
+    ),
     (
         "mosi",
-        "utterances of opinion videos: transcripts and vectors of words, voice and face (CMU-MOSI: bc-LSTM's arrays, or as mosei)",
+        "CMU-MOSI: utterances of opinion videos as transcripts and text, audio and visual features (bc-LSTM's arrays, or as \
+         for mosei)",
     ),
     (
         "mosei",
-        "the same as steps in time (CMU-MOSEI, CH-SIMS: MMSA's or MultiBench's .pkl, a folder of .csd files, or X_train.h5 and y_train.h5)",
+        "CMU-MOSEI or CH-SIMS: the same with features over time (MMSA's or MultiBench's .pkl, a folder of .csd files, or \
+         X_train.h5 and y_train.h5)",
     ),
-    ("easy-vqa", "drawn shapes with questions and answers (PyPI: easy-vqa)"),
-    ("easy-vqa-unseen", "the same; measured on colours and shapes that were never together in training"),
+    ("easy-vqa", "images of colored shapes with questions and answers (PyPI: easy-vqa)"),
+    ("easy-vqa-unseen", "easy-vqa with a test split of combinations of color and shape that training does not contain"),
     (
         "sort-of-clevr",
-        "six coloured things, questions about one and about how they lie (drawn into the folder, seeded)",
+        "images of six colored objects with questions about one object and about their relations (generated, seeded)",
     ),
     (
         "vqa",
-        "questions about photographs with ten people's answers (VQA v1 or v2: *questions.json, *annotations.json, COCO's pictures)",
+        "questions about photographs with ten answers each (VQA v1 or v2: *questions.json, *annotations.json, COCO's images)",
     ),
     (
         "coco-captions",
-        "photographs with five captions (Karpathy's dataset_*.json, or COCO's captions_*.json, and the pictures)",
+        "photographs with five captions each (Karpathy's dataset_*.json, or COCO's captions_*.json, and the images)",
     ),
 ];
 
-/// Writes the manifest (or the text) of a known data set that lies unpacked in `folder` (or is that file); the number of its rows is
-/// returned.
+/// Writes the manifest of a known data set (for english-dictionary, its text) and returns the number of its rows.
+/// `folder` is the folder to which the data set was unpacked, or its file.
+///
+/// # Errors
+/// When the name is not in [`DATASETS`], or files of the data set are missing or damaged.
 pub fn prepare(name: &str, folder: &Path, manifest: &Path) -> Result<usize> {
     if name == "english-dictionary" {
         return dictionary_text::write(folder, manifest);
@@ -75,20 +84,20 @@ pub fn prepare(name: &str, folder: &Path, manifest: &Path) -> Result<usize> {
     Ok(rows.len())
 }
 
-/// The path of `file`, absolute, as text.
+/// The absolute path of a file.
 fn absolute(file: &Path) -> Result<String> {
     let path = std::fs::canonicalize(file).map_err(|e| Error::file(file, e))?;
     Ok(path.to_string_lossy().into_owned())
 }
 
-/// All files below a folder, in order.
+/// All files in a folder and its subfolders, sorted by path.
 fn walk(folder: &Path) -> Result<Vec<std::path::PathBuf>> {
     let mut out = Vec::new();
-    let mut open = vec![folder.to_owned()];
-    while let Some(next) = open.pop() {
+    let mut pending = vec![folder.to_owned()];
+    while let Some(next) = pending.pop() {
         for entry in std::fs::read_dir(&next).map_err(|e| Error::file(&next, e))? {
             let path = entry.map_err(|e| Error::file(&next, e))?.path();
-            if path.is_dir() { open.push(path) } else { out.push(path) }
+            if path.is_dir() { pending.push(path) } else { out.push(path) }
         }
     }
     out.sort();

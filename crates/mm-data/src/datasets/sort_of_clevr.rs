@@ -1,5 +1,8 @@
-//! Sort-of-CLEVR (Santoro 2017): six things of six colours on a white ground, questions about one of them and about how they lie to each other.
-//! Made here, from a seed.
+//! Sort-of-CLEVR: images of six objects of six colors on white, with questions about one object and about their
+//! relations. Generated from a seed.
+//!
+//! [*A simple neural network module for relational reasoning*](https://arxiv.org/abs/1706.01427) (Santoro et al.,
+//! 2017).
 
 use crate::{Error, Result};
 use image::{Rgb, RgbImage};
@@ -7,7 +10,7 @@ use mm_core::seed::Rng;
 use serde_json::{Value, json};
 use std::path::Path;
 
-const COLOURS: [(&str, [u8; 3]); 6] = [
+const COLORS: [(&str, [u8; 3]); 6] = [
     ("red", [230, 25, 25]),
     ("green", [20, 160, 40]),
     ("blue", [30, 60, 230]),
@@ -15,99 +18,103 @@ const COLOURS: [(&str, [u8; 3]); 6] = [
     ("gray", [130, 130, 130]),
     ("yellow", [245, 230, 30]),
 ];
-/// Pixels a side of a picture, and from a thing's middle to its edge.
-const SIDE: i64 = 75;
-const REACH: i64 = 5;
-/// Pictures for learning and for measuring, as the paper has them, and questions of either kind about each.
-const PICTURES: [(&str, usize); 2] = [("train", 9800), ("test", 200)];
+/// Width and height of an image, in pixels.
+const IMAGE_SIZE: i64 = 75;
+/// Distance from an object's center to its edge, in pixels.
+const RADIUS: i64 = 5;
+/// The splits and their numbers of images, as in the paper.
+const SPLITS: [(&str, usize); 2] = [("train", 9800), ("test", 200)];
+/// Number of questions of each kind about an image.
 const QUESTIONS: usize = 10;
 
-struct Thing {
+struct Object {
     x: i64,
     y: i64,
-    round: bool,
+    is_circle: bool,
 }
 
-fn scene(random: &mut Rng) -> Vec<Thing> {
-    let mut things: Vec<Thing> = Vec::new();
-    while things.len() < COLOURS.len() {
-        let mut place = || REACH + random.below((SIDE - 2 * REACH) as usize) as i64;
-        let (x, y) = (place(), place());
-        let apart = |t: &Thing| (t.x - x).pow(2) + (t.y - y).pow(2) > (2 * REACH + 1).pow(2) * 2;
-        if things.iter().all(apart) {
-            let round = random.below(2) == 0;
-            things.push(Thing { x, y, round });
+fn sample_scene(rng: &mut Rng) -> Vec<Object> {
+    let mut objects: Vec<Object> = Vec::new();
+    while objects.len() < COLORS.len() {
+        let mut coordinate = || RADIUS + rng.below((IMAGE_SIZE - 2 * RADIUS) as usize) as i64;
+        let (x, y) = (coordinate(), coordinate());
+        let is_apart = |t: &Object| (t.x - x).pow(2) + (t.y - y).pow(2) > (2 * RADIUS + 1).pow(2) * 2;
+        if objects.iter().all(is_apart) {
+            let is_circle = rng.below(2) == 0;
+            objects.push(Object { x, y, is_circle });
         }
     }
-    things
+    objects
 }
 
-fn draw(things: &[Thing]) -> RgbImage {
-    let mut picture = RgbImage::from_pixel(SIDE as u32, SIDE as u32, Rgb([255; 3]));
-    for (thing, (_, colour)) in things.iter().zip(COLOURS) {
-        for (dx, dy) in (-REACH..=REACH).flat_map(|dx| (-REACH..=REACH).map(move |dy| (dx, dy))) {
-            let (x, y) = (thing.x + dx, thing.y + dy);
-            let inside = !thing.round || dx * dx + dy * dy <= REACH * REACH;
-            if inside && (0..SIDE).contains(&x) && (0..SIDE).contains(&y) {
-                picture.put_pixel(x as u32, y as u32, Rgb(colour));
+fn render(objects: &[Object]) -> RgbImage {
+    let mut image = RgbImage::from_pixel(IMAGE_SIZE as u32, IMAGE_SIZE as u32, Rgb([255; 3]));
+    for (object, (_, color)) in objects.iter().zip(COLORS) {
+        for (dx, dy) in (-RADIUS..=RADIUS).flat_map(|dx| (-RADIUS..=RADIUS).map(move |dy| (dx, dy))) {
+            let (x, y) = (object.x + dx, object.y + dy);
+            let inside = !object.is_circle || dx * dx + dy * dy <= RADIUS * RADIUS;
+            if inside && (0..IMAGE_SIZE).contains(&x) && (0..IMAGE_SIZE).contains(&y) {
+                image.put_pixel(x as u32, y as u32, Rgb(color));
             }
         }
     }
-    picture
+    image
 }
 
-fn shape(thing: &Thing) -> &'static str {
-    if thing.round { "circle" } else { "rectangle" }
+fn shape(object: &Object) -> &'static str {
+    if object.is_circle { "circle" } else { "rectangle" }
 }
 
-/// A question about one thing, or about how it lies to the others: as words, as the program that answers it (a step a word), and its answer.
-fn ask(things: &[Thing], related: bool, random: &mut Rng) -> (String, String, String) {
-    let which = random.below(COLOURS.len());
-    let (thing, colour) = (&things[which], COLOURS[which].0);
+/// A question about one object, or about its relation to the others: the text, the program that answers it (one word
+/// per step), and the answer.
+fn sample_question(objects: &[Object], is_relational: bool, rng: &mut Rng) -> (String, String, String) {
+    let index = rng.below(COLORS.len());
+    let (object, color) = (&objects[index], COLORS[index].0);
     let yes = |b: bool| if b { "yes" } else { "no" }.to_owned();
-    let distance = |t: &&Thing| (t.x - thing.x).pow(2) + (t.y - thing.y).pow(2);
-    let others = || things.iter().enumerate().filter(|(n, _)| *n != which).map(|(_, t)| t);
-    let found = |t: Option<&Thing>| t.map_or("circle", shape).to_owned();
-    let (question, steps, answer) = match (related, random.below(3)) {
-        (false, 0) => (format!("what is the shape of the {colour} thing?"), "shape", shape(thing).to_owned()),
-        (false, 1) => (format!("is the {colour} thing on the left?"), "left", yes(thing.x < SIDE / 2)),
-        (false, _) => (format!("is the {colour} thing on the top?"), "top", yes(thing.y < SIDE / 2)),
+    let distance = |t: &&Object| (t.x - object.x).pow(2) + (t.y - object.y).pow(2);
+    let others = || objects.iter().enumerate().filter(|(n, _)| *n != index).map(|(_, t)| t);
+    let shape_of = |t: Option<&Object>| t.map_or("circle", shape).to_owned();
+    let (question, steps, answer) = match (is_relational, rng.below(3)) {
+        (false, 0) => (format!("what is the shape of the {color} thing?"), "shape", shape(object).to_owned()),
+        (false, 1) => (format!("is the {color} thing on the left?"), "left", yes(object.x < IMAGE_SIZE / 2)),
+        (false, _) => (format!("is the {color} thing on the top?"), "top", yes(object.y < IMAGE_SIZE / 2)),
         (true, 0) => (
-            format!("what is the shape of the thing closest to the {colour} thing?"),
+            format!("what is the shape of the thing closest to the {color} thing?"),
             "closest shape",
-            found(others().min_by_key(distance)),
+            shape_of(others().min_by_key(distance)),
         ),
         (true, 1) => (
-            format!("what is the shape of the thing furthest from the {colour} thing?"),
+            format!("what is the shape of the thing furthest from the {color} thing?"),
             "furthest shape",
-            found(others().max_by_key(distance)),
+            shape_of(others().max_by_key(distance)),
         ),
         (true, _) => {
-            let same = things.iter().filter(|t| t.round == thing.round).count();
-            (format!("how many things have the shape of the {colour} thing?"), "alike count", same.to_string())
+            let same = objects.iter().filter(|t| t.is_circle == object.is_circle).count();
+            (format!("how many things have the shape of the {color} thing?"), "alike count", same.to_string())
         }
     };
-    (question, format!("{colour} {steps}"), answer)
+    (question, format!("{color} {steps}"), answer)
 }
 
-/// Draws the pictures into a folder; a row a question. `question_type` says whether it is about relations.
+/// Renders the images into a folder. A row is a question; `question_type` states whether it is about relations.
 pub(super) fn rows(folder: &Path) -> Result<Vec<Value>> {
     let mut rows = Vec::new();
-    for (side, (split, count)) in PICTURES.into_iter().enumerate() {
-        let place = folder.join(split);
-        std::fs::create_dir_all(&place).map_err(|e| Error::file(&place, e))?;
+    for (split_index, (split, count)) in SPLITS.into_iter().enumerate() {
+        let split_folder = folder.join(split);
+        std::fs::create_dir_all(&split_folder).map_err(|e| Error::file(&split_folder, e))?;
         for number in 0..count {
-            let mut random = Rng::new(&[0x50_47, side as u64, number as u64]);
-            let things = scene(&mut random);
-            let file = place.join(format!("{number}.png"));
-            draw(&things).save(&file).map_err(|e| Error::file(&file, e))?;
+            let mut rng = Rng::new(&[0x50_47, split_index as u64, number as u64]);
+            let objects = sample_scene(&mut rng);
+            let file = split_folder.join(format!("{number}.png"));
+            render(&objects).save(&file).map_err(|e| Error::file(&file, e))?;
             let file = super::absolute(&file)?;
-            for asked in 0..2 * QUESTIONS {
-                let related = asked >= QUESTIONS;
-                let (text, program, label) = ask(&things, related, &mut random);
+            for question in 0..2 * QUESTIONS {
+                let is_relational = question >= QUESTIONS;
+                let (text, program, label) = sample_question(&objects, is_relational, &mut rng);
                 rows.push(json!({
-                    "id": format!("{split}-{number}-{asked}"), "group": format!("{split}-{number}"), "split": split, "image": file, "text": text,
-                    "program": program, "label": label, "question_type": if related { "relational" } else { "about one thing" },
+                    "id": format!("{split}-{number}-{question}"), "group": format!("{split}-{number}"), "split": split,
+                    "image": file, "text": text, "program": program, "label": label,
+                    "question_type": if is_relational { "relational" } else { "about one thing" },
                 }));
             }
         }
@@ -120,15 +127,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_are_those_of_the_scene() {
-        let things: Vec<Thing> =
+    fn answers_match_the_scene() {
+        let objects: Vec<Object> =
             [(10, 10, true), (20, 10, false), (60, 60, true), (60, 10, false), (10, 60, false), (35, 35, true)]
-                .map(|(x, y, round)| Thing { x, y, round })
+                .map(|(x, y, is_circle)| Object { x, y, is_circle })
                 .into();
         let (mut seen, mut programs) = (std::collections::BTreeMap::new(), std::collections::BTreeMap::new());
         for n in 0..500 {
-            for related in [false, true] {
-                let (question, program, answer) = ask(&things, related, &mut Rng::new(&[n]));
+            for is_relational in [false, true] {
+                let (question, program, answer) = sample_question(&objects, is_relational, &mut Rng::new(&[n]));
                 assert_eq!(programs.entry(program).or_insert(question.clone()), &question);
                 assert_eq!(seen.entry(question).or_insert(answer.clone()), &answer);
             }
@@ -140,10 +147,10 @@ mod tests {
         assert_eq!(seen["how many things have the shape of the green thing?"], "3");
         assert_eq!(seen["is the blue thing on the left?"], "no");
         for n in 0..50 {
-            let things = scene(&mut Rng::new(&[9, n]));
-            let picture = draw(&things);
-            for (thing, (_, colour)) in things.iter().zip(COLOURS) {
-                assert_eq!(picture.get_pixel(thing.x as u32, thing.y as u32).0, colour, "no thing hides another");
+            let objects = sample_scene(&mut Rng::new(&[9, n]));
+            let image = render(&objects);
+            for (object, (_, color)) in objects.iter().zip(COLORS) {
+                assert_eq!(image.get_pixel(object.x as u32, object.y as u32).0, color, "no object hides another");
             }
         }
     }

@@ -1,8 +1,8 @@
 //! Tux Paint's stamps: drawings and photographs, each with a caption in many languages and, often, spoken descriptions.
 //!
-//! A row is a stamp: its picture (png, and the svg where it has both), its captions (English first), its spoken descriptions with
-//! their languages. `group` is the drawing: numbered, lettered, mirrored and turned variants are one, wherever they lie, so that a
-//! split by it never shows a variant of a test drawing in training.
+//! A row is a stamp: its image (the png, and the svg where it has both), its captions (English first), its spoken
+//! descriptions with their languages. Numbered, lettered, mirrored and rotated variants of an image, in whatever
+//! folder, have the same `group`, so that a split by group puts no variant of a test image into the training split.
 
 use super::{absolute, walk};
 use crate::{Error, Result, decode::read_text};
@@ -12,24 +12,24 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Languages in which at least some hundred descriptions are spoken: in others a voice tower could learn nothing.
-const SPOKEN: &[&str] = &["fr", "ru", "ro", "ca", "bg", "es", "be", "el", "da", "en"];
+/// Languages with at least some hundred spoken descriptions; the others have too few to train on.
+const SPOKEN_LANGUAGES: &[&str] = &["fr", "ru", "ro", "ca", "bg", "es", "be", "el", "da", "en"];
 
 pub(super) fn rows(folder: &Path) -> Result<Vec<Value>> {
     let files = walk(folder)?;
-    let mut pictures: BTreeMap<PathBuf, Vec<&PathBuf>> = BTreeMap::new();
-    let mut voices: BTreeMap<PathBuf, Vec<(&str, &PathBuf)>> = BTreeMap::new();
+    let mut images: BTreeMap<PathBuf, Vec<&PathBuf>> = BTreeMap::new();
+    let mut recordings: BTreeMap<PathBuf, Vec<(&str, &PathBuf)>> = BTreeMap::new();
     for file in &files {
-        let ending = file.extension().and_then(|e| e.to_str()).unwrap_or("");
+        let extension = file.extension().and_then(|e| e.to_str()).unwrap_or("");
         let stem = file.file_stem().and_then(|s| s.to_str()).unwrap_or("");
-        match ending {
-            // png sorts before svg, so it is the first picture where both are there.
-            "png" | "svg" => pictures.entry(file.with_extension("")).or_default().push(file),
+        match extension {
+            // png sorts before svg, so it is the first image where there are both.
+            "png" | "svg" => images.entry(file.with_extension("")).or_default().push(file),
             "ogg" | "wav" => {
                 if let Some((base, language)) = stem.rsplit_once("_desc") {
                     let language = if language.is_empty() { "en" } else { language.trim_start_matches('_') };
-                    if SPOKEN.contains(&language) {
-                        voices.entry(file.with_file_name(base)).or_default().push((language, file));
+                    if SPOKEN_LANGUAGES.contains(&language) {
+                        recordings.entry(file.with_file_name(base)).or_default().push((language, file));
                     }
                 }
             }
@@ -38,7 +38,7 @@ pub(super) fn rows(folder: &Path) -> Result<Vec<Value>> {
     }
     let root = files.iter().find_map(|f| f.ancestors().find(|a| a.ends_with("tuxpaint/stamps"))).unwrap_or(folder);
     let mut rows = Vec::new();
-    for (base, pictures) in &pictures {
+    for (base, images) in &images {
         let text = base.with_extension("txt");
         let text = if text.exists() { text } else { PathBuf::from(format!("{}.txt", base.display())) };
         if !text.exists() {
@@ -50,28 +50,27 @@ pub(super) fn rows(folder: &Path) -> Result<Vec<Value>> {
         }
         let id = base.strip_prefix(root).unwrap_or(base).to_string_lossy().into_owned();
         let stem = base.file_name().and_then(|n| n.to_str()).unwrap_or("");
-        let voices = voices.get(base).map(Vec::as_slice).unwrap_or_default();
-        let audio =
-            voices.iter().map(|(l, f)| Ok(json!({"file": absolute(f)?, "language": l}))).collect::<Result<Vec<_>>>()?;
+        let recordings = recordings.get(base).map(Vec::as_slice).unwrap_or_default();
+        let audio = recordings
+            .iter()
+            .map(|(l, f)| Ok(json!({"file": absolute(f)?, "language": l})))
+            .collect::<Result<Vec<_>>>()?;
         rows.push(json!({
             "id": id,
-            "group": drawing(stem),
+            "group": group_name(stem),
             "kind": id.split('/').next().unwrap_or(""),
-            "image": pictures.iter().map(|p| absolute(p)).collect::<Result<Vec<_>>>()?,
+            "image": images.iter().map(|p| absolute(p)).collect::<Result<Vec<_>>>()?,
             "text": captions.iter().map(|(l, t)| json!({"text": t, "language": l})).collect::<Vec<_>>(),
             "audio": audio,
         }));
     }
     if rows.is_empty() {
-        return Err(Error::file(
-            folder,
-            "no stamps here; wanted the folder that the package tuxpaint-stamps-default unpacks to",
-        ));
+        return Err(Error::file(folder, "found no stamps, expected the unpacked package tuxpaint-stamps-default"));
     }
     Ok(rows)
 }
 
-/// The English first line, then `fr.utf8=…` lines.
+/// The captions with their languages: the first line is English, the others have the form `fr.utf8=…`.
 fn captions(text: &str) -> Vec<(String, String)> {
     let mut lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
     let Some(first) = lines.next() else { return Vec::new() };
@@ -83,8 +82,8 @@ fn captions(text: &str) -> Vec<(String, String)> {
     out
 }
 
-/// The name of a drawing without what tells its variants apart.
-fn drawing(stem: &str) -> String {
+/// The name of an image without what distinguishes its variants.
+fn group_name(stem: &str) -> String {
     const VARIANTS: &[&str] = &[
         "left", "right", "mirror", "mirrored", "front", "back", "top", "bottom", "up", "down", "side", "profile",
         "facing", "face", "flip", "flipped", "rotated", "turned", "zzz",
@@ -112,8 +111,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn variants_of_a_drawing_are_one_group_and_captions_are_read() {
-        for (stem, wanted) in [
+    fn variants_are_one_group_and_captions_are_parsed() {
+        for (stem, expected) in [
             ("cep-2", "cep"),
             ("note_050_b", "note"),
             ("yen100", "yen"),
@@ -124,7 +123,7 @@ mod tests {
             ("Candy_cane_photo_2", "candy_cane_photo"),
             ("silver-gull", "silver_gull"),
         ] {
-            assert_eq!(drawing(stem), wanted);
+            assert_eq!(group_name(stem), expected);
         }
         let text = "A dog.\nfr.utf8=Un chien.\nca@valencia.utf8=Un gos.\nxx.utf8=\n";
         let found = captions(text);

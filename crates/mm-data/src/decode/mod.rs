@@ -1,11 +1,15 @@
-//! Files → text, pictures, sound and frames, each with limits, so that no file can take the machine down.
+//! Files → text, images, audio and video frames. Each decoder has a size limit, so that no file can exhaust the memory.
 
 mod audio;
+mod ffmpeg;
 mod image;
+mod resample;
 mod text;
 mod video;
 
 pub use self::image::{ImageLimits, decode_image, decode_image_bytes};
-pub use audio::{Audio, decode_audio, resample, write_wav};
+pub use audio::{Audio, decode_audio, decode_audio_track, write_wav};
+pub use ffmpeg::ffmpeg;
+pub use resample::resample;
 pub use text::{TEXT_LIMIT, clean_text, read_text, text_from_bytes};
-pub use video::{VideoInfo, decode_audio_track, ffmpeg, frame_count, frames_at, sample_frames, video_info};
+pub use video::{VideoInfo, frame_count, frames_at, sample_frames, video_info};

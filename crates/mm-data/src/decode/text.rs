@@ -1,39 +1,45 @@
-//! Text of any declared encoding, as NFC.
+//! Text in any declared encoding → normalized text (Unicode NFC).
 
 use crate::{Error, Result};
 use encoding_rs::Encoding;
 use std::path::Path;
 use unicode_normalization::{UnicodeNormalization, is_nfc};
 
-/// The longest text that a sample may have, in bytes. Encoders see a few hundred tokens; more is a mistake in the data.
+/// The longest text that a sample may have, in bytes. Encoders use a few hundred tokens; a longer text is a mistake in
+/// the data.
 pub const TEXT_LIMIT: usize = 1 << 20;
 
-/// Bytes in a declared encoding (UTF-8 when none is; a byte-order mark wins) as text.
+/// Decodes bytes in a declared encoding, UTF-8 by default; a byte-order mark takes precedence.
+///
+/// # Errors
+/// When the encoding is unknown or the bytes are not valid in it; the message names no file.
 pub fn text_from_bytes(bytes: &[u8], encoding: Option<&str>) -> Result<String, String> {
     let label = encoding.unwrap_or("utf-8");
-    let encoding = Encoding::for_label(label.as_bytes()).ok_or_else(|| format!("`{label}` is not an encoding"))?;
-    let (text, used, broken) = encoding.decode(bytes);
-    if broken {
-        let place =
+    let encoding = Encoding::for_label(label.as_bytes()).ok_or_else(|| {
+        format!("`{label}` is not a known encoding; expected a label such as utf-8, latin1 or shift_jis")
+    })?;
+    let (text, used, invalid) = encoding.decode(bytes);
+    if invalid {
+        let position =
             std::str::from_utf8(bytes).err().map_or(String::new(), |e| format!(" (first at byte {})", e.valid_up_to()));
-        return Err(format!("not valid {}{place}", used.name()));
+        return Err(format!("not valid {}{position}", used.name()));
     }
     Ok(text.into_owned())
 }
 
-/// Checks the length and puts text into NFC, so that an accent is one character whoever typed it.
+/// Checks the length of a text and normalizes it to NFC, in which an accented letter is one character.
 pub fn clean_text(text: &str) -> Result<String, String> {
     if text.len() > TEXT_LIMIT {
-        return Err(format!("a text of {} bytes; the limit is {TEXT_LIMIT}", text.len()));
+        return Err(format!("found a text of {} bytes, expected at most {TEXT_LIMIT}", text.len()));
     }
     Ok(if is_nfc(text) { text.to_owned() } else { text.nfc().collect() })
 }
 
-/// A text file.
+/// Reads a text file: see [`text_from_bytes`] and [`clean_text`].
 pub fn read_text(path: &Path, encoding: Option<&str>) -> Result<String> {
     let size = std::fs::metadata(path).map_err(|e| Error::file(path, e))?.len();
     if size > TEXT_LIMIT as u64 {
-        return Err(Error::file(path, format!("a text of {size} bytes; the limit is {TEXT_LIMIT}")));
+        return Err(Error::file(path, format!("found a text of {size} bytes, expected at most {TEXT_LIMIT}")));
     }
     let bytes = std::fs::read(path).map_err(|e| Error::file(path, e))?;
     let text = text_from_bytes(&bytes, encoding).map_err(|e| Error::file(path, e))?;
@@ -45,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn encodings_marks_and_accents() {
+    fn text_is_decoded_and_normalized() {
         assert_eq!(text_from_bytes(b"caf\xe9", Some("latin1")).unwrap(), "café");
         assert_eq!(text_from_bytes(b"\xef\xbb\xbfx", None).unwrap(), "x");
         assert_eq!(text_from_bytes(b"\xff\xfea\0", None).unwrap(), "a");

@@ -31,8 +31,8 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// The rows that have all of `modalities`, as positions in [`Batch::rows`], and their values of each modality on `device`; `None` when
-    /// no row has all.
+    /// The rows that have all of `modalities`, as positions in [`Batch::rows`], and their values of each modality on
+    /// `device`; `None` when no row has all.
     pub fn rows_with_all(
         &self,
         modalities: &[&Modality],
@@ -58,8 +58,8 @@ impl Batch {
     }
 }
 
-/// Samples → one input: stacked to `[batch, …]`; sequences of several lengths are padded to `[batch, length, …]` with a boolean mask
-/// `[batch, length]` that is true where there are values.
+/// Samples → one input: stacked to `[batch, …]`; sequences of several lengths are padded to `[batch, length, …]` with a
+/// boolean mask `[batch, length]` that is true where there are values.
 ///
 /// # Errors
 /// When the shapes differ in more than the length of sequences.

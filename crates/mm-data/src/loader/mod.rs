@@ -1,7 +1,7 @@
 //! The loader: worker threads decode and transform samples ahead of the model.
 //!
-//! The order of samples and every random choice are functions of the seed, the epoch and the row, whatever the number of workers. At most
-//! `(prefetch + 2) × batch_size` samples are in memory.
+//! The order of samples and every random choice are functions of the seed, the epoch and the row, whatever the number
+//! of workers. At most `(prefetch + 2) × batch_size` samples are in memory.
 
 mod batch;
 mod config;
@@ -151,8 +151,8 @@ impl Loader {
     /// The batches of an epoch from batch `first` on; a resumed run starts in the middle of its epoch.
     pub fn epoch(&self, epoch: u64, first: usize) -> Epoch {
         let shared = self.shared.clone();
-        // Several batches are loaded at once, so that collating one does not delay the samples of the next. Together with those in the
-        // channel and the one in use, at most `prefetch + 2` exist.
+        // Several batches are loaded at once, so that collating one does not delay the samples of the next. Together
+        // with those in the channel and the one in use, at most `prefetch + 2` exist.
         let at_once = (shared.config.prefetch / 2).max(1);
         let (sender, receiver) = mpsc::sync_channel(shared.config.prefetch + 1 - at_once.min(shared.config.prefetch));
         let worker = std::thread::Builder::new().name("mm-loader".into()).spawn(move || {

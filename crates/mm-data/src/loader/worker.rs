@@ -118,7 +118,8 @@ impl Shared {
     }
 }
 
-/// Processes one raw value. A panic in a decoding library is returned as an error, so that one file does not end the run.
+/// Processes one raw value. A panic in a decoding library is returned as an error, so that one file does not end the
+/// run.
 pub fn process_catching_panics(
     processor: &dyn Processor,
     source: &Source,

@@ -59,8 +59,8 @@ pub struct Row {
 }
 
 impl Row {
-    /// Keeps the values of a modality in one of these languages and those without a stated language; all of them when `languages` is
-    /// empty.
+    /// Keeps the values of a modality in one of these languages and those without a stated language; all of them when
+    /// `languages` is empty.
     pub fn retain_languages(&mut self, modality: &Modality, languages: &[String]) {
         let (Some(values), Some(stated)) = (self.values.get_mut(modality), self.languages.get_mut(modality)) else {
             return;
@@ -100,7 +100,8 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Reads a data set. Relative paths of the config are resolved against `base`; paths inside a manifest against its folder.
+    /// Reads a data set. Relative paths of the config are resolved against `base`; paths inside a manifest against its
+    /// folder.
     ///
     /// # Errors
     /// Names the file and row: unreadable tables, missing columns, duplicate ids, unknown split names, no rows.
@@ -117,7 +118,8 @@ impl Manifest {
             let reader = RowReader { path: &path, folder: &folder, columns, split: &config.split, file_split: split };
             for (index, cells) in table.into_iter().enumerate() {
                 let mut row = reader.read(index + 1, &cells)?;
-                // Ids must be unique within a file; the ids of separate files may coincide and are then told apart by their split.
+                // Ids must be unique within a file; the ids of separate files may coincide and are then told apart by
+                // their split.
                 if let Some(split) = split.filter(|s| *s != Split::Train)
                     && (columns.id.is_none() || ids.get(&row.id).is_some_and(|(of, _)| *of != Some(split)))
                 {

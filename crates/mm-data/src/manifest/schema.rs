@@ -13,8 +13,8 @@ use std::{
     path::Path,
 };
 
-/// The column of a modality, or several columns that form one value: texts are joined by line breaks, files follow one another, and for
-/// other modalities the cells form one JSON object by column name.
+/// The column of a modality, or several columns that form one value: texts are joined by line breaks, files follow one
+/// another, and for other modalities the cells form one JSON object by column name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum ColumnBinding {
@@ -52,7 +52,8 @@ impl std::fmt::Display for ColumnBinding {
 pub struct Columns {
     /// Modality → its column. A list in a cell holds several values of one sample, such as captions.
     pub modalities: BTreeMap<String, ColumnBinding>,
-    /// The column of unique ids. When absent: the column `id`, else row numbers; row numbers in any case when it is the empty text.
+    /// The column of unique ids. When absent: the column `id`, else row numbers; row numbers in any case when it is the
+    /// empty text.
     pub id: Option<String>,
     /// Rows with the same value in this column show the same item: they match each other in retrieval.
     pub item: Option<String>,
@@ -72,8 +73,8 @@ pub const FILE_EXTENSIONS: [(&str, &[&str]); 3] = [
 /// Number of rows that columns are inferred from.
 const INFERENCE_ROWS: usize = 1000;
 
-/// Completes `given` from a table: file extensions identify image, audio and video columns; a column of words is text; `id`, `item` and
-/// `label` are found by name.
+/// Completes `given` from a table: file extensions identify image, audio and video columns; a column of words is text;
+/// `id`, `item` and `label` are found by name.
 pub(super) fn infer_columns(table: &[Cells], given: &Columns) -> Columns {
     let mut columns = given.clone();
     let names: BTreeSet<&String> = table.iter().take(INFERENCE_ROWS).flat_map(|r| r.keys()).collect();

@@ -42,10 +42,11 @@ impl std::fmt::Display for Split {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SplitConfig {
-    /// A column of `train`, `valid` or `test`. With `valid` above 0, that fraction of its training groups is held out for validation.
+    /// A column of `train`, `valid` or `test`. With `valid` above 0, that fraction of its training groups is held out
+    /// for validation.
     pub column: Option<String>,
-    /// Rows with the same value in this column are in the same split, which a hash of the value selects. Without it, rows of the same item
-    /// (`columns.item`) are; without items, every row is a group of its own.
+    /// Rows with the same value in this column are in the same split, which a hash of the value selects. Without it,
+    /// rows of the same item (`columns.item`) are; without items, every row is a group of its own.
     pub group: Option<String>,
     /// Fraction of the groups in the test split, in [0, 1).
     pub test: f64,

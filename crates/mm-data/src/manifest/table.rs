@@ -7,10 +7,12 @@ use std::path::Path;
 /// One row of a table: column → value.
 pub type Cells = serde_json::Map<String, Value>;
 
-/// Reads all rows of a table: `.jsonl`, `.ndjson`, `.csv`, `.tsv` or `.parquet`. `encoding` is a WHATWG label; UTF-8 when absent.
+/// Reads all rows of a table: `.jsonl`, `.ndjson`, `.csv`, `.tsv` or `.parquet`. `encoding` is a WHATWG label; UTF-8
+/// when absent.
 ///
 /// # Errors
-/// Names the file, and the row where there is one: unreadable, of another kind, not valid in the encoding, or malformed.
+/// Names the file, and the row where there is one: unreadable, of another kind, not valid in the encoding, or
+/// malformed.
 pub fn read_table(path: &Path, encoding: Option<&str>) -> Result<Vec<Cells>> {
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_ascii_lowercase();
     if extension == "parquet" {
@@ -75,8 +77,8 @@ fn read_parquet(path: &Path) -> Result<Vec<Cells>> {
     Err(Error::file(path, "this build does not read Parquet; build mm-data with its `parquet` feature"))
 }
 
-/// A cell as text: numbers and booleans as JSON writes them, lists of up to 64 texts joined by semicolons; `None` for empty cells and
-/// other values.
+/// A cell as text: numbers and booleans as JSON writes them, lists of up to 64 texts joined by semicolons; `None` for
+/// empty cells and other values.
 pub fn cell_text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) if !text.is_empty() => Some(text.clone()),

@@ -18,7 +18,8 @@ pub struct ImageProcessorConfig {
     pub limits: ImageLimits,
     /// Resizing, cropping, normalization.
     pub transform: ImageTransform,
-    /// In training, a random crop of at least this fraction of the image's area, flipped half of the time, instead of the center crop.
+    /// In training, a random crop of at least this fraction of the image's area, flipped half of the time, instead of
+    /// the center crop.
     pub random_resized_crop: Option<f64>,
 }
 
@@ -38,7 +39,8 @@ impl ImageProcessor {
         Ok(decode_image(require_path(source, "an image")?, &self.config.limits)?)
     }
 
-    /// The transform of a decoded image, `[3, height, width]`: random in training where the settings say so, else the center crop.
+    /// The transform of a decoded image, `[3, height, width]`: random in training where the settings say so, else the
+    /// center crop.
     pub fn transform(&self, image: &RgbImage, context: &mut ProcessContext) -> Result<Tensor> {
         let transform = &self.config.transform;
         if let (true, Some(min_area), Some((size, _))) =

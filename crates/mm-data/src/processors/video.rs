@@ -13,7 +13,8 @@ pub struct VideoProcessor {
 }
 
 impl VideoProcessor {
-    /// A processor of `num_frames` frames, each transformed as an image with these settings. Shorter videos repeat frames.
+    /// A processor of `num_frames` frames, each transformed as an image with these settings. Shorter videos repeat
+    /// frames.
     pub fn new(config: ImageProcessorConfig, num_frames: usize) -> Self {
         Self { config, num_frames, without_repeats: false }
     }

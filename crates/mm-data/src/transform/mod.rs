@@ -1,9 +1,16 @@
-//! Numbers as the field's references make them: Pillow's resizing, torchvision's crops and normalisation, librosa's, Kaldi's and
-//! Whisper's log-mel. Fixtures in `tests/fixtures` hold them to it.
+//! Preprocessing that reproduces the reference libraries: Pillow's resizing, torchvision's crops and normalization, and
+//! the log-mel spectrograms of librosa, Kaldi and Whisper. `tests/references.rs` compares it with fixtures made by
+//! them.
 
 mod image;
+mod interpolation;
 mod mel;
+mod mel_config;
 mod pillow;
+mod resize;
 
-pub use image::{ImageTransform, Interpolation, Resize, center_crop, normalize, resize};
-pub use mel::{LogScale, Mel, MelConfig, MelScale, PadMode, Window};
+pub use self::image::{ImageTransform, center_crop, normalize};
+pub use interpolation::Interpolation;
+pub use mel::Mel;
+pub use mel_config::{LogScale, MelConfig, MelScale, PadMode, Window};
+pub use resize::{Resize, resize};
