@@ -1,14 +1,17 @@
-//! Numbers and categories as a modality: the proof that one can come from outside. It uses public traits alone; a program makes it known by
-//! [`register`], and from then on `kind = "tabular"` works in every config and `mm fit` finds it for columns of numbers and categories.
+//! Numeric and categorical columns as a modality of its own.
 //!
-//! A number becomes how far it is through each of some bins that hold equally many training rows (piecewise linear encoding, Gorishniy 2022),
-//! so that a network can bend at every one of their edges; its own value, brought to mean zero and variance one; and whether it is missing. A
-//! category becomes a one in its place, the last place being for those that training never saw.
+//! The crate uses only mm's public traits, as a crate outside of mm would. A program registers it with [`register`];
+//! then `kind = "tabular"` is valid in every config, and `mm fit` uses it for columns of numbers and categories.
+//!
+//! A number becomes its piecewise linear encoding over quantile bins ([*On Embeddings for Numerical Features in Tabular
+//! Deep Learning*](https://arxiv.org/abs/2203.05556), Gorishniy et al., 2022), its standardized value, and whether it
+//! is missing. A category becomes a one-hot vector, whose last element stands for categories that training does not
+//! contain.
 //!
 //! ```
 //! let mut registry = mm_core::Registry::new();
 //! mm_tabular::register(&mut registry);
-//! let row = mm_core::Source::Value(serde_json::json!({"age": 31, "colour": "red"}));
+//! let row = mm_core::Source::Value(serde_json::json!({"age": 31, "color": "red"}));
 //! let proposal = registry.propose(&"tabular".into(), &[&row, &row])?;
 //! assert!(proposal[0].description.contains("1 number"));
 //! # Ok::<(), mm_core::Error>(())
@@ -22,47 +25,49 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{collections::BTreeMap, sync::Arc};
 
-/// One column of numbers.
+/// A numeric column.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Number {
-    /// The column.
+pub struct NumericColumn {
+    /// Its name.
     pub name: String,
-    /// Edges of the bins, growing; at least two.
+    /// Edges of the bins, ascending; at least two.
     pub edges: Vec<f64>,
-    /// Mean of the training rows.
+    /// Mean over the training rows.
     pub mean: f64,
-    /// Their standard deviation.
+    /// Standard deviation over the training rows.
     pub deviation: f64,
 }
 
-/// One column of categories.
+/// A categorical column.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Category {
-    /// The column.
+pub struct CategoricalColumn {
+    /// Its name.
     pub name: String,
-    /// What stood in it.
+    /// The categories of the training rows, the most frequent first.
     pub values: Vec<String>,
 }
 
-/// What is known of the columns.
+/// Settings of the encoder: the columns and the statistics of their training rows.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TabularConfig {
-    /// Columns of numbers.
+    /// Numeric columns.
     #[serde(default)]
-    pub numbers: Vec<Number>,
-    /// Columns of categories.
+    pub numbers: Vec<NumericColumn>,
+    /// Categorical columns.
     #[serde(default)]
-    pub categories: Vec<Category>,
+    pub categories: Vec<CategoricalColumn>,
 }
 
-/// Most bins of a number and most values of a category that get a place of their own.
-const BINS: usize = 12;
-const VALUES: usize = 100;
+/// Maximum number of bins of a numeric column.
+const MAX_BINS: usize = 12;
+/// Maximum number of categories of a categorical column; rarer ones count as unseen.
+const MAX_CATEGORIES: usize = 100;
 
-fn number(value: &Value) -> Option<f64> {
+/// The finite number in a cell.
+fn parse_number(value: &Value) -> Option<f64> {
     let found = match value {
         Value::Number(number) => number.as_f64(),
         Value::Bool(flag) => Some(f64::from(u8::from(*flag))),
@@ -80,8 +85,11 @@ fn text(value: &Value) -> String {
 }
 
 impl TabularConfig {
-    /// Learns from training values, each an object of cells by column: a column is one of numbers when nineteen of twenty cells that hold
-    /// anything are.
+    /// Fits to training values, each an object of cells by column name. A column is numeric when at least 95% of its
+    /// cells that are not empty are numbers.
+    ///
+    /// # Errors
+    /// When a value is not an object.
     pub fn fit(values: &[&Source]) -> Result<Self> {
         let mut cells: BTreeMap<&str, Vec<&Value>> = BTreeMap::new();
         for source in values {
@@ -91,49 +99,49 @@ impl TabularConfig {
         }
         let mut out = Self::default();
         for (name, cells) in cells {
-            let mut numbers: Vec<f64> = cells.iter().filter_map(|v| number(v)).collect();
+            let mut numbers: Vec<f64> = cells.iter().filter_map(|v| parse_number(v)).collect();
             let empty = cells.iter().filter(|v| mm_core::is_missing_cell(&text(v))).count();
             if numbers.len() * 20 >= (cells.len() - empty) * 19 && !numbers.is_empty() {
                 numbers.sort_by(f64::total_cmp);
                 let count = numbers.len() as f64;
                 let mean = numbers.iter().sum::<f64>() / count;
-                let spread = (numbers.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / count).sqrt();
-                let mut edges: Vec<f64> = (0..=BINS).map(|b| numbers[b * (numbers.len() - 1) / BINS]).collect();
+                let std = (numbers.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / count).sqrt();
+                let mut edges: Vec<f64> = (0..=MAX_BINS).map(|b| numbers[b * (numbers.len() - 1) / MAX_BINS]).collect();
                 edges.dedup();
                 if edges.len() < 2 {
                     edges.push(edges[0] + 1.0);
                 }
-                let deviation = if spread > 1e-12 { spread } else { 1.0 };
-                out.numbers.push(Number { name: name.to_owned(), edges, mean, deviation });
+                let deviation = if std > 1e-12 { std } else { 1.0 };
+                out.numbers.push(NumericColumn { name: name.to_owned(), edges, mean, deviation });
             } else {
                 let mut counts: BTreeMap<String, usize> = BTreeMap::new();
                 cells.iter().for_each(|v| *counts.entry(text(v)).or_default() += 1);
                 let mut counted: Vec<(String, usize)> = counts.into_iter().collect();
                 counted.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
-                let values = counted.into_iter().take(VALUES).map(|(v, _)| v).collect();
-                out.categories.push(Category { name: name.to_owned(), values });
+                let values = counted.into_iter().take(MAX_CATEGORIES).map(|(v, _)| v).collect();
+                out.categories.push(CategoricalColumn { name: name.to_owned(), values });
             }
         }
         Ok(out)
     }
 
-    /// Width of what a row becomes.
+    /// Dimension of an encoded row.
     pub fn dim(&self) -> i64 {
-        let numbers: usize = self.numbers.iter().map(|n| n.edges.len() - 1 + 2).sum();
-        let categories: usize = self.categories.iter().map(|c| c.values.len() + 1).sum();
-        (numbers + categories) as i64
+        let numeric: usize = self.numbers.iter().map(|n| n.edges.len() - 1 + 2).sum();
+        let categorical: usize = self.categories.iter().map(|c| c.values.len() + 1).sum();
+        (numeric + categorical) as i64
     }
 
     fn check(&self, field: &str) -> Result<()> {
-        for number in &self.numbers {
-            let grows = number.edges.len() >= 2 && number.edges.windows(2).all(|w| w[0] < w[1]);
-            if !(grows && number.deviation > 0.0 && number.mean.is_finite()) {
-                let wanted = "at least two growing edges, a mean and a positive deviation";
-                return Err(Error::config(format!("{field}.numbers.{}", number.name), format!("{number:?}"), wanted));
+        for column in &self.numbers {
+            let is_ascending = column.edges.len() >= 2 && column.edges.windows(2).all(|w| w[0] < w[1]);
+            if !(is_ascending && column.deviation > 0.0 && column.mean.is_finite()) {
+                let expected = "at least two ascending edges, a finite mean and a positive deviation";
+                return Err(Error::config(format!("{field}.numbers.{}", column.name), format!("{column:?}"), expected));
             }
         }
         if self.dim() == 0 {
-            return Err(Error::config(field, "no column", "at least one of numbers or categories"));
+            return Err(Error::config(field, "no columns", "at least one numeric or categorical column"));
         }
         Ok(())
     }
@@ -142,11 +150,11 @@ impl TabularConfig {
 fn object(source: &Source) -> Result<&serde_json::Map<String, Value>> {
     match source {
         Source::Value(Value::Object(cells)) => Ok(cells),
-        other => Err(Error::Sample(format!("found {other:?}, wanted an object of cells by column"))),
+        other => Err(Error::Sample(format!("found {other:?}, expected an object of cells by column name"))),
     }
 }
 
-/// An object of cells → `[width]`.
+/// An object of cells by column name → `[dim]` float32.
 pub struct TabularProcessor {
     config: TabularConfig,
 }
@@ -156,8 +164,8 @@ impl Processor for TabularProcessor {
         let cells = object(source)?;
         let mut out: Vec<f32> = Vec::with_capacity(self.config.dim() as usize);
         for column in &self.config.numbers {
-            // What is no number counts as missing: one bad cell must not cost the row.
-            let value = cells.get(&column.name).and_then(number);
+            // A cell that is not a number counts as missing, so that the row can still be used.
+            let value = cells.get(&column.name).and_then(parse_number);
             for edge in column.edges.windows(2) {
                 out.push(value.map_or(0.0, |v| ((v - edge[0]) / (edge[1] - edge[0])).clamp(0.0, 1.0) as f32));
             }
@@ -169,8 +177,8 @@ impl Processor for TabularProcessor {
             out.resize(start + column.values.len() + 1, 0.0);
             if let Some(value) = cells.get(&column.name).filter(|v| !v.is_null()) {
                 let value = text(value);
-                let place = column.values.iter().position(|v| *v == value).unwrap_or(column.values.len());
-                out[start + place] = 1.0;
+                let index = column.values.iter().position(|v| *v == value).unwrap_or(column.values.len());
+                out[start + index] = 1.0;
             }
         }
         Tensor::from_slice(&out)
@@ -185,9 +193,9 @@ impl Processor for TabularProcessor {
     }
 }
 
-/// Rows of numbers `[batch, width]` as they are: what is to be learned from them, the network behind learns.
+/// Returns its input `[batch, dim]` unchanged: the layers after it are trained, not the encoder.
 pub struct TabularEncoder {
-    width: i64,
+    dim: i64,
 }
 
 impl Encoder for TabularEncoder {
@@ -196,7 +204,7 @@ impl Encoder for TabularEncoder {
     }
 
     fn dim(&self) -> i64 {
-        self.width
+        self.dim
     }
 
     fn modality(&self) -> Modality {
@@ -204,12 +212,12 @@ impl Encoder for TabularEncoder {
     }
 }
 
-/// Makes the modality known: its encoder by its `kind`, and how it is chosen where nobody says.
+/// Registers the encoder under the kind `tabular`, and the proposer that `mm fit` calls for the modality `tabular`.
 pub fn register(registry: &mut Registry) {
     registry.register_encoder("tabular", |settings, context| {
         let settings: TabularConfig = config::parse(settings, &context.field)?;
         settings.check(&context.field)?;
-        let encoder = TabularEncoder { width: settings.dim() };
+        let encoder = TabularEncoder { dim: settings.dim() };
         Ok(BuiltEncoder {
             processor: Arc::new(TabularProcessor { config: settings }),
             encoder: Box::new(encoder),
@@ -220,7 +228,7 @@ pub fn register(registry: &mut Registry) {
     registry.register_proposer("tabular", |values| {
         let found = TabularConfig::fit(values)?;
         let plural = |n: usize, one: &str, many: &str| format!("{n} {}", if n == 1 { one } else { many });
-        let about = format!(
+        let description = format!(
             "{} and {}",
             plural(found.numbers.len(), "number", "numbers"),
             plural(found.categories.len(), "category", "categories")
@@ -230,7 +238,7 @@ pub fn register(registry: &mut Registry) {
         if let Some(table) = encoder.as_table_mut() {
             table.insert("kind".into(), "tabular".into());
         }
-        Ok(vec![Proposal { encoder, standardize: false, description: about }])
+        Ok(vec![Proposal { encoder, standardize: false, description }])
     });
 }
 
@@ -240,25 +248,25 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn cells_become_bins_and_places_and_what_is_odd_costs_nothing() {
+    fn columns_are_encoded_and_unreadable_cells_count_as_missing() {
         let rows: Vec<Source> =
             (0..40).map(|i| Source::Value(json!({"n": i, "c": if i % 2 == 0 { "even" } else { "odd" }}))).collect();
         let config = TabularConfig::fit(&rows.iter().collect::<Vec<_>>()).unwrap();
         assert_eq!((config.numbers.len(), config.categories.len()), (1, 1));
         let processor = TabularProcessor { config: config.clone() };
-        let of = |v: Value| {
-            let made = processor.process(&Source::Value(v), &mut ProcessContext::eval()).unwrap();
-            made.to_vec::<f32>().unwrap()
+        let encode = |v: Value| {
+            let encoded = processor.process(&Source::Value(v), &mut ProcessContext::eval()).unwrap();
+            encoded.to_vec::<f32>().unwrap()
         };
-        let row = of(json!({"n": "39", "c": "odd"}));
+        let row = encode(json!({"n": "39", "c": "odd"}));
         assert_eq!(row.len() as i64, config.dim());
         assert!(row[..12].iter().all(|v| *v == 1.0) && row[13] == 0.0);
         assert_eq!(row[14..], [0.0, 1.0, 0.0]);
-        let unseen = of(json!({"n": "NaN", "c": "none of both"}));
+        let unseen = encode(json!({"n": "NaN", "c": "none of both"}));
         assert_eq!(unseen[13..], [1.0, 0.0, 0.0, 1.0]);
-        assert!(of(json!({"n": 1e300})).iter().all(|v| v.is_finite()));
-        let gaps = ["1", "NaN", "2.5", "inf", "NA", "", "-3"].map(|cell| Source::Value(json!({"n": cell})));
-        assert_eq!(TabularConfig::fit(&gaps.each_ref()).unwrap().numbers.len(), 1);
+        assert!(encode(json!({"n": 1e300})).iter().all(|v| v.is_finite()));
+        let missing = ["1", "NaN", "2.5", "inf", "NA", "", "-3"].map(|cell| Source::Value(json!({"n": cell})));
+        assert_eq!(TabularConfig::fit(&missing.each_ref()).unwrap().numbers.len(), 1);
         assert!(processor.process(&Source::Text("x".into()), &mut ProcessContext::eval()).is_err());
     }
 }
