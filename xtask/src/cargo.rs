@@ -1,21 +1,22 @@
-//! Cargo's own work, after the set-up that it needs: tests, benches, docs, and all that must pass before a change lands.
+//! Commands that run cargo after setup: tests, benchmarks, documentation, CI checks.
 
 use crate::{
-    places::{cache, root},
+    paths::{cache, root},
     registry::{self, Kind},
     setup,
 };
 use anyhow::{Result, bail};
 use std::process::Command;
 
-/// Cargo, free of what it set for xtask itself, so that the settings that set-up has just written are read.
+/// A cargo command without the variables that cargo set for xtask itself, so that it reads the settings that setup
+/// wrote.
 pub fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
-    if setup::from_environment().is_ok_and(|own| own.is_none()) {
+    if setup::from_environment().is_ok_and(|found| found.is_none()) {
         command.env_remove("LIBTORCH");
     }
-    if let Some(nasm) = setup::fetched_nasm().parent().filter(|p| p.is_dir()) {
+    if let Some(nasm) = setup::downloaded_nasm().parent().filter(|p| p.is_dir()) {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let folders = std::env::split_paths(&path).chain([nasm.to_owned()]);
         if let Ok(path) = std::env::join_paths(folders) {
@@ -31,34 +32,43 @@ pub fn cargo() -> Command {
     command
 }
 
-fn run(what: &str, arguments: &[&str], rest: &[String], environment: &[(&str, &str)]) -> Result<()> {
+/// Runs cargo; `action` names the command in the error.
+fn run(action: &str, arguments: &[&str], rest: &[String], environment: &[(&str, &str)]) -> Result<()> {
     eprintln!("xtask: cargo {} {}", arguments.join(" "), rest.join(" "));
     let status = cargo().args(arguments).args(rest).envs(environment.iter().copied()).status()?;
     if !status.success() {
-        bail!("{what} failed");
+        bail!("{action} failed");
     }
     Ok(())
 }
 
-/// Every test. Real weights are fetched for those that hold mm against them; where that fails they say so and skip.
+/// Runs all tests. The pretrained weights that some of them need are downloaded; without them, these tests are skipped.
 pub fn test(rest: &[String]) -> Result<()> {
     setup::run(false, false)?;
     for name in ["all-MiniLM-L6-v2", "efficientnet-lite0"] {
         if let Err(error) = registry::fetch(Kind::Models, name) {
-            eprintln!("xtask: {name} could not be fetched, tests of it will skip: {error:#}");
+            eprintln!("xtask: {name} could not be downloaded; its tests will be skipped: {error:#}");
         }
     }
     run("testing", &["test", "--release", "--workspace"], rest, &[])
 }
 
-/// Benches by name, or all.
+/// Runs one benchmark by name, or all.
 pub fn bench(name: Option<&str>, rest: &[String]) -> Result<()> {
     setup::run(false, false)?;
     let tensor = || run("benching", &["bench", "--package", "mm-benches", "--bench", "tensor"], &[], &[]);
     match name {
         Some("list") => {
             println!(
-                "tensor  a small operation through mm_core against tch alone\nloader  pictures a second against PIL and torchvision in a PyTorch DataLoader\npeers   pretrained models against transformers, sentence-transformers, ONNX Runtime, OpenVINO and candle (--quick: one turn each)\nwords   Word2Vec against gensim (--seeds N)\nalign   CCA, Sinkhorn and soft-DTW against scikit-learn, POT and tslearn\ntraining training steps of learned codes, fusion and reasoning networks against PyTorch (--quick, --only TEXT)\nloader, peers, words, align and training make a Python environment with the peers once (some GB)"
+                "tensor    overhead of mm_core's tensor over tch's\n\
+                 loader    images per second against a PyTorch DataLoader with PIL and torchvision\n\
+                 peers     pretrained models against transformers, sentence-transformers, ONNX Runtime, OpenVINO and \
+                 candle (--quick: one round each)\n\
+                 words     Word2Vec against gensim (--seeds N)\n\
+                 align     CCA, Sinkhorn and soft-DTW against scikit-learn, POT and tslearn\n\
+                 training  training steps of representation, fusion and reasoning networks against PyTorch (--quick, \
+                 --only TEXT)\n\
+                 All but tensor create a Python environment with the other libraries once (some GB)"
             );
             Ok(())
         }
@@ -68,7 +78,7 @@ pub fn bench(name: Option<&str>, rest: &[String]) -> Result<()> {
         Some("align") => align(),
         Some("training") => training(rest),
         Some("tensor") => tensor(),
-        Some(other) => bail!("no bench `{other}`; `cargo xtask bench list` names them"),
+        Some(other) => bail!("unknown benchmark `{other}`; `cargo xtask bench list` prints the names"),
         None => {
             tensor()?;
             loader()?;
@@ -80,27 +90,31 @@ pub fn bench(name: Option<&str>, rest: &[String]) -> Result<()> {
     }
 }
 
-/// An environment with the packages that a script needs, made once; its interpreter.
+/// The interpreter of a Python environment with these packages, which is created once; `MM_PYTHON` where it is set.
 pub fn python_with(name: &str, packages: &[&str]) -> Result<std::path::PathBuf> {
-    if let Some(own) = std::env::var_os("MM_PYTHON").filter(|v| !v.is_empty()) {
-        return Ok(own.into());
+    if let Some(python) = std::env::var_os("MM_PYTHON").filter(|v| !v.is_empty()) {
+        return Ok(python.into());
     }
     let environment = cache().join("python").join(name);
     let (python, complete) = (environment.join("bin/python"), environment.join("complete"));
-    let wanted = packages.join("\n");
-    if std::fs::read_to_string(&complete).is_ok_and(|t| t == wanted) {
+    let requirements = packages.join("\n");
+    if std::fs::read_to_string(&complete).is_ok_and(|t| t == requirements) {
         return Ok(python);
     }
     eprintln!(
-        "xtask: a Python environment with {} (some GB, once; MM_PYTHON names one of your own) …",
+        "xtask: creating a Python environment with {} (some GB, once; set MM_PYTHON to use your own) …",
         packages.join(", ")
     );
-    let made = Command::new(crate::fetch::python()?).args(["-m", "venv"]).arg(&environment).status()?.success()
-        && Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(packages).status()?.success();
-    if !made {
-        bail!("the Python environment could not be made (is the network there? Debian: apt-get install python3-venv)");
+    let is_created =
+        Command::new(crate::packages::python()?).args(["-m", "venv"]).arg(&environment).status()?.success()
+            && Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(packages).status()?.success();
+    if !is_created {
+        bail!(
+            "the Python environment could not be created; check the network connection and that venv is installed (Debian: \
+             apt-get install python3-venv)"
+        );
     }
-    std::fs::write(complete, wanted)?;
+    std::fs::write(complete, requirements)?;
     Ok(python)
 }
 
@@ -112,7 +126,7 @@ fn script(python: &std::path::Path, file: &str, arguments: &[std::path::PathBuf]
     Ok(())
 }
 
-/// The peer is PyTorch's own stack.
+/// The data loader against PyTorch's.
 fn loader() -> Result<()> {
     let python = python_with("loader", &["torch==2.11.0", "torchvision==0.26.0", "pillow", "numpy"])?;
     run("building", &["build", "--release", "--package", "mm-benches", "--bin", "loader"], &[], &[])?;
@@ -126,35 +140,35 @@ fn training(rest: &[String]) -> Result<()> {
     script(&python, "benches/training.py", &[root().join("target/release/training")], rest)
 }
 
-/// mm-align against what people use for each method.
+/// mm-align against the usual library for each method.
 fn align() -> Result<()> {
     let python = python_with("align-bench", &[ALIGN_REFERENCES, &["torch==2.11.0"]].concat())?;
     run("building", &["build", "--release", "--package", "mm-benches", "--bin", "align"], &[], &[])?;
     script(&python, "benches/align.py", &[root().join("target/release/align")], &[])
 }
 
-/// Word2Vec on dictionary text.
+/// Word2Vec on dictionary text against gensim's.
 fn words(rest: &[String]) -> Result<()> {
     let python = python_with("words", &["gensim"])?;
-    let (glosses, tests) =
+    let (dictionary, tests) =
         (registry::fetch(Kind::Data, "english-dictionary")?, registry::fetch(Kind::Data, "word-tests")?);
-    let place = cache().join("bench/words");
-    std::fs::create_dir_all(&place)?;
-    let (mm, corpus) = (built_mm()?, place.join("dictionary.txt"));
+    let folder = cache().join("bench/words");
+    std::fs::create_dir_all(&folder)?;
+    let (mm, corpus) = (built_mm()?, folder.join("dictionary.txt"));
     if !Command::new(&mm)
         .args(["prepare", "--dataset", "english-dictionary", "--data"])
-        .arg(&glosses)
+        .arg(&dictionary)
         .arg("--out")
         .arg(&corpus)
         .status()?
         .success()
     {
-        bail!("the corpus could not be made");
+        bail!("the corpus could not be prepared");
     }
-    script(&python, "benches/words.py", &[mm, corpus, tests, place], rest)
+    script(&python, "benches/words.py", &[mm, corpus, tests, folder], rest)
 }
 
-/// What the scripts that hold mm against reference programs need.
+/// Python packages of the reference libraries.
 pub const REFERENCES: &[&str] = &[
     "torch==2.11.0",
     "torchvision==0.26.0",
@@ -174,12 +188,12 @@ pub const REFERENCES: &[&str] = &[
     "protobuf",
 ];
 
-/// Pretrained models against the programs that a user would pick instead.
+/// Pretrained models against other inference libraries.
 fn peers(rest: &[String]) -> Result<()> {
     let python = python_with("references", REFERENCES)?;
     let minilm = registry::fetch(Kind::Models, "all-MiniLM-L6-v2")?;
     run("building", &["build", "--release", "--package", "mm-benches", "--package", "mm-cli", "--bins"], &[], &[])?;
-    // candle is no part of this workspace; where it cannot be built the others are measured without it.
+    // candle is not part of this workspace; where it cannot be built, it is left out.
     let candle = Command::new("cargo")
         .args(["build", "--release", "--manifest-path"])
         .arg(root().join("benches/candle/Cargo.toml"))
@@ -187,42 +201,43 @@ fn peers(rest: &[String]) -> Result<()> {
         .arg(root().join("target/candle"))
         .status()?;
     if !candle.success() {
-        eprintln!("xtask: candle was not built and is left out");
+        eprintln!("xtask: candle could not be built and is left out");
     }
     let binary = |name: &str| root().join("target/release").join(name);
     script(&python, "benches/peers.py", &[binary("forward"), binary("mm"), cache().join("bench/peers"), minilm], rest)
 }
 
-/// The program mm, built.
+/// Builds mm and returns the path of its binary.
 pub fn built_mm() -> Result<std::path::PathBuf> {
     run("building", &["build", "--release", "--package", "mm-cli"], &[], &[])?;
     Ok(root().join("target/release/mm"))
 }
 
-/// Holds mm against the answers that `xtask/parity/families.py` left in a folder; mm's own copies of the weights are kept beside.
-pub fn hold_parity(folder: &std::path::Path) -> Result<()> {
-    let place = folder.to_string_lossy();
+/// Compares mm with the outputs that `xtask/parity/families.py` wrote into a folder, and saves mm's own copies of the
+/// weights in it.
+pub fn check_parity(folder: &std::path::Path) -> Result<()> {
+    let folder = folder.to_string_lossy();
     let test = ["test", "--release", "--package", "mm-repr", "--test", "references", "every_family"];
-    run("parity", &test, &[], &[("MM_PARITY", &place), ("MM_PARITY_SAVE", "1")])
+    run("parity", &test, &[], &[("MM_PARITY", &folder), ("MM_PARITY_SAVE", "1")])
 }
 
-/// What mm-align is held against.
+/// Python packages of the reference libraries of mm-align.
 pub const ALIGN_REFERENCES: &[&str] =
     &["numpy", "scipy", "scikit-learn==1.9.1", "cca-zoo==4.0.1", "POT==0.9.7.post1", "tslearn==0.10.0"];
 
-/// Holds a crate against the answers that a script of xtask/parity left in a file.
-pub fn hold_answers(package: &str, variable: &str, answers: &std::path::Path) -> Result<()> {
+/// Compares a crate with the outputs that a script of xtask/parity wrote to `expected`.
+pub fn check_references(package: &str, variable: &str, expected: &std::path::Path) -> Result<()> {
     let test = ["test", "--release", "--package", package, "--test", "references"];
-    run("parity", &test, &[], &[(variable, &answers.to_string_lossy())])
+    run("parity", &test, &[], &[(variable, &expected.to_string_lossy())])
 }
 
-/// The documentation, warnings refused.
+/// Builds the documentation; warnings are errors.
 pub fn docs() -> Result<()> {
     setup::run(false, false)?;
     run("documenting", &["doc", "--release", "--workspace", "--no-deps"], &[], &[("RUSTDOCFLAGS", "-D warnings")])
 }
 
-/// All that must pass before a change lands.
+/// Runs what CI runs.
 pub fn ci() -> Result<()> {
     setup::run(false, false)?;
     run("formatting", &["fmt", "--all", "--check"], &[], &[])?;

@@ -1,9 +1,9 @@
-//! What was found on this machine, with a remedy under each thing that is wrong. The three mistakes that cost tch's users most are
-//! known by name: a libtorch of another version, one of the old C++ ABI, and a shared library that is missing when a program starts.
+//! Checks the machine and prints how to fix each problem. It recognizes the three most frequent problems of tch's
+//! users: a libtorch of another version, one with the old C++ ABI, and a shared library that is missing at run time.
 
 use crate::{
-    places::{cache, program, root},
-    setup::{VERSION, cargo_settings, fetched_ffmpeg, from_environment, matches, version_of},
+    paths::{cache, program, root},
+    setup::{VERSION, cargo_settings, downloaded_ffmpeg, from_environment, matches, version_of},
 };
 use anyhow::Result;
 use std::{
@@ -12,7 +12,7 @@ use std::{
 };
 
 struct Findings {
-    wrong: usize,
+    num_problems: usize,
 }
 
 impl Findings {
@@ -20,18 +20,18 @@ impl Findings {
         println!("  ok   {name:14} {found}");
     }
 
-    fn bad(&mut self, name: &str, found: impl std::fmt::Display, remedy: &str) {
-        self.wrong += 1;
-        println!("  BAD  {name:14} {found}\n       {:14} → {remedy}", "");
+    fn bad(&mut self, name: &str, found: impl std::fmt::Display, fix: &str) {
+        self.num_problems += 1;
+        println!("  BAD  {name:14} {found}\n       {:14} → {fix}", "");
     }
 
-    fn note(name: &str, found: impl std::fmt::Display, remedy: &str) {
-        println!("  --   {name:14} {found}\n       {:14} → {remedy}", "");
+    fn note(name: &str, found: impl std::fmt::Display, fix: &str) {
+        println!("  --   {name:14} {found}\n       {:14} → {fix}", "");
     }
 }
 
 pub fn run() -> Result<()> {
-    let mut findings = Findings { wrong: 0 };
+    let mut findings = Findings { num_problems: 0 };
     println!("libtorch");
     libtorch(&mut findings);
     println!("machine");
@@ -41,17 +41,17 @@ pub fn run() -> Result<()> {
     programs(&mut findings);
     println!("caches");
     caches(&mut findings);
-    match findings.wrong {
-        0 => println!("all is well"),
-        n => anyhow::bail!("{n} thing{} wrong, each with its remedy above", if n == 1 { " is" } else { "s are" }),
+    match findings.num_problems {
+        0 => println!("no problems found"),
+        n => anyhow::bail!("found {n} problem{}; see the fixes above", if n == 1 { "" } else { "s" }),
     }
     Ok(())
 }
 
-/// The folder that cargo will build with, and who says so.
-fn chosen() -> Result<Option<(PathBuf, &'static str)>> {
-    if let Some(own) = from_environment()? {
-        return Ok(Some((own.folder, own.origin)));
+/// The libtorch folder that cargo builds with, and where it is set.
+fn configured() -> Result<Option<(PathBuf, &'static str)>> {
+    if let Some(found) = from_environment()? {
+        return Ok(Some((found.folder, found.origin)));
     }
     let text = std::fs::read_to_string(cargo_settings()).unwrap_or_default();
     let settings: toml::Table = toml::from_str(&text).unwrap_or_default();
@@ -60,7 +60,7 @@ fn chosen() -> Result<Option<(PathBuf, &'static str)>> {
 }
 
 fn libtorch(findings: &mut Findings) {
-    let (folder, origin) = match chosen() {
+    let (folder, origin) = match configured() {
         Ok(Some(found)) => found,
         Ok(None) => return findings.bad("libtorch", "none", "cargo xtask setup"),
         Err(error) => {
@@ -75,12 +75,12 @@ fn libtorch(findings: &mut Findings) {
     if !library.exists() {
         return findings.bad(
             "libtorch",
-            format!("{} (from {origin}) holds no lib/libtorch_cpu.so", folder.display()),
+            format!("{} (from {origin}) does not contain lib/libtorch_cpu.so", folder.display()),
             "cargo xtask setup --force",
         );
     }
     let version = version_of(&folder);
-    let shown = version.clone().unwrap_or_else(|| "of unknown version".into());
+    let shown = version.clone().unwrap_or_else(|| "unknown version".into());
     let found = crate::setup::Libtorch {
         folder: folder.clone(),
         origin,
@@ -88,12 +88,18 @@ fn libtorch(findings: &mut Findings) {
         cuda: folder.join("lib/libtorch_cuda.so").exists(),
     };
     if matches(&found) {
-        Findings::good("version", format!("{shown} at {} (from {origin}), goes with tch 0.24.0", folder.display()));
+        Findings::good(
+            "version",
+            format!("{shown} at {} (from {origin}), the version that tch 0.24.0 requires", folder.display()),
+        );
     } else {
         findings.bad(
             "version",
-            format!("{shown} at {} (from {origin}); tch 0.24.0 goes with {VERSION} (wrong libtorch version, tch-rs issue 671)", folder.display()),
-            "unset LIBTORCH and run `cargo xtask setup`, or bring libtorch of that version",
+            format!(
+                "found {shown} at {} (from {origin}), expected {VERSION} for tch 0.24.0 (wrong libtorch version, tch-rs issue 671)",
+                folder.display()
+            ),
+            "unset LIBTORCH and run `cargo xtask setup`, or install libtorch of that version",
         );
     }
     match old_abi(&library) {
@@ -101,50 +107,47 @@ fn libtorch(findings: &mut Findings) {
         Some(true) => findings.bad(
             "C++ ABI",
             "pre-cxx11 (C++ ABI mismatch, tch-rs issue 880: undefined symbols with std::string when linking)",
-            "take the cxx11 libtorch, or set LIBTORCH_CXX11_ABI=0 for every build",
+            "use the cxx11 libtorch, or set LIBTORCH_CXX11_ABI=0 for every build",
         ),
         None => Findings::note(
             "C++ ABI",
             "could not be read",
-            "a link error that names std::string or std::__cxx11 means the other ABI",
+            "a link error that mentions std::string or std::__cxx11 means that the ABI is wrong",
         ),
     }
     let missing = missing_libraries(&library);
     if missing.is_empty() {
-        Findings::good("libraries", "all that libtorch_cpu.so needs are found");
+        Findings::good("libraries", "all dependencies of libtorch_cpu.so are found");
     } else {
         findings.bad(
             "libraries",
-            format!(
-                "not found when a program starts: {} (missing shared library, tch-rs issue 699)",
-                missing.join(", ")
-            ),
-            "cargo xtask setup --force; with a LIBTORCH of your own, unpack what it was shipped with beside it",
+            format!("not found at run time: {} (missing shared library, tch-rs issue 699)", missing.join(", ")),
+            "cargo xtask setup --force; with your own LIBTORCH, unpack the whole distribution",
         );
     }
     let text = std::fs::read_to_string(cargo_settings()).unwrap_or_default();
     if text.contains(&folder.join("lib").display().to_string()) {
-        Findings::good("run path", "written into every program by .cargo/libtorch.toml");
+        Findings::good("rpath", "set for every binary by .cargo/libtorch.toml");
     } else {
         findings.bad(
-            "run path",
+            "rpath",
             format!(
-                "programs will not find {}/lib when they start (missing shared library, tch-rs issue 699)",
+                "binaries will not find {}/lib at run time (missing shared library, tch-rs issue 699)",
                 folder.display()
             ),
             "cargo xtask setup",
         );
     }
     if found.cuda {
-        Findings::good("CUDA", "this libtorch has it");
+        Findings::good("CUDA", "supported by this libtorch");
     } else {
-        Findings::good("CUDA", "this libtorch computes on the processor only");
+        Findings::good("CUDA", "not supported: this libtorch is CPU-only");
     }
 }
 
-/// Whether libtorch's own functions take the old std::string: told by how their names are mangled.
+/// Whether libtorch's functions use the old std::string, by their mangled names; `None` when neither is found.
 fn old_abi(library: &Path) -> Option<bool> {
-    // The symbol table lies at the end of half a gigabyte; libc10 is small and has such names too.
+    // libtorch_cpu has half a gigabyte; libc10 is small and contains such names too.
     let c10 = std::fs::read(library.with_file_name("libc10.so")).ok()?;
     let has = |needle: &[u8]| c10.windows(needle.len()).any(|w| w == needle);
     if has(b"__cxx1112basic_string") {
@@ -182,11 +185,11 @@ fn machine(findings: &mut Findings) {
         .collect();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     Findings::good(
-        "processor",
+        "CPU",
         format!(
             "{} ({cores} threads; {})",
             field("model name"),
-            if features.is_empty() { "no AVX2: slow".into() } else { features.join(", ") }
+            if features.is_empty() { "no AVX2, slow".into() } else { features.join(", ") }
         ),
     );
     let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
@@ -213,21 +216,22 @@ fn machine(findings: &mut Findings) {
         .filter(|o| o.status.success())
     {
         Some(output) => Findings::good("GPU", String::from_utf8_lossy(&output.stdout).trim().replace('\n', "; ")),
-        None => Findings::good("GPU", "none (no nvidia-smi); mm computes on the processor"),
+        None => Findings::good("GPU", "none (no nvidia-smi); mm runs on the CPU"),
     }
 }
 
-/// Cargo takes a variable's flags instead of those of its config files, and with them goes the way to libtorch.
+/// Cargo replaces the flags of its config files by those of the environment, which drops the rpath to libtorch.
 fn flags(findings: &mut Findings) {
     for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"] {
         let Some(value) = std::env::var(name).ok().filter(|v| !v.is_empty()) else { continue };
         if value.contains("-rpath") {
-            Findings::good(name, format!("{value} (brings a way to libtorch of its own)"));
+            Findings::good(name, format!("{value} (contains an rpath)"));
         } else {
             findings.bad(
                 name,
                 &value,
-                "it takes the place of the flags that setup wrote, so programs will not find libtorch: unset it, or add -Clink-arg=-Wl,-rpath,LIBTORCH/lib to it",
+                "it replaces the flags that setup wrote, so binaries will not find libtorch: unset it, or add \
+                 -Clink-arg=-Wl,-rpath,LIBTORCH/lib to it",
             );
         }
     }
@@ -238,18 +242,20 @@ fn programs(findings: &mut Findings) {
         Some(path) => Findings::good("C++ compiler", path.display()),
         None => findings.bad("C++ compiler", "none", "install one (Debian: apt-get install g++)"),
     }
-    match program(&["ffmpeg"]).or_else(|| Some(fetched_ffmpeg()).filter(|p| p.exists())) {
+    match program(&["ffmpeg"]).or_else(|| Some(downloaded_ffmpeg()).filter(|p| p.exists())) {
         Some(path) => Findings::good("ffmpeg", path.display()),
-        None => Findings::note("ffmpeg", "none; video cannot be read", "cargo xtask setup, or apt-get install ffmpeg"),
+        None => {
+            Findings::note("ffmpeg", "none; video cannot be decoded", "cargo xtask setup, or apt-get install ffmpeg")
+        }
     }
-    for (name, use_of) in [
-        ("python3", "pip fetches libtorch and weights"),
+    for (name, purpose) in [
+        ("python3", "downloading libtorch and weights by pip"),
         ("npm", "the data set emoji"),
         ("apt-get", "the data set tuxpaint-stamps"),
     ] {
         match program(&[name]) {
             Some(path) => Findings::good(name, path.display()),
-            None => Findings::note(name, format!("none; needed for: {use_of}"), "install it where that is wanted"),
+            None => Findings::note(name, format!("none; needed for: {purpose}"), "install it if you need that"),
         }
     }
 }
@@ -261,14 +267,14 @@ fn caches(findings: &mut Findings) {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     Findings::good("target", format!("{} ({:.2} GB)", target.display(), size(&target)));
     for path in [&cache, &root()] {
-        let place = path.ancestors().find(|p| p.exists()).unwrap_or(path);
-        match free_bytes(place) {
+        let existing = path.ancestors().find(|p| p.exists()).unwrap_or(path);
+        match free_bytes(existing) {
             Some(bytes) if bytes < 4_000_000_000 => findings.bad(
                 "disk",
-                format!("{:.1} GB free at {}", bytes as f64 / 1e9, place.display()),
-                "libtorch, the build and the demo take about 4 GB; make room, or move the cache with XDG_CACHE_HOME",
+                format!("{:.1} GB free at {}", bytes as f64 / 1e9, existing.display()),
+                "libtorch, the build and the demo take about 4 GB; free some space, or move the cache with XDG_CACHE_HOME",
             ),
-            Some(bytes) => Findings::good("disk", format!("{:.1} GB free at {}", bytes as f64 / 1e9, place.display())),
+            Some(bytes) => Findings::good("disk", format!("{:.1} GB free at {}", bytes as f64 / 1e9, existing.display())),
             None => {}
         }
     }
@@ -286,13 +292,13 @@ fn folder_size(path: &Path) -> u64 {
         .sum()
 }
 
-/// Free bytes of the file system that `path` is on.
+/// Free bytes of the file system of `path`.
 pub fn free_bytes(path: &Path) -> Option<u64> {
     use std::os::unix::ffi::OsStrExt;
     let name = std::ffi::CString::new(path.as_os_str().as_bytes()).ok()?;
     // SAFETY: `statvfs` only fills the struct that it is given; zeros are a valid one.
     unsafe {
-        let mut about: libc::statvfs = std::mem::zeroed();
-        (libc::statvfs(name.as_ptr(), &raw mut about) == 0).then(|| about.f_bavail * about.f_frsize)
+        let mut stats: libc::statvfs = std::mem::zeroed();
+        (libc::statvfs(name.as_ptr(), &raw mut stats) == 0).then(|| stats.f_bavail * stats.f_frsize)
     }
 }

@@ -1,9 +1,9 @@
-//! Pipelines: a list of steps, each with declared inputs and outputs. A step whose inputs, parameters and program have not changed is
-//! skipped; a failed step is named, and what is done stays done.
+//! Pipelines: lists of steps, each with declared inputs and outputs. A step whose inputs, parameters and program have
+//! not changed is skipped.
 
 use crate::{
     cargo::cargo,
-    places::{cache, root},
+    paths::{cache, root},
     registry::{self, Kind},
 };
 use anyhow::{Context, Result, bail};
@@ -26,19 +26,19 @@ pub struct Arguments {
 
 #[derive(clap::Args, Clone, Default)]
 pub struct Options {
-    /// Set a value of the pipeline (`vars.…`, or a step's by its name): a.b=c; may be repeated.
+    /// Set a value of the pipeline: `vars.NAME=VALUE`, `NAME=VALUE` or `STEP.KEY=VALUE`; repeatable.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
-    /// Seeds to train (short for --set vars.seeds=N).
+    /// Number of seeds to train (short for --set vars.seeds=N).
     #[arg(long)]
     pub seeds: Option<u64>,
-    /// Run this step and all after it, whether or not something changed.
+    /// Run this step and all after it, even where nothing changed.
     #[arg(long, value_name = "STEP")]
     pub from: Option<String>,
-    /// Say what would be done, and do nothing.
+    /// Print which steps would run, and run none.
     #[arg(long)]
     pub dry_run: bool,
-    /// Run every step.
+    /// Run every step, even where nothing changed.
     #[arg(long)]
     pub force: bool,
 }
@@ -46,9 +46,9 @@ pub struct Options {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Pipeline {
-    /// What it does, in a line.
+    /// A description of one line.
     about: String,
-    /// Values that `${name}` in steps stands for; `${cache}` and `${here}` (the pipeline's folder) are always there.
+    /// Variables, used as `${name}` in steps. `${cache}` and `${here}` (the pipeline's folder) are always defined.
     #[serde(default)]
     vars: BTreeMap<String, toml::Value>,
     #[serde(rename = "step")]
@@ -68,21 +68,22 @@ struct Step {
     /// Arguments of `mm`.
     #[serde(default)]
     mm: Option<Vec<String>>,
-    /// Any other program with its arguments.
+    /// Another program with its arguments.
     #[serde(default)]
     run: Option<Vec<String>>,
     /// Files and folders that it reads.
     #[serde(default)]
     inputs: Vec<String>,
-    /// Files and folders that it makes.
+    /// Files and folders that it writes.
     #[serde(default)]
     outputs: Vec<String>,
-    /// Outputs that are deleted before it runs (a run folder that must be new).
+    /// Whether the outputs are deleted first (for a run folder, which must be new).
     #[serde(default)]
     fresh: bool,
 }
 
 impl Step {
+    /// All strings in which variables are expanded.
     fn strings(&mut self) -> impl Iterator<Item = &mut String> {
         let lists = self.mm.iter_mut().chain(self.run.iter_mut()).flatten();
         lists.chain(&mut self.inputs).chain(&mut self.outputs).chain(&mut self.fetch).chain(&mut self.pull)
@@ -108,30 +109,31 @@ fn load(arguments: &Arguments) -> Result<Pipeline> {
     vars.insert("cache".into(), cache().display().to_string());
     vars.insert("here".into(), folder.display().to_string());
     let names: Vec<String> = pipeline.steps.iter().map(|s| s.name.clone()).collect();
-    for (place, step) in pipeline.steps.iter_mut().enumerate() {
+    for (index, step) in pipeline.steps.iter_mut().enumerate() {
         let name = step.name.clone();
-        if names[..place].contains(&name) {
-            bail!("{}: two steps are called `{name}`", file.display());
+        if names[..index].contains(&name) {
+            bail!("{}: two steps are named `{name}`", file.display());
         }
         for text in step.strings() {
             *text = expand(text, &vars).with_context(|| format!("step `{name}`"))?;
         }
-        let works = [step.fetch.is_some(), step.pull.is_some(), step.mm.is_some(), step.run.is_some()];
-        if works.iter().filter(|w| **w).count() != 1 {
+        let actions = [step.fetch.is_some(), step.pull.is_some(), step.mm.is_some(), step.run.is_some()];
+        if actions.iter().filter(|a| **a).count() != 1 {
             bail!("{}: step `{name}` must have exactly one of fetch, pull, mm, run", file.display());
         }
     }
     Ok(pipeline)
 }
 
+/// Applies one `--set` to the pipeline's TOML.
 fn set(table: &mut toml::Table, item: &str) -> Result<()> {
-    let (key, text) = item.split_once('=').with_context(|| format!("--set {item}: wanted KEY=VALUE"))?;
+    let (key, text) = item.split_once('=').with_context(|| format!("--set {item}: expected KEY=VALUE"))?;
     let value = toml::from_str::<toml::Table>(&format!("v = {text}"))
         .ok()
         .and_then(|mut t| t.remove("v"))
         .unwrap_or_else(|| toml::Value::String(text.into()));
     let parts: Vec<&str> = key.split('.').collect();
-    // A bare name is a variable; a step is named instead of numbered.
+    // A name without a dot is a variable; the first part of other keys is a step's name.
     let (first, rest) = parts.split_first().context("--set: an empty key")?;
     if rest.is_empty() || *first == "vars" {
         let name = rest.first().unwrap_or(first);
@@ -142,7 +144,7 @@ fn set(table: &mut toml::Table, item: &str) -> Result<()> {
             .context("vars is not a table")?;
         if !vars.contains_key(*name) {
             bail!(
-                "--set {item}: the pipeline has no variable `{name}`; it has {}",
+                "--set {item}: the pipeline has no variable `{name}`; its variables are {}",
                 vars.keys().cloned().collect::<Vec<_>>().join(", ")
             );
         }
@@ -158,13 +160,17 @@ fn set(table: &mut toml::Table, item: &str) -> Result<()> {
     Ok(())
 }
 
+/// Replaces `${name}` by the variable.
 fn expand(text: &str, vars: &BTreeMap<String, String>) -> Result<String> {
     let mut out = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("${") {
         let (name, tail) = after.split_once('}').with_context(|| format!("`{text}`: a ${{ without its }}"))?;
         let value = vars.get(name).with_context(|| {
-            format!("`{text}`: no variable `{name}`; there are {}", vars.keys().cloned().collect::<Vec<_>>().join(", "))
+            format!(
+                "`{text}`: no variable `{name}`; the variables are {}",
+                vars.keys().cloned().collect::<Vec<_>>().join(", ")
+            )
         })?;
         out += before;
         out += value;
@@ -173,30 +179,30 @@ fn expand(text: &str, vars: &BTreeMap<String, String>) -> Result<String> {
     Ok(out + rest)
 }
 
-/// A digest of files and folders: of paths, lengths and times of change, so that gigabytes are not read.
-fn look_at(paths: &[String]) -> String {
+/// A digest of files and folders: of the contents of small files, of the sizes and modification times of large ones.
+fn digest(paths: &[String]) -> String {
     fn add(path: &Path, hasher: &mut Sha256) {
         hasher.update(path.display().to_string());
-        let Ok(about) = std::fs::metadata(path) else {
+        let Ok(metadata) = std::fs::metadata(path) else {
             hasher.update(b"missing");
             return;
         };
-        if about.is_dir() {
+        if metadata.is_dir() {
             let mut entries: Vec<PathBuf> =
                 std::fs::read_dir(path).into_iter().flatten().filter_map(|e| e.ok().map(|e| e.path())).collect();
             entries.sort();
             entries.iter().for_each(|e| add(e, hasher));
-        } else if about.len() < 1 << 20 {
-            // Small files count by what they say: a clone or a `touch` changes times only.
+        } else if metadata.len() < 1 << 20 {
+            // A clone or a `touch` changes only the modification time.
             hasher.update(std::fs::read(path).unwrap_or_default());
         } else {
-            let changed = about
+            let modified = metadata
                 .modified()
                 .ok()
                 .and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok())
                 .map_or(0, |d| d.as_nanos());
-            hasher.update(about.len().to_le_bytes());
-            hasher.update(changed.to_le_bytes());
+            hasher.update(metadata.len().to_le_bytes());
+            hasher.update(modified.to_le_bytes());
         }
     }
     let mut hasher = Sha256::new();
@@ -208,8 +214,8 @@ fn hex(hasher: Sha256) -> String {
     hasher.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// Steps done, by name, with the key that they were done under.
-type Done = BTreeMap<String, String>;
+/// The digests of the completed steps, by name.
+type CompletedSteps = BTreeMap<String, String>;
 
 fn state_file(pipeline: &Path) -> PathBuf {
     let name: String =
@@ -225,17 +231,17 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         && !pipeline.steps.iter().any(|s| s.name == *from)
     {
         bail!(
-            "--from {from}: no such step; there are {}",
+            "--from {from}: no such step; the steps are {}",
             pipeline.steps.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(", ")
         );
     }
     eprintln!("{}", pipeline.about);
     let file = state_file(&arguments.pipeline);
-    let mut done: Done =
+    let mut completed: CompletedSteps =
         std::fs::read_to_string(&file).ok().and_then(|t| serde_json::from_str(&t).ok()).unwrap_or_default();
     let needs_mm = pipeline.steps.iter().any(|s| s.mm.is_some());
     let program = if needs_mm && !options.dry_run { Some(build()?) } else { None };
-    let program_key = look_at(&[root().join("target/release/mm").display().to_string()]);
+    let program_key = digest(&[root().join("target/release/mm").display().to_string()]);
     let mut forced = options.force;
     let count = pipeline.steps.len();
     for (number, step) in pipeline.steps.iter().enumerate() {
@@ -245,14 +251,14 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             "{:?} {:?} {:?} {:?} {:?} {:?}",
             step.fetch, step.pull, step.mm, step.run, step.inputs, step.outputs
         ));
-        hasher.update(look_at(&step.inputs));
+        hasher.update(digest(&step.inputs));
         if step.mm.is_some() {
             hasher.update(&program_key);
         }
         let key = hex(hasher);
-        let there = step.outputs.iter().all(|o| root().join(o).exists());
+        let outputs_exist = step.outputs.iter().all(|o| root().join(o).exists());
         let title = format!("[{}/{count}] {}", number + 1, step.name);
-        if !forced && there && done.get(&step.name) == Some(&key) {
+        if !forced && outputs_exist && completed.get(&step.name) == Some(&key) {
             eprintln!("{title}: nothing changed, skipped");
             continue;
         }
@@ -261,41 +267,44 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             continue;
         }
         eprintln!("{title} …");
-        let begun = Instant::now();
+        let start = Instant::now();
         if step.fresh {
             for output in &step.outputs {
                 let path = root().join(output);
                 let _ = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
             }
         }
-        perform(step, program.as_deref()).with_context(|| {
-            format!("step `{}` failed; the {number} before it are done and kept. Run again to go on, or --from {} to repeat it", step.name, step.name)
+        run_step(step, program.as_deref()).with_context(|| {
+            format!(
+                "step `{}` failed; the {number} steps before it are complete. Run again to continue, or with --from to repeat one",
+                step.name
+            )
         })?;
         if let Some(missing) = step.outputs.iter().find(|o| !root().join(o).exists()) {
-            bail!("step `{}` ended well but did not make {missing}, which it declares", step.name);
+            bail!("step `{}` succeeded but did not write {missing}, one of its outputs", step.name);
         }
-        eprintln!("{title}: {:.1} s", begun.elapsed().as_secs_f64());
-        done.insert(step.name.clone(), key);
+        eprintln!("{title}: {:.1} s", start.elapsed().as_secs_f64());
+        completed.insert(step.name.clone(), key);
         std::fs::create_dir_all(file.parent().unwrap_or(Path::new(".")))?;
         let partial = file.with_extension("partial");
-        std::fs::write(&partial, serde_json::to_string_pretty(&done)?)?;
+        std::fs::write(&partial, serde_json::to_string_pretty(&completed)?)?;
         std::fs::rename(&partial, &file)?;
     }
     Ok(())
 }
 
-/// `mm`, built for release.
+/// Builds `mm` and returns the path of its binary.
 fn build() -> Result<PathBuf> {
     eprintln!("building mm (minutes the first time) …");
     let status = cargo().args(["build", "--release", "--package", "mm-cli"]).status()?;
     if !status.success() {
-        bail!("mm could not be built; `cargo xtask doctor` looks for the usual reasons");
+        bail!("mm could not be built; `cargo xtask doctor` checks for the usual causes");
     }
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     Ok(target.join("release/mm"))
 }
 
-fn perform(step: &Step, mm: Option<&Path>) -> Result<()> {
+fn run_step(step: &Step, mm: Option<&Path>) -> Result<()> {
     if let Some(name) = &step.fetch {
         return registry::fetch(Kind::Data, name).map(drop);
     }
@@ -321,7 +330,7 @@ fn perform(step: &Step, mm: Option<&Path>) -> Result<()> {
         .status()
         .with_context(|| format!("{} cannot be run", command.get_program().to_string_lossy()))?;
     if !status.success() {
-        bail!("it ended with {status}");
+        bail!("it exited with {status}");
     }
     Ok(())
 }
@@ -350,27 +359,28 @@ outputs = ["${here}/out2"]
     }
 
     #[test]
-    fn a_failed_step_is_named_and_what_is_done_is_kept_and_skipped_until_something_changes() {
+    fn a_failed_step_is_named_and_completed_steps_are_skipped_until_something_changes() {
         let folder = tempfile::tempdir().unwrap();
         let file = pipeline(folder.path());
-        let go = |options: Options| run(&Arguments { pipeline: file.clone(), options });
+        let run_with = |options: Options| run(&Arguments { pipeline: file.clone(), options });
         let lines = || std::fs::read_to_string(folder.path().join("a")).unwrap().lines().count();
-        let text = format!("{:#}", go(Options::default()).unwrap_err());
+        let text = format!("{:#}", run_with(Options::default()).unwrap_err());
         assert!(text.contains("step `second` failed"), "{text}");
         std::fs::write(folder.path().join("allow"), "").unwrap();
-        go(Options::default()).unwrap();
+        run_with(Options::default()).unwrap();
         assert_eq!(lines(), 1, "the first step was run again");
-        go(Options::default()).unwrap();
-        go(Options { dry_run: true, force: true, ..Options::default() }).unwrap();
+        run_with(Options::default()).unwrap();
+        run_with(Options { dry_run: true, force: true, ..Options::default() }).unwrap();
         assert_eq!(lines(), 1);
-        go(Options { overrides: vec!["word=two".into()], ..Options::default() }).unwrap();
+        run_with(Options { overrides: vec!["word=two".into()], ..Options::default() }).unwrap();
         assert_eq!(lines(), 2);
         assert_eq!(std::fs::read_to_string(folder.path().join("out2")).unwrap(), "one\ntwo\n");
-        go(Options { from: Some("second".into()), overrides: vec!["word=two".into()], ..Options::default() }).unwrap();
+        run_with(Options { from: Some("second".into()), overrides: vec!["word=two".into()], ..Options::default() })
+            .unwrap();
         assert_eq!(lines(), 2);
-        assert!(go(Options { from: Some("third".into()), ..Options::default() }).is_err());
+        assert!(run_with(Options { from: Some("third".into()), ..Options::default() }).is_err());
         assert!(
-            go(Options { overrides: vec!["wird=two".into()], ..Options::default() })
+            run_with(Options { overrides: vec!["wird=two".into()], ..Options::default() })
                 .unwrap_err()
                 .to_string()
                 .contains("no variable `wird`")
