@@ -22,13 +22,13 @@ use std::{collections::BTreeMap, time::Instant};
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 fn best(times: usize, mut body: impl FnMut() -> Outcome<()>) -> Outcome<f64> {
-    let mut least = f64::INFINITY;
+    let mut fastest = f64::INFINITY;
     for _ in 0..times {
-        let begun = Instant::now();
+        let start = Instant::now();
         body()?;
-        least = least.min(begun.elapsed().as_secs_f64());
+        fastest = fastest.min(start.elapsed().as_secs_f64());
     }
-    Ok(least)
+    Ok(fastest)
 }
 
 fn main() -> Outcome<()> {
@@ -41,10 +41,10 @@ fn main() -> Outcome<()> {
     }
     let randn = |shape: &[i64], dtype: DType| Tensor::randn(shape, dtype, Device::Cpu);
     let mut out: BTreeMap<&str, f64> = BTreeMap::new();
-    let pair = |rows: i64, width: i64| -> Outcome<(Tensor, Tensor)> {
+    let pair = |rows: i64, dim: i64| -> Outcome<(Tensor, Tensor)> {
         let hidden = randn(&[rows, 64], DType::F64)?;
         let set = || -> Outcome<Tensor> {
-            Ok(hidden.matmul(&randn(&[64, width], DType::F64)?)?.add(&randn(&[rows, width], DType::F64)?)?)
+            Ok(hidden.matmul(&randn(&[64, dim], DType::F64)?)?.add(&randn(&[rows, dim], DType::F64)?)?)
         };
         Ok((set()?, set()?))
     };

@@ -1,18 +1,19 @@
 #!/usr/bin/env python3
-"""mm on a GPU against PyTorch on the same GPU, the same checkpoints (random weights at published sizes) in one run, taking turns.
+"""mm against PyTorch on a GPU, with the same checkpoints (random weights at published sizes), alternating.
 
-    python benches/gpu.py FORWARD SPEAK FOLDER [TURNS]     (the programs `forward` and `speak` of this crate; LD_LIBRARY_PATH: torch's lib)
+    python benches/gpu.py FORWARD GENERATE FOLDER [ROUNDS]
 
-Eager PyTorch, as transformers runs it; frozen weights, no gradients; each figure is the median of the turns (three). `channels last` is PyTorch
-with its pictures and weights laid out as mm lays out its own.
+FORWARD and GENERATE are binaries of this crate, with torch's lib folder in LD_LIBRARY_PATH. PyTorch runs eagerly, as
+transformers does, without gradients. Prints the median of the rounds (default three). `channels last` is PyTorch with the
+memory format that mm uses.
 """
 import json, os, statistics, subprocess, sys, time, warnings
 from pathlib import Path
 warnings.filterwarnings("ignore")
 import torch, transformers as tf
 tf.logging.set_verbosity_error(); torch.set_grad_enabled(False); torch.manual_seed(0)
-FORWARD, SPEAK, cache = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]); cache.mkdir(parents=True, exist_ok=True)
-TURNS = int(sys.argv[4]) if len(sys.argv) > 4 else 3
+FORWARD, GENERATE, cache = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]); cache.mkdir(parents=True, exist_ok=True)
+ROUNDS = int(sys.argv[4]) if len(sys.argv) > 4 else 3
 GPU = torch.cuda.get_device_name(); print(GPU, torch.__version__, flush=True)
 
 def best(f, n, k=7, times=20):
@@ -23,7 +24,7 @@ def best(f, n, k=7, times=20):
 def ours(program, *a): return float(subprocess.run([program, *map(str, a)], check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, "DEVICE": "cuda"}).stdout)
 def duel(title, rows):
     got = {name: [] for name in rows}
-    for _ in range(TURNS):
+    for _ in range(ROUNDS):
         for name, f in rows.items(): got[name].append(f())
     m = {name: statistics.median(v) for name, v in got.items()}
     print(f"{title}: " + ", ".join(f"{n} {v:.1f}" for n, v in m.items()) + f"; mm/PyTorch {m['mm'] / max(v for n, v in m.items() if n != 'mm'):.2f}", flush=True)
@@ -52,4 +53,4 @@ for dt, dtype in (("f32", torch.float32), ("bf16", torch.bfloat16), ("f16", torc
 f = folder("blip"); tf.BlipForConditionalGeneration(tf.BlipConfig(text_config=dict(num_attention_heads=12, bos_token_id=2, sep_token_id=3, pad_token_id=0))).save_pretrained(f); image(f, image_processor_type="BlipImageProcessor", size={"height": 384, "width": 384}, do_center_crop=False); words(f, 30524)
 from PIL import Image; Image.effect_noise((640, 480), 90).convert("RGB").save(cache / "noise.png")
 bm = tf.BlipForConditionalGeneration.from_pretrained(f).eval().cuda(); pixels = torch.randn(1, 3, 384, 384, device="cuda")
-for beams in (1, 5): duel(f"BLIP-base caption of 20 tokens, {beams} beams, f32, tokens/s (mm reads the file too)", {"mm": lambda: ours(SPEAK, f, "caption", cache / "noise.png", beams, 20, "f32"), "PyTorch": lambda: best(lambda: bm.generate(pixel_values=pixels, num_beams=beams, max_new_tokens=20, min_new_tokens=20), 20, 3, 1)})
+for beams in (1, 5): duel(f"BLIP-base caption of 20 tokens, {beams} beams, f32, tokens/s (mm also decodes the image file)", {"mm": lambda: ours(GENERATE, f, "caption", cache / "noise.png", beams, 20, "f32"), "PyTorch": lambda: best(lambda: bm.generate(pixel_values=pixels, num_beams=beams, max_new_tokens=20, min_new_tokens=20), 20, 3, 1)})

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Pictures a second: mm's loader against PIL + torchvision in a PyTorch DataLoader with two workers, on the same 640x480 jpegs, the
-same resize, crop and normalisation, batches of 64, in one run, taking turns; the best of three epochs of each turn counts.
+"""Images per second of mm's loader and of a PyTorch DataLoader with PIL, torchvision and two workers: the same 640x480 jpegs, the
+same resize, crop and normalization, batches of 64. The two alternate for three rounds; the best of three epochs of each counts.
 
     cargo xtask bench loader
 """
@@ -38,4 +38,4 @@ if __name__ == "__main__":
         for _ in range(3):
             ours.append(float(subprocess.run([sys.argv[1], manifest, "3"], check=True, capture_output=True, text=True).stdout))
             theirs.append(peer(files, 3))
-        print(f"mm {max(ours):.0f} pictures/s, PyTorch DataLoader {max(theirs):.0f} pictures/s: {sorted(ours)[1] / sorted(theirs)[1]:.2f} times as many (median of three turns)")
+        print(f"mm {max(ours):.0f} images/s, PyTorch DataLoader {max(theirs):.0f} images/s: {sorted(ours)[1] / sorted(theirs)[1]:.2f}x (medians of three rounds)")

@@ -1,5 +1,6 @@
-//! Pictures a second through mm's loader: decode, shortest edge to 256, centre crop of 224, normalise, batch. `loader.py` runs it
-//! beside the peer on the same files. Usage: loader MANIFEST EPOCHS
+//! mm's part of `loader.py`: images per second of the loader (decode, resize to 256, center crop of 224, normalize, batch).
+//!
+//! Usage: `loader MANIFEST EPOCHS`. Prints the best epoch.
 
 use mm_core::{Modality, Processor};
 use mm_data::{
@@ -29,12 +30,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         .build()?;
     let mut best = 0f64;
     for epoch in 0..epochs.parse::<u64>()? {
-        let begun = Instant::now();
+        let start = Instant::now();
         let mut seen = 0;
         for batch in loader.epoch(epoch, 0) {
             seen += batch?.rows.len();
         }
-        best = best.max(seen as f64 / begun.elapsed().as_secs_f64());
+        best = best.max(seen as f64 / start.elapsed().as_secs_f64());
     }
     println!("{best:.1}");
     Ok(())

@@ -1,27 +1,37 @@
 #!/usr/bin/env python3
-"""The tables of docs/retrieval.md, mean ± sample standard deviation over a demo's seeds.
+"""The tables of docs/retrieval.md: mean ± sample standard deviation over the seeds of a demo run.
 
-    python benches/retrieval_tables.py runs/stamps/run      (each seed-N in it measured: mm eval RUN/seed-N)
+    python benches/retrieval_tables.py runs/stamps/run      (after `mm eval --model runs/stamps/run/seed-N` for each seed)
 """
 import json, statistics, sys
 from pathlib import Path
-runs = [json.loads((f / "evaluation-test.json").read_text()) for f in sorted(Path(sys.argv[1]).glob("seed-*"))]
-def spread(values, digits=3): return f"{statistics.mean(values):.{digits}f}" + (f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else "")
-def table(key):
-    print("| | R@1 | R@5 | R@10 | median rank | mAP | chance R@1 | chance R@10 | queries | candidates |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-    for way, first in runs[0][key].items():
-        all = [r[key][way] for r in runs]
-        cells = [spread([a["recall"][k] for a in all]) for k in range(3)] + [spread([a["median_rank"] for a in all], 1), spread([a["map"] for a in all])]
-        print(f"| {way} | " + " | ".join(cells + [f"{first['chance'][0]:.3f}", f"{first['chance'][2]:.3f}", str(first["queries"]), str(first["gallery"])]) + " |")
+
+runs = [json.loads((f / "evaluation-test.json").read_text())["metrics"] for f in sorted(Path(sys.argv[1]).glob("seed-*"))]
+by_key = [{(m["id"], m.get("scope")): m for m in run} for run in runs]
+
+
+def spread(metric, scope, digits=3):
+    values = [run[metric, scope]["value"] for run in by_key if (metric, scope) in run]
+    if len(values) < len(by_key): return ""
+    return f"{statistics.mean(values):.{digits}f}" + (f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else "")
+
+
+def chance(metric, scope): return f"{by_key[0][metric, scope]['baselines']['chance']:.3f}"
+
+
+scopes = list(dict.fromkeys(m["scope"] for m in runs[0] if m["id"] == "recall_at_1"))
+for suffix in ("", "/equal_texts_match"):
+    print("| direction | R@1 | R@5 | R@10 | median rank | mAP | chance R@1 | chance R@10 |\n| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for scope in scopes:
+        name, _, rest = scope.partition("/")
+        if ("/" + rest if rest else "") != suffix: continue
+        cells = [spread(f"recall_at_{k}", scope) for k in (1, 5, 10)] + [spread("median_rank", scope, 1), spread("mean_average_precision", scope)]
+        print(f"| {name} | " + " | ".join(cells + [chance("recall_at_1", scope), chance("recall_at_10", scope)]) + " |")
     print()
-table("directions"); table("equal_captions")
-own = [r.get("spelling") or {} for r in runs]
-print("| | voice → caption R@1 | R@10 | voice → picture R@10 | voice → its own words R@1 | R@10 | clips |\n| --- | --- | --- | --- | --- | --- | --- |")
-for language, first in runs[0]["languages"]["audio → text"].items():
-    text, image = ([r["languages"][f"audio → {to}"][language]["recall"] for r in runs] for to in ("text", "image"))
-    words = [spread([o[language]["recall"][k] for o in own if language in o]) if all(language in o for o in own) else "" for k in (0, 2)]
-    print(f"| {language} | {spread([t[0] for t in text])} | {spread([t[2] for t in text])} | {spread([i[2] for i in image])} | {words[0]} | {words[1]} | {first['queries']} |")
-if all(own):
-    clips = {l: m["queries"] for l, m in own[0].items()}; total = sum(clips.values())
-    mean = [[sum(o[l]["recall"][k] * n for l, n in clips.items()) / total for o in own] for k in range(3)]
-    print(f"\nvoice → its own words, all {total} clips: R@1 {spread(mean[0])}, R@5 {spread(mean[1])}, R@10 {spread(mean[2])}")
+
+DIRECTIONS = ("audio_to_text", "audio_to_image", "speech_to_transcript")
+print("| language | speech → caption R@1 | R@10 | speech → image R@10 | speech → transcript R@1 | R@10 |\n| --- | --- | --- | --- | --- | --- |")
+for language in dict.fromkeys(s.split("/language=")[1] for s in scopes if "/language=" in s):
+    text, image, transcript = (f"{d}/language={language}" for d in DIRECTIONS)
+    cells = [spread("recall_at_1", text), spread("recall_at_10", text), spread("recall_at_10", image), spread("recall_at_1", transcript), spread("recall_at_10", transcript)]
+    print(f"| {language} | " + " | ".join(cells) + " |")

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Training steps a second, mm beside PyTorch eager, the same networks on the same sizes in one run, taking turns, two threads each: forward and
-backward pass, clipping, AdamW. PyTorch's networks are written as its users write them (nn.LSTM, scaled_dot_product_attention,
-nn.utils.parametrizations.spectral_norm); its AdamW once as it comes and once with fused=True.
+"""Training steps per second of mm and of PyTorch eager: the same networks at the same sizes, alternating, two threads each. A step is
+the forward and backward pass, clipping and AdamW. PyTorch's networks use its usual modules (nn.LSTM,
+scaled_dot_product_attention, nn.utils.parametrizations.spectral_norm); its AdamW runs with the default and with fused=True.
 
     cargo xtask bench training [--quick] [--only TEXT]      (TEXT: part of a title, for instance vae, mult, film)
 
-Each figure is the median of three turns. Ratios are mm's over the better of PyTorch's two.
+Each figure is the median of three rounds. Ratios are mm's over the better of PyTorch's two.
 """
 import importlib.util, itertools, math, statistics, subprocess, sys, time, warnings
 from pathlib import Path
@@ -14,20 +14,20 @@ import torch, torch.nn.functional as F
 from torch import nn
 torch.set_num_threads(2); torch.manual_seed(0)
 MM = Path(sys.argv[1])
-TURNS = 1 if "--quick" in sys.argv else 3
+ROUNDS = 1 if "--quick" in sys.argv else 3
 ONLY = sys.argv[sys.argv.index("--only") + 1] if "--only" in sys.argv else ""
 MOSI, BATCH = (73, 100, 100), 32
 
-# ---- learned codes ----------------------------------------------------------------------------------------------------------
+# ---- representation learning ----------------------------------------------------------------------------------------------------------
 def stage(a, b, stride): return nn.Sequential(nn.Conv2d(a, b, 3, stride, 1), nn.GroupNorm(8, b), nn.SiLU())
 def layer(a, b): return nn.Sequential(nn.Linear(a, b), nn.LayerNorm(b), nn.GELU())
-class Down(nn.Module):
+class ImageEncoder(nn.Module):
     def __init__(self, side, channels, hidden, out):
         super().__init__(); n = side >> len(channels); flat = [3, *channels][-1] * n * n
         self.net = nn.Sequential(*[stage(a, b, 2) for a, b in zip([3, *channels], channels)], nn.Flatten(),
                                  *[layer(a, b) for a, b in zip([flat, *hidden], hidden)], nn.Linear(hidden[-1], out))
     def forward(self, x): return self.net(x)
-class Up(nn.Module):
+class ImageDecoder(nn.Module):
     def __init__(self, side, channels, hidden, code):
         super().__init__(); c = channels[::-1]; self.grid = ([*c, 3][0], side >> len(c), side >> len(c))
         widths = [code, *hidden[::-1]]
@@ -37,12 +37,12 @@ class Up(nn.Module):
 class Vae(nn.Module):
     def __init__(self, x, channels, hidden, width):
         super().__init__(); side = x.shape[-1]
-        self.down, self.up, self.log_scale, self.x = Down(side, channels, hidden, 2 * width), Up(side, channels, hidden, width), nn.Parameter(torch.full((1,), -1.0)), x
+        self.down, self.up, self.log_scale, self.x = ImageEncoder(side, channels, hidden, 2 * width), ImageDecoder(side, channels, hidden, width), nn.Parameter(torch.full((1,), -1.0)), x
     def forward(self):
         mean, logvar = self.down(self.x).chunk(2, 1); logvar = logvar.clamp(-10, 10)
         y, s = self.up(mean + (logvar * 0.5).exp() * torch.randn_like(mean)), self.log_scale.clamp(-4, 4)
-        nats = (0.5 * ((y - self.x) * (-s).exp()) ** 2 + s + 0.9189385).flatten(1).sum(1).mean()
-        return (nats + 0.5 * (mean**2 + logvar.exp() - logvar - 1).sum(1).mean()) / self.x[0].numel()
+        nll = (0.5 * ((y - self.x) * (-s).exp()) ** 2 + s + 0.9189385).flatten(1).sum(1).mean()
+        return (nll + 0.5 * (mean**2 + logvar.exp() - logvar - 1).sum(1).mean()) / self.x[0].numel()
 class Block(nn.Module):
     def __init__(self, w, heads, context=False, dropout=0.0):
         super().__init__(); self.heads, self.p = heads, dropout
@@ -74,20 +74,20 @@ class Mae(nn.Module):
         hidden = (back >= self.keep).float()
         return (((self.pred(self.dnorm(self.dec(y))) - x) ** 2).mean(2) * hidden).sum() / hidden.sum()
 class Gan(nn.Module):
-    """Both steps of one batch; each side has its optimiser."""
+    """Both steps of one batch; the generator and the discriminator each have an optimizer."""
     def __init__(self, x, channels):
         super().__init__(); self.x = x; sn = nn.utils.parametrizations.spectral_norm; side = x.shape[-1] >> len(channels)
-        self.up = Up(x.shape[-1], channels, [], 64)
+        self.up = ImageDecoder(x.shape[-1], channels, [], 64)
         self.critic = nn.Sequential(*[m for a, b in zip([3, *channels], channels) for m in (sn(nn.Conv2d(a, b, 4, 2, 1)), nn.LeakyReLU(0.2))],
             nn.Flatten(), sn(nn.Linear(channels[-1] * side * side, 128)), nn.LeakyReLU(0.2), sn(nn.Linear(128, 1)))
     def step(self, optimizers):
-        made = self.up(torch.randn(len(self.x), 64))
+        fake = self.up(torch.randn(len(self.x), 64))
         optimizers[1].zero_grad()
-        loss = F.softplus(-self.critic(self.x)).mean() + F.softplus(self.critic(made.detach())).mean()
+        loss = F.softplus(-self.critic(self.x)).mean() + F.softplus(self.critic(fake.detach())).mean()
         loss.backward(); assert math.isfinite(loss.item())
         nn.utils.clip_grad_norm_(self.critic.parameters(), 1.0); optimizers[1].step()
         for p in self.critic.parameters(): p.requires_grad_(False)
-        optimizers[0].zero_grad(); loss = F.softplus(-self.critic(made)).mean(); loss.backward(); assert math.isfinite(loss.item())
+        optimizers[0].zero_grad(); loss = F.softplus(-self.critic(fake)).mean(); loss.backward(); assert math.isfinite(loss.item())
         nn.utils.clip_grad_norm_(self.up.parameters(), 1.0); optimizers[0].step()
         for p in self.critic.parameters(): p.requires_grad_(True)
 
@@ -98,14 +98,14 @@ def gelu_projection(w): return nn.Sequential(nn.Linear(w, 64), nn.LayerNorm(64),
 class Fused(nn.Module):
     def __init__(self, operator, length):
         super().__init__(); fusion.ROWS = BATCH
-        # Batches that take turns: one alone would be learned by heart, and numbers too small for the processor's fast path would be measured.
+        # Batches alternate: a single one would be overfitted, and denormal gradients, which are slow, measured.
         self.x = itertools.cycle([[torch.randn(BATCH, length, w) for w in MOSI] for _ in range(64)]); self.y = torch.arange(BATCH) % 2
         self.project, self.operator, self.head = nn.ModuleList(map(gelu_projection, MOSI)), operator(), nn.Linear(64, 2)
-        self.mask, self.there = torch.ones(BATCH, length, dtype=torch.bool), torch.ones(BATCH)
+        self.mask, self.present = torch.ones(BATCH, length, dtype=torch.bool), torch.ones(BATCH)
     def forward(self):
         batch = next(self.x)
-        if self.operator.sequences: parts = [(p(x), self.mask, self.there) for x, p in zip(batch, self.project)]
-        else: parts = [(p(x.mean(1)), None, self.there) for x, p in zip(batch, self.project)]
+        if self.operator.sequences: parts = [(p(x), self.mask, self.present) for x, p in zip(batch, self.project)]
+        else: parts = [(p(x.mean(1)), None, self.present) for x, p in zip(batch, self.project)]
         return F.cross_entropy(self.head(self.operator(parts)), self.y)
 class Contextual(nn.Module):
     def __init__(self, videos=BATCH, utterances=24):
@@ -113,9 +113,9 @@ class Contextual(nn.Module):
         self.x = [torch.randn(videos, utterances, w) for w in MOSI]; self.y = torch.arange(videos * utterances) % 2
         self.lstm = nn.ModuleList(nn.LSTM(w, 64, bidirectional=True, batch_first=True) for w in MOSI)
         self.project, self.operator, self.head = nn.ModuleList(gelu_projection(128) for _ in MOSI), fusion.Gated(), nn.Linear(64, 2)
-        self.there = torch.ones(videos * utterances)
+        self.present = torch.ones(videos * utterances)
     def forward(self):
-        parts = [(p(l(x)[0].flatten(0, 1)), None, self.there) for x, l, p in zip(self.x, self.lstm, self.project)]
+        parts = [(p(l(x)[0].flatten(0, 1)), None, self.present) for x, l, p in zip(self.x, self.lstm, self.project)]
         return F.cross_entropy(self.head(self.operator(parts)), self.y)
 
 # ---- reasoning at easy-VQA's size -------------------------------------------------------------------------------------------
@@ -124,57 +124,57 @@ class Stage(nn.Module):
         super().__init__()
         self.c1, self.n1, self.c2, self.n2 = nn.Conv2d(a, b, 3, 2, 1, bias=False), nn.BatchNorm2d(b), nn.Conv2d(b, b, 3, 1, 1, bias=False), nn.BatchNorm2d(b)
     def forward(self, x): y = F.relu(self.n1(self.c1(x))); return F.relu(self.n2(self.c2(y)) + y)
-class Asking(nn.Module):
-    """`alone`: the network that reasons, on what the encoders made of pictures and words once."""
-    def __init__(self, network, alone=False, rows=128, words=8, width=96):
-        super().__init__(); self.given = None
-        self.x, self.q, self.y = torch.randn(rows, 3, 64, 64), torch.randint(2, 30, (rows, words)), torch.arange(rows) % 13
-        self.see = nn.Sequential(*[Stage(a, b) for a, b in zip((3, 16, 32), (16, 32, 48))])
-        self.words, self.lstm = nn.Embedding(30, 48), nn.LSTM(48, width, batch_first=True)
+class VisualQuestionAnswering(nn.Module):
+    """`frozen_encoders`: only the reasoning network is trained, on features that are computed once."""
+    def __init__(self, network, frozen_encoders=False, rows=128, num_words=8, width=96):
+        super().__init__(); self.cached = None
+        self.x, self.q, self.y = torch.randn(rows, 3, 64, 64), torch.randint(2, 30, (rows, num_words)), torch.arange(rows) % 13
+        self.image_encoder = nn.Sequential(*[Stage(a, b) for a, b in zip((3, 16, 32), (16, 32, 48))])
+        self.embedding, self.lstm = nn.Embedding(30, 48), nn.LSTM(48, width, batch_first=True)
         at = torch.linspace(-1, 1, 8); self.at = torch.stack(torch.meshgrid(at, at, indexing="ij"), -1).view(1, 64, 2).expand(rows, -1, -1)
         self.pq, self.pi = nn.Sequential(nn.Linear(width, width), nn.LayerNorm(width), nn.Dropout(0.1)), nn.Sequential(nn.Linear(50, width), nn.LayerNorm(width), nn.Dropout(0.1))
         self.network, self.head = network(width), nn.Linear(width, 13)
-        if alone: self.given = [t.detach() for t in self.encoded()]; del self.see, self.words, self.lstm
-    def encoded(self): return self.see(self.x).flatten(2).transpose(1, 2), self.lstm(self.words(self.q))[0]
+        if frozen_encoders: self.cached = [t.detach() for t in self.encoded()]; del self.image_encoder, self.embedding, self.lstm
+    def encoded(self): return self.image_encoder(self.x).flatten(2).transpose(1, 2), self.lstm(self.embedding(self.q))[0]
     def forward(self):
-        places, words = self.given or self.encoded()
-        places, words = self.pi(torch.cat([places, self.at], 2)), self.pq(words)
-        return F.cross_entropy(self.head(self.network(places, words)), self.y)
+        image, text = self.cached or self.encoded()
+        image, text = self.pi(torch.cat([image, self.at], 2)), self.pq(text)
+        return F.cross_entropy(self.head(self.network(image, text)), self.y)
 class Stacked(nn.Module):
     def __init__(self, w):
         super().__init__(); self.steps = nn.ModuleList(nn.ModuleList([nn.Linear(w, w, bias=False), nn.Linear(w, w), nn.Linear(w, 1, bias=False)]) for _ in range(2))
-    def forward(self, places, words):
-        u = words[:, -1]
-        for p, q, s in self.steps: u = u + (s(torch.tanh(p(places) + q(u)[:, None])).softmax(1) * places).sum(1)
+    def forward(self, image, text):
+        u = text[:, -1]
+        for p, q, s in self.steps: u = u + (s(torch.tanh(p(image) + q(u)[:, None])).softmax(1) * image).sum(1)
         return u
 class Film(nn.Module):
     def __init__(self, w):
         super().__init__()
         self.blocks = nn.ModuleList(nn.ModuleList([nn.Conv2d(w, w, 1, bias=False), nn.Conv2d(w, w, 3, 1, 1, bias=False), nn.BatchNorm2d(w), nn.Linear(w, 2 * w)]) for _ in range(2)); self.out = nn.Linear(2 * w, w)
-    def forward(self, places, words):
-        x = places.transpose(1, 2).unflatten(2, (8, 8))
+    def forward(self, image, text):
+        x = image.transpose(1, 2).unflatten(2, (8, 8))
         for c1, c2, norm, film in self.blocks:
-            gamma, beta = film(words[:, -1])[..., None, None].chunk(2, 1); y = F.relu(c1(x)); x = y + F.relu((1 + gamma) * norm(c2(y)) + beta)
+            gamma, beta = film(text[:, -1])[..., None, None].chunk(2, 1); y = F.relu(c1(x)); x = y + F.relu((1 + gamma) * norm(c2(y)) + beta)
         x = x.flatten(2); return self.out(torch.cat([x.amax(2), x.mean(2)], 1))
 class Mcan(nn.Module):
     def __init__(self, w):
         super().__init__(); self.a, self.b = nn.ModuleList(Block(w, 4, dropout=0.1) for _ in range(2)), nn.ModuleList(Block(w, 4, True, 0.1) for _ in range(2))
         self.na, self.nb, self.norm = nn.LayerNorm(w), nn.LayerNorm(w), nn.LayerNorm(w); mlp = lambda: nn.Sequential(nn.Linear(w, w), nn.ReLU(), nn.Linear(w, 1))
         self.ra, self.rb, self.oa, self.ob = mlp(), mlp(), nn.Linear(w, w), nn.Linear(w, w)
-    def forward(self, places, words):
-        for b in self.a: words = b(words)
-        words = self.na(words)
-        for b in self.b: places = b(places, None, words)
-        places = self.nb(places)
-        return self.norm(self.oa((self.ra(words).softmax(1) * words).sum(1)) + self.ob((self.rb(places).softmax(1) * places).sum(1)))
+    def forward(self, image, text):
+        for b in self.a: text = b(text)
+        text = self.na(text)
+        for b in self.b: image = b(image, None, text)
+        image = self.nb(image)
+        return self.norm(self.oa((self.ra(text).softmax(1) * text).sum(1)) + self.ob((self.rb(image).softmax(1) * image).sum(1)))
 class Relation(nn.Module):
-    """As the paper has it: each pair of places and the question side by side through four layers."""
+    """As in the paper: four layers over each pair of image positions, concatenated with the question."""
     def __init__(self, w):
         super().__init__(); self.g = nn.Sequential(nn.Linear(3 * w, w), nn.ReLU(), nn.Linear(w, w), nn.ReLU(), nn.Linear(w, w), nn.ReLU())
         self.norm, self.f = nn.LayerNorm(w), nn.Sequential(nn.Linear(w, w), nn.ReLU(), nn.Dropout(0.1), nn.Linear(w, w))
-    def forward(self, places, words):
-        b, n, w = places.shape
-        pairs = torch.cat([places[:, :, None].expand(b, n, n, w), places[:, None].expand(b, n, n, w), words[:, -1, None, None].expand(b, n, n, w)], 3)
+    def forward(self, image, text):
+        b, n, w = image.shape
+        pairs = torch.cat([image[:, :, None].expand(b, n, n, w), image[:, None].expand(b, n, n, w), text[:, -1, None, None].expand(b, n, n, w)], 3)
         return self.f(self.norm(self.g(pairs).sum((1, 2))))
 
 SMALL, LARGE = torch.rand(BATCH, 3, 16, 16), torch.rand(64, 3, 64, 64)
@@ -185,9 +185,9 @@ LIST = {
     "contextual": (Contextual, 30), "gated": (lambda: Fused(fusion.Gated, 1), 200), "tensor_fusion": (lambda: Fused(lambda: fusion.TensorFusion(16, 128), 1), 60),
     "low_rank_fusion": (lambda: Fused(lambda: fusion.LowRank(8), 1), 200), "mag": (lambda: Fused(fusion.Adaptation, 1), 200), "mult": (lambda: Fused(lambda: fusion.Mult(2, 4), 50), 10),
     "bottleneck": (lambda: Fused(lambda: fusion.Bottleneck(4), 50), 15),
-    "reason-san": (lambda: Asking(Stacked, True), 30), "reason-film": (lambda: Asking(Film, True), 20),
-    "reason-mcan": (lambda: Asking(Mcan, True), 12), "reason-relation_network": (lambda: Asking(Relation, True), 2),
-    "vqa-san": (lambda: Asking(Stacked), 10), "vqa-film": (lambda: Asking(Film), 10), "vqa-mcan": (lambda: Asking(Mcan), 8), "vqa-relation_network": (lambda: Asking(Relation), 2),
+    "reason-san": (lambda: VisualQuestionAnswering(Stacked, True), 30), "reason-film": (lambda: VisualQuestionAnswering(Film, True), 20),
+    "reason-mcan": (lambda: VisualQuestionAnswering(Mcan, True), 12), "reason-relation_network": (lambda: VisualQuestionAnswering(Relation, True), 2),
+    "vqa-san": (lambda: VisualQuestionAnswering(Stacked), 10), "vqa-film": (lambda: VisualQuestionAnswering(Film), 10), "vqa-mcan": (lambda: VisualQuestionAnswering(Mcan), 8), "vqa-relation_network": (lambda: VisualQuestionAnswering(Relation), 2),
 }  # fmt: skip
 
 def torch_steps(make, steps, fused):
@@ -209,7 +209,7 @@ def ours(name, steps): return float(subprocess.run([MM, name, str(steps)], check
 for name, (make, steps) in LIST.items():
     if ONLY not in name: continue
     rows = {"mm": [], "PyTorch": [], "PyTorch, fused AdamW": []}
-    for _ in range(TURNS):
+    for _ in range(ROUNDS):
         rows["mm"].append(ours(name, steps)); rows["PyTorch"].append(torch_steps(make, steps, None)); rows["PyTorch, fused AdamW"].append(torch_steps(make, steps, True))
     middle = {k: statistics.median(v) for k, v in rows.items()}
     peer = max(middle["PyTorch"], middle["PyTorch, fused AdamW"])

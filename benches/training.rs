@@ -1,5 +1,7 @@
-//! mm's share of `training.py`: training steps a second of one model on made-up data, everything that the trainer does for a step (forward and
-//! backward pass, the gradients' length, clipping, AdamW). Usage: training NAME STEPS
+//! mm's part of `training.py`: training steps per second of one model on random data. A step is what the trainer does: forward and
+//! backward pass, gradient norm, clipping, AdamW.
+//!
+//! Usage: `training NAME STEPS`
 
 use mm_core::{
     DType, Device, Encoder, FeatureSet, Features, Input, InputSet, Modality, Module, Params, RepresentationLearner,
@@ -20,11 +22,11 @@ use mm_repr::{
 use mm_train::{Optimizer, OptimizerConfig, ParamGroup};
 use std::time::Instant;
 
-/// Utterances of CMU-MOSI: numbers of the face, the words and the voice, in the order of the modalities' names.
+/// The modalities of CMU-MOSI's utterances, with their feature dimensions.
 const MOSI: [(Modality, i64); 3] = [(Modality::AUDIO, 73), (Modality::IMAGE, 100), (Modality::TEXT, 100)];
 const BATCH: i64 = 32;
-/// Batches that take turns: one alone would be learned by heart, and numbers too small for the processor's fast path would be measured.
-const DIFFERENT: usize = 64;
+/// Number of batches that alternate. A single one would be overfitted, and denormal gradients, which are slow, measured.
+const NUM_BATCHES: usize = 64;
 
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     mm_core::retain_freed_memory();
@@ -34,7 +36,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let steps: u32 = steps.parse()?;
     let params = Params::new(Device::Cpu);
     let mut loss = model(name, &params)?;
-    // Encoders that were asked once are no part of what learns.
+    // In `reason-…` the encoders are not trained: their outputs are computed once.
     let param_groups = match name.strip_prefix("reason-") {
         Some(_) => ["see", "read"].map(|p| ParamGroup { prefix: p.into(), lr_scale: 0.0, weight_decay: None }).to_vec(),
         None => Vec::new(),
@@ -45,7 +47,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         optimizer.zero_grad();
         let loss = loss()?;
         if !loss.to_f64()?.is_finite() {
-            return Err(mm_core::Error::Sample("the loss left the numbers".into()));
+            return Err(mm_core::Error::Sample("the loss is not finite".into()));
         }
         loss.backward()?;
         let norm = optimizer.grad_norm().map_err(|e| mm_core::Error::Sample(e.to_string()))?;
@@ -54,11 +56,11 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     for _ in 0..3 {
         step()?;
     }
-    let begun = Instant::now();
+    let start = Instant::now();
     for _ in 0..steps {
         step()?;
     }
-    println!("{}", f64::from(steps) / begun.elapsed().as_secs_f64());
+    println!("{}", f64::from(steps) / start.elapsed().as_secs_f64());
     Ok(())
 }
 
@@ -68,33 +70,33 @@ type Loss = Box<dyn FnMut() -> Result<Tensor>>;
 fn model(name: &str, params: &Params) -> std::result::Result<Loss, Box<dyn std::error::Error>> {
     let scope = params.scope();
     let image = Modality::IMAGE;
-    let pictures = |rows: i64, side: i64| -> Result<(InputSpec, InputSet)> {
-        let values = Tensor::rand(&[rows, 3, side, side], DType::F32, Device::Cpu)?;
-        let spec = InputSpec { shape: vec![3, side, side], value_type: ValueType::UnitInterval };
+    let images = |rows: i64, size: i64| -> Result<(InputSpec, InputSet)> {
+        let values = Tensor::rand(&[rows, 3, size, size], DType::F32, Device::Cpu)?;
+        let spec = InputSpec { shape: vec![3, size, size], value_type: ValueType::UnitInterval };
         Ok((spec, InputSet::of(Modality::IMAGE, Input { values, mask: None })?))
     };
-    let learns = |learner: Box<dyn RepresentationLearner>, set: InputSet| -> Loss {
+    let training_loss = |learner: Box<dyn RepresentationLearner>, set: InputSet| -> Loss {
         Box::new(move || {
             let found = learner.loss(&set, true)?;
-            found.map(|(loss, _)| loss).ok_or_else(|| mm_core::Error::Sample("no row to learn from".into()))
+            found.map(|(loss, _)| loss).ok_or_else(|| mm_core::Error::Sample("no row to train on".into()))
         })
     };
     let (kind, large) = match name.split_once('-') {
-        Some((kind, size)) => (kind, size == "large"),
+        Some((kind, scale)) => (kind, scale == "large"),
         None => (name, false),
     };
-    let (rows, side) = if large { (64, 64) } else { (BATCH, 16) };
+    let (rows, size) = if large { (64, 64) } else { (BATCH, 16) };
     let channels: Vec<i64> = if large { vec![64, 128, 256] } else { vec![16, 32] };
     Ok(match kind {
         "vae" | "dense_vae" => {
-            let (spec, set) = pictures(rows, side)?;
+            let (spec, set) = images(rows, size)?;
             let channels = if kind == "vae" { channels } else { vec![] };
             let network = NetworkConfig { hidden_dims: vec![if large { 512 } else { 128 }], channels, dropout: 0.0 };
             let config = VaeConfig { latent_dim: if large { 128 } else { 32 }, network, ..VaeConfig::default() };
-            learns(Box::new(Vae::new(&scope, (&image, &spec), &config)?), set)
+            training_loss(Box::new(Vae::new(&scope, (&image, &spec), &config)?), set)
         }
         "mae" => {
-            let (spec, set) = pictures(rows, side)?;
+            let (spec, set) = images(rows, size)?;
             let config = if large {
                 let (embed_dim, num_heads, num_layers) = (384, 6, 6);
                 MaskedAutoencoderConfig {
@@ -113,45 +115,43 @@ fn model(name: &str, params: &Params) -> std::result::Result<Loss, Box<dyn std::
                     ..MaskedAutoencoderConfig::default()
                 }
             };
-            learns(Box::new(MaskedAutoencoder::new(&scope, (&image, &spec), &config)?), set)
+            training_loss(Box::new(MaskedAutoencoder::new(&scope, (&image, &spec), &config)?), set)
         }
         "gan" => {
-            let (spec, set) = pictures(rows, side)?;
+            let (spec, set) = images(rows, size)?;
             let network = NetworkConfig { hidden_dims: vec![], channels: channels.clone(), dropout: 0.0 };
             let discriminator = DiscriminatorConfig { channels, ..DiscriminatorConfig::default() };
             let config = GanConfig { generator: network, discriminator, diff_augment: false, ..GanConfig::default() };
-            learns(Box::new(Gan::new(&scope, &InputSpecs::from([(image, spec)]), &config)?), set)
+            training_loss(Box::new(Gan::new(&scope, &InputSpecs::from([(image, spec)]), &config)?), set)
         }
-        // Each utterance in its video: a bidirectional network over each modality's utterances, then the gate.
+        // Utterances in the context of their video: a bidirectional LSTM over each modality's utterances, then gated fusion.
         "contextual" => {
             let (videos, utterances, hidden) = (BATCH, 24, 64);
-            let mut ways = Vec::new();
-            for (modality, width) in MOSI {
-                let config = LstmConfig {
-                    input_dim: width,
-                    hidden_dim: hidden,
-                    num_layers: 1,
-                    bidirectional: true,
-                    dropout: 0.0,
-                };
+            let mut branches = Vec::new();
+            for (modality, dim) in MOSI {
+                let config =
+                    LstmConfig { input_dim: dim, hidden_dim: hidden, num_layers: 1, bidirectional: true, dropout: 0.0 };
                 let lstm = Lstm::new(&scope.pp("context").pp(&modality), config)?;
-                let values = Tensor::randn(&[videos, utterances, width], DType::F32, Device::Cpu)?;
-                ways.push((modality, lstm, values));
+                let values = Tensor::randn(&[videos, utterances, dim], DType::F32, Device::Cpu)?;
+                branches.push((modality, lstm, values));
             }
-            let fusion =
-                fusion(&params.scope(), OperatorConfig::new("gated"), ways.iter().map(|w| (w.0.clone(), 2 * hidden)))?;
+            let fusion = fusion(
+                &params.scope(),
+                OperatorConfig::new("gated"),
+                branches.iter().map(|b| (b.0.clone(), 2 * hidden)),
+            )?;
             let head = Linear::new(&scope.pp("head"), fusion.dim(), 2, true)?;
             let labels = Tensor::from_vec(&alternating(videos * utterances), &[videos * utterances])?;
             Box::new(move || {
                 let mut set = FeatureSet::new(videos * utterances);
-                for (modality, lstm, values) in &ways {
+                for (modality, lstm, values) in &branches {
                     let features = lstm.forward(values, None, true)?.reshape(&[-1, 2 * hidden])?;
                     set.insert(modality.clone(), Features::from_pooled(&features)?, None)?;
                 }
-                judged(&fusion, &head, &set, &labels)
+                classification_loss(&fusion, &head, &set, &labels)
             })
         }
-        // easy-VQA's size: pictures of 64 pixels a side, eight words, the networks of docs/configs/vqa.toml.
+        // easy-VQA's sizes: images of 64×64, eight words, the networks of docs/configs/vqa.toml.
         "vqa" | "reason" => {
             let network = match name.split_once('-').map_or("", |n| n.1) {
                 kind @ "san" => reasoning::NetworkConfig::new(kind).with("num_steps", 2),
@@ -161,44 +161,48 @@ fn model(name: &str, params: &Params) -> std::result::Result<Loss, Box<dyn std::
                 other => return Err(format!("no network `{other}`").into()),
             };
             let rows = 128;
-            let tower = CnnEncoderConfig { channels: vec![16, 32, 48], dropout: 0.0, ..CnnEncoderConfig::default() };
-            let see = CnnEncoder::new(&scope.pp("see"), &tower)?;
+            let image_config =
+                CnnEncoderConfig { channels: vec![16, 32, 48], dropout: 0.0, ..CnnEncoderConfig::default() };
+            let image_encoder = CnnEncoder::new(&scope.pp("see"), &image_config)?;
             let vocabulary = (0..28).map(|n| n.to_string()).collect();
-            let reader =
+            let text_config =
                 LstmEncoderConfig { vocabulary, embedding_dim: 48, hidden_dim: 96, ..LstmEncoderConfig::default() };
-            let read = LstmEncoder::new(&scope.pp("read"), &reader)?;
+            let text_encoder = LstmEncoder::new(&scope.pp("read"), &text_config)?;
             let config = ReasoningConfig { network, hidden_dim: 96, ..ReasoningConfig::default() };
-            let alone = kind == "reason";
-            let widths = [(Modality::IMAGE, see.dim()), (Modality::TEXT, read.dim())];
-            let reasoner = reasoning::build(&scope.pp("reason"), &config, &widths)?;
+            let frozen_encoders = kind == "reason";
+            let dims = [(Modality::IMAGE, image_encoder.dim()), (Modality::TEXT, text_encoder.dim())];
+            let reasoner = reasoning::build(&scope.pp("reason"), &config, &dims)?;
             let head = Linear::new(&scope.pp("head"), reasoner.dim(), 13, true)?;
             let values = Tensor::randn(&[rows, 3, 64, 64], DType::F32, Device::Cpu)?;
-            let pictures = Input { values, mask: None };
+            let images = Input { values, mask: None };
             let words: Vec<i64> = (0..rows * 8).map(|n| 2 + n * n % 28).collect();
             let questions = Input { values: Tensor::from_vec(&words, &[rows, 8])?, mask: None };
             let labels = Tensor::from_vec(&(0..rows).map(|n| n % 13).collect::<Vec<_>>(), &[rows])?;
-            // The network that reasons alone takes what the others made of pictures and words once.
-            let made = (see.encode(&pictures, true)?, read.encode(&questions, true)?);
-            let given = |f: &Features| Features::new(f.values.detach()?, None);
-            let given = (given(&made.0)?, given(&made.1)?);
+            // With frozen encoders, the network takes features that are computed once.
+            let features = (image_encoder.encode(&images, true)?, text_encoder.encode(&questions, true)?);
+            let detach = |f: &Features| Features::new(f.values.detach()?, None);
+            let cached = (detach(&features.0)?, detach(&features.1)?);
             Box::new(move || {
                 let mut set = FeatureSet::new(rows);
-                let (places, words) =
-                    if alone { given.clone() } else { (see.encode(&pictures, true)?, read.encode(&questions, true)?) };
-                set.insert(Modality::IMAGE, places, None)?;
-                set.insert(Modality::TEXT, words, None)?;
+                let (image, text) = if frozen_encoders {
+                    cached.clone()
+                } else {
+                    (image_encoder.encode(&images, true)?, text_encoder.encode(&questions, true)?)
+                };
+                set.insert(Modality::IMAGE, image, None)?;
+                set.insert(Modality::TEXT, text, None)?;
                 let joint = reasoner.reason(&set, true)?.features.pool(mm_core::Pooling::Mean)?;
                 head.forward(&joint, true)?.cross_entropy(&labels, -100, 0.0)
             })
         }
-        // One vector, or for operators on sequences fifty positions, of each modality.
+        // One vector of each modality, or a sequence of fifty for operators on sequences.
         kind => {
             let length = if operator_spec(kind)?.takes_sequences { 50 } else { 1 };
             let mut sets = Vec::new();
-            for _ in 0..DIFFERENT {
+            for _ in 0..NUM_BATCHES {
                 let mut set = FeatureSet::new(BATCH);
-                for (modality, width) in MOSI {
-                    let values = Tensor::randn(&[BATCH, length, width], DType::F32, Device::Cpu)?;
+                for (modality, dim) in MOSI {
+                    let values = Tensor::randn(&[BATCH, length, dim], DType::F32, Device::Cpu)?;
                     set.insert(modality, Features::new(values, None)?, None)?;
                 }
                 sets.push(set);
@@ -208,7 +212,7 @@ fn model(name: &str, params: &Params) -> std::result::Result<Loss, Box<dyn std::
             let labels = Tensor::from_vec(&alternating(BATCH), &[BATCH])?;
             let mut next = sets.into_iter().cycle();
             Box::new(move || match next.next() {
-                Some(set) => judged(&fusion, &head, &set, &labels),
+                Some(set) => classification_loss(&fusion, &head, &set, &labels),
                 None => Err(mm_core::Error::Sample("no batch".into())),
             })
         }
@@ -222,13 +226,13 @@ fn alternating(rows: i64) -> Vec<i64> {
 fn fusion(
     scope: &mm_core::Scope<'_>,
     operator: OperatorConfig,
-    widths: impl Iterator<Item = (Modality, i64)>,
+    dims: impl Iterator<Item = (Modality, i64)>,
 ) -> std::result::Result<Fusion, mm_fusion::Error> {
     let config = FusionConfig { operator, dim: 64, ..FusionConfig::default() };
-    Fusion::new(&scope.pp("fusion"), &config, &widths.collect::<Vec<_>>())
+    Fusion::new(&scope.pp("fusion"), &config, &dims.collect::<Vec<_>>())
 }
 
-fn judged(fusion: &Fusion, head: &Linear, set: &FeatureSet, labels: &Tensor) -> Result<Tensor> {
+fn classification_loss(fusion: &Fusion, head: &Linear, set: &FeatureSet, labels: &Tensor) -> Result<Tensor> {
     let out = fusion.fuse(set, true)?;
     let logits = head.forward(&out.features.pool(mm_core::Pooling::Mean)?, true)?;
     let loss = logits.cross_entropy(labels, -100, 0.0)?;

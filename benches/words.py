@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Word2Vec: mm against gensim on the same text and settings with the same threads, taking turns, several seeds; the speed of learning
-alone, and agreement with people (Spearman on WordSim-353 and SimLex-999).
+"""Word2Vec: mm against gensim on the same text with the same settings and threads, over several seeds: training speed, and Spearman
+correlation with human judgments (WordSim-353 and SimLex-999).
 
     cargo xtask bench words [--seeds N]
 """
@@ -19,15 +19,15 @@ def theirs(sg, seed):
     return m.corpus_total_words * 5 / seconds, [m.wv.evaluate_word_pairs(str(tests / p))[1][0] for p in PAIRS]
 def ours(sg, seed, more=()):
     out = cache / "mm.bin"
-    made = json.loads(subprocess.run([mm, "words", "train", "--data", corpus, "--out", out, "--threads", str(threads), "--seed", str(seed), "--json", *([] if sg else ["--cbow"]), *more, "--alpha", "0.025"], check=True, capture_output=True, text=True).stdout)
-    said = subprocess.run([mm, "words", "eval", "--model", out, "--json", *[a for p in PAIRS for a in ("--pairs", tests / p)]], check=True, capture_output=True, text=True).stdout
-    return made["words_per_second"], [json.loads(line)["metrics"][0]["value"] for line in said.splitlines()]
+    result = json.loads(subprocess.run([mm, "words", "train", "--data", corpus, "--out", out, "--threads", str(threads), "--seed", str(seed), "--json", *([] if sg else ["--cbow"]), *more, "--alpha", "0.025"], check=True, capture_output=True, text=True).stdout)
+    output = subprocess.run([mm, "words", "eval", "--model", out, "--json", *[a for p in PAIRS for a in ("--pairs", tests / p)]], check=True, capture_output=True, text=True).stdout
+    return result["words_per_second"], [json.loads(line)["metrics"][0]["value"] for line in output.splitlines()]
 
 for name, sg in (("skip-gram", 1), ("CBOW", 0)):
-    got = {"mm": [], "gensim": [], **({"mm, own negatives": []} if sg else {})}
+    got = {"mm": [], "gensim": [], **({"mm, unshared negatives": []} if sg else {})}
     for seed in range(seeds):
         got["gensim"].append(theirs(sg, seed)); got["mm"].append(ours(sg, seed))
-        if sg: got["mm, own negatives"].append(ours(sg, seed, ["--no-shared-negatives"]))
+        if sg: got["mm, unshared negatives"].append(ours(sg, seed, ["--no-shared-negatives"]))
     for who, rows in got.items():
         spread = lambda v: f"{statistics.mean(v):.3f} ± {statistics.stdev(v) if len(v) > 1 else 0:.3f}"
         print(f"{name}, {who}: {statistics.median(r[0] for r in rows) / 1e3:.0f} thousand words/s, WordSim-353 {spread([r[1][0] for r in rows])}, SimLex-999 {spread([r[1][1] for r in rows])}", flush=True)

@@ -1,4 +1,4 @@
-"""Answers of scikit-learn, cca-zoo, POT, SciPy and tslearn for small arrays: what mm-align is held against.
+"""Outputs of scikit-learn, cca-zoo, POT, SciPy and tslearn for small arrays, with which mm-align is compared.
 
     python align.py OUT.json [--seed N]
 
@@ -38,7 +38,7 @@ def main():
     x, y = PLSSVD(n_components=2, scale=False).fit(a, b).transform(a, b)
     out["pls"] = [float((x[:, i] * y[:, i]).sum() / (rows - 1)) for i in range(2)]
     out["pls_scores"] = np.abs(x)
-    # Its covariances are (1 - shrinkage) cov(X) + shrinkage I.
+    # The covariances are (1 - shrinkage) cov(X) + shrinkage I.
     x, y = RidgeCCA(n_components=2, shrinkage=0.3).fit([a, b]).transform([a, b])
     out["shrinkage"], out["ridge_cca"] = 0.3, correlations(x, y)
 
@@ -49,7 +49,7 @@ def main():
     out["sinkhorn"] = ot.sinkhorn(*uniform, cost, 0.05, method="sinkhorn_log", **exact)
     masses = np.array([0.3, 0.2, 0.1, 0.1, 0.1, 0.1, 0.1])
     out["masses"] = masses
-    # reg_type "entropy": the plan's own entropy, as the paper has it.
+    # reg_type "entropy": the entropy of the plan, as in the paper.
     out["unbalanced"] = ot.unbalanced.sinkhorn_unbalanced(masses, uniform[1], cost, 0.1, 1.0, reg_type="entropy", **exact)
 
     out["energy"] = float(energy_distance(a[:, 0], b[:, 0]) ** 2)
@@ -59,7 +59,7 @@ def main():
     out["soft_dtw"] = float(soft_dtw(first, second, gamma=0.5))
     out["dtw"] = float(dtw(first, second)) ** 2
 
-    # The regularised problem's own value (plan times cost, and the entropy's weight times its divergence from independence), debiased.
+    # The value of the regularized problem (transport cost plus weighted divergence from independence), debiased.
     value = lambda x, y: float(ot.solve(ot.dist(x, y), reg=0.5, reg_type="KL", max_iter=100_000, tol=1e-13).value)
     out["divergence"] = value(first, second) - 0.5 * (value(first, first) + value(second, second))
     mean = lambda x, y: float(rbf_kernel(x, y, gamma=1 / (2 * 1.5**2)).mean())

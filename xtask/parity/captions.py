@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What COCO's caption evaluation (pycocoevalcap, which needs Java) makes of odd captions: crates/mm-tasks/tests/fixtures/captions.json.
+"""Metrics of COCO's caption evaluation (pycocoevalcap, requires Java) for unusual captions: crates/mm-tasks/tests/fixtures/captions.json.
 
     pip install pycocoevalcap && python xtask/parity/captions.py crates/mm-tasks/tests/fixtures/captions.json
 """

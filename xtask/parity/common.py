@@ -1,4 +1,4 @@
-"""What the scripts that make tiny checkpoints share: arguments, raw files, random weights, tokenizers."""
+"""Shared by the scripts that write tiny checkpoints: arguments, input files, random weights, tokenizers."""
 import argparse, json, random, shutil, subprocess, sys, warnings
 from pathlib import Path
 import numpy as np, torch, transformers as tf
@@ -16,12 +16,12 @@ VARIANTS = []
 inputs = out / "inputs"; inputs.mkdir(exist_ok=True)
 TEXTS = ["a dog", "", "   ", "The Quick brown fox jumps over the lazy dog, twice!", "élan naïve café", "unknownword 你好 42 🦊", "dog and fox " * 30, "Привет, мир! مرحبا"]
 (inputs / "texts.json").write_text(json.dumps(TEXTS, ensure_ascii=False))
-def picture(width, height, mode="RGB"):
+def sample_image(width, height, mode="RGB"):
     y, x = np.mgrid[0:height, 0:width]
     a = np.stack([127 + 90 * np.sin(x / (3 + c) + y / 9 + c) * np.cos(y / (5 - c)) for c in range(3)], -1) + rng.normal(0, 12, (height, width, 3))
     return Image.fromarray(np.clip(a, 0, 255).astype("uint8")).convert(mode)
 IMAGES = ["wide.png", "tall.jpg", "grey.png"]
-picture(61, 40).save(inputs / "wide.png"); picture(37, 83).save(inputs / "tall.jpg", quality=90); picture(45, 45, "L").save(inputs / "grey.png")
+sample_image(61, 40).save(inputs / "wide.png"); sample_image(37, 83).save(inputs / "tall.jpg", quality=90); sample_image(45, 45, "L").save(inputs / "grey.png")
 def read(name): return Image.open(inputs / name).convert("RGB")
 def tone(seconds, rate):
     t = np.arange(int(seconds * rate)) / rate
@@ -30,7 +30,7 @@ import soundfile
 AUDIOS = {16000: ["long16.wav", "short16.wav"], 48000: ["tone48.wav"]}
 soundfile.write(inputs / "long16.wav", tone(1.37, 16000), 16000); soundfile.write(inputs / "short16.wav", tone(0.41, 16000), 16000); soundfile.write(inputs / "tone48.wav", tone(0.7, 48000), 48000)
 def sound(name): return soundfile.read(inputs / name, dtype="float32")[0]
-FRAMES = [np.asarray(picture(50, 38)) for _ in range(6)]
+FRAMES = [np.asarray(sample_image(50, 38)) for _ in range(6)]
 def ffmpeg():
     if shutil.which("ffmpeg"): return "ffmpeg"
     import os; found = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mm/ffmpeg/ffmpeg"
@@ -41,11 +41,11 @@ subprocess.run([ffmpeg(), "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fm
 
 # ---- helpers ----------------------------------------------------------------------------------------------------------------
 def variant(name):
-    """Registers a function that fills a folder; it is run when its name, or its family, is asked for."""
+    """Registers a function that writes a checkpoint folder; it runs when its name or its family is selected."""
     def register(make):
         VARIANTS.append((name, make)); return make
     return register
-def randomise(model, std=0.25):
+def randomize(model, std=0.25):
     with torch.no_grad():
         for name, p in list(model.named_parameters()) + list(model.named_buffers()):
             if not p.is_floating_point() or "attn_mask" in name or "inv_freq" in name: continue
@@ -59,9 +59,9 @@ def randomise(model, std=0.25):
             elif name.endswith("original0"): p.uniform_(0.5, 1.5)
             else: p.normal_(0, std)
     return model.eval()
-def answers(folder, about=None, **tensors):
+def answers(folder, metadata=None, **tensors):
     save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, folder / "answers.safetensors")
-    (folder / "answers.json").write_text(json.dumps(about or {}, ensure_ascii=False))
+    (folder / "answers.json").write_text(json.dumps(metadata or {}, ensure_ascii=False))
 def labels(n): return {"id2label": {i: f"thing {i}" for i in range(n)}, "label2id": {f"thing {i}": i for i in range(n)}}
 def unit(x): return x / x.norm(dim=-1, keepdim=True)
 def mean(hidden, mask=None):
@@ -94,7 +94,7 @@ def sentencepiece_model(file, size=90, **more):
     sentencepiece.SentencePieceTrainer.train(sentence_iterator=iter(CORPUS * 3), model_prefix=str(file), vocab_size=size, model_type="unigram", hard_vocab_limit=False, minloglevel=2, **more)
     Path(f"{file}.vocab").unlink(); Path(f"{file}.model").rename(file)
 def clip_bpe(size=400):
-    """CLIP's own: lower case, byte-level with </w> at the end of words."""
+    """CLIP's tokenizer: lower case, byte-level BPE with </w> at the end of words."""
     t = Tokenizer(models.BPE(continuing_subword_prefix="", end_of_word_suffix="</w>", unk_token="<|endoftext|>"))
     t.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Replace(__import__("tokenizers").Regex(r"\s+"), " "), normalizers.Lowercase()])
     t.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(__import__("tokenizers").Regex(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"), behavior="removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Tiny checkpoints of every family, with random weights and odd sizes, and what their reference programs answer for raw files.
+"""Writes tiny checkpoints of every model family, with random weights and unusual sizes, and the outputs of their reference libraries.
 
     python xtask/parity/families.py OUT [FAMILY…] [--seed N] [--small]
 
-OUT gets one folder a variant: the checkpoint as the reference program saves it, and `answers.safetensors`, `answers.json` for the
-inputs of OUT/inputs. `cargo xtask parity` runs this and holds mm against it; with --small it makes the fixtures that are committed.
-Needs torch, torchvision, transformers 5, sentence-transformers, timm, open_clip_torch, pillow, soundfile.
+OUT gets one folder per variant: the checkpoint as the reference library saves it, and its outputs for the files of OUT/inputs as
+`answers.safetensors` and `answers.json`. `cargo xtask parity` runs this and compares mm with it; --small writes the committed
+fixtures. Requires torch, torchvision, transformers 5, sentence-transformers, timm, open_clip_torch, pillow, soundfile.
 """
 from common import *
 
@@ -19,7 +19,7 @@ def text_answers(folder, model, tokenizer, longest, head=None):
 def text_family(name, Config, Model, make, longest, **sizes):
     @variant(name)
     def _(folder):
-        tokenizer = make(); model = randomise(Model(Config(vocab_size=len(tokenizer) + 2, **sizes))); model.save_pretrained(folder); text_answers(folder, model, tokenizer, longest)
+        tokenizer = make(); model = randomize(Model(Config(vocab_size=len(tokenizer) + 2, **sizes))); model.save_pretrained(folder); text_answers(folder, model, tokenizer, longest)
 small = dict(hidden_size=21, num_hidden_layers=2, num_attention_heads=3, intermediate_size=37)
 text_family("bert/gelu", tf.BertConfig, lambda c: tf.BertModel(c), lambda: word_piece(), 19, max_position_embeddings=24, layer_norm_eps=1e-6, type_vocab_size=3, **small)
 text_family("bert/one-head-relu", tf.BertConfig, lambda c: tf.BertModel(c, add_pooling_layer=False), lambda: word_piece(False), 24, max_position_embeddings=24, layer_norm_eps=1e-3, hidden_act="relu", hidden_size=15, num_hidden_layers=3, num_attention_heads=1, intermediate_size=8)
@@ -34,16 +34,16 @@ def sentence(name, modules, longest, base="bert", prompts=None):
     def _(folder):
         from sentence_transformers import SentenceTransformer, models as M
         tokenizer = word_piece(); inner = folder.parent / (folder.name + "-inner"); tokenizer.model_max_length = 30
-        randomise(tf.BertModel(tf.BertConfig(vocab_size=len(tokenizer) + 2, max_position_embeddings=32, **small))).save_pretrained(inner); tokenizer.save_pretrained(inner)
+        randomize(tf.BertModel(tf.BertConfig(vocab_size=len(tokenizer) + 2, max_position_embeddings=32, **small))).save_pretrained(inner); tokenizer.save_pretrained(inner)
         word = M.Transformer(str(inner), max_seq_length=longest); parts = [word, M.Pooling(21, pooling_mode=modules[0])]
         for kind in modules[1:]:
-            parts.append(M.Normalize() if kind == "normalize" else randomise(M.Dense(21, 13, bias=kind != "nobias", activation_function=torch.nn.Tanh() if kind == "tanh" else torch.nn.Identity())))
+            parts.append(M.Normalize() if kind == "normalize" else randomize(M.Dense(21, 13, bias=kind != "nobias", activation_function=torch.nn.Tanh() if kind == "tanh" else torch.nn.Identity())))
         model = SentenceTransformer(modules=parts, device="cpu", **(dict(prompts=prompts, default_prompt_name="query") if prompts else {})); model.save(str(folder)); shutil.rmtree(inner)
         answers(folder, text=torch.from_numpy(model.encode(TEXTS, batch_size=3)))
 sentence("sentence/cls-dense", ["cls", "tanh"], 17); sentence("sentence/max-normalize", ["max", "normalize"], 30); sentence("sentence/last-prompt", ["lasttoken", "nobias", "normalize"], 21, prompts={"query": "the dog: ", "document": ""})
 @variant("bert/classifier-bin")
 def _(folder):
-    tokenizer = word_piece(); model = randomise(tf.BertForSequenceClassification(tf.BertConfig(vocab_size=len(tokenizer), max_position_embeddings=24, num_labels=3, **small)))
+    tokenizer = word_piece(); model = randomize(tf.BertForSequenceClassification(tf.BertConfig(vocab_size=len(tokenizer), max_position_embeddings=24, num_labels=3, **small)))
     model.save_pretrained(folder); (folder / "model.safetensors").unlink(); torch.save(model.state_dict(), folder / "pytorch_model.bin"); text_answers(folder, model.bert, tokenizer, 19)
 
 # ---- tokenizers of older checkpoints: bare vocabularies, without tokenizer.json ---------------------------------------------
@@ -51,7 +51,7 @@ def bare(name, Model, Config, Tokenizer, write, longest, **sizes):
     @variant(name)
     def _(folder):
         write(folder); tokenizer = Tokenizer.from_pretrained(folder); assert not (folder / "tokenizer.json").exists()
-        model = randomise(Model(Config(vocab_size=len(tokenizer) + 2, **sizes))); model.save_pretrained(folder)
+        model = randomize(Model(Config(vocab_size=len(tokenizer) + 2, **sizes))); model.save_pretrained(folder)
         b = tokenizer(TEXTS, padding=True, truncation=True, max_length=longest, return_tensors="pt"); m = b["attention_mask"]
         answers(folder, text_ids=b["input_ids"].masked_fill(m == 0, -1), text=mean(model(input_ids=b["input_ids"], attention_mask=m).last_hidden_state, m))
 def bare_bpe(folder):
@@ -65,9 +65,9 @@ bare("bert/bare-cased", lambda c: tf.BertModel(c), tf.BertConfig, tf.BertTokeniz
 bare("roberta/bare-merges", lambda c: tf.RobertaModel(c), tf.RobertaConfig, tf.RobertaTokenizer, bare_bpe, 30, max_position_embeddings=32, pad_token_id=1, type_vocab_size=1, **small)
 bare("xlm-roberta/bare-sentencepiece", lambda c: tf.XLMRobertaModel(c), tf.XLMRobertaConfig, tf.XLMRobertaTokenizer, lambda f: sentencepiece_model(f / "sentencepiece.bpe.model"), 28, max_position_embeddings=30, pad_token_id=1, type_vocab_size=1, **small)
 
-# ---- pictures ---------------------------------------------------------------------------------------------------------------
+# ---- images ---------------------------------------------------------------------------------------------------------------
 def image_answers(folder, processor, embed, logits=None, hidden=None):
-    """Each picture by itself: their sizes may differ after the processor."""
+    """One image at a time: their sizes may differ after the processor."""
     processor.save_pretrained(folder); rows, pixels, l = [], [], []
     for name in IMAGES:
         x = processor(images=read(name), return_tensors="pt")["pixel_values"]; pixels.append(x.flatten()); rows.append(embed(x)[0])
@@ -77,7 +77,7 @@ def image_answers(folder, processor, embed, logits=None, hidden=None):
 def image_family(name, Config, Model, processor, embed, **sizes):
     @variant(name)
     def _(folder):
-        model = randomise(Model(Config(**sizes))); model.save_pretrained(folder)
+        model = randomize(Model(Config(**sizes))); model.save_pretrained(folder)
         image_answers(folder, processor(), lambda x: embed(model, x), (lambda x: model(x).logits) if "Classification" in type(model).__name__ else None)
 vit_p = lambda h, w=None, **k: (lambda: tf.ViTImageProcessorPil(size={"height": h, "width": w or h}, **k))
 vits = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=31)
@@ -104,7 +104,7 @@ def timm_family(name, architecture, size, **model_args):
     @variant(name)
     def _(folder):
         import timm; from timm.data import resolve_data_config, create_transform
-        model = randomise(timm.create_model(architecture, num_classes=5, **model_args)); folder.mkdir(parents=True, exist_ok=True)
+        model = randomize(timm.create_model(architecture, num_classes=5, **model_args)); folder.mkdir(parents=True, exist_ok=True)
         cfg = dict(model.pretrained_cfg); cfg.update(input_size=[3, size, size], crop_pct=0.9, interpolation="bicubic", num_classes=5)
         keep = ("tag", "custom_load", "input_size", "fixed_input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std", "num_classes", "pool_size", "first_conv", "classifier")
         (folder / "config.json").write_text(json.dumps({"architecture": architecture, "num_classes": 5, "num_features": model.num_features, "global_pool": getattr(model, "global_pool", "avg") if isinstance(getattr(model, "global_pool", "avg"), str) else "avg", "model_args": model_args, "pretrained_cfg": {k: cfg[k] for k in keep if k in cfg}}))
@@ -120,7 +120,7 @@ def big_timm(name, architecture, size):
     if not args.small: timm_family(name, architecture, size)
 big_timm("timm/resnet18", "resnet18", 65); big_timm("timm/resnet50", "resnet50", 65); big_timm("timm/efficientnet-b0", "efficientnet_b0", 65); big_timm("timm/efficientnet-lite0", "tf_efficientnet_lite0", 65)
 
-# ---- sound ------------------------------------------------------------------------------------------------------------------
+# ---- audio ------------------------------------------------------------------------------------------------------------------
 def audio_answers(folder, processor, rate, embed, logits=None):
     processor.save_pretrained(folder); rows, feats, l = [], [], []
     for name in AUDIOS[rate]:
@@ -131,14 +131,14 @@ def audio_answers(folder, processor, rate, embed, logits=None):
 def ast(name, mel, length, **sizes):
     @variant(name)
     def _(folder):
-        model = randomise(tf.ASTForAudioClassification(tf.ASTConfig(num_mel_bins=mel, max_length=length, **vits, **labels(5), **sizes))); model.save_pretrained(folder)
+        model = randomize(tf.ASTForAudioClassification(tf.ASTConfig(num_mel_bins=mel, max_length=length, **vits, **labels(5), **sizes))); model.save_pretrained(folder)
         audio_answers(folder, tf.ASTFeatureExtractor(num_mel_bins=mel, max_length=length, mean=-3.1, std=2.7), 16000, lambda x, b: mean(model.audio_spectrogram_transformer(x).last_hidden_state), lambda x: model(x).logits)
 ast("ast/overlap", 24, 70, patch_size=8, frequency_stride=5, time_stride=6); ast("ast/multi-label", 32, 150, patch_size=9, frequency_stride=9, time_stride=9, problem_type="multi_label_classification", qkv_bias=False)
 w2v = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=31, conv_dim=(12, 14, 16), conv_kernel=(10, 3, 2), conv_stride=(5, 4, 4), num_conv_pos_embeddings=7, num_conv_pos_embedding_groups=4, vocab_size=12, apply_spec_augment=False)
 def speech(name, Config, Model, normalize, mask, **sizes):
     @variant(name)
     def _(folder):
-        model = randomise(Model(Config(**{**w2v, **sizes}))); model.save_pretrained(folder); base = getattr(model, model.base_model_prefix, model)
+        model = randomize(Model(Config(**{**w2v, **sizes}))); model.save_pretrained(folder); base = getattr(model, model.base_model_prefix, model)
         audio_answers(folder, tf.Wav2Vec2FeatureExtractor(feature_size=1, sampling_rate=16000, padding_value=0.0, do_normalize=normalize, return_attention_mask=mask), 16000, lambda x, b: mean(base(x).last_hidden_state), (lambda x: model(x).logits) if "Sequence" in type(model).__name__ else None)
         if mask:
             b = tf.Wav2Vec2FeatureExtractor.from_pretrained(folder)([sound(n) for n in AUDIOS[16000]], sampling_rate=16000, padding=True, return_tensors="pt"); h = base(**b).last_hidden_state
@@ -151,13 +151,13 @@ speech("hubert/base", tf.HubertConfig, tf.HubertModel, True, False, feat_proj_la
 speech("hubert/large", tf.HubertConfig, tf.HubertForSequenceClassification, True, True, feat_extract_norm="layer", do_stable_layer_norm=True, conv_bias=True, classifier_proj_size=9, **labels(3))
 @variant("hubert/batch-norm")
 def _(folder):
-    model = randomise(tf.HubertModel(tf.HubertConfig(**w2v, conv_pos_batch_norm=True))); model.save_pretrained(folder)
+    model = randomize(tf.HubertModel(tf.HubertConfig(**w2v, conv_pos_batch_norm=True))); model.save_pretrained(folder)
     audio_answers(folder, tf.Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=False), 16000, lambda x, b: mean(model(x).last_hidden_state))
 def whisper(name, bands, seconds, Model, **sizes):
     @variant(name)
     def _(folder):
         config = tf.WhisperConfig(vocab_size=50, num_mel_bins=bands, d_model=24, encoder_layers=2, encoder_attention_heads=3, encoder_ffn_dim=31, decoder_layers=1, decoder_attention_heads=3, decoder_ffn_dim=16, max_source_positions=seconds * 50, max_target_positions=12, pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=3, begin_suppress_tokens=None, **sizes)
-        model = randomise(Model(config)); model.save_pretrained(folder); enc = model.encoder if hasattr(model, "classifier") else model.get_encoder()
+        model = randomize(Model(config)); model.save_pretrained(folder); enc = model.encoder if hasattr(model, "classifier") else model.get_encoder()
         audio_answers(folder, tf.WhisperFeatureExtractor(feature_size=bands, chunk_length=seconds), 16000, lambda x, b: mean(enc(x).last_hidden_state), (lambda x: model(x).logits) if hasattr(model, "classifier") else None)
 whisper("whisper/encoder", 40, 2, tf.WhisperModel, activation_function="gelu"); whisper("whisper/classifier", 80, 3, tf.WhisperForAudioClassification, use_weighted_layer_sum=True, classifier_proj_size=11, **labels(4))
 if not args.small: whisper("whisper/cut", 128, 1, tf.WhisperModel, activation_function="gelu_new"); speech("wav2vec2/one-head", tf.Wav2Vec2Config, tf.Wav2Vec2Model, True, False, num_attention_heads=1, layer_norm_eps=1e-3, hidden_act="relu", feat_extract_activation="gelu_new", conv_dim=(8, 10), conv_kernel=(9, 5), conv_stride=(7, 6), num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2); speech("hubert/stable-weighted", tf.HubertConfig, tf.HubertForSequenceClassification, True, True, do_stable_layer_norm=True, use_weighted_layer_sum=True, feat_extract_norm="layer", **labels(3)); ast("ast/tall", 40, 33, patch_size=6, frequency_stride=3, time_stride=4, hidden_act="relu", layer_norm_eps=1e-4)
@@ -166,7 +166,7 @@ if not args.small: whisper("whisper/cut", 128, 1, tf.WhisperModel, activation_fu
 def videomae(name, Model, **sizes):
     @variant(name)
     def _(folder):
-        config = tf.VideoMAEConfig(**{**dict(image_size=24, patch_size=8, num_frames=6, tubelet_size=2), **vits, **sizes}); model = randomise(Model(config)); model.save_pretrained(folder)
+        config = tf.VideoMAEConfig(**{**dict(image_size=24, patch_size=8, num_frames=6, tubelet_size=2), **vits, **sizes}); model = randomize(Model(config)); model.save_pretrained(folder)
         p = tf.VideoMAEImageProcessorPil(size={"shortest_edge": 26}, crop_size={"height": 24, "width": 24}); p.save_pretrained(folder)
         chosen = [FRAMES[i * len(FRAMES) // config.num_frames] for i in range(config.num_frames)]  # as transformers' default_sample_indices_fn
         x = p(chosen, return_tensors="pt")["pixel_values"]; base = getattr(model, "videomae", model)
@@ -185,7 +185,7 @@ def clip(name, eos, image, text=None, vision=None, **sizes):
         end = ids["<|endoftext|>"] if eos is None else eos
         t = dict(vocab_size=n, hidden_size=20, num_hidden_layers=2, num_attention_heads=2, intermediate_size=27, max_position_embeddings=16, eos_token_id=end, bos_token_id=ids["<|startoftext|>"], pad_token_id=1); t.update(text or {})
         v = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=31, image_size=30, patch_size=6); v.update(vision or {})
-        model = randomise(tf.CLIPModel(tf.CLIPConfig(text_config=t, vision_config=v, **{"projection_dim": 14, **sizes}))); model.save_pretrained(folder)
+        model = randomize(tf.CLIPModel(tf.CLIPConfig(text_config=t, vision_config=v, **{"projection_dim": 14, **sizes}))); model.save_pretrained(folder)
         tokenizer.model_max_length = 16; tokenizer.save_pretrained(folder); p = image(); p.save_pretrained(folder)
         b = tokenizer(TEXTS, padding=True, truncation=True, return_tensors="pt")
         pix = torch.cat([p(images=read(x), return_tensors="pt")["pixel_values"] for x in IMAGES]); o = model(pixel_values=pix, input_ids=b["input_ids"], attention_mask=b["attention_mask"])
@@ -195,14 +195,14 @@ clip("clip/legacy-eos", 2, clip_p(30, 30)); clip("clip/eos-gelu", None, clip_p(3
 @variant("siglip/base")
 def _(folder):
     tokenizer = unigram(add=False); n = len(tokenizer)
-    model = randomise(tf.SiglipModel(tf.SiglipConfig(text_config=dict(vocab_size=n, hidden_size=20, num_hidden_layers=2, num_attention_heads=2, intermediate_size=27, max_position_embeddings=16, projection_size=20), vision_config=dict(hidden_size=20, num_hidden_layers=2, num_attention_heads=4, intermediate_size=31, image_size=30, patch_size=7))))
+    model = randomize(tf.SiglipModel(tf.SiglipConfig(text_config=dict(vocab_size=n, hidden_size=20, num_hidden_layers=2, num_attention_heads=2, intermediate_size=27, max_position_embeddings=16, projection_size=20), vision_config=dict(hidden_size=20, num_hidden_layers=2, num_attention_heads=4, intermediate_size=31, image_size=30, patch_size=7))))
     model.save_pretrained(folder); tokenizer.model_max_length = 16; tokenizer.save_pretrained(folder); p = tf.SiglipImageProcessorPil(size={"height": 30, "width": 30}); p.save_pretrained(folder)
     b = tokenizer(TEXTS, padding="max_length", max_length=16, truncation=True, return_tensors="pt"); pix = torch.cat([p(images=read(x), return_tensors="pt")["pixel_values"] for x in IMAGES])
     answers(folder, text=unit(first(model.get_text_features(input_ids=b["input_ids"]))), image=joint_image(model, p), text_ids=b["input_ids"], logits=model(pixel_values=pix, input_ids=b["input_ids"]).logits_per_image, **pixel_rows(p))
 def siglip_bare(folder):
-    # T5's order of special pieces, as SigLIP's own model has them.
+    # T5's order of special tokens, as in SigLIP's own tokenizer.
     sentencepiece_model(folder / "spiece.model", pad_id=0, eos_id=1, unk_id=2, bos_id=-1, pad_piece="<pad>"); tokenizer = tf.SiglipTokenizer.from_pretrained(folder, model_max_length=16); n = len(tokenizer)
-    model = randomise(tf.SiglipModel(tf.SiglipConfig(text_config=dict(vocab_size=n, hidden_size=20, num_hidden_layers=2, num_attention_heads=2, intermediate_size=27, max_position_embeddings=16, projection_size=20), vision_config=dict(hidden_size=20, num_hidden_layers=2, num_attention_heads=4, intermediate_size=31, image_size=30, patch_size=7))))
+    model = randomize(tf.SiglipModel(tf.SiglipConfig(text_config=dict(vocab_size=n, hidden_size=20, num_hidden_layers=2, num_attention_heads=2, intermediate_size=27, max_position_embeddings=16, projection_size=20), vision_config=dict(hidden_size=20, num_hidden_layers=2, num_attention_heads=4, intermediate_size=31, image_size=30, patch_size=7))))
     model.save_pretrained(folder); tf.SiglipImageProcessorPil(size={"height": 30, "width": 30}).save_pretrained(folder)
     b = tokenizer(TEXTS, padding="max_length", max_length=16, truncation=True, return_tensors="pt")
     answers(folder, text=unit(first(model.get_text_features(input_ids=b["input_ids"]))), text_ids=b["input_ids"])
@@ -210,13 +210,13 @@ if not args.small: variant("siglip/bare-sentencepiece")(siglip_bare)
 @variant("clip/bare-merges")
 def _(folder):
     tokenizer, ids, merges = clip_bpe(); tokenizer.backend_tokenizer.model.save(str(folder)); tokenizer = tf.CLIPTokenizer.from_pretrained(folder, model_max_length=16)
-    model = randomise(tf.CLIPModel(tf.CLIPConfig(text_config=dict(vocab_size=len(tokenizer), hidden_size=20, num_hidden_layers=2, num_attention_heads=2, intermediate_size=27, max_position_embeddings=16, eos_token_id=ids["<|endoftext|>"], bos_token_id=ids["<|startoftext|>"], pad_token_id=1), vision_config=dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=31, image_size=30, patch_size=6), projection_dim=14)))
+    model = randomize(tf.CLIPModel(tf.CLIPConfig(text_config=dict(vocab_size=len(tokenizer), hidden_size=20, num_hidden_layers=2, num_attention_heads=2, intermediate_size=27, max_position_embeddings=16, eos_token_id=ids["<|endoftext|>"], bos_token_id=ids["<|startoftext|>"], pad_token_id=1), vision_config=dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=31, image_size=30, patch_size=6), projection_dim=14)))
     model.save_pretrained(folder); clip_p(30, 30)().save_pretrained(folder)
     b = tokenizer(TEXTS, padding=True, truncation=True, return_tensors="pt")
     answers(folder, text=unit(first(model.get_text_features(**{k: b[k] for k in ("input_ids", "attention_mask")}))), text_ids=b["input_ids"].masked_fill(b["attention_mask"] == 0, -1))
 @variant("chinese-clip/base")
 def _(folder):
-    tokenizer = word_piece(); model = randomise(tf.ChineseCLIPModel(tf.ChineseCLIPConfig(text_config=dict(vocab_size=len(tokenizer), max_position_embeddings=24, **small), vision_config=dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=31, image_size=30, patch_size=6), projection_dim=11)))
+    tokenizer = word_piece(); model = randomize(tf.ChineseCLIPModel(tf.ChineseCLIPConfig(text_config=dict(vocab_size=len(tokenizer), max_position_embeddings=24, **small), vision_config=dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=31, image_size=30, patch_size=6), projection_dim=11)))
     model.save_pretrained(folder); tokenizer.model_max_length = 22; tokenizer.save_pretrained(folder); p = tf.ChineseCLIPImageProcessorPil(size={"height": 30, "width": 30}, do_center_crop=False); p.save_pretrained(folder)
     b = tokenizer(TEXTS, padding=True, truncation=True, return_tensors="pt"); pix = torch.cat([p(images=read(x), return_tensors="pt")["pixel_values"] for x in IMAGES])
     answers(folder, text=unit(first(model.get_text_features(input_ids=b["input_ids"], attention_mask=b["attention_mask"]))), image=joint_image(model, p), text_ids=b["input_ids"].masked_fill(b["attention_mask"] == 0, -1), logits=model(pixel_values=pix, input_ids=b["input_ids"], attention_mask=b["attention_mask"]).logits_per_image, **pixel_rows(p))
@@ -224,7 +224,7 @@ def _(folder):
 def _(folder):
     tokenizer = word_piece(); text = dict(small, num_attention_heads=3, vocab_size=len(tokenizer), max_position_embeddings=24, layer_norm_eps=1e-6)
     vision = dict(hidden_size=20, num_hidden_layers=2, num_attention_heads=2, intermediate_size=33, image_size=36, patch_size=9)
-    model = randomise(tf.BlipForImageTextRetrieval(tf.BlipConfig(text_config=text, vision_config=vision, image_text_hidden_size=11))); model.save_pretrained(folder)
+    model = randomize(tf.BlipForImageTextRetrieval(tf.BlipConfig(text_config=text, vision_config=vision, image_text_hidden_size=11))); model.save_pretrained(folder)
     tokenizer.model_max_length = 22; tokenizer.save_pretrained(folder); p = tf.models.blip.image_processing_pil_blip.BlipImageProcessorPil(size={"height": 36, "width": 36}); p.save_pretrained(folder)
     b = tokenizer(TEXTS, padding=True, truncation=True, return_tensors="pt"); pix = torch.cat([p(images=read(x), return_tensors="pt")["pixel_values"] for x in IMAGES])
     answers(folder, text=unit(model.text_proj(model.text_encoder(input_ids=b["input_ids"], attention_mask=b["attention_mask"])[0][:, 0])), image=unit(model.vision_proj(model.vision_model(pix)[0][:, 0])),
@@ -233,7 +233,7 @@ def clap(name, fused, **sizes):
     @variant(name)
     def _(folder):
         tokenizer = byte_bpe(); audio = dict(window_size=4, num_mel_bins=16, spec_size=64, patch_size=4, patch_stride=[4, 4], hidden_size=32, projection_dim=10, depths=[2, 1, 2], num_attention_heads=[2, 2, 4], patch_embeds_hidden_size=8, enable_fusion=fused, fusion_type="aff_2d" if fused else None); audio.update(sizes)
-        model = randomise(tf.ClapModel(tf.ClapConfig(text_config=dict(vocab_size=len(tokenizer), max_position_embeddings=33, pad_token_id=1, projection_dim=10, **small), audio_config=audio, projection_dim=10))); model.save_pretrained(folder)
+        model = randomize(tf.ClapModel(tf.ClapConfig(text_config=dict(vocab_size=len(tokenizer), max_position_embeddings=33, pad_token_id=1, projection_dim=10, **small), audio_config=audio, projection_dim=10))); model.save_pretrained(folder)
         tokenizer.model_max_length = 30; tokenizer.save_pretrained(folder)
         p = tf.ClapFeatureExtractor(feature_size=16, sampling_rate=48000, hop_length=480, max_length_s=2, fft_window_size=1024, frequency_min=50, frequency_max=14000, truncation="fusion" if fused else "rand_trunc", padding="repeatpad"); p.save_pretrained(folder)
         b = tokenizer(TEXTS, padding=True, truncation=True, return_tensors="pt"); f = p(sound("tone48.wav"), sampling_rate=48000, return_tensors="pt")
@@ -246,19 +246,19 @@ def _(folder):
     _t, ids, merges = clip_bpe(); n = len(ids)
     for quick in (True,):
         cfg = {"embed_dim": 14, "quick_gelu": quick, "vision_cfg": {"image_size": 30, "layers": 2, "width": 24, "head_width": 8, "patch_size": 6, "mlp_ratio": 1.5}, "text_cfg": {"context_length": 16, "vocab_size": n, "width": 20, "heads": 2, "layers": 2}}
-        model = randomise(open_clip.CLIP(**{**cfg, "vision_cfg": open_clip.CLIPVisionCfg(**cfg["vision_cfg"]), "text_cfg": open_clip.CLIPTextCfg(**cfg["text_cfg"])}))
+        model = randomize(open_clip.CLIP(**{**cfg, "vision_cfg": open_clip.CLIPVisionCfg(**cfg["vision_cfg"]), "text_cfg": open_clip.CLIPTextCfg(**cfg["text_cfg"])}))
         pre = {"mean": [0.48, 0.46, 0.41], "std": [0.27, 0.26, 0.28], "interpolation": "bicubic", "resize_mode": "shortest"}
         (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": cfg, "preprocess_cfg": pre}))
         save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "open_clip_model.safetensors", {"format": "pt"})
         tok = _t; tok.model_max_length = 16; tok.save_pretrained(folder)
-        # open_clip pads with zeros to the context's length and takes the largest id as the end.
+        # open_clip pads with zeros to the context length and uses the position of the largest id as the end.
         rows = [tok(t, truncation=True, max_length=16)["input_ids"] for t in TEXTS]; batch = pad_rows(rows, 0); batch = torch.nn.functional.pad(batch, (0, 16 - batch.shape[1]))
         from open_clip.transform import image_transform_v2, PreprocessCfg; transform = image_transform_v2(PreprocessCfg(size=30, **pre), is_train=False); px = torch.stack([transform(read(x)) for x in IMAGES])
         answers(folder, text=unit(model.encode_text(batch)), image=unit(model.encode_image(px)), text_ids=pad_rows(rows), **{f"pixels{i}": p.flatten() for i, p in enumerate(px)})
 
 torch.set_grad_enabled(False); failed = []
 if args.round_trip:
-    # What mm wrote (again.safetensors) takes the place of the weights, and the reference program loads it: the same parameters, every one.
+    # The reference library loads the weights that mm saved (again.safetensors); all parameters must be equal.
     from safetensors.torch import load_file
     done = 0
     for folder in sorted(p.parent for p in out.glob("*/again.safetensors")):
@@ -270,13 +270,13 @@ if args.round_trip:
         shutil.copy(folder / "again.safetensors", copy / "model.safetensors")
         kind = getattr(tf, (json.loads((folder / "config.json").read_text()).get("architectures") or [""])[0], tf.AutoModel)
         both = [kind.from_pretrained(f, output_loading_info=True) for f in (folder, copy)]; shutil.rmtree(copy)
-        # What neither file has (a pooler) is made anew by each load; a head or a decoder that mm does not read is not written either.
+        # Parameters in neither file (a pooler) are initialized by each load; a head or decoder that mm does not load is not saved.
         missing = [set(info["missing_keys"]) for _, info in both]; unread = len(set(load_file(stored)) - set(again))
         other = [name for (name, a), (_, b) in zip(both[0][0].state_dict().items(), both[1][0].state_dict().items()) if not torch.equal(a, b) and name not in missing[1]]
         if other or len(missing[1] - missing[0]) > unread: failed += [f"{folder.name}: {name}" for name in other or sorted(missing[1] - missing[0])]
         done += 1
-    print(f"{done} checkpoints that mm wrote were loaded by transformers with the same weights")
-    if failed: sys.exit("not the same: " + ", ".join(failed))
+    print(f"transformers loaded {done} checkpoints saved by mm with equal weights")
+    if failed: sys.exit("not equal: " + ", ".join(failed))
     sys.exit()
 for name, make in VARIANTS:
     if args.families and name not in args.families and name.split("/")[0] not in args.families: continue

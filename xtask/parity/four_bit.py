@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What bitsandbytes makes of a few numbers in NF4, for mm-core's test of the same.
+"""Writes the fixture of mm-core's NF4 test: a few values quantized by bitsandbytes.
 
     python xtask/parity/four_bit.py crates/mm-core/src/fixtures/nf4.json     (torch, bitsandbytes 0.50; no GPU)
 """

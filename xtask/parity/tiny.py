@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A small checkpoint with fresh weights of a family that answers, with the words of a manifest, to be learned further from nothing.
+"""Writes a small, randomly initialized ViLT or BLIP with the vocabulary of a manifest, to be trained by `task = "finetuning"`.
 
     python xtask/parity/tiny.py vilt|blip MANIFEST OUT [--seed N]
 """

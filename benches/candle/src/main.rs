@@ -1,7 +1,7 @@
-//! What candle does in a second, for `benches/peers.py`: the median of the turns after one that does not count.
+//! candle's part of `benches/peers.py`: items per second, the median after a warm-up run.
 //!
-//! `mm-candle FOLDER clip|resnet|bert BATCH`: the forward pass alone in float32, pictures of 224×224, texts of 48 tokens. Its ResNet reads
-//! timm's names, so it computes with random weights of the same sizes.
+//! `mm-candle FOLDER clip|resnet|bert BATCH`: the forward pass in float32 of images of 224×224 or texts of 48 tokens. candle's
+//! ResNet expects timm's parameter names, so it runs with random weights of the same sizes.
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Module, VarBuilder, VarMap};
@@ -28,20 +28,20 @@ fn main() -> Outcome<()> {
         return Err("usage: mm-candle FOLDER clip|resnet|bert BATCH".into());
     };
     let (folder, batch, device): (_, usize, _) = (Path::new(folder), batch.parse()?, Device::Cpu);
-    // SAFETY: nobody writes to the file meanwhile.
+    // SAFETY: the file is not modified while it is mapped.
     let weights =
         || unsafe { VarBuilder::from_mmaped_safetensors(&[folder.join("model.safetensors")], DType::F32, &device) };
-    let pictures = Tensor::randn(0f32, 1.0, (batch, 3, 224, 224), &device)?;
+    let images = Tensor::randn(0f32, 1.0, (batch, 3, 224, 224), &device)?;
     let rate = match kind.as_str() {
         "clip" => {
             let config = clip::vision_model::ClipVisionConfig::vit_base_patch32();
             let model = clip::vision_model::ClipVisionTransformer::new(weights()?.pp("vision_model"), &config)?;
-            measure(|| model.forward(&pictures))?
+            measure(|| model.forward(&images))?
         }
         "resnet" => {
             let random = VarMap::new();
             let model = resnet::resnet50(1000, VarBuilder::from_varmap(&random, DType::F32, &device))?;
-            measure(|| model.forward(&pictures))?
+            measure(|| model.forward(&images))?
         }
         "bert" => {
             let config: bert::Config = serde_json::from_slice(&std::fs::read(folder.join("config.json"))?)?;

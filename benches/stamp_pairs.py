@@ -1,4 +1,4 @@
-"""The pairs that benches learn from: each row's first picture and first English text, of what `mm prepare tuxpaint-stamps` or `emoji` wrote."""
+"""Pairs of an image and a text: the first of each row of the manifest of `mm prepare --dataset tuxpaint-stamps` or `emoji`."""
 import json
 from pathlib import Path
 def pairs(manifest):

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""What adapters beside weights of four bits cost (QLoRA), beside the same adapters over whole weights: peak memory, rows a second.
+"""A figure of docs/tasks.md: peak memory and speed of training LoRA adapters on 4-bit weights (QLoRA) and on full weights.
 
-    python benches/four_bit.py MM FOLDER        (transformers; a LLaVA of random weights, 0.7 billion numbers, is made in FOLDER)
+    python benches/qlora_memory.py MM FOLDER
+
+Creates a LLaVA of 0.7 billion random parameters in FOLDER. Requires torch, transformers, tokenizers, numpy and pillow.
 """
 import json, os, pathlib, re, resource, subprocess, sys
 import numpy as np, torch, transformers as tf
@@ -19,10 +21,10 @@ if not (base / "model.safetensors").exists():
     json.dump({"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 224}, "crop_size": {"height": 224, "width": 224}, "do_resize": True, "do_center_crop": True, "do_normalize": True, "do_rescale": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resample": 3}, open(base / "preprocessor_config.json", "w"))
     for n in range(16): Image.fromarray(rng.integers(0, 255, (224, 224, 3), dtype=np.uint8)).save(folder / f"{n}.png")
     (folder / "data.jsonl").write_text("".join(json.dumps({"image": f"{n}.png", "text": "w1 w2 w3", "answer": f"w{n % 4}", "split": "train" if n < 12 else "test"}) + "\n" for n in range(16)))
-for name, more in (("whole weights", ""), ("nf4", 'quantize = "nf4"\n')):
+for name, more in (("full weights", ""), ("nf4", 'quantize = "nf4"\n')):
     run = folder / name.replace(" ", "-"); subprocess.run(["rm", "-rf", run]); config = folder / f"{run.name}.toml"
-    config.write_text(f'task = "finetuning"\nmodel = "llava"\nanswer = "answer"\nlongest = 4\n[adapter]\nrank = 8\n{more}[data]\nmanifest = "data.jsonl"\n[data.columns]\nmodalities = {{ text = "text", image = "image" }}\n[data.split]\ncolumn = "split"\n[loader]\nbatch_size = 1\n[train]\nepochs = 1\nlog_every_steps = 4\nsave_every_steps = 0\n[train.optimizer]\nlr = 1e-4\n')
-    child = subprocess.Popen([mm, "train", config, "--out", run], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True); said = child.stderr.read(); _, status, used = os.wait4(child.pid, 0)
-    if status: sys.exit(said)
+    config.write_text(f'task = "finetuning"\nmodel = "llava"\nanswer_column = "answer"\nmax_length = 4\n[adapter]\nrank = 8\n{more}[data]\nmanifest = "data.jsonl"\n[data.columns]\nmodalities = {{ text = "text", image = "image" }}\n[data.split]\ncolumn = "split"\n[loader]\nbatch_size = 1\n[train]\nepochs = 1\nlog_every_steps = 4\nsave_every_steps = 0\n[train.optimizer]\nlr = 1e-4\n')
+    child = subprocess.Popen([mm, "train", config, "--out", run], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True); log = child.stderr.read(); _, status, used = os.wait4(child.pid, 0)
+    if status: sys.exit(log)
     lines = [json.loads(l) for l in open(run / "metrics.jsonl")]; last = [l["values"] for l in lines if l["split"] == "train"][-1]
-    print(f"{name}: peak {used.ru_maxrss / 1e6:.2f} GB, {last['samples_per_second']:.2f} rows a second, loss {last['loss']:.3f}; weights {os.path.getsize(base / 'model.safetensors') / 1e9:.2f} GB in float32", flush=True)
+    print(f"{name}: peak {used.ru_maxrss / 1e6:.2f} GB, {last['samples_per_second']:.2f} rows/s, loss {last['loss']:.3f}; weights {os.path.getsize(base / 'model.safetensors') / 1e9:.2f} GB in float32", flush=True)

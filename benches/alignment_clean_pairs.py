@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Learning from pairs some of which are wrong, after `mm audit --clean`, and from right ones: what cleaning brings.
+"""A table of docs/alignment.md: training on pairs with wrong captions, before and after `mm audit --clean`, and on correct pairs.
 
-    python benches/clean.py MM MANIFEST FOLDER [SEEDS [METHOD …]]
+    python benches/alignment_clean_pairs.py MM MANIFEST FOLDER [SEEDS [METHOD …]]
 
-MANIFEST is what `mm prepare tuxpaint-stamps` writes; its first pictures and first English captions are the pairs (FOLDER/pairs.jsonl, features a.npy and
-b.npy). A fifth of the groups is held out and
-stays right; of the others a share of the captions changes places. The features are those of frozen EfficientNet-Lite0 and all-MiniLM-L6-v2;
-recall at 10 of the held-out rows, the mean of both directions, by `mm align` (cca unless told).
+MANIFEST is that of `mm prepare --dataset tuxpaint-stamps`; the pairs are its first images and first English captions
+(FOLDER/pairs.jsonl, features a.npy and b.npy). A fifth of the groups is held out and stays correct; a fraction of the other
+captions is permuted. The features are those of frozen EfficientNet-Lite0 and all-MiniLM-L6-v2. Prints recall at 10 of the
+held-out rows by `mm align` (default method: cca), the mean of both directions.
 """
 import json, statistics, subprocess, sys
 from pathlib import Path
 import numpy as np
-from stamps import pairs
+from stamp_pairs import pairs
 MM, MANIFEST, FOLDER = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]); SEEDS = int(sys.argv[4]) if len(sys.argv) > 4 else 3
 FOLDER.mkdir(parents=True, exist_ok=True); rows = pairs(MANIFEST)
 PAIRS = FOLDER / "pairs.jsonl"; PAIRS.write_text("".join(json.dumps(r) + "\n" for r in rows))
@@ -19,7 +19,7 @@ def mm(*a): return subprocess.run([MM, *map(str, a)], check=True, stdout=subproc
 for side, model in (("a", "efficientnet-lite0"), ("b", "all-MiniLM-L6-v2")):
     if not (FOLDER / f"{side}.npy").exists(): mm("embed", "--model", model, "--data", PAIRS, "--out", FOLDER / f"{side}.npy")
 A, B = (np.load(FOLDER / f"{s}.npy") for s in "ab"); assert len(A) == len(B) == len(rows)
-def learned(method, seed, a, b, test):
+def recall(method, seed, a, b, test):
     for name, x in (("a", A[a]), ("b", B[b]), ("ta", A[test]), ("tb", B[test])): np.save(FOLDER / f"now-{name}.npy", np.ascontiguousarray(x))
     f = lambda n: FOLDER / f"now-{n}.npy"
     r = json.loads(mm("align", "--method", method, *(["--dim", 128] if method == "info_nce" else []), "--seed", seed, "--a", f("a"), "--b", f("b"), "--test-a", f("ta"), "--test-b", f("tb"), "--json"))["directions"]
@@ -34,9 +34,9 @@ for share in (0.1, 0.3):
         dirty.write_text("".join(json.dumps({"id": str(i), "group": rows[i]["group"], "image": rows[i]["image"], "text": rows[caption[i]]["text"]}) + "\n" for i in train))
         mm("audit", "--data", dirty, "--model", "efficientnet-lite0", "--model", "all-MiniLM-L6-v2", "--group-column", "group", "--remove-fraction", share, "--clean", clean)
         kept = [int(json.loads(l)["id"]) for l in clean.read_text().splitlines()]; bad = set(wrong.tolist())
-        got.setdefault("wrong pairs left", []).append(len(bad & set(kept)) / len(kept)); got.setdefault("rows kept", []).append(len(kept) / len(train))
+        got.setdefault("wrong pairs remaining", []).append(len(bad & set(kept)) / len(kept)); got.setdefault("rows kept", []).append(len(kept) / len(train))
         for method in sys.argv[5:] or ("cca",):
-            for name, a in (("right", train), ("dirty", train), ("cleaned", kept), ("wrong ones known", [i for i in train if i not in bad])):
-                b = a if name == "right" else [caption[i] for i in a]
-                got.setdefault(f"{method}, {name}", []).append(learned(method, seed, a, b, test))
+            for name, a in (("correct", train), ("dirty", train), ("cleaned", kept), ("wrong ones known", [i for i in train if i not in bad])):
+                b = a if name == "correct" else [caption[i] for i in a]
+                got.setdefault(f"{method}, {name}", []).append(recall(method, seed, a, b, test))
     for name, v in got.items(): print(f"{share:.0%} wrong: {name}: {statistics.mean(v):.3f} ± {statistics.stdev(v) if len(v) > 1 else 0:.3f}", flush=True)

@@ -1,9 +1,9 @@
-//! What a checkpoint that speaks does in a second, for `peers.py`: the median of the turns after one that does not count.
+//! mm's part of `peers.py` for generative models: items per second, the median after a warm-up run.
 //!
-//! - `speak FOLDER caption PICTURE BEAMS TOKENS DTYPE`: tokens a second, the picture's file read and encoded each time
-//! - `speak FOLDER steps PICTURE BEAMS TOKENS DTYPE`: tokens a second, the picture seen before
-//! - `speak FOLDER answer PICTURE QUESTIONS TOKENS DTYPE`: questions a second about one picture, read and encoded once
-//! - `speak FOLDER transcribe SOUND 1 TOKENS DTYPE`: sounds a second
+//! - `generate FOLDER caption IMAGE BEAMS TOKENS DTYPE`: tokens per second, the image decoded and encoded each time
+//! - `generate FOLDER steps IMAGE BEAMS TOKENS DTYPE`: tokens per second, the image encoded before
+//! - `generate FOLDER answer IMAGE QUESTIONS TOKENS DTYPE`: questions per second about one image, encoded once
+//! - `generate FOLDER transcribe AUDIO 1 TOKENS DTYPE`: recordings per second
 
 use mm_core::{DType, Device, Modality, Source};
 use mm_reason::{
@@ -22,7 +22,7 @@ fn main() -> Outcome<()> {
     mm_core::retain_freed_memory();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [folder, kind, file, count, tokens, dtype] = arguments.as_slice() else {
-        return Err("usage: speak FOLDER caption|steps|answer|transcribe FILE COUNT TOKENS DTYPE".into());
+        return Err("usage: generate FOLDER caption|steps|answer|transcribe FILE COUNT TOKENS DTYPE".into());
     };
     mm_core::set_num_threads(std::env::var("THREADS").ok().and_then(|t| t.parse().ok()).unwrap_or(2));
     let device: Device = std::env::var("DEVICE").map_or(Ok(Device::Cpu), |d| d.parse())?;
@@ -30,40 +30,40 @@ fn main() -> Outcome<()> {
     let model = Pipeline::load(Path::new(folder), LoadOptions { dtype, device, ..LoadOptions::default() })?;
     let source = [Source::Path(file.into())];
     let beams = if kind == "answer" || kind == "transcribe" { 1 } else { count };
-    // No end before so many: random weights would end anywhere.
+    // A fixed number of tokens: random weights would end anywhere.
     let config = GenerationConfig {
         max_new_tokens: tokens,
         min_new_tokens: tokens,
         num_beams: beams,
         ..model.generation.clone()
     };
-    let say = |seen: &EncodedMedia, asked: Request<'_>| {
-        model.generate(Some(seen), asked, &config, &LogitsProcessors::default(), &mut |_, _| {}).map(drop)
+    let generate = |media: &EncodedMedia, request: Request<'_>| {
+        model.generate(Some(media), request, &config, &LogitsProcessors::default(), &mut |_, _| {}).map(drop)
     };
-    let look = || model.encode_media(&Modality::IMAGE, &source);
+    let encode_image = || model.encode_media(&Modality::IMAGE, &source);
     let rate = match kind.as_str() {
-        "caption" => measure(5, || say(&look()?, Request::Caption(None)))? * tokens as f64,
+        "caption" => measure(5, || generate(&encode_image()?, Request::Caption(None)))? * tokens as f64,
         "steps" => {
-            let seen = look()?;
-            measure(5, || say(&seen, Request::Caption(None)))? * tokens as f64
+            let media = encode_image()?;
+            measure(5, || generate(&media, Request::Caption(None)))? * tokens as f64
         }
         "answer" => {
             let questions: Vec<String> = (0..count).map(|n| format!("w{} w{} w{} w{}", 10 + n, n, 7 * n, 99)).collect();
-            let all = || {
-                let seen = look()?;
+            let answer_all = || {
+                let media = encode_image()?;
                 questions.iter().try_for_each(|q| {
                     if model.can_generate() {
-                        say(&seen, Request::Question(q))
+                        generate(&media, Request::Question(q))
                     } else {
-                        model.answer(Some(&seen), Request::Question(q), &[], &config).map(drop)
+                        model.answer(Some(&media), Request::Question(q), &[], &config).map(drop)
                     }
                 })
             };
-            measure(3, all)? * count as f64
+            measure(3, answer_all)? * count as f64
         }
         _ => {
-            let seen = || model.encode_media(&Modality::AUDIO, &source);
-            measure(5, || say(&seen()?, Request::Transcribe { language: None, timestamps: false }))?
+            let encode_audio = || model.encode_media(&Modality::AUDIO, &source);
+            measure(5, || generate(&encode_audio()?, Request::Transcribe { language: None, timestamps: false }))?
         }
     };
     println!("{rate:.3}");
