@@ -1,25 +1,24 @@
-//! `cargo xtask`: setup, downloads, pipelines, tests and benchmarks. It does not link libtorch, so it runs before
-//! setup.
+//! Set-up, downloads, pipelines, tests and benches: `cargo xtask`. Links no libtorch, so it runs on a bare machine.
 
 mod cargo;
+mod docs;
 mod doctor;
 mod fetch;
 mod hub;
-mod packages;
 mod parity;
-mod paths;
 mod pipeline;
+mod places;
 mod registry;
 mod setup;
 
 use clap::{Parser, Subcommand};
 use std::{path::PathBuf, process::ExitCode};
 
-/// Builds mm, downloads its dependencies, and runs its pipelines
+/// Builds mm, brings what it needs, and runs its pipelines.
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", arg_required_else_help = true)]
 #[command(
-    after_help = "Start with:\n  cargo xtask demo    set up, train on real images, captions and speech, write a report\n  cargo xtask test    set up, run all tests"
+    after_help = "Start with:\n  cargo xtask demo    set up, train on real pictures, captions and voices, write a report\n  cargo xtask test    set up, run every test"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -28,79 +27,82 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Download libtorch and ffmpeg where needed, and write the cargo settings that locate them.
+    /// Bring libtorch and ffmpeg, and write what cargo needs to find them. A second run takes a moment.
     Setup {
-        /// Use a libtorch with CUDA, from LIBTORCH or Python's torch; the downloaded one is CPU-only.
+        /// libtorch with CUDA (from an own LIBTORCH or a Python's torch; the fetched one computes on the processor).
         #[arg(long)]
         cuda: bool,
-        /// Download and write everything again.
+        /// Fetch and write everything anew.
         #[arg(long)]
         force: bool,
     },
-    /// Check this machine, and print how to fix each problem.
+    /// Say what was found on this machine, with a remedy under each thing that is wrong.
     Doctor,
     /// Data sets: `fetch NAME`, `list`.
     Data {
         #[command(subcommand)]
-        command: DataCommand,
+        what: DataCommand,
     },
     /// Pretrained weights: `pull NAME`, `list`.
     Models {
         #[command(subcommand)]
-        command: ModelsCommand,
+        what: ModelsCommand,
     },
-    /// Run the steps of a pipeline in order, except those whose inputs, parameters and program have not changed.
+    /// Run a pipeline: its steps in order, those skipped whose inputs, parameters and program have not changed.
     #[command(after_help = "Example:\n  cargo xtask run docs/pipelines/demo.toml --set seeds=3")]
     Run(pipeline::Arguments),
-    /// Set up, then run the pipeline docs/pipelines/demo.toml.
+    /// The pipeline docs/pipelines/demo.toml, after all the set-up it needs.
     Demo(pipeline::Options),
-    /// Set up, then run all tests.
+    /// Every test, after all the set-up they need.
     Test {
-        /// Arguments for `cargo test`.
+        /// Passed on to `cargo test`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         rest: Vec<String>,
     },
-    /// Run the benchmarks against other libraries: all of them, or one by name (`list` prints the names).
+    /// Benches against the peers; all, or one by name (`list` names them).
     Bench {
-        /// The name of the benchmark.
+        /// The bench.
         name: Option<String>,
-        /// Arguments for the benchmark.
+        /// Passed on to it.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         rest: Vec<String>,
     },
-    /// Compare mm with the reference libraries (creates a Python environment of some GB once).
+    /// Hold the pretrained families against the programs that they come from (makes a Python environment, some GB, once).
     #[command(after_help = "Examples:\n  cargo xtask parity\n  cargo xtask parity clip whisper --seed 7")]
     Parity(parity::Arguments),
-    /// Build the documentation of all crates; warnings are errors.
-    Docs,
-    /// Check format, lints, docs and tests, as CI does.
+    /// The documentation of every crate, warnings refused.
+    Docs {
+        /// Check commands, paths, links and configs in README.md and docs/ instead.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Format, lints, docs and tests: what must pass before a change lands.
     Ci,
 }
 
 #[derive(Subcommand)]
 enum DataCommand {
-    /// Download a data set into the cache.
+    /// Fetch a data set into the cache.
     Fetch {
-        /// The name of the data set.
+        /// Its name.
         name: String,
     },
-    /// List the data sets.
+    /// Name the data sets that are known.
     List,
 }
 
 #[derive(Subcommand)]
 enum ModelsCommand {
-    /// Download weights: a name of the registry into mm's cache, `ORG/NAME[@REVISION]` from the Hugging Face Hub into
-    /// the cache of Python's huggingface_hub. HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are
-    /// respected.
+    /// Fetch weights: by a name of the registry into mm's cache, by `ORG/NAME[@REVISION]` from the model hub into the cache that
+    /// Python's huggingface_hub uses (HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are heeded).
     #[command(
         after_help = "Examples:\n  cargo xtask models pull all-MiniLM-L6-v2\n  cargo xtask models pull openai/clip-vit-base-patch32\n  cargo xtask models pull google/vit-base-patch16-224@main"
     )]
     Pull {
-        /// The name of the model.
+        /// Their name.
         name: String,
     },
-    /// List the models of the registry.
+    /// Name the weights that are known.
     List,
 }
 
@@ -118,11 +120,11 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Setup { cuda, force } => setup::run(cuda, force),
         Command::Doctor => doctor::run(),
-        Command::Data { command: DataCommand::Fetch { name } } => {
+        Command::Data { what: DataCommand::Fetch { name } } => {
             registry::fetch(registry::Kind::Data, &name).map(|p| println!("{}", p.display()))
         }
-        Command::Data { command: DataCommand::List } => registry::list(registry::Kind::Data),
-        Command::Models { command: ModelsCommand::Pull { name } } => {
+        Command::Data { what: DataCommand::List } => registry::list(registry::Kind::Data),
+        Command::Models { what: ModelsCommand::Pull { name } } => {
             let folder = if name.contains(['/', '@']) {
                 hub::Hub::from_environment()?.pull(&name)?
             } else {
@@ -131,7 +133,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             println!("{}", folder.display());
             Ok(())
         }
-        Command::Models { command: ModelsCommand::List } => registry::list(registry::Kind::Models),
+        Command::Models { what: ModelsCommand::List } => registry::list(registry::Kind::Models),
         Command::Run(arguments) => {
             setup::run(false, false)?;
             pipeline::run(&arguments)
@@ -143,7 +145,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Test { rest } => cargo::test(&rest),
         Command::Bench { name, rest } => cargo::bench(name.as_deref(), &rest),
         Command::Parity(arguments) => parity::run(&arguments),
-        Command::Docs => cargo::docs(),
+        Command::Docs { check: true } => docs::check(),
+        Command::Docs { check: false } => cargo::docs(),
         Command::Ci => cargo::ci(),
     }
 }

@@ -223,6 +223,11 @@ fn state_file(pipeline: &Path) -> PathBuf {
     root().join("runs/.pipelines").join(format!("{name}.json"))
 }
 
+/// The files and folders that a pipeline writes.
+pub fn outputs(arguments: &Arguments) -> Result<Vec<String>> {
+    Ok(load(arguments)?.steps.into_iter().flat_map(|step| step.outputs).collect())
+}
+
 /// Runs a pipeline.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let pipeline = load(arguments)?;

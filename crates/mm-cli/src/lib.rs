@@ -109,3 +109,13 @@ fn start_logging(verbose: u8) {
         .with_target(false)
         .init();
 }
+
+/// The Rust examples of the documentation compile.
+#[cfg(doctest)]
+mod documentation {
+    #[doc = include_str!("../../../README.md")]
+    struct Readme;
+
+    #[doc = include_str!("../../../docs/extend.md")]
+    struct Extend;
+}
