@@ -59,6 +59,12 @@ impl Checker {
                 self.problems.extend(checked.err().map(|text| page.problem(command.line, text)));
             }
         }
+        for (line, name) in page.option_spans() {
+            let is_used = || page.commands().iter().any(|c| c.complete && c.words.contains(&format!("--{name}")));
+            if !has_option(&self.definition, name) && !is_used() && !OTHER_OPTIONS.contains(&name) {
+                self.problems.push(page.problem(line, format!("mm has no option --{name}")));
+            }
+        }
         for block in page.code_blocks().iter().filter(|b| b.info.first().is_some_and(|l| l == "toml")) {
             let base = block.info.iter().find_map(|word| word.strip_prefix("config="));
             let checked = self.check_block(&block.text, base.map(|file| root.join(file)));
@@ -129,6 +135,15 @@ impl Checker {
         problems.retain(|text| ["unknown", "did you mean", "invalid type"].iter().any(|part| text.contains(part)));
         if problems.is_empty() { Ok(()) } else { Err(problems.join("; ")) }
     }
+}
+
+/// Options of other programs that pages mention without a command.
+const OTHER_OPTIONS: &[&str] = &["check", "only", "quick", "release"];
+
+/// Whether a command or one of its sub-commands has this option.
+fn has_option(command: &clap::Command, name: &str) -> bool {
+    command.get_arguments().any(|argument| argument.get_long() == Some(name))
+        || command.get_subcommands().any(|sub| has_option(sub, name))
 }
 
 /// Builds the model of a representation config for small inputs.
@@ -241,6 +256,7 @@ fn every_kind_of_problem_is_reported_with_file_and_line() {
         ("```sh\nmm fit --data t.csv \\\n  --lable-column y --out r\n```\n".to_owned(), 2, "--lable-column"),
         ("text\n\n```bash\nls\ntarget/release/mm embedd\n```\n".to_owned(), 5, "embedd"),
         ("```console\n$ mm eval\n```\n".to_owned(), 2, "--model"),
+        ("see `--hold-out`\n".to_owned(), 1, "no option --hold-out"),
         ("see `mm embed --pool mean`\n".to_owned(), 1, "no option --pool"),
         (format!("```sh\n{train} train.epohcs=3\n```\n"), 2, "did you mean `epochs`"),
         (

@@ -105,6 +105,16 @@ impl Page {
         self.prose().flat_map(|(n, line)| line.split('`').skip(1).step_by(2).map(move |span| (n, span)))
     }
 
+    /// The options that code spans of running text start with (`--k 5`), without the dashes, with their lines.
+    #[allow(dead_code)] // only crates/mm-cli/tests/docs.rs calls it
+    pub fn option_spans(&self) -> Vec<(usize, &str)> {
+        fn name(span: &str) -> Option<&str> {
+            span.strip_prefix("--")?.split(|c: char| c != '-' && !c.is_alphanumeric()).next()
+        }
+        let spans = self.code_spans().filter(|(_, span)| !span.contains('…'));
+        spans.filter_map(|(n, span)| Some((n, name(span)?))).filter(|(_, name)| !name.is_empty()).collect()
+    }
+
     /// Every command of the page: those of shell blocks, and those in code spans.
     pub fn commands(&self) -> Vec<Command> {
         let mut commands = Vec::new();
@@ -192,7 +202,7 @@ impl Command {
             ["cargo", "run", rest @ ..] => {
                 let end = rest.iter().position(|w| *w == "--").unwrap_or(rest.len());
                 let names_package = |w: &&str| ["--bin", "--example", "-p", "--package"].contains(w);
-                let is_mm = rest[..end].contains(&"mm-cli") || !rest[..end].iter().any(|w| names_package(w));
+                let is_mm = rest[..end].contains(&"mm-cli") || !rest[..end].iter().any(names_package);
                 let arguments = &self.words[(end + 3).min(self.words.len())..];
                 (if is_mm { Program::Mm } else { Program::Other }, arguments)
             }
