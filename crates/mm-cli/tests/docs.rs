@@ -123,8 +123,8 @@ impl Checker {
             let scope = params.scope().pp("fusion");
             problems.extend(mm_fusion::Fusion::new(&scope, &fusion, &dims).err().map(|e| e.to_string()));
         }
-        if let Some(reason) = value.get("reason") {
-            let reason = config::parse(reason, "reason").map_err(|e| e.to_string())?;
+        if let Some(reason) = value.get("reasoning") {
+            let reason = config::parse(reason, "reasoning").map_err(|e| e.to_string())?;
             let scope = params.scope().pp("reason");
             problems.extend(mm_reason::reasoning::build(&scope, &reason, &dims).err().map(|e| e.to_string()));
         }
@@ -264,7 +264,7 @@ fn every_kind_of_problem_is_reported_with_file_and_line() {
             2,
             "unknown field `layers`",
         ),
-        (format!("```sh\n{train} reason.network='{{kind=\"flim\"}}'\n```\n"), 2, "flim"),
+        (format!("```sh\n{train} reasoning.network='{{kind=\"flim\"}}'\n```\n"), 2, "flim"),
         (format!("```toml {base}\n[fusion]\nwidth = 64\n```\n"), 1, "width"),
         (format!("```toml {base}\n[fusion.operator]\nkind = \"mult\"\nhead = 2\n```\n"), 1, "head"),
         ("```toml\n[fusion]\ndim = 64\n```\n".to_owned(), 1, "name the config"),
