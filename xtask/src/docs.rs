@@ -7,7 +7,7 @@ pub mod markdown;
 use crate::{
     cargo::cargo,
     pipeline,
-    places::root,
+    paths::root,
     registry::{self, Kind},
 };
 use anyhow::{Context, Result, bail};
