@@ -1,4 +1,5 @@
-//! mm's part of `loader.py`: images per second of the loader (decode, resize to 256, center crop of 224, normalize, batch).
+//! mm's part of `loader.py`: images per second of the loader (decode, resize to 256, center crop of 224, normalize,
+//! batch).
 //!
 //! Usage: `loader MANIFEST EPOCHS`. Prints the best epoch.
 

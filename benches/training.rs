@@ -1,5 +1,5 @@
-//! mm's part of `training.py`: training steps per second of one model on random data. A step is what the trainer does: forward and
-//! backward pass, gradient norm, clipping, AdamW.
+//! mm's part of `training.py`: training steps per second of one model on random data. A step is what the trainer does:
+//! forward and backward pass, gradient norm, clipping, AdamW.
 //!
 //! Usage: `training NAME STEPS`
 
@@ -25,7 +25,8 @@ use std::time::Instant;
 /// The modalities of CMU-MOSI's utterances, with their feature dimensions.
 const MOSI: [(Modality, i64); 3] = [(Modality::AUDIO, 73), (Modality::IMAGE, 100), (Modality::TEXT, 100)];
 const BATCH: i64 = 32;
-/// Number of batches that alternate. A single one would be overfitted, and denormal gradients, which are slow, measured.
+/// Number of batches that alternate. A single one would be overfitted, and denormal gradients, which are slow,
+/// measured.
 const NUM_BATCHES: usize = 64;
 
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
@@ -124,7 +125,8 @@ fn model(name: &str, params: &Params) -> std::result::Result<Loss, Box<dyn std::
             let config = GanConfig { generator: network, discriminator, diff_augment: false, ..GanConfig::default() };
             training_loss(Box::new(Gan::new(&scope, &InputSpecs::from([(image, spec)]), &config)?), set)
         }
-        // Utterances in the context of their video: a bidirectional LSTM over each modality's utterances, then gated fusion.
+        // Utterances in the context of their video: a bidirectional LSTM over each modality's utterances, then gated
+        // fusion.
         "contextual" => {
             let (videos, utterances, hidden) = (BATCH, 24, 64);
             let mut branches = Vec::new();

@@ -1,7 +1,7 @@
 //! candle's part of `benches/peers.py`: items per second, the median after a warm-up run.
 //!
-//! `mm-candle FOLDER clip|resnet|bert BATCH`: the forward pass in float32 of images of 224×224 or texts of 48 tokens. candle's
-//! ResNet expects timm's parameter names, so it runs with random weights of the same sizes.
+//! `mm-candle FOLDER clip|resnet|bert BATCH`: the forward pass in float32 of images of 224×224 or texts of 48 tokens.
+//! candle's ResNet expects timm's parameter names, so it runs with random weights of the same sizes.
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{Module, VarBuilder, VarMap};
