@@ -18,7 +18,7 @@ for i in gts:
     if i%7==0: k=k[:3]
     res[i]=[{"caption":" ".join(k)}]
 t=PTBTokenizer(); g=t.tokenize(gts); r=t.tokenize(res)
-out={"said":[res[i][0]["caption"] for i in gts],"references":[[c["caption"] for c in gts[i]] for i in gts],"words":[g[i] for i in gts],"said_words":[r[i][0] for i in gts]}
+out={"captions":[res[i][0]["caption"] for i in gts],"references":[[c["caption"] for c in gts[i]] for i in gts],"reference_tokens":[g[i] for i in gts],"caption_tokens":[r[i][0] for i in gts]}
 b,_=Bleu(4).compute_score(g,r,verbose=0); c,each=Cider().compute_score(g,r); ro,_=Rouge().compute_score(g,r)
 out.update(bleu=b,cider=float(c),ciders=[float(x) for x in each],rouge=float(ro))
 json.dump(out,open(sys.argv[1],"w"),indent=0); print(b,c,ro)

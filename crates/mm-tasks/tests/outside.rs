@@ -1,5 +1,5 @@
-//! A modality from outside: tables of numbers, brought by this file through public traits alone, trained against another table, and
-//! held to a figure on rows that training never saw. Nothing in mm names it.
+//! A modality that is defined outside of mm, by public traits: numeric tables, for which a retrieval model is trained
+//! and evaluated on held-out rows.
 #![allow(missing_docs)]
 
 use mm_core::{
@@ -31,12 +31,12 @@ struct Columns(i64);
 impl Processor for Columns {
     fn process(&self, source: &Source, _context: &mut ProcessContext) -> Result<Tensor> {
         let Source::Value(value) = source else { return Err(Error::Sample("not a table".into())) };
-        let numbers: Vec<f32> =
+        let values: Vec<f32> =
             value.as_array().into_iter().flatten().filter_map(|v| v.as_f64().map(|v| v as f32)).collect();
-        if numbers.len() as i64 != self.0 {
-            return Err(Error::Sample(format!("found {} numbers, wanted {}", numbers.len(), self.0)));
+        if values.len() as i64 != self.0 {
+            return Err(Error::Sample(format!("found {} numbers, expected {}", values.len(), self.0)));
         }
-        Tensor::from_slice(&numbers)
+        Tensor::from_slice(&values)
     }
     fn is_sequence(&self) -> bool {
         false
@@ -96,15 +96,15 @@ epochs = 30
 optimizer = { lr = 3e-3 }
 "#;
 
-fn world(folder: &Path) {
+fn write_dataset(folder: &Path) {
     // Readings are a mixture of the weather and noise; every fifth row lacks them.
-    let mut random = Rng::new(&[1]);
-    let mixing: Vec<f64> = (0..54).map(|_| random.uniform_range(-1.0, 1.0)).collect();
+    let mut rng = Rng::new(&[1]);
+    let mixing: Vec<f64> = (0..54).map(|_| rng.uniform_range(-1.0, 1.0)).collect();
     let mut text = String::new();
     for row in 0..320 {
-        let weather: Vec<f64> = (0..6).map(|_| random.uniform_range(-1.0, 1.0)).collect();
+        let weather: Vec<f64> = (0..6).map(|_| rng.uniform_range(-1.0, 1.0)).collect();
         let readings: Vec<f64> = (0..9)
-            .map(|o| (0..6).map(|i| mixing[o * 6 + i] * weather[i]).sum::<f64>() + random.uniform_range(-0.05, 0.05))
+            .map(|o| (0..6).map(|i| mixing[o * 6 + i] * weather[i]).sum::<f64>() + rng.uniform_range(-0.05, 0.05))
             .collect();
         let readings = if row % 5 == 0 { "null".to_owned() } else { format!("{readings:?}") };
         text += &format!("{{\"id\":\"{row}\",\"weather\":{weather:?},\"readings\":{readings}}}\n");
@@ -113,9 +113,9 @@ fn world(folder: &Path) {
 }
 
 #[test]
-fn a_modality_that_a_crate_brings_is_trained_and_finds_held_out_partners() {
+fn a_modality_of_another_crate_is_trained_and_retrieves_held_out_rows() {
     let folder = tempfile::tempdir().unwrap();
-    world(folder.path());
+    write_dataset(folder.path());
     let value: toml::Value = toml::from_str(CONFIG).unwrap();
     let mut registry = mm_tasks::registry();
     register(&mut registry);
@@ -127,17 +127,17 @@ fn a_modality_that_a_crate_brings_is_trained_and_finds_held_out_partners() {
         let mut run = Run::create(&folder.path().join(format!("run{seed}")), &value, serde_json::Value::Null).unwrap();
         let context =
             FitContext { progress: &mut NoopProgress, on_progress: &mut |_, _, _| {}, stop: &AtomicBool::new(false) };
-        let ended = TaskModel::fit(&model, model.dataset().unwrap(), &mut run, context).unwrap();
-        assert!(ended.training.state.finished && ended.failed.is_empty());
+        let outcome = TaskModel::fit(&model, model.dataset().unwrap(), &mut run, context).unwrap();
+        assert!(outcome.training.state.finished && outcome.failed.is_empty());
         let manifest = model.dataset().unwrap();
         let embedded = model.embed_split(&manifest, Split::Test, &mut |_, _, _| {}).unwrap();
         let found = direction_metrics(&embedded, Split::Test).unwrap();
         let metrics = &found.directions["readings_to_weather"];
-        assert!(metrics.queries < metrics.gallery, "rows without readings are candidates all the same");
-        // Untrained, it is no better than chance by much: the baseline beside the figure.
-        let fresh = Retrieval::new(parse_task(&value).unwrap(), folder.path(), &registry, Device::Cpu).unwrap();
+        assert!(metrics.queries < metrics.gallery, "rows without readings are candidates too");
+        // An untrained model is hardly better than chance.
+        let untrained = Retrieval::new(parse_task(&value).unwrap(), folder.path(), &registry, Device::Cpu).unwrap();
         let before =
-            direction_metrics(&fresh.embed_split(&manifest, Split::Test, &mut |_, _, _| {}).unwrap(), Split::Test)
+            direction_metrics(&untrained.embed_split(&manifest, Split::Test, &mut |_, _, _| {}).unwrap(), Split::Test)
                 .unwrap();
         recalls.push((metrics.recall[0], before.directions["readings_to_weather"].recall[0], metrics.chance[0]));
     }

@@ -11,7 +11,7 @@ pub(super) const MIN_PAIRS: i64 = 4;
 /// [`index_labels`] makes them class indices.
 ///
 /// # Errors
-/// When an array is not float, not finite, or the numbers of rows differ.
+/// When an array is not float, not finite, or the row counts differ.
 pub fn paired_features(a: &Tensor, b: &Tensor, labels: Option<&Tensor>) -> Result<PairedFeatures> {
     let mut pairs = PairedFeatures::new(a, b)?;
     pairs.labels = labels.map(|l| label_values(l, a.size(0)?)).transpose()?;
@@ -37,7 +37,7 @@ pub fn index_labels(sets: &mut [&mut Option<Vec<i64>>]) {
     }
 }
 
-/// Keeps a seeded choice of `num_pairs` pairs; the rest become unpaired rows in two independent orders.
+/// Selects `num_pairs` random pairs by a seed; the rest become unpaired rows in two independent orders.
 ///
 /// # Errors
 /// When `num_pairs` is below 4 or above the number of rows.
@@ -50,12 +50,12 @@ pub fn subsample_pairs(pairs: &PairedFeatures, num_pairs: usize, seed: u64) -> R
     }
     let mut order: Vec<i64> = (0..rows).collect();
     Rng::new(&[seed, 31]).shuffle(&mut order);
-    let (kept, rest) = order.split_at(num_pairs);
+    let (selected, rest) = order.split_at(num_pairs);
     let mut other_order = rest.to_vec();
     Rng::new(&[seed, 37]).shuffle(&mut other_order);
     let select = |x: &Tensor, rows: &[i64]| x.index_select(0, &Tensor::from_slice(rows)?);
     let unpaired = Some([select(&pairs.a, rest)?, select(&pairs.b, &other_order)?]);
-    Ok(PairedFeatures { unpaired, ..pairs.select(kept)? })
+    Ok(PairedFeatures { unpaired, ..pairs.select(selected)? })
 }
 
 /// Holds out a seeded fraction of the pairs: (the rest, the held-out part).

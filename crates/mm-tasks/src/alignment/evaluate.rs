@@ -19,7 +19,7 @@ pub struct AlignmentMetrics {
     /// Mean average precision, a to b and b to a, with all rows of the same label relevant (only the paired row without
     /// labels).
     pub mean_average_precision: [f64; 2],
-    /// The same for random embeddings.
+    /// Mean average precision of random embeddings, a to b and b to a.
     pub chance_mean_average_precision: [f64; 2],
 }
 

@@ -1,5 +1,5 @@
-//! `mm align`: two feature arrays with paired rows are mapped into one space by any alignment method; hyper-parameters
-//! are chosen by validation on a part of the training rows.
+//! `mm align`: maps two feature arrays with paired rows into one space by any alignment method, with hyper-parameters
+//! selected on held-out training rows.
 
 mod data;
 mod evaluate;

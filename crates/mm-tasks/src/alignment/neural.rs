@@ -30,7 +30,7 @@ const CANONICAL_RIDGE: f64 = 0.1;
 /// Weight of the reconstruction error, which is a mean, next to the sum of the correlations.
 const RECONSTRUCTION_WEIGHT: f64 = 10.0;
 
-/// Both embeddings of a batch and what losses need besides.
+/// Both embeddings of a batch, and the other inputs of the losses.
 pub(super) struct Batch<'a> {
     /// Embeddings `[rows, dim]` of modality a and b.
     pub a: &'a Tensor,
@@ -50,7 +50,7 @@ pub(super) enum DeepCca {
     No,
     /// Linear CCA on the trained embeddings, since the loss is invariant to linear maps of either.
     Plain,
-    /// The same with linear decoders that reconstruct each modality from its embedding.
+    /// [`DeepCca::Plain`] with linear decoders that reconstruct each modality from its embedding.
     Autoencoder,
 }
 

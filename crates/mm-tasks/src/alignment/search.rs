@@ -149,7 +149,7 @@ pub fn search(
                     (setting, trial)
                 }));
             }
-            // A setting that cannot be fitted is no candidate.
+            // Settings that cannot be fitted are skipped.
             Err(error) => first_error = first_error.or(Some(error)),
         }
     }
@@ -212,7 +212,7 @@ fn grid<'a>(methods: &[&'a dyn AlignmentMethod], non_negative: [bool; 2], option
     settings
 }
 
-/// The trials of one fit: its dimension and, where dimensions are sorted and none was asked for, smaller ones.
+/// The trials of one fit: its dimension and, where dimensions are sorted and none is fixed, smaller ones.
 fn try_dims(fitted: &FittedAlignment, valid: &PairedFeatures, options: &SearchOptions) -> Result<Vec<Trial>> {
     let largest = fitted.alignment.dim;
     let mut dims = vec![largest];

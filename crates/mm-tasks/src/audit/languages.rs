@@ -6,7 +6,7 @@ use mm_core::{Modality, Source};
 use mm_data::Manifest;
 use std::collections::BTreeMap;
 
-pub(super) fn find_language_mismatches(manifest: &Manifest, rows: &[usize], judged: &mut [RowAudit]) {
+pub(super) fn find_language_mismatches(manifest: &Manifest, rows: &[usize], audited: &mut [RowAudit]) {
     for (index, row) in rows.iter().enumerate() {
         let row = &manifest.rows[*row];
         let (Some(values), Some(languages)) = (row.values.get(&Modality::TEXT), row.languages.get(&Modality::TEXT))
@@ -19,7 +19,7 @@ pub(super) fn find_language_mismatches(manifest: &Manifest, rows: &[usize], judg
                 && found != expected
             {
                 let detail = format!("marked {language}, which is written in {expected}, but “{text}” is in {found}");
-                judged[index].problems.push(Problem { kind: ProblemKind::Language, detail });
+                audited[index].problems.push(Problem { kind: ProblemKind::Language, detail });
             }
         }
     }

@@ -107,13 +107,13 @@ pub fn audit(
         neighborhood: scores.neighborhood[index],
         ..RowAudit::new(manifest, *row)
     };
-    let mut judged: Vec<RowAudit> = rows.iter().enumerate().map(scored).collect();
-    problems::find_duplicates(manifest, rows, modalities, &mut judged);
-    problems::find_split_leaks(manifest, rows, modalities[0], a, &mut judged)?;
-    languages::find_language_mismatches(manifest, rows, &mut judged);
-    judged.sort_by(|x, y| y.mismatch.total_cmp(&x.mismatch).then(x.row.cmp(&y.row)));
+    let mut audited: Vec<RowAudit> = rows.iter().enumerate().map(scored).collect();
+    problems::find_duplicates(manifest, rows, modalities, &mut audited);
+    problems::find_split_leaks(manifest, rows, modalities[0], a, &mut audited)?;
+    languages::find_language_mismatches(manifest, rows, &mut audited);
+    audited.sort_by(|x, y| y.mismatch.total_cmp(&x.mismatch).then(x.row.cmp(&y.row)));
     let mut all = embedded.unreadable;
-    all.extend(judged);
+    all.extend(audited);
     Ok(Audit { modalities: modalities.map(|m| m.name().to_owned()), rows: all, skipped: embedded.skipped })
 }
 
@@ -123,9 +123,9 @@ pub fn rows_to_keep(audit: &Audit, fraction: f64) -> Vec<usize> {
     let readable: Vec<&RowAudit> = audit.rows.iter().filter(|r| !r.has(ProblemKind::Unreadable)).collect();
     let dropped = (readable.len() as f64 * fraction.clamp(0.0, 1.0)).round() as usize;
     let excluded = |r: &RowAudit| r.problems.iter().any(|p| p.kind != ProblemKind::Language);
-    let mut kept: Vec<usize> = readable.into_iter().skip(dropped).filter(|r| !excluded(r)).map(|r| r.row).collect();
-    kept.sort_unstable();
-    kept
+    let mut rows: Vec<usize> = readable.into_iter().skip(dropped).filter(|r| !excluded(r)).map(|r| r.row).collect();
+    rows.sort_unstable();
+    rows
 }
 
 /// Concatenates per-row embeddings `[1, dim]` to unit-length rows `[rows, dim]`.

@@ -58,7 +58,7 @@ pub(super) fn find_duplicates(
     manifest: &Manifest,
     rows: &[usize],
     modalities: [&Modality; 2],
-    judged: &mut [RowAudit],
+    audited: &mut [RowAudit],
 ) {
     let mut first_of: HashMap<blake3::Hash, usize> = HashMap::new();
     for (index, row) in rows.iter().enumerate() {
@@ -78,7 +78,7 @@ pub(super) fn find_duplicates(
         let first = *first_of.entry(hasher.finalize()).or_insert(index);
         if first != index {
             let detail = format!("equal to {}", manifest.rows[rows[first]].id);
-            judged[index].problems.push(Problem { kind: ProblemKind::Duplicate, detail });
+            audited[index].problems.push(Problem { kind: ProblemKind::Duplicate, detail });
         }
     }
 }
@@ -89,7 +89,7 @@ pub(super) fn find_split_leaks(
     rows: &[usize],
     modality: &Modality,
     a: &Tensor,
-    judged: &mut [RowAudit],
+    audited: &mut [RowAudit],
 ) -> Result<()> {
     let in_split = |split: Split| -> Vec<i64> {
         rows.iter().enumerate().filter(|(_, r)| manifest.rows[**r].split == split).map(|(i, _)| i as i64).collect()
@@ -107,7 +107,7 @@ pub(super) fn find_split_leaks(
                 if cosine >= NEAR_DUPLICATE_COSINE {
                     let twin = &manifest.rows[rows[train[neighbor as usize] as usize]].id;
                     let detail = format!("nearly the same {modality} as training row {twin} (cosine {cosine:.3})");
-                    judged[*index as usize].problems.push(Problem { kind: ProblemKind::SplitLeak, detail });
+                    audited[*index as usize].problems.push(Problem { kind: ProblemKind::SplitLeak, detail });
                 }
             }
         }

@@ -48,10 +48,11 @@ pub struct CaptioningConfig {
     /// <https://arxiv.org/abs/1906.07651>).
     #[serde(default)]
     pub scheduled_sampling: Fraction,
-    /// Weight of self-critical training: sampled captions become more likely by the margin of their CIDEr-D over the greedy caption's. Needs a
-    /// trained model: `init_from`.
+    /// Weight of self-critical training: sampled captions become more likely by the margin of their CIDEr-D over the
+    /// greedy caption's. Needs a trained model: `init_from`.
     ///
-    /// From *Self-critical Sequence Training for Image Captioning* (Rennie et al., 2017, <https://arxiv.org/abs/1612.00563>).
+    /// From *Self-critical Sequence Training for Image Captioning* (Rennie et al., 2017,
+    /// <https://arxiv.org/abs/1612.00563>).
     #[serde(default)]
     pub self_critical_weight: Fraction,
     /// A run of the same model whose weights training starts from.

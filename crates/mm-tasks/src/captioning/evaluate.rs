@@ -22,7 +22,8 @@ const NUM_EXAMPLES: usize = 20;
 pub struct CaptioningEvaluation {
     /// The split.
     pub split: Split,
-    /// The metrics. The baseline `nearest_neighbor` is the caption of the nearest training value, by the mean of the same features.
+    /// The metrics. The baseline `nearest_neighbor` is the caption of the nearest training value, by the mean of the
+    /// same features.
     pub metrics: Metrics,
     /// Number of evaluated rows.
     pub rows: usize,
@@ -75,7 +76,8 @@ impl Captioning {
         Ok(out)
     }
 
-    /// Calls `visit` with the rows of each batch that could be read and their features `[rows, positions, dim]`; returns what failed.
+    /// Calls `visit` with the rows of each batch that could be read and their features `[rows, positions, dim]`;
+    /// returns what failed.
     fn for_each_batch(
         &self,
         manifest: &Manifest,
@@ -122,7 +124,7 @@ impl Captioning {
         Ok(nearest.iter().map(caption).collect())
     }
 
-    /// Evaluates a split of its data set, with the scorers that are there.
+    /// Evaluates a split of its data set, with the available scorers.
     pub fn evaluate_split(
         &self,
         split: Split,

@@ -18,10 +18,10 @@ const MAX_BYTES: usize = 2 << 30;
 /// Values that are encoded together.
 const BATCH_SIZE: usize = 32;
 
-/// What a loader reads for the input modality.
+/// The processor of the input modality.
 pub(super) struct InputFeatures {
     pub(super) processor: Arc<dyn Processor>,
-    /// Whether its samples are features already, not the encoder's inputs.
+    /// Whether its samples are precomputed features rather than the encoder's inputs.
     pub(super) precomputed: bool,
 }
 
@@ -53,8 +53,8 @@ impl Processor for InMemoryFeatures {
 }
 
 impl Captioning {
-    /// Prepares the input modality of a data set: features in memory where the encoder is frozen and they fit, else cached samples, which are
-    /// encoded batch by batch.
+    /// Prepares the input modality of a data set: features in memory where the encoder is frozen and they fit, else
+    /// cached samples, which are encoded batch by batch.
     pub(super) fn input_features(
         &self,
         manifest: &Manifest,

@@ -1,4 +1,4 @@
-//! Captioning: a decoder learns to describe images, or values of another modality, from pairs with captions.
+//! Captioning: an encoder and a decoder trained to describe images, or values of another modality.
 
 mod config;
 mod evaluate;
@@ -80,7 +80,7 @@ impl TaskModel for Captioning {
     }
 }
 
-/// The report of runs that differ in their seed alone: metrics, and examples of the first run.
+/// The report of runs that differ only in their seed: metrics, and examples of the first run.
 fn report(runs: &[PathBuf], split: Split, context: &TaskContext<'_>, on_progress: ProgressFn<'_>) -> Result<Report> {
     let mut metrics: Vec<Metrics> = Vec::new();
     let mut first = None;

@@ -92,7 +92,7 @@ impl Captioning {
         }
     }
 
-    /// Features `[rows, positions, dim]` of an input, which may be features already.
+    /// Features `[rows, positions, dim]` of an input, which may be precomputed features.
     pub(super) fn encode(&self, input: &Input, precomputed: bool, train: bool) -> mm_core::Result<Tensor> {
         if precomputed { Ok(input.values.clone()) } else { Ok(self.input.encoder()?.encode(input, train)?.values) }
     }

@@ -47,7 +47,8 @@ impl CaptioningTrainer<'_> {
         inputs.add(&predicted.sub(inputs)?.mul(&replaced.to_dtype(DType::I64)?)?)
     }
 
-    /// The self-critical loss: log-likelihood of sampled captions, weighted by their CIDEr-D minus the greedy caption's.
+    /// The self-critical loss: log-likelihood of sampled captions, weighted by their CIDEr-D minus the greedy
+    /// caption's.
     fn self_critical(&self, features: &Tensor, rows: &[usize], train: bool) -> mm_core::Result<LossOutput> {
         let model = self.model;
         let seed = Tensor::rand(&[1], DType::F64, Device::Cpu)?.to_f64()?.to_bits();
@@ -106,7 +107,7 @@ impl TrainingObjective<Batch> for CaptioningTrainer<'_> {
         let smoothing = model.config.label_smoothing.get();
         let loss = logits.flatten(0, 1)?.to_dtype(DType::F32)?.cross_entropy(&targets, 0, smoothing)?;
         Ok(Some(match critical {
-            Some((own, logged)) => (loss.mul_scalar(1.0 - weight)?.add(&own.mul_scalar(weight)?)?, logged),
+            Some((critical, logged)) => (loss.mul_scalar(1.0 - weight)?.add(&critical.mul_scalar(weight)?)?, logged),
             None => (loss, Vec::new()),
         }))
     }

@@ -38,7 +38,8 @@ pub struct FinetuningConfig {
     /// Low-rank adapters that are trained instead of the weights.
     #[serde(default)]
     pub adapter: Option<LoraConfig>,
-    /// The answers of a classifier; when empty, those of the checkpoint, or of the training rows where these have others.
+    /// The answers of a classifier; when empty, those of the checkpoint, or of the training rows where these have
+    /// others.
     #[serde(default)]
     pub labels: Vec<String>,
     /// Label smoothing of the cross entropy.
@@ -92,7 +93,8 @@ impl FinetuningConfig {
         Modality::from(self.input_modality.as_str())
     }
 
-    /// The rows that can be trained on: input, question as text where there is an answer column, and targets as [`target_modality`].
+    /// The rows that can be trained on: input, question as text where there is an answer column, and targets as
+    /// [`target_modality`].
     pub(super) fn open_dataset(&self, base_dir: &Path) -> Result<Manifest> {
         let mut manifest = Manifest::open(&self.common.data, base_dir)?;
         let (modality, target) = (self.modality(), target_modality());
@@ -127,7 +129,8 @@ impl FinetuningConfig {
         Ok(manifest)
     }
 
-    /// Takes the labels of a classifier from the training rows, most frequent first, where these have others than the checkpoint.
+    /// Takes the labels of a classifier from the training rows, most frequent first, where these have others than the
+    /// checkpoint.
     pub(super) fn fit_labels(&mut self, base_dir: &Path) -> Result<()> {
         if self.answer_column.is_none() || !self.labels.is_empty() {
             return Ok(());

@@ -25,8 +25,8 @@ const NUM_EXAMPLES: usize = 20;
 pub struct FinetuningEvaluation {
     /// The split.
     pub split: Split,
-    /// The metrics. The baseline `language_prior` is the most frequent training answer to each question (the most frequent text where there are
-    /// no questions).
+    /// The metrics. The baseline `language_prior` is the most frequent training answer to each question (the most
+    /// frequent text where there are no questions).
     pub metrics: Metrics,
     /// Number of evaluated rows.
     pub rows: usize,

@@ -1,5 +1,5 @@
-//! Fine-tuning of pretrained models that answer questions, caption images or transcribe speech: all weights, or low-rank adapters. The trained
-//! model is a folder that transformers (or PEFT) loads.
+//! Fine-tuning of pretrained models that answer questions, caption images or transcribe speech: all weights, or
+//! low-rank adapters. The trained model is a folder that transformers (or PEFT) loads.
 
 mod config;
 mod evaluate;
@@ -87,7 +87,7 @@ impl TaskModel for Finetuning {
     }
 }
 
-/// The report of runs that differ in their seed alone: metrics, and examples of the first run.
+/// The report of runs that differ only in their seed: metrics, and examples of the first run.
 fn report(runs: &[PathBuf], split: Split, context: &TaskContext<'_>, on_progress: ProgressFn<'_>) -> Result<Report> {
     let mut metrics: Vec<Metrics> = Vec::new();
     let mut first = None;

@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 
 /// A pretrained model that is trained on pairs of inputs and texts: all of its weights, or low-rank adapters.
 ///
-/// Adapters: *`LoRA`: Low-Rank Adaptation of Large Language Models* (Hu et al., 2021, <https://arxiv.org/abs/2106.09685>).
+/// Adapters: *`LoRA`: Low-Rank Adaptation of Large Language Models* (Hu et al., 2021,
+/// <https://arxiv.org/abs/2106.09685>).
 pub struct Finetuning {
-    /// The model, with its config (which has the labels that it has now) and the names of its reinitialized parameters.
+    /// The model, with its config (which contains its current labels) and the names of its reinitialized parameters.
     pub(super) loaded: TrainablePipeline,
     pub(super) config: FinetuningConfig,
     base_dir: PathBuf,
@@ -54,7 +55,7 @@ impl Finetuning {
         self.config.open_dataset(&self.base_dir)
     }
 
-    /// What the model is asked to do with an input.
+    /// The request of an input: a question, a transcription or a caption.
     pub(super) fn request<'a>(&'a self, question: Option<&'a str>) -> Request<'a> {
         match question {
             Some(question) => Request::Question(question),

@@ -50,7 +50,8 @@ pub(super) fn pair_key(question: Option<&str>, target: &str) -> String {
 pub(super) struct TokenizedPairs {
     /// The ids of each question.
     pub(super) questions: PretokenizedTexts,
-    /// For each pair `[tokens, 2]`: the decoder's ids, and 1 where the token is part of the target; of a classifier the index of the label.
+    /// For each pair `[tokens, 2]`: the decoder's ids, and 1 where the token is part of the target; of a classifier the
+    /// index of the label.
     pub(super) targets: PretokenizedTexts,
 }
 

@@ -20,10 +20,12 @@ fn check_rows(kind: &str, predictions: usize, labels: usize) -> Result<()> {
     Ok(())
 }
 
-/// Metrics of class probabilities `rows × classes`: accuracy, balanced accuracy, macro and weighted F1, AUROC (of the second class where
-/// there are two, else the mean of one against the rest over the classes that occur), log-loss, and the expected calibration error.
+/// Metrics of class probabilities `rows × classes`: accuracy, balanced accuracy, macro and weighted F1, AUROC (of the
+/// second class where there are two, else the mean of one against the rest over the classes that occur), log-loss, and
+/// the expected calibration error.
 ///
-/// A label of `None` is a class that the model does not know: such a row counts as wrong and is left out of AUROC, log-loss and calibration.
+/// A label of `None` is a class that the model does not know: such a row counts as wrong and is left out of AUROC,
+/// log-loss and calibration.
 ///
 /// # Errors
 /// When there are no rows, or not one label for each row.
@@ -94,8 +96,8 @@ impl ClassScores {
     }
 }
 
-/// Metrics of independent label probabilities `rows × labels`: exact-match accuracy, macro and micro F1 at a threshold of 0.5, Hamming loss,
-/// mean AUROC and log-loss.
+/// Metrics of independent label probabilities `rows × labels`: exact-match accuracy, macro and micro F1 at a threshold
+/// of 0.5, Hamming loss, mean AUROC and log-loss.
 ///
 /// # Errors
 /// When there are no rows, or not one set of labels for each row.
@@ -134,8 +136,8 @@ pub fn multilabel_metrics(probabilities: &[Vec<f64>], labels: &[Vec<bool>]) -> R
     Ok(metrics)
 }
 
-/// Expected calibration error over 15 equal bins of (confidence, whether the prediction is right). Source: *On Calibration of Modern Neural
-/// Networks* (Guo et al., 2017, <https://arxiv.org/abs/1706.04599>).
+/// Expected calibration error over 15 equal bins of (confidence, whether the prediction is right). Source: *On
+/// Calibration of Modern Neural Networks* (Guo et al., 2017, <https://arxiv.org/abs/1706.04599>).
 fn expected_calibration_error(confidences: &[(f64, bool)]) -> f64 {
     const BINS: usize = 15;
     let mut bins = [(0.0, 0.0); BINS];

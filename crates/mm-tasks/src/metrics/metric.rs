@@ -1,5 +1,5 @@
-//! One metric type for all tasks: a value with its direction and the baselines that it is compared with. The same `id` is used in JSON,
-//! in tables, in reports and in the docs.
+//! One metric type for all tasks: a value with its direction and the baselines that it is compared with. The same `id`
+//! is used in JSON, in tables, in reports and in the docs.
 
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -90,20 +90,22 @@ pub fn metric_info(id: &str) -> Option<&'static MetricInfo> {
 pub struct Metric {
     /// What is measured, as in [`METRICS`].
     pub id: String,
-    /// What part of the data it is about: a direction (`image_to_text`), a modality, a type of question; `None` for all of it.
+    /// What part of the data it is about: a direction (`image_to_text`), a modality, a type of question; `None` for all
+    /// of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
     /// The model's value.
     pub value: f64,
     /// Whether a greater value is better.
     pub higher_is_better: bool,
-    /// The same metric of simpler models, by name.
+    /// The values of this metric for simpler models, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub baselines: BTreeMap<String, f64>,
 }
 
 impl Metric {
-    /// A metric of [`METRICS`]. The direction of an id that is not listed there is "higher is better"; see [`Metric::lower_is_better`].
+    /// A metric of [`METRICS`]. The direction of an id that is not listed there is "higher is better"; see
+    /// [`Metric::lower_is_better`].
     pub fn new(id: impl Into<String>, value: f64) -> Self {
         let id = id.into();
         let higher_is_better = metric_info(&id).is_none_or(|m| m.higher_is_better);
@@ -253,8 +255,9 @@ pub fn mean_std(values: &[f64]) -> String {
     if values.len() > 1 { format!("{mean:.4} ± {std:.4}") } else { format!("{mean:.4}") }
 }
 
-/// A table of runs that differ in their seed: one row per metric of the first run with the model's value and the baselines, each as mean ±
-/// sample standard deviation over the runs. The first row is the header; the column of baselines is left out where there are none.
+/// A table of runs that differ in their seed: one row per metric of the first run with the model's value and the
+/// baselines, each as mean ± sample standard deviation over the runs. The first row is the header; the column of
+/// baselines is left out where there are none.
 pub fn metrics_table(runs: &[Metrics]) -> Vec<Vec<String>> {
     let has_baselines = runs.iter().flatten().any(|m| !m.baselines.is_empty());
     let header = if has_baselines { &["metric", "model", "baselines"][..] } else { &["metric", "model"][..] };

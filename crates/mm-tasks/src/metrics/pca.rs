@@ -1,4 +1,4 @@
-//! Principal component analysis, the baseline of a learned representation.
+//! Principal component analysis, the baseline of representation learning.
 
 use crate::Result;
 use mm_core::{DType, Tensor};
@@ -20,7 +20,7 @@ impl Pca {
         let (rows, dim) = (x.size(0)?, x.size(1)?);
         let mean = x.mean_dim(&[0], true)?;
         let centered = x.sub(&mean)?.to_dtype(DType::F64)?;
-        let kept = n_components.min(dim).min(rows - 1).max(1);
+        let retained = n_components.min(dim).min(rows - 1).max(1);
         // The smaller of the two products has the same nonzero eigenvalues.
         let use_covariance = dim <= rows;
         let product = if use_covariance {
@@ -31,16 +31,16 @@ impl Pca {
         let (values, vectors) = product.eigh()?;
         let size = values.size(0)?;
         let values = values.flip(&[0])?.clamp_min(0.0)?;
-        let vectors = vectors.narrow(1, size - kept, kept)?.flip(&[1])?.transpose(0, 1)?; // [kept, size]
+        let vectors = vectors.narrow(1, size - retained, retained)?.flip(&[1])?.transpose(0, 1)?; // [retained, size]
         let components = if use_covariance { vectors } else { vectors.matmul(&centered)?.normalize()? };
-        let leading = values.narrow(0, 0, kept)?;
+        let leading = values.narrow(0, 0, retained)?;
         let degrees = (rows - 1).max(1) as f64;
         let rest = (values.sum()?.to_f64()? - leading.sum()?.to_f64()?).max(0.0);
         Ok(Self {
             mean,
             components: components.to_dtype(DType::F32)?,
             explained_variance: leading.mul_scalar(1.0 / degrees)?.to_dtype(DType::F32)?,
-            noise_variance: rest / degrees / (dim - kept).max(1) as f64,
+            noise_variance: rest / degrees / (dim - retained).max(1) as f64,
         })
     }
 
@@ -54,8 +54,9 @@ impl Pca {
         Ok(x.matmul(&self.components)?.add(&self.mean)?)
     }
 
-    /// Fills in missing values: `observed` `[rows, dim]` is 1 where `x` is known and 0 where it is to be inferred from the rest of the row.
-    /// The result is the posterior mean of *Probabilistic Principal Component Analysis* (Tipping & Bishop, 1999).
+    /// Fills in missing values: `observed` `[rows, dim]` is 1 where `x` is known and 0 where it is to be inferred from
+    /// the rest of the row. The result is the posterior mean of *Probabilistic Principal Component Analysis* (Tipping &
+    /// Bishop, 1999).
     pub fn impute(&self, x: &Tensor, observed: &Tensor) -> Result<Tensor> {
         let noise = self.noise_variance.max(1e-6);
         let prior = self.explained_variance.add_scalar(1e-9)?.pow(-1.0)?.mul_scalar(noise)?;

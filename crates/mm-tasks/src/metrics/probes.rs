@@ -1,4 +1,4 @@
-//! Linear models on frozen features: what a representation is compared with, and what can be read off it.
+//! Linear probes: logistic and ridge regression on frozen features.
 
 use crate::{Error, Result};
 use mm_align::supervised::LogisticRegression;
@@ -12,8 +12,8 @@ fn inner_split(rows: i64) -> Result<(Tensor, Tensor)> {
     Ok((Tensor::from_slice(fit)?, Tensor::from_slice(select)?))
 }
 
-/// Predicts the classes of `test` `[rows, dim]` by multinomial logistic regression on `train` `[rows, dim]` and its labels; the L2 penalty is
-/// selected on a fifth of the training rows.
+/// Predicts the classes of `test` `[rows, dim]` by multinomial logistic regression on `train` `[rows, dim]` and its
+/// labels; the L2 penalty is selected on a fifth of the training rows.
 ///
 /// # Errors
 /// When there are fewer than five training rows, or not one label for each.
@@ -53,8 +53,8 @@ pub fn majority_class_accuracy(train: &[i64], test: &[i64], classes: i64) -> f64
     test.iter().filter(|l| **l == most_frequent).count() as f64 / test.len().max(1) as f64
 }
 
-/// Predictions for `test` `[rows, inputs]` of a ridge regression of `y` `[rows, outputs]` on `x` `[rows, inputs]`; the penalty is selected on
-/// a fifth of the rows.
+/// Predictions for `test` `[rows, inputs]` of a ridge regression of `y` `[rows, outputs]` on `x` `[rows, inputs]`; the
+/// penalty is selected on a fifth of the rows.
 pub fn ridge_regression(x: &Tensor, y: &Tensor, test: &Tensor) -> Result<Tensor> {
     let (fit, select) = inner_split(x.size(0)?)?;
     let rows = |t: &Tensor, indices: &Tensor| t.index_select(0, indices);

@@ -1,7 +1,7 @@
-//! Ranks, and what is computed from them: the area under the ROC curve and correlations.
+//! Metrics that are computed from ranks: the area under the ROC curve and correlations.
 
-/// Area under the ROC curve of scores, as `sklearn.metrics.roc_auc_score`: the probability that a random positive scores higher than a
-/// random negative, ties counting half. `None` when only one of the two classes is present.
+/// Area under the ROC curve of scores, as `sklearn.metrics.roc_auc_score`: the probability that a random positive
+/// scores higher than a random negative, ties counting half. `None` when only one of the two classes is present.
 pub fn auroc(scores: &[f64], positive: &[bool]) -> Option<f64> {
     let num_positive = positive.iter().filter(|p| **p).count() as f64;
     let num_negative = positive.len() as f64 - num_positive;
@@ -31,7 +31,7 @@ pub(super) fn ranks(values: &[f64]) -> Vec<f64> {
     ranks
 }
 
-/// Pearson's correlation; `None` when either side is constant.
+/// Pearson's correlation; `None` when either variable is constant.
 pub(super) fn pearson(a: &[f64], b: &[f64]) -> Option<f64> {
     let (mean_a, mean_b) = (mean(a), mean(b));
     let (mut ab, mut aa, mut bb) = (0.0, 0.0, 0.0);

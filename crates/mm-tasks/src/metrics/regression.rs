@@ -6,7 +6,8 @@ use super::{
 };
 use crate::{Error, Result};
 
-/// Mean absolute error, root mean squared error and, where the targets differ, R², Pearson's and Spearman's correlation.
+/// Mean absolute error, root mean squared error and, where the targets differ, R², Pearson's and Spearman's
+/// correlation.
 ///
 /// # Errors
 /// When there are no predictions, or not one target for each.

@@ -1,4 +1,5 @@
-//! Recall at k, median rank and mean average precision of ranked lists, with the values of a random ranking as baselines.
+//! Recall at k, median rank and mean average precision of ranked lists, with the values of a random ranking as
+//! baselines.
 
 use super::metric::{Metric, Metrics};
 use crate::{Error, Result};
@@ -37,8 +38,8 @@ impl RetrievalMetrics {
     }
 }
 
-/// Ranks a gallery `[candidates, dim]` for each of some queries `[queries, dim]` by the dot product; `is_match(q, g)` says whether candidate
-/// g is right for query q. Queries without a match in the gallery are left out.
+/// Ranks a gallery `[candidates, dim]` for each of some queries `[queries, dim]` by the dot product; `is_match(q, g)`
+/// is whether candidate g matches query q. Queries without a match in the gallery are left out.
 ///
 /// # Errors
 /// When no query has a match.
@@ -52,7 +53,7 @@ pub fn retrieval_metrics(
     rank_all(sizes, |start, count| Ok(queries.narrow(0, start, count)?.matmul(&gallery)?), is_match)
 }
 
-/// Ranks candidates by given scores `[queries, candidates]`; higher is better. See [`retrieval_metrics`].
+/// Like [`retrieval_metrics`], with precomputed scores `[queries, candidates]`; higher is better.
 pub fn score_metrics(scores: &Tensor, is_match: impl Fn(usize, usize) -> bool) -> Result<RetrievalMetrics> {
     let sizes = (scores.size(0)? as usize, scores.size(1)? as usize);
     rank_all(sizes, |start, count| Ok(scores.narrow(0, start, count)?), is_match)

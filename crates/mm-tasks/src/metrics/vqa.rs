@@ -1,5 +1,5 @@
-//! Metrics of short answers, as the VQA challenge counts them: an answer is as right as many of the people who were asked gave it, after
-//! both were normalized. Source: *VQA: Visual Question Answering* (Antol et al., 2015, <https://arxiv.org/abs/1505.00468>).
+//! Metrics of short answers of the VQA challenge: an answer is scored by how many annotators gave it, after
+//! normalization. Source: *VQA: Visual Question Answering* (Antol et al., 2015, <https://arxiv.org/abs/1505.00468>).
 
 use super::metric::{Metric, Metrics};
 use std::collections::{BTreeMap, HashMap};
@@ -34,7 +34,7 @@ const CONTRACTIONS: &str = "ain't aren't can't could've couldn't couldn't've did
 /// Restores a missing apostrophe: `dont` → `don't`.
 fn restore_contraction(word: &str) -> String {
     if word == "somebody'd" {
-        // As the challenge's own evaluation has it.
+        // As in the challenge's evaluation code.
         return "somebodyd".into();
     }
     let lacks_one_apostrophe = |full: &str| {
@@ -44,8 +44,8 @@ fn restore_contraction(word: &str) -> String {
     CONTRACTIONS.split_whitespace().find(|full| lacks_one_apostrophe(full)).unwrap_or(word).to_owned()
 }
 
-/// Normalizes an answer as the challenge's evaluation does: lower case, no articles, numbers as digits, punctuation only inside numbers,
-/// apostrophes restored.
+/// Normalizes an answer as the challenge's evaluation does: lower case, no articles, numbers as digits, punctuation
+/// only inside numbers, apostrophes restored.
 ///
 /// ```
 /// assert_eq!(mm_tasks::metrics::normalize_answer("The two dogs."), "2 dogs");
@@ -68,8 +68,9 @@ pub fn normalize_answer(text: &str) -> String {
     words.filter(|w| !["a", "an", "the"].contains(w)).map(restore_contraction).collect::<Vec<_>>().join(" ")
 }
 
-/// VQA accuracy of an answer against those of several people, in [0, 1]: the mean, over leaving out each of them, of min(1, n / 3) where n of
-/// the others gave the same answer. Where all people agree, only case is normalized. Against a single answer it is 0 or 1.
+/// VQA accuracy of an answer against those of several annotators, in [0, 1]: the mean, over leaving out each of them,
+/// of min(1, n / 3) where n of the others gave the same answer. Where all annotators agree, only case is normalized.
+/// Against a single answer it is 0 or 1.
 pub fn vqa_accuracy(answer: &str, people: &[String]) -> f64 {
     let strip = |t: &str| t.replace(['\n', '\t'], " ").trim().to_owned();
     let (mut answer, mut people) = (strip(answer), people.iter().map(|p| strip(p)).collect::<Vec<_>>());
@@ -86,9 +87,9 @@ pub fn vqa_accuracy(answer: &str, people: &[String]) -> f64 {
     each.sum::<f64>() / same.len() as f64
 }
 
-/// The language prior: answers each question with its most frequent answer in training, a question that is new with the most frequent answer
-/// of all. A model must beat it to have used the image. Source: *Making the V in VQA Matter* (Goyal et al., 2017,
-/// <https://arxiv.org/abs/1612.00837>).
+/// The language prior: answers each question with its most frequent training answer, an unseen question with the most
+/// frequent answer of all. A model that is not better than it does not use the image. Source: *Making the V in VQA
+/// Matter* (Goyal et al., 2017, <https://arxiv.org/abs/1612.00837>).
 #[derive(Debug, Default)]
 pub struct PriorBaseline<'a> {
     counts: HashMap<Option<&'a str>, HashMap<&'a str, usize>>,
@@ -117,14 +118,14 @@ impl<'a> PriorBaseline<'a> {
     }
 }
 
-/// The column with the answers of several people, separated by `|`.
+/// The column with the answers of several annotators, separated by `|`.
 pub const HUMAN_ANSWERS_COLUMN: &str = "answers";
 
 /// One predicted answer and what it is compared with.
 pub struct AnsweredRow<'a> {
     /// The predicted answer.
     pub predicted: &'a str,
-    /// The right answer, where it is known.
+    /// The correct answer, where it is known.
     pub label: Option<&'a str>,
     /// The question, where the row has one.
     pub question: Option<&'a str>,
@@ -153,9 +154,9 @@ impl Means {
 
 /// Metrics of answers beyond accuracy:
 ///
-/// - `vqa_accuracy`, where rows have people's answers (the column [`HUMAN_ANSWERS_COLUMN`]);
+/// - `vqa_accuracy`, where rows have annotators' answers (the column [`HUMAN_ANSWERS_COLUMN`]);
 /// - both accuracies for each value of the columns `answer_type` and `question_type`, as their scope;
-/// - of questions two on balanced subsets, in which the wording of a question does not give away its answer (Goyal et al., 2017):
+/// - two on balanced subsets of questions, whose answer does not follow from the wording (Goyal et al., 2017):
 ///   `balanced_question_accuracy` on questions with several right answers among the rows, each answer weighted alike, and `pair_accuracy`
 ///   on rows that share a `pair`, which counts a pair as right where all of its rows are.
 pub fn answer_metrics<'a>(rows: impl Iterator<Item = AnsweredRow<'a>>) -> Metrics {
@@ -244,7 +245,8 @@ mod tests {
             }));
             (found.get("balanced_question_accuracy").unwrap(), found.get("pair_accuracy").unwrap())
         };
-        // Three of four right, but half of the two answers and never both of a pair; a question with one answer does not count.
+        // Three of four right, but half of the two answers and never both of a pair; a question with one answer does
+        // not count.
         assert_eq!(metrics(&|_, _| "yes"), (0.5, 0.0));
         assert_eq!(metrics(&|_, label| if label == "no" { "no" } else { "yes" }), (1.0, 1.0));
     }

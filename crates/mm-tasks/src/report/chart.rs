@@ -3,7 +3,7 @@
 use crate::{Error, Result};
 use plotters::prelude::*;
 
-/// Okabe and Ito's colours, which people who see few colours tell apart.
+/// The color-blind safe palette of Okabe and Ito (2008).
 pub(super) const COLOURS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -22,7 +22,7 @@ pub struct Line {
 }
 
 fn bad(error: impl std::fmt::Display) -> Error {
-    Error::Config(format!("a chart could not be drawn: {error}"))
+    Error::Config(format!("the chart could not be rendered: {error}"))
 }
 
 fn bounds(values: impl Iterator<Item = f64>) -> (f64, f64) {
@@ -58,9 +58,9 @@ pub fn lines(lines: &[Line], x_name: &str, y_name: &str) -> Result<String> {
             .map_err(bad)?;
         for (number, line) in lines.iter().enumerate() {
             let colour = COLOURS[number % COLOURS.len()];
-            let drawn =
+            let element =
                 chart.draw_series(LineSeries::new(line.points.iter().copied(), colour.stroke_width(2))).map_err(bad)?;
-            drawn
+            element
                 .label(&line.name)
                 .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
         }
@@ -76,7 +76,7 @@ pub fn lines(lines: &[Line], x_name: &str, y_name: &str) -> Result<String> {
     Ok(svg)
 }
 
-/// Points in groups, joined by faint links where two show the same.
+/// Points in groups, with faint links between pairs.
 pub fn scatter(groups: &[(String, Vec<[f64; 2]>)], links: &[([f64; 2], [f64; 2])]) -> Result<String> {
     let mut svg = String::new();
     {

@@ -15,10 +15,10 @@ pub(crate) struct Chart {
     pub(crate) caption: String,
 }
 
-/// Logged values that are no metrics of learning.
+/// Logged values that are not metrics.
 const HIDDEN: [&str; 4] = ["lr", "samples_per_second", "grad_norm", "negative_loss"];
 
-/// A chart for each value that a run logged, training and validation together.
+/// A chart of each value that a run logged, training and validation together.
 pub(crate) fn curves(run: &Path) -> Result<Vec<Chart>> {
     let mut series: BTreeMap<String, [Vec<(f64, f64)>; 2]> = BTreeMap::new();
     for record in Run::read_metrics(run)? {

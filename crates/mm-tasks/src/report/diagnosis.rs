@@ -1,4 +1,4 @@
-//! Diagnosis of a joint embedding space: its geometry, hubness, and what each correction of the scores gains.
+//! Diagnosis of a joint embedding space: its geometry, hubness, and the effect of each correction of the scores.
 
 use super::{
     chart::scatter,
@@ -31,7 +31,7 @@ pub struct DirectionMetrics {
     pub recall_at_10: ConfidenceInterval,
     /// Skewness of the 10-occurrence.
     pub hubness_skewness: f64,
-    /// Fraction of candidates that are among nobody's ten nearest.
+    /// Fraction of candidates that are among the ten nearest neighbors of no query.
     pub antihub_fraction: f64,
 }
 
@@ -50,7 +50,7 @@ impl DirectionMetrics {
     }
 }
 
-/// What a correction of the scores achieves.
+/// Metrics with a correction of the scores.
 #[derive(Debug, Clone, Serialize)]
 pub struct CorrectionResult {
     /// Name of the [`HubnessCorrection`]; `none` is plain cosine similarity.
@@ -86,7 +86,7 @@ pub struct Diagnosis {
     pub dim: i64,
     /// One entry per correction; the first is `none`.
     pub corrections: Vec<CorrectionResult>,
-    /// What stands out, in words.
+    /// Findings, as text.
     pub findings: Vec<String>,
 }
 
@@ -158,7 +158,7 @@ fn findings(d: &Diagnosis) -> Vec<String> {
         ));
     }
     if found.is_empty() {
-        found.push("Nothing stands out.".into());
+        found.push("Nothing remarkable.".into());
     }
     found
 }

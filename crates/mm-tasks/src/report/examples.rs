@@ -1,4 +1,4 @@
-//! The page of generated text: metrics, and examples with what was generated.
+//! The report page of generated text: metrics and examples.
 
 use super::{
     curves::curves,
@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::json;
 use std::path::PathBuf;
 
-/// A row with what was generated for it.
+/// A row with its generated text.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Example {
     /// The id of the row.
@@ -36,7 +36,7 @@ struct Shown {
     example: Example,
 }
 
-/// The page of runs that differ in their seed alone: their metrics, and examples of the first.
+/// The page of runs that differ only in their seed: their metrics, and examples of the first.
 pub(crate) fn examples_page(
     title: &str,
     runs: &[PathBuf],

@@ -7,7 +7,8 @@ use image::{Rgb, RgbImage, imageops};
 use mm_core::Tensor;
 use mm_reason::Attribution;
 
-/// An image next to its attribution map, with question and answer below; then the attention of each reasoning step, where there are such.
+/// An image next to its attribution map, with question and answer below; then the attention of each reasoning step,
+/// where there are any.
 pub fn attribution_image(
     image: &RgbImage,
     attribution: &Attribution,
@@ -81,8 +82,8 @@ pub fn attribution_image(
     Ok(out)
 }
 
-/// Attention of words over an image or a spectrogram: the input, then an overlay for each word with the word below. `queries` are names with
-/// weights over `grid`; sub-words of a word are averaged.
+/// Attention of words over an image or a spectrogram: the input, then an overlay for each word with the word below.
+/// `queries` are names with weights over `grid`; sub-words of a word are averaged.
 pub fn attention_image(input: &Tensor, grid: [usize; 2], queries: &[(String, Vec<f32>)]) -> Result<RgbImage> {
     let queries = queries.iter().map(|(name, weights)| (name.as_str(), (weights.clone(), 1.0f32)));
     let words = merge_subwords(queries, |(sum, count), (weights, _)| {
@@ -156,7 +157,7 @@ pub(crate) fn overlay_heatmap(plain: &RgbImage, patches: &[f32], grid: [usize; 2
     over
 }
 
-/// The heat of each pixel in [0, 1], interpolated between the centers of patches.
+/// The attribution of each pixel in [0, 1], interpolated between the centers of patches.
 fn interpolate(patches: &[f32], [down, across]: [usize; 2], width: u32, height: u32) -> Vec<f32> {
     let (low, high) = patches.iter().fold((f32::INFINITY, 0f32), |(l, h), v| (l.min(*v), h.max(*v)));
     let at = |row: usize, column: usize| {

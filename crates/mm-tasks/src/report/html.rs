@@ -1,4 +1,4 @@
-//! Parts of pages as HTML text, for reports that are not written as templates.
+//! HTML elements for reports that do not use templates.
 
 use super::{curves::Chart, page::render};
 use crate::Result;
@@ -34,8 +34,8 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
     let mut out = String::from("<div class=\"wide\"><table>");
     for (number, row) in rows.iter().enumerate() {
         out.push_str(if number == 0 { "<thead><tr>" } else { "<tr>" });
-        for (place, cell) in row.iter().enumerate() {
-            let tag = if number == 0 || place == 0 { "th" } else { "td" };
+        for (column, cell) in row.iter().enumerate() {
+            let tag = if number == 0 || column == 0 { "th" } else { "td" };
             let _ = write!(out, "<{tag}>{cell}</{tag}>");
         }
         out.push_str(if number == 0 { "</tr></thead>" } else { "</tr>" });
@@ -49,7 +49,7 @@ pub(crate) fn charts(charts: &[Chart]) -> String {
     format!("<div class=\"charts\">{}</div>", charts.iter().map(figure).collect::<String>())
 }
 
-/// A page around HTML.
+/// A page with this HTML as its body.
 pub(crate) fn page(title: &str, body: &str) -> Result<String> {
     render("page.html", json!({"title": title, "body": body}))
 }

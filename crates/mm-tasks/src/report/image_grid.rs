@@ -7,8 +7,8 @@ use mm_core::{DType, Tensor};
 use serde::Serialize;
 use std::{io::Cursor, path::Path};
 
-/// `[samples, 3, height, width]` in [0, 1], or spectrograms `[samples, 1, frames, mels]` of any range (time to the right, low frequencies below,
-/// the minimum black), `columns` in a row.
+/// `[samples, 3, height, width]` in [0, 1], or spectrograms `[samples, 1, frames, mels]` of any range (time to the
+/// right, low frequencies below, the minimum black), `columns` in a row.
 fn grid(samples: &Tensor, columns: usize) -> Result<RgbImage> {
     let shape = samples.shape();
     let [count, channels, height, width] = shape.as_slice() else {

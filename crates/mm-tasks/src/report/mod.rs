@@ -1,4 +1,4 @@
-//! Reports: each is one HTML file with everything inside it. The report of a task is in the task's folder; here is what reports share.
+//! Reports as self-contained HTML files. The report of a task is in the task's folder; this module has what they share.
 
 mod attribution;
 pub(crate) mod chart;

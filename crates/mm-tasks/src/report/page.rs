@@ -1,4 +1,4 @@
-//! Pages from auto-escaping templates; each is one HTML file with everything inside it: no script, font or image from elsewhere.
+//! Pages from auto-escaping templates. Each is a self-contained HTML file, without external scripts, fonts or images.
 
 use crate::{Error, Result};
 use minijinja::{AutoEscape, Environment};
@@ -20,7 +20,8 @@ const TEMPLATES: [(&str, &str); 5] = [
     ("representation.html", include_str!("templates/representation.html")),
 ];
 
-/// Renders a template by name. Values are escaped unless the template marks them `safe`: SVG and images that mm made.
+/// Renders a template by name. Values are escaped unless the template marks them `safe`, as it does with generated
+/// images.
 pub(crate) fn render(template: &str, context: impl Serialize) -> Result<String> {
     let failed = |e: minijinja::Error| Error::Config(format!("report template {template}: {e:#}"));
     let mut environment = Environment::new();

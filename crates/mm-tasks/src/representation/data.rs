@@ -14,7 +14,7 @@ use std::{
 pub struct SplitData {
     /// Their inputs.
     pub set: InputSet,
-    /// The index of their class; −1 where a row has none that training knows.
+    /// The index of their class; −1 where a row has none of the training classes.
     pub labels: Vec<i64>,
     /// Their indices in the manifest.
     pub rows: Vec<usize>,
@@ -39,7 +39,8 @@ const MAX_ROWS: usize = 8000;
 const CHUNK_ROWS: i64 = 256;
 
 impl Representation {
-    /// The inputs of `rows` rows; rows that lack a modality have zeros there. Each part is a modality, its values, and the rows that have it.
+    /// The inputs of `rows` rows; rows that lack a modality have zeros there. Each part is a modality, its values, and
+    /// the rows that have it.
     pub(super) fn assemble(&self, rows: usize, parts: &[(&Modality, &Tensor, &[usize])]) -> mm_core::Result<InputSet> {
         let mut out = BTreeMap::new();
         for (modality, values, has) in parts {

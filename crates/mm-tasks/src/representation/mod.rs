@@ -1,5 +1,5 @@
-//! Representation learning: an autoencoder or a GAN of mm-repr on the modalities of a data set, evaluated on held-out rows against simpler
-//! models.
+//! Representation learning: an autoencoder or a GAN of mm-repr on the modalities of a data set, evaluated on held-out
+//! rows against simpler models.
 
 mod config;
 mod data;

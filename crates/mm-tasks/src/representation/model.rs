@@ -46,8 +46,8 @@ pub struct Representation {
 }
 
 impl Representation {
-    /// Builds a fresh model; its weights are a function of the seed. Vocabularies and classes that the config does not name are taken from the
-    /// training rows.
+    /// Builds a fresh model; its weights are a function of the seed. Vocabularies and classes that the config does not
+    /// name are taken from the training rows.
     pub fn new(mut config: RepresentationConfig, base_dir: &Path, encoders: &Registry, device: Device) -> Result<Self> {
         let base_dir = config.common.base_dir_or(base_dir);
         config.fit_inputs(&base_dir)?;
@@ -100,7 +100,7 @@ impl Representation {
         Ok(model)
     }
 
-    /// The same model before training, with the standardization of this one, which is the data's and not learned.
+    /// This model before training, with the same standardization, which is computed from the data.
     pub(super) fn untrained(&self, context: &TaskContext<'_>) -> Result<Self> {
         let other = Self::new(self.config.clone(), &self.base_dir, context.encoders, self.params.device())?;
         for (modality, input) in &self.inputs {
@@ -167,12 +167,12 @@ impl Representation {
         }
     }
 
-    /// The index of a row's class; −1 where it has none that training knows.
+    /// The index of a row's class; −1 where it has none of the training classes.
     pub(super) fn class_of(&self, row: &Row) -> i64 {
         row.label.as_ref().and_then(|l| self.classes.get(l)).copied().unwrap_or(-1)
     }
 
-    /// What the learner takes of one modality's processed input.
+    /// The learner's input of one modality's processed input.
     pub(super) fn input_set(&self, modality: &Modality, input: Input) -> mm_core::Result<InputSet> {
         let encoder = self.inputs.get(modality).and_then(|i| i.branch.encoder.as_ref());
         let values = match encoder {

@@ -35,14 +35,14 @@ struct TextTable {
     rows: Vec<Vec<String>>,
 }
 
-/// What is shown of the model's outputs.
+/// The model's outputs that the page shows.
 #[derive(Default)]
 struct Outputs {
     texts: Vec<TextTable>,
     grids: Vec<GridFigure>,
 }
 
-/// Reports runs that differ in their seed alone: metrics with mean and standard deviation, samples of the first run.
+/// Reports runs that differ only in their seed: metrics with mean and standard deviation, samples of the first run.
 pub(super) fn build(
     runs: &[PathBuf],
     split: Split,
@@ -170,8 +170,10 @@ fn image_outputs(
                 lines.push(decoder.decode(&codes, to)?);
             }
         }
-        let caption =
-            format!("{to}: held out (above) and three samples given {from} (below): {}", descriptions(data, &rows));
+        let caption = format!(
+            "{to}: held out (above) and three samples conditioned on {from} (below): {}",
+            descriptions(data, &rows)
+        );
         add(&Tensor::cat(&lines.iter().collect::<Vec<_>>(), 0)?, rows.len(), caption)?;
     }
     Ok(())

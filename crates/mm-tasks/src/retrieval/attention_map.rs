@@ -1,4 +1,4 @@
-//! Attention maps: where the positions of one value attend in another, with `[cross_attention]`.
+//! Attention maps of the positions of one value over those of another, with `[cross_attention]`.
 
 use super::{cross_attention::Role, model::Retrieval};
 use crate::{Result, batch::SampleBatch, report::attention_image};
@@ -48,9 +48,9 @@ impl Retrieval {
         let (input, keys) = positions(Role::Key, key_modality, key)?;
         let map = no_grad(|| attention.attention_map(&queries, &keys))?; // [queries, keys]
         let columns = map.size(1)? as usize;
-        let side = (columns as f64).sqrt().round() as usize;
-        let is_square = *key_modality == Modality::IMAGE && side * side == columns;
-        let grid = if is_square { [side, side] } else { [1, columns] };
+        let size = (columns as f64).sqrt().round() as usize;
+        let is_square = *key_modality == Modality::IMAGE && size * size == columns;
+        let grid = if is_square { [size, size] } else { [1, columns] };
         let weights = map.to_vec::<f32>()?;
         let names = self.tower(query_modality)?.input.processor.token_names(query)?;
         let names = names.into_iter().chain(std::iter::repeat(String::new()));

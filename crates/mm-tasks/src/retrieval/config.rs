@@ -36,11 +36,12 @@ pub struct TowerConfig {
     /// The projection into the shared space.
     #[serde(default)]
     pub projection: ProjectionConfig,
-    /// Augmented views of each value that are cached next to the plain one, for frozen encoders; training samples one of them.
+    /// Augmented views of each value that are cached next to the plain one, for frozen encoders; training samples one
+    /// of them.
     #[serde(default)]
     pub num_views: usize,
-    /// Standard deviation of Gaussian noise on the features during training, relative to their norm divided by the square root of their
-    /// dimension.
+    /// Standard deviation of Gaussian noise on the features during training, relative to their norm divided by the
+    /// square root of their dimension.
     #[serde(default)]
     pub noise_std: NonNegative,
     /// Languages of the values that are used; all when empty.
@@ -50,11 +51,12 @@ pub struct TowerConfig {
 
 /// Soft targets from the similarities of a frozen encoder, so that near matches are not treated as negatives.
 ///
-/// From *`SoftCLIP`: Softer Cross-modal Alignment Makes CLIP Stronger* (Gao et al., 2024, <https://arxiv.org/abs/2303.17561>).
+/// From *`SoftCLIP`: Softer Cross-modal Alignment Makes CLIP Stronger* (Gao et al., 2024,
+/// <https://arxiv.org/abs/2303.17561>).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SoftTargetsConfig {
-    /// The modality whose frozen encoder gives the similarities.
+    /// The modality whose frozen encoder computes the similarities.
     pub modality: String,
     /// Weight of the soft loss; the hard loss has the rest.
     #[serde(default = "default_soft_weight")]
@@ -113,7 +115,8 @@ pub struct CrossAttentionConfig {
     /// How the similarities of the queries are pooled into one score.
     #[serde(default)]
     pub pooling: ScorePooling,
-    /// Whether the cosines of each key are first scaled to unit norm over the queries, as in the paper; attention is sharper without.
+    /// Whether the cosines of each key are first scaled to unit norm over the queries, as in the paper; attention is
+    /// sharper without.
     #[serde(default)]
     pub normalize_over_queries: bool,
     /// Dropout rate on the positions.
@@ -155,7 +158,7 @@ pub struct RetrievalConfig {
     /// Weight of a pair of modalities in the loss (`audio-text`, names in alphabetical order); 1 when absent.
     #[serde(default)]
     pub pair_weights: BTreeMap<String, f64>,
-    /// Soft targets; hard targets alone when absent.
+    /// Soft targets; only hard targets when absent.
     #[serde(default)]
     pub soft_targets: Option<SoftTargetsConfig>,
     /// Robust training with wrong pairs; none when absent.

@@ -1,5 +1,5 @@
-//! Cross attention between the positions of two modalities: which image patch a word refers to is learned from pairs alone, and pairs are
-//! ranked by it.
+//! Cross attention between the positions of two modalities: which image patch a word refers to is learned from pairs
+//! only, and pairs are ranked by it.
 //!
 //! From *Stacked Cross Attention for Image-Text Matching* (Lee et al., 2018, <https://arxiv.org/abs/1803.08024>).
 
@@ -89,7 +89,7 @@ impl CrossAttention {
         Ok(self.loss.forward_similarity(&Similarity::from_scores(similarity)?, Some(same))?)
     }
 
-    /// Similarity of every row of queries with every row of keys, `[queries, keys]`, each given in blocks of [`BLOCK`] rows.
+    /// Similarity of every row of queries with every row of keys, `[queries, keys]`, each in blocks of [`BLOCK`] rows.
     pub(super) fn similarity(&self, queries: &[Features], keys: &[Features]) -> Result<Tensor> {
         let row = |q: &Features| -> Result<Tensor> {
             let blocks =

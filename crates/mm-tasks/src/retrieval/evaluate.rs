@@ -48,7 +48,8 @@ impl RetrievalEvaluation {
         (mean(|m| m.recall[2]), mean(|m| m.chance[2]))
     }
 
-    /// All metrics. The scope is the direction, with a suffix for the kind of ranking or the language: `audio_to_text/language=de`.
+    /// All metrics. The scope is the direction, with a suffix for the kind of ranking or the language:
+    /// `audio_to_text/language=de`.
     pub fn metrics(&self) -> Metrics {
         let mut metrics = Metrics::new();
         let mut add = |directions: &BTreeMap<String, RetrievalMetrics>, suffix: &str| {

@@ -1,5 +1,5 @@
-//! Cross-modal retrieval: one tower for each modality, with a projection into a shared space where matching values are close, trained
-//! contrastively over every pair of modalities that a row has.
+//! Cross-modal retrieval: one tower for each modality, with a projection into a shared space where matching values are
+//! close, trained contrastively over every pair of modalities that a row has.
 
 mod attention_map;
 mod config;

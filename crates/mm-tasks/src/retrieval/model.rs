@@ -44,8 +44,8 @@ pub(super) struct TowerOutput {
 
 /// Cross-modal retrieval with one tower per modality.
 ///
-/// Two-tower models: *`DeViSE`: A Deep Visual-Semantic Embedding Model* (Frome et al., 2013); *Learning Transferable Visual Models From Natural
-/// Language Supervision* (Radford et al., 2021, <https://arxiv.org/abs/2103.00020>).
+/// Two-tower models: *`DeViSE`: A Deep Visual-Semantic Embedding Model* (Frome et al., 2013); *Learning Transferable
+/// Visual Models From Natural Language Supervision* (Radford et al., 2021, <https://arxiv.org/abs/2103.00020>).
 pub struct Retrieval {
     pub(super) params: Params,
     pub(super) towers: BTreeMap<Modality, Tower>,
@@ -53,9 +53,10 @@ pub struct Retrieval {
     pub(super) losses: BTreeMap<(Modality, Modality), (ContrastiveLoss, f64)>,
     pub(super) transcript_ngram: Option<TranscriptNgram>,
     pub(super) cross_attention: Option<CrossAttention>,
-    /// Number of training steps so far, for `[robust]`; saved with the weights, so that a resumed run continues alike.
+    /// Number of training steps so far, for `[robust]`; saved with the weights, so that a resumed run continues
+    /// identically.
     pub(super) steps: Option<Tensor>,
-    /// Stored embeddings of `[memory]`, `[entries, embed_dim]`; in a loaded run alone.
+    /// Stored embeddings of `[memory]`, `[entries, embed_dim]`; only in a loaded run.
     memory: Option<Tensor>,
     pub(super) config: RetrievalConfig,
     pub(super) base_dir: PathBuf,
@@ -65,7 +66,8 @@ pub struct Retrieval {
 }
 
 impl Retrieval {
-    /// Builds a fresh model; its weights are a function of the seed. Relative paths are resolved against `base_dir` unless the config has its own.
+    /// Builds a fresh model; its weights are a function of the seed. Relative paths are resolved against `base_dir`
+    /// unless the config has its own.
     ///
     /// # Errors
     /// When an encoder cannot be built or does not fit the settings that refer to it.
@@ -117,7 +119,7 @@ impl Retrieval {
         Ok(model)
     }
 
-    /// The same model before training.
+    /// This model before training.
     pub fn untrained(&self, context: &TaskContext<'_>) -> Result<Self> {
         Self::new(self.config.clone(), &self.base_dir, context.encoders, context.device)
     }
@@ -165,7 +167,7 @@ impl Retrieval {
         self.cross_attention.as_ref().is_some_and(|a| a.modalities().contains(&modality))
     }
 
-    /// The features of what a loader gives for one modality.
+    /// The features of one modality of a batch.
     pub(super) fn encode(&self, modality: &Modality, input: &Input, train: bool) -> mm_core::Result<TowerOutput> {
         let tower = self.tower(modality)?;
         let input = input.to_device(self.params.device())?;
@@ -196,7 +198,7 @@ impl Retrieval {
         tower.projection.forward(&x, train)
     }
 
-    /// What a loader gives for one modality in the shared space, interpolated with `[memory]`: `[rows, embed_dim]`.
+    /// One modality of a batch in the shared space, interpolated with `[memory]`: `[rows, embed_dim]`.
     pub(super) fn embed_input(&self, modality: &Modality, input: &Input) -> Result<Tensor> {
         no_grad(|| {
             self.interpolate(modality, self.project(modality, self.encode(modality, input, false)?.embeddings, false)?)

@@ -21,7 +21,7 @@ pub(super) trait AuxiliaryLoss {
     fn loss(&self, encoded: &EncodedBatch<'_>, train: bool) -> mm_core::Result<Option<Tensor>>;
 }
 
-/// A batch and what the encoders make of it.
+/// A batch and its features.
 pub(super) struct EncodedBatch<'b> {
     pub(super) batch: &'b Batch,
     pub(super) features: BTreeMap<&'b Modality, TowerOutput>,
@@ -119,7 +119,7 @@ pub(super) fn equality_matrix(names: &[&str]) -> mm_core::Result<Tensor> {
     each.unsqueeze(0)?.eq(&each.unsqueeze(1)?)
 }
 
-/// `[rows, rows]` bool: rows of a batch with the same item are no negatives of each other.
+/// `[rows, rows]` bool: rows of a batch with the same item, which are not negatives of each other.
 pub(super) fn match_matrix(batch: &Batch, rows: &[usize]) -> mm_core::Result<Tensor> {
     let items: Vec<&str> = rows.iter().map(|r| batch.items[*r].as_str()).collect();
     equality_matrix(&items)
@@ -136,7 +136,8 @@ pub(super) fn select_rows(x: &Tensor, rows: &[usize], some: &[usize]) -> mm_core
     x.index_select(0, &Tensor::from_slice(&positions)?.to_device(x.device())?)
 }
 
-/// Target distributions `[rows, rows]` from the cosines of a frozen encoder; a row without its modality is similar to itself alone.
+/// Target distributions `[rows, rows]` from the cosines of a frozen encoder; a row without its modality is similar only
+/// to itself.
 fn soft_targets(config: &SoftTargetsConfig, batch: &Batch, rows: &[usize]) -> mm_core::Result<Tensor> {
     let identity = Tensor::eye(rows.len() as i64, DType::F32, Device::Cpu)?;
     let Some(part) = batch.modalities.get(&Modality::from(config.modality.as_str())) else { return Ok(identity) };

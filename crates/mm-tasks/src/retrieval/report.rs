@@ -21,7 +21,7 @@ use mm_train::Run;
 use serde_json::json;
 use std::{collections::BTreeMap, path::PathBuf};
 
-/// Reports runs that differ in their seed alone: metrics with mean and standard deviation, examples of the first run.
+/// Reports runs that differ only in their seed: metrics with mean and standard deviation, examples of the first run.
 pub(super) fn build(
     runs: &[PathBuf],
     split: Split,

@@ -1,6 +1,6 @@
-//! Matching speech to its transcript: an encoder of speech learns to find the text of its row in its own language among those of the batch,
-//! each text a bag of character n-grams, as in *Enriching Word Vectors with Subword Information* (Bojanowski et al., 2017,
-//! <https://arxiv.org/abs/1607.04606>). Used in training, and to rank transcripts.
+//! Matching speech to its transcript: a speech encoder is trained to find the text of its row in its own language among
+//! those of the batch, each text a bag of character n-grams, as in *Enriching Word Vectors with Subword Information*
+//! (Bojanowski et al., 2017, <https://arxiv.org/abs/1607.04606>). Used in training, and to rank transcripts.
 
 use super::{
     config::{ProjectionConfig, TranscriptNgramConfig},

@@ -32,7 +32,8 @@ impl Retrieval {
         Ok(manifest)
     }
 
-    /// How well speech finds its transcript among those of its language, by language; empty without `[transcript_ngram]`.
+    /// How well speech finds its transcript among those of its language, by language; empty without
+    /// `[transcript_ngram]`.
     pub(super) fn evaluate_transcripts(&self, split: Split) -> Result<BTreeMap<String, RetrievalMetrics>> {
         let mut out = BTreeMap::new();
         let Some(transcript_ngram) = &self.transcript_ngram else { return Ok(out) };

@@ -1,13 +1,13 @@
-//! CLIPScore: how well captions fit their images by a dual encoder.
+//! CLIPScore: the similarity of captions and images by a dual encoder.
 
 use super::super::metric::{Metric, Metrics};
 use crate::{Error, Result};
 use mm_core::{DType, Modality, Source, Tensor};
 use mm_repr::Pretrained;
 
-/// `clip_score` (2.5 times the cosine of image and caption, at least 0) and `ref_clip_score` (the harmonic mean of that and of the cosine
-/// with the nearest reference), the means over images. Source: *CLIPScore: A Reference-free Evaluation Metric for Image Captioning*
-/// (Hessel et al., 2021, <https://arxiv.org/abs/2104.08718>).
+/// `clip_score` (2.5 times the cosine of image and caption, at least 0) and `ref_clip_score` (the harmonic mean of that
+/// and of the cosine with the nearest reference), the means over images. Source: *CLIPScore: A Reference-free
+/// Evaluation Metric for Image Captioning* (Hessel et al., 2021, <https://arxiv.org/abs/2104.08718>).
 ///
 /// # Errors
 /// When the model does not embed images and texts in one space, or an image cannot be read.

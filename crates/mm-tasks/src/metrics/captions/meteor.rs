@@ -7,7 +7,8 @@ use std::{
     path::Path,
 };
 
-/// A word without its ending: plural, -ing, -ed, -ly; a reduced form of the algorithm in *An algorithm for suffix stripping* (Porter, 1980).
+/// A word without its ending: plural, -ing, -ed, -ly; a reduced form of the algorithm in *An algorithm for suffix
+/// stripping* (Porter, 1980).
 fn stem(word: &str) -> &str {
     for (suffix, min_chars) in [("ing", 3), ("edly", 3), ("ies", 2), ("es", 3), ("ed", 3), ("ly", 3), ("s", 3)] {
         if let Some(start) = word.strip_suffix(suffix)
@@ -20,7 +21,8 @@ fn stem(word: &str) -> &str {
     word
 }
 
-/// Synonyms by WordNet's synsets (<https://wordnet.princeton.edu>): of each word the part of speech and the offset of its synsets.
+/// Synonyms by WordNet's synsets (<https://wordnet.princeton.edu>): of each word the part of speech and the offset of
+/// its synsets.
 pub struct Synonyms(HashMap<String, BTreeSet<(char, u32)>>);
 
 const INDEX_FILES: [&str; 4] = ["index.noun", "index.verb", "index.adj", "index.adv"];
@@ -72,9 +74,9 @@ impl Synonyms {
     }
 }
 
-/// METEOR with α = 0.9, β = 3 and γ = 0.5: the best reference of each caption, the mean over captions. Words match exactly, then by stem,
-/// then, where `synonyms` is given, by synset. Source: *METEOR: An Automatic Metric for MT Evaluation with Improved Correlation with Human
-/// Judgments* (Banerjee & Lavie, 2005, <https://aclanthology.org/W05-0909/>).
+/// METEOR with α = 0.9, β = 3 and γ = 0.5: the best reference of each caption, the mean over captions. Words match
+/// exactly, then by stem, then, with `synonyms`, by synset. Source: *METEOR: An Automatic Metric for MT Evaluation with
+/// Improved Correlation with Human Judgments* (Banerjee & Lavie, 2005, <https://aclanthology.org/W05-0909/>).
 pub fn meteor(pairs: &[CaptionPair], synonyms: Option<&Synonyms>) -> f64 {
     let best = |(caption, references): &CaptionPair| {
         references.iter().map(|r| score(&align(caption, r, synonyms), r.len())).fold(0.0, f64::max)

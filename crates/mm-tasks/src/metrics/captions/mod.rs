@@ -1,4 +1,5 @@
-//! Metrics of captions against several references each, as COCO's evaluation computes them. SPICE is left out: it needs a parser in Java.
+//! Metrics of captions against several references each, as COCO's evaluation computes them. SPICE is left out: it needs
+//! a parser in Java.
 
 mod clip_score;
 mod meteor;

@@ -1,5 +1,5 @@
-//! Metrics of n-grams and subsequences: BLEU, ROUGE-L and CIDEr-D, as COCO's evaluation computes them (*Microsoft COCO Captions: Data
-//! Collection and Evaluation Server*, Chen et al., 2015, <https://arxiv.org/abs/1504.00325>).
+//! Metrics of n-grams and subsequences: BLEU, ROUGE-L and CIDEr-D, as COCO's evaluation computes them (*Microsoft COCO
+//! Captions: Data Collection and Evaluation Server*, Chen et al., 2015, <https://arxiv.org/abs/1504.00325>).
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -16,8 +16,9 @@ fn ngram_counts(tokens: &[String], n: usize) -> NgramCounts<'_> {
     counts
 }
 
-/// BLEU-1 to BLEU-4 of a corpus; the reference length is that of the reference nearest in length. Source: *BLEU: a Method for Automatic
-/// Evaluation of Machine Translation* (Papineni et al., 2002, <https://aclanthology.org/P02-1040/>).
+/// BLEU-1 to BLEU-4 of a corpus; the reference length is that of the reference nearest in length. Source: *BLEU: a
+/// Method for Automatic Evaluation of Machine Translation* (Papineni et al., 2002,
+/// <https://aclanthology.org/P02-1040/>).
 pub fn bleu(pairs: &[CaptionPair]) -> [f64; 4] {
     let (mut total, mut matched) = ([0f64; 4], [0f64; 4]);
     let (mut caption_length, mut reference_length) = (0f64, 0f64);
@@ -68,8 +69,8 @@ fn lcs_len(a: &[String], b: &[String]) -> usize {
     row[b.len()]
 }
 
-/// ROUGE-L with β = 1.2, the mean over captions. Source: *ROUGE: A Package for Automatic Evaluation of Summaries* (Lin, 2004,
-/// <https://aclanthology.org/W04-1013/>).
+/// ROUGE-L with β = 1.2, the mean over captions. Source: *ROUGE: A Package for Automatic Evaluation of Summaries* (Lin,
+/// 2004, <https://aclanthology.org/W04-1013/>).
 pub fn rouge_l(pairs: &[CaptionPair]) -> f64 {
     let score = |(caption, references): &CaptionPair| {
         let (mut precision, mut recall) = (0f64, 0f64);
@@ -89,14 +90,15 @@ pub fn rouge_l(pairs: &[CaptionPair]) -> f64 {
     pairs.iter().map(score).sum::<f64>() / pairs.len().max(1) as f64
 }
 
-/// CIDEr-D: cosine of TF-IDF vectors of n-grams, with a Gaussian penalty (σ = 6) on the difference in length. Source: *CIDEr:
-/// Consensus-based Image Description Evaluation* (Vedantam et al., 2015, <https://arxiv.org/abs/1411.5726>).
+/// CIDEr-D: cosine of TF-IDF vectors of n-grams, with a Gaussian penalty (σ = 6) on the difference in length. Source:
+/// *CIDEr: Consensus-based Image Description Evaluation* (Vedantam et al., 2015, <https://arxiv.org/abs/1411.5726>).
 pub struct Cider {
     document_frequency: HashMap<Vec<String>, f64>,
     log_documents: f64,
 }
 
-/// TF-IDF weights of a text's n-grams of each order, their norms, and the number of bigrams, which COCO's evaluation takes as the length.
+/// TF-IDF weights of a text's n-grams of each order, their norms, and the number of bigrams, which COCO's evaluation
+/// takes as the length.
 type TfIdf<'a> = ([HashMap<&'a [String], f64>; 4], [f64; 4], f64);
 
 impl Cider {

@@ -1,7 +1,8 @@
 //! Word error rate of transcripts.
 
-/// Insertions, deletions and substitutions of words on the shortest edit path, over the number of words of the references, all rows
-/// together; of several references of a row the nearest counts. Words are compared in lower case and without punctuation.
+/// Insertions, deletions and substitutions of words on the shortest edit path, over the number of words of the
+/// references, all rows together; of several references of a row the nearest counts. Words are compared in lower case
+/// and without punctuation.
 ///
 /// ```
 /// use mm_tasks::metrics::word_error_rate;

@@ -1,4 +1,4 @@
-//! One modality from another: translation, retrieval in the shared space, and whether the space separates the modalities.
+//! Cross-modal metrics: translation, retrieval in the shared space, and whether the space separates the modalities.
 
 use super::{EvalData, Representation, flat, mse, rows_with_all};
 use crate::{
@@ -84,10 +84,10 @@ impl Representation {
         let is_binary = self.value_type(pair.to) == Some(ValueType::Binary);
         let output = if is_binary { output.sigmoid()? } else { output }.flatten(1, -1)?;
         let (x, y) = (flat(&pair.train, pair.from)?, flat(&pair.train, pair.to)?);
-        let (given, target) = (flat(&pair.test, pair.from)?, flat(&pair.test, pair.to)?);
-        let nearest = given.normalize()?.matmul(&x.normalize()?.transpose(0, 1)?)?.argmax(1)?;
+        let (input, target) = (flat(&pair.test, pair.from)?, flat(&pair.test, pair.to)?);
+        let nearest = input.normalize()?.matmul(&x.normalize()?.transpose(0, 1)?)?.argmax(1)?;
         let mean = y.mean_dim(&[0], true)?;
-        let ridge = (x.size(1)? <= MAX_RIDGE_DIM).then(|| ridge_regression(&x, &y, &given)).transpose()?;
+        let ridge = (x.size(1)? <= MAX_RIDGE_DIM).then(|| ridge_regression(&x, &y, &input)).transpose()?;
         let mut error = Metric::new("translation_mse", mse(&target, &output)?)
             .lower_is_better()
             .with_scope(pair.scope())
@@ -134,7 +134,8 @@ impl Representation {
         Ok(metrics)
     }
 
-    /// A linear probe trained on the codes of one modality and tested on those of the other; `None` where a training row has no class.
+    /// A linear probe trained on the codes of one modality and tested on those of the other; `None` where a training
+    /// row has no class.
     fn cross_modal_probe(&self, pair: &Pair<'_>) -> Result<Option<Metric>> {
         let labels: Vec<i64> = pair.train_rows.iter().map(|r| pair.data.train.labels[*r]).collect();
         if self.classes.len() < 2 || labels.iter().any(|l| *l < 0) {
@@ -150,7 +151,7 @@ impl Representation {
         Ok(Some(metric.with_baseline("same_modality", probe(&from)?)))
     }
 
-    /// How well a linear probe tells the two modalities apart by their codes; a shared space has no such difference.
+    /// The accuracy of a linear probe that predicts the modality of codes; in a shared space it is at chance.
     fn modality_probe(&self, pair: &Pair<'_>, untrained: &Self) -> Result<Metric> {
         let probe = |model: &Self| -> Result<f64> {
             let stack = |set: &InputSet| -> Result<(Tensor, Vec<i64>)> {

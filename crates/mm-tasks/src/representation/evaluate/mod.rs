@@ -1,5 +1,5 @@
-//! Evaluation of a representation on held-out rows, against simpler models: principal components of the same dimension, the untrained network,
-//! the nearest neighbor, the mean.
+//! Evaluation of a representation on held-out rows, against simpler models: principal components of the same dimension,
+//! the untrained network, the nearest neighbor, the mean.
 
 mod cross_modal;
 mod evaluator_run;

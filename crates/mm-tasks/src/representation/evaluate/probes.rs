@@ -12,7 +12,8 @@ use mm_core::{DType, InputSet, Modality, Tensor};
 use mm_repr::generative::ValueType;
 
 impl Representation {
-    /// The accuracy of a linear probe on the codes of each modality, against probes on principal components and on the untrained network.
+    /// The accuracy of a linear probe on the codes of each modality, against probes on principal components and on the
+    /// untrained network.
     pub(super) fn linear_probe_metrics(&self, data: &EvalData, untrained: &Self) -> Result<Metrics> {
         let classes = self.classes.len() as i64;
         let mut metrics = Metrics::new();

@@ -79,7 +79,8 @@ impl Representation {
         Ok([metric, Metric::new("mask_ratio", ratio).with_scope(modality.name())])
     }
 
-    /// Tokens that are reproduced, padding and the first token left out; principal components of one-hot vectors are the baseline.
+    /// Tokens that are reproduced, padding and the first token left out; principal components of one-hot vectors are
+    /// the baseline.
     fn token_accuracy(
         &self,
         modality: &Modality,

@@ -96,7 +96,7 @@ pub(super) fn sections(evaluations: &[RetrievalEvaluation], split: Split) -> Vec
     if evaluations.iter().any(|e| e.directions != e.equal_text_directions) {
         sections.push(Section {
             title: "Retrieval with equal texts as matches",
-            note: "Some items have the same text, and no query can tell them apart.".into(),
+            note: "Some items have the same text, so no query can distinguish them.".into(),
             tables: vec![direction_table(evaluations, |e| &e.equal_text_directions)],
         });
     }
