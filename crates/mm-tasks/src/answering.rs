@@ -1,242 +1,280 @@
-//! Questions about pictures (and sounds, and videos): one door to checkpoints that answer and to runs that were trained to.
+//! Visual question answering: answers to questions about images, videos and audio, by pretrained checkpoints and by trained prediction runs.
 
 use crate::{
     Error, Result, finetuning,
-    prediction::{Asked, Predictor},
+    prediction::{Predictor, ValuePrediction},
 };
 use mm_core::{Device, Modality, Registry, Source};
-use mm_reason::{Attribution, EncodedMedia, Pipeline, Request as Wish, ScoredAnswer, generate::GenerationConfig};
-use mm_repr::LoadOptions;
-use std::{cell::RefCell, collections::BTreeMap, path::Path};
+use mm_reason::{Attribution, EncodedMedia, Pipeline, Request, ScoredAnswer, generate::GenerationConfig};
+use mm_repr::{LoadOptions, text::word_tokens};
+use std::{collections::BTreeMap, path::Path};
 
-/// What answers.
-#[allow(clippy::large_enum_variant)] // one a program
-pub enum Answerer {
-    /// A pretrained checkpoint.
-    Speaker {
-        /// The model.
-        speaker: Box<Pipeline>,
-        /// What it saw last, so that the next questions about the same things need not look again.
-        seen: RefCell<Vec<(Modality, Source, EncodedMedia)>>,
-    },
-    /// A run of `task = "prediction"`.
-    Run(Box<Predictor>),
-}
+/// Questions that a run answers in one batch.
+const RUN_BATCH_SIZE: usize = 16;
 
-/// A value of a modality, and what is asked about it.
+/// A value of a modality, and a question about it.
 pub type Question = (Modality, Source, String);
 
 /// How questions are answered.
 #[derive(Debug, Clone, Default)]
-pub struct Wishes {
-    /// Only these answers.
-    pub choices: Vec<String>,
+pub struct AnswerOptions {
+    /// The answers to choose among; any when empty.
+    pub candidates: Vec<String>,
     /// Settings of generation; the model's own when absent.
     pub generation: Option<GenerationConfig>,
-    /// Whether what counted is wanted.
+    /// Whether answers are attributed to image and question.
     pub explain: bool,
 }
 
 /// An answer.
 #[derive(Debug, Clone)]
-pub struct Answered {
-    /// The likeliest.
+pub struct Answer {
+    /// The most probable answer.
     pub answer: String,
-    /// All that were weighed, likeliest first.
+    /// All scored answers, most probable first.
     pub scores: Vec<ScoredAnswer>,
-    /// What of the picture and of the question counted.
-    pub heat: Option<Attribution>,
+    /// What image and question contributed to it.
+    pub attribution: Option<Attribution>,
+}
+
+/// A model that answers questions.
+pub struct Answerer {
+    model: Model,
+}
+
+enum Model {
+    Pretrained(PretrainedModel),
+    Run(Box<Predictor>),
+}
+
+/// A pretrained checkpoint with the media that it has encoded, so that further questions about them need not encode them again.
+struct PretrainedModel {
+    pipeline: Box<Pipeline>,
+    media: Vec<CachedMedia>,
+}
+
+struct CachedMedia {
+    modality: Modality,
+    source: Source,
+    encoded: EncodedMedia,
 }
 
 impl Answerer {
-    /// Opens a checkpoint folder or a run folder.
+    /// Opens a checkpoint folder or a run folder of prediction or fine-tuning.
+    ///
+    /// # Errors
+    /// When it is neither, or a run that predicts numbers.
     pub fn open(folder: &Path, registry: &Registry, options: LoadOptions, device: Device) -> Result<Self> {
-        let learned = finetuning::model_dir(folder);
-        let folder = learned.as_deref().unwrap_or(folder);
-        if folder.join("config.toml").exists() || folder.join("ensemble.json").exists() {
-            let run = Predictor::open(folder, registry, device)?;
-            if run.target().classes.is_empty() {
-                return Err(Error::Config(format!(
-                    "{}: this run predicts numbers; wanted one that predicts answers (classes)",
-                    folder.display()
-                )));
-            }
-            return Ok(Self::Run(Box::new(run)));
+        let finetuned = finetuning::model_dir(folder);
+        let folder = finetuned.as_deref().unwrap_or(folder);
+        if !Predictor::is_run(folder) {
+            let pipeline = Box::new(Pipeline::load(folder, options)?);
+            return Ok(Self { model: Model::Pretrained(PretrainedModel { pipeline, media: Vec::new() }) });
         }
-        Ok(Self::Speaker { speaker: Box::new(Pipeline::load(folder, options)?), seen: RefCell::default() })
+        let run = Predictor::open(folder, registry, device)?;
+        if run.target().classes.is_empty() {
+            let found = format!("{}, a regression", folder.display());
+            return Err(Error::invalid("model", found, "a run that predicts answers (classes)"));
+        }
+        Ok(Self { model: Model::Run(Box::new(run)) })
     }
 
-    /// Settings of generation that the model's folder asks for, where it generates.
+    /// The generation settings of the checkpoint; `None` where it does not generate.
     pub fn generation(&self) -> Option<&GenerationConfig> {
-        match self {
-            Self::Speaker { speaker, .. } if speaker.can_generate() => Some(&speaker.generation),
+        match &self.model {
+            Model::Pretrained(model) if model.pipeline.can_generate() => Some(&model.pipeline.generation),
             _ => None,
         }
     }
 
-    /// How many questions may be asked at once.
-    pub fn batch(&self) -> usize {
-        match self {
-            Self::Speaker { speaker, .. } => speaker.max_batch_size(),
-            Self::Run(_) => 16,
+    /// How many questions can be answered in one batch.
+    pub fn max_batch_size(&self) -> usize {
+        match &self.model {
+            Model::Pretrained(model) => model.pipeline.max_batch_size(),
+            Model::Run(_) => RUN_BATCH_SIZE,
         }
     }
 
-    /// Answers questions, each about a value of a modality, in one batch; what cannot be answered is that question's error alone.
-    pub fn answer(&self, questions: &[Question], wishes: &Wishes) -> Result<Vec<Result<Answered>>> {
-        let mut sorted = wishes.choices.clone();
-        sorted.sort();
-        if let Some([twice, _]) = sorted.windows(2).find(|w| w[0] == w[1]) {
-            return Err(Error::Config(format!("--choices: found `{twice}` twice, wanted answers that differ")));
-        }
-        if wishes.choices.iter().any(|c| c.trim().is_empty()) {
-            return Err(Error::Config("--choices: found an empty one, wanted answers of some letters".into()));
-        }
-        let asks = |(.., question): &Question| {
-            if question.trim().is_empty() {
-                return Err(Error::Config("--question: found no words, wanted a question".into()));
-            }
-            Ok(())
-        };
-        match self {
-            Self::Speaker { speaker, seen } => {
-                let unread = look(speaker, &mut seen.borrow_mut(), questions)?;
-                let held = seen.borrow();
-                let (mut out, mut rows) = (Vec::new(), Vec::new());
-                for (row, unread) in questions.iter().zip(unread) {
-                    let (modality, source, question) = row;
-                    let seen = held.iter().find(|(m, s, _)| m == modality && s == source).map(|(.., seen)| seen);
-                    out.push(asks(row).and_then(|()| unread.map_or(Ok(seen), Err)));
-                    if let Some(Ok(seen)) = out.last() {
-                        rows.push((*seen, Wish::Question(question)));
-                    }
-                }
-                let config = wishes.generation.as_ref().unwrap_or(&speaker.generation);
-                let mut found = speaker.answer_batch(&rows, &wishes.choices, config).into_iter();
-                let mut next = |(_, _, question): &Question, seen: Option<&EncodedMedia>| {
-                    let scores = found.next().unwrap_or_else(|| Ok(Vec::new()))?;
-                    let answer = scores.first().map(|s| s.answer.clone()).unwrap_or_default();
-                    let heat = match seen {
-                        Some(seen) if wishes.explain => {
-                            Some(speaker.explain(seen, Wish::Question(question), &answer)?)
-                        }
-                        _ => None,
-                    };
-                    Ok(Answered { answer, scores, heat })
-                };
-                Ok(questions.iter().zip(out).map(|(q, seen)| next(q, seen?)).collect())
-            }
-            Self::Run(run) => {
-                // Of what counted each word is told, so nothing may be padded; and one that cannot be read must not take the others with it.
-                if !wishes.explain
+    /// Answers questions in one batch; a question that cannot be answered is an error of its own.
+    ///
+    /// # Errors
+    /// When candidates are empty or repeated, or the model fails.
+    pub fn answer(&mut self, questions: &[Question], options: &AnswerOptions) -> Result<Vec<Result<Answer>>> {
+        check_candidates(&options.candidates)?;
+        match &mut self.model {
+            Model::Pretrained(model) => model.answer(questions, options),
+            Model::Run(run) => {
+                // Explained questions are answered one by one, so that no token is padded; and so are all when one of them fails, so that the
+                // others are answered.
+                if !options.explain
                     && questions.len() > 1
-                    && let Ok(found) = questions.iter().try_for_each(asks).and_then(|()| ask(run, questions, wishes))
+                    && let Ok(answers) = questions
+                        .iter()
+                        .try_for_each(check_question)
+                        .and_then(|()| answer_with_run(run, questions, options))
                 {
-                    return Ok(found.into_iter().map(Ok).collect());
+                    return Ok(answers.into_iter().map(Ok).collect());
                 }
-                let one = |row| asks(row).and_then(|()| Ok(ask(run, std::slice::from_ref(row), wishes)?.remove(0)));
-                Ok(questions.iter().map(one).collect())
+                let answer = |question| {
+                    check_question(question)?;
+                    Ok(answer_with_run(run, std::slice::from_ref(question), options)?.remove(0))
+                };
+                Ok(questions.iter().map(answer).collect())
             }
         }
     }
 }
 
-/// Looks at what the questions are about and is not held yet, and forgets what they are not about; for each question why not, where its
-/// value cannot be read.
-fn look(
-    speaker: &Pipeline,
-    held: &mut Vec<(Modality, Source, EncodedMedia)>,
-    questions: &[Question],
-) -> Result<Vec<Option<Error>>> {
-    held.retain(|(m, s, _)| questions.iter().any(|(modality, source, _)| m == modality && s == source));
-    let mut wanted: Vec<(Modality, Source)> = Vec::new();
-    for (modality, source, _) in questions {
-        let known = held.iter().any(|(m, s, _)| m == modality && s == source);
-        if !known && !wanted.iter().any(|(m, s)| m == modality && s == source) {
-            wanted.push((modality.clone(), source.clone()));
-        }
+fn check_candidates(candidates: &[String]) -> Result<()> {
+    let mut sorted: Vec<&String> = candidates.iter().collect();
+    sorted.sort();
+    if let Some([repeated, _]) = sorted.windows(2).find(|w| w[0] == w[1]) {
+        return Err(Error::invalid("candidates", format!("`{repeated}` twice"), "different answers"));
     }
-    let mut unread = Vec::new();
-    while let Some((modality, _)) = wanted.first().cloned() {
-        let (alike, rest) = wanted.into_iter().partition::<Vec<_>, _>(|(m, _)| *m == modality);
-        wanted = rest;
-        let sources: Vec<Source> = alike.into_iter().map(|(_, s)| s).collect();
-        for (source, seen) in sources.iter().zip(speaker.encode_media_each(&modality, &sources)?) {
-            match seen {
-                Ok(seen) => held.push((modality.clone(), source.clone(), seen)),
-                Err(error) => unread.push((modality.clone(), source.clone(), error)),
-            }
-        }
+    if candidates.iter().any(|c| c.trim().is_empty()) {
+        return Err(Error::invalid("candidates", "an empty answer", "answers with text"));
     }
-    // The first question about it gets the error itself, others its words.
-    let mut why = |(modality, source, _): &Question| {
-        let at = unread.iter().position(|(m, s, _)| m == modality && s == source)?;
-        let words = unread[at].2.to_string();
-        let first = std::mem::replace(&mut unread[at].2, mm_core::Error::Sample(words).into());
-        Some(first.into())
-    };
-    Ok(questions.iter().map(&mut why).collect())
+    Ok(())
 }
 
-fn ask(run: &Predictor, questions: &[Question], wishes: &Wishes) -> Result<Vec<Answered>> {
+fn check_question((.., question): &Question) -> Result<()> {
+    if question.trim().is_empty() {
+        return Err(Error::invalid("question", "an empty text", "a question"));
+    }
+    Ok(())
+}
+
+impl PretrainedModel {
+    fn answer(&mut self, questions: &[Question], options: &AnswerOptions) -> Result<Vec<Result<Answer>>> {
+        let failed = self.encode_media(questions)?;
+        let media_of = |(modality, source, _): &Question| {
+            self.media.iter().find(|m| m.modality == *modality && m.source == *source).map(|m| &m.encoded)
+        };
+        let (mut media, mut requests) = (Vec::new(), Vec::new());
+        for (question, failed) in questions.iter().zip(failed) {
+            let found = check_question(question).and_then(|()| failed.map_or(Ok(media_of(question)), Err));
+            if let Ok(found) = &found {
+                requests.push((*found, Request::Question(&question.2)));
+            }
+            media.push(found);
+        }
+        let pipeline = &self.pipeline;
+        let config = options.generation.as_ref().unwrap_or(&pipeline.generation);
+        let mut scores = pipeline.answer_batch(&requests, &options.candidates, config).into_iter();
+        let mut answer = |(.., question): &Question, media: Option<&EncodedMedia>| {
+            let scores = scores.next().unwrap_or_else(|| Ok(Vec::new()))?;
+            let answer = scores.first().map(|s| s.answer.clone()).unwrap_or_default();
+            let attribution = match media {
+                Some(media) if options.explain => {
+                    Some(pipeline.explain(media, Request::Question(question), &answer)?)
+                }
+                _ => None,
+            };
+            Ok(Answer { answer, scores, attribution })
+        };
+        Ok(questions.iter().zip(media).map(|(question, media)| answer(question, media?)).collect())
+    }
+
+    /// Encodes the media of the questions that are not encoded yet and drops all others; returns for each question why its media cannot be read.
+    fn encode_media(&mut self, questions: &[Question]) -> Result<Vec<Option<Error>>> {
+        self.media.retain(|cached| questions.iter().any(|(m, s, _)| *m == cached.modality && *s == cached.source));
+        let mut missing: Vec<(Modality, Source)> = Vec::new();
+        for (modality, source, _) in questions {
+            let is_cached = self.media.iter().any(|m| m.modality == *modality && m.source == *source);
+            if !is_cached && !missing.iter().any(|(m, s)| m == modality && s == source) {
+                missing.push((modality.clone(), source.clone()));
+            }
+        }
+        let mut failed = Vec::new();
+        while let Some((modality, _)) = missing.first().cloned() {
+            let (same, rest) = missing.into_iter().partition::<Vec<_>, _>(|(m, _)| *m == modality);
+            missing = rest;
+            let sources: Vec<Source> = same.into_iter().map(|(_, source)| source).collect();
+            for (source, encoded) in sources.iter().zip(self.pipeline.encode_media_each(&modality, &sources)?) {
+                let (modality, source) = (modality.clone(), source.clone());
+                match encoded {
+                    Ok(encoded) => self.media.push(CachedMedia { modality, source, encoded }),
+                    Err(error) => failed.push((modality, source, error)),
+                }
+            }
+        }
+        // The first question about it gets the error itself, others a copy of its text.
+        let mut failure = |(modality, source, _): &Question| {
+            let index = failed.iter().position(|(m, s, _)| m == modality && s == source)?;
+            let copy = mm_core::Error::Sample(failed[index].2.to_string()).into();
+            Some(std::mem::replace(&mut failed[index].2, copy).into())
+        };
+        Ok(questions.iter().map(&mut failure).collect())
+    }
+}
+
+fn answer_with_run(run: &Predictor, questions: &[Question], options: &AnswerOptions) -> Result<Vec<Answer>> {
     let known = run.modalities();
-    for wanted in questions.iter().map(|(modality, ..)| modality).chain([&Modality::TEXT]) {
-        if !known.contains(wanted) {
+    for modality in questions.iter().map(|(modality, ..)| modality).chain([&Modality::TEXT]) {
+        if !known.contains(modality) {
             let names = known.iter().map(Modality::name);
-            return Err(mm_core::Error::unknown("modality of this run", wanted.name(), names).into());
+            return Err(mm_core::Error::unknown("modality of this run", modality.name(), names).into());
         }
     }
     let classes = &run.target().classes;
-    if let Some(other) = wishes.choices.iter().find(|c| !classes.contains(c)) {
-        return Err(mm_core::Error::unknown("answer of this run", other, classes.iter().map(String::as_str)).into());
+    if let Some(unknown) = options.candidates.iter().find(|c| !classes.contains(c)) {
+        return Err(mm_core::Error::unknown("answer of this run", unknown, classes.iter().map(String::as_str)).into());
     }
     let values = |(modality, source, question): &Question| {
         BTreeMap::from([(modality.clone(), source.clone()), (Modality::TEXT, Source::Text(question.clone()))])
     };
-    let found = run.ask(questions.iter().map(values).collect(), wishes.explain)?;
-    let programs = run.runs_programs();
-    questions.iter().zip(found).map(|(asked, found)| answered(asked, &found, classes, programs, wishes)).collect()
+    let predictions = run.predict_values(questions.iter().map(values).collect(), options.explain)?;
+    let answer = |(question, prediction): (&Question, ValuePrediction)| {
+        let scores = score_answers(&prediction, classes, &options.candidates);
+        let answer = scores.first().map(|s| s.answer.clone()).unwrap_or_default();
+        let attribution = options.explain.then(|| attribution(question, &prediction, run.has_program_steps()));
+        Ok(Answer { answer, scores, attribution: attribution.transpose()? })
+    };
+    questions.iter().zip(predictions).map(answer).collect()
 }
 
-fn answered(
-    (modality, _, question): &Question,
-    found: &Asked,
-    classes: &[String],
-    programs: bool,
-    wishes: &Wishes,
-) -> Result<Answered> {
-    let chosen = |c: &String| wishes.choices.is_empty() || wishes.choices.contains(c);
-    let all = classes.iter().zip(&found.probabilities).zip(&found.logits).filter(|((c, _), _)| chosen(c));
-    let mut scores: Vec<ScoredAnswer> =
-        all.map(|((c, p), l)| ScoredAnswer { answer: c.clone(), score: *p, logit: *l }).collect();
-    if !wishes.choices.is_empty() {
+/// The classes (among the candidates, if there are such) with their probabilities, most probable first.
+fn score_answers(prediction: &ValuePrediction, classes: &[String], candidates: &[String]) -> Vec<ScoredAnswer> {
+    let is_candidate = |class: &String| candidates.is_empty() || candidates.contains(class);
+    let all = classes.iter().zip(&prediction.probabilities).zip(&prediction.logits);
+    let score = |((class, p), logit): ((&String, &f64), &f64)| {
+        is_candidate(class).then(|| ScoredAnswer { answer: class.clone(), score: *p, logit: *logit })
+    };
+    let mut scores: Vec<ScoredAnswer> = all.filter_map(score).collect();
+    if !candidates.is_empty() {
         let total: f64 = scores.iter().map(|s| s.score).sum::<f64>().max(1e-300);
         scores.iter_mut().for_each(|s| s.score /= total);
     }
     scores.sort_by(|a, b| b.score.total_cmp(&a.score).then(b.logit.total_cmp(&a.logit)));
-    let answer = scores.first().map(|s| s.answer.clone()).unwrap_or_default();
-    let heat = if wishes.explain {
-        let patches = found.look.heat.get(modality).cloned().ok_or_else(|| {
-            Error::Config(
-                "--explain: this run makes one vector of a picture and has no places to show; wanted one with `[reasoning]` in its config"
-                    .into(),
-            )
-        })?;
-        let side = (patches.len() as f64).sqrt().round() as usize;
-        let grid = if side * side == patches.len() { [side, side] } else { [1, patches.len()] };
-        // The words, where the run's reader takes them one by one.
-        let read: Vec<String> = mm_repr::text::word_tokens(question).collect();
-        let counted = found.look.heat.get(&Modality::TEXT);
-        let counted = counted.filter(|c| c.len() == read.len()).cloned().unwrap_or_default();
-        let steps = found.look.steps.iter().filter_map(|s| s.get(modality).filter(|w| w.iter().any(|w| *w > 0.0)));
-        let named = |(number, weights): (usize, &Vec<f32>)| {
-            let word = read.get(number).filter(|_| programs).cloned();
-            (word.unwrap_or_else(|| (number + 1).to_string()), weights.clone())
-        };
-        let steps = steps.enumerate().map(named).collect();
-        Some(Attribution { patches, grid, words: read.into_iter().zip(counted).collect(), steps })
-    } else {
-        None
+    scores
+}
+
+/// Grad-CAM and attention maps of a run as an attribution.
+fn attribution(
+    (modality, _, question): &Question,
+    prediction: &ValuePrediction,
+    has_program_steps: bool,
+) -> Result<Attribution> {
+    let saliency = &prediction.saliency;
+    let patches = saliency.grad_cam.get(modality).cloned().ok_or_else(|| {
+        let found = format!("a run that uses one vector of the {modality}, without positions");
+        Error::invalid("explain", found, "a run with `[reasoning]` in its config")
+    })?;
+    let side = (patches.len() as f64).sqrt().round() as usize;
+    let grid = if side * side == patches.len() { [side, side] } else { [1, patches.len()] };
+    // Word by word where the text encoder takes words.
+    let words: Vec<String> = word_tokens(question).collect();
+    let weights = saliency.grad_cam.get(&Modality::TEXT);
+    let weights = weights.filter(|w| w.len() == words.len()).cloned().unwrap_or_default();
+    let steps = saliency.attention.iter().filter_map(|step| step.get(modality));
+    let name = |index: usize| {
+        let word = words.get(index).filter(|_| has_program_steps).cloned();
+        word.unwrap_or_else(|| (index + 1).to_string())
     };
-    Ok(Answered { answer, scores, heat })
+    let steps: Vec<(String, Vec<f32>)> = steps
+        .filter(|weights| weights.iter().any(|w| *w > 0.0))
+        .enumerate()
+        .map(|(index, weights)| (name(index), weights.clone()))
+        .collect();
+    Ok(Attribution { patches, grid, words: words.into_iter().zip(weights).collect(), steps })
 }

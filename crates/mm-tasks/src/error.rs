@@ -21,6 +21,26 @@ pub enum Error {
         /// What to do about it.
         hint: Option<String>,
     },
+    /// Labels of a prediction that do not fit the problem.
+    #[error("label column `{column}`: {}found {found}, expected {expected}", row.map(|row| format!("row {row}: ")).unwrap_or_default())]
+    Label {
+        /// The column.
+        column: String,
+        /// The row in the file, counted from 1; absent when it is about all rows.
+        row: Option<usize>,
+        /// What was found.
+        found: String,
+        /// What was expected.
+        expected: String,
+    },
+    /// A table has no column of that name.
+    #[error("{path}: {source}")]
+    UnknownColumn {
+        /// The table.
+        path: PathBuf,
+        /// The name, with the nearest column.
+        source: mm_core::Error,
+    },
     /// A setting or an argument makes no sense.
     #[error("{0}")]
     Config(String),
@@ -43,6 +63,18 @@ pub enum Error {
         task: &'static str,
         /// The command that takes it.
         usage: &'static str,
+    },
+    /// Work was stopped before its end.
+    #[error("stopped {what} after {done} of {total}; {hint}")]
+    Stopped {
+        /// The work.
+        what: String,
+        /// How much was done.
+        done: usize,
+        /// Of how much.
+        total: usize,
+        /// How it is continued.
+        hint: &'static str,
     },
     /// A file could not be written or read.
     #[error("{path}: {reason}")]
@@ -79,6 +111,21 @@ impl Error {
     /// A setting or argument with a value that cannot be used.
     pub fn invalid(field: impl Into<String>, found: impl std::fmt::Display, expected: impl std::fmt::Display) -> Self {
         Self::Invalid { field: field.into(), found: found.to_string(), expected: expected.to_string(), hint: None }
+    }
+
+    /// A file that cannot be read or written, or that has an invalid content.
+    pub fn file(path: impl Into<PathBuf>, reason: impl std::fmt::Display) -> Self {
+        Self::File { path: path.into(), reason: reason.to_string() }
+    }
+
+    /// A table without a column of that name; the nearest of `known` is suggested.
+    pub fn unknown_column<'a>(
+        path: impl Into<PathBuf>,
+        what: &'static str,
+        name: &str,
+        known: impl IntoIterator<Item = &'a str>,
+    ) -> Self {
+        Self::UnknownColumn { path: path.into(), source: mm_core::Error::unknown(what, name, known) }
     }
 
     /// The same error with advice; other errors stay as they are.

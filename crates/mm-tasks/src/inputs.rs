@@ -1,15 +1,10 @@
 //! One modality of a model: its encoder, the processor in front of it, and how its values are prepared for training.
 
-use crate::{
-    Error, ProgressFn, Result,
-    features::{CachedFeatures, FrozenEncoder},
-};
-use mm_core::{BuildContext, Device, Encoder, Init, Modality, Processor, Registry, Scope, Source, Tensor};
-use mm_data::{CachedProcessor, Manifest, TensorCache};
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, atomic::AtomicBool},
-};
+pub(crate) use crate::features::Resources;
+use crate::{Error, ProgressFn, Result, features::FrozenEncoder};
+use mm_core::{BuildContext, Encoder, Init, Modality, Processor, Registry, Scope, Source, Tensor};
+use mm_data::{CachedProcessor, Manifest};
+use std::{collections::BTreeMap, sync::Arc};
 
 /// The input branch of one modality.
 pub(crate) struct InputBranch {
@@ -62,6 +57,18 @@ impl InputBranch {
         self.encoder.as_deref().ok_or_else(|| mm_core::Error::config("encoder", "none", "an encoder"))
     }
 
+    /// The frozen encoder with its processor; `None` when its weights are trained.
+    pub(crate) fn frozen_encoder(&self) -> Option<FrozenEncoder<'_>> {
+        let encoder = self.encoder.as_deref().filter(|_| self.frozen)?;
+        Some(FrozenEncoder {
+            encoder,
+            processor: &self.processor,
+            fingerprint: format!("{} {}", self.fingerprint, self.processor.fingerprint()),
+            num_views: self.num_views,
+            positions: self.positions,
+        })
+    }
+
     /// The processor that a loader needs. Values that a frozen encoder has not seen yet are encoded into the cache, and the processor reads the
     /// features from there; without a frozen encoder, decoded files are cached.
     pub(crate) fn prepare<'s>(
@@ -71,42 +78,14 @@ impl InputBranch {
         resources: &Resources<'_>,
         on_progress: ProgressFn<'_>,
     ) -> Result<Arc<dyn Processor>> {
-        match self.encoder.as_deref().filter(|_| self.frozen) {
-            Some(encoder) => Ok(Arc::new(self.cache_features(encoder, modality, sources, resources, on_progress)?)),
+        match self.frozen_encoder() {
+            Some(encoder) => Ok(Arc::new(encoder.encode_missing(modality, sources, resources, on_progress)?)),
             None if sources.clone().any(|s| matches!(s, Source::Path(_))) => {
                 Ok(Arc::new(CachedProcessor::new(self.processor.clone(), resources.cache.clone())))
             }
             None => Ok(self.processor.clone()),
         }
     }
-
-    fn cache_features<'s>(
-        &self,
-        encoder: &dyn Encoder,
-        modality: &Modality,
-        sources: impl Iterator<Item = &'s Source>,
-        resources: &Resources<'_>,
-        on_progress: ProgressFn<'_>,
-    ) -> Result<CachedFeatures> {
-        let encoder = FrozenEncoder {
-            encoder,
-            processor: &self.processor,
-            fingerprint: format!("{} {}", self.fingerprint, self.processor.fingerprint()),
-            num_views: self.num_views,
-            positions: self.positions,
-        };
-        encoder.encode_missing(modality, sources, resources.cache, resources.device, resources.stop, on_progress)
-    }
-}
-
-/// Where features are computed and cached, and the flag that stops it.
-pub(crate) struct Resources<'a> {
-    /// The cache.
-    pub(crate) cache: &'a TensorCache,
-    /// The device of the encoders.
-    pub(crate) device: Device,
-    /// Set from outside to stop.
-    pub(crate) stop: &'a AtomicBool,
 }
 
 /// The processors of several branches, for all values of a data set.
@@ -157,10 +136,15 @@ impl Standardizer {
         Ok(())
     }
 
+    /// Sets mean and standard deviation `[dim]`.
+    pub(crate) fn set_stats(&self, mean: &Tensor, std: &Tensor) -> Result<()> {
+        self.mean.copy_(mean)?;
+        self.std.copy_(std)?;
+        Ok(())
+    }
+
     /// Takes mean and standard deviation from another standardizer.
     pub(crate) fn copy_stats(&self, other: &Self) -> Result<()> {
-        self.mean.copy_(&other.mean)?;
-        self.std.copy_(&other.std)?;
-        Ok(())
+        self.set_stats(&other.mean, &other.std)
     }
 }

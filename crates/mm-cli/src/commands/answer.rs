@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result};
 use mm_core::{Modality, Source};
 use mm_reason::Attribution;
 use mm_tasks::{
-    answering::{Answered, Answerer, Wishes},
+    answering::{Answer, AnswerOptions, Answerer},
     report::attribution_image,
 };
 use serde_json::{Value, json};
@@ -79,23 +79,23 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         usage!("--candidates: found none, expected at least one answer, for instance --candidates yes,no");
     }
     let options = arguments.dtype.load_options(context)?;
-    let model = Answerer::open(&arguments.model.dir(), &context.registry, options, context.device()?)?;
+    let mut model = Answerer::open(&arguments.model.dir(), &context.registry, options, context.device()?)?;
     let options = answer_options(&model, arguments)?;
     if arguments.batch.data.is_some() {
         let column = question_column(&arguments.column)?;
-        return arguments.batch.run(&["image", "video"], model.batch(), context, |rows| {
-            answer_rows(&model, rows, column.as_deref(), &options, arguments.k)
+        return arguments.batch.run(&["image", "video"], model.max_batch_size(), context, |rows| {
+            answer_rows(&mut model, rows, column.as_deref(), &options, arguments.k)
         });
     }
     let mut number = 0;
-    for batch in queries.chunks(model.batch()) {
+    for batch in queries.chunks(model.max_batch_size()) {
         let requests: Vec<_> = batch.iter().map(Query::request).collect();
         for (query, answer) in batch.iter().zip(model.answer(&requests, &options)?) {
             let answer = answer?;
             number += 1;
-            if let (Some(path), Some(heat)) = (&arguments.explain, &answer.heat) {
+            if let (Some(path), Some(attribution)) = (&arguments.explain, &answer.attribution) {
                 let path = numbered(path, number, queries.len());
-                save_attention(&path, query, heat, &answer.answer)?;
+                save_attention(&path, query, attribution, &answer.answer)?;
                 output::note(format!("{}: what the answer depends on", path.display()));
             }
             print_answer(query, &answer, arguments.k, context);
@@ -104,7 +104,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     Ok(())
 }
 
-fn answer_options(model: &Answerer, arguments: &Arguments) -> Result<Wishes> {
+fn answer_options(model: &Answerer, arguments: &Arguments) -> Result<AnswerOptions> {
     if model.generation().is_none() {
         arguments.generation.refuse_constraints("this model chooses among the answers of its vocabulary")?;
     }
@@ -117,7 +117,7 @@ fn answer_options(model: &Answerer, arguments: &Arguments) -> Result<Wishes> {
         config
     });
     let candidates = arguments.candidates.iter().flatten().map(|c| c.trim().to_owned()).collect();
-    Ok(Wishes { choices: candidates, generation, explain: arguments.explain.is_some() })
+    Ok(AnswerOptions { candidates, generation, explain: arguments.explain.is_some() })
 }
 
 /// Which file goes with which question.
@@ -159,10 +159,10 @@ fn question_column(bindings: &[ColumnBinding]) -> Result<Option<String>> {
 }
 
 fn answer_rows(
-    model: &Answerer,
+    model: &mut Answerer,
     rows: &[BatchRow],
     column: Option<&str>,
-    options: &Wishes,
+    options: &AnswerOptions,
     k: Limit,
 ) -> Vec<Result<Value>> {
     let question = |row: &BatchRow| match column {
@@ -190,7 +190,7 @@ fn answer_rows(
     rows.iter().zip(questions).map(line).collect()
 }
 
-fn print_answer(query: &Query<'_>, answer: &Answered, k: Limit, context: &Context) {
+fn print_answer(query: &Query<'_>, answer: &Answer, k: Limit, context: &Context) {
     if context.json {
         output::line(json_line(query.kind, query.file, query.question, answer, k));
         return;
@@ -201,7 +201,7 @@ fn print_answer(query: &Query<'_>, answer: &Answered, k: Limit, context: &Contex
     }
 }
 
-fn json_line(kind: &str, file: &str, question: &str, answer: &Answered, k: Limit) -> Value {
+fn json_line(kind: &str, file: &str, question: &str, answer: &Answer, k: Limit) -> Value {
     let ranked = answer.scores.iter().take(k.get()).zip(1..);
     let results: Vec<Value> = ranked
         .map(|(s, rank)| json!({"rank": rank, "answer": s.answer, "score": s.score, "logit": s.logit}))
@@ -209,10 +209,10 @@ fn json_line(kind: &str, file: &str, question: &str, answer: &Answered, k: Limit
     let mut line = json!({
         "input": file, "modality": kind, "question": question, "answer": answer.answer, "results": results,
     });
-    if let Some(heat) = &answer.heat {
-        line["attribution"] = json!({"grid": heat.grid, "patches": heat.patches, "words": heat.words});
-        if !heat.steps.is_empty() {
-            line["attribution"]["steps"] = json!(heat.steps);
+    if let Some(Attribution { grid, patches, words, steps }) = &answer.attribution {
+        line["attribution"] = json!({"grid": grid, "patches": patches, "words": words});
+        if !steps.is_empty() {
+            line["attribution"]["steps"] = json!(steps);
         }
     }
     line
@@ -228,7 +228,7 @@ fn numbered(path: &Path, number: usize, total: usize) -> PathBuf {
     path.with_file_name(format!("{stem}-{number}{extension}"))
 }
 
-fn save_attention(path: &Path, query: &Query<'_>, heat: &Attribution, answer: &str) -> Result<()> {
+fn save_attention(path: &Path, query: &Query<'_>, attribution: &Attribution, answer: &str) -> Result<()> {
     let limits = mm_data::decode::ImageLimits::default();
     let file = Path::new(query.file);
     let image = if query.kind == "video" {
@@ -237,5 +237,5 @@ fn save_attention(path: &Path, query: &Query<'_>, heat: &Attribution, answer: &s
     } else {
         mm_data::decode::decode_image(file, &limits)?
     };
-    output::save_explanation(&attribution_image(&image, heat, query.question, answer)?, path)
+    output::save_explanation(&attribution_image(&image, attribution, query.question, answer)?, path)
 }

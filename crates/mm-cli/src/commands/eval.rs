@@ -13,7 +13,7 @@ use mm_repr::Pretrained;
 use mm_tasks::{
     captioning::{self, Captioning},
     metrics::{CaptionScorers, Synonyms},
-    prediction::{self, Predictor, robustness, robustness_page},
+    prediction::{self, Predictor, robustness, robustness_report},
     task::EvaluationReport,
 };
 use std::path::{Path, PathBuf};
@@ -69,14 +69,14 @@ fn evaluate_prediction(dir: &Path, arguments: &Arguments, context: &Context) -> 
     // Rows of another table were not seen in training, whatever split they are in there.
     let split = if arguments.data.is_some() { Split::Test } else { arguments.split };
     context.tasks()?.tasks.check_run(dir, prediction::TASK)?;
-    let predictor = Predictor::open_for(dir, split, &context.registry, context.device()?)?;
-    let excluded = predictor.without(&arguments.exclude_modality)?;
+    let predictor = Predictor::open_for_split(dir, split, &context.registry, context.device()?)?;
+    let excluded = predictor.find_modalities(&arguments.exclude_modality)?;
     let (manifest, rows) = if let Some(data) = &arguments.data {
-        let manifest = predictor.data(data)?;
+        let manifest = predictor.open_table(data)?;
         let rows = (0..manifest.rows.len()).collect::<Vec<_>>();
         (manifest, rows)
     } else {
-        let manifest = predictor.manifest()?;
+        let manifest = predictor.dataset()?;
         let rows = manifest.rows_in_split(split);
         (manifest, rows)
     };
@@ -85,12 +85,12 @@ fn evaluate_prediction(dir: &Path, arguments: &Arguments, context: &Context) -> 
     }
     if let Some(page) = &arguments.robustness {
         let curves = robustness(&predictor, &manifest, &rows, 0)?;
-        mm_core::checkpoint::write_atomic(page, robustness_page(&curves)?.html.as_bytes())?;
+        mm_core::checkpoint::write_atomic(page, robustness_report(&curves)?.html.as_bytes())?;
         let mut table = vec![["modality", "corruption", "clean", "strongest", "area"].map(ToOwned::to_owned).to_vec()];
         table.extend(curves.iter().map(|c| {
             let at = |p: Option<&(f64, f64)>| p.map_or(String::new(), |p| format!("{:.4}", p.1));
             let (first, last) = (at(c.points.first()), at(c.points.last()));
-            vec![c.modality.clone(), c.kind.to_owned(), first, last, format!("{:.4}", c.area)]
+            vec![c.modality.clone(), c.corruption.name().to_owned(), first, last, format!("{:.4}", c.area)]
         }));
         return Ok(EvaluationReport { json: serde_json::json!({"curves": curves, "report": page}), table });
     }

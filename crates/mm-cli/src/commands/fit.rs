@@ -7,8 +7,11 @@ use crate::{
     progress::{ItemProgress, TrainingProgress},
 };
 use anyhow::Result;
-use mm_tasks::metrics::Metric;
-use mm_tasks::prediction::{Fitted, Fitting, Preset, Problem, fit_table};
+use mm_tasks::{
+    FitContext,
+    metrics::Metric,
+    prediction::{FitOptions, FitResult, Preset, Problem, fit_table},
+};
 use serde_json::{Value, json};
 use std::{
     path::{Path, PathBuf},
@@ -63,15 +66,15 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    fn fitting(&self) -> Fitting {
-        Fitting {
+    fn options(&self) -> FitOptions {
+        FitOptions {
             data: self.data.clone(),
-            label: self.label_column.clone(),
+            label_column: self.label_column.clone(),
             columns: columns::by_name(&self.column),
             problem: self.problem,
-            tune_on: self.validation_data.clone(),
-            group: self.group_column.clone(),
-            hold_out: self.test_fraction,
+            validation_data: self.validation_data.clone(),
+            group_column: self.group_column.clone(),
+            test_fraction: self.test_fraction,
             preset: self.preset,
             time_limit: self.time_limit,
             refit: self.refit || (!self.no_refit && self.preset != Preset::Fast),
@@ -85,15 +88,13 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let started = Instant::now();
     let stop = stop_on_interrupt("this step")?;
     let mut progress = ItemProgress::new();
-    let fitted = fit_table(
-        &arguments.fitting(),
-        &context.registry,
-        context.device()?,
-        &mut TrainingProgress::new(),
-        &mut |text| output::note(text),
-        &mut |label, done, total| progress.update(label, done, total),
-        &stop,
-    );
+    let fit_context = FitContext {
+        progress: &mut TrainingProgress::new(),
+        on_progress: &mut |label, done, total| progress.update(label, done, total),
+        stop: &stop,
+    };
+    let (options, device) = (arguments.options(), context.device()?);
+    let fitted = fit_table(&options, &context.registry, device, &mut |text| output::note(text), fit_context);
     progress.finish();
     let fitted = fitted?;
     let report = write_report(&arguments.out, &fitted, context)?;
@@ -108,10 +109,10 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
 }
 
 /// The report page; none where the table is too small to hold any row out.
-fn write_report(out: &Path, fitted: &Fitted, context: &Context) -> Result<Option<PathBuf>> {
+fn write_report(out: &Path, fitted: &FitResult, context: &Context) -> Result<Option<PathBuf>> {
     let page = out.join("report.html");
     let runs = [out.to_owned()];
-    match context.tasks()?.report(&runs, fitted.side, &mut |_, _, _| {}) {
+    match context.tasks()?.report(&runs, fitted.split, &mut |_, _, _| {}) {
         Ok(report) => {
             mm_core::checkpoint::write_atomic(&page, report.html.as_bytes())?;
             Ok(Some(page))
@@ -123,23 +124,23 @@ fn write_report(out: &Path, fitted: &Fitted, context: &Context) -> Result<Option
     }
 }
 
-fn result(out: &Path, fitted: &Fitted, report: Option<&Path>, seconds: f64) -> Value {
+fn result(out: &Path, fitted: &FitResult, report: Option<&Path>, seconds: f64) -> Value {
     json!({
-        "out": out, "problem": fitted.problem, "classes": fitted.classes, "columns": fitted.columns, "rows": fitted.rows,
-        "failed": {"count": fitted.broken.len(), "examples": fitted.broken.iter().take(100).collect::<Vec<_>>()},
-        "networks": fitted.members, "stopped": fitted.stopped, "refit_rows": fitted.refitted, "split": fitted.side,
+        "out": out, "problem": fitted.problem, "classes": fitted.classes, "columns": fitted.columns, "rows": fitted.train_rows,
+        "failed": {"count": fitted.failed.len(), "examples": fitted.failed.iter().take(100).collect::<Vec<_>>()},
+        "models": fitted.num_members, "stopped": fitted.stopped, "refit_rows": fitted.refit_rows, "split": fitted.split,
         "metrics": fitted.metrics, "ablations": fitted.ablations, "report": report, "seconds": seconds,
         "peak_memory_bytes": output::peak_memory(),
     })
 }
 
-fn print(out: &Path, fitted: &Fitted, report: Option<&Path>, seconds: f64) {
-    output::warnings(fitted.broken.iter());
+fn print(out: &Path, fitted: &FitResult, report: Option<&Path>, seconds: f64) {
+    output::warnings(fitted.failed.iter());
     let stopped = if fitted.stopped { ", stopped by the time limit or Ctrl-C" } else { "" };
-    let refit = fitted.refitted.map_or(String::new(), |rows| format!(", refit on {rows}"));
-    output::line(format!("{}: trained on {} rows{refit} in {seconds:.0} s{stopped}", out.display(), fitted.rows));
+    let refit = fitted.refit_rows.map_or(String::new(), |rows| format!(", refit on {rows}"));
+    output::line(format!("{}: trained on {} rows{refit} in {seconds:.0} s{stopped}", out.display(), fitted.train_rows));
     if !fitted.metrics.is_empty() {
-        if fitted.side == mm_data::Split::Valid {
+        if fitted.split == mm_data::Split::Valid {
             output::note(
                 "measured on the validation rows, which chose and calibrated the model, so slightly optimistic; --test-fraction holds rows out for an unbiased estimate",
             );

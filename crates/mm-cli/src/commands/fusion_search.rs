@@ -7,7 +7,7 @@ use crate::{
 };
 use anyhow::Result;
 use mm_core::config;
-use mm_tasks::prediction::{Search, search, search_space};
+use mm_tasks::prediction::{SearchOptions, parse_search_space, search};
 use std::path::PathBuf;
 
 /// Search fusion operators, widths or layers by successive halving on validation rows
@@ -45,17 +45,16 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let stop = stop_on_interrupt("this trial")?;
     let mut value = config::read(&arguments.config, &arguments.overrides)?;
     let base = super::train::set_base_dir(&mut value, &arguments.config)?;
-    let options = Search {
-        space: arguments.space.iter().map(|s| search_space(s)).collect::<Result<_, _>>()?,
-        trials: arguments.num_trials,
-        rounds: arguments.num_rounds,
-        keep: arguments.keep_fraction,
+    let options = SearchOptions {
+        space: arguments.space.iter().map(|s| parse_search_space(s)).collect::<Result<_, _>>()?,
+        num_trials: arguments.num_trials,
+        num_rounds: arguments.num_rounds,
+        keep_fraction: arguments.keep_fraction,
         seed: arguments.seed,
     };
     let mut progress = ItemProgress::new();
     let on_progress = &mut |label: &str, done, total| progress.update(label, done, total);
-    let (registry, device) = (&context.registry, context.device()?);
-    let found = search(&value, &base, &arguments.out, &options, registry, device, on_progress, &stop);
+    let found = search(&value, &base, &arguments.out, &options, &context.tasks()?, (on_progress, &stop));
     progress.finish();
     let (trials, report) = found?;
     let page = arguments.out.join("report.html");

@@ -29,8 +29,8 @@ const CHUNK: usize = 4096;
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let predictor = Predictor::open(&arguments.model.dir(), &context.registry, context.device()?)?;
-    let excluded = predictor.without(&arguments.exclude_modality)?;
-    let manifest = predictor.data(&arguments.data)?;
+    let excluded = predictor.find_modalities(&arguments.exclude_modality)?;
+    let manifest = predictor.open_table(&arguments.data)?;
     let rows: Vec<usize> = (0..manifest.rows.len()).collect();
     if rows.is_empty() {
         bail!("{}: no row to predict", arguments.data.display());
@@ -42,23 +42,24 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     }
     let (mut predictions, mut failed) = (Vec::new(), 0);
     // Rows of one sequence are predicted together.
-    let chunks: Vec<&[usize]> = if predictor.by_items() { vec![&rows] } else { rows.chunks(CHUNK).collect() };
+    let chunks: Vec<&[usize]> = if predictor.groups_items() { vec![&rows] } else { rows.chunks(CHUNK).collect() };
     for chunk in chunks {
-        let (answers, broken) = predictor.predict(&manifest, chunk, &excluded)?;
-        broken.iter().take(20_usize.saturating_sub(failed)).for_each(output::warning);
-        failed += broken.len();
-        for answer in &answers {
+        let (chunk_predictions, chunk_failed) = predictor.predict(&manifest, chunk, &excluded)?;
+        chunk_failed.iter().take(20_usize.saturating_sub(failed)).for_each(output::warning);
+        failed += chunk_failed.len();
+        for prediction in &chunk_predictions {
             if context.json {
-                output::line(answer.json());
+                output::line(prediction.to_json());
             } else if arguments.out.is_none() {
-                let confidence = answer.probabilities.iter().map(|p| p.1).reduce(f64::max);
+                let confidence = prediction.probabilities.iter().map(|p| p.1).reduce(f64::max);
                 let confidence = confidence.map_or(String::new(), |p| format!("  {p:.3}"));
-                let text = answer.prediction.as_str().map_or_else(|| answer.prediction.to_string(), ToOwned::to_owned);
-                output::line(format!("{}  {text}{confidence}", answer.id));
+                let value = &prediction.prediction;
+                let text = value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
+                output::line(format!("{}  {text}{confidence}", prediction.id));
             }
         }
         if arguments.out.is_some() {
-            predictions.extend(answers);
+            predictions.extend(chunk_predictions);
         }
     }
     if failed > 0 {

@@ -1,7 +1,7 @@
 //! Evaluation of predictions on labeled rows.
 
 use super::{
-    PredictionConfig,
+    config::PredictionConfig,
     target::{Label, Problem, Target},
 };
 use crate::{
@@ -15,6 +15,9 @@ use mm_core::Tensor;
 use mm_data::{FailedSample, Manifest};
 use serde_json::json;
 use std::collections::BTreeMap;
+
+/// The metric that selects the best weights ([`selection_score`]).
+pub(super) const SELECTION_METRIC: &str = "score";
 
 /// Metrics of a predictor on some rows.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -40,7 +43,7 @@ impl Evaluation {
     }
 }
 
-/// Metrics of probabilities `[rows, classes]` (or numbers `[rows, 1]`) for the rows that have a label.
+/// Metrics of probabilities `[rows, classes]` (or values `[rows, 1]`) for the rows that have a label.
 pub(super) fn measure(
     config: &PredictionConfig,
     target: &Target,
@@ -48,50 +51,53 @@ pub(super) fn measure(
     rows: &[usize],
     values: &Tensor,
 ) -> Result<Evaluation> {
-    let width = values.size(1)? as usize;
+    let columns = values.size(1)? as usize;
     let all = values.to_vec::<f64>()?;
     let (mut predicted, mut labels) = (Vec::new(), Vec::new());
-    for (row, own) in rows.iter().zip(all.chunks(width.max(1))) {
+    for (row, own) in rows.iter().zip(all.chunks(columns.max(1))) {
         if let Some(text) = manifest.rows[*row].cells.get(&config.label) {
             predicted.push(own.to_vec());
             labels.push(target.encode(text));
         }
     }
     if labels.is_empty() {
-        return Err(Error::Config(format!(
-            "{}: found no row with a label in the column `{}`, expected at least one",
-            manifest.path.display(),
-            config.label
-        )));
+        return Err(Error::Label {
+            column: config.label.clone(),
+            row: None,
+            found: format!("no row with a label in {}", manifest.path.display()),
+            expected: "at least one".into(),
+        });
     }
     let (count, mut unknown) = (labels.len(), 0);
     let metrics = match target.problem {
         Problem::Regression => {
-            let pairs = predicted.iter().zip(labels);
-            let (predicted, truth): (Vec<f64>, Vec<f64>) =
-                pairs.filter_map(|(p, l)| if let Some(Label::Number(v)) = l { Some((p[0], v)) } else { None }).unzip();
-            let mut metrics = regression_metrics(&predicted, &truth)?;
+            let number = |(p, l): (&Vec<f64>, Option<Label>)| match l {
+                Some(Label::Number(v)) => Some((p[0], v)),
+                _ => None,
+            };
+            let (predicted, targets): (Vec<f64>, Vec<f64>) = predicted.iter().zip(labels).filter_map(number).unzip();
+            let mut metrics = regression_metrics(&predicted, &targets)?;
             if config.sentiment_metrics {
-                metrics.extend(sentiment_metrics(&predicted, &truth)?);
+                metrics.extend(sentiment_metrics(&predicted, &targets)?);
             }
             metrics
         }
         Problem::Multilabel => {
-            let truth = labels.into_iter().map(|l| if let Some(Label::Labels(set)) = l { set } else { Vec::new() });
-            multilabel_metrics(&predicted, &truth.collect::<Vec<_>>())?
+            let labels = labels.into_iter().map(|l| if let Some(Label::Labels(set)) = l { set } else { Vec::new() });
+            multilabel_metrics(&predicted, &labels.collect::<Vec<_>>())?
         }
         _ => {
             let class = |l| if let Some(Label::Class(c)) = l { Some(c) } else { None };
-            let truth: Vec<Option<usize>> = labels.into_iter().map(class).collect();
-            unknown = truth.iter().filter(|t| t.is_none()).count();
-            classification_metrics(&predicted, &truth)?
+            let classes: Vec<Option<usize>> = labels.into_iter().map(class).collect();
+            unknown = classes.iter().filter(|c| c.is_none()).count();
+            classification_metrics(&predicted, &classes)?
         }
     };
     Ok(Evaluation { metrics, rows: count, rows_with_unknown_class: unknown, failed: Vec::new() })
 }
 
 /// The value that training selects the best checkpoint by, greater is better: accuracy less a twentieth of the log-loss, which breaks ties,
-/// or the negative error of a regression.
+/// or the negative root mean squared error of a regression.
 pub(super) fn selection_score(metrics: &BTreeMap<String, f64>) -> f64 {
     if let Some(rmse) = metrics.get("rmse") {
         return -rmse;

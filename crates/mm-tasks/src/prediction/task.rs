@@ -1,10 +1,12 @@
 //! Prediction as a registered task.
 
-use super::{Prediction, PredictionConfig, Predictor, resolve};
+use super::{
+    config::PredictionConfig, fit::fit, model::Prediction, predictor::ENSEMBLE_FILE, predictor::Predictor,
+    report::build_report, resolve::resolve,
+};
 use crate::{
     Error, Result,
     config::parse_task,
-    report,
     task::{EvaluationReport, FitContext, FitOutcome, ProgressFn, TaskContext, TaskModel, TaskSpec},
 };
 use mm_core::{Device, Params};
@@ -28,13 +30,13 @@ pub fn spec() -> TaskSpec {
         description: "predict a column from any modalities",
         usage: USAGE,
         parse: |value| parse_task::<PredictionConfig>(value).map(drop),
-        resolve: |value, base, context, log| resolve(value, base, context.encoders, log),
-        build: |value, base, context| {
-            Ok(Box::new(Prediction::new(parse_task(value)?, base, context.encoders, context.device)?))
+        resolve: |value, base_dir, context, log| resolve(value, base_dir, context.encoders, log),
+        build: |value, base_dir, context| {
+            Ok(Box::new(Prediction::new(parse_task(value)?, base_dir, context.encoders, context.device)?))
         },
         load: |run, context| Ok(Box::new(LoadedPrediction::open(run, context)?)),
-        report: |runs, split, context, _| report::build_prediction(runs, split, context.encoders, context.device),
-        owns_folder: |run| run.join("ensemble.json").exists(),
+        report: |runs, split, context, _| build_report(runs, split, context),
+        owns_folder: |run| run.join(ENSEMBLE_FILE).exists(),
     }
 }
 
@@ -52,11 +54,11 @@ impl TaskModel for Prediction {
     }
 
     fn dataset(&self) -> Result<Manifest> {
-        self.manifest()
+        self.dataset()
     }
 
     fn fit(&self, dataset: Manifest, run: &mut Run, context: FitContext<'_>) -> Result<FitOutcome> {
-        self.fit(Arc::new(dataset), run, context.progress, context.on_progress, context.stop)
+        fit(self, &Arc::new(dataset), run, context)
     }
 
     fn evaluate(&self, _: Split, _: &TaskContext<'_>, _: ProgressFn<'_>) -> Result<EvaluationReport> {
@@ -92,7 +94,7 @@ impl TaskModel for LoadedPrediction {
     }
 
     fn dataset(&self) -> Result<Manifest> {
-        self.predictor.manifest()
+        self.predictor.dataset()
     }
 
     fn fit(&self, _: Manifest, _: &mut Run, _: FitContext<'_>) -> Result<FitOutcome> {
@@ -101,14 +103,14 @@ impl TaskModel for LoadedPrediction {
 
     fn evaluate(&self, split: Split, context: &TaskContext<'_>, _: ProgressFn<'_>) -> Result<EvaluationReport> {
         let other;
-        // Rows that were chosen on are measured by the networks that had not learned from them.
+        // Validation rows are evaluated with the members that were not refit on them.
         let predictor = if split == Split::Test {
             &self.predictor
         } else {
-            other = Predictor::open_for(&self.run, split, context.encoders, self.device)?;
+            other = Predictor::open_for_split(&self.run, split, context.encoders, self.device)?;
             &other
         };
-        let manifest = predictor.manifest()?;
+        let manifest = predictor.dataset()?;
         let rows = crate::rows_in_split(&manifest, split)?;
         let mut evaluation = predictor.evaluate(&manifest, &rows, &[])?;
         predictor.add_baselines(&mut evaluation.metrics, &manifest, &rows)?;

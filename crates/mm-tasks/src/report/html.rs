@@ -1,6 +1,6 @@
 //! HTML elements for reports that do not use templates.
 
-use super::{curves::Chart, page::render};
+use super::page::render;
 use crate::Result;
 use base64::Engine;
 use mm_data::decode::{ImageLimits, decode_image};
@@ -41,12 +41,6 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
         out.push_str(if number == 0 { "</tr></thead>" } else { "</tr>" });
     }
     out + "</table></div>"
-}
-
-/// Charts with their captions.
-pub(crate) fn charts(charts: &[Chart]) -> String {
-    let figure = |c: &Chart| format!("<figure>{}<figcaption>{}</figcaption></figure>", c.svg, escape(&c.caption));
-    format!("<div class=\"charts\">{}</div>", charts.iter().map(figure).collect::<String>())
 }
 
 /// A page with this HTML as its body.

@@ -1,15 +1,13 @@
 //! Reports as self-contained HTML files. The report of a task is in the task's folder; this module has what they share.
 
-mod attribution;
 pub(crate) mod chart;
 pub(crate) mod curves;
 mod diagnosis;
 mod examples;
-mod heatmap;
+pub(crate) mod heatmap;
 pub(crate) mod html;
 pub(crate) mod image_grid;
 pub(crate) mod page;
-mod prediction;
 pub(crate) mod tsne;
 
 pub use chart::{Line, lines, scatter};
@@ -19,5 +17,4 @@ pub use heatmap::{attention_image, attribution_image};
 pub(crate) use html::{escape as html_escape, page as html_page, table as html_table, thumbnail as html_thumbnail};
 pub use image_grid::save_png;
 pub use page::Report;
-pub(crate) use prediction::build_prediction;
 pub use tsne::tsne;

@@ -12,12 +12,15 @@ pub struct Report {
     pub evaluations: Vec<serde_json::Value>,
 }
 
-const TEMPLATES: [(&str, &str); 5] = [
+const TEMPLATES: [(&str, &str); 8] = [
     ("page.html", include_str!("templates/page.html")),
     ("macros.html", include_str!("templates/macros.html")),
     ("retrieval.html", include_str!("templates/retrieval.html")),
     ("examples.html", include_str!("templates/examples.html")),
     ("representation.html", include_str!("templates/representation.html")),
+    ("prediction.html", include_str!("templates/prediction.html")),
+    ("robustness.html", include_str!("templates/robustness.html")),
+    ("fusion_search.html", include_str!("templates/fusion_search.html")),
 ];
 
 /// Renders a template by name. Values are escaped unless the template marks them `safe`, as it does with generated

@@ -1,0 +1,83 @@
+//! A time limit as a stop flag.
+
+use mm_train::Progress;
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Instant,
+};
+
+/// A flag that is set when another one is, or after a deadline; checked between training steps and between batches of encoding.
+pub(super) struct Deadline<'a> {
+    stop: &'a AtomicBool,
+    deadline: Option<Instant>,
+    flag: AtomicBool,
+}
+
+impl<'a> Deadline<'a> {
+    pub(super) fn new(stop: &'a AtomicBool, deadline: Option<Instant>) -> Self {
+        let deadline = Self { stop, deadline, flag: AtomicBool::new(false) };
+        deadline.check();
+        deadline
+    }
+
+    /// The flag, as of the last check.
+    pub(super) fn flag(&self) -> &AtomicBool {
+        &self.flag
+    }
+
+    /// Sets the flag if it is time.
+    pub(super) fn check(&self) {
+        if self.stop.load(Ordering::Relaxed) || self.deadline.is_some_and(|d| Instant::now() >= d) {
+            self.flag.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Training progress that checks a deadline after each step.
+pub(super) struct CheckedProgress<'a> {
+    pub(super) progress: &'a mut dyn Progress,
+    pub(super) deadline: &'a Deadline<'a>,
+}
+
+impl Progress for CheckedProgress<'_> {
+    fn begin(&mut self, done: u64, steps: u64) {
+        self.progress.begin(done, steps);
+    }
+
+    fn step(&mut self, step: u64, loss: f64, lr: f64) {
+        self.progress.step(step, loss, lr);
+        self.deadline.check();
+    }
+
+    fn evaluated(&mut self, step: u64, metrics: &BTreeMap<String, f64>) {
+        self.progress.evaluated(step, metrics);
+    }
+
+    fn end(&mut self) {
+        self.progress.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mm_train::NoopProgress;
+    use std::time::Duration;
+
+    #[test]
+    fn the_flag_is_set_by_the_other_flag_and_by_the_deadline() {
+        let stop = AtomicBool::new(false);
+        let deadline = Deadline::new(&stop, None);
+        let mut progress = CheckedProgress { progress: &mut NoopProgress, deadline: &deadline };
+        progress.step(1, 0.0, 0.0);
+        assert!(!deadline.flag().load(Ordering::Relaxed));
+        stop.store(true, Ordering::Relaxed);
+        progress.step(2, 0.0, 0.0);
+        assert!(deadline.flag().load(Ordering::Relaxed));
+        let running = AtomicBool::new(false);
+        assert!(Deadline::new(&running, Some(Instant::now())).flag().load(Ordering::Relaxed));
+        let later = Some(Instant::now() + Duration::from_secs(3600));
+        assert!(!Deadline::new(&running, later).flag().load(Ordering::Relaxed));
+    }
+}

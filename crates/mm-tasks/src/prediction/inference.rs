@@ -1,0 +1,186 @@
+//! The outputs of a model for rows of a data set.
+
+use super::{
+    model::{Prediction, PreparedInputs},
+    network::{ForwardOptions, NetworkInput, Outputs, Saliency},
+};
+use crate::{
+    Result,
+    batch::{BATCH_SIZE, RowBatch},
+};
+use mm_core::{DType, Device, Modality, Tensor, no_grad};
+use mm_data::{FailedSample, Manifest, collate, group_rows_by_item};
+use std::{collections::BTreeMap, sync::atomic::AtomicBool};
+
+/// Items that are predicted together where the network needs whole items.
+const BATCH_ITEMS: usize = 8;
+
+/// How rows are predicted.
+#[derive(Clone, Copy, Default)]
+pub(super) struct InferenceOptions<'a> {
+    /// Modalities that are treated as missing.
+    pub(super) exclude: &'a [Modality],
+    /// Gaussian noise on the features of one modality, in their standard deviations.
+    pub(super) feature_noise: Option<(&'a Modality, f64)>,
+    /// Whether saliency is computed.
+    pub(super) saliency: bool,
+}
+
+/// Outputs for some rows, on the CPU.
+pub(super) struct RowOutputs {
+    /// The rows, by index in [`Manifest::rows`].
+    pub(super) rows: Vec<usize>,
+    /// Of the fused head, `[rows, outputs]`.
+    pub(super) fused: Tensor,
+    /// Of each unimodal head, `[rows, outputs]`, and `[rows]` f32, 1 where a row has the modality.
+    pub(super) unimodal: BTreeMap<Modality, (Tensor, Tensor)>,
+    /// The modalities of each row.
+    pub(super) present: Vec<Vec<Modality>>,
+    /// The weight of each modality in each row, where the fusion operator reports it.
+    pub(super) modality_weights: BTreeMap<Modality, Vec<f64>>,
+    /// Values that could not be read; their rows were predicted without them.
+    pub(super) failed: Vec<FailedSample>,
+    /// Of each row; empty unless requested.
+    pub(super) saliency: Vec<Saliency>,
+}
+
+/// The rows of one batch.
+struct Batch<'a> {
+    input: NetworkInput<'a>,
+    present: Vec<Vec<Modality>>,
+    failed: Vec<FailedSample>,
+}
+
+impl Prediction {
+    /// The outputs for rows of its own data set, through the cache.
+    pub(super) fn predict_cached(
+        &self,
+        manifest: &Manifest,
+        rows: &[usize],
+        options: InferenceOptions<'_>,
+    ) -> Result<RowOutputs> {
+        let inputs = self.prepare(manifest, rows, &AtomicBool::new(false), &mut |_, _, _| {})?;
+        self.predict_rows(manifest, rows, &inputs, options)
+    }
+
+    /// The outputs for rows. Values that cannot be read are treated as missing.
+    pub(super) fn predict_rows(
+        &self,
+        manifest: &Manifest,
+        rows: &[usize],
+        inputs: &PreparedInputs,
+        options: InferenceOptions<'_>,
+    ) -> Result<RowOutputs> {
+        let batches: Vec<Vec<usize>> = if self.network.groups_items() {
+            group_rows_by_item(manifest, rows).chunks(BATCH_ITEMS).map(<[Vec<usize>]>::concat).collect()
+        } else {
+            rows.chunks(BATCH_SIZE).map(<[usize]>::to_vec).collect()
+        };
+        let mut collected = Collector::default();
+        let forward = ForwardOptions { train: false, feature_noise: options.feature_noise, saliency: options.saliency };
+        let device = self.params.device();
+        for rows in batches {
+            let items: Vec<String> = rows.iter().map(|r| manifest.rows[*r].item.clone()).collect();
+            let Batch { input, present, failed } = read_batch(manifest, &rows, &items, inputs, options.exclude)?;
+            let outputs = if input.parts.is_empty() {
+                Outputs::without_input(rows.len(), self.target.num_outputs())?
+            } else {
+                no_grad(|| self.network.forward(&input, device, forward))?
+            };
+            if options.saliency {
+                collected.saliency.extend(outputs.saliency(rows.len())?);
+            }
+            let modalities = self.network.branches.keys().filter(|_| self.config.has_unimodal_heads());
+            collected.add(rows, present, failed, &outputs, modalities)?;
+        }
+        collected.finish(self.target.num_outputs())
+    }
+}
+
+/// Reads the values of a batch, in parallel.
+fn read_batch<'a>(
+    manifest: &Manifest,
+    rows: &[usize],
+    items: &'a [String],
+    inputs: &'a PreparedInputs,
+    exclude: &[Modality],
+) -> Result<Batch<'a>> {
+    let mut parts = BTreeMap::new();
+    let (mut present, mut failed) = (vec![Vec::new(); rows.len()], Vec::new());
+    for (modality, processor) in inputs.processors.iter().filter(|(m, _)| !exclude.contains(m)) {
+        let read = RowBatch::read(manifest, rows, modality, processor.as_ref());
+        read.positions.iter().for_each(|position| present[*position].push(modality.clone()));
+        failed.extend(read.failed);
+        if !read.samples.is_empty() {
+            parts.insert(modality, (collate(&read.samples, processor.as_ref())?, read.positions));
+        }
+    }
+    Ok(Batch { input: NetworkInput { parts, precomputed: &inputs.precomputed, items }, present, failed })
+}
+
+/// Outputs of several batches.
+#[derive(Default)]
+struct Collector {
+    rows: Vec<usize>,
+    fused: Vec<Tensor>,
+    unimodal: BTreeMap<Modality, (Vec<Tensor>, Vec<Tensor>)>,
+    present: Vec<Vec<Modality>>,
+    modality_weights: BTreeMap<Modality, Vec<f64>>,
+    failed: Vec<FailedSample>,
+    saliency: Vec<Saliency>,
+}
+
+impl Collector {
+    /// Adds a batch; `modalities` are those with a unimodal head.
+    fn add<'a>(
+        &mut self,
+        rows: Vec<usize>,
+        present: Vec<Vec<Modality>>,
+        failed: Vec<FailedSample>,
+        outputs: &Outputs,
+        modalities: impl Iterator<Item = &'a Modality>,
+    ) -> Result<()> {
+        let fused = outputs.fused.to_device(Device::Cpu)?;
+        for modality in modalities {
+            let (logits, flags) = match outputs.unimodal.get(modality) {
+                Some(head) => (head.logits.to_device(Device::Cpu)?, head.present.to_device(Device::Cpu)?),
+                // No row of the batch has the modality.
+                None => {
+                    let zeros = fused.zeros_like()?;
+                    let flags = zeros.select(1, 0)?;
+                    (zeros, flags)
+                }
+            };
+            let own = self.unimodal.entry(modality.clone()).or_default();
+            own.0.push(logits);
+            own.1.push(flags);
+        }
+        for (modality, weights) in &outputs.modality_weights {
+            self.modality_weights.entry(modality.clone()).or_default().extend(weights.to_vec::<f64>()?);
+        }
+        self.fused.push(fused);
+        self.rows.extend(rows);
+        self.present.extend(present);
+        self.failed.extend(failed);
+        Ok(())
+    }
+
+    fn finish(self, num_outputs: i64) -> Result<RowOutputs> {
+        let cat = |tensors: Vec<Tensor>| Tensor::cat(&tensors.iter().collect::<Vec<_>>(), 0);
+        let fused = if self.fused.is_empty() {
+            Tensor::zeros(&[0, num_outputs], DType::F32, Device::Cpu)?
+        } else {
+            cat(self.fused)?
+        };
+        let unimodal = self.unimodal.into_iter().map(|(m, (logits, flags))| Ok((m, (cat(logits)?, cat(flags)?))));
+        Ok(RowOutputs {
+            rows: self.rows,
+            fused,
+            unimodal: unimodal.collect::<Result<_>>()?,
+            present: self.present,
+            modality_weights: self.modality_weights,
+            failed: self.failed,
+            saliency: self.saliency,
+        })
+    }
+}
