@@ -30,9 +30,7 @@ impl From<Error> for mm_core::Error {
         match error {
             Error::Core(core) => core,
             Error::Method(source) => Self::Sample(source.to_string()),
-            Error::InvalidInput { what, found, expected } => {
-                Self::Config { field: what.into(), found, wanted: expected }
-            }
+            Error::InvalidInput { what, found, expected } => Self::Config { field: what.into(), found, expected },
         }
     }
 }

@@ -1,85 +1,91 @@
-//! One step of Adam, in one pass over the numbers where they lie in the processor's memory: the step is bound by memory, and libtorch's
-//! operators one after another move three to five times as much of it.
+//! One step of Adam in one pass over the values in the CPU's memory. The step is bound by memory bandwidth, and
+//! separate libtorch operators move three to five times as much data.
 
 use crate::{DType, Device, Result, Tensor};
 use rayon::prelude::*;
 
-/// Numbers of one step of Adam (Kingma 2015) or, with a decay, `AdamW` (Loshchilov 2019).
+/// Hyper-parameters of one step of Adam or, with weight decay, `AdamW`.
+///
+/// *Adam: A Method for Stochastic Optimization* (Kingma & Ba, 2015), <https://arxiv.org/abs/1412.6980>; *Decoupled
+/// Weight Decay Regularization* (Loshchilov & Hutter, 2019), <https://arxiv.org/abs/1711.05101>.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamStep {
     /// Learning rate.
     pub lr: f64,
-    /// Decay of the mean of gradients.
+    /// Decay rate of the mean of gradients.
     pub beta1: f64,
-    /// Decay of the mean of squares.
+    /// Decay rate of the mean of squared gradients.
     pub beta2: f64,
-    /// Added to the root of the mean of squares.
+    /// Added to the root of the mean of squares for numerical stability.
     pub eps: f64,
-    /// Pull towards zero, beside the gradient.
+    /// Decoupled weight decay.
     pub weight_decay: f64,
-    /// What gradients are multiplied by first (clipping).
+    /// Factor of the gradients (clipping).
     pub grad_scale: f64,
-    /// Which step this is, from one.
+    /// Number of the step, from one.
     pub step: u64,
 }
 
 impl AdamStep {
-    /// The paper's numbers.
+    /// The paper's defaults.
     pub fn new(lr: f64, step: u64) -> Self {
         Self { lr, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0, grad_scale: 1.0, step }
     }
 }
 
-/// Numbers that one task takes at a time; tensors of fewer are not worth a second thread.
+/// Number of values per task; smaller tensors are not worth a second thread.
 const CHUNK: usize = 1 << 15;
 
 impl Tensor {
-    /// In place, outside the graph of gradients: moves these weights against `gradient`, with the means of gradients `first` and of
-    /// their squares `second`, all of one shape. The means begin as zeros.
-    pub fn adam_(&self, gradient: &Tensor, first: &Tensor, second: &Tensor, step: &AdamStep) -> Result<()> {
+    /// In place, without recording gradients: one step of these weights against `gradient`, with the running means of
+    /// gradients `exp_avg` and of squared gradients `exp_avg_sq`, all of one shape. The means start as zeros.
+    ///
+    /// # Errors
+    /// If shapes, dtypes or devices do not fit together.
+    pub fn adam_(&self, gradient: &Tensor, exp_avg: &Tensor, exp_avg_sq: &Tensor, step: &AdamStep) -> Result<()> {
         let c = step;
         let power = i32::try_from(c.step).unwrap_or(i32::MAX);
         let (bias1, bias2) = (1.0 - c.beta1.powi(power), 1.0 - c.beta2.powi(power));
-        let all = [self, gradient, first, second];
+        let all = [self, gradient, exp_avg, exp_avg_sq];
         let plain = all.iter().all(|t| {
             t.shape() == self.shape()
                 && matches!(t.dtype(), Ok(DType::F32))
                 && t.device() == Device::Cpu
                 && t.0.is_contiguous()
         });
-        // Whoever gives one memory twice is served by operators that may alias.
+        // Tensors that share memory go through the operators, which support aliasing.
         let begin = |t: &Tensor| t.0.data_ptr() as usize;
         let bytes = 4 * self.0.numel();
-        let apart =
+        let disjoint =
             all.iter().enumerate().all(|(n, a)| all[n + 1..].iter().all(|b| begin(a).abs_diff(begin(b)) >= bytes));
-        if !(plain && apart) {
+        if !(plain && disjoint) {
             let gradient = gradient.detach()?.mul_scalar(c.grad_scale)?;
             self.mul_scalar_(1.0 - c.lr * c.weight_decay)?;
-            first.scale_add_(c.beta1, &gradient, 1.0 - c.beta1)?;
-            second.mul_scalar_(c.beta2)?;
-            second.addcmul_(&gradient, &gradient, 1.0 - c.beta2)?;
-            let root = second.sqrt()?.mul_scalar(1.0 / bias2.sqrt())?.add_scalar(c.eps)?;
-            return self.addcdiv_(first, &root, -c.lr / bias1);
+            exp_avg.scale_add_(c.beta1, &gradient, 1.0 - c.beta1)?;
+            exp_avg_sq.mul_scalar_(c.beta2)?;
+            exp_avg_sq.addcmul_(&gradient, &gradient, 1.0 - c.beta2)?;
+            let root = exp_avg_sq.sqrt()?.mul_scalar(1.0 / bias2.sqrt())?.add_scalar(c.eps)?;
+            return self.addcdiv_(exp_avg, &root, -c.lr / bias1);
         }
-        let narrow = |x: f64| x as f32;
-        let (beta1, beta2, scale) = (narrow(c.beta1), narrow(c.beta2), narrow(c.grad_scale));
-        let (rest1, rest2) = (narrow(1.0 - c.beta1), narrow(1.0 - c.beta2));
-        let (root, epsilon) = (narrow(1.0 / bias2.sqrt()), narrow(c.eps));
-        let (keep, rate) = (narrow(1.0 - c.lr * c.weight_decay), narrow(c.lr / bias1));
+        let to_f32 = |x: f64| x as f32;
+        let (beta1, beta2, scale) = (to_f32(c.beta1), to_f32(c.beta2), to_f32(c.grad_scale));
+        let (rest1, rest2) = (to_f32(1.0 - c.beta1), to_f32(1.0 - c.beta2));
+        let (root, epsilon) = (to_f32(1.0 / bias2.sqrt()), to_f32(c.eps));
+        let (decay, lr) = (to_f32(1.0 - c.lr * c.weight_decay), to_f32(c.lr / bias1));
         let one = |w: &mut [f32], g: &[f32], m: &mut [f32], v: &mut [f32]| {
             for (((w, g), m), v) in w.iter_mut().zip(g).zip(m).zip(v) {
                 let g = g * scale;
                 *m = beta1 * *m + rest1 * g;
                 *v = beta2 * *v + rest2 * g * g;
-                *w = *w * keep - rate * *m / (v.sqrt() * root + epsilon);
+                *w = *w * decay - lr * *m / (v.sqrt() * root + epsilon);
             }
         };
         let count = self.0.numel();
-        // SAFETY: four tensors of so many float32 numbers one after another in the processor's memory, alive as long as their borrows and
-        // apart from each other; nothing else reads or writes weights and means while an optimiser steps.
+        // SAFETY: four contiguous float32 tensors of this many values in the CPU's memory, which outlive the borrows
+        // and do not overlap; nothing else reads or writes weights and means during an optimizer step.
         let (w, g, m, v) = unsafe {
             let new = |t: &Tensor| std::slice::from_raw_parts_mut(t.0.data_ptr().cast::<f32>(), count);
-            (new(self), &*new(gradient), new(first), new(second))
+            (new(self), &*new(gradient), new(exp_avg), new(exp_avg_sq))
         };
         if count <= CHUNK {
             one(w, g, m, v);
@@ -96,14 +102,14 @@ impl Tensor {
 mod tests {
     use super::*;
 
-    /// In one pass as by one operator after another, which the optimiser's test holds to PyTorch.
+    /// The optimizer's test in mm-train compares with PyTorch.
     #[test]
-    fn one_pass_is_the_same_step() {
+    fn one_pass_matches_separate_operators() {
         crate::seed::manual_seed(3);
         let wide = i64::try_from(CHUNK).unwrap();
         let random = |rows: i64| Tensor::randn(&[rows, wide], DType::F32, Device::Cpu).unwrap();
         for rows in [1, 3] {
-            // Of the size that weights are: at one to five, rounding to float32 at each of four steps comes near the bound.
+            // Of the magnitude of weights: with larger values, float32 rounding in four steps comes near the bound.
             let start = random(rows).mul_scalar(0.2).unwrap();
             let (fast, slow) = (start.copy().unwrap(), start.to_dtype(DType::F64).unwrap());
             let zeros = |t: &Tensor| t.zeros_like().unwrap();
@@ -116,7 +122,7 @@ mod tests {
             }
             let off = fast.to_dtype(DType::F64).unwrap().sub(&slow).unwrap().abs().unwrap().max().unwrap();
             assert!(off.to_f64().unwrap() < 1e-6);
-            // One memory for both means is Adam no more, but what the operators make of it one after another.
+            // Sharing memory between the means is not Adam, but must give what the operators compute.
             let (twice, slow) = (start.copy().unwrap(), start.to_dtype(DType::F64).unwrap());
             let (one, other) = (zeros(&twice), zeros(&slow));
             let (gradient, step) = (random(rows).abs().unwrap(), AdamStep::new(0.01, 1));

@@ -1,10 +1,13 @@
-//! Settings: TOML or JSON files into structs, `--set a.b=c` on top, and errors that name the field.
+//! Configs: TOML or JSON files, overrides `--set a.b=c`, and structs parsed from them with errors that name the field.
 
 use crate::{Error, Result};
 use serde::de::DeserializeOwned;
 use std::path::Path;
 
-/// Reads a TOML or JSON file as a value, with overrides `a.b=c` (c as TOML, else as text) applied.
+/// Reads a TOML or JSON file, and applies overrides `a.b=c` (c as TOML, else as text).
+///
+/// # Errors
+/// If the file cannot be read or parsed, or an override is malformed.
 pub fn read(path: &Path, overrides: &[String]) -> Result<toml::Value> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, e))?;
     let mut value: toml::Value = if path.extension().is_some_and(|e| e == "json") {
@@ -19,6 +22,9 @@ pub fn read(path: &Path, overrides: &[String]) -> Result<toml::Value> {
 }
 
 /// Applies one override `a.b=c`.
+///
+/// # Errors
+/// If it has no `=`, or leads through a value that is not a table.
 pub fn set(value: &mut toml::Value, item: &str) -> Result<()> {
     let (key, text) =
         item.split_once('=').ok_or_else(|| Error::config("--set", item, "key=value, for instance train.epochs=5"))?;
@@ -26,29 +32,32 @@ pub fn set(value: &mut toml::Value, item: &str) -> Result<()> {
         .ok()
         .and_then(|mut t| t.remove("v"))
         .unwrap_or_else(|| toml::Value::String(text.to_owned()));
-    let mut place = value;
+    let mut current = value;
     let mut parts = key.split('.').peekable();
     while let Some(part) = parts.next() {
-        let table = place
+        let table = current
             .as_table_mut()
             .ok_or_else(|| Error::config(key, "a value that is not a table", "a path through tables"))?;
         if parts.peek().is_none() {
             table.insert(part.to_owned(), new);
             return Ok(());
         }
-        place = table.entry(part.to_owned()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        current = table.entry(part.to_owned()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
     }
     Ok(())
 }
 
-/// A struct from a value; an unknown field is answered with the nearest known one, a wrong type with the field's name.
+/// Parses a struct from a value.
+///
+/// # Errors
+/// If a field is unknown (the error suggests the nearest one), missing or of another type (the error names it).
 pub fn parse<T: DeserializeOwned>(value: &toml::Value, field: &str) -> Result<T> {
     value.clone().try_into().map_err(|e: toml::de::Error| {
         let text = e.message().to_owned();
-        let place = e.to_string();
-        // toml tells the path on a line of its own: "in `train.epochs`".
+        let message = e.to_string();
+        // toml puts the path on a line of its own: "in `train.epochs`".
         let inner =
-            place.lines().find_map(|l| l.trim().strip_prefix("in `")).map(|p| p.trim_end_matches('`').to_owned());
+            message.lines().find_map(|l| l.trim().strip_prefix("in `")).map(|p| p.trim_end_matches('`').to_owned());
         let at = match (field, inner) {
             ("", Some(p)) => p,
             ("", None) => "the configuration".into(),
@@ -65,7 +74,7 @@ pub fn parse<T: DeserializeOwned>(value: &toml::Value, field: &str) -> Result<T>
                 format!("a known field{}", crate::error::hint(&name, known)),
             );
         }
-        Error::config(at, text, "a value of that type")
+        Error::config(at, text, "a value of the right type")
     })
 }
 
@@ -87,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn overrides_apply_and_errors_name_the_field_and_the_nearest_known_one() {
+    fn overrides_apply_and_errors_name_the_field() {
         let mut value: toml::Value = toml::from_str("[train]\nepochs = 3").unwrap();
         set(&mut value, "train.epochs=7").unwrap();
         assert_eq!(parse::<Outer>(&value, "").unwrap().train.epochs, 7);

@@ -1,4 +1,4 @@
-//! One error for the crate: each message says where, what was found, what was wanted, and what to do.
+//! The error type: each message says where, what was found, what was expected, and what to do.
 
 use std::path::PathBuf;
 
@@ -7,43 +7,44 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What can go wrong in mm-core.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
-    /// A tensor operation was refused by libtorch.
+    /// libtorch rejected an operation.
     #[error("{op}: found {found}: {reason}")]
     Tensor {
-        /// The operation, by its name here.
+        /// The operation.
         op: &'static str,
         /// Shape, dtype and device of each operand.
         found: String,
-        /// libtorch's own first line.
+        /// The first line of libtorch's message.
         reason: String,
     },
     /// A value has another shape than the operation needs.
-    #[error("{what}: found shape {found:?}, wanted {wanted}")]
+    #[error("{what}: found shape {found:?}, expected {expected}")]
     Shape {
-        /// What has the shape.
+        /// The value.
         what: String,
-        /// The shape that was found.
+        /// Its shape.
         found: Vec<i64>,
-        /// The shape that was wanted, in words.
-        wanted: String,
+        /// The expected shape, in words.
+        expected: String,
     },
-    /// A setting makes no sense, alone or beside another.
-    #[error("{field}: found {found}, wanted {wanted}")]
+    /// A setting is invalid, by itself or together with another.
+    #[error("{field}: found {found}, expected {expected}")]
     Config {
         /// Dotted path of the setting.
         field: String,
         /// What was found.
         found: String,
-        /// What was wanted.
-        wanted: String,
+        /// What was expected.
+        expected: String,
     },
-    /// A file could not be read, written or understood.
+    /// A file could not be read, written or parsed.
     #[error("{path}: {reason}")]
     File {
         /// The file.
         path: PathBuf,
-        /// What was wrong with it and what to do.
+        /// What is wrong with it and what to do.
         reason: String,
     },
     /// A checkpoint lacks tensors that the model needs, or has them in another shape.
@@ -51,26 +52,26 @@ pub enum Error {
     Checkpoint {
         /// The checkpoint.
         path: PathBuf,
-        /// One line a problem.
+        /// One line per problem.
         problems: String,
     },
-    /// A name that no registry entry has.
+    /// A name that is not registered.
     #[error("unknown {what} `{name}`{hint}")]
     Unknown {
-        /// What kind of thing was looked up.
+        /// The kind of thing that was looked up.
         what: &'static str,
-        /// The name that was asked for.
+        /// The unknown name.
         name: String,
-        /// The nearest known names, or all.
+        /// The nearest known name, or all of them.
         hint: String,
     },
-    /// A raw sample could not be turned into numbers.
+    /// A raw sample could not be turned into a tensor.
     #[error("{0}")]
     Sample(String),
-    /// The device asked for is not there.
+    /// A device is not available.
     #[error("device {device}: {reason}")]
     Device {
-        /// The device's name.
+        /// The device.
         device: String,
         /// Why it cannot be used.
         reason: String,
@@ -78,35 +79,49 @@ pub enum Error {
 }
 
 impl Error {
-    /// An error about `path`, with `reason` in words.
+    /// An error about `path`.
     pub fn file(path: impl Into<PathBuf>, reason: impl std::fmt::Display) -> Self {
         Self::File { path: path.into(), reason: reason.to_string() }
     }
 
     /// An error about a setting.
-    pub fn config(field: impl Into<String>, found: impl std::fmt::Display, wanted: impl std::fmt::Display) -> Self {
-        Self::Config { field: field.into(), found: found.to_string(), wanted: wanted.to_string() }
+    pub fn config(field: impl Into<String>, found: impl std::fmt::Display, expected: impl std::fmt::Display) -> Self {
+        Self::Config { field: field.into(), found: found.to_string(), expected: expected.to_string() }
     }
 
     /// An error about a shape.
-    pub fn shape(what: impl Into<String>, found: &[i64], wanted: impl std::fmt::Display) -> Self {
-        Self::Shape { what: what.into(), found: found.to_vec(), wanted: wanted.to_string() }
+    pub fn shape(what: impl Into<String>, found: &[i64], expected: impl std::fmt::Display) -> Self {
+        Self::Shape { what: what.into(), found: found.to_vec(), expected: expected.to_string() }
     }
 
-    /// An unknown name with the nearest of `known` as a hint.
+    /// An unknown name, with the nearest of `known` as a hint.
     pub fn unknown<'a>(what: &'static str, name: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
         Self::Unknown { what, name: name.into(), hint: hint(name, known) }
     }
 }
 
-/// `": did you mean …?"` from the known names nearest to `name`, or the list of them all when none is near.
+/// `": did you mean …?"` with the known name nearest to `name`, or a list of all when none is near.
 pub(crate) fn hint<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
     let known: Vec<&str> = known.into_iter().collect();
     let mut scored: Vec<(f64, &str)> = known.iter().map(|k| (strsim::jaro_winkler(name, k), *k)).collect();
     scored.sort_by(|a, b| b.0.total_cmp(&a.0));
     match scored.first() {
         None => ": none is known here".into(),
-        Some((score, near)) if *score > 0.75 => format!(": did you mean `{near}`?"),
+        Some((score, nearest)) if *score > 0.75 => format!(": did you mean `{nearest}`?"),
         _ => format!(": known are {}", known.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_names_suggest_the_nearest_known_one() {
+        assert_eq!(
+            Error::unknown("metric", "recal", ["precision", "recall"]).to_string(),
+            "unknown metric `recal`: did you mean `recall`?"
+        );
+        assert!(Error::unknown("metric", "x", ["precision", "recall"]).to_string().ends_with("precision, recall"));
     }
 }

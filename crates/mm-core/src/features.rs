@@ -1,21 +1,21 @@
-//! What every encoder gives and every aligner, fusion and reasoner takes.
+//! Inputs of encoders and the features that they compute.
 
 use crate::{Device, Error, Modality, Result, Tensor};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// One modality of a batch as an encoder takes it: token ids `[batch, length]`, pixels `[batch, channels, height, width]`, a
-/// spectrogram `[batch, frames, bands]` …, with a mask over the length where rows are padded.
+/// One modality of a batch as input of an encoder: token ids `[batch, length]`, pixels `[batch, channels, height,
+/// width]`, a spectrogram `[batch, frames, bands]`, …, with a mask over the length where rows are padded.
 #[derive(Debug, Clone)]
 pub struct Input {
-    /// The numbers, batch first.
+    /// The values, batch first.
     pub values: Tensor,
-    /// `[batch, length]` bool, true where there is data and not padding; none when nothing is padded.
+    /// `[batch, length]` bool, true for data and false for padding; none when nothing is padded.
     pub mask: Option<Tensor>,
 }
 
 impl Input {
-    /// Moves both to a device.
+    /// Moves values and mask to a device.
     pub fn to_device(&self, device: Device) -> Result<Self> {
         Ok(Self {
             values: self.values.to_device(device)?,
@@ -29,36 +29,50 @@ impl Input {
     }
 }
 
-/// How a sequence becomes one vector.
+/// How a sequence of vectors is reduced to one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pooling {
-    /// Mean over the positions that are there.
+    /// Mean over the valid positions.
     #[default]
     Mean,
-    /// The first position.
+    /// The first position (class token).
     Cls,
-    /// Largest over the positions that are there, for each dimension.
+    /// Maximum over the valid positions, for each dimension.
     Max,
-    /// The last position that is there.
+    /// The last valid position.
     Last,
 }
 
-/// Features of one modality: values `[batch, length, width]` and, where rows are padded, a mask `[batch, length]`.
+/// Features of one modality: values `[batch, length, dim]` and, where rows are padded, a mask `[batch, length]`.
+///
+/// ```
+/// use mm_core::{Features, Pooling, Tensor};
+/// # fn main() -> mm_core::Result<()> {
+/// let values = Tensor::from_vec(&[1f32, 2.0, 3.0, 4.0, 9.0, 9.0], &[1, 3, 2])?;
+/// let mask = Tensor::from_vec(&[true, true, false], &[1, 3])?;
+/// let features = Features::new(values, Some(mask))?;
+/// assert_eq!(features.pool(Pooling::Mean)?.to_vec::<f32>()?, [2.0, 3.0]);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone)]
 pub struct Features {
-    /// `[batch, length, width]`.
+    /// `[batch, length, dim]`.
     pub values: Tensor,
-    /// `[batch, length]` bool, true where a position counts.
+    /// `[batch, length]` bool, true for valid positions.
     pub mask: Option<Tensor>,
 }
 
 impl Features {
-    /// Features from values and a mask; the shapes are checked.
+    /// Features from values and a mask.
+    ///
+    /// # Errors
+    /// If the shapes do not fit together.
     pub fn new(values: Tensor, mask: Option<Tensor>) -> Result<Self> {
         let shape = values.shape();
         if shape.len() != 3 {
-            return Err(Error::shape("features", &shape, "[batch, length, width]"));
+            return Err(Error::shape("features", &shape, "[batch, length, dim]"));
         }
         if let Some(mask) = &mask
             && mask.shape() != shape[..2]
@@ -68,53 +82,54 @@ impl Features {
         Ok(Self { values, mask })
     }
 
-    /// Features of length one from a pooled embedding `[batch, width]`.
+    /// Features of length one from a pooled embedding `[batch, dim]`.
     pub fn from_pooled(embedding: &Tensor) -> Result<Self> {
         Self::new(embedding.unsqueeze(1)?, None)
     }
 
-    /// One vector a row, `[batch, width]`. A row whose every position is masked gives zeros (mean, max) or its first position.
-    pub fn pool(&self, how: Pooling) -> Result<Tensor> {
+    /// One vector per row, `[batch, dim]`. A row whose positions are all masked gives zeros (mean, max) or its first
+    /// position.
+    pub fn pool(&self, pooling: Pooling) -> Result<Tensor> {
         let values = &self.values;
-        match (&self.mask, how) {
+        match (&self.mask, pooling) {
             (_, Pooling::Cls) => values.select(1, 0),
             (None, Pooling::Mean) => values.mean_dim(&[1], false),
             (None, Pooling::Max) => values.amax(1, false),
             (None, Pooling::Last) => values.select(1, values.size(1)? - 1),
             (Some(mask), Pooling::Mean) => {
-                let keep = mask.to_dtype(values.dtype()?)?.unsqueeze(-1)?; // [batch, length, 1]
-                let count = keep.sum_dim(&[1], false)?.clamp_min(1e-9)?; // [batch, 1]
-                values.mul(&keep)?.sum_dim(&[1], false)?.div(&count)
+                let valid = mask.to_dtype(values.dtype()?)?.unsqueeze(-1)?; // [batch, length, 1]
+                let count = valid.sum_dim(&[1], false)?.clamp_min(1e-9)?; // [batch, 1]
+                values.mul(&valid)?.sum_dim(&[1], false)?.div(&count)
             }
             (Some(mask), Pooling::Max) => {
                 let hidden = mask.logical_not()?.unsqueeze(-1)?; // [batch, length, 1]
-                let largest = values.masked_fill(&hidden, values.dtype()?.mask_value())?.amax(1, false)?;
+                let maximum = values.masked_fill(&hidden, values.dtype()?.mask_value())?.amax(1, false)?;
                 let any = mask.to_dtype(crate::DType::I64)?.amax(1, true)?.gt_scalar(0.0)?; // [batch, 1]
-                largest.masked_fill(&any.logical_not()?, 0.0)
+                maximum.masked_fill(&any.logical_not()?, 0.0)
             }
             (Some(mask), Pooling::Last) => {
-                let (rows, width) = (values.size(0)?, values.size(2)?);
+                let (rows, dim) = (values.size(0)?, values.size(2)?);
                 let length = values.size(1)?;
-                let places = Tensor::arange(1, length + 1, values.device())?; // [length]
-                let last = mask.to_dtype(crate::DType::I64)?.mul(&places)?.amax(1, false)?; // [batch], one-based
+                let positions = Tensor::arange(1, length + 1, values.device())?; // [length]
+                let last = mask.to_dtype(crate::DType::I64)?.mul(&positions)?.amax(1, false)?; // [batch], one-based
                 let index = last
                     .add_scalar(-1.0)?
                     .clamp_min(0.0)?
                     .to_dtype(crate::DType::I64)?
                     .reshape(&[rows, 1, 1])?
-                    .expand(&[rows, 1, width])?;
+                    .expand(&[rows, 1, dim])?;
                 values.gather(1, &index)?.squeeze(1)
             }
         }
     }
 
-    /// Width of each position.
+    /// Dimension of each position.
     pub fn dim(&self) -> Result<i64> {
         self.values.size(2)
     }
 }
 
-/// Features of several modalities of one batch, and which rows have which: a missing modality is an ordinary case.
+/// Features of several modalities of one batch, and which rows have which; missing modalities are an ordinary case.
 #[derive(Debug, Clone, Default)]
 pub struct FeatureSet {
     rows: i64,
@@ -127,7 +142,10 @@ impl FeatureSet {
         Self { rows, entries: BTreeMap::new() }
     }
 
-    /// Adds a modality whose features cover every row; `present` `[rows]` bool says which rows really have it (none: all).
+    /// Adds a modality whose features cover every row; `present` `[rows]` bool marks the rows that have it (none: all).
+    ///
+    /// # Errors
+    /// If the numbers of rows differ.
     pub fn insert(&mut self, modality: Modality, features: Features, present: Option<Tensor>) -> Result<()> {
         let found = features.values.size(0)?;
         if found != self.rows {
@@ -148,17 +166,17 @@ impl FeatureSet {
         Ok(())
     }
 
-    /// The features of a modality, if the batch has it at all.
+    /// The features of a modality, if the batch has it.
     pub fn get(&self, modality: &Modality) -> Option<&Features> {
         self.entries.get(modality).map(|(f, _)| f)
     }
 
-    /// `[rows]` bool: which rows have the modality.
+    /// Which rows have the modality, `[rows]` bool.
     pub fn present(&self, modality: &Modality) -> Option<&Tensor> {
         self.entries.get(modality).map(|(_, p)| p)
     }
 
-    /// The modalities, in the order of their names.
+    /// The modalities, sorted by name.
     pub fn modalities(&self) -> impl Iterator<Item = &Modality> {
         self.entries.keys()
     }
@@ -174,12 +192,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pooling_counts_only_positions_that_are_there() {
+    fn pooling_ignores_masked_positions() {
         let values =
             Tensor::from_vec(&[1f32, 5.0, 3.0, 9.0, 100.0, 100.0, 2.0, 4.0, 6.0, 8.0, 7.0, 0.0], &[2, 3, 2]).unwrap();
         let mask = Tensor::from_vec(&[true, true, false, true, true, true], &[2, 3]).unwrap();
         let features = Features::new(values.clone(), Some(mask)).unwrap();
-        let pooled = |how| features.pool(how).unwrap().to_vec::<f32>().unwrap();
+        let pooled = |pooling| features.pool(pooling).unwrap().to_vec::<f32>().unwrap();
         assert_eq!(pooled(Pooling::Mean), [2.0, 7.0, 5.0, 4.0]);
         assert_eq!(pooled(Pooling::Max), [3.0, 9.0, 7.0, 8.0]);
         assert_eq!(pooled(Pooling::Last), [3.0, 9.0, 7.0, 0.0]);

@@ -1,29 +1,29 @@
-//! The kind of thing a column holds. An open name, so that a crate of anyone's can bring another.
+//! Modalities by name, open to other crates.
 
 use serde::{Deserialize, Serialize};
 use std::{borrow::Cow, fmt};
 
-/// A modality by its name: `text`, `image`, `audio`, `video`, or any other that a crate brings.
+/// A modality by its name: `text`, `image`, `audio`, `video`, or any name that another crate introduces.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Modality(Cow<'static, str>);
 
 impl Modality {
-    /// Written language.
+    /// Text.
     pub const TEXT: Self = Self(Cow::Borrowed("text"));
-    /// Still pictures.
+    /// Images.
     pub const IMAGE: Self = Self(Cow::Borrowed("image"));
-    /// Sound.
+    /// Audio.
     pub const AUDIO: Self = Self(Cow::Borrowed("audio"));
-    /// Moving pictures, with or without their sound track.
+    /// Video, with or without its audio track.
     pub const VIDEO: Self = Self(Cow::Borrowed("video"));
 
-    /// A modality of another name.
+    /// A modality by its name.
     pub fn new(name: impl Into<Cow<'static, str>>) -> Self {
         Self(name.into())
     }
 
-    /// Its name.
+    /// The name.
     pub fn name(&self) -> &str {
         &self.0
     }

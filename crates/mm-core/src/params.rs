@@ -4,7 +4,7 @@ use crate::{
     Checkpoint, DType, Device, Error, LoraConfig, Result, Tensor,
     adapter::{ADAPTER_CONFIG, LowRank, PREFIX, Plan, in_block, is_adapter},
     checkpoint,
-    four_bit::FourBit,
+    nf4::Nf4,
 };
 use std::{
     cell::RefCell,
@@ -391,7 +391,7 @@ impl<'a> Scope<'a> {
     }
 
     /// The weight of an affine layer in four bits, where the plan of the adapters says so: it is read, packed and let go, and is no parameter.
-    pub(crate) fn four_bit(&self, shape: &[i64]) -> Result<Option<FourBit>> {
+    pub(crate) fn four_bit(&self, shape: &[i64]) -> Result<Option<Nf4>> {
         let path = self.path("weight");
         let wanted = self.params.adapters.borrow().as_ref().is_some_and(|p| p.config.quantize.is_some());
         if !wanted || self.detached || !in_block(&path) || self.params.origin.borrow().is_none() {
@@ -400,9 +400,9 @@ impl<'a> Scope<'a> {
         // A frozen one is looked at where it lies in the file.
         let Some((weight, _)) = self.frozen().take(&path, shape)? else {
             // What is missing is told when all parameters have been asked for.
-            return FourBit::of(&Tensor::zeros(shape, self.params.dtype, self.params.device)?).map(Some);
+            return Nf4::quantize(&Tensor::zeros(shape, self.params.dtype, self.params.device)?).map(Some);
         };
-        let packed = FourBit::of(&weight)?;
+        let packed = Nf4::quantize(&weight)?;
         checkpoint::release(&weight);
         Ok(Some(packed))
     }

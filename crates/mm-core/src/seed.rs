@@ -1,8 +1,9 @@
-//! Seeds: every random choice is a function of the run's seed and of where it stands, never of how many were made before.
-//!
-//! So a run that is resumed at step 1,000, or loaded by another number of workers, makes the same choices.
+//! Seeds: every random choice is a function of the run's seed and of its position (epoch, row, …), not of how many were
+//! made before. A run that is resumed, or loads its data with another number of workers, makes the same choices.
 
-/// Mixes `parts` into one seed (`SplitMix64`, Steele 2014).
+/// Derives a seed from several parts (`SplitMix64`).
+///
+/// *Fast Splittable Pseudorandom Number Generators* (Steele et al., 2014), <https://doi.org/10.1145/2660193.2660195>.
 pub fn derive_seed(parts: &[u64]) -> u64 {
     let mut state = 0x9E37_79B9_7F4A_7C15u64;
     for part in parts {
@@ -14,23 +15,23 @@ pub fn derive_seed(parts: &[u64]) -> u64 {
     state
 }
 
-/// Seeds libtorch's generators (dropout, initial weights) on every device.
+/// Seeds libtorch's generators (dropout, initialization) on every device.
 pub fn manual_seed(seed: u64) {
-    // The generator takes an i64; the bits are what counts.
+    // Only the bits matter.
     tch::manual_seed(seed as i64);
 }
 
-/// A small generator for augmentation and sampling: `SplitMix64` from a mixed seed.
+/// A small random number generator for augmentation and sampling (`SplitMix64`).
 #[derive(Debug, Clone)]
 pub struct Rng(u64);
 
 impl Rng {
-    /// A generator for one place, for instance `[seed, epoch, row]`.
+    /// A generator for one position, for instance `[seed, epoch, row]`.
     pub fn new(parts: &[u64]) -> Self {
         Self(derive_seed(parts))
     }
 
-    /// Next 64 random bits.
+    /// The next 64 random bits.
     pub fn next_u64(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
@@ -54,7 +55,7 @@ impl Rng {
         if n == 0 { 0 } else { (((self.next_u64() as u128) * (n as u128)) >> 64) as usize }
     }
 
-    /// Puts `items` in a random order (Fisher–Yates).
+    /// Shuffles `items` (Fisher–Yates).
     pub fn shuffle<T>(&mut self, items: &mut [T]) {
         for i in (1..items.len()).rev() {
             items.swap(i, self.below(i + 1));
@@ -67,8 +68,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_gives_the_same_numbers_and_another_gives_others() {
-        let draw = |parts: &[u64]| {
+    fn equal_parts_give_equal_sequences() {
+        let sequence = |parts: &[u64]| {
             (0..4)
                 .map({
                     let mut r = Rng::new(parts);
@@ -76,8 +77,8 @@ mod tests {
                 })
                 .collect::<Vec<_>>()
         };
-        assert_eq!(draw(&[1, 2, 3]), draw(&[1, 2, 3]));
-        assert_ne!(draw(&[1, 2, 3]), draw(&[1, 3, 2]));
+        assert_eq!(sequence(&[1, 2, 3]), sequence(&[1, 2, 3]));
+        assert_ne!(sequence(&[1, 2, 3]), sequence(&[1, 3, 2]));
         let mut order: Vec<usize> = (0..100).collect();
         Rng::new(&[7]).shuffle(&mut order);
         assert_ne!(order, (0..100).collect::<Vec<_>>());

@@ -32,7 +32,7 @@ impl From<Error> for mm_core::Error {
     fn from(error: Error) -> Self {
         match error {
             Error::Core(core) => core,
-            Error::Config { what, found, expected } => Self::Config { field: what, found, wanted: expected },
+            Error::Config { what, found, expected } => Self::Config { field: what, found, expected },
         }
     }
 }

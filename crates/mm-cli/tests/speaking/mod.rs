@@ -448,11 +448,11 @@ fn what_is_wrong_with_learning_further_is_told() {
     let vilt = fixture("vilt-vqa");
     for (head, said) in [
         (format!("model = {vilt:?}\nanswer = \"answr\""), "an answer in the column `answr`"),
-        (format!("model = {vilt:?}"), "wanted the column of the answers"),
+        (format!("model = {vilt:?}"), "expected the column of the answers"),
         ("model = \"nowhere\"\nanswer = \"answer\"".to_owned(), "no such folder"),
         (
             format!("model = {vilt:?}\nanswer = \"answer\"\n[adapter]\nrank = 0"),
-            "adapter.rank: found 0, wanted at least 1",
+            "adapter.rank: found 0, expected at least 1",
         ),
         (
             format!("model = {vilt:?}\nanswer = \"answer\"\n[adapter]\ntarget_modules = [\"qkv\"]"),

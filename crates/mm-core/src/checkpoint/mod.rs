@@ -102,7 +102,7 @@ impl Checkpoint {
         }
         drop(kept);
         // SAFETY: the bytes lie within the mapping, which now lives as long as the program, and are private to it.
-        unsafe { Tensor::over(location.map.as_ptr().add(location.start), &location.shape, location.dtype) }
+        unsafe { Tensor::from_memory(location.map.as_ptr().add(location.start), &location.shape, location.dtype) }
     }
 
     /// Puts a tensor of another checkpoint in the place of one of this.

@@ -409,7 +409,10 @@ impl Attention {
             let (mixed, weights) = self.explicit(&query, &key, &value, bias.as_ref(), dropout)?;
             (mixed, attend.need_weights.then_some(weights))
         } else {
-            (query.fused_attention(&key, &value, bias.as_ref(), dropout, fused_causal, config.scale)?, None)
+            (
+                query.scaled_dot_product_attention(&key, &value, bias.as_ref(), dropout, fused_causal, config.scale)?,
+                None,
+            )
         };
         let apart = |x: &Tensor, last: i64| -> Result<Tensor> {
             let x = x.reshape(&[contexts, config.num_heads, shared, length, last])?.permute(&[0, 2, 1, 3, 4])?;

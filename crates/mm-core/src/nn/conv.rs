@@ -1,37 +1,41 @@
-//! Convolutions over time and over pictures, with the batch normalisation after them folded in outside training.
+//! One- and two-dimensional convolutions; frozen ones with the batch normalization after them folded into the weights.
 
 use super::{Activation, BatchNorm};
 use crate::{
     Init, Module, Result, Scope, Tensor,
-    kernels::{self, Window},
+    onednn::{self, ConvParams},
 };
 use serde::{Deserialize, Serialize};
 
-/// Sizes of a convolution.
+/// Configuration of a convolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConvConfig {
-    /// Channels in.
+    /// Number of input channels.
     pub in_channels: i64,
-    /// Channels out.
+    /// Number of output channels.
     pub out_channels: i64,
-    /// Window, in samples or pixels.
+    /// Size of the kernel, in samples or pixels.
     pub kernel_size: i64,
-    /// Step of the window.
-    #[serde(default = "one")]
+    /// Stride of the kernel.
+    #[serde(default = "default_stride")]
     pub stride: i64,
     /// Zeros added on each side.
     #[serde(default)]
     pub padding: i64,
-    /// Groups of channels that do not mix (the number of channels: depthwise).
-    #[serde(default = "one")]
+    /// Number of groups of channels that do not mix; as many as channels for a depthwise convolution.
+    #[serde(default = "default_groups")]
     pub groups: i64,
     /// Whether it has a bias.
     #[serde(default)]
     pub bias: bool,
 }
 
-fn one() -> i64 {
+fn default_stride() -> i64 {
+    1
+}
+
+fn default_groups() -> i64 {
     1
 }
 
@@ -53,14 +57,14 @@ impl ConvConfig {
         let inner = self.in_channels / self.groups.max(1);
         let fan_in = (inner * kernel.iter().product::<i64>()).max(1) as f64;
         let shape: Vec<i64> = [self.out_channels, inner].into_iter().chain(kernel.iter().copied()).collect();
-        // He 2015, for the rectifiers that follow.
+        // For the rectifiers that follow (He et al., 2015, https://arxiv.org/abs/1502.01852).
         let weight = scope.param("weight", &shape, Init::Normal((2.0 / fan_in).sqrt()))?;
         let bias = self.bias.then(|| scope.param("bias", &[self.out_channels], Init::Zeros)).transpose()?;
         Ok((weight, bias))
     }
 }
 
-/// Convolution over time: `[batch, channels, length]`.
+/// One-dimensional convolution of `[batch, channels, length]`.
 pub struct Conv1d {
     weight: Tensor,
     bias: Option<Tensor>,
@@ -74,8 +78,8 @@ impl Conv1d {
         Ok(Self { weight, bias, config })
     }
 
-    /// The same over `[batch, channels, 1, length]`: laid channels last (`[batch, length, channels]` seen from there) nothing is
-    /// turned around in memory between layers, and pooling and normalisation take channels side by side.
+    /// The convolution of `[batch, channels, 1, length]` in channels-last memory format: no layer transposes its input
+    /// in memory, and pooling and normalization read adjacent channels.
     pub fn forward_channels_last(&self, input: &Tensor) -> Result<Tensor> {
         let c = &self.config;
         let weight = self.weight.unsqueeze(2)?;
@@ -90,15 +94,15 @@ impl Module for Conv1d {
     }
 }
 
-/// Convolution over pictures: `[batch, channels, height, width]`.
+/// Two-dimensional convolution of `[batch, channels, height, width]`.
 pub struct Conv2d {
     weight: Tensor,
     bias: Option<Tensor>,
     config: ConvConfig,
-    /// Whether it is frozen.
+    /// Whether the weight is frozen.
     frozen: bool,
-    /// Whether it is, and the processor has fused operators for it.
-    served: bool,
+    /// Whether the weight is frozen and oneDNN has operators for it.
+    use_onednn: bool,
 }
 
 impl Conv2d {
@@ -108,20 +112,21 @@ impl Conv2d {
         if scope.is_frozen() {
             Self::frozen(weight, bias, config)
         } else {
-            Ok(Self { weight, bias, config, frozen: false, served: false })
+            Ok(Self { weight, bias, config, frozen: false, use_onednn: false })
         }
     }
 
     fn frozen(weight: Tensor, bias: Option<Tensor>, config: ConvConfig) -> Result<Self> {
-        let served = kernels::serve(&weight);
-        // Channels last: what the processor's fused operators take, and what a GPU's tensor cores multiply without laying it out anew.
-        let last = served || weight.device() != crate::Device::Cpu;
-        let weight = if last { weight.permute(&[0, 2, 3, 1])?.contiguous()?.permute(&[0, 3, 1, 2])? } else { weight };
-        Ok(Self { weight, bias, config, frozen: true, served })
+        let use_onednn = onednn::supports_weight(&weight);
+        // Channels last: the layout of oneDNN's fused operators and of a GPU's tensor cores.
+        let channels_last = use_onednn || weight.device() != crate::Device::Cpu;
+        let weight =
+            if channels_last { weight.permute(&[0, 2, 3, 1])?.contiguous()?.permute(&[0, 3, 1, 2])? } else { weight };
+        Ok(Self { weight, bias, config, frozen: true, use_onednn })
     }
 
-    /// A frozen layer under `scope` with a batch normalisation's running statistics folded into its weights: one pass over the picture
-    /// fewer.
+    /// A frozen layer under `scope` with the running statistics of a batch normalization folded into its weights, which
+    /// saves a pass over the image.
     pub fn with_folded_batch_norm(scope: &Scope<'_>, config: ConvConfig, norm: &BatchNorm) -> Result<Self> {
         let (weight, bias) = config.weights(scope, &[config.kernel_size, config.kernel_size])?;
         let (scale, shift) = norm.scale_and_shift()?;
@@ -133,26 +138,31 @@ impl Conv2d {
         Self::frozen(weight, Some(bias), config)
     }
 
-    /// `activation(convolution(x) + residual)`, in one pass where the processor can. A residual is given away: its memory may be
-    /// used for the result.
+    /// `activation(convolution(x) + residual)`, in one pass where oneDNN or cuDNN can. The residual's memory may be
+    /// reused for the result.
     pub fn forward_fused(&self, input: &Tensor, activation: Activation, residual: Option<Tensor>) -> Result<Tensor> {
         let c = &self.config;
         let fits = input.rank() == 4 && input.size(1)? == c.in_channels;
-        let whole = residual.as_ref().is_none_or(|r| kernels::take(r, &self.weight));
-        if self.served && fits && whole && kernels::fuses(activation) && kernels::take(input, &self.weight) {
-            let window = Window { padding: [c.padding; 2], stride: [c.stride; 2], groups: c.groups };
-            // After a sum oneDNN knows the rectifier alone.
+        let residual_fits = residual.as_ref().is_none_or(|r| onednn::accepts_input(r, &self.weight));
+        if self.use_onednn
+            && fits
+            && residual_fits
+            && onednn::fuses_activation(activation)
+            && onednn::accepts_input(input, &self.weight)
+        {
+            let params = ConvParams { padding: [c.padding; 2], stride: [c.stride; 2], groups: c.groups };
+            // After a sum, oneDNN supports ReLU only.
             let sum = residual.is_some() && !matches!(activation, Activation::Identity | Activation::Relu);
             let (inside, after) =
                 if sum { (Activation::Identity, activation) } else { (activation, Activation::Identity) };
             let bias = self.bias.as_ref();
-            return after.apply(&kernels::convolution(input, &self.weight, bias, window, inside, residual.as_ref())?);
+            return after.apply(&onednn::convolution(input, &self.weight, bias, params, inside, residual.as_ref())?);
         }
         let bias = self.bias.as_ref();
         let on_gpu = self.frozen && activation == Activation::Relu && self.weight.device() != crate::Device::Cpu;
-        if on_gpu && fits && whole && kernels::take(input, &self.weight) {
-            let numbers = [c.stride, c.padding, c.groups];
-            if let Some(done) = input.conv2d_relu(&self.weight, bias, residual.as_ref(), numbers) {
+        if on_gpu && fits && residual_fits && onednn::accepts_input(input, &self.weight) {
+            let params = [c.stride, c.padding, c.groups];
+            if let Some(done) = input.conv2d_relu(&self.weight, bias, residual.as_ref(), params) {
                 return Ok(done);
             }
         }

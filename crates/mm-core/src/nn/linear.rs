@@ -1,9 +1,7 @@
 //! The affine map.
 
 use super::Activation;
-use crate::{
-    DType, Init, Module, Result, Scope, Tensor, adapter::LowRank, autocast, checkpoint, four_bit::FourBit, kernels,
-};
+use crate::{DType, Init, Module, Result, Scope, Tensor, adapter::LowRank, autocast, checkpoint, nf4::Nf4, onednn};
 use std::cell::{OnceCell, RefCell};
 
 /// `x · weightᵀ + bias`, from width `input` to width `output`.
@@ -23,7 +21,7 @@ pub struct Linear {
     /// What is learned beside the weight.
     adapter: Option<LowRank>,
     /// The weight, where it is held in four bits; `weight` is empty then.
-    four_bit: Option<FourBit>,
+    four_bit: Option<Nf4>,
 }
 
 /// To lay a weight out anew takes longer than its product with so many rows.
@@ -49,7 +47,7 @@ impl Linear {
         };
         let bias = bias.then(|| scope.param("bias", &[output], Init::Uniform(bound))).transpose()?;
         let adapter = scope.adapter(input, output)?;
-        let served = scope.is_frozen() && adapter.is_none() && four_bit.is_none() && kernels::serve(&weight);
+        let served = scope.is_frozen() && adapter.is_none() && four_bit.is_none() && onednn::supports_weight(&weight);
         let few = if scope.is_decode_mode() { 0 } else { FEW };
         let (more, packed, lent) = (Box::default(), OnceCell::new(), RefCell::default());
         Ok(Self { weight, more, bias, packed, lent, served, few, adapter, four_bit })
@@ -57,7 +55,7 @@ impl Linear {
 
     /// A layer over tensors that exist (packed or tied weights).
     pub fn from_parts(weight: Tensor, bias: Option<Tensor>) -> Self {
-        let served = !weight.requires_grad() && kernels::serve(&weight);
+        let served = !weight.requires_grad() && onednn::supports_weight(&weight);
         Self {
             weight,
             more: Box::default(),
@@ -74,7 +72,7 @@ impl Linear {
     /// A frozen layer that gives beside each other what layers of these weights would give, in one product. Where the processor has a layout of
     /// its own the pieces stay where they are (in the checkpoint's file) until that is made: no number is held twice.
     pub(crate) fn stacked(weights: [&Tensor; 3], bias: Option<Tensor>) -> Result<Self> {
-        if !weights.iter().all(|w| kernels::serve(w)) {
+        if !weights.iter().all(|w| onednn::supports_weight(w)) {
             return Ok(Self::from_parts(Tensor::cat(&weights, 0)?, bias));
         }
         let [first, more @ ..] = weights;
@@ -117,7 +115,7 @@ impl Linear {
     /// takes longer than their product with it, and a program that embeds one picture should not wait for that. The rule looks at the shape alone, so that
     /// the same input gives the same numbers whatever came before.
     pub(crate) fn fuses(&self, input: &Tensor) -> bool {
-        self.served && self.many(input) && kernels::take(input, &self.weight)
+        self.served && self.many(input) && onednn::accepts_input(input, &self.weight)
     }
 
     fn many(&self, input: &Tensor) -> bool {
@@ -132,7 +130,7 @@ impl Linear {
         let plain = |l: &&Linear| {
             l.weight.requires_grad() && l.adapter.is_none() && l.bias.is_some() == layers[0].bias.is_some()
         };
-        if !(layers.iter().all(plain) && layers[0].many(input) && kernels::recording()) {
+        if !(layers.iter().all(plain) && layers[0].many(input) && onednn::grad_enabled()) {
             return Ok(None);
         }
         let weight = Tensor::cat(&layers.map(|l| &l.weight), 0)?;
@@ -146,9 +144,9 @@ impl Linear {
     /// A weight that learns, laid out for these operators, where gradients are off just now (evaluation, the first pass of gradient
     /// caching). It is kept until the weight changes, or until gradients are wanted again.
     fn lent(&self, input: &Tensor) -> Result<Option<Tensor>> {
-        let learns = !self.served && self.adapter.is_none() && self.four_bit.is_none() && !autocast::is_within();
-        let idle = kernels::serve(&self.weight) && !kernels::recording();
-        if !(learns && idle && self.many(input) && kernels::take(input, &self.weight)) {
+        let learns = !self.served && self.adapter.is_none() && self.four_bit.is_none() && !autocast::is_enabled();
+        let idle = onednn::supports_weight(&self.weight) && !onednn::grad_enabled();
+        if !(learns && idle && self.many(input) && onednn::accepts_input(input, &self.weight)) {
             return Ok(None);
         }
         let version = self.weight.version()?;
@@ -156,7 +154,7 @@ impl Linear {
         if let Some((_, weight)) = kept.as_ref().filter(|k| k.0 == version) {
             return Ok(Some(weight.clone()));
         }
-        let weight = kernels::pack_linear(&self.weight)?;
+        let weight = onednn::pack_linear(&self.weight)?;
         *kept = Some((version, weight.clone()));
         Ok(Some(weight))
     }
@@ -171,7 +169,7 @@ impl Linear {
             more => Tensor::cat(&std::iter::once(&self.weight).chain(more).collect::<Vec<_>>(), 0)?,
         };
         let packed = Packed {
-            weight: kernels::pack_linear(&scaled(&whole, weight)?)?,
+            weight: onednn::pack_linear(&scaled(&whole, weight)?)?,
             bias: self.bias.as_ref().map(|b| scaled(b, bias)).transpose()?,
         };
         std::iter::once(&self.weight).chain(&*self.more).for_each(checkpoint::release);
@@ -180,14 +178,14 @@ impl Linear {
 
     /// [`Linear::forward_activation`] with weights that are multiplied; `factors` must be the same at each call.
     pub(crate) fn activated(&self, input: &Tensor, activation: Activation, factors: Factors) -> Result<Tensor> {
-        if self.fuses(input) && kernels::fuses(activation) {
+        if self.fuses(input) && onednn::fuses_activation(activation) {
             let packed = self.packed(factors)?;
-            return kernels::linear(input, &packed.weight, packed.bias.as_ref(), activation);
+            return onednn::linear(input, &packed.weight, packed.bias.as_ref(), activation);
         }
-        if kernels::fuses(activation)
+        if onednn::fuses_activation(activation)
             && let Some(weight) = self.lent(input)?
         {
-            return kernels::linear(input, &weight, self.bias.as_ref(), activation);
+            return onednn::linear(input, &weight, self.bias.as_ref(), activation);
         }
         let plain = match (&self.four_bit, &self.bias) {
             (Some(weight), Some(bias)) => weight.linear(input)?.add(bias)?,
@@ -218,14 +216,14 @@ impl Linear {
     /// `x · weightᵀ + bias + residual`, likewise.
     pub(crate) fn added(&self, input: &Tensor, residual: Option<&Tensor>, factors: Factors) -> Result<Tensor> {
         let Some(residual) = residual else { return self.activated(input, Activation::Identity, factors) };
-        if self.fuses(input) && kernels::take(residual, &self.weight) {
+        if self.fuses(input) && onednn::accepts_input(residual, &self.weight) {
             let packed = self.packed(factors)?;
-            return kernels::linear_add(input, &packed.weight, packed.bias.as_ref(), residual);
+            return onednn::linear_add(input, &packed.weight, packed.bias.as_ref(), residual);
         }
-        if kernels::take(residual, &self.weight)
+        if onednn::accepts_input(residual, &self.weight)
             && let Some(weight) = self.lent(input)?
         {
-            return kernels::linear_add(input, &weight, self.bias.as_ref(), residual);
+            return onednn::linear_add(input, &weight, self.bias.as_ref(), residual);
         }
         residual.add(&self.activated(input, Activation::Identity, factors)?)
     }

@@ -1,21 +1,20 @@
 //! The layers of the workspace: one attention, one transformer block, and the usual ones under them.
 
-mod activation;
 mod attention;
 mod block;
 mod conv;
 pub mod decoder;
 mod embedding;
 mod linear;
+mod lstm;
 mod mlp;
 mod norm;
 mod position;
 #[cfg(test)]
 mod properties;
-mod rnn;
 mod window;
 
-pub use activation::Activation;
+pub use crate::activation::Activation;
 pub use attention::{
     Attention, AttentionArgs, AttentionConfig, AttentionOutput, KeyValueCache, Mask, with_math_attention,
 };
@@ -26,6 +25,6 @@ pub use linear::Linear;
 pub use mlp::{Mlp, MlpConfig};
 pub use norm::{BatchNorm, GroupNorm, Norm, NormConfig, NormKind};
 
+pub use lstm::{Lstm, LstmCell, LstmConfig};
 pub use position::{Position, Rotary, relative_position_buckets, sinusoidal_positions};
-pub use rnn::{Lstm, LstmCell, LstmConfig};
 pub use window::WindowAttention;

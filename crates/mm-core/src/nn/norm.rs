@@ -1,28 +1,33 @@
-//! Normalisation: layer (Ba 2016), root-mean-square (Zhang 2019), group (Wu 2018), batch (Ioffe 2015).
+//! Normalization layers.
+//!
+//! *Layer Normalization* (Ba et al., 2016), <https://arxiv.org/abs/1607.06450>; *Root Mean Square Layer Normalization*
+//! (Zhang & Sennrich, 2019), <https://arxiv.org/abs/1910.07467>; *Group Normalization* (Wu & He, 2018),
+//! <https://arxiv.org/abs/1803.08494>; *Batch Normalization* (Ioffe & Szegedy, 2015),
+//! <https://arxiv.org/abs/1502.03167>.
 
 use crate::{Init, Module, Result, Scope, Tensor};
 use serde::{Deserialize, Serialize};
 
-/// Which normalisation of the last dimension.
+/// Kind of normalization of the last dimension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NormKind {
-    /// Mean and variance.
+    /// By mean and variance.
     #[default]
     LayerNorm,
-    /// Root mean square alone.
+    /// By the root mean square only.
     RmsNorm,
 }
 
-/// A normalisation of the last dimension.
+/// Configuration of a [`Norm`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct NormConfig {
-    /// Which one.
+    /// Kind of normalization.
     pub kind: NormKind,
-    /// Added to the variance.
+    /// Added to the variance for numerical stability.
     pub eps: f64,
-    /// Whether it also shifts (layer normalisation only).
+    /// Whether it has a bias (layer normalization only).
     pub bias: bool,
 }
 
@@ -32,7 +37,7 @@ impl Default for NormConfig {
     }
 }
 
-/// Normalises the last dimension.
+/// Normalizes the last dimension.
 pub struct Norm {
     weight: Tensor,
     bias: Option<Tensor>,
@@ -40,12 +45,12 @@ pub struct Norm {
 }
 
 impl Norm {
-    /// A layer with `weight` `[width]` and maybe `bias` `[width]` under `scope`.
-    pub fn new(scope: &Scope<'_>, width: i64, config: NormConfig) -> Result<Self> {
+    /// A layer with `weight` `[dim]` and maybe `bias` `[dim]` under `scope`.
+    pub fn new(scope: &Scope<'_>, dim: i64, config: NormConfig) -> Result<Self> {
         let bias = config.bias && config.kind == NormKind::LayerNorm;
         Ok(Self {
-            weight: scope.param("weight", &[width], Init::Ones)?,
-            bias: bias.then(|| scope.param("bias", &[width], Init::Zeros)).transpose()?,
+            weight: scope.param("weight", &[dim], Init::Ones)?,
+            bias: bias.then(|| scope.param("bias", &[dim], Init::Zeros)).transpose()?,
             config,
         })
     }
@@ -60,32 +65,33 @@ impl Module for Norm {
     }
 }
 
-/// Normalises each channel of `[batch, channels, …]` by the batch while training, by its running statistics otherwise.
+/// Normalizes each channel of `[batch, channels, …]`, by the statistics of the batch during training and by running
+/// statistics otherwise.
 pub struct BatchNorm {
     weight: Tensor,
     bias: Tensor,
     mean: Tensor,
     variance: Tensor,
-    epsilon: f64,
+    eps: f64,
     momentum: f64,
 }
 
 impl BatchNorm {
-    /// A layer over `channels`; `momentum` is the weight of the newest batch.
-    pub fn new(scope: &Scope<'_>, channels: i64, epsilon: f64, momentum: f64) -> Result<Self> {
+    /// A layer over `channels`; `momentum` is the weight of the newest batch in the running statistics.
+    pub fn new(scope: &Scope<'_>, channels: i64, eps: f64, momentum: f64) -> Result<Self> {
         Ok(Self {
             weight: scope.param("weight", &[channels], Init::Ones)?,
             bias: scope.param("bias", &[channels], Init::Zeros)?,
             mean: scope.buffer("running_mean", &[channels], Init::Zeros)?,
             variance: scope.buffer("running_var", &[channels], Init::Ones)?,
-            epsilon,
+            eps,
             momentum,
         })
     }
 
-    /// The scale and shift that it amounts to outside training, for folding into the convolution before it.
+    /// The scale and shift that it applies outside training, to be folded into the convolution before it.
     pub fn scale_and_shift(&self) -> Result<(Tensor, Tensor)> {
-        let scale = self.variance.add_scalar(self.epsilon)?.rsqrt()?.mul(&self.weight)?;
+        let scale = self.variance.add_scalar(self.eps)?.rsqrt()?.mul(&self.weight)?;
         let shift = self.bias.sub(&self.mean.mul(&scale)?)?;
         Ok((scale, shift))
     }
@@ -93,35 +99,35 @@ impl BatchNorm {
 
 impl Module for BatchNorm {
     fn forward(&self, input: &Tensor, train: bool) -> Result<Tensor> {
-        // One row with one place has no variance; libtorch would refuse it, and the running statistics serve.
+        // A single value per channel has no variance, which libtorch rejects; the running statistics are used instead.
         let rows = input.size(0)? * input.shape().iter().skip(2).product::<i64>();
         let train = train && rows > 1;
-        input.batch_norm(&self.weight, &self.bias, &self.mean, &self.variance, train, self.momentum, self.epsilon)
+        input.batch_norm(&self.weight, &self.bias, &self.mean, &self.variance, train, self.momentum, self.eps)
     }
 }
 
-/// Normalises groups of channels of `[batch, channels, …]`.
+/// Normalizes groups of channels of `[batch, channels, …]`.
 pub struct GroupNorm {
     weight: Tensor,
     bias: Tensor,
     groups: i64,
-    epsilon: f64,
+    eps: f64,
 }
 
 impl GroupNorm {
-    /// A layer over `channels` in `groups`.
-    pub fn new(scope: &Scope<'_>, groups: i64, channels: i64, epsilon: f64) -> Result<Self> {
+    /// A layer over `channels` channels in `groups` groups.
+    pub fn new(scope: &Scope<'_>, groups: i64, channels: i64, eps: f64) -> Result<Self> {
         Ok(Self {
             weight: scope.param("weight", &[channels], Init::Ones)?,
             bias: scope.param("bias", &[channels], Init::Zeros)?,
             groups,
-            epsilon,
+            eps,
         })
     }
 }
 
 impl Module for GroupNorm {
     fn forward(&self, input: &Tensor, _train: bool) -> Result<Tensor> {
-        input.group_norm(self.groups, &self.weight, &self.bias, self.epsilon)
+        input.group_norm(self.groups, &self.weight, &self.bias, self.eps)
     }
 }

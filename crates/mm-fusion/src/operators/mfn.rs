@@ -114,7 +114,7 @@ impl FusionOperator for Mfn {
             any = any.logical_or(&input.position_mask()?)?;
         }
         let mut states =
-            self.cells.iter().zip(inputs).map(|(c, p)| Ok(c.start(&p.values)?)).collect::<Result<Vec<_>>>()?;
+            self.cells.iter().zip(inputs).map(|(c, p)| Ok(c.zero_state(&p.values)?)).collect::<Result<Vec<_>>>()?;
         let mut memory = Tensor::zeros(&[rows, self.memory_dim], DType::F32, any.device())?;
         let mut outputs = Vec::new();
         for step in 0..length {

@@ -1,21 +1,23 @@
-//! Long short-term memory (Hochreiter 1997), maybe in both directions (Graves 2005), with PyTorch's names and equations.
+//! Long short-term memory, in one or both directions, with PyTorch's names and equations.
+//!
+//! *Long Short-Term Memory* (Hochreiter & Schmidhuber, 1997), <https://doi.org/10.1162/neco.1997.9.8.1735>.
 
 use crate::{DType, Error, Init, Result, Scope, Tensor};
 use serde::{Deserialize, Serialize};
 
-/// Sizes of an [`Lstm`].
+/// Configuration of an [`Lstm`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LstmConfig {
-    /// Width of the input.
+    /// Dimension of the input.
     pub input_dim: i64,
-    /// Width of the state of one direction.
+    /// Dimension of the state of one direction.
     pub hidden_dim: i64,
-    /// Layers on each other.
+    /// Number of stacked layers.
     pub num_layers: i64,
-    /// Whether a second network reads from the end.
+    /// Whether a second network processes each row from its end.
     pub bidirectional: bool,
-    /// Rate of dropout between the layers.
+    /// Dropout rate between layers.
     pub dropout: f64,
 }
 
@@ -30,9 +32,9 @@ impl Weights {
             scope.param(&format!("bias_ih{suffix}"), &[4 * hidden], init)?,
             scope.param(&format!("bias_hh{suffix}"), &[4 * hidden], init)?,
         ]);
-        // Weights that another network shares must stay where they are.
+        // Weights that another network shares must keep their memory.
         if !scope.is_detached() && !scope.is_frozen() {
-            Tensor::lay_lstm_weights(weights.all(), input, hidden)?;
+            Tensor::flatten_lstm_weights(weights.all(), input, hidden)?;
         }
         Ok(weights)
     }
@@ -42,7 +44,8 @@ impl Weights {
     }
 }
 
-/// `[batch, length, input]` → `[batch, length, directions · hidden]`. Padding at the end of a row changes nothing before it.
+/// `[batch, length, input_dim]` → `[batch, length, directions · hidden_dim]`. Padding at the end of a row does not
+/// affect earlier positions.
 pub struct Lstm {
     layers: Vec<Vec<Weights>>,
     config: LstmConfig,
@@ -71,28 +74,28 @@ impl Lstm {
         Ok(Self { layers, config })
     }
 
-    /// Width of what it gives.
+    /// Dimension of the output.
     pub fn dim(&self) -> i64 {
         self.config.hidden_dim * if self.config.bidirectional { 2 } else { 1 }
     }
 
-    /// Runs over the rows; with a mask `[batch, length]`, true where there is data (padding at the end only), positions of padding give
-    /// zeros.
+    /// The states of all positions; with a mask `[batch, length]`, true for data (padding at the end only), padding
+    /// gives zeros.
     pub fn forward(&self, x: &Tensor, mask: Option<&Tensor>, train: bool) -> Result<Tensor> {
-        let backwards = if self.config.bidirectional { Some(reversal(x, mask)?) } else { None };
+        let reversed = if self.config.bidirectional { Some(reversal(x, mask)?) } else { None };
         let mut x = x.clone();
-        for (number, directions) in self.layers.iter().enumerate() {
-            if number > 0 {
+        for (layer, directions) in self.layers.iter().enumerate() {
+            if layer > 0 {
                 x = x.dropout(self.config.dropout, train)?;
             }
             let mut out = directions[0].lstm(&x, self.config.hidden_dim)?;
-            if let (Some(order), Some(weights)) = (&backwards, directions.get(1)) {
-                let turned = |x: &Tensor| -> Result<Tensor> {
+            if let (Some(order), Some(weights)) = (&reversed, directions.get(1)) {
+                let reverse = |x: &Tensor| -> Result<Tensor> {
                     let shape = x.shape();
                     x.gather(1, &order.unsqueeze(-1)?.expand(&[shape[0], shape[1], shape[2]])?)
                 };
-                let back = turned(&weights.lstm(&turned(&x)?, self.config.hidden_dim)?)?;
-                out = Tensor::cat(&[&out, &back], -1)?; // [batch, length, 2 · hidden]
+                let backward = reverse(&weights.lstm(&reverse(&x)?, self.config.hidden_dim)?)?;
+                out = Tensor::cat(&[&out, &backward], -1)?; // [batch, length, 2 · hidden]
             }
             x = match mask {
                 Some(mask) => out.mul(&mask.unsqueeze(-1)?.to_dtype(out.dtype()?)?)?,
@@ -109,17 +112,17 @@ impl Weights {
     }
 }
 
-/// For each row the places of its positions from its own last to its first, padding where it is: `[batch, length]` int64.
+/// Indices that reverse the data of each row and leave its padding in place, `[batch, length]` int64.
 fn reversal(x: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
     let (rows, length) = (x.size(0)?, x.size(1)?);
-    let places = Tensor::arange(0, length, x.device())?.unsqueeze(0)?.expand(&[rows, length])?;
-    let Some(mask) = mask else { return places.neg()?.add_scalar((length - 1) as f64)?.to_dtype(DType::I64) };
+    let positions = Tensor::arange(0, length, x.device())?.unsqueeze(0)?.expand(&[rows, length])?;
+    let Some(mask) = mask else { return positions.neg()?.add_scalar((length - 1) as f64)?.to_dtype(DType::I64) };
     let count = mask.to_dtype(DType::I64)?.sum_dim(&[1], true)?; // [batch, 1]
-    let turned = count.sub(&places)?.add_scalar(-1.0)?.to_dtype(DType::I64)?;
-    turned.where_cond(&places.lt(&count)?, &places)
+    let reversed = count.sub(&positions)?.add_scalar(-1.0)?.to_dtype(DType::I64)?;
+    reversed.where_cond(&positions.lt(&count)?, &positions)
 }
 
-/// One step of long short-term memory.
+/// One step of an LSTM.
 pub struct LstmCell {
     weights: Weights,
     hidden: i64,
@@ -131,8 +134,8 @@ impl LstmCell {
         Ok(Self { weights: Weights::new(scope, "", input, hidden)?, hidden })
     }
 
-    /// States of zero for so many rows.
-    pub fn start(&self, like: &Tensor) -> Result<(Tensor, Tensor)> {
+    /// Hidden and cell states of zeros for the rows of `like`.
+    pub fn zero_state(&self, like: &Tensor) -> Result<(Tensor, Tensor)> {
         let zero = Tensor::zeros(&[like.size(0)?, self.hidden], like.dtype()?, like.device())?;
         Ok((zero.clone(), zero))
     }
@@ -149,7 +152,7 @@ mod tests {
     use crate::{Device, Params};
 
     #[test]
-    fn padding_changes_nothing_and_a_cell_step_is_a_step_of_the_layer() {
+    fn padding_is_ignored_and_cell_steps_match_the_layer() {
         let params = Params::new(Device::Cpu);
         let config = LstmConfig { input_dim: 3, hidden_dim: 4, num_layers: 2, bidirectional: true, dropout: 0.0 };
         let lstm = Lstm::new(&params.scope().pp("lstm"), config).unwrap();
@@ -169,7 +172,7 @@ mod tests {
             let all = cell.weights.all();
             long.lstm(all, 4).unwrap()
         };
-        let (mut hidden, mut state) = cell.start(&long.select(1, 0).unwrap()).unwrap();
+        let (mut hidden, mut state) = cell.zero_state(&long.select(1, 0).unwrap()).unwrap();
         for step in 0..6 {
             (hidden, state) = cell.step(&long.select(1, step).unwrap(), (&hidden, &state)).unwrap();
             let off = hidden.sub(&layer.select(1, step).unwrap()).unwrap();

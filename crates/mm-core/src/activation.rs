@@ -1,24 +1,24 @@
-//! Activations under the names that checkpoints' configs use.
+//! Activations, by the names in checkpoints' configs.
 
 use crate::{Result, Tensor};
 use serde::{Deserialize, Serialize};
 
-/// A pointwise nonlinearity; serde reads transformers' names (`gelu_new`, `quick_gelu`, `swish` …).
+/// A pointwise activation, deserialized from transformers' names (`gelu_new`, `quick_gelu`, `swish`, …).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
-    /// Gaussian error linear unit, exact (Hendrycks 2016).
+    /// Gaussian error linear unit, exact (Hendrycks & Gimpel, 2016, <https://arxiv.org/abs/1606.08415>).
     #[default]
     #[serde(alias = "gelu_python")]
     Gelu,
-    /// Its tanh approximation.
+    /// Gaussian error linear unit, tanh approximation.
     #[serde(alias = "gelu_pytorch_tanh", alias = "gelu_fast")]
     GeluNew,
-    /// x · sigmoid(1.702 x), CLIP's.
+    /// x · sigmoid(1.702 x), as in CLIP.
     QuickGelu,
-    /// Rectifier.
+    /// max(x, 0).
     Relu,
-    /// Rectifier capped at six.
+    /// min(max(x, 0), 6).
     Relu6,
     /// x · sigmoid(x).
     #[serde(alias = "swish")]
@@ -27,13 +27,13 @@ pub enum Activation {
     Tanh,
     /// Logistic sigmoid.
     Sigmoid,
-    /// The value itself.
+    /// No activation.
     #[serde(alias = "linear")]
     Identity,
 }
 
 impl Activation {
-    /// Applies it to each number.
+    /// Applies the activation elementwise.
     pub fn apply(self, x: &Tensor) -> Result<Tensor> {
         match self {
             Self::Gelu => x.gelu(),

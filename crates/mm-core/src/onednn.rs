@@ -1,9 +1,11 @@
-//! libtorch's fused oneDNN operators: a matrix product or a convolution with what follows it (an activation, the sum with a residual)
-//! in one pass, on weights laid out for the processor once. They are no part of tch, but libtorch exports them as plain C for its
-//! compiled models (`aoti_torch_…`, torch/csrc/inductor/aoti_torch/c/shim_cpu.h of 2.11); looked up when the program runs, so that
-//! a libtorch without them is served by the ordinary operators.
+//! libtorch's fused oneDNN operators: a matrix product or a convolution together with what follows it (an activation,
+//! the sum with a residual), on weights in oneDNN's own layout.
+//!
+//! tch does not wrap them, but libtorch exports them as plain C for its compiled models (`aoti_torch_…`,
+//! torch/csrc/inductor/aoti_torch/c/shim_cpu.h of 2.11). They are looked up at run time, so that the ordinary operators
+//! serve where a libtorch lacks them.
 
-use crate::{DType, Error, Result, Tensor, nn::Activation};
+use crate::{DType, Device, Error, Result, Tensor, activation::Activation, symbols::find};
 use std::{
     ffi::{CStr, c_char, c_void},
     ptr::{null, null_mut},
@@ -34,7 +36,7 @@ type ConvolutionAdd = unsafe extern "C" fn(
 ) -> i32;
 type Dispatch = unsafe extern "C" fn(*const c_char, *const c_char, *mut u64) -> i32;
 type NewHandle = unsafe extern "C" fn(Handle, *mut Handle) -> i32;
-type Differentiates = unsafe extern "C" fn() -> bool;
+type GradModeEnabled = unsafe extern "C" fn() -> bool;
 
 struct Kernels {
     linear: Linear,
@@ -43,7 +45,7 @@ struct Kernels {
     convolution_add: ConvolutionAdd,
     dispatch: Dispatch,
     new_handle: NewHandle,
-    differentiates: Differentiates,
+    grad_mode_enabled: GradModeEnabled,
 }
 
 fn kernels() -> Option<&'static Kernels> {
@@ -51,26 +53,13 @@ fn kernels() -> Option<&'static Kernels> {
     KERNELS.get_or_init(look_up).as_ref()
 }
 
-/// A function of the libraries that are loaded, by its name.
-#[cfg(unix)]
-pub(crate) fn find(name: &CStr) -> Option<Handle> {
-    // SAFETY: a look-up by name; nothing is called.
-    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
-    (!found.is_null()).then_some(found)
-}
-
-#[cfg(not(unix))]
-pub(crate) fn find(_: &CStr) -> Option<Handle> {
-    None
-}
-
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn look_up() -> Option<Kernels> {
-    // For measuring what they bring, and for a machine where they fail.
+    // To measure their effect, and for machines on which they fail.
     if std::env::var_os("MM_FUSED").is_some_and(|v| v == "0") {
         return None;
     }
-    // SAFETY: these are the types that shim_cpu.h and shim.h of this libtorch declare.
+    // SAFETY: the types are those declared in shim_cpu.h and shim.h of this libtorch.
     unsafe {
         Some(Kernels {
             linear: std::mem::transmute::<Handle, Linear>(find(c"aoti_torch_cpu__linear_pointwise")?),
@@ -83,7 +72,9 @@ fn look_up() -> Option<Kernels> {
             )?),
             dispatch: std::mem::transmute::<Handle, Dispatch>(find(c"aoti_torch_call_dispatcher")?),
             new_handle: std::mem::transmute::<Handle, NewHandle>(find(c"aoti_torch_new_tensor_handle")?),
-            differentiates: std::mem::transmute::<Handle, Differentiates>(find(c"aoti_torch_grad_mode_is_enabled")?),
+            grad_mode_enabled: std::mem::transmute::<Handle, GradModeEnabled>(find(
+                c"aoti_torch_grad_mode_is_enabled",
+            )?),
         })
     }
 }
@@ -93,14 +84,14 @@ fn look_up() -> Option<Kernels> {
     None
 }
 
-/// Whether these operators support a frozen weight: its type on this processor, and its device.
-pub(crate) fn serve(weight: &Tensor) -> bool {
+/// Whether the operators can apply this weight: its type on this processor, and its device.
+pub(crate) fn supports_weight(weight: &Tensor) -> bool {
     let supported = match weight.dtype() {
         Ok(DType::F32) => true,
         Ok(DType::BF16) => supports_bfloat16(),
         _ => false,
     };
-    supported && weight.device() == crate::Device::Cpu && kernels().is_some()
+    supported && weight.device() == Device::Cpu && kernels().is_some()
 }
 
 /// Whether oneDNN computes in bfloat16 on this processor; without these instructions it refuses to.
@@ -117,19 +108,19 @@ fn supports_bfloat16() -> bool {
     false
 }
 
-/// Whether they serve this input: nothing of it is differentiated, for they have no derivatives.
-pub(crate) fn take(input: &Tensor, weight: &Tensor) -> bool {
+/// Whether the operators accept this input: they have no derivatives, so it must not require gradients.
+pub(crate) fn accepts_input(input: &Tensor, weight: &Tensor) -> bool {
     !input.0.requires_grad() && input.0.kind() == weight.0.kind() && input.0.numel() > 0
 }
 
-/// Whether gradients are recorded on this thread; yes where it is not known.
-pub(crate) fn recording() -> bool {
-    // SAFETY: it reads a flag of this thread.
-    kernels().is_none_or(|k| unsafe { (k.differentiates)() })
+/// Whether gradients are recorded on this thread; true if unknown.
+pub(crate) fn grad_enabled() -> bool {
+    // SAFETY: the function reads a flag of this thread.
+    kernels().is_none_or(|k| unsafe { (k.grad_mode_enabled)() })
 }
 
-/// How an activation is called by these operators.
-fn words(activation: Activation) -> Option<(&'static CStr, &'static CStr)> {
+/// Name and algorithm of an activation in these operators.
+fn activation_names(activation: Activation) -> Option<(&'static CStr, &'static CStr)> {
     Some(match activation {
         Activation::Identity => (c"none", c""),
         Activation::Gelu => (c"gelu", c"none"),
@@ -143,135 +134,137 @@ fn words(activation: Activation) -> Option<(&'static CStr, &'static CStr)> {
     })
 }
 
-/// Whether an activation can be fused as it is.
-pub(crate) fn fuses(activation: Activation) -> bool {
-    words(activation).is_some()
+/// Whether the operators can compute this activation.
+pub(crate) fn fuses_activation(activation: Activation) -> bool {
+    activation_names(activation).is_some()
 }
 
 fn handle(tensor: &Tensor) -> Handle {
     tensor.0.as_ptr().cast_mut().cast()
 }
 
-fn taken(op: &'static str, status: i32, out: Handle, inputs: &[&Tensor]) -> Result<Tensor> {
+fn check_status(op: &'static str, status: i32, out: Handle, inputs: &[&Tensor]) -> Result<Tensor> {
     if status != 0 || out.is_null() {
         let found = inputs.iter().map(|t| format!("{t:?}")).collect::<Vec<_>>().join(" and ");
-        let reason = "oneDNN refused; MM_FUSED=0 in the environment computes without its fused operators".into();
+        let reason = "oneDNN failed; set MM_FUSED=0 in the environment to compute without its fused operators".into();
         return Err(Error::Tensor { op, found, reason });
     }
-    // SAFETY: a success means that `out` is a new tensor, which is now ours.
+    // SAFETY: on success, `out` is a new tensor owned by the caller.
     Ok(Tensor(unsafe { tch::Tensor::from_ptr(out.cast()) }))
 }
 
-/// A weight `[output, input]` laid out as oneDNN likes it best here; an opaque tensor for [`linear`] alone.
+/// A weight `[out_features, in_features]` in the layout that oneDNN prefers: an opaque tensor for [`linear`] and
+/// [`linear_add`] only.
 pub(crate) fn pack_linear(weight: &Tensor) -> Result<Tensor> {
-    let refuse = || taken("pack_linear", 1, null_mut(), &[weight]);
-    let Some(k) = kernels() else { return refuse() };
+    let failed = || check_status("pack_linear", 1, null_mut(), &[weight]);
+    let Some(k) = kernels() else { return failed() };
     let weight = weight.detach()?.contiguous()?;
-    let mut own = null_mut();
-    // SAFETY: the handle is of a live tensor; the new one is given away below.
-    if unsafe { (k.new_handle)(handle(&weight), &raw mut own) } != 0 {
-        return refuse();
+    let mut owned = null_mut();
+    // SAFETY: the handle is that of a live tensor; the new one is passed on below.
+    if unsafe { (k.new_handle)(handle(&weight), &raw mut owned) } != 0 {
+        return failed();
     }
     // The operator's arguments: the tensor, and no batch size.
-    let mut stack = [own as u64, 0];
-    // SAFETY: as many values as the schema has arguments; the call takes the tensor and leaves its result in the first place.
+    let mut stack = [owned as u64, 0];
+    // SAFETY: one value per argument of the schema; the call consumes the tensor and stores its result in the first
+    // element.
     let status = unsafe { (k.dispatch)(c"mkldnn::_reorder_linear_weight".as_ptr(), c"".as_ptr(), stack.as_mut_ptr()) };
-    taken("pack_linear", status, stack[0] as Handle, &[&weight])
+    check_status("pack_linear", status, stack[0] as Handle, &[&weight])
 }
 
-/// What the operators are told of an activation: its name, numbers that go with it, and how many, and its kind.
-fn told<T>(
+/// Calls `call` with the name of an activation, its parameters and their number, and its algorithm.
+fn with_activation_args<T>(
     activation: Activation,
     call: impl FnOnce(&*const c_char, *const *const f64, i64, *const *const c_char) -> T,
 ) -> Option<T> {
-    let (word, algorithm) = words(activation)?;
+    let (name, algorithm) = activation_names(activation)?;
     let bounds = [0.0f64, 6.0];
     let scalars = [&raw const bounds[0], &raw const bounds[1]];
     let count = if activation == Activation::Relu6 { 2 } else { 0 };
-    let (word, algorithm) = (word.as_ptr(), algorithm.as_ptr());
-    Some(call(&word, scalars.as_ptr(), count, &raw const algorithm))
+    let (name, algorithm) = (name.as_ptr(), algorithm.as_ptr());
+    Some(call(&name, scalars.as_ptr(), count, &raw const algorithm))
 }
 
-/// A bias as the operators take it: where its handle lies, or nowhere.
+/// A bias as the operators take it: a pointer to its handle, or null.
 struct Bias(Handle);
 
 impl Bias {
-    fn of(bias: Option<&Tensor>) -> Self {
+    fn new(bias: Option<&Tensor>) -> Self {
         Self(bias.map_or(null_mut(), handle))
     }
 
-    fn place(&mut self) -> *mut Handle {
+    fn pointer(&mut self) -> *mut Handle {
         if self.0.is_null() { null_mut() } else { &raw mut self.0 }
     }
 }
 
-/// `activation(input · weightᵀ + bias)`, with a weight of [`pack_linear`].
+/// `activation(input · weightᵀ + bias)`, with a weight from [`pack_linear`].
 pub(crate) fn linear(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>, activation: Activation) -> Result<Tensor> {
-    let (mut bias, mut out) = (Bias::of(bias), null_mut());
+    let (mut bias, mut out) = (Bias::new(bias), null_mut());
     let status = kernels().and_then(|k| {
-        told(activation, |word, scalars, count, algorithm| {
+        with_activation_args(activation, |name, scalars, count, algorithm| {
             let (x, w) = (handle(input), handle(weight));
-            // SAFETY: handles of live tensors; strings and numbers outlive the call.
-            unsafe { (k.linear)(x, w, bias.place(), *word, scalars, count, algorithm, &raw mut out) }
+            // SAFETY: handles of live tensors; strings and parameters outlive the call.
+            unsafe { (k.linear)(x, w, bias.pointer(), *name, scalars, count, algorithm, &raw mut out) }
         })
     });
-    taken("linear", status.unwrap_or(1), out, &[input])
+    check_status("linear", status.unwrap_or(1), out, &[input])
 }
 
-/// `input · weightᵀ + bias + residual`.
+/// `input · weightᵀ + bias + residual`, with a weight from [`pack_linear`].
 pub(crate) fn linear_add(input: &Tensor, weight: &Tensor, bias: Option<&Tensor>, residual: &Tensor) -> Result<Tensor> {
-    let (mut bias, mut out) = (Bias::of(bias), null_mut());
+    let (mut bias, mut out) = (Bias::new(bias), null_mut());
     let status = kernels().map(|k| {
         let (x, other, w) = (handle(input), handle(residual), handle(weight));
         // SAFETY: as above.
-        unsafe { (k.linear_add)(x, other, w, bias.place(), c"add".as_ptr(), &raw mut out) }
+        unsafe { (k.linear_add)(x, other, w, bias.pointer(), c"add".as_ptr(), &raw mut out) }
     });
-    taken("linear_add", status.unwrap_or(1), out, &[input, residual])
+    check_status("linear_add", status.unwrap_or(1), out, &[input, residual])
 }
 
-/// Sizes of a convolution.
+/// Padding, stride and groups of a convolution.
 #[derive(Clone, Copy)]
-pub(crate) struct Window {
+pub(crate) struct ConvParams {
     pub(crate) padding: [i64; 2],
     pub(crate) stride: [i64; 2],
     pub(crate) groups: i64,
 }
 
-/// `activation(convolution(input) + residual)`; the residual's memory is used for the result.
+/// `activation(convolution(input) + residual)`; the result overwrites the residual's memory.
 #[rustfmt::skip]
 pub(crate) fn convolution(
     input: &Tensor,
     weight: &Tensor,
     bias: Option<&Tensor>,
-    window: Window,
+    params: ConvParams,
     activation: Activation,
     residual: Option<&Tensor>,
 ) -> Result<Tensor> {
-    let (mut bias, mut out) = (Bias::of(bias), null_mut());
-    let Window { padding, stride, groups } = window;
+    let (mut bias, mut out) = (Bias::new(bias), null_mut());
+    let ConvParams { padding, stride, groups } = params;
     let (padding, stride, dilation) = (padding.as_ptr(), stride.as_ptr(), [1i64, 1]);
     let (x, w, dilation) = (handle(input), handle(weight), dilation.as_ptr());
     let mut alpha = 1.0f64;
     let status = kernels().and_then(|k| {
-        told(activation, |word, scalars, count, algorithm| {
+        with_activation_args(activation, |name, scalars, count, algorithm| {
             let Some(residual) = residual else {
                 // SAFETY: as above; each list comes with its length.
                 return unsafe {
                     (k.convolution)(
-                        x, w, bias.place(), padding, 2, stride, 2, dilation, 2, groups,
-                        *word, scalars, count, algorithm, &raw mut out,
+                        x, w, bias.pointer(), padding, 2, stride, 2, dilation, 2, groups,
+                        *name, scalars, count, algorithm, &raw mut out,
                     )
                 };
             };
-            let word: *const *const c_char = if activation == Activation::Identity { null() } else { word };
+            let name: *const *const c_char = if activation == Activation::Identity { null() } else { name };
             // SAFETY: as above.
             unsafe {
                 (k.convolution_add)(
-                    handle(residual), x, w, bias.place(), padding, 2, stride, 2, dilation, 2, groups,
-                    c"add".as_ptr(), &raw mut alpha, word, scalars, count, algorithm, &raw mut out,
+                    handle(residual), x, w, bias.pointer(), padding, 2, stride, 2, dilation, 2, groups,
+                    c"add".as_ptr(), &raw mut alpha, name, scalars, count, algorithm, &raw mut out,
                 )
             }
         })
     });
-    taken("convolution", status.unwrap_or(1), out, &[input, weight])
+    check_status("convolution", status.unwrap_or(1), out, &[input, weight])
 }

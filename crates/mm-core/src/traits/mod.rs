@@ -1,0 +1,13 @@
+//! The traits that the crates of the workspace share: small and object-safe.
+
+mod encoder;
+mod processor;
+mod reasoner;
+mod representation;
+mod training;
+
+pub use encoder::{Encoder, Module};
+pub use processor::{ProcessContext, Processor, Source, is_missing_cell};
+pub use reasoner::{AttentionStep, Reasoner, ReasonerOutput};
+pub use representation::{GenerativeDecoder, InputSet, RepresentationLearner};
+pub use training::{LossOutput, TrainingObjective};
