@@ -196,8 +196,8 @@ fn runs_and_checkpoints() {
     drop(lock);
     // Cut short; a header that lies about its size; another shape.
     for (bytes, wanted) in [
-        (whole[..whole.len() - 9].to_vec(), "not a whole safetensors file"),
-        ([&(1u64 << 50).to_le_bytes()[..], &whole[8..]].concat(), "not a whole safetensors file"),
+        (whole[..whole.len() - 9].to_vec(), "not a complete safetensors file"),
+        ([&(1u64 << 50).to_le_bytes()[..], &whole[8..]].concat(), "not a complete safetensors file"),
     ] {
         std::fs::write(&best, bytes).unwrap();
         refused(&["eval", "--model", "run", "--device", "cpu"], world.path(), &["best.safetensors", wanted]);
@@ -209,7 +209,7 @@ fn runs_and_checkpoints() {
     refused(
         &["eval", "--model", "run", "--device", "cpu"],
         world.path(),
-        &["does not fit the model", "found [16", "wanted [24"],
+        &["does not fit the model", "found [16", "expected [24"],
     );
     std::fs::write(&config, text).unwrap();
     assert!(mm(&["eval", "--model", "run", "--device", "cpu"], world.path()).status.success());
@@ -250,7 +250,7 @@ fn a_full_disk_while_a_checkpoint_is_written_and_a_read_only_folder() {
         "--set",
         "train.epochs=30",
     ];
-    refused(&arguments, world.path(), &["could not be written", "No space left", "untouched"]);
+    refused(&arguments, world.path(), &["cannot be written", "No space left", "unchanged"]);
     // What was saved before is still whole, and no half-written file is left.
     // Closed again at once: an open checkpoint is mapped, and a mapped file keeps its file system mounted.
     let held =

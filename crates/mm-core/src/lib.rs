@@ -19,7 +19,6 @@
 
 mod activation;
 mod adam;
-mod adapter;
 mod autocast;
 pub mod checkpoint;
 pub mod config;
@@ -27,6 +26,7 @@ mod device;
 mod dtype;
 mod error;
 mod features;
+mod lora;
 mod modality;
 mod nf4;
 pub mod nn;
@@ -40,15 +40,15 @@ mod tensor;
 mod traits;
 
 pub use adam::AdamStep;
-pub use adapter::{ADAPTER_CONFIG, Adapter, LoraConfig, Quantization};
 pub use autocast::autocast;
 pub use checkpoint::Checkpoint;
 pub use device::Device;
 pub use dtype::DType;
 pub use error::{Error, Result};
 pub use features::{FeatureSet, Features, Input, Pooling};
+pub use lora::{ADAPTER_CONFIG, Adapter, LoraConfig, Quantization};
 pub use modality::Modality;
-pub use params::{Init, Params, Role, Scope};
+pub use params::{Init, Params, Role, Scope, TensorRef};
 pub use registry::{BuildContext, BuiltEncoder, Proposal, Registry};
 pub use runtime::{cache_dir, num_threads, retain_freed_memory, set_num_threads};
 pub use tensor::{Element, Interpolation, Tensor, enable_grad, no_grad};

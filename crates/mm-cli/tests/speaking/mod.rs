@@ -473,7 +473,7 @@ fn what_is_wrong_with_learning_further_is_told() {
     let ask = ["answer", "--model", "lone", "--image", "x.png", "--question", "what?"];
     refused(&ask, folder, &["nobody/nothing", "models pull"]);
     std::fs::write(lone.join("adapter_config.json"), r#"{"peft_type": "IA3"}"#).unwrap();
-    refused(&ask, folder, &["found IA3, wanted LORA"]);
+    refused(&ask, folder, &["found IA3, expected LORA"]);
 }
 
 /// A second of a tone at 16 kHz.

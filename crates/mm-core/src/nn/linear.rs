@@ -1,7 +1,7 @@
 //! The affine map.
 
 use super::Activation;
-use crate::{DType, Init, Module, Result, Scope, Tensor, adapter::LowRank, autocast, checkpoint, nf4::Nf4, onednn};
+use crate::{DType, Init, Module, Result, Scope, Tensor, autocast, checkpoint, lora::LoraPair, nf4::Nf4, onednn};
 use std::cell::{OnceCell, RefCell};
 
 /// `x · weightᵀ + bias`, from width `input` to width `output`.
@@ -19,7 +19,7 @@ pub struct Linear {
     /// Inputs of at most so many rows do not go through those.
     few: usize,
     /// What is learned beside the weight.
-    adapter: Option<LowRank>,
+    adapter: Option<LoraPair>,
     /// The weight, where it is held in four bits; `weight` is empty then.
     four_bit: Option<Nf4>,
 }
@@ -40,13 +40,13 @@ impl Linear {
     /// A layer whose `weight` `[output, input]` and `bias` `[output]` lie under `scope`; fresh ones are uniform in ±1/√input.
     pub fn new(scope: &Scope<'_>, input: i64, output: i64, bias: bool) -> Result<Self> {
         let bound = 1.0 / (input.max(1) as f64).sqrt();
-        let four_bit = scope.four_bit(&[output, input])?;
+        let four_bit = scope.nf4(&[output, input])?;
         let weight = match &four_bit {
             Some(_) => Tensor::zeros(&[0, input], DType::F32, scope.device())?,
             None => scope.param("weight", &[output, input], Init::Uniform(bound))?,
         };
         let bias = bias.then(|| scope.param("bias", &[output], Init::Uniform(bound))).transpose()?;
-        let adapter = scope.adapter(input, output)?;
+        let adapter = scope.lora(input, output)?;
         let served = scope.is_frozen() && adapter.is_none() && four_bit.is_none() && onednn::supports_weight(&weight);
         let few = if scope.is_decode_mode() { 0 } else { FEW };
         let (more, packed, lent) = (Box::default(), OnceCell::new(), RefCell::default());
@@ -197,7 +197,7 @@ impl Linear {
             self.lent.take();
         }
         activation.apply(&match &self.adapter {
-            Some(adapter) => plain.add(&adapter.apply(input)?)?,
+            Some(adapter) => plain.add(&adapter.forward(input)?)?,
             None => plain,
         })
     }

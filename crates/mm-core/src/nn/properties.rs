@@ -223,7 +223,7 @@ fn packed_projections_keep_their_names_and_what_is_missing_or_misshapen_is_told_
     Linear::new(&root.pp("q_proj"), 9, 8, true).unwrap();
     Linear::new(&root.pp("nowhere"), 3, 4, false).unwrap();
     let text = wrong.finish().unwrap_err().to_string();
-    assert!(text.contains("a.q_proj.weight: found [8, 8], wanted [8, 9]"), "{text}");
+    assert!(text.contains("a.q_proj.weight: found [8, 8], expected [8, 9]"), "{text}");
     assert!(text.contains("missing a.nowhere.weight [4, 3]"), "{text}");
 
     let other = Params::new(Device::Cpu);

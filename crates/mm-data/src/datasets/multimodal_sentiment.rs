@@ -155,13 +155,15 @@ fn read_split(
 /// The values of an array or of a list of numbers.
 fn to_numbers(object: &Object) -> Option<Vec<f64>> {
     match object {
-        Object::Array(array) => array.all().ok()?.to_vec().ok(),
+        Object::Array(array) => array.to_tensor().ok()?.to_vec().ok(),
         Object::List(items) => items
             .iter()
             .map(|i| match i {
                 Object::Float(v) => Some(*v),
                 Object::Int(v) => Some(*v as f64),
-                Object::Array(array) if array.shape().iter().product::<i64>() == 1 => array.all().ok()?.to_f64().ok(),
+                Object::Array(array) if array.shape().iter().product::<i64>() == 1 => {
+                    array.to_tensor().ok()?.to_f64().ok()
+                }
                 _ => None,
             })
             .collect(),

@@ -1,40 +1,45 @@
-//! Plain objects and `NumPy`'s arrays out of Python's pickles, as data sets are passed around: read, never executed.
+//! Plain objects and `NumPy` arrays in Python's pickles, as data sets are distributed: read, never executed.
 
-use super::pickle::{ArrayParts, Machine, Value};
+use super::{
+    super::mmap,
+    machine::Machine,
+    numpy::NumberType,
+    value::{ArrayParts, Value},
+};
 use crate::{Error, Result, Tensor};
 use memmap2::MmapMut;
 use std::{path::Path, sync::Arc};
 
-/// What a pickle holds.
+/// An object in a pickle.
 #[derive(Debug, Clone)]
 pub enum Object {
     /// `None`.
     None,
-    /// A truth value.
+    /// A boolean.
     Bool(bool),
-    /// A whole number.
+    /// An integer.
     Int(i64),
-    /// A number.
+    /// A floating-point number.
     Float(f64),
-    /// A text; Python 2's strings where they are UTF-8.
+    /// Text, including Python 2 strings that are UTF-8.
     Text(String),
     /// Bytes.
     Bytes(Vec<u8>),
-    /// A list, a tuple, or an array of objects or texts (its shape is lost: one after the other).
+    /// A list, a tuple, or an array of objects or strings, flattened.
     List(Vec<Object>),
-    /// A dictionary, in its order.
+    /// A dictionary, in insertion order.
     Dict(Vec<(Object, Object)>),
     /// An array of numbers.
     Array(Array),
 }
 
-/// An array of numbers whose numbers are read when asked for.
+/// An array of numbers, which are read on demand.
 #[derive(Debug, Clone)]
 pub struct Array {
     data: Data,
     shape: Vec<i64>,
     fortran: bool,
-    numbers: Numbers,
+    number_type: NumberType,
 }
 
 #[derive(Debug, Clone)]
@@ -44,118 +49,81 @@ enum Data {
     Owned(Arc<Vec<u8>>),
 }
 
-/// A `NumPy` type of numbers.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Numbers {
-    kind: char,
-    size: usize,
-    big: bool,
-}
-
-impl Numbers {
-    pub(super) fn new(name: &str, order: char) -> std::result::Result<Self, String> {
-        let mut letters = name.chars();
-        let kind = letters.next().unwrap_or(' ');
-        let size: usize = letters.as_str().parse().unwrap_or(0);
-        let known = matches!((kind, size), ('f', 2 | 4 | 8) | ('i' | 'u', 1 | 2 | 4 | 8) | ('b', 1));
-        if known {
-            Ok(Self { kind, size, big: order == '>' })
-        } else {
-            Err(format!("an array of type `{name}`; wanted numbers or texts"))
-        }
-    }
-
-    pub(super) fn read(self, bytes: &[u8]) -> Vec<f64> {
-        let one = |raw: &[u8]| {
-            let mut wide = [0u8; 8];
-            for (n, byte) in raw.iter().enumerate() {
-                wide[if self.big { self.size - 1 - n } else { n }] = *byte;
-            }
-            let low = u64::from_le_bytes(wide);
-            match (self.kind, self.size) {
-                ('f', 2) => half::f16::from_bits(low as u16).to_f64(),
-                ('f', 4) => f64::from(f32::from_bits(low as u32)),
-                ('f', _) => f64::from_bits(low),
-                ('i', size) => {
-                    let unused = 64 - 8 * size as u32;
-                    ((low << unused) as i64 >> unused) as f64
-                }
-                _ => low as f64,
-            }
-        };
-        bytes.chunks_exact(self.size).map(one).collect()
-    }
-}
-
 impl Array {
-    /// Its shape.
+    /// The shape.
     pub fn shape(&self) -> &[i64] {
         &self.shape
     }
 
     fn bytes(&self) -> &[u8] {
         match &self.data {
-            // AttentionStep at when it was made.
-            Data::Mapped(map, start) => &map[*start..*start + self.count() * self.numbers.size],
+            // The range was checked when the array was read.
+            Data::Mapped(map, start) => &map[*start..*start + self.numel() * self.number_type.size],
             Data::Owned(bytes) => bytes,
         }
     }
 
-    fn count(&self) -> usize {
+    fn numel(&self) -> usize {
         self.shape.iter().product::<i64>() as usize
     }
 
-    /// All its numbers, float64.
-    pub fn all(&self) -> Result<Tensor> {
-        let flat = Tensor::from_slice(&self.numbers.read(self.bytes()))?;
+    /// All values, as float64.
+    pub fn to_tensor(&self) -> Result<Tensor> {
+        let flat = Tensor::from_slice(&self.number_type.read(self.bytes()))?;
         if !self.fortran || self.shape.len() < 2 {
             return flat.reshape(&self.shape);
         }
-        let turned: Vec<i64> = self.shape.iter().rev().copied().collect();
+        let reversed: Vec<i64> = self.shape.iter().rev().copied().collect();
         let order: Vec<i64> = (0..self.shape.len() as i64).rev().collect();
-        flat.reshape(&turned)?.permute(&order)?.contiguous()
+        flat.reshape(&reversed)?.permute(&order)?.contiguous()
     }
 
-    /// What stands at this place of its first dimension, float64.
-    pub fn row(&self, number: usize) -> Result<Tensor> {
+    /// The values at an index of the first dimension, as float64.
+    ///
+    /// # Errors
+    /// If there is no such row.
+    pub fn row(&self, index: usize) -> Result<Tensor> {
         let rows = self.shape.first().copied().unwrap_or(0) as usize;
-        if number >= rows {
-            return Err(Error::Sample(format!("found an array of {rows} rows, wanted row {number}")));
+        if index >= rows {
+            return Err(Error::Sample(format!("index {index} is out of range for an array of {rows} rows")));
         }
         if self.fortran && self.shape.len() > 1 {
-            return self.all()?.select(0, number as i64)?.contiguous();
+            return self.to_tensor()?.select(0, index as i64)?.contiguous();
         }
-        let width = self.count() / rows * self.numbers.size;
-        let bytes = &self.bytes()[number * width..(number + 1) * width];
-        Tensor::from_slice(&self.numbers.read(bytes))?.reshape(&self.shape[1..])
+        let width = self.numel() / rows * self.number_type.size;
+        let bytes = &self.bytes()[index * width..(index + 1) * width];
+        Tensor::from_slice(&self.number_type.read(bytes))?.reshape(&self.shape[1..])
     }
 }
 
 impl Object {
-    /// What a dictionary has under this key.
+    /// The value of a dictionary under a text key.
     pub fn get(&self, key: &str) -> Option<&Self> {
         let Self::Dict(items) = self else { return None };
         items.iter().find(|(k, _)| matches!(k, Self::Text(t) if t == key)).map(|(_, v)| v)
     }
 }
 
-/// Reads a pickle of plain objects and arrays. Names of anything else are refused; the numbers of arrays stay in the file.
+/// Reads a pickle of plain objects and arrays; the values of arrays stay in the file.
+///
+/// # Errors
+/// If the pickle is incomplete or refers to any other Python name.
 pub fn read_pickle(path: &Path) -> Result<Object> {
-    let map = Arc::new(super::map(path)?);
-    let bad = |reason: String| Error::file(path, reason);
-    let value = Machine::new(&map).run().map_err(bad)?;
-    let mut left = MOST;
-    object(&value, &map, 0, &mut left).map_err(bad)
+    let map = Arc::new(mmap::map_file(path)?);
+    let invalid = |reason: String| Error::file(path, reason);
+    let value = Machine::new(&map).run().map_err(invalid)?;
+    let mut left = MAX_OBJECTS;
+    object(&value, &map, 0, &mut left).map_err(invalid)
 }
 
-/// Objects of one file: lists that hold each other could make any number of few bytes.
-const MOST: usize = 50_000_000;
+/// Limit on the objects of one file: lists that contain each other could expand a few bytes without bound.
+const MAX_OBJECTS: usize = 50_000_000;
 
 fn object(value: &Value, map: &Arc<MmapMut>, depth: usize, left: &mut usize) -> std::result::Result<Object, String> {
     if depth > 64 {
         return Err("objects nested deeper than 64".into());
     }
-    *left = left.checked_sub(1).ok_or_else(|| format!("more than {MOST} objects"))?;
+    *left = left.checked_sub(1).ok_or_else(|| format!("more than {MAX_OBJECTS} objects"))?;
     let mut list = |items: &[Value]| {
         items
             .iter()
@@ -185,13 +153,13 @@ fn object(value: &Value, map: &Arc<MmapMut>, depth: usize, left: &mut usize) -> 
             match &parts.data {
                 Some(Value::List(items)) => list(&items.borrow())?,
                 Some(data) => array(&parts, data, map)?,
-                None => return Err("an array without numbers".into()),
+                None => return Err("an array without values".into()),
             }
         }
         Value::Tensor(_) | Value::Storage { .. } => {
-            return Err("holds PyTorch's tensors; wanted NumPy's arrays".into());
+            return Err("found PyTorch tensors, expected NumPy arrays".into());
         }
-        Value::Global(name) => return Err(format!("holds {name} itself, not an object")),
+        Value::Global(name) => return Err(format!("found the name {name}, expected an object")),
         Value::Dtype(_) => Object::None,
     })
 }
@@ -211,14 +179,15 @@ fn array(parts: &ArrayParts, data: &Value, map: &Arc<MmapMut>) -> std::result::R
         Value::Raw(start, length) => (*length, Data::Mapped(map.clone(), *start)),
         Value::Bytes(all) => (all.len(), Data::Owned(Arc::new(all.as_ref().clone()))),
         Value::Text(text) => (text.len(), Data::Owned(Arc::new(text.clone().into_bytes()))),
-        _ => return Err("an array whose numbers are no bytes".into()),
+        _ => return Err("an array whose values are not bytes".into()),
     };
-    // Texts of one length, four bytes a letter or one.
+    // Strings of one length, with four bytes per character or one.
     if let Some(width @ ('U' | 'S')) = name.chars().next() {
         let letters: usize = name[1..].parse().map_err(|_| format!("an array of type `{name}`"))?;
         let size =
             letters.checked_mul(if width == 'U' { 4 } else { 1 }).filter(|s| s.checked_mul(count) == Some(found));
-        let size = size.ok_or_else(|| format!("an array of {count} texts of {letters} letters in {found} bytes"))?;
+        let size =
+            size.ok_or_else(|| format!("an array of {count} strings of {letters} characters in {found} bytes"))?;
         let all: &[u8] = match &data {
             Data::Mapped(map, start) => &map[*start..*start + found],
             Data::Owned(all) => all,
@@ -242,9 +211,9 @@ fn array(parts: &ArrayParts, data: &Value, map: &Arc<MmapMut>) -> std::result::R
         };
         return Ok(Object::List(texts));
     }
-    let numbers = Numbers::new(name, *order)?;
-    if count.checked_mul(numbers.size) != Some(found) {
+    let number_type = NumberType::new(name, *order)?;
+    if count.checked_mul(number_type.size) != Some(found) {
         return Err(format!("an array of shape {:?} and type {name} in {found} bytes", parts.shape));
     }
-    Ok(Object::Array(Array { data, shape: parts.shape.clone(), fortran: parts.fortran, numbers }))
+    Ok(Object::Array(Array { data, shape: parts.shape.clone(), fortran: parts.fortran, number_type }))
 }
