@@ -49,7 +49,7 @@ pub use features::{FeatureSet, Features, Input, Pooling};
 pub use lora::{ADAPTER_CONFIG, Adapter, LoraConfig, Quantization};
 pub use modality::Modality;
 pub use params::{Init, Params, Role, Scope, TensorRef};
-pub use registry::{BuildContext, BuiltEncoder, Proposal, Registry};
+pub use registry::{BuildContext, BuiltEncoder, EncoderFactory, Proposal, Registry};
 pub use runtime::{cache_dir, num_threads, retain_freed_memory, set_num_threads};
 pub use tensor::{Element, Interpolation, Tensor, enable_grad, no_grad};
 pub use traits::{

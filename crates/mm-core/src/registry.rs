@@ -1,56 +1,81 @@
-//! Names → builders, so that any crate's encoder is usable in every pipeline file without editing this one.
+//! Encoders by name, so that encoders of any crate can be used in every config file.
 
 use crate::{Encoder, Error, Modality, Processor, Result, Scope, Source};
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
-/// What a builder may need beside its own settings.
+/// What an [`EncoderFactory`] may need besides its settings.
 pub struct BuildContext<'a> {
-    /// Where its parameters go.
+    /// Scope of the encoder's parameters.
     pub scope: Scope<'a>,
-    /// The folder that relative paths in the settings are relative to.
+    /// The folder that relative paths in the settings refer to.
     pub base_dir: PathBuf,
-    /// Dotted path of the settings in the file, for errors.
+    /// Dotted path of the settings in the config, for errors.
     pub field: String,
-    /// The registry that builds the encoder, for encoders made of others.
+    /// The registry that builds the encoder, for encoders that contain others.
     pub registry: &'a Registry,
 }
 
-/// A modality's two halves: raw value → numbers, and numbers → features.
+/// A processor and an encoder for one modality.
 pub struct BuiltEncoder {
-    /// Runs in worker threads.
+    /// Raw value → tensor, in worker threads.
     pub processor: Arc<dyn Processor>,
-    /// Runs on the device.
+    /// Tensor → features, on the device.
     pub encoder: Box<dyn Encoder>,
-    /// Whether its weights are never trained (its features can then be kept on disk).
+    /// Whether the encoder's weights are never trained, so that its features can be cached on disk.
     pub frozen: bool,
     /// A text that changes whenever the features would, for frozen encoders.
     pub fingerprint: String,
 }
 
-/// How a modality's training values are read when nobody says: settings of an encoder, resolved (vocabularies, means), and words for a
-/// person about why.
+/// Settings of an encoder that suit the training values of a modality.
 #[derive(Debug, Clone)]
 pub struct Proposal {
-    /// Settings with their `kind`.
+    /// Complete settings (with vocabulary, means, …), including their `kind`.
     pub encoder: toml::Value,
-    /// Whether the features are brought to mean zero and variance one before they are used.
+    /// Whether features should be standardized to mean zero and variance one.
     pub standardize: bool,
-    /// What was chosen, for a person.
+    /// What was chosen and why, for a person.
     pub description: String,
+}
+
+/// Builds encoders of one kind. Functions and closures of settings and context are factories without a derived setting.
+pub trait EncoderFactory: Send + Sync {
+    /// Builds an encoder from its settings (without `kind`).
+    ///
+    /// # Errors
+    /// If the settings are invalid or files cannot be read.
+    fn build(&self, settings: &toml::Value, context: &BuildContext<'_>) -> Result<BuiltEncoder>;
+
+    /// The setting that is derived from training values where a config leaves it out (a vocabulary).
+    fn derived_setting(&self) -> Option<&str> {
+        None
+    }
+
+    /// The value of [`EncoderFactory::derived_setting`] for these training values.
+    ///
+    /// # Errors
+    /// If the values are unsuitable.
+    fn derive(&self, _values: &[&Source]) -> Result<toml::Value> {
+        Err(Error::Sample("this encoder derives no setting from training values".into()))
+    }
+}
+
+impl<F> EncoderFactory for F
+where
+    F: Fn(&toml::Value, &BuildContext<'_>) -> Result<BuiltEncoder> + Send + Sync,
+{
+    fn build(&self, settings: &toml::Value, context: &BuildContext<'_>) -> Result<BuiltEncoder> {
+        self(settings, context)
+    }
 }
 
 type Proposer = Box<dyn Fn(&[&Source]) -> Result<Vec<Proposal>> + Send + Sync>;
 
-type Completer = (String, Box<dyn Fn(&[&Source]) -> Result<toml::Value> + Send + Sync>);
-
-type Builder = Box<dyn Fn(&toml::Value, &BuildContext<'_>) -> Result<BuiltEncoder> + Send + Sync>;
-
-/// Encoders by the `kind` that a config names.
+/// Encoder factories by the `kind` in a config, and proposals by modality.
 #[derive(Default)]
 pub struct Registry {
-    encoders: BTreeMap<String, Builder>,
+    factories: BTreeMap<String, Box<dyn EncoderFactory>>,
     proposers: BTreeMap<String, Proposer>,
-    completers: BTreeMap<String, Completer>,
 }
 
 impl Registry {
@@ -59,18 +84,23 @@ impl Registry {
         Self::default()
     }
 
-    /// Adds (or replaces) an encoder under a name.
+    /// Adds (or replaces) an encoder kind, built by a closure.
     pub fn register_encoder(
         &mut self,
-        name: &str,
+        kind: &str,
         build: impl Fn(&toml::Value, &BuildContext<'_>) -> Result<BuiltEncoder> + Send + Sync + 'static,
     ) -> &mut Self {
-        self.encoders.insert(name.to_owned(), Box::new(build));
+        self.register_factory(kind, build)
+    }
+
+    /// Adds (or replaces) an encoder kind, built by a factory; for kinds with a setting that is derived from training
+    /// values.
+    pub fn register_factory(&mut self, kind: &str, factory: impl EncoderFactory + 'static) -> &mut Self {
+        self.factories.insert(kind.to_owned(), Box::new(factory));
         self
     }
 
-    /// Adds (or replaces) what chooses encoders for a modality from its training values, where a config names none (`mm fit`): the one that
-    /// is likeliest to serve first.
+    /// Adds (or replaces) the proposals for a modality whose config names no encoder, best first (`mm fit`).
     pub fn register_proposer(
         &mut self,
         modality: &str,
@@ -80,60 +110,61 @@ impl Registry {
         self
     }
 
-    /// Adds (or replaces) what takes a setting of an encoder from the training values where a config leaves it out (a vocabulary).
-    pub fn register_completer(
-        &mut self,
-        kind: &str,
-        setting: &str,
-        complete: impl Fn(&[&Source]) -> Result<toml::Value> + Send + Sync + 'static,
-    ) -> &mut Self {
-        self.completers.insert(kind.to_owned(), (setting.to_owned(), Box::new(complete)));
-        self
+    /// Whether settings leave out a setting that is derived from training values.
+    pub fn is_incomplete(&self, settings: &toml::Value) -> bool {
+        self.missing_setting(settings).is_some()
     }
 
-    /// Whether settings leave something out that the training values tell.
-    pub fn is_open(&self, settings: &toml::Value) -> bool {
-        let kind = settings.get("kind").and_then(toml::Value::as_str).unwrap_or_default();
-        self.completers.get(kind).is_some_and(|(setting, _)| settings.get(setting).is_none())
-    }
-
-    /// Puts into settings what they leave out, from the training values.
+    /// Adds the setting that is derived from training values, where it is missing.
+    ///
+    /// # Errors
+    /// If the values are unsuitable.
     pub fn complete(&self, settings: &mut toml::Value, values: &[&Source]) -> Result<()> {
-        let kind = settings.get("kind").and_then(toml::Value::as_str).unwrap_or_default().to_owned();
-        if let (true, Some((setting, complete))) = (self.is_open(settings), self.completers.get(&kind)) {
-            let value = complete(values)?;
-            if let Some(table) = settings.as_table_mut() {
-                table.insert(setting.clone(), value);
-            }
+        let Some((factory, setting)) = self.missing_setting(settings) else { return Ok(()) };
+        let value = factory.derive(values)?;
+        if let Some(table) = settings.as_table_mut() {
+            table.insert(setting.to_owned(), value);
         }
         Ok(())
     }
 
-    /// Chooses encoders for a modality from its training values; at least one, the likeliest to serve first.
+    fn missing_setting(&self, settings: &toml::Value) -> Option<(&dyn EncoderFactory, &str)> {
+        let factory = self.factories.get(settings.get("kind")?.as_str()?)?.as_ref();
+        let setting = factory.derived_setting()?;
+        settings.get(setting).is_none().then_some((factory, setting))
+    }
+
+    /// Encoders for a modality that suit its training values: at least one, best first.
+    ///
+    /// # Errors
+    /// If no encoder is known for the modality, or none suits the values.
     pub fn propose(&self, modality: &Modality, values: &[&Source]) -> Result<Vec<Proposal>> {
         let known = self.proposers.keys().map(String::as_str);
         let propose = self
             .proposers
             .get(modality.name())
             .ok_or_else(|| Error::unknown("modality that an encoder can be chosen for", modality.name(), known))?;
-        let found = propose(values)?;
-        if found.is_empty() {
+        let proposals = propose(values)?;
+        if proposals.is_empty() {
             return Err(Error::Sample(format!("no encoder of {modality} suits these values")));
         }
-        Ok(found)
+        Ok(proposals)
     }
 
-    /// The modalities that an encoder can be chosen for.
-    pub fn proposes(&self) -> impl Iterator<Item = &str> {
+    /// The modalities that encoders can be proposed for.
+    pub fn proposable_modalities(&self) -> impl Iterator<Item = &str> {
         self.proposers.keys().map(String::as_str)
     }
 
-    /// The names that can be built.
+    /// The encoder kinds.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.encoders.keys().map(String::as_str)
+        self.factories.keys().map(String::as_str)
     }
 
-    /// Builds what `settings.kind` names, from the rest of `settings`.
+    /// Builds the encoder that `settings.kind` names from the other settings.
+    ///
+    /// # Errors
+    /// If the kind is missing or unknown, or the encoder cannot be built.
     pub fn build(&self, settings: &toml::Value, context: &BuildContext<'_>) -> Result<BuiltEncoder> {
         let mut settings = settings.clone();
         let kind = settings
@@ -141,7 +172,55 @@ impl Registry {
             .and_then(|t| t.remove("kind"))
             .and_then(|k| k.as_str().map(ToOwned::to_owned))
             .ok_or_else(|| Error::config(format!("{}.kind", context.field), "nothing", "the name of an encoder"))?;
-        let build = self.encoders.get(&kind).ok_or_else(|| Error::unknown("encoder kind", &kind, self.names()))?;
-        build(&settings, context)
+        let factory = self.factories.get(&kind).ok_or_else(|| Error::unknown("encoder kind", &kind, self.names()))?;
+        factory.build(&settings, context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Derives `words` from training values.
+    struct Bag;
+
+    impl EncoderFactory for Bag {
+        fn build(&self, _: &toml::Value, _: &BuildContext<'_>) -> Result<BuiltEncoder> {
+            Err(Error::Sample("not built in this test".into()))
+        }
+
+        fn derived_setting(&self) -> Option<&str> {
+            Some("words")
+        }
+
+        fn derive(&self, values: &[&Source]) -> Result<toml::Value> {
+            Ok(toml::Value::Integer(values.len() as i64))
+        }
+    }
+
+    #[test]
+    fn a_missing_setting_is_derived_from_training_values() {
+        let mut registry = Registry::new();
+        registry.register_factory("bag", Bag);
+        registry.register_encoder("plain", |_, _| Err(Error::Sample("not built in this test".into())));
+        let mut settings: toml::Value = toml::from_str("kind = \"bag\"").unwrap();
+        assert!(registry.is_incomplete(&settings));
+        assert!(!registry.is_incomplete(&toml::from_str("kind = \"plain\"").unwrap()));
+        let text = Source::Text("a".into());
+        registry.complete(&mut settings, &[&text, &text]).unwrap();
+        assert_eq!(settings.get("words").and_then(toml::Value::as_integer), Some(2));
+        assert!(!registry.is_incomplete(&settings));
+    }
+
+    #[test]
+    fn an_unknown_kind_suggests_the_nearest_known_one() {
+        let mut registry = Registry::new();
+        registry.register_factory("bag", Bag);
+        let unknown: toml::Value = toml::from_str("kind = \"bags\"").unwrap();
+        let params = crate::Params::new(crate::Device::Cpu);
+        let context =
+            BuildContext { scope: params.scope(), base_dir: PathBuf::new(), field: "text".into(), registry: &registry };
+        let error = registry.build(&unknown, &context).err().unwrap().to_string();
+        assert!(error.contains("did you mean `bag`"), "{error}");
     }
 }

@@ -11,7 +11,9 @@ use crate::{
     video::{FramesEncoder, FramesProcessor},
     word2vec::{Weighting, WordVectors, WordVectorsEncoder, WordVectorsProcessor},
 };
-use mm_core::{BuildContext, BuiltEncoder, Encoder, Error, Modality, Processor, Registry, Result, Source, config};
+use mm_core::{
+    BuildContext, BuiltEncoder, Encoder, EncoderFactory, Error, Modality, Processor, Registry, Result, Source, config,
+};
 use mm_data::{AudioProcessor, AudioProcessorConfig};
 use serde::Deserialize;
 use std::{path::PathBuf, sync::Arc};
@@ -28,16 +30,8 @@ pub fn register(registry: &mut Registry) {
     crate::propose::register(registry);
     registry.register_encoder("pretrained", pretrained);
     registry.register_encoder("word_vectors", word_vectors);
-    registry.register_encoder("tfidf", tfidf);
-    registry.register_completer("tfidf", "terms", |values| {
-        let texts = texts(values);
-        Ok(toml::Value::from(TfidfConfig::fit(texts.iter().map(AsRef::as_ref), MAX_TERMS).terms))
-    });
-    registry.register_encoder("lstm", lstm);
-    registry.register_completer("lstm", "vocabulary", |values| {
-        let texts = texts(values);
-        Ok(toml::Value::from(LstmEncoderConfig::vocabulary(texts.iter().map(AsRef::as_ref), MAX_VOCABULARY)))
-    });
+    registry.register_factory("tfidf", TfidfFactory);
+    registry.register_factory("lstm", LstmFactory);
     registry.register_encoder("cnn", cnn);
     registry.register_encoder("audio_cnn", audio_cnn);
     registry.register_encoder("vector", vector);
@@ -123,15 +117,43 @@ fn word_vectors(settings: &toml::Value, context: &BuildContext<'_>) -> Result<Bu
     Ok(BuiltEncoder { processor: Arc::new(processor), encoder: Box::new(encoder), frozen: true, fingerprint })
 }
 
-fn tfidf(settings: &toml::Value, context: &BuildContext<'_>) -> Result<BuiltEncoder> {
-    let processor = TfidfProcessor::new(config::parse(settings, &context.field)?)?;
-    let encoder = IdentityEncoder { dim: processor.num_terms(), modality: Modality::TEXT };
-    Ok(trainable(processor, encoder))
+/// TF-IDF; its terms are derived from the training texts where the config leaves them out.
+struct TfidfFactory;
+
+impl EncoderFactory for TfidfFactory {
+    fn build(&self, settings: &toml::Value, context: &BuildContext<'_>) -> Result<BuiltEncoder> {
+        let processor = TfidfProcessor::new(config::parse(settings, &context.field)?)?;
+        let encoder = IdentityEncoder { dim: processor.num_terms(), modality: Modality::TEXT };
+        Ok(trainable(processor, encoder))
+    }
+
+    fn derived_setting(&self) -> Option<&str> {
+        Some("terms")
+    }
+
+    fn derive(&self, values: &[&Source]) -> Result<toml::Value> {
+        let texts = texts(values);
+        Ok(toml::Value::from(TfidfConfig::fit(texts.iter().map(AsRef::as_ref), MAX_TERMS).terms))
+    }
 }
 
-fn lstm(settings: &toml::Value, context: &BuildContext<'_>) -> Result<BuiltEncoder> {
-    let settings: LstmEncoderConfig = config::parse(settings, &context.field)?;
-    Ok(trainable(WordIdProcessor::new(&settings), LstmEncoder::new(&context.scope, &settings)?))
+/// An LSTM over words; its vocabulary is derived from the training texts where the config leaves it out.
+struct LstmFactory;
+
+impl EncoderFactory for LstmFactory {
+    fn build(&self, settings: &toml::Value, context: &BuildContext<'_>) -> Result<BuiltEncoder> {
+        let settings: LstmEncoderConfig = config::parse(settings, &context.field)?;
+        Ok(trainable(WordIdProcessor::new(&settings), LstmEncoder::new(&context.scope, &settings)?))
+    }
+
+    fn derived_setting(&self) -> Option<&str> {
+        Some("vocabulary")
+    }
+
+    fn derive(&self, values: &[&Source]) -> Result<toml::Value> {
+        let texts = texts(values);
+        Ok(toml::Value::from(LstmEncoderConfig::vocabulary(texts.iter().map(AsRef::as_ref), MAX_VOCABULARY)))
+    }
 }
 
 fn cnn(settings: &toml::Value, context: &BuildContext<'_>) -> Result<BuiltEncoder> {

@@ -53,7 +53,7 @@ pub(super) fn resolve_with_alternatives(
     let mut alternatives = BTreeMap::new();
     let is_open = config.problem == Problem::Auto
         || (config.classes.is_empty() && config.problem != Problem::Regression)
-        || config.inputs.values().any(|i| i.encoder.as_ref().is_none_or(|e| registry.is_open(e)));
+        || config.inputs.values().any(|i| i.encoder.as_ref().is_none_or(|e| registry.is_incomplete(e)));
     if !is_open {
         return Ok(alternatives);
     }
@@ -61,7 +61,7 @@ pub(super) fn resolve_with_alternatives(
     resolve_target(&mut config, &manifest, log)?;
     let train = manifest.rows_in_split(Split::Train);
     for (name, input) in &mut config.inputs {
-        if input.encoder.as_ref().is_some_and(|e| !registry.is_open(e)) {
+        if input.encoder.as_ref().is_some_and(|e| !registry.is_incomplete(e)) {
             continue;
         }
         let modality = Modality::from(name.as_str());

@@ -105,7 +105,7 @@ pub fn fit_table(
     let path = absolute(&options.data)?;
     let table = read_table(&path, None)?;
     let (rows, id_column) = (table.len(), id_column(&table));
-    let has_tabular = registry.proposes().any(|m| m == "tabular");
+    let has_tabular = registry.proposable_modalities().any(|m| m == "tabular");
     let InferredColumns { columns, log: lines } = infer_columns(&table, options, has_tabular)?;
     lines.into_iter().for_each(&mut *log);
     check_out(&options.out)?;
