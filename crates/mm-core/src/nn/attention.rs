@@ -1,7 +1,7 @@
 //! The workspace's one attention: scaled dot products of queries with keys weigh values (Vaswani 2017). Self and cross, grouped
 //! heads (Ainslie 2023), every kind of position, masks, a cache for decoding, weights on request, libtorch's fused path otherwise.
 
-use super::{Linear, Position, Rotary, linear::PLAIN};
+use super::{Linear, Position, Rotary, prepack::PackScale};
 use crate::{DType, Error, Module, Result, Scope, Tensor};
 use serde::{Deserialize, Serialize};
 use std::cell::Cell;
@@ -308,12 +308,13 @@ impl Attention {
 
     fn pack(&mut self, scope: &Scope<'_>) -> Result<()> {
         let weights = [&self.query, &self.key, &self.value].map(Linear::weight);
-        let none = Tensor::zeros(&[weights[1].size(0)?], weights[1].dtype()?, weights[1].device())?;
+        let [Some(query), Some(key), Some(value)] = weights else { return Ok(()) };
+        let none = Tensor::zeros(&[key.size(0)?], key.dtype()?, key.device())?;
         let bias = match (self.query.bias(), self.value.bias()) {
             (Some(q), Some(v)) => Some(Tensor::cat(&[q, self.key.bias().unwrap_or(&none), v], 0)?),
             _ => None,
         };
-        self.packed = Some(Linear::stacked(weights, bias)?.in_scope(scope));
+        self.packed = Some(Linear::concatenated([query, key, value], bias)?.in_scope(scope));
         Ok(())
     }
 
@@ -341,7 +342,7 @@ impl Attention {
             }
             (_, context) => {
                 let own = match context {
-                    None => Linear::together([&self.query, &self.key, &self.value], queries)?,
+                    None => Linear::forward_fused([&self.query, &self.key, &self.value], queries)?,
                     Some(_) => None,
                 };
                 let context = context.unwrap_or(queries);
@@ -349,7 +350,7 @@ impl Attention {
                     (Some([query, key, value]), _) => (query.clone(), Some((key.clone(), value.clone()))),
                     (_, Some(_)) => (self.query.forward(queries, false)?, None),
                     (_, None) => {
-                        let made = match Linear::together([&self.key, &self.value], context)?.as_deref() {
+                        let made = match Linear::forward_fused([&self.key, &self.value], context)?.as_deref() {
                             Some([key, value]) => (key.clone(), value.clone()),
                             _ => (self.key.forward(context, false)?, self.value.forward(context, false)?),
                         };
@@ -424,7 +425,7 @@ impl Attention {
             (mixed, weights)
         };
         let joined = mixed.transpose(1, 2)?.reshape(&[batch, length, config.num_heads * head])?;
-        Ok(AttentionOutput { values: self.output.added(&joined, attend.residual, PLAIN)?, weights })
+        Ok(AttentionOutput { values: self.output.forward_residual(&joined, attend.residual, PackScale::ONE)?, weights })
     }
 
     /// Everything that is added to the scores, as one tensor that broadcasts to `[batch, heads, queries, keys]`.

@@ -187,7 +187,7 @@ impl Block {
         if let Some(all) = pass.attention_maps.as_mut() {
             all.push(seen);
         }
-        self.residual(&x, &self.after_mlp, train, |h, residual| self.mlp.added(h, residual, train))
+        self.residual(&x, &self.after_mlp, train, |h, residual| self.mlp.forward_residual(h, residual, train))
     }
 
     /// A part with its residual; the body adds what it is given to its output.

@@ -2,6 +2,7 @@
 
 mod attention;
 mod block;
+mod config;
 mod conv;
 pub mod decoder;
 mod embedding;
@@ -10,6 +11,7 @@ mod lstm;
 mod mlp;
 mod norm;
 mod position;
+mod prepack;
 #[cfg(test)]
 mod properties;
 mod window;

@@ -105,7 +105,7 @@ impl NetworkReasoner {
     ) -> mm_core::Result<(Tensor, Tensor)> {
         let Some(features) = set.get(&input.modality) else {
             // No row has this modality: one invalid position.
-            let device = input.projection.weight().device();
+            let device = input.projection.device();
             let x = Tensor::zeros(&[set.rows(), 1, self.config.hidden_dim], DType::F32, device)?;
             return Ok((x, Tensor::zeros(&[set.rows(), 1], DType::Bool, device)?));
         };

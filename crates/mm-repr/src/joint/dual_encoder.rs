@@ -56,7 +56,7 @@ impl Projection {
 
     /// Dimension of the output for inputs of this dimension.
     fn dim(&self, input: i64) -> i64 {
-        self.0.as_ref().and_then(|p| p.weight().size(0).ok()).unwrap_or(input)
+        self.0.as_ref().map_or(input, Linear::out_features)
     }
 
     fn apply(&self, x: &Tensor) -> mm_core::Result<Tensor> {

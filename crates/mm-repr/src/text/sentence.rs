@@ -165,7 +165,7 @@ impl Encoder for SentenceEncoder {
 
     fn embedding_dim(&self) -> i64 {
         let dense = self.modules.iter().rev().find_map(|m| match m {
-            PostModule::Dense(layer, _) => layer.weight().size(0).ok(),
+            PostModule::Dense(layer, _) => Some(layer.out_features()),
             PostModule::Normalize => None,
         });
         dense.unwrap_or(self.inner.dim() * self.poolings.len() as i64)

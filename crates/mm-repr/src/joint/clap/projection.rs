@@ -28,7 +28,7 @@ impl Projection {
 
     /// Dimension of the output.
     pub(super) fn dim(&self) -> i64 {
-        self.linear2.weight().size(0).unwrap_or(0)
+        self.linear2.out_features()
     }
 
     pub(super) fn apply(&self, x: &Tensor) -> mm_core::Result<Tensor> {

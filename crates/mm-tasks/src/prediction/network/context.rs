@@ -41,10 +41,10 @@ impl ContextNetwork {
     }
 
     /// Dimension of its output.
-    pub(super) fn dim(&self) -> mm_core::Result<i64> {
+    pub(super) fn dim(&self) -> i64 {
         match self {
-            Self::Lstm { lstm, .. } => Ok(lstm.dim()),
-            Self::Transformer { projection, .. } => projection.weight().size(0),
+            Self::Lstm { lstm, .. } => lstm.dim(),
+            Self::Transformer { projection, .. } => projection.out_features(),
         }
     }
 

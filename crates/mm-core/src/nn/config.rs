@@ -1,0 +1,5 @@
+//! Defaults shared by the layers' configs.
+
+pub(super) fn default_true() -> bool {
+    true
+}
