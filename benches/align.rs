@@ -88,8 +88,8 @@ fn main() -> Outcome<()> {
 /// alternate, so that other load on the machine affects both; the median of `repeats` ratios.
 fn cached_over_plain(layers: i64, tokens: i64, repeats: usize) -> Outcome<f64> {
     let params = Params::new(Device::Cpu);
-    let block = BlockConfig::new(AttentionConfig::new(384, 12), MlpConfig::new(1536, Activation::Gelu));
-    let config = TransformerConfig { num_layers: layers, block, final_norm: true };
+    let block = BlockConfig::post_norm(AttentionConfig::new(384, 12), MlpConfig::new(1536, Activation::Gelu));
+    let config = TransformerConfig { final_norm: true, ..TransformerConfig::new(layers, block) };
     let [left, right] = ["a", "b"].map(|name| Transformer::new(&params.scope().pp(name), &config));
     let (left, right) = (left?, right?);
     let data = Tensor::randn(&[4096, tokens, 384], DType::F32, Device::Cpu)?;

@@ -1,38 +1,41 @@
-//! The workspace's one transformer block (Vaswani 2017), with a switch for each real difference in the field: norm before or after,
-//! cross-attention or none, gated or plain network, scaled residuals (`CaiT`, Touvron 2021).
+//! The workspace's one transformer block, with a switch for each difference between the models: normalization before or
+//! after, cross-attention, gated MLP, scaled residual branches.
+//!
+//! *Attention Is All You Need* (Vaswani et al., 2017), <https://arxiv.org/abs/1706.03762>; layer scale: *Going Deeper
+//! with Image Transformers* (Touvron et al., 2021), <https://arxiv.org/abs/2103.17239>.
 
 use super::{Attention, AttentionArgs, AttentionConfig, KeyValueCache, Mask, Mlp, MlpConfig, Norm, NormConfig};
 use crate::{Error, Init, Module, Result, Scope, Tensor};
 use serde::{Deserialize, Serialize};
 
-/// Sizes and switches of a [`Block`].
+/// Configuration of a [`Block`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BlockConfig {
-    /// Its self-attention; the width is the block's.
+    /// Self-attention; its `embed_dim` is the block's.
     pub attention: AttentionConfig,
     /// Attention to a context, after the self-attention.
     #[serde(default)]
     pub cross_attention: Option<AttentionConfig>,
     /// The network after attention.
     pub mlp: MlpConfig,
-    /// Its normalisations.
+    /// Normalization of each sublayer.
     #[serde(default)]
     pub norm: NormConfig,
-    /// Whether each part normalises what it takes (pre-norm), or the sum after it (post-norm, BERT).
+    /// Whether each sublayer normalizes its input (pre-norm), or the sum with its residual (post-norm, as BERT).
     #[serde(default)]
     pub norm_first: bool,
-    /// Rate at which each part's output is dropped while training.
+    /// Dropout rate of each sublayer's output during training.
     #[serde(default)]
     pub dropout: f64,
-    /// Where the learned scales of the residuals begin; none when absent.
+    /// Initial value of the learned scales of the residual branches; no scales when absent.
     #[serde(default)]
     pub layer_scale: Option<f64>,
 }
 
 impl BlockConfig {
-    /// What a config file that names these two and nothing else means: self-attention and a network, each normalised after its sum.
-    pub fn new(attention: AttentionConfig, mlp: MlpConfig) -> Self {
+    /// Self-attention and an MLP, each normalized after the sum with its residual; the default of a config file.
+    pub fn post_norm(attention: AttentionConfig, mlp: MlpConfig) -> Self {
         Self {
             attention,
             cross_attention: None,
@@ -43,249 +46,186 @@ impl BlockConfig {
             layer_scale: None,
         }
     }
+
+    /// Self-attention and an MLP, each with a normalized input.
+    pub fn pre_norm(attention: AttentionConfig, mlp: MlpConfig) -> Self {
+        Self { norm_first: true, ..Self::post_norm(attention, mlp) }
+    }
 }
 
-/// A block's caches while decoding.
+/// The caches of one block while decoding.
 #[derive(Debug, Default)]
 pub struct BlockCache {
-    /// Keys and values of the positions before.
+    /// Keys and values of earlier positions.
     pub self_attention: KeyValueCache,
-    /// Those of the context, made at the first step.
+    /// Keys and values of the context, computed at the first step.
     pub cross_attention: KeyValueCache,
 }
 
 impl BlockCache {
-    /// Several rows' states as one ([`KeyValueCache::batch_left_padded`]).
-    pub fn batch_left_padded(states: &[&Self]) -> Result<Self> {
-        let join = |of: fn(&Self) -> &KeyValueCache| {
-            KeyValueCache::batch_left_padded(&states.iter().map(|s| of(s)).collect::<Vec<_>>())
+    /// Joins the rows of several caches ([`KeyValueCache::batch_left_padded`]).
+    pub fn batch_left_padded(caches: &[&Self]) -> Result<Self> {
+        let join = |part: fn(&Self) -> &KeyValueCache| {
+            KeyValueCache::batch_left_padded(&caches.iter().map(|c| part(c)).collect::<Vec<_>>())
         };
-        Ok(Self { self_attention: join(|s| &s.self_attention)?, cross_attention: join(|s| &s.cross_attention)? })
+        Ok(Self { self_attention: join(|c| &c.self_attention)?, cross_attention: join(|c| &c.cross_attention)? })
     }
 }
 
-/// What one pass through a [`Transformer`] may be given beside its input.
+/// Options of a forward pass through a [`Block`] or a [`Transformer`](super::Transformer).
 #[derive(Default)]
 pub struct ForwardArgs<'a> {
-    /// Which positions may be seen.
+    /// Which positions may be attended to.
     pub mask: Option<&'a Mask>,
-    /// What cross-attention looks at, with its mask; blocks leave their cross-attention out where there is none.
+    /// What cross-attention attends to, `[batch, length, context_dim]`, with its mask; without it, cross-attention is
+    /// skipped.
     pub context: Option<(&'a Tensor, Option<&'a Mask>)>,
-    /// Caches, one a block: the input then holds the new positions only and the mask covers old and new.
+    /// Caches, one per block: the input holds the new positions only, and the mask covers cached and new positions.
     pub caches: Option<&'a mut [BlockCache]>,
-    /// What self-attention turns its queries and keys by ([`AttentionArgs::rotary`]).
+    /// Rotary cosines and sines of self-attention, where they are not those of the running position
+    /// ([`AttentionArgs::rotary`]).
     pub rotary: Option<(&'a Tensor, &'a Tensor)>,
-    /// Whether all positions see each other in a stack that looks back only (a picture's patches before a text).
+    /// Disables the causal mask (patches of an image before a text).
     pub bidirectional: bool,
-    /// Gets each block's weights.
+    /// Receives the attention weights of each block.
     pub attention_maps: Option<&'a mut Vec<AttentionMaps>>,
-    /// Whether this is training.
+    /// Enables dropout.
     pub train: bool,
 }
 
-/// Where one block looked.
+/// Attention weights of one block.
 #[derive(Debug)]
 pub struct AttentionMaps {
-    /// `[batch, heads, queries, keys]` of self-attention.
+    /// Self-attention, `[batch, heads, queries, keys]`.
     pub self_attention: Option<Tensor>,
-    /// The same of cross-attention.
+    /// Cross-attention, likewise.
     pub cross_attention: Option<Tensor>,
 }
 
-struct Part {
+/// Normalization and scale around one sublayer.
+struct Residual {
     norm: Norm,
     scale: Option<Tensor>,
 }
 
-impl Part {
+impl Residual {
     fn new(scope: &Scope<'_>, norm: &str, scale: &str, config: &BlockConfig) -> Result<Self> {
-        let width = config.attention.embed_dim;
+        let dim = config.attention.embed_dim;
         Ok(Self {
-            norm: Norm::new(&scope.pp(norm), width, config.norm)?,
-            scale: config.layer_scale.map(|start| scope.param(scale, &[width], Init::Constant(start))).transpose()?,
+            norm: Norm::new(&scope.pp(norm), dim, config.norm)?,
+            scale: config.layer_scale.map(|init| scope.param(scale, &[dim], Init::Constant(init))).transpose()?,
         })
     }
 }
 
-/// Self-attention, maybe cross-attention, and a network, each with its residual and its normalisation.
+/// Self-attention, cross-attention if configured, and an MLP, each with a residual connection and a normalization.
 pub struct Block {
     attention: Attention,
-    after_attention: Part,
-    cross: Option<(Attention, Part)>,
+    attention_residual: Residual,
+    cross_attention: Option<(Attention, Residual)>,
     mlp: Mlp,
-    after_mlp: Part,
+    mlp_residual: Residual,
     norm_first: bool,
     dropout: f64,
 }
 
 impl Block {
     /// Parameters `self_attn`, `layer_norm1`, (`cross_attn`, `layer_norm_cross`,) `mlp`, `layer_norm2` under `scope`.
+    ///
+    /// # Errors
+    /// If the configuration is inconsistent.
     pub fn new(scope: &Scope<'_>, config: &BlockConfig) -> Result<Self> {
         if !(0.0..1.0).contains(&config.dropout) {
             return Err(Error::config("block.dropout", config.dropout, "a rate in [0, 1)"));
         }
-        let cross = match &config.cross_attention {
+        let cross_attention = match &config.cross_attention {
             Some(cross) => Some((
                 Attention::cross(&scope.pp("cross_attn"), cross)?,
-                Part::new(scope, "layer_norm_cross", "layer_scale_cross", config)?,
+                Residual::new(scope, "layer_norm_cross", "layer_scale_cross", config)?,
             )),
             None => None,
         };
         Ok(Self {
             attention: Attention::new(&scope.pp("self_attn"), &config.attention)?,
-            after_attention: Part::new(scope, "layer_norm1", "layer_scale1", config)?,
-            cross,
+            attention_residual: Residual::new(scope, "layer_norm1", "layer_scale1", config)?,
+            cross_attention,
             mlp: Mlp::new(&scope.pp("mlp"), config.attention.embed_dim, &config.mlp)?,
-            after_mlp: Part::new(scope, "layer_norm2", "layer_scale2", config)?,
+            mlp_residual: Residual::new(scope, "layer_norm2", "layer_scale2", config)?,
             norm_first: config.norm_first,
             dropout: config.dropout,
         })
     }
 
-    /// `[batch, length, width]` → the same, with this block's state; [`ForwardArgs::caches`] is not looked at.
-    pub fn forward(&self, x: &Tensor, pass: &mut ForwardArgs<'_>, state: Option<&mut BlockCache>) -> Result<Tensor> {
-        let (train, wanted) = (pass.train, pass.attention_maps.is_some());
-        let (mut own_cache, mut cross_cache) = match state {
-            Some(state) => (Some(&mut state.self_attention), Some(&mut state.cross_attention)),
+    /// `[batch, length, embed_dim]` → the same shape, with this block's cache; [`ForwardArgs::caches`] is ignored.
+    ///
+    /// # Errors
+    /// If shapes, dtypes or devices do not fit together.
+    pub fn forward(&self, x: &Tensor, args: &mut ForwardArgs<'_>, cache: Option<&mut BlockCache>) -> Result<Tensor> {
+        let (train, need_weights) = (args.train, args.attention_maps.is_some());
+        let (self_cache, cross_cache) = match cache {
+            Some(cache) => (Some(&mut cache.self_attention), Some(&mut cache.cross_attention)),
             None => (None, None),
         };
-        let mut seen = AttentionMaps { self_attention: None, cross_attention: None };
-        let mut x = self.residual(x, &self.after_attention, train, |h, residual| {
-            let cache = own_cache.take();
-            let attend = AttentionArgs {
-                mask: pass.mask,
-                cache,
-                rotary: pass.rotary,
-                bidirectional: pass.bidirectional,
-                need_weights: wanted,
+        let mut maps = AttentionMaps { self_attention: None, cross_attention: None };
+        let mut x = self.residual(x, &self.attention_residual, train, |h, residual| {
+            let attention_args = AttentionArgs {
+                mask: args.mask,
+                cache: self_cache,
+                rotary: args.rotary,
+                bidirectional: args.bidirectional,
+                need_weights,
                 residual,
                 train,
                 ..AttentionArgs::default()
             };
-            let out = self.attention.forward(h, attend)?;
-            seen.self_attention = out.weights;
+            let out = self.attention.forward(h, attention_args)?;
+            maps.self_attention = out.weights;
             Ok(out.values)
         })?;
-        if let (Some((cross, part)), Some((context, mask))) = (&self.cross, pass.context) {
-            x = self.residual(&x, part, train, |h, residual| {
-                let cache = cross_cache.take();
+        if let (Some((cross, residual)), Some((context, mask))) = (&self.cross_attention, args.context) {
+            x = self.residual(&x, residual, train, |h, residual| {
                 let context = Some(context);
-                let attend = AttentionArgs {
+                let attention_args = AttentionArgs {
                     context,
                     mask,
-                    cache,
-                    need_weights: wanted,
+                    cache: cross_cache,
+                    need_weights,
                     residual,
                     train,
                     ..AttentionArgs::default()
                 };
-                let out = cross.forward(h, attend)?;
-                seen.cross_attention = out.weights;
+                let out = cross.forward(h, attention_args)?;
+                maps.cross_attention = out.weights;
                 Ok(out.values)
             })?;
         }
-        if let Some(all) = pass.attention_maps.as_mut() {
-            all.push(seen);
+        if let Some(all) = args.attention_maps.as_mut() {
+            all.push(maps);
         }
-        self.residual(&x, &self.after_mlp, train, |h, residual| self.mlp.forward_residual(h, residual, train))
+        self.residual(&x, &self.mlp_residual, train, |h, residual| self.mlp.forward_residual(h, residual, train))
     }
 
-    /// A part with its residual; the body adds what it is given to its output.
+    /// A sublayer with its residual connection; the sublayer adds the residual that it is given to its output.
     fn residual(
         &self,
         x: &Tensor,
-        part: &Part,
+        around: &Residual,
         train: bool,
-        body: impl FnOnce(&Tensor, Option<&Tensor>) -> Result<Tensor>,
+        sublayer: impl FnOnce(&Tensor, Option<&Tensor>) -> Result<Tensor>,
     ) -> Result<Tensor> {
-        // What is between the body and the sum keeps the body from adding.
-        let dropped = train && self.dropout > 0.0;
-        let between = dropped || part.scale.is_some();
-        let residual = (!between).then_some(x);
-        let normed = self.norm_first.then(|| part.norm.forward(x, train)).transpose()?;
-        let mut out = body(normed.as_ref().unwrap_or(x), residual)?;
-        if let Some(scale) = &part.scale {
+        // Dropout and scale come between the sublayer and the sum, so the sublayer cannot add the residual itself.
+        let dropout = train && self.dropout > 0.0;
+        let separate_sum = dropout || around.scale.is_some();
+        let residual = (!separate_sum).then_some(x);
+        let normed = self.norm_first.then(|| around.norm.forward(x, train)).transpose()?;
+        let mut out = sublayer(normed.as_ref().unwrap_or(x), residual)?;
+        if let Some(scale) = &around.scale {
             out = out.mul(scale)?;
         }
-        if dropped {
+        if dropout {
             out = out.dropout(self.dropout, true)?;
         }
-        let sum = if between { x.add(&out)? } else { out };
-        if self.norm_first { Ok(sum) } else { part.norm.forward(&sum, train) }
-    }
-}
-
-/// Sizes and switches of a [`Transformer`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TransformerConfig {
-    /// Number of blocks.
-    pub num_layers: i64,
-    /// Each of them.
-    pub block: BlockConfig,
-    /// Whether a normalisation ends the stack (pre-norm stacks need one).
-    #[serde(default)]
-    pub final_norm: bool,
-}
-
-/// A stack of blocks.
-pub struct Transformer {
-    blocks: Vec<Block>,
-    last: Option<Norm>,
-}
-
-impl Transformer {
-    /// Blocks `layers.0 …` and maybe `final_layer_norm` under `scope`.
-    pub fn new(scope: &Scope<'_>, config: &TransformerConfig) -> Result<Self> {
-        let blocks = (0..config.num_layers)
-            .map(|i| Block::new(&scope.pp("layers").pp(i), &config.block))
-            .collect::<Result<_>>()?;
-        let last = config
-            .final_norm
-            .then(|| Norm::new(&scope.pp("final_layer_norm"), config.block.attention.embed_dim, config.block.norm))
-            .transpose()?;
-        Ok(Self { blocks, last })
-    }
-
-    /// Empty caches for decoding, one a block.
-    pub fn new_caches(&self) -> Vec<BlockCache> {
-        self.blocks.iter().map(|_| BlockCache::default()).collect()
-    }
-
-    /// The same with memory for so many positions, taken at the first step.
-    pub fn new_caches_with_capacity(&self, positions: i64) -> Vec<BlockCache> {
-        let state = |_| BlockCache {
-            self_attention: KeyValueCache::with_capacity(positions),
-            cross_attention: KeyValueCache::default(),
-        };
-        self.blocks.iter().map(state).collect()
-    }
-
-    /// `[batch, length, dim]` → the same shape. With [`ForwardArgs::caches`], `x` holds the new positions only and the mask covers the
-    /// cached and the new ones.
-    pub fn forward(&self, x: &Tensor, mut pass: ForwardArgs<'_>) -> Result<Tensor> {
-        let mut states = pass.caches.take();
-        let mut x = x.clone();
-        for (number, block) in self.blocks.iter().enumerate() {
-            let state = states.as_mut().and_then(|s| s.get_mut(number));
-            x = block.forward(&x, &mut pass, state)?;
-        }
-        self.apply_final_norm(&x, pass.train)
-    }
-
-    /// What goes into the first block and what comes out of each, `layers + 1` of `[batch, length, width]`; the last is not yet
-    /// normalised ([`Transformer::apply_final_norm`]).
-    pub fn hidden_states(&self, x: &Tensor, mask: Option<&Mask>, train: bool) -> Result<Vec<Tensor>> {
-        let mut states = vec![x.clone()];
-        for (number, block) in self.blocks.iter().enumerate() {
-            let mut pass = ForwardArgs { mask, train, ..ForwardArgs::default() };
-            states.push(block.forward(&states[number], &mut pass, None)?);
-        }
-        Ok(states)
-    }
-
-    /// The normalisation that ends the stack, where there is one.
-    pub fn apply_final_norm(&self, x: &Tensor, train: bool) -> Result<Tensor> {
-        self.last.as_ref().map_or_else(|| Ok(x.clone()), |norm| norm.forward(x, train))
+        let sum = if separate_sum { x.add(&out)? } else { out };
+        if self.norm_first { Ok(sum) } else { around.norm.forward(&sum, train) }
     }
 }

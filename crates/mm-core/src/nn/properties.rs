@@ -23,8 +23,9 @@ fn config(heads: i64, groups: i64, kind: u8, norm_first: bool, gated: bool, caus
     let mlp = MlpConfig { gated, ..MlpConfig::new(2 * width, Activation::Gelu) };
     let norm =
         NormConfig { kind: if gated { NormKind::RmsNorm } else { NormKind::LayerNorm }, ..NormConfig::default() };
-    let block = BlockConfig { norm, norm_first, layer_scale: gated.then_some(0.5), ..BlockConfig::new(attention, mlp) };
-    TransformerConfig { num_layers: 2, block, final_norm: norm_first }
+    let block =
+        BlockConfig { norm, norm_first, layer_scale: gated.then_some(0.5), ..BlockConfig::post_norm(attention, mlp) };
+    TransformerConfig::new(2, block)
 }
 
 /// A stack that learns: its parameters and itself.
@@ -48,7 +49,8 @@ fn a_tied_layer_follows_the_weight_it_is_tied_to() {
     }
 }
 
-/// Without gradients other operators are used, on weights that are laid out once: they must say the same, also after the weights moved.
+/// Without gradients other operators are used, on weights that are laid out once: they must say the same, also after
+/// the weights moved.
 #[test]
 fn a_stack_that_learns_says_the_same_without_gradients() {
     manual_seed(4);
@@ -236,7 +238,7 @@ fn packed_projections_keep_their_names_and_what_is_missing_or_misshapen_is_told_
 fn sizes_that_make_no_sense_are_errors() {
     let params = Params::new(Device::Cpu);
     let build = |c: AttentionConfig| Attention::new(&params.scope(), &c).map(drop).unwrap_err().to_string();
-    assert!(build(AttentionConfig::new(10, 3)).contains("a divisor of the width 10"));
+    assert!(build(AttentionConfig::new(10, 3)).contains("a divisor of embed_dim 10"));
     assert!(build(AttentionConfig { num_kv_heads: Some(3), ..AttentionConfig::new(8, 4) }).contains("num_kv_heads"));
     assert!(build(AttentionConfig::new(8, 0)).contains("heads"));
     let rotary = Position::Rotary { base: 1e4 };

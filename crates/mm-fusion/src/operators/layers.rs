@@ -61,7 +61,7 @@ pub(super) const BLOCK_DROPOUT: f64 = 0.1;
 /// A pre-norm transformer block with a feed-forward dimension of `2 dim`.
 pub(super) fn pre_norm_block(dim: i64, num_heads: i64, dropout: f64) -> BlockConfig {
     let attention = AttentionConfig { dropout, ..AttentionConfig::new(dim, num_heads) };
-    BlockConfig { norm_first: true, dropout, ..BlockConfig::new(attention, MlpConfig::new(2 * dim, Activation::Gelu)) }
+    BlockConfig { dropout, ..BlockConfig::pre_norm(attention, MlpConfig::new(2 * dim, Activation::Gelu)) }
 }
 
 /// A transformer encoder of [`pre_norm_block`]s with a final norm.
@@ -73,6 +73,6 @@ pub(super) fn encoder(
     dropout: f64,
 ) -> Result<Transformer> {
     check_positive("num_layers", num_layers)?;
-    let config = TransformerConfig { num_layers, block: pre_norm_block(dim, num_heads, dropout), final_norm: true };
+    let config = TransformerConfig::new(num_layers, pre_norm_block(dim, num_heads, dropout));
     Ok(Transformer::new(scope, &config)?)
 }

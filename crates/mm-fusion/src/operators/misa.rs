@@ -44,7 +44,7 @@ fn build(context: &OperatorContext<'_>) -> Result<Box<dyn FusionOperator>> {
         reconstruct.push(Linear::new(&scope.pp("recon").pp(index), dim, input_dim, true)?);
     }
     let block = pre_norm_block(dim, config.num_heads, BLOCK_DROPOUT);
-    let transformer = TransformerConfig { num_layers: 1, block, final_norm: true };
+    let transformer = TransformerConfig::new(1, block);
     Ok(Box::new(Misa {
         private,
         shared: Linear::new(&scope.pp("shared"), input_dim, dim, true)?,

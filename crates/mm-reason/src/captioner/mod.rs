@@ -129,14 +129,13 @@ fn decoder_config(vocab_size: i64, config: &CaptionerConfig) -> DecoderConfig {
     let attention = AttentionConfig { dropout, ..AttentionConfig::new(config.hidden_dim, config.num_heads) };
     let block = BlockConfig {
         cross_attention: (config.kind == CaptionerKind::Transformer).then(|| attention.clone()),
-        norm_first: true,
         dropout,
-        ..BlockConfig::new(
+        ..BlockConfig::pre_norm(
             AttentionConfig { causal: true, ..attention },
             MlpConfig::new(4 * config.hidden_dim, Activation::Gelu),
         )
     };
-    let blocks = TransformerConfig { num_layers: config.num_layers, block, final_norm: true };
+    let blocks = TransformerConfig::new(config.num_layers, block);
     DecoderConfig {
         embed_norm: Some(NormConfig::default()),
         head_bias: true,

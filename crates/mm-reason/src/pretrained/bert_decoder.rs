@@ -28,9 +28,9 @@ impl BertSizes {
         let block = BlockConfig {
             cross_attention: cross,
             norm,
-            ..BlockConfig::new(AttentionConfig { causal, ..attention() }, mlp)
+            ..BlockConfig::post_norm(AttentionConfig { causal, ..attention() }, mlp)
         };
-        let blocks = TransformerConfig { num_layers: self.num_layers, block, final_norm: false };
+        let blocks = TransformerConfig::new(self.num_layers, block);
         DecoderConfig {
             embed_norm: Some(norm),
             head_bias: true,

@@ -3,8 +3,8 @@
 //! *LLaMA: Open and Efficient Foundation Language Models* (Touvron et al., 2023), <https://arxiv.org/abs/2302.13971>.
 
 use mm_core::nn::{
-    Activation, AttentionConfig, BlockConfig, MlpConfig, NormConfig, NormKind, TransformerConfig,
-    decoder::{DecoderConfig, RotaryConfig},
+    Activation, AttentionConfig, BlockConfig, MlpConfig, NormConfig, NormKind, RotaryEmbedding, TransformerConfig,
+    decoder::DecoderConfig,
 };
 use mm_repr::{
     checkpoint_config,
@@ -80,8 +80,8 @@ pub(super) fn llama_decoder(
     };
     let norm = NormConfig { kind: NormKind::RmsNorm, eps: c.rms_norm_eps, bias: false };
     let mlp = MlpConfig { hidden_dim: c.intermediate_size, activation: c.hidden_act, gated: true, bias: c.mlp_bias };
-    let block = BlockConfig { norm, norm_first: true, ..BlockConfig::new(attention, mlp) };
-    let blocks = TransformerConfig { num_layers: c.num_hidden_layers, block, final_norm: true };
+    let block = BlockConfig { norm, ..BlockConfig::pre_norm(attention, mlp) };
+    let blocks = TransformerConfig::new(c.num_hidden_layers, block);
     Ok(DecoderConfig {
         learned_positions: None,
         rotary: Some(rotary(b, text, head_dim, default_theta)?),
@@ -90,7 +90,7 @@ pub(super) fn llama_decoder(
 }
 
 /// Rotary position embeddings, with the scaling that `rope_parameters` or `rope_scaling` names.
-fn rotary(b: &ModelBuilder<'_>, text: &Value, head_dim: i64, default_theta: f64) -> mm_repr::Result<RotaryConfig> {
+fn rotary(b: &ModelBuilder<'_>, text: &Value, head_dim: i64, default_theta: f64) -> mm_repr::Result<RotaryEmbedding> {
     let rope = if text["rope_parameters"].is_object() { &text["rope_parameters"] } else { &text["rope_scaling"] };
     let theta = rope["rope_theta"].as_f64().or_else(|| text["rope_theta"].as_f64()).unwrap_or(default_theta);
     let inv_freq: Vec<f64> = (0..head_dim / 2).map(|i| theta.powf(-2.0 * i as f64 / head_dim as f64)).collect();
@@ -121,7 +121,7 @@ fn rotary(b: &ModelBuilder<'_>, text: &Value, head_dim: i64, default_theta: f64)
         let reason = format!("text_config: mrope_section: found {mrope_section:?}, expected a sum of {}", head_dim / 2);
         return Err(b.config_error(reason));
     }
-    Ok(RotaryConfig { head_dim, inv_freq: inv_freq.iter().map(|f| *f as f32).collect(), mrope_section })
+    Ok(RotaryEmbedding { head_dim, inv_freq: inv_freq.iter().map(|f| *f as f32).collect(), mrope_section })
 }
 
 /// Llama 3's scaling: low frequencies are divided by a factor, high ones kept, those between interpolated.

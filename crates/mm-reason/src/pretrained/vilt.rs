@@ -135,10 +135,7 @@ fn build(b: &ModelBuilder<'_>) -> mm_repr::Result<Box<dyn MediaEncoder>> {
             max_patches: c.max_image_length,
         },
         modality_types: Embedding::new(&embeddings.pp("token_type_embeddings"), c.modality_type_vocab_size, dim)?,
-        blocks: b.transformer(
-            &scope.pp("encoder"),
-            TransformerConfig { num_layers: vit.num_hidden_layers, block: vit_block(&vit), final_norm: true },
-        )?,
+        blocks: b.transformer(&scope.pp("encoder"), TransformerConfig::new(vit.num_hidden_layers, vit_block(&vit)))?,
         pooler: Linear::new(&scope.pp("pooler").pp("dense"), dim, dim, true)?,
         classifier: ClassifierHead::load(&b.scope.pp("classifier"), dim, b.num_labels())?,
         itm_head: itm_head.has("weight").then(|| Linear::new(&itm_head, dim, 1, true)).transpose()?,

@@ -178,10 +178,9 @@ fn gpt2(b: &ModelBuilder<'_>, config: &Value) -> mm_repr::Result<(DecoderConfig,
     let block = BlockConfig {
         cross_attention: Some(attention(false)),
         norm,
-        norm_first: true,
-        ..BlockConfig::new(attention(true), MlpConfig::new(hidden, c.activation_function))
+        ..BlockConfig::pre_norm(attention(true), MlpConfig::new(hidden, c.activation_function))
     };
-    let blocks = TransformerConfig { num_layers: c.n_layer, block, final_norm: true };
+    let blocks = TransformerConfig::new(c.n_layer, block);
     Ok((DecoderConfig::new(c.vocab_size, c.n_positions, blocks), c.n_embd))
 }
 
@@ -194,7 +193,7 @@ fn trocr(b: &ModelBuilder<'_>, config: &Value) -> mm_repr::Result<(DecoderConfig
     let block = BlockConfig {
         cross_attention: Some(AttentionConfig { context_dim: Some(context_dim), ..attention.clone() }),
         norm,
-        ..BlockConfig::new(
+        ..BlockConfig::post_norm(
             AttentionConfig { causal: true, ..attention },
             MlpConfig::new(c.decoder_ffn_dim, c.activation_function),
         )
@@ -208,7 +207,7 @@ fn trocr(b: &ModelBuilder<'_>, config: &Value) -> mm_repr::Result<(DecoderConfig
         Some(table.narrow(0, c.pad_token_id + 1, count)?)
     };
     let learned = LearnedPositions { count, offset: TROCR_POSITION_OFFSET };
-    let blocks = TransformerConfig { num_layers: c.decoder_layers, block, final_norm: false };
+    let blocks = TransformerConfig::new(c.decoder_layers, block);
     let config = DecoderConfig {
         learned_positions: c.use_learned_position_embeddings.then_some(learned),
         fixed_positions,

@@ -111,13 +111,12 @@ fn build(b: &ModelBuilder<'_>) -> mm_repr::Result<Box<dyn MediaEncoder>> {
     let attention = AttentionConfig { key_bias: false, ..AttentionConfig::new(c.d_model, c.decoder_attention_heads) };
     let block = BlockConfig {
         cross_attention: Some(attention.clone()),
-        norm_first: true,
-        ..BlockConfig::new(
+        ..BlockConfig::pre_norm(
             AttentionConfig { causal: true, ..attention },
             MlpConfig::new(c.decoder_ffn_dim, c.activation_function),
         )
     };
-    let blocks = TransformerConfig { num_layers: c.decoder_layers, block, final_norm: true };
+    let blocks = TransformerConfig::new(c.decoder_layers, block);
     let config = DecoderConfig {
         embed_scale: if c.scale_embedding { (c.d_model as f64).sqrt() } else { 1.0 },
         ..DecoderConfig::new(c.vocab_size, c.max_target_positions, blocks)

@@ -72,7 +72,7 @@ fn build(context: &NetworkContext<'_>) -> Result<Box<dyn ReasoningNetwork>> {
     let (scope, dim) = (&context.scope, context.hidden_dim);
     let stack = |name: &str, cross_attention: bool| {
         let block = pre_norm_block(dim, num_heads, context.dropout, cross_attention);
-        Transformer::new(&scope.pp(name), &TransformerConfig { num_layers, block, final_norm: true })
+        Transformer::new(&scope.pp(name), &TransformerConfig::new(num_layers, block))
     };
     let output = |name: &str| Linear::new(&scope.pp(name), dim, dim, true);
     Ok(Box::new(Mcan {

@@ -112,7 +112,6 @@ pub(super) fn pre_norm_block(dim: i64, heads: i64, dropout: f64, cross_attention
     BlockConfig {
         cross_attention: cross_attention.then(|| attention.clone()),
         dropout,
-        norm_first: true,
-        ..BlockConfig::new(attention, MlpConfig::new(4 * dim, Activation::Gelu))
+        ..BlockConfig::pre_norm(attention, MlpConfig::new(4 * dim, Activation::Gelu))
     }
 }

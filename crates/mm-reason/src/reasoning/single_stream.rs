@@ -46,7 +46,7 @@ fn build(context: &NetworkContext<'_>) -> Result<Box<dyn ReasoningNetwork>> {
     Ok(Box::new(SingleStream {
         class_token: scope.param("class_token", &[1, 1, dim], Init::Normal(0.02))?,
         token_types: scope.param("token_types", &[2, dim], Init::Normal(0.02))?,
-        blocks: Transformer::new(scope, &TransformerConfig { num_layers, block, final_norm: true })?,
+        blocks: Transformer::new(scope, &TransformerConfig::new(num_layers, block))?,
     }))
 }
 

@@ -134,8 +134,8 @@ impl AudioCnn {
         let position = Position::Rotary { base: 1e4 };
         let attention = AttentionConfig { position, ..AttentionConfig::new(dim, config.num_heads) };
         let mlp = MlpConfig::new(2 * dim, Activation::Gelu);
-        let block = BlockConfig { norm_first: true, dropout: config.dropout, ..BlockConfig::new(attention, mlp) };
-        let config = TransformerConfig { num_layers: config.num_layers, block, final_norm: true };
+        let block = BlockConfig { dropout: config.dropout, ..BlockConfig::pre_norm(attention, mlp) };
+        let config = TransformerConfig::new(config.num_layers, block);
         Transformer::new(&scope.pp("encoder"), &config).map(Some)
     }
 }

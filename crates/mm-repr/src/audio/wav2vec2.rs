@@ -176,7 +176,7 @@ impl Wav2Vec2 {
         let block = BlockConfig {
             norm,
             norm_first: c.do_stable_layer_norm,
-            ..BlockConfig::new(
+            ..BlockConfig::post_norm(
                 AttentionConfig::new(dim, c.num_attention_heads),
                 MlpConfig::new(c.intermediate_size, c.hidden_act),
             )
@@ -191,7 +191,7 @@ impl Wav2Vec2 {
             projection: Linear::new(&projection.pp("projection"), conv_dim, dim, true)?,
             positions: PositionalConv::new(&encoder.pp("pos_conv_embed"), c)?,
             pre_norm: (!final_norm).then(|| Norm::new(&encoder.pp("layer_norm"), dim, norm)).transpose()?,
-            blocks: b.transformer(&encoder, TransformerConfig { num_layers: layers, block, final_norm })?,
+            blocks: b.transformer(&encoder, TransformerConfig::new(layers, block))?,
             classifier: SequenceClassifier::new(b, dim, layers, false)?,
             dim,
         })

@@ -57,13 +57,12 @@ impl WhisperEncoder {
         };
         let attention = AttentionConfig { key_bias: false, ..AttentionConfig::new(dim, c.encoder_attention_heads) };
         let mlp = MlpConfig::new(c.encoder_ffn_dim, c.activation_function);
-        let block = BlockConfig { norm_first: true, ..BlockConfig::new(attention, mlp) };
+        let block = BlockConfig::pre_norm(attention, mlp);
         let positions = [c.max_source_positions, dim];
         Ok(Self {
             convolutions: [convolution("conv1", c.num_mel_bins, 1)?, convolution("conv2", dim, 2)?],
             positions: scope.pp("embed_positions").param("weight", &positions, Init::Normal(0.02))?,
-            blocks: b
-                .transformer(&scope, TransformerConfig { num_layers: c.encoder_layers, block, final_norm: true })?,
+            blocks: b.transformer(&scope, TransformerConfig::new(c.encoder_layers, block))?,
             classifier: SequenceClassifier::new(b, dim, c.encoder_layers, true)?,
             dim,
         })

@@ -13,6 +13,6 @@ pub(super) fn pre_norm_transformer(
     dropout: f64,
 ) -> Result<Transformer> {
     let mlp = MlpConfig::new(4 * attention.embed_dim, Activation::Gelu);
-    let block = BlockConfig { norm_first: true, dropout, ..BlockConfig::new(attention, mlp) };
-    Transformer::new(scope, &TransformerConfig { num_layers, block, final_norm: true })
+    let block = BlockConfig { dropout, ..BlockConfig::pre_norm(attention, mlp) };
+    Transformer::new(scope, &TransformerConfig::new(num_layers, block))
 }

@@ -79,9 +79,8 @@ pub fn clip_vision_backbone(
         blocks: b.transformer(
             &scope.pp("encoder"),
             TransformerConfig {
-                num_layers: config.num_hidden_layers,
-                block: vit_block(config),
                 final_norm: variant.final_norm,
+                ..TransformerConfig::new(config.num_hidden_layers, vit_block(config))
             },
         )?,
         embed_dim,

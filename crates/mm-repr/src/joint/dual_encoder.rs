@@ -88,8 +88,8 @@ impl ClipTextEncoder {
         let norm = NormConfig { eps: c.layer_norm_eps, ..NormConfig::default() };
         let attention = AttentionConfig { causal, ..AttentionConfig::new(dim, c.num_attention_heads) };
         let mlp = MlpConfig::new(c.intermediate_size, c.hidden_act);
-        let block = BlockConfig { norm, norm_first: true, ..BlockConfig::new(attention, mlp) };
-        let transformer = TransformerConfig { num_layers: c.num_hidden_layers, block, final_norm: true };
+        let block = BlockConfig { norm, ..BlockConfig::pre_norm(attention, mlp) };
+        let transformer = TransformerConfig::new(c.num_hidden_layers, block);
         let embeddings = scope.pp("embeddings");
         Ok(Self {
             tokens: Embedding::new(&embeddings.pp("token_embedding"), c.vocab_size, dim)?,

@@ -78,7 +78,8 @@ impl TextTransformer {
         let dim = c.hidden_size;
         let norm = NormConfig { kind: NormKind::LayerNorm, eps: c.layer_norm_eps, bias: true };
         let mlp = MlpConfig::new(c.intermediate_size, c.hidden_act);
-        let block = BlockConfig { norm, ..BlockConfig::new(AttentionConfig::new(dim, c.num_attention_heads), mlp) };
+        let block =
+            BlockConfig { norm, ..BlockConfig::post_norm(AttentionConfig::new(dim, c.num_attention_heads), mlp) };
         let (embeddings, encoder) = (scope.pp("embeddings"), scope.pp("encoder"));
         let relative_bias = if variant.relative_bias {
             let buckets = c.relative_attention_num_buckets;
@@ -93,7 +94,7 @@ impl TextTransformer {
         };
         let segments =
             variant.segments.then(|| Embedding::new(&embeddings.pp("token_type_embeddings"), c.type_vocab_size, dim));
-        let transformer = TransformerConfig { num_layers: c.num_hidden_layers, block, final_norm: false };
+        let transformer = TransformerConfig::new(c.num_hidden_layers, block);
         Ok(Self {
             tokens: Embedding::new(&embeddings.pp("word_embeddings"), c.vocab_size, dim)?,
             positions: Embedding::new(&embeddings.pp("position_embeddings"), c.max_position_embeddings, dim)?,

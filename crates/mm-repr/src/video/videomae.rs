@@ -60,7 +60,7 @@ fn build_backbone(b: &ModelBuilder<'_>, config: &VitConfig, video: &VideoMaeConf
     let positions = sinusoidal_positions(grid[0] * grid[1], embed_dim, false, b.scope.device())?;
     let positions = positions.to_dtype(patch_embed.dtype()?)?;
     let final_norm = !video.use_mean_pooling;
-    let transformer = TransformerConfig { num_layers: config.num_hidden_layers, block, final_norm };
+    let transformer = TransformerConfig { final_norm, ..TransformerConfig::new(config.num_hidden_layers, block) };
     Ok(VitBackbone {
         patch_embed,
         embeddings: VitEmbeddings {

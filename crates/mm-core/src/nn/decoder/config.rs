@@ -1,9 +1,8 @@
 //! Sizes and options of a decoder.
 
-use super::rotary::RotaryConfig;
 use crate::{
     Tensor,
-    nn::{Activation, NormConfig, TransformerConfig},
+    nn::{Activation, NormConfig, RotaryEmbedding, TransformerConfig},
 };
 
 /// Sizes and options of a [`Decoder`](super::Decoder).
@@ -28,7 +27,7 @@ pub struct DecoderConfig {
     /// Whether the language model head has a bias.
     pub head_bias: bool,
     /// Rotary position embeddings, for blocks whose attention has no positions of its own.
-    pub rotary: Option<RotaryConfig>,
+    pub rotary: Option<RotaryEmbedding>,
     /// Maximum number of positions.
     pub max_positions: i64,
 }

@@ -6,10 +6,8 @@
 
 mod config;
 mod model;
-mod rotary;
 mod state;
 
 pub use config::{DecoderConfig, LearnedPositions};
 pub use model::{Decoder, DecoderArgs};
-pub use rotary::RotaryConfig;
 pub use state::DecoderState;

@@ -88,8 +88,7 @@ impl Decoder {
     /// Size of the key-value cache of one row, in bytes per position.
     pub fn kv_bytes_per_token(&self) -> i64 {
         let attention = &self.config.blocks.block.attention;
-        let kv_heads = attention.num_kv_heads.unwrap_or(attention.num_heads);
-        let head_dim = attention.head_dim.unwrap_or(attention.embed_dim / attention.num_heads.max(1));
+        let (kv_heads, head_dim) = (attention.num_kv_heads(), attention.head_dim());
         let half_precision = self.embed_tokens.weight().dtype().is_ok_and(|dtype| dtype != DType::F32);
         2 * self.config.blocks.num_layers * kv_heads * head_dim * if half_precision { 2 } else { 4 }
     }

@@ -43,8 +43,10 @@ impl VisionEncoder {
         let hidden = (c.embed_dim as f64 * c.mlp_ratio) as i64;
         let block = BlockConfig {
             norm,
-            norm_first: true,
-            ..BlockConfig::new(AttentionConfig::new(c.embed_dim, c.num_heads), MlpConfig::new(hidden, c.hidden_act))
+            ..BlockConfig::pre_norm(
+                AttentionConfig::new(c.embed_dim, c.num_heads),
+                MlpConfig::new(hidden, c.hidden_act),
+            )
         };
         if c.spatial_merge_size < 1
             || c.patch_size < 1
@@ -59,7 +61,10 @@ impl VisionEncoder {
         let merger = scope.pp("merger");
         Ok(Self {
             patch_embedding: scope.pp("patch_embedding").param("weight", &shape, Init::Normal(0.02))?,
-            blocks: b.transformer(scope, TransformerConfig { num_layers: c.depth, block, final_norm: false })?,
+            blocks: b.transformer(
+                scope,
+                TransformerConfig { final_norm: false, ..TransformerConfig::new(c.depth, block) },
+            )?,
             norm: Norm::new(&merger.pp("ln_q"), c.embed_dim, norm)?,
             mlp: [
                 Linear::new(&merger.pp("mlp").pp(0), merged_dim, merged_dim, true)?,

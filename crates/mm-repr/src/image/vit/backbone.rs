@@ -180,10 +180,7 @@ pub(crate) fn build_backbone(
         patch_embed: patch_embed.with_stride(stride, [0, 0]),
         embeddings: VitEmbeddings { prefix_tokens, positions, prefix_positions, registers, grid, interpolation },
         pre_norm: None,
-        blocks: b.transformer(
-            &scope.pp("encoder"),
-            TransformerConfig { num_layers: config.num_hidden_layers, block, final_norm: true },
-        )?,
+        blocks: b.transformer(&scope.pp("encoder"), TransformerConfig::new(config.num_hidden_layers, block))?,
         embed_dim,
         modality: variant.modality,
     })

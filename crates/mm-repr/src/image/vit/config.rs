@@ -51,7 +51,7 @@ pub fn vit_block(config: &VitConfig) -> BlockConfig {
         ..AttentionConfig::new(config.hidden_size, config.num_attention_heads)
     };
     let mlp = MlpConfig::new(config.intermediate_size, config.hidden_act);
-    BlockConfig { norm, norm_first: true, ..BlockConfig::new(attention, mlp) }
+    BlockConfig { norm, ..BlockConfig::pre_norm(attention, mlp) }
 }
 
 /// `[rows, columns]` of patches in an image of the configured size; `field` names the patch size in errors.

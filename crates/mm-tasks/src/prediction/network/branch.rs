@@ -82,7 +82,7 @@ impl ModalityBranch {
         let standardizer = standardize.then(|| Standardizer::new(scope, encoder_dim)).transpose()?;
         let context = config.context.as_ref();
         let context = context.map(|c| ContextNetwork::new(&scope.pp("context"), encoder_dim, c)).transpose()?;
-        let dim = context.as_ref().map_or(Ok(encoder_dim), ContextNetwork::dim)?;
+        let dim = context.as_ref().map_or(encoder_dim, ContextNetwork::dim);
         let hidden_dim = config.fusion.dim.clamp(8, 256);
         let head =
             config.has_unimodal_heads().then(|| UnimodalHead::new(&scope.pp("head"), [dim, hidden_dim, num_outputs]));

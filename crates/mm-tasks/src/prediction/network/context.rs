@@ -29,8 +29,8 @@ impl ContextNetwork {
                 let (dim, dropout) = (dim.dim(), dropout.get());
                 let attention = AttentionConfig { dropout, ..AttentionConfig::new(dim, num_heads.dim()) };
                 let mlp = MlpConfig::new(2 * dim, Activation::Gelu);
-                let block = BlockConfig { norm_first: true, dropout, ..BlockConfig::new(attention, mlp) };
-                let config = TransformerConfig { num_layers: num_layers.dim(), block, final_norm: true };
+                let block = BlockConfig { dropout, ..BlockConfig::pre_norm(attention, mlp) };
+                let config = TransformerConfig::new(num_layers.dim(), block);
                 Self::Transformer {
                     projection: Linear::new(&scope.pp("projection"), input_dim, dim, true)?,
                     encoder: Transformer::new(&scope.pp("encoder"), &config)?,
