@@ -1,4 +1,4 @@
-//! What must hold whatever the sizes: masks, rows, caches, checkpoints.
+//! Property tests of masks, batches, caches and checkpoints over many sizes.
 
 use super::*;
 use crate::{Checkpoint, DType, Device, Init, Params, Role, Tensor, checkpoint, no_grad, seed::manual_seed};
@@ -8,7 +8,7 @@ fn random(shape: &[i64]) -> Tensor {
     Tensor::randn(shape, DType::F32, Device::Cpu).unwrap()
 }
 
-fn furthest(a: &Tensor, b: &Tensor) -> f64 {
+fn max_difference(a: &Tensor, b: &Tensor) -> f64 {
     a.sub(b).unwrap().abs().unwrap().max().unwrap().to_f64().unwrap()
 }
 
@@ -28,47 +28,47 @@ fn config(heads: i64, groups: i64, kind: u8, norm_first: bool, gated: bool, caus
     TransformerConfig::new(2, block)
 }
 
-/// A stack that learns: its parameters and itself.
-fn learning(config: &TransformerConfig) -> (Params, Transformer) {
+/// Parameters and stack, trainable.
+fn trainable(config: &TransformerConfig) -> (Params, Transformer) {
     let params = Params::new(Device::Cpu);
     let model = Transformer::new(&params.scope(), config).unwrap();
     (params, model)
 }
 
-/// A vocabulary that is tied to word vectors which learn is no frozen one: what it says without gradients follows them.
+/// A layer over a trainable weight is not frozen: its output without gradients follows changes of the weight.
 #[test]
-fn a_tied_layer_follows_the_weight_it_is_tied_to() {
+fn a_tied_layer_follows_its_weight() {
     let params = Params::new(Device::Cpu);
     let weight = params.scope().param("weight", &[40, 24], Init::Normal(1.0)).unwrap();
     let tied = Linear::from_parts(weight.clone(), None);
     let x = random(&[70, 24]);
     for _ in 0..2 {
         let without = no_grad(|| tied.forward_activation(&x, Activation::Identity)).unwrap();
-        assert!(furthest(&x.linear(&weight, None).unwrap(), &without) < 1e-4);
+        assert!(max_difference(&x.linear(&weight, None).unwrap(), &without) < 1e-4);
         no_grad(|| weight.scale_add_(0.7, &random(&[40, 24]), 0.3)).unwrap();
     }
 }
 
-/// Without gradients other operators are used, on weights that are laid out once: they must say the same, also after
-/// the weights moved.
+/// Without gradients, other operators are used, on packed weights: they must give the same values, also after the
+/// weights have changed.
 #[test]
-fn a_stack_that_learns_says_the_same_without_gradients() {
+fn a_trainable_stack_gives_the_same_without_gradients() {
     manual_seed(4);
     for (norm_first, gated, activation) in
         [(true, false, Activation::Gelu), (false, true, Activation::Silu), (true, false, Activation::QuickGelu)]
     {
         let mut config = config(2, 2, 0, norm_first, gated, false);
         config.block.mlp.activation = activation;
-        let (params, model) = learning(&config);
+        let (params, model) = trainable(&config);
         let x = random(&[5, 30, 12]);
         for _ in 0..3 {
             let with = model.forward(&x, ForwardArgs::default()).unwrap();
             for _ in 0..2 {
                 let without = no_grad(|| model.forward(&x, ForwardArgs::default())).unwrap();
                 assert!(with.requires_grad() && !without.requires_grad());
-                assert!(furthest(&with, &without) < 1e-5, "{}", furthest(&with, &without));
+                assert!(max_difference(&with, &without) < 1e-5, "{}", max_difference(&with, &without));
             }
-            // As an optimiser does it, and after a pass without gradients.
+            // As an optimizer does, and after a pass without gradients.
             for (_, weight) in params.named(&[Role::Trainable]) {
                 no_grad(|| weight.scale_add_(0.7, &random(&weight.shape()), 0.3)).unwrap();
             }
@@ -76,12 +76,13 @@ fn a_stack_that_learns_says_the_same_without_gradients() {
     }
 }
 
-/// The fused kernel and plain products, with gradients: alike, and those of the products can be differentiated again.
+/// The fused kernel and explicit products give the same values and gradients; those of the products can be
+/// differentiated again.
 #[test]
-fn attention_that_can_be_differentiated_twice_is_the_same_attention() {
+fn math_attention_matches_fused_attention_and_allows_double_backward() {
     manual_seed(5);
     for (length, kind, causal) in [(3i64, 0u8, false), (9, 0, true), (30, 1, false), (70, 1, true)] {
-        let (params, model) = learning(&config(2, 2, kind, true, false, causal));
+        let (params, model) = trainable(&config(2, 2, kind, true, false, causal));
         let x = random(&[2, length, 12]).set_requires_grad(true).unwrap();
         let mut keep = vec![true; 2 * length as usize];
         keep[length as usize - 1] = false;
@@ -95,9 +96,9 @@ fn attention_that_can_be_differentiated_twice_is_the_same_attention() {
             std::iter::once(x.grad().unwrap()).chain(own).map(|g| g.copy().unwrap()).collect::<Vec<_>>()
         };
         let (fused, plain) = (run(), with_math_attention(run));
-        assert!(furthest(&fused, &plain) < 1e-5);
+        assert!(max_difference(&fused, &plain) < 1e-5);
         let (a, b) = (slopes(&fused), slopes(&plain));
-        assert!(a.len() == b.len() && a.iter().zip(&b).all(|(a, b)| furthest(a, b) < 1e-3), "{length}, {kind}");
+        assert!(a.len() == b.len() && a.iter().zip(&b).all(|(a, b)| max_difference(a, b) < 1e-3), "{length}, {kind}");
         let again = with_math_attention(run).pow(2.0).unwrap().sum().unwrap().autograd_grad(&[&x]).unwrap();
         again[0].pow(2.0).unwrap().sum().unwrap().backward().unwrap();
     }
@@ -107,7 +108,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn masking_positions_equals_leaving_them_out_and_rows_do_not_touch(
+    fn masked_positions_and_other_rows_have_no_effect(
         seed in 0u64..1000, (heads, groups) in prop::sample::select(vec![(1i64, 1i64), (2, 1), (4, 2), (3, 3)]), kind in 0u8..2,
         kept in 1i64..7, padded in 1i64..5, norm_first: bool, gated: bool, causal: bool, frozen: bool,
     ) {
@@ -119,7 +120,7 @@ proptest! {
         let width = config.block.attention.embed_dim;
         let short = random(&[1, kept, width]);
         let alone = model.forward(&short, ForwardArgs::default()).unwrap();
-        // The same row with padding behind it, in a batch with another, longer row.
+        // The same row followed by padding, in a batch with a longer row.
         let padding = random(&[1, padded, width]);
         let other = random(&[1, kept + padded, width]);
         let both = Tensor::cat(&[&Tensor::cat(&[&short, &padding], 1).unwrap(), &other], 0).unwrap();
@@ -128,13 +129,13 @@ proptest! {
         let mask = Mask::Padding(Tensor::from_vec(&keep, &[2, kept + padded]).unwrap());
         let out = model.forward(&both, ForwardArgs { mask: Some(&mask), ..ForwardArgs::default() }).unwrap();
         let row = out.narrow(0, 0, 1).unwrap().narrow(1, 0, kept).unwrap();
-        prop_assert!(furthest(&row, &alone) < 1e-4, "{}", furthest(&row, &alone));
+        prop_assert!(max_difference(&row, &alone) < 1e-4, "{}", max_difference(&row, &alone));
         let lone = model.forward(&other, ForwardArgs::default()).unwrap();
-        prop_assert!(furthest(&out.narrow(0, 1, 1).unwrap(), &lone) < 1e-4);
+        prop_assert!(max_difference(&out.narrow(0, 1, 1).unwrap(), &lone) < 1e-4);
     }
 
     #[test]
-    fn decoding_step_by_step_with_a_cache_equals_the_whole_at_once(
+    fn incremental_decoding_matches_a_full_pass(
         seed in 0u64..1000, kind in 0u8..2, length in 2i64..8, first in 1i64..4, norm_first: bool, gated: bool,
     ) {
         manual_seed(seed);
@@ -151,11 +152,11 @@ proptest! {
             at += count;
         }
         let stepped = Tensor::cat(&parts.iter().collect::<Vec<_>>(), 1).unwrap();
-        prop_assert!(furthest(&stepped, &whole) < 1e-4, "{}", furthest(&stepped, &whole));
+        prop_assert!(max_difference(&stepped, &whole) < 1e-4, "{}", max_difference(&stepped, &whole));
     }
 
     #[test]
-    fn weights_that_are_asked_for_sum_to_one_and_give_what_the_fused_path_gives(
+    fn attention_weights_sum_to_one_and_match_the_fused_kernel(
         seed in 0u64..1000, queries in 1i64..6, keys in 1i64..6, causal: bool,
     ) {
         manual_seed(seed);
@@ -165,13 +166,13 @@ proptest! {
         let (x, y) = (random(&[2, queries, 12]), random(&[2, keys, 10]));
         let fused = attention.forward(&x, AttentionArgs { context: Some(&y), ..AttentionArgs::default() }).unwrap().values;
         let explicit = attention.forward(&x, AttentionArgs { context: Some(&y), need_weights: true, ..AttentionArgs::default() }).unwrap();
-        prop_assert!(furthest(&fused, &explicit.values) < 1e-5);
+        prop_assert!(max_difference(&fused, &explicit.values) < 1e-5);
         let sums = explicit.weights.unwrap().sum_dim(&[-1], false).unwrap();
-        prop_assert!(furthest(&sums, &sums.ones_like().unwrap()) < 1e-5);
+        prop_assert!(max_difference(&sums, &sums.ones_like().unwrap()) < 1e-5);
     }
 
     #[test]
-    fn checkpoints_round_trip_bit_for_bit_whole_and_sharded(
+    fn checkpoints_round_trip_bit_for_bit(
         shapes in prop::collection::vec(prop::collection::vec(0i64..5, 0..4), 1..6),
         kinds in prop::collection::vec(prop::sample::select(vec![DType::F32, DType::F64, DType::F16, DType::BF16, DType::I64, DType::U8, DType::Bool]), 6),
         shard in 1usize..200,
@@ -197,7 +198,7 @@ proptest! {
 }
 
 #[test]
-fn packed_projections_keep_their_names_and_what_is_missing_or_misshapen_is_told_by_name() {
+fn packed_projections_keep_their_names_and_problems_are_listed_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("m.safetensors");
     for key_bias in [false, true] {
@@ -211,7 +212,7 @@ fn packed_projections_keep_their_names_and_what_is_missing_or_misshapen_is_told_
         assert!(taken.finish().unwrap().is_empty());
         let x = random(&[1, 3, 8]);
         let out = |a: &Attention| a.forward(&x, AttentionArgs::default()).unwrap().values;
-        assert!(furthest(&out(&plain), &out(&packed)) < 1e-6);
+        assert!(max_difference(&out(&plain), &out(&packed)) < 1e-6);
         let names: Vec<String> = taken.named(&[Role::Frozen]).into_iter().map(|(n, _)| n).collect();
         let count = if key_bias { 8 } else { 7 };
         assert!(names.contains(&"b.q_proj.weight".to_owned()) && names.len() == count, "{names:?}");
@@ -223,10 +224,10 @@ fn packed_projections_keep_their_names_and_what_is_missing_or_misshapen_is_told_
     let wrong = Params::from_checkpoint(Checkpoint::open(&file).unwrap(), Device::Cpu, DType::F32, ToOwned::to_owned);
     let root = wrong.scope().pp("a");
     Linear::new(&root.pp("q_proj"), 9, 8, true).unwrap();
-    Linear::new(&root.pp("nowhere"), 3, 4, false).unwrap();
+    Linear::new(&root.pp("absent"), 3, 4, false).unwrap();
     let text = wrong.finish().unwrap_err().to_string();
     assert!(text.contains("a.q_proj.weight: found [8, 8], expected [8, 9]"), "{text}");
-    assert!(text.contains("missing a.nowhere.weight [4, 3]"), "{text}");
+    assert!(text.contains("missing a.absent.weight [4, 3]"), "{text}");
 
     let other = Params::new(Device::Cpu);
     other.scope().param("x", &[2], Init::Zeros).unwrap();
@@ -235,7 +236,7 @@ fn packed_projections_keep_their_names_and_what_is_missing_or_misshapen_is_told_
 }
 
 #[test]
-fn sizes_that_make_no_sense_are_errors() {
+fn invalid_sizes_are_errors() {
     let params = Params::new(Device::Cpu);
     let build = |c: AttentionConfig| Attention::new(&params.scope(), &c).map(drop).unwrap_err().to_string();
     assert!(build(AttentionConfig::new(10, 3)).contains("a divisor of embed_dim 10"));
@@ -246,7 +247,7 @@ fn sizes_that_make_no_sense_are_errors() {
 }
 
 #[test]
-fn a_lying_or_cut_safetensors_file_is_refused() {
+fn corrupt_or_truncated_safetensors_files_are_rejected() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("m.safetensors");
     checkpoint::save(&file, &[("x".to_owned(), random(&[4, 4]))], &[]).unwrap();

@@ -220,11 +220,12 @@ impl Attention {
                 apply_rotary(x, &cos, &sin)
             }
         };
-        let key_value = match &projection.key_value {
-            Some((key, value)) => Some((rotate(key)?, value.clone())),
+        let Projection { query, key_value } = projection;
+        let key_value = match key_value {
+            Some((key, value)) => Some((rotate(&key)?, value)),
             None => None,
         };
-        Ok(Projection { query: rotate(&projection.query)?, key_value })
+        Ok(Projection { query: rotate(&query)?, key_value })
     }
 }
 
