@@ -5,7 +5,7 @@
 
 use mm_core::{
     DType, Device, Encoder, FeatureSet, Features, Input, InputSet, Modality, Module, Params, RepresentationLearner,
-    Result, Tensor,
+    Result, Scope, Tensor,
     nn::{Linear, Lstm, LstmConfig},
 };
 use mm_fusion::{Fusion, FusionConfig, OperatorConfig, operator_spec};
@@ -67,37 +67,36 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
 
 type Loss = Box<dyn FnMut() -> Result<Tensor>>;
 
+type ModelResult = std::result::Result<Loss, Box<dyn std::error::Error>>;
+
 /// A model by its name, with its data: each call is the loss of one training step.
-fn model(name: &str, params: &Params) -> std::result::Result<Loss, Box<dyn std::error::Error>> {
+fn model(name: &str, params: &Params) -> ModelResult {
     let scope = params.scope();
+    let (kind, variant) = name.split_once('-').unwrap_or((name, ""));
+    match kind {
+        "vae" | "dense_vae" | "mae" | "gan" => representation_model(kind, variant == "large", &scope),
+        "contextual" => contextual_model(&scope),
+        "vqa" | "reason" => reasoning_model(variant, kind == "reason", &scope),
+        _ => fusion_model(kind, &scope),
+    }
+}
+
+/// A model of `mm_repr::generative` or `adversarial` on random images.
+fn representation_model(kind: &str, large: bool, scope: &Scope<'_>) -> ModelResult {
     let image = Modality::IMAGE;
-    let images = |rows: i64, size: i64| -> Result<(InputSpec, InputSet)> {
-        let values = Tensor::rand(&[rows, 3, size, size], DType::F32, Device::Cpu)?;
-        let spec = InputSpec { shape: vec![3, size, size], value_type: ValueType::UnitInterval };
-        Ok((spec, InputSet::of(Modality::IMAGE, Input { values, mask: None })?))
-    };
-    let training_loss = |learner: Box<dyn RepresentationLearner>, set: InputSet| -> Loss {
-        Box::new(move || {
-            let found = learner.loss(&set, true)?;
-            found.map(|(loss, _)| loss).ok_or_else(|| mm_core::Error::Sample("no row to train on".into()))
-        })
-    };
-    let (kind, large) = match name.split_once('-') {
-        Some((kind, scale)) => (kind, scale == "large"),
-        None => (name, false),
-    };
     let (rows, size) = if large { (64, 64) } else { (BATCH, 16) };
     let channels: Vec<i64> = if large { vec![64, 128, 256] } else { vec![16, 32] };
-    Ok(match kind {
+    let values = Tensor::rand(&[rows, 3, size, size], DType::F32, Device::Cpu)?;
+    let spec = InputSpec { shape: vec![3, size, size], value_type: ValueType::UnitInterval };
+    let set = InputSet::of(Modality::IMAGE, Input { values, mask: None })?;
+    let learner: Box<dyn RepresentationLearner> = match kind {
         "vae" | "dense_vae" => {
-            let (spec, set) = images(rows, size)?;
             let channels = if kind == "vae" { channels } else { vec![] };
             let network = NetworkConfig { hidden_dims: vec![if large { 512 } else { 128 }], channels, dropout: 0.0 };
             let config = VaeConfig { latent_dim: if large { 128 } else { 32 }, network, ..VaeConfig::default() };
-            training_loss(Box::new(Vae::new(&scope, (&image, &spec), &config)?), set)
+            Box::new(Vae::new(scope, (&image, &spec), &config)?)
         }
         "mae" => {
-            let (spec, set) = images(rows, size)?;
             let config = if large {
                 let (embed_dim, num_heads, num_layers) = (384, 6, 6);
                 MaskedAutoencoderConfig {
@@ -116,109 +115,108 @@ fn model(name: &str, params: &Params) -> std::result::Result<Loss, Box<dyn std::
                     ..MaskedAutoencoderConfig::default()
                 }
             };
-            training_loss(Box::new(MaskedAutoencoder::new(&scope, (&image, &spec), &config)?), set)
+            Box::new(MaskedAutoencoder::new(scope, (&image, &spec), &config)?)
         }
-        "gan" => {
-            let (spec, set) = images(rows, size)?;
+        _ => {
             let network = NetworkConfig { hidden_dims: vec![], channels: channels.clone(), dropout: 0.0 };
             let discriminator = DiscriminatorConfig { channels, ..DiscriminatorConfig::default() };
             let config = GanConfig { generator: network, discriminator, diff_augment: false, ..GanConfig::default() };
-            training_loss(Box::new(Gan::new(&scope, &InputSpecs::from([(image, spec)]), &config)?), set)
+            Box::new(Gan::new(scope, &InputSpecs::from([(image, spec)]), &config)?)
         }
-        // Utterances in the context of their video: a bidirectional LSTM over each modality's utterances, then gated
-        // fusion.
-        "contextual" => {
-            let (videos, utterances, hidden) = (BATCH, 24, 64);
-            let mut branches = Vec::new();
-            for (modality, dim) in MOSI {
-                let config =
-                    LstmConfig { input_dim: dim, hidden_dim: hidden, num_layers: 1, bidirectional: true, dropout: 0.0 };
-                let lstm = Lstm::new(&scope.pp("context").pp(&modality), config)?;
-                let values = Tensor::randn(&[videos, utterances, dim], DType::F32, Device::Cpu)?;
-                branches.push((modality, lstm, values));
-            }
-            let fusion = fusion(
-                &params.scope(),
-                OperatorConfig::new("gated"),
-                branches.iter().map(|b| (b.0.clone(), 2 * hidden)),
-            )?;
-            let head = Linear::new(&scope.pp("head"), fusion.dim(), 2, true)?;
-            let labels = Tensor::from_vec(&alternating(videos * utterances), &[videos * utterances])?;
-            Box::new(move || {
-                let mut set = FeatureSet::new(videos * utterances);
-                for (modality, lstm, values) in &branches {
-                    let features = lstm.forward(values, None, true)?.reshape(&[-1, 2 * hidden])?;
-                    set.insert(modality.clone(), Features::from_pooled(&features)?, None)?;
-                }
-                classification_loss(&fusion, &head, &set, &labels)
-            })
+    };
+    Ok(Box::new(move || {
+        let found = learner.loss(&set, true)?;
+        found.map(|(loss, _)| loss).ok_or_else(|| mm_core::Error::Sample("no row to train on".into()))
+    }))
+}
+
+/// Utterances in the context of their video: a bidirectional LSTM over each modality's utterances, then gated fusion.
+fn contextual_model(scope: &Scope<'_>) -> ModelResult {
+    let (videos, utterances, hidden) = (BATCH, 24, 64);
+    let mut branches = Vec::new();
+    for (modality, dim) in MOSI {
+        let config =
+            LstmConfig { input_dim: dim, hidden_dim: hidden, num_layers: 1, bidirectional: true, dropout: 0.0 };
+        let lstm = Lstm::new(&scope.pp("context").pp(&modality), config)?;
+        let values = Tensor::randn(&[videos, utterances, dim], DType::F32, Device::Cpu)?;
+        branches.push((modality, lstm, values));
+    }
+    let fusion = fusion(scope, OperatorConfig::new("gated"), branches.iter().map(|b| (b.0.clone(), 2 * hidden)))?;
+    let head = Linear::new(&scope.pp("head"), fusion.dim(), 2, true)?;
+    let labels = Tensor::from_vec(&alternating(videos * utterances), &[videos * utterances])?;
+    Ok(Box::new(move || {
+        let mut set = FeatureSet::new(videos * utterances);
+        for (modality, lstm, values) in &branches {
+            let features = lstm.forward(values, None, true)?.reshape(&[-1, 2 * hidden])?;
+            set.insert(modality.clone(), Features::from_pooled(&features)?, None)?;
         }
-        // easy-VQA's sizes: images of 64×64, eight words, the networks of docs/configs/vqa.toml.
-        "vqa" | "reason" => {
-            let network = match name.split_once('-').map_or("", |n| n.1) {
-                kind @ "san" => reasoning::NetworkConfig::new(kind).with("num_steps", 2),
-                kind @ "film" => reasoning::NetworkConfig::new(kind).with("num_blocks", 2),
-                kind @ "mcan" => reasoning::NetworkConfig::new(kind).with("num_layers", 2).with("num_heads", 4),
-                kind @ "relation_network" => reasoning::NetworkConfig::new(kind).with("num_layers", 3),
-                other => return Err(format!("no network `{other}`").into()),
-            };
-            let rows = 128;
-            let image_config =
-                CnnEncoderConfig { channels: vec![16, 32, 48], dropout: 0.0, ..CnnEncoderConfig::default() };
-            let image_encoder = CnnEncoder::new(&scope.pp("see"), &image_config)?;
-            let vocabulary = (0..28).map(|n| n.to_string()).collect();
-            let text_config =
-                LstmEncoderConfig { vocabulary, embedding_dim: 48, hidden_dim: 96, ..LstmEncoderConfig::default() };
-            let text_encoder = LstmEncoder::new(&scope.pp("read"), &text_config)?;
-            let config = ReasoningConfig { network, hidden_dim: 96, ..ReasoningConfig::default() };
-            let frozen_encoders = kind == "reason";
-            let dims = [(Modality::IMAGE, image_encoder.dim()), (Modality::TEXT, text_encoder.dim())];
-            let reasoner = reasoning::build(&scope.pp("reason"), &config, &dims)?;
-            let head = Linear::new(&scope.pp("head"), reasoner.dim(), 13, true)?;
-            let values = Tensor::randn(&[rows, 3, 64, 64], DType::F32, Device::Cpu)?;
-            let images = Input { values, mask: None };
-            let words: Vec<i64> = (0..rows * 8).map(|n| 2 + n * n % 28).collect();
-            let questions = Input { values: Tensor::from_vec(&words, &[rows, 8])?, mask: None };
-            let labels = Tensor::from_vec(&(0..rows).map(|n| n % 13).collect::<Vec<_>>(), &[rows])?;
-            // With frozen encoders, the network takes features that are computed once.
-            let features = (image_encoder.encode(&images, true)?, text_encoder.encode(&questions, true)?);
-            let detach = |f: &Features| Features::new(f.values.detach()?, None);
-            let cached = (detach(&features.0)?, detach(&features.1)?);
-            Box::new(move || {
-                let mut set = FeatureSet::new(rows);
-                let (image, text) = if frozen_encoders {
-                    cached.clone()
-                } else {
-                    (image_encoder.encode(&images, true)?, text_encoder.encode(&questions, true)?)
-                };
-                set.insert(Modality::IMAGE, image, None)?;
-                set.insert(Modality::TEXT, text, None)?;
-                let joint = reasoner.reason(&set, true)?.features.pool(mm_core::Pooling::Mean)?;
-                head.forward(&joint, true)?.cross_entropy(&labels, -100, 0.0)
-            })
+        classification_loss(&fusion, &head, &set, &labels)
+    }))
+}
+
+/// easy-VQA's sizes: images of 64×64, eight words, the networks of docs/configs/vqa.toml. With `frozen_encoders` only the
+/// network is trained, on features that are computed once.
+fn reasoning_model(network: &str, frozen_encoders: bool, scope: &Scope<'_>) -> ModelResult {
+    let network = match network {
+        kind @ "san" => reasoning::NetworkConfig::new(kind).with("num_steps", 2),
+        kind @ "film" => reasoning::NetworkConfig::new(kind).with("num_blocks", 2),
+        kind @ "mcan" => reasoning::NetworkConfig::new(kind).with("num_layers", 2).with("num_heads", 4),
+        kind @ "relation_network" => reasoning::NetworkConfig::new(kind).with("num_layers", 3),
+        other => return Err(format!("no network `{other}`").into()),
+    };
+    let rows = 128;
+    let image_config = CnnEncoderConfig { channels: vec![16, 32, 48], dropout: 0.0, ..CnnEncoderConfig::default() };
+    let image_encoder = CnnEncoder::new(&scope.pp("see"), &image_config)?;
+    let vocabulary = (0..28).map(|n| n.to_string()).collect();
+    let text_config =
+        LstmEncoderConfig { vocabulary, embedding_dim: 48, hidden_dim: 96, ..LstmEncoderConfig::default() };
+    let text_encoder = LstmEncoder::new(&scope.pp("read"), &text_config)?;
+    let config = ReasoningConfig { network, hidden_dim: 96, ..ReasoningConfig::default() };
+    let dims = [(Modality::IMAGE, image_encoder.dim()), (Modality::TEXT, text_encoder.dim())];
+    let reasoner = reasoning::build(&scope.pp("reason"), &config, &dims)?;
+    let head = Linear::new(&scope.pp("head"), reasoner.dim(), 13, true)?;
+    let values = Tensor::randn(&[rows, 3, 64, 64], DType::F32, Device::Cpu)?;
+    let images = Input { values, mask: None };
+    let words: Vec<i64> = (0..rows * 8).map(|n| 2 + n * n % 28).collect();
+    let questions = Input { values: Tensor::from_vec(&words, &[rows, 8])?, mask: None };
+    let labels = Tensor::from_vec(&(0..rows).map(|n| n % 13).collect::<Vec<_>>(), &[rows])?;
+    let features = (image_encoder.encode(&images, true)?, text_encoder.encode(&questions, true)?);
+    let detach = |f: &Features| Features::new(f.values.detach()?, None);
+    let cached = (detach(&features.0)?, detach(&features.1)?);
+    Ok(Box::new(move || {
+        let mut set = FeatureSet::new(rows);
+        let (image, text) = if frozen_encoders {
+            cached.clone()
+        } else {
+            (image_encoder.encode(&images, true)?, text_encoder.encode(&questions, true)?)
+        };
+        set.insert(Modality::IMAGE, image, None)?;
+        set.insert(Modality::TEXT, text, None)?;
+        let joint = reasoner.reason(&set, true)?.features.pool(mm_core::Pooling::Mean)?;
+        head.forward(&joint, true)?.cross_entropy(&labels, -100, 0.0)
+    }))
+}
+
+/// A fusion operator on one vector of each modality, or on a sequence of fifty for operators on sequences.
+fn fusion_model(kind: &str, scope: &Scope<'_>) -> ModelResult {
+    let length = if operator_spec(kind)?.takes_sequences { 50 } else { 1 };
+    let mut sets = Vec::new();
+    for _ in 0..NUM_BATCHES {
+        let mut set = FeatureSet::new(BATCH);
+        for (modality, dim) in MOSI {
+            let values = Tensor::randn(&[BATCH, length, dim], DType::F32, Device::Cpu)?;
+            set.insert(modality, Features::new(values, None)?, None)?;
         }
-        // One vector of each modality, or a sequence of fifty for operators on sequences.
-        kind => {
-            let length = if operator_spec(kind)?.takes_sequences { 50 } else { 1 };
-            let mut sets = Vec::new();
-            for _ in 0..NUM_BATCHES {
-                let mut set = FeatureSet::new(BATCH);
-                for (modality, dim) in MOSI {
-                    let values = Tensor::randn(&[BATCH, length, dim], DType::F32, Device::Cpu)?;
-                    set.insert(modality, Features::new(values, None)?, None)?;
-                }
-                sets.push(set);
-            }
-            let fusion = fusion(&scope, OperatorConfig::new(kind), MOSI.into_iter())?;
-            let head = Linear::new(&scope.pp("head"), fusion.dim(), 2, true)?;
-            let labels = Tensor::from_vec(&alternating(BATCH), &[BATCH])?;
-            let mut next = sets.into_iter().cycle();
-            Box::new(move || match next.next() {
-                Some(set) => classification_loss(&fusion, &head, &set, &labels),
-                None => Err(mm_core::Error::Sample("no batch".into())),
-            })
-        }
-    })
+        sets.push(set);
+    }
+    let fusion = fusion(scope, OperatorConfig::new(kind), MOSI.into_iter())?;
+    let head = Linear::new(&scope.pp("head"), fusion.dim(), 2, true)?;
+    let labels = Tensor::from_vec(&alternating(BATCH), &[BATCH])?;
+    let mut next = sets.into_iter().cycle();
+    Ok(Box::new(move || match next.next() {
+        Some(set) => classification_loss(&fusion, &head, &set, &labels),
+        None => Err(mm_core::Error::Sample("no batch".into())),
+    }))
 }
 
 fn alternating(rows: i64) -> Vec<i64> {
@@ -226,7 +224,7 @@ fn alternating(rows: i64) -> Vec<i64> {
 }
 
 fn fusion(
-    scope: &mm_core::Scope<'_>,
+    scope: &Scope<'_>,
     operator: OperatorConfig,
     dims: impl Iterator<Item = (Modality, i64)>,
 ) -> std::result::Result<Fusion, mm_fusion::Error> {

@@ -58,15 +58,16 @@ fn is_finite(vectors: &Tensor) -> bool {
     vectors.to_vec::<f32>().unwrap().iter().all(|v| v.is_finite())
 }
 
+/// Loads a fixture of `xtask/parity/families.py`.
+fn load_family(name: &str) -> Pretrained {
+    let folder = fixtures("families").join(name);
+    Pretrained::load(checkpoint_only(&folder).path()).or_else(|_| Pretrained::load(&folder)).unwrap()
+}
+
 #[test]
-fn unusual_inputs_give_finite_embeddings_or_a_clear_error() {
+fn images_of_unusual_sizes_give_finite_embeddings() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(name);
-    let families = fixtures("families");
-    let load = |name: &str| Pretrained::load(&families.join(name));
-    let open =
-        |name: &str| Pretrained::load(checkpoint_only(&families.join(name)).path()).or_else(|_| load(name)).unwrap();
-
     for (name, width, height) in [("dot.png", 1, 1), ("line.png", 1, 5000), ("beam.png", 5000, 1)] {
         image::RgbImage::from_fn(width, height, |x, y| image::Rgb([(x % 256) as u8, (y % 256) as u8, 7]))
             .save(file(name))
@@ -82,10 +83,15 @@ fn unusual_inputs_give_finite_embeddings_or_a_clear_error() {
         "timm-vit",
     ] {
         let images = ["dot.png", "line.png", "beam.png"].map(|n| Source::Path(file(n)));
-        let vectors = open(name).embed(&Modality::IMAGE, &images, None).unwrap();
+        let vectors = load_family(name).embed(&Modality::IMAGE, &images, None).unwrap();
         assert!(is_finite(&vectors) && vectors.size(0).unwrap() == 3, "{name}");
     }
+}
 
+#[test]
+fn audio_of_unusual_lengths_gives_finite_embeddings_or_a_clear_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
     let write_audio = |name: &str, samples: usize| {
         let samples: Vec<f32> = (0..samples).map(|i| (i as f32 * 0.05).sin() * 0.3).collect();
         mm_data::decode::write_wav(&file(name), &mm_data::decode::Audio { samples, sample_rate: 16_000 }).unwrap();
@@ -93,7 +99,7 @@ fn unusual_inputs_give_finite_embeddings_or_a_clear_error() {
     };
     let (short, hour) = (write_audio("short.wav", 160), write_audio("hour.wav", 16_000 * 3600));
     for name in ["ast-overlap", "whisper-encoder", "clap-fused", "clap-unfused"] {
-        let model = open(name);
+        let model = load_family(name);
         assert!(is_finite(&model.embed(&Modality::AUDIO, std::slice::from_ref(&short), None).unwrap()), "{name}");
         assert!(is_finite(&model.embed(&Modality::AUDIO, std::slice::from_ref(&hour), None).unwrap()), "{name}");
         let truncated = model.tower(&Modality::AUDIO).unwrap().processor.truncated();
@@ -101,16 +107,21 @@ fn unusual_inputs_give_finite_embeddings_or_a_clear_error() {
         assert_eq!(truncated.map(|t| t.0), (name != "clap-fused").then_some(1), "{name}");
     }
     for name in ["wav2vec2-group", "hubert-large"] {
-        let model = open(name);
+        let model = load_family(name);
         let error = |s: &Source| model.embed(&Modality::AUDIO, std::slice::from_ref(s), None).unwrap_err().to_string();
         assert!(error(&hour).contains("at most 300") && error(&hour).contains("hour.wav"), "{}", error(&hour));
         let too_short = write_audio("too-short.wav", 9);
         assert!(error(&too_short).contains("needs at least"), "{}", error(&too_short));
     }
+}
 
+#[test]
+fn damaged_videos_are_errors_that_name_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
     // Damaged and truncated videos are errors that name the file, unless ffmpeg can decode them.
-    let bytes = std::fs::read(families.join("inputs/frames.mkv")).unwrap();
-    let video = open("videomae-mean");
+    let bytes = std::fs::read(fixtures("families/inputs/frames.mkv")).unwrap();
+    let video = load_family("videomae-mean");
     let mut damaged = bytes.clone();
     let middle = damaged.len() / 2;
     damaged[middle..middle + 400].fill(0x5a);
@@ -123,7 +134,10 @@ fn unusual_inputs_give_finite_embeddings_or_a_clear_error() {
             Err(error) => assert!(error.to_string().contains(name), "{error}"),
         }
     }
+}
 
+#[test]
+fn texts_in_any_script_give_finite_embeddings() {
     let mut texts: Vec<String> = [
         "latin",
         "ελληνικά",
@@ -155,7 +169,7 @@ fn unusual_inputs_give_finite_embeddings_or_a_clear_error() {
         "siglip-base",
         "clap-unfused",
     ] {
-        let model = open(name);
+        let model = load_family(name);
         let sources: Vec<Source> = texts.iter().cloned().map(Source::Text).collect();
         let vectors = model.embed(&Modality::TEXT, &sources, None).unwrap();
         assert!(is_finite(&vectors) && vectors.size(0).unwrap() == texts.len() as i64, "{name}");
