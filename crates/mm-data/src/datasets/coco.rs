@@ -57,13 +57,13 @@ fn split_of(name: &str) -> &'static str {
 
 #[derive(Deserialize)]
 struct Questions {
-    questions: Vec<Question>,
+    questions: Vec<QuestionEntry>,
     #[serde(default)]
     data_subtype: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct Question {
+struct QuestionEntry {
     question_id: u64,
     image_id: u64,
     question: String,
@@ -112,7 +112,7 @@ pub(super) fn questions(folder: &Path) -> Result<Vec<Value>> {
         let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let part =
             all.data_subtype.unwrap_or_else(|| if name.contains("train") { "train2014" } else { "val2014" }.into());
-        for Question { question_id, image_id, question } in all.questions {
+        for QuestionEntry { question_id, image_id, question } in all.questions {
             // Questions without answers (the challenge's test split) can be neither trained nor evaluated on.
             let Some(annotation) = annotations.get(&question_id) else { continue };
             let answers: Vec<&str> = annotation.answers.iter().map(|a| a.answer.as_str()).collect();

@@ -4,7 +4,7 @@ use crate::{Error, Result};
 use plotters::prelude::*;
 
 /// The color-blind safe palette of Okabe and Ito (2008).
-pub(super) const COLOURS: [RGBColor; 6] = [
+pub(super) const COLORS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
@@ -57,12 +57,12 @@ pub fn lines(lines: &[Line], x_name: &str, y_name: &str) -> Result<String> {
             .draw()
             .map_err(bad)?;
         for (number, line) in lines.iter().enumerate() {
-            let colour = COLOURS[number % COLOURS.len()];
+            let color = COLORS[number % COLORS.len()];
             let element =
-                chart.draw_series(LineSeries::new(line.points.iter().copied(), colour.stroke_width(2))).map_err(bad)?;
+                chart.draw_series(LineSeries::new(line.points.iter().copied(), color.stroke_width(2))).map_err(bad)?;
             element
                 .label(&line.name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], colour.stroke_width(2)));
+                .legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], color.stroke_width(2)));
         }
         chart
             .configure_series_labels()
@@ -89,13 +89,13 @@ pub fn scatter(groups: &[(String, Vec<[f64; 2]>)], links: &[([f64; 2], [f64; 2])
             .draw_series(links.iter().map(|(a, b)| PathElement::new([(a[0], a[1]), (b[0], b[1])], BLACK.mix(0.12))))
             .map_err(bad)?;
         for (number, (name, points)) in groups.iter().enumerate() {
-            let colour = COLOURS[number % COLOURS.len()];
-            let dots = points.iter().map(|p| Circle::new((p[0], p[1]), 3, colour.mix(0.75).filled()));
+            let color = COLORS[number % COLORS.len()];
+            let dots = points.iter().map(|p| Circle::new((p[0], p[1]), 3, color.mix(0.75).filled()));
             chart
                 .draw_series(dots)
                 .map_err(bad)?
                 .label(name)
-                .legend(move |(x, y)| Circle::new((x + 8, y), 4, colour.filled()));
+                .legend(move |(x, y)| Circle::new((x + 8, y), 4, color.filled()));
         }
         chart
             .configure_series_labels()

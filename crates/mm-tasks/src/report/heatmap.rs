@@ -151,8 +151,8 @@ pub(crate) fn overlay_heatmap(plain: &RgbImage, patches: &[f32], grid: [usize; 2
     let shades = interpolate(patches, grid, plain.width(), plain.height());
     for (pixel, share) in over.pixels_mut().zip(shades) {
         let [r, g, b] = color(share);
-        let grey = f32::from(pixel.0[0]) * 0.3 + f32::from(pixel.0[1]) * 0.59 + f32::from(pixel.0[2]) * 0.11;
-        *pixel = Rgb([r, g, b].map(|c| (0.45 * grey + 0.55 * f32::from(c)) as u8));
+        let gray = f32::from(pixel.0[0]) * 0.3 + f32::from(pixel.0[1]) * 0.59 + f32::from(pixel.0[2]) * 0.11;
+        *pixel = Rgb([r, g, b].map(|c| (0.45 * gray + 0.55 * f32::from(c)) as u8));
     }
     over
 }

@@ -9,8 +9,8 @@ use mm_core::{DType, Device, Tensor};
 pub fn tsne(vectors: &Tensor, perplexity: f64, steps: usize) -> Result<Vec<[f64; 2]>> {
     let rows = vectors.size(0)?;
     let x = vectors.to_device(Device::Cpu)?.to_dtype(DType::F32)?;
-    let centred = x.sub(&x.mean_dim(&[0], true)?)?;
-    let (u, s, _) = centred.svd()?;
+    let centered = x.sub(&x.mean_dim(&[0], true)?)?;
+    let (u, s, _) = centered.svd()?;
     let mut y = u.narrow(1, 0, 2.min(u.size(1)?))?.mul(&s.narrow(0, 0, 2.min(s.size(0)?))?)?; // [rows, 2]
     if y.size(1)? < 2 {
         y = y.pad(&[0, 2 - y.size(1)?], 0.0)?;
