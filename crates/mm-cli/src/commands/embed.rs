@@ -186,7 +186,7 @@ fn print_vector(input: &InputValue, vector: &Tensor, keeps_positions: bool, cont
 
 /// Embeds a whole data set into a file.
 fn embed_dataset(dir: &Path, data: &Path, out: &Path, arguments: &Arguments, context: &Context) -> Result<()> {
-    embedding::Format::of(out)?;
+    embedding::OutputFormat::from_path(out)?;
     if arguments.keeps_positions() {
         usage!("--pooling none: gives a different number of vectors for each value, which --out cannot hold");
     }
@@ -202,7 +202,7 @@ fn embed_dataset(dir: &Path, data: &Path, out: &Path, arguments: &Arguments, con
 
 fn write_vectors(
     model: &dyn Embedder,
-    pool: Option<Pooling>,
+    pooling: Option<Pooling>,
     data: &Path,
     out: &Path,
     arguments: &Arguments,
@@ -210,11 +210,11 @@ fn write_vectors(
 ) -> Result<()> {
     let manifest =
         Manifest::open(&ManifestConfig { manifest: data.to_owned(), ..ManifestConfig::default() }, Path::new("."))?;
-    let options = embedding::Options {
+    let options = embedding::EmbedOptions {
         modalities: arguments.dataset.modality.iter().map(|m| Modality::from(m.as_str())).collect(),
-        pool,
+        pooling,
         normalize: arguments.normalize,
-        strict: arguments.dataset.on_error == OnError::Fail,
+        fail_on_error: arguments.dataset.on_error == OnError::Fail,
     };
     let stop = stop_on_interrupt("this batch")?;
     let mut progress = ItemProgress::new();
@@ -223,37 +223,37 @@ fn write_vectors(
         progress.update("embedding", done, total);
     })?;
     progress.finish();
-    let failures = summary.holes.iter().map(|(id, modality, reason)| format!("{id}: {modality}: {reason}"));
+    let failures = summary.failed.iter().map(|f| format!("{}: {}: {}", f.id, f.modality, f.reason));
     output::warnings(failures.collect::<Vec<_>>().iter());
     if summary.stopped {
         interrupted!("{} vectors are saved; the same command continues from there", summary.vectors);
     }
-    let per_second = (summary.vectors - summary.kept) as f64 / started.elapsed().as_secs_f64();
+    let per_second = (summary.vectors - summary.resumed) as f64 / started.elapsed().as_secs_f64();
     if context.json {
         let examples: Vec<_> = summary
-            .holes
+            .failed
             .iter()
             .take(20)
-            .map(|(id, modality, reason)| json!({"row": id, "modality": modality, "reason": reason}))
+            .map(|f| json!({"row": f.id, "modality": f.modality, "reason": f.reason}))
             .collect();
         output::line(json!({
-            "out": out, "vectors": summary.vectors, "resumed": summary.kept, "dim": summary.width,
-            "failed": {"count": summary.holes.len(), "examples": examples}, "per_second": per_second,
+            "out": out, "vectors": summary.vectors, "resumed": summary.resumed, "dim": summary.dim,
+            "failed": {"count": summary.failed.len(), "examples": examples}, "per_second": per_second,
         }));
         return Ok(());
     }
     let resumed =
-        if summary.kept > 0 { format!(", {} of them from an earlier run", summary.kept) } else { String::new() };
+        if summary.resumed > 0 { format!(", {} of them from an earlier run", summary.resumed) } else { String::new() };
     output::line(format!(
         "{}: {} vectors of dimension {}{resumed}; {per_second:.1} per second",
         out.display(),
         summary.vectors,
-        summary.width
+        summary.dim
     ));
-    if !summary.holes.is_empty() {
+    if !summary.failed.is_empty() {
         output::line(format!(
             "{} values could not be read; the same command tries them again ({}.part keeps what is done)",
-            summary.holes.len(),
+            summary.failed.len(),
             out.display()
         ));
     }

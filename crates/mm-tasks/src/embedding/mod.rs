@@ -1,0 +1,201 @@
+//! Embedding of whole data sets into a file.
+//!
+//! Values are decoded ahead of the model, an interrupted embedding continues where it stopped, values that cannot be read are missing from the
+//! result and are tried again by the next call, and memory does not grow with the number of rows.
+
+mod embedder;
+mod pipeline;
+mod state;
+mod write;
+
+pub use embedder::Embedder;
+pub(crate) use embedder::run_fingerprint;
+
+use crate::{Error, Result};
+use mm_core::{Modality, Pooling};
+use mm_data::Manifest;
+use pipeline::Pipeline;
+use state::{State, WorkDir};
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
+};
+use write::EmbeddingTable;
+
+/// The format of a file with embeddings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OutputFormat {
+    /// NumPy: one float32 array `[values, dim]`.
+    Npy,
+    /// Parquet: a table with the columns id, row, modality, value, error and embedding.
+    Parquet,
+    /// Safetensors: one float32 tensor `[values, dim]` for each modality.
+    Safetensors,
+}
+
+impl OutputFormat {
+    /// The format of a file by its extension.
+    ///
+    /// # Errors
+    /// When it has another extension.
+    pub fn from_path(path: &Path) -> Result<Self> {
+        match path.extension().and_then(|e| e.to_str()).unwrap_or_default() {
+            "npy" => Ok(Self::Npy),
+            "parquet" => Ok(Self::Parquet),
+            "safetensors" => Ok(Self::Safetensors),
+            other => {
+                let reason = format!("found the extension `{other}`, expected .npy, .parquet or .safetensors");
+                Err(Error::file(path, reason))
+            }
+        }
+    }
+}
+
+/// What is embedded, and how.
+#[derive(Debug, Clone, Default)]
+pub struct EmbedOptions {
+    /// The modalities, in this order; when empty, those that both the model and the data set have.
+    pub modalities: Vec<Modality>,
+    /// How positions are pooled into one vector; as the model's folder states when absent.
+    pub pooling: Option<Pooling>,
+    /// Whether vectors are normalized to unit length.
+    pub normalize: bool,
+    /// Whether the first value that cannot be read is an error.
+    pub fail_on_error: bool,
+}
+
+/// One value of a data set.
+struct Entry {
+    /// The index of its row.
+    row: usize,
+    /// Its index among the row's values of the modality.
+    value: usize,
+    modality: Modality,
+}
+
+/// A value that could not be embedded.
+#[derive(Debug, Clone)]
+pub struct FailedValue {
+    /// The id of its row.
+    pub id: String,
+    /// Its modality.
+    pub modality: Modality,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// The result of an embedding.
+#[derive(Debug, Clone)]
+pub struct EmbedSummary {
+    /// Number of vectors in the file.
+    pub vectors: usize,
+    /// How many of these were computed by an earlier call.
+    pub resumed: usize,
+    /// Dimension of a vector.
+    pub dim: usize,
+    /// The values that could not be embedded.
+    pub failed: Vec<FailedValue>,
+    /// Whether it was stopped before the end.
+    pub stopped: bool,
+}
+
+/// Embeds every value of a data set into `out`; `on_progress(done, total)` is called after each batch.
+///
+/// Until all values are embedded, vectors are saved in the folder `out.part`; called again, it embeds what is missing. `stop` stops it after the
+/// current batch. Except for Parquet, the row of each vector is written to `out` with the extension `rows.jsonl`.
+///
+/// # Errors
+/// When no modality is in both model and data set, `out.part` is of another model or data set, or no value can be embedded.
+pub fn embed_all(
+    model: &dyn Embedder,
+    manifest: &Manifest,
+    out: &Path,
+    options: &EmbedOptions,
+    stop: &AtomicBool,
+    on_progress: &mut dyn FnMut(usize, usize),
+) -> Result<EmbedSummary> {
+    let format = OutputFormat::from_path(out)?;
+    let modalities = choose_modalities(model, manifest, format, options)?;
+    let entries = list_entries(manifest, &modalities);
+    let mut work = WorkDir::open(out, State::fingerprint(model, manifest, &modalities, options)?)?;
+    let resumed = work.state.num_vectors();
+    let missing = work.state.missing(entries.len());
+    let pipeline = Pipeline { model, manifest, entries: &entries, options };
+    let stopped = pipeline.run(&missing, stop, &mut |batch, vectors| {
+        work.add(batch, vectors, |entry| (&manifest.rows[entries[entry].row].id, &entries[entry].modality))?;
+        on_progress(work.state.done, entries.len());
+        Ok(())
+    })?;
+    let failed = |(entry, reason): (&usize, &String)| {
+        let Entry { row, modality, .. } = &entries[*entry];
+        FailedValue { id: manifest.rows[*row].id.clone(), modality: modality.clone(), reason: reason.clone() }
+    };
+    let failed: Vec<FailedValue> = work.state.failed.iter().map(failed).collect();
+    let (vectors, dim) = (work.state.num_vectors(), work.state.dim);
+    let summary = EmbedSummary { vectors, resumed, dim, failed, stopped };
+    if stopped {
+        return Ok(summary);
+    }
+    if summary.vectors == 0 {
+        let reason = summary.failed.first().map(|f| format!(" ({}: {})", f.id, f.reason)).unwrap_or_default();
+        let found = format!("no value of {} that can be embedded{reason}", entries.len());
+        return Err(Error::invalid("data", found, "at least one"));
+    }
+    let table = EmbeddingTable { manifest, entries: &entries, work: &work };
+    table.write(out, format, &modalities)?;
+    work.finish()?;
+    Ok(summary)
+}
+
+fn names<'a>(modalities: impl IntoIterator<Item = &'a Modality>) -> String {
+    modalities.into_iter().map(Modality::name).collect::<Vec<_>>().join(", ")
+}
+
+/// The modalities to embed.
+fn choose_modalities(
+    model: &dyn Embedder,
+    manifest: &Manifest,
+    format: OutputFormat,
+    options: &EmbedOptions,
+) -> Result<Vec<Modality>> {
+    let (of_model, of_data) = (model.modalities(), manifest.modalities());
+    let chosen: Vec<Modality> = if options.modalities.is_empty() {
+        of_model.iter().filter(|m| of_data.contains(m)).cloned().collect()
+    } else {
+        options.modalities.clone()
+    };
+    let both = || {
+        let (of_model, of_data) = (names(&of_model), names(&of_data));
+        format!("one of both (the model takes {of_model}, the data set has {of_data})")
+    };
+    if let Some(unknown) = chosen.iter().find(|m| !of_data.contains(m) || !of_model.contains(m)) {
+        return Err(Error::invalid("modality", unknown, both()));
+    }
+    if chosen.is_empty() {
+        let hint = "`mm inspect` shows which column is which modality";
+        return Err(Error::invalid("modality", "none in common", both()).with_hint(hint));
+    }
+    if format == OutputFormat::Npy && chosen.len() > 1 {
+        let hint = "choose one with --modality, or write .safetensors or .parquet";
+        return Err(Error::invalid("modality", names(&chosen), "one modality for a .npy file").with_hint(hint));
+    }
+    Ok(chosen)
+}
+
+/// All values of these modalities.
+fn list_entries(manifest: &Manifest, modalities: &[Modality]) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    for modality in modalities {
+        for (row, sample) in manifest.rows.iter().enumerate() {
+            let count = sample.values.get(modality).map_or(0, Vec::len);
+            entries.extend((0..count).map(|value| Entry { row, value, modality: modality.clone() }));
+        }
+    }
+    entries
+}
+
+/// The error of a file.
+fn io_error(path: &Path) -> impl Fn(std::io::Error) -> Error {
+    let path = PathBuf::from(path);
+    move |e| Error::file(&path, e)
+}

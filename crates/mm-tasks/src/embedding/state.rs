@@ -1,0 +1,149 @@
+//! The folder with the vectors of an unfinished embedding.
+
+use super::{EmbedOptions, Embedder, io_error, pipeline::VectorResult};
+use crate::{Error, Result};
+use mm_core::{Modality, checkpoint};
+use mm_data::Manifest;
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{Seek, SeekFrom, Write},
+    path::{Path, PathBuf},
+};
+
+/// Hexadecimal digits of a fingerprint.
+const FINGERPRINT_LENGTH: usize = 32;
+
+/// What is done of an embedding.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct State {
+    /// Of model, data set and options: only the same embedding is continued.
+    fingerprint: String,
+    /// Dimension of the vectors; 0 before the first.
+    pub(super) dim: usize,
+    /// The first entries, as many as were tried.
+    pub(super) done: usize,
+    /// Entries that could not be embedded, and why.
+    pub(super) failed: BTreeMap<usize, String>,
+}
+
+impl State {
+    /// Identifies an embedding.
+    pub(super) fn fingerprint(
+        model: &dyn Embedder,
+        manifest: &Manifest,
+        modalities: &[Modality],
+        options: &EmbedOptions,
+    ) -> Result<String> {
+        let mut hasher = blake3::Hasher::new();
+        let file = File::open(&manifest.path).map_err(io_error(&manifest.path))?;
+        hasher.update_reader(file).map_err(io_error(&manifest.path))?;
+        let (model, columns) = (model.fingerprint()?, &manifest.columns);
+        let options = format!("{model} {modalities:?} {columns:?} {:?} {}", options.pooling, options.normalize);
+        hasher.update(options.as_bytes());
+        Ok(hasher.finalize().to_hex()[..FINGERPRINT_LENGTH].to_owned())
+    }
+
+    /// Number of vectors that are saved.
+    pub(super) fn num_vectors(&self) -> usize {
+        self.done - self.failed.len()
+    }
+
+    /// The entries to embed: those that failed before, then the rest.
+    pub(super) fn missing(&self, num_entries: usize) -> Vec<usize> {
+        self.failed.keys().copied().chain(self.done..num_entries).collect()
+    }
+}
+
+/// The folder of an unfinished embedding, locked while it is open.
+pub(super) struct WorkDir {
+    path: PathBuf,
+    lock: File,
+    state_file: PathBuf,
+    /// The vectors as float32, one after the other.
+    pub(super) vectors_file: PathBuf,
+    vectors: File,
+    pub(super) state: State,
+}
+
+impl WorkDir {
+    /// Opens or creates the folder of an output file.
+    ///
+    /// # Errors
+    /// When another process uses it, or it is of another embedding.
+    pub(super) fn open(out: &Path, fingerprint: String) -> Result<Self> {
+        let path = PathBuf::from(format!("{}.part", out.display()));
+        std::fs::create_dir_all(&path).map_err(io_error(&path))?;
+        let mut create = File::options();
+        create.create(true).truncate(false).read(true).write(true);
+        let lock = create.open(path.join("lock")).map_err(io_error(&path))?;
+        if lock.try_lock().is_err() {
+            return Err(Error::file(path, "is in use by another process"));
+        }
+        let state_file = path.join("state.json");
+        let state = match std::fs::read(&state_file) {
+            Ok(text) => {
+                let invalid = |e| Error::file(&state_file, format!("cannot be read: {e}; delete {}", path.display()));
+                serde_json::from_slice::<State>(&text).map_err(invalid)?
+            }
+            Err(_) => State { fingerprint: fingerprint.clone(), ..State::default() },
+        };
+        if state.fingerprint != fingerprint {
+            let reason = "found vectors of another model, data set or other options, expected the same; delete it to start again, or choose another --out";
+            return Err(Error::file(path, reason));
+        }
+        let vectors_file = path.join("vectors.f32");
+        let vectors = create.open(&vectors_file).map_err(io_error(&vectors_file))?;
+        Ok(Self { path, lock, state_file, vectors_file, vectors, state })
+    }
+
+    /// Saves the vectors of a batch of entries, then the state. `describe` returns row id and modality of an entry.
+    pub(super) fn add<'a>(
+        &mut self,
+        batch: &[usize],
+        vectors: Vec<VectorResult>,
+        describe: impl Fn(usize) -> (&'a String, &'a Modality),
+    ) -> Result<()> {
+        for (entry, vector) in batch.iter().zip(vectors) {
+            match vector {
+                Ok(vector) => {
+                    let dim = vector.len();
+                    if self.state.dim != 0 && self.state.dim != dim {
+                        let (id, modality) = describe(*entry);
+                        let expected = format!("{} as before", self.state.dim);
+                        return Err(Error::invalid(
+                            format!("{modality} of {id}"),
+                            format!("{dim} dimensions"),
+                            expected,
+                        )
+                        .with_hint("choose one modality with --modality"));
+                    }
+                    self.state.dim = dim;
+                    let failed = io_error(&self.vectors_file);
+                    self.vectors.seek(SeekFrom::Start((entry * dim * size_of::<f32>()) as u64)).map_err(&failed)?;
+                    let bytes: Vec<u8> = vector.iter().flat_map(|v| v.to_le_bytes()).collect();
+                    self.vectors.write_all(&bytes).map_err(&failed)?;
+                    self.state.failed.remove(entry);
+                }
+                Err(reason) => {
+                    self.state.failed.insert(*entry, reason);
+                }
+            }
+            self.state.done = self.state.done.max(entry + 1);
+        }
+        // The vectors are on disk before the state says so.
+        self.vectors.sync_data().map_err(io_error(&self.vectors_file))?;
+        let state = serde_json::to_vec(&self.state).map_err(|e| Error::file(&self.state_file, e))?;
+        Ok(checkpoint::write_atomic(&self.state_file, &state)?)
+    }
+
+    /// Deletes the folder, unless values failed, which the next call tries again.
+    pub(super) fn finish(self) -> Result<()> {
+        if self.state.failed.is_empty() {
+            drop(self.lock);
+            std::fs::remove_dir_all(&self.path).map_err(io_error(&self.path))?;
+        }
+        Ok(())
+    }
+}
