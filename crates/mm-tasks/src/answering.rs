@@ -1,4 +1,5 @@
-//! Visual question answering: answers to questions about images, videos and audio, by pretrained checkpoints and by trained prediction runs.
+//! Visual question answering: answers to questions about images, videos and audio, by pretrained checkpoints and by
+//! trained prediction runs.
 
 use crate::{
     Error, Result, finetuning,
@@ -47,7 +48,8 @@ enum Model {
     Run(Box<Predictor>),
 }
 
-/// A pretrained checkpoint with the media that it has encoded, so that further questions about them need not encode them again.
+/// A pretrained checkpoint with the media that it has encoded, so that further questions about them need not encode
+/// them again.
 struct PretrainedModel {
     pipeline: Box<Pipeline>,
     media: Vec<CachedMedia>,
@@ -104,8 +106,8 @@ impl Answerer {
         match &mut self.model {
             Model::Pretrained(model) => model.answer(questions, options),
             Model::Run(run) => {
-                // Explained questions are answered one by one, so that no token is padded; and so are all when one of them fails, so that the
-                // others are answered.
+                // Explained questions are answered one by one, so that no token is padded; and so are all when one of
+                // them fails, so that the others are answered.
                 if !options.explain
                     && questions.len() > 1
                     && let Ok(answers) = questions
@@ -175,7 +177,8 @@ impl PretrainedModel {
         Ok(questions.iter().zip(media).map(|(question, media)| answer(question, media?)).collect())
     }
 
-    /// Encodes the media of the questions that are not encoded yet and drops all others; returns for each question why its media cannot be read.
+    /// Encodes the media of the questions that are not encoded yet and drops all others; returns for each question why
+    /// its media cannot be read.
     fn encode_media(&mut self, questions: &[Question]) -> Result<Vec<Option<Error>>> {
         self.media.retain(|cached| questions.iter().any(|(m, s, _)| *m == cached.modality && *s == cached.source));
         let mut missing: Vec<(Modality, Source)> = Vec::new();

@@ -35,7 +35,8 @@ pub(crate) struct FrozenEncoder<'a> {
     pub(crate) fingerprint: String,
     /// Augmented views of each value that are encoded next to the plain one.
     pub(crate) num_views: usize,
-    /// Whether the features of each position are cached as well: a sample is then the vector and, below it, the positions `[1 + length, dim]`.
+    /// Whether the features of each position are cached as well: a sample is then the vector and, below it, the
+    /// positions `[1 + length, dim]`.
     pub(crate) positions: bool,
 }
 
@@ -163,7 +164,8 @@ impl CachedFeatures {
         self.errors.insert(error_key(source), error.to_string());
     }
 
-    /// The views of values that are not in the cache yet, texts of similar length together, so that there is little padding.
+    /// The views of values that are not in the cache yet, texts of similar length together, so that there is little
+    /// padding.
     fn missing<'s>(&mut self, sources: impl Iterator<Item = &'s Source>) -> Vec<Missing<'s>> {
         let mut missing = Vec::new();
         for source in sources {

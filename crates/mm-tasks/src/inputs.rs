@@ -69,8 +69,8 @@ impl InputBranch {
         })
     }
 
-    /// The processor that a loader needs. Values that a frozen encoder has not seen yet are encoded into the cache, and the processor reads the
-    /// features from there; without a frozen encoder, decoded files are cached.
+    /// The processor that a loader needs. Values that a frozen encoder has not seen yet are encoded into the cache, and
+    /// the processor reads the features from there; without a frozen encoder, decoded files are cached.
     pub(crate) fn prepare<'s>(
         &self,
         modality: &Modality,

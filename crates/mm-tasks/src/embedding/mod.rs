@@ -1,7 +1,8 @@
 //! Embedding of whole data sets into a file.
 //!
-//! Values are decoded ahead of the model, an interrupted embedding continues where it stopped, values that cannot be read are missing from the
-//! result and are tried again by the next call, and memory does not grow with the number of rows.
+//! Values are decoded ahead of the model, an interrupted embedding continues where it stopped, values that cannot be
+//! read are missing from the result and are tried again by the next call, and memory does not grow with the number of
+//! rows.
 
 mod embedder;
 mod pipeline;
@@ -101,11 +102,13 @@ pub struct EmbedSummary {
 
 /// Embeds every value of a data set into `out`; `on_progress(done, total)` is called after each batch.
 ///
-/// Until all values are embedded, vectors are saved in the folder `out.part`; called again, it embeds what is missing. `stop` stops it after the
-/// current batch. Except for Parquet, the row of each vector is written to `out` with the extension `rows.jsonl`.
+/// Until all values are embedded, vectors are saved in the folder `out.part`; called again, it embeds what is missing.
+/// `stop` stops it after the current batch. Except for Parquet, the row of each vector is written to `out` with the
+/// extension `rows.jsonl`.
 ///
 /// # Errors
-/// When no modality is in both model and data set, `out.part` is of another model or data set, or no value can be embedded.
+/// When no modality is in both model and data set, `out.part` is of another model or data set, or no value can be
+/// embedded.
 pub fn embed_all(
     model: &dyn Embedder,
     manifest: &Manifest,

@@ -90,7 +90,8 @@ impl WorkDir {
             Err(_) => State { fingerprint: fingerprint.clone(), ..State::default() },
         };
         if state.fingerprint != fingerprint {
-            let reason = "found vectors of another model, data set or other options, expected the same; delete it to start again, or choose another --out";
+            let reason = "found vectors of another model, data set or other options, expected the same; delete it to \
+                          start again, or choose another --out";
             return Err(Error::file(path, reason));
         }
         let vectors_file = path.join("vectors.f32");

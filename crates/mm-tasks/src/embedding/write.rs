@@ -54,7 +54,8 @@ struct EmbeddingColumn {
 }
 
 impl EmbeddingTable<'_> {
-    /// Writes the table to a file, which is complete or absent, and the rows of the vectors next to it where the format has none.
+    /// Writes the table to a file, which is complete or absent, and the rows of the vectors next to it where the format
+    /// has none.
     pub(super) fn write(&self, out: &Path, format: OutputFormat, modalities: &[Modality]) -> Result<()> {
         let partial = PathBuf::from(format!("{}.new", out.display()));
         match format {

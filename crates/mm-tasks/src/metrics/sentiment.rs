@@ -5,13 +5,13 @@ use crate::{Error, Result};
 
 /// Metrics of predicted sentiment scores; targets are in [−3, 3], negative to positive.
 ///
-/// - `acc_2_nonzero`, `f1_nonzero`: accuracy and support-weighted F1 of negative against positive, without the rows whose target is 0;
+/// - `acc_2_nonzero`, `f1_nonzero`: accuracy and support-weighted F1 of negative against positive, without targets of 0;
 /// - `acc_2`, `f1_2`: the same over all rows, 0 counted as positive;
 /// - `acc_5`, `acc_7`: accuracy of scores rounded to integers (ties to even) after clamping to [−2, 2] and [−3, 3].
 ///
-/// As in *Multimodal Transformer for Unaligned Multimodal Language Sequences* (Tsai et al., 2019, <https://arxiv.org/abs/1906.00295>) and
-/// *Learning Modality-Specific Representations with Self-Supervised Multi-Task Learning for Multimodal Sentiment Analysis* (Yu et al., 2021,
-/// <https://arxiv.org/abs/2102.04830>).
+/// As in *Multimodal Transformer for Unaligned Multimodal Language Sequences* (Tsai et al., 2019,
+/// <https://arxiv.org/abs/1906.00295>) and *Learning Modality-Specific Representations with Self-Supervised Multi-Task
+/// Learning for Multimodal Sentiment Analysis* (Yu et al., 2021, <https://arxiv.org/abs/2102.04830>).
 ///
 /// # Errors
 /// When there are no predictions, or not one target for each.
@@ -67,9 +67,11 @@ mod tests {
         near("acc_2", 0.75);
         near("acc_7", 1.0);
         near("acc_5", 1.0);
-        // Of three nonzero targets two are negative: one is found (F1 2/3), and the positive one is among two predictions (F1 2/3).
+        // Of three nonzero targets two are negative: one is found (F1 2/3), and the positive one is among two
+        // predictions (F1 2/3).
         near("f1_nonzero", 2.0 / 3.0);
-        // Of four targets two are positive, found among three predictions (F1 4/5); of the two negative ones one is found (F1 2/3).
+        // Of four targets two are positive, found among three predictions (F1 4/5); of the two negative ones one is
+        // found (F1 2/3).
         near("f1_2", f64::midpoint(0.8, 2.0 / 3.0));
         assert!(metrics.iter().all(|m| m.higher_is_better));
         assert!(sentiment_metrics(&[], &[]).is_err() && sentiment_metrics(&[1.0], &[]).is_err());

@@ -1,4 +1,5 @@
-//! Baselines of a predictor's accuracy: the majority class and, for question answering, the language prior and each modality alone.
+//! Baselines of a predictor's accuracy: the majority class and, for question answering, the language prior and each
+//! modality alone.
 
 use super::{
     dataset::question_of,
@@ -22,8 +23,8 @@ const MAX_PROBE_ROWS: usize = 2000;
 const PROBE_SEED: u64 = 23;
 
 impl Predictor {
-    /// Adds baselines to the accuracy: `majority_class`, and where a run answers questions the language prior (`question_only`) and a linear
-    /// classifier of each other modality without the question (`image_only`).
+    /// Adds baselines to the accuracy: `majority_class`, and where a run answers questions the language prior
+    /// (`question_only`) and a linear classifier of each other modality without the question (`image_only`).
     ///
     /// # Errors
     /// When a value cannot be encoded.
@@ -52,7 +53,8 @@ impl Predictor {
         [("majority_class".to_owned(), accuracy(false))].into_iter().chain(question_only).collect()
     }
 
-    /// Accuracy of a logistic regression on the mean features of each modality but the question's, on at most [`MAX_PROBE_ROWS`] random rows.
+    /// Accuracy of a logistic regression on the mean features of each modality but the question's, on at most
+    /// [`MAX_PROBE_ROWS`] random rows.
     fn unimodal_baselines(&self, manifest: &Manifest, rows: &[usize]) -> Result<BTreeMap<String, f64>> {
         let (model, mut baselines) = (self.first(), BTreeMap::new());
         let Some(reasoning) = &model.config.reasoning else { return Ok(baselines) };

@@ -96,8 +96,8 @@ pub(super) fn measure(
     Ok(Evaluation { metrics, rows: count, rows_with_unknown_class: unknown, failed: Vec::new() })
 }
 
-/// The value that training selects the best checkpoint by, greater is better: accuracy less a twentieth of the log-loss, which breaks ties,
-/// or the negative root mean squared error of a regression.
+/// The value that training selects the best checkpoint by, greater is better: accuracy less a twentieth of the
+/// log-loss, which breaks ties, or the negative root mean squared error of a regression.
 pub(super) fn selection_score(metrics: &BTreeMap<String, f64>) -> f64 {
     if let Some(rmse) = metrics.get("rmse") {
         return -rmse;

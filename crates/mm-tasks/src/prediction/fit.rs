@@ -227,8 +227,8 @@ fn fit_standardizers(model: &Prediction, manifest: &Manifest, rows: &[usize], in
     Ok(())
 }
 
-/// Fits one standardizer on the (unmasked) features of values, in batches; `false` when no value can be read. A constant feature gets a standard
-/// deviation of 1.
+/// Fits one standardizer on the (unmasked) features of values, in batches; `false` when no value can be read. A
+/// constant feature gets a standard deviation of 1.
 fn fit_standardizer(
     standardizer: &Standardizer,
     model: &Prediction,

@@ -142,14 +142,13 @@ impl Collector {
     ) -> Result<()> {
         let fused = outputs.fused.to_device(Device::Cpu)?;
         for modality in modalities {
-            let (logits, flags) = match outputs.unimodal.get(modality) {
-                Some(head) => (head.logits.to_device(Device::Cpu)?, head.present.to_device(Device::Cpu)?),
+            let (logits, flags) = if let Some(head) = outputs.unimodal.get(modality) {
+                (head.logits.to_device(Device::Cpu)?, head.present.to_device(Device::Cpu)?)
+            } else {
                 // No row of the batch has the modality.
-                None => {
-                    let zeros = fused.zeros_like()?;
-                    let flags = zeros.select(1, 0)?;
-                    (zeros, flags)
-                }
+                let zeros = fused.zeros_like()?;
+                let flags = zeros.select(1, 0)?;
+                (zeros, flags)
             };
             let own = self.unimodal.entry(modality.clone()).or_default();
             own.0.push(logits);

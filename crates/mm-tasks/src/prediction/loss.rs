@@ -36,8 +36,8 @@ struct LabeledRows<'a> {
 }
 
 impl BatchLoss<'_> {
-    /// The loss of the rows with these labels ([`Target::to_tensor`]), and values to log; `None` when no row has a label. `rows` are the indices
-    /// of the rows in the manifest.
+    /// The loss of the rows with these labels ([`Target::to_tensor`]), and values to log; `None` when no row has a
+    /// label. `rows` are the indices of the rows in the manifest.
     pub(super) fn compute(
         &self,
         mut input: NetworkInput<'_>,
@@ -89,7 +89,8 @@ impl BatchLoss<'_> {
         Ok(Some((total, log)))
     }
 
-    /// The weight of a head's loss: `default`, or that of gradient blending, scaled so that the weights of all heads sum to as much.
+    /// The weight of a head's loss: `default`, or that of gradient blending, scaled so that the weights of all heads
+    /// sum to as much.
     fn head_weight(&self, state: &TrainingState, head: &str, default: f64) -> f64 {
         let sum = 1.0 + self.config.unimodal_weight.get();
         state.gradient_blending.as_ref().map_or(default, |blending| blending.weight(head) * sum)
@@ -146,8 +147,8 @@ impl BatchLoss<'_> {
 }
 
 impl LabeledRows<'_> {
-    /// The loss of outputs `[rows, outputs]` over the rows where `present` `[rows]` (all when absent) is 1. For mixed rows the losses of both
-    /// labels, weighted by their shares.
+    /// The loss of outputs `[rows, outputs]` over the rows where `present` `[rows]` (all when absent) is 1. For mixed
+    /// rows the losses of both labels, weighted by their shares.
     fn loss(&self, outputs: &Tensor, present: Option<&Tensor>) -> Result<Option<Tensor>> {
         let (labels, smoothing) = (self.labels, self.label_smoothing);
         let own = self.target.loss(outputs, labels, present, smoothing)?;

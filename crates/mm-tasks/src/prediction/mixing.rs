@@ -38,7 +38,8 @@ pub(super) fn mixup(batch: &mut EncodedBatch, alpha: f64) -> Result<Mixed> {
     Ok(Mixed { partners, share })
 }
 
-/// Pastes rectangles of other rows' images; `None`, and nothing is changed, unless images of all rows are the only input.
+/// Pastes rectangles of other rows' images; `None`, and nothing is changed, unless images of all rows are the only
+/// input.
 pub(super) fn cutmix(input: &mut NetworkInput<'_>, alpha: f64) -> Result<Option<Mixed>> {
     let rows = input.items.len();
     let [(modality, (images, which))] = input.parts.iter().collect::<Vec<_>>()[..] else { return Ok(None) };

@@ -1,10 +1,11 @@
 //! Prediction: classes, sets of labels or numbers from whatever modalities a row has.
 //!
-//! A branch for each modality, a fusion operator (or a reasoning network), a head on the fused representation and one on each modality alone are
-//! trained together. Afterwards the heads are calibrated, and combined with weights fitted on the validation rows.
+//! A branch for each modality, a fusion operator (or a reasoning network), a head on the fused representation and one
+//! on each modality alone are trained together. Afterwards the heads are calibrated, and combined with weights fitted
+//! on the validation rows.
 //!
-//! [`Prediction`] is the model of a config, [`Predictor`] a trained one (or an ensemble of several), and [`fit_table`] trains such an ensemble
-//! from a table without a config.
+//! [`Prediction`] is the model of a config, [`Predictor`] a trained one (or an ensemble of several), and [`fit_table`]
+//! trains such an ensemble from a table without a config.
 
 mod attribution;
 mod auto_fit;

@@ -135,7 +135,8 @@ impl Prediction {
         Ok(self.label_stats.copy_(&Tensor::from_slice(&[mean as f32, std as f32])?)?)
     }
 
-    /// How `rows` of a data set are read in training and evaluation; encodes values that frozen encoders have not seen yet.
+    /// How `rows` of a data set are read in training and evaluation; encodes values that frozen encoders have not seen
+    /// yet.
     pub(super) fn prepare(
         &self,
         manifest: &Manifest,
@@ -149,12 +150,11 @@ impl Prediction {
         for (modality, branch) in &self.network.branches {
             let frozen = branch.input.frozen_encoder();
             let encoded = frozen.as_ref().and_then(|f| self.encoded.get(modality).filter(|e| e.are_of(f)));
-            let processor: Arc<dyn Processor> = match encoded {
-                Some(encoded) => encoded.clone(),
-                None => {
-                    let sources = rows.iter().filter_map(|r| manifest.rows[*r].values.get(modality)).flatten();
-                    branch.input.prepare(modality, sources, &resources, &mut *on_progress)?
-                }
+            let processor: Arc<dyn Processor> = if let Some(encoded) = encoded {
+                encoded.clone()
+            } else {
+                let sources = rows.iter().filter_map(|r| manifest.rows[*r].values.get(modality)).flatten();
+                branch.input.prepare(modality, sources, &resources, &mut *on_progress)?
             };
             if frozen.is_some() {
                 precomputed.insert(modality.clone());

@@ -17,8 +17,8 @@ use std::{
 const BATCH_ROWS: usize = 128;
 
 impl Prediction {
-    /// Encodes rows with the frozen encoders, in a random order, until the deadline, at least [`BATCH_ROWS`]; returns for each row whether it is
-    /// encoded. The features are used by this model from then on.
+    /// Encodes rows with the frozen encoders, in a random order, until the deadline, at least [`BATCH_ROWS`]; returns
+    /// for each row whether it is encoded. The features are used by this model from then on.
     pub(super) fn encode_until(
         &mut self,
         manifest: &Manifest,

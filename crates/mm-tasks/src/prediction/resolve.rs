@@ -28,8 +28,8 @@ pub(super) struct AlternativeEncoder {
     pub(super) standardize: bool,
 }
 
-/// Completes a config from its training rows: the problem, the classes, and encoders that it does not name. `log` gets one line for each
-/// decision.
+/// Completes a config from its training rows: the problem, the classes, and encoders that it does not name. `log` gets
+/// one line for each decision.
 ///
 /// # Errors
 /// When the data cannot be read, labels do not fit the problem, or no training row has a modality.

@@ -46,7 +46,8 @@ impl Corruption {
 
 /// The metric of a predictor while one modality is corrupted more and more.
 ///
-/// From *MultiBench: Multiscale Benchmarks for Multimodal Representation Learning* (Liang et al., 2021, <https://arxiv.org/abs/2107.07502>).
+/// From *MultiBench: Multiscale Benchmarks for Multimodal Representation Learning* (Liang et al., 2021,
+/// <https://arxiv.org/abs/2107.07502>).
 #[derive(Debug, Clone, Serialize)]
 pub struct RobustnessCurve {
     /// The modality.

@@ -11,8 +11,8 @@ const MAX_BATCH_POINTS: usize = 16;
 /// Elements of an image of 224 × 224 pixels; larger inputs get fewer points, for memory and time.
 const LARGE_INPUT: usize = 3 * 224 * 224;
 
-/// For each modality the gradients at some points `[points, …]`, and the path from the baseline to the input, both in the shape of a sample
-/// (of tokens: of their embeddings).
+/// For each modality the gradients at some points `[points, …]`, and the path from the baseline to the input, both in
+/// the shape of a sample (of tokens: of their embeddings).
 type PathGradients = BTreeMap<Modality, (Tensor, Tensor)>;
 
 /// The row to explain, with the other rows of its item that its prediction depends on; these stay as they are.
@@ -187,8 +187,8 @@ impl Network {
         let count = (NUM_STEPS[1] * LARGE_INPUT / numel.max(1)).clamp(NUM_STEPS[0], max_steps);
         let batch = MAX_BATCH_POINTS * LARGE_INPUT / numel.max(1);
         let batch = batch.clamp(1, (MAX_BATCH_POINTS / row.num_rows).max(1));
-        // Both ends, for their scores, and the midpoints of the steps with their lengths; the steps near the baseline are short, because scores
-        // change most there.
+        // Both ends, for their scores, and the midpoints of the steps with their lengths; the steps near the baseline
+        // are short, because scores change most there.
         let edge = |n: usize| (n as f32 / count as f32).powi(2);
         let midpoints = (0..count).map(|n| (f32::midpoint(edge(n), edge(n + 1)), edge(n + 1) - edge(n)));
         let steps: Vec<(f32, f32)> = [(0.0, 0.0), (1.0, 0.0)].into_iter().chain(midpoints).collect();

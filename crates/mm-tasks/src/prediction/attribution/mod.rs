@@ -26,8 +26,8 @@ pub struct Contribution {
 
 /// What the prediction for a row depends on.
 ///
-/// Integrated gradients from a baseline (embeddings of zero, an image of the mean color, silence, mean features) to the row, from *Axiomatic
-/// Attribution for Deep Networks* (Sundararajan et al., 2017, <https://arxiv.org/abs/1703.01365>).
+/// Integrated gradients from a baseline (embeddings of zero, an image of the mean color, silence, mean features) to the
+/// row, from *Axiomatic Attribution for Deep Networks* (Sundararajan et al., 2017, <https://arxiv.org/abs/1703.01365>).
 #[derive(Debug, Clone)]
 pub struct Attribution {
     /// The prediction of the fused head.
@@ -54,8 +54,8 @@ struct RowInputs<'a> {
 }
 
 impl Attribution {
-    /// Relative error of the completeness axiom: how far the sum of the contributions is from the difference of the two scores, as a fraction of
-    /// that difference.
+    /// Relative error of the completeness axiom: how far the sum of the contributions is from the difference of the two
+    /// scores, as a fraction of that difference.
     ///
     /// # Errors
     /// When a tensor cannot be read.
@@ -70,8 +70,8 @@ impl Attribution {
 }
 
 impl Predictor {
-    /// Attributes the first member's prediction for a row to its inputs; the other rows of its item stay as they are. `None` for a row without
-    /// any input that gradients reach.
+    /// Attributes the first member's prediction for a row to its inputs; the other rows of its item stay as they are.
+    /// `None` for a row without any input that gradients reach.
     ///
     /// # Errors
     /// When gradients cannot be computed.

@@ -1,6 +1,6 @@
 //! Which column of a table is which modality.
 
-use super::FitOptions;
+use super::options::FitOptions;
 use crate::{Error, Result, prediction::dataset::HEADER_ROWS};
 use mm_data::Cells;
 use std::{

@@ -1,6 +1,6 @@
 //! The config of a fit.
 
-use super::FitOptions;
+use super::options::FitOptions;
 use crate::{Error, Result};
 use mm_data::ColumnBinding;
 use serde_json::json;

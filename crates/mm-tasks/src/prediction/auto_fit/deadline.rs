@@ -7,16 +7,17 @@ use std::{
     time::Instant,
 };
 
-/// A flag that is set when another one is, or after a deadline; checked between training steps and between batches of encoding.
+/// A flag that is set when another one is, or after a deadline; checked between training steps and between batches of
+/// encoding.
 pub(super) struct Deadline<'a> {
     stop: &'a AtomicBool,
-    deadline: Option<Instant>,
+    until: Option<Instant>,
     flag: AtomicBool,
 }
 
 impl<'a> Deadline<'a> {
-    pub(super) fn new(stop: &'a AtomicBool, deadline: Option<Instant>) -> Self {
-        let deadline = Self { stop, deadline, flag: AtomicBool::new(false) };
+    pub(super) fn new(stop: &'a AtomicBool, until: Option<Instant>) -> Self {
+        let deadline = Self { stop, until, flag: AtomicBool::new(false) };
         deadline.check();
         deadline
     }
@@ -28,7 +29,7 @@ impl<'a> Deadline<'a> {
 
     /// Sets the flag if it is time.
     pub(super) fn check(&self) {
-        if self.stop.load(Ordering::Relaxed) || self.deadline.is_some_and(|d| Instant::now() >= d) {
+        if self.stop.load(Ordering::Relaxed) || self.until.is_some_and(|until| Instant::now() >= until) {
             self.flag.store(true, Ordering::Relaxed);
         }
     }

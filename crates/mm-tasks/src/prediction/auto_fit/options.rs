@@ -73,7 +73,8 @@ pub struct FitOptions {
     pub preset: Preset,
     /// Seconds after which training stops; what is trained by then is used.
     pub time_limit: Option<f64>,
-    /// Whether the models are refit on all rows (but the test rows) for the number of epochs that was best on the validation rows.
+    /// Whether the models are refit on all rows (but the test rows) for the number of epochs that was best on the
+    /// validation rows.
     pub refit: bool,
     /// Random seed.
     pub seed: u64,

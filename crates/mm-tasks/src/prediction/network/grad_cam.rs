@@ -4,11 +4,12 @@ use super::{EncodedBatch, Network};
 use mm_core::{AttentionStep, DType, Modality, Result, Tensor, enable_grad};
 
 impl Network {
-    /// How much each position of each modality speaks for the largest output of each row; the weights of a row sum to 1.
+    /// How much each position of each modality speaks for the largest output of each row; the weights of a row sum to
+    /// 1.
     ///
-    /// Features weighted by the gradient of that output, positive parts alone. Over grids the gradient is first averaged over positions, as in
-    /// *Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization* (Selvaraju et al., 2017,
-    /// <https://arxiv.org/abs/1610.02391>); each word has its own.
+    /// Features weighted by the gradient of that output, positive parts alone. Over grids the gradient is first
+    /// averaged over positions, as in *Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
+    /// Localization* (Selvaraju et al., 2017, <https://arxiv.org/abs/1610.02391>); each word has its own.
     pub(super) fn grad_cam(&self, mut batch: EncodedBatch) -> Result<Vec<AttentionStep>> {
         for branch in batch.branches.values_mut() {
             branch.features.values = branch.features.values.detach()?.set_requires_grad(true)?;

@@ -1,4 +1,5 @@
-//! The network: a branch for each modality, a fusion operator or a reasoning network, and a head on the fused representation.
+//! The network: a branch for each modality, a fusion operator or a reasoning network, and a head on the fused
+//! representation.
 
 mod branch;
 mod context;
@@ -191,7 +192,8 @@ impl EncodedBatch {
     }
 }
 
-/// Spreads features of the rows `which` over all `rows`, with zeros for the others; returns `[rows]` bool of which rows have features as well.
+/// Spreads features of the rows `which` over all `rows`, with zeros for the others; returns `[rows]` bool of which rows
+/// have features as well.
 fn spread(values: &Tensor, mask: Option<&Tensor>, which: &[usize], rows: usize) -> mm_core::Result<(Features, Tensor)> {
     let device = values.device();
     let mut index = vec![which.len() as i64; rows];

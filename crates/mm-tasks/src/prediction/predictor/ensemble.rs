@@ -30,8 +30,8 @@ pub(super) struct EnsembleFile {
     members: Vec<String>,
     /// Their weights.
     weights: Vec<f64>,
-    /// The folders of the same members after they were refit on all rows, validation rows included; used for rows that no member was trained
-    /// on. Empty where they were not refit.
+    /// The folders of the same members after they were refit on all rows, validation rows included; used for rows that
+    /// no member was trained on. Empty where they were not refit.
     #[serde(default)]
     refit_members: Vec<String>,
 }
@@ -80,7 +80,8 @@ impl Predictor {
         Ok(found)
     }
 
-    /// Fits the weights of the members to their predictions for validation rows; equal weights where there are too few rows.
+    /// Fits the weights of the members to their predictions for validation rows; equal weights where there are too few
+    /// rows.
     pub(in super::super) fn fit_weights(&mut self, predictions: &[Predictions], manifest: &Manifest) -> Result<()> {
         self.weights = vec![1.0 / predictions.len() as f64; predictions.len()];
         let labels = row_labels(&predictions[0].rows, manifest, self.label_column(), self.target());

@@ -68,7 +68,8 @@ impl Predictor {
         Self::open_for_split(run, Split::Test, registry, device)
     }
 
-    /// Opens a run folder to predict rows of a split of its own data set: outside the test split with the members that were not refit on all rows.
+    /// Opens a run folder to predict rows of a split of its own data set: outside the test split with the members that
+    /// were not refit on all rows.
     ///
     /// # Errors
     /// When the folder is not a prediction run.
@@ -168,7 +169,8 @@ impl Predictor {
         combined.ok_or_else(|| Error::invalid("members", "none", "at least one trained model"))
     }
 
-    /// Mean weight of each modality over the rows that have it, where the fusion operator of the first member reports it.
+    /// Mean weight of each modality over the rows that have it, where the fusion operator of the first member reports
+    /// it.
     ///
     /// # Errors
     /// When the rows cannot be predicted.

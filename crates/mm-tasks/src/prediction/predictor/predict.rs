@@ -30,7 +30,10 @@ impl RowPrediction {
     pub fn to_json(&self) -> Value {
         let probabilities: Map<String, Value> = self.probabilities.iter().map(|(c, p)| (c.clone(), json!(p))).collect();
         let present: Vec<&str> = self.present.iter().map(Modality::name).collect();
-        json!({"row": self.row, "id": self.id, "prediction": self.prediction, "probabilities": probabilities, "present": present})
+        json!({
+            "row": self.row, "id": self.id, "prediction": self.prediction, "probabilities": probabilities,
+            "present": present,
+        })
     }
 
     /// The predicted class; empty in a regression and for several labels.
@@ -93,7 +96,8 @@ impl Predictor {
         (prediction, target.classes.iter().cloned().zip(values.iter().copied()).collect())
     }
 
-    /// Predictions for values by modality that are not in a table; with the saliency of the first member when `explain`.
+    /// Predictions for values by modality that are not in a table; with the saliency of the first member when
+    /// `explain`.
     ///
     /// # Errors
     /// When a value cannot be read.

@@ -22,9 +22,11 @@ pub(super) struct Contributions {
     modality_weights: String,
 }
 
-/// Metrics of each modality alone and without it, and Shapley values over all subsets; `None` with a single modality, or with too many.
+/// Metrics of each modality alone and without it, and Shapley values over all subsets; `None` with a single modality,
+/// or with too many.
 ///
-/// From *A Unified Approach to Interpreting Model Predictions* (Lundberg and Lee, 2017, <https://arxiv.org/abs/1705.07874>).
+/// From *A Unified Approach to Interpreting Model Predictions* (Lundberg and Lee, 2017,
+/// <https://arxiv.org/abs/1705.07874>).
 pub(super) fn contributions(
     predictor: &Predictor,
     manifest: &Manifest,

@@ -135,9 +135,7 @@ pub(super) fn build_report(runs: &[PathBuf], split: Split, context: &TaskContext
             "curves": curves(&member)?,
         }),
     )?;
-    let json =
-        |metrics: &Metrics| serde_json::to_value(metrics).map_err(|e| Error::Config(format!("metrics as JSON: {e}")));
-    Ok(Report { html, evaluations: metrics.iter().map(json).collect::<Result<_>>()? })
+    Ok(Report { html, evaluations: metrics.iter().map(|metrics| json!({"metrics": metrics})).collect() })
 }
 
 /// The name of the metric by which subsets of modalities are compared, and its value.

@@ -1,11 +1,11 @@
 //! Search over fusion operators and other settings by successive halving.
 //!
-//! Random settings of a search space are trained for a few epochs, the best of them for twice as many, and so on, and are compared on the
-//! validation rows. Any value of the config may be in the space, such as the layers of an encoder.
+//! Random settings of a search space are trained for a few epochs, the best of them for twice as many, and so on, and
+//! are compared on the validation rows. Any value of the config may be in the space, such as the layers of an encoder.
 //!
 //! From *Non-stochastic Best Arm Identification and Hyperparameter Optimization* (Jamieson and Talwalkar, 2016,
-//! <https://arxiv.org/abs/1502.07943>); searching the layers that are fused as in *MFAS: Multimodal Fusion Architecture Search* (Pérez-Rúa et
-//! al., 2019, <https://arxiv.org/abs/1903.06496>).
+//! <https://arxiv.org/abs/1502.07943>); searching the layers that are fused as in *MFAS: Multimodal Fusion Architecture
+//! Search* (Pérez-Rúa et al., 2019, <https://arxiv.org/abs/1903.06496>).
 
 mod report;
 mod space;
@@ -84,8 +84,8 @@ struct Search<'a> {
     context: &'a TaskContext<'a>,
 }
 
-/// Searches settings for a config; returns the trials, best first, and a page with them. The best config is written to `best.toml` in `out`, the
-/// trials to `search.json`.
+/// Searches settings for a config; returns the trials, best first, and a page with them. The best config is written to
+/// `best.toml` in `out`, the trials to `search.json`.
 ///
 /// # Errors
 /// When the options are out of range, the config has no validation rows, or no setting can be trained.

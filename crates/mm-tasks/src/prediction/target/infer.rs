@@ -70,7 +70,7 @@ impl<'a> LabelStats<'a> {
             Ok((Problem::Regression, format!("{distinct} different numbers")))
         } else if numeric * 2 > rows && numeric < rows && distinct > 20 {
             let advice = format!(
-                "a number like {numeric} of {rows} labels; correct it, or state --problem multiclass to use text and numbers as classes"
+                "a number like {numeric} of {rows} labels; correct it, or use all values as classes with --problem multiclass"
             );
             Err(self.non_numeric(advice))
         } else if distinct * 2 > rows && rows > 20 {

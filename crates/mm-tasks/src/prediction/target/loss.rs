@@ -4,12 +4,13 @@ use super::{Problem, Target};
 use mm_core::{DType, Result, Tensor};
 
 impl Target {
-    /// Mean loss of `[rows, outputs]` over the rows that have a label ([`Target::to_tensor`]) and where `present` `[rows]` (all when absent) is
-    /// 1; `None` when there is no such row.
+    /// Mean loss of `[rows, outputs]` over the rows that have a label ([`Target::to_tensor`]) and where `present`
+    /// `[rows]` (all when absent) is 1; `None` when there is no such row.
     ///
-    /// Cross entropy for classes, binary cross entropy for labels, squared error for a regression, and for ordinal classes the CORAL loss of
-    /// *Rank Consistent Ordinal Regression for Neural Networks with Application to Age Estimation* (Cao et al., 2020,
-    /// <https://arxiv.org/abs/1901.07884>), with weights of their own for each threshold.
+    /// Cross entropy for classes, binary cross entropy for labels, squared error for a regression, and for ordinal
+    /// classes the CORAL loss of *Rank Consistent Ordinal Regression for Neural Networks with Application to Age
+    /// Estimation* (Cao et al., 2020, <https://arxiv.org/abs/1901.07884>), with weights of their own for each
+    /// threshold.
     pub(in super::super) fn loss(
         &self,
         outputs: &Tensor,

@@ -119,8 +119,9 @@ impl Target {
         }
     }
 
-    /// The labels of a batch for [`Target::loss`]: `[rows]` int64 classes, −1 where there is none; `[rows, labels]` f32 for a multilabel problem,
-    /// −1 where there is none; or `[rows]` f32 for a regression, standardized by `stats` (mean, standard deviation), NaN where there is none.
+    /// The labels of a batch for [`Target::loss`]: `[rows]` int64 classes, −1 where there is none; `[rows, labels]` f32
+    /// for a multilabel problem, −1 where there is none; or `[rows]` f32 for a regression, standardized by `stats`
+    /// (mean, standard deviation), NaN where there is none.
     pub(super) fn to_tensor(&self, labels: &[Option<Label>], stats: (f64, f64), device: Device) -> Result<Tensor> {
         let rows = labels.len() as i64;
         let tensor = match self.problem {
@@ -148,8 +149,8 @@ impl Target {
         Ok(tensor.to_device(device)?)
     }
 
-    /// Probabilities of classes or labels, float64 `[rows, classes]`, or values of a regression `[rows, 1]`, from the outputs `[rows, outputs]`
-    /// of a head.
+    /// Probabilities of classes or labels, float64 `[rows, classes]`, or values of a regression `[rows, 1]`, from the
+    /// outputs `[rows, outputs]` of a head.
     pub(super) fn probabilities(&self, outputs: &Tensor, temperature: f64, stats: (f64, f64)) -> Result<Tensor> {
         let x = outputs.to_dtype(DType::F64)?;
         Ok(match self.problem {

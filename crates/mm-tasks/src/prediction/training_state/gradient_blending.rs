@@ -5,10 +5,11 @@ use mm_core::Modality;
 use mm_fusion::training::blending_weights;
 use std::collections::BTreeMap;
 
-/// Gradient blending: heads that generalize get more weight, heads that overfit less. The weights are estimated at each evaluation from the
-/// change of the losses since the first one.
+/// Gradient blending: heads that generalize get more weight, heads that overfit less. The weights are estimated at each
+/// evaluation from the change of the losses since the first one.
 ///
-/// From *What Makes Training Multi-Modal Classification Networks Hard?* (Wang et al., 2020, <https://arxiv.org/abs/1905.12681>).
+/// From *What Makes Training Multi-Modal Classification Networks Hard?* (Wang et al., 2020,
+/// <https://arxiv.org/abs/1905.12681>).
 pub(in super::super) struct GradientBlending {
     heads: Vec<String>,
     weights: Vec<f64>,
@@ -57,7 +58,8 @@ impl GradientBlending {
         if losses.iter().flatten().all(|v| v.is_finite()) {
             self.weights = blending_weights(&losses)?;
         }
-        // Compared with the first evaluation: between consecutive ones a head that has converged would seem to learn nothing.
+        // Compared with the first evaluation: between consecutive ones a head that has converged would seem to learn
+        // nothing.
         if self.first.iter().flatten().any(|v| !v.is_finite()) && now.iter().flatten().all(|v| v.is_finite()) {
             self.first = now;
         }

@@ -1,5 +1,5 @@
-//! State of the training besides the parameters, which a resumed run must find again: weights of gradient blending and generated unimodal
-//! labels.
+//! State of the training besides the parameters, which a resumed run must find again: weights of gradient blending and
+//! generated unimodal labels.
 
 mod gradient_blending;
 mod unimodal_labels;

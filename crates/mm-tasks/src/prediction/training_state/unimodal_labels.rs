@@ -17,8 +17,8 @@ struct FeatureBank {
 
 /// Labels of single modalities, updated once per epoch from the representations of the heads.
 ///
-/// From *Learning Modality-Specific Representations with Self-Supervised Multi-Task Learning for Multimodal Sentiment Analysis* (Yu et al.,
-/// 2021, <https://arxiv.org/abs/2102.04830>).
+/// From *Learning Modality-Specific Representations with Self-Supervised Multi-Task Learning for Multimodal Sentiment
+/// Analysis* (Yu et al., 2021, <https://arxiv.org/abs/2102.04830>).
 pub(in super::super) struct UnimodalLabels {
     /// The labels of the rows (by index in the manifest), positive or negative.
     labels: Vec<Option<f64>>,
@@ -55,7 +55,8 @@ impl UnimodalLabels {
         Some(Self { labels, shift, max_abs, unimodal, mean_shift, banks, num_updates: 0 })
     }
 
-    /// Stores the representations `[rows, dim]` of a head for these rows; `present` `[rows]` is 1 where a row has the modality.
+    /// Stores the representations `[rows, dim]` of a head for these rows; `present` `[rows]` is 1 where a row has the
+    /// modality.
     pub(in super::super) fn record(
         &mut self,
         head: &str,
@@ -124,8 +125,9 @@ impl UnimodalLabels {
         self.mean_shift.get(head).copied().unwrap_or(0.0)
     }
 
-    /// The loss of a unimodal head against its own labels, each row weighted by the distance of its label from that of the row (equation 16);
-    /// `None` for an unknown head. `label_stats` are mean and standard deviation of regression targets.
+    /// The loss of a unimodal head against its own labels, each row weighted by the distance of its label from that of
+    /// the row (equation 16); `None` for an unknown head. `label_stats` are mean and standard deviation of regression
+    /// targets.
     pub(in super::super) fn loss(
         &self,
         head: &str,

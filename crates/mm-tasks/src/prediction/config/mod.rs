@@ -1,5 +1,9 @@
 //! Configuration of prediction.
 
+mod loss;
+
+pub use loss::LossConfig;
+
 use super::{TASK, target::Problem};
 use crate::{
     Error, Result,
@@ -18,13 +22,15 @@ pub struct InputConfig {
     /// The encoder, by its `kind`; proposed from the training values when absent.
     #[serde(default)]
     pub encoder: Option<toml::Value>,
-    /// Whether features are standardized with mean and standard deviation of the training rows; as the encoder suggests when absent.
+    /// Whether features are standardized with mean and standard deviation of the training rows; as the encoder suggests
+    /// when absent.
     #[serde(default)]
     pub standardize: Option<bool>,
     /// Whether all positions of the encoder's features are used instead of one vector per row.
     #[serde(default)]
     pub sequence: bool,
-    /// Augmented views of each value that are cached next to the plain one, for frozen encoders; training samples one of them.
+    /// Augmented views of each value that are cached next to the plain one, for frozen encoders; training samples one
+    /// of them.
     #[serde(default)]
     pub num_views: usize,
     /// Dropout rate on the features.
@@ -41,7 +47,8 @@ pub struct InputConfig {
 pub enum ContextConfig {
     /// A bidirectional LSTM.
     ///
-    /// From *Context-Dependent Sentiment Analysis in User-Generated Videos* (Poria et al., 2017, <https://aclanthology.org/P17-1081/>).
+    /// From *Context-Dependent Sentiment Analysis in User-Generated Videos* (Poria et al., 2017,
+    /// <https://aclanthology.org/P17-1081/>).
     Lstm {
         /// Hidden dimension of each direction.
         hidden_dim: PositiveInt,
@@ -76,67 +83,6 @@ fn default_num_heads() -> PositiveInt {
     PositiveInt::new(4)
 }
 
-/// Losses and regularizers, and how modalities are kept in balance during training.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LossConfig {
-    /// Label smoothing of the cross entropy.
-    pub label_smoothing: Rate,
-    /// Weight of the losses of unimodal heads, one on each modality alone; without such heads when 0.
-    pub unimodal_weight: NonNegative,
-    /// Weight of the fusion operator's own loss (the similarity and difference terms of MISA, the load balancing of a mixture of experts).
-    pub operator_weight: NonNegative,
-    /// Strength (alpha) of on-the-fly gradient modulation, which slows down the modality that is ahead; 0 for none. Needs unimodal heads.
-    ///
-    /// From *Balanced Multimodal Learning via On-the-fly Gradient Modulation* (Peng et al., 2022, <https://arxiv.org/abs/2203.15332>).
-    pub gradient_modulation: NonNegative,
-    /// Weight of the regularization by functional entropy.
-    ///
-    /// From *Removing Bias in Multi-modal Classifiers: Regularization by Maximizing Functional Entropies* (Gat et al., 2020,
-    /// <https://arxiv.org/abs/2010.10802>).
-    pub functional_entropy_weight: NonNegative,
-    /// Weight of the distillation from the mean of the unimodal heads into the fused head. Needs unimodal heads.
-    pub distillation_weight: NonNegative,
-    /// Whether the losses of the heads are weighted by gradient blending, with weights estimated at each evaluation. Needs unimodal heads,
-    /// validation rows and `train.evaluate_every_epochs`.
-    ///
-    /// From *What Makes Training Multi-Modal Classification Networks Hard?* (Wang et al., 2020, <https://arxiv.org/abs/1905.12681>).
-    pub gradient_blending: bool,
-    /// Whether each unimodal head is trained on labels of its own, generated once per epoch. For binary problems and regression; needs unimodal
-    /// heads, which are then no estimates of the label: use `ensembling = "none"`.
-    ///
-    /// From *Learning Modality-Specific Representations with Self-Supervised Multi-Task Learning for Multimodal Sentiment Analysis* (Yu et al.,
-    /// 2021, <https://arxiv.org/abs/2102.04830>).
-    pub unimodal_labels: bool,
-    /// Alpha of the Beta distribution of manifold mixup, which mixes features and labels of two rows; 0 for none.
-    ///
-    /// From *Manifold Mixup: Better Representations by Interpolating Hidden States* (Verma et al., 2019, <https://arxiv.org/abs/1806.05236>).
-    pub mixup_alpha: NonNegative,
-    /// Alpha of the Beta distribution of `CutMix`, which pastes a rectangle of another image and mixes the labels by area; 0 for none. For images
-    /// as the only modality, with an encoder that is trained.
-    ///
-    /// From *`CutMix`: Regularization Strategy to Train Strong Classifiers with Localizable Features* (Yun et al., 2019,
-    /// <https://arxiv.org/abs/1905.04899>).
-    pub cutmix_alpha: NonNegative,
-}
-
-impl Default for LossConfig {
-    fn default() -> Self {
-        Self {
-            label_smoothing: Rate::ZERO,
-            unimodal_weight: NonNegative::from_ratio(3, 10),
-            operator_weight: NonNegative::ONE,
-            gradient_modulation: NonNegative::ZERO,
-            functional_entropy_weight: NonNegative::ZERO,
-            distillation_weight: NonNegative::ZERO,
-            gradient_blending: false,
-            unimodal_labels: false,
-            mixup_alpha: NonNegative::ZERO,
-            cutmix_alpha: NonNegative::ZERO,
-        }
-    }
-}
-
 /// How the predictions of the fused head and of the unimodal heads are combined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -144,8 +90,8 @@ pub enum Ensembling {
     /// A weighted ensemble: temperatures and weights are fitted on the validation rows.
     #[default]
     Weighted,
-    /// All heads with the same weight. For features that were themselves trained on the training labels, where validation rows taken from the
-    /// training rows would overrate them.
+    /// All heads with the same weight. For features that were themselves trained on the training labels, where
+    /// validation rows taken from the training rows would overrate them.
     Uniform,
     /// The fused head alone.
     None,
@@ -193,14 +139,15 @@ pub struct PredictionConfig {
     /// A network over the rows of each item; rows are independent when absent.
     #[serde(default)]
     pub context: Option<ContextConfig>,
-    /// Whether the fusion operator takes whole items as sequences instead of single rows (`mult`, `mfn`). Needs an item column.
+    /// Whether the fusion operator takes whole items as sequences instead of single rows (`mult`, `mfn`). Needs an item
+    /// column.
     #[serde(default)]
     pub fuse_items: bool,
     /// The fusion.
     #[serde(default)]
     pub fusion: FusionConfig,
-    /// A reasoning network in place of the fusion, in which one modality queries the others (visual question answering); all inputs are then
-    /// used as sequences.
+    /// A reasoning network in place of the fusion, in which one modality queries the others (visual question
+    /// answering); all inputs are then used as sequences.
     #[serde(default)]
     pub reasoning: Option<ReasoningConfig>,
     /// Dropout rate before the heads.
@@ -212,7 +159,8 @@ pub struct PredictionConfig {
     /// How the predictions of the heads are combined.
     #[serde(default)]
     pub ensembling: Ensembling,
-    /// Whether evaluations report [`sentiment_metrics`](crate::metrics::sentiment_metrics) as well: of a regression of sentiment scores.
+    /// Whether evaluations report [`sentiment_metrics`](crate::metrics::sentiment_metrics) as well: of a regression of
+    /// sentiment scores.
     #[serde(default)]
     pub sentiment_metrics: bool,
 }
@@ -293,7 +241,7 @@ impl PredictionConfig {
             || loss.unimodal_labels;
         if !self.has_unimodal_heads() && needs_heads {
             return Err(Error::invalid("loss.unimodal_weight", 0, "a positive number").with_hint(
-                "gradient_modulation, distillation_weight, gradient_blending and unimodal_labels need a head on each modality",
+                "gradient_modulation, distillation_weight, gradient_blending and unimodal_labels need unimodal heads",
             ));
         }
         if loss.gradient_blending && self.common.train.evaluate_every_epochs == 0 {
