@@ -33,7 +33,7 @@ mod training_state;
 
 pub use attribution::{Attribution, Contribution};
 pub use auto_fit::{FitOptions, FitResult, Preset, fit_table};
-pub use config::{ContextConfig, Ensembling, InputConfig, LossConfig, PredictionConfig};
+pub use config::{ContextConfig, Ensembling, InputConfig, LossConfig, PredictionConfig, TASK};
 pub use evaluation::Evaluation;
 pub use model::Prediction;
 pub use network::Saliency;
@@ -42,4 +42,4 @@ pub use resolve::resolve;
 pub use robustness::{Corruption, RobustnessCurve, robustness, robustness_report};
 pub use search::{SearchOptions, SearchSpace, Trial, parse_search_space, search};
 pub use target::{Label, Problem, Target};
-pub use task::{TASK, spec};
+pub use task::spec;

@@ -1,8 +1,12 @@
 //! Prediction as a registered task.
 
 use super::{
-    config::PredictionConfig, fit::fit, model::Prediction, predictor::ENSEMBLE_FILE, predictor::Predictor,
-    report::build_report, resolve::resolve,
+    config::{PredictionConfig, TASK},
+    fit::fit,
+    model::Prediction,
+    predictor::{ENSEMBLE_FILE, Predictor},
+    report::build_report,
+    resolve::resolve,
 };
 use crate::{
     Error, Result,
@@ -16,9 +20,6 @@ use std::{
     path::{Path, PathBuf},
     sync::Arc,
 };
-
-/// The name that configs give as `task`.
-pub const TASK: &str = "prediction";
 
 /// The command that uses a trained run.
 const USAGE: &str = "mm predict";

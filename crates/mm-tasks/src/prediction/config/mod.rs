@@ -4,7 +4,7 @@ mod loss;
 
 pub use loss::LossConfig;
 
-use super::{TASK, target::Problem};
+use super::target::Problem;
 use crate::{
     Error, Result,
     config::{CommonConfig, TaskConfig},
@@ -14,6 +14,9 @@ use mm_fusion::FusionConfig;
 use mm_reason::reasoning::ReasoningConfig;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+/// The name that configs give as `task`.
+pub const TASK: &str = "prediction";
 
 /// The input branch of one modality.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
