@@ -154,8 +154,8 @@ fn contextual_model(scope: &Scope<'_>) -> ModelResult {
     }))
 }
 
-/// easy-VQA's sizes: images of 64×64, eight words, the networks of docs/configs/vqa.toml. With `frozen_encoders` only the
-/// network is trained, on features that are computed once.
+/// easy-VQA's sizes: images of 64×64, eight words, the networks of docs/configs/vqa.toml. With `frozen_encoders` only
+/// the network is trained, on features that are computed once.
 fn reasoning_model(network: &str, frozen_encoders: bool, scope: &Scope<'_>) -> ModelResult {
     let network = match network {
         kind @ "san" => reasoning::NetworkConfig::new(kind).with("num_steps", 2),

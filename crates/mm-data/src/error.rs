@@ -5,7 +5,7 @@ use std::path::PathBuf;
 /// Result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong between a file and a batch.
+/// An error of loading data.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -119,7 +119,7 @@ fn audio_of_unusual_lengths_gives_finite_embeddings_or_a_clear_error() {
 fn damaged_videos_are_errors_that_name_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(name);
-    // Damaged and truncated videos are errors that name the file, unless ffmpeg can decode them.
+    // Those that ffmpeg can decode are embedded.
     let bytes = std::fs::read(fixtures("families/inputs/frames.mkv")).unwrap();
     let video = load_family("videomae-mean");
     let mut damaged = bytes.clone();

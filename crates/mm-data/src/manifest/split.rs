@@ -74,7 +74,7 @@ impl SplitConfig {
         Ok(())
     }
 
-    /// The split of a group: a function of its name and the seed, whatever else is in the manifest.
+    /// The split of a group: a function of its name and the seed, independent of the rest of the manifest.
     pub(super) fn by_hash(&self, group: &str) -> Split {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.seed.to_le_bytes()).update(group.as_bytes());

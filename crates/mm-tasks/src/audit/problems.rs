@@ -37,9 +37,9 @@ impl ProblemKind {
 /// A definite problem of a row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// What kind.
+    /// Its kind.
     pub kind: ProblemKind,
-    /// Details for people.
+    /// A message with the details.
     pub detail: String,
 }
 

@@ -34,7 +34,7 @@ pub struct CaptioningEvaluation {
 }
 
 impl CaptioningEvaluation {
-    /// The metrics for programs and for people.
+    /// The metrics as JSON and as a table.
     pub fn report(&self) -> EvaluationReport {
         EvaluationReport::new(self.split, self.rows, self.metrics.clone()).with_failed(&self.failed)
     }

@@ -157,8 +157,8 @@ impl Means {
 /// - `vqa_accuracy`, where rows have annotators' answers (the column [`HUMAN_ANSWERS_COLUMN`]);
 /// - both accuracies for each value of the columns `answer_type` and `question_type`, as their scope;
 /// - two on balanced subsets of questions, whose answer does not follow from the wording (Goyal et al., 2017):
-///   `balanced_question_accuracy` on questions with several right answers among the rows, each answer weighted alike, and `pair_accuracy`
-///   on rows that share a `pair`, which counts a pair as right where all of its rows are.
+///   `balanced_question_accuracy` on questions with several correct answers among the rows, each answer weighted
+///   equally, and `pair_accuracy`, the share of pairs (rows that share a `pair`) of which all rows are correct.
 pub fn answer_metrics<'a>(rows: impl Iterator<Item = AnsweredRow<'a>>) -> Metrics {
     let mut means = Means::default();
     let mut questions: BTreeMap<&str, BTreeMap<String, (f64, usize)>> = BTreeMap::new();

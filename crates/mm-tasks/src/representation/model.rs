@@ -159,7 +159,7 @@ impl Representation {
         prepare_inputs(self.inputs.iter().map(|(m, i)| (m, &i.branch)), manifest, &resources, on_progress)
     }
 
-    /// Values as the learner takes them.
+    /// Standardizes values, if the modality has a standardizer.
     pub(super) fn standardize(&self, modality: &Modality, values: &Tensor) -> mm_core::Result<Tensor> {
         match self.inputs.get(modality).and_then(|i| i.standardizer.as_ref()) {
             Some(standardizer) => standardizer.apply(values),

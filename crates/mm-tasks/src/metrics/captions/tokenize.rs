@@ -1,6 +1,6 @@
 //! Tokens of captions, as COCO's evaluation compares them.
 
-/// COCO's list has the brackets in capitals, which lower-cased tokens never match: they stay, as `-lrb-` and the like.
+/// COCO's list has the brackets in upper case, which lower-cased tokens never match, so they are not removed (`-lrb-`).
 const PUNCTUATION: [&str; 13] = ["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", ";", "\""];
 
 /// Abbreviations that keep their full stop.
