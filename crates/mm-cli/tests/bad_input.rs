@@ -1,17 +1,17 @@
-//! Bad input through the binary: each gives one clear message, exit code 1 or 2, no panic, and nothing is lost.
+//! Bad input: each case gives one clear message, exit code 1 or 2 and no panic, and saved work is kept.
 #![allow(missing_docs)]
 
 mod common;
 
-use common::{World, mm, refused, text};
+use common::{Workspace, mm, refused, text};
 use std::{path::Path, process::Command};
 
 #[test]
-fn manifests() {
-    let world = World::new();
+fn invalid_manifests_are_refused() {
+    let workspace = Workspace::new();
     let inspect = |name: &str, bytes: &[u8], wanted: &[&str]| {
-        world.write(name, bytes);
-        refused(&["inspect", name], world.path(), wanted);
+        workspace.write(name, bytes);
+        refused(&["inspect", name], workspace.path(), wanted);
     };
     inspect("empty.jsonl", b"", &["empty.jsonl", "no rows"]);
     inspect(
@@ -21,19 +21,19 @@ fn manifests() {
     );
     inspect("bytes.jsonl", b"{\"text\":\"caf\xe9 au lait\"}\n", &["not valid UTF-8", "data.encoding"]);
     inspect("broken.jsonl", b"{\"text\":\n", &["row 1", "not a JSON object"]);
-    inspect("what.txt", b"x", &["wanted .jsonl, .csv, .tsv or .parquet"]);
+    inspect("what.txt", b"x", &["expected .jsonl, .csv, .tsv or .parquet"]);
     inspect("cut.parquet", b"PAR1xxxx", &["cut.parquet", "Parquet"]);
-    refused(&["inspect", "nowhere.jsonl"], world.path(), &["nowhere.jsonl", "cannot be read"]);
+    refused(&["inspect", "nowhere.jsonl"], workspace.path(), &["nowhere.jsonl", "cannot be read"]);
     refused(
         &["inspect", "data.jsonl", "--column", "image=pictures"],
-        world.path(),
+        workspace.path(),
         &["no column `pictures`", "audio, id, image"],
     );
-    // Declared, another encoding is fine.
-    assert!(mm(&["inspect", "bytes.jsonl", "--encoding", "latin1"], world.path()).status.success());
+    // Another encoding can be given.
+    assert!(mm(&["inspect", "bytes.jsonl", "--encoding", "latin1"], workspace.path()).status.success());
 }
 
-/// A png that says it is 40,000 by 40,000, with a right checksum.
+/// A PNG whose header gives 40,000 × 40,000 pixels, with a valid checksum.
 fn huge_png() -> Vec<u8> {
     let mut header = b"IHDR".to_vec();
     header.extend(40_000u32.to_be_bytes());
@@ -51,19 +51,19 @@ fn huge_png() -> Vec<u8> {
 }
 
 #[test]
-fn broken_samples_are_reported_with_file_row_and_reason_and_skipped_or_fatal() {
-    let world = World::new();
-    let whole = std::fs::read(world.path().join("0.png")).unwrap();
-    world.write("zero.png", b"");
-    world.write("cut.png", &whole[..whole.len() / 2]);
-    world.write("really.jpg", &whole);
-    world.write("huge.png", huge_png());
-    world.write("not.png", b"hello");
+fn failed_samples_are_reported_with_file_row_and_reason_and_skipped_or_fatal() {
+    let workspace = Workspace::new();
+    let complete = std::fs::read(workspace.path().join("0.png")).unwrap();
+    workspace.write("zero.png", b"");
+    workspace.write("cut.png", &complete[..complete.len() / 2]);
+    workspace.write("really.jpg", &complete);
+    workspace.write("huge.png", huge_png());
+    workspace.write("not.png", b"hello");
     let silent =
         [b"RIFF\x24\0\0\0WAVEfmt \x10\0\0\0\x01\0\x01\0\x40\x1f\0\0\x80\x3e\0\0\x02\0\x10\0data\0\0\0\0".to_vec()]
             .concat();
-    world.write("silent.wav", silent);
-    let good: String = std::fs::read_to_string(world.path().join("data.jsonl")).unwrap();
+    workspace.write("silent.wav", silent);
+    let good: String = std::fs::read_to_string(workspace.path().join("data.jsonl")).unwrap();
     let row = |id: &str, image: &str, audio: &str, text: &str| {
         format!("{{\"id\":\"{id}\",\"image\":{image},\"audio\":{audio},\"text\":\"{text}\",\"split\":\"train\"}}\n")
     };
@@ -77,11 +77,11 @@ fn broken_samples_are_reported_with_file_row_and_reason_and_skipped_or_fatal() {
         row("long", "\"0.png\"", "null", &"dog ".repeat(2_500_000)),
         row("really", "\"really.jpg\"", "null", "a dog"),
     ];
-    world.write("data.jsonl", good.clone() + &bad.concat());
-    let output = mm(&["inspect", "data.jsonl", "--json"], world.path());
+    workspace.write("data.jsonl", good.clone() + &bad.concat());
+    let output = mm(&["inspect", "data.jsonl", "--json"], workspace.path());
     let found: serde_json::Value =
         serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)));
-    let broken: Vec<(String, String)> = found["failed"]["examples"]
+    let failed: Vec<(String, String)> = found["failed"]["examples"]
         .as_array()
         .unwrap()
         .iter()
@@ -96,39 +96,39 @@ fn broken_samples_are_reported_with_file_row_and_reason_and_skipped_or_fatal() {
         ("silent", "silent.wav: audio without samples"),
         ("long", "a text of 10000000 bytes, expected at most"),
     ] {
-        assert!(broken.iter().any(|(i, r)| i == id && r.contains(reason)), "{id}: {broken:?}");
+        assert!(failed.iter().any(|(i, r)| i == id && r.contains(reason)), "{id}: {failed:?}");
     }
-    assert_eq!(broken.len(), 7, "a file with the wrong extension is decoded: {broken:?}");
-    // Training skips and counts them …
-    let output = world.train("run", &["--json"]);
+    assert_eq!(failed.len(), 7, "a file with the wrong extension is decoded: {failed:?}");
+    // Training skips and counts them by default.
+    let output = workspace.train("run", &["--json"]);
     assert!(output.status.success(), "{}", text(&output));
     let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(result["failed"]["count"], 7);
     assert!(text(&output).contains("skipped row 13 (missing), image"), "{}", text(&output));
-    // … or fails on the first, as chosen.
+    // With `on_error = "fail"`, it ends at the first.
     refused(
         &["train", "config.toml", "--out", "strict", "--device", "cpu", "--set", "loader.on_error=fail"],
-        world.path(),
+        workspace.path(),
         &["row 1", "loader.on_error is \"fail\""],
     );
 }
 
 #[test]
-fn a_video_without_frames() {
-    let world = World::new();
+fn videos_without_frames_fail() {
+    let workspace = Workspace::new();
     if mm_data::decode::ffmpeg().is_err() {
-        eprintln!("skipped: no ffmpeg on this machine");
+        eprintln!("skipped: ffmpeg is not installed");
         return;
     }
-    world.write("empty.mp4", b"");
-    let made = Command::new(mm_data::decode::ffmpeg().unwrap())
+    workspace.write("empty.mp4", b"");
+    let status = Command::new(mm_data::decode::ffmpeg().unwrap())
         .args(["-loglevel", "error", "-i", "0.wav", "-c:a", "aac", "sound.mp4"])
-        .current_dir(world.path())
+        .current_dir(workspace.path())
         .status()
         .unwrap();
-    assert!(made.success());
-    world.write("v.jsonl", "{\"id\":\"s\",\"video\":\"sound.mp4\"}\n{\"id\":\"e\",\"video\":\"empty.mp4\"}\n");
-    let output = mm(&["inspect", "v.jsonl", "--json"], world.path());
+    assert!(status.success());
+    workspace.write("v.jsonl", "{\"id\":\"s\",\"video\":\"sound.mp4\"}\n{\"id\":\"e\",\"video\":\"empty.mp4\"}\n");
+    let output = mm(&["inspect", "v.jsonl", "--json"], workspace.path());
     let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert!(
         found["failed"]["examples"][0]["reason"]
@@ -141,81 +141,81 @@ fn a_video_without_frames() {
 }
 
 #[test]
-fn configs() {
-    let world = World::new();
+fn invalid_configs_are_refused() {
+    let workspace = Workspace::new();
     let set = |item: &str, wanted: &[&str]| {
-        refused(&["train", "config.toml", "--out", "run", "--device", "cpu", "--set", item], world.path(), wanted)
+        refused(&["train", "config.toml", "--out", "run", "--device", "cpu", "--set", item], workspace.path(), wanted)
     };
     set("train.epohcs=3", &["unknown field `epohcs`", "did you mean `epochs`"]);
     set("train.epochs=many", &["train.epochs", "many"]);
     set("loader.batch_size=-4", &["loader.batch_size", "-4"]);
     set("loader.batch_size=0", &["loader.batch_size", "at least 1"]);
-    set("width=-3", &["width -3", "positive sizes"]);
+    set("embed_dim=-3", &["embed_dim", "found -3", "an integer of at least 1"]);
     set("train.epochs=0", &["train.epochs", "at least 1"]);
     set("train.optimizer.lr=-1.0", &["train.optimizer.lr", "a positive number"]);
     set("towers.text.encoder.kind=pretraind", &["unknown encoder kind", "did you mean `pretrained`"]);
     set("towers.text.encoder.path=nowhere", &["nowhere", "no such folder", "models pull"]);
     set("data.manifest=nowhere.jsonl", &["nowhere.jsonl", "cannot be read"]);
-    set("data.split.test=1.5", &["data.split", "shares in [0, 1)"]);
+    set("data.split.test=1.5", &["data.split", "fractions in [0, 1)"]);
     set("loss.temperature=0.0", &["loss.temperature", "a positive number"]);
     set("towers.audio.encoder.processor.mel.hop_length=0", &["mel.hop_length", "found 0"]);
     set("task=retreival", &["unknown task", "did you mean `retrieval`"]);
-    refused(&["train", "nowhere.toml"], world.path(), &["nowhere.toml"]);
-    refused(&["train", "config.toml", "--device", "cuda:7"], world.path(), &["cuda:7", "--device cpu"]);
-    refused(&["train"], world.path(), &["CONFIG"]);
-    world.write("broken.toml", "task = ");
-    refused(&["train", "broken.toml"], world.path(), &["broken.toml", "not valid TOML"]);
+    refused(&["train", "nowhere.toml"], workspace.path(), &["nowhere.toml"]);
+    refused(&["train", "config.toml", "--device", "cuda:7"], workspace.path(), &["cuda:7", "--device cpu"]);
+    refused(&["train"], workspace.path(), &["CONFIG"]);
+    workspace.write("broken.toml", "task = ");
+    refused(&["train", "broken.toml"], workspace.path(), &["broken.toml", "not valid TOML"]);
 }
 
 #[test]
-fn runs_and_checkpoints() {
-    let world = World::new();
-    assert!(world.train("run", &[]).status.success());
-    let best = world.path().join("run/checkpoints/best.safetensors");
+fn runs_are_not_overwritten_and_damaged_checkpoints_are_refused() {
+    let workspace = Workspace::new();
+    assert!(workspace.train("run", &[]).status.success());
+    let best = workspace.path().join("run/checkpoints/best.safetensors");
     let whole = std::fs::read(&best).unwrap();
-    // A run is not overwritten, and not resumed as another.
+    // A run is neither overwritten nor resumed with another config.
     refused(
         &["train", "config.toml", "--out", "run", "--device", "cpu"],
-        world.path(),
+        workspace.path(),
         &["holds a run already", "--resume"],
     );
     refused(
-        &["train", "config.toml", "--out", "run", "--device", "cpu", "--resume", "--set", "width=8"],
-        world.path(),
+        &["train", "config.toml", "--out", "run", "--device", "cpu", "--resume", "--set", "embed_dim=8"],
+        workspace.path(),
         &["its config differs"],
     );
-    refused(&["eval", "--model", "nowhere"], world.path(), &["nowhere"]);
-    // In use by another process.
-    let lock = std::fs::File::options().write(true).open(world.path().join("run/lock")).unwrap();
+    refused(&["eval", "--model", "nowhere"], workspace.path(), &["nowhere"]);
+    // The run is locked by another process.
+    let lock = std::fs::File::options().write(true).open(workspace.path().join("run/lock")).unwrap();
     lock.lock().unwrap();
     refused(
         &["train", "config.toml", "--out", "run", "--device", "cpu", "--resume"],
-        world.path(),
+        workspace.path(),
         &["in use by another process"],
     );
     drop(lock);
-    // Cut short; a header that lies about its size; another shape.
+    // A truncated file; a header with a wrong size; below, another shape.
     for (bytes, wanted) in [
         (whole[..whole.len() - 9].to_vec(), "not a complete safetensors file"),
         ([&(1u64 << 50).to_le_bytes()[..], &whole[8..]].concat(), "not a complete safetensors file"),
     ] {
         std::fs::write(&best, bytes).unwrap();
-        refused(&["eval", "--model", "run", "--device", "cpu"], world.path(), &["best.safetensors", wanted]);
+        refused(&["eval", "--model", "run", "--device", "cpu"], workspace.path(), &["best.safetensors", wanted]);
     }
     std::fs::write(&best, &whole).unwrap();
-    let config = world.path().join("run/config.toml");
+    let config = workspace.path().join("run/config.toml");
     let text = std::fs::read_to_string(&config).unwrap();
-    std::fs::write(&config, text.replace("width = 16\n", "width = 24\n")).unwrap();
+    std::fs::write(&config, text.replace("embed_dim = 16\n", "embed_dim = 24\n")).unwrap();
     refused(
         &["eval", "--model", "run", "--device", "cpu"],
-        world.path(),
+        workspace.path(),
         &["does not fit the model", "found [16", "expected [24"],
     );
     std::fs::write(&config, text).unwrap();
-    assert!(mm(&["eval", "--model", "run", "--device", "cpu"], world.path()).status.success());
+    assert!(mm(&["eval", "--model", "run", "--device", "cpu"], workspace.path()).status.success());
 }
 
-/// Mounts a small file system of its own; tells and gives up where that is not allowed.
+/// Mounts a temporary file system; `false`, with a note, where that is not allowed.
 fn mount(folder: &Path, options: &str) -> bool {
     std::fs::create_dir_all(folder).unwrap();
     let mounted = Command::new("mount")
@@ -224,15 +224,15 @@ fn mount(folder: &Path, options: &str) -> bool {
         .output()
         .is_ok_and(|o| o.status.success());
     if !mounted {
-        eprintln!("skipped: this machine lets nobody here mount a file system");
+        eprintln!("skipped: mounting a file system is not allowed here");
     }
     mounted
 }
 
 #[test]
-fn a_full_disk_while_a_checkpoint_is_written_and_a_read_only_folder() {
-    let world = World::new();
-    let small = world.path().join("small");
+fn a_full_disk_keeps_the_last_checkpoint_and_a_read_only_folder_is_refused() {
+    let workspace = Workspace::new();
+    let small = workspace.path().join("small");
     if !mount(&small, "size=2m") {
         return;
     }
@@ -250,31 +250,31 @@ fn a_full_disk_while_a_checkpoint_is_written_and_a_read_only_folder() {
         "--set",
         "train.epochs=30",
     ];
-    refused(&arguments, world.path(), &["cannot be written", "No space left", "unchanged"]);
-    // What was saved before is still whole, and no half-written file is left.
-    // Closed again at once: an open checkpoint is mapped, and a mapped file keeps its file system mounted.
-    let held =
+    refused(&arguments, workspace.path(), &["cannot be written", "No space left", "unchanged"]);
+    // The checkpoint that was saved before is complete, and no partial file is left. It is closed at once, since an open
+    // checkpoint is memory-mapped and keeps the file system busy.
+    let num_tensors =
         mm_core::Checkpoint::open(small.join("run/checkpoints/last.safetensors")).map_or(0, |c| c.names().count());
     let names: Vec<_> =
         std::fs::read_dir(small.join("run/checkpoints")).unwrap().map(|e| e.unwrap().file_name()).collect();
     Command::new("umount").arg(&small).status().unwrap();
-    assert!(held > 10, "what was saved before the disk was full does not load");
+    assert!(num_tensors > 10, "the checkpoint saved before the disk was full does not load");
     assert!(!names.iter().any(|n| n.to_string_lossy().contains("partial")), "{names:?}");
-    let fixed = world.path().join("fixed");
-    if mount(&fixed, "ro") {
+    let read_only = workspace.path().join("read-only");
+    if mount(&read_only, "ro") {
         refused(
-            &["train", "config.toml", "--out", "fixed/run", "--device", "cpu"],
-            world.path(),
-            &["fixed/run", "cannot be created", "Read-only"],
+            &["train", "config.toml", "--out", "read-only/run", "--device", "cpu"],
+            workspace.path(),
+            &["read-only/run", "cannot be created", "Read-only"],
         );
-        Command::new("umount").arg(&fixed).status().unwrap();
+        Command::new("umount").arg(&read_only).status().unwrap();
     }
 }
 
 #[test]
-fn a_loss_that_is_no_number_any_more_names_the_step_the_samples_and_the_last_good_checkpoint() {
-    let world = World::new();
-    let wild = [
+fn a_loss_that_is_not_finite_is_reported_with_step_samples_and_last_checkpoint() {
+    let workspace = Workspace::new();
+    let diverging = [
         "--set",
         "train.optimizer.lr=1e30",
         "--set",
@@ -284,28 +284,35 @@ fn a_loss_that_is_no_number_any_more_names_the_step_the_samples_and_the_last_goo
         "--set",
         "train.epochs=9",
     ];
-    let arguments = [&["train", "config.toml", "--out", "run", "--device", "cpu"], &wild[..]].concat();
-    refused(&arguments, world.path(), &["the loss is", "at step", "samples", "last.safetensors", "train.optimizer.lr"]);
-    let last = mm_core::Checkpoint::open(world.path().join("run/checkpoints/last.safetensors")).unwrap();
+    let arguments = [&["train", "config.toml", "--out", "run", "--device", "cpu"], &diverging[..]].concat();
+    refused(
+        &arguments,
+        workspace.path(),
+        &["the loss is", "at step", "samples", "last.safetensors", "train.optimizer.lr"],
+    );
+    let last = mm_core::Checkpoint::open(workspace.path().join("run/checkpoints/last.safetensors")).unwrap();
     let finite = |name: &str| last.get(name).unwrap().to_vec::<f32>().unwrap().iter().all(|v| v.is_finite());
-    assert!(last.names().filter(|n| n.starts_with("model.")).all(finite), "the last good checkpoint is good");
+    assert!(
+        last.names().filter(|n| n.starts_with("model.")).all(finite),
+        "the last checkpoint has weights that are not finite"
+    );
 }
 
 #[test]
-fn queries() {
-    let world = World::new();
-    assert!(world.train("run", &[]).status.success());
-    refused(&["search", "--model", "run", "--device", "cpu"], world.path(), &["no query"]);
+fn invalid_queries_are_refused() {
+    let workspace = Workspace::new();
+    assert!(workspace.train("run", &[]).status.success());
+    refused(&["search", "--model", "run", "--device", "cpu"], workspace.path(), &["no query"]);
     refused(
         &["search", "--model", "run", "--text", "x", "--modality", "smell"],
-        world.path(),
+        workspace.path(),
         &["--modality smell", "audio, image, text"],
     );
-    refused(&["search", "--model", "run", "--video", "x.mp4"], world.path(), &["video"]);
-    refused(&["search", "--model", "run", "--image", "nowhere.png"], world.path(), &["nowhere.png"]);
-    refused(&["embed", "--model", "words", "--image", "0.png"], world.path(), &["this model takes text"]);
-    refused(&["embed", "--model", "words"], world.path(), &["nothing to embed"]);
-    refused(&["embed", "--model", "nowhere", "--text", "x"], world.path(), &["nowhere", "no such folder"]);
-    refused(&["prepare", "--dataset", "stamps"], world.path(), &["unknown data set"]);
-    refused(&["eval", "--model", "run", "--split", "tast"], world.path(), &["tast"]);
+    refused(&["search", "--model", "run", "--video", "x.mp4"], workspace.path(), &["video"]);
+    refused(&["search", "--model", "run", "--image", "nowhere.png"], workspace.path(), &["nowhere.png"]);
+    refused(&["embed", "--model", "words", "--image", "0.png"], workspace.path(), &["this model takes text"]);
+    refused(&["embed", "--model", "words"], workspace.path(), &["nothing to embed"]);
+    refused(&["embed", "--model", "nowhere", "--text", "x"], workspace.path(), &["nowhere", "no such folder"]);
+    refused(&["prepare", "--dataset", "stamps"], workspace.path(), &["unknown data set"]);
+    refused(&["eval", "--model", "run", "--split", "tast"], workspace.path(), &["tast"]);
 }

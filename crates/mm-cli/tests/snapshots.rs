@@ -4,9 +4,9 @@
 
 mod common;
 
-use common::{World, mm, text};
+use common::{Workspace, mm, text};
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Help pages of a command and of its sub-commands, by name.
 fn help_pages(command: &clap::Command, path: &str, pages: &mut Vec<(String, String)>) {
@@ -43,8 +43,7 @@ fn schema(value: &Value) -> Value {
 }
 
 fn fixture(crate_name: &str, name: &str) -> String {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(crate_name).join("tests/fixtures").join(name);
-    path.to_str().unwrap().to_owned()
+    common::fixture(crate_name, name).to_str().unwrap().to_owned()
 }
 
 /// Runs a command with `--json` and records the schema of its first line.
@@ -59,8 +58,8 @@ fn record(name: &str, arguments: &[&str], folder: &Path) {
 
 #[test]
 fn json_of_commands_on_pretrained_models_is_as_recorded() {
-    let world = World::new();
-    let folder = world.path();
+    let workspace = Workspace::new();
+    let folder = workspace.path();
     let image = fixture("mm-reason", "inputs/wide.png");
     record("doctor", &["doctor"], folder);
     record("prepare-list", &["prepare", "--list"], folder);
@@ -84,15 +83,15 @@ fn json_of_commands_on_pretrained_models_is_as_recorded() {
 
 #[test]
 fn json_of_commands_on_runs_is_as_recorded() {
-    let world = World::new();
-    let folder = world.path();
+    let workspace = Workspace::new();
+    let folder = workspace.path();
     record("train", &["train", "config.toml", "--out", "run"], folder);
     record("eval", &["eval", "--model", "run"], folder);
     record("search", &["search", "--model", "run", "--text", "a dog", "--k", "1"], folder);
     record("audit", &["audit", "--data", "data.jsonl", "--model", "run"], folder);
     let mut table = String::from("id,say,y\n");
     (0..80).for_each(|n| table += &format!("{n},the {} ran,{}\n", if n % 2 == 0 { "dog" } else { "fox" }, n % 2));
-    world.write("t.csv", table);
+    workspace.write("t.csv", table);
     let fit =
         ["fit", "--data", "t.csv", "--label-column", "y", "--column", "text=say", "--preset", "fast", "--out", "fit"];
     record("fit", &fit, folder);
@@ -102,8 +101,8 @@ fn json_of_commands_on_runs_is_as_recorded() {
 
 #[test]
 fn json_of_commands_on_arrays_and_word_vectors_is_as_recorded() {
-    let world = World::new();
-    let folder = world.path();
+    let workspace = Workspace::new();
+    let folder = workspace.path();
     let mut random = mm_core::seed::Rng::new(&[5]);
     for (name, dim) in [("a.npy", 3), ("b.npy", 3)] {
         let values: Vec<f64> = (0..60 * dim).map(|_| random.uniform_range(-1.0, 1.0)).collect();
@@ -113,8 +112,8 @@ fn json_of_commands_on_arrays_and_word_vectors_is_as_recorded() {
     record("align-list-methods", &["align", "--list-methods"], folder);
     record("align", &["align", "--method", "cca", "--a", "a.npy", "--b", "b.npy"], folder);
     record("diagnose", &["diagnose", "--a", "a.npy", "--b", "b.npy"], folder);
-    world.write("corpus.txt", "cat purrs softly indoors\ndog barks loudly outdoors\n".repeat(300));
-    world.write("pairs.tsv", "cat\tpurrs\t9\ncat\tbarks\t1\ndog\tbarks\t8\n");
+    workspace.write("corpus.txt", "cat purrs softly indoors\ndog barks loudly outdoors\n".repeat(300));
+    workspace.write("pairs.tsv", "cat\tpurrs\t9\ncat\tbarks\t1\ndog\tbarks\t8\n");
     let train = ["words", "train", "--data", "corpus.txt", "--out", "w.txt", "--vector-size", "8", "--sample", "0"];
     record("words-train", &train, folder);
     record("words-similar", &["words", "similar", "--model", "w.txt", "--word", "cat"], folder);

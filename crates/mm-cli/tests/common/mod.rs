@@ -1,4 +1,5 @@
-//! A small world for tests through the binary: drawings, captions and tones of twelve things, and encoders of a few numbers.
+//! A temporary folder with a small data set (images, captions and tones of twelve rows) and tiny pretrained encoders,
+//! for tests that run the program.
 #![allow(missing_docs, dead_code)]
 
 use image::{Rgb, RgbImage};
@@ -8,7 +9,7 @@ use std::{
     process::{Command, Output},
 };
 
-pub struct World {
+pub struct Workspace {
     pub folder: tempfile::TempDir,
 }
 
@@ -20,45 +21,51 @@ pub fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-/// Runs mm and holds it to what bad input must give: one clear message, exit code 1 or 2, no panic.
+/// Runs mm on bad input: see [`assert_refused`].
 pub fn refused(arguments: &[&str], folder: &Path, wanted: &[&str]) {
-    let output = mm(arguments, folder);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(matches!(output.status.code(), Some(1 | 2)), "{arguments:?} ended with {:?}: {said}", output.status);
-    assert!(!said.contains("panicked"), "{said}");
-    let last = said.lines().filter(|l| l.starts_with("error: ")).count();
-    assert_eq!(last, 1, "one message, not: {said}");
+    assert_refused(&mm(arguments, folder), arguments, wanted);
+}
+
+/// Asserts that a command failed as bad input must: one clear message that contains all of `wanted`, exit code 1 or 2, no
+/// panic.
+pub fn assert_refused(output: &Output, arguments: &[&str], wanted: &[&str]) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(matches!(output.status.code(), Some(1 | 2)), "{arguments:?} ended with {:?}: {stderr}", output.status);
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    let messages = stderr.lines().filter(|l| l.starts_with("error: ")).count();
+    assert_eq!(messages, 1, "expected one message: {stderr}");
     for part in wanted {
-        assert!(said.contains(part), "wanted `{part}` in: {said}");
+        assert!(stderr.contains(part), "expected `{part}` in: {stderr}");
     }
 }
 
-/// The entry of a metric about all of the data in the JSON of an evaluation.
+/// The entry of a metric without a scope in the JSON of an evaluation.
 pub fn find_metric<'a>(evaluation: &'a serde_json::Value, id: &str) -> &'a serde_json::Value {
     let metrics = evaluation["metrics"].as_array().unwrap_or_else(|| panic!("no metrics in {evaluation}"));
     let found = metrics.iter().find(|m| m["id"] == id && m["scope"].is_null());
     found.unwrap_or_else(|| panic!("no {id} in {evaluation}"))
 }
 
-/// The value of a metric about all of the data.
+/// The value of a metric without a scope.
 pub fn metric(evaluation: &serde_json::Value, id: &str) -> f64 {
     find_metric(evaluation, id)["value"].as_f64().unwrap()
 }
 
-fn repr_fixture(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../mm-repr/tests/fixtures").join(name)
+/// The path of a test fixture of a crate.
+pub fn fixture(crate_name: &str, name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(crate_name).join("tests/fixtures").join(name)
 }
 
-impl World {
+impl Workspace {
     pub fn new() -> Self {
-        let world = Self { folder: tempfile::tempdir().unwrap() };
-        let folder = world.path();
+        let workspace = Self { folder: tempfile::tempdir().unwrap() };
+        let folder = workspace.path();
         for (model, files) in [
             ("words", ["config.json", "tokenizer.json", "model.safetensors"]),
             ("eyes", ["config.json", "preprocessor_config.json", "weights.pth"]),
         ] {
             std::fs::create_dir_all(folder.join(model)).unwrap();
-            let from = repr_fixture(if model == "words" { "bert-plain" } else { "efficientnet-lite" });
+            let from = fixture("mm-repr", if model == "words" { "bert-plain" } else { "efficientnet-lite" });
             for file in files {
                 std::fs::copy(from.join(file), folder.join(model).join(file)).unwrap();
             }
@@ -101,7 +108,7 @@ impl World {
         }
         std::fs::write(folder.join("data.jsonl"), manifest).unwrap();
         std::fs::write(folder.join("config.toml"), CONFIG).unwrap();
-        world
+        workspace
     }
 
     pub fn path(&self) -> &Path {

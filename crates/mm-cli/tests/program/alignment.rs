@@ -1,14 +1,14 @@
 //! `mm align`, `mm diagnose` and `mm audit`.
 
 use crate::{
-    common::{World, mm, refused},
+    common::{Workspace, mm, refused},
     json, json_lines, ok,
 };
 
 #[test]
 fn arrays_are_aligned_and_diagnosed() {
-    let world = World::new();
-    let folder = world.path();
+    let workspace = Workspace::new();
+    let folder = workspace.path();
     // Two views of the same two values a row, and the quadrant that they lie in as the label.
     let (mut a, mut b, mut labels) = (Vec::new(), Vec::new(), Vec::new());
     let mut random = mm_core::seed::Rng::new(&[3]);
@@ -27,7 +27,7 @@ fn arrays_are_aligned_and_diagnosed() {
     y.resize(127, b' ');
     y.push(b'\n');
     y.extend(labels.iter().flat_map(|l| l.to_le_bytes()));
-    world.write("y.npy", &y);
+    workspace.write("y.npy", &y);
     let methods = json_lines(&mm(&["align", "--list-methods", "--json"], folder));
     let names: Vec<&str> = methods.iter().map(|m| m["name"].as_str().unwrap()).collect();
     assert!(names.len() > 12);
@@ -70,7 +70,7 @@ fn arrays_are_aligned_and_diagnosed() {
     let mut broken = a.clone();
     broken[7] = f64::NAN;
     mm_data::write_npy(&folder.join("nan.npy"), &array(&broken, 3)).unwrap();
-    world.write("cut.npy", &y[..300]);
+    workspace.write("cut.npy", &y[..300]);
     let bad: [(&[&str], &str); 10] = [
         (&["--a", "a.npy", "--b", "b.npy", "--num-pairs", "2"], "expected 4 to 72"),
         (&["--a", "a.npy", "--b", "short.npy"], "80 and 10 rows"),
@@ -91,13 +91,13 @@ fn arrays_are_aligned_and_diagnosed() {
 
 #[test]
 fn pairs_are_audited_by_a_run() {
-    let world = World::new();
-    let folder = world.path();
+    let workspace = Workspace::new();
+    let folder = workspace.path();
     // One image cannot be read; the run that scores the pairs takes both modalities.
-    world.write("1.png", b"not an image");
+    workspace.write("1.png", b"not an image");
     let config = "task = \"representation\"\n[data]\nmanifest = \"data.jsonl\"\ncolumns = { modalities = { image = \"image\", text = \"text\" } }\n\
         [inputs.image]\nkind = \"image\"\nimage_size = 8\n[inputs.text]\nkind = \"bag_of_words\"\nmin_df = 1\n[model]\nkind = \"acmr\"\nlabel_weight = 0.0\ntriplet_weight = 0.0\npair_weight = 1.0\nembed_dim = 4\n[train]\nepochs = 2\n";
-    world.write("acmr.toml", config);
+    workspace.write("acmr.toml", config);
     ok(&mm(&["train", "acmr.toml", "--out", "runs/acmr"], folder));
     let audit = [
         "audit",

@@ -1,7 +1,7 @@
 //! Pretrained checkpoints: inspect, embed, classify, similarity.
 
 use crate::{
-    common::{World, mm, refused},
+    common::{Workspace, mm, refused},
     json, json_lines, ok,
 };
 use mm_core::Checkpoint;
@@ -9,20 +9,20 @@ use std::path::Path;
 
 #[test]
 fn checkpoint_folders_are_inspected_embedded_and_classified() {
-    let world = World::new();
+    let workspace = Workspace::new();
     let families = Path::new(env!("CARGO_MANIFEST_DIR")).join("../mm-repr/tests/fixtures/families");
     for name in ["clip-eos-gelu", "convnext-v1"] {
-        std::fs::create_dir(world.path().join(name)).unwrap();
+        std::fs::create_dir(workspace.path().join(name)).unwrap();
         for file in
             ["config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"]
         {
             let from = families.join(name).join(file);
             if from.exists() {
-                std::fs::copy(from, world.path().join(name).join(file)).unwrap();
+                std::fs::copy(from, workspace.path().join(name).join(file)).unwrap();
             }
         }
     }
-    let lines = |arguments: &[&str]| json_lines(&mm(arguments, world.path()));
+    let lines = |arguments: &[&str]| json_lines(&mm(arguments, workspace.path()));
     let about = &lines(&["inspect", "clip-eos-gelu", "--json"])[0];
     assert_eq!((about["family"].as_str(), about["dual_encoder"].as_bool()), (Some("clip"), Some(true)));
     // In the order of the command line, of unit length.
@@ -52,22 +52,22 @@ fn checkpoint_folders_are_inspected_embedded_and_classified() {
         "--json",
     ])[0]["results"];
     assert_eq!(zero.as_array().unwrap().len(), 2);
-    refused(&["classify", "--model", "clip-eos-gelu", "--image", "1.png"], world.path(), &["no classifier"]);
-    refused(&["embed", "--model", "convnext-v1", "--text", "a"], world.path(), &["takes image, not text"]);
+    refused(&["classify", "--model", "clip-eos-gelu", "--image", "1.png"], workspace.path(), &["no classifier"]);
+    refused(&["embed", "--model", "convnext-v1", "--text", "a"], workspace.path(), &["takes image, not text"]);
 }
 
 #[test]
 fn embedding_a_data_set_resumes_with_its_failed_rows() {
-    let world = World::new();
+    let workspace = Workspace::new();
     let line = |output: std::process::Output| json(&output);
     let rows = [
         r#"{"id": "a", "image": "1.png", "text": "a dog"}"#,
         r#"{"id": "b", "image": "gone.png", "text": "the fox"}"#,
         r#"{"id": "c", "image": "2.png", "text": ["lazy", "over the dog"]}"#,
     ];
-    std::fs::write(world.path().join("m.jsonl"), rows.join("\n")).unwrap();
+    std::fs::write(workspace.path().join("m.jsonl"), rows.join("\n")).unwrap();
     let embed = |more: &[&str]| {
-        mm(&[&["embed", "--model", "eyes", "--data", "m.jsonl", "--json", "--out"], more].concat(), world.path())
+        mm(&[&["embed", "--model", "eyes", "--data", "m.jsonl", "--json", "--out"], more].concat(), workspace.path())
     };
     let first = line(embed(&["v.npy"]));
     assert_eq!(
@@ -75,53 +75,58 @@ fn embedding_a_data_set_resumes_with_its_failed_rows() {
         (&2.into(), &1.into(), &0.into()),
         "{first}"
     );
-    let index = || std::fs::read_to_string(world.path().join("v.rows.jsonl")).unwrap();
+    let index = || std::fs::read_to_string(workspace.path().join("v.rows.jsonl")).unwrap();
     assert!(index().lines().nth(1).unwrap().contains("gone.png: cannot be read"), "{}", index());
     refused(
         &["embed", "--model", "eyes", "--data", "m.jsonl", "--out", "v.npy", "--normalize"],
-        world.path(),
+        workspace.path(),
         &["other options"],
     );
     // With the missing file in place, only the failed row is embedded again.
-    std::fs::copy(world.path().join("1.png"), world.path().join("gone.png")).unwrap();
+    std::fs::copy(workspace.path().join("1.png"), workspace.path().join("gone.png")).unwrap();
     let second = line(embed(&["v.npy"]));
     assert_eq!(
         (&second["vectors"], &second["failed"]["count"], &second["resumed"]),
         (&3.into(), &0.into(), &2.into()),
         "{second}"
     );
-    assert!(!world.path().join("v.npy.part").exists() && !index().contains("error"));
-    let bytes = std::fs::read(world.path().join("v.npy")).unwrap();
+    assert!(!workspace.path().join("v.npy.part").exists() && !index().contains("error"));
+    let bytes = std::fs::read(workspace.path().join("v.npy")).unwrap();
     let dim = second["dim"].as_u64().unwrap() as usize;
     assert!(bytes.starts_with(b"\x93NUMPY") && bytes.len() == 128 + 3 * dim * 4);
     // The same image gives the same vector.
     assert_eq!(bytes[128..128 + dim * 4], bytes[128 + dim * 4..128 + 2 * dim * 4]);
     let tensors = line(embed(&["v.safetensors"]));
     assert_eq!(tensors["vectors"], 3);
-    let stored = Checkpoint::open(world.path().join("v.safetensors")).unwrap();
+    let stored = Checkpoint::open(workspace.path().join("v.safetensors")).unwrap();
     assert_eq!(stored.get("image").unwrap().to_bytes().unwrap(), bytes[128..]);
-    let texts = mm(&["embed", "--model", "words", "--data", "m.jsonl", "--out", "t.parquet", "--json"], world.path());
+    let texts =
+        mm(&["embed", "--model", "words", "--data", "m.jsonl", "--out", "t.parquet", "--json"], workspace.path());
     assert_eq!(line(texts)["vectors"], 4);
-    refused(&["embed", "--model", "eyes", "--data", "m.jsonl", "--out", "v.csv"], world.path(), &[".npy, .parquet"]);
+    refused(
+        &["embed", "--model", "eyes", "--data", "m.jsonl", "--out", "v.csv"],
+        workspace.path(),
+        &[".npy, .parquet"],
+    );
     refused(
         &["embed", "--model", "words", "--data", "m.jsonl", "--modality", "image", "--out", "x.npy"],
-        world.path(),
+        workspace.path(),
         &["the model takes text"],
     );
-    std::fs::remove_file(world.path().join("gone.png")).unwrap();
+    std::fs::remove_file(workspace.path().join("gone.png")).unwrap();
     refused(
         &["embed", "--model", "eyes", "--data", "m.jsonl", "--out", "f.npy", "--on-error", "fail"],
-        world.path(),
+        workspace.path(),
         &["gone.png"],
     );
 
     let pair =
-        line(mm(&["similarity", "--model", "words", "--text", "a dog", "--text", "a dog", "--json"], world.path()));
+        line(mm(&["similarity", "--model", "words", "--text", "a dog", "--text", "a dog", "--json"], workspace.path()));
     assert!((pair["similarity"].as_f64().unwrap() - 1.0).abs() < 1e-5);
     let three = mm(
         &["similarity", "--model", "words", "--text", "a dog", "--text", "fox", "--text", "lazy", "--json"],
-        world.path(),
+        workspace.path(),
     );
     assert_eq!(ok(&three).lines().count(), 3);
-    refused(&["similarity", "--model", "words", "--text", "a"], world.path(), &["at least two"]);
+    refused(&["similarity", "--model", "words", "--text", "a"], workspace.path(), &["at least two"]);
 }

@@ -1,18 +1,16 @@
-//! The program from outside: whole runs, their output, and how they fail.
+//! Tests that run the program: commands, their output and their errors.
 #![allow(missing_docs)]
 
 mod alignment;
 #[path = "../common/mod.rs"]
 mod common;
+mod datasets;
 mod embedding;
-#[path = "../fitting/mod.rs"]
-mod fitting;
-mod problems;
+mod generation;
+mod prediction;
 mod representation;
 mod resume;
 mod retrieval;
-#[path = "../speaking/mod.rs"]
-mod speaking;
 mod word_vectors;
 
 use common::{mm, text};

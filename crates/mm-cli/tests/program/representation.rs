@@ -1,7 +1,7 @@
 //! Representation learning.
 
 use crate::{
-    common::{World, find_metric, mm, refused},
+    common::{Workspace, find_metric, mm, refused},
     json, json_lines, ok,
 };
 
@@ -10,9 +10,9 @@ const VAE: &str = "task = \"representation\"\n[data]\nmanifest = \"data.jsonl\"\
 
 #[test]
 fn a_representation_is_trained_evaluated_and_used_as_an_encoder() {
-    let world = World::new();
-    world.write("vae.toml", VAE);
-    let folder = world.path();
+    let workspace = Workspace::new();
+    workspace.write("vae.toml", VAE);
+    let folder = workspace.path();
     ok(&mm(&["train", "vae.toml", "--out", "runs/vae", "--num-seeds", "2"], folder));
     let evaluation = json(&mm(&["eval", "--model", "runs/vae/seed-0", "--json"], folder));
     let metrics = evaluation["metrics"].as_array().unwrap();
@@ -29,7 +29,7 @@ fn a_representation_is_trained_evaluated_and_used_as_an_encoder() {
     let other = "task = \"representation\"\n[data]\nmanifest = \"data.jsonl\"\ncolumns = { modalities = { image = \"image\", text = \"text\" } }\nsplit = { column = \"split\" }\n\
         [inputs.image]\nkind = \"features\"\nencoder = { kind = \"learned\", run = \"runs/vae/seed-0\" }\n[inputs.text]\nkind = \"bag_of_words\"\nmin_df = 1\n\
         [model]\nkind = \"multimodal_vae\"\njoint_posterior = \"product_of_experts\"\nlatent_dim = 2\n[train]\nepochs = 2\n";
-    world.write("both.toml", other);
+    workspace.write("both.toml", other);
     ok(&mm(&["train", "both.toml", "--out", "runs/both"], folder));
     let table = ok(&mm(&["eval", "--model", "runs/both"], folder));
     assert!(table.contains("translation_mse (text_to_image)") && table.contains("nearest_neighbor"), "{table}");

@@ -1,6 +1,6 @@
 //! Runs that are killed or interrupted, and resumed.
 
-use crate::common::World;
+use crate::common::Workspace;
 use mm_core::Checkpoint;
 use std::{
     path::Path,
@@ -13,7 +13,7 @@ fn tensors(run: &Path) -> Vec<(String, Vec<u8>)> {
     checkpoint.names().map(|n| (n.to_owned(), checkpoint.get(n).unwrap().to_bytes().unwrap())).collect()
 }
 
-fn start(world: &World, run: &str, more: &[&str]) -> std::process::Child {
+fn start(workspace: &Workspace, run: &str, more: &[&str]) -> std::process::Child {
     let arguments = [
         &[
             "train",
@@ -36,7 +36,7 @@ fn start(world: &World, run: &str, more: &[&str]) -> std::process::Child {
     .concat();
     Command::new(env!("CARGO_BIN_EXE_mm"))
         .args(arguments)
-        .current_dir(world.path())
+        .current_dir(workspace.path())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
@@ -54,14 +54,15 @@ fn wait_for_steps(run: &Path, steps: usize) {
 
 #[test]
 fn a_killed_and_resumed_run_ends_with_the_same_weights() {
-    let world = World::new();
+    let workspace = Workspace::new();
     // The robust loss starts after its warm-up, in the middle of the run: that it has started is part of the saved state.
     let robust =
         ["--set", "robust.kind=small_loss", "--set", "robust.noise_rate=0.3", "--set", "robust.warmup_steps=9"];
-    assert!(start(&world, "whole", &robust).wait().unwrap().success());
-    let run = world.path().join("killed");
+    assert!(start(&workspace, "whole", &robust).wait().unwrap().success());
+    let run = workspace.path().join("killed");
     for (round, steps) in [3, 7, 11, 16].into_iter().enumerate() {
-        let mut child = start(&world, "killed", &[&robust[..], if round == 0 { &[] } else { &["--resume"] }].concat());
+        let mut child =
+            start(&workspace, "killed", &[&robust[..], if round == 0 { &[] } else { &["--resume"] }].concat());
         wait_for_steps(&run, steps);
         child.kill().unwrap(); // SIGKILL: no cleanup is possible
         child.wait().unwrap();
@@ -70,8 +71,8 @@ fn a_killed_and_resumed_run_ends_with_the_same_weights() {
             tensors(&run);
         }
     }
-    assert!(start(&world, "killed", &[&robust[..], &["--resume"]].concat()).wait().unwrap().success());
-    let (whole, killed) = (tensors(&world.path().join("whole")), tensors(&run));
+    assert!(start(&workspace, "killed", &[&robust[..], &["--resume"]].concat()).wait().unwrap().success());
+    let (whole, killed) = (tensors(&workspace.path().join("whole")), tensors(&run));
     assert_eq!(whole.len(), killed.len());
     for (a, b) in whole.iter().zip(&killed) {
         assert!(a == b, "{} differs", a.0);
@@ -91,12 +92,12 @@ fn a_killed_and_resumed_run_ends_with_the_same_weights() {
 
 #[test]
 fn ctrl_c_saves_a_checkpoint_and_exits_with_130() {
-    let world = World::new();
-    let mut child = start(&world, "run", &["--set", "train.epochs=400", "--set", "train.save_every_steps=0"]);
-    wait_for_steps(&world.path().join("run"), 4);
+    let workspace = Workspace::new();
+    let mut child = start(&workspace, "run", &["--set", "train.epochs=400", "--set", "train.save_every_steps=0"]);
+    wait_for_steps(&workspace.path().join("run"), 4);
     Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(130));
-    let (_, saved) = mm_train::Run::open_checkpoint(&world.path().join("run"), "last").unwrap();
+    let (_, saved) = mm_train::Run::open_checkpoint(&workspace.path().join("run"), "last").unwrap();
     assert!(saved.step >= 4 && !saved.finished);
-    assert!(!world.path().join("run/checkpoints/best.safetensors").exists());
+    assert!(!workspace.path().join("run/checkpoints/best.safetensors").exists());
 }

@@ -1,17 +1,17 @@
 //! A retrieval run from files to a report, and its auxiliary losses.
 
 use crate::{
-    common::{World, mm, refused},
+    common::{Workspace, mm, refused},
     json, json_lines, ok,
 };
 
 #[test]
 fn train_eval_search_embed_and_report_a_retrieval_run() {
-    let world = World::new();
-    let inspected = json(&mm(&["inspect", "data.jsonl", "--json"], world.path()));
+    let workspace = Workspace::new();
+    let inspected = json(&mm(&["inspect", "data.jsonl", "--json"], workspace.path()));
     assert_eq!((&inspected["rows"], &inspected["modalities"]["audio"]["rows"]), (&12.into(), &11.into()));
     assert_eq!(inspected["failed"]["count"], 0);
-    let trained = json(&world.train("run", &["--json"]));
+    let trained = json(&workspace.train("run", &["--json"]));
     assert_eq!((&trained["steps"], &trained["rows"], &trained["finished"]), (&6.into(), &8.into(), &true.into()));
     for name in [
         "config.toml",
@@ -21,46 +21,47 @@ fn train_eval_search_embed_and_report_a_retrieval_run() {
         "checkpoints/last.safetensors",
         "checkpoints/best.safetensors",
     ] {
-        assert!(world.path().join("run").join(name).exists(), "{name}");
+        assert!(workspace.path().join("run").join(name).exists(), "{name}");
     }
-    recall_grows_with_k_and_chance_is_that_of_four_candidates(&world);
-    let hits = json_lines(&mm(&["search", "--model", "run", "--text", "a dog", "--k", "2", "--json"], world.path()));
+    recall_grows_with_k_and_chance_is_that_of_four_candidates(&workspace);
+    let hits =
+        json_lines(&mm(&["search", "--model", "run", "--text", "a dog", "--k", "2", "--json"], workspace.path()));
     assert_eq!(hits.len(), 4);
     assert!(hits[0]["score"].as_f64().unwrap() >= hits[1]["score"].as_f64().unwrap());
     // Values are embedded in the order of the command line, whatever their modality.
     let vectors = json_lines(&mm(
         &["embed", "--model", "run", "--image", "1.png", "--text", "dog", "--image", "2.png", "--json"],
-        world.path(),
+        workspace.path(),
     ));
     let inputs: Vec<&str> = vectors.iter().map(|v| v["input"].as_str().unwrap()).collect();
     assert_eq!(inputs, ["1.png", "dog", "2.png"]);
     // Embedding a whole data set gives the same vectors as one value at a time.
     let whole = ["embed", "--model", "run", "--data", "data.jsonl", "--modality", "image", "--out", "v.npy", "--json"];
-    let summary = json(&mm(&whole, world.path()));
+    let summary = json(&mm(&whole, workspace.path()));
     assert_eq!((&summary["vectors"], &summary["dim"]), (&12.into(), &16.into()));
-    let bytes = std::fs::read(world.path().join("v.npy")).unwrap();
+    let bytes = std::fs::read(workspace.path().join("v.npy")).unwrap();
     let values: Vec<f32> =
         bytes[bytes.len() - 12 * 16 * 4..].chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
     for (a, b) in vectors[0]["embedding"].as_array().unwrap().iter().zip(&values[16..32]) {
         assert!((a.as_f64().unwrap() - f64::from(*b)).abs() < 1e-5);
     }
-    let vector = json(&mm(&["embed", "--model", "words", "--text", "dog", "--json"], world.path()));
+    let vector = json(&mm(&["embed", "--model", "words", "--text", "dog", "--json"], workspace.path()));
     assert_eq!(vector["embedding"].as_array().unwrap().len(), 21);
-    ok(&mm(&["report", "--model", "run", "--out", "r.html"], world.path()));
-    let page = std::fs::read_to_string(world.path().join("r.html")).unwrap();
+    ok(&mm(&["report", "--model", "run", "--out", "r.html"], workspace.path()));
+    let page = std::fs::read_to_string(workspace.path().join("r.html")).unwrap();
     assert!(page.contains("audio_to_image") && page.contains("data:image/jpeg;base64,") && page.contains("<svg"));
     assert!(!page.contains("http://") || !page.contains("src=\"http"), "the page must load nothing from elsewhere");
-    ok(&mm(&["doctor", "--json"], world.path()));
-    assert!(ok(&mm(&["completions", "bash"], world.path())).contains("complete -F _mm"));
-    ok(&mm(&["man", "--out", "pages"], world.path()));
-    assert!(world.path().join("pages/mm-train.1").exists());
+    ok(&mm(&["doctor", "--json"], workspace.path()));
+    assert!(ok(&mm(&["completions", "bash"], workspace.path())).contains("complete -F _mm"));
+    ok(&mm(&["man", "--out", "pages"], workspace.path()));
+    assert!(workspace.path().join("pages/mm-train.1").exists());
 }
 
 #[test]
 fn training_stops_early_when_the_validation_metric_stops_improving() {
-    let world = World::new();
-    let data = std::fs::read_to_string(world.path().join("data.jsonl")).unwrap();
-    world.write("data.jsonl", data.replace("\"split\":\"test\"", "\"split\":\"valid\""));
+    let workspace = Workspace::new();
+    let data = std::fs::read_to_string(workspace.path().join("data.jsonl")).unwrap();
+    workspace.write("data.jsonl", data.replace("\"split\":\"test\"", "\"split\":\"valid\""));
     let more = [
         "--json",
         "--set",
@@ -70,10 +71,10 @@ fn training_stops_early_when_the_validation_metric_stops_improving() {
         "--set",
         "train.early_stopping.patience=2",
     ];
-    let trained = json(&world.train("run", &more));
+    let trained = json(&workspace.train("run", &more));
     // Among four candidates recall at 10 is 1 from the first evaluation on: training stops after `patience` evaluations more.
     assert_eq!((&trained["epochs"], &trained["finished"], &trained["best"]), (&4.into(), &true.into(), &1.0.into()));
-    let valid = mm_train::Run::read_metrics(&world.path().join("run"))
+    let valid = mm_train::Run::read_metrics(&workspace.path().join("run"))
         .unwrap()
         .into_iter()
         .filter(|m| m.split == "valid")
@@ -83,8 +84,8 @@ fn training_stops_early_when_the_validation_metric_stops_improving() {
 
 #[test]
 fn transcript_ngrams_soft_targets_and_robust_losses() {
-    let world = World::new();
-    let data = std::fs::read_to_string(world.path().join("data.jsonl")).unwrap();
+    let workspace = Workspace::new();
+    let data = std::fs::read_to_string(workspace.path().join("data.jsonl")).unwrap();
     let mut rows = String::new();
     #[rustfmt::skip]
     let words = [
@@ -97,12 +98,12 @@ fn transcript_ngrams_soft_targets_and_robust_losses() {
         row["text"] = serde_json::json!([{"text": english, "language": "en"}, {"text": french, "language": "fr"}]);
         rows += &format!("{row}\n");
     }
-    world.write("data.jsonl", rows);
+    workspace.write("data.jsonl", rows);
     let english = ["--set", "towers.text.languages=[\"en\"]"];
     // The metrics of the first and of the last logged step.
     let losses = |run: &str, more: &[&str]| -> [std::collections::BTreeMap<String, f64>; 2] {
-        ok(&world.train(run, &[&english[..], more].concat()));
-        let all = mm_train::Run::read_metrics(&world.path().join(run)).unwrap();
+        ok(&workspace.train(run, &[&english[..], more].concat()));
+        let all = mm_train::Run::read_metrics(&workspace.path().join(run)).unwrap();
         let mut train = all.into_iter().filter(|m| m.split == "train").map(|m| m.values);
         let first = train.next().unwrap();
         [first.clone(), train.next_back().unwrap_or(first)]
@@ -111,7 +112,7 @@ fn transcript_ngrams_soft_targets_and_robust_losses() {
     let [first, last] = losses("ngrams", &["--set", "train.epochs=80", "--set", "transcript_ngram.modality=audio"]);
     assert!(!plain.contains_key("loss_transcript_ngram"), "{plain:?}");
     assert!(last["loss_transcript_ngram"] < 0.5 * first["loss_transcript_ngram"], "{first:?} {last:?}");
-    ok(&mm(&["eval", "--model", "ngrams", "--json"], world.path()));
+    ok(&mm(&["eval", "--model", "ngrams", "--json"], workspace.path()));
     // Of the three French texts that recordings were trained with, the recording's own comes first.
     let query = [
         "search",
@@ -125,19 +126,19 @@ fn transcript_ngrams_soft_targets_and_robust_losses() {
         "train",
         "--json",
     ];
-    let results = json_lines(&mm(&query, world.path()));
+    let results = json_lines(&mm(&query, workspace.path()));
     let french: Vec<&str> =
         results.iter().map(|s| s["id"].as_str().unwrap()).filter(|id| ["1", "5", "7"].contains(id)).collect();
     assert_eq!((french[0], french.len(), results.len()), ("5", 3, 8));
     assert!(results.iter().any(|s| s["value"] == "tasse de thé"));
     refused(
         &["search", "--model", "ngrams", "--audio", "5.wav", "--transcript-language", "frr"],
-        world.path(),
+        workspace.path(),
         &["unknown language", "did you mean `fr`"],
     );
     refused(
         &["search", "--model", "plain", "--audio", "5.wav", "--transcript-language", "fr"],
-        world.path(),
+        workspace.path(),
         &["transcript_ngram", "such a table"],
     );
     let [_, soft] = losses(
@@ -149,7 +150,7 @@ fn transcript_ngrams_soft_targets_and_robust_losses() {
     assert!(robust["loss"].is_finite());
     let bad = |more: &[&str], wanted: &[&str]| {
         let all = [&["train", "config.toml", "--out", "bad", "--device", "cpu", "--set"], more].concat();
-        refused(&all, world.path(), wanted);
+        refused(&all, workspace.path(), wanted);
     };
     bad(&["transcript_ngram.modality=text"], &["transcript_ngram.modality", "a modality whose encoder is trained"]);
     bad(&["soft_targets.modality=audio"], &["soft_targets.modality", "frozen encoder"]);
@@ -158,18 +159,18 @@ fn transcript_ngrams_soft_targets_and_robust_losses() {
         &["robust.kind=soft_labels", "--set", "robust.warmup_steps=1", "--set", "robust.noise_rate=1.5"],
         &["robust", "noise_rate"],
     );
-    world.write("data.jsonl", data);
+    workspace.write("data.jsonl", data);
     bad(&["transcript_ngram.modality=audio"], &["no value of audio in a language in which its row has a text"]);
 }
 
 #[test]
 fn cross_attention_is_explained_and_memory_changes_embeddings() {
-    let world = World::new();
+    let workspace = Workspace::new();
     let memory = "memory={modality=\"text\",apply_to=[\"image\"]}";
-    ok(&world.train("image_attention", &["--set", "cross_attention.query_modality=text", "--set", memory]));
-    ok(&world.train("audio_attention", &["--set", "cross_attention.key_modality=audio"]));
-    ok(&world.train("plain", &[]));
-    let table = ok(&mm(&["eval", "--model", "image_attention", "--split", "train"], world.path()));
+    ok(&workspace.train("image_attention", &["--set", "cross_attention.query_modality=text", "--set", memory]));
+    ok(&workspace.train("audio_attention", &["--set", "cross_attention.key_modality=audio"]));
+    ok(&workspace.train("plain", &[]));
+    let table = ok(&mm(&["eval", "--model", "image_attention", "--split", "train"], workspace.path()));
     assert!(table.contains("text_to_image, cross attention + cosine"), "{table}");
     for (run, within) in [("image_attention", "image"), ("audio_attention", "audio")] {
         let search = [
@@ -185,26 +186,26 @@ fn cross_attention_is_explained_and_memory_changes_embeddings() {
             "--explain",
             "attention.png",
         ];
-        ok(&mm(&search, world.path()));
+        ok(&mm(&search, workspace.path()));
         // The value itself, and next to it an overlay for each of at least two words.
-        let image = image::open(world.path().join("attention.png")).unwrap().into_rgb8();
+        let image = image::open(workspace.path().join("attention.png")).unwrap().into_rgb8();
         let colored = image.pixels().filter(|p| p.0[0].abs_diff(p.0[2]) > 60).count();
         assert!(image.width() > 300 && colored > 500, "{run}: {:?}, {colored}", image.dimensions());
     }
-    ok(&mm(&["report", "--model", "image_attention", "--split", "train", "--out", "attention.html"], world.path()));
-    let page = std::fs::read_to_string(world.path().join("attention.html")).unwrap();
+    ok(&mm(&["report", "--model", "image_attention", "--split", "train", "--out", "attention.html"], workspace.path()));
+    let page = std::fs::read_to_string(workspace.path().join("attention.html")).unwrap();
     assert!(page.contains("Attention of text over image"));
     // The memory changes embeddings of images and no others.
     let vector = |modality: &str, value: &str| {
-        let line = json(&mm(&["embed", "--model", "image_attention", modality, value, "--json"], world.path()));
+        let line = json(&mm(&["embed", "--model", "image_attention", modality, value, "--json"], workspace.path()));
         serde_json::from_value::<Vec<f64>>(line["embedding"].clone()).unwrap()
     };
     let before = (vector("--image", "1.png"), vector("--text", "a dog"));
-    std::fs::remove_file(world.path().join("image_attention/memory.safetensors")).unwrap();
+    std::fs::remove_file(workspace.path().join("image_attention/memory.safetensors")).unwrap();
     let after = (vector("--image", "1.png"), vector("--text", "a dog"));
     assert!(before.0.iter().zip(&after.0).any(|(a, b)| (a - b).abs() > 1e-3) && before.1 == after.1);
     let explain = |run: &str, query: [&str; 2], wanted: &[&str]| {
-        refused(&["search", "--model", run, query[0], query[1], "--explain", "no.png"], world.path(), wanted);
+        refused(&["search", "--model", run, query[0], query[1], "--explain", "no.png"], workspace.path(), wanted);
     };
     explain("plain", ["--text", "a dog"], &["has no attention map", "[cross_attention]"]);
     explain("image_attention", ["--audio", "1.wav"], &["a query of audio", "text attends to image"]);
@@ -215,12 +216,12 @@ fn cross_attention_is_explained_and_memory_changes_embeddings() {
         ("cross_attention.inverse_temperature=0.0", "a positive number"),
     ] {
         let all = ["train", "config.toml", "--out", "bad", "--device", "cpu", "--set", setting];
-        refused(&all, world.path(), &[wanted]);
+        refused(&all, workspace.path(), &[wanted]);
     }
 }
 
-fn recall_grows_with_k_and_chance_is_that_of_four_candidates(world: &World) {
-    let evaluation = json(&mm(&["eval", "--model", "run", "--json"], world.path()));
+fn recall_grows_with_k_and_chance_is_that_of_four_candidates(workspace: &Workspace) {
+    let evaluation = json(&mm(&["eval", "--model", "run", "--json"], workspace.path()));
     assert_eq!((&evaluation["split"], &evaluation["rows"]), (&"test".into(), &4.into()));
     let metrics = evaluation["metrics"].as_array().unwrap();
     let mut directions = 0;

@@ -2,16 +2,12 @@
 
 use crate::{
     common::{metric, mm, refused},
+    datasets::bits,
     json, json_lines,
 };
 use std::{fmt::Write, path::Path};
 
 const TOPICS: [&str; 3] = ["food", "price", "service"];
-
-/// Rows of independent bits, from a fixed multiplicative hash of the row number.
-fn bits(row: usize) -> usize {
-    row.wrapping_mul(2_654_435_761) >> 7
-}
 
 /// A review mentions each of its topics, and nothing else decides the labels.
 fn multilabel_table(folder: &Path, name: &str, rows: std::ops::Range<usize>) {
@@ -30,8 +26,8 @@ fn multilabel_table(folder: &Path, name: &str, rows: std::ops::Range<usize>) {
 
 #[test]
 fn several_labels_a_row_are_predicted_and_evaluated() {
-    let world = tempfile::tempdir().unwrap();
-    let folder = world.path();
+    let temp_dir = tempfile::tempdir().unwrap();
+    let folder = temp_dir.path();
     multilabel_table(folder, "train.csv", 0..160);
     multilabel_table(folder, "test.csv", 1000..1080);
     let fit = ["fit", "--data", "train.csv", "--label-column", "topics", "--preset", "fast", "--out", "run", "--json"];
@@ -71,8 +67,8 @@ fn ordinal_table(folder: &Path, name: &str, rows: std::ops::Range<usize>) {
 
 #[test]
 fn ordered_classes_are_predicted_and_evaluated() {
-    let world = tempfile::tempdir().unwrap();
-    let folder = world.path();
+    let temp_dir = tempfile::tempdir().unwrap();
+    let folder = temp_dir.path();
     ordinal_table(folder, "train.csv", 0..200);
     ordinal_table(folder, "test.csv", 1000..1080);
     let fit = ["fit", "--data", "train.csv", "--label-column", "rating", "--problem", "ordinal", "--preset", "fast"];
