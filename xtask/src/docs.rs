@@ -6,8 +6,8 @@ pub mod markdown;
 
 use crate::{
     cargo::cargo,
-    pipeline,
     paths::root,
+    pipeline,
     registry::{self, Kind},
 };
 use anyhow::{Context, Result, bail};

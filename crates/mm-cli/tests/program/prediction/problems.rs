@@ -96,5 +96,9 @@ fn ordered_classes_are_predicted_and_evaluated() {
     std::fs::write(folder.join("words.csv"), words).unwrap();
     let words =
         [&fit[..], &["--out", "other"]].concat().into_iter().map(|a| if a == "train.csv" { "words.csv" } else { a });
-    refused(&words.collect::<Vec<_>>(), folder, &["great", "ordinal"]);
+    refused(
+        &words.collect::<Vec<_>>(),
+        folder,
+        &["found `great`", "expected a number, which gives the classes an order"],
+    );
 }
