@@ -169,7 +169,7 @@ fn runs_are_not_overwritten_and_damaged_checkpoints_are_refused() {
     let workspace = Workspace::new();
     assert!(workspace.train("run", &[]).status.success());
     let best = workspace.path().join("run/checkpoints/best.safetensors");
-    let whole = std::fs::read(&best).unwrap();
+    let complete = std::fs::read(&best).unwrap();
     // A run is neither overwritten nor resumed with another config.
     refused(
         &["train", "config.toml", "--out", "run", "--device", "cpu"],
@@ -193,13 +193,13 @@ fn runs_are_not_overwritten_and_damaged_checkpoints_are_refused() {
     drop(lock);
     // A truncated file; a header with a wrong size; below, another shape.
     for (bytes, wanted) in [
-        (whole[..whole.len() - 9].to_vec(), "not a complete safetensors file"),
-        ([&(1u64 << 50).to_le_bytes()[..], &whole[8..]].concat(), "not a complete safetensors file"),
+        (complete[..complete.len() - 9].to_vec(), "not a complete safetensors file"),
+        ([&(1u64 << 50).to_le_bytes()[..], &complete[8..]].concat(), "not a complete safetensors file"),
     ] {
         std::fs::write(&best, bytes).unwrap();
         refused(&["eval", "--model", "run", "--device", "cpu"], workspace.path(), &["best.safetensors", wanted]);
     }
-    std::fs::write(&best, &whole).unwrap();
+    std::fs::write(&best, &complete).unwrap();
     let config = workspace.path().join("run/config.toml");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, text.replace("embed_dim = 16\n", "embed_dim = 24\n")).unwrap();

@@ -1,4 +1,4 @@
-//! Snapshots of every help page and of the JSON schema of every command: what other programs rely on does not change unnoticed.
+//! Snapshots of every help page and of the JSON schema of every command, so that no change goes unnoticed.
 //! `INSTA_UPDATE=always cargo test -p mm-cli --test snapshots` accepts a change.
 #![allow(missing_docs)]
 
@@ -29,8 +29,8 @@ fn help_pages_are_as_recorded() {
     }
 }
 
-/// The types of a JSON value: keys with the schema of their values, one element of an array. Keys that are data (names of modalities, labels)
-/// are left to the caller.
+/// The types of a JSON value: keys with the schema of their values, and the schema of the first element of an array. Keys
+/// that are data (names of modalities, labels) are kept.
 fn schema(value: &Value) -> Value {
     match value {
         Value::Null => "null".into(),

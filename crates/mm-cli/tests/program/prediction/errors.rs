@@ -36,7 +36,7 @@ fn invalid_tables_and_options_are_refused() {
     refused(&slow, folder, &["slow", "good"]);
     refused(&["fit", "--data", "no.csv", "--label-column", "x", "--out", "run"], folder, &["no.csv"]);
     refused(&["predict", "--model", "nothing", "--data", "t.csv"], folder, &["nothing"]);
-    // A class with a single row is reported, and the fit goes on.
+    // A class with a single row is reported, and the fit continues.
     let output =
         mm(&["fit", "--data", "t.csv", "--label-column", "alone", "--preset", "fast", "--out", "single"], folder);
     let log = stderr(&output);

@@ -1,4 +1,4 @@
-//! Kinds of prediction problems through the program: several labels a row, and ordered classes.
+//! Multi-label and ordinal problems.
 
 use crate::{
     common::{metric, mm, refused},
@@ -9,7 +9,7 @@ use std::{fmt::Write, path::Path};
 
 const TOPICS: [&str; 3] = ["food", "price", "service"];
 
-/// A review mentions each of its topics, and nothing else decides the labels.
+/// A table of reviews whose labels are the topics that they mention.
 fn multilabel_table(folder: &Path, name: &str, rows: std::ops::Range<usize>) {
     let words = ["the soup was warm", "it cost a fortune", "the waiter smiled"];
     let mut text = String::from("review,floor,topics\n");
@@ -25,7 +25,7 @@ fn multilabel_table(folder: &Path, name: &str, rows: std::ops::Range<usize>) {
 }
 
 #[test]
-fn several_labels_a_row_are_predicted_and_evaluated() {
+fn multilabel_problems_are_fitted_predicted_and_evaluated() {
     let temp_dir = tempfile::tempdir().unwrap();
     let folder = temp_dir.path();
     multilabel_table(folder, "train.csv", 0..160);
@@ -34,7 +34,7 @@ fn several_labels_a_row_are_predicted_and_evaluated() {
     let fitted = json(&mm(&fit, folder));
     assert_eq!((&fitted["problem"], &fitted["classes"]), (&"multilabel".into(), &TOPICS.as_slice().into()));
     let evaluation = json(&mm(&["eval", "--model", "run", "--data", "test.csv", "--json"], folder));
-    // An eighth of the rows has each combination of labels: always predicting one of them is right in one row of eight.
+    // The eight combinations of labels are equally frequent: a constant prediction has an accuracy of 1/8.
     assert!(metric(&evaluation, "accuracy") > 0.9, "{evaluation}");
     assert!(metric(&evaluation, "f1_micro") > 0.95 && metric(&evaluation, "hamming_loss") < 0.05, "{evaluation}");
     let rows = json_lines(&mm(&["predict", "--model", "run", "--data", "test.csv", "--json"], folder));
@@ -53,7 +53,7 @@ fn several_labels_a_row_are_predicted_and_evaluated() {
     assert!((metric(&evaluation, "accuracy") - hits as f64 / 80.0).abs() < 1e-9, "{hits}");
 }
 
-/// Ratings of 1 to 5 follow from a number and a word together.
+/// A table whose rating, 1 to 5, is determined by a number and a word together.
 fn ordinal_table(folder: &Path, name: &str, rows: std::ops::Range<usize>) {
     let mut text = String::from("review,minutes,rating\n");
     for row in rows {
@@ -66,7 +66,7 @@ fn ordinal_table(folder: &Path, name: &str, rows: std::ops::Range<usize>) {
 }
 
 #[test]
-fn ordered_classes_are_predicted_and_evaluated() {
+fn ordinal_problems_are_fitted_predicted_and_evaluated() {
     let temp_dir = tempfile::tempdir().unwrap();
     let folder = temp_dir.path();
     ordinal_table(folder, "train.csv", 0..200);
@@ -90,7 +90,7 @@ fn ordered_classes_are_predicted_and_evaluated() {
             (rating(row["prediction"].as_str().unwrap()) - rating(line.rsplit(',').next().unwrap())).abs() > 1,
         );
     }
-    // The order is learned: what is wrong is wrong by one.
+    // The order is learned: wrong predictions are off by one.
     assert_eq!((rows.len(), far), (80, 0));
     let words = std::fs::read_to_string(folder.join("train.csv")).unwrap().replace(",5\n", ",great\n");
     std::fs::write(folder.join("words.csv"), words).unwrap();
