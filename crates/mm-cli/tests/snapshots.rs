@@ -29,8 +29,8 @@ fn help_pages_are_as_recorded() {
     }
 }
 
-/// The types of a JSON value: keys with the schema of their values, and the schema of the first element of an array. Keys
-/// that are data (names of modalities, labels) are kept.
+/// The types of a JSON value: keys with the schema of their values, and the schema of the first element of an array.
+/// Keys that are data (names of modalities, labels) are kept.
 fn schema(value: &Value) -> Value {
     match value {
         Value::Null => "null".into(),

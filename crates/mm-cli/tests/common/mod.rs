@@ -26,8 +26,8 @@ pub fn refused(arguments: &[&str], folder: &Path, wanted: &[&str]) {
     assert_refused(&mm(arguments, folder), arguments, wanted);
 }
 
-/// Asserts that a command failed as bad input must: one clear message that contains all of `wanted`, exit code 1 or 2, no
-/// panic.
+/// Asserts that a command failed as bad input must: one clear message that contains all of `wanted`, exit code 1 or 2,
+/// no panic.
 pub fn assert_refused(output: &Output, arguments: &[&str], wanted: &[&str]) {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(matches!(output.status.code(), Some(1 | 2)), "{arguments:?} ended with {:?}: {stderr}", output.status);

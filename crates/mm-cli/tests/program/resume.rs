@@ -55,7 +55,7 @@ fn wait_for_steps(run: &Path, steps: usize) {
 #[test]
 fn a_killed_and_resumed_run_ends_with_the_same_weights() {
     let workspace = Workspace::new();
-    // The robust loss starts after its warm-up, in the middle of the run; its number of steps is part of the saved state.
+    // The robust loss starts after its warm-up, in the middle of the run; its step count is part of the saved state.
     let robust =
         ["--set", "robust.kind=small_loss", "--set", "robust.noise_rate=0.3", "--set", "robust.warmup_steps=9"];
     assert!(start(&workspace, "whole", &robust).wait().unwrap().success());

@@ -56,8 +56,8 @@ fn fine_tuned_adapted_and_merged_models_give_the_same_answers() {
         let prior = &find_metric(&evaluation, "accuracy")["baselines"]["language_prior"];
         assert!(accuracy > 0.9, "{name}: {evaluation}");
         assert!((prior.as_f64().unwrap() - 1.0 / 3.0).abs() < 1e-9, "{name}: {evaluation}");
-        // Three of four annotators give the correct answer. Leaving out each annotator in turn, min(matches / 3, 1) is 2/3
-        // three times and 1 once: 3/4.
+        // Three of four annotators give the correct answer. Leaving out each annotator in turn, min(matches / 3, 1) is
+        // 2/3 three times and 1 once: 3/4.
         let mut metrics = evaluation["metrics"].as_array().unwrap().iter();
         let vqa = metrics.find(|m| m["id"] == "vqa_accuracy" && m["scope"] == "other").unwrap();
         assert!((vqa["value"].as_f64().unwrap() - accuracy * 0.75).abs() < 1e-9, "{evaluation}");
