@@ -99,7 +99,7 @@ fn evaluate_prediction(dir: &Path, arguments: &Arguments, context: &Context) -> 
     if arguments.data.is_none() && excluded.is_empty() {
         predictor.add_baselines(&mut evaluation.metrics, &manifest, &rows)?;
     }
-    Ok(evaluation.report())
+    Ok(evaluation.report(arguments.data.is_none().then_some(split)))
 }
 
 /// A run of any task on a split of its own data; the result is also written into the run folder.

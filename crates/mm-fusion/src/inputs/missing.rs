@@ -39,7 +39,7 @@ pub(super) enum Replacement {
     /// `[dim]`.
     Mean(Tensor),
     /// Predicts the modality from the mean of the others.
-    Imputation(Mlp),
+    Imputation(Box<Mlp>),
 }
 
 impl Replacement {
@@ -50,7 +50,7 @@ impl Replacement {
             MissingModality::Mean => Self::Mean(scope.buffer("mean", &[dim], Init::Zeros)?),
             MissingModality::LearnedImputation if project => {
                 let config = MlpConfig::new(dim.max(32), Activation::Gelu);
-                Self::Imputation(Mlp::new(&scope.pp("imputation"), dim, &config)?)
+                Self::Imputation(Box::new(Mlp::new(&scope.pp("imputation"), dim, &config)?))
             }
             MissingModality::LearnedImputation => {
                 let found = "learned_imputation without project";

@@ -27,8 +27,8 @@ pub const BOS: i64 = 2;
 pub const EOS: i64 = 3;
 
 enum Network {
-    CrossAttention(Decoder),
-    Prefix { decoder: Decoder, projection: Linear, length: i64 },
+    CrossAttention(Box<Decoder>),
+    Prefix { decoder: Box<Decoder>, projection: Box<Linear>, length: i64 },
     Lstm(Box<LstmDecoder>),
 }
 
@@ -58,10 +58,10 @@ impl Captioner {
         let dim = config.hidden_dim;
         let decoder = || Decoder::new(&scope.pp("decoder"), decoder_config(vocab_size, config));
         let network = match config.kind {
-            CaptionerKind::Transformer => Network::CrossAttention(decoder()?),
+            CaptionerKind::Transformer => Network::CrossAttention(Box::new(decoder()?)),
             CaptionerKind::Prefix => Network::Prefix {
-                decoder: decoder()?,
-                projection: Linear::new(&scope.pp("prefix"), dim, dim * config.prefix_length, true)?,
+                decoder: Box::new(decoder()?),
+                projection: Box::new(Linear::new(&scope.pp("prefix"), dim, dim * config.prefix_length, true)?),
                 length: config.prefix_length,
             },
             CaptionerKind::Lstm => {

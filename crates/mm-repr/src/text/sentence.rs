@@ -23,7 +23,7 @@ pub struct SentenceEncoder {
 
 /// A module after pooling.
 enum PostModule {
-    Dense(Linear, Activation),
+    Dense(Box<Linear>, Activation),
     Normalize,
 }
 
@@ -49,7 +49,7 @@ impl SentenceEncoder {
                 }
                 "Dense" => {
                     let (layer, activation, output) = dense(&module_folder, dim)?;
-                    encoder.modules.push(PostModule::Dense(layer, activation));
+                    encoder.modules.push(PostModule::Dense(Box::new(layer), activation));
                     dim = output;
                 }
                 "Normalize" => encoder.modules.push(PostModule::Normalize),

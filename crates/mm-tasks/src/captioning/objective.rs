@@ -2,7 +2,7 @@
 
 use super::{features::InputFeatures, model::Captioning};
 use crate::{
-    Error, Result,
+    Result,
     batch::texts,
     fit::{TaskTrainer, TrainingData, run_training},
     metrics::{Cider, caption_tokens},
@@ -55,7 +55,7 @@ impl CaptioningTrainer<'_> {
         let greedy = GenerationConfig { num_beams: 1, ..model.generation() };
         let sampling = GenerationConfig { do_sample: true, seed, ..greedy.clone() };
         let generate = |config: &GenerationConfig| -> mm_core::Result<Vec<Vec<i64>>> {
-            let sequences = model.generate_tokens(features, config).map_err(Error::from)?;
+            let sequences = model.generate_tokens(features, config)?;
             Ok(sequences.into_iter().map(|g| g.token_ids).collect())
         };
         let (greedy, sampled) = (generate(&greedy)?, generate(&sampling)?);

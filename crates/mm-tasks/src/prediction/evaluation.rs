@@ -12,7 +12,7 @@ use crate::{
     task::EvaluationReport,
 };
 use mm_core::Tensor;
-use mm_data::{FailedSample, Manifest};
+use mm_data::{FailedSample, Manifest, Split};
 use serde_json::json;
 use std::collections::BTreeMap;
 
@@ -33,10 +33,10 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    /// As JSON and as a table.
-    pub fn report(&self) -> EvaluationReport {
+    /// As JSON and as a table; `split` is the split of the model's own data, `None` for the rows of another table.
+    pub fn report(&self, split: Option<Split>) -> EvaluationReport {
         let json = json!({
-            "rows": self.rows, "rows_with_unknown_class": self.rows_with_unknown_class, "metrics": self.metrics,
+            "split": split, "rows": self.rows, "rows_with_unknown_class": self.rows_with_unknown_class, "metrics": self.metrics,
             "failed": {"count": self.failed.len(), "examples": self.failed.iter().take(100).collect::<Vec<_>>()},
         });
         EvaluationReport { json, table: metrics_table(std::slice::from_ref(&self.metrics)) }

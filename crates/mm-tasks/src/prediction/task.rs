@@ -115,6 +115,6 @@ impl TaskModel for LoadedPrediction {
         let rows = crate::rows_in_split(&manifest, split)?;
         let mut evaluation = predictor.evaluate(&manifest, &rows, &[])?;
         predictor.add_baselines(&mut evaluation.metrics, &manifest, &rows)?;
-        Ok(evaluation.report())
+        Ok(evaluation.report(Some(split)))
     }
 }

@@ -26,7 +26,7 @@ impl AttentionMap {
 impl Retrieval {
     /// The modalities of queries and keys of `[cross_attention]`.
     pub fn attention_modalities(&self) -> Option<[&Modality; 2]> {
-        self.cross_attention.as_ref().map(|a| a.modalities())
+        self.cross_attention.as_ref().map(super::cross_attention::CrossAttention::modalities)
     }
 
     /// Where the positions of `query` attend in `key`; `None` without `[cross_attention]`.

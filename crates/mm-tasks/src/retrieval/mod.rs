@@ -27,11 +27,13 @@ use crate::{
     Result,
     config::parse_task,
     embedding::{Embedder, run_fingerprint},
+    metrics::RetrievalMetrics,
     task::{EvaluationReport, FitContext, FitOutcome, ProgressFn, TaskContext, TaskModel, TaskSpec},
 };
 use mm_core::{Modality, Params, Pooling, Processor, Tensor};
 use mm_data::{Manifest, Split};
 use mm_train::Run;
+use serde_json::json;
 use std::sync::Arc;
 
 /// The name that configs give as `task`.
@@ -82,7 +84,10 @@ impl TaskModel for Retrieval {
         let manifest = self.dataset()?;
         let (embedded, evaluation) = self.evaluate_split(&manifest, split, on_progress)?;
         let rows = embedded.values().map(|e| e.entries.len()).max().unwrap_or(0);
-        Ok(EvaluationReport { table: evaluation.table(), ..EvaluationReport::new(split, rows, evaluation.metrics()) })
+        let mut report = EvaluationReport::new(split, rows, evaluation.metrics());
+        let counts = |m: &RetrievalMetrics| json!({"queries": m.queries, "candidates": m.gallery});
+        report.json["galleries"] = evaluation.directions.iter().map(|(d, m)| (d.clone(), counts(m))).collect();
+        Ok(EvaluationReport { table: evaluation.table(), ..report })
     }
 
     fn as_embedder(&self) -> Option<&dyn Embedder> {

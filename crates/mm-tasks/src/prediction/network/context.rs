@@ -13,7 +13,7 @@ use mm_core::{
 /// A network over the rows of an item, in their order.
 pub(super) enum ContextNetwork {
     Lstm { lstm: Lstm, dropout: f64 },
-    Transformer { projection: Linear, encoder: Transformer, dropout: f64 },
+    Transformer { projection: Box<Linear>, encoder: Transformer, dropout: f64 },
 }
 
 impl ContextNetwork {
@@ -32,7 +32,7 @@ impl ContextNetwork {
                 let block = BlockConfig { dropout, ..BlockConfig::pre_norm(attention, mlp) };
                 let config = TransformerConfig::new(num_layers.dim(), block);
                 Self::Transformer {
-                    projection: Linear::new(&scope.pp("projection"), input_dim, dim, true)?,
+                    projection: Box::new(Linear::new(&scope.pp("projection"), input_dim, dim, true)?),
                     encoder: Transformer::new(&scope.pp("encoder"), &config)?,
                     dropout,
                 }
