@@ -1,8 +1,8 @@
 //! Rows of a split as sets of inputs.
 
-use super::model::Representation;
+use super::{model::Representation, subsets::select};
 use crate::{Error, ProgressFn, Result, batch::RowBatch};
-use mm_core::{DType, Device, Input, InputSet, Modality, Processor, Tensor, seed::Rng};
+use mm_core::{DType, Input, InputSet, Modality, Processor, Tensor, seed::Rng};
 use mm_data::{FailedSample, Manifest, Split};
 use mm_repr::generative::ValueType;
 use std::{
@@ -34,9 +34,6 @@ pub struct EvalData {
 
 /// An evaluation takes at most this many random rows of a split, which bounds memory.
 const MAX_ROWS: usize = 8000;
-
-/// Rows that go through a network together.
-const CHUNK_ROWS: i64 = 256;
 
 impl Representation {
     /// The inputs of `rows` rows; rows that lack a modality have zeros there. Each part is a modality, its values, and
@@ -144,23 +141,4 @@ pub(super) fn rows_with_all(set: &InputSet, modalities: &[&Modality]) -> Result<
     }
     let indices: Vec<i64> = rows.iter().map(|n| *n as i64).collect();
     Ok(Some((select(set, &Tensor::from_slice(&indices)?)?, rows)))
-}
-
-/// Some rows of a set, by index.
-pub(super) fn select(set: &InputSet, indices: &Tensor) -> Result<InputSet> {
-    let mut parts = BTreeMap::new();
-    for (modality, (input, present)) in &set.parts {
-        let indices = indices.to_device(present.device())?;
-        let values = input.values.index_select(0, &indices)?;
-        parts.insert(modality.clone(), (Input { values, mask: None }, present.index_select(0, &indices)?));
-    }
-    Ok(InputSet { rows: indices.numel() as i64, parts, labels: None })
-}
-
-/// A set in chunks that fit into memory with any network.
-pub(super) fn chunks(set: &InputSet) -> Result<Vec<InputSet>> {
-    (0..set.rows)
-        .step_by(CHUNK_ROWS as usize)
-        .map(|start| select(set, &Tensor::arange(start, (start + CHUNK_ROWS).min(set.rows), Device::Cpu)?))
-        .collect()
 }

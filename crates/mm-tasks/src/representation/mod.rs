@@ -8,6 +8,7 @@ mod evaluate;
 mod fit;
 mod model;
 mod report;
+mod subsets;
 
 pub use config::RepresentationConfig;
 pub use data::{EvalData, SplitData};

@@ -1,6 +1,6 @@
 //! The representation model: inputs, their standardization, and a learner of `mm_repr::generative`.
 
-use super::{config::RepresentationConfig, data::chunks};
+use super::{config::RepresentationConfig, subsets::chunks};
 use crate::{
     Error, ProgressFn, Result, TaskContext,
     batch::read_all,

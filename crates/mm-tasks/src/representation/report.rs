@@ -1,9 +1,6 @@
 //! The HTML report of representation runs.
 
-use super::{
-    data::{EvalData, select},
-    model::Representation,
-};
+use super::{data::EvalData, model::Representation, subsets::select};
 use crate::{
     Error, Result,
     metrics::{Metrics, metrics_table},

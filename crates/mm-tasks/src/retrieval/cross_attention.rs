@@ -4,8 +4,8 @@
 //! From *Stacked Cross Attention for Image-Text Matching* (Lee et al., 2018, <https://arxiv.org/abs/1803.08024>).
 
 use super::{
+    auxiliary::{AuxiliaryLoss, EncodedBatch, common_rows, match_matrix, select_rows},
     config::CrossAttentionConfig,
-    objective::{AuxiliaryLoss, EncodedBatch, common_rows, match_matrix, select_rows},
 };
 use crate::{Error, Result};
 use mm_align::{ContrastiveConfig, ContrastiveLoss, attention::StackedCrossAttention, contrastive::Similarity};

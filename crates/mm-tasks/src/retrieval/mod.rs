@@ -2,6 +2,7 @@
 //! close, trained contrastively over every pair of modalities that a row has.
 
 mod attention_map;
+mod auxiliary;
 mod config;
 mod cross_attention;
 mod embed;

@@ -1,6 +1,7 @@
 //! The retrieval model: a tower for each modality, and the losses between them.
 
 use super::{
+    auxiliary::TowerOutput,
     config::{RetrievalConfig, TowerConfig},
     cross_attention::CrossAttention,
     projection::Projection,
@@ -32,14 +33,6 @@ pub(super) struct Tower {
     pub(super) input: InputBranch,
     projection: Projection,
     config: TowerConfig,
-}
-
-/// Features of one modality in a batch.
-pub(super) struct TowerOutput {
-    /// The encoder's embeddings, `[rows, dim]`.
-    pub(super) embeddings: Tensor,
-    /// The features of each position, where cross attention needs them.
-    pub(super) positions: Option<Features>,
 }
 
 /// Cross-modal retrieval with one tower per modality.

@@ -3,8 +3,8 @@
 //! (Bojanowski et al., 2017, <https://arxiv.org/abs/1607.04606>). Used in training, and to rank transcripts.
 
 use super::{
+    auxiliary::{AuxiliaryLoss, EncodedBatch, equality_matrix},
     config::{ProjectionConfig, TranscriptNgramConfig},
-    objective::{AuxiliaryLoss, EncodedBatch, equality_matrix},
     projection::Projection,
 };
 use crate::{Error, Result};

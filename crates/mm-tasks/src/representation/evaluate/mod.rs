@@ -7,8 +7,9 @@ mod probes;
 mod reconstruction;
 
 use super::{
-    data::{EvalData, chunks, rows_with_all},
+    data::{EvalData, rows_with_all},
     model::Representation,
+    subsets::chunks,
 };
 use crate::{
     ProgressFn, Result, TaskContext,

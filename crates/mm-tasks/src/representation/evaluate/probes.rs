@@ -1,7 +1,7 @@
 //! Linear probes: the label predicted from the code by logistic regression.
 
 use super::{
-    super::data::{SplitData, select},
+    super::{data::SplitData, subsets::select},
     EvalData, Representation, flat, rows_with_all,
 };
 use crate::{
