@@ -1,7 +1,23 @@
 //! Settings of a fusion.
 
-use crate::inputs::MissingModality;
 use serde::{Deserialize, Serialize};
+
+/// What replaces a modality that a row lacks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MissingModality {
+    /// Zeros, and the operator sees the modality as absent: gates close, attention is masked, products leave it out.
+    #[default]
+    Mask,
+    /// A learned vector.
+    Token,
+    /// Zeros, seen as present.
+    Zero,
+    /// Running mean over training rows.
+    Mean,
+    /// A network's prediction from the modalities that are present, trained on rows that have several.
+    LearnedImputation,
+}
 
 /// Settings of a [`Fusion`](crate::Fusion).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

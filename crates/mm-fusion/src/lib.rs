@@ -34,9 +34,9 @@ mod registry;
 mod tests;
 pub mod training;
 
-pub use config::{FusionConfig, OperatorConfig};
+pub use config::{FusionConfig, MissingModality, OperatorConfig};
 pub use error::{Error, Result};
 pub use fusion::{Fusion, FusionOutput};
-pub use inputs::{MissingModality, ModalityInput};
+pub use inputs::ModalityInput;
 pub use operator::{FusionOperator, OperatorContext, OperatorOutput, OperatorSpec};
 pub use registry::{operator_spec, operators, register_operator};

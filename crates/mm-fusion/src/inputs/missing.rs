@@ -1,30 +1,12 @@
 //! Replacement of missing modalities.
 
 use super::ModalityInput;
-use crate::{Error, Result};
+use crate::{Error, Result, config::MissingModality};
 use mm_core::{
     Init, Module, Scope, Tensor,
     nn::{Activation, Mlp, MlpConfig},
     no_grad,
 };
-use serde::{Deserialize, Serialize};
-
-/// What replaces a modality that a row lacks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum MissingModality {
-    /// Zeros, and the operator sees the modality as absent: gates close, attention is masked, products leave it out.
-    #[default]
-    Mask,
-    /// A learned vector.
-    Token,
-    /// Zeros, seen as present.
-    Zero,
-    /// Running mean over training rows.
-    Mean,
-    /// A network's prediction from the modalities that are present, trained on rows that have several.
-    LearnedImputation,
-}
 
 /// Weights of the old value and of the batch in the running mean.
 const MEAN_DECAY: f64 = 0.95;

@@ -5,9 +5,10 @@ mod missing;
 mod modality_dropout;
 mod positions;
 
-pub use missing::MissingModality;
-
-use crate::{Error, Result, config::FusionConfig};
+use crate::{
+    Error, Result,
+    config::{FusionConfig, MissingModality},
+};
 use missing::Replacement;
 use mm_core::{
     DType, Device, FeatureSet, Features, Modality, Module, Pooling, Scope, Tensor,

@@ -5,74 +5,23 @@
 //! rows.
 
 mod embedder;
+mod options;
 mod pipeline;
 mod state;
 mod write;
 
 pub use embedder::Embedder;
 pub(crate) use embedder::run_fingerprint;
+pub use options::{EmbedOptions, OutputFormat};
 
 use crate::{Error, Result};
-use mm_core::{Modality, Pooling};
+use mm_core::Modality;
 use mm_data::Manifest;
+use options::Entry;
 use pipeline::Pipeline;
 use state::{State, WorkDir};
-use std::{
-    path::{Path, PathBuf},
-    sync::atomic::AtomicBool,
-};
+use std::{path::Path, sync::atomic::AtomicBool};
 use write::EmbeddingTable;
-
-/// The format of a file with embeddings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OutputFormat {
-    /// NumPy: one float32 array `[values, dim]`.
-    Npy,
-    /// Parquet: a table with the columns id, row, modality, value, error and embedding.
-    Parquet,
-    /// Safetensors: one float32 tensor `[values, dim]` for each modality.
-    Safetensors,
-}
-
-impl OutputFormat {
-    /// The format of a file by its extension.
-    ///
-    /// # Errors
-    /// When it has another extension.
-    pub fn from_path(path: &Path) -> Result<Self> {
-        match path.extension().and_then(|e| e.to_str()).unwrap_or_default() {
-            "npy" => Ok(Self::Npy),
-            "parquet" => Ok(Self::Parquet),
-            "safetensors" => Ok(Self::Safetensors),
-            other => {
-                let reason = format!("found the extension `{other}`, expected .npy, .parquet or .safetensors");
-                Err(Error::file(path, reason))
-            }
-        }
-    }
-}
-
-/// What is embedded, and how.
-#[derive(Debug, Clone, Default)]
-pub struct EmbedOptions {
-    /// The modalities, in this order; when empty, those that both the model and the data set have.
-    pub modalities: Vec<Modality>,
-    /// How positions are pooled into one vector; as the model's folder states when absent.
-    pub pooling: Option<Pooling>,
-    /// Whether vectors are normalized to unit length.
-    pub normalize: bool,
-    /// Whether the first value that cannot be read is an error.
-    pub fail_on_error: bool,
-}
-
-/// One value of a data set.
-struct Entry {
-    /// The index of its row.
-    row: usize,
-    /// Its index among the row's values of the modality.
-    value: usize,
-    modality: Modality,
-}
 
 /// A value that could not be embedded.
 #[derive(Debug, Clone)]
@@ -195,10 +144,4 @@ fn list_entries(manifest: &Manifest, modalities: &[Modality]) -> Vec<Entry> {
         }
     }
     entries
-}
-
-/// The error of a file.
-fn io_error(path: &Path) -> impl Fn(std::io::Error) -> Error {
-    let path = PathBuf::from(path);
-    move |e| Error::file(&path, e)
 }

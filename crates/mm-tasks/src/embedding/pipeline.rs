@@ -1,6 +1,9 @@
 //! Decoding and embedding: values are decoded one batch ahead of the model.
 
-use super::{EmbedOptions, Embedder, Entry};
+use super::{
+    embedder::Embedder,
+    options::{EmbedOptions, Entry},
+};
 use crate::{Error, Result, batch::SampleBatch};
 use mm_core::{Modality, Processor, Source, Tensor};
 use mm_data::Manifest;

@@ -1,6 +1,10 @@
 //! The folder with the vectors of an unfinished embedding.
 
-use super::{EmbedOptions, Embedder, io_error, pipeline::VectorResult};
+use super::{
+    embedder::Embedder,
+    options::{EmbedOptions, io_error},
+    pipeline::VectorResult,
+};
 use crate::{Error, Result};
 use mm_core::{Modality, checkpoint};
 use mm_data::Manifest;

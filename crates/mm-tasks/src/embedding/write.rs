@@ -1,6 +1,9 @@
 //! Embeddings as .npy, .safetensors and .parquet files.
 
-use super::{Entry, OutputFormat, io_error, state::WorkDir};
+use super::{
+    options::{Entry, OutputFormat, io_error},
+    state::WorkDir,
+};
 use crate::{Error, Result};
 use mm_core::Modality;
 use mm_data::Manifest;
