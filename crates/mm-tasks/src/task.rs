@@ -54,6 +54,11 @@ pub struct FitOutcome {
     pub rows: usize,
 }
 
+/// Values that could not be read, as every command reports them: how many, and the first hundred.
+pub fn failed_to_json(failed: &[FailedSample]) -> serde_json::Value {
+    json!({"count": failed.len(), "examples": failed.iter().take(100).collect::<Vec<_>>()})
+}
+
 /// The result of an evaluation, for programs and for people.
 pub struct EvaluationReport {
     /// For programs: `split`, `rows`, `metrics` and `failed`, and what a task adds.
@@ -65,9 +70,8 @@ pub struct EvaluationReport {
 impl EvaluationReport {
     /// The report of metrics on `rows` rows of a split.
     pub fn new(split: Split, rows: usize, metrics: Metrics) -> Self {
-        let failed = json!({"count": 0, "examples": []});
         Self {
-            json: json!({"split": split, "rows": rows, "metrics": metrics, "failed": failed}),
+            json: json!({"split": split, "rows": rows, "metrics": metrics, "failed": failed_to_json(&[])}),
             table: metrics_table(&[metrics]),
         }
     }
@@ -75,7 +79,7 @@ impl EvaluationReport {
     /// Adds the values that could not be read.
     #[must_use]
     pub fn with_failed(mut self, failed: &[FailedSample]) -> Self {
-        self.json["failed"] = json!({"count": failed.len(), "examples": failed.iter().take(100).collect::<Vec<_>>()});
+        self.json["failed"] = failed_to_json(failed);
         self
     }
 }

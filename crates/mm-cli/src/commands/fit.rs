@@ -11,6 +11,7 @@ use mm_tasks::{
     FitContext,
     metrics::Metric,
     prediction::{FitOptions, FitResult, Preset, Problem, fit_table},
+    task::failed_to_json,
 };
 use serde_json::{Value, json};
 use std::{
@@ -127,7 +128,7 @@ fn write_report(out: &Path, fitted: &FitResult, context: &Context) -> Result<Opt
 fn result(out: &Path, fitted: &FitResult, report: Option<&Path>, seconds: f64) -> Value {
     json!({
         "out": out, "problem": fitted.problem, "classes": fitted.classes, "columns": fitted.columns, "rows": fitted.train_rows,
-        "failed": {"count": fitted.failed.len(), "examples": fitted.failed.iter().take(100).collect::<Vec<_>>()},
+        "failed": failed_to_json(&fitted.failed),
         "models": fitted.num_members, "stopped": fitted.stopped, "refit_rows": fitted.refit_rows, "split": fitted.split,
         "metrics": fitted.metrics, "ablations": fitted.ablations, "report": report, "seconds": seconds,
         "peak_memory_bytes": output::peak_memory(),

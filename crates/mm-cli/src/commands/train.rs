@@ -8,7 +8,7 @@ use crate::{
 };
 use anyhow::{Context as _, Result, bail};
 use mm_core::{Role, config};
-use mm_tasks::{FitContext, FitOutcome, TaskModel};
+use mm_tasks::{FitContext, FitOutcome, TaskModel, task::failed_to_json};
 use mm_train::{Run, environment};
 use serde_json::json;
 use std::{
@@ -119,7 +119,7 @@ fn finish(fit: &FitOutcome, model: &dyn TaskModel, out: &Path, started: Instant,
     let failed = fit.failed.len();
     let result = json!({
         "out": out, "steps": saved.step, "epochs": saved.epoch, "finished": saved.finished, "rows": fit.rows,
-        "failed": {"count": failed, "examples": fit.failed.iter().take(100).collect::<Vec<_>>()}, "best": saved.best,
+        "failed": failed_to_json(&fit.failed), "best": saved.best,
         "parameters": {
             "trainable": model.params().num_elements(&[Role::Trainable]), "frozen": model.params().num_elements(&[Role::Frozen]),
         },

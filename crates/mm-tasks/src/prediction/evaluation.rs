@@ -9,7 +9,7 @@ use crate::{
     metrics::{
         Metrics, classification_metrics, metrics_table, multilabel_metrics, regression_metrics, sentiment_metrics,
     },
-    task::EvaluationReport,
+    task::{EvaluationReport, failed_to_json},
 };
 use mm_core::Tensor;
 use mm_data::{FailedSample, Manifest, Split};
@@ -37,7 +37,7 @@ impl Evaluation {
     pub fn report(&self, split: Option<Split>) -> EvaluationReport {
         let json = json!({
             "split": split, "rows": self.rows, "rows_with_unknown_class": self.rows_with_unknown_class, "metrics": self.metrics,
-            "failed": {"count": self.failed.len(), "examples": self.failed.iter().take(100).collect::<Vec<_>>()},
+            "failed": failed_to_json(&self.failed),
         });
         EvaluationReport { json, table: metrics_table(std::slice::from_ref(&self.metrics)) }
     }
