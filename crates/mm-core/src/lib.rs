@@ -51,7 +51,7 @@ pub use modality::Modality;
 pub use params::{Init, Params, Role, Scope, TensorRef};
 pub use registry::{BuildContext, BuiltEncoder, EncoderFactory, Proposal, Registry};
 pub use runtime::{cache_dir, num_threads, retain_freed_memory, set_num_threads};
-pub use tensor::{Element, Interpolation, Tensor, enable_grad, no_grad};
+pub use tensor::{Element, Interpolation, SendTensor, Tensor, enable_grad, no_grad, parallel_tensors};
 pub use traits::{
     AttentionStep, Encoder, GenerativeDecoder, InputSet, LossOutput, Module, ProcessContext, Processor, Reasoner,
     ReasonerOutput, RepresentationLearner, Source, TrainingObjective, is_missing_cell,

@@ -150,7 +150,7 @@ fn check_status(op: &'static str, status: i32, out: Handle, inputs: &[&Tensor]) 
         return Err(Error::Tensor { op, found, reason });
     }
     // SAFETY: on success, `out` is a new tensor owned by the caller.
-    Ok(Tensor(unsafe { tch::Tensor::from_ptr(out.cast()) }))
+    Ok(Tensor::from_tch(unsafe { tch::Tensor::from_ptr(out.cast()) }))
 }
 
 /// A weight `[out_features, in_features]` in the layout that oneDNN prefers: an opaque tensor for [`linear`] and

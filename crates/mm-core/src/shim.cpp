@@ -4,6 +4,7 @@
 //    product for the backward pass, so an unpacked weight would save no memory: this function saves the packed one and
 //    unpacks it again.
 // 2. Autocast for devices other than CUDA, and to bfloat16.
+// 3. Reference counts.
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
@@ -116,5 +117,11 @@ void mm_autocast_leave(bool cuda) {
     at::autocast::clear_cache();
     at::autocast::set_autocast_enabled(cuda ? at::kCUDA : at::kCPU, false);
   }
+}
+
+// Whether nothing else refers to the tensor or to its memory. Memory without an allocator is not the tensor's own.
+bool mm_is_sole_owner(const at::Tensor *tensor) {
+  return tensor->defined() && tensor->use_count() == 1 && !tensor->requires_grad() && tensor->has_storage() &&
+         tensor->storage().use_count() == 1 && tensor->storage().allocator() != nullptr;
 }
 }

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 ///
 /// A row's output must not depend on other rows of the batch, and rows that lack modalities, even all of them, must
 /// give finite values.
-pub trait FusionOperator: Send {
+pub trait FusionOperator {
     /// Fuses the modalities, which are in the order of [`OperatorContext::modalities`].
     ///
     /// # Errors

@@ -5,9 +5,8 @@ use crate::{
     families::{detect_family, encoder_folder},
     family::{ContrastiveHead, LoadOptions, Loaded, Model, Tower, labels, load, num_labels},
 };
-use mm_core::{DType, Device, Input, Modality, Params, Pooling, ProcessContext, Source, Tensor, no_grad};
+use mm_core::{DType, Device, Input, Modality, Params, Pooling, ProcessContext, Source, Tensor, no_grad, parallel_tensors};
 use mm_data::collate;
-use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 
 /// A pretrained model as its folder describes it.
@@ -166,7 +165,7 @@ impl Pretrained {
         let process = |s: &Source| processor.process(s, &mut ProcessContext::eval());
         let mut rows = Vec::new();
         for chunk in sources.chunks(chunk_size) {
-            let samples = chunk.par_iter().map(process).collect::<mm_core::Result<Vec<Tensor>>>()?;
+            let samples = parallel_tensors(chunk, process).into_iter().collect::<mm_core::Result<Vec<Tensor>>>()?;
             rows.push(run(&samples)?);
         }
         Ok(Tensor::cat(&rows.iter().collect::<Vec<_>>(), 0)?)

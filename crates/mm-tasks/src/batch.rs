@@ -1,9 +1,8 @@
 //! Reading values outside the training loop: in parallel, with the samples that could not be read next to those that could.
 
 use crate::Result;
-use mm_core::{Input, Modality, ProcessContext, Processor, Source, Tensor};
+use mm_core::{Input, Modality, ProcessContext, Processor, SendTensor, Source, Tensor, parallel_tensors};
 use mm_data::{FailedSample, Manifest, Row, collate, process_catching_panics};
-use rayon::prelude::*;
 
 /// Rows of one modality that are read and encoded together.
 pub(crate) const BATCH_SIZE: usize = 64;
@@ -18,13 +17,26 @@ pub(crate) struct SampleBatch {
     pub(crate) failed: Vec<(usize, mm_core::Error)>,
 }
 
+/// A [`SampleBatch`] on its way to another thread.
+pub(crate) struct SendSampleBatch {
+    indices: Vec<usize>,
+    samples: Vec<SendTensor>,
+    failed: Vec<(usize, mm_core::Error)>,
+}
+
+impl From<SendSampleBatch> for SampleBatch {
+    fn from(sent: SendSampleBatch) -> Self {
+        let samples = sent.samples.into_iter().map(Tensor::from).collect();
+        Self { indices: sent.indices, samples, failed: sent.failed }
+    }
+}
+
 impl SampleBatch {
     /// Processes values in parallel, without augmentation.
     pub(crate) fn read(processor: &dyn Processor, sources: &[&Source]) -> Self {
         let process = |source: &&Source| process_catching_panics(processor, source, &mut ProcessContext::eval());
-        let all: Vec<mm_core::Result<Tensor>> = sources.par_iter().map(process).collect();
         let mut batch = Self { indices: Vec::new(), samples: Vec::new(), failed: Vec::new() };
-        for (index, sample) in all.into_iter().enumerate() {
+        for (index, sample) in parallel_tensors(sources, process).into_iter().enumerate() {
             match sample {
                 Ok(sample) => {
                     batch.indices.push(index);
@@ -34,6 +46,12 @@ impl SampleBatch {
             }
         }
         batch
+    }
+
+    /// Prepares the samples for a move to another thread.
+    pub(crate) fn into_send(self) -> mm_core::Result<SendSampleBatch> {
+        let samples = self.samples.into_iter().map(Tensor::into_send).collect::<mm_core::Result<_>>()?;
+        Ok(SendSampleBatch { indices: self.indices, samples, failed: self.failed })
     }
 
     /// The samples as one input; `None` when no value could be read.

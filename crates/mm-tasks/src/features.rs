@@ -1,9 +1,11 @@
 //! Features of frozen encoders: computed once, cached on disk, read by the loader's workers.
 
 use crate::{Error, ProgressFn, Result};
-use mm_core::{Device, Encoder, Features, Modality, ProcessContext, Processor, Source, Tensor, no_grad, seed::Rng};
+use mm_core::{
+    Device, Encoder, Features, Modality, ProcessContext, Processor, Source, Tensor, no_grad, parallel_tensors,
+    seed::Rng,
+};
 use mm_data::{CacheKey, TensorCache, collate};
-use rayon::prelude::*;
 use std::{
     collections::HashMap,
     sync::{
@@ -88,7 +90,7 @@ impl FrozenEncoder<'_> {
             let rng = Rng::new(&[key.seed()]);
             self.processor.process(source, &mut ProcessContext { train: *view > 0, rng })
         };
-        let processed: Vec<_> = values.par_iter().map(process).collect();
+        let processed = parallel_tensors(values, process);
         let (mut samples, mut keys) = (Vec::new(), Vec::new());
         for ((source, _, key), sample) in values.iter().zip(processed) {
             match sample {

@@ -2,6 +2,7 @@
 
 use super::{Element, Tensor, torch_error};
 use crate::{DType, Device, Error, Result};
+use std::marker::PhantomData;
 use tch::TchError;
 
 impl Tensor {
@@ -82,12 +83,13 @@ impl Tensor {
         run().map_err(|error| torch_error("to_bytes", &[self], &error))
     }
 
-    /// A tensor of the tch crate, for operations that are not wrapped here.
+    /// A tensor of the tch crate, for operations that are not wrapped here. tch lets its tensors change threads; one that
+    /// shares its values with a tensor here must not.
     pub fn from_tch(tensor: tch::Tensor) -> Self {
-        Self(tensor)
+        Self(tensor, PhantomData)
     }
 
-    /// The tensor of the tch crate.
+    /// The tensor of the tch crate; its clones must stay in this thread.
     pub fn as_tch(&self) -> &tch::Tensor {
         &self.0
     }

@@ -9,7 +9,7 @@ impl Tensor {
     pub fn autograd_grad(&self, inputs: &[&Tensor]) -> Result<Vec<Self>> {
         let raw: Vec<&tch::Tensor> = inputs.iter().map(|t| &t.0).collect();
         match tch::Tensor::f_run_backward(&[&self.0], &raw, true, true) {
-            Ok(gradients) => Ok(gradients.into_iter().map(Self).collect()),
+            Ok(gradients) => Ok(gradients.into_iter().map(Self::from_tch).collect()),
             Err(error) => Err(torch_error("autograd_grad", &[self], &error)),
         }
     }
@@ -82,7 +82,7 @@ impl Tensor {
 
     /// The gradient accumulated by [`Tensor::backward`], if any.
     pub fn grad(&self) -> Option<Self> {
-        self.0.f_grad().ok().filter(tch::Tensor::defined).map(Self)
+        self.0.f_grad().ok().filter(tch::Tensor::defined).map(Self::from_tch)
     }
 
     /// Computes the gradients of this scalar with respect to all tensors that require them.

@@ -7,7 +7,7 @@ impl Tensor {
     /// Splits a dimension into parts of these sizes.
     pub fn split(&self, sizes: &[i64], dim: i64) -> Result<Vec<Self>> {
         match self.0.f_split_with_sizes(sizes, dim) {
-            Ok(parts) => Ok(parts.into_iter().map(Self).collect()),
+            Ok(parts) => Ok(parts.into_iter().map(Self::from_tch).collect()),
             Err(error) => Err(torch_error("split", &[self], &error)),
         }
     }
@@ -15,7 +15,7 @@ impl Tensor {
     /// The `k` largest values along the last dimension in descending order, and their indices.
     pub fn topk(&self, k: i64) -> Result<(Self, Self)> {
         match self.0.f_topk(k, -1, true, true) {
-            Ok((values, indices)) => Ok((Self(values), Self(indices))),
+            Ok((values, indices)) => Ok((Self::from_tch(values), Self::from_tch(indices))),
             Err(error) => Err(torch_error("topk", &[self], &error)),
         }
     }
@@ -24,7 +24,7 @@ impl Tensor {
     pub fn svd(&self) -> Result<(Self, Self, Self)> {
         // `linalg_svd` requires the name of a driver, which the CPU rejects; `svd` returns V instead of Vᵀ.
         match self.0.f_svd(true, true).and_then(|(u, s, v)| Ok((u, s, v.f_transpose(0, 1)?))) {
-            Ok((u, s, v)) => Ok((Self(u), Self(s), Self(v))),
+            Ok((u, s, v)) => Ok((Self::from_tch(u), Self::from_tch(s), Self::from_tch(v))),
             Err(error) => Err(torch_error("svd", &[self], &error)),
         }
     }
@@ -32,7 +32,7 @@ impl Tensor {
     /// Eigenvalues in ascending order and eigenvectors (columns) of a symmetric matrix.
     pub fn eigh(&self) -> Result<(Self, Self)> {
         match self.0.f_linalg_eigh("L") {
-            Ok((values, vectors)) => Ok((Self(values), Self(vectors))),
+            Ok((values, vectors)) => Ok((Self::from_tch(values), Self::from_tch(vectors))),
             Err(error) => Err(torch_error("eigh", &[self], &error)),
         }
     }
@@ -40,7 +40,7 @@ impl Tensor {
     /// The values along a dimension in order, and their indices.
     pub fn sort(&self, dim: i64, descending: bool) -> Result<(Self, Self)> {
         match self.0.f_sort(dim, descending) {
-            Ok((values, indices)) => Ok((Self(values), Self(indices))),
+            Ok((values, indices)) => Ok((Self::from_tch(values), Self::from_tch(indices))),
             Err(error) => Err(torch_error("sort", &[self], &error)),
         }
     }

@@ -7,14 +7,20 @@ mod create;
 mod math;
 mod nn;
 mod ops;
+mod send;
 
 pub use nn::Interpolation;
+pub use send::{SendTensor, parallel_tensors};
 
 use crate::{Error, Result};
-use std::fmt;
+use std::{fmt, marker::PhantomData};
 use tch::TchError;
 
-/// An n-dimensional array on a [`Device`](crate::Device), with automatic differentiation. Clones share the values.
+/// An n-dimensional array on a [`Device`](crate::Device), with automatic differentiation.
+///
+/// Clones and views share the values, and operations whose names end in `_` change them in place for all of these, as
+/// in PyTorch. A tensor, and a model of tensors, therefore stays in the thread that made it; [`Tensor::into_send`]
+/// moves one to another thread.
 ///
 /// ```
 /// use mm_core::Tensor;
@@ -25,11 +31,11 @@ use tch::TchError;
 /// # Ok(())
 /// # }
 /// ```
-pub struct Tensor(pub(crate) tch::Tensor);
+pub struct Tensor(pub(crate) tch::Tensor, PhantomData<*mut ()>);
 
 impl Clone for Tensor {
     fn clone(&self) -> Self {
-        Self(self.0.shallow_clone())
+        Self::from_tch(self.0.shallow_clone())
     }
 }
 
@@ -72,7 +78,7 @@ pub(crate) fn torch_error(op: &'static str, inputs: &[&Tensor], error: &TchError
 #[inline]
 pub(crate) fn wrap(op: &'static str, inputs: &[&Tensor], result: Result<tch::Tensor, TchError>) -> Result<Tensor> {
     match result {
-        Ok(tensor) => Ok(Tensor(tensor)),
+        Ok(tensor) => Ok(Tensor::from_tch(tensor)),
         Err(error) => Err(torch_error(op, inputs, &error)),
     }
 }

@@ -113,7 +113,7 @@ impl Tensor {
             None => self.0.f_cudnn_convolution_relu(kernel, bias, stride, padding, [1, 1], groups),
         }
         .ok()
-        .map(Self)
+        .map(Self::from_tch)
     }
 
     /// Three-dimensional convolution of `[batch, channels, depth, height, width]`, without padding.
@@ -207,7 +207,7 @@ impl Tensor {
     pub fn lstm_cell(&self, hidden: &Tensor, cell: &Tensor, weights: [&Tensor; 4]) -> Result<(Self, Self)> {
         let [input, recurrent, input_bias, recurrent_bias] = weights.map(|w| &w.0);
         match self.0.f_lstm_cell(&[&hidden.0, &cell.0], input, recurrent, Some(input_bias), Some(recurrent_bias)) {
-            Ok((hidden, cell)) => Ok((Self(hidden), Self(cell))),
+            Ok((hidden, cell)) => Ok((Self::from_tch(hidden), Self::from_tch(cell))),
             Err(error) => Err(torch_error("lstm_cell", &[self, hidden, cell], &error)),
         }
     }
@@ -237,7 +237,7 @@ pub(super) fn dropout_mask(shape: &[i64], rate: f64, seed: u64) -> Result<Tensor
             *value = f32::from_bits(scale * u32::from((bits >> shift) & 0xFFFF >= threshold));
         }
     }
-    Ok(Tensor(mask))
+    Ok(Tensor::from_tch(mask))
 }
 
 fn with_second<'a>(first: &'a Tensor, second: Option<&'a Tensor>) -> Vec<&'a Tensor> {

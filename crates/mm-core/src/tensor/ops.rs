@@ -69,6 +69,8 @@ ops! {
     clamp(low: f64, high: f64) [] => |a| a.f_clamp(low, high);
     /// Clamps from below.
     clamp_min(low: f64) [] => |a| a.f_clamp_min(low);
+    /// Clamps from above.
+    clamp_max(high: f64) [] => |a| a.f_clamp_max(high);
     /// Softmax along a dimension.
     softmax(dim: i64) [] => |a| a.f_softmax(dim, None);
     /// Logarithm of the softmax along a dimension.

@@ -3,7 +3,7 @@
 use crate::{Features, Input, Modality, Pooling, Result, Tensor};
 
 /// A layer with one input and one output.
-pub trait Module: Send {
+pub trait Module {
     /// The layer's output; `train` enables dropout and batch statistics.
     ///
     /// # Errors
@@ -12,7 +12,7 @@ pub trait Module: Send {
 }
 
 /// Input of one modality → [`Features`].
-pub trait Encoder: Send {
+pub trait Encoder {
     /// Features `[batch, length, dim]`.
     ///
     /// # Errors

@@ -23,7 +23,7 @@ pub struct ReasonerOutput {
 }
 
 /// A network that answers a query in one modality from the others.
-pub trait Reasoner: Send {
+pub trait Reasoner {
     /// Features of the answer, from the modalities that each row has.
     ///
     /// # Errors

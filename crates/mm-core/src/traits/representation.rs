@@ -44,7 +44,7 @@ impl InputSet {
 }
 
 /// A model that learns a representation of one or several modalities from the data itself.
-pub trait RepresentationLearner: Send {
+pub trait RepresentationLearner {
     /// The loss of a batch; none when no row of it can be used.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 mod batch;
 mod config;
 mod plan;
+mod send;
 mod worker;
 
 pub use batch::{Batch, ModalityBatch, collate};
@@ -17,6 +18,7 @@ use crate::{Dataset, Error, Result};
 use mm_core::{Modality, Processor};
 use plan::EpochPlanner;
 use rayon::prelude::*;
+use send::SendBatch;
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError, mpsc},
@@ -159,8 +161,8 @@ impl Loader {
             let plan = shared.planner.plan(shared.dataset.as_ref(), epoch);
             let indices: Vec<usize> = (first..plan.len()).collect();
             for chunk in indices.chunks(at_once) {
-                let batches: Vec<Result<Batch>> =
-                    shared.pool.install(|| chunk.par_iter().map(|n| shared.load_batch(epoch, *n, &plan[*n])).collect());
+                let load = |n: &usize| Ok(shared.load_batch(epoch, *n, &plan[*n])?.into_send()?);
+                let batches: Vec<Result<SendBatch>> = shared.pool.install(|| chunk.par_iter().map(load).collect());
                 for batch in batches {
                     let stop = batch.is_err();
                     // The receiver is dropped when the epoch is.
@@ -185,7 +187,7 @@ impl Loader {
 
 /// Iterates over the batches of one epoch, which a thread prepares ahead.
 pub struct Epoch {
-    receiver: Option<mpsc::Receiver<Result<Batch>>>,
+    receiver: Option<mpsc::Receiver<Result<SendBatch>>>,
     worker: Option<JoinHandle<()>>,
     spawn_error: Option<Error>,
 }
@@ -198,7 +200,7 @@ impl Iterator for Epoch {
             return Some(Err(error));
         }
         if let Ok(batch) = self.receiver.as_ref()?.recv() {
-            Some(batch)
+            Some(batch.map(Batch::from))
         } else {
             self.receiver = None;
             // The channel is closed: the epoch is over, or the thread panicked.

@@ -6,7 +6,7 @@ use super::{
     plan::EpochPlanner,
 };
 use crate::{Dataset, Error, Result};
-use mm_core::{Modality, ProcessContext, Processor, Source, Tensor, seed::Rng};
+use mm_core::{Modality, ProcessContext, Processor, SendTensor, Source, Tensor, seed::Rng};
 use rayon::prelude::*;
 use serde::Serialize;
 use std::{
@@ -35,7 +35,7 @@ impl fmt::Display for FailedSample {
 }
 
 /// Each modality of a sample with the index of the value that was taken.
-type Sample<'a> = Vec<(&'a Modality, Tensor, usize)>;
+type Sample<'a> = Vec<(&'a Modality, SendTensor, usize)>;
 
 /// What all worker threads share.
 pub(super) struct Shared {
@@ -61,7 +61,7 @@ impl Shared {
             let Some(sample) = sample? else { continue };
             for (modality, tensor, source_index) in sample {
                 let column = columns.entry(modality).or_default();
-                column.0.push(tensor);
+                column.0.push(tensor.into());
                 column.1.push(batch.rows.len());
                 column.2.push(source_index);
             }
@@ -88,7 +88,8 @@ impl Shared {
             let always_first = !self.train || self.config.always_first_source.iter().any(|m| m == modality.name());
             let source_index = if always_first { 0 } else { rng.below(sources.len()) };
             let mut context = ProcessContext { train: self.train, rng };
-            match process_catching_panics(processor.as_ref(), &sources[source_index], &mut context) {
+            let processed = process_catching_panics(processor.as_ref(), &sources[source_index], &mut context);
+            match processed.and_then(Tensor::into_send) {
                 Ok(tensor) => sample.push((modality, tensor, source_index)),
                 Err(error) => return self.record_failure(row, modality, &error).map(|()| None),
             }

@@ -10,14 +10,13 @@ use crate::{
     Error, Result,
     generate::{GenerationConfig, GrammarConstraint, OutputConstraint},
 };
-use mm_core::{DType, LoraConfig, Modality, Params, ProcessContext, Processor, Source, Tensor, no_grad};
+use mm_core::{DType, LoraConfig, Modality, Params, ProcessContext, Processor, Source, Tensor, no_grad, parallel_tensors};
 use mm_data::process_catching_panics;
 use mm_repr::{
     LoadOptions, ModelPaths,
     family::{FineTuneOptions, Loaded, labels, load_for_fine_tuning, num_labels},
     read_json,
 };
-use rayon::prelude::*;
 use serde_json::Value;
 use std::{cell::RefCell, path::Path, sync::Arc};
 
@@ -254,7 +253,7 @@ impl Pipeline {
 }
 
 fn process(processor: &Arc<dyn Processor>, sources: &[Source]) -> Vec<mm_core::Result<Tensor>> {
-    sources.par_iter().map(|s| process_catching_panics(processor.as_ref(), s, &mut ProcessContext::eval())).collect()
+    parallel_tensors(sources, |s| process_catching_panics(processor.as_ref(), s, &mut ProcessContext::eval()))
 }
 
 /// Writes the labels into a checkpoint's config, as transformers does.

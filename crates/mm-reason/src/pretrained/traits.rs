@@ -25,7 +25,7 @@ pub(super) struct PretrainedFamily {
 
 /// A model that encodes images, video or audio and turns requests into prompts. What it can do with them, it returns as
 /// one of the other traits.
-pub(super) trait MediaEncoder: Send {
+pub(super) trait MediaEncoder {
     /// The processor of a modality; none where the model does not take it.
     fn processor(&self, modality: &Modality) -> Option<&Arc<dyn Processor>>;
 

@@ -60,7 +60,7 @@ pub struct NetworkOutput {
 }
 
 /// A network that answers a query about a context.
-pub trait ReasoningNetwork: Send {
+pub trait ReasoningNetwork {
     /// Computes the answer.
     fn forward(&self, input: &ReasonerInput) -> mm_core::Result<NetworkOutput>;
 }

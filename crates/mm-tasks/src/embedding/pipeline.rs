@@ -55,7 +55,7 @@ impl Pipeline<'_> {
             scope.spawn(move || {
                 for batch in to_decode {
                     // The receiver is dropped when the work ends early.
-                    if sender.send(decode(manifest, all, batch, processors)).is_err() {
+                    if sender.send(decode(manifest, all, batch, processors).into_send()).is_err() {
                         return;
                     }
                 }
@@ -65,7 +65,7 @@ impl Pipeline<'_> {
                     return Ok(true);
                 }
                 let ended = |_| Error::Config("the decoding thread ended before its work was done".into());
-                let decoded = receiver.recv().map_err(ended)?;
+                let decoded = receiver.recv().map_err(ended)??.into();
                 save(batch, self.embed(batch, decoded)?)?;
             }
             Ok(false)
