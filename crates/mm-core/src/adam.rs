@@ -3,6 +3,11 @@
 
 use crate::{DType, Device, Result, Tensor};
 use rayon::prelude::*;
+use torch_sys::C_tensor;
+
+unsafe extern "C" {
+    fn mm_bump_version(tensor: *const C_tensor);
+}
 
 /// Hyper-parameters of one step of Adam or, with weight decay, `AdamW`.
 ///
@@ -81,8 +86,8 @@ impl Tensor {
             }
         };
         let count = self.0.numel();
-        // SAFETY: four contiguous float32 tensors of this many values in the CPU's memory, which outlive the borrows
-        // and do not overlap; nothing else reads or writes weights and means during an optimizer step.
+        // SAFETY: four contiguous float32 tensors of this many values in the CPU's memory, which outlive the borrows and
+        // do not overlap. Other tensors may share their memory, but stay in this thread, which is busy here.
         let (w, g, m, v) = unsafe {
             let new = |t: &Tensor| std::slice::from_raw_parts_mut(t.0.data_ptr().cast::<f32>(), count);
             (new(self), &*new(gradient), new(exp_avg), new(exp_avg_sq))
@@ -94,6 +99,10 @@ impl Tensor {
             let means = m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK));
             parts.zip(means).for_each(|((w, g), (m, v))| one(w, g, m, v));
         }
+        for changed in [self, exp_avg, exp_avg_sq] {
+            // SAFETY: a counter of a live tensor.
+            unsafe { mm_bump_version(changed.0.as_ptr()) };
+        }
         Ok(())
     }
 }
@@ -101,6 +110,23 @@ impl Tensor {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_step_counts_as_a_change_in_place() {
+        use crate::{Module, nn::Linear, no_grad};
+        // A layer that was evaluated keeps its weight in oneDNN's layout until the weight changes.
+        let weight = Tensor::ones(&[8, 8], DType::F32, Device::Cpu).unwrap().set_requires_grad(true).unwrap();
+        let layer = Linear::from_parts(weight.clone(), None);
+        let x = Tensor::ones(&[128, 8], DType::F32, Device::Cpu).unwrap();
+        let output = || no_grad(|| layer.forward(&x, false)).unwrap().max().unwrap().to_f64().unwrap();
+        assert_eq!(output(), 8.0);
+        let (gradient, mean) =
+            (weight.ones_like().unwrap().detach().unwrap(), || weight.detach().unwrap().zeros_like());
+        let version = weight.version().unwrap();
+        weight.adam_(&gradient, &mean().unwrap(), &mean().unwrap(), &AdamStep::new(0.5, 1)).unwrap();
+        assert!(weight.version().unwrap() > version);
+        assert!((output() - 4.0).abs() < 1e-4, "{}", output());
+    }
 
     /// The optimizer's test in mm-train compares with PyTorch.
     #[test]

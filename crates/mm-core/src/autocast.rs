@@ -6,9 +6,17 @@
 use crate::Device;
 use std::cell::Cell;
 
+/// libtorch's switches of one kind of device, in this thread.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct State {
+    enabled: bool,
+    dtype: i8,
+}
+
 unsafe extern "C" {
-    fn mm_autocast_enter(cuda: bool);
-    fn mm_autocast_leave(cuda: bool);
+    fn mm_autocast_enter(cuda: bool) -> State;
+    fn mm_autocast_leave(cuda: bool, before: State);
 }
 
 thread_local!(static DEPTH: Cell<u32> = const { Cell::new(0) });
@@ -18,26 +26,28 @@ pub(crate) fn is_enabled() -> bool {
     DEPTH.get() > 0
 }
 
-/// Runs `body` with matrix products and convolutions in bfloat16 on this device.
+/// Runs `body` with matrix products and convolutions in bfloat16 on this device. Calls may be nested, also for different
+/// devices.
 pub fn autocast<T>(device: Device, body: impl FnOnce() -> T) -> T {
     let cuda = device != Device::Cpu;
     // SAFETY: sets variables of this thread.
-    unsafe { mm_autocast_enter(cuda) };
+    let before = unsafe { mm_autocast_enter(cuda) };
     DEPTH.set(DEPTH.get() + 1);
     // Leaves autocast even if `body` panics.
-    let _leave = Leave { cuda };
+    let _leave = Leave { cuda, before };
     body()
 }
 
 struct Leave {
     cuda: bool,
+    before: State,
 }
 
 impl Drop for Leave {
     fn drop(&mut self) {
         DEPTH.set(DEPTH.get() - 1);
         // SAFETY: sets variables of this thread.
-        unsafe { mm_autocast_leave(self.cuda) };
+        unsafe { mm_autocast_leave(self.cuda, self.before) };
     }
 }
 
@@ -54,5 +64,21 @@ mod tests {
         product.max().unwrap().backward().unwrap();
         assert_eq!(a.grad().unwrap().dtype().unwrap(), DType::F32);
         assert_eq!(a.matmul(&a).unwrap().dtype().unwrap(), DType::F32);
+    }
+
+    #[test]
+    fn leaving_restores_each_device() {
+        let a = Tensor::randn(&[8, 8], DType::F32, Device::Cpu).unwrap();
+        let dtype = || a.matmul(&a).unwrap().dtype().unwrap();
+        // The switch of another kind of device can be set without one.
+        let (inside, between, outside) = autocast(Device::Cuda(0), || {
+            let inside = autocast(Device::Cpu, || autocast(Device::Cuda(0), dtype));
+            let between = dtype();
+            (inside, between, autocast(Device::Cpu, || (autocast(Device::Cpu, dtype), dtype())))
+        });
+        assert_eq!((inside, between), (DType::BF16, DType::F32));
+        assert_eq!((outside, dtype()), ((DType::BF16, DType::BF16), DType::F32));
+        // SAFETY: reads a variable of this thread.
+        assert_eq!(unsafe { torch_sys::at_autocast_is_enabled() }, 0);
     }
 }

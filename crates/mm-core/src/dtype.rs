@@ -59,6 +59,22 @@ impl DType {
         })
     }
 
+    /// Its number in libtorch (`c10/core/ScalarType.h`).
+    pub(crate) fn scalar_type(self) -> i8 {
+        match self {
+            Self::U8 => 0,
+            Self::I8 => 1,
+            Self::I16 => 2,
+            Self::I32 => 3,
+            Self::I64 => 4,
+            Self::F16 => 5,
+            Self::F32 => 6,
+            Self::F64 => 7,
+            Self::Bool => 11,
+            Self::BF16 => 15,
+        }
+    }
+
     /// Bytes per element.
     pub fn size(self) -> usize {
         match self {
@@ -87,5 +103,27 @@ impl FromStr for DType {
             "i64" | "int64" => Self::I64,
             other => return Err(Error::unknown("dtype", other, ["f32", "f64", "f16", "bf16", "i64"])),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Device, Tensor};
+
+    /// Each type by its number: bytes that are read as that type are what was written.
+    #[test]
+    fn numbers_of_types_are_those_of_libtorch() {
+        use DType::{BF16, Bool, F16, F32, F64, I8, I16, I32, I64, U8};
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("types.safetensors");
+        let types = [F32, F64, F16, BF16, I64, I32, I16, I8, U8, Bool];
+        let ones = types.map(|t| (format!("{t:?}"), Tensor::ones(&[8], t, Device::Cpu).unwrap()));
+        crate::checkpoint::save(&path, &ones, &[]).unwrap();
+        let checkpoint = crate::Checkpoint::open(&path).unwrap();
+        for dtype in types {
+            let view = checkpoint.view(&format!("{dtype:?}")).unwrap();
+            assert_eq!((view.dtype().unwrap(), view.to_vec::<f64>().unwrap()), (dtype, vec![1.0; 8]));
+        }
     }
 }

@@ -3,12 +3,12 @@
 //!
 //! *QLoRA: Efficient Finetuning of Quantized LLMs* (Dettmers et al., 2023), <https://arxiv.org/abs/2305.14314>.
 
-use crate::{DType, Device, Error, Result, Tensor, tensor::wrap};
-use rayon::prelude::*;
-use std::{
-    ffi::{CStr, c_char},
-    ptr::null_mut,
+use crate::{
+    DType, Device, Error, Result, Tensor,
+    tensor::{create::owned, wrap},
 };
+use rayon::prelude::*;
+use std::{ffi::c_char, ptr::null_mut};
 use torch_sys::C_tensor;
 
 /// Values that share a scale; the same constant is in `shim.cpp`.
@@ -44,7 +44,6 @@ unsafe extern "C" {
         columns: i64,
         error: *mut *mut c_char,
     ) -> *mut C_tensor;
-    fn mm_free_error(error: *mut c_char);
 }
 
 /// A matrix `[rows, columns]` in four bits per value.
@@ -104,15 +103,9 @@ impl Nf4 {
         // SAFETY: the pointers are those of tensors that outlive the call; the result is a new tensor, or an error text
         // that is freed here.
         let result = unsafe {
-            let (x, error) = (x.0.as_ptr(), &raw mut error);
-            let tensor = mm_nf4_linear(x, packed, scales, codebook, self.rows, self.columns, error);
-            if (*error).is_null() {
-                Ok(tch::Tensor::from_ptr(tensor))
-            } else {
-                let text = CStr::from_ptr(*error).to_string_lossy().into_owned();
-                mm_free_error(*error);
-                Err(tch::TchError::Torch(text))
-            }
+            let x = x.0.as_ptr();
+            let tensor = mm_nf4_linear(x, packed, scales, codebook, self.rows, self.columns, &raw mut error);
+            owned(tensor, error)
         };
         wrap("nf4_linear", &[x], result)
     }

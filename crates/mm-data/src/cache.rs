@@ -1,7 +1,7 @@
 //! A cache of tensors on disk.
 
 use crate::{Error, Result};
-use mm_core::{Checkpoint, ProcessContext, Processor, Source, Tensor};
+use mm_core::{Checkpoint, ProcessContext, Processor, Source, Tensor, checkpoint::shared_tempfile};
 use std::{
     io::Write,
     path::{Path, PathBuf},
@@ -80,7 +80,7 @@ impl TensorCache {
         let folder = path.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
         let bad = |e: std::io::Error| Error::file(&path, format!("could not be written: {e}"));
-        let mut file = tempfile::Builder::new().suffix(".partial").tempfile_in(folder).map_err(bad)?;
+        let mut file = shared_tempfile(folder, &path).map_err(bad)?;
         file.write_all(&to_safetensors(tensor)?).map_err(bad)?;
         file.persist(&path).map_err(|e| bad(e.error))?;
         Ok(())

@@ -1,13 +1,13 @@
 //! Where a tensor's values are stored.
 
+use super::mmap::MappedFile;
 use crate::DType;
-use memmap2::MmapMut;
 use std::sync::Arc;
 
 /// Position, shape and type of one tensor in a mapped file.
 #[derive(Clone)]
 pub(super) struct Location {
-    pub(super) map: Arc<MmapMut>,
+    pub(super) file: Arc<MappedFile>,
     /// First byte in the file.
     pub(super) start: usize,
     /// Number of bytes from there that the tensor may use.

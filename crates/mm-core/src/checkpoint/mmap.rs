@@ -1,24 +1,126 @@
 //! Memory-mapped files that tensors are views of.
 
 use crate::{DType, Error, Result, Tensor};
-use memmap2::{MmapMut, MmapOptions};
+use memmap2::{Mmap, MmapMut, MmapOptions};
 use std::{
+    collections::BTreeMap,
+    ffi::c_void,
     fs::File,
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
+    ops::Deref,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
 };
 
-/// Keeps a file mapped as long as the program runs.
-pub(super) fn retain(map: &Arc<MmapMut>) {
-    let mut retained = RETAINED.lock().unwrap_or_else(PoisonError::into_inner);
-    if !retained.iter().any(|m| Arc::ptr_eq(m, map)) {
-        retained.push(map.clone());
+/// A file that is read by position, and mapped where its structure is parsed.
+///
+/// Values are copied by reading, so that a file that was shortened meanwhile is an error. The mapping serves parsing and
+/// the arrays of a pickle; its bytes are undefined if another program changes the file in place, which [`Self::check`]
+/// notices afterwards. mm itself replaces files by renaming, which leaves a mapped one as it is.
+pub(super) struct MappedFile {
+    path: PathBuf,
+    file: File,
+    map: Mmap,
+    modified: Option<SystemTime>,
+}
+
+impl std::fmt::Debug for MappedFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({} bytes)", self.path.display(), self.map.len())
     }
 }
 
-/// Files with tensors that are views of them stay mapped as long as the program runs, so that no tensor outlives its
-/// file. Clean pages of a mapped file cost no memory that the system could not reclaim.
-static RETAINED: Mutex<Vec<Arc<MmapMut>>> = Mutex::new(Vec::new());
+impl Deref for MappedFile {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.map
+    }
+}
+
+impl MappedFile {
+    /// Opens and maps a file.
+    ///
+    /// # Errors
+    /// If it cannot be read or is empty.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let failed = |e: std::io::Error| Error::file(path, e);
+        let file = File::open(path).map_err(failed)?;
+        let metadata = file.metadata().map_err(failed)?;
+        if metadata.len() == 0 {
+            return Err(Error::file(path, "the file is empty; download it again"));
+        }
+        // SAFETY: see the type's documentation.
+        let map = unsafe { MmapOptions::new().map(&file) }.map_err(failed)?;
+        Ok(Self { path: path.to_owned(), file, map, modified: metadata.modified().ok() })
+    }
+
+    /// An error if the file has changed since it was opened.
+    pub(super) fn check(&self) -> Result<()> {
+        let now = self.file.metadata().map_err(|e| Error::file(&self.path, e))?;
+        if now.len() == self.map.len() as u64 && now.modified().ok() == self.modified {
+            return Ok(());
+        }
+        let reason =
+            "the file was changed in place while it was in use; load it again, and replace such files by renaming";
+        Err(Error::file(&self.path, reason))
+    }
+
+    /// Reads bytes from a position into `to`.
+    pub(super) fn read(&self, start: usize, to: &mut [u8]) -> Result<()> {
+        self.check()?;
+        #[cfg(unix)]
+        return std::os::unix::fs::FileExt::read_exact_at(&self.file, to, start as u64)
+            .map_err(|e| Error::file(&self.path, e));
+        #[cfg(not(unix))]
+        {
+            to.copy_from_slice(&self.map[start..start + to.len()]);
+            Ok(())
+        }
+    }
+
+    /// A tensor over bytes of the file that are aligned for its type, in a mapping of its own that ends with the tensor;
+    /// none where the system cannot map them. Writing to the tensor changes a page of this process, never the file.
+    pub(super) fn view(&self, start: usize, bytes: usize, shape: &[i64], dtype: DType) -> Result<Option<Tensor>> {
+        self.check()?;
+        // SAFETY: a private mapping that only the tensor refers to. Pages that were not written to show a later change
+        // of the file in place, which the documentation of `Checkpoint::view` rules out.
+        let map = unsafe { MmapOptions::new().offset(start as u64).len(bytes).map_copy(&self.file) };
+        let Ok(mut map) = map else { return Ok(None) };
+        let memory = map.as_mut_ptr();
+        if !(memory as usize).is_multiple_of(dtype.size()) {
+            return Ok(None);
+        }
+        views().insert(memory as usize, bytes);
+        let context = Box::into_raw(Box::new(View { map })).cast::<c_void>();
+        // SAFETY: the mapping holds that many values, aligned and writable, until the tensor calls `drop_view`.
+        unsafe { Tensor::from_memory(memory, shape, dtype, context, drop_view) }.map(Some)
+    }
+}
+
+/// The mapping of one tensor.
+struct View {
+    map: MmapMut,
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        views().remove(&(self.map.as_ptr() as usize));
+    }
+}
+
+/// Ends a mapping when the last tensor that refers to it is dropped.
+unsafe extern "C" fn drop_view(context: *mut c_void) {
+    // SAFETY: made by `Box::into_raw` in `MappedFile::view`; libtorch calls this once.
+    drop(unsafe { Box::from_raw(context.cast::<View>()) });
+}
+
+/// Start and length in bytes of the mappings of tensors.
+static VIEWS: Mutex<BTreeMap<usize, usize>> = Mutex::new(BTreeMap::new());
+
+fn views() -> MutexGuard<'static, BTreeMap<usize, usize>> {
+    VIEWS.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Releases the memory of a tensor that is a view of a mapped file and will hardly be read again (its values were
 /// packed elsewhere); if it is, they are read from the file. Modified values are kept.
@@ -27,9 +129,9 @@ pub(crate) fn release(tensor: &Tensor) {
     {
         let start = tensor.0.data_ptr() as usize;
         let end = start + tensor.numel() * tensor.dtype().map_or(0, DType::size);
-        let retained = RETAINED.lock().unwrap_or_else(PoisonError::into_inner);
-        let within = |map: &Arc<MmapMut>| (map.as_ptr() as usize..=map.as_ptr() as usize + map.len()).contains(&end);
-        let mapped = retained.iter().any(|map| map.as_ptr() as usize <= start && within(map));
+        // Locked until the end, so that the mapping stays.
+        let views = views();
+        let mapped = views.range(..=start).next_back().is_some_and(|(first, bytes)| end <= first + bytes);
         // Whole pages that belong to this tensor only.
         let (from, to) = (start.next_multiple_of(PAGE), end / PAGE * PAGE);
         if mapped && from < to {
@@ -39,7 +141,7 @@ pub(crate) fn release(tensor: &Tensor) {
             let advice = if is_unmodified(from, to) { libc::MADV_DONTNEED } else { libc::MADV_PAGEOUT };
             // SAFETY: the memory stays mapped, and its contents do not change, since only pages that equal the file's
             // are dropped.
-            unsafe { libc::madvise(from as *mut libc::c_void, to - from, advice) };
+            unsafe { libc::madvise(from as *mut c_void, to - from, advice) };
         }
     }
     #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
@@ -70,17 +172,6 @@ fn is_unmodified(from: usize, to: usize) -> bool {
     read.is_ok() && entries.chunks_exact(8).all(unmodified)
 }
 
-/// Maps a file into memory, copy-on-write.
-pub(super) fn map_file(file: &Path) -> Result<MmapMut> {
-    let handle = File::open(file).map_err(|e| Error::file(file, e))?;
-    if handle.metadata().map_err(|e| Error::file(file, e))?.len() == 0 {
-        return Err(Error::file(file, "the file is empty; download it again"));
-    }
-    // Copy on write: writing to a view changes a page of this process, never the file.
-    // SAFETY: mm replaces files by renaming and never truncates one that is mapped.
-    unsafe { MmapOptions::new().map_copy(&handle) }.map_err(|e| Error::file(file, e))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,6 +180,50 @@ mod tests {
         checkpoint::{release, save},
         no_grad,
     };
+
+    fn write(path: &Path, value: f64) {
+        let tensor = Tensor::full(&[64, 1024], value, DType::F32, Device::Cpu).unwrap();
+        save(path, &[("w".into(), tensor)], &[]).unwrap();
+    }
+
+    #[test]
+    fn a_mapping_is_of_one_tensor_and_ends_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("model.safetensors");
+        write(&file, 1.0);
+        let checkpoint = Checkpoint::open(&file).unwrap();
+        let [one, other] = [(); 2].map(|()| checkpoint.view("w").unwrap());
+        let addresses = [&one, &other].map(|t| t.0.data_ptr() as usize);
+        assert!(addresses.iter().all(|address| views().contains_key(address)));
+        one.mul_scalar_(5.0).unwrap();
+        for untouched in [other, checkpoint.get("w").unwrap()] {
+            assert_eq!(untouched.max().unwrap().to_f64().unwrap(), 1.0);
+        }
+        // The checkpoint may be dropped before its views, and a part of a view after it.
+        drop(checkpoint);
+        let part = one.narrow(0, 3, 1).unwrap();
+        drop(one);
+        assert_eq!(part.min().unwrap().to_f64().unwrap(), 5.0);
+        drop(part);
+        assert!(addresses.iter().all(|address| !views().contains_key(address)));
+    }
+
+    #[test]
+    fn files_that_are_replaced_stay_readable_and_changed_ones_are_errors() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("model.safetensors");
+        write(&file, 1.0);
+        let checkpoint = Checkpoint::open(&file).unwrap();
+        write(&file, 2.0);
+        for read in [checkpoint.get("w"), checkpoint.view("w")] {
+            assert_eq!(read.unwrap().max().unwrap().to_f64().unwrap(), 1.0);
+        }
+        let checkpoint = Checkpoint::open(&file).unwrap();
+        File::options().write(true).open(&file).unwrap().set_len(5000).unwrap();
+        for read in [checkpoint.get("w"), checkpoint.view("w")] {
+            assert!(read.unwrap_err().to_string().contains("changed in place"));
+        }
+    }
 
     #[test]
     fn modifications_of_a_view_survive_its_release() {

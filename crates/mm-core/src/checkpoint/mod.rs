@@ -12,11 +12,11 @@ mod save;
 
 pub(crate) use mmap::release;
 pub use pickle::{Array, Object, read_pickle};
-pub use save::{save, save_sharded, write_atomic};
+pub use save::{save, save_sharded, shared_tempfile, write_atomic};
 
 use crate::{DType, Error, Result, Tensor};
 use location::Location;
-use memmap2::MmapMut;
+use mmap::MappedFile;
 use std::{
     collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
@@ -53,7 +53,7 @@ impl Checkpoint {
         if name.ends_with(".index.json") {
             return open_sharded(&file);
         }
-        let map = Arc::new(mmap::map_file(&file)?);
+        let map = Arc::new(MappedFile::open(&file)?);
         let (tensors, metadata) = if is_pickle(&name, &map) {
             (pickle::read_tensors(&file, &map)?, BTreeMap::new())
         } else {
@@ -90,7 +90,7 @@ impl Checkpoint {
     /// A tensor by name, on the CPU, as it is stored (with the changes of an adapter).
     ///
     /// # Errors
-    /// If there is no tensor of this name.
+    /// If there is no tensor of this name, or if the file has changed since it was opened.
     pub fn get(&self, name: &str) -> Result<Tensor> {
         let stored = self.read(name)?;
         match &self.overlay {
@@ -99,21 +99,21 @@ impl Checkpoint {
         }
     }
 
-    /// A tensor by name as a view of the mapped file, where it is stored contiguously and aligned; a copy otherwise.
-    /// The file stays mapped as long as the program runs.
+    /// A tensor by name as a view of the mapped file, where it is stored contiguously and aligned; a copy otherwise. It
+    /// may be changed in place, which changes neither the file nor other views. The file must not be changed in place
+    /// while the tensor lives: values that were not read yet would change with it, or end the process where the file
+    /// was shortened. To replace it by renaming another over it, as mm does, is safe.
     ///
     /// # Errors
-    /// If there is no tensor of this name.
+    /// If there is no tensor of this name, or if the file has changed since it was opened.
     pub fn view(&self, name: &str) -> Result<Tensor> {
         let location = self.location(name)?;
-        let aligned = (location.map.as_ptr() as usize + location.start).is_multiple_of(location.dtype.size());
         let changed = self.overlay.as_ref().is_some_and(|o| o.changes(name));
-        if changed || location.strides.is_some() || !aligned || location.bytes == 0 {
+        if changed || location.strides.is_some() || location.bytes == 0 {
             return self.get(name);
         }
-        mmap::retain(&location.map);
-        // SAFETY: the bytes lie within the mapping, which is kept as long as the program runs and is private to it.
-        unsafe { Tensor::from_memory(location.map.as_ptr().add(location.start), &location.shape, location.dtype) }
+        let view = location.file.view(location.start, location.bytes, &location.shape, location.dtype)?;
+        view.map_or_else(|| self.get(name), Ok)
     }
 
     /// The checkpoint with changes applied to its tensors as they are read.
@@ -134,11 +134,11 @@ impl Checkpoint {
 
     fn read(&self, name: &str) -> Result<Tensor> {
         let location = self.location(name)?;
-        let bytes = &location.map[location.start..location.start + location.bytes];
-        let Some(strides) = &location.strides else {
-            return Tensor::from_bytes(bytes, &location.shape, location.dtype);
+        let read = |shape: &[i64]| {
+            Tensor::from_reader(shape, location.dtype, |bytes| location.file.read(location.start, bytes))
         };
-        let flat = Tensor::from_bytes(bytes, &[(location.bytes / location.dtype.size()) as i64], location.dtype)?;
+        let Some(strides) = &location.strides else { return read(&location.shape) };
+        let flat = read(&[(location.bytes / location.dtype.size()) as i64])?;
         let strided = flat.as_tch().f_as_strided(&location.shape, strides, 0);
         let strided = strided.map_err(|e| Error::file(&self.path, format!("{name}: {e}")))?;
         Tensor::from_tch(strided).contiguous()
@@ -146,7 +146,7 @@ impl Checkpoint {
 }
 
 /// Whether a file is a pickle, by its contents rather than its name.
-fn is_pickle(name: &str, map: &MmapMut) -> bool {
+fn is_pickle(name: &str, map: &[u8]) -> bool {
     // Safetensors starts with a length and JSON, a zip archive with "PK", a pickle with its protocol opcode. A length
     // of 640 starts with the same two bytes as a pickle, so JSON is looked for first.
     if map.get(8) == Some(&b'{') {

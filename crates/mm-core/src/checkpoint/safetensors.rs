@@ -1,15 +1,14 @@
 //! Reading safetensors files.
 
-use super::location::Location;
+use super::{location::Location, mmap::MappedFile};
 use crate::{DType, Error, Result};
-use memmap2::MmapMut;
 use safetensors::{Dtype as StDtype, SafeTensors};
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 type Contents = (BTreeMap<String, Location>, BTreeMap<String, String>);
 
 /// Names, positions and metadata of the tensors in a safetensors file.
-pub(super) fn read(file: &Path, map: &Arc<MmapMut>) -> Result<Contents> {
+pub(super) fn read(file: &Path, map: &Arc<MappedFile>) -> Result<Contents> {
     let bad = |reason: String| {
         Error::file(file, format!("not a complete safetensors file: {reason}; download or save it again"))
     };
@@ -34,7 +33,7 @@ pub(super) fn read(file: &Path, map: &Arc<MmapMut>) -> Result<Contents> {
         let shape = view.shape().iter().map(|s| *s as i64).collect();
         tensors.insert(
             name.to_owned(),
-            Location { map: map.clone(), start, bytes: view.data().len(), shape, strides: None, dtype },
+            Location { file: map.clone(), start, bytes: view.data().len(), shape, strides: None, dtype },
         );
     }
     let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();

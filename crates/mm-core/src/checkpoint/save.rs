@@ -4,26 +4,36 @@ use crate::{DType, Error, Result, Tensor};
 use safetensors::{Dtype as StDtype, View};
 use std::{
     borrow::Cow,
+    cell::RefCell,
     collections::{BTreeMap, HashMap},
     fs::File,
     path::Path,
 };
 
-struct TensorView<'a>(&'a Tensor, StDtype, Vec<usize>);
+struct TensorView<'a> {
+    tensor: &'a Tensor,
+    dtype: StDtype,
+    shape: Vec<usize>,
+    /// Why its values could not be read: a view cannot return an error.
+    error: RefCell<Option<Error>>,
+}
 
 impl View for &TensorView<'_> {
     fn dtype(&self) -> StDtype {
-        self.1
+        self.dtype
     }
     fn shape(&self) -> &[usize] {
-        &self.2
+        &self.shape
     }
     fn data(&self) -> Cow<'_, [u8]> {
-        // `save` has checked that the type has bytes.
-        Cow::Owned(self.0.to_bytes().unwrap_or_default())
+        let bytes = self.tensor.to_bytes().unwrap_or_else(|error| {
+            self.error.replace(Some(error));
+            Vec::new()
+        });
+        Cow::Owned(bytes)
     }
     fn data_len(&self) -> usize {
-        self.2.iter().product::<usize>() * (self.1.bitsize() / 8)
+        self.shape.iter().product::<usize>() * (self.dtype.bitsize() / 8)
     }
 }
 
@@ -48,13 +58,16 @@ pub fn save(path: &Path, tensors: &[(String, Tensor)], metadata: &[(&str, String
             DType::Bool => StDtype::BOOL,
         };
         let shape = tensor.shape().iter().map(|s| usize::try_from(*s).unwrap_or(0)).collect();
-        views.push((name.as_str(), TensorView(tensor, dtype, shape)));
+        views.push((name.as_str(), TensorView { tensor, dtype, shape, error: RefCell::default() }));
     }
     let metadata: HashMap<String, String> = metadata.iter().map(|(k, v)| ((*k).to_owned(), v.clone())).collect();
     let metadata = (!metadata.is_empty()).then_some(metadata);
     replace_file(path, |temporary| {
-        safetensors::serialize_to_file(views.iter().map(|(n, s)| (*n, s)), metadata, temporary)
-            .map_err(|e| e.to_string())
+        let written = safetensors::serialize_to_file(views.iter().map(|(n, s)| (*n, s)), metadata, temporary);
+        match views.iter().find_map(|(name, view)| Some((name, view.error.take()?))) {
+            Some((name, error)) => Err(format!("the values of {name} cannot be read: {error}")),
+            None => written.map_err(|e| e.to_string()),
+        }
     })
 }
 
@@ -99,18 +112,78 @@ pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     replace_file(path, |temporary| std::fs::write(temporary, bytes).map_err(|e| e.to_string()))
 }
 
+/// A temporary file in `folder` that is to become `path`, with the permissions that a file made in place would have:
+/// those of the file that it replaces, else what the process's umask leaves. (tempfile's own are the owner's only.)
+///
+/// # Errors
+/// If it cannot be made.
+pub fn shared_tempfile(folder: &Path, path: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".mm-").suffix(".partial");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+        let file = builder.tempfile_in(folder)?;
+        if let Ok(replaced) = std::fs::metadata(path).map(|m| m.permissions()) {
+            // Not the owner of the file: the umask's permissions stay.
+            let _ = file.as_file().set_permissions(replaced);
+        }
+        Ok(file)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = path;
+        builder.tempfile_in(folder)
+    }
+}
+
 fn replace_file(path: &Path, write: impl FnOnce(&Path) -> Result<(), String>) -> Result<()> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let failed = |e: String| Error::file(path, format!("cannot be written: {e}; the previous file is unchanged"));
-    let temporary = tempfile::Builder::new()
-        .prefix(".mm-")
-        .suffix(".partial")
-        .tempfile_in(folder)
-        .map_err(|e| failed(e.to_string()))?;
+    let temporary = shared_tempfile(folder, path).map_err(|e| failed(e.to_string()))?;
     write(temporary.path()).map_err(failed)?;
     File::open(temporary.path()).and_then(|f| f.sync_all()).map_err(|e| failed(e.to_string()))?;
     temporary.persist(path).map_err(|e| failed(e.error.to_string()))?;
     // The rename must reach the disk too; not every file system can sync a folder.
     let _ = File::open(folder).and_then(|f| f.sync_all());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Checkpoint, Device};
+
+    fn ones(rows: i64) -> Tensor {
+        Tensor::ones(&[rows], DType::F32, Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn values_that_cannot_be_read_leave_the_old_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        save(&path, &[("w".into(), ones(3))], &[]).unwrap();
+        let sparse = Tensor::from_tch(ones(4).as_tch().f_to_sparse_sparse_dim(1).unwrap());
+        let error = save(&path, &[("a".into(), ones(2)), ("b".into(), sparse)], &[]).unwrap_err().to_string();
+        assert!(error.contains("the values of b") && error.contains("previous file is unchanged"), "{error}");
+        assert_eq!(Checkpoint::open(&path).unwrap().get("w").unwrap().to_vec::<f32>().unwrap(), [1.0; 3]);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn files_have_the_permissions_of_the_umask_or_of_the_file_they_replace() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let [plain, path] = ["plain", "model.safetensors"].map(|name| folder.path().join(name));
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        std::fs::write(&plain, b"x").unwrap();
+        save(&path, &[("w".into(), ones(3))], &[]).unwrap();
+        assert_eq!(mode(&path), mode(&plain));
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        save(&path, &[("w".into(), ones(3))], &[]).unwrap();
+        write_atomic(&plain, b"y").unwrap();
+        assert_eq!((mode(&path), std::fs::read(&plain).unwrap()), (0o640, b"y".to_vec()));
+    }
 }

@@ -138,8 +138,8 @@ impl Conv2d {
         Self::frozen(weight, Some(bias), config)
     }
 
-    /// `activation(convolution(x) + residual)`, in one pass where oneDNN or cuDNN can. The residual's memory may be
-    /// reused for the result.
+    /// `activation(convolution(x) + residual)`, in one pass where oneDNN or cuDNN can. The result takes over the
+    /// residual's memory where no other tensor refers to it.
     pub fn forward_fused(&self, input: &Tensor, activation: Activation, residual: Option<Tensor>) -> Result<Tensor> {
         let c = &self.config;
         let fits = input.rank() == 4 && input.size(1)? == c.in_channels;
@@ -156,6 +156,8 @@ impl Conv2d {
             let (inside, after) =
                 if sum { (Activation::Identity, activation) } else { (activation, Activation::Identity) };
             let bias = self.bias.as_ref();
+            // oneDNN overwrites the residual.
+            let residual = residual.map(Tensor::into_sole_owner).transpose()?;
             return after.apply(&onednn::convolution(input, &self.weight, bias, params, inside, residual.as_ref())?);
         }
         let bias = self.bias.as_ref();
@@ -174,5 +176,32 @@ impl Conv2d {
 impl Module for Conv2d {
     fn forward(&self, input: &Tensor, _train: bool) -> Result<Tensor> {
         self.forward_fused(input, Activation::Identity, None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{DType, Device, Params, no_grad};
+
+    #[test]
+    fn a_residual_that_is_used_elsewhere_keeps_its_values() {
+        let params = Params::new(Device::Cpu);
+        let config = ConvConfig { bias: true, ..ConvConfig::same(4, 4, 3) };
+        let conv = Conv2d::new(&params.scope().frozen(), config).unwrap();
+        let x = Tensor::randn(&[2, 4, 8, 8], DType::F32, Device::Cpu).unwrap();
+        let max_difference = |a: &Tensor, b: &Tensor| a.sub(b).unwrap().abs().unwrap().max().unwrap().to_f64().unwrap();
+        let expected = no_grad(|| conv.forward(&x, false)?.add(&x)).unwrap();
+        let before = x.copy().unwrap();
+        // The input itself as the residual, and a view of a larger tensor.
+        for activation in [Activation::Identity, Activation::Relu] {
+            let found = no_grad(|| conv.forward_fused(&x, activation, Some(x.clone()))).unwrap();
+            assert!(max_difference(&found, &activation.apply(&expected).unwrap()) < 1e-5);
+            assert_eq!(max_difference(&x, &before), 0.0);
+        }
+        let both = Tensor::cat(&[&x, &x], 0).unwrap();
+        let found = no_grad(|| conv.forward_fused(&x, Activation::Identity, Some(both.narrow(0, 2, 2)?))).unwrap();
+        assert!(max_difference(&found, &expected) < 1e-5);
+        assert_eq!(max_difference(&both.narrow(0, 2, 2).unwrap(), &before), 0.0);
     }
 }

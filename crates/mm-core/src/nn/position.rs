@@ -1,7 +1,7 @@
 //! Position encodings other than rotary: sinusoidal tables and relative position buckets. Learned positions are an
 //! [`Embedding`](super::Embedding) added before the first block.
 
-use crate::{Device, Result, Tensor};
+use crate::{Device, Error, Result, Tensor};
 use serde::{Deserialize, Serialize};
 
 /// Position encoding that attention applies itself.
@@ -31,6 +31,10 @@ pub fn relative_position_buckets(
     num_buckets: i64,
     max_distance: i64,
 ) -> Result<Tensor> {
+    if queries < 0 || keys < 0 || offset < 0 || num_buckets < 2 {
+        let found = format!("{queries} queries from {offset} on, {keys} keys, {num_buckets} buckets");
+        return Err(Error::config("relative positions", found, "no negative number, and at least two buckets"));
+    }
     let half = num_buckets / 2;
     let exact = (half / 2).max(1);
     let mut out = Vec::with_capacity((queries * keys) as usize);
@@ -39,6 +43,8 @@ pub fn relative_position_buckets(
             let distance = (key - query).abs();
             let bucket = if distance < exact {
                 distance
+            } else if distance >= max_distance {
+                half - 1
             } else {
                 let log = (distance as f64 / exact as f64).ln() / (max_distance as f64 / exact as f64).ln();
                 (exact + (log * (half - exact) as f64) as i64).min(half - 1)
@@ -53,6 +59,13 @@ pub fn relative_position_buckets(
 ///
 /// *Attention Is All You Need* (Vaswani et al., 2017), <https://arxiv.org/abs/1706.03762>.
 pub fn sinusoidal_positions(length: i64, dim: i64, halves: bool, device: Device) -> Result<Tensor> {
+    if length < 0 || dim < 1 {
+        return Err(Error::shape(
+            "sinusoidal positions",
+            &[length, dim],
+            "a length of at least 0, a dimension of at least 1",
+        ));
+    }
     let half = (dim / 2).max(1);
     let mut out = vec![0f32; (length * dim) as usize];
     for position in 0..length {
@@ -62,7 +75,7 @@ pub fn sinusoidal_positions(length: i64, dim: i64, halves: bool, device: Device)
             let row = position * dim;
             let (s, c) = if halves { (row + i, row + half + i) } else { (row + 2 * i, row + 2 * i + 1) };
             out[s as usize] = angle.sin() as f32;
-            if i + half < dim || !halves {
+            if c < row + dim {
                 out[c as usize] = angle.cos() as f32;
             }
         }
@@ -75,10 +88,33 @@ mod tests {
     use super::*;
 
     #[test]
+    fn sinusoidal_positions_of_any_dimension_stay_in_their_row() {
+        for halves in [true, false] {
+            for dim in 1..6 {
+                let table = sinusoidal_positions(3, dim, halves, Device::Cpu).unwrap().to_vec::<f32>().unwrap();
+                assert_eq!(table.len(), 3 * dim as usize);
+                assert!((table[dim as usize] - 1f32.sin()).abs() < 1e-6, "{table:?}");
+                assert_eq!(table[0], 0.0);
+            }
+            assert!(sinusoidal_positions(3, 0, halves, Device::Cpu).is_err());
+            assert!(sinusoidal_positions(-1, 4, halves, Device::Cpu).is_err());
+        }
+        let even = sinusoidal_positions(2, 4, false, Device::Cpu).unwrap().to_vec::<f32>().unwrap();
+        let expected = [0.0, 1.0, 0.0, 1.0, 1f32.sin(), 1f32.cos(), 0.01f32.sin(), 0.01f32.cos()];
+        assert!(even.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{even:?}");
+    }
+
+    #[test]
     fn relative_position_buckets_match_t5() {
         // transformers' T5Attention._relative_position_bucket(bidirectional, 32 buckets, 128) for −3..=3 and 40.
         let row = relative_position_buckets(1, 44, 3, 32, 128).unwrap().to_vec::<i64>().unwrap();
         assert_eq!(row[..7], [3, 2, 1, 0, 17, 18, 19]);
+        assert_eq!(relative_position_buckets(1, 300, 0, 32, 128).unwrap().to_vec::<i64>().unwrap()[299], 31);
+        // A range of the logarithmic buckets that is empty.
+        assert_eq!(relative_position_buckets(1, 9, 0, 32, 8).unwrap().to_vec::<i64>().unwrap()[8], 31);
+        assert!(
+            relative_position_buckets(1, 4, 0, 1, 8).is_err() && relative_position_buckets(-1, 4, 0, 8, 8).is_err()
+        );
         assert_eq!(row[43], 16 + 8 + ((40f64 / 8.0).ln() / (128f64 / 8.0).ln() * 8.0) as i64);
     }
 }

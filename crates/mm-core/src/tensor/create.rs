@@ -2,7 +2,40 @@
 
 use super::{Element, Tensor, wrap};
 use crate::{DType, Device, Error, Result};
+use std::{
+    ffi::{CStr, c_char, c_void},
+    ptr::null_mut,
+};
 use tch::TchError;
+use torch_sys::C_tensor;
+
+unsafe extern "C" {
+    fn mm_from_memory(
+        data: *mut c_void,
+        shape: *const i64,
+        rank: i64,
+        scalar_type: i8,
+        context: *mut c_void,
+        release: unsafe extern "C" fn(*mut c_void),
+        error: *mut *mut c_char,
+    ) -> *mut C_tensor;
+    fn mm_free_error(error: *mut c_char);
+}
+
+/// The result of a function of `shim.cpp`: a new tensor, or the text of an exception.
+///
+/// # Safety
+/// The tensor must be owned by the caller, or `error` be a text that the shim allocated.
+pub(crate) unsafe fn owned(tensor: *mut C_tensor, error: *mut c_char) -> Result<tch::Tensor, TchError> {
+    if error.is_null() {
+        // SAFETY: guaranteed by the caller.
+        return Ok(unsafe { tch::Tensor::from_ptr(tensor) });
+    }
+    // SAFETY: a text that ends in zero, which is freed once.
+    let text = unsafe { CStr::from_ptr(error) }.to_string_lossy().into_owned();
+    unsafe { mm_free_error(error) };
+    Err(TchError::Torch(text))
+}
 
 impl Tensor {
     /// A tensor from Rust values, of one dimension, on the CPU.
@@ -36,19 +69,38 @@ impl Tensor {
         wrap("from_bytes", &[], filled(bytes, shape, dtype.tch()))
     }
 
-    /// A tensor over memory that is owned elsewhere.
+    /// A tensor on the CPU whose bytes `read` writes (little-endian).
+    pub(crate) fn from_reader(shape: &[i64], dtype: DType, read: impl FnOnce(&mut [u8]) -> Result<()>) -> Result<Self> {
+        let tensor = Self::empty(shape, dtype, Device::Cpu)?;
+        let bytes = tensor.numel() * dtype.size();
+        if bytes > 0 {
+            // SAFETY: memory of a new contiguous tensor of this many bytes, which nothing else refers to.
+            read(unsafe { std::slice::from_raw_parts_mut(tensor.0.data_ptr().cast::<u8>(), bytes) })?;
+        }
+        Ok(tensor)
+    }
+
+    /// A tensor over memory that is owned elsewhere. When nothing refers to it any more, `release` is called with
+    /// `context`, on whatever thread that is.
     ///
     /// # Safety
-    /// The memory must hold that many values, be aligned for them and writable, and stay valid as long as the program
-    /// runs.
-    pub(crate) unsafe fn from_memory(memory: *const u8, shape: &[i64], dtype: DType) -> Result<Self> {
-        let mut strides = vec![1i64; shape.len()];
-        for i in (1..shape.len()).rev() {
-            strides[i - 1] = strides[i] * shape[i].max(1);
-        }
-        // SAFETY: guaranteed by the caller.
-        let tensor = unsafe { tch::Tensor::f_from_blob(memory, shape, &strides, dtype.tch(), tch::Device::Cpu) };
-        wrap("from_memory", &[], tensor)
+    /// The memory must hold that many values, be aligned for them and writable, be used by nothing else, and stay valid
+    /// until `release` is called.
+    pub(crate) unsafe fn from_memory(
+        memory: *mut u8,
+        shape: &[i64],
+        dtype: DType,
+        context: *mut c_void,
+        release: unsafe extern "C" fn(*mut c_void),
+    ) -> Result<Self> {
+        let mut error = null_mut();
+        // SAFETY: guaranteed by the caller; the shape outlives the call.
+        let tensor = unsafe {
+            let (sizes, rank, data) = (shape.as_ptr(), shape.len() as i64, memory.cast::<c_void>());
+            mm_from_memory(data, sizes, rank, dtype.scalar_type(), context, release, &raw mut error)
+        };
+        // SAFETY: a new tensor, or an error text to be freed.
+        wrap("from_memory", &[], unsafe { owned(tensor, error) })
     }
 
     /// A tensor of zeros.

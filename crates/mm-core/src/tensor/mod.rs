@@ -3,7 +3,7 @@
 
 mod access;
 mod autograd;
-mod create;
+pub(crate) mod create;
 mod math;
 mod nn;
 mod ops;

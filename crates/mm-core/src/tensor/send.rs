@@ -55,11 +55,13 @@ impl Tensor {
             let reason = "it requires gradients, which stay in their thread; detach it first".into();
             return Err(Error::Tensor { op: "into_send", found: format!("{self:?}"), reason });
         }
+        Ok(SendTensor(self.into_sole_owner()?.0))
+    }
+
+    /// The tensor itself where nothing else refers to its values, else a copy.
+    pub(crate) fn into_sole_owner(self) -> Result<Self> {
         // SAFETY: reads reference counts of a live tensor.
-        if unsafe { mm_is_sole_owner(self.0.as_ptr()) } {
-            return Ok(SendTensor(self.0));
-        }
-        Ok(SendTensor(self.copy()?.0))
+        if unsafe { mm_is_sole_owner(self.0.as_ptr()) } { Ok(self) } else { self.copy() }
     }
 }
 

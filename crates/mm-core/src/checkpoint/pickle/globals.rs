@@ -3,7 +3,7 @@
 use super::{
     machine::Machine,
     numpy::NumberType,
-    value::{ArrayParts, TensorView, Value},
+    value::{ArrayParts, Pairs, TensorView, Value},
 };
 use crate::DType;
 use std::{cell::RefCell, rc::Rc};
@@ -27,13 +27,14 @@ impl Machine<'_> {
             ));
         }
         // NumPy 2 renamed its modules.
-        self.stack.push(Value::Global(format!("{}.{name}", module.replace("numpy._core", "numpy.core"))));
+        self.stack.push(Value::Global(format!("{}.{name}", module.replace("numpy._core", "numpy.core")).into()));
         Ok(())
     }
 
     pub(super) fn storage(&mut self, id: Value) -> Result<(), String> {
         let Value::Tuple(parts) = id else { return Err("a storage id that is not a tuple".into()) };
-        let [_, Value::Global(kind), key, _, Value::Int(count), ..] = parts.as_slice() else {
+        let parts = parts.get();
+        let [_, Value::Global(kind), key, _, Value::Int(count), ..] = &parts[..] else {
             return Err("a storage id that PyTorch does not write".into());
         };
         let key = self.text_of(key).ok_or("a storage key that is not text")?;
@@ -51,6 +52,7 @@ impl Machine<'_> {
     pub(super) fn build(&mut self, state: &Value) -> Result<(), String> {
         match (self.stack.last(), state) {
             (Some(Value::Dtype(dtype)), Value::Tuple(state)) => {
+                let state = state.get();
                 let order = state.get(1).and_then(|o| self.text_of(o)).and_then(|o| o.chars().next());
                 dtype.borrow_mut().1 = order.ok_or("a NumPy type without its byte order")?;
                 if matches!(state.get(3), Some(Value::None)) || state.len() < 4 {
@@ -60,12 +62,13 @@ impl Machine<'_> {
                 }
             }
             (Some(Value::Array(array)), Value::Tuple(state)) => {
-                let [_, Value::Tuple(shape), Value::Dtype(dtype), fortran, data] = state.as_slice() else {
+                let state = state.get();
+                let [_, Value::Tuple(shape), Value::Dtype(dtype), fortran, data] = &state[..] else {
                     return Err("the state of a NumPy array has an unknown form".into());
                 };
                 let fortran = matches!(fortran, Value::Bool(true) | Value::Int(1));
                 *array.borrow_mut() = ArrayParts {
-                    shape: sizes(shape)?,
+                    shape: sizes(&shape.get())?,
                     dtype: Some(dtype.borrow().clone()),
                     fortran,
                     data: Some(data.clone()),
@@ -99,40 +102,38 @@ impl Machine<'_> {
         let (Value::Global(name), Value::Tuple(arguments)) = (function, arguments) else {
             return Err("the pickle calls something that is not a name".into());
         };
-        let value = match (name.as_str(), arguments.as_slice()) {
+        let arguments = arguments.get();
+        let value = match (&*name, &arguments[..]) {
             ("collections.OrderedDict", []) => Value::Dict(Rc::default()),
             ("collections.OrderedDict", [Value::List(items)]) => {
-                let items = items
-                    .borrow()
-                    .iter()
-                    .filter_map(|i| match i {
-                        Value::Tuple(p) if p.len() == 2 => Some((p[0].clone(), p[1].clone())),
-                        Value::List(p) if p.borrow().len() == 2 => Some((p.borrow()[0].clone(), p.borrow()[1].clone())),
+                let pair = |item: &Value| match item {
+                    Value::Tuple(pair) | Value::List(pair) => match &pair.get()[..] {
+                        [key, value] => Some(self.keyed((key.clone(), value.clone()))),
                         _ => None,
-                    })
-                    .map(|pair| self.keyed(pair))
-                    .collect();
-                Value::Dict(Rc::new(RefCell::new(items)))
+                    },
+                    _ => None,
+                };
+                Value::Dict(Pairs::new(items.get().iter().filter_map(pair).collect()))
             }
-            ("numpy.core.multiarray._reconstruct", [Value::Global(kind), ..]) if kind == "numpy.ndarray" => {
+            ("numpy.core.multiarray._reconstruct", [Value::Global(kind), ..]) if &**kind == "numpy.ndarray" => {
                 Value::Array(Rc::default())
             }
             ("numpy.dtype", [kind, ..]) => {
                 let kind = self.text_of(kind).ok_or("a NumPy type without a name")?;
-                Value::Dtype(Rc::new(RefCell::new((kind, '|'))))
+                Value::Dtype(Rc::new(RefCell::new((kind.to_string(), '|'))))
             }
             ("numpy.core.multiarray.scalar", [Value::Dtype(dtype), data]) => self.scalar(&dtype.borrow(), data)?,
             ("numpy.core.numeric._frombuffer", [data, Value::Dtype(dtype), Value::Tuple(shape), order]) => {
-                let fortran = self.text_of(order).is_some_and(|o| o == "F");
+                let fortran = self.text_of(order).is_some_and(|o| &*o == "F");
                 let parts = ArrayParts {
-                    shape: sizes(shape)?,
+                    shape: sizes(&shape.get())?,
                     dtype: Some(dtype.borrow().clone()),
                     fortran,
                     data: Some(data.clone()),
                 };
                 Value::Array(Rc::new(RefCell::new(parts)))
             }
-            ("_codecs.encode", [Value::Text(text), how]) if self.text_of(how).is_some_and(|h| h == "latin1") => {
+            ("_codecs.encode", [Value::Text(text), how]) if self.text_of(how).is_some_and(|h| &*h == "latin1") => {
                 let bytes: Option<Vec<u8>> = text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
                 Value::Bytes(Rc::new(bytes.ok_or("bytes are written as text that is not Latin-1")?))
             }
@@ -153,13 +154,13 @@ impl Machine<'_> {
                     dtype: *dtype,
                     count: *count,
                     offset: usize::try_from(*offset).map_err(|_| "a negative offset".to_owned())?,
-                    shape: sizes(shape)?,
-                    strides: sizes(strides)?,
+                    shape: sizes(&shape.get())?,
+                    strides: sizes(&strides.get())?,
                 };
                 if view.shape.len() != view.strides.len() {
                     return Err("a tensor has different numbers of sizes and strides".into());
                 }
-                Value::Tensor(Box::new(view))
+                Value::Tensor(Rc::new(view))
             }
             _ => {
                 return Err(format!(

@@ -3,9 +3,9 @@
 //! A pickle is a program that may call any Python function. This machine knows the opcodes that build dictionaries of
 //! tensors and arrays, and the few names that these need (`globals.rs`); any other is an error.
 
-use super::value::Value;
+use super::value::{Items, Pairs, Value};
 use crate::DType;
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+use std::{collections::BTreeMap, rc::Rc};
 
 /// A stack machine that knows the opcodes which build dictionaries of tensors and arrays.
 pub(super) struct Machine<'a> {
@@ -16,7 +16,7 @@ pub(super) struct Machine<'a> {
     marks: Vec<usize>,
     memo: BTreeMap<usize, Value>,
     /// Type and number of elements of the storages that were referred to.
-    pub(super) storages: BTreeMap<String, (DType, usize)>,
+    pub(super) storages: BTreeMap<Rc<str>, (DType, usize)>,
 }
 
 impl<'a> Machine<'a> {
@@ -38,7 +38,7 @@ impl<'a> Machine<'a> {
     }
 
     fn text(&mut self, count: usize) -> Result<Value, String> {
-        Ok(Value::Text(String::from_utf8_lossy(self.take(count)?).into_owned()))
+        Ok(Value::Text(String::from_utf8_lossy(self.take(count)?).into()))
     }
 
     fn line(&mut self) -> Result<String, String> {
@@ -66,11 +66,11 @@ impl<'a> Machine<'a> {
     }
 
     /// The text of a value, however it was written.
-    pub(super) fn text_of(&self, value: &Value) -> Option<String> {
+    pub(super) fn text_of(&self, value: &Value) -> Option<Rc<str>> {
         match value {
             Value::Text(text) => Some(text.clone()),
             Value::Raw(from, count) => {
-                std::str::from_utf8(self.bytes.get(*from..from.checked_add(*count)?)?).ok().map(ToOwned::to_owned)
+                std::str::from_utf8(self.bytes.get(*from..from.checked_add(*count)?)?).ok().map(Rc::from)
             }
             _ => None,
         }
@@ -109,7 +109,10 @@ impl<'a> Machine<'a> {
                     let mut wide = if raw.last().is_some_and(|b| *b >= 0x80) { [0xffu8; 8] } else { [0u8; 8] };
                     let length = raw.len().min(8);
                     wide[..length].copy_from_slice(&raw[..length]);
-                    self.stack.push(Value::Int(i64::from_le_bytes(wide)));
+                    // Bytes beyond the eighth only repeat the sign.
+                    let sign = if wide[7] >= 0x80 { 0xff } else { 0 };
+                    let fits = raw[length..].iter().all(|b| *b == sign);
+                    self.stack.push(if fits { Value::Int(i64::from_le_bytes(wide)) } else { Value::LongInt });
                 }
                 b'G' => {
                     let mut wide = [0u8; 8];
@@ -148,25 +151,25 @@ impl<'a> Machine<'a> {
                 }
                 b']' => self.stack.push(Value::List(Rc::default())),
                 b'}' => self.stack.push(Value::Dict(Rc::default())),
-                b')' => self.stack.push(Value::Tuple(Vec::new())),
+                b')' => self.stack.push(Value::Tuple(Rc::default())),
                 b't' => {
                     let items = self.pop_mark()?;
-                    self.stack.push(Value::Tuple(items));
+                    self.stack.push(Value::Tuple(Items::new(items)));
                 }
                 b'l' => {
                     let items = self.pop_mark()?;
-                    self.stack.push(Value::List(Rc::new(RefCell::new(items))));
+                    self.stack.push(Value::List(Items::new(items)));
                 }
                 b'd' => {
                     let items = self.pop_mark()?;
                     let items = pairs(items).map(|pair| self.keyed(pair)).collect();
-                    self.stack.push(Value::Dict(Rc::new(RefCell::new(items))));
+                    self.stack.push(Value::Dict(Pairs::new(items)));
                 }
                 0x85..=0x87 => {
                     let count = usize::from(op - 0x84);
                     let from = self.stack.len().checked_sub(count).ok_or("the pickle pops from an empty stack")?;
                     let items = self.stack.split_off(from);
-                    self.stack.push(Value::Tuple(items));
+                    self.stack.push(Value::Tuple(Items::new(items)));
                 }
                 b'a' => {
                     let item = self.pop()?;
@@ -239,7 +242,7 @@ impl<'a> Machine<'a> {
 
     fn append(&mut self, items: Vec<Value>) -> Result<(), String> {
         match self.stack.last() {
-            Some(Value::List(list)) => list.borrow_mut().extend(items),
+            Some(Value::List(list)) => list.extend(items),
             _ => return Err("the pickle appends to something that is not a list".into()),
         }
         Ok(())
@@ -252,7 +255,7 @@ impl<'a> Machine<'a> {
 
     fn insert(&mut self, items: Vec<(Value, Value)>) -> Result<(), String> {
         match self.stack.last() {
-            Some(Value::Dict(dict)) => dict.borrow_mut().extend(items.into_iter().map(|pair| self.keyed(pair))),
+            Some(Value::Dict(dict)) => dict.extend(items.into_iter().map(|pair| self.keyed(pair))),
             _ => return Err("the pickle inserts into something that is not a dictionary".into()),
         }
         Ok(())
@@ -285,7 +288,22 @@ mod tests {
         // {'a': 1} by each opcode that builds a dictionary, the key as a Python 2 string.
         for program in [&b"\x80\x02}U\x01aK\x01s."[..], b"\x80\x02}(U\x01aK\x01u.", b"\x80\x02(U\x01aK\x01d."] {
             let Value::Dict(items) = Machine::new(program).run().unwrap() else { panic!("expected a dictionary") };
-            assert!(matches!(&items.borrow()[..], [(Value::Text(key), Value::Int(1))] if key == "a"));
+            assert!(matches!(&items.get()[..], [(Value::Text(key), Value::Int(1))] if &**key == "a"));
         }
+    }
+
+    #[test]
+    fn long_integers_are_told_from_those_that_fit() {
+        let read = |bytes: &[u8]| {
+            let program = [&[0x8a, bytes.len() as u8], bytes, b"."].concat();
+            Machine::new(&program).run().unwrap()
+        };
+        assert!(matches!(read(&[]), Value::Int(0)));
+        assert!(matches!(read(&[0xff]), Value::Int(-1)));
+        assert!(matches!(read(&[0xff; 9]), Value::Int(-1)));
+        assert!(matches!(read(&[0, 0, 0, 0, 0, 0, 0, 0x80, 0xff]), Value::Int(i64::MIN)));
+        // 2⁶³ and 2⁶⁴ do not fit.
+        assert!(matches!(read(&[0, 0, 0, 0, 0, 0, 0, 0x80, 0]), Value::LongInt));
+        assert!(matches!(read(&[0, 0, 0, 0, 0, 0, 0, 0, 1]), Value::LongInt));
     }
 }

@@ -1,13 +1,12 @@
 //! Plain objects and `NumPy` arrays in Python's pickles, as data sets are distributed: read, never executed.
 
 use super::{
-    super::mmap,
+    super::mmap::MappedFile,
     machine::Machine,
     numpy::NumberType,
     value::{ArrayParts, Value},
 };
 use crate::{Error, Result, Tensor};
-use memmap2::MmapMut;
 use std::{path::Path, sync::Arc};
 
 /// An object in a pickle.
@@ -45,7 +44,7 @@ pub struct Array {
 #[derive(Debug, Clone)]
 enum Data {
     /// In the file, from this byte on.
-    Mapped(Arc<MmapMut>, usize),
+    Mapped(Arc<MappedFile>, usize),
     Owned(Arc<Vec<u8>>),
 }
 
@@ -109,21 +108,55 @@ impl Object {
 /// # Errors
 /// If the pickle is incomplete or refers to any other Python name.
 pub fn read_pickle(path: &Path) -> Result<Object> {
-    let map = Arc::new(mmap::map_file(path)?);
+    let map = Arc::new(MappedFile::open(path)?);
     let invalid = |reason: String| Error::file(path, reason);
     let value = Machine::new(&map).run().map_err(invalid)?;
-    let mut left = MAX_OBJECTS;
+    let mut left = Budget::new(map.len());
     object(&value, &map, 0, &mut left).map_err(invalid)
 }
 
-/// Limit on the objects of one file: lists that contain each other could expand a few bytes without bound.
-const MAX_OBJECTS: usize = 50_000_000;
+/// Limit on the objects of a file of this many bytes. Values may be referred to any number of times, so that lists of
+/// lists could expand a few bytes without bound; what programs write shares much less.
+pub(super) fn max_objects(bytes: usize) -> usize {
+    bytes.saturating_mul(16).saturating_add(1 << 20)
+}
 
-fn object(value: &Value, map: &Arc<MmapMut>, depth: usize, left: &mut usize) -> std::result::Result<Object, String> {
+/// What may still be expanded.
+struct Budget {
+    objects: usize,
+    /// Bytes of text.
+    text: usize,
+}
+
+impl Budget {
+    fn new(file: usize) -> Self {
+        Self { objects: max_objects(file), text: file.saturating_mul(64).saturating_add(1 << 28) }
+    }
+
+    fn take(&mut self, value: &Value) -> std::result::Result<(), String> {
+        let text = match value {
+            Value::Text(text) => text.len(),
+            Value::Bytes(bytes) => bytes.len(),
+            Value::Raw(_, count) => *count,
+            _ => 0,
+        };
+        let left = self.objects.checked_sub(1).zip(self.text.checked_sub(text));
+        (self.objects, self.text) =
+            left.ok_or("its values refer to each other so often that they expand to far more than the file")?;
+        Ok(())
+    }
+}
+
+fn object(
+    value: &Value,
+    map: &Arc<MappedFile>,
+    depth: usize,
+    left: &mut Budget,
+) -> std::result::Result<Object, String> {
     if depth > 64 {
         return Err("objects nested deeper than 64".into());
     }
-    *left = left.checked_sub(1).ok_or_else(|| format!("more than {MAX_OBJECTS} objects"))?;
+    left.take(value)?;
     let mut list = |items: &[Value]| {
         items
             .iter()
@@ -136,14 +169,14 @@ fn object(value: &Value, map: &Arc<MmapMut>, depth: usize, left: &mut usize) -> 
         Value::Bool(b) => Object::Bool(*b),
         Value::Int(n) => Object::Int(*n),
         Value::Float(n) => Object::Float(*n),
-        Value::Text(text) => Object::Text(text.clone()),
+        Value::LongInt => return Err("an integer of more than 64 bits".into()),
+        Value::Text(text) => Object::Text(text.to_string()),
         Value::Raw(from, count) => bytes(&map[*from..*from + *count]),
         Value::Bytes(all) => bytes(all),
-        Value::Tuple(items) => list(items)?,
-        Value::List(items) => list(&items.borrow())?,
+        Value::Tuple(items) | Value::List(items) => list(&items.get())?,
         Value::Dict(items) => {
             let mut out = Vec::new();
-            for (key, value) in items.borrow().iter() {
+            for (key, value) in items.get().iter() {
                 out.push((object(key, map, depth + 1, left)?, object(value, map, depth + 1, left)?));
             }
             Object::Dict(out)
@@ -151,7 +184,7 @@ fn object(value: &Value, map: &Arc<MmapMut>, depth: usize, left: &mut usize) -> 
         Value::Array(parts) => {
             let parts = parts.borrow();
             match &parts.data {
-                Some(Value::List(items)) => list(&items.borrow())?,
+                Some(Value::List(items)) => list(&items.get())?,
                 Some(data) => array(&parts, data, map)?,
                 None => return Err("an array without values".into()),
             }
@@ -168,7 +201,7 @@ fn bytes(raw: &[u8]) -> Object {
     std::str::from_utf8(raw).map_or_else(|_| Object::Bytes(raw.to_vec()), |t| Object::Text(t.to_owned()))
 }
 
-fn array(parts: &ArrayParts, data: &Value, map: &Arc<MmapMut>) -> std::result::Result<Object, String> {
+fn array(parts: &ArrayParts, data: &Value, map: &Arc<MappedFile>) -> std::result::Result<Object, String> {
     let (name, order) = parts.dtype.as_ref().ok_or("an array without a type")?;
     let count = parts
         .shape
@@ -178,7 +211,7 @@ fn array(parts: &ArrayParts, data: &Value, map: &Arc<MmapMut>) -> std::result::R
     let (found, data) = match data {
         Value::Raw(start, length) => (*length, Data::Mapped(map.clone(), *start)),
         Value::Bytes(all) => (all.len(), Data::Owned(Arc::new(all.as_ref().clone()))),
-        Value::Text(text) => (text.len(), Data::Owned(Arc::new(text.clone().into_bytes()))),
+        Value::Text(text) => (text.len(), Data::Owned(Arc::new(text.as_bytes().to_vec()))),
         _ => return Err("an array whose values are not bytes".into()),
     };
     // Strings of one length, with four bytes per character or one.
@@ -216,4 +249,65 @@ fn array(parts: &ArrayParts, data: &Value, map: &Arc<MmapMut>) -> std::result::R
         return Err(format!("an array of shape {:?} and type {name} in {found} bytes", parts.shape));
     }
     Ok(Object::Array(Array { data, shape: parts.shape.clone(), fortran: parts.fortran, number_type }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Checkpoint;
+
+    /// A pickle of a value that refers to itself twice, `levels` times over.
+    fn doubling(start: &[u8], twice: impl Fn(u8) -> Vec<u8>, levels: u8) -> Vec<u8> {
+        let mut program = [b"\x80\x02", start].concat();
+        for level in 0..levels {
+            program.extend([b'q', level]);
+            program.extend(twice(level));
+        }
+        program.push(b'.');
+        program
+    }
+
+    #[test]
+    fn shared_values_do_not_expand_beyond_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let read = |name: &str, program: &[u8]| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, program).unwrap();
+            (read_pickle(&path).map(drop), Checkpoint::open(&path).map(drop))
+        };
+        let started = std::time::Instant::now();
+        // Tuples `(x, x)`, lists `[x, x]` and dictionaries `{"a": x, "b": x}`, 40 levels deep: 2⁴⁰ values.
+        let tuple = doubling(b")", |level| vec![b'h', level, 0x86], 40);
+        let list = doubling(b"]", |level| vec![b'0', b']', b'h', level, b'a', b'h', level, b'a'], 40);
+        let key = |name: u8, level: u8| [b"X\x01\0\0\0".as_slice(), &[name, b'h', level, b's']].concat();
+        let dict = doubling(b"}", |level| [b"0}".as_slice(), &key(b'a', level), &key(b'b', level)].concat(), 40);
+        for (name, program) in [("tuple.bin", &tuple), ("list.bin", &list), ("dict.bin", &dict)] {
+            let (object, checkpoint) = read(name, program);
+            assert!(object.unwrap_err().to_string().contains("expand"), "{name}");
+            assert!(checkpoint.is_err(), "{name}");
+        }
+        // A long text that is recalled often: 64 MB each time.
+        let mut text = b"\x80\x02]q\x01(X\0\0\0\x04".to_vec();
+        text.resize(text.len() + (64 << 20), b'x');
+        text.extend(b"q\x00");
+        text.extend(b"h\x00".repeat(1000));
+        text.extend(b"e.");
+        assert!(read("text.bin", &text).0.unwrap_err().to_string().contains("expand"));
+        assert!(started.elapsed().as_secs() < 60, "{:?}", started.elapsed());
+    }
+
+    #[test]
+    fn any_depth_of_nesting_is_an_error_and_not_an_overflow() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep.bin");
+        // Tuples of one item, lists that are appended to, dictionaries.
+        for (before, after) in [("", "\u{85}"), ("]", "a"), ("}K\u{1}", "s")] {
+            let bytes = |text: &str| text.chars().map(|c| c as u8).collect::<Vec<u8>>();
+            let program =
+                [b"\x80\x02".to_vec(), bytes(before).repeat(500_000), vec![b'N'], bytes(after).repeat(500_000)];
+            std::fs::write(&path, [program.concat(), vec![b'.']].concat()).unwrap();
+            assert!(read_pickle(&path).unwrap_err().to_string().contains("deeper than 64"));
+            assert!(Checkpoint::open(&path).is_err());
+        }
+    }
 }

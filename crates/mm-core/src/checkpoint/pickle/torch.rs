@@ -1,27 +1,28 @@
 //! Named tensors in `PyTorch`'s files: zip archives since version 1.6, a sequence of pickles before.
 
 use super::{
-    super::location::Location,
+    super::{location::Location, mmap::MappedFile},
     machine::Machine,
+    object::max_objects,
     value::{TensorView, Value},
 };
 use crate::{Error, Result};
-use memmap2::MmapMut;
 use std::{collections::BTreeMap, io::Cursor, path::Path, sync::Arc};
 
 /// Names, shapes and positions of all tensors in a `.bin`, `.pt` or `.pth` file.
 ///
 /// # Errors
 /// If the file is incomplete, asks for anything but tensors, or holds none.
-pub(crate) fn read_tensors(file: &Path, map: &Arc<MmapMut>) -> Result<BTreeMap<String, Location>> {
+pub(crate) fn read_tensors(file: &Path, map: &Arc<MappedFile>) -> Result<BTreeMap<String, Location>> {
     let invalid = |reason: String| Error::file(file, reason);
     let (root, storages) = if map.starts_with(b"PK") { read_zip(map) } else { read_legacy(map) }.map_err(invalid)?;
     let mut views = Vec::new();
-    flatten("", &unwrap_state(root), &mut views, 0).map_err(invalid)?;
+    let mut left = max_objects(map.len());
+    flatten("", &unwrap_state(root), &mut views, 0, &mut left).map_err(invalid)?;
     let mut tensors = BTreeMap::new();
     for (name, view) in views {
         let (start, bytes) =
-            *storages.get(&view.key).ok_or_else(|| invalid(format!("{name}: its storage {} is missing", view.key)))?;
+            *storages.get(&*view.key).ok_or_else(|| invalid(format!("{name}: its storage {} is missing", view.key)))?;
         tensors.insert(name.clone(), locate(map, &view, start, bytes).map_err(|e| invalid(format!("{name}: {e}")))?);
     }
     if tensors.is_empty() {
@@ -34,8 +35,8 @@ pub(crate) fn read_tensors(file: &Path, map: &Arc<MmapMut>) -> Result<BTreeMap<S
 fn unwrap_state(root: Value) -> Value {
     if let Value::Dict(items) = &root {
         for wanted in ["state_dict", "model_state_dict", "model"] {
-            for (key, value) in items.borrow().iter() {
-                if matches!((key, value), (Value::Text(k), Value::Dict(_)) if k == wanted) {
+            for (key, value) in items.get().iter() {
+                if matches!((key, value), (Value::Text(k), Value::Dict(_)) if &**k == wanted) {
                     return value.clone();
                 }
             }
@@ -44,21 +45,28 @@ fn unwrap_state(root: Value) -> Value {
     root
 }
 
-fn flatten(prefix: &str, value: &Value, out: &mut Vec<(String, TensorView)>, depth: usize) -> Result<(), String> {
+fn flatten(
+    prefix: &str,
+    value: &Value,
+    out: &mut Vec<(String, TensorView)>,
+    depth: usize,
+    left: &mut usize,
+) -> Result<(), String> {
     if depth > 64 {
         return Err("dictionaries nested deeper than 64".into());
     }
+    *left = left.checked_sub(1).ok_or("its dictionaries expand to far more entries than the file has bytes")?;
     match value {
         Value::Tensor(view) => out.push((prefix.to_owned(), (**view).clone())),
         Value::Dict(items) => {
-            for (key, value) in items.borrow().iter() {
+            for (key, value) in items.get().iter() {
                 let key = match key {
-                    Value::Text(text) => text.clone(),
+                    Value::Text(text) => text.to_string(),
                     Value::Int(number) => number.to_string(),
                     _ => continue,
                 };
                 let name = if prefix.is_empty() { key } else { format!("{prefix}.{key}") };
-                flatten(&name, value, out, depth + 1)?;
+                flatten(&name, value, out, depth + 1, left)?;
             }
         }
         _ => {}
@@ -66,7 +74,7 @@ fn flatten(prefix: &str, value: &Value, out: &mut Vec<(String, TensorView)>, dep
     Ok(())
 }
 
-fn locate(map: &Arc<MmapMut>, view: &TensorView, start: usize, bytes: usize) -> Result<Location, String> {
+fn locate(map: &Arc<MappedFile>, view: &TensorView, start: usize, bytes: usize) -> Result<Location, String> {
     let size = view.dtype.size();
     let mut contiguous = Vec::new();
     let mut stride = 1i64;
@@ -92,7 +100,7 @@ fn locate(map: &Arc<MmapMut>, view: &TensorView, start: usize, bytes: usize) -> 
     // A dimension of one may have any stride.
     let strided = view.shape.iter().zip(&view.strides).zip(&contiguous).any(|((n, s), o)| *n > 1 && s != o);
     Ok(Location {
-        map: map.clone(),
+        file: map.clone(),
         start: start + view.offset * size,
         bytes: extent * size,
         shape: view.shape.clone(),
@@ -104,7 +112,7 @@ fn locate(map: &Arc<MmapMut>, view: &TensorView, start: usize, bytes: usize) -> 
 /// Start and length of each storage by its key.
 type Storages = BTreeMap<String, (usize, usize)>;
 
-fn read_zip(map: &MmapMut) -> Result<(Value, Storages), String> {
+fn read_zip(map: &[u8]) -> Result<(Value, Storages), String> {
     let invalid = |e: zip::result::ZipError| format!("not a complete PyTorch file ({e}); download it again");
     let mut archive = zip::ZipArchive::new(Cursor::new(&map[..])).map_err(invalid)?;
     let (mut program, mut storages) = (None, Storages::new());
@@ -130,11 +138,11 @@ fn read_zip(map: &MmapMut) -> Result<(Value, Storages), String> {
     Ok((machine.run()?, storages))
 }
 
-fn read_legacy(map: &MmapMut) -> Result<(Value, Storages), String> {
+fn read_legacy(map: &[u8]) -> Result<(Value, Storages), String> {
     let mut machine = Machine::new(map);
     // Magic number, protocol version, system information, then the object and the order of its storages.
     let magic = machine.run()?;
-    if !matches!(magic, Value::Int(_)) {
+    if !matches!(magic, Value::Int(_) | Value::LongInt) {
         return Ok((magic, Storages::new()));
     }
     machine.run()?;
@@ -146,7 +154,7 @@ fn read_legacy(map: &MmapMut) -> Result<(Value, Storages), String> {
     };
     let mut at = machine.at;
     let mut storages = Storages::new();
-    for key in keys.borrow().iter() {
+    for key in keys.get().iter() {
         let key = &machine.text_of(key).ok_or("a storage key that is not text")?;
         let (dtype, count) = declared.get(key).ok_or_else(|| format!("storage {key} is listed but not used"))?;
         let head: [u8; 8] =
@@ -162,7 +170,7 @@ fn read_legacy(map: &MmapMut) -> Result<(Value, Storages), String> {
         if at.checked_add(bytes).is_none_or(|end| end > map.len()) {
             return Err("truncated; download it again".into());
         }
-        storages.insert(key.clone(), (at, bytes));
+        storages.insert(key.to_string(), (at, bytes));
         at += bytes;
     }
     Ok((root, storages))

@@ -1,6 +1,6 @@
 //! Key/value cache for autoregressive decoding.
 
-use crate::{Error, Result, Tensor};
+use crate::{Error, Result, Tensor, onednn};
 
 /// Keys and values of earlier positions, in memory that is allocated once and filled as positions arrive.
 #[derive(Debug, Default)]
@@ -28,11 +28,20 @@ impl KeyValueCache {
         self.buffers.as_ref().map(|(key, value)| Ok((filled(key)?, filled(value)?))).transpose()
     }
 
-    /// Appends positions and returns all keys and values.
+    /// Appends positions and returns all keys and values. Where gradients are recorded they are joined by an operation
+    /// that has one, instead of being written into the buffers.
     pub(super) fn append(&mut self, key: &Tensor, value: &Tensor) -> Result<(Tensor, Tensor)> {
         let (new, total) = (key.size(2)?, self.length + key.size(2)?);
+        if key.requires_grad() || value.requires_grad() || (self.is_recorded() && onednn::grad_enabled()) {
+            let joined = match self.contents()? {
+                Some((keys, values)) => (Tensor::cat(&[&keys, key], 2)?, Tensor::cat(&[&values, value], 2)?),
+                None => (key.clone(), value.clone()),
+            };
+            (self.buffers, self.length) = (Some((joined.0.clone(), joined.1.clone())), total);
+            return Ok(joined);
+        }
         let fits = match &self.buffers {
-            Some((keys, _)) => keys.size(2)? >= total,
+            Some((keys, _)) => keys.size(2)? >= total && !self.is_recorded(),
             None => false,
         };
         if !fits {
@@ -44,6 +53,11 @@ impl KeyValueCache {
         }
         self.length = total;
         self.contents()?.ok_or_else(|| Error::Sample("the key/value cache is empty".into()))
+    }
+
+    /// Whether the buffers are part of a graph, so that nothing may be written into them.
+    fn is_recorded(&self) -> bool {
+        self.buffers.as_ref().is_some_and(|(keys, values)| keys.requires_grad() || values.requires_grad())
     }
 
     /// Moves the contents to buffers with room for `total` positions, twice as many when there was something to move.
@@ -69,7 +83,7 @@ impl KeyValueCache {
         let Some((key, value)) = self.contents()? else { return Ok(()) };
         let (key, value) = (key.index_select(0, rows)?, value.index_select(0, rows)?);
         match &self.buffers {
-            Some((keys, values)) if keys.size(0)? == key.size(0)? => {
+            Some((keys, values)) if keys.size(0)? == key.size(0)? && !self.is_recorded() && !key.requires_grad() => {
                 keys.narrow(2, 0, self.length)?.copy_(&key)?;
                 values.narrow(2, 0, self.length)?.copy_(&value)?;
             }
@@ -113,5 +127,39 @@ impl KeyValueCache {
             copy.append(&key, &value)?;
         }
         Ok(copy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{DType, Device, no_grad};
+
+    /// Three positions that are appended one by one: the sum of squares of all keys that attention sees has the gradient
+    /// that it has without a cache.
+    #[test]
+    fn gradients_flow_through_cached_positions() {
+        let leaf = |value: f64| {
+            Tensor::full(&[1, 1, 1, 2], value, DType::F32, Device::Cpu).unwrap().set_requires_grad(true).unwrap()
+        };
+        let (keys, values) = ([1.0, 2.0, 3.0].map(leaf), [4.0, 5.0, 6.0].map(leaf));
+        let mut cache = KeyValueCache::with_capacity(8);
+        let mut last = None;
+        for (key, value) in keys.iter().zip(&values) {
+            last = Some(cache.append(key, value).unwrap());
+        }
+        let (key, value) = last.unwrap();
+        key.pow(2.0).unwrap().sum().unwrap().add(&value.sum().unwrap()).unwrap().backward().unwrap();
+        for (index, (key, value)) in keys.iter().zip(&values).enumerate() {
+            assert_eq!(key.grad().unwrap().to_vec::<f64>().unwrap(), [2.0 * (index + 1) as f64; 2]);
+            assert_eq!(value.grad().unwrap().to_vec::<f64>().unwrap(), [1.0; 2]);
+        }
+        // Without gradients the cache goes on in memory of its own.
+        let (key, _) = no_grad(|| cache.append(&keys[0].detach()?, &values[0].detach()?)).unwrap();
+        assert_eq!(key.to_vec::<f64>().unwrap(), [1.0, 1.0, 2.0, 2.0, 3.0, 3.0, 1.0, 1.0]);
+        assert!(!key.requires_grad());
+        let rows = Tensor::from_slice(&[0i64, 0]).unwrap();
+        cache.reorder(&rows).unwrap();
+        assert_eq!(cache.contents().unwrap().unwrap().0.shape(), [2, 1, 4, 2]);
     }
 }

@@ -55,10 +55,29 @@ pub(super) fn attention_bias(
         let allowed = Tensor::ones(&[length, keys], DType::Bool, queries.device())?.tril(past)?;
         let term = bias_from_allowed(&allowed, dtype)?;
         bias = Some(match bias {
-            Some(bias) => bias.add(&term)?,
+            // Two mask values may exceed the range of float16.
+            Some(bias) => bias.add(&term)?.clamp_min(dtype.mask_value())?,
             None => term,
         });
     }
     // The fused kernel accepts rank 2 or 4.
     bias.map(|b| if b.rank() == 3 { b.unsqueeze(0) } else { Ok(b) }).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Device;
+
+    #[test]
+    fn masks_that_overlap_are_finite_in_every_type() {
+        // The second query of the second row may attend to nothing.
+        let padding = Tensor::from_vec(&[true, true, false, false], &[2, 2]).unwrap();
+        for dtype in [DType::F16, DType::BF16, DType::F32] {
+            let queries = Tensor::zeros(&[2, 1, 2, 4], dtype, Device::Cpu).unwrap();
+            let bias = attention_bias(Some(&Mask::Padding(padding.clone())), &queries, 2, 2, 0, true).unwrap().unwrap();
+            let weights = bias.to_dtype(DType::F32).unwrap().softmax(-1).unwrap().to_vec::<f32>().unwrap();
+            assert_eq!(weights, [1.0, 0.0, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5], "{dtype:?}");
+        }
+    }
 }

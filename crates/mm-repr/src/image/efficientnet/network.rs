@@ -159,16 +159,17 @@ impl Block {
         })
     }
 
-    fn forward(&self, input: &Tensor) -> mm_core::Result<Tensor> {
+    /// Takes the input, so that its memory can hold the sum with it.
+    fn forward(&self, input: Tensor) -> mm_core::Result<Tensor> {
         let mut x = match &self.expand {
-            Some(expand) => expand.forward(input, None)?, // [batch, expanded, height, width]
+            Some(expand) => expand.forward(&input, None)?, // [batch, expanded, height, width]
             None => input.clone(),
         };
         x = self.depthwise.forward(&x, None)?;
         if let Some(squeeze_excite) = &self.squeeze_excite {
             x = squeeze_excite.forward(&x)?;
         }
-        self.project.forward(&x, self.residual.then(|| input.clone()))
+        self.project.forward(&x, self.residual.then_some(input))
     }
 }
 
@@ -203,7 +204,7 @@ impl Encoder for EfficientNet {
     fn encode(&self, input: &Input, _train: bool) -> mm_core::Result<Features> {
         let mut x = self.stem.forward(&input.values, None)?;
         for block in &self.blocks {
-            x = block.forward(&x)?;
+            x = block.forward(x)?;
         }
         Features::new(self.head.forward(&x, None)?.flatten(2, 3)?.transpose(1, 2)?, None)
     }
