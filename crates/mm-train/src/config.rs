@@ -67,7 +67,7 @@ pub struct EarlyStopping {
     /// Whether larger or smaller values of the metric are better.
     #[serde(default)]
     pub direction: MetricDirection,
-    /// Number of evaluations without an improvement that are tolerated; training stops at the next one.
+    /// Number of evaluations in a row without an improvement after which training stops, at least 1.
     pub patience: usize,
 }
 
@@ -143,6 +143,16 @@ impl TrainConfig {
         ] {
             if value == 0 {
                 return Err(Error::config(field, 0, "at least 1"));
+            }
+        }
+        if let Some(EarlyStopping { metric, direction, patience }) = &self.early_stopping {
+            if *patience == 0 {
+                return Err(Error::config("train.early_stopping.patience", 0, "at least 1"));
+            }
+            if metric.is_none() && *direction == MetricDirection::Min {
+                let expected =
+                    "train.early_stopping.metric with it: of the tasks' own metrics, larger values are better";
+                return Err(Error::config("train.early_stopping.direction", "min", expected));
             }
         }
         if let Some(decay) = self.ema_decay.filter(|d| !(0.0..1.0).contains(d)) {

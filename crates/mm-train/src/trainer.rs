@@ -1,8 +1,8 @@
 //! The training loop.
 
 use crate::{
-    BatchSource, Ema, Error, MetricDirection, MetricRecord, Optimizer, Progress, Result, Run, TrainConfig, TrainState,
-    ema::model_tensors,
+    BatchSource, EarlyStopping, Ema, Error, MetricDirection, MetricRecord, Optimizer, Progress, Result, Run,
+    TrainConfig, TrainState, ema::model_tensors,
 };
 use mm_core::{Params, Tensor, TrainingObjective, autocast, no_grad, seed};
 use std::{
@@ -37,8 +37,6 @@ pub struct TrainOutcome {
 #[derive(Debug, Clone, Default)]
 struct BestMetric {
     metric: Option<String>,
-    /// Whether the user chose the metric, so that its absence is an error.
-    required: bool,
     direction: MetricDirection,
     patience: Option<usize>,
 }
@@ -46,29 +44,27 @@ struct BestMetric {
 impl BestMetric {
     fn new(config: &TrainConfig) -> Self {
         let Some(stopping) = &config.early_stopping else { return Self::default() };
-        let metric = stopping.metric.clone();
-        Self { required: metric.is_some(), metric, direction: stopping.direction, patience: Some(stopping.patience) }
+        let EarlyStopping { metric, direction, patience } = stopping.clone();
+        Self { metric, direction, patience: Some(patience) }
     }
 
-    /// Updates the state with an evaluation; whether it is the best so far.
+    /// Updates the state with an evaluation; whether its weights are to be saved as the best. Where nothing is measured,
+    /// the latest weights are. NaN is never an improvement, but is saved while there is nothing better.
     fn update(&self, state: &mut TrainState, metrics: &EvalMetrics) -> Result<bool> {
-        let value = self.metric.as_ref().and_then(|m| metrics.get(m)).copied();
-        if let (None, true, Some(metric)) = (value, self.required, &self.metric) {
+        let Some(metric) = self.metric.as_ref().filter(|_| !metrics.is_empty()) else { return Ok(true) };
+        let Some(value) = metrics.get(metric).copied() else {
             let known = metrics.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
             return Err(Error::UnknownMetric { metric: metric.clone(), known });
-        }
-        let improved = match (value, state.best) {
-            (Some(value), Some(best)) => best.is_nan() || self.direction.is_better(value, best),
-            _ => true,
         };
+        let best = state.best.filter(|best| !best.is_nan());
+        let improved = !value.is_nan() && best.is_none_or(|best| self.direction.is_better(value, best));
         if improved {
-            state.best = value.or(state.best);
-            state.evals_without_improvement = 0;
+            (state.best, state.evals_without_improvement) = (Some(value), 0);
         } else {
             state.evals_without_improvement += 1;
-            state.finished |= self.patience.is_some_and(|p| state.evals_without_improvement > p);
+            state.finished |= self.patience.is_some_and(|p| state.evals_without_improvement >= p);
         }
-        Ok(improved)
+        Ok(improved || best.is_none())
     }
 }
 
@@ -77,7 +73,7 @@ impl BestMetric {
 struct StepResult {
     /// Mean loss over the accumulated batches.
     loss: f64,
-    /// L2 norm of all gradients, before clipping.
+    /// L2 norm of the mean gradient, before clipping.
     grad_norm: f64,
     lr: f64,
     /// Number of samples.
@@ -289,11 +285,13 @@ impl<'a, S: BatchSource> Trainer<'a, S> {
         if count == 0 {
             return Ok(None);
         }
-        let grad_norm = self.optimizer.grad_norm()?;
+        // The gradients are those of sums divided by the full number of batches; an epoch's last step may have fewer.
+        let mean_scale = self.config.gradient_accumulation_steps as f64 / count as f64;
+        let grad_norm = self.optimizer.grad_norm()? * mean_scale;
         self.check_finite(grad_norm, &ids, run)?;
-        let grad_scale = self.config.max_grad_norm.map_or(1.0, |max| (max / (grad_norm + 1e-6)).min(1.0));
+        let clip_scale = self.config.max_grad_norm.map_or(1.0, |max| (max / (grad_norm + 1e-6)).min(1.0));
         let lr_factor = self.config.schedule.factor(self.state.step, self.total_steps);
-        self.optimizer.step(lr_factor, grad_scale)?;
+        self.optimizer.step(lr_factor, mean_scale * clip_scale)?;
         if let Some(ema) = &self.ema {
             ema.update(self.params, self.state.step)?;
         }
@@ -358,4 +356,56 @@ impl<'a, S: BatchSource> Trainer<'a, S> {
 
 fn with_prefix(prefix: &str, tensors: Vec<(String, Tensor)>) -> Vec<(String, Tensor)> {
     tensors.into_iter().map(|(name, tensor)| (format!("{prefix}.{name}"), tensor)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What each evaluation of a run with this patience does: whether it is saved as the best, and whether it ends the run.
+    fn evaluations(
+        direction: MetricDirection,
+        patience: usize,
+        values: &[f64],
+    ) -> (Vec<bool>, Option<usize>, Option<f64>) {
+        let best = BestMetric { metric: Some("m".into()), direction, patience: Some(patience) };
+        let mut state = TrainState::default();
+        let (mut saved, mut end) = (Vec::new(), None);
+        for (index, value) in values.iter().enumerate() {
+            saved.push(best.update(&mut state, &BTreeMap::from([("m".to_owned(), *value)])).unwrap());
+            if state.finished {
+                end.get_or_insert(index);
+            }
+        }
+        (saved, end, state.best)
+    }
+
+    #[test]
+    fn nan_is_never_the_best_and_counts_against_patience() {
+        let nan = f64::NAN;
+        let (saved, end, best) = evaluations(MetricDirection::Max, 3, &[nan, 0.2, nan, 0.3, 0.1]);
+        assert_eq!((saved, end, best), (vec![true, true, false, true, false], None, Some(0.3)));
+        let (saved, end, _) = evaluations(MetricDirection::Min, 3, &[nan, nan, nan]);
+        assert_eq!((saved, end), (vec![true; 3], Some(2)), "only NaN: the latest weights, and an end");
+        let (_, _, best) = evaluations(MetricDirection::Min, 3, &[nan, 0.2, 0.3]);
+        assert_eq!(best, Some(0.2));
+    }
+
+    /// As Keras, PyTorch Lightning and transformers count.
+    #[test]
+    fn training_stops_after_patience_evaluations_without_an_improvement() {
+        for (patience, end) in [(1, 2), (2, 5), (3, 6)] {
+            let found = evaluations(MetricDirection::Max, patience, &[0.1, 0.2, 0.2, 0.3, 0.3, 0.1, 0.3]);
+            assert_eq!((found.1, found.2), (Some(end), Some(0.3)), "patience {patience}");
+        }
+    }
+
+    #[test]
+    fn a_metric_that_was_not_measured_is_an_error() {
+        let config = TrainConfig { early_stopping: None, ..TrainConfig::default() };
+        let best = BestMetric { metric: Some("acuracy".into()), ..BestMetric::new(&config) };
+        let measured = BTreeMap::from([("accuracy".to_owned(), 0.5), ("loss".to_owned(), 1.0)]);
+        let error = best.update(&mut TrainState::default(), &measured).unwrap_err().to_string();
+        assert!(error.contains("`acuracy`") && error.contains("accuracy, loss"), "{error}");
+    }
 }
