@@ -13,7 +13,8 @@ pub enum MissingModality {
     Token,
     /// Zeros, seen as present.
     Zero,
-    /// Running mean over training rows.
+    /// Mean of the training rows that have the modality: of all rows so far until a batch counts less than 5 %, then a
+    /// moving average, which follows the layers before it as they learn.
     Mean,
     /// A network's prediction from the modalities that are present, trained on rows that have several.
     LearnedImputation,

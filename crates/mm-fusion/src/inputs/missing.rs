@@ -8,9 +8,8 @@ use mm_core::{
     no_grad,
 };
 
-/// Weights of the old value and of the batch in the running mean.
-const MEAN_DECAY: f64 = 0.95;
-const MEAN_UPDATE: f64 = 0.05;
+/// Least weight of a batch in the running mean.
+const MIN_UPDATE: f64 = 0.05;
 
 /// What one modality is replaced by.
 pub(super) enum Replacement {
@@ -18,8 +17,8 @@ pub(super) enum Replacement {
     None,
     /// `[dim]`.
     Token(Tensor),
-    /// `[dim]`.
-    Mean(Tensor),
+    /// `[dim]`, and the number of rows so far, `[1]`.
+    Mean { mean: Tensor, rows: Tensor },
     /// Predicts the modality from the mean of the others.
     Imputation(Box<Mlp>),
 }
@@ -29,7 +28,10 @@ impl Replacement {
         Ok(match missing {
             MissingModality::Mask | MissingModality::Zero => Self::None,
             MissingModality::Token => Self::Token(scope.param("token", &[dim], Init::Normal(0.02))?),
-            MissingModality::Mean => Self::Mean(scope.buffer("mean", &[dim], Init::Zeros)?),
+            MissingModality::Mean => {
+                let rows = scope.buffer("mean_rows", &[1], Init::Zeros)?;
+                Self::Mean { mean: scope.buffer("mean", &[dim], Init::Zeros)?, rows }
+            }
             MissingModality::LearnedImputation if project => {
                 let config = MlpConfig::new(dim.max(32), Activation::Gelu);
                 Self::Imputation(Box::new(Mlp::new(&scope.pp("imputation"), dim, &config)?))
@@ -67,9 +69,9 @@ pub(super) fn replace(
         let filling = match replacement {
             Replacement::None => Filling { values: None, available: None },
             Replacement::Token(token) => Filling { values: Some(token.clone()), available: None },
-            Replacement::Mean(mean) => {
+            Replacement::Mean { mean, rows } => {
                 if train {
-                    update_mean(mean, &pooled[index], &present[index])?;
+                    update_mean(mean, rows, &pooled[index], &present[index])?;
                 }
                 Filling { values: Some(mean.clone()), available: None }
             }
@@ -87,12 +89,15 @@ pub(super) fn replace(
     Ok(loss)
 }
 
-fn update_mean(mean: &Tensor, pooled: &Tensor, present: &Tensor) -> Result<()> {
+fn update_mean(mean: &Tensor, seen: &Tensor, pooled: &Tensor, present: &Tensor) -> Result<()> {
     no_grad(|| {
         let rows = present.sum()?.to_f64()?;
         if rows > 0.0 {
             let batch_mean = pooled.mul(present)?.sum_dim(&[0], false)?.mul_scalar(1.0 / rows)?;
-            mean.scale_add_(MEAN_DECAY, &batch_mean.detach()?, MEAN_UPDATE)?;
+            let total = seen.to_f64()? + rows;
+            let weight = (rows / total).max(MIN_UPDATE);
+            mean.scale_add_(1.0 - weight, &batch_mean.detach()?, weight)?;
+            seen.copy_(&Tensor::full(&[1], total, seen.dtype()?, seen.device())?)?;
         }
         Ok(())
     })
@@ -143,4 +148,27 @@ fn fill(input: &mut ModalityInput, present: &Tensor, filling: Filling) -> Result
     }
     input.present = available.squeeze(1)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mm_core::{DType, Device};
+
+    #[test]
+    fn the_mean_is_that_of_the_rows_so_far() {
+        let zeros = |shape: &[i64]| Tensor::zeros(shape, DType::F32, Device::Cpu).unwrap();
+        let (mean, rows) = (zeros(&[1]), zeros(&[1]));
+        let update = |values: &[f32], present: &[f32]| {
+            let column = |v: &[f32]| Tensor::from_vec(v, &[v.len() as i64, 1]).unwrap();
+            update_mean(&mean, &rows, &column(values), &column(present)).unwrap();
+            mean.to_f64().unwrap()
+        };
+        assert_eq!(update(&[8.0, 99.0], &[1.0, 0.0]), 8.0);
+        assert_eq!(update(&[2.0, 4.0, 6.0], &[1.0; 3]), 5.0);
+        assert_eq!(update(&[7.0], &[0.0]), 5.0);
+        (0..200).for_each(|_| drop(update(&[1.0], &[1.0])));
+        // A moving average by now: the first rows have faded.
+        assert!(mean.to_f64().unwrap() < 1.01 && rows.to_f64().unwrap() == 204.0);
+    }
 }
