@@ -74,7 +74,8 @@ impl StackedCrossAttention {
             ScorePooling::LogSumExp => {
                 let lambda = 10.0 * self.inverse_temperature.max(1e-6) / 9.0;
                 let padding = valid.eq_scalar(0.0)?;
-                relevance.mul_scalar(lambda)?.masked_fill(&padding, -1e9)?.logsumexp(2)?.mul_scalar(1.0 / lambda)?
+                let scores = relevance.mul_scalar(lambda)?;
+                scores.masked_fill(&padding, scores.dtype()?.mask_value())?.logsumexp(2)?.mul_scalar(1.0 / lambda)?
             }
         };
         let paired: Vec<Tensor> =

@@ -43,6 +43,17 @@ pub(crate) fn check_same_dim(what: &'static str, x: &Tensor, y: &Tensor) -> Resu
     check_finite(what, 1, y)
 }
 
+/// Reports the position of the first NaN in `scores` `[rows, columns]`.
+pub(crate) fn check_not_nan(what: &'static str, scores: &Tensor) -> Result<()> {
+    if scores.eq(scores)?.to_dtype(DType::F32)?.min()?.to_f64()? > 0.5 {
+        return Ok(());
+    }
+    let columns = scores.size(-1)?.max(1) as usize;
+    let position = scores.to_vec::<f64>()?.iter().position(|v| v.is_nan()).unwrap_or(0);
+    let found = format!("NaN in row {}, column {}", position / columns, position % columns);
+    Err(invalid(what, found, "numbers; impute or drop such rows first"))
+}
+
 /// Reports the position of the first NaN or infinite value; `index` is the position of the set among the arguments (0
 /// is "a").
 pub(crate) fn check_finite(what: &'static str, index: usize, set: &Tensor) -> Result<()> {

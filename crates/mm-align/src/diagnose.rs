@@ -2,7 +2,7 @@
 
 use crate::{
     Result,
-    checks::{center, check_paired, invalid, to_f64},
+    checks::{center, check_not_nan, check_paired, invalid, to_f64},
 };
 use mm_core::{DType, Tensor, seed::Rng};
 use serde::Serialize;
@@ -68,7 +68,19 @@ pub fn effective_rank(x: &Tensor) -> Result<f64> {
 
 /// Rank (from 1) of each query's own candidate in `scores` `[queries, candidates]`, where query i's is candidate i.
 /// Ties count against it.
+///
+/// # Errors
+/// When a score is not a number: it is neither above nor below the others.
 pub fn ranks(scores: &Tensor) -> Result<Vec<usize>> {
+    let shape = scores.shape();
+    if shape.len() != 2 || shape[0] > shape[1] {
+        return Err(invalid(
+            "ranks",
+            format!("scores {shape:?}"),
+            "[queries, candidates] with a candidate for each query",
+        ));
+    }
+    check_not_nan("ranks", scores)?;
     let own = scores.diagonal()?.unsqueeze(1)?;
     let at_least = own.le(scores)?.to_dtype(DType::I64)?.sum_dim(&[1], false)?;
     Ok(at_least.to_vec::<i64>()?.into_iter().map(|r| r.max(1) as usize).collect())
@@ -127,6 +139,16 @@ mod tests {
     fn ranks_intervals_and_dimensions_match_known_values() {
         let scores = Tensor::from_vec(&[0.9f64, 0.1, 0.5, 0.8, 0.7, 0.2, 0.9, 0.3, 0.6], &[3, 3]).unwrap();
         assert_eq!(ranks(&scores).unwrap(), [1, 2, 2]);
+        // A score that is not a number would rank first, against any candidate.
+        for position in [0, 1] {
+            let mut values = [0.9f64, 0.1, 0.5, 0.8];
+            values[2 + position] = f64::NAN;
+            let error = ranks(&Tensor::from_vec(&values, &[2, 2]).unwrap()).unwrap_err().to_string();
+            assert!(error.contains(&format!("NaN in row 1, column {position}")), "{error}");
+        }
+        let masked = Tensor::from_vec(&[0.9f64, f64::NEG_INFINITY, 0.1, f64::NEG_INFINITY], &[2, 2]).unwrap();
+        assert_eq!(ranks(&masked).unwrap(), [1, 2]);
+        assert!(ranks(&scores.narrow(1, 0, 2).unwrap()).is_err());
         let interval = recall_confidence_interval(&[1; 50], 1, 0);
         assert_eq!((interval.value, interval.low, interval.high), (1.0, 1.0, 1.0));
         let half: Vec<usize> = (0..400).map(|i| 1 + i % 2).collect();

@@ -46,6 +46,7 @@ fn masses(given: Option<&Tensor>, count: i64, like: &Tensor) -> Result<Tensor> {
         return Ok(Tensor::full(&[count], 1.0 / count as f64, like.dtype()?, like.device())?);
     };
     let mass = mass.to_dtype(like.dtype()?)?;
+    check_finite("transport masses", 0, &mass)?;
     if mass.shape() != [count] || mass.min()?.to_f64()? < 0.0 || mass.sum()?.to_f64()? <= 0.0 {
         let expected = format!("{count} values of at least 0, not all 0");
         return Err(invalid("transport", format!("masses {:?}", mass.shape()), expected));
@@ -76,7 +77,7 @@ fn masses(given: Option<&Tensor>, count: i64, like: &Tensor) -> Result<Tensor> {
 /// ```
 ///
 /// # Errors
-/// When the cost is no finite matrix, epsilon is not positive, masses are invalid, or balanced masses have different
+/// When the cost is no finite matrix, epsilon or the relaxation is not positive, masses are invalid, or balanced masses have different
 /// sums.
 pub fn sinkhorn(
     cost: &Tensor,
@@ -88,6 +89,9 @@ pub fn sinkhorn(
     if shape.len() != 2 || shape.contains(&0) || config.epsilon.is_nan() || config.epsilon <= 0.0 {
         let found = format!("cost {shape:?}, epsilon {}", config.epsilon);
         return Err(invalid("sinkhorn", found, "a cost [rows, rows] and a positive epsilon"));
+    }
+    if let Some(rho) = config.marginal_relaxation.filter(|rho| !(*rho > 0.0 && rho.is_finite())) {
+        return Err(invalid("sinkhorn", format!("marginal relaxation {rho}"), "a positive number"));
     }
     check_finite("sinkhorn", 0, cost)?;
     let (a, b) = (masses(a, shape[0], cost)?, masses(b, shape[1], cost)?);
@@ -128,11 +132,17 @@ struct Solver {
     /// In unbalanced transport the potentials enter the scalings: u = (a / K v)^power · exp(−(1 − power) f / ε).
     damping_f: Tensor,
     damping_g: Tensor,
+    /// Where a and b have no mass: potentials are −∞ and scalings zero there.
+    empty_a: Tensor,
+    empty_b: Tensor,
+    /// The smallest positive number that the type represents in full precision.
+    smallest: f64,
 }
 
 impl Solver {
     fn new(cost: Tensor, a: Tensor, b: Tensor, config: SinkhornConfig) -> Result<Self> {
-        let log = |t: &Tensor| t.clamp_min(1e-300)?.log();
+        let smallest = if cost.dtype()? == DType::F64 { f64::MIN_POSITIVE } else { f64::from(f32::MIN_POSITIVE) };
+        let log = |t: &Tensor| t.clamp_min(smallest)?.log();
         let mut solver = Self {
             log_a: log(&a)?,
             log_b: log(&b)?,
@@ -145,6 +155,9 @@ impl Solver {
             v: b.ones_like()?,
             damping_f: a.ones_like()?,
             damping_g: b.ones_like()?,
+            empty_a: a.gt_scalar(0.0)?.logical_not()?,
+            empty_b: b.gt_scalar(0.0)?.logical_not()?,
+            smallest,
             cost,
             a,
             b,
@@ -163,14 +176,14 @@ impl Solver {
     fn update_f(&self) -> Result<Tensor> {
         let epsilon = self.config.epsilon;
         let logs = self.g.unsqueeze(0)?.sub(&self.cost)?.mul_scalar(1.0 / epsilon)?.logsumexp(1)?;
-        Ok(self.log_a.sub(&logs)?.mul_scalar(epsilon * self.power)?)
+        Ok(self.log_a.sub(&logs)?.mul_scalar(epsilon * self.power)?.masked_fill(&self.empty_a, f64::NEG_INFINITY)?)
     }
 
     /// Half-step for `g` in the logarithmic domain.
     fn update_g(&self) -> Result<Tensor> {
         let epsilon = self.config.epsilon;
         let logs = self.f.unsqueeze(1)?.sub(&self.cost)?.mul_scalar(1.0 / epsilon)?.logsumexp(0)?;
-        Ok(self.log_b.sub(&logs)?.mul_scalar(epsilon * self.power)?)
+        Ok(self.log_b.sub(&logs)?.mul_scalar(epsilon * self.power)?.masked_fill(&self.empty_b, f64::NEG_INFINITY)?)
     }
 
     fn reset_scalings(&mut self) -> Result<()> {
@@ -179,8 +192,10 @@ impl Solver {
         self.kernel = exponent.mul_scalar(1.0 / epsilon)?.exp()?;
         self.kernel_t = self.kernel.transpose(0, 1)?.contiguous()?;
         (self.u, self.v) = (self.a.ones_like()?, self.b.ones_like()?);
-        let damping = |t: &Tensor| t.mul_scalar((self.power - 1.0) / epsilon)?.exp();
-        (self.damping_f, self.damping_g) = (damping(&self.f)?, damping(&self.g)?);
+        let damping = |potential: &Tensor, empty: &Tensor| {
+            potential.mul_scalar((self.power - 1.0) / epsilon)?.exp()?.masked_fill(empty, 0.0)
+        };
+        (self.damping_f, self.damping_g) = (damping(&self.f, &self.empty_a)?, damping(&self.g, &self.empty_b)?);
         Ok(())
     }
 
@@ -216,7 +231,8 @@ impl Solver {
 
     fn error(&self, previous_u: &Tensor) -> Result<f64> {
         Ok(if self.power < 1.0 {
-            self.u.div(previous_u)?.log()?.abs()?.max()?.to_f64()?
+            let log = |t: &Tensor| t.masked_fill(&self.empty_a, 1.0)?.clamp_min(self.smallest)?.log();
+            log(&self.u)?.sub(&log(previous_u)?)?.abs()?.max()?.to_f64()?
         } else {
             self.u.mul(&self.kernel.matmul(&self.v)?)?.sub(&self.a)?.abs()?.sum()?.to_f64()?
         })
@@ -224,11 +240,11 @@ impl Solver {
 
     /// Moves the scalings into the potentials where they leave the safe range.
     fn absorb(&mut self, largest: f64) -> Result<()> {
-        let (u, v) = (&self.u, &self.v);
+        let (u, v) = (&self.u.masked_fill(&self.empty_a, 1.0)?, &self.v.masked_fill(&self.empty_b, 1.0)?);
         let unsafe_range = u.max()?.to_f64()?.max(v.max()?.to_f64()?) > largest
             || u.min()?.to_f64()?.min(v.min()?.to_f64()?) < 1.0 / largest;
         if unsafe_range {
-            self.g = self.g.add(&v.clamp_min(1e-300)?.log()?.mul_scalar(self.config.epsilon)?)?;
+            self.g = self.g.add(&v.clamp_min(self.smallest)?.log()?.mul_scalar(self.config.epsilon)?)?;
             // One iteration in the logarithmic domain repairs rounding.
             self.f = self.update_f()?;
             self.g = self.update_g()?;
@@ -302,6 +318,76 @@ mod tests {
             prop_assert!(close(&values(&rows), &values(&a), 1e-6));
             prop_assert!(close(&values(&columns), &[0.2; 5], 1e-6));
         }
+    }
+
+    /// Balanced or unbalanced transport in float64, by plain loops in the logarithmic domain.
+    fn oracle(cost: &[f64], a: &[f64], b: &[f64], epsilon: f64, power: f64) -> Vec<f64> {
+        let (n, m) = (a.len(), b.len());
+        let (mut f, mut g) = (vec![0.0; n], vec![0.0; m]);
+        let log_sum = |logs: &mut dyn Iterator<Item = f64>| {
+            let logs: Vec<f64> = logs.collect();
+            let most = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            most + logs.iter().map(|l| (l - most).exp()).sum::<f64>().ln()
+        };
+        for _ in 0..20_000 {
+            for i in 0..n {
+                let sum = log_sum(&mut (0..m).filter(|j| b[*j] > 0.0).map(|j| (g[j] - cost[i * m + j]) / epsilon));
+                f[i] = epsilon * power * (a[i].ln() - sum);
+            }
+            for j in 0..m {
+                let sum = log_sum(&mut (0..n).filter(|i| a[*i] > 0.0).map(|i| (f[i] - cost[i * m + j]) / epsilon));
+                g[j] = epsilon * power * (b[j].ln() - sum);
+            }
+        }
+        (0..n * m).map(|c| ((f[c / m] + g[c % m] - cost[c]) / epsilon).exp()).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(12))]
+        #[test]
+        fn plans_equal_those_of_plain_loops(
+            cost in prop::collection::vec(0f64..4.0, 20),
+            a in prop::collection::vec(0.05f64..1.0, 5),
+            b in prop::collection::vec(0.05f64..1.0, 4),
+            empty in prop::option::of((0usize..5, 0usize..4)),
+            epsilon in 0.1f64..1.0,
+            relaxation in prop::option::of(0.05f64..5.0),
+        ) {
+            let (mut a, mut b) = (a, b);
+            if let Some((row, column)) = empty {
+                (a[row], b[column]) = (0.0, 0.0);
+            }
+            if relaxation.is_none() {
+                let ratio = a.iter().sum::<f64>() / b.iter().sum::<f64>();
+                b.iter_mut().for_each(|mass| *mass *= ratio);
+            }
+            let expected = oracle(&cost, &a, &b, epsilon, relaxation.map_or(1.0, |rho| rho / (rho + epsilon)));
+            let config = SinkhornConfig { epsilon, marginal_relaxation: relaxation, max_iterations: 20_000, tolerance: 1e-10 };
+            let all = [Tensor::from_vec(&cost, &[5, 4]), Tensor::from_slice(&a), Tensor::from_slice(&b)].map(Result::unwrap);
+            for (dtype, tolerance, within) in [(DType::F64, 1e-10, 1e-6), (DType::F32, 1e-5, 1e-3)] {
+                let [cost, a, b] = all.each_ref().map(|t| t.to_dtype(dtype).unwrap());
+                let found = sinkhorn(&cost, Some(&a), Some(&b), SinkhornConfig { tolerance, ..config }).unwrap();
+                prop_assert!(close(&values(&found.plan), &expected, within), "{dtype:?}: {found:?}\n{expected:?}");
+                prop_assert!(found.marginal_error.is_finite());
+            }
+        }
+    }
+
+    #[test]
+    fn unbalanced_transport_in_float32_ignores_what_has_no_mass() {
+        let cost = Tensor::from_vec(&[0f32, 1.0, 1.0, 0.0, 0.5, 0.5], &[3, 2]).unwrap();
+        let (a, b) = (Tensor::from_slice(&[0.6f32, 0.4, 0.0]).unwrap(), Tensor::from_slice(&[0.5f32, 0.5]).unwrap());
+        let config = SinkhornConfig { marginal_relaxation: Some(1.0), ..SinkhornConfig::default() };
+        let found = sinkhorn(&cost, Some(&a), Some(&b), config).unwrap();
+        let without =
+            sinkhorn(&cost.narrow(0, 0, 2).unwrap(), Some(&a.narrow(0, 0, 2).unwrap()), Some(&b), config).unwrap();
+        let plan = values(&found.plan);
+        assert!(close(&plan[..4], &values(&without.plan), 1e-6) && plan[4..] == [0.0; 2], "{found:?}");
+        assert!(found.marginal_error < config.tolerance && found.iterations < config.max_iterations, "{found:?}");
+        let bad = Tensor::from_slice(&[0.6f32, f32::NAN, 0.4]).unwrap();
+        assert!(sinkhorn(&cost, Some(&bad), Some(&b), config).is_err());
+        let negative = SinkhornConfig { marginal_relaxation: Some(-1.0), ..config };
+        assert!(sinkhorn(&cost, Some(&a), Some(&b), negative).is_err());
     }
 
     #[test]

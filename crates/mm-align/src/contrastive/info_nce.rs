@@ -30,7 +30,7 @@ pub fn info_nce(
     Ok(direction(1)?.add(&direction(0)?)?.mul_scalar(-0.5)?)
 }
 
-/// Label smoothing over unmasked columns only: a share of a masked logit (about −1e38) would dominate the loss.
+/// Label smoothing over unmasked columns only: a share of a masked logit (about −1e30) would dominate the loss.
 fn smoothed(logits: &Tensor, same: Option<&Tensor>, label_smoothing: f64) -> Result<Tensor> {
     let rows = logits.size(0)?;
     let unmasked = match same {
@@ -108,8 +108,11 @@ pub fn hard_negative_info_nce(similarity: &Similarity, scale: &Tensor, hardness:
     let diagonal = Tensor::eye(rows, DType::Bool, cosines.device())?;
     let direction = |cosines: &Tensor| -> Result<Tensor> {
         let logits = cosines.mul(scale)?;
-        let weights =
-            cosines.detach()?.mul_scalar(hardness)?.masked_fill(&diagonal, f64::from(f32::MIN))?.softmax(1)?;
+        let weights = cosines
+            .detach()?
+            .mul_scalar(hardness)?
+            .masked_fill(&diagonal, cosines.dtype()?.mask_value())?
+            .softmax(1)?;
         let weights = weights.mul_scalar((rows - 1) as f64)?.masked_fill(&diagonal, 1.0)?;
         let normalizer = logits.add(&weights.clamp_min(1e-30)?.log()?)?.logsumexp(1)?;
         Ok(normalizer.sub(&logits.diagonal()?)?.mean()?)

@@ -15,7 +15,7 @@ pub use self_supervised::{barlow_twins, cyclip_consistency, vicreg};
 pub use similarity::Similarity;
 
 use crate::{Result, checks::invalid};
-use mm_core::{Init, Scope, Tensor};
+use mm_core::{Init, Scope, Tensor, no_grad};
 use serde::{Deserialize, Serialize};
 
 /// The loss function.
@@ -37,7 +37,7 @@ pub enum ContrastiveKind {
 pub struct ContrastiveConfig {
     /// The loss function.
     pub kind: ContrastiveKind,
-    /// Initial temperature; it is learned.
+    /// Initial temperature, at least 0.01; it is learned, and never falls below 0.01.
     pub temperature: f64,
     /// Label smoothing in [0, 1), for `info_nce`.
     pub label_smoothing: f64,
@@ -51,6 +51,9 @@ impl Default for ContrastiveConfig {
     }
 }
 
+/// As CLIP: a lower temperature makes training unstable.
+const MIN_TEMPERATURE: f64 = 0.01;
+
 /// A contrastive loss with a learned temperature.
 pub struct ContrastiveLoss {
     config: ContrastiveConfig,
@@ -63,10 +66,10 @@ impl ContrastiveLoss {
     /// under `scope`.
     ///
     /// # Errors
-    /// When the temperature is not positive or the label smoothing is outside [0, 1).
+    /// When the temperature is below 0.01 or infinite, or the label smoothing is outside [0, 1).
     pub fn new(scope: &Scope<'_>, config: &ContrastiveConfig) -> Result<Self> {
-        if !(config.temperature > 0.0 && config.temperature.is_finite()) {
-            return Err(invalid("loss.temperature", config.temperature.to_string(), "a positive number"));
+        if !(config.temperature >= MIN_TEMPERATURE && config.temperature.is_finite()) {
+            return Err(invalid("loss.temperature", config.temperature.to_string(), "a number of at least 0.01"));
         }
         if !(0.0..1.0).contains(&config.label_smoothing) {
             return Err(invalid("loss.label_smoothing", config.label_smoothing.to_string(), "a number in [0, 1)"));
@@ -124,12 +127,18 @@ impl ContrastiveLoss {
     }
 
     fn scale(&self) -> Result<Tensor> {
-        // As CLIP: a temperature below 0.01 makes training unstable.
-        Ok(self.log_scale.clamp(0.0, 100f64.ln())?.exp()?)
+        self.limit()?;
+        Ok(self.log_scale.exp()?)
+    }
+
+    /// Sets the parameter back to its limit, outside the graph: its gradient stays what it is, so that it can return.
+    fn limit(&self) -> Result<()> {
+        no_grad(|| Ok(self.log_scale.copy_(&self.log_scale.clamp_max((1.0 / MIN_TEMPERATURE).ln())?)?))
     }
 
     /// The current temperature.
     pub fn temperature(&self) -> Result<f64> {
+        self.limit()?;
         Ok((-self.log_scale.to_f64()?).exp())
     }
 }
@@ -166,6 +175,48 @@ mod tests {
         let same = Tensor::ones(&[2, 2], DType::Bool, Device::Cpu).unwrap();
         assert!(info_nce(&similarity, &scale(3.0), Some(&same), 0.0).unwrap().to_f64().unwrap().abs() < 1e-6);
         assert!(Similarity::cosine(&a, &tensor(&[1.0, 0.0], 1)).is_err());
+    }
+
+    #[test]
+    fn the_temperature_is_limited_outside_the_graph() {
+        let loss = |temperature: f64| {
+            let params = mm_core::Params::new(Device::Cpu);
+            let config = ContrastiveConfig { temperature, ..ContrastiveConfig::default() };
+            ContrastiveLoss::new(&params.scope(), &config)
+        };
+        let (a, b) = (tensor(&[1.0, 0.0, 0.0, 1.0], 2), tensor(&[0.0, 1.0, 1.0, 0.0], 2));
+        let gradient = |loss: &ContrastiveLoss| {
+            loss.log_scale.zero_grad();
+            loss.forward(&a, &b, None).unwrap().backward().unwrap();
+            loss.log_scale.grad().unwrap().to_f64().unwrap()
+        };
+        // Wrong pairs: a higher temperature lowers the loss, also from a temperature above one.
+        let hot = loss(2.0).unwrap();
+        assert!((hot.temperature().unwrap() - 2.0).abs() < 1e-6);
+        let expected = (1.0 + 0.5f64.exp()).ln();
+        assert!((hot.forward(&a, &b, None).unwrap().to_f64().unwrap() - expected).abs() < 1e-6);
+        assert!(gradient(&hot) > 0.1);
+        // A step beyond the limit is taken back, and the gradient still leads away from it.
+        let cold = loss(0.01).unwrap();
+        cold.log_scale.copy_(&scale(9.0)).unwrap();
+        assert!((cold.temperature().unwrap() - 0.01).abs() < 1e-6);
+        cold.log_scale.copy_(&scale(9.0)).unwrap();
+        assert!((cold.forward(&a, &b, None).unwrap().to_f64().unwrap() - 100.0).abs() < 1e-3);
+        assert!(gradient(&cold) > 50.0);
+        assert!(loss(0.009).is_err() && loss(f64::NAN).is_err() && loss(f64::INFINITY).is_err());
+    }
+
+    #[test]
+    fn false_negatives_are_masked_in_half_precision() {
+        let a = tensor(&[1.0, 0.0, 0.0, 1.0, 1.0, 1.0], 3);
+        let same = Tensor::from_vec(&[true, true, false, true, true, false, false, false, true], &[3, 3]).unwrap();
+        for dtype in [DType::BF16, DType::F16] {
+            let half = Similarity::from_scores(Similarity::cosine(&a, &a).unwrap().values().to_dtype(dtype).unwrap());
+            let (half, one) = (half.unwrap(), scale(3.0).to_dtype(dtype).unwrap());
+            for loss in [info_nce(&half, &one, Some(&same), 0.0), hard_negative_info_nce(&half, &one, 1.0)] {
+                assert!(loss.unwrap().to_f64().unwrap().is_finite());
+            }
+        }
     }
 
     #[test]

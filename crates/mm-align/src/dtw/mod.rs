@@ -37,10 +37,14 @@ pub struct WarpingPath {
 /// ```
 ///
 /// # Errors
-/// When the matrix is empty.
+/// When the matrix is empty, a cost is NaN or −∞, or every path has a cost of +∞ (which excludes a cell).
 pub fn dtw(cost: &Tensor) -> Result<WarpingPath> {
     let [_, n, m] = sizes(&cost.unsqueeze(0)?)?;
     let cost = cost.to_vec::<f64>()?;
+    if let Some(bad) = cost.iter().position(|c| c.is_nan() || *c == f64::NEG_INFINITY) {
+        let found = format!("a cost of {} at ({}, {})", cost[bad], bad / m, bad % m);
+        return Err(invalid("dtw", found, "finite costs, or +∞ for a cell that no path may visit"));
+    }
     let mut total = vec![f64::INFINITY; n * m];
     for i in 0..n {
         for j in 0..m {
@@ -50,6 +54,9 @@ pub fn dtw(cost: &Tensor) -> Result<WarpingPath> {
             let least = if i == 0 && j == 0 { 0.0 } else { up.min(left).min(diagonal) };
             total[i * m + j] = cost[i * m + j] + least;
         }
+    }
+    if total[n * m - 1] == f64::INFINITY {
+        return Err(invalid("dtw", "costs of +∞ on every path", "at least one path of finite cost"));
     }
     let mut indices = vec![(n - 1, m - 1)];
     let (mut i, mut j) = (n - 1, m - 1);
@@ -126,6 +133,29 @@ mod tests {
             let soft = -0.3 * all.iter().map(|w| (-w / 0.3).exp()).sum::<f64>().ln();
             prop_assert!((soft_dtw(&cost, 0.3).unwrap().to_f64().unwrap() - soft).abs() < 1e-9);
             prop_assert!(soft <= least + 1e-12);
+        }
+    }
+
+    #[test]
+    fn infinite_costs_exclude_cells_and_what_has_no_path_is_an_error() {
+        let (free, inf) = (1.0, f64::INFINITY);
+        let path = |values: [f64; 6]| dtw(&Tensor::from_vec(&values, &[2, 3]).unwrap());
+        let around = path([free, inf, free, free, free, free]).unwrap();
+        assert_eq!((around.cost, around.indices), (3.0, vec![(0, 0), (1, 1), (1, 2)]));
+        for corner in [0, 5] {
+            let mut values = [1.0; 6];
+            values[corner] = inf;
+            assert!(path(values).unwrap_err().to_string().contains("every path"));
+            for bad in [f64::NAN, f64::NEG_INFINITY] {
+                values[corner] = bad;
+                let error = path(values).unwrap_err().to_string();
+                assert!(error.contains(&format!("({}, {})", corner / 3, corner % 3)), "{error}");
+            }
+        }
+        assert!(path([1e308; 6]).is_err(), "the sum overflows");
+        for bad in [f64::NAN, inf, f64::NEG_INFINITY] {
+            let cost = Tensor::from_vec(&[1.0, 1.0, bad, 1.0], &[1, 2, 2]).unwrap();
+            assert!(soft_dtw(&cost, 0.1).unwrap_err().to_string().contains("pair 0"));
         }
     }
 

@@ -19,9 +19,9 @@ use rayon::prelude::*;
 /// <https://arxiv.org/abs/1703.01541>).
 ///
 /// # Errors
-/// When a size is 0 or `gamma` is not positive.
+/// When a size is 0, `gamma` is not positive, or a cost is infinite or NaN.
 pub fn soft_dtw(cost: &Tensor, gamma: f64) -> Result<Tensor> {
-    if gamma.is_nan() || gamma <= 0.0 {
+    if !(gamma > 0.0 && gamma.is_finite()) {
         return Err(invalid("soft_dtw", format!("gamma {gamma}"), "a positive number"));
     }
     let sizes = sizes(cost)?;
@@ -80,6 +80,11 @@ impl Stored for f64 {
 /// Values `[pairs]`, float64, and gradients `[pairs, n, m]`.
 fn forward_backward<T: Stored>(cost: &Tensor, [pairs, n, m]: [usize; 3], gamma: f64) -> Result<(Tensor, Tensor)> {
     let costs = cost.to_vec::<T>()?;
+    if let Some(bad) = costs.iter().position(|c| !c.widen().is_finite()) {
+        let (pair, cell) = (bad / (n * m), bad % (n * m));
+        let found = format!("a cost of {} in pair {pair} at ({}, {})", costs[bad].widen(), cell / m, cell % m);
+        return Err(invalid("soft_dtw", found, "finite costs"));
+    }
     let mut values = vec![0f64; pairs];
     let mut grads = vec![T::narrow(0.0); pairs * n * m];
     let chunk = LANES * n * m;
