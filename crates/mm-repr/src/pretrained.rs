@@ -5,7 +5,9 @@ use crate::{
     families::{detect_family, encoder_folder},
     family::{ContrastiveHead, LoadOptions, Loaded, Model, Tower, labels, load, num_labels},
 };
-use mm_core::{DType, Device, Input, Modality, Params, Pooling, ProcessContext, Source, Tensor, no_grad, parallel_tensors};
+use mm_core::{
+    DType, Device, Input, Modality, Params, Pooling, ProcessContext, Source, Tensor, no_grad, parallel_tensors,
+};
 use mm_data::collate;
 use std::path::{Path, PathBuf};
 
