@@ -2,6 +2,7 @@
 
 use super::{
     preprocess::timm_preprocessing,
+    timm::shape,
     vit::{
         ClassifierPooling, PositionInterpolation, SizePair, VitConfig, VitModel, VitVariant, build_backbone,
         classifiers, patch_grid, vit_block,
@@ -43,11 +44,6 @@ fn weight_map() -> WeightMap {
     ])
 }
 
-fn shape(b: &ModelBuilder<'_>, name: &str) -> Result<Vec<i64>> {
-    let missing = || b.config_error(format!("the weights lack {name}"));
-    b.checkpoint.shape(name).map(<[i64]>::to_vec).ok_or_else(missing)
-}
-
 /// Refuses variants that would load and compute something else.
 fn check_supported(b: &ModelBuilder<'_>, architecture: &str) -> Result<()> {
     for (weight, feature) in [
@@ -71,8 +67,7 @@ fn check_supported(b: &ModelBuilder<'_>, architecture: &str) -> Result<()> {
 
 fn config(b: &ModelBuilder<'_>, architecture: &str) -> Result<VitConfig> {
     let has = |name: &str| b.checkpoint.shape(name).is_some();
-    let patch = shape(b, "patch_embed.proj.weight")?;
-    let embed_dim = patch[0];
+    let [embed_dim, num_channels, patch_height, patch_width] = shape(b, "patch_embed.proj.weight")?;
     let input_size = &b.config["pretrained_cfg"]["input_size"];
     let side = |i: usize| input_size[i].as_i64().unwrap_or(224);
     // Heads have 64 dimensions in all of timm's plain vision transformers unless the folder says otherwise.
@@ -82,11 +77,11 @@ fn config(b: &ModelBuilder<'_>, architecture: &str) -> Result<VitConfig> {
         hidden_size: embed_dim,
         num_hidden_layers: num_layers,
         num_attention_heads: num_heads,
-        intermediate_size: shape(b, "blocks.0.mlp.fc1.weight")?[0],
+        intermediate_size: shape::<2>(b, "blocks.0.mlp.fc1.weight")?[0],
         layer_norm_eps: LAYER_NORM_EPS,
         image_size: SizePair::Rectangle(side(1), side(2)),
-        patch_size: SizePair::Rectangle(patch[2], patch[3]),
-        num_channels: patch[1],
+        patch_size: SizePair::Rectangle(patch_height, patch_width),
+        num_channels,
         qkv_bias: has("blocks.0.attn.qkv.bias"),
         hidden_act: if architecture.contains("quickgelu") { Activation::QuickGelu } else { Activation::Gelu },
         ..VitConfig::default()
@@ -103,12 +98,12 @@ fn build(b: &ModelBuilder<'_>) -> Result<Model> {
         .filter(|(timm_name, _)| has(timm_name))
         .map(|(_, name)| name)
         .collect();
-    let registers = b.checkpoint.shape("reg_token").map(|s| s[s.len() - 2]);
+    let registers = if has("reg_token") { Some(shape::<3>(b, "reg_token")?[1]) } else { None };
     let mut block = vit_block(&config);
     block.layer_scale = has("blocks.0.ls1.gamma").then_some(1.0);
     // With timm's `no_embed_class`, only patches have positions.
     let patches = patch_grid(b, &config, "patch_size")?.iter().product::<i64>();
-    let prefix_positions = shape(b, "pos_embed")?[1] > patches;
+    let prefix_positions = shape::<3>(b, "pos_embed")?[1] > patches;
     let interpolation = PositionInterpolation::AntialiasedBicubic;
     let variant = VitVariant { prefix_positions, registers, interpolation, ..VitVariant::image(&tokens) };
     let backbone = build_backbone(b, &config, variant, block)?;
