@@ -120,7 +120,7 @@ impl Pipeline {
             model,
             params,
             family: known.family.model_type,
-            tokenizer: Tokenizer::open(folder)?,
+            tokenizer: Tokenizer::open_with_template(&paths.tokenizer, folder)?,
             labels: labels(&config, num_labels(&config)),
             unexpected_keys,
             dtype: options.dtype,

@@ -47,7 +47,7 @@ const ADAPTER_FILES: [&str; 3] = [mm_core::ADAPTER_CONFIG, "adapter_model.safete
 pub(super) fn fingerprint(config: &Value, paths: &ModelPaths, weights: &Path, options: &str) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
     hasher.update(VERSION.as_bytes()).update(config.to_string().as_bytes()).update(options.as_bytes());
-    let folders = [Some(&paths.files), paths.adapter.as_ref()];
+    let folders = [Some(&paths.files), Some(&paths.tokenizer), paths.adapter.as_ref()];
     let processing = folders.into_iter().flatten().flat_map(|folder| PROCESSING_FILES.map(|name| folder.join(name)));
     let adapter = paths.adapter.iter().flat_map(|folder| ADAPTER_FILES.map(|name| folder.join(name)));
     for file in processing.chain(adapter).chain(module_files(&paths.files)?) {
@@ -119,7 +119,7 @@ mod tests {
         for (name, text) in files {
             std::fs::write(path(name), text).unwrap();
         }
-        let paths = ModelPaths { files: folder.path().into(), weights: folder.path().into(), adapter: None };
+        let paths = ModelPaths::of_folder(folder.path());
         let current = || fingerprint(&Value::Null, &paths, &index, "").unwrap();
         let before = current();
         assert_eq!(before, current());

@@ -53,6 +53,11 @@ impl TextProcessor {
     /// # Errors
     /// If none of these files exists, or one is invalid.
     pub fn from_folder(folder: &Path, max_length: usize) -> Result<Self> {
+        Self::from_folders(folder, folder, max_length)
+    }
+
+    /// As [`Self::from_folder`], with the tokenizer of another folder (an adapter's).
+    pub(crate) fn from_folders(files: &Path, folder: &Path, max_length: usize) -> Result<Self> {
         let mut tokenizer = load_tokenizer(folder)?;
         tokenizer.with_padding(None);
         let truncation = TruncationParams { max_length, ..TruncationParams::default() };
@@ -60,8 +65,8 @@ impl TextProcessor {
             .with_truncation(Some(truncation))
             .map_err(|e| Error::folder(folder, format!("cannot truncate at {max_length} tokens: {e}")))?;
         let pad_id = pad_id(folder, &tokenizer)?;
-        let prompt = default_prompt(folder)?;
-        let lower_case = read_json(&folder.join("sentence_bert_config.json"))?["do_lower_case"] == true;
+        let prompt = default_prompt(files)?;
+        let lower_case = read_json(&files.join("sentence_bert_config.json"))?["do_lower_case"] == true;
         // The files are hashed, since serializing the tokenizer prints gaps in its vocabulary to standard output.
         let mut hasher = blake3::Hasher::new();
         for name in TOKENIZER_FILES {
