@@ -6,7 +6,7 @@
 
 use super::{
     preprocess::{preprocessing, timm_preprocessing},
-    timm::{check_model_args, shape},
+    timm::{architecture, check_model_args, shape, unsupported},
 };
 use crate::{
     Result, checkpoint_config,
@@ -251,6 +251,10 @@ fn timm_weight_map() -> WeightMap {
 
 /// timm's checkpoints, whose sizes are read from the shapes of the weights.
 fn build_timm(b: &ModelBuilder<'_>) -> Result<Model> {
+    // The one with another epsilon in its normalizations.
+    if architecture(b).starts_with("convnext_xxlarge") {
+        return Err(unsupported(b, "another ConvNeXt"));
+    }
     check_model_args(b, &["depths", "dims", "use_grn", "ls_init_value", "patch_size", "conv_mlp"])?;
     let has = |name: &str| b.checkpoint.shape(name).is_some();
     let [_, num_channels, patch_size, _] = shape(b, "stem.0.weight")?;

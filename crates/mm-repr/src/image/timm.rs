@@ -53,7 +53,7 @@ pub(super) fn check_model_args(b: &ModelBuilder<'_>, known: &[&str]) -> Result<(
         "output_stride",
     ];
     let Some(args) = b.config["model_args"].as_object() else { return Ok(()) };
-    let is_set = |(_, value): &(&String, &Value)| !value.is_null();
+    let is_set = |(_, value): &(&String, &Value)| !value.is_null() && **value != false;
     let mut unknown = args.iter().filter(is_set).map(|(key, _)| key.as_str());
     match unknown.find(|key| !HARMLESS.contains(key) && !known.contains(key)) {
         Some(key) => {
