@@ -206,7 +206,7 @@ fn build_timm(b: &ModelBuilder<'_>) -> Result<Model> {
     if !is_supported(architecture(b)) {
         return Err(unsupported(b, "resnetN, wide_resnetN_2 or resnextN_GxWd (N, G, W: numbers)"));
     }
-    check_model_args(b, &["layers", "base_width", "cardinality", "block"])?;
+    check_model_args(b, &["layers", "channels", "base_width", "cardinality", "stem_width"])?;
     let pool = &b.config["global_pool"];
     if pool.as_str().is_some_and(|pool| !["avg", ""].contains(&pool)) {
         return Err(b.config_error(format!("global_pool: found {pool}, expected avg")));

@@ -13,7 +13,10 @@ use std::{
     path::Path,
     sync::atomic::{AtomicUsize, Ordering},
 };
-use tokenizers::{PaddingParams, PaddingStrategy, Tokenizer, TruncationParams};
+use tokenizers::{
+    PaddingParams, PaddingStrategy, Tokenizer, TruncationParams,
+    normalizers::{Lowercase, Sequence as Normalizers},
+};
 
 const TOKENIZER_FILES: [&str; 9] = [
     "tokenizer.json",
@@ -37,8 +40,6 @@ pub struct TextProcessor {
     max_length: usize,
     /// Prepended to each text (sentence-transformers' default prompt).
     prompt: String,
-    /// Whether texts are in lower case before they are tokenized (sentence-transformers' `do_lower_case`).
-    lower_case: bool,
     /// Whether all texts are padded to the limit and the padding is not masked (SigLIP).
     fixed_length: bool,
     num_truncated: AtomicUsize,
@@ -67,6 +68,11 @@ impl TextProcessor {
         let pad_id = pad_id(folder, &tokenizer)?;
         let prompt = default_prompt(files)?;
         let lower_case = read_json(&files.join("sentence_bert_config.json"))?["do_lower_case"] == true;
+        if lower_case {
+            // Before the tokenizer's own normalization, and not for special tokens, as sentence-transformers does.
+            let own = tokenizer.get_normalizer().cloned();
+            tokenizer.with_normalizer(Some(Normalizers::new([Lowercase.into()].into_iter().chain(own).collect())));
+        }
         // The files are hashed, since serializing the tokenizer prints gaps in its vocabulary to standard output.
         let mut hasher = blake3::Hasher::new();
         for name in TOKENIZER_FILES {
@@ -75,7 +81,6 @@ impl TextProcessor {
         Ok(Self {
             fingerprint: format!("text {} {max_length} {lower_case} {prompt}", hasher.finalize().to_hex()),
             prompt,
-            lower_case,
             tokenizer,
             pad_id,
             max_length,
@@ -100,12 +105,8 @@ impl TextProcessor {
     /// If the text exceeds the size limit of a text, or cannot be tokenized.
     pub fn encode(&self, text: &str) -> Result<Vec<i64>> {
         mm_data::decode::check_text_size(text).map_err(CoreError::Sample)?;
-        let mut text = format!("{}{text}", self.prompt);
-        if self.lower_case {
-            text = text.to_lowercase();
-        }
         let cannot = |e: tokenizers::Error| CoreError::Sample(format!("cannot be tokenized: {e}"));
-        let encoding = self.tokenizer.encode_fast(text, true).map_err(cannot)?;
+        let encoding = self.tokenizer.encode_fast(format!("{}{text}", self.prompt), true).map_err(cannot)?;
         if !encoding.get_overflowing().is_empty() {
             self.num_truncated.fetch_add(1, Ordering::Relaxed);
         }
