@@ -148,7 +148,16 @@ impl Pipeline {
     /// # Errors
     /// If the model does not support such requests.
     pub fn prompt(&self, media: Option<&EncodedMedia>, request: Request<'_>) -> Result<Prompt> {
-        self.model.prompt(&self.tokenizer, media, request)
+        let prompt = self.model.prompt(&self.tokenizer, media, request)?;
+        if let Some(generator) = self.model.as_generator() {
+            let vocab_size = generator.decoder().config().vocab_size;
+            if let Some(id) = prompt.decoder_input_ids.iter().find(|id| !(0..vocab_size).contains(*id)) {
+                let token = self.tokenizer.id_to_token(*id).unwrap_or_default();
+                let expected = format!("0 to {}, the rows of the model's token embeddings", vocab_size - 1);
+                return Err(Error::invalid_argument("token of the prompt", format!("{id} `{token}`"), expected));
+            }
+        }
+        Ok(prompt)
     }
 
     /// Logits for training: `[rows, tokens, vocab]` after each of the batch's `decoder_input_ids`, or `[rows, labels]`.
