@@ -248,7 +248,8 @@ impl Pipeline {
             let mut rows = 0..;
             let mut next = |_| {
                 let row = rows.next().unwrap_or_default();
-                Ok(EncodedMedia { grid: media.grid, ..EncodedMedia::new(media.values.narrow(0, row, 1)?) })
+                let values = media.values.narrow(0, row, 1)?;
+                Ok(EncodedMedia { grid: media.grid, is_video: media.is_video, ..EncodedMedia::new(values) })
             };
             return Ok(samples.into_iter().map(|s| s.map_err(Error::from).and_then(&mut next)).collect());
         }
