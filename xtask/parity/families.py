@@ -29,18 +29,22 @@ text_family("xlm-roberta/unigram", tf.XLMRobertaConfig, lambda c: tf.XLMRobertaM
 text_family("distilbert/learned", tf.DistilBertConfig, tf.DistilBertModel, word_piece, 20, dim=18, n_layers=2, n_heads=3, hidden_dim=29, max_position_embeddings=22)
 text_family("distilbert/sinusoidal", tf.DistilBertConfig, tf.DistilBertModel, word_piece, 20, dim=20, n_layers=3, n_heads=2, hidden_dim=19, max_position_embeddings=22, sinusoidal_pos_embds=True, activation="relu")
 text_family("mpnet/plain", tf.MPNetConfig, lambda c: tf.MPNetModel(c), lambda: word_piece(pad="<pad>", unk="[UNK]", cls="<s>", sep="</s>", mask="<mask>"), 26, max_position_embeddings=31, relative_attention_num_buckets=32, pad_token_id=0, **small)
-def sentence(name, modules, longest, base="bert", prompts=None):
+def sentence(name, modules, longest, base="bert", prompts=None, lower=False, **pooling):
     @variant(name)
     def _(folder):
         from sentence_transformers import SentenceTransformer, models as M
-        tokenizer = word_piece(); inner = folder.parent / (folder.name + "-inner"); tokenizer.model_max_length = 30
+        tokenizer = word_piece(not lower); inner = folder.parent / (folder.name + "-inner"); tokenizer.model_max_length = 30
         randomize(tf.BertModel(tf.BertConfig(vocab_size=len(tokenizer) + 2, max_position_embeddings=32, **small))).save_pretrained(inner); tokenizer.save_pretrained(inner)
-        word = M.Transformer(str(inner), max_seq_length=longest); parts = [word, M.Pooling(21, pooling_mode=modules[0])]
+        word = M.Transformer(str(inner), max_seq_length=longest, do_lower_case=lower); parts = [word, M.Pooling(21, pooling_mode=modules[0], **pooling)]
         for kind in modules[1:]:
             parts.append(M.Normalize() if kind == "normalize" else randomize(M.Dense(21, 13, bias=kind != "nobias", activation_function=torch.nn.Tanh() if kind == "tanh" else torch.nn.Identity())))
         model = SentenceTransformer(modules=parts, device="cpu", **(dict(prompts=prompts, default_prompt_name="query") if prompts else {})); model.save(str(folder)); shutil.rmtree(inner)
+        if lower:  # As earlier versions wrote it: the tokenizer as it was, and the setting.
+            (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": longest, "do_lower_case": True})); tokenizer.save_pretrained(folder)
         answers(folder, text=torch.from_numpy(model.encode(TEXTS, batch_size=3)))
 sentence("sentence/cls-dense", ["cls", "tanh"], 17); sentence("sentence/max-normalize", ["max", "normalize"], 30); sentence("sentence/last-prompt", ["lasttoken", "nobias", "normalize"], 21, prompts={"query": "the dog: ", "document": ""})
+sentence("sentence/skipped-prompt", ["mean", "normalize"], 21, prompts={"query": "the quick fox, ", "document": ""}, include_prompt=False)
+sentence("sentence/lower-case", ["mean"], 24, lower=True)
 @variant("bert/classifier-bin")
 def _(folder):
     tokenizer = word_piece(); model = randomize(tf.BertForSequenceClassification(tf.BertConfig(vocab_size=len(tokenizer), max_position_embeddings=24, num_labels=3, **small)))
@@ -67,28 +71,31 @@ bare("xlm-roberta/bare-sentencepiece", lambda c: tf.XLMRobertaModel(c), tf.XLMRo
 
 # ---- images ---------------------------------------------------------------------------------------------------------------
 def image_answers(folder, processor, embed, logits=None, hidden=None):
-    """One image at a time: their sizes may differ after the processor."""
-    processor.save_pretrained(folder); rows, pixels, l = [], [], []
+    """One image at a time: their sizes may differ after the processor. `hidden` gives all tokens, of which the first is the embedding."""
+    processor.save_pretrained(folder); rows, pixels, l, means = [], [], [], []
     for name in IMAGES:
-        x = processor(images=read(name), return_tensors="pt")["pixel_values"]; pixels.append(x.flatten()); rows.append(embed(x)[0])
+        x = processor(images=read(name), return_tensors="pt")["pixel_values"]; pixels.append(x.flatten()); h = hidden(x) if hidden else None
+        rows.append(h[0, 0] if hidden else embed(x)[0]); means += [mean(h)[0]] if hidden else []
         if logits: l.append(logits(x)[0])
     more = {"image_logits": torch.stack(l)} if logits else {}
+    if hidden: more["image_mean"] = torch.stack(means)
     answers(folder, **{f"pixels{i}": p for i, p in enumerate(pixels)}, image=torch.stack(rows), **more)
-def image_family(name, Config, Model, processor, embed, **sizes):
+def image_family(name, Config, Model, processor, embed, hidden=None, **sizes):
     @variant(name)
     def _(folder):
         model = randomize(Model(Config(**sizes))); model.save_pretrained(folder)
-        image_answers(folder, processor(), lambda x: embed(model, x), (lambda x: model(x).logits) if "Classification" in type(model).__name__ else None)
+        image_answers(folder, processor(), lambda x: embed(model, x), (lambda x: model(x).logits) if "Classification" in type(model).__name__ else None, (lambda x: hidden(model, x)) if hidden else None)
+def tokens(attr=""): return lambda m, x: (getattr(m, attr) if attr else m)(x).last_hidden_state
 vit_p = lambda h, w=None, **k: (lambda: tf.ViTImageProcessorPil(size={"height": h, "width": w or h}, **k))
 vits = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=31)
-image_family("vit/classifier", tf.ViTConfig, tf.ViTForImageClassification, vit_p(30), lambda m, x: mean(m.vit(x).last_hidden_state), image_size=30, patch_size=6, layer_norm_eps=1e-6, **vits, **labels(5))
-image_family("vit/non-square-nobias", tf.ViTConfig, lambda c: tf.ViTModel(c, add_pooling_layer=False), vit_p(21, 35, resample=3), lambda m, x: mean(m(x).last_hidden_state), image_size=(21, 35), patch_size=7, qkv_bias=False, hidden_act="gelu_pytorch_tanh", **vits)
-image_family("deit/distilled", tf.DeiTConfig, tf.DeiTForImageClassificationWithTeacher, lambda: tf.DeiTImageProcessorPil(size={"height": 40, "width": 40}, crop_size={"height": 32, "width": 32}), lambda m, x: mean(m.deit(x).last_hidden_state), image_size=32, patch_size=8, **vits, **labels(4))
-image_family("deit/classifier", tf.DeiTConfig, tf.DeiTForImageClassification, lambda: tf.DeiTImageProcessorPil(size={"height": 28, "width": 28}, do_center_crop=False), lambda m, x: mean(m.deit(x).last_hidden_state), image_size=28, patch_size=7, **vits, **labels(3))
+image_family("vit/classifier", tf.ViTConfig, tf.ViTForImageClassification, vit_p(30), None, tokens("vit"), image_size=30, patch_size=6, layer_norm_eps=1e-6, **vits, **labels(5))
+image_family("vit/non-square-nobias", tf.ViTConfig, lambda c: tf.ViTModel(c, add_pooling_layer=False), vit_p(21, 35, resample=3), None, tokens(), image_size=(21, 35), patch_size=7, qkv_bias=False, hidden_act="gelu_pytorch_tanh", **vits)
+image_family("deit/distilled", tf.DeiTConfig, tf.DeiTForImageClassificationWithTeacher, lambda: tf.DeiTImageProcessorPil(size={"height": 40, "width": 40}, crop_size={"height": 32, "width": 32}), None, tokens("deit"), image_size=32, patch_size=8, **vits, **labels(4))
+image_family("deit/classifier", tf.DeiTConfig, tf.DeiTForImageClassification, lambda: tf.DeiTImageProcessorPil(size={"height": 28, "width": 28}, do_center_crop=False), None, tokens("deit"), image_size=28, patch_size=7, **vits, **labels(3))
 dino_p = lambda edge, h, w: (lambda: tf.BitImageProcessorPil(size={"shortest_edge": edge}, crop_size={"height": h, "width": w}, resample=3, image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225]))
-image_family("dinov2/odd", tf.Dinov2Config, tf.Dinov2Model, dino_p(47, 42, 35), lambda m, x: mean(m(x).last_hidden_state), image_size=28, patch_size=7, hidden_size=24, num_hidden_layers=2, num_attention_heads=3, mlp_ratio=2)
-image_family("dinov2/swiglu-classifier", tf.Dinov2Config, tf.Dinov2ForImageClassification, dino_p(30, 28, 28), lambda m, x: mean(m.dinov2(x).last_hidden_state), image_size=28, patch_size=7, hidden_size=24, num_hidden_layers=2, num_attention_heads=1, mlp_ratio=3, use_swiglu_ffn=True, qkv_bias=False, **labels(4))
-image_family("dinov2/registers", tf.Dinov2WithRegistersConfig, tf.Dinov2WithRegistersModel, dino_p(47, 42, 49), lambda m, x: mean(m(x).last_hidden_state), image_size=28, patch_size=7, hidden_size=24, num_hidden_layers=2, num_attention_heads=2, mlp_ratio=2, num_register_tokens=3)
+image_family("dinov2/odd", tf.Dinov2Config, tf.Dinov2Model, dino_p(47, 42, 35), None, tokens(), image_size=28, patch_size=7, hidden_size=24, num_hidden_layers=2, num_attention_heads=3, mlp_ratio=2)
+image_family("dinov2/swiglu-classifier", tf.Dinov2Config, tf.Dinov2ForImageClassification, dino_p(30, 28, 28), None, tokens("dinov2"), image_size=28, patch_size=7, hidden_size=24, num_hidden_layers=2, num_attention_heads=1, mlp_ratio=3, use_swiglu_ffn=True, qkv_bias=False, **labels(4))
+image_family("dinov2/registers", tf.Dinov2WithRegistersConfig, tf.Dinov2WithRegistersModel, dino_p(47, 42, 49), None, tokens(), image_size=28, patch_size=7, hidden_size=24, num_hidden_layers=2, num_attention_heads=2, mlp_ratio=2, num_register_tokens=3)
 conv_p = lambda edge, **k: (lambda: tf.ConvNextImageProcessorPil(size={"shortest_edge": edge}, **k))
 pooled = lambda attr: (lambda m, x: (getattr(m, attr) if attr else m)(x).pooler_output.flatten(1))
 image_family("resnet/bottleneck", tf.ResNetConfig, tf.ResNetForImageClassification, conv_p(33), pooled("resnet"), embedding_size=8, hidden_sizes=[12, 16, 24], depths=[1, 2, 1], **labels(6))
@@ -112,6 +119,8 @@ def timm_family(name, architecture, size, **model_args):
         transform = create_transform(**resolve_data_config({}, pretrained_cfg=cfg)); px = [transform(read(n))[None] for n in IMAGES]
         answers(folder, **{f"pixels{i}": p.flatten() for i, p in enumerate(px)}, image=torch.cat([model.forward_head(model.forward_features(p), pre_logits=True) for p in px]), image_logits=torch.cat([model(p) for p in px]))
 timm_family("timm/vit", "vit_tiny_patch16_224", 32, img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=3)
+tiny = dict(layers=[2, 1, 1, 1], channels=[4, 6, 8, 8])
+timm_family("timm/resnext", "resnext50_32x4d", 33, cardinality=4, base_width=64, **tiny); timm_family("timm/wide-resnet", "wide_resnet50_2", 32, base_width=128, **tiny)
 timm_family("timm/deit", "deit_tiny_distilled_patch16_224", 32, img_size=32, patch_size=8, embed_dim=24, depth=2, num_heads=3)
 timm_family("timm/dinov2-reg", "vit_small_patch14_reg4_dinov2", 28, img_size=28, patch_size=7, embed_dim=24, depth=2, num_heads=2, reg_tokens=3)
 timm_family("timm/convnext", "convnext_atto", 37, dims=[8, 12, 16, 20], depths=[1, 1, 2, 1])

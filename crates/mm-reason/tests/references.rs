@@ -25,6 +25,8 @@ fn generation_config(base: &GenerationConfig, options: &Value) -> GenerationConf
     let float = |key: &str, default: f64| options[key].as_f64().unwrap_or(default);
     GenerationConfig {
         max_new_tokens: count("max_new_tokens", 9),
+        max_length: None,
+        min_length: 0,
         min_new_tokens: count("min_new_tokens", base.min_new_tokens),
         num_beams: count("num_beams", base.num_beams),
         length_penalty: float("length_penalty", base.length_penalty),
@@ -148,7 +150,7 @@ impl Comparison {
     fn compare_segments(&mut self, row: &Value, expected: &[Value]) {
         self.compared += 1;
         let source = Source::Path(self.inputs.join(row["audio"].as_str().unwrap()));
-        let config = GenerationConfig { max_new_tokens: 11, ..self.model.generation.clone() };
+        let config = GenerationConfig { max_new_tokens: 11, max_length: None, ..self.model.generation.clone() };
         let found = match self.model.transcribe(&source, row["language"].as_str(), true, &config) {
             Ok(found) => found,
             Err(error) => return self.fail(format!("transcribe: {error}")),

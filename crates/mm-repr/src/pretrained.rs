@@ -59,8 +59,7 @@ impl Pretrained {
         }
         let mut paths = ModelPaths::resolve(folder)?;
         if paths.adapter.is_none() {
-            let inner = encoder_folder(folder)?;
-            paths = ModelPaths { files: inner.clone(), weights: inner, adapter: None };
+            paths = ModelPaths::of_folder(&encoder_folder(folder)?);
         }
         let folder = paths.files.as_path();
         let (family, config) = detect_family(folder)?;

@@ -3,7 +3,7 @@
 
 use crate::{
     locate,
-    text::{TfidfConfig, read_text},
+    text::{TfidfConfig, read_normalized_text},
     vector::VectorProcessor,
 };
 use mm_core::{Error, Modality, Proposal, Registry, Result, Source};
@@ -68,7 +68,7 @@ fn pretrained(names: &[&str], modality: &Modality) -> Option<Proposal> {
 }
 
 fn tfidf(values: &[&Source]) -> Proposal {
-    let texts: Vec<_> = values.iter().filter_map(|v| read_text(v).ok()).collect();
+    let texts: Vec<_> = values.iter().filter_map(|v| read_normalized_text(v).ok()).collect();
     // Batches are dense, which limits the number of terms; few rows do not support many.
     let max_terms = (texts.len() * 4).clamp(300, 3000);
     let mut config = TfidfConfig::fit(texts.iter().map(AsRef::as_ref), max_terms);

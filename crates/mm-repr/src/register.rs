@@ -3,16 +3,19 @@
 use crate::{
     LoadOptions, Pretrained,
     audio::{AudioCnn, AudioCnnConfig},
-    family::ConcatLayers,
+    family::{ConcatLayers, Pooled},
     image::{CnnEncoder, CnnEncoderConfig, CnnProcessor},
     locate,
-    text::{LstmEncoder, LstmEncoderConfig, TfidfConfig, TfidfProcessor, WordDropout, WordIdProcessor, read_text},
+    text::{
+        LstmEncoder, LstmEncoderConfig, TfidfConfig, TfidfProcessor, WordDropout, WordIdProcessor, read_normalized_text,
+    },
     vector::{IdentityEncoder, VectorProcessor},
     video::{FramesEncoder, FramesProcessor},
     word2vec::{Weighting, WordVectors, WordVectorsEncoder, WordVectorsProcessor},
 };
 use mm_core::{
-    BuildContext, BuiltEncoder, Encoder, EncoderFactory, Error, Modality, Processor, Registry, Result, Source, config,
+    BuildContext, BuiltEncoder, Encoder, EncoderFactory, Error, Modality, Pooling, Processor, Registry, Result, Source,
+    config,
 };
 use mm_data::{AudioProcessor, AudioProcessorConfig};
 use serde::Deserialize;
@@ -40,7 +43,7 @@ pub fn register(registry: &mut Registry) {
 
 /// The values that are readable texts.
 fn texts<'a>(values: &'a [&Source]) -> Vec<std::borrow::Cow<'a, str>> {
-    values.iter().filter_map(|v| read_text(v).ok()).collect()
+    values.iter().filter_map(|v| read_normalized_text(v).ok()).collect()
 }
 
 /// An encoder that is trained.
@@ -64,6 +67,9 @@ struct PretrainedSettings {
     /// Use these layers' hidden states, concatenated; 0 is the input of the first block.
     #[serde(default)]
     layers: Vec<usize>,
+    /// How the features become one vector (mean, cls, max or last); as the family does if absent.
+    #[serde(default)]
+    pooling: Option<Pooling>,
     /// Number of blocks, from the last, that are trained; none if absent.
     #[serde(default)]
     trainable_layers: Option<usize>,
@@ -85,6 +91,13 @@ fn pretrained(settings: &toml::Value, context: &BuildContext<'_>) -> Result<Buil
     } else {
         fingerprint = format!("{fingerprint} layers {:?}", settings.layers);
         Box::new(ConcatLayers::new(tower.encoder, settings.layers))
+    };
+    let encoder = match settings.pooling {
+        Some(pooling) => {
+            fingerprint = format!("{fingerprint} pooling {pooling:?}");
+            Box::new(Pooled::new(encoder, pooling))
+        }
+        None => encoder,
     };
     let processor = match settings.word_dropout {
         0.0 => tower.processor,

@@ -142,6 +142,9 @@ impl Comparison<'_> {
             self.check_within(1e-5, &format!("pixels{number}"), flat.map_err(Into::into));
         }
         self.check("image", model.embed(&Modality::IMAGE, images, None));
+        if self.has("image_mean") {
+            self.check("image_mean", model.embed(&Modality::IMAGE, images, Some(Pooling::Mean)));
+        }
         if self.has("image_logits") {
             self.check("image_logits", model.logits(&Modality::IMAGE, images));
         }

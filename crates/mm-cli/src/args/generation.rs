@@ -67,7 +67,9 @@ impl GenerationArgs {
         };
         Ok(GenerationConfig {
             max_new_tokens: self.max_new_tokens.unwrap_or(base.max_new_tokens),
+            max_length: base.max_length.filter(|_| self.max_new_tokens.is_none()),
             min_new_tokens: self.min_new_tokens.unwrap_or(base.min_new_tokens),
+            min_length: if self.min_new_tokens.is_some() { 0 } else { base.min_length },
             num_beams: self.num_beams.unwrap_or(if self.temperature.is_some() { 1 } else { base.num_beams }),
             length_penalty: self.length_penalty.unwrap_or(base.length_penalty),
             do_sample: self.temperature.is_some(),

@@ -56,6 +56,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let mut config = arguments.generation.override_config(&model.generation)?;
     if arguments.generation.max_new_tokens.is_none() {
         config.max_new_tokens = config.max_new_tokens.max(DEFAULT_MAX_NEW_TOKENS);
+        config.max_length = None;
     }
     let image = arguments.image.iter().map(|f| ("image", f));
     let file = image.chain(arguments.video.iter().map(|f| ("video", f))).next();

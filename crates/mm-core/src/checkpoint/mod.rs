@@ -38,6 +38,8 @@ pub struct Checkpoint {
     path: PathBuf,
     tensors: BTreeMap<String, Location>,
     metadata: BTreeMap<String, String>,
+    /// Types of the tensors that cannot be read (eight-bit floats), which is an error once one is asked for.
+    unsupported: BTreeMap<String, String>,
     overlay: Option<Arc<dyn TensorOverlay>>,
 }
 
@@ -54,12 +56,12 @@ impl Checkpoint {
             return open_sharded(&file);
         }
         let map = Arc::new(MappedFile::open(&file)?);
-        let (tensors, metadata) = if is_pickle(&name, &map) {
-            (pickle::read_tensors(&file, &map)?, BTreeMap::new())
+        let (tensors, metadata, unsupported) = if is_pickle(&name, &map) {
+            (pickle::read_tensors(&file, &map)?, BTreeMap::new(), BTreeMap::new())
         } else {
             safetensors::read(&file, &map)?
         };
-        Ok(Self { path: file, tensors, metadata, overlay: None })
+        Ok(Self { path: file, tensors, metadata, unsupported, overlay: None })
     }
 
     /// The file that was opened.
@@ -128,7 +130,15 @@ impl Checkpoint {
         }
     }
 
+    /// The type of a tensor of this name that cannot be read.
+    pub(crate) fn unsupported_type(&self, name: &str) -> Option<&str> {
+        self.unsupported.get(name).map(String::as_str)
+    }
+
     fn location(&self, name: &str) -> Result<&Location> {
+        if let Some(kind) = self.unsupported_type(name) {
+            return Err(Error::file(&self.path, format!("{name} is of type {kind}, which is not supported")));
+        }
         self.tensors.get(name).ok_or_else(|| Error::unknown("tensor", name, self.names()))
     }
 
@@ -189,7 +199,7 @@ fn open_sharded(index: &Path) -> Result<Checkpoint> {
         serde_json::from_str(&text).map_err(|e| Error::file(index, format!("not a shard index: {e}")))?;
     let folder = index.parent().unwrap_or(Path::new("."));
     let mut shards: HashMap<&str, Checkpoint> = HashMap::new();
-    let mut tensors = BTreeMap::new();
+    let (mut tensors, mut unsupported) = (BTreeMap::new(), BTreeMap::new());
     for (name, shard) in &weight_map {
         if Path::new(shard).components().count() != 1 {
             return Err(Error::file(index, format!("shard `{shard}` is outside the folder")));
@@ -201,9 +211,13 @@ fn open_sharded(index: &Path) -> Result<Checkpoint> {
             }
             shards.insert(shard, Checkpoint::open(path)?);
         }
+        if let Some(kind) = shards[shard.as_str()].unsupported_type(name) {
+            unsupported.insert(name.clone(), kind.to_owned());
+            continue;
+        }
         let location = shards[shard.as_str()].tensors.get(name);
         let location = location.ok_or_else(|| Error::file(index, format!("shard {shard} has no tensor {name}")))?;
         tensors.insert(name.clone(), location.clone());
     }
-    Ok(Checkpoint { path: index.to_owned(), tensors, metadata: BTreeMap::new(), overlay: None })
+    Ok(Checkpoint { path: index.to_owned(), tensors, metadata: BTreeMap::new(), unsupported, overlay: None })
 }

@@ -5,7 +5,8 @@ use crate::{DType, Error, Result};
 use safetensors::{Dtype as StDtype, SafeTensors};
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-type Contents = (BTreeMap<String, Location>, BTreeMap<String, String>);
+/// Tensors, metadata, and the types of tensors that cannot be read.
+type Contents = (BTreeMap<String, Location>, BTreeMap<String, String>, BTreeMap<String, String>);
 
 /// Names, positions and metadata of the tensors in a safetensors file.
 pub(super) fn read(file: &Path, map: &Arc<MappedFile>) -> Result<Contents> {
@@ -14,7 +15,7 @@ pub(super) fn read(file: &Path, map: &Arc<MappedFile>) -> Result<Contents> {
     };
     let (_, header) = SafeTensors::read_metadata(map).map_err(|e| bad(e.to_string()))?;
     let parsed = SafeTensors::deserialize(map).map_err(|e| bad(e.to_string()))?;
-    let mut tensors = BTreeMap::new();
+    let (mut tensors, mut unsupported) = (BTreeMap::new(), BTreeMap::new());
     for (name, view) in parsed.iter() {
         let dtype = match view.dtype() {
             StDtype::F32 => DType::F32,
@@ -27,7 +28,10 @@ pub(super) fn read(file: &Path, map: &Arc<MappedFile>) -> Result<Contents> {
             StDtype::I8 => DType::I8,
             StDtype::U8 => DType::U8,
             StDtype::BOOL => DType::Bool,
-            other => return Err(bad(format!("{name} is of type {other:?}, which is not supported"))),
+            other => {
+                unsupported.insert(name.to_owned(), format!("{other:?}"));
+                continue;
+            }
         };
         let start = view.data().as_ptr() as usize - map.as_ptr() as usize;
         let shape = view.shape().iter().map(|s| *s as i64).collect();
@@ -37,5 +41,5 @@ pub(super) fn read(file: &Path, map: &Arc<MappedFile>) -> Result<Contents> {
         );
     }
     let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
-    Ok((tensors, metadata))
+    Ok((tensors, metadata, unsupported))
 }

@@ -5,6 +5,8 @@
 
 mod config;
 mod merge;
+mod names;
+mod peft_config;
 mod plan;
 
 pub use config::{LoraConfig, Quantization};

@@ -1,6 +1,6 @@
 //! Adapters are trained, saved and merged.
 
-use super::{merge::nearest_name, *};
+use super::*;
 use crate::{Checkpoint, DType, Device, Module, Params, Role, Tensor, checkpoint::save, nn::Linear};
 
 #[test]
@@ -69,17 +69,4 @@ fn merging_gives_what_the_adapted_layers_compute_also_for_chunks_and_transposed_
     let error = Adapter::base_model(&folder).unwrap_err().to_string();
     assert!(error.contains("found LOHA, expected LORA"), "{error}");
     std::fs::remove_dir_all(folder).unwrap();
-}
-
-#[test]
-fn names_are_found_in_nested_models() {
-    let names: Vec<String> =
-        ["language_model.model.layers.0.mlp.up.weight", "vision.layers.0.mlp.up.weight", "head.weight"]
-            .map(Into::into)
-            .into();
-    assert_eq!(nearest_name(&names, "head.weight").as_deref(), Some("head.weight"));
-    assert_eq!(nearest_name(&names, "model.language_model.layers.0.mlp.up.weight").as_deref(), Some(names[0].as_str()));
-    assert_eq!(nearest_name(&names, "model.vision.layers.0.mlp.up.weight").as_deref(), Some(names[1].as_str()));
-    assert_eq!(nearest_name(&names, "base.layers.0.mlp.up.weight"), None, "two names agree equally well");
-    assert_eq!(nearest_name(&names, "other.weight"), None);
 }

@@ -13,8 +13,10 @@ const MASKED_SCORE: f32 = -100.0;
 /// <https://arxiv.org/abs/2103.14030>.
 pub struct WindowAttention {
     attention: Attention,
-    /// `[heads, positions, positions]` of a window.
-    bias: Tensor,
+    /// `[(2 · window − 1)², heads]`.
+    bias_table: Tensor,
+    /// Row of the table for each query and key of a window, `[positions, positions]`.
+    bias_index: Tensor,
     window_size: i64,
     shift: i64,
 }
@@ -31,10 +33,10 @@ impl WindowAttention {
         }
         let offsets = 2 * window_size - 1;
         let table = scope.param("relative_position_bias_table", &[offsets * offsets, config.num_heads], Init::Zeros)?;
-        let index = relative_position_index(window_size, table.device())?;
         Ok(Self {
             attention: Attention::new(scope, config)?,
-            bias: table.embedding(&index)?.permute(&[2, 0, 1])?.contiguous()?,
+            bias_index: relative_position_index(window_size, table.device())?,
+            bias_table: table,
             window_size,
             shift: if shifted { window_size / 2 } else { 0 },
         })
@@ -55,7 +57,8 @@ impl WindowAttention {
         }
         let windows = y.reshape(&[batch, rows, size, columns, size, channels])?.permute(&[0, 1, 3, 2, 4, 5])?;
         let windows = windows.reshape(&[-1, size * size, channels])?;
-        let mut bias = self.bias.unsqueeze(0)?;
+        // [1, heads, positions, positions], from the table as it is now: it may be trained.
+        let mut bias = self.bias_table.embedding(&self.bias_index)?.permute(&[2, 0, 1])?.contiguous()?.unsqueeze(0)?;
         if shift > 0 {
             let mask = shifted_window_mask([rows * size, columns * size], size, shift)?.to_device(x.device())?;
             bias = bias.add(&mask.to_dtype(bias.dtype()?)?.unsqueeze(1)?)?; // [windows, heads, positions, positions]

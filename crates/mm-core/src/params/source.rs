@@ -59,7 +59,10 @@ impl CheckpointSource {
             return Ok(None);
         }
         let Some(found) = self.checkpoint.shape(&reference.name) else {
-            self.problems.push(format!("missing {} {shape:?}", reference.name));
+            self.problems.push(match self.checkpoint.unsupported_type(&reference.name) {
+                Some(kind) => format!("{} is of type {kind}, which is not supported", reference.name),
+                None => format!("missing {} {shape:?}", reference.name),
+            });
             return Ok(None);
         };
         let expected = reference.stored_shape(shape);

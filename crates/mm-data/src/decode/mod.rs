@@ -11,5 +11,5 @@ pub use self::image::{ImageLimits, decode_image, decode_image_bytes};
 pub use audio::{Audio, decode_audio, decode_audio_track, write_wav};
 pub use ffmpeg::ffmpeg;
 pub use resample::resample;
-pub use text::{TEXT_LIMIT, clean_text, read_text, text_from_bytes};
+pub use text::{TEXT_LIMIT, check_text_size, clean_text, read_text, text_from_bytes};
 pub use video::{VideoInfo, frame_count, frames_at, sample_frames, video_info};

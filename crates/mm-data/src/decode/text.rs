@@ -27,15 +27,21 @@ pub fn text_from_bytes(bytes: &[u8], encoding: Option<&str>) -> Result<String, S
     Ok(text.into_owned())
 }
 
-/// Checks the length of a text and normalizes it to NFC, in which an accented letter is one character.
-pub fn clean_text(text: &str) -> Result<String, String> {
+/// Checks the length of a text.
+pub fn check_text_size(text: &str) -> Result<(), String> {
     if text.len() > TEXT_LIMIT {
         return Err(format!("found a text of {} bytes, expected at most {TEXT_LIMIT}", text.len()));
     }
+    Ok(())
+}
+
+/// Checks the length of a text and normalizes it to NFC, in which an accented letter is one character.
+pub fn clean_text(text: &str) -> Result<String, String> {
+    check_text_size(text)?;
     Ok(if is_nfc(text) { text.to_owned() } else { text.nfc().collect() })
 }
 
-/// Reads a text file: see [`text_from_bytes`] and [`clean_text`].
+/// Reads a text file as it is written: see [`text_from_bytes`] and [`check_text_size`].
 pub fn read_text(path: &Path, encoding: Option<&str>) -> Result<String> {
     let size = std::fs::metadata(path).map_err(|e| Error::file(path, e))?.len();
     if size > TEXT_LIMIT as u64 {
@@ -43,7 +49,8 @@ pub fn read_text(path: &Path, encoding: Option<&str>) -> Result<String> {
     }
     let bytes = std::fs::read(path).map_err(|e| Error::file(path, e))?;
     let text = text_from_bytes(&bytes, encoding).map_err(|e| Error::file(path, e))?;
-    clean_text(&text).map_err(|e| Error::file(path, e))
+    check_text_size(&text).map_err(|e| Error::file(path, e))?;
+    Ok(text)
 }
 
 #[cfg(test)]

@@ -21,8 +21,13 @@ pub enum EarlyStopping {
 pub struct GenerationConfig {
     /// Maximum number of generated tokens.
     pub max_new_tokens: usize,
+    /// Maximum number of tokens with the prompt's, where a checkpoint states its limit so; it holds as well as
+    /// `max_new_tokens`.
+    pub max_length: Option<usize>,
     /// Minimum number of tokens before the end token.
     pub min_new_tokens: usize,
+    /// Minimum number of tokens before the end token with the prompt's.
+    pub min_length: usize,
     /// Number of beams; 1 for greedy search or sampling.
     pub num_beams: usize,
     /// Number of beams that are returned.
@@ -69,7 +74,9 @@ impl Default for GenerationConfig {
     fn default() -> Self {
         Self {
             max_new_tokens: 30,
+            max_length: None,
             min_new_tokens: 0,
+            min_length: 0,
             num_beams: 1,
             num_return_sequences: 1,
             length_penalty: 1.0,
@@ -108,9 +115,13 @@ impl GenerationConfig {
             }
         };
         let default = Self::default();
+        let max_length = if find("max_new_tokens").is_some() { None } else { count("max_length") };
+        let min_length = if find("min_new_tokens").is_some() { None } else { count("min_length") };
         Self {
-            max_new_tokens: count("max_new_tokens").or_else(|| count("max_length")).unwrap_or(default.max_new_tokens),
+            max_new_tokens: count("max_new_tokens").or(max_length).unwrap_or(default.max_new_tokens),
+            max_length,
             min_new_tokens: count("min_new_tokens").unwrap_or(0),
+            min_length: min_length.unwrap_or(0),
             num_beams: count("num_beams").unwrap_or(1).max(1),
             length_penalty: float("length_penalty").unwrap_or(1.0),
             early_stopping: match find("early_stopping") {
@@ -136,6 +147,23 @@ impl GenerationConfig {
             forced_eos_token_id: ids("forced_eos_token_id").first().copied(),
             ..default
         }
+    }
+
+    /// The options for a prompt of this many tokens: limits that count the prompt become limits of the new tokens.
+    ///
+    /// # Errors
+    /// If the prompt leaves no token.
+    pub(crate) fn for_prompt(&self, prompt_length: usize) -> Result<Self> {
+        let mut config = self.clone();
+        config.min_new_tokens = self.min_new_tokens.max(self.min_length.saturating_sub(prompt_length));
+        if let Some(max_length) = self.max_length {
+            if prompt_length >= max_length {
+                let expected = format!("fewer than the checkpoint's max_length of {max_length}; set max_new_tokens");
+                return Err(Error::invalid_argument("number of prompt tokens", prompt_length, expected));
+            }
+            config.max_new_tokens = self.max_new_tokens.min(max_length - prompt_length);
+        }
+        Ok(config)
     }
 
     /// The text up to the first stop string.
@@ -177,5 +205,28 @@ impl GenerationConfig {
             return out_of_range("length_penalty", self.length_penalty, "a finite number");
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn limits_of_the_length_count_the_prompt_and_limits_of_new_tokens_do_not() {
+        let read = |json: Value| GenerationConfig::from_json(&[&json]);
+        let limits = |config: &GenerationConfig, prompt: usize| {
+            let config = config.for_prompt(prompt).unwrap();
+            (config.min_new_tokens, config.max_new_tokens)
+        };
+        let length = read(json!({"max_length": 20, "min_length": 8}));
+        assert_eq!((limits(&length, 1), limits(&length, 12)), ((7, 19), (0, 8)));
+        let error = length.for_prompt(20).unwrap_err().to_string();
+        assert!(error.contains("found 20") && error.contains("max_length of 20"), "{error}");
+        // max_new_tokens goes before max_length, as in transformers.
+        let both = read(json!({"max_length": 20, "max_new_tokens": 5, "min_new_tokens": 2, "min_length": 9}));
+        assert_eq!(limits(&both, 40), (2, 5));
+        assert_eq!(limits(&read(json!({})), 40), (0, 30));
     }
 }

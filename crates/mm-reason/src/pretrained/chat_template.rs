@@ -1,10 +1,11 @@
 //! Chat templates: Jinja with Python's string methods.
 
 use crate::{Error, Result};
+use chrono::Local;
 use minijinja::{Environment, Error as TemplateError, ErrorKind, Value, context};
 use mm_repr::read_json;
 use serde_json::Value as Json;
-use std::path::Path;
+use std::{fmt::Write as _, path::Path};
 
 /// Limit on the steps of a template, so that one with an endless loop fails.
 const FUEL: u64 = 10_000_000;
@@ -45,7 +46,7 @@ pub(super) fn render(
     environment.add_function("raise_exception", |text: String| -> Result<String, TemplateError> {
         Err(TemplateError::new(ErrorKind::InvalidOperation, text))
     });
-    environment.add_function("strftime_now", |_format: String| String::from("26 Jul 2024"));
+    environment.add_function("strftime_now", strftime_now);
     environment.add_template("chat", template)?;
     environment.get_template("chat")?.render(context! {
         messages => Value::from_serialize(messages),
@@ -54,6 +55,18 @@ pub(super) fn render(
         bos_token,
         eos_token,
     })
+}
+
+/// The local time in a format of strftime, as transformers gives it to templates.
+fn strftime_now(format: &str) -> Result<String, TemplateError> {
+    let mut text = String::new();
+    match write!(text, "{}", Local::now().format(format)) {
+        Ok(()) => Ok(text),
+        Err(_) => {
+            let reason = format!("strftime_now: found the format `{format}`, expected one of strftime");
+            Err(TemplateError::new(ErrorKind::InvalidOperation, reason))
+        }
+    }
 }
 
 fn unknown_method(name: &str) -> TemplateError {
@@ -109,4 +122,20 @@ fn string_method(text: &str, name: &str, arguments: &[Value]) -> Result<Value, T
         },
         _ => return Err(unknown_method(name)),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn templates_get_the_date_of_today_and_bad_formats_are_errors() {
+        let render = |template: &str| render(template, &json!([]), "", "");
+        let before = Local::now().format("%d %b %Y").to_string();
+        let found = render("{{ strftime_now('%d %b %Y') }}").unwrap();
+        let after = Local::now().format("%d %b %Y").to_string();
+        assert!(found == before || found == after, "{found}");
+        assert!(render("{{ strftime_now('%Q') }}").unwrap_err().to_string().contains("strftime_now"));
+    }
 }

@@ -51,6 +51,9 @@ checkpoint_config! {
 const VISION_DEFAULTS: VisionDefaults =
     VisionDefaults { image_size: 224, patch_size: 16, hidden_act: Activation::QuickGelu, layer_norm_eps: 1e-5 };
 
+/// Largest number of frames of a video that have embeddings.
+const MAX_FRAMES: i64 = 4096;
+
 /// The end token (BERT's `[SEP]`), where the checkpoint names none.
 const DEFAULT_EOS: i64 = 102;
 
@@ -101,11 +104,14 @@ fn build(b: &ModelBuilder<'_>) -> mm_repr::Result<Box<dyn MediaEncoder>> {
         max_positions: c.max_position_embeddings,
     };
     let norm = NormConfig { eps: vit.layer_norm_eps, ..NormConfig::default() };
-    let frames = c.num_image_with_embedding;
+    let frames = c.num_image_with_embedding.filter(|n| *n != 0);
+    if let Some(found) = frames.filter(|n| !(1..=MAX_FRAMES).contains(n)) {
+        return Err(b.config_error(format!("num_image_with_embedding: found {found}, expected 0 to {MAX_FRAMES}")));
+    }
     let temporal = |n: i64| b.scope.pp("temporal").param(&n.to_string(), &[1, 1, vit.hidden_size], Init::Zeros);
     let images = preprocessing(b)?;
     let video_processor =
-        frames.map(|n| -> Arc<dyn Processor> { Arc::new(VideoProcessor::new(images.clone(), n.max(1) as usize)) });
+        frames.map(|n| -> Arc<dyn Processor> { Arc::new(VideoProcessor::new(images.clone(), n as usize)) });
     Ok(Box::new(Git {
         projection: Linear::new(&b.scope.pp("projection"), vit.hidden_size, c.hidden_size, true)?,
         projection_norm: Norm::new(&b.scope.pp("projection_norm"), c.hidden_size, norm)?,

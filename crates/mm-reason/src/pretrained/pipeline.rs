@@ -119,7 +119,7 @@ impl Pipeline {
             model,
             params,
             family: known.family.model_type,
-            tokenizer: Tokenizer::open(folder)?,
+            tokenizer: Tokenizer::open_with_template(&paths.tokenizer, folder)?,
             labels: labels(&config, num_labels(&config)),
             unexpected_keys,
             dtype: options.dtype,
@@ -147,7 +147,16 @@ impl Pipeline {
     /// # Errors
     /// If the model does not support such requests.
     pub fn prompt(&self, media: Option<&EncodedMedia>, request: Request<'_>) -> Result<Prompt> {
-        self.model.prompt(&self.tokenizer, media, request)
+        let prompt = self.model.prompt(&self.tokenizer, media, request)?;
+        if let Some(generator) = self.model.as_generator() {
+            let vocab_size = generator.decoder().config().vocab_size;
+            if let Some(id) = prompt.decoder_input_ids.iter().find(|id| !(0..vocab_size).contains(*id)) {
+                let token = self.tokenizer.id_to_token(*id).unwrap_or_default();
+                let expected = format!("0 to {}, the rows of the model's token embeddings", vocab_size - 1);
+                return Err(Error::invalid_argument("token of the prompt", format!("{id} `{token}`"), expected));
+            }
+        }
+        Ok(prompt)
     }
 
     /// Logits for training: `[rows, tokens, vocab]` after each of the batch's `decoder_input_ids`, or `[rows, labels]`.
@@ -238,7 +247,8 @@ impl Pipeline {
             let mut rows = 0..;
             let mut next = |_| {
                 let row = rows.next().unwrap_or_default();
-                Ok(EncodedMedia { grid: media.grid, ..EncodedMedia::new(media.values.narrow(0, row, 1)?) })
+                let values = media.values.narrow(0, row, 1)?;
+                Ok(EncodedMedia { grid: media.grid, is_video: media.is_video, ..EncodedMedia::new(values) })
             };
             return Ok(samples.into_iter().map(|s| s.map_err(Error::from).and_then(&mut next)).collect());
         }

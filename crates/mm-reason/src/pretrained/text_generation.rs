@@ -98,6 +98,12 @@ impl Pipeline {
             Ok(prompt)
         };
         let prompts: Vec<Result<Prompt>> = rows.iter().map(prompt).collect();
+        let mut lengths = prompts.iter().flatten().map(|p| p.decoder_input_ids.len());
+        let first = lengths.next();
+        if (config.max_length.is_some() || config.min_length > 0) && lengths.any(|length| Some(length) != first) {
+            // Each prompt leaves another number of new tokens.
+            return rows.iter().map(single).collect();
+        }
         let valid: Vec<_> =
             rows.iter().zip(&prompts).filter_map(|((media, _), p)| Some((*media, p.as_ref().ok()?))).collect();
         if valid.is_empty() {
@@ -130,6 +136,7 @@ impl Pipeline {
     fn check_length(&self, prompt: &Prompt, config: &GenerationConfig) -> Result<()> {
         let max_positions = self.generator()?.decoder().config().max_positions;
         let length = prompt.decoder_input_ids.len();
+        let config = config.for_prompt(length)?;
         if length as i64 + config.max_new_tokens as i64 > max_positions {
             let found = format!("{length} prompt tokens and {} new tokens", config.max_new_tokens);
             let expected = format!("at most the model's {max_positions} positions");
@@ -150,6 +157,8 @@ impl Pipeline {
         for (_, prompt) in prompts {
             self.check_length(prompt, config)?;
         }
+        let longest = prompts.iter().map(|(_, prompt)| prompt.decoder_input_ids.len()).max().unwrap_or(0);
+        let config = &config.for_prompt(longest)?;
         let compiled = self.compile_constraint(config)?;
         let stops = |generated: &[i64]| {
             let contains_stop = |text: String| config.stop_strings.iter().any(|s| text.contains(s.as_str()));

@@ -13,10 +13,9 @@ impl TimestampTokens {
     /// Masks the scores of tokens that would break the rules: timestamps come in pairs and never decrease, the first
     /// token is one, and where timestamps together are more probable than any text token, one of them comes next.
     pub(super) fn apply(&self, tokens: &[i64], prompt_length: usize, scores: &mut [f32]) {
-        let first = self.first as usize;
-        if first >= scores.len() {
+        let Some(first) = usize::try_from(self.first).ok().filter(|first| (1..scores.len()).contains(first)) else {
             return;
-        }
+        };
         scores[first - 1] = MASKED; // <|notimestamps|>
         let generated = &tokens[prompt_length..];
         let is_timestamp = |id: i64| id >= self.first;
@@ -25,7 +24,7 @@ impl TimestampTokens {
         if last && second_last {
             scores[first..].fill(MASKED);
         } else if last {
-            scores[..(self.eos as usize).min(first)].fill(MASKED);
+            scores[..usize::try_from(self.eos).unwrap_or(0).min(first)].fill(MASKED);
         }
         if let Some(latest) = generated.iter().rev().find(|id| is_timestamp(**id)) {
             let lowest = if last && !second_last { *latest } else { *latest + 1 };
@@ -35,7 +34,8 @@ impl TimestampTokens {
         if generated.is_empty() {
             scores[..first].fill(MASKED);
             if let Some(latest) = self.max_initial {
-                let end = (first + latest as usize + 1).min(scores.len());
+                let latest = usize::try_from(latest).unwrap_or(0);
+                let end = first.saturating_add(latest).saturating_add(1).min(scores.len());
                 scores[end..].fill(MASKED);
             }
         }
@@ -93,4 +93,23 @@ pub(super) fn split_segments(ids: &[i64], timestamps: TimestampTokens, frames: i
     }
     let next = if single_ending { frames } else { step(start - 2) * FRAMES_PER_STEP };
     (segments, next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn token_ids_outside_the_vocabulary_mask_nothing_instead_of_ending_the_program() {
+        for first in [-1, 0, 4, 99, i64::MAX] {
+            let tokens = TimestampTokens { first, eos: -1, max_initial: Some(-1), window_frames: 3000 };
+            let mut scores = [1.0f32; 4];
+            tokens.apply(&[0, 2], 1, &mut scores);
+            assert_eq!(scores, [1.0; 4], "{first}");
+        }
+        let tokens = TimestampTokens { first: 2, eos: -1, max_initial: Some(i64::MAX), window_frames: 3000 };
+        let mut scores = [1.0f32; 4];
+        tokens.apply(&[0], 1, &mut scores);
+        assert_eq!(scores, [MASKED, MASKED, 1.0, 1.0]);
+    }
 }

@@ -25,6 +25,11 @@ impl Tokenizer {
     /// # Errors
     /// If the folder has none, or one that cannot be parsed.
     pub fn open(folder: &Path) -> Result<Self> {
+        Self::open_with_template(folder, folder)
+    }
+
+    /// As [`Self::open`], with the chat template of `files` where the folder (an adapter's) has none.
+    pub(crate) fn open_with_template(folder: &Path, files: &Path) -> Result<Self> {
         let mut tokenizer = load_tokenizer(folder)?;
         tokenizer.with_padding(None);
         tokenizer.with_truncation(None).map_err(|e| Error::checkpoint(folder, e))?;
@@ -33,7 +38,10 @@ impl Tokenizer {
             inner: tokenizer,
             special_tokens_map: read_json(&folder.join("special_tokens_map.json"))?,
             clean_up_spaces: config["clean_up_tokenization_spaces"].as_bool().unwrap_or(false),
-            chat_template: chat_template::find(folder, &config)?,
+            chat_template: match chat_template::find(folder, &config)? {
+                Some(template) => Some(template),
+                None => chat_template::find(files, &read_json(&files.join("tokenizer_config.json"))?)?,
+            },
             config,
             folder: folder.to_owned(),
         })

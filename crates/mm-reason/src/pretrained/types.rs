@@ -28,13 +28,15 @@ pub struct EncodedMedia {
     pub(crate) values: Tensor,
     /// Number of patches (time, rows, columns), where that differs between inputs.
     pub(crate) grid: Option<[i64; 3]>,
+    /// Whether it is a video, whatever the number of its frames.
+    pub(crate) is_video: bool,
     /// The tokens up to the end of the image and the decoder's caches after them, reused by the next request.
     pub(crate) prefix: RefCell<Option<(Vec<i64>, DecoderState)>>,
 }
 
 impl EncodedMedia {
     pub(crate) fn new(values: Tensor) -> Self {
-        Self { values, grid: None, prefix: RefCell::new(None) }
+        Self { values, grid: None, is_video: false, prefix: RefCell::new(None) }
     }
 
     pub(crate) fn with_grid(values: Tensor, grid: [i64; 3]) -> Self {

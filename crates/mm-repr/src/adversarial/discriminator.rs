@@ -140,7 +140,8 @@ impl Discriminator {
         self.feature_dim
     }
 
-    /// The sum of the configured gradient penalties; `None` without any.
+    /// The sum of the configured gradient penalties; `None` without any. The penalty between real and generated samples
+    /// pairs them row by row, as far as the shorter of both goes.
     pub fn penalty(
         &self,
         config: &DiscriminatorConfig,
@@ -155,11 +156,13 @@ impl Discriminator {
             total = Some(penalty.mul_scalar(config.r1_gamma / 2.0)?);
         }
         if config.gradient_penalty_weight > 0.0 {
-            let shape: Vec<i64> =
-                std::iter::once(real.size(0)?).chain(std::iter::repeat_n(1, real.rank() - 1)).collect();
+            let rows = real.size(0)?.min(fake.size(0)?);
+            let (real, fake) = (real.narrow(0, 0, rows)?, fake.narrow(0, 0, rows)?);
+            let condition = condition.map(|c| c.narrow(0, 0, rows)).transpose()?;
+            let shape: Vec<i64> = std::iter::once(rows).chain(std::iter::repeat_n(1, real.rank() - 1)).collect();
             let ratio = Tensor::rand(&shape, DType::F32, real.device())?;
-            let x = real.sub(fake)?.mul(&ratio)?.add(fake)?.detach()?.set_requires_grad(true)?;
-            let norms = self.squared_gradient_norms(&x, condition)?.add_scalar(1e-12)?.sqrt()?;
+            let x = real.sub(&fake)?.mul(&ratio)?.add(&fake)?.detach()?.set_requires_grad(true)?;
+            let norms = self.squared_gradient_norms(&x, condition.as_ref())?.add_scalar(1e-12)?.sqrt()?;
             let penalty = norms.add_scalar(-1.0)?.pow(2.0)?.mean()?.mul_scalar(config.gradient_penalty_weight)?;
             total = Some(total.map_or_else(|| Ok(penalty.clone()), |t| t.add(&penalty))?);
         }

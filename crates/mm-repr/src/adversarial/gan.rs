@@ -66,6 +66,7 @@ pub struct Gan {
     generator: DecoderNet,
     discriminator: DiscriminatorPair,
     config: GanConfig,
+    device: Device,
 }
 
 impl Gan {
@@ -112,12 +113,13 @@ impl Gan {
             discriminator: DiscriminatorPair::new(&scope.pp("discriminator"), spec, numel, &c.discriminator)?,
             condition,
             config: c.clone(),
+            device: scope.device(),
         })
     }
 
     /// Noise, followed by the projected condition, `[rows, latent_dim + condition_dim]`.
-    fn sample_latent(&self, rows: i64, condition: Option<&Tensor>, device: Device) -> Result<Tensor> {
-        let noise = Tensor::randn(&[rows, self.config.latent_dim], DType::F32, device)?;
+    fn sample_latent(&self, rows: i64, condition: Option<&Tensor>) -> Result<Tensor> {
+        let noise = Tensor::randn(&[rows, self.config.latent_dim], DType::F32, self.device)?;
         match (&self.condition, condition) {
             (Some(projection), Some(condition)) => {
                 let projected = projection.norm.forward(&projection.linear.forward(condition, false)?, false)?;
@@ -150,7 +152,7 @@ impl RepresentationLearner for Gan {
     fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossOutput>> {
         let Some((real, condition)) = self.real_samples(set)? else { return Ok(None) };
         let condition = condition.as_ref();
-        let latent = self.sample_latent(real.size(0)?, condition, real.device())?;
+        let latent = self.sample_latent(real.size(0)?, condition)?;
         let fake = self.generator.forward(&latent, train)?;
         let diversity_ratio = diversity_ratio(&fake, &real)?;
         let (real, fake) = if self.config.diff_augment && real.rank() == 4 {
@@ -231,7 +233,6 @@ impl GenerativeDecoder for Gan {
             (Some(_), None) => return Ok(None),
             (None, _) => None,
         };
-        let device = condition.map_or(Device::Cpu, Tensor::device);
-        self.sample_latent(rows, condition, device).map(Some)
+        self.sample_latent(rows, condition).map(Some)
     }
 }

@@ -42,6 +42,15 @@ impl GanLoss {
             Self::Hinge | Self::Wasserstein => fake.neg()?.mean(),
         }
     }
+
+    /// The loss of an encoder that wants real samples, with these scores, to be classified as generated ones (BiGAN).
+    pub fn encoder(self, real: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::NonSaturating => real.softplus()?.mean(),
+            Self::LeastSquares => real.pow(2.0)?.mean(),
+            Self::Hinge | Self::Wasserstein => real.mean(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -52,19 +61,22 @@ mod tests {
     fn losses_match_the_papers_formulas() {
         let (real, fake) = (Tensor::from_slice(&[0.5f32, 2.0]).unwrap(), Tensor::from_slice(&[-0.5f32, 1.0]).unwrap());
         let softplus = |x: f64| (1.0 + x.exp()).ln();
-        for (loss, discriminator, generator) in [
+        for (loss, discriminator, generator, encoder) in [
             (
                 GanLoss::NonSaturating,
                 (softplus(-0.5) + softplus(-2.0) + softplus(-0.5) + softplus(1.0)) / 2.0,
                 (softplus(0.5) + softplus(-1.0)) / 2.0,
+                (softplus(0.5) + softplus(2.0)) / 2.0,
             ),
-            (GanLoss::LeastSquares, (0.25 + 1.0 + 0.25 + 1.0) / 2.0, (2.25 + 0.0) / 2.0),
-            (GanLoss::Hinge, (0.5 + 0.0 + 0.5 + 2.0) / 2.0, -0.25),
-            (GanLoss::Wasserstein, -1.25 + 0.25, -0.25),
+            // The targets of the discriminator, 1 and 0, exchanged.
+            (GanLoss::LeastSquares, (0.25 + 1.0 + 0.25 + 1.0) / 2.0, (2.25 + 0.0) / 2.0, (0.25 + 4.0) / 2.0),
+            (GanLoss::Hinge, (0.5 + 0.0 + 0.5 + 2.0) / 2.0, -0.25, 1.25),
+            (GanLoss::Wasserstein, -1.25 + 0.25, -0.25, 1.25),
         ] {
             let found = loss.discriminator(&real, &fake).unwrap().to_f64().unwrap();
             assert!((found - discriminator).abs() < 1e-5, "{loss:?}");
             assert!((loss.generator(&fake).unwrap().to_f64().unwrap() - generator).abs() < 1e-5, "{loss:?}");
+            assert!((loss.encoder(&real).unwrap().to_f64().unwrap() - encoder).abs() < 1e-5, "{loss:?}");
         }
     }
 }

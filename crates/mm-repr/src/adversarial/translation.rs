@@ -120,7 +120,8 @@ impl Translation {
             let fake_detached = translated.detach()?;
             let (real_scores, fake_scores) =
                 discriminator.trainable.scores((&real, None), (&fake_detached, None), train)?;
-            let discriminator_loss = discriminator.loss(&real_scores, &fake_scores)?;
+            let loss = discriminator.loss(&real_scores, &fake_scores)?;
+            let discriminator_loss = discriminator.add_penalty(loss, (&real, None), &fake_detached, train)?;
             terms.add(format!("discriminator_loss_{}", target.modality), &discriminator_loss, 1.0)?;
             let generator_loss = discriminator.generator_loss(&translated, None)?;
             terms.add(format!("generator_loss_{direction}"), &generator_loss, c.adversarial_weight)?;

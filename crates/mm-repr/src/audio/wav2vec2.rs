@@ -8,7 +8,7 @@
 use super::{sequence_classifier::SequenceClassifier, waveform::WaveformProcessor};
 use crate::{
     Result, checkpoint_config,
-    family::{Family, Model, ModelBuilder, PretrainedEncoder, Tower, WeightMap, detect_prefix},
+    family::{Derived, Family, Model, ModelBuilder, PretrainedEncoder, Tower, WeightMap, detect_prefix},
 };
 use mm_core::{
     DType, Encoder, Features, Init, Input, Modality, Module, Scope, Tensor,
@@ -106,12 +106,18 @@ impl ConvLayer {
 
 /// The convolution that computes position embeddings.
 struct PositionalConv {
-    weight: Tensor,
+    weight: PositionalWeight,
     bias: Tensor,
     kernel: i64,
     groups: i64,
-    /// Scale and shift of a batch normalization before it (some HuBERT checkpoints).
-    batch_norm: Option<(Tensor, Tensor)>,
+}
+
+/// The kernel of the positional convolution.
+enum PositionalWeight {
+    /// With a batch normalization before it (some HuBERT checkpoints), of which the running statistics are used.
+    BatchNorm { weight: Tensor, norm: BatchNorm },
+    /// Weight normalization (Salimans, Kingma, 2016): a magnitude for each kernel position, and a direction.
+    Normalized { magnitude: Tensor, direction: Tensor, product: Derived },
 }
 
 impl PositionalConv {
@@ -119,34 +125,42 @@ impl PositionalConv {
         let (dim, kernel, groups) = (c.hidden_size, c.num_conv_pos_embeddings, c.num_conv_pos_embedding_groups);
         let conv = scope.pp("conv");
         let shape = [dim, dim / groups.max(1), kernel];
-        let (weight, batch_norm) = if c.conv_pos_batch_norm {
+        let weight = if c.conv_pos_batch_norm {
             let norm = BatchNorm::new(&scope.pp("batch_norm"), dim, 1e-5, 0.1)?;
-            (conv.param("weight", &shape, Init::Normal(0.02))?, Some(norm.scale_and_shift()?))
+            PositionalWeight::BatchNorm { weight: conv.param("weight", &shape, Init::Normal(0.02))?, norm }
         } else {
-            // Weight normalization (Salimans, Kingma, 2016): a magnitude for each kernel position, and a direction.
             let old_layout = conv.has("weight_g");
             let names = if old_layout { ["weight_g", "weight_v"] } else { ["original0", "original1"] };
             let weights = if old_layout { conv.clone() } else { conv.pp("parametrizations.weight") };
             let magnitude = weights.param(names[0], &[1, 1, kernel], Init::Ones)?;
             let direction = weights.param(names[1], &shape, Init::Normal(0.02))?;
-            let norm = direction.mul(&direction)?.sum_dim(&[0, 1], true)?.sqrt()?;
-            (direction.mul(&magnitude.div(&norm)?)?, None)
+            PositionalWeight::Normalized { magnitude, direction, product: Derived::default() }
         };
         let bias = conv.param("bias", &[dim], Init::Zeros)?;
-        Ok(Self { weight, bias, kernel, groups, batch_norm })
+        Ok(Self { weight, bias, kernel, groups })
     }
 
     /// `[batch, length, dim]` → the same, before the activation. `valid` `[batch, length, 1]` is 0 for padding.
     fn forward(&self, x: &Tensor, valid: Option<&Tensor>) -> mm_core::Result<Tensor> {
         let mut x = x.clone();
-        if let Some((scale, shift)) = &self.batch_norm {
-            x = x.mul(scale)?.add(shift)?;
-            if let Some(valid) = valid {
-                x = x.mul(valid)?;
+        let weight = match &self.weight {
+            PositionalWeight::BatchNorm { weight, norm } => {
+                let (scale, shift) = norm.scale_and_shift()?;
+                x = x.mul(&scale)?.add(&shift)?;
+                if let Some(valid) = valid {
+                    x = x.mul(valid)?;
+                }
+                weight.clone()
             }
-        }
+            PositionalWeight::Normalized { magnitude, direction, product } => {
+                product.get(&[magnitude, direction], || {
+                    let norm = direction.mul(direction)?.sum_dim(&[0, 1], true)?.sqrt()?;
+                    direction.mul(&magnitude.div(&norm)?)
+                })?
+            }
+        };
         let length = x.size(1)?;
-        let y = x.transpose(1, 2)?.conv1d(&self.weight, Some(&self.bias), 1, self.kernel / 2, 1, self.groups)?;
+        let y = x.transpose(1, 2)?.conv1d(&weight, Some(&self.bias), 1, self.kernel / 2, 1, self.groups)?;
         // An even kernel gives one position too many.
         y.narrow(2, 0, length)?.transpose(1, 2)
     }

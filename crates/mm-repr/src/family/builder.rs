@@ -14,6 +14,8 @@ use std::{cell::Cell, path::Path};
 pub struct ModelBuilder<'a> {
     /// Checkpoint folder.
     pub folder: &'a Path,
+    /// Folder of the tokenizer.
+    pub tokenizer_folder: &'a Path,
     /// Its `config.json`.
     pub config: &'a Value,
     /// Names and shapes of its tensors.
@@ -60,8 +62,9 @@ impl ModelBuilder<'_> {
 
     /// A builder for a part of the model that has a config of its own.
     pub fn part<'b>(&'b self, config: &'b Value) -> ModelBuilder<'b> {
-        let (folder, checkpoint, scope) = (self.folder, self.checkpoint, self.scope.clone());
-        ModelBuilder { folder, config, checkpoint, scope, layer: self.layer, has_transformer: Cell::new(false) }
+        let (folder, tokenizer_folder) = (self.folder, self.tokenizer_folder);
+        let (checkpoint, scope, layer) = (self.checkpoint, self.scope.clone(), self.layer);
+        ModelBuilder { folder, tokenizer_folder, config, checkpoint, scope, layer, has_transformer: Cell::new(false) }
     }
 
     /// Builds a transformer, truncated at the requested layer; a truncated one has no final norm.

@@ -1,37 +1,138 @@
 //! Fingerprints of checkpoints, by which cached features are found again.
 
-use crate::{Error, ModelPaths, Result};
+use crate::{Error, ModelPaths, Result, json::read_json};
 use serde_json::Value;
-use std::path::Path;
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    path::{Path, PathBuf},
+};
 
-/// Weight files up to this size are hashed; of larger ones, size and modification time are used, which is much faster.
+/// Counts changes of what mm computes from the same files, so that features cached before are not used:
+/// 2: the vector of ViT, DeiT and DINOv2 is the class token, not the mean over all tokens.
+const VERSION: &str = "2";
+
+/// Weight files up to this size are hashed as a whole; of larger ones, size, modification time and samples, which is
+/// much faster.
 const MAX_HASHED_BYTES: u64 = 64 << 20;
+/// Number and size of the samples of a large file, evenly spaced.
+const SAMPLES: u64 = 16;
+const SAMPLE_BYTES: u64 = 1 << 16;
 
-const PROCESSING_FILES: [&str; 6] = [
+/// Files of a model folder that describe the preprocessing.
+const PROCESSING_FILES: [&str; 17] = [
     "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
     "modules.json",
-    "1_Pooling/config.json",
     "sentence_bert_config.json",
     "config_sentence_transformers.json",
     "tokenizer_config.json",
+    "tokenizer.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "1_Pooling/config.json",
+    "open_clip_config.json",
 ];
+
+const ADAPTER_FILES: [&str; 3] = [mm_core::ADAPTER_CONFIG, "adapter_model.safetensors", "adapter_model.bin"];
 
 /// Hashes the config, the preprocessing and the weights; `options` are load options that change the features.
 pub(super) fn fingerprint(config: &Value, paths: &ModelPaths, weights: &Path, options: &str) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(config.to_string().as_bytes()).update(options.as_bytes());
-    let adapter_files = [mm_core::ADAPTER_CONFIG, "adapter_model.safetensors"];
-    let processing = PROCESSING_FILES.iter().map(|name| paths.files.join(name));
-    let adapter = paths.adapter.iter().flat_map(|folder| adapter_files.map(|name| folder.join(name)));
-    for file in processing.chain(adapter) {
+    hasher.update(VERSION.as_bytes()).update(config.to_string().as_bytes()).update(options.as_bytes());
+    let folders = [Some(&paths.files), Some(&paths.tokenizer), paths.adapter.as_ref()];
+    let processing = folders.into_iter().flatten().flat_map(|folder| PROCESSING_FILES.map(|name| folder.join(name)));
+    let adapter = paths.adapter.iter().flat_map(|folder| ADAPTER_FILES.map(|name| folder.join(name)));
+    for file in processing.chain(adapter).chain(module_files(&paths.files)?) {
         hasher.update(&std::fs::read(file).unwrap_or_default()).update(&[0]);
     }
-    let metadata = std::fs::metadata(weights).map_err(|e| Error::folder(weights, e))?;
-    if metadata.len() <= MAX_HASHED_BYTES {
-        let file = std::fs::File::open(weights).map_err(|e| Error::folder(weights, e))?;
-        hasher.update_reader(file).map_err(|e| Error::folder(weights, e))?;
-    } else {
-        hasher.update(format!("{} {:?}", metadata.len(), metadata.modified().ok()).as_bytes());
+    for file in weight_files(weights)? {
+        hash_weights(&file, &mut hasher).map_err(|e| Error::folder(&file, e))?;
     }
     Ok(hasher.finalize().to_hex()[..32].to_owned())
+}
+
+/// Configs and weights of the modules after a sentence-transformers encoder, whose `modules.json` is in its folder or,
+/// in an older layout, in the folder above.
+fn module_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let tops = [Some(folder), folder.parent()].into_iter().flatten();
+    let Some(top) = tops.into_iter().find(|top| top.join("modules.json").exists()) else { return Ok(Vec::new()) };
+    let modules = read_json(&top.join("modules.json"))?;
+    let paths = modules.as_array().into_iter().flatten().filter_map(|m| m["path"].as_str()).filter(|p| !p.is_empty());
+    let names = ["config.json", "model.safetensors", "pytorch_model.bin"];
+    let below = paths.map(|path| top.join(path)).filter(|module| module != folder);
+    Ok(below.flat_map(|module| names.map(|name| module.join(name))).collect())
+}
+
+/// The file of the weights, and the shards if it is an index.
+fn weight_files(weights: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = vec![weights.to_owned()];
+    if weights.to_string_lossy().ends_with(".index.json") {
+        let index = read_json(weights)?;
+        let shards: BTreeSet<&str> =
+            index["weight_map"].as_object().into_iter().flatten().filter_map(|(_, shard)| shard.as_str()).collect();
+        files.extend(shards.into_iter().map(|shard| weights.with_file_name(shard)));
+    }
+    Ok(files)
+}
+
+fn hash_weights(path: &Path, hasher: &mut blake3::Hasher) -> std::io::Result<()> {
+    let mut file = File::open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.len() <= MAX_HASHED_BYTES {
+        hasher.update_reader(file)?;
+        return Ok(());
+    }
+    hasher.update(format!("{} {:?}", metadata.len(), metadata.modified().ok()).as_bytes());
+    for sample in 0..SAMPLES {
+        file.seek(SeekFrom::Start((metadata.len() - SAMPLE_BYTES) / (SAMPLES - 1) * sample))?;
+        hasher.update_reader((&mut file).take(SAMPLE_BYTES))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shard_the_tokenizer_and_modules_after_the_encoder_are_part_of_the_fingerprint() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let index = path("model.safetensors.index.json");
+        std::fs::create_dir(path("2_Dense")).unwrap();
+        let files = [
+            ("model.safetensors.index.json", r#"{"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}"#),
+            ("one.safetensors", "first"),
+            ("two.safetensors", "second"),
+            ("tokenizer.json", "{}"),
+            ("modules.json", r#"[{"path": ""}, {"path": "2_Dense"}]"#),
+            ("2_Dense/model.safetensors", "dense"),
+        ];
+        for (name, text) in files {
+            std::fs::write(path(name), text).unwrap();
+        }
+        let paths = ModelPaths::of_folder(folder.path());
+        let current = || fingerprint(&Value::Null, &paths, &index, "").unwrap();
+        let before = current();
+        assert_eq!(before, current());
+        for (name, text) in &files[1..] {
+            if *name == "modules.json" {
+                continue;
+            }
+            std::fs::write(path(name), format!("{text}!")).unwrap();
+            assert_ne!(before, current(), "{name}");
+            std::fs::write(path(name), text).unwrap();
+        }
+        assert_eq!(before, current());
+        std::fs::remove_file(path("two.safetensors")).unwrap();
+        assert!(fingerprint(&Value::Null, &paths, &index, "").unwrap_err().to_string().contains("two.safetensors"));
+    }
 }

@@ -65,7 +65,8 @@ pub fn load_for_fine_tuning<M>(
     options: LoadOptions,
     fine_tune: Option<&FineTuneOptions>,
 ) -> Result<Loaded<M>> {
-    let checkpoint = paths.checkpoint()?;
+    let (checkpoint, config) = paths.checkpoint_and_config(config)?;
+    let config = &config;
     let names = checkpoint.clone();
     let relevant = format!("{:?}{:?}", options.dtype, options.layer);
     let fingerprint = fingerprint(config, paths, checkpoint.path(), &relevant)?;
@@ -79,6 +80,7 @@ pub fn load_for_fine_tuning<M>(
     let scope = if trainable { params.scope() } else { params.scope().frozen() };
     let builder = ModelBuilder {
         folder: &paths.files,
+        tokenizer_folder: &paths.tokenizer,
         config,
         checkpoint: &names,
         scope,
@@ -102,7 +104,13 @@ pub fn load_for_fine_tuning<M>(
         params.freeze_except_adapters(&fine_tune.reinitialized)?;
     }
     let ignored = |name: &String| IGNORED_BUFFERS.iter().any(|b| name.ends_with(b));
-    let unexpected_keys = params.finish()?.into_iter().filter(|n| !ignored(n)).collect();
+    let unexpected_keys: Vec<String> = params.finish()?.into_iter().filter(|n| !ignored(n)).collect();
+    if family.model_type.starts_with("timm/") && options.layer.is_none() && !unexpected_keys.is_empty() {
+        // timm has hundreds of variants of an architecture: what is left over would have changed the outputs.
+        let (count, names) = (unexpected_keys.len(), unexpected_keys[..unexpected_keys.len().min(3)].join(", "));
+        let reason = format!("architecture: {count} of its tensors ({names} …) have no place in mm's model of it");
+        return Err(builder.config_error(reason));
+    }
     Ok(Loaded { model, params, unexpected_keys, fingerprint })
 }
 

@@ -4,14 +4,18 @@
 mod builder;
 mod concat_layers;
 mod config;
+mod derived;
 mod fingerprint;
 mod load;
 mod model;
+mod pooled;
 mod weight_map;
 
 pub use builder::ModelBuilder;
 pub use concat_layers::ConcatLayers;
 pub use config::{labels, num_labels};
+pub use derived::Derived;
 pub use load::{FineTuneOptions, LoadOptions, Loaded, load, load_for_fine_tuning};
 pub use model::{ContrastiveHead, Family, Model, PretrainedEncoder, Tower};
+pub(crate) use pooled::Pooled;
 pub use weight_map::{WeightMap, detect_prefix};

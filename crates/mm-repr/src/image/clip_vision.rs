@@ -68,7 +68,7 @@ pub fn clip_vision_backbone(
             variant.patch_bias,
         )?,
         embeddings: VitEmbeddings {
-            prefix_tokens: variant.class_token.then(class_token).transpose()?,
+            prefix_tokens: variant.class_token.then(class_token).transpose()?.into_iter().collect(),
             positions: embeddings.pp("position_embedding").param("weight", &positions, Init::Normal(0.02))?,
             prefix_positions,
             registers: None,

@@ -4,7 +4,10 @@
 //! *A ConvNet for the 2020s* (Liu et al., 2022), <https://arxiv.org/abs/2201.03545>; *ConvNeXt V2: Co-designing and
 //! Scaling ConvNets with Masked Autoencoders* (Woo et al., 2023), <https://arxiv.org/abs/2301.00808>.
 
-use super::preprocess::{preprocessing, timm_preprocessing};
+use super::{
+    preprocess::{preprocessing, timm_preprocessing},
+    timm::{architecture, check_model_args, shape, unsupported},
+};
 use crate::{
     Result, checkpoint_config,
     family::{Family, Model, ModelBuilder, PretrainedEncoder, Tower, WeightMap, detect_prefix},
@@ -248,23 +251,27 @@ fn timm_weight_map() -> WeightMap {
 
 /// timm's checkpoints, whose sizes are read from the shapes of the weights.
 fn build_timm(b: &ModelBuilder<'_>) -> Result<Model> {
-    let shape = |name: &str| b.checkpoint.shape(name);
-    let stem = shape("stem.0.weight").ok_or_else(|| b.config_error("the weights lack stem.0.weight"))?;
-    if stem.len() != 4 {
-        return Err(b.config_error("stem.0.weight: expected a convolution"));
+    // The one with another epsilon in its normalizations.
+    if architecture(b).starts_with("convnext_xxlarge") {
+        return Err(unsupported(b, "another ConvNeXt"));
     }
+    check_model_args(b, &["depths", "dims", "use_grn", "ls_init_value", "patch_size", "conv_mlp"])?;
+    let has = |name: &str| b.checkpoint.shape(name).is_some();
+    let [_, num_channels, patch_size, _] = shape(b, "stem.0.weight")?;
     let (mut hidden_sizes, mut depths) = (Vec::new(), Vec::new());
     for stage in 0.. {
-        let norm = |i: usize| shape(&format!("stages.{stage}.blocks.{i}.norm.weight"));
-        let Some(channels) = norm(0).map(|s| s[0]) else { break };
-        hidden_sizes.push(channels);
-        depths.push((0..1000).take_while(|i| norm(*i).is_some()).count() as i64);
+        let norm = |i: usize| format!("stages.{stage}.blocks.{i}.norm.weight");
+        if !has(&norm(0)) {
+            break;
+        }
+        hidden_sizes.push(shape::<1>(b, &norm(0))?[0]);
+        depths.push((0..1000).take_while(|i| has(&norm(*i))).count() as i64);
     }
-    let v2 = shape("stages.0.blocks.0.mlp.grn.weight").is_some();
-    let scaled = shape("stages.0.blocks.0.gamma").is_some();
+    let v2 = has("stages.0.blocks.0.mlp.grn.weight");
+    let scaled = has("stages.0.blocks.0.gamma");
     let config = ConvNextConfig {
-        num_channels: stem[1],
-        patch_size: stem[2],
+        num_channels,
+        patch_size,
         hidden_sizes,
         depths,
         layer_norm_eps: 1e-6,

@@ -68,7 +68,8 @@ fn build(b: &ModelBuilder<'_>, with_registers: bool) -> Result<Model> {
     let network = VitModel {
         classifiers: classifiers(b, &["classifier"], 2 * config.hidden_size)?,
         backbone,
-        embedding_pooling: None,
+        // transformers' `pooler_output`, and what the paper's retrieval and nearest neighbors use.
+        embedding_pooling: Some(ClassifierPooling::ClassToken),
         classifier_pooling: ClassifierPooling::ClassTokenAndMean(1 + registers.unwrap_or(0)),
         norm: None,
     };

@@ -2,6 +2,7 @@
 
 use super::{
     preprocess::timm_preprocessing,
+    timm::{architecture, check_model_args, shape, unsupported},
     vit::{
         ClassifierPooling, PositionInterpolation, SizePair, VitConfig, VitModel, VitVariant, build_backbone,
         classifiers, patch_grid, vit_block,
@@ -19,6 +20,46 @@ pub(crate) const FAMILIES: &[Family] =
     &[Family { model_type: "timm/vision_transformer", weight_map: |_, _| weight_map(), build }];
 
 const LAYER_NORM_EPS: f64 = 1e-6;
+
+/// Settings of timm's `model_args` that show in the weights, or are read from the config.
+const MODEL_ARGS: [&str; 13] = [
+    "num_heads",
+    "patch_size",
+    "embed_dim",
+    "depth",
+    "mlp_ratio",
+    "init_values",
+    "class_token",
+    "reg_tokens",
+    "no_embed_class",
+    "fc_norm",
+    "qkv_bias",
+    "weight_init",
+    "fix_init",
+];
+
+/// Number of heads of timm's vision transformers with this name and dimension; `None` if no rule is known.
+fn num_heads(architecture: &str, embed_dim: i64) -> Option<i64> {
+    let has_sixteen = matches!(embed_dim, 1152 | 1280 | 1408 | 1664)
+        || architecture.starts_with("vit_giantopt_")
+        || architecture == "vit_base_patch16_gap_224";
+    match has_sixteen {
+        true => Some(16),
+        false => (embed_dim % 64 == 0).then_some(embed_dim / 64),
+    }
+}
+
+/// The activation of timm's vision transformer of this name.
+fn activation(architecture: &str) -> Activation {
+    let tanh =
+        ["patch32_siglip", "vit_giantopt_", "vit_so400m_patch16_siglip"].iter().any(|p| architecture.contains(p))
+            || (architecture.starts_with("vit_large_patch16_siglip") && architecture.ends_with("_512"));
+    match (architecture.contains("quickgelu"), tanh) {
+        (true, _) => Activation::QuickGelu,
+        (false, true) => Activation::GeluNew,
+        (false, false) => Activation::Gelu,
+    }
+}
 
 fn weight_map() -> WeightMap {
     WeightMap::new(&[
@@ -43,13 +84,13 @@ fn weight_map() -> WeightMap {
     ])
 }
 
-fn shape(b: &ModelBuilder<'_>, name: &str) -> Result<Vec<i64>> {
-    let missing = || b.config_error(format!("the weights lack {name}"));
-    b.checkpoint.shape(name).map(<[i64]>::to_vec).ok_or_else(missing)
-}
-
 /// Refuses variants that would load and compute something else.
 fn check_supported(b: &ModelBuilder<'_>, architecture: &str) -> Result<()> {
+    // Rotary positions, or normalizations after the layers, which leave no trace in the weights.
+    if ["_rope_", "_pe_", "_rpn_", "_relpos_", "_dinov3", "_sapiens"].iter().any(|part| architecture.contains(part)) {
+        return Err(unsupported(b, "a ViT with learned positions and normalizations before the layers"));
+    }
+    check_model_args(b, &MODEL_ARGS)?;
     for (weight, feature) in [
         ("norm_pre.weight", "a normalization before the blocks"),
         ("blocks.0.attn.q_norm.weight", "normalized queries"),
@@ -71,31 +112,32 @@ fn check_supported(b: &ModelBuilder<'_>, architecture: &str) -> Result<()> {
 
 fn config(b: &ModelBuilder<'_>, architecture: &str) -> Result<VitConfig> {
     let has = |name: &str| b.checkpoint.shape(name).is_some();
-    let patch = shape(b, "patch_embed.proj.weight")?;
-    let embed_dim = patch[0];
+    let [embed_dim, num_channels, patch_height, patch_width] = shape(b, "patch_embed.proj.weight")?;
     let input_size = &b.config["pretrained_cfg"]["input_size"];
     let side = |i: usize| input_size[i].as_i64().unwrap_or(224);
-    // Heads have 64 dimensions in all of timm's plain vision transformers unless the folder says otherwise.
-    let num_heads = b.config["model_args"]["num_heads"].as_i64().unwrap_or((embed_dim / 64).max(1));
+    let num_heads = b.config["model_args"]["num_heads"].as_i64().or_else(|| num_heads(architecture, embed_dim));
+    let num_heads = num_heads.filter(|heads| *heads > 0).ok_or_else(|| {
+        b.config_error(format!("model_args.num_heads: found none, which dimension {embed_dim} needs"))
+    })?;
     let num_layers = (0..1000).take_while(|i| has(&format!("blocks.{i}.norm1.weight"))).count() as i64;
     Ok(VitConfig {
         hidden_size: embed_dim,
         num_hidden_layers: num_layers,
         num_attention_heads: num_heads,
-        intermediate_size: shape(b, "blocks.0.mlp.fc1.weight")?[0],
+        intermediate_size: shape::<2>(b, "blocks.0.mlp.fc1.weight")?[0],
         layer_norm_eps: LAYER_NORM_EPS,
         image_size: SizePair::Rectangle(side(1), side(2)),
-        patch_size: SizePair::Rectangle(patch[2], patch[3]),
-        num_channels: patch[1],
+        patch_size: SizePair::Rectangle(patch_height, patch_width),
+        num_channels,
         qkv_bias: has("blocks.0.attn.qkv.bias"),
-        hidden_act: if architecture.contains("quickgelu") { Activation::QuickGelu } else { Activation::Gelu },
+        hidden_act: activation(architecture),
         ..VitConfig::default()
     })
 }
 
 fn build(b: &ModelBuilder<'_>) -> Result<Model> {
     let has = |name: &str| b.checkpoint.shape(name).is_some();
-    let architecture = b.config["architecture"].as_str().unwrap_or_default();
+    let architecture = architecture(b);
     check_supported(b, architecture)?;
     let config = config(b, architecture)?;
     let tokens: Vec<&str> = [("cls_token", "cls_token"), ("dist_token", "distillation_token")]
@@ -103,12 +145,12 @@ fn build(b: &ModelBuilder<'_>) -> Result<Model> {
         .filter(|(timm_name, _)| has(timm_name))
         .map(|(_, name)| name)
         .collect();
-    let registers = b.checkpoint.shape("reg_token").map(|s| s[s.len() - 2]);
+    let registers = if has("reg_token") { Some(shape::<3>(b, "reg_token")?[1]) } else { None };
     let mut block = vit_block(&config);
     block.layer_scale = has("blocks.0.ls1.gamma").then_some(1.0);
     // With timm's `no_embed_class`, only patches have positions.
     let patches = patch_grid(b, &config, "patch_size")?.iter().product::<i64>();
-    let prefix_positions = shape(b, "pos_embed")?[1] > patches;
+    let prefix_positions = shape::<3>(b, "pos_embed")?[1] > patches;
     let interpolation = PositionInterpolation::AntialiasedBicubic;
     let variant = VitVariant { prefix_positions, registers, interpolation, ..VitVariant::image(&tokens) };
     let backbone = build_backbone(b, &config, variant, block)?;
@@ -131,4 +173,32 @@ fn build(b: &ModelBuilder<'_>) -> Result<Model> {
         norm: norm.transpose()?,
     };
     Ok(Tower::new(ImageProcessor::new(timm_preprocessing(b)?), network).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As timm 1.0.31 builds them (`timm.create_model(NAME).blocks[0]`).
+    #[test]
+    fn heads_and_activations_are_those_of_timm() {
+        for (name, dim, heads, hidden_act) in [
+            ("vit_base_patch16_224", 768, 12, Activation::Gelu),
+            ("vit_base_patch16_gap_224", 768, 16, Activation::Gelu),
+            ("vit_huge_patch14_gap_224", 1280, 16, Activation::Gelu),
+            ("vit_giant_patch14_224", 1408, 16, Activation::Gelu),
+            ("vit_gigantic_patch14_224", 1664, 16, Activation::Gelu),
+            ("vit_giant_patch14_dinov2", 1536, 24, Activation::Gelu),
+            ("vit_giantopt_patch16_siglip_gap_256", 1536, 16, Activation::GeluNew),
+            ("vit_so400m_patch14_siglip_gap_224", 1152, 16, Activation::Gelu),
+            ("vit_so400m_patch16_siglip_gap_256", 1152, 16, Activation::GeluNew),
+            ("vit_large_patch16_siglip_gap_512", 1024, 16, Activation::GeluNew),
+            ("vit_large_patch16_siglip_gap_256", 1024, 16, Activation::Gelu),
+            ("vit_base_patch32_siglip_gap_256", 768, 12, Activation::GeluNew),
+            ("vit_base_patch32_clip_quickgelu_224", 768, 12, Activation::QuickGelu),
+        ] {
+            assert_eq!((num_heads(name, dim), activation(name)), (Some(heads), hidden_act), "{name}");
+        }
+        assert_eq!(num_heads("vit_odd", 100), None);
+    }
 }

@@ -76,12 +76,18 @@ fn text_config(b: &ModelBuilder<'_>, text: &Value, activation: Activation) -> Re
 
 fn vision_config(b: &ModelBuilder<'_>, vision: &Value, activation: Activation) -> Result<VitConfig> {
     let dim = size(b, vision, "width")?;
+    let head_width = vision["head_width"].as_i64().unwrap_or(64);
+    let heads = dim.checked_div(head_width).filter(|heads| *heads > 0 && heads * head_width == dim);
+    let heads = heads.ok_or_else(|| {
+        let reason = format!("head_width: found {head_width}, expected a divisor of the width {dim}");
+        config_error(b, format!("model_cfg.vision_cfg.{reason}"))
+    })?;
     let pair =
         |key: &str, default: i64| serde_json::from_value(vision[key].clone()).unwrap_or(SizePair::Square(default));
     Ok(VitConfig {
         hidden_size: dim,
         num_hidden_layers: size(b, vision, "layers")?,
-        num_attention_heads: (dim / vision["head_width"].as_i64().unwrap_or(64)).max(1),
+        num_attention_heads: heads,
         intermediate_size: mlp_dim(vision, dim),
         hidden_act: activation,
         layer_norm_eps: 1e-5,

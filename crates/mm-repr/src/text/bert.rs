@@ -118,5 +118,7 @@ fn build_distilbert(b: &ModelBuilder<'_>) -> Result<Model> {
 fn build(b: &ModelBuilder<'_>, config: &BertConfig, variant: Variant) -> Result<Model> {
     let network = TextTransformer::new(b, &b.scope, config, variant)?;
     let processor = text_processor(b, network.max_length(), config.vocab_size)?;
-    Ok(Tower::new(processor, SentenceEncoder::new(b.folder, network, b.layer.is_some())?).into())
+    let prompt_length = processor.prompt_length()? as i64;
+    let device = b.scope.device();
+    Ok(Tower::new(processor, SentenceEncoder::new(b.folder, network, b.layer.is_some(), prompt_length, device)?).into())
 }

@@ -2,7 +2,7 @@
 //!
 //! *Long Short-Term Memory* (Hochreiter, Schmidhuber, 1997), <https://doi.org/10.1162/neco.1997.9.8.1735>.
 
-use super::{source::read_text, word_tokens::word_tokens};
+use super::{source::read_normalized_text, word_tokens::word_tokens};
 use mm_core::{
     Encoder, Error, Features, Input, Modality, Pooling, ProcessContext, Processor, Result, Scope, Source, Tensor,
     nn::{Embedding, Lstm, LstmConfig},
@@ -96,7 +96,7 @@ impl WordIdProcessor {
 
 impl Processor for WordIdProcessor {
     fn process(&self, source: &Source, context: &mut ProcessContext) -> Result<Tensor> {
-        let text = read_text(source)?;
+        let text = read_normalized_text(source)?;
         let mut ids: Vec<i64> = word_tokens(&text).map(|w| self.ids.get(&w).copied().unwrap_or(UNKNOWN_ID)).collect();
         if ids.len() > self.max_length {
             self.num_truncated.fetch_add(1, Ordering::Relaxed);
@@ -113,7 +113,7 @@ impl Processor for WordIdProcessor {
     }
 
     fn token_names(&self, source: &Source) -> Result<Vec<String>> {
-        Ok(word_tokens(&read_text(source)?).take(self.max_length).collect())
+        Ok(word_tokens(&read_normalized_text(source)?).take(self.max_length).collect())
     }
 
     fn fingerprint(&self) -> String {

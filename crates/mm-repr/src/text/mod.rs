@@ -1,5 +1,6 @@
 //! Text encoders.
 
+mod added_tokens;
 mod bert;
 mod lstm;
 mod sentence;
@@ -14,7 +15,7 @@ mod word_tokens;
 
 pub use lstm::{LstmEncoder, LstmEncoderConfig, WordIdProcessor};
 pub use sentence::SentenceEncoder;
-pub(crate) use source::read_text;
+pub(crate) use source::{read_normalized_text, read_text};
 pub use tfidf::{TfidfConfig, TfidfProcessor};
 pub use tokenizer::{TextProcessor, load_tokenizer};
 pub use transformer::BERT_WEIGHT_MAP;

@@ -18,6 +18,8 @@ pub struct SentenceEncoder {
     inner: TextTransformer,
     /// The results are concatenated.
     poolings: Vec<Pooling>,
+    /// Number of tokens at the start that are not pooled (a prompt, with `include_prompt = false`).
+    skipped: i64,
     modules: Vec<PostModule>,
 }
 
@@ -30,9 +32,16 @@ enum PostModule {
 impl SentenceEncoder {
     /// Reads `modules.json` and each module's config; a folder without it is pooled by the mean. With `encoder_only`,
     /// the modules are ignored.
-    pub(crate) fn new(folder: &Path, inner: TextTransformer, encoder_only: bool) -> Result<Self> {
+    /// `prompt_length` is the number of tokens of the default prompt; modules are on `device`.
+    pub(crate) fn new(
+        folder: &Path,
+        inner: TextTransformer,
+        encoder_only: bool,
+        prompt_length: i64,
+        device: Device,
+    ) -> Result<Self> {
         let mut dim = inner.dim();
-        let mut encoder = Self { inner, poolings: vec![Pooling::Mean], modules: Vec::new() };
+        let mut encoder = Self { inner, poolings: vec![Pooling::Mean], skipped: 0, modules: Vec::new() };
         // An older layout has the transformer in a folder below that of modules.json.
         let parent = folder.parent().filter(|p| p.join("modules.json").exists());
         let top = if folder.join("modules.json").exists() { Some(folder) } else { parent };
@@ -44,11 +53,13 @@ impl SentenceEncoder {
             match class {
                 "Transformer" => {}
                 "Pooling" => {
-                    encoder.poolings = poolings(&module_folder.join("config.json"))?;
+                    let config = module_folder.join("config.json");
+                    encoder.poolings = poolings(&config)?;
+                    encoder.skipped = if read_json(&config)?["include_prompt"] == false { prompt_length } else { 0 };
                     dim *= encoder.poolings.len() as i64;
                 }
                 "Dense" => {
-                    let (layer, activation, output) = dense(&module_folder, dim)?;
+                    let (layer, activation, output) = dense(&module_folder, dim, device)?;
                     encoder.modules.push(PostModule::Dense(Box::new(layer), activation));
                     dim = output;
                 }
@@ -63,13 +74,28 @@ impl SentenceEncoder {
     }
 }
 
+impl SentenceEncoder {
+    /// The features that are pooled: all valid ones but those of the prompt.
+    fn without_prompt(&self, features: &Features) -> mm_core::Result<Features> {
+        if self.skipped == 0 {
+            return Ok(features.clone());
+        }
+        let values = &features.values;
+        let (rows, length) = (values.size(0)?, values.size(1)?);
+        let text = Tensor::arange(0, length, values.device())?.gt_scalar(self.skipped as f64 - 0.5)?; // [length]
+        let text = text.unsqueeze(0)?.expand(&[rows, -1])?;
+        let mask = features.mask.as_ref().map_or_else(|| Ok(text.clone()), |mask| mask.logical_and(&text))?;
+        Features::new(values.clone(), Some(mask))
+    }
+}
+
 /// The last part of a Python class's path.
 fn class_name<'a>(value: &'a Value, default: &'a str) -> &'a str {
     value.as_str().unwrap_or(default).rsplit('.').next().unwrap_or("")
 }
 
-/// A `Dense` module for inputs of dimension `dim`: the layer, its activation, and its output dimension.
-fn dense(folder: &Path, dim: i64) -> Result<(Linear, Activation, i64)> {
+/// A `Dense` module on `device` for inputs of dimension `dim`: the layer, its activation, and its output dimension.
+fn dense(folder: &Path, dim: i64, device: Device) -> Result<(Linear, Activation, i64)> {
     let file = folder.join("config.json");
     let config = read_json(&file)?;
     let size = |key: &str| config[key].as_i64().ok_or_else(|| Error::folder(&file, format!("has no `{key}`")));
@@ -87,7 +113,7 @@ fn dense(folder: &Path, dim: i64) -> Result<(Linear, Activation, i64)> {
         "Sigmoid" => Activation::Sigmoid,
         other => return Err(Error::folder(&file, format!("activation_function `{other}` is not supported"))),
     };
-    let params = Params::from_checkpoint(Checkpoint::open(folder)?, Device::Cpu, DType::F32, ToOwned::to_owned);
+    let params = Params::from_checkpoint(Checkpoint::open(folder)?, device, DType::F32, ToOwned::to_owned);
     let bias = config["bias"].as_bool().unwrap_or(true);
     let layer = Linear::new(&params.scope().frozen().pp("linear"), input, output, bias)?;
     params.finish()?;
@@ -144,14 +170,14 @@ impl Encoder for SentenceEncoder {
 
     fn encode_and_embed(&self, input: &Input, train: bool) -> mm_core::Result<(Features, Tensor)> {
         let features = self.inner.encode(input, train)?;
-        let pooled = self.poolings.iter().map(|p| features.pool(*p)).collect::<mm_core::Result<Vec<_>>>()?;
+        let pooled = self.without_prompt(&features)?;
+        let pooled = self.poolings.iter().map(|p| pooled.pool(*p)).collect::<mm_core::Result<Vec<_>>>()?;
         let mut x = Tensor::cat(&pooled.iter().collect::<Vec<_>>(), -1)?; // [batch, dim]
         for module in &self.modules {
             x = match module {
                 PostModule::Dense(layer, activation) => {
-                    // The layer's weights are in float32 on the CPU: they are small.
-                    let y = x.to_dtype(DType::F32)?.to_device(Device::Cpu)?;
-                    activation.apply(&layer.forward(&y, train)?)?
+                    // The layer's weights are in float32: they are small.
+                    activation.apply(&layer.forward(&x.to_dtype(DType::F32)?, train)?)?
                 }
                 PostModule::Normalize => x.normalize()?,
             };

@@ -3,11 +3,17 @@
 use mm_core::{Error, Result, Source};
 use std::borrow::Cow;
 
-/// The text itself, or the contents of a file.
+/// The text itself, or the contents of a file, as it is written.
 pub(crate) fn read_text(source: &Source) -> Result<Cow<'_, str>> {
     match source {
         Source::Text(text) => Ok(Cow::Borrowed(text)),
         Source::Path(path) => Ok(Cow::Owned(mm_data::decode::read_text(path, None)?)),
         Source::Value(value) => Err(Error::Sample(format!("found {value}, expected a text"))),
     }
+}
+
+/// As [`read_text`], normalized to NFC, in which an accented letter is one character: for vocabularies made from the
+/// texts themselves. Those of checkpoints are for texts as they are written.
+pub(crate) fn read_normalized_text(source: &Source) -> Result<Cow<'_, str>> {
+    mm_data::decode::clean_text(&read_text(source)?).map(Cow::Owned).map_err(Error::Sample)
 }

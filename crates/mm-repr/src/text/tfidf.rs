@@ -3,7 +3,7 @@
 //! *A statistical interpretation of term specificity and its application in retrieval* (Spärck Jones, 1972),
 //! <https://doi.org/10.1108/eb026526>.
 
-use super::{source::read_text, word_tokens::word_tokens};
+use super::{source::read_normalized_text, word_tokens::word_tokens};
 use mm_core::{Error, ProcessContext, Processor, Result, Source, Tensor};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -93,7 +93,7 @@ impl TfidfProcessor {
 impl Processor for TfidfProcessor {
     fn process(&self, source: &Source, _context: &mut ProcessContext) -> Result<Tensor> {
         let mut values = vec![0f32; self.idf.len()];
-        for term in terms(&read_text(source)?) {
+        for term in terms(&read_normalized_text(source)?) {
             if let Some(index) = self.indices.get(&term) {
                 values[*index] += 1.0;
             }

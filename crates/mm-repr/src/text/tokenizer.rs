@@ -1,6 +1,7 @@
 //! Tokenizing text with a checkpoint's own tokenizer.
 
 use super::{
+    added_tokens::{add_missing_tokens, add_tokens},
     sentencepiece,
     source::read_text,
     vocab_files::{byte_pair_tokenizer, word_piece_tokenizer},
@@ -12,12 +13,27 @@ use std::{
     path::Path,
     sync::atomic::{AtomicUsize, Ordering},
 };
-use tokenizers::{PaddingParams, PaddingStrategy, Tokenizer, TruncationParams};
+use tokenizers::{
+    PaddingParams, PaddingStrategy, Tokenizer, TruncationParams,
+    normalizers::{Lowercase, Sequence as Normalizers},
+};
 
-const TOKENIZER_FILES: [&str; 6] =
-    ["tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "sentencepiece.bpe.model", "spiece.model"];
+const TOKENIZER_FILES: [&str; 9] = [
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "tokenizer_config.json",
+];
 
 /// A text → token ids `[length]`, int64. Texts longer than the model's limit are truncated, and counted.
+///
+/// A text is tokenized as it is written: it is normalized (Unicode's NFC or NFKC, lower case, accents) where the
+/// checkpoint's own files say so and nowhere else, so that a decomposed `é` may have other tokens than a composed one.
 pub struct TextProcessor {
     tokenizer: Tokenizer,
     pad_id: i64,
@@ -38,6 +54,11 @@ impl TextProcessor {
     /// # Errors
     /// If none of these files exists, or one is invalid.
     pub fn from_folder(folder: &Path, max_length: usize) -> Result<Self> {
+        Self::from_folders(folder, folder, max_length)
+    }
+
+    /// As [`Self::from_folder`], with the tokenizer of another folder (an adapter's).
+    pub(crate) fn from_folders(files: &Path, folder: &Path, max_length: usize) -> Result<Self> {
         let mut tokenizer = load_tokenizer(folder)?;
         tokenizer.with_padding(None);
         let truncation = TruncationParams { max_length, ..TruncationParams::default() };
@@ -45,16 +66,21 @@ impl TextProcessor {
             .with_truncation(Some(truncation))
             .map_err(|e| Error::folder(folder, format!("cannot truncate at {max_length} tokens: {e}")))?;
         let pad_id = pad_id(folder, &tokenizer)?;
-        let prompts = read_json(&folder.join("config_sentence_transformers.json"))?;
-        let prompt = prompts["default_prompt_name"].as_str().and_then(|n| prompts["prompts"][n].as_str()).unwrap_or("");
+        let prompt = default_prompt(files)?;
+        let lower_case = read_json(&files.join("sentence_bert_config.json"))?["do_lower_case"] == true;
+        if lower_case {
+            // Before the tokenizer's own normalization, and not for special tokens, as sentence-transformers does.
+            let own = tokenizer.get_normalizer().cloned();
+            tokenizer.with_normalizer(Some(Normalizers::new([Lowercase.into()].into_iter().chain(own).collect())));
+        }
         // The files are hashed, since serializing the tokenizer prints gaps in its vocabulary to standard output.
         let mut hasher = blake3::Hasher::new();
         for name in TOKENIZER_FILES {
             hasher.update(&std::fs::read(folder.join(name)).unwrap_or_default()).update(&[0]);
         }
         Ok(Self {
-            fingerprint: format!("text {} {max_length} {prompt}", hasher.finalize().to_hex()),
-            prompt: prompt.to_owned(),
+            fingerprint: format!("text {} {max_length} {lower_case} {prompt}", hasher.finalize().to_hex()),
+            prompt,
             tokenizer,
             pad_id,
             max_length,
@@ -78,15 +104,29 @@ impl TextProcessor {
     /// # Errors
     /// If the text exceeds the size limit of a text, or cannot be tokenized.
     pub fn encode(&self, text: &str) -> Result<Vec<i64>> {
-        let text = mm_data::decode::clean_text(text).map_err(CoreError::Sample)?;
-        let encoding = self
-            .tokenizer
-            .encode_fast(format!("{}{text}", self.prompt), true)
-            .map_err(|e| CoreError::Sample(format!("cannot be tokenized: {e}")))?;
+        mm_data::decode::check_text_size(text).map_err(CoreError::Sample)?;
+        let cannot = |e: tokenizers::Error| CoreError::Sample(format!("cannot be tokenized: {e}"));
+        let encoding = self.tokenizer.encode_fast(format!("{}{text}", self.prompt), true).map_err(cannot)?;
         if !encoding.get_overflowing().is_empty() {
             self.num_truncated.fetch_add(1, Ordering::Relaxed);
         }
         Ok(encoding.get_ids().iter().map(|id| i64::from(*id)).collect())
+    }
+
+    /// Number of tokens at the start of each text that belong to the default prompt, the start token included; 0 without
+    /// a prompt.
+    ///
+    /// # Errors
+    /// If the prompt cannot be tokenized.
+    pub fn prompt_length(&self) -> Result<usize> {
+        if self.prompt.is_empty() {
+            return Ok(0);
+        }
+        let ids = self.encode("")?;
+        // sentence-transformers does not count a special token at the end.
+        let added = self.tokenizer.get_added_tokens_decoder();
+        let is_special = |id: &i64| u32::try_from(*id).is_ok_and(|id| added.get(&id).is_some_and(|t| t.special));
+        Ok(ids.len() - usize::from(ids.last().is_some_and(is_special)))
     }
 
     /// Size of the vocabulary with added tokens: one more than the largest id.
@@ -106,6 +146,13 @@ impl TextProcessor {
     }
 }
 
+/// sentence-transformers' prompt that is prepended to each text; empty if there is none.
+fn default_prompt(folder: &Path) -> Result<String> {
+    let prompts = read_json(&folder.join("config_sentence_transformers.json"))?;
+    let name = prompts["default_prompt_name"].as_str();
+    Ok(name.and_then(|n| prompts["prompts"][n].as_str()).unwrap_or("").to_owned())
+}
+
 /// The padding token of the folder's configs, else the usual one of its tokenizer; 0 if it has none.
 fn pad_id(folder: &Path, tokenizer: &Tokenizer) -> Result<i64> {
     let pad_token =
@@ -123,7 +170,7 @@ fn pad_id(folder: &Path, tokenizer: &Tokenizer) -> Result<i64> {
 }
 
 /// The tokenizer of a checkpoint folder, without truncation or padding of ours: `tokenizer.json`, else the files of
-/// older layouts.
+/// older layouts, with the tokens that the folder adds to them.
 ///
 /// # Errors
 /// If there is no tokenizer, or its files are invalid.
@@ -132,16 +179,23 @@ pub fn load_tokenizer(folder: &Path) -> Result<Tokenizer> {
     let file = folder.join("tokenizer.json");
     let has = |name: &str| folder.join(name).exists();
     if file.exists() {
-        Tokenizer::from_file(&file).map_err(|e| Error::folder(&file, format!("not a tokenizer: {e}")))
+        let mut tokenizer =
+            Tokenizer::from_file(&file).map_err(|e| Error::folder(&file, format!("not a tokenizer: {e}")))?;
+        add_missing_tokens(&mut tokenizer, folder, &config)?;
+        Ok(tokenizer)
     } else if has("vocab.json") && has("merges.txt") {
         byte_pair_tokenizer(folder, &config)
     } else if has("vocab.txt") {
         word_piece_tokenizer(folder, &config)
     } else if has("sentencepiece.bpe.model") {
-        sentencepiece::xlm_roberta_tokenizer(&folder.join("sentencepiece.bpe.model"))
+        let mut tokenizer = sentencepiece::xlm_roberta_tokenizer(&folder.join("sentencepiece.bpe.model"))?;
+        add_tokens(&mut tokenizer, folder, &[])?;
+        Ok(tokenizer)
     } else if has("spiece.model") {
         let lower_case = config["do_lower_case"].as_bool().unwrap_or(true);
-        sentencepiece::siglip_tokenizer(&folder.join("spiece.model"), lower_case)
+        let mut tokenizer = sentencepiece::siglip_tokenizer(&folder.join("spiece.model"), lower_case)?;
+        add_tokens(&mut tokenizer, folder, &[])?;
+        Ok(tokenizer)
     } else {
         Err(Error::folder(
             folder,

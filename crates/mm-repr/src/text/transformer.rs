@@ -4,7 +4,7 @@
 //! <https://arxiv.org/abs/1810.04805>.
 
 use super::tokenizer::TextProcessor;
-use crate::{Error, Result, checkpoint_config, family::ModelBuilder};
+use crate::{Error, Result, checkpoint_config, family::ModelBuilder, json::read_json};
 use mm_core::{
     DType, Encoder, Features, Init, Input, Modality, Module, Scope, Tensor,
     nn::{
@@ -195,10 +195,10 @@ pub const BERT_WEIGHT_MAP: &[(&str, &str)] = &[
 /// # Errors
 /// If the tokenizer has more entries than the embedding table.
 pub(crate) fn text_processor(b: &ModelBuilder<'_>, max_positions: i64, vocab_size: i64) -> Result<TextProcessor> {
-    let processor = TextProcessor::from_folder(b.folder, max_length(b, max_positions)?)?;
+    let processor = TextProcessor::from_folders(b.folder, b.tokenizer_folder, max_length(b, max_positions)?)?;
     if processor.vocab_size() as i64 > vocab_size {
         return Err(Error::folder(
-            b.folder,
+            b.tokenizer_folder,
             format!(
                 "the tokenizer has {} entries, the embedding table only {vocab_size}: one of the two is of another model",
                 processor.vocab_size()
@@ -212,6 +212,7 @@ pub(crate) fn text_processor(b: &ModelBuilder<'_>, max_positions: i64, vocab_siz
 fn max_length(b: &ModelBuilder<'_>, max_positions: i64) -> Result<usize> {
     let max_positions = u64::try_from(max_positions).unwrap_or(0).max(1);
     let sentence = b.json("sentence_bert_config.json")?["max_seq_length"].as_u64();
-    let tokenizer = b.json("tokenizer_config.json")?["model_max_length"].as_f64().map(|v| v as u64);
+    let tokenizer = read_json(&b.tokenizer_folder.join("tokenizer_config.json"))?;
+    let tokenizer = tokenizer["model_max_length"].as_f64().map(|v| v as u64);
     Ok(sentence.or(tokenizer).unwrap_or(max_positions).min(max_positions) as usize)
 }

@@ -1,10 +1,11 @@
 //! Tokenizers from bare vocabulary files, as transformers' slow tokenizers read them.
 
+use super::added_tokens::{SpecialTokens, add_tokens};
 use crate::{Error, Result, json::read_json};
 use serde_json::Value;
 use std::path::Path;
 use tokenizers::{
-    AddedToken, Tokenizer,
+    Tokenizer,
     models::{bpe::BPE, wordpiece::WordPiece},
     normalizers::{BertNormalizer, Lowercase, NFC, Replace, Sequence as Normalizers, replace::ReplacePattern},
     pre_tokenizers::{
@@ -20,6 +21,10 @@ use tokenizers::{
 /// CLIP's regular expression for words.
 const CLIP_WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
+/// Special tokens of BERT, and of MPNet, whose vocabulary has RoBERTa's start and end tokens.
+const BERT_SPECIAL: [&str; 5] = ["[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"];
+const MPNET_SPECIAL: [&str; 5] = ["[UNK]", "</s>", "<pad>", "<s>", "<mask>"];
+
 /// BERT's tokenizer from `vocab.txt`.
 pub(super) fn word_piece_tokenizer(folder: &Path, config: &Value) -> Result<Tokenizer> {
     let file = folder.join("vocab.txt");
@@ -27,17 +32,23 @@ pub(super) fn word_piece_tokenizer(folder: &Path, config: &Value) -> Result<Toke
     let lower_case = config["do_lower_case"].as_bool().unwrap_or(true);
     let strip_accents = config["strip_accents"].as_bool();
     let split_chinese = config["tokenize_chinese_chars"].as_bool().unwrap_or(true);
+    let special = SpecialTokens::open(folder)?;
+    let role = |role: &str| special.role(role).map(|token| token.content);
     let path = file.to_string_lossy();
-    let model = WordPiece::from_file(&path).unk_token("[UNK]".into()).build().map_err(|e| invalid(e.to_string()))?;
+    let unk_token = role("unk_token").unwrap_or_else(|| "[UNK]".into());
+    let model = WordPiece::from_file(&path).unk_token(unk_token).build().map_err(|e| invalid(e.to_string()))?;
     let mut tokenizer = Tokenizer::new(model);
     tokenizer.with_normalizer(Some(BertNormalizer::new(true, split_chinese, strip_accents, lower_case)));
     tokenizer.with_pre_tokenizer(Some(BertPreTokenizer));
-    // MPNet's vocabulary has RoBERTa's start and end tokens.
-    let first_known = |tokens: [&str; 2]| {
-        let found = tokens.iter().find_map(|t| tokenizer.token_to_id(t).map(|id| ((*t).to_owned(), id)));
-        found.ok_or_else(|| invalid(format!("lacks {}", tokens.join(" and "))))
+    let is_bert = tokenizer.token_to_id("[CLS]").is_some();
+    add_tokens(&mut tokenizer, folder, if is_bert { &BERT_SPECIAL } else { &MPNET_SPECIAL })?;
+    let first_known = |tokens: [Option<String>; 3]| {
+        let found = tokens.iter().flatten().find_map(|t| tokenizer.token_to_id(t).map(|id| (t.clone(), id)));
+        let names: Vec<&str> = tokens.iter().flatten().map(String::as_str).collect();
+        found.ok_or_else(|| invalid(format!("lacks {}", names.join(" and "))))
     };
-    let (cls, sep) = (first_known(["[CLS]", "<s>"])?, first_known(["[SEP]", "</s>"])?);
+    let cls = first_known([role("cls_token"), Some("[CLS]".into()), Some("<s>".into())])?;
+    let sep = first_known([role("sep_token"), Some("[SEP]".into()), Some("</s>".into())])?;
     tokenizer.with_post_processor(Some(BertProcessing::new(sep, cls)));
     Ok(tokenizer)
 }
@@ -64,12 +75,7 @@ pub(super) fn byte_pair_tokenizer(folder: &Path, config: &Value) -> Result<Token
         tokenizer.with_pre_tokenizer(Some(ByteLevel::new(add_prefix_space, true, true)));
         tokenizer
     };
-    let special: Vec<AddedToken> = [bos.0.as_str(), eos.0.as_str(), "<pad>", "<unk>", "<mask>"]
-        .into_iter()
-        .filter(|t| !entries[*t].is_null())
-        .map(|t| AddedToken::from(t, true).lstrip(t == "<mask>"))
-        .collect();
-    tokenizer.add_special_tokens(&special);
+    add_tokens(&mut tokenizer, folder, &[bos.0.as_str(), eos.0.as_str(), "<pad>", "<unk>", "<mask>"])?;
     let post_processor = RobertaProcessing::new(eos, bos).add_prefix_space(add_prefix_space).trim_offsets(!is_clip);
     tokenizer.with_post_processor(Some(post_processor));
     Ok(tokenizer)

@@ -64,7 +64,7 @@ fn build_backbone(b: &ModelBuilder<'_>, config: &VitConfig, video: &VideoMaeConf
     Ok(VitBackbone {
         patch_embed,
         embeddings: VitEmbeddings {
-            prefix_tokens: None,
+            prefix_tokens: Vec::new(),
             positions,
             prefix_positions: 0,
             registers: None,

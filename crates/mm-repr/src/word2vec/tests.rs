@@ -93,7 +93,7 @@ fn resumed_training_gives_the_same_vectors() {
     };
     let files = [file.clone()];
     assert!(WordVectors::train(&files, &config(), None, &work_dir, &stop, &on_progress).unwrap().is_none());
-    assert!(work_dir.join("state.json").exists());
+    assert!(work_dir.join("checkpoint.f32").exists());
     let other = Word2VecConfig { seed: 9, ..config() };
     let result = WordVectors::train(&files, &other, None, &work_dir, &AtomicBool::new(false), &|_| {});
     let error = result.unwrap_err().to_string();
@@ -207,4 +207,96 @@ fn text_embeddings_do_not_depend_on_the_batch() {
         }
         assert!(batch[40..].iter().all(|v| *v == 0.0));
     }
+}
+
+/// A file of three vectors of dimension 2 in word2vec's binary format, as gensim writes it.
+fn binary_file(header: &str, words: &[&[u8]]) -> Vec<u8> {
+    let mut bytes = format!("{header}\n").into_bytes();
+    for (index, word) in words.iter().enumerate() {
+        bytes.extend(*word);
+        bytes.push(b' ');
+        for value in [index as f32 + 0.5, -1.25] {
+            bytes.extend(value.to_le_bytes());
+        }
+    }
+    bytes
+}
+
+#[test]
+fn a_bad_byte_leaves_a_text_file_a_text_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vectors.txt");
+    for bad in [0usize, 1, 2] {
+        let mut text = b"3 2\n".to_vec();
+        for (index, word) in ["alpha", "beta", "gamma"].iter().enumerate() {
+            text.extend(word.as_bytes());
+            if index == bad {
+                text.extend(b"\xff");
+            }
+            text.extend(format!(" {index}.5 -1\n").as_bytes());
+        }
+        std::fs::write(&path, &text).unwrap();
+        assert_eq!(Format::detect(&path).unwrap(), Format::Text);
+        let vectors = WordVectors::load(&path).unwrap();
+        assert_eq!(vectors.vocabulary.words.len(), 3);
+        let word = &vectors.vocabulary.words[bad];
+        assert!(word.ends_with('\u{fffd}'), "{word}");
+        assert_eq!(vectors.vector(word).unwrap(), [bad as f32 + 0.5, -1.0]);
+    }
+}
+
+#[test]
+fn the_first_vector_of_a_repeated_word_counts_as_in_gensim() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vectors");
+    let text = b"4 2\nsame 1 2\nother 3 4\nsame 5 6\nlast 7 8\n".to_vec();
+    for (format, bytes) in
+        [(Format::Text, text), (Format::Binary, binary_file("4 2", &[b"same", b"other", b"same", b"last"]))]
+    {
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(Format::detect(&path).unwrap(), format);
+        let vectors = WordVectors::load(&path).unwrap();
+        assert_eq!(vectors.vocabulary.words, ["same", "other", "last"]);
+        let (first, last) =
+            if format == Format::Text { ([1.0, 2.0], [7.0, 8.0]) } else { ([0.5, -1.25], [3.5, -1.25]) };
+        assert_eq!(vectors.vector("same").unwrap(), first);
+        assert_eq!(vectors.vector("last").unwrap(), last);
+        assert_eq!(vectors.most_similar("same", 9).unwrap().len(), 2);
+    }
+}
+
+#[test]
+fn words_with_spaces_are_read_and_not_written_in_the_binary_format() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vectors.bin");
+    std::fs::write(&path, binary_file("3 2", &[b"new york", b"paris", "são paulo".as_bytes()])).unwrap();
+    let vectors = WordVectors::load(&path).unwrap();
+    assert_eq!(vectors.vocabulary.words, ["new york", "paris", "são paulo"]);
+    assert_eq!(vectors.vector("são paulo").unwrap(), [2.5, -1.25]);
+    let error = vectors.save(&path, Format::Binary).unwrap_err().to_string();
+    assert!(error.contains("cannot hold the word `new york`"), "{error}");
+    vectors.save(&path, Format::Text).unwrap();
+    assert_eq!(WordVectors::load(&path).unwrap().vector("new york").unwrap(), [0.5, -1.25]);
+    // More than the header says is an error, not a cut.
+    std::fs::write(&path, binary_file("2 2", &[b"one", b"two", b"three"])).unwrap();
+    assert!(WordVectors::load(&path).unwrap_err().to_string().contains("14 bytes follow the last of 2 words"));
+    std::fs::write(&path, "1 2\na 1 2\nb 3 4\n").unwrap();
+    assert!(WordVectors::load(&path).unwrap_err().to_string().contains("1 more lines follow"));
+}
+
+#[test]
+fn vectors_of_dimension_zero_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.bin");
+    let file = folder.path().join("corpus.txt");
+    write_corpus(&file);
+    let vectors = train(&file, &folder.path().join("work"), &config());
+    vectors.save(&path, Format::FastText).unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[8..12].fill(0);
+    std::fs::write(&path, bytes).unwrap();
+    let error = WordVectors::load(&path).unwrap_err().to_string();
+    assert!(error.contains("dimension: found 0"), "{error}");
+    std::fs::write(&path, "1 0\nword\n").unwrap();
+    assert!(WordVectors::load(&path).unwrap_err().to_string().contains("dimension 0"));
 }

@@ -32,7 +32,7 @@ pub enum Progress {
     Training(u64, u64),
 }
 
-/// What a checkpoint records next to the matrices.
+/// What a checkpoint records before the matrices, as one line of JSON.
 #[derive(Serialize, Deserialize)]
 struct CheckpointState {
     config: Word2VecConfig,
@@ -43,8 +43,9 @@ struct CheckpointState {
 /// The files of a work folder.
 struct Checkpoint<'a> {
     work_dir: &'a Path,
-    state_file: PathBuf,
-    matrices_file: PathBuf,
+    /// The state and the matrices in one file, which is replaced as a whole: an epoch is either done in both or in
+    /// neither.
+    file: PathBuf,
     fingerprint: String,
 }
 
@@ -58,27 +59,27 @@ impl<'a> Checkpoint<'a> {
         hasher.update(format!("{:?}", phrases.map(Phrases::num_pairs)).as_bytes());
         Ok(Self {
             work_dir,
-            state_file: work_dir.join("state.json"),
-            matrices_file: work_dir.join("matrices.f32"),
+            file: work_dir.join("checkpoint.f32"),
             fingerprint: hasher.finalize().to_hex().to_string(),
         })
     }
 
     /// Restores the matrices if there is a checkpoint; returns the number of completed epochs.
     fn restore(&self, config: &Word2VecConfig, matrices: &mut Matrices) -> Result<usize> {
-        let Ok(text) = std::fs::read(&self.state_file) else { return Ok(0) };
-        let state: CheckpointState = serde_json::from_slice(&text).map_err(|e| Error::folder(&self.state_file, e))?;
+        let Ok(bytes) = std::fs::read(&self.file) else { return Ok(0) };
+        let start = bytes.iter().position(|b| *b == b'\n').map_or(bytes.len(), |end| end + 1);
+        let (state, bytes) = bytes.split_at(start);
+        let state: CheckpointState = serde_json::from_slice(state).map_err(|e| Error::folder(&self.file, e))?;
         if state.fingerprint != self.fingerprint || state.config != *config {
             let reason = "holds a checkpoint of another corpus or other options; delete it to start from scratch";
             return Err(Error::folder(self.work_dir, reason));
         }
-        let bytes = std::fs::read(&self.matrices_file).map_err(io_error(&self.matrices_file))?;
         let expected = (matrices.input.len() + matrices.output.len()) * 4;
         if bytes.len() != expected {
             let found = bytes.len();
             let reason =
                 format!("found {found} bytes, expected {expected}; delete the work folder to start from scratch");
-            return Err(Error::folder(&self.matrices_file, reason));
+            return Err(Error::folder(&self.file, reason));
         }
         let mut values = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
         matrices.input.iter_mut().chain(&mut matrices.output).for_each(|v| *v = values.next().unwrap_or(0.0));
@@ -86,16 +87,20 @@ impl<'a> Checkpoint<'a> {
     }
 
     fn save(&self, config: &Word2VecConfig, matrices: &Matrices, epochs_done: usize) -> Result<()> {
-        let partial = self.work_dir.join("matrices.new");
+        let partial = self.work_dir.join("checkpoint.new");
         let mut out = BufWriter::new(File::create(&partial).map_err(io_error(&partial))?);
+        let state = CheckpointState { config: config.clone(), fingerprint: self.fingerprint.clone(), epochs_done };
+        serde_json::to_writer(&mut out, &state).map_err(|e| Error::folder(&partial, e))?;
+        out.write_all(b"\n").map_err(io_error(&partial))?;
         for value in matrices.input.iter().chain(&matrices.output) {
             out.write_all(&value.to_le_bytes()).map_err(io_error(&partial))?;
         }
-        out.flush().map_err(io_error(&partial))?;
-        std::fs::rename(&partial, &self.matrices_file).map_err(io_error(&self.matrices_file))?;
-        let state = CheckpointState { config: config.clone(), fingerprint: self.fingerprint.clone(), epochs_done };
-        mm_core::checkpoint::write_atomic(&self.state_file, &serde_json::to_vec(&state).unwrap_or_default())?;
-        Ok(())
+        // The values reach the disk before the name does.
+        out.into_inner()
+            .map_err(std::io::IntoInnerError::into_error)
+            .and_then(|f| f.sync_all())
+            .map_err(io_error(&partial))?;
+        std::fs::rename(&partial, &self.file).map_err(io_error(&self.file))
     }
 }
 

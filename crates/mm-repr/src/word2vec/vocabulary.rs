@@ -14,7 +14,11 @@ pub struct Vocabulary {
 
 impl Vocabulary {
     pub(super) fn new(words: Vec<String>, counts: Vec<u64>) -> Self {
-        let ids = words.iter().enumerate().map(|(id, word)| (word.clone(), id as u32)).collect();
+        let mut ids = HashMap::with_capacity(words.len());
+        for (id, word) in words.iter().enumerate() {
+            // Of a word that occurs more than once, the first vector counts.
+            ids.entry(word.clone()).or_insert(id as u32);
+        }
         Self { words, counts, ids }
     }
 

@@ -80,6 +80,7 @@ impl Finetuning {
         let pipeline = &self.loaded.pipeline;
         let config = GenerationConfig {
             max_new_tokens: self.config.max_length.count(),
+            max_length: None,
             num_beams: self.config.num_beams.count(),
             ..pipeline.generation.clone()
         };

@@ -55,8 +55,10 @@ pub(super) const FAMILY: PretrainedFamily = PretrainedFamily {
     classifier_prefix: None,
 };
 
-/// Frames that are sampled evenly from a video.
-const VIDEO_FRAMES: usize = 8;
+/// Frames that are sampled evenly from a video, where the checkpoint's preprocessing names no number.
+const DEFAULT_FRAMES: usize = 8;
+/// Largest number of frames.
+const MAX_FRAMES: u64 = 768;
 /// Rotary base of the language model, where the config names none.
 const DEFAULT_ROPE_THETA: f64 = 1e6;
 
@@ -81,7 +83,7 @@ fn build(b: &ModelBuilder<'_>) -> mm_repr::Result<Box<dyn MediaEncoder>> {
     let images = preprocessing(b)?;
     let token = |key: &str, default: i64| c[key].as_i64().unwrap_or(default);
     let image_processor: Arc<dyn Processor> = Arc::new(ImageProcessor::new(images.clone()));
-    let video_processor: Arc<dyn Processor> = Arc::new(VideoProcessor::without_repeats(images, VIDEO_FRAMES));
+    let video_processor: Arc<dyn Processor> = Arc::new(VideoProcessor::without_repeats(images, num_frames(b)?));
     let patch_size = [vision.patch_size; 2];
     let in_patches = |inner: &Arc<dyn Processor>| Arc::new(PatchSequence { inner: inner.clone(), patch_size });
     Ok(Box::new(Qwen2Vl {
@@ -95,6 +97,24 @@ fn build(b: &ModelBuilder<'_>) -> mm_repr::Result<Box<dyn MediaEncoder>> {
         image_token: token("image_token_id", 151_655),
         video_token: token("video_token_id", 151_656),
     }))
+}
+
+/// Number of frames of a video: `num_frames` of the checkpoint's video preprocessing, else [`DEFAULT_FRAMES`].
+fn num_frames(b: &ModelBuilder<'_>) -> mm_repr::Result<usize> {
+    for name in ["video_preprocessor_config.json", "preprocessor_config.json"] {
+        let found = &b.json(name)?["num_frames"];
+        if found.is_null() {
+            continue;
+        }
+        return match found.as_u64().filter(|n| (1..=MAX_FRAMES).contains(n)) {
+            Some(frames) => Ok(frames as usize),
+            None => {
+                let reason = format!("num_frames: found {found}, expected 1 to {MAX_FRAMES}");
+                Err(mm_repr::Error::folder(b.folder.join(name), reason))
+            }
+        };
+    }
+    Ok(DEFAULT_FRAMES)
 }
 
 impl Qwen2Vl {
@@ -155,7 +175,7 @@ impl MediaEncoder for Qwen2Vl {
         }
     }
 
-    fn encode(&self, _modality: &Modality, values: &Tensor) -> mm_core::Result<EncodedMedia> {
+    fn encode(&self, modality: &Modality, values: &Tensor) -> mm_core::Result<EncodedMedia> {
         if values.size(0)? != 1 {
             let found = format!("{} images", values.size(0)?);
             return Err(mm_core::Error::config("input of Qwen2-VL", found, "one at a time"));
@@ -166,7 +186,7 @@ impl MediaEncoder for Qwen2Vl {
             _ => values.clone(),
         };
         let (x, grid) = self.vision.forward(&frames)?;
-        Ok(EncodedMedia::with_grid(x, grid))
+        Ok(EncodedMedia { is_video: *modality == Modality::VIDEO, ..EncodedMedia::with_grid(x, grid) })
     }
 
     fn supports_batches(&self) -> bool {
@@ -174,7 +194,7 @@ impl MediaEncoder for Qwen2Vl {
     }
 
     fn prompt(&self, tokenizer: &Tokenizer, media: Option<&EncodedMedia>, request: Request<'_>) -> Result<Prompt> {
-        let kind = media.map(|m| if m.grid.is_some_and(|grid| grid[0] > 1) { "video" } else { "image" });
+        let kind = media.map(|m| if m.is_video { "video" } else { "image" });
         let placeholder = if kind == Some("video") { self.video_token } else { self.image_token };
         let default = |text: &str, has_media: bool| {
             let pad = tokenizer.id_to_token(placeholder).unwrap_or_default();

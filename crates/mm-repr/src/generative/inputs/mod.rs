@@ -5,7 +5,7 @@ mod processors;
 pub use processors::decode_chars;
 
 use super::spec::{InputSpec, ValueType};
-use crate::{text::read_text, vector::VectorProcessor};
+use crate::{text::read_normalized_text, vector::VectorProcessor};
 use mm_core::{BuildContext, Encoder, Error, Processor, Registry, Result, Source};
 use mm_data::{
     AudioProcessor, AudioProcessorConfig, ImageProcessor, ImageProcessorConfig,
@@ -95,7 +95,7 @@ fn document_frequencies<'a, T: Hash + Ord>(
 ) -> Result<HashMap<T, usize>> {
     let mut counts = HashMap::new();
     for source in texts {
-        let mut terms = terms(&read_text(source)?);
+        let mut terms = terms(&read_normalized_text(source)?);
         terms.sort_unstable();
         terms.dedup();
         terms.into_iter().for_each(|term| *counts.entry(term).or_default() += 1);

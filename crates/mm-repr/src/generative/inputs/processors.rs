@@ -1,6 +1,6 @@
 //! Processors that produce values of a fixed shape.
 
-use crate::text::read_text;
+use crate::text::read_normalized_text;
 use mm_core::{ProcessContext, Processor, Result, Source, Tensor};
 use mm_data::AudioProcessor;
 use std::collections::HashMap;
@@ -61,7 +61,7 @@ impl BagOfWords {
 impl Processor for BagOfWords {
     fn process(&self, source: &Source, _context: &mut ProcessContext) -> Result<Tensor> {
         let mut values = vec![0f32; self.dim];
-        for word in tokenize_words(&read_text(source)?) {
+        for word in tokenize_words(&read_normalized_text(source)?) {
             if let Some(index) = self.indices.get(&word) {
                 values[*index] = 1.0;
             }
@@ -95,7 +95,7 @@ impl Characters {
 
 impl Processor for Characters {
     fn process(&self, source: &Source, _context: &mut ProcessContext) -> Result<Tensor> {
-        let text = read_text(source)?;
+        let text = read_normalized_text(source)?;
         let chars = text.trim().chars().take(self.max_length - 2);
         let ids = chars.map(|c| self.ids.get(&c).copied().unwrap_or(UNKNOWN));
         let mut tokens: Vec<i64> = std::iter::once(START).chain(ids).chain([END]).collect();

@@ -4,7 +4,10 @@ use super::network::{self, Architecture, BlockSpec, Padding};
 use crate::{
     Result,
     family::{Model, ModelBuilder, WeightMap},
-    image::preprocess::timm_preprocessing,
+    image::{
+        preprocess::timm_preprocessing,
+        timm::{architecture, check_model_args, shape, unsupported},
+    },
 };
 use mm_core::{Checkpoint, Pooling, nn::Activation};
 
@@ -56,32 +59,37 @@ pub(super) fn weight_map(checkpoint: &Checkpoint) -> WeightMap {
 
 /// The part of the architecture's name after `efficientnet_`, and whether it is a port of TensorFlow's weights.
 fn variant<'a>(b: &'a ModelBuilder<'_>, blocks: &[(usize, String)]) -> Result<(&'a str, bool)> {
-    let name = b.config["architecture"].as_str().unwrap_or_default();
+    let name = architecture(b);
     let stripped = name.strip_prefix("tf_");
     let variant = stripped.unwrap_or(name).strip_prefix("efficientnet_").unwrap_or_default();
-    let known = variant.starts_with('b') || variant.starts_with("lite");
-    if !known || blocks.last().map(|(stage, _)| *stage) != Some(STRIDES.len() - 1) {
-        let expected = "expected efficientnet_b*, efficientnet_lite* or their tf_ versions";
-        return Err(b.config_error(format!("architecture: `{name}` is not supported; {expected}")));
+    if !is_supported(variant) || blocks.last().map(|(stage, _)| *stage) != Some(STRIDES.len() - 1) {
+        return Err(unsupported(b, "efficientnet_bN, efficientnet_liteN (N: a number) or their tf_ versions"));
     }
     Ok((variant, stripped.is_some()))
+}
+
+/// Whether a variant is `bN` or `liteN`, perhaps pruned or trained otherwise (`_ap`, `_ns`). The others have other
+/// normalizations, or pooling before strides, which leaves no trace in the weights.
+fn is_supported(variant: &str) -> bool {
+    let base = ["_pruned", "_ap", "_ns"].iter().find_map(|end| variant.strip_suffix(end)).unwrap_or(variant);
+    let number = base.strip_prefix("lite").or_else(|| base.strip_prefix('b')).or_else(|| base.strip_prefix('l'));
+    number.is_some_and(|n| n.len() == 1 && n.bytes().all(|b| b.is_ascii_digit()))
 }
 
 pub(super) fn build(b: &ModelBuilder<'_>) -> Result<Model> {
     let scopes = blocks(b.checkpoint);
     let (variant, tensorflow) = variant(b, &scopes)?;
-    let shape = |name: &str| {
-        let missing = || b.config_error(format!("the weights lack {name}"));
-        b.checkpoint.shape(name).map(<[i64]>::to_vec).ok_or_else(missing)
-    };
-    let (stem, head) = (shape("conv_stem.weight")?, shape("conv_head.weight")?);
+    check_model_args(b, &["channel_multiplier", "depth_multiplier"])?;
+    let (stem, head): ([i64; 4], [i64; 4]) = (shape(b, "conv_stem.weight")?, shape(b, "conv_head.weight")?);
     let mut input = stem[0];
     let mut blocks = Vec::new();
     for (index, (stage, scope)) in scopes.iter().enumerate() {
-        let depthwise = shape(&format!("{scope}.conv_dw.weight"))?;
+        let depthwise: [i64; 4] = shape(b, &format!("{scope}.conv_dw.weight"))?;
         let inverted = b.checkpoint.shape(&format!("{scope}.conv_pwl.weight")).is_some();
         let project = if inverted { "conv_pwl" } else { "conv_pw" };
-        let output = shape(&format!("{scope}.{project}.weight"))?[0];
+        let [output, ..]: [i64; 4] = shape(b, &format!("{scope}.{project}.weight"))?;
+        let squeeze = format!("{scope}.se.conv_reduce.weight");
+        let squeeze = if b.checkpoint.shape(&squeeze).is_some() { shape::<4>(b, &squeeze)?[0] } else { 0 };
         let first_of_stage = index == 0 || scopes[index - 1].0 != *stage;
         let (kernel, stride) = (depthwise[2], if first_of_stage { STRIDES[*stage] } else { 1 });
         blocks.push(BlockSpec {
@@ -91,7 +99,7 @@ pub(super) fn build(b: &ModelBuilder<'_>) -> Result<Model> {
             output,
             kernel,
             stride,
-            squeeze: b.checkpoint.shape(&format!("{scope}.se.conv_reduce.weight")).map_or(0, |s| s[0]),
+            squeeze,
             padding: if tensorflow { Padding::Same } else { Padding::Explicit(kernel / 2, kernel / 2) },
             residual: stride == 1 && input == output,
         });
@@ -108,4 +116,16 @@ pub(super) fn build(b: &ModelBuilder<'_>) -> Result<Model> {
         pooling: Pooling::Mean,
     };
     network::build(b, &architecture, timm_preprocessing(b)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variants_that_differ_without_a_trace_in_the_weights_are_refused() {
+        assert!(["b0", "b8", "lite4", "l2", "l2_ns", "b0_ap", "b1_pruned"].iter().all(|v| is_supported(v)));
+        let others = ["blur_b0", "b0_gn", "b3_g8_gn", "b0_g16_evos", "em", "cc_b0_4e", "h_b5", "b", "bx"];
+        assert!(!others.iter().any(|v| is_supported(v)));
+    }
 }

@@ -1,6 +1,7 @@
 //! Image preprocessing as a checkpoint folder describes it: transformers' `preprocessor_config.json`, timm's
 //! `pretrained_cfg`, open_clip's `preprocess_cfg`.
 
+mod classes;
 mod common;
 mod open_clip;
 mod timm;

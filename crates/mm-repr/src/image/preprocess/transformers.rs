@@ -1,6 +1,9 @@
 //! transformers' `preprocessor_config.json`.
 
-use super::common::{CLIP, HALF, IMAGENET, Normalization, processor_config};
+use super::{
+    classes::{Defaults, class_of, defaults},
+    common::{Normalization, processor_config},
+};
 use crate::{Error, Result, family::ModelBuilder};
 use mm_data::{
     ImageProcessorConfig,
@@ -8,48 +11,12 @@ use mm_data::{
 };
 use serde_json::Value;
 
-/// A processor class's defaults for what the file leaves out.
-struct Defaults {
-    /// Whether a single number for the size is the side of a square, not the shortest edge.
-    square: bool,
-    size: Resize,
-    crop: Option<u32>,
-    /// Pillow's code of the interpolation.
-    resample: u64,
-    normalization: Normalization,
-}
-
-fn defaults(class: &str) -> Defaults {
-    let is = |names: &[&str]| names.iter().any(|n| class.starts_with(n));
-    let (square, size, crop, resample, normalization) = if is(&["CLIP", "ChineseCLIP", "Bit"]) {
-        (false, Resize::ShortestEdge(224), Some(224), 3, CLIP)
-    } else if is(&["ConvNext", "ConvNeXT"]) {
-        (false, Resize::ShortestEdge(384), None, 3, IMAGENET)
-    } else if is(&["VideoMAE"]) {
-        (false, Resize::ShortestEdge(224), Some(224), 2, IMAGENET)
-    } else if is(&["DeiT"]) {
-        (true, Resize::Exact(256, 256), Some(224), 3, IMAGENET)
-    } else if is(&["Blip"]) {
-        (true, Resize::Exact(384, 384), None, 3, CLIP)
-    } else if is(&["Vilt"]) {
-        (false, Resize::ShortestEdge(384), None, 3, HALF)
-    } else if is(&["Qwen2VL"]) {
-        (true, Resize::Exact(224, 224), None, 3, CLIP)
-    } else if is(&["Siglip"]) {
-        (true, Resize::Exact(224, 224), None, 3, HALF)
-    } else if is(&["EfficientNet"]) {
-        (true, Resize::Exact(346, 346), None, 0, IMAGENET)
-    } else {
-        (true, Resize::Exact(224, 224), None, 2, HALF)
-    };
-    Defaults { square, size, crop, resample, normalization }
-}
-
 /// The image processor of a folder: `preprocessor_config.json`, or that part of `processor_config.json`, or
 /// `video_preprocessor_config.json`.
 ///
 /// # Errors
-/// If the folder has none of these files, or a value is invalid.
+/// If the folder has none of these files, names a processor that mm does not know or a step that it does not take, or a
+/// value is invalid.
 pub fn preprocessing(b: &ModelBuilder<'_>) -> Result<ImageProcessorConfig> {
     for (name, part) in [
         ("preprocessor_config.json", None),
@@ -59,7 +26,8 @@ pub fn preprocessing(b: &ModelBuilder<'_>) -> Result<ImageProcessorConfig> {
         let file = b.json(name)?;
         let config = part.map_or(&file, |part| &file[part]);
         if !config.is_null() {
-            return PreprocessorConfig::new(config).parse().map_err(|e| Error::folder(b.folder.join(name), e));
+            let parsed = PreprocessorConfig::new(config, b.config).and_then(|c| c.parse());
+            return parsed.map_err(|e| Error::folder(b.folder.join(name), e));
         }
     }
     Err(Error::folder(
@@ -75,17 +43,28 @@ fn pixels(v: &Value) -> Option<u32> {
 
 struct PreprocessorConfig<'a> {
     json: &'a Value,
-    class: &'a str,
+    class: String,
     defaults: Defaults,
 }
 
 impl<'a> PreprocessorConfig<'a> {
-    fn new(json: &'a Value) -> Self {
-        let class = ["image_processor_type", "feature_extractor_type", "video_processor_type"]
-            .iter()
-            .find_map(|k| json[*k].as_str())
-            .unwrap_or_default();
-        Self { json, class, defaults: defaults(class) }
+    fn new(json: &'a Value, config: &Value) -> Result<Self, String> {
+        let class = class_of(json, config);
+        let found = Self { json, defaults: defaults(&class)?, class };
+        found.check_steps()?;
+        Ok(found)
+    }
+
+    /// Refuses steps that change the pixels and are not taken.
+    fn check_steps(&self) -> Result<(), String> {
+        // ViLT's images are padded in the batch, with a mask.
+        let padding = (self.class != "Vilt").then_some("do_pad");
+        let other =
+            ["do_flip_channel_order", "do_image_splitting", "do_split_image", "do_thumbnail", "do_align_long_axis"];
+        match padding.into_iter().chain(other).find(|key| self.json[*key] == true) {
+            Some(key) => Err(format!("{key}: found true, which mm does not support; expected false")),
+            None => Ok(()),
+        }
     }
 
     fn parse(&self) -> Result<ImageProcessorConfig, String> {
@@ -127,8 +106,8 @@ impl<'a> PreprocessorConfig<'a> {
 
     /// Resize and center crop.
     fn geometry(&self) -> Result<(Option<Resize>, Option<(u32, u32)>), String> {
-        let (c, class) = (self.json, self.class);
-        let is_qwen = class.starts_with("Qwen2VL");
+        let (c, class) = (self.json, self.class.as_str());
+        let is_qwen = class == "Qwen2VL";
         let resize = match self.flag("do_resize", true) {
             false => None,
             true if is_qwen => Some(self.qwen2_vl_resize()),
@@ -145,7 +124,7 @@ impl<'a> PreprocessorConfig<'a> {
             None
         };
         let Some(Resize::ShortestEdge(edge)) = resize else { return Ok((resize, crop)) };
-        if class.starts_with("ConvNext") || class.starts_with("ConvNeXT") {
+        if class == "ConvNext" || class == "ConvNeXT" {
             // Below 384 the shortest edge is resized to edge / crop_pct and the center is cropped; above, images are
             // warped.
             if edge >= 384 {
@@ -154,7 +133,7 @@ impl<'a> PreprocessorConfig<'a> {
             let crop_pct = c["crop_pct"].as_f64().unwrap_or(224.0 / 256.0);
             return Ok((Some(Resize::ShortestEdge((f64::from(edge) / crop_pct) as u32)), Some((edge, edge))));
         }
-        if class.starts_with("Vilt") {
+        if class == "Vilt" {
             // The longest edge is bounded by the aspect ratio of COCO's images, 1333 × 800.
             let longest_edge = (1333.0 / 800.0 * f64::from(edge)) as u32;
             let multiple_of = pixels(&c["size_divisor"]).unwrap_or(32);
@@ -204,7 +183,7 @@ impl<'a> PreprocessorConfig<'a> {
         let rescale = self.json["rescale_factor"].as_f64().unwrap_or(1.0 / 255.0);
         let factor = if self.flag("do_rescale", true) { rescale } else { 1.0 } * 255.0;
         let offset = if self.flag("rescale_offset", false) { 1.0 } else { 0.0 };
-        let divide_twice = self.class.starts_with("EfficientNet") && self.flag("include_top", true);
+        let divide_twice = self.class == "EfficientNet" && self.flag("include_top", true);
         let second = self.channel_values("image_std", default_std).ok();
         let unchanged = (factor - 1.0).abs() < 1e-9 && offset == 0.0;
         let fold = |i: usize| {

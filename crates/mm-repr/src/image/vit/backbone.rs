@@ -23,8 +23,8 @@ pub enum PositionInterpolation {
 
 /// Position embeddings and the tokens before the patches.
 pub struct VitEmbeddings {
-    /// Class and distillation tokens, `[tokens, embed_dim]`.
-    pub prefix_tokens: Option<Tensor>,
+    /// Class and distillation tokens, `[1, embed_dim]` each: the parameters themselves, so that they can be trained.
+    pub prefix_tokens: Vec<Tensor>,
     /// `[positions, embed_dim]`.
     pub positions: Tensor,
     /// Number of positions that belong to the prefix tokens: all of them or none.
@@ -87,15 +87,14 @@ impl VitBackbone {
         let (mut x, grid) = self.patch_embed.forward(pixels)?; // [batch, patches, embed_dim]
         let (rows, e) = (x.size(0)?, &self.embeddings);
         let positions = self.positions(grid)?;
-        match &e.prefix_tokens {
-            Some(prefix) if e.prefix_positions > 0 => {
-                x = Tensor::cat(&[&Self::expand(prefix, rows)?, &x], 1)?.add(&positions)?;
-            }
-            Some(prefix) => x = Tensor::cat(&[&Self::expand(prefix, rows)?, &x.add(&positions)?], 1)?,
-            None => x = x.add(&positions)?,
-        }
+        let prefix = e.prefix_tokens.iter().map(|t| Self::expand(t, rows)).collect::<mm_core::Result<Vec<_>>>()?;
+        let after_prefix = |x: Tensor| match prefix.is_empty() {
+            true => Ok(x),
+            false => Tensor::cat(&prefix.iter().chain([&x]).collect::<Vec<_>>(), 1),
+        };
+        x = if e.prefix_positions > 0 { after_prefix(x)?.add(&positions)? } else { after_prefix(x.add(&positions)?)? };
         if let Some(registers) = &e.registers {
-            let prefix = e.prefix_tokens.as_ref().map_or(Ok(0), |b| b.size(0))?;
+            let prefix = prefix.len() as i64;
             let patches = x.size(1)? - prefix;
             x = Tensor::cat(
                 &[&x.narrow(1, 0, prefix)?, &Self::expand(registers, rows)?, &x.narrow(1, prefix, patches)?],
@@ -173,12 +172,17 @@ pub(crate) fn build_backbone(
     let prefix_positions = if variant.prefix_positions { tokens.len() as i64 } else { 0 };
     let positions = table("position_embeddings", grid[0] * grid[1] + prefix_positions)?;
     let registers = variant.registers.map(|n| table("register_tokens", n)).transpose()?;
-    let prefix_tokens =
-        if tokens.is_empty() { None } else { Some(Tensor::cat(&tokens.iter().collect::<Vec<_>>(), 0)?) };
     let interpolation = variant.interpolation;
     Ok(VitBackbone {
         patch_embed: patch_embed.with_stride(stride, [0, 0]),
-        embeddings: VitEmbeddings { prefix_tokens, positions, prefix_positions, registers, grid, interpolation },
+        embeddings: VitEmbeddings {
+            prefix_tokens: tokens,
+            positions,
+            prefix_positions,
+            registers,
+            grid,
+            interpolation,
+        },
         pre_norm: None,
         blocks: b.transformer(&scope.pp("encoder"), TransformerConfig::new(config.num_hidden_layers, block))?,
         embed_dim,

@@ -37,7 +37,7 @@ fn build(b: &ModelBuilder<'_>, distilled: bool) -> Result<Model> {
     let network = VitModel {
         classifiers: classifiers(b, names, backbone.embed_dim)?,
         backbone,
-        embedding_pooling: None,
+        embedding_pooling: Some(ClassifierPooling::ClassToken),
         classifier_pooling: if two_classifiers {
             ClassifierPooling::TwoClassifiers
         } else {

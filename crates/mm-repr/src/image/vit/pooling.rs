@@ -52,14 +52,19 @@ impl Encoder for VitModel {
     }
 
     fn embed(&self, input: &Input, train: bool) -> Result<Tensor> {
+        Ok(self.encode_and_embed(input, train)?.1)
+    }
+
+    fn encode_and_embed(&self, input: &Input, train: bool) -> Result<(Features, Tensor)> {
         let features = self.backbone.encode(input, train)?;
-        match self.embedding_pooling {
+        let embedding = match self.embedding_pooling {
             Some(pooling) => {
                 let x = pooling.apply(&features.values)?;
-                self.norm.as_ref().map_or_else(|| Ok(x.clone()), |n| n.forward(&x, train))
+                self.norm.as_ref().map_or_else(|| Ok(x.clone()), |n| n.forward(&x, train))?
             }
-            None => features.pool(Pooling::Mean),
-        }
+            None => features.pool(Pooling::Mean)?,
+        };
+        Ok((features, embedding))
     }
 
     fn dim(&self) -> i64 {

@@ -13,8 +13,8 @@ use mm_core::{
 
 /// Spectrograms `[batch, crops, frames, bands]` → features `[batch, positions, dim]`.
 pub(super) struct ClapAudioEncoder {
-    /// Scale and shift of each band.
-    batch_norm: (Tensor, Tensor),
+    /// Of each band, with the running statistics.
+    batch_norm: BatchNorm,
     patch_embed: PatchEmbed,
     fusion: Option<AttentionalFusion>,
     patch_norm: Option<Norm>,
@@ -44,9 +44,10 @@ impl ClapAudioEncoder {
         let patch_norm =
             c.enable_patch_layer_norm.then(|| Norm::new(&embed.pp("norm"), embed_dim, norm)).transpose()?;
         Ok(Self {
-            batch_norm: BatchNorm::new(&scope.pp("batch_norm"), c.num_mel_bins, 1e-5, 0.1)?.scale_and_shift()?,
+            batch_norm: BatchNorm::new(&scope.pp("batch_norm"), c.num_mel_bins, 1e-5, 0.1)?,
             patch_embed: patch_embed.with_stride(c.patch_stride.get(), c.patch_padding()),
-            fusion: c.enable_fusion.then(|| AttentionalFusion::new(&embed, c)).transpose()?,
+            // Its batch normalizations are folded into the convolutions, so it is never trained.
+            fusion: c.enable_fusion.then(|| AttentionalFusion::new(&embed.frozen(), c)).transpose()?,
             patch_norm,
             stages: (0..stages).map(|index| Stage::new(&scope, c, index)).collect::<Result<_>>()?,
             norm: Norm::new(&scope.pp("norm"), dim, norm)?,
@@ -85,8 +86,8 @@ impl ClapAudioEncoder {
 
 impl Encoder for ClapAudioEncoder {
     fn encode(&self, input: &Input, train: bool) -> mm_core::Result<Features> {
-        let (scale, shift) = &self.batch_norm;
-        let x = self.fold(&input.values.mul(scale)?.add(shift)?)?;
+        let (scale, shift) = self.batch_norm.scale_and_shift()?;
+        let x = self.fold(&input.values.mul(&scale)?.add(&shift)?)?;
         let mut map = self.patch_embed.conv(&x.narrow(1, 0, 1)?)?;
         if let Some(fusion) = &self.fusion {
             // transformers fuses at least one row of a batch, and so every row that is encoded alone.

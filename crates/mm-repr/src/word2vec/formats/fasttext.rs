@@ -75,6 +75,9 @@ pub(super) fn read(reader: &mut impl BufRead) -> Result<WordVectors, String> {
         return Err("supervised and pruned models are not supported".into());
     }
     let dim = checked_size(dim, MAX_DIM, "dimension")?;
+    if dim == 0 {
+        return Err(format!("dimension: found 0, expected 1 to {MAX_DIM}"));
+    }
     let num_entries = checked_size(num_entries.max(num_words), MAX_ROWS, "number of words")?;
     let (mut words, mut counts) = (Vec::new(), Vec::new());
     for _ in 0..num_entries {

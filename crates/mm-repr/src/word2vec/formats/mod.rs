@@ -11,6 +11,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+/// Bytes at the start of a file by which its format is detected.
+const MAX_HEAD: u64 = 1 << 20;
+
 /// A file format of word vectors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
@@ -28,26 +31,28 @@ impl Format {
     /// # Errors
     /// The file cannot be read.
     pub fn detect(path: &Path) -> Result<Self> {
-        let mut head = vec![0u8; 1 << 16];
-        let mut file = File::open(path).map_err(io_error(path))?;
-        let read = file.read(&mut head).map_err(io_error(path))?;
-        head.truncate(read);
+        let file = File::open(path).map_err(io_error(path))?;
+        let mut head = Vec::new();
+        file.take(MAX_HEAD).read_to_end(&mut head).map_err(io_error(path))?;
+        Ok(Self::of_bytes(&head))
+    }
+
+    /// Detects the format from the start of a file. In the text format, the line after the header ends with as many
+    /// numbers as the header says, whatever bytes its word has.
+    fn of_bytes(head: &[u8]) -> Self {
         if head.starts_with(&fasttext::MAGIC.to_le_bytes()) {
-            return Ok(Self::FastText);
+            return Self::FastText;
         }
-        // In the text format, only text follows the header.
-        let body = head.iter().position(|b| *b == b'\n').map_or(0, |i| i + 1);
-        let text = match std::str::from_utf8(&head[body..]) {
-            Ok(text) => text,
-            // A character may be truncated at the end of the buffer.
-            Err(error) if error.error_len().is_none() => {
-                std::str::from_utf8(&head[body..body + error.valid_up_to()]).unwrap_or("")
-            }
-            Err(_) => return Ok(Self::Binary),
-        };
-        let first = text.lines().next().unwrap_or("");
-        let is_numeric = first.split(' ').skip(1).filter(|w| !w.is_empty()).all(|w| w.parse::<f32>().is_ok());
-        Ok(if is_numeric { Self::Text } else { Self::Binary })
+        let mut lines = head.split(|b| *b == b'\n');
+        let header = String::from_utf8_lossy(lines.next().unwrap_or_default()).into_owned();
+        let first = lines.next().unwrap_or_default();
+        let dim = header.split_whitespace().nth(1).and_then(|dim| dim.parse().ok()).filter(|dim| *dim < first.len());
+        match dim.map(|dim| word2vec_format::split_text_line(first, dim)) {
+            Some(Some(_)) => Self::Text,
+            // A text without a header, or with an incomplete first line, is reported as a text.
+            _ if word2vec_format::is_text(head) => Self::Text,
+            _ => Self::Binary,
+        }
     }
 }
 
@@ -59,14 +64,21 @@ impl WordVectors {
     pub fn load(path: &Path) -> Result<Self> {
         let format = Format::detect(path)?;
         let file = File::open(path).map_err(io_error(path))?;
-        let num_bytes = file.metadata().map_err(io_error(path))?.len() as usize;
-        let mut reader = BufReader::with_capacity(1 << 20, file);
-        let loaded = match format {
-            Format::FastText => fasttext::read(&mut reader).map_err(|e| format!("not a complete fastText model: {e}")),
-            Format::Text => word2vec_format::read(&mut reader, num_bytes, false),
-            Format::Binary => word2vec_format::read(&mut reader, num_bytes, true),
-        };
-        loaded.map_err(|reason| Error::folder(path, reason))
+        if format == Format::FastText {
+            let read = fasttext::read(&mut BufReader::with_capacity(1 << 20, file));
+            return read.map_err(|e| Error::folder(path, format!("not a complete fastText model: {e}")));
+        }
+        if file.metadata().map_err(io_error(path))?.len() == 0 {
+            return Err(Error::folder(path, "the file is empty"));
+        }
+        // SAFETY: the file is only read, and mm replaces files by renaming.
+        let bytes = unsafe { memmap2::Mmap::map(&file) }.map_err(io_error(path))?;
+        let read = if format == Format::Text { word2vec_format::read_text } else { word2vec_format::read_binary };
+        let (vectors, warnings) = read(&bytes).map_err(|reason| Error::folder(path, reason))?;
+        for warning in warnings {
+            tracing::warn!("{}: {warning}", path.display());
+        }
+        Ok(vectors)
     }
 
     /// Writes a file atomically.
