@@ -73,9 +73,17 @@ pub fn command() -> clap::Command {
 /// those that mm has; the result is the exit code (0 success, 1 failure, 2 usage error, 130 interrupted).
 pub fn run(register: impl FnOnce(&mut mm_core::Registry)) -> ExitCode {
     mm_core::retain_freed_memory();
-    let cli = match Cli::from_arg_matches(&command().get_matches()) {
+    let parsed = command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
-        Err(error) => error.exit(),
+        Err(error) => {
+            // Help and version are results.
+            let printed = error.print();
+            if !error.use_stderr() {
+                output::written(printed);
+            }
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
     };
     start_logging(cli.global.verbose);
     output::set_quiet(cli.global.quiet);

@@ -13,7 +13,7 @@ use mm_reason::{
 };
 use serde_json::{Value, json};
 use std::{
-    io::{BufRead, IsTerminal, Write},
+    io::{BufRead, IsTerminal},
     path::PathBuf,
 };
 
@@ -72,8 +72,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let mut lines = std::io::stdin().lock().lines();
     loop {
         if interactive {
-            eprint!("> ");
-            std::io::stderr().flush()?;
+            output::stderr("> ");
         }
         let Some(text) = lines.next().transpose().context("standard input cannot be read")? else { break };
         match text.trim() {

@@ -9,7 +9,7 @@ use crate::{
 };
 use anyhow::{Result, bail};
 use mm_data::Split;
-use mm_repr::Pretrained;
+use mm_repr::{LoadOptions, Pretrained};
 use mm_tasks::{
     captioning::{self, Captioning},
     metrics::{CaptionScorers, Synonyms},
@@ -109,7 +109,9 @@ fn evaluate(dir: &Path, arguments: &Arguments, context: &Context) -> Result<Eval
     let on_progress = &mut |label: &str, done, total| progress.update(label, done, total);
     let evaluation = if arguments.clip.is_some() || arguments.wordnet.is_some() {
         tasks.tasks.check_run(dir, captioning::TASK)?;
-        let clip = arguments.clip.as_ref().map(|name| Pretrained::load(&locate(name))).transpose()?;
+        let options = LoadOptions { device: context.device()?, ..LoadOptions::default() };
+        let load = |name: &PathBuf| Pretrained::load_with(&locate(name), options.clone());
+        let clip = arguments.clip.as_ref().map(load).transpose()?;
         let synonyms = arguments.wordnet.as_deref().map(Synonyms::open).transpose()?;
         let scorers = CaptionScorers { clip: clip.as_ref(), synonyms: synonyms.as_ref() };
         Captioning::load(dir, &tasks)?.evaluate_split(arguments.split, scorers, on_progress)?.report()

@@ -79,7 +79,12 @@ impl Captioning {
         for (n, chunk) in sources.chunks(BATCH_SIZE).enumerate() {
             on_progress(&label, n * BATCH_SIZE, sources.len());
             if stop.load(Ordering::Relaxed) {
-                return Err(Error::Config("stopped while encoding, before training".into()));
+                return Err(Error::Stopped {
+                    what: label,
+                    done: n * BATCH_SIZE,
+                    total: sources.len(),
+                    hint: "the same command starts again",
+                });
             }
             let batch = SampleBatch::read(processor.as_ref(), chunk);
             let failed = batch.failed.iter().map(|(index, e)| (format!("{:?}", chunk[*index]), e.to_string()));
