@@ -25,7 +25,7 @@ use mm_data::{Manifest, Split, read_table};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 /// A refit is started when this many times the time of the first training is left.
