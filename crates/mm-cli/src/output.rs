@@ -23,6 +23,11 @@ pub(crate) fn line(text: impl std::fmt::Display) {
     written(writeln!(std::io::stdout(), "{text}"));
 }
 
+/// A path as text in JSON; parts that are not UTF-8 are replaced.
+pub(crate) fn path(path: &std::path::Path) -> String {
+    path.display().to_string()
+}
+
 /// Prints text without a line break, at once; failures as for [`line`].
 pub(crate) fn part(text: &str) {
     let mut out = std::io::stdout();

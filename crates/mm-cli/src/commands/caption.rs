@@ -92,7 +92,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     if arguments.image.is_empty() && arguments.video.is_empty() && arguments.batch.data.is_none() {
         usage!("nothing to caption; give --image (or --video), or --data and --out");
     }
-    let dir = arguments.model.checkpoint_dir();
+    let dir = arguments.model.checkpoint_dir()?;
     let model = Model::load(&dir, arguments, context)?;
     let config = model.generation(&arguments.generation)?;
     let prompt = arguments.prompt.as_deref();

@@ -44,7 +44,7 @@ pub(crate) struct Arguments {
 const DEFAULT_MAX_NEW_TOKENS: usize = 256;
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
-    let dir = arguments.model.checkpoint_dir();
+    let dir = arguments.model.checkpoint_dir()?;
     let model = Pipeline::load(&dir, arguments.dtype.load_options(context)?)?;
     if !model.can_generate() || !model.tokenizer.has_chat_template() {
         bail!(

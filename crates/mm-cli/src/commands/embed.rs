@@ -143,7 +143,7 @@ pub(crate) fn embed_in_order(model: &Pretrained, inputs: &[InputValue], pooling:
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
-    let dir = arguments.model.dir();
+    let dir = arguments.model.dir()?;
     if let (Some(data), Some(out)) = (&arguments.dataset.data, &arguments.dataset.out) {
         return embed_dataset(&dir, data, out, arguments, context);
     }
@@ -231,7 +231,7 @@ fn write_vectors(
     let per_second = (summary.vectors - summary.resumed) as f64 / started.elapsed().as_secs_f64();
     if context.json {
         output::line(json!({
-            "out": out, "vectors": summary.vectors, "resumed": summary.resumed, "dim": summary.dim,
+            "out": output::path(out), "vectors": summary.vectors, "resumed": summary.resumed, "dim": summary.dim,
             "failed": without_vector(&summary.failed), "missing": without_vector(&summary.missing),
             "per_second": per_second,
         }));

@@ -44,7 +44,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     if arguments.audio.is_empty() && arguments.batch.data.is_none() {
         usage!("nothing to transcribe; give --audio, or --data and --out");
     }
-    let dir = arguments.model.dir();
+    let dir = arguments.model.dir()?;
     let model = Pipeline::load(&dir, arguments.dtype.load_options(context)?)?;
     if model.processor(&Modality::AUDIO).is_err() {
         bail!("{}: a model of family {} takes no audio; expected whisper", dir.display(), model.family);

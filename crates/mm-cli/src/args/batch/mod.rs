@@ -135,7 +135,7 @@ impl BatchArgs {
         }
         if context.json {
             output::line(json!({
-                "out": out, "rows": rows.len(), "resumed": resumed,
+                "out": output::path(out), "rows": rows.len(), "resumed": resumed,
                 "failed": {"count": failures.count, "examples": failures.examples},
             }));
         } else {
