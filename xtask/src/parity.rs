@@ -25,15 +25,28 @@ pub struct Arguments {
 const GENERATIVE_FAMILIES: &[&str] =
     &["vilt", "blip", "git", "vision-encoder-decoder", "whisper", "llava", "qwen2_vl", "adapter"];
 
+/// Says that a folder was made here, so that it may be deleted.
+const MARKER: &str = ".mm-parity";
+
+/// Makes an empty folder. Checkpoints of other families from an earlier run would be compared too, so the folder of an
+/// earlier run is deleted; another one is not, unless it is in the cache.
+fn new_folder(out: &Path, in_cache: bool) -> Result<()> {
+    let is_used = std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some());
+    if is_used && !in_cache && !out.join(MARKER).exists() {
+        bail!("--out {}: holds files that are not of an earlier comparison; expected a new or an empty folder", out.display());
+    }
+    if is_used {
+        std::fs::remove_dir_all(out)?;
+    }
+    std::fs::create_dir_all(out)?;
+    Ok(std::fs::write(out.join(MARKER), "")?)
+}
+
 pub fn run(arguments: &Arguments) -> Result<()> {
     setup::run(false, false)?;
     let python = cargo::python_with("references", cargo::REFERENCES)?;
     let out = arguments.out.clone().unwrap_or_else(|| cache().join("parity").join(format!("seed-{}", arguments.seed)));
-    // Checkpoints of other families from an earlier run would be compared too.
-    if out.join("inputs").exists() {
-        std::fs::remove_dir_all(&out)?;
-    }
-    std::fs::create_dir_all(&out)?;
+    new_folder(&out, arguments.out.is_none())?;
     if arguments.families.iter().any(|f| f == "words") || arguments.families.is_empty() {
         words(&python, &out)?;
     }
@@ -125,4 +138,23 @@ fn words(python: &Path, out: &Path) -> Result<()> {
     }
     let check = crate::paths::root().join("xtask/parity/words.py");
     run(python, &[check.as_os_str(), "check".as_ref(), plain.as_os_str(), binary.as_os_str(), model.as_os_str()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_folder_of_an_earlier_comparison_is_deleted() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        new_folder(&out, false).unwrap();
+        std::fs::create_dir(out.join("inputs")).unwrap();
+        new_folder(&out, false).unwrap();
+        assert!(!out.join("inputs").exists());
+        let mine = folder.path().join("mine");
+        std::fs::create_dir_all(mine.join("inputs")).unwrap();
+        assert!(new_folder(&mine, false).unwrap_err().to_string().contains("mine"));
+        assert!(mine.join("inputs").exists());
+    }
 }

@@ -1,6 +1,8 @@
 //! Pipelines: lists of steps, each with declared inputs and outputs. A step whose inputs, parameters and program have
 //! not changed is skipped.
 
+mod state;
+
 use crate::{
     cargo::cargo,
     paths::{cache, root},
@@ -9,6 +11,7 @@ use crate::{
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
+use state::State;
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -77,7 +80,7 @@ struct Step {
     /// Files and folders that it writes.
     #[serde(default)]
     outputs: Vec<String>,
-    /// Whether the outputs are deleted first (for a run folder, which must be new).
+    /// Whether outputs that an earlier run of this pipeline made are deleted first (for a run folder, which must be new).
     #[serde(default)]
     fresh: bool,
 }
@@ -214,15 +217,6 @@ fn hex(hasher: Sha256) -> String {
     hasher.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// The digests of the completed steps, by name.
-type CompletedSteps = BTreeMap<String, String>;
-
-fn state_file(pipeline: &Path) -> PathBuf {
-    let name: String =
-        pipeline.display().to_string().chars().map(|c| if c.is_alphanumeric() { c } else { '-' }).collect();
-    root().join("runs/.pipelines").join(format!("{name}.json"))
-}
-
 /// The files and folders that a pipeline writes.
 pub fn outputs(arguments: &Arguments) -> Result<Vec<String>> {
     Ok(load(arguments)?.steps.into_iter().flat_map(|step| step.outputs).collect())
@@ -241,9 +235,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         );
     }
     eprintln!("{}", pipeline.about);
-    let file = state_file(&arguments.pipeline);
-    let mut completed: CompletedSteps =
-        std::fs::read_to_string(&file).ok().and_then(|t| serde_json::from_str(&t).ok()).unwrap_or_default();
+    let mut state = State::open(&arguments.pipeline);
     let needs_mm = pipeline.steps.iter().any(|s| s.mm.is_some());
     let program = if needs_mm && !options.dry_run { Some(build()?) } else { None };
     let program_key = digest(&[root().join("target/release/mm").display().to_string()]);
@@ -263,7 +255,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         let key = hex(hasher);
         let outputs_exist = step.outputs.iter().all(|o| root().join(o).exists());
         let title = format!("[{}/{count}] {}", number + 1, step.name);
-        if !forced && outputs_exist && completed.get(&step.name) == Some(&key) {
+        if !forced && outputs_exist && state.is_complete(&step.name, &key) {
             eprintln!("{title}: nothing changed, skipped");
             continue;
         }
@@ -274,11 +266,10 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         eprintln!("{title} …");
         let start = Instant::now();
         if step.fresh {
-            for output in &step.outputs {
-                let path = root().join(output);
-                let _ = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
-            }
+            let pipeline = root().join(&arguments.pipeline);
+            state.delete_outputs(&step.outputs, &pipeline).with_context(|| format!("step `{}`", step.name))?;
         }
+        state.record_outputs(&step.outputs)?;
         run_step(step, program.as_deref()).with_context(|| {
             format!(
                 "step `{}` failed; the {number} steps before it are complete. Run again to continue, or with --from to repeat one",
@@ -289,11 +280,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             bail!("step `{}` succeeded but did not write {missing}, one of its outputs", step.name);
         }
         eprintln!("{title}: {:.1} s", start.elapsed().as_secs_f64());
-        completed.insert(step.name.clone(), key);
-        std::fs::create_dir_all(file.parent().unwrap_or(Path::new(".")))?;
-        let partial = file.with_extension("partial");
-        std::fs::write(&partial, serde_json::to_string_pretty(&completed)?)?;
-        std::fs::rename(&partial, &file)?;
+        state.complete(&step.name, key)?;
     }
     Ok(())
 }
@@ -390,6 +377,38 @@ outputs = ["${here}/out2"]
                 .to_string()
                 .contains("no variable `wird`")
         );
-        let _ = std::fs::remove_file(state_file(&file));
+        let _ = std::fs::remove_file(state::state_file(&file));
+    }
+
+    #[test]
+    fn a_fresh_step_replaces_its_own_outputs_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("fresh.toml");
+        let text = r#"
+about = "one step"
+vars = { run = "out" }
+[[step]]
+name = "train"
+run = ["sh", "-c", "mkdir ${here}/${run} && touch ${here}/${run}/model"]
+outputs = ["${here}/${run}"]
+fresh = true
+"#;
+        std::fs::write(&file, text).unwrap();
+        let run_with = |more: &[&str]| {
+            let overrides = more.iter().map(ToString::to_string).collect();
+            run(&Arguments { pipeline: file.clone(), options: Options { overrides, force: true, ..Options::default() } })
+        };
+        run_with(&[]).unwrap();
+        std::fs::write(folder.path().join("out/old"), "").unwrap();
+        run_with(&[]).unwrap();
+        assert!(folder.path().join("out/model").exists() && !folder.path().join("out/old").exists());
+        std::fs::create_dir(folder.path().join("mine")).unwrap();
+        std::fs::write(folder.path().join("mine/data"), "").unwrap();
+        for output in ["mine", ".", "out/..", "../"] {
+            let error = format!("{:#}", run_with(&[&format!("run={output}")]).unwrap_err());
+            assert!(error.contains("step `train`: output"), "{output}: {error}");
+        }
+        assert!(folder.path().join("mine/data").exists() && file.exists());
+        let _ = std::fs::remove_file(state::state_file(&file));
     }
 }

@@ -1,6 +1,6 @@
 //! What every command receives: output mode, device, threads and the encoder registry.
 
-use crate::exit::Interrupted;
+use crate::{exit::Interrupted, output::stderr};
 use anyhow::Context as _;
 use mm_core::{Device, Registry};
 use mm_tasks::{TaskContext, TaskRegistry};
@@ -47,7 +47,7 @@ pub(crate) fn stop_on_interrupt(unit: &'static str) -> anyhow::Result<Arc<Atomic
         if flag.swap(true, Ordering::Relaxed) {
             std::process::exit(i32::from(Interrupted::EXIT_CODE));
         }
-        eprintln!("note: stopping after {unit} and saving; press Ctrl-C again to stop at once");
+        stderr(format!("note: stopping after {unit} and saving; press Ctrl-C again to stop at once\n"));
     })
     .context("cannot install a Ctrl-C handler")?;
     Ok(stop)

@@ -1,5 +1,6 @@
 //! Exit codes: 0 success, 1 failure, 2 usage error, 130 interrupted.
 
+use crate::output::stderr;
 use std::{fmt, process::ExitCode};
 
 /// Work that was stopped by Ctrl-C or SIGTERM after it saved what it had; the message says what was saved and how to resume.
@@ -48,8 +49,10 @@ pub(crate) use {interrupted, usage};
 
 /// Prints an error on standard error and returns the exit code that belongs to it.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
-    if let Some(stopped) = error.downcast_ref::<Interrupted>() {
-        eprintln!("interrupted: {stopped}");
+    let stopped = error.downcast_ref::<Interrupted>().map(ToString::to_string);
+    let stopped_work = error.downcast_ref().filter(|e| matches!(e, mm_tasks::Error::Stopped { .. }));
+    if let Some(stopped) = stopped.or_else(|| stopped_work.map(ToString::to_string)) {
+        stderr(format!("interrupted: {stopped}\n"));
         return ExitCode::from(Interrupted::EXIT_CODE);
     }
     // Errors of inner crates often include the text of their source: each cause is printed once.
@@ -59,9 +62,9 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
             causes.push(cause);
         }
     }
-    eprintln!("error: {}", causes.join(": "));
+    stderr(format!("error: {}\n", causes.join(": ")));
     if error.is::<Usage>() {
-        eprintln!("\nSee `mm COMMAND --help`.");
+        stderr("\nSee `mm COMMAND --help`.\n");
         return ExitCode::from(2);
     }
     ExitCode::FAILURE

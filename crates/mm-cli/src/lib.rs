@@ -64,18 +64,55 @@ struct GlobalArgs {
 
 /// The grammar of the command line as a [`clap::Command`], for help pages, completions and tests.
 pub fn command() -> clap::Command {
-    let command = Cli::command();
+    let command = accept_negative_numbers(Cli::command());
     let template = commands::help_template(&command);
     command.help_template(template)
+}
+
+/// Lets every option that takes a value take a negative number, so that the error of one that is out of range says what
+/// is expected rather than that `-3` is no option.
+fn accept_negative_numbers(command: clap::Command) -> clap::Command {
+    let accept = |argument: clap::Arg| {
+        let takes_value = argument.get_action().takes_values() && !argument.is_positional();
+        if takes_value { argument.allow_negative_numbers(true) } else { argument }
+    };
+    command.mut_args(accept).mut_subcommands(accept_negative_numbers)
+}
+
+/// The error of a value that cannot be parsed, where Rust's text says what is wrong with it and not what is expected.
+fn describe_number(error: clap::Error) -> clap::Error {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    use std::error::Error as _;
+    let expected = match error.source() {
+        Some(source) if source.is::<std::num::ParseIntError>() => "a whole number of at least 0",
+        Some(source) if source.is::<std::num::ParseFloatError>() => "a number",
+        _ => return error,
+    };
+    let text = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => text.as_str(),
+        _ => "",
+    };
+    let (argument, value) = (text(ContextKind::InvalidArg), text(ContextKind::InvalidValue));
+    let message = format!("{argument}: found {value:?}, expected {expected}\n\nSee `mm COMMAND --help`.\n");
+    clap::Error::raw(ErrorKind::ValueValidation, message)
 }
 
 /// Runs the program: parses the arguments, runs the command, prints its error. `register` adds encoders (and with them modalities) to
 /// those that mm has; the result is the exit code (0 success, 1 failure, 2 usage error, 130 interrupted).
 pub fn run(register: impl FnOnce(&mut mm_core::Registry)) -> ExitCode {
     mm_core::retain_freed_memory();
-    let cli = match Cli::from_arg_matches(&command().get_matches()) {
+    let parsed = command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
         Ok(cli) => cli,
-        Err(error) => error.exit(),
+        Err(error) => {
+            let error = describe_number(error);
+            // Help and version are results.
+            let printed = error.print();
+            if !error.use_stderr() {
+                output::written(printed.and_then(|()| std::io::Write::flush(&mut std::io::stdout())));
+            }
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
     };
     start_logging(cli.global.verbose);
     output::set_quiet(cli.global.quiet);

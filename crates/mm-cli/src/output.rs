@@ -23,31 +23,42 @@ pub(crate) fn line(text: impl std::fmt::Display) {
     written(writeln!(std::io::stdout(), "{text}"));
 }
 
+/// A path as text in JSON; parts that are not UTF-8 are replaced.
+pub(crate) fn path(path: &std::path::Path) -> String {
+    path.display().to_string()
+}
+
 /// Prints text without a line break, at once; failures as for [`line`].
 pub(crate) fn part(text: &str) {
     let mut out = std::io::stdout();
     written(write!(out, "{text}").and_then(|()| out.flush()));
 }
 
-fn written(result: std::io::Result<()>) {
+/// Checks that results were written; failures as for [`line`].
+pub(crate) fn written(result: std::io::Result<()>) {
     if let Err(error) = result {
         if error.kind() == std::io::ErrorKind::BrokenPipe {
             std::process::exit(0);
         }
-        eprintln!("error: standard output cannot be written: {error}");
+        stderr(format!("error: standard output cannot be written: {error}\n"));
         std::process::exit(1);
     }
 }
 
+/// Prints text on standard error. Nobody may read it any more, which is no reason to stop.
+pub(crate) fn stderr(text: impl std::fmt::Display) {
+    let _ = std::io::stderr().write_all(text.to_string().as_bytes());
+}
+
 /// Something the user should know about although the command goes on.
 pub(crate) fn warning(text: impl std::fmt::Display) {
-    eprintln!("warning: {text}");
+    stderr(format!("warning: {text}\n"));
 }
 
 /// Progress in words; silent with `--quiet`.
 pub(crate) fn note(text: impl std::fmt::Display) {
     if !is_quiet() {
-        eprintln!("note: {text}");
+        stderr(format!("note: {text}\n"));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Progress on standard error: a bar on a terminal, a line now and then elsewhere, nothing with `--quiet`.
 
-use crate::output::is_quiet;
+use crate::output::{is_quiet, stderr};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use mm_train::Progress;
 use std::{
@@ -43,7 +43,7 @@ impl ItemProgress {
             label.clone_into(&mut self.label);
             self.last_line = Instant::now();
             if plain {
-                eprintln!("{label}: {done} of {total}");
+                stderr(format!("{label}: {done} of {total}\n"));
             }
         }
         self.bar.set_message(label.to_owned());
@@ -89,7 +89,7 @@ impl Progress for TrainingProgress {
         self.bar.set_message(format!("loss {loss:.3} lr {lr:.1e}"));
         if self.bar.is_hidden() && !is_quiet() && self.last_line.elapsed() >= Self::INTERVAL {
             self.last_line = Instant::now();
-            eprintln!("step {step} of {}: loss {loss:.3}, lr {lr:.1e}", self.total_steps);
+            stderr(format!("step {step} of {}: loss {loss:.3}, lr {lr:.1e}\n", self.total_steps));
         }
     }
 
@@ -98,7 +98,7 @@ impl Progress for TrainingProgress {
         if !self.bar.is_hidden() {
             self.bar.println(format!("step {step}: {text}"))
         } else if !is_quiet() {
-            eprintln!("step {step}: {text}")
+            stderr(format!("step {step}: {text}\n"))
         }
     }
 

@@ -157,7 +157,7 @@ fn invalid_configs_are_refused() {
     set("loss.temperature=0.0", &["loss.temperature", "a positive number"]);
     set("towers.audio.encoder.processor.mel.hop_length=0", &["mel.hop_length", "found 0"]);
     set("task=retreival", &["unknown task", "did you mean `retrieval`"]);
-    refused(&["train", "nowhere.toml"], workspace.path(), &["nowhere.toml"]);
+    refused(&["train", "nowhere.toml"], workspace.path(), &["CONFIG nowhere.toml: found no such file, expected a config file"]);
     refused(&["train", "config.toml", "--device", "cuda:7"], workspace.path(), &["cuda:7", "--device cpu"]);
     refused(&["train"], workspace.path(), &["CONFIG"]);
     workspace.write("broken.toml", "task = ");
@@ -181,7 +181,7 @@ fn runs_are_not_overwritten_and_damaged_checkpoints_are_refused() {
         workspace.path(),
         &["its config differs"],
     );
-    refused(&["eval", "--model", "nowhere"], workspace.path(), &["nowhere"]);
+    refused(&["eval", "--model", "nowhere"], workspace.path(), &["--model nowhere: found no such folder", "a run folder", "models pull"]);
     // The run is locked by another process.
     let lock = std::fs::File::options().write(true).open(workspace.path().join("run/lock")).unwrap();
     lock.lock().unwrap();
@@ -312,4 +312,54 @@ fn invalid_queries_are_refused() {
     refused(&["embed", "--model", "nowhere", "--text", "x"], workspace.path(), &["nowhere", "no such folder"]);
     refused(&["prepare", "--dataset", "stamps"], workspace.path(), &["unknown data set"]);
     refused(&["eval", "--model", "run", "--split", "tast"], workspace.path(), &["tast"]);
+}
+
+#[test]
+fn numbers_out_of_range_say_what_is_expected() {
+    let folder = std::env::temp_dir();
+    let align = ["align", "--a", "a.npy", "--b", "b.npy", "--num-pairs", "-3"];
+    refused(&align, &folder, &["--num-pairs <N>: found \"-3\", expected a whole number of at least 0"]);
+    let caption = ["caption", "--model", "m", "--image", "i.png", "--temperature", "warm"];
+    refused(&caption, &folder, &["--temperature <X>: found \"warm\", expected a number"]);
+    let workspace = Workspace::new();
+    let values: Vec<f32> = (0..24).map(|v| (v * 7 % 11) as f32).collect();
+    let array = mm_core::Tensor::from_vec(&values, &[8, 3]).unwrap();
+    mm_data::write_npy(&workspace.path().join("a.npy"), &array).unwrap();
+    let align = ["align", "--method", "cca", "--a", "a.npy", "--b", "a.npy", "--dim", "-3"];
+    refused(&align, workspace.path(), &["dim: found -3, expected at least 1"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn results_that_cannot_be_written_fail_and_a_closed_standard_error_does_not() {
+    use std::{fs::File, process::Stdio};
+    let full = || Stdio::from(File::options().write(true).open("/dev/full").unwrap());
+    let commands: [&[&str]; 5] =
+        [&["--help"], &["--version"], &["completions", "bash"], &["align", "--list-methods"], &["help", "embed"]];
+    for arguments in commands {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mm"));
+        let output = command.args(arguments).stdout(full()).stderr(Stdio::piped()).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {stderr}");
+        assert!(stderr.contains("standard output cannot be written"), "{arguments:?}: {stderr}");
+        // Nobody reads standard error: the results are printed and the exit code stays.
+        let output = Command::new(env!("CARGO_BIN_EXE_mm")).args(arguments).stderr(full()).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{arguments:?}");
+        assert!(!output.stdout.is_empty());
+    }
+    let refused = Command::new(env!("CARGO_BIN_EXE_mm")).args(["train", "nowhere.toml"]).stderr(full()).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1), "no panic, which exits with 101");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn arguments_that_are_not_utf_8_are_taken() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+    let workspace = Workspace::new();
+    let out = OsStr::from_bytes(b"run-\xff");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mm"));
+    command.args(["train", "config.toml", "--device", "cpu", "--set", "train.epochs=1", "--json", "--out"]).arg(out);
+    let output = command.current_dir(workspace.path()).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(workspace.path().join(out).join("result.json").exists());
 }

@@ -250,7 +250,100 @@ impl TaskContext<'_> {
         let spec = self.tasks.of_run(first)?;
         for run in &runs[1..] {
             self.tasks.check_run(run, spec.name)?;
+            check_same_config(first, run)?;
         }
         (spec.report)(runs, split, self, on_progress)
+    }
+}
+
+/// The configs of a run folder by file, without their seeds: its own, or those of the members of an ensemble.
+fn configs_without_seeds(run: &Path) -> Result<BTreeMap<PathBuf, toml::Value>> {
+    let mut files = vec![PathBuf::from("config.toml")];
+    if !run.join(&files[0]).exists() {
+        let folders = std::fs::read_dir(run).map_err(|e| Error::file(run, e))?;
+        let members = folders.filter_map(|entry| Some(PathBuf::from(entry.ok()?.file_name()).join("config.toml")));
+        files = members.filter(|file| run.join(file).exists()).collect();
+    }
+    let read = |file: PathBuf| {
+        let mut value = settings::read(&run.join(&file), &[])?;
+        remove_seeds(&mut value);
+        Ok((file, value))
+    };
+    files.into_iter().map(read).collect()
+}
+
+fn remove_seeds(value: &mut toml::Value) {
+    if let toml::Value::Table(table) = value {
+        table.remove("seed");
+        table.iter_mut().for_each(|(_, value)| remove_seeds(value));
+    }
+}
+
+/// Refuses runs whose configs differ in more than their seeds: their metrics are not those of one experiment.
+fn check_same_config(first: &Path, other: &Path) -> Result<()> {
+    let (expected, found) = (configs_without_seeds(first)?, configs_without_seeds(other)?);
+    let difference = expected.keys().chain(found.keys()).find_map(|file| match (expected.get(file), found.get(file)) {
+        (Some(a), Some(b)) => first_difference("", a, b),
+        (a, _) => Some((file.display().to_string(), present(a.is_none()), present(a.is_some()))),
+    });
+    let Some((key, found, expected)) = difference else { return Ok(()) };
+    let expected = format!("{expected} as in {}", first.display());
+    Err(Error::invalid(format!("{}: {key}", other.display()), found, expected)
+        .with_hint("runs of one report may differ in their seeds alone; report others one by one"))
+}
+
+fn present(is_present: bool) -> String {
+    if is_present { "one" } else { "none" }.to_owned()
+}
+
+/// The first key, in the order of the alphabet, in which `b` differs from `a`: its path, and the values in `b` and `a`.
+fn first_difference(path: &str, a: &toml::Value, b: &toml::Value) -> Option<(String, String, String)> {
+    if let (toml::Value::Table(a), toml::Value::Table(b)) = (a, b) {
+        let keys: std::collections::BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+        return keys.into_iter().find_map(|key| {
+            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            match (a.get(key), b.get(key)) {
+                (Some(a), Some(b)) => first_difference(&path, a, b),
+                (a, b) => Some((path, shown(b), shown(a))),
+            }
+        });
+    }
+    (a != b).then(|| (path.to_owned(), shown(Some(b)), shown(Some(a))))
+}
+
+/// A value in one short line.
+fn shown(value: Option<&toml::Value>) -> String {
+    const MAX_CHARS: usize = 60;
+    let text = value.map_or_else(|| "nothing".to_owned(), ToString::to_string).replace('\n', " ");
+    if text.chars().count() <= MAX_CHARS { text } else { text.chars().take(MAX_CHARS).collect::<String>() + "…" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_of_one_report_may_differ_in_their_seeds_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = |name: &str, text: &str| {
+            let run = folder.path().join(name);
+            std::fs::create_dir_all(&run).unwrap();
+            std::fs::write(run.join("config.toml"), text).unwrap();
+            run
+        };
+        let text = |lr: &str, seed: u32| {
+            format!("task = \"retrieval\"\n[data.split]\nseed = {seed}\n[train]\nseed = {seed}\noptimizer = {{ lr = {lr} }}\n")
+        };
+        let first = run("a", &text("0.01", 0));
+        assert!(check_same_config(&first, &run("b", &text("0.01", 7))).is_ok());
+        let error = check_same_config(&first, &run("c", &text("0.1", 1))).unwrap_err().to_string();
+        assert!(error.contains("train.optimizer.lr: found 0.1, expected 0.01 as in"), "{error}");
+        // Ensembles are compared member by member.
+        let (x, y) = (folder.path().join("x"), folder.path().join("y"));
+        run("x/model-0", &text("0.01", 0));
+        run("y/model-0", &text("0.01", 1));
+        assert!(check_same_config(&x, &y).is_ok());
+        run("y/model-1", &text("0.01", 1));
+        assert!(check_same_config(&x, &y).unwrap_err().to_string().contains("model-1/config.toml: found one, expected none"));
     }
 }

@@ -209,7 +209,7 @@ pub fn environment(extra: serde_json::Value) -> serde_json::Value {
     };
     serde_json::json!({
         "mm": env!("CARGO_PKG_VERSION"),
-        "command": std::env::args().collect::<Vec<_>>(),
+        "command": std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>(),
         "git_commit": git(&["rev-parse", "HEAD"]),
         "git_dirty": git(&["status", "--porcelain"]).map(|s| !s.is_empty()),
         "threads": mm_core::num_threads(),

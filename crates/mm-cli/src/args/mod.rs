@@ -2,6 +2,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod columns;
+pub(crate) mod config;
 pub(crate) mod dtype;
 pub(crate) mod files;
 pub(crate) mod generation;

@@ -1,5 +1,6 @@
 //! `--model`: whatever is read and computed with.
 
+use anyhow::{Result, bail};
 use std::path::{Path, PathBuf};
 
 /// The model that a command reads.
@@ -12,25 +13,46 @@ pub(crate) struct ModelArgs {
 
 impl ModelArgs {
     /// The folder of the model.
-    pub(crate) fn dir(&self) -> PathBuf {
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) fn dir(&self) -> Result<PathBuf> {
         locate(&self.model)
     }
 
     /// The folder of the checkpoint; for a run that fine-tuned one, the fine-tuned checkpoint inside the run.
-    pub(crate) fn checkpoint_dir(&self) -> PathBuf {
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) fn checkpoint_dir(&self) -> Result<PathBuf> {
         checkpoint_dir(&self.model)
     }
 }
 
 /// The folder of a model that is given by path or by name.
-pub(crate) fn locate(model: &Path) -> PathBuf {
-    mm_repr::locate(model, Path::new("."))
+///
+/// # Errors
+/// When there is none.
+pub(crate) fn locate(model: &Path) -> Result<PathBuf> {
+    let dir = mm_repr::locate(model, Path::new("."));
+    if !dir.is_dir() {
+        let found = if dir.exists() { "a file" } else { "no such folder and no model of that name" };
+        bail!(
+            "--model {}: found {found}, expected a checkpoint folder, a run folder, the name of a fetched model or a hub name \
+             ORG/NAME; `cargo xtask models list` shows the names, `cargo xtask models pull NAME` fetches one",
+            model.display()
+        );
+    }
+    Ok(dir)
 }
 
 /// The checkpoint folder of a model, inside the run folder where the run fine-tuned one.
-pub(crate) fn checkpoint_dir(model: &Path) -> PathBuf {
-    let dir = locate(model);
-    mm_tasks::finetuning::model_dir(&dir).unwrap_or(dir)
+///
+/// # Errors
+/// When there is none.
+pub(crate) fn checkpoint_dir(model: &Path) -> Result<PathBuf> {
+    let dir = locate(model)?;
+    Ok(mm_tasks::finetuning::model_dir(&dir).unwrap_or(dir))
 }
 
 /// Whether a folder was written by training.

@@ -2,7 +2,7 @@
 
 use crate::{
     args::{
-        batch::{BatchArgs, BatchRow},
+        batch::{BatchArgs, BatchRow, Maker},
         columns::{self, ColumnBinding},
         dtype::DtypeArgs,
         generation::GenerationArgs,
@@ -79,11 +79,13 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         usage!("--candidates: found none, expected at least one answer, for instance --candidates yes,no");
     }
     let options = arguments.dtype.load_options(context)?;
-    let mut model = Answerer::open(&arguments.model.dir(), &context.registry, options, context.device()?)?;
+    let mut model = Answerer::open(&arguments.model.dir()?, &context.registry, options, context.device()?)?;
     let options = answer_options(&model, arguments)?;
     if arguments.batch.data.is_some() {
         let column = question_column(&arguments.column)?;
-        return arguments.batch.run(&["image", "video"], model.max_batch_size(), context, |rows| {
+        let made_with = format!("question {column:?}, {options:?}, k {:?}, {:?}", arguments.k, arguments.dtype);
+        let maker = Maker::new("answer", &arguments.model.checkpoint_dir()?, made_with)?;
+        return arguments.batch.run(&maker, &["image", "video"], model.max_batch_size(), context, |rows| {
             answer_rows(&mut model, rows, column.as_deref(), &options, arguments.k)
         });
     }

@@ -123,13 +123,13 @@ fn score(manifest: &Manifest, modalities: &[Modality; 2], models: &[PathBuf], co
     let options = || -> Result<LoadOptions> { Ok(LoadOptions { device: context.device()?, ..LoadOptions::default() }) };
     let pair = [&modalities[0], &modalities[1]];
     let found = match models {
-        [model] if is_run(&locate(model)) => {
-            let run = context.tasks()?.load(&locate(model))?;
+        [model] if is_run(&locate(model)?) => {
+            let run = context.tasks()?.load(&locate(model)?)?;
             let embed = |m: &Modality, s: &[Source]| -> mm_tasks::Result<Tensor> { run.embedder()?.embed(m, s) };
             audit(manifest, pair, &embed, false, on_progress)?
         }
         [model] => {
-            let dual = Pretrained::load_with(&locate(model), options()?)?;
+            let dual = Pretrained::load_with(&locate(model)?, options()?)?;
             if dual.contrastive_head.is_none() {
                 bail!(
                     "--model {}: embeds one modality; expected a dual encoder (CLIP, SigLIP, CLAP), a run, or --model twice",
@@ -141,8 +141,8 @@ fn score(manifest: &Manifest, modalities: &[Modality; 2], models: &[PathBuf], co
         }
         [first, second] => {
             let encoders = [
-                Pretrained::load_with(&locate(first), options()?)?,
-                Pretrained::load_with(&locate(second), options()?)?,
+                Pretrained::load_with(&locate(first)?, options()?)?,
+                Pretrained::load_with(&locate(second)?, options()?)?,
             ];
             let embed = |m: &Modality, s: &[Source]| -> mm_tasks::Result<Tensor> {
                 Ok(encoders[usize::from(*m != modalities[0])].embed(m, s, None)?)

@@ -13,7 +13,7 @@ use mm_reason::{
 };
 use serde_json::{Value, json};
 use std::{
-    io::{BufRead, IsTerminal, Write},
+    io::{BufRead, IsTerminal},
     path::PathBuf,
 };
 
@@ -44,7 +44,7 @@ pub(crate) struct Arguments {
 const DEFAULT_MAX_NEW_TOKENS: usize = 256;
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
-    let dir = arguments.model.checkpoint_dir();
+    let dir = arguments.model.checkpoint_dir()?;
     let model = Pipeline::load(&dir, arguments.dtype.load_options(context)?)?;
     if !model.can_generate() || !model.tokenizer.has_chat_template() {
         bail!(
@@ -73,8 +73,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let mut lines = std::io::stdin().lock().lines();
     loop {
         if interactive {
-            eprint!("> ");
-            std::io::stderr().flush()?;
+            output::stderr("> ");
         }
         let Some(text) = lines.next().transpose().context("standard input cannot be read")? else { break };
         match text.trim() {

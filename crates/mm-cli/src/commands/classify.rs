@@ -43,7 +43,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     if inputs.iter().all(|(_, files)| files.is_empty()) {
         usage!("nothing to classify; give --image, --audio or --video");
     }
-    let model = Pretrained::load_with(&arguments.model.dir(), arguments.dtype.load_options(context)?)?;
+    let model = Pretrained::load_with(&arguments.model.dir()?, arguments.dtype.load_options(context)?)?;
     let zero_shot = !arguments.candidates.is_empty();
     let labels = if zero_shot { arguments.candidates.clone() } else { model.labels.clone() };
     let classes = zero_shot.then(|| label_embeddings(&model, arguments)).transpose()?;

@@ -1,6 +1,6 @@
 //! `mm completions`: completions of a shell.
 
-use crate::context::Context;
+use crate::{context::Context, output};
 use anyhow::Result;
 
 /// Print the completions of a shell (bash, zsh, fish …)
@@ -12,6 +12,8 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, _: &Context) -> Result<()> {
-    clap_complete::generate(arguments.shell, &mut crate::command(), "mm", &mut std::io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(arguments.shell, &mut crate::command(), "mm", &mut script);
+    output::part(&String::from_utf8_lossy(&script));
     Ok(())
 }

@@ -9,7 +9,7 @@ use crate::{
 };
 use anyhow::{Result, bail};
 use mm_data::Split;
-use mm_repr::Pretrained;
+use mm_repr::{LoadOptions, Pretrained};
 use mm_tasks::{
     captioning::{self, Captioning},
     metrics::{CaptionScorers, Synonyms},
@@ -47,7 +47,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
-    let dir = arguments.model.dir();
+    let dir = arguments.model.dir()?;
     let as_prediction = arguments.data.is_some()
         || !arguments.exclude_modality.is_empty()
         || arguments.robustness.is_some();
@@ -92,7 +92,7 @@ fn evaluate_prediction(dir: &Path, arguments: &Arguments, context: &Context) -> 
             let (first, last) = (at(c.points.first()), at(c.points.last()));
             vec![c.modality.clone(), c.corruption.name().to_owned(), first, last, format!("{:.4}", c.area)]
         }));
-        return Ok(EvaluationReport { json: serde_json::json!({"curves": curves, "report": page}), table });
+        return Ok(EvaluationReport { json: serde_json::json!({"curves": curves, "report": output::path(page)}), table });
     }
     let mut evaluation = predictor.evaluate(&manifest, &rows, &excluded)?;
     output::warnings(evaluation.failed.iter());
@@ -109,7 +109,9 @@ fn evaluate(dir: &Path, arguments: &Arguments, context: &Context) -> Result<Eval
     let on_progress = &mut |label: &str, done, total| progress.update(label, done, total);
     let evaluation = if arguments.clip.is_some() || arguments.wordnet.is_some() {
         tasks.tasks.check_run(dir, captioning::TASK)?;
-        let clip = arguments.clip.as_ref().map(|name| Pretrained::load(&locate(name))).transpose()?;
+        let options = LoadOptions { device: context.device()?, ..LoadOptions::default() };
+        let load = |name: &PathBuf| -> Result<Pretrained> { Ok(Pretrained::load_with(&locate(name)?, options.clone())?) };
+        let clip = arguments.clip.as_ref().map(load).transpose()?;
         let synonyms = arguments.wordnet.as_deref().map(Synonyms::open).transpose()?;
         let scorers = CaptionScorers { clip: clip.as_ref(), synonyms: synonyms.as_ref() };
         Captioning::load(dir, &tasks)?.evaluate_split(arguments.split, scorers, on_progress)?.report()

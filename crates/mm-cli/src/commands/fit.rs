@@ -127,10 +127,10 @@ fn write_report(out: &Path, fitted: &FitResult, context: &Context) -> Result<Opt
 
 fn result(out: &Path, fitted: &FitResult, report: Option<&Path>, seconds: f64) -> Value {
     json!({
-        "out": out, "problem": fitted.problem, "classes": fitted.classes, "columns": fitted.columns, "rows": fitted.train_rows,
+        "out": output::path(out), "problem": fitted.problem, "classes": fitted.classes, "columns": fitted.columns, "rows": fitted.train_rows,
         "failed": failed_to_json(&fitted.failed),
         "models": fitted.num_members, "stopped": fitted.stopped, "refit_rows": fitted.refit_rows, "split": fitted.split,
-        "metrics": fitted.metrics, "ablations": fitted.ablations, "report": report, "seconds": seconds,
+        "metrics": fitted.metrics, "ablations": fitted.ablations, "report": report.map(output::path), "seconds": seconds,
         "peak_memory_bytes": output::peak_memory(),
     })
 }

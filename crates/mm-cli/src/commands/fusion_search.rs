@@ -1,12 +1,12 @@
 //! `mm fusion-search`: which fusion operator and settings suit a data set.
 
 use crate::{
+    args::config::read_config,
     context::{Context, stop_on_interrupt},
     output,
     progress::ItemProgress,
 };
 use anyhow::Result;
-use mm_core::config;
 use mm_tasks::prediction::{SearchOptions, parse_search_space, search};
 use std::path::PathBuf;
 
@@ -43,7 +43,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let stop = stop_on_interrupt("this trial")?;
-    let mut value = config::read(&arguments.config, &arguments.overrides)?;
+    let mut value = read_config(&arguments.config, &arguments.overrides)?;
     let base = super::train::set_base_dir(&mut value, &arguments.config)?;
     let options = SearchOptions {
         space: arguments.space.iter().map(|s| parse_search_space(s)).collect::<Result<_, _>>()?,

@@ -17,9 +17,9 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
-    let tensors = mm_repr::merge_adapter(&arguments.model.checkpoint_dir(), &arguments.out)?;
+    let tensors = mm_repr::merge_adapter(&arguments.model.checkpoint_dir()?, &arguments.out)?;
     if context.json {
-        output::line(json!({"out": arguments.out, "tensors": tensors}));
+        output::line(json!({"out": output::path(&arguments.out), "tensors": tensors}));
     } else {
         output::line(format!("{}: {tensors} tensors", arguments.out.display()));
     }

@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
 const CHUNK: usize = 4096;
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
-    let predictor = Predictor::open(&arguments.model.dir(), &context.registry, context.device()?)?;
+    let predictor = Predictor::open(&arguments.model.dir()?, &context.registry, context.device()?)?;
     let excluded = predictor.find_modalities(&arguments.exclude_modality)?;
     let manifest = predictor.open_table(&arguments.data)?;
     let rows: Vec<usize> = (0..manifest.rows.len()).collect();

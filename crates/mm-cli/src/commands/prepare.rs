@@ -40,7 +40,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let Some(dataset) = &arguments.dataset else { usage!("--dataset: expected the name of a data set, or --list") };
     let rows = prepare(dataset, &arguments.data, &arguments.out)?;
     if context.json {
-        output::line(json!({"out": arguments.out, "rows": rows}));
+        output::line(json!({"out": output::path(&arguments.out), "rows": rows}));
     } else {
         output::line(format!("{}: {rows} rows", arguments.out.display()));
     }

@@ -22,7 +22,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
-    let folders: Vec<PathBuf> = arguments.model.iter().map(|m| locate(m)).collect();
+    let folders: Vec<PathBuf> = arguments.model.iter().map(|m| locate(m)).collect::<Result<_>>()?;
     let runs: Vec<PathBuf> = folders.iter().flat_map(|folder| runs_in(folder)).collect();
     let out = arguments.out.clone().unwrap_or_else(|| folders[0].join("report.html"));
     let mut progress = ItemProgress::new();
@@ -31,7 +31,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     progress.finish();
     mm_core::checkpoint::write_atomic(&out, report.html.as_bytes())?;
     if context.json {
-        output::line(json!({"out": out, "runs": runs, "evaluations": report.evaluations}));
+        output::line(json!({"out": output::path(&out), "runs": runs.iter().map(|r| output::path(r)).collect::<Vec<_>>(), "evaluations": report.evaluations}));
     } else {
         output::line(format!("{} ({} kB)", out.display(), report.html.len() / 1000));
     }

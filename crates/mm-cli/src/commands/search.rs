@@ -86,7 +86,7 @@ impl Arguments {
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let (modality, query) = arguments.query()?;
-    let model = Retrieval::load(&arguments.model.dir(), &context.tasks()?)?;
+    let model = Retrieval::load(&arguments.model.dir()?, &context.tasks()?)?;
     if let Some(language) = &arguments.transcript_language {
         let results = model.match_transcripts(&query, language, &arguments.splits())?.into_iter().map(|TextMatch { id, text, score }| {
             (score, json!({"modality": "text", "score": score, "id": id, "value": text, "language": language}))
@@ -155,7 +155,7 @@ fn search(
 fn value(source: &Source) -> Value {
     match source {
         Source::Text(text) => json!(text),
-        Source::Path(path) => json!(path),
+        Source::Path(path) => json!(output::path(path)),
         Source::Value(value) => value.clone(),
     }
 }

@@ -41,7 +41,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     if arguments.pairs && inputs.len() % 2 == 1 {
         usage!("--pairs: found {} inputs, expected an even number", inputs.len());
     }
-    let model = Pretrained::load_with(&arguments.model.dir(), arguments.dtype.load_options(context)?)?;
+    let model = Pretrained::load_with(&arguments.model.dir()?, arguments.dtype.load_options(context)?)?;
     let vectors = embed::embed_in_order(&model, inputs, None)?;
     embed::warn_truncated(&model);
     let all = Tensor::cat(&vectors.iter().collect::<Vec<_>>(), 0)?.normalize()?;

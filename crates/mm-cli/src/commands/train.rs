@@ -1,6 +1,7 @@
 //! `mm train`: trains a model as a config file says.
 
 use crate::{
+    args::config::read_config,
     context::{Context, stop_on_interrupt},
     exit::interrupted,
     output,
@@ -41,7 +42,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let stop = stop_on_interrupt("this step")?;
-    let value = config::read(&arguments.config, &arguments.overrides)?;
+    let value = read_config(&arguments.config, &arguments.overrides)?;
     // A wrong config fails before any folder is made.
     context.tasks()?.check(&value).with_context(|| arguments.config.display().to_string())?;
     let name = arguments.config.file_stem().map(PathBuf::from).unwrap_or_default();
@@ -118,7 +119,7 @@ fn finish(fit: &FitOutcome, model: &dyn TaskModel, out: &Path, started: Instant,
     let saved = &fit.training.state;
     let failed = fit.failed.len();
     let result = json!({
-        "out": out, "steps": saved.step, "epochs": saved.epoch, "finished": saved.finished, "rows": fit.rows,
+        "out": output::path(out), "steps": saved.step, "epochs": saved.epoch, "finished": saved.finished, "rows": fit.rows,
         "failed": failed_to_json(&fit.failed), "best": saved.best,
         "parameters": {
             "trainable": model.params().num_elements(&[Role::Trainable]), "frozen": model.params().num_elements(&[Role::Frozen]),

@@ -1,21 +1,24 @@
 //! `mm transcribe`: speech → text.
 
 use crate::{
-    args::{batch::BatchArgs, dtype::DtypeArgs, generation::GenerationArgs, model::ModelArgs},
+    args::{batch::{BatchArgs, Maker}, dtype::DtypeArgs, generation::GenerationArgs, model::ModelArgs},
     context::Context,
     exit::usage,
     output,
 };
 use anyhow::{Result, bail};
 use mm_core::{Modality, Source};
-use mm_reason::{Pipeline, pretrained::Transcript};
+use mm_reason::{
+    Pipeline,
+    pretrained::{Transcript, TranscriptWarning},
+};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// Transcribe speech in audio files (or videos with an audio track)
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  mm transcribe --model openai/whisper-tiny --audio speech.wav\n  mm transcribe --model openai/whisper-tiny --audio talk.mp3 --language de --timestamps --json\n\nJSON, one line a file: {\"input\": …, \"modality\": \"audio\", \"text\": …, \"finished\": …, \"segments\": [{\"start\": s, \"end\": s, \"text\": …}]}"
+    after_help = "Examples:\n  mm transcribe --model openai/whisper-tiny --audio speech.wav\n  mm transcribe --model openai/whisper-tiny --audio talk.mp3 --language de --timestamps --json\n\nJSON, one line a file: {\"input\": …, \"modality\": \"audio\", \"text\": …, \"finished\": …, \"warnings\": [{\"kind\": \"silence\", \"start\": s, \"end\": s, \"reason\": …}], \"segments\": [{\"start\": s, \"end\": s, \"text\": …}]}"
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -41,7 +44,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     if arguments.audio.is_empty() && arguments.batch.data.is_none() {
         usage!("nothing to transcribe; give --audio, or --data and --out");
     }
-    let dir = arguments.model.dir();
+    let dir = arguments.model.dir()?;
     let model = Pipeline::load(&dir, arguments.dtype.load_options(context)?)?;
     if model.processor(&Modality::AUDIO).is_err() {
         bail!("{}: a model of family {} takes no audio; expected whisper", dir.display(), model.family);
@@ -53,7 +56,10 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         transcript.map_err(anyhow::Error::from)
     };
     if arguments.batch.data.is_some() {
-        return arguments.batch.run(&["audio", "video"], 1, context, |rows| {
+        let (language, timestamps, dtype) = (&arguments.language, arguments.timestamps, &arguments.dtype);
+        let options = format!("language {language:?}, timestamps {timestamps}, {dtype:?}, {config:?}");
+        let maker = Maker::new("transcribe", &dir, options)?;
+        return arguments.batch.run(&maker, &["audio", "video"], 1, context, |rows| {
             let line = |row: &crate::args::batch::BatchRow| {
                 Ok(json_line(&row.path, row.modality.name(), &transcribe(&row.source)?, arguments.timestamps))
             };
@@ -71,6 +77,9 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         } else {
             output::line(transcript.text.trim());
         }
+        for warning in &transcript.warnings {
+            output::warning(format!("{file}: {warning}"));
+        }
         if transcript.truncated {
             output::warning(format!("{file}: truncated at {} tokens (--max-new-tokens)", config.max_new_tokens));
         }
@@ -81,6 +90,9 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
 fn json_line(file: &str, modality: &str, transcript: &Transcript, timestamps: bool) -> Value {
     let mut line =
         json!({"input": file, "modality": modality, "text": transcript.text, "finished": !transcript.truncated});
+    let warning =
+        |w: &TranscriptWarning| json!({"kind": w.kind.name(), "start": w.start, "end": w.end, "reason": w.to_string()});
+    line["warnings"] = transcript.warnings.iter().map(warning).collect();
     if timestamps {
         let segments = transcript.segments.iter().map(|s| json!({"start": s.start, "end": s.end, "text": s.text}));
         line["segments"] = segments.collect();

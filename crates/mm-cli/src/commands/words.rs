@@ -304,7 +304,7 @@ fn train(arguments: &Train, context: &Context) -> Result<()> {
     let (words, seconds) = (vectors.vocabulary.words.len(), started.elapsed().as_secs_f64());
     if context.json {
         output::line(json!({
-            "out": arguments.out, "words": words, "vector_size": vectors.vector_size, "phrases": phrases.map(|p| p.num_pairs()),
+            "out": output::path(&arguments.out), "words": words, "vector_size": vectors.vector_size, "phrases": phrases.map(|p| p.num_pairs()),
             "words_per_second": words_per_second, "seconds": seconds,
         }));
     } else {

@@ -3,6 +3,7 @@
 use super::{
     pipeline::Pipeline,
     timestamps::{TIME_STEP, split_segments},
+    transcript_warnings::{TranscriptWarning, TranscriptWarningKind, find_silence, repeats_itself},
     types::Request,
 };
 use crate::{
@@ -31,6 +32,18 @@ pub struct Transcript {
     pub segments: Vec<Segment>,
     /// Whether the text of a window was cut off at the maximum number of tokens.
     pub truncated: bool,
+    /// Stretches whose text should not be trusted: silence, and windows whose text repeats itself.
+    pub warnings: Vec<TranscriptWarning>,
+}
+
+impl Transcript {
+    /// Adds a warning where the text of a window between two frames repeats itself.
+    fn warn_of_repetition(&mut self, text: &str, token_ids: &[i64], [start, end]: [i64; 2]) {
+        if repeats_itself(text, token_ids) {
+            let [start, end] = [start, end].map(|frame| frame as f64 * TIME_STEP / 2.0);
+            self.warnings.push(TranscriptWarning { kind: TranscriptWarningKind::Repetition, start, end });
+        }
+    }
 }
 
 impl Pipeline {
@@ -64,7 +77,7 @@ impl Pipeline {
         };
         let score_hook = timestamps.then_some(&hook as _);
         let processors = LogitsProcessors { score_hook, ..LogitsProcessors::default() };
-        let mut out = Transcript { text: String::new(), segments: Vec::new(), truncated: false };
+        let mut out = Transcript { text: String::new(), segments: Vec::new(), truncated: false, warnings: find_silence(&spectrogram)? };
         let mut position = 0;
         // The prompt of the first window, with its detected language, serves all.
         let mut prompt = None;
@@ -79,8 +92,10 @@ impl Pipeline {
             out.truncated |= !sequence.finished;
             let Some(timestamp_tokens) = timestamp_tokens.filter(|_| timestamps) else {
                 out.text = self.tokenizer.decode(&sequence.token_ids)?;
+                out.warn_of_repetition(&out.text.clone(), &sequence.token_ids, [0, length]);
                 return Ok(out);
             };
+            let (text_start, start) = (out.text.len(), position);
             let (segments, next) = split_segments(&sequence.token_ids, timestamp_tokens, length);
             let offset = position as f64 * TIME_STEP / 2.0;
             for segment in segments {
@@ -92,6 +107,10 @@ impl Pipeline {
             }
             // A window whose last timestamp is 0 does not tell where the next one starts.
             position += if next > 0 { next } else { length };
+            let is_text = |id: &i64| *id < timestamp_tokens.first;
+            let ids: Vec<i64> = sequence.token_ids.iter().copied().filter(is_text).collect();
+            let text = out.text[text_start..].to_owned();
+            out.warn_of_repetition(&text, &ids, [start, position.min(frames)]);
         }
         Ok(out)
     }

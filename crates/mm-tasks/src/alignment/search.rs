@@ -125,6 +125,9 @@ pub fn search(
     if let Some(value) = options.regularization.filter(|r| !(r.is_finite() && *r >= 0.0)) {
         return Err(Error::Config(format!("regularization: found {value}, expected auto or a number of at least 0")));
     }
+    if let Some(dim) = options.dim.filter(|dim| *dim < 1) {
+        return Err(Error::invalid("dim", dim, "at least 1"));
+    }
     if pairs.rows()? < MIN_PAIRS {
         return Err(Error::Config(format!("found {} pairs of rows, expected at least {MIN_PAIRS}", pairs.rows()?)));
     }
@@ -272,6 +275,10 @@ mod tests {
         assert!(text("semantic_matching", &pairs, &options).contains("needs labels"));
         let negative = SearchOptions { regularization: Some(-1.0), ..options.clone() };
         assert!(text("cca", &pairs, &negative).contains("found -1"));
+        let narrow = SearchOptions { dim: Some(-3), ..options.clone() };
+        assert!(text("cca", &pairs, &narrow).contains("dim: found -3, expected at least 1"));
+        // One pair is too few for anything, and is said so.
+        assert!(text("cca", &pairs.select(&[0]).unwrap(), &options).contains("found 1 pairs"));
         assert!(text("cca", &pairs.select(&[0, 1, 2]).unwrap(), &options).contains("at least 4"));
     }
 }

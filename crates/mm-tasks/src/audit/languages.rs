@@ -78,6 +78,8 @@ mod tests {
             (script_of("Жаба, a!"), script_of("ένα a"), script_of("123")),
             (Some("Cyrillic"), Some("Greek"), None)
         );
+        // As many Latin as Cyrillic letters: the last by name, every time.
+        assert!((0..50).all(|_| script_of("ab вг") == Some("Latin")));
         assert_eq!(
             (script_for("ru"), script_for("en_GB"), script_for("sr@latin"), script_for("xx")),
             (Some("Cyrillic"), Some("Latin"), Some("Latin"), None)

@@ -1,6 +1,6 @@
 //! What embeds values: pretrained models and trained runs.
 
-use crate::{Error, Result, batch::SampleBatch};
+use crate::{Error, Result, batch::SampleBatch, fit::checkpoint_name};
 use mm_core::{Modality, Pooling, Processor, Source, Tensor};
 use mm_repr::Pretrained;
 use std::{fs::File, path::Path, sync::Arc};
@@ -42,10 +42,10 @@ pub trait Embedder {
     }
 }
 
-/// Hash of the best weights of a run folder.
+/// Hash of the weights of a run folder that are used.
 pub(crate) fn run_fingerprint(run: Option<&Path>) -> Result<String> {
     let run = run.ok_or_else(|| Error::invalid("model", "one that is not trained", "one loaded from a run folder"))?;
-    let weights = mm_train::Run::checkpoint_path(run, "best");
+    let weights = mm_train::Run::checkpoint_path(run, checkpoint_name(run));
     let mut hasher = blake3::Hasher::new();
     let hashed = File::open(&weights).and_then(|file| hasher.update_reader(file).map(drop));
     hashed.map_err(|e| Error::file(&weights, e))?;

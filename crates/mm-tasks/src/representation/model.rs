@@ -94,8 +94,7 @@ impl Representation {
     /// Loads the model of a run folder with its best weights.
     pub fn load(run: &Path, context: &TaskContext<'_>) -> Result<Self> {
         let mut model = Self::new(context.run_config(run)?, run, context.encoders, context.device)?;
-        let (checkpoint, _) = Run::open_checkpoint(run, "best")?;
-        model.params.load(&checkpoint, "model.")?;
+        Run::load_weights(run, &model.params)?;
         model.run = Some(run.to_owned());
         Ok(model)
     }

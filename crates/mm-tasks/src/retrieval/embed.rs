@@ -3,10 +3,10 @@
 use super::model::{MEMORY_FILE, Retrieval};
 use crate::{
     Error, ProgressFn, Result,
-    batch::{BATCH_SIZE, SampleBatch},
+    batch::{BATCH_SIZE, SampleBatch, failed_sample},
 };
 use mm_core::{Device, Modality, Processor, Source, Tensor};
-use mm_data::{Manifest, Split};
+use mm_data::{FailedSample, Manifest, Split};
 use mm_train::Run;
 use std::{
     collections::BTreeMap,
@@ -46,20 +46,22 @@ impl Retrieval {
         on_progress: ProgressFn<'_>,
     ) -> Result<BTreeMap<Modality, EmbeddedSplit>> {
         let processors = self.prepare(manifest, &AtomicBool::new(false), on_progress)?;
-        self.embed_split_with(manifest, split, &processors)
+        self.embed_split_with(manifest, split, &processors, &mut Vec::new())
     }
 
-    /// As [`Retrieval::embed_split`], with processors of [`Retrieval::prepare`].
+    /// As [`Retrieval::embed_split`], with processors of [`Retrieval::prepare`]; values that cannot be read are added to
+    /// `failed`.
     pub(super) fn embed_split_with(
         &self,
         manifest: &Manifest,
         split: Split,
         processors: &BTreeMap<Modality, Arc<dyn Processor>>,
+        failed: &mut Vec<FailedSample>,
     ) -> Result<BTreeMap<Modality, EmbeddedSplit>> {
         let mut out = BTreeMap::new();
         for (modality, processor) in processors {
             let entries = entries(manifest, split, modality);
-            if let Some(embedded) = self.embed_entries(manifest, modality, processor.as_ref(), entries)? {
+            if let Some(embedded) = self.embed_entries(manifest, modality, processor.as_ref(), entries, failed)? {
                 out.insert(modality.clone(), embedded);
             }
         }
@@ -72,6 +74,7 @@ impl Retrieval {
         modality: &Modality,
         processor: &dyn Processor,
         mut entries: Vec<Entry>,
+        failed: &mut Vec<FailedSample>,
     ) -> Result<Option<EmbeddedSplit>> {
         // Files of similar size together, so that there is little padding.
         let size = |s: &Source| if let Source::Path(p) = s { std::fs::metadata(p).map_or(0, |m| m.len()) } else { 0 };
@@ -80,8 +83,9 @@ impl Retrieval {
         for chunk in entries.chunks(BATCH_SIZE) {
             let batch = SampleBatch::read(processor, &chunk.iter().map(|e| &e.source).collect::<Vec<_>>());
             for (index, error) in &batch.failed {
-                let row = manifest.rows[chunk[*index].row].number;
-                tracing::warn!("left out of the evaluation: row {row}, {modality}: {error}");
+                let row = &manifest.rows[chunk[*index].row];
+                tracing::warn!("left out: row {}, {modality}: {error}", row.number);
+                failed.push(failed_sample(row, modality, error));
             }
             if let Some(input) = batch.collate(processor)? {
                 vectors.push(self.embed_input(modality, &input)?.to_device(Device::Cpu)?);
@@ -107,7 +111,7 @@ impl Retrieval {
         self.params.load(&checkpoint, "model.")?;
         let modality = Modality::from(config.modality.as_str());
         let own = processors.iter().filter(|(m, _)| **m == modality).map(|(m, p)| (m.clone(), p.clone())).collect();
-        let Some(embedded) = self.embed_split_with(manifest, Split::Train, &own)?.remove(&modality) else {
+        let Some(embedded) = self.embed_split_with(manifest, Split::Train, &own, &mut Vec::new())?.remove(&modality) else {
             let found = format!("no training row with {modality}");
             return Err(Error::invalid("memory.modality", found, "at least one"));
         };

@@ -12,7 +12,7 @@ use crate::{
 };
 use mm_align::diagnose;
 use mm_core::{Device, Features, Modality, Processor, Source, Tensor, no_grad};
-use mm_data::{Manifest, Split};
+use mm_data::{FailedSample, Manifest, Split};
 use std::{
     collections::BTreeMap,
     sync::{Arc, atomic::AtomicBool},
@@ -37,6 +37,8 @@ pub struct RetrievalEvaluation {
     pub cross_attention: BTreeMap<String, RetrievalMetrics>,
     /// Pairs ranked by the sum of cross attention and the cosine of the vectors, by direction.
     pub cross_attention_and_cosine: BTreeMap<String, RetrievalMetrics>,
+    /// Values that could not be read, which are neither queries nor candidates.
+    pub failed: Vec<FailedSample>,
 }
 
 impl RetrievalEvaluation {
@@ -122,6 +124,7 @@ pub fn direction_metrics(embedded: &BTreeMap<Modality, EmbeddedSplit>, split: Sp
         transcripts: BTreeMap::new(),
         cross_attention: BTreeMap::new(),
         cross_attention_and_cosine: BTreeMap::new(),
+        failed: Vec::new(),
     };
     for (from, queries) in embedded {
         for (to, gallery) in embedded.iter().filter(|(to, _)| *to != from) {
@@ -198,8 +201,10 @@ impl Retrieval {
         on_progress: ProgressFn<'_>,
     ) -> Result<(BTreeMap<Modality, EmbeddedSplit>, RetrievalEvaluation)> {
         let processors = self.prepare(manifest, &AtomicBool::new(false), on_progress)?;
-        let embedded = self.embed_split_with(manifest, split, &processors)?;
+        let mut failed = Vec::new();
+        let embedded = self.embed_split_with(manifest, split, &processors, &mut failed)?;
         let mut evaluation = direction_metrics(&embedded, split)?;
+        evaluation.failed = failed;
         evaluation.transcripts = self.evaluate_transcripts(split)?;
         if let Some(attention) = &self.cross_attention {
             self.evaluate_attention(attention, &embedded, &processors, &mut evaluation)?;

@@ -39,7 +39,7 @@ impl TaskTrainer for RetrievalTrainer<'_> {
         if self.manifest.rows_in_split(Split::Valid).is_empty() {
             return Ok(None);
         }
-        let embedded = self.model.embed_split_with(self.manifest, Split::Valid, self.processors)?;
+        let embedded = self.model.embed_split_with(self.manifest, Split::Valid, self.processors, &mut Vec::new())?;
         let found = direction_metrics(&embedded, Split::Valid)?;
         let mean = found.directions.values().map(|m| m.recall[2]).sum::<f64>() / found.directions.len() as f64;
         let mut values = BTreeMap::from([(METRIC.to_owned(), mean)]);

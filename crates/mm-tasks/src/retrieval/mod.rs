@@ -85,7 +85,7 @@ impl TaskModel for Retrieval {
         let manifest = self.dataset()?;
         let (embedded, evaluation) = self.evaluate_split(&manifest, split, on_progress)?;
         let rows = embedded.values().map(|e| e.entries.len()).max().unwrap_or(0);
-        let mut report = EvaluationReport::new(split, rows, evaluation.metrics());
+        let mut report = EvaluationReport::new(split, rows, evaluation.metrics()).with_failed(&evaluation.failed);
         let counts = |m: &RetrievalMetrics| json!({"queries": m.queries, "candidates": m.gallery});
         report.json["galleries"] = evaluation.directions.iter().map(|(d, m)| (d.clone(), counts(m))).collect();
         Ok(EvaluationReport { table: evaluation.table(), ..report })

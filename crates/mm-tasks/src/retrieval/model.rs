@@ -101,8 +101,7 @@ impl Retrieval {
     /// Loads the model of a run folder with its best weights.
     pub fn load(run: &Path, context: &TaskContext<'_>) -> Result<Self> {
         let mut model = Self::new(context.run_config(run)?, run, context.encoders, context.device)?;
-        let (checkpoint, _) = Run::open_checkpoint(run, "best")?;
-        model.params.load(&checkpoint, "model.")?;
+        Run::load_weights(run, &model.params)?;
         let memory = run.join(MEMORY_FILE);
         // A run that is still training has none yet.
         if model.config.memory.is_some() && memory.exists() {

@@ -31,6 +31,9 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
-    let dir = checkpoint_dir(&arguments.path);
-    if dir.is_dir() { model::inspect(&dir, context) } else { dataset::inspect(arguments, context) }
+    // What is no model is a data set.
+    match checkpoint_dir(&arguments.path) {
+        Ok(dir) => model::inspect(&dir, context),
+        Err(_) => dataset::inspect(arguments, context),
+    }
 }

@@ -23,7 +23,11 @@ fn silence_is_transcribed_and_invalid_requests_are_refused() {
     let silence = Audio { samples: vec![0.0; 16_000], sample_rate: 16_000 };
     write_wav(&folder.join("silence.wav"), &silence).unwrap();
     let quiet = ["transcribe", "--model", &model, "--audio", "silence.wav", "--max-new-tokens", "4", "--json"];
-    assert!(mm(&quiet, folder).status.success());
+    let found = lines(&quiet, folder);
+    assert_eq!((&found[0]["warnings"][0]["kind"], &found[0]["warnings"][0]["end"]), (&"silence".into(), &1.0.into()));
+    let output = mm(&quiet[..quiet.len() - 1], folder);
+    let warnings = String::from_utf8_lossy(&output.stderr);
+    assert!(warnings.contains("silence.wav: 0.0 s to 1.0 s is silent; text there is invented"), "{warnings}");
     let (caption, image) = (fixture("blip-caption"), fixture("inputs/wide.png"));
     refused(&["transcribe", "--model", &caption, "--audio", &image], folder, &["takes no audio"]);
     let language = ["transcribe", "--model", &model, "--audio", &audio, "--language", "klingon"];

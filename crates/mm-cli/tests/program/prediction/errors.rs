@@ -35,7 +35,7 @@ fn invalid_tables_and_options_are_refused() {
     let slow = ["fit", "--data", "t.csv", "--label-column", "some", "--preset", "slow", "--out", "run"];
     refused(&slow, folder, &["slow", "good"]);
     refused(&["fit", "--data", "no.csv", "--label-column", "x", "--out", "run"], folder, &["no.csv"]);
-    refused(&["predict", "--model", "nothing", "--data", "t.csv"], folder, &["nothing"]);
+    refused(&["predict", "--model", "nothing", "--data", "t.csv"], folder, &["--model nothing: found no such folder"]);
     // A class with a single row is reported, and the fit continues.
     let output =
         mm(&["fit", "--data", "t.csv", "--label-column", "alone", "--preset", "fast", "--out", "single"], folder);

@@ -4,8 +4,14 @@ use mm_train::Progress;
 use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicBool, Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
+
+/// A limit in seconds; `None` for one that is further away than the clock can count.
+pub(super) fn time_limit(seconds: f64) -> Option<Duration> {
+    let limit = Duration::try_from_secs_f64(seconds).ok()?;
+    Instant::now().checked_add(limit).map(|_| limit)
+}
 
 /// A flag that is set when another one is, or after a deadline; checked between training steps and between batches of
 /// encoding.
@@ -64,7 +70,6 @@ impl Progress for CheckedProgress<'_> {
 mod tests {
     use super::*;
     use mm_train::NoopProgress;
-    use std::time::Duration;
 
     #[test]
     fn the_flag_is_set_by_the_other_flag_and_by_the_deadline() {
@@ -80,5 +85,11 @@ mod tests {
         assert!(Deadline::new(&running, Some(Instant::now())).flag().load(Ordering::Relaxed));
         let later = Some(Instant::now() + Duration::from_secs(3600));
         assert!(!Deadline::new(&running, later).flag().load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn a_limit_beyond_the_clock_is_none() {
+        assert_eq!(time_limit(1.5), Some(Duration::from_millis(1500)));
+        assert_eq!([1e19, 1e20, 1e300, f64::MAX].map(time_limit), [None; 4]);
     }
 }

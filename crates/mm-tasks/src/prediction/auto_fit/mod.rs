@@ -18,13 +18,14 @@ use super::{
 use crate::{Error, Result, metrics::Metrics, task::FitContext};
 use columns::{InferredColumns, infer_columns};
 use config::{TableInfo, fit_config};
+use deadline::time_limit;
 use members::{AutoFit, TrainedMembers, base_dir};
 use mm_core::{Device, Modality, Registry};
 use mm_data::{Manifest, Split, read_table};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 /// A refit is started when this many times the time of the first training is left.
@@ -72,7 +73,7 @@ pub fn fit_table(
         // With one modality the operators differ little.
         members.truncate(members.len().div_ceil(2));
     }
-    let limit = options.time_limit.map(Duration::from_secs_f64);
+    let limit = options.time_limit.and_then(time_limit);
     let auto_fit = AutoFit { options, registry, device, started, limit, config, alternatives, members };
     let trained = auto_fit.train_members(log, &mut context)?;
     auto_fit.finish(trained, columns, log, &mut context)

@@ -113,6 +113,12 @@ pub fn search(
     Ok((trials, report))
 }
 
+/// Epochs of a round (from 0): half of those of the next one, at least 1.
+fn epochs_of_round(epochs: u64, num_rounds: usize, round: usize) -> u64 {
+    let halvings = u32::try_from(num_rounds - 1 - round).unwrap_or(u32::MAX);
+    epochs.checked_shr(halvings).unwrap_or(0).max(1)
+}
+
 impl Search<'_> {
     fn run(&self, on_progress: ProgressFn<'_>, stop: &AtomicBool) -> Result<Vec<Trial>> {
         let SearchOptions { num_rounds, keep_fraction, .. } = *self.options;
@@ -122,7 +128,7 @@ impl Search<'_> {
             settings.into_iter().map(|settings| Trial { settings, scores: Vec::new(), error: None }).collect();
         let mut remaining: BTreeSet<usize> = (0..trials.len()).collect();
         'rounds: for round in 0..num_rounds {
-            let epochs = (epochs >> (num_rounds - 1 - round)).max(1);
+            let epochs = epochs_of_round(epochs, num_rounds, round);
             for (done, index) in remaining.iter().enumerate() {
                 let label = format!("round {} of {num_rounds}, {epochs} epochs", round + 1);
                 on_progress(&label, done, remaining.len());
@@ -200,5 +206,16 @@ impl Search<'_> {
         let path = self.out.join("search.json");
         let text = serde_json::to_string_pretty(trials).map_err(|e| Error::file(&path, e))?;
         Ok(checkpoint::write_atomic(&path, text.as_bytes())?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::epochs_of_round;
+
+    #[test]
+    fn rounds_double_the_epochs_however_many_there_are() {
+        assert_eq!([0, 1, 2].map(|round| epochs_of_round(12, 3, round)), [3, 6, 12]);
+        assert_eq!([0, 1, 62, 63, 64].map(|round| epochs_of_round(12, 65, round)), [1, 1, 3, 6, 12]);
     }
 }
