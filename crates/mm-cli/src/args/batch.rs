@@ -1,6 +1,7 @@
 //! `--data` and `--out` of the commands that generate text: a whole table, resumable, one JSON line a row.
 
 use crate::{
+    args::columns::TableArgs,
     context::{Context, stop_on_interrupt},
     exit::{interrupted, usage},
     output,
@@ -8,8 +9,10 @@ use crate::{
 };
 use anyhow::{Context as _, Result, bail};
 use mm_core::{Modality, Source};
+use mm_data::Manifest;
 use serde_json::{Value, json};
 use std::{
+    collections::BTreeMap,
     fs::{File, OpenOptions},
     io::Write,
     path::{Path, PathBuf},
@@ -29,7 +32,8 @@ pub(crate) enum OnError {
 #[derive(clap::Args, Clone)]
 #[command(next_help_heading = "Whole tables")]
 pub(crate) struct BatchArgs {
-    /// Process every row of this table (JSONL, CSV, TSV or Parquet), whose columns `image`, `audio` and `video` name files. After an
+    /// Process every row of this table (JSONL, CSV, TSV or Parquet), whose columns of images, audio and video
+    /// name files or hold their bytes. After an
     /// interruption the same command continues where it stopped.
     #[arg(long, value_name = "FILE", requires = "out")]
     pub(crate) data: Option<PathBuf>,
@@ -39,6 +43,8 @@ pub(crate) struct BatchArgs {
     /// What to do with a row that cannot be read: skip (its line holds the error) or fail.
     #[arg(long, value_name = "POLICY", value_enum, default_value = "skip", requires = "data")]
     on_error: OnError,
+    #[command(flatten)]
+    pub(crate) table: TableArgs,
 }
 
 /// A row of such a table.
@@ -47,13 +53,13 @@ pub(crate) struct BatchRow {
     pub(crate) modality: Modality,
     pub(crate) path: String,
     pub(crate) source: Source,
-    pub(crate) cells: mm_data::Cells,
+    pub(crate) cells: BTreeMap<String, String>,
 }
 
 impl BatchRow {
     /// A cell as text; none when it is empty.
     pub(crate) fn cell(&self, column: &str) -> Option<String> {
-        self.cells.get(column).and_then(mm_data::cell_text).filter(|t| !t.trim().is_empty())
+        self.cells.get(column).cloned().filter(|t| !t.trim().is_empty())
     }
 }
 
@@ -70,7 +76,7 @@ impl BatchArgs {
         if out.extension().is_none_or(|e| e != "jsonl") {
             usage!("--out {}: expected a file name that ends in .jsonl", out.display());
         }
-        let rows = read_rows(data, kinds)?;
+        let rows = read_rows(data, kinds, &self.table)?;
         let resumed = finished_rows(out, &rows)?;
         let stop = stop_on_interrupt("this batch")?;
         let cannot_write = || format!("{} cannot be written", out.display());
@@ -152,28 +158,26 @@ impl Failures {
 }
 
 /// The rows of a table, each with its first file among `kinds`.
-fn read_rows(data: &Path, kinds: &[&str]) -> Result<Vec<BatchRow>> {
-    let folder = data.parent().unwrap_or(Path::new("."));
+fn read_rows(data: &Path, kinds: &[&str], table: &TableArgs) -> Result<Vec<BatchRow>> {
+    let mut config = table.config(data, &["question"]);
+    // Rows keep their ids even where these repeat.
+    config.columns.id = Some(String::new());
+    let manifest = Manifest::open_modalities(&config, Path::new("."), Some(kinds))?;
+    let folder = data.parent().unwrap_or(Path::new(""));
     let mut rows = Vec::new();
-    for (index, cells) in mm_data::read_table(data, None)?.into_iter().enumerate() {
-        let found = kinds.iter().find_map(|kind| Some((*kind, cells.get(*kind).and_then(first_file)?)));
-        let Some((kind, path)) = found else {
-            bail!("{}: row {} has none of the columns {}", data.display(), index + 1, kinds.join(", "));
+    for row in manifest.rows {
+        let first = |modality: Modality| Some((modality.clone(), row.values.get(&modality)?.first()?.clone()));
+        let Some((modality, source)) = kinds.iter().find_map(|kind| first(Modality::from(*kind))) else {
+            bail!("{}: row {} has none of the columns {}", data.display(), row.number, kinds.join(", "));
         };
-        let id = cells.get("id").and_then(mm_data::cell_text).unwrap_or_else(|| (index + 1).to_string());
-        let source = Source::Path(folder.join(&path));
-        rows.push(BatchRow { id, modality: Modality::from(kind), path, source, cells });
+        let path = match &source {
+            Source::Path(path) => path.strip_prefix(folder).unwrap_or(path).display().to_string(),
+            other => mm_data::source_name(other),
+        };
+        let id = row.cells.get("id").cloned().unwrap_or_else(|| row.number.to_string());
+        rows.push(BatchRow { id, modality, path, source, cells: row.cells });
     }
     Ok(rows)
-}
-
-/// The first file of a cell, which may hold a list.
-fn first_file(value: &Value) -> Option<String> {
-    match value {
-        Value::Array(list) => list.first().and_then(first_file),
-        Value::Object(map) => map.get("file").and_then(first_file),
-        other => mm_data::cell_text(other).filter(|t| !t.trim().is_empty()),
-    }
 }
 
 /// The number of rows that an earlier, interrupted command wrote; an incomplete last line is removed.

@@ -2,7 +2,7 @@
 
 use super::{
     config::{InputConfig, PredictionConfig},
-    dataset::{HEADER_ROWS, open_dataset},
+    dataset::open_dataset,
     target::{Problem, Target},
 };
 use crate::{
@@ -108,7 +108,7 @@ fn resolve_target(config: &mut PredictionConfig, manifest: &Manifest, log: &mut 
         Some((row.number, row.cells.get(&config.label)?.as_str()))
     };
     let labels: Vec<(usize, &str)> = train.iter().chain(&valid).filter_map(label).collect();
-    let columns = || manifest.rows.iter().take(HEADER_ROWS).flat_map(|r| r.cells.keys());
+    let columns = || manifest.rows.iter().flat_map(|r| r.cells.keys());
     if labels.is_empty() && !columns().any(|c| *c == config.label) {
         let known: BTreeSet<&String> = columns().collect();
         let known = known.into_iter().map(String::as_str);
@@ -121,7 +121,7 @@ fn resolve_target(config: &mut PredictionConfig, manifest: &Manifest, log: &mut 
             n if n <= MAX_LISTED_CLASSES => format!(" of {}", target.classes.join(", ")),
             n => format!(" of {n} classes"),
         };
-        log(format!("{}: {}{classes} ({reason})", config.label, target.problem.name()).to_lowercase());
+        log(format!("{}: {}{classes} ({reason})", config.label, target.problem.name()));
         if target.is_classes() {
             log_unusual_classes(&config.label, &labels, log);
         }

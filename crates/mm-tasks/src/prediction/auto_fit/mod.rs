@@ -6,12 +6,13 @@ mod config;
 mod deadline;
 mod members;
 mod options;
+mod row_numbers;
 
 pub use options::{FitOptions, FitResult, Preset};
 
 use super::{
     Predictor,
-    dataset::{HEADER_ROWS, id_column},
+    dataset::id_column,
     predictor::{ENSEMBLE_FILE, member_dir},
     resolve::resolve_with_alternatives,
 };
@@ -20,7 +21,7 @@ use columns::{InferredColumns, infer_columns};
 use config::{TableInfo, fit_config};
 use members::{AutoFit, TrainedMembers, base_dir};
 use mm_core::{Device, Modality, Registry};
-use mm_data::{Manifest, Split, read_table};
+use mm_data::{Manifest, Split, Table};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -48,18 +49,12 @@ pub fn fit_table(
     let started = Instant::now();
     options.validate()?;
     let path = absolute(&options.data)?;
-    let table = read_table(&path, None)?;
-    let (rows, id_column) = (table.len(), id_column(&table));
+    let table = Table::read(&path, &options.table_options())?;
+    let (rows, id_column) = (table.rows.len(), id_column(&table));
     let has_tabular = registry.proposable_modalities().any(|m| m == "tabular");
     let InferredColumns { columns, log: lines } = infer_columns(&table, options, has_tabular)?;
     lines.into_iter().for_each(&mut *log);
     check_out(&options.out)?;
-    if let Some(group) = &options.group_column
-        && !table.iter().take(HEADER_ROWS).any(|r| r.contains_key(group))
-    {
-        let known = table.first().into_iter().flat_map(|r| r.keys()).map(String::as_str);
-        return Err(Error::unknown_column(&options.data, "group column", group, known));
-    }
     drop(table);
     let validation = options.validation_data.as_deref().map(absolute).transpose()?;
     let info =
