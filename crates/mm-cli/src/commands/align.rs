@@ -3,10 +3,13 @@
 use crate::{context::Context, exit::usage, output};
 use anyhow::Result;
 use mm_core::Tensor;
-use mm_data::{read_npy, write_npy};
-use mm_tasks::alignment::{
-    AlignmentMetrics, FittedAlignment, PairedFeatures, SearchOptions, Trial, evaluate, hold_out, index_labels, methods,
-    paired_features, search, subsample_pairs,
+use mm_data::write_npy;
+use mm_tasks::{
+    alignment::{
+        AlignmentMetrics, FittedAlignment, PairedFeatures, SearchOptions, Trial, evaluate, hold_out, index_labels,
+        methods, project_array, read_paired_arrays, search, subsample_pairs,
+    },
+    embedding::copy_rows,
 };
 use serde_json::json;
 use std::{
@@ -67,10 +70,11 @@ pub(crate) struct Arguments {
     out: Option<PathBuf>,
 }
 
-/// Two files of features whose rows correspond, and labels where there are any.
-pub(crate) fn read_pairs(a: &Path, b: &Path, labels: Option<&Path>) -> Result<PairedFeatures> {
-    let labels = labels.map(read_npy).transpose()?;
-    Ok(paired_features(&read_npy(a)?, &read_npy(b)?, labels.as_ref())?)
+/// Warns about pairs that are left out because a vector is missing.
+pub(crate) fn warn_missing(pairs: usize) {
+    if pairs > 0 {
+        output::warning(format!("{pairs} pair(s) left out: a vector is missing (a row of NaN) in one of the arrays"));
+    }
 }
 
 /// The rows to fit on, the rows to measure on, and whether those were given or held out.
@@ -78,15 +82,24 @@ struct Data {
     train: PairedFeatures,
     test: PairedFeatures,
     test_given: bool,
+    /// Number of pairs left out because a vector is missing.
+    missing: usize,
 }
 
 impl Data {
     fn read(arguments: &Arguments, a: &Path, b: &Path) -> Result<Self> {
-        let mut train = read_pairs(a, b, arguments.labels.as_deref())?;
+        let mut missing = 0;
+        let mut read = |a: &Path, b: &Path, labels: Option<&Path>| -> Result<PairedFeatures> {
+            let arrays = read_paired_arrays(a, b, labels)?;
+            missing += arrays.missing;
+            Ok(arrays.pairs)
+        };
+        let mut train = read(a, b, arguments.labels.as_deref())?;
         let mut test = match (&arguments.test_a, &arguments.test_b) {
-            (Some(a), Some(b)) => Some(read_pairs(a, b, arguments.test_labels.as_deref())?),
+            (Some(a), Some(b)) => Some(read(a, b, arguments.test_labels.as_deref())?),
             _ => None,
         };
+        warn_missing(missing);
         if let Some(test) = &test {
             for (name, train, test) in [("a", &train.a, &test.a), ("b", &train.b, &test.b)] {
                 if train.size(1)? != test.size(1)? {
@@ -105,7 +118,7 @@ impl Data {
             Some(count) => subsample_pairs(&train, count, arguments.seed)?,
             None => train,
         };
-        Ok(Self { train, test, test_given })
+        Ok(Self { train, test, test_given, missing })
     }
 }
 
@@ -125,15 +138,15 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         "method": fitted.method, "dim": fitted.alignment.dim, "regularization": fitted.regularization,
         "square_root": fitted.square_root,
         "metrics": scores.metrics(),
-        "rows": {"train": rows[0], "test": rows[1], "held_out": !data.test_given},
+        "rows": {"train": rows[0], "test": rows[1], "held_out": !data.test_given, "missing": data.missing},
         "seconds": seconds, "trials": trials,
     });
-    for (index, (out, all, test)) in
-        [(&arguments.out_a, a, &data.test.a), (&arguments.out_b, b, &data.test.b)].into_iter().enumerate()
-    {
+    let outputs = [(&arguments.out_a, a, &arguments.test_a), (&arguments.out_b, b, &arguments.test_b)];
+    for (index, (out, all, test)) in outputs.into_iter().enumerate() {
         let Some(out) = out else { continue };
-        let features = if data.test_given { test.clone() } else { read_npy(all)? };
-        write_npy(out, &fitted.project(index, &features)?.to_dtype(mm_core::DType::F32)?)?;
+        let array = test.as_ref().unwrap_or(all);
+        write_npy(out, &project_array(&fitted, index, array)?)?;
+        copy_rows(array, out)?;
     }
     if let Some(folder) = &arguments.out {
         save(folder, &fitted, &result)?;

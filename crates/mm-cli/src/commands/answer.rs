@@ -2,7 +2,7 @@
 
 use crate::{
     args::{
-        batch::{BatchArgs, BatchRow},
+        batch::{BatchArgs, BatchRow, Maker},
         columns::{self, ColumnBinding},
         dtype::DtypeArgs,
         generation::GenerationArgs,
@@ -80,7 +80,9 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let options = answer_options(&model, arguments)?;
     if arguments.batch.data.is_some() {
         let column = question_column(&arguments.batch.table.column);
-        return arguments.batch.run(&["image", "video"], model.max_batch_size(), context, |rows| {
+        let made_with = format!("question {column:?}, {options:?}, k {:?}, {:?}", arguments.k, arguments.dtype);
+        let maker = Maker::new("answer", &arguments.model.checkpoint_dir(), made_with)?;
+        return arguments.batch.run(&maker, &["image", "video"], model.max_batch_size(), context, |rows| {
             answer_rows(&mut model, rows, column.as_deref(), &options, arguments.k)
         });
     }

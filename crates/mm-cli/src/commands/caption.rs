@@ -2,7 +2,7 @@
 
 use crate::{
     args::{
-        batch::{BatchArgs, BatchRow},
+        batch::{BatchArgs, BatchRow, Maker},
         dtype::DtypeArgs,
         generation::GenerationArgs,
         model::{ModelArgs, is_run},
@@ -92,11 +92,15 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     if arguments.image.is_empty() && arguments.video.is_empty() && arguments.batch.data.is_none() {
         usage!("nothing to caption; give --image (or --video), or --data and --out");
     }
-    let model = Model::load(&arguments.model.checkpoint_dir(), arguments, context)?;
+    let dir = arguments.model.checkpoint_dir();
+    let model = Model::load(&dir, arguments, context)?;
     let config = model.generation(&arguments.generation)?;
     let prompt = arguments.prompt.as_deref();
     if arguments.batch.data.is_some() {
-        return arguments.batch.run(&["image", "video"], 8, context, |rows| caption_rows(&model, rows, prompt, &config));
+        let options = format!("prompt {prompt:?}, {:?}, {config:?}", arguments.dtype);
+        let maker = Maker::new("caption", &dir, options)?;
+        let kinds = ["image", "video"];
+        return arguments.batch.run(&maker, &kinds, 8, context, |rows| caption_rows(&model, rows, prompt, &config));
     }
     let images = arguments.image.iter().map(|f| ("image", f));
     for (kind, file) in images.chain(arguments.video.iter().map(|f| ("video", f))) {

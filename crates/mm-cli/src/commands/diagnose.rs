@@ -1,8 +1,11 @@
 //! `mm diagnose`: the modality gap, hubness and collapse of two arrays of embeddings.
 
-use crate::{commands::align::read_pairs, context::Context, output};
+use crate::{commands::align::warn_missing, context::Context, output};
 use anyhow::Result;
-use mm_tasks::report::{correction_table, diagnose, diagnosis_page};
+use mm_tasks::{
+    alignment::read_paired_arrays,
+    report::{correction_table, diagnose, diagnosis_page},
+};
 use std::path::PathBuf;
 
 /// Diagnose two modalities' embeddings (modality gap, hubness, collapse) and what each mitigation changes
@@ -21,13 +24,17 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
-    let pairs = read_pairs(&arguments.a, &arguments.b, None)?;
+    let read = read_paired_arrays(&arguments.a, &arguments.b, None)?;
+    warn_missing(read.missing);
+    let pairs = read.pairs;
     let diagnosis = diagnose(&pairs.a, &pairs.b)?;
     if let Some(report) = &arguments.report {
         mm_core::checkpoint::write_atomic(report, diagnosis_page(&diagnosis, &pairs.a, &pairs.b)?.as_bytes())?;
     }
     if context.json {
-        output::line(serde_json::to_string(&diagnosis)?);
+        let mut line = serde_json::to_value(&diagnosis)?;
+        line["missing"] = read.missing.into();
+        output::line(line);
         return Ok(());
     }
     for finding in &diagnosis.findings {

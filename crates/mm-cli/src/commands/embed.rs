@@ -18,7 +18,7 @@ use mm_core::{Modality, Pooling, Tensor};
 use mm_data::{Manifest, ManifestConfig, SplitConfig};
 use mm_repr::{LoadOptions, Pretrained};
 use mm_tasks::{
-    embedding::{self, Embedder},
+    embedding::{self, Embedder, FailedValue},
     task::TaskModel,
 };
 use serde_json::json;
@@ -53,7 +53,7 @@ pub(crate) struct Arguments {
 #[derive(clap::Args, Clone)]
 #[command(next_help_heading = "Whole data sets")]
 struct DatasetArgs {
-    /// Embed every value of this manifest (JSONL, CSV, TSV or Parquet). After an interruption the same command continues where it
+    /// Embed every value of this manifest (JSONL, CSV, TSV or Parquet); the vector of a row without one is missing. After an interruption the same command continues where it
     /// stopped; values that could not be read are tried again.
     #[arg(long, value_name = "FILE", requires = "out", conflicts_with_all = KINDS)]
     data: Option<PathBuf>,
@@ -235,15 +235,10 @@ fn write_vectors(
     }
     let per_second = (summary.vectors - summary.resumed) as f64 / started.elapsed().as_secs_f64();
     if context.json {
-        let examples: Vec<_> = summary
-            .failed
-            .iter()
-            .take(20)
-            .map(|f| json!({"row": f.id, "modality": f.modality, "reason": f.reason}))
-            .collect();
         output::line(json!({
             "out": out, "vectors": summary.vectors, "resumed": summary.resumed, "dim": summary.dim,
-            "failed": {"count": summary.failed.len(), "examples": examples}, "per_second": per_second,
+            "failed": without_vector(&summary.failed), "missing": without_vector(&summary.missing),
+            "per_second": per_second,
         }));
         return Ok(());
     }
@@ -255,6 +250,10 @@ fn write_vectors(
         summary.vectors,
         summary.dim
     ));
+    if !summary.missing.is_empty() {
+        let count = summary.missing.len();
+        output::line(format!("{count} rows have no value of a modality; their vectors are missing (NaN, null in Parquet)"));
+    }
     if !summary.failed.is_empty() {
         output::line(format!(
             "{} values could not be read; the same command tries them again ({}.part keeps what is done)",
@@ -263,4 +262,10 @@ fn write_vectors(
         ));
     }
     Ok(())
+}
+
+/// Values without a vector: how many, and the first of them.
+fn without_vector(values: &[FailedValue]) -> serde_json::Value {
+    let example = |v: &FailedValue| json!({"row": v.id, "modality": v.modality, "reason": v.reason});
+    json!({"count": values.len(), "examples": values.iter().take(20).map(example).collect::<Vec<_>>()})
 }

@@ -1,7 +1,7 @@
 //! `mm transcribe`: speech → text.
 
 use crate::{
-    args::{batch::BatchArgs, dtype::DtypeArgs, generation::GenerationArgs, model::ModelArgs},
+    args::{batch::{BatchArgs, Maker}, dtype::DtypeArgs, generation::GenerationArgs, model::ModelArgs},
     context::Context,
     exit::usage,
     output,
@@ -53,7 +53,10 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         transcript.map_err(anyhow::Error::from)
     };
     if arguments.batch.data.is_some() {
-        return arguments.batch.run(&["audio", "video"], 1, context, |rows| {
+        let (language, timestamps, dtype) = (&arguments.language, arguments.timestamps, &arguments.dtype);
+        let options = format!("language {language:?}, timestamps {timestamps}, {dtype:?}, {config:?}");
+        let maker = Maker::new("transcribe", &dir, options)?;
+        return arguments.batch.run(&maker, &["audio", "video"], 1, context, |rows| {
             let line = |row: &crate::args::batch::BatchRow| {
                 Ok(json_line(&row.path, row.modality.name(), &transcribe(&row.source)?, arguments.timestamps))
             };

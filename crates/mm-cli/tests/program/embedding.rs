@@ -130,3 +130,47 @@ fn embedding_a_data_set_resumes_with_its_failed_rows() {
     assert_eq!(ok(&three).lines().count(), 3);
     refused(&["similarity", "--model", "words", "--text", "a"], workspace.path(), &["at least two"]);
 }
+
+#[test]
+fn rows_without_a_value_keep_their_place() {
+    let workspace = Workspace::new();
+    let rows = [
+        r#"{"id": "a", "image": "1.png", "text": "a dog"}"#,
+        r#"{"id": "b", "image": null, "text": "the fox"}"#,
+        r#"{"id": "c", "image": "2.png", "text": ""}"#,
+        r#"{"id": "d", "image": "3.png", "text": "lazy"}"#,
+    ];
+    workspace.write("m.jsonl", rows.join("\n"));
+    let embed = |model: &str, modality: &str, out: &str| {
+        let command = ["embed", "--model", model, "--data", "m.jsonl", "--modality", modality, "--json", "--out", out];
+        json(&mm(&command, workspace.path()))
+    };
+    for (model, modality, out, hole, id) in [("eyes", "image", "i.npy", 1, "b"), ("words", "text", "t.npy", 2, "c")] {
+        let found = embed(model, modality, out);
+        assert_eq!((&found["vectors"], &found["failed"]["count"], &found["missing"]["count"]), (&3.into(), &0.into(), &1.into()));
+        assert_eq!(found["missing"]["examples"][0]["row"], id, "{found}");
+        let array = mm_data::read_npy(&workspace.path().join(out)).unwrap();
+        let dim = array.size(1).unwrap() as usize;
+        let values = array.to_vec::<f32>().unwrap();
+        let is_hole = |row: &[f32]| row.iter().all(|v| v.is_nan());
+        let holes: Vec<bool> = values.chunks(dim).map(is_hole).collect();
+        assert_eq!(holes, (0..4).map(|row| row == hole).collect::<Vec<_>>(), "{out}");
+        let index = std::fs::read_to_string(workspace.path().join(out).with_extension("rows.jsonl")).unwrap();
+        assert!(index.lines().nth(hole).unwrap().contains(&format!("the row has no {modality}")), "{index}");
+        assert!(!workspace.path().join(format!("{out}.part")).exists());
+    }
+    assert_eq!(embed("eyes", "image", "i.parquet")["missing"]["count"], 1);
+    let options = mm_data::TableOptions::default();
+    let table = mm_data::Table::read(&workspace.path().join("i.parquet"), &options).unwrap().rows;
+    let ids: Vec<&str> = table.iter().map(|cells| cells["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, ["a", "b", "c", "d"]);
+    assert_eq!(table[1]["error"], "the row has no image");
+    // Arrays of other rows are refused.
+    workspace.write("m.jsonl", rows[1..].join("\n"));
+    embed("words", "text", "shorter.npy");
+    refused(
+        &["diagnose", "--a", "i.npy", "--b", "shorter.npy"],
+        workspace.path(),
+        &["row 1 is id `a` in i.rows.jsonl (4 rows) and id `b` in shorter.rows.jsonl (3 rows)"],
+    );
+}

@@ -5,7 +5,7 @@
 
 use crate::Result;
 use mm_core::{
-    Init, Module, Scope, Tensor,
+    Features, Init, Module, Pooling, Scope, Tensor,
     nn::{Embedding, Linear},
 };
 
@@ -31,6 +31,8 @@ pub(super) struct LstmState {
     features: Tensor,
     /// Features projected for the attention.
     projected: Tensor,
+    /// True for padded positions, `[batch, positions, 1]`.
+    padding: Option<Tensor>,
     hidden: Tensor,
     cell: Tensor,
 }
@@ -40,6 +42,9 @@ impl LstmState {
     pub(super) fn reorder(&mut self, rows: &Tensor) -> mm_core::Result<()> {
         for tensor in [&mut self.features, &mut self.projected, &mut self.hidden, &mut self.cell] {
             *tensor = tensor.index_select(0, rows)?;
+        }
+        if let Some(padding) = &mut self.padding {
+            *padding = padding.index_select(0, rows)?;
         }
         Ok(())
     }
@@ -70,11 +75,13 @@ impl LstmDecoder {
     }
 
     /// The state before the first token: hidden and cell state computed from the mean feature.
-    pub(super) fn init_state(&self, features: &Tensor, train: bool) -> mm_core::Result<LstmState> {
-        let mean = features.mean_dim(&[1], false)?;
+    pub(super) fn init_state(&self, features: &Features, train: bool) -> mm_core::Result<LstmState> {
+        let mean = features.pool(Pooling::Mean)?;
+        let padding = |mask: &Tensor| mask.logical_not()?.unsqueeze(-1);
         Ok(LstmState {
-            projected: self.attention_features.forward(features, train)?,
-            features: features.clone(),
+            projected: self.attention_features.forward(&features.values, train)?,
+            padding: features.mask.as_ref().map(padding).transpose()?,
+            features: features.values.clone(),
             hidden: self.init_hidden.forward(&mean, train)?.tanh()?,
             cell: self.init_cell.forward(&mean, train)?.tanh()?,
         })
@@ -85,6 +92,10 @@ impl LstmDecoder {
         let token = self.embed_tokens.forward(ids)?.dropout(self.dropout, train)?;
         let query = self.attention_hidden.forward(&state.hidden, train)?.unsqueeze(1)?;
         let scores = self.attention_score.forward(&state.projected.add(&query)?.tanh()?, train)?;
+        let scores = match &state.padding {
+            Some(padding) => scores.masked_fill(padding, scores.dtype()?.mask_value())?,
+            None => scores,
+        };
         let weights = scores.softmax(1)?; // [batch, positions, 1]
         let context = state.features.mul(&weights)?.sum_dim(&[1], false)?;
         // The gate scales how much of the context the next token uses.
@@ -96,7 +107,7 @@ impl LstmDecoder {
     }
 
     /// Token ids `[batch, tokens]` → logits `[batch, tokens, vocab]`.
-    pub(super) fn teacher_forcing(&self, features: &Tensor, ids: &Tensor, train: bool) -> mm_core::Result<Tensor> {
+    pub(super) fn teacher_forcing(&self, features: &Features, ids: &Tensor, train: bool) -> mm_core::Result<Tensor> {
         let mut state = self.init_state(features, train)?;
         let steps = (0..ids.size(1)?).map(|n| self.step(&ids.select(1, n)?, &mut state, train));
         let logits = steps.collect::<mm_core::Result<Vec<_>>>()?;

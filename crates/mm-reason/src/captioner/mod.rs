@@ -14,9 +14,9 @@ use crate::{
 };
 use lstm::{LstmDecoder, LstmState};
 use mm_core::{
-    DType, Module, Scope, Tensor,
+    DType, Features, Module, Pooling, Scope, Tensor,
     nn::{
-        Activation, AttentionConfig, BlockConfig, ForwardArgs, Linear, MlpConfig, Norm, NormConfig, TransformerConfig,
+        Activation, AttentionConfig, BlockConfig, ForwardArgs, Linear, Mask, MlpConfig, Norm, NormConfig, TransformerConfig,
         decoder::{Decoder, DecoderArgs, DecoderConfig, DecoderState},
     },
 };
@@ -76,16 +76,21 @@ impl Captioner {
         })
     }
 
-    fn project(&self, features: &Tensor, train: bool) -> mm_core::Result<Tensor> {
-        self.norm.forward(&self.project.forward(features, train)?, train)?.dropout(self.dropout, train)
+    fn project(&self, features: &Features, train: bool) -> mm_core::Result<Features> {
+        let values = self.project.forward(&features.values, train)?;
+        let values = self.norm.forward(&values, train)?.dropout(self.dropout, train)?;
+        Features::new(values, features.mask.clone())
     }
 
     /// Logits `[batch, tokens, vocab]` of the next token after each of `ids` `[batch, tokens]`, given features
-    /// `[batch, positions, input_dim]`.
-    pub fn teacher_forcing(&self, features: &Tensor, ids: &Tensor, train: bool) -> mm_core::Result<Tensor> {
+    /// `[batch, positions, input_dim]`; masked positions change nothing.
+    pub fn teacher_forcing(&self, features: &Features, ids: &Tensor, train: bool) -> mm_core::Result<Tensor> {
         let features = self.project(features, train)?;
         match &self.network {
-            Network::CrossAttention(decoder) => decoder.teacher_forcing(ids, Some((&features, None)), train),
+            Network::CrossAttention(decoder) => {
+                let mask = features.mask.map(Mask::Padding);
+                decoder.teacher_forcing(ids, Some((&features.values, mask.as_ref())), train)
+            }
             Network::Prefix { decoder, projection, length } => {
                 let prefix = prefix(projection, *length, &features, train)?;
                 let x = Tensor::cat(&[&prefix, &decoder.embed(ids, *length)?], 1)?;
@@ -96,14 +101,14 @@ impl Captioner {
         }
     }
 
-    /// Encodes features `[batch, positions, input_dim]` and the [`BOS`] token; at most `max_new_tokens` can follow.
-    pub fn prefill(&self, features: &Tensor, max_new_tokens: i64) -> mm_core::Result<Prefill<CaptionState>> {
+    /// Encodes features `[batch, positions, input_dim]` (masked positions change nothing) and the [`BOS`] token; at most `max_new_tokens` can follow.
+    pub fn prefill(&self, features: &Features, max_new_tokens: i64) -> mm_core::Result<Prefill<CaptionState>> {
         let features = self.project(features, false)?;
-        let batch = features.size(0)?;
-        let bos = Tensor::full(&[batch, 1], BOS as f64, DType::I64, features.device())?;
+        let batch = features.values.size(0)?;
+        let bos = Tensor::full(&[batch, 1], BOS as f64, DType::I64, features.values.device())?;
         let (state, logits) = match &self.network {
             Network::CrossAttention(decoder) => {
-                let mut state = decoder.init_state(batch, max_new_tokens + 1, Some((features, None)))?;
+                let mut state = decoder.init_state(batch, max_new_tokens + 1, Some((features.values, features.mask)))?;
                 let logits = decoder.step(&bos, &mut state)?;
                 (StateKind::Decoder(state), logits)
             }
@@ -144,9 +149,9 @@ fn decoder_config(vocab_size: i64, config: &CaptionerConfig) -> DecoderConfig {
 }
 
 /// The mean feature projected to `length` vectors, `[batch, length, dim]`.
-fn prefix(projection: &Linear, length: i64, features: &Tensor, train: bool) -> mm_core::Result<Tensor> {
-    let mean = features.mean_dim(&[1], false)?;
-    projection.forward(&mean, train)?.reshape(&[features.size(0)?, length, -1])
+fn prefix(projection: &Linear, length: i64, features: &Features, train: bool) -> mm_core::Result<Tensor> {
+    let mean = features.pool(Pooling::Mean)?;
+    projection.forward(&mean, train)?.reshape(&[mean.size(0)?, length, -1])
 }
 
 fn wrong_state() -> mm_core::Error {
@@ -187,6 +192,37 @@ impl LanguageModel for Captioner {
             }
             (Network::Lstm(_), StateKind::Lstm(state)) => Ok(CaptionState(StateKind::Lstm(state.clone()))),
             _ => Err(wrong_state()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mm_core::{Device, Params, seed::manual_seed};
+
+    #[test]
+    fn padded_positions_change_neither_training_nor_generation() {
+        for kind in [CaptionerKind::Transformer, CaptionerKind::Lstm, CaptionerKind::Prefix] {
+            manual_seed(5);
+            let params = Params::new(Device::Cpu);
+            let config = CaptionerConfig { kind, hidden_dim: 16, num_layers: 1, num_heads: 2, ..Default::default() };
+            let captioner = Captioner::new(&params.scope(), 6, 11, &config).unwrap();
+            let values = Tensor::randn(&[1, 3, 6], DType::F32, Device::Cpu).unwrap();
+            let padding = Tensor::full(&[1, 2, 6], 9.0, DType::F32, Device::Cpu).unwrap();
+            let mask = Tensor::from_vec(&[true, true, true, false, false], &[1, 5]).unwrap();
+            let padded = Features::new(Tensor::cat(&[&values, &padding], 1).unwrap(), Some(mask)).unwrap();
+            let features = Features::new(values, None).unwrap();
+            let ids = Tensor::from_vec(&[BOS, 5, 7], &[1, 3]).unwrap();
+            let forced = |f: &Features| captioner.teacher_forcing(f, &ids, false).unwrap().to_vec::<f32>().unwrap();
+            let generated = |f: &Features| {
+                let mut state = captioner.prefill(f, 3).unwrap().state;
+                let ids = Tensor::from_vec(&[5_i64], &[1, 1]).unwrap();
+                captioner.step(&ids, &mut state).unwrap().to_vec::<f32>().unwrap()
+            };
+            let close = |x: &[f32], y: &[f32]| x.iter().zip(y).all(|(x, y)| (x - y).abs() < 1e-4);
+            assert!(close(&forced(&padded), &forced(&features)), "{kind:?}");
+            assert!(close(&generated(&padded), &generated(&features)), "{kind:?}");
         }
     }
 }

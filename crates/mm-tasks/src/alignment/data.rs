@@ -18,7 +18,7 @@ pub fn paired_features(a: &Tensor, b: &Tensor, labels: Option<&Tensor>) -> Resul
     Ok(pairs)
 }
 
-fn label_values(labels: &Tensor, rows: i64) -> Result<Vec<i64>> {
+pub(super) fn label_values(labels: &Tensor, rows: i64) -> Result<Vec<i64>> {
     let flat = labels.squeeze(-1).ok().filter(|l| l.rank() == 1).unwrap_or_else(|| labels.clone());
     if flat.rank() != 1 || flat.size(0)? != rows || flat.dtype()? != DType::I64 {
         let found = format!("{:?} {:?}", labels.dtype()?, labels.shape());

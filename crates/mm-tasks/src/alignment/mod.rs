@@ -3,12 +3,14 @@
 
 mod data;
 mod evaluate;
+mod files;
 mod neural;
 mod objectives;
 mod search;
 
 pub use data::{hold_out, index_labels, paired_features, subsample_pairs};
 pub use evaluate::{AlignmentMetrics, evaluate};
+pub use files::{PairedArrays, project_array, read_paired_arrays};
 pub use neural::NeuralAlignment;
 pub use search::{AUTO, FittedAlignment, SearchOptions, Trial, search};
 

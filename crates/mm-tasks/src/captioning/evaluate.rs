@@ -8,7 +8,7 @@ use crate::{
     report::Example,
     task::EvaluationReport,
 };
-use mm_core::{Device, Modality, Source, Tensor, no_grad};
+use mm_core::{Device, Features, Modality, Pooling, Source, Tensor, no_grad};
 use mm_data::{FailedSample, Manifest, Split, collate};
 use std::sync::atomic::AtomicBool;
 
@@ -83,7 +83,7 @@ impl Captioning {
         manifest: &Manifest,
         rows: &[usize],
         input: &InputFeatures,
-        mut visit: impl FnMut(Vec<usize>, Tensor) -> Result<()>,
+        mut visit: impl FnMut(Vec<usize>, Features) -> Result<()>,
     ) -> Result<Vec<FailedSample>> {
         let (processor, mut failed) = (input.processor.as_ref(), Vec::new());
         for chunk in rows.chunks(BATCH_SIZE) {
@@ -107,7 +107,7 @@ impl Captioning {
     ) -> Result<(Vec<usize>, Tensor)> {
         let (mut all, mut vectors) = (Vec::new(), Vec::new());
         self.for_each_batch(manifest, rows, input, |read, features| {
-            vectors.push(features.mean_dim(&[1], false)?.to_device(Device::Cpu)?);
+            vectors.push(features.pool(Pooling::Mean)?.to_device(Device::Cpu)?);
             all.extend(read);
             Ok(())
         })?;

@@ -5,7 +5,7 @@ use super::{
     tokenizer::{CaptionTokenizer, UNKNOWN},
 };
 use crate::{Error, Result, TaskContext, batch::read_all, inputs::InputBranch};
-use mm_core::{BuildContext, Device, Input, Modality, Params, Registry, Source, Tensor, no_grad, seed::manual_seed};
+use mm_core::{BuildContext, Device, Features, Input, Modality, Params, Registry, Source, no_grad, seed::manual_seed};
 use mm_data::{Manifest, TensorCache};
 use mm_reason::{
     Generation,
@@ -93,14 +93,17 @@ impl Captioning {
     }
 
     /// Features `[rows, positions, dim]` of an input, which may be precomputed features.
-    pub(super) fn encode(&self, input: &Input, precomputed: bool, train: bool) -> mm_core::Result<Tensor> {
-        if precomputed { Ok(input.values.clone()) } else { Ok(self.input.encoder()?.encode(input, train)?.values) }
+    pub(super) fn encode(&self, input: &Input, precomputed: bool, train: bool) -> mm_core::Result<Features> {
+        if precomputed {
+            return Features::new(input.values.clone(), input.mask.clone());
+        }
+        self.input.encoder()?.encode(input, train)
     }
 
     /// The best token sequence of each row of features.
     pub(super) fn generate_tokens(
         &self,
-        features: &Tensor,
+        features: &Features,
         config: &GenerationConfig,
     ) -> Result<Vec<GeneratedSequence>> {
         let found = no_grad(|| {
@@ -111,7 +114,7 @@ impl Captioning {
     }
 
     /// The caption of each row of features `[rows, positions, dim]`.
-    pub(super) fn generate(&self, features: &Tensor, config: &GenerationConfig) -> Result<Vec<Generation>> {
+    pub(super) fn generate(&self, features: &Features, config: &GenerationConfig) -> Result<Vec<Generation>> {
         let caption = |g: GeneratedSequence| Generation {
             text: self.tokenizer.decode(&g.token_ids),
             score: g.score,

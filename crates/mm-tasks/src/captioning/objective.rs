@@ -8,7 +8,7 @@ use crate::{
     metrics::{Cider, caption_tokens},
     task::{FitContext, FitOutcome},
 };
-use mm_core::{DType, Device, Input, LossOutput, Modality, Params, Processor, Tensor, TrainingObjective, no_grad};
+use mm_core::{DType, Device, Features, LossOutput, Modality, Params, Processor, Tensor, TrainingObjective, no_grad};
 use mm_data::{Batch, Manifest, Split};
 use mm_reason::{
     captioner::{BOS, EOS},
@@ -34,7 +34,7 @@ struct CaptioningTrainer<'a> {
 
 impl CaptioningTrainer<'_> {
     /// The input words, some replaced by the model's own predictions (scheduled sampling).
-    fn sample_inputs(&self, features: &Tensor, inputs: &Tensor) -> mm_core::Result<Tensor> {
+    fn sample_inputs(&self, features: &Features, inputs: &Tensor) -> mm_core::Result<Tensor> {
         let (length, rate) = (inputs.size(1)?, self.model.config.scheduled_sampling.get());
         if rate == 0.0 || length < 2 {
             return Ok(inputs.clone());
@@ -49,7 +49,7 @@ impl CaptioningTrainer<'_> {
 
     /// The self-critical loss: log-likelihood of sampled captions, weighted by their CIDEr-D minus the greedy
     /// caption's.
-    fn self_critical(&self, features: &Tensor, rows: &[usize], train: bool) -> mm_core::Result<LossOutput> {
+    fn self_critical(&self, features: &Features, rows: &[usize], train: bool) -> mm_core::Result<LossOutput> {
         let model = self.model;
         let seed = Tensor::rand(&[1], DType::F64, Device::Cpu)?.to_f64()?.to_bits();
         let greedy = GenerationConfig { num_beams: 1, ..model.generation() };
@@ -72,13 +72,13 @@ impl CaptioningTrainer<'_> {
             all
         };
         let ids: Vec<i64> = sampled.iter().flat_map(padded).collect();
-        let ids = Tensor::from_vec(&ids, &[sampled.len() as i64, length as i64])?.to_device(features.device())?;
+        let ids = Tensor::from_vec(&ids, &[sampled.len() as i64, length as i64])?.to_device(features.values.device())?;
         let steps = length as i64 - 1;
         let logits = model.captioner.teacher_forcing(features, &ids.narrow(1, 0, steps)?.contiguous()?, train)?;
         let next = ids.narrow(1, 1, steps)?;
         let log_probs = logits.to_dtype(DType::F32)?.log_softmax(-1)?.gather(2, &next.unsqueeze(2)?)?.squeeze(2)?;
         let mask = next.gt_scalar(0.5)?.to_dtype(DType::F32)?;
-        let weights = Tensor::from_slice(&advantages)?.to_device(features.device())?.unsqueeze(1)?;
+        let weights = Tensor::from_slice(&advantages)?.to_device(features.values.device())?.unsqueeze(1)?;
         let loss = log_probs.mul(&mask)?.mul(&weights)?.sum()?.div(&mask.sum()?)?.neg()?;
         let mean = f64::from(advantages.iter().sum::<f32>()) / advantages.len().max(1) as f64;
         Ok((loss, vec![("cider_d_above_greedy".to_owned(), mean)]))
@@ -91,7 +91,7 @@ impl TrainingObjective<Batch> for CaptioningTrainer<'_> {
         let both = [&model.modality, &Modality::TEXT];
         let Some((rows, inputs)) = batch.rows_with_all(&both, model.params.device())? else { return Ok(None) };
         let [values, captions] = &inputs[..] else { return Ok(None) };
-        let features = model.encode(&Input { mask: None, ..values.clone() }, self.input.precomputed, train)?;
+        let features = model.encode(values, self.input.precomputed, train)?;
         let ids = &captions.values; // [rows, words], zero after the end
         let weight = if train { model.config.self_critical_weight.get() } else { 0.0 };
         let rows: Vec<usize> = rows.iter().map(|n| batch.rows[*n]).collect();

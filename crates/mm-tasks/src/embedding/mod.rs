@@ -7,12 +7,14 @@
 mod embedder;
 mod options;
 mod pipeline;
+mod rows;
 mod state;
 mod write;
 
 pub use embedder::Embedder;
 pub(crate) use embedder::run_fingerprint;
 pub use options::{EmbedOptions, OutputFormat};
+pub use rows::{VectorRow, copy_rows, read_rows, rows_file};
 
 use crate::{Error, Result};
 use mm_core::Modality;
@@ -23,7 +25,7 @@ use state::{State, WorkDir};
 use std::{path::Path, sync::atomic::AtomicBool};
 use write::EmbeddingTable;
 
-/// A value that could not be embedded.
+/// A value that has no vector: it could not be embedded, or its row has none.
 #[derive(Debug, Clone)]
 pub struct FailedValue {
     /// The id of its row.
@@ -45,11 +47,17 @@ pub struct EmbedSummary {
     pub dim: usize,
     /// The values that could not be embedded.
     pub failed: Vec<FailedValue>,
+    /// The rows without a value of a modality, whose vectors are missing as well.
+    pub missing: Vec<FailedValue>,
     /// Whether it was stopped before the end.
     pub stopped: bool,
 }
 
 /// Embeds every value of a data set into `out`; `on_progress(done, total)` is called after each batch.
+///
+/// Rows keep their places: a row without a value of a modality has one vector that is missing (NaN, or null in Parquet),
+/// as a value that cannot be read has, so that the arrays of two modalities with at most one value a row correspond row
+/// by row.
 ///
 /// Until all values are embedded, vectors are saved in the folder `out.part`; called again, it embeds what is missing.
 /// `stop` stops it after the current batch. Except for Parquet, the row of each vector is written to `out` with the
@@ -70,21 +78,23 @@ pub fn embed_all(
     let modalities = choose_modalities(model, manifest, format, options)?;
     let entries = list_entries(manifest, &modalities);
     let mut work = WorkDir::open(out, State::fingerprint(model, manifest, &modalities, options)?)?;
-    let resumed = work.state.num_vectors();
-    let missing = work.state.missing(entries.len());
+    let resumed = work.state.num_vectors(&entries);
+    let to_embed = work.state.to_embed(&entries);
     let pipeline = Pipeline { model, manifest, entries: &entries, options };
-    let stopped = pipeline.run(&missing, stop, &mut |batch, vectors| {
+    let stopped = pipeline.run(&to_embed, stop, &mut |batch, vectors| {
         work.add(batch, vectors, |entry| (&manifest.rows[entries[entry].row].id, &entries[entry].modality))?;
         on_progress(work.state.done, entries.len());
         Ok(())
     })?;
-    let failed = |(entry, reason): (&usize, &String)| {
-        let Entry { row, modality, .. } = &entries[*entry];
-        FailedValue { id: manifest.rows[*row].id.clone(), modality: modality.clone(), reason: reason.clone() }
+    let without_vector = |entry: &Entry, reason: String| {
+        let id = manifest.rows[entry.row].id.clone();
+        FailedValue { id, modality: entry.modality.clone(), reason }
     };
-    let failed: Vec<FailedValue> = work.state.failed.iter().map(failed).collect();
-    let (vectors, dim) = (work.state.num_vectors(), work.state.dim);
-    let summary = EmbedSummary { vectors, resumed, dim, failed, stopped };
+    let failed = work.state.failed.iter().map(|(n, reason)| without_vector(&entries[*n], reason.clone())).collect();
+    let absent = entries.iter().filter(|e| e.value.is_none());
+    let missing = absent.map(|entry| without_vector(entry, entry.absence())).collect();
+    let (vectors, dim) = (work.state.num_vectors(&entries), work.state.dim);
+    let summary = EmbedSummary { vectors, resumed, dim, failed, missing, stopped };
     if stopped {
         return Ok(summary);
     }
@@ -134,13 +144,14 @@ fn choose_modalities(
     Ok(chosen)
 }
 
-/// All values of these modalities.
+/// All values of these modalities, and for each row without a value its absence.
 fn list_entries(manifest: &Manifest, modalities: &[Modality]) -> Vec<Entry> {
     let mut entries = Vec::new();
     for modality in modalities {
         for (row, sample) in manifest.rows.iter().enumerate() {
             let count = sample.values.get(modality).map_or(0, Vec::len);
-            entries.extend((0..count).map(|value| Entry { row, value, modality: modality.clone() }));
+            let values = (0..count).map(Some).chain((count == 0).then_some(None));
+            entries.extend(values.map(|value| Entry { row, value, modality: modality.clone() }));
         }
     }
     entries

@@ -46,13 +46,20 @@ pub struct EmbedOptions {
     pub fail_on_error: bool,
 }
 
-/// One value of a data set.
+/// One value of a data set, or its absence from a row.
 pub(super) struct Entry {
     /// The index of its row.
     pub(super) row: usize,
-    /// Its index among the row's values of the modality.
-    pub(super) value: usize,
+    /// Its index among the row's values of the modality; `None` when the row has none, whose vector is a hole.
+    pub(super) value: Option<usize>,
     pub(super) modality: Modality,
+}
+
+impl Entry {
+    /// Why the row of an absent value has no vector.
+    pub(super) fn absence(&self) -> String {
+        format!("the row has no {}", self.modality)
+    }
 }
 
 /// The error of a file.

@@ -40,7 +40,7 @@ pub(super) struct Pipeline<'a> {
 }
 
 impl Pipeline<'_> {
-    /// Embeds entries and saves each batch; returns whether it was stopped. A thread decodes one batch ahead.
+    /// Embeds entries, which have a value, and saves each batch; returns whether it was stopped. A thread decodes one batch ahead.
     pub(super) fn run(&self, entries: &[usize], stop: &AtomicBool, save: Save<'_>) -> Result<bool> {
         let batches = self.batches(entries);
         let mut processors = BTreeMap::new();
@@ -110,11 +110,11 @@ fn decode(
     batch: &[usize],
     processors: &BTreeMap<Modality, Arc<dyn Processor>>,
 ) -> SampleBatch {
-    let source = |index: &usize| -> &Source {
+    let source = |index: &usize| -> Option<&Source> {
         let Entry { row, value, modality } = &entries[*index];
-        &manifest.rows[*row].values[modality][*value]
+        manifest.rows[*row].values.get(modality)?.get((*value)?)
     };
-    let sources: Vec<&Source> = batch.iter().map(source).collect();
+    let sources: Vec<&Source> = batch.iter().filter_map(source).collect();
     SampleBatch::read(processors[&entries[batch[0]].modality].as_ref(), &sources)
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     embedder::Embedder,
-    options::{EmbedOptions, io_error},
+    options::{EmbedOptions, Entry, io_error},
     pipeline::VectorResult,
 };
 use crate::{Error, Result};
@@ -15,6 +15,9 @@ use std::{
     io::{Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
+
+/// What a row of the vectors is; another layout is another embedding.
+const LAYOUT: &str = "a row without a value is an entry";
 
 /// Hexadecimal digits of a fingerprint.
 const FINGERPRINT_LENGTH: usize = 32;
@@ -44,19 +47,20 @@ impl State {
         let file = File::open(&manifest.path).map_err(io_error(&manifest.path))?;
         hasher.update_reader(file).map_err(io_error(&manifest.path))?;
         let (model, columns) = (model.fingerprint()?, &manifest.columns);
-        let options = format!("{model} {modalities:?} {columns:?} {:?} {}", options.pooling, options.normalize);
+        let options = format!("{LAYOUT} {model} {modalities:?} {columns:?} {:?} {}", options.pooling, options.normalize);
         hasher.update(options.as_bytes());
         Ok(hasher.finalize().to_hex()[..FINGERPRINT_LENGTH].to_owned())
     }
 
     /// Number of vectors that are saved.
-    pub(super) fn num_vectors(&self) -> usize {
-        self.done - self.failed.len()
+    pub(super) fn num_vectors(&self, entries: &[Entry]) -> usize {
+        entries.iter().take(self.done).filter(|e| e.value.is_some()).count() - self.failed.len()
     }
 
-    /// The entries to embed: those that failed before, then the rest.
-    pub(super) fn missing(&self, num_entries: usize) -> Vec<usize> {
-        self.failed.keys().copied().chain(self.done..num_entries).collect()
+    /// The entries to embed: those that failed before, then the rest, of those that have a value.
+    pub(super) fn to_embed(&self, entries: &[Entry]) -> Vec<usize> {
+        let all = self.failed.keys().copied().chain(self.done..entries.len());
+        all.filter(|entry| entries[*entry].value.is_some()).collect()
     }
 }
 

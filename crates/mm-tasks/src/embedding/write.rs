@@ -2,6 +2,7 @@
 
 use super::{
     options::{Entry, OutputFormat, io_error},
+    rows::rows_file,
     state::WorkDir,
 };
 use crate::{Error, Result};
@@ -9,7 +10,7 @@ use mm_core::Modality;
 use mm_data::Manifest;
 use parquet::{
     basic::Compression,
-    data_type::{ByteArray, ByteArrayType, DataType, FloatType, Int64Type},
+    data_type::{ByteArrayType, DataType, FloatType, Int64Type},
     errors::{ParquetError, Result as ParquetResult},
     file::{
         properties::WriterProperties,
@@ -36,7 +37,7 @@ const READ_BUFFER: usize = 1 << 20;
 const SAFETENSORS_ALIGNMENT: usize = 8;
 
 const PARQUET_SCHEMA: &str = "message embeddings {
-    required binary id (UTF8); required int64 row; required binary modality (UTF8); required int64 value;
+    required binary id (UTF8); required int64 row; required binary modality (UTF8); optional int64 value;
     optional binary error (UTF8);
     optional group embedding (LIST) { repeated group list { required float element; } }
 }";
@@ -68,7 +69,7 @@ impl EmbeddingTable<'_> {
         }
         std::fs::rename(&partial, out).map_err(io_error(out))?;
         if format != OutputFormat::Parquet {
-            self.write_rows(&out.with_extension("rows.jsonl"))?;
+            self.write_rows(&rows_file(out))?;
         }
         Ok(())
     }
@@ -78,7 +79,15 @@ impl EmbeddingTable<'_> {
         self.work.state.dim * size_of::<f32>()
     }
 
-    /// Reads the vectors of entries in order; `None` for a failed entry.
+    /// Why an entry has no vector.
+    fn error(&self, entry: usize) -> Option<String> {
+        match &self.entries[entry] {
+            absent @ Entry { value: None, .. } => Some(absent.absence()),
+            _ => self.work.state.failed.get(&entry).cloned(),
+        }
+    }
+
+    /// Reads the vectors of entries in order; `None` for an entry without one.
     fn read(
         &self,
         range: Range<usize>,
@@ -89,7 +98,7 @@ impl EmbeddingTable<'_> {
         reader.seek(SeekFrom::Start((range.start * size) as u64))?;
         let mut vector = vec![0u8; size];
         for entry in range {
-            if self.work.state.failed.contains_key(&entry) {
+            if self.error(entry).is_some() {
                 reader.seek_relative(size as i64)?;
                 each(None)?;
             } else {
@@ -100,7 +109,7 @@ impl EmbeddingTable<'_> {
         Ok(())
     }
 
-    /// Writes all vectors as float32, NaN for failed entries.
+    /// Writes all vectors as float32, NaN for entries without one.
     fn write_vectors(&self, file: &mut impl Write) -> std::io::Result<()> {
         let nan: Vec<u8> = f32::NAN.to_le_bytes().repeat(self.work.state.dim);
         self.read(0..self.entries.len(), &mut |vector| file.write_all(vector.unwrap_or(&nan)))
@@ -172,13 +181,8 @@ impl EmbeddingTable<'_> {
             0 => write_values::<ByteArrayType>(column, entries.iter().map(|e| row(e).id.as_str().into())),
             1 => write_values::<Int64Type>(column, entries.iter().map(|e| row(e).number as i64)),
             2 => write_values::<ByteArrayType>(column, entries.iter().map(|e| e.modality.name().into())),
-            3 => write_values::<Int64Type>(column, entries.iter().map(|e| e.value as i64)),
-            4 => {
-                let errors: Vec<Option<&String>> = range.map(|entry| self.work.state.failed.get(&entry)).collect();
-                let levels: Vec<i16> = errors.iter().map(|e| i16::from(e.is_some())).collect();
-                let values: Vec<ByteArray> = errors.into_iter().flatten().map(|e| e.as_str().into()).collect();
-                column.typed::<ByteArrayType>().write_batch(&values, Some(&levels), None).map(drop)
-            }
+            3 => write_optional::<Int64Type>(column, entries.iter().map(|e| e.value.map(|value| value as i64))),
+            4 => write_optional::<ByteArrayType>(column, range.map(|e| Some(self.error(e)?.as_str().into()))),
             _ => {
                 let EmbeddingColumn { values, definition, repetition } = self.embedding_column(range)?;
                 column.typed::<FloatType>().write_batch(&values, Some(&definition), Some(&repetition)).map(drop)
@@ -211,7 +215,7 @@ impl EmbeddingTable<'_> {
             for (index, Entry { row, value, modality }) in self.entries.iter().enumerate() {
                 let row = &self.manifest.rows[*row];
                 let mut line = json!({"id": row.id, "row": row.number, "modality": modality, "value": value});
-                if let Some(reason) = self.work.state.failed.get(&index) {
+                if let Some(reason) = self.error(index) {
                     line["error"] = json!(reason);
                 }
                 writeln!(file, "{line}")?;
@@ -227,4 +231,14 @@ fn write_values<T: DataType>(
     values: impl Iterator<Item = T::T>,
 ) -> ParquetResult<()> {
     column.typed::<T>().write_batch(&values.collect::<Vec<_>>(), None, None).map(drop)
+}
+
+fn write_optional<T: DataType>(
+    column: &mut SerializedColumnWriter<'_>,
+    values: impl Iterator<Item = Option<T::T>>,
+) -> ParquetResult<()> {
+    let values: Vec<Option<T::T>> = values.collect();
+    let levels: Vec<i16> = values.iter().map(|v| i16::from(v.is_some())).collect();
+    let present: Vec<T::T> = values.into_iter().flatten().collect();
+    column.typed::<T>().write_batch(&present, Some(&levels), None).map(drop)
 }

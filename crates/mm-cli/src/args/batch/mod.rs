@@ -1,0 +1,234 @@
+//! `--data` and `--out` of the commands that generate text: a whole table, resumable, one JSON line a row.
+
+mod lines;
+mod maker;
+
+use crate::{
+    args::columns::TableArgs,
+    context::{Context, stop_on_interrupt},
+    exit::{interrupted, usage},
+    output,
+    progress::ItemProgress,
+};
+use anyhow::{Result, bail};
+use lines::OutputLines;
+pub(crate) use maker::Maker;
+use mm_core::{Modality, Source};
+use mm_data::Manifest;
+use serde_json::{Value, json};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::atomic::Ordering,
+};
+
+/// What to do with a row or value that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum OnError {
+    /// Report it and go on.
+    Skip,
+    /// End the command.
+    Fail,
+}
+
+/// A whole table at once.
+#[derive(clap::Args, Clone)]
+#[command(next_help_heading = "Whole tables")]
+pub(crate) struct BatchArgs {
+    /// Process every row of this table (JSONL, CSV, TSV or Parquet), whose columns of images, audio and video name
+    /// files or hold their bytes. After an interruption the same command continues where it stopped; rows that failed are tried again.
+    #[arg(long, value_name = "FILE", requires = "out")]
+    pub(crate) data: Option<PathBuf>,
+    /// File for the results, one JSON line a row (.jsonl).
+    #[arg(long, value_name = "FILE", requires = "data")]
+    pub(crate) out: Option<PathBuf>,
+    /// What to do with a row that cannot be read: skip (its line holds the error) or fail.
+    #[arg(long, value_name = "POLICY", value_enum, default_value = "skip", requires = "data")]
+    on_error: OnError,
+    #[command(flatten)]
+    pub(crate) table: TableArgs,
+}
+
+/// A row of such a table that names a file.
+#[derive(Clone)]
+pub(crate) struct BatchRow {
+    pub(crate) modality: Modality,
+    pub(crate) path: String,
+    pub(crate) source: Source,
+    pub(crate) cells: BTreeMap<String, String>,
+}
+
+/// A row of such a table.
+struct TableRow {
+    id: String,
+    cells: BTreeMap<String, String>,
+    /// The first file among the columns that a command reads; `None` where they are empty.
+    file: Option<TableFile>,
+}
+
+/// The file of a row.
+struct TableFile {
+    modality: Modality,
+    path: String,
+    source: Source,
+}
+
+impl TableRow {
+    fn to_batch_row(&self) -> Option<BatchRow> {
+        let TableFile { modality, path, source } = self.file.as_ref()?;
+        let (modality, path, source) = (modality.clone(), path.clone(), source.clone());
+        Some(BatchRow { modality, path, source, cells: self.cells.clone() })
+    }
+}
+
+impl BatchRow {
+    /// A cell as text; none when it is empty.
+    pub(crate) fn cell(&self, column: &str) -> Option<String> {
+        self.cells.get(column).cloned().filter(|t| !t.trim().is_empty())
+    }
+}
+
+impl BatchArgs {
+    /// Processes the table in batches; `process` returns a JSON object for each row of a batch, or why there is none.
+    /// Rows whose line holds an error are tried again first.
+    pub(crate) fn run(
+        &self,
+        maker: &Maker,
+        kinds: &[&str],
+        batch_size: usize,
+        context: &Context,
+        mut process: impl FnMut(&[BatchRow]) -> Vec<Result<Value>>,
+    ) -> Result<()> {
+        let (Some(data), Some(out)) = (&self.data, &self.out) else { return Ok(()) };
+        if out.extension().is_none_or(|e| e != "jsonl") {
+            usage!("--out {}: expected a file name that ends in .jsonl", out.display());
+        }
+        let rows = read_rows(data, kinds, &self.table)?;
+        let mut output = OutputLines::open(out, &maker.with_table(&rows), &rows)?;
+        let (retried, next) = (output.failed.clone(), output.count);
+        let resumed = next - retried.len();
+        let stop = stop_on_interrupt("this batch")?;
+        let mut progress = ItemProgress::new();
+        let (mut failures, mut done) = (Failures::default(), resumed);
+        let mut lines_of = |indices: &[usize], failures: &mut Failures| -> Result<Vec<String>> {
+            let batch: Vec<&TableRow> = indices.iter().map(|i| &rows[*i]).collect();
+            let lines = self.lines(data, kinds, &batch, &mut process, failures)?;
+            done += batch.len();
+            progress.update("rows", done, rows.len());
+            Ok(lines)
+        };
+        let is_stopped = || stop.load(Ordering::Relaxed);
+        let mut replaced = BTreeMap::new();
+        for batch in retried.chunks(batch_size.max(1)).take_while(|_| !is_stopped()) {
+            let lines = lines_of(batch, &mut failures);
+            if lines.is_err() {
+                output.replace(&replaced)?;
+            }
+            replaced.extend(batch.iter().copied().zip(lines?));
+        }
+        output.replace(&replaced)?;
+        let rest: Vec<usize> = (next..rows.len()).collect();
+        for batch in rest.chunks(batch_size.max(1)).take_while(|_| !is_stopped()) {
+            output.append(&lines_of(batch, &mut failures)?)?;
+        }
+        progress.finish();
+        output.sync()?;
+        if done < rows.len() {
+            let out = out.display();
+            interrupted!("{done} of {} rows are in {out}; the same command continues from there", rows.len());
+        }
+        if context.json {
+            output::line(json!({
+                "out": out, "rows": rows.len(), "resumed": resumed,
+                "failed": {"count": failures.count, "examples": failures.examples},
+            }));
+        } else {
+            let resumed = if resumed > 0 { format!(", {resumed} of them from an earlier run") } else { String::new() };
+            let again = if failures.count > 0 { "; the same command tries them again" } else { "" };
+            let out = out.display();
+            output::line(format!("{out}: {} rows{resumed}, {} failed{again}", rows.len(), failures.count));
+        }
+        Ok(())
+    }
+
+    /// The lines of a batch.
+    fn lines(
+        &self,
+        data: &Path,
+        kinds: &[&str],
+        batch: &[&TableRow],
+        process: &mut dyn FnMut(&[BatchRow]) -> Vec<Result<Value>>,
+        failures: &mut Failures,
+    ) -> Result<Vec<String>> {
+        let with_file: Vec<BatchRow> = batch.iter().filter_map(|row| row.to_batch_row()).collect();
+        let mut results = if with_file.is_empty() { Vec::new() } else { process(&with_file) }.into_iter();
+        let mut lines = Vec::new();
+        for row in batch {
+            let no_file = || anyhow::anyhow!("the row has no {}", kinds.join(" or "));
+            let result = match &row.file {
+                Some(_) => results.next().unwrap_or_else(|| Err(anyhow::anyhow!("the model returned nothing"))),
+                None => Err(no_file()),
+            };
+            let mut line = match result {
+                Ok(line) => line,
+                Err(error) if self.on_error == OnError::Fail => {
+                    return Err(error.context(format!("{}: row {}", data.display(), row.id)));
+                }
+                Err(error) => {
+                    let (reason, file) = (format!("{error:#}"), row.file.as_ref());
+                    failures.add(row, &reason);
+                    json!({"input": file.map(|f| &f.path), "modality": file.map(|f| f.modality.name()), "error": reason})
+                }
+            };
+            line["id"] = Value::from(row.id.clone());
+            lines.push(line.to_string());
+        }
+        Ok(lines)
+    }
+}
+
+/// Rows that failed: how many, and the first of them.
+#[derive(Default)]
+struct Failures {
+    count: usize,
+    examples: Vec<Value>,
+}
+
+impl Failures {
+    const MAX_EXAMPLES: usize = 20;
+
+    fn add(&mut self, row: &TableRow, reason: &str) {
+        self.count += 1;
+        if self.count <= Self::MAX_EXAMPLES {
+            output::warning(format!("{}: {reason}", row.id));
+            let path = row.file.as_ref().map(|f| &f.path);
+            self.examples.push(json!({"row": row.id, "path": path, "reason": reason}));
+        }
+    }
+}
+
+/// The rows of a table, each with its first file among `kinds`.
+fn read_rows(data: &Path, kinds: &[&str], table: &TableArgs) -> Result<Vec<TableRow>> {
+    let mut config = table.config(data, &["question"]);
+    // Rows keep their ids even where these repeat.
+    config.columns.id = Some(String::new());
+    let manifest = Manifest::open_modalities(&config, Path::new("."), Some(kinds))?;
+    let folder = data.parent().unwrap_or(Path::new(""));
+    let mut rows = Vec::new();
+    for mut row in manifest.rows {
+        let first = |modality: Modality| Some((modality.clone(), row.values.get(&modality)?.first()?.clone()));
+        let file = kinds.iter().find_map(|kind| first(Modality::from(*kind))).map(|(modality, source)| {
+            let path = match &source {
+                Source::Path(path) => path.strip_prefix(folder).unwrap_or(path).display().to_string(),
+                other => mm_data::source_name(other),
+            };
+            TableFile { modality, path, source }
+        });
+        let id = row.cells.get("id").cloned().unwrap_or_else(|| row.number.to_string());
+        rows.push(TableRow { id, cells: std::mem::take(&mut row.cells), file });
+    }
+    if rows.iter().all(|row| row.file.is_none()) {
+        bail!("{}: found no row with {}, expected at least one", data.display(), kinds.join(" or "));
+    }
+    Ok(rows)
+}
