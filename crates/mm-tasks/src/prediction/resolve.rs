@@ -3,7 +3,7 @@
 use super::{
     config::{InputConfig, PredictionConfig},
     dataset::open_dataset,
-    target::{Problem, Target},
+    target::{Problem, Target, count_labels},
 };
 use crate::{
     Error, Result,
@@ -108,6 +108,11 @@ fn resolve_target(config: &mut PredictionConfig, manifest: &Manifest, log: &mut 
         Some((row.number, row.cells.get(&config.label)?.as_str()))
     };
     let labels: Vec<(usize, &str)> = train.iter().chain(&valid).filter_map(label).collect();
+    let unlabeled = train.len() + valid.len() - labels.len();
+    if unlabeled > 0 && !labels.is_empty() {
+        let total = train.len() + valid.len();
+        log(format!("{unlabeled} of {total} rows have no `{}`; nothing is learned from them", config.label));
+    }
     let columns = || manifest.rows.iter().flat_map(|r| r.cells.keys());
     if labels.is_empty() && !columns().any(|c| *c == config.label) {
         let known: BTreeSet<&String> = columns().collect();
@@ -135,8 +140,7 @@ fn resolve_target(config: &mut PredictionConfig, manifest: &Manifest, log: &mut 
 
 /// Logs a mix of numbers and text, and classes with one row.
 fn log_unusual_classes(column: &str, labels: &[(usize, &str)], log: &mut dyn FnMut(String)) {
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    labels.iter().for_each(|(_, l)| *counts.entry(l.trim()).or_default() += 1);
+    let counts = count_labels(labels.iter().map(|(_, l)| *l));
     let numbers = counts.keys().filter(|l| l.parse::<f64>().is_ok()).count();
     if (1..counts.len()).contains(&numbers) {
         let texts = counts.len() - numbers;

@@ -11,7 +11,7 @@ mod row_numbers;
 pub use options::{FitOptions, FitResult, Preset};
 
 use super::{
-    Predictor,
+    Evaluation, Predictor,
     dataset::id_column,
     predictor::{ENSEMBLE_FILE, member_dir},
     resolve::resolve_with_alternatives,
@@ -112,13 +112,14 @@ impl AutoFit<'_> {
         let manifest = &data.manifest;
         let has_label = |row: &usize| manifest.rows[*row].cells.contains_key(&self.options.label_column);
         let rows: Vec<usize> = manifest.rows_in_split(split).into_iter().filter(has_label).collect();
-        let (metrics, ablations) = measure(&predictor, manifest, &rows)?;
+        let (evaluation, ablations) = measure(&predictor, manifest, &rows)?;
+        evaluation.notes().into_iter().for_each(&mut *log);
         Ok(FitResult {
             problem: predictor.target().problem,
             classes: predictor.target().classes.clone(),
             columns: columns.into_iter().map(|(modality, columns)| (modality, columns.join(" + "))).collect(),
             split,
-            metrics,
+            metrics: evaluation.metrics,
             ablations,
             train_rows,
             failed,
@@ -130,18 +131,22 @@ impl AutoFit<'_> {
 }
 
 /// Metrics on some rows, and those with each modality alone and without it.
-fn measure(predictor: &Predictor, manifest: &Manifest, rows: &[usize]) -> Result<(Metrics, BTreeMap<String, Metrics>)> {
+fn measure(
+    predictor: &Predictor,
+    manifest: &Manifest,
+    rows: &[usize],
+) -> Result<(Evaluation, BTreeMap<String, Metrics>)> {
     if rows.is_empty() {
         return Ok(Default::default());
     }
     let modalities = predictor.modalities();
     let evaluate = |exclude: &[Modality]| Ok::<_, Error>(predictor.evaluate(manifest, rows, exclude)?.metrics);
-    let metrics = evaluate(&[])?;
+    let evaluation = predictor.evaluate(manifest, rows, &[])?;
     let mut ablations = BTreeMap::new();
     for modality in modalities.iter().filter(|_| modalities.len() > 1) {
         let others: Vec<Modality> = modalities.iter().filter(|m| *m != modality).cloned().collect();
         ablations.insert(format!("{modality}_only"), evaluate(&others)?);
         ablations.insert(format!("without_{modality}"), evaluate(std::slice::from_ref(modality))?);
     }
-    Ok((metrics, ablations))
+    Ok((evaluation, ablations))
 }
