@@ -25,7 +25,13 @@ use mm_core::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 /// A numeric column.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -205,16 +211,39 @@ fn object(source: &Source) -> Result<&serde_json::Map<String, Value>> {
 /// An object of cells by column name → `[dim]` float32.
 pub struct TabularProcessor {
     config: TabularConfig,
+    /// Whether a cell of each numeric column was found that is no number.
+    has_invalid: Vec<AtomicBool>,
+}
+
+impl TabularProcessor {
+    fn new(config: TabularConfig) -> Self {
+        Self { has_invalid: config.numbers.iter().map(|_| AtomicBool::new(false)).collect(), config }
+    }
+
+    /// The number of a cell. One that is not a number counts as missing, so that the row can still be used; the first of
+    /// each column is logged.
+    fn number(&self, index: usize, cell: Option<&Value>) -> Option<f64> {
+        let column = &self.config.numbers[index];
+        let found = cell.and_then(|v| parse_number(v, column.format));
+        if let Some(cell) = cell.filter(|v| found.is_none() && !is_missing_number(&text(v)))
+            && !self.has_invalid[index].swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(
+                "column `{}`: found {cell}, expected {} as in training; such cells count as missing",
+                column.name,
+                column.format.describe()
+            );
+        }
+        found
+    }
 }
 
 impl Processor for TabularProcessor {
     fn process(&self, source: &Source, _context: &mut ProcessContext) -> Result<Tensor> {
         let cells = object(source)?;
         let mut out: Vec<f32> = Vec::with_capacity(self.config.dim() as usize);
-        for column in &self.config.numbers {
-            // A cell that is not a number counts as missing, so that the row can still be used.
-            let value = cells.get(&column.name).and_then(|v| parse_number(v, column.format));
-            column.encode(value, &mut out);
+        for (index, column) in self.config.numbers.iter().enumerate() {
+            column.encode(self.number(index, cells.get(&column.name)), &mut out);
         }
         for column in &self.config.categories {
             let start = out.len();
@@ -263,7 +292,7 @@ pub fn register(registry: &mut Registry) {
         settings.check(&context.field)?;
         let encoder = TabularEncoder { dim: settings.dim() };
         Ok(BuiltEncoder {
-            processor: Arc::new(TabularProcessor { config: settings }),
+            processor: Arc::new(TabularProcessor::new(settings)),
             encoder: Box::new(encoder),
             frozen: false,
             fingerprint: String::new(),
@@ -297,7 +326,7 @@ mod tests {
             (0..40).map(|i| Source::Value(json!({"n": i, "c": if i % 2 == 0 { "even" } else { "odd" }}))).collect();
         let config = TabularConfig::fit(&rows.iter().collect::<Vec<_>>()).unwrap();
         assert_eq!((config.numbers.len(), config.categories.len()), (1, 1));
-        let processor = TabularProcessor { config: config.clone() };
+        let processor = TabularProcessor::new(config.clone());
         let encode = |v: Value| {
             let encoded = processor.process(&Source::Value(v), &mut ProcessContext::eval()).unwrap();
             encoded.to_vec::<f32>().unwrap()
@@ -318,7 +347,7 @@ mod tests {
         let rows: Vec<Source> = cells.iter().map(|c| Source::Value(json!({"n": c}))).collect();
         let config = TabularConfig::fit(&rows.iter().collect::<Vec<_>>()).unwrap();
         config.check("tabular").unwrap();
-        (config.clone(), TabularProcessor { config })
+        (config.clone(), TabularProcessor::new(config))
     }
 
     /// The standardized value and whether it is missing.

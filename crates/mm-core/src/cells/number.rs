@@ -70,7 +70,10 @@ impl NumberFormat {
     pub fn parse(self, text: &str) -> Option<f64> {
         let found = match self {
             Self::Plain => text.trim().parse().ok(),
-            Self::DecimalPoint => written(text, '.', &[',', ' ', '\'', '\u{a0}', '\u{202f}']),
+            Self::DecimalPoint => {
+                let plain = || text.trim().parse().ok();
+                written(text, '.', &[',', ' ', '\'', '\u{a0}', '\u{202f}']).or_else(plain)
+            }
             Self::DecimalComma => written(text, ',', &['.', ' ', '\'', '\u{a0}', '\u{202f}']),
             Self::YearMonthDay => DateOrder::YearMonthDay.parse(text),
             Self::MonthDayYear => DateOrder::MonthDayYear.parse(text),
@@ -175,7 +178,7 @@ mod tests {
         assert_eq!(point("1 234 567"), Some(1_234_567.0));
         assert_eq!(point("1'000 CHF"), Some(1000.0));
         assert_eq!(point("1,23"), None);
-        assert_eq!(point("$"), None);
+        assert_eq!((point("$"), point("1e3")), (None, Some(1000.0)));
         assert_eq!(NumberFormat::DecimalComma.parse("1.200,50 €"), Some(1200.5));
         assert_eq!(NumberFormat::Plain.parse("inf"), None);
     }

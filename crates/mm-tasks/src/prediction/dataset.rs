@@ -74,7 +74,7 @@ pub(super) fn open_table(
         )
         .with_hint("cells may be empty; --exclude-modality predicts without a modality"));
     }
-    if columns.modalities.is_empty() {
+    if columns.modalities.is_empty() && !trained.columns.modalities.is_empty() {
         return Err(Error::invalid("exclude_modality", "all modalities of the model", "at least one that remains"));
     }
     for column in [&mut columns.item, &mut columns.order] {

@@ -5,7 +5,10 @@ use crate::{Error, Result};
 use mm_core::cells::{NumberFormat, is_missing_number};
 use mm_data::{Table, column_name_rank, file_modality, is_id_name, is_index_name};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 /// Rows of a table that are inspected, about.
 const MAX_INSPECTED_ROWS: usize = 5000;
@@ -121,7 +124,13 @@ impl ColumnKind {
         let values = table.sample(name, MAX_INSPECTED_ROWS);
         let Some(first) = values.first() else { return Self::ignored("empty") };
         if let Some(modality) = file_modality(&values) {
-            return Self::Modality(modality);
+            let folder = table.path.parent().unwrap_or(Path::new("."));
+            return match first.as_str() {
+                Some(file) if is_id_name(name) && !folder.join(file).is_file() => {
+                    Self::Ignored(format!("an identifier that looks like a file name; there is no file {file}"))
+                }
+                _ => Self::Modality(modality),
+            };
         }
         if is_vector(first) {
             return Self::Modality("vector");
