@@ -20,6 +20,7 @@
 mod activation;
 mod adam;
 mod autocast;
+pub mod cells;
 pub mod checkpoint;
 pub mod config;
 mod device;
@@ -53,6 +54,6 @@ pub use registry::{BuildContext, BuiltEncoder, EncoderFactory, Proposal, Registr
 pub use runtime::{cache_dir, num_threads, retain_freed_memory, set_num_threads};
 pub use tensor::{Element, Interpolation, SendTensor, Tensor, enable_grad, no_grad, parallel_tensors};
 pub use traits::{
-    AttentionStep, Encoder, GenerativeDecoder, InputSet, LossOutput, Module, ProcessContext, Processor, Reasoner,
-    ReasonerOutput, RepresentationLearner, Source, TrainingObjective, is_missing_cell,
+    AttentionStep, EncodedFile, Encoder, GenerativeDecoder, InputSet, LossOutput, Module, ProcessContext, Processor,
+    Reasoner, ReasonerOutput, RepresentationLearner, Source, TrainingObjective,
 };

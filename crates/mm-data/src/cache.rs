@@ -9,7 +9,7 @@ use std::{
 };
 
 /// Identifies a cached tensor: a hash of the raw value and of everything that is done to it. A file is identified by
-/// its path, length and modification time.
+/// its path, length and modification time, bytes by their hash.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CacheKey(String);
 
@@ -27,6 +27,9 @@ impl CacheKey {
             }
             Source::Value(value) => {
                 hasher.update(b"value").update(value.to_string().as_bytes());
+            }
+            Source::Bytes(file) => {
+                hasher.update(b"bytes").update(file.digest());
             }
             Source::Path(path) => {
                 let metadata =

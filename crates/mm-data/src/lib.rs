@@ -10,24 +10,27 @@ mod dataset;
 pub mod datasets;
 pub mod decode;
 mod error;
+mod file_type;
 mod loader;
 mod manifest;
+mod notice;
 mod npy;
 mod processors;
+mod source;
 pub mod transform;
 
 pub use cache::{CacheKey, CachedProcessor, TensorCache};
 pub use dataset::{Dataset, InMemoryDataset};
 pub use error::{Error, Result};
+pub use file_type::FILE_EXTENSIONS;
 pub use loader::{
     Batch, Curriculum, Epoch, ErrorPolicy, FailedSample, Loader, LoaderBuilder, LoaderConfig, ModalityBatch, collate,
     group_rows_by_item, process_catching_panics,
 };
 pub use manifest::{
-    Cells, ColumnBinding, Columns, FILE_EXTENSIONS, Manifest, ManifestConfig, Row, Split, SplitConfig, cell_text,
-    read_table,
+    Cells, ColumnBinding, Columns, Manifest, ManifestConfig, Row, Split, SplitConfig, Table, TableOptions, cell_text,
+    column_name_rank, file_modality, is_id_name, is_index_name,
 };
 pub use npy::{npy_header, read_npy, read_npy_rows, write_npy};
-pub use processors::{
-    AudioProcessor, AudioProcessorConfig, ImageProcessor, ImageProcessorConfig, VideoProcessor, require_path,
-};
+pub use processors::{AudioProcessor, AudioProcessorConfig, ImageProcessor, ImageProcessorConfig, VideoProcessor};
+pub use source::{decode_audio_source, decode_image_source, source_name, with_path};

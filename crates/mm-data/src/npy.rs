@@ -28,7 +28,7 @@ fn open(path: &Path) -> Result<(NpyFile<BufReader<File>>, TypeStr)> {
     Ok((npy, kind))
 }
 
-/// Reads an array of numbers: float32 and float64 keep their type, integers and booleans become int64.
+/// Reads an array of numbers: float32 and float64 keep their type, float16 becomes float32, integers and booleans become int64.
 ///
 /// # Errors
 /// When the file cannot be read, is truncated, or holds another type.
@@ -40,6 +40,10 @@ pub fn read_npy(path: &Path) -> Result<Tensor> {
     let order = npy.order();
     let failed = |e: std::io::Error| bad(format!("cannot be read as an array of {kind}: {e}"));
     let flat = match (kind.type_char(), size) {
+        (TypeChar::Float, 2) => {
+            let values = npy.into_vec::<half::f16>().map_err(failed)?;
+            Tensor::from_slice(&values.into_iter().map(f32::from).collect::<Vec<f32>>())?
+        }
         (TypeChar::Float, 4) => Tensor::from_slice(&npy.into_vec::<f32>().map_err(failed)?)?,
         (TypeChar::Float, 8) => Tensor::from_slice(&npy.into_vec::<f64>().map_err(failed)?)?,
         (TypeChar::Int, 8) => Tensor::from_slice(&npy.into_vec::<i64>().map_err(failed)?)?,
@@ -52,7 +56,7 @@ pub fn read_npy(path: &Path) -> Result<Tensor> {
         (TypeChar::Bool, _) => to_i64(npy.into_vec::<bool>().map_err(failed)?)?,
         _ => {
             return Err(bad(format!(
-                "found an array of {kind}, expected float32, float64 or integers (array.astype(\"float32\"))"
+                "found an array of {kind}, expected float16, float32, float64 or integers (array.astype(\"float32\"))"
             )));
         }
     };
@@ -65,7 +69,7 @@ pub fn read_npy(path: &Path) -> Result<Tensor> {
     Ok(flat.reshape(&shape)?)
 }
 
-/// Reads `length` rows of an array `[rows, dim]` of float32 or float64, from row `from` on, without reading the others:
+/// Reads `length` rows of an array `[rows, dim]` of float16, float32 or float64, from row `from` on, without reading the others:
 /// `[length, dim]` float32.
 ///
 /// # Errors
@@ -80,15 +84,20 @@ pub fn read_npy_rows(path: &Path, from: usize, length: usize) -> Result<Tensor> 
         return Err(bad(format!("found {rows} rows, expected {length} from row {from} on")));
     }
     let (first, count) = (from as u64 * dim, length * dim as usize);
+    let wrong_type = || bad(format!("found an array of {kind}, expected float16, float32 or float64"));
     let truncated = |e: std::io::Error| bad(format!("the file is truncated: {e}"));
     let values: Vec<f32> = match npy.try_data::<f32>() {
         Ok(mut data) => {
             data.seek_to(first).map_err(truncated)?;
             data.take(count).collect::<std::io::Result<_>>().map_err(truncated)?
         }
+        Err(npy) if kind.size_field() == 2 => {
+            let mut data = npy.data::<half::f16>().map_err(|_| wrong_type())?;
+            data.seek_to(first).map_err(truncated)?;
+            data.take(count).map(|v| v.map(f32::from)).collect::<std::io::Result<_>>().map_err(truncated)?
+        }
         Err(npy) => {
-            let mut data =
-                npy.data::<f64>().map_err(|_| bad(format!("found an array of {kind}, expected float32 or float64")))?;
+            let mut data = npy.data::<f64>().map_err(|_| wrong_type())?;
             data.seek_to(first).map_err(truncated)?;
             data.take(count).map(|v| v.map(|v| v as f32)).collect::<std::io::Result<_>>().map_err(truncated)?
         }
@@ -162,6 +171,11 @@ mod tests {
         assert_eq!(read(&write_file(&folder, "<f4", false, "(2, 3)", &little)), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
         assert_eq!(read(&write_file(&folder, ">f8", false, "(2, 3)", &big)), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
         assert_eq!(read(&write_file(&folder, "<f4", true, "(2, 3)", &little)), [0.0, 2.0, 4.0, 1.0, 3.0, 5.0]);
+        let half: Vec<u8> = [0x3e00u16, 0xc000].iter().flat_map(|v| v.to_le_bytes()).collect();
+        let path = write_file(&folder, "<f2", false, "(1, 2)", &half);
+        let halves = read_npy(&path).unwrap();
+        assert_eq!((halves.dtype().unwrap(), halves.to_vec::<f32>().unwrap()), (mm_core::DType::F32, vec![1.5, -2.0]));
+        assert_eq!(read_npy_rows(&path, 0, 1).unwrap().to_vec::<f32>().unwrap(), [1.5, -2.0]);
         let integers: Vec<u8> = [1i64, -2].iter().flat_map(|v| v.to_le_bytes()).collect();
         let labels = read_npy(&write_file(&folder, "<i8", false, "(2,)", &integers)).unwrap();
         assert_eq!((labels.dtype().unwrap(), labels.shape()), (mm_core::DType::I64, vec![2]));

@@ -7,7 +7,7 @@ use crate::{
     vector::VectorProcessor,
 };
 use mm_core::{Error, Modality, Proposal, Registry, Result, Source};
-use mm_data::decode::decode_audio;
+use mm_data::decode_audio_source;
 use std::path::Path;
 
 /// Pretrained text models; the first that has been fetched is used.
@@ -99,7 +99,7 @@ fn typical_seconds(values: &[&Source]) -> f64 {
     let mut seconds: Vec<f64> = values
         .iter()
         .step_by(step)
-        .filter_map(|v| if let Source::Path(path) = v { decode_audio(path, None).ok() } else { None })
+        .filter_map(|v| decode_audio_source(v, None).ok())
         .map(|audio| audio.seconds())
         .collect();
     seconds.sort_by(f64::total_cmp);

@@ -19,11 +19,19 @@
 
 use mm_core::{
     BuiltEncoder, Encoder, Error, Features, Input, Modality, ProcessContext, Processor, Proposal, Registry, Result,
-    Source, Tensor, config,
+    Source, Tensor,
+    cells::{NumberFormat, is_missing, is_missing_number},
+    config,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 /// A numeric column.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,6 +39,10 @@ use std::{collections::BTreeMap, sync::Arc};
 pub struct NumericColumn {
     /// Its name.
     pub name: String,
+    /// How its texts are written: `plain` (as programs write numbers), `decimal_point` (`$1,200.50`), `decimal_comma`
+    /// (`1.200,50 €`), or dates, which become days: `year_month_day`, `month_day_year`, `day_month_year`.
+    #[serde(default)]
+    pub format: NumberFormat,
     /// Edges of the bins, ascending; at least two.
     pub edges: Vec<f64>,
     /// Mean over the training rows.
@@ -47,6 +59,62 @@ pub struct CategoricalColumn {
     pub name: String,
     /// The categories of the training rows, the most frequent first.
     pub values: Vec<String>,
+}
+
+impl NumericColumn {
+    /// The statistics of a column; `None` where fewer than 95% of its finite values are numbers in one format.
+    fn fit(name: &str, cells: &[&Value]) -> Option<Self> {
+        let is_text = |v: &&&Value| v.is_string();
+        let texts: Vec<String> = cells.iter().filter(is_text).map(|v| text(v)).collect();
+        let finite = || texts.iter().map(String::as_str).filter(|t| !is_missing_number(t));
+        let others = cells.iter().filter(|v| v.is_number() || v.is_boolean()).count();
+        let format = match finite().next() {
+            None if others > 0 => NumberFormat::Plain,
+            _ => NumberFormat::infer(finite())?,
+        };
+        let mut numbers: Vec<f64> = cells.iter().filter_map(|v| parse_number(v, format)).collect();
+        if numbers.is_empty() || numbers.len() * 20 < (finite().count() + others) * 19 {
+            return None;
+        }
+        numbers.sort_by(f64::total_cmp);
+        // Relative to the largest value, so that squares neither overflow nor lose all digits.
+        let scale = numbers.iter().fold(0.0f64, |m, v| m.max(v.abs())).max(f64::MIN_POSITIVE);
+        let count = numbers.len() as f64;
+        let mean = numbers.iter().map(|v| v / scale).sum::<f64>() / count;
+        let std = (numbers.iter().map(|v| (v / scale - mean).powi(2)).sum::<f64>() / count).sqrt();
+        let mut edges: Vec<f64> = (0..=MAX_BINS).map(|b| numbers[b * (numbers.len() - 1) / MAX_BINS]).collect();
+        edges.dedup();
+        if let [only] = edges[..] {
+            // A step that changes a number of this size.
+            let step = (only.abs() * 1e-6).max(1.0);
+            edges = if only > 0.0 { vec![only - step, only] } else { vec![only, only + step] };
+        }
+        let deviation = if std > 1e-12 { std * scale } else { scale.max(1.0) };
+        Some(Self { name: name.to_owned(), format, edges, mean: mean * scale, deviation })
+    }
+
+    /// The piecewise linear encoding, the standardized value and whether it is missing.
+    fn encode(&self, value: Option<f64>, out: &mut Vec<f32>) {
+        // Halves, whose differences do not overflow.
+        let share = |v: f64, from: f64, width: f64| (v * 0.5 - from * 0.5) / (width * 0.5);
+        for edge in self.edges.windows(2) {
+            let position = |v: f64| (v * 0.5 - edge[0] * 0.5) / (edge[1] * 0.5 - edge[0] * 0.5);
+            out.push(value.map_or(0.0, |v| position(v).clamp(0.0, 1.0) as f32));
+        }
+        out.push(value.map_or(0.0, |v| share(v, self.mean, self.deviation).clamp(-10.0, 10.0) as f32));
+        out.push(f32::from(u8::from(value.is_none())));
+    }
+}
+
+impl CategoricalColumn {
+    fn fit(name: &str, cells: &[&Value]) -> Self {
+        let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+        cells.iter().for_each(|v| *counts.entry(text(v)).or_default() += 1);
+        let mut counted: Vec<(String, usize)> = counts.into_iter().collect();
+        counted.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
+        let values = counted.into_iter().take(MAX_CATEGORIES).map(|(v, _)| v).collect();
+        Self { name: name.to_owned(), values }
+    }
 }
 
 /// Settings of the encoder: the columns and the statistics of their training rows.
@@ -67,11 +135,11 @@ const MAX_BINS: usize = 12;
 const MAX_CATEGORIES: usize = 100;
 
 /// The finite number in a cell.
-fn parse_number(value: &Value) -> Option<f64> {
+fn parse_number(value: &Value, format: NumberFormat) -> Option<f64> {
     let found = match value {
         Value::Number(number) => number.as_f64(),
         Value::Bool(flag) => Some(f64::from(u8::from(*flag))),
-        Value::String(text) => text.trim().parse().ok(),
+        Value::String(text) => format.parse(text),
         _ => None,
     };
     found.filter(|v| v.is_finite())
@@ -99,27 +167,13 @@ impl TabularConfig {
         }
         let mut out = Self::default();
         for (name, cells) in cells {
-            let mut numbers: Vec<f64> = cells.iter().filter_map(|v| parse_number(v)).collect();
-            let empty = cells.iter().filter(|v| mm_core::is_missing_cell(&text(v))).count();
-            if numbers.len() * 20 >= (cells.len() - empty) * 19 && !numbers.is_empty() {
-                numbers.sort_by(f64::total_cmp);
-                let count = numbers.len() as f64;
-                let mean = numbers.iter().sum::<f64>() / count;
-                let std = (numbers.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / count).sqrt();
-                let mut edges: Vec<f64> = (0..=MAX_BINS).map(|b| numbers[b * (numbers.len() - 1) / MAX_BINS]).collect();
-                edges.dedup();
-                if edges.len() < 2 {
-                    edges.push(edges[0] + 1.0);
-                }
-                let deviation = if std > 1e-12 { std } else { 1.0 };
-                out.numbers.push(NumericColumn { name: name.to_owned(), edges, mean, deviation });
-            } else {
-                let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-                cells.iter().for_each(|v| *counts.entry(text(v)).or_default() += 1);
-                let mut counted: Vec<(String, usize)> = counts.into_iter().collect();
-                counted.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
-                let values = counted.into_iter().take(MAX_CATEGORIES).map(|(v, _)| v).collect();
-                out.categories.push(CategoricalColumn { name: name.to_owned(), values });
+            let cells: Vec<&Value> = cells.into_iter().filter(|v| !is_missing(&text(v))).collect();
+            if cells.is_empty() {
+                continue;
+            }
+            match NumericColumn::fit(name, &cells) {
+                Some(column) => out.numbers.push(column),
+                None => out.categories.push(CategoricalColumn::fit(name, &cells)),
             }
         }
         Ok(out)
@@ -157,20 +211,39 @@ fn object(source: &Source) -> Result<&serde_json::Map<String, Value>> {
 /// An object of cells by column name → `[dim]` float32.
 pub struct TabularProcessor {
     config: TabularConfig,
+    /// Whether a cell of each numeric column was found that is no number.
+    has_invalid: Vec<AtomicBool>,
+}
+
+impl TabularProcessor {
+    fn new(config: TabularConfig) -> Self {
+        Self { has_invalid: config.numbers.iter().map(|_| AtomicBool::new(false)).collect(), config }
+    }
+
+    /// The number of a cell. One that is not a number counts as missing, so that the row can still be used; the first of
+    /// each column is logged.
+    fn number(&self, index: usize, cell: Option<&Value>) -> Option<f64> {
+        let column = &self.config.numbers[index];
+        let found = cell.and_then(|v| parse_number(v, column.format));
+        if let Some(cell) = cell.filter(|v| found.is_none() && !is_missing_number(&text(v)))
+            && !self.has_invalid[index].swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(
+                "column `{}`: found {cell}, expected {} as in training; such cells count as missing",
+                column.name,
+                column.format.describe()
+            );
+        }
+        found
+    }
 }
 
 impl Processor for TabularProcessor {
     fn process(&self, source: &Source, _context: &mut ProcessContext) -> Result<Tensor> {
         let cells = object(source)?;
         let mut out: Vec<f32> = Vec::with_capacity(self.config.dim() as usize);
-        for column in &self.config.numbers {
-            // A cell that is not a number counts as missing, so that the row can still be used.
-            let value = cells.get(&column.name).and_then(parse_number);
-            for edge in column.edges.windows(2) {
-                out.push(value.map_or(0.0, |v| ((v - edge[0]) / (edge[1] - edge[0])).clamp(0.0, 1.0) as f32));
-            }
-            out.push(value.map_or(0.0, |v| ((v - column.mean) / column.deviation).clamp(-10.0, 10.0) as f32));
-            out.push(f32::from(u8::from(value.is_none())));
+        for (index, column) in self.config.numbers.iter().enumerate() {
+            column.encode(self.number(index, cells.get(&column.name)), &mut out);
         }
         for column in &self.config.categories {
             let start = out.len();
@@ -219,7 +292,7 @@ pub fn register(registry: &mut Registry) {
         settings.check(&context.field)?;
         let encoder = TabularEncoder { dim: settings.dim() };
         Ok(BuiltEncoder {
-            processor: Arc::new(TabularProcessor { config: settings }),
+            processor: Arc::new(TabularProcessor::new(settings)),
             encoder: Box::new(encoder),
             frozen: false,
             fingerprint: String::new(),
@@ -253,7 +326,7 @@ mod tests {
             (0..40).map(|i| Source::Value(json!({"n": i, "c": if i % 2 == 0 { "even" } else { "odd" }}))).collect();
         let config = TabularConfig::fit(&rows.iter().collect::<Vec<_>>()).unwrap();
         assert_eq!((config.numbers.len(), config.categories.len()), (1, 1));
-        let processor = TabularProcessor { config: config.clone() };
+        let processor = TabularProcessor::new(config.clone());
         let encode = |v: Value| {
             let encoded = processor.process(&Source::Value(v), &mut ProcessContext::eval()).unwrap();
             encoded.to_vec::<f32>().unwrap()
@@ -267,6 +340,52 @@ mod tests {
         assert!(encode(json!({"n": 1e300})).iter().all(|v| v.is_finite()));
         let missing = ["1", "NaN", "2.5", "inf", "NA", "", "-3"].map(|cell| Source::Value(json!({"n": cell})));
         assert_eq!(TabularConfig::fit(&missing.each_ref()).unwrap().numbers.len(), 1);
+        assert!(encode(json!({"n": "1e308"})).iter().all(|v| v.is_finite()));
         assert!(processor.process(&Source::Text("x".into()), &mut ProcessContext::eval()).is_err());
+    }
+    fn encoder(cells: &[&str]) -> (TabularConfig, TabularProcessor) {
+        let rows: Vec<Source> = cells.iter().map(|c| Source::Value(json!({"n": c}))).collect();
+        let config = TabularConfig::fit(&rows.iter().collect::<Vec<_>>()).unwrap();
+        config.check("tabular").unwrap();
+        (config.clone(), TabularProcessor::new(config))
+    }
+
+    /// The standardized value and whether it is missing.
+    fn standardized(processor: &TabularProcessor, cell: &str) -> [f32; 2] {
+        let row = Source::Value(json!({"n": cell}));
+        let values = processor.process(&row, &mut ProcessContext::eval()).unwrap().to_vec::<f32>().unwrap();
+        [values[values.len() - 2], values[values.len() - 1]]
+    }
+
+    #[test]
+    fn numbers_with_signs_and_separators_and_dates_are_numeric() {
+        for (cells, format, new, expected) in [
+            (["$1,000.00", "$3,000.00"], NumberFormat::DecimalPoint, "$5,000.00", 3.0),
+            (["10%", "30%"], NumberFormat::DecimalPoint, "50 %", 3.0),
+            (["1,5", "2,5"], NumberFormat::DecimalComma, "3,5", 3.0),
+            (["2024-01-01", "2024-01-03"], NumberFormat::YearMonthDay, "2024-01-05T00:00:00Z", 3.0),
+        ] {
+            let (config, processor) = encoder(&cells);
+            assert_eq!(config.numbers[0].format, format, "{cells:?}");
+            let [value, missing] = standardized(&processor, new);
+            assert!((value - expected).abs() < 1e-4 && missing == 0.0, "{cells:?}: {value}");
+            assert_eq!(standardized(&processor, "soon")[1], 1.0);
+        }
+        let json = r#"{"name": "n", "edges": [0.0, 1.0], "mean": 0.0, "deviation": 1.0}"#;
+        assert_eq!(serde_json::from_str::<NumericColumn>(json).unwrap().format, NumberFormat::Plain);
+    }
+
+    #[test]
+    fn huge_and_constant_numbers_keep_the_config_valid() {
+        let (config, processor) = encoder(&["100000000000000017", "", "100000000000000017"]);
+        assert!(config.numbers[0].edges[0] < config.numbers[0].edges[1]);
+        assert_eq!(standardized(&processor, "100000000000000017"), [0.0, 0.0]);
+        assert_eq!(standardized(&processor, ""), [0.0, 1.0]);
+        let (_, processor) = encoder(&["1e308", "-1e308"]);
+        assert!((standardized(&processor, "1e308")[0] - 1.0).abs() < 1e-5);
+        let (_, processor) = encoder(&["1e-300", "3e-300"]);
+        assert!((standardized(&processor, "3e-300")[0] - 1.0).abs() < 1e-5);
+        let (config, _) = encoder(&["NA", "red", "None", "red", "blue"]);
+        assert_eq!(config.categories[0].values, ["red", "blue"]);
     }
 }

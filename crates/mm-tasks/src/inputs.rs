@@ -80,7 +80,7 @@ impl InputBranch {
     ) -> Result<Arc<dyn Processor>> {
         match self.frozen_encoder() {
             Some(encoder) => Ok(Arc::new(encoder.encode_missing(modality, sources, resources, on_progress)?)),
-            None if sources.clone().any(|s| matches!(s, Source::Path(_))) => {
+            None if sources.clone().any(|s| matches!(s, Source::Path(_) | Source::Bytes(_))) => {
                 Ok(Arc::new(CachedProcessor::new(self.processor.clone(), resources.cache.clone())))
             }
             None => Ok(self.processor.clone()),

@@ -1,6 +1,7 @@
 //! `--column NAME=COLUMN`: which column of a table is what.
 
-use std::{collections::BTreeMap, str::FromStr};
+use mm_data::{Columns, ManifestConfig, SplitConfig};
+use std::{collections::BTreeMap, path::Path, str::FromStr};
 
 /// One binding of a name (a modality, or what a command asks for) to one or several columns.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,4 +34,40 @@ pub(crate) fn by_name(bindings: &[ColumnBinding]) -> BTreeMap<String, Vec<String
         out.entry(binding.name.clone()).or_default().extend(binding.columns.iter().cloned());
     }
     out
+}
+
+/// How a table is read.
+#[derive(clap::Args, Clone, Default)]
+pub(crate) struct TableArgs {
+    /// Column of a modality, for instance image=photo or text=title+body; may be repeated [default: guessed].
+    #[arg(long, value_name = "NAME=COLUMN")]
+    pub(crate) column: Vec<ColumnBinding>,
+    /// Text encoding of the table, by its WHATWG name [default: utf-8, or what the byte-order mark says].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) encoding: Option<String>,
+    /// Cells that stand for a missing value, besides empty ones [default: NA, N/A, nan, NULL, None … as pandas].
+    #[arg(long, value_name = "A,B,C", value_delimiter = ',')]
+    pub(crate) missing_values: Option<Vec<String>>,
+}
+
+impl TableArgs {
+    /// The table as a data set, unsplit; without the bindings of `others`, which are no modalities.
+    pub(crate) fn config(&self, data: &Path, others: &[&str]) -> ManifestConfig {
+        let mut columns = Columns::default();
+        for (modality, names) in by_name(&self.column).into_iter().filter(|(name, _)| !others.contains(&name.as_str())) {
+            let binding = match names.as_slice() {
+                [name] => mm_data::ColumnBinding::Single(name.clone()),
+                _ => mm_data::ColumnBinding::Multiple(names),
+            };
+            columns.modalities.insert(modality, binding);
+        }
+        ManifestConfig {
+            manifest: data.to_owned(),
+            columns,
+            encoding: self.encoding.clone(),
+            missing_values: self.missing_values.clone(),
+            split: SplitConfig { test: 0.0, ..SplitConfig::default() },
+            ..ManifestConfig::default()
+        }
+    }
 }

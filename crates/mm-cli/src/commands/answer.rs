@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 /// Answer questions about images or videos with a checkpoint or a trained run
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  mm answer --model runs/vqa --image shapes.png --question \"what color is the circle?\" --explain attention.png\n  mm answer --model Salesforce/blip-vqa-base --image photo.jpg --question \"how many dogs?\" --question \"where?\" --json\n  mm answer --model dandelin/vilt-b32-finetuned-vqa --image photo.jpg --question \"what is it?\" --candidates dog,cat\n  mm answer --model NAME --data questions.csv --out answers.jsonl\n\nJSON, one line a question: {\"input\": …, \"modality\": …, \"question\": …, \"answer\": …, \"results\": [{\"rank\": 1, \"answer\": …, \"score\": …, \"logit\": …}]}"
+    after_help = "Examples:\n  mm answer --model runs/vqa --image shapes.png --question \"what color is the circle?\" --explain attention.png\n  mm answer --model Salesforce/blip-vqa-base --image photo.jpg --question \"how many dogs?\" --question \"where?\" --json\n  mm answer --model dandelin/vilt-b32-finetuned-vqa --image photo.jpg --question \"what is it?\" --candidates dog,cat\n  mm answer --model NAME --data questions.csv --column question=prompt --out answers.jsonl\n\nJSON, one line a question: {\"input\": …, \"modality\": …, \"question\": …, \"answer\": …, \"results\": [{\"rank\": 1, \"answer\": …, \"score\": …, \"logit\": …}]}"
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -49,9 +49,6 @@ pub(crate) struct Arguments {
     /// Save an image of the attention over image and question (and of each reasoning step) as PNG.
     #[arg(long, value_name = "FILE.png")]
     explain: Option<PathBuf>,
-    /// Column of the table that holds the questions: question=COLUMN [default: question, else text].
-    #[arg(long, value_name = "NAME=COLUMN", requires = "data", help_heading = "Whole tables")]
-    column: Vec<ColumnBinding>,
     #[command(flatten)]
     dtype: DtypeArgs,
     #[command(flatten)]
@@ -82,7 +79,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let mut model = Answerer::open(&arguments.model.dir()?, &context.registry, options, context.device()?)?;
     let options = answer_options(&model, arguments)?;
     if arguments.batch.data.is_some() {
-        let column = question_column(&arguments.column)?;
+        let column = question_column(&arguments.batch.table.column);
         let made_with = format!("question {column:?}, {options:?}, k {:?}, {:?}", arguments.k, arguments.dtype);
         let maker = Maker::new("answer", &arguments.model.checkpoint_dir()?, made_with)?;
         return arguments.batch.run(&maker, &["image", "video"], model.max_batch_size(), context, |rows| {
@@ -151,13 +148,9 @@ fn queries(arguments: &Arguments) -> Result<Vec<Query<'_>>> {
     Ok((0..count).map(query).collect())
 }
 
-fn question_column(bindings: &[ColumnBinding]) -> Result<Option<String>> {
-    let mut bindings = columns::by_name(bindings);
-    let column = bindings.remove("question").and_then(|c| c.into_iter().next());
-    if let Some(other) = bindings.keys().next() {
-        usage!("--column {other}=…: expected question=COLUMN");
-    }
-    Ok(column)
+/// The column of `--column question=COLUMN`.
+fn question_column(bindings: &[ColumnBinding]) -> Option<String> {
+    columns::by_name(bindings).remove("question").and_then(|c| c.into_iter().next())
 }
 
 fn answer_rows(

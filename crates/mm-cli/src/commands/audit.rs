@@ -1,6 +1,6 @@
 //! `mm audit`: which pairs of a data set are probably wrong.
 
-use crate::{args::model::{is_run, locate}, context::Context, exit::usage, output, progress::ItemProgress};
+use crate::{args::{columns::TableArgs, model::{is_run, locate}}, context::Context, exit::usage, output, progress::ItemProgress};
 use anyhow::{Result, bail};
 use mm_core::{Modality, Source, Tensor};
 use mm_data::{Manifest, ManifestConfig, SplitConfig};
@@ -36,6 +36,8 @@ pub(crate) struct Arguments {
     /// Language of the texts to audit; may be repeated [default: all].
     #[arg(long, value_name = "LANGUAGE")]
     language: Vec<String>,
+    #[command(flatten)]
+    table: TableArgs,
     /// File for the scores: one JSON line a row, the worst first.
     #[arg(long, value_name = "FILE.jsonl", help_heading = "Output")]
     out: Option<PathBuf>,
@@ -65,8 +67,10 @@ impl Arguments {
             group: self.group_column.clone(),
             ..SplitConfig::default()
         };
-        let config = ManifestConfig { manifest: self.data.clone(), split, ..ManifestConfig::default() };
-        let mut manifest = Manifest::open(&config, Path::new("."))?;
+        let config = ManifestConfig { split, ..self.table.config(&self.data, &[]) };
+        let pair = self.modalities()?;
+        let pair = [pair[0].name(), pair[1].name()];
+        let mut manifest = Manifest::open_modalities(&config, Path::new("."), Some(&pair))?;
         for row in &mut manifest.rows {
             row.retain_languages(&Modality::TEXT, &self.language);
         }

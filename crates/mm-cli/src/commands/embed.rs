@@ -3,6 +3,7 @@
 use crate::{
     args::{
         batch::OnError,
+        columns::TableArgs,
         dtype::DtypeArgs,
         files::{InputArgs, InputValue, KINDS},
         model::{ModelArgs, is_run},
@@ -14,7 +15,7 @@ use crate::{
 };
 use anyhow::Result;
 use mm_core::{Modality, Pooling, Tensor};
-use mm_data::{Manifest, ManifestConfig};
+use mm_data::{Manifest, ManifestConfig, SplitConfig};
 use mm_repr::{LoadOptions, Pretrained};
 use mm_tasks::{
     embedding::{self, Embedder, FailedValue},
@@ -65,6 +66,8 @@ struct DatasetArgs {
     /// What to do with a value that cannot be read: skip (its vector is missing) or fail.
     #[arg(long, value_name = "POLICY", value_enum, default_value = "skip", requires = "data")]
     on_error: OnError,
+    #[command(flatten)]
+    table: TableArgs,
 }
 
 /// How a sequence becomes one vector.
@@ -208,8 +211,10 @@ fn write_vectors(
     arguments: &Arguments,
     context: &Context,
 ) -> Result<()> {
-    let manifest =
-        Manifest::open(&ManifestConfig { manifest: data.to_owned(), ..ManifestConfig::default() }, Path::new("."))?;
+    let config = ManifestConfig { split: SplitConfig::default(), ..arguments.dataset.table.config(data, &[]) };
+    let wanted: Vec<&str> = arguments.dataset.modality.iter().map(String::as_str).collect();
+    let wanted = (!wanted.is_empty()).then_some(wanted.as_slice());
+    let manifest = Manifest::open_modalities(&config, Path::new("."), wanted)?;
     let options = embedding::EmbedOptions {
         modalities: arguments.dataset.modality.iter().map(|m| Modality::from(m.as_str())).collect(),
         pooling,

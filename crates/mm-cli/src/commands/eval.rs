@@ -72,7 +72,7 @@ fn evaluate_prediction(dir: &Path, arguments: &Arguments, context: &Context) -> 
     let predictor = Predictor::open_for_split(dir, split, &context.registry, context.device()?)?;
     let excluded = predictor.find_modalities(&arguments.exclude_modality)?;
     let (manifest, rows) = if let Some(data) = &arguments.data {
-        let manifest = predictor.open_table(data)?;
+        let manifest = predictor.open_table(data, &excluded)?;
         let rows = (0..manifest.rows.len()).collect::<Vec<_>>();
         (manifest, rows)
     } else {

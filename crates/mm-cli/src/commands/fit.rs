@@ -1,7 +1,7 @@
 //! `mm fit`: from a table to a trained predictor, without a config file.
 
 use crate::{
-    args::columns::{self, ColumnBinding},
+    args::columns::{self, TableArgs},
     context::{Context, stop_on_interrupt},
     output,
     progress::{ItemProgress, TrainingProgress},
@@ -31,9 +31,8 @@ pub(crate) struct Arguments {
     /// Column to predict.
     #[arg(long, value_name = "COLUMN")]
     label_column: String,
-    /// Columns of a modality, for instance image=photo or text=title+body; may be repeated [default: guessed].
-    #[arg(long, value_name = "MODALITY=COLUMN")]
-    column: Vec<ColumnBinding>,
+    #[command(flatten)]
+    table: TableArgs,
     /// Column whose equal values stay in one split (a speaker, a product, a photographed object).
     #[arg(long, value_name = "COLUMN")]
     group_column: Option<String>,
@@ -71,7 +70,9 @@ impl Arguments {
         FitOptions {
             data: self.data.clone(),
             label_column: self.label_column.clone(),
-            columns: columns::by_name(&self.column),
+            columns: columns::by_name(&self.table.column),
+            encoding: self.table.encoding.clone(),
+            missing_values: self.table.missing_values.clone(),
             problem: self.problem,
             validation_data: self.validation_data.clone(),
             group_column: self.group_column.clone(),

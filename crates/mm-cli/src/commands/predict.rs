@@ -30,7 +30,7 @@ const CHUNK: usize = 4096;
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let predictor = Predictor::open(&arguments.model.dir()?, &context.registry, context.device()?)?;
     let excluded = predictor.find_modalities(&arguments.exclude_modality)?;
-    let manifest = predictor.open_table(&arguments.data)?;
+    let manifest = predictor.open_table(&arguments.data, &excluded)?;
     let rows: Vec<usize> = (0..manifest.rows.len()).collect();
     if rows.is_empty() {
         bail!("{}: no row to predict", arguments.data.display());

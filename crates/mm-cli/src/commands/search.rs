@@ -156,6 +156,7 @@ fn value(source: &Source) -> Value {
     match source {
         Source::Text(text) => json!(text),
         Source::Path(path) => json!(output::path(path)),
+        Source::Bytes(file) => json!(file.name()),
         Source::Value(value) => value.clone(),
     }
 }

@@ -160,7 +160,8 @@ fn rows_without_a_value_keep_their_place() {
         assert!(!workspace.path().join(format!("{out}.part")).exists());
     }
     assert_eq!(embed("eyes", "image", "i.parquet")["missing"]["count"], 1);
-    let table = mm_data::read_table(&workspace.path().join("i.parquet"), None).unwrap();
+    let options = mm_data::TableOptions::default();
+    let table = mm_data::Table::read(&workspace.path().join("i.parquet"), &options).unwrap().rows;
     let ids: Vec<&str> = table.iter().map(|cells| cells["id"].as_str().unwrap()).collect();
     assert_eq!(ids, ["a", "b", "c", "d"]);
     assert_eq!(table[1]["error"], "the row has no image");

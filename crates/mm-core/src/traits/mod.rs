@@ -4,10 +4,12 @@ mod encoder;
 mod processor;
 mod reasoner;
 mod representation;
+mod source;
 mod training;
 
 pub use encoder::{Encoder, Module};
-pub use processor::{ProcessContext, Processor, Source, is_missing_cell};
+pub use processor::{ProcessContext, Processor};
 pub use reasoner::{AttentionStep, Reasoner, ReasonerOutput};
 pub use representation::{GenerativeDecoder, InputSet, RepresentationLearner};
+pub use source::{EncodedFile, Source};
 pub use training::{LossOutput, TrainingObjective};

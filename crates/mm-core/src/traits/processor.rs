@@ -1,26 +1,7 @@
-//! Raw values and how they become tensors.
+//! How raw values become tensors.
 
+use super::Source;
 use crate::{Result, Tensor, seed::Rng};
-use std::path::PathBuf;
-
-/// Whether a table cell holds no value: empty, a missing-value marker as pandas reads them, or a number that is not
-/// finite.
-pub fn is_missing_cell(cell: &str) -> bool {
-    let cell = cell.trim().to_ascii_lowercase();
-    let markers = ["", "nan", "na", "n/a", "#n/a", "null", "none", "<na>"];
-    markers.contains(&cell.as_str()) || cell.parse().is_ok_and(|n: f64| !n.is_finite())
-}
-
-/// One raw value of a sample.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Source {
-    /// Text itself.
-    Text(String),
-    /// A file to be read.
-    Path(PathBuf),
-    /// Any other value (numbers, lists, objects), for modalities of other crates.
-    Value(serde_json::Value),
-}
 
 /// What a processor knows about the current sample.
 #[derive(Debug)]

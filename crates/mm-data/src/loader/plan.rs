@@ -113,6 +113,7 @@ pub fn group_rows_by_item(dataset: &dyn Dataset, rows: &[usize]) -> Vec<Vec<usiz
 fn approximate_length(sources: &[Source]) -> u64 {
     match sources.first() {
         Some(Source::Text(text)) => text.len() as u64,
+        Some(Source::Bytes(file)) => file.len() as u64,
         Some(Source::Path(path)) => std::fs::metadata(path).map_or(0, |m| m.len()),
         _ => 0,
     }

@@ -1,21 +1,27 @@
 //! Manifests: tables that name the samples of a data set, one row a sample.
 
+mod infer;
 mod schema;
 mod split;
 mod table;
+mod values;
 
-pub use schema::{ColumnBinding, Columns, FILE_EXTENSIONS};
+pub use infer::{column_name_rank, file_modality, is_id_name, is_index_name};
+pub use schema::{ColumnBinding, Columns};
 pub use split::{Split, SplitConfig};
-pub use table::{Cells, cell_text, read_table};
+pub use table::{Cells, Table, TableOptions, cell_text};
 
 use crate::{Dataset, Error, Result};
+use infer::infer_columns;
 use mm_core::{Modality, Source};
-use schema::{check_columns, infer_columns, read_binding};
+use schema::check_columns;
 use serde::{Deserialize, Serialize};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     path::{Path, PathBuf},
 };
+use table::Blobs;
+use values::ValueReader;
 
 /// A data set (`[data]` in a config file): its manifest, its columns, its split.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -33,6 +39,16 @@ pub struct ManifestConfig {
     pub split: SplitConfig,
     /// Encoding of CSV, TSV and JSON Lines files, by its WHATWG label; UTF-8 when absent.
     pub encoding: Option<String>,
+    /// Texts that stand for a missing value, besides the empty one; when absent, those of
+    /// [`MISSING_VALUES`](mm_core::cells::MISSING_VALUES) (`NA`, `nan`, `NULL`, `None`, …).
+    pub missing_values: Option<Vec<String>>,
+}
+
+impl ManifestConfig {
+    /// How its tables are read.
+    pub fn table_options(&self) -> TableOptions<'_> {
+        TableOptions { encoding: self.encoding.as_deref(), missing_values: self.missing_values.as_deref() }
+    }
 }
 
 /// One row of a manifest: one sample.
@@ -106,17 +122,27 @@ impl Manifest {
     /// # Errors
     /// Names the file and row: unreadable tables, missing columns, duplicate ids, unknown split names, no rows.
     pub fn open(config: &ManifestConfig, base: &Path) -> Result<Self> {
+        Self::open_modalities(config, base, None)
+    }
+
+    /// As [`Manifest::open`]; where columns are inferred, only those of these modalities.
+    ///
+    /// # Errors
+    /// As [`Manifest::open`].
+    pub fn open_modalities(config: &ManifestConfig, base: &Path, modalities: Option<&[&str]>) -> Result<Self> {
         let main = base.join(&config.manifest);
         config.split.check()?;
         let (mut rows, mut ids) = (Vec::new(), HashMap::new());
         let mut columns = None;
         for (path, split) in manifest_files(config, base) {
-            let table = read_table(&path, config.encoding.as_deref())?;
-            let columns = columns.get_or_insert_with(|| infer_columns(&table, &config.columns));
+            let table = Table::read(&path, &config.table_options())?;
+            let columns = columns.get_or_insert_with(|| infer_columns(&table, &config.columns, modalities));
             check_columns(&path, &table, columns, &config.split)?;
             let folder = path.parent().unwrap_or(Path::new(".")).to_owned();
-            let reader = RowReader { path: &path, folder: &folder, columns, split: &config.split, file_split: split };
-            for (index, cells) in table.into_iter().enumerate() {
+            let blobs = table.blobs.as_deref();
+            let reader =
+                RowReader { path: &path, folder: &folder, blobs, columns, split: &config.split, file_split: split };
+            for (index, cells) in table.rows.into_iter().enumerate() {
                 let mut row = reader.read(index + 1, &cells)?;
                 // Ids must be unique within a file; the ids of separate files may coincide and are then told apart by
                 // their split.
@@ -198,6 +224,7 @@ fn manifest_files(config: &ManifestConfig, base: &Path) -> Vec<(PathBuf, Option<
 struct RowReader<'a> {
     path: &'a Path,
     folder: &'a Path,
+    blobs: Option<&'a Blobs>,
     columns: &'a Columns,
     split: &'a SplitConfig,
     /// The split of all rows, where the file holds one split.
@@ -224,8 +251,9 @@ impl RowReader<'_> {
             None => number as f64,
         };
         let (mut values, mut languages) = (BTreeMap::new(), BTreeMap::new());
+        let reader = ValueReader { cells, folder: self.folder, blobs: self.blobs, row: number };
         for (name, binding) in &columns.modalities {
-            let found = read_binding(cells, binding, name, self.folder);
+            let found = reader.read(binding, name);
             if found.is_empty() {
                 continue;
             }

@@ -1,9 +1,8 @@
 //! Audio files → log-mel spectrograms.
 
-use super::require_path;
 use crate::{
     augment::SpecAugment,
-    decode::decode_audio,
+    decode_audio_source, source_name,
     transform::{Mel, MelConfig},
 };
 use mm_core::{Error, ProcessContext, Processor, Result, Source, Tensor};
@@ -51,9 +50,8 @@ impl AudioProcessor {
 
     /// The spectrogram of a file, without augmentation.
     pub fn decode(&self, source: &Source) -> Result<Tensor> {
-        let path = require_path(source, "an audio file")?;
         let sample_rate = self.config.mel.sample_rate;
-        let mut audio = decode_audio(path, Some(sample_rate))?;
+        let mut audio = decode_audio_source(source, Some(sample_rate))?;
         let max_samples = ((self.config.max_seconds * f64::from(sample_rate)) as usize).max(1);
         audio.samples.truncate(max_samples);
         // A recording shorter than one frame is padded to one.
@@ -61,7 +59,7 @@ impl AudioProcessor {
             audio.samples.resize(self.config.mel.n_fft, 0.0);
         }
         let spectrogram =
-            self.mel.apply(&audio.samples).map_err(|e| Error::Sample(format!("{}: {e}", path.display())))?;
+            self.mel.apply(&audio.samples).map_err(|e| Error::Sample(format!("{}: {e}", source_name(source))))?;
         if !self.config.normalize {
             return Ok(spectrogram);
         }

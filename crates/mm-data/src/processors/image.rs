@@ -1,9 +1,9 @@
 //! Image files → pixels.
 
-use super::require_path;
 use crate::{
     augment::{random_flip, random_resized_crop},
-    decode::{ImageLimits, decode_image},
+    decode::ImageLimits,
+    decode_image_source,
     transform::{ImageTransform, normalize},
 };
 use image::RgbImage;
@@ -36,7 +36,7 @@ impl ImageProcessor {
 
     /// The decoded image, before any transform.
     pub fn decode(&self, source: &Source) -> Result<RgbImage> {
-        Ok(decode_image(require_path(source, "an image")?, &self.config.limits)?)
+        Ok(decode_image_source(source, &self.config.limits)?)
     }
 
     /// The transform of a decoded image, `[3, height, width]`: random in training where the settings say so, else the

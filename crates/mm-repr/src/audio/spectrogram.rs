@@ -4,8 +4,7 @@ use super::feature_extractor::FeatureExtractorConfig;
 use crate::{Result, family::ModelBuilder};
 use mm_core::{Error, Interpolation, ProcessContext, Processor, Source, Tensor};
 use mm_data::{
-    decode::decode_audio,
-    require_path,
+    decode_audio_source, source_name,
     transform::{LogScale, Mel, MelConfig, MelScale, PadMode, Window},
 };
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -195,9 +194,8 @@ impl SpectrogramProcessor {
 
 impl Processor for SpectrogramProcessor {
     fn process(&self, source: &Source, _context: &mut ProcessContext) -> mm_core::Result<Tensor> {
-        let path = require_path(source, "an audio file")?;
-        let audio = decode_audio(path, Some(self.mel.config().sample_rate))?;
-        self.frame(audio.samples).map_err(|e| Error::Sample(format!("{}: {e}", path.display())))
+        let audio = decode_audio_source(source, Some(self.mel.config().sample_rate))?;
+        self.frame(audio.samples).map_err(|e| Error::Sample(format!("{}: {e}", source_name(source))))
     }
 
     fn is_sequence(&self) -> bool {

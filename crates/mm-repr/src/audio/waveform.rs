@@ -3,7 +3,7 @@
 use super::feature_extractor::FeatureExtractorConfig;
 use crate::{Result, family::ModelBuilder};
 use mm_core::{Error, ProcessContext, Processor, Source, Tensor};
-use mm_data::{decode::decode_audio, require_path};
+use mm_data::{decode_audio_source, source_name};
 
 /// Longest audio that is encoded in one piece, in seconds: attention is quadratic in fifty positions a second, and the
 /// first convolution takes 6.5 MB a second.
@@ -58,9 +58,8 @@ fn standardize(samples: &mut [f32]) {
 
 impl Processor for WaveformProcessor {
     fn process(&self, source: &Source, _context: &mut ProcessContext) -> mm_core::Result<Tensor> {
-        let path = require_path(source, "an audio file")?;
-        let mut samples = decode_audio(path, Some(self.sample_rate))?.samples;
-        self.check_length(samples.len()).map_err(|e| Error::Sample(format!("{}: {e}", path.display())))?;
+        let mut samples = decode_audio_source(source, Some(self.sample_rate))?.samples;
+        self.check_length(samples.len()).map_err(|e| Error::Sample(format!("{}: {e}", source_name(source))))?;
         if self.normalize {
             standardize(&mut samples);
         }

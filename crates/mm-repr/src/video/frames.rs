@@ -3,7 +3,7 @@
 use mm_core::{Encoder, Error, Features, Input, Modality, ProcessContext, Processor, Result, Source, Tensor};
 use mm_data::{
     decode::{ImageLimits, sample_frames},
-    require_path,
+    source_name, with_path,
 };
 use std::sync::Arc;
 
@@ -28,9 +28,8 @@ impl FramesProcessor {
 
 impl Processor for FramesProcessor {
     fn process(&self, source: &Source, context: &mut ProcessContext) -> Result<Tensor> {
-        let path = require_path(source, "a video")?;
-        let images = sample_frames(path, self.num_frames, &ImageLimits::default())?;
-        let frame_error = |e: &dyn std::fmt::Display| Error::Sample(format!("{}: a frame: {e}", path.display()));
+        let images = with_path(source, "a video", |p| sample_frames(p, self.num_frames, &ImageLimits::default()))?;
+        let frame_error = |e: &dyn std::fmt::Display| Error::Sample(format!("{}: a frame: {e}", source_name(source)));
         let folder = tempfile::tempdir().map_err(|e| frame_error(&e))?;
         let mut frames = Vec::new();
         for (index, image) in images.iter().enumerate() {

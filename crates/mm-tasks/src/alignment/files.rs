@@ -47,7 +47,11 @@ pub fn read_paired_arrays(a: &Path, b: &Path, labels: Option<&Path>) -> Result<P
     let complete: Vec<i64> = (0..total).filter(|row| !holes.contains(row)).collect();
     if complete.is_empty() {
         let found = format!("{total} pairs, each with a missing vector (a row of NaN)");
-        return Err(Error::invalid(format!("{} and {}", a.display(), b.display()), found, "pairs in which both have one"));
+        return Err(Error::invalid(
+            format!("{} and {}", a.display(), b.display()),
+            found,
+            "pairs in which both have one",
+        ));
     }
     let index = Tensor::from_slice(&complete)?;
     let mut pairs = paired_features(&x.index_select(0, &index)?, &y.index_select(0, &index)?, None)?;
@@ -114,7 +118,8 @@ fn check_same_rows((a, first): (&Path, &[VectorRow]), (b, second): (&Path, &[Vec
         rows_file(b).display(),
         second.len()
     );
-    let hint = "embed both from one table, with at most one value a row; delete the rows files if the rows do correspond";
+    let hint =
+        "embed both from one table, with at most one value a row; delete the rows files if the rows do correspond";
     Err(Error::invalid(format!("{} and {}", a.display(), b.display()), found, "the same rows in the same order")
         .with_hint(hint))
 }
@@ -170,7 +175,11 @@ mod tests {
         write_ids(&a, 0..40);
         assert_eq!(read_paired_arrays(&a, &b, None).unwrap().missing, 2, "one file alone cannot be compared");
         write_ids(&b, (0..2).chain(3..41));
-        assert!(text(&a, &b).contains("row 3 is id `2` in") && text(&a, &b).contains("and id `3` in"), "{}", text(&a, &b));
+        assert!(
+            text(&a, &b).contains("row 3 is id `2` in") && text(&a, &b).contains("and id `3` in"),
+            "{}",
+            text(&a, &b)
+        );
         write_ids(&b, 0..39);
         assert!(text(&a, &b).contains("lists 39 rows") && text(&a, &b).contains("has 40"), "{}", text(&a, &b));
         write_ids(&b, 0..40);

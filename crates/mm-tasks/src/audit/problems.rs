@@ -65,6 +65,11 @@ pub(super) fn find_duplicates(
         let mut hasher = blake3::Hasher::new();
         for modality in modalities {
             match manifest.rows[*row].values.get(modality).and_then(|v| v.first()) {
+                Some(Source::Bytes(file)) => {
+                    if let Ok(bytes) = file.read() {
+                        hasher.update(&bytes);
+                    }
+                }
                 Some(Source::Path(path)) => {
                     if let Ok(bytes) = std::fs::read(path) {
                         hasher.update(&bytes);

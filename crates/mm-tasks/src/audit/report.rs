@@ -3,7 +3,7 @@
 use super::{Audit, ProblemKind, RowAudit};
 use crate::{Result, report};
 use mm_core::{Modality, Source};
-use mm_data::Manifest;
+use mm_data::{Manifest, source_name};
 use std::{collections::BTreeMap, fmt::Write};
 
 /// An HTML page with the problem counts and the `max_rows` worst rows.
@@ -27,9 +27,11 @@ pub fn audit_page(audit: &Audit, manifest: &Manifest, max_rows: usize) -> Result
 fn write_row(body: &mut String, audit: &Audit, row: &RowAudit, manifest: &Manifest) {
     let source = &manifest.rows[row.row - 1];
     let show = |name: &str| match source.values.get(&Modality::from(name)).and_then(|v| v.first()) {
-        Some(Source::Path(path)) if name == "image" => report::html_thumbnail(path, &source.id),
+        Some(image @ (Source::Path(_) | Source::Bytes(_))) if name == "image" => {
+            report::html_thumbnail(image, &source.id)
+        }
         Some(Source::Text(text)) => report::html_escape(text),
-        Some(Source::Path(path)) => report::html_escape(&path.display().to_string()),
+        Some(file @ (Source::Path(_) | Source::Bytes(_))) => report::html_escape(&source_name(file)),
         _ => String::new(),
     };
     let problems: Vec<String> = row.problems.iter().map(ToString::to_string).collect();

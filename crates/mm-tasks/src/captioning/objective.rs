@@ -72,7 +72,8 @@ impl CaptioningTrainer<'_> {
             all
         };
         let ids: Vec<i64> = sampled.iter().flat_map(padded).collect();
-        let ids = Tensor::from_vec(&ids, &[sampled.len() as i64, length as i64])?.to_device(features.values.device())?;
+        let ids =
+            Tensor::from_vec(&ids, &[sampled.len() as i64, length as i64])?.to_device(features.values.device())?;
         let steps = length as i64 - 1;
         let logits = model.captioner.teacher_forcing(features, &ids.narrow(1, 0, steps)?.contiguous()?, train)?;
         let next = ids.narrow(1, 1, steps)?;

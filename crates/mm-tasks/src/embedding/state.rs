@@ -47,7 +47,8 @@ impl State {
         let file = File::open(&manifest.path).map_err(io_error(&manifest.path))?;
         hasher.update_reader(file).map_err(io_error(&manifest.path))?;
         let (model, columns) = (model.fingerprint()?, &manifest.columns);
-        let options = format!("{LAYOUT} {model} {modalities:?} {columns:?} {:?} {}", options.pooling, options.normalize);
+        let options =
+            format!("{LAYOUT} {model} {modalities:?} {columns:?} {:?} {}", options.pooling, options.normalize);
         hasher.update(options.as_bytes());
         Ok(hasher.finalize().to_hex()[..FINGERPRINT_LENGTH].to_owned())
     }

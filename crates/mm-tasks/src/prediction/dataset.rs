@@ -3,14 +3,8 @@
 use super::config::PredictionConfig;
 use crate::{Error, Result};
 use mm_core::{Modality, Source};
-use mm_data::{Cells, ColumnBinding, Manifest, ManifestConfig, Split, SplitConfig, read_table};
-use std::{
-    collections::{BTreeSet, HashSet},
-    path::Path,
-};
-
-/// Rows of a table that are searched for column names.
-pub(super) const HEADER_ROWS: usize = 1000;
+use mm_data::{Manifest, ManifestConfig, Split, SplitConfig, Table};
+use std::{collections::HashSet, path::Path};
 
 /// The data set of a config, with the values of its modalities alone.
 pub(super) fn open_dataset(config: &PredictionConfig, base_dir: &Path) -> Result<Manifest> {
@@ -49,39 +43,42 @@ pub(super) fn open_training_dataset<'a>(
     Ok(manifest)
 }
 
-/// Another table with columns as in a config; rows need neither labels nor every modality.
+/// Another table with columns as in a config; rows need neither labels nor every modality, but the columns must be there
+/// unless their modality is in `excluded`.
 ///
 /// # Errors
-/// When the table has none of the columns.
-pub(super) fn open_table(config: &PredictionConfig, path: &Path, base_dir: &Path) -> Result<Manifest> {
+/// Names the columns that the table lacks.
+pub(super) fn open_table(
+    config: &PredictionConfig,
+    path: &Path,
+    base_dir: &Path,
+    excluded: &[Modality],
+) -> Result<Manifest> {
     let trained = &config.common.data;
-    let table = read_table(&base_dir.join(path), trained.encoding.as_deref())?;
-    let known: BTreeSet<String> = table.iter().take(HEADER_ROWS).flat_map(|r| r.keys().cloned()).collect();
+    let table = Table::read(&base_dir.join(path), &trained.table_options())?;
     let mut columns = trained.columns.clone();
     columns.id = Some(id_column(&table));
-    drop(table);
-    let has_column = |binding: &ColumnBinding| binding.columns().iter().any(|c| known.contains(c));
-    if !columns.modalities.values().any(has_column) {
-        let names = columns.modalities.values().flat_map(ColumnBinding::columns);
-        let expected = names.map(String::as_str).collect::<Vec<_>>().join(", ");
-        let found = known.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+    let is_used =
+        |modality: &String| config.inputs.contains_key(modality) && !excluded.iter().any(|m| m.name() == modality);
+    columns.modalities.retain(|modality, _| is_used(modality));
+    let mut absent = Vec::new();
+    for (modality, binding) in &columns.modalities {
+        let names = binding.columns().iter().filter(|c| !table.has_column(c));
+        absent.extend(names.map(|c| format!("`{c}` ({modality})")));
+    }
+    if !absent.is_empty() {
         return Err(Error::invalid(
             path.display().to_string(),
-            format!("the columns {found}"),
-            format!("at least one of {expected}"),
-        ));
+            format!("the columns {}", table.columns.join(", ")),
+            format!("those of the training table as well: {}", absent.join(", ")),
+        )
+        .with_hint("cells may be empty; --exclude-modality predicts without a modality"));
     }
-    // A modality whose column is absent is missing in every row.
-    for binding in columns.modalities.values_mut() {
-        if has_column(binding)
-            && let ColumnBinding::Multiple(names) = binding
-        {
-            names.retain(|c| known.contains(c));
-        }
+    if columns.modalities.is_empty() && !trained.columns.modalities.is_empty() {
+        return Err(Error::invalid("exclude_modality", "all modalities of the model", "at least one that remains"));
     }
-    columns.modalities.retain(|_, binding| has_column(binding));
     for column in [&mut columns.item, &mut columns.order] {
-        if column.as_ref().is_some_and(|c| !known.contains(c)) {
+        if column.as_ref().is_some_and(|c| !table.has_column(c)) {
             *column = None;
         }
     }
@@ -89,6 +86,7 @@ pub(super) fn open_table(config: &PredictionConfig, path: &Path, base_dir: &Path
         manifest: path.to_owned(),
         columns,
         encoding: trained.encoding.clone(),
+        missing_values: trained.missing_values.clone(),
         split: SplitConfig { test: 0.0, ..Default::default() },
         ..Default::default()
     };
@@ -96,10 +94,11 @@ pub(super) fn open_table(config: &PredictionConfig, path: &Path, base_dir: &Path
 }
 
 /// The column of row ids: `id` where its cells are unique, else none (a repeated customer number identifies no row).
-pub(super) fn id_column(table: &[Cells]) -> String {
+pub(super) fn id_column(table: &Table) -> String {
     let mut seen = HashSet::new();
-    let is_unique = table.iter().all(|r| r.get("id").and_then(mm_data::cell_text).is_some_and(|id| seen.insert(id)));
-    if is_unique && !table.is_empty() { "id".into() } else { String::new() }
+    let is_unique =
+        table.rows.iter().all(|r| r.get("id").and_then(mm_data::cell_text).is_some_and(|id| seen.insert(id)));
+    if is_unique && !table.rows.is_empty() { "id".into() } else { String::new() }
 }
 
 /// The question of a row: its text.

@@ -26,8 +26,10 @@ pub struct Evaluation {
     pub metrics: Metrics,
     /// Number of rows with a label.
     pub rows: usize,
-    /// Rows whose label is a class that training did not have; they count as wrong.
+    /// Rows whose label is (or contains) a class that training did not have; they count as wrong.
     pub rows_with_unknown_class: usize,
+    /// Rows whose label is no number, in a regression; they are left out.
+    pub rows_left_out: usize,
     /// Values that could not be read; their rows were predicted without them.
     pub failed: Vec<FailedSample>,
 }
@@ -35,11 +37,30 @@ pub struct Evaluation {
 impl Evaluation {
     /// As JSON and as a table; `split` is the split of the model's own data, `None` for the rows of another table.
     pub fn report(&self, split: Option<Split>) -> EvaluationReport {
+        self.notes().iter().for_each(|note| tracing::warn!("{note}"));
         let json = json!({
-            "split": split, "rows": self.rows, "rows_with_unknown_class": self.rows_with_unknown_class, "metrics": self.metrics,
+            "split": split, "rows": self.rows, "rows_with_unknown_class": self.rows_with_unknown_class,
+            "rows_left_out": self.rows_left_out, "metrics": self.metrics,
             "failed": failed_to_json(&self.failed),
         });
         EvaluationReport { json, table: metrics_table(std::slice::from_ref(&self.metrics)) }
+    }
+}
+
+impl Evaluation {
+    /// What is special about the labels, in words.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.rows_with_unknown_class > 0 {
+            notes.push(format!(
+                "{} of {} rows have a label that training did not have; they count as wrong",
+                self.rows_with_unknown_class, self.rows
+            ));
+        }
+        if self.rows_left_out > 0 {
+            notes.push(format!("{} rows have a label that is no number; they are left out", self.rows_left_out));
+        }
+        notes
     }
 }
 
@@ -54,21 +75,27 @@ pub(super) fn measure(
     let columns = values.size(1)? as usize;
     let all = values.to_vec::<f64>()?;
     let (mut predicted, mut labels) = (Vec::new(), Vec::new());
+    let (mut unknown, mut left_out) = (0, 0);
     for (row, own) in rows.iter().zip(all.chunks(columns.max(1))) {
-        if let Some(text) = manifest.rows[*row].cells.get(&config.label) {
-            predicted.push(own.to_vec());
-            labels.push(target.encode(text));
+        let Some(text) = manifest.rows[*row].cells.get(&config.label) else { continue };
+        let is_unknown = target.is_unknown(text);
+        if is_unknown && target.problem == Problem::Regression {
+            left_out += 1;
+            continue;
         }
+        unknown += usize::from(is_unknown);
+        predicted.push(own.to_vec());
+        labels.push(target.encode(text));
     }
     if labels.is_empty() {
         return Err(Error::Label {
             column: config.label.clone(),
             row: None,
             found: format!("no row with a label in {}", manifest.path.display()),
-            expected: "at least one".into(),
+            expected: if left_out > 0 { "at least one that is a number" } else { "at least one" }.into(),
         });
     }
-    let (count, mut unknown) = (labels.len(), 0);
+    let count = labels.len();
     let metrics = match target.problem {
         Problem::Regression => {
             let number = |(p, l): (&Vec<f64>, Option<Label>)| match l {
@@ -89,11 +116,16 @@ pub(super) fn measure(
         _ => {
             let class = |l| if let Some(Label::Class(c)) = l { Some(c) } else { None };
             let classes: Vec<Option<usize>> = labels.into_iter().map(class).collect();
-            unknown = classes.iter().filter(|c| c.is_none()).count();
             classification_metrics(&predicted, &classes)?
         }
     };
-    Ok(Evaluation { metrics, rows: count, rows_with_unknown_class: unknown, failed: Vec::new() })
+    Ok(Evaluation {
+        metrics,
+        rows: count,
+        rows_with_unknown_class: unknown,
+        rows_left_out: left_out,
+        failed: Vec::new(),
+    })
 }
 
 /// The value that training selects the best checkpoint by, greater is better: accuracy less a twentieth of the

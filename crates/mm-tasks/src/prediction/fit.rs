@@ -177,6 +177,7 @@ pub(super) fn fit(
 ) -> Result<FitOutcome> {
     let labels = model.labels(manifest);
     let rows: Vec<usize> = manifest.rows_in_split(Split::Train).into_iter().filter(|r| labels[*r].is_some()).collect();
+    warn_unknown_labels(model, manifest, &labels);
     if rows.len() < 2 {
         let found = format!("{} training rows with a label in {}", rows.len(), manifest.path.display());
         return Err(Error::invalid("label", found, "at least two"));
@@ -199,6 +200,19 @@ pub(super) fn fit(
     Run::load_weights(run.folder(), &model.params)?;
     trainer.fit_ensemble()?.save(run.folder())?;
     Ok(outcome)
+}
+
+/// Says which training rows have a label that is none of the model's classes (or no number): they are left out.
+fn warn_unknown_labels(model: &Prediction, manifest: &Manifest, labels: &[Option<Label>]) {
+    let label = |row: usize| manifest.rows[row].cells.get(&model.config.label);
+    let train = manifest.rows_in_split(Split::Train);
+    let unknown: Vec<&String> = train.into_iter().filter(|r| labels[*r].is_none()).filter_map(label).collect();
+    if let Some(first) = unknown.first() {
+        tracing::warn!(
+            "{} training rows have a label that the model does not know, such as `{first}`; they are left out",
+            unknown.len()
+        );
+    }
 }
 
 /// Fits mean and standard deviation of regression targets on the training rows.

@@ -109,8 +109,8 @@ impl Prediction {
     ///
     /// # Errors
     /// When it cannot be read, or has none of the columns.
-    pub fn open_table(&self, path: &Path, base_dir: &Path) -> Result<Manifest> {
-        open_table(&self.config, path, base_dir)
+    pub fn open_table(&self, path: &Path, base_dir: &Path, excluded: &[Modality]) -> Result<Manifest> {
+        open_table(&self.config, path, base_dir, excluded)
     }
 
     /// The label of each row; `None` where there is no known one.

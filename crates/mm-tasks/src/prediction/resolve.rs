@@ -2,8 +2,8 @@
 
 use super::{
     config::{InputConfig, PredictionConfig},
-    dataset::{HEADER_ROWS, open_dataset},
-    target::{Problem, Target},
+    dataset::open_dataset,
+    target::{Problem, Target, count_labels},
 };
 use crate::{
     Error, Result,
@@ -108,7 +108,12 @@ fn resolve_target(config: &mut PredictionConfig, manifest: &Manifest, log: &mut 
         Some((row.number, row.cells.get(&config.label)?.as_str()))
     };
     let labels: Vec<(usize, &str)> = train.iter().chain(&valid).filter_map(label).collect();
-    let columns = || manifest.rows.iter().take(HEADER_ROWS).flat_map(|r| r.cells.keys());
+    let unlabeled = train.len() + valid.len() - labels.len();
+    if unlabeled > 0 && !labels.is_empty() {
+        let total = train.len() + valid.len();
+        log(format!("{unlabeled} of {total} rows have no `{}`; nothing is learned from them", config.label));
+    }
+    let columns = || manifest.rows.iter().flat_map(|r| r.cells.keys());
     if labels.is_empty() && !columns().any(|c| *c == config.label) {
         let known: BTreeSet<&String> = columns().collect();
         let known = known.into_iter().map(String::as_str);
@@ -121,7 +126,7 @@ fn resolve_target(config: &mut PredictionConfig, manifest: &Manifest, log: &mut 
             n if n <= MAX_LISTED_CLASSES => format!(" of {}", target.classes.join(", ")),
             n => format!(" of {n} classes"),
         };
-        log(format!("{}: {}{classes} ({reason})", config.label, target.problem.name()).to_lowercase());
+        log(format!("{}: {}{classes} ({reason})", config.label, target.problem.name()));
         if target.is_classes() {
             log_unusual_classes(&config.label, &labels, log);
         }
@@ -135,8 +140,7 @@ fn resolve_target(config: &mut PredictionConfig, manifest: &Manifest, log: &mut 
 
 /// Logs a mix of numbers and text, and classes with one row.
 fn log_unusual_classes(column: &str, labels: &[(usize, &str)], log: &mut dyn FnMut(String)) {
-    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-    labels.iter().for_each(|(_, l)| *counts.entry(l.trim()).or_default() += 1);
+    let counts = count_labels(labels.iter().map(|(_, l)| *l));
     let numbers = counts.keys().filter(|l| l.parse::<f64>().is_ok()).count();
     if (1..counts.len()).contains(&numbers) {
         let texts = counts.len() - numbers;

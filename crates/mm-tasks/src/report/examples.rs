@@ -49,7 +49,10 @@ pub(crate) fn examples_page(
     let show = |example: &Example| -> Shown {
         let Example { id, output, .. } = example;
         let value = manifest.rows.iter().find(|r| r.id == *id).and_then(|r| r.values.get(modality)?.first());
-        let image = if let Some(Source::Path(path)) = value { thumbnail(path, output) } else { String::new() };
+        let image = match value {
+            Some(image @ (Source::Path(_) | Source::Bytes(_))) => thumbnail(image, output),
+            _ => String::new(),
+        };
         Shown { image, example: example.clone() }
     };
     let html = render(

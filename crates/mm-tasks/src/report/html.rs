@@ -3,18 +3,19 @@
 use super::page::render;
 use crate::Result;
 use base64::Engine;
-use mm_data::decode::{ImageLimits, decode_image};
+use mm_core::Source;
+use mm_data::{decode::ImageLimits, decode_image_source};
 use serde_json::json;
-use std::{fmt::Write, io::Cursor, path::Path};
+use std::{fmt::Write, io::Cursor};
 
 /// Escapes text for HTML.
 pub(crate) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
-/// A thumbnail as an `<img>` element with a JPEG inside; `alt` where the file cannot be read.
-pub(crate) fn thumbnail(path: &Path, alt: &str) -> String {
-    let small = decode_image(path, &ImageLimits { svg_width: 160, ..ImageLimits::default() })
+/// A thumbnail of an image as an `<img>` element with a JPEG inside; `alt` where it cannot be read.
+pub(crate) fn thumbnail(image: &Source, alt: &str) -> String {
+    let small = decode_image_source(image, &ImageLimits { svg_width: 160, ..ImageLimits::default() })
         .ok()
         .and_then(|decoded| inline(&image::DynamicImage::ImageRgb8(decoded).thumbnail(112, 112).into_rgb8(), alt));
     small.unwrap_or_else(|| format!("<span class=\"missing\">{}</span>", escape(alt)))

@@ -32,6 +32,14 @@ pub struct EvalData {
     pub test: SplitData,
 }
 
+impl EvalData {
+    /// Number of rows to evaluate on that have a label, but none of the training classes.
+    pub(super) fn unknown_labels(&self) -> usize {
+        let is_unknown = |(row, class): &(&usize, &i64)| **class < 0 && self.manifest.rows[**row].label.is_some();
+        self.test.rows.iter().zip(&self.test.labels).filter(is_unknown).count()
+    }
+}
+
 /// An evaluation takes at most this many random rows of a split, which bounds memory.
 const MAX_ROWS: usize = 8000;
 

@@ -94,5 +94,10 @@ pub(super) fn fit(
     };
     let rows = manifest.rows_in_split(Split::Train);
     let data = TrainingData { manifest, rows, processors, loader: model.config.common.loader.clone() };
-    run_training(&trainer, &model.config.common, data, run, context)
+    let mut outcome = run_training(&trainer, &model.config.common, data, run, context)?;
+    // Validation rows are read outside the loader.
+    outcome.failed.extend(trainer.valid.failed);
+    outcome.failed.sort();
+    outcome.failed.dedup();
+    Ok(outcome)
 }

@@ -85,7 +85,15 @@ impl TaskModel for Representation {
         on_progress: ProgressFn<'_>,
     ) -> Result<EvaluationReport> {
         let (metrics, data) = self.evaluate_split(split, context, on_progress)?;
-        Ok(EvaluationReport::new(split, data.test.rows.len(), metrics).with_failed(&data.test.failed))
+        let unknown = data.unknown_labels();
+        if unknown > 0 {
+            tracing::warn!("{unknown} rows have a label that training did not have; they are left out of the probes");
+        }
+        // Training rows are those of the probes and baselines.
+        let mut failed = [data.test.failed, data.train.failed].concat();
+        failed.sort();
+        failed.dedup();
+        Ok(EvaluationReport::new(split, data.test.rows.len(), metrics).with_failed(&failed))
     }
 
     fn as_embedder(&self) -> Option<&dyn Embedder> {

@@ -77,7 +77,11 @@ impl Retrieval {
         failed: &mut Vec<FailedSample>,
     ) -> Result<Option<EmbeddedSplit>> {
         // Files of similar size together, so that there is little padding.
-        let size = |s: &Source| if let Source::Path(p) = s { std::fs::metadata(p).map_or(0, |m| m.len()) } else { 0 };
+        let size = |s: &Source| match s {
+            Source::Path(path) => std::fs::metadata(path).map_or(0, |m| m.len()),
+            Source::Bytes(file) => file.len() as u64,
+            _ => 0,
+        };
         entries.sort_by_cached_key(|e| (size(&e.source), e.row));
         let (mut vectors, mut read) = (Vec::new(), Vec::new());
         for chunk in entries.chunks(BATCH_SIZE) {

@@ -2,6 +2,7 @@
 
 use super::TableRow;
 use anyhow::{Context as _, Result};
+use mm_core::Source;
 use serde::{Deserialize, Serialize};
 use std::{
     fs::File,
@@ -35,7 +36,9 @@ impl Maker {
     pub(super) fn with_table(&self, rows: &[TableRow]) -> Self {
         let mut hasher = blake3::Hasher::new();
         for row in rows {
-            let file = row.file.as_ref().map(|f| (f.modality.name(), &f.path));
+            // Bytes inside the table by their hash.
+            let digest = |source: &Source| if let Source::Bytes(file) = source { Some(*file.digest()) } else { None };
+            let file = row.file.as_ref().map(|f| (f.modality.name(), &f.path, digest(&f.source)));
             hasher.update(format!("{} {file:?} {:?}\n", row.id, row.cells).as_bytes());
         }
         Self { table: hasher.finalize().to_hex().to_string(), ..self.clone() }

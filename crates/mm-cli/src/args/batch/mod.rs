@@ -4,6 +4,7 @@ mod lines;
 mod maker;
 
 use crate::{
+    args::columns::TableArgs,
     context::{Context, stop_on_interrupt},
     exit::{interrupted, usage},
     output,
@@ -13,6 +14,7 @@ use anyhow::{Result, bail};
 use lines::OutputLines;
 pub(crate) use maker::Maker;
 use mm_core::{Modality, Source};
+use mm_data::Manifest;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -33,8 +35,8 @@ pub(crate) enum OnError {
 #[derive(clap::Args, Clone)]
 #[command(next_help_heading = "Whole tables")]
 pub(crate) struct BatchArgs {
-    /// Process every row of this table (JSONL, CSV, TSV or Parquet), whose columns `image`, `audio` and `video` name files. After an
-    /// interruption the same command continues where it stopped; rows that failed are tried again.
+    /// Process every row of this table (JSONL, CSV, TSV or Parquet), whose columns of images, audio and video name
+    /// files or hold their bytes. After an interruption the same command continues where it stopped; rows that failed are tried again.
     #[arg(long, value_name = "FILE", requires = "out")]
     pub(crate) data: Option<PathBuf>,
     /// File for the results, one JSON line a row (.jsonl).
@@ -43,6 +45,8 @@ pub(crate) struct BatchArgs {
     /// What to do with a row that cannot be read: skip (its line holds the error) or fail.
     #[arg(long, value_name = "POLICY", value_enum, default_value = "skip", requires = "data")]
     on_error: OnError,
+    #[command(flatten)]
+    pub(crate) table: TableArgs,
 }
 
 /// A row of such a table that names a file.
@@ -51,13 +55,13 @@ pub(crate) struct BatchRow {
     pub(crate) modality: Modality,
     pub(crate) path: String,
     pub(crate) source: Source,
-    pub(crate) cells: mm_data::Cells,
+    pub(crate) cells: BTreeMap<String, String>,
 }
 
 /// A row of such a table.
 struct TableRow {
     id: String,
-    cells: mm_data::Cells,
+    cells: BTreeMap<String, String>,
     /// The first file among the columns that a command reads; `None` where they are empty.
     file: Option<TableFile>,
 }
@@ -80,7 +84,7 @@ impl TableRow {
 impl BatchRow {
     /// A cell as text; none when it is empty.
     pub(crate) fn cell(&self, column: &str) -> Option<String> {
-        self.cells.get(column).and_then(mm_data::cell_text).filter(|t| !t.trim().is_empty())
+        self.cells.get(column).cloned().filter(|t| !t.trim().is_empty())
     }
 }
 
@@ -99,7 +103,7 @@ impl BatchArgs {
         if out.extension().is_none_or(|e| e != "jsonl") {
             usage!("--out {}: expected a file name that ends in .jsonl", out.display());
         }
-        let rows = read_rows(data, kinds)?;
+        let rows = read_rows(data, kinds, &self.table)?;
         let mut output = OutputLines::open(out, &maker.with_table(&rows), &rows)?;
         let (retried, next) = (output.failed.clone(), output.count);
         let resumed = next - retried.len();
@@ -203,32 +207,28 @@ impl Failures {
     }
 }
 
-/// The rows of a table, each with its first file among the columns `kinds`.
-fn read_rows(data: &Path, kinds: &[&str]) -> Result<Vec<TableRow>> {
-    let folder = data.parent().unwrap_or(Path::new("."));
+/// The rows of a table, each with its first file among `kinds`.
+fn read_rows(data: &Path, kinds: &[&str], table: &TableArgs) -> Result<Vec<TableRow>> {
+    let mut config = table.config(data, &["question"]);
+    // Rows keep their ids even where these repeat.
+    config.columns.id = Some(String::new());
+    let manifest = Manifest::open_modalities(&config, Path::new("."), Some(kinds))?;
+    let folder = data.parent().unwrap_or(Path::new(""));
     let mut rows = Vec::new();
-    for (index, cells) in mm_data::read_table(data, None)?.into_iter().enumerate() {
-        let file = kinds.iter().find_map(|kind| {
-            let path = cells.get(*kind).and_then(first_file)?;
-            let source = Source::Path(folder.join(&path));
-            Some(TableFile { modality: Modality::from(*kind), path, source })
+    for mut row in manifest.rows {
+        let first = |modality: Modality| Some((modality.clone(), row.values.get(&modality)?.first()?.clone()));
+        let file = kinds.iter().find_map(|kind| first(Modality::from(*kind))).map(|(modality, source)| {
+            let path = match &source {
+                Source::Path(path) => path.strip_prefix(folder).unwrap_or(path).display().to_string(),
+                other => mm_data::source_name(other),
+            };
+            TableFile { modality, path, source }
         });
-        let id = cells.get("id").and_then(mm_data::cell_text).unwrap_or_else(|| (index + 1).to_string());
-        rows.push(TableRow { id, cells, file });
+        let id = row.cells.get("id").cloned().unwrap_or_else(|| row.number.to_string());
+        rows.push(TableRow { id, cells: std::mem::take(&mut row.cells), file });
     }
     if rows.iter().all(|row| row.file.is_none()) {
-        let (data, kinds) = (data.display(), kinds.join(", "));
-        let found: Vec<&str> = rows.first().into_iter().flat_map(|row| row.cells.keys().map(String::as_str)).collect();
-        bail!("{data}: found the columns {}, expected a file in one of the columns {kinds}", found.join(", "));
+        bail!("{}: found no row with {}, expected at least one", data.display(), kinds.join(" or "));
     }
     Ok(rows)
-}
-
-/// The first file of a cell, which may hold a list.
-fn first_file(value: &Value) -> Option<String> {
-    match value {
-        Value::Array(list) => list.first().and_then(first_file),
-        Value::Object(map) => map.get("file").and_then(first_file),
-        other => mm_data::cell_text(other).filter(|t| !t.trim().is_empty()),
-    }
 }

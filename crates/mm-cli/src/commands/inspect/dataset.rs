@@ -1,12 +1,13 @@
 //! What a manifest holds: rows, modalities, sizes, and values that cannot be read.
 
 use super::Arguments;
-use crate::{args::columns, context::Context, output, progress::ItemProgress};
+use crate::{context::Context, output, progress::ItemProgress};
 use anyhow::Result;
 use mm_core::{Modality, Source};
 use mm_data::{
-    Columns, Manifest, ManifestConfig, SplitConfig,
-    decode::{ImageLimits, clean_text, decode_audio, decode_image, video_info},
+    Manifest, decode_audio_source, decode_image_source,
+    decode::{ImageLimits, clean_text, video_info},
+    source_name, with_path,
 };
 use rayon::prelude::*;
 use serde_json::{Value, json};
@@ -30,17 +31,7 @@ struct Inspected {
 }
 
 pub(crate) fn inspect(arguments: &Arguments, context: &Context) -> Result<()> {
-    let mut columns = Columns::default();
-    for (modality, names) in columns::by_name(&arguments.column) {
-        columns.modalities.insert(modality, names.join("+").as_str().into());
-    }
-    let config = ManifestConfig {
-        manifest: arguments.path.clone(),
-        columns,
-        encoding: arguments.encoding.clone(),
-        split: SplitConfig { test: 0.0, ..SplitConfig::default() },
-        ..ManifestConfig::default()
-    };
+    let config = arguments.table.config(&arguments.path, &[]);
     let manifest = Manifest::open(&config, Path::new("."))?;
     let values = read_values(&manifest, arguments.no_files);
     let sizes = sizes(&values);
@@ -70,7 +61,7 @@ fn read_values(manifest: &Manifest, no_files: bool) -> Vec<Inspected> {
             progress.update("reading", done, values.len());
         }
         let row = &manifest.rows[*index];
-        let path = if let Source::Path(path) = source { Some(path.display().to_string()) } else { None };
+        let path = matches!(source, Source::Path(_) | Source::Bytes(_)).then(|| source_name(source));
         Inspected { row: row.number, id: row.id.clone(), modality: (*modality).clone(), path, size }
     };
     let inspected = values.par_iter().map(inspect).collect();
@@ -84,22 +75,23 @@ fn size(modality: &Modality, source: &Source, no_files: bool) -> Result<f64, Str
     let bytes = |path: &Path| {
         std::fs::metadata(path).map(|m| m.len() as f64).map_err(|e| format!("{}: {e}", path.display()))
     };
-    let path = match source {
+    match source {
         Source::Text(text) => return clean_text(text).map(|t| t.chars().count() as f64),
         Source::Value(_) => return Ok(1.0),
         Source::Path(path) if no_files => return bytes(path),
-        Source::Path(path) => path,
-    };
+        Source::Bytes(file) if no_files => return Ok(file.len() as f64),
+        Source::Path(_) | Source::Bytes(_) => {}
+    }
     match modality.name() {
-        "image" => decode_image(path, &ImageLimits::default())
+        "image" => decode_image_source(source, &ImageLimits::default())
             .map(|image| f64::from(image.width()) * f64::from(image.height()))
             .map_err(|e| e.to_string()),
-        "audio" => decode_audio(path, None).map(|audio| audio.seconds()).map_err(|e| e.to_string()),
-        "video" => match video_info(path).map_err(|e| e.to_string())? {
+        "audio" => decode_audio_source(source, None).map(|audio| audio.seconds()).map_err(|e| e.to_string()),
+        "video" => match with_path(source, "a video", video_info).map_err(|e| e.to_string())? {
             info if info.has_video && info.seconds > 0.0 => Ok(info.seconds),
-            _ => Err(format!("{}: a video without frames", path.display())),
+            _ => Err(format!("{}: a video without frames", source_name(source))),
         },
-        _ => bytes(path),
+        _ => with_path(source, "a file", |path| Ok(bytes(path))).map_err(|e| e.to_string())?,
     }
 }
 
@@ -190,7 +182,7 @@ fn print_samples(manifest: &Manifest, count: usize) {
         for (modality, values) in &row.values {
             let first = match values.first() {
                 Some(Source::Text(text)) => text.chars().take(100).collect(),
-                Some(Source::Path(path)) => path.display().to_string(),
+                Some(file @ (Source::Path(_) | Source::Bytes(_))) => source_name(file),
                 Some(Source::Value(value)) => value.to_string().chars().take(100).collect(),
                 None => String::new(),
             };

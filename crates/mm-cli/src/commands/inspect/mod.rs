@@ -4,7 +4,7 @@ mod dataset;
 mod model;
 
 use crate::{
-    args::{columns::ColumnBinding, model::checkpoint_dir},
+    args::{columns::TableArgs, model::checkpoint_dir},
     context::Context,
 };
 use anyhow::Result;
@@ -16,12 +16,8 @@ use std::path::PathBuf;
 pub(crate) struct Arguments {
     /// Manifest (.jsonl, .csv, .tsv or .parquet), checkpoint folder, or model name.
     path: PathBuf,
-    /// Column of a modality, for instance image=photo; may be repeated [default: guessed].
-    #[arg(long, value_name = "MODALITY=COLUMN")]
-    column: Vec<ColumnBinding>,
-    /// Text encoding of the manifest, by its WHATWG name [default: utf-8].
-    #[arg(long, value_name = "NAME")]
-    encoding: Option<String>,
+    #[command(flatten)]
+    table: TableArgs,
     /// Do not open the files that the manifest names.
     #[arg(long)]
     no_files: bool,

@@ -27,7 +27,7 @@ fn a_table_is_fitted_predicted_evaluated_and_reported() {
     every_modality_contributes_and_missing_values_equal_excluded_modalities(folder);
     predictions_have_probabilities_for_each_row(folder);
     failed_values_and_unknown_classes_are_reported(folder);
-    columns_may_be_missing_but_not_all(folder);
+    columns_that_are_missing_are_named(folder);
     refused(
         &["eval", "--model", "run", "--data", "test.csv", "--exclude-modality", "imag"],
         folder,
@@ -87,14 +87,17 @@ fn failed_values_and_unknown_classes_are_reported(folder: &Path) {
     assert_eq!(evaluate("run", &["--data", "odd.csv"], folder)["rows_with_unknown_class"], 1);
 }
 
-/// The modality of a missing column is missing in all rows; a table without any of the columns is an error.
-fn columns_may_be_missing_but_not_all(folder: &Path) {
+/// A column that the model was trained on must be there, unless its modality is excluded.
+fn columns_that_are_missing_are_named(folder: &Path) {
     std::fs::write(folder.join("few.csv"), "review\nthe food was awful\n").unwrap();
-    let lines = ok(&mm(&["predict", "--model", "run", "--data", "few.csv", "--json"], folder));
+    let predict = ["predict", "--model", "run", "--data", "few.csv", "--json"];
+    refused(&predict, folder, &["few.csv", "`price` (tabular)", "`town` (tabular)", "`photo` (image)", "--exclude-modality"]);
+    let text_only = ["--exclude-modality", "tabular", "--exclude-modality", "image"];
+    let lines = ok(&mm(&[&predict[..], &text_only].concat(), folder));
     assert!(lines.contains("\"present\":[\"text\"]"), "{lines}");
     std::fs::write(folder.join("other.csv"), "x,y\n1,2\n").unwrap();
     refused(&["predict", "--model", "run", "--data", "other.csv"], folder, &["other.csv", "x, y", "review"]);
-    refused(&["eval", "--model", "run", "--data", "few.csv"], folder, &["few.csv", "mood"]);
+    refused(&[&["eval", "--model", "run", "--data", "few.csv"], &text_only[..]].concat(), folder, &["few.csv", "mood"]);
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! Which column of a table is which modality.
 
-use super::options::FitOptions;
-use crate::{Error, Result, prediction::dataset::HEADER_ROWS};
-use mm_data::Cells;
+use super::{options::FitOptions, row_numbers::are_row_numbers};
+use crate::{Error, Result};
+use mm_core::cells::{NumberFormat, is_missing_number};
+use mm_data::{Table, column_name_rank, file_modality, is_id_name, is_index_name};
+use serde_json::Value;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
@@ -24,26 +26,28 @@ pub(super) struct InferredColumns {
 /// What a column holds, or why it is left out.
 enum ColumnKind {
     Modality(&'static str),
-    Number,
+    Number(NumberFormat),
     Category,
-    Ignored(&'static str),
+    Ignored(String),
+}
+
+impl ColumnKind {
+    fn ignored(reason: &str) -> Self {
+        Self::Ignored(reason.to_owned())
+    }
 }
 
 /// Infers the columns of each modality; those that the options name are checked and used alone.
 ///
 /// # Errors
 /// When a named column does not exist, or no column can be used.
-pub(super) fn infer_columns(table: &[Cells], options: &FitOptions, has_tabular: bool) -> Result<InferredColumns> {
-    let mut names: Vec<&String> = Vec::new();
-    let mut seen = BTreeSet::new();
-    for row in table.iter().take(HEADER_ROWS) {
-        names.extend(row.keys().filter(|k| seen.insert(*k)));
-    }
+pub(super) fn infer_columns(table: &Table, options: &FitOptions, has_tabular: bool) -> Result<InferredColumns> {
     let find = |what: &'static str, name: &String| -> Result<()> {
-        let known = names.iter().map(|n| n.as_str());
-        if seen.contains(name) { Ok(()) } else { Err(Error::unknown_column(&options.data, what, name, known)) }
+        let known = table.columns.iter().map(String::as_str);
+        if table.has_column(name) { Ok(()) } else { Err(Error::unknown_column(&options.data, what, name, known)) }
     };
     find("label column", &options.label_column)?;
+    options.group_column.iter().try_for_each(|group| find("group column", group))?;
     if !options.columns.is_empty() {
         for column in options.columns.values().flatten() {
             find("column", column)?;
@@ -58,12 +62,11 @@ pub(super) fn infer_columns(table: &[Cells], options: &FitOptions, has_tabular: 
         return Ok(InferredColumns { columns: options.columns.clone(), log });
     }
     let mut inferred = InferredColumns::default();
-    let step = (table.len() / MAX_INSPECTED_ROWS).max(1);
-    let rows: Vec<&Cells> = table.iter().step_by(step).collect();
     let is_input = |name: &&String| **name != options.label_column && Some(*name) != options.group_column.as_ref();
-    for name in names.iter().copied().filter(is_input) {
-        inferred.add(name, &rows, has_tabular);
+    for name in table.columns.iter().filter(is_input) {
+        inferred.add(name, table, has_tabular);
     }
+    inferred.choose_files();
     // A video is also its sound.
     if let (Some(video), false) = (inferred.columns.get("video").cloned(), inferred.columns.contains_key("audio")) {
         inferred.columns.insert("audio".into(), video);
@@ -79,73 +82,80 @@ pub(super) fn infer_columns(table: &[Cells], options: &FitOptions, has_tabular: 
 }
 
 impl InferredColumns {
-    fn add(&mut self, name: &str, rows: &[&Cells], has_tabular: bool) {
+    fn add(&mut self, name: &str, table: &Table, has_tabular: bool) {
         let mut ignore = |reason: &str| self.log.push(format!("{name}: left out ({reason})"));
-        let modality = match ColumnKind::of(name, rows) {
-            ColumnKind::Number | ColumnKind::Category if has_tabular => "tabular",
-            ColumnKind::Number | ColumnKind::Category => return ignore("numbers and categories need mm-tabular"),
-            ColumnKind::Modality(modality) => modality,
-            ColumnKind::Ignored(reason) => return ignore(reason),
-        };
-        let columns = self.columns.entry(modality.to_owned()).or_default();
-        match columns.first() {
-            Some(first) if !JOINED_MODALITIES.contains(&modality) => {
-                ignore(&format!("{modality} is {first} already; choose with --column"));
+        let modality = match ColumnKind::of(name, table) {
+            ColumnKind::Number(_) | ColumnKind::Category if !has_tabular => {
+                return ignore("numbers and categories need mm-tabular");
             }
-            _ => columns.push(name.to_owned()),
+            ColumnKind::Number(format) => {
+                if format != NumberFormat::Plain {
+                    self.log.push(format!("{name}: {}", format.describe()));
+                }
+                "tabular"
+            }
+            ColumnKind::Category => "tabular",
+            ColumnKind::Modality(modality) => modality,
+            ColumnKind::Ignored(reason) => return ignore(&reason),
+        };
+        self.columns.entry(modality.to_owned()).or_default().push(name.to_owned());
+    }
+
+    /// Of several columns of one modality that are not joined, takes the one whose name says it best.
+    fn choose_files(&mut self) {
+        for (modality, columns) in &mut self.columns {
+            if JOINED_MODALITIES.contains(&modality.as_str()) {
+                continue;
+            }
+            // An id that looks like a file name comes last.
+            columns.sort_by_key(|c| (is_id_name(c), column_name_rank(modality, c)));
+            let taken = columns[0].clone();
+            for other in columns.drain(1..) {
+                self.log.push(format!(
+                    "{other}: left out ({modality} is {taken}; choose with --column {modality}={other})"
+                ));
+            }
         }
     }
-}
-
-/// The text of a cell; `None` for a missing one.
-fn cell_text(value: &serde_json::Value) -> Option<String> {
-    mm_data::cell_text(value).filter(|t| !mm_core::is_missing_cell(t))
 }
 
 impl ColumnKind {
-    fn of(name: &str, rows: &[&Cells]) -> Self {
-        let is_vector = rows.iter().filter_map(|r| r.get(name)).find(|v| !v.is_null()).is_some_and(|v| {
-            v.as_array().is_some_and(|items| items.len() > 1 && items.iter().all(serde_json::Value::is_number))
-        });
-        if is_vector {
+    fn of(name: &str, table: &Table) -> Self {
+        let values = table.sample(name, MAX_INSPECTED_ROWS);
+        let Some(first) = values.first() else { return Self::ignored("empty") };
+        if let Some(modality) = file_modality(&values) {
+            let folder = table.path.parent().unwrap_or(Path::new("."));
+            return match first.as_str() {
+                Some(file) if is_id_name(name) && !folder.join(file).is_file() => {
+                    Self::Ignored(format!("an identifier that looks like a file name; there is no file {file}"))
+                }
+                _ => Self::Modality(modality),
+            };
+        }
+        if is_vector(first) {
             return Self::Modality("vector");
         }
-        let cells: Vec<String> = rows.iter().filter_map(|r| cell_text(r.get(name)?)).collect();
-        Self::of_texts(name, &cells, rows.len())
+        let cells: Vec<String> = values.iter().filter_map(|v| mm_data::cell_text(v)).collect();
+        if cells.is_empty() {
+            let example: String = first.to_string().chars().take(60).collect();
+            return Self::Ignored(format!("neither text, numbers nor files of a known kind, for instance {example}"));
+        }
+        Self::of_texts(name, &cells, table)
     }
 
-    /// The kind of a column with these cells in `num_rows` rows.
-    fn of_texts(name: &str, cells: &[String], num_rows: usize) -> Self {
-        let name = name.to_lowercase();
-        if cells.is_empty() {
-            return Self::Ignored("empty");
-        }
-        if ["split", "fold"].contains(&name.as_str()) {
-            return Self::Ignored("names the split of a row");
-        }
-        for (modality, extensions) in mm_data::FILE_EXTENSIONS {
-            let has_extension = |cell: &&String| {
-                let extension = Path::new(cell).extension().and_then(|e| e.to_str()).unwrap_or("");
-                extensions.contains(&extension.to_ascii_lowercase().as_str())
-            };
-            if cells.iter().filter(has_extension).count() * 2 > cells.len() {
-                return Self::Modality(modality);
-            }
+    /// The kind of a column with these cells, a sample of its own.
+    fn of_texts(name: &str, cells: &[String], table: &Table) -> Self {
+        if ["split", "fold"].contains(&name.to_lowercase().as_str()) {
+            return Self::ignored("names the split of a row");
         }
         let distinct = cells.iter().collect::<BTreeSet<_>>().len();
         let count = cells.len();
-        if distinct == 1 && count == num_rows {
-            return Self::Ignored("the same in every row");
+        if distinct == 1 && table.rows.iter().all(|r| r.get(name).is_some_and(|v| !v.is_null())) {
+            return Self::ignored("the same in every row");
         }
-        let numbers: Vec<f64> = cells.iter().filter_map(|t| t.trim().parse().ok()).collect();
-        if numbers.len() * 20 >= count * 19 {
-            let is_integer = numbers.iter().all(|v| v.fract() == 0.0);
-            let is_id_name =
-                ["id", "index", "idx", "row", "unnamed: 0", ""].contains(&name.as_str()) || name.ends_with("_id");
-            if is_id_name && is_integer && distinct * 10 > count * 9 {
-                return Self::Ignored("a row number");
-            }
-            return Self::Number;
+        let finite: Vec<&str> = cells.iter().map(String::as_str).filter(|t| !is_missing_number(t)).collect();
+        if let Some(format) = NumberFormat::infer(finite.iter().copied()) {
+            return Self::of_numbers(name, format, &finite, distinct, table);
         }
         let words = cells.iter().map(|t| t.split_whitespace().count()).sum::<usize>() as f64 / count as f64;
         if words >= 3.0 || (distinct * 2 > count && words >= 1.5) {
@@ -153,9 +163,37 @@ impl ColumnKind {
         } else if distinct <= 100 && distinct * 3 <= count.max(30) {
             Self::Category
         } else if distinct * 10 > count * 9 && words < 1.5 {
-            Self::Ignored("a row name")
+            Self::ignored("a row name")
         } else {
             Self::Modality("text")
         }
     }
+
+    /// Numbers, unless they are those of the rows; `cells` are a sample with this many different ones.
+    fn of_numbers(name: &str, format: NumberFormat, cells: &[&str], distinct: usize, table: &Table) -> Self {
+        let is_integer = || cells.iter().filter_map(|t| format.parse(t)).all(|v| v.fract() == 0.0);
+        if format != NumberFormat::Plain || !is_integer() {
+            return Self::Number(format);
+        }
+        if is_index_name(name) {
+            return Self::ignored("the index of a pandas table; use it with --column tabular=…");
+        }
+        if is_id_name(name) && distinct * 10 > cells.len() * 9 {
+            return Self::ignored("an identifier");
+        }
+        let number = |cell: &Value| mm_data::cell_text(cell).and_then(|t| format.parse(&t));
+        // Where some repeat, they do not number the rows.
+        let is_distinct = distinct == cells.len();
+        if is_distinct && are_row_numbers(&table.rows.iter().filter_map(|r| number(r.get(name)?)).collect::<Vec<_>>()) {
+            return Self::ignored(
+                "a row number: different in every row, with few gaps; use it with --column tabular=…",
+            );
+        }
+        Self::Number(format)
+    }
+}
+
+/// Whether a cell is a list of numbers.
+fn is_vector(cell: &Value) -> bool {
+    cell.as_array().is_some_and(|items| items.len() > 1 && items.iter().all(Value::is_number))
 }

@@ -51,6 +51,7 @@ pub(super) fn fit_config(options: &FitOptions, table: &TableInfo<'_>) -> Result<
         "problem": options.problem,
         "data": {
             "manifest": table.path, "valid": table.validation,
+            "encoding": options.encoding, "missing_values": options.missing_values,
             "columns": {"modalities": modalities, "id": id},
             "split": {
                 "group": options.group_column, "test": options.test_fraction,

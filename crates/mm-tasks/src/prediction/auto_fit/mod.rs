@@ -6,12 +6,13 @@ mod config;
 mod deadline;
 mod members;
 mod options;
+mod row_numbers;
 
 pub use options::{FitOptions, FitResult, Preset};
 
 use super::{
-    Predictor,
-    dataset::{HEADER_ROWS, id_column},
+    Evaluation, Predictor,
+    dataset::id_column,
     predictor::{ENSEMBLE_FILE, member_dir},
     resolve::resolve_with_alternatives,
 };
@@ -21,7 +22,7 @@ use config::{TableInfo, fit_config};
 use deadline::time_limit;
 use members::{AutoFit, TrainedMembers, base_dir};
 use mm_core::{Device, Modality, Registry};
-use mm_data::{Manifest, Split, read_table};
+use mm_data::{Manifest, Split, Table};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -49,18 +50,12 @@ pub fn fit_table(
     let started = Instant::now();
     options.validate()?;
     let path = absolute(&options.data)?;
-    let table = read_table(&path, None)?;
-    let (rows, id_column) = (table.len(), id_column(&table));
+    let table = Table::read(&path, &options.table_options())?;
+    let (rows, id_column) = (table.rows.len(), id_column(&table));
     let has_tabular = registry.proposable_modalities().any(|m| m == "tabular");
     let InferredColumns { columns, log: lines } = infer_columns(&table, options, has_tabular)?;
     lines.into_iter().for_each(&mut *log);
     check_out(&options.out)?;
-    if let Some(group) = &options.group_column
-        && !table.iter().take(HEADER_ROWS).any(|r| r.contains_key(group))
-    {
-        let known = table.first().into_iter().flat_map(|r| r.keys()).map(String::as_str);
-        return Err(Error::unknown_column(&options.data, "group column", group, known));
-    }
     drop(table);
     let validation = options.validation_data.as_deref().map(absolute).transpose()?;
     let info =
@@ -118,13 +113,14 @@ impl AutoFit<'_> {
         let manifest = &data.manifest;
         let has_label = |row: &usize| manifest.rows[*row].cells.contains_key(&self.options.label_column);
         let rows: Vec<usize> = manifest.rows_in_split(split).into_iter().filter(has_label).collect();
-        let (metrics, ablations) = measure(&predictor, manifest, &rows)?;
+        let (evaluation, ablations) = measure(&predictor, manifest, &rows)?;
+        evaluation.notes().into_iter().for_each(&mut *log);
         Ok(FitResult {
             problem: predictor.target().problem,
             classes: predictor.target().classes.clone(),
             columns: columns.into_iter().map(|(modality, columns)| (modality, columns.join(" + "))).collect(),
             split,
-            metrics,
+            metrics: evaluation.metrics,
             ablations,
             train_rows,
             failed,
@@ -136,18 +132,22 @@ impl AutoFit<'_> {
 }
 
 /// Metrics on some rows, and those with each modality alone and without it.
-fn measure(predictor: &Predictor, manifest: &Manifest, rows: &[usize]) -> Result<(Metrics, BTreeMap<String, Metrics>)> {
+fn measure(
+    predictor: &Predictor,
+    manifest: &Manifest,
+    rows: &[usize],
+) -> Result<(Evaluation, BTreeMap<String, Metrics>)> {
     if rows.is_empty() {
         return Ok(Default::default());
     }
     let modalities = predictor.modalities();
     let evaluate = |exclude: &[Modality]| Ok::<_, Error>(predictor.evaluate(manifest, rows, exclude)?.metrics);
-    let metrics = evaluate(&[])?;
+    let evaluation = predictor.evaluate(manifest, rows, &[])?;
     let mut ablations = BTreeMap::new();
     for modality in modalities.iter().filter(|_| modalities.len() > 1) {
         let others: Vec<Modality> = modalities.iter().filter(|m| *m != modality).cloned().collect();
         ablations.insert(format!("{modality}_only"), evaluate(&others)?);
         ablations.insert(format!("without_{modality}"), evaluate(std::slice::from_ref(modality))?);
     }
-    Ok((metrics, ablations))
+    Ok((evaluation, ablations))
 }

@@ -1,7 +1,7 @@
 //! Options and result of [`fit_table`](super::fit_table).
 
 use crate::{Error, Result, metrics::Metrics, prediction::target::Problem};
-use mm_data::{FailedSample, Split};
+use mm_data::{FailedSample, Split, TableOptions};
 use std::{collections::BTreeMap, path::PathBuf};
 
 /// How many models are trained.
@@ -61,6 +61,10 @@ pub struct FitOptions {
     pub label_column: String,
     /// The columns of each modality; inferred when empty.
     pub columns: BTreeMap<String, Vec<String>>,
+    /// Encoding of the tables, a WHATWG label; UTF-8 when absent.
+    pub encoding: Option<String>,
+    /// Texts that stand for a missing value, besides the empty one; as pandas reads them when absent.
+    pub missing_values: Option<Vec<String>>,
     /// The type of problem.
     pub problem: Problem,
     /// A table for model selection and calibration; a fraction of the training table when absent.
@@ -83,6 +87,11 @@ pub struct FitOptions {
 }
 
 impl FitOptions {
+    /// How the tables are read.
+    pub(super) fn table_options(&self) -> TableOptions<'_> {
+        TableOptions { encoding: self.encoding.as_deref(), missing_values: self.missing_values.as_deref() }
+    }
+
     pub(super) fn validate(&self) -> Result<()> {
         if !(0.0..0.8).contains(&self.test_fraction) {
             return Err(Error::invalid("test_fraction", self.test_fraction, "a number in [0, 0.8)"));

@@ -134,12 +134,12 @@ impl Predictor {
         names.iter().map(find).collect()
     }
 
-    /// Another table, with columns as in training.
+    /// Another table, with the columns of the training table but those of the modalities in `exclude`.
     ///
     /// # Errors
-    /// When it cannot be read, or has none of the columns.
-    pub fn open_table(&self, path: &Path) -> Result<Manifest> {
-        self.first().open_table(path, Path::new("."))
+    /// When it cannot be read or lacks one of the columns.
+    pub fn open_table(&self, path: &Path, exclude: &[Modality]) -> Result<Manifest> {
+        self.first().open_table(path, Path::new("."), exclude)
     }
 
     /// The data set that it was trained on.

@@ -129,7 +129,7 @@ impl ErrorRow {
             _ => None,
         };
         let image = match row.values.get(&Modality::IMAGE).and_then(|values| values.first()) {
-            Some(Source::Path(path)) => html_thumbnail(path, &row.id),
+            Some(image @ (Source::Path(_) | Source::Bytes(_))) => html_thumbnail(image, &row.id),
             _ => String::new(),
         };
         let number = prediction.prediction.as_f64().map(|v| format!("{v:.3}"));

@@ -77,7 +77,8 @@ impl ReportData {
             let prediction: &RowPrediction = prediction;
             let index = *by_id.get(prediction.id.as_str())?;
             let row = &self.manifest.rows[index];
-            let label = row.cells.get(self.predictor.label_column()).map(String::as_str);
+            let target = self.predictor.target();
+            let label = row.cells.get(self.predictor.label_column()).map(|label| target.class_name(label));
             Some(PredictedRow { index, row, label, prediction })
         };
         self.predictions.iter().filter_map(row).collect()

@@ -1,6 +1,6 @@
 //! What type of problem a column of labels is.
 
-use super::{Problem, Target, parse_number, split_labels};
+use super::{Problem, Target, canonical, parse_number, split_labels};
 use crate::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,8 +32,7 @@ impl Target {
 
 impl<'a> LabelStats<'a> {
     fn new(column: &'a str, labels: &'a [(usize, &'a str)]) -> Result<Self> {
-        let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
-        labels.iter().for_each(|(_, l)| *counts.entry(l.trim()).or_default() += 1);
+        let counts = count_labels(labels.iter().map(|(_, l)| *l));
         let numeric = labels.iter().filter(|(_, l)| parse_number(l).is_some()).count();
         let stats = Self { column, labels, counts, numeric };
         let label = stats.counts.keys().next().copied().unwrap_or_default();
@@ -64,9 +63,9 @@ impl<'a> LabelStats<'a> {
         let (rows, distinct, numeric) = (self.labels.len(), self.counts.len(), self.numeric);
         let multiple = self.labels.iter().filter(|(_, l)| l.contains([';', '|'])).count();
         let integers = self.labels.iter().filter_map(|(_, l)| parse_number(l)).all(|v| v.fract() == 0.0);
-        if multiple * 10 > rows {
+        if multiple * 10 > rows && self.labels_recombine() {
             Ok((Problem::Multilabel, format!("{multiple} of {rows} rows have several labels")))
-        } else if numeric == rows && (!integers || distinct > 20.max(rows / 50)) {
+        } else if numeric == rows && (!integers || (distinct > 20.max(rows / 50) && !self.are_class_codes())) {
             Ok((Problem::Regression, format!("{distinct} different numbers")))
         } else if numeric * 2 > rows && numeric < rows && distinct > 20 {
             let advice = format!(
@@ -81,6 +80,29 @@ impl<'a> LabelStats<'a> {
         } else {
             Ok((Problem::Multiclass, format!("{distinct} different values")))
         }
+    }
+
+    /// Whether a part of a cell with several labels occurs in another cell as well; else `yes; sure` is a class name.
+    fn labels_recombine(&self) -> bool {
+        let mut cells: BTreeMap<&str, usize> = BTreeMap::new();
+        for cell in self.counts.keys() {
+            split_labels(cell).collect::<BTreeSet<_>>().into_iter().for_each(|l| *cells.entry(l).or_default() += 1);
+        }
+        cells.values().any(|count| *count > 1)
+    }
+
+    /// Whether whole numbers are codes of classes: from 0 or 1 on, nearly without gaps, each several times and none much
+    /// rarer than the others.
+    fn are_class_codes(&self) -> bool {
+        let values: Vec<f64> = self.counts.keys().filter_map(|c| parse_number(c)).collect();
+        let low = values.iter().copied().fold(f64::INFINITY, f64::min);
+        let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let (rows, distinct) = (self.labels.len() as f64, values.len() as f64);
+        let rarest = self.counts.values().min().copied().unwrap_or(0) as f64;
+        [0.0, 1.0].contains(&low)
+            && distinct >= 0.95 * (high - low + 1.0)
+            && distinct * 5.0 <= rows
+            && rarest * 4.0 * distinct >= rows
     }
 
     fn classes(&self, problem: Problem) -> Result<Vec<String>> {
@@ -106,4 +128,19 @@ impl<'a> LabelStats<'a> {
         }
         Ok(classes)
     }
+}
+
+/// How often each label occurs. Labels that are written in several ways (`1`, `1.0`) are one, under the name that is most
+/// frequent.
+pub(in super::super) fn count_labels<'a>(labels: impl Iterator<Item = &'a str>) -> BTreeMap<&'a str, usize> {
+    let mut written: BTreeMap<&str, usize> = BTreeMap::new();
+    labels.for_each(|l| *written.entry(l.trim()).or_default() += 1);
+    let mut groups: BTreeMap<&str, Vec<(&str, usize)>> = BTreeMap::new();
+    written.into_iter().for_each(|(name, count)| groups.entry(canonical(name)).or_default().push((name, count)));
+    let most_frequent = |group: Vec<(&'a str, usize)>| {
+        let total = group.iter().map(|(_, count)| count).sum();
+        // Of equally frequent names the first.
+        group.into_iter().rev().max_by_key(|(_, count)| *count).map(|(name, _)| (name, total))
+    };
+    groups.into_values().filter_map(most_frequent).collect()
 }

@@ -3,6 +3,8 @@
 mod infer;
 mod loss;
 
+pub(super) use infer::count_labels;
+
 use crate::{Error, Result};
 use mm_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -76,6 +78,27 @@ fn parse_number(text: &str) -> Option<f64> {
     text.trim().parse::<f64>().ok().filter(|v| v.is_finite())
 }
 
+/// What equal labels have in common, however they are written: `1` and `1.0` are one class, as are `True` and `true`;
+/// `01` is another than `1`.
+fn canonical(text: &str) -> &str {
+    let text = text.trim();
+    for flag in ["true", "false"] {
+        if text.eq_ignore_ascii_case(flag) {
+            return flag;
+        }
+    }
+    let is_digits = |t: &str| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit());
+    match text.split_once('.') {
+        Some((whole, fraction)) if is_digits(whole.strip_prefix('-').unwrap_or(whole)) && is_digits(fraction) => {
+            match fraction.trim_end_matches('0').len() {
+                0 => whole,
+                length => &text[..whole.len() + 1 + length],
+            }
+        }
+        _ => text,
+    }
+}
+
 /// The labels of a multilabel cell.
 fn split_labels(text: &str) -> impl Iterator<Item = &str> {
     text.split([';', '|']).map(str::trim).filter(|p| !p.is_empty())
@@ -99,13 +122,7 @@ impl Target {
     /// The label of a cell; `None` for an unknown class, or text that is no number in a regression.
     pub fn encode(&self, text: &str) -> Option<Label> {
         let text = text.trim();
-        let class = |t: &str| {
-            self.classes.iter().position(|c| c == t).or_else(|| {
-                // `1` and `1.0` are one class.
-                let value = parse_number(t)?;
-                self.classes.iter().position(|c| parse_number(c) == Some(value))
-            })
-        };
+        let class = |t: &str| self.class(t);
         match self.problem {
             Problem::Regression => parse_number(text).map(Label::Number),
             Problem::Multilabel => {
@@ -116,6 +133,28 @@ impl Target {
                 Some(Label::Labels(labels))
             }
             _ => class(text).map(Label::Class),
+        }
+    }
+
+    /// The index of a class or label.
+    fn class(&self, text: &str) -> Option<usize> {
+        let found = self.classes.iter().position(|c| c == text);
+        found.or_else(|| self.classes.iter().position(|c| canonical(c) == canonical(text)))
+    }
+
+    /// Whether a cell holds a class or label that training did not have, or no number in a regression.
+    pub(super) fn is_unknown(&self, text: &str) -> bool {
+        match self.problem {
+            Problem::Multilabel => split_labels(text).any(|label| self.class(label).is_none()),
+            _ => self.encode(text).is_none(),
+        }
+    }
+
+    /// The name of the class in a cell as the model has it, where it has it; else the text itself.
+    pub(super) fn class_name<'a>(&'a self, text: &'a str) -> &'a str {
+        match self.is_classes().then(|| self.encode(text)).flatten() {
+            Some(Label::Class(index)) => &self.classes[index],
+            _ => text,
         }
     }
 
@@ -200,8 +239,39 @@ mod tests {
         let binary = infer(Problem::Auto, &["0", "1", "1"]).unwrap();
         assert_eq!(binary.encode("1.0"), Some(Label::Class(1)));
         assert_eq!(binary.encode("7"), None);
+        assert!(binary.is_unknown("7") && !binary.is_unknown("1.0") && many.is_unknown("b;z"));
         assert_eq!("ordinal".parse::<Problem>().unwrap(), Problem::Ordinal);
         assert!("ordnal".parse::<Problem>().unwrap_err().to_string().contains("did you mean `ordinal`"));
+    }
+
+    #[test]
+    fn classes_keep_the_names_that_they_were_written_with() {
+        let names = |labels: &[&str]| infer(Problem::Auto, labels).unwrap().classes;
+        assert_eq!(names(&["01", "1", "01"]), ["01", "1"]);
+        assert_eq!(names(&["Yes", "yes", "no"]), ["Yes", "no", "yes"]);
+        assert_eq!(names(&["1.0", "1", "0", "1"]), ["0", "1"]);
+        assert_eq!(names(&["True", "False", "true", "True"]), ["False", "True"]);
+        let padded = infer(Problem::Auto, &["01", "1", "01"]).unwrap();
+        assert_eq!((padded.encode("1.0"), padded.encode("01")), (Some(Label::Class(1)), Some(Label::Class(0))));
+        assert_eq!((padded.class_name("1.0"), padded.class_name("7")), ("1", "7"));
+    }
+
+    #[test]
+    fn codes_of_classes_are_classes_and_other_whole_numbers_are_not() {
+        let labels = |values: Vec<usize>| values.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let problem = |labels: &[String]| {
+            infer(Problem::Auto, &labels.iter().map(String::as_str).collect::<Vec<_>>()).unwrap().problem
+        };
+        assert_eq!(problem(&labels((0..2000).map(|i| i % 100).collect())), Problem::Multiclass);
+        // Ages: not from 0 or 1 on; counts: mostly small.
+        assert_eq!(problem(&labels((0..2000).map(|i| 18 + i % 70).collect())), Problem::Regression);
+        assert_eq!(problem(&labels((0..2000).map(|i| (i % 64) * (i % 63) / 64).collect())), Problem::Regression);
+    }
+
+    #[test]
+    fn a_class_name_with_a_separator_is_no_set_of_labels() {
+        assert_eq!(infer(Problem::Auto, &["yes; sure", "no", "yes; sure"]).unwrap().classes, ["no", "yes; sure"]);
+        assert_eq!(infer(Problem::Auto, &["1;2", "2", "1;2"]).unwrap().problem, Problem::Multilabel);
     }
 
     #[test]

@@ -134,18 +134,21 @@ impl Representation {
         Ok(metrics)
     }
 
-    /// A linear probe trained on the codes of one modality and tested on those of the other; `None` where a training
-    /// row has no class.
+    /// A linear probe trained on the codes of one modality and tested on those of the other, on rows of a known class;
+    /// `None` where there are too few.
     fn cross_modal_probe(&self, pair: &Pair<'_>) -> Result<Option<Metric>> {
-        let labels: Vec<i64> = pair.train_rows.iter().map(|r| pair.data.train.labels[*r]).collect();
-        if self.classes.len() < 2 || labels.iter().any(|l| *l < 0) {
+        let (train, labels) = known_classes(pair.train_rows.iter().map(|r| pair.data.train.labels[*r]));
+        let (test, targets) = known_classes((0..pair.test_rows.len()).map(|n| pair.label(n)));
+        if self.classes.len() < 2 || labels.len() < 2 || targets.is_empty() {
             return Ok(None);
         }
-        let codes = self.encode(&pair.train.only(&[pair.from]))?.normalize()?;
-        let targets: Vec<i64> = (0..pair.test_rows.len()).map(|n| pair.label(n)).collect();
+        let train = Tensor::from_slice(&train)?.to_device(self.params.device())?;
+        let test = Tensor::from_slice(&test)?.to_device(self.params.device())?;
+        let codes = self.encode(&pair.train.only(&[pair.from]))?.normalize()?.index_select(0, &train)?;
         let [from, to] = self.both_codes(&pair.test, pair)?;
         let probe = |x: &Tensor| -> Result<f64> {
-            Ok(accuracy(&linear_probe(&codes, &labels, x, self.classes.len() as i64)?, &targets))
+            let x = x.index_select(0, &test)?;
+            Ok(accuracy(&linear_probe(&codes, &labels, &x, self.classes.len() as i64)?, &targets))
         };
         let metric = Metric::new("cross_modal_probe_accuracy", probe(&to)?).with_scope(pair.scope());
         Ok(Some(metric.with_baseline("same_modality", probe(&from)?)))
@@ -167,5 +170,18 @@ impl Representation {
             .with_scope(format!("{}_{}", pair.from, pair.to))
             .with_baseline("untrained", probe(untrained)?)
             .with_baseline("chance", 0.5))
+    }
+}
+
+/// The indices of the labels that are a class, and these classes.
+fn known_classes(labels: impl Iterator<Item = i64>) -> (Vec<i64>, Vec<i64>) {
+    labels.enumerate().filter(|(_, label)| *label >= 0).map(|(index, label)| (index as i64, label)).unzip()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn rows_without_a_known_class_are_left_out() {
+        assert_eq!(super::known_classes([2, -1, 0, -1].into_iter()), (vec![0, 2], vec![2, 0]));
     }
 }

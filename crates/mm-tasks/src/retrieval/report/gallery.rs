@@ -3,8 +3,9 @@
 use super::super::{EmbeddedSplit, Entry, Retrieval};
 use crate::{Result, report::html};
 use mm_core::{Modality, Source, Tensor, seed::Rng};
+use mm_data::source_name;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 /// A value as a page shows it.
 #[derive(Serialize)]
@@ -21,12 +22,16 @@ impl Shown {
         let text = |text: String| Self { text, image: None, language: None };
         match &entry.source {
             Source::Text(words) => text(words.clone()),
-            Source::Path(path) if entry.language.is_some() => {
-                let stem = || path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+            file @ (Source::Path(_) | Source::Bytes(_)) if entry.language.is_some() => {
+                let name = source_name(file);
+                let stem =
+                    || Path::new(&name).file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
                 let words = if entry.text.is_empty() { stem() } else { entry.text.clone() };
                 Self { language: entry.language.clone(), ..text(words) }
             }
-            Source::Path(path) => Self { image: Some(html::thumbnail(path, &entry.text)), ..text(String::new()) },
+            image @ (Source::Path(_) | Source::Bytes(_)) => {
+                Self { image: Some(html::thumbnail(image, &entry.text)), ..text(String::new()) }
+            }
             Source::Value(value) => text(value.to_string()),
         }
     }

@@ -1,0 +1,117 @@
+//! Raw values of samples.
+
+use crate::{Error, Result};
+use std::{
+    borrow::Cow,
+    fmt,
+    fs::File,
+    io::{Read, Seek, SeekFrom},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// One raw value of a sample.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Source {
+    /// Text itself.
+    Text(String),
+    /// A file to be read.
+    Path(PathBuf),
+    /// An encoded file (jpeg, wav, …) that is not a file of its own, such as an image inside a Parquet table.
+    Bytes(EncodedFile),
+    /// Any other value (numbers, lists, objects), for modalities of other crates.
+    Value(serde_json::Value),
+}
+
+/// An encoded file (jpeg, wav, …) that is not a file of its own: held in memory, or a part of a larger file from which
+/// it is read whenever it is needed. Copies share the bytes.
+///
+/// ```
+/// let file = mm_core::EncodedFile::in_memory("dot.png", vec![1, 2, 3]);
+/// assert_eq!((file.name(), file.len(), &*file.read()?), ("dot.png", 3, &[1u8, 2, 3][..]));
+/// # Ok::<(), mm_core::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct EncodedFile {
+    name: Arc<str>,
+    digest: [u8; 32],
+    length: usize,
+    data: Data,
+}
+
+#[derive(Clone)]
+enum Data {
+    Memory(Arc<[u8]>),
+    Part { file: Arc<Mutex<File>>, offset: u64 },
+}
+
+impl EncodedFile {
+    /// Bytes in memory. The name is used in messages; its extension helps decoders that need one.
+    pub fn in_memory(name: impl Into<Arc<str>>, bytes: impl Into<Arc<[u8]>>) -> Self {
+        let bytes = bytes.into();
+        let digest = *blake3::hash(&bytes).as_bytes();
+        Self { name: name.into(), digest, length: bytes.len(), data: Data::Memory(bytes) }
+    }
+
+    /// `length` bytes of `file` from `offset` on, whose blake3 hash is `digest`.
+    pub fn in_file(
+        name: impl Into<Arc<str>>,
+        file: Arc<Mutex<File>>,
+        offset: u64,
+        length: usize,
+        digest: [u8; 32],
+    ) -> Self {
+        Self { name: name.into(), digest, length, data: Data::Part { file, offset } }
+    }
+
+    /// The name for messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Number of bytes.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// The blake3 hash of the bytes.
+    pub fn digest(&self) -> &[u8; 32] {
+        &self.digest
+    }
+
+    /// The bytes.
+    ///
+    /// # Errors
+    /// When the larger file cannot be read.
+    pub fn read(&self) -> Result<Cow<'_, [u8]>> {
+        match &self.data {
+            Data::Memory(bytes) => Ok(Cow::Borrowed(bytes)),
+            Data::Part { file, offset } => {
+                let mut bytes = vec![0; self.length];
+                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+                let read = file.seek(SeekFrom::Start(*offset)).and_then(|_| file.read_exact(&mut bytes));
+                read.map_err(|e| Error::Sample(format!("{}: cannot be read: {e}", self.name)))?;
+                Ok(Cow::Owned(bytes))
+            }
+        }
+    }
+}
+
+impl PartialEq for EncodedFile {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest
+    }
+}
+
+impl fmt::Debug for EncodedFile {
+    /// Name, length and hash: different bytes are written differently.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digest: String = self.digest[..16].iter().map(|b| format!("{b:02x}")).collect();
+        write!(f, "EncodedFile({}, {} bytes, {digest})", self.name, self.length)
+    }
+}

@@ -1,0 +1,268 @@
+//! Which column of a table is what, where the config does not say: from column names and values.
+
+use super::{
+    schema::Columns,
+    table::{Table, blob_extension},
+};
+use crate::{
+    file_type::{modality_of_extension, modality_of_name},
+    notice,
+};
+use serde_json::Value;
+use std::{collections::BTreeMap, path::Path};
+
+/// Values of a column that are looked at, about.
+const MAX_INSPECTED: usize = 1000;
+
+/// Names that say what a column holds, the most telling first.
+const NAMES: [(&str, &[&str]); 4] = [
+    (
+        "image",
+        &[
+            "image",
+            "images",
+            "img",
+            "photo",
+            "photos",
+            "picture",
+            "pictures",
+            "pic",
+            "jpg",
+            "jpeg",
+            "png",
+            "image_path",
+            "image_file",
+            "img_path",
+            "file_name",
+            "filename",
+            "file_path",
+            "filepath",
+            "file",
+            "path",
+        ],
+    ),
+    (
+        "audio",
+        &[
+            "audio",
+            "audios",
+            "recording",
+            "speech",
+            "sound",
+            "voice",
+            "wav",
+            "mp3",
+            "flac",
+            "audio_path",
+            "audio_file",
+            "file_name",
+            "filename",
+            "file_path",
+            "filepath",
+            "file",
+            "path",
+        ],
+    ),
+    (
+        "video",
+        &[
+            "video",
+            "videos",
+            "clip",
+            "movie",
+            "mp4",
+            "video_path",
+            "video_file",
+            "file_name",
+            "filename",
+            "file_path",
+            "filepath",
+            "file",
+            "path",
+        ],
+    ),
+    (
+        "text",
+        &[
+            "text",
+            "caption",
+            "captions",
+            "sentence",
+            "question",
+            "description",
+            "prompt",
+            "content",
+            "body",
+            "review",
+            "comment",
+            "transcript",
+            "transcription",
+            "message",
+            "title",
+            "headline",
+            "txt",
+        ],
+    ),
+];
+
+/// The first names of a text column, which may hold single words.
+const TEXT_NAMES_OF_WORDS: usize = 5;
+
+/// How well the name of a column says that it holds a modality: lower is better. A name of [`NAMES`], then one with such
+/// a word in it (`main_image`), then any other.
+pub fn column_name_rank(modality: &str, column: &str) -> usize {
+    let (in_part, other) = (100, 200);
+    let Some((_, names)) = NAMES.iter().find(|(m, _)| *m == modality) else { return other };
+    let column = column.trim().to_lowercase();
+    if let Some(position) = names.iter().position(|n| *n == column) {
+        return position;
+    }
+    let mut words = column.split(|c: char| !c.is_alphanumeric());
+    if words.any(|w| names.contains(&w)) { in_part } else { other }
+}
+
+/// Whether the name of a column is that of an identifier or of an index (`id`, `user_id`, `Unnamed: 0`).
+pub fn is_id_name(column: &str) -> bool {
+    let name = column.trim().to_lowercase();
+    let known = [
+        "id",
+        "ids",
+        "key",
+        "__key__",
+        "uid",
+        "uuid",
+        "guid",
+        "idx",
+        "row",
+        "rowid",
+        "row_number",
+        "hash",
+        "md5",
+        "sha1",
+        "sha256",
+    ];
+    known.contains(&name.as_str()) || name.ends_with("_id") || column.ends_with("ID") || is_index_name(&name)
+}
+
+/// Whether the name of a column is one that pandas gives an index.
+pub fn is_index_name(column: &str) -> bool {
+    let name = column.trim().to_lowercase();
+    let is_numbered = |prefix: &str| {
+        name.strip_prefix(prefix)
+            .is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit() || b == b'_' || b == b'.'))
+    };
+    name.is_empty()
+        || ["index", "unnamed"].contains(&name.as_str())
+        || is_numbered("__index_level_")
+        || is_numbered("level_")
+        || is_numbered("unnamed: ")
+}
+
+/// Completes `given` from a table (its `modalities` only, where some are named): file extensions and the content of bytes identify image, audio and video columns; a
+/// column of words is text; `id`, `item` and `label` are found by name. Says which column was taken where there are
+/// several.
+pub(super) fn infer_columns(table: &Table, given: &Columns, modalities: Option<&[&str]>) -> Columns {
+    let mut columns = given.clone();
+    let has = |name: &str| table.has_column(name).then(|| name.to_owned());
+    columns.id = columns.id.or_else(|| has("id")).filter(|c| !c.is_empty());
+    columns.item = columns.item.or_else(|| has("item"));
+    columns.label = columns.label.or_else(|| has("label"));
+    if !columns.modalities.is_empty() {
+        return columns;
+    }
+    let mut candidates: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut ids: BTreeMap<&str, &str> = BTreeMap::new();
+    for name in &table.columns {
+        let stats = ColumnStats::of(table, name);
+        let is_role = [&columns.id, &columns.item, &columns.label].into_iter().flatten().any(|c| c == name);
+        match file_modality(&stats.cells) {
+            // An id that looks like a file name is none, unless there is such a file and nothing else.
+            Some(modality) if is_id_name(name) => {
+                if stats.texts.first().is_some_and(|f| folder(table).join(f).is_file()) {
+                    ids.entry(modality).or_insert(name);
+                }
+            }
+            Some(modality) => candidates.entry(modality).or_default().push(name),
+            None if !is_role && !is_id_name(name) && stats.is_text(name) => {
+                candidates.entry("text").or_default().push(name);
+            }
+            None => {}
+        }
+    }
+    for (modality, name) in ids {
+        candidates.entry(modality).or_insert_with(|| vec![name]);
+    }
+    candidates.retain(|modality, _| modalities.is_none_or(|wanted| wanted.contains(modality)));
+    for (modality, mut names) in candidates {
+        // Stable: equal ranks stay in the order of the file.
+        names.sort_by_key(|n| column_name_rank(modality, n));
+        columns.modalities.insert(modality.to_owned(), names[0].into());
+        if let [taken, others @ ..] = names.as_slice()
+            && !others.is_empty()
+        {
+            notice::once(format!(
+                "{}: {modality} is the column `{taken}`; `{}` may be as well: choose with --column {modality}=… \
+                 (data.columns.modalities in a config)",
+                table.path.display(),
+                others.join("`, `")
+            ));
+        }
+    }
+    columns
+}
+
+fn folder(table: &Table) -> &Path {
+    table.path.parent().unwrap_or(Path::new("."))
+}
+
+/// What the cells of one column look like.
+struct ColumnStats<'a> {
+    cells: Vec<&'a Value>,
+    /// The texts of their first values.
+    texts: Vec<&'a str>,
+}
+
+impl<'a> ColumnStats<'a> {
+    fn of(table: &'a Table, column: &'a str) -> Self {
+        let is_value =
+            |cell: &&Value| first_value(cell).is_some_and(|v| blob_extension(v).is_some() || text_of(v).is_some());
+        let cells: Vec<&Value> = table.sample(column, MAX_INSPECTED).into_iter().filter(is_value).collect();
+        let texts = cells.iter().filter_map(|c| text_of(first_value(c)?)).collect();
+        Self { cells, texts }
+    }
+
+    /// Whether the column is text: mostly several words, or a name of one.
+    fn is_text(&self, name: &str) -> bool {
+        let multi_word = self.texts.iter().filter(|t| t.trim().contains(char::is_whitespace)).count();
+        !self.texts.is_empty()
+            && (multi_word * 2 >= self.texts.len() || column_name_rank("text", name) < TEXT_NAMES_OF_WORDS)
+    }
+}
+
+/// The first value of a cell, which may hold a list.
+fn first_value(cell: &Value) -> Option<&Value> {
+    cell.as_array().map_or(Some(cell), |items| items.first())
+}
+
+/// The text of a value: itself, or what it is tagged as.
+fn text_of(value: &Value) -> Option<&str> {
+    let inner = ["file", "path", "text", "url"].iter().find_map(|k| value.get(*k)).unwrap_or(value);
+    inner.as_str().filter(|t| !t.trim().is_empty())
+}
+
+/// The modality of the file that a value holds or names.
+fn modality_of(value: &Value) -> Option<&'static str> {
+    match blob_extension(value) {
+        Some(extension) => modality_of_extension(extension),
+        None => modality_of_name(text_of(value)?),
+    }
+}
+
+/// The modality of the files that most of some cells name or hold; `None` where they do not.
+pub fn file_modality(cells: &[&Value]) -> Option<&'static str> {
+    let mut counts: BTreeMap<&'static str, usize> = BTreeMap::new();
+    let modalities = cells.iter().filter_map(|c| modality_of(first_value(c)?));
+    modalities.for_each(|m| *counts.entry(m).or_default() += 1);
+    let most = counts.into_iter().max_by_key(|(_, n)| *n)?;
+    (most.1 * 2 > cells.len()).then_some(most.0)
+}

@@ -1,0 +1,92 @@
+//! CSV and TSV, with the separator and the column names that the file has.
+
+use super::{RawTable, blobs::BlobWriter};
+use crate::{Error, Result, file_type::modality_of_name, notice};
+use serde_json::Value;
+use std::{collections::HashSet, path::Path};
+
+/// Rows from which the separator is found.
+const SNIFFED_ROWS: usize = 200;
+
+pub(super) fn read(path: &Path, text: &str, default: u8, blobs: &mut BlobWriter<'_>) -> Result<RawTable> {
+    let delimiter = find_delimiter(text, default);
+    if delimiter != default {
+        notice::once(format!("{}: columns are separated by {}", path.display(), name_of(delimiter)));
+    }
+    let mut reader = reader(text, delimiter);
+    let bad = |e: csv::Error| {
+        Error::file(path, format!("{e}; a field that holds the separator {} needs quotes", name_of(delimiter)))
+    };
+    let columns = column_names(path, reader.headers().map_err(bad)?);
+    let mut rows = Vec::new();
+    for (index, record) in reader.records().enumerate() {
+        let record = record.map_err(bad)?;
+        let mut row = super::Cells::new();
+        for (column, cell) in columns.iter().zip(record.iter()) {
+            let inline = blobs.add_inline(cell).map_err(|reason| Error::Row {
+                path: path.into(),
+                row: index + 1,
+                reason: format!("column `{column}`: {reason}"),
+            })?;
+            row.insert(column.clone(), inline.unwrap_or_else(|| Value::String(cell.to_owned())));
+        }
+        rows.push(row);
+    }
+    Ok(RawTable { columns, rows })
+}
+
+fn reader(text: &str, delimiter: u8) -> csv::Reader<&[u8]> {
+    csv::ReaderBuilder::new().delimiter(delimiter).from_reader(text.as_bytes())
+}
+
+fn name_of(delimiter: u8) -> String {
+    if delimiter == b'\t' { "a tab".into() } else { format!("`{}`", delimiter as char) }
+}
+
+/// The separator: `default` where it gives several columns and the same number in every row; else the one that does and
+/// gives the most columns; else `default`.
+fn find_delimiter(text: &str, default: u8) -> u8 {
+    let width = |delimiter: u8| -> Option<usize> {
+        let mut reader = reader(text, delimiter);
+        let width = reader.headers().ok()?.len();
+        (width > 1 && reader.records().take(SNIFFED_ROWS).all(|r| r.is_ok())).then_some(width)
+    };
+    if width(default).is_some() {
+        return default;
+    }
+    let others = [b',', b';', b'\t', b'|'].into_iter().filter(|d| *d != default);
+    others.filter_map(|d| Some((width(d)?, d))).max_by_key(|(width, _)| *width).map_or(default, |(_, d)| d)
+}
+
+/// The column names: without spaces around them; nameless ones and doubled ones as pandas names them (`Unnamed: 0`,
+/// `text.1`).
+fn column_names(path: &Path, header: &csv::StringRecord) -> Vec<String> {
+    let given: HashSet<&str> = header.iter().map(str::trim).collect();
+    let mut taken: HashSet<String> = HashSet::new();
+    let mut names = Vec::new();
+    for (index, name) in header.iter().map(str::trim).enumerate() {
+        let mut unique = if name.is_empty() { format!("Unnamed: {index}") } else { name.to_owned() };
+        let mut number = 0;
+        while taken.contains(&unique) || (number > 0 && given.contains(unique.as_str())) {
+            number += 1;
+            unique = format!("{name}.{number}");
+        }
+        if number > 0 {
+            let path = path.display();
+            notice::once(format!(
+                "{path}: the column name `{name}` occurs more than once; column {} is `{unique}`",
+                index + 1
+            ));
+        }
+        taken.insert(unique.clone());
+        names.push(unique);
+    }
+    let is_value = |name: &&String| modality_of_name(name).is_some();
+    if let Some(name) = names.iter().find(is_value) {
+        notice::once(format!(
+            "{}: the first line holds the column names, and `{name}` looks like a value; add a line of names if it has none",
+            path.display()
+        ));
+    }
+    names
+}

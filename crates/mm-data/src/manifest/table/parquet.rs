@@ -1,0 +1,73 @@
+//! Parquet tables.
+
+#[cfg(feature = "parquet")]
+pub(super) use enabled::read;
+
+#[cfg(not(feature = "parquet"))]
+pub(super) fn read(path: &std::path::Path, _: &mut super::BlobWriter<'_>) -> crate::Result<super::RawTable> {
+    Err(crate::Error::file(path, "this build does not read Parquet; build mm-data with its `parquet` feature"))
+}
+
+#[cfg(feature = "parquet")]
+mod enabled {
+    use super::super::{Cells, RawTable, blobs::BlobWriter};
+    use crate::{Error, Result, file_type::sniff};
+    use parquet::{
+        file::reader::{FileReader, SerializedFileReader},
+        record::{Field, Row},
+    };
+    use serde_json::Value;
+    use std::path::Path;
+
+    pub(in super::super) fn read(path: &Path, blobs: &mut BlobWriter<'_>) -> Result<RawTable> {
+        let bad = |e: parquet::errors::ParquetError| Error::file(path, format!("not a complete Parquet file: {e}"));
+        let file = std::fs::File::open(path).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
+        let reader = SerializedFileReader::new(file).map_err(bad)?;
+        let fields = reader.metadata().file_metadata().schema_descr().root_schema().get_fields();
+        let columns: Vec<String> = fields.iter().map(|f| f.name().to_owned()).collect();
+        if let Some(twice) = columns.iter().enumerate().find_map(|(n, c)| columns[..n].contains(c).then_some(c)) {
+            return Err(Error::file(path, format!("found two columns `{twice}`, expected different names")));
+        }
+        let rows = reader.get_row_iter(None).map_err(bad)?;
+        let rows = rows.map(|row| cells(&row.map_err(bad)?, blobs)).collect::<Result<_>>()?;
+        Ok(RawTable { columns, rows })
+    }
+
+    fn cells(row: &Row, blobs: &mut BlobWriter<'_>) -> Result<Cells> {
+        row.get_column_iter().map(|(name, field)| Ok((name.clone(), value(field, blobs)?))).collect()
+    }
+
+    /// A value as JSON; bytes become references to encoded files, texts without a type become texts.
+    fn value(field: &Field, blobs: &mut BlobWriter<'_>) -> Result<Value> {
+        Ok(match field {
+            Field::Bytes(bytes) => match std::str::from_utf8(bytes.data()) {
+                Ok(text) if sniff(bytes.data()).is_none() && !text.contains('\0') => Value::String(text.to_owned()),
+                _ => blobs.add(bytes.data(), None)?,
+            },
+            Field::Str(text) => {
+                let inline = blobs.add_inline(text).map_err(Error::Config)?;
+                inline.unwrap_or_else(|| Value::String(text.clone()))
+            }
+            Field::Group(row) => group(row, blobs)?,
+            Field::ListInternal(list) => {
+                Value::Array(list.elements().iter().map(|f| value(f, blobs)).collect::<Result<_>>()?)
+            }
+            other => other.to_json_value(),
+        })
+    }
+
+    /// A struct; that of Hugging Face's images and recordings, `{bytes, path}`, becomes a reference or a path.
+    fn group(row: &Row, blobs: &mut BlobWriter<'_>) -> Result<Value> {
+        let find = |name: &str| row.get_column_iter().find(|(n, _)| *n == name).map(|(_, f)| f);
+        let Some(bytes) = find("bytes") else { return Ok(Value::Object(cells(row, blobs)?)) };
+        let path = match find("path") {
+            Some(Field::Str(path)) => Some(path.as_str()),
+            _ => None,
+        };
+        Ok(match bytes {
+            Field::Bytes(bytes) => blobs.add(bytes.data(), path)?,
+            Field::Null => path.map_or(Value::Null, Value::from),
+            _ => Value::Object(cells(row, blobs)?),
+        })
+    }
+}

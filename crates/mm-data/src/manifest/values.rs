@@ -1,0 +1,93 @@
+//! The raw values of a row, from its cells.
+
+use super::{
+    schema::ColumnBinding,
+    table::{Blobs, Cells, cell_text},
+};
+use crate::file_type::FILE_EXTENSIONS;
+use mm_core::{Source, cells::is_missing};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// A raw value and its language, where the cell states one.
+pub(super) type TaggedSource = (Source, Option<String>);
+
+/// Reads the values of one row.
+pub(super) struct ValueReader<'a> {
+    pub(super) cells: &'a Cells,
+    /// Relative paths are resolved against it.
+    pub(super) folder: &'a Path,
+    /// The encoded files of the table.
+    pub(super) blobs: Option<&'a Blobs>,
+    /// The row in messages.
+    pub(super) row: usize,
+}
+
+impl ValueReader<'_> {
+    /// The values of a modality.
+    pub(super) fn read(&self, binding: &ColumnBinding, modality: &str) -> Vec<TaggedSource> {
+        match binding {
+            ColumnBinding::Single(column) => self.read_column(column, modality),
+            ColumnBinding::Multiple(columns) => self.read_joined(columns, modality),
+        }
+    }
+
+    /// The value that several columns form together.
+    fn read_joined(&self, columns: &[String], modality: &str) -> Vec<TaggedSource> {
+        let filled = |v: &&Value| !(v.is_null() || v.as_str().is_some_and(is_missing));
+        match modality {
+            "text" => {
+                let texts: Vec<String> =
+                    columns.iter().filter_map(|c| self.cells.get(c).filter(filled).and_then(cell_text)).collect();
+                if texts.is_empty() { Vec::new() } else { vec![(Source::Text(texts.join("\n")), None)] }
+            }
+            "image" | "audio" | "video" => columns.iter().flat_map(|c| self.read_column(c, modality)).collect(),
+            _ => {
+                let present =
+                    columns.iter().filter_map(|c| Some((c.clone(), self.cells.get(c).filter(filled)?.clone())));
+                let object: Cells = present.collect();
+                if object.is_empty() { Vec::new() } else { vec![(Source::Value(Value::Object(object)), None)] }
+            }
+        }
+    }
+
+    /// The values of a cell: a list holds several.
+    fn read_column(&self, column: &str, modality: &str) -> Vec<TaggedSource> {
+        let is_file = FILE_EXTENSIONS.iter().any(|(m, _)| *m == modality);
+        match self.cells.get(column) {
+            None => Vec::new(),
+            Some(Value::Array(items)) if is_file || modality == "text" => {
+                items.iter().filter_map(|item| self.read_one(item, column, modality, is_file)).collect()
+            }
+            Some(value) => self.read_one(value, column, modality, is_file).into_iter().collect(),
+        }
+    }
+
+    /// One value; `{"file" or "path" or "text": …, "language": …}` states its language. What is no value of the modality
+    /// is kept, so that reading it fails and is reported.
+    fn read_one(&self, value: &Value, column: &str, modality: &str, is_file: bool) -> Option<TaggedSource> {
+        let place = || format!("row {}, {column}", self.row);
+        if let Some(file) = self.blobs.and_then(|b| b.get(value, place)) {
+            return Some((Source::Bytes(file), None));
+        }
+        let inner = value.as_object().and_then(|o| ["file", "path", "text", "url"].iter().find_map(|k| o.get(*k)));
+        let language = inner.and_then(|_| value.get("language")).and_then(Value::as_str).map(ToOwned::to_owned);
+        let source = match inner.unwrap_or(value) {
+            Value::Null => return None,
+            Value::String(text) if text.trim().is_empty() => return None,
+            Value::String(text) if is_file => Source::Path(path_of(text, self.folder)),
+            inner if modality == "text" => cell_text(inner).map_or_else(|| Source::Value(inner.clone()), Source::Text),
+            inner => Source::Value(inner.clone()),
+        };
+        Some((source, language))
+    }
+}
+
+/// The path that a cell names. A URL of another scheme than `file` is kept as it is; reading it fails with the reason.
+fn path_of(text: &str, folder: &Path) -> PathBuf {
+    match text.trim().split_once("://") {
+        Some(("file", path)) => PathBuf::from(path.strip_prefix("localhost").unwrap_or(path)),
+        Some(_) => PathBuf::from(text.trim()),
+        None => folder.join(text),
+    }
+}

@@ -1,0 +1,83 @@
+//! Raw values that are files, wherever their bytes are: on disk or inside a table.
+
+use crate::{
+    Error, Result,
+    decode::{Audio, ImageLimits, decode_audio, decode_image, decode_image_bytes},
+    file_type::sniff,
+};
+use image::RgbImage;
+use mm_core::Source;
+use std::{io::Write, path::Path};
+
+/// A raw value in messages: the path of a file, the name of one inside a table, else the value itself.
+pub fn source_name(source: &Source) -> String {
+    match source {
+        Source::Text(text) => text.clone(),
+        Source::Path(path) => path.display().to_string(),
+        Source::Bytes(file) => file.name().to_owned(),
+        Source::Value(value) => value.to_string(),
+    }
+}
+
+/// Decodes an image, from a path or from bytes.
+///
+/// # Errors
+/// As [`decode_image`](crate::decode::decode_image); also when the value is no file.
+pub fn decode_image_source(source: &Source, limits: &ImageLimits) -> Result<RgbImage> {
+    match source {
+        Source::Bytes(file) => decode_image_bytes(&file.read()?, limits).map_err(|e| Error::file(file.name(), e)),
+        other => decode_image(path_of(other, "an image")?, limits),
+    }
+}
+
+/// Decodes an audio file, or the audio track of a video, from a path or from bytes.
+///
+/// # Errors
+/// As [`decode_audio`](crate::decode::decode_audio); also when the value is no file.
+pub fn decode_audio_source(source: &Source, sample_rate: Option<u32>) -> Result<Audio> {
+    with_path(source, "an audio file", |path| decode_audio(path, sample_rate))
+}
+
+/// Calls `read` with the path of a file; bytes are written into a temporary file for it. `what` names the expected file
+/// in the error ("a video").
+///
+/// # Errors
+/// When the value is no file, and what `read` returns.
+pub fn with_path<T>(source: &Source, what: &str, read: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+    let Source::Bytes(file) = source else { return read(path_of(source, what)?) };
+    let failed = |e: std::io::Error| Error::file(file.name(), format!("no temporary file for its bytes: {e}"));
+    let bytes = file.read()?;
+    let extension = sniff(&bytes).map(|e| format!(".{e}"));
+    let of_name = Path::new(file.name()).extension().and_then(|e| e.to_str()).map(|e| format!(".{e}"));
+    let suffix = extension.or(of_name).unwrap_or_default();
+    let mut copy = tempfile::Builder::new().suffix(&suffix).tempfile().map_err(failed)?;
+    copy.write_all(&bytes).map_err(failed)?;
+    read(copy.path()).map_err(|error| match error {
+        // The temporary path says nothing to the user.
+        Error::File { path, reason } if path == copy.path() => Error::file(file.name(), reason),
+        other => other,
+    })
+}
+
+/// The path of a value that must be a file on disk.
+fn path_of<'a>(source: &'a Source, what: &str) -> Result<&'a Path> {
+    let sample = |reason: String| Error::Core(mm_core::Error::Sample(reason));
+    match source {
+        Source::Path(path) => match path.to_str().and_then(|p| p.split_once("://")) {
+            Some((scheme, _)) if !path.exists() => Err(sample(format!(
+                "{}: found a URL ({scheme}), expected a file; mm fetches nothing: download it and name the file",
+                path.display()
+            ))),
+            _ => Ok(path),
+        },
+        Source::Text(text) => {
+            let start: String = text.chars().take(80).collect();
+            Err(sample(format!("found the text {start:?}, expected the path of {what}")))
+        }
+        Source::Value(value) => {
+            let start: String = value.to_string().chars().take(80).collect();
+            Err(sample(format!("found {start}, expected the path of {what}")))
+        }
+        Source::Bytes(file) => Err(sample(format!("{}: found bytes, expected the path of {what}", file.name()))),
+    }
+}
