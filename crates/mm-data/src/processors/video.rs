@@ -1,7 +1,7 @@
 //! Video files → frames.
 
 use super::{ImageProcessorConfig, require_path};
-use crate::decode::{frame_count, sample_frames};
+use crate::decode::{sample_frames, sample_frames_without_repeats};
 use mm_core::{ProcessContext, Processor, Result, Source, Tensor};
 
 /// Video file → `[frames, 3, height, width]` float32, frames at equal distances over the whole video.
@@ -28,8 +28,8 @@ impl VideoProcessor {
 impl Processor for VideoProcessor {
     fn process(&self, source: &Source, _context: &mut ProcessContext) -> Result<Tensor> {
         let path = require_path(source, "a video")?;
-        let count = if self.without_repeats { self.num_frames.min(frame_count(path)?) } else { self.num_frames };
-        let frames = sample_frames(path, count, &self.config.limits)?;
+        let sample = if self.without_repeats { sample_frames_without_repeats } else { sample_frames };
+        let frames = sample(path, self.num_frames, &self.config.limits)?;
         let frames: Vec<Tensor> =
             frames.iter().map(|f| self.config.transform.apply(f)).collect::<crate::Result<_>>()?;
         Tensor::stack(&frames.iter().collect::<Vec<_>>(), 0)
