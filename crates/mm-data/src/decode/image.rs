@@ -45,18 +45,29 @@ impl Default for ImageLimits {
 /// When the file cannot be read or decoded, its format is not supported, or it has more pixels than `limits` allow.
 pub fn decode_image(path: &Path, limits: &ImageLimits) -> Result<RgbImage> {
     let bytes = std::fs::read(path).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
-    decode_image_bytes(&bytes, limits).map_err(|e| Error::file(path, e))
+    let mut notes = Vec::new();
+    let image = decode_noting(&bytes, limits, &mut notes).map_err(|e| Error::file(path, e))?;
+    notes.iter().for_each(|note| tracing::warn!("{}: {note}", path.display()));
+    Ok(image)
 }
 
 /// Decodes an image in memory, as [`decode_image`] does; error messages name no file.
 pub fn decode_image_bytes(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, String> {
+    let mut notes = Vec::new();
+    let image = decode_noting(bytes, limits, &mut notes)?;
+    notes.iter().for_each(|note| tracing::warn!("an svg in memory: {note}"));
+    Ok(image)
+}
+
+/// Decodes an image and notes what is left out of it.
+fn decode_noting(bytes: &[u8], limits: &ImageLimits, notes: &mut Vec<String>) -> Result<RgbImage, String> {
     if bytes.is_empty() {
         return Err("the file is empty".into());
     }
     let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
     let Some(format) = reader.format() else {
         return if svg::looks_like_svg(bytes) {
-            svg::decode(bytes, limits)
+            svg::decode(bytes, limits, notes)
         } else {
             Err("not an image of a supported format (jpeg, png, webp, gif, bmp, tiff, svg)".into())
         };
