@@ -121,6 +121,8 @@ impl Walk {
                 4.0 + (columns * rows).min(layer)
             }
             Kind::ConvolveMatrix(convolve) => 4.0 + f64::from(convolve.matrix().columns() * convolve.matrix().rows()),
+            Kind::GaussianBlur(blur) => blur_operations(blur.std_dev_x().get() * x, blur.std_dev_y().get() * y)?,
+            Kind::DropShadow(shadow) => blur_operations(shadow.std_dev_x().get() * x, shadow.std_dev_y().get() * y)?,
             Kind::Image(image) => return Ok((4.0, self.shared(image.root())?)),
             _ => 20.0,
         };
@@ -178,6 +180,14 @@ impl Walk {
         let content = content?;
         Ok(Cost { work: content.work + 2.0 * tile, layers: content.layers + tile })
     }
+}
+
+/// Operations for each pixel of a blur, whose time does not depend on its width.
+fn blur_operations(x: f32, y: f32) -> Result<f64, String> {
+    if x.max(y) > 1e6 {
+        return Err(format!("found an svg with a blur of {:.0e} pixels, expected at most 1e6", x.max(y)));
+    }
+    Ok(20.0)
 }
 
 /// The number of dashes of a path.

@@ -63,8 +63,8 @@ fn any_depth_is_drawn_or_refused() {
     refused(&nested(20_000, "text"), "nested more than 512 deep");
     // Elements that are not closed, and `>` in values.
     refused(&"<g a='>'>".repeat(20_000), "nested more than 512 deep");
-    let chain: String = (1..6000).map(|i| format!("<g id='a{i}'><use href='#a{}'/></g>", i - 1)).collect();
-    refused(&format!("<g id='a0'/>{chain}<use href='#a5999'/>"), "in a row");
+    let chain: String = (1..6000).rev().map(|i| format!("<g id='a{i}'><use href='#a{}'/></g>", i - 1)).collect();
+    refused(&format!("{chain}<g id='a0'/>"), "in a row");
 }
 
 #[test]
@@ -117,6 +117,7 @@ fn work_and_memory_are_bounded() {
         format!("<filter id='f' x='0' y='0' width='1' height='1'>{content}</filter><rect filter='url(#f)' width='100' height='100'/>")
     };
     draw(&filter("<feGaussianBlur stdDeviation='100000'/>")).unwrap();
+    refused(&filter("<feGaussianBlur stdDeviation='1e9'/>"), "a blur of");
     refused(&filter("<feTurbulence baseFrequency='0.1' numOctaves='100000000'/>"), "pixels of work");
     refused(&filter(&"<feMorphology radius='50'/>".repeat(100)), "pixels of work");
     let layers = |count: usize| format!("{}<rect width='100' height='100'/>{}", "<g opacity='0.9'>".repeat(count), "</g>".repeat(count));
@@ -124,8 +125,8 @@ fn work_and_memory_are_bounded() {
     let wide = ImageLimits { svg_width: 5000, ..ImageLimits::default() };
     let text = format!("{HEAD}{}</svg>", layers(300));
     assert!(decode_image_bytes(text.as_bytes(), &wide).unwrap_err().contains("expected at most"));
-    let tile = "<pattern id='p' width='1e6' height='1e6' patternUnits='userSpaceOnUse'/><rect width='9' height='9' fill='url(#p)'/>";
-    assert!(draw(tile).is_ok_and(|(image, _)| *image.get_pixel(50, 50) == WHITE) || draw(tile).is_err());
+    let pattern = "<pattern id='p' width='1e6' height='1e6' patternUnits='userSpaceOnUse'><rect width='1' height='1'/></pattern>";
+    refused(&format!("{pattern}<rect width='9' height='9' fill='url(#p)'/>"), "pixels of work");
     let thin = "<svg xmlns='http://www.w3.org/2000/svg' width='1' height='10000000'/>";
     assert!(decode_image_bytes(thin.as_bytes(), &limits()).unwrap_err().contains("pixels"));
 }
@@ -140,7 +141,8 @@ fn nothing_outside_is_read_and_what_is_left_out_is_noted() {
     assert!(notes.len() == 1 && notes[0].contains("red.png"), "{notes:?}");
     let bytes: String = std::fs::read(&path).unwrap().iter().map(|b| format!("%{b:02x}")).collect();
     let (image, notes) = draw(&format!("<image width='100' height='100' href='data:image/png,{bytes}'/>")).unwrap();
-    assert_eq!((*image.get_pixel(50, 50), notes), (RED, vec![]));
+    let Rgb([r, g, b]) = *image.get_pixel(50, 50);
+    assert!(r > 250 && g < 5 && b < 5 && notes.is_empty(), "{notes:?}");
     // A drawing inside a drawing has the same bounds.
     let inner = format!("<svg xmlns='http://www.w3.org/2000/svg'>{}</svg>", "<g>".repeat(900)).replace('<', "%3c").replace('#', "%23");
     let (_, notes) = draw(&format!("<image width='100' height='100' href=\"data:image/svg+xml,{inner}\"/>")).unwrap();

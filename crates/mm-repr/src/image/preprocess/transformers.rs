@@ -59,7 +59,9 @@ pub fn preprocessing(b: &ModelBuilder<'_>) -> Result<ImageProcessorConfig> {
         let file = b.json(name)?;
         let config = part.map_or(&file, |part| &file[part]);
         if !config.is_null() {
-            return PreprocessorConfig::new(config).parse().map_err(|e| Error::folder(b.folder.join(name), e));
+            let transform = PreprocessorConfig::new(config).parse();
+            let transform = transform.map_err(|e| Error::folder(b.folder.join(name), e))?;
+            return Ok(processor_config(b, transform));
         }
     }
     Err(Error::folder(
@@ -88,7 +90,7 @@ impl<'a> PreprocessorConfig<'a> {
         Self { json, class, defaults: defaults(class) }
     }
 
-    fn parse(&self) -> Result<ImageProcessorConfig, String> {
+    fn parse(&self) -> Result<ImageTransform, String> {
         let (resize, crop) = self.geometry()?;
         let (mean, std) = self.normalization()?;
         let code = self.json["resample"].as_u64().unwrap_or(self.defaults.resample);
@@ -97,9 +99,7 @@ impl<'a> PreprocessorConfig<'a> {
         })?;
         // transformers' classes round the crop's offset down; a file without a class follows torchvision.
         let floor_crop_offset = !self.class.is_empty();
-        let transform =
-            ImageTransform { resize, interpolation, pillow_exact: true, crop, floor_crop_offset, mean, std };
-        Ok(processor_config(transform))
+        Ok(ImageTransform { resize, interpolation, pillow_exact: true, crop, floor_crop_offset, mean, std })
     }
 
     fn flag(&self, key: &str, default: bool) -> bool {
