@@ -15,6 +15,7 @@ mod manifest;
 mod npy;
 mod processors;
 pub mod transform;
+mod truncation;
 
 pub use cache::{CacheKey, CachedProcessor, TensorCache};
 pub use dataset::{Dataset, InMemoryDataset};
@@ -31,3 +32,4 @@ pub use npy::{npy_header, read_npy, read_npy_rows, write_npy};
 pub use processors::{
     AudioProcessor, AudioProcessorConfig, ImageProcessor, ImageProcessorConfig, VideoProcessor, require_path,
 };
+pub use truncation::note_truncated;

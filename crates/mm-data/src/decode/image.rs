@@ -7,6 +7,9 @@ use crate::{Error, Result};
 use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
 use std::{io::Cursor, path::Path};
 
+/// What the decoders of this build are, for the keys of cached samples: others give other pixels.
+pub(crate) const IMAGE_DECODERS: &str = if cfg!(feature = "libjpeg") { "libjpeg" } else { "jpeg by image" };
+
 /// What becomes of transparent pixels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]

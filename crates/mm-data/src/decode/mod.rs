@@ -9,6 +9,7 @@ mod svg;
 mod text;
 mod video;
 
+pub(crate) use self::image::IMAGE_DECODERS;
 pub use self::image::{ImageLimits, Transparency, decode_image, decode_image_bytes};
 pub use audio::{Audio, decode_audio, decode_audio_bytes, decode_audio_track, write_wav};
 pub use ffmpeg::{ffmpeg, ffmpeg_version};

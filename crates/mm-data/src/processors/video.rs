@@ -41,6 +41,6 @@ impl Processor for VideoProcessor {
 
     fn fingerprint(&self) -> String {
         let repeats = if self.without_repeats { " without repeats" } else { "" };
-        format!("video {}{repeats} {:?}", self.num_frames, self.config)
+        format!("video {}{repeats} {:?} presented", self.num_frames, self.config)
     }
 }
