@@ -25,8 +25,9 @@ pub(super) fn decode(bytes: Vec<u8>, extension: Option<&str>) -> Result<Audio, S
         return parts.join();
     }
     if bytes.starts_with(b"OggS") {
-        ogg::check(&bytes)?;
-        decode_into(bytes, Some("ogg"), &mut parts)?;
+        for file in ogg::files(&bytes)? {
+            decode_into(bytes[file].to_vec(), Some("ogg"), &mut parts)?;
+        }
         return parts.join();
     }
     if bytes.get(4..8) == Some(b"ftyp") {

@@ -57,10 +57,12 @@ impl AudioTrack {
         if self.edits.is_empty() {
             return Ok(audio);
         }
+        // The last packet is padded beyond the length of the track, and lengths in a coarse scale are rounded up.
+        let track_end = if expected > 0 { found.min(expected) } else { found };
         let mut samples = Vec::with_capacity(found);
         for (start, length) in &self.edits {
-            let start = to_samples(*start).min(found);
-            let end = length.map_or(found, |length| start.saturating_add(to_samples(length)).min(found));
+            let start = to_samples(*start).min(track_end);
+            let end = length.map_or(track_end, |length| start.saturating_add(to_samples(length)).min(track_end));
             samples.extend_from_slice(&audio.samples[start..end]);
         }
         Ok(Audio { samples, sample_rate: audio.sample_rate })

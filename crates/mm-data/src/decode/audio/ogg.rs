@@ -1,11 +1,16 @@
 //! The pages of an Ogg file. Readers skip damaged pages and stop at the end of the file; here both are errors.
 
-/// Checks that the pages follow each other without gaps, are whole, and have the right checksums.
-pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
+use std::ops::Range;
+
+/// Where each of the joined files is. Each starts with pages that are marked as the first of a stream.
+///
+/// # Errors
+/// When pages do not follow each other without gaps, are not whole, or have wrong checksums.
+pub(super) fn files(bytes: &[u8]) -> Result<Vec<Range<usize>>, String> {
     let table: [u32; 256] = std::array::from_fn(|i| {
         (0..8).fold((i as u32) << 24, |crc, _| crc << 1 ^ if crc >> 31 == 1 { 0x04c1_1db7 } else { 0 })
     });
-    let mut at = 0;
+    let (mut at, mut starts, mut was_first) = (0, Vec::new(), false);
     while at < bytes.len() {
         let page = &bytes[at..];
         if !page.starts_with(b"OggS") {
@@ -13,7 +18,7 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
             return match page.windows(4).position(|w| w == b"OggS") {
                 Some(length) => Err(format!("damaged ogg: found {length} bytes at {at} that are no page, expected one")),
                 None if at + 4 > bytes.len() || b"OggS".starts_with(page) => Err(cut()),
-                None => Ok(()),
+                None => Ok(ranges(&starts, at)),
             };
         }
         let length = page_length(page).ok_or_else(cut)?;
@@ -26,9 +31,19 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
         if crc != checksum {
             return Err(format!("damaged ogg: the page at byte {at} has another checksum than its content"));
         }
+        let is_first = page[5] & 2 != 0;
+        if is_first && !was_first {
+            starts.push(at);
+        }
+        was_first = is_first;
         at += length;
     }
-    Ok(())
+    Ok(ranges(&starts, at))
+}
+
+fn ranges(starts: &[usize], end: usize) -> Vec<Range<usize>> {
+    let ends = starts.iter().skip(1).copied().chain([end]);
+    starts.iter().copied().zip(ends).map(|(start, end)| start..end).collect()
 }
 
 fn cut() -> String {

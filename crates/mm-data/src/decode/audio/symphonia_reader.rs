@@ -16,22 +16,18 @@ pub(super) struct Decoded {
     pub expected: Option<u64>,
 }
 
-/// Decodes all audio of the first audio track, and of those that are chained to it (joined Ogg files).
+/// Decodes all audio of the first audio track.
 ///
 /// # Errors
 /// When a packet cannot be decoded.
 pub(super) fn decode_into(bytes: Vec<u8>, extension: Option<&str>, parts: &mut Parts) -> Result<Decoded, String> {
     let mut format = open(bytes, extension)?;
-    let (mut id, mut decoder, expected) = audio_track(format.as_ref())?;
+    let (id, mut decoder, expected) = audio_track(format.as_ref())?;
     let (mut failed, mut count) = (None, 0usize);
     loop {
         let packet = match format.next_packet() {
             Ok(packet) => packet,
             Err(Error::IoError(e)) if e.kind() == std::io::ErrorKind::UnexpectedEof => break,
-            Err(Error::ResetRequired) => {
-                (id, decoder, _) = audio_track(format.as_ref())?;
-                continue;
-            }
             Err(error) => return Err(format!("damaged audio: {error}")),
         };
         if packet.track_id() != id {
