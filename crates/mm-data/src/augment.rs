@@ -104,13 +104,13 @@ fn warp(values: &[f32], n_mels: usize, speed: f64, pitch: f64) -> Vec<f32> {
 }
 
 /// A random crop with an area of `scale` (from, to) of the image's and an aspect ratio between 3:4 and 4:3, resized to
-/// a square of `size` pixels; the whole image, resized, where ten attempts find no crop that fits.
+/// `size` (height, width); the whole image, resized, where ten attempts find no crop that fits.
 ///
 /// [*Going Deeper with Convolutions*](https://arxiv.org/abs/1409.4842) (Szegedy et al., 2015); torchvision's
 /// `RandomResizedCrop`.
 pub fn random_resized_crop(
     image: &RgbImage,
-    size: u32,
+    (out_height, out_width): (u32, u32),
     scale: (f64, f64),
     interpolation: Interpolation,
     rng: &mut Rng,
@@ -124,10 +124,10 @@ pub fn random_resized_crop(
             let x = rng.below((image.width() - width + 1) as usize) as u32;
             let y = rng.below((image.height() - height + 1) as usize) as u32;
             let crop = imageops::crop_imm(image, x, y, width, height).to_image();
-            return resize(&crop, size, size, interpolation);
+            return resize(&crop, out_height, out_width, interpolation);
         }
     }
-    resize(image, size, size, interpolation)
+    resize(image, out_height, out_width, interpolation)
 }
 
 /// The image flipped horizontally with probability one half.
@@ -161,15 +161,51 @@ pub fn cutmix(values: &Tensor, alpha: f64, rng: &mut Rng) -> Result<(Tensor, Vec
     Ok((mixed, permutation, 1.0 - (h * w) as f64 / (height * width).max(1) as f64))
 }
 
-/// A sample of Beta(alpha, alpha), by Jöhnk's method; 1 when `alpha` is 0.
+/// A sample of Beta(alpha, alpha); 1 when `alpha` is not above 0.
+///
+/// By Jöhnk's method up to 1, whose attempts succeed more rarely the larger `alpha` is, and from two gamma variables
+/// above.
 pub fn sample_beta(alpha: f64, rng: &mut Rng) -> f64 {
-    if alpha <= 0.0 {
+    if alpha.is_nan() || alpha <= 0.0 {
         return 1.0;
     }
+    if alpha > 1.0 {
+        let (x, y) = (sample_gamma(alpha, rng), sample_gamma(alpha, rng));
+        return x / (x + y);
+    }
     loop {
-        let (x, y) = (rng.uniform().powf(1.0 / alpha), rng.uniform().powf(1.0 / alpha));
-        if x + y > 0.0 && x + y <= 1.0 {
+        let (u, v) = (rng.uniform(), rng.uniform());
+        let (x, y) = (u.powf(1.0 / alpha), v.powf(1.0 / alpha));
+        if x + y > 1.0 {
+            continue;
+        }
+        if x + y > 0.0 {
             return x / (x + y);
+        }
+        // Both powers of a small `alpha` are zero: their logarithms are not.
+        let (log_x, log_y) = (u.ln() / alpha, v.ln() / alpha);
+        if log_x.is_finite() || log_y.is_finite() {
+            let max = log_x.max(log_y);
+            return (log_x - max - ((log_x - max).exp() + (log_y - max).exp()).ln()).exp();
+        }
+    }
+}
+
+/// A sample of Gamma(shape, 1) for a shape of at least 1.
+///
+/// [*A Simple Method for Generating Gamma Variables*](https://dl.acm.org/doi/10.1145/358407.358414) (Marsaglia and Tsang,
+/// 2000).
+fn sample_gamma(shape: f64, rng: &mut Rng) -> f64 {
+    // Larger shapes differ from their mean by less than a float can say.
+    let d = shape.min(1e15) - 1.0 / 3.0;
+    let c = 1.0 / (9.0 * d).sqrt();
+    loop {
+        // A normal variable by the Box–Muller method.
+        let radius = (-2.0 * (1.0 - rng.uniform()).ln()).sqrt();
+        let x = radius * (std::f64::consts::TAU * rng.uniform()).cos();
+        let v = (1.0 + c * x).powi(3);
+        if v > 0.0 && (1.0 - rng.uniform()).ln() < 0.5 * x * x + d * (1.0 - v + v.ln()) {
+            return d * v;
         }
     }
 }
@@ -185,10 +221,10 @@ mod tests {
         for seed in 0..40 {
             let crop = |seed| {
                 let rng = &mut Rng::new(&[seed]);
-                random_resized_crop(&image, 12, (0.2, 1.0), Interpolation::Bilinear, rng).unwrap()
+                random_resized_crop(&image, (12, 9), (0.2, 1.0), Interpolation::Bilinear, rng).unwrap()
             };
             assert_eq!(crop(seed), crop(seed));
-            assert_eq!(crop(seed).dimensions(), (12, 12));
+            assert_eq!(crop(seed).dimensions(), (9, 12));
         }
         let mut values: Vec<f32> = (0..200).map(|v| v as f32).collect();
         let spec = SpecAugment {
@@ -204,6 +240,25 @@ mod tests {
         assert_eq!(warp(&[1.0, 10.0, 3.0, 30.0], 2, 1.0, 0.0), [1.0, 10.0, 3.0, 30.0]);
         assert_eq!(warp(&[1.0, 10.0, 3.0, 30.0], 2, 0.5, 0.0), [1.0, 10.0, 2.0, 20.0, 3.0, 30.0, 3.0, 30.0]);
         assert_eq!(warp(&[1.0, 10.0], 2, 1.0, 1.0), [1.0, 1.0]);
+    }
+
+    #[test]
+    fn beta_samples_have_their_distributions_moments_and_take_little_time() {
+        for alpha in [1e-3, 0.1, 0.4, 1.0, 2.0, 16.0, 1e3, 1e6] {
+            let rng = &mut Rng::new(&[4]);
+            let samples: Vec<f64> = (0..20_000).map(|_| sample_beta(alpha, rng)).collect();
+            let mean = samples.iter().sum::<f64>() / 2e4;
+            let variance = samples.iter().map(|s| (s - 0.5).powi(2)).sum::<f64>() / 2e4;
+            let expected = 1.0 / (4.0 * (2.0 * alpha + 1.0));
+            assert!((mean - 0.5).abs() < 4.0 * (expected / 2e4).sqrt(), "{alpha}: {mean}");
+            assert!((variance / expected - 1.0).abs() < 0.05, "{alpha}: {variance}, {expected}");
+            assert!(samples.iter().all(|s| (0.0..=1.0).contains(s)), "{alpha}");
+        }
+        let rng = &mut Rng::new(&[4]);
+        for alpha in [1e-12, 1e300, f64::INFINITY] {
+            assert!((0.0..=1.0).contains(&sample_beta(alpha, rng)), "{alpha}");
+        }
+        assert_eq!((sample_beta(0.0, rng), sample_beta(f64::NAN, rng)), (1.0, 1.0));
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! A cache of tensors on disk.
 
-use crate::{Error, Result};
+use crate::{Error, Result, truncation::take_truncated};
 use mm_core::{Checkpoint, ProcessContext, Processor, Source, Tensor, checkpoint::shared_tempfile};
 use std::{
     io::Write,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 /// Identifies a cached tensor: a hash of the raw value and of everything that is done to it. A file is identified by
@@ -74,46 +74,65 @@ impl TensorCache {
 
     /// The tensor under a key; `None` when there is none or its file is damaged.
     pub fn get(&self, key: &CacheKey) -> Option<Tensor> {
-        Checkpoint::open(self.path(key)).ok()?.get("x").ok()
+        Some(self.get_noted(key)?.0)
+    }
+
+    /// The tensor under a key, and what its sample was truncated to, if it was.
+    fn get_noted(&self, key: &CacheKey) -> Option<(Tensor, Option<String>)> {
+        let entry = Checkpoint::open(self.path(key)).ok()?;
+        Some((entry.get("x").ok()?, entry.metadata().get(TRUNCATED).cloned()))
     }
 
     /// Stores a tensor under a key. It is not flushed to disk: what a crash loses is computed again.
     pub fn put(&self, key: &CacheKey, tensor: &Tensor) -> Result<()> {
+        self.put_noted(key, tensor, None)
+    }
+
+    fn put_noted(&self, key: &CacheKey, tensor: &Tensor, truncated: Option<&str>) -> Result<()> {
         let path = self.path(key);
         let folder = path.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
         let bad = |e: std::io::Error| Error::file(&path, format!("could not be written: {e}"));
         let mut file = shared_tempfile(folder, &path).map_err(bad)?;
-        file.write_all(&to_safetensors(tensor)?).map_err(bad)?;
+        file.write_all(&to_safetensors(tensor, truncated)?).map_err(bad)?;
         file.persist(&path).map_err(|e| bad(e.error))?;
         Ok(())
     }
 }
 
 /// A processor whose decoded samples are stored in a [`TensorCache`], before [`Processor::augment`], which is applied
-/// anew each time.
-///
-/// Augmentation that the inner processor applies while decoding (random crops of images) is not applied.
+/// anew each time. Where a processor augments while decoding ([`Processor::augments_while_decoding`]: random crops of
+/// images), training reads the files themselves.
 pub struct CachedProcessor {
     inner: Arc<dyn Processor>,
     cache: TensorCache,
+    /// How many samples from the cache were truncated when they were computed, and to what.
+    truncated: Mutex<(usize, String)>,
 }
 
 impl CachedProcessor {
     /// `inner`, with its samples stored in `cache`.
     pub fn new(inner: Arc<dyn Processor>, cache: TensorCache) -> Self {
-        Self { inner, cache }
+        Self { inner, cache, truncated: Mutex::default() }
     }
 }
 
 impl Processor for CachedProcessor {
     fn process(&self, source: &Source, context: &mut ProcessContext) -> mm_core::Result<Tensor> {
+        if context.train && self.inner.augments_while_decoding() {
+            return self.inner.process(source, context);
+        }
         let key = CacheKey::new(&self.inner.fingerprint(), source)?;
-        let sample = if let Some(cached) = self.cache.get(&key) {
+        let sample = if let Some((cached, truncated)) = self.cache.get_noted(&key) {
+            if let Some(limit) = truncated {
+                let mut counted = self.truncated.lock().unwrap_or_else(PoisonError::into_inner);
+                *counted = (counted.0 + 1, limit);
+            }
             cached
         } else {
+            take_truncated();
             let computed = self.inner.process(source, &mut ProcessContext::eval())?;
-            self.cache.put(&key, &computed)?;
+            self.cache.put_noted(&key, &computed, take_truncated().as_deref())?;
             computed
         };
         self.inner.augment(sample, context)
@@ -135,6 +154,18 @@ impl Processor for CachedProcessor {
         self.inner.token_names(source)
     }
 
+    fn truncated(&self) -> Option<(usize, String)> {
+        let cached = self.truncated.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        match self.inner.truncated() {
+            Some((computed, limit)) => Some((computed + cached.0, limit)),
+            None => (cached.0 > 0).then_some(cached),
+        }
+    }
+
+    fn augments_while_decoding(&self) -> bool {
+        self.inner.augments_while_decoding()
+    }
+
     fn fingerprint(&self) -> String {
         self.inner.fingerprint()
     }
@@ -144,12 +175,17 @@ impl Processor for CachedProcessor {
     }
 }
 
+/// The metadata of an entry whose sample was truncated: to what.
+const TRUNCATED: &str = "truncated";
+
 /// A safetensors file with one tensor, in memory.
-fn to_safetensors(tensor: &Tensor) -> Result<Vec<u8>> {
+fn to_safetensors(tensor: &Tensor, truncated: Option<&str>) -> Result<Vec<u8>> {
     let bytes = tensor.to_bytes()?;
     let dtype = format!("{:?}", tensor.dtype()?).to_uppercase();
+    let note = |limit: &str| format!("\"__metadata__\":{},", serde_json::json!({ TRUNCATED: limit }));
+    let metadata = truncated.map(note).unwrap_or_default();
     let header = format!(
-        "{{\"x\":{{\"dtype\":\"{dtype}\",\"shape\":{:?},\"data_offsets\":[0,{}]}}}}",
+        "{{{metadata}\"x\":{{\"dtype\":\"{dtype}\",\"shape\":{:?},\"data_offsets\":[0,{}]}}}}",
         tensor.shape(),
         bytes.len()
     );
@@ -181,5 +217,55 @@ mod tests {
         assert_eq!(cache.get(&key).unwrap().dtype().unwrap(), mm_core::DType::I64);
         std::fs::write(cache.path(&key), "damaged").unwrap();
         assert!(cache.get(&key).is_none());
+    }
+
+    /// Counts its calls: zeros, augmented to ones while decoding, and truncated.
+    #[derive(Default)]
+    struct Counting(std::sync::atomic::AtomicUsize);
+
+    impl Processor for Counting {
+        fn process(&self, _source: &Source, context: &mut ProcessContext) -> mm_core::Result<Tensor> {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            crate::note_truncated("2 seconds".into());
+            Tensor::from_vec(&[if context.train { 1f32 } else { 0.0 }], &[1])
+        }
+
+        fn is_sequence(&self) -> bool {
+            false
+        }
+
+        fn augments_while_decoding(&self) -> bool {
+            true
+        }
+
+        fn truncated(&self) -> Option<(usize, String)> {
+            let count = self.0.load(std::sync::atomic::Ordering::Relaxed);
+            (count > 0).then(|| (count, "2 seconds".into()))
+        }
+
+        fn fingerprint(&self) -> String {
+            "counting".into()
+        }
+    }
+
+    #[test]
+    fn caching_keeps_augmentation_and_counts_of_truncated_samples() {
+        let folder = tempfile::tempdir().unwrap();
+        let cached = || {
+            let cache = TensorCache::open(folder.path()).unwrap();
+            CachedProcessor::new(Arc::new(Counting::default()), cache)
+        };
+        let source = Source::Text("a".into());
+        let value = |processor: &CachedProcessor, train: bool| {
+            let mut context = ProcessContext { train, ..ProcessContext::eval() };
+            processor.process(&source, &mut context).unwrap().to_vec::<f32>().unwrap()[0]
+        };
+        let first = cached();
+        assert_eq!((value(&first, false), value(&first, true), value(&first, false)), (0.0, 1.0, 0.0));
+        assert_eq!(first.truncated(), Some((3, "2 seconds".into())));
+        // A later run computes nothing anew, and still knows that the sample was truncated.
+        let second = cached();
+        assert_eq!((second.truncated(), value(&second, false)), (None, 0.0));
+        assert_eq!((second.inner.truncated(), second.truncated()), (None, Some((1, "2 seconds".into()))));
     }
 }

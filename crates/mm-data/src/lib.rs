@@ -18,6 +18,7 @@ mod npy;
 mod processors;
 mod source;
 pub mod transform;
+mod truncation;
 
 pub use cache::{CacheKey, CachedProcessor, TensorCache};
 pub use dataset::{Dataset, InMemoryDataset};
@@ -34,3 +35,4 @@ pub use manifest::{
 pub use npy::{npy_header, read_npy, read_npy_rows, write_npy};
 pub use processors::{AudioProcessor, AudioProcessorConfig, ImageProcessor, ImageProcessorConfig, VideoProcessor};
 pub use source::{decode_audio_source, decode_image_source, source_name, with_path};
+pub use truncation::note_truncated;

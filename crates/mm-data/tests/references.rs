@@ -4,7 +4,7 @@
 use image::RgbImage;
 use mm_core::{Checkpoint, Tensor};
 use mm_data::{
-    decode::{ImageLimits, decode_audio, decode_image},
+    decode::{ImageLimits, Transparency, decode_audio, decode_image},
     transform::{ImageTransform, Interpolation, LogScale, Mel, MelConfig, MelScale, PadMode, Resize, Window, resize},
 };
 use std::path::PathBuf;
@@ -99,6 +99,23 @@ fn decoded_images_match_pillow() {
         // Up to rounding; CMYK jpegs are decoded by another library, which rounds and upsamples chroma differently.
         let max = if name.contains("cmyk") { 6 } else { 1 };
         let difference = max_byte_difference(&found, &expected);
+        assert!(difference <= max, "{name}: {difference}/255");
+    }
+}
+
+#[test]
+fn transparency_is_blended_or_ignored_as_pillow_does() {
+    let reference = open("transparency.safetensors");
+    for name in reference.names() {
+        let (file, transparency) = match name.strip_suffix(".white") {
+            Some(file) => (file, Transparency::Blend),
+            None => (name, Transparency::Ignore),
+        };
+        let limits = ImageLimits { transparency, ..ImageLimits::default() };
+        let found = decode_image(&fixtures().join("transparency").join(file), &limits).unwrap();
+        let difference = max_byte_difference(&found, &reference.get(name).unwrap());
+        // Pillow's blending rounds differently.
+        let max = if transparency == Transparency::Blend { 1 } else { 0 };
         assert!(difference <= max, "{name}: {difference}/255");
     }
 }

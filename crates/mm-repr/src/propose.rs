@@ -59,11 +59,15 @@ fn pretrained_or(names: &[&str], modality: &Modality, mut from_scratch: Proposal
 
 fn pretrained(names: &[&str], modality: &Modality) -> Option<Proposal> {
     let name = names.iter().find(|n| locate(Path::new(n), Path::new("/nonexistent")).is_dir())?;
-    let encoder = toml::Table::from_iter([
+    let mut encoder = toml::Table::from_iter([
         ("kind".to_owned(), toml::Value::from("pretrained")),
         ("path".to_owned(), toml::Value::from(*name)),
         ("modality".to_owned(), toml::Value::from(modality.name())),
     ]);
+    if *modality == Modality::IMAGE {
+        // Drawings and logos, of which the color behind transparent pixels is arbitrary, are as common as photographs.
+        encoder.insert("transparency".into(), "blend".into());
+    }
     Some(Proposal { encoder: encoder.into(), standardize: true, description: format!("{name}, pretrained, frozen") })
 }
 

@@ -17,7 +17,7 @@ use mm_core::{
     BuildContext, BuiltEncoder, Encoder, EncoderFactory, Error, Modality, Pooling, Processor, Registry, Result, Source,
     config,
 };
-use mm_data::{AudioProcessor, AudioProcessorConfig};
+use mm_data::{AudioProcessor, AudioProcessorConfig, decode::Transparency};
 use serde::Deserialize;
 use std::{path::PathBuf, sync::Arc};
 
@@ -77,12 +77,21 @@ struct PretrainedSettings {
     /// each text.
     #[serde(default)]
     word_dropout: f64,
+    /// What becomes of transparent pixels: `ignore` drops the alpha channel, as the reference programs do (the default);
+    /// `blend` lays the image over white.
+    #[serde(default)]
+    transparency: Option<Transparency>,
 }
 
 fn pretrained(settings: &toml::Value, context: &BuildContext<'_>) -> Result<BuiltEncoder> {
     let settings: PretrainedSettings = config::parse(settings, &context.field)?;
     let (device, trainable_layers) = (context.scope.device(), settings.trainable_layers);
-    let options = LoadOptions { device, trainable_layers, ..LoadOptions::default() };
+    let options = LoadOptions {
+        device,
+        trainable_layers,
+        transparency: settings.transparency,
+        ..LoadOptions::default()
+    };
     let model = Pretrained::load_with(&locate(&settings.path, &context.base_dir), options)?;
     let (tower, params, mut fingerprint) = model.into_tower(settings.modality.as_ref())?;
     context.scope.merge(&params);

@@ -54,6 +54,12 @@ pub trait Processor: Send + Sync {
         None
     }
 
+    /// Whether [`Self::process`] augments in training in a way that [`Self::augment`] does not. Such samples are not
+    /// cached in training.
+    fn augments_while_decoding(&self) -> bool {
+        false
+    }
+
     /// A text that changes whenever the output would (before augmentation): the key of cached samples.
     fn fingerprint(&self) -> String;
 

@@ -2,9 +2,11 @@
 
 use crate::{Error, Result};
 use std::{
-    ffi::OsStr,
+    collections::HashMap,
+    ffi::{OsStr, OsString},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{Mutex, OnceLock, PoisonError},
 };
 
 /// The path of the ffmpeg program: `MM_FFMPEG` if set, otherwise the first one on the `PATH`, otherwise the one that
@@ -30,6 +32,39 @@ pub fn ffmpeg() -> Result<PathBuf> {
     })
 }
 
+/// The version of [`ffmpeg`] ("4.2.2"), as it says itself.
+///
+/// # Errors
+/// When there is none, or it cannot be run.
+pub fn ffmpeg_version() -> Result<String> {
+    let program = ffmpeg()?;
+    let text = output(&program, &["-version".as_ref()])?.stdout;
+    let text = String::from_utf8_lossy(&text);
+    let version = text.strip_prefix("ffmpeg version ").and_then(|rest| rest.split_whitespace().next());
+    version.map(ToOwned::to_owned).ok_or_else(|| {
+        let found = text.lines().next().unwrap_or("nothing").to_owned();
+        Error::file(&program, format!("`-version`: found `{found}`, expected `ffmpeg version …`"))
+    })
+}
+
+/// The options by which every decoded frame is written once, whatever its time. `-fps_mode` is newer than ffmpeg 5.0,
+/// and later versions drop `-vsync`; versions of builds from git are no numbers, so the program's own help decides.
+pub(super) fn every_frame_once() -> Result<[&'static OsStr; 2]> {
+    static FOUND: OnceLock<Mutex<HashMap<PathBuf, bool>>> = OnceLock::new();
+    let program = ffmpeg()?;
+    let mut found = FOUND.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+    let has_fps_mode = match found.get(&program) {
+        Some(known) => *known,
+        None => {
+            let help = output(&program, &["-hide_banner", "-h", "long"].map(OsStr::new))?.stdout;
+            let has_fps_mode = String::from_utf8_lossy(&help).contains("-fps_mode");
+            found.insert(program, has_fps_mode);
+            has_fps_mode
+        }
+    };
+    Ok([if has_fps_mode { "-fps_mode" } else { "-vsync" }, "passthrough"].map(OsStr::new))
+}
+
 /// What a run of ffmpeg wrote.
 pub(super) struct Output {
     pub stdout: Vec<u8>,
@@ -44,14 +79,21 @@ impl Output {
     }
 }
 
-/// Runs ffmpeg on the file `path`, which must exist, with these arguments.
-pub(super) fn run(path: &Path, arguments: &[&OsStr]) -> Result<Output> {
+/// Runs ffmpeg on the file `path`, which must exist, with options `before` and `after` its name.
+pub(super) fn run(path: &Path, before: &[&OsStr], after: &[&OsStr]) -> Result<Output> {
     if !path.is_file() {
         return Err(Error::file(path, "cannot be read: no such file"));
     }
-    let program = ffmpeg()?;
-    let output =
-        Command::new(&program).args(["-nostdin", "-hide_banner"]).args(arguments).stdin(Stdio::null()).output();
-    let output = output.map_err(|e| Error::file(&program, format!("cannot be run: {e}")))?;
+    // `file:` keeps names with colons from being protocols and those with dashes from being options. Playlists that
+    // name other places are not followed.
+    let mut input = OsString::from("file:");
+    input.push(path);
+    let fixed = ["-nostdin", "-hide_banner", "-protocol_whitelist", "file"].map(OsStr::new);
+    output(&ffmpeg()?, &[&fixed, before, &["-i".as_ref(), input.as_os_str()], after].concat())
+}
+
+fn output(program: &Path, arguments: &[&OsStr]) -> Result<Output> {
+    let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
+    let output = output.map_err(|e| Error::file(program, format!("cannot be run: {e}")))?;
     Ok(Output { stdout: output.stdout, log: String::from_utf8_lossy(&output.stderr).into_owned() })
 }

@@ -1,10 +1,26 @@
 //! Image files → 8-bit RGB. The format is detected from the content, not the file name; the EXIF orientation is
-//! applied, transparency is blended with a background color, and the number of pixels is checked in the header, before
+//! applied, transparency is blended with a background color or ignored, and the number of pixels is checked in the header, before
 //! decoding.
 
+use super::{jpeg, svg};
 use crate::{Error, Result};
 use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
 use std::{io::Cursor, path::Path};
+
+/// What the decoders of this build are, for the keys of cached samples: others give other pixels.
+pub(crate) const IMAGE_DECODERS: &str = if cfg!(feature = "libjpeg") { "libjpeg" } else { "jpeg by image" };
+
+/// What becomes of transparent pixels.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Transparency {
+    /// They are blended with the background color.
+    #[default]
+    Blend,
+    /// The alpha channel is dropped, and each pixel keeps the color that the file stores for it, as Pillow's
+    /// `convert("RGB")` does. Vector images, which store no such color, are blended.
+    Ignore,
+}
 
 /// Limits on decoded images, and how those without a size or with transparency are rendered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -12,7 +28,9 @@ use std::{io::Cursor, path::Path};
 pub struct ImageLimits {
     /// Maximum number of pixels (width × height).
     pub max_pixels: u64,
-    /// RGB color behind transparent pixels.
+    /// What becomes of transparent pixels.
+    pub transparency: Transparency,
+    /// RGB color behind transparent pixels, where they are blended.
     pub background: [u8; 3],
     /// Width in pixels that vector images (svg) are rendered at; the height follows from the aspect ratio.
     pub svg_width: u32,
@@ -20,7 +38,7 @@ pub struct ImageLimits {
 
 impl Default for ImageLimits {
     fn default() -> Self {
-        Self { max_pixels: 100_000_000, background: [255; 3], svg_width: 512 }
+        Self { max_pixels: 100_000_000, transparency: Transparency::Blend, background: [255; 3], svg_width: 512 }
     }
 }
 
@@ -30,23 +48,47 @@ impl Default for ImageLimits {
 /// When the file cannot be read or decoded, its format is not supported, or it has more pixels than `limits` allow.
 pub fn decode_image(path: &Path, limits: &ImageLimits) -> Result<RgbImage> {
     let bytes = std::fs::read(path).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
-    decode_image_bytes(&bytes, limits).map_err(|e| Error::file(path, e))
+    let mut notes = Vec::new();
+    let image = decode_noting(&bytes, limits, &mut notes).map_err(|e| Error::file(path, e))?;
+    notes.iter().for_each(|note| tracing::warn!("{}: {note}", path.display()));
+    Ok(image)
 }
 
 /// Decodes an image in memory, as [`decode_image`] does; error messages name no file.
 pub fn decode_image_bytes(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, String> {
+    let mut notes = Vec::new();
+    let image = decode_noting(bytes, limits, &mut notes)?;
+    notes.iter().for_each(|note| tracing::warn!("an svg in memory: {note}"));
+    Ok(image)
+}
+
+/// Decodes an image and notes what is left out of it.
+fn decode_noting(bytes: &[u8], limits: &ImageLimits, notes: &mut Vec<String>) -> Result<RgbImage, String> {
     if bytes.is_empty() {
         return Err("the file is empty".into());
     }
     let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
     let Some(format) = reader.format() else {
-        return if looks_like_svg(bytes) {
-            decode_svg(bytes, limits)
+        return if svg::looks_like_svg(bytes) {
+            svg::decode(bytes, limits, notes)
         } else {
             Err("not an image of a supported format (jpeg, png, webp, gif, bmp, tiff, svg)".into())
         };
     };
-    let mut reader = reader;
+    if format == image::ImageFormat::Jpeg {
+        let bytes = jpeg::first_image(bytes)?;
+        let reader = ImageReader::with_format(Cursor::new(bytes), format);
+        return decode_raster(reader, limits, || jpeg::decode(bytes));
+    }
+    decode_raster(reader, limits, || Ok(None))
+}
+
+/// Decodes an image of pixels, by `special` where that gives one.
+fn decode_raster(
+    mut reader: ImageReader<Cursor<&[u8]>>,
+    limits: &ImageLimits,
+    special: impl FnOnce() -> Result<Option<DynamicImage>, String>,
+) -> Result<RgbImage, String> {
     let mut alloc_limits = image::Limits::no_limits();
     alloc_limits.max_alloc = Some(limits.max_pixels.saturating_mul(16));
     reader.limits(alloc_limits);
@@ -54,60 +96,20 @@ pub fn decode_image_bytes(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage
     let (width, height) = decoder.dimensions();
     check_size(width, height, limits)?;
     let orientation = decoder.orientation().map_err(|e| damaged(&e))?;
-    let mut image = match decode_jpeg(bytes, format)? {
+    let mut image = match special()? {
         Some(image) => image,
         None => DynamicImage::from_decoder(decoder).map_err(|e| damaged(&e))?,
     };
     image.apply_orientation(orientation);
-    Ok(if image.color().has_alpha() { blend(&image.into_rgba8(), limits.background) } else { to_rgb8(image) })
-}
-
-/// Decodes gray and YCbCr jpegs by libjpeg-turbo, which gives exactly Pillow's pixels; `None` for everything else.
-#[cfg(feature = "libjpeg")]
-fn decode_jpeg(bytes: &[u8], format: image::ImageFormat) -> Result<Option<DynamicImage>, String> {
-    if format != image::ImageFormat::Jpeg {
-        return Ok(None);
-    }
-    // libjpeg fills missing data with gray. Pillow rejects such files, and so does mm.
-    let end = bytes.windows(2).rposition(|w| w == [0xff, 0xd9]);
-    if end.is_none_or(|end| bytes[end..].windows(2).any(|w| w == [0xff, 0xda])) {
-        return Err("damaged image: the jpeg is truncated".into());
-    }
-    // libjpeg reports errors by unwinding out of C.
-    let decode = || -> std::io::Result<Option<DynamicImage>> {
-        let decoder = mozjpeg::Decompress::new_mem(bytes)?;
-        let (width, height) = (decoder.width() as u32, decoder.height() as u32);
-        match decoder.components().len() {
-            1 => {
-                let pixels = decoder.grayscale()?.read_scanlines::<u8>()?;
-                Ok(image::GrayImage::from_raw(width, height, pixels).map(DynamicImage::ImageLuma8))
-            }
-            3 => {
-                let pixels = decoder.rgb()?.read_scanlines::<u8>()?;
-                Ok(RgbImage::from_raw(width, height, pixels).map(DynamicImage::ImageRgb8))
-            }
-            _ => Ok(None),
-        }
-    };
-    match std::panic::catch_unwind(decode) {
-        Ok(result) => result.map_err(|e| format!("damaged image: {e}")),
-        Err(payload) => {
-            let reason = payload.downcast_ref::<String>().map_or("it cannot be decoded", String::as_str);
-            Err(format!("damaged image: {reason}"))
-        }
-    }
-}
-
-#[cfg(not(feature = "libjpeg"))]
-fn decode_jpeg(_: &[u8], _: image::ImageFormat) -> Result<Option<DynamicImage>, String> {
-    Ok(None)
+    let blends = limits.transparency == Transparency::Blend && image.color().has_alpha();
+    Ok(if blends { blend(&image.into_rgba8(), limits.background) } else { to_rgb8(image) })
 }
 
 fn damaged(error: &image::ImageError) -> String {
     format!("damaged image: {error}")
 }
 
-fn check_size(width: u32, height: u32, limits: &ImageLimits) -> Result<(), String> {
+pub(super) fn check_size(width: u32, height: u32, limits: &ImageLimits) -> Result<(), String> {
     let pixels = u64::from(width) * u64::from(height);
     if pixels == 0 {
         return Err(format!("found an image of {width}×{height} pixels, expected at least one"));
@@ -139,33 +141,4 @@ fn blend(image: &image::RgbaImage, background: [u8; 3]) -> RgbImage {
         }
     }
     out
-}
-
-fn looks_like_svg(bytes: &[u8]) -> bool {
-    let head = String::from_utf8_lossy(&bytes[..bytes.len().min(4096)]).to_ascii_lowercase();
-    // A compressed svg starts with gzip's magic number.
-    head.contains("<svg") || head.trim_start().starts_with("<?xml") || bytes.starts_with(&[0x1f, 0x8b])
-}
-
-#[cfg(feature = "svg")]
-fn decode_svg(bytes: &[u8], limits: &ImageLimits) -> Result<RgbImage, String> {
-    use resvg::{tiny_skia, usvg};
-    // Text needs fonts, which differ between machines; none are loaded, so that an image is rendered the same on all.
-    let tree = usvg::Tree::from_data(bytes, &usvg::Options::default()).map_err(|e| format!("damaged svg: {e}"))?;
-    let size = tree.size();
-    let width = limits.svg_width.max(1);
-    let height = (f64::from(width) * f64::from(size.height()) / f64::from(size.width())).round().clamp(1.0, 1e9) as u32;
-    check_size(width, height, limits)?;
-    let mut canvas = tiny_skia::Pixmap::new(width, height).ok_or("svg without a size")?;
-    let [r, g, b] = limits.background;
-    canvas.fill(tiny_skia::Color::from_rgba8(r, g, b, 255));
-    let scale = tiny_skia::Transform::from_scale(width as f32 / size.width(), height as f32 / size.height());
-    resvg::render(&tree, scale, &mut canvas.as_mut());
-    let rgb = canvas.data().chunks_exact(4).flat_map(|p| [p[0], p[1], p[2]]).collect();
-    RgbImage::from_raw(width, height, rgb).ok_or_else(|| "svg without a size".into())
-}
-
-#[cfg(not(feature = "svg"))]
-fn decode_svg(_: &[u8], _: &ImageLimits) -> Result<RgbImage, String> {
-    Err("svg is not supported by this build; build mm-data with its `svg` feature".into())
 }

@@ -3,13 +3,16 @@
 mod audio;
 mod ffmpeg;
 mod image;
+mod jpeg;
 mod resample;
+mod svg;
 mod text;
 mod video;
 
-pub use self::image::{ImageLimits, decode_image, decode_image_bytes};
-pub use audio::{Audio, decode_audio, decode_audio_track, write_wav};
-pub use ffmpeg::ffmpeg;
+pub(crate) use self::image::IMAGE_DECODERS;
+pub use self::image::{ImageLimits, Transparency, decode_image, decode_image_bytes};
+pub use audio::{Audio, decode_audio, decode_audio_bytes, decode_audio_track, write_wav};
+pub use ffmpeg::{ffmpeg, ffmpeg_version};
 pub use resample::resample;
 pub use text::{TEXT_LIMIT, check_text_size, clean_text, read_text, text_from_bytes};
-pub use video::{VideoInfo, frame_count, frames_at, sample_frames, video_info};
+pub use video::{VideoInfo, frame_count, frames_at, sample_frames, sample_frames_without_repeats, video_info};

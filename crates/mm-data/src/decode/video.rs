@@ -1,6 +1,9 @@
 //! Video files → frames, through the ffmpeg program.
 
-use super::{ImageLimits, decode_image_bytes, ffmpeg};
+use super::{
+    ImageLimits, decode_image_bytes,
+    ffmpeg::{self, every_frame_once},
+};
 use crate::{Error, Result};
 use image::RgbImage;
 use std::{ffi::OsStr, path::Path};
@@ -19,10 +22,11 @@ pub struct VideoInfo {
 /// The duration and streams of a video.
 ///
 /// # Errors
-/// When ffmpeg finds no streams in the file.
+/// When ffmpeg finds no streams in the file, or cannot decode the first frame.
 pub fn video_info(path: &Path) -> Result<VideoInfo> {
-    let log = ffmpeg::run(path, &["-i".as_ref(), path.as_os_str()])?.log;
-    if !log.contains("Stream #") {
+    let log = ffmpeg::run(path, &[], &[])?.log;
+    let line_with = |start: &str| log.lines().map(str::trim_start).find_map(|line| line.strip_prefix(start));
+    if line_with("Stream #").is_none() {
         let last = log
             .lines()
             .rev()
@@ -30,38 +34,48 @@ pub fn video_info(path: &Path) -> Result<VideoInfo> {
             .unwrap_or("no streams");
         return Err(Error::file(path, format!("not a video that ffmpeg can read: {}", last.trim())));
     }
-    let clock = log.split("Duration: ").nth(1).and_then(|rest| rest.split(',').next()).unwrap_or("N/A");
+    let clock = line_with("Duration: ").and_then(|rest| rest.split(',').next()).unwrap_or("N/A");
     let seconds =
         clock.split(':').try_fold(0.0, |sum, part| part.trim().parse::<f64>().map(|v| sum * 60.0 + v)).unwrap_or(0.0);
-    Ok(VideoInfo { seconds, has_video: log.contains(": Video:"), has_audio: log.contains(": Audio:") })
+    let info = VideoInfo { seconds, has_video: log.contains(": Video:"), has_audio: log.contains(": Audio:") };
+    if info.has_video {
+        let before = ["-loglevel", "error"].map(OsStr::new);
+        let after = [&["-map", "0:v:0", "-frames:v", "1"].map(OsStr::new)[..], &frame_output()?].concat();
+        one_frame(path, &ffmpeg::run(path, &before, &after)?, "at the start", &ImageLimits::default())?;
+    }
+    Ok(info)
+}
+
+/// The options by which frames are written to the standard output.
+fn frame_output() -> Result<Vec<&'static OsStr>> {
+    let [option, value] = every_frame_once()?;
+    Ok([&[option, value][..], &["-f", "image2pipe", "-c:v", "bmp", "-"].map(OsStr::new)].concat())
+}
+
+fn one_frame(path: &Path, output: &ffmpeg::Output, place: &str, limits: &ImageLimits) -> Result<RgbImage> {
+    if output.stdout.is_empty() {
+        let reason = output.first_line("the video has none there");
+        return Err(Error::file(path, format!("no frame {place}: {reason}")));
+    }
+    decode_image_bytes(&output.stdout, limits).map_err(|e| Error::file(path, format!("frame {place}: {e}")))
 }
 
 /// The frames nearest to the given times, in seconds.
 pub fn frames_at(path: &Path, seconds: &[f64], limits: &ImageLimits) -> Result<Vec<RgbImage>> {
-    seconds
-        .iter()
-        .map(|at| {
-            let at_text = format!("{at:.4}");
-            let flags = ["-loglevel", "error", "-ss", &at_text, "-i"].map(OsStr::new);
-            let output = ["-frames:v", "1", "-f", "image2pipe", "-c:v", "bmp", "-"].map(OsStr::new);
-            let arguments: Vec<_> = flags.into_iter().chain([path.as_os_str()]).chain(output).collect();
-            let output = ffmpeg::run(path, &arguments)?;
-            if output.stdout.is_empty() {
-                let reason = output.first_line("the video has none there");
-                return Err(Error::file(path, format!("no frame at {at:.3} s: {reason}")));
-            }
-            decode_image_bytes(&output.stdout, limits)
-                .map_err(|e| Error::file(path, format!("frame at {at:.3} s: {e}")))
-        })
-        .collect()
+    let frame = |at: &f64| {
+        let at_text = format!("{at:.4}");
+        let before = ["-loglevel", "error", "-ss", &at_text].map(OsStr::new);
+        let after = ["-frames:v", "1", "-f", "image2pipe", "-c:v", "bmp", "-"].map(OsStr::new);
+        one_frame(path, &ffmpeg::run(path, &before, &after)?, &format!("at {at:.3} s"), limits)
+    };
+    seconds.iter().map(frame).collect()
 }
 
-/// The number of frames of a video.
-pub fn frame_count(path: &Path) -> Result<usize> {
-    // Copying the stream counts the frames without decoding them.
-    let flags = ["-i".as_ref(), path.as_os_str()];
-    let count_flags = ["-map", "0:v:0", "-c", "copy", "-f", "null", "-"].map(OsStr::new);
-    let log = ffmpeg::run(path, &[flags.as_slice(), &count_flags].concat())?.log;
+/// The number of packets of a video, which is that of its frames unless some are not presented (in clips that were cut
+/// without encoding them again) or cannot be decoded.
+fn packet_count(path: &Path) -> Result<usize> {
+    // Copying the stream counts the packets without decoding them.
+    let log = ffmpeg::run(path, &[], &["-map", "0:v:0", "-c", "copy", "-f", "null", "-"].map(OsStr::new))?.log;
     let counted = log.rsplit("frame=").next().filter(|_| log.contains("frame="));
     let total: usize = counted.and_then(|r| r.split_whitespace().next()).and_then(|n| n.parse().ok()).unwrap_or(0);
     if total == 0 {
@@ -71,29 +85,93 @@ pub fn frame_count(path: &Path) -> Result<usize> {
     Ok(total)
 }
 
-/// `count` frames at equal distances over a video, decoded in one pass: frame ⌊i · total / count⌋ for each i, as
-/// transformers' video processors sample them. A video with fewer frames gives some of them twice.
-pub fn sample_frames(path: &Path, count: usize, limits: &ImageLimits) -> Result<Vec<RgbImage>> {
-    let total = frame_count(path)?;
-    let indices: Vec<usize> = (0..count).map(|i| i * total / count.max(1)).collect();
-    let mut distinct = indices.clone();
-    distinct.dedup();
-    let frames = decode_frames(path, &distinct, total, limits)?;
-    if distinct.len() == indices.len() {
-        return Ok(frames);
+/// The number of frames of a video that are presented; all are decoded.
+pub fn frame_count(path: &Path) -> Result<usize> {
+    let found = decode_frames(path, &[0], &ImageLimits::default())?;
+    if found.frames.is_empty() {
+        return Err(found.error(path, &[0]));
     }
-    let position = |n: &usize| distinct.binary_search(n).unwrap_or(0);
-    Ok(indices.iter().map(|n| frames[position(n)].clone()).collect())
+    Ok(found.total)
 }
 
-/// The frames at these ascending indices of a video of `total` frames.
-fn decode_frames(path: &Path, indices: &[usize], total: usize, limits: &ImageLimits) -> Result<Vec<RgbImage>> {
+/// `count` frames at equal distances over a video: frame ⌊i · total / count⌋ for each i, as transformers' video
+/// processors sample them. A video with fewer frames gives some of them twice.
+pub fn sample_frames(path: &Path, count: usize, limits: &ImageLimits) -> Result<Vec<RgbImage>> {
+    sample(path, limits, |_| count)
+}
+
+/// As [`sample_frames`], but a video with fewer than `count` frames gives each of them once.
+pub fn sample_frames_without_repeats(path: &Path, count: usize, limits: &ImageLimits) -> Result<Vec<RgbImage>> {
+    sample(path, limits, |total| count.min(total))
+}
+
+/// Samples as many frames as `count` makes of their total.
+fn sample(path: &Path, limits: &ImageLimits, count: impl Fn(usize) -> usize) -> Result<Vec<RgbImage>> {
+    let packets = packet_count(path)?;
+    let indices = |total: usize| -> Vec<usize> { (0..count(total)).map(|i| i * total / count(total)).collect() };
+    // Decoding counts the frames. Nearly always there are as many as packets; otherwise those that were sampled are the
+    // wrong ones.
+    let mut sampled = indices(packets);
+    let mut found = decode_frames(path, &distinct(&sampled), limits)?;
+    if found.total != packets && found.total > 0 {
+        sampled = indices(found.total);
+        found = decode_frames(path, &distinct(&sampled), limits)?;
+    }
+    let distinct = distinct(&sampled);
+    if found.frames.len() != distinct.len() {
+        return Err(found.error(path, &distinct));
+    }
+    if distinct.len() == sampled.len() {
+        return Ok(found.frames);
+    }
+    let position = |n: &usize| distinct.binary_search(n).unwrap_or(0);
+    Ok(sampled.iter().map(|n| found.frames[position(n)].clone()).collect())
+}
+
+fn distinct(ascending: &[usize]) -> Vec<usize> {
+    let mut distinct = ascending.to_vec();
+    distinct.dedup();
+    distinct
+}
+
+/// The outcome of decoding a video.
+struct Decoded {
+    frames: Vec<RgbImage>,
+    /// The number of frames of the video.
+    total: usize,
+    /// The first error that ffmpeg logged.
+    reason: Option<String>,
+}
+
+impl Decoded {
+    /// The error that not all of the frames with these indices were decoded.
+    fn error(&self, path: &Path, indices: &[usize]) -> Error {
+        let reason = self.reason.as_deref().unwrap_or("the rest of the file is damaged");
+        let failed = indices.get(self.frames.len()).copied().unwrap_or(0);
+        Error::file(
+            path,
+            format!(
+                "decoded {} of the {} sampled frames (of {}) and failed at frame {failed}: {reason}",
+                self.frames.len(),
+                indices.len(),
+                self.total
+            ),
+        )
+    }
+}
+
+/// Decodes a video and keeps the frames at these ascending indices.
+fn decode_frames(path: &Path, indices: &[usize], limits: &ImageLimits) -> Result<Decoded> {
     let select = indices.iter().map(|n| format!("eq(n\\,{n})")).collect::<Vec<_>>().join("+");
     let select = format!("select={select}");
-    let flags = ["-loglevel", "error", "-i"].map(OsStr::new);
-    let output = ["-map", "0:v:0", "-vf", &select, "-fps_mode", "passthrough", "-f", "image2pipe", "-c:v", "bmp", "-"];
-    let arguments: Vec<_> = flags.into_iter().chain([path.as_os_str()]).chain(output.map(OsStr::new)).collect();
-    let output = ffmpeg::run(path, &arguments)?;
+    // Verbose logs have the number of decoded frames.
+    let before = ["-loglevel", "level+verbose"].map(OsStr::new);
+    let after = [&["-map", "0:v:0", "-vf", &select].map(OsStr::new)[..], &frame_output()?].concat();
+    let output = ffmpeg::run(path, &before, &after)?;
+    let errors: Vec<&str> = output.log.lines().filter(|l| l.contains("[error]") || l.contains("[fatal]")).collect();
+    if let Some(cut) = errors.iter().find(|l| l.contains("partial file") || l.contains("ended prematurely")) {
+        return Err(Error::file(path, format!("the video is cut short: {}", cut.trim())));
+    }
     let (mut frames, mut rest) = (Vec::with_capacity(indices.len()), output.stdout.as_slice());
     // A bmp states its own size in bytes 2 to 5.
     while let Some(size) = rest.get(2..6).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize) {
@@ -102,17 +180,81 @@ fn decode_frames(path: &Path, indices: &[usize], total: usize, limits: &ImageLim
         frames.push(decode_image_bytes(frame, limits).map_err(|e| Error::file(path, format!("frame {index}: {e}")))?);
         rest = &rest[size..];
     }
-    if frames.len() != indices.len() {
-        let reason = output.first_line("the rest of the file is damaged");
-        let failed = indices.get(frames.len()).copied().unwrap_or(0);
-        return Err(Error::file(
-            path,
-            format!(
-                "decoded {} of the {} sampled frames (of {total}) and failed at frame {failed}: {reason}",
-                frames.len(),
-                indices.len()
-            ),
-        ));
+    let total = decoded_count(&output.log).unwrap_or(frames.len());
+    let reason = errors.first().map(|line| line.trim().to_owned());
+    if let (Some(reason), true) = (&reason, total > 0) {
+        tracing::warn!("{}: ffmpeg decoded {total} frames and reports: {reason}", path.display());
     }
-    Ok(frames)
+    Ok(Decoded { frames, total, reason })
+}
+
+/// The number of frames that ffmpeg decoded, from its log: `Input stream #0:0 (video): 48 packets read (17184 bytes); 32
+/// frames decoded;`.
+fn decoded_count(log: &str) -> Option<usize> {
+    let line = log.lines().find(|line| line.contains("(video)") && line.contains("frames decoded"))?;
+    line.split("frames decoded").next()?.split_whitespace().next_back()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::decode::{decode_audio_track, ffmpeg};
+    use std::process::Command;
+
+    /// Makes a video of 20 frames, one gray level after the other, of which only the last 12 are presented: a clip cut
+    /// without encoding it again. `None` where there is no ffmpeg.
+    fn cut_clip(folder: &Path) -> Option<std::path::PathBuf> {
+        let program = ffmpeg().ok()?;
+        let run = |arguments: &[&str]| {
+            let mut command = Command::new(&program);
+            command.args(["-nostdin", "-loglevel", "error", "-y"]).args(arguments).current_dir(folder);
+            assert!(command.status().unwrap().success());
+        };
+        let video = "color=black:s=32x32:r=10,geq=lum='16+10*N':cb=128:cr=128";
+        let encode = ["-t", "2", "-c:v", "mpeg4", "-q:v", "2", "-g", "20", "-f", "mp4"];
+        run(&[&["-f", "lavfi", "-i", video], &encode[..], &["whole.mp4"]].concat());
+        run(&["-ss", "0.85", "-i", "whole.mp4", "-c", "copy", "cut.mp4"]);
+        Some(folder.join("cut.mp4"))
+    }
+
+    fn levels(frames: &[RgbImage]) -> Vec<u8> {
+        frames.iter().map(|f| f.get_pixel(16, 16)[0]).collect()
+    }
+
+    #[test]
+    fn frames_of_a_cut_clip_are_those_that_are_presented() {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(clip) = cut_clip(folder.path()) else { return };
+        let (packets, frames) = (packet_count(&clip).unwrap(), frame_count(&clip).unwrap());
+        assert_eq!((packets, frames), (20, 12));
+        let all = levels(&sample_frames(&clip, 12, &ImageLimits::default()).unwrap());
+        assert!(all.windows(2).all(|pair| pair[1] > pair[0] + 5), "{all:?}");
+        let some = levels(&sample_frames(&clip, 4, &ImageLimits::default()).unwrap());
+        assert_eq!(some, [all[0], all[3], all[6], all[9]]);
+        assert_eq!(sample_frames_without_repeats(&clip, 30, &ImageLimits::default()).unwrap().len(), 12);
+        assert_eq!(sample_frames(&clip, 24, &ImageLimits::default()).unwrap().len(), 24);
+    }
+
+    #[test]
+    fn any_file_name_is_that_of_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(clip) = cut_clip(folder.path()) else { return };
+        for name in ["12:30:05.mp4", "http:x.mp4", "100%d.mp4", "-y.mp4", "a\nb.mp4", "a 'b' \"c\".mp4", "é|&.mp4"] {
+            let path = folder.path().join(name);
+            std::fs::copy(&clip, &path).unwrap();
+            let info = video_info(&path).unwrap();
+            assert!(info.has_video && (info.seconds - 1.2).abs() < 0.11, "{name:?}: {info:?}");
+            assert_eq!(sample_frames(&path, 2, &ImageLimits::default()).unwrap().len(), 2, "{name:?}");
+            let error = decode_audio_track(&path, 8000).unwrap_err().to_string();
+            assert!(error.contains("no audio track"), "{error}");
+        }
+    }
+
+    #[test]
+    fn logs_of_old_and_new_versions_are_read() {
+        let old = "[verbose]   Input stream #0:0 (video): 48 packets read (17184 bytes); 32 frames decoded; ";
+        let new = "[in#0/mov @ 0x5] [verbose]   Input stream #0:1 (video): 9 packets read (1 bytes); 7 frames decoded; \
+                   0 decode errors;";
+        assert_eq!((decoded_count(old), decoded_count(new), decoded_count("")), (Some(32), Some(7), None));
+    }
 }

@@ -4,9 +4,11 @@ use crate::{
     augment::SpecAugment,
     decode_audio_source, source_name,
     transform::{Mel, MelConfig},
+    truncation::note_truncated,
 };
 use mm_core::{Error, ProcessContext, Processor, Result, Source, Tensor};
 use serde::{Deserialize, Serialize};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Batches are padded to a multiple of this number of frames, so that few shapes occur.
 const LENGTH_MULTIPLE: i64 = 32;
@@ -17,7 +19,7 @@ const LENGTH_MULTIPLE: i64 = 32;
 pub struct AudioProcessorConfig {
     /// The spectrogram.
     pub mel: MelConfig,
-    /// Longer recordings are truncated to this length, in seconds.
+    /// Longer recordings are truncated to this length, in seconds; [`Processor::truncated`] counts them.
     pub max_seconds: f64,
     /// Whether each mel band is normalized to mean 0 and variance 1 over the recording.
     #[serde(default)]
@@ -31,6 +33,7 @@ pub struct AudioProcessorConfig {
 pub struct AudioProcessor {
     config: AudioProcessorConfig,
     mel: Mel,
+    num_truncated: AtomicUsize,
 }
 
 impl AudioProcessor {
@@ -45,7 +48,7 @@ impl AudioProcessor {
                 config.max_seconds
             )));
         }
-        Ok(Self { mel: Mel::new(config.mel.clone())?, config })
+        Ok(Self { mel: Mel::new(config.mel.clone())?, config, num_truncated: AtomicUsize::new(0) })
     }
 
     /// The spectrogram of a file, without augmentation.
@@ -53,7 +56,11 @@ impl AudioProcessor {
         let sample_rate = self.config.mel.sample_rate;
         let mut audio = decode_audio_source(source, Some(sample_rate))?;
         let max_samples = ((self.config.max_seconds * f64::from(sample_rate)) as usize).max(1);
-        audio.samples.truncate(max_samples);
+        if audio.samples.len() > max_samples {
+            audio.samples.truncate(max_samples);
+            self.num_truncated.fetch_add(1, Ordering::Relaxed);
+            note_truncated(self.limit());
+        }
         // A recording shorter than one frame is padded to one.
         if audio.samples.len() < self.config.mel.n_fft {
             audio.samples.resize(self.config.mel.n_fft, 0.0);
@@ -66,6 +73,12 @@ impl AudioProcessor {
         let mean = spectrogram.mean_dim(&[0], true)?;
         let std = spectrogram.std_dim(&[0], false, true)?.add_scalar(1e-5)?;
         spectrogram.sub(&mean)?.div(&std)
+    }
+}
+
+impl AudioProcessor {
+    fn limit(&self) -> String {
+        format!("{} seconds", self.config.max_seconds)
     }
 }
 
@@ -82,8 +95,14 @@ impl Processor for AudioProcessor {
         true
     }
 
+    fn truncated(&self) -> Option<(usize, String)> {
+        let count = self.num_truncated.load(Ordering::Relaxed);
+        (count > 0).then(|| (count, self.limit()))
+    }
+
     fn fingerprint(&self) -> String {
-        format!("audio {:?} {} {}", self.config.mel, self.config.max_seconds, self.config.normalize)
+        // "whole": entries of versions that lost parts of some files are not used.
+        format!("audio whole {:?} {} {}", self.config.mel, self.config.max_seconds, self.config.normalize)
     }
 
     fn augment(&self, sample: Tensor, context: &mut ProcessContext) -> Result<Tensor> {

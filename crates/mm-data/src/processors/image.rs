@@ -43,7 +43,7 @@ impl ImageProcessor {
     /// center crop.
     pub fn transform(&self, image: &RgbImage, context: &mut ProcessContext) -> Result<Tensor> {
         let transform = &self.config.transform;
-        if let (true, Some(min_area), Some((size, _))) =
+        if let (true, Some(min_area), Some(size)) =
             (context.train, self.config.random_resized_crop, transform.crop)
         {
             let rng = &mut context.rng;
@@ -63,7 +63,11 @@ impl Processor for ImageProcessor {
         false
     }
 
+    fn augments_while_decoding(&self) -> bool {
+        self.config.random_resized_crop.is_some() && self.config.transform.crop.is_some()
+    }
+
     fn fingerprint(&self) -> String {
-        format!("image {:?}", self.config)
+        format!("image {:?} {}", self.config, crate::decode::IMAGE_DECODERS)
     }
 }

@@ -2,7 +2,7 @@
 
 use super::ImageProcessorConfig;
 use crate::{
-    decode::{frame_count, sample_frames},
+    decode::{sample_frames, sample_frames_without_repeats},
     with_path,
 };
 use mm_core::{ProcessContext, Processor, Result, Source, Tensor};
@@ -30,10 +30,8 @@ impl VideoProcessor {
 
 impl Processor for VideoProcessor {
     fn process(&self, source: &Source, _context: &mut ProcessContext) -> Result<Tensor> {
-        let frames = with_path(source, "a video", |path| {
-            let count = if self.without_repeats { self.num_frames.min(frame_count(path)?) } else { self.num_frames };
-            sample_frames(path, count, &self.config.limits)
-        })?;
+        let sample = if self.without_repeats { sample_frames_without_repeats } else { sample_frames };
+        let frames = with_path(source, "a video", |path| sample(path, self.num_frames, &self.config.limits))?;
         let frames: Vec<Tensor> =
             frames.iter().map(|f| self.config.transform.apply(f)).collect::<crate::Result<_>>()?;
         Tensor::stack(&frames.iter().collect::<Vec<_>>(), 0)
@@ -45,6 +43,6 @@ impl Processor for VideoProcessor {
 
     fn fingerprint(&self) -> String {
         let repeats = if self.without_repeats { " without repeats" } else { "" };
-        format!("video {}{repeats} {:?}", self.num_frames, self.config)
+        format!("video {}{repeats} {:?} presented", self.num_frames, self.config)
     }
 }

@@ -4,7 +4,7 @@ use super::{
     Interpolation, Resize, pillow,
     resize::{resize, resize_window},
 };
-use crate::Result;
+use crate::{Error, Result};
 use image::RgbImage;
 use mm_core::Tensor;
 use serde::{Deserialize, Serialize};
@@ -45,19 +45,25 @@ impl Default for ImageTransform {
 
 impl ImageTransform {
     /// An image → `[3, height, width]` float32.
+    ///
+    /// # Errors
+    /// When the resized image, or the part of it that is used, would be larger than any that is decoded; and where
+    /// Qwen2-VL refuses the aspect ratio.
     pub fn apply(&self, image: &RgbImage) -> Result<Tensor> {
+        self.check_aspect_ratio(image)?;
         let input_size = (image.height(), image.width());
         let size = self.resize.map_or(input_size, |resize| resize.output_size(image.height(), image.width()));
         let (height, width) = self.crop.unwrap_or(size);
         let exact = self.pillow_exact && self.interpolation != Interpolation::Nearest;
-        let resized = || {
-            if exact {
-                return Ok(pillow::resize(image, size.0, size.1, self.interpolation));
-            }
-            resize(image, size.0, size.1, self.interpolation)
-        };
         if height > size.0 || width > size.1 {
-            let resized = if size == input_size { None } else { Some(resized()?) };
+            check_pixels(input_size, size)?;
+            let resized = if size == input_size {
+                None
+            } else if exact {
+                Some(pillow::resize_window(image, size, [0, 0, size.0, size.1], self.interpolation))
+            } else {
+                Some(resize(image, size.0, size.1, self.interpolation)?)
+            };
             let cropped = crop(resized.as_ref().unwrap_or(image), height, width, self.floor_crop_offset);
             return normalize(&cropped, self.mean, self.std);
         }
@@ -68,12 +74,38 @@ impl ImageTransform {
         if size == input_size {
             return normalize_window(image, window, self.mean, self.std);
         }
+        check_pixels(input_size, (height, width))?;
         if exact {
-            return normalize_window(&resized()?, window, self.mean, self.std);
+            return normalize(&pillow::resize_window(image, size, window, self.interpolation), self.mean, self.std);
         }
         let (resized, window) = resize_window(image, size, window, self.interpolation)?;
         normalize_window(&resized, window, self.mean, self.std)
     }
+
+    /// Qwen2-VL takes images whose longer edge is at most 200 times the shorter one.
+    fn check_aspect_ratio(&self, image: &RgbImage) -> Result<()> {
+        let (width, height) = image.dimensions();
+        let is_extreme = u64::from(width.max(height)) > 200 * u64::from(width.min(height));
+        if is_extreme && matches!(self.resize, Some(Resize::PixelBudget { .. })) {
+            let found = format!("found an image of {width}×{height} pixels");
+            return Err(Error::Config(format!("{found}, expected an aspect ratio of at most 200, as in Qwen2-VL")));
+        }
+        Ok(())
+    }
+}
+
+/// The most pixels of a resized image.
+const MAX_PIXELS: u64 = 100_000_000;
+
+/// Checks the (height, width) that is computed from an image.
+fn check_pixels(image: (u32, u32), (height, width): (u32, u32)) -> Result<()> {
+    if u64::from(height) * u64::from(width) <= MAX_PIXELS {
+        return Ok(());
+    }
+    Err(Error::Config(format!(
+        "an image of {}×{} pixels would be resized to {width}×{height}, expected at most {MAX_PIXELS} in all; crop it",
+        image.1, image.0
+    )))
 }
 
 /// The offset of a center crop of `crop` of `size` pixels, rounded half to even as Python does.
@@ -137,4 +169,48 @@ fn normalize_window(
         }
     }
     Ok(Tensor::from_vec(&out, &[3, i64::from(height), i64::from(width)])?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stripes(width: u32, height: u32) -> RgbImage {
+        RgbImage::from_fn(width, height, |x, y| image::Rgb([(x + y) as u8, ((x + y) / 7) as u8, (x * 31 + y * 17) as u8]))
+    }
+
+    #[test]
+    fn a_window_has_the_pixels_of_the_whole() {
+        for (from, size) in [((37, 53), (16, 23)), ((20, 31), (47, 40)), ((90, 9), (10, 30)), ((30, 40), (30, 20)), ((30, 40), (15, 40))] {
+            let image = stripes(from.1, from.0);
+            for interpolation in [Interpolation::Bilinear, Interpolation::Bicubic, Interpolation::Lanczos] {
+                let whole = pillow::resize_window(&image, size, [0, 0, size.0, size.1], interpolation);
+                let window = [size.0 / 4, size.1 / 3, size.0 / 2, size.1 / 2];
+                let found = pillow::resize_window(&image, size, window, interpolation);
+                let expected = image::imageops::crop_imm(&whole, window[1], window[0], window[3], window[2]).to_image();
+                assert!(found == expected, "{from:?} {size:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn long_images_take_little_time_and_memory() {
+        let started = std::time::Instant::now();
+        for (width, height) in [(1, 65_500), (65_500, 1), (1, 20_000_000), (20_000_000, 1)] {
+            let image = stripes(width, height);
+            for pillow_exact in [true, false] {
+                let transform = ImageTransform { pillow_exact, ..ImageTransform::default() };
+                assert_eq!(transform.apply(&image).unwrap().shape(), [3, 224, 224]);
+                // Without a crop, the whole would be 14 million pixels long.
+                let whole = ImageTransform { crop: None, pillow_exact, ..ImageTransform::default() };
+                assert!(whole.apply(&image).unwrap_err().to_string().contains("would be resized to"));
+                let larger = ImageTransform { crop: Some((300, 300)), pillow_exact, ..ImageTransform::default() };
+                assert!(larger.apply(&image).unwrap_err().to_string().contains("would be resized to"));
+            }
+            let budget = Resize::PixelBudget { min_pixels: 3136, max_pixels: 1_003_520, multiple_of: 28 };
+            let qwen = ImageTransform { resize: Some(budget), crop: None, ..ImageTransform::default() };
+            assert!(qwen.apply(&image).unwrap_err().to_string().contains("aspect ratio of at most 200"));
+        }
+        assert!(started.elapsed().as_secs() < 60);
+    }
 }

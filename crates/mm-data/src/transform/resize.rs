@@ -44,7 +44,7 @@ impl Resize {
             Self::Exact(height, width) => (height.max(1), width.max(1)),
             Self::ShortestEdge(edge) => {
                 let long = |long: u32, short: u32| {
-                    (u64::from(edge) * u64::from(long) / u64::from(short.max(1))).clamp(1, 1 << 20) as u32
+                    (u64::from(edge) * u64::from(long) / u64::from(short.max(1))).clamp(1, 1 << 31) as u32
                 };
                 if height <= width { (edge.max(1), long(width, height)) } else { (long(height, width), edge.max(1)) }
             }

@@ -30,6 +30,10 @@ impl Processor for PatchSequence {
         true
     }
 
+    fn augments_while_decoding(&self) -> bool {
+        self.inner.augments_while_decoding()
+    }
+
     fn fingerprint(&self) -> String {
         format!("{} in patches of {:?}", self.inner.fingerprint(), self.patch_size)
     }

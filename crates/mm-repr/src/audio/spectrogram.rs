@@ -179,7 +179,12 @@ impl SpectrogramProcessor {
     }
 
     fn count_truncated(&self) {
+        mm_data::note_truncated(self.limit());
         self.num_truncated.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn limit(&self) -> String {
+        format!("{} seconds", self.max_seconds())
     }
 
     /// The limit in seconds.
@@ -204,10 +209,10 @@ impl Processor for SpectrogramProcessor {
 
     fn truncated(&self) -> Option<(usize, String)> {
         let count = self.num_truncated.load(Ordering::Relaxed);
-        (count > 0).then(|| (count, format!("{} seconds", self.max_seconds())))
+        (count > 0).then(|| (count, self.limit()))
     }
 
     fn fingerprint(&self) -> String {
-        format!("spectrogram {:?} {:?}", self.mel.config(), self.framing)
+        format!("spectrogram whole {:?} {:?}", self.mel.config(), self.framing)
     }
 }

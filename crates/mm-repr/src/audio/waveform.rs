@@ -71,6 +71,6 @@ impl Processor for WaveformProcessor {
     }
 
     fn fingerprint(&self) -> String {
-        format!("waveform {} {}", self.sample_rate, self.normalize)
+        format!("waveform whole {} {}", self.sample_rate, self.normalize)
     }
 }

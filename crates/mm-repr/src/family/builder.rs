@@ -6,6 +6,7 @@ use mm_core::{
     Checkpoint, Scope,
     nn::{Transformer, TransformerConfig},
 };
+use mm_data::decode::Transparency;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::{cell::Cell, path::Path};
@@ -24,6 +25,8 @@ pub struct ModelBuilder<'a> {
     pub scope: Scope<'a>,
     /// Number of blocks to keep ([`super::LoadOptions::layer`]).
     pub layer: Option<i64>,
+    /// What becomes of transparent pixels ([`super::LoadOptions::transparency`]).
+    pub transparency: Transparency,
     /// Whether a transformer was built, which `layer` can truncate.
     pub(super) has_transformer: Cell<bool>,
 }
@@ -63,8 +66,17 @@ impl ModelBuilder<'_> {
     /// A builder for a part of the model that has a config of its own.
     pub fn part<'b>(&'b self, config: &'b Value) -> ModelBuilder<'b> {
         let (folder, tokenizer_folder) = (self.folder, self.tokenizer_folder);
-        let (checkpoint, scope, layer) = (self.checkpoint, self.scope.clone(), self.layer);
-        ModelBuilder { folder, tokenizer_folder, config, checkpoint, scope, layer, has_transformer: Cell::new(false) }
+        let (checkpoint, scope) = (self.checkpoint, self.scope.clone());
+        ModelBuilder {
+            folder,
+            tokenizer_folder,
+            config,
+            checkpoint,
+            scope,
+            layer: self.layer,
+            transparency: self.transparency,
+            has_transformer: Cell::new(false),
+        }
     }
 
     /// Builds a transformer, truncated at the requested layer; a truncated one has no final norm.

@@ -3,6 +3,7 @@
 use super::{builder::ModelBuilder, fingerprint::fingerprint, model::Family};
 use crate::{ModelPaths, Result};
 use mm_core::{DType, Device, LoraConfig, Params, Role};
+use mm_data::decode::Transparency;
 use serde_json::Value;
 use std::cell::Cell;
 
@@ -18,6 +19,9 @@ pub struct LoadOptions {
     pub layer: Option<i64>,
     /// Number of blocks, counted from the last, whose weights are trainable (transformers only); none if absent.
     pub trainable_layers: Option<usize>,
+    /// What becomes of transparent pixels of images. If absent, the alpha channel is dropped, as transformers, timm and
+    /// open_clip do by Pillow's `convert("RGB")`.
+    pub transparency: Option<Transparency>,
 }
 
 /// A loaded model.
@@ -85,6 +89,7 @@ pub fn load_for_fine_tuning<M>(
         checkpoint: &names,
         scope,
         layer: options.layer,
+        transparency: options.transparency.unwrap_or(Transparency::Ignore),
         has_transformer: Cell::new(false),
     };
     let model = (family.build)(&builder)?;

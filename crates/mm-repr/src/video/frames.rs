@@ -45,6 +45,10 @@ impl Processor for FramesProcessor {
         false
     }
 
+    fn augments_while_decoding(&self) -> bool {
+        self.inner.augments_while_decoding()
+    }
+
     fn fingerprint(&self) -> String {
         format!("{} frames {}", self.num_frames, self.inner.fingerprint())
     }

@@ -1,7 +1,9 @@
 //! Values and parsers that the formats share.
 
+use crate::family::ModelBuilder;
 use mm_data::{
     ImageProcessorConfig,
+    decode::ImageLimits,
     transform::{ImageTransform, Interpolation},
 };
 use serde_json::Value;
@@ -17,11 +19,12 @@ pub(super) const HALF: Normalization = ([0.5; 3], [0.5; 3]);
 pub(super) const CLIP: Normalization =
     ([0.481_454_66, 0.457_827_5, 0.408_210_73], [0.268_629_55, 0.261_302_6, 0.275_777_1]);
 
-/// A processor with this transform. Where there is a crop, training uses random resized crops of at least 0.4 of the
+/// A processor with this transform, and the treatment of transparency that the model is loaded with. Where there is a crop, training uses random resized crops of at least 0.4 of the
 /// area.
-pub(super) fn processor_config(transform: ImageTransform) -> ImageProcessorConfig {
+pub(super) fn processor_config(b: &ModelBuilder<'_>, transform: ImageTransform) -> ImageProcessorConfig {
     let random_resized_crop = transform.crop.map(|_| 0.4);
-    ImageProcessorConfig { transform, random_resized_crop, ..ImageProcessorConfig::default() }
+    let limits = ImageLimits { transparency: b.transparency, ..ImageLimits::default() };
+    ImageProcessorConfig { limits, transform, random_resized_crop }
 }
 
 /// A list of three numbers, or the default.

@@ -20,7 +20,7 @@ pub(crate) fn open_clip_preprocessing(b: &ModelBuilder<'_>, [height, width]: [i6
             return Err(b.config_error(reason));
         }
     };
-    Ok(processor_config(ImageTransform {
+    let transform = ImageTransform {
         resize: Some(resize),
         interpolation: interpolation(&c["interpolation"]).map_err(|e| b.config_error(e))?,
         pillow_exact: true,
@@ -28,5 +28,6 @@ pub(crate) fn open_clip_preprocessing(b: &ModelBuilder<'_>, [height, width]: [i6
         floor_crop_offset: false,
         mean: channel_values(&c["mean"], CLIP.0),
         std: channel_values(&c["std"], CLIP.1),
-    }))
+    };
+    Ok(processor_config(b, transform))
 }

@@ -23,7 +23,7 @@ pub(crate) fn timm_preprocessing(b: &ModelBuilder<'_>) -> Result<ImageProcessorC
             return Err(b.config_error(format!("pretrained_cfg.crop_mode: found {found}, {expected}")));
         }
     };
-    Ok(processor_config(ImageTransform {
+    let transform = ImageTransform {
         resize: Some(resize),
         interpolation: interpolation(&c["interpolation"]).map_err(|e| b.config_error(e))?,
         pillow_exact: true,
@@ -31,5 +31,6 @@ pub(crate) fn timm_preprocessing(b: &ModelBuilder<'_>) -> Result<ImageProcessorC
         floor_crop_offset: false,
         mean: channel_values(&c["mean"], IMAGENET.0),
         std: channel_values(&c["std"], IMAGENET.1),
-    }))
+    };
+    Ok(processor_config(b, transform))
 }

@@ -26,8 +26,9 @@ pub fn preprocessing(b: &ModelBuilder<'_>) -> Result<ImageProcessorConfig> {
         let file = b.json(name)?;
         let config = part.map_or(&file, |part| &file[part]);
         if !config.is_null() {
-            let parsed = PreprocessorConfig::new(config, b.config).and_then(|c| c.parse());
-            return parsed.map_err(|e| Error::folder(b.folder.join(name), e));
+            let transform = PreprocessorConfig::new(config, b.config).and_then(|c| c.parse());
+            let transform = transform.map_err(|e| Error::folder(b.folder.join(name), e))?;
+            return Ok(processor_config(b, transform));
         }
     }
     Err(Error::folder(
@@ -67,7 +68,7 @@ impl<'a> PreprocessorConfig<'a> {
         }
     }
 
-    fn parse(&self) -> Result<ImageProcessorConfig, String> {
+    fn parse(&self) -> Result<ImageTransform, String> {
         let (resize, crop) = self.geometry()?;
         let (mean, std) = self.normalization()?;
         let code = self.json["resample"].as_u64().unwrap_or(self.defaults.resample);
@@ -76,9 +77,7 @@ impl<'a> PreprocessorConfig<'a> {
         })?;
         // transformers' classes round the crop's offset down; a file without a class follows torchvision.
         let floor_crop_offset = !self.class.is_empty();
-        let transform =
-            ImageTransform { resize, interpolation, pillow_exact: true, crop, floor_crop_offset, mean, std };
-        Ok(processor_config(transform))
+        Ok(ImageTransform { resize, interpolation, pillow_exact: true, crop, floor_crop_offset, mean, std })
     }
 
     fn flag(&self, key: &str, default: bool) -> bool {

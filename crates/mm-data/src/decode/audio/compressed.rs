@@ -1,0 +1,49 @@
+//! FLAC, Ogg, M4A and compressed WAV by symphonia; MP3 by its frames.
+
+#![cfg_attr(not(feature = "compressed-audio"), allow(clippy::needless_pass_by_value))]
+
+use super::Audio;
+
+#[cfg(not(feature = "compressed-audio"))]
+pub(super) fn decode(_: Vec<u8>, _: Option<&str>) -> Result<Audio, String> {
+    Err("not an uncompressed wav, the only format of this build; build mm-data with its `compressed-audio` feature"
+        .into())
+}
+
+/// Decodes audio in any format but uncompressed wav; `extension` is that of the file's name.
+#[cfg(feature = "compressed-audio")]
+pub(super) fn decode(bytes: Vec<u8>, extension: Option<&str>) -> Result<Audio, String> {
+    use super::{flac, mp3, mp3_frames, mp4, ogg, symphonia_reader::decode_into, parts::Parts};
+
+    let mut parts = Parts::default();
+    // FLAC may have tags of an MP3 before it.
+    let start = mp3_frames::skip_tags(&bytes, 0);
+    if bytes[start..].starts_with(b"fLaC") {
+        for stream in flac::streams(&bytes[start..]) {
+            flac::decode(stream, &mut parts)?;
+        }
+        return parts.join();
+    }
+    if bytes.starts_with(b"OggS") {
+        for file in ogg::files(&bytes)? {
+            decode_into(bytes[file].to_vec(), Some("ogg"), &mut parts)?;
+        }
+        return parts.join();
+    }
+    if bytes.get(4..8) == Some(b"ftyp") {
+        let track = mp4::audio_track(&bytes);
+        let decoded = decode_into(bytes, Some("m4a"), &mut parts)?;
+        return match track {
+            Some(track) => track.present(parts.join()?, decoded.expected),
+            None => parts.join(),
+        };
+    }
+    if !bytes.starts_with(b"RIFF") {
+        let frames = mp3_frames::Frames::find(&bytes);
+        if !frames.frames.is_empty() {
+            return mp3::decode(&bytes, &frames);
+        }
+    }
+    decode_into(bytes, extension, &mut parts)?;
+    parts.join()
+}

@@ -1,0 +1,122 @@
+//! What an MP4 (M4A) file says about the part of its audio track that is presented: AAC encoders put about a thousand
+//! samples before the sound.
+
+use super::Audio;
+
+/// The audio track of a movie.
+pub(super) struct AudioTrack {
+    /// Ticks per second of the track's own times.
+    timescale: u32,
+    /// The parts that are presented, in order: start and length in samples of that scale; no length is all of the rest.
+    edits: Vec<(u64, Option<u64>)>,
+}
+
+/// The first audio track; `None` where there is none, or the file is not one that this reader follows.
+pub(super) fn audio_track(bytes: &[u8]) -> Option<AudioTrack> {
+    let movie = child(bytes, b"moov")?;
+    let movie_scale = u64::from(timescale(child(movie, b"mvhd")?)?);
+    let track = children(movie).filter(|(kind, _)| kind == b"trak").map(|(_, content)| content).find(|track| {
+        let handler = child(track, b"mdia").and_then(|media| child(media, b"hdlr"));
+        handler.and_then(|h| h.get(8..12)) == Some(b"soun")
+    })?;
+    let track_scale = timescale(child(child(track, b"mdia")?, b"mdhd")?)?;
+    let mut edits = Vec::new();
+    if let Some(list) = child(track, b"edts").and_then(|edit| child(edit, b"elst")) {
+        for (duration, start) in edit_list(list)? {
+            // An edit without a start is a pause before the sound.
+            let Ok(start) = u64::try_from(start) else { continue };
+            let length = (duration > 0)
+                .then(|| (u128::from(duration) * u128::from(track_scale)).div_ceil(u128::from(movie_scale.max(1))) as u64);
+            edits.push((start, length));
+        }
+    } else if let Some((delay, length)) = itunes_gapless(movie) {
+        edits.push((delay, Some(length).filter(|n| *n > 0)));
+    }
+    Some(AudioTrack { timescale: track_scale, edits })
+}
+
+impl AudioTrack {
+    /// The presented part of what was decoded. `expected` is the length of the track in its own scale.
+    ///
+    /// # Errors
+    /// When less was decoded than the track has.
+    pub fn present(&self, audio: Audio, expected: Option<u64>) -> Result<Audio, String> {
+        let rate = u64::from(audio.sample_rate);
+        let to_samples = |ticks: u64| {
+            let samples = u128::from(ticks) * u128::from(rate) / u128::from(self.timescale.max(1));
+            usize::try_from(samples).unwrap_or(usize::MAX)
+        };
+        let (found, expected) = (audio.samples.len(), to_samples(expected.unwrap_or(0)));
+        // The last packet may be shorter than it says.
+        const PACKET: usize = 2048;
+        if found + PACKET < expected {
+            return Err(format!(
+                "damaged m4a: found {found} samples, expected {expected} as its header says; the file is cut short"
+            ));
+        }
+        if self.edits.is_empty() {
+            return Ok(audio);
+        }
+        // The last packet is padded beyond the length of the track, and lengths in a coarse scale are rounded up.
+        let track_end = if expected > 0 { found.min(expected) } else { found };
+        let mut samples = Vec::with_capacity(found);
+        for (start, length) in &self.edits {
+            let start = to_samples(*start).min(track_end);
+            let end = length.map_or(track_end, |length| start.saturating_add(to_samples(length)).min(track_end));
+            samples.extend_from_slice(&audio.samples[start..end]);
+        }
+        Ok(Audio { samples, sample_rate: audio.sample_rate })
+    }
+}
+
+/// The boxes in `content`: kind and content of each.
+fn children(content: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
+    let mut rest = content;
+    std::iter::from_fn(move || {
+        let length = u64::from(u32::from_be_bytes(rest.get(..4)?.try_into().ok()?));
+        let kind = rest.get(4..8)?.try_into().ok()?;
+        let (header, length) = match length {
+            0 => (8, rest.len()),
+            1 => (16, usize::try_from(u64::from_be_bytes(rest.get(8..16)?.try_into().ok()?)).ok()?),
+            n => (8, usize::try_from(n).ok()?),
+        };
+        let content = rest.get(header..length.min(rest.len()))?;
+        rest = &rest[length.min(rest.len())..];
+        Some((kind, content))
+    })
+}
+
+fn child<'a>(content: &'a [u8], kind: &[u8; 4]) -> Option<&'a [u8]> {
+    children(content).find(|(found, _)| found == kind).map(|(_, content)| content)
+}
+
+/// The timescale of a movie's or media's header.
+fn timescale(header: &[u8]) -> Option<u32> {
+    let at = if *header.first()? == 1 { 20 } else { 12 };
+    Some(u32::from_be_bytes(header.get(at..at + 4)?.try_into().ok()?))
+}
+
+/// (duration in the movie's scale, start in the track's) of each edit.
+fn edit_list(list: &[u8]) -> Option<Vec<(u64, i64)>> {
+    let is_long = *list.first()? == 1;
+    let size = if is_long { 20 } else { 12 };
+    let edits = list.get(8..)?.chunks_exact(size).map(|edit| {
+        let long = |at: usize| edit[at..at + 8].iter().fold(0u64, |sum, b| sum << 8 | u64::from(*b));
+        let short = |at: usize| edit[at..at + 4].iter().fold(0u32, |sum, b| sum << 8 | u32::from(*b));
+        if is_long { (long(0), long(8) as i64) } else { (u64::from(short(0)), i64::from(short(4) as i32)) }
+    });
+    Some(edits.collect())
+}
+
+/// iTunes' own note about the samples before the sound, and the number of those of the sound: `iTunSMPB`, whose value is
+/// ` 00000000 DELAY PADDING LENGTH …` in hexadecimal digits.
+fn itunes_gapless(movie: &[u8]) -> Option<(u64, u64)> {
+    let list = child(child(child(movie, b"udta")?, b"meta")?.get(4..)?, b"ilst")?;
+    let note = children(list).filter(|(kind, _)| kind == b"----").map(|(_, note)| note).find(|note| {
+        child(note, b"name").and_then(|name| name.get(4..)) == Some(b"iTunSMPB")
+    })?;
+    let text = std::str::from_utf8(child(note, b"data")?.get(8..)?).ok()?;
+    let mut numbers = text.split_ascii_whitespace().map(|n| u64::from_str_radix(n, 16).ok());
+    let (delay, length) = (numbers.nth(1)??, numbers.nth(1)??);
+    Some((delay, length))
+}

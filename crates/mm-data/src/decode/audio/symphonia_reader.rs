@@ -1,0 +1,85 @@
+//! Containers that symphonia reads.
+
+use super::parts::Parts;
+use symphonia::core::{
+    audio::SampleBuffer,
+    codecs::{CODEC_TYPE_NULL, Decoder},
+    errors::Error,
+    formats::{FormatOptions, FormatReader},
+    io::MediaSourceStream,
+    probe::Hint,
+};
+
+/// What the container says about what was decoded.
+pub(super) struct Decoded {
+    /// Number of samples of each channel, if it says one.
+    pub expected: Option<u64>,
+}
+
+/// Decodes all audio of the first audio track.
+///
+/// # Errors
+/// When a packet cannot be decoded.
+pub(super) fn decode_into(bytes: Vec<u8>, extension: Option<&str>, parts: &mut Parts) -> Result<Decoded, String> {
+    let mut format = open(bytes, extension)?;
+    let (id, mut decoder, expected) = audio_track(format.as_ref())?;
+    let (mut failed, mut count) = (None, 0usize);
+    loop {
+        let packet = match format.next_packet() {
+            Ok(packet) => packet,
+            Err(Error::IoError(e)) if e.kind() == std::io::ErrorKind::UnexpectedEof => break,
+            Err(error) => return Err(format!("damaged audio: {error}")),
+        };
+        if packet.track_id() != id {
+            continue;
+        }
+        count += 1;
+        match decoder.decode(&packet) {
+            Ok(decoded) => {
+                let spec = *decoded.spec();
+                let mut buffer = SampleBuffer::<f32>::new(decoded.capacity() as u64, spec);
+                buffer.copy_interleaved_ref(decoded);
+                parts.push(buffer.samples(), spec.channels.count(), spec.rate)?;
+            }
+            Err(error) => {
+                let (_, number) = failed.get_or_insert((format!("at {:.1} seconds: {error}", parts.seconds()), 0));
+                *number += 1;
+            }
+        }
+    }
+    match failed {
+        Some((first, number)) => Err(format!(
+            "damaged audio: {number} of its {count} packets cannot be decoded, the first {first}; `ffmpeg -i FILE \
+             FILE.wav` makes a file of the others"
+        )),
+        None => Ok(Decoded { expected }),
+    }
+}
+
+fn open(bytes: Vec<u8>, extension: Option<&str>) -> Result<Box<dyn FormatReader>, String> {
+    let mut hint = Hint::new();
+    if let Some(extension) = extension {
+        hint.with_extension(extension);
+    }
+    let stream = MediaSourceStream::new(Box::new(std::io::Cursor::new(bytes)), Default::default());
+    // Gapless: the padding that the encoder added at both ends is removed.
+    let options = FormatOptions { enable_gapless: true, ..FormatOptions::default() };
+    let probed = symphonia::default::get_probe().format(&hint, stream, &options, &Default::default());
+    Ok(probed.map_err(|e| format!("not audio of a supported format (wav, flac, mp3, ogg, m4a): {e}"))?.format)
+}
+
+/// The first audio track, its decoder and its length.
+fn audio_track(format: &dyn FormatReader) -> Result<(u32, Box<dyn Decoder>, Option<u64>), String> {
+    let track = format
+        .tracks()
+        .iter()
+        .find(|t| t.codec_params.codec != CODEC_TYPE_NULL)
+        .ok_or("no audio track of a supported codec (aac, flac, mp3, vorbis, pcm, adpcm)")?;
+    if let Some(rate) = track.codec_params.sample_rate {
+        super::parts::check_rate(rate)?;
+    }
+    let decoder = symphonia::default::get_codecs()
+        .make(&track.codec_params, &Default::default())
+        .map_err(|e| format!("audio with an unsupported codec ({e})"))?;
+    Ok((track.id, decoder, track.codec_params.n_frames))
+}
