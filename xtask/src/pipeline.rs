@@ -11,6 +11,7 @@ use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,
+    fs::File,
     path::{Path, PathBuf},
     process::Command,
     time::Instant,
@@ -223,6 +224,19 @@ fn state_file(pipeline: &Path) -> PathBuf {
     root().join("runs/.pipelines").join(format!("{name}.json"))
 }
 
+/// Waits until no other process runs the pipeline, and keeps others out as long as the file is open.
+fn lock(state: &Path) -> Result<File> {
+    std::fs::create_dir_all(state.parent().unwrap_or(Path::new(".")))?;
+    let path = state.with_extension("lock");
+    let open = File::options().create(true).truncate(false).write(true).open(&path);
+    let lock = open.with_context(|| format!("{} cannot be written", path.display()))?;
+    if lock.try_lock().is_err() {
+        eprintln!("another process runs this pipeline; waiting for it …");
+        lock.lock()?;
+    }
+    Ok(lock)
+}
+
 /// The files and folders that a pipeline writes.
 pub fn outputs(arguments: &Arguments) -> Result<Vec<String>> {
     Ok(load(arguments)?.steps.into_iter().flat_map(|step| step.outputs).collect())
@@ -242,6 +256,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     eprintln!("{}", pipeline.about);
     let file = state_file(&arguments.pipeline);
+    let _lock = if options.dry_run { None } else { Some(lock(&file)?) };
     let mut completed: CompletedSteps =
         std::fs::read_to_string(&file).ok().and_then(|t| serde_json::from_str(&t).ok()).unwrap_or_default();
     let needs_mm = pipeline.steps.iter().any(|s| s.mm.is_some());
@@ -290,7 +305,6 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         }
         eprintln!("{title}: {:.1} s", start.elapsed().as_secs_f64());
         completed.insert(step.name.clone(), key);
-        std::fs::create_dir_all(file.parent().unwrap_or(Path::new(".")))?;
         let partial = file.with_extension("partial");
         std::fs::write(&partial, serde_json::to_string_pretty(&completed)?)?;
         std::fs::rename(&partial, &file)?;
