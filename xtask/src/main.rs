@@ -12,6 +12,7 @@ mod paths;
 mod pipeline;
 mod registry;
 mod setup;
+mod torture;
 
 use clap::{Parser, Subcommand};
 use std::{path::PathBuf, process::ExitCode};
@@ -78,6 +79,12 @@ enum Command {
         #[arg(long)]
         check: bool,
     },
+    /// Kill mm and xtask at random instants, fill their disk and run two at once: each must resume to the output of an
+    /// undisturbed run.
+    #[command(
+        after_help = "Examples:\n  cargo xtask torture --kills 1000 --jobs 2\n  cargo xtask torture train words --seed 7"
+    )]
+    Torture(torture::Arguments),
     /// Check format, lints, docs and tests, as CI does.
     Ci,
 }
@@ -148,6 +155,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Test { rest } => cargo::test(&rest),
         Command::Bench { name, rest } => cargo::bench(name.as_deref(), &rest),
         Command::Parity(arguments) => parity::run(&arguments),
+        Command::Torture(arguments) => torture::run(&arguments),
         Command::Docs { check: true } => docs::check(),
         Command::Docs { check: false } => cargo::docs(),
         Command::Ci => cargo::ci(),

@@ -33,7 +33,10 @@ const MARKER: &str = ".mm-parity";
 fn new_folder(out: &Path, in_cache: bool) -> Result<()> {
     let is_used = std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some());
     if is_used && !in_cache && !out.join(MARKER).exists() {
-        bail!("--out {}: holds files that are not of an earlier comparison; expected a new or an empty folder", out.display());
+        bail!(
+            "--out {}: holds files that are not of an earlier comparison; expected a new or an empty folder",
+            out.display()
+        );
     }
     if is_used {
         std::fs::remove_dir_all(out)?;

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use state::State;
 use std::{
     collections::BTreeMap,
+    fs::File,
     path::{Path, PathBuf},
     process::Command,
     time::Instant,
@@ -217,6 +218,19 @@ fn hex(hasher: Sha256) -> String {
     hasher.finalize().iter().map(|b| format!("{b:02x}")).collect()
 }
 
+/// Waits until no other process runs the pipeline, and keeps others out as long as the file is open.
+fn lock(pipeline: &Path) -> Result<File> {
+    let path = state::state_file(pipeline).with_extension("lock");
+    std::fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+    let open = File::options().create(true).truncate(false).write(true).open(&path);
+    let lock = open.with_context(|| format!("{} cannot be written", path.display()))?;
+    if lock.try_lock().is_err() {
+        eprintln!("another process runs this pipeline; waiting for it …");
+        lock.lock()?;
+    }
+    Ok(lock)
+}
+
 /// The files and folders that a pipeline writes.
 pub fn outputs(arguments: &Arguments) -> Result<Vec<String>> {
     Ok(load(arguments)?.steps.into_iter().flat_map(|step| step.outputs).collect())
@@ -235,6 +249,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         );
     }
     eprintln!("{}", pipeline.about);
+    let _lock = if options.dry_run { None } else { Some(lock(&arguments.pipeline)?) };
     let mut state = State::open(&arguments.pipeline);
     let needs_mm = pipeline.steps.iter().any(|s| s.mm.is_some());
     let program = if needs_mm && !options.dry_run { Some(build()?) } else { None };
@@ -396,7 +411,10 @@ fresh = true
         std::fs::write(&file, text).unwrap();
         let run_with = |more: &[&str]| {
             let overrides = more.iter().map(ToString::to_string).collect();
-            run(&Arguments { pipeline: file.clone(), options: Options { overrides, force: true, ..Options::default() } })
+            run(&Arguments {
+                pipeline: file.clone(),
+                options: Options { overrides, force: true, ..Options::default() },
+            })
         };
         run_with(&[]).unwrap();
         std::fs::write(folder.path().join("out/old"), "").unwrap();

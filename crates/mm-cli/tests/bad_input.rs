@@ -157,7 +157,11 @@ fn invalid_configs_are_refused() {
     set("loss.temperature=0.0", &["loss.temperature", "a positive number"]);
     set("towers.audio.encoder.processor.mel.hop_length=0", &["mel.hop_length", "found 0"]);
     set("task=retreival", &["unknown task", "did you mean `retrieval`"]);
-    refused(&["train", "nowhere.toml"], workspace.path(), &["CONFIG nowhere.toml: found no such file, expected a config file"]);
+    refused(
+        &["train", "nowhere.toml"],
+        workspace.path(),
+        &["CONFIG nowhere.toml: found no such file, expected a config file"],
+    );
     refused(&["train", "config.toml", "--device", "cuda:7"], workspace.path(), &["cuda:7", "--device cpu"]);
     refused(&["train"], workspace.path(), &["CONFIG"]);
     workspace.write("broken.toml", "task = ");
@@ -181,7 +185,11 @@ fn runs_are_not_overwritten_and_damaged_checkpoints_are_refused() {
         workspace.path(),
         &["its config differs"],
     );
-    refused(&["eval", "--model", "nowhere"], workspace.path(), &["--model nowhere: found no such folder", "a run folder", "models pull"]);
+    refused(
+        &["eval", "--model", "nowhere"],
+        workspace.path(),
+        &["--model nowhere: found no such folder", "a run folder", "models pull"],
+    );
     // The run is locked by another process.
     let lock = std::fs::File::options().write(true).open(workspace.path().join("run/lock")).unwrap();
     lock.lock().unwrap();
@@ -347,7 +355,8 @@ fn results_that_cannot_be_written_fail_and_a_closed_standard_error_does_not() {
         assert_eq!(output.status.code(), Some(0), "{arguments:?}");
         assert!(!output.stdout.is_empty());
     }
-    let refused = Command::new(env!("CARGO_BIN_EXE_mm")).args(["train", "nowhere.toml"]).stderr(full()).output().unwrap();
+    let refused =
+        Command::new(env!("CARGO_BIN_EXE_mm")).args(["train", "nowhere.toml"]).stderr(full()).output().unwrap();
     assert_eq!(refused.status.code(), Some(1), "no panic, which exits with 101");
 }
 

@@ -332,7 +332,9 @@ mod tests {
             run
         };
         let text = |lr: &str, seed: u32| {
-            format!("task = \"retrieval\"\n[data.split]\nseed = {seed}\n[train]\nseed = {seed}\noptimizer = {{ lr = {lr} }}\n")
+            format!(
+                "task = \"retrieval\"\n[data.split]\nseed = {seed}\n[train]\nseed = {seed}\noptimizer = {{ lr = {lr} }}\n"
+            )
         };
         let first = run("a", &text("0.01", 0));
         assert!(check_same_config(&first, &run("b", &text("0.01", 7))).is_ok());
@@ -344,6 +346,11 @@ mod tests {
         run("y/model-0", &text("0.01", 1));
         assert!(check_same_config(&x, &y).is_ok());
         run("y/model-1", &text("0.01", 1));
-        assert!(check_same_config(&x, &y).unwrap_err().to_string().contains("model-1/config.toml: found one, expected none"));
+        assert!(
+            check_same_config(&x, &y)
+                .unwrap_err()
+                .to_string()
+                .contains("model-1/config.toml: found one, expected none")
+        );
     }
 }

@@ -4,11 +4,14 @@
 //! it to the step of its checkpoint. The folder is locked, so that one process at a time uses it.
 
 use crate::{Error, EventWriter, Result};
-use mm_core::{Checkpoint, Params, Tensor, checkpoint};
+use mm_core::{
+    Checkpoint, Params, Tensor,
+    checkpoint::{self, FolderLock},
+};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
-    fs::{File, TryLockError},
+    fs::File,
     io::Write,
     path::{Path, PathBuf},
     process::Command,
@@ -53,7 +56,7 @@ pub struct Run {
     folder: PathBuf,
     metrics: File,
     events: EventWriter,
-    _lock: File,
+    _lock: FolderLock,
 }
 
 impl Run {
@@ -86,21 +89,7 @@ impl Run {
     }
 
     fn open(folder: &Path) -> Result<Self> {
-        let bad = |path: &Path, e: std::io::Error| Error::run(path, format!("cannot be written: {e}"));
-        let lock_path = folder.join("lock");
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&lock_path)
-            .map_err(|e| bad(&lock_path, e))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(Error::run(folder, "is in use by another process; wait for it, or choose another folder"));
-            }
-            Err(TryLockError::Error(e)) => return Err(bad(&lock_path, e)),
-        }
+        let lock = FolderLock::acquire(folder)?;
         // Remove files that a killed process left half-written; no other process writes here while the lock is held.
         for dir in [folder.to_owned(), folder.join("checkpoints")] {
             for entry in std::fs::read_dir(dir).into_iter().flatten().filter_map(Result::ok) {
@@ -110,7 +99,11 @@ impl Run {
             }
         }
         let path = folder.join("metrics.jsonl");
-        let metrics = File::options().create(true).append(true).open(&path).map_err(|e| bad(&path, e))?;
+        let metrics = File::options()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .map_err(|e| Error::run(&path, format!("cannot be written: {e}")))?;
         Ok(Self { folder: folder.to_owned(), metrics, events: EventWriter::create(folder)?, _lock: lock })
     }
 

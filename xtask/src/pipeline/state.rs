@@ -59,7 +59,9 @@ impl State {
         for path in &paths {
             let display = path.display();
             if [root().as_path(), pipeline].into_iter().any(|kept| normalized(kept).starts_with(path)) {
-                bail!("output {display} holds the workspace or the pipeline, which a step must not replace; choose another path");
+                bail!(
+                    "output {display} holds the workspace or the pipeline, which a step must not replace; choose another path"
+                );
             }
             if !self.made.contains(&key(path)) {
                 bail!(

@@ -54,7 +54,8 @@ impl TableArgs {
     /// The table as a data set, unsplit; without the bindings of `others`, which are no modalities.
     pub(crate) fn config(&self, data: &Path, others: &[&str]) -> ManifestConfig {
         let mut columns = Columns::default();
-        for (modality, names) in by_name(&self.column).into_iter().filter(|(name, _)| !others.contains(&name.as_str())) {
+        for (modality, names) in by_name(&self.column).into_iter().filter(|(name, _)| !others.contains(&name.as_str()))
+        {
             let binding = match names.as_slice() {
                 [name] => mm_data::ColumnBinding::Single(name.clone()),
                 _ => mm_data::ColumnBinding::Multiple(names),

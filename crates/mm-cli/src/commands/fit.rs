@@ -6,7 +6,7 @@ use crate::{
     output,
     progress::{ItemProgress, TrainingProgress},
 };
-use anyhow::Result;
+use anyhow::{Result, bail};
 use mm_tasks::{
     FitContext,
     metrics::Metric,
@@ -18,6 +18,9 @@ use std::{
     path::{Path, PathBuf},
     time::Instant,
 };
+
+/// The result of a completed fit, in its folder.
+const RESULT_FILE: &str = "result.json";
 
 /// Train a predictor for a column of a table from its text, image, audio, video, numeric and categorical columns
 #[derive(clap::Args)]
@@ -36,7 +39,7 @@ pub(crate) struct Arguments {
     /// Column whose equal values stay in one split (a speaker, a product, a photographed object).
     #[arg(long, value_name = "COLUMN")]
     group_column: Option<String>,
-    /// Folder for the models and the report.
+    /// Folder for the models and the report; a fit that was interrupted continues in it.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// auto, binary, multiclass, multilabel, regression or ordinal.
@@ -88,6 +91,9 @@ impl Arguments {
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let started = Instant::now();
+    if arguments.out.join(RESULT_FILE).exists() {
+        bail!("{}: holds a run already; choose another folder with --out", arguments.out.display());
+    }
     let stop = stop_on_interrupt("this step")?;
     let mut progress = ItemProgress::new();
     let fit_context = FitContext {
@@ -101,7 +107,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let fitted = fitted?;
     let report = write_report(&arguments.out, &fitted, context)?;
     let result = result(&arguments.out, &fitted, report.as_deref(), started.elapsed().as_secs_f64());
-    mm_core::checkpoint::write_atomic(&arguments.out.join("result.json"), format!("{result:#}\n").as_bytes())?;
+    mm_core::checkpoint::write_atomic(&arguments.out.join(RESULT_FILE), format!("{result:#}\n").as_bytes())?;
     if context.json {
         output::line(&result);
     } else {

@@ -8,6 +8,7 @@ use crate::{
     progress::ItemProgress,
 };
 use anyhow::Result;
+use mm_core::checkpoint::FolderLock;
 use mm_repr::word2vec::{Architecture, Format, Phrases, Progress, SubwordConfig, Word2VecConfig, WordVectors};
 use serde_json::json;
 use std::{
@@ -299,7 +300,10 @@ fn train(arguments: &Train, context: &Context) -> Result<()> {
     };
     let training_seconds = training_start.lock().ok().and_then(|s| s.map(|s| s.elapsed().as_secs_f64())).unwrap_or(0.0);
     vectors.save(&arguments.out, format)?;
-    std::fs::remove_dir_all(&work_dir)?;
+    // Unless another process has begun to use it.
+    if let Ok(lock) = FolderLock::acquire(&work_dir) {
+        lock.remove_folder()?;
+    }
     let words_per_second = (vectors.vocabulary.total_count() * arguments.epochs as u64) as f64 / training_seconds.max(1e-9);
     let (words, seconds) = (vectors.vocabulary.words.len(), started.elapsed().as_secs_f64());
     if context.json {

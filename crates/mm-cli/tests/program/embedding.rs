@@ -147,7 +147,10 @@ fn rows_without_a_value_keep_their_place() {
     };
     for (model, modality, out, hole, id) in [("eyes", "image", "i.npy", 1, "b"), ("words", "text", "t.npy", 2, "c")] {
         let found = embed(model, modality, out);
-        assert_eq!((&found["vectors"], &found["failed"]["count"], &found["missing"]["count"]), (&3.into(), &0.into(), &1.into()));
+        assert_eq!(
+            (&found["vectors"], &found["failed"]["count"], &found["missing"]["count"]),
+            (&3.into(), &0.into(), &1.into())
+        );
         assert_eq!(found["missing"]["examples"][0]["row"], id, "{found}");
         let array = mm_data::read_npy(&workspace.path().join(out)).unwrap();
         let dim = array.size(1).unwrap() as usize;

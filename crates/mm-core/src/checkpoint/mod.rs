@@ -5,11 +5,13 @@
 //! either the old file or the new one.
 
 mod location;
+mod lock;
 mod mmap;
 mod pickle;
 mod safetensors;
 mod save;
 
+pub use lock::FolderLock;
 pub(crate) use mmap::release;
 pub use pickle::{Array, Object, read_pickle};
 pub use save::{save, save_sharded, shared_tempfile, write_atomic};

@@ -16,7 +16,8 @@ use lstm::{LstmDecoder, LstmState};
 use mm_core::{
     DType, Features, Module, Pooling, Scope, Tensor,
     nn::{
-        Activation, AttentionConfig, BlockConfig, ForwardArgs, Linear, Mask, MlpConfig, Norm, NormConfig, TransformerConfig,
+        Activation, AttentionConfig, BlockConfig, ForwardArgs, Linear, Mask, MlpConfig, Norm, NormConfig,
+        TransformerConfig,
         decoder::{Decoder, DecoderArgs, DecoderConfig, DecoderState},
     },
 };
@@ -108,7 +109,8 @@ impl Captioner {
         let bos = Tensor::full(&[batch, 1], BOS as f64, DType::I64, features.values.device())?;
         let (state, logits) = match &self.network {
             Network::CrossAttention(decoder) => {
-                let mut state = decoder.init_state(batch, max_new_tokens + 1, Some((features.values, features.mask)))?;
+                let mut state =
+                    decoder.init_state(batch, max_new_tokens + 1, Some((features.values, features.mask)))?;
                 let logits = decoder.step(&bos, &mut state)?;
                 (StateKind::Decoder(state), logits)
             }

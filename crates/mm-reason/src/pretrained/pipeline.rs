@@ -10,7 +10,9 @@ use crate::{
     Error, Result,
     generate::{GenerationConfig, GrammarConstraint, OutputConstraint},
 };
-use mm_core::{DType, LoraConfig, Modality, Params, ProcessContext, Processor, Source, Tensor, no_grad, parallel_tensors};
+use mm_core::{
+    DType, LoraConfig, Modality, Params, ProcessContext, Processor, Source, Tensor, no_grad, parallel_tensors,
+};
 use mm_data::process_catching_panics;
 use mm_repr::{
     LoadOptions, ModelPaths,

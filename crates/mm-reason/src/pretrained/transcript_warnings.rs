@@ -109,7 +109,12 @@ mod tests {
     fn spectrogram(frames: &[(usize, f32)]) -> Tensor {
         let row: Vec<f32> = frames.iter().flat_map(|(count, value)| vec![*value; *count]).collect();
         let all = [row.clone(), vec![-1.5; row.len()]].concat();
-        Tensor::from_vec(&all, &[2, row.len() as i64]).unwrap().to_dtype(DType::F32).unwrap().to_device(Device::Cpu).unwrap()
+        Tensor::from_vec(&all, &[2, row.len() as i64])
+            .unwrap()
+            .to_dtype(DType::F32)
+            .unwrap()
+            .to_device(Device::Cpu)
+            .unwrap()
     }
 
     #[test]

@@ -77,7 +77,12 @@ impl Pipeline {
         };
         let score_hook = timestamps.then_some(&hook as _);
         let processors = LogitsProcessors { score_hook, ..LogitsProcessors::default() };
-        let mut out = Transcript { text: String::new(), segments: Vec::new(), truncated: false, warnings: find_silence(&spectrogram)? };
+        let mut out = Transcript {
+            text: String::new(),
+            segments: Vec::new(),
+            truncated: false,
+            warnings: find_silence(&spectrogram)?,
+        };
         let mut position = 0;
         // The prompt of the first window, with its detected language, serves all.
         let mut prompt = None;

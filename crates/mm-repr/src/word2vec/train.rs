@@ -12,6 +12,7 @@ use super::{
     worker::TrainingContext,
 };
 use crate::{Error, Result};
+use mm_core::checkpoint::FolderLock;
 use serde::{Deserialize, Serialize};
 use std::{
     fs::File,
@@ -132,7 +133,7 @@ impl WordVectors {
     ///
     /// # Errors
     /// An option is out of range, fewer than two words reach `min_count`, a file cannot be read, or `work_dir` holds a
-    /// checkpoint of another corpus or other options.
+    /// checkpoint of another corpus or other options or is used by another process.
     pub fn train(
         files: &[PathBuf],
         config: &Word2VecConfig,
@@ -142,7 +143,7 @@ impl WordVectors {
         on_progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<Option<Self>> {
         config.validate()?;
-        std::fs::create_dir_all(work_dir).map_err(io_error(work_dir))?;
+        let _lock = FolderLock::acquire(work_dir)?;
         let checkpoint = Checkpoint::new(work_dir, files, phrases)?;
         let reading = &mut |done, total| on_progress(Progress::Reading(done, total));
         let encoded = corpus::encode(files, config, phrases, work_dir, reading)?;

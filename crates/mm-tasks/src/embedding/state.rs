@@ -6,7 +6,10 @@ use super::{
     pipeline::VectorResult,
 };
 use crate::{Error, Result};
-use mm_core::{Modality, checkpoint};
+use mm_core::{
+    Modality,
+    checkpoint::{self, FolderLock},
+};
 use mm_data::Manifest;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -67,8 +70,7 @@ impl State {
 
 /// The folder of an unfinished embedding, locked while it is open.
 pub(super) struct WorkDir {
-    path: PathBuf,
-    lock: File,
+    lock: FolderLock,
     state_file: PathBuf,
     /// The vectors as float32, one after the other.
     pub(super) vectors_file: PathBuf,
@@ -83,13 +85,7 @@ impl WorkDir {
     /// When another process uses it, or it is of another embedding.
     pub(super) fn open(out: &Path, fingerprint: String) -> Result<Self> {
         let path = PathBuf::from(format!("{}.part", out.display()));
-        std::fs::create_dir_all(&path).map_err(io_error(&path))?;
-        let mut create = File::options();
-        create.create(true).truncate(false).read(true).write(true);
-        let lock = create.open(path.join("lock")).map_err(io_error(&path))?;
-        if lock.try_lock().is_err() {
-            return Err(Error::file(path, "is in use by another process"));
-        }
+        let lock = FolderLock::acquire(&path)?;
         let state_file = path.join("state.json");
         let state = match std::fs::read(&state_file) {
             Ok(text) => {
@@ -104,8 +100,9 @@ impl WorkDir {
             return Err(Error::file(path, reason));
         }
         let vectors_file = path.join("vectors.f32");
-        let vectors = create.open(&vectors_file).map_err(io_error(&vectors_file))?;
-        Ok(Self { path, lock, state_file, vectors_file, vectors, state })
+        let vectors = File::options().create(true).truncate(false).read(true).write(true).open(&vectors_file);
+        let vectors = vectors.map_err(io_error(&vectors_file))?;
+        Ok(Self { lock, state_file, vectors_file, vectors, state })
     }
 
     /// Saves the vectors of a batch of entries, then the state. `describe` returns row id and modality of an entry.
@@ -151,8 +148,8 @@ impl WorkDir {
     /// Deletes the folder, unless values failed, which the next call tries again.
     pub(super) fn finish(self) -> Result<()> {
         if self.state.failed.is_empty() {
-            drop(self.lock);
-            std::fs::remove_dir_all(&self.path).map_err(io_error(&self.path))?;
+            drop(self.vectors);
+            self.lock.remove_folder()?;
         }
         Ok(())
     }

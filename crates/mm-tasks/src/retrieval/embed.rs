@@ -115,7 +115,8 @@ impl Retrieval {
         self.params.load(&checkpoint, "model.")?;
         let modality = Modality::from(config.modality.as_str());
         let own = processors.iter().filter(|(m, _)| **m == modality).map(|(m, p)| (m.clone(), p.clone())).collect();
-        let Some(embedded) = self.embed_split_with(manifest, Split::Train, &own, &mut Vec::new())?.remove(&modality) else {
+        let Some(embedded) = self.embed_split_with(manifest, Split::Train, &own, &mut Vec::new())?.remove(&modality)
+        else {
             let found = format!("no training row with {modality}");
             return Err(Error::invalid("memory.modality", found, "at least one"));
         };

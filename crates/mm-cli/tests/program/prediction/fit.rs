@@ -91,7 +91,11 @@ fn failed_values_and_unknown_classes_are_reported(folder: &Path) {
 fn columns_that_are_missing_are_named(folder: &Path) {
     std::fs::write(folder.join("few.csv"), "review\nthe food was awful\n").unwrap();
     let predict = ["predict", "--model", "run", "--data", "few.csv", "--json"];
-    refused(&predict, folder, &["few.csv", "`price` (tabular)", "`town` (tabular)", "`photo` (image)", "--exclude-modality"]);
+    refused(
+        &predict,
+        folder,
+        &["few.csv", "`price` (tabular)", "`town` (tabular)", "`photo` (image)", "--exclude-modality"],
+    );
     let text_only = ["--exclude-modality", "tabular", "--exclude-modality", "image"];
     let lines = ok(&mm(&[&predict[..], &text_only].concat(), folder));
     assert!(lines.contains("\"present\":[\"text\"]"), "{lines}");

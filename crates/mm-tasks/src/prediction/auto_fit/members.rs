@@ -177,7 +177,7 @@ impl AutoFit<'_> {
         Ok(SharedData { manifest, valid, encoded: std::mem::take(&mut model.encoded), is_partial })
     }
 
-    /// Trains one model into a run folder, until a deadline.
+    /// Trains one model into a run folder, from its last checkpoint where it has one, until a deadline.
     fn train(
         &self,
         model: &Prediction,
@@ -187,7 +187,11 @@ impl AutoFit<'_> {
         deadline: Option<Instant>,
         context: &mut FitContext<'_>,
     ) -> Result<FitOutcome> {
-        let mut run = Run::create(run, config, environment(json!({"device": self.device.to_string()})))?;
+        let mut run = if run.join("config.toml").exists() {
+            Run::resume(run)?
+        } else {
+            Run::create(run, config, environment(json!({"device": self.device.to_string()})))?
+        };
         let deadline = Deadline::new(context.stop, deadline);
         let on_progress = &mut |label: &str, done: usize, total: usize| {
             deadline.check();

@@ -6,16 +6,12 @@ mod config;
 mod deadline;
 mod members;
 mod options;
+mod output;
 mod row_numbers;
 
 pub use options::{FitOptions, FitResult, Preset};
 
-use super::{
-    Evaluation, Predictor,
-    dataset::id_column,
-    predictor::{ENSEMBLE_FILE, member_dir},
-    resolve::resolve_with_alternatives,
-};
+use super::{Evaluation, Predictor, dataset::id_column, predictor::member_dir, resolve::resolve_with_alternatives};
 use crate::{Error, Result, metrics::Metrics, task::FitContext};
 use columns::{InferredColumns, infer_columns};
 use config::{TableInfo, fit_config};
@@ -36,10 +32,12 @@ fn absolute(path: &Path) -> Result<PathBuf> {
     std::fs::canonicalize(path).map_err(|e| Error::file(path, format!("cannot be read: {e}")))
 }
 
-/// Fits a predictor to a table; `log` gets a line for each decision.
+/// Fits a predictor to a table; `log` gets a line for each decision. A fit that was interrupted continues where it was,
+/// and ends with the same models.
 ///
 /// # Errors
-/// When an option is out of range, the table cannot be read or has no usable column, or the output folder holds a run.
+/// When an option is out of range, the table cannot be read or has no usable column, or the output folder holds
+/// another run or another process writes there.
 pub fn fit_table(
     options: &FitOptions,
     registry: &Registry,
@@ -55,14 +53,13 @@ pub fn fit_table(
     let has_tabular = registry.proposable_modalities().any(|m| m == "tabular");
     let InferredColumns { columns, log: lines } = infer_columns(&table, options, has_tabular)?;
     lines.into_iter().for_each(&mut *log);
-    check_out(&options.out)?;
     drop(table);
     let validation = options.validation_data.as_deref().map(absolute).transpose()?;
+    let _lock = output::claim(options, &path, validation.as_deref())?;
     let info =
         TableInfo { path: &path, validation: validation.as_deref(), columns: &columns, rows, id_column: &id_column };
     let mut config = fit_config(options, &info)?;
     let alternatives = resolve_with_alternatives(&mut config, base_dir(), registry, log)?;
-    std::fs::create_dir_all(&options.out).map_err(|e| Error::file(&options.out, e))?;
     let mut members = options.preset.members();
     if columns.len() == 1 {
         // With one modality the operators differ little.
@@ -72,14 +69,6 @@ pub fn fit_table(
     let auto_fit = AutoFit { options, registry, device, started, limit, config, alternatives, members };
     let trained = auto_fit.train_members(log, &mut context)?;
     auto_fit.finish(trained, columns, log, &mut context)
-}
-
-/// Refuses a folder that holds a run.
-fn check_out(out: &Path) -> Result<()> {
-    if out.join(ENSEMBLE_FILE).exists() || out.join("config.toml").exists() {
-        return Err(Error::file(out, "holds a run already; choose another folder with --out"));
-    }
-    Ok(())
 }
 
 impl AutoFit<'_> {
