@@ -21,7 +21,7 @@ fn invalid_manifests_are_refused() {
     );
     inspect("bytes.jsonl", b"{\"text\":\"caf\xe9 au lait\"}\n", &["not valid UTF-8", "data.encoding"]);
     inspect("broken.jsonl", b"{\"text\":\n", &["row 1", "not a JSON object"]);
-    inspect("what.txt", b"x", &["expected .jsonl, .csv, .tsv or .parquet"]);
+    inspect("what.txt", b"x", &["expected .jsonl, .json, .csv, .tsv or .parquet"]);
     inspect("cut.parquet", b"PAR1xxxx", &["cut.parquet", "Parquet"]);
     refused(&["inspect", "nowhere.jsonl"], workspace.path(), &["nowhere.jsonl", "cannot be read"]);
     refused(
@@ -154,7 +154,7 @@ fn invalid_configs_are_refused() {
     set("towers.text.encoder.path=nowhere", &["nowhere", "no such folder", "models pull"]);
     set("data.manifest=nowhere.jsonl", &["nowhere.jsonl", "cannot be read"]);
     set("data.split.test=1.5", &["data.split", "fractions in [0, 1)"]);
-    set("loss.temperature=0.0", &["loss.temperature", "a positive number"]);
+    set("loss.temperature=0.0", &["loss.temperature", "a number of at least 0.01"]);
     set("towers.audio.encoder.processor.mel.hop_length=0", &["mel.hop_length", "found 0"]);
     set("task=retreival", &["unknown task", "did you mean `retrieval`"]);
     refused(

@@ -65,21 +65,23 @@ impl FrozenEncoder<'_> {
             errors: HashMap::new(),
         };
         let missing = features.missing(sources);
+        let total = missing.iter().map(Vec::len).sum();
         let progress = format!("encoding {modality}");
-        for (batch, values) in missing.chunks(BATCH_SIZE).enumerate() {
-            let done = batch * BATCH_SIZE;
-            on_progress(&progress, done, missing.len());
+        let mut done = 0;
+        for values in &missing {
+            on_progress(&progress, done, total);
             if resources.stop.load(Ordering::Relaxed) {
                 return Err(Error::Stopped {
                     what: format!("encoding {modality}"),
                     done,
-                    total: missing.len(),
+                    total,
                     hint: "the encoded values are cached, and the same command continues from there",
                 });
             }
             self.encode_batch(values, resources.device, &mut features)?;
+            done += values.len();
         }
-        on_progress(&progress, missing.len(), missing.len());
+        on_progress(&progress, total, total);
         Ok(features)
     }
 
@@ -144,6 +146,19 @@ pub(crate) struct CachedFeatures {
     errors: HashMap<String, String>,
 }
 
+/// Which values are encoded together, given which are in the cache.
+///
+/// An interrupted command leaves the last batch that it began incomplete. That batch is encoded whole, and the batches
+/// after it are those of an uninterrupted command, so that the features are the same bit for bit: rounding differs
+/// between batches. What is missing before it failed, or was added to the table since; it makes batches of its own.
+fn batches_to_encode(is_cached: &[bool]) -> Vec<Vec<usize>> {
+    let begun = is_cached.iter().rposition(|cached| *cached).map_or(0, |last| last / BATCH_SIZE * BATCH_SIZE);
+    let before: Vec<usize> = (0..begun).filter(|i| !is_cached[*i]).collect();
+    let rest: Vec<usize> = (begun..is_cached.len()).collect();
+    let is_incomplete = |batch: &&[usize]| batch.iter().any(|i| !is_cached[*i]);
+    before.chunks(BATCH_SIZE).chain(rest.chunks(BATCH_SIZE).filter(is_incomplete)).map(<[usize]>::to_vec).collect()
+}
+
 /// Identifies a source in [`CachedFeatures::errors`].
 fn error_key(source: &Source) -> String {
     format!("{source:?}")
@@ -166,22 +181,25 @@ impl CachedFeatures {
         self.errors.insert(error_key(source), error.to_string());
     }
 
-    /// The views of values that are not in the cache yet, texts of similar length together, so that there is little
-    /// padding.
-    fn missing<'s>(&mut self, sources: impl Iterator<Item = &'s Source>) -> Vec<Missing<'s>> {
-        let mut missing = Vec::new();
+    /// Batches with the views of values that are not in the cache yet, texts of similar length together, so that there
+    /// is little padding.
+    fn missing<'s>(&mut self, sources: impl Iterator<Item = &'s Source>) -> Vec<Vec<Missing<'s>>> {
+        let mut values = Vec::new();
         for source in sources {
             for view in 0..=self.num_views {
                 match self.key(source, view) {
-                    Ok(key) if self.cache.get(&key).is_none() => missing.push((source, view, key)),
-                    Ok(_) => {}
+                    Ok(key) => values.push((source, view, key)),
                     Err(error) => self.add_error(source, &error),
                 }
             }
         }
-        missing.sort_by_key(|(source, view, _)| (if let Source::Text(t) = source { t.len() } else { 0 }, *view));
-        missing.dedup_by(|a, b| a.2 == b.2);
-        missing
+        values.sort_by_key(|(source, view, _)| (if let Source::Text(t) = source { t.len() } else { 0 }, *view));
+        values.dedup_by(|a, b| a.2 == b.2);
+        let is_cached: Vec<bool> = values.iter().map(|(_, _, key)| self.cache.get(key).is_some()).collect();
+        batches_to_encode(&is_cached)
+            .into_iter()
+            .map(|batch| batch.into_iter().map(|i| values[i].clone()).collect())
+            .collect()
     }
 
     fn key(&self, source: &Source, view: usize) -> mm_data::Result<CacheKey> {
@@ -206,5 +224,27 @@ impl Processor for CachedFeatures {
 
     fn fingerprint(&self) -> String {
         self.fingerprint.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_batch_that_an_interruption_cut_is_encoded_whole() {
+        let batches = |cached: &[usize], length: usize| {
+            let is_cached: Vec<bool> = (0..length).map(|i| cached.contains(&i)).collect();
+            batches_to_encode(&is_cached)
+        };
+        let range = |from: usize, to: usize| (from..to).collect::<Vec<_>>();
+        assert_eq!(batches(&[], 70), [range(0, 32), range(32, 64), range(64, 70)]);
+        assert_eq!(batches(&range(0, 40), 70), [range(32, 64), range(64, 70)]);
+        assert_eq!(batches(&range(0, 64), 70), [range(64, 70)]);
+        assert!(batches(&range(0, 70), 70).is_empty() && batches(&[], 0).is_empty());
+        // A value that cannot be read is missing each time.
+        let mut cached = range(0, 40);
+        cached.remove(5);
+        assert_eq!(batches(&cached, 70), [vec![5], range(32, 64), range(64, 70)]);
     }
 }

@@ -22,16 +22,17 @@ pub(super) struct OutputLines {
 }
 
 impl OutputLines {
-    /// Opens or creates the output file of a table. An incomplete last line of an interrupted command is removed.
+    /// Opens or creates the output file of a table. What an interrupted command wrote of a batch is removed, so that the
+    /// same rows are processed together as without the interruption: a model's rounding differs between batches.
     ///
     /// # Errors
     /// When it was written by another maker or by hand, another process writes it, or it cannot be read or written.
-    pub(super) fn open(path: &Path, maker: &Maker, rows: &[TableRow]) -> Result<Self> {
+    pub(super) fn open(path: &Path, maker: &Maker, rows: &[TableRow], batch_size: usize) -> Result<Self> {
         let state_path = PathBuf::from(format!("{}.state.json", path.display()));
         let cannot_write = |path: &Path| format!("{} cannot be written", path.display());
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).read(true).write(true);
-        let existing = read_lines(path)?;
+        let mut existing = read_lines(path)?;
         if !existing.is_empty() && !state_path.exists() {
             bail!(
                 "{}: holds lines, but {} does not exist, which says what made them; choose another --out, or delete it",
@@ -60,7 +61,11 @@ impl OutputLines {
                 bail!("{}: {difference}; choose another --out, or delete it", path.display());
             }
         }
-        let failed = check_lines(path, &existing, rows)?;
+        let mut failed = check_lines(path, &existing, rows)?;
+        if existing.len() < rows.len() {
+            existing.truncate(existing.len() / batch_size * batch_size);
+            failed.retain(|index| *index < existing.len());
+        }
         let mut file = options.open(path).with_context(|| cannot_write(path))?;
         let length = existing.iter().map(|l| l.len() as u64 + 1).sum();
         file.set_len(length).with_context(|| cannot_write(path))?;
@@ -96,12 +101,15 @@ impl OutputLines {
 
 /// The complete lines of a file; none when it does not exist.
 fn read_lines(path: &Path) -> Result<Vec<String>> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
+    let mut bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(e) => return Err(e).with_context(|| format!("--out {} cannot be read", path.display())),
     };
-    Ok(text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')).map(ToOwned::to_owned).collect())
+    // The last line may be incomplete, in the middle of a character even.
+    bytes.truncate(bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1));
+    let text = String::from_utf8(bytes).with_context(|| format!("--out {} is not UTF-8", path.display()))?;
+    Ok(text.lines().map(ToOwned::to_owned).collect())
 }
 
 /// The indices of the lines that hold an error.

@@ -104,7 +104,8 @@ impl BatchArgs {
             usage!("--out {}: expected a file name that ends in .jsonl", out.display());
         }
         let rows = read_rows(data, kinds, &self.table)?;
-        let mut output = OutputLines::open(out, &maker.with_table(&rows), &rows)?;
+        let batch_size = batch_size.max(1);
+        let mut output = OutputLines::open(out, &maker.with_table(&rows), &rows, batch_size)?;
         let (retried, next) = (output.failed.clone(), output.count);
         let resumed = next - retried.len();
         let stop = stop_on_interrupt("this batch")?;
@@ -119,7 +120,7 @@ impl BatchArgs {
         };
         let is_stopped = || stop.load(Ordering::Relaxed);
         let mut replaced = BTreeMap::new();
-        for batch in retried.chunks(batch_size.max(1)).take_while(|_| !is_stopped()) {
+        for batch in retried.chunks(batch_size).take_while(|_| !is_stopped()) {
             let lines = lines_of(batch, &mut failures);
             if lines.is_err() {
                 output.replace(&replaced)?;
@@ -128,7 +129,7 @@ impl BatchArgs {
         }
         output.replace(&replaced)?;
         let rest: Vec<usize> = (next..rows.len()).collect();
-        for batch in rest.chunks(batch_size.max(1)).take_while(|_| !is_stopped()) {
+        for batch in rest.chunks(batch_size).take_while(|_| !is_stopped()) {
             output.append(&lines_of(batch, &mut failures)?)?;
         }
         progress.finish();

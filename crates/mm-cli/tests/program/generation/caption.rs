@@ -130,6 +130,6 @@ fn a_row_without_a_file_is_an_error_of_its_line() {
     assert!(rows[0]["text"].is_string() && rows[2]["text"] == rows[0]["text"]);
     std::fs::remove_file(folder.join("o.jsonl")).unwrap();
     refused(&[&caption, ["--on-error", "fail"].as_slice()].concat(), folder, &["row y", "no image or video"]);
-    std::fs::write(folder.join("t.csv"), "id,photo\nx,a.png\n").unwrap();
-    refused(&caption, folder, &["found the columns id, photo", "image, video"]);
+    std::fs::write(folder.join("t.csv"), "id,mood\nx,glad\n").unwrap();
+    refused(&caption, folder, &["found the columns id, mood", "image, video"]);
 }

@@ -55,11 +55,12 @@ pub fn fit_table(
     lines.into_iter().for_each(&mut *log);
     drop(table);
     let validation = options.validation_data.as_deref().map(absolute).transpose()?;
-    let _lock = output::claim(options, &path, validation.as_deref())?;
+    output::check(options, &path, validation.as_deref())?;
     let info =
         TableInfo { path: &path, validation: validation.as_deref(), columns: &columns, rows, id_column: &id_column };
     let mut config = fit_config(options, &info)?;
     let alternatives = resolve_with_alternatives(&mut config, base_dir(), registry, log)?;
+    let _lock = output::claim(options, &path, validation.as_deref())?;
     let mut members = options.preset.members();
     if columns.len() == 1 {
         // With one modality the operators differ little.

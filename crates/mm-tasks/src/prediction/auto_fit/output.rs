@@ -12,26 +12,37 @@ const REQUEST_FILE: &str = "fit.json";
 /// Locks the output folder, and records what is fitted in it.
 ///
 /// # Errors
-/// When the folder holds a run that no fit made, or a fit of other data or options, or is in use by another process.
+/// Those of [`check`], and when the folder is in use by another process or cannot be written.
 pub(super) fn claim(options: &FitOptions, data: &Path, validation: Option<&Path>) -> Result<FolderLock> {
-    let out = &options.out;
-    let file = out.join(REQUEST_FILE);
-    if !file.exists() && (out.join(ENSEMBLE_FILE).exists() || out.join("config.toml").exists()) {
-        return Err(Error::file(out, "holds a run already; choose another folder with --out"));
-    }
-    let lock = FolderLock::acquire(out)?;
-    let request = request(options, data, validation)?;
-    match std::fs::read(&file) {
-        Ok(bytes) => {
-            let found: Value = serde_json::from_slice(&bytes).map_err(|e| Error::file(&file, e))?;
-            if let Some(difference) = difference(&found, &request) {
-                let reason = format!("holds a fit with {difference}; choose another folder with --out");
-                return Err(Error::file(out, reason));
-            }
-        }
-        Err(_) => write_atomic(&file, format!("{request:#}\n").as_bytes())?,
+    let lock = FolderLock::acquire(&options.out)?;
+    check(options, data, validation)?;
+    let file = options.out.join(REQUEST_FILE);
+    if !file.exists() {
+        write_atomic(&file, format!("{:#}\n", request(options, data, validation)?).as_bytes())?;
     }
     Ok(lock)
+}
+
+/// Refuses a folder that holds something else than this fit.
+///
+/// # Errors
+/// When the folder holds a run that no fit made, or a fit of other data or options.
+pub(super) fn check(options: &FitOptions, data: &Path, validation: Option<&Path>) -> Result<()> {
+    let out = &options.out;
+    let file = out.join(REQUEST_FILE);
+    let Ok(bytes) = std::fs::read(&file) else {
+        if out.join(ENSEMBLE_FILE).exists() || out.join("config.toml").exists() {
+            return Err(Error::file(out, "holds a run already; choose another folder with --out"));
+        }
+        return Ok(());
+    };
+    let found: Value = serde_json::from_slice(&bytes).map_err(|e| Error::file(&file, e))?;
+    match difference(&found, &request(options, data, validation)?) {
+        Some(difference) => {
+            Err(Error::file(out, format!("holds a fit with {difference}; choose another folder with --out")))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Everything that the models depend on. The time limit is not among it: a fit may be continued with more time.
@@ -59,7 +70,7 @@ fn request(options: &FitOptions, data: &Path, validation: Option<&Path>) -> Resu
 
 /// The first setting in which two requests differ.
 fn difference(found: &Value, expected: &Value) -> Option<String> {
-    let keys = expected.as_object().into_iter().flat_map(|o| o.keys());
+    let keys = expected.as_object().into_iter().flat_map(|object| object.keys());
     keys.map(|key| (key, &found[key], &expected[key]))
         .find(|(_, a, b)| a != b)
         .map(|(key, a, b)| format!("{key} = {a}, expected {b}"))
