@@ -59,16 +59,17 @@ mod avx {
     use super::WIDTH;
     use std::arch::{asm, x86_64::__m256};
 
-    /// Eight relaxed atomic loads.
+    /// Eight relaxed atomic loads from index `at` on, an operand of its own, so that rows share the counter of a loop.
     #[target_feature(enable = "avx")]
     #[inline]
-    pub(super) unsafe fn load(p: *const f32) -> [f32; WIDTH] {
+    pub(super) unsafe fn load(p: *const f32, at: usize) -> [f32; WIDTH] {
         let values: __m256;
         // SAFETY: the caller's promise that eight elements can be read; the instruction reads nothing else.
         unsafe {
             asm!(
-                "vmovups {values}, ymmword ptr [{p}]",
+                "vmovups {values}, ymmword ptr [{p} + 4 * {at}]",
                 p = in(reg) p,
+                at = in(reg) at,
                 values = lateout(ymm_reg) values,
                 options(nostack, preserves_flags, readonly)
             );
@@ -80,14 +81,15 @@ mod avx {
     /// Eight relaxed atomic stores.
     #[target_feature(enable = "avx")]
     #[inline]
-    pub(super) unsafe fn store(p: *mut f32, values: [f32; WIDTH]) {
+    pub(super) unsafe fn store(p: *mut f32, at: usize, values: [f32; WIDTH]) {
         // SAFETY: both are eight floats.
         let values = unsafe { std::mem::transmute::<[f32; WIDTH], __m256>(values) };
         // SAFETY: the caller's promise that eight elements can be written; the instruction writes nothing else.
         unsafe {
             asm!(
-                "vmovups ymmword ptr [{p}], {values}",
+                "vmovups ymmword ptr [{p} + 4 * {at}], {values}",
                 p = in(reg) p,
+                at = in(reg) at,
                 values = in(ymm_reg) values,
                 options(nostack, preserves_flags)
             );
@@ -105,30 +107,30 @@ unsafe fn atomic<'a>(p: *const f32) -> &'a AtomicU32 {
     unsafe { AtomicU32::from_ptr(p.cast_mut().cast()) }
 }
 
-/// Loads [`WIDTH`] elements.
+/// Loads [`WIDTH`] elements from index `at` on.
 #[inline(always)]
-unsafe fn load<const FMA: bool>(p: *const f32) -> [f32; WIDTH] {
+unsafe fn load<const FMA: bool>(p: *const f32, at: usize) -> [f32; WIDTH] {
     #[cfg(target_arch = "x86_64")]
     if FMA {
         // SAFETY: the caller's promise; `FMA` is set where the processor has AVX2.
-        return unsafe { avx::load(p) };
+        return unsafe { avx::load(p, at) };
     }
     // SAFETY: the caller's promise that the elements exist.
-    from_fn(|i| f32::from_bits(unsafe { atomic(p.add(i)) }.load(Ordering::Relaxed)))
+    from_fn(|i| f32::from_bits(unsafe { atomic(p.add(at + i)) }.load(Ordering::Relaxed)))
 }
 
-/// Stores [`WIDTH`] elements.
+/// Stores [`WIDTH`] elements from index `at` on.
 #[inline(always)]
-unsafe fn store<const FMA: bool>(p: *mut f32, values: [f32; WIDTH]) {
+unsafe fn store<const FMA: bool>(p: *mut f32, at: usize, values: [f32; WIDTH]) {
     #[cfg(target_arch = "x86_64")]
     if FMA {
         // SAFETY: the caller's promise; `FMA` is set where the processor has AVX2.
-        unsafe { avx::store(p, values) };
+        unsafe { avx::store(p, at, values) };
         return;
     }
     for (i, value) in values.into_iter().enumerate() {
         // SAFETY: the caller's promise that the elements exist.
-        unsafe { atomic(p.add(i)) }.store(value.to_bits(), Ordering::Relaxed);
+        unsafe { atomic(p.add(at + i)) }.store(value.to_bits(), Ordering::Relaxed);
     }
 }
 
@@ -147,7 +149,7 @@ pub(super) unsafe fn dot<const FMA: bool>(a: *const f32, b: *const f32, len: usi
         for (part, sum) in sums.iter_mut().enumerate() {
             let offset = start + part * WIDTH;
             // SAFETY: both rows have `len` elements.
-            let (x, y) = unsafe { (load::<FMA>(a.add(offset)), load::<FMA>(b.add(offset))) };
+            let (x, y) = unsafe { (load::<FMA>(a, offset), load::<FMA>(b, offset)) };
             *sum = from_fn(|lane| multiply_add::<FMA>(x[lane], y[lane], sum[lane]));
         }
         start += LANES;
@@ -169,8 +171,8 @@ pub(super) unsafe fn axpy<const FMA: bool>(y: *mut f32, alpha: f32, x: *const f3
     for start in (0..len).step_by(WIDTH) {
         // SAFETY: both rows have `len` elements.
         unsafe {
-            let (added, old) = (load::<FMA>(x.add(start)), load::<FMA>(y.add(start)));
-            store::<FMA>(y.add(start), from_fn(|lane| multiply_add::<FMA>(added[lane], alpha, old[lane])));
+            let (added, old) = (load::<FMA>(x, start), load::<FMA>(y, start));
+            store::<FMA>(y, start, from_fn(|lane| multiply_add::<FMA>(added[lane], alpha, old[lane])));
         }
     }
 }
@@ -182,10 +184,10 @@ pub(super) unsafe fn update_output<const FMA: bool>(g: *mut f32, w: *mut f32, h:
     for start in (0..len).step_by(WIDTH) {
         // SAFETY: the three rows have `len` elements.
         unsafe {
-            let (old, hidden) = (load::<FMA>(w.add(start)), load::<FMA>(h.add(start)));
-            let gradient = load::<FMA>(g.add(start));
-            store::<FMA>(g.add(start), from_fn(|lane| multiply_add::<FMA>(old[lane], alpha, gradient[lane])));
-            store::<FMA>(w.add(start), from_fn(|lane| multiply_add::<FMA>(hidden[lane], alpha, old[lane])));
+            let (old, hidden) = (load::<FMA>(w, start), load::<FMA>(h, start));
+            let gradient = load::<FMA>(g, start);
+            store::<FMA>(g, start, from_fn(|lane| multiply_add::<FMA>(old[lane], alpha, gradient[lane])));
+            store::<FMA>(w, start, from_fn(|lane| multiply_add::<FMA>(hidden[lane], alpha, old[lane])));
         }
     }
 }
