@@ -61,6 +61,6 @@ def case(name, Tokenizer, files, texts):
 vocab = "".join(w + "\n" for w in "[PAD] [UNK] [CLS] [SEP] [MASK] a the quick fox mask [ ] new ##tok red e é".split())
 texts = ["a [MASK] fox", "the quick [SEP] fox", "A Quick fox", "a [NEW] fox, newtok NewTok [new]", "e\u0301 é"]
 case("bert", tf.BertTokenizer, {"vocab.txt": vocab}, texts)
-case("bert-added", tf.BertTokenizer, {"vocab.txt": vocab, "added_tokens.json": {"[NEW]": 16, "NewTok": 17}, "tokenizer_config.json": {"do_lower_case": True}}, texts)
-case("bert-decoder", tf.BertTokenizer, {"vocab.txt": vocab, "tokenizer_config.json": {"do_lower_case": False, "added_tokens_decoder": {"16": {"content": "[NEW]", "special": True, "lstrip": False, "rstrip": False, "single_word": False, "normalized": False}, "17": {"content": "NewTok", "special": False, "lstrip": False, "rstrip": False, "single_word": False, "normalized": True}}}}, texts)
+case("bert-added", tf.BertTokenizer, {"vocab.txt": vocab, "added_tokens.json": {"[NEW]": 17, "NewTok": 18}, "tokenizer_config.json": {"do_lower_case": True}}, texts)
+case("bert-decoder", tf.BertTokenizer, {"vocab.txt": vocab, "tokenizer_config.json": {"do_lower_case": False, "added_tokens_decoder": {"17": {"content": "[NEW]", "special": True, "lstrip": False, "rstrip": False, "single_word": False, "normalized": False}, "18": {"content": "NewTok", "special": False, "lstrip": False, "rstrip": False, "single_word": False, "normalized": True}}}}, texts)
 (fixtures / "tokens.json").write_text(json.dumps(CASES, ensure_ascii=False, indent=1) + "\n")
