@@ -70,7 +70,8 @@ fn a_run_stops_after_patience_evaluations_and_needs_its_metric() {
         let error = train(&stopping(metric, MetricDirection::Max, 3), &[1.0], &mut measure).unwrap_err().to_string();
         assert!(error.contains("expected one of the validation metrics scores"), "{error}");
     }
-    for (direction, patience, field) in [(MetricDirection::Min, 3, "direction"), (MetricDirection::Max, 0, "patience")] {
+    for (direction, patience, field) in [(MetricDirection::Min, 3, "direction"), (MetricDirection::Max, 0, "patience")]
+    {
         let error = train(&stopping(None, direction, patience), &[1.0], &mut measure).unwrap_err().to_string();
         assert!(error.contains(&format!("train.early_stopping.{field}")), "{error}");
     }
