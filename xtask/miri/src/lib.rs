@@ -35,7 +35,7 @@ mod word2vec {
         // SAFETY: rows 0 to 2 have `stride` elements each.
         let found = unsafe {
             let found = dot::<false>(rows.row(0), rows.row(2), stride);
-            axpy::<true>(rows.row(1), 2.0, hidden.as_ptr(), stride);
+            axpy::<false>(rows.row(1), 2.0, hidden.as_ptr(), stride);
             update_output::<false>(gradient.as_mut_ptr(), rows.row(2), hidden.as_ptr(), 1.0, stride);
             found
         };
@@ -44,5 +44,25 @@ mod word2vec {
         assert!(first.iter().enumerate().all(|(n, v)| *v == (n % 7) as f32));
         assert!(second.iter().enumerate().all(|(n, v)| *v == ((n + stride) % 7) as f32 + 1.0));
         assert!(third.iter().zip(&gradient).all(|(v, g)| *v == g + 0.5));
+    }
+
+    /// Two threads update one row without a lock: values may be lost, but it is no data race.
+    #[test]
+    fn threads_may_update_the_same_row() {
+        let mut row = vec![0f32; LANES];
+        let address = row.as_mut_ptr() as usize;
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(move || {
+                    let ones = vec![1f32; LANES];
+                    let row = SharedRows::new(address as *mut f32, LANES).row(0);
+                    for _ in 0..5 {
+                        // SAFETY: the row has `LANES` elements and outlives the scope.
+                        unsafe { axpy::<false>(row, 1.0, ones.as_ptr(), LANES) };
+                    }
+                });
+            }
+        });
+        assert!(row.iter().all(|value| (1.0..=10.0).contains(value)), "{row:?}");
     }
 }
