@@ -329,7 +329,7 @@ mod tests {
             let most = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             most + logs.iter().map(|l| (l - most).exp()).sum::<f64>().ln()
         };
-        for _ in 0..20_000 {
+        for _ in 0..5_000 {
             for i in 0..n {
                 let sum = log_sum(&mut (0..m).filter(|j| b[*j] > 0.0).map(|j| (g[j] - cost[i * m + j]) / epsilon));
                 f[i] = epsilon * power * (a[i].ln() - sum);

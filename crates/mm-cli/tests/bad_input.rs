@@ -154,7 +154,7 @@ fn invalid_configs_are_refused() {
     set("towers.text.encoder.path=nowhere", &["nowhere", "no such folder", "models pull"]);
     set("data.manifest=nowhere.jsonl", &["nowhere.jsonl", "cannot be read"]);
     set("data.split.test=1.5", &["data.split", "fractions in [0, 1)"]);
-    set("loss.temperature=0.0", &["loss.temperature", "a number of at least 0.01"]);
+    set("loss.temperature=0.0", &["loss.temperature", "at least 0.01"]);
     set("towers.audio.encoder.processor.mel.hop_length=0", &["mel.hop_length", "found 0"]);
     set("task=retreival", &["unknown task", "did you mean `retrieval`"]);
     refused(

@@ -147,9 +147,14 @@ void mm_autocast_leave(bool cuda, MmAutocastState before) {
 // Counts a change in place that was made through a pointer.
 void mm_bump_version(const at::Tensor *tensor) { tensor->unsafeGetTensorImpl()->bump_version(); }
 
-// Whether nothing else refers to the tensor or to its memory. Memory without an allocator is not the tensor's own.
+// Whether nothing else refers to the tensor or to its memory. Memory without an allocator is not the tensor's own. A view
+// keeps the tensor that it was made from, which may be all that is left of that one.
 bool mm_is_sole_owner(const at::Tensor *tensor) {
-  return tensor->defined() && tensor->use_count() == 1 && !tensor->requires_grad() && tensor->has_storage() &&
-         tensor->storage().use_count() == 1 && tensor->storage().allocator() != nullptr;
+  if (!tensor->defined() || tensor->use_count() != 1 || tensor->requires_grad() || !tensor->has_storage()) return false;
+  const auto &storage = tensor->storage();
+  if (storage.allocator() == nullptr) return false;
+  if (!tensor->is_view()) return storage.use_count() == 1;
+  const auto &base = tensor->_base();
+  return base.use_count() == 1 && !base.requires_grad() && storage.use_count() == 2;
 }
 }

@@ -11,6 +11,7 @@ use mm_core::{
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     fs::File,
     io::Write,
     path::{Path, PathBuf},
@@ -194,6 +195,11 @@ impl Run {
     }
 }
 
+/// Arguments as text; what is not UTF-8 is replaced.
+fn command_line(arguments: impl Iterator<Item = OsString>) -> Vec<String> {
+    arguments.map(|argument| argument.to_string_lossy().into_owned()).collect()
+}
+
 /// What a run depends on besides its config: program version, command line, machine, threads, git commit; `extra` is stored as given.
 pub fn environment(extra: serde_json::Value) -> serde_json::Value {
     let git = |arguments: &[&str]| {
@@ -202,7 +208,7 @@ pub fn environment(extra: serde_json::Value) -> serde_json::Value {
     };
     serde_json::json!({
         "mm": env!("CARGO_PKG_VERSION"),
-        "command": std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect::<Vec<_>>(),
+        "command": command_line(std::env::args_os()),
         "git_commit": git(&["rev-parse", "HEAD"]),
         "git_dirty": git(&["status", "--porcelain"]).map(|s| !s.is_empty()),
         "threads": mm_core::num_threads(),
@@ -211,4 +217,18 @@ pub fn environment(extra: serde_json::Value) -> serde_json::Value {
         "arch": std::env::consts::ARCH,
         "extra": extra,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn arguments_that_are_not_utf_8_are_recorded() {
+        use std::os::unix::ffi::OsStringExt;
+        let arguments = [b"mm".to_vec(), b"caf\xe9.csv".to_vec()].map(OsString::from_vec);
+        assert_eq!(command_line(arguments.into_iter()), ["mm", "caf\u{fffd}.csv"]);
+        assert!(!environment(serde_json::Value::Null)["command"].as_array().unwrap().is_empty());
+    }
 }

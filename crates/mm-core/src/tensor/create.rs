@@ -40,9 +40,7 @@ pub(crate) unsafe fn owned(tensor: *mut C_tensor, error: *mut c_char) -> Result<
 impl Tensor {
     /// A tensor from Rust values, of one dimension, on the CPU.
     pub fn from_slice<T: Element>(values: &[T]) -> Result<Self> {
-        // SAFETY: the element types are plain numbers, whose bytes may be read.
-        let bytes = unsafe { std::slice::from_raw_parts(values.as_ptr().cast::<u8>(), size_of_val(values)) };
-        wrap("from_slice", &[], filled(bytes, &[values.len() as i64], T::KIND))
+        wrap("from_slice", &[], filled(bytes_of(values), &[values.len() as i64], T::KIND))
     }
 
     /// A tensor from Rust values in a shape, on the CPU.
@@ -54,7 +52,7 @@ impl Tensor {
         if usize::try_from(count).ok() != Some(values.len()) {
             return Err(Error::shape("from_vec", shape, format!("a shape of {} values", values.len())));
         }
-        Self::from_slice(values)?.reshape(shape)
+        wrap("from_vec", &[], filled(bytes_of(values), shape, T::KIND))
     }
 
     /// A tensor from raw bytes (little-endian) in a shape, on the CPU.
@@ -184,6 +182,11 @@ impl Tensor {
         }
         Ok(out)
     }
+}
+
+fn bytes_of<T: Element>(values: &[T]) -> &[u8] {
+    // SAFETY: the element types are plain numbers, whose bytes may be read.
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast::<u8>(), size_of_val(values)) }
 }
 
 /// A new tensor on the CPU with these bytes, as many as the shape needs. (tch's own function zeroes the memory first.)

@@ -114,7 +114,7 @@ type Storages = BTreeMap<String, (usize, usize)>;
 
 fn read_zip(map: &[u8]) -> Result<(Value, Storages), String> {
     let invalid = |e: zip::result::ZipError| format!("not a complete PyTorch file ({e}); download it again");
-    let mut archive = zip::ZipArchive::new(Cursor::new(&map[..])).map_err(invalid)?;
+    let mut archive = zip::ZipArchive::new(Cursor::new(map)).map_err(invalid)?;
     let (mut program, mut storages) = (None, Storages::new());
     for index in 0..archive.len() {
         let entry = archive.by_index(index).map_err(invalid)?;
