@@ -2,7 +2,7 @@
 
 use super::{
     embedder::Embedder,
-    options::{EmbedOptions, Entry, io_error},
+    options::{EmbedOptions, Entry, io_error, with_suffix},
     pipeline::VectorResult,
 };
 use crate::{Error, Result};
@@ -81,7 +81,7 @@ impl WorkDir {
     /// # Errors
     /// When another process uses it, or it is of another embedding.
     pub(super) fn open(out: &Path, fingerprint: String) -> Result<Self> {
-        let path = PathBuf::from(format!("{}.part", out.display()));
+        let path = with_suffix(out, ".part");
         std::fs::create_dir_all(&path).map_err(io_error(&path))?;
         let mut create = File::options();
         create.create(true).truncate(false).read(true).write(true);
