@@ -1,4 +1,5 @@
-//! Caption metrics against COCO's evaluation (pycocoevalcap; `xtask/parity/captions.py` writes the fixture).
+//! Caption metrics against COCO's evaluation (pycocoevalcap; `xtask/parity/captions.py` and `caption_tokens.py` write the
+//! fixtures).
 
 use mm_tasks::metrics::{bleu, caption_tokens, cider_d, clip_score, rouge_l};
 
@@ -34,6 +35,23 @@ fn tokens_and_metrics_match_cocos_evaluation() {
         assert!((found - expected_value).abs() < 1e-4, "{found} {expected_value}");
     }
     assert!((rouge_l(&pairs) - expected.rouge).abs() < 1e-4, "{} {}", rouge_l(&pairs), expected.rouge);
+}
+
+#[test]
+fn odd_texts_are_tokenized_as_in_cocos_evaluation() {
+    let text = include_str!("fixtures/caption_tokens.json");
+    let expected: Vec<(String, Vec<String>)> = serde_json::from_str(text).unwrap();
+    assert!(expected.len() > 200);
+    for (text, tokens) in expected {
+        assert_eq!(caption_tokens(&text), tokens, "{text}");
+    }
+    // Whatever the text, tokens hold no space and nothing fails.
+    let mut random = mm_core::seed::Rng::new(&[1]);
+    let odd: Vec<char> = "aB1.,:;!?'\"’“—…-()[]{}<>&#@$%/*_=+~^|\\`½€😀\u{200b}\u{301}\t \u{a0}é你".chars().collect();
+    for _ in 0..20_000 {
+        let text: String = (0..random.below(10)).map(|_| odd[random.below(odd.len())]).collect();
+        assert!(caption_tokens(&text).iter().all(|t| !t.is_empty() && !t.contains(char::is_whitespace)), "{text:?}");
+    }
 }
 
 #[test]

@@ -276,7 +276,7 @@ fn train(arguments: &Train, context: &Context) -> Result<()> {
     let format = format(&arguments.out, arguments.format, config.subwords.is_some());
     let stop = stop_on_interrupt("the current batch of words")?;
     let phrases = arguments.phrase_threshold.map(|t| Phrases::fit(&arguments.data, arguments.min_count, t)).transpose()?;
-    let work_dir = PathBuf::from(format!("{}.part", arguments.out.display()));
+    let work_dir = mm_tasks::embedding::with_suffix(&arguments.out, ".part");
     let (progress, training_start) = (Mutex::new(ItemProgress::new()), Mutex::new(None::<Instant>));
     let on_progress = |step: Progress| {
         let (label, done, total) = match step {

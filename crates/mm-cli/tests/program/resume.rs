@@ -100,4 +100,11 @@ fn ctrl_c_saves_a_checkpoint_and_exits_with_130() {
     let (_, saved) = mm_train::Run::open_checkpoint(&workspace.path().join("run"), "last").unwrap();
     assert!(saved.step >= 4 && !saved.finished);
     assert!(!workspace.path().join("run/checkpoints/best.safetensors").exists());
+    // A run that was stopped before its first evaluation is used with its last weights.
+    for arguments in [&["eval", "--model", "run", "--json"][..], &["embed", "--model", "run", "--text", "a dog"]] {
+        let output = crate::common::mm(arguments, workspace.path());
+        assert!(output.status.success(), "{}", crate::common::text(&output));
+    }
+    crate::common::mm(&["embed", "--model", "run", "--data", "data.jsonl", "--modality", "text", "--out", "v.npy"], workspace.path());
+    assert!(workspace.path().join("v.npy").exists());
 }

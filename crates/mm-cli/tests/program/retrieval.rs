@@ -243,3 +243,21 @@ fn recall_grows_with_k_and_chance_is_that_of_four_candidates(workspace: &Workspa
     }
     assert_eq!(directions, 6, "{evaluation}");
 }
+
+#[test]
+fn an_evaluation_counts_the_values_that_cannot_be_read() {
+    let workspace = Workspace::new();
+    workspace.write("broken.png", b"not an image");
+    let rows = std::fs::read_to_string(workspace.path().join("data.jsonl")).unwrap();
+    let broken = r#"{"id": "12", "image": "broken.png", "text": "a dog", "audio": null, "split": "test"}"#;
+    workspace.write("data.jsonl", rows + broken + "\n");
+    ok(&workspace.train("run", &["--set", "train.epochs=1"]));
+    let found = json(&mm(&["eval", "--model", "run", "--json"], workspace.path()));
+    assert_eq!((&found["failed"]["count"], &found["failed"]["examples"][0]["id"]), (&1.into(), &"12".into()), "{found}");
+    // Runs of other configs are not averaged.
+    ok(&workspace.train("wider", &["--set", "train.epochs=1", "--set", "embed_dim=8"]));
+    ok(&workspace.train("again", &["--set", "train.epochs=1", "--set", "train.seed=5"]));
+    let report = |other: &str| mm(&["report", "--model", "run", other, "--out", "r.html"], workspace.path());
+    ok(&report("again"));
+    crate::common::assert_refused(&report("wider"), &["report"], &["embed_dim: found 8, expected 16 as in", "seeds alone"]);
+}

@@ -13,7 +13,7 @@ mod write;
 
 pub use embedder::Embedder;
 pub(crate) use embedder::run_fingerprint;
-pub use options::{EmbedOptions, OutputFormat};
+pub use options::{EmbedOptions, OutputFormat, with_suffix};
 pub use rows::{VectorRow, copy_rows, read_rows, rows_file};
 
 use crate::{Error, Result};

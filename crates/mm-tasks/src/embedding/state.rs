@@ -2,7 +2,7 @@
 
 use super::{
     embedder::Embedder,
-    options::{EmbedOptions, Entry, io_error},
+    options::{EmbedOptions, Entry, io_error, with_suffix},
     pipeline::VectorResult,
 };
 use crate::{Error, Result};
@@ -84,7 +84,7 @@ impl WorkDir {
     /// # Errors
     /// When another process uses it, or it is of another embedding.
     pub(super) fn open(out: &Path, fingerprint: String) -> Result<Self> {
-        let path = PathBuf::from(format!("{}.part", out.display()));
+        let path = with_suffix(out, ".part");
         let lock = FolderLock::acquire(&path)?;
         let state_file = path.join("state.json");
         let state = match std::fs::read(&state_file) {

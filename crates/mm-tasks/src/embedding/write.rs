@@ -1,7 +1,7 @@
 //! Embeddings as .npy, .safetensors and .parquet files.
 
 use super::{
-    options::{Entry, OutputFormat, io_error},
+    options::{Entry, OutputFormat, io_error, with_suffix},
     rows::rows_file,
     state::WorkDir,
 };
@@ -23,7 +23,7 @@ use std::{
     fs::File,
     io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write},
     ops::Range,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
 
@@ -61,7 +61,7 @@ impl EmbeddingTable<'_> {
     /// Writes the table to a file, which is complete or absent, and the rows of the vectors next to it where the format
     /// has none.
     pub(super) fn write(&self, out: &Path, format: OutputFormat, modalities: &[Modality]) -> Result<()> {
-        let partial = PathBuf::from(format!("{}.new", out.display()));
+        let partial = with_suffix(out, ".new");
         match format {
             OutputFormat::Npy => self.write_npy(&partial)?,
             OutputFormat::Safetensors => self.write_safetensors(&partial, modalities)?,

@@ -108,3 +108,18 @@ pub fn scatter(groups: &[(String, Vec<[f64; 2]>)], links: &[([f64; 2], [f64; 2])
     }
     Ok(svg)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_escaped() {
+        let name = "<script>alert(1)</script>".to_owned();
+        let svg = scatter(&[(name.clone(), vec![[0.0, 1.0], [1.0, 0.0]])], &[]).unwrap();
+        let line = Line { name, points: vec![(0.0, 0.0), (1.0, 1.0)] };
+        let chart = lines(&[line], "<b>", "y").unwrap();
+        assert!(svg.contains("&lt;script&gt;") && !svg.contains("<script>"), "{svg}");
+        assert!(chart.contains("&lt;script&gt;") && !chart.contains("<script>") && !chart.contains("<b>"), "{chart}");
+    }
+}

@@ -2,6 +2,7 @@
 
 use super::{TableRow, maker::Maker};
 use anyhow::{Context as _, Result, bail};
+use mm_tasks::embedding::with_suffix;
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
@@ -28,7 +29,7 @@ impl OutputLines {
     /// # Errors
     /// When it was written by another maker or by hand, another process writes it, or it cannot be read or written.
     pub(super) fn open(path: &Path, maker: &Maker, rows: &[TableRow], batch_size: usize) -> Result<Self> {
-        let state_path = PathBuf::from(format!("{}.state.json", path.display()));
+        let state_path = with_suffix(path, ".state.json");
         let cannot_write = |path: &Path| format!("{} cannot be written", path.display());
         let mut options = OpenOptions::new();
         options.create(true).truncate(false).read(true).write(true);
