@@ -1,7 +1,13 @@
 //! `--column NAME=COLUMN`: which column of a table is what.
 
+use crate::exit::usage;
+use anyhow::Result;
 use mm_data::{Columns, ManifestConfig, SplitConfig};
-use std::{collections::BTreeMap, path::Path, str::FromStr};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 /// One binding of a name (a modality, or what a command asks for) to one or several columns.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +57,14 @@ pub(crate) struct TableArgs {
 }
 
 impl TableArgs {
+    /// Refuses the options where no table is read.
+    pub(crate) fn require_data(&self, data: Option<&PathBuf>) -> Result<()> {
+        if data.is_none() && (!self.column.is_empty() || self.encoding.is_some() || self.missing_values.is_some()) {
+            usage!("--column, --encoding, --missing-values: say how a table is read; give it with --data");
+        }
+        Ok(())
+    }
+
     /// The table as a data set, unsplit; without the bindings of `others`, which are no modalities.
     pub(crate) fn config(&self, data: &Path, others: &[&str]) -> ManifestConfig {
         let mut columns = Columns::default();

@@ -71,6 +71,7 @@ impl Query<'_> {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
+    arguments.batch.table.require_data(arguments.batch.data.as_ref())?;
     let queries = if arguments.batch.data.is_some() { Vec::new() } else { queries(arguments)? };
     if arguments.candidates.as_ref().is_some_and(|c| c.iter().all(|c| c.trim().is_empty())) {
         usage!("--candidates: found none, expected at least one answer, for instance --candidates yes,no");

@@ -89,6 +89,7 @@ impl Model {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
+    arguments.batch.table.require_data(arguments.batch.data.as_ref())?;
     if arguments.image.is_empty() && arguments.video.is_empty() && arguments.batch.data.is_none() {
         usage!("nothing to caption; give --image (or --video), or --data and --out");
     }

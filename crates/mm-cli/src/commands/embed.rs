@@ -146,6 +146,7 @@ pub(crate) fn embed_in_order(model: &Pretrained, inputs: &[InputValue], pooling:
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
+    arguments.dataset.table.require_data(arguments.dataset.data.as_ref())?;
     let dir = arguments.model.dir()?;
     if let (Some(data), Some(out)) = (&arguments.dataset.data, &arguments.dataset.out) {
         return embed_dataset(&dir, data, out, arguments, context);

@@ -41,6 +41,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
+    arguments.batch.table.require_data(arguments.batch.data.as_ref())?;
     if arguments.audio.is_empty() && arguments.batch.data.is_none() {
         usage!("nothing to transcribe; give --audio, or --data and --out");
     }

@@ -197,3 +197,6 @@ impl ColumnKind {
 fn is_vector(cell: &Value) -> bool {
     cell.as_array().is_some_and(|items| items.len() > 1 && items.iter().all(Value::is_number))
 }
+
+#[cfg(test)]
+mod tests;
