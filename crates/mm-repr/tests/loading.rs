@@ -106,10 +106,13 @@ fn transparency_is_ignored_as_the_reference_programs_do_or_blended_with_white() 
     let images = ["transparent.png", "opaque.png", "white.png"].map(|n| Source::Path(file(n)));
     for name in ["vit-classifier", "clip-eos-gelu", "timm-vit", "efficientnet-plain"] {
         let family = fixtures("families").join(name);
-        for (transparency, equal, other) in [(None, 1, 2), (Some(Transparency::Ignore), 1, 2), (Some(Transparency::Blend), 2, 1)] {
+        for (transparency, equal, other) in
+            [(None, 1, 2), (Some(Transparency::Ignore), 1, 2), (Some(Transparency::Blend), 2, 1)]
+        {
             let options = LoadOptions { transparency, ..LoadOptions::default() };
             let copy = checkpoint_only(&family);
-            let model = Pretrained::load_with(copy.path(), options).or_else(|_| Pretrained::load_with(&family, options));
+            let model =
+                Pretrained::load_with(copy.path(), options).or_else(|_| Pretrained::load_with(&family, options));
             let vectors = model.unwrap().embed(&Modality::IMAGE, &images, None).unwrap();
             let row = |i: usize| vectors.select(0, i as i64).unwrap().to_vec::<f32>().unwrap();
             let difference = |i: usize| row(0).iter().zip(row(i)).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);

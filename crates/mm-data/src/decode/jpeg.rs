@@ -116,7 +116,8 @@ mod tests {
             let jpeg = fixture(name);
             let expected = decode_image_bytes(&jpeg, &ImageLimits::default()).unwrap();
             // The bytes of a video may look like any marker, and a thumbnail is an image of its own.
-            let video = [b"\0\0\0\x18ftypmp42".as_slice(), &[0xff, 0xda, 0, 0xff, 0xd9, 0xff, 0xda, 0xff, 0xd8]].concat();
+            let video =
+                [b"\0\0\0\x18ftypmp42".as_slice(), &[0xff, 0xda, 0, 0xff, 0xd9, 0xff, 0xda, 0xff, 0xd8]].concat();
             for changed in [
                 [jpeg.as_slice(), &video].concat(),
                 [jpeg.as_slice(), &jpeg].concat(),

@@ -43,9 +43,7 @@ impl ImageProcessor {
     /// center crop.
     pub fn transform(&self, image: &RgbImage, context: &mut ProcessContext) -> Result<Tensor> {
         let transform = &self.config.transform;
-        if let (true, Some(min_area), Some(size)) =
-            (context.train, self.config.random_resized_crop, transform.crop)
-        {
+        if let (true, Some(min_area), Some(size)) = (context.train, self.config.random_resized_crop, transform.crop) {
             let rng = &mut context.rng;
             let cropped = random_resized_crop(image, size, (min_area, 1.0), transform.interpolation, rng)?;
             return Ok(normalize(&random_flip(cropped, rng), transform.mean, transform.std)?);

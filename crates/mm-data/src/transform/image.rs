@@ -176,12 +176,20 @@ mod tests {
     use super::*;
 
     fn stripes(width: u32, height: u32) -> RgbImage {
-        RgbImage::from_fn(width, height, |x, y| image::Rgb([(x + y) as u8, ((x + y) / 7) as u8, (x * 31 + y * 17) as u8]))
+        RgbImage::from_fn(width, height, |x, y| {
+            image::Rgb([(x + y) as u8, ((x + y) / 7) as u8, (x * 31 + y * 17) as u8])
+        })
     }
 
     #[test]
     fn a_window_has_the_pixels_of_the_whole() {
-        for (from, size) in [((37, 53), (16, 23)), ((20, 31), (47, 40)), ((90, 9), (10, 30)), ((30, 40), (30, 20)), ((30, 40), (15, 40))] {
+        for (from, size) in [
+            ((37, 53), (16, 23)),
+            ((20, 31), (47, 40)),
+            ((90, 9), (10, 30)),
+            ((30, 40), (30, 20)),
+            ((30, 40), (15, 40)),
+        ] {
             let image = stripes(from.1, from.0);
             for interpolation in [Interpolation::Bilinear, Interpolation::Bicubic, Interpolation::Lanczos] {
                 let whole = pillow::resize_window(&image, size, [0, 0, size.0, size.1], interpolation);

@@ -11,12 +11,7 @@ use std::ops::Range;
 /// 2⁻²².
 type Weights = Vec<(usize, Vec<i32>)>;
 
-fn fixed_point_weights(
-    input_size: u32,
-    output_size: u32,
-    range: Range<u32>,
-    interpolation: Interpolation,
-) -> Weights {
+fn fixed_point_weights(input_size: u32, output_size: u32, range: Range<u32>, interpolation: Interpolation) -> Weights {
     if input_size == output_size {
         return range.map(|index| (index as usize, vec![1 << 22])).collect();
     }

@@ -13,7 +13,7 @@ pub(super) fn decode(_: Vec<u8>, _: Option<&str>) -> Result<Audio, String> {
 /// Decodes audio in any format but uncompressed wav; `extension` is that of the file's name.
 #[cfg(feature = "compressed-audio")]
 pub(super) fn decode(bytes: Vec<u8>, extension: Option<&str>) -> Result<Audio, String> {
-    use super::{flac, mp3, mp3_frames, mp4, ogg, symphonia_reader::decode_into, parts::Parts};
+    use super::{flac, mp3, mp3_frames, mp4, ogg, parts::Parts, symphonia_reader::decode_into};
 
     let mut parts = Parts::default();
     // FLAC may have tags of an MP3 before it.

@@ -27,7 +27,10 @@ pub(super) fn decode(bytes: &[u8], found: &Frames) -> Result<Audio, String> {
         return Err(format!("damaged mp3: found {length} bytes at {at} that are no frame, expected one; {REPAIR}"));
     }
     if found.missing > 0 {
-        return Err(format!("damaged mp3: its last frame lacks {} bytes; the file is cut short; {REPAIR}", found.missing));
+        return Err(format!(
+            "damaged mp3: its last frame lacks {} bytes; the file is cut short; {REPAIR}",
+            found.missing
+        ));
     }
     parts.join()
 }
@@ -61,12 +64,7 @@ fn joined_files<'a>(bytes: &[u8], frames: &'a [Frame]) -> Vec<JoinedFile<'a>> {
 
 impl JoinedFile<'_> {
     /// Appends the file's audio to `parts`; the first failure goes to `failed` with its time.
-    fn decode(
-        &self,
-        bytes: &[u8],
-        parts: &mut Parts,
-        failed: &mut Option<(f64, String)>,
-    ) -> Result<(), String> {
+    fn decode(&self, bytes: &[u8], parts: &mut Parts, failed: &mut Option<(f64, String)>) -> Result<(), String> {
         let Some(first) = self.frames.first() else { return Ok(()) };
         self.check_length()?;
         let start = parts.split(first.sample_rate)?;
@@ -108,9 +106,7 @@ impl JoinedFile<'_> {
         if found + is_counted >= expected {
             return Ok(());
         }
-        let seconds = |n: usize| {
-            self.frames.first().map_or(0.0, |f| (n * f.samples) as f64 / f64::from(f.sample_rate))
-        };
+        let seconds = |n: usize| self.frames.first().map_or(0.0, |f| (n * f.samples) as f64 / f64::from(f.sample_rate));
         Err(format!(
             "damaged mp3: found {:.1} seconds, expected {:.1} as its header says; the file is cut short; {REPAIR}",
             seconds(found),

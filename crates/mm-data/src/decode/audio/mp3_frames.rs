@@ -97,7 +97,9 @@ impl Frame {
             }
         }
         let encoder = frame.get(at..at + 4).unwrap_or_default();
-        if let (true, Some(b)) = ([b"LAME", b"Lavf", b"Lavc"].iter().any(|e| *e == encoder), frame.get(at + 21..at + 24)) {
+        if let (true, Some(b)) =
+            ([b"LAME", b"Lavf", b"Lavc"].iter().any(|e| *e == encoder), frame.get(at + 21..at + 24))
+        {
             info.delay = (usize::from(b[0]) << 4 | usize::from(b[1]) >> 4) + DECODER_DELAY;
             info.padding = (usize::from(b[1] & 15) << 8 | usize::from(b[2])).saturating_sub(DECODER_DELAY);
         }

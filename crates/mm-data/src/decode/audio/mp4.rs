@@ -25,8 +25,9 @@ pub(super) fn audio_track(bytes: &[u8]) -> Option<AudioTrack> {
         for (duration, start) in edit_list(list)? {
             // An edit without a start is a pause before the sound.
             let Ok(start) = u64::try_from(start) else { continue };
-            let length = (duration > 0)
-                .then(|| (u128::from(duration) * u128::from(track_scale)).div_ceil(u128::from(movie_scale.max(1))) as u64);
+            let length = (duration > 0).then(|| {
+                (u128::from(duration) * u128::from(track_scale)).div_ceil(u128::from(movie_scale.max(1))) as u64
+            });
             edits.push((start, length));
         }
     } else if let Some((delay, length)) = itunes_gapless(movie) {
@@ -112,9 +113,10 @@ fn edit_list(list: &[u8]) -> Option<Vec<(u64, i64)>> {
 /// ` 00000000 DELAY PADDING LENGTH …` in hexadecimal digits.
 fn itunes_gapless(movie: &[u8]) -> Option<(u64, u64)> {
     let list = child(child(child(movie, b"udta")?, b"meta")?.get(4..)?, b"ilst")?;
-    let note = children(list).filter(|(kind, _)| kind == b"----").map(|(_, note)| note).find(|note| {
-        child(note, b"name").and_then(|name| name.get(4..)) == Some(b"iTunSMPB")
-    })?;
+    let note = children(list)
+        .filter(|(kind, _)| kind == b"----")
+        .map(|(_, note)| note)
+        .find(|note| child(note, b"name").and_then(|name| name.get(4..)) == Some(b"iTunSMPB"))?;
     let text = std::str::from_utf8(child(note, b"data")?.get(8..)?).ok()?;
     let mut numbers = text.split_ascii_whitespace().map(|n| u64::from_str_radix(n, 16).ok());
     let (delay, length) = (numbers.nth(1)??, numbers.nth(1)??);

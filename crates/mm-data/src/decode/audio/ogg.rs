@@ -16,7 +16,9 @@ pub(super) fn files(bytes: &[u8]) -> Result<Vec<Range<usize>>, String> {
         if !page.starts_with(b"OggS") {
             // What follows the last page is no audio.
             return match page.windows(4).position(|w| w == b"OggS") {
-                Some(length) => Err(format!("damaged ogg: found {length} bytes at {at} that are no page, expected one")),
+                Some(length) => {
+                    Err(format!("damaged ogg: found {length} bytes at {at} that are no page, expected one"))
+                }
                 None if at + 4 > bytes.len() || b"OggS".starts_with(page) => Err(cut()),
                 None => Ok(ranges(&starts, at)),
             };

@@ -68,7 +68,9 @@ pub(super) fn check_rate(sample_rate: u32) -> Result<(), String> {
     if (1..=MAX_SAMPLE_RATE).contains(&sample_rate) {
         return Ok(());
     }
-    Err(format!("sample rate: found {sample_rate} Hz in the header, expected 1 to {MAX_SAMPLE_RATE}; the file is damaged"))
+    Err(format!(
+        "sample rate: found {sample_rate} Hz in the header, expected 1 to {MAX_SAMPLE_RATE}; the file is damaged"
+    ))
 }
 
 /// Checks the length of the whole.

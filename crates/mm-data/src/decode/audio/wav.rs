@@ -1,6 +1,9 @@
 //! WAV files: PCM by hound, compressed ones by symphonia. Lengths in the header are checked against the file.
 
-use super::{Audio, compressed, parts::{Parts, check_rate, check_seconds}};
+use super::{
+    Audio, compressed,
+    parts::{Parts, check_rate, check_seconds},
+};
 
 /// Programs that write to a pipe cannot know the length and write one of about this size, or zero: 0xFFFFFFFF (ffmpeg),
 /// 0x7FFFFFFF (arecord), 0x7FFFF000 (sox).

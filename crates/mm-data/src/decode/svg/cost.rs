@@ -35,7 +35,10 @@ pub(super) fn check(tree: &Tree, scale: Transform, (width, height): (u32, u32)) 
     let mut walk = Walk { scale, canvas: f64::from(width) * f64::from(height), shared: HashMap::new() };
     let cost = walk.group(tree.root())?;
     if cost.work > MAX_WORK {
-        return Err(format!("found an svg that is {:.0e} pixels of work to draw, expected at most {MAX_WORK:.0e}", cost.work));
+        return Err(format!(
+            "found an svg that is {:.0e} pixels of work to draw, expected at most {MAX_WORK:.0e}",
+            cost.work
+        ));
     }
     if cost.layers * 4.0 > MAX_BYTES {
         return Err(format!(
@@ -196,7 +199,8 @@ fn dashes(path: &Path, stroke: &Stroke) -> Result<f64, String> {
     let period: f64 = lengths.iter().map(|length| f64::from(*length)).sum();
     // The polygon of a curve's control points is at least as long as the curve.
     let points = path.data().points();
-    let length: f64 = points.windows(2).map(|pair| f64::from((pair[1].x - pair[0].x).hypot(pair[1].y - pair[0].y))).sum();
+    let length: f64 =
+        points.windows(2).map(|pair| f64::from((pair[1].x - pair[0].x).hypot(pair[1].y - pair[0].y))).sum();
     let count = length / period.max(1e-30) * (lengths.len() as f64 / 2.0);
     if count > MAX_DASHES {
         return Err(format!("found an svg with a path of {count:.0e} dashes, expected at most {MAX_DASHES:.0e}"));

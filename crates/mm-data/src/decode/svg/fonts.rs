@@ -17,7 +17,9 @@ impl MissingText {
     /// What to report.
     pub fn note(&self) -> Option<String> {
         if self.no_font.load(Ordering::Relaxed) {
-            return Some("its text is left out: no font is installed (Debian: apt-get install fonts-dejavu-core)".into());
+            return Some(
+                "its text is left out: no font is installed (Debian: apt-get install fonts-dejavu-core)".into(),
+            );
         }
         let no_glyph = self.no_glyph.load(Ordering::Relaxed);
         no_glyph.then(|| "some of its characters are left out: no installed font has them".into())
@@ -54,7 +56,8 @@ fn family(fonts: &fontdb::Database, names: &[&str]) -> String {
 /// Finds the font for a text, any font where there is no similar one, and notes what is missing.
 pub(super) fn resolver(missing: &Arc<MissingText>) -> FontResolver<'static> {
     let (for_fonts, for_glyphs) = (missing.clone(), missing.clone());
-    let (select_font, select_fallback) = (FontResolver::default_font_selector(), FontResolver::default_fallback_selector());
+    let (select_font, select_fallback) =
+        (FontResolver::default_font_selector(), FontResolver::default_fallback_selector());
     FontResolver {
         select_font: Box::new(move |font, fonts| {
             let found = select_font(font, fonts).or_else(|| fonts.faces().next().map(|face| face.id));

@@ -32,10 +32,6 @@ pub(super) fn looks_like_svg(bytes: &[u8]) -> bool {
 }
 
 #[cfg(not(feature = "svg"))]
-pub(super) fn decode(
-    _: &[u8],
-    _: &super::ImageLimits,
-    _: &mut Vec<String>,
-) -> Result<image::RgbImage, String> {
+pub(super) fn decode(_: &[u8], _: &super::ImageLimits, _: &mut Vec<String>) -> Result<image::RgbImage, String> {
     Err("svg is not supported by this build; build mm-data with its `svg` feature".into())
 }

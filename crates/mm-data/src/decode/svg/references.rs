@@ -28,7 +28,8 @@ pub(super) fn check(document: &Document<'_>) -> Result<(), String> {
         return Err(format!("found an svg that expands to {size} elements, expected at most {MAX_ELEMENTS}"));
     }
     let texts = document.descendants().filter(|n| n.is_element() && n.tag_name().name() == "text");
-    let characters: usize = texts.flat_map(|n| n.descendants()).filter(Node::is_text).filter_map(|n| n.text()).map(str::len).sum();
+    let characters: usize =
+        texts.flat_map(|n| n.descendants()).filter(Node::is_text).filter_map(|n| n.text()).map(str::len).sum();
     if characters > MAX_CHARACTERS {
         return Err(format!("found an svg with {characters} bytes of text, expected at most {MAX_CHARACTERS}"));
     }

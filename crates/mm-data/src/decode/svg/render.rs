@@ -96,7 +96,10 @@ fn resolver(limits: &ImageLimits, left_out: &Arc<Mutex<Vec<String>>>) -> ImageHr
         }),
         resolve_string: Box::new(move |name, _| -> Option<ImageKind> {
             let name: String = name.chars().take(100).collect();
-            note(&for_names, format!("the image `{name}` that it points at is left out: only images inside it are drawn"));
+            note(
+                &for_names,
+                format!("the image `{name}` that it points at is left out: only images inside it are drawn"),
+            );
             None
         }),
     }
@@ -104,7 +107,8 @@ fn resolver(limits: &ImageLimits, left_out: &Arc<Mutex<Vec<String>>>) -> ImageHr
 
 /// Checks the size of an image inside a drawing.
 fn check_embedded(data: &[u8], limits: &ImageLimits) -> Result<(), String> {
-    let reader = image::ImageReader::new(std::io::Cursor::new(data)).with_guessed_format().map_err(|e| e.to_string())?;
+    let reader =
+        image::ImageReader::new(std::io::Cursor::new(data)).with_guessed_format().map_err(|e| e.to_string())?;
     if reader.format().is_some() {
         let (width, height) = reader.into_dimensions().map_err(|e| e.to_string())?;
         return check_size(width, height, limits);

@@ -54,7 +54,8 @@ impl<'a> StyleSheet<'a> {
             let end = |s: &&str| s.find(['.', '#', ':', '[']).unwrap_or(s.len());
             let tag = &selector[..end(selector)];
             let has_tag = tag.is_empty() || tag == "*" || tag == name;
-            let mut parts = selector.split_inclusive(['.', '#', ':', '[']).zip(selector.split(['.', '#', ':', '[']).skip(1));
+            let mut parts =
+                selector.split_inclusive(['.', '#', ':', '[']).zip(selector.split(['.', '#', ':', '[']).skip(1));
             has_tag
                 && parts.all(|(before, part)| match before.chars().last() {
                     Some('.') => classes.contains(&part),

@@ -55,7 +55,8 @@ fn what_unpacks_to_too_much_is_refused() {
 
 #[test]
 fn any_depth_is_drawn_or_refused() {
-    let nested = |depth: usize, tag: &str| format!("{}{}", format!("<{tag}>").repeat(depth), format!("</{tag}>").repeat(depth));
+    let nested =
+        |depth: usize, tag: &str| format!("{}{}", format!("<{tag}>").repeat(depth), format!("</{tag}>").repeat(depth));
     draw(&nested(400, "g")).unwrap();
     for depth in [600, 20_000, 1_000_000] {
         refused(&nested(depth, "g"), "nested more than 512 deep");
@@ -81,9 +82,10 @@ fn references_that_expand_to_too_much_are_refused() {
         rect(format!("mask='url(#a{i})'"))
     });
     refused(&format!("{masks}{}", rect("style='mask:url(#a8)'".into())), "expands to");
-    let patterns = bomb("<pattern id='a0' width='1' height='1'/>", "<pattern id='ID' width='1' height='1'>", "</pattern>", &|i| {
-        rect(format!("fill='url(#a{i})'"))
-    });
+    let patterns =
+        bomb("<pattern id='a0' width='1' height='1'/>", "<pattern id='ID' width='1' height='1'>", "</pattern>", &|i| {
+            rect(format!("fill='url(#a{i})'"))
+        });
     refused(&format!("<style>.x{{fill:url(#a8)}}</style>{patterns}{}", rect("class='x'".into())), "expands to");
     let marker = format!("<marker id='m'>{}</marker>", "<path d='M0 0'/>".repeat(100));
     refused(&format!("{marker}<g marker-mid='url(#m)'><path d='M0 0{}'/></g>", "L1 1".repeat(20_000)), "expands to");
@@ -114,18 +116,23 @@ fn entities_are_bounded() {
 fn work_and_memory_are_bounded() {
     refused("<path d='M0 0 L 1e9 1e9' stroke='red' stroke-dasharray='0.0001 0.0001'/>", "dashes");
     let filter = |content: &str| {
-        format!("<filter id='f' x='0' y='0' width='1' height='1'>{content}</filter><rect filter='url(#f)' width='100' height='100'/>")
+        format!(
+            "<filter id='f' x='0' y='0' width='1' height='1'>{content}</filter><rect filter='url(#f)' width='100' height='100'/>"
+        )
     };
     draw(&filter("<feGaussianBlur stdDeviation='100000'/>")).unwrap();
     refused(&filter("<feGaussianBlur stdDeviation='1e9'/>"), "a blur of");
     refused(&filter("<feTurbulence baseFrequency='0.1' numOctaves='100000000'/>"), "pixels of work");
     refused(&filter(&"<feMorphology radius='50'/>".repeat(100)), "pixels of work");
-    let layers = |count: usize| format!("{}<rect width='100' height='100'/>{}", "<g opacity='0.9'>".repeat(count), "</g>".repeat(count));
+    let layers = |count: usize| {
+        format!("{}<rect width='100' height='100'/>{}", "<g opacity='0.9'>".repeat(count), "</g>".repeat(count))
+    };
     draw(&layers(20)).unwrap();
     let wide = ImageLimits { svg_width: 5000, ..ImageLimits::default() };
     let text = format!("{HEAD}{}</svg>", layers(300));
     assert!(decode_image_bytes(text.as_bytes(), &wide).unwrap_err().contains("expected at most"));
-    let pattern = "<pattern id='p' width='1e6' height='1e6' patternUnits='userSpaceOnUse'><rect width='1' height='1'/></pattern>";
+    let pattern =
+        "<pattern id='p' width='1e6' height='1e6' patternUnits='userSpaceOnUse'><rect width='1' height='1'/></pattern>";
     refused(&format!("{pattern}<rect width='9' height='9' fill='url(#p)'/>"), "pixels of work");
     let thin = "<svg xmlns='http://www.w3.org/2000/svg' width='1' height='10000000'/>";
     assert!(decode_image_bytes(thin.as_bytes(), &limits()).unwrap_err().contains("pixels"));
@@ -144,7 +151,9 @@ fn nothing_outside_is_read_and_what_is_left_out_is_noted() {
     let Rgb([r, g, b]) = *image.get_pixel(50, 50);
     assert!(r > 250 && g < 5 && b < 5 && notes.is_empty(), "{notes:?}");
     // A drawing inside a drawing has the same bounds.
-    let inner = format!("<svg xmlns='http://www.w3.org/2000/svg'>{}</svg>", "<g>".repeat(900)).replace('<', "%3c").replace('#', "%23");
+    let inner = format!("<svg xmlns='http://www.w3.org/2000/svg'>{}</svg>", "<g>".repeat(900))
+        .replace('<', "%3c")
+        .replace('#', "%23");
     let (_, notes) = draw(&format!("<image width='100' height='100' href=\"data:image/svg+xml,{inner}\"/>")).unwrap();
     assert!(notes.len() == 1 && notes[0].contains("512 deep"), "{notes:?}");
 }
