@@ -17,7 +17,7 @@ FOLDER.mkdir(parents=True, exist_ok=True); rows = pairs(MANIFEST)
 PAIRS = FOLDER / "pairs.jsonl"; PAIRS.write_text("".join(json.dumps(r) + "\n" for r in rows))
 def mm(*a): return subprocess.run([MM, *map(str, a)], check=True, stdout=subprocess.PIPE, text=True).stdout
 for side, model in (("a", "efficientnet-lite0"), ("b", "all-MiniLM-L6-v2")):
-    if not (FOLDER / f"{side}.npy").exists(): mm("embed", "--model", model, "--data", PAIRS, "--out", FOLDER / f"{side}.npy")
+    if not (FOLDER / f"{side}.npy").exists(): mm("embed", "--model", model, "--transparency", "blend", "--data", PAIRS, "--out", FOLDER / f"{side}.npy")
 A, B = (np.load(FOLDER / f"{s}.npy") for s in "ab"); assert len(A) == len(B) == len(rows)
 def recall(method, seed, a, b, test):
     for name, x in (("a", A[a]), ("b", B[b]), ("ta", A[test]), ("tb", B[test])): np.save(FOLDER / f"now-{name}.npy", np.ascontiguousarray(x))

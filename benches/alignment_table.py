@@ -25,7 +25,7 @@ def pairs():
     rows = stamp_pairs.pairs(SOURCE)
     file = FOLDER / f"{SET}.jsonl"; file.write_text("".join(json.dumps(r) + "\n" for r in rows))
     for suffix, model in (("a", "efficientnet-lite0"), ("b", "all-MiniLM-L6-v2")):
-        if not (FOLDER / f"{SET}-{suffix}.npy").exists(): mm("embed", "--model", model, "--data", file, "--out", FOLDER / f"{SET}-{suffix}.npy")
+        if not (FOLDER / f"{SET}-{suffix}.npy").exists(): mm("embed", "--model", model, "--transparency", "blend", "--data", file, "--out", FOLDER / f"{SET}-{suffix}.npy")
     a, b = (np.load(FOLDER / f"{SET}-{s}.npy") for s in "ab"); assert len(a) == len(b) == len(rows)
     groups = sorted({r["group"] for r in rows}); held = set(np.random.default_rng(0).permutation(groups)[: len(groups) // 5].tolist()); kinds = sorted({r["kind"] or "" for r in rows})
     return a, b, np.array([kinds.index(r["kind"] or "") for r in rows]), np.array([r["group"] in held for r in rows])

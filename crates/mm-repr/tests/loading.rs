@@ -4,6 +4,7 @@ mod common;
 
 use common::{checkpoint_only, fixtures};
 use mm_core::{Checkpoint, Modality, Source, Tensor};
+use mm_data::decode::Transparency;
 use mm_repr::{LoadOptions, Pretrained};
 use std::path::Path;
 
@@ -85,6 +86,38 @@ fn images_of_unusual_sizes_give_finite_embeddings() {
         let images = ["dot.png", "line.png", "beam.png"].map(|n| Source::Path(file(n)));
         let vectors = load_family(name).embed(&Modality::IMAGE, &images, None).unwrap();
         assert!(is_finite(&vectors) && vectors.size(0).unwrap() == 3, "{name}");
+    }
+}
+
+#[test]
+fn transparency_is_ignored_as_the_reference_programs_do_or_blended_with_white() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name);
+    let pixel = |x: u32, y: u32| [(x * 40) as u8, (y * 30) as u8, ((x + y) * 17) as u8];
+    let alpha = |x: u32, y: u32| if (x + y) % 3 == 0 { 0 } else { 255 };
+    let transparent = image::RgbaImage::from_fn(6, 8, |x, y| {
+        let [r, g, b] = pixel(x, y);
+        image::Rgba([r, g, b, alpha(x, y)])
+    });
+    transparent.save(file("transparent.png")).unwrap();
+    image::RgbImage::from_fn(6, 8, |x, y| image::Rgb(pixel(x, y))).save(file("opaque.png")).unwrap();
+    let over_white = |x, y| image::Rgb(if alpha(x, y) == 0 { [255; 3] } else { pixel(x, y) });
+    image::RgbImage::from_fn(6, 8, over_white).save(file("white.png")).unwrap();
+    let images = ["transparent.png", "opaque.png", "white.png"].map(|n| Source::Path(file(n)));
+    for name in ["vit-classifier", "clip-eos-gelu", "timm-vit", "efficientnet-plain"] {
+        let family = fixtures("families").join(name);
+        for (transparency, equal, other) in
+            [(None, 1, 2), (Some(Transparency::Ignore), 1, 2), (Some(Transparency::Blend), 2, 1)]
+        {
+            let options = LoadOptions { transparency, ..LoadOptions::default() };
+            let copy = checkpoint_only(&family);
+            let model =
+                Pretrained::load_with(copy.path(), options).or_else(|_| Pretrained::load_with(&family, options));
+            let vectors = model.unwrap().embed(&Modality::IMAGE, &images, None).unwrap();
+            let row = |i: usize| vectors.select(0, i as i64).unwrap().to_vec::<f32>().unwrap();
+            let difference = |i: usize| row(0).iter().zip(row(i)).map(|(a, b)| (a - b).abs()).fold(0f32, f32::max);
+            assert!(difference(equal) < 1e-5 && difference(other) > 1e-4, "{name} {transparency:?}");
+        }
     }
 }
 

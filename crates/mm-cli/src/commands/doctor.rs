@@ -10,7 +10,7 @@ use serde_json::json;
 pub(crate) struct Arguments {}
 
 pub(crate) fn run(_: &Arguments, context: &Context) -> Result<()> {
-    let ffmpeg = mm_data::decode::ffmpeg();
+    let (ffmpeg, ffmpeg_version) = (mm_data::decode::ffmpeg(), mm_data::decode::ffmpeg_version());
     let encoders: Vec<String> = context.registry.names().map(ToOwned::to_owned).collect();
     // A small product shows that libtorch not only loads but computes.
     let ones = mm_core::Tensor::ones(&[2, 2], mm_core::DType::F32, context.device()?)?;
@@ -22,6 +22,7 @@ pub(crate) fn run(_: &Arguments, context: &Context) -> Result<()> {
         "gpus": mm_core::Device::cuda_device_count(),
         "threads": mm_core::num_threads(),
         "ffmpeg": ffmpeg.as_ref().ok(),
+        "ffmpeg_version": ffmpeg_version.as_ref().ok(),
         "cache_dir": mm_core::cache_dir(),
         "encoders": encoders,
         "pretrained_families": mm_repr::families(),
@@ -33,7 +34,8 @@ pub(crate) fn run(_: &Arguments, context: &Context) -> Result<()> {
     for (name, value) in found.as_object().into_iter().flatten() {
         output::line(format!("{name:20} {}", value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned)));
     }
-    if let Err(error) = ffmpeg {
+    // Without a program, there is no version either.
+    if let Err(error) = ffmpeg_version {
         output::line(format!("{:20} {error}", ""));
     }
     Ok(())

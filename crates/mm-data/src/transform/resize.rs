@@ -104,7 +104,11 @@ pub(super) fn resize_window(
     let axis = |horizontal: bool| if horizontal { (size.1, left, width) } else { (size.0, top, height) };
     // One axis after the other, each rounded to bytes, in Pillow's order. Resizing both at once would round
     // differently.
-    let horizontal_first = !is_height_first((image.height(), image.width()), size);
+    let horizontal_first = match interpolation {
+        // The order makes no difference to the nearest pixels; the longer edge goes first.
+        Interpolation::Nearest => image.width() >= image.height(),
+        _ => !is_height_first((image.height(), image.width()), size),
+    };
     let (first, first_start) = resize_axis(image, axis(horizontal_first), horizontal_first, interpolation)?;
     let (both, second_start) = match first {
         Cow::Borrowed(first) => resize_axis(first, axis(!horizontal_first), !horizontal_first, interpolation)?,

@@ -72,7 +72,8 @@ pub fn load_for_fine_tuning<M>(
     let (checkpoint, config) = paths.checkpoint_and_config(config)?;
     let config = &config;
     let names = checkpoint.clone();
-    let relevant = format!("{:?}{:?}", options.dtype, options.layer);
+    let over_white = if options.transparency == Some(Transparency::Blend) { " over white" } else { "" };
+    let relevant = format!("{:?}{:?}{over_white}", options.dtype, options.layer);
     let fingerprint = fingerprint(config, paths, checkpoint.path(), &relevant)?;
     let map = (family.weight_map)(&names, config);
     let params = Params::from_checkpoint(checkpoint, options.device, options.dtype, move |n| map.apply(n));

@@ -82,6 +82,9 @@ fn decode(bytes: Vec<u8>, extension: Option<&str>, sample_rate: Option<u32>) -> 
     }
 }
 
+/// What ffmpeg logs when it goes on with less than the file has.
+const LOSSES: [&str; 4] = ["partial file", "ended prematurely", "Error submitting packet", "Error while decoding"];
+
 /// Decodes the audio track of a video, as mono at `sample_rate`.
 ///
 /// # Errors
@@ -98,8 +101,6 @@ pub fn decode_audio_track(path: &Path, sample_rate: u32) -> Result<Audio> {
         return Err(bad(format!("no audio track: {reason}")));
     }
     parts::check_seconds((output.stdout.len() / 4) as f64 / f64::from(sample_rate)).map_err(bad)?;
-    // ffmpeg goes on after these, with less than the file has.
-    const LOSSES: [&str; 4] = ["partial file", "ended prematurely", "Error submitting packet", "Error while decoding"];
     if let Some(loss) = output.log.lines().find(|line| LOSSES.iter().any(|loss| line.contains(loss))) {
         return Err(bad(format!("damaged or cut short: {}", loss.trim())));
     }

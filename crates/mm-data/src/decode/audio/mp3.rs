@@ -35,6 +35,9 @@ pub(super) fn decode(bytes: &[u8], found: &Frames) -> Result<Audio, String> {
     parts.join()
 }
 
+/// A frame refers to at most 511 bytes before it, which is this many frames of the lowest bit rates.
+const RESERVOIR_FRAMES: usize = 12;
+
 const REPAIR: &str = "`ffmpeg -i FILE FILE.wav` makes a file of what can be decoded";
 
 /// One of the files that were joined: its frames, and what its encoder wrote about them.
@@ -65,24 +68,24 @@ impl JoinedFile<'_> {
         let Some(first) = self.frames.first() else { return Ok(()) };
         self.check_length()?;
         let start = parts.split(first.sample_rate)?;
-        let (mut decoder, mut has_decoded) = (decoder()?, false);
+        let (mut decoder, mut count) = (decoder()?, 0);
         let mut format = (first.sample_rate, first.channels);
         for frame in self.frames {
             if format != (frame.sample_rate, frame.channels) {
                 format = (frame.sample_rate, frame.channels);
-                (decoder, has_decoded) = (self::decoder()?, false);
+                (decoder, count) = (self::decoder()?, 0);
             }
+            count += 1;
             let packet = Packet::new_from_slice(0, 0, frame.samples as u64, &bytes[frame.bytes.clone()]);
             match decoder.decode(&packet) {
                 Ok(decoded) => {
-                    has_decoded = true;
                     let spec = *decoded.spec();
                     let mut buffer = SampleBuffer::<f32>::new(decoded.capacity() as u64, spec);
                     buffer.copy_interleaved_ref(decoded);
                     parts.push(buffer.samples(), spec.channels.count(), spec.rate)?;
                 }
                 // The first frames of a file that was cut out of a longer one refer to data that was not copied.
-                Err(Error::DecodeError(_)) if !has_decoded => {
+                Err(Error::DecodeError(_)) if count <= RESERVOIR_FRAMES => {
                     parts.push(&vec![0.0; frame.samples], 1, frame.sample_rate)?;
                 }
                 Err(error) => {

@@ -11,6 +11,9 @@ pub(super) struct AudioTrack {
     edits: Vec<(u64, Option<u64>)>,
 }
 
+/// Samples of a packet at most: the last one may be shorter than it says.
+const PACKET: usize = 2048;
+
 /// The first audio track; `None` where there is none, or the file is not one that this reader follows.
 pub(super) fn audio_track(bytes: &[u8]) -> Option<AudioTrack> {
     let movie = child(bytes, b"moov")?;
@@ -48,8 +51,6 @@ impl AudioTrack {
             usize::try_from(samples).unwrap_or(usize::MAX)
         };
         let (found, expected) = (audio.samples.len(), to_samples(expected.unwrap_or(0)));
-        // The last packet may be shorter than it says.
-        const PACKET: usize = 2048;
         if found + PACKET < expected {
             return Err(format!(
                 "damaged m4a: found {found} samples, expected {expected} as its header says; the file is cut short"

@@ -2,7 +2,7 @@
 
 use resvg::{
     tiny_skia::Transform,
-    usvg::{Group, ImageKind, Node, Paint, Path, Pattern, Stroke, Tree, filter::Kind},
+    usvg::{Fill, Group, ImageKind, Node, Paint, Path, Pattern, Stroke, Tree, filter::Kind},
 };
 use std::collections::HashMap;
 
@@ -76,9 +76,10 @@ impl Walk {
         let bounds = group.abs_layer_bounding_box();
         let layer = self.pixels(bounds.width(), bounds.height()).clamp(1.0, 25.0 * self.canvas);
         let (mut buffers, mut passes) = (1.0, 2.0);
+        let scale = self.scale.pre_concat(group.abs_transform()).get_scale();
         for filter in group.filters() {
             for primitive in filter.primitives() {
-                let (passes_here, inner) = self.primitive(primitive.kind(), layer)?;
+                let (passes_here, inner) = self.primitive(primitive.kind(), layer, scale)?;
                 passes += passes_here;
                 buffers += 1.0;
                 cost.add(inner);
@@ -113,8 +114,7 @@ impl Walk {
     }
 
     /// Operations for each pixel of a filter, and the cost of what it draws.
-    fn primitive(&mut self, kind: &Kind, layer: f64) -> Result<(f64, Cost), String> {
-        let (x, y) = self.scale.get_scale();
+    fn primitive(&mut self, kind: &Kind, layer: f64, (x, y): (f32, f32)) -> Result<(f64, Cost), String> {
         let operations = match kind {
             Kind::Turbulence(turbulence) => 50.0 * f64::from(turbulence.num_octaves().max(1)),
             Kind::Morphology(morphology) => {
@@ -123,7 +123,9 @@ impl Walk {
                 // No side of the window is longer than that of the layer.
                 4.0 + (columns * rows).min(layer)
             }
-            Kind::ConvolveMatrix(convolve) => 4.0 + f64::from(convolve.matrix().columns() * convolve.matrix().rows()),
+            Kind::ConvolveMatrix(convolve) => {
+                4.0 + f64::from(convolve.matrix().columns()) * f64::from(convolve.matrix().rows())
+            }
             Kind::GaussianBlur(blur) => blur_operations(blur.std_dev_x().get() * x, blur.std_dev_y().get() * y)?,
             Kind::DropShadow(shadow) => blur_operations(shadow.std_dev_x().get() * x, shadow.std_dev_y().get() * y)?,
             Kind::Image(image) => return Ok((4.0, self.shared(image.root())?)),
@@ -160,7 +162,7 @@ impl Walk {
         let segments = path.data().len() as f64;
         let area = self.pixels(bounds.width(), bounds.height()).min(self.canvas);
         let mut cost = Cost { work: area + 50.0 * segments, layers: 0.0 };
-        let paints = path.fill().map(|fill| fill.paint()).into_iter().chain(path.stroke().map(|stroke| stroke.paint()));
+        let paints = path.fill().map(Fill::paint).into_iter().chain(path.stroke().map(Stroke::paint));
         for paint in paints {
             if let Paint::Pattern(pattern) = paint {
                 cost.add(self.pattern(pattern, path)?);

@@ -7,10 +7,15 @@ use resvg::{
     tiny_skia,
     usvg::{self, ImageHrefResolver, ImageKind, roxmltree},
 };
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicUsize, Ordering},
+};
 
 /// The stack of the thread that draws: parsing and drawing recurse into nested elements, whose depth is limited.
 const STACK_BYTES: usize = 256 << 20;
+/// How many bytes of images a drawing may have, each counted as often as it is drawn.
+const MAX_EMBEDDED: usize = 256 << 20;
 /// How many nodes the XML may have.
 const MAX_NODES: u32 = 1_000_000;
 
@@ -78,11 +83,14 @@ fn resolver(limits: &ImageLimits, left_out: &Arc<Mutex<Vec<String>>>) -> ImageHr
             notes.push(text);
         }
     };
-    let (for_data, for_names, limits) = (left_out.clone(), left_out.clone(), *limits);
+    let (for_data, for_names, limits, total) = (left_out.clone(), left_out.clone(), *limits, AtomicUsize::new(0));
     let take = ImageHrefResolver::default_data_resolver();
     ImageHrefResolver {
         resolve_data: Box::new(move |kind, data, options| {
-            let checked = check_embedded(&data, &limits);
+            let checked = match total.fetch_add(data.len(), Ordering::Relaxed) + data.len() {
+                total if total > MAX_EMBEDDED => Err(format!("more than {MAX_EMBEDDED} bytes of images in all")),
+                _ => check_embedded(&data, &limits),
+            };
             let taken = checked.and_then(|()| take(kind, data, options).ok_or_else(|| format!("found {kind}")));
             taken.map_err(|e| note(&for_data, format!("an image in it is left out: {e}"))).ok()
         }),
