@@ -1,0 +1,39 @@
+//! Inputs as files.
+
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+/// A folder for one input, in memory where the system has such a file system. It is removed with the value.
+///
+/// # Panics
+/// If it cannot be created, which is no finding but ends the run.
+pub(crate) fn folder() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let parent = match std::env::var_os("TMPDIR") {
+        None if memory.is_dir() => memory.to_owned(),
+        _ => std::env::temp_dir(),
+    };
+    tempfile::Builder::new().prefix("mm-fuzz-").tempdir_in(parent).expect("a temporary folder")
+}
+
+/// Writes a file below a folder.
+///
+/// # Panics
+/// If it cannot be written, which is no finding but ends the run.
+pub(crate) fn write(folder: &Path, name: &str, contents: &[u8]) -> PathBuf {
+    let path = folder.join(name);
+    std::fs::write(&path, contents).expect("a file in the temporary folder");
+    path
+}
+
+/// Splits an input into its first byte, which selects one of several kinds of files, and the file.
+pub(crate) fn select<'a, T>(kinds: &'a [T], input: &'a [u8]) -> Option<(&'a T, &'a [u8])> {
+    let (first, rest) = input.split_first()?;
+    // Letters, so that the kept inputs can be read: `a` is the first kind.
+    kinds.get(usize::from(first.wrapping_sub(b'a')) % kinds.len()).map(|kind| (kind, rest))
+}
+
+/// A folder of the fixtures of a crate.
+pub(crate) fn fixtures(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates").join(path)
+}
