@@ -20,8 +20,8 @@ pub use cache::{CacheKey, CachedProcessor, TensorCache};
 pub use dataset::{Dataset, InMemoryDataset};
 pub use error::{Error, Result};
 pub use loader::{
-    Batch, Curriculum, Epoch, ErrorPolicy, FailedSample, Loader, LoaderBuilder, LoaderConfig, ModalityBatch, collate,
-    group_rows_by_item, process_catching_panics,
+    Batch, Curriculum, Epoch, ErrorPolicy, FailedSample, Loader, LoaderBuilder, LoaderConfig, ModalityBatch,
+    catching_panics, collate, group_rows_by_item, process_catching_panics,
 };
 pub use manifest::{
     Cells, ColumnBinding, Columns, FILE_EXTENSIONS, Manifest, ManifestConfig, Row, Split, SplitConfig, cell_text,

@@ -26,6 +26,12 @@ pub(crate) fn write(folder: &Path, name: &str, contents: &[u8]) -> PathBuf {
     path
 }
 
+/// Runs a decoder as mm's loader does ([`mm_data::process_catching_panics`]): a panic in a decoding library becomes an
+/// error. Panics in mm's own code, and failed assertions, are findings all the same.
+pub(crate) fn catching_library_panics(decode: impl FnOnce()) {
+    drop(mm_data::catching_panics(decode));
+}
+
 /// Splits an input into its first byte, which selects one of several kinds of files, and the file.
 pub(crate) fn select<'a, T>(kinds: &'a [T], input: &'a [u8]) -> Option<(&'a T, &'a [u8])> {
     let (first, rest) = input.split_first()?;

@@ -2,8 +2,9 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 
-/// Maximum size of one allocation of Rust code in bytes. No kept input needs more, and no file of 64 kB should.
-pub const MAX_ALLOCATION: usize = 512 << 20;
+/// Maximum size of one allocation of Rust code in bytes: what a length of 32 bits can ask for in a library, as long as it
+/// is not filled (libFuzzer limits the memory in use to 2 GiB). A length of 64 bits that nobody checked exceeds it.
+pub const MAX_ALLOCATION: usize = 4 << 30;
 
 /// The system's allocator, which fails above [`MAX_ALLOCATION`]: `try_reserve` returns an error, everything else aborts.
 struct LimitedAllocator;

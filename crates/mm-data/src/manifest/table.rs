@@ -16,7 +16,7 @@ pub type Cells = serde_json::Map<String, Value>;
 pub fn read_table(path: &Path, encoding: Option<&str>) -> Result<Vec<Cells>> {
     let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_ascii_lowercase();
     if extension == "parquet" {
-        return read_parquet(path);
+        return crate::catching_panics(|| read_parquet(path)).unwrap_or_else(|e| Err(Error::file(path, e)));
     }
     let bytes = std::fs::read(path).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
     let text = crate::decode::text_from_bytes(&bytes, encoding)

@@ -76,12 +76,19 @@ fn text_config(b: &ModelBuilder<'_>, text: &Value, activation: Activation) -> Re
 
 fn vision_config(b: &ModelBuilder<'_>, vision: &Value, activation: Activation) -> Result<VitConfig> {
     let dim = size(b, vision, "width")?;
+    let head_width = vision["head_width"].as_i64().unwrap_or(64);
+    if head_width < 1 {
+        return Err(config_error(
+            b,
+            format!("model_cfg.vision_cfg.head_width: found {head_width}, expected at least 1"),
+        ));
+    }
     let pair =
         |key: &str, default: i64| serde_json::from_value(vision[key].clone()).unwrap_or(SizePair::Square(default));
     Ok(VitConfig {
         hidden_size: dim,
         num_hidden_layers: size(b, vision, "layers")?,
-        num_attention_heads: (dim / vision["head_width"].as_i64().unwrap_or(64)).max(1),
+        num_attention_heads: (dim / head_width).max(1),
         intermediate_size: mlp_dim(vision, dim),
         hidden_act: activation,
         layer_norm_eps: 1e-5,

@@ -1,6 +1,8 @@
 //! Tokenizers of checkpoint folders, in all layouts.
 
 use crate::bytes::{folder, select, write};
+use mm_core::{ProcessContext, Source};
+use mm_data::process_catching_panics;
 use mm_reason::pretrained::Tokenizer;
 use mm_repr::text::TextProcessor;
 
@@ -33,8 +35,9 @@ pub fn read(input: &[u8]) {
     write(folder.path(), name, bytes);
     let text = "The dogs, Dogs\u{e9} 狗 123.";
     if let Ok(processor) = TextProcessor::from_folder(folder.path(), 16) {
-        if let Ok(ids) = processor.encode(text) {
-            assert!(ids.len() <= 16, "{} tokens", ids.len());
+        let source = Source::Text(text.into());
+        if let Ok(ids) = process_catching_panics(&processor, &source, &mut ProcessContext::eval()) {
+            assert!(ids.numel() <= 16, "{} tokens", ids.numel());
         }
         let _ = processor.vocab_size();
     }
