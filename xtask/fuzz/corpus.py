@@ -161,8 +161,9 @@ def archives():
     for method, name in ((zipfile.ZIP_STORED, "stored.zip"), (zipfile.ZIP_DEFLATED, "deflated.zip")):
         out = io.BytesIO()
         with zipfile.ZipFile(out, "w", method) as archive:
-            archive.writestr("torch/version.py", "x" * 100)
-            archive.writestr("a/../b.txt", "b")
+            # With a fixed time.
+            archive.writestr(zipfile.ZipInfo("torch/version.py"), "x" * 100, method)
+            archive.writestr(zipfile.ZipInfo("a/../b.txt"), "b", method)
         put("archive", name, out.getvalue(), 2)
 
 
