@@ -3,17 +3,21 @@
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-/// A folder for one input, in memory where the system has such a file system. It is removed with the value.
+/// The folder of temporary files: `TMPDIR`, else one in memory where the system has it.
+pub(crate) fn temporary() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    match std::env::var_os("TMPDIR") {
+        None if memory.is_dir() => memory.to_owned(),
+        _ => std::env::temp_dir(),
+    }
+}
+
+/// A folder for one input, which is removed with the value.
 ///
 /// # Panics
 /// If it cannot be created, which is no finding but ends the run.
 pub(crate) fn folder() -> TempDir {
-    let memory = Path::new("/dev/shm");
-    let parent = match std::env::var_os("TMPDIR") {
-        None if memory.is_dir() => memory.to_owned(),
-        _ => std::env::temp_dir(),
-    };
-    tempfile::Builder::new().prefix("mm-fuzz-").tempdir_in(parent).expect("a temporary folder")
+    tempfile::Builder::new().prefix("mm-fuzz-").tempdir_in(temporary()).expect("a temporary folder")
 }
 
 /// Writes a file below a folder.

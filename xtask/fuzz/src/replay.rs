@@ -1,6 +1,6 @@
 //! The kept inputs and seeded random changes of them, as an ordinary test.
 
-use crate::{TARGETS, Target, run};
+use crate::{TARGETS, Target, bytes::temporary, run};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use std::{
     path::{Path, PathBuf},
@@ -37,7 +37,7 @@ pub(crate) fn check(name: &str) {
     let kept = kept(name);
     assert!(!kept.is_empty(), "corpus/{name} is empty");
     // An abort leaves this file behind, which is the input that caused it.
-    let file = std::env::temp_dir().join(format!("mm-fuzz-{name}-{}.input", std::process::id()));
+    let file = temporary().join(format!("mm-fuzz-{name}-{}.input", std::process::id()));
     println!("{name}: seed {seed}; the input that is run is in {}", file.display());
     let watch = Watch::start(name, file.clone());
     let runner = Runner { target, file: &file, watch: &watch };
