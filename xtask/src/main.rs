@@ -1,10 +1,12 @@
 //! `cargo xtask`: setup, downloads, pipelines, tests and benchmarks. It does not link libtorch, so it runs before
 //! setup.
 
+mod archive;
 mod cargo;
 mod docs;
 mod doctor;
 mod fetch;
+mod fuzz;
 mod hub;
 mod packages;
 mod parity;
@@ -73,6 +75,11 @@ enum Command {
     /// Compare mm with the reference libraries (creates a Python environment of some GB once).
     #[command(after_help = "Examples:\n  cargo xtask parity\n  cargo xtask parity clip whisper --seed 7")]
     Parity(parity::Arguments),
+    /// Fuzz the readers of files: all targets, or one by name. Exits with an error and the path of the input on a finding.
+    #[command(
+        after_help = "Examples:\n  cargo xtask fuzz                          all targets, ten minutes each\n  cargo xtask fuzz image --seconds 60"
+    )]
+    Fuzz(fuzz::Arguments),
     /// Build the documentation of all crates; warnings are errors.
     Docs {
         /// Check the commands, paths, links and configs of README.md and docs/ instead.
@@ -156,6 +163,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Bench { name, rest } => cargo::bench(name.as_deref(), &rest),
         Command::Parity(arguments) => parity::run(&arguments),
         Command::Torture(arguments) => torture::run(&arguments),
+        Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Docs { check: true } => docs::check(),
         Command::Docs { check: false } => cargo::docs(),
         Command::Ci => cargo::ci(),

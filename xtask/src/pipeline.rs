@@ -1,6 +1,7 @@
 //! Pipelines: lists of steps, each with declared inputs and outputs. A step whose inputs, parameters and program have
 //! not changed is skipped.
 
+mod file;
 mod state;
 
 use crate::{
@@ -9,7 +10,7 @@ use crate::{
     registry::{self, Kind},
 };
 use anyhow::{Context, Result, bail};
-use serde::Deserialize;
+use file::{Pipeline, Step, parse};
 use sha2::{Digest, Sha256};
 use state::State;
 use std::{
@@ -47,140 +48,14 @@ pub struct Options {
     pub force: bool,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Pipeline {
-    /// A description of one line.
-    about: String,
-    /// Variables, used as `${name}` in steps. `${cache}` and `${here}` (the pipeline's folder) are always defined.
-    #[serde(default)]
-    vars: BTreeMap<String, toml::Value>,
-    #[serde(rename = "step")]
-    steps: Vec<Step>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Step {
-    name: String,
-    /// A data set to fetch.
-    #[serde(default)]
-    fetch: Option<String>,
-    /// Weights to pull.
-    #[serde(default)]
-    pull: Option<String>,
-    /// Arguments of `mm`.
-    #[serde(default)]
-    mm: Option<Vec<String>>,
-    /// Another program with its arguments.
-    #[serde(default)]
-    run: Option<Vec<String>>,
-    /// Files and folders that it reads.
-    #[serde(default)]
-    inputs: Vec<String>,
-    /// Files and folders that it writes.
-    #[serde(default)]
-    outputs: Vec<String>,
-    /// Whether outputs that an earlier run of this pipeline made are deleted first (for a run folder, which must be new).
-    #[serde(default)]
-    fresh: bool,
-}
-
-impl Step {
-    /// All strings in which variables are expanded.
-    fn strings(&mut self) -> impl Iterator<Item = &mut String> {
-        let lists = self.mm.iter_mut().chain(self.run.iter_mut()).flatten();
-        lists.chain(&mut self.inputs).chain(&mut self.outputs).chain(&mut self.fetch).chain(&mut self.pull)
-    }
-}
-
 fn load(arguments: &Arguments) -> Result<Pipeline> {
     let file = root().join(&arguments.pipeline);
     let text = std::fs::read_to_string(&file).with_context(|| format!("{} cannot be read", file.display()))?;
-    let mut value: toml::Table =
-        toml::from_str(&text).with_context(|| format!("{} is not valid TOML", file.display()))?;
     let seeds = arguments.options.seeds.map(|n| format!("vars.seeds={n}"));
-    for item in arguments.options.overrides.iter().chain(&seeds) {
-        set(&mut value, item)?;
-    }
-    let mut pipeline: Pipeline = value.try_into().with_context(|| format!("{} is not a pipeline", file.display()))?;
+    let overrides: Vec<&str> = arguments.options.overrides.iter().chain(&seeds).map(String::as_str).collect();
     let folder = file.parent().unwrap_or(Path::new("."));
-    let mut vars: BTreeMap<String, String> = pipeline
-        .vars
-        .iter()
-        .map(|(k, v)| (k.clone(), v.as_str().map_or_else(|| v.to_string(), ToOwned::to_owned)))
-        .collect();
-    vars.insert("cache".into(), cache().display().to_string());
-    vars.insert("here".into(), folder.display().to_string());
-    let names: Vec<String> = pipeline.steps.iter().map(|s| s.name.clone()).collect();
-    for (index, step) in pipeline.steps.iter_mut().enumerate() {
-        let name = step.name.clone();
-        if names[..index].contains(&name) {
-            bail!("{}: two steps are named `{name}`", file.display());
-        }
-        for text in step.strings() {
-            *text = expand(text, &vars).with_context(|| format!("step `{name}`"))?;
-        }
-        let actions = [step.fetch.is_some(), step.pull.is_some(), step.mm.is_some(), step.run.is_some()];
-        if actions.iter().filter(|a| **a).count() != 1 {
-            bail!("{}: step `{name}` must have exactly one of fetch, pull, mm, run", file.display());
-        }
-    }
-    Ok(pipeline)
-}
-
-/// Applies one `--set` to the pipeline's TOML.
-fn set(table: &mut toml::Table, item: &str) -> Result<()> {
-    let (key, text) = item.split_once('=').with_context(|| format!("--set {item}: expected KEY=VALUE"))?;
-    let value = toml::from_str::<toml::Table>(&format!("v = {text}"))
-        .ok()
-        .and_then(|mut t| t.remove("v"))
-        .unwrap_or_else(|| toml::Value::String(text.into()));
-    let parts: Vec<&str> = key.split('.').collect();
-    // A name without a dot is a variable; the first part of other keys is a step's name.
-    let (first, rest) = parts.split_first().context("--set: an empty key")?;
-    if rest.is_empty() || *first == "vars" {
-        let name = rest.first().unwrap_or(first);
-        let vars = table
-            .entry("vars")
-            .or_insert_with(|| toml::Value::Table(toml::Table::new()))
-            .as_table_mut()
-            .context("vars is not a table")?;
-        if !vars.contains_key(*name) {
-            bail!(
-                "--set {item}: the pipeline has no variable `{name}`; its variables are {}",
-                vars.keys().cloned().collect::<Vec<_>>().join(", ")
-            );
-        }
-        vars.insert((*name).to_owned(), value);
-        return Ok(());
-    }
-    let steps = table.get_mut("step").and_then(toml::Value::as_array_mut).context("the pipeline has no steps")?;
-    let step = steps
-        .iter_mut()
-        .filter_map(toml::Value::as_table_mut)
-        .find(|s| s.get("name").and_then(toml::Value::as_str) == Some(first));
-    step.with_context(|| format!("--set {item}: the pipeline has no step `{first}`"))?.insert(rest.join("."), value);
-    Ok(())
-}
-
-/// Replaces `${name}` by the variable.
-fn expand(text: &str, vars: &BTreeMap<String, String>) -> Result<String> {
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("${") {
-        let (name, tail) = after.split_once('}').with_context(|| format!("`{text}`: a ${{ without its }}"))?;
-        let value = vars.get(name).with_context(|| {
-            format!(
-                "`{text}`: no variable `{name}`; the variables are {}",
-                vars.keys().cloned().collect::<Vec<_>>().join(", ")
-            )
-        })?;
-        out += before;
-        out += value;
-        rest = tail;
-    }
-    Ok(out + rest)
+    let built_in = [("cache", cache().display().to_string()), ("here", folder.display().to_string())];
+    parse(&text, &overrides, &built_in).map_err(|e| anyhow::anyhow!("{}: {e:#}", file.display()))
 }
 
 /// A digest of files and folders: of the contents of small files, of the sizes and modification times of large ones.

@@ -1,10 +1,10 @@
 //! The registry of data sets and pretrained weights, and their download into the cache.
 
 use crate::{
+    archive::{MAX_BYTES, gunzip, untar, unzip},
     fetch::{digest, download},
     packages::{from_apt, from_npm, from_pip, unpack_deb},
     paths::cache,
-    setup::unzip,
 };
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
@@ -172,7 +172,9 @@ fn fetch_packages(item: &Item, downloads: &Path, folder: &Path) -> Result<()> {
                 let file = downloads.join(format!("{package}.tgz"));
                 download(&remote, &file)?;
                 // npm's archives have one folder, `package`, which is replaced by the name of the package.
-                untar(&file, folder, |inside| target(&format!("{package}/{}", inside.split_once('/')?.1)))?;
+                untar(gunzip(&file)?, &file, folder, MAX_BYTES, |inside| {
+                    target(&format!("{package}/{}", inside.split_once('/')?.1))
+                })?;
             }
         }
         Source::Pip(packages) => {
@@ -181,11 +183,11 @@ fn fetch_packages(item: &Item, downloads: &Path, folder: &Path) -> Result<()> {
                 let file = downloads.join(remote.url.rsplit('/').next().unwrap_or("package"));
                 download(&remote, &file)?;
                 if file.extension().is_some_and(|e| e == "gz") {
-                    untar(&file, folder, |inside| target(inside.split_once('/')?.1))?;
+                    untar(gunzip(&file)?, &file, folder, MAX_BYTES, |inside| target(inside.split_once('/')?.1))?;
                 } else {
                     let unpacked = downloads.join("unpacked");
                     let _ = std::fs::remove_dir_all(&unpacked);
-                    unzip(&file, &unpacked, |inside| target(inside).is_some())?;
+                    unzip(&file, &unpacked, MAX_BYTES, |inside| target(inside).is_some())?;
                     relocate(&unpacked, &unpacked, folder, &target)?;
                 }
             }
@@ -207,24 +209,6 @@ fn relocate(top: &Path, from: &Path, to: &Path, target: &impl Fn(&str) -> Option
             }
             std::fs::rename(&path, &path_in_folder)?;
         }
-    }
-    Ok(())
-}
-
-/// Unpacks the files of a .tar.gz to their targets in `folder`.
-fn untar(file: &Path, folder: &Path, target: impl Fn(&str) -> Option<PathBuf>) -> Result<()> {
-    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(File::open(file)?));
-    for entry in archive.entries()? {
-        let mut entry = entry.with_context(|| format!("{} is not a complete archive", file.display()))?;
-        if !entry.header().entry_type().is_file() {
-            continue;
-        }
-        let inside = entry.path()?.to_string_lossy().into_owned();
-        let Some(path) = target(&inside).map(|t| folder.join(t)) else { continue };
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent)?;
-        }
-        std::io::copy(&mut entry, &mut File::create(&path)?)?;
     }
     Ok(())
 }

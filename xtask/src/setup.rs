@@ -1,6 +1,7 @@
 //! Finds or downloads libtorch and ffmpeg, and writes cargo settings so that no environment variable has to be set.
 
 use crate::{
+    archive::{MAX_BYTES, unzip},
     fetch::{Remote, download},
     packages::{from_apt, from_pip, python, unpack_deb},
     paths::{cache, program, root},
@@ -184,7 +185,7 @@ fn download_libtorch(folder: &Path) -> Result<()> {
         let name = remote.url.rsplit('/').next().unwrap_or("wheel").to_owned();
         let wheel = parent.join("wheels").join(name);
         download(&remote, &wheel).context(missing)?;
-        unzip(&wheel, &partial, is_needed)?;
+        unzip(&wheel, &partial, MAX_BYTES, is_needed)?;
         std::fs::remove_file(&wheel)?;
     }
     let torch = partial.join("torch");
@@ -212,33 +213,6 @@ fn is_needed(name: &str) -> bool {
             && (name.contains("libcudart") || name.contains("libcupti")))
 }
 
-/// Unpacks the entries of a zip for which `keep` returns true.
-pub fn unzip(file: &Path, folder: &Path, keep: impl Fn(&str) -> bool) -> Result<()> {
-    let mut archive = zip::ZipArchive::new(File::open(file)?)
-        .with_context(|| format!("{} is not a complete wheel", file.display()))?;
-    for index in 0..archive.len() {
-        let mut entry = archive.by_index(index)?;
-        let Some(inside) = entry.enclosed_name() else {
-            bail!("{}: the path {} leads out of the folder", file.display(), entry.name())
-        };
-        if entry.is_dir() || !keep(&inside.to_string_lossy()) {
-            continue;
-        }
-        let target = folder.join(&inside);
-        if let Some(parent) = target.parent() {
-            std::fs::create_dir_all(parent)?;
-        }
-        let mut out = File::create(&target).with_context(|| format!("{} cannot be written", target.display()))?;
-        std::io::copy(&mut entry, &mut out)?;
-        #[cfg(unix)]
-        if let Some(mode) = entry.unix_mode() {
-            use std::os::unix::fs::PermissionsExt;
-            std::fs::set_permissions(&target, std::fs::Permissions::from_mode(mode | 0o600))?;
-        }
-    }
-    Ok(())
-}
-
 /// The downloaded ffmpeg, which mm uses when there is none on the `PATH`.
 pub fn downloaded_ffmpeg() -> PathBuf {
     cache().join("ffmpeg/ffmpeg")
@@ -257,7 +231,7 @@ fn ffmpeg(force: bool) -> Result<()> {
     download(&remote, &wheel).context(missing)?;
     let partial = folder.join("unpacked.partial");
     let _ = std::fs::remove_dir_all(&partial);
-    unzip(&wheel, &partial, |n| n.contains("/binaries/ffmpeg"))?;
+    unzip(&wheel, &partial, MAX_BYTES, |n| n.contains("/binaries/ffmpeg"))?;
     let binaries = partial.join("imageio_ffmpeg/binaries");
     let found = std::fs::read_dir(&binaries)
         .with_context(|| format!("the package contains no ffmpeg for this machine; {missing}"))?

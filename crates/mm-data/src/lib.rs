@@ -25,8 +25,8 @@ pub use dataset::{Dataset, InMemoryDataset};
 pub use error::{Error, Result};
 pub use file_type::FILE_EXTENSIONS;
 pub use loader::{
-    Batch, Curriculum, Epoch, ErrorPolicy, FailedSample, Loader, LoaderBuilder, LoaderConfig, ModalityBatch, collate,
-    group_rows_by_item, process_catching_panics,
+    Batch, Curriculum, Epoch, ErrorPolicy, FailedSample, Loader, LoaderBuilder, LoaderConfig, ModalityBatch,
+    catching_panics, collate, group_rows_by_item, process_catching_panics,
 };
 pub use manifest::{
     Cells, ColumnBinding, Columns, Manifest, ManifestConfig, Row, Split, SplitConfig, Table, TableOptions, cell_text,

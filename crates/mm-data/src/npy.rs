@@ -19,7 +19,7 @@ fn open(path: &Path) -> Result<(NpyFile<BufReader<File>>, TypeStr)> {
     };
     let (shape, size) = (npy.shape(), kind.size_field());
     // A damaged header must not cause a large allocation.
-    let expected = shape.iter().try_fold(size, |all, s| all.checked_mul(*s));
+    let expected = shape.iter().try_fold(size.max(1), |all, s| all.checked_mul(*s));
     if expected.is_none_or(|e| e > length) {
         return Err(bad(format!(
             "found {length} bytes, expected an array {shape:?} of {size}-byte values; the file is truncated"

@@ -105,6 +105,9 @@ fn ctrl_c_saves_a_checkpoint_and_exits_with_130() {
         let output = crate::common::mm(arguments, workspace.path());
         assert!(output.status.success(), "{}", crate::common::text(&output));
     }
-    crate::common::mm(&["embed", "--model", "run", "--data", "data.jsonl", "--modality", "text", "--out", "v.npy"], workspace.path());
+    crate::common::mm(
+        &["embed", "--model", "run", "--data", "data.jsonl", "--modality", "text", "--out", "v.npy"],
+        workspace.path(),
+    );
     assert!(workspace.path().join("v.npy").exists());
 }

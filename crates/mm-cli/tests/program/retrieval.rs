@@ -253,11 +253,19 @@ fn an_evaluation_counts_the_values_that_cannot_be_read() {
     workspace.write("data.jsonl", rows + broken + "\n");
     ok(&workspace.train("run", &["--set", "train.epochs=1"]));
     let found = json(&mm(&["eval", "--model", "run", "--json"], workspace.path()));
-    assert_eq!((&found["failed"]["count"], &found["failed"]["examples"][0]["id"]), (&1.into(), &"12".into()), "{found}");
+    assert_eq!(
+        (&found["failed"]["count"], &found["failed"]["examples"][0]["id"]),
+        (&1.into(), &"12".into()),
+        "{found}"
+    );
     // Runs of other configs are not averaged.
     ok(&workspace.train("wider", &["--set", "train.epochs=1", "--set", "embed_dim=8"]));
     ok(&workspace.train("again", &["--set", "train.epochs=1", "--set", "train.seed=5"]));
     let report = |other: &str| mm(&["report", "--model", "run", other, "--out", "r.html"], workspace.path());
     ok(&report("again"));
-    crate::common::assert_refused(&report("wider"), &["report"], &["embed_dim: found 8, expected 16 as in", "seeds alone"]);
+    crate::common::assert_refused(
+        &report("wider"),
+        &["report"],
+        &["embed_dim: found 8, expected 16 as in", "seeds alone"],
+    );
 }

@@ -55,19 +55,21 @@ pub fn relative_position_buckets(
     Tensor::from_vec(&out, &[queries, keys])
 }
 
+/// Maximum number of values of a table of sinusoidal positions.
+const MAX_SINUSOIDAL: i64 = 1 << 28;
+
 /// Sinusoidal positions `[length, dim]`: all sines, then all cosines (`halves`), or sines and cosines in turn.
 ///
 /// *Attention Is All You Need* (Vaswani et al., 2017), <https://arxiv.org/abs/1706.03762>.
 pub fn sinusoidal_positions(length: i64, dim: i64, halves: bool, device: Device) -> Result<Tensor> {
-    if length < 0 || dim < 1 {
-        return Err(Error::shape(
-            "sinusoidal positions",
-            &[length, dim],
-            "a length of at least 0, a dimension of at least 1",
-        ));
-    }
+    let count = length.checked_mul(dim).filter(|n| (0..=MAX_SINUSOIDAL).contains(n) && length >= 0 && dim >= 1);
+    let count = count.ok_or_else(|| {
+        let expected =
+            format!("a length of at least 0, a dimension of at least 1, and at most {MAX_SINUSOIDAL} values");
+        Error::config("sinusoidal positions", format!("{length} × {dim}"), expected)
+    })?;
     let half = (dim / 2).max(1);
-    let mut out = vec![0f32; (length * dim) as usize];
+    let mut out = vec![0f32; count as usize];
     for position in 0..length {
         for i in 0..half {
             let denominator = if halves { (half - 1).max(1) as f64 } else { half as f64 };

@@ -5,6 +5,8 @@ use crate::{Device, Error, Init, Result, Scope, Tensor};
 
 /// Scores of pairs that must not attend to each other, as in transformers (not −∞).
 const MASKED_SCORE: f32 = -100.0;
+/// Largest window; the bias of a window has as many values for each head as the fourth power of its size.
+const MAX_WINDOW_SIZE: i64 = 64;
 
 /// Self-attention within square windows of a map, with a learned bias for each relative position. Shifting the windows
 /// by half their size in every second layer lets information pass between them.
@@ -26,10 +28,10 @@ impl WindowAttention {
     /// their size.
     ///
     /// # Errors
-    /// If the window size is below 1.
+    /// If the window size is below 1 or above 64.
     pub fn new(scope: &Scope<'_>, config: &AttentionConfig, window_size: i64, shifted: bool) -> Result<Self> {
-        if window_size < 1 {
-            return Err(Error::config("window_size", window_size, "at least 1"));
+        if !(1..=MAX_WINDOW_SIZE).contains(&window_size) {
+            return Err(Error::config("window_size", window_size, format!("1 to {MAX_WINDOW_SIZE}")));
         }
         let offsets = 2 * window_size - 1;
         let table = scope.param("relative_position_bias_table", &[offsets * offsets, config.num_heads], Init::Zeros)?;

@@ -107,6 +107,11 @@ impl<'a> Scope<'a> {
         }
         let (tensor, stored) = match self.load(&path, shape)? {
             Some((tensor, stored)) => (tensor, Some(stored)),
+            None if self.params.source.borrow().as_ref().is_some_and(|source| source.lacks(&path)) => {
+                // Params::finish reports it. Until then one value stands for all, whatever size the config states.
+                let value = Tensor::zeros(&vec![1; shape.len()], self.params.dtype, self.params.device)?;
+                (value.expand(shape)?, None)
+            }
             None => (init.tensor(shape, self.params.dtype, self.params.device)?, None),
         };
         let tensor = if role == Role::Trainable { tensor.set_requires_grad(true)? } else { tensor };

@@ -4,6 +4,9 @@ use super::TensorRef;
 use crate::{Checkpoint, DType, Device, Error, Result, Tensor};
 use std::collections::BTreeSet;
 
+/// Number of missing or misshapen tensors after which loading ends: the config describes another model.
+const MAX_PROBLEMS: usize = 10_000;
+
 /// A checkpoint, how its names map to parameters, and what was found missing so far.
 pub(super) struct CheckpointSource {
     checkpoint: Checkpoint,
@@ -45,8 +48,14 @@ impl CheckpointSource {
         self.is_reinitialized(&reference) || self.checkpoint.shape(&reference.name).is_some()
     }
 
+    /// Whether a parameter that [`CheckpointSource::load`] did not return is missing, and will be reported.
+    pub(super) fn lacks(&self, path: &str) -> bool {
+        !self.is_reinitialized(&self.locate(path))
+    }
+
     /// The parameter at `path`; none where it is initialized anew, or missing or of another shape, which
-    /// [`CheckpointSource::finish`] reports. A `view` stays in the mapped file where possible.
+    /// [`CheckpointSource::finish`] reports, or this function when there are too many. A `view` stays in the mapped file
+    /// where possible.
     pub(super) fn load(
         &mut self,
         path: &str,
@@ -57,6 +66,9 @@ impl CheckpointSource {
         let reference = self.locate(path);
         if self.is_reinitialized(&reference) {
             return Ok(None);
+        }
+        if self.problems.len() >= MAX_PROBLEMS {
+            return Err(self.error());
         }
         let Some(found) = self.checkpoint.shape(&reference.name) else {
             self.problems.push(match self.checkpoint.unsupported_type(&reference.name) {
@@ -87,14 +99,19 @@ impl CheckpointSource {
         Ok(Some((tensor, Stored { tensor: reference, shape: found })))
     }
 
+    /// The error that lists all problems.
+    fn error(&self) -> Error {
+        let problems = self.problems.iter().map(|p| format!("  {p}")).collect::<Vec<_>>().join("\n");
+        Error::Checkpoint { path: self.checkpoint.path().into(), problems }
+    }
+
     /// The names that no parameter asked for.
     ///
     /// # Errors
     /// If tensors were missing or had another shape: one error that lists them all.
     pub(super) fn finish(self) -> Result<Vec<String>> {
         if !self.problems.is_empty() {
-            let problems = self.problems.iter().map(|p| format!("  {p}")).collect::<Vec<_>>().join("\n");
-            return Err(Error::Checkpoint { path: self.checkpoint.path().into(), problems });
+            return Err(self.error());
         }
         Ok(self.checkpoint.names().filter(|n| !self.used.contains(*n)).map(ToOwned::to_owned).collect())
     }

@@ -15,7 +15,8 @@ pub(super) fn rows(from: &Path, manifest: &Path) -> Result<Vec<Value>> {
         std::fs::create_dir_all(parent).map_err(|e| Error::file(parent, e))?;
     }
     let mut store = SequenceStore::new(manifest);
-    let rows = if from.is_file() { read_file(from, &mut store)? } else { read_folder(from, &mut store)? };
+    let read = || if from.is_file() { read_file(from, &mut store) } else { read_folder(from, &mut store) };
+    let rows = crate::catching_panics(read).map_err(|e| Error::file(from, e))??;
     store.finish()?;
     Ok(rows)
 }

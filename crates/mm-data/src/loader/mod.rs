@@ -12,7 +12,7 @@ mod worker;
 pub use batch::{Batch, ModalityBatch, collate};
 pub use config::{Curriculum, ErrorPolicy, LoaderConfig};
 pub use plan::group_rows_by_item;
-pub use worker::{FailedSample, process_catching_panics};
+pub use worker::{FailedSample, catching_panics, process_catching_panics};
 
 use crate::{Dataset, Error, Result};
 use mm_core::{Modality, Processor};

@@ -119,6 +119,15 @@ impl Shared {
     }
 }
 
+/// Runs a reader of a file. A panic in a library is returned as its message, so that a damaged file is an error.
+pub fn catching_panics<T>(read: impl FnOnce() -> T) -> std::result::Result<T, String> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)).map_err(|payload| {
+        let text = payload.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("no message");
+        format!("the file is damaged: a library that reads it failed ({text})")
+    })
+}
+
 /// Processes one raw value. A panic in a decoding library is returned as an error, so that one file does not end the
 /// run.
 pub fn process_catching_panics(

@@ -6,6 +6,9 @@ use mm_core::Tensor;
 use realfft::{RealFftPlanner, RealToComplex};
 use std::sync::Arc;
 
+/// Maximum number of bands times samples of a transform, which bounds the time to compute the filters.
+const MAX_FILTER_VALUES: usize = 1 << 24;
+
 /// Computes log-mel spectrograms, with the window, the filters and the FFT precomputed.
 pub struct Mel {
     config: MelConfig,
@@ -19,7 +22,8 @@ impl Mel {
     /// Precomputes the tables.
     ///
     /// # Errors
-    /// When a size is 0, the window is longer than the transform, or the frequencies exceed half the sample rate.
+    /// When a size is 0 or too large, the window is longer than the transform, or the frequencies exceed half the sample
+    /// rate.
     pub fn new(config: MelConfig) -> Result<Self> {
         let high = config.f_max.unwrap_or(f64::from(config.sample_rate) / 2.0);
         let sizes = [
@@ -36,6 +40,12 @@ impl Mel {
             return Err(Error::Config(format!(
                 "mel.win_length: found {} samples, expected at most mel.n_fft = {}",
                 config.win_length, config.n_fft
+            )));
+        }
+        if config.n_mels > MAX_FILTER_VALUES / config.n_fft {
+            return Err(Error::Config(format!(
+                "mel.n_mels: found {} bands of a transform of {} samples, expected a product of at most {MAX_FILTER_VALUES}",
+                config.n_mels, config.n_fft
             )));
         }
         if !(0.0..high).contains(&config.f_min) || high > f64::from(config.sample_rate) / 2.0 {

@@ -70,6 +70,10 @@ pub(super) fn llama_decoder(
         return Err(b.config_error("text_config: sliding window attention is not supported"));
     }
     let head_dim = c.head_dim.unwrap_or(c.hidden_size / c.num_attention_heads.max(1));
+    if !(1..=MAX_HEAD_DIM).contains(&head_dim) {
+        let reason = format!("text_config: found heads of {head_dim} dimensions, expected 1 to {MAX_HEAD_DIM}");
+        return Err(b.config_error(reason));
+    }
     let attention = AttentionConfig {
         causal: true,
         bias: qwen2 || c.attention_bias,
@@ -88,6 +92,9 @@ pub(super) fn llama_decoder(
         ..DecoderConfig::new(c.vocab_size, c.max_position_embeddings, blocks)
     })
 }
+
+/// Maximum dimension of a head.
+const MAX_HEAD_DIM: i64 = 1 << 16;
 
 /// Rotary position embeddings, with the scaling that `rope_parameters` or `rope_scaling` names.
 fn rotary(b: &ModelBuilder<'_>, text: &Value, head_dim: i64, default_theta: f64) -> mm_repr::Result<RotaryEmbedding> {
@@ -117,7 +124,8 @@ fn rotary(b: &ModelBuilder<'_>, text: &Value, head_dim: i64, default_theta: f64)
         list.iter().take(3).enumerate().for_each(|(i, v)| out[i] = v.as_i64().unwrap_or(0));
         out
     });
-    if mrope_section.is_some_and(|section| section.iter().sum::<i64>() != head_dim / 2) {
+    if mrope_section.is_some_and(|section| section.iter().fold(0, |sum: i64, n| sum.saturating_add(*n)) != head_dim / 2)
+    {
         let reason = format!("text_config: mrope_section: found {mrope_section:?}, expected a sum of {}", head_dim / 2);
         return Err(b.config_error(reason));
     }

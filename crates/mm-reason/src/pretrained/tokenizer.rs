@@ -2,6 +2,7 @@
 
 use super::chat_template;
 use crate::{Error, Result};
+use mm_data::catching_panics;
 use mm_repr::{read_json, text::load_tokenizer};
 use serde_json::Value;
 use std::{
@@ -49,9 +50,9 @@ impl Tokenizer {
 
     /// Token ids of a text; `add_special_tokens` adds those that the tokenizer puts around a text.
     pub fn encode(&self, text: &str, add_special_tokens: bool) -> Result<Vec<i64>> {
-        let encoding = self
-            .inner
-            .encode_fast(text, add_special_tokens)
+        let encode = || self.inner.encode_fast(text, add_special_tokens);
+        let encoding = catching_panics(encode)
+            .map_err(|e| Error::checkpoint(&self.folder, e))?
             .map_err(|e| Error::invalid_argument("text", text, format!("one that can be tokenized: {e}")))?;
         Ok(encoding.get_ids().iter().map(|id| i64::from(*id)).collect())
     }
@@ -59,7 +60,9 @@ impl Tokenizer {
     /// Text of token ids, without special tokens.
     pub fn decode(&self, ids: &[i64]) -> Result<String> {
         let ids: Vec<u32> = ids.iter().filter_map(|id| u32::try_from(*id).ok()).collect();
-        let text = self.inner.decode(&ids, true).map_err(|e| Error::checkpoint(&self.folder, e))?;
+        let text = catching_panics(|| self.inner.decode(&ids, true))
+            .map_err(|e| Error::checkpoint(&self.folder, e))?
+            .map_err(|e| Error::checkpoint(&self.folder, e))?;
         if !self.clean_up_spaces {
             return Ok(text);
         }
@@ -153,7 +156,9 @@ impl Tokenizer {
             return Err(Error::checkpoint(&self.folder, reason));
         };
         let special = |role: &str| self.special_token(role).unwrap_or_default();
-        chat_template::render(template, messages, &special("bos_token"), &special("eos_token"))
+        let (bos, eos) = (special("bos_token"), special("eos_token"));
+        catching_panics(|| chat_template::render(template, messages, &bos, &eos))
+            .map_err(|e| Error::checkpoint(&self.folder, format!("chat template: {e}")))?
             .map_err(|e| Error::checkpoint(&self.folder, format!("chat template: {e:#}")))
     }
 }

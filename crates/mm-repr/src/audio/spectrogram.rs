@@ -29,6 +29,16 @@ pub struct SpectrogramProcessor {
 
 impl SpectrogramProcessor {
     fn new(c: &FeatureExtractorConfig, mel: MelConfig, framing: Framing) -> Result<Self> {
+        let samples = match &framing {
+            Framing::Frames { frames, .. } => (*frames as usize).saturating_mul(mel.hop_length),
+            Framing::Samples { samples, .. } | Framing::Crops { samples, .. } => *samples,
+        };
+        let max_samples = 3600 * mel.sample_rate as usize;
+        if samples > max_samples {
+            return Err(
+                c.error(format!("found a length of {samples} samples, expected at most an hour ({max_samples})"))
+            );
+        }
         let mel = Mel::new(mel).map_err(|e| c.error(e))?;
         Ok(Self { mel, framing, num_truncated: AtomicUsize::new(0) })
     }

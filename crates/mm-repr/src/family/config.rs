@@ -10,11 +10,16 @@ pub fn num_labels(config: &Value) -> i64 {
     stated.or(named).unwrap_or(2)
 }
 
+/// Maximum number of class names. A larger `num_labels` belongs to a damaged config, which no classifier's weights fit.
+const MAX_LABELS: i64 = 1 << 20;
+
 /// Class names in order; `LABEL_i` where the config has none.
 pub fn labels(config: &Value, num_labels: i64) -> Vec<String> {
     let transformers = |i: i64| config["id2label"][i.to_string()].as_str().map(ToOwned::to_owned);
     let timm = |i: i64| config["label_names"][i as usize].as_str().map(ToOwned::to_owned);
-    (0..num_labels).map(|i| transformers(i).or_else(|| timm(i)).unwrap_or_else(|| format!("LABEL_{i}"))).collect()
+    (0..num_labels.min(MAX_LABELS))
+        .map(|i| transformers(i).or_else(|| timm(i)).unwrap_or_else(|| format!("LABEL_{i}")))
+        .collect()
 }
 
 /// Removes fields that are `null`, which mean the same as absent ones.

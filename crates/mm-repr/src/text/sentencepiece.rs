@@ -106,7 +106,16 @@ fn read_model(file: &Path) -> Result<Model> {
             _ => {}
         }
     }
+    if !char_map.is_empty() && !has_trie(&char_map) {
+        return Err(Error::folder(file, "the character map of its normalizer is damaged; download it again"));
+    }
     if pieces.is_empty() { Err(invalid()) } else { Ok(Model { pieces, char_map }) }
+}
+
+/// Whether a character map starts with the length of its trie in bytes and holds that many.
+fn has_trie(char_map: &[u8]) -> bool {
+    let length = char_map.first_chunk().map(|length| u32::from_le_bytes(*length) as usize);
+    length.is_some_and(|length| (4..=char_map.len() - 4).contains(&length))
 }
 
 /// Type of the unknown piece.

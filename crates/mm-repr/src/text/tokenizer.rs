@@ -175,6 +175,10 @@ fn pad_id(folder: &Path, tokenizer: &Tokenizer) -> Result<i64> {
 /// # Errors
 /// If there is no tokenizer, or its files are invalid.
 pub fn load_tokenizer(folder: &Path) -> Result<Tokenizer> {
+    mm_data::catching_panics(|| read_tokenizer(folder)).unwrap_or_else(|e| Err(Error::folder(folder, e)))
+}
+
+fn read_tokenizer(folder: &Path) -> Result<Tokenizer> {
     let config = read_json(&folder.join("tokenizer_config.json"))?;
     let file = folder.join("tokenizer.json");
     let has = |name: &str| folder.join(name).exists();

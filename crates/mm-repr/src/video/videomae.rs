@@ -23,6 +23,9 @@ use mm_data::VideoProcessor;
 /// The family of this file.
 pub(crate) const FAMILIES: &[Family] = &[Family { model_type: "videomae", weight_map: |c, _| weight_map(c), build }];
 
+/// Maximum number of frames of a clip.
+const MAX_FRAMES: i64 = 1 << 16;
+
 checkpoint_config! {
     /// What transformers' `VideoMAEConfig` adds to [`VitConfig`]. Older versions wrote `qv_bias` as `qkv_bias`.
     VideoMaeConfig {
@@ -48,6 +51,9 @@ fn build_backbone(b: &ModelBuilder<'_>, config: &VitConfig, video: &VideoMaeConf
     if tubelet < 1 || video.num_frames < tubelet {
         let expected = format!("1 to the {} frames", video.num_frames);
         return Err(b.config_error(format!("tubelet_size: found {tubelet}, expected {expected}")));
+    }
+    if video.num_frames > MAX_FRAMES {
+        return Err(b.config_error(format!("num_frames: found {}, expected at most {MAX_FRAMES}", video.num_frames)));
     }
     let [rows, columns] = patch_grid(b, config, "patch_size")?;
     let grid = [video.num_frames / tubelet * rows, columns];

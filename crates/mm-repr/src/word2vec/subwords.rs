@@ -34,7 +34,7 @@ impl SubwordConfig {
                 .fold(2_166_136_261u32, |h, b| (h ^ i32::from(*b as i8) as u32).wrapping_mul(16_777_619))
         };
         (0..num_chars)
-            .flat_map(move |start| (self.min_n..=self.max_n).map(move |n| (start, start + n)))
+            .flat_map(move |start| (self.min_n..=self.max_n.min(num_chars)).map(move |n| (start, start + n)))
             // A unigram that is only a word boundary carries no information.
             .filter(move |(start, end)| *end <= num_chars && !(end - start == 1 && (*start == 0 || *end == num_chars)))
             .map(move |(start, end)| hash(start, end) % self.bucket.max(1))

@@ -29,6 +29,6 @@ impl Vocabulary {
 
     /// The sum of all counts.
     pub fn total_count(&self) -> u64 {
-        self.counts.iter().sum()
+        self.counts.iter().fold(0, |sum, count| sum.saturating_add(*count))
     }
 }

@@ -74,6 +74,9 @@ fn flatten(
     Ok(())
 }
 
+/// Maximum number of elements of a tensor that repeats those of its storage.
+const MAX_EXPANDED: usize = 1 << 26;
+
 fn locate(map: &Arc<MappedFile>, view: &TensorView, start: usize, bytes: usize) -> Result<Location, String> {
     let size = view.dtype.size();
     let mut contiguous = Vec::new();
@@ -83,6 +86,10 @@ fn locate(map: &Arc<MappedFile>, view: &TensorView, start: usize, bytes: usize) 
         stride = stride.checked_mul((*length).max(1)).ok_or("its sizes overflow")?;
     }
     let empty = view.shape.contains(&0);
+    // An expanded tensor has more elements than its storage.
+    if usize::try_from(stride).is_ok_and(|elements| elements > view.count.max(MAX_EXPANDED)) {
+        return Err(format!("has {stride} elements in a storage of {}, expected at most {MAX_EXPANDED}", view.count));
+    }
     // The last element of the view must lie inside its storage.
     let mut last = 0i64;
     for (length, stride) in view.shape.iter().zip(&view.strides) {

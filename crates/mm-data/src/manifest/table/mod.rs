@@ -73,7 +73,8 @@ impl Table {
         let mut blobs = BlobWriter::new(path);
         let kind = text::kind_of(path);
         let mut raw = match kind.as_str() {
-            "parquet" => parquet::read(path, &mut blobs)?,
+            "parquet" => crate::catching_panics(|| parquet::read(path, &mut blobs))
+                .unwrap_or_else(|e| Err(Error::file(path, e)))?,
             "jsonl" | "ndjson" | "json" => json::read(path, &text::read(path, options.encoding)?, &mut blobs)?,
             "csv" => delimited::read(path, &text::read(path, options.encoding)?, b',', &mut blobs)?,
             "tsv" => delimited::read(path, &text::read(path, options.encoding)?, b'\t', &mut blobs)?,

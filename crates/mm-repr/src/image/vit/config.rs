@@ -59,6 +59,9 @@ pub fn patch_grid(b: &ModelBuilder<'_>, config: &VitConfig, field: &str) -> Resu
     strided_patch_grid(b, config, config.patch_size.get(), field)
 }
 
+/// Largest side of an image in pixels.
+const MAX_IMAGE_SIZE: i64 = 1 << 16;
+
 /// `[rows, columns]` of overlapping patches, one every `stride`.
 pub(super) fn strided_patch_grid(
     b: &ModelBuilder<'_>,
@@ -71,6 +74,12 @@ pub(super) fn strided_patch_grid(
     if !positive || height < patch_height || width < patch_width {
         let found = format!("{patch_height}×{patch_width}");
         return Err(b.config_error(format!("{field}: found {found}, expected at most the image's {height}×{width}")));
+    }
+    if height.max(width) > MAX_IMAGE_SIZE {
+        let found = format!("{height}×{width}");
+        return Err(
+            b.config_error(format!("image_size: found {found} pixels, expected at most {MAX_IMAGE_SIZE} a side"))
+        );
     }
     Ok([(height - patch_height) / stride[0] + 1, (width - patch_width) / stride[1] + 1])
 }

@@ -88,13 +88,17 @@ pub(super) fn read(reader: &mut impl BufRead) -> Result<WordVectors, String> {
         read_bytes::<1>(reader)?; // entry type: a word
         words.push(String::from_utf8_lossy(&word).into_owned());
     }
-    let input = read_matrix(reader, Some(num_entries + checked_size(bucket, MAX_ROWS, "bucket")?), dim)?;
+    let mut input = read_matrix(reader, Some(num_entries + checked_size(bucket, MAX_ROWS, "bucket")?), dim)?;
     let output = read_matrix(reader, None, dim)?;
     let subwords = (bucket > 0 && max_n > 0).then(|| SubwordConfig {
         min_n: min_n.max(1) as usize,
         max_n: max_n as usize,
         bucket: bucket as u32,
     });
+    if subwords.is_none() {
+        // Rows of n-grams that the model does not use.
+        input.truncate(num_entries * dim);
+    }
     Ok(WordVectors {
         vocabulary: Vocabulary::new(words, counts),
         vector_size: dim,
