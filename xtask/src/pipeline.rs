@@ -14,7 +14,6 @@ use file::{Pipeline, Step, parse};
 use sha2::{Digest, Sha256};
 use state::State;
 use std::{
-    collections::BTreeMap,
     fs::File,
     path::{Path, PathBuf},
     process::Command,

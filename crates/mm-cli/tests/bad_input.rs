@@ -27,7 +27,7 @@ fn invalid_manifests_are_refused() {
     refused(
         &["inspect", "data.jsonl", "--column", "image=pictures"],
         workspace.path(),
-        &["no column `pictures`", "audio, id, image"],
+        &["no column `pictures`", "id, image, text, audio"],
     );
     // Another encoding can be given.
     assert!(mm(&["inspect", "bytes.jsonl", "--encoding", "latin1"], workspace.path()).status.success());

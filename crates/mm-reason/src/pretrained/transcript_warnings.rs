@@ -134,8 +134,9 @@ mod tests {
         let speech = "The quick brown fox jumps over the lazy dog while five wizards box in the light of the moon.";
         assert!(!repeats_itself(speech, &(0..20).collect::<Vec<_>>()));
         assert!(repeats_itself(&"Thanks for watching! ".repeat(12), &[]));
-        // len(text) / len(zlib.compress(text)) of Python is 252 / 32.
-        assert!((compression_ratio(&"Thanks for watching! ".repeat(12)) - 252.0 / 32.0).abs() < 0.8);
+        // len(text) / len(zlib.compress(text)) of Python is 252 / 32; another compressor needs some bytes more or less.
+        let ratio = compression_ratio(&"Thanks for watching! ".repeat(12));
+        assert!((252.0 / 48.0..252.0 / 28.0).contains(&ratio), "{ratio}");
         assert!(repeats_itself("", &[3, 1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 9]));
         assert!(!repeats_itself("no no no no no no", &[4; 6]), "a few words said again are no loop");
         assert!(repeats_itself("", &[4; 10]));

@@ -110,7 +110,14 @@ impl TextProcessor {
         if !encoding.get_overflowing().is_empty() {
             self.num_truncated.fetch_add(1, Ordering::Relaxed);
         }
-        Ok(encoding.get_ids().iter().map(|id| i64::from(*id)).collect())
+        let ids = encoding.get_ids();
+        if ids.len() > self.max_length {
+            let (found, expected) = (ids.len(), self.max_length);
+            let reason = "the tokenizer's template repeats the text, which mm does not support";
+            let text = format!("found {found} tokens, expected at most {expected}: {reason}");
+            return Err(CoreError::Sample(text).into());
+        }
+        Ok(ids.iter().map(|id| i64::from(*id)).collect())
     }
 
     /// Number of tokens at the start of each text that belong to the default prompt, the start token included; 0 without

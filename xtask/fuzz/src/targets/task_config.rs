@@ -38,6 +38,7 @@ fn rewrite<C: TaskConfig>(value: &toml::Value) -> bool {
     let text = toml::to_string(&written).expect("an accepted config can be written as text");
     let again: toml::Value = toml::from_str(&text).expect("a written config is TOML");
     let again = parse_task::<C>(&again).expect("a written config is accepted");
-    assert_eq!(to_value(&again).expect("an accepted config can be written").to_string(), written.to_string());
+    // Compared as values: the order of keys may change.
+    assert_eq!(to_value(&again).expect("an accepted config can be written"), written);
     true
 }

@@ -31,6 +31,7 @@ pub(super) fn decode(bytes: Vec<u8>, extension: Option<&str>) -> Result<Audio, S
         return parts.join();
     }
     if bytes.get(4..8) == Some(b"ftyp") {
+        mp4::check_tables(&bytes)?;
         let track = mp4::audio_track(&bytes);
         let decoded = decode_into(bytes, Some("m4a"), &mut parts)?;
         return match track {

@@ -1,7 +1,7 @@
 //! What an MP4 (M4A) file says about the part of its audio track that is presented: AAC encoders put about a thousand
 //! samples before the sound.
 
-use super::Audio;
+use super::{Audio, parts::check_seconds};
 
 /// The audio track of a movie.
 pub(super) struct AudioTrack {
@@ -65,10 +65,48 @@ impl AudioTrack {
         for (start, length) in &self.edits {
             let start = to_samples(*start).min(track_end);
             let end = length.map_or(track_end, |length| start.saturating_add(to_samples(length)).min(track_end));
-            samples.extend_from_slice(&audio.samples[start..end]);
+            let part = audio.samples.get(start..end).unwrap_or_default();
+            check_seconds((samples.len() + part.len()) as f64 / f64::from(audio.sample_rate))?;
+            samples.extend_from_slice(part);
         }
         Ok(Audio { samples, sample_rate: audio.sample_rate })
     }
+}
+
+/// Refuses tables that state more entries than they hold, for which the decoder would allocate memory.
+pub(super) fn check_tables(content: &[u8]) -> Result<(), String> {
+    check_tables_at(content, 0)
+}
+
+/// Boxes in boxes: a track's tables are the fifth level.
+const MAX_DEPTH: usize = 16;
+
+fn check_tables_at(content: &[u8], depth: usize) -> Result<(), String> {
+    if depth > MAX_DEPTH {
+        return Err(format!("damaged m4a: found boxes nested more than {MAX_DEPTH} deep, expected at most that"));
+    }
+    for (kind, content) in children(content) {
+        // Where the number of entries stands, and the bytes of an entry.
+        let (at, size) = match &kind {
+            b"moov" | b"trak" | b"mdia" | b"minf" | b"stbl" | b"edts" | b"moof" | b"traf" | b"mvex" => {
+                check_tables_at(content, depth + 1)?;
+                continue;
+            }
+            b"stco" | b"stss" => (4, 4),
+            b"co64" | b"stts" | b"ctts" => (4, 8),
+            b"stsc" | b"elst" => (4, 12),
+            // One size for all samples needs no table.
+            b"stsz" if content.get(4..8) == Some(&[0; 4]) => (8, 4),
+            _ => continue,
+        };
+        let number = content.get(at..at + 4).map_or(0, |b| b.iter().fold(0u64, |n, b| n << 8 | u64::from(*b)));
+        let held = (content.len() - (at + 4).min(content.len())) as u64 / size;
+        if number > held {
+            let kind = String::from_utf8_lossy(&kind);
+            return Err(format!("damaged m4a: the table `{kind}` states {number} entries and holds {held}"));
+        }
+    }
+    Ok(())
 }
 
 /// The boxes in `content`: kind and content of each.

@@ -3,6 +3,9 @@
 use super::{Audio, MAX_SAMPLE_RATE, MAX_SECONDS};
 use crate::decode::resample;
 
+/// An hour at 192 kHz.
+const MAX_JOINED_SAMPLES: f64 = MAX_SECONDS * 192_000.0;
+
 /// Mono audio in parts of one sample rate each: joined files may change theirs.
 #[derive(Default)]
 pub(super) struct Parts {
@@ -57,6 +60,13 @@ impl Parts {
         let mut parts = self.parts.into_iter().filter(|part| !part.samples.is_empty());
         let Some(mut joined) = parts.next() else { return Err("audio without samples".into()) };
         for part in parts {
+            // A part at a very low rate grows with the rate of the first.
+            if joined.seconds() + part.seconds() > MAX_JOINED_SAMPLES / f64::from(joined.sample_rate) {
+                return Err(format!(
+                    "joined audio: found parts of {} and {} Hz with more than {MAX_JOINED_SAMPLES:.0} samples in all; split the file",
+                    joined.sample_rate, part.sample_rate
+                ));
+            }
             joined.samples.extend(resample(&part, joined.sample_rate)?.samples);
         }
         Ok(joined)

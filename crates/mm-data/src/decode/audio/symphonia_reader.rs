@@ -3,7 +3,7 @@
 use super::parts::Parts;
 use symphonia::core::{
     audio::SampleBuffer,
-    codecs::{CODEC_TYPE_NULL, Decoder},
+    codecs::{CODEC_TYPE_NULL, Decoder, DecoderOptions},
     errors::Error,
     formats::{FormatOptions, FormatReader},
     io::MediaSourceStream,
@@ -47,6 +47,10 @@ pub(super) fn decode_into(bytes: Vec<u8>, extension: Option<&str>, parts: &mut P
             }
         }
     }
+    // FLAC has a checksum of all samples.
+    if failed.is_none() && decoder.finalize().verify_ok == Some(false) {
+        return Err("damaged audio: the checksum of the samples is another than the file says".into());
+    }
     match failed {
         Some((first, number)) => Err(format!(
             "damaged audio: {number} of its {count} packets cannot be decoded, the first {first}; `ffmpeg -i FILE \
@@ -79,7 +83,7 @@ fn audio_track(format: &dyn FormatReader) -> Result<(u32, Box<dyn Decoder>, Opti
         super::parts::check_rate(rate)?;
     }
     let decoder = symphonia::default::get_codecs()
-        .make(&track.codec_params, &Default::default())
+        .make(&track.codec_params, &DecoderOptions { verify: true })
         .map_err(|e| format!("audio with an unsupported codec ({e})"))?;
     Ok((track.id, decoder, track.codec_params.n_frames))
 }

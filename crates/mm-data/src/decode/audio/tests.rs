@@ -136,9 +136,19 @@ fn cut_files_are_refused() {
 fn damaged_files_are_refused() {
     for name in ["tone.mp3", "tone.ogg", "tone.flac"] {
         let mut bytes = fixture(name);
-        let middle = bytes.len() / 2;
-        bytes[middle..middle + 600].iter_mut().for_each(|b| *b ^= 0x5a);
+        // Not in the padding that a FLAC file has before its samples.
+        let start = bytes.len() - 1500;
+        bytes[start..start + 600].iter_mut().for_each(|b| *b ^= 0x5a);
         let error = read(&bytes).unwrap_err();
         assert!(error.contains("damaged"), "{name}: {error}");
     }
+}
+
+#[test]
+fn tables_of_a_movie_hold_what_they_state() {
+    let mut bytes = fixture("tone.m4a");
+    let at = bytes.windows(4).position(|w| w == b"stco").unwrap();
+    bytes[at + 8..at + 12].copy_from_slice(&[0x38, 0, 0, 0]);
+    let error = read(&bytes).unwrap_err();
+    assert!(error.contains("the table `stco` states 939524096 entries"), "{error}");
 }

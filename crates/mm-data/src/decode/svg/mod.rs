@@ -28,7 +28,8 @@ pub(super) fn looks_like_svg(bytes: &[u8]) -> bool {
         return true;
     }
     let head = String::from_utf8_lossy(&bytes[..bytes.len().min(4096)]).to_ascii_lowercase();
-    head.contains("<svg") || head.trim_start_matches('\u{feff}').trim_start().starts_with("<?xml")
+    let start = head.trim_start_matches('\u{feff}').trim_start();
+    head.contains("<svg") || start.starts_with("<?xml") || start.starts_with("<!doctype svg")
 }
 
 #[cfg(not(feature = "svg"))]

@@ -17,7 +17,7 @@ use std::{
 };
 
 /// The key of a reference.
-const KEY: &str = "$bytes";
+pub(super) const KEY: &str = "$bytes";
 
 /// Base64 with or without padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -39,13 +39,16 @@ impl Blobs {
         for (byte, at) in digest.iter_mut().zip((0..hex.len()).step_by(2)) {
             *byte = u8::from_str_radix(hex.get(at..at + 2)?, 16).ok()?;
         }
+        let (offset, length) = (number("offset")?, number("length")?);
+        let size = self.0.lock().ok()?.metadata().ok()?.len();
+        offset.checked_add(length).filter(|end| *end <= size)?;
         let extension = blob_extension(cell).unwrap_or_default();
         let name = match reference.get("name").and_then(Value::as_str) {
             Some(name) => name.to_owned(),
             None if extension.is_empty() => place(),
             None => format!("{} (.{extension})", place()),
         };
-        Some(EncodedFile::in_file(name, self.0.clone(), number("offset")?, number("length")? as usize, digest))
+        Some(EncodedFile::in_file(name, self.0.clone(), offset, length as usize, digest))
     }
 }
 

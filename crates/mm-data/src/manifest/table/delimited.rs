@@ -3,7 +3,10 @@
 use super::{RawTable, blobs::BlobWriter};
 use crate::{Error, Result, file_type::modality_of_name, notice};
 use serde_json::Value;
-use std::{collections::HashSet, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+};
 
 /// Rows from which the separator is found.
 const SNIFFED_ROWS: usize = 200;
@@ -63,12 +66,14 @@ fn find_delimiter(text: &str, default: u8) -> u8 {
 fn column_names(path: &Path, header: &csv::StringRecord) -> Vec<String> {
     let given: HashSet<&str> = header.iter().map(str::trim).collect();
     let mut taken: HashSet<String> = HashSet::new();
+    // The last number of each name, so that many equal names take linear time.
+    let mut numbers: HashMap<&str, usize> = HashMap::new();
     let mut names = Vec::new();
     for (index, name) in header.iter().map(str::trim).enumerate() {
         let mut unique = if name.is_empty() { format!("Unnamed: {index}") } else { name.to_owned() };
         let mut number = 0;
         while taken.contains(&unique) || (number > 0 && given.contains(unique.as_str())) {
-            number += 1;
+            number = *numbers.entry(name).and_modify(|n| *n += 1).or_insert(1);
             unique = format!("{name}.{number}");
         }
         if number > 0 {

@@ -1,6 +1,9 @@
 //! JSON Lines, and JSON files that hold one list of objects.
 
-use super::{Cells, RawTable, blobs::BlobWriter};
+use super::{
+    Cells, RawTable,
+    blobs::{self, BlobWriter},
+};
 use crate::{Error, Result, notice};
 use serde::{
     Deserialize, Deserializer,
@@ -125,6 +128,9 @@ fn take_inline(value: &mut Value, blobs: &mut BlobWriter<'_>) -> Result<(), Stri
         }
         Value::Array(items) if items.iter().any(|i| i.is_string() || i.is_object()) => {
             items.iter_mut().try_for_each(|item| take_inline(item, blobs))?;
+        }
+        Value::Object(cells) if cells.contains_key(blobs::KEY) => {
+            return Err(format!("the key `{}` is reserved for files inside tables; rename it", blobs::KEY));
         }
         Value::Object(cells) => {
             if let Some(bytes) = cells.get("bytes").and_then(Value::as_str) {
