@@ -138,13 +138,13 @@ proptest! {
 
         let log_sum = |logits: Vec<f64>| logits.iter().map(|l| l.exp()).sum::<f64>().ln();
         let (mut both, mut sigmoid, mut expected_ranks) = (0.0, 0.0, Vec::new());
-        for i in 0..6 {
-            let by_row = log_sum((0..6).map(|j| scale * cosines[i][j]).collect());
-            let by_column = log_sum((0..6).map(|j| scale * cosines[j][i]).collect());
-            both += (by_row + by_column) / 2.0 - scale * cosines[i][i];
+        for (i, row) in cosines.iter().enumerate() {
+            let by_row = log_sum(row.iter().map(|c| scale * c).collect());
+            let by_column = log_sum(cosines.iter().map(|other| scale * other[i]).collect());
+            both += (by_row + by_column) / 2.0 - scale * row[i];
             let sign = |j: usize| if i == j { 1.0 } else { -1.0 };
-            sigmoid += (0..6).map(|j| (1.0 + (-sign(j) * (scale * cosines[i][j] + bias)).exp()).ln()).sum::<f64>();
-            expected_ranks.push((0..6).filter(|j| cosines[i][*j] >= cosines[i][i]).count());
+            sigmoid += (0..6).map(|j| (1.0 + (-sign(j) * (scale * row[j] + bias)).exp()).ln()).sum::<f64>();
+            expected_ranks.push(row.iter().filter(|c| **c >= row[i]).count());
         }
         prop_assert!((value(info_nce(&similarity, &scalar, None, 0.0).unwrap()) - both / 6.0).abs() < 1e-9);
         let found = value(sigmoid_loss(&similarity, &scalar, &offset, None).unwrap());

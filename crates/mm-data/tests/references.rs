@@ -115,7 +115,7 @@ fn transparency_is_blended_or_ignored_as_pillow_does() {
         let found = decode_image(&fixtures().join("transparency").join(file), &limits).unwrap();
         let difference = max_byte_difference(&found, &reference.get(name).unwrap());
         // Pillow's blending rounds differently.
-        let max = if transparency == Transparency::Blend { 1 } else { 0 };
+        let max = i32::from(transparency == Transparency::Blend);
         assert!(difference <= max, "{name}: {difference}/255");
     }
 }

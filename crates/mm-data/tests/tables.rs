@@ -236,7 +236,7 @@ fn images_inside_texts_are_read() -> Result<()> {
     assert_eq!(pixels(&csv.rows[1].values[&Modality::IMAGE][0])?, RED);
     let svg = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' width='1' height='1'/%3E";
     assert_eq!(bound(&open("a.jsonl", &format!("{}\n", json!({"x": svg})))?), [("image", "x".to_owned())]);
-    let damaged = format!("{{\"id\":\"a\",\"picture\":\"{}!\"}}\n", uri);
+    let damaged = format!("{{\"id\":\"a\",\"picture\":\"{uri}!\"}}\n");
     assert!(error(open("a.jsonl", &damaged)).contains("row 1: column `picture`: found damaged base64"));
     Ok(())
 }

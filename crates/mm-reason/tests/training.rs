@@ -36,7 +36,7 @@ fn the_class_token_of_a_vision_encoder_decoder_is_trained() {
         let gradient = token.grad().map(|g| g.abs().unwrap().max().unwrap().to_f64().unwrap());
         assert!(gradient.is_some_and(|g| g > 0.0), "step {step}: {name} has gradient {gradient:?}");
     }
-    let before = no_grad(&forward);
+    let before = no_grad(forward);
     // Adding a constant would change nothing: the norm after it removes the mean.
     no_grad(|| token.copy_(&token.mul_scalar(-2.0)?)).unwrap();
     let change = no_grad(|| forward().sub(&before)?.abs()?.max()?.to_f64()).unwrap();

@@ -91,10 +91,13 @@ fn added_tokens_whose_ids_do_not_follow_the_vocabulary_are_refused() {
 #[test]
 fn texts_are_tokenized_as_they_are_written_unless_the_checkpoint_normalizes_them() {
     // RoBERTa's byte-level tokenizer has no normalizer: a decomposed letter has other bytes.
-    let model = Pretrained::load(&fixtures("families/roberta-bare-merges")).map(Some).unwrap_or_else(|_| {
-        let folder = common::checkpoint_only(&fixtures("families/roberta-bare-merges"));
-        Pretrained::load(folder.path()).ok()
-    });
+    let model = Pretrained::load(&fixtures("families/roberta-bare-merges")).map_or_else(
+        |_| {
+            let folder = common::checkpoint_only(&fixtures("families/roberta-bare-merges"));
+            Pretrained::load(folder.path()).ok()
+        },
+        Some,
+    );
     let processor = model.unwrap().tower(&Modality::TEXT).unwrap().processor.clone();
     let ids = |text: &str| {
         processor.process(&Source::Text(text.into()), &mut ProcessContext::eval()).unwrap().to_vec::<i64>().unwrap()

@@ -94,7 +94,7 @@ fn transparency_is_ignored_as_the_reference_programs_do_or_blended_with_white() 
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(name);
     let pixel = |x: u32, y: u32| [(x * 40) as u8, (y * 30) as u8, ((x + y) * 17) as u8];
-    let alpha = |x: u32, y: u32| if (x + y) % 3 == 0 { 0 } else { 255 };
+    let alpha = |x: u32, y: u32| if (x + y).is_multiple_of(3) { 0 } else { 255 };
     let transparent = image::RgbaImage::from_fn(6, 8, |x, y| {
         let [r, g, b] = pixel(x, y);
         image::Rgba([r, g, b, alpha(x, y)])

@@ -84,14 +84,14 @@ pub fn run(arguments: &Arguments) -> Result<()> {
                         ),
                         Err(error) => {
                             println!("{:<10} FAILED: {error:#}", scenario.name);
-                            failures.lock().unwrap_or_else(|e| e.into_inner()).push(scenario.name);
+                            failures.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(scenario.name);
                         }
                     }
                 }
             });
         }
     });
-    let failures = failures.into_inner().unwrap_or_else(|e| e.into_inner());
+    let failures = failures.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     if !failures.is_empty() {
         bail!("failed: {}; their files are in {}", failures.join(", "), folder.display());
     }

@@ -110,7 +110,7 @@ fn evaluate(dir: &Path, arguments: &Arguments, context: &Context) -> Result<Eval
     let evaluation = if arguments.clip.is_some() || arguments.wordnet.is_some() {
         tasks.tasks.check_run(dir, captioning::TASK)?;
         let options = LoadOptions { device: context.device()?, ..LoadOptions::default() };
-        let load = |name: &PathBuf| -> Result<Pretrained> { Ok(Pretrained::load_with(&locate(name)?, options.clone())?) };
+        let load = |name: &PathBuf| -> Result<Pretrained> { Ok(Pretrained::load_with(&locate(name)?, options)?) };
         let clip = arguments.clip.as_ref().map(load).transpose()?;
         let synonyms = arguments.wordnet.as_deref().map(Synonyms::open).transpose()?;
         let scorers = CaptionScorers { clip: clip.as_ref(), synonyms: synonyms.as_ref() };

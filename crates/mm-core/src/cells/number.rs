@@ -145,7 +145,7 @@ fn written(text: &str, decimal: char, thousands: &[char]) -> Option<f64> {
         return None;
     }
     let value: f64 = format!("{whole}.{fraction}0").parse().ok()?;
-    Some(if is_negative != is_negated { -value } else { value })
+    Some(if is_negative == is_negated { value } else { -value })
 }
 
 #[cfg(test)]

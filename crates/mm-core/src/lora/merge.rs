@@ -191,9 +191,10 @@ impl TensorOverlay for Adapter {
         let delta = if transposed { delta.transpose(0, 1)? } else { delta };
         if self.base_change != BaseChange::None {
             let flat = original.reshape(&matrix)?;
-            let taken = match transposed {
-                true => taken_from_base(&flat.transpose(0, 1)?, self.base_change, change)?.transpose(0, 1)?,
-                false => taken_from_base(&flat, self.base_change, change)?,
+            let taken = if transposed {
+                taken_from_base(&flat.transpose(0, 1)?, self.base_change, change)?.transpose(0, 1)?
+            } else {
+                taken_from_base(&flat, self.base_change, change)?
             };
             original = original.sub(&taken.reshape(&shape)?)?;
         }

@@ -53,14 +53,13 @@ pub(super) fn every_frame_once() -> Result<[&'static OsStr; 2]> {
     static FOUND: OnceLock<Mutex<HashMap<PathBuf, bool>>> = OnceLock::new();
     let program = ffmpeg()?;
     let mut found = FOUND.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
-    let has_fps_mode = match found.get(&program) {
-        Some(known) => *known,
-        None => {
-            let help = output(&program, &["-hide_banner", "-h", "long"].map(OsStr::new))?.stdout;
-            let has_fps_mode = String::from_utf8_lossy(&help).contains("-fps_mode");
-            found.insert(program, has_fps_mode);
-            has_fps_mode
-        }
+    let has_fps_mode = if let Some(known) = found.get(&program) {
+        *known
+    } else {
+        let help = output(&program, &["-hide_banner", "-h", "long"].map(OsStr::new))?.stdout;
+        let has_fps_mode = String::from_utf8_lossy(&help).contains("-fps_mode");
+        found.insert(program, has_fps_mode);
+        has_fps_mode
     };
     Ok([if has_fps_mode { "-fps_mode" } else { "-vsync" }, "passthrough"].map(OsStr::new))
 }

@@ -178,9 +178,8 @@ pub(super) fn infer_columns(table: &Table, given: &Columns, modalities: Option<&
         match file_modality(&stats.cells) {
             // An id that looks like a file name is none, unless there is such a file and nothing else.
             Some(modality) if is_id_name(name) => {
-                if stats.texts.first().is_some_and(|f| folder(table).join(f).is_file()) {
-                    ids.entry(modality).or_insert(name);
-                }
+                let is_file = stats.texts.first().is_some_and(|f| folder(table).join(f).is_file());
+                ids.extend(is_file.then_some((modality, name.as_str())).filter(|_| !ids.contains_key(modality)));
             }
             Some(modality) => candidates.entry(modality).or_default().push(name),
             None if !is_role && !is_id_name(name) && stats.is_text(name) => {

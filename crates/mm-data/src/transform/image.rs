@@ -211,7 +211,7 @@ mod tests {
             for (pillow_exact, interpolation) in
                 [(true, Interpolation::Bilinear), (false, Interpolation::Bilinear), (false, Interpolation::Nearest)]
             {
-                let transform = ImageTransform { pillow_exact, interpolation, ..ImageTransform::default() };
+                let transform = ImageTransform { interpolation, pillow_exact, ..ImageTransform::default() };
                 assert_eq!(transform.apply(&image).unwrap().shape(), [3, 224, 224]);
                 // Without a crop, the whole would be 14 million pixels long.
                 let whole = ImageTransform { crop: None, pillow_exact, ..ImageTransform::default() };

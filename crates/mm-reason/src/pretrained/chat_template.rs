@@ -60,12 +60,11 @@ pub(super) fn render(
 /// The local time in a format of strftime, as transformers gives it to templates.
 fn strftime_now(format: &str) -> Result<String, TemplateError> {
     let mut text = String::new();
-    match write!(text, "{}", Local::now().format(format)) {
-        Ok(()) => Ok(text),
-        Err(_) => {
-            let reason = format!("strftime_now: found the format `{format}`, expected one of strftime");
-            Err(TemplateError::new(ErrorKind::InvalidOperation, reason))
-        }
+    if let Ok(()) = write!(text, "{}", Local::now().format(format)) {
+        Ok(text)
+    } else {
+        let reason = format!("strftime_now: found the format `{format}`, expected one of strftime");
+        Err(TemplateError::new(ErrorKind::InvalidOperation, reason))
     }
 }
 

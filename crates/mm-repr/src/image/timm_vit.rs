@@ -43,10 +43,7 @@ fn num_heads(architecture: &str, embed_dim: i64) -> Option<i64> {
     let has_sixteen = matches!(embed_dim, 1152 | 1280 | 1408 | 1664)
         || architecture.starts_with("vit_giantopt_")
         || architecture == "vit_base_patch16_gap_224";
-    match has_sixteen {
-        true => Some(16),
-        false => (embed_dim % 64 == 0).then_some(embed_dim / 64),
-    }
+    if has_sixteen { Some(16) } else { (embed_dim % 64 == 0).then_some(embed_dim / 64) }
 }
 
 /// The activation of timm's vision transformer of this name.

@@ -4,7 +4,7 @@ use super::{parts::Parts, symphonia_reader::decode_into};
 
 /// The streams of joined files. A stream starts with `fLaC` and a block of information of 34 bytes.
 pub(super) fn streams(bytes: &[u8]) -> Vec<&[u8]> {
-    let is_start = |w: &[u8]| w.starts_with(b"fLaC") && w[4] & 0x7f == 0 && w[5..8] == [0, 0, 34];
+    let is_start = |w: &[u8]| w.starts_with(b"fLaC") && w[4] << 1 == 0 && w[5..8] == [0, 0, 34];
     let mut starts: Vec<usize> =
         bytes.windows(8).enumerate().filter(|(_, w)| w[0] == b'f' && is_start(w)).map(|(at, _)| at).collect();
     if starts.first() != Some(&0) {

@@ -16,15 +16,15 @@ const PACKET: usize = 2048;
 
 /// The first audio track; `None` where there is none, or the file is not one that this reader follows.
 pub(super) fn audio_track(bytes: &[u8]) -> Option<AudioTrack> {
-    let movie = child(bytes, b"moov")?;
-    let movie_scale = u64::from(timescale(child(movie, b"mvhd")?)?);
+    let movie = child(bytes, *b"moov")?;
+    let movie_scale = u64::from(timescale(child(movie, *b"mvhd")?)?);
     let track = children(movie).filter(|(kind, _)| kind == b"trak").map(|(_, content)| content).find(|track| {
-        let handler = child(track, b"mdia").and_then(|media| child(media, b"hdlr"));
+        let handler = child(track, *b"mdia").and_then(|media| child(media, *b"hdlr"));
         handler.and_then(|h| h.get(8..12)) == Some(b"soun")
     })?;
-    let track_scale = timescale(child(child(track, b"mdia")?, b"mdhd")?)?;
+    let track_scale = timescale(child(child(track, *b"mdia")?, *b"mdhd")?)?;
     let mut edits = Vec::new();
-    if let Some(list) = child(track, b"edts").and_then(|edit| child(edit, b"elst")) {
+    if let Some(list) = child(track, *b"edts").and_then(|edit| child(edit, *b"elst")) {
         for (duration, start) in edit_list(list)? {
             // An edit without a start is a pause before the sound.
             let Ok(start) = u64::try_from(start) else { continue };
@@ -126,8 +126,8 @@ fn children(content: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
     })
 }
 
-fn child<'a>(content: &'a [u8], kind: &[u8; 4]) -> Option<&'a [u8]> {
-    children(content).find(|(found, _)| found == kind).map(|(_, content)| content)
+fn child(content: &[u8], kind: [u8; 4]) -> Option<&[u8]> {
+    children(content).find(|(found, _)| *found == kind).map(|(_, content)| content)
 }
 
 /// The timescale of a movie's or media's header.
@@ -151,12 +151,12 @@ fn edit_list(list: &[u8]) -> Option<Vec<(u64, i64)>> {
 /// iTunes' own note about the samples before the sound, and the number of those of the sound: `iTunSMPB`, whose value is
 /// ` 00000000 DELAY PADDING LENGTH …` in hexadecimal digits.
 fn itunes_gapless(movie: &[u8]) -> Option<(u64, u64)> {
-    let list = child(child(child(movie, b"udta")?, b"meta")?.get(4..)?, b"ilst")?;
+    let list = child(child(child(movie, *b"udta")?, *b"meta")?.get(4..)?, *b"ilst")?;
     let note = children(list)
         .filter(|(kind, _)| kind == b"----")
         .map(|(_, note)| note)
-        .find(|note| child(note, b"name").and_then(|name| name.get(4..)) == Some(b"iTunSMPB"))?;
-    let text = std::str::from_utf8(child(note, b"data")?.get(8..)?).ok()?;
+        .find(|note| child(note, *b"name").and_then(|name| name.get(4..)) == Some(b"iTunSMPB"))?;
+    let text = std::str::from_utf8(child(note, *b"data")?.get(8..)?).ok()?;
     let mut numbers = text.split_ascii_whitespace().map(|n| u64::from_str_radix(n, 16).ok());
     let (delay, length) = (numbers.nth(1)??, numbers.nth(1)??);
     Some((delay, length))

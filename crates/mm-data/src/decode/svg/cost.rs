@@ -139,21 +139,20 @@ impl Walk {
             Node::Group(group) => self.group(group),
             Node::Path(path) => self.path(path),
             Node::Text(text) => self.group(text.flattened()),
-            Node::Image(image) => match image.kind() {
-                ImageKind::SVG(tree) => {
+            Node::Image(image) => {
+                if let ImageKind::SVG(tree) = image.kind() {
                     let (outer, size) = (self.scale, image.size());
                     self.scale = self.scale.pre_concat(image.abs_transform());
                     let mut cost = self.group(tree.root())?;
                     self.scale = outer;
                     cost.layers += self.pixels(size.width(), size.height()).min(self.canvas);
                     Ok(cost)
-                }
-                _ => {
+                } else {
                     let size = image.size();
                     let pixels = f64::from(size.width()) * f64::from(size.height());
                     Ok(Cost { work: 10.0 * pixels + self.canvas, layers: 2.0 * pixels })
                 }
-            },
+            }
         }
     }
 

@@ -83,13 +83,12 @@ impl<'a> BlobWriter<'a> {
             let reason = format!("the files inside it cannot be written to a temporary file in mm's cache folder: {e}");
             Error::file(self.table, reason)
         };
-        let file = match &mut self.file {
-            Some(file) => file,
-            None => {
-                let folder = mm_core::cache_dir();
-                std::fs::create_dir_all(&folder).map_err(failed)?;
-                self.file.insert(tempfile::tempfile_in(folder).map_err(failed)?)
-            }
+        let file = if let Some(file) = &mut self.file {
+            file
+        } else {
+            let folder = mm_core::cache_dir();
+            std::fs::create_dir_all(&folder).map_err(failed)?;
+            self.file.insert(tempfile::tempfile_in(folder).map_err(failed)?)
         };
         file.write_all(bytes).map_err(failed)?;
         let offset = self.length;

@@ -106,12 +106,11 @@ fn num_frames(b: &ModelBuilder<'_>) -> mm_repr::Result<usize> {
         if found.is_null() {
             continue;
         }
-        return match found.as_u64().filter(|n| (1..=MAX_FRAMES).contains(n)) {
-            Some(frames) => Ok(frames as usize),
-            None => {
-                let reason = format!("num_frames: found {found}, expected 1 to {MAX_FRAMES}");
-                Err(mm_repr::Error::folder(b.folder.join(name), reason))
-            }
+        return if let Some(frames) = found.as_u64().filter(|n| (1..=MAX_FRAMES).contains(n)) {
+            Ok(frames as usize)
+        } else {
+            let reason = format!("num_frames: found {found}, expected 1 to {MAX_FRAMES}");
+            Err(mm_repr::Error::folder(b.folder.join(name), reason))
         };
     }
     Ok(DEFAULT_FRAMES)

@@ -46,17 +46,19 @@ pub(super) fn class_of(file: &Value, config: &Value) -> String {
         }
         return class_of_model(&model).to_owned();
     };
-    const ENDS: [&str; 7] = [
-        "ImageProcessorFast",
-        "ImageProcessorPil",
-        "ImageProcessor",
-        "FeatureExtractor",
-        "VideoProcessorFast",
-        "VideoProcessorPil",
-        "VideoProcessor",
-    ];
     ENDS.iter().find_map(|end| class.strip_suffix(end)).unwrap_or(class).to_owned()
 }
+
+/// What the names of image processor classes end with.
+const ENDS: [&str; 7] = [
+    "ImageProcessorFast",
+    "ImageProcessorPil",
+    "ImageProcessor",
+    "FeatureExtractor",
+    "VideoProcessorFast",
+    "VideoProcessorPil",
+    "VideoProcessor",
+];
 
 fn class_of_model(model_type: &str) -> &'static str {
     match model_type {

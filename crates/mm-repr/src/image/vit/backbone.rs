@@ -88,9 +88,8 @@ impl VitBackbone {
         let (rows, e) = (x.size(0)?, &self.embeddings);
         let positions = self.positions(grid)?;
         let prefix = e.prefix_tokens.iter().map(|t| Self::expand(t, rows)).collect::<mm_core::Result<Vec<_>>>()?;
-        let after_prefix = |x: Tensor| match prefix.is_empty() {
-            true => Ok(x),
-            false => Tensor::cat(&prefix.iter().chain([&x]).collect::<Vec<_>>(), 1),
+        let after_prefix = |x: Tensor| {
+            if prefix.is_empty() { Ok(x) } else { Tensor::cat(&prefix.iter().chain([&x]).collect::<Vec<_>>(), 1) }
         };
         x = if e.prefix_positions > 0 { after_prefix(x)?.add(&positions)? } else { after_prefix(x.add(&positions)?)? };
         if let Some(registers) = &e.registers {

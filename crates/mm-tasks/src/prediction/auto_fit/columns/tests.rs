@@ -58,7 +58,7 @@ fn indices_are_no_features() {
 fn columns_of_late_rows_are_found_and_missing_values_are_no_categories() {
     let row = |i: usize| {
         let late = if i < 1400 { String::new() } else { format!(",\"z\":{}.5", i % 7) };
-        let colour = if i % 2 == 0 { "NA" } else { "red" };
+        let colour = if i.is_multiple_of(2) { "NA" } else { "red" };
         format!("{{\"x\":{}.25,\"colour\":\"{colour}\",\"empty\":\"nan\",\"y\":{}{late}}}\n", i % 11, i % 2)
     };
     let inferred = infer("t.jsonl", &(0..1500).map(row).collect::<String>());
