@@ -108,7 +108,7 @@ const NAMES: [(&str, &[&str]); 4] = [
 /// The first names of a text column, which may hold single words.
 const TEXT_NAMES_OF_WORDS: usize = 5;
 
-/// How well the name of a column says that it holds a modality: lower is better. A name of [`NAMES`], then one with such
+/// How well the name of a column says that it holds a modality: lower is better. A name of the known ones, then one with such
 /// a word in it (`main_image`), then any other.
 pub fn column_name_rank(modality: &str, column: &str) -> usize {
     let (in_part, other) = (100, 200);
