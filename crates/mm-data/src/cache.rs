@@ -11,7 +11,10 @@ use std::{
 /// Identifies a cached tensor: a hash of the raw value and of everything that is done to it. A file is identified by
 /// its path, length and modification time, bytes by their hash.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct CacheKey(String);
+pub struct CacheKey {
+    key: String,
+    seed: u64,
+}
 
 impl CacheKey {
     /// The key of `source` processed as `fingerprint` describes.
@@ -21,6 +24,8 @@ impl CacheKey {
     pub fn new(fingerprint: &str, source: &Source) -> Result<Self> {
         let mut hasher = blake3::Hasher::new();
         hasher.update(fingerprint.as_bytes()).update(&[0]);
+        // A data set that is copied elsewhere keeps its random numbers: of a file, the folder and the time do not count.
+        let mut seed = hasher.clone();
         match source {
             Source::Text(text) => {
                 hasher.update(b"text").update(text.as_bytes());
@@ -38,14 +43,19 @@ impl CacheKey {
                 let modified = modified.and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok()).unwrap_or_default();
                 hasher.update(b"file").update(path.as_os_str().as_encoded_bytes());
                 hasher.update(&metadata.len().to_le_bytes()).update(&modified.as_nanos().to_le_bytes());
+                seed.update(path.file_name().unwrap_or_default().as_encoded_bytes());
+                seed.update(&metadata.len().to_le_bytes());
             }
         }
-        Ok(Self(hasher.finalize().to_hex()[..40].to_owned()))
+        let key = hasher.finalize().to_hex()[..40].to_owned();
+        let seed = if matches!(source, Source::Path(_)) { seed.finalize() } else { hasher.finalize() };
+        let seed = seed.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        Ok(Self { key, seed })
     }
 
     /// A seed for random numbers that belong to this entry, such as those of an augmented view.
     pub fn seed(&self) -> u64 {
-        u64::from_str_radix(&self.0[..16], 16).unwrap_or(0)
+        self.seed
     }
 }
 
@@ -69,7 +79,7 @@ impl TensorCache {
     }
 
     fn path(&self, key: &CacheKey) -> PathBuf {
-        self.folder.join(&key.0[..2]).join(format!("{}.safetensors", &key.0[2..]))
+        self.folder.join(&key.key[..2]).join(format!("{}.safetensors", &key.key[2..]))
     }
 
     /// The tensor under a key; `None` when there is none or its file is damaged.
@@ -267,5 +277,16 @@ mod tests {
         let second = cached();
         assert_eq!((second.truncated(), value(&second, false)), (None, 0.0));
         assert_eq!((second.inner.truncated(), second.truncated()), (None, Some((1, "2 seconds".into()))));
+    }
+
+    #[test]
+    fn a_copied_file_has_another_key_and_the_same_seed() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let key = |folder: &Path, name: &str| {
+            std::fs::write(folder.join(name), "abc").unwrap();
+            CacheKey::new("view 1", &Source::Path(folder.join(name))).unwrap()
+        };
+        let (a, b, c) = (key(one.path(), "a.png"), key(two.path(), "a.png"), key(one.path(), "b.png"));
+        assert!(a != b && a.seed() == b.seed() && a.seed() != c.seed());
     }
 }

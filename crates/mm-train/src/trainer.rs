@@ -212,7 +212,8 @@ impl<'a, S: BatchSource> Trainer<'a, S> {
     /// Continues from the run's last checkpoint, if it has one.
     fn resume(&mut self, run: &mut Run) -> Result<()> {
         if !Run::checkpoint_path(run.folder(), "last").exists() {
-            return Ok(());
+            // What a run logged that ended before its first checkpoint.
+            return run.truncate_metrics(0);
         }
         let (checkpoint, state) = Run::open_checkpoint(run.folder(), "last")?;
         self.params.load(&checkpoint, "model.")?;
