@@ -65,8 +65,8 @@ pub fn download_to(remote: &Remote, file: &Path, partial: &Path, lock: &Path) ->
     let folder = file.parent().context("the path has no parent folder")?;
     std::fs::create_dir_all(folder).with_context(|| format!("{} cannot be created", folder.display()))?;
     // A second process waits here instead of writing to the same file.
-    let lock_file = File::options().create(true).truncate(false).write(true).open(lock)?;
-    lock_file.lock()?;
+    let waiting = format!("another process downloads {}; waiting for it …", file.display());
+    let _lock = crate::paths::lock(lock, &waiting)?;
     if file.exists() && digest(file, remote.checksum.0)? == remote.checksum.1 {
         return Ok(());
     }

@@ -1,6 +1,10 @@
 //! Paths of the workspace, of the cache that all clones share, and of installed programs.
 
-use std::path::{Path, PathBuf};
+use anyhow::{Context, Result};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+};
 
 /// The root folder of the workspace.
 pub fn root() -> PathBuf {
@@ -17,6 +21,18 @@ pub fn cache() -> PathBuf {
         .or_else(|| from("HOME").map(|h| h.join(".cache")))
         .unwrap_or_else(std::env::temp_dir)
         .join("mm")
+}
+
+/// Locks a file, which is created, as long as the result is open; where another process holds the lock, prints `waiting`
+/// and waits.
+pub fn lock(path: &Path, waiting: &str) -> Result<File> {
+    let open = File::options().create(true).truncate(false).write(true).open(path);
+    let lock = open.with_context(|| format!("{} cannot be written", path.display()))?;
+    if lock.try_lock().is_err() {
+        eprintln!("{waiting}");
+        lock.lock()?;
+    }
+    Ok(lock)
 }
 
 /// The path of the first of these programs that is on the `PATH`.

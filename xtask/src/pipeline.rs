@@ -6,7 +6,7 @@ mod state;
 
 use crate::{
     cargo::cargo,
-    paths::{cache, root},
+    paths::{self, cache, root},
     registry::{self, Kind},
 };
 use anyhow::{Context, Result, bail};
@@ -96,13 +96,7 @@ fn hex(hasher: Sha256) -> String {
 fn lock(pipeline: &Path) -> Result<File> {
     let path = state::state_file(pipeline).with_extension("lock");
     std::fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-    let open = File::options().create(true).truncate(false).write(true).open(&path);
-    let lock = open.with_context(|| format!("{} cannot be written", path.display()))?;
-    if lock.try_lock().is_err() {
-        eprintln!("another process runs this pipeline; waiting for it …");
-        lock.lock()?;
-    }
-    Ok(lock)
+    paths::lock(&path, "another process runs this pipeline; waiting for it …")
 }
 
 /// The files and folders that a pipeline writes.

@@ -10,7 +10,6 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 use std::{
     collections::BTreeMap,
-    fs::File,
     path::{Path, PathBuf},
 };
 
@@ -119,8 +118,8 @@ pub fn fetch(kind: Kind, name: &str) -> Result<PathBuf> {
     if is_complete(item, &folder) {
         return Ok(folder);
     }
-    let lock = File::options().create(true).truncate(false).write(true).open(parent.join(format!("{name}.lock")))?;
-    lock.lock()?;
+    let waiting = format!("another process downloads {name}; waiting for it …");
+    let _lock = crate::paths::lock(&parent.join(format!("{name}.lock")), &waiting)?;
     if is_complete(item, &folder) {
         return Ok(folder);
     }

@@ -1,4 +1,4 @@
-//! What the user should know although the work goes on, said once.
+//! Warnings that are logged once.
 
 use std::{
     collections::HashSet,
@@ -7,9 +7,9 @@ use std::{
 
 /// Logs a warning, the first time that it occurs in this process: a table is read several times in one command.
 pub(crate) fn once(message: String) {
-    static SAID: Mutex<Option<HashSet<String>>> = Mutex::new(None);
-    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
-    if said.get_or_insert_default().insert(message.clone()) {
+    static LOGGED: Mutex<Option<HashSet<String>>> = Mutex::new(None);
+    let mut logged = LOGGED.lock().unwrap_or_else(PoisonError::into_inner);
+    if logged.get_or_insert_default().insert(message.clone()) {
         tracing::warn!("{message}");
     }
 }

@@ -145,7 +145,9 @@ fn rows_without_a_value_keep_their_place() {
         let command = ["embed", "--model", model, "--data", "m.jsonl", "--modality", modality, "--json", "--out", out];
         json(&mm(&command, workspace.path()))
     };
-    for (model, modality, out, hole, id) in [("eyes", "image", "i.npy", 1, "b"), ("words", "text", "t.npy", 2, "c")] {
+    for (model, modality, out, missing_row, id) in
+        [("eyes", "image", "i.npy", 1, "b"), ("words", "text", "t.npy", 2, "c")]
+    {
         let found = embed(model, modality, out);
         assert_eq!(
             (&found["vectors"], &found["failed"]["count"], &found["missing"]["count"]),
@@ -155,11 +157,11 @@ fn rows_without_a_value_keep_their_place() {
         let array = mm_data::read_npy(&workspace.path().join(out)).unwrap();
         let dim = array.size(1).unwrap() as usize;
         let values = array.to_vec::<f32>().unwrap();
-        let is_hole = |row: &[f32]| row.iter().all(|v| v.is_nan());
-        let holes: Vec<bool> = values.chunks(dim).map(is_hole).collect();
-        assert_eq!(holes, (0..4).map(|row| row == hole).collect::<Vec<_>>(), "{out}");
+        let is_missing = |row: &[f32]| row.iter().all(|v| v.is_nan());
+        let missing: Vec<bool> = values.chunks(dim).map(is_missing).collect();
+        assert_eq!(missing, (0..4).map(|row| row == missing_row).collect::<Vec<_>>(), "{out}");
         let index = std::fs::read_to_string(workspace.path().join(out).with_extension("rows.jsonl")).unwrap();
-        assert!(index.lines().nth(hole).unwrap().contains(&format!("the row has no {modality}")), "{index}");
+        assert!(index.lines().nth(missing_row).unwrap().contains(&format!("the row has no {modality}")), "{index}");
         assert!(!workspace.path().join(format!("{out}.part")).exists());
     }
     assert_eq!(embed("eyes", "image", "i.parquet")["missing"]["count"], 1);

@@ -34,17 +34,17 @@ pub fn read_paired_arrays(a: &Path, b: &Path, labels: Option<&Path>) -> Result<P
         check_same_rows((a, &first), (b, &second))?;
     }
     let labels = labels.map(read_npy).transpose()?;
-    let holes: HashSet<i64> = if x.rank() == 2 && y.rank() == 2 && x.size(0)? == y.size(0)? {
+    let missing: HashSet<i64> = if x.rank() == 2 && y.rank() == 2 && x.size(0)? == y.size(0)? {
         missing_rows(&x)?.into_iter().chain(missing_rows(&y)?).collect()
     } else {
         HashSet::new()
     };
-    if holes.is_empty() {
+    if missing.is_empty() {
         return Ok(PairedArrays { pairs: paired_features(&x, &y, labels.as_ref())?, missing: 0 });
     }
     let total = x.size(0)?;
     let labels = labels.map(|l| label_values(&l, total)).transpose()?;
-    let complete: Vec<i64> = (0..total).filter(|row| !holes.contains(row)).collect();
+    let complete: Vec<i64> = (0..total).filter(|row| !missing.contains(row)).collect();
     if complete.is_empty() {
         let found = format!("{total} pairs, each with a missing vector (a row of NaN)");
         return Err(Error::invalid(
@@ -56,7 +56,7 @@ pub fn read_paired_arrays(a: &Path, b: &Path, labels: Option<&Path>) -> Result<P
     let index = Tensor::from_slice(&complete)?;
     let mut pairs = paired_features(&x.index_select(0, &index)?, &y.index_select(0, &index)?, None)?;
     pairs.labels = labels.map(|l| complete.iter().map(|row| l[*row as usize]).collect());
-    Ok(PairedArrays { pairs, missing: holes.len() })
+    Ok(PairedArrays { pairs, missing: missing.len() })
 }
 
 /// Projects the array `file` of modality 0 (a) or 1 (b) into the common space: float32 `[rows, dim]`, NaN for rows
@@ -67,18 +67,18 @@ pub fn read_paired_arrays(a: &Path, b: &Path, labels: Option<&Path>) -> Result<P
 pub fn project_array(fitted: &FittedAlignment, modality: usize, file: &Path) -> Result<Tensor> {
     let x = read_npy(file)?;
     let rows = x.size(0)?;
-    let holes: HashSet<i64> = missing_rows(&x)?.into_iter().collect();
-    let complete: Vec<i64> = (0..rows).filter(|row| !holes.contains(row)).collect();
+    let missing: HashSet<i64> = missing_rows(&x)?.into_iter().collect();
+    let complete: Vec<i64> = (0..rows).filter(|row| !missing.contains(row)).collect();
     let projected = fitted.project(modality, &x.index_select(0, &Tensor::from_slice(&complete)?)?)?;
     let projected = projected.to_dtype(DType::F32)?;
-    if holes.is_empty() {
+    if missing.is_empty() {
         return Ok(projected);
     }
-    // The last row of the table is the hole.
-    let hole = Tensor::full(&[1, projected.size(1)?], f64::NAN, DType::F32, Device::Cpu)?;
-    let table = Tensor::cat(&[&projected, &hole], 0)?;
+    // The last row of the table stands for a missing one.
+    let missing_row = Tensor::full(&[1, projected.size(1)?], f64::NAN, DType::F32, Device::Cpu)?;
+    let table = Tensor::cat(&[&projected, &missing_row], 0)?;
     let mut next = 0..;
-    let place = |row| if holes.contains(&row) { complete.len() as i64 } else { next.next().unwrap_or(0) };
+    let place = |row| if missing.contains(&row) { complete.len() as i64 } else { next.next().unwrap_or(0) };
     let places: Vec<i64> = (0..rows).map(place).collect();
     Ok(table.index_select(0, &Tensor::from_slice(&places)?)?)
 }
@@ -136,9 +136,9 @@ mod tests {
         manual_seed(2);
         let a = Tensor::randn(&[40, 3], DType::F32, Device::Cpu).unwrap().to_vec::<f32>().unwrap();
         let files = ["a.npy", "b.npy"].map(|name| folder.join(name));
-        for (file, hole, scale) in [(&files[0], 3, 1.0), (&files[1], 38, -2.0)] {
+        for (file, missing_row, scale) in [(&files[0], 3, 1.0), (&files[1], 38, -2.0)] {
             let mut values: Vec<f32> = a.iter().map(|v| v * scale).collect();
-            values[hole * 3..(hole + 1) * 3].fill(f32::NAN);
+            values[missing_row * 3..(missing_row + 1) * 3].fill(f32::NAN);
             write_npy(file, &Tensor::from_vec(&values, &[40, 3]).unwrap()).unwrap();
         }
         files

@@ -50,7 +50,7 @@ pub struct EmbedOptions {
 pub(super) struct Entry {
     /// The index of its row.
     pub(super) row: usize,
-    /// Its index among the row's values of the modality; `None` when the row has none, whose vector is a hole.
+    /// Its index among the row's values of the modality; `None` when the row has none, whose vector is missing.
     pub(super) value: Option<usize>,
     pub(super) modality: Modality,
 }

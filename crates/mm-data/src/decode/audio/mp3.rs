@@ -7,7 +7,6 @@ use super::{
     parts::Parts,
 };
 use symphonia::core::{
-    audio::SampleBuffer,
     codecs::{CODEC_TYPE_MP3, CodecParameters, Decoder},
     errors::Error,
     formats::Packet,
@@ -78,12 +77,7 @@ impl JoinedFile<'_> {
             count += 1;
             let packet = Packet::new_from_slice(0, 0, frame.samples as u64, &bytes[frame.bytes.clone()]);
             match decoder.decode(&packet) {
-                Ok(decoded) => {
-                    let spec = *decoded.spec();
-                    let mut buffer = SampleBuffer::<f32>::new(decoded.capacity() as u64, spec);
-                    buffer.copy_interleaved_ref(decoded);
-                    parts.push(buffer.samples(), spec.channels.count(), spec.rate)?;
-                }
+                Ok(decoded) => parts.push_decoded(decoded)?,
                 // The first frames of a file that was cut out of a longer one refer to data that was not copied.
                 Err(Error::DecodeError(_)) if count <= RESERVOIR_FRAMES => {
                     parts.push(&vec![0.0; frame.samples], 1, frame.sample_rate)?;

@@ -2,6 +2,7 @@
 
 use super::{Audio, MAX_SAMPLE_RATE, MAX_SECONDS};
 use crate::decode::resample;
+use symphonia::core::audio::{AudioBufferRef, SampleBuffer};
 
 /// An hour at 192 kHz.
 const MAX_JOINED_SAMPLES: f64 = MAX_SECONDS * 192_000.0;
@@ -26,6 +27,14 @@ impl Parts {
             mono_into(interleaved, channels, &mut part.samples)?;
         }
         check_seconds(self.parts.iter().map(Audio::seconds).sum())
+    }
+
+    /// Adds a decoded packet, as [`Self::push`] does.
+    pub fn push_decoded(&mut self, decoded: AudioBufferRef<'_>) -> Result<(), String> {
+        let spec = *decoded.spec();
+        let mut buffer = SampleBuffer::<f32>::new(decoded.capacity() as u64, spec);
+        buffer.copy_interleaved_ref(decoded);
+        self.push(buffer.samples(), spec.channels.count(), spec.rate)
     }
 
     /// Starts a new part, whatever its sample rate; returns its index.

@@ -2,7 +2,6 @@
 
 use super::parts::Parts;
 use symphonia::core::{
-    audio::SampleBuffer,
     codecs::{CODEC_TYPE_NULL, Decoder, DecoderOptions},
     errors::Error,
     formats::{FormatOptions, FormatReader},
@@ -35,12 +34,7 @@ pub(super) fn decode_into(bytes: Vec<u8>, extension: Option<&str>, parts: &mut P
         }
         count += 1;
         match decoder.decode(&packet) {
-            Ok(decoded) => {
-                let spec = *decoded.spec();
-                let mut buffer = SampleBuffer::<f32>::new(decoded.capacity() as u64, spec);
-                buffer.copy_interleaved_ref(decoded);
-                parts.push(buffer.samples(), spec.channels.count(), spec.rate)?;
-            }
+            Ok(decoded) => parts.push_decoded(decoded)?,
             Err(error) => {
                 let (_, number) = failed.get_or_insert((format!("at {:.1} seconds: {error}", parts.seconds()), 0));
                 *number += 1;

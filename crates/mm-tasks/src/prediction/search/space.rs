@@ -11,7 +11,7 @@ pub type SearchSpace = Vec<(String, Vec<String>)>;
 /// Mixed into the seed, so that the settings are independent of other uses of it.
 const SEED_STREAM: u64 = 0xF05E;
 
-/// Spaces of up to this many settings are shuffled as a whole; of larger ones settings are drawn one by one.
+/// Spaces of up to this many settings are shuffled as a whole; of larger ones settings are sampled one by one.
 const MAX_SHUFFLED: usize = 1_000_000;
 
 /// Parses `KEY=VALUE|VALUE|…`.
@@ -42,7 +42,7 @@ pub(super) fn sample(space: &SearchSpace, num_trials: usize, seed: u64) -> Vec<V
     let count = sizes.iter().try_fold(1_usize, |count, size| count.checked_mul(*size));
     let choices = match count {
         Some(count) if count <= MAX_SHUFFLED => shuffled(&sizes, count, num_trials, &mut rng),
-        _ => drawn(&sizes, num_trials, &mut rng),
+        _ => sampled(&sizes, num_trials, &mut rng),
     };
     let setting = |choice: Vec<usize>| {
         space.iter().zip(choice).map(|((key, values), index)| (key.clone(), values[index].clone())).collect()
@@ -66,8 +66,8 @@ fn shuffled(sizes: &[usize], count: usize, num_trials: usize, rng: &mut Rng) -> 
 }
 
 /// Random choices of an index below each size, without repetition; more than [`MAX_SHUFFLED`] of them exist, and no more
-/// are drawn.
-fn drawn(sizes: &[usize], num_trials: usize, rng: &mut Rng) -> Vec<Vec<usize>> {
+/// are sampled.
+fn sampled(sizes: &[usize], num_trials: usize, rng: &mut Rng) -> Vec<Vec<usize>> {
     let (mut seen, mut out) = (HashSet::new(), Vec::new());
     while out.len() < num_trials.min(MAX_SHUFFLED / 2) {
         let choice: Vec<usize> = sizes.iter().map(|size| rng.below(*size)).collect();
