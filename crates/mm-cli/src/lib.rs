@@ -16,13 +16,14 @@ mod args;
 mod commands;
 mod context;
 mod exit;
+mod logging;
 mod output;
 mod progress;
 
 use clap::{CommandFactory, FromArgMatches, Parser};
 use commands::Command;
 use context::Context;
-use std::{io::IsTerminal, process::ExitCode};
+use std::process::ExitCode;
 
 /// Multimodal learning: text, images, audio and video, from raw files to embeddings, training, evaluation and search.
 #[derive(Parser)]
@@ -114,7 +115,7 @@ pub fn run(register: impl FnOnce(&mut mm_core::Registry)) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
-    start_logging(cli.global.verbose);
+    logging::start(cli.global.verbose);
     output::set_quiet(cli.global.quiet);
     let cores = std::thread::available_parallelism().ok().map(usize::from);
     let threads = cli.global.threads.map(usize::from).or(cores);
@@ -129,22 +130,6 @@ pub fn run(register: impl FnOnce(&mut mm_core::Registry)) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => exit::report(&error),
     }
-}
-
-fn start_logging(verbose: u8) {
-    let level = match verbose {
-        0 => "warn",
-        1 => "info",
-        _ => "debug",
-    };
-    let filter = tracing_subscriber::EnvFilter::try_from_env("MM_LOG").unwrap_or_else(|_| level.into());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .without_time()
-        .with_target(false)
-        .init();
 }
 
 /// The Rust examples of the documentation compile.

@@ -8,7 +8,7 @@ use mm_data::decode::Transparency;
 use mm_repr::LoadOptions;
 
 /// The type of a pretrained model's weights and activations.
-#[derive(clap::Args, Clone, Debug)]
+#[derive(clap::Args, Clone, Debug, serde::Serialize)]
 pub(crate) struct DtypeArgs {
     /// Type to compute in: f32, bf16, f16, f64, or auto (bf16 where the device computes it faster).
     #[arg(long, value_name = "DTYPE", default_value = "f32", help_heading = "Model options")]

@@ -2,7 +2,7 @@
 
 use crate::{
     args::{
-        batch::{BatchArgs, BatchRow, Maker},
+        batch::{BatchArgs, BatchRow, Maker, generation_options},
         columns::{self, ColumnBinding},
         dtype::DtypeArgs,
         generation::GenerationArgs,
@@ -81,7 +81,8 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let options = answer_options(&model, arguments)?;
     if arguments.batch.data.is_some() {
         let column = question_column(&arguments.batch.table.column);
-        let made_with = format!("question {column:?}, {options:?}, k {:?}, {:?}", arguments.k, arguments.dtype);
+        let own = json!({"question_column": column, "candidates": options.candidates, "k": arguments.k.get()});
+        let made_with = generation_options(own, options.generation.as_ref(), &arguments.dtype)?;
         let maker = Maker::new("answer", &arguments.model.checkpoint_dir()?, made_with)?;
         return arguments.batch.run(&maker, &["image", "video"], model.max_batch_size(), context, |rows| {
             answer_rows(&mut model, rows, column.as_deref(), &options, arguments.k)

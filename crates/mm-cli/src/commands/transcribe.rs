@@ -1,7 +1,7 @@
 //! `mm transcribe`: speech → text.
 
 use crate::{
-    args::{batch::{BatchArgs, Maker}, dtype::DtypeArgs, generation::GenerationArgs, model::ModelArgs},
+    args::{batch::{BatchArgs, Maker, generation_options}, dtype::DtypeArgs, generation::GenerationArgs, model::ModelArgs},
     context::Context,
     exit::usage,
     output,
@@ -57,8 +57,8 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         transcript.map_err(anyhow::Error::from)
     };
     if arguments.batch.data.is_some() {
-        let (language, timestamps, dtype) = (&arguments.language, arguments.timestamps, &arguments.dtype);
-        let options = format!("language {language:?}, timestamps {timestamps}, {dtype:?}, {config:?}");
+        let own = json!({"language": arguments.language, "timestamps": arguments.timestamps});
+        let options = generation_options(own, Some(&config), &arguments.dtype)?;
         let maker = Maker::new("transcribe", &dir, options)?;
         return arguments.batch.run(&maker, &["audio", "video"], 1, context, |rows| {
             let line = |row: &crate::args::batch::BatchRow| {

@@ -2,10 +2,12 @@
 
 use super::constraint::OutputConstraint;
 use crate::{Error, Result};
+use serde::Serialize;
 use serde_json::Value;
 
 /// When beam search stops; transformers' `early_stopping`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum EarlyStopping {
     /// When a running beam, if it ended now, could not beat the worst finished one (`false`).
     #[default]
@@ -17,7 +19,7 @@ pub enum EarlyStopping {
 }
 
 /// Options of generation, with the names and meanings of transformers' `GenerationConfig`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct GenerationConfig {
     /// Maximum number of generated tokens.
     pub max_new_tokens: usize,

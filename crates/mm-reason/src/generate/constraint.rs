@@ -6,6 +6,7 @@ use llguidance::{
     api::TopLevelGrammar,
     toktrie::{ApproximateTokEnv, TokEnv, TokRxInfo, TokTrie},
 };
+use serde::Serialize;
 use serde_json::Value;
 use std::{
     collections::HashMap,
@@ -19,7 +20,8 @@ pub trait TokenConstraint: Send + Sync {
 }
 
 /// What the whole output must match.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum OutputConstraint {
     /// A regular expression in Rust's syntax.
     Regex(String),

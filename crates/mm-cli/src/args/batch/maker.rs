@@ -1,10 +1,14 @@
 //! What makes the lines of an output file: command, model, options and table.
 
 use super::TableRow;
+use crate::args::dtype::DtypeArgs;
 use anyhow::{Context as _, Result};
 use mm_core::Source;
+use mm_reason::generate::GenerationConfig;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use std::{
+    collections::BTreeSet,
     fs::File,
     path::{Path, PathBuf},
 };
@@ -16,8 +20,8 @@ pub(crate) struct Maker {
     command: String,
     /// Hash of the model's files.
     model: String,
-    /// The options that change the lines.
-    options: String,
+    /// The options that change the lines, by name.
+    options: Map<String, Value>,
     /// Hash of the rows of the table.
     #[serde(default)]
     table: String,
@@ -28,7 +32,7 @@ impl Maker {
     ///
     /// # Errors
     /// When a file of the model cannot be read.
-    pub(crate) fn new(command: &str, model: &Path, options: String) -> Result<Self> {
+    pub(crate) fn new(command: &str, model: &Path, options: Map<String, Value>) -> Result<Self> {
         Ok(Self { command: command.to_owned(), model: hash_model(model)?, options, table: String::new() })
     }
 
@@ -52,14 +56,38 @@ impl Maker {
         if self.model != of_file.model {
             return Some("holds lines of another model (--model), expected those of this model".to_owned());
         }
-        if self.options != of_file.options {
-            return Some(format!(
-                "holds lines made with other options ({}), expected those of this command ({})",
-                of_file.options, self.options
-            ));
+        let options = self.different_options(of_file);
+        if !options.is_empty() {
+            return Some(format!("holds lines made with other options: {}", options.join(", ")));
         }
         (self.table != of_file.table)
             .then(|| "holds lines of another table, or of this one before it was edited, expected the same rows".into())
+    }
+}
+
+/// The options of a command that generates text: its own, those of generation, and the type to compute in.
+pub(crate) fn generation_options(
+    own: Value,
+    generation: Option<&GenerationConfig>,
+    dtype: &DtypeArgs,
+) -> Result<Map<String, Value>> {
+    let mut options = Map::new();
+    for part in [serde_json::to_value(generation)?, serde_json::to_value(dtype)?, own] {
+        if let Value::Object(part) = part {
+            options.extend(part);
+        }
+    }
+    Ok(options)
+}
+
+impl Maker {
+    /// The options that differ from those of an existing file, with both values.
+    fn different_options(&self, of_file: &Self) -> Vec<String> {
+        let names: BTreeSet<_> = self.options.keys().chain(of_file.options.keys()).collect();
+        let value = |maker: &Self, name: &str| maker.options.get(name).cloned().unwrap_or(Value::Null);
+        let differs = |name: &&&String| value(self, name) != value(of_file, name);
+        let text = |name: &String| format!("{name} {}, expected {}", value(of_file, name), value(self, name));
+        names.iter().filter(differs).map(|name| text(name)).collect()
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
 };
 use anyhow::{Result, bail};
 use lines::OutputLines;
-pub(crate) use maker::Maker;
+pub(crate) use maker::{Maker, generation_options};
 use mm_core::{Modality, Source};
 use mm_data::Manifest;
 use serde_json::{Value, json};

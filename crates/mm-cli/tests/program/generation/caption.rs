@@ -97,8 +97,8 @@ fn an_output_file_belongs_to_its_command_model_options_and_table() {
     assert!(caption(&git, &[]).status.success());
     let first = std::fs::read_to_string(folder.join("o.jsonl")).unwrap();
     refusal(caption(&blip, &[]), "another model");
-    refusal(caption(&git, &["--num-beams", "2"]), "other options");
-    refusal(caption(&git, &["--prompt", "a"]), "other options");
+    refusal(caption(&git, &["--num-beams", "2"]), "other options: num_beams 1, expected 2");
+    refusal(caption(&git, &["--prompt", "a"]), "other options: prompt null, expected \"a\"");
     let answer = ["answer", "--model", &git, "--data", "t.csv", "--out", "o.jsonl"];
     refusal(mm(&answer, folder), "was written by `mm caption`");
     std::fs::write(folder.join("t.csv"), "id,image,question\nx,a.png,a dog\ny,b.png,a dog\n").unwrap();
