@@ -138,24 +138,30 @@ fn script(python: &std::path::Path, file: &str, arguments: &[std::path::PathBuf]
     Ok(())
 }
 
+/// Builds the programs of all benchmarks. mm-cli is among them, since the dependencies of mm-benches alone have other
+/// features and would be compiled again.
+fn build_benches() -> Result<()> {
+    run("building", &["build", "--release", "--package", "mm-benches", "--package", "mm-cli", "--bins"], &[], &[])
+}
+
 /// The data loader against PyTorch's.
 fn loader() -> Result<()> {
     let python = python_with("loader", &["torch==2.11.0", "torchvision==0.26.0", "pillow", "numpy"])?;
-    run("building", &["build", "--release", "--package", "mm-benches", "--bin", "loader"], &[], &[])?;
+    build_benches()?;
     script(&python, "benches/loader.py", &[root().join("target/release/loader")], &[])
 }
 
 /// Training steps against PyTorch's.
 fn training(rest: &[String]) -> Result<()> {
     let python = python_with("references", REFERENCES)?;
-    run("building", &["build", "--release", "--package", "mm-benches", "--bin", "training"], &[], &[])?;
+    build_benches()?;
     script(&python, "benches/training.py", &[root().join("target/release/training")], rest)
 }
 
 /// mm-align against the usual library for each method.
 fn align() -> Result<()> {
     let python = python_with("align-bench", &[ALIGN_REFERENCES, &["torch==2.11.0"]].concat())?;
-    run("building", &["build", "--release", "--package", "mm-benches", "--bin", "align"], &[], &[])?;
+    build_benches()?;
     script(&python, "benches/align.py", &[root().join("target/release/align")], &[])
 }
 
@@ -204,7 +210,7 @@ pub const REFERENCES: &[&str] = &[
 fn peers(rest: &[String]) -> Result<()> {
     let python = python_with("references", REFERENCES)?;
     let minilm = registry::fetch(Kind::Models, "all-MiniLM-L6-v2")?;
-    run("building", &["build", "--release", "--package", "mm-benches", "--package", "mm-cli", "--bins"], &[], &[])?;
+    build_benches()?;
     // candle is not part of this workspace; where it cannot be built, it is left out.
     let candle = Command::new("cargo")
         .args(["build", "--release", "--manifest-path"])
