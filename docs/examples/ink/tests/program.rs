@@ -76,7 +76,7 @@ fn a_table_is_fitted_predicted_evaluated_and_reported() {
     let without = json_of(&["eval", "--model", "fit", "--exclude-modality", "ink"], folder);
     // A fifth of the rows has no drawing, and can only be guessed.
     assert!(accuracy(&whole) > 0.75, "{whole}");
-    assert!(accuracy(&without) < 0.65, "{without}");
+    assert!(accuracy(&whole) > accuracy(&without) + 0.15, "{whole}\n{without}");
     let predicted = json_of(&["predict", "--model", "fit", "--data", "drawings.jsonl"], folder);
     assert!(predicted["present"].is_array(), "{predicted}");
     assert!(folder.join("fit/report.html").exists());

@@ -20,8 +20,8 @@ split = { test = 0.25, valid = 0.2 }
 kind = "vector"
 dim = 3
 [train]
-epochs = 30
-optimizer = { lr = 1e-2 }
+epochs = 60
+optimizer = { lr = 5e-2 }
 "#;
 
 /// Rows whose number is a linear function of three features, plus noise; every tenth lacks its number.
