@@ -31,7 +31,7 @@ struct UnorderedInputs {
     text: Vec<String>,
     #[command(flatten)]
     files: FileArgs,
-    /// Value of any modality, for instance one that another crate adds: a file, else JSON, else text; may be repeated.
+    /// Value of any modality: a file that exists, else JSON, else text; may be repeated.
     #[arg(long, value_name = "NAME=VALUE", help_heading = "Inputs")]
     input: Vec<InputValue>,
 }

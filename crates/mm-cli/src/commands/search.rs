@@ -40,7 +40,7 @@ pub(crate) struct Arguments {
     /// Query video.
     #[arg(long, value_name = "FILE", group = "query", help_heading = "Query (one of)")]
     video: Option<PathBuf>,
-    /// Query of any modality, for instance one that another crate adds: a file, else JSON, else text.
+    /// Query of any modality: a file that exists, else JSON, else text.
     #[arg(long, value_name = "NAME=VALUE", group = "query", help_heading = "Query (one of)")]
     input: Option<InputValue>,
     /// Modality to search; may be repeated [default: all but the query's].
