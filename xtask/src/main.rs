@@ -8,6 +8,7 @@ mod doctor;
 mod fetch;
 mod fuzz;
 mod hub;
+mod new;
 mod packages;
 mod parity;
 mod paths;
@@ -75,6 +76,12 @@ enum Command {
     /// Compare mm with the reference libraries (creates a Python environment of some GB once).
     #[command(after_help = "Examples:\n  cargo xtask parity\n  cargo xtask parity clip whisper --seed 7")]
     Parity(parity::Arguments),
+    /// Make a crate of your own that extends mm: a modality, a fusion operator, an alignment method, a reasoning network, a
+    /// task or a data set reader. It has its tests and a program with every command of mm.
+    #[command(
+        after_help = "Examples:\n  cargo xtask new modality accelerometer --dir ~/projects\n  cargo xtask new task triage --dir ~/projects"
+    )]
+    New(new::Arguments),
     /// Fuzz the readers of files: all targets, or one by name. Exits with an error and the path of the input on a finding.
     #[command(
         after_help = "Examples:\n  cargo xtask fuzz                          all targets, ten minutes each\n  cargo xtask fuzz image --seconds 60"
@@ -162,6 +169,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Test { rest } => cargo::test(&rest),
         Command::Bench { name, rest } => cargo::bench(name.as_deref(), &rest),
         Command::Parity(arguments) => parity::run(&arguments),
+        Command::New(arguments) => new::run(&arguments),
         Command::Torture(arguments) => torture::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Docs { check: true } => docs::check(),

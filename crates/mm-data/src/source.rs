@@ -3,11 +3,14 @@
 use crate::{
     Error, Result,
     decode::{Audio, ImageLimits, decode_audio, decode_image, decode_image_bytes},
-    file_type::sniff,
+    file_type::{FILE_EXTENSIONS, sniff},
 };
 use image::RgbImage;
 use mm_core::Source;
-use std::{io::Write, path::Path};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 /// A raw value in messages: the path of a file, the name of one inside a table, else the value itself.
 pub fn source_name(source: &Source) -> String {
@@ -16,6 +19,24 @@ pub fn source_name(source: &Source) -> String {
         Source::Path(path) => path.display().to_string(),
         Source::Bytes(file) => file.name().to_owned(),
         Source::Value(value) => value.to_string(),
+    }
+}
+
+/// The raw value that a person writes for a modality, on a command line for instance: text is itself; images, audio and
+/// video are paths; for any other modality the path of a file that exists, else JSON, else a JSON string.
+///
+/// ```
+/// use mm_core::Source;
+/// assert_eq!(mm_data::parse_source("text", "a dog"), Source::Text("a dog".into()));
+/// assert_eq!(mm_data::parse_source("image", "a.png"), Source::Path("a.png".into()));
+/// assert_eq!(mm_data::parse_source("readings", "[1, 2]"), Source::Value(serde_json::json!([1, 2])));
+/// ```
+pub fn parse_source(modality: &str, text: &str) -> Source {
+    let is_file = FILE_EXTENSIONS.iter().any(|(known, _)| *known == modality) || Path::new(text).is_file();
+    match modality {
+        "text" => Source::Text(text.to_owned()),
+        _ if is_file => Source::Path(PathBuf::from(text)),
+        _ => Source::Value(serde_json::from_str(text).unwrap_or_else(|_| text.into())),
     }
 }
 

@@ -14,7 +14,7 @@ pub mod embedding;
 mod error;
 mod features;
 pub mod finetuning;
-mod fit;
+pub mod fit;
 mod inputs;
 pub mod metrics;
 pub mod prediction;

@@ -50,3 +50,16 @@ pub(crate) fn help_template(command: &clap::Command) -> String {
     }
     format!("{{about}}\n\n{{usage-heading}} {{usage}}\n\n{list}{{options}}{{after-help}}")
 }
+
+/// The command with these values for the options of these ids, in all sub-commands.
+pub(crate) fn with_values(command: clap::Command, ids: &[&str], values: &[String]) -> clap::Command {
+    let set = |argument: clap::Arg| {
+        if !ids.contains(&argument.get_id().as_str()) {
+            return argument;
+        }
+        // clap owns static texts only; a completion script is written once a process.
+        let values = values.iter().map(|value| clap::builder::PossibleValue::new(&*value.clone().leak()));
+        argument.value_parser(clap::builder::PossibleValuesParser::new(values))
+    };
+    command.mut_args(set).mut_subcommands(|sub| with_values(sub, ids, values))
+}

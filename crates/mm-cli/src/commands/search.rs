@@ -1,6 +1,12 @@
 //! `mm search`: cross-modal retrieval among the data of a run.
 
-use crate::{args::limit::Limit, args::model::ModelArgs, context::Context, exit::usage, output, progress::ItemProgress};
+use crate::{
+    args::{files::InputValue, limit::Limit, model::ModelArgs},
+    context::Context,
+    exit::usage,
+    output,
+    progress::ItemProgress,
+};
 use anyhow::{Result, bail};
 use mm_core::{Device, Modality, Source};
 use mm_data::{Manifest, Split};
@@ -34,6 +40,9 @@ pub(crate) struct Arguments {
     /// Query video.
     #[arg(long, value_name = "FILE", group = "query", help_heading = "Query (one of)")]
     video: Option<PathBuf>,
+    /// Query of any modality: a file that exists, else JSON, else text.
+    #[arg(long, value_name = "NAME=VALUE", group = "query", help_heading = "Query (one of)")]
+    input: Option<InputValue>,
     /// Modality to search; may be repeated [default: all but the query's].
     #[arg(long, value_name = "NAME")]
     modality: Vec<String>,
@@ -57,12 +66,15 @@ type Scored = (f64, Value);
 impl Arguments {
     fn query(&self) -> Result<(Modality, Source)> {
         let file = |path: &PathBuf| Source::Path(path.clone());
+        if let Some(input) = &self.input {
+            return Ok((input.modality(), input.source()));
+        }
         Ok(match (&self.text, &self.image, &self.audio, &self.video) {
             (Some(text), ..) => (Modality::TEXT, Source::Text(text.clone())),
             (_, Some(path), ..) => (Modality::IMAGE, file(path)),
             (_, _, Some(path), _) => (Modality::AUDIO, file(path)),
             (.., Some(path)) => (Modality::VIDEO, file(path)),
-            _ => usage!("no query; give --text, --image, --audio or --video"),
+            _ => usage!("no query; give --text, --image, --audio, --video or --input"),
         })
     }
 
@@ -180,7 +192,10 @@ fn print(results: impl Iterator<Item = Scored>, context: &Context) {
             result["rank"] = json!(rank + 1);
             output::line(result);
         } else {
-            let value = result["value"].as_str().map_or_else(|| result["value"].to_string(), ToOwned::to_owned);
+            let value = &result["value"];
+            // A value of another modality may be long: its beginning tells it apart.
+            let shortened = || value.to_string().chars().take(80).collect::<String>();
+            let value = value.as_str().map_or_else(shortened, ToOwned::to_owned);
             output::line(format!("{:3}  {score:.3}  {}  {value}", rank + 1, result["id"].as_str().unwrap_or("")));
         }
     }

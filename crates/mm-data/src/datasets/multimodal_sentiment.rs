@@ -4,10 +4,18 @@
 //! `X_train.h5` and `y_train.h5` of the authors of [MFN](https://arxiv.org/abs/1802.00927) (Zadeh et al., 2018).
 
 use super::sequence_store::{SequenceStore, finite, trim_padding};
+use super::{DatasetReader, write_manifest};
 use crate::{Error, Result};
 use mm_core::checkpoint::{Array, Object, read_pickle};
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
+
+pub(super) const READER: DatasetReader = DatasetReader {
+    name: "mosei",
+    description: "CMU-MOSEI or CH-SIMS: the same with features over time (MMSA's or MultiBench's .pkl, a folder of .csd files, or \
+                  X_train.h5 and y_train.h5)",
+    prepare: |from, manifest| write_manifest(manifest, &rows(from, manifest)?),
+};
 
 /// Rows of a pickle, or of a folder of `.csd` or `.h5` files.
 pub(super) fn rows(from: &Path, manifest: &Path) -> Result<Vec<Value>> {

@@ -6,7 +6,7 @@ mod split;
 mod table;
 mod values;
 
-pub use infer::{column_name_rank, file_modality, is_id_name, is_index_name};
+pub use infer::{ColumnInference, column_name_rank, file_modality, is_id_name, is_index_name};
 pub use schema::{ColumnBinding, Columns};
 pub use split::{Split, SplitConfig};
 pub use table::{Cells, Table, TableOptions, cell_text};
@@ -122,21 +122,21 @@ impl Manifest {
     /// # Errors
     /// Names the file and row: unreadable tables, missing columns, duplicate ids, unknown split names, no rows.
     pub fn open(config: &ManifestConfig, base: &Path) -> Result<Self> {
-        Self::open_modalities(config, base, None)
+        Self::open_inferring(config, base, &ColumnInference::default())
     }
 
-    /// As [`Manifest::open`]; where columns are inferred, only those of these modalities.
+    /// As [`Manifest::open`]; says what is inferred about the columns where the config names none.
     ///
     /// # Errors
     /// As [`Manifest::open`].
-    pub fn open_modalities(config: &ManifestConfig, base: &Path, modalities: Option<&[&str]>) -> Result<Self> {
+    pub fn open_inferring(config: &ManifestConfig, base: &Path, inference: &ColumnInference<'_>) -> Result<Self> {
         let main = base.join(&config.manifest);
         config.split.check()?;
         let (mut rows, mut ids) = (Vec::new(), HashMap::new());
         let mut columns = None;
         for (path, split) in manifest_files(config, base) {
             let table = Table::read(&path, &config.table_options())?;
-            let columns = columns.get_or_insert_with(|| infer_columns(&table, &config.columns, modalities));
+            let columns = columns.get_or_insert_with(|| infer_columns(&table, &config.columns, inference));
             check_columns(&path, &table, columns, &config.split)?;
             let folder = path.parent().unwrap_or(Path::new(".")).to_owned();
             let blobs = table.blobs.as_deref();

@@ -76,11 +76,21 @@ impl ValueReader<'_> {
             Value::Null => return None,
             Value::String(text) if text.trim().is_empty() => return None,
             Value::String(text) if is_file => Source::Path(path_of(text, self.folder)),
+            Value::String(text) if modality != "text" && names_file(text, self.folder) => {
+                Source::Path(path_of(text, self.folder))
+            }
             inner if modality == "text" => cell_text(inner).map_or_else(|| Source::Value(inner.clone()), Source::Text),
             inner => Source::Value(inner.clone()),
         };
         Some((source, language))
     }
+}
+
+/// Whether the cell of a modality of another crate names a file that exists.
+fn names_file(text: &str, folder: &Path) -> bool {
+    /// Longer than any path.
+    const MAX_PATH: usize = 4096;
+    text.len() <= MAX_PATH && !text.contains(['\n', '\0']) && path_of(text, folder).is_file()
 }
 
 /// The path that a cell names. A URL of another scheme than `file` is kept as it is; reading it fails with the reason.

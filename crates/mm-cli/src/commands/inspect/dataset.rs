@@ -5,7 +5,7 @@ use crate::{context::Context, output, progress::ItemProgress};
 use anyhow::Result;
 use mm_core::{Modality, Source};
 use mm_data::{
-    Manifest, decode_audio_source, decode_image_source,
+    ColumnInference, Manifest, decode_audio_source, decode_image_source,
     decode::{ImageLimits, clean_text, video_info},
     source_name, with_path,
 };
@@ -32,7 +32,9 @@ struct Inspected {
 
 pub(crate) fn inspect(arguments: &Arguments, context: &Context) -> Result<()> {
     let config = arguments.table.config(&arguments.path, &[]);
-    let manifest = Manifest::open(&config, Path::new("."))?;
+    let recognize = |column: &str, cells: &[&Value]| context.modality_of_column(column, cells);
+    let inference = ColumnInference { modalities: None, recognize: Some(&recognize) };
+    let manifest = Manifest::open_inferring(&config, Path::new("."), &inference)?;
     let values = read_values(&manifest, arguments.no_files);
     let sizes = sizes(&values);
     if context.json {

@@ -50,8 +50,7 @@ pub fn fit_table(
     let path = absolute(&options.data)?;
     let table = Table::read(&path, &options.table_options())?;
     let (rows, id_column) = (table.rows.len(), id_column(&table));
-    let has_tabular = registry.proposable_modalities().any(|m| m == "tabular");
-    let InferredColumns { columns, log: lines } = infer_columns(&table, options, has_tabular)?;
+    let InferredColumns { columns, log: lines } = infer_columns(&table, options, registry)?;
     lines.into_iter().for_each(&mut *log);
     drop(table);
     let validation = options.validation_data.as_deref().map(absolute).transpose()?;

@@ -87,6 +87,26 @@ pub struct FitOptions {
 }
 
 impl FitOptions {
+    /// The options of `mm fit` without any other argument than these.
+    pub fn new(data: impl Into<PathBuf>, label_column: impl Into<String>, out: impl Into<PathBuf>) -> Self {
+        Self {
+            data: data.into(),
+            label_column: label_column.into(),
+            columns: BTreeMap::new(),
+            encoding: None,
+            missing_values: None,
+            problem: Problem::Auto,
+            validation_data: None,
+            group_column: None,
+            test_fraction: 0.0,
+            preset: Preset::Good,
+            time_limit: None,
+            refit: true,
+            seed: 0,
+            out: out.into(),
+        }
+    }
+
     /// How the tables are read.
     pub(super) fn table_options(&self) -> TableOptions<'_> {
         TableOptions { encoding: self.encoding.as_deref(), missing_values: self.missing_values.as_deref() }
