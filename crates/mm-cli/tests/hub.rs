@@ -61,14 +61,15 @@ fn a_project_that_cannot_be_set_up_is_not_changed() {
     write(top.path(), "old/build-version", "2.10.0+cpu\n");
     let (old, none, cache) = (at("old"), at("empty"), at("cache"));
     let offline: &[(&str, &str)] = &[("LIBTORCH", ""), ("MM_OFFLINE", "1"), ("XDG_CACHE_HOME", &cache)];
-    for (project, variables, wanted) in [
+    let cases: [(&str, &[(&str, &str)], &str); 6] = [
         ("nowhere", offline, "no such folder"),
         ("empty", offline, "no Cargo.toml in it"),
         ("elsewhere", offline, "it sets LIBTORCH to /opt/torch (no libtorch), and mm needs libtorch 2.11.0"),
         ("good", &[("LIBTORCH", old.as_str())], "has version 2.10.0+cpu, expected 2.11.0"),
         ("good", &[("LIBTORCH", none.as_str())], "does not contain lib/libtorch_cpu.so"),
         ("good", offline, "MM_OFFLINE=1 forbids downloads"),
-    ] {
+    ];
+    for (project, variables, wanted) in cases {
         let before = contents(top.path());
         let arguments = ["setup", "--project", project];
         let output = mm_with(&arguments, top.path(), variables);
@@ -147,8 +148,8 @@ fn wrong_pipelines_and_names_are_refused() {
     let cycle = "about = \"c\"\n[[step]]\nname = \"a\"\ndepends = [\"b\"]\nrun = [\"true\"]\n[[step]]\nname = \"b\"\ndepends = [\"a\"]\nrun = [\"true\"]\n";
     write(project.path(), "cycle.toml", cycle);
     let before = contents(project.path());
-    for (arguments, wanted) in [
-        (&["run", "none.toml"][..], "none.toml cannot be read"),
+    let cases: [(&[&str], &str); 9] = [
+        (&["run", "none.toml"], "none.toml cannot be read"),
         (&["run", "cycle.toml"], "steps wait for each other: `a` → `b` → `a`"),
         (&["run", "p.toml", "--set", "run=."], "does not lie below the pipeline's output folder"),
         (&["run", "p.toml", "--set", "run=p.toml"], "does not lie below the pipeline's output folder"),
@@ -157,7 +158,8 @@ fn wrong_pipelines_and_names_are_refused() {
         (&["models", "pull", "all-minilm"], "did you mean `all-MiniLM-L6-v2`"),
         (&["data", "fetch", "emojis"], "did you mean `emoji`"),
         (&["models", "pull", "../etc/passwd"], "not a name of the hub"),
-    ] {
+    ];
+    for (arguments, wanted) in cases {
         let output = mm_with(arguments, project.path(), &[]);
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(matches!(output.status.code(), Some(1 | 2)) && stderr.contains(wanted), "{arguments:?}: {stderr}");

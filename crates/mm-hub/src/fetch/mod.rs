@@ -65,6 +65,7 @@ pub(crate) fn download_to(remote: &Remote, file: &Path, partial: &Path, lock: &P
         if attempt > 0 {
             std::thread::sleep(remote.timeout.min(Duration::from_secs(1)) * (1 << attempt));
         }
+        let is_resumed = partial.exists();
         let error = match transfer(remote, partial).and_then(|()| keep_if_right(remote, partial, file)) {
             Ok(()) => return Ok(()),
             Err(error) => error,
@@ -73,6 +74,8 @@ pub(crate) fn download_to(remote: &Remote, file: &Path, partial: &Path, lock: &P
             // Client errors do not go away by trying again.
             Error::Status { status, .. } => (400..500).contains(status) && ![408, 429].contains(status),
             Error::Size { .. } => true,
+            // What an earlier attempt left may have been wrong; the whole file is what the server has.
+            Error::Checksum { .. } => !is_resumed,
             _ => false,
         };
         if let Error::Status { retry_after: Some(seconds), .. } = &error

@@ -5,7 +5,7 @@ use crate::{
     archive::{MAX_BYTES, unzip},
     error::{At, Context, Result, bail},
     fetch::{Remote, download as fetch},
-    packages::from_pip,
+    packages::{check_online, from_pip},
     paths::{create_dir, lock},
     report::note,
 };
@@ -13,6 +13,10 @@ use std::path::Path;
 
 /// The wheels of the CPU-only libtorch: torch, and two small ones that it links.
 const WHEELS: [&str; 3] = ["torch==2.11.0", "nvidia-cuda-runtime>=13,<14", "nvidia-cuda-cupti>=13,<14"];
+
+/// What to do without a network connection.
+const MISSING: &str = "libtorch is required to build mm. Without a network connection, set LIBTORCH to an unpacked libtorch 2.11.0 \
+    (CPU), or copy ~/.cache/mm/libtorch from another machine";
 
 /// Downloads the wheels and unpacks a CPU-only libtorch, first to a temporary folder, so that `folder` is never
 /// incomplete.
@@ -29,16 +33,15 @@ pub(super) fn download(folder: &Path, force: bool) -> Result<()> {
     if folder.join("complete").exists() && !force {
         return Ok(());
     }
+    check_online("libtorch").context(MISSING)?;
     note(format!("libtorch {VERSION}: downloading (545 MB once, shared by all clones and projects) …"));
-    let missing = "libtorch is required to build mm. Without a network connection, set LIBTORCH to an unpacked libtorch 2.11.0 \
-                   (CPU), or copy ~/.cache/mm/libtorch from another machine";
     let partial = parent.join(format!("{VERSION}-cpu.partial"));
     let _ = std::fs::remove_dir_all(&partial);
     for package in WHEELS {
-        let remote: Remote = from_pip(package).context(missing)?;
+        let remote: Remote = from_pip(package).context(MISSING)?;
         let name = remote.url.rsplit('/').next().unwrap_or("wheel").to_owned();
         let wheel = parent.join("wheels").join(name);
-        fetch(&remote, &wheel).context(missing)?;
+        fetch(&remote, &wheel).context(MISSING)?;
         unzip(&wheel, &partial, MAX_BYTES, is_needed)?;
         std::fs::remove_file(&wheel).at(&wheel, "deleted")?;
     }

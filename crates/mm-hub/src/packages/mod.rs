@@ -19,7 +19,7 @@ pub(crate) fn is_offline() -> bool {
 }
 
 /// An error where a package would have to be looked up and `MM_OFFLINE=1` forbids it.
-fn check_online(package: &str) -> Result<()> {
+pub(crate) fn check_online(package: &str) -> Result<()> {
     if is_offline() { Err(Error::Offline { what: package.to_owned() }) } else { Ok(()) }
 }
 
