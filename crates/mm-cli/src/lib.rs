@@ -54,7 +54,7 @@ struct GlobalArgs {
     /// Device to compute on: cpu, cuda, cuda:N, or auto (the first GPU, else the CPU).
     #[arg(long, global = true, env = "MM_DEVICE", default_value = "auto", value_name = "DEVICE")]
     device: String,
-    /// Number of CPU threads [default: number of cores].
+    /// Number of CPU threads [default: OMP_NUM_THREADS, else the cores and processor time that the system allows].
     #[arg(long, global = true, env = "MM_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
     /// Print no progress and no notes; warnings and errors remain.

@@ -118,19 +118,18 @@ impl Program {
             Ok(cli) => cli,
             Err(error) => return report_usage(&describe_number(error)),
         };
+        // Not earlier: help and usage errors need no second start.
+        mm_core::limit_spinning();
         logging::start(cli.global.verbose);
         output::set_quiet(cli.global.quiet);
-        let cores = std::thread::available_parallelism().ok().map(usize::from);
-        let threads = cli.global.threads.map(usize::from).or(cores);
-        if let Some(threads) = threads {
-            mm_core::set_num_threads(threads);
-        }
+        let threads = cli.global.threads.map_or_else(mm_core::available_threads, usize::from);
+        mm_core::set_num_threads(threads);
         if let Some(error) = self.failed {
             return exit::report(&error);
         }
         let Self { encoders, tasks, methods, datasets, failed: _ } = self;
         let registries = Registries { encoders, tasks, methods, datasets };
-        let context = Context::new(cli.global.json, cli.global.device, threads.unwrap_or(1), registries);
+        let context = Context::new(cli.global.json, cli.global.device, threads, registries);
         match cli.command.run(&context) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => exit::report(&error),
