@@ -16,6 +16,7 @@ mod args;
 mod commands;
 mod context;
 mod exit;
+mod fetch;
 mod output;
 mod progress;
 
@@ -121,6 +122,8 @@ pub fn run(register: impl FnOnce(&mut mm_core::Registry)) -> ExitCode {
     if let Some(threads) = threads {
         mm_core::set_num_threads(threads);
     }
+    // A program with a fetcher of its own keeps it.
+    mm_data::set_url_fetcher(fetch::CachedFetcher::new());
     let mut registry = mm_tasks::registry();
     mm_tabular::register(&mut registry);
     register(&mut registry);

@@ -13,6 +13,7 @@ fn infer(name: &str, text: &str) -> InferredColumns {
         columns: BTreeMap::new(),
         encoding: None,
         missing_values: None,
+        fetch_urls: false,
         problem: Problem::Auto,
         validation_data: None,
         group_column: None,
