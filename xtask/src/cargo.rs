@@ -245,8 +245,13 @@ pub const ALIGN_REFERENCES: &[&str] =
 
 /// Compares a crate with the outputs that a script of xtask/parity wrote to `expected`.
 pub fn check_references(package: &str, variable: &str, expected: &std::path::Path) -> Result<()> {
-    let test = ["test", "--release", "--package", package, "--test", "references"];
-    run("parity", &test, &[], &[(variable, &expected.to_string_lossy())])
+    check_test(package, "references", variable, expected)
+}
+
+/// Runs a test of a crate on what a script of xtask/parity wrote to `expected`.
+pub fn check_test(package: &str, test: &str, variable: &str, expected: &std::path::Path) -> Result<()> {
+    let test = ["test", "--release", "--package", package, "--test", test];
+    run("parity", &test, &["--".into(), "--nocapture".into()], &[(variable, &expected.to_string_lossy())])
 }
 
 /// Builds the documentation; warnings are errors.

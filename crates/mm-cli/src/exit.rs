@@ -12,7 +12,7 @@ impl Interrupted {
     pub(crate) const EXIT_CODE: u8 = 130;
 }
 
-/// A combination of arguments that clap cannot check by itself.
+/// A combination of arguments that clap cannot check.
 #[derive(Debug)]
 pub(crate) struct Usage(pub(crate) String);
 

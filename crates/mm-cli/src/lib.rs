@@ -16,6 +16,7 @@ mod args;
 mod commands;
 mod context;
 mod exit;
+mod fetch;
 mod logging;
 mod output;
 mod program;

@@ -1,6 +1,6 @@
 //! The program as a value: every command of `mm`, and what other crates add to it.
 
-use crate::{Cli, commands, context::Context, describe_number, exit, logging, output};
+use crate::{Cli, commands, context::Context, describe_number, exit, fetch, logging, output};
 use clap::FromArgMatches;
 use mm_align::AlignmentMethod;
 use mm_core::Registry;
@@ -127,6 +127,8 @@ impl Program {
         if let Some(error) = self.failed {
             return exit::report(&error);
         }
+        // A program with a fetcher of its own keeps it.
+        mm_data::set_url_fetcher(fetch::CachedFetcher::new());
         let Self { encoders, tasks, methods, datasets, failed: _ } = self;
         let registries = Registries { encoders, tasks, methods, datasets };
         let context = Context::new(cli.global.json, cli.global.device, threads, registries);

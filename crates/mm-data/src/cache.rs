@@ -111,7 +111,7 @@ impl TensorCache {
 }
 
 /// A processor whose decoded samples are stored in a [`TensorCache`], before [`Processor::augment`], which is applied
-/// anew each time. Where a processor augments while decoding ([`Processor::augments_while_decoding`]: random crops of
+/// again each time. Where a processor augments while decoding ([`Processor::augments_while_decoding`]: random crops of
 /// images), training reads the files themselves.
 pub struct CachedProcessor {
     inner: Arc<dyn Processor>,
@@ -273,7 +273,7 @@ mod tests {
         let first = cached();
         assert_eq!((value(&first, false), value(&first, true), value(&first, false)), (0.0, 1.0, 0.0));
         assert_eq!(first.truncated(), Some((3, "2 seconds".into())));
-        // A later run computes nothing anew, and still knows that the sample was truncated.
+        // A later run computes nothing again, and still reports that the sample was truncated.
         let second = cached();
         assert_eq!((second.truncated(), value(&second, false)), (None, 0.0));
         assert_eq!((second.inner.truncated(), second.truncated()), (None, Some((1, "2 seconds".into()))));

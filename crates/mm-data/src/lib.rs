@@ -10,6 +10,7 @@ mod dataset;
 pub mod datasets;
 pub mod decode;
 mod error;
+mod fetch;
 mod file_type;
 mod loader;
 mod manifest;
@@ -23,6 +24,7 @@ mod truncation;
 pub use cache::{CacheKey, CachedProcessor, TensorCache};
 pub use dataset::{Dataset, InMemoryDataset};
 pub use error::{Error, Result};
+pub use fetch::{UrlFetcher, set_url_fetcher};
 pub use file_type::FILE_EXTENSIONS;
 pub use loader::{
     Batch, Curriculum, Epoch, ErrorPolicy, FailedSample, Loader, LoaderBuilder, LoaderConfig, ModalityBatch,
@@ -30,7 +32,7 @@ pub use loader::{
 };
 pub use manifest::{
     Cells, ColumnBinding, ColumnInference, Columns, Manifest, ManifestConfig, Row, Split, SplitConfig, Table, TableOptions, cell_text,
-    column_name_rank, file_modality, is_id_name, is_index_name,
+    column_name_rank, file_modality, is_id_name, is_index_name, row_key,
 };
 pub use npy::{npy_header, read_npy, read_npy_rows, write_npy};
 pub use processors::{AudioProcessor, AudioProcessorConfig, ImageProcessor, ImageProcessorConfig, VideoProcessor};

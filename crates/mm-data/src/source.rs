@@ -3,10 +3,11 @@
 use crate::{
     Error, Result,
     decode::{Audio, ImageLimits, decode_audio, decode_image, decode_image_bytes},
+    fetch::is_fetchable,
     file_type::{FILE_EXTENSIONS, sniff},
 };
 use image::RgbImage;
-use mm_core::Source;
+use mm_core::{EncodedFile, Source};
 use std::{
     io::Write,
     path::{Path, PathBuf},
@@ -59,13 +60,16 @@ pub fn decode_audio_source(source: &Source, sample_rate: Option<u32>) -> Result<
     with_path(source, "an audio file", |path| decode_audio(path, sample_rate))
 }
 
-/// Calls `read` with the path of a file; bytes are written into a temporary file for it. `what` names the expected file
+/// Calls `read` with the path of a file; bytes are written into a temporary file for it, a remote file is fetched. `what` names the expected file
 /// in the error ("a video").
 ///
 /// # Errors
 /// When the value is no file, and what `read` returns.
 pub fn with_path<T>(source: &Source, what: &str, read: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
     let Source::Bytes(file) = source else { return read(path_of(source, what)?) };
+    if let Some(path) = file.path()? {
+        return read(&path).map_err(|error| named_after(file, &path, error));
+    }
     let failed = |e: std::io::Error| Error::file(file.name(), format!("no temporary file for its bytes: {e}"));
     let bytes = file.read()?;
     let extension = sniff(&bytes).map(|e| format!(".{e}"));
@@ -73,11 +77,15 @@ pub fn with_path<T>(source: &Source, what: &str, read: impl FnOnce(&Path) -> Res
     let suffix = extension.or(of_name).unwrap_or_default();
     let mut copy = tempfile::Builder::new().suffix(&suffix).tempfile().map_err(failed)?;
     copy.write_all(&bytes).map_err(failed)?;
-    read(copy.path()).map_err(|error| match error {
-        // The temporary path says nothing to the user.
-        Error::File { path, reason } if path == copy.path() => Error::file(file.name(), reason),
+    read(copy.path()).map_err(|error| named_after(file, copy.path(), error))
+}
+
+/// An error about a copy of a file, with the name of the file: the copy's path says nothing to the user.
+fn named_after(file: &EncodedFile, copy: &Path, error: Error) -> Error {
+    match error {
+        Error::File { path, reason } if path == copy => Error::file(file.name(), reason),
         other => other,
-    })
+    }
 }
 
 /// The path of a value that must be a file on disk.
@@ -85,10 +93,15 @@ fn path_of<'a>(source: &'a Source, what: &str) -> Result<&'a Path> {
     let sample = |reason: String| Error::Core(mm_core::Error::Sample(reason));
     match source {
         Source::Path(path) => match path.to_str().and_then(|p| p.split_once("://")) {
-            Some((scheme, _)) if !path.exists() => Err(sample(format!(
-                "{}: found a URL ({scheme}), expected a file; mm fetches nothing: download it and name the file",
-                path.display()
-            ))),
+            Some((scheme, _)) if !path.exists() => {
+                let hint = if is_fetchable(&path.to_string_lossy()) {
+                    "URLs in tables are fetched with --fetch-urls (data.fetch_urls = true in a config); else download it"
+                } else {
+                    "mm fetches http and https alone, and those only from tables: download it"
+                };
+                let path = path.display();
+                Err(sample(format!("{path}: found a URL ({scheme}), expected a file; {hint} and name the file")))
+            }
             _ => Ok(path),
         },
         Source::Text(text) => {

@@ -64,7 +64,7 @@ impl Arguments {
     fn manifest(&self, context: &Context) -> Result<Manifest> {
         let split = SplitConfig {
             column: self.split_column.clone(),
-            group: self.group_column.clone(),
+            group: self.group_column.as_deref().map(Into::into),
             ..SplitConfig::default()
         };
         let config = ManifestConfig { split, ..self.table.config(&self.data, &[]) };

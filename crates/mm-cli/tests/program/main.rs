@@ -11,6 +11,7 @@ mod prediction;
 mod representation;
 mod resume;
 mod retrieval;
+mod urls;
 mod word_vectors;
 
 use common::{mm, text};

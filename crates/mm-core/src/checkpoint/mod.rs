@@ -11,7 +11,7 @@ mod pickle;
 mod safetensors;
 mod save;
 
-pub use lock::FolderLock;
+pub use lock::{FolderLock, lock_file};
 pub(crate) use mmap::release;
 pub use pickle::{Array, Object, read_pickle};
 pub use save::{save, save_sharded, shared_tempfile, write_atomic};

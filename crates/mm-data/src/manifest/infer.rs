@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, path::Path};
 /// Values of a column that are looked at, about.
 const MAX_INSPECTED: usize = 1000;
 
-/// Names that say what a column holds, the most telling first.
+/// Names that say what a column holds, the most telling first. Columns of files have [`FILE_NAMES`] as well.
 const NAMES: [(&str, &[&str]); 4] = [
     (
         "image",
@@ -33,54 +33,13 @@ const NAMES: [(&str, &[&str]); 4] = [
             "image_path",
             "image_file",
             "img_path",
-            "file_name",
-            "filename",
-            "file_path",
-            "filepath",
-            "file",
-            "path",
         ],
     ),
     (
         "audio",
-        &[
-            "audio",
-            "audios",
-            "recording",
-            "speech",
-            "sound",
-            "voice",
-            "wav",
-            "mp3",
-            "flac",
-            "audio_path",
-            "audio_file",
-            "file_name",
-            "filename",
-            "file_path",
-            "filepath",
-            "file",
-            "path",
-        ],
+        &["audio", "audios", "recording", "speech", "sound", "voice", "wav", "mp3", "flac", "audio_path", "audio_file"],
     ),
-    (
-        "video",
-        &[
-            "video",
-            "videos",
-            "clip",
-            "movie",
-            "mp4",
-            "video_path",
-            "video_file",
-            "file_name",
-            "filename",
-            "file_path",
-            "filepath",
-            "file",
-            "path",
-        ],
-    ),
+    ("video", &["video", "videos", "clip", "movie", "mp4", "video_path", "video_file"]),
     (
         "text",
         &[
@@ -105,6 +64,9 @@ const NAMES: [(&str, &[&str]); 4] = [
     ),
 ];
 
+/// Names of a column of files of any kind, the most telling first.
+const FILE_NAMES: [&str; 6] = ["file_name", "filename", "file_path", "filepath", "file", "path"];
+
 /// The first names of a text column, which may hold single words.
 const TEXT_NAMES_OF_WORDS: usize = 5;
 
@@ -113,6 +75,8 @@ const TEXT_NAMES_OF_WORDS: usize = 5;
 pub fn column_name_rank(modality: &str, column: &str) -> usize {
     let (in_part, other) = (100, 200);
     let Some((_, names)) = NAMES.iter().find(|(m, _)| *m == modality) else { return other };
+    let of_files: &[&str] = if modality == "text" { &[] } else { &FILE_NAMES };
+    let names = [*names, of_files].concat();
     let column = column.trim().to_lowercase();
     if let Some(position) = names.iter().position(|n| *n == column) {
         return position;

@@ -2,13 +2,20 @@
 
 use crate::{Error, Result};
 use chrono::Local;
-use minijinja::{Environment, Error as TemplateError, ErrorKind, Value, context};
+use minijinja::{Environment, Error as TemplateError, ErrorKind, Value, context, escape_formatter};
 use mm_repr::read_json;
 use serde_json::Value as Json;
-use std::{fmt::Write as _, path::Path};
+use std::{
+    fmt::Write as _,
+    io::Write,
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 /// Limit on the steps of a template, so that one with an endless loop fails.
 const FUEL: u64 = 10_000_000;
+/// The longest prompt that a template may write, in bytes: far beyond the positions of any model.
+const MAX_OUTPUT: usize = 16 << 20;
 
 /// The chat template of a checkpoint folder, in any of the files that may hold it.
 pub(super) fn find(folder: &Path, tokenizer_config: &Json) -> Result<Option<String>> {
@@ -42,19 +49,62 @@ pub(super) fn render(
     environment.set_trim_blocks(true);
     environment.set_lstrip_blocks(true);
     environment.set_fuel(Some(FUEL));
+    // Counts what `{% set %}` and macros write as well, which does not reach the output.
+    let written = AtomicUsize::new(0);
+    environment.set_formatter(move |out, state, value| {
+        let length = value.as_str().map_or_else(|| value.to_string().len(), str::len);
+        if written.fetch_add(length, Ordering::Relaxed).saturating_add(length) > MAX_OUTPUT {
+            return Err(too_long());
+        }
+        escape_formatter(out, state, value)
+    });
     environment.set_unknown_method_callback(python_method);
     environment.add_function("raise_exception", |text: String| -> Result<String, TemplateError> {
         Err(TemplateError::new(ErrorKind::InvalidOperation, text))
     });
     environment.add_function("strftime_now", strftime_now);
     environment.add_template("chat", template)?;
-    environment.get_template("chat")?.render(context! {
+    let values = context! {
         messages => Value::from_serialize(messages),
         add_generation_prompt => true,
         add_vision_id => false,
         bos_token,
         eos_token,
-    })
+    };
+    let mut prompt = Prompt::default();
+    let rendered = environment.get_template("chat")?.render_captured_to(values, &mut prompt).map(drop);
+    if prompt.is_too_long {
+        return Err(too_long());
+    }
+    rendered?;
+    String::from_utf8(prompt.bytes).map_err(|e| TemplateError::new(ErrorKind::InvalidOperation, e.to_string()))
+}
+
+/// What a template writes, up to [`MAX_OUTPUT`].
+#[derive(Default)]
+struct Prompt {
+    bytes: Vec<u8>,
+    is_too_long: bool,
+}
+
+impl Write for Prompt {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.is_too_long |= self.bytes.len() + bytes.len() > MAX_OUTPUT;
+        if self.is_too_long {
+            return Err(std::io::Error::other("the prompt is too long"));
+        }
+        self.bytes.extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+fn too_long() -> TemplateError {
+    let reason = format!("found a text of more than {MAX_OUTPUT} bytes, expected at most that");
+    TemplateError::new(ErrorKind::InvalidOperation, reason)
 }
 
 /// The local time in a format of strftime, as transformers gives it to templates.
@@ -114,7 +164,13 @@ fn string_method(text: &str, name: &str, arguments: &[Value]) -> Result<Value, T
         }
         "startswith" => Value::from(argument(0).is_some_and(|a| text.starts_with(&a))),
         "endswith" => Value::from(argument(0).is_some_and(|a| text.ends_with(&a))),
-        "replace" => Value::from(text.replace(&argument(0).unwrap_or_default(), &argument(1).unwrap_or_default())),
+        "replace" => {
+            let (old, new) = (argument(0).unwrap_or_default(), argument(1).unwrap_or_default());
+            if text.len().saturating_add(text.matches(&old).count().saturating_mul(new.len())) > MAX_OUTPUT {
+                return Err(too_long());
+            }
+            Value::from(text.replace(&old, &new))
+        }
         "split" => match argument(0) {
             Some(by) if !by.is_empty() => text.split(by.as_str()).collect::<Value>(),
             _ => text.split_whitespace().collect::<Value>(),
@@ -136,5 +192,24 @@ mod tests {
         let after = Local::now().format("%d %b %Y").to_string();
         assert!(found == before || found == after, "{found}");
         assert!(render("{{ strftime_now('%Q') }}").unwrap_err().to_string().contains("strftime_now"));
+    }
+
+    #[test]
+    fn what_a_template_writes_is_bounded() {
+        let render = |template: &str| render(template, &json!([{"content": "x".repeat(10_000)}]), "", "");
+        let error = |template: &str| format!("{:#}", render(template).unwrap_err());
+        let thousand = "{% for i in range(1000) %}{{ messages[0].content }}{% endfor %}";
+        assert_eq!(render(thousand).unwrap().len(), 10_000_000);
+        for template in [
+            format!("{thousand}{thousand}"),
+            // Text of the template itself.
+            format!("{{% for i in range(9999) %}}{}{{% endfor %}}", "text ".repeat(500)),
+            format!("{{% set a %}}{thousand}{{% endset %}}{{% set b %}}{{{{ a }}}}{{{{ a }}}}{{% endset %}}"),
+            "{{ messages[0].content.replace('x', messages[0].content) }}".to_owned(),
+        ] {
+            let error = error(&template);
+            assert!(error.contains("more than 16777216 bytes"), "{error}");
+        }
+        assert!(error("{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}").contains("fuel"));
     }
 }

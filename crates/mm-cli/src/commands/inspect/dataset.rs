@@ -6,7 +6,7 @@ use anyhow::Result;
 use mm_core::{Modality, Source};
 use mm_data::{
     ColumnInference, Manifest, decode_audio_source, decode_image_source,
-    decode::{ImageLimits, clean_text, video_info},
+    decode::{ImageLimits, clean_text, read_text, video_info},
     source_name, with_path,
 };
 use rayon::prelude::*;
@@ -93,6 +93,9 @@ fn size(modality: &Modality, source: &Source, no_files: bool) -> Result<f64, Str
             info if info.has_video && info.seconds > 0.0 => Ok(info.seconds),
             _ => Err(format!("{}: a video without frames", source_name(source))),
         },
+        "text" => with_path(source, "a text", |path| read_text(path, None))
+            .map(|text| text.chars().count() as f64)
+            .map_err(|e| e.to_string()),
         _ => with_path(source, "a file", |path| Ok(bytes(path))).map_err(|e| e.to_string())?,
     }
 }

@@ -17,7 +17,7 @@ impl Parts {
     /// Adds interleaved samples, averaged over their channels.
     ///
     /// # Errors
-    /// When the sample rate is impossible, or the whole becomes longer than [`MAX_SECONDS`].
+    /// When the sample rate is impossible, or the joined audio becomes longer than [`MAX_SECONDS`].
     pub fn push(&mut self, interleaved: &[f32], channels: usize, sample_rate: u32) -> Result<(), String> {
         if self.parts.last().is_none_or(|part| part.sample_rate != sample_rate) {
             check_rate(sample_rate)?;
@@ -92,7 +92,7 @@ pub(super) fn check_rate(sample_rate: u32) -> Result<(), String> {
     ))
 }
 
-/// Checks the length of the whole.
+/// Checks the length of the joined audio.
 pub(super) fn check_seconds(seconds: f64) -> Result<(), String> {
     if seconds <= MAX_SECONDS {
         return Ok(());

@@ -98,7 +98,7 @@ fn align(caption: &[String], reference: &[String], synonyms: Option<&Synonyms>) 
                 1 => stem(r) == stem(word),
                 _ => synonyms.is_some_and(|s| s.are_synonyms(r, word)),
             };
-            // The position after the previous word's match is preferred, so that chunks stay whole.
+            // The position after the previous word's match is preferred, so that chunks are not split.
             let next = n.checked_sub(1).and_then(|p| alignment[p]).map(|m| m + 1);
             let next = next.filter(|m| *m < reference.len() && free[*m] && matches(&reference[*m]));
             if let Some(m) = next.or_else(|| (0..reference.len()).find(|m| free[*m] && matches(&reference[*m]))) {

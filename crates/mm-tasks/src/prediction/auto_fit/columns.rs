@@ -109,7 +109,7 @@ impl InferredColumns {
         self.columns.entry(modality).or_default().push(name.to_owned());
     }
 
-    /// Of several columns of one modality that are not joined, takes the one whose name says it best.
+    /// Of several columns of one modality that are not joined, takes the one whose name fits best.
     fn choose_files(&mut self) {
         for (modality, columns) in &mut self.columns {
             if JOINED_MODALITIES.contains(&modality.as_str()) {
