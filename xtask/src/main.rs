@@ -8,6 +8,7 @@ mod doctor;
 mod fetch;
 mod fuzz;
 mod hub;
+mod outside;
 mod packages;
 mod parity;
 mod paths;
@@ -92,6 +93,11 @@ enum Command {
         after_help = "Examples:\n  cargo xtask torture --kills 1000 --jobs 2\n  cargo xtask torture train words --seed 7"
     )]
     Torture(torture::Arguments),
+    /// Build and run the README example of each library crate in a project outside the workspace.
+    #[command(
+        after_help = "Examples:\n  cargo xtask outside mm-align        one crate\n  cargo xtask outside --list          features and packages of each, without compiling"
+    )]
+    Outside(outside::Arguments),
     /// Check format, lints, docs and tests, as CI does.
     Ci,
 }
@@ -166,6 +172,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Docs { check: true } => docs::check(),
         Command::Docs { check: false } => cargo::docs(),
+        Command::Outside(arguments) => outside::run(&arguments),
         Command::Ci => cargo::ci(),
     }
 }

@@ -1,16 +1,4 @@
-//! The command line of mm, as a library: a program of your own has every command of `mm` plus the encoders, and so the modalities, that it
-//! registers.
-//!
-//! ```no_run
-//! fn main() -> std::process::ExitCode {
-//!     mm_cli::run(|registry| {
-//!         // my_modality::register(registry);
-//!         let _ = registry;
-//!     })
-//! }
-//! ```
-//!
-//! The grammar that all commands share is described in `docs/cli.md`.
+#![doc = include_str!("../README.md")]
 
 mod args;
 mod commands;

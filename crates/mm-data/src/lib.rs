@@ -1,4 +1,6 @@
-//! Loads batches of images, audio, video and text from files.
+#![doc = include_str!("../README.md")]
+//!
+//! ## Modules
 //!
 //! A [`Manifest`] names the files (an [`InMemoryDataset`] holds values in memory), [`decode`] reads them, a
 //! [`Processor`](mm_core::Processor) turns each value into a tensor, and a [`Loader`] makes batches of them in worker

@@ -8,6 +8,8 @@ mod easy_vqa;
 mod emoji;
 mod mosi;
 mod multimodal_sentiment;
+#[cfg(feature = "pickle")]
+mod sentiment_pickles;
 mod sequence_store;
 mod sort_of_clevr;
 mod tuxpaint_stamps;

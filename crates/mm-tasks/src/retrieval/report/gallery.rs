@@ -32,7 +32,7 @@ impl Shown {
             image @ (Source::Path(_) | Source::Bytes(_)) => {
                 Self { image: Some(html::thumbnail(image, &entry.text)), ..text(String::new()) }
             }
-            Source::Value(value) => text(value.to_string()),
+            other => text(source_name(other)),
         }
     }
 }
