@@ -7,6 +7,7 @@ mod docs;
 mod doctor;
 mod fuzz;
 mod new;
+mod outside;
 mod parity;
 mod paths;
 mod pipeline;
@@ -111,6 +112,11 @@ enum Command {
     /// pages, completions and the licences of everything inside.
     #[command(after_help = "Example:\n  cargo xtask dist --out target/dist")]
     Dist(dist::Arguments),
+    /// Build and run the README example of each library crate in a project outside the workspace.
+    #[command(
+        after_help = "Examples:\n  cargo xtask outside mm-align        one crate\n  cargo xtask outside --list          features and packages of each, without compiling"
+    )]
+    Outside(outside::Arguments),
     /// Check format, lints, docs and tests, as CI does.
     Ci,
 }
@@ -172,6 +178,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Docs { check: true } => docs::check(),
         Command::Docs { check: false } => cargo::docs(),
         Command::Dist(arguments) => dist::run(&arguments),
+        Command::Outside(arguments) => outside::run(&arguments),
         Command::Ci => cargo::ci(),
     }
 }

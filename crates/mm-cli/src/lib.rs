@@ -1,16 +1,4 @@
-//! The command line of mm, as a library: a program of your own has every command of `mm` plus the modalities, tasks, methods and
-//! data sets that it registers ([`Program`]).
-//!
-//! ```no_run
-//! fn main() -> std::process::ExitCode {
-//!     mm_cli::run(|registry| {
-//!         // my_modality::register(registry);
-//!         let _ = registry;
-//!     })
-//! }
-//! ```
-//!
-//! The grammar that all commands share is described in `docs/cli.md`.
+#![doc = include_str!("../README.md")]
 
 mod args;
 mod commands;
@@ -97,7 +85,8 @@ fn describe_number(error: clap::Error) -> clap::Error {
         _ => "",
     };
     let (argument, value) = (text(ContextKind::InvalidArg), text(ContextKind::InvalidValue));
-    let message = format!("{argument}: found {value:?}, expected {expected}\n\nSee `{} COMMAND --help`.\n", program::name());
+    let message =
+        format!("{argument}: found {value:?}, expected {expected}\n\nSee `{} COMMAND --help`.\n", program::name());
     clap::Error::raw(ErrorKind::ValueValidation, message)
 }
 

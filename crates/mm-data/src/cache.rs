@@ -36,6 +36,12 @@ impl CacheKey {
             Source::Bytes(file) => {
                 hasher.update(b"bytes").update(file.digest());
             }
+            Source::Image(image) => {
+                hasher.update(b"image").update(image.digest());
+            }
+            Source::Samples(audio) => {
+                hasher.update(b"samples").update(audio.digest());
+            }
             Source::Path(path) => {
                 let metadata =
                     std::fs::metadata(path).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
@@ -45,6 +51,9 @@ impl CacheKey {
                 hasher.update(&metadata.len().to_le_bytes()).update(&modified.as_nanos().to_le_bytes());
                 seed.update(path.file_name().unwrap_or_default().as_encoded_bytes());
                 seed.update(&metadata.len().to_le_bytes());
+            }
+            other => {
+                hasher.update(b"other").update(format!("{other:?}").as_bytes());
             }
         }
         let key = hasher.finalize().to_hex()[..40].to_owned();

@@ -1,4 +1,6 @@
-//! Loads batches of images, audio, video and text from files.
+#![doc = include_str!("../README.md")]
+//!
+//! ## Modules
 //!
 //! A [`Manifest`] names the files (an [`InMemoryDataset`] holds values in memory), [`decode`] reads them, a
 //! [`Processor`](mm_core::Processor) turns each value into a tensor, and a [`Loader`] makes batches of them in worker
@@ -31,8 +33,8 @@ pub use loader::{
     catching_panics, collate, group_rows_by_item, process_catching_panics,
 };
 pub use manifest::{
-    Cells, ColumnBinding, ColumnInference, Columns, Manifest, ManifestConfig, Row, Split, SplitConfig, Table, TableOptions, cell_text,
-    column_name_rank, file_modality, is_id_name, is_index_name, row_key,
+    Cells, ColumnBinding, ColumnInference, Columns, Manifest, ManifestConfig, Row, Split, SplitConfig, Table,
+    TableOptions, cell_text, column_name_rank, file_modality, is_id_name, is_index_name, row_key,
 };
 pub use npy::{npy_header, read_npy, read_npy_rows, write_npy};
 pub use processors::{AudioProcessor, AudioProcessorConfig, ImageProcessor, ImageProcessorConfig, VideoProcessor};

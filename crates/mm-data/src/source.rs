@@ -2,7 +2,7 @@
 
 use crate::{
     Error, Result,
-    decode::{Audio, ImageLimits, decode_audio, decode_image, decode_image_bytes},
+    decode::{Audio, ImageLimits, decode_audio, decode_image, decode_image_bytes, resample},
     fetch::is_fetchable,
     file_type::{FILE_EXTENSIONS, sniff},
 };
@@ -20,6 +20,7 @@ pub fn source_name(source: &Source) -> String {
         Source::Path(path) => path.display().to_string(),
         Source::Bytes(file) => file.name().to_owned(),
         Source::Value(value) => value.to_string(),
+        other => format!("{other:?}"),
     }
 }
 
@@ -41,23 +42,32 @@ pub fn parse_source(modality: &str, text: &str) -> Source {
     }
 }
 
-/// Decodes an image, from a path or from bytes.
+/// Decodes an image, from a path or from bytes; a decoded one is copied.
 ///
 /// # Errors
 /// As [`decode_image`](crate::decode::decode_image); also when the value is no file.
 pub fn decode_image_source(source: &Source, limits: &ImageLimits) -> Result<RgbImage> {
     match source {
         Source::Bytes(file) => decode_image_bytes(&file.read()?, limits).map_err(|e| Error::file(file.name(), e)),
+        Source::Image(image) => RgbImage::from_raw(image.width(), image.height(), image.rgb().to_vec())
+            .ok_or_else(|| Error::Config(format!("{image:?}: its pixels do not fit its size"))),
         other => decode_image(path_of(other, "an image")?, limits),
     }
 }
 
-/// Decodes an audio file, or the audio track of a video, from a path or from bytes.
+/// Decodes an audio file, or the audio track of a video, from a path or from bytes; decoded audio is resampled.
 ///
 /// # Errors
 /// As [`decode_audio`](crate::decode::decode_audio); also when the value is no file.
 pub fn decode_audio_source(source: &Source, sample_rate: Option<u32>) -> Result<Audio> {
-    with_path(source, "an audio file", |path| decode_audio(path, sample_rate))
+    let Source::Samples(decoded) = source else {
+        return with_path(source, "an audio file", |path| decode_audio(path, sample_rate));
+    };
+    let audio = Audio { samples: decoded.samples().to_vec(), sample_rate: decoded.sample_rate() };
+    match sample_rate {
+        Some(rate) => resample(&audio, rate).map_err(|e| Error::Config(format!("{decoded:?}: {e}"))),
+        None => Ok(audio),
+    }
 }
 
 /// Calls `read` with the path of a file; bytes are written into a temporary file for it, a remote file is fetched. `what` names the expected file
@@ -83,7 +93,7 @@ pub fn with_path<T>(source: &Source, what: &str, read: impl FnOnce(&Path) -> Res
 /// An error about a copy of a file, with the name of the file: the copy's path says nothing to the user.
 fn named_after(file: &EncodedFile, copy: &Path, error: Error) -> Error {
     match error {
-        Error::File { path, reason } if path == copy => Error::file(file.name(), reason),
+        Error::File { path, source } if path == copy => Error::file(file.name(), source),
         other => other,
     }
 }
@@ -113,5 +123,29 @@ fn path_of<'a>(source: &'a Source, what: &str) -> Result<&'a Path> {
             Err(sample(format!("found {start}, expected the path of {what}")))
         }
         Source::Bytes(file) => Err(sample(format!("{}: found bytes, expected the path of {what}", file.name()))),
+        other => Err(sample(format!("found {other:?}, expected the path of {what}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mm_core::{DecodedAudio, DecodedImage};
+
+    #[test]
+    fn decoded_values_need_no_file() {
+        let image = Source::from(DecodedImage::new(2, 1, vec![1, 2, 3, 4, 5, 6]).unwrap());
+        let pixels = decode_image_source(&image, &ImageLimits::default()).unwrap();
+        assert_eq!((pixels.dimensions(), pixels.into_raw()), ((2, 1), vec![1, 2, 3, 4, 5, 6]));
+        let audio = Source::from(DecodedAudio::new(vec![0.25; 8000], 8000).unwrap());
+        assert_eq!(decode_audio_source(&audio, None).unwrap().samples, [0.25; 8000]);
+        let resampled = decode_audio_source(&audio, Some(16_000)).unwrap();
+        assert_eq!((resampled.samples.len(), resampled.sample_rate), (16_000, 16_000));
+        assert!((resampled.samples[8000] - 0.25).abs() < 1e-3);
+        let error = decode_image_source(&audio, &ImageLimits::default()).unwrap_err().to_string();
+        assert!(
+            error.contains("8000 samples at 8000 Hz") && error.contains("expected the path of an image"),
+            "{error}"
+        );
     }
 }

@@ -170,6 +170,7 @@ fn value(source: &Source) -> Value {
         Source::Path(path) => json!(output::path(path)),
         Source::Bytes(file) => json!(file.name()),
         Source::Value(value) => value.clone(),
+        other => json!(format!("{other:?}")),
     }
 }
 

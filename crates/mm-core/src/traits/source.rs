@@ -1,5 +1,6 @@
 //! Raw values of samples.
 
+use super::{DecodedAudio, DecodedImage};
 use crate::{Error, Result};
 use std::{
     borrow::Cow,
@@ -12,6 +13,7 @@ use std::{
 
 /// One raw value of a sample.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum Source {
     /// Text itself.
     Text(String),
@@ -19,8 +21,36 @@ pub enum Source {
     Path(PathBuf),
     /// An encoded file (jpeg, wav, …) that is not a file of its own, such as an image inside a Parquet table.
     Bytes(EncodedFile),
+    /// An image that is decoded already.
+    Image(DecodedImage),
+    /// Audio that is decoded already.
+    Samples(DecodedAudio),
     /// Any other value (numbers, lists, objects), for modalities of other crates.
     Value(serde_json::Value),
+}
+
+macro_rules! from {
+    ($($kind:ty => $variant:ident;)*) => {$(
+        impl From<$kind> for Source {
+            fn from(value: $kind) -> Self {
+                Self::$variant(value)
+            }
+        }
+    )*};
+}
+from! {
+    String => Text;
+    PathBuf => Path;
+    EncodedFile => Bytes;
+    DecodedImage => Image;
+    DecodedAudio => Samples;
+    serde_json::Value => Value;
+}
+
+impl From<&str> for Source {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
 }
 
 /// An encoded file (jpeg, wav, …) that is not named by its path: held in memory, a part of a larger file from which it is

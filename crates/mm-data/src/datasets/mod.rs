@@ -10,6 +10,8 @@ mod mosi;
 mod multimodal_sentiment;
 mod reader;
 mod registry;
+#[cfg(feature = "pickle")]
+mod sentiment_pickles;
 mod sequence_store;
 mod sort_of_clevr;
 mod tuxpaint_stamps;

@@ -6,6 +6,11 @@
 
 mod embedder;
 mod options;
+#[cfg(feature = "parquet")]
+mod parquet;
+#[cfg(not(feature = "parquet"))]
+#[path = "parquet_disabled.rs"]
+mod parquet;
 mod pipeline;
 mod rows;
 mod state;

@@ -81,6 +81,7 @@ pub fn strokes(source: &Source) -> Result<Vec<Vec<Point>>> {
             parse(&Value::String(text))
         }
         Source::Bytes(file) => parse(&Value::String(String::from_utf8_lossy(&file.read()?).into_owned())),
+        other => Err(Error::Sample(format!("found {other:?}, expected strokes: [[[x, y], …], …]"))),
     }
 }
 

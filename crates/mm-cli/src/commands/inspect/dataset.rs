@@ -82,7 +82,7 @@ fn size(modality: &Modality, source: &Source, no_files: bool) -> Result<f64, Str
         Source::Value(_) => return Ok(1.0),
         Source::Path(path) if no_files => return bytes(path),
         Source::Bytes(file) if no_files => return Ok(file.len() as f64),
-        Source::Path(_) | Source::Bytes(_) => {}
+        _ => {}
     }
     match modality.name() {
         "image" => decode_image_source(source, &ImageLimits::default())
@@ -187,8 +187,8 @@ fn print_samples(manifest: &Manifest, count: usize) {
         for (modality, values) in &row.values {
             let first = match values.first() {
                 Some(Source::Text(text)) => text.chars().take(100).collect(),
-                Some(file @ (Source::Path(_) | Source::Bytes(_))) => source_name(file),
                 Some(Source::Value(value)) => value.to_string().chars().take(100).collect(),
+                Some(other) => source_name(other),
                 None => String::new(),
             };
             let more = if values.len() > 1 { format!(" (and {} more)", values.len() - 1) } else { String::new() };

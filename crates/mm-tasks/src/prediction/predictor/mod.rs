@@ -1,6 +1,11 @@
 //! A trained predictor: one model or an ensemble of several, each with an ensemble of its heads.
 
 mod ensemble;
+#[cfg(feature = "parquet")]
+mod parquet;
+#[cfg(not(feature = "parquet"))]
+#[path = "parquet_disabled.rs"]
+mod parquet;
 mod predict;
 mod write;
 

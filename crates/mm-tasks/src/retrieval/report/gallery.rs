@@ -36,6 +36,7 @@ impl Shown {
                 Self { image: Some(html::thumbnail(image, &entry.text)), ..text(String::new()) }
             }
             Source::Value(value) => text(value.to_string().chars().take(MAX_VALUE_CHARS).collect()),
+            other => text(source_name(other)),
         }
     }
 }

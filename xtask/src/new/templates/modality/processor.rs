@@ -77,6 +77,7 @@ pub fn readings(source: &Source) -> Result<Vec<Vec<f32>>> {
         Source::Text(text) => from_json(&Value::String(text.clone()))?,
         Source::Path(path) => from_lines(&std::fs::read_to_string(path).map_err(|e| Error::file(path, e))?)?,
         Source::Bytes(file) => from_lines(&String::from_utf8_lossy(&file.read()?))?,
+        other => return Err(Error::Sample(format!("found {other:?}, expected a list of readings"))),
     };
     let Some(channels) = readings.first().map(Vec::len).filter(|channels| *channels > 0) else {
         return Err(Error::Sample("found no reading, expected at least one".into()));

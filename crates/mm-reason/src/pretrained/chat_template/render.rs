@@ -1,14 +1,11 @@
 //! Chat templates: Jinja with Python's string methods.
 
-use crate::{Error, Result};
 use chrono::Local;
 use minijinja::{Environment, Error as TemplateError, ErrorKind, Value, context, escape_formatter};
-use mm_repr::read_json;
 use serde_json::Value as Json;
 use std::{
     fmt::Write as _,
     io::Write,
-    path::Path,
     sync::atomic::{AtomicUsize, Ordering},
 };
 
@@ -17,34 +14,12 @@ const FUEL: u64 = 10_000_000;
 /// The longest prompt that a template may write, in bytes: far beyond the positions of any model.
 const MAX_OUTPUT: usize = 16 << 20;
 
-/// The chat template of a checkpoint folder, in any of the files that may hold it.
-pub(super) fn find(folder: &Path, tokenizer_config: &Json) -> Result<Option<String>> {
-    let file = folder.join("chat_template.jinja");
-    if file.exists() {
-        return std::fs::read_to_string(&file).map(Some).map_err(|e| Error::checkpoint(&file, e));
-    }
-    for name in ["chat_template.json", "processor_config.json"] {
-        if let Some(text) = read_json(&folder.join(name))?["chat_template"].as_str() {
-            return Ok(Some(text.to_owned()));
-        }
-    }
-    Ok(match &tokenizer_config["chat_template"] {
-        Json::String(text) => Some(text.clone()),
-        Json::Array(list) => {
-            let named = |name: &str| list.iter().find(|t| t["name"] == name);
-            named("default").or(list.first()).and_then(|t| t["template"].as_str()).map(ToOwned::to_owned)
-        }
-        _ => None,
-    })
+/// Renders a conversation up to the start of the model's turn.
+pub(crate) fn render(template: &str, messages: &Json, bos_token: &str, eos_token: &str) -> Result<String, String> {
+    render_template(template, messages, bos_token, eos_token).map_err(|e| format!("{e:#}"))
 }
 
-/// Renders a conversation up to the start of the model's turn.
-pub(super) fn render(
-    template: &str,
-    messages: &Json,
-    bos_token: &str,
-    eos_token: &str,
-) -> Result<String, TemplateError> {
+fn render_template(template: &str, messages: &Json, bos_token: &str, eos_token: &str) -> Result<String, TemplateError> {
     let mut environment = Environment::new();
     environment.set_trim_blocks(true);
     environment.set_lstrip_blocks(true);
@@ -191,7 +166,7 @@ mod tests {
         let found = render("{{ strftime_now('%d %b %Y') }}").unwrap();
         let after = Local::now().format("%d %b %Y").to_string();
         assert!(found == before || found == after, "{found}");
-        assert!(render("{{ strftime_now('%Q') }}").unwrap_err().to_string().contains("strftime_now"));
+        assert!(render("{{ strftime_now('%Q') }}").unwrap_err().contains("strftime_now"));
     }
 
     #[test]
