@@ -95,7 +95,8 @@ fn describe_number(error: clap::Error) -> clap::Error {
         _ => "",
     };
     let (argument, value) = (text(ContextKind::InvalidArg), text(ContextKind::InvalidValue));
-    let message = format!("{argument}: found {value:?}, expected {expected}\n\nSee `{} COMMAND --help`.\n", program::name());
+    let message =
+        format!("{argument}: found {value:?}, expected {expected}\n\nSee `{} COMMAND --help`.\n", program::name());
     clap::Error::raw(ErrorKind::ValueValidation, message)
 }
 

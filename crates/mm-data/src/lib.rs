@@ -29,8 +29,8 @@ pub use loader::{
     catching_panics, collate, group_rows_by_item, process_catching_panics,
 };
 pub use manifest::{
-    Cells, ColumnBinding, ColumnInference, Columns, Manifest, ManifestConfig, Row, Split, SplitConfig, Table, TableOptions, cell_text,
-    column_name_rank, file_modality, is_id_name, is_index_name,
+    Cells, ColumnBinding, ColumnInference, Columns, Manifest, ManifestConfig, Row, Split, SplitConfig, Table,
+    TableOptions, cell_text, column_name_rank, file_modality, is_id_name, is_index_name,
 };
 pub use npy::{npy_header, read_npy, read_npy_rows, write_npy};
 pub use processors::{AudioProcessor, AudioProcessorConfig, ImageProcessor, ImageProcessorConfig, VideoProcessor};
