@@ -25,6 +25,10 @@ impl Processor for InstrumentProcessor {
         Tensor::from_slice(&[number as i64])
     }
 
+    fn is_sequence(&self) -> bool {
+        false
+    }
+
     fn fingerprint(&self) -> String {
         "instrument".into()
     }
