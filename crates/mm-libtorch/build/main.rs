@@ -1,8 +1,8 @@
 //! Finds the libtorch that torch-sys is going to use, and ends the build with a message that says what to do when there
 //! is none or one of another version.
 //!
-//! This crate depends on nothing, so cargo runs this before it compiles anything of weight; torch-sys's own build script
-//! needs a minute of dependencies first. The order of the search is that of torch-sys.
+//! This crate depends on nothing, and torch-sys's own build script on a minute of dependencies, so that cargo runs this
+//! one first. The order of the search is that of torch-sys.
 
 mod message;
 mod search;
