@@ -8,6 +8,7 @@ use std::{
     fs::File,
     io::Write,
     path::{Component, Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 /// `$XDG_CACHE_HOME/mm`, otherwise `~/.cache/mm`: the rule of `mm_core::cache_dir`, which this crate does not link.
@@ -43,11 +44,14 @@ pub(crate) fn create_dir(path: &Path) -> Result<()> {
 
 /// Replaces a file as a whole: it is written next to it, synced and renamed.
 pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    // Two threads may write the same file.
+    static COUNT: AtomicU64 = AtomicU64::new(0);
     if let Some(folder) = path.parent() {
         create_dir(folder)?;
     }
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let partial = path.with_file_name(format!(".{name}.{}.partial", std::process::id()));
+    let (process, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let partial = path.with_file_name(format!(".{name}.{process}-{count}.partial"));
     let write = || -> std::io::Result<()> {
         let mut file = File::create(&partial)?;
         file.write_all(bytes)?;
