@@ -1,11 +1,12 @@
 //! Commands that run cargo after setup: tests, benchmarks, documentation, CI checks.
 
-use crate::{
-    paths::{cache, root},
-    registry::{self, Kind},
-    setup,
-};
+use crate::{paths::root, setup};
 use anyhow::{Result, bail};
+use mm_hub::{
+    paths::cache,
+    registry::{self, Kind},
+    tools,
+};
 use std::process::Command;
 
 /// A cargo command without the variables that cargo set for xtask itself, so that it reads the settings that setup
@@ -16,7 +17,7 @@ pub fn cargo() -> Command {
     if setup::from_environment().is_ok_and(|found| found.is_none()) {
         command.env_remove("LIBTORCH");
     }
-    if let Some(nasm) = setup::downloaded_nasm().parent().filter(|p| p.is_dir()) {
+    if let Some(nasm) = tools::downloaded_nasm().parent().filter(|p| p.is_dir()) {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let folders = std::env::split_paths(&path).chain([nasm.to_owned()]);
         if let Ok(path) = std::env::join_paths(folders) {
@@ -51,7 +52,7 @@ pub fn test(rest: &[String]) -> Result<()> {
     setup::run(false, false)?;
     for name in ["all-MiniLM-L6-v2", "efficientnet-lite0"] {
         if let Err(error) = registry::fetch(Kind::Models, name) {
-            eprintln!("xtask: {name} could not be downloaded; its tests will be skipped: {error:#}");
+            eprintln!("xtask: {name} could not be downloaded; its tests will be skipped: {}", mm_hub::describe(&error));
         }
     }
     let has_nextest = cargo().args(["nextest", "--version"]).output().is_ok_and(|o| o.status.success());
@@ -117,9 +118,8 @@ pub fn python_with(name: &str, packages: &[&str]) -> Result<std::path::PathBuf> 
         "xtask: creating a Python environment with {} (some GB, once; set MM_PYTHON to use your own) …",
         packages.join(", ")
     );
-    let is_created =
-        Command::new(crate::packages::python()?).args(["-m", "venv"]).arg(&environment).status()?.success()
-            && Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(packages).status()?.success();
+    let is_created = Command::new(mm_hub::python()?).args(["-m", "venv"]).arg(&environment).status()?.success()
+        && Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(packages).status()?.success();
     if !is_created {
         bail!(
             "the Python environment could not be created; check the network connection and that venv is installed (Debian: \

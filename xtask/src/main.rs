@@ -1,22 +1,22 @@
 //! `cargo xtask`: setup, downloads, pipelines, tests and benchmarks. It does not link libtorch, so it runs before
 //! setup.
 
-mod archive;
 mod cargo;
+mod dist;
 mod docs;
 mod doctor;
-mod fetch;
 mod fuzz;
-mod hub;
-mod packages;
 mod parity;
 mod paths;
 mod pipeline;
-mod registry;
 mod setup;
 mod torture;
 
 use clap::{Parser, Subcommand};
+use mm_hub::{
+    pipeline::Options,
+    registry::{self, Kind, Registry},
+};
 use std::{path::PathBuf, process::ExitCode};
 
 /// Builds mm, downloads its dependencies, and runs its pipelines
@@ -32,8 +32,14 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Download libtorch and ffmpeg where needed, and write the cargo settings that locate them.
+    /// Download libtorch and ffmpeg where needed, and write the cargo settings that locate them: of this workspace, or of a
+    /// project of your own that depends on one of its crates.
+    #[command(after_help = "Examples:\n  cargo xtask setup\n  cargo xtask setup --project ../my-project")]
     Setup {
+        /// Set up the Cargo project in this folder instead: its .cargo/config.toml gets the path of libtorch and the rpath,
+        /// so that `cargo run` and `cargo test` need no environment variable. What the file already says stays.
+        #[arg(long, value_name = "DIR")]
+        project: Option<PathBuf>,
         /// Use a libtorch with CUDA, from LIBTORCH or Python's torch; the downloaded one is CPU-only.
         #[arg(long)]
         cuda: bool,
@@ -53,11 +59,13 @@ enum Command {
         #[command(subcommand)]
         command: ModelsCommand,
     },
-    /// Run the steps of a pipeline in order, except those whose inputs, parameters and program have not changed.
-    #[command(after_help = "Example:\n  cargo xtask run docs/pipelines/demo.toml --set seeds=3")]
+    /// Run the steps of a pipeline, except those whose commands and inputs have not changed.
+    #[command(
+        after_help = "Examples:\n  cargo xtask run docs/pipelines/demo.toml --set seeds=3\n  cargo xtask run docs/pipelines/demo.toml --dry-run    what would run, and why\n\nEvery key of a pipeline file: docs/pipelines/template.toml"
+    )]
     Run(pipeline::Arguments),
     /// Set up, then run the pipeline docs/pipelines/demo.toml.
-    Demo(pipeline::Options),
+    Demo(Options),
     /// Set up, then run all tests.
     Test {
         /// Arguments for `cargo test`.
@@ -92,6 +100,10 @@ enum Command {
         after_help = "Examples:\n  cargo xtask torture --kills 1000 --jobs 2\n  cargo xtask torture train words --seed 7"
     )]
     Torture(torture::Arguments),
+    /// Build what is distributed: a .tar.gz that runs from any folder and a Debian package, with libtorch's libraries, manual
+    /// pages, completions and the licences of everything inside.
+    #[command(after_help = "Example:\n  cargo xtask dist --out target/dist")]
+    Dist(dist::Arguments),
     /// Check format, lints, docs and tests, as CI does.
     Ci,
 }
@@ -135,30 +147,15 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Setup { cuda, force } => setup::run(cuda, force),
+        Command::Setup { project: Some(project), cuda, force } => setup::run_for(&project, cuda, force),
+        Command::Setup { project: None, cuda, force } => setup::run(cuda, force),
         Command::Doctor => doctor::run(),
-        Command::Data { command: DataCommand::Fetch { name } } => {
-            registry::fetch(registry::Kind::Data, &name).map(|p| println!("{}", p.display()))
-        }
-        Command::Data { command: DataCommand::List } => registry::list(registry::Kind::Data),
-        Command::Models { command: ModelsCommand::Pull { name } } => {
-            let folder = if name.contains(['/', '@']) {
-                hub::Hub::from_environment()?.pull(&name)?
-            } else {
-                registry::fetch(registry::Kind::Models, &name)?
-            };
-            println!("{}", folder.display());
-            Ok(())
-        }
-        Command::Models { command: ModelsCommand::List } => registry::list(registry::Kind::Models),
-        Command::Run(arguments) => {
-            setup::run(false, false)?;
-            pipeline::run(&arguments)
-        }
-        Command::Demo(options) => {
-            setup::run(false, false)?;
-            pipeline::run(&pipeline::Arguments { pipeline: PathBuf::from("docs/pipelines/demo.toml"), options })
-        }
+        Command::Data { command: DataCommand::Fetch { name } } => print_path(&registry::fetch(Kind::Data, &name)?),
+        Command::Data { command: DataCommand::List } => list(Kind::Data),
+        Command::Models { command: ModelsCommand::Pull { name } } => print_path(&registry::pull(&name)?),
+        Command::Models { command: ModelsCommand::List } => list(Kind::Models),
+        Command::Run(arguments) => pipeline::run(&arguments),
+        Command::Demo(options) => pipeline::run(&pipeline::Arguments::demo(options)),
         Command::Test { rest } => cargo::test(&rest),
         Command::Bench { name, rest } => cargo::bench(name.as_deref(), &rest),
         Command::Parity(arguments) => parity::run(&arguments),
@@ -166,6 +163,22 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Docs { check: true } => docs::check(),
         Command::Docs { check: false } => cargo::docs(),
+        Command::Dist(arguments) => dist::run(&arguments),
         Command::Ci => cargo::ci(),
     }
+}
+
+fn print_path(path: &std::path::Path) -> anyhow::Result<()> {
+    println!("{}", path.display());
+    Ok(())
+}
+
+/// Prints the items of the registry, and whether they are in the cache.
+fn list(kind: Kind) -> anyhow::Result<()> {
+    for item in Registry::built_in()?.entries(kind) {
+        let state = if item.cached { "cached" } else { "not cached" };
+        println!("{:20} {state:12} {}", item.name, item.about);
+        println!("{:33} {}; {}; from {}", "", item.license, item.size, item.from);
+    }
+    Ok(())
 }

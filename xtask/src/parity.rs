@@ -1,8 +1,9 @@
 //! Compares mm with the reference libraries of its model families: tiny checkpoints with random weights and unusual
 //! sizes that the libraries write, and their outputs for the same files.
 
-use crate::{cargo, paths::cache, setup};
+use crate::{cargo, setup};
 use anyhow::{Result, bail};
+use mm_hub::paths::cache;
 use std::{
     path::{Path, PathBuf},
     process::Command,

@@ -51,7 +51,7 @@ struct GlobalArgs {
     /// Device to compute on: cpu, cuda, cuda:N, or auto (the first GPU, else the CPU).
     #[arg(long, global = true, env = "MM_DEVICE", default_value = "auto", value_name = "DEVICE")]
     device: String,
-    /// Number of CPU threads [default: number of cores].
+    /// Number of CPU threads [default: OMP_NUM_THREADS, else the cores and processor time that the system allows].
     #[arg(long, global = true, env = "MM_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
     /// Print no progress and no notes; warnings and errors remain.
@@ -114,17 +114,16 @@ pub fn run(register: impl FnOnce(&mut mm_core::Registry)) -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    // Not earlier: help and usage errors need no second start.
+    mm_core::limit_spinning();
     start_logging(cli.global.verbose);
     output::set_quiet(cli.global.quiet);
-    let cores = std::thread::available_parallelism().ok().map(usize::from);
-    let threads = cli.global.threads.map(usize::from).or(cores);
-    if let Some(threads) = threads {
-        mm_core::set_num_threads(threads);
-    }
+    let threads = cli.global.threads.map_or_else(mm_core::available_threads, usize::from);
+    mm_core::set_num_threads(threads);
     let mut registry = mm_tasks::registry();
     mm_tabular::register(&mut registry);
     register(&mut registry);
-    let context = Context::new(cli.global.json, cli.global.device, threads.unwrap_or(1), registry);
+    let context = Context::new(cli.global.json, cli.global.device, threads, registry);
     match cli.command.run(&context) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => exit::report(&error),

@@ -51,7 +51,7 @@ pub use lora::{ADAPTER_CONFIG, Adapter, LoraConfig, Quantization};
 pub use modality::Modality;
 pub use params::{Init, Params, Role, Scope, TensorRef};
 pub use registry::{BuildContext, BuiltEncoder, EncoderFactory, Proposal, Registry};
-pub use runtime::{cache_dir, num_threads, retain_freed_memory, set_num_threads};
+pub use runtime::{available_threads, cache_dir, limit_spinning, num_threads, retain_freed_memory, set_num_threads};
 pub use tensor::{Element, Interpolation, SendTensor, Tensor, enable_grad, no_grad, parallel_tensors};
 pub use traits::{
     AttentionStep, EncodedFile, Encoder, GenerativeDecoder, InputSet, LossOutput, Module, ProcessContext, Processor,

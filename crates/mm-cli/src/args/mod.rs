@@ -8,3 +8,4 @@ pub(crate) mod files;
 pub(crate) mod generation;
 pub(crate) mod limit;
 pub(crate) mod model;
+pub(crate) mod sources;

@@ -41,7 +41,7 @@ pub(crate) struct Arguments {
     /// Image–text model for CLIPScore (captioning runs).
     #[arg(long, value_name = "MODEL")]
     clip: Option<PathBuf>,
-    /// Folder with WordNet's files, for METEOR with synonyms (captioning runs; `cargo xtask data fetch english-dictionary` fetches one).
+    /// Folder with WordNet's files, for METEOR with synonyms (captioning runs; `mm data fetch english-dictionary` fetches one).
     #[arg(long, value_name = "DIR")]
     wordnet: Option<PathBuf>,
 }

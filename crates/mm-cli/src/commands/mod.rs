@@ -33,6 +33,7 @@ commands! {
     "Training": Train => train, Fit => fit, FusionSearch => fusion_search;
     "Trained runs": Eval => eval, Predict => predict, Search => search, Report => report;
     "Arrays of features": Align => align, Diagnose => diagnose;
+    "Downloads and pipelines": Models => models, Data => data, Run => run, Setup => setup;
     "This program": Doctor => doctor, Completions => completions, Man => man;
 }
 

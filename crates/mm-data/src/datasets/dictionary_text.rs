@@ -27,9 +27,8 @@ pub(super) fn write(folder: &Path, out: &Path) -> Result<usize> {
     };
     let dictionary = folder.join("usr/share/dictd/gcide.dict.dz");
     let open = |path: &Path| {
-        File::open(path).map_err(|e| {
-            Error::file(path, format!("cannot be read: {e}; run `cargo xtask data fetch english-dictionary`"))
-        })
+        File::open(path)
+            .map_err(|e| Error::file(path, format!("cannot be read: {e}; run `mm data fetch english-dictionary`")))
     };
     let mut reader = BufReader::with_capacity(1 << 20, flate2::read::MultiGzDecoder::new(open(&dictionary)?));
     let (mut line, mut entry) = (Vec::new(), String::new());

@@ -1,4 +1,4 @@
-//! Runs the ffmpeg program: the system's, or the one that `cargo xtask setup` downloads.
+//! Runs the ffmpeg program: the system's, or the one that `mm setup` downloads.
 
 use crate::{Error, Result};
 use std::{
@@ -10,7 +10,7 @@ use std::{
 };
 
 /// The path of the ffmpeg program: `MM_FFMPEG` if set, otherwise the first one on the `PATH`, otherwise the one that
-/// `cargo xtask setup` downloaded.
+/// `mm setup` downloaded.
 ///
 /// # Errors
 /// When none of these exists.
@@ -25,7 +25,7 @@ pub fn ffmpeg() -> Result<PathBuf> {
     let downloaded = mm_core::cache_dir().join("ffmpeg/ffmpeg");
     downloaded.is_file().then_some(downloaded).ok_or_else(|| {
         Error::Config(
-            "decoding video requires the ffmpeg program, and none was found; run `cargo xtask setup`, or install it \
+            "decoding video requires the ffmpeg program, and none was found; run `mm setup`, or install it \
              (Debian: apt-get install ffmpeg)"
                 .into(),
         )

@@ -97,7 +97,7 @@ impl Pipeline {
         wanted_labels: Option<&[String]>,
     ) -> Result<TrainablePipeline> {
         if !folder.is_dir() {
-            return Err(Error::checkpoint(folder, "no such folder; download it with `cargo xtask models pull NAME`"));
+            return Err(Error::checkpoint(folder, "no such folder; download it with `mm models pull NAME`"));
         }
         let paths = ModelPaths::resolve(folder)?;
         let folder = paths.files.as_path();

@@ -1,8 +1,11 @@
 //! Requests to the hub's API.
 
 use super::Hub;
-use crate::fetch::agent;
-use anyhow::{Context, Result, bail};
+use crate::{
+    error::{Context, Result, bail, describe},
+    fetch::agent,
+    report::note,
+};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -22,7 +25,8 @@ impl Hub {
             let (page, link) = match self.get_json(&path, repository, commit) {
                 Ok(response) => response,
                 Err(error) if files.is_empty() && metadata["siblings"].is_array() => {
-                    eprintln!("{repository}: the tree could not be read ({error:#}); querying each file separately");
+                    let reason = describe(&error);
+                    note(format!("{repository}: the tree could not be read ({reason}); querying each file separately"));
                     let names = metadata["siblings"].as_array().into_iter().flatten();
                     let paths = names.filter_map(|s| s["rfilename"].as_str());
                     return paths.map(|path| self.query_file(repository, commit, path)).collect();

@@ -1,6 +1,7 @@
 //! The hub client against a fake server on this machine that fails in several ways.
 
 use super::*;
+use crate::error::describe;
 use sha1::{Digest, Sha1};
 use sha2::Sha256;
 use std::{
@@ -216,6 +217,7 @@ fn a_model_is_downloaded_in_the_layout_of_huggingface_hub_and_found_offline() {
     let offline = Hub { offline: true, endpoint: "http://127.0.0.1:1".into(), ..client(&fake, cache.path()) };
     assert_eq!(offline.pull("org/name").unwrap(), snapshot);
     assert_eq!(offline.pull(&format!("org/name@{COMMIT}")).unwrap(), snapshot);
+    assert_eq!((offline.find("org/name"), offline.find("org/other")), (Some(snapshot), None));
     assert!(offline.pull("org/other").unwrap_err().to_string().contains("HF_HUB_OFFLINE"));
 }
 
@@ -247,7 +249,7 @@ fn wrong_lengths_and_contents_are_errors_and_statuses_are_explained() {
     let error = |failures: Failures, name: &str| {
         let cache = tempfile::tempdir().unwrap();
         let fake = start_hub(failures);
-        let text = format!("{:#}", client(&fake, cache.path()).pull(name).unwrap_err());
+        let text = describe(&client(&fake, cache.path()).pull(name).unwrap_err());
         // No revision refers to an incomplete snapshot.
         assert!(!cache.path().join("models--org--name/refs/main").exists());
         text

@@ -1,24 +1,36 @@
 //! Files of packages: where pip and npm download them from, and Debian packages by apt.
 
-use crate::{fetch::Remote, paths::program};
-use anyhow::{Context, Result, bail};
+mod index;
+
+use crate::{
+    error::{At, Context, Error, Result, bail},
+    fetch::Remote,
+    paths::{create_dir, program},
+    report::note,
+};
 use std::{
     path::{Path, PathBuf},
     process::Command,
 };
 
-fn offline() -> bool {
+/// Whether `MM_OFFLINE=1` forbids downloads.
+pub(crate) fn is_offline() -> bool {
     std::env::var("MM_OFFLINE").is_ok_and(|v| v == "1")
+}
+
+/// An error where a package would have to be looked up and `MM_OFFLINE=1` forbids it.
+pub(crate) fn check_online(package: &str) -> Result<()> {
+    if is_offline() { Err(Error::Offline { what: package.to_owned() }) } else { Ok(()) }
+}
+
+/// A variable of the environment, or what stands for it.
+fn variable(name: &str, default: &str) -> String {
+    std::env::var(name).ok().filter(|v| !v.is_empty()).unwrap_or_else(|| default.to_owned())
 }
 
 /// The standard output of a client that looks up `package`; `hint` is added to errors.
 fn query(mut command: Command, package: &str, hint: &str) -> Result<String> {
-    if offline() {
-        bail!(
-            "{package} is not in the cache and MM_OFFLINE=1 forbids downloads; unset it, or copy the cache folder of a \
-             machine that has it"
-        );
-    }
+    check_online(package)?;
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command.output().with_context(|| format!("{name} cannot be run"))?;
     if !output.status.success() {
@@ -35,9 +47,12 @@ pub fn python() -> Result<PathBuf> {
     program(&["python3", "python"]).context("no Python was found; install it (Debian: apt-get install python3-pip)")
 }
 
-/// The wheel (or source archive) that pip would download for a package.
-pub fn from_pip(package: &str) -> Result<Remote> {
-    let python = python()?;
+/// The wheel (or source archive) that pip would download for a package; without pip, what the index offers.
+pub(crate) fn from_pip(package: &str) -> Result<Remote> {
+    let Ok(python) = python() else {
+        check_online(package)?;
+        return index::from_pypi(package, &variable("PIP_INDEX_URL", "https://pypi.org/simple"));
+    };
     let mut command = Command::new(&python);
     command.args([
         "-m",
@@ -54,11 +69,18 @@ pub fn from_pip(package: &str) -> Result<Remote> {
     ]);
     // Debian's pip refuses to install into the system; nothing is installed here.
     command.env("PIP_BREAK_SYSTEM_PACKAGES", "1");
-    let text = query(
+    let found = query(
         command,
         package,
         "Check that pip 22.2 or newer is installed (`python3 -m pip --version`; Debian: apt-get install python3-pip).",
-    )?;
+    );
+    // Debian's python3 comes without pip.
+    let text = match found {
+        Err(error) if error.to_string().contains("No module named pip") => {
+            return index::from_pypi(package, &variable("PIP_INDEX_URL", "https://pypi.org/simple"));
+        }
+        other => other?,
+    };
     let report: serde_json::Value =
         serde_json::from_str(&text).context("pip's report cannot be parsed; pip 22.2 or newer is required")?;
     let info = &report["install"][0]["download_info"];
@@ -70,11 +92,12 @@ pub fn from_pip(package: &str) -> Result<Remote> {
     Ok(Remote::public(url, ("sha256", hash.context("pip's report has no checksum")?)))
 }
 
-/// The archive of an npm package.
-pub fn from_npm(package: &str) -> Result<Remote> {
-    let npm = program(&["npm"]).context(
-        "no npm was found; install it (Debian: apt-get install npm), or use the data set tuxpaint-stamps, which needs only apt",
-    )?;
+/// The archive of an npm package, looked up by npm where it is installed.
+pub(crate) fn from_npm(package: &str) -> Result<Remote> {
+    let Some(npm) = program(&["npm"]) else {
+        check_online(package)?;
+        return index::from_npm_registry(package, &variable("npm_config_registry", "https://registry.npmjs.org"));
+    };
     let mut command = Command::new(npm);
     command.args(["view", package, "dist.tarball", "dist.integrity", "--json"]);
     let text = query(command, package, "Check that `npm ping` succeeds.")?;
@@ -91,7 +114,7 @@ fn base64_to_hex(text: &str) -> Result<String> {
     let (mut bits, mut count, mut out) = (0u32, 0, String::new());
     for byte in text.bytes().filter(|b| *b != b'=') {
         let value = ALPHABET.iter().position(|a| *a == byte).context("a checksum that is not base64")?;
-        bits = (bits << 6) | u32::try_from(value)?;
+        bits = (bits << 6) | value as u32;
         count += 6;
         if count >= 8 {
             count -= 8;
@@ -102,18 +125,17 @@ fn base64_to_hex(text: &str) -> Result<String> {
 }
 
 /// Downloads a Debian package by apt with its own lists and cache, which needs no root.
-pub fn from_apt(package: &str, folder: &Path) -> Result<PathBuf> {
+pub(crate) fn from_apt(package: &str, folder: &Path) -> Result<PathBuf> {
     let apt = program(&["apt-get"]).context(
         "no apt-get was found, which this Debian package needs; the data set emoji needs only npm, easy-vqa only pip",
     )?;
-    if offline() {
-        bail!("{package} is not in the cache and MM_OFFLINE=1 forbids downloads");
-    }
+    check_online(package)?;
     let (state, cache) = (folder.join("apt/state"), folder.join("apt/cache"));
     for path in [state.join("lists/partial"), cache.join("archives/partial")] {
-        std::fs::create_dir_all(path)?;
+        create_dir(&path)?;
     }
-    std::fs::write(state.join("status"), "")?;
+    let status = state.join("status");
+    std::fs::write(&status, "").at(&status, "written")?;
     let settings = [
         format!("Dir::State={}", state.display()),
         format!("Dir::State::status={}", state.join("status").display()),
@@ -127,7 +149,8 @@ pub fn from_apt(package: &str, folder: &Path) -> Result<PathBuf> {
         for setting in &settings {
             command.args(["-o", setting]);
         }
-        let status = command.args(arguments).current_dir(folder).stdout(std::process::Stdio::null()).status()?;
+        command.args(arguments).current_dir(folder).stdout(std::process::Stdio::null());
+        let status = command.status().at(&apt, "run")?;
         if !status.success() {
             bail!(
                 "apt-get {} failed; check the network connection and the Debian mirrors in /etc/apt",
@@ -149,19 +172,20 @@ pub fn from_apt(package: &str, folder: &Path) -> Result<PathBuf> {
     if let Some(found) = find_deb(folder) {
         return Ok(found);
     }
-    eprintln!("apt-get update …");
+    note("apt-get update …");
     run(&["update", "-qq"])?;
-    eprintln!("apt-get download {package} …");
+    note(format!("apt-get download {package} …"));
     // apt verifies the package against its signed lists, and resumes downloads.
     run(&["download", package])?;
     find_deb(folder).with_context(|| format!("apt-get did not download {package}"))
 }
 
 /// Unpacks a Debian package into a folder.
-pub fn unpack_deb(deb: &Path, folder: &Path) -> Result<()> {
+pub(crate) fn unpack_deb(deb: &Path, folder: &Path) -> Result<()> {
     let dpkg = program(&["dpkg-deb"])
         .context("no dpkg-deb was found, which unpacks Debian packages (in Debian's package dpkg)")?;
-    if !Command::new(dpkg).arg("-x").arg(deb).arg(folder).status()?.success() {
+    let status = Command::new(&dpkg).arg("-x").arg(deb).arg(folder).status().at(&dpkg, "run")?;
+    if !status.success() {
         // The file may be truncated; the next run downloads it again.
         let _ = std::fs::remove_file(deb);
         bail!("{} could not be unpacked; run the command again to download it again", deb.display());

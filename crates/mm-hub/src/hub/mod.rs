@@ -3,8 +3,11 @@
 
 mod api;
 
-use crate::fetch::{Remote, download_to};
-use anyhow::{Context, Result, bail};
+use crate::{
+    error::{At, Context, Result, bail, status_of},
+    fetch::{Remote, download_to},
+    paths::{create_dir, is_below, write_file},
+};
 use api::{HubFile, escape, status_message};
 use serde_json::Value;
 use std::{
@@ -28,6 +31,7 @@ fn variable(name: &str) -> Option<String> {
 }
 
 impl Hub {
+    /// The client that the environment describes.
     pub fn from_environment() -> Result<Self> {
         let home =
             || variable("HOME").map(PathBuf::from).context("HOME is not set; set HF_HOME to the folder for models");
@@ -55,17 +59,8 @@ impl Hub {
 
     /// Downloads the files of a repository that the model needs, and returns the folder with them.
     pub fn pull(&self, name: &str) -> Result<PathBuf> {
-        let (repository, revision) = name.split_once('@').unwrap_or((name, "main"));
-        let is_plain = |part: &str| {
-            !part.is_empty()
-                && !part.starts_with('.')
-                && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-        };
-        let parts: Vec<&str> = repository.split('/').collect();
-        if parts.len() > 2 || !parts.iter().all(|p| is_plain(p)) || revision.is_empty() || revision.contains("..") {
-            bail!("`{name}` is not a name of the hub; expected ORG/NAME or ORG/NAME@REVISION");
-        }
-        let folder = self.cache.join(format!("models--{}", repository.replace('/', "--")));
+        let (repository, revision) = parse_name(name)?;
+        let folder = self.folder(repository);
         if self.offline {
             return self.cached(&folder, repository, revision);
         }
@@ -91,7 +86,8 @@ impl Hub {
             }
             self.fetch_file(file, repository, &commit, &folder, &snapshot)?;
             if file.path.ends_with(".index.json") {
-                let text = std::fs::read_to_string(snapshot.join(&file.path))?;
+                let path = snapshot.join(&file.path);
+                let text = std::fs::read_to_string(&path).at(&path, "read")?;
                 let index: Value =
                     serde_json::from_str(&text).with_context(|| format!("{}: not an index", file.path))?;
                 let weight_map = index["weight_map"].as_object().context("an index without `weight_map`")?;
@@ -104,11 +100,23 @@ impl Hub {
         }
         // Last, so that a revision only refers to a complete snapshot.
         let reference = folder.join("refs").join(revision);
-        std::fs::create_dir_all(reference.parent().unwrap_or(&folder))?;
         if revision != commit {
-            std::fs::write(reference, &commit)?;
+            write_file(&reference, commit.as_bytes())?;
         }
         Ok(snapshot)
+    }
+
+    /// The folder of a repository in the cache.
+    fn folder(&self, repository: &str) -> PathBuf {
+        self.cache.join(format!("models--{}", repository.replace('/', "--")))
+    }
+
+    /// The snapshot of `ORG/NAME[@REVISION]`, where the cache has it: a revision refers to complete snapshots only.
+    pub fn find(&self, name: &str) -> Option<PathBuf> {
+        let (repository, revision) = parse_name(name).ok()?;
+        let folder = self.folder(repository);
+        let commit = std::fs::read_to_string(folder.join("refs").join(revision)).ok()?;
+        Some(folder.join("snapshots").join(commit.trim())).filter(|snapshot| snapshot.is_dir())
     }
 
     /// The snapshot in the cache.
@@ -129,14 +137,13 @@ impl Hub {
     /// Downloads a file to `blobs` and links it from the snapshot.
     fn fetch_file(&self, file: &HubFile, repository: &str, commit: &str, folder: &Path, snapshot: &Path) -> Result<()> {
         let relative = Path::new(&file.path);
-        let is_safe = relative.components().all(|c| matches!(c, std::path::Component::Normal(_)));
         let digest = &file.digest;
         let kind = match digest.len() {
             64 => "sha256",
             40 => "git",
             _ => bail!("{}: its checksum `{digest}` is neither SHA-256 nor git's SHA-1", file.path),
         };
-        if !is_safe || !digest.bytes().all(|b| b.is_ascii_hexdigit()) {
+        if !is_below(relative) || !digest.bytes().all(|b| b.is_ascii_hexdigit()) {
             bail!("{}: found a path outside of the folder or an invalid checksum", file.path);
         }
         let blob = folder.join("blobs").join(digest);
@@ -144,10 +151,11 @@ impl Hub {
         // An existing blob was verified when it was downloaded.
         if !blob.exists() {
             let locks = self.cache.join(".locks").join(folder.file_name().unwrap_or_default());
-            std::fs::create_dir_all(&locks).with_context(|| format!("{} cannot be created", locks.display()))?;
+            create_dir(&locks)?;
             let remote = Remote {
                 url: format!("{}/{repository}/resolve/{commit}/{}", self.endpoint, escape(&file.path)),
                 checksum: (kind, digest.clone()),
+                size: None,
                 bearer: self.token.clone(),
                 timeout: self.timeout,
             };
@@ -157,15 +165,15 @@ impl Hub {
                 &folder.join("blobs").join(format!("{digest}.incomplete")),
                 &locks.join(format!("{digest}.lock")),
             )
-            .map_err(|error| match crate::fetch::status_of(&error) {
-                Some(status) => {
-                    error.context(status_message(&remote.url, repository, commit, status, None, self.token.is_some()))
-                }
-                None => error,
+            .or_else(|error| match status_of(&error) {
+                Some(status) => Err(error).with_context(|| {
+                    status_message(&remote.url, repository, commit, status, None, self.token.is_some())
+                }),
+                None => Err(error),
             })?;
         }
         if let Some(parent) = pointer.parent() {
-            std::fs::create_dir_all(parent)?;
+            create_dir(parent)?;
         }
         if !pointer.exists() {
             let parents = "../".repeat(relative.components().count() + 1);
@@ -177,11 +185,26 @@ impl Hub {
             if let Err(error) = linked
                 && !pointer.exists()
             {
-                return Err(error).with_context(|| format!("{} cannot be created", pointer.display()));
+                return Err(error).at(&pointer, "created");
             }
         }
         Ok(())
     }
+}
+
+fn is_plain(part: &str) -> bool {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    !part.is_empty() && !part.starts_with('.') && part.chars().all(is_allowed)
+}
+
+/// The repository and the revision of `ORG/NAME[@REVISION]`.
+fn parse_name(name: &str) -> Result<(&str, &str)> {
+    let (repository, revision) = name.split_once('@').unwrap_or((name, "main"));
+    let parts: Vec<&str> = repository.split('/').collect();
+    if parts.len() > 2 || !parts.iter().all(|p| is_plain(p)) || revision.is_empty() || revision.contains("..") {
+        bail!("`{name}` is not a name of the hub; expected ORG/NAME or ORG/NAME@REVISION");
+    }
+    Ok((repository, revision))
 }
 
 fn is_shard(path: &str) -> bool {
