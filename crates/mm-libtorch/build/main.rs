@@ -1,8 +1,8 @@
 //! Finds the libtorch that torch-sys is going to use, and ends the build with a message that says what to do when there
 //! is none or one of another version.
 //!
-//! This crate depends on nothing, and torch-sys's own build script on a minute of dependencies, so that cargo runs this
-//! one first. The order of the search is that of torch-sys.
+//! The order of the search is that of torch-sys. Which of the two build scripts cargo runs first depends on how many
+//! packages wait for each; this one is ready first, but torch-sys's has more behind it.
 
 mod message;
 mod search;

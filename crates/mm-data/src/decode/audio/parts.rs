@@ -1,7 +1,10 @@
 //! Decoded audio as it grows, packet by packet.
+// A wav file is one part.
+#![cfg_attr(not(feature = "compressed-audio"), allow(dead_code))]
 
 use super::{Audio, MAX_SAMPLE_RATE, MAX_SECONDS};
 use crate::decode::resample;
+#[cfg(feature = "compressed-audio")]
 use symphonia::core::audio::{AudioBufferRef, SampleBuffer};
 
 /// An hour at 192 kHz.
@@ -30,6 +33,7 @@ impl Parts {
     }
 
     /// Adds a decoded packet, as [`Self::push`] does.
+    #[cfg(feature = "compressed-audio")]
     pub fn push_decoded(&mut self, decoded: AudioBufferRef<'_>) -> Result<(), String> {
         let spec = *decoded.spec();
         let mut buffer = SampleBuffer::<f32>::new(decoded.capacity() as u64, spec);
