@@ -78,9 +78,10 @@ pub fn bench(name: Option<&str>, rest: &[String]) -> Result<()> {
                  candle (--quick: one round each)\n\
                  words     Word2Vec against gensim (--seeds N)\n\
                  align     CCA, Sinkhorn and soft-DTW against scikit-learn, POT and tslearn\n\
+                 index     a store of mm-index: writing, graph, recall, latencies (ROWS WIDTH f16|i8)\n\
                  training  training steps of representation, fusion and reasoning networks against PyTorch (--quick, \
                  --only TEXT)\n\
-                 All but tensor create a Python environment with the other libraries once (some GB)"
+                 All but tensor and index create a Python environment with the other libraries once (some GB)"
             );
             Ok(())
         }
@@ -88,6 +89,7 @@ pub fn bench(name: Option<&str>, rest: &[String]) -> Result<()> {
         Some("peers") => peers(rest),
         Some("words") => words(rest),
         Some("align") => align(),
+        Some("index") => index(rest),
         Some("training") => training(rest),
         Some("tensor") => tensor(),
         Some(other) => bail!("unknown benchmark `{other}`; `cargo xtask bench list` prints the names"),
@@ -96,6 +98,7 @@ pub fn bench(name: Option<&str>, rest: &[String]) -> Result<()> {
             loader()?;
             words(&[])?;
             align()?;
+            index(&[])?;
             training(rest)?;
             peers(rest)
         }
@@ -134,6 +137,16 @@ fn script(python: &std::path::Path, file: &str, arguments: &[std::path::PathBuf]
     let status = Command::new(python).arg(root().join(file)).args(arguments).args(rest).status()?;
     if !status.success() {
         bail!("{file} failed");
+    }
+    Ok(())
+}
+
+/// Figures of a store of mm-index.
+fn index(rest: &[String]) -> Result<()> {
+    run("building", &["build", "--release", "--package", "mm-benches", "--bin", "index"], &[], &[])?;
+    let status = Command::new(root().join("target/release/index")).args(rest).status()?;
+    if !status.success() {
+        bail!("the benchmark of mm-index failed");
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! Tasks over the other crates: cross-modal [`retrieval`], [`representation`] learning, [`prediction`] of a column from any modalities,
 //! [`captioning`], [`finetuning`] of pretrained models and [`answering`] with them, [`alignment`] of two feature matrices, [`audit`] of a data set,
-//! [`embedding`] of whole data sets, and their metrics and reports.
+//! [`embedding`] of whole data sets, [`indexing`] them for search, and their metrics and reports.
 //!
 //! Every task that a config file can name implements [`task::TaskModel`] and is found in a [`task::TaskRegistry`].
 
@@ -15,6 +15,7 @@ mod error;
 mod features;
 pub mod finetuning;
 mod fit;
+pub mod indexing;
 mod inputs;
 pub mod metrics;
 pub mod prediction;
