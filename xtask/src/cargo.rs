@@ -79,9 +79,10 @@ pub fn bench(name: Option<&str>, rest: &[String]) -> Result<()> {
                  candle (--quick: one round each)\n\
                  words     Word2Vec against gensim (--seeds N)\n\
                  align     CCA, Sinkhorn and soft-DTW against scikit-learn, POT and tslearn\n\
+                 index     a store of mm-index: writing, graph, recall, latencies (ROWS WIDTH f16|i8)\n\
                  training  training steps of representation, fusion and reasoning networks against PyTorch (--quick, \
                  --only TEXT)\n\
-                 All but tensor create a Python environment with the other libraries once (some GB)"
+                 All but tensor and index create a Python environment with the other libraries once (some GB)"
             );
             Ok(())
         }
@@ -89,6 +90,7 @@ pub fn bench(name: Option<&str>, rest: &[String]) -> Result<()> {
         Some("peers") => peers(rest),
         Some("words") => words(rest),
         Some("align") => align(),
+        Some("index") => index(rest),
         Some("training") => training(rest),
         Some("tensor") => tensor(),
         Some(other) => bail!("unknown benchmark `{other}`; `cargo xtask bench list` prints the names"),
@@ -97,6 +99,7 @@ pub fn bench(name: Option<&str>, rest: &[String]) -> Result<()> {
             loader()?;
             words(&[])?;
             align()?;
+            index(&[])?;
             training(rest)?;
             peers(rest)
         }
@@ -142,6 +145,16 @@ fn script(python: &std::path::Path, file: &str, arguments: &[std::path::PathBuf]
 /// features and would be compiled again.
 fn build_benches() -> Result<()> {
     run("building", &["build", "--release", "--package", "mm-benches", "--package", "mm-cli", "--bins"], &[], &[])
+}
+
+/// Figures of a store of mm-index.
+fn index(rest: &[String]) -> Result<()> {
+    build_benches()?;
+    let status = Command::new(root().join("target/release/index")).args(rest).status()?;
+    if !status.success() {
+        bail!("the benchmark of mm-index failed");
+    }
+    Ok(())
 }
 
 /// The data loader against PyTorch's.

@@ -100,6 +100,9 @@ pub enum Error {
     /// An error of mm-fusion.
     #[error(transparent)]
     Fusion(#[from] mm_fusion::Error),
+    /// An error of mm-index.
+    #[error(transparent)]
+    Index(#[from] mm_index::Error),
     /// An error of mm-reason.
     #[error(transparent)]
     Reason(#[from] mm_reason::Error),

@@ -3,8 +3,8 @@
 //! ## Modules
 //!
 //! [`retrieval`], [`representation`] learning, [`prediction`] of a column from any modalities, [`captioning`], [`finetuning`] of pretrained
-//! models and [`answering`] with them, [`alignment`] of two feature matrices, [`audit`] of a data set, [`embedding`] of whole data sets, and
-//! their [`metrics`] and [`report`]s.
+//! models and [`answering`] with them, [`alignment`] of two feature matrices, [`audit`] of a data set, [`embedding`] of whole data sets,
+//! [`indexing`] of them for search, and their [`metrics`] and [`report`]s.
 //!
 //! Every task that a config file can name implements [`task::TaskModel`] and is found in a [`task::TaskRegistry`].
 
@@ -19,6 +19,7 @@ mod error;
 mod features;
 pub mod finetuning;
 pub mod fit;
+pub mod indexing;
 mod inputs;
 pub mod metrics;
 pub mod prediction;
