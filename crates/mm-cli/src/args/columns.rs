@@ -76,7 +76,8 @@ impl CellArgs {
         }
     }
 
-    fn is_given(&self) -> bool {
+    /// Whether any of them is given.
+    pub(crate) fn is_given(&self) -> bool {
         self.encoding.is_some() || self.missing_values.is_some() || self.fetch_urls
     }
 

@@ -12,6 +12,11 @@ pub(crate) struct ModelArgs {
 }
 
 impl ModelArgs {
+    /// The model as it was given.
+    pub(crate) fn path(&self) -> &Path {
+        &self.model
+    }
+
     /// The folder of the model.
     ///
     /// # Errors

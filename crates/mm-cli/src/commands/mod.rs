@@ -31,7 +31,8 @@ commands! {
     "Pretrained models": Embed => embed, Similarity => similarity, Classify => classify, Caption => caption, Answer => answer,
         Transcribe => transcribe, Chat => chat, Merge => merge, Words => words;
     "Training": Train => train, Fit => fit, FusionSearch => fusion_search;
-    "Trained runs": Eval => eval, Predict => predict, Search => search, Report => report;
+    "Search": Index => index, Search => search;
+    "Trained runs": Eval => eval, Predict => predict, Report => report;
     "Arrays of features": Align => align, Diagnose => diagnose;
     "Downloads and pipelines": Models => models, Data => data, Run => run, Setup => setup;
     "This program": Doctor => doctor, Completions => completions, Man => man;

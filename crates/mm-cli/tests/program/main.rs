@@ -7,6 +7,7 @@ mod common;
 mod datasets;
 mod embedding;
 mod generation;
+mod index;
 mod prediction;
 mod representation;
 mod resume;

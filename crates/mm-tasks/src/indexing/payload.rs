@@ -90,7 +90,7 @@ pub(super) fn text(row: &Row) -> Option<String> {
     let text = |value: &Source| match value {
         Source::Text(text) => Some(text.clone()),
         Source::Path(path) => mm_data::decode::read_text(path, None).ok(),
-        Source::Bytes(_) | Source::Value(_) => None,
+        _ => None,
     };
     let texts: Vec<String> = values.iter().filter_map(text).collect();
     (!texts.is_empty()).then(|| texts.join("\n"))

@@ -108,6 +108,8 @@ fn add_value(hasher: &mut blake3::Hasher, value: &Source) {
             }
             hasher
         }
+        // A decoded image or audio, which no table holds.
+        other => hasher.update(format!("{other:?}").as_bytes()),
     };
 }
 

@@ -1,7 +1,9 @@
-//! `mm search`: cross-modal retrieval among the data of a run.
+//! `mm search`: cross-modal retrieval among the data of a run, or among the rows of a store.
+
+mod store;
 
 use crate::{
-    args::{files::InputValue, limit::Limit, model::ModelArgs},
+    args::{files::InputValue, limit::Limit, model::locate},
     context::Context,
     exit::usage,
     output,
@@ -20,14 +22,20 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Search the data of a retrieval run by a text, an image, an audio file or a video
+/// Search a store, or the data of a retrieval run, by a text, an image, an audio file or a video
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  mm search --model runs/first --text \"a red bird\" --k 5\n  mm search --model runs/first --audio question.wav --modality image\n  mm search --model runs/first --audio pregunta.ogg --transcript-language es --split test\n  mm search --model runs/attention --text \"a red apple\" --modality image --explain attention.png\n\nJSON, one line a result: {\"rank\": 1, \"modality\": …, \"score\": …, \"id\": …, \"value\": …, \"language\": …, \"split\": …}"
+    after_help = "Examples:\n  mm search --store photos.index --text \"a red bird\" --filter 'year > 2000 and kind in (\"bird\", \"cat\")' --k 5\n  mm search --store photos.index --image bird.jpg --words \"night sky\" --explain\n  mm search --model runs/first --text \"a red bird\" --k 5\n  mm search --model runs/first --audio question.wav --modality image\n  mm search --model runs/first --audio pregunta.ogg --transcript-language es --split test\n  mm search --model runs/attention --text \"a red apple\" --modality image --explain attention.png\n\nJSON, one line a result: {\"rank\": 1, \"modality\": …, \"score\": …, \"id\": …, \"value\": …, \"language\": …, \"split\": …};\nof a store {\"rank\": 1, \"score\": …, \"id\": …, \"value\": …, \"payload\": {…}}; filters are described in docs/search.md"
 )]
 pub(crate) struct Arguments {
+    /// Run folder whose data are searched; with --store, the model where it is not found under the name that the store holds.
+    #[arg(long, value_name = "MODEL", required_unless_present = "store")]
+    model: Option<PathBuf>,
+    /// Folder of a store, made by `mm index build`.
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["split", "transcript_language"])]
+    store: Option<PathBuf>,
     #[command(flatten)]
-    model: ModelArgs,
+    in_store: store::StoreOptions,
     /// Query text.
     #[arg(long, value_name = "TEXT", group = "query", help_heading = "Query (one of)")]
     text: Option<String>,
@@ -43,7 +51,7 @@ pub(crate) struct Arguments {
     /// Query of any modality: a file that exists, else JSON, else text.
     #[arg(long, value_name = "NAME=VALUE", group = "query", help_heading = "Query (one of)")]
     input: Option<InputValue>,
-    /// Modality to search; may be repeated [default: all but the query's].
+    /// Modality to search; may be repeated [default: all; of a run all but the query's].
     #[arg(long, value_name = "NAME")]
     modality: Vec<String>,
     /// Find the text of this language that the audio speaks, by character n-grams (runs trained with `[spelling]`).
@@ -52,18 +60,27 @@ pub(crate) struct Arguments {
     /// Number of results of each modality, or all.
     #[arg(long, value_name = "N|all", default_value = "10")]
     k: Limit,
-    /// Save the attention map between the query and the best result as PNG (runs trained with `[attention]`).
-    #[arg(long, value_name = "FILE.png")]
+    /// With FILE.png, save the attention map between the query and the best result (runs trained with `[attention]`);
+    /// with --store and without a file, say how the store was searched.
+    #[arg(long, value_name = "FILE.png", num_args = 0..=1, default_missing_value = NO_FILE)]
     explain: Option<PathBuf>,
     /// Search one split only: train, valid or test.
     #[arg(long)]
     split: Option<Split>,
 }
 
+/// What stands for `--explain` without a file.
+const NO_FILE: &str = "-";
+
 /// A search result: its score and its JSON object, without the rank.
 type Scored = (f64, Value);
 
 impl Arguments {
+    /// The file of `--explain`, where one was given.
+    fn explain_file(&self) -> Option<&Path> {
+        self.explain.as_deref().filter(|path| *path != Path::new(NO_FILE))
+    }
+
     fn query(&self) -> Result<(Modality, Source)> {
         let file = |path: &PathBuf| Source::Path(path.clone());
         if let Some(input) = &self.input {
@@ -97,8 +114,15 @@ impl Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
+    if let Some(folder) = &arguments.store {
+        return store::search(folder, arguments, context);
+    }
     let (modality, query) = arguments.query()?;
-    let model = Retrieval::load(&arguments.model.dir()?, &context.tasks()?)?;
+    let Some(model) = &arguments.model else { usage!("--model: not given, expected a run folder, or a store with --store") };
+    if arguments.explain.is_some() && arguments.explain_file().is_none() {
+        usage!("--explain: found no file, expected FILE.png; without a file it explains a search of a --store");
+    }
+    let model = Retrieval::load(&locate(model)?, &context.tasks()?)?;
     if let Some(language) = &arguments.transcript_language {
         let results = model.match_transcripts(&query, language, &arguments.splits())?.into_iter().map(|TextMatch { id, text, score }| {
             (score, json!({"modality": "text", "score": score, "id": id, "value": text, "language": language}))
