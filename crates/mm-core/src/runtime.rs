@@ -23,10 +23,8 @@ pub fn retain_freed_memory() {
 /// the variable while libtorch is loaded, which is before `main`, so a program cannot set it for itself.
 ///
 /// ```no_run
-/// fn main() {
-///     mm_core::limit_spinning();
-///     // …
-/// }
+/// mm_core::limit_spinning();
+/// // …
 /// ```
 pub fn limit_spinning() {
     #[cfg(unix)]

@@ -138,11 +138,9 @@ fn copyright() -> String {
 fn libraries(program: &dynamic::Dynamic, libtorch: &Path) -> Result<(Vec<(String, PathBuf)>, Versions)> {
     let mut folders = vec![libtorch.join("lib")];
     // The wheels of libtorch's own dependencies are unpacked beside it.
-    for vendor in ["nvidia"] {
-        let beside = libtorch.with_file_name(vendor);
-        let entries = std::fs::read_dir(&beside).into_iter().flatten();
-        folders.extend(entries.filter_map(|e| e.ok().map(|e| e.path().join("lib"))));
-    }
+    let beside = libtorch.with_file_name("nvidia");
+    let entries = std::fs::read_dir(&beside).into_iter().flatten();
+    folders.extend(entries.filter_map(|e| e.ok().map(|e| e.path().join("lib"))));
     let (mut found, mut queue) = (BTreeMap::new(), program.needed.clone());
     let mut versions = program.versions.clone();
     while let Some(name) = queue.pop() {

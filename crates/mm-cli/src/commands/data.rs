@@ -7,6 +7,7 @@ use serde_json::json;
 
 /// Fetch public data sets into the cache, and list those that mm knows
 #[derive(clap::Args)]
+#[command(after_help = "Examples:\n  mm data list\n  mm data fetch emoji")]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Command,

@@ -7,6 +7,7 @@ use serde_json::json;
 
 /// Fetch pretrained weights into the cache, and list those that mm knows
 #[derive(clap::Args)]
+#[command(after_help = "Examples:\n  mm models list\n  mm models pull all-MiniLM-L6-v2")]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     command: Command,

@@ -155,7 +155,7 @@ fn bad_input_is_refused_with_the_reason() {
         |more: &[&str], wanted: &[&str]| refused(&[&["search", "--store", "s"], more].concat(), folder, wanted);
     search(
         &["--image", "1.png", "--filter", "split >"],
-        &["filter, column 8: found the end, expected a value", "\n          ^"],
+        &["filter, column 8: found the end, expected a value", "\n         ^"],
     );
     search(
         &["--image", "1.png", "--filter", "spilt = 'a'"],

@@ -210,7 +210,7 @@ mod tests {
         assert_eq!(values(a.matmul(&b) / &a), [11.0, 5.5]);
         assert_eq!(
             values(b.clone() / (1.0 + &a) - a.clone()),
-            [0.5, 4.0 / 3.0 - 2.0].map(|v: f64| f64::from(v as f32))
+            [0.5, 4.0 / 3.0 - 2.0].map(|v: f32| f64::from(v))
         );
         let wide = Tensor::new([1f32, 2.0, 3.0], Device::Cpu).unwrap();
         let error = (&a * &wide + &b).unwrap_err().to_string();

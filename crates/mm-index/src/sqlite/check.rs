@@ -97,7 +97,7 @@ fn check_rows(connection: &Connection, report: &mut CheckReport, on_progress: On
     let (mut damaged, mut incomplete) = (Vec::new(), Vec::new());
     while let Some(row) = numbers.next()? {
         let number: i64 = row.get(0)?;
-        if report.rows % PROGRESS_STEP == 0 {
+        if report.rows.is_multiple_of(PROGRESS_STEP) {
             on_progress("rows", report.rows, total);
         }
         report.rows += 1;

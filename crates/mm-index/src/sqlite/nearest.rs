@@ -162,12 +162,11 @@ impl SqliteStore {
         } else if rows >= self.settings.exact_below && !target.vector.config.multi && filtered.is_none() {
             step.note = Some("no graph yet; `mm index optimize` builds one".into());
         }
-        let found = match found {
-            Some(found) => found,
-            None => {
-                step.method = Method::Exact;
-                self.compare_all(connection, target, rows, k, &mut step)?
-            }
+        let found = if let Some(found) = found {
+            found
+        } else {
+            step.method = Method::Exact;
+            self.compare_all(connection, target, rows, k, &mut step)?
         };
         step.seconds = started.elapsed().as_secs_f64();
         Ok((found, step))
@@ -217,7 +216,7 @@ impl SqliteStore {
             let mut scored = Vec::with_capacity(candidates.len() + fresh.len());
             for number in &candidates {
                 if target.selection.is_some() || is_live(connection, *number)? {
-                    scored.extend(self.score_row(connection, target, Some(graph), *number)?);
+                    scored.extend(Self::score_row(connection, target, Some(graph), *number)?);
                 }
             }
             step.scored += candidates.len();
@@ -234,7 +233,6 @@ impl SqliteStore {
 
     /// A row with its score; none where it lacks the vector.
     pub(super) fn score_row(
-        &self,
         connection: &Connection,
         target: &Target<'_>,
         graph: Option<&Graph>,
@@ -264,7 +262,7 @@ impl SqliteStore {
                 let slot = target.vector.caches.graph.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 let graph = slot.as_ref().and_then(|loaded| loaded.graph.as_ref().ok());
                 let numbers = selection.ones().filter_map(|number| i64::try_from(number).ok());
-                let scored = numbers.map(|number| self.score_row(connection, target, graph, number));
+                let scored = numbers.map(|number| Self::score_row(connection, target, graph, number));
                 scored.filter_map(Result::transpose).collect::<Result<Vec<_>, _>>()?
             }
             None => scan(&target.vector.caches.all, connection, target, rows, self.settings.cache_bytes)?,

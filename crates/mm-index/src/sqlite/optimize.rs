@@ -158,13 +158,13 @@ impl SqliteStore {
         };
         let scale = match &base {
             Some(record) => record.scale,
-            None => self.scale(connection, vector)?,
+            None => Self::scale(connection, vector)?,
         };
         Ok(Some(Plan { generation, through, rows, scale, base }))
     }
 
     /// The scale of 8-bit values: the greatest absolute value of all rows.
-    fn scale(&self, connection: &rusqlite::Connection, vector: &NamedVector) -> Result<f32, Failure> {
+    fn scale(connection: &rusqlite::Connection, vector: &NamedVector) -> Result<f32, Failure> {
         if vector.config.quantization == Quantization::F16 {
             return Ok(scale_for(Quantization::F16, 0.0));
         }

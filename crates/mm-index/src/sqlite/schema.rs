@@ -17,7 +17,7 @@ const VERSION: i64 = 1;
 /// - `fields`, `field_values`, `field_points`: what filters see of the payloads, in the order in which it is looked up.
 /// - `words`: the words of `texts`, by which they can be checked.
 /// - `graphs`: the graph file of a named vector, and the highest number that was in it.
-const TABLES: &str = r#"
+const TABLES: &str = r"
 CREATE TABLE vectors (
     vector INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, config TEXT NOT NULL, count INTEGER NOT NULL DEFAULT 0
 );
@@ -42,7 +42,7 @@ CREATE TABLE graphs (
     count INTEGER NOT NULL, bytes INTEGER NOT NULL, blake3 TEXT NOT NULL, quantization TEXT NOT NULL,
     scale REAL NOT NULL, checksum INTEGER NOT NULL
 );
-"#;
+";
 
 /// Whether [`create`] made a store.
 pub(super) enum Created {

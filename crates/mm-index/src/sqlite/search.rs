@@ -130,7 +130,7 @@ impl SqliteStore {
         let target = Target { vector, queries: &queries, selection: None };
         let mut scored = Vec::new();
         for candidate in &candidates.rows {
-            scored.extend(self.score_row(connection, &target, None, candidate.row)?);
+            scored.extend(Self::score_row(connection, &target, None, candidate.row)?);
         }
         let count = candidates.rows.len();
         let mut steps = candidates.steps;

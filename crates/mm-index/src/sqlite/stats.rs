@@ -36,12 +36,12 @@ impl SqliteStore {
         let (rows, texts): (i64, i64) = connection.query_row(counts, [], |row| Ok((row.get(0)?, row.get(1)?)))?;
         let mut statement = connection.prepare("SELECT path FROM fields ORDER BY path")?;
         let fields = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
-        let vectors = self.vectors.values().map(|v| self.vector_stats(connection, v)).collect::<Result<_, _>>()?;
+        let vectors = self.vectors.values().map(|v| Self::vector_stats(connection, v)).collect::<Result<_, _>>()?;
         let size = |count: i64| usize::try_from(count).unwrap_or(0);
         Ok(Stats { rows: size(rows), texts: size(texts), fields, vectors, bytes: folder_size(&self.folder) })
     }
 
-    fn vector_stats(&self, connection: &Connection, vector: &NamedVector) -> Result<VectorStats, Failure> {
+    fn vector_stats(connection: &Connection, vector: &NamedVector) -> Result<VectorStats, Failure> {
         let rows = count(connection, vector)?;
         let graph = match graph_record(connection, vector)? {
             None => None,

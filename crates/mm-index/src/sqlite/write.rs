@@ -148,13 +148,12 @@ impl<'a> Writer<'a> {
             .query_row([number], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
         let Some((payload, text)) = found else { return Ok(()) };
-        match serde_json::from_str(&payload) {
-            Ok(payload) => self.remove_fields(number, &FieldValues::of(&payload))?,
+        if let Ok(payload) = serde_json::from_str(&payload) {
+            self.remove_fields(number, &FieldValues::of(&payload))?;
+        } else {
             // A damaged payload does not say where its values are.
-            Err(_) => {
-                self.execute("DELETE FROM field_values WHERE number = ?1", [number])?;
-                self.execute("DELETE FROM field_points WHERE number = ?1", [number])?;
-            }
+            self.execute("DELETE FROM field_values WHERE number = ?1", [number])?;
+            self.execute("DELETE FROM field_points WHERE number = ?1", [number])?;
         }
         if let Some(text) = text {
             let sql = "INSERT INTO words (words, rowid, text) VALUES ('delete', ?1, ?2)";
