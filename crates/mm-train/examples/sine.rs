@@ -22,7 +22,8 @@ impl TrainingObjective<(Tensor, Tensor)> for Sine {
 
 /// Points `[32, 1]` of a sine between −π and π.
 fn points(offset: f32) -> mm_core::Result<(Tensor, Tensor)> {
-    let x: Vec<[f32; 1]> = (0..32).map(|n| [(n as f32 + offset) / 32.0 * std::f32::consts::TAU - 3.14]).collect();
+    let x: Vec<[f32; 1]> =
+        (0..32).map(|n| [(n as f32 + offset) / 32.0 * std::f32::consts::TAU - std::f32::consts::PI]).collect();
     let x = Tensor::new(&x, Device::Cpu)?;
     Ok((x.clone(), x.sin()?))
 }

@@ -208,10 +208,7 @@ mod tests {
         assert_eq!(values(&a * &b + &a), [4.0, 10.0]);
         assert_eq!(values(&a - 2.0 * &b), [-5.0, -6.0]);
         assert_eq!(values(a.matmul(&b) / &a), [11.0, 5.5]);
-        assert_eq!(
-            values(b.clone() / (1.0 + &a) - a.clone()),
-            [0.5, 4.0 / 3.0 - 2.0].map(|v: f32| f64::from(v))
-        );
+        assert_eq!(values(b.clone() / (1.0 + &a) - a.clone()), [0.5, 4.0 / 3.0 - 2.0].map(|v: f32| f64::from(v)));
         let wide = Tensor::new([1f32, 2.0, 3.0], Device::Cpu).unwrap();
         let error = (&a * &wide + &b).unwrap_err().to_string();
         assert!(error.starts_with("mul: found [2] f32 on cpu and [3] f32 on cpu"), "{error}");

@@ -58,7 +58,7 @@ fn a_row_has_the_same_features_alone_and_in_a_batch() {
     let random = |length: i64| Tensor::randn(&[1, length, 5], DType::F32, Device::Cpu).unwrap();
     let (short, long) = (random(4), random(9));
     let padded = Tensor::cat(&[&short.pad(&[0, 0, 0, 5], 7.0).unwrap(), &long], 0).unwrap();
-    let mask: Vec<bool> = (0..18).map(|n| n < 4 || n >= 9).collect();
+    let mask: Vec<bool> = (0..18).map(|n| !(4..9).contains(&n)).collect();
     let mask = Tensor::from_vec(&mask, &[2, 9]).unwrap();
     let embed = |values: Tensor, mask: Option<Tensor>| {
         no_grad(|| built.encoder.embed(&Input { values, mask }, false)).unwrap().narrow(0, 0, 1).unwrap()

@@ -36,7 +36,7 @@ impl TaskTrainer for Training<'_> {
         &self.model.params
     }
 
-    fn metric(&self) -> &str {
+    fn metric(&self) -> &'static str {
         "negative_mae"
     }
 
