@@ -138,7 +138,7 @@ mod tests {
         let pixels = decode_image_source(&image, &ImageLimits::default()).unwrap();
         assert_eq!((pixels.dimensions(), pixels.into_raw()), ((2, 1), vec![1, 2, 3, 4, 5, 6]));
         let audio = Source::from(DecodedAudio::new(vec![0.25; 8000], 8000).unwrap());
-        assert_eq!(decode_audio_source(&audio, None).unwrap().samples, [0.25; 8000]);
+        assert_eq!(decode_audio_source(&audio, None).unwrap().samples, vec![0.25; 8000]);
         let resampled = decode_audio_source(&audio, Some(16_000)).unwrap();
         assert_eq!((resampled.samples.len(), resampled.sample_rate), (16_000, 16_000));
         assert!((resampled.samples[8000] - 0.25).abs() < 1e-3);

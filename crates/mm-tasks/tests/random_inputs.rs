@@ -21,7 +21,7 @@ fn found(case: &Value) -> Result<Vec<(&'static str, f64)>> {
             let shape = [scores.len() as i64, scores[0].len() as i64];
             let found = score_metrics(&Tensor::from_vec(&scores.concat(), &shape)?, |q, g| matches[q][g])?;
             assert_eq!(Some(found.queries as u64), case["queries"].as_u64());
-            assert_eq!(parse::<[f64; 3]>(&case["recall"])?.map(|r| r.to_bits()), found.recall.map(f64::to_bits));
+            assert_eq!(parse::<[f64; 3]>(&case["recall"])?.map(f64::to_bits), found.recall.map(f64::to_bits));
             return Ok(vec![("map", found.map), ("median_rank", found.median_rank)]);
         }
         Some("classification") => {

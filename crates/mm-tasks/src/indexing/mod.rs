@@ -144,7 +144,7 @@ pub fn update(
     let (mut embedded, mut rewritten) = (Vec::new(), Vec::new());
     for row in 0..data.manifest.rows.len() {
         let before = stored.get(&data.manifest.rows[row].id);
-        match update.version(row).change(before.map(Option::as_deref)) {
+        match update.version(row).change(before.and_then(|version| version.as_deref())) {
             Change::None => summary.unchanged += 1,
             Change::Cells => rewritten.push(row),
             Change::Values => embedded.push(row),

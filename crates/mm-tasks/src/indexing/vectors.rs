@@ -60,12 +60,12 @@ fn to_vectors(update: &Update<'_>, id: &str, modality: &Modality, mut list: Vec<
     if update.store.config().vector(modality.name())?.multi {
         return Ok(Vectors::Multi(list));
     }
-    match (list.pop(), list.is_empty()) {
-        (Some(vector), true) => Ok(Vectors::Single(vector)),
-        (_, _) => {
-            let found = format!("{} values", list.len() + 1);
-            let expected = "one: the store was made from rows with one each; build a new one for several";
-            Err(Error::invalid(format!("{modality} of row `{id}`"), found, expected))
-        }
+    if list.len() == 1
+        && let Some(vector) = list.pop()
+    {
+        return Ok(Vectors::Single(vector));
     }
+    let found = format!("{} values", list.len());
+    let expected = "one: the store was made from rows with one each; build a new one for several";
+    Err(Error::invalid(format!("{modality} of row `{id}`"), found, expected))
 }

@@ -29,13 +29,11 @@ pub(super) struct Duplicates {
 /// The named vector that is meant where none is given.
 fn only_vector(store: &dyn Store) -> Result<String> {
     let names: Vec<&String> = store.config().vectors.keys().collect();
-    match names.as_slice() {
-        [only] => Ok((*only).clone()),
-        _ => {
-            let names = names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
-            bail!("--modality: not given, expected one of those of the store: {names}")
-        }
+    if let [only] = names.as_slice() {
+        return Ok((*only).clone());
     }
+    let names = names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+    bail!("--modality: not given, expected one of those of the store: {names}")
 }
 
 pub(super) fn duplicates(arguments: &Duplicates, context: &Context) -> Result<()> {
