@@ -3,13 +3,13 @@
 //! that size.
 
 use mm_align::{
-    contrastive::{Similarity, grad_cache_backward, info_nce},
+    contrastive::{InfoNceOptions, Similarity, Temperature, grad_cache_backward, info_nce},
     correlation::cca,
     discrepancy::{MmdEstimator, mmd},
     distance::squared_distances,
     dtw::soft_dtw,
     kernel::Kernel,
-    transport::{SinkhornConfig, sinkhorn},
+    transport::{Masses, SinkhornConfig, sinkhorn},
 };
 use mm_core::{
     DType, Device, Params, Tensor,
@@ -65,7 +65,7 @@ fn main() -> Outcome<()> {
     }
     let cost = Tensor::rand(&[2000, 2000], DType::F64, Device::Cpu)?;
     let settings = SinkhornConfig { epsilon: 0.05, max_iterations: 1000, tolerance: 1e-6, marginal_relaxation: None };
-    out.insert("sinkhorn 2,000 x 2,000", best(3, || Ok(sinkhorn(&cost, None, None, settings).map(drop)?))?);
+    out.insert("sinkhorn 2,000 x 2,000", best(3, || Ok(sinkhorn(&cost, Masses::default(), settings).map(drop)?))?);
     let x = randn(&[32, 500, 8], DType::F32)?.set_requires_grad(true)?;
     let y = randn(&[32, 500, 8], DType::F32)?;
     let soft = best(3, || {
@@ -101,7 +101,9 @@ fn cached_over_plain(layers: i64, tokens: i64, repeats: usize) -> Outcome<f64> {
         };
         Ok((one(&left, &x)?, one(&right, &x.mul_scalar(0.9)?)?))
     };
-    let loss = |a: &Tensor, b: &Tensor| info_nce(&Similarity::cosine(a, b)?, &scale, None, 0.0);
+    let loss = |a: &Tensor, b: &Tensor| {
+        info_nce(&Similarity::cosine(a, b)?, Temperature::Inverse(&scale), InfoNceOptions::default())
+    };
     // Warm-up: memory is reused once allocated.
     grad_cache_backward(2, chunk, loss)?;
     let mut optimizer = Optimizer::new(&OptimizerConfig { lr: 1e-5, ..OptimizerConfig::default() }, &params)?;

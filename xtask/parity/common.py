@@ -14,7 +14,12 @@ VARIANTS = []
 
 # ---- inputs -----------------------------------------------------------------------------------------------------------------
 inputs = out / "inputs"; inputs.mkdir(exist_ok=True)
-TEXTS = ["a dog", "", "   ", "The Quick brown fox jumps over the lazy dog, twice!", "élan naïve café", "unknownword 你好 42 🦊", "dog and fox " * 30, "Привет, мир! مرحبا"]
+BASE_TEXTS = ["a dog", "", "   ", "The Quick brown fox jumps over the lazy dog, twice!", "élan naïve café", "unknownword 你好 42 🦊", "dog and fox " * 30, "Привет, мир! مرحبا"]
+def random_text(r):
+    """Words of several scripts, digits, punctuation, emoji, combining marks and odd spaces."""
+    words = "the Quick brown fox's don't dog dogs jumps over U.S. 3.14 1,000 2024-01-31 e-mail a@b.org naïve Élan Straße ΣΊΣΥΦΟΣ İstanbul привет мир 你好世界 こんにちは 안녕 مرحبا שלום हिन्दी ไทย 🦊 👩‍👩‍👧 é ﬁ ½ … “x” (y) -- # $5 % & _ ~ <b>".split()
+    return "".join(r.choice(words) + r.choice([" ", " ", " ", "  ", "\t", "\u00a0", ", ", ". ", "! ", "", "\n"]) for _ in range(r.randint(1, 40)))
+TEXTS = BASE_TEXTS + ([random_text(random.Random(f"{args.seed} {n}")) for n in range(24)] if args.seed else [])
 (inputs / "texts.json").write_text(json.dumps(TEXTS, ensure_ascii=False))
 def sample_image(width, height, mode="RGB"):
     y, x = np.mgrid[0:height, 0:width]
@@ -71,7 +76,7 @@ def pad_rows(rows, value=-1):
     width = max(len(r) for r in rows); return torch.tensor([list(r) + [value] * (width - len(r)) for r in rows])
 
 # ---- tokenizers -------------------------------------------------------------------------------------------------------------
-CORPUS = [t for t in TEXTS if t.strip()] + ["the quick brown foxes and the lazy dogs", "naive cafe elan", "over and over twice jumping 42 24"]
+CORPUS = [t for t in BASE_TEXTS if t.strip()] + ["the quick brown foxes and the lazy dogs", "naive cafe elan", "over and over twice jumping 42 24"]
 def word_piece(lower=True, **names):
     pad, unk, cls, sep, mask = [names.get(k, d) for k, d in (("pad", "[PAD]"), ("unk", "[UNK]"), ("cls", "[CLS]"), ("sep", "[SEP]"), ("mask", "[MASK]"))]
     words = [pad, unk, cls, sep, mask] + "a the quick brown fox jump ##s over lazy dog , ! twice elan naive cafe 你 好 4 ##2 un ##known ##word and mp".split()

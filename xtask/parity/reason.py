@@ -227,6 +227,9 @@ def _(folder):
             ids = [j for i in tok(prompt)["input_ids"] for j in ([i] * n if i == pad else [i])]; x = torch.tensor([ids])
             inputs = {"input_ids": x, "attention_mask": torch.ones_like(x), "mm_token_type_ids": (x == pad).int(), "pixel_values": o["pixel_values"], "image_grid_thw": o["image_grid_thw"]}
             rows.append({"image": name, "question": q, "generations": generations(model, tok, inputs, len(ids), model.generation_config.eos_token_id), "attribution": image_attention(model, tok, inputs, x[0] == pad)})
+    # All frames, where transformers' default and mm's differ.
+    video = {"video_processor_type": "Qwen2VLVideoProcessor", "num_frames": len(FRAMES), "patch_size": 6, "merge_size": 2, "temporal_patch_size": 2, "size": {"shortest_edge": 12 * 12 * 2, "longest_edge": 12 * 12 * 12}}
+    (folder / "video_preprocessor_config.json").write_text(json.dumps(video, indent=2) + "\n")
     # The pixels of a video are those of its frames as images, in pairs.
     messages = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": QUESTIONS[1]}]}]; prompt = tok.apply_chat_template(messages, tokenize=False, add_generation_prompt=True); pad = tid("<|video_pad|>")
     each = [pre(images=Image.fromarray(f), return_tensors="pt") for f in FRAMES]; g = each[0]["image_grid_thw"][0].tolist(); n = g[1] * g[2]

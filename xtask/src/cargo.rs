@@ -1,11 +1,12 @@
 //! Commands that run cargo after setup: tests, benchmarks, documentation, CI checks.
 
-use crate::{
-    paths::{cache, root},
-    registry::{self, Kind},
-    setup,
-};
+use crate::{paths::root, setup};
 use anyhow::{Result, bail};
+use mm_hub::{
+    paths::cache,
+    registry::{self, Kind},
+    tools,
+};
 use std::process::Command;
 
 /// A cargo command without the variables that cargo set for xtask itself, so that it reads the settings that setup
@@ -16,7 +17,7 @@ pub fn cargo() -> Command {
     if setup::from_environment().is_ok_and(|found| found.is_none()) {
         command.env_remove("LIBTORCH");
     }
-    if let Some(nasm) = setup::downloaded_nasm().parent().filter(|p| p.is_dir()) {
+    if let Some(nasm) = tools::downloaded_nasm().parent().filter(|p| p.is_dir()) {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let folders = std::env::split_paths(&path).chain([nasm.to_owned()]);
         if let Ok(path) = std::env::join_paths(folders) {
@@ -51,7 +52,7 @@ pub fn test(rest: &[String]) -> Result<()> {
     setup::run(false, false)?;
     for name in ["all-MiniLM-L6-v2", "efficientnet-lite0"] {
         if let Err(error) = registry::fetch(Kind::Models, name) {
-            eprintln!("xtask: {name} could not be downloaded; its tests will be skipped: {error:#}");
+            eprintln!("xtask: {name} could not be downloaded; its tests will be skipped: {}", mm_hub::describe(&error));
         }
     }
     let has_nextest = cargo().args(["nextest", "--version"]).output().is_ok_and(|o| o.status.success());
@@ -78,9 +79,10 @@ pub fn bench(name: Option<&str>, rest: &[String]) -> Result<()> {
                  candle (--quick: one round each)\n\
                  words     Word2Vec against gensim (--seeds N)\n\
                  align     CCA, Sinkhorn and soft-DTW against scikit-learn, POT and tslearn\n\
+                 index     a store of mm-index: writing, graph, recall, latencies (ROWS WIDTH f16|i8)\n\
                  training  training steps of representation, fusion and reasoning networks against PyTorch (--quick, \
                  --only TEXT)\n\
-                 All but tensor create a Python environment with the other libraries once (some GB)"
+                 All but tensor and index create a Python environment with the other libraries once (some GB)"
             );
             Ok(())
         }
@@ -88,6 +90,7 @@ pub fn bench(name: Option<&str>, rest: &[String]) -> Result<()> {
         Some("peers") => peers(rest),
         Some("words") => words(rest),
         Some("align") => align(),
+        Some("index") => index(rest),
         Some("training") => training(rest),
         Some("tensor") => tensor(),
         Some(other) => bail!("unknown benchmark `{other}`; `cargo xtask bench list` prints the names"),
@@ -96,6 +99,7 @@ pub fn bench(name: Option<&str>, rest: &[String]) -> Result<()> {
             loader()?;
             words(&[])?;
             align()?;
+            index(&[])?;
             training(rest)?;
             peers(rest)
         }
@@ -117,9 +121,8 @@ pub fn python_with(name: &str, packages: &[&str]) -> Result<std::path::PathBuf> 
         "xtask: creating a Python environment with {} (some GB, once; set MM_PYTHON to use your own) …",
         packages.join(", ")
     );
-    let is_created =
-        Command::new(crate::packages::python()?).args(["-m", "venv"]).arg(&environment).status()?.success()
-            && Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(packages).status()?.success();
+    let is_created = Command::new(mm_hub::python()?).args(["-m", "venv"]).arg(&environment).status()?.success()
+        && Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(packages).status()?.success();
     if !is_created {
         bail!(
             "the Python environment could not be created; check the network connection and that venv is installed (Debian: \
@@ -142,6 +145,16 @@ fn script(python: &std::path::Path, file: &str, arguments: &[std::path::PathBuf]
 /// features and would be compiled again.
 fn build_benches() -> Result<()> {
     run("building", &["build", "--release", "--package", "mm-benches", "--package", "mm-cli", "--bins"], &[], &[])
+}
+
+/// Figures of a store of mm-index.
+fn index(rest: &[String]) -> Result<()> {
+    build_benches()?;
+    let status = Command::new(root().join("target/release/index")).args(rest).status()?;
+    if !status.success() {
+        bail!("the benchmark of mm-index failed");
+    }
+    Ok(())
 }
 
 /// The data loader against PyTorch's.
@@ -245,8 +258,13 @@ pub const ALIGN_REFERENCES: &[&str] =
 
 /// Compares a crate with the outputs that a script of xtask/parity wrote to `expected`.
 pub fn check_references(package: &str, variable: &str, expected: &std::path::Path) -> Result<()> {
-    let test = ["test", "--release", "--package", package, "--test", "references"];
-    run("parity", &test, &[], &[(variable, &expected.to_string_lossy())])
+    check_test(package, "references", variable, expected)
+}
+
+/// Runs a test of a crate on what a script of xtask/parity wrote to `expected`.
+pub fn check_test(package: &str, test: &str, variable: &str, expected: &std::path::Path) -> Result<()> {
+    let test = ["test", "--release", "--package", package, "--test", test];
+    run("parity", &test, &["--".into(), "--nocapture".into()], &[(variable, &expected.to_string_lossy())])
 }
 
 /// Builds the documentation; warnings are errors.
@@ -259,12 +277,50 @@ pub fn docs() -> Result<()> {
 pub fn ci() -> Result<()> {
     setup::run(false, false)?;
     run("formatting", &["fmt", "--all", "--check"], &[], &[])?;
-    run(
-        "linting",
-        &["clippy", "--release", "--workspace", "--all-targets"],
-        &["--".into(), "-D".into(), "warnings".into()],
-        &[],
-    )?;
+    run("linting", &["clippy", "--release", "--workspace", "--all-targets"], &deny_warnings(), &[])?;
+    package()?;
+    deny()?;
+    semver_checks()?;
     docs()?;
     test(&[])
+}
+
+fn deny_warnings() -> [String; 3] {
+    ["--", "-D", "warnings"].map(ToOwned::to_owned)
+}
+
+/// Packages every crate that is published, as crates.io would receive it, without building it again.
+fn package() -> Result<()> {
+    let arguments = ["package", "--workspace", "--no-verify", "--allow-dirty"];
+    let excluded =
+        ["xtask", "mm-fuzz", "mm-benches", "ink"].iter().flat_map(|name| ["--exclude".to_owned(), (*name).to_owned()]);
+    run("packaging", &arguments, &excluded.collect::<Vec<_>>(), &[])
+}
+
+/// Whether a subcommand of cargo is installed; says so where it is not.
+fn is_installed(subcommand: &str) -> bool {
+    let found = cargo().args([subcommand, "--version"]).output().is_ok_and(|o| o.status.success());
+    if !found {
+        eprintln!("xtask: skipped: cargo {subcommand} is not installed (cargo install cargo-{subcommand})");
+    }
+    found
+}
+
+/// Known advisories, licences and sources of dependencies, as deny.toml accepts them.
+fn deny() -> Result<()> {
+    if is_installed("deny") { run("checking dependencies", &["deny", "check"], &[], &[]) } else { Ok(()) }
+}
+
+/// The public interfaces against those of the last release, which is the newest tag.
+fn semver_checks() -> Result<()> {
+    let tag = Command::new("git").args(["describe", "--tags", "--abbrev=0"]).current_dir(root()).output();
+    let Some(tag) = tag.ok().filter(|output| output.status.success()) else {
+        eprintln!("xtask: skipped: no release to compare the public interfaces with");
+        return Ok(());
+    };
+    let tag = String::from_utf8_lossy(&tag.stdout).trim().to_owned();
+    if !is_installed("semver-checks") {
+        return Ok(());
+    }
+    run("comparing interfaces", &["semver-checks", "--workspace", "--baseline-rev", &tag], &[], &[])
 }

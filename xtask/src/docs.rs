@@ -4,15 +4,11 @@
 
 pub mod markdown;
 
-use crate::{
-    cargo::cargo,
-    paths::root,
-    pipeline,
-    registry::{self, Kind},
-};
+use crate::{cargo::cargo, paths::root, pipeline};
 use anyhow::{Context, Result, bail};
 use clap::{CommandFactory, Parser};
 use markdown::{Command, Page, Program};
+use mm_hub::registry::{Kind, Registry};
 use std::path::{Path, PathBuf};
 
 /// Checks the pages, then runs the test that checks commands of mm and config files.
@@ -127,8 +123,12 @@ impl Checker<'_> {
     fn check_xtask(&mut self, command: &Command, arguments: &[String]) {
         let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let known = match words.as_slice() {
-            ["data", "fetch", name] => registry::is_known(Kind::Data, name),
-            ["models", "pull", name] if !name.contains('/') => registry::is_known(Kind::Models, name),
+            ["data", "fetch", name] => is_known(Kind::Data, name),
+            ["models", "pull", name] if !name.contains('/') => is_known(Kind::Models, name),
+            ["dist", ..] => {
+                self.outputs.push("target/dist".into());
+                return;
+            }
             ["demo" | "run", ..] => pipeline_outputs(arguments).map(|outputs| {
                 self.outputs.extend(outputs);
                 true
@@ -188,9 +188,13 @@ impl Checker<'_> {
         }
         for (kind, folder) in [(Kind::Data, "~/.cache/mm/data/"), (Kind::Models, "~/.cache/mm/models/")] {
             if let Some(name) = value.strip_prefix(folder).map(|rest| rest.split('/').next().unwrap_or(rest)) {
-                let known = registry::is_known(kind, name).unwrap_or(false);
-                return (!known).then(|| format!("{value}: {name} is not in xtask/registry.toml"));
+                let known = is_known(kind, name).unwrap_or(false);
+                return (!known).then(|| format!("{value}: {name} is not in crates/mm-hub/registry.toml"));
             }
+        }
+        // Folders of the user.
+        if value.starts_with("~/") {
+            return None;
         }
         let path = value.trim_start_matches("../");
         if let Some(name) = path.strip_prefix("target/release/") {
@@ -208,14 +212,17 @@ impl Checker<'_> {
     }
 }
 
+/// Whether the registry has an item of that name.
+fn is_known(kind: Kind, name: &str) -> Result<bool> {
+    Ok(Registry::built_in()?.contains(kind, name))
+}
+
 /// The outputs of the pipeline that `cargo xtask demo …` or `cargo xtask run …` names.
 fn pipeline_outputs(arguments: &[String]) -> Result<Vec<String>> {
     let words = std::iter::once("cargo xtask").chain(arguments.iter().map(String::as_str));
     match crate::Cli::try_parse_from(words)?.command {
         crate::Command::Run(arguments) => pipeline::outputs(&arguments),
-        crate::Command::Demo(options) => {
-            pipeline::outputs(&pipeline::Arguments { pipeline: "docs/pipelines/demo.toml".into(), options })
-        }
+        crate::Command::Demo(options) => pipeline::outputs(&pipeline::Arguments::demo(options)),
         _ => Ok(Vec::new()),
     }
 }
@@ -249,7 +256,7 @@ mod tests {
             ("```sh\ncargo xtask data fetch stamp\n```\n", 2, "unknown name"),
             ("```sh\nmm train docs/configs/none.toml\n```\n", 2, "docs/configs/none.toml is not in the repository"),
             ("```sh\nmm eval --model runs/b\nmm train c.toml --out runs/b\n```\n", 2, "no earlier command"),
-            ("```sh\nls ~/.cache/mm/data/none/a.png\n```\n", 2, "not in xtask/registry.toml"),
+            ("```sh\nls ~/.cache/mm/data/none/a.png\n```\n", 2, "not in crates/mm-hub/registry.toml"),
             ("```\nmm\n```\n", 1, "without a language"),
             ("text\n\n    cargo doc\n", 3, "indented block"),
         ] {

@@ -2,10 +2,15 @@
 //! users: a libtorch of another version, one with the old C++ ABI, and a shared library that is missing at run time.
 
 use crate::{
-    paths::{cache, program, root},
-    setup::{VERSION, cargo_settings, downloaded_ffmpeg, from_environment, matches, version_of},
+    paths::root,
+    setup::{cargo_settings, from_environment},
 };
 use anyhow::Result;
+use mm_hub::{
+    libtorch::{Libtorch, VERSION, matches, version_of},
+    paths::{cache, program},
+    tools::downloaded_ffmpeg,
+};
 use std::{
     path::{Path, PathBuf},
     process::Command,
@@ -81,12 +86,8 @@ fn libtorch(findings: &mut Findings) {
     }
     let version = version_of(&folder);
     let shown = version.clone().unwrap_or_else(|| "unknown version".into());
-    let found = crate::setup::Libtorch {
-        folder: folder.clone(),
-        origin,
-        version,
-        cuda: folder.join("lib/libtorch_cuda.so").exists(),
-    };
+    let found =
+        Libtorch { folder: folder.clone(), origin, version, cuda: folder.join("lib/libtorch_cuda.so").exists() };
     if matches(&found) {
         Findings::good(
             "version",

@@ -1,11 +1,8 @@
 //! `cargo xtask fuzz`: builds the fuzz targets of `xtask/fuzz` with libFuzzer's instrumentation and runs them.
 
-use crate::{
-    cargo::cargo,
-    paths::{cache, root},
-    setup,
-};
+use crate::{cargo::cargo, paths::root, setup};
 use anyhow::{Context, Result, bail};
+use mm_hub::paths::cache;
 use std::{
     collections::VecDeque,
     fs::File,

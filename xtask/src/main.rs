@@ -1,22 +1,24 @@
 //! `cargo xtask`: setup, downloads, pipelines, tests and benchmarks. It does not link libtorch, so it runs before
 //! setup.
 
-mod archive;
 mod cargo;
+mod dist;
 mod docs;
 mod doctor;
-mod fetch;
 mod fuzz;
-mod hub;
-mod packages;
+mod new;
+mod outside;
 mod parity;
 mod paths;
 mod pipeline;
-mod registry;
 mod setup;
 mod torture;
 
 use clap::{Parser, Subcommand};
+use mm_hub::{
+    pipeline::Options,
+    registry::{self, Kind, Registry},
+};
 use std::{path::PathBuf, process::ExitCode};
 
 /// Builds mm, downloads its dependencies, and runs its pipelines
@@ -32,8 +34,14 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Download libtorch and ffmpeg where needed, and write the cargo settings that locate them.
+    /// Download libtorch and ffmpeg where needed, and write the cargo settings that locate them: of this workspace, or of a
+    /// project of your own that depends on one of its crates.
+    #[command(after_help = "Examples:\n  cargo xtask setup\n  cargo xtask setup --project ../my-project")]
     Setup {
+        /// Set up the Cargo project in this folder instead: its .cargo/config.toml gets the path of libtorch and the rpath,
+        /// so that `cargo run` and `cargo test` need no environment variable. What the file already says stays.
+        #[arg(long, value_name = "DIR")]
+        project: Option<PathBuf>,
         /// Use a libtorch with CUDA, from LIBTORCH or Python's torch; the downloaded one is CPU-only.
         #[arg(long)]
         cuda: bool,
@@ -53,11 +61,13 @@ enum Command {
         #[command(subcommand)]
         command: ModelsCommand,
     },
-    /// Run the steps of a pipeline in order, except those whose inputs, parameters and program have not changed.
-    #[command(after_help = "Example:\n  cargo xtask run docs/pipelines/demo.toml --set seeds=3")]
+    /// Run the steps of a pipeline, except those whose commands and inputs have not changed.
+    #[command(
+        after_help = "Examples:\n  cargo xtask run docs/pipelines/demo.toml --set seeds=3\n  cargo xtask run docs/pipelines/demo.toml --dry-run    what would run, and why\n\nEvery key of a pipeline file: docs/pipelines/template.toml"
+    )]
     Run(pipeline::Arguments),
     /// Set up, then run the pipeline docs/pipelines/demo.toml.
-    Demo(pipeline::Options),
+    Demo(Options),
     /// Set up, then run all tests.
     Test {
         /// Arguments for `cargo test`.
@@ -75,6 +85,12 @@ enum Command {
     /// Compare mm with the reference libraries (creates a Python environment of some GB once).
     #[command(after_help = "Examples:\n  cargo xtask parity\n  cargo xtask parity clip whisper --seed 7")]
     Parity(parity::Arguments),
+    /// Make a crate of your own that extends mm: a modality, a fusion operator, an alignment method, a reasoning network, a
+    /// task or a data set reader. It has its tests and a program with every command of mm.
+    #[command(
+        after_help = "Examples:\n  cargo xtask new modality accelerometer --dir ~/projects\n  cargo xtask new task triage --dir ~/projects"
+    )]
+    New(new::Arguments),
     /// Fuzz the readers of files: all targets, or one by name. Exits with an error and the path of the input on a finding.
     #[command(
         after_help = "Examples:\n  cargo xtask fuzz                          all targets, ten minutes each\n  cargo xtask fuzz image --seconds 60"
@@ -92,6 +108,15 @@ enum Command {
         after_help = "Examples:\n  cargo xtask torture --kills 1000 --jobs 2\n  cargo xtask torture train words --seed 7"
     )]
     Torture(torture::Arguments),
+    /// Build what is distributed: a .tar.gz that runs from any folder and a Debian package, with libtorch's libraries, manual
+    /// pages, completions and the licences of everything inside.
+    #[command(after_help = "Example:\n  cargo xtask dist --out target/dist")]
+    Dist(dist::Arguments),
+    /// Build and run the README example of each library crate in a project outside the workspace.
+    #[command(
+        after_help = "Examples:\n  cargo xtask outside mm-align        one crate\n  cargo xtask outside --list          features and packages of each, without compiling"
+    )]
+    Outside(outside::Arguments),
     /// Check format, lints, docs and tests, as CI does.
     Ci,
 }
@@ -135,37 +160,40 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Setup { cuda, force } => setup::run(cuda, force),
+        Command::Setup { project: Some(project), cuda, force } => setup::run_for(&project, cuda, force),
+        Command::Setup { project: None, cuda, force } => setup::run(cuda, force),
         Command::Doctor => doctor::run(),
-        Command::Data { command: DataCommand::Fetch { name } } => {
-            registry::fetch(registry::Kind::Data, &name).map(|p| println!("{}", p.display()))
-        }
-        Command::Data { command: DataCommand::List } => registry::list(registry::Kind::Data),
-        Command::Models { command: ModelsCommand::Pull { name } } => {
-            let folder = if name.contains(['/', '@']) {
-                hub::Hub::from_environment()?.pull(&name)?
-            } else {
-                registry::fetch(registry::Kind::Models, &name)?
-            };
-            println!("{}", folder.display());
-            Ok(())
-        }
-        Command::Models { command: ModelsCommand::List } => registry::list(registry::Kind::Models),
-        Command::Run(arguments) => {
-            setup::run(false, false)?;
-            pipeline::run(&arguments)
-        }
-        Command::Demo(options) => {
-            setup::run(false, false)?;
-            pipeline::run(&pipeline::Arguments { pipeline: PathBuf::from("docs/pipelines/demo.toml"), options })
-        }
+        Command::Data { command: DataCommand::Fetch { name } } => print_path(&registry::fetch(Kind::Data, &name)?),
+        Command::Data { command: DataCommand::List } => list(Kind::Data),
+        Command::Models { command: ModelsCommand::Pull { name } } => print_path(&registry::pull(&name)?),
+        Command::Models { command: ModelsCommand::List } => list(Kind::Models),
+        Command::Run(arguments) => pipeline::run(&arguments),
+        Command::Demo(options) => pipeline::run(&pipeline::Arguments::demo(options)),
         Command::Test { rest } => cargo::test(&rest),
         Command::Bench { name, rest } => cargo::bench(name.as_deref(), &rest),
         Command::Parity(arguments) => parity::run(&arguments),
+        Command::New(arguments) => new::run(&arguments),
         Command::Torture(arguments) => torture::run(&arguments),
         Command::Fuzz(arguments) => fuzz::run(&arguments),
         Command::Docs { check: true } => docs::check(),
         Command::Docs { check: false } => cargo::docs(),
+        Command::Dist(arguments) => dist::run(&arguments),
+        Command::Outside(arguments) => outside::run(&arguments),
         Command::Ci => cargo::ci(),
     }
+}
+
+fn print_path(path: &std::path::Path) -> anyhow::Result<()> {
+    println!("{}", path.display());
+    Ok(())
+}
+
+/// Prints the items of the registry, and whether they are in the cache.
+fn list(kind: Kind) -> anyhow::Result<()> {
+    for item in Registry::built_in()?.entries(kind) {
+        let state = if item.cached { "cached" } else { "not cached" };
+        println!("{:20} {state:12} {}", item.name, item.about);
+        println!("{:33} {}; {}; from {}", "", item.license, item.size, item.from);
+    }
+    Ok(())
 }

@@ -1,8 +1,9 @@
 //! Compares mm with the reference libraries of its model families: tiny checkpoints with random weights and unusual
 //! sizes that the libraries write, and their outputs for the same files.
 
-use crate::{cargo, paths::cache, setup};
+use crate::{cargo, setup};
 use anyhow::{Result, bail};
+use mm_hub::paths::cache;
 use std::{
     path::{Path, PathBuf},
     process::Command,
@@ -11,9 +12,10 @@ use std::{
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Model families (`bert`, `whisper` …), variants of them (`bert/gelu`), `words` (gensim), `align` (scikit-learn,
-    /// cca-zoo, POT, tslearn) or `fusion` (PyTorch) [default: all].
+    /// cca-zoo, POT, tslearn), `fusion` (PyTorch), `random` (random images, audio, videos and predictions: Pillow, torchvision,
+    /// torchaudio, transformers, scikit-learn) or `captions` (pycocoevalcap, needs Java) [default: all].
     families: Vec<String>,
-    /// Seed of the random weights, images and audio.
+    /// Seed of the random weights, images, audio and texts.
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Folder for the checkpoints and outputs [default: a folder in the cache for each seed].
@@ -24,6 +26,9 @@ pub struct Arguments {
 /// The families that generate text or answer questions, and PEFT's adapters on them.
 const GENERATIVE_FAMILIES: &[&str] =
     &["vilt", "blip", "git", "vision-encoder-decoder", "whisper", "llava", "qwen2_vl", "adapter"];
+
+/// What has a script of its own, beside the model families.
+const OTHERS: &[&str] = &["words", "align", "fusion", "random", "captions"];
 
 /// Says that a folder was made here, so that it may be deleted.
 const MARKER: &str = ".mm-parity";
@@ -50,15 +55,26 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let python = cargo::python_with("references", cargo::REFERENCES)?;
     let out = arguments.out.clone().unwrap_or_else(|| cache().join("parity").join(format!("seed-{}", arguments.seed)));
     new_folder(&out, arguments.out.is_none())?;
-    if arguments.families.iter().any(|f| f == "words") || arguments.families.is_empty() {
+    let is_selected = |name: &str| arguments.families.is_empty() || arguments.families.iter().any(|f| f == name);
+    println!("seed {}", arguments.seed);
+    if is_selected("words") {
         words(&python, &out)?;
     }
-    if arguments.families.iter().any(|f| f == "align") || arguments.families.is_empty() {
+    if is_selected("align") {
         align(&out, arguments.seed)?;
     }
-    if arguments.families.iter().any(|f| f == "fusion") || arguments.families.is_empty() {
+    if is_selected("fusion") {
         write_expected(&python, "fusion.py", &out.join("fusion.safetensors"), arguments.seed + 11)?;
         cargo::check_references("mm-fusion", "MM_PARITY_FUSION", &out.join("fusion.safetensors"))?;
+    }
+    if is_selected("random") {
+        let folder = out.join("random");
+        write_expected(&python, "random_inputs.py", &folder, arguments.seed)?;
+        cargo::check_test("mm-data", "random_inputs", "MM_PARITY_DATA", &folder)?;
+        cargo::check_test("mm-tasks", "random_inputs", "MM_PARITY_METRICS", &folder.join("metrics.json"))?;
+    }
+    if is_selected("captions") {
+        captions(&out, arguments.seed)?;
     }
     let is_generative = |f: &String| GENERATIVE_FAMILIES.iter().any(|s| f.split('/').next() == Some(s));
     if arguments.families.iter().any(is_generative) || arguments.families.is_empty() {
@@ -79,8 +95,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     // Whisper is an encoder too, and BLIP embeds images and texts in a joint space.
     let is_both = |f: &String| ["whisper", "blip"].contains(&f.as_str());
-    let has_own_script =
-        |f: &String| ["words", "align", "fusion"].contains(&f.as_str()) || (is_generative(f) && !is_both(f));
+    let has_own_script = |f: &String| OTHERS.contains(&f.as_str()) || (is_generative(f) && !is_both(f));
     if !arguments.families.is_empty() && arguments.families.iter().all(has_own_script) {
         return Ok(());
     }
@@ -107,6 +122,18 @@ fn align(out: &Path, seed: u64) -> Result<()> {
     let file = out.join("align.json");
     write_expected(&python, "align.py", &file, seed + 3)?;
     cargo::check_references("mm-align", "MM_PARITY_ALIGN", &file)
+}
+
+/// Compares the caption metrics on random captions with COCO's evaluation, whose tokenizer is a Java program.
+fn captions(out: &Path, seed: u64) -> Result<()> {
+    if mm_hub::paths::program(&["java"]).is_none() {
+        println!("skipped: captions: no java on the PATH, which the reference's tokenizer needs");
+        return Ok(());
+    }
+    let python = cargo::python_with("captions", &["pycocoevalcap"])?;
+    let file = out.join("captions.json");
+    write_expected(&python, "captions.py", &file, seed + 5)?;
+    cargo::check_test("mm-tasks", "captions", "MM_PARITY_CAPTIONS", &file)
 }
 
 /// Runs a script of xtask/parity that writes the expected outputs into a file.

@@ -3,7 +3,7 @@
 
 use mm_align::{
     correlation::cca,
-    transport::{SinkhornConfig, sinkhorn},
+    transport::{Masses, SinkhornConfig, sinkhorn},
 };
 use mm_core::{Checkpoint, DType, Tensor};
 
@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let a = fit.project(0, &images.narrow(0, train, test)?)?.normalize()?;
     let b = fit.project(1, &captions.narrow(0, train, test)?)?.normalize()?;
     let cost = a.matmul(&b.transpose(0, 1)?)?.neg()?.add_scalar(1.0)?; // cosine distance
-    let plan = sinkhorn(&cost, None, None, SinkhornConfig { epsilon: 0.05, ..SinkhornConfig::default() })?;
+    let plan = sinkhorn(&cost, Masses::default(), SinkhornConfig { epsilon: 0.05, ..SinkhornConfig::default() })?;
     let correct = |best: &Tensor| -> mm_core::Result<usize> {
         Ok(best.to_vec::<i64>()?.iter().enumerate().filter(|(row, found)| *row as i64 == **found).count())
     };

@@ -29,7 +29,7 @@ impl From<Error> for mm_core::Error {
     fn from(error: Error) -> Self {
         match error {
             Error::Core(core) => core,
-            Error::Method(source) => Self::Sample(source.to_string()),
+            Error::Method(source) => Self::Other(source),
             Error::InvalidInput { what, found, expected } => Self::Config { field: what.into(), found, expected },
         }
     }

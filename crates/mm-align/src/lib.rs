@@ -1,26 +1,12 @@
-//! Alignment of two modalities' features.
+#![doc = include_str!("../README.md")]
 //!
-//! Functions take and return tensors and depend on mm-core alone: the crate works for anyone who has two feature arrays
-//! with paired rows.
+//! ## Modules
 //!
 //! - Methods that fit a common space: [`alignment_methods`] by name, open to other crates through [`AlignmentMethod`] and
 //!   [`MethodRegistry`]; their mathematics in [`correlation`], [`procrustes`] and [`supervised`].
 //! - Losses for training encoders: [`contrastive`], [`discrepancy`], [`attention`], [`correlation::deep_cca_loss`].
 //! - Assignments and sequences: [`transport`], [`mod@dtw`], [`ctc`].
 //! - Diagnosis and correction of a joint space: [`diagnose`], [`hubness`], [`memory`].
-//!
-//! ```
-//! use mm_align::contrastive::{Similarity, info_nce};
-//! use mm_core::{DType, Device, Tensor};
-//! # fn main() -> mm_align::Result<()> {
-//! let images = Tensor::randn(&[8, 32], DType::F32, Device::Cpu)?.set_requires_grad(true)?;
-//! let captions = Tensor::randn(&[8, 32], DType::F32, Device::Cpu)?;
-//! let loss = info_nce(&Similarity::cosine(&images, &captions)?, &Tensor::from_slice(&[10f32])?, None, 0.0)?;
-//! loss.backward()?;
-//! assert!(images.grad().is_some());
-//! # Ok(())
-//! # }
-//! ```
 
 pub mod attention;
 mod checks;

@@ -41,6 +41,15 @@ impl Default for SinkhornConfig {
     }
 }
 
+/// The masses of both sides of a transport.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Masses<'a> {
+    /// Of the rows of the cost, `[n]`; the same for all, 1 in sum, if absent.
+    pub rows: Option<&'a Tensor>,
+    /// Of its columns, `[m]`; the same for all, 1 in sum, if absent.
+    pub columns: Option<&'a Tensor>,
+}
+
 fn masses(given: Option<&Tensor>, count: i64, like: &Tensor) -> Result<Tensor> {
     let Some(mass) = given else {
         return Ok(Tensor::full(&[count], 1.0 / count as f64, like.dtype()?, like.device())?);
@@ -54,7 +63,7 @@ fn masses(given: Option<&Tensor>, count: i64, like: &Tensor) -> Result<Tensor> {
     Ok(mass)
 }
 
-/// Entropic optimal transport of masses `a` `[n]` and `b` `[m]` (uniform if absent) at a cost `[n, m]`.
+/// Entropic optimal transport of masses at a cost `[n, m]`.
 ///
 /// Iterations are multiplicative (two matrix–vector products each) while that is safe; before a scaling leaves the
 /// range of floats it is absorbed into the dual potentials, which has the stability of the logarithmic domain at the
@@ -66,11 +75,12 @@ fn masses(given: Option<&Tensor>, count: i64, like: &Tensor) -> Result<Tensor> {
 /// Regularized Transport Problems* (Schmitzer, 2019, <https://arxiv.org/abs/1610.06519>).
 ///
 /// ```
-/// use mm_align::transport::{SinkhornConfig, sinkhorn};
-/// use mm_core::Tensor;
+/// use mm_align::transport::{Masses, SinkhornConfig, sinkhorn};
+/// use mm_core::{Device, Tensor};
 /// # fn main() -> mm_align::Result<()> {
-/// let cost = Tensor::from_vec(&[1f64, 0.0, 0.0, 1.0], &[2, 2])?;
-/// let plan = sinkhorn(&cost, None, None, SinkhornConfig { epsilon: 0.01, ..SinkhornConfig::default() })?.plan;
+/// let cost = Tensor::new([[1f64, 0.0], [0.0, 1.0]], Device::Cpu)?;
+/// let sharp = SinkhornConfig { epsilon: 0.01, ..SinkhornConfig::default() };
+/// let plan = sinkhorn(&cost, Masses::default(), sharp)?.plan;
 /// assert_eq!(plan.argmax(1)?.to_vec::<i64>()?, [1, 0]);
 /// # Ok(())
 /// # }
@@ -79,12 +89,7 @@ fn masses(given: Option<&Tensor>, count: i64, like: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// When the cost is no finite matrix, epsilon or the relaxation is not positive, masses are invalid, or balanced masses have different
 /// sums.
-pub fn sinkhorn(
-    cost: &Tensor,
-    a: Option<&Tensor>,
-    b: Option<&Tensor>,
-    config: SinkhornConfig,
-) -> Result<TransportPlan> {
+pub fn sinkhorn(cost: &Tensor, mass: Masses<'_>, config: SinkhornConfig) -> Result<TransportPlan> {
     let shape = cost.shape();
     if shape.len() != 2 || shape.contains(&0) || config.epsilon.is_nan() || config.epsilon <= 0.0 {
         let found = format!("cost {shape:?}, epsilon {}", config.epsilon);
@@ -94,7 +99,7 @@ pub fn sinkhorn(
         return Err(invalid("sinkhorn", format!("marginal relaxation {rho}"), "a positive number"));
     }
     check_finite("sinkhorn", 0, cost)?;
-    let (a, b) = (masses(a, shape[0], cost)?, masses(b, shape[1], cost)?);
+    let (a, b) = (masses(mass.rows, shape[0], cost)?, masses(mass.columns, shape[1], cost)?);
     let equal_sums = (a.sum()?.to_f64()? / b.sum()?.to_f64()? - 1.0).abs() < 1e-4;
     if config.marginal_relaxation.is_none() && !equal_sums {
         return Err(invalid("sinkhorn", "masses of different sums", "equal sums, or a marginal relaxation"));
@@ -282,7 +287,7 @@ fn round_to_marginals(plan: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tensor> {
 /// As [`sinkhorn`].
 pub fn sinkhorn_divergence(x: &Tensor, y: &Tensor, config: SinkhornConfig) -> Result<Tensor> {
     let value = |a: &Tensor, b: &Tensor| -> Result<Tensor> {
-        let TransportPlan { plan, cost, .. } = sinkhorn(&squared_distances(a, b)?, None, None, config)?;
+        let TransportPlan { plan, cost, .. } = sinkhorn(&squared_distances(a, b)?, Masses::default(), config)?;
         let uniform = 1.0 / plan.numel() as f64;
         let divergence = plan.mul(&plan.mul_scalar(1.0 / uniform)?.clamp_min(1e-30)?.log()?)?.sum()?;
         Ok(cost.add(&divergence.mul_scalar(config.epsilon)?)?)
@@ -313,7 +318,7 @@ mod tests {
             let a = Tensor::from_slice(&[0.1, 0.2, 0.05, 0.25, 0.15, 0.15, 0.1]).unwrap();
             let config =
                 SinkhornConfig { epsilon, max_iterations: 20_000, tolerance: 1e-9, ..SinkhornConfig::default() };
-            let plan = sinkhorn(&cost, Some(&a), None, config).unwrap();
+            let plan = sinkhorn(&cost, Masses { rows: Some(&a), ..Masses::default() }, config).unwrap();
             let (rows, columns) = (plan.plan.sum_dim(&[1], false).unwrap(), plan.plan.sum_dim(&[0], false).unwrap());
             prop_assert!(close(&values(&rows), &values(&a), 1e-6));
             prop_assert!(close(&values(&columns), &[0.2; 5], 1e-6));
@@ -366,7 +371,7 @@ mod tests {
             let all = [Tensor::from_vec(&cost, &[5, 4]), Tensor::from_slice(&a), Tensor::from_slice(&b)].map(Result::unwrap);
             for (dtype, tolerance, within) in [(DType::F64, 1e-10, 1e-6), (DType::F32, 1e-5, 1e-3)] {
                 let [cost, a, b] = all.each_ref().map(|t| t.to_dtype(dtype).unwrap());
-                let found = sinkhorn(&cost, Some(&a), Some(&b), SinkhornConfig { tolerance, ..config }).unwrap();
+                let found = sinkhorn(&cost, Masses { rows: Some(&a), columns: Some(&b) }, SinkhornConfig { tolerance, ..config }).unwrap();
                 prop_assert!(close(&values(&found.plan), &expected, within), "{dtype:?}: {found:?}\n{expected:?}");
                 prop_assert!(found.marginal_error.is_finite());
             }
@@ -378,16 +383,17 @@ mod tests {
         let cost = Tensor::from_vec(&[0f32, 1.0, 1.0, 0.0, 0.5, 0.5], &[3, 2]).unwrap();
         let (a, b) = (Tensor::from_slice(&[0.6f32, 0.4, 0.0]).unwrap(), Tensor::from_slice(&[0.5f32, 0.5]).unwrap());
         let config = SinkhornConfig { marginal_relaxation: Some(1.0), ..SinkhornConfig::default() };
-        let found = sinkhorn(&cost, Some(&a), Some(&b), config).unwrap();
+        let found = sinkhorn(&cost, Masses { rows: Some(&a), columns: Some(&b) }, config).unwrap();
+        let some = a.narrow(0, 0, 2).unwrap();
         let without =
-            sinkhorn(&cost.narrow(0, 0, 2).unwrap(), Some(&a.narrow(0, 0, 2).unwrap()), Some(&b), config).unwrap();
+            sinkhorn(&cost.narrow(0, 0, 2).unwrap(), Masses { rows: Some(&some), columns: Some(&b) }, config).unwrap();
         let plan = values(&found.plan);
         assert!(close(&plan[..4], &values(&without.plan), 1e-6) && plan[4..] == [0.0; 2], "{found:?}");
         assert!(found.marginal_error < config.tolerance && found.iterations < config.max_iterations, "{found:?}");
         let bad = Tensor::from_slice(&[0.6f32, f32::NAN, 0.4]).unwrap();
-        assert!(sinkhorn(&cost, Some(&bad), Some(&b), config).is_err());
+        assert!(sinkhorn(&cost, Masses { rows: Some(&bad), columns: Some(&b) }, config).is_err());
         let negative = SinkhornConfig { marginal_relaxation: Some(-1.0), ..config };
-        assert!(sinkhorn(&cost, Some(&a), Some(&b), negative).is_err());
+        assert!(sinkhorn(&cost, Masses { rows: Some(&a), columns: Some(&b) }, negative).is_err());
     }
 
     #[test]
@@ -396,7 +402,7 @@ mod tests {
         let cost = Tensor::rand(&[4, 3], DType::F32, Device::Cpu).unwrap();
         let a = Tensor::from_slice(&[0.5f32, 0.0, 0.3, 0.2]).unwrap();
         let config = SinkhornConfig { epsilon: 0.02, max_iterations: 3, ..SinkhornConfig::default() };
-        let plan = sinkhorn(&cost, Some(&a), None, config).unwrap();
+        let plan = sinkhorn(&cost, Masses { rows: Some(&a), ..Masses::default() }, config).unwrap();
         assert!(plan.marginal_error > config.tolerance, "{plan:?}");
         let sums = |dim: i64| values(&plan.plan.sum_dim(&[dim], false).unwrap());
         assert!(close(&sums(1), &values(&a), 1e-6) && close(&sums(0), &[1.0 / 3.0; 3], 1e-6));
@@ -409,12 +415,12 @@ mod tests {
         let cost = Tensor::from_vec(&[5f64, 3.0, 1.0, 4.0, 1.0, 3.0, 1.0, 4.0, 5.0], &[3, 3]).unwrap();
         let sharp =
             SinkhornConfig { epsilon: 0.005, max_iterations: 5000, tolerance: 1e-9, ..SinkhornConfig::default() };
-        let plan = sinkhorn(&cost, None, None, sharp).unwrap();
+        let plan = sinkhorn(&cost, Masses::default(), sharp).unwrap();
         assert!((plan.cost.to_f64().unwrap() - 1.0).abs() < 1e-6, "{plan:?}");
         let far = Tensor::from_vec(&[0f64, 100.0, 100.0, 0.0], &[2, 2]).unwrap();
         let (a, b) = (Tensor::from_slice(&[0.9, 0.1]).unwrap(), Tensor::from_slice(&[0.5, 0.5]).unwrap());
         let unbalanced = SinkhornConfig { epsilon: 0.1, marginal_relaxation: Some(1.0), ..SinkhornConfig::default() };
-        let plan = values(&sinkhorn(&far, Some(&a), Some(&b), unbalanced).unwrap().plan);
+        let plan = values(&sinkhorn(&far, Masses { rows: Some(&a), columns: Some(&b) }, unbalanced).unwrap().plan);
         assert!(plan[1] < 1e-9 && plan[2] < 1e-9 && plan[0] > 0.5 && plan[0] < 0.9, "{plan:?}");
     }
 
@@ -449,7 +455,7 @@ mod tests {
         let far = Tensor::randn(&[8, 3], DType::F32, Device::Cpu).unwrap().mul_scalar(30.0).unwrap();
         let other = Tensor::randn(&[8, 3], DType::F32, Device::Cpu).unwrap().mul_scalar(30.0).unwrap();
         let config = SinkhornConfig { epsilon: 0.5, ..SinkhornConfig::default() };
-        let plan = sinkhorn(&squared_distances(&far, &far).unwrap(), None, None, config).unwrap().plan;
+        let plan = sinkhorn(&squared_distances(&far, &far).unwrap(), Masses::default(), config).unwrap().plan;
         assert_eq!(plan.min().unwrap().to_f64().unwrap(), 0.0);
         assert!(sinkhorn_divergence(&far, &other, config).unwrap().to_f64().unwrap() > 0.0);
     }

@@ -3,7 +3,7 @@
 #![allow(missing_docs)]
 
 use mm_align::{
-    contrastive::{Similarity, info_nce, sigmoid_loss},
+    contrastive::{InfoNceOptions, Similarity, Temperature, info_nce, sigmoid_loss},
     correlation::cca,
     diagnose::{modality_gap, ranks},
     distance::{median_distance, squared_distances},
@@ -146,8 +146,8 @@ proptest! {
             sigmoid += (0..6).map(|j| (1.0 + (-sign(j) * (scale * row[j] + bias)).exp()).ln()).sum::<f64>();
             expected_ranks.push(row.iter().filter(|c| **c >= row[i]).count());
         }
-        prop_assert!((value(info_nce(&similarity, &scalar, None, 0.0).unwrap()) - both / 6.0).abs() < 1e-9);
-        let found = value(sigmoid_loss(&similarity, &scalar, &offset, None).unwrap());
+        prop_assert!((value(info_nce(&similarity, Temperature::Inverse(&scalar), InfoNceOptions::default()).unwrap()) - both / 6.0).abs() < 1e-9);
+        let found = value(sigmoid_loss(&similarity, Temperature::Inverse(&scalar), &offset, None).unwrap());
         prop_assert!((found - sigmoid / 6.0).abs() < 1e-5 * found.max(1.0), "{found}, {}", sigmoid / 6.0);
         prop_assert_eq!(ranks(&tensor(&cosines.concat(), 6)).unwrap(), expected_ranks);
 

@@ -7,7 +7,7 @@ use mm_align::{
     distance::squared_distances,
     dtw::{dtw, soft_dtw},
     kernel::Kernel,
-    transport::{SinkhornConfig, sinkhorn, sinkhorn_divergence},
+    transport::{Masses, SinkhornConfig, sinkhorn, sinkhorn_divergence},
 };
 use mm_core::{DType, Tensor};
 use serde_json::Value;
@@ -76,10 +76,11 @@ fn results_match_the_reference_libraries() {
 
     let cost = tensor(&answers["cost"]);
     let exact = SinkhornConfig { epsilon: 0.05, max_iterations: 100_000, tolerance: 1e-12, marginal_relaxation: None };
-    let plan = sinkhorn(&cost, None, None, exact).unwrap().plan;
+    let plan = sinkhorn(&cost, Masses::default(), exact).unwrap().plan;
     near("POT's sinkhorn", &plan.to_vec::<f64>().unwrap(), &answers["sinkhorn"]);
     let unbalanced = SinkhornConfig { epsilon: 0.1, marginal_relaxation: Some(1.0), ..exact };
-    let plan = sinkhorn(&cost, Some(&tensor(&answers["masses"])), None, unbalanced).unwrap().plan;
+    let plan =
+        sinkhorn(&cost, Masses { rows: Some(&tensor(&answers["masses"])), columns: None }, unbalanced).unwrap().plan;
     near("POT's unbalanced sinkhorn", &plan.to_vec::<f64>().unwrap(), &answers["unbalanced"]);
 
     let column = |x: &Tensor| x.narrow(1, 0, 1).unwrap().contiguous().unwrap();

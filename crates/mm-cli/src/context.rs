@@ -1,9 +1,10 @@
-//! What every command receives: output mode, device, threads and the encoder registry.
+//! What every command receives: output mode, device, threads and the registries.
 
-use crate::{exit::Interrupted, output::stderr};
+use crate::{exit::Interrupted, output::stderr, program::Registries};
 use anyhow::Context as _;
 use mm_core::{Device, Registry};
-use mm_tasks::{TaskContext, TaskRegistry};
+use mm_data::datasets::DatasetRegistry;
+use mm_tasks::{TaskContext, TaskRegistry, alignment::MethodRegistry};
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
@@ -17,14 +18,24 @@ pub(crate) struct Context {
     pub(crate) threads: usize,
     /// Every encoder this program knows, including those of outside crates.
     pub(crate) registry: Registry,
+    /// The methods of `mm align`.
+    pub(crate) methods: MethodRegistry,
+    /// The data sets of `mm prepare`.
+    pub(crate) datasets: DatasetRegistry,
     /// The tasks that a config can name.
     tasks: TaskRegistry,
     device: String,
 }
 
 impl Context {
-    pub(crate) fn new(json: bool, device: String, threads: usize, registry: Registry) -> Self {
-        Self { json, threads, registry, tasks: mm_tasks::tasks(), device }
+    pub(crate) fn new(json: bool, device: String, threads: usize, registries: Registries) -> Self {
+        let Registries { encoders, tasks, methods, datasets } = registries;
+        Self { json, threads, registry: encoders, methods, datasets, tasks, device }
+    }
+
+    /// The modality of another crate that recognizes a column of a table.
+    pub(crate) fn modality_of_column(&self, column: &str, cells: &[&serde_json::Value]) -> Option<String> {
+        self.registry.modality_of_column(column, cells).map(ToOwned::to_owned)
     }
 
     /// The device named by `--device`.

@@ -12,7 +12,7 @@ impl Interrupted {
     pub(crate) const EXIT_CODE: u8 = 130;
 }
 
-/// A combination of arguments that clap cannot check by itself.
+/// A combination of arguments that clap cannot check.
 #[derive(Debug)]
 pub(crate) struct Usage(pub(crate) String);
 
@@ -64,7 +64,7 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     }
     stderr(format!("error: {}\n", causes.join(": ")));
     if error.is::<Usage>() {
-        stderr("\nSee `mm COMMAND --help`.\n");
+        stderr(format!("\nSee `{} COMMAND --help`.\n", crate::program::name()));
         return ExitCode::from(2);
     }
     ExitCode::FAILURE

@@ -1,28 +1,19 @@
-//! The command line of mm, as a library: a program of your own has every command of `mm` plus the encoders, and so the modalities, that it
-//! registers.
-//!
-//! ```no_run
-//! fn main() -> std::process::ExitCode {
-//!     mm_cli::run(|registry| {
-//!         // my_modality::register(registry);
-//!         let _ = registry;
-//!     })
-//! }
-//! ```
-//!
-//! The grammar that all commands share is described in `docs/cli.md`.
+#![doc = include_str!("../README.md")]
 
 mod args;
 mod commands;
 mod context;
 mod exit;
+mod fetch;
 mod logging;
 mod output;
+mod program;
 mod progress;
 
-use clap::{CommandFactory, FromArgMatches, Parser};
+pub use program::Program;
+
+use clap::{CommandFactory, Parser};
 use commands::Command;
-use context::Context;
 use std::process::ExitCode;
 
 /// Multimodal learning: text, images, audio and video, from raw files to embeddings, training, evaluation and search.
@@ -52,7 +43,7 @@ struct GlobalArgs {
     /// Device to compute on: cpu, cuda, cuda:N, or auto (the first GPU, else the CPU).
     #[arg(long, global = true, env = "MM_DEVICE", default_value = "auto", value_name = "DEVICE")]
     device: String,
-    /// Number of CPU threads [default: number of cores].
+    /// Number of CPU threads [default: OMP_NUM_THREADS, else the cores and processor time that the system allows].
     #[arg(long, global = true, env = "MM_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
     /// Print no progress and no notes; warnings and errors remain.
@@ -94,42 +85,15 @@ fn describe_number(error: clap::Error) -> clap::Error {
         _ => "",
     };
     let (argument, value) = (text(ContextKind::InvalidArg), text(ContextKind::InvalidValue));
-    let message = format!("{argument}: found {value:?}, expected {expected}\n\nSee `mm COMMAND --help`.\n");
+    let message =
+        format!("{argument}: found {value:?}, expected {expected}\n\nSee `{} COMMAND --help`.\n", program::name());
     clap::Error::raw(ErrorKind::ValueValidation, message)
 }
 
-/// Runs the program: parses the arguments, runs the command, prints its error. `register` adds encoders (and with them modalities) to
-/// those that mm has; the result is the exit code (0 success, 1 failure, 2 usage error, 130 interrupted).
+/// Runs the program with the encoders that `register` adds, and with them modalities, to those that mm has; a [`Program`] takes tasks,
+/// methods and data sets as well. The result is the exit code (0 success, 1 failure, 2 usage error, 130 interrupted).
 pub fn run(register: impl FnOnce(&mut mm_core::Registry)) -> ExitCode {
-    mm_core::retain_freed_memory();
-    let parsed = command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches));
-    let cli = match parsed {
-        Ok(cli) => cli,
-        Err(error) => {
-            let error = describe_number(error);
-            // Help and version are results.
-            let printed = error.print();
-            if !error.use_stderr() {
-                output::written(printed.and_then(|()| std::io::Write::flush(&mut std::io::stdout())));
-            }
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
-        }
-    };
-    logging::start(cli.global.verbose);
-    output::set_quiet(cli.global.quiet);
-    let cores = std::thread::available_parallelism().ok().map(usize::from);
-    let threads = cli.global.threads.map(usize::from).or(cores);
-    if let Some(threads) = threads {
-        mm_core::set_num_threads(threads);
-    }
-    let mut registry = mm_tasks::registry();
-    mm_tabular::register(&mut registry);
-    register(&mut registry);
-    let context = Context::new(cli.global.json, cli.global.device, threads.unwrap_or(1), registry);
-    match cli.command.run(&context) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => exit::report(&error),
-    }
+    Program::new().encoders(register).run()
 }
 
 /// The Rust examples of the documentation compile.

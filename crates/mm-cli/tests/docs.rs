@@ -10,6 +10,7 @@ mod markdown;
 
 use markdown::{Command, Page, Program};
 use mm_core::{BuildContext, Device, Modality, Params, Registry, config};
+use mm_hub::pipeline::{Action, Options};
 use mm_repr::generative::{InputSpec, ValueType};
 use mm_tasks::{TaskContext, TaskRegistry};
 use std::{
@@ -188,22 +189,10 @@ fn merge(value: &mut toml::Value, part: toml::Value) {
 }
 
 /// The arguments of the `mm` steps of a pipeline, with its variables put in.
-fn pipeline_commands(text: &str) -> Vec<Vec<String>> {
-    let pipeline: toml::Value = toml::from_str(text).unwrap();
-    let vars: Vec<(String, String)> = pipeline["vars"]
-        .as_table()
-        .into_iter()
-        .flatten()
-        .map(|(name, value)| {
-            (format!("${{{name}}}"), value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned))
-        })
-        .collect();
-    let expand = |word: &toml::Value| {
-        let word = word.as_str().unwrap().replace("${here}/..", "docs");
-        vars.iter().fold(word, |word, (name, value)| word.replace(name, value))
-    };
-    let steps = pipeline["step"].as_array().unwrap().iter();
-    steps.filter_map(|step| step.get("mm")?.as_array()).map(|words| words.iter().map(expand).collect()).collect()
+fn pipeline_commands(file: &Path) -> Vec<Vec<String>> {
+    let pipeline = mm_hub::pipeline::load(file, &Options::default()).unwrap();
+    let arguments = |action| if let Action::Mm(arguments) = action { Some(arguments) } else { None };
+    pipeline.steps.into_iter().filter_map(|step| arguments(step.action)).collect()
 }
 
 #[test]
@@ -228,7 +217,10 @@ fn commands_and_configs_of_the_documentation_are_valid() {
             checker.problems.extend(problem.map(|text| format!("{}: {text}", name.display())));
             continue;
         }
-        for arguments in pipeline_commands(&text) {
+        if !name.starts_with("docs/pipelines") {
+            continue;
+        }
+        for arguments in pipeline_commands(&path) {
             let words = std::iter::once("mm".to_owned()).chain(arguments.iter().cloned()).collect();
             let command = Command { line: 1, words, redirects: Vec::new(), complete: true };
             let checked = command.check(&checker.definition, &arguments);

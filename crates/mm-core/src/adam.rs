@@ -3,11 +3,6 @@
 
 use crate::{DType, Device, Result, Tensor};
 use rayon::prelude::*;
-use torch_sys::C_tensor;
-
-unsafe extern "C" {
-    fn mm_bump_version(tensor: *const C_tensor);
-}
 
 /// Hyper-parameters of one step of Adam or, with weight decay, `AdamW`.
 ///
@@ -99,11 +94,7 @@ impl Tensor {
             let means = m.par_chunks_mut(CHUNK).zip(v.par_chunks_mut(CHUNK));
             parts.zip(means).for_each(|((w, g), (m, v))| one(w, g, m, v));
         }
-        for changed in [self, exp_avg, exp_avg_sq] {
-            // SAFETY: a counter of a live tensor.
-            unsafe { mm_bump_version(changed.0.as_ptr()) };
-        }
-        Ok(())
+        [self, exp_avg, exp_avg_sq].into_iter().try_for_each(Tensor::bump_version)
     }
 }
 

@@ -1,22 +1,27 @@
 //! Mixed precision: matrix products and convolutions in bfloat16, other operations in float32, as libtorch's autocast
 //! sorts them.
 //!
-//! tch's own switch knows CUDA and float16 only, whose gradients would have to be scaled; `shim.cpp` reaches the rest.
+//! tch's own switch knows CUDA and float16 only, whose gradients would have to be scaled. These are the functions of
+//! `ATen/autocast_mode.h` that Python's `torch.autocast` calls, by their names in the library.
 
-use crate::Device;
+use crate::{DType, Device};
 use std::cell::Cell;
 
-/// libtorch's switches of one kind of device, in this thread.
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct State {
-    enabled: bool,
-    dtype: i8,
-}
-
 unsafe extern "C" {
-    fn mm_autocast_enter(cuda: bool) -> State;
-    fn mm_autocast_leave(cuda: bool, before: State);
+    #[link_name = "_ZN2at8autocast19is_autocast_enabledEN3c1010DeviceTypeE"]
+    fn is_autocast_enabled(device_type: i8) -> bool;
+    #[link_name = "_ZN2at8autocast20set_autocast_enabledEN3c1010DeviceTypeEb"]
+    fn set_autocast_enabled(device_type: i8, enabled: bool);
+    #[link_name = "_ZN2at8autocast18get_autocast_dtypeEN3c1010DeviceTypeE"]
+    fn get_autocast_dtype(device_type: i8) -> i8;
+    #[link_name = "_ZN2at8autocast18set_autocast_dtypeEN3c1010DeviceTypeENS1_10ScalarTypeE"]
+    fn set_autocast_dtype(device_type: i8, scalar_type: i8);
+    #[link_name = "_ZN2at8autocast17increment_nestingEv"]
+    fn increment_nesting() -> i32;
+    #[link_name = "_ZN2at8autocast17decrement_nestingEv"]
+    fn decrement_nesting() -> i32;
+    #[link_name = "_ZN2at8autocast11clear_cacheEv"]
+    fn clear_cache();
 }
 
 thread_local!(static DEPTH: Cell<u32> = const { Cell::new(0) });
@@ -29,25 +34,40 @@ pub(crate) fn is_enabled() -> bool {
 /// Runs `body` with matrix products and convolutions in bfloat16 on this device. Calls may be nested, also for different
 /// devices.
 pub fn autocast<T>(device: Device, body: impl FnOnce() -> T) -> T {
-    let cuda = device != Device::Cpu;
-    // SAFETY: sets variables of this thread.
-    let before = unsafe { mm_autocast_enter(cuda) };
+    // `c10::DeviceType`.
+    let device_type = i8::from(device != Device::Cpu);
+    // SAFETY: reads and sets variables of this thread; none of these functions throws for a device that exists.
+    let before = unsafe {
+        let before = (is_autocast_enabled(device_type), get_autocast_dtype(device_type));
+        set_autocast_dtype(device_type, DType::BF16.scalar_type());
+        set_autocast_enabled(device_type, true);
+        increment_nesting();
+        before
+    };
     DEPTH.set(DEPTH.get() + 1);
     // Leaves autocast even if `body` panics.
-    let _leave = Leave { cuda, before };
+    let _leave = Leave { device_type, before };
     body()
 }
 
 struct Leave {
-    cuda: bool,
-    before: State,
+    device_type: i8,
+    before: (bool, i8),
 }
 
 impl Drop for Leave {
     fn drop(&mut self) {
         DEPTH.set(DEPTH.get() - 1);
-        // SAFETY: sets variables of this thread.
-        unsafe { mm_autocast_leave(self.cuda, self.before) };
+        let (enabled, scalar_type) = self.before;
+        // SAFETY: as above. At the outermost level, the cached bfloat16 copies of weights are dropped, which are valid
+        // for one step.
+        unsafe {
+            if decrement_nesting() == 0 {
+                clear_cache();
+            }
+            set_autocast_dtype(self.device_type, scalar_type);
+            set_autocast_enabled(self.device_type, enabled);
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Configs: TOML or JSON files, overrides `--set a.b=c`, and structs parsed from them with errors that name the field.
 
-use crate::{Error, Result};
+use crate::{Error, Result, options::field_error};
 use serde::de::DeserializeOwned;
 use std::path::Path;
 
@@ -53,28 +53,10 @@ pub fn set(value: &mut toml::Value, item: &str) -> Result<()> {
 /// If a field is unknown (the error suggests the nearest one), missing or of another type (the error names it).
 pub fn parse<T: DeserializeOwned>(value: &toml::Value, field: &str) -> Result<T> {
     value.clone().try_into().map_err(|e: toml::de::Error| {
-        let text = e.message().to_owned();
-        let message = e.to_string();
         // toml puts the path on a line of its own: "in `train.epochs`".
-        let inner =
-            message.lines().find_map(|l| l.trim().strip_prefix("in `")).map(|p| p.trim_end_matches('`').to_owned());
-        let at = match (field, inner) {
-            ("", Some(p)) => p,
-            ("", None) => "the configuration".into(),
-            (f, Some(p)) => format!("{f}.{p}"),
-            (f, None) => f.to_owned(),
-        };
-        if let Some(rest) = text.strip_prefix("unknown field `") {
-            let mut quoted = rest.split('`');
-            let name = quoted.next().unwrap_or_default().to_owned();
-            let known: Vec<&str> = rest.split('`').skip(2).step_by(2).collect();
-            return Error::config(
-                at,
-                format!("unknown field `{name}`"),
-                format!("a known field{}", crate::error::hint(&name, known)),
-            );
-        }
-        Error::config(at, text, "a value of the right type")
+        let message = e.to_string();
+        let path = message.lines().find_map(|l| l.trim().strip_prefix("in `")).map(|p| p.trim_end_matches('`'));
+        field_error(field, path, e.message())
     })
 }
 

@@ -40,12 +40,12 @@ pub enum Error {
         expected: String,
     },
     /// A file could not be read, written or parsed.
-    #[error("{path}: {reason}")]
+    #[error("{path}: {source}")]
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it and what to do.
-        reason: String,
+        /// What is wrong with it and what to do: a text, or the error of the operation.
+        source: Cause,
     },
     /// A checkpoint lacks tensors that the model needs, or has them in another shape.
     #[error("{path}: does not fit the model:\n{problems}")]
@@ -76,12 +76,26 @@ pub enum Error {
         /// Why it cannot be used.
         reason: String,
     },
+    /// An error of a crate that builds on this one.
+    #[error(transparent)]
+    Other(Cause),
 }
+
+/// The cause of an error: another error, or a text (`"…".into()`).
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 impl Error {
     /// An error about `path`.
-    pub fn file(path: impl Into<PathBuf>, reason: impl std::fmt::Display) -> Self {
-        Self::File { path: path.into(), reason: reason.to_string() }
+    ///
+    /// ```
+    /// use std::error::Error as _;
+    /// let missing = std::io::Error::from(std::io::ErrorKind::NotFound);
+    /// let error = mm_core::Error::file("a.json", missing);
+    /// assert_eq!(error.to_string(), "a.json: entity not found");
+    /// assert!(error.source().is_some_and(|cause| cause.is::<std::io::Error>()));
+    /// ```
+    pub fn file(path: impl Into<PathBuf>, cause: impl Into<Cause>) -> Self {
+        Self::File { path: path.into(), source: cause.into() }
     }
 
     /// An error about a setting.

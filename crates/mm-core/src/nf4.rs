@@ -3,12 +3,13 @@
 //!
 //! *QLoRA: Efficient Finetuning of Quantized LLMs* (Dettmers et al., 2023), <https://arxiv.org/abs/2305.14314>.
 
-use crate::{
-    DType, Device, Error, Result, Tensor,
-    tensor::{create::owned, wrap},
-};
+use crate::{DType, Device, Error, Result, Tensor, tensor::wrap};
 use rayon::prelude::*;
-use std::{ffi::c_char, ptr::null_mut};
+use std::{
+    ffi::{CStr, c_char},
+    ptr::null_mut,
+};
+use tch::TchError;
 use torch_sys::C_tensor;
 
 /// Values that share a scale; the same constant is in `shim.cpp`.
@@ -44,6 +45,22 @@ unsafe extern "C" {
         columns: i64,
         error: *mut *mut c_char,
     ) -> *mut C_tensor;
+    fn mm_free_error(error: *mut c_char);
+}
+
+/// The result of a function of `shim.cpp`: a new tensor, or the text of an exception.
+///
+/// # Safety
+/// The tensor must be owned by the caller, or `error` be a text that the shim allocated.
+unsafe fn owned(tensor: *mut C_tensor, error: *mut c_char) -> Result<tch::Tensor, TchError> {
+    if error.is_null() {
+        // SAFETY: guaranteed by the caller.
+        return Ok(unsafe { tch::Tensor::from_ptr(tensor) });
+    }
+    // SAFETY: a text that ends in zero, which is freed once.
+    let text = unsafe { CStr::from_ptr(error) }.to_string_lossy().into_owned();
+    unsafe { mm_free_error(error) };
+    Err(TchError::Torch(text))
 }
 
 /// A matrix `[rows, columns]` in four bits per value.

@@ -70,12 +70,14 @@ where
 }
 
 type Proposer = Box<dyn Fn(&[&Source]) -> Result<Vec<Proposal>> + Send + Sync>;
+type ColumnRecognizer = Box<dyn Fn(&str, &[&serde_json::Value]) -> bool + Send + Sync>;
 
-/// Encoder factories by the `kind` in a config, and proposals by modality.
+/// Encoder factories by the `kind` in a config, and proposals and the recognition of columns by modality.
 #[derive(Default)]
 pub struct Registry {
     factories: BTreeMap<String, Box<dyn EncoderFactory>>,
     proposers: BTreeMap<String, Proposer>,
+    recognizers: BTreeMap<String, ColumnRecognizer>,
 }
 
 impl Registry {
@@ -108,6 +110,35 @@ impl Registry {
     ) -> &mut Self {
         self.proposers.insert(modality.to_owned(), Box::new(propose));
         self
+    }
+
+    /// Adds (or replaces) how a column of a modality is recognized in a table whose columns nobody names (`mm fit`,
+    /// `mm embed --data`): by the column's name and a sample of its cells that are not empty. It is asked before text,
+    /// files, numbers and categories are considered, so it should accept only what is certainly of its modality.
+    ///
+    /// ```
+    /// let mut registry = mm_core::Registry::new();
+    /// registry.register_column_recognizer("trajectory", |_, cells| {
+    ///     cells.iter().all(|cell| cell.pointer("/0/0").is_some_and(serde_json::Value::is_number))
+    /// });
+    /// let (path, count) = (serde_json::json!([[0, 1], [2, 3]]), serde_json::json!(4));
+    /// assert_eq!(registry.modality_of_column("path", &[&path]), Some("trajectory"));
+    /// assert_eq!(registry.modality_of_column("count", &[&count]), None);
+    /// ```
+    pub fn register_column_recognizer(
+        &mut self,
+        modality: &str,
+        recognize: impl Fn(&str, &[&serde_json::Value]) -> bool + Send + Sync + 'static,
+    ) -> &mut Self {
+        self.recognizers.insert(modality.to_owned(), Box::new(recognize));
+        self
+    }
+
+    /// The modality that recognizes a column by its name and a sample of its cells; `None` where none does, or there is
+    /// no cell.
+    pub fn modality_of_column(&self, column: &str, cells: &[&serde_json::Value]) -> Option<&str> {
+        let recognizes = |(_, recognize): &(&String, &ColumnRecognizer)| !cells.is_empty() && recognize(column, cells);
+        self.recognizers.iter().find(recognizes).map(|(modality, _)| modality.as_str())
     }
 
     /// Whether settings leave out a setting that is derived from training values.

@@ -14,6 +14,46 @@ pub fn retain_freed_memory() {
     }
 }
 
+/// Starts this program again, once, with `GOMP_SPINCOUNT=1000` in its environment, unless `GOMP_SPINCOUNT` or
+/// `OMP_WAIT_POLICY` is set. Call it first in `main`, before any thread is started; where the program cannot be started
+/// again, it goes on as it is.
+///
+/// libtorch's threads belong to OpenMP (libgomp), which lets a thread that waits compute for milliseconds before it sleeps.
+/// Two programs that share the cores then keep each other from working and take up to ten times as long. libgomp reads
+/// the variable while libtorch is loaded, which is before `main`, so a program cannot set it for itself.
+///
+/// ```no_run
+/// mm_core::limit_spinning();
+/// // …
+/// ```
+pub fn limit_spinning() {
+    #[cfg(unix)]
+    {
+        use std::os::unix::process::CommandExt;
+        if ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"].iter().any(|name| std::env::var_os(name).is_some()) {
+            return;
+        }
+        let Ok(program) = std::env::current_exe() else { return };
+        let mut command = std::process::Command::new(program);
+        let mut arguments = std::env::args_os();
+        if let Some(name) = arguments.next() {
+            command.arg0(name);
+        }
+        // Returns only where it failed.
+        let _ = command.args(arguments).env("GOMP_SPINCOUNT", "1000").exec();
+    }
+}
+
+/// The number of threads for a program that has the machine for itself: `OMP_NUM_THREADS` where it is set, else what the
+/// system allows this process (its cores, and a container's quota of processor time).
+///
+/// libtorch by itself starts a thread for each core of the machine; pass this number to [`set_num_threads`].
+pub fn available_threads() -> usize {
+    let text = std::env::var("OMP_NUM_THREADS").unwrap_or_default();
+    let set = text.split(',').next().and_then(|number| number.trim().parse().ok()).filter(|n| *n > 0);
+    set.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
+
 /// Sets the number of threads that libtorch uses within one operation (at least one).
 pub fn set_num_threads(threads: usize) {
     tch::set_num_threads(i32::try_from(threads.max(1)).unwrap_or(1));

@@ -1,14 +1,12 @@
-// What tch does not wrap:
+// What neither tch nor libtorch's C functions offer, compiled for the feature `nf4`:
 //
 // 1. The product with a frozen four-bit weight (NF4 of QLoRA, Dettmers et al., 2023). libtorch saves the operands of a
 //    product for the backward pass, so an unpacked weight would save no memory: this function saves the packed one and
 //    unpacks it again.
-// 2. Autocast for devices other than CUDA, and to bfloat16.
-// 3. Reference counts, counters of changes, memory with an owner.
+// 2. Whether a tensor is the only one that refers to its memory.
 
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
-#include <ATen/autocast_mode.h>
 #include <torch/csrc/autograd/custom_function.h>
 
 #include <array>
@@ -102,50 +100,6 @@ at::Tensor *mm_nf4_linear(const at::Tensor *x, const at::Tensor *packed, const a
 }
 
 void mm_free_error(char *error) { free(error); }
-
-// A tensor over memory that `release` frees.
-at::Tensor *mm_from_memory(void *data, const int64_t *shape, int64_t rank, int8_t scalar_type, void *context,
-                           void (*release)(void *), char **error) {
-  try {
-    const auto options = at::TensorOptions().dtype(static_cast<at::ScalarType>(scalar_type));
-    return new at::Tensor(at::for_blob(data, at::IntArrayRef(shape, static_cast<size_t>(rank)))
-                              .deleter([context, release](void *) { release(context); })
-                              .options(options)
-                              .make_tensor());
-  } catch (const std::exception &e) {
-    *error = strdup(e.what());
-  } catch (...) {
-    *error = strdup("an unknown exception");
-  }
-  return nullptr;
-}
-
-struct MmAutocastState {
-  bool enabled;
-  int8_t dtype;
-};
-
-// Enters autocast to bfloat16 on this thread, on the CPU or on CUDA devices. Returns what it was before.
-MmAutocastState mm_autocast_enter(bool cuda) {
-  const auto device = cuda ? at::kCUDA : at::kCPU;
-  MmAutocastState before{at::autocast::is_autocast_enabled(device),
-                         static_cast<int8_t>(at::autocast::get_autocast_dtype(device))};
-  at::autocast::set_autocast_dtype(device, at::kBFloat16);
-  at::autocast::set_autocast_enabled(device, true);
-  at::autocast::increment_nesting();
-  return before;
-}
-
-// Leaves it; at the outermost level, the cached bfloat16 copies of weights are dropped, which are valid for one step.
-void mm_autocast_leave(bool cuda, MmAutocastState before) {
-  const auto device = cuda ? at::kCUDA : at::kCPU;
-  if (at::autocast::decrement_nesting() == 0) at::autocast::clear_cache();
-  at::autocast::set_autocast_dtype(device, static_cast<at::ScalarType>(before.dtype));
-  at::autocast::set_autocast_enabled(device, before.enabled);
-}
-
-// Counts a change in place that was made through a pointer.
-void mm_bump_version(const at::Tensor *tensor) { tensor->unsafeGetTensorImpl()->bump_version(); }
 
 // Whether nothing else refers to the tensor or to its memory. Memory without an allocator is not the tensor's own. A view
 // keeps the tensor that it was made from, which may be all that is left of that one.

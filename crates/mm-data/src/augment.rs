@@ -104,7 +104,7 @@ fn warp(values: &[f32], n_mels: usize, speed: f64, pitch: f64) -> Vec<f32> {
 }
 
 /// A random crop with an area of `scale` (from, to) of the image's and an aspect ratio between 3:4 and 4:3, resized to
-/// `size` (height, width); the whole image, resized, where ten attempts find no crop that fits.
+/// `size` (height, width); the full image, resized, where ten attempts find no crop that fits.
 ///
 /// [*Going Deeper with Convolutions*](https://arxiv.org/abs/1409.4842) (Szegedy et al., 2015); torchvision's
 /// `RandomResizedCrop`.

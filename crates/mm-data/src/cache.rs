@@ -36,6 +36,12 @@ impl CacheKey {
             Source::Bytes(file) => {
                 hasher.update(b"bytes").update(file.digest());
             }
+            Source::Image(image) => {
+                hasher.update(b"image").update(image.digest());
+            }
+            Source::Samples(audio) => {
+                hasher.update(b"samples").update(audio.digest());
+            }
             Source::Path(path) => {
                 let metadata =
                     std::fs::metadata(path).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
@@ -45,6 +51,9 @@ impl CacheKey {
                 hasher.update(&metadata.len().to_le_bytes()).update(&modified.as_nanos().to_le_bytes());
                 seed.update(path.file_name().unwrap_or_default().as_encoded_bytes());
                 seed.update(&metadata.len().to_le_bytes());
+            }
+            other => {
+                hasher.update(b"other").update(format!("{other:?}").as_bytes());
             }
         }
         let key = hasher.finalize().to_hex()[..40].to_owned();
@@ -111,7 +120,7 @@ impl TensorCache {
 }
 
 /// A processor whose decoded samples are stored in a [`TensorCache`], before [`Processor::augment`], which is applied
-/// anew each time. Where a processor augments while decoding ([`Processor::augments_while_decoding`]: random crops of
+/// again each time. Where a processor augments while decoding ([`Processor::augments_while_decoding`]: random crops of
 /// images), training reads the files themselves.
 pub struct CachedProcessor {
     inner: Arc<dyn Processor>,
@@ -273,7 +282,7 @@ mod tests {
         let first = cached();
         assert_eq!((value(&first, false), value(&first, true), value(&first, false)), (0.0, 1.0, 0.0));
         assert_eq!(first.truncated(), Some((3, "2 seconds".into())));
-        // A later run computes nothing anew, and still knows that the sample was truncated.
+        // A later run computes nothing again, and still reports that the sample was truncated.
         let second = cached();
         assert_eq!((second.truncated(), value(&second, false)), (None, 0.0));
         assert_eq!((second.inner.truncated(), second.truncated()), (None, Some((1, "2 seconds".into()))));

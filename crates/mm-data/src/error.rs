@@ -1,5 +1,6 @@
 //! The crate's error type.
 
+use mm_core::Cause;
 use std::path::PathBuf;
 
 /// Result with this crate's [`Error`].
@@ -10,12 +11,12 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// A file cannot be read or decoded.
-    #[error("{path}: {reason}")]
+    #[error("{path}: {source}")]
     File {
         /// The file.
         path: PathBuf,
         /// What is wrong and what to do.
-        reason: String,
+        source: Cause,
     },
     /// A row of a manifest is invalid.
     #[error("{path}, row {row}: {reason}")]
@@ -55,8 +56,8 @@ pub enum Error {
 
 impl Error {
     /// An error about the file `path`.
-    pub fn file(path: impl Into<PathBuf>, reason: impl std::fmt::Display) -> Self {
-        Self::File { path: path.into(), reason: reason.to_string() }
+    pub fn file(path: impl Into<PathBuf>, cause: impl Into<Cause>) -> Self {
+        Self::File { path: path.into(), source: cause.into() }
     }
 }
 
@@ -64,7 +65,7 @@ impl From<Error> for mm_core::Error {
     fn from(error: Error) -> Self {
         match error {
             Error::Core(core) => core,
-            other => Self::Sample(other.to_string()),
+            other => Self::Other(Box::new(other)),
         }
     }
 }

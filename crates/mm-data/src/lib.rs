@@ -1,4 +1,6 @@
-//! Loads batches of images, audio, video and text from files.
+#![doc = include_str!("../README.md")]
+//!
+//! ## Modules
 //!
 //! A [`Manifest`] names the files (an [`InMemoryDataset`] holds values in memory), [`decode`] reads them, a
 //! [`Processor`](mm_core::Processor) turns each value into a tensor, and a [`Loader`] makes batches of them in worker
@@ -10,6 +12,7 @@ mod dataset;
 pub mod datasets;
 pub mod decode;
 mod error;
+mod fetch;
 mod file_type;
 mod loader;
 mod manifest;
@@ -23,16 +26,17 @@ mod truncation;
 pub use cache::{CacheKey, CachedProcessor, TensorCache};
 pub use dataset::{Dataset, InMemoryDataset};
 pub use error::{Error, Result};
+pub use fetch::{UrlFetcher, set_url_fetcher};
 pub use file_type::FILE_EXTENSIONS;
 pub use loader::{
     Batch, Curriculum, Epoch, ErrorPolicy, FailedSample, Loader, LoaderBuilder, LoaderConfig, ModalityBatch,
     catching_panics, collate, group_rows_by_item, process_catching_panics,
 };
 pub use manifest::{
-    Cells, ColumnBinding, Columns, Manifest, ManifestConfig, Row, Split, SplitConfig, Table, TableOptions, cell_text,
-    column_name_rank, file_modality, is_id_name, is_index_name,
+    Cells, ColumnBinding, ColumnInference, Columns, Manifest, ManifestConfig, Row, Split, SplitConfig, Table,
+    TableOptions, cell_text, column_name_rank, file_modality, is_id_name, is_index_name, row_key,
 };
 pub use npy::{npy_header, read_npy, read_npy_rows, write_npy};
 pub use processors::{AudioProcessor, AudioProcessorConfig, ImageProcessor, ImageProcessorConfig, VideoProcessor};
-pub use source::{decode_audio_source, decode_image_source, source_name, with_path};
+pub use source::{decode_audio_source, decode_image_source, parse_source, source_name, with_path};
 pub use truncation::note_truncated;

@@ -100,6 +100,19 @@ fn numbers_that_json_lacks_are_missing_and_lists_of_objects_are_tables() -> Resu
 }
 
 #[test]
+fn integers_of_any_size_keep_their_digits() -> Result<()> {
+    // pandas reads them as Python's int.
+    let lines = "{\"id\": 18446744073709551617, \"text\": \"a dog\", \"n\": 18446744073709551615}\n\
+                 {\"id\": 18446744073709551618, \"text\": \"a cat\", \"n\": NaN}\n";
+    let found = table("a.jsonl", lines)?;
+    assert_eq!(found.rows[0]["n"].as_u64(), Some(u64::MAX));
+    let manifest = open("a.jsonl", lines)?;
+    let ids: Vec<&str> = manifest.rows.iter().map(|r| r.id.as_str()).collect();
+    assert_eq!(ids, ["18446744073709551617", "18446744073709551618"]);
+    Ok(())
+}
+
+#[test]
 fn missing_values_are_those_of_pandas_unless_set() -> Result<()> {
     let text = "id,label,text\n1,NA,a dog\n2, None ,nan\n3,none,a cat\n4,<NA>,null\n5,?,\n";
     let manifest = open("a.csv", text)?;

@@ -1,6 +1,7 @@
 //! Settings of a fusion.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// What replaces a modality that a row lacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -62,18 +63,18 @@ pub struct OperatorConfig {
     pub kind: String,
     /// Options of that operator.
     #[serde(flatten)]
-    pub options: toml::Table,
+    pub options: Map<String, Value>,
 }
 
 impl OperatorConfig {
     /// An operator of this kind with default options.
     pub fn new(kind: impl Into<String>) -> Self {
-        Self { kind: kind.into(), options: toml::Table::new() }
+        Self { kind: kind.into(), options: Map::new() }
     }
 
     /// Sets an option.
     #[must_use]
-    pub fn with(mut self, key: &str, value: impl Into<toml::Value>) -> Self {
+    pub fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
         self.options.insert(key.into(), value.into());
         self
     }

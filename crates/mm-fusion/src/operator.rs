@@ -3,6 +3,7 @@
 use crate::{Error, Result, inputs::ModalityInput};
 use mm_core::{Modality, Scope, Tensor};
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 /// Combines the prepared features of all modalities into one.
 ///
@@ -47,7 +48,7 @@ pub struct OperatorContext<'a> {
     /// Dimension of the output.
     pub dim: i64,
     /// The operator's own options, without `kind`.
-    pub options: &'a toml::Table,
+    pub options: &'a Map<String, Value>,
 }
 
 impl OperatorContext<'_> {
@@ -56,7 +57,7 @@ impl OperatorContext<'_> {
     /// # Errors
     /// For an unknown key (with the nearest known one) or a value of the wrong type.
     pub fn options<T: DeserializeOwned>(&self) -> Result<T> {
-        Ok(mm_core::config::parse(&toml::Value::Table(self.options.clone()), "fusion.operator")?)
+        Ok(mm_core::parse_options(self.options, "fusion.operator")?)
     }
 
     /// The common input dimension, for operators that add, stack or concatenate positions of modalities.

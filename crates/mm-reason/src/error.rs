@@ -1,5 +1,6 @@
 //! The crate's error type.
 
+use mm_core::Cause;
 use std::path::PathBuf;
 
 /// Result with this crate's [`Error`].
@@ -20,12 +21,12 @@ pub enum Error {
         expected: String,
     },
     /// A file of a checkpoint is missing or invalid.
-    #[error("{path}: {reason}")]
+    #[error("{path}: {source}")]
     Checkpoint {
         /// The file or folder.
         path: PathBuf,
         /// What is wrong and what to do.
-        reason: String,
+        source: Cause,
     },
     /// An error of mm-core.
     #[error(transparent)]
@@ -49,8 +50,8 @@ impl Error {
     }
 
     /// An error about a file or folder of a checkpoint.
-    pub fn checkpoint(path: impl Into<PathBuf>, reason: impl std::fmt::Display) -> Self {
-        Self::Checkpoint { path: path.into(), reason: reason.to_string() }
+    pub fn checkpoint(path: impl Into<PathBuf>, cause: impl Into<Cause>) -> Self {
+        Self::Checkpoint { path: path.into(), source: cause.into() }
     }
 }
 
@@ -60,7 +61,7 @@ impl From<Error> for mm_core::Error {
             Error::Core(core) => core,
             Error::Data(data) => data.into(),
             Error::Repr(repr) => repr.into(),
-            Error::Checkpoint { path, reason } => Self::File { path, reason },
+            Error::Checkpoint { path, source } => Self::File { path, source },
             Error::InvalidArgument { what, found, expected } => Self::config(what, found, expected),
         }
     }

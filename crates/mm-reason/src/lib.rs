@@ -1,4 +1,6 @@
-//! Models in which one modality queries another.
+#![doc = include_str!("../README.md")]
+//!
+//! ## Modules
 //!
 //! - [`Pipeline`] loads pretrained checkpoints that answer questions, caption images and transcribe speech.
 //! - [`reasoning`] holds networks that are trained to answer questions about images.
@@ -13,5 +15,6 @@ pub mod reasoning;
 
 pub use error::{Error, Result};
 pub use pretrained::{
-    Attribution, EncodedMedia, Generation, Pipeline, Request, ScoredAnswer, TrainBatch, TrainablePipeline, families,
+    Attribution, EncodedMedia, Generation, Pipeline, Request, ScoredAnswer, TrainBatch, TrainablePipeline,
+    TrainingOptions, families,
 };

@@ -3,7 +3,7 @@
 
 use mm_core::{Input, Modality, ProcessContext, Processor, Source, Tensor};
 use mm_reason::{
-    EncodedMedia, Pipeline, Request, TrainBatch,
+    EncodedMedia, Pipeline, Request, TrainBatch, TrainingOptions,
     generate::{EarlyStopping, GenerationConfig, LogitsProcessors},
 };
 use mm_repr::LoadOptions;
@@ -296,7 +296,8 @@ fn processed_batch(processor: &Arc<dyn Processor>, sources: &[Source]) -> Tensor
 
 /// Compares training logits of a padded batch with inference on each row; returns the number of comparisons.
 fn compare_training_with_inference(folder: &Path, name: &str, images: &[Source], audio: &[Source]) -> usize {
-    let model = Pipeline::load_for_training(folder, LoadOptions::default(), None, None).unwrap().pipeline;
+    let model =
+        Pipeline::load_for_training(folder, LoadOptions::default(), TrainingOptions::default()).unwrap().pipeline;
     let inference = Pipeline::load(folder, LoadOptions::default()).unwrap();
     let questions = ["a dog over the fox", "fox"];
     let answers = ["fox", "the quick brown dog"];

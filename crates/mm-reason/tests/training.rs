@@ -1,7 +1,7 @@
 //! Fine-tuning trains what the forward pass uses, and what is saved is what was trained.
 
 use mm_core::{Modality, Role, Source, Tensor, no_grad};
-use mm_reason::{Pipeline, TrainBatch};
+use mm_reason::{Pipeline, TrainBatch, TrainingOptions};
 use mm_repr::LoadOptions;
 use std::path::PathBuf;
 
@@ -14,7 +14,8 @@ fn fixtures() -> PathBuf {
 #[test]
 fn the_class_token_of_a_vision_encoder_decoder_is_trained() {
     let folder = fixtures().join("vision-encoder-decoder-vit-gpt2");
-    let pipeline = Pipeline::load_for_training(&folder, LoadOptions::default(), None, None).unwrap().pipeline;
+    let pipeline =
+        Pipeline::load_for_training(&folder, LoadOptions::default(), TrainingOptions::default()).unwrap().pipeline;
     let source = Source::Path(fixtures().join("inputs/wide.png"));
     let processor = pipeline.processor(&Modality::IMAGE).unwrap();
     let pixels = processor.process(&source, &mut mm_core::ProcessContext::eval()).unwrap().unsqueeze(0).unwrap();

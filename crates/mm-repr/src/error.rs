@@ -1,5 +1,6 @@
 //! This crate's error type.
 
+use mm_core::Cause;
 use std::path::PathBuf;
 
 /// Result with this crate's [`Error`].
@@ -10,12 +11,12 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// A file of a checkpoint folder is missing or invalid.
-    #[error("{path}: {reason}")]
+    #[error("{path}: {source}")]
     Folder {
         /// The file or folder.
         path: PathBuf,
         /// What is wrong and what to do.
-        reason: String,
+        source: Cause,
     },
     /// An error of mm-core.
     #[error(transparent)]
@@ -27,8 +28,8 @@ pub enum Error {
 
 impl Error {
     /// An error about `path`.
-    pub fn folder(path: impl Into<PathBuf>, reason: impl std::fmt::Display) -> Self {
-        Self::Folder { path: path.into(), reason: reason.to_string() }
+    pub fn folder(path: impl Into<PathBuf>, cause: impl Into<Cause>) -> Self {
+        Self::Folder { path: path.into(), source: cause.into() }
     }
 }
 
@@ -37,7 +38,7 @@ impl From<Error> for mm_core::Error {
         match error {
             Error::Core(core) => core,
             Error::Data(data) => data.into(),
-            Error::Folder { path, reason } => Self::File { path, reason },
+            Error::Folder { path, source } => Self::File { path, source },
         }
     }
 }

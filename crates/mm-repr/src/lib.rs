@@ -1,17 +1,12 @@
-//! Encoders: one modality becomes features.
+#![doc = include_str!("../README.md")]
+//!
+//! ## Modules
 //!
 //! - [`Pretrained`] loads a folder of transformers, sentence-transformers, timm or open_clip and gives an encoder with
 //!   its preprocessing.
 //! - [`text`], [`image`], [`audio`], [`video`] and [`vector`] hold encoders that are trained from scratch.
 //! - [`word2vec`] trains word vectors; [`generative`] and [`adversarial`] learn representations without labels.
 //! - [`register`] makes the encoders available to config files.
-//!
-//! ```no_run
-//! let model = mm_repr::Pretrained::load("all-MiniLM-L6-v2".as_ref())?;
-//! let vectors = model.encode(&[mm_core::Source::Text("a photo of a dog".into())])?;
-//! assert_eq!(vectors.shape(), [1, 384]);
-//! # Ok::<(), mm_repr::Error>(())
-//! ```
 
 pub mod adversarial;
 pub mod audio;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// The folder of a model: `name` below `base` if that is a folder, else a model fetched by `cargo xtask models pull`,
+/// The folder of a model: `name` below `base` if that is a folder, else a model fetched by `mm models pull`,
 /// else `ORG/NAME[@REVISION]` in the cache of Python's `huggingface_hub`, which `models pull` fills too.
 ///
 /// If there is none, `base/name` is returned, so that the error of whoever opens it names that path.

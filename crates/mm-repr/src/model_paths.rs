@@ -42,7 +42,7 @@ impl ModelPaths {
                 folder.join(ADAPTER_CONFIG),
                 format!(
                     "base_model_name_or_path: found `{base}`, expected a folder or a fetched model; fetch it with \
-                     `cargo xtask models pull {base}`"
+                     `mm models pull {base}`"
                 ),
             )
         })?;

@@ -55,7 +55,7 @@ impl Pretrained {
     /// As [`Self::load`].
     pub fn load_with(folder: &Path, options: LoadOptions) -> Result<Self> {
         if !folder.is_dir() {
-            return Err(Error::folder(folder, "no such folder; fetch it with `cargo xtask models pull NAME`"));
+            return Err(Error::folder(folder, "no such folder; fetch it with `mm models pull NAME`"));
         }
         let mut paths = ModelPaths::resolve(folder)?;
         if paths.adapter.is_none() {

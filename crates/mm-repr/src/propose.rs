@@ -53,7 +53,7 @@ fn pretrained_or(names: &[&str], modality: &Modality, mut from_scratch: Proposal
     if let Some(pretrained) = pretrained(names, modality) {
         return vec![pretrained, from_scratch];
     }
-    from_scratch.description += &format!("; a pretrained one needs fewer rows: cargo xtask models pull {}", names[0]);
+    from_scratch.description += &format!("; a pretrained one needs fewer rows: mm models pull {}", names[0]);
     vec![from_scratch]
 }
 

@@ -59,7 +59,7 @@ fn trainable(processor: impl Processor + 'static, encoder: impl Encoder + 'stati
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PretrainedSettings {
-    /// The folder, relative to the config's; or the name of a model that `cargo xtask models pull` fetched.
+    /// The folder, relative to the config's; or the name of a model that `mm models pull` fetched.
     path: PathBuf,
     /// Which modality of a model with several; the first if absent.
     #[serde(default)]

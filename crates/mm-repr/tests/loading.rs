@@ -3,7 +3,7 @@
 mod common;
 
 use common::{checkpoint_only, fixtures};
-use mm_core::{Checkpoint, Modality, Source, Tensor};
+use mm_core::{Checkpoint, Input, Modality, Source, Tensor};
 use mm_data::decode::Transparency;
 use mm_repr::{LoadOptions, Pretrained};
 use std::path::Path;
@@ -245,4 +245,59 @@ fn a_missing_shard_and_a_tokenizer_of_another_model_are_errors() {
     std::fs::copy(from.join("model.safetensors"), folder.path().join("model.safetensors")).unwrap();
     std::fs::copy(fixtures("families/roberta-plain/tokenizer.json"), folder.path().join("tokenizer.json")).unwrap();
     assert!(error().contains("one of the two is of another model"), "{}", error());
+}
+
+/// Texts are truncated by the processor; ids that a caller makes may be too many.
+#[test]
+fn more_tokens_than_positions_are_an_error_in_every_text_model() {
+    let mut checked = 0;
+    for entry in std::fs::read_dir(fixtures("families")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if name == "inputs" {
+            continue;
+        }
+        let model = load_family(&name);
+        let Ok(tower) = model.tower(&Modality::TEXT) else { continue };
+        let values = Tensor::from_vec(&vec![7i64; 4000], &[1, 4000]).unwrap();
+        let mask = Tensor::from_vec(&vec![true; 4000], &[1, 4000]).unwrap();
+        let encoded = mm_core::no_grad(|| tower.encoder.encode(&Input { values, mask: Some(mask) }, false));
+        let error = encoded.map(drop).unwrap_err().to_string();
+        assert!(error.contains("4000") && error.contains("at most"), "{name}: {error}");
+        let long = [Source::Text("the quick dog ".repeat(2000))];
+        assert!(is_finite(&model.embed(&Modality::TEXT, &long, None).unwrap()), "{name}");
+        checked += 1;
+    }
+    assert!(checked >= 20, "{checked}");
+}
+
+/// A scale that no layer reads (of a key and value cache, say) does not refuse the file; a weight does.
+#[test]
+fn a_weight_in_eight_bits_is_refused_where_the_model_needs_it() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["config.json", "tokenizer.json"] {
+        std::fs::copy(fixtures("bert-plain").join(name), folder.path().join(name)).unwrap();
+    }
+    let bytes = std::fs::read(fixtures("bert-plain/model.safetensors")).unwrap();
+    let length = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    let load = |edit: &dyn Fn(&mut serde_json::Value), more: &[u8]| {
+        let mut header = header.clone();
+        edit(&mut header);
+        let text = header.to_string();
+        let parts = [&(text.len() as u64).to_le_bytes()[..], text.as_bytes(), &bytes[8 + length..], more].concat();
+        std::fs::write(folder.path().join("model.safetensors"), parts).unwrap();
+        Pretrained::load(folder.path())
+    };
+    let end = bytes.len() - 8 - length;
+    let scale = serde_json::json!({"dtype": "F8_E4M3", "shape": [4], "data_offsets": [end, end + 4]});
+    let with_scale = load(&|header| header["encoder.layer.0.kv_scale"] = scale.clone(), &[56; 4]).unwrap();
+    assert!(with_scale.encode(&[Source::Text("a dog".into())]).is_ok());
+    let name = "encoder.layer.0.attention.self.query.weight";
+    let in_eight_bits = |header: &mut serde_json::Value| {
+        let columns = header[name]["shape"][1].as_u64().unwrap();
+        header[name]["shape"][1] = (4 * columns).into();
+        header[name]["dtype"] = "F8_E4M3".into();
+    };
+    let error = load(&in_eight_bits, &[]).map(drop).unwrap_err().to_string();
+    assert!(error.contains(name) && error.contains("F8_E4M3"), "{error}");
 }

@@ -1,21 +1,7 @@
-//! Numeric and categorical columns as a modality of its own.
+#![doc = include_str!("../README.md")]
 //!
-//! The crate uses only mm's public traits, as a crate outside of mm would. A program registers it with [`register`];
-//! then `kind = "tabular"` is valid in every config, and `mm fit` uses it for columns of numbers and categories.
-//!
-//! A number becomes its piecewise linear encoding over quantile bins ([*On Embeddings for Numerical Features in Tabular
-//! Deep Learning*](https://arxiv.org/abs/2203.05556), Gorishniy et al., 2022), its standardized value, and whether it
-//! is missing. A category becomes a one-hot vector, whose last element stands for categories that training does not
-//! contain.
-//!
-//! ```
-//! let mut registry = mm_core::Registry::new();
-//! mm_tabular::register(&mut registry);
-//! let row = mm_core::Source::Value(serde_json::json!({"age": 31, "color": "red"}));
-//! let proposal = registry.propose(&"tabular".into(), &[&row, &row])?;
-//! assert!(proposal[0].description.contains("1 number"));
-//! # Ok::<(), mm_core::Error>(())
-//! ```
+//! A program registers the modality with [`register`]; then `kind = "tabular"` is valid in every config, and `mm fit` uses
+//! it for columns of numbers and categories.
 
 use mm_core::{
     BuiltEncoder, Encoder, Error, Features, Input, Modality, ProcessContext, Processor, Proposal, Registry, Result,

@@ -1,5 +1,6 @@
 //! The crate's error type.
 
+use mm_core::Cause;
 use std::path::PathBuf;
 
 /// Result with this crate's [`Error`].
@@ -77,12 +78,12 @@ pub enum Error {
         hint: &'static str,
     },
     /// A file could not be written or read.
-    #[error("{path}: {reason}")]
+    #[error("{path}: {source}")]
     File {
         /// The file.
         path: PathBuf,
         /// What was wrong.
-        reason: String,
+        source: Cause,
     },
     /// An error of mm-core.
     #[error(transparent)]
@@ -99,6 +100,9 @@ pub enum Error {
     /// An error of mm-fusion.
     #[error(transparent)]
     Fusion(#[from] mm_fusion::Error),
+    /// An error of mm-index.
+    #[error(transparent)]
+    Index(#[from] mm_index::Error),
     /// An error of mm-reason.
     #[error(transparent)]
     Reason(#[from] mm_reason::Error),
@@ -114,8 +118,8 @@ impl Error {
     }
 
     /// A file that cannot be read or written, or that has an invalid content.
-    pub fn file(path: impl Into<PathBuf>, reason: impl std::fmt::Display) -> Self {
-        Self::File { path: path.into(), reason: reason.to_string() }
+    pub fn file(path: impl Into<PathBuf>, cause: impl Into<Cause>) -> Self {
+        Self::File { path: path.into(), source: cause.into() }
     }
 
     /// A table without a column of that name; the nearest of `known` is suggested.
@@ -156,7 +160,7 @@ impl From<Error> for mm_core::Error {
     fn from(error: Error) -> Self {
         match error {
             Error::Core(core) => core,
-            other => Self::Sample(other.to_string()),
+            other => Self::Other(Box::new(other)),
         }
     }
 }
@@ -167,7 +171,7 @@ impl From<Error> for mm_train::Error {
             Error::Train(train) => train,
             Error::Core(core) => core.into(),
             Error::Data(data) => data.into(),
-            other => Self::Core(mm_core::Error::Sample(other.to_string())),
+            other => Self::Core(mm_core::Error::Other(Box::new(other))),
         }
     }
 }

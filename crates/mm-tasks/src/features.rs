@@ -148,7 +148,7 @@ pub(crate) struct CachedFeatures {
 
 /// Which values are encoded together, given which are in the cache.
 ///
-/// An interrupted command leaves the last batch that it began incomplete. That batch is encoded whole, and the batches
+/// An interrupted command leaves the last batch that it began incomplete. All of that batch is encoded again, and the batches
 /// after it are those of an uninterrupted command, so that the features are the same bit for bit: rounding differs
 /// between batches. What is missing before it failed, or was added to the table since; it makes batches of its own.
 fn batches_to_encode(is_cached: &[bool]) -> Vec<Vec<usize>> {
@@ -232,7 +232,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_batch_that_an_interruption_cut_is_encoded_whole() {
+    fn an_incomplete_batch_is_encoded_again_from_its_start() {
         let batches = |cached: &[usize], length: usize| {
             let is_cached: Vec<bool> = (0..length).map(|i| cached.contains(&i)).collect();
             batches_to_encode(&is_cached)

@@ -1,4 +1,4 @@
-//! The training driver that all tasks share.
+//! The training driver that all tasks share, those of other crates included.
 
 use crate::{
     Error, Result,
@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 /// What differs between the training of tasks: the objective (loss and its state), and the evaluation on validation rows. A trainer holds the
 /// state that changes during training; models do not.
-pub(crate) trait TaskTrainer: TrainingObjective<Batch> {
+pub trait TaskTrainer: TrainingObjective<Batch> {
     /// The parameters to train.
     fn params(&self) -> &Params;
 
@@ -20,6 +20,9 @@ pub(crate) trait TaskTrainer: TrainingObjective<Batch> {
     fn metric(&self) -> &str;
 
     /// Metrics on the validation rows; `None` when there are none.
+    ///
+    /// # Errors
+    /// When they cannot be read.
     fn evaluate(&self) -> Result<Option<EvalMetrics>>;
 }
 
@@ -30,22 +33,22 @@ pub(crate) fn checkpoint_name(run: &Path) -> &'static str {
 }
 
 /// The data of a training run.
-pub(crate) struct TrainingData {
+pub struct TrainingData {
     /// The data set.
-    pub(crate) manifest: Arc<Manifest>,
+    pub manifest: Arc<Manifest>,
     /// Its training rows.
-    pub(crate) rows: Vec<usize>,
+    pub rows: Vec<usize>,
     /// The processor of each modality.
-    pub(crate) processors: BTreeMap<Modality, Arc<dyn Processor>>,
+    pub processors: BTreeMap<Modality, Arc<dyn Processor>>,
     /// How batches are read.
-    pub(crate) loader: LoaderConfig,
+    pub loader: LoaderConfig,
 }
 
 /// Trains from the start, or from the last checkpoint of the run folder.
 ///
 /// # Errors
 /// When there are fewer than two training rows, or training fails.
-pub(crate) fn run_training(
+pub fn run_training(
     trainer: &impl TaskTrainer,
     config: &CommonConfig,
     data: TrainingData,

@@ -3,7 +3,7 @@
 pub(crate) use crate::features::Resources;
 use crate::{Error, ProgressFn, Result, features::FrozenEncoder};
 use mm_core::{BuildContext, Encoder, Init, Modality, Processor, Registry, Scope, Source, Tensor};
-use mm_data::{CachedProcessor, Manifest};
+use mm_data::{CachedProcessor, Manifest, Split};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// The input branch of one modality.
@@ -86,6 +86,22 @@ impl InputBranch {
             None => Ok(self.processor.clone()),
         }
     }
+}
+
+/// Adds the setting of an encoder that is derived from the training values of its modality, where the config leaves it
+/// out.
+///
+/// # Errors
+/// When the values are unsuitable.
+pub(crate) fn complete_encoder(
+    settings: &mut toml::Value,
+    modality: &Modality,
+    manifest: &Manifest,
+    encoders: &Registry,
+) -> Result<()> {
+    let train = manifest.rows_in_split(Split::Train);
+    let values: Vec<&Source> = train.iter().filter_map(|r| manifest.rows[*r].values.get(modality)?.first()).collect();
+    Ok(encoders.complete(settings, &values)?)
 }
 
 /// The processors of several branches, for all values of a data set.

@@ -1,6 +1,10 @@
-//! Tasks over the other crates: cross-modal [`retrieval`], [`representation`] learning, [`prediction`] of a column from any modalities,
-//! [`captioning`], [`finetuning`] of pretrained models and [`answering`] with them, [`alignment`] of two feature matrices, [`audit`] of a data set,
-//! [`embedding`] of whole data sets, and their metrics and reports.
+#![doc = include_str!("../README.md")]
+//!
+//! ## Modules
+//!
+//! [`retrieval`], [`representation`] learning, [`prediction`] of a column from any modalities, [`captioning`], [`finetuning`] of pretrained
+//! models and [`answering`] with them, [`alignment`] of two feature matrices, [`audit`] of a data set, [`embedding`] of whole data sets,
+//! [`indexing`] of them for search, and their [`metrics`] and [`report`]s.
 //!
 //! Every task that a config file can name implements [`task::TaskModel`] and is found in a [`task::TaskRegistry`].
 
@@ -14,7 +18,8 @@ pub mod embedding;
 mod error;
 mod features;
 pub mod finetuning;
-mod fit;
+pub mod fit;
+pub mod indexing;
 mod inputs;
 pub mod metrics;
 pub mod prediction;

@@ -1,5 +1,6 @@
 //! The crate's error type.
 
+use mm_core::Cause;
 use std::path::PathBuf;
 
 /// Result with this crate's [`Error`].
@@ -42,12 +43,12 @@ pub enum Error {
         known: String,
     },
     /// A run folder cannot be used.
-    #[error("{path}: {reason}")]
+    #[error("{path}: {source}")]
     Run {
         /// The folder or file.
         path: PathBuf,
         /// What is wrong and what to do.
-        reason: String,
+        source: Cause,
     },
     /// A setting is out of range.
     #[error("{field}: found {found}, expected {expected}")]
@@ -69,8 +70,8 @@ pub enum Error {
 
 impl Error {
     /// An error about a run folder or a file in it.
-    pub fn run(path: impl Into<PathBuf>, reason: impl std::fmt::Display) -> Self {
-        Self::Run { path: path.into(), reason: reason.to_string() }
+    pub fn run(path: impl Into<PathBuf>, cause: impl Into<Cause>) -> Self {
+        Self::Run { path: path.into(), source: cause.into() }
     }
 
     pub(crate) fn config(field: &'static str, found: impl std::fmt::Display, expected: &'static str) -> Self {

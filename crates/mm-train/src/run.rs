@@ -210,7 +210,7 @@ pub fn environment(extra: serde_json::Value) -> serde_json::Value {
         "mm": env!("CARGO_PKG_VERSION"),
         "command": command_line(std::env::args_os()),
         "git_commit": git(&["rev-parse", "HEAD"]),
-        "git_dirty": git(&["status", "--porcelain"]).map(|s| !s.is_empty()),
+        "git_dirty": git(&["-c", "core.fsmonitor=false", "status", "--porcelain"]).map(|s| !s.is_empty()),
         "threads": mm_core::num_threads(),
         "gpus": mm_core::Device::cuda_device_count(),
         "os": std::env::consts::OS,

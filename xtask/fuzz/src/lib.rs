@@ -12,15 +12,9 @@
 mod bytes;
 mod limits;
 mod outcome;
-#[path = "../../src/pipeline/file.rs"]
-#[allow(dead_code, clippy::pedantic, missing_docs, reason = "a file of the binary xtask")]
-mod pipeline_file;
 #[cfg(test)]
 mod replay;
 pub mod targets;
-#[path = "../../src/archive.rs"]
-#[allow(dead_code, clippy::pedantic, missing_docs, reason = "a file of the binary xtask")]
-mod unpack;
 
 pub use limits::{MAX_ALLOCATION, prepare_process};
 pub use outcome::run;

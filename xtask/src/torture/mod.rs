@@ -7,8 +7,9 @@ mod hub;
 mod process;
 mod scenarios;
 
-use crate::{cargo, paths::cache, setup};
+use crate::{cargo, setup};
 use anyhow::{Context, Result, bail};
+use mm_hub::paths::cache;
 use process::{Programs, Rng};
 use scenarios::Scenario;
 use std::{

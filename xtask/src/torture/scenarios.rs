@@ -120,7 +120,7 @@ pub const SCENARIOS: &[Scenario] = &[
         arguments: &["run", "pipeline.toml"],
         resume: &[],
         prepare: prepare_pipeline,
-        outputs: &[("a", Bytes), ("b", Bytes), ("c", Bytes), ("d", Bytes)],
+        outputs: &[("runs/a", Bytes), ("runs/b", Bytes), ("runs/c", Bytes), ("runs/d", Bytes)],
         shared_cache: None,
     },
     Scenario {
@@ -318,14 +318,16 @@ fn prepare_pipeline(folder: &Path) -> Result<()> {
     std::fs::write(folder.join("start"), "0\n")?;
     let mut text = "about = \"Four steps, each of which appends to what the one before it wrote\"\n".to_owned();
     for (from, to) in [("start", "a"), ("a", "b"), ("b", "c"), ("c", "d")] {
-        let path = |name: &str| folder.join(name).display().to_string();
-        let script = format!("cat {from} > {to}; sleep 0.05; echo {to} >> {to}; sleep 0.05; echo end >> {to}");
-        let run = ["sh", "-c", &format!("cd '{}'; {script}", folder.display())];
+        let path = |name: &str| if name == "start" { name.to_owned() } else { format!("runs/{name}") };
+        let (input, output) = (path(from), path(to));
+        let script =
+            format!("cat {input} > {output}; sleep 0.05; echo {to} >> {output}; sleep 0.05; echo end >> {output}");
+        let run = ["sh", "-c", &script];
         text += &format!(
             "[[step]]\nname = \"{to}\"\nrun = {}\ninputs = [{:?}]\noutputs = [{:?}]\n",
             serde_json::to_string(&run)?,
-            path(from),
-            path(to)
+            input,
+            output
         );
     }
     Ok(std::fs::write(folder.join("pipeline.toml"), text)?)

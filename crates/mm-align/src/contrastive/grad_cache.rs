@@ -56,7 +56,7 @@ pub fn grad_cache_backward(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contrastive::{Similarity, info_nce};
+    use crate::contrastive::{InfoNceOptions, Similarity, Temperature, info_nce};
     use mm_core::{DType, Device};
 
     #[test]
@@ -69,7 +69,9 @@ mod tests {
         let encode = |x: &Tensor, y: &Tensor| -> Result<(Tensor, Tensor)> {
             Ok((x.linear(&w, None)?.tanh()?, y.linear(&v, None)?))
         };
-        let loss = |a: &Tensor, b: &Tensor| info_nce(&Similarity::cosine(a, b)?, &scale, None, 0.0);
+        let loss = |a: &Tensor, b: &Tensor| {
+            info_nce(&Similarity::cosine(a, b)?, Temperature::Inverse(&scale), InfoNceOptions::default())
+        };
         let all = [&w, &v, &scale];
         let (a, b) = encode(&x, &y).unwrap();
         let whole = loss(&a, &b).unwrap();

@@ -1,26 +1,49 @@
 //! `InfoNCE` and its variants: softmax cross-entropy over the rows of a batch, in both directions.
 
-use super::similarity::{Similarity, false_negatives, mask_false_negatives};
+use super::{
+    similarity::{Similarity, false_negatives, mask_false_negatives},
+    temperature::Temperature,
+};
 use crate::Result;
 use mm_core::{DType, Tensor};
 
+/// Options of [`info_nce`].
+#[derive(Debug, Clone, Copy, Default)]
+pub struct InfoNceOptions<'a> {
+    /// `[rows, rows]` bool marks rows that show the same thing; they are excluded from each other's negatives.
+    pub same: Option<&'a Tensor>,
+    /// The share of the target that is spread over all remaining rows, in [0, 1).
+    pub label_smoothing: f64,
+}
+
 /// Symmetric `InfoNCE`: the mean of the cross-entropies of each row retrieving its partner among all columns, and the
-/// reverse.
+/// reverse, of similarities divided by the temperature.
 ///
 /// From *Representation Learning with Contrastive Predictive Coding* (van den Oord, Li and Vinyals, 2018,
 /// <https://arxiv.org/abs/1807.03748>), in the symmetric form of *Learning Transferable Visual Models From Natural
 /// Language Supervision* (Radford et al., 2021, <https://arxiv.org/abs/2103.00020>).
 ///
-/// `scale` (one over the temperature, `[1]`) multiplies the similarities. `same` `[rows, rows]` bool marks rows that
-/// show the same thing; they are excluded from each other's negatives. `label_smoothing` spreads that share of the
-/// target over all remaining rows.
-pub fn info_nce(
+/// ```
+/// use mm_align::contrastive::{InfoNceOptions, Similarity, info_nce};
+/// use mm_core::{Device, Tensor};
+/// # fn main() -> mm_align::Result<()> {
+/// let images = Tensor::new([[1f32, 0.0], [0.0, 1.0]], Device::Cpu)?;
+/// let similarity = Similarity::cosine(&images, &images)?;
+/// let loss = info_nce(&similarity, 0.5, InfoNceOptions { label_smoothing: 0.1, ..Default::default() })?;
+/// assert!(loss.to_f64()? < 0.3);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// When a fixed temperature is not above zero, or shapes do not fit together.
+pub fn info_nce<'a>(
     similarity: &Similarity,
-    scale: &Tensor,
-    same: Option<&Tensor>,
-    label_smoothing: f64,
+    temperature: impl Into<Temperature<'a>>,
+    options: InfoNceOptions<'_>,
 ) -> Result<Tensor> {
-    let logits = mask_false_negatives(&similarity.values().mul(scale)?, same)?;
+    let InfoNceOptions { same, label_smoothing } = options;
+    let logits = mask_false_negatives(&temperature.into().scale(similarity.values())?, same)?;
     if label_smoothing > 0.0 {
         return smoothed(&logits, same, label_smoothing);
     }
@@ -51,8 +74,12 @@ fn smoothed(logits: &Tensor, same: Option<&Tensor>, label_smoothing: f64) -> Res
 }
 
 /// [`info_nce`] of each row, the mean of both directions, `[rows]`.
-pub fn info_nce_per_row(similarity: &Similarity, scale: &Tensor, same: Option<&Tensor>) -> Result<Tensor> {
-    per_row(&mask_false_negatives(&similarity.values().mul(scale)?, same)?)
+pub fn info_nce_per_row<'a>(
+    similarity: &Similarity,
+    temperature: impl Into<Temperature<'a>>,
+    same: Option<&Tensor>,
+) -> Result<Tensor> {
+    per_row(&mask_false_negatives(&temperature.into().scale(similarity.values())?, same)?)
 }
 
 pub(super) fn per_row(logits: &Tensor) -> Result<Tensor> {
@@ -67,8 +94,12 @@ pub(super) fn per_row(logits: &Tensor) -> Result<Tensor> {
 ///
 /// From *Supervised Contrastive Learning* (Khosla et al., 2020, <https://arxiv.org/abs/2004.11362>). `same` `[rows,
 /// rows]` bool is true where two rows have the same class, the diagonal included.
-pub fn supervised_contrastive(similarity: &Similarity, scale: &Tensor, same: &Tensor) -> Result<Tensor> {
-    let logits = similarity.values().mul(scale)?;
+pub fn supervised_contrastive<'a>(
+    similarity: &Similarity,
+    temperature: impl Into<Temperature<'a>>,
+    same: &Tensor,
+) -> Result<Tensor> {
+    let logits = temperature.into().scale(similarity.values())?;
     let positives = same.to_dtype(DType::F32)?;
     let direction = |logits: &Tensor, positives: &Tensor| -> Result<Tensor> {
         let logs = logits.log_softmax(1)?.mul(positives)?.sum_dim(&[1], false)?;
@@ -84,8 +115,12 @@ pub fn supervised_contrastive(similarity: &Similarity, scale: &Tensor, same: &Te
 ///
 /// Used by *SoftCLIP: Softer Cross-modal Alignment Makes CLIP Stronger* (Gao et al., 2024,
 /// <https://arxiv.org/abs/2303.17561>).
-pub fn soft_target_info_nce(similarity: &Similarity, scale: &Tensor, target: &Tensor) -> Result<Tensor> {
-    let logits = similarity.values().mul(scale)?;
+pub fn soft_target_info_nce<'a>(
+    similarity: &Similarity,
+    temperature: impl Into<Temperature<'a>>,
+    target: &Tensor,
+) -> Result<Tensor> {
+    let logits = temperature.into().scale(similarity.values())?;
     let transposed = target.transpose(0, 1)?;
     let backward_target = transposed.div(&transposed.sum_dim(&[1], true)?.clamp_min(1e-12)?)?;
     let forward = soft_cross_entropy(&logits, target)?;
@@ -102,12 +137,17 @@ pub(super) fn soft_cross_entropy(logits: &Tensor, target: &Tensor) -> Result<Ten
 /// mean one.
 ///
 /// From *Contrastive Learning with Hard Negative Samples* (Robinson et al., 2021, <https://arxiv.org/abs/2010.04592>).
-pub fn hard_negative_info_nce(similarity: &Similarity, scale: &Tensor, hardness: f64) -> Result<Tensor> {
+pub fn hard_negative_info_nce<'a>(
+    similarity: &Similarity,
+    temperature: impl Into<Temperature<'a>>,
+    hardness: f64,
+) -> Result<Tensor> {
+    let temperature = temperature.into();
     let cosines = similarity.values();
     let rows = cosines.size(0)?;
     let diagonal = Tensor::eye(rows, DType::Bool, cosines.device())?;
     let direction = |cosines: &Tensor| -> Result<Tensor> {
-        let logits = cosines.mul(scale)?;
+        let logits = temperature.scale(cosines)?;
         let weights = cosines
             .detach()?
             .mul_scalar(hardness)?

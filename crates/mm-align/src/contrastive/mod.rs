@@ -6,13 +6,17 @@ mod pairwise;
 mod robust;
 mod self_supervised;
 mod similarity;
+mod temperature;
 
 pub use grad_cache::grad_cache_backward;
-pub use info_nce::{hard_negative_info_nce, info_nce, info_nce_per_row, soft_target_info_nce, supervised_contrastive};
+pub use info_nce::{
+    InfoNceOptions, hard_negative_info_nce, info_nce, info_nce_per_row, soft_target_info_nce, supervised_contrastive,
+};
 pub use pairwise::{sigmoid_loss, triplet_loss};
 pub use robust::{RobustConfig, RobustKind, clean_probability, small_loss_info_nce, soft_label_info_nce};
 pub use self_supervised::{barlow_twins, cyclip_consistency, vicreg};
 pub use similarity::Similarity;
+pub use temperature::Temperature;
 
 use crate::{Result, checks::invalid};
 use mm_core::{Init, Scope, Tensor, no_grad};
@@ -83,7 +87,7 @@ impl ContrastiveLoss {
         })
     }
 
-    /// Loss of paired embeddings `[rows, dim]`; `same` as in [`info_nce()`].
+    /// Loss of paired embeddings `[rows, dim]`; `same` as in [`InfoNceOptions`].
     pub fn forward(&self, a: &Tensor, b: &Tensor, same: Option<&Tensor>) -> Result<Tensor> {
         self.forward_similarity(&Similarity::cosine(a, b)?, same)
     }
@@ -91,16 +95,20 @@ impl ContrastiveLoss {
     /// Loss of a similarity matrix.
     pub fn forward_similarity(&self, similarity: &Similarity, same: Option<&Tensor>) -> Result<Tensor> {
         let scale = self.scale()?;
+        let temperature = Temperature::Inverse(&scale);
         match (self.config.kind, &self.bias) {
             (ContrastiveKind::Triplet, _) => triplet_loss(similarity, self.config.margin, same),
-            (ContrastiveKind::Sigmoid, Some(bias)) => sigmoid_loss(similarity, &scale, bias, same),
-            _ => info_nce(similarity, &scale, same, self.config.label_smoothing),
+            (ContrastiveKind::Sigmoid, Some(bias)) => sigmoid_loss(similarity, temperature, bias, same),
+            _ => {
+                let label_smoothing = self.config.label_smoothing;
+                info_nce(similarity, temperature, InfoNceOptions { same, label_smoothing })
+            }
         }
     }
 
     /// [`soft_target_info_nce`] at the current temperature, whatever the kind; `target` is `[rows, rows]`.
     pub fn forward_soft_targets(&self, a: &Tensor, b: &Tensor, target: &Tensor) -> Result<Tensor> {
-        soft_target_info_nce(&Similarity::cosine(a, b)?, &self.scale()?, target)
+        soft_target_info_nce(&Similarity::cosine(a, b)?, Temperature::Inverse(&self.scale()?), target)
     }
 
     /// `InfoNCE` that is robust to noisy pairs, at the current temperature. `step` counts from the start of training;
@@ -117,12 +125,13 @@ impl ContrastiveLoss {
             return self.forward(a, b, same);
         }
         let (similarity, scale) = (Similarity::cosine(a, b)?, self.scale()?);
+        let temperature = Temperature::Inverse(&scale);
         match robust.kind {
             RobustKind::SmallLoss => {
                 let ramp = ((step - robust.warmup_steps + 1) as f64 / robust.warmup_steps.max(1) as f64).min(1.0);
-                small_loss_info_nce(&similarity, &scale, same, 1.0 - robust.noise_rate * ramp)
+                small_loss_info_nce(&similarity, temperature, same, 1.0 - robust.noise_rate * ramp)
             }
-            RobustKind::SoftLabels => soft_label_info_nce(&similarity, &scale, same),
+            RobustKind::SoftLabels => soft_label_info_nce(&similarity, temperature, same),
         }
     }
 
@@ -162,18 +171,29 @@ mod tests {
         let a = tensor(&[1.0, 0.0, 0.0, 1.0], 2);
         let similarity = Similarity::cosine(&a, &a).unwrap();
         let expected = (1.0 + (-3f64).exp()).ln();
-        let found = info_nce(&similarity, &scale(3.0), None, 0.0).unwrap().to_f64().unwrap();
+        let found = info_nce(&similarity, 1.0 / 3.0, InfoNceOptions::default()).unwrap().to_f64().unwrap();
         assert!((found - expected).abs() < 1e-6);
         // Smoothing by s moves s/2 of the target to the wrong column: the loss grows by s/2 · 3.
-        let smooth = info_nce(&similarity, &scale(3.0), None, 0.2).unwrap().to_f64().unwrap();
+        let smooth =
+            info_nce(&similarity, 1.0 / 3.0, InfoNceOptions { label_smoothing: 0.2, ..InfoNceOptions::default() })
+                .unwrap()
+                .to_f64()
+                .unwrap();
         assert!((smooth - (expected + 0.3)).abs() < 1e-5, "{smooth}");
-        let sigmoid = sigmoid_loss(&similarity, &scale(3.0), &scale(-1.0), None).unwrap().to_f64().unwrap();
+        let sigmoid = sigmoid_loss(&similarity, 1.0 / 3.0, &scale(-1.0), None).unwrap().to_f64().unwrap();
         let expected = (1.0 + (-2f64).exp()).ln() + (1.0 + (-1f64).exp()).ln();
         assert!((sigmoid - expected).abs() < 1e-6);
         assert!((triplet_loss(&similarity, 1.5, None).unwrap().to_f64().unwrap() - 1.0).abs() < 1e-6);
         // With all rows marked the same, no negative is left.
         let same = Tensor::ones(&[2, 2], DType::Bool, Device::Cpu).unwrap();
-        assert!(info_nce(&similarity, &scale(3.0), Some(&same), 0.0).unwrap().to_f64().unwrap().abs() < 1e-6);
+        assert!(
+            info_nce(&similarity, 1.0 / 3.0, InfoNceOptions { same: Some(&same), ..InfoNceOptions::default() })
+                .unwrap()
+                .to_f64()
+                .unwrap()
+                .abs()
+                < 1e-6
+        );
         assert!(Similarity::cosine(&a, &tensor(&[1.0, 0.0], 1)).is_err());
     }
 
@@ -213,7 +233,9 @@ mod tests {
         for dtype in [DType::BF16, DType::F16] {
             let half = Similarity::from_scores(Similarity::cosine(&a, &a).unwrap().values().to_dtype(dtype).unwrap());
             let (half, one) = (half.unwrap(), scale(3.0).to_dtype(dtype).unwrap());
-            for loss in [info_nce(&half, &one, Some(&same), 0.0), hard_negative_info_nce(&half, &one, 1.0)] {
+            let one = Temperature::Inverse(&one);
+            let options = InfoNceOptions { same: Some(&same), ..InfoNceOptions::default() };
+            for loss in [info_nce(&half, one, options), hard_negative_info_nce(&half, one, 1.0)] {
                 assert!(loss.unwrap().to_f64().unwrap().is_finite());
             }
         }
@@ -226,12 +248,12 @@ mod tests {
         let (a, b) = (randn(), randn());
         let s = Similarity::cosine(&a, &b).unwrap();
         let value = |x: Result<Tensor>| x.unwrap().to_f64().unwrap();
-        let plain = value(info_nce(&s, &scale(5.0), None, 0.0));
+        let plain = value(info_nce(&s, 0.2, InfoNceOptions::default()));
         let eye = Tensor::eye(6, DType::F32, Device::Cpu).unwrap();
-        assert!((value(supervised_contrastive(&s, &scale(5.0), &eye.gt_scalar(0.5).unwrap())) - plain).abs() < 1e-5);
-        assert!((value(soft_target_info_nce(&s, &scale(5.0), &eye)) - plain).abs() < 1e-5);
-        assert!((value(hard_negative_info_nce(&s, &scale(5.0), 0.0)) - plain).abs() < 1e-5);
-        assert!(value(hard_negative_info_nce(&s, &scale(5.0), 3.0)) > plain);
+        assert!((value(supervised_contrastive(&s, 0.2, &eye.gt_scalar(0.5).unwrap())) - plain).abs() < 1e-5);
+        assert!((value(soft_target_info_nce(&s, 0.2, &eye)) - plain).abs() < 1e-5);
+        assert!((value(hard_negative_info_nce(&s, 0.2, 0.0)) - plain).abs() < 1e-5);
+        assert!(value(hard_negative_info_nce(&s, 0.2, 3.0)) > plain);
         assert!(value(cyclip_consistency(&a, &a)) < 1e-9 && value(cyclip_consistency(&a, &b)) > 0.0);
         // A whitened set compared with itself has no Barlow Twins loss and no VICReg loss.
         let white = tensor(&[1.0, 1.0, 1.0, -1.0, -1.0, 1.0, -1.0, -1.0], 4);
@@ -248,8 +270,8 @@ mod tests {
             let all = |a: &Tensor, b: &Tensor| {
                 let s = Similarity::cosine(a, b).unwrap();
                 let losses = [
-                    info_nce(&s, &scale(5.0), None, 0.1),
-                    sigmoid_loss(&s, &scale(5.0), &scale(-2.0), None),
+                    info_nce(&s, 0.2, InfoNceOptions { label_smoothing: 0.1, ..InfoNceOptions::default() }),
+                    sigmoid_loss(&s, 0.2, &scale(-2.0), None),
                     triplet_loss(&s, 0.2, None),
                 ];
                 losses.map(|l| l.unwrap().to_f64().unwrap())

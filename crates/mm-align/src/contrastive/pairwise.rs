@@ -1,16 +1,24 @@
 //! Losses on single pairs: the sigmoid loss of SigLIP and the triplet loss with hardest negatives.
 
-use super::similarity::{Similarity, false_negatives};
+use super::{
+    similarity::{Similarity, false_negatives},
+    temperature::Temperature,
+};
 use crate::Result;
 use mm_core::{DType, Tensor};
 
 /// Sigmoid loss: every pair of the batch is classified as matching or not; the mean over rows of the negated
 /// log-likelihoods of all their pairs.
 ///
-/// From *Sigmoid Loss for Language Image Pre-Training* (Zhai et al., 2023, <https://arxiv.org/abs/2303.15343>). `scale`
-/// and `bias` have shape `[1]`; `same` as in [`info_nce`](super::info_nce()).
-pub fn sigmoid_loss(similarity: &Similarity, scale: &Tensor, bias: &Tensor, same: Option<&Tensor>) -> Result<Tensor> {
-    let logits = similarity.values().mul(scale)?.add(bias)?;
+/// From *Sigmoid Loss for Language Image Pre-Training* (Zhai et al., 2023, <https://arxiv.org/abs/2303.15343>). `bias`
+/// has shape `[1]`; `same` as in [`InfoNceOptions`](super::InfoNceOptions).
+pub fn sigmoid_loss<'a>(
+    similarity: &Similarity,
+    temperature: impl Into<Temperature<'a>>,
+    bias: &Tensor,
+    same: Option<&Tensor>,
+) -> Result<Tensor> {
+    let logits = temperature.into().scale(similarity.values())?.add(bias)?;
     let rows = logits.size(0)?;
     let sign = Tensor::eye(rows, DType::F32, logits.device())?.mul_scalar(2.0)?.add_scalar(-1.0)?;
     let mut log_likelihood = logits.mul(&sign)?.log_sigmoid()?;

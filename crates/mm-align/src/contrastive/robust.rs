@@ -4,6 +4,7 @@
 use super::{
     info_nce::{info_nce_per_row, per_row, soft_cross_entropy},
     similarity::{Similarity, mask_false_negatives},
+    temperature::Temperature,
 };
 use crate::Result;
 use mm_core::{DType, Tensor};
@@ -42,13 +43,13 @@ fn default_noise_rate() -> f64 {
 ///
 /// From *Co-teaching: Robust Training of Deep Neural Networks with Extremely Noisy Labels* (Han et al., 2018,
 /// <https://arxiv.org/abs/1804.06872>).
-pub fn small_loss_info_nce(
+pub fn small_loss_info_nce<'a>(
     similarity: &Similarity,
-    scale: &Tensor,
+    temperature: impl Into<Temperature<'a>>,
     same: Option<&Tensor>,
     keep: f64,
 ) -> Result<Tensor> {
-    let row_losses = info_nce_per_row(similarity, scale, same)?;
+    let row_losses = info_nce_per_row(similarity, temperature, same)?;
     let losses = row_losses.to_vec::<f64>()?;
     let mut order: Vec<usize> = (0..losses.len()).collect();
     order.sort_by(|a, b| losses[*a].total_cmp(&losses[*b]));
@@ -61,8 +62,12 @@ pub fn small_loss_info_nce(
 /// [`clean_probability`] of the pair given the losses of this batch.
 ///
 /// After *Learning with Noisy Correspondence for Cross-modal Matching* (Huang et al., 2021, NeurIPS 34).
-pub fn soft_label_info_nce(similarity: &Similarity, scale: &Tensor, same: Option<&Tensor>) -> Result<Tensor> {
-    let logits = mask_false_negatives(&similarity.values().mul(scale)?, same)?;
+pub fn soft_label_info_nce<'a>(
+    similarity: &Similarity,
+    temperature: impl Into<Temperature<'a>>,
+    same: Option<&Tensor>,
+) -> Result<Tensor> {
+    let logits = mask_false_negatives(&temperature.into().scale(similarity.values())?, same)?;
     let rows = logits.size(0)?;
     let clean: Vec<f32> =
         clean_probability(&per_row(&logits)?.to_vec::<f64>()?).into_iter().map(|p| p as f32).collect();
@@ -121,7 +126,7 @@ pub fn clean_probability(losses: &[f64]) -> Vec<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::contrastive::{hard_negative_info_nce, info_nce};
+    use crate::contrastive::{InfoNceOptions, hard_negative_info_nce, info_nce};
     use mm_core::{Device, seed::manual_seed};
 
     fn randn(shape: &[i64]) -> Tensor {
@@ -141,20 +146,20 @@ mod tests {
         let b = a.add(&randn(&[rows, 16]).mul_scalar(0.2).unwrap()).unwrap();
         let b = b.index_select(0, &Tensor::from_slice(&order).unwrap()).unwrap();
         let similarity = Similarity::cosine(&a, &b).unwrap();
-        let scale = Tensor::from_slice(&[10f32]).unwrap();
-        let losses = info_nce_per_row(&similarity, &scale, None).unwrap().to_vec::<f64>().unwrap();
+        let scale = 0.1;
+        let losses = info_nce_per_row(&similarity, scale, None).unwrap().to_vec::<f64>().unwrap();
         for (row, p) in clean_probability(&losses).into_iter().enumerate() {
             assert_eq!(p < 0.5, (row as i64) < wrong, "row {row}: {p}");
         }
         // Keeping every row is plain InfoNCE; without the wrong ones almost no loss is left.
-        let plain = value(info_nce(&similarity, &scale, None, 0.0));
-        assert!((value(small_loss_info_nce(&similarity, &scale, None, 1.0)) - plain).abs() < 1e-5);
-        assert!(value(small_loss_info_nce(&similarity, &scale, None, 0.875)) < 0.1 * plain);
-        assert!(value(soft_label_info_nce(&similarity, &scale, None)) < 0.5 * plain);
+        let plain = value(info_nce(&similarity, scale, InfoNceOptions::default()));
+        assert!((value(small_loss_info_nce(&similarity, scale, None, 1.0)) - plain).abs() < 1e-5);
+        assert!(value(small_loss_info_nce(&similarity, scale, None, 0.875)) < 0.1 * plain);
+        assert!(value(soft_label_info_nce(&similarity, scale, None)) < 0.5 * plain);
         // Too few pairs to cluster: plain InfoNCE.
         let few = Similarity::cosine(&a.narrow(0, 20, 6).unwrap(), &b.narrow(0, 20, 6).unwrap()).unwrap();
         let difference =
-            value(soft_label_info_nce(&few, &scale, None)) - value(hard_negative_info_nce(&few, &scale, 0.0));
+            value(soft_label_info_nce(&few, scale, None)) - value(hard_negative_info_nce(&few, scale, 0.0));
         assert!(difference.abs() < 1e-5);
     }
 

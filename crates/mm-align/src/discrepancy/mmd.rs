@@ -19,7 +19,7 @@ pub enum MmdEstimator {
     Linear,
 }
 
-/// Rows per block of the kernel matrix, which is never built whole.
+/// Rows per block of the kernel matrix, which is never built at once.
 const BLOCK_ROWS: i64 = 1024;
 
 fn add(sum: Option<Tensor>, value: Tensor) -> Result<Option<Tensor>> {

@@ -2,7 +2,7 @@
 
 use crate::exit::usage;
 use anyhow::Result;
-use mm_data::{Columns, ManifestConfig, SplitConfig};
+use mm_data::{Columns, ManifestConfig, SplitConfig, TableOptions};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -48,21 +48,55 @@ pub(crate) struct TableArgs {
     /// Column of a modality, for instance image=photo or text=title+body; may be repeated [default: guessed].
     #[arg(long, value_name = "NAME=COLUMN")]
     pub(crate) column: Vec<ColumnBinding>,
-    /// Text encoding of the table, by its WHATWG name [default: utf-8, or what the byte-order mark says].
+    #[command(flatten)]
+    pub(crate) cells: CellArgs,
+}
+
+/// How the cells of a table are read.
+#[derive(clap::Args, Clone, Default)]
+pub(crate) struct CellArgs {
+    /// Text encoding of the table, by its WHATWG name [default: as in the training of a run, else utf-8, or what the byte-order mark says].
     #[arg(long, value_name = "NAME")]
     pub(crate) encoding: Option<String>,
-    /// Cells that stand for a missing value, besides empty ones [default: NA, N/A, nan, NULL, None … as pandas].
+    /// Cells that stand for a missing value, besides empty ones [default: as in the training of a run, else NA, N/A, nan, NULL, None … as pandas].
     #[arg(long, value_name = "A,B,C", value_delimiter = ',')]
     pub(crate) missing_values: Option<Vec<String>>,
+    /// Fetch the files that cells name by http or https URL, into mm's cache; otherwise they are errors.
+    #[arg(long)]
+    pub(crate) fetch_urls: bool,
+}
+
+impl CellArgs {
+    /// As options of a table.
+    pub(crate) fn options(&self) -> TableOptions<'_> {
+        TableOptions {
+            encoding: self.encoding.as_deref(),
+            missing_values: self.missing_values.as_deref(),
+            fetch_urls: self.fetch_urls,
+        }
+    }
+
+    /// Whether any of them is given.
+    pub(crate) fn is_given(&self) -> bool {
+        self.encoding.is_some() || self.missing_values.is_some() || self.fetch_urls
+    }
+
+    /// Refuses the options where no table is read.
+    pub(crate) fn require_data(&self, data: Option<&PathBuf>) -> Result<()> {
+        if data.is_none() && self.is_given() {
+            usage!("--encoding, --missing-values, --fetch-urls: say how a table is read; give it with --data");
+        }
+        Ok(())
+    }
 }
 
 impl TableArgs {
     /// Refuses the options where no table is read.
     pub(crate) fn require_data(&self, data: Option<&PathBuf>) -> Result<()> {
-        if data.is_none() && (!self.column.is_empty() || self.encoding.is_some() || self.missing_values.is_some()) {
-            usage!("--column, --encoding, --missing-values: say how a table is read; give it with --data");
+        if data.is_none() && !self.column.is_empty() {
+            usage!("--column: says how a table is read; give it with --data");
         }
-        Ok(())
+        self.cells.require_data(data)
     }
 
     /// The table as a data set, unsplit; without the bindings of `others`, which are no modalities.
@@ -79,8 +113,9 @@ impl TableArgs {
         ManifestConfig {
             manifest: data.to_owned(),
             columns,
-            encoding: self.encoding.clone(),
-            missing_values: self.missing_values.clone(),
+            encoding: self.cells.encoding.clone(),
+            missing_values: self.cells.missing_values.clone(),
+            fetch_urls: self.cells.fetch_urls,
             split: SplitConfig { test: 0.0, ..SplitConfig::default() },
             ..ManifestConfig::default()
         }

@@ -12,6 +12,11 @@ pub(crate) struct ModelArgs {
 }
 
 impl ModelArgs {
+    /// The model as it was given.
+    pub(crate) fn path(&self) -> &Path {
+        &self.model
+    }
+
     /// The folder of the model.
     ///
     /// # Errors
@@ -39,7 +44,7 @@ pub(crate) fn locate(model: &Path) -> Result<PathBuf> {
         let found = if dir.exists() { "a file" } else { "no such folder and no model of that name" };
         bail!(
             "--model {}: found {found}, expected a checkpoint folder, a run folder, the name of a fetched model or a hub name \
-             ORG/NAME; `cargo xtask models list` shows the names, `cargo xtask models pull NAME` fetches one",
+             ORG/NAME; `mm models list` shows the names, `mm models pull NAME` fetches one",
             model.display()
         );
     }

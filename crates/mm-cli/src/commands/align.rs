@@ -7,7 +7,7 @@ use mm_data::write_npy;
 use mm_tasks::{
     alignment::{
         AlignmentMetrics, FittedAlignment, PairedFeatures, SearchOptions, Trial, evaluate, hold_out, index_labels,
-        methods, project_array, read_paired_arrays, search, subsample_pairs,
+        project_array, read_paired_arrays, search, subsample_pairs,
     },
     embedding::copy_rows,
 };
@@ -130,7 +130,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let data = Data::read(arguments, a, b)?;
     let options = SearchOptions { dim: arguments.dim, regularization: arguments.regularization, seed: arguments.seed };
     let started = Instant::now();
-    let (fitted, trials) = search(&methods(), &arguments.method, &data.train, &options)?;
+    let (fitted, trials) = search(&context.methods, &arguments.method, &data.train, &options)?;
     let seconds = started.elapsed().as_secs_f64();
     let scores = evaluate(&fitted, &data.test)?;
     let rows = [data.train.a.size(0)?, data.test.a.size(0)?];
@@ -171,7 +171,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
 }
 
 fn list_methods(context: &Context) {
-    for (name, description) in methods().iter().map(|m| (m.name(), m.description())) {
+    for (name, description) in context.methods.iter().map(|m| (m.name(), m.description())) {
         output::line(if context.json {
             json!({"name": name, "description": description}).to_string()
         } else {

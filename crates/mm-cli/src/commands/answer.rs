@@ -229,7 +229,7 @@ fn save_attention(path: &Path, query: &Query<'_>, attribution: &Attribution, ans
     let limits = mm_data::decode::ImageLimits::default();
     let file = Path::new(query.file);
     let image = if query.kind == "video" {
-        let frames = mm_data::decode::sample_frames(file, 1, &limits)?;
+        let frames = mm_data::decode::sample_frames(file, 1_usize, &limits)?;
         frames.into_iter().next().context("the video has no frame")?
     } else {
         mm_data::decode::decode_image(file, &limits)?

@@ -3,7 +3,7 @@
 use crate::{args::{columns::TableArgs, model::{is_run, locate}}, context::Context, exit::usage, output, progress::ItemProgress};
 use anyhow::{Result, bail};
 use mm_core::{Modality, Source, Tensor};
-use mm_data::{Manifest, ManifestConfig, SplitConfig};
+use mm_data::{ColumnInference, Manifest, ManifestConfig, SplitConfig};
 use mm_repr::{LoadOptions, Pretrained};
 use mm_tasks::{
     audit::{Audit, ProblemKind, audit, audit_page, rows_to_keep},
@@ -61,16 +61,18 @@ impl Arguments {
         }
     }
 
-    fn manifest(&self) -> Result<Manifest> {
+    fn manifest(&self, context: &Context) -> Result<Manifest> {
         let split = SplitConfig {
             column: self.split_column.clone(),
-            group: self.group_column.clone(),
+            group: self.group_column.as_deref().map(Into::into),
             ..SplitConfig::default()
         };
         let config = ManifestConfig { split, ..self.table.config(&self.data, &[]) };
         let pair = self.modalities()?;
         let pair = [pair[0].name(), pair[1].name()];
-        let mut manifest = Manifest::open_modalities(&config, Path::new("."), Some(&pair))?;
+        let recognize = |column: &str, cells: &[&serde_json::Value]| context.modality_of_column(column, cells);
+        let inference = ColumnInference { modalities: Some(&pair), recognize: Some(&recognize) };
+        let mut manifest = Manifest::open_inferring(&config, Path::new("."), &inference)?;
         for row in &mut manifest.rows {
             row.retain_languages(&Modality::TEXT, &self.language);
         }
@@ -86,7 +88,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     if arguments.clean.is_some() && arguments.data.extension().is_none_or(|e| e != "jsonl") {
         usage!("--clean: works on JSON lines, which {} is not; --out lists its rows", arguments.data.display());
     }
-    let manifest = arguments.manifest()?;
+    let manifest = arguments.manifest(context)?;
     let found = score(&manifest, &modalities, &arguments.model, context)?;
     write(arguments, &manifest, &found)?;
     let unreadable = found.rows.iter().filter(|r| r.has(ProblemKind::Unreadable)).count();

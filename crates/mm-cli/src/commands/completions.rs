@@ -1,6 +1,6 @@
 //! `mm completions`: completions of a shell.
 
-use crate::{context::Context, output};
+use crate::{context::Context, output, program};
 use anyhow::Result;
 
 /// Print the completions of a shell (bash, zsh, fish …)
@@ -11,9 +11,11 @@ pub(crate) struct Arguments {
     shell: clap_complete::Shell,
 }
 
-pub(crate) fn run(arguments: &Arguments, _: &Context) -> Result<()> {
+pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let mut script = Vec::new();
-    clap_complete::generate(arguments.shell, &mut crate::command(), "mm", &mut script);
+    let modalities: Vec<String> = context.registry.proposable_modalities().map(ToOwned::to_owned).collect();
+    let mut command = program::command_with_modalities(&modalities);
+    clap_complete::generate(arguments.shell, &mut command, program::name(), &mut script);
     output::part(&String::from_utf8_lossy(&script));
     Ok(())
 }

@@ -5,7 +5,7 @@ use crate::{
         batch::OnError,
         columns::TableArgs,
         dtype::DtypeArgs,
-        files::{InputArgs, InputValue, KINDS},
+        files::{INPUT_OPTIONS, InputArgs, InputValue},
         model::{ModelArgs, is_run},
     },
     context::{Context, stop_on_interrupt},
@@ -15,14 +15,17 @@ use crate::{
 };
 use anyhow::Result;
 use mm_core::{Modality, Pooling, Tensor};
-use mm_data::{Manifest, ManifestConfig, SplitConfig};
+use mm_data::{ColumnInference, Manifest, ManifestConfig, SplitConfig};
 use mm_repr::{LoadOptions, Pretrained};
 use mm_tasks::{
     embedding::{self, Embedder, FailedValue},
     task::TaskModel,
 };
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 /// Embed texts, images, audio and video with a pretrained model or a trained run
 #[derive(clap::Args)]
@@ -55,7 +58,7 @@ pub(crate) struct Arguments {
 struct DatasetArgs {
     /// Embed every value of this manifest (JSONL, CSV, TSV or Parquet); the vector of a row without one is missing. After an interruption the same command continues where it
     /// stopped; values that could not be read are tried again.
-    #[arg(long, value_name = "FILE", requires = "out", conflicts_with_all = KINDS)]
+    #[arg(long, value_name = "FILE", requires = "out", conflicts_with_all = INPUT_OPTIONS)]
     data: Option<PathBuf>,
     /// File for the vectors: .npy, .parquet or .safetensors.
     #[arg(long, value_name = "FILE", requires = "data")]
@@ -131,11 +134,9 @@ fn embed_inputs(model: &Pretrained, arguments: &Arguments) -> Result<Vec<Tensor>
 /// One vector `[1, dim]` for each input, in the order given; those of one modality go through the model as one batch.
 pub(crate) fn embed_in_order(model: &Pretrained, inputs: &[InputValue], pooling: Option<Pooling>) -> Result<Vec<Tensor>> {
     let mut vectors: Vec<Option<Tensor>> = vec![None; inputs.len()];
-    for kind in KINDS {
+    let kinds: BTreeSet<&str> = inputs.iter().map(|input| input.kind.as_str()).collect();
+    for kind in kinds {
         let indices: Vec<usize> = (0..inputs.len()).filter(|i| inputs[*i].kind == kind).collect();
-        if indices.is_empty() {
-            continue;
-        }
         let sources: Vec<_> = indices.iter().map(|i| inputs[*i].source()).collect();
         let batch = model.embed(&Modality::from(kind), &sources, pooling)?;
         for (row, index) in indices.into_iter().enumerate() {
@@ -152,7 +153,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         return embed_dataset(&dir, data, out, arguments, context);
     }
     if arguments.inputs.0.is_empty() {
-        usage!("nothing to embed; give --text, --image, --audio or --video, or --data and --out");
+        usage!("nothing to embed; give --text, --image, --audio, --video or --input, or --data and --out");
     }
     let vectors = if is_run(&dir) {
         let run = arguments.load_run(&dir, context)?;
@@ -215,7 +216,9 @@ fn write_vectors(
     let config = ManifestConfig { split: SplitConfig::default(), ..arguments.dataset.table.config(data, &[]) };
     let wanted: Vec<&str> = arguments.dataset.modality.iter().map(String::as_str).collect();
     let wanted = (!wanted.is_empty()).then_some(wanted.as_slice());
-    let manifest = Manifest::open_modalities(&config, Path::new("."), wanted)?;
+    let recognize = |column: &str, cells: &[&serde_json::Value]| context.modality_of_column(column, cells);
+    let inference = ColumnInference { modalities: wanted, recognize: Some(&recognize) };
+    let manifest = Manifest::open_inferring(&config, Path::new("."), &inference)?;
     let options = embedding::EmbedOptions {
         modalities: arguments.dataset.modality.iter().map(|m| Modality::from(m.as_str())).collect(),
         pooling,

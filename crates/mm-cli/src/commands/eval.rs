@@ -1,7 +1,10 @@
 //! `mm eval`: metrics of a trained run on held-out rows.
 
 use crate::{
-    args::model::{ModelArgs, locate},
+    args::{
+        columns::CellArgs,
+        model::{ModelArgs, locate},
+    },
     context::Context,
     exit::usage,
     output,
@@ -32,6 +35,8 @@ pub(crate) struct Arguments {
     /// Evaluate the rows of another table, with columns as in training (prediction runs).
     #[arg(long, value_name = "FILE", conflicts_with = "split")]
     data: Option<PathBuf>,
+    #[command(flatten)]
+    cells: CellArgs,
     /// Modality to ignore, which shows its contribution; may be repeated (prediction runs).
     #[arg(long, value_name = "NAME")]
     exclude_modality: Vec<String>,
@@ -41,12 +46,13 @@ pub(crate) struct Arguments {
     /// Image–text model for CLIPScore (captioning runs).
     #[arg(long, value_name = "MODEL")]
     clip: Option<PathBuf>,
-    /// Folder with WordNet's files, for METEOR with synonyms (captioning runs; `cargo xtask data fetch english-dictionary` fetches one).
+    /// Folder with WordNet's files, for METEOR with synonyms (captioning runs; `mm data fetch english-dictionary` fetches one).
     #[arg(long, value_name = "DIR")]
     wordnet: Option<PathBuf>,
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
+    arguments.cells.require_data(arguments.data.as_ref())?;
     let dir = arguments.model.dir()?;
     let as_prediction = arguments.data.is_some()
         || !arguments.exclude_modality.is_empty()
@@ -72,7 +78,7 @@ fn evaluate_prediction(dir: &Path, arguments: &Arguments, context: &Context) -> 
     let predictor = Predictor::open_for_split(dir, split, &context.registry, context.device()?)?;
     let excluded = predictor.find_modalities(&arguments.exclude_modality)?;
     let (manifest, rows) = if let Some(data) = &arguments.data {
-        let manifest = predictor.open_table(data, &excluded)?;
+        let manifest = predictor.open_table(data, &excluded, &arguments.cells.options())?;
         let rows = (0..manifest.rows.len()).collect::<Vec<_>>();
         (manifest, rows)
     } else {

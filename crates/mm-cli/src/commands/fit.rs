@@ -74,8 +74,9 @@ impl Arguments {
             data: self.data.clone(),
             label_column: self.label_column.clone(),
             columns: columns::by_name(&self.table.column),
-            encoding: self.table.encoding.clone(),
-            missing_values: self.table.missing_values.clone(),
+            encoding: self.table.cells.encoding.clone(),
+            missing_values: self.table.cells.missing_values.clone(),
+            fetch_urls: self.table.cells.fetch_urls,
             problem: self.problem,
             validation_data: self.validation_data.clone(),
             group_column: self.group_column.clone(),
@@ -165,5 +166,5 @@ fn print(out: &Path, fitted: &FitResult, report: Option<&Path>, seconds: f64) {
     if let Some(report) = report {
         output::line(format!("report: {}", report.display()));
     }
-    output::line(format!("predict with: mm predict --model {} --data new.csv", out.display()));
+    output::line(format!("predict with: {} predict --model {} --data new.csv", crate::program::name(), out.display()));
 }

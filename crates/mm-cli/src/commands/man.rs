@@ -16,5 +16,5 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, _: &Context) -> Result<()> {
     let failed = || format!("--out {}: cannot be written", arguments.out.display());
     std::fs::create_dir_all(&arguments.out).with_context(failed)?;
-    clap_mangen::generate_to(crate::command(), &arguments.out).with_context(failed)
+    clap_mangen::generate_to(crate::program::own_command(), &arguments.out).with_context(failed)
 }

@@ -31,8 +31,10 @@ commands! {
     "Pretrained models": Embed => embed, Similarity => similarity, Classify => classify, Caption => caption, Answer => answer,
         Transcribe => transcribe, Chat => chat, Merge => merge, Words => words;
     "Training": Train => train, Fit => fit, FusionSearch => fusion_search;
-    "Trained runs": Eval => eval, Predict => predict, Search => search, Report => report;
+    "Search": Index => index, Search => search;
+    "Trained runs": Eval => eval, Predict => predict, Report => report;
     "Arrays of features": Align => align, Diagnose => diagnose;
+    "Downloads and pipelines": Models => models, Data => data, Run => run, Setup => setup;
     "This program": Doctor => doctor, Completions => completions, Man => man;
 }
 
@@ -49,4 +51,17 @@ pub(crate) fn help_template(command: &clap::Command) -> String {
         list.push('\n');
     }
     format!("{{about}}\n\n{{usage-heading}} {{usage}}\n\n{list}{{options}}{{after-help}}")
+}
+
+/// The command with these values for the options of these ids, in all sub-commands.
+pub(crate) fn with_values(command: clap::Command, ids: &[&str], values: &[String]) -> clap::Command {
+    let set = |argument: clap::Arg| {
+        if !ids.contains(&argument.get_id().as_str()) {
+            return argument;
+        }
+        // clap owns static texts only; a completion script is written once a process.
+        let values = values.iter().map(|value| clap::builder::PossibleValue::new(&*value.clone().leak()));
+        argument.value_parser(clap::builder::PossibleValuesParser::new(values))
+    };
+    command.mut_args(set).mut_subcommands(|sub| with_values(sub, ids, values))
 }

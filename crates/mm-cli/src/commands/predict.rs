@@ -1,6 +1,11 @@
 //! `mm predict`: predictions for new rows.
 
-use crate::{args::model::ModelArgs, context::Context, exit::usage, output};
+use crate::{
+    args::{columns::CellArgs, model::ModelArgs},
+    context::Context,
+    exit::usage,
+    output,
+};
 use anyhow::{Result, bail};
 use mm_tasks::prediction::{Predictor, write_predictions};
 use std::path::PathBuf;
@@ -16,6 +21,8 @@ pub(crate) struct Arguments {
     /// Rows to predict; columns as in training, any value may be missing.
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
+    #[command(flatten)]
+    cells: CellArgs,
     /// File for the predictions: .parquet, .csv or .jsonl.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -30,7 +37,7 @@ const CHUNK: usize = 4096;
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let predictor = Predictor::open(&arguments.model.dir()?, &context.registry, context.device()?)?;
     let excluded = predictor.find_modalities(&arguments.exclude_modality)?;
-    let manifest = predictor.open_table(&arguments.data, &excluded)?;
+    let manifest = predictor.open_table(&arguments.data, &excluded, &arguments.cells.options())?;
     let rows: Vec<usize> = (0..manifest.rows.len()).collect();
     if rows.is_empty() {
         bail!("{}: no row to predict", arguments.data.display());

@@ -2,7 +2,7 @@
 
 use crate::{context::Context, exit::usage, output};
 use anyhow::Result;
-use mm_data::datasets::{DATASETS, prepare};
+use mm_data::datasets::DatasetReader;
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -28,7 +28,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     if arguments.list {
-        for (name, description) in DATASETS {
+        for DatasetReader { name, description, .. } in context.datasets.iter() {
             if context.json {
                 output::line(json!({"name": name, "description": description}))
             } else {
@@ -38,7 +38,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         return Ok(());
     }
     let Some(dataset) = &arguments.dataset else { usage!("--dataset: expected the name of a data set, or --list") };
-    let rows = prepare(dataset, &arguments.data, &arguments.out)?;
+    let rows = (context.datasets.get(dataset)?.prepare)(&arguments.data, &arguments.out)?;
     if context.json {
         output::line(json!({"out": output::path(&arguments.out), "rows": rows}));
     } else {

@@ -104,8 +104,9 @@ fn train_one(
     finish(&fit, model.as_ref(), out, started, context)?;
     if fit.training.stopped || stop.load(Ordering::Relaxed) {
         interrupted!(
-            "saved at step {}; continue with: mm train {} --out {} --resume",
+            "saved at step {}; continue with: {} train {} --out {} --resume",
             fit.training.state.step,
+            crate::program::name(),
             arguments.config.display(),
             out.display()
         );

@@ -229,7 +229,7 @@ fn print(results: &[(&str, f32)], context: &Context) {
 
 fn evaluate(vectors: &WordVectors, pairs: &[PathBuf], analogies: &[PathBuf], context: &Context) -> Result<()> {
     if pairs.is_empty() && analogies.is_empty() {
-        usage!("nothing to evaluate on; give --pairs or --analogies (`cargo xtask data fetch word-tests` fetches the usual ones)");
+        usage!("nothing to evaluate on; give --pairs or --analogies (`mm data fetch word-tests` fetches the usual ones)");
     }
     for file in pairs {
         let result = vectors.evaluate_word_pairs(file)?;

@@ -7,10 +7,12 @@ mod common;
 mod datasets;
 mod embedding;
 mod generation;
+mod index;
 mod prediction;
 mod representation;
 mod resume;
 mod retrieval;
+mod urls;
 mod word_vectors;
 
 use common::{mm, text};

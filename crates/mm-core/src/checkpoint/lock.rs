@@ -1,4 +1,4 @@
-//! A lock on a folder that one process at a time may write.
+//! Locks on files and folders that one process at a time may write.
 
 use crate::{Error, Result};
 use std::{
@@ -7,6 +7,26 @@ use std::{
 };
 
 const LOCK_FILE: &str = "lock";
+
+/// Opens a file to be read and written, which is created where there is none, and keeps other processes that lock it out
+/// as long as it is open.
+///
+/// # Errors
+/// When another process holds the lock, or the file cannot be written.
+pub fn lock_file(path: &Path) -> Result<File> {
+    open_locked(path)?.ok_or_else(|| Error::file(path, "is in use by another process"))
+}
+
+/// As [`lock_file`]; `None` where another process holds the lock.
+fn open_locked(path: &Path) -> Result<Option<File>> {
+    let open = File::options().create(true).truncate(false).read(true).write(true).open(path);
+    let file = open.map_err(|e| Error::file(path, format!("cannot be written: {e}")))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(e)) => Err(Error::file(path, format!("cannot be locked: {e}"))),
+    }
+}
 
 /// Keeps other processes out of a folder as long as it lives; the operating system releases it when the process ends,
 /// however it ends.
@@ -24,16 +44,9 @@ impl FolderLock {
     /// When another process holds the lock, or the folder cannot be written.
     pub fn acquire(folder: &Path) -> Result<Self> {
         std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, format!("cannot be created: {e}")))?;
-        let path = folder.join(LOCK_FILE);
-        let open = File::options().create(true).truncate(false).write(true).open(&path);
-        let file = open.map_err(|e| Error::file(&path, format!("cannot be written: {e}")))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Self { folder: folder.to_owned(), file }),
-            Err(TryLockError::WouldBlock) => {
-                Err(Error::file(folder, "is in use by another process; wait for it, or choose another folder"))
-            }
-            Err(TryLockError::Error(e)) => Err(Error::file(&path, format!("cannot be locked: {e}"))),
-        }
+        let in_use = || Error::file(folder, "is in use by another process; wait for it, or choose another folder");
+        let file = open_locked(&folder.join(LOCK_FILE))?.ok_or_else(in_use)?;
+        Ok(Self { folder: folder.to_owned(), file })
     }
 
     /// Deletes the folder: what is in it while the lock is held, then the lock.

@@ -94,7 +94,12 @@ impl MappedFile {
         views().insert(memory as usize, bytes);
         let context = Box::into_raw(Box::new(View { map })).cast::<c_void>();
         // SAFETY: the mapping holds that many values, aligned and writable, until the tensor calls `drop_view`.
-        unsafe { Tensor::from_memory(memory, shape, dtype, context, drop_view) }.map(Some)
+        let tensor = unsafe { Tensor::from_memory(memory, shape, dtype, context, drop_view) };
+        if tensor.is_none() {
+            // SAFETY: no tensor was made that would call it.
+            unsafe { drop_view(memory.cast(), context) };
+        }
+        Ok(tensor)
     }
 }
 
@@ -110,7 +115,7 @@ impl Drop for View {
 }
 
 /// Ends a mapping when the last tensor that refers to it is dropped.
-unsafe extern "C" fn drop_view(context: *mut c_void) {
+unsafe extern "C" fn drop_view(_: *mut c_void, context: *mut c_void) {
     // SAFETY: made by `Box::into_raw` in `MappedFile::view`; libtorch calls this once.
     drop(unsafe { Box::from_raw(context.cast::<View>()) });
 }

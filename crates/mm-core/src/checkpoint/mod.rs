@@ -1,18 +1,20 @@
 //! Checkpoints: named tensors in files that are memory-mapped, checked, and never executed.
 //!
-//! Reads safetensors (one file, or shards with an `index.json`) and `PyTorch`'s pickles (`.bin`, `.pt`, `.pth`, zipped
-//! or legacy) by a reader that knows tensors and nothing else. Writes safetensors such that a crash at any time leaves
+//! Reads safetensors (one file, or shards with an `index.json`) and, with the feature `pickle`, `PyTorch`'s pickles
+//! (`.bin`, `.pt`, `.pth`, zipped or legacy) by a reader that knows tensors and nothing else. Writes safetensors such that a crash at any time leaves
 //! either the old file or the new one.
 
 mod location;
 mod lock;
 mod mmap;
+#[cfg(feature = "pickle")]
 mod pickle;
 mod safetensors;
 mod save;
 
-pub use lock::FolderLock;
+pub use lock::{FolderLock, lock_file};
 pub(crate) use mmap::release;
+#[cfg(feature = "pickle")]
 pub use pickle::{Array, Object, read_pickle};
 pub use save::{save, save_sharded, shared_tempfile, write_atomic};
 
@@ -59,7 +61,7 @@ impl Checkpoint {
         }
         let map = Arc::new(MappedFile::open(&file)?);
         let (tensors, metadata, unsupported) = if is_pickle(&name, &map) {
-            (pickle::read_tensors(&file, &map)?, BTreeMap::new(), BTreeMap::new())
+            (read_pickled(&file, &map)?, BTreeMap::new(), BTreeMap::new())
         } else {
             safetensors::read(&file, &map)?
         };
@@ -155,6 +157,15 @@ impl Checkpoint {
         let strided = strided.map_err(|e| Error::file(&self.path, format!("{name}: {e}")))?;
         Tensor::from_tch(strided).contiguous()
     }
+}
+
+#[cfg(feature = "pickle")]
+use pickle::read_tensors as read_pickled;
+
+#[cfg(not(feature = "pickle"))]
+fn read_pickled(file: &Path, _: &Arc<MappedFile>) -> Result<BTreeMap<String, Location>> {
+    let reason = "found a PyTorch pickle, expected safetensors; build with the feature `pickle` of mm-core to read it";
+    Err(Error::file(file, reason))
 }
 
 /// Whether a file is a pickle, by its contents rather than its name.

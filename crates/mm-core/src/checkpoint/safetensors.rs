@@ -43,3 +43,23 @@ pub(super) fn read(file: &Path, map: &Arc<MappedFile>) -> Result<Contents> {
     let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
     Ok((tensors, metadata, unsupported))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::Checkpoint;
+
+    #[test]
+    fn a_tensor_of_an_unsupported_type_is_refused_only_where_it_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w.safetensors");
+        let header = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"scale":{"dtype":"F8_E4M3","shape":[4],"data_offsets":[8,12]}}"#;
+        let values = [1.5f32.to_le_bytes(), (-2.0f32).to_le_bytes(), [56; 4]].concat();
+        let length = (header.len() as u64).to_le_bytes();
+        std::fs::write(&path, [&length[..], header.as_bytes(), &values].concat()).unwrap();
+        let checkpoint = Checkpoint::open(&path).unwrap();
+        assert_eq!(checkpoint.get("a").unwrap().to_vec::<f32>().unwrap(), [1.5, -2.0]);
+        let error = checkpoint.get("scale").unwrap_err().to_string();
+        assert!(error.contains("w.safetensors") && error.contains("scale is of type F8_E4M3"), "{error}");
+        assert!(checkpoint.get("scal").unwrap_err().to_string().contains("scal"));
+    }
+}

@@ -18,7 +18,7 @@ struct Change {
     /// Names of both matrices in the adapter.
     a: String,
     b: String,
-    /// Magnitudes of the rows, where those are trained by themselves (DoRA, Liu et al., 2024,
+    /// Magnitudes of the rows, where those are trained separately (DoRA, Liu et al., 2024,
     /// <https://arxiv.org/abs/2402.09353>).
     magnitude: Option<String>,
     scale: f64,

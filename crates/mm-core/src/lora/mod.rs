@@ -1,4 +1,4 @@
-//! Low-rank adapters in PEFT's layout: trained next to frozen weights, saved by themselves, merged when a checkpoint is
+//! Low-rank adapters in PEFT's layout: trained next to frozen weights, saved separately, merged when a checkpoint is
 //! read.
 //!
 //! *LoRA: Low-Rank Adaptation of Large Language Models* (Hu et al., 2021), <https://arxiv.org/abs/2106.09685>.

@@ -32,10 +32,48 @@ pub(super) struct PeftConfig {
     pub(super) modules_to_save: Vec<String>,
 }
 
+/// Settings that are applied, or that leave the values of a trained adapter as they are: how it was trained, initialized
+/// and named (PEFT 0.21). `velora_config` changes the backward pass alone; what the sub-configs of initializations did to
+/// the base weights follows from `init_lora_weights`.
+const KNOWN: [&str; 31] = [
+    "alpha_pattern",
+    "auto_mapping",
+    "base_model_name_or_path",
+    "bias",
+    "corda_config",
+    "ensure_weight_tying",
+    "eva_config",
+    "exclude_modules",
+    "fan_in_fan_out",
+    "inference_mode",
+    "init_lora_weights",
+    "layers_pattern",
+    "layers_to_transform",
+    "loftq_config",
+    "lora_alpha",
+    "lora_dropout",
+    "lora_ga_config",
+    "megatron_core",
+    "modules_to_save",
+    "peft_type",
+    "peft_version",
+    "qalora_group_size",
+    "r",
+    "rank_pattern",
+    "revision",
+    "runtime_config",
+    "target_modules",
+    "task_type",
+    "use_dora",
+    "use_rslora",
+    "velora_config",
+];
+
 /// Settings that change what an adapter computes and are not supported, when they are neither absent, empty nor false.
-const REFUSED: [&str; 10] = [
+const REFUSED: [&str; 11] = [
     "alora_invocation_tokens",
     "arrow_config",
+    "kasa_config",
     "layer_replication",
     "lora_bias",
     "megatron_config",
@@ -62,9 +100,7 @@ impl PeftConfig {
                 return Err(format!("peft_type: found {found}, expected LORA, the supported kind"));
             }
         }
-        if let Some(key) = REFUSED.iter().find(|key| is_set(&json[**key])) {
-            return Err(format!("{key}: found {}, which mm does not support", json[*key]));
-        }
+        check_settings(json, file)?;
         let text = |key: &str| json[key].as_str().map(ToOwned::to_owned);
         let modules = json["modules_to_save"].as_array().into_iter().flatten();
         Ok(Self {
@@ -92,6 +128,26 @@ impl PeftConfig {
     pub(super) fn error(&self, reason: &str) -> Error {
         Error::file(&self.file, reason)
     }
+}
+
+/// Refuses settings that change what the adapter computes and are not supported, and those that mm does not know: of
+/// them, false, empty values and numbers (the default of a size, say) are no reason to.
+fn check_settings(json: &Value, file: &Path) -> Result<(), String> {
+    for (key, value) in json.as_object().into_iter().flatten().filter(|(_, value)| is_set(value)) {
+        let is_unknown = !KNOWN.contains(&key.as_str());
+        if REFUSED.contains(&key.as_str()) {
+            return Err(format!("{key}: found {value}, which mm does not support"));
+        }
+        if is_unknown && value.is_number() {
+            tracing::warn!("{}: {key}: found {value}, a setting that mm does not know; it is ignored", file.display());
+        } else if is_unknown {
+            return Err(format!(
+                "{key}: found {value}, a setting that mm does not know and that may change what the adapter computes; \
+                 expected one of PEFT 0.21, or null. Merge the adapter with PEFT's `merge_and_unload` and load the result"
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn is_set(value: &Value) -> bool {
@@ -168,12 +224,26 @@ mod tests {
     #[test]
     fn settings_that_are_not_applied_are_refused_by_name() {
         assert!(parse(json!({"lora_bias": false, "layer_replication": null, "target_parameters": []})).is_ok());
-        for (key, value) in
-            [("lora_bias", json!(true)), ("layer_replication", json!([[0, 2]])), ("use_qalora", json!(true))]
-        {
+        for (key, value) in [
+            ("lora_bias", json!(true)),
+            ("layer_replication", json!([[0, 2]])),
+            ("use_qalora", json!(true)),
+            ("kasa_config", json!({"beta": 0.0001, "gamma": 0.001})),
+            ("use_something_newer", json!(true)),
+            ("something_newer_config", json!({"kind": "new"})),
+            ("variant", json!("new")),
+        ] {
             let error = parse(json!({ key: value })).unwrap_err();
-            assert!(error.contains(key), "{error}");
+            assert!(error.starts_with(&format!("{key}: found ")), "{error}");
         }
+    }
+
+    #[test]
+    fn settings_without_an_effect_on_the_values_are_accepted() {
+        // VeLoRA compresses activations for the backward pass; the forward pass is LoRA's.
+        let velora = json!({"num_groups": 64, "scale": 1.0, "init_type": "batch_average_once"});
+        assert!(parse(json!({"velora_config": velora, "kasa_config": null, "qalora_group_size": 16})).is_ok());
+        assert!(parse(json!({"use_something_newer": false, "something_newer_config": {}, "a_newer_size": 3})).is_ok());
     }
 
     #[test]

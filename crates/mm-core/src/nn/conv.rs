@@ -2,7 +2,7 @@
 
 use super::{Activation, BatchNorm};
 use crate::{
-    Init, Module, Result, Scope, Tensor,
+    ConvArgs, Init, Module, Result, Scope, Tensor,
     onednn::{self, ConvParams},
 };
 use serde::{Deserialize, Serialize};
@@ -83,14 +83,18 @@ impl Conv1d {
     pub fn forward_channels_last(&self, input: &Tensor) -> Result<Tensor> {
         let c = &self.config;
         let weight = self.weight.unsqueeze(2)?;
-        input.conv2d(&weight, self.bias.as_ref(), [1, c.stride], [0, c.padding], c.groups)
+        let (stride, padding) = ([1, c.stride], [0, c.padding]);
+        let args = ConvArgs { stride, padding, groups: c.groups, ..ConvArgs::default() };
+        input.conv2d(&weight, self.bias.as_ref(), args)
     }
 }
 
 impl Module for Conv1d {
     fn forward(&self, input: &Tensor, _train: bool) -> Result<Tensor> {
         let c = &self.config;
-        input.conv1d(&self.weight, self.bias.as_ref(), c.stride, c.padding, 1, c.groups)
+        let (stride, padding) = ([c.stride], [c.padding]);
+        let args = ConvArgs { stride, padding, groups: c.groups, ..ConvArgs::default() };
+        input.conv1d(&self.weight, self.bias.as_ref(), args)
     }
 }
 
@@ -168,7 +172,9 @@ impl Conv2d {
                 return Ok(done);
             }
         }
-        let x = input.conv2d(&self.weight, bias, [c.stride; 2], [c.padding; 2], c.groups)?;
+        let (stride, padding) = ([c.stride; 2], [c.padding; 2]);
+        let args = ConvArgs { stride, padding, groups: c.groups, ..ConvArgs::default() };
+        let x = input.conv2d(&self.weight, bias, args)?;
         activation.apply(&residual.map_or_else(|| Ok(x.clone()), |r| x.add(&r))?)
     }
 }

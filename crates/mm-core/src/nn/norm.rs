@@ -5,7 +5,7 @@
 //! <https://arxiv.org/abs/1803.08494>; *Batch Normalization* (Ioffe & Szegedy, 2015),
 //! <https://arxiv.org/abs/1502.03167>.
 
-use crate::{Init, Module, Result, Scope, Tensor};
+use crate::{BatchNormArgs, Init, Module, Result, Scope, Tensor};
 use serde::{Deserialize, Serialize};
 
 /// Kind of normalization of the last dimension.
@@ -102,7 +102,8 @@ impl Module for BatchNorm {
         // A single value per channel has no variance, which libtorch rejects; the running statistics are used instead.
         let rows = input.size(0)? * input.shape().iter().skip(2).product::<i64>();
         let train = train && rows > 1;
-        input.batch_norm(&self.weight, &self.bias, &self.mean, &self.variance, train, self.momentum, self.eps)
+        let Self { weight, bias, mean, variance, momentum, eps, .. } = self;
+        input.batch_norm(BatchNormArgs { weight, bias, mean, variance, train, momentum: *momentum, eps: *eps })
     }
 }
 

@@ -11,13 +11,13 @@ const MAX_PROBLEMS: usize = 10_000;
 pub(super) struct CheckpointSource {
     checkpoint: Checkpoint,
     rename: Box<dyn Fn(&str) -> TensorRef + Send>,
-    /// Prefixes of names in the checkpoint whose tensors are initialized anew.
+    /// Prefixes of names in the checkpoint whose tensors are reinitialized.
     reinitialized: Vec<String>,
     used: BTreeSet<String>,
     problems: Vec<String>,
 }
 
-/// Where a parameter came from, with the shape of the whole tensor there.
+/// Where a parameter came from, with the shape of the full tensor there.
 #[derive(Clone)]
 pub(super) struct Stored {
     pub(super) tensor: TensorRef,
@@ -42,7 +42,7 @@ impl CheckpointSource {
         self.reinitialized.iter().any(|prefix| reference.name.starts_with(prefix.as_str()))
     }
 
-    /// Whether the parameter at `path` exists: in the checkpoint, or because it is initialized anew.
+    /// Whether the parameter at `path` exists: in the checkpoint, or because it is reinitialized.
     pub(super) fn contains(&self, path: &str) -> bool {
         let reference = self.locate(path);
         self.is_reinitialized(&reference) || self.checkpoint.shape(&reference.name).is_some()
@@ -53,7 +53,7 @@ impl CheckpointSource {
         !self.is_reinitialized(&self.locate(path))
     }
 
-    /// The parameter at `path`; none where it is initialized anew, or missing or of another shape, which
+    /// The parameter at `path`; none where it is reinitialized, or missing or of another shape, which
     /// [`CheckpointSource::finish`] reports, or this function when there are too many. A `view` stays in the mapped file
     /// where possible.
     pub(super) fn load(

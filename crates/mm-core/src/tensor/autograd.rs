@@ -80,6 +80,11 @@ impl Tensor {
         self.0.f_internal_version().map_err(|error| torch_error("version", &[self], &error))
     }
 
+    /// Counts a change in place that was made through a pointer: a swap of a dimension with itself changes nothing else.
+    pub(crate) fn bump_version(&self) -> Result<()> {
+        self.in_place("bump_version", &[self], |x| x.f_transpose_(0, 0))
+    }
+
     /// The gradient accumulated by [`Tensor::backward`], if any.
     pub fn grad(&self) -> Option<Self> {
         self.0.f_grad().ok().filter(tch::Tensor::defined).map(Self::from_tch)

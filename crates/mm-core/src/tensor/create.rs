@@ -1,41 +1,22 @@
 //! Building tensors.
 
 use super::{Element, Tensor, wrap};
-use crate::{DType, Device, Error, Result};
+use crate::{DType, Device, Error, Result, symbols::find};
 use std::{
-    ffi::{CStr, c_char, c_void},
-    ptr::null_mut,
+    ffi::c_void,
+    ptr::{null, null_mut},
 };
 use tch::TchError;
 use torch_sys::C_tensor;
 
-unsafe extern "C" {
-    fn mm_from_memory(
-        data: *mut c_void,
-        shape: *const i64,
-        rank: i64,
-        scalar_type: i8,
-        context: *mut c_void,
-        release: unsafe extern "C" fn(*mut c_void),
-        error: *mut *mut c_char,
-    ) -> *mut C_tensor;
-    fn mm_free_error(error: *mut c_char);
-}
+/// Releases memory that a tensor was made over: the memory, and the context that was given with it.
+pub(crate) type Release = unsafe extern "C" fn(*mut c_void, *mut c_void);
 
-/// The result of a function of `shim.cpp`: a new tensor, or the text of an exception.
-///
-/// # Safety
-/// The tensor must be owned by the caller, or `error` be a text that the shim allocated.
-pub(crate) unsafe fn owned(tensor: *mut C_tensor, error: *mut c_char) -> Result<tch::Tensor, TchError> {
-    if error.is_null() {
-        // SAFETY: guaranteed by the caller.
-        return Ok(unsafe { tch::Tensor::from_ptr(tensor) });
-    }
-    // SAFETY: a text that ends in zero, which is freed once.
-    let text = unsafe { CStr::from_ptr(error) }.to_string_lossy().into_owned();
-    unsafe { mm_free_error(error) };
-    Err(TchError::Torch(text))
-}
+/// `torch_from_blob` of `torch/csrc/stable/c/shim.h`.
+#[rustfmt::skip]
+type FromBlob = unsafe extern "C" fn(
+    *mut c_void, i64, *const i64, *const i64, i64, i32, i32, i32, *mut *mut C_tensor, i32, *const u8, i64, Release, *mut c_void,
+) -> i32;
 
 impl Tensor {
     /// A tensor from Rust values, of one dimension, on the CPU.
@@ -78,8 +59,9 @@ impl Tensor {
         Ok(tensor)
     }
 
-    /// A tensor over memory that is owned elsewhere. When nothing refers to it any more, `release` is called with
-    /// `context`, on whatever thread that is.
+    /// A contiguous tensor over memory that is owned elsewhere; none where this libtorch cannot make one, and then
+    /// nothing is released. When nothing refers to the memory any more, `release` is called with it and `context`, on
+    /// whatever thread that is.
     ///
     /// # Safety
     /// The memory must hold that many values, be aligned for them and writable, be used by nothing else, and stay valid
@@ -89,16 +71,25 @@ impl Tensor {
         shape: &[i64],
         dtype: DType,
         context: *mut c_void,
-        release: unsafe extern "C" fn(*mut c_void),
-    ) -> Result<Self> {
-        let mut error = null_mut();
-        // SAFETY: guaranteed by the caller; the shape outlives the call.
-        let tensor = unsafe {
-            let (sizes, rank, data) = (shape.as_ptr(), shape.len() as i64, memory.cast::<c_void>());
-            mm_from_memory(data, sizes, rank, dtype.scalar_type(), context, release, &raw mut error)
+        release: Release,
+    ) -> Option<Self> {
+        let function = find(c"torch_from_blob")?;
+        // SAFETY: the type is the one declared in the header.
+        let from_blob = unsafe { std::mem::transmute::<*mut c_void, FromBlob>(function) };
+        let mut strides = vec![1; shape.len()];
+        for dim in (1..shape.len()).rev() {
+            strides[dim - 1] = strides[dim] * shape[dim].max(1);
+        }
+        let (rank, dtype, mut tensor) = (shape.len() as i64, i32::from(dtype.scalar_type()), null_mut());
+        // Of the zeros, the first is the offset; the others stand for the CPU (whose index is -1), the strided layout, and
+        // no opaque metadata.
+        // SAFETY: guaranteed by the caller; shape and strides outlive the call.
+        let status = unsafe {
+            let (sizes, strides, data) = (shape.as_ptr(), strides.as_ptr(), memory.cast::<c_void>());
+            from_blob(data, rank, sizes, strides, 0, dtype, 0, -1, &raw mut tensor, 0, null(), 0, release, context)
         };
-        // SAFETY: a new tensor, or an error text to be freed.
-        wrap("from_memory", &[], unsafe { owned(tensor, error) })
+        // SAFETY: on success, a new tensor owned by the caller.
+        (status == 0 && !tensor.is_null()).then(|| Self::from_tch(unsafe { tch::Tensor::from_ptr(tensor) }))
     }
 
     /// A tensor of zeros.
@@ -147,15 +138,36 @@ impl Tensor {
     }
 
     /// Concatenates tensors along an existing dimension.
-    pub fn cat(tensors: &[&Tensor], dim: i64) -> Result<Self> {
-        let raw: Vec<&tch::Tensor> = tensors.iter().map(|t| &t.0).collect();
-        wrap("cat", tensors, tch::Tensor::f_cat(&raw, dim))
+    ///
+    /// ```
+    /// use mm_core::{Device, Tensor};
+    /// # fn main() -> mm_core::Result<()> {
+    /// let rows = vec![Tensor::new([[1f32, 2.0]], Device::Cpu)?, Tensor::new([[3f32, 4.0]], Device::Cpu)?];
+    /// assert_eq!(Tensor::cat(&rows, 0)?.shape(), [2, 2]);
+    /// assert_eq!(Tensor::cat([&rows[0], &rows[1]], 1)?.shape(), [1, 4]);
+    /// assert_eq!(Tensor::stack(rows.iter().rev(), 0)?.to_vec::<f32>()?, [3.0, 4.0, 1.0, 2.0]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If there is no tensor, or the shapes differ in another dimension.
+    pub fn cat<I>(tensors: I, dim: i64) -> Result<Self>
+    where
+        I: IntoIterator<Item: AsRef<Tensor>>,
+    {
+        joined("cat", tensors, |raw| tch::Tensor::f_cat(raw, dim))
     }
 
     /// Stacks tensors of one shape along a new dimension.
-    pub fn stack(tensors: &[&Tensor], dim: i64) -> Result<Self> {
-        let raw: Vec<&tch::Tensor> = tensors.iter().map(|t| &t.0).collect();
-        wrap("stack", tensors, tch::Tensor::f_stack(&raw, dim))
+    ///
+    /// # Errors
+    /// If there is no tensor, or the shapes differ.
+    pub fn stack<I>(tensors: I, dim: i64) -> Result<Self>
+    where
+        I: IntoIterator<Item: AsRef<Tensor>>,
+    {
+        joined("stack", tensors, |raw| tch::Tensor::f_stack(raw, dim))
     }
 
     /// [`Tensor::stack`] along a new first dimension in the calling thread only. Where many threads stack at once, as
@@ -182,6 +194,21 @@ impl Tensor {
         }
         Ok(out)
     }
+}
+
+/// Joins tensors that anything yields, by value or by reference.
+fn joined<I>(
+    op: &'static str,
+    tensors: I,
+    join: impl FnOnce(&[&tch::Tensor]) -> Result<tch::Tensor, TchError>,
+) -> Result<Tensor>
+where
+    I: IntoIterator<Item: AsRef<Tensor>>,
+{
+    let tensors: Vec<I::Item> = tensors.into_iter().collect();
+    let tensors: Vec<&Tensor> = tensors.iter().map(AsRef::as_ref).collect();
+    let raw: Vec<&tch::Tensor> = tensors.iter().map(|t| &t.0).collect();
+    wrap(op, &tensors, join(&raw))
 }
 
 fn bytes_of<T: Element>(values: &[T]) -> &[u8] {

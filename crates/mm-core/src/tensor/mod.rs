@@ -3,13 +3,16 @@
 
 mod access;
 mod autograd;
-pub(crate) mod create;
+mod create;
 mod math;
+mod ndarray;
 mod nn;
+mod operators;
 mod ops;
 mod send;
 
-pub use nn::Interpolation;
+pub use ndarray::NdArray;
+pub use nn::{BatchNormArgs, ConvArgs, DotProductArgs, Interpolation};
 pub use send::{SendTensor, parallel_tensors};
 
 use crate::{Error, Result};
@@ -89,26 +92,6 @@ impl fmt::Debug for Tensor {
         let dtype = self.dtype().map_or_else(|_| "unknown".to_owned(), |d| format!("{d:?}").to_lowercase());
         write!(f, "{:?} {dtype} on {}", self.shape(), self.device())
     }
-}
-
-/// Arithmetic operators, which are fallible as the methods are.
-macro_rules! operators {
-    ($($trait:ident $method:ident $scalar:ident |$v:ident| $value:expr;)*) => {$(
-        impl std::ops::$trait<&Tensor> for &Tensor {
-            type Output = Result<Tensor>;
-            fn $method(self, other: &Tensor) -> Result<Tensor> { Tensor::$method(self, other) }
-        }
-        impl std::ops::$trait<f64> for &Tensor {
-            type Output = Result<Tensor>;
-            fn $method(self, $v: f64) -> Result<Tensor> { self.$scalar($value) }
-        }
-    )*};
-}
-operators! {
-    Add add add_scalar |v| v;
-    Sub sub add_scalar |v| -v;
-    Mul mul mul_scalar |v| v;
-    Div div mul_scalar |v| 1.0 / v;
 }
 
 #[cfg(test)]

@@ -4,6 +4,68 @@ use super::{Tensor, torch_error, wrap};
 use crate::{DType, Device, Result, seed::Rng};
 use tch::TchError;
 
+/// How a convolution over `N` dimensions moves; by default one step at a time, without padding, in one group.
+///
+/// ```
+/// use mm_core::{ConvArgs, DType, Device, Tensor};
+/// # fn main() -> mm_core::Result<()> {
+/// let images = Tensor::ones(&[1, 3, 8, 8], DType::F32, Device::Cpu)?;
+/// let kernel = Tensor::ones(&[4, 3, 3, 3], DType::F32, Device::Cpu)?;
+/// let args = ConvArgs { stride: [2, 2], padding: [1, 1], ..ConvArgs::default() };
+/// assert_eq!(images.conv2d(&kernel, None, args)?.shape(), [1, 4, 4, 4]);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConvArgs<const N: usize> {
+    /// Distance of the positions that the kernel is applied to.
+    pub stride: [i64; N],
+    /// Zeros added on both sides.
+    pub padding: [i64; N],
+    /// Distance of the input positions that the kernel covers.
+    pub dilation: [i64; N],
+    /// The channels are split into this many groups, each with a kernel of its own.
+    pub groups: i64,
+}
+
+impl<const N: usize> Default for ConvArgs<N> {
+    fn default() -> Self {
+        Self { stride: [1; N], padding: [0; N], dilation: [1; N], groups: 1 }
+    }
+}
+
+/// What [`Tensor::batch_norm`] normalizes by.
+#[derive(Debug, Clone, Copy)]
+pub struct BatchNormArgs<'a> {
+    /// Scale of each channel, `[channels]`.
+    pub weight: &'a Tensor,
+    /// Shift of each channel, `[channels]`.
+    pub bias: &'a Tensor,
+    /// Running mean of each channel, updated in place during training.
+    pub mean: &'a Tensor,
+    /// Running variance of each channel, likewise.
+    pub variance: &'a Tensor,
+    /// Whether the statistics of the batch are used, and the running ones updated.
+    pub train: bool,
+    /// Weight of the batch in the running statistics.
+    pub momentum: f64,
+    /// Added to the variance.
+    pub eps: f64,
+}
+
+/// Options of [`Tensor::scaled_dot_product_attention`]; by default every query sees every key.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DotProductArgs<'a> {
+    /// Added to the scores; broadcasts to `[batch, heads, queries, keys]`.
+    pub mask: Option<&'a Tensor>,
+    /// Probability that a weight is dropped.
+    pub dropout: f64,
+    /// Whether a query sees only the keys up to its own position.
+    pub causal: bool,
+    /// Factor of the scores; one over the root of the head's dimension when absent.
+    pub scale: Option<f64>,
+}
+
 /// Mode of [`Tensor::interpolate`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interpolation {
@@ -54,48 +116,24 @@ impl Tensor {
     }
 
     /// Normalizes channels by the statistics of the batch during training, and by the running ones otherwise.
-    #[allow(clippy::too_many_arguments)]
-    pub fn batch_norm(
-        &self,
-        weight: &Tensor,
-        bias: &Tensor,
-        mean: &Tensor,
-        variance: &Tensor,
-        train: bool,
-        momentum: f64,
-        eps: f64,
-    ) -> Result<Self> {
-        let (w, b, m, v) = (Some(&weight.0), Some(&bias.0), Some(&mean.0), Some(&variance.0));
-        wrap("batch_norm", &[self, weight], self.0.f_batch_norm(w, b, m, v, train, momentum, eps, true))
+    pub fn batch_norm(&self, args: BatchNormArgs<'_>) -> Result<Self> {
+        let [w, b, m, v] = [args.weight, args.bias, args.mean, args.variance].map(|t| Some(&t.0));
+        let result = self.0.f_batch_norm(w, b, m, v, args.train, args.momentum, args.eps, true);
+        wrap("batch_norm", &[self, args.weight], result)
     }
 
     /// One-dimensional convolution of `[batch, channels, length]`.
-    pub fn conv1d(
-        &self,
-        weight: &Tensor,
-        bias: Option<&Tensor>,
-        stride: i64,
-        padding: i64,
-        dilation: i64,
-        groups: i64,
-    ) -> Result<Self> {
-        wrap(
-            "conv1d",
-            &[self, weight],
-            self.0.f_conv1d(&weight.0, bias.map(|b| &b.0), stride, padding, dilation, groups),
-        )
+    pub fn conv1d(&self, weight: &Tensor, bias: Option<&Tensor>, args: ConvArgs<1>) -> Result<Self> {
+        let ConvArgs { stride, padding, dilation, groups } = args;
+        let result = self.0.f_conv1d(&weight.0, bias.map(|b| &b.0), stride, padding, dilation, groups);
+        wrap("conv1d", &[self, weight], result)
     }
 
     /// Two-dimensional convolution of `[batch, channels, height, width]`.
-    pub fn conv2d(
-        &self,
-        weight: &Tensor,
-        bias: Option<&Tensor>,
-        stride: [i64; 2],
-        padding: [i64; 2],
-        groups: i64,
-    ) -> Result<Self> {
-        wrap("conv2d", &[self, weight], self.0.f_conv2d(&weight.0, bias.map(|b| &b.0), stride, padding, [1, 1], groups))
+    pub fn conv2d(&self, weight: &Tensor, bias: Option<&Tensor>, args: ConvArgs<2>) -> Result<Self> {
+        let ConvArgs { stride, padding, dilation, groups } = args;
+        let result = self.0.f_conv2d(&weight.0, bias.map(|b| &b.0), stride, padding, dilation, groups);
+        wrap("conv2d", &[self, weight], result)
     }
 
     /// `relu(conv2d(x) + residual)` in one pass by cuDNN, without a derivative; none where cuDNN does not support it.
@@ -116,23 +154,18 @@ impl Tensor {
         .map(Self::from_tch)
     }
 
-    /// Three-dimensional convolution of `[batch, channels, depth, height, width]`, without padding.
-    pub fn conv3d(&self, weight: &Tensor, bias: Option<&Tensor>, stride: [i64; 3]) -> Result<Self> {
-        wrap("conv3d", &[self, weight], self.0.f_conv3d(&weight.0, bias.map(|b| &b.0), stride, [0; 3], [1; 3], 1))
+    /// Three-dimensional convolution of `[batch, channels, depth, height, width]`.
+    pub fn conv3d(&self, weight: &Tensor, bias: Option<&Tensor>, args: ConvArgs<3>) -> Result<Self> {
+        let ConvArgs { stride, padding, dilation, groups } = args;
+        let result = self.0.f_conv3d(&weight.0, bias.map(|b| &b.0), stride, padding, dilation, groups);
+        wrap("conv3d", &[self, weight], result)
     }
 
-    /// Attention by libtorch's fused kernels. Self is the query `[batch, heads, queries, head_dim]`; `mask` is added to
-    /// the scores and broadcasts to `[batch, heads, queries, keys]`.
-    pub fn scaled_dot_product_attention(
-        &self,
-        key: &Tensor,
-        value: &Tensor,
-        mask: Option<&Tensor>,
-        dropout: f64,
-        causal: bool,
-        scale: Option<f64>,
-    ) -> Result<Self> {
+    /// Attention by libtorch's fused kernels. Self is the query `[batch, heads, queries, head_dim]`; keys and values may
+    /// have fewer heads, each of which serves several of the query's.
+    pub fn scaled_dot_product_attention(&self, key: &Tensor, value: &Tensor, args: DotProductArgs<'_>) -> Result<Self> {
         let grouped = self.shape().get(1) != key.shape().get(1);
+        let DotProductArgs { mask, dropout, causal, scale } = args;
         let mask = mask.map(|m| &m.0);
         let result = tch::Tensor::f_scaled_dot_product_attention(
             &self.0, &key.0, &value.0, mask, dropout, causal, scale, grouped,

@@ -3,10 +3,10 @@
 use super::Tensor;
 use crate::{Error, Result};
 use rayon::prelude::*;
-use torch_sys::C_tensor;
 
+#[cfg(feature = "nf4")]
 unsafe extern "C" {
-    fn mm_is_sole_owner(tensor: *const C_tensor) -> bool;
+    fn mm_is_sole_owner(tensor: *const torch_sys::C_tensor) -> bool;
 }
 
 /// A tensor on its way to another thread: the only one that refers to its values, so that no other thread can read or
@@ -46,7 +46,8 @@ impl From<SendTensor> for Tensor {
 
 impl Tensor {
     /// Prepares the tensor for a move to another thread. The values are copied where another tensor shares them (a
-    /// clone, a view of the same memory, a view of a mapped file), and moved otherwise.
+    /// clone, a view of the same memory, a view of a mapped file), and moved otherwise. Without the feature `nf4`,
+    /// which compiles the test for that, they are always copied.
     ///
     /// # Errors
     /// If the tensor requires gradients: its graph would stay in this thread.
@@ -60,8 +61,20 @@ impl Tensor {
 
     /// The tensor itself where nothing else refers to its values, else a copy.
     pub(crate) fn into_sole_owner(self) -> Result<Self> {
+        if self.is_sole_owner() { Ok(self) } else { self.copy() }
+    }
+
+    #[cfg(feature = "nf4")]
+    fn is_sole_owner(&self) -> bool {
         // SAFETY: reads reference counts of a live tensor.
-        if unsafe { mm_is_sole_owner(self.0.as_ptr()) } { Ok(self) } else { self.copy() }
+        unsafe { mm_is_sole_owner(self.0.as_ptr()) }
+    }
+
+    /// Unknown without the function that reads the counts.
+    #[cfg(not(feature = "nf4"))]
+    #[allow(clippy::unused_self)]
+    fn is_sole_owner(&self) -> bool {
+        false
     }
 }
 
@@ -88,7 +101,7 @@ mod tests {
         let alone = Tensor::from_slice(&[1f32, 2.0, 3.0]).unwrap();
         let start = address(&alone);
         let alone = Tensor::from(alone.into_send().unwrap());
-        assert_eq!(address(&alone), start, "moved");
+        assert_eq!(address(&alone) == start, cfg!(feature = "nf4"), "moved");
 
         // A clone, and a view of part of the memory.
         for kept in [alone.clone(), alone.narrow(0, 1, 2).unwrap()] {
@@ -101,7 +114,7 @@ mod tests {
         let part = alone.narrow(0, 1, 2).unwrap();
         drop(alone);
         let start = address(&part);
-        assert_eq!(address(&Tensor::from(part.into_send().unwrap())), start);
+        assert_eq!(address(&Tensor::from(part.into_send().unwrap())) == start, cfg!(feature = "nf4"));
 
         let recorded = Tensor::ones(&[2], DType::F32, Device::Cpu).unwrap().set_requires_grad(true).unwrap();
         let message = recorded.into_send().map(drop).unwrap_err().to_string();

@@ -66,7 +66,7 @@ fn errors_name_the_operation_and_its_operands() {
     assert!(text.starts_with("matmul: found [2, 3] f32 on cpu and [4, 5] f32 on cpu: "), "{text}");
     assert!(!text.contains("Exception raised"), "{text}");
     assert!(a.reshape(&[7]).is_err() && a.narrow(0, 1, 9).is_err() && a.select(3, 0).is_err() && a.size(5).is_err());
-    assert!(a.embedding(&a).is_err() && a.backward().is_err() && Tensor::cat(&[], 0).is_err());
+    assert!(a.embedding(&a).is_err() && a.backward().is_err() && Tensor::cat::<[Tensor; 0]>([], 0).is_err());
     assert!(a.to_f64().is_err() && Tensor::from_vec(&[1f32], &[2]).is_err() && a.topk(9).is_err());
     assert!(Tensor::zeros(&[-1], DType::F32, Device::Cpu).is_err());
     let mask = Tensor::from_slice(&[true; 7]).unwrap();

@@ -1,5 +1,6 @@
 //! The traits that the crates of the workspace share: small and object-safe.
 
+mod decoded;
 mod encoder;
 mod processor;
 mod reasoner;
@@ -7,6 +8,7 @@ mod representation;
 mod source;
 mod training;
 
+pub use decoded::{DecodedAudio, DecodedImage};
 pub use encoder::{Encoder, Module};
 pub use processor::{ProcessContext, Processor};
 pub use reasoner::{AttentionStep, Reasoner, ReasonerOutput};

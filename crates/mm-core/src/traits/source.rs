@@ -1,5 +1,6 @@
 //! Raw values of samples.
 
+use super::{DecodedAudio, DecodedImage};
 use crate::{Error, Result};
 use std::{
     borrow::Cow,
@@ -12,6 +13,7 @@ use std::{
 
 /// One raw value of a sample.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum Source {
     /// Text itself.
     Text(String),
@@ -19,12 +21,40 @@ pub enum Source {
     Path(PathBuf),
     /// An encoded file (jpeg, wav, …) that is not a file of its own, such as an image inside a Parquet table.
     Bytes(EncodedFile),
+    /// An image that is decoded already.
+    Image(DecodedImage),
+    /// Audio that is decoded already.
+    Samples(DecodedAudio),
     /// Any other value (numbers, lists, objects), for modalities of other crates.
     Value(serde_json::Value),
 }
 
-/// An encoded file (jpeg, wav, …) that is not a file of its own: held in memory, or a part of a larger file from which
-/// it is read whenever it is needed. Copies share the bytes.
+macro_rules! from {
+    ($($kind:ty => $variant:ident;)*) => {$(
+        impl From<$kind> for Source {
+            fn from(value: $kind) -> Self {
+                Self::$variant(value)
+            }
+        }
+    )*};
+}
+from! {
+    String => Text;
+    PathBuf => Path;
+    EncodedFile => Bytes;
+    DecodedImage => Image;
+    DecodedAudio => Samples;
+    serde_json::Value => Value;
+}
+
+impl From<&str> for Source {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+/// An encoded file (jpeg, wav, …) that is not named by its path: held in memory, a part of a larger file from which it is
+/// read whenever it is needed, or downloaded when it is first read. Copies share the bytes.
 ///
 /// ```
 /// let file = mm_core::EncodedFile::in_memory("dot.png", vec![1, 2, 3]);
@@ -43,6 +73,7 @@ pub struct EncodedFile {
 enum Data {
     Memory(Arc<[u8]>),
     Part { file: Arc<Mutex<File>>, offset: u64 },
+    Remote(Arc<dyn Fn() -> Result<PathBuf> + Send + Sync>),
 }
 
 impl EncodedFile {
@@ -64,30 +95,59 @@ impl EncodedFile {
         Self { name: name.into(), digest, length, data: Data::Part { file, offset } }
     }
 
-    /// The name for messages.
+    /// The file at a URL; `fetch` downloads it, unless it is there, and returns where it is. The file is identified by its
+    /// URL: what is derived from it (a cached feature, say) stays valid until mm's cache is deleted.
+    ///
+    /// ```
+    /// # let folder = tempfile::tempdir()?;
+    /// let copy = folder.path().join("dot.png");
+    /// std::fs::write(&copy, [1, 2, 3])?;
+    /// let file = mm_core::EncodedFile::remote("https://example.org/dot.png", move || Ok(copy.clone()));
+    /// assert_eq!((file.name(), &*file.read()?), ("https://example.org/dot.png", &[1u8, 2, 3][..]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn remote(url: impl Into<Arc<str>>, fetch: impl Fn() -> Result<PathBuf> + Send + Sync + 'static) -> Self {
+        let name = url.into();
+        let digest = *blake3::hash(format!("url {name}").as_bytes()).as_bytes();
+        Self { name, digest, length: 0, data: Data::Remote(Arc::new(fetch)) }
+    }
+
+    /// The name for messages; of a remote file, its URL.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Number of bytes.
+    /// Number of bytes; 0 of a remote file, which is not fetched for it.
     pub fn len(&self) -> usize {
         self.length
     }
 
-    /// Whether there are no bytes.
+    /// Whether there are no bytes; false of a remote file.
     pub fn is_empty(&self) -> bool {
-        self.length == 0
+        self.length == 0 && !matches!(self.data, Data::Remote(_))
     }
 
-    /// The blake3 hash of the bytes.
+    /// The blake3 hash of the bytes; of a remote file, that of its URL.
     pub fn digest(&self) -> &[u8; 32] {
         &self.digest
+    }
+
+    /// The path of a file that holds these bytes and nothing else: that of a remote file, which is fetched; none of bytes in
+    /// memory or inside a larger file.
+    ///
+    /// # Errors
+    /// When the file cannot be fetched.
+    pub fn path(&self) -> Result<Option<PathBuf>> {
+        match &self.data {
+            Data::Remote(fetch) => fetch().map(Some),
+            Data::Memory(_) | Data::Part { .. } => Ok(None),
+        }
     }
 
     /// The bytes.
     ///
     /// # Errors
-    /// When the larger file cannot be read.
+    /// When the larger file cannot be read, or a remote file cannot be fetched.
     pub fn read(&self) -> Result<Cow<'_, [u8]>> {
         match &self.data {
             Data::Memory(bytes) => Ok(Cow::Borrowed(bytes)),
@@ -95,10 +155,15 @@ impl EncodedFile {
                 let mut bytes = vec![0; self.length];
                 let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
                 let read = file.seek(SeekFrom::Start(*offset)).and_then(|_| file.read_exact(&mut bytes));
-                read.map_err(|e| Error::Sample(format!("{}: cannot be read: {e}", self.name)))?;
+                read.map_err(|e| self.unreadable(&e))?;
                 Ok(Cow::Owned(bytes))
             }
+            Data::Remote(fetch) => std::fs::read(fetch()?).map(Cow::Owned).map_err(|e| self.unreadable(&e)),
         }
+    }
+
+    fn unreadable(&self, error: &std::io::Error) -> Error {
+        Error::Sample(format!("{}: cannot be read: {error}", self.name))
     }
 }
 

@@ -1,13 +1,25 @@
 //! Visual question answering and captions: the JSON files of VQA, COCO and Karpathy's splits, with the images in the
 //! folder.
 
-use super::walk;
+use super::{DatasetReader, walk, write_manifest};
 use crate::{Error, Result};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, HashMap},
     path::{Path, PathBuf},
+};
+
+pub(super) const QUESTIONS: DatasetReader = DatasetReader {
+    name: "vqa",
+    description: "questions about photographs with ten answers each (VQA v1 or v2: *questions.json, *annotations.json, COCO's images)",
+    prepare: |folder, manifest| write_manifest(manifest, &questions(folder)?),
+};
+
+pub(super) const CAPTIONS: DatasetReader = DatasetReader {
+    name: "coco-captions",
+    description: "photographs with five captions each (Karpathy's dataset_*.json, or COCO's captions_*.json, and the images)",
+    prepare: |folder, manifest| write_manifest(manifest, &captions(folder)?),
 };
 
 fn read_json<T: DeserializeOwned>(file: &Path, expected: &str) -> Result<T> {
@@ -92,7 +104,7 @@ struct Answer {
 }
 
 /// VQA (v1, v2): `*questions.json` with the `*annotations.json` of the same questions.
-pub(super) fn questions(folder: &Path) -> Result<Vec<Value>> {
+fn questions(folder: &Path) -> Result<Vec<Value>> {
     let folder = Folder::open(folder)?;
     let mut annotations: BTreeMap<u64, Annotation> = BTreeMap::new();
     for file in folder.json_files("annotations") {
@@ -181,7 +193,7 @@ struct Sentence {
 
 /// Captions: Karpathy's `dataset_*.json` (COCO, Flickr8k, Flickr30k) where there is one, otherwise COCO's
 /// `captions_*.json`.
-pub(super) fn captions(folder: &Path) -> Result<Vec<Value>> {
+fn captions(folder: &Path) -> Result<Vec<Value>> {
     let folder = Folder::open(folder)?;
     let mut rows = Vec::new();
     for file in folder.json_files("dataset_") {

@@ -2,6 +2,7 @@
 //! International Dictionary of English (Debian: dict-gcide), and the words and glosses of `WordNet` (Debian:
 //! wordnet-base).
 
+use super::DatasetReader;
 use crate::{Error, Result};
 use std::{
     fs::File,
@@ -9,8 +10,14 @@ use std::{
     path::Path,
 };
 
+pub(super) const READER: DatasetReader = DatasetReader {
+    name: "english-dictionary",
+    description: "dictionary text, one sentence per line, for training word vectors (Debian: dict-gcide, wordnet-base)",
+    prepare: write,
+};
+
 /// Writes the corpus and returns the number of its sentences.
-pub(super) fn write(folder: &Path, out: &Path) -> Result<usize> {
+fn write(folder: &Path, out: &Path) -> Result<usize> {
     let failed = |e: std::io::Error| Error::file(out, format!("cannot be written: {e}"));
     let mut file = BufWriter::with_capacity(1 << 20, File::create(out).map_err(failed)?);
     let mut count = 0;
@@ -27,9 +34,8 @@ pub(super) fn write(folder: &Path, out: &Path) -> Result<usize> {
     };
     let dictionary = folder.join("usr/share/dictd/gcide.dict.dz");
     let open = |path: &Path| {
-        File::open(path).map_err(|e| {
-            Error::file(path, format!("cannot be read: {e}; run `cargo xtask data fetch english-dictionary`"))
-        })
+        File::open(path)
+            .map_err(|e| Error::file(path, format!("cannot be read: {e}; run `mm data fetch english-dictionary`")))
     };
     let mut reader = BufReader::with_capacity(1 << 20, flate2::read::MultiGzDecoder::new(open(&dictionary)?));
     let (mut line, mut entry) = (Vec::new(), String::new());

@@ -1,6 +1,6 @@
 //! easy-VQA: images of colored shapes, questions about them, one-word answers.
 
-use super::{absolute, walk};
+use super::{DatasetReader, absolute, walk, write_manifest};
 use crate::{Error, Result};
 use serde_json::{Value, json};
 use std::{
@@ -8,8 +8,20 @@ use std::{
     path::Path,
 };
 
+pub(super) const READER: DatasetReader = DatasetReader {
+    name: "easy-vqa",
+    description: "images of colored shapes with questions and answers (PyPI: easy-vqa)",
+    prepare: |folder, manifest| write_manifest(manifest, &rows(folder)?),
+};
+
+pub(super) const UNSEEN: DatasetReader = DatasetReader {
+    name: "easy-vqa-unseen",
+    description: "easy-vqa with a test split of combinations of color and shape that training does not contain",
+    prepare: |folder, manifest| write_manifest(manifest, &unseen(folder)?),
+};
+
 /// The rows, split as in the package.
-pub(super) fn rows(folder: &Path) -> Result<Vec<Value>> {
+fn rows(folder: &Path) -> Result<Vec<Value>> {
     let files = walk(folder)?;
     let mut rows = Vec::new();
     for file in files.iter().filter(|f| f.file_name().is_some_and(|n| n == "questions.json")) {
@@ -37,7 +49,7 @@ const SHAPES: [&str; 3] = ["circle", "rectangle", "triangle"];
 /// The rows, split by combination of color and shape: training contains each color and each shape, but some
 /// combinations occur only in the test split. The package's test images of the other combinations become the validation
 /// split.
-pub(super) fn unseen(folder: &Path) -> Result<Vec<Value>> {
+fn unseen(folder: &Path) -> Result<Vec<Value>> {
     let mut rows = rows(folder)?;
     let text = |row: &Value, key: &str| row[key].as_str().unwrap_or_default().to_owned();
     let mut combinations: BTreeMap<String, [Option<String>; 2]> = BTreeMap::new();

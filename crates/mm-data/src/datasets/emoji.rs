@@ -1,16 +1,22 @@
 //! Emoji: Google's images of 64 pixels with their names and keywords. The skin tones of an emoji are one group.
 
-use super::absolute;
+use super::{DatasetReader, absolute, write_manifest};
 use crate::{Error, Result};
 use serde_json::{Value, json};
 use std::path::Path;
+
+pub(super) const READER: DatasetReader = DatasetReader {
+    name: "emoji",
+    description: "emoji images with names and keywords (npm: emoji-datasource-google, emojilib)",
+    prepare: |folder, manifest| write_manifest(manifest, &rows(folder)?),
+};
 
 fn read_json(path: &Path) -> Result<Value> {
     let text = std::fs::read_to_string(path).map_err(|e| Error::file(path, e))?;
     serde_json::from_str(&text).map_err(|e| Error::file(path, format!("not JSON: {e}")))
 }
 
-pub(super) fn rows(folder: &Path) -> Result<Vec<Value>> {
+fn rows(folder: &Path) -> Result<Vec<Value>> {
     let data = folder.join("emoji-datasource-google");
     let table = read_json(&data.join("emoji.json"))?;
     let keywords = read_json(&folder.join("emojilib/dist/emoji-en-US.json")).unwrap_or(Value::Null);

@@ -4,13 +4,25 @@
 //! 2016). The features: [*Context-Dependent Sentiment Analysis in User-Generated
 //! Videos*](https://aclanthology.org/P17-1081) (bc-LSTM; Poria et al., 2017).
 
+use super::{DatasetReader, multimodal_sentiment, write_manifest};
 use crate::{Error, Result, read_npy};
 use mm_core::Tensor;
 use serde_json::{Value, json};
 use std::path::Path;
 
+pub(super) const READER: DatasetReader = DatasetReader {
+    name: "mosi",
+    description: "CMU-MOSI: utterances of opinion videos as transcripts and text, audio and visual features (bc-LSTM's arrays, or as \
+                  for mosei)",
+    prepare: |folder, manifest| {
+        let is_table = folder.join("utterances.csv").exists();
+        let rows = if is_table { rows(folder)? } else { multimodal_sentiment::rows(folder, manifest)? };
+        write_manifest(manifest, &rows)
+    },
+};
+
 /// The rows of the folder's `utterances.csv`, with the lines of `text.npy`, `audio.npy` and `video.npy`.
-pub(super) fn rows(folder: &Path) -> Result<Vec<Value>> {
+fn rows(folder: &Path) -> Result<Vec<Value>> {
     let table = folder.join("utterances.csv");
     let bad = |reason: String| Error::file(&table, reason);
     let mut reader = csv::Reader::from_path(&table).map_err(|e| bad(e.to_string()))?;

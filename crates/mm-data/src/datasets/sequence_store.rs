@@ -1,4 +1,6 @@
 //! Stores the feature sequences of all rows of a data set, one `.npy` file for each modality.
+// Only pickles and HDF5 files hold such sequences.
+#![cfg_attr(not(any(feature = "hdf5", feature = "pickle")), allow(dead_code))]
 
 use crate::{Error, Result, npy_header};
 use mm_core::Tensor;

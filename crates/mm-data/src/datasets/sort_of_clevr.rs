@@ -4,11 +4,18 @@
 //! [*A simple neural network module for relational reasoning*](https://arxiv.org/abs/1706.01427) (Santoro et al.,
 //! 2017).
 
+use super::{DatasetReader, write_manifest};
 use crate::{Error, Result};
 use image::{Rgb, RgbImage};
 use mm_core::seed::Rng;
 use serde_json::{Value, json};
 use std::path::Path;
+
+pub(super) const READER: DatasetReader = DatasetReader {
+    name: "sort-of-clevr",
+    description: "images of six colored objects with questions about one object and about their relations (generated, seeded)",
+    prepare: |folder, manifest| write_manifest(manifest, &rows(folder)?),
+};
 
 const COLORS: [(&str, [u8; 3]); 6] = [
     ("red", [230, 25, 25]),
@@ -97,7 +104,7 @@ fn sample_question(objects: &[Object], is_relational: bool, rng: &mut Rng) -> (S
 }
 
 /// Renders the images into a folder. A row is a question; `question_type` states whether it is about relations.
-pub(super) fn rows(folder: &Path) -> Result<Vec<Value>> {
+fn rows(folder: &Path) -> Result<Vec<Value>> {
     let mut rows = Vec::new();
     for (split_index, (split, count)) in SPLITS.into_iter().enumerate() {
         let split_folder = folder.join(split);

@@ -4,7 +4,7 @@
 //! descriptions with their languages. Numbered, lettered, mirrored and rotated variants of an image, in whatever
 //! folder, have the same `group`, so that a split by group puts no variant of a test image into the training split.
 
-use super::{absolute, walk};
+use super::{DatasetReader, absolute, walk, write_manifest};
 use crate::{Error, Result, decode::read_text};
 use serde_json::{Value, json};
 use std::{
@@ -12,10 +12,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub(super) const READER: DatasetReader = DatasetReader {
+    name: "tuxpaint-stamps",
+    description: "clip art with captions in many languages and spoken descriptions (Debian: tuxpaint-stamps-default)",
+    prepare: |folder, manifest| write_manifest(manifest, &rows(folder)?),
+};
+
 /// Languages with at least some hundred spoken descriptions; the others have too few to train on.
 const SPOKEN_LANGUAGES: &[&str] = &["fr", "ru", "ro", "ca", "bg", "es", "be", "el", "da", "en"];
 
-pub(super) fn rows(folder: &Path) -> Result<Vec<Value>> {
+fn rows(folder: &Path) -> Result<Vec<Value>> {
     let files = walk(folder)?;
     let mut images: BTreeMap<PathBuf, Vec<&PathBuf>> = BTreeMap::new();
     let mut recordings: BTreeMap<PathBuf, Vec<(&str, &PathBuf)>> = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! Runs the ffmpeg program: the system's, or the one that `cargo xtask setup` downloads.
+//! Runs the ffmpeg program: the system's, or the one that `mm setup` downloads.
 
 use crate::{Error, Result};
 use std::{
@@ -10,7 +10,7 @@ use std::{
 };
 
 /// The path of the ffmpeg program: `MM_FFMPEG` if set, otherwise the first one on the `PATH`, otherwise the one that
-/// `cargo xtask setup` downloaded.
+/// `mm setup` downloaded.
 ///
 /// # Errors
 /// When none of these exists.
@@ -25,7 +25,7 @@ pub fn ffmpeg() -> Result<PathBuf> {
     let downloaded = mm_core::cache_dir().join("ffmpeg/ffmpeg");
     downloaded.is_file().then_some(downloaded).ok_or_else(|| {
         Error::Config(
-            "decoding video requires the ffmpeg program, and none was found; run `cargo xtask setup`, or install it \
+            "decoding video requires the ffmpeg program, and none was found; run `mm setup`, or install it \
              (Debian: apt-get install ffmpeg)"
                 .into(),
         )
@@ -56,12 +56,17 @@ pub(super) fn every_frame_once() -> Result<[&'static OsStr; 2]> {
     let has_fps_mode = if let Some(known) = found.get(&program) {
         *known
     } else {
-        let help = output(&program, &["-hide_banner", "-h", "long"].map(OsStr::new))?.stdout;
-        let has_fps_mode = String::from_utf8_lossy(&help).contains("-fps_mode");
+        let has_fps_mode = has_fps_mode(&program)?;
         found.insert(program, has_fps_mode);
         has_fps_mode
     };
     Ok([if has_fps_mode { "-fps_mode" } else { "-vsync" }, "passthrough"].map(OsStr::new))
+}
+
+/// Whether the help of an ffmpeg program lists `-fps_mode`.
+fn has_fps_mode(program: &Path) -> Result<bool> {
+    let help = output(program, &["-hide_banner", "-h", "long"].map(OsStr::new))?.stdout;
+    Ok(String::from_utf8_lossy(&help).contains("-fps_mode"))
 }
 
 /// What a run of ffmpeg wrote.
@@ -95,4 +100,43 @@ fn output(program: &Path, arguments: &[&OsStr]) -> Result<Output> {
     let output = Command::new(program).args(arguments).stdin(Stdio::null()).output();
     let output = output.map_err(|e| Error::file(program, format!("cannot be run: {e}")))?;
     Ok(Output { stdout: output.stdout, log: String::from_utf8_lossy(&output.stderr).into_owned() })
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn the_help_of_the_program_decides_between_fps_mode_and_vsync() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = |name: &str, option: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, format!("#!/bin/sh\necho 'Advanced Video options:'\necho '{option}  set it'\n"))
+                .unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+            path
+        };
+        assert!(has_fps_mode(&program("new", "-fps_mode")).unwrap());
+        assert!(!has_fps_mode(&program("old", "-vsync")).unwrap());
+        assert!(has_fps_mode(&folder.path().join("none")).unwrap_err().to_string().contains("cannot be run"));
+    }
+
+    /// Runs the tests of video and audio tracks again with ffmpeg 4.2, which `MM_FFMPEG_42` names.
+    #[test]
+    fn ffmpeg_4_2_decodes_the_same_frames() {
+        let Some(program) = std::env::var_os("MM_FFMPEG_42") else {
+            println!("skipped: MM_FFMPEG_42 does not name an ffmpeg 4.2");
+            return;
+        };
+        assert!(!has_fps_mode(Path::new(&program)).unwrap());
+        let tests = Command::new(std::env::current_exe().unwrap())
+            .args(["decode::video::tests::", "decode::audio::tests::video", "--nocapture"])
+            .env("MM_FFMPEG", &program)
+            .env_remove("MM_FFMPEG_42")
+            .output()
+            .unwrap();
+        let log = String::from_utf8_lossy(&tests.stdout);
+        assert!(tests.status.success() && log.contains("4 passed"), "{log}{}", String::from_utf8_lossy(&tests.stderr));
+    }
 }

@@ -69,7 +69,7 @@ fn decode_noting(bytes: &[u8], limits: &ImageLimits, notes: &mut Vec<String>) ->
     }
     let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| e.to_string())?;
     let Some(format) = reader.format() else {
-        return if svg::looks_like_svg(bytes) {
+        return if svg::is_svg(bytes) {
             svg::decode(bytes, limits, notes)
         } else {
             Err("not an image of a supported format (jpeg, png, webp, gif, bmp, tiff, svg)".into())

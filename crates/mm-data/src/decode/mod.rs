@@ -2,6 +2,7 @@
 
 mod audio;
 mod ffmpeg;
+mod frame_sampling;
 mod image;
 mod jpeg;
 mod resample;
@@ -13,6 +14,7 @@ pub(crate) use self::image::IMAGE_DECODERS;
 pub use self::image::{ImageLimits, Transparency, decode_image, decode_image_bytes};
 pub use audio::{Audio, decode_audio, decode_audio_bytes, decode_audio_track, write_wav};
 pub use ffmpeg::{ffmpeg, ffmpeg_version};
+pub use frame_sampling::FrameSampling;
 pub use resample::resample;
 pub use text::{TEXT_LIMIT, check_text_size, clean_text, read_text, text_from_bytes};
-pub use video::{VideoInfo, frame_count, frames_at, sample_frames, sample_frames_without_repeats, video_info};
+pub use video::{VideoInfo, frame_count, frames_at, sample_frames, video_info};

@@ -1,7 +1,7 @@
 //! Video files → frames, through the ffmpeg program.
 
 use super::{
-    ImageLimits, decode_image_bytes,
+    FrameSampling, ImageLimits, decode_image_bytes,
     ffmpeg::{self, every_frame_once},
 };
 use crate::{Error, Result};
@@ -71,9 +71,18 @@ pub fn frames_at(path: &Path, seconds: &[f64], limits: &ImageLimits) -> Result<V
     seconds.iter().map(frame).collect()
 }
 
-/// The number of packets of a video, which is that of its frames unless some are not presented (in clips that were cut
-/// without encoding them again) or cannot be decoded.
-fn packet_count(path: &Path) -> Result<usize> {
+/// What is known of a video before its frames are decoded.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Packets {
+    /// Their number, which is that of the frames unless some are not presented (in clips that were cut without encoding
+    /// them again) or cannot be decoded.
+    count: usize,
+    /// Frames in a second, on average.
+    frame_rate: Option<f64>,
+}
+
+/// Counts the packets of a video.
+fn packets(path: &Path) -> Result<Packets> {
     // Copying the stream counts the packets without decoding them.
     let log = ffmpeg::run(path, &[], &["-map", "0:v:0", "-c", "copy", "-f", "null", "-"].map(OsStr::new))?.log;
     let counted = log.rsplit("frame=").next().filter(|_| log.contains("frame="));
@@ -82,7 +91,18 @@ fn packet_count(path: &Path) -> Result<usize> {
         let reason = log.lines().rev().find(|l| !l.trim().is_empty()).unwrap_or("no streams").trim();
         return Err(Error::file(path, format!("ffmpeg finds no frames in this video: {reason}")));
     }
-    Ok(total)
+    Ok(Packets { count: total, frame_rate: frame_rate(&log) })
+}
+
+/// The frame rate of the first video stream, from ffmpeg's log: `Stream #0:0: Video: …, 29.97 fps, …`. Those of NTSC,
+/// which are written with two decimals, are 1000/1001 of a whole number.
+fn frame_rate(log: &str) -> Option<f64> {
+    let stream = log.lines().find(|line| line.contains("Stream #") && line.contains(": Video:"))?;
+    let fields = stream.split(',').map(str::trim);
+    let stated: f64 = fields.filter_map(|f| f.strip_suffix(" fps")).find_map(|f| f.parse().ok())?;
+    let ntsc = (stated * 1.001).round() / 1.001;
+    let is_ntsc = stated.fract() != 0.0 && (ntsc - stated).abs() < 0.006;
+    Some(if is_ntsc { ntsc } else { stated }).filter(|rate| *rate > 0.0)
 }
 
 /// The number of frames of a video that are presented; all are decoded.
@@ -94,27 +114,26 @@ pub fn frame_count(path: &Path) -> Result<usize> {
     Ok(found.total)
 }
 
-/// `count` frames at equal distances over a video: frame ⌊i · total / count⌋ for each i, as transformers' video
-/// processors sample them. A video with fewer frames gives some of them twice.
-pub fn sample_frames(path: &Path, count: usize, limits: &ImageLimits) -> Result<Vec<RgbImage>> {
-    sample(path, limits, |_| count)
-}
-
-/// As [`sample_frames`], but a video with fewer than `count` frames gives each of them once.
-pub fn sample_frames_without_repeats(path: &Path, count: usize, limits: &ImageLimits) -> Result<Vec<RgbImage>> {
-    sample(path, limits, |total| count.min(total))
-}
-
-/// Samples as many frames as `count` makes of their total.
-fn sample(path: &Path, limits: &ImageLimits, count: impl Fn(usize) -> usize) -> Result<Vec<RgbImage>> {
-    let packets = packet_count(path)?;
-    let indices = |total: usize| -> Vec<usize> { (0..count(total)).map(|i| i * total / count(total)).collect() };
+/// Frames at equal distances over a video: frame ⌊i · total / count⌋ for each i, as transformers' video processors sample
+/// them. Of a number of frames, a shorter video gives some twice; see [`FrameSampling`] for other rules.
+///
+/// # Errors
+/// When the video cannot be decoded, or states no frame rate where the rule needs one.
+pub fn sample_frames(path: &Path, sampling: impl Into<FrameSampling>, limits: &ImageLimits) -> Result<Vec<RgbImage>> {
+    let sampling = sampling.into();
+    let Packets { count: packets, frame_rate } = packets(path)?;
+    let frame_rate = match frame_rate {
+        None if sampling.needs_frame_rate() => {
+            return Err(Error::file(path, "found no frame rate, expected one, as frames are sampled by the second"));
+        }
+        rate => rate.unwrap_or(0.0),
+    };
     // Decoding counts the frames. Nearly always there are as many as packets; otherwise those that were sampled are the
     // wrong ones.
-    let mut sampled = indices(packets);
+    let mut sampled = sampling.indices(packets, frame_rate);
     let mut found = decode_frames(path, &distinct(&sampled), limits)?;
     if found.total != packets && found.total > 0 {
-        sampled = indices(found.total);
+        sampled = sampling.indices(found.total, frame_rate);
         found = decode_frames(path, &distinct(&sampled), limits)?;
     }
     let distinct = distinct(&sampled);
@@ -226,14 +245,16 @@ mod tests {
     fn frames_of_a_cut_clip_are_those_that_are_presented() {
         let folder = tempfile::tempdir().unwrap();
         let Some(clip) = cut_clip(folder.path()) else { return };
-        let (packets, frames) = (packet_count(&clip).unwrap(), frame_count(&clip).unwrap());
-        assert_eq!((packets, frames), (20, 11));
-        let all = levels(&sample_frames(&clip, 11, &ImageLimits::default()).unwrap());
+        let frames = frame_count(&clip).unwrap();
+        assert_eq!((packets(&clip).unwrap(), frames), (Packets { count: 20, frame_rate: Some(10.0) }, 11));
+        let all = levels(&sample_frames(&clip, 11_usize, &ImageLimits::default()).unwrap());
         assert!(all.windows(2).all(|pair| pair[1] > pair[0] + 5), "{all:?}");
-        let some = levels(&sample_frames(&clip, 4, &ImageLimits::default()).unwrap());
+        let some = levels(&sample_frames(&clip, 4_usize, &ImageLimits::default()).unwrap());
         assert_eq!(some, [all[0], all[2], all[5], all[8]]);
-        assert_eq!(sample_frames_without_repeats(&clip, 30, &ImageLimits::default()).unwrap().len(), 11);
-        assert_eq!(sample_frames(&clip, 24, &ImageLimits::default()).unwrap().len(), 24);
+        let count = |sampling: FrameSampling| sample_frames(&clip, sampling, &ImageLimits::default()).unwrap().len();
+        assert_eq!((count(FrameSampling::AtMost(30)), count(FrameSampling::Exactly(24))), (11, 24));
+        // 1.1 seconds of five frames each, in pairs.
+        assert_eq!(count(FrameSampling::PerSecond { fps: 5.0, min_frames: 2, max_frames: 768, multiple_of: 2 }), 4);
     }
 
     #[test]
@@ -245,7 +266,7 @@ mod tests {
             std::fs::copy(&clip, &path).unwrap();
             let info = video_info(&path).unwrap();
             assert!(info.has_video && (info.seconds - 1.2).abs() < 0.11, "{name:?}: {info:?}");
-            assert_eq!(sample_frames(&path, 2, &ImageLimits::default()).unwrap().len(), 2, "{name:?}");
+            assert_eq!(sample_frames(&path, 2_usize, &ImageLimits::default()).unwrap().len(), 2, "{name:?}");
             let error = decode_audio_track(&path, 8000).unwrap_err().to_string();
             assert!(error.contains("no audio track"), "{error}");
         }
@@ -257,5 +278,12 @@ mod tests {
         let new = "[in#0/mov @ 0x5] [verbose]   Input stream #0:1 (video): 9 packets read (1 bytes); 7 frames decoded; \
                    0 decode errors;";
         assert_eq!((decoded_count(old), decoded_count(new), decoded_count("")), (Some(32), Some(7), None));
+        let stream =
+            |rate: &str| format!("  Stream #0:1[0x2](und): Video: h264, 50x38 [SAR 1:1], 9 kb/s, {rate}, 90k tbn");
+        assert_eq!(frame_rate(&stream("25 fps, 25 tbr")), Some(25.0));
+        assert_eq!(frame_rate(&stream("29.97 fps, 29.97 tbr")).map(|r| (r * 1001.0).round()), Some(30_000.0));
+        assert_eq!(frame_rate(&stream("23.98 fps, 23.98 tbr")).map(|r| (r * 1001.0).round()), Some(24_000.0));
+        assert_eq!(frame_rate(&stream("12.50 fps, 25 tbr")), Some(12.5));
+        assert_eq!(frame_rate(&stream("90k tbr")), None);
     }
 }

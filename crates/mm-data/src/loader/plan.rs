@@ -114,6 +114,7 @@ fn approximate_length(sources: &[Source]) -> u64 {
     match sources.first() {
         Some(Source::Text(text)) => text.len() as u64,
         Some(Source::Bytes(file)) => file.len() as u64,
+        Some(Source::Samples(audio)) => audio.samples().len() as u64,
         Some(Source::Path(path)) => std::fs::metadata(path).map_or(0, |m| m.len()),
         _ => 0,
     }

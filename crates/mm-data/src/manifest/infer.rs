@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, path::Path};
 /// Values of a column that are looked at, about.
 const MAX_INSPECTED: usize = 1000;
 
-/// Names that say what a column holds, the most telling first.
+/// Names that say what a column holds, the most telling first. Columns of files have [`FILE_NAMES`] as well.
 const NAMES: [(&str, &[&str]); 4] = [
     (
         "image",
@@ -33,54 +33,13 @@ const NAMES: [(&str, &[&str]); 4] = [
             "image_path",
             "image_file",
             "img_path",
-            "file_name",
-            "filename",
-            "file_path",
-            "filepath",
-            "file",
-            "path",
         ],
     ),
     (
         "audio",
-        &[
-            "audio",
-            "audios",
-            "recording",
-            "speech",
-            "sound",
-            "voice",
-            "wav",
-            "mp3",
-            "flac",
-            "audio_path",
-            "audio_file",
-            "file_name",
-            "filename",
-            "file_path",
-            "filepath",
-            "file",
-            "path",
-        ],
+        &["audio", "audios", "recording", "speech", "sound", "voice", "wav", "mp3", "flac", "audio_path", "audio_file"],
     ),
-    (
-        "video",
-        &[
-            "video",
-            "videos",
-            "clip",
-            "movie",
-            "mp4",
-            "video_path",
-            "video_file",
-            "file_name",
-            "filename",
-            "file_path",
-            "filepath",
-            "file",
-            "path",
-        ],
-    ),
+    ("video", &["video", "videos", "clip", "movie", "mp4", "video_path", "video_file"]),
     (
         "text",
         &[
@@ -105,6 +64,9 @@ const NAMES: [(&str, &[&str]); 4] = [
     ),
 ];
 
+/// Names of a column of files of any kind, the most telling first.
+const FILE_NAMES: [&str; 6] = ["file_name", "filename", "file_path", "filepath", "file", "path"];
+
 /// The first names of a text column, which may hold single words.
 const TEXT_NAMES_OF_WORDS: usize = 5;
 
@@ -113,6 +75,8 @@ const TEXT_NAMES_OF_WORDS: usize = 5;
 pub fn column_name_rank(modality: &str, column: &str) -> usize {
     let (in_part, other) = (100, 200);
     let Some((_, names)) = NAMES.iter().find(|(m, _)| *m == modality) else { return other };
+    let of_files: &[&str] = if modality == "text" { &[] } else { &FILE_NAMES };
+    let names = [*names, of_files].concat();
     let column = column.trim().to_lowercase();
     if let Some(position) = names.iter().position(|n| *n == column) {
         return position;
@@ -158,10 +122,32 @@ pub fn is_index_name(column: &str) -> bool {
         || is_numbered("unnamed: ")
 }
 
-/// Completes `given` from a table (its `modalities` only, where some are named): file extensions and the content of bytes identify image, audio and video columns; a
-/// column of words is text; `id`, `item` and `label` are found by name. Says which column was taken where there are
-/// several.
-pub(super) fn infer_columns(table: &Table, given: &Columns, modalities: Option<&[&str]>) -> Columns {
+/// What is inferred about the columns of a table where a config names none.
+#[derive(Clone, Copy, Default)]
+pub struct ColumnInference<'a> {
+    /// Only columns of these modalities; of all when absent.
+    pub modalities: Option<&'a [&'a str]>,
+    /// The modality of another crate that recognizes a column by its name and a sample of its cells
+    /// ([`Registry::modality_of_column`](mm_core::Registry::modality_of_column)).
+    pub recognize: Option<&'a dyn Fn(&str, &[&Value]) -> Option<String>>,
+}
+
+impl ColumnInference<'_> {
+    /// The modality of another crate that a column is of.
+    fn recognized(&self, table: &Table, column: &str) -> Option<String> {
+        let recognize = self.recognize?;
+        recognize(column, &table.sample(column, MAX_INSPECTED))
+    }
+
+    fn is_wanted(&self, modality: &str) -> bool {
+        self.modalities.is_none_or(|wanted| wanted.contains(&modality))
+    }
+}
+
+/// Completes `given` from a table: a modality of another crate recognizes its column; file extensions and the content of
+/// bytes identify image, audio and video columns; a column of words is text; `id`, `item` and `label` are found by name.
+/// Says which column was taken where there are several.
+pub(super) fn infer_columns(table: &Table, given: &Columns, inference: &ColumnInference<'_>) -> Columns {
     let mut columns = given.clone();
     let has = |name: &str| table.has_column(name).then(|| name.to_owned());
     columns.id = columns.id.or_else(|| has("id")).filter(|c| !c.is_empty());
@@ -170,32 +156,36 @@ pub(super) fn infer_columns(table: &Table, given: &Columns, modalities: Option<&
     if !columns.modalities.is_empty() {
         return columns;
     }
-    let mut candidates: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut candidates: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     let mut ids: BTreeMap<&str, &str> = BTreeMap::new();
     for name in &table.columns {
-        let stats = ColumnStats::of(table, name);
         let is_role = [&columns.id, &columns.item, &columns.label].into_iter().flatten().any(|c| c == name);
+        if let Some(modality) = inference.recognized(table, name).filter(|_| !is_role) {
+            candidates.entry(modality).or_default().push(name);
+            continue;
+        }
+        let stats = ColumnStats::of(table, name);
         match file_modality(&stats.cells) {
             // An id that looks like a file name is none, unless there is such a file and nothing else.
             Some(modality) if is_id_name(name) => {
                 let is_file = stats.texts.first().is_some_and(|f| folder(table).join(f).is_file());
                 ids.extend(is_file.then_some((modality, name.as_str())).filter(|_| !ids.contains_key(modality)));
             }
-            Some(modality) => candidates.entry(modality).or_default().push(name),
+            Some(modality) => candidates.entry(modality.to_owned()).or_default().push(name),
             None if !is_role && !is_id_name(name) && stats.is_text(name) => {
-                candidates.entry("text").or_default().push(name);
+                candidates.entry("text".to_owned()).or_default().push(name);
             }
             None => {}
         }
     }
     for (modality, name) in ids {
-        candidates.entry(modality).or_insert_with(|| vec![name]);
+        candidates.entry(modality.to_owned()).or_insert_with(|| vec![name]);
     }
-    candidates.retain(|modality, _| modalities.is_none_or(|wanted| wanted.contains(modality)));
+    candidates.retain(|modality, _| inference.is_wanted(modality));
     for (modality, mut names) in candidates {
         // Stable: equal ranks stay in the order of the file.
-        names.sort_by_key(|n| column_name_rank(modality, n));
-        columns.modalities.insert(modality.to_owned(), names[0].into());
+        names.sort_by_key(|n| column_name_rank(&modality, n));
+        columns.modalities.insert(modality.clone(), names[0].into());
         if let [taken, others @ ..] = names.as_slice()
             && !others.is_empty()
         {

@@ -1,21 +1,24 @@
 //! Manifests: tables that name the samples of a data set, one row a sample.
 
+mod binding;
 mod infer;
 mod schema;
 mod split;
 mod table;
 mod values;
 
-pub use infer::{column_name_rank, file_modality, is_id_name, is_index_name};
-pub use schema::{ColumnBinding, Columns};
-pub use split::{Split, SplitConfig};
+pub use binding::ColumnBinding;
+pub use infer::{ColumnInference, column_name_rank, file_modality, is_id_name, is_index_name};
+pub use schema::Columns;
+pub use split::{Split, SplitConfig, row_key};
 pub use table::{Cells, Table, TableOptions, cell_text};
 
-use crate::{Dataset, Error, Result};
+use crate::{Dataset, Error, Result, fetch::check_fetcher};
 use infer::infer_columns;
 use mm_core::{Modality, Source};
 use schema::check_columns;
 use serde::{Deserialize, Serialize};
+use split::group_of;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     path::{Path, PathBuf},
@@ -42,12 +45,19 @@ pub struct ManifestConfig {
     /// Texts that stand for a missing value, besides the empty one; when absent, those of
     /// [`MISSING_VALUES`](mm_core::cells::MISSING_VALUES) (`NA`, `nan`, `NULL`, `None`, …).
     pub missing_values: Option<Vec<String>>,
+    /// Whether images, audio, video and texts (`{"url": …}`) that cells name by http or https URL are fetched, when they
+    /// are read, by the program's [`UrlFetcher`](crate::UrlFetcher). Otherwise reading them is an error.
+    pub fetch_urls: bool,
 }
 
 impl ManifestConfig {
     /// How its tables are read.
     pub fn table_options(&self) -> TableOptions<'_> {
-        TableOptions { encoding: self.encoding.as_deref(), missing_values: self.missing_values.as_deref() }
+        TableOptions {
+            encoding: self.encoding.as_deref(),
+            missing_values: self.missing_values.as_deref(),
+            fetch_urls: self.fetch_urls,
+        }
     }
 }
 
@@ -122,29 +132,39 @@ impl Manifest {
     /// # Errors
     /// Names the file and row: unreadable tables, missing columns, duplicate ids, unknown split names, no rows.
     pub fn open(config: &ManifestConfig, base: &Path) -> Result<Self> {
-        Self::open_modalities(config, base, None)
+        Self::open_inferring(config, base, &ColumnInference::default())
     }
 
-    /// As [`Manifest::open`]; where columns are inferred, only those of these modalities.
+    /// As [`Manifest::open`]; says what is inferred about the columns where the config names none.
     ///
     /// # Errors
     /// As [`Manifest::open`].
-    pub fn open_modalities(config: &ManifestConfig, base: &Path, modalities: Option<&[&str]>) -> Result<Self> {
+    pub fn open_inferring(config: &ManifestConfig, base: &Path, inference: &ColumnInference<'_>) -> Result<Self> {
         let main = base.join(&config.manifest);
         config.split.check()?;
+        if config.fetch_urls {
+            check_fetcher()?;
+        }
         let (mut rows, mut ids) = (Vec::new(), HashMap::new());
         let mut columns = None;
         for (path, split) in manifest_files(config, base) {
             let table = Table::read(&path, &config.table_options())?;
-            let columns = columns.get_or_insert_with(|| infer_columns(&table, &config.columns, modalities));
+            let columns = columns.get_or_insert_with(|| infer_columns(&table, &config.columns, inference));
             check_columns(&path, &table, columns, &config.split)?;
             let folder = path.parent().unwrap_or(Path::new(".")).to_owned();
             let blobs = table.blobs.as_deref();
-            let reader =
-                RowReader { path: &path, folder: &folder, blobs, columns, split: &config.split, file_split: split };
+            let reader = RowReader {
+                path: &path,
+                folder: &folder,
+                blobs,
+                columns,
+                split: &config.split,
+                file_split: split,
+                fetch_urls: config.fetch_urls,
+            };
             for (index, cells) in table.rows.into_iter().enumerate() {
                 let mut row = reader.read(index + 1, &cells)?;
-                // Ids must be unique within a file; the ids of separate files may coincide and are then told apart by
+                // Ids must be unique within a file; the ids of separate files may coincide and are then distinguished by
                 // their split.
                 if let Some(split) = split.filter(|s| *s != Split::Train)
                     && (columns.id.is_none() || ids.get(&row.id).is_some_and(|(of, _)| *of != Some(split)))
@@ -229,6 +249,7 @@ struct RowReader<'a> {
     split: &'a SplitConfig,
     /// The split of all rows, where the file holds one split.
     file_split: Option<Split>,
+    fetch_urls: bool,
 }
 
 impl RowReader<'_> {
@@ -251,7 +272,8 @@ impl RowReader<'_> {
             None => number as f64,
         };
         let (mut values, mut languages) = (BTreeMap::new(), BTreeMap::new());
-        let reader = ValueReader { cells, folder: self.folder, blobs: self.blobs, row: number };
+        let reader =
+            ValueReader { cells, folder: self.folder, blobs: self.blobs, row: number, fetch_urls: self.fetch_urls };
         for (name, binding) in &columns.modalities {
             let found = reader.read(binding, name);
             if found.is_empty() {
@@ -278,10 +300,10 @@ impl RowReader<'_> {
         })
     }
 
-    /// Rows of a group are in one split; rows of an item as well where there is no column of groups.
+    /// Rows of a group are in one split; rows of an item as well where there are no groups.
     fn split_of(&self, number: usize, cells: &Cells, item: &str) -> Result<Split> {
         let text = |column: &Option<String>| column.as_ref().and_then(|c| cells.get(c)).and_then(cell_text);
-        let group = text(&self.split.group);
+        let group = self.split.group.as_ref().and_then(|group| group_of(cells, group));
         let group = group.as_deref().unwrap_or(item);
         match (self.file_split, &self.split.column) {
             (Some(split), _) => Ok(split),

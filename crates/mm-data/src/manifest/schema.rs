@@ -1,42 +1,9 @@
 //! Which column of a table is what: given by the config, or inferred from column names and values.
 
-use super::{split::SplitConfig, table::Table};
+use super::{binding::ColumnBinding, split::SplitConfig, table::Table};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::Path};
-
-/// The column of a modality, or several columns that form one value: texts are joined by line breaks, files follow one
-/// another, and for other modalities the cells form one JSON object by column name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum ColumnBinding {
-    /// One column.
-    Single(String),
-    /// Several columns.
-    Multiple(Vec<String>),
-}
-
-impl ColumnBinding {
-    /// The columns.
-    pub fn columns(&self) -> &[String] {
-        match self {
-            Self::Single(column) => std::slice::from_ref(column),
-            Self::Multiple(columns) => columns,
-        }
-    }
-}
-
-impl From<&str> for ColumnBinding {
-    fn from(column: &str) -> Self {
-        Self::Single(column.to_owned())
-    }
-}
-
-impl std::fmt::Display for ColumnBinding {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.columns().join(" + "))
-    }
-}
 
 /// Which column is what (`[data.columns]`). What is absent is inferred from column names and values.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -66,7 +33,8 @@ pub(super) fn check_columns(path: &Path, table: &Table, columns: &Columns, split
         .values()
         .flat_map(ColumnBinding::columns)
         .chain([&columns.id, &columns.item, &columns.label, &columns.order].into_iter().flatten())
-        .chain([&split.column, &split.group].into_iter().flatten());
+        .chain(&split.column)
+        .chain(split.group.iter().flat_map(ColumnBinding::columns));
     for column in named {
         if !table.has_column(column) {
             return Err(Error::Column { path: path.into(), column: column.clone(), known: listed() });

@@ -1,5 +1,9 @@
 //! Train, validation and test splits.
 
+use super::{
+    binding::ColumnBinding,
+    table::{Cells, cell_key, cell_text},
+};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -45,9 +49,10 @@ pub struct SplitConfig {
     /// A column of `train`, `valid` or `test`. With `valid` above 0, that fraction of its training groups is held out
     /// for validation.
     pub column: Option<String>,
-    /// Rows with the same value in this column are in the same split, which a hash of the value selects. Without it,
-    /// rows of the same item (`columns.item`) are; without items, every row is a group of its own.
-    pub group: Option<String>,
+    /// Rows with the same value in this column (or in all of several columns) are in the same split, which a hash of the
+    /// value selects. Without it, rows of the same item (`columns.item`) are; without items, every row is a group of its
+    /// own.
+    pub group: Option<ColumnBinding>,
     /// Fraction of the groups in the test split, in [0, 1).
     pub test: f64,
     /// Fraction of the groups in the validation split, in [0, 1).
@@ -60,6 +65,20 @@ impl Default for SplitConfig {
     fn default() -> Self {
         Self { column: None, group: None, test: 0.2, valid: 0.0, seed: 0 }
     }
+}
+
+/// The group of a row: the text of one column, none where the cell is empty; the values of several columns.
+pub(super) fn group_of(cells: &Cells, group: &ColumnBinding) -> Option<String> {
+    match group {
+        ColumnBinding::Single(column) => cells.get(column).and_then(cell_text),
+        ColumnBinding::Multiple(columns) => Some(row_key(cells, columns)),
+    }
+}
+
+/// What rows have in common that are equal in these columns; encoded files are compared by their bytes.
+pub fn row_key(cells: &Cells, columns: &[String]) -> String {
+    let keys: Vec<String> = columns.iter().map(|column| cells.get(column).map_or_else(String::new, cell_key)).collect();
+    keys.join("\u{1f}")
 }
 
 impl SplitConfig {

@@ -1,10 +1,13 @@
 //! The raw values of a row, from its cells.
 
 use super::{
-    schema::ColumnBinding,
+    binding::ColumnBinding,
     table::{Blobs, Cells, cell_text},
 };
-use crate::file_type::FILE_EXTENSIONS;
+use crate::{
+    fetch::{is_fetchable, remote_file},
+    file_type::FILE_EXTENSIONS,
+};
 use mm_core::{Source, cells::is_missing};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -21,6 +24,8 @@ pub(super) struct ValueReader<'a> {
     pub(super) blobs: Option<&'a Blobs>,
     /// The row in messages.
     pub(super) row: usize,
+    /// Whether files that are named by URL are fetched.
+    pub(super) fetch_urls: bool,
 }
 
 impl ValueReader<'_> {
@@ -63,31 +68,44 @@ impl ValueReader<'_> {
         }
     }
 
-    /// One value; `{"file" or "path" or "text": …, "language": …}` states its language. What is no value of the modality
-    /// is kept, so that reading it fails and is reported.
+    /// One value; `{"file" or "path" or "text" or "url": …, "language": …}` states its language. A text is the text itself,
+    /// but with the key `url` the file there. What is no value of the modality is kept, so that reading it fails and is
+    /// reported.
     fn read_one(&self, value: &Value, column: &str, modality: &str, is_file: bool) -> Option<TaggedSource> {
         let place = || format!("row {}, {column}", self.row);
         if let Some(file) = self.blobs.and_then(|b| b.get(value, place)) {
             return Some((Source::Bytes(file), None));
         }
-        let inner = value.as_object().and_then(|o| ["file", "path", "text", "url"].iter().find_map(|k| o.get(*k)));
+        let key = ["file", "path", "text", "url"].into_iter().find(|key| value.get(key).is_some());
+        let inner = key.and_then(|key| value.get(key));
+        let is_file = is_file || (modality == "text" && key == Some("url"));
         let language = inner.and_then(|_| value.get("language")).and_then(Value::as_str).map(ToOwned::to_owned);
         let source = match inner.unwrap_or(value) {
             Value::Null => return None,
             Value::String(text) if text.trim().is_empty() => return None,
-            Value::String(text) if is_file => Source::Path(path_of(text, self.folder)),
+            Value::String(text) if is_file || (modality != "text" && names_file(text, self.folder)) => self.file(text),
             inner if modality == "text" => cell_text(inner).map_or_else(|| Source::Value(inner.clone()), Source::Text),
             inner => Source::Value(inner.clone()),
         };
         Some((source, language))
     }
+
+    /// The file that a text names. A URL that is not to be fetched is kept as a path; reading it fails with the reason.
+    fn file(&self, text: &str) -> Source {
+        let url = text.trim();
+        match url.split_once("://") {
+            Some(("file", path)) => Source::Path(PathBuf::from(path.strip_prefix("localhost").unwrap_or(path))),
+            Some(_) if self.fetch_urls && is_fetchable(url) => Source::Bytes(remote_file(url)),
+            Some(_) => Source::Path(PathBuf::from(url)),
+            None => Source::Path(self.folder.join(text)),
+        }
+    }
 }
 
-/// The path that a cell names. A URL of another scheme than `file` is kept as it is; reading it fails with the reason.
-fn path_of(text: &str, folder: &Path) -> PathBuf {
-    match text.trim().split_once("://") {
-        Some(("file", path)) => PathBuf::from(path.strip_prefix("localhost").unwrap_or(path)),
-        Some(_) => PathBuf::from(text.trim()),
-        None => folder.join(text),
-    }
+/// Whether the cell of a modality of another crate names a file that exists.
+fn names_file(text: &str, folder: &Path) -> bool {
+    /// Longer than any path.
+    const MAX_PATH: usize = 4096;
+    let path = text.trim().strip_prefix("file://").unwrap_or(text);
+    text.len() <= MAX_PATH && !text.contains(['\n', '\0']) && folder.join(path).is_file()
 }

@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_has_the_pixels_of_the_whole() {
+    fn a_window_has_the_pixels_of_the_full_image() {
         for (from, size) in [
             ((37, 53), (16, 23)),
             ((20, 31), (47, 40)),
@@ -213,7 +213,7 @@ mod tests {
             {
                 let transform = ImageTransform { interpolation, pillow_exact, ..ImageTransform::default() };
                 assert_eq!(transform.apply(&image).unwrap().shape(), [3, 224, 224]);
-                // Without a crop, the whole would be 14 million pixels long.
+                // Without a crop, the resized image would be 14 million pixels long.
                 let whole = ImageTransform { crop: None, pillow_exact, ..ImageTransform::default() };
                 assert!(whole.apply(&image).unwrap_err().to_string().contains("would be resized to"));
                 let larger = ImageTransform { crop: Some((300, 300)), pillow_exact, ..ImageTransform::default() };

@@ -65,7 +65,7 @@ pub(super) fn is_height_first(from: (u32, u32), to: (u32, u32)) -> bool {
 }
 
 /// The window [top, left, height, width] of the image at another `size` (height, width), as Pillow's `Image.resize`
-/// computes it (all modes but nearest). Only what the window needs is computed: the whole may be far larger.
+/// computes it (all modes but nearest). Only what the window needs is computed: the full image may be far larger.
 pub(super) fn resize_window(
     image: &RgbImage,
     size: (u32, u32),

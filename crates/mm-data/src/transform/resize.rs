@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_length_resizes_to_every_usual_size_whole_or_in_part() {
+    fn every_length_resizes_to_every_usual_size_with_and_without_a_window() {
         for input_size in 1..1500u32 {
             for size in [1, 7, 32, 48, 96, 112, 224, 255, 256, 299, 336, 384, 518] {
                 let row = RgbImage::new(input_size, 1);

@@ -5,6 +5,11 @@ mod beam;
 mod config;
 mod constraint;
 mod decoder;
+#[cfg(feature = "constraints")]
+mod grammar;
+#[cfg(not(feature = "constraints"))]
+#[path = "grammar_disabled.rs"]
+mod grammar;
 mod likelihood;
 mod logits;
 mod model;
@@ -12,8 +17,9 @@ mod sampling;
 mod search;
 
 pub use config::{EarlyStopping, GenerationConfig};
-pub use constraint::{GrammarConstraint, OutputConstraint, TokenConstraint};
+pub use constraint::{OutputConstraint, TokenConstraint};
 pub(crate) use decoder::{concat_prefills, prefill};
+pub use grammar::GrammarConstraint;
 pub use likelihood::log_likelihoods;
 pub use logits::LogitsProcessors;
 pub use model::{GeneratedSequence, LanguageModel, OnToken, Prefill};

@@ -32,7 +32,7 @@ mod whisper_languages;
 
 pub use answering::ScoredAnswer;
 pub use families::families;
-pub use pipeline::{Pipeline, TrainablePipeline};
+pub use pipeline::{Pipeline, TrainablePipeline, TrainingOptions};
 pub use text_generation::Generation;
 pub use tokenizer::Tokenizer;
 pub use transcript_warnings::{TranscriptWarning, TranscriptWarningKind};

@@ -56,6 +56,15 @@ pub struct Pipeline {
     pub(super) compiled_constraint: RefCell<Option<(OutputConstraint, Arc<GrammarConstraint>)>>,
 }
 
+/// What [`Pipeline::load_for_training`] makes trainable; by default all weights, with the checkpoint's labels.
+#[derive(Debug, Clone, Default)]
+pub struct TrainingOptions<'a> {
+    /// Trains low-rank adapters only.
+    pub adapter: Option<LoraConfig>,
+    /// The labels of a classifier, which gets a new head where they are not the checkpoint's.
+    pub labels: Option<&'a [String]>,
+}
+
 /// A pipeline to be fine-tuned.
 pub struct TrainablePipeline {
     /// The pipeline.
@@ -75,19 +84,17 @@ impl Pipeline {
         Ok(Self::open(folder, options, None, None)?.pipeline)
     }
 
-    /// Loads a checkpoint folder for fine-tuning, of all weights or of a LoRA adapter. A classifier whose labels are
-    /// not `wanted_labels` gets a new head for these.
+    /// Loads a checkpoint folder for fine-tuning, of all weights or of a LoRA adapter.
     ///
     /// # Errors
     /// As [`Self::load`], and if no layer matches the adapter's targets.
     pub fn load_for_training(
         folder: &Path,
         options: LoadOptions,
-        adapter: Option<LoraConfig>,
-        wanted_labels: Option<&[String]>,
+        training: TrainingOptions<'_>,
     ) -> Result<TrainablePipeline> {
-        let fine_tuning = FineTuneOptions { adapter, reinitialized: Vec::new() };
-        Self::open(folder, options, Some(fine_tuning), wanted_labels)
+        let fine_tuning = FineTuneOptions { adapter: training.adapter, reinitialized: Vec::new() };
+        Self::open(folder, options, Some(fine_tuning), training.labels)
     }
 
     fn open(
@@ -97,7 +104,7 @@ impl Pipeline {
         wanted_labels: Option<&[String]>,
     ) -> Result<TrainablePipeline> {
         if !folder.is_dir() {
-            return Err(Error::checkpoint(folder, "no such folder; download it with `cargo xtask models pull NAME`"));
+            return Err(Error::checkpoint(folder, "no such folder; download it with `mm models pull NAME`"));
         }
         let paths = ModelPaths::resolve(folder)?;
         let folder = paths.files.as_path();

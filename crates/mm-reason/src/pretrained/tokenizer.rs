@@ -159,7 +159,7 @@ impl Tokenizer {
         let (bos, eos) = (special("bos_token"), special("eos_token"));
         catching_panics(|| chat_template::render(template, messages, &bos, &eos))
             .map_err(|e| Error::checkpoint(&self.folder, format!("chat template: {e}")))?
-            .map_err(|e| Error::checkpoint(&self.folder, format!("chat template: {e:#}")))
+            .map_err(|e| Error::checkpoint(&self.folder, format!("chat template: {e}")))
     }
 }
 

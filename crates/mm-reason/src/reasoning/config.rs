@@ -1,6 +1,7 @@
 //! Settings of a reasoning network.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// Settings of a reasoning network and of the projections in front of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,18 +41,18 @@ pub struct NetworkConfig {
     pub kind: String,
     /// Options of that network.
     #[serde(flatten)]
-    pub options: toml::Table,
+    pub options: Map<String, Value>,
 }
 
 impl NetworkConfig {
     /// A network of this kind with default options.
     pub fn new(kind: impl Into<String>) -> Self {
-        Self { kind: kind.into(), options: toml::Table::new() }
+        Self { kind: kind.into(), options: Map::new() }
     }
 
     /// Sets an option.
     #[must_use]
-    pub fn with(mut self, key: &str, value: impl Into<toml::Value>) -> Self {
+    pub fn with(mut self, key: &str, value: impl Into<Value>) -> Self {
         self.options.insert(key.into(), value.into());
         self
     }

@@ -6,6 +6,7 @@ use mm_core::{
     nn::{Activation, AttentionConfig, BlockConfig, MlpConfig},
 };
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 
 /// Inputs of a network, all projected to its hidden dimension.
 #[derive(Debug)]
@@ -74,7 +75,7 @@ pub struct NetworkContext<'a> {
     /// Dropout probability.
     pub dropout: f64,
     /// Its own options, without `kind`.
-    pub options: &'a toml::Table,
+    pub options: &'a Map<String, Value>,
 }
 
 impl NetworkContext<'_> {
@@ -83,7 +84,7 @@ impl NetworkContext<'_> {
     /// # Errors
     /// For an unknown key (with the nearest known one) or a value of the wrong type.
     pub fn options<T: DeserializeOwned>(&self) -> Result<T> {
-        Ok(mm_core::config::parse(&toml::Value::Table(self.options.clone()), "reasoning.network")?)
+        Ok(mm_core::parse_options(self.options, "reasoning.network")?)
     }
 }
 

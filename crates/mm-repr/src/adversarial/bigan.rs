@@ -81,7 +81,7 @@ impl RepresentationLearner for BiGan {
         let discriminator_loss = discriminator.loss(&real_scores, &fake_scores)?;
         let discriminator_loss = discriminator.add_penalty(discriminator_loss, encoder_pair, &fake_detached, train)?;
         let generator_loss = discriminator.generator_loss(&fake, Some(&latent))?;
-        // The encoder wants its pairs to be classified as the generator's.
+        // The encoder is trained so that its pairs are classified as the generator's.
         let encoder_scores = discriminator.detached_score(&values, Some(&encoded))?;
         let encoder_loss = self.config.discriminator.loss.encoder(&encoder_scores)?;
         let error = no_grad(|| self.networks.reconstruction_error(&encoded, &values, false)?.to_f64())?;

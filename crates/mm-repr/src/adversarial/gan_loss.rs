@@ -43,7 +43,7 @@ impl GanLoss {
         }
     }
 
-    /// The loss of an encoder that wants real samples, with these scores, to be classified as generated ones (BiGAN).
+    /// The loss of an encoder that is trained so that real samples, with these scores, are classified as generated (BiGAN).
     pub fn encoder(self, real: &Tensor) -> Result<Tensor> {
         match self {
             Self::NonSaturating => real.softplus()?.mean(),

@@ -1,6 +1,6 @@
 //! Spectral normalization.
 
-use mm_core::{Error, Init, Result, Scope, Tensor, no_grad};
+use mm_core::{ConvArgs, Error, Init, Result, Scope, Tensor, no_grad};
 
 /// A weight and a bias; the weight is divided by its largest singular value, which is estimated by one step of power
 /// iteration per forward pass in training. *Spectral Normalization for Generative Adversarial Networks*
@@ -45,7 +45,8 @@ impl SpectralNorm {
 
     /// A convolution with stride 2 and padding 1.
     pub(super) fn conv2d(&self, x: &Tensor, train: bool) -> Result<Tensor> {
-        x.conv2d(&self.normalized_weight(train)?, Some(&self.bias), [2, 2], [1, 1], 1)
+        let args = ConvArgs { stride: [2, 2], padding: [1, 1], ..ConvArgs::default() };
+        x.conv2d(&self.normalized_weight(train)?, Some(&self.bias), args)
     }
 }
 

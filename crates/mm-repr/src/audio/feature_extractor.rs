@@ -29,7 +29,7 @@ impl FeatureExtractorConfig {
     }
 
     /// An error about the settings.
-    pub(super) fn error(&self, reason: impl std::fmt::Display) -> Error {
+    pub(super) fn error(&self, reason: impl Into<mm_core::Cause>) -> Error {
         Error::folder(&self.file, reason)
     }
 

@@ -63,7 +63,7 @@ impl SpectrogramProcessor {
         Self::whisper_with(b, true)
     }
 
-    /// As [`Self::whisper`], but longer audio is kept whole.
+    /// As [`Self::whisper`], but longer audio is not truncated.
     pub fn whisper_untruncated(b: &ModelBuilder<'_>) -> Result<Self> {
         Self::whisper_with(b, false)
     }
@@ -144,7 +144,7 @@ impl SpectrogramProcessor {
         }
     }
 
-    /// CLAP with fusion, audio longer than `expected` samples: the whole, resized to the length of a crop, and three
+    /// CLAP with fusion, audio longer than `expected` samples: all of it, resized to the length of a crop, and three
     /// crops. transformers samples the crops' positions; here they are the middles of three thirds, so that features
     /// are deterministic.
     fn fusion_crops(&self, samples: Vec<f32>, expected: usize) -> mm_data::Result<Tensor> {

@@ -11,7 +11,7 @@ use crate::{
     family::{Derived, Family, Model, ModelBuilder, PretrainedEncoder, Tower, WeightMap, detect_prefix},
 };
 use mm_core::{
-    DType, Encoder, Features, Init, Input, Modality, Module, Scope, Tensor,
+    ConvArgs, DType, Encoder, Features, Init, Input, Modality, Module, Scope, Tensor,
     nn::{
         Activation, AttentionConfig, BatchNorm, BlockConfig, Conv1d, ConvConfig, ForwardArgs, GroupNorm, Linear, Mask,
         MlpConfig, Norm, NormConfig, Transformer, TransformerConfig,
@@ -160,7 +160,8 @@ impl PositionalConv {
             }
         };
         let length = x.size(1)?;
-        let y = x.transpose(1, 2)?.conv1d(&weight, Some(&self.bias), 1, self.kernel / 2, 1, self.groups)?;
+        let args = ConvArgs { padding: [self.kernel / 2], groups: self.groups, ..ConvArgs::default() };
+        let y = x.transpose(1, 2)?.conv1d(&weight, Some(&self.bias), args)?;
         // An even kernel gives one position too many.
         y.narrow(2, 0, length)?.transpose(1, 2)
     }

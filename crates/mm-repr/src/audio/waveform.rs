@@ -9,7 +9,7 @@ use mm_data::{decode_audio_source, source_name};
 /// first convolution takes 6.5 MB a second.
 const MAX_SECONDS: f64 = 300.0;
 
-/// An audio file → samples `[samples]`, standardized if the folder says so.
+/// An audio file → samples `[samples]`, standardized if the checkpoint's preprocessing does.
 pub(crate) struct WaveformProcessor {
     sample_rate: u32,
     normalize: bool,

@@ -98,7 +98,7 @@ impl ModelBuilder<'_> {
     }
 
     /// An error about `config.json`.
-    pub fn config_error(&self, reason: impl std::fmt::Display) -> Error {
+    pub fn config_error(&self, reason: impl Into<mm_core::Cause>) -> Error {
         Error::folder(self.folder.join("config.json"), reason)
     }
 }

@@ -28,7 +28,7 @@ mod tests {
     use mm_core::{DType, Device};
 
     #[test]
-    fn values_of_trained_parameters_are_computed_anew_and_those_of_frozen_ones_once() {
+    fn values_of_trained_parameters_are_recomputed_and_those_of_frozen_ones_computed_once() {
         let weight = Tensor::ones(&[2], DType::F32, Device::Cpu).unwrap().set_requires_grad(true).unwrap();
         let (derived, mut computed) = (Derived::default(), 0);
         let mut double = |weight: &Tensor| {

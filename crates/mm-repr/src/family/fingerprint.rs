@@ -13,7 +13,7 @@ use std::{
 /// 2: the vector of ViT, DeiT and DINOv2 is the class token, not the mean over all tokens.
 const VERSION: &str = "2";
 
-/// Weight files up to this size are hashed as a whole; of larger ones, size, modification time and samples, which is
+/// Weight files up to this size are hashed completely; of larger ones, size, modification time and samples, which is
 /// much faster.
 const MAX_HASHED_BYTES: u64 = 64 << 20;
 /// Number and size of the samples of a large file, evenly spaced.

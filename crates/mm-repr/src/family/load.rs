@@ -45,7 +45,7 @@ const IGNORED_BUFFERS: [&str; 5] =
 pub struct FineTuneOptions {
     /// Trains low-rank adapters only; without them, all weights are trained.
     pub adapter: Option<LoraConfig>,
-    /// Prefixes of checkpoint names whose tensors are initialized anew and trained in full, such as a head for other
+    /// Prefixes of checkpoint names whose tensors are reinitialized and trained in full, such as a head for other
     /// labels.
     pub reinitialized: Vec<String>,
 }

@@ -13,7 +13,7 @@ pub mod vit;
 
 pub use clip_vision::{VisionDefaults, VisionVariant, clip_vision_backbone, vision_config};
 pub use cnn::{CnnEncoder, CnnEncoderConfig, CnnProcessor};
-pub use preprocess::preprocessing;
+pub use preprocess::{preprocessing, video_preprocessing};
 pub(crate) use timm::{TIMM_ARCHITECTURES, timm_model_type};
 
 use crate::family::Family;

@@ -105,7 +105,12 @@ impl ClipTextEncoder {
 
 impl Encoder for ClipTextEncoder {
     fn encode(&self, input: &Input, train: bool) -> mm_core::Result<Features> {
-        let positions = Tensor::arange(0, input.values.size(1)?, input.values.device())?;
+        let (length, max_length) = (input.values.size(1)?, self.positions.weight().size(0)?);
+        if length > max_length {
+            let expected = format!("at most {max_length} tokens");
+            return Err(mm_core::Error::shape("token ids", &input.values.shape(), expected));
+        }
+        let positions = Tensor::arange(0, length, input.values.device())?;
         let x = self.tokens.forward(&input.values)?.add(&self.positions.forward(&positions)?)?;
         // A causal text cannot attend to the padding after it.
         let mask = if self.causal { None } else { input.mask.clone().map(Mask::Padding) };

@@ -48,7 +48,7 @@ const OPEN_CLIP_WEIGHT_MAP: &[(&str, &str)] = &[
 ];
 
 /// An error about `open_clip_config.json`.
-fn config_error(b: &ModelBuilder<'_>, reason: impl std::fmt::Display) -> Error {
+fn config_error(b: &ModelBuilder<'_>, reason: impl Into<mm_core::Cause>) -> Error {
     Error::folder(b.folder.join("open_clip_config.json"), reason)
 }
 

@@ -295,3 +295,38 @@ fn invalid_settings_are_errors_with_a_remedy() {
         assert!(error.contains(expected), "{config}: {error}");
     }
 }
+
+/// The gradient of a linear discriminator is its weight, so both penalties follow from the weight's length.
+#[test]
+fn translation_adds_the_penalties_of_its_discriminators_in_training() {
+    let specs = [("a", spec(&[3], ValueType::Real)), ("b", spec(&[4], ValueType::Real))];
+    let losses = |penalties: &str, train: bool| {
+        manual_seed(5);
+        let params = Params::new(Device::Cpu);
+        let config = format!(
+            "kind = 'translation'\nlatent_dim = 2\nnetwork = {{ hidden_dims = [6], dropout = 0.0 }}\n\
+             discriminator = {{ hidden_dims = [], spectral_norm = false, loss = 'least_squares'{penalties} }}"
+        );
+        let model = build(&params, &config, &specs, 0).unwrap();
+        let set = multimodal_set(5, &[("a", randn(&[5, 3]), &[true; 5]), ("b", randn(&[5, 4]), &[true; 5])]);
+        let (_, metrics) = model.loss(&set, train).unwrap().unwrap();
+        let norm = |modality: &str| {
+            let name = format!("{modality}.discriminator");
+            let weights = params.named(&[Role::Trainable]);
+            let (_, weight) = weights.iter().find(|(n, _)| n.starts_with(&name) && n.ends_with("weight")).unwrap();
+            weight.pow(2.0).unwrap().sum().unwrap().to_f64().unwrap().sqrt()
+        };
+        ["a", "b"].map(|m| {
+            let name = format!("discriminator_loss_{m}");
+            (metrics.iter().find(|(n, _)| *n == name).unwrap().1, norm(m))
+        })
+    };
+    let both = ", r1_gamma = 2.0, gradient_penalty_weight = 3.0";
+    for (plain, with_penalties) in losses("", true).into_iter().zip(losses(both, true)) {
+        let norm = plain.1;
+        let expected = norm.powi(2) + 3.0 * (norm - 1.0).powi(2);
+        let found = with_penalties.0 - plain.0;
+        assert!((found - expected).abs() < 1e-4, "{found}, expected {expected}");
+    }
+    assert_eq!(losses("", false).map(|l| l.0), losses(both, false).map(|l| l.0));
+}

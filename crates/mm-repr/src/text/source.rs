@@ -9,13 +9,14 @@ pub(crate) fn read_text(source: &Source) -> Result<Cow<'_, str>> {
         Source::Text(text) => Ok(Cow::Borrowed(text)),
         Source::Path(path) => Ok(Cow::Owned(mm_data::decode::read_text(path, None)?)),
         Source::Bytes(file) => match file.read()? {
-            bytes if file.len() <= mm_data::decode::TEXT_LIMIT => {
+            bytes if bytes.len() <= mm_data::decode::TEXT_LIMIT => {
                 let text = mm_data::decode::text_from_bytes(&bytes, None);
                 Ok(Cow::Owned(text.map_err(|e| Error::Sample(format!("{}: {e}", file.name())))?))
             }
-            _ => Err(Error::Sample(format!("{}: found {} bytes, expected a text", file.name(), file.len()))),
+            bytes => Err(Error::Sample(format!("{}: found {} bytes, expected a text", file.name(), bytes.len()))),
         },
         Source::Value(value) => Err(Error::Sample(format!("found {value}, expected a text"))),
+        other => Err(Error::Sample(format!("found {other:?}, expected a text"))),
     }
 }
 

@@ -44,7 +44,7 @@ struct CheckpointState {
 /// The files of a work folder.
 struct Checkpoint<'a> {
     work_dir: &'a Path,
-    /// The state and the matrices in one file, which is replaced as a whole: an epoch is either done in both or in
+    /// The state and the matrices in one file, which is replaced atomically: an epoch is either done in both or in
     /// neither.
     file: PathBuf,
     fingerprint: String,

@@ -4,7 +4,8 @@ use super::neural::{Batch, DeepCca, NeuralAlignment};
 use mm_align::{
     MethodRegistry, Result,
     contrastive::{
-        barlow_twins, cyclip_consistency, info_nce, sigmoid_loss, supervised_contrastive, triplet_loss, vicreg,
+        InfoNceOptions, Temperature, barlow_twins, cyclip_consistency, info_nce, sigmoid_loss, supervised_contrastive,
+        triplet_loss, vicreg,
     },
     correlation::deep_cca_loss,
     discrepancy::{MmdEstimator, coral, mmd},
@@ -30,7 +31,7 @@ pub(super) fn register(registry: &mut MethodRegistry) {
     let plain: [(&str, &str, fn(&Batch<'_>) -> Result<Tensor>); 6] = [
         ("info_nce", "two networks, InfoNCE over the batch (van den Oord et al. 2018)", contrast),
         ("siglip", "two networks, sigmoid loss on every pair (Zhai et al. 2023)", |batch| {
-            sigmoid_loss(batch.similarity, batch.scale, batch.bias, None)
+            sigmoid_loss(batch.similarity, Temperature::Inverse(batch.scale), batch.bias, None)
         }),
         ("triplet", "two networks, triplet loss with hardest negatives (Faghri et al. 2018)", |batch| {
             triplet_loss(batch.similarity, TRIPLET_MARGIN, None)
@@ -75,7 +76,7 @@ pub(super) fn register(registry: &mut MethodRegistry) {
 }
 
 fn contrast(batch: &Batch<'_>) -> Result<Tensor> {
-    info_nce(batch.similarity, batch.scale, None, 0.0)
+    info_nce(batch.similarity, Temperature::Inverse(batch.scale), InfoNceOptions::default())
 }
 
 fn correlate(batch: &Batch<'_>) -> Result<Tensor> {
@@ -85,5 +86,5 @@ fn correlate(batch: &Batch<'_>) -> Result<Tensor> {
 fn supervised(batch: &Batch<'_>) -> Result<Tensor> {
     let labels = Tensor::from_slice(batch.labels.as_deref().unwrap_or_default())?;
     let same = labels.unsqueeze(0)?.eq(&labels.unsqueeze(1)?)?;
-    supervised_contrastive(batch.similarity, batch.scale, &same)
+    supervised_contrastive(batch.similarity, Temperature::Inverse(batch.scale), &same)
 }

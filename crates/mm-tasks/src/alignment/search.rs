@@ -277,7 +277,7 @@ mod tests {
         assert!(text("cca", &pairs, &negative).contains("found -1"));
         let narrow = SearchOptions { dim: Some(-3), ..options.clone() };
         assert!(text("cca", &pairs, &narrow).contains("dim: found -3, expected at least 1"));
-        // One pair is too few for anything, and is said so.
+        // One pair is too few to split, which is an error.
         assert!(text("cca", &pairs.select(&[0]).unwrap(), &options).contains("found 1 pairs"));
         assert!(text("cca", &pairs.select(&[0, 1, 2]).unwrap(), &options).contains("at least 4"));
     }

@@ -6,15 +6,22 @@
 
 mod embedder;
 mod options;
+#[cfg(feature = "parquet")]
+mod parquet;
+#[cfg(not(feature = "parquet"))]
+#[path = "parquet_disabled.rs"]
+mod parquet;
 mod pipeline;
 mod rows;
 mod state;
+mod values;
 mod write;
 
 pub use embedder::Embedder;
 pub(crate) use embedder::run_fingerprint;
 pub use options::{EmbedOptions, OutputFormat, with_suffix};
 pub use rows::{VectorRow, copy_rows, read_rows, rows_file};
+pub(crate) use values::{ValueVector, embed_values};
 
 use crate::{Error, Result};
 use mm_core::Modality;

@@ -139,7 +139,7 @@ impl WorkDir {
             }
             self.state.done = self.state.done.max(entry + 1);
         }
-        // The vectors are on disk before the state says so.
+        // The vectors are synced to disk before the state that counts them.
         self.vectors.sync_data().map_err(io_error(&self.vectors_file))?;
         let state = serde_json::to_vec(&self.state).map_err(|e| Error::file(&self.state_file, e))?;
         Ok(checkpoint::write_atomic(&self.state_file, &state)?)

@@ -8,27 +8,13 @@ use super::{
 use crate::{Error, Result};
 use mm_core::Modality;
 use mm_data::Manifest;
-use parquet::{
-    basic::Compression,
-    data_type::{ByteArrayType, DataType, FloatType, Int64Type},
-    errors::{ParquetError, Result as ParquetResult},
-    file::{
-        properties::WriterProperties,
-        writer::{SerializedColumnWriter, SerializedFileWriter},
-    },
-    schema::parser::parse_message_type,
-};
 use serde_json::json;
 use std::{
     fs::File,
     io::{BufReader, BufWriter, Read, Seek, SeekFrom, Write},
     ops::Range,
     path::Path,
-    sync::Arc,
 };
-
-/// Rows of a group of a Parquet file.
-const ROW_GROUP_SIZE: usize = 8192;
 
 /// Bytes that are read at once.
 const READ_BUFFER: usize = 1 << 20;
@@ -36,25 +22,11 @@ const READ_BUFFER: usize = 1 << 20;
 /// The header of a safetensors file is padded to a multiple of this many bytes.
 const SAFETENSORS_ALIGNMENT: usize = 8;
 
-const PARQUET_SCHEMA: &str = "message embeddings {
-    required binary id (UTF8); required int64 row; required binary modality (UTF8); optional int64 value;
-    optional binary error (UTF8);
-    optional group embedding (LIST) { repeated group list { required float element; } }
-}";
-
 /// Values with their vectors.
 pub(super) struct EmbeddingTable<'a> {
     pub(super) manifest: &'a Manifest,
     pub(super) entries: &'a [Entry],
     pub(super) work: &'a WorkDir,
-}
-
-/// A Parquet column of optional lists of vectors: values with definition and repetition levels.
-#[derive(Default)]
-struct EmbeddingColumn {
-    values: Vec<f32>,
-    definition: Vec<i16>,
-    repetition: Vec<i16>,
 }
 
 impl EmbeddingTable<'_> {
@@ -80,7 +52,7 @@ impl EmbeddingTable<'_> {
     }
 
     /// Why an entry has no vector.
-    fn error(&self, entry: usize) -> Option<String> {
+    pub(super) fn error(&self, entry: usize) -> Option<String> {
         match &self.entries[entry] {
             absent @ Entry { value: None, .. } => Some(absent.absence()),
             _ => self.work.state.failed.get(&entry).cloned(),
@@ -88,7 +60,7 @@ impl EmbeddingTable<'_> {
     }
 
     /// Reads the vectors of entries in order; `None` for an entry without one.
-    fn read(
+    pub(super) fn read(
         &self,
         range: Range<usize>,
         each: &mut dyn FnMut(Option<&[u8]>) -> std::io::Result<()>,
@@ -150,64 +122,6 @@ impl EmbeddingTable<'_> {
         self.write_file(out, &[&length, header.as_bytes()].concat())
     }
 
-    fn write_parquet(&self, out: &Path) -> ParquetResult<()> {
-        let schema = Arc::new(parse_message_type(PARQUET_SCHEMA)?);
-        let properties = Arc::new(WriterProperties::builder().set_compression(Compression::SNAPPY).build());
-        let mut writer = SerializedFileWriter::new(File::create(out)?, schema, properties)?;
-        for start in (0..self.entries.len()).step_by(ROW_GROUP_SIZE) {
-            let range = start..(start + ROW_GROUP_SIZE).min(self.entries.len());
-            let mut group = writer.next_row_group()?;
-            let mut index = 0;
-            while let Some(mut column) = group.next_column()? {
-                self.write_column(index, range.clone(), &mut column)?;
-                column.close()?;
-                index += 1;
-            }
-            group.close()?;
-        }
-        writer.close().map(drop)
-    }
-
-    /// Writes one column of [`PARQUET_SCHEMA`] for some entries.
-    fn write_column(
-        &self,
-        index: usize,
-        range: Range<usize>,
-        column: &mut SerializedColumnWriter<'_>,
-    ) -> ParquetResult<()> {
-        let entries = &self.entries[range.clone()];
-        let row = |entry: &Entry| &self.manifest.rows[entry.row];
-        match index {
-            0 => write_values::<ByteArrayType>(column, entries.iter().map(|e| row(e).id.as_str().into())),
-            1 => write_values::<Int64Type>(column, entries.iter().map(|e| row(e).number as i64)),
-            2 => write_values::<ByteArrayType>(column, entries.iter().map(|e| e.modality.name().into())),
-            3 => write_optional::<Int64Type>(column, entries.iter().map(|e| e.value.map(|value| value as i64))),
-            4 => write_optional::<ByteArrayType>(column, range.map(|e| Some(self.error(e)?.as_str().into()))),
-            _ => {
-                let EmbeddingColumn { values, definition, repetition } = self.embedding_column(range)?;
-                column.typed::<FloatType>().write_batch(&values, Some(&definition), Some(&repetition)).map(drop)
-            }
-        }
-    }
-
-    fn embedding_column(&self, range: Range<usize>) -> ParquetResult<EmbeddingColumn> {
-        let (dim, mut column) = (self.work.state.dim, EmbeddingColumn::default());
-        let read = self.read(range, &mut |vector| {
-            column.repetition.push(0);
-            if let Some(bytes) = vector {
-                let values = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-                column.values.extend(values);
-                column.definition.resize(column.definition.len() + dim, 2);
-                column.repetition.resize(column.repetition.len() + dim - 1, 1);
-            } else {
-                column.definition.push(0);
-            }
-            Ok(())
-        });
-        read.map_err(|e| ParquetError::External(Box::new(e)))?;
-        Ok(column)
-    }
-
     /// Writes which row and value each vector is of.
     fn write_rows(&self, out: &Path) -> Result<()> {
         let write = || -> std::io::Result<()> {
@@ -224,21 +138,4 @@ impl EmbeddingTable<'_> {
         };
         write().map_err(io_error(out))
     }
-}
-
-fn write_values<T: DataType>(
-    column: &mut SerializedColumnWriter<'_>,
-    values: impl Iterator<Item = T::T>,
-) -> ParquetResult<()> {
-    column.typed::<T>().write_batch(&values.collect::<Vec<_>>(), None, None).map(drop)
-}
-
-fn write_optional<T: DataType>(
-    column: &mut SerializedColumnWriter<'_>,
-    values: impl Iterator<Item = Option<T::T>>,
-) -> ParquetResult<()> {
-    let values: Vec<Option<T::T>> = values.collect();
-    let levels: Vec<i16> = values.iter().map(|v| i16::from(v.is_some())).collect();
-    let present: Vec<T::T> = values.into_iter().flatten().collect();
-    column.typed::<T>().write_batch(&present, Some(&levels), None).map(drop)
 }

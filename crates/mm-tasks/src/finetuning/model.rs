@@ -33,7 +33,8 @@ impl Finetuning {
         let options = LoadOptions { device, ..LoadOptions::default() };
         let labels = (!config.labels.is_empty()).then_some(config.labels.as_slice());
         let folder = locate(&config.model, &base_dir);
-        let loaded = mm_reason::Pipeline::load_for_training(&folder, options, config.adapter.clone(), labels)?;
+        let training = mm_reason::TrainingOptions { adapter: config.adapter.clone(), labels };
+        let loaded = mm_reason::Pipeline::load_for_training(&folder, options, training)?;
         if !loaded.pipeline.can_generate() && config.answer_column.is_none() {
             let expected = format!("the column of the answers, for a model of family {}", loaded.pipeline.family);
             return Err(Error::invalid("answer_column", "none", expected));
@@ -70,7 +71,7 @@ impl Finetuning {
     pub fn save(&self, folder: &Path) -> Result<()> {
         let source = locate(&self.config.model, &self.base_dir);
         let paths = ModelPaths::resolve(&source)?;
-        let failed = |e: std::io::Error| Error::File { path: folder.to_owned(), reason: e.to_string() };
+        let failed = |e: std::io::Error| Error::file(folder, e);
         std::fs::create_dir_all(folder).map_err(failed)?;
         copy_model_files(&paths.files, folder)?;
         let text = format!("{:#}\n", self.loaded.config);

@@ -3,7 +3,7 @@
 use super::config::PredictionConfig;
 use crate::{Error, Result};
 use mm_core::{Modality, Source};
-use mm_data::{Manifest, ManifestConfig, Split, SplitConfig, Table};
+use mm_data::{Manifest, ManifestConfig, Split, SplitConfig, Table, TableOptions};
 use std::{collections::HashSet, path::Path};
 
 /// The data set of a config, with the values of its modalities alone.
@@ -44,7 +44,7 @@ pub(super) fn open_training_dataset<'a>(
 }
 
 /// Another table with columns as in a config; rows need neither labels nor every modality, but the columns must be there
-/// unless their modality is in `excluded`.
+/// unless their modality is in `excluded`. What `options` leave open is as in the training table.
 ///
 /// # Errors
 /// Names the columns that the table lacks.
@@ -53,9 +53,16 @@ pub(super) fn open_table(
     path: &Path,
     base_dir: &Path,
     excluded: &[Modality],
+    options: &TableOptions<'_>,
 ) -> Result<Manifest> {
     let trained = &config.common.data;
-    let table = Table::read(&base_dir.join(path), &trained.table_options())?;
+    let options = TableOptions {
+        encoding: options.encoding.or(trained.encoding.as_deref()),
+        missing_values: options.missing_values.or(trained.missing_values.as_deref()),
+        // Another table may name other places.
+        fetch_urls: options.fetch_urls,
+    };
+    let table = Table::read(&base_dir.join(path), &options)?;
     let mut columns = trained.columns.clone();
     columns.id = Some(id_column(&table));
     let is_used =
@@ -85,8 +92,9 @@ pub(super) fn open_table(
     let data = ManifestConfig {
         manifest: path.to_owned(),
         columns,
-        encoding: trained.encoding.clone(),
-        missing_values: trained.missing_values.clone(),
+        encoding: options.encoding.map(ToOwned::to_owned),
+        missing_values: options.missing_values.map(<[String]>::to_vec),
+        fetch_urls: options.fetch_urls,
         split: SplitConfig { test: 0.0, ..Default::default() },
         ..Default::default()
     };

@@ -4,14 +4,14 @@ use super::{
     config::Ensembling,
     inference::RowOutputs,
     model::Prediction,
-    stacking::{HeadPredictions, Stacking},
+    stacking::{HeadPredictions, Stacking, Targets},
     target::{Label, Problem, Target},
     training_state::FUSED,
 };
 use crate::{Error, Result};
 use mm_core::{DType, Device, Tensor, checkpoint};
 use mm_data::Manifest;
-use mm_fusion::late::{CombinationRule, Targets, TemperatureScaling, combine, fit_weights};
+use mm_fusion::late::{CombinationRule, TemperatureScaling, combine, fit_weights};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, path::Path};
 

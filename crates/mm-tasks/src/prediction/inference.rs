@@ -12,7 +12,7 @@ use mm_core::{DType, Device, Modality, Tensor, no_grad};
 use mm_data::{FailedSample, Manifest, collate, group_rows_by_item};
 use std::{collections::BTreeMap, sync::atomic::AtomicBool};
 
-/// Items that are predicted together where the network needs whole items.
+/// Items that are predicted together where the network needs all rows of an item.
 const BATCH_ITEMS: usize = 8;
 
 /// How rows are predicted.

@@ -10,6 +10,9 @@
 mod attribution;
 mod auto_fit;
 mod baselines;
+#[cfg(not(feature = "boosting"))]
+#[path = "boosted_trees_disabled.rs"]
+mod boosted_trees;
 mod config;
 mod dataset;
 mod evaluation;

@@ -12,7 +12,7 @@ use crate::{
     features::{CachedFeatures, Resources},
 };
 use mm_core::{Device, Init, Modality, Params, Processor, Registry, Tensor, config as settings, seed::manual_seed};
-use mm_data::{Manifest, Split, TensorCache};
+use mm_data::{Manifest, Split, TableOptions, TensorCache};
 use mm_train::Run;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -105,12 +105,19 @@ impl Prediction {
         open_training_dataset(&self.config, &self.base_dir, self.modalities())
     }
 
-    /// Another table, with columns as in training; rows need neither labels nor every modality.
+    /// Another table, with columns as in training; rows need neither labels nor every modality. What `options` leave open
+    /// is as in training, but that URLs are fetched only where they say so.
     ///
     /// # Errors
     /// When it cannot be read, or has none of the columns.
-    pub fn open_table(&self, path: &Path, base_dir: &Path, excluded: &[Modality]) -> Result<Manifest> {
-        open_table(&self.config, path, base_dir, excluded)
+    pub fn open_table(
+        &self,
+        path: &Path,
+        base_dir: &Path,
+        excluded: &[Modality],
+        options: &TableOptions<'_>,
+    ) -> Result<Manifest> {
+        open_table(&self.config, path, base_dir, excluded, options)
     }
 
     /// The label of each row; `None` where there is no known one.

@@ -3,8 +3,13 @@
 use crate::{Error, Result};
 use mm_align::supervised::LogisticRegression;
 use mm_core::Tensor;
-use mm_fusion::late::{BoostedTrees, Targets, group_stratified_folds, stacking_features};
+use mm_fusion::late::{group_stratified_folds, stacking_features};
 use serde::{Deserialize, Serialize};
+
+#[cfg(not(feature = "boosting"))]
+pub(super) use super::boosted_trees::{BoostedTrees, Targets};
+#[cfg(feature = "boosting")]
+pub(super) use mm_fusion::late::{BoostedTrees, Targets};
 
 /// Predictions of the heads on some rows.
 #[derive(Clone, Copy)]

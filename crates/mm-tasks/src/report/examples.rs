@@ -6,7 +6,7 @@ use super::{
     page::{Report, render},
 };
 use crate::{
-    Result,
+    Error, Result,
     metrics::{Metrics, metrics_table},
 };
 use mm_core::{Modality, Source};
@@ -36,6 +36,15 @@ struct Shown {
     example: Example,
 }
 
+/// The report of runs that differ only in their seed, for tasks without examples of their own: their metrics, and the
+/// training curves of the first.
+///
+/// # Errors
+/// When there is no run, or its log cannot be read.
+pub fn metrics_report(title: &str, runs: &[PathBuf], split: Split, metrics: &[Metrics]) -> Result<Report> {
+    report_page(title, runs, split, metrics, &[])
+}
+
 /// The page of runs that differ only in their seed: their metrics, and examples of the first.
 pub(crate) fn examples_page(
     title: &str,
@@ -55,11 +64,16 @@ pub(crate) fn examples_page(
         };
         Shown { image, example: example.clone() }
     };
+    report_page(title, runs, split, metrics, &examples.iter().map(show).collect::<Vec<_>>())
+}
+
+fn report_page(title: &str, runs: &[PathBuf], split: Split, metrics: &[Metrics], examples: &[Shown]) -> Result<Report> {
+    let first = runs.first().ok_or_else(|| Error::invalid("runs", "none", "at least one run folder"))?;
     let html = render(
         "examples.html",
         json!({
             "title": title, "runs": metrics.len(), "split": split, "metrics": metrics_table(metrics),
-            "examples": examples.iter().map(show).collect::<Vec<_>>(), "curves": curves(&runs[0])?,
+            "examples": examples, "curves": curves(first)?,
         }),
     )?;
     Ok(Report { html, evaluations: metrics.iter().map(|metrics| json!({"metrics": metrics})).collect() })

@@ -12,6 +12,7 @@ pub(crate) mod tsne;
 
 pub use chart::{Line, lines, scatter};
 pub use diagnosis::{CorrectionResult, Diagnosis, DirectionMetrics, correction_table, diagnose, diagnosis_page};
+pub use examples::metrics_report;
 pub(crate) use examples::{Example, examples_page};
 pub use heatmap::{attention_image, attribution_image};
 pub(crate) use html::{escape as html_escape, page as html_page, table as html_table, thumbnail as html_thumbnail};

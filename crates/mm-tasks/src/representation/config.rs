@@ -4,8 +4,9 @@ use super::TASK;
 use crate::{
     Error, Result,
     config::{CommonConfig, TaskConfig},
+    inputs::complete_encoder,
 };
-use mm_core::Modality;
+use mm_core::{Modality, Registry};
 use mm_data::{Manifest, Split};
 use mm_repr::generative::InputConfig;
 use serde::{Deserialize, Serialize};
@@ -70,6 +71,22 @@ impl RepresentationConfig {
         let mut seen = HashSet::new();
         let labels = train.iter().filter_map(|r| manifest.rows[*r].label.as_ref());
         self.classes = Some(labels.filter(|label| seen.insert(*label)).cloned().collect());
+        Ok(())
+    }
+
+    /// Adds what the encoders of inputs derive from their training values, where the config leaves it out.
+    pub(super) fn complete_encoders(&mut self, base_dir: &Path, encoders: &Registry) -> Result<()> {
+        let is_incomplete =
+            |input: &InputConfig| matches!(input, InputConfig::Features { encoder } if encoders.is_incomplete(encoder));
+        if !self.inputs.values().any(is_incomplete) {
+            return Ok(());
+        }
+        let manifest = self.open_dataset(base_dir)?;
+        for (name, input) in &mut self.inputs {
+            if let InputConfig::Features { encoder } = input {
+                complete_encoder(encoder, &Modality::from(name.as_str()), &manifest, encoders)?;
+            }
+        }
         Ok(())
     }
 

@@ -39,7 +39,7 @@ pub fn spec() -> TaskSpec {
         description: "learn a representation of one or several modalities",
         usage: USAGE,
         parse: |value| parse_task::<RepresentationConfig>(value).map(drop),
-        resolve: |value, base_dir, _, _| resolve(value, base_dir),
+        resolve: |value, base_dir, context, _| resolve(value, base_dir, context),
         build: |value, base_dir, context| {
             Ok(Box::new(Representation::new(parse_task(value)?, base_dir, context.encoders, context.device)?))
         },
@@ -50,9 +50,11 @@ pub fn spec() -> TaskSpec {
 }
 
 /// Writes what is fitted on the training rows into a config, so that a run no longer depends on its manifest.
-fn resolve(value: &mut toml::Value, base_dir: &Path) -> Result<()> {
+fn resolve(value: &mut toml::Value, base_dir: &Path, context: &TaskContext<'_>) -> Result<()> {
     let mut config: RepresentationConfig = parse_task(value)?;
-    config.fit_inputs(&config.common.base_dir_or(base_dir))?;
+    let base_dir = config.common.base_dir_or(base_dir);
+    config.fit_inputs(&base_dir)?;
+    config.complete_encoders(&base_dir, context.encoders)?;
     *value = to_value(&config)?;
     Ok(())
 }

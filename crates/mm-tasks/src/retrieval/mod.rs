@@ -26,8 +26,9 @@ pub use transcripts::TextMatch;
 
 use crate::{
     Result,
-    config::parse_task,
+    config::{parse_task, to_value},
     embedding::{Embedder, run_fingerprint},
+    inputs::complete_encoder,
     metrics::RetrievalMetrics,
     task::{EvaluationReport, FitContext, FitOutcome, ProgressFn, TaskContext, TaskModel, TaskSpec},
 };
@@ -35,7 +36,7 @@ use mm_core::{Modality, Params, Pooling, Processor, Tensor};
 use mm_data::{Manifest, Split};
 use mm_train::Run;
 use serde_json::json;
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 /// The name that configs give as `task`.
 pub const TASK: &str = "retrieval";
@@ -50,7 +51,7 @@ pub fn spec() -> TaskSpec {
         description: "find values of one modality by a value of another",
         usage: USAGE,
         parse: |value| parse_task::<RetrievalConfig>(value).map(drop),
-        resolve: |_, _, _, _| Ok(()),
+        resolve: |value, base_dir, context, _| resolve(value, base_dir, context),
         build: |value, base_dir, context| {
             Ok(Box::new(Retrieval::new(parse_task(value)?, base_dir, context.encoders, context.device)?))
         },
@@ -58,6 +59,21 @@ pub fn spec() -> TaskSpec {
         report: report::build,
         owns_folder: |_| false,
     }
+}
+
+/// Completes encoders with what they compute from the training values (statistics, a vocabulary), so that a run does not
+/// need its training data again.
+fn resolve(value: &mut toml::Value, base_dir: &Path, context: &TaskContext<'_>) -> Result<()> {
+    let mut config: RetrievalConfig = parse_task(value)?;
+    if !config.towers.values().any(|tower| context.encoders.is_incomplete(&tower.encoder)) {
+        return Ok(());
+    }
+    let manifest = Manifest::open(&config.common.data, &config.common.base_dir_or(base_dir))?;
+    for (name, tower) in &mut config.towers {
+        complete_encoder(&mut tower.encoder, &Modality::from(name.as_str()), &manifest, context.encoders)?;
+    }
+    *value = to_value(&config)?;
+    Ok(())
 }
 
 impl TaskModel for Retrieval {

@@ -1,9 +1,7 @@
 //! Downloaded archives: `.tar`, `.tar.gz` and `.zip`. Nothing is written outside of their folder.
 
-use crate::{
-    bytes::{folder, select, write},
-    unpack::{gunzip, untar, unzip},
-};
+use crate::bytes::{folder, select, write};
+use mm_hub::archive::{gunzip, untar, unzip};
 use std::path::PathBuf;
 
 /// Maximum number of bytes that an input may unpack to.

@@ -2,6 +2,7 @@
 
 use super::{TableRow, maker::Maker};
 use anyhow::{Context as _, Result, bail};
+use mm_core::checkpoint::lock_file;
 use mm_tasks::embedding::with_suffix;
 use serde_json::Value;
 use std::{
@@ -41,10 +42,7 @@ impl OutputLines {
                 state_path.display()
             );
         }
-        let mut state = options.open(&state_path).with_context(|| cannot_write(&state_path))?;
-        if state.try_lock().is_err() {
-            bail!("{}: is in use by another process", state_path.display());
-        }
+        let mut state = lock_file(&state_path)?;
         if existing.is_empty() {
             let text = serde_json::to_string_pretty(maker)? + "\n";
             let write = |state: &mut File| -> std::io::Result<()> {

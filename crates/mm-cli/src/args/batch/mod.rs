@@ -14,7 +14,7 @@ use anyhow::{Result, bail};
 use lines::OutputLines;
 pub(crate) use maker::{Maker, generation_options};
 use mm_core::{Modality, Source};
-use mm_data::Manifest;
+use mm_data::{ColumnInference, Manifest};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -213,7 +213,8 @@ fn read_rows(data: &Path, kinds: &[&str], table: &TableArgs) -> Result<Vec<Table
     let mut config = table.config(data, &["question"]);
     // Rows keep their ids even where these repeat.
     config.columns.id = Some(String::new());
-    let manifest = Manifest::open_modalities(&config, Path::new("."), Some(kinds))?;
+    let inference = ColumnInference { modalities: Some(kinds), recognize: None };
+    let manifest = Manifest::open_inferring(&config, Path::new("."), &inference)?;
     let folder = data.parent().unwrap_or(Path::new(""));
     let mut rows = Vec::new();
     for mut row in manifest.rows {

@@ -5,8 +5,8 @@ use crate::{context::Context, output, progress::ItemProgress};
 use anyhow::Result;
 use mm_core::{Modality, Source};
 use mm_data::{
-    Manifest, decode_audio_source, decode_image_source,
-    decode::{ImageLimits, clean_text, video_info},
+    ColumnInference, Manifest, decode_audio_source, decode_image_source,
+    decode::{ImageLimits, clean_text, read_text, video_info},
     source_name, with_path,
 };
 use rayon::prelude::*;
@@ -32,7 +32,9 @@ struct Inspected {
 
 pub(crate) fn inspect(arguments: &Arguments, context: &Context) -> Result<()> {
     let config = arguments.table.config(&arguments.path, &[]);
-    let manifest = Manifest::open(&config, Path::new("."))?;
+    let recognize = |column: &str, cells: &[&Value]| context.modality_of_column(column, cells);
+    let inference = ColumnInference { modalities: None, recognize: Some(&recognize) };
+    let manifest = Manifest::open_inferring(&config, Path::new("."), &inference)?;
     let values = read_values(&manifest, arguments.no_files);
     let sizes = sizes(&values);
     if context.json {
@@ -80,7 +82,7 @@ fn size(modality: &Modality, source: &Source, no_files: bool) -> Result<f64, Str
         Source::Value(_) => return Ok(1.0),
         Source::Path(path) if no_files => return bytes(path),
         Source::Bytes(file) if no_files => return Ok(file.len() as f64),
-        Source::Path(_) | Source::Bytes(_) => {}
+        _ => {}
     }
     match modality.name() {
         "image" => decode_image_source(source, &ImageLimits::default())
@@ -91,6 +93,9 @@ fn size(modality: &Modality, source: &Source, no_files: bool) -> Result<f64, Str
             info if info.has_video && info.seconds > 0.0 => Ok(info.seconds),
             _ => Err(format!("{}: a video without frames", source_name(source))),
         },
+        "text" => with_path(source, "a text", |path| read_text(path, None))
+            .map(|text| text.chars().count() as f64)
+            .map_err(|e| e.to_string()),
         _ => with_path(source, "a file", |path| Ok(bytes(path))).map_err(|e| e.to_string())?,
     }
 }
@@ -182,8 +187,8 @@ fn print_samples(manifest: &Manifest, count: usize) {
         for (modality, values) in &row.values {
             let first = match values.first() {
                 Some(Source::Text(text)) => text.chars().take(100).collect(),
-                Some(file @ (Source::Path(_) | Source::Bytes(_))) => source_name(file),
                 Some(Source::Value(value)) => value.to_string().chars().take(100).collect(),
+                Some(other) => source_name(other),
                 None => String::new(),
             };
             let more = if values.len() > 1 { format!(" (and {} more)", values.len() - 1) } else { String::new() };

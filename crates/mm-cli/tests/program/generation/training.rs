@@ -2,11 +2,12 @@
 
 use super::lines;
 use crate::{
-    common::{find_metric, metric, mm, refused},
+    common::{find_metric, fixture, metric, mm, refused},
     datasets::{color_images, shapes},
     ok,
 };
 use serde_json::json;
+use std::path::Path;
 
 #[test]
 fn a_reasoning_network_is_trained_and_answers_with_attention() {
@@ -106,6 +107,30 @@ lr = 5e-3
     assert!(caption[0]["text"].as_str().unwrap().starts_with("a "));
     ok(&mm(&["report", "--model", "transformer", "--out", "r.html"], folder));
     assert!(std::fs::read_to_string(folder.join("r.html")).unwrap().contains("nearest neighbor"));
+    clip_scores_are_those_of_the_cpu_on_every_device(folder);
+}
+
+/// CLIPScore of a run; on a GPU, where there is one, both models are on it.
+fn clip_scores_are_those_of_the_cpu_on_every_device(folder: &Path) {
+    let clip = fixture("mm-repr", "families/clip-eos-gelu");
+    std::fs::create_dir(folder.join("clip")).unwrap();
+    for file in
+        ["config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"]
+    {
+        std::fs::copy(clip.join(file), folder.join("clip").join(file)).unwrap();
+    }
+    let score = |device: &str| {
+        let eval = ["eval", "--model", "lstm", "--clip", "clip", "--json", "--device", device];
+        metric(&lines(&eval, folder)[0], "clip_score")
+    };
+    let on_cpu = score("cpu");
+    assert!((0.0..=2.5).contains(&on_cpu), "{on_cpu}");
+    if lines(&["doctor", "--json"], folder)[0]["gpus"].as_u64() > Some(0) {
+        let on_gpu = score("cuda");
+        assert!((on_gpu - on_cpu).abs() < 1e-3, "{on_gpu} instead of {on_cpu}");
+    } else {
+        println!("skipped: no GPU");
+    }
 }
 
 #[test]

@@ -28,6 +28,7 @@ fn a_table_is_fitted_predicted_evaluated_and_reported() {
     predictions_have_probabilities_for_each_row(folder);
     failed_values_and_unknown_classes_are_reported(folder);
     columns_that_are_missing_are_named(folder);
+    tables_of_another_format_are_read_as_the_options_say(folder);
     refused(
         &["eval", "--model", "run", "--data", "test.csv", "--exclude-modality", "imag"],
         folder,
@@ -85,6 +86,24 @@ fn failed_values_and_unknown_classes_are_reported(folder: &Path) {
     assert_eq!(rows[1]["present"].as_array().unwrap().len(), 0);
     assert!(!rows[0]["present"].as_array().unwrap().contains(&"image".into()));
     assert_eq!(evaluate("run", &["--data", "odd.csv"], folder)["rows_with_unknown_class"], 1);
+}
+
+/// Another encoding and other missing values than in training.
+fn tables_of_another_format_are_read_as_the_options_say(folder: &Path) {
+    let table = "id,review,price,town,photo,mood\n1,caf\u{e9} superb,?,Rome,images/1000.png,glad\n2,awful,30,?,?,sad\n";
+    std::fs::write(folder.join("utf8.csv"), table).unwrap();
+    let latin1: Vec<u8> = table.chars().map(|c| c as u8).collect();
+    std::fs::write(folder.join("latin1.csv"), latin1).unwrap();
+    let predict = |name: &str, more: &[&str]| {
+        mm(&[&["predict", "--model", "run", "--data", name, "--json", "--missing-values", "?"], more].concat(), folder)
+    };
+    assert!(stderr(&predict("latin1.csv", &[])).contains("--encoding"));
+    let (as_latin1, as_utf8) = (predict("latin1.csv", &["--encoding", "latin1"]), predict("utf8.csv", &[]));
+    assert_eq!(json_lines(&as_latin1), json_lines(&as_utf8));
+    assert_eq!(json_lines(&as_utf8)[1]["present"], serde_json::json!(["tabular", "text"]));
+    let options = ["--data", "latin1.csv", "--encoding", "latin1", "--missing-values", "?"];
+    assert!(metric(&evaluate("run", &options, folder), "accuracy").is_finite());
+    refused(&["eval", "--model", "run", "--encoding", "latin1"], folder, &["--encoding", "--data"]);
 }
 
 /// A column that the model was trained on must be there, unless its modality is excluded.

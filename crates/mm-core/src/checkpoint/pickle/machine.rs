@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn long_integers_are_told_from_those_that_fit() {
+    fn long_integers_are_distinguished_from_those_that_fit() {
         let read = |bytes: &[u8]| {
             let program = [&[0x8a, bytes.len() as u8], bytes, b"."].concat();
             Machine::new(&program).run().unwrap()

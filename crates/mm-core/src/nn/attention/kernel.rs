@@ -2,7 +2,7 @@
 //! weights are needed.
 
 use super::AttentionConfig;
-use crate::{Device, Result, Tensor};
+use crate::{Device, DotProductArgs, Result, Tensor};
 use std::cell::Cell;
 
 thread_local!(static MATH_ATTENTION: Cell<bool> = const { Cell::new(false) });
@@ -45,8 +45,9 @@ pub(super) fn attend(
 ) -> Result<(Tensor, Option<Tensor>)> {
     let explicit = args.need_weights || is_math_attention() || prefers_products(query, key, value, args)?;
     if !explicit {
-        let (dropout, causal) = (args.dropout, args.fused_causal);
-        let mixed = query.scaled_dot_product_attention(key, value, args.bias, dropout, causal, config.scale)?;
+        let (mask, dropout, causal) = (args.bias, args.dropout, args.fused_causal);
+        let args = DotProductArgs { mask, dropout, causal, scale: config.scale };
+        let mixed = query.scaled_dot_product_attention(key, value, args)?;
         return Ok((mixed, None));
     }
     let (mixed, weights) = products(config, query, key, value, args)?;

@@ -136,7 +136,7 @@ impl Frames {
 /// How far the first frame may be from the start of the file, or from the end of its tags.
 const SEARCH_LENGTH: usize = 1 << 17;
 
-/// The next frame that others follow: a header by itself occurs in any data. Only the first frame is searched for in a
+/// The next frame that others follow: bytes that look like a header occur in any data. Only the first frame is searched for in a
 /// limited range, and has to be followed by two others (or fewer that end the file).
 fn next_frame(bytes: &[u8], from: usize, is_first: bool) -> Option<Frame> {
     let end = if is_first { bytes.len().min(from + SEARCH_LENGTH) } else { bytes.len() };

@@ -5,7 +5,7 @@ use std::ops::Range;
 /// Where each of the joined files is. Each starts with pages that are marked as the first of a stream.
 ///
 /// # Errors
-/// When pages do not follow each other without gaps, are not whole, or have wrong checksums.
+/// When pages do not follow each other without gaps, are incomplete, or have wrong checksums.
 pub(super) fn files(bytes: &[u8]) -> Result<Vec<Range<usize>>, String> {
     let table: [u32; 256] = std::array::from_fn(|i| {
         (0..8).fold((i as u32) << 24, |crc, _| crc << 1 ^ if crc >> 31 == 1 { 0x04c1_1db7 } else { 0 })
@@ -52,7 +52,7 @@ fn cut() -> String {
     "damaged ogg: its last page is not whole; the file is cut short".into()
 }
 
-/// The length of the page that these bytes start with; `None` if it is not whole.
+/// The length of the page that these bytes start with; `None` if it is incomplete.
 fn page_length(page: &[u8]) -> Option<usize> {
     let segments = usize::from(*page.get(26)?);
     let header = 27 + segments;

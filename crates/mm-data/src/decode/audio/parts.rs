@@ -1,7 +1,10 @@
 //! Decoded audio as it grows, packet by packet.
+// A wav file is one part.
+#![cfg_attr(not(feature = "compressed-audio"), allow(dead_code))]
 
 use super::{Audio, MAX_SAMPLE_RATE, MAX_SECONDS};
 use crate::decode::resample;
+#[cfg(feature = "compressed-audio")]
 use symphonia::core::audio::{AudioBufferRef, SampleBuffer};
 
 /// An hour at 192 kHz.
@@ -17,7 +20,7 @@ impl Parts {
     /// Adds interleaved samples, averaged over their channels.
     ///
     /// # Errors
-    /// When the sample rate is impossible, or the whole becomes longer than [`MAX_SECONDS`].
+    /// When the sample rate is impossible, or the joined audio becomes longer than [`MAX_SECONDS`].
     pub fn push(&mut self, interleaved: &[f32], channels: usize, sample_rate: u32) -> Result<(), String> {
         if self.parts.last().is_none_or(|part| part.sample_rate != sample_rate) {
             check_rate(sample_rate)?;
@@ -30,6 +33,7 @@ impl Parts {
     }
 
     /// Adds a decoded packet, as [`Self::push`] does.
+    #[cfg(feature = "compressed-audio")]
     pub fn push_decoded(&mut self, decoded: AudioBufferRef<'_>) -> Result<(), String> {
         let spec = *decoded.spec();
         let mut buffer = SampleBuffer::<f32>::new(decoded.capacity() as u64, spec);
@@ -92,7 +96,7 @@ pub(super) fn check_rate(sample_rate: u32) -> Result<(), String> {
     ))
 }
 
-/// Checks the length of the whole.
+/// Checks the length of the joined audio.
 pub(super) fn check_seconds(seconds: f64) -> Result<(), String> {
     if seconds <= MAX_SECONDS {
         return Ok(());

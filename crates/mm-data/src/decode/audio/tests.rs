@@ -1,4 +1,4 @@
-//! Audio is decoded whole, or refused.
+//! Audio is decoded completely, or refused.
 
 use super::*;
 
@@ -151,4 +151,26 @@ fn tables_of_a_movie_hold_what_they_state() {
     bytes[at + 8..at + 12].copy_from_slice(&[0x38, 0, 0, 0]);
     let error = read(&bytes).unwrap_err();
     assert!(error.contains("the table `stco` states 939524096 entries"), "{error}");
+}
+
+#[test]
+fn video_tracks_longer_than_the_limit_are_refused() {
+    let Ok(program) = ffmpeg() else {
+        println!("skipped: no ffmpeg");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let track = |seconds: &str| {
+        let path = folder.path().join(format!("{seconds}.mkv"));
+        let status = std::process::Command::new(&program)
+            .args(["-nostdin", "-loglevel", "error", "-f", "lavfi", "-i", "anullsrc=r=1000:cl=mono", "-t", seconds])
+            .args(["-c:a", "flac"])
+            .arg(&path)
+            .status();
+        assert!(status.unwrap().success());
+        decode_audio_track(&path, 1000)
+    };
+    assert_eq!(track("3600").unwrap().samples.len(), 3_600_000);
+    let error = track("3602").unwrap_err().to_string();
+    assert!(error.contains("3602.mkv") && error.contains("3600"), "{error}");
 }

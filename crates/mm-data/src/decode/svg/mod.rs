@@ -22,7 +22,7 @@ mod xml;
 #[cfg(feature = "svg")]
 pub(super) use render::decode;
 
-pub(super) fn looks_like_svg(bytes: &[u8]) -> bool {
+pub(super) fn is_svg(bytes: &[u8]) -> bool {
     // A compressed svg starts with gzip's magic number, one in UTF-16 with a byte-order mark.
     if bytes.starts_with(&[0x1f, 0x8b]) || bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         return true;

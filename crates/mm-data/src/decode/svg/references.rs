@@ -75,7 +75,7 @@ impl<'a, 'input> Expansion<'a, 'input> {
         for target in self.targets(node) {
             let name = target.tag_name().name();
             let target = self.size(target, depth + 1)?;
-            // Markers are drawn at each vertex of each shape, and patterns may be made anew for each.
+            // Markers are drawn at each vertex of each shape, and patterns may be instantiated for each.
             let count = match name {
                 "marker" => size.vertices,
                 "pattern" => own,

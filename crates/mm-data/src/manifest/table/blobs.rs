@@ -61,6 +61,19 @@ pub(in super::super) fn blob_extension(cell: &Value) -> Option<&str> {
     Some(reference.get("extension").and_then(Value::as_str).unwrap_or(of_name))
 }
 
+/// A cell as text that is equal for equal values; encoded files are equal where their bytes are.
+pub(in super::super) fn cell_key(cell: &Value) -> String {
+    match cell {
+        Value::Null => String::new(),
+        Value::Array(items) => format!("[{}]", items.iter().map(cell_key).collect::<Vec<_>>().join(",")),
+        Value::Object(_) => match cell.get(KEY).and_then(|reference| reference.get("digest")) {
+            Some(digest) => digest.to_string(),
+            None => cell.to_string(),
+        },
+        other => other.to_string(),
+    }
+}
+
 /// Collects the encoded files of a table.
 pub(super) struct BlobWriter<'a> {
     table: &'a Path,

@@ -3,6 +3,7 @@
 use super::{
     Cells, RawTable,
     blobs::{self, BlobWriter},
+    json_numbers::{quote_large_integers, without_non_finite},
 };
 use crate::{Error, Result, notice};
 use serde::{
@@ -41,8 +42,17 @@ impl<'de> Deserialize<'de> for UniqueCells {
     }
 }
 
+/// How many numbers were read as something else.
+#[derive(Default)]
+struct Replaced {
+    /// NaN and infinities, as missing values.
+    non_finite: usize,
+    /// Integers beyond 64 bits, as texts.
+    large: usize,
+}
+
 pub(super) fn read(path: &Path, text: &str, blobs: &mut BlobWriter<'_>) -> Result<RawTable> {
-    let mut replaced = 0;
+    let mut replaced = Replaced::default();
     let mut rows = if text.trim_start().starts_with('[') {
         let all: Vec<UniqueCells> = parse(text, &mut replaced)
             .map_err(|e| Error::file(path, format!("not a list of objects, one for each row: {e}")))?;
@@ -50,8 +60,13 @@ pub(super) fn read(path: &Path, text: &str, blobs: &mut BlobWriter<'_>) -> Resul
     } else {
         read_lines(path, text, &mut replaced)?
     };
-    if replaced > 0 {
-        notice::once(format!("{}: {replaced} times NaN or Infinity, read as missing values", path.display()));
+    let Replaced { non_finite, large } = replaced;
+    if non_finite > 0 {
+        notice::once(format!("{}: {non_finite} times NaN or Infinity, read as missing values", path.display()));
+    }
+    if large > 0 {
+        let path = path.display();
+        notice::once(format!("{path}: {large} integers beyond 64 bits, read as text so that no digit is lost"));
     }
     for (index, row) in rows.iter_mut().enumerate() {
         for (column, value) in row.iter_mut() {
@@ -65,7 +80,7 @@ pub(super) fn read(path: &Path, text: &str, blobs: &mut BlobWriter<'_>) -> Resul
     Ok(RawTable::from_rows(rows))
 }
 
-fn read_lines(path: &Path, text: &str, replaced: &mut usize) -> Result<Vec<Cells>> {
+fn read_lines(path: &Path, text: &str, replaced: &mut Replaced) -> Result<Vec<Cells>> {
     let lines = text.split('\n').enumerate().filter(|(_, l)| !l.trim().is_empty());
     lines
         .map(|(index, line)| {
@@ -79,43 +94,20 @@ fn read_lines(path: &Path, text: &str, replaced: &mut usize) -> Result<Vec<Cells
         .collect()
 }
 
-/// Parses JSON; where that fails, again with null for Python's `NaN`, `Infinity` and `-Infinity`, which are counted.
-fn parse<'a, T: for<'de> Deserialize<'de>>(text: &'a str, replaced: &mut usize) -> serde_json::Result<T> {
-    serde_json::from_str(text).or_else(|error| {
-        let (standard, count) = without_non_finite(text);
-        if count == 0 {
-            return Err(error);
-        }
-        let value = serde_json::from_str(&standard).map_err(|_| error)?;
-        *replaced += count;
-        Ok(value)
-    })
-}
-
-/// The text with null for numbers that JSON does not have, and how many there were; strings stay as they are.
-fn without_non_finite(text: &str) -> (String, usize) {
-    let (mut out, mut count, mut rest) = (String::with_capacity(text.len()), 0, text);
-    let mut in_string = false;
-    while let Some(c) = rest.chars().next() {
-        let found = ["-Infinity", "Infinity", "NaN"].into_iter().find(|w| !in_string && rest.starts_with(w));
-        if let Some(word) = found {
-            out.push_str("null");
-            rest = &rest[word.len()..];
-            count += 1;
-            continue;
-        }
-        if in_string && c == '\\' {
-            // An escaped character cannot end the string.
-            let length = 1 + rest[1..].chars().next().map_or(0, char::len_utf8);
-            out.push_str(&rest[..length]);
-            rest = &rest[length..];
-            continue;
-        }
-        in_string ^= c == '"';
-        out.push(c);
-        rest = &rest[c.len_utf8()..];
-    }
-    (out, count)
+/// Parses JSON. Integers beyond 64 bits, which Python reads exactly, become texts; where parsing fails, Python's `NaN`,
+/// `Infinity` and `-Infinity` become null. Both are counted.
+fn parse<T: for<'de> Deserialize<'de>>(text: &str, replaced: &mut Replaced) -> serde_json::Result<T> {
+    let (text, large) = quote_large_integers(text);
+    let (value, non_finite) = match serde_json::from_str(&text) {
+        Ok(value) => (value, 0),
+        Err(error) => match without_non_finite(&text) {
+            (_, 0) => return Err(error),
+            (standard, count) => (serde_json::from_str(&standard).map_err(|_| error)?, count),
+        },
+    };
+    replaced.large += large;
+    replaced.non_finite += non_finite;
+    Ok(value)
 }
 
 /// Moves encoded files (data URIs, base64, `{"bytes": base64}`) out of a cell, also inside a list.

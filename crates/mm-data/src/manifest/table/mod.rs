@@ -3,13 +3,14 @@
 mod blobs;
 mod delimited;
 mod json;
+mod json_numbers;
 mod missing;
 mod parquet;
 mod text;
 
 use crate::{Error, Result};
 use blobs::BlobWriter;
-pub(super) use blobs::{Blobs, blob_extension};
+pub(super) use blobs::{Blobs, blob_extension, cell_key};
 use serde_json::Value;
 use std::{
     collections::HashSet,
@@ -30,6 +31,9 @@ pub struct TableOptions<'a> {
     /// The texts that stand for a missing value, besides the empty one;
     /// [`MISSING_VALUES`](mm_core::cells::MISSING_VALUES) when absent.
     pub missing_values: Option<&'a [String]>,
+    /// Whether files that cells name by URL may be fetched, see
+    /// [`ManifestConfig::fetch_urls`](crate::ManifestConfig::fetch_urls). Reading a table fetches none.
+    pub fetch_urls: bool,
 }
 
 /// A table in memory.

@@ -4,6 +4,7 @@
 //! *Qwen2-VL: Enhancing Vision-Language Model's Perception of the World at Any Resolution* (Wang et al., 2024),
 //! <https://arxiv.org/abs/2409.12191>.
 
+mod video;
 mod vision;
 
 use super::{
@@ -21,12 +22,13 @@ use mm_core::{
     Modality, Processor, Tensor,
     nn::decoder::{Decoder, DecoderState},
 };
-use mm_data::{ImageProcessor, VideoProcessor};
+use mm_data::ImageProcessor;
 use mm_repr::{
     family::{Family, ModelBuilder, WeightMap},
     image::preprocessing,
 };
 use std::sync::Arc;
+use video::video_processor;
 use vision::{Qwen2VlVisionConfig, VisionEncoder};
 
 pub(super) const FAMILY: PretrainedFamily = PretrainedFamily {
@@ -55,10 +57,6 @@ pub(super) const FAMILY: PretrainedFamily = PretrainedFamily {
     classifier_prefix: None,
 };
 
-/// Frames that are sampled evenly from a video, where the checkpoint's preprocessing names no number.
-const DEFAULT_FRAMES: usize = 8;
-/// Largest number of frames.
-const MAX_FRAMES: u64 = 768;
 /// Rotary base of the language model, where the config names none.
 const DEFAULT_ROPE_THETA: f64 = 1e6;
 
@@ -80,10 +78,10 @@ fn build(b: &ModelBuilder<'_>) -> mm_repr::Result<Box<dyn MediaEncoder>> {
     // Older checkpoints have the language model's sizes at the top.
     let text = if c["text_config"].is_object() { &c["text_config"] } else { c };
     let vision: Qwen2VlVisionConfig = b.parse_part(&c["vision_config"], "vision_config")?;
-    let images = preprocessing(b)?;
     let token = |key: &str, default: i64| c[key].as_i64().unwrap_or(default);
-    let image_processor: Arc<dyn Processor> = Arc::new(ImageProcessor::new(images.clone()));
-    let video_processor: Arc<dyn Processor> = Arc::new(VideoProcessor::without_repeats(images, num_frames(b)?));
+    let decoder_config = llama_decoder(b, text, "qwen2_vl", DEFAULT_ROPE_THETA)?;
+    let image_processor: Arc<dyn Processor> = Arc::new(ImageProcessor::new(preprocessing(b)?));
+    let video_processor = video_processor(b, decoder_config.max_positions.unsigned_abs())?;
     let patch_size = [vision.patch_size; 2];
     let in_patches = |inner: &Arc<dyn Processor>| Arc::new(PatchSequence { inner: inner.clone(), patch_size });
     Ok(Box::new(Qwen2Vl {
@@ -91,29 +89,12 @@ fn build(b: &ModelBuilder<'_>) -> mm_repr::Result<Box<dyn MediaEncoder>> {
         train_image_processor: in_patches(&image_processor),
         train_video_processor: in_patches(&video_processor),
         vision: VisionEncoder::new(b, &b.scope.pp("vision"), vision)?,
-        decoder: load_decoder(b, &b.scope.pp("text"), llama_decoder(b, text, "qwen2_vl", DEFAULT_ROPE_THETA)?)?,
+        decoder: load_decoder(b, &b.scope.pp("text"), decoder_config)?,
         image_processor,
         video_processor,
         image_token: token("image_token_id", 151_655),
         video_token: token("video_token_id", 151_656),
     }))
-}
-
-/// Number of frames of a video: `num_frames` of the checkpoint's video preprocessing, else [`DEFAULT_FRAMES`].
-fn num_frames(b: &ModelBuilder<'_>) -> mm_repr::Result<usize> {
-    for name in ["video_preprocessor_config.json", "preprocessor_config.json"] {
-        let found = &b.json(name)?["num_frames"];
-        if found.is_null() {
-            continue;
-        }
-        return if let Some(frames) = found.as_u64().filter(|n| (1..=MAX_FRAMES).contains(n)) {
-            Ok(frames as usize)
-        } else {
-            let reason = format!("num_frames: found {found}, expected 1 to {MAX_FRAMES}");
-            Err(mm_repr::Error::folder(b.folder.join(name), reason))
-        };
-    }
-    Ok(DEFAULT_FRAMES)
 }
 
 impl Qwen2Vl {

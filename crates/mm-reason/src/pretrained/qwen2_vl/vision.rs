@@ -1,7 +1,7 @@
 //! Qwen2-VL's vision encoder.
 
 use mm_core::{
-    DType, Init, Module, Result, Scope, Tensor,
+    ConvArgs, DType, Init, Module, Result, Scope, Tensor,
     nn::{
         Activation, AttentionConfig, BlockConfig, ForwardArgs, Linear, MlpConfig, Norm, NormConfig, Transformer,
         TransformerConfig,
@@ -99,7 +99,8 @@ impl VisionEncoder {
         let last = frames.narrow(0, frames.size(0)? - 1, 1)?.expand(&[missing, -1, -1, -1])?;
         let video = Tensor::cat(&[frames, &last], 0)?.permute(&[1, 0, 2, 3])?.unsqueeze(0)?; // [1, 3, time, height, width]
         // [1, dim, time, rows, columns]
-        let x = video.conv3d(&self.patch_embedding, None, [step, c.patch_size, c.patch_size])?;
+        let args = ConvArgs { stride: [step, c.patch_size, c.patch_size], ..ConvArgs::default() };
+        let x = video.conv3d(&self.patch_embedding, None, args)?;
         let (time, rows, columns) = (x.size(2)?, x.size(3)?, x.size(4)?);
         let x = x.squeeze(0)?.permute(&[1, 2, 3, 0])?.reshape(&[time, rows * columns, c.embed_dim])?;
         Ok((x, [time, rows, columns]))

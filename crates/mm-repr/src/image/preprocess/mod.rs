@@ -9,4 +9,4 @@ mod transformers;
 
 pub(crate) use open_clip::open_clip_preprocessing;
 pub(crate) use timm::timm_preprocessing;
-pub use transformers::preprocessing;
+pub use transformers::{preprocessing, video_preprocessing};

@@ -18,23 +18,46 @@ use serde_json::Value;
 /// If the folder has none of these files, names a processor that mm does not know or a step that it does not take, or a
 /// value is invalid.
 pub fn preprocessing(b: &ModelBuilder<'_>) -> Result<ImageProcessorConfig> {
-    for (name, part) in [
-        ("preprocessor_config.json", None),
-        ("processor_config.json", Some("image_processor")),
-        ("video_preprocessor_config.json", None),
-    ] {
+    let files = [IMAGE_FILES, &[("video_preprocessor_config.json", None)]].concat();
+    first_of(b, &files)?.ok_or_else(|| no_preprocessing(b))
+}
+
+/// The processor of the frames of a video, where images have another: `video_preprocessor_config.json`, or that part of
+/// `processor_config.json`, or that of images.
+///
+/// # Errors
+/// As [`preprocessing`].
+pub fn video_preprocessing(b: &ModelBuilder<'_>) -> Result<ImageProcessorConfig> {
+    let files: [ProcessorFile; 2] =
+        [("video_preprocessor_config.json", None), ("processor_config.json", Some("video_processor"))];
+    first_of(b, &[&files, IMAGE_FILES].concat())?.ok_or_else(|| no_preprocessing(b))
+}
+
+/// A file, and the part of it that describes a processor.
+type ProcessorFile = (&'static str, Option<&'static str>);
+
+const IMAGE_FILES: &[ProcessorFile] =
+    &[("preprocessor_config.json", None), ("processor_config.json", Some("image_processor"))];
+
+/// The processor in the first of these files that exists.
+fn first_of(b: &ModelBuilder<'_>, files: &[ProcessorFile]) -> Result<Option<ImageProcessorConfig>> {
+    for (name, part) in files {
         let file = b.json(name)?;
         let config = part.map_or(&file, |part| &file[part]);
         if !config.is_null() {
             let transform = PreprocessorConfig::new(config, b.config).and_then(|c| c.parse());
             let transform = transform.map_err(|e| Error::folder(b.folder.join(name), e))?;
-            return Ok(processor_config(b, transform));
+            return Ok(Some(processor_config(b, transform)));
         }
     }
-    Err(Error::folder(
+    Ok(None)
+}
+
+fn no_preprocessing(b: &ModelBuilder<'_>) -> Error {
+    Error::folder(
         b.folder,
         "no preprocessor_config.json here, so the preprocessing is unknown; fetch the model again with all its files",
-    ))
+    )
 }
 
 /// A number of pixels.
@@ -146,10 +169,12 @@ impl<'a> PreprocessorConfig<'a> {
     fn qwen2_vl_resize(&self) -> Resize {
         let c = self.json;
         let number = |v: &Value, default: u64| v.as_u64().unwrap_or(default);
+        let is_video = !c["video_processor_type"].is_null();
+        let [min, max] = if is_video { [128 * 28 * 28, 768 * 28 * 28] } else { [56 * 56, 1280 * 28 * 28] };
         Resize::PixelBudget {
-            min_pixels: number(&c["min_pixels"], number(&c["size"]["shortest_edge"], 56 * 56)),
-            max_pixels: number(&c["max_pixels"], number(&c["size"]["longest_edge"], 28 * 28 * 1280)),
-            multiple_of: pixels(&c["patch_size"]).unwrap_or(14) * pixels(&c["merge_size"]).unwrap_or(2),
+            min_pixels: number(&c["min_pixels"], number(&c["size"]["shortest_edge"], min)),
+            max_pixels: number(&c["max_pixels"], number(&c["size"]["longest_edge"], max)),
+            multiple_of: pixels(&c["patch_size"]).unwrap_or(14).saturating_mul(pixels(&c["merge_size"]).unwrap_or(2)),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Patch embedding.
 
 use crate::Result;
-use mm_core::{Init, Scope, Tensor};
+use mm_core::{ConvArgs, Init, Scope, Tensor};
 
 /// Splits images, spectrograms or videos into patches and projects each: a convolution whose stride is its kernel size
 /// unless the patches overlap.
@@ -34,7 +34,9 @@ impl PatchEmbed {
 
     /// `[batch, channels, height, width]` → `[batch, embed_dim, rows, columns]`.
     pub fn conv(&self, x: &Tensor) -> mm_core::Result<Tensor> {
-        x.conv2d(&self.weight, self.bias.as_ref(), [self.stride[0], self.stride[1]], self.padding, 1)
+        let stride = [self.stride[0], self.stride[1]];
+        let args = ConvArgs { stride, padding: self.padding, ..ConvArgs::default() };
+        x.conv2d(&self.weight, self.bias.as_ref(), args)
     }
 
     /// Patches that are already cut out, `[…, channels · height · width]` → `[…, embed_dim]`.
@@ -50,7 +52,8 @@ impl PatchEmbed {
             (3, _) => self.conv(&x.unsqueeze(1)?.transpose(2, 3)?)?,
             (5, [time, vertical, horizontal]) => {
                 let x = x.permute(&[0, 2, 1, 3, 4])?;
-                x.conv3d(&self.weight, self.bias.as_ref(), [*time, *vertical, *horizontal])?.flatten(2, 3)?
+                let args = ConvArgs { stride: [*time, *vertical, *horizontal], ..ConvArgs::default() };
+                x.conv3d(&self.weight, self.bias.as_ref(), args)?.flatten(2, 3)?
             }
             _ => self.conv(x)?,
         };

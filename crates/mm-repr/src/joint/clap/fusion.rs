@@ -1,4 +1,4 @@
-//! Feature fusion of long audio: the map of the whole and the maps of three crops.
+//! Feature fusion of long audio: the map of the full recording and the maps of three crops.
 
 use super::config::ClapAudioConfig;
 use crate::{Result, image::vit::PatchEmbed};

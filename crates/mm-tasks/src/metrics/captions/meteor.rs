@@ -33,22 +33,22 @@ impl Synonyms {
     /// # Errors
     /// When the folder cannot be read or holds none of them.
     pub fn open(folder: &Path) -> Result<Self> {
-        let failed = |path: &Path, e: String| Error::File { path: path.to_owned(), reason: e };
+        let failed = |path: &Path, cause: mm_core::Cause| Error::file(path, cause);
         let mut synsets: HashMap<String, BTreeSet<(char, u32)>> = HashMap::new();
         let mut folders = vec![folder.to_owned()];
         while let Some(folder) = folders.pop() {
-            for entry in std::fs::read_dir(&folder).map_err(|e| failed(&folder, e.to_string()))? {
-                let path = entry.map_err(|e| failed(&folder, e.to_string()))?.path();
+            for entry in std::fs::read_dir(&folder).map_err(|e| failed(&folder, e.into()))? {
+                let path = entry.map_err(|e| failed(&folder, e.into()))?.path();
                 if path.is_dir() {
                     folders.push(path);
                 } else if path.file_name().and_then(|n| n.to_str()).is_some_and(|n| INDEX_FILES.contains(&n)) {
-                    let text = std::fs::read(&path).map_err(|e| failed(&path, e.to_string()))?;
+                    let text = std::fs::read(&path).map_err(|e| failed(&path, e.into()))?;
                     Self::parse_index(&String::from_utf8_lossy(&text), &mut synsets);
                 }
             }
         }
         if synsets.is_empty() {
-            return Err(failed(folder, format!("found none of WordNet's {}", INDEX_FILES.join(", "))));
+            return Err(Error::file(folder, format!("found none of WordNet's {}", INDEX_FILES.join(", "))));
         }
         Ok(Self(synsets))
     }
@@ -98,7 +98,7 @@ fn align(caption: &[String], reference: &[String], synonyms: Option<&Synonyms>) 
                 1 => stem(r) == stem(word),
                 _ => synonyms.is_some_and(|s| s.are_synonyms(r, word)),
             };
-            // The position after the previous word's match is preferred, so that chunks stay whole.
+            // The position after the previous word's match is preferred, so that chunks are not split.
             let next = n.checked_sub(1).and_then(|p| alignment[p]).map(|m| m + 1);
             let next = next.filter(|m| *m < reference.len() && free[*m] && matches(&reference[*m]));
             if let Some(m) = next.or_else(|| (0..reference.len()).find(|m| free[*m] && matches(&reference[*m]))) {

@@ -2,7 +2,10 @@
 
 use super::{options::FitOptions, row_numbers::are_row_numbers};
 use crate::{Error, Result};
-use mm_core::cells::{NumberFormat, is_missing_number};
+use mm_core::{
+    Registry,
+    cells::{NumberFormat, is_missing_number},
+};
 use mm_data::{Table, column_name_rank, file_modality, is_id_name, is_index_name};
 use serde_json::Value;
 use std::{
@@ -25,7 +28,7 @@ pub(super) struct InferredColumns {
 
 /// What a column holds, or why it is left out.
 enum ColumnKind {
-    Modality(&'static str),
+    Modality(String),
     Number(NumberFormat),
     Category,
     Ignored(String),
@@ -35,13 +38,17 @@ impl ColumnKind {
     fn ignored(reason: &str) -> Self {
         Self::Ignored(reason.to_owned())
     }
+
+    fn modality(name: &str) -> Self {
+        Self::Modality(name.to_owned())
+    }
 }
 
 /// Infers the columns of each modality; those that the options name are checked and used alone.
 ///
 /// # Errors
 /// When a named column does not exist, or no column can be used.
-pub(super) fn infer_columns(table: &Table, options: &FitOptions, has_tabular: bool) -> Result<InferredColumns> {
+pub(super) fn infer_columns(table: &Table, options: &FitOptions, registry: &Registry) -> Result<InferredColumns> {
     let find = |what: &'static str, name: &String| -> Result<()> {
         let known = table.columns.iter().map(String::as_str);
         if table.has_column(name) { Ok(()) } else { Err(Error::unknown_column(&options.data, what, name, known)) }
@@ -64,7 +71,7 @@ pub(super) fn infer_columns(table: &Table, options: &FitOptions, has_tabular: bo
     let mut inferred = InferredColumns::default();
     let is_input = |name: &&String| **name != options.label_column && Some(*name) != options.group_column.as_ref();
     for name in table.columns.iter().filter(is_input) {
-        inferred.add(name, table, has_tabular);
+        inferred.add(name, table, registry);
     }
     inferred.choose_files();
     // A video is also its sound.
@@ -82,9 +89,10 @@ pub(super) fn infer_columns(table: &Table, options: &FitOptions, has_tabular: bo
 }
 
 impl InferredColumns {
-    fn add(&mut self, name: &str, table: &Table, has_tabular: bool) {
+    fn add(&mut self, name: &str, table: &Table, registry: &Registry) {
+        let has_tabular = registry.proposable_modalities().any(|m| m == "tabular");
         let mut ignore = |reason: &str| self.log.push(format!("{name}: left out ({reason})"));
-        let modality = match ColumnKind::of(name, table) {
+        let modality = match ColumnKind::of(name, table, registry) {
             ColumnKind::Number(_) | ColumnKind::Category if !has_tabular => {
                 return ignore("numbers and categories need mm-tabular");
             }
@@ -92,16 +100,16 @@ impl InferredColumns {
                 if format != NumberFormat::Plain {
                     self.log.push(format!("{name}: {}", format.describe()));
                 }
-                "tabular"
+                "tabular".to_owned()
             }
-            ColumnKind::Category => "tabular",
+            ColumnKind::Category => "tabular".to_owned(),
             ColumnKind::Modality(modality) => modality,
             ColumnKind::Ignored(reason) => return ignore(&reason),
         };
-        self.columns.entry(modality.to_owned()).or_default().push(name.to_owned());
+        self.columns.entry(modality).or_default().push(name.to_owned());
     }
 
-    /// Of several columns of one modality that are not joined, takes the one whose name says it best.
+    /// Of several columns of one modality that are not joined, takes the one whose name fits best.
     fn choose_files(&mut self) {
         for (modality, columns) in &mut self.columns {
             if JOINED_MODALITIES.contains(&modality.as_str()) {
@@ -120,20 +128,23 @@ impl InferredColumns {
 }
 
 impl ColumnKind {
-    fn of(name: &str, table: &Table) -> Self {
+    fn of(name: &str, table: &Table, registry: &Registry) -> Self {
         let values = table.sample(name, MAX_INSPECTED_ROWS);
         let Some(first) = values.first() else { return Self::ignored("empty") };
+        if let Some(modality) = registry.modality_of_column(name, &values) {
+            return Self::modality(modality);
+        }
         if let Some(modality) = file_modality(&values) {
             let folder = table.path.parent().unwrap_or(Path::new("."));
             return match first.as_str() {
                 Some(file) if is_id_name(name) && !folder.join(file).is_file() => {
                     Self::Ignored(format!("an identifier that looks like a file name; there is no file {file}"))
                 }
-                _ => Self::Modality(modality),
+                _ => Self::modality(modality),
             };
         }
         if is_vector(first) {
-            return Self::Modality("vector");
+            return Self::modality("vector");
         }
         let cells: Vec<String> = values.iter().filter_map(|v| mm_data::cell_text(v)).collect();
         if cells.is_empty() {
@@ -159,13 +170,13 @@ impl ColumnKind {
         }
         let words = cells.iter().map(|t| t.split_whitespace().count()).sum::<usize>() as f64 / count as f64;
         if words >= 3.0 || (distinct * 2 > count && words >= 1.5) {
-            Self::Modality("text")
+            Self::modality("text")
         } else if distinct <= 100 && distinct * 3 <= count.max(30) {
             Self::Category
         } else if distinct * 10 > count * 9 && words < 1.5 {
             Self::ignored("a row name")
         } else {
-            Self::Modality("text")
+            Self::modality("text")
         }
     }
 

@@ -21,6 +21,8 @@ pub(super) struct TableInfo<'a> {
     pub(super) rows: usize,
     /// The column of row ids; empty for none.
     pub(super) id_column: &'a str,
+    /// The columns whose equal values stay in one split.
+    pub(super) group: Option<ColumnBinding>,
 }
 
 fn binding(modality: &str, columns: &[String]) -> ColumnBinding {
@@ -51,10 +53,10 @@ pub(super) fn fit_config(options: &FitOptions, table: &TableInfo<'_>) -> Result<
         "problem": options.problem,
         "data": {
             "manifest": table.path, "valid": table.validation,
-            "encoding": options.encoding, "missing_values": options.missing_values,
+            "encoding": options.encoding, "missing_values": options.missing_values, "fetch_urls": options.fetch_urls,
             "columns": {"modalities": modalities, "id": id},
             "split": {
-                "group": options.group_column, "test": options.test_fraction,
+                "group": table.group, "test": options.test_fraction,
                 "valid": (MAX_VALIDATION_ROWS / rows as f64).min(0.2), "seed": options.seed,
             },
         },

@@ -134,7 +134,7 @@ impl AutoFit<'_> {
     fn member_config(&self, index: usize, operator: &str, seed: u64) -> Result<toml::Value> {
         let mut config = self.config.clone();
         settings::set(&mut config, &format!("train.seed={}", self.options.seed * 100 + seed))?;
-        // The whole table, so that no option of another operator is left.
+        // All of the table is replaced, so that no option of another operator remains.
         settings::set(&mut config, &format!("fusion.operator={{kind={operator:?}}}"))?;
         if index % 2 == 1 {
             // The second proposals of encoders: members that make different errors are better together.

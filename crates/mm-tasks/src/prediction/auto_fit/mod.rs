@@ -4,6 +4,7 @@
 mod columns;
 mod config;
 mod deadline;
+mod duplicates;
 mod members;
 mod options;
 mod output;
@@ -16,6 +17,7 @@ use crate::{Error, Result, metrics::Metrics, task::FitContext};
 use columns::{InferredColumns, infer_columns};
 use config::{TableInfo, fit_config};
 use deadline::time_limit;
+use duplicates::{count_shared_rows, group_columns};
 use members::{AutoFit, TrainedMembers, base_dir};
 use mm_core::{Device, Modality, Registry};
 use mm_data::{Manifest, Split, Table};
@@ -50,17 +52,21 @@ pub fn fit_table(
     let path = absolute(&options.data)?;
     let table = Table::read(&path, &options.table_options())?;
     let (rows, id_column) = (table.rows.len(), id_column(&table));
-    let has_tabular = registry.proposable_modalities().any(|m| m == "tabular");
-    let InferredColumns { columns, log: lines } = infer_columns(&table, options, has_tabular)?;
+    let InferredColumns { columns, log: lines } = infer_columns(&table, options, registry)?;
     lines.into_iter().for_each(&mut *log);
-    drop(table);
     let validation = options.validation_data.as_deref().map(absolute).transpose()?;
-    output::check(options, &path, validation.as_deref())?;
-    let info =
-        TableInfo { path: &path, validation: validation.as_deref(), columns: &columns, rows, id_column: &id_column };
+    let request = output::Request::new(options, &path, validation.as_deref())?;
+    request.check()?;
+    let group = group_columns(&table, &columns, options, log);
+    if let Some(validation) = &validation {
+        count_shared_rows(&table, validation, &columns, options, log)?;
+    }
+    drop(table);
+    let validation = validation.as_deref();
+    let info = TableInfo { path: &path, validation, columns: &columns, rows, id_column: &id_column, group };
     let mut config = fit_config(options, &info)?;
     let alternatives = resolve_with_alternatives(&mut config, base_dir(), registry, log)?;
-    let _lock = output::claim(options, &path, validation.as_deref())?;
+    let _lock = request.claim()?;
     let mut members = options.preset.members();
     if columns.len() == 1 {
         // With one modality the operators differ little.

@@ -5,11 +5,12 @@ use mm_data::{FailedSample, Split, TableOptions};
 use std::{collections::BTreeMap, path::PathBuf};
 
 /// How many models are trained.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Preset {
     /// One model.
     Fast,
     /// An ensemble of three models with different fusion operators.
+    #[default]
     Good,
     /// An ensemble of eight models: four fusion operators with two seeds each.
     Best,
@@ -53,7 +54,7 @@ impl Preset {
 }
 
 /// Options of a fit.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct FitOptions {
     /// The training table.
     pub data: PathBuf,
@@ -65,11 +66,13 @@ pub struct FitOptions {
     pub encoding: Option<String>,
     /// Texts that stand for a missing value, besides the empty one; as pandas reads them when absent.
     pub missing_values: Option<Vec<String>>,
+    /// Whether files that cells name by URL are fetched.
+    pub fetch_urls: bool,
     /// The type of problem.
     pub problem: Problem,
     /// A table for model selection and calibration; a fraction of the training table when absent.
     pub validation_data: Option<PathBuf>,
-    /// A column whose equal values stay in one split.
+    /// A column whose equal values stay in one split; when absent, identical rows do.
     pub group_column: Option<String>,
     /// Fraction of the rows (or groups) that is held out for the final metrics.
     pub test_fraction: f64,
@@ -87,9 +90,34 @@ pub struct FitOptions {
 }
 
 impl FitOptions {
+    /// The options of `mm fit` without any other argument than these.
+    pub fn new(data: impl Into<PathBuf>, label_column: impl Into<String>, out: impl Into<PathBuf>) -> Self {
+        Self {
+            data: data.into(),
+            label_column: label_column.into(),
+            columns: BTreeMap::new(),
+            encoding: None,
+            missing_values: None,
+            fetch_urls: false,
+            problem: Problem::Auto,
+            validation_data: None,
+            group_column: None,
+            test_fraction: 0.0,
+            preset: Preset::Good,
+            time_limit: None,
+            refit: true,
+            seed: 0,
+            out: out.into(),
+        }
+    }
+
     /// How the tables are read.
     pub(super) fn table_options(&self) -> TableOptions<'_> {
-        TableOptions { encoding: self.encoding.as_deref(), missing_values: self.missing_values.as_deref() }
+        TableOptions {
+            encoding: self.encoding.as_deref(),
+            missing_values: self.missing_values.as_deref(),
+            fetch_urls: self.fetch_urls,
+        }
     }
 
     pub(super) fn validate(&self) -> Result<()> {

@@ -1,6 +1,11 @@
 //! A trained predictor: one model or an ensemble of several, each with an ensemble of its heads.
 
 mod ensemble;
+#[cfg(feature = "parquet")]
+mod parquet;
+#[cfg(not(feature = "parquet"))]
+#[path = "parquet_disabled.rs"]
+mod parquet;
 mod predict;
 mod write;
 
@@ -20,7 +25,7 @@ use super::{
 use crate::{Error, Result, metrics};
 use ensemble::EnsembleFile;
 use mm_core::{Device, Modality, Registry, Tensor};
-use mm_data::{FailedSample, Manifest, Split};
+use mm_data::{FailedSample, Manifest, Split, TableOptions};
 use std::{collections::BTreeMap, path::Path};
 
 /// A trained predictor.
@@ -134,12 +139,13 @@ impl Predictor {
         names.iter().map(find).collect()
     }
 
-    /// Another table, with the columns of the training table but those of the modalities in `exclude`.
+    /// Another table, with the columns of the training table but those of the modalities in `exclude`. What `options` leave
+    /// open is as in training, but that URLs are fetched only where they say so.
     ///
     /// # Errors
     /// When it cannot be read or lacks one of the columns.
-    pub fn open_table(&self, path: &Path, exclude: &[Modality]) -> Result<Manifest> {
-        self.first().open_table(path, Path::new("."), exclude)
+    pub fn open_table(&self, path: &Path, exclude: &[Modality], options: &TableOptions<'_>) -> Result<Manifest> {
+        self.first().open_table(path, Path::new("."), exclude, options)
     }
 
     /// The data set that it was trained on.

@@ -166,7 +166,7 @@ impl Search<'_> {
     fn with_settings(&self, trial: &[(String, String)]) -> Result<toml::Value> {
         let mut config = self.config.clone();
         for (key, value) in trial {
-            // Another operator replaces the whole table, so that no option of the one before is left.
+            // Another operator replaces all of the table, so that no option of the previous one remains.
             match key.strip_suffix(".kind") {
                 Some(table) => settings::set(&mut config, &format!("{table}={{kind={value}}}"))?,
                 None => settings::set(&mut config, &format!("{key}={value}"))?,

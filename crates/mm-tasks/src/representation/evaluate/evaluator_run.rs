@@ -23,8 +23,7 @@ impl Representation {
         let condition = test.only(&[&Modality::TEXT]);
         let Some(codes) = decoder.sample_prior(test.rows, Some(&condition))? else { return Ok(metrics) };
         let images = decoder.decode(&codes, &Modality::IMAGE)?;
-        let folder =
-            tempfile::tempdir().map_err(|e| Error::File { path: std::env::temp_dir(), reason: e.to_string() })?;
+        let folder = tempfile::tempdir().map_err(|e| Error::file(std::env::temp_dir(), e))?;
         let mut generated = Vec::new();
         for n in 0..rows.len() {
             let path = folder.path().join(format!("{n}.png"));

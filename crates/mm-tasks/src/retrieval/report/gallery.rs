@@ -7,6 +7,9 @@ use mm_data::source_name;
 use serde::Serialize;
 use std::{collections::BTreeMap, path::Path};
 
+/// Characters of a value of another modality, which may be long.
+const MAX_VALUE_CHARS: usize = 80;
+
 /// A value as a page shows it.
 #[derive(Serialize)]
 struct Shown {
@@ -32,7 +35,8 @@ impl Shown {
             image @ (Source::Path(_) | Source::Bytes(_)) => {
                 Self { image: Some(html::thumbnail(image, &entry.text)), ..text(String::new()) }
             }
-            Source::Value(value) => text(value.to_string()),
+            Source::Value(value) => text(value.to_string().chars().take(MAX_VALUE_CHARS).collect()),
+            other => text(source_name(other)),
         }
     }
 }

@@ -1,29 +1,19 @@
 use super::*;
-use crate::prediction::{Preset, Problem};
 use mm_data::TableOptions;
 
 /// The columns that are inferred for the label `y`, and the log.
 fn infer(name: &str, text: &str) -> InferredColumns {
+    let mut registry = Registry::new();
+    registry.register_proposer("tabular", |_| Ok(Vec::new()));
+    infer_with(&registry, name, text)
+}
+
+fn infer_with(registry: &Registry, name: &str, text: &str) -> InferredColumns {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join(name);
     std::fs::write(&data, text).unwrap();
-    let options = FitOptions {
-        data: data.clone(),
-        label_column: "y".into(),
-        columns: BTreeMap::new(),
-        encoding: None,
-        missing_values: None,
-        problem: Problem::Auto,
-        validation_data: None,
-        group_column: None,
-        test_fraction: 0.0,
-        preset: Preset::Fast,
-        time_limit: None,
-        refit: false,
-        seed: 0,
-        out: "out".into(),
-    };
-    infer_columns(&Table::read(&data, &TableOptions::default()).unwrap(), &options, true).unwrap()
+    let options = FitOptions::new(&data, "y", "out");
+    infer_columns(&Table::read(&data, &TableOptions::default()).unwrap(), &options, registry).unwrap()
 }
 
 fn csv(header: &str, rows: usize, row: impl Fn(usize) -> String) -> String {
@@ -85,4 +75,15 @@ fn the_name_chooses_among_image_columns_and_ids_are_none() {
     assert_eq!(inferred.columns["image"], ["photo"]);
     assert!(inferred.log.iter().any(|l| l.contains("crop: left out (image is photo")), "{:?}", inferred.log);
     assert!(inferred.log.iter().any(|l| l.contains("id: left out (an identifier that looks like a file name")));
+}
+
+#[test]
+fn a_modality_of_another_crate_recognizes_its_column() {
+    let mut registry = Registry::new();
+    let is_path = |cell: &&Value| cell.pointer("/0/1").is_some_and(Value::is_number);
+    registry.register_column_recognizer("trajectory", move |_, cells| cells.iter().all(is_path));
+    let row = |i: usize| format!("{{\"path\":[[{i},1],[2,3]],\"note\":\"some words {i}\",\"y\":{}}}\n", i % 2);
+    let inferred = infer_with(&registry, "t.jsonl", &(0..40).map(row).collect::<String>());
+    assert_eq!(inferred.columns["trajectory"], ["path"], "{:?}", inferred.log);
+    assert_eq!(inferred.columns["text"], ["note"], "{:?}", inferred.log);
 }

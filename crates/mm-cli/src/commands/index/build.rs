@@ -1,0 +1,213 @@
+//! `mm index build` and `mm index add`.
+
+use super::{bytes, maintain::optimize_store, print};
+use crate::{
+    args::{
+        batch::OnError,
+        columns::TableArgs,
+        dtype::DtypeArgs,
+        embedder::LoadedEmbedder,
+        model::{ModelArgs, locate},
+        store::{StoreArgs, model_name},
+    },
+    context::{Context, stop_on_interrupt},
+    exit::{interrupted, usage},
+    output,
+    progress::ItemProgress,
+};
+use anyhow::{Result, bail};
+use mm_core::Modality;
+use mm_index::{Quantization, Store};
+use mm_repr::LoadOptions;
+use mm_tasks::{
+    embedding::{Embedder, FailedValue},
+    indexing::{self, DataSource, IndexOptions, IndexSummary},
+};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+#[derive(clap::Args)]
+pub(super) struct Build {
+    #[command(flatten)]
+    data: DataArgs,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(flatten)]
+    dtype: DtypeArgs,
+    /// How graphs hold vectors, when the store is made: f16, or i8 (half the memory; results are ranked by the f16 vectors of the rows).
+    #[arg(long, value_enum, value_name = "TYPE", default_value = "f16")]
+    quantization: QuantizationArg,
+    /// Keep the rows of this folder or manifest that it does not have any more.
+    #[arg(long)]
+    keep_missing: bool,
+}
+
+#[derive(clap::Args)]
+pub(super) struct Add {
+    #[command(flatten)]
+    data: DataArgs,
+    #[command(flatten)]
+    store: StoreArgs,
+    /// The model, where it is not found under the name that the store holds.
+    #[arg(long, value_name = "MODEL")]
+    model: Option<PathBuf>,
+    #[command(flatten)]
+    dtype: DtypeArgs,
+}
+
+/// What is put into a store.
+#[derive(clap::Args)]
+struct DataArgs {
+    /// Folder of images, audio, video and text files, or a manifest (JSONL, CSV, TSV or Parquet).
+    #[arg(value_name = "FOLDER|MANIFEST")]
+    source: PathBuf,
+    /// Modality to embed; may be repeated [default: all that the model takes].
+    #[arg(long, value_name = "NAME")]
+    modality: Vec<String>,
+    /// What to do with a value that cannot be read: skip (its row has no vector of it and is tried again by the next call) or fail.
+    #[arg(long, value_name = "POLICY", value_enum, default_value = "skip")]
+    on_error: OnError,
+    #[command(flatten)]
+    table: TableArgs,
+}
+
+/// How a graph holds its vectors.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum QuantizationArg {
+    F16,
+    I8,
+}
+
+impl DataArgs {
+    fn open(&self) -> Result<DataSource> {
+        if self.source.is_dir() {
+            let TableArgs { column, cells } = &self.table;
+            if !column.is_empty() || cells.is_given() {
+                usage!(
+                    "--column, --encoding, --missing-values, --fetch-urls: say how a manifest is read; {} is a folder",
+                    self.source.display()
+                );
+            }
+            return Ok(DataSource::from_folder(&self.source)?);
+        }
+        Ok(DataSource::from_manifest(&self.table.config(&self.source, &[]))?)
+    }
+
+    fn modalities(&self) -> Vec<Modality> {
+        self.modality.iter().map(|m| Modality::from(m.as_str())).collect()
+    }
+}
+
+pub(super) fn build(arguments: &Build, context: &Context) -> Result<()> {
+    let data = arguments.data.open()?;
+    let model = LoadedEmbedder::load(&arguments.model.dir()?, arguments.dtype.load_options(context)?, context)?;
+    let model = model.embedder()?;
+    let folder = &arguments.store.store;
+    let store = if is_store(folder) {
+        mm_index::open(folder)?
+    } else {
+        let modalities = indexing::common_modalities(model, &data.manifest, &arguments.data.modalities())?;
+        let quantization = match arguments.quantization {
+            QuantizationArg::F16 => Quantization::F16,
+            QuantizationArg::I8 => Quantization::I8,
+        };
+        let name = model_name(arguments.model.path());
+        let config = indexing::store_config(model, &name, &data.manifest, &modalities, quantization)?;
+        mm_index::create(folder, &config)?
+    };
+    let options = IndexOptions { delete_missing: !arguments.keep_missing, ..options(&arguments.data, store.as_ref()) };
+    update(store.as_ref(), model, &data, &options, folder, context)
+}
+
+pub(super) fn add(arguments: &Add, context: &Context) -> Result<()> {
+    let store = arguments.store.open()?;
+    let model = load_model_of(store.as_ref(), arguments.model.as_deref(), arguments.dtype.load_options(context)?, context)?;
+    let data = arguments.data.open()?;
+    let options = options(&arguments.data, store.as_ref());
+    update(store.as_ref(), model.embedder()?, &data, &options, &arguments.store.store, context)
+}
+
+/// The model of a store's vectors, found under another name where one is given.
+pub(in crate::commands) fn load_model_of(
+    store: &dyn Store,
+    given: Option<&Path>,
+    options: LoadOptions,
+    context: &Context,
+) -> Result<LoadedEmbedder> {
+    let stored = store.config().vectors.values().find_map(|vector| vector.model.as_ref());
+    let Some(name) = given.map(Path::to_owned).or_else(|| stored.map(|model| PathBuf::from(&model.name))) else {
+        bail!("--model: this store does not say which model made its vectors; give the model");
+    };
+    LoadedEmbedder::load(&locate(&name)?, options, context)
+}
+
+/// Whether a folder holds a store, whole or not.
+fn is_store(folder: &Path) -> bool {
+    std::fs::metadata(folder.join("index.sqlite")).is_ok_and(|file| file.len() > 0)
+}
+
+fn options(data: &DataArgs, store: &dyn Store) -> IndexOptions {
+    let wanted = data.modalities();
+    let of_store = || store.config().vectors.keys().map(|name| Modality::from(name.as_str())).collect();
+    IndexOptions {
+        modalities: if wanted.is_empty() { of_store() } else { wanted },
+        fail_on_error: data.on_error == OnError::Fail,
+        delete_missing: false,
+    }
+}
+
+/// Brings a store up to date, and optimizes it where that pays.
+fn update(
+    store: &dyn Store,
+    model: &dyn Embedder,
+    data: &DataSource,
+    options: &IndexOptions,
+    folder: &Path,
+    context: &Context,
+) -> Result<()> {
+    let stop = stop_on_interrupt("this batch")?;
+    let mut progress = ItemProgress::new();
+    let started = std::time::Instant::now();
+    // A data set may lack one of the modalities of a store.
+    let of_data = data.manifest.modalities();
+    let modalities: Vec<Modality> = options.modalities.iter().filter(|m| of_data.contains(m)).cloned().collect();
+    let options = IndexOptions { modalities, ..options.clone() };
+    let on_progress = &mut |done, total| progress.update("embedding", done, total);
+    let summary = indexing::update(store, model, data, &options, &stop, on_progress)?;
+    progress.finish();
+    let failures = summary.failed.iter().map(|f| format!("{}: {}: {}", f.id, f.modality, f.reason));
+    output::warnings(failures.collect::<Vec<_>>().iter());
+    if summary.stopped {
+        let stored = summary.added + summary.changed;
+        interrupted!("{stored} rows are stored; the same command continues from there");
+    }
+    optimize_store(store, false, &stop)?;
+    report(store, &summary, folder, started.elapsed().as_secs_f64(), context)
+}
+
+fn report(store: &dyn Store, summary: &IndexSummary, folder: &Path, seconds: f64, context: &Context) -> Result<()> {
+    let stats = store.stats()?;
+    let IndexSummary { added, changed, unchanged, deleted, failed, .. } = summary;
+    let example = |v: &FailedValue| json!({"row": v.id, "modality": v.modality, "reason": v.reason});
+    let json = json!({
+        "out": output::path(folder), "rows": stats.rows, "added": added, "changed": changed, "unchanged": unchanged,
+        "deleted": deleted, "bytes": stats.bytes, "seconds": seconds,
+        "failed": {"count": failed.len(), "examples": failed.iter().take(20).map(example).collect::<Vec<_>>()},
+    });
+    print(context, json, || {
+        let failed = if failed.is_empty() {
+            String::new()
+        } else {
+            format!("; {} values could not be read, the same command tries them again", failed.len())
+        };
+        format!(
+            "{}: {} rows in {} ({added} added, {changed} changed, {unchanged} unchanged, {deleted} deleted){failed}",
+            folder.display(),
+            stats.rows,
+            bytes(stats.bytes)
+        )
+    });
+    Ok(())
+}

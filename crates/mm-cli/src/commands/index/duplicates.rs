@@ -1,0 +1,66 @@
+//! `mm index duplicates`.
+
+use crate::{
+    args::{limit::Limit, store::StoreArgs},
+    context::{Context, stop_on_interrupt},
+    exit::interrupted,
+    output,
+    progress::ItemProgress,
+};
+use anyhow::{Result, bail};
+use mm_index::{Error, Store};
+use serde_json::json;
+
+#[derive(clap::Args)]
+pub(super) struct Duplicates {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// Modality whose vectors are compared [default: the store's only one].
+    #[arg(long, value_name = "NAME")]
+    modality: Option<String>,
+    /// Least similarity of two rows (cosine, -1 to 1) that are nearly the same.
+    #[arg(long, value_name = "SIMILARITY", default_value_t = 0.95)]
+    threshold: f64,
+    /// Number of groups, the largest first, or all.
+    #[arg(long, value_name = "N|all", default_value = "all")]
+    k: Limit,
+}
+
+/// The named vector that is meant where none is given.
+fn only_vector(store: &dyn Store) -> Result<String> {
+    let names: Vec<&String> = store.config().vectors.keys().collect();
+    if let [only] = names.as_slice() {
+        return Ok((*only).clone());
+    }
+    let names = names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+    bail!("--modality: not given, expected one of those of the store: {names}")
+}
+
+pub(super) fn duplicates(arguments: &Duplicates, context: &Context) -> Result<()> {
+    let store = arguments.store.open()?;
+    let vector = match &arguments.modality {
+        Some(name) => name.clone(),
+        None => only_vector(store.as_ref())?,
+    };
+    let stop = stop_on_interrupt("these rows")?;
+    let mut progress = ItemProgress::new();
+    let on_progress = &mut |name: &str, done, total| progress.update(&format!("comparing {name}"), done, total);
+    let groups = mm_index::duplicates(store.as_ref(), &vector, arguments.threshold, &stop, on_progress);
+    progress.finish();
+    let groups = match groups {
+        Err(Error::Stopped { done, total }) => interrupted!("{done} of {total} rows were compared; nothing was changed"),
+        groups => groups?,
+    };
+    for group in groups.iter().take(arguments.k.get()) {
+        if context.json {
+            output::line(json!({"similarity": group.similarity, "ids": group.ids}));
+        } else {
+            output::line(format!("{:.3}  {}", group.similarity, group.ids.join("  ")));
+        }
+    }
+    if !context.json {
+        let rows: usize = groups.iter().map(|group| group.ids.len()).sum();
+        output::line(format!("{} groups of {rows} rows", groups.len()));
+    }
+    Ok(())
+}

@@ -1,0 +1,71 @@
+//! `mm index`: rows that are kept and searched.
+
+mod build;
+mod duplicates;
+mod export;
+mod maintain;
+
+pub(super) use build::load_model_of;
+
+use crate::{context::Context, output};
+use anyhow::Result;
+
+/// Keep a data set in a store and follow its changes, for search by vectors, words and fields
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  mm index build photos --model openai/clip-vit-base-patch32 --store photos.index\n  mm search --store photos.index --text \"a red bird\" --filter 'bytes > 100000'\n  mm index build photos.jsonl --model runs/first --store photos.index --quantization i8\n  mm index duplicates --store photos.index --threshold 0.97\n\nAn interrupted command is continued by the same command; sizes, guarantees and filters: docs/search.md"
+)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Make a store from a folder or a manifest, or bring it up to date: new, changed and deleted rows.
+    Build(Box<build::Build>),
+    /// Add the rows of another folder or manifest; nothing is deleted.
+    Add(Box<build::Add>),
+    /// Delete rows by id or by filter.
+    Delete(maintain::Delete),
+    /// Show counts and sizes.
+    Stats(maintain::Stats),
+    /// Build what makes searches fast, and give up what deleted rows leave behind.
+    Optimize(maintain::Optimize),
+    /// Read everything and compare checksums, counts and search structures.
+    Check(maintain::Check),
+    /// Write rows (.jsonl) or the vectors of a modality (.npy) to a file.
+    Export(export::Export),
+    /// Find groups of rows that are nearly the same.
+    Duplicates(duplicates::Duplicates),
+}
+
+pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
+    match &arguments.command {
+        Command::Build(build) => build::build(build, context),
+        Command::Add(add) => build::add(add, context),
+        Command::Delete(delete) => maintain::delete(delete, context),
+        Command::Stats(stats) => maintain::stats(stats, context),
+        Command::Optimize(optimize) => maintain::optimize(optimize, context),
+        Command::Check(check) => maintain::check(check, context),
+        Command::Export(export) => export::export(export, context),
+        Command::Duplicates(duplicates) => duplicates::duplicates(duplicates, context),
+    }
+}
+
+/// A number of bytes for a person.
+fn bytes(count: u64) -> String {
+    const UNITS: [&str; 4] = ["B", "kB", "MB", "GB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 1000.0 && unit + 1 < UNITS.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// Prints one JSON object, or else text.
+fn print(context: &Context, json: serde_json::Value, text: impl FnOnce() -> String) {
+    if context.json { output::line(json) } else { output::line(text()) }
+}

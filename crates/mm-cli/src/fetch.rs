@@ -1,0 +1,226 @@
+//! Files that tables name by URL (`--fetch-urls`, `data.fetch_urls`): fetched over http and https within limits, and kept
+//! in mm's cache.
+
+use mm_core::checkpoint::shared_tempfile;
+use mm_data::UrlFetcher;
+use std::{
+    collections::HashMap,
+    io::{Read, Write},
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+/// What one file may take.
+#[derive(Clone, Copy)]
+struct Limits {
+    bytes: u64,
+    time: Duration,
+}
+
+/// The limits on each file: that of images, audio and video clips of a data set, not of films.
+const LIMITS: Limits = Limits { bytes: 256 << 20, time: Duration::from_secs(60) };
+
+/// Fetches files into a folder. A URL that failed is not tried again by this process.
+pub(crate) struct CachedFetcher {
+    folder: PathBuf,
+    limits: Limits,
+    agent: ureq::Agent,
+    failed: Mutex<HashMap<String, String>>,
+}
+
+impl CachedFetcher {
+    /// A fetcher with mm's cache, within [`LIMITS`].
+    pub(crate) fn new() -> Self {
+        Self::with_limits(mm_core::cache_dir().join("urls"), LIMITS)
+    }
+
+    fn with_limits(folder: PathBuf, limits: Limits) -> Self {
+        let tls = ureq::tls::TlsConfig::builder().root_certs(ureq::tls::RootCerts::PlatformVerifier).build();
+        let agent = ureq::Agent::config_builder()
+            .tls_config(tls)
+            .user_agent(concat!("mm/", env!("CARGO_PKG_VERSION")))
+            .timeout_connect(Some(limits.time.min(Duration::from_secs(10))))
+            .timeout_global(Some(limits.time))
+            .max_redirects(5)
+            .http_status_as_error(false)
+            .build()
+            .new_agent();
+        Self { folder, limits, agent, failed: Mutex::default() }
+    }
+
+    /// Where the copy of a URL is: its extension helps decoders, where it has one.
+    fn path(&self, url: &str) -> PathBuf {
+        let name = url.split(['?', '#']).next().unwrap_or(url).rsplit('/').next().unwrap_or_default();
+        let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
+        let is_usual = (1..=5).contains(&extension.len()) && extension.bytes().all(|b| b.is_ascii_alphanumeric());
+        let end = if is_usual { format!(".{}", extension.to_ascii_lowercase()) } else { String::new() };
+        self.folder.join(format!("{}{end}", blake3::hash(url.as_bytes()).to_hex()))
+    }
+
+    fn download(&self, url: &str, path: &Path) -> Result<(), String> {
+        let response = self.agent.get(url).call().map_err(|e| self.describe(&e))?;
+        let status = response.status();
+        if !status.is_success() {
+            return Err(format!("the server answered {status}"));
+        }
+        let stated = response.body().content_length();
+        if let Some(length) = stated.filter(|length| *length > self.limits.bytes) {
+            return Err(self.too_large(&format!("{length} bytes")));
+        }
+        if response.body().mime_type().is_some_and(|kind| kind == "text/html") {
+            return Err("found a web page (text/html), expected a file".to_owned());
+        }
+        let cannot_write = |e: &std::io::Error| format!("{} cannot be written: {e}", path.display());
+        std::fs::create_dir_all(&self.folder).map_err(|e| cannot_write(&e))?;
+        let mut file = shared_tempfile(&self.folder, path).map_err(|e| cannot_write(&e))?;
+        // One byte more than allowed shows that there are more.
+        let mut body = response.into_body().into_reader().take(self.limits.bytes + 1);
+        let (mut buffer, mut received) = (vec![0; 1 << 16], 0);
+        loop {
+            let count = body.read(&mut buffer).map_err(|e| self.describe(&ureq::Error::from(e)))?;
+            if count == 0 {
+                break;
+            }
+            file.write_all(&buffer[..count]).map_err(|e| cannot_write(&e))?;
+            received += count as u64;
+        }
+        if received > self.limits.bytes {
+            return Err(self.too_large("more"));
+        }
+        if let Some(length) = stated.filter(|length| *length != received) {
+            return Err(format!("the connection ended after {received} of {length} bytes"));
+        }
+        file.as_file().sync_all().map_err(|e| cannot_write(&e))?;
+        file.persist(path).map_err(|e| cannot_write(&e.error))?;
+        Ok(())
+    }
+
+    fn too_large(&self, found: &str) -> String {
+        format!("found {found}, expected at most {} bytes", self.limits.bytes)
+    }
+
+    fn describe(&self, error: &ureq::Error) -> String {
+        let is_timeout = matches!(error, ureq::Error::Timeout(_));
+        let limit = if is_timeout { format!(" (at most {} s)", self.limits.time.as_secs()) } else { String::new() };
+        format!("{error}{limit}")
+    }
+}
+
+impl UrlFetcher for CachedFetcher {
+    fn fetch(&self, url: &str) -> Result<PathBuf, String> {
+        let path = self.path(url);
+        if path.is_file() {
+            return Ok(path);
+        }
+        let failed = || self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reason) = failed().get(url) {
+            return Err(reason.clone());
+        }
+        match self.download(url, &path) {
+            Ok(()) => Ok(path),
+            Err(reason) => {
+                failed().insert(url.to_owned(), reason.clone());
+                Err(reason)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        net::TcpListener,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+    };
+
+    /// A server on this machine, and how many requests it answered.
+    fn server() -> (String, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        let requests = Arc::new(AtomicUsize::new(0));
+        let counted = requests.clone();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                counted.fetch_add(1, Ordering::SeqCst);
+                std::thread::spawn(move || {
+                    let (mut request, mut byte) = (Vec::new(), [0u8; 1]);
+                    while !request.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|n| n == 1) {
+                        request.push(byte[0]);
+                    }
+                    let text = String::from_utf8_lossy(&request).into_owned();
+                    let path = text.split(' ').nth(1).unwrap_or_default().to_owned();
+                    let answer = |status: &str, headers: &str, body: &str| {
+                        format!("HTTP/1.1 {status}\r\nConnection: close\r\n{headers}\r\n{body}")
+                    };
+                    let sized = |body: &str| answer("200 OK", &format!("Content-Length: {}\r\n", body.len()), body);
+                    let found = match path.as_str() {
+                        "/dot.PNG?x=1" | "/photo" => sized("0123456789"),
+                        "/large" => sized(&"x".repeat(101)),
+                        "/endless" => answer("200 OK", "", &"x".repeat(1 << 20)),
+                        "/cut" => answer("200 OK", "Content-Length: 50\r\n", "only this"),
+                        "/moved" => answer("302 Found", "Location: /photo\r\nContent-Length: 0\r\n", ""),
+                        "/page" => {
+                            answer("200 OK", "Content-Type: text/html; charset=utf-8\r\nContent-Length: 2\r\n", "<p")
+                        }
+                        "/slow" => {
+                            std::thread::sleep(Duration::from_secs(4));
+                            sized("late")
+                        }
+                        _ => answer("404 Not Found", "Content-Length: 0\r\n", ""),
+                    };
+                    // A client that has enough closes the connection.
+                    let _ = stream.write_all(found.as_bytes());
+                });
+            }
+        });
+        (address, requests)
+    }
+
+    fn fetcher(folder: &Path) -> CachedFetcher {
+        CachedFetcher::with_limits(folder.join("urls"), Limits { bytes: 100, time: Duration::from_secs(2) })
+    }
+
+    #[test]
+    fn files_are_fetched_once_and_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let (address, requests) = server();
+        let url = format!("{address}/dot.PNG?x=1");
+        let path = fetcher(folder.path()).fetch(&url).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"0123456789");
+        assert_eq!(path.extension().unwrap(), "png");
+        assert_eq!(fetcher(folder.path()).fetch(&url).unwrap(), path);
+        assert_eq!(requests.load(Ordering::SeqCst), 1);
+        let moved = fetcher(folder.path()).fetch(&format!("{address}/moved")).unwrap();
+        assert_eq!(std::fs::read(moved).unwrap(), b"0123456789");
+    }
+
+    #[test]
+    fn files_beyond_the_limits_and_error_pages_are_refused_and_leave_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (address, requests) = server();
+        let fetcher = fetcher(folder.path());
+        for (path, reason) in [
+            ("missing", "the server answered 404"),
+            ("large", "found 101 bytes, expected at most 100 bytes"),
+            ("endless", "found more, expected at most 100 bytes"),
+            ("page", "found a web page (text/html)"),
+            ("slow", "(at most 2 s)"),
+        ] {
+            let error = fetcher.fetch(&format!("{address}/{path}")).unwrap_err();
+            assert!(error.contains(reason), "{path}: {error}");
+        }
+        assert!(fetcher.fetch(&format!("{address}/cut")).is_err());
+        // Nothing listens there.
+        assert!(fetcher.fetch("http://127.0.0.1:1/a.png").is_err());
+        let count = requests.load(Ordering::SeqCst);
+        assert!(fetcher.fetch(&format!("{address}/missing")).unwrap_err().contains("404"));
+        assert_eq!(requests.load(Ordering::SeqCst), count);
+        let kept = std::fs::read_dir(folder.path().join("urls")).map_or(0, Iterator::count);
+        assert_eq!(kept, 0);
+    }
+}

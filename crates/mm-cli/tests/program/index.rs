@@ -1,0 +1,185 @@
+//! Stores: built from folders and manifests, kept up to date, searched by vectors, words and fields.
+
+use crate::{
+    common::{Workspace, fixture, mm, refused},
+    json, json_lines, ok,
+};
+use serde_json::Value;
+
+/// A workspace with a tiny dual encoder of images and texts.
+fn workspace() -> Workspace {
+    let workspace = Workspace::new();
+    let from = fixture("mm-repr", "families/clip-eos-gelu");
+    std::fs::create_dir(workspace.path().join("clip")).unwrap();
+    for file in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        std::fs::copy(file.path(), workspace.path().join("clip").join(file.file_name())).unwrap();
+    }
+    workspace
+}
+
+fn ids(lines: &[Value]) -> Vec<&str> {
+    lines.iter().filter_map(|line| line["id"].as_str()).collect()
+}
+
+#[test]
+fn a_manifest_is_indexed_and_searched() {
+    let workspace = workspace();
+    let folder = workspace.path();
+    let run = |arguments: &[&str]| mm(arguments, folder);
+    let build = [
+        "index",
+        "build",
+        "data.jsonl",
+        "--model",
+        "clip",
+        "--store",
+        "s",
+        "--modality",
+        "image",
+        "--modality",
+        "text",
+        "--json",
+    ];
+    let built = json(&run(&build));
+    assert_eq!(
+        (&built["rows"], &built["added"], &built["failed"]["count"]),
+        (&12.into(), &12.into(), &0.into()),
+        "{built}"
+    );
+    let again = json(&run(&build));
+    assert_eq!((&again["added"], &again["unchanged"]), (&0.into(), &12.into()), "{again}");
+    // An image finds itself among the images, as `mm embed` computes its vector.
+    let search = |more: &[&str]| json_lines(&run(&[&["search", "--store", "s", "--json"], more].concat()));
+    let found = search(&["--image", "7.png", "--modality", "image", "--k", "3"]);
+    assert_eq!((found.len(), found[0]["id"].as_str(), found[0]["rank"].as_i64()), (3, Some("7"), Some(1)), "{found:?}");
+    assert!((found[0]["score"].as_f64().unwrap() - 1.0).abs() < 2e-3, "{found:?}");
+    // A text finds itself among the texts, a word its rows, a filter only those that it selects.
+    assert_eq!(ids(&search(&["--text", "lazy dog", "--modality", "text", "--k", "1"])), ["2"]);
+    let words = search(&["--words", "fox", "--filter", "split = \"train\" and id < 3"]);
+    assert_eq!(ids(&words), ["1"], "{words:?}");
+    assert_eq!(words[0]["payload"]["id"], 1, "columns of numbers are numbers");
+    let joined = search(&["--text", "quick dog", "--hybrid", "--k", "2", "--explain"]);
+    assert_eq!((ids(&joined)[0], joined.len()), ("10", 3), "{joined:?}");
+    assert_eq!(joined[0]["contributions"].as_array().unwrap().len(), 3, "two vectors and the words");
+    assert_eq!(joined[2]["steps"].as_array().unwrap().len(), 3);
+    let shown = ok(&run(&["search", "--store", "s", "--words", "brown", "--explain", "--report", "found.html"]));
+    let page = std::fs::read_to_string(folder.join("found.html")).unwrap();
+    assert!(page.contains("brown fox") && page.contains("data:image/jpeg"), "{page}");
+    assert!(shown.contains("3  brown fox") && shown.contains("text: words"), "{shown}");
+}
+
+#[test]
+fn a_folder_is_followed() {
+    let workspace = workspace();
+    let folder = workspace.path();
+    std::fs::create_dir_all(folder.join("photos/old")).unwrap();
+    for (from, to) in [("0.png", "a.png"), ("1.png", "old/b.png"), ("2.png", "c.png")] {
+        std::fs::copy(folder.join(from), folder.join("photos").join(to)).unwrap();
+    }
+    std::fs::write(folder.join("photos/note.txt"), "a quick fox").unwrap();
+    std::fs::write(folder.join("photos/broken.png"), "no image").unwrap();
+    let build = || json(&mm(&["index", "build", "photos", "--model", "clip", "--store", "s", "--json"], folder));
+    let first = build();
+    assert_eq!((&first["added"], &first["failed"]["count"]), (&5.into(), &1.into()), "{first}");
+    assert!(first["failed"]["examples"][0]["row"] == "broken.png", "{first}");
+    let nearest = |image: &str| {
+        let search = ["search", "--store", "s", "--image", image, "--modality", "image", "--json", "--k", "1"];
+        json_lines(&mm(&search, folder))[0]["id"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(nearest("1.png"), "old/b.png");
+    let in_folder = json_lines(&mm(
+        &["search", "--store", "s", "--image", "0.png", "--filter", "folder = 'old'", "--json"],
+        folder,
+    ));
+    assert_eq!(ids(&in_folder), ["old/b.png"]);
+    // One file changes, one goes, one is mended.
+    std::fs::copy(folder.join("5.png"), folder.join("photos/a.png")).unwrap();
+    std::fs::remove_file(folder.join("photos/c.png")).unwrap();
+    std::fs::copy(folder.join("6.png"), folder.join("photos/broken.png")).unwrap();
+    let second = build();
+    let counts = ["added", "changed", "unchanged", "deleted"].map(|key| second[key].as_i64().unwrap());
+    assert_eq!(counts, [0, 2, 2, 1], "{second}");
+    assert_eq!((nearest("5.png").as_str(), nearest("6.png").as_str()), ("a.png", "broken.png"));
+    // Rows of another source are added beside them, and stay when the folder is followed again.
+    let add = ["index", "add", "data.jsonl", "--store", "s", "--modality", "image", "--json"];
+    assert_eq!(json(&mm(&add, folder))["added"], 12);
+    assert_eq!(build()["rows"], 4 + 12);
+}
+
+#[test]
+fn rows_are_deleted_exported_compared_and_checked() {
+    let workspace = workspace();
+    let folder = workspace.path();
+    let mut manifest = std::fs::read_to_string(folder.join("data.jsonl")).unwrap();
+    manifest += "{\"id\":\"copy\",\"image\":\"4.png\",\"text\":\"a copy\",\"split\":\"test\"}\n";
+    workspace.write("data.jsonl", manifest);
+    let run = |arguments: &[&str]| mm(&[&["index"], arguments].concat(), folder);
+    ok(&run(&["build", "data.jsonl", "--model", "clip", "--modality", "image", "--store", "s"]));
+    let groups = json_lines(&run(&["duplicates", "--store", "s", "--threshold", "0.9999", "--json"]));
+    assert!(groups.iter().any(|group| group["ids"] == serde_json::json!(["4", "copy"])), "{groups:?}");
+    let deleted = json(&run(&["delete", "--store", "s", "--id", "copy", "--filter", "split = 'test'", "--json"]));
+    assert_eq!((&deleted["deleted"], &deleted["rows"]), (&5.into(), &8.into()), "{deleted}");
+    let optimized = json(&run(&["optimize", "--store", "s", "--rebuild", "--json"]));
+    assert_eq!(optimized["graphs"][0]["rows"], 8, "{optimized}");
+    let stats = json(&run(&["stats", "--store", "s", "--json"]));
+    assert_eq!((&stats["rows"], &stats["vectors"][0]["graph"]["fresh"]), (&8.into(), &0.into()), "{stats}");
+    assert!(ok(&run(&["stats", "--store", "s"])).contains("vector image: 8 rows"));
+    // The vectors are those that `mm embed` computes, of unit length and rounded to 16 bits.
+    ok(&run(&["export", "--store", "s", "--modality", "image", "--filter", "id = '2'", "--out", "v.npy"]));
+    let ours = mm_data::read_npy(&folder.join("v.npy")).unwrap();
+    let embed = ["embed", "--model", "clip", "--image", "2.png", "--normalize", "--json"];
+    let theirs = json(&mm(&embed, folder))["embedding"].clone();
+    let theirs: Vec<f64> = theirs.as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
+    assert_eq!(ours.shape(), [1, theirs.len() as i64]);
+    assert!(ours.to_vec::<f64>().unwrap().iter().zip(&theirs).all(|(a, b)| (a - b).abs() < 1e-3));
+    ok(&run(&["export", "--store", "s", "--out", "rows.jsonl"]));
+    let rows = std::fs::read_to_string(folder.join("rows.jsonl")).unwrap();
+    assert_eq!(rows.lines().count(), 8);
+    assert!(ok(&run(&["check", "--store", "s"])).contains("8 rows, no problem"));
+    // A damaged graph is reported, and built again.
+    let graph = folder.join("s/graphs/1-1.usearch");
+    let mut bytes = std::fs::read(&graph).unwrap();
+    bytes.truncate(100);
+    std::fs::write(&graph, bytes).unwrap();
+    refused(&["index", "check", "--store", "s"], folder, &["1 problems", "mm index optimize"]);
+    ok(&run(&["optimize", "--store", "s", "--rebuild"]));
+    ok(&run(&["check", "--store", "s"]));
+}
+
+#[test]
+fn bad_input_is_refused_with_the_reason() {
+    let workspace = workspace();
+    let folder = workspace.path();
+    ok(&mm(&["index", "build", "data.jsonl", "--model", "clip", "--modality", "image", "--store", "s"], folder));
+    let search =
+        |more: &[&str], wanted: &[&str]| refused(&[&["search", "--store", "s"], more].concat(), folder, wanted);
+    search(
+        &["--image", "1.png", "--filter", "split >"],
+        &["filter, column 8: found the end, expected a value", "\n         ^"],
+    );
+    search(
+        &["--image", "1.png", "--filter", "spilt = 'a'"],
+        &["unknown field in the filter `spilt`: did you mean `split`?"],
+    );
+    search(&["--image", "1.png", "--modality", "imag"], &["unknown vector `imag`: did you mean `image`?"]);
+    search(&["--audio", "1.wav"], &["--audio: the store's model embeds"]);
+    search(&["--image", "1.png", "--model", "eyes"], &["found a query of the model", "whose vectors the store holds"]);
+    search(&["--image", "gone.png"], &["gone.png"]);
+    search(&[], &["no query"]);
+    refused(&["search", "--text", "a"], folder, &["--model"]);
+    refused(&["search", "--store", "none", "--words", "a"], folder, &["none: no such folder", "mm index build"]);
+    refused(
+        &["index", "build", "data.jsonl", "--model", "eyes", "--store", "s"],
+        folder,
+        &["found a query of the model"],
+    );
+    refused(
+        &["index", "build", "data.jsonl", "--model", "eyes", "--modality", "text", "--store", "t"],
+        folder,
+        &["the model takes image"],
+    );
+    refused(&["index", "delete", "--store", "s"], folder, &["nothing to delete"]);
+    refused(&["index", "export", "--store", "s", "--out", "v.npy"], folder, &["--modality: not given"]);
+    refused(&["index", "duplicates", "--store", "s", "--modality", "text"], folder, &["unknown vector `text`"]);
+    assert!(!folder.join("t").exists(), "nothing is made where there is nothing to do");
+}

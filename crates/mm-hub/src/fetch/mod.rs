@@ -1,0 +1,211 @@
+//! Downloads over HTTPS, with resumption, checksums and a progress bar.
+
+mod digest;
+
+pub(crate) use digest::{digest, hex};
+
+use crate::{
+    error::{At, Context, Error, Result, bail},
+    packages::is_offline,
+    paths::{create_dir, lock},
+    report::is_quiet,
+};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::{
+    fs::File,
+    io::{Read, Write},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+/// A file to download, with the checksum that its registry states.
+pub(crate) struct Remote {
+    pub url: String,
+    /// `sha256`, `sha512` or `git` (SHA-1 of a git blob), and the digest in hexadecimal.
+    pub checksum: (&'static str, String),
+    /// The number of bytes, where it is known beforehand.
+    pub size: Option<u64>,
+    /// A bearer token, sent to the host of `url` but not to hosts that it redirects to.
+    pub bearer: Option<String>,
+    /// Time without data after which the connection is given up.
+    pub timeout: Duration,
+}
+
+impl Remote {
+    /// A public file.
+    pub fn public(url: String, checksum: (&'static str, String)) -> Self {
+        Self { url, checksum, size: None, bearer: None, timeout: Duration::from_secs(60) }
+    }
+}
+
+/// Downloads to `file`, resuming an earlier attempt. A file with a wrong checksum is deleted and downloaded again.
+pub(crate) fn download(remote: &Remote, file: &Path) -> Result<()> {
+    if file.exists() && digest(file, remote.checksum.0)? == remote.checksum.1 {
+        return Ok(());
+    }
+    let with_suffix = |suffix: &str| PathBuf::from(format!("{}.{suffix}", file.display()));
+    download_to(remote, file, &with_suffix("partial"), &with_suffix("lock"))
+}
+
+/// Like [`download`], with the paths of the incomplete file and of the lock.
+pub(crate) fn download_to(remote: &Remote, file: &Path, partial: &Path, lock: &Path) -> Result<()> {
+    let folder = file.parent().context("the path has no parent folder")?;
+    create_dir(folder)?;
+    // A second process waits here instead of writing to the same file.
+    let waiting = format!("another process downloads {}; waiting for it …", file.display());
+    let _lock = self::lock(lock, &waiting)?;
+    if file.exists() && digest(file, remote.checksum.0)? == remote.checksum.1 {
+        return Ok(());
+    }
+    if is_offline() {
+        return Err(Error::Offline { what: remote.url.clone() });
+    }
+    let mut last = None;
+    for attempt in 0..4 {
+        if attempt > 0 {
+            std::thread::sleep(remote.timeout.min(Duration::from_secs(1)) * (1 << attempt));
+        }
+        let is_resumed = partial.exists();
+        let error = match transfer(remote, partial).and_then(|()| keep_if_right(remote, partial, file)) {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        let is_final = match &error {
+            // Client errors do not go away by trying again.
+            Error::Status { status, .. } => (400..500).contains(status) && ![408, 429].contains(status),
+            Error::Size { .. } => true,
+            // What an earlier attempt left may have been wrong; the whole file is what the server has.
+            Error::Checksum { .. } => !is_resumed,
+            _ => false,
+        };
+        if let Error::Status { retry_after: Some(seconds), .. } = &error
+            && !is_final
+        {
+            std::thread::sleep(Duration::from_secs(*seconds.min(&60)));
+        }
+        last = Some(error);
+        if is_final {
+            break;
+        }
+    }
+    let note = if partial.exists() { "; the next run resumes this download" } else { "" };
+    let last = last.unwrap_or_else(|| Error::Other("no attempt was made".into()));
+    Err(last).with_context(|| format!("{} could not be downloaded{note}", remote.url))
+}
+
+/// Moves a complete download to its place; deletes one that has another checksum.
+fn keep_if_right(remote: &Remote, partial: &Path, file: &Path) -> Result<()> {
+    let (algorithm, expected) = &remote.checksum;
+    let found = digest(partial, algorithm)?;
+    if found == *expected {
+        return std::fs::rename(partial, file).at(file, "written");
+    }
+    std::fs::remove_file(partial).at(partial, "deleted")?;
+    Err(Error::Checksum {
+        file: remote.url.clone(),
+        algorithm,
+        found,
+        expected: expected.clone(),
+        remedy: "the download was deleted",
+    })
+}
+
+/// The HTTP client; error statuses are returned as responses.
+pub(crate) fn agent(timeout: Duration) -> ureq::Agent {
+    let tls = ureq::tls::TlsConfig::builder().root_certs(ureq::tls::RootCerts::PlatformVerifier).build();
+    ureq::Agent::config_builder()
+        .tls_config(tls)
+        .user_agent(concat!("mm/", env!("CARGO_PKG_VERSION")))
+        .timeout_connect(Some(Duration::from_secs(30)))
+        .timeout_recv_response(Some(timeout.max(Duration::from_secs(1)) * 2))
+        .http_status_as_error(false)
+        .build()
+        .new_agent()
+}
+
+/// Makes one attempt to download the rest of a file.
+fn transfer(remote: &Remote, partial: &Path) -> Result<()> {
+    let url = &remote.url;
+    let existing = std::fs::metadata(partial).map_or(0, |m| m.len());
+    let mut request = agent(remote.timeout).get(url);
+    if existing > 0 {
+        request = request.header("Range", format!("bytes={existing}-"));
+    }
+    if let Some(token) = &remote.bearer {
+        request = request.header("Authorization", format!("Bearer {token}"));
+    }
+    let response = request.call().with_context(|| format!("{url} cannot be reached; check the network connection"))?;
+    let status = response.status().as_u16();
+    let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+    let resumed = match status {
+        200 => false,
+        206 => true,
+        // There is nothing left to send; the checksum shows whether the file is complete.
+        416 => return Ok(()),
+        status => return Err(Error::Status { url: url.clone(), status, retry_after: header("retry-after") }),
+    };
+    let length: Option<u64> = header("content-length");
+    let start = if resumed { existing } else { 0 };
+    let wrong_size = |found, expected| Error::Size { url: url.clone(), found, expected };
+    if let (Some(expected), Some(length)) = (remote.size, length)
+        && start + length != expected
+    {
+        return Err(wrong_size(start + length, expected));
+    }
+    let bar = progress_bar(url, start, length);
+    let file = File::options().create(true).write(true).append(resumed).truncate(!resumed).open(partial);
+    let mut file = file.at(partial, "written")?;
+    // A thread reads the body, so that a stalled connection can be detected.
+    let (sender, receiver) = std::sync::mpsc::sync_channel::<std::io::Result<Vec<u8>>>(8);
+    let mut reader = response.into_body().into_reader();
+    std::thread::spawn(move || {
+        loop {
+            let mut buffer = vec![0u8; 1 << 18];
+            let read = reader.read(&mut buffer).map(|count| {
+                buffer.truncate(count);
+                buffer
+            });
+            let done = read.as_ref().map_or(true, Vec::is_empty);
+            if sender.send(read).is_err() || done {
+                return;
+            }
+        }
+    });
+    let mut received = 0u64;
+    loop {
+        let bytes = match receiver.recv_timeout(remote.timeout) {
+            Ok(bytes) => bytes.with_context(|| format!("{url}: the connection was interrupted"))?,
+            Err(_) => bail!("{url}: no data for {} seconds after {received} bytes", remote.timeout.as_secs()),
+        };
+        if bytes.is_empty() {
+            break;
+        }
+        received += bytes.len() as u64;
+        if let Some(expected) = remote.size.filter(|expected| start + received > *expected) {
+            return Err(wrong_size(start + received, expected));
+        }
+        file.write_all(&bytes).at(partial, "written")?;
+        bar.inc(bytes.len() as u64);
+    }
+    file.sync_all().at(partial, "written")?;
+    bar.finish_and_clear();
+    if length.is_some_and(|l| l != received) {
+        bail!("{url}: the connection ended after {received} of {} bytes", length.unwrap_or(0));
+    }
+    Ok(())
+}
+
+fn progress_bar(url: &str, start: u64, length: Option<u64>) -> ProgressBar {
+    let target = if is_quiet() { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
+    let bar = ProgressBar::with_draw_target(Some(length.unwrap_or(0) + start), target);
+    bar.set_style(
+        ProgressStyle::with_template("{msg:.dim} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
+    bar.set_message(url.rsplit('/').next().unwrap_or("").chars().take(40).collect::<String>());
+    bar.set_position(start);
+    bar
+}
+
+#[cfg(test)]
+mod tests;

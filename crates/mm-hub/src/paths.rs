@@ -1,0 +1,123 @@
+//! The cache folder, installed programs, locks and files that are replaced as a whole.
+
+use crate::{
+    error::{At, Result},
+    report::note,
+};
+use std::{
+    fs::File,
+    io::Write,
+    path::{Component, Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+/// `$XDG_CACHE_HOME/mm`, otherwise `~/.cache/mm`: the rule of `mm_core::cache_dir`, which this crate does not link.
+pub fn cache() -> PathBuf {
+    let from = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    from("XDG_CACHE_HOME")
+        .or_else(|| from("HOME").map(|h| h.join(".cache")))
+        .unwrap_or_else(std::env::temp_dir)
+        .join("mm")
+}
+
+/// The path of the first of these programs that is on the `PATH`.
+pub fn program(names: &[&str]) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    names.iter().find_map(|name| std::env::split_paths(&path).map(|p| p.join(name)).find(|p| p.is_file()))
+}
+
+/// Locks a file, which is created, as long as the result is open; where another process holds the lock, prints `waiting`
+/// and waits.
+pub(crate) fn lock(path: &Path, waiting: &str) -> Result<File> {
+    let lock = File::options().create(true).truncate(false).write(true).open(path).at(path, "written")?;
+    if lock.try_lock().is_err() {
+        note(waiting);
+        lock.lock().at(path, "locked")?;
+    }
+    Ok(lock)
+}
+
+/// Creates a folder and those that it lies in.
+pub(crate) fn create_dir(path: &Path) -> Result<()> {
+    std::fs::create_dir_all(path).at(path, "created")
+}
+
+/// Replaces a file as a whole: it is written next to it, synced and renamed.
+pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    // Two threads may write the same file.
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    if let Some(folder) = path.parent() {
+        create_dir(folder)?;
+    }
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let (process, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    let partial = path.with_file_name(format!(".{name}.{process}-{count}.partial"));
+    let write = || -> std::io::Result<()> {
+        let mut file = File::create(&partial)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&partial, path)
+    };
+    let result = write();
+    if result.is_err() {
+        let _ = std::fs::remove_file(&partial);
+    }
+    result.at(path, "written")
+}
+
+/// Whether there is anything at a path, a broken link included.
+pub(crate) fn exists(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok()
+}
+
+/// Whether a relative path names something below the folder that it is relative to.
+pub(crate) fn is_below(path: &Path) -> bool {
+    !path.as_os_str().is_empty() && path.components().all(|c| matches!(c, Component::Normal(_)))
+}
+
+/// A path without `.` and `..`.
+pub(crate) fn normalized(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                out.pop();
+            }
+            other => out.push(other),
+        }
+    }
+    out
+}
+
+/// A path that does not depend on the current folder.
+pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
+    Ok(normalized(&std::path::absolute(path).at(path, "resolved")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole_or_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a/b.txt");
+        write_file(&file, b"one").unwrap();
+        write_file(&file, b"two").unwrap();
+        assert_eq!(std::fs::read(&file).unwrap(), b"two");
+        // A folder cannot be replaced by a file; nothing is left over.
+        assert!(write_file(&folder.path().join("a"), b"x").is_err());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert_eq!(std::fs::read_dir(folder.path().join("a")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn paths_are_normalized_and_checked() {
+        assert_eq!(normalized(Path::new("/a/./b/../c")), Path::new("/a/c"));
+        assert!(is_below(Path::new("a/b")));
+        for outside in ["", "../a", "a/../../b", "/a", "."] {
+            assert!(!is_below(Path::new(outside)), "{outside}");
+        }
+    }
+}

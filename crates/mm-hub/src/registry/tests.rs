@@ -1,0 +1,92 @@
+//! The built-in registry, and items of one's own from a server on this machine.
+
+use super::*;
+use crate::{
+    error::describe,
+    testing::{Server, tar_gz},
+};
+
+#[test]
+fn the_registry_is_valid_and_errors_suggest_the_nearest_name() {
+    let registry = Registry::built_in().unwrap();
+    for kind in [Kind::Data, Kind::Models] {
+        let entries = registry.entries(kind);
+        assert!(!entries.is_empty() && entries.iter().all(|e| !e.license.is_empty() && !e.about.is_empty()));
+    }
+    let text = fetch(Kind::Models, "all-minilm-l6").unwrap_err().to_string();
+    assert!(text.contains("did you mean `all-MiniLM-L6-v2`"), "{text}");
+}
+
+/// A registry with one more data set and a cache of its own; the folder of the data set.
+fn registry(text: &str, cache: &tempfile::TempDir) -> (Registry, PathBuf) {
+    let mut registry = Registry::at(cache.path().to_owned()).unwrap();
+    registry.add(toml::from_str(text).unwrap()).unwrap();
+    let folder = registry.folder(Kind::Data, "birds").unwrap();
+    assert!(folder.starts_with(cache.path().join("data")));
+    (registry, folder)
+}
+
+#[test]
+fn archives_and_files_of_addresses_are_fetched_once_checked_and_unpacked() {
+    let archive = tar_gz(&[("birds-1.0/a/1.txt", b"one"), ("birds-1.0/b.txt", b"two")]);
+    let server = Server::start(&[("birds.tar.gz", &archive), ("labels.csv", b"id,label\n")]);
+    let text = format!(
+        "[[data]]\nname = \"birds\"\nstrip = 1\nkeep = [\"birds-1.0/a/\"]\nfiles = {{ \"README\" = \"mine\" }}\nfrom = {{ url = [\n\
+         {{ url = \"{0}/birds.tar.gz\", sha256 = \"{1}\", size = {2} }},\n{{ url = \"{0}/labels.csv\", sha256 = \"{3}\" }} ] }}\n",
+        server.url,
+        hex(&Sha256::digest(&archive)),
+        archive.len(),
+        hex(&Sha256::digest(b"id,label\n")),
+    );
+    let cache = tempfile::tempdir().unwrap();
+    let (registry, folder) = registry(&text, &cache);
+    assert!(!registry.is_cached(Kind::Data, "birds"));
+    assert_eq!(registry.fetch(Kind::Data, "birds").unwrap(), folder);
+    assert_eq!(std::fs::read(folder.join("a/1.txt")).unwrap(), b"one");
+    assert_eq!(std::fs::read(folder.join("labels.csv")).unwrap(), b"id,label\n");
+    assert_eq!(std::fs::read(folder.join("README")).unwrap(), b"mine");
+    assert!(!folder.join("b.txt").exists() && registry.is_cached(Kind::Data, "birds"));
+    assert_eq!(server.count(), 2);
+    registry.fetch(Kind::Data, "birds").unwrap();
+    assert_eq!(server.count(), 2);
+}
+
+#[test]
+fn archives_that_lead_out_of_the_folder_and_wrong_checksums_leave_nothing() {
+    let evil = tar_gz(&[("../evil.txt", b"x"), ("good.txt", b"y")]);
+    let server = Server::start(&[("evil.tar.gz", &evil), ("data.bin", b"1234")]);
+    let item = |file: &str, sha256: &str| {
+        let url = format!("{}/{file}", server.url);
+        format!("[[data]]\nname = \"birds\"\nfrom = {{ url = [{{ url = \"{url}\", sha256 = \"{sha256}\" }}] }}\n")
+    };
+    for (text, part) in [
+        (item("evil.tar.gz", &hex(&Sha256::digest(&evil))), "`../evil.txt` in it leads out of the folder"),
+        (item("data.bin", &"0".repeat(64)), "its sha256 is 03ac674216f3e15c761ee1a5e255f067"),
+    ] {
+        let cache = tempfile::tempdir().unwrap();
+        let (registry, folder) = registry(&text, &cache);
+        let error = describe(&registry.fetch(Kind::Data, "birds").unwrap_err());
+        assert!(error.contains(part), "{error}");
+        assert!(!folder.exists() && !folder.with_file_name("evil.txt").exists());
+        assert!(!PathBuf::from(format!("{}.partial", folder.display())).exists());
+    }
+}
+
+#[test]
+fn wrong_items_are_refused() {
+    let file = |url: &str, sha256: &str| format!("url = [{{ url = \"{url}\", sha256 = \"{sha256}\" }}]");
+    let sum = "0".repeat(64);
+    for (name, from, part) in [
+        ("emoji", "pip = [\"a\"]".to_owned(), "the name `emoji` is taken"),
+        ("../a", "pip = [\"a\"]".to_owned(), "cannot be the name of a folder"),
+        ("a", "pip = [\"--index-url\"]".to_owned(), "not the name of a package"),
+        ("a", "pip = []".to_owned(), "names nothing to fetch"),
+        ("a", file("ftp://a/b", &sum), "starts with https://"),
+        ("a", file("https://a/b", "12"), "64 hexadecimal digits"),
+        ("a", file("https://a/", &sum), "set `name`"),
+    ] {
+        let items: Items = toml::from_str(&format!("[[data]]\nname = \"{name}\"\nfrom = {{ {from} }}\n")).unwrap();
+        let text = describe(&Registry::built_in().unwrap().add(items).unwrap_err());
+        assert!(text.contains(part), "{text}");
+    }
+}

@@ -1,0 +1,61 @@
+//! Errors inside of the engine, before it is known to which file and action they belong.
+
+use crate::Error;
+use rusqlite::ErrorCode;
+use std::path::Path;
+
+use super::connection::BUSY_TIMEOUT;
+
+/// An error of SQLite or of this crate.
+#[derive(Debug)]
+pub(super) enum Failure {
+    Sql(rusqlite::Error),
+    Other(Error),
+    /// Stored data are not what was written.
+    Damaged(String),
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl Failure {
+    /// As an error of a database and an action.
+    pub(super) fn at(self, database: &Path, action: &'static str) -> Error {
+        let error = match self {
+            Self::Other(error) => return error,
+            Self::Damaged(what) => return Error::Damaged { path: database.to_owned(), what },
+            Self::Sql(error) => error,
+        };
+        let code = error.sqlite_error_code();
+        let is_conversion = matches!(
+            error,
+            rusqlite::Error::InvalidColumnType(..)
+                | rusqlite::Error::FromSqlConversionFailure(..)
+                | rusqlite::Error::Utf8Error(..)
+                | rusqlite::Error::IntegralValueOutOfRange(..)
+        );
+        match code {
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+                Error::Busy { path: database.to_owned(), action: "written", seconds: BUSY_TIMEOUT.as_secs() }
+            }
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                Error::Damaged { path: database.to_owned(), what: error.to_string() }
+            }
+            Some(ErrorCode::DiskFull) => Error::file(
+                database,
+                "the disk is full: nothing of this write is stored; free some space and repeat it",
+            ),
+            _ if is_conversion => Error::Damaged { path: database.to_owned(), what: error.to_string() },
+            _ => Error::Sqlite { path: database.to_owned(), action, source: error },
+        }
+    }
+}

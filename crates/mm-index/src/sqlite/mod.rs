@@ -1,0 +1,249 @@
+//! The embedded engine: SQLite holds the truth, usearch holds graphs that are derived from it.
+//!
+//! A store is a folder: `index.sqlite` has rows, payloads, texts and vectors; `graphs` has a file for each named vector
+//! that was optimized. A graph is never trusted: its file is compared with the hash in the database when it is loaded,
+//! and what it finds is looked up and scored by the vectors of the rows.
+//!
+//! An upsert writes a row under a new number, and numbers are never used twice. So what was derived from a number stays
+//! right: a row of a graph is either as it was, or its number is gone. Rows with higher numbers than the graph knows are
+//! compared one by one.
+
+mod check;
+mod connection;
+mod failure;
+mod filter;
+mod graph;
+mod nearest;
+mod optimize;
+mod read;
+mod schema;
+mod search;
+mod stats;
+mod tail;
+mod text;
+mod write;
+
+use crate::{
+    Answer, CheckReport, Cursor, Error, Filter, OnProgress, OptimizeOptions, Optimized, Page, Query, Result, Row,
+    Stats, Store, StoreConfig, config::VectorConfig,
+};
+use connection::{Mode, connect};
+use failure::Failure;
+use nearest::Caches;
+use rusqlite::Connection;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+/// The database in the folder of a store.
+const DATABASE: &str = "index.sqlite";
+
+/// The folder of graphs in the folder of a store.
+const GRAPHS: &str = "graphs";
+
+/// When graphs are used, and how much is kept in memory.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SearchSettings {
+    /// Named vectors of fewer rows than this are searched exactly.
+    pub exact_below: usize,
+    /// A filter that selects fewer rows than this is searched exactly.
+    pub exact_filter_rows: usize,
+    /// A filter that selects a smaller fraction of the rows than this is searched exactly.
+    pub exact_filter_fraction: f64,
+    /// A query for a larger fraction of the rows than this is searched exactly.
+    pub exact_k_fraction: f64,
+    /// Neighbors of a row in a graph (M of HNSW).
+    pub connectivity: usize,
+    /// Candidates that are kept while a row is added to a graph (ef_construction).
+    pub expansion_add: usize,
+    /// Candidates that are kept while a graph is searched (ef): more find more and take longer.
+    pub expansion_search: usize,
+    /// Bytes of vectors that are kept in memory for exact search, for each named vector; the rest is read each time.
+    pub cache_bytes: usize,
+}
+
+impl Default for SearchSettings {
+    fn default() -> Self {
+        Self {
+            exact_below: 50_000,
+            exact_filter_rows: 20_000,
+            exact_filter_fraction: 0.02,
+            exact_k_fraction: 0.1,
+            connectivity: 16,
+            expansion_add: 128,
+            expansion_search: 128,
+            cache_bytes: 512 << 20,
+        }
+    }
+}
+
+/// A named vector: its number in the database, its settings, and what is in memory of it.
+struct NamedVector {
+    number: i64,
+    name: String,
+    config: VectorConfig,
+    caches: Caches,
+}
+
+/// A store in a folder, for one machine: any number of processes may read and write it at the same time.
+pub struct SqliteStore {
+    folder: PathBuf,
+    config: StoreConfig,
+    settings: SearchSettings,
+    vectors: BTreeMap<String, NamedVector>,
+    /// Connections that no query uses at the moment. They are closed before the writer, which then writes the log back.
+    readers: Mutex<Vec<Connection>>,
+    writer: Mutex<Connection>,
+}
+
+impl SqliteStore {
+    /// Creates a store in a folder, which is made where there is none.
+    ///
+    /// # Errors
+    /// When there is a store already, the folder cannot be written, or the names or widths of the vectors are invalid.
+    pub fn create(folder: &Path, config: &StoreConfig) -> Result<Self> {
+        config.check()?;
+        let failed = |e| Error::file(folder, format!("cannot be created: {e}"));
+        std::fs::create_dir_all(folder.join(GRAPHS)).map_err(failed)?;
+        let database = folder.join(DATABASE);
+        let created =
+            connect(&database, Mode::Create).and_then(|mut connection| schema::create(&mut connection, config));
+        match created.map_err(|failure| failure.at(&database, "creating the store"))? {
+            schema::Created::New => Self::open(folder),
+            schema::Created::Existing => {
+                Err(Error::file(folder, "holds a store already; open it, delete the folder, or choose another"))
+            }
+        }
+    }
+
+    /// Opens the store in a folder.
+    ///
+    /// # Errors
+    /// When there is none, it is damaged, or of another version.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let database = folder.join(DATABASE);
+        if !database.is_file() {
+            let found = if folder.is_dir() { "holds no store" } else { "no such folder" };
+            return Err(Error::file(folder, format!("{found} ({DATABASE}); `mm index build` makes one")));
+        }
+        let opened = connect(&database, Mode::Write).and_then(|connection| {
+            let vectors = schema::open(&connection, &database)?;
+            Ok((connection, vectors))
+        });
+        let (connection, vectors) = opened.map_err(|failure| failure.at(&database, "opening the store"))?;
+        let config = vectors.iter().map(|v| (v.name.clone(), v.config.clone())).collect();
+        Ok(Self {
+            folder: folder.to_owned(),
+            config: StoreConfig { vectors: config },
+            settings: SearchSettings::default(),
+            vectors: vectors.into_iter().map(|vector| (vector.name.clone(), vector)).collect(),
+            writer: Mutex::new(connection),
+            readers: Mutex::default(),
+        })
+    }
+
+    /// The store with other settings than the default ones; they hold for this value only.
+    pub fn with_settings(self, settings: SearchSettings) -> Self {
+        Self { settings, ..self }
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    fn database(&self) -> PathBuf {
+        self.folder.join(DATABASE)
+    }
+
+    fn graphs(&self) -> PathBuf {
+        self.folder.join(GRAPHS)
+    }
+
+    fn named(&self, name: &str) -> Result<&NamedVector> {
+        self.vectors.get(name).ok_or_else(|| Error::unknown("vector", name, self.vectors.keys().map(String::as_str)))
+    }
+
+    /// Runs `work` on one state of the database, which later writes do not change.
+    fn read<T>(&self, action: &'static str, work: impl FnOnce(&Connection) -> Result<T, Failure>) -> Result<T> {
+        let idle = self.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let run = || {
+            let connection = match idle {
+                Some(connection) => connection,
+                None => connect(&self.database(), Mode::Read)?,
+            };
+            let result = connection.unchecked_transaction().map_err(Failure::from).and_then(|snapshot| {
+                let result = work(&snapshot)?;
+                snapshot.finish()?;
+                Ok(result)
+            });
+            self.readers.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            result
+        };
+        run().map_err(|failure: Failure| failure.at(&self.database(), action))
+    }
+
+    /// Runs `work` in a transaction that is on disk, whole, when this returns, or undone when it fails.
+    fn write<T>(&self, action: &'static str, work: impl FnOnce(&Connection) -> Result<T, Failure>) -> Result<T> {
+        let mut connection = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let run = || {
+            let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+            let result = work(&transaction)?;
+            transaction.commit()?;
+            Ok(result)
+        };
+        run().map_err(|failure: Failure| failure.at(&self.database(), action))
+    }
+}
+
+impl Store for SqliteStore {
+    fn config(&self) -> &StoreConfig {
+        &self.config
+    }
+
+    fn upsert(&self, rows: &[Row]) -> Result<()> {
+        self.upsert_rows(rows)
+    }
+
+    fn delete(&self, ids: &[&str]) -> Result<usize> {
+        self.delete_rows(ids)
+    }
+
+    fn get(&self, ids: &[&str]) -> Result<Vec<Option<Row>>> {
+        self.read("reading rows", |connection| ids.iter().map(|id| self.row_of_id(connection, id)).collect())
+    }
+
+    fn page(&self, after: Option<Cursor>, limit: usize) -> Result<Page> {
+        self.read("reading rows", |connection| self.read_page(connection, after, limit))
+    }
+
+    fn versions(&self) -> Result<Vec<(String, Option<String>)>> {
+        self.read("reading versions", |connection| Ok(read::versions(connection)?))
+    }
+
+    fn select(&self, filter: &Filter) -> Result<Vec<String>> {
+        self.read("filtering rows", |connection| {
+            let selection = filter::select(connection, filter)?;
+            let ids = selection.ones().map(|number| read::id_of_number(connection, number as i64));
+            Ok(ids.collect::<rusqlite::Result<_>>()?)
+        })
+    }
+
+    fn query(&self, query: &Query) -> Result<Answer> {
+        self.read("searching", |connection| self.answer(connection, query))
+    }
+
+    fn optimize(&self, options: &OptimizeOptions<'_>, on_progress: OnProgress<'_>) -> Result<Optimized> {
+        self.optimize_all(options, on_progress)
+    }
+
+    fn stats(&self) -> Result<Stats> {
+        self.read("reading counts", |connection| self.read_stats(connection))
+    }
+
+    fn check(&self, on_progress: OnProgress<'_>) -> Result<CheckReport> {
+        self.check_all(on_progress)
+    }
+}

@@ -1,0 +1,273 @@
+//! Search by vectors: exactly, or by a graph whose candidates are looked up and scored by the vectors of the rows.
+
+use super::{
+    NamedVector, SqliteStore,
+    failure::Failure,
+    filter::Selection,
+    graph::{Graph, hash_file},
+    read::{is_live, read_vectors},
+    stats::count,
+    tail::{Tail, Target, scan},
+};
+use crate::{Method, Quantization, Step, score::Scored};
+use rusqlite::{Connection, OptionalExtension as _};
+use std::{
+    collections::BinaryHeap,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+};
+
+/// Candidates that a graph is asked for, besides as many as are wanted: some are deleted rows.
+const SPARE_CANDIDATES: usize = 16;
+
+/// How many times as many candidates as results are scored again.
+fn oversampling(quantization: Quantization) -> usize {
+    match quantization {
+        Quantization::F16 => 2,
+        Quantization::I8 => 4,
+    }
+}
+
+/// What is in memory of a named vector.
+#[derive(Default)]
+pub(super) struct Caches {
+    /// All rows, for exact search.
+    all: RwLock<Tail>,
+    graph: Mutex<Option<Arc<LoadedGraph>>>,
+}
+
+/// The row of a graph in the database.
+#[derive(Debug, Clone)]
+pub(super) struct GraphRecord {
+    pub(super) generation: i64,
+    pub(super) file: String,
+    /// The highest number that was there when the graph was built: all rows up to it that have the vector are in it.
+    pub(super) through: i64,
+    pub(super) count: usize,
+    pub(super) bytes: u64,
+    pub(super) blake3: String,
+    pub(super) quantization: Quantization,
+    pub(super) scale: f32,
+}
+
+/// A graph in memory and the rows that it lacks.
+struct LoadedGraph {
+    record: GraphRecord,
+    graph: Result<Graph, String>,
+    fresh: RwLock<Tail>,
+}
+
+/// The graph of a named vector, as the database knows it; none where the record is damaged.
+pub(super) fn graph_record(connection: &Connection, vector: &NamedVector) -> Result<Option<GraphRecord>, Failure> {
+    let sql = "SELECT generation, file, through, count, bytes, blake3, quantization, scale, checksum FROM graphs
+        WHERE vector = ?1";
+    let mut statement = connection.prepare_cached(sql)?;
+    let found = statement.query_row([vector.number], |row| {
+        let record = GraphRecord {
+            generation: row.get(0)?,
+            file: row.get(1)?,
+            through: row.get(2)?,
+            count: row.get::<_, u32>(3)? as usize,
+            bytes: row.get::<_, i64>(4)?.unsigned_abs(),
+            blake3: row.get(5)?,
+            quantization: serde_json::from_str(&row.get::<_, String>(6)?).unwrap_or_default(),
+            scale: row.get::<_, f64>(7)? as f32,
+        };
+        Ok((record, row.get::<_, u32>(8)?))
+    });
+    let found = match found.optional() {
+        // A column of another type than the one that was written.
+        Err(rusqlite::Error::InvalidColumnType(..) | rusqlite::Error::IntegralValueOutOfRange(..)) => None,
+        found => found?,
+    };
+    Ok(found.filter(|(record, checksum)| record.checksum(vector) == *checksum).map(|(record, _)| record))
+}
+
+impl GraphRecord {
+    /// The checksum of the record.
+    pub(super) fn checksum(&self, vector: &NamedVector) -> u32 {
+        crc32fast::hash(format!("{} {self:?}", vector.number).as_bytes())
+    }
+
+    /// Reads the graph, if its file is what was written.
+    pub(super) fn load(&self, folder: &Path, vector: &NamedVector, store: &SqliteStore) -> Result<Graph, String> {
+        let path = folder.join(&self.file);
+        let hash = hash_file(&path).map_err(|e| format!("{}: cannot be read: {e}", path.display()))?;
+        if hash != self.blake3 {
+            return Err(format!("{}: is damaged (its hash is not the recorded one)", path.display()));
+        }
+        let config = crate::VectorConfig { quantization: self.quantization, ..vector.config.clone() };
+        let graph = Graph::new(&config, &store.settings, self.scale)?;
+        graph.load(&path, &store.settings).map_err(|e| format!("{}: {e}", path.display()))?;
+        if graph.len() != self.count {
+            return Err(format!("{}: found {} rows, expected {}", path.display(), graph.len(), self.count));
+        }
+        Ok(graph)
+    }
+}
+
+/// The best `k` of scored rows that are there, best first.
+pub(super) fn best_live(
+    connection: &Connection,
+    scored: Vec<Scored>,
+    selection: Option<&Selection>,
+    k: usize,
+) -> Result<Vec<Scored>, Failure> {
+    let mut heap = BinaryHeap::from(scored);
+    let mut best = Vec::new();
+    while best.len() < k {
+        let Some(row) = heap.pop() else { break };
+        // A selection was made of rows that are there.
+        if selection.is_some() || is_live(connection, row.row)? {
+            best.push(row);
+        }
+    }
+    Ok(best)
+}
+
+impl SqliteStore {
+    /// The `k` best rows for a target, best first.
+    pub(super) fn nearest(
+        &self,
+        connection: &Connection,
+        target: &Target<'_>,
+        k: usize,
+    ) -> Result<(Vec<Scored>, Step), Failure> {
+        let started = std::time::Instant::now();
+        let rows = count(connection, target.vector)?;
+        let filtered = target.selection.map(|s| s.count_ones(..));
+        let mut step = Step {
+            name: target.vector.name.clone(),
+            method: Method::Exact,
+            rows: Some(rows),
+            filtered,
+            scored: 0,
+            seconds: 0.0,
+            note: None,
+        };
+        let mut found = None;
+        if self.suits_graph(target, rows, filtered, k)
+            && let Some(record) = graph_record(connection, target.vector)?
+        {
+            let loaded = self.loaded_graph(target.vector, record);
+            match &loaded.graph {
+                Ok(graph) => {
+                    step.method = Method::Graph;
+                    found = self.walk(connection, target, (&loaded, graph), rows, k, &mut step)?;
+                }
+                Err(reason) => {
+                    step.note = Some(format!("{reason}; searched exactly, `mm index optimize` builds the graph again"));
+                }
+            }
+        } else if rows >= self.settings.exact_below && !target.vector.config.multi && filtered.is_none() {
+            step.note = Some("no graph yet; `mm index optimize` builds one".into());
+        }
+        let found = if let Some(found) = found {
+            found
+        } else {
+            step.method = Method::Exact;
+            self.compare_all(connection, target, rows, k, &mut step)?
+        };
+        step.seconds = started.elapsed().as_secs_f64();
+        Ok((found, step))
+    }
+
+    /// Whether a graph finds the rows faster than comparing all of them.
+    fn suits_graph(&self, target: &Target<'_>, rows: usize, filtered: Option<usize>, k: usize) -> bool {
+        let settings = &self.settings;
+        let is_large = rows >= settings.exact_below && k as f64 <= settings.exact_k_fraction * rows as f64;
+        let few = (settings.exact_filter_fraction * rows as f64).max(settings.exact_filter_rows as f64);
+        let is_wide = filtered.is_none_or(|count| count as f64 >= few);
+        !target.vector.config.multi && target.queries.len() == 1 && is_large && is_wide
+    }
+
+    /// The graph of a record, in memory.
+    fn loaded_graph(&self, vector: &NamedVector, record: GraphRecord) -> Arc<LoadedGraph> {
+        let mut slot = vector.caches.graph.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(loaded) = slot.as_ref().filter(|loaded| loaded.record.generation == record.generation) {
+            return Arc::clone(loaded);
+        }
+        let graph = record.load(&self.graphs(), vector, self);
+        let fresh = RwLock::new(Tail::after(record.through));
+        let loaded = Arc::new(LoadedGraph { record, graph, fresh });
+        *slot = Some(Arc::clone(&loaded));
+        loaded
+    }
+
+    /// Walks the graph, and compares the rows that it lacks. None where the walk ends before it has found enough rows:
+    /// the selected ones may lie where no path leads.
+    fn walk(
+        &self,
+        connection: &Connection,
+        target: &Target<'_>,
+        (loaded, graph): (&LoadedGraph, &Graph),
+        rows: usize,
+        k: usize,
+        step: &mut Step,
+    ) -> Result<Option<Vec<Scored>>, Failure> {
+        let fresh = scan(&loaded.fresh, connection, target, rows, self.settings.cache_bytes)?;
+        step.scored += fresh.len();
+        let available = target.selection.map_or(rows, |selection| selection.count_ones(..));
+        let named = |reason| crate::Error::Graph { vector: target.vector.name.clone(), reason };
+        let mut wanted = k.saturating_mul(oversampling(loaded.record.quantization)).saturating_add(SPARE_CANDIDATES);
+        loop {
+            wanted = wanted.min(graph.len());
+            let candidates = graph.search(&target.queries[0], wanted, target.selection).map_err(named)?;
+            let mut scored = Vec::with_capacity(candidates.len() + fresh.len());
+            for number in &candidates {
+                if target.selection.is_some() || is_live(connection, *number)? {
+                    scored.extend(Self::score_row(connection, target, Some(graph), *number)?);
+                }
+            }
+            step.scored += candidates.len();
+            let is_complete = candidates.len() < wanted || wanted == graph.len();
+            if scored.len() >= k || is_complete {
+                scored.extend(&fresh);
+                let best = best_live(connection, scored, target.selection, k)?;
+                return Ok((best.len() >= k.min(available)).then_some(best));
+            }
+            // Most of the candidates are deleted rows.
+            wanted *= 4;
+        }
+    }
+
+    /// A row with its score; none where it lacks the vector.
+    pub(super) fn score_row(
+        connection: &Connection,
+        target: &Target<'_>,
+        graph: Option<&Graph>,
+        number: i64,
+    ) -> Result<Option<Scored>, Failure> {
+        let mut values = Vec::with_capacity(target.vector.config.dim);
+        let in_memory = graph.is_some_and(|graph| graph.vector(number, &mut values));
+        if !in_memory && !read_vectors(connection, target.vector, number, &mut values)? {
+            return Ok(None);
+        }
+        Ok(Some(Scored { row: number, score: f64::from(target.scorer().score(&values)) }))
+    }
+
+    /// Compares every row, or every one that the filter selects.
+    fn compare_all(
+        &self,
+        connection: &Connection,
+        target: &Target<'_>,
+        rows: usize,
+        k: usize,
+        step: &mut Step,
+    ) -> Result<Vec<Scored>, Failure> {
+        const FEW: usize = 8;
+        let few = target.selection.filter(|selection| selection.count_ones(..) < rows / FEW);
+        let scored = match few {
+            Some(selection) => {
+                let slot = target.vector.caches.graph.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                let graph = slot.as_ref().and_then(|loaded| loaded.graph.as_ref().ok());
+                let numbers = selection.ones().filter_map(|number| i64::try_from(number).ok());
+                let scored = numbers.map(|number| Self::score_row(connection, target, graph, number));
+                scored.filter_map(Result::transpose).collect::<Result<Vec<_>, _>>()?
+            }
+            None => scan(&target.vector.caches.all, connection, target, rows, self.settings.cache_bytes)?,
+        };
+        step.scored += scored.len();
+        best_live(connection, scored, target.selection, k)
+    }
+}

@@ -1,0 +1,55 @@
+//! Search by words: BM25 of FTS5.
+
+use super::{
+    failure::Failure,
+    filter::{Selection, is_selected},
+};
+use crate::{Error, score::Scored};
+use rusqlite::{Connection, params};
+
+/// Words as an expression of FTS5 that finds rows with any of them. Each is quoted, so that no word is an operator.
+fn any_of(words: &str) -> Option<String> {
+    let quoted: Vec<String> = words
+        .split_whitespace()
+        .filter(|word| word.chars().any(char::is_alphanumeric))
+        .map(|word| format!("\"{}\"", word.replace('"', "\"\"").replace('\0', " ")))
+        .collect();
+    (!quoted.is_empty()).then(|| quoted.join(" OR "))
+}
+
+/// The `k` rows whose texts fit the words best, and how many have one of them.
+pub(super) fn search(
+    connection: &Connection,
+    words: &str,
+    selection: Option<&Selection>,
+    k: usize,
+) -> Result<Vec<Scored>, Failure> {
+    let expression = any_of(words).ok_or_else(|| {
+        Error::invalid("words of the query", format!("{words:?}"), "at least one word of letters or digits")
+    })?;
+    let limit = if selection.is_some() { -1 } else { i64::try_from(k).unwrap_or(-1) };
+    let sql = "SELECT rowid, rank FROM words WHERE words MATCH ?1 ORDER BY rank LIMIT ?2";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(params![expression, limit])?;
+    let mut found = Vec::new();
+    while found.len() < k {
+        let Some(row) = rows.next()? else { break };
+        let (number, rank): (i64, f64) = (row.get(0)?, row.get(1)?);
+        if selection.is_none_or(|s| is_selected(s, number)) {
+            // FTS5 returns BM25 with a minus sign.
+            found.push(Scored { row: number, score: -rank });
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_never_operators() {
+        assert_eq!(any_of("red OR \"bird").unwrap(), "\"red\" OR \"OR\" OR \"\"\"bird\"");
+        assert_eq!(any_of(" -- !! "), None);
+    }
+}

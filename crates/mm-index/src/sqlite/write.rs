@@ -1,0 +1,192 @@
+//! Writing and deleting rows.
+
+use super::{
+    SqliteStore,
+    failure::Failure,
+    read::{number_of_id, row_checksum, to_blob},
+    schema::vector_table,
+};
+use crate::{
+    Error, Result, Row,
+    payload::{FieldValues, Scalar},
+    row::encode_row,
+};
+use half::f16;
+use rusqlite::{
+    Connection, OptionalExtension as _, params,
+    types::{ToSqlOutput, Value},
+};
+use std::collections::HashMap;
+
+/// A value as it is stored: booleans are blobs, since SQLite has no type for them and orders blobs behind numbers and
+/// texts.
+impl rusqlite::ToSql for Scalar {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(match self {
+            Self::Bool(value) => ToSqlOutput::Owned(Value::Blob(vec![u8::from(*value)])),
+            Self::Integer(value) => ToSqlOutput::from(*value),
+            Self::Float(value) => ToSqlOutput::from(*value),
+            Self::Text(text) => ToSqlOutput::from(text.as_str()),
+        })
+    }
+}
+
+/// A row that was checked, with its vectors as they are stored.
+struct Checked<'a> {
+    row: &'a Row,
+    payload: String,
+    vectors: Vec<(String, Vec<f16>)>,
+}
+
+impl SqliteStore {
+    pub(super) fn upsert_rows(&self, rows: &[Row]) -> Result<()> {
+        let check = |row| -> Result<Checked<'_>> {
+            let vectors = encode_row(&self.config, row)?;
+            let payload = serde_json::to_string(&row.payload)
+                .map_err(|e| Error::invalid(format!("payload of row `{}`", row.id), e, "a JSON object"))?;
+            Ok(Checked { row, payload, vectors })
+        };
+        let rows: Vec<Checked<'_>> = rows.iter().map(check).collect::<Result<_>>()?;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        self.write("writing rows", |connection| {
+            let mut writer = Writer::new(self, connection);
+            for row in &rows {
+                if let Some(number) = number_of_id(connection, &row.row.id)? {
+                    writer.remove(number)?;
+                }
+                writer.insert(row)?;
+            }
+            writer.finish()
+        })
+    }
+
+    pub(super) fn delete_rows(&self, ids: &[&str]) -> Result<usize> {
+        self.write("deleting rows", |connection| {
+            let mut writer = Writer::new(self, connection);
+            let mut deleted = 0;
+            for id in ids {
+                if let Some(number) = number_of_id(connection, id)? {
+                    writer.remove(number)?;
+                    deleted += 1;
+                }
+            }
+            writer.finish()?;
+            Ok(deleted)
+        })
+    }
+}
+
+/// Changes of one transaction.
+struct Writer<'a> {
+    store: &'a SqliteStore,
+    connection: &'a Connection,
+    /// How the number of rows of each named vector changes.
+    counts: HashMap<i64, i64>,
+    /// Numbers of fields by their paths.
+    fields: HashMap<String, i64>,
+}
+
+impl<'a> Writer<'a> {
+    fn new(store: &'a SqliteStore, connection: &'a Connection) -> Self {
+        Self { store, connection, counts: HashMap::new(), fields: HashMap::new() }
+    }
+
+    fn execute(&self, sql: &str, parameters: impl rusqlite::Params) -> rusqlite::Result<usize> {
+        self.connection.prepare_cached(sql)?.execute(parameters)
+    }
+
+    fn insert(&mut self, checked: &Checked<'_>) -> Result<(), Failure> {
+        let Row { id, payload, text, version, .. } = checked.row;
+        let sql = "INSERT INTO row_data (id, payload, text, version, checksum) VALUES (?1, ?2, ?3, ?4, 0)";
+        self.execute(sql, params![id, checked.payload, text, version])?;
+        let number = self.connection.last_insert_rowid();
+        let checksum = row_checksum(number, id, &checked.payload, text.as_deref(), version.as_deref());
+        self.execute("UPDATE row_data SET checksum = ?2 WHERE number = ?1", params![number, checksum])?;
+        for (name, values) in &checked.vectors {
+            let vector = self.store.named(name)?;
+            let sql = format!("INSERT INTO {} (number, data) VALUES (?1, ?2)", vector_table(vector.number));
+            self.execute(&sql, params![number, to_blob(vector.number, number, values)])?;
+            *self.counts.entry(vector.number).or_default() += 1;
+        }
+        let fields = FieldValues::of(payload);
+        for (path, value) in &fields.values {
+            let field = self.field(path)?;
+            let sql = "INSERT OR IGNORE INTO field_values (field, value, number) VALUES (?1, ?2, ?3)";
+            self.execute(sql, params![field, value, number])?;
+        }
+        for (path, point) in &fields.points {
+            let field = self.field(path)?;
+            let sql = "INSERT OR IGNORE INTO field_points (field, lat, lon, number) VALUES (?1, ?2, ?3, ?4)";
+            self.execute(sql, params![field, point.lat, point.lon, number])?;
+        }
+        if let Some(text) = text {
+            self.execute("INSERT INTO words (rowid, text) VALUES (?1, ?2)", params![number, text])?;
+        }
+        Ok(())
+    }
+
+    /// The number of a field, which is given one where it has none.
+    fn field(&mut self, path: &str) -> rusqlite::Result<i64> {
+        if let Some(field) = self.fields.get(path) {
+            return Ok(*field);
+        }
+        self.execute("INSERT OR IGNORE INTO fields (path) VALUES (?1)", [path])?;
+        let mut statement = self.connection.prepare_cached("SELECT field FROM fields WHERE path = ?1")?;
+        let field = statement.query_row([path], |row| row.get(0))?;
+        self.fields.insert(path.to_owned(), field);
+        Ok(field)
+    }
+
+    /// Removes a row and everything that was derived from it.
+    fn remove(&mut self, number: i64) -> Result<(), Failure> {
+        let sql = "SELECT payload, text FROM row_data WHERE number = ?1";
+        let found: Option<(String, Option<String>)> = self
+            .connection
+            .prepare_cached(sql)?
+            .query_row([number], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        let Some((payload, text)) = found else { return Ok(()) };
+        if let Ok(payload) = serde_json::from_str(&payload) {
+            self.remove_fields(number, &FieldValues::of(&payload))?;
+        } else {
+            // A damaged payload does not say where its values are.
+            self.execute("DELETE FROM field_values WHERE number = ?1", [number])?;
+            self.execute("DELETE FROM field_points WHERE number = ?1", [number])?;
+        }
+        if let Some(text) = text {
+            let sql = "INSERT INTO words (words, rowid, text) VALUES ('delete', ?1, ?2)";
+            self.execute(sql, params![number, text])?;
+        }
+        for vector in self.store.vectors.values() {
+            let sql = format!("DELETE FROM {} WHERE number = ?1", vector_table(vector.number));
+            let removed = self.execute(&sql, [number])?;
+            *self.counts.entry(vector.number).or_default() -= removed as i64;
+        }
+        self.execute("DELETE FROM row_data WHERE number = ?1", [number])?;
+        Ok(())
+    }
+
+    fn remove_fields(&mut self, number: i64, fields: &FieldValues) -> Result<(), Failure> {
+        for (path, value) in &fields.values {
+            let field = self.field(path)?;
+            let sql = "DELETE FROM field_values WHERE field = ?1 AND value = ?2 AND number = ?3";
+            self.execute(sql, params![field, value, number])?;
+        }
+        for (path, point) in &fields.points {
+            let field = self.field(path)?;
+            let sql = "DELETE FROM field_points WHERE field = ?1 AND lat = ?2 AND lon = ?3 AND number = ?4";
+            self.execute(sql, params![field, point.lat, point.lon, number])?;
+        }
+        Ok(())
+    }
+
+    /// Records the numbers of rows.
+    fn finish(&self) -> Result<(), Failure> {
+        for (vector, change) in self.counts.iter().filter(|(_, change)| **change != 0) {
+            self.execute("UPDATE vectors SET count = count + ?2 WHERE vector = ?1", params![vector, change])?;
+        }
+        Ok(())
+    }
+}

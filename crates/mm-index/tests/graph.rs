@@ -1,0 +1,206 @@
+//! Graphs: what they find, and that a damaged one is never believed.
+#![allow(missing_docs)]
+
+use mm_index::{
+    Answer, Filter, Method, OptimizeOptions, Quantization, Query, Row, SearchSettings, SqliteStore, Store, StoreConfig,
+    VectorConfig,
+};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
+};
+
+const DIM: usize = 16;
+const ROWS: usize = 1600;
+
+fn settings() -> SearchSettings {
+    SearchSettings { exact_below: 500, exact_filter_rows: 100, ..SearchSettings::default() }
+}
+
+/// Vectors around a hundred centers, as those of a real encoder lie.
+fn vectors(count: usize, seed: u64) -> Vec<Vec<f32>> {
+    let mut centers = StdRng::seed_from_u64(1);
+    let centers: Vec<Vec<f32>> =
+        (0..100).map(|_| (0..DIM).map(|_| centers.random_range(-1.0..1.0)).collect()).collect();
+    let mut random = StdRng::seed_from_u64(seed);
+    let mut vector = || {
+        let center = &centers[random.random_range(0..centers.len())];
+        center.iter().map(|c| c + random.random_range(-0.4..0.4)).collect()
+    };
+    (0..count).map(|_| vector()).collect()
+}
+
+fn rows(count: usize) -> Vec<Row> {
+    let row = |(n, values): (usize, Vec<f32>)| {
+        Row::new(format!("{n}")).with_vector("v", values).with_field("tenth", n % 10).with_field("half", n % 2)
+    };
+    vectors(count, 2).into_iter().enumerate().map(row).collect()
+}
+
+fn store(folder: &Path, quantization: Quantization, count: usize) -> SqliteStore {
+    let config = VectorConfig { quantization, ..VectorConfig::cosine(DIM) };
+    let store = SqliteStore::create(folder, &StoreConfig::new("v", config)).unwrap().with_settings(settings());
+    store.upsert(&rows(count)).unwrap();
+    store
+}
+
+fn optimize(store: &SqliteStore) -> mm_index::Optimized {
+    let options = OptimizeOptions { stop: &AtomicBool::new(false), rebuild: false };
+    store.optimize(&options, &mut |_, _, _| {}).unwrap()
+}
+
+fn ids(answer: &Answer) -> HashSet<String> {
+    answer.hits.iter().map(|hit| hit.id.clone()).collect()
+}
+
+/// The fraction of the ten nearest rows that a graph finds, over thirty queries.
+fn recall(store: &SqliteStore, filter: Option<&str>) -> f64 {
+    let exact = SqliteStore::open(store.folder()).unwrap();
+    let mut found = 0;
+    let queries = vectors(30, 3);
+    for query in &queries {
+        let mut query = Query::nearest("v", query.clone());
+        query.filter = filter.map(|text| Filter::parse(text).unwrap());
+        let (ours, truth) = (store.query(&query).unwrap(), exact.query(&query).unwrap());
+        assert_eq!((ours.steps[0].method, truth.steps[0].method), (Method::Graph, Method::Exact));
+        assert_eq!(ours.hits.len(), 10);
+        found += ids(&ours).intersection(&ids(&truth)).count();
+        // What is found has the score that comparing gives.
+        for hit in &ours.hits {
+            let same = truth.hits.iter().find(|other| other.id == hit.id);
+            assert!(same.is_none_or(|other| other.score == hit.score), "{hit:?} {same:?}");
+        }
+    }
+    found as f64 / (10 * queries.len()) as f64
+}
+
+#[test]
+fn graphs_find_the_nearest_rows_with_filters_deletions_and_fresh_rows() {
+    for quantization in [Quantization::F16, Quantization::I8] {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path(), quantization, ROWS);
+        let built = optimize(&store);
+        assert_eq!((built.graphs[0].rows, built.graphs[0].kept), (ROWS, 0));
+        assert!(recall(&store, None) > 0.98, "{quantization:?}");
+        assert!(recall(&store, Some("half = 1")) > 0.98, "{quantization:?}");
+        assert!(recall(&store, Some("tenth = 3")) > 0.98, "{quantization:?}");
+        // Rows that were deleted or replaced are not found; fresh ones are, before and after they are in the graph.
+        let deleted: Vec<String> = (0..ROWS / 8).map(|n| format!("{}", n * 2)).collect();
+        store.delete(&deleted.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+        let fresh = vectors(100, 4).into_iter().enumerate();
+        store
+            .upsert(&fresh.map(|(n, v)| Row::new(format!("{}", n * 2 + 1)).with_vector("v", v)).collect::<Vec<_>>())
+            .unwrap();
+        assert!(recall(&store, None) > 0.98, "{quantization:?}");
+        let extended = optimize(&store);
+        assert_eq!((extended.graphs[0].rows, extended.graphs[0].kept), (ROWS + 100, ROWS), "{quantization:?}");
+        assert!(recall(&store, None) > 0.98, "{quantization:?}");
+        assert_eq!(optimize(&store).graphs, [], "nothing is left to do");
+        // Of many deleted rows nothing is kept.
+        let deleted: Vec<String> = (0..ROWS / 2).map(|n| format!("{n}")).collect();
+        store.delete(&deleted.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+        let rows = store.stats().unwrap().vectors[0].rows;
+        let rebuilt = optimize(&store);
+        assert_eq!((rebuilt.graphs[0].rows, rebuilt.graphs[0].kept), (rows, 0), "{quantization:?}");
+        assert!(recall(&store, None) > 0.98, "{quantization:?}");
+        assert_eq!(std::fs::read_dir(folder.path().join("graphs")).unwrap().count(), 2, "one graph and the lock");
+    }
+}
+
+#[test]
+fn a_narrow_filter_is_searched_exactly() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path(), Quantization::F16, ROWS);
+    optimize(&store);
+    store.upsert(&[Row::new("rare").with_vector("v", vectors(1, 9).remove(0)).with_field("tenth", 77)]).unwrap();
+    let query = Query::nearest("v", vectors(1, 5).remove(0)).filter(Filter::parse("tenth = 77").unwrap());
+    let answer = store.query(&query).unwrap();
+    assert_eq!((answer.steps[0].method, answer.steps[0].filtered, answer.hits.len()), (Method::Exact, Some(1), 1));
+}
+
+fn graph_file(folder: &Path) -> PathBuf {
+    let mut files = std::fs::read_dir(folder.join("graphs")).unwrap().map(|entry| entry.unwrap().path());
+    files.find(|path| path.extension().is_some_and(|e| e == "usearch")).unwrap()
+}
+
+#[test]
+fn a_damaged_graph_is_not_believed_and_built_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let queries = vectors(3, 6);
+    let query = |store: &SqliteStore| {
+        let answer = |query: &Vec<f32>| store.query(&Query::nearest("v", query.clone())).unwrap();
+        queries.iter().map(answer).collect::<Vec<_>>()
+    };
+    let truth: Vec<HashSet<String>> = query(&store(folder.path(), Quantization::F16, 600)).iter().map(ids).collect();
+    let open = || SqliteStore::open(folder.path()).unwrap().with_settings(settings());
+    optimize(&open());
+    let path = graph_file(folder.path());
+    let sound = std::fs::read(&path).unwrap();
+    let mut damaged: Vec<Vec<u8>> = (0..sound.len()).step_by(3 * 4096).map(|length| sound[..length].to_vec()).collect();
+    let mut random = StdRng::seed_from_u64(8);
+    damaged.extend((0..10).map(|_| {
+        let mut bytes = sound.clone();
+        bytes[random.random_range(0..sound.len())] ^= 1 << random.random_range(0..8);
+        bytes
+    }));
+    for bytes in damaged {
+        std::fs::write(&path, &bytes).unwrap();
+        let answers = query(&open());
+        assert_eq!(answers.iter().map(ids).collect::<Vec<_>>(), truth);
+        let step = &answers[0].steps[0];
+        assert_eq!(step.method, Method::Exact);
+        assert!(step.note.as_ref().unwrap().contains("mm index optimize"), "{step:?}");
+        let problems = open().check(&mut |_, _, _| {}).unwrap().problems;
+        assert!(problems.len() == 1 && problems[0].repairable, "{problems:?}");
+    }
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(query(&open()).iter().map(ids).collect::<Vec<_>>(), truth);
+    assert_eq!(optimize(&open()).graphs[0].kept, 0);
+    assert_eq!(query(&open())[0].steps[0].method, Method::Graph);
+    assert_eq!(open().check(&mut |_, _, _| {}).unwrap().problems, []);
+}
+
+#[test]
+fn many_threads_search_while_one_writes_and_optimizes() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path(), Quantization::F16, 1000);
+    optimize(&store);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for seed in 0..4 {
+            let (store, done) = (&store, &done);
+            scope.spawn(move || {
+                let filter = Filter::parse("half = 1").unwrap();
+                for query in vectors(60, 100 + seed) {
+                    let hits = store.query(&Query::nearest("v", query.clone()).filter(filter.clone())).unwrap().hits;
+                    assert_eq!(hits.len(), 10);
+                    assert_eq!(store.query(&Query::nearest("v", query)).unwrap().hits.len(), 10);
+                    if done.load(std::sync::atomic::Ordering::Relaxed) {
+                        break;
+                    }
+                }
+            });
+        }
+        for round in 0..3 {
+            let fresh = vectors(100, 50 + round).into_iter().enumerate();
+            store
+                .upsert(&fresh.map(|(n, v)| Row::new(format!("{}", n * 3)).with_vector("v", v)).collect::<Vec<_>>())
+                .unwrap();
+            optimize(&store);
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_stopped_optimization_leaves_the_store_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path(), Quantization::F16, 600);
+    let options = OptimizeOptions { stop: &AtomicBool::new(true), rebuild: false };
+    let error = store.optimize(&options, &mut |_, _, _| {}).unwrap_err();
+    assert!(matches!(error, mm_index::Error::Stopped { done: 0, total: 600 }), "{error}");
+    assert_eq!(store.stats().unwrap().vectors[0].graph, None);
+    assert_eq!(store.query(&Query::nearest("v", vectors(1, 5).remove(0))).unwrap().hits.len(), 10);
+}

@@ -1,0 +1,79 @@
+//! Prompts of videos, and prompts that are longer than the model.
+
+use mm_core::{Modality, Source};
+use mm_reason::{
+    Pipeline, Request,
+    generate::{GenerationConfig, LogitsProcessors},
+};
+use mm_repr::LoadOptions;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+fn fixtures() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+fn copy_files(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap().map(|e| e.unwrap().path()).filter(|e| e.is_file()) {
+        std::fs::copy(&entry, to.join(entry.file_name().unwrap())).unwrap();
+    }
+}
+
+/// Two frames are one temporal patch, as an image is; they are a video all the same.
+#[test]
+fn a_video_of_two_frames_takes_the_tokens_of_videos() {
+    if mm_data::decode::ffmpeg().is_err() {
+        println!("skipped: no ffmpeg");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    copy_files(&fixtures().join("qwen2_vl-picture"), folder.path());
+    let settings = folder.path().join("video_preprocessor_config.json");
+    let mut video: Value = serde_json::from_slice(&std::fs::read(&settings).unwrap()).unwrap();
+    video["num_frames"] = 2.into();
+    std::fs::write(&settings, video.to_string()).unwrap();
+    let config: Value = serde_json::from_slice(&std::fs::read(folder.path().join("config.json")).unwrap()).unwrap();
+    let token = |kind: &str| config[format!("{kind}_token_id")].as_i64().unwrap();
+    let pipeline = Pipeline::load(folder.path(), LoadOptions::default()).unwrap();
+    for (modality, file, own, other) in
+        [(Modality::VIDEO, "frames.mkv", "video", "image"), (Modality::IMAGE, "wide.png", "image", "video")]
+    {
+        let media = pipeline.encode_media(&modality, &[Source::Path(fixtures().join("inputs").join(file))]).unwrap();
+        let request = Request::Question("what is it");
+        let ids = pipeline.prompt(Some(&media), request).unwrap().decoder_input_ids;
+        let count = |kind: &str| ids.iter().filter(|id| **id == token(kind)).count();
+        assert!(count(own) > 1 && count(other) == 0, "{modality}: {} and {}", count(own), count(other));
+        let config = GenerationConfig { max_new_tokens: 2, ..pipeline.generation.clone() };
+        let generated = pipeline.generate(Some(&media), request, &config, &LogitsProcessors::default(), &mut |_, _| {});
+        assert!(generated.is_ok(), "{modality}");
+    }
+}
+
+#[test]
+fn more_tokens_than_positions_are_refused_by_every_generator() {
+    let mut checked = 0;
+    for entry in std::fs::read_dir(fixtures()).unwrap().map(|e| e.unwrap().path()) {
+        if !entry.join("config.json").exists() {
+            continue;
+        }
+        let pipeline = Pipeline::load(&entry, LoadOptions::default()).unwrap();
+        if !pipeline.can_generate() {
+            continue;
+        }
+        let name = entry.file_name().unwrap().to_string_lossy();
+        let is_speech = pipeline.processor(&Modality::IMAGE).is_err();
+        let (modality, file) = if is_speech { (Modality::AUDIO, "short16.wav") } else { (Modality::IMAGE, "wide.png") };
+        let media = pipeline.encode_media(&modality, &[Source::Path(fixtures().join("inputs").join(file))]).unwrap();
+        let request = match name.as_ref() {
+            _ if is_speech => Request::Transcribe { language: None, timestamps: false },
+            name if name.contains("vqa") => Request::Question("what is it"),
+            _ => Request::Caption(None),
+        };
+        let config = GenerationConfig { max_new_tokens: 1_000_000, max_length: None, ..pipeline.generation.clone() };
+        let generated = pipeline.generate(Some(&media), request, &config, &LogitsProcessors::default(), &mut |_, _| {});
+        let error = generated.map(drop).unwrap_err().to_string();
+        assert!(error.contains("1000000 new tokens") && error.contains("positions"), "{name}: {error}");
+        checked += 1;
+    }
+    assert!(checked >= 10, "{checked}");
+}

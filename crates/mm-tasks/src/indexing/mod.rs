@@ -1,0 +1,244 @@
+//! Data sets in a store of mm-index: embedded row by row, and kept as the files change.
+//!
+//! Each row has a version: what its values and its cells were when it was embedded. A later call embeds only the rows
+//! whose values changed, rewrites those whose cells changed, and deletes those that are gone. Since every batch is on
+//! disk when the next one begins, an interrupted call is continued by the same call.
+
+mod payload;
+mod report;
+mod source;
+mod vectors;
+mod version;
+
+pub use report::search_page;
+pub use source::{DataSource, file_modality};
+
+use crate::{
+    Error, Result,
+    embedding::{Embedder, FailedValue},
+};
+use mm_core::Modality;
+use mm_data::Manifest;
+use mm_index::{Model, Quantization, Row, Store, StoreConfig, VectorConfig};
+use payload::PayloadColumns;
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::atomic::{AtomicBool, Ordering},
+};
+use vectors::embed_rows;
+use version::{Change, Version};
+
+/// Values of a modality that are tried before it is given up to find out how wide its vectors are.
+const MAX_PROBED: usize = 100;
+
+/// How a data set is put into a store.
+#[derive(Debug, Clone, Default)]
+pub struct IndexOptions {
+    /// The modalities; when empty, those that both the model and the data set have.
+    pub modalities: Vec<Modality>,
+    /// Whether the first value that cannot be read is an error.
+    pub fail_on_error: bool,
+    /// Whether rows that an earlier call wrote for the same data set and that are gone now are deleted.
+    pub delete_missing: bool,
+}
+
+/// What was done.
+#[derive(Debug, Clone, Default)]
+pub struct IndexSummary {
+    /// Rows that are new.
+    pub added: usize,
+    /// Rows that were embedded again or rewritten, since their values or cells changed.
+    pub changed: usize,
+    /// Rows that are as they were.
+    pub unchanged: usize,
+    /// Rows that are gone.
+    pub deleted: usize,
+    /// Values that could not be read: their rows lack this vector and are tried again by the next call.
+    pub failed: Vec<FailedValue>,
+    /// Whether it was stopped before its end.
+    pub stopped: bool,
+}
+
+/// The modalities of a data set that a model takes: those that are asked for, else all in common.
+///
+/// # Errors
+/// When there is none, or one that is asked for is not among them.
+pub fn common_modalities(model: &dyn Embedder, manifest: &Manifest, wanted: &[Modality]) -> Result<Vec<Modality>> {
+    let (of_model, of_data) = (model.modalities(), manifest.modalities());
+    let common: Vec<Modality> = of_model.iter().filter(|m| of_data.contains(m)).cloned().collect();
+    let names = |list: &[Modality]| list.iter().map(Modality::name).collect::<Vec<_>>().join(", ");
+    let of_data: Vec<Modality> = of_data.into_iter().collect();
+    let expected = format!("one of both (the model takes {}, the data set has {})", names(&of_model), names(&of_data));
+    if let Some(unknown) = wanted.iter().find(|m| !common.contains(m)) {
+        return Err(Error::invalid("modality", unknown, expected));
+    }
+    match (wanted.is_empty(), common.is_empty()) {
+        (_, true) => Err(Error::invalid("modality", "none in common", expected)),
+        (true, false) => Ok(common),
+        (false, false) => Ok(wanted.to_vec()),
+    }
+}
+
+/// The named vectors of a store for a data set: one for each modality, of the model's width, compared by cosine. Where a
+/// row has several values of a modality, it has several vectors.
+///
+/// # Errors
+/// When no value of a modality can be embedded.
+pub fn store_config(
+    model: &dyn Embedder,
+    name: &str,
+    manifest: &Manifest,
+    modalities: &[Modality],
+    quantization: Quantization,
+) -> Result<StoreConfig> {
+    let model_id = Model { name: name.to_owned(), fingerprint: model.fingerprint()? };
+    let mut config = StoreConfig::default();
+    for modality in modalities {
+        let dim = probe_dim(model, manifest, modality)?;
+        let multi = manifest.rows.iter().any(|row| row.values.get(modality).is_some_and(|values| values.len() > 1));
+        let vector = VectorConfig { multi, quantization, model: Some(model_id.clone()), ..VectorConfig::cosine(dim) };
+        config = config.with(modality.name(), vector);
+    }
+    Ok(config)
+}
+
+/// The width of the vectors of a modality: that of the first value that can be embedded.
+fn probe_dim(model: &dyn Embedder, manifest: &Manifest, modality: &Modality) -> Result<usize> {
+    let values = manifest.rows.iter().filter_map(|row| row.values.get(modality)).flatten();
+    let mut reason = "none".to_owned();
+    for value in values.take(MAX_PROBED) {
+        match model.embed(modality, std::slice::from_ref(value)) {
+            Ok(vector) => return Ok(vector.size(-1)? as usize),
+            Err(error) => reason = error.to_string(),
+        }
+    }
+    let found = format!("no value that can be embedded ({reason})");
+    Err(Error::invalid(format!("data: {modality}"), found, "at least one"))
+}
+
+/// Brings a store up to date with a data set. `on_progress(done, total)` counts the rows that are written.
+///
+/// # Errors
+/// When the store is of another model or lacks a modality, a row has several values where the store holds one, or
+/// a value cannot be read and that is an error.
+pub fn update(
+    store: &dyn Store,
+    model: &dyn Embedder,
+    data: &DataSource,
+    options: &IndexOptions,
+    stop: &AtomicBool,
+    on_progress: &mut dyn FnMut(usize, usize),
+) -> Result<IndexSummary> {
+    let modalities = common_modalities(model, &data.manifest, &options.modalities)?;
+    let model_id = Model { name: "the one given".into(), fingerprint: model.fingerprint()? };
+    for modality in &modalities {
+        store.config().check_model(modality.name(), &model_id)?;
+    }
+    let columns = PayloadColumns::infer(&data.manifest);
+    let stored: HashMap<String, Option<String>> = store.versions()?.into_iter().collect();
+    let update = Update { store, model, data, modalities: &modalities, columns: &columns, options, stop };
+    let mut summary = IndexSummary::default();
+    if options.delete_missing {
+        summary.deleted = update.delete_missing(&stored)?;
+    }
+    let (mut embedded, mut rewritten) = (Vec::new(), Vec::new());
+    for row in 0..data.manifest.rows.len() {
+        let before = stored.get(&data.manifest.rows[row].id);
+        match update.version(row).change(before.and_then(|version| version.as_deref())) {
+            Change::None => summary.unchanged += 1,
+            Change::Cells => rewritten.push(row),
+            Change::Values => embedded.push(row),
+        }
+    }
+    update.rewrite(&rewritten, &mut summary)?;
+    update.embed(&embedded, &stored, &mut summary, on_progress)?;
+    Ok(summary)
+}
+
+/// One call of [`update`].
+struct Update<'a> {
+    store: &'a dyn Store,
+    model: &'a dyn Embedder,
+    data: &'a DataSource,
+    modalities: &'a [Modality],
+    columns: &'a PayloadColumns,
+    options: &'a IndexOptions,
+    stop: &'a AtomicBool,
+}
+
+impl Update<'_> {
+    fn version(&self, row: usize) -> Version {
+        Version::of(&self.data.key, &self.data.manifest.rows[row], self.modalities, self.columns)
+    }
+
+    /// Deletes the rows of this data set that it does not have any more.
+    fn delete_missing(&self, stored: &HashMap<String, Option<String>>) -> Result<usize> {
+        let present: HashSet<&str> = self.data.manifest.rows.iter().map(|row| row.id.as_str()).collect();
+        let is_gone = |(id, version): &(&String, &Option<String>)| {
+            let of_this = version.as_deref().is_some_and(|version| Version::is_of(version, &self.data.key));
+            of_this && !present.contains(id.as_str())
+        };
+        let gone: Vec<&str> = stored.iter().filter(is_gone).map(|(id, _)| id.as_str()).collect();
+        if gone.is_empty() {
+            return Ok(0);
+        }
+        Ok(self.store.delete(&gone)?)
+    }
+
+    /// Writes rows again whose cells alone changed, with the vectors that they have.
+    fn rewrite(&self, rows: &[usize], summary: &mut IndexSummary) -> Result<()> {
+        const BATCH: usize = 1000;
+        for batch in rows.chunks(BATCH) {
+            let ids: Vec<&str> = batch.iter().map(|row| self.data.manifest.rows[*row].id.as_str()).collect();
+            let mut changed = Vec::with_capacity(batch.len());
+            for (row, stored) in batch.iter().zip(self.store.get(&ids)?) {
+                let new = self.row(*row);
+                // A row that another process deleted in the meantime comes with the next call.
+                changed.extend(stored.map(|stored| Row { vectors: stored.vectors, ..new }));
+            }
+            summary.changed += changed.len();
+            self.store.upsert(&changed)?;
+        }
+        Ok(())
+    }
+
+    /// A row without vectors.
+    fn row(&self, row: usize) -> Row {
+        let source = &self.data.manifest.rows[row];
+        Row {
+            id: source.id.clone(),
+            vectors: BTreeMap::new(),
+            payload: self.columns.payload(source),
+            text: payload::text(source),
+            version: Some(self.version(row).to_string()),
+        }
+    }
+
+    /// Embeds and writes rows, a batch at a time.
+    fn embed(
+        &self,
+        rows: &[usize],
+        stored: &HashMap<String, Option<String>>,
+        summary: &mut IndexSummary,
+        on_progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<()> {
+        let mut done = 0;
+        for batch in rows.chunks(vectors::batch_size(self.modalities)) {
+            on_progress(done, rows.len());
+            let is_stopped = self.stop.load(Ordering::Relaxed);
+            let embedded = if is_stopped { None } else { embed_rows(self, batch)? };
+            let Some((written, failed)) = embedded else {
+                summary.stopped = true;
+                return Ok(());
+            };
+            self.store.upsert(&written)?;
+            let known = written.iter().filter(|row| stored.contains_key(&row.id)).count();
+            summary.changed += known;
+            summary.added += written.len() - known;
+            summary.failed.extend(failed);
+            done += batch.len();
+        }
+        on_progress(done, rows.len());
+        Ok(())
+    }
+}

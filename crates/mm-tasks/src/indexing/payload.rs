@@ -1,0 +1,118 @@
+//! Cells of a table → the payload of a row.
+
+use mm_core::{Modality, Source, cells::NumberFormat};
+use mm_data::{Manifest, Row, source_name};
+use mm_index::Payload;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How the columns of a data set become fields of payloads.
+#[derive(Debug, Default)]
+pub(super) struct PayloadColumns {
+    /// Columns of plain numbers.
+    numbers: BTreeSet<String>,
+    /// Columns of true and false.
+    booleans: BTreeSet<String>,
+    /// Columns that are the text of a row, which is stored as such.
+    texts: BTreeSet<String>,
+}
+
+impl PayloadColumns {
+    /// Numbers are columns whose cells are plain numbers (one of twenty may be something else) without leading zeros,
+    /// which are codes.
+    pub(super) fn infer(manifest: &Manifest) -> Self {
+        let mut cells: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for row in &manifest.rows {
+            for (column, cell) in &row.cells {
+                cells.entry(column).or_default().push(cell.trim());
+            }
+        }
+        let mut columns = Self::default();
+        let text = manifest.columns.modalities.get(Modality::TEXT.name());
+        columns.texts.extend(text.into_iter().flat_map(|binding| binding.columns().iter().cloned()));
+        for (column, cells) in cells {
+            let is_code = |cell: &&str| cell.starts_with('0') && cell[1..].starts_with(|c: char| c.is_ascii_digit());
+            if cells.iter().all(|cell| matches!(*cell, "true" | "false")) {
+                columns.booleans.insert(column.to_owned());
+            } else if !cells.iter().any(is_code)
+                && NumberFormat::infer(cells.iter().copied()) == Some(NumberFormat::Plain)
+            {
+                columns.numbers.insert(column.to_owned());
+            }
+        }
+        columns
+    }
+
+    /// The payload of a row: its cells, and the paths of its files by modality.
+    pub(super) fn payload(&self, row: &Row) -> Payload {
+        let mut payload = Payload::new();
+        for (column, cell) in row.cells.iter().filter(|(column, _)| !self.texts.contains(*column)) {
+            payload.insert(column.clone(), self.value(column, cell));
+        }
+        for (modality, values) in row.values.iter().filter(|(modality, _)| **modality != Modality::TEXT) {
+            let paths: Vec<Value> = values.iter().filter(|v| !matches!(v, Source::Value(_))).map(path).collect();
+            match <[Value; 1]>::try_from(paths) {
+                Ok([path]) => drop(payload.insert(modality.name().to_owned(), path)),
+                Err(paths) if paths.is_empty() => {}
+                Err(paths) => drop(payload.insert(modality.name().to_owned(), Value::Array(paths))),
+            }
+        }
+        payload
+    }
+
+    fn value(&self, column: &str, cell: &str) -> Value {
+        let text = cell.trim();
+        if self.booleans.contains(column) {
+            return Value::Bool(text == "true");
+        }
+        let number = || text.parse::<i64>().ok().map(Value::from).or_else(|| text.parse::<f64>().ok().map(Value::from));
+        match self.numbers.contains(column).then(number).flatten() {
+            Some(number) if !number.is_null() => number,
+            _ => Value::from(cell),
+        }
+    }
+}
+
+/// The path of a file, absolute where it exists.
+fn path(value: &Source) -> Value {
+    match value {
+        Source::Path(path) => {
+            let path = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            Value::from(path.display().to_string())
+        }
+        other => Value::from(source_name(other)),
+    }
+}
+
+/// The text of a row, which is searched by words: its texts, one a line.
+pub(super) fn text(row: &Row) -> Option<String> {
+    let values = row.values.get(&Modality::TEXT)?;
+    let text = |value: &Source| match value {
+        Source::Text(text) => Some(text.clone()),
+        Source::Path(path) => mm_data::decode::read_text(path, None).ok(),
+        _ => None,
+    };
+    let texts: Vec<String> = values.iter().filter_map(text).collect();
+    (!texts.is_empty()).then(|| texts.join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mm_data::ManifestConfig;
+    use serde_json::json;
+
+    #[test]
+    fn columns_of_numbers_are_numbers_and_codes_stay_texts() {
+        let folder = tempfile::tempdir().unwrap();
+        let table =
+            "id,text,year,zip,seen,size\n1,a red bird,1999,01067,true,1.5\n2,a cat at night,2001,80331,false,x\n";
+        std::fs::write(folder.path().join("m.csv"), table).unwrap();
+        let config = ManifestConfig { manifest: "m.csv".into(), ..ManifestConfig::default() };
+        let manifest = Manifest::open(&config, folder.path()).unwrap();
+        let columns = PayloadColumns::infer(&manifest);
+        let expected = json!({"id": 1, "year": 1999, "zip": "01067", "seen": true, "size": "1.5"});
+        assert_eq!(Value::Object(columns.payload(&manifest.rows[0])), expected);
+        assert_eq!(text(&manifest.rows[0]).unwrap(), "a red bird");
+    }
+}

@@ -1,0 +1,71 @@
+//! The results of a search as an HTML page.
+
+use crate::{Result, report};
+use mm_core::{Modality, Source};
+use mm_index::{Answer, Hit};
+use std::{fmt::Write, path::PathBuf};
+
+/// An HTML page with the query (its value, words and filter) and the results: images as thumbnails, else texts.
+///
+/// # Errors
+/// When the page cannot be rendered.
+pub fn search_page(
+    query: Option<(&Modality, &Source)>,
+    words: Option<&str>,
+    filter: Option<&str>,
+    answer: &Answer,
+) -> Result<String> {
+    let mut body = String::from("<div class=\"query\"><div>");
+    if let Some((modality, source)) = query {
+        body += &match source {
+            Source::Text(text) => report::html_escape(text),
+            file if modality.name() == "image" => report::html_thumbnail(file, "query"),
+            file => report::html_escape(&mm_data::source_name(file)),
+        };
+    }
+    body += "</div><div>";
+    for (name, value) in [("words", words), ("filter", filter)] {
+        if let Some(value) = value {
+            let _ = write!(body, "<p><span class=\"soft\">{name}</span> {}</p>", report::html_escape(value));
+        }
+    }
+    let _ = write!(body, "<p class=\"soft\">{} results</p></div></div><div class=\"charts\">", answer.hits.len());
+    for (index, hit) in answer.hits.iter().enumerate() {
+        write_hit(&mut body, index + 1, hit);
+    }
+    body += "</div>";
+    report::html_page("Search", &body)
+}
+
+fn write_hit(body: &mut String, rank: usize, hit: &Hit) {
+    let image = hit.payload.get(Modality::IMAGE.name()).and_then(|path| path.as_str());
+    let image = image.map(|path| report::html_thumbnail(&Source::Path(PathBuf::from(path)), &hit.id));
+    let text = hit.text.as_deref().map(report::html_escape).unwrap_or_default();
+    let fields = serde_json::Value::Object(hit.payload.clone()).to_string();
+    let _ = write!(
+        body,
+        "<figure>{}<p class=\"text\">{text}</p><figcaption>{rank}. <b>{}</b> {:.3}<br>{}</figcaption></figure>",
+        image.unwrap_or_default(),
+        report::html_escape(&hit.id),
+        hit.score,
+        report::html_escape(&fields)
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_and_fields_are_escaped() {
+        let mut payload = mm_index::Payload::new();
+        payload.insert("kind".into(), "<i>".into());
+        let hit = Hit { id: "a&b".into(), score: 0.5, payload, text: Some("<b>".into()), contributions: Vec::new() };
+        let answer = Answer { hits: vec![hit], steps: Vec::new() };
+        let query = (&Modality::TEXT, &Source::Text("<query>".into()));
+        let html = search_page(Some(query), Some("red"), Some("year > 2000"), &answer).unwrap();
+        for part in ["&lt;query&gt;", "year &gt; 2000", "1. <b>a&amp;b</b> 0.500", "&lt;b&gt;", "&lt;i&gt;"] {
+            assert!(html.contains(part), "{part} in {html}");
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! `cargo xtask new --check`: every template makes a crate that compiles, and a modality's tests pass, as for a stranger.
+
+use super::{
+    kind::{KINDS, Kind, MODALITY},
+    make,
+};
+use crate::{cargo::cargo, paths::root, setup};
+use anyhow::{Context, Result, bail};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+/// Makes, compiles and tests; prints the time of each.
+pub fn run() -> Result<()> {
+    setup::run(false, false)?;
+    let folder = TemporaryFolder::new()?;
+    for kind in KINDS {
+        let started = Instant::now();
+        let name = format!("new-{}", kind.command);
+        let made = make(kind, &name, &folder.0)?;
+        let commands: &[&[&str]] = if kind.command == MODALITY.command {
+            &[&["check", "--all-targets"], &["test", "--lib"], &["run", "--", "completions", "bash"]]
+        } else {
+            &[&["check", "--all-targets"]]
+        };
+        for arguments in commands {
+            run_cargo(kind, &made, arguments)?;
+        }
+        println!("{:18} {:.0} s", kind.command, started.elapsed().as_secs_f64());
+    }
+    Ok(())
+}
+
+/// Runs cargo in the crate. Packages that mm depends on are not compiled again: the target folder is this workspace's.
+fn run_cargo(kind: &Kind, folder: &Path, arguments: &[&str]) -> Result<()> {
+    eprintln!("xtask: {}: cargo {}", kind.command, arguments.join(" "));
+    let mut command = cargo();
+    command.current_dir(folder).env("CARGO_TARGET_DIR", root().join("target")).args(arguments);
+    let output = command.output().context("cargo cannot be started")?;
+    if !output.status.success() {
+        let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        bail!("{}: cargo {} failed:\n{stdout}{stderr}", kind.command, arguments.join(" "));
+    }
+    Ok(())
+}
+
+/// A folder of this process, removed at the end.
+struct TemporaryFolder(PathBuf);
+
+impl TemporaryFolder {
+    fn new() -> Result<Self> {
+        let folder = std::env::temp_dir().join(format!("mm-new-{}", std::process::id()));
+        std::fs::create_dir(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+        Ok(Self(folder))
+    }
+}
+
+impl Drop for TemporaryFolder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}

@@ -1,0 +1,82 @@
+//! `cargo xtask new`: a crate of one's own that adds a modality, an operator, a method, a network, a task or a data set to
+//! mm, from outside this workspace.
+
+mod check;
+mod generate;
+mod kind;
+mod name;
+#[cfg(test)]
+mod tests;
+
+use anyhow::Result;
+use clap::Subcommand;
+use generate::generate;
+use kind::Kind;
+use std::path::PathBuf;
+
+/// Make a crate of your own that extends mm.
+#[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
+pub struct Arguments {
+    /// Make a crate of every kind in a temporary folder, compile each, and run the tests of the modality's.
+    #[arg(long)]
+    check: bool,
+    #[command(subcommand)]
+    command: Option<NewCommand>,
+}
+
+#[derive(Subcommand)]
+enum NewCommand {
+    /// A modality: processor, encoder, registration, and how `mm fit` recognizes its columns.
+    #[command(after_help = "Example:\n  cargo xtask new modality accelerometer --dir ~/projects")]
+    Modality(CrateArguments),
+    /// A fusion operator: several modalities → one.
+    FusionOperator(CrateArguments),
+    /// An alignment method: two modalities' features → one space (`mm align`).
+    AlignmentMethod(CrateArguments),
+    /// A reasoning network: one modality queries the others.
+    ReasoningNetwork(CrateArguments),
+    /// A task: what a config can train, evaluate and report.
+    Task(CrateArguments),
+    /// A data set reader: an unpacked folder → a manifest (`mm prepare`).
+    Reader(CrateArguments),
+}
+
+/// The crate to make.
+#[derive(clap::Args)]
+struct CrateArguments {
+    /// Name of the crate and of what it adds: lower-case letters, digits and hyphens.
+    name: String,
+    /// Folder in which the crate's folder is made.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
+}
+
+/// Makes a crate, or checks the templates of all.
+pub fn run(arguments: &Arguments) -> Result<()> {
+    let Some(command) = &arguments.command else { return check::run() };
+    let (kind, CrateArguments { name, dir }) = match command {
+        NewCommand::Modality(crate_arguments) => (&kind::MODALITY, crate_arguments),
+        NewCommand::FusionOperator(crate_arguments) => (&kind::FUSION_OPERATOR, crate_arguments),
+        NewCommand::AlignmentMethod(crate_arguments) => (&kind::ALIGNMENT_METHOD, crate_arguments),
+        NewCommand::ReasoningNetwork(crate_arguments) => (&kind::REASONING_NETWORK, crate_arguments),
+        NewCommand::Task(crate_arguments) => (&kind::TASK, crate_arguments),
+        NewCommand::Reader(crate_arguments) => (&kind::READER, crate_arguments),
+    };
+    let folder = make(kind, name, dir)?;
+    println!("{}", folder.display());
+    eprintln!("next: cd {} && cargo test", folder.display());
+    Ok(())
+}
+
+/// Makes a crate that builds at once; its settings of libtorch are those of this clone, which is set up first where it is
+/// not yet.
+fn make(kind: &Kind, name: &str, dir: &std::path::Path) -> Result<PathBuf> {
+    name::check(kind, name)?;
+    generate::check_target(name, dir)?;
+    let settings = crate::setup::cargo_settings();
+    if !settings.exists() {
+        crate::setup::run(false, false)?;
+    }
+    generate(kind, name, dir)
+}
