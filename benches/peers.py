@@ -5,6 +5,7 @@ on PyTorch, ONNX Runtime, OpenVINO, candle. Two threads each; random weights at 
     cargo xtask bench peers [--quick] [--only TEXT]      (TEXT: part of a title, for instance CLIP, BLIP, ViLT, Whisper)
 
 Each figure is the median of three rounds, each itself a median. Ratios are mm's figure over the best other library's.
+bfloat16 is left out, and said, where the processor has no instructions for it: it is emulated there, at 1 GFLOP/s.
 """
 import json, statistics, subprocess, sys, time
 # Started while this process is small: the peak memory of a child process includes that of the process that forks it.
@@ -30,6 +31,8 @@ torch.set_grad_enabled(False); torch.manual_seed(0); torch.set_num_threads(2)
 FORWARD, MM, cache, minilm = Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4])
 ROUNDS = 1 if "--quick" in sys.argv else 3
 ONLY = sys.argv[sys.argv.index("--only") + 1] if "--only" in sys.argv else ""
+HAS_BF16 = any(flag in Path("/proc/cpuinfo").read_text().split() for flag in ("avx512_bf16", "amx_bf16", "bf16"))
+if not HAS_BF16: print("this processor has no bfloat16 instructions: its rows are left out", flush=True)
 cache.mkdir(parents=True, exist_ok=True); rng = np.random.default_rng(0)
 
 def best(f, n, k=5):
@@ -42,7 +45,8 @@ def candle(*arguments): return float(subprocess.run([CANDLE, *map(str, arguments
 def ours(*arguments): return float(subprocess.run([FORWARD, *map(str, arguments)], check=True, capture_output=True, text=True).stdout)
 def duel(title, rows):
     """rows: name → function that returns a figure; all alternate."""
-    if ONLY not in title: return
+    rows = {n: f for n, f in rows.items() if HAS_BF16 or "bf16" not in n}
+    if ONLY not in title or not rows: return
     got = {name: [] for name in rows}
     for _ in range(ROUNDS):
         for name, f in rows.items(): got[name].append(f())
@@ -93,7 +97,7 @@ class Text(torch.nn.Module):
     def __init__(s, m): super().__init__(); s.m = m
     def forward(s, i, k): return s.m(input_ids=i, attention_mask=k).last_hidden_state
 x = torch.randn(16, 3, 224, 224); ids = torch.randint(1000, 20000, (32, 48)); mask = torch.ones_like(ids)
-for dt in (torch.float32, torch.bfloat16):
+for dt in (torch.float32, torch.bfloat16)[: 1 + HAS_BF16]:
     a = torch.randn(1024, 1024).to(dt); print(f"matmul {dt}: {best(lambda: [a @ a for _ in range(20)], 20 * 2 * 1024**3) / 1e9:.0f} GFLOP/s", flush=True)
 for name, m, args, mine in (("CLIP ViT-B/32 vision, batch 16", Vision(tf.CLIPVisionModel.from_pretrained(CLIP, attn_implementation="sdpa").eval()), (x,), (CLIP, "image", 16)),
                             ("ResNet-50, batch 16", Vision(tf.ResNetForImageClassification.from_pretrained(RESNET).eval()), (x,), (RESNET, "image", 16)),

@@ -5,7 +5,7 @@ use mm_index::{OptimizeOptions, Row, SearchSettings, SqliteStore, Store, StoreCo
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use std::{
     collections::BTreeMap,
-    io::{BufRead as _, BufReader},
+    io::{BufRead, BufReader, Read as _},
     path::Path,
     process::{Child, Command, Stdio},
     sync::atomic::AtomicBool,
@@ -100,9 +100,9 @@ fn child_writes_until_it_is_killed() {
 }
 
 /// What a child began, and whether it reported each as done.
-fn reported(child: &mut Child) -> Vec<(String, bool)> {
+fn reported(output: impl BufRead) -> Vec<(String, bool)> {
     let mut operations: Vec<(String, bool)> = Vec::new();
-    for line in BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok) {
+    for line in output.lines().map_while(Result::ok) {
         if let Some(operation) = line.strip_prefix("begin ") {
             operations.push((operation.to_owned(), false));
         } else if let Some(last) = operations.last_mut().filter(|(o, _)| line.strip_prefix("done ") == Some(o)) {
@@ -135,11 +135,17 @@ fn acknowledged_rows_survive_kills() {
     let (mut rows, mut acknowledged) = (Rows::new(), 0);
     for seed in 0..kills {
         let mut child = spawn("child_writes_until_it_is_killed", folder.path(), seed);
-        std::thread::sleep(Duration::from_millis(random.random_range(20..300)));
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        let mut first = String::new();
+        while !first.starts_with("begin ") {
+            first.clear();
+            assert_ne!(output.read_line(&mut first).unwrap(), 0, "the process ended before its first operation");
+        }
+        std::thread::sleep(Duration::from_millis(random.random_range(0..280)));
         child.kill().unwrap();
         child.wait().unwrap();
         // The pipe keeps what was written before the kill.
-        let operations = reported(&mut child);
+        let operations = reported(first.as_bytes().chain(output));
         let mut after = rows.clone();
         for (index, (operation, done)) in operations.iter().enumerate() {
             assert!(*done || index + 1 == operations.len(), "only the last can be unfinished");

@@ -34,7 +34,7 @@ pub struct NumericColumn {
     /// Mean over the training rows.
     pub mean: f64,
     /// Standard deviation over the training rows.
-    pub deviation: f64,
+    pub std: f64,
 }
 
 /// A categorical column.
@@ -75,8 +75,8 @@ impl NumericColumn {
             let step = (only.abs() * 1e-6).max(1.0);
             edges = if only > 0.0 { vec![only - step, only] } else { vec![only, only + step] };
         }
-        let deviation = if std > 1e-12 { std * scale } else { scale.max(1.0) };
-        Some(Self { name: name.to_owned(), format, edges, mean: mean * scale, deviation })
+        let std = if std > 1e-12 { std * scale } else { scale.max(1.0) };
+        Some(Self { name: name.to_owned(), format, edges, mean: mean * scale, std })
     }
 
     /// The piecewise linear encoding, the standardized value and whether it is missing.
@@ -87,7 +87,7 @@ impl NumericColumn {
             let position = |v: f64| (v * 0.5 - edge[0] * 0.5) / (edge[1] * 0.5 - edge[0] * 0.5);
             out.push(value.map_or(0.0, |v| position(v).clamp(0.0, 1.0) as f32));
         }
-        out.push(value.map_or(0.0, |v| share(v, self.mean, self.deviation).clamp(-10.0, 10.0) as f32));
+        out.push(value.map_or(0.0, |v| share(v, self.mean, self.std).clamp(-10.0, 10.0) as f32));
         out.push(f32::from(u8::from(value.is_none())));
     }
 }
@@ -109,10 +109,10 @@ impl CategoricalColumn {
 pub struct TabularConfig {
     /// Numeric columns.
     #[serde(default)]
-    pub numbers: Vec<NumericColumn>,
+    pub numeric: Vec<NumericColumn>,
     /// Categorical columns.
     #[serde(default)]
-    pub categories: Vec<CategoricalColumn>,
+    pub categorical: Vec<CategoricalColumn>,
 }
 
 /// Maximum number of bins of a numeric column.
@@ -158,8 +158,8 @@ impl TabularConfig {
                 continue;
             }
             match NumericColumn::fit(name, &cells) {
-                Some(column) => out.numbers.push(column),
-                None => out.categories.push(CategoricalColumn::fit(name, &cells)),
+                Some(column) => out.numeric.push(column),
+                None => out.categorical.push(CategoricalColumn::fit(name, &cells)),
             }
         }
         Ok(out)
@@ -167,17 +167,17 @@ impl TabularConfig {
 
     /// Dimension of an encoded row.
     pub fn dim(&self) -> i64 {
-        let numeric: usize = self.numbers.iter().map(|n| n.edges.len() - 1 + 2).sum();
-        let categorical: usize = self.categories.iter().map(|c| c.values.len() + 1).sum();
+        let numeric: usize = self.numeric.iter().map(|n| n.edges.len() - 1 + 2).sum();
+        let categorical: usize = self.categorical.iter().map(|c| c.values.len() + 1).sum();
         (numeric + categorical) as i64
     }
 
     fn check(&self, field: &str) -> Result<()> {
-        for column in &self.numbers {
+        for column in &self.numeric {
             let is_ascending = column.edges.len() >= 2 && column.edges.windows(2).all(|w| w[0] < w[1]);
-            if !(is_ascending && column.deviation > 0.0 && column.mean.is_finite()) {
-                let expected = "at least two ascending edges, a finite mean and a positive deviation";
-                return Err(Error::config(format!("{field}.numbers.{}", column.name), format!("{column:?}"), expected));
+            if !(is_ascending && column.std > 0.0 && column.mean.is_finite()) {
+                let expected = "at least two ascending edges, a finite mean and a positive std";
+                return Err(Error::config(format!("{field}.numeric.{}", column.name), format!("{column:?}"), expected));
             }
         }
         if self.dim() == 0 {
@@ -203,13 +203,13 @@ pub struct TabularProcessor {
 
 impl TabularProcessor {
     fn new(config: TabularConfig) -> Self {
-        Self { has_invalid: config.numbers.iter().map(|_| AtomicBool::new(false)).collect(), config }
+        Self { has_invalid: config.numeric.iter().map(|_| AtomicBool::new(false)).collect(), config }
     }
 
     /// The number of a cell. One that is not a number counts as missing, so that the row can still be used; the first of
     /// each column is logged.
     fn number(&self, index: usize, cell: Option<&Value>) -> Option<f64> {
-        let column = &self.config.numbers[index];
+        let column = &self.config.numeric[index];
         let found = cell.and_then(|v| parse_number(v, column.format));
         if let Some(cell) = cell.filter(|v| found.is_none() && !is_missing_number(&text(v)))
             && !self.has_invalid[index].swap(true, Ordering::Relaxed)
@@ -228,10 +228,10 @@ impl Processor for TabularProcessor {
     fn process(&self, source: &Source, _context: &mut ProcessContext) -> Result<Tensor> {
         let cells = object(source)?;
         let mut out: Vec<f32> = Vec::with_capacity(self.config.dim() as usize);
-        for (index, column) in self.config.numbers.iter().enumerate() {
+        for (index, column) in self.config.numeric.iter().enumerate() {
             column.encode(self.number(index, cells.get(&column.name)), &mut out);
         }
-        for column in &self.config.categories {
+        for column in &self.config.categorical {
             let start = out.len();
             out.resize(start + column.values.len() + 1, 0.0);
             if let Some(value) = cells.get(&column.name).filter(|v| !v.is_null()) {
@@ -289,8 +289,8 @@ pub fn register(registry: &mut Registry) {
         let plural = |n: usize, one: &str, many: &str| format!("{n} {}", if n == 1 { one } else { many });
         let description = format!(
             "{} and {}",
-            plural(found.numbers.len(), "number", "numbers"),
-            plural(found.categories.len(), "category", "categories")
+            plural(found.numeric.len(), "number", "numbers"),
+            plural(found.categorical.len(), "category", "categories")
         );
         let bad = |e: toml::ser::Error| Error::Sample(e.to_string());
         let mut encoder = toml::Value::try_from(found).map_err(bad)?;
@@ -311,7 +311,7 @@ mod tests {
         let rows: Vec<Source> =
             (0..40).map(|i| Source::Value(json!({"n": i, "c": if i % 2 == 0 { "even" } else { "odd" }}))).collect();
         let config = TabularConfig::fit(&rows.iter().collect::<Vec<_>>()).unwrap();
-        assert_eq!((config.numbers.len(), config.categories.len()), (1, 1));
+        assert_eq!((config.numeric.len(), config.categorical.len()), (1, 1));
         let processor = TabularProcessor::new(config.clone());
         let encode = |v: Value| {
             let encoded = processor.process(&Source::Value(v), &mut ProcessContext::eval()).unwrap();
@@ -325,7 +325,7 @@ mod tests {
         assert_eq!(unseen[13..], [1.0, 0.0, 0.0, 1.0]);
         assert!(encode(json!({"n": 1e300})).iter().all(|v| v.is_finite()));
         let missing = ["1", "NaN", "2.5", "inf", "NA", "", "-3"].map(|cell| Source::Value(json!({"n": cell})));
-        assert_eq!(TabularConfig::fit(&missing.each_ref()).unwrap().numbers.len(), 1);
+        assert_eq!(TabularConfig::fit(&missing.each_ref()).unwrap().numeric.len(), 1);
         assert!(encode(json!({"n": "1e308"})).iter().all(|v| v.is_finite()));
         assert!(processor.process(&Source::Text("x".into()), &mut ProcessContext::eval()).is_err());
     }
@@ -352,19 +352,19 @@ mod tests {
             (["2024-01-01", "2024-01-03"], NumberFormat::YearMonthDay, "2024-01-05T00:00:00Z", 3.0),
         ] {
             let (config, processor) = encoder(&cells);
-            assert_eq!(config.numbers[0].format, format, "{cells:?}");
+            assert_eq!(config.numeric[0].format, format, "{cells:?}");
             let [value, missing] = standardized(&processor, new);
             assert!((value - expected).abs() < 1e-4 && missing == 0.0, "{cells:?}: {value}");
             assert_eq!(standardized(&processor, "soon")[1], 1.0);
         }
-        let json = r#"{"name": "n", "edges": [0.0, 1.0], "mean": 0.0, "deviation": 1.0}"#;
+        let json = r#"{"name": "n", "edges": [0.0, 1.0], "mean": 0.0, "std": 1.0}"#;
         assert_eq!(serde_json::from_str::<NumericColumn>(json).unwrap().format, NumberFormat::Plain);
     }
 
     #[test]
     fn huge_and_constant_numbers_keep_the_config_valid() {
         let (config, processor) = encoder(&["100000000000000017", "", "100000000000000017"]);
-        assert!(config.numbers[0].edges[0] < config.numbers[0].edges[1]);
+        assert!(config.numeric[0].edges[0] < config.numeric[0].edges[1]);
         assert_eq!(standardized(&processor, "100000000000000017"), [0.0, 0.0]);
         assert_eq!(standardized(&processor, ""), [0.0, 1.0]);
         let (_, processor) = encoder(&["1e308", "-1e308"]);
@@ -372,6 +372,6 @@ mod tests {
         let (_, processor) = encoder(&["1e-300", "3e-300"]);
         assert!((standardized(&processor, "3e-300")[0] - 1.0).abs() < 1e-5);
         let (config, _) = encoder(&["NA", "red", "None", "red", "blue"]);
-        assert_eq!(config.categories[0].values, ["red", "blue"]);
+        assert_eq!(config.categorical[0].values, ["red", "blue"]);
     }
 }

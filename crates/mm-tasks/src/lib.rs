@@ -21,6 +21,7 @@ pub mod finetuning;
 pub mod fit;
 pub mod indexing;
 mod inputs;
+pub mod maker;
 pub mod metrics;
 pub mod prediction;
 pub mod ranges;

@@ -2,7 +2,7 @@
 
 use crate::{
     args::{
-        batch::{BatchArgs, BatchRow, Maker, generation_options},
+        batch::{BatchArgs, BatchRow, command_maker, generation_options},
         dtype::DtypeArgs,
         generation::GenerationArgs,
         model::{ModelArgs, is_run},
@@ -99,7 +99,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let prompt = arguments.prompt.as_deref();
     if arguments.batch.data.is_some() {
         let options = generation_options(json!({"prompt": prompt}), Some(&config), &arguments.dtype)?;
-        let maker = Maker::new("caption", &dir, options)?;
+        let maker = command_maker("caption", &dir, options)?;
         let kinds = ["image", "video"];
         return arguments.batch.run(&maker, &kinds, 8, context, |rows| caption_rows(&model, rows, prompt, &config));
     }

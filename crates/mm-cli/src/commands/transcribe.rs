@@ -1,7 +1,7 @@
 //! `mm transcribe`: speech → text.
 
 use crate::{
-    args::{batch::{BatchArgs, Maker, generation_options}, dtype::DtypeArgs, generation::GenerationArgs, model::ModelArgs},
+    args::{batch::{BatchArgs, command_maker, generation_options}, dtype::DtypeArgs, generation::GenerationArgs, model::ModelArgs},
     context::Context,
     exit::usage,
     output,
@@ -59,7 +59,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     if arguments.batch.data.is_some() {
         let own = json!({"language": arguments.language, "timestamps": arguments.timestamps});
         let options = generation_options(own, Some(&config), &arguments.dtype)?;
-        let maker = Maker::new("transcribe", &dir, options)?;
+        let maker = command_maker("transcribe", &dir, options)?;
         return arguments.batch.run(&maker, &["audio", "video"], 1, context, |rows| {
             let line = |row: &crate::args::batch::BatchRow| {
                 Ok(json_line(&row.path, row.modality.name(), &transcribe(&row.source)?, arguments.timestamps))

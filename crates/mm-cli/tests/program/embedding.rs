@@ -80,7 +80,7 @@ fn embedding_a_data_set_resumes_with_its_failed_rows() {
     refused(
         &["embed", "--model", "eyes", "--data", "m.jsonl", "--out", "v.npy", "--normalize"],
         workspace.path(),
-        &["other options"],
+        &["other options: normalize false, expected true"],
     );
     // With the missing file in place, only the failed row is embedded again.
     std::fs::copy(workspace.path().join("1.png"), workspace.path().join("gone.png")).unwrap();

@@ -28,7 +28,7 @@ use mm_core::Modality;
 use mm_data::Manifest;
 use options::Entry;
 use pipeline::Pipeline;
-use state::{State, WorkDir};
+use state::WorkDir;
 use std::{path::Path, sync::atomic::AtomicBool};
 use write::EmbeddingTable;
 
@@ -84,7 +84,7 @@ pub fn embed_all(
     let format = OutputFormat::from_path(out)?;
     let modalities = choose_modalities(model, manifest, format, options)?;
     let entries = list_entries(manifest, &modalities);
-    let mut work = WorkDir::open(out, State::fingerprint(model, manifest, &modalities, options)?)?;
+    let mut work = WorkDir::open(out, state::maker(model, manifest, &modalities, options)?)?;
     let resumed = work.state.num_vectors(&entries);
     let to_embed = work.state.to_embed(&entries);
     let pipeline = Pipeline { model, manifest, entries: &entries, options };

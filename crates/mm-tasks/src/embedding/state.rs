@@ -5,7 +5,7 @@ use super::{
     options::{EmbedOptions, Entry, io_error, with_suffix},
     pipeline::VectorResult,
 };
-use crate::{Error, Result};
+use crate::{Error, Result, maker::Maker};
 use mm_core::{
     Modality,
     checkpoint::{self, FolderLock},
@@ -19,17 +19,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What a row of the vectors is; another layout is another embedding.
-const LAYOUT: &str = "a row without a value is an entry";
-
-/// Hexadecimal digits of a fingerprint.
-const FINGERPRINT_LENGTH: usize = 32;
-
 /// What is done of an embedding.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct State {
-    /// Of model, data set and options: only the same embedding is continued.
-    fingerprint: String,
+    /// Only an embedding of the same model, data set and options is continued.
+    maker: Maker,
     /// Dimension of the vectors; 0 before the first.
     pub(super) dim: usize,
     /// The first entries, as many as were tried.
@@ -38,24 +32,31 @@ pub(super) struct State {
     pub(super) failed: BTreeMap<usize, String>,
 }
 
-impl State {
-    /// Identifies an embedding.
-    pub(super) fn fingerprint(
-        model: &dyn Embedder,
-        manifest: &Manifest,
-        modalities: &[Modality],
-        options: &EmbedOptions,
-    ) -> Result<String> {
-        let mut hasher = blake3::Hasher::new();
-        let file = File::open(&manifest.path).map_err(io_error(&manifest.path))?;
-        hasher.update_reader(file).map_err(io_error(&manifest.path))?;
-        let (model, columns) = (model.fingerprint()?, &manifest.columns);
-        let options =
-            format!("{LAYOUT} {model} {modalities:?} {columns:?} {:?} {}", options.pooling, options.normalize);
-        hasher.update(options.as_bytes());
-        Ok(hasher.finalize().to_hex()[..FINGERPRINT_LENGTH].to_owned())
-    }
+/// What an embedding depends on.
+pub(super) fn maker(
+    model: &dyn Embedder,
+    manifest: &Manifest,
+    modalities: &[Modality],
+    options: &EmbedOptions,
+) -> Result<Maker> {
+    let mut table = blake3::Hasher::new();
+    let file = File::open(&manifest.path).map_err(io_error(&manifest.path))?;
+    table.update_reader(file).map_err(io_error(&manifest.path))?;
+    let columns = &manifest.columns.modalities;
+    let modalities: BTreeMap<&str, _> = modalities.iter().map(|m| (m.name(), columns.get(m.name()))).collect();
+    let serde_json::Value::Object(options) = serde_json::json!({
+        "modalities": modalities,
+        "id": manifest.columns.id,
+        "pooling": options.pooling,
+        "normalize": options.normalize,
+    }) else {
+        unreachable!("an object is written above")
+    };
+    let table = table.finalize().to_hex().to_string();
+    Ok(Maker { command: "embed".to_owned(), model: model.fingerprint()?, options, table })
+}
 
+impl State {
     /// Number of vectors that are saved.
     pub(super) fn num_vectors(&self, entries: &[Entry]) -> usize {
         entries.iter().take(self.done).filter(|e| e.value.is_some()).count() - self.failed.len()
@@ -83,7 +84,7 @@ impl WorkDir {
     ///
     /// # Errors
     /// When another process uses it, or it is of another embedding.
-    pub(super) fn open(out: &Path, fingerprint: String) -> Result<Self> {
+    pub(super) fn open(out: &Path, maker: Maker) -> Result<Self> {
         let path = with_suffix(out, ".part");
         let lock = FolderLock::acquire(&path)?;
         let state_file = path.join("state.json");
@@ -92,11 +93,10 @@ impl WorkDir {
                 let invalid = |e| Error::file(&state_file, format!("cannot be read: {e}; delete {}", path.display()));
                 serde_json::from_slice::<State>(&text).map_err(invalid)?
             }
-            Err(_) => State { fingerprint: fingerprint.clone(), ..State::default() },
+            Err(_) => State { maker: maker.clone(), ..State::default() },
         };
-        if state.fingerprint != fingerprint {
-            let reason = "found vectors of another model, data set or other options, expected the same; delete it to \
-                          start again, or choose another --out";
+        if let Some(difference) = maker.difference(&state.maker) {
+            let reason = format!("{difference}; delete it to start again, or choose another --out");
             return Err(Error::file(path, reason));
         }
         let vectors_file = path.join("vectors.f32");

@@ -1,9 +1,9 @@
 //! The output file: one line a row in the order of the table, and what made it in a file next to it.
 
-use super::{TableRow, maker::Maker};
+use super::TableRow;
 use anyhow::{Context as _, Result, bail};
 use mm_core::checkpoint::lock_file;
-use mm_tasks::embedding::with_suffix;
+use mm_tasks::{embedding::with_suffix, maker::Maker};
 use serde_json::Value;
 use std::{
     collections::BTreeMap,

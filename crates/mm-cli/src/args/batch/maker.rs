@@ -1,68 +1,35 @@
-//! What makes the lines of an output file: command, model, options and table.
+//! What makes the lines of an output file, from the files of a model and the rows of a table.
 
 use super::TableRow;
 use crate::args::dtype::DtypeArgs;
 use anyhow::{Context as _, Result};
 use mm_core::Source;
 use mm_reason::generate::GenerationConfig;
-use serde::{Deserialize, Serialize};
+use mm_tasks::maker::Maker;
 use serde_json::{Map, Value};
 use std::{
-    collections::BTreeSet,
     fs::File,
     path::{Path, PathBuf},
 };
 
-/// What the lines of an output file depend on. Lines of another maker are not continued.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Maker {
-    /// The command.
-    command: String,
-    /// Hash of the model's files.
-    model: String,
-    /// The options that change the lines, by name.
-    options: Map<String, Value>,
-    /// Hash of the rows of the table.
-    #[serde(default)]
-    table: String,
+/// What a command with the model of a folder and the options that change its lines writes; the table comes later.
+///
+/// # Errors
+/// When a file of the model cannot be read.
+pub(crate) fn command_maker(command: &str, model: &Path, options: Map<String, Value>) -> Result<Maker> {
+    Ok(Maker { command: command.to_owned(), model: hash_model(model)?, options, table: String::new() })
 }
 
-impl Maker {
-    /// A command with the model of a folder and the options that change its lines.
-    ///
-    /// # Errors
-    /// When a file of the model cannot be read.
-    pub(crate) fn new(command: &str, model: &Path, options: Map<String, Value>) -> Result<Self> {
-        Ok(Self { command: command.to_owned(), model: hash_model(model)?, options, table: String::new() })
+/// The same command for the rows of a table.
+pub(super) fn with_table(maker: &Maker, rows: &[TableRow]) -> Maker {
+    let mut hasher = blake3::Hasher::new();
+    for row in rows {
+        // Bytes inside the table by their hash.
+        let digest = |source: &Source| if let Source::Bytes(file) = source { Some(*file.digest()) } else { None };
+        let file = row.file.as_ref().map(|f| (f.modality.name(), &f.path, digest(&f.source)));
+        hasher.update(format!("{} {file:?} {:?}\n", row.id, row.cells).as_bytes());
     }
-
-    /// The same for the rows of a table.
-    pub(super) fn with_table(&self, rows: &[TableRow]) -> Self {
-        let mut hasher = blake3::Hasher::new();
-        for row in rows {
-            // Bytes inside the table by their hash.
-            let digest = |source: &Source| if let Source::Bytes(file) = source { Some(*file.digest()) } else { None };
-            let file = row.file.as_ref().map(|f| (f.modality.name(), &f.path, digest(&f.source)));
-            hasher.update(format!("{} {file:?} {:?}\n", row.id, row.cells).as_bytes());
-        }
-        Self { table: hasher.finalize().to_hex().to_string(), ..self.clone() }
-    }
-
-    /// What differs from the maker of an existing file, in words.
-    pub(super) fn difference(&self, of_file: &Self) -> Option<String> {
-        if self.command != of_file.command {
-            return Some(format!("was written by `mm {}`, expected `mm {}`", of_file.command, self.command));
-        }
-        if self.model != of_file.model {
-            return Some("holds lines of another model (--model), expected those of this model".to_owned());
-        }
-        let options = self.different_options(of_file);
-        if !options.is_empty() {
-            return Some(format!("holds lines made with other options: {}", options.join(", ")));
-        }
-        (self.table != of_file.table)
-            .then(|| "holds lines of another table, or of this one before it was edited, expected the same rows".into())
-    }
+    Maker { table: hasher.finalize().to_hex().to_string(), ..maker.clone() }
 }
 
 /// The options of a command that generates text: its own, those of generation, and the type to compute in.
@@ -78,17 +45,6 @@ pub(crate) fn generation_options(
         }
     }
     Ok(options)
-}
-
-impl Maker {
-    /// The options that differ from those of an existing file, with both values.
-    fn different_options(&self, of_file: &Self) -> Vec<String> {
-        let names: BTreeSet<_> = self.options.keys().chain(of_file.options.keys()).collect();
-        let value = |maker: &Self, name: &str| maker.options.get(name).cloned().unwrap_or(Value::Null);
-        let differs = |name: &&&String| value(self, name) != value(of_file, name);
-        let text = |name: &String| format!("{name} {}, expected {}", value(of_file, name), value(self, name));
-        names.iter().filter(differs).map(|name| text(name)).collect()
-    }
 }
 
 /// Files that training, evaluation and reports write next to a model and that do not change its output.

@@ -12,9 +12,10 @@ use crate::{
 };
 use anyhow::{Result, bail};
 use lines::OutputLines;
-pub(crate) use maker::{Maker, generation_options};
+pub(crate) use maker::{command_maker, generation_options};
 use mm_core::{Modality, Source};
 use mm_data::{ColumnInference, Manifest};
+use mm_tasks::maker::Maker;
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -105,7 +106,7 @@ impl BatchArgs {
         }
         let rows = read_rows(data, kinds, &self.table)?;
         let batch_size = batch_size.max(1);
-        let mut output = OutputLines::open(out, &maker.with_table(&rows), &rows, batch_size)?;
+        let mut output = OutputLines::open(out, &maker::with_table(maker, &rows), &rows, batch_size)?;
         let (retried, next) = (output.failed.clone(), output.count);
         let resumed = next - retried.len();
         let stop = stop_on_interrupt("this batch")?;
