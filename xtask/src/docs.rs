@@ -222,7 +222,7 @@ fn pipeline_outputs(arguments: &[String]) -> Result<Vec<String>> {
     let words = std::iter::once("cargo xtask").chain(arguments.iter().map(String::as_str));
     match crate::Cli::try_parse_from(words)?.command {
         crate::Command::Run(arguments) => pipeline::outputs(&arguments),
-        crate::Command::Demo(options) => pipeline::outputs(&pipeline::Arguments::demo(options)),
+        crate::Command::Demo(arguments) => pipeline::outputs(&arguments.into()),
         _ => Ok(Vec::new()),
     }
 }

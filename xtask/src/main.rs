@@ -16,7 +16,6 @@ mod torture;
 
 use clap::{Parser, Subcommand};
 use mm_hub::{
-    pipeline::Options,
     registry::{self, Kind, Registry},
 };
 use std::{path::PathBuf, process::ExitCode};
@@ -67,7 +66,7 @@ enum Command {
     )]
     Run(pipeline::Arguments),
     /// Set up, then run the pipeline docs/pipelines/demo.toml.
-    Demo(Options),
+    Demo(pipeline::DemoArguments),
     /// Set up, then run all tests.
     Test {
         /// Arguments for `cargo test`.
@@ -168,7 +167,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Models { command: ModelsCommand::Pull { name } } => print_path(&registry::pull(&name)?),
         Command::Models { command: ModelsCommand::List } => list(Kind::Models),
         Command::Run(arguments) => pipeline::run(&arguments),
-        Command::Demo(options) => pipeline::run(&pipeline::Arguments::demo(options)),
+        Command::Demo(arguments) => pipeline::run(&arguments.into()),
         Command::Test { rest } => cargo::test(&rest),
         Command::Bench { name, rest } => cargo::bench(name.as_deref(), &rest),
         Command::Parity(arguments) => parity::run(&arguments),

@@ -16,12 +16,25 @@ pub struct Arguments {
     options: Options,
 }
 
-impl Arguments {
-    /// Those of `cargo xtask demo`.
-    pub fn demo(options: Options) -> Self {
-        Self { pipeline: root().join("docs/pipelines/demo.toml"), options }
-    }
+#[derive(clap::Args)]
+pub struct DemoArguments {
+    /// Train as long as the table of docs/retrieval.md was trained (short for --set epochs=420).
+    #[arg(long)]
+    full: bool,
+    #[command(flatten)]
+    options: Options,
+}
 
+impl From<DemoArguments> for Arguments {
+    fn from(mut demo: DemoArguments) -> Self {
+        if demo.full {
+            demo.options.overrides.push("epochs=420".to_owned());
+        }
+        Self { pipeline: root().join("docs/pipelines/demo.toml"), options: demo.options }
+    }
+}
+
+impl Arguments {
     fn load(&self) -> Result<pipeline::Pipeline> {
         // From anywhere in the clone, the path may be that from its root.
         let in_workspace = root().join(&self.pipeline);

@@ -1,6 +1,7 @@
 //! The HTML report of retrieval runs.
 
 mod gallery;
+mod queries;
 mod tables;
 
 use super::{EmbeddedSplit, Retrieval};
@@ -51,7 +52,7 @@ pub(super) fn build(
             "sections": tables::sections(&evaluations, split),
             "curves": training_curves(runs)?,
             "maps": maps(&model, context, &manifest, &embedded, split)?,
-            "examples": gallery::examples(&embedded)?,
+            "examples": queries::examples(&embedded)?,
             "attention": gallery::attention(&model, &embedded)?,
             "confusions": gallery::confusions(&embedded)?,
         }),

@@ -1,4 +1,4 @@
-//! Examples of a retrieval report: queries with their results, attention maps, confusions.
+//! Values as a retrieval report shows them, attention maps, confusions.
 
 use super::super::{EmbeddedSplit, Entry, Retrieval};
 use crate::{Result, report::html};
@@ -12,7 +12,7 @@ const MAX_VALUE_CHARS: usize = 80;
 
 /// A value as a page shows it.
 #[derive(Serialize)]
-struct Shown {
+pub(super) struct Shown {
     text: String,
     /// An `<img>` element.
     image: Option<String>,
@@ -21,7 +21,7 @@ struct Shown {
 }
 
 impl Shown {
-    fn of(entry: &Entry) -> Self {
+    pub(super) fn of(entry: &Entry) -> Self {
         let text = |text: String| Self { text, image: None, language: None };
         match &entry.source {
             Source::Text(words) => text(words.clone()),
@@ -41,58 +41,10 @@ impl Shown {
     }
 }
 
-#[derive(Serialize)]
-pub(super) struct Hit {
-    value: Shown,
-    is_match: bool,
-    score: String,
-}
-
-#[derive(Serialize)]
-pub(super) struct Query {
-    value: Shown,
-    hits: Vec<Hit>,
-}
-
-#[derive(Serialize)]
-pub(super) struct Example {
-    direction: String,
-    queries: Vec<Query>,
-}
-
 fn top(query: &Tensor, gallery: &EmbeddedSplit, count: i64) -> Result<Vec<(usize, f64)>> {
     let scores = gallery.vectors.matmul(&query.unsqueeze(1)?)?.squeeze(1)?;
     let (values, indices) = scores.topk(count.min(gallery.entries.len() as i64))?;
     Ok(indices.to_vec::<i64>()?.into_iter().map(|p| p as usize).zip(values.to_vec::<f64>()?).collect())
-}
-
-/// Random queries of every direction to images and text, each with its first five results.
-pub(super) fn examples(embedded: &BTreeMap<Modality, EmbeddedSplit>) -> Result<Vec<Example>> {
-    let mut random = Rng::new(&[2025]);
-    let mut out = Vec::new();
-    for (from, queries) in embedded {
-        let galleries = embedded.iter().filter(|(to, _)| *to != from);
-        for (to, gallery) in galleries.filter(|(to, _)| **to == Modality::IMAGE || **to == Modality::TEXT) {
-            let mut indices: Vec<usize> = (0..queries.entries.len()).collect();
-            random.shuffle(&mut indices);
-            let query = |index: usize| -> Result<Query> {
-                let entry = &queries.entries[index];
-                let hits =
-                    top(&queries.vectors.select(0, index as i64)?, gallery, 5)?.into_iter().map(|(hit, score)| {
-                        let found = &gallery.entries[hit];
-                        Hit {
-                            value: Shown::of(found),
-                            is_match: found.item == entry.item,
-                            score: format!("{score:.2}"),
-                        }
-                    });
-                Ok(Query { value: Shown::of(entry), hits: hits.collect() })
-            };
-            let queries = indices.into_iter().take(6).map(query).collect::<Result<_>>()?;
-            out.push(Example { direction: format!("{from}_to_{to}"), queries });
-        }
-    }
-    Ok(out)
 }
 
 #[derive(Serialize)]
