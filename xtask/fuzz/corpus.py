@@ -289,7 +289,7 @@ def audio():
 
 
 def chat_templates():
-    for folder in ("llava-siglip-qwen2", "qwen2_vl-picture"):
+    for folder in ("llava-siglip-qwen2", "qwen2_vl-image"):
         put("chat_template", f"{folder}.jinja", (REASON / folder / "chat_template.jinja").read_bytes())
     put("chat_template", "methods.jinja", """{%- set ns = namespace(n=0) -%}{% for m in messages %}{% if m.content is string %}{{ m['role'].upper()
 .strip() + ': ' + m.content.split(' ')[-1] | trim }}{% else %}{% for c in m.content %}{{ c.get('text', 'x').replace('a', 'b')[1:] }}{% endfor %}

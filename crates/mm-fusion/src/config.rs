@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MissingModality {
-    /// Zeros, and the operator sees the modality as absent: gates close, attention is masked, products leave it out.
+    /// Zeros, and the operator treats the modality as absent: gates close, attention is masked, products leave it out.
     #[default]
     Mask,
     /// A learned vector.

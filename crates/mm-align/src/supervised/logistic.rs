@@ -31,8 +31,8 @@ pub struct LogisticRegression {
 }
 
 impl LogisticRegression {
-    /// Fits features `[rows, dim]` to class indices `[rows]` below `num_classes`; `l2` weighs half the squared weights.
-    /// The convex loss is minimized by 300 full-batch steps of Adam.
+    /// Fits features `[rows, dim]` to class indices `[rows]` below `num_classes`, with the penalty `l2 / 2 ·
+    /// ‖weights‖²`. The convex loss is minimized by 300 full-batch steps of Adam.
     ///
     /// # Errors
     /// When the numbers of rows and labels differ, a label is out of range, or a feature is not finite.

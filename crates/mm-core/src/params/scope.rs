@@ -36,7 +36,7 @@ impl<'a> Scope<'a> {
     }
 
     /// The same scope for layers that are built a second time over existing parameters: the same values, now and after
-    /// each step, but no gradient reaches them (a discriminator that judges a generator's output without being trained
+    /// each step, but no gradient reaches them (a discriminator applied to a generator's output without being trained
     /// by it).
     pub fn detached(&self) -> Scope<'a> {
         Scope { detached: true, ..self.clone() }

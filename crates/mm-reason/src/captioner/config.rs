@@ -10,7 +10,7 @@ pub enum CaptionerKind {
     /// A transformer decoder with cross-attention to all features.
     #[default]
     Transformer,
-    /// An LSTM with soft attention: *Show, AttentionArgs and Tell: Neural Image Caption Generation with Visual
+    /// An LSTM with soft attention: *Show, Attend and Tell: Neural Image Caption Generation with Visual
     /// Attention* (Xu et al., 2015), <https://arxiv.org/abs/1502.03044>.
     Lstm,
     /// A transformer decoder after a prefix of vectors projected from the mean feature: *ClipCap: CLIP Prefix for Image

@@ -114,7 +114,7 @@ pub fn load_for_fine_tuning<M>(
     if family.model_type.starts_with("timm/") && options.layer.is_none() && !unexpected_keys.is_empty() {
         // timm has hundreds of variants of an architecture: what is left over would have changed the outputs.
         let (count, names) = (unexpected_keys.len(), unexpected_keys[..unexpected_keys.len().min(3)].join(", "));
-        let reason = format!("architecture: {count} of its tensors ({names} …) have no place in mm's model of it");
+        let reason = format!("architecture: {count} of its tensors ({names} …) do not occur in mm's implementation");
         return Err(builder.config_error(reason));
     }
     Ok(Loaded { model, params, unexpected_keys, fingerprint })
