@@ -34,7 +34,7 @@ pub(crate) struct Arguments {
     /// Image file; may be repeated. One image gets every question; several images get one question each, in order.
     #[arg(long, value_name = "FILE", help_heading = "Inputs")]
     image: Vec<String>,
-    /// Video file, for models that take videos; likewise.
+    /// Video file, for models that take videos; may be repeated like --image.
     #[arg(long, value_name = "FILE", help_heading = "Inputs")]
     video: Vec<String>,
     /// Question; may be repeated.

@@ -46,7 +46,7 @@ pub(crate) struct Arguments {
     batch: BatchArgs,
 }
 
-/// What writes the captions.
+/// The model that writes the captions.
 enum Model {
     Checkpoint(Box<Pipeline>),
     Run(Box<Captioning>),
