@@ -1,4 +1,4 @@
-"""Makes the kept inputs of the fuzz targets (xtask/fuzz/corpus) from the fixtures of the crates.
+"""Makes the corpus inputs of the fuzz targets (xtask/fuzz/corpus) from the fixtures of the crates.
 
     python xtask/fuzz/corpus.py        # needs numpy, pillow, pyarrow and torch, and ffmpeg on the PATH
 

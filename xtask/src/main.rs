@@ -39,7 +39,7 @@ enum Command {
     #[command(after_help = "Examples:\n  cargo xtask setup\n  cargo xtask setup --project ../my-project")]
     Setup {
         /// Set up the Cargo project in this folder instead: its .cargo/config.toml gets the path of libtorch and the rpath,
-        /// so that `cargo run` and `cargo test` need no environment variable. What the file already says stays.
+        /// so that `cargo run` and `cargo test` need no environment variable. Its other settings are kept.
         #[arg(long, value_name = "DIR")]
         project: Option<PathBuf>,
         /// Use a libtorch with CUDA, from LIBTORCH or Python's torch; the downloaded one is CPU-only.

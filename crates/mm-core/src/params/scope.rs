@@ -30,7 +30,7 @@ impl<'a> Scope<'a> {
         Scope { prefix: self.path(&name.to_string()), ..self.clone() }
     }
 
-    /// The same scope with frozen parameters.
+    /// A copy of this scope in which parameters are frozen.
     pub fn frozen(&self) -> Scope<'a> {
         Scope { frozen: true, ..self.clone() }
     }
@@ -91,7 +91,7 @@ impl<'a> Scope<'a> {
     /// A tensor that the layer updates itself (running statistics).
     ///
     /// # Errors
-    /// As [`Scope::param`].
+    /// Those of [`Scope::param`].
     pub fn buffer(&self, name: &str, shape: &[i64], init: Init) -> Result<Tensor> {
         self.build(name, shape, init, if self.frozen { Role::Frozen } else { Role::Buffer })
     }

@@ -71,7 +71,7 @@ pub fn frames_at(path: &Path, seconds: &[f64], limits: &ImageLimits) -> Result<V
     seconds.iter().map(frame).collect()
 }
 
-/// What is known of a video before its frames are decoded.
+/// Properties of a video that are known before its frames are decoded.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Packets {
     /// Their number, which is that of the frames unless some are not presented (in clips that were cut without encoding

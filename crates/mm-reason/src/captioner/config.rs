@@ -24,7 +24,7 @@ pub enum CaptionerKind {
 pub struct CaptionerConfig {
     /// Which network.
     pub kind: CaptionerKind,
-    /// Its feature dimension.
+    /// The feature dimension.
     pub hidden_dim: i64,
     /// Number of transformer blocks.
     pub num_layers: i64,

@@ -7,7 +7,7 @@ use flate2::{Compression, write::ZlibEncoder};
 use mm_core::Tensor;
 use std::{fmt, io::Write};
 
-/// What a transcript should not be trusted for.
+/// Why a transcript should not be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TranscriptWarningKind {

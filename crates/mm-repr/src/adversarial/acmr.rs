@@ -34,7 +34,7 @@ pub enum AdversarialLoss {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AcmrConfig {
-    /// Dimension of the common space.
+    /// Dimension of the shared space.
     pub embed_dim: i64,
     /// Encoder of each modality; the default where a modality is not listed.
     pub networks: BTreeMap<String, NetworkConfig>,
@@ -104,7 +104,7 @@ impl AcmrConfig {
     }
 }
 
-/// Embeddings of several modalities in a common space, trained by label classification, a cross-modal triplet loss, pair
+/// Embeddings of several modalities in a shared space, trained by label classification, a cross-modal triplet loss, pair
 /// distances and an adversarial modality discriminator.
 ///
 /// *Adversarial Cross-Modal Retrieval* ([Wang et al., 2017](https://doi.org/10.1145/3123266.3123326)). With labels of

@@ -59,7 +59,7 @@ pub fn read_paired_arrays(a: &Path, b: &Path, labels: Option<&Path>) -> Result<P
     Ok(PairedArrays { pairs, missing: missing.len() })
 }
 
-/// Projects the array `file` of modality 0 (a) or 1 (b) into the common space: float32 `[rows, dim]`, NaN for rows
+/// Projects the array `file` of modality 0 (a) or 1 (b) into the shared space: float32 `[rows, dim]`, NaN for rows
 /// whose vector is missing.
 ///
 /// # Errors
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_with_a_missing_vector_are_left_out_and_keep_their_places_in_projections() {
+    fn pairs_with_a_missing_vector_are_left_out_and_keep_their_rows_in_projections() {
         let folder = tempfile::tempdir().unwrap();
         let [a, b] = arrays(folder.path());
         let found = read_paired_arrays(&a, &b, None).unwrap();

@@ -37,7 +37,7 @@ use write::EmbeddingTable;
 pub struct FailedValue {
     /// The id of its row.
     pub id: String,
-    /// Its modality.
+    /// The modality.
     pub modality: Modality,
     /// What is wrong.
     pub reason: String,
@@ -48,7 +48,7 @@ pub struct FailedValue {
 pub struct EmbedSummary {
     /// Number of vectors in the file.
     pub vectors: usize,
-    /// How many of these were computed by an earlier call.
+    /// Number of these that an earlier call computed.
     pub resumed: usize,
     /// Dimension of a vector.
     pub dim: usize,

@@ -32,7 +32,7 @@ pub(super) struct State {
     pub(super) failed: BTreeMap<usize, String>,
 }
 
-/// What an embedding depends on.
+/// The provenance of an embedding.
 pub(super) fn provenance(
     model: &dyn Embedder,
     manifest: &Manifest,

@@ -110,7 +110,7 @@ impl Ensembling {
         matches!(self, Self::LogisticRegression | Self::GradientBoosting)
     }
 
-    /// Its name in a config.
+    /// The name in a config.
     fn name(self) -> &'static str {
         match self {
             Self::Weighted => "weighted",
