@@ -46,8 +46,8 @@ pub struct Representation {
 }
 
 impl Representation {
-    /// Builds an untrained model; its weights are a function of the seed. Vocabularies and classes that the config does not
-    /// name are taken from the training rows.
+    /// Builds an untrained model; its weights are a function of the seed. Vocabularies and classes that the config does
+    /// not name are taken from the training rows.
     pub fn new(mut config: RepresentationConfig, base_dir: &Path, encoders: &Registry, device: Device) -> Result<Self> {
         let base_dir = config.common.base_dir_or(base_dir);
         config.fit_inputs(&base_dir)?;

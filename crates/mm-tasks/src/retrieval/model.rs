@@ -59,8 +59,8 @@ pub struct Retrieval {
 }
 
 impl Retrieval {
-    /// Builds an untrained model; its weights are a function of the seed. Relative paths are resolved against `base_dir`
-    /// unless the config has its own.
+    /// Builds an untrained model; its weights are a function of the seed. Relative paths are resolved against
+    /// `base_dir` unless the config has its own.
     ///
     /// # Errors
     /// When an encoder cannot be built or does not fit the settings that refer to it.
