@@ -1,5 +1,5 @@
-//! Figures of a store of mm-index: `index ROWS WIDTH [f16|i8]` writes clustered vectors of unit length with a field and a text, optimizes, and
-//! prints times, sizes, recall and latencies as a table.
+//! Measurements of a store of mm-index: `index ROWS WIDTH [f16|i8]` writes clustered vectors of unit length with a
+//! field and a text, optimizes, and prints times, sizes, recall and latencies as a table.
 
 use mm_core::seed::Rng;
 use mm_index::{
@@ -14,7 +14,8 @@ const BATCH: usize = 5000;
 const QUERIES: usize = 200;
 const WORDS: [&str; 8] = ["red", "bird", "night", "car", "old", "tree", "sea", "street"];
 
-/// Vectors around common centers: half of the length of each is noise, as of encoded photographs of some thousand kinds of things.
+/// Vectors around common centers: half of the length of each is noise, as of encoded photographs of some thousand kinds
+/// of things.
 struct Vectors {
     centers: Vec<Vec<f32>>,
     random: Rng,

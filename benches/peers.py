@@ -4,8 +4,8 @@ on PyTorch, ONNX Runtime, OpenVINO, candle. Two threads each; random weights at 
 
     cargo xtask bench peers [--quick] [--only TEXT]      (TEXT: part of a title, for instance CLIP, BLIP, ViLT, Whisper)
 
-Each figure is the median of three rounds, each itself a median. Ratios are mm's figure over the best other library's.
-bfloat16 is left out, and said, where the processor has no instructions for it: it is emulated there, at 1 GFLOP/s.
+Each value is the median of three rounds, each itself a median. Ratios are mm's value over the best other library's.
+bfloat16 is left out, with a message, where the processor has no instructions for it: it is emulated there, at 1 GFLOP/s.
 """
 import json, statistics, subprocess, sys, time
 # Started while this process is small: the peak memory of a child process includes that of the process that forks it.
@@ -44,7 +44,7 @@ CANDLE = FORWARD.parents[1] / "candle/release/mm-candle"
 def candle(*arguments): return float(subprocess.run([CANDLE, *map(str, arguments)], check=True, capture_output=True, text=True).stdout)
 def ours(*arguments): return float(subprocess.run([FORWARD, *map(str, arguments)], check=True, capture_output=True, text=True).stdout)
 def duel(title, rows):
-    """rows: name → function that returns a figure; all alternate."""
+    """rows: name → function that returns a measurement; all alternate."""
     rows = {n: f for n, f in rows.items() if HAS_BF16 or "bf16" not in n}
     if ONLY not in title or not rows: return
     got = {name: [] for name in rows}
@@ -153,10 +153,10 @@ if not ONLY or "BLIP" in ONLY or "ViLT" in ONLY or "Whisper" in ONLY:
     def one(): lm(**lt(questions[0], return_tensors="pt"), **lp(images=Image.open(FILES[0]), return_tensors="pt"))
     duel("ViLT-base, a question about an image, questions/s", {"mm": lambda: generate_rate(VILT, "answer", FILES[0], 1, 1, "f32"), "transformers": lambda: best(one, 1, 5)})
     import soundfile
-    hm = tf.WhisperForConditionalGeneration.from_pretrained(WHISPER).eval(); hp = tf.WhisperFeatureExtractor.from_pretrained(WHISPER); sound = cache / "half-minute.wav"
-    if not sound.exists(): soundfile.write(sound, rng.normal(0, 0.1, 30 * 16000), 16000)
-    def transcribe(): hm.generate(hp(soundfile.read(sound, dtype="float32")[0], sampling_rate=16000, return_tensors="pt")["input_features"], max_new_tokens=80, min_new_tokens=80)
-    duel("Whisper-tiny, 30 s as 80 tokens, recordings/s", {"mm": lambda: generate_rate(WHISPER, "transcribe", sound, 1, 80, "f32"), "transformers": lambda: best(transcribe, 1, 3)})
+    hm = tf.WhisperForConditionalGeneration.from_pretrained(WHISPER).eval(); hp = tf.WhisperFeatureExtractor.from_pretrained(WHISPER); audio = cache / "half-minute.wav"
+    if not audio.exists(): soundfile.write(audio, rng.normal(0, 0.1, 30 * 16000), 16000)
+    def transcribe(): hm.generate(hp(soundfile.read(audio, dtype="float32")[0], sampling_rate=16000, return_tensors="pt")["input_features"], max_new_tokens=80, min_new_tokens=80)
+    duel("Whisper-tiny, 30 s as 80 tokens, recordings/s", {"mm": lambda: generate_rate(WHISPER, "transcribe", audio, 1, 80, "f32"), "transformers": lambda: best(transcribe, 1, 3)})
     code = f"import transformers as t,torch;torch.set_num_threads(2);torch.set_grad_enabled(False);m=t.BlipForConditionalGeneration.from_pretrained('{BLIP}');from PIL import Image;p=t.models.blip.image_processing_pil_blip.BlipImageProcessorPil.from_pretrained('{BLIP}');m.generate(**p(images=Image.open('{FILES[0]}'),return_tensors='pt'),max_new_tokens=20,num_beams=5)"
     mine, theirs = launch(MM, "caption", "--model", BLIP, "--image", FILES[0], "--num-beams", "5", "--max-new-tokens", "20", "--threads", "2", "--json"), launch(sys.executable, "-c", code)
     print(f"BLIP-base, process start to caption: mm {mine[0]:.2f} s in {mine[1]:.0f} MB, Python {theirs[0]:.2f} s in {theirs[1]:.0f} MB: {mine[1] / theirs[1]:.2f}", flush=True)

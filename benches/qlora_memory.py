@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A figure of docs/tasks.md: peak memory and speed of training LoRA adapters on 4-bit weights (QLoRA) and on full weights.
+"""A table of docs/tasks.md: peak memory and speed of training LoRA adapters on 4-bit weights (QLoRA) and on full weights.
 
     python benches/qlora_memory.py MM FOLDER
 

@@ -5,7 +5,7 @@ scaled_dot_product_attention, nn.utils.parametrizations.spectral_norm); its Adam
 
     cargo xtask bench training [--quick] [--only TEXT]      (TEXT: part of a title, for instance vae, mult, film)
 
-Each figure is the median of three rounds. Ratios are mm's over the better of PyTorch's two.
+Each value is the median of three rounds. Ratios are mm's over the better of PyTorch's two.
 """
 import importlib.util, itertools, math, statistics, subprocess, sys, time, warnings
 from pathlib import Path

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A figure of docs/tasks.md: the share of a model's attention that lies on the object in the image, against chance.
+"""A measurement of docs/tasks.md: the share of a model's attention that lies on the object in the image, against chance.
 
     mm answer --model RUN --data QUESTIONS.jsonl --out lines.jsonl --explain none.png
     python benches/vqa_attention_in_box.py lines.jsonl

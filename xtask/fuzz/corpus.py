@@ -1,4 +1,4 @@
-"""Makes the kept inputs of the fuzz targets (xtask/fuzz/corpus) from the fixtures of the crates.
+"""Makes the corpus inputs of the fuzz targets (xtask/fuzz/corpus) from the fixtures of the crates.
 
     python xtask/fuzz/corpus.py        # needs numpy, pillow, pyarrow and torch, and ffmpeg on the PATH
 
@@ -289,7 +289,7 @@ def audio():
 
 
 def chat_templates():
-    for folder in ("llava-siglip-qwen2", "qwen2_vl-picture"):
+    for folder in ("llava-siglip-qwen2", "qwen2_vl-image"):
         put("chat_template", f"{folder}.jinja", (REASON / folder / "chat_template.jinja").read_bytes())
     put("chat_template", "methods.jinja", """{%- set ns = namespace(n=0) -%}{% for m in messages %}{% if m.content is string %}{{ m['role'].upper()
 .strip() + ': ' + m.content.split(' ')[-1] | trim }}{% else %}{% for c in m.content %}{{ c.get('text', 'x').replace('a', 'b')[1:] }}{% endfor %}

@@ -19,7 +19,7 @@ keep = np.random.default_rng(0).permutation(keep); kinds = sorted({r["kind"] for
 def components(file):
     x = np.load(file)[keep].astype("float64"); x -= x.mean(0); u, s, _ = np.linalg.svd(x, full_matrices=False); x = u[:, :64] * s[:64]
     return (x / np.abs(x).max()).astype("float16")
-tensors = {"pictures": components(folder / "a.npy"), "captions": components(folder / "b.npy"), "kinds": np.array([kinds.index(rows[i]["kind"]) for i in keep], dtype="int64")}
+tensors = {"images": components(folder / "a.npy"), "captions": components(folder / "b.npy"), "kinds": np.array([kinds.index(rows[i]["kind"]) for i in keep], dtype="int64")}
 stamps = Path.home() / ".cache/mm/data/tuxpaint-stamps/usr/share/tuxpaint/stamps"
 words = {"zebra": "animals/mammals/equines/zebra", "tiger": "animals/mammals/cats/tiger", "banana": "food/fruit/banana", "guitar": "hobbies/music/string/guitar2"}
 cepstrum = torchaudio.transforms.MFCC(16000, 13, melkwargs=dict(n_fft=512, hop_length=320, n_mels=40))

@@ -34,7 +34,7 @@ def tone(seconds, rate):
 import soundfile
 AUDIOS = {16000: ["long16.wav", "short16.wav"], 48000: ["tone48.wav"]}
 soundfile.write(inputs / "long16.wav", tone(1.37, 16000), 16000); soundfile.write(inputs / "short16.wav", tone(0.41, 16000), 16000); soundfile.write(inputs / "tone48.wav", tone(0.7, 48000), 48000)
-def sound(name): return soundfile.read(inputs / name, dtype="float32")[0]
+def read_audio(name): return soundfile.read(inputs / name, dtype="float32")[0]
 FRAMES = [np.asarray(sample_image(50, 38)) for _ in range(6)]
 def ffmpeg():
     if shutil.which("ffmpeg"): return "ffmpeg"

@@ -133,7 +133,7 @@ big_timm("timm/resnet18", "resnet18", 65); big_timm("timm/resnet50", "resnet50",
 def audio_answers(folder, processor, rate, embed, logits=None):
     processor.save_pretrained(folder); rows, feats, l = [], [], []
     for name in AUDIOS[rate]:
-        b = processor(sound(name), sampling_rate=rate, return_tensors="pt"); x = b.get("input_features", b.get("input_values")); feats.append(x.flatten()); rows.append(embed(x, b)[0])
+        b = processor(read_audio(name), sampling_rate=rate, return_tensors="pt"); x = b.get("input_features", b.get("input_values")); feats.append(x.flatten()); rows.append(embed(x, b)[0])
         if logits: l.append(logits(x)[0])
     more = {"audio_logits": torch.stack(l)} if logits else {}
     answers(folder, **{f"sound{i}": f for i, f in enumerate(feats)}, audio=torch.stack(rows), **more)
@@ -150,7 +150,7 @@ def speech(name, Config, Model, normalize, mask, **sizes):
         model = randomize(Model(Config(**{**w2v, **sizes}))); model.save_pretrained(folder); base = getattr(model, model.base_model_prefix, model)
         audio_answers(folder, tf.Wav2Vec2FeatureExtractor(feature_size=1, sampling_rate=16000, padding_value=0.0, do_normalize=normalize, return_attention_mask=mask), 16000, lambda x, b: mean(base(x).last_hidden_state), (lambda x: model(x).logits) if "Sequence" in type(model).__name__ else None)
         if mask:
-            b = tf.Wav2Vec2FeatureExtractor.from_pretrained(folder)([sound(n) for n in AUDIOS[16000]], sampling_rate=16000, padding=True, return_tensors="pt"); h = base(**b).last_hidden_state
+            b = tf.Wav2Vec2FeatureExtractor.from_pretrained(folder)([read_audio(n) for n in AUDIOS[16000]], sampling_rate=16000, padding=True, return_tensors="pt"); h = base(**b).last_hidden_state
             m = base._get_feature_vector_attention_mask(h.shape[1], b["attention_mask"]); t = {k: v for k, v in __import__("safetensors.torch", fromlist=["x"]).load_file(folder / "answers.safetensors").items()}
             answers(folder, **t, audio_batched=mean(h, m))
 speech("wav2vec2/group", tf.Wav2Vec2Config, tf.Wav2Vec2Model, True, False)
@@ -245,7 +245,7 @@ def clap(name, fused, **sizes):
         model = randomize(tf.ClapModel(tf.ClapConfig(text_config=dict(vocab_size=len(tokenizer), max_position_embeddings=33, pad_token_id=1, projection_dim=10, **small), audio_config=audio, projection_dim=10))); model.save_pretrained(folder)
         tokenizer.model_max_length = 30; tokenizer.save_pretrained(folder)
         p = tf.ClapFeatureExtractor(feature_size=16, sampling_rate=48000, hop_length=480, max_length_s=2, fft_window_size=1024, frequency_min=50, frequency_max=14000, truncation="fusion" if fused else "rand_trunc", padding="repeatpad"); p.save_pretrained(folder)
-        b = tokenizer(TEXTS, padding=True, truncation=True, return_tensors="pt"); f = p(sound("tone48.wav"), sampling_rate=48000, return_tensors="pt")
+        b = tokenizer(TEXTS, padding=True, truncation=True, return_tensors="pt"); f = p(read_audio("tone48.wav"), sampling_rate=48000, return_tensors="pt")
         answers(folder, text=unit(first(model.get_text_features(input_ids=b["input_ids"], attention_mask=b["attention_mask"]))), audio=unit(first(model.get_audio_features(**f))), text_ids=b["input_ids"].masked_fill(b["attention_mask"] == 0, -1), sound0=f["input_features"].flatten())
 clap("clap/unfused", False); clap("clap/fused", True)
 if not args.small: clap("clap/odd-windows", False, window_size=3, spec_size=80, num_mel_bins=16, patch_stride=[4, 4], depths=[2, 2], num_attention_heads=[1, 4], patch_embeds_hidden_size=16, qkv_bias=False, mlp_ratio=1.5, hidden_act="relu"); clap("clap/fused-one-strip", True, num_mel_bins=16, spec_size=80, window_size=3, depths=[1, 2], num_attention_heads=[2, 1], patch_embeds_hidden_size=16, aff_block_r=2)

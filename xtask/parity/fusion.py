@@ -442,12 +442,12 @@ class Bottleneck(Operator):
         masks = [torch.cat([p[:, None] > 0, m, always], 1) for _, m, p in parts]
         there = torch.stack([p for _, _, p in parts], 1)
         for layer in self.layers:
-            said = []
+            bottlenecks = []
             for n in range(3):
                 y = layer[n](torch.cat([own[n], shared], 1), masks[n])
                 own[n], tokens = y[:, : -self.tokens], y[:, -self.tokens :]
-                said.append(tokens * there[:, n, None, None])
-            shared = sum(said) / there.sum(1)[:, None, None]
+                bottlenecks.append(tokens * there[:, n, None, None])
+            shared = sum(bottlenecks) / there.sum(1)[:, None, None]
         return self.out_proj(sum(x[:, 0] * there[:, n, None] for n, x in enumerate(own)) / there.sum(1, keepdim=True))
 
 

@@ -29,8 +29,8 @@ ANSWER = "the fox"
 def image_attention(model, tok, inputs, is_image, cut=0):
     """Attention of the tokens of ANSWER, generated after the prompt, to the image (a mask over all positions): the mean over blocks, heads and
     tokens, without the first `cut` positions."""
-    said = torch.tensor([tok(ANSWER, add_special_tokens=False)["input_ids"]]); n = said.shape[1]; more = dict(inputs)
-    more["input_ids"] = torch.cat([inputs["input_ids"], said], 1)
+    answer_ids = torch.tensor([tok(ANSWER, add_special_tokens=False)["input_ids"]]); n = answer_ids.shape[1]; more = dict(inputs)
+    more["input_ids"] = torch.cat([inputs["input_ids"], answer_ids], 1)
     for key, fill in (("attention_mask", 1), ("mm_token_type_ids", 0)):
         if key in inputs: more[key] = torch.cat([inputs[key], torch.full((1, n), fill, dtype=inputs[key].dtype)], 1)
     before = model.config._attn_implementation; model.set_attn_implementation("eager")
@@ -152,9 +152,9 @@ def whisper_rows(model, tok, fe, languages, times):
     rows = []
     for name in AUDIOS[16000]:
         for language in languages:
-            x = fe(sound(name), sampling_rate=16000, return_tensors="pt")["input_features"]
+            x = fe(read_audio(name), sampling_rate=16000, return_tensors="pt")["input_features"]
             for stamps in times:
-                said = []
+                generated = []
                 for options in [dict(), dict(num_beams=3)]:
                     o = model.generate(x, max_new_tokens=11, return_timestamps=stamps, return_dict_in_generate=True, force_unique_generate_call=True, **({"language": language} if language else {}), **options)
                     full = [int(i) for i in (o["sequences"] if isinstance(o, dict) else o)[0]]; keep = len(full)
@@ -162,15 +162,15 @@ def whisper_rows(model, tok, fe, languages, times):
                     body = full[:keep]; special = set(tok.convert_tokens_to_ids(["<|startoftranscript|>", "<|en|>", "<|de|>", "<|fr|>", "<|transcribe|>", "<|notimestamps|>"]))
                     k = 0
                     while k < len(body) and body[k] in special: k += 1
-                    ids, finished = trim(body, k, [tok.eos_token_id]); said.append({"config": {**options, "max_new_tokens": 11}, "ids": ids, "finished": finished, "text": tok.decode(ids, skip_special_tokens=True)})
-                rows.append({"audio": name, "language": language, "timestamps": stamps, "generations": said})
+                    ids, finished = trim(body, k, [tok.eos_token_id]); generated.append({"config": {**options, "max_new_tokens": 11}, "ids": ids, "finished": finished, "text": tok.decode(ids, skip_special_tokens=True)})
+                rows.append({"audio": name, "language": language, "timestamps": stamps, "generations": generated})
     return rows
 def timed(model, tok, fe, languages):
     import signal; rows = []
     def late(*_): raise TimeoutError
     signal.signal(signal.SIGALRM, late); first = model.generation_config.no_timestamps_token_id + 1
     for name in AUDIOS[16000] + ["long5.wav"]:
-        x = fe(sound(name), sampling_rate=16000, return_tensors="pt", truncation=False, padding="longest" if name == "long5.wav" else "max_length", return_attention_mask=True)
+        x = fe(read_audio(name), sampling_rate=16000, return_tensors="pt", truncation=False, padding="longest" if name == "long5.wav" else "max_length", return_attention_mask=True)
         for language in languages:
             signal.alarm(4)
             try: o = model.generate(x["input_features"], max_new_tokens=11, return_timestamps=True, return_segments=True, **({"language": language} if language else {}))
@@ -186,11 +186,11 @@ def _(folder):
 def _(folder):
     parts = whisper(folder, False, first=7); return {"transcribe": whisper_rows(*parts, [None], [False]), "segments": timed(*parts, [None])}
 def llama_bits(tok): return dict(vocab_size=len(tok) + 3, hidden_size=24, intermediate_size=37, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=120, bos_token_id=tok.bos_token_id, eos_token_id=tok.eos_token_id, pad_token_id=tok.pad_token_id)
-TEMPLATE = "{% for m in messages %}{{ m['role'].upper() }}: {% if m['content'] is string %}{{ m['content'] }}{% else %}{% for c in m['content'] %}{% if c['type'] == 'image' %}PICTURE{% elif c['type'] == 'video' %}VIDEO{% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endif %}\n{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+TEMPLATE = "{% for m in messages %}{{ m['role'].upper() }}: {% if m['content'] is string %}{{ m['content'] }}{% else %}{% for c in m['content'] %}{% if c['type'] == 'image' %}IMAGE_TOKEN{% elif c['type'] == 'video' %}VIDEO{% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endif %}\n{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 def llava(folder, text, vision, pre, template=None, adapt=None, **more):
     tok = byte_bpe(); tok.add_special_tokens({"additional_special_tokens": ["<image>"]}); image = tok.convert_tokens_to_ids("<image>")
     config = tf.LlavaConfig(text_config=text(tok), vision_config=vision, image_token_index=image, image_token_id=image, pad_token_id=tok.pad_token_id, **more); model = randomize(tf.LlavaForConditionalGeneration(config)); model.generation_config.eos_token_id = tok.eos_token_id; model.generation_config.pad_token_id = tok.pad_token_id
-    if template: tok.chat_template = template.replace("PICTURE", "<image>\n")
+    if template: tok.chat_template = template.replace("IMAGE_TOKEN", "<image>\n")
     base = folder / "base" if adapt else folder; pre.save_pretrained(base); tok.save_pretrained(base); model.save_pretrained(base); rows = []
     if adapt: adapt(model)
     for name in IMAGES[:2]:
@@ -211,14 +211,14 @@ def _(folder):
 @variant("llava/two-layers")
 def _(folder):
     return llava(folder, lambda tok: tf.LlamaConfig(**llama_bits(tok), attention_bias=True, mlp_bias=True, head_dim=8, rope_parameters={"rope_type": "llama3", "rope_theta": 10000.0, "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 3.0, "original_max_position_embeddings": 30}), tf.CLIPVisionConfig(hidden_size=20, intermediate_size=27, num_hidden_layers=3, num_attention_heads=2, image_size=30, patch_size=10), tf.CLIPImageProcessorPil(size={"shortest_edge": 38}, crop_size={"height": 30, "width": 30}), TEMPLATE, vision_feature_layer=[-3, -2])
-@variant("qwen2_vl/picture")
+@variant("qwen2_vl/image")
 def _(folder):
     tok = byte_bpe(); extra = ["<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]; tok.add_special_tokens({"additional_special_tokens": extra}); tid = tok.convert_tokens_to_ids
     text = dict(llama_bits(tok), rope_parameters={"rope_type": "default", "rope_theta": 3000.0, "mrope_section": [1, 1, 1]})
     config = tf.Qwen2VLConfig(text_config=text, vision_config=dict(depth=2, embed_dim=24, hidden_size=24, num_heads=2, mlp_ratio=2, patch_size=6, spatial_merge_size=2, temporal_patch_size=2), image_token_id=tid("<|image_pad|>"), video_token_id=tid("<|video_pad|>"), vision_start_token_id=tid("<|vision_start|>"), vision_end_token_id=tid("<|vision_end|>"))
     model = randomize(tf.Qwen2VLForConditionalGeneration(config)); model.generation_config.eos_token_id = [tok.eos_token_id, tid("<|im_end|>")]; model.generation_config.pad_token_id = tok.pad_token_id
     pre = tf.models.qwen2_vl.image_processing_pil_qwen2_vl.Qwen2VLImageProcessorPil(patch_size=6, merge_size=2, temporal_patch_size=2, size={"shortest_edge": 12 * 12 * 2, "longest_edge": 12 * 12 * 12})
-    tok.chat_template = TEMPLATE.replace("PICTURE", "<|vision_start|><|image_pad|><|vision_end|>").replace("VIDEO", "<|vision_start|><|video_pad|><|vision_end|>")
+    tok.chat_template = TEMPLATE.replace("IMAGE_TOKEN", "<|vision_start|><|image_pad|><|vision_end|>").replace("VIDEO", "<|vision_start|><|video_pad|><|vision_end|>")
     pre.save_pretrained(folder); tok.save_pretrained(folder); model.save_pretrained(folder); rows = []
     for name in IMAGES:
         for q in QUESTIONS[:2]:

@@ -147,7 +147,7 @@ fn build_benches() -> Result<()> {
     run("building", &["build", "--release", "--package", "mm-benches", "--package", "mm-cli", "--bins"], &[], &[])
 }
 
-/// Figures of a store of mm-index.
+/// Measurements of a store of mm-index.
 fn index(rest: &[String]) -> Result<()> {
     build_benches()?;
     let status = Command::new(root().join("target/release/index")).args(rest).status()?;

@@ -1,6 +1,7 @@
 //! `cargo xtask docs --check`: commands, paths, links and anchors of README.md and docs/.
 //!
-//! Commands of `mm`, task configs and pipelines are checked by `crates/mm-cli/tests/docs.rs`, which links mm; this module links nothing.
+//! Commands of `mm`, task configs and pipelines are checked by `crates/mm-cli/tests/docs.rs`, which links mm; this
+//! module links nothing.
 
 pub mod markdown;
 

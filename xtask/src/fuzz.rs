@@ -23,8 +23,8 @@ pub struct Arguments {
     pub jobs: u16,
 }
 
-/// What `cargo fuzz --sanitizer none` passes to rustc on Linux: counters for every edge, a table of their addresses, and
-/// the operands of comparisons.
+/// What `cargo fuzz --sanitizer none` passes to rustc on Linux: counters for every edge, a table of their addresses,
+/// and the operands of comparisons.
 const INSTRUMENTATION: [&str; 7] = [
     "--cfg=fuzzing",
     "-Cpasses=sancov-module",
@@ -81,7 +81,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// The names of all targets: each has a folder of kept inputs.
+/// The names of all targets: each has a folder of its corpus.
 fn targets(root: &Path) -> Result<Vec<String>> {
     let folder = root.join("xtask/fuzz/corpus");
     let entries = std::fs::read_dir(&folder).with_context(|| folder.display().to_string())?;
@@ -159,7 +159,7 @@ impl std::fmt::Display for Outcome {
     }
 }
 
-/// Runs one target on the kept inputs and those found by earlier runs, which lie in the cache.
+/// Runs one target on the corpus inputs and those found by earlier runs, which lie in the cache.
 fn fuzz(binary: &Path, target: &str, seconds: u32) -> Result<Outcome> {
     let folder = cache().join("fuzz");
     let (found, findings) = (folder.join(target), folder.join("findings"));

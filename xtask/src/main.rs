@@ -33,12 +33,12 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Download libtorch and ffmpeg where needed, and write the cargo settings that locate them: of this workspace, or of a
-    /// project of your own that depends on one of its crates.
+    /// Download libtorch and ffmpeg where needed, and write the cargo settings that locate them: of this workspace, or
+    /// of a project of your own that depends on one of its crates.
     #[command(after_help = "Examples:\n  cargo xtask setup\n  cargo xtask setup --project ../my-project")]
     Setup {
-        /// Set up the Cargo project in this folder instead: its .cargo/config.toml gets the path of libtorch and the rpath,
-        /// so that `cargo run` and `cargo test` need no environment variable. What the file already says stays.
+        /// Set up the Cargo project in this folder instead: its .cargo/config.toml gets the path of libtorch and the
+        /// rpath, so that `cargo run` and `cargo test` need no environment variable. Its other settings are kept.
         #[arg(long, value_name = "DIR")]
         project: Option<PathBuf>,
         /// Use a libtorch with CUDA, from LIBTORCH or Python's torch; the downloaded one is CPU-only.
@@ -84,13 +84,14 @@ enum Command {
     /// Compare mm with the reference libraries (creates a Python environment of some GB once).
     #[command(after_help = "Examples:\n  cargo xtask parity\n  cargo xtask parity clip whisper --seed 7")]
     Parity(parity::Arguments),
-    /// Make a crate of your own that extends mm: a modality, a fusion operator, an alignment method, a reasoning network, a
-    /// task or a data set reader. It has its tests and a program with every command of mm.
+    /// Make a crate of your own that extends mm: a modality, a fusion operator, an alignment method, a reasoning
+    /// network, a task or a data set reader. It has its tests and a program with every command of mm.
     #[command(
         after_help = "Examples:\n  cargo xtask new modality accelerometer --dir ~/projects\n  cargo xtask new task triage --dir ~/projects"
     )]
     New(new::Arguments),
-    /// Fuzz the readers of files: all targets, or one by name. Exits with an error and the path of the input on a finding.
+    /// Fuzz the readers of files: all targets, or one by name. Exits with an error and the path of the input on a
+    /// finding.
     #[command(
         after_help = "Examples:\n  cargo xtask fuzz                          all targets, ten minutes each\n  cargo xtask fuzz image --seconds 60"
     )]
@@ -107,8 +108,8 @@ enum Command {
         after_help = "Examples:\n  cargo xtask torture --kills 1000 --jobs 2\n  cargo xtask torture train words --seed 7"
     )]
     Torture(torture::Arguments),
-    /// Build what is distributed: a .tar.gz that runs from any folder and a Debian package, with libtorch's libraries, manual
-    /// pages, completions and the licences of everything inside.
+    /// Build what is distributed: a .tar.gz that runs from any folder and a Debian package, with libtorch's libraries,
+    /// manual pages, completions and the licences of everything inside.
     #[command(after_help = "Example:\n  cargo xtask dist --out target/dist")]
     Dist(dist::Arguments),
     /// Build and run the README example of each library crate in a project outside the workspace.

@@ -12,8 +12,8 @@ use std::{
 #[derive(clap::Args)]
 pub struct Arguments {
     /// Model families (`bert`, `whisper` …), variants of them (`bert/gelu`), `words` (gensim), `align` (scikit-learn,
-    /// cca-zoo, POT, tslearn), `fusion` (PyTorch), `random` (random images, audio, videos and predictions: Pillow, torchvision,
-    /// torchaudio, transformers, scikit-learn) or `captions` (pycocoevalcap, needs Java) [default: all].
+    /// cca-zoo, POT, tslearn), `fusion` (PyTorch), `random` (random images, audio, videos and predictions: Pillow,
+    /// torchvision, torchaudio, transformers, scikit-learn) or `captions` (pycocoevalcap, needs Java) [default: all].
     families: Vec<String>,
     /// Seed of the random weights, images, audio and texts.
     #[arg(long, default_value_t = 0)]
@@ -27,7 +27,7 @@ pub struct Arguments {
 const GENERATIVE_FAMILIES: &[&str] =
     &["vilt", "blip", "git", "vision-encoder-decoder", "whisper", "llava", "qwen2_vl", "adapter"];
 
-/// What has a script of its own, beside the model families.
+/// What has a script of its own, apart from the model families.
 const OTHERS: &[&str] = &["words", "align", "fusion", "random", "captions"];
 
 /// Says that a folder was made here, so that it may be deleted.

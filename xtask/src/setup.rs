@@ -1,4 +1,5 @@
-//! Sets this workspace up: libtorch, ffmpeg and nasm, and the cargo settings so that no environment variable has to be set.
+//! Sets this workspace up: libtorch, ffmpeg and nasm, and the cargo settings so that no environment variable has to be
+//! set.
 
 use crate::paths::root;
 use anyhow::{Context, Result};

@@ -6,7 +6,7 @@ use mm_core::{Checkpoint, DType, Tensor};
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let data = Checkpoint::open(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/stamps.safetensors"))?;
     let load = |name: &str| -> mm_core::Result<Tensor> { data.get(name)?.to_dtype(DType::F64) };
-    let (images, captions) = (load("pictures")?, load("captions")?); // [stamps, 64] each, paired by row
+    let (images, captions) = (load("images")?, load("captions")?); // [stamps, 64] each, paired by row
     let (train, rows) = (images.size(0)? * 4 / 5, images.size(0)?);
     let (head, tail) = (|x: &Tensor| x.narrow(0, 0, train), |x: &Tensor| x.narrow(0, train, rows - train));
     let fit = cca(&head(&images)?, &head(&captions)?, None, [1.0; 2])?.scale_by_values(1.0)?;

@@ -6,7 +6,7 @@ use mm_core::{Checkpoint, DType, Tensor};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let data = Checkpoint::open(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/stamps.safetensors"))?;
-    let (images, kinds) = (data.get("pictures")?.to_dtype(DType::F64)?, data.get("kinds")?.to_vec::<i64>()?);
+    let (images, kinds) = (data.get("images")?.to_dtype(DType::F64)?, data.get("kinds")?.to_vec::<i64>()?);
     // Class indices: 0 animals, 1 clothes, 2 food, … 15 vehicles.
     let half_of = |kind: i64, half: usize| -> mm_core::Result<Tensor> {
         let all = kinds.iter().enumerate().filter(|(_, k)| **k == kind).map(|(row, _)| row as i64);

@@ -10,7 +10,7 @@ use mm_core::{Checkpoint, DType, Tensor};
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let data = Checkpoint::open(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/stamps.safetensors"))?;
     let load = |name: &str| -> mm_core::Result<Tensor> { data.get(name)?.to_dtype(DType::F64) };
-    let (images, captions) = (load("pictures")?, load("captions")?);
+    let (images, captions) = (load("images")?, load("captions")?);
     let (train, test) = (images.size(0)? - 100, 100);
     let fit = cca(&images.narrow(0, 0, train)?, &captions.narrow(0, 0, train)?, None, [1.0; 2])?;
     let fit = fit.scale_by_values(1.0)?;

@@ -5,7 +5,7 @@ use crate::{Result, checks::invalid};
 use mm_core::{DType, Features, Tensor};
 use serde::{Deserialize, Serialize};
 
-/// How the relevance of each query becomes one similarity.
+/// How the relevance scores of all queries are pooled into one similarity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ScorePooling {
@@ -26,8 +26,8 @@ pub struct StackedCrossAttention {
     /// How query relevances are pooled.
     pub pooling: ScorePooling,
     /// Whether the scores of each key are normalized to unit length over the queries before the softmax, as in the
-    /// paper. A key that no query refers to then counts as much as the others; with few queries, maps are sharper
-    /// without.
+    /// paper. A key that no query refers to then has as much weight as the others, so with few queries the attention
+    /// maps are sharper without it.
     pub normalize_over_queries: bool,
 }
 
@@ -47,8 +47,8 @@ pub struct CrossAttentionOutput {
 }
 
 impl StackedCrossAttention {
-    /// Every row of `queries` against every row of `keys`, features `[rows, length, dim]` each; masked positions are
-    /// ignored. Memory grows with `query rows · key rows · queries · keys`.
+    /// Similarity and attention of every row of `queries` with every row of `keys`, features `[rows, length, dim]`
+    /// each; masked positions are ignored. Memory grows with `query rows · key rows · query length · key length`.
     ///
     /// # Errors
     /// When the feature dimensions differ.

@@ -12,7 +12,7 @@ pub struct TokenSpan {
     pub start: usize,
     /// One past the last frame.
     pub end: usize,
-    /// Mean log-probability over its frames.
+    /// Mean log-probability of the token over its frames.
     pub score: f64,
 }
 

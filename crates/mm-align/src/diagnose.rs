@@ -12,9 +12,10 @@ use serde::Serialize;
 pub struct ModalityGap {
     /// Distance of the two modalities' centroids on the unit sphere, 0 to 2.
     pub centroid_distance: f64,
-    /// Mean squared distance of partners.
+    /// Mean squared distance of paired embeddings ("alignment"); lower is better.
     pub alignment: f64,
-    /// Logarithm of the mean Gaussian potential of all pairs of both sets; lower is more uniform.
+    /// Logarithm of the mean Gaussian potential of all pairs of rows of both sets ("uniformity"); lower is more
+    /// uniform.
     pub uniformity: f64,
 }
 
@@ -48,8 +49,8 @@ pub fn modality_gap(a: &Tensor, b: &Tensor) -> Result<ModalityGap> {
     })
 }
 
-/// Opening of the cone in which a modality's embeddings `[rows, dim]` lie: the angle, in degrees, of the mean cosine
-/// with their centroid.
+/// Opening angle, in degrees, of the cone in which a modality's embeddings `[rows, dim]` lie: the arc cosine of their
+/// mean cosine similarity with their centroid.
 pub fn cone_angle(x: &Tensor) -> Result<f64> {
     let unit = to_f64(x)?.normalize()?;
     let centroid = unit.mean_dim(&[0], true)?.normalize()?;
@@ -67,10 +68,10 @@ pub fn effective_rank(x: &Tensor) -> Result<f64> {
 }
 
 /// Rank (from 1) of each query's own candidate in `scores` `[queries, candidates]`, where query i's is candidate i.
-/// Ties count against it.
+/// Ties count against the own candidate.
 ///
 /// # Errors
-/// When a score is not a number: it is neither above nor below the others.
+/// When a score is NaN, which has no rank.
 pub fn ranks(scores: &Tensor) -> Result<Vec<usize>> {
     let shape = scores.shape();
     if shape.len() != 2 || shape[0] > shape[1] {
@@ -109,10 +110,10 @@ pub fn recall_confidence_interval(ranks: &[usize], k: usize, seed: u64) -> Confi
     ConfidenceInterval { value: hits.iter().sum::<f64>() / count as f64, low: resampled[25], high: resampled[974] }
 }
 
-/// Checks that embeddings are paired, finite and of the same dimension.
+/// Checks that embeddings `[rows, dim]` are paired, finite and of the same dimension.
 ///
 /// # Errors
-/// When they are not.
+/// When they are not; the error names the first problem.
 pub fn check_embeddings(a: &Tensor, b: &Tensor) -> Result<()> {
     check_paired("diagnose", &[a, b])?;
     if a.size(1)? != b.size(1)? {

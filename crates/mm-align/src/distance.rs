@@ -11,6 +11,9 @@ use mm_core::Tensor;
 /// `[n, dim]` and `[m, dim]` give `[n, m]`; with leading batch dimensions, `[batch, n, dim]` and `[batch, m, dim]` give
 /// `[batch, n, m]`.
 ///
+/// # Errors
+/// When the feature dimensions differ.
+///
 /// ```
 /// use mm_align::distance::squared_distances;
 /// use mm_core::Tensor;
@@ -26,7 +29,7 @@ pub fn squared_distances(x: &Tensor, y: &Tensor) -> Result<Tensor> {
     Ok(cross.add(&squares(x)?)?.add(&squares(y)?.transpose(-2, -1)?)?.clamp_min(0.0)?)
 }
 
-/// Largest number of rows that [`median_distance`] looks at.
+/// Maximum number of rows from which [`median_distance`] computes the median.
 const MEDIAN_ROWS: i64 = 1000;
 
 /// Median distance between distinct rows of `x` `[rows, dim]` (of about 1,000 evenly spaced ones), the usual bandwidth

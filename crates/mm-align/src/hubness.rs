@@ -1,4 +1,4 @@
-//! Hubness: candidates that are near to every query, how to measure them, and scores that correct for them.
+//! Hubness: candidates that are among the nearest of many queries; measures of it, and scores that correct for it.
 
 use crate::{
     Result,
@@ -6,8 +6,8 @@ use crate::{
 };
 use mm_core::Tensor;
 
-/// Cross-domain similarity local scaling: `2 cos(x, y) − r(x) − r(y)` with r the mean cosine to the `k` nearest
-/// neighbors in the other set. `cosines` is `[rows of a, rows of b]`, and so is the result.
+/// Cross-domain similarity local scaling (CSLS): `2 cos(x, y) − r(x) − r(y)`, where r is the mean cosine with the `k`
+/// nearest neighbors in the other set. `cosines` is `[rows of a, rows of b]`, and so is the result.
 ///
 /// From *Word Translation Without Parallel Data* (Conneau et al., 2018, <https://arxiv.org/abs/1710.04087>).
 ///
@@ -35,7 +35,7 @@ pub struct Hubness {
     pub max_occurrence: usize,
 }
 
-/// Hubness of `scores` `[queries, candidates]` among the `k` best candidates of each query.
+/// Hubness of `scores` `[queries, candidates]`, counted among the `k` best candidates of each query.
 ///
 /// From *Hubs in Space: Popular Nearest Neighbors in High-Dimensional Data* (Radovanović, Nanopoulos and Ivanović,
 /// 2010, <https://jmlr.org/papers/v11/radovanovic10a.html>).
@@ -54,7 +54,7 @@ pub fn hubness(scores: &Tensor, k: i64) -> Result<Hubness> {
     })
 }
 
-/// A way to score candidates that reduces hubness or the modality gap.
+/// Scoring functions for retrieval that reduce hubness or the modality gap.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum HubnessCorrection {
     /// Cosine similarity.
@@ -74,11 +74,11 @@ pub enum HubnessCorrection {
 }
 
 impl HubnessCorrection {
-    /// All corrections with their usual settings.
+    /// All corrections with their default settings.
     pub const ALL: [Self; 5] =
         [Self::None, Self::MeanCentering, Self::Csls(10), Self::InvertedSoftmax(20.0), Self::QueryBank(20.0)];
 
-    /// Stable snake_case name.
+    /// Stable name in snake_case, as in JSON and reports.
     pub fn name(&self) -> &'static str {
         match self {
             Self::None => "none",

@@ -30,6 +30,9 @@ pub enum Kernel {
 
 impl Kernel {
     /// Kernel matrix `[n, m]` of `x` `[n, dim]` and `y` `[m, dim]`, differentiable.
+    ///
+    /// # Errors
+    /// When the dimensions differ.
     pub fn matrix(&self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
         Ok(match self {
             Self::Gaussian { bandwidth } => {
@@ -46,7 +49,10 @@ impl Kernel {
         })
     }
 
-    /// Kernel of row i of `x` with row i of `y`, `[rows]`, differentiable.
+    /// Kernel of row i of `x` with row i of `y`, both `[rows, dim]`: `[rows]`, differentiable.
+    ///
+    /// # Errors
+    /// When the shapes differ.
     pub fn rowwise(&self, x: &Tensor, y: &Tensor) -> Result<Tensor> {
         let squared = || -> Result<Tensor> { Ok(x.sub(y)?.pow(2.0)?.sum_dim(&[1], false)?) };
         let dot = || -> Result<Tensor> { Ok(x.mul(y)?.sum_dim(&[1], false)?) };
@@ -58,7 +64,7 @@ impl Kernel {
         })
     }
 
-    /// Kernel matrix of `x` with itself, centered in feature space.
+    /// Kernel matrix `[rows, rows]` of `x` `[rows, dim]` with itself, centered in feature space.
     pub(crate) fn centered(&self, x: &Tensor) -> Result<Tensor> {
         let k = self.matrix(x, x)?;
         let columns = k.mean_dim(&[0], true)?;
@@ -66,8 +72,11 @@ impl Kernel {
     }
 }
 
-/// Gaussian kernels whose bandwidths are the median distance of the pooled rows times ¼, ½, 1, 2 and 4, so that none
-/// has to be chosen.
+/// Five Gaussian kernels whose bandwidths are the median distance of the pooled rows of `x` `[n, dim]` and `y`
+/// `[m, dim]` times ¼, ½, 1, 2 and 4, so that no bandwidth has to be chosen.
+///
+/// # Errors
+/// When the dimensions differ, or there are fewer than two rows.
 pub fn median_heuristic_kernels(x: &Tensor, y: &Tensor) -> Result<Vec<Kernel>> {
     let median = no_grad(|| median_distance(&Tensor::cat(&[x, y], 0)?))?;
     Ok([0.25, 0.5, 1.0, 2.0, 4.0].iter().map(|factor| Kernel::Gaussian { bandwidth: factor * median }).collect())

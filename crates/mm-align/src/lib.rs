@@ -2,7 +2,7 @@
 //!
 //! ## Modules
 //!
-//! - Methods that fit a common space: [`alignment_methods`] by name, open to other crates through [`AlignmentMethod`] and
+//! - Methods that fit a shared space: [`alignment_methods`] by name, open to other crates through [`AlignmentMethod`] and
 //!   [`MethodRegistry`]; their mathematics in [`correlation`], [`procrustes`] and [`supervised`].
 //! - Losses for training encoders: [`contrastive`], [`discrepancy`], [`attention`], [`correlation::deep_cca_loss`].
 //! - Assignments and sequences: [`transport`], [`mod@dtw`], [`ctc`].

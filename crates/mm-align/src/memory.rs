@@ -5,7 +5,7 @@ use crate::{Result, checks::invalid};
 use mm_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-/// Which modality's embeddings are stored, and which modalities are interpolated with them.
+/// Settings of a memory: which modality's embeddings are stored, and which modalities are interpolated with them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MemoryConfig {
@@ -16,7 +16,7 @@ pub struct MemoryConfig {
     /// Weight of the memory in the interpolation, in [0, 1].
     #[serde(default = "default_weight")]
     pub weight: f64,
-    /// Temperature of the softmax over the memory.
+    /// Temperature of the softmax over the stored embeddings.
     #[serde(default = "default_temperature")]
     pub temperature: f64,
 }

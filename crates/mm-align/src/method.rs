@@ -15,8 +15,8 @@ pub struct PairedFeatures {
     pub b: Tensor,
     /// Class index (from 0) of each row.
     pub labels: Option<Vec<i64>>,
-    /// Rows of each modality whose partner is unknown, in any order and of any number. Methods that cannot use them
-    /// ignore them.
+    /// Rows of each modality whose counterpart is unknown, `[rows a, dim a]` and `[rows b, dim b]`, in any order.
+    /// Methods that cannot use them ignore them.
     pub unpaired: Option<[Tensor; 2]>,
 }
 
@@ -60,7 +60,10 @@ impl PairedFeatures {
         self.labels.as_deref().ok_or_else(|| invalid("labels", "none", "one class index per row"))
     }
 
-    /// The pairs with these row indices; unpaired rows are carried over.
+    /// The pairs at these row indices, with all unpaired rows.
+    ///
+    /// # Errors
+    /// When an index is out of range.
     pub fn select(&self, rows: &[i64]) -> Result<Self> {
         let index = Tensor::from_slice(rows)?;
         let labels = self.labels.as_ref().map(|l| rows.iter().map(|r| l[*r as usize]).collect());
@@ -69,26 +72,26 @@ impl PairedFeatures {
     }
 }
 
-/// What a method needs.
+/// Requirements of a method, and how a search over all methods treats it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Requirements {
     /// Class labels are required.
     pub labels: bool,
-    /// The fit is iterative training rather than closed form. A search over all methods skips it, and it has no
-    /// regularization to tune.
+    /// The fit is iterative training rather than closed form. A search over all methods skips it and does not tune its
+    /// regularization.
     pub training: bool,
-    /// A search over all methods skips the method on more rows than this.
+    /// A search over all methods skips the method when there are more rows than this.
     pub max_search_rows: Option<i64>,
 }
 
 /// Settings of one fit.
 #[derive(Debug, Clone)]
 pub struct FitOptions {
-    /// Dimension of the common space; the method's default if absent.
+    /// Dimension of the shared space; the method's default if absent.
     pub dim: Option<i64>,
-    /// Strength of the regularization, in the method's own unit.
+    /// Strength of the regularization, in the units that the method documents.
     pub regularization: f64,
-    /// Seed of everything random.
+    /// Random seed.
     pub seed: u64,
 }
 
@@ -98,10 +101,10 @@ pub trait AlignmentMethod: Send + Sync {
     /// Unique name, as given on the command line.
     fn name(&self) -> &'static str;
 
-    /// One line: what it does, its source, what it needs.
+    /// One line for `--list-methods`: what the method does, its source, what it needs.
     fn description(&self) -> &'static str;
 
-    /// What it needs to be fitted.
+    /// What the method needs; nothing by default.
     fn requirements(&self) -> Requirements {
         Requirements::default()
     }
@@ -111,7 +114,7 @@ pub trait AlignmentMethod: Send + Sync {
         &[0.0]
     }
 
-    /// Whether a search has to choose the dimension even for a method with [`Requirements::training`].
+    /// Whether a search chooses the dimension although the method has [`Requirements::training`].
     fn searches_dim(&self) -> bool {
         !self.requirements().training
     }
@@ -125,7 +128,7 @@ pub trait AlignmentMethod: Send + Sync {
 
 /// One step of a projection.
 pub trait Transform {
-    /// `[rows, dim]` → `[rows, other dim]`, float64.
+    /// `[rows, dim]` → `[rows, new dim]`, float64.
     fn apply(&self, x: &Tensor) -> Result<Tensor>;
 
     /// The step as an affine map, if it is one.
@@ -134,12 +137,12 @@ pub trait Transform {
     }
 }
 
-/// `(x − mean) · map`.
+/// The affine map `(x − mean) · map`.
 #[derive(Debug, Clone)]
 pub struct Affine {
     /// `[1, dim]`.
     pub mean: Tensor,
-    /// `[dim, other dim]`.
+    /// `[dim, new dim]`.
     pub map: Tensor,
 }
 
@@ -153,8 +156,8 @@ impl Transform for Affine {
     }
 }
 
-/// Square roots of non-negative values (negative ones become 0): cosines of histograms then compare them by the
-/// Bhattacharyya coefficient (Hellinger kernel).
+/// Element-wise square root (of negative values 0): the cosine similarity of two histograms becomes their Bhattacharyya
+/// coefficient (Hellinger kernel).
 #[derive(Debug, Clone, Copy)]
 pub struct SquareRoot;
 
@@ -164,7 +167,7 @@ impl Transform for SquareRoot {
     }
 }
 
-/// The map of one modality into the common space: a chain of [`Transform`]s.
+/// The map of one modality into the shared space: a sequence of [`Transform`]s.
 pub struct Projection {
     steps: Vec<Box<dyn Transform>>,
 }
@@ -194,7 +197,10 @@ impl Projection {
         self
     }
 
-    /// `[rows, dim of the modality]` → `[rows, dim]`, float64.
+    /// Projects features `[rows, dim of the modality]` to `[rows, dim]`, float64.
+    ///
+    /// # Errors
+    /// When the features have another dimension than those that were fitted.
     pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
         let mut x = x.to_dtype(DType::F64)?;
         for step in &self.steps {
@@ -228,7 +234,7 @@ pub struct Alignment {
     pub project_a: Projection,
     /// Projection of the second modality.
     pub project_b: Projection,
-    /// Dimension of the common space.
+    /// Dimension of the shared space.
     pub dim: i64,
     /// Whether dimensions are sorted by importance and both projections end in an affine step, so that
     /// [`Alignment::truncate`] applies.
@@ -241,7 +247,10 @@ impl Alignment {
         Self { project_a, project_b, dim, sorted: false }
     }
 
-    /// Keeps the first `dim` dimensions where they are sorted.
+    /// Keeps the first `dim` dimensions if they are sorted; otherwise the alignment is returned unchanged.
+    ///
+    /// # Errors
+    /// When a tensor operation fails.
     pub fn truncate(mut self, dim: i64) -> Result<Self> {
         if self.sorted && dim < self.dim {
             self.project_a.truncate(dim)?;

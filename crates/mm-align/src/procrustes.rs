@@ -1,4 +1,4 @@
-//! Orthogonal Procrustes, also from few pairs.
+//! Orthogonal Procrustes, and its iterative refinement when few pairs are known.
 
 use crate::{
     Result,
@@ -41,8 +41,8 @@ pub struct RefinedProcrustes {
     pub iterations: usize,
 }
 
-/// The orthogonal map between two sets of which only a few rows are known to be pairs: fitted on the known pairs, then
-/// refined with the unpaired rows that are mutual nearest neighbors by [`csls`], until nothing changes.
+/// The orthogonal map between two sets of which only a few rows are known to be pairs. It is fitted on the known pairs,
+/// then refitted with the unpaired rows that are mutual nearest neighbors by [`csls`] added, until these do not change.
 ///
 /// `a` and `b` are the known pairs, `unpaired_a` and `unpaired_b` rows in any order; all have the same dimension and
 /// are centered.

@@ -1,4 +1,4 @@
-//! The methods by name.
+//! Registry of alignment methods.
 
 use crate::{
     Result,
@@ -9,7 +9,7 @@ use crate::{
     supervised::{JointFeatureSelection, SemanticCorrelationMatching, SemanticMatching},
 };
 
-/// Alignment methods by name, in order of registration. Open to other crates: [`MethodRegistry::register`].
+/// Alignment methods by name, in order of registration; other crates add theirs with [`MethodRegistry::register`].
 #[derive(Default)]
 pub struct MethodRegistry {
     methods: Vec<Box<dyn AlignmentMethod>>,
@@ -21,7 +21,7 @@ impl MethodRegistry {
         Self::default()
     }
 
-    /// Adds a method. One with the same name is replaced.
+    /// Adds a method, replacing one of the same name.
     pub fn register(&mut self, method: impl AlignmentMethod + 'static) {
         self.methods.retain(|m| m.name() != method.name());
         self.methods.push(Box::new(method));
@@ -44,7 +44,8 @@ impl MethodRegistry {
     }
 }
 
-/// The methods of this crate; all are computed in closed form or by a convex optimization.
+/// The methods of this crate. All are computed in closed form or by convex optimization; those that train networks are
+/// in mm-tasks.
 ///
 /// ```
 /// use mm_align::{FitOptions, PairedFeatures, alignment_methods};

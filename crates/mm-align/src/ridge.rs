@@ -7,8 +7,8 @@ use crate::{
 };
 use mm_core::{DType, Tensor};
 
-/// The method `ridge`: the first modality is mapped onto the second by ridge regression; the common space is the second
-/// modality's, centered. The regularization is a multiple of the first set's mean squared column.
+/// The method `ridge`: the first modality is mapped onto the second by ridge regression; the shared space is that of
+/// the second modality, centered. The regularization is a multiple of the first set's mean squared column.
 pub struct RidgeRegression;
 
 impl AlignmentMethod for RidgeRegression {

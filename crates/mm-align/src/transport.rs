@@ -17,21 +17,22 @@ pub struct TransportPlan {
     pub cost: Tensor,
     /// Number of iterations.
     pub iterations: usize,
-    /// ℓ1 distance of the plan's row sums from the masses at the end. Above the tolerance a balanced plan is rounded
-    /// onto its masses.
+    /// ℓ1 distance of the plan's row sums from the masses at the end. If it is above the tolerance, a balanced plan is
+    /// rounded so that its marginals equal the masses.
     pub marginal_error: f64,
 }
 
 /// Settings of [`sinkhorn`].
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SinkhornConfig {
-    /// Weight of the entropy, in units of the cost; a smaller value gives a sharper plan and takes longer.
+    /// Weight of the entropy, in units of the cost; a smaller value gives a sparser plan and needs more iterations.
     pub epsilon: f64,
-    /// Weight of the divergence from the masses in unbalanced transport; absent, the masses are met exactly.
+    /// Weight of the Kullback–Leibler divergence of the plan's marginals from the masses (unbalanced transport); if
+    /// absent, transport is balanced: the marginals equal the masses.
     pub marginal_relaxation: Option<f64>,
-    /// Limit of iterations.
+    /// Maximum number of iterations.
     pub max_iterations: usize,
-    /// Marginal error at which it stops.
+    /// Marginal error at which the iteration stops.
     pub tolerance: f64,
 }
 
@@ -41,12 +42,12 @@ impl Default for SinkhornConfig {
     }
 }
 
-/// The masses of both sides of a transport.
+/// The masses between which is transported: those of the rows and of the columns of the cost matrix.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Masses<'a> {
-    /// Of the rows of the cost, `[n]`; the same for all, 1 in sum, if absent.
+    /// Masses of the rows, `[n]`; uniform with sum 1 if absent.
     pub rows: Option<&'a Tensor>,
-    /// Of its columns, `[m]`; the same for all, 1 in sum, if absent.
+    /// Masses of the columns, `[m]`; uniform with sum 1 if absent.
     pub columns: Option<&'a Tensor>,
 }
 
@@ -65,9 +66,8 @@ fn masses(given: Option<&Tensor>, count: i64, like: &Tensor) -> Result<Tensor> {
 
 /// Entropic optimal transport of masses at a cost `[n, m]`.
 ///
-/// Iterations are multiplicative (two matrix–vector products each) while that is safe; before a scaling leaves the
-/// range of floats it is absorbed into the dual potentials, which has the stability of the logarithmic domain at the
-/// price of the plain one.
+/// An iteration is two matrix–vector products. Before a scaling vector leaves the range of floats it is absorbed into
+/// the dual potentials, which is as stable as iterating in the log domain and as fast as iterating without it.
 ///
 /// From *Sinkhorn Distances: Lightspeed Computation of Optimal Transport* (Cuturi, 2013,
 /// <https://arxiv.org/abs/1306.0895>); unbalanced: *Scaling Algorithms for Unbalanced Transport Problems* (Chizat et
@@ -87,8 +87,8 @@ fn masses(given: Option<&Tensor>, count: i64, like: &Tensor) -> Result<Tensor> {
 /// ```
 ///
 /// # Errors
-/// When the cost is no finite matrix, epsilon or the relaxation is not positive, masses are invalid, or balanced masses have different
-/// sums.
+/// When the cost is no finite matrix, epsilon or the relaxation is not positive, masses are invalid, or balanced masses
+/// have different sums.
 pub fn sinkhorn(cost: &Tensor, mass: Masses<'_>, config: SinkhornConfig) -> Result<TransportPlan> {
     let shape = cost.shape();
     if shape.len() != 2 || shape.contains(&0) || config.epsilon.is_nan() || config.epsilon <= 0.0 {
@@ -168,7 +168,7 @@ impl Solver {
             b,
             config,
         };
-        // Two iterations in the logarithmic domain give potentials from which plain scaling is safe.
+        // Two iterations in the log domain give potentials from which plain scaling is safe.
         for _ in 0..2 {
             solver.f = solver.update_f()?;
             solver.g = solver.update_g()?;
@@ -177,14 +177,14 @@ impl Solver {
         Ok(solver)
     }
 
-    /// Half-step for `f` in the logarithmic domain.
+    /// Half-step for `f` in the log domain.
     fn update_f(&self) -> Result<Tensor> {
         let epsilon = self.config.epsilon;
         let logs = self.g.unsqueeze(0)?.sub(&self.cost)?.mul_scalar(1.0 / epsilon)?.logsumexp(1)?;
         Ok(self.log_a.sub(&logs)?.mul_scalar(epsilon * self.power)?.masked_fill(&self.empty_a, f64::NEG_INFINITY)?)
     }
 
-    /// Half-step for `g` in the logarithmic domain.
+    /// Half-step for `g` in the log domain.
     fn update_g(&self) -> Result<Tensor> {
         let epsilon = self.config.epsilon;
         let logs = self.f.unsqueeze(1)?.sub(&self.cost)?.mul_scalar(1.0 / epsilon)?.logsumexp(0)?;
@@ -250,7 +250,7 @@ impl Solver {
             || u.min()?.to_f64()?.min(v.min()?.to_f64()?) < 1.0 / largest;
         if unsafe_range {
             self.g = self.g.add(&v.clamp_min(self.smallest)?.log()?.mul_scalar(self.config.epsilon)?)?;
-            // One iteration in the logarithmic domain repairs rounding.
+            // One iteration in the log domain repairs rounding.
             self.f = self.update_f()?;
             self.g = self.update_g()?;
             self.reset_scalings()?;
@@ -263,7 +263,8 @@ impl Solver {
     }
 }
 
-/// Rounds a plan onto its masses: excess is scaled down, the deficit is spread by its outer product.
+/// Rounds a plan to the given masses: rows and columns in excess are scaled down, and the deficit is added as the outer
+/// product of what rows and columns lack.
 ///
 /// Algorithm 2 of *Near-Linear Time Approximation Algorithms for Optimal Transport via Sinkhorn Iteration* (Altschuler,
 /// Weed and Rigollet, 2017, <https://arxiv.org/abs/1705.09634>).
@@ -284,7 +285,7 @@ fn round_to_marginals(plan: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tensor> {
 /// <https://arxiv.org/abs/1810.08278>).
 ///
 /// # Errors
-/// As [`sinkhorn`].
+/// Those of [`sinkhorn`]; also when the dimensions differ.
 pub fn sinkhorn_divergence(x: &Tensor, y: &Tensor, config: SinkhornConfig) -> Result<Tensor> {
     let value = |a: &Tensor, b: &Tensor| -> Result<Tensor> {
         let TransportPlan { plan, cost, .. } = sinkhorn(&squared_distances(a, b)?, Masses::default(), config)?;
@@ -325,7 +326,7 @@ mod tests {
         }
     }
 
-    /// Balanced or unbalanced transport in float64, by plain loops in the logarithmic domain.
+    /// Balanced or unbalanced transport in float64, by plain loops in the log domain.
     fn oracle(cost: &[f64], a: &[f64], b: &[f64], epsilon: f64, power: f64) -> Vec<f64> {
         let (n, m) = (a.len(), b.len());
         let (mut f, mut g) = (vec![0.0; n], vec![0.0; m]);

@@ -1,4 +1,4 @@
-//! What every command receives: output mode, device, threads and the registries.
+//! The context of every command: output mode, device, threads and the registries.
 
 use crate::{exit::Interrupted, output::stderr, program::Registries};
 use anyhow::Context as _;
@@ -43,14 +43,14 @@ impl Context {
         Ok(self.device.parse()?)
     }
 
-    /// What tasks need to build and load models.
+    /// Context from which tasks build and load models.
     pub(crate) fn tasks(&self) -> anyhow::Result<TaskContext<'_>> {
         Ok(TaskContext { encoders: &self.registry, tasks: &self.tasks, device: self.device()? })
     }
 }
 
-/// Installs the Ctrl-C handler and returns the flag that it sets. Work stops after the current `unit` and is saved; a second Ctrl-C exits
-/// at once with code 130.
+/// Installs the Ctrl-C handler and returns the flag that it sets. Work stops after the current `unit` and is saved; a
+/// second Ctrl-C exits at once with code 130.
 pub(crate) fn stop_on_interrupt(unit: &'static str) -> anyhow::Result<Arc<AtomicBool>> {
     let stop = Arc::new(AtomicBool::new(false));
     let flag = stop.clone();

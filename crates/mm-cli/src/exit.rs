@@ -3,7 +3,8 @@
 use crate::output::stderr;
 use std::{fmt, process::ExitCode};
 
-/// Work that was stopped by Ctrl-C or SIGTERM after it saved what it had; the message says what was saved and how to resume.
+/// Work that was stopped by Ctrl-C or SIGTERM after it saved what it had; the message says what was saved and how to
+/// resume.
 #[derive(Debug)]
 pub(crate) struct Interrupted(pub(crate) String);
 

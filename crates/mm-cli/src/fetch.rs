@@ -1,5 +1,5 @@
-//! Files that tables name by URL (`--fetch-urls`, `data.fetch_urls`): fetched over http and https within limits, and kept
-//! in mm's cache.
+//! Files that tables name by URL (`--fetch-urls`, `data.fetch_urls`): fetched over http and https within limits, and
+//! kept in mm's cache.
 
 use mm_core::checkpoint::shared_tempfile;
 use mm_data::UrlFetcher;

@@ -90,8 +90,9 @@ fn describe_number(error: clap::Error) -> clap::Error {
     clap::Error::raw(ErrorKind::ValueValidation, message)
 }
 
-/// Runs the program with the encoders that `register` adds, and with them modalities, to those that mm has; a [`Program`] takes tasks,
-/// methods and data sets as well. The result is the exit code (0 success, 1 failure, 2 usage error, 130 interrupted).
+/// Runs the program with the encoders that `register` adds, and with them modalities, to those that mm has; a
+/// [`Program`] takes tasks, methods and data sets as well. The result is the exit code (0 success, 1 failure, 2 usage
+/// error, 130 interrupted).
 pub fn run(register: impl FnOnce(&mut mm_core::Registry)) -> ExitCode {
     Program::new().encoders(register).run()
 }

@@ -18,7 +18,8 @@ pub(crate) fn is_quiet() -> bool {
     QUIET.load(Ordering::Relaxed)
 }
 
-/// Prints one line of results. Exits with 0 when the reader closed the pipe (`mm … | head`), and with 1 when the line cannot be written.
+/// Prints one line of results. Exits with 0 when the reader closed the pipe (`mm … | head`), and with 1 when the line
+/// cannot be written.
 pub(crate) fn line(text: impl std::fmt::Display) {
     written(writeln!(std::io::stdout(), "{text}"));
 }

@@ -10,8 +10,8 @@ use mm_reason::reasoning::NetworkSpec;
 use mm_tasks::{TaskRegistry, TaskSpec, alignment::MethodRegistry};
 use std::{path::Path, process::ExitCode, sync::OnceLock};
 
-/// Every command of `mm`, with the modalities, tasks, methods and readers that other crates add: the `main` of a program of
-/// your own.
+/// Every command of `mm`, with the modalities, tasks, methods and readers that other crates add: the `main` of a
+/// program of your own.
 ///
 /// ```no_run
 /// fn main() -> std::process::ExitCode {
@@ -35,7 +35,7 @@ pub struct Program {
     failed: Option<anyhow::Error>,
 }
 
-/// What commands look names up in.
+/// Registries in which commands look names up.
 pub(crate) struct Registries {
     pub(crate) encoders: Registry,
     pub(crate) tasks: TaskRegistry,
@@ -87,8 +87,8 @@ impl Program {
         self
     }
 
-    /// Adds a fusion operator, which a config names as `fusion.operator.kind`, for the whole process. A kind that exists
-    /// ends the program with an error.
+    /// Adds a fusion operator, which a config names as `fusion.operator.kind`, for the whole process. A kind that
+    /// exists ends the program with an error.
     pub fn fusion_operator(mut self, spec: OperatorSpec) -> Self {
         let registered = mm_fusion::register_operator(spec);
         self.note_failure(registered.map_err(Into::into));

@@ -256,8 +256,8 @@ fn a_full_disk_keeps_the_last_checkpoint_and_a_read_only_folder_is_refused() {
         "train.epochs=30",
     ];
     refused(&arguments, workspace.path(), &["cannot be written", "No space left", "unchanged"]);
-    // The checkpoint that was saved before is complete, and no partial file is left. It is closed at once, since an open
-    // checkpoint is memory-mapped and keeps the file system busy.
+    // The checkpoint that was saved before is complete, and no partial file is left. It is closed at once, since an
+    // open checkpoint is memory-mapped and keeps the file system busy.
     let num_tensors =
         mm_core::Checkpoint::open(small.join("run/checkpoints/last.safetensors")).map_or(0, |c| c.names().count());
     let names: Vec<_> =

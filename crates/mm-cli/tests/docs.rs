@@ -1,7 +1,8 @@
 //! Commands of mm and config files in README.md and docs/ are valid: `cargo xtask docs --check` runs this test.
 //!
-//! Commands are parsed by the clap definition of mm. Configs, with the `--set` of the command that names them, are parsed by the task registry;
-//! encoders, operators and models in them are built as far as unknown keys are found. No data set or pretrained weight is read.
+//! Commands are parsed by the clap definition of mm. Configs, with the `--set` of the command that names them, are
+//! parsed by the task registry; encoders, operators and models in them are built as far as unknown keys are found. No
+//! data set or pretrained weight is read.
 #![allow(missing_docs)]
 
 #[path = "../../../xtask/src/docs/markdown.rs"]

@@ -1,4 +1,4 @@
-//! Trains a small network to tell two spirals apart, saves it and loads it again:
+//! Trains a small network to separate two spirals, saves it and loads it again:
 //! `cargo run --release -p mm-core --example spirals`
 
 use mm_core::{AdamStep, Role, checkpoint, nn::Linear, prelude::*, seed::manual_seed};

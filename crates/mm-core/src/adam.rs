@@ -81,8 +81,8 @@ impl Tensor {
             }
         };
         let count = self.0.numel();
-        // SAFETY: four contiguous float32 tensors of this many values in the CPU's memory, which outlive the borrows and
-        // do not overlap. Other tensors may share their memory, but stay in this thread, which is busy here.
+        // SAFETY: four contiguous float32 tensors of this many values in the CPU's memory, which outlive the borrows
+        // and do not overlap. Other tensors may share their memory, but stay in this thread, which is busy here.
         let (w, g, m, v) = unsafe {
             let new = |t: &Tensor| std::slice::from_raw_parts_mut(t.0.data_ptr().cast::<f32>(), count);
             (new(self), &*new(gradient), new(exp_avg), new(exp_avg_sq))

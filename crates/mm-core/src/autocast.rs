@@ -31,8 +31,8 @@ pub(crate) fn is_enabled() -> bool {
     DEPTH.get() > 0
 }
 
-/// Runs `body` with matrix products and convolutions in bfloat16 on this device. Calls may be nested, also for different
-/// devices.
+/// Runs `body` with matrix products and convolutions in bfloat16 on this device. Calls may be nested, also for
+/// different devices.
 pub fn autocast<T>(device: Device, body: impl FnOnce() -> T) -> T {
     // `c10::DeviceType`.
     let device_type = i8::from(device != Device::Cpu);

@@ -59,7 +59,7 @@ impl DType {
         })
     }
 
-    /// Its number in libtorch (`c10/core/ScalarType.h`).
+    /// The number in libtorch (`c10/core/ScalarType.h`).
     pub(crate) fn scalar_type(self) -> i8 {
         match self {
             Self::U8 => 0,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 /// Result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong in mm-core.
+/// An error of mm-core.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -24,7 +24,7 @@ pub enum Error {
     Shape {
         /// The value.
         what: String,
-        /// Its shape.
+        /// The shape.
         found: Vec<i64>,
         /// The expected shape, in words.
         expected: String,

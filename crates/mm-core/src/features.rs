@@ -29,7 +29,7 @@ impl Input {
     }
 }
 
-/// How a sequence of vectors is reduced to one.
+/// How a sequence of vectors is pooled into one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pooling {

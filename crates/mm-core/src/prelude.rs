@@ -1,4 +1,4 @@
-//! What most programs use: `use mm_core::prelude::*;`.
+//! The items that most programs use: `use mm_core::prelude::*;`.
 //!
 //! [`Result`] is mm-core's own; programs that use several crates of mm name theirs or `Box<dyn std::error::Error>`.
 

@@ -34,7 +34,7 @@ pub struct Proposal {
     pub encoder: toml::Value,
     /// Whether features should be standardized to mean zero and variance one.
     pub standardize: bool,
-    /// What was chosen and why, for a person.
+    /// What was chosen and why, as text for the user.
     pub description: String,
 }
 

@@ -18,9 +18,9 @@ pub fn retain_freed_memory() {
 /// `OMP_WAIT_POLICY` is set. Call it first in `main`, before any thread is started; where the program cannot be started
 /// again, it goes on as it is.
 ///
-/// libtorch's threads belong to OpenMP (libgomp), which lets a thread that waits compute for milliseconds before it sleeps.
-/// Two programs that share the cores then keep each other from working and take up to ten times as long. libgomp reads
-/// the variable while libtorch is loaded, which is before `main`, so a program cannot set it for itself.
+/// libtorch's threads belong to OpenMP (libgomp), which lets a thread that waits compute for milliseconds before it
+/// sleeps. Two programs that share the cores then keep each other from working and take up to ten times as long.
+/// libgomp reads the variable while libtorch is loaded, which is before `main`, so a program cannot set it for itself.
 ///
 /// ```no_run
 /// mm_core::limit_spinning();
@@ -44,8 +44,8 @@ pub fn limit_spinning() {
     }
 }
 
-/// The number of threads for a program that has the machine for itself: `OMP_NUM_THREADS` where it is set, else what the
-/// system allows this process (its cores, and a container's quota of processor time).
+/// The number of threads for a program that has the machine for itself: `OMP_NUM_THREADS` where it is set, else what
+/// the system allows this process (its cores, and a container's quota of processor time).
 ///
 /// libtorch by itself starts a thread for each core of the machine; pass this number to [`set_num_threads`].
 pub fn available_threads() -> usize {

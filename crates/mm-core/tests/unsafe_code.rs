@@ -1,17 +1,15 @@
-//! The table of unsafe code in docs/reliability.md names every file that has any, with the number of places.
+//! The table of unsafe code in docs/reliability.md names every file that has any, with the number of occurrences.
 #![allow(missing_docs)]
 
 use std::{collections::BTreeMap, path::Path};
 
 /// Blocks, functions, foreign declarations, implementations and traits that the compiler does not check.
-fn count_places(text: &str) -> usize {
+fn count_occurrences(text: &str) -> usize {
     let keyword = ["un", "safe"].concat();
-    let starts_place = |rest: &str| ["{", "fn", "extern", "impl", "trait"].iter().any(|next| rest.starts_with(next));
+    let is_unsafe = |rest: &str| ["{", "fn", "extern", "impl", "trait"].iter().any(|next| rest.starts_with(next));
     let code = text.lines().map(|line| line.split("//").next().unwrap_or_default());
-    code.map(|line| {
-        line.split(&keyword).skip(1).filter(|rest| rest.strip_prefix(' ').is_some_and(starts_place)).count()
-    })
-    .sum()
+    code.map(|line| line.split(&keyword).skip(1).filter(|rest| rest.strip_prefix(' ').is_some_and(is_unsafe)).count())
+        .sum()
 }
 
 fn count_files(folder: &Path, root: &Path, counts: &mut BTreeMap<String, usize>) {
@@ -20,9 +18,9 @@ fn count_files(folder: &Path, root: &Path, counts: &mut BTreeMap<String, usize>)
         if path.is_dir() && !path.ends_with("target") {
             count_files(&path, root, counts);
         } else if path.extension().is_some_and(|e| e == "rs") {
-            let places = count_places(&std::fs::read_to_string(&path).unwrap());
-            if places > 0 {
-                counts.insert(path.strip_prefix(root).unwrap().to_string_lossy().replace('\\', "/"), places);
+            let occurrences = count_occurrences(&std::fs::read_to_string(&path).unwrap());
+            if occurrences > 0 {
+                counts.insert(path.strip_prefix(root).unwrap().to_string_lossy().replace('\\', "/"), occurrences);
             }
         }
     }
@@ -48,9 +46,9 @@ fn the_table_of_unsafe_code_is_complete() {
 
 #[test]
 fn comments_and_names_are_not_counted() {
-    let places = ["un", "safe"].concat();
+    let keyword = ["un", "safe"].concat();
     let text = format!(
-        "{places} {{ a }}\n// {places} {{\nlet {places}_range = 1;\npub {places} fn f() {{ {places} {{ b }} }}\n"
+        "{keyword} {{ a }}\n// {keyword} {{\nlet {keyword}_range = 1;\npub {keyword} fn f() {{ {keyword} {{ b }} }}\n"
     );
-    assert_eq!(count_places(&text), 3);
+    assert_eq!(count_occurrences(&text), 3);
 }

@@ -193,8 +193,8 @@ pub fn sample_beta(alpha: f64, rng: &mut Rng) -> f64 {
 
 /// A sample of Gamma(shape, 1) for a shape of at least 1.
 ///
-/// [*A Simple Method for Generating Gamma Variables*](https://dl.acm.org/doi/10.1145/358407.358414) (Marsaglia and Tsang,
-/// 2000).
+/// [*A Simple Method for Generating Gamma Variables*](https://dl.acm.org/doi/10.1145/358407.358414) (Marsaglia and
+/// Tsang, 2000).
 fn sample_gamma(shape: f64, rng: &mut Rng) -> f64 {
     // Larger shapes differ from their mean by less than a float can say.
     let d = shape.min(1e15) - 1.0 / 3.0;

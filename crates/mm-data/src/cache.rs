@@ -24,7 +24,8 @@ impl CacheKey {
     pub fn new(fingerprint: &str, source: &Source) -> Result<Self> {
         let mut hasher = blake3::Hasher::new();
         hasher.update(fingerprint.as_bytes()).update(&[0]);
-        // A data set that is copied elsewhere keeps its random numbers: of a file, the folder and the time do not count.
+        // A data set that is copied elsewhere keeps its random numbers: of a file, the folder and the time do not
+        // count.
         let mut seed = hasher.clone();
         match source {
             Source::Text(text) => {

@@ -27,7 +27,7 @@ pub trait Dataset: Send + Sync {
         index + 1
     }
 
-    /// What a sample shows: samples of the same item match each other in retrieval.
+    /// Identity of what a sample shows: samples of the same item match each other in retrieval.
     fn item(&self, index: usize) -> &str {
         self.id(index)
     }

@@ -23,7 +23,7 @@ pub enum Error {
     Row {
         /// The manifest.
         path: PathBuf,
-        /// Its row, counted from 1.
+        /// The row, counted from 1.
         row: usize,
         /// What is wrong and what to do.
         reason: String,

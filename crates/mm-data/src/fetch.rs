@@ -1,5 +1,5 @@
-//! Files that the cells of a table name by URL. This crate fetches nothing itself: a program installs a fetcher, and a data
-//! set says whether it may be used ([`ManifestConfig::fetch_urls`](crate::ManifestConfig::fetch_urls)).
+//! Files that the cells of a table name by URL. This crate fetches nothing itself: a program installs a fetcher, and a
+//! data set says whether it may be used ([`ManifestConfig::fetch_urls`](crate::ManifestConfig::fetch_urls)).
 
 use crate::{Error, Result};
 use mm_core::EncodedFile;

@@ -1,4 +1,4 @@
-//! What a file holds, by its name and by its first bytes.
+//! The type of a file, by its name and by its first bytes.
 
 use std::path::Path;
 

@@ -28,7 +28,8 @@ fn open(path: &Path) -> Result<(NpyFile<BufReader<File>>, TypeStr)> {
     Ok((npy, kind))
 }
 
-/// Reads an array of numbers: float32 and float64 keep their type, float16 becomes float32, integers and booleans become int64.
+/// Reads an array of numbers: float32 and float64 keep their type, float16 becomes float32, integers and booleans
+/// become int64.
 ///
 /// # Errors
 /// When the file cannot be read, is truncated, or holds another type.
@@ -69,8 +70,8 @@ pub fn read_npy(path: &Path) -> Result<Tensor> {
     Ok(flat.reshape(&shape)?)
 }
 
-/// Reads `length` rows of an array `[rows, dim]` of float16, float32 or float64, from row `from` on, without reading the others:
-/// `[length, dim]` float32.
+/// Reads `length` rows of an array `[rows, dim]` of float16, float32 or float64, from row `from` on, without reading
+/// the others: `[length, dim]` float32.
 ///
 /// # Errors
 /// When the array has another type or number of dimensions, is in Fortran order, or has fewer rows.

@@ -45,7 +45,7 @@ pub fn parse_source(modality: &str, text: &str) -> Source {
 /// Decodes an image, from a path or from bytes; a decoded one is copied.
 ///
 /// # Errors
-/// As [`decode_image`](crate::decode::decode_image); also when the value is no file.
+/// Those of [`decode_image`](crate::decode::decode_image); also when the value is no file.
 pub fn decode_image_source(source: &Source, limits: &ImageLimits) -> Result<RgbImage> {
     match source {
         Source::Bytes(file) => decode_image_bytes(&file.read()?, limits).map_err(|e| Error::file(file.name(), e)),
@@ -58,7 +58,7 @@ pub fn decode_image_source(source: &Source, limits: &ImageLimits) -> Result<RgbI
 /// Decodes an audio file, or the audio track of a video, from a path or from bytes; decoded audio is resampled.
 ///
 /// # Errors
-/// As [`decode_audio`](crate::decode::decode_audio); also when the value is no file.
+/// Those of [`decode_audio`](crate::decode::decode_audio); also when the value is no file.
 pub fn decode_audio_source(source: &Source, sample_rate: Option<u32>) -> Result<Audio> {
     let Source::Samples(decoded) = source else {
         return with_path(source, "an audio file", |path| decode_audio(path, sample_rate));
@@ -70,8 +70,8 @@ pub fn decode_audio_source(source: &Source, sample_rate: Option<u32>) -> Result<
     }
 }
 
-/// Calls `read` with the path of a file; bytes are written into a temporary file for it, a remote file is fetched. `what` names the expected file
-/// in the error ("a video").
+/// Calls `read` with the path of a file; bytes are written into a temporary file for it, a remote file is fetched.
+/// `what` names the expected file in the error ("a video").
 ///
 /// # Errors
 /// When the value is no file, and what `read` returns.

@@ -1,4 +1,5 @@
-//! A table with the values of a modality of another crate: its column is recognized, and cells that name files are paths.
+//! A table with the values of a modality of another crate: its column is recognized, and cells that name files are
+//! paths.
 #![allow(missing_docs)]
 
 use mm_core::{Modality, Source};
@@ -6,7 +7,7 @@ use mm_data::{ColumnInference, Columns, Manifest, ManifestConfig};
 use serde_json::{Value, json};
 
 #[test]
-fn the_column_of_another_modality_is_recognized_beside_text() {
+fn the_column_of_another_modality_is_recognized_next_to_text() {
     let folder = tempfile::tempdir().unwrap();
     let rows = "{\"id\":\"a\",\"path\":[[1,2],[3,4]],\"note\":\"two words\"}\n{\"id\":\"b\",\"path\":null,\"note\":\"more words\"}\n";
     std::fs::write(folder.path().join("m.jsonl"), rows).unwrap();

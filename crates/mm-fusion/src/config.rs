@@ -3,21 +3,23 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// What replaces a modality that a row lacks.
+/// How the features of a modality that a row lacks are replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MissingModality {
-    /// Zeros, and the operator sees the modality as absent: gates close, attention is masked, products leave it out.
+    /// Zeros, with the operator treating the modality as absent: its gate is zero, its positions are masked in
+    /// attention, and products omit it.
     #[default]
     Mask,
-    /// A learned vector.
+    /// A learned vector, treated as present.
     Token,
-    /// Zeros, seen as present.
+    /// Zeros, treated as present.
     Zero,
-    /// Mean of the training rows that have the modality: of all rows so far until a batch counts less than 5 %, then a
-    /// moving average, which follows the layers before it as they learn.
+    /// Mean over the training rows that have the modality. It is the mean of all rows so far until a batch is less than
+    /// 5 % of them, then a moving average, which follows the layers before it as they are trained.
     Mean,
-    /// A network's prediction from the modalities that are present, trained on rows that have several.
+    /// Predicted by an MLP from the mean of the modalities that are present; trained on rows that have several
+    /// modalities.
     LearnedImputation,
 }
 
@@ -31,14 +33,14 @@ pub struct FusionConfig {
     pub dim: i64,
     /// Dropout probability on the projected features during training.
     pub dropout: f64,
-    /// What replaces a modality that a row lacks.
+    /// How the features of a modality that a row lacks are replaced.
     pub missing: MissingModality,
     /// Probability that a present modality is dropped during training (`ModDrop`); each row keeps at least one.
     pub modality_dropout: f64,
-    /// Whether operators on vectors are applied to each position of aligned sequences (same length in all modalities)
-    /// instead of to their means.
+    /// Whether operators on vectors are applied to each position of aligned sequences (of the same length in all
+    /// modalities) instead of to their means over the positions.
     pub aligned: bool,
-    /// Whether each modality passes through a linear layer, a layer norm and GELU first.
+    /// Whether each modality is first projected to `dim` by a linear layer, a layer norm and GELU.
     pub project: bool,
 }
 
@@ -56,7 +58,7 @@ impl Default for FusionConfig {
     }
 }
 
-/// Which operator, by its registered `kind`, and its own options, which the operator's builder parses.
+/// The operator's registered `kind` and its options, which the operator itself parses.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OperatorConfig {
     /// Registered name of the operator.

@@ -1,4 +1,4 @@
-//! Prepared inputs and an operator as one module.
+//! The fusion module: input preparation followed by an operator.
 
 use crate::{
     Error, Result,
@@ -15,10 +15,10 @@ use std::collections::BTreeMap;
 pub struct FusionOutput {
     /// Fused features `[batch, length, dim]`; length 1 for operators on vectors.
     pub features: Features,
-    /// Auxiliary loss, a scalar to add to the task's loss, where the operator or the imputation of missing modalities
-    /// has one.
+    /// Auxiliary loss of the operator and of learned imputation, a scalar to be added to the task's loss; `None` if
+    /// there is none.
     pub aux_loss: Option<Tensor>,
-    /// Weight of each modality in each row, `[batch]` each, where the operator has such weights.
+    /// Weight of each modality in each row, `[batch]` each; empty if the operator has no such weights.
     pub modality_weights: BTreeMap<Modality, Tensor>,
 }
 
@@ -30,7 +30,7 @@ pub struct Fusion {
 }
 
 impl Fusion {
-    /// Builds the fusion of modalities with these feature dimensions; parameters live under `scope`.
+    /// Builds the fusion of modalities with these feature dimensions; its parameters are created under `scope`.
     ///
     /// # Errors
     /// When there is no modality, a setting is out of range, or the operator is unknown or cannot be built for these
@@ -65,7 +65,8 @@ impl Fusion {
         Ok(Self { inputs, operator, dim: config.dim })
     }
 
-    /// Fuses the modalities that each row has. A row's output does not depend on other rows.
+    /// Fuses features `[batch, length, dim of the modality]`; each row may lack any modality. A row's output does not
+    /// depend on the other rows.
     ///
     /// # Errors
     /// When none of the fusion's modalities is in the set, or the features do not fit the operator.

@@ -3,7 +3,7 @@
 //! ## Modules
 //!
 //! [`Fusion`] is built from a [`FusionConfig`]: it takes a `FeatureSet` whose rows may lack modalities and returns one
-//! set of features. Its operator is chosen by `kind` among [`operators`]; other crates add theirs with
+//! set of features. Its operator is one of [`operators`], selected by `kind`; other crates add theirs with
 //! [`register_operator`]. [`late`] combines the predictions of unimodal models; [`training`] holds methods that keep
 //! one modality from dominating.
 

@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 
 /// Combines the prepared features of all modalities into one.
 ///
-/// A row's output must not depend on other rows of the batch, and rows that lack modalities, even all of them, must
-/// give finite values.
+/// A row's output must not depend on other rows of the batch, and must be finite for rows that lack any or all
+/// modalities.
 pub trait FusionOperator {
     /// Fuses the modalities, which are in the order of [`OperatorContext::modalities`].
     ///
@@ -24,9 +24,9 @@ pub struct OperatorOutput {
     pub values: Tensor,
     /// Valid positions `[rows, length]` bool, where `values` is a sequence with padding.
     pub mask: Option<Tensor>,
-    /// Auxiliary loss, a scalar, where the operator has one.
+    /// Auxiliary loss, a scalar; `None` if the operator has none.
     pub aux_loss: Option<Tensor>,
-    /// Weight of each modality, `[rows]` each, where the operator has such weights; empty elsewhere.
+    /// Weight of each modality, `[rows]` each; empty if the operator has no such weights.
     pub modality_weights: Vec<Tensor>,
 }
 
@@ -37,9 +37,9 @@ impl OperatorOutput {
     }
 }
 
-/// What an operator is built from.
+/// Arguments from which an operator is built.
 pub struct OperatorContext<'a> {
-    /// Where its parameters live.
+    /// Scope of the operator's parameters.
     pub scope: Scope<'a>,
     /// The modalities, in order.
     pub modalities: &'a [Modality],
@@ -72,7 +72,7 @@ impl OperatorContext<'_> {
         Ok(self.input_dims[0])
     }
 
-    /// Index of the main modality: the named one; if absent text, or else the first.
+    /// Index of the main modality: the named one; without a name, text if there is text, else the first modality.
     ///
     /// # Errors
     /// When there is no modality of this name.
@@ -92,9 +92,9 @@ impl OperatorContext<'_> {
 pub struct OperatorSpec {
     /// Name in configs (`kind`), snake_case.
     pub kind: &'static str,
-    /// One line: what it does and its source.
+    /// One line: what the operator does, and its source.
     pub description: &'static str,
-    /// Whether it takes sequences `[rows, length, dim]`; others take one vector per row.
+    /// Whether the operator takes sequences `[rows, length, dim]`; otherwise it gets one vector per row.
     pub takes_sequences: bool,
     /// Builds the operator.
     pub build: fn(&OperatorContext<'_>) -> Result<Box<dyn FusionOperator>>,

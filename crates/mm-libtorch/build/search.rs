@@ -58,7 +58,7 @@ fn of_folder(folder: &Path, setting: &str) -> Result<PathBuf, Problem> {
     if !header.exists() {
         return Err(missing(&header));
     }
-    // The check is repeated once another libtorch takes this one's place.
+    // The check is repeated when this libtorch is replaced by another.
     println!("cargo::rerun-if-changed={}", library.display());
     check_version(version_of(folder, &include), setting)?;
     Ok(lib)

@@ -4,8 +4,8 @@
 /// The version of libtorch that the mm crates compute with.
 pub const VERSION: &str = env!("MM_LIBTORCH_VERSION");
 
-/// The folder of libtorch's shared libraries; none in a build without libtorch, or with the one that tch downloads, which
-/// `cargo run` and `cargo test` find by themselves.
+/// The folder of libtorch's shared libraries; none in a build without libtorch, or with the one that tch downloads,
+/// which `cargo run` and `cargo test` find by themselves.
 pub fn library_folder() -> Option<&'static str> {
     Some(env!("MM_LIBTORCH_LIB")).filter(|folder| !folder.is_empty())
 }

@@ -1,5 +1,5 @@
-//! A reasoning network learns to look up: the question names a shape, nine regions each hold a shape and a color, and the
-//! answer is the color of that shape. `cargo run --release -p mm-reason --example lookup`
+//! A reasoning network learns a table look-up: the question names a shape, nine regions each hold a shape and a color,
+//! and the answer is the color of that shape. `cargo run --release -p mm-reason --example lookup`
 
 use mm_core::{ReasonerOutput, nn::Linear, prelude::*, seed::manual_seed};
 use mm_reason::reasoning::{NetworkConfig, ReasoningConfig, build};
@@ -10,18 +10,18 @@ type Error = Box<dyn std::error::Error>;
 const SHAPES: i64 = 9;
 const COLORS: i64 = 4;
 
-/// Questions `[rows, 1, SHAPES]` about pictures `[rows, SHAPES, SHAPES + COLORS]`; the answers, and the region of each.
+/// Questions `[rows, 1, SHAPES]` about images `[rows, SHAPES, SHAPES + COLORS]`; the answers, and the region of each.
 fn questions(rows: i64) -> Result<(FeatureSet, Tensor, Tensor), Error> {
     let order = Tensor::rand(&[rows, SHAPES], DType::F32, Device::Cpu)?.argsort(1, false)?; // the shape in each region
     let colors = Tensor::rand(&[rows, SHAPES], DType::F32, Device::Cpu)?.mul_scalar(COLORS as f64)?;
     let colors = colors.to_dtype(DType::I64)?;
     let one_hot = |x: &Tensor, count| x.one_hot(count)?.to_dtype(DType::F32);
-    let picture = Tensor::cat([one_hot(&order, SHAPES)?, one_hot(&colors, COLORS)?], 2)?;
+    let image = Tensor::cat([one_hot(&order, SHAPES)?, one_hot(&colors, COLORS)?], 2)?;
     let region = Tensor::rand(&[rows, 1], DType::F32, Device::Cpu)?.mul_scalar(SHAPES as f64)?.to_dtype(DType::I64)?;
     let question = one_hot(&order.gather(1, &region)?, SHAPES)?; // [rows, 1, SHAPES]
     let mut set = FeatureSet::new(rows);
     set.insert(Modality::TEXT, Features::new(question, None)?, None)?;
-    set.insert(Modality::IMAGE, Features::new(picture, None)?, None)?;
+    set.insert(Modality::IMAGE, Features::new(image, None)?, None)?;
     Ok((set, colors.gather(1, &region)?.squeeze(1)?, region.squeeze(1)?))
 }
 

@@ -27,7 +27,7 @@ fn a_video_of_two_frames_takes_the_tokens_of_videos() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    copy_files(&fixtures().join("qwen2_vl-picture"), folder.path());
+    copy_files(&fixtures().join("qwen2_vl-image"), folder.path());
     let settings = folder.path().join("video_preprocessor_config.json");
     let mut video: Value = serde_json::from_slice(&std::fs::read(&settings).unwrap()).unwrap();
     video["num_frames"] = 2.into();

@@ -370,7 +370,7 @@ fn training_logits_match_inference() {
         "git-caption",
         "vision-encoder-decoder-vit-gpt2",
         "llava-clip-llama",
-        "qwen2_vl-picture",
+        "qwen2_vl-image",
         "vilt-vqa",
         "whisper-multilingual",
     ];

@@ -56,8 +56,8 @@ impl ModelPaths {
         Ok(self.checkpoint_and_config(&Value::Null)?.0)
     }
 
-    /// Opens the weights, with the adapter's updates merged, and gives the config the vocabulary sizes of embeddings that
-    /// the adapter replaced by tables with more rows.
+    /// Opens the weights, with the adapter's updates merged, and gives the config the vocabulary sizes of embeddings
+    /// that the adapter replaced by tables with more rows.
     pub(crate) fn checkpoint_and_config(&self, config: &Value) -> Result<(Checkpoint, Value)> {
         let base = Checkpoint::open(weights_file(&self.weights))?;
         let Some(adapter) = &self.adapter else { return Ok((base, config.clone())) };

@@ -52,7 +52,7 @@ impl Pretrained {
     /// Loads a folder with options.
     ///
     /// # Errors
-    /// As [`Self::load`].
+    /// Those of [`Self::load`].
     pub fn load_with(folder: &Path, options: LoadOptions) -> Result<Self> {
         if !folder.is_dir() {
             return Err(Error::folder(folder, "no such folder; fetch it with `mm models pull NAME`"));
@@ -124,7 +124,7 @@ impl Pretrained {
         self.process_in_chunks(modality, sources, |samples| self.embed_samples(modality, samples, pooling))
     }
 
-    /// As [`Self::embed`], for samples that the tower's processor has already produced.
+    /// Like [`Self::embed`], for samples that the tower's processor has already produced.
     pub fn embed_samples(&self, modality: &Modality, samples: &[Tensor], pooling: Option<Pooling>) -> Result<Tensor> {
         let tower = self.tower(modality)?;
         self.run_batched(tower, samples, |input| match pooling {

@@ -67,7 +67,7 @@ struct PretrainedSettings {
     /// Use these layers' hidden states, concatenated; 0 is the input of the first block.
     #[serde(default)]
     layers: Vec<usize>,
-    /// How the features become one vector (mean, cls, max or last); as the family does if absent.
+    /// Pooling of the features into one vector (mean, cls, max or last); that of the family if absent.
     #[serde(default)]
     pooling: Option<Pooling>,
     /// Number of blocks, from the last, that are trained; none if absent.
@@ -77,8 +77,8 @@ struct PretrainedSettings {
     /// each text.
     #[serde(default)]
     word_dropout: f64,
-    /// What becomes of transparent pixels: `ignore` drops the alpha channel, as the reference programs do (the default);
-    /// `blend` lays the image over white.
+    /// How transparent pixels are converted: `ignore` drops the alpha channel, as the reference programs do (the
+    /// default); `blend` lays the image over white.
     #[serde(default)]
     transparency: Option<Transparency>,
 }

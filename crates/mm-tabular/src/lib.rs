@@ -1,7 +1,7 @@
 #![doc = include_str!("../README.md")]
 //!
-//! A program registers the modality with [`register`]; then `kind = "tabular"` is valid in every config, and `mm fit` uses
-//! it for columns of numbers and categories.
+//! A program registers the modality with [`register`]; then `kind = "tabular"` is valid in every config, and `mm fit`
+//! uses it for columns of numbers and categories.
 
 use mm_core::{
     BuiltEncoder, Encoder, Error, Features, Input, Modality, ProcessContext, Processor, Proposal, Registry, Result,
@@ -23,7 +23,7 @@ use std::{
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NumericColumn {
-    /// Its name.
+    /// The name.
     pub name: String,
     /// How its texts are written: `plain` (as programs write numbers), `decimal_point` (`$1,200.50`), `decimal_comma`
     /// (`1.200,50 €`), or dates, which become days: `year_month_day`, `month_day_year`, `day_month_year`.
@@ -41,7 +41,7 @@ pub struct NumericColumn {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CategoricalColumn {
-    /// Its name.
+    /// The name.
     pub name: String,
     /// The categories of the training rows, the most frequent first.
     pub values: Vec<String>,
@@ -206,8 +206,8 @@ impl TabularProcessor {
         Self { has_invalid: config.numeric.iter().map(|_| AtomicBool::new(false)).collect(), config }
     }
 
-    /// The number of a cell. One that is not a number counts as missing, so that the row can still be used; the first of
-    /// each column is logged.
+    /// The number of a cell. One that is not a number counts as missing, so that the row can still be used; the first
+    /// of each column is logged.
     fn number(&self, index: usize, cell: Option<&Value>) -> Option<f64> {
         let column = &self.config.numeric[index];
         let found = cell.and_then(|v| parse_number(v, column.format));

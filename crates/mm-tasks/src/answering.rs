@@ -16,7 +16,7 @@ const RUN_BATCH_SIZE: usize = 16;
 /// A value of a modality, and a question about it.
 pub type Question = (Modality, Source, String);
 
-/// How questions are answered.
+/// Options for answering questions.
 #[derive(Debug, Clone, Default)]
 pub struct AnswerOptions {
     /// The answers to choose among; any when empty.
@@ -34,7 +34,7 @@ pub struct Answer {
     pub answer: String,
     /// All scored answers, most probable first.
     pub scores: Vec<ScoredAnswer>,
-    /// What image and question contributed to it.
+    /// Attribution of the answer to image and question.
     pub attribution: Option<Attribution>,
 }
 
@@ -89,7 +89,7 @@ impl Answerer {
         }
     }
 
-    /// How many questions can be answered in one batch.
+    /// Maximum number of questions in one batch.
     pub fn max_batch_size(&self) -> usize {
         match &self.model {
             Model::Pretrained(model) => model.pipeline.max_batch_size(),

@@ -1,4 +1,5 @@
-//! Reading values outside the training loop: in parallel, with the samples that could not be read next to those that could.
+//! Reading values outside the training loop: in parallel, with the samples that could not be read next to those that
+//! could.
 
 use crate::Result;
 use mm_core::{Input, Modality, ProcessContext, Processor, SendTensor, Source, Tensor, parallel_tensors};

@@ -1,7 +1,8 @@
-//! What every task's config file has in common, and how such a file is read.
+//! The part of a config file that all tasks share, and how such a file is read.
 //!
-//! A config names its `task` and holds the shared keys of [`CommonConfig`] next to the task's own keys, all at the top level. The table is split
-//! by key before it is parsed, so that an unknown key is an error that suggests the nearest key of either part.
+//! A config names its `task` and holds the shared keys of [`CommonConfig`] next to the task's own keys, all at the top
+//! level. The table is split by key before it is parsed, so that an unknown key is an error that suggests the nearest
+//! key of either part.
 
 use crate::{Error, Result};
 use mm_core::config as settings;
@@ -25,7 +26,7 @@ pub struct CommonConfig {
     pub base_dir: Option<PathBuf>,
     /// The data set.
     pub data: ManifestConfig,
-    /// How batches are read.
+    /// Settings of the data loader.
     #[serde(default)]
     pub loader: LoaderConfig,
     /// The training loop.
@@ -68,7 +69,8 @@ pub fn task_name(value: &toml::Value) -> Option<&str> {
 /// Parses and checks a task's config.
 ///
 /// # Errors
-/// When the config names another task, has an unknown key (the nearest known one is suggested), or a value that the task cannot use.
+/// When the config names another task, has an unknown key (the nearest known one is suggested), or a value that the
+/// task cannot use.
 pub fn parse_task<C: TaskConfig>(value: &toml::Value) -> Result<C> {
     if let Some(found) = task_name(value).filter(|name| *name != C::TASK) {
         return Err(Error::WrongTask { run: None, found: found.to_owned(), expected: C::TASK.to_owned(), usage: None });

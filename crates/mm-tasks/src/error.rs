@@ -6,7 +6,7 @@ use std::path::PathBuf;
 /// Result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong in a task.
+/// An error of mm-tasks.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -50,7 +50,7 @@ pub enum Error {
     WrongTask {
         /// The run folder; absent for a config.
         run: Option<PathBuf>,
-        /// Its task.
+        /// The task.
         found: String,
         /// The task that was expected.
         expected: String,
@@ -60,7 +60,7 @@ pub enum Error {
     /// A run has no embeddings.
     #[error("this is {} {task} run, which has no embeddings; use `{usage}`", article(task))]
     NoEmbeddings {
-        /// Its task.
+        /// The task.
         task: &'static str,
         /// The command that takes it.
         usage: &'static str,

@@ -31,7 +31,7 @@ pub(crate) struct Resources<'a> {
 pub(crate) struct FrozenEncoder<'a> {
     /// The encoder.
     pub(crate) encoder: &'a dyn Encoder,
-    /// Its processor.
+    /// The processor.
     pub(crate) processor: &'a Arc<dyn Processor>,
     /// Changes whenever the features would.
     pub(crate) fingerprint: String,
@@ -148,9 +148,10 @@ pub(crate) struct CachedFeatures {
 
 /// Which values are encoded together, given which are in the cache.
 ///
-/// An interrupted command leaves the last batch that it began incomplete. All of that batch is encoded again, and the batches
-/// after it are those of an uninterrupted command, so that the features are the same bit for bit: rounding differs
-/// between batches. What is missing before it failed, or was added to the table since; it makes batches of its own.
+/// An interrupted command leaves the last batch that it began incomplete. All of that batch is encoded again, and the
+/// batches after it are those of an uninterrupted command, so that the features are the same bit for bit: rounding
+/// differs between batches. What is missing before it failed, or was added to the table since; it makes batches of its
+/// own.
 fn batches_to_encode(is_cached: &[bool]) -> Vec<Vec<usize>> {
     let begun = is_cached.iter().rposition(|cached| *cached).map_or(0, |last| last / BATCH_SIZE * BATCH_SIZE);
     let before: Vec<usize> = (0..begun).filter(|i| !is_cached[*i]).collect();

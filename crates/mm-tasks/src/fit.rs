@@ -10,8 +10,8 @@ use mm_data::{Batch, Loader, LoaderConfig, Manifest};
 use mm_train::{EvalMetrics, Run, TrainHooks, Trainer};
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
-/// What differs between the training of tasks: the objective (loss and its state), and the evaluation on validation rows. A trainer holds the
-/// state that changes during training; models do not.
+/// What differs between the training of tasks: the objective (loss and its state), and the evaluation on validation
+/// rows. A trainer holds the state that changes during training; models do not.
 pub trait TaskTrainer: TrainingObjective<Batch> {
     /// The parameters to train.
     fn params(&self) -> &Params;
@@ -36,11 +36,11 @@ pub(crate) fn checkpoint_name(run: &Path) -> &'static str {
 pub struct TrainingData {
     /// The data set.
     pub manifest: Arc<Manifest>,
-    /// Its training rows.
+    /// The training rows.
     pub rows: Vec<usize>,
     /// The processor of each modality.
     pub processors: BTreeMap<Modality, Arc<dyn Processor>>,
-    /// How batches are read.
+    /// Settings of the data loader.
     pub loader: LoaderConfig,
 }
 

@@ -2,9 +2,10 @@
 //!
 //! ## Modules
 //!
-//! [`retrieval`], [`representation`] learning, [`prediction`] of a column from any modalities, [`captioning`], [`finetuning`] of pretrained
-//! models and [`answering`] with them, [`alignment`] of two feature matrices, [`audit`] of a data set, [`embedding`] of whole data sets,
-//! [`indexing`] of them for search, and their [`metrics`] and [`report`]s.
+//! [`retrieval`], [`representation`] learning, [`prediction`] of a column from any modalities, [`captioning`],
+//! [`finetuning`] of pretrained models and [`answering`] with them, [`alignment`] of two feature matrices, [`audit`] of
+//! a data set, [`embedding`] of whole data sets, [`indexing`] of them for search, and their [`metrics`] and
+//! [`report`]s.
 //!
 //! Every task that a config file can name implements [`task::TaskModel`] and is found in a [`task::TaskRegistry`].
 
@@ -21,9 +22,9 @@ pub mod finetuning;
 pub mod fit;
 pub mod indexing;
 mod inputs;
-pub mod maker;
 pub mod metrics;
 pub mod prediction;
+pub mod provenance;
 pub mod ranges;
 pub mod report;
 pub mod representation;

@@ -1,7 +1,7 @@
 //! The interface of a task, and the registry that finds a task by the name in a config file.
 //!
-//! A task is a [`TaskSpec`]: how its config is checked, completed from the training data, and built into a [`TaskModel`]. Tasks from other crates
-//! are added with one call of [`TaskRegistry::register`].
+//! A task is a [`TaskSpec`]: how its config is checked, completed from the training data, and built into a
+//! [`TaskModel`]. Tasks from other crates are added with one call of [`TaskRegistry::register`].
 
 use crate::{
     Error, Result,
@@ -23,7 +23,7 @@ use std::{
 /// Reports long work outside the training loop: what, how much is done, of how much.
 pub type ProgressFn<'a> = &'a mut dyn FnMut(&str, usize, usize);
 
-/// What tasks need to build models.
+/// Context from which tasks build and load models.
 #[derive(Clone, Copy)]
 pub struct TaskContext<'a> {
     /// Encoders by the `kind` that a config names.
@@ -44,7 +44,7 @@ pub struct FitContext<'a> {
     pub stop: &'a AtomicBool,
 }
 
-/// How a fit ended.
+/// The result of a training.
 pub struct FitOutcome {
     /// The state of the training loop.
     pub training: TrainOutcome,
@@ -98,7 +98,8 @@ pub trait TaskModel {
     /// The data set that its config names.
     fn dataset(&self) -> Result<Manifest>;
 
-    /// Trains on a data set ([`TaskModel::dataset`]) into a run folder; continues from the run's last checkpoint if there is one.
+    /// Trains on a data set ([`TaskModel::dataset`]) into a run folder; continues from the run's last checkpoint if
+    /// there is one.
     fn fit(&self, dataset: Manifest, run: &mut Run, context: FitContext<'_>) -> Result<FitOutcome>;
 
     /// Metrics on one split of its data set.
@@ -123,7 +124,7 @@ pub trait TaskModel {
     }
 }
 
-/// How a task is found, checked, built, loaded and reported.
+/// Describes a task to the registry: how its configs are checked and its models built, loaded and reported.
 #[derive(Clone)]
 pub struct TaskSpec {
     /// The name that a config gives as `task`.
@@ -134,10 +135,10 @@ pub struct TaskSpec {
     pub usage: &'static str,
     /// Checks a config without building anything.
     pub parse: fn(&toml::Value) -> Result<()>,
-    /// Completes a config from the training data (classes, vocabularies, encoders), so that a run no longer depends on them. The path is the
-    /// folder of relative paths; what was chosen is reported as text.
+    /// Completes a config from the training data (classes, vocabularies, encoders), so that a run no longer depends on
+    /// them. The path is the folder of relative paths; what was chosen is reported as text.
     pub resolve: fn(&mut toml::Value, &Path, &TaskContext<'_>, &mut dyn FnMut(String)) -> Result<()>,
-    /// Builds a fresh model from a resolved config; the path is the folder of relative paths.
+    /// Builds an untrained model from a resolved config; the path is the folder of relative paths.
     pub build: fn(&toml::Value, &Path, &TaskContext<'_>) -> Result<Box<dyn TaskModel>>,
     /// Loads the model of a run folder with its best weights.
     pub load: fn(&Path, &TaskContext<'_>) -> Result<Box<dyn TaskModel>>,

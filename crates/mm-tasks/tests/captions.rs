@@ -1,5 +1,5 @@
-//! Caption metrics against COCO's evaluation (pycocoevalcap; `xtask/parity/captions.py` and `caption_tokens.py` write the
-//! fixtures).
+//! Caption metrics against COCO's evaluation (pycocoevalcap; `xtask/parity/captions.py` and `caption_tokens.py` write
+//! the fixtures).
 
 use mm_tasks::metrics::{bleu, caption_tokens, cider_d, clip_score, rouge_l};
 

@@ -139,14 +139,14 @@ fn a_learned_encoder_contains_an_encoder_of_another_crate() {
 fn the_run_that_evaluates_generated_images_may_contain_an_encoder_of_another_crate() {
     let project = Project::new();
     project.train(
-        "judge",
+        "evaluator",
         "task = \"retrieval\"\nembed_dim = 4\n\
          [towers.image]\nencoder = { kind = \"cnn\", image_size = 8, channels = [4, 4] }\n\
          [towers.text]\nencoder = { kind = \"letters\" }\n",
     );
     project.train(
         "both",
-        "task = \"representation\"\nevaluator_run = \"judge\"\n[inputs.image]\nkind = \"image\"\nimage_size = 8\n\
+        "task = \"representation\"\nevaluator_run = \"evaluator\"\n[inputs.image]\nkind = \"image\"\nimage_size = 8\n\
          [inputs.text]\nkind = \"features\"\nencoder = { kind = \"letters\" }\n\
          [model]\nkind = \"multimodal_vae\"\njoint_posterior = \"product_of_experts\"\nlatent_dim = 2\n",
     );

@@ -1,4 +1,5 @@
-//! The templates of `cargo xtask new modality` and `cargo xtask new task`, compiled and tested as outside crates would be.
+//! The templates of `cargo xtask new modality` and `cargo xtask new task`, compiled and tested as outside crates would
+//! be.
 #![allow(missing_docs)]
 
 #[path = "../../../xtask/src/new/templates/modality/lib.rs"]

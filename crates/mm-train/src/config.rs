@@ -31,7 +31,7 @@ impl Precision {
     }
 }
 
-/// Which direction of a metric is better.
+/// Whether larger or smaller values of a metric are better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MetricDirection {
@@ -61,13 +61,13 @@ impl MetricDirection {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EarlyStopping {
-    /// The validation metric; the task's own when absent. It selects the best checkpoint as well.
+    /// The validation metric, which also selects the best checkpoint; by default the task's main metric.
     #[serde(default)]
     pub metric: Option<String>,
     /// Whether larger or smaller values of the metric are better.
     #[serde(default)]
     pub direction: MetricDirection,
-    /// Number of evaluations in a row without an improvement after which training stops, at least 1.
+    /// Number of consecutive evaluations without improvement after which training stops, at least 1.
     pub patience: usize,
 }
 
@@ -77,7 +77,7 @@ pub struct EarlyStopping {
 pub struct TrainConfig {
     /// Number of passes over the training data.
     pub epochs: u64,
-    /// Seed of everything random: the order of samples, augmentation, initialization, dropout.
+    /// Random seed of the sample order, augmentation, initialization and dropout.
     pub seed: u64,
     /// The optimizer.
     pub optimizer: OptimizerConfig,
@@ -87,21 +87,21 @@ pub struct TrainConfig {
     pub max_grad_norm: Option<f64>,
     /// Number of batches whose gradients are accumulated into one optimizer step.
     pub gradient_accumulation_steps: usize,
-    /// Decay of an exponential moving average of the weights, which is then what is evaluated and saved as the best checkpoint; no
-    /// average when absent.
+    /// Decay of an exponential moving average of the weights, in [0, 1); the average is then evaluated and saved as the
+    /// best checkpoint. No average when absent.
     pub ema_decay: Option<f64>,
     /// The number format of the forward pass.
     pub precision: Precision,
     /// Number of epochs between evaluations; 0 evaluates at the end only.
     pub evaluate_every_epochs: u64,
-    /// When training stops early, and which metric selects the best checkpoint; never when absent.
+    /// Early stopping, and the metric that selects the best checkpoint; no early stopping when absent.
     pub early_stopping: Option<EarlyStopping>,
     /// Number of steps between checkpoints within an epoch; 0 saves at ends of epochs only.
     pub save_every_steps: u64,
-    /// Seconds since the last checkpoint below which the end of an epoch does not save another one, so that short epochs do not
-    /// spend their time saving. The ends of the first and of the last epoch always save.
+    /// Minimum number of seconds between two checkpoints at ends of epochs, so that saving does not dominate when
+    /// epochs are short. The ends of the first and of the last epoch are always saved.
     pub min_seconds_between_saves: f64,
-    /// Number of numbered checkpoints to keep in addition to `last` and `best`.
+    /// Number of the newest numbered checkpoints (`step-…`) to keep in addition to `last` and `best`.
     pub keep_last: usize,
     /// Number of steps between logged metrics.
     pub log_every_steps: u64,

@@ -3,18 +3,18 @@
 use crate::{Result, flatten};
 use mm_core::{Checkpoint, Params, Role, Tensor};
 
-/// Exponential moving average of parameters and buffers: *Acceleration of Stochastic Approximation by Averaging* (Polyak and Juditsky,
-/// 1992), with timm's warm-up of the decay.
+/// Exponential moving average of parameters and buffers: *Acceleration of Stochastic Approximation by Averaging*
+/// (Polyak and Juditsky, 1992), with timm's warm-up of the decay.
 pub struct Ema {
     decay: f64,
     /// The averages, by parameter name.
     averages: Vec<(String, Tensor)>,
-    /// One tensor that holds all averages, of which `averages` are then views; only where that is faster.
+    /// One tensor of which all `averages` are views, on devices where that is faster.
     flat: Option<Tensor>,
 }
 
 impl Ema {
-    /// Starts the averages at the parameters' present values. `decay` is in [0, 1).
+    /// Initializes the averages with the parameters' current values. `decay` is in [0, 1).
     pub fn new(decay: f64, params: &Params) -> Result<Self> {
         let weights = model_tensors(params);
         let one_dtype = weights.windows(2).all(|pair| pair[0].1.dtype().ok() == pair[1].1.dtype().ok());
@@ -27,7 +27,7 @@ impl Ema {
         Ok(Self { decay, averages, flat: None })
     }
 
-    /// Moves the averages towards the present parameters, after step `step` (from 0).
+    /// Updates the averages with the current parameters, after optimizer step `step` (from 0).
     pub fn update(&self, params: &Params, step: u64) -> Result<()> {
         // A smaller decay in the first steps lets the average follow the weights closely, as timm's ModelEmaV2 does.
         let decay = self.decay.min((1.0 + step as f64) / (10.0 + step as f64));
@@ -41,7 +41,7 @@ impl Ema {
         Ok(())
     }
 
-    /// Exchanges averages and parameters: once to evaluate the average, and once more to train on.
+    /// Swaps averages and parameters: called before an evaluation of the average, and again before training continues.
     pub fn swap(&mut self, params: &Params) -> Result<()> {
         for ((_, average), (_, weight)) in self.averages.iter().zip(model_tensors(params)) {
             let previous = weight.detach()?.copy()?;
@@ -56,7 +56,10 @@ impl Ema {
         self.averages.iter().map(|(n, t)| (format!("ema.{n}"), t.clone())).collect()
     }
 
-    /// Restores what [`Ema::state`] returned.
+    /// Restores the averages that [`Ema::state`] returned from a checkpoint.
+    ///
+    /// # Errors
+    /// When the checkpoint lacks an average, or its shape differs.
     pub fn load_state(&self, checkpoint: &Checkpoint) -> Result<()> {
         for (name, tensor) in self.state() {
             tensor.copy_(&checkpoint.get(&name)?)?;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 /// Result with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong in training.
+/// An error of training.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -37,7 +37,7 @@ pub enum Error {
     /// The metric that selects the best checkpoint was not measured.
     #[error("train.early_stopping.metric: found `{metric}`, expected one of the validation metrics {known}")]
     UnknownMetric {
-        /// The metric that was asked for.
+        /// The requested metric.
         metric: String,
         /// The metrics that were measured.
         known: String,

@@ -1,5 +1,5 @@
-//! Many tensors in one contiguous block. Where the launch of an operator costs more than its work, as on a GPU with a small network, one
-//! operator over the block replaces one for each tensor.
+//! Many tensors in one contiguous block. Where the launch of an operator costs more than its work, as on a GPU with a
+//! small network, one operator over the block replaces one for each tensor.
 
 use crate::Result;
 use mm_core::{Device, Tensor};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 /// Receives the progress of a training run, for a progress bar or a log.
 pub trait Progress {
-    /// Training starts at step `done` of `steps`; `done` is above 0 in a resumed run.
+    /// Training starts; `done` of `steps` optimizer steps are already done in a resumed run.
     fn begin(&mut self, done: u64, steps: u64);
     /// An optimizer step is done.
     fn step(&mut self, step: u64, loss: f64, lr: f64);

@@ -1,7 +1,7 @@
 //! The run folder: `config.toml`, `environment.json`, `metrics.jsonl`, TensorBoard events, `checkpoints/`.
 //!
-//! Files are replaced atomically: written to a temporary file, flushed, renamed. `metrics.jsonl` is append-only; a resumed run truncates
-//! it to the step of its checkpoint. The folder is locked, so that one process at a time uses it.
+//! Files are replaced atomically: written to a temporary file, flushed, renamed. `metrics.jsonl` is append-only; a
+//! resumed run truncates it to the step of its checkpoint. The folder is locked, so that one process at a time uses it.
 
 use crate::{Error, EventWriter, Result};
 use mm_core::{
@@ -23,11 +23,11 @@ use std::{
 pub struct MetricRecord {
     /// Number of optimizer steps done.
     pub step: u64,
-    /// Number of epochs done, with the fraction of the present one.
+    /// Number of epochs done, including the fraction of the current one.
     pub epoch: f64,
     /// The split: `train` or `valid`.
     pub split: String,
-    /// Seconds of training, without the time between a stop and its resumption.
+    /// Seconds of training, without the time between an interruption and its resumption.
     pub seconds: f64,
     /// Metrics by name.
     pub values: BTreeMap<String, f64>,
@@ -40,9 +40,9 @@ pub struct TrainState {
     pub step: u64,
     /// Number of epochs done.
     pub epoch: u64,
-    /// Number of batches done of the present epoch.
+    /// Number of batches done in the current epoch.
     pub batch: usize,
-    /// The best value of the selection metric so far.
+    /// The best value so far of the metric that selects the best checkpoint.
     pub best: Option<f64>,
     /// Number of evaluations since the best one.
     pub evals_without_improvement: usize,
@@ -52,7 +52,7 @@ pub struct TrainState {
     pub finished: bool,
 }
 
-/// A run folder, locked as long as this value lives.
+/// A run folder; it is locked for other processes until this value is dropped.
 pub struct Run {
     folder: PathBuf,
     metrics: File,
@@ -119,6 +119,9 @@ impl Run {
     }
 
     /// Appends a line to `metrics.jsonl` and its values to the TensorBoard events.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
     pub fn log(&mut self, metric: &MetricRecord) -> Result<()> {
         let bad =
             |e: std::io::Error| Error::run(self.folder.join("metrics.jsonl"), format!("could not be written: {e}"));
@@ -130,14 +133,20 @@ impl Run {
         self.events.flush().map_err(bad)
     }
 
-    /// All lines of a run's `metrics.jsonl`, without a last line that a crash truncated.
+    /// All lines of a run's `metrics.jsonl`; a last line that a crash truncated is left out.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
     pub fn read_metrics(folder: &Path) -> Result<Vec<MetricRecord>> {
         let path = folder.join("metrics.jsonl");
         let text = std::fs::read_to_string(&path).map_err(|e| Error::run(&path, e))?;
         Ok(text.lines().filter_map(|l| serde_json::from_str(l).ok()).collect())
     }
 
-    /// Removes the lines after `step`, which a resumed run writes again.
+    /// Removes the lines of `metrics.jsonl` after `step`, which a resumed run writes again.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written.
     pub fn truncate_metrics(&mut self, step: u64) -> Result<()> {
         let kept = Self::read_metrics(&self.folder)?.into_iter().filter(|m| m.step <= step);
         let text: String = kept.filter_map(|m| serde_json::to_string(&m).ok()).map(|l| l + "\n").collect();
@@ -147,7 +156,10 @@ impl Run {
         Ok(())
     }
 
-    /// Writes a checkpoint atomically: tensors and the training state.
+    /// Writes a checkpoint, tensors and the training state, atomically.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
     pub fn save_checkpoint(&self, name: &str, tensors: &[(String, Tensor)], state: &TrainState) -> Result<()> {
         let text = serde_json::to_string(state).map_err(|e| Error::run(&self.folder, e))?;
         Ok(checkpoint::save(
@@ -173,13 +185,19 @@ impl Run {
         Ok((checkpoint, state))
     }
 
-    /// Loads a run's best weights; its last ones where it was stopped before the first evaluation.
+    /// Loads a run's best weights into `params`, or its last ones if it was stopped before the first evaluation.
+    ///
+    /// # Errors
+    /// When there is no checkpoint, or its tensors do not match the parameters.
     pub fn load_weights(folder: &Path, params: &Params) -> Result<()> {
         let name = if Self::checkpoint_path(folder, "best").exists() { "best" } else { "last" };
         Ok(params.load(&Self::open_checkpoint(folder, name)?.0, "model.")?)
     }
 
     /// Deletes all but the newest `keep_last` of the numbered checkpoints.
+    ///
+    /// # Errors
+    /// When a file cannot be deleted.
     pub fn prune_checkpoints(&self, keep_last: usize) -> Result<()> {
         let folder = self.folder.join("checkpoints");
         let listing = std::fs::read_dir(&folder).map_err(|e| Error::run(&folder, e))?;
@@ -200,7 +218,8 @@ fn command_line(arguments: impl Iterator<Item = OsString>) -> Vec<String> {
     arguments.map(|argument| argument.to_string_lossy().into_owned()).collect()
 }
 
-/// What a run depends on besides its config: program version, command line, machine, threads, git commit; `extra` is stored as given.
+/// The environment of a run: program version, command line, machine, number of threads, git commit; `extra` is stored
+/// unchanged.
 pub fn environment(extra: serde_json::Value) -> serde_json::Value {
     let git = |arguments: &[&str]| {
         let output = Command::new("git").args(arguments).output().ok().filter(|o| o.status.success())?;

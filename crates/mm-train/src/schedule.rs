@@ -7,11 +7,12 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Decay {
-    /// The full learning rate to the end.
+    /// Constant learning rate.
     Constant,
-    /// A straight line to `min_lr_ratio`.
+    /// Linear decay to `min_lr_ratio`.
     Linear,
-    /// Half a cosine to `min_lr_ratio`: [*SGDR*](https://arxiv.org/abs/1608.03983) (Loshchilov and Hutter, 2017), without restarts.
+    /// Cosine decay to `min_lr_ratio`: [*SGDR*](https://arxiv.org/abs/1608.03983) (Loshchilov and Hutter, 2017),
+    /// without restarts.
     #[default]
     Cosine,
 }
@@ -22,9 +23,9 @@ pub enum Decay {
 pub struct ScheduleConfig {
     /// Fraction of all steps over which the learning rate rises linearly from 0, in [0, 1).
     pub warmup_ratio: f64,
-    /// The shape after the warm-up.
+    /// The shape of the schedule after the warm-up.
     pub decay: Decay,
-    /// The learning rate at the end, as a fraction of the full one.
+    /// The learning rate at the end of training, as a fraction of the configured one.
     pub min_lr_ratio: f64,
 }
 
@@ -42,7 +43,7 @@ impl ScheduleConfig {
         Ok(())
     }
 
-    /// The factor on the learning rate at `step` (from 0) of `steps`.
+    /// The factor by which the learning rate is multiplied at `step` (from 0) of `steps`.
     ///
     /// ```
     /// use mm_train::{Decay, ScheduleConfig};

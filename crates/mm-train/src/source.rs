@@ -1,10 +1,10 @@
-//! Where training batches come from.
+//! Sources of training batches.
 
 use crate::Result;
 
-/// Training batches of any type, by epoch, in an order that depends on the epoch alone.
+/// A source of training batches of any type. The batches of an epoch and their order are a function of the epoch alone.
 ///
-/// [`mm_data::Loader`] is one; a `Vec` of batches is one too, which gives the same batches in the same order in every epoch.
+/// Implemented by [`mm_data::Loader`], and by `Vec`, which gives the same batches in the same order in every epoch.
 pub trait BatchSource {
     /// One batch.
     type Batch;
@@ -12,13 +12,13 @@ pub trait BatchSource {
     /// Number of batches in an epoch.
     fn num_batches(&self, epoch: u64) -> usize;
 
-    /// The batches of an epoch from batch `first` on; a resumed run starts in the middle of its epoch.
+    /// The batches of an epoch from index `first` on, so that a resumed run can start in the middle of an epoch.
     fn batches(&self, epoch: u64, first: usize) -> Box<dyn Iterator<Item = Result<Self::Batch>> + '_>;
 
     /// Number of training samples, for messages.
     fn num_samples(&self) -> usize;
 
-    /// The ids of a batch's samples: they name the batch in error messages, and their number gives the throughput.
+    /// The ids of a batch's samples, which are named in error messages and counted for the throughput.
     fn sample_ids(&self, batch: &Self::Batch) -> Vec<String>;
 }
 

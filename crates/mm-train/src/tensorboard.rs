@@ -18,7 +18,10 @@ fn now() -> f64 {
 }
 
 impl EventWriter {
-    /// A new event file in `folder`.
+    /// Creates a new event file in `folder`.
+    ///
+    /// # Errors
+    /// When it cannot be written.
     pub fn create(folder: &Path) -> Result<Self> {
         let path = folder.join(format!("events.out.tfevents.{}.mm.{}", now() as u64, std::process::id()));
         let file = File::options().create(true).append(true).open(&path).map_err(|e| Error::run(&path, e))?;

@@ -14,22 +14,23 @@ use std::{
 /// Validation metrics by name.
 pub type EvalMetrics = BTreeMap<String, f64>;
 
-/// What a training run calls, and what can stop it.
+/// Callbacks of a training run, and the flag that stops it.
 pub struct TrainHooks<'a> {
-    /// Measures the model as it is now; `None` when there is no validation data. Runs without gradients.
+    /// Computes the validation metrics of the current model, without recording gradients; `None` when there is no
+    /// validation data.
     pub evaluate: &'a mut dyn FnMut() -> Result<Option<EvalMetrics>>,
-    /// Receives the progress.
+    /// Receives progress reports.
     pub progress: &'a mut dyn Progress,
-    /// Set to true from outside to save a checkpoint and stop after the current step.
+    /// When set to true, training saves a checkpoint and stops after the current step.
     pub stop: &'a AtomicBool,
 }
 
-/// How a training run ended.
+/// The result of a training run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainOutcome {
     /// The state at the end.
     pub state: TrainState,
-    /// Whether it was stopped from outside; it can then be resumed.
+    /// Whether it was stopped by [`TrainHooks::stop`]; it can then be resumed.
     pub stopped: bool,
 }
 
@@ -48,8 +49,9 @@ impl BestMetric {
         Self { metric, direction, patience: Some(patience) }
     }
 
-    /// Updates the state with an evaluation; whether its weights are to be saved as the best. Where nothing is measured,
-    /// the latest weights are. NaN is never an improvement, but is saved while there is nothing better.
+    /// Updates the state with the metrics of an evaluation; returns whether its weights are to be saved as the best.
+    /// Without metrics the latest weights are the best. NaN is never an improvement, but its weights are saved as long
+    /// as there are none with another value.
     fn update(&self, state: &mut TrainState, metrics: &EvalMetrics) -> Result<bool> {
         let Some(metric) = self.metric.as_ref().filter(|_| !metrics.is_empty()) else { return Ok(true) };
         let Some(value) = metrics.get(metric).copied() else {
@@ -111,8 +113,8 @@ impl LogWindow {
 
 /// Trains parameters on the batches of a [`BatchSource`].
 ///
-/// Order, augmentation and dropout are functions of the seed and the step, so that a run that is stopped and resumed ends with the same
-/// weights as one that was not. See the [crate's example](crate).
+/// The order of samples, augmentation and dropout are functions of the seed and the step, so that a run that was
+/// stopped and resumed ends with the same weights as an uninterrupted one. See the [crate's example](crate).
 pub struct Trainer<'a, S: BatchSource> {
     config: &'a TrainConfig,
     objective: &'a dyn TrainingObjective<S::Batch>,
@@ -125,13 +127,13 @@ pub struct Trainer<'a, S: BatchSource> {
     total_steps: u64,
     autocast: bool,
     log: LogWindow,
-    /// Start of this process's part of the run, and the seconds of earlier parts.
+    /// When this process started to train, and the seconds of training before that.
     started: (Instant, f64),
     last_save: Option<Instant>,
 }
 
 impl<'a, S: BatchSource> Trainer<'a, S> {
-    /// A trainer at step 0.
+    /// Creates a trainer at step 0.
     ///
     /// # Errors
     /// When a setting is out of range, or when all parameters are frozen.
@@ -160,7 +162,8 @@ impl<'a, S: BatchSource> Trainer<'a, S> {
         })
     }
 
-    /// Selects the best checkpoint by this validation metric, larger being better, unless `early_stopping.metric` names another.
+    /// Sets the validation metric that selects the best checkpoint (larger is better), unless `early_stopping.metric`
+    /// names another.
     pub fn with_metric(mut self, metric: &str) -> Self {
         self.best.metric.get_or_insert_with(|| metric.to_owned());
         self
@@ -171,11 +174,12 @@ impl<'a, S: BatchSource> Trainer<'a, S> {
         &self.state
     }
 
-    /// Trains to the end, or until `hooks.stop`; from the run's last checkpoint when there is one.
+    /// Trains until all epochs are done, early stopping applies or `hooks.stop` is set; continues from the run's last
+    /// checkpoint if there is one.
     ///
     /// # Errors
-    /// [`Error::NonFiniteLoss`], [`Error::NoUsableBatch`], and errors of the objective, the batch source, the evaluation and the file
-    /// system.
+    /// [`Error::NonFiniteLoss`], [`Error::NoUsableBatch`], and errors of the objective, the batch source, the
+    /// evaluation and the file system.
     pub fn fit(mut self, run: &mut Run, hooks: TrainHooks<'_>) -> Result<TrainOutcome> {
         let TrainHooks { evaluate, progress, stop } = hooks;
         self.resume(run)?;
@@ -212,7 +216,7 @@ impl<'a, S: BatchSource> Trainer<'a, S> {
     /// Continues from the run's last checkpoint, if it has one.
     fn resume(&mut self, run: &mut Run) -> Result<()> {
         if !Run::checkpoint_path(run.folder(), "last").exists() {
-            // What a run logged that ended before its first checkpoint.
+            // A run that ended before its first checkpoint may have logged metrics.
             return run.truncate_metrics(0);
         }
         let (checkpoint, state) = Run::open_checkpoint(run.folder(), "last")?;
@@ -227,7 +231,7 @@ impl<'a, S: BatchSource> Trainer<'a, S> {
         Ok(())
     }
 
-    /// Trains to the end of the present epoch; whether it was stopped before.
+    /// Trains to the end of the current epoch; returns whether it was stopped before that.
     fn train_epoch(&mut self, run: &mut Run, progress: &mut dyn Progress, stop: &AtomicBool) -> Result<bool> {
         let num_batches = self.source.num_batches(self.state.epoch);
         let (first_batch, first_step) = (self.state.batch, self.state.step);
@@ -256,7 +260,8 @@ impl<'a, S: BatchSource> Trainer<'a, S> {
         Ok(false)
     }
 
-    /// One optimizer step on the gradients of the next `gradient_accumulation_steps` batches; none when no batch is left.
+    /// One optimizer step on the gradients of the next `gradient_accumulation_steps` batches; `None` when no batch is
+    /// left.
     fn train_step(
         &mut self,
         batches: &mut dyn Iterator<Item = Result<S::Batch>>,
@@ -268,7 +273,7 @@ impl<'a, S: BatchSource> Trainer<'a, S> {
             let Some(batch) = batches.next() else { break };
             let batch = batch?;
             self.state.batch += 1;
-            // Dropout depends on the step, so that a resumed run draws the same masks.
+            // Dropout depends on the step, so that a resumed run samples the same masks.
             seed::manual_seed(seed::derive_seed(&[self.config.seed, self.state.step, count as u64]));
             let forward = || self.objective.loss(&batch, true);
             let output = if self.autocast { autocast(self.params.device(), forward) } else { forward() };
@@ -286,7 +291,7 @@ impl<'a, S: BatchSource> Trainer<'a, S> {
         if count == 0 {
             return Ok(None);
         }
-        // The gradients are those of sums divided by the full number of batches; an epoch's last step may have fewer.
+        // Losses were divided by the configured number of batches; the last step of an epoch may have fewer.
         let mean_scale = self.config.gradient_accumulation_steps as f64 / count as f64;
         let grad_norm = self.optimizer.grad_norm()? * mean_scale;
         self.check_finite(grad_norm, &ids, run)?;
@@ -302,7 +307,7 @@ impl<'a, S: BatchSource> Trainer<'a, S> {
         Ok(Some(StepResult { loss: loss_sum / count as f64, grad_norm, lr, samples: ids.len() }))
     }
 
-    /// Measures the model (its moving average where there is one) and saves it as `best` when it is.
+    /// Evaluates the model (its moving average if there is one) and saves it as `best` if it is the best so far.
     fn evaluate(
         &mut self,
         run: &mut Run,
@@ -329,7 +334,7 @@ impl<'a, S: BatchSource> Trainer<'a, S> {
         Ok(())
     }
 
-    /// Saves everything that a resumed run needs: weights, optimizer, moving average, the objective's own state.
+    /// Saves everything that a resumed run needs: weights, optimizer state, moving average, and the objective's state.
     fn checkpoint(&self, run: &Run, name: &str) -> Result<()> {
         let mut tensors = with_prefix("model", model_tensors(self.params));
         tensors.extend(self.optimizer.state());
@@ -363,7 +368,8 @@ fn with_prefix(prefix: &str, tensors: Vec<(String, Tensor)>) -> Vec<(String, Ten
 mod tests {
     use super::*;
 
-    /// What each evaluation of a run with this patience does: whether it is saved as the best, and whether it ends the run.
+    /// What each evaluation of a run with this patience does: whether it is saved as the best, and whether it ends the
+    /// run.
     fn evaluations(
         direction: MetricDirection,
         patience: usize,

@@ -39,7 +39,7 @@ pub(crate) fn catching_library_panics(decode: impl FnOnce()) {
 /// Splits an input into its first byte, which selects one of several kinds of files, and the file.
 pub(crate) fn select<'a, T>(kinds: &'a [T], input: &'a [u8]) -> Option<(&'a T, &'a [u8])> {
     let (first, rest) = input.split_first()?;
-    // Letters, so that the kept inputs can be read: `a` is the first kind.
+    // Letters, so that the corpus inputs can be read: `a` is the first kind.
     kinds.get(usize::from(first.wrapping_sub(b'a')) % kinds.len()).map(|kind| (kind, rest))
 }
 

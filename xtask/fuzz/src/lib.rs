@@ -1,11 +1,12 @@
 //! Fuzz targets: everything in mm that reads a file of a user.
 //!
-//! Each file of [`targets`] holds one function of an input's bytes. Whatever the bytes are, it must return: with a value
-//! or a named error, in bounded time and memory, without a panic in mm's own code; a value that can be written again
-//! must be read back the same. A target is added by its file, its line in the table below, and a folder of kept inputs
-//! below `corpus`.
+//! Each file of [`targets`] holds one function of an input's bytes. Whatever the bytes are, it must return: with a
+//! value or a named error, in bounded time and memory, without a panic in mm's own code; a value that can be written
+//! again must be read back the same. A target is added by its file, its line in the table below, and a folder of its
+//! corpus below `corpus`.
 //!
-//! `cargo test -p mm-fuzz` runs the kept inputs and random changes of them; `cargo xtask fuzz` runs libFuzzer on them.
+//! `cargo test -p mm-fuzz` runs the corpus inputs and random changes of them; `cargo xtask fuzz` runs libFuzzer on
+//! them.
 
 #![allow(clippy::missing_panics_doc, reason = "a panic of a target is a finding")]
 
@@ -22,7 +23,7 @@ pub use outcome::run;
 /// A fuzz target.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
-    /// Its name, that of its file and of its folder of kept inputs.
+    /// Its name, that of its file and of its folder of its corpus.
     pub name: &'static str,
     /// Reads the bytes as a file of its kind.
     pub read: fn(&[u8]),

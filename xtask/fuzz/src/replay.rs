@@ -1,4 +1,4 @@
-//! The kept inputs and seeded random changes of them, as an ordinary test.
+//! The corpus inputs and seeded random changes of them, as an ordinary test.
 
 use crate::{TARGETS, Target, bytes::temporary, run};
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
@@ -21,38 +21,38 @@ fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default)
 }
 
-/// The kept inputs of a target, sorted by name.
-fn kept(name: &str) -> Vec<(PathBuf, Vec<u8>)> {
+/// The corpus inputs of a target, sorted by name.
+fn corpus_inputs(name: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
     let mut paths: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
     paths.sort();
     paths.into_iter().map(|p| (p.clone(), std::fs::read(p).unwrap())).collect()
 }
 
-/// Runs a target on its kept inputs, then on changes of them for `MM_FUZZ_SECONDS` seconds (2 by default), of which
+/// Runs a target on its corpus inputs, then on changes of them for `MM_FUZZ_SECONDS` seconds (2 by default), of which
 /// `MM_FUZZ_SEED` (0 by default) is the seed.
 pub(crate) fn check(name: &str) {
     let target = *TARGETS.iter().find(|t| t.name == name).unwrap();
     let (seconds, seed) = (setting("MM_FUZZ_SECONDS", 2), setting("MM_FUZZ_SEED", 0));
-    let kept = kept(name);
-    assert!(!kept.is_empty(), "corpus/{name} is empty");
+    let inputs = corpus_inputs(name);
+    assert!(!inputs.is_empty(), "corpus/{name} is empty");
     // An abort leaves this file behind, which is the input that caused it.
     let file = temporary().join(format!("mm-fuzz-{name}-{}.input", std::process::id()));
     println!("{name}: seed {seed}; the input that is run is in {}", file.display());
     let watch = Watch::start(name, file.clone());
     let runner = Runner { target, file: &file, watch: &watch };
-    for (path, input) in &kept {
+    for (path, input) in &inputs {
         runner.run(input, &path.display().to_string());
     }
     let mut rng = StdRng::seed_from_u64(seed);
-    let inputs: Vec<Vec<u8>> = kept.into_iter().map(|(_, input)| input).collect();
+    let inputs: Vec<Vec<u8>> = inputs.into_iter().map(|(_, input)| input).collect();
     let (start, mut count) = (Instant::now(), 0);
     while start.elapsed() < Duration::from_secs(seconds) {
         let input = change(&inputs, &mut rng);
         runner.run(&input, &format!("change {count} of seed {seed}"));
         count += 1;
     }
-    println!("{name}: {} kept inputs and {count} changes of them in {seconds} s", inputs.len());
+    println!("{name}: {} corpus inputs and {count} changes of them in {seconds} s", inputs.len());
     std::fs::remove_file(file).unwrap();
 }
 

@@ -247,8 +247,8 @@ impl Command {
     }
 }
 
-/// The commands of shell text whose first line has the number `first`: continuation lines, quotes, comments, `&&`, `;`, `|`, redirections and
-/// `$(…)` are understood; nothing is expanded.
+/// The commands of shell text whose first line has the number `first`: continuation lines, quotes, comments, `&&`, `;`,
+/// `|`, redirections and `$(…)` are understood; nothing is expanded.
 pub fn shell_commands(text: &str, first: usize) -> Vec<Command> {
     let mut lexer = Lexer { line: first, ..Lexer::default() };
     let mut chars = text.chars().peekable();

@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_changed_a_missing_and_an_extra_file_are_told_apart() {
+    fn a_changed_a_missing_and_an_extra_file_are_distinguished() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| std::fs::write(folder.path().join("out").join(name), text).unwrap();
         std::fs::create_dir(folder.path().join("out")).unwrap();

@@ -5,10 +5,11 @@ use mm_core::Tensor;
 
 /// Runs forward and backward on a large batch in `chunks` chunks and returns the loss.
 ///
-/// All chunks are embedded without a graph, the loss and its gradients with respect to the embeddings are computed on
-/// the whole batch, then each chunk is embedded again and back-propagates its share. Parameters receive the gradient of
-/// the whole batch. The cost is one extra forward pass of all chunks but the last, whose graph is kept. `encode`
-/// returns both embeddings of a chunk and must be deterministic per chunk (seed dropout by the chunk's index).
+/// All chunks are embedded without recording gradients; the loss and its gradients with respect to the embeddings are
+/// computed on the whole batch; then each chunk is embedded again with its graph and back-propagates its part of these
+/// gradients. The parameters' gradients are those of the whole batch. The cost is one extra forward pass of all chunks
+/// but the last. `encode(chunk)` returns both modalities' embeddings of a chunk and must return the same values both
+/// times (seed dropout with the chunk's index).
 ///
 /// From *Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup* (Gao et al., 2021,
 /// <https://arxiv.org/abs/2101.06983>).

@@ -1,7 +1,7 @@
 //! `InfoNCE` and its variants: softmax cross-entropy over the rows of a batch, in both directions.
 
 use super::{
-    similarity::{Similarity, false_negatives, mask_false_negatives},
+    similarity::{Similarity, mask_false_negatives, without_diagonal},
     temperature::Temperature,
 };
 use crate::Result;
@@ -10,14 +10,16 @@ use mm_core::{DType, Tensor};
 /// Options of [`info_nce`].
 #[derive(Debug, Clone, Copy, Default)]
 pub struct InfoNceOptions<'a> {
-    /// `[rows, rows]` bool marks rows that show the same thing; they are excluded from each other's negatives.
-    pub same: Option<&'a Tensor>,
-    /// The share of the target that is spread over all remaining rows, in [0, 1).
+    /// Pairs of rows that show the same item and are therefore no negatives of each other, bool `[rows, rows]`; the
+    /// diagonal is ignored.
+    pub false_negatives: Option<&'a Tensor>,
+    /// Share of the target distribution that is spread evenly over the other rows, in [0, 1).
     pub label_smoothing: f64,
 }
 
-/// Symmetric `InfoNCE`: the mean of the cross-entropies of each row retrieving its partner among all columns, and the
-/// reverse, of similarities divided by the temperature.
+/// Symmetric `InfoNCE` loss, a scalar: the cross-entropy of each row with its own column as the target class, over
+/// similarities divided by the temperature, averaged over rows and over both directions (rows to columns and columns to
+/// rows).
 ///
 /// From *Representation Learning with Contrastive Predictive Coding* (van den Oord, Li and Vinyals, 2018,
 /// <https://arxiv.org/abs/1807.03748>), in the symmetric form of *Learning Transferable Visual Models From Natural
@@ -42,10 +44,10 @@ pub fn info_nce<'a>(
     temperature: impl Into<Temperature<'a>>,
     options: InfoNceOptions<'_>,
 ) -> Result<Tensor> {
-    let InfoNceOptions { same, label_smoothing } = options;
-    let logits = mask_false_negatives(&temperature.into().scale(similarity.values())?, same)?;
+    let InfoNceOptions { false_negatives, label_smoothing } = options;
+    let logits = mask_false_negatives(&temperature.into().scale(similarity.values())?, false_negatives)?;
     if label_smoothing > 0.0 {
-        return smoothed(&logits, same, label_smoothing);
+        return smoothed(&logits, false_negatives, label_smoothing);
     }
     // The second direction reduces over columns in place: a transposed copy would cost as much as the matrix product
     // itself.
@@ -53,11 +55,11 @@ pub fn info_nce<'a>(
     Ok(direction(1)?.add(&direction(0)?)?.mul_scalar(-0.5)?)
 }
 
-/// Label smoothing over unmasked columns only: a share of a masked logit (about −1e30) would dominate the loss.
-fn smoothed(logits: &Tensor, same: Option<&Tensor>, label_smoothing: f64) -> Result<Tensor> {
+/// Label smoothing over unmasked columns only, since a share of a masked logit (about −1e30) would dominate the loss.
+fn smoothed(logits: &Tensor, false_negatives: Option<&Tensor>, label_smoothing: f64) -> Result<Tensor> {
     let rows = logits.size(0)?;
-    let unmasked = match same {
-        Some(same) => false_negatives(same)?.logical_not()?,
+    let unmasked = match false_negatives {
+        Some(false_negatives) => without_diagonal(false_negatives)?.logical_not()?,
         None => Tensor::ones(&[rows, rows], DType::Bool, logits.device())?,
     }
     .to_dtype(DType::F32)?;
@@ -73,13 +75,16 @@ fn smoothed(logits: &Tensor, same: Option<&Tensor>, label_smoothing: f64) -> Res
     Ok(forward.add(&backward)?.mul_scalar(0.5)?)
 }
 
-/// [`info_nce`] of each row, the mean of both directions, `[rows]`.
+/// The loss of [`info_nce`] for each row without averaging over rows, `[rows]`: the mean of both directions.
+///
+/// # Errors
+/// When a fixed temperature is not above zero, or the shapes do not fit together.
 pub fn info_nce_per_row<'a>(
     similarity: &Similarity,
     temperature: impl Into<Temperature<'a>>,
-    same: Option<&Tensor>,
+    false_negatives: Option<&Tensor>,
 ) -> Result<Tensor> {
-    per_row(&mask_false_negatives(&temperature.into().scale(similarity.values())?, same)?)
+    per_row(&mask_false_negatives(&temperature.into().scale(similarity.values())?, false_negatives)?)
 }
 
 pub(super) fn per_row(logits: &Tensor) -> Result<Tensor> {
@@ -89,18 +94,21 @@ pub(super) fn per_row(logits: &Tensor) -> Result<Tensor> {
     Ok(forward.add(&backward)?.mul_scalar(0.5)?)
 }
 
-/// Supervised contrastive loss in both directions: all rows of a class are positives of each other. The mean over rows
-/// of the mean negative log-likelihood of the row's positives.
+/// Supervised contrastive loss, in both directions: all rows of a class are positives of each other. The loss of a row
+/// is the mean negative log-likelihood of its positives; the result is the mean over rows. `positives`, bool `[rows,
+/// rows]`, is true where two rows have the same class, also on the diagonal.
 ///
-/// From *Supervised Contrastive Learning* (Khosla et al., 2020, <https://arxiv.org/abs/2004.11362>). `same` `[rows,
-/// rows]` bool is true where two rows have the same class, the diagonal included.
+/// From *Supervised Contrastive Learning* (Khosla et al., 2020, <https://arxiv.org/abs/2004.11362>).
+///
+/// # Errors
+/// When a fixed temperature is not above zero, or the shapes do not fit together.
 pub fn supervised_contrastive<'a>(
     similarity: &Similarity,
     temperature: impl Into<Temperature<'a>>,
-    same: &Tensor,
+    positives: &Tensor,
 ) -> Result<Tensor> {
     let logits = temperature.into().scale(similarity.values())?;
-    let positives = same.to_dtype(DType::F32)?;
+    let positives = positives.to_dtype(DType::F32)?;
     let direction = |logits: &Tensor, positives: &Tensor| -> Result<Tensor> {
         let logs = logits.log_softmax(1)?.mul(positives)?.sum_dim(&[1], false)?;
         Ok(logs.div(&positives.sum_dim(&[1], false)?.clamp_min(1.0)?)?.mean()?.neg()?)
@@ -110,11 +118,14 @@ pub fn supervised_contrastive<'a>(
     Ok(forward.add(&backward)?.mul_scalar(0.5)?)
 }
 
-/// Cross-entropy with soft targets `[rows, rows]` whose rows sum to one, in both directions; for the second direction
-/// the targets are transposed and normalized again.
+/// `InfoNCE` with soft targets: the cross-entropy with target distributions `[rows, rows]` (each row sums to one), in
+/// both directions. For the direction from columns to rows the targets are transposed and normalized again.
 ///
 /// Used by *SoftCLIP: Softer Cross-modal Alignment Makes CLIP Stronger* (Gao et al., 2024,
 /// <https://arxiv.org/abs/2303.17561>).
+///
+/// # Errors
+/// When a fixed temperature is not above zero, or the shapes do not fit together.
 pub fn soft_target_info_nce<'a>(
     similarity: &Similarity,
     temperature: impl Into<Temperature<'a>>,
@@ -137,6 +148,9 @@ pub(super) fn soft_cross_entropy(logits: &Tensor, target: &Tensor) -> Result<Ten
 /// mean one.
 ///
 /// From *Contrastive Learning with Hard Negative Samples* (Robinson et al., 2021, <https://arxiv.org/abs/2010.04592>).
+///
+/// # Errors
+/// When a fixed temperature is not above zero.
 pub fn hard_negative_info_nce<'a>(
     similarity: &Similarity,
     temperature: impl Into<Temperature<'a>>,

@@ -55,7 +55,7 @@ impl Default for ContrastiveConfig {
     }
 }
 
-/// As CLIP: a lower temperature makes training unstable.
+/// The limit of CLIP: a lower temperature makes training unstable.
 const MIN_TEMPERATURE: f64 = 0.01;
 
 /// A contrastive loss with a learned temperature.
@@ -87,51 +87,64 @@ impl ContrastiveLoss {
         })
     }
 
-    /// Loss of paired embeddings `[rows, dim]`; `same` as in [`InfoNceOptions`].
-    pub fn forward(&self, a: &Tensor, b: &Tensor, same: Option<&Tensor>) -> Result<Tensor> {
-        self.forward_similarity(&Similarity::cosine(a, b)?, same)
+    /// Loss of paired embeddings `a` and `b`, `[rows, dim]` each; `false_negatives` as in [`InfoNceOptions`].
+    ///
+    /// # Errors
+    /// When the shapes do not fit together or there is no row.
+    pub fn forward(&self, a: &Tensor, b: &Tensor, false_negatives: Option<&Tensor>) -> Result<Tensor> {
+        self.forward_similarity(&Similarity::cosine(a, b)?, false_negatives)
     }
 
-    /// Loss of a similarity matrix.
-    pub fn forward_similarity(&self, similarity: &Similarity, same: Option<&Tensor>) -> Result<Tensor> {
+    /// Loss of a similarity matrix; `false_negatives` as in [`InfoNceOptions`].
+    ///
+    /// # Errors
+    /// When the shapes do not fit together.
+    pub fn forward_similarity(&self, similarity: &Similarity, false_negatives: Option<&Tensor>) -> Result<Tensor> {
         let scale = self.scale()?;
         let temperature = Temperature::Inverse(&scale);
         match (self.config.kind, &self.bias) {
-            (ContrastiveKind::Triplet, _) => triplet_loss(similarity, self.config.margin, same),
-            (ContrastiveKind::Sigmoid, Some(bias)) => sigmoid_loss(similarity, temperature, bias, same),
+            (ContrastiveKind::Triplet, _) => triplet_loss(similarity, self.config.margin, false_negatives),
+            (ContrastiveKind::Sigmoid, Some(bias)) => sigmoid_loss(similarity, temperature, bias, false_negatives),
             _ => {
                 let label_smoothing = self.config.label_smoothing;
-                info_nce(similarity, temperature, InfoNceOptions { same, label_smoothing })
+                info_nce(similarity, temperature, InfoNceOptions { false_negatives, label_smoothing })
             }
         }
     }
 
-    /// [`soft_target_info_nce`] at the current temperature, whatever the kind; `target` is `[rows, rows]`.
+    /// [`soft_target_info_nce`] of paired embeddings at the current temperature, regardless of the configured kind;
+    /// `target` is `[rows, rows]`.
+    ///
+    /// # Errors
+    /// When the shapes do not fit together or there is no row.
     pub fn forward_soft_targets(&self, a: &Tensor, b: &Tensor, target: &Tensor) -> Result<Tensor> {
         soft_target_info_nce(&Similarity::cosine(a, b)?, Temperature::Inverse(&self.scale()?), target)
     }
 
-    /// `InfoNCE` that is robust to noisy pairs, at the current temperature. `step` counts from the start of training;
-    /// during `warmup_steps` this is [`ContrastiveLoss::forward`].
+    /// `InfoNCE` that is robust to noisy pairs, at the current temperature. `step` counts the steps since the start of
+    /// training; until `warmup_steps` the result is that of [`ContrastiveLoss::forward`].
+    ///
+    /// # Errors
+    /// When the shapes do not fit together or there is no row.
     pub fn forward_robust(
         &self,
         a: &Tensor,
         b: &Tensor,
-        same: Option<&Tensor>,
+        false_negatives: Option<&Tensor>,
         robust: &RobustConfig,
         step: u64,
     ) -> Result<Tensor> {
         if step < robust.warmup_steps {
-            return self.forward(a, b, same);
+            return self.forward(a, b, false_negatives);
         }
         let (similarity, scale) = (Similarity::cosine(a, b)?, self.scale()?);
         let temperature = Temperature::Inverse(&scale);
         match robust.kind {
             RobustKind::SmallLoss => {
                 let ramp = ((step - robust.warmup_steps + 1) as f64 / robust.warmup_steps.max(1) as f64).min(1.0);
-                small_loss_info_nce(&similarity, temperature, same, 1.0 - robust.noise_rate * ramp)
+                small_loss_info_nce(&similarity, temperature, false_negatives, 1.0 - robust.noise_rate * ramp)
             }
-            RobustKind::SoftLabels => soft_label_info_nce(&similarity, temperature, same),
+            RobustKind::SoftLabels => soft_label_info_nce(&similarity, temperature, false_negatives),
         }
     }
 
@@ -140,7 +153,7 @@ impl ContrastiveLoss {
         Ok(self.log_scale.exp()?)
     }
 
-    /// Sets the parameter back to its limit, outside the graph: its gradient stays what it is, so that it can return.
+    /// Clamps the parameter at its limit without recording it: its gradient is not cut off, so it can move back.
     fn limit(&self) -> Result<()> {
         no_grad(|| Ok(self.log_scale.copy_(&self.log_scale.clamp_max((1.0 / MIN_TEMPERATURE).ln())?)?))
     }
@@ -185,13 +198,17 @@ mod tests {
         assert!((sigmoid - expected).abs() < 1e-6);
         assert!((triplet_loss(&similarity, 1.5, None).unwrap().to_f64().unwrap() - 1.0).abs() < 1e-6);
         // With all rows marked the same, no negative is left.
-        let same = Tensor::ones(&[2, 2], DType::Bool, Device::Cpu).unwrap();
+        let false_negatives = Tensor::ones(&[2, 2], DType::Bool, Device::Cpu).unwrap();
         assert!(
-            info_nce(&similarity, 1.0 / 3.0, InfoNceOptions { same: Some(&same), ..InfoNceOptions::default() })
-                .unwrap()
-                .to_f64()
-                .unwrap()
-                .abs()
+            info_nce(
+                &similarity,
+                1.0 / 3.0,
+                InfoNceOptions { false_negatives: Some(&false_negatives), ..InfoNceOptions::default() }
+            )
+            .unwrap()
+            .to_f64()
+            .unwrap()
+            .abs()
                 < 1e-6
         );
         assert!(Similarity::cosine(&a, &tensor(&[1.0, 0.0], 1)).is_err());
@@ -229,12 +246,13 @@ mod tests {
     #[test]
     fn false_negatives_are_masked_in_half_precision() {
         let a = tensor(&[1.0, 0.0, 0.0, 1.0, 1.0, 1.0], 3);
-        let same = Tensor::from_vec(&[true, true, false, true, true, false, false, false, true], &[3, 3]).unwrap();
+        let false_negatives =
+            Tensor::from_vec(&[true, true, false, true, true, false, false, false, true], &[3, 3]).unwrap();
         for dtype in [DType::BF16, DType::F16] {
             let half = Similarity::from_scores(Similarity::cosine(&a, &a).unwrap().values().to_dtype(dtype).unwrap());
             let (half, one) = (half.unwrap(), scale(3.0).to_dtype(dtype).unwrap());
             let one = Temperature::Inverse(&one);
-            let options = InfoNceOptions { same: Some(&same), ..InfoNceOptions::default() };
+            let options = InfoNceOptions { false_negatives: Some(&false_negatives), ..InfoNceOptions::default() };
             for loss in [info_nce(&half, one, options), hard_negative_info_nce(&half, one, 1.0)] {
                 assert!(loss.unwrap().to_f64().unwrap().is_finite());
             }

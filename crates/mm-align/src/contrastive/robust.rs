@@ -10,7 +10,7 @@ use crate::Result;
 use mm_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
-/// How noisy pairs are treated.
+/// The method for noisy pairs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RobustKind {
@@ -30,8 +30,8 @@ pub struct RobustConfig {
     /// Expected fraction of wrong pairs, in [0, 1). Only `small_loss` uses it.
     #[serde(default = "default_noise_rate")]
     pub noise_rate: f64,
-    /// Steps of plain training before the method applies; `small_loss` then ramps up to `noise_rate` over as many more
-    /// steps.
+    /// Number of steps of ordinary training before the method applies; `small_loss` then increases the fraction of
+    /// dropped pairs linearly to `noise_rate` over as many further steps.
     pub warmup_steps: u64,
 }
 
@@ -39,17 +39,20 @@ fn default_noise_rate() -> f64 {
     0.1
 }
 
-/// Mean `InfoNCE` of the fraction `keep` of the rows that have the smallest loss.
+/// Mean `InfoNCE` of the rows with the smallest loss; `keep` is their fraction of all rows, in (0, 1].
 ///
 /// From *Co-teaching: Robust Training of Deep Neural Networks with Extremely Noisy Labels* (Han et al., 2018,
 /// <https://arxiv.org/abs/1804.06872>).
+///
+/// # Errors
+/// When a fixed temperature is not above zero, or the shapes do not fit together.
 pub fn small_loss_info_nce<'a>(
     similarity: &Similarity,
     temperature: impl Into<Temperature<'a>>,
-    same: Option<&Tensor>,
+    false_negatives: Option<&Tensor>,
     keep: f64,
 ) -> Result<Tensor> {
-    let row_losses = info_nce_per_row(similarity, temperature, same)?;
+    let row_losses = info_nce_per_row(similarity, temperature, false_negatives)?;
     let losses = row_losses.to_vec::<f64>()?;
     let mut order: Vec<usize> = (0..losses.len()).collect();
     order.sort_by(|a, b| losses[*a].total_cmp(&losses[*b]));
@@ -58,16 +61,19 @@ pub fn small_loss_info_nce<'a>(
     Ok(row_losses.index_select(0, &Tensor::from_slice(&selected)?.to_device(row_losses.device())?)?.mean()?)
 }
 
-/// Cross-entropy in both directions whose target is `p · one-hot + (1 − p) · prediction`, with `p` the
-/// [`clean_probability`] of the pair given the losses of this batch.
+/// `InfoNCE` in both directions with soft targets: the target of a row is `p · one-hot + (1 − p) · prediction`, where
+/// `p` is the [`clean_probability`] of its pair given the losses of this batch.
 ///
 /// After *Learning with Noisy Correspondence for Cross-modal Matching* (Huang et al., 2021, NeurIPS 34).
+///
+/// # Errors
+/// When a fixed temperature is not above zero, or the shapes do not fit together.
 pub fn soft_label_info_nce<'a>(
     similarity: &Similarity,
     temperature: impl Into<Temperature<'a>>,
-    same: Option<&Tensor>,
+    false_negatives: Option<&Tensor>,
 ) -> Result<Tensor> {
-    let logits = mask_false_negatives(&temperature.into().scale(similarity.values())?, same)?;
+    let logits = mask_false_negatives(&temperature.into().scale(similarity.values())?, false_negatives)?;
     let rows = logits.size(0)?;
     let clean: Vec<f32> =
         clean_probability(&per_row(&logits)?.to_vec::<f64>()?).into_iter().map(|p| p as f32).collect();
@@ -84,8 +90,9 @@ pub fn soft_label_info_nce<'a>(
 const MIN_LOSSES: usize = 8;
 const EM_ITERATIONS: usize = 50;
 
-/// Posterior probability that each loss belongs to the lower of two Gaussians fitted by expectation-maximization. All
-/// ones where there are fewer than eight losses or they do not differ.
+/// Probability that each pair is clean: the posterior of the component with the lower mean in a mixture of two
+/// Gaussians that is fitted to the losses by expectation-maximization. All ones when there are fewer than eight losses
+/// or all are equal.
 pub fn clean_probability(losses: &[f64]) -> Vec<f64> {
     let count = losses.len() as f64;
     let mean = losses.iter().sum::<f64>() / count;

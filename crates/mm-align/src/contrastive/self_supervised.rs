@@ -5,11 +5,15 @@ use super::similarity::Similarity;
 use crate::{Result, checks::center};
 use mm_core::Tensor;
 
-/// Cross-modal and in-modal consistency, added to `InfoNCE` by CyCLIP: similarities should be symmetric across the
-/// modalities and equal within each. The sum of both mean squared differences, for `a` and `b` `[rows, dim]`.
+/// Consistency terms that CyCLIP adds to `InfoNCE`, for `a` and `b` `[rows, dim]`: the cross-modal similarity matrix
+/// should be symmetric, and the similarity matrices within the two modalities equal. The sum of both mean squared
+/// differences.
 ///
 /// From *CyCLIP: Cyclic Contrastive Language-Image Pretraining* (Goel et al., 2022,
 /// <https://arxiv.org/abs/2205.14459>).
+///
+/// # Errors
+/// When the shapes differ.
 pub fn cyclip_consistency(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let across = Similarity::cosine(a, b)?;
     let cross_modal = across.values().sub(&across.values().transpose(0, 1)?)?.pow(2.0)?.mean()?;
@@ -18,11 +22,14 @@ pub fn cyclip_consistency(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     Ok(cross_modal.add(&in_modal)?)
 }
 
-/// Barlow Twins: the cross-correlation matrix of both sets' dimensions is driven to the identity. `off_diagonal_weight`
-/// is the paper's λ (0.005).
+/// Barlow Twins loss of `a` and `b` `[rows, dim]`: squared difference of the cross-correlation matrix `[dim, dim]` from
+/// the identity. `off_diagonal_weight` is the paper's λ (0.005).
 ///
 /// From *Barlow Twins: Self-Supervised Learning via Redundancy Reduction* (Zbontar et al., 2021,
 /// <https://arxiv.org/abs/2103.03230>).
+///
+/// # Errors
+/// When the shapes differ.
 pub fn barlow_twins(a: &Tensor, b: &Tensor, off_diagonal_weight: f64) -> Result<Tensor> {
     let standardize =
         |x: &Tensor| -> Result<Tensor> { Ok(center(x)?.div(&x.std_dim(&[0], false, true)?.add_scalar(1e-5)?)?) };
@@ -33,11 +40,14 @@ pub fn barlow_twins(a: &Tensor, b: &Tensor, off_diagonal_weight: f64) -> Result<
     Ok(invariance.add(&redundancy.mul_scalar(off_diagonal_weight)?)?)
 }
 
-/// VICReg with the paper's weights: invariance (25), variance hinge at a standard deviation of one (25), covariance
-/// (1).
+/// VICReg loss of `a` and `b` `[rows, dim]` with the paper's weights: invariance (25), variance (25, a hinge at a
+/// standard deviation of one) and covariance (1).
 ///
 /// From *VICReg: Variance-Invariance-Covariance Regularization for Self-Supervised Learning* (Bardes, Ponce and LeCun,
 /// 2022, <https://arxiv.org/abs/2105.04906>).
+///
+/// # Errors
+/// When the shapes differ.
 pub fn vicreg(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let invariance = a.sub(b)?.pow(2.0)?.mean()?;
     let (rows, dim) = ((a.size(0)? - 1).max(1) as f64, a.size(1)? as f64);

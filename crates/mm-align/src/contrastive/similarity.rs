@@ -3,7 +3,8 @@
 use crate::{Result, checks::invalid};
 use mm_core::{DType, Tensor};
 
-/// Similarities of every row of one set with every row of another, `[rows, rows]`; row i is paired with column i.
+/// Similarity matrix `[rows, rows]` of two paired sets: every row of one with every row of the other; row i is paired
+/// with column i.
 pub struct Similarity(Tensor);
 
 impl Similarity {
@@ -42,17 +43,19 @@ impl Similarity {
     }
 }
 
-/// Off-diagonal pairs that show the same thing and therefore are not negatives: `same` without its diagonal.
-pub(super) fn false_negatives(same: &Tensor) -> Result<Tensor> {
-    let rows = same.size(0)?;
-    let diagonal = Tensor::eye(rows, DType::Bool, same.device())?;
-    Ok(same.logical_and(&diagonal.logical_not()?)?)
+/// The mask with a diagonal of `false`: the pairs that are to be matched are no false negatives.
+pub(super) fn without_diagonal(false_negatives: &Tensor) -> Result<Tensor> {
+    let rows = false_negatives.size(0)?;
+    let diagonal = Tensor::eye(rows, DType::Bool, false_negatives.device())?;
+    Ok(false_negatives.logical_and(&diagonal.logical_not()?)?)
 }
 
-/// Logits with false negatives set to the lowest finite value.
-pub(super) fn mask_false_negatives(logits: &Tensor, same: Option<&Tensor>) -> Result<Tensor> {
-    match same {
-        Some(same) => Ok(logits.masked_fill(&false_negatives(same)?, logits.dtype()?.mask_value())?),
+/// Logits whose false negatives have the lowest finite value of their type.
+pub(super) fn mask_false_negatives(logits: &Tensor, false_negatives: Option<&Tensor>) -> Result<Tensor> {
+    match false_negatives {
+        Some(false_negatives) => {
+            Ok(logits.masked_fill(&without_diagonal(false_negatives)?, logits.dtype()?.mask_value())?)
+        }
         None => Ok(logits.clone()),
     }
 }

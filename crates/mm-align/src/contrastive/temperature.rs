@@ -3,7 +3,8 @@
 use crate::{Result, checks::invalid};
 use mm_core::Tensor;
 
-/// What similarities are divided by: a fixed number (`0.07.into()`), or a tensor that is learned.
+/// Temperature of a contrastive loss, by which similarities are divided: a constant (`0.07.into()`), or the inverse of
+/// a tensor that may be learned.
 ///
 /// ```
 /// use mm_align::contrastive::{InfoNceOptions, Similarity, info_nce};
@@ -11,7 +12,7 @@ use mm_core::Tensor;
 /// # fn main() -> mm_align::Result<()> {
 /// let similarity = Similarity::from_scores(Tensor::new([[0.9f32, 0.1], [0.2, 0.8]], Device::Cpu)?)?;
 /// let fixed = info_nce(&similarity, 0.1, InfoNceOptions::default())?.to_f64()?;
-/// // The same with one over the temperature in a tensor, which may require gradients.
+/// // An equal temperature, given as its inverse in a tensor that requires gradients.
 /// let scale = Tensor::new([10f32], Device::Cpu)?.set_requires_grad(true)?;
 /// let learned = info_nce(&similarity, Temperature::Inverse(&scale), InfoNceOptions::default())?;
 /// assert!((fixed - learned.to_f64()?).abs() < 1e-6);
@@ -21,7 +22,7 @@ use mm_core::Tensor;
 /// ```
 #[derive(Debug, Clone, Copy)]
 pub enum Temperature<'a> {
-    /// A number above zero.
+    /// The temperature, above zero.
     Fixed(f64),
     /// One over the temperature, `[1]` or a scalar.
     Inverse(&'a Tensor),

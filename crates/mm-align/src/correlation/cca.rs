@@ -49,7 +49,7 @@ pub fn cca(a: &Tensor, b: &Tensor, dim: Option<i64>, ridge: [f64; 2]) -> Result<
     Ok(Projections { sets: vec![(a.mean, left), (b.mean, right)], values: s.narrow(0, 0, dim)? })
 }
 
-/// The method `cca`.
+/// The method `cca`: [`cca`] with the regularization as both ridges; each dimension is weighted by its correlation.
 pub struct Cca;
 
 impl AlignmentMethod for Cca {

@@ -11,8 +11,9 @@ use crate::{
 };
 use mm_core::{DType, Tensor};
 
-/// Generalized CCA (MAXVAR): the common space consists of the leading eigenvectors of all sets' whitened rows side by
-/// side. `values` are eigenvalues between 0 and the number of sets; `ridge` is a multiple of each set's mean variance.
+/// Generalized CCA (MAXVAR) of two or more paired sets `[rows, dim of the set]`: the shared space consists of the
+/// leading left singular vectors of the concatenated whitened sets. `values` are eigenvalues between 0 and the number
+/// of sets; `ridge` is a multiple of each set's mean variance.
 ///
 /// From *Canonical Analysis of Several Sets of Variables* (Kettenring, 1971,
 /// <https://doi.org/10.1093/biomet/58.3.433>).

@@ -57,7 +57,7 @@ impl KernelProjections {
     }
 }
 
-/// Centered kernel matrix of a training set with what centering needs later.
+/// Centered kernel matrix of a training set, with the means by which new rows are centered.
 struct TrainingKernel {
     x: Tensor,
     k: Tensor,

@@ -1,4 +1,4 @@
-//! Projections of two or more feature sets into a common space by their correlations, computed in float64.
+//! Projections of two or more feature sets into a shared space by their correlations, computed in float64.
 
 mod cca;
 mod deep_cca;

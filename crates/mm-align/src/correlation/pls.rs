@@ -14,7 +14,7 @@ use mm_core::Tensor;
 /// Partial least squares by one singular value decomposition of the cross-covariance (PLS-SVD): unit-length directions
 /// of largest covariance between `a` `[rows, dim a]` and `b` `[rows, dim b]`; `values` are the covariances.
 ///
-/// *Partial Least Squares* (Wold, 1985, Encyclopedia of Statistical Sciences 6).
+/// From *Partial Least Squares* (Wold, 1985, Encyclopedia of Statistical Sciences 6).
 ///
 /// # Errors
 /// When the sets are not paired or not finite, or `dim` exceeds the rank.
@@ -29,7 +29,7 @@ pub fn pls(a: &Tensor, b: &Tensor, dim: Option<i64>) -> Result<Projections> {
     Ok(Projections { sets: vec![(a.mean, left), (b.mean, right)], values: s.narrow(0, 0, dim)? })
 }
 
-/// The method `pls`.
+/// The method `pls`: [`pls`], which has no regularization.
 pub struct Pls;
 
 impl AlignmentMethod for Pls {

@@ -7,12 +7,12 @@ use crate::{
 };
 use mm_core::Tensor;
 
-/// One affine map per set into the common space.
+/// One affine map per set into the shared space.
 #[derive(Debug, Clone)]
 pub struct Projections {
     /// Mean `[1, dim of the set]` and map `[dim of the set, dim]` of each set.
     pub sets: Vec<(Tensor, Tensor)>,
-    /// One value per common dimension, largest first, `[dim]`: canonical correlations (CCA), covariances (PLS) or
+    /// One value per shared dimension, largest first, `[dim]`: canonical correlations (CCA), covariances (PLS) or
     /// eigenvalues (GCCA).
     pub values: Tensor,
 }
@@ -21,7 +21,7 @@ impl Projections {
     /// Projects features `[rows, dim of the set]` of the set with this index to `[rows, dim]`, float64.
     ///
     /// # Errors
-    /// When there is no such set or the features have another dimension than it had.
+    /// When there is no such set, or the features have another dimension than the set that was fitted.
     pub fn project(&self, set: usize, x: &Tensor) -> Result<Tensor> {
         let Some((mean, map)) = self.sets.get(set) else {
             return Err(invalid(
@@ -59,7 +59,7 @@ impl Projections {
         Ok(Self { sets, values: self.values.narrow(0, 0, dim)? })
     }
 
-    /// The alignment of the first two sets; its dimensions are sorted.
+    /// The [`Alignment`] of the first two sets; its dimensions are sorted.
     ///
     /// # Errors
     /// With fewer than two sets.

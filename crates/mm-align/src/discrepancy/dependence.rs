@@ -7,8 +7,8 @@ use crate::{
 };
 use mm_core::Tensor;
 
-/// Hilbert–Schmidt independence criterion of paired rows `x` `[rows, dim x]` and `y` `[rows, dim y]` (biased, over
-/// `(rows − 1)²`): 0 when they are independent.
+/// Hilbert–Schmidt independence criterion (HSIC) of paired rows `x` `[rows, dim x]` and `y` `[rows, dim y]`: the biased
+/// estimator, divided by `(rows − 1)²`. 0 when they are independent.
 ///
 /// From *Measuring Statistical Dependence with Hilbert-Schmidt Norms* (Gretton et al., 2005,
 /// <https://doi.org/10.1007/11564089_7>).

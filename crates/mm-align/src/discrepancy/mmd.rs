@@ -51,8 +51,8 @@ fn sum_over_pairs(x: &Tensor, y: &Tensor, kernels: &[Kernel], without_diagonal: 
     sum.ok_or_else(|| no_kernel("mmd"))
 }
 
-/// Squared maximum mean discrepancy of `x` `[n, dim]` and `y` `[m, dim]` under the mean of the kernels. Computed in
-/// blocks.
+/// Squared maximum mean discrepancy of `x` `[n, dim]` and `y` `[m, dim]` with the mean of the kernels. Computed in
+/// blocks of rows, so that memory does not grow with `n · m`.
 ///
 /// From *A Kernel Two-Sample Test* (Gretton et al., 2012, <https://jmlr.org/papers/v13/gretton12a.html>).
 ///
@@ -91,10 +91,11 @@ fn linear_mmd(x: &Tensor, y: &Tensor, kernels: &[Kernel]) -> Result<Tensor> {
     sum.ok_or_else(|| no_kernel("mmd"))
 }
 
-/// Mean squared [`mmd`] (biased) within each class that has at least two rows in both sets.
+/// Mean over classes of the squared MMD (biased estimator, see [`mmd`]) between the rows of a class in both sets;
+/// classes with fewer than two rows in either set are left out.
 ///
 /// # Errors
-/// As [`mmd`], when the numbers of labels and rows differ, or no class has two rows in both sets.
+/// Those of [`mmd`]; also when the numbers of labels and rows differ, or no class has two rows in both sets.
 pub fn conditional_mmd(
     x: &Tensor,
     x_labels: &[i64],
@@ -134,16 +135,17 @@ pub fn conditional_mmd(
 /// The result of a permutation test.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PermutationTest {
-    /// Statistic of the sets as given.
+    /// Statistic of the two sets.
     pub statistic: f64,
-    /// Fraction of permutations, the given order included, with a statistic at least as large.
+    /// Fraction of permutations, the identity included, whose statistic is at least as large.
     pub p_value: f64,
 }
 
-/// Two-sample permutation test with the unbiased [`mmd`]. Memory grows with the square of the rows.
+/// Two-sample permutation test of `x` `[n, dim]` and `y` `[m, dim]` with the unbiased estimator of [`mmd`]. Memory
+/// grows with the square of the number of rows.
 ///
 /// # Errors
-/// As [`mmd`].
+/// Those of [`mmd`].
 pub fn mmd_test(x: &Tensor, y: &Tensor, kernels: &[Kernel], permutations: usize, seed: u64) -> Result<PermutationTest> {
     check_same_dim("mmd_test", x, y)?;
     no_grad(|| {

@@ -2,14 +2,14 @@
 //!
 //! | purpose | function |
 //! | --- | --- |
-//! | train two encoders toward each other, batches of some hundred rows | [`mmd`] with several bandwidths |
-//! | the same with small batches (cheaper, gradients never vanish) | [`coral`], [`central_moment_discrepancy`] |
-//! | the same where the supports do not overlap | [`sliced_wasserstein`] |
+//! | a loss that makes two encoders' distributions match, batches of some hundred rows | [`mmd`] with several bandwidths |
+//! | such a loss for small batches (cheaper, gradients never vanish) | [`coral`], [`central_moment_discrepancy`] |
+//! | such a loss where the supports do not overlap | [`sliced_wasserstein`] |
 //! | decide whether two sets differ | [`mmd_test`], a p-value |
 //! | report a distance without hyper-parameters | [`energy_distance`] |
 //! | compare two representations of the same rows | [`cka`], whatever their dimensions; [`hsic`] as a loss |
 //!
-//! Everything but the test is differentiable.
+//! All functions but [`mmd_test`] are differentiable.
 
 mod dependence;
 mod mmd;

@@ -13,7 +13,7 @@ use mm_core::Tensor;
 pub struct WarpingPath {
     /// Sum of the costs on the path.
     pub cost: f64,
-    /// Index pairs from (0, 0) to the ends.
+    /// Pairs of indices (into a, into b), from (0, 0) to the ends of both sequences.
     pub indices: Vec<(usize, usize)>,
 }
 
@@ -37,7 +37,8 @@ pub struct WarpingPath {
 /// ```
 ///
 /// # Errors
-/// When the matrix is empty, a cost is NaN or −∞, or every path has a cost of +∞ (which excludes a cell).
+/// When the matrix is empty, a cost is NaN or −∞, or every path has a cost of +∞ (a cell with a cost of +∞ is
+/// excluded).
 pub fn dtw(cost: &Tensor) -> Result<WarpingPath> {
     let [_, n, m] = sizes(&cost.unsqueeze(0)?)?;
     let cost = cost.to_vec::<f64>()?;

@@ -43,7 +43,7 @@ pub fn soft_dtw(cost: &Tensor, gamma: f64) -> Result<Tensor> {
 /// <https://arxiv.org/abs/2010.08354>).
 ///
 /// # Errors
-/// As [`soft_dtw`].
+/// Those of [`soft_dtw`]; also when the feature dimensions differ.
 pub fn soft_dtw_divergence(a: &Tensor, b: &Tensor, gamma: f64) -> Result<Tensor> {
     let value = |x: &Tensor, y: &Tensor| -> Result<Tensor> { soft_dtw(&squared_distances(x, y)?, gamma) };
     Ok(value(a, b)?.sub(&value(a, a)?.add(&value(b, b)?)?.mul_scalar(0.5)?)?)

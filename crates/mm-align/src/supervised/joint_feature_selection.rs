@@ -51,10 +51,10 @@ impl Set {
 const SMOOTHING: f64 = 1e-8;
 const MAX_ITERATIONS: usize = 30;
 
-/// Coupled linear regression of several sets `[rows, dim]` onto one label per row, with an ℓ2,1 penalty on each map
-/// (few features are used; weight `sparsity`, relative to the set's mean squared column) and a trace-norm penalty on
-/// all outputs side by side (the sets agree beyond the labels; weight `low_rank`, relative to the square root of the
-/// rows). Solved by at most 30 iteratively reweighted ridge regressions.
+/// Coupled linear regression of several sets `[rows, dim]` onto one class label per row, with two penalties: the ℓ2,1
+/// norm of each map, which selects features (weight `sparsity`, relative to the set's mean squared column norm), and
+/// the trace norm of the concatenated outputs of all sets, which makes the sets agree (weight `low_rank`, relative to
+/// the square root of the number of rows). Solved by at most 30 iteratively reweighted ridge regressions.
 ///
 /// From *Learning Coupled Feature Spaces for Cross-Modal Matching* (Wang et al., 2013,
 /// <https://doi.org/10.1109/ICCV.2013.261>).

@@ -31,8 +31,8 @@ pub struct LogisticRegression {
 }
 
 impl LogisticRegression {
-    /// Fits features `[rows, dim]` to class indices `[rows]` below `num_classes`; `l2` weighs half the squared weights.
-    /// The convex loss is minimized by 300 full-batch steps of Adam.
+    /// Fits features `[rows, dim]` to class indices `[rows]` below `num_classes`, with the penalty
+    /// `l2 / 2 · ‖weights‖²`. The convex loss is minimized by 300 full-batch steps of Adam.
     ///
     /// # Errors
     /// When the numbers of rows and labels differ, a label is out of range, or a feature is not finite.
@@ -90,7 +90,7 @@ impl LogisticRegression {
         Ok(Self { mean: row(mean)?, std: row(std)?, weights: Tensor::from_vec(weights, &[dim as i64 + 1, classes])? })
     }
 
-    /// Class probabilities `[rows, classes]`, float64.
+    /// Class probabilities `[rows, classes]`, float64, of features `[rows, dim]`.
     pub fn predict_proba(&self, x: &Tensor) -> Result<Tensor> {
         let inputs = to_f64(x)?.sub(&self.mean)?.div(&self.std)?.pad(&[0, 1], 1.0)?;
         Ok(inputs.matmul(&self.weights)?.softmax(1)?)

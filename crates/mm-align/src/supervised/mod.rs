@@ -1,4 +1,4 @@
-//! Alignment through class labels.
+//! Alignment with class labels.
 
 mod joint_feature_selection;
 mod logistic;

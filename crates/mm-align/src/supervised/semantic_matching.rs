@@ -21,7 +21,8 @@ impl Transform for ClassPosterior {
     }
 }
 
-/// The method `semantic_matching`: semantic matching by logistic regression on each modality's features.
+/// The method `semantic_matching`: class probabilities by a logistic regression on each modality's features; the
+/// regularization is its L2 penalty.
 pub struct SemanticMatching;
 
 impl AlignmentMethod for SemanticMatching {

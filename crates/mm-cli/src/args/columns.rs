@@ -55,10 +55,12 @@ pub(crate) struct TableArgs {
 /// How the cells of a table are read.
 #[derive(clap::Args, Clone, Default)]
 pub(crate) struct CellArgs {
-    /// Text encoding of the table, by its WHATWG name [default: as in the training of a run, else utf-8, or what the byte-order mark says].
+    /// Text encoding of the table, by its WHATWG name [default: as in the training of a run, else utf-8, or what the
+    /// byte-order mark says].
     #[arg(long, value_name = "NAME")]
     pub(crate) encoding: Option<String>,
-    /// Cells that stand for a missing value, besides empty ones [default: as in the training of a run, else NA, N/A, nan, NULL, None … as pandas].
+    /// Cells that stand for a missing value, besides empty ones [default: as in the training of a run, else NA, N/A,
+    /// nan, NULL, None … as pandas].
     #[arg(long, value_name = "A,B,C", value_delimiter = ',')]
     pub(crate) missing_values: Option<Vec<String>>,
     /// Fetch the files that cells name by http or https URL, into mm's cache; otherwise they are errors.

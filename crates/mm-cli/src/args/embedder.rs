@@ -1,4 +1,4 @@
-//! What embeds values: a checkpoint folder or a run folder.
+//! The embedder of a command: a checkpoint folder or a run folder.
 
 use super::model::is_run;
 use crate::context::Context;

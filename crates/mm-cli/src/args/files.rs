@@ -39,7 +39,7 @@ struct UnorderedInputs {
 /// One raw value of the command line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct InputValue {
-    /// Its modality.
+    /// The modality.
     pub(crate) kind: String,
     /// The text or the path as it was typed.
     pub(crate) value: String,

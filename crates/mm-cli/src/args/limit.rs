@@ -7,7 +7,7 @@ use std::str::FromStr;
 pub(crate) struct Limit(usize);
 
 impl Limit {
-    /// As an upper bound on a count.
+    /// The limit as an upper bound on a count.
     pub(crate) fn get(self) -> usize {
         self.0
     }

@@ -1,4 +1,4 @@
-//! What can be fetched: shared by `mm models` and `mm data`.
+//! Models and data sets that can be fetched: shared by `mm models` and `mm data`.
 
 use crate::output;
 use anyhow::Result;

@@ -47,7 +47,8 @@ pub(crate) struct Arguments {
     /// Class index of each test row.
     #[arg(long, value_name = "FILE.npy", requires = "test_a", help_heading = "Data")]
     test_labels: Option<PathBuf>,
-    /// Use only this many training rows as pairs, and the others as unpaired rows of each modality (which `procrustes` learns from).
+    /// Use only this many training rows as pairs, and the others as unpaired rows of each modality (which `procrustes`
+    /// learns from).
     #[arg(long, value_name = "N", help_heading = "Data")]
     num_pairs: Option<usize>,
     /// Dimension of the shared space [default: chosen on validation rows].

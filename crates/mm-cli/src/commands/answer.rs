@@ -2,7 +2,7 @@
 
 use crate::{
     args::{
-        batch::{BatchArgs, BatchRow, command_maker, generation_options},
+        batch::{BatchArgs, BatchRow, command_provenance, generation_options},
         columns::{self, ColumnBinding},
         dtype::DtypeArgs,
         generation::GenerationArgs,
@@ -34,7 +34,7 @@ pub(crate) struct Arguments {
     /// Image file; may be repeated. One image gets every question; several images get one question each, in order.
     #[arg(long, value_name = "FILE", help_heading = "Inputs")]
     image: Vec<String>,
-    /// Video file, for models that take videos; likewise.
+    /// Video file, for models that take videos; may be repeated like --image.
     #[arg(long, value_name = "FILE", help_heading = "Inputs")]
     video: Vec<String>,
     /// Question; may be repeated.
@@ -82,9 +82,9 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     if arguments.batch.data.is_some() {
         let column = question_column(&arguments.batch.table.column);
         let own = json!({"question_column": column, "candidates": options.candidates, "k": arguments.k.get()});
-        let made_with = generation_options(own, options.generation.as_ref(), &arguments.dtype)?;
-        let maker = command_maker("answer", &arguments.model.checkpoint_dir()?, made_with)?;
-        return arguments.batch.run(&maker, &["image", "video"], model.max_batch_size(), context, |rows| {
+        let options_used = generation_options(own, options.generation.as_ref(), &arguments.dtype)?;
+        let provenance = command_provenance("answer", &arguments.model.checkpoint_dir()?, options_used)?;
+        return arguments.batch.run(&provenance, &["image", "video"], model.max_batch_size(), context, |rows| {
             answer_rows(&mut model, rows, column.as_deref(), &options, arguments.k)
         });
     }

@@ -20,11 +20,11 @@ pub(crate) struct Arguments {
     /// Manifest of the pairs.
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
-    /// Model that scores the pairs: a run, or a dual encoder (CLIP, SigLIP, CLAP …). Given twice, one encoder for each modality; their
-    /// features are aligned on the pairs themselves.
+    /// Model that scores the pairs: a run, or a dual encoder (CLIP, SigLIP, CLAP …). Given twice, one encoder for each
+    /// modality; their features are aligned on the pairs themselves.
     #[arg(long, value_name = "MODEL", required = true)]
     model: Vec<PathBuf>,
-    /// The two modalities of a pair, given twice [default: image and text].
+    /// Modality of the pairs; give the option twice [default: image and text].
     #[arg(long, value_name = "NAME")]
     modality: Vec<String>,
     /// Column whose equal values must be in one split.

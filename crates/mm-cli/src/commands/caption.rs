@@ -2,7 +2,7 @@
 
 use crate::{
     args::{
-        batch::{BatchArgs, BatchRow, command_maker, generation_options},
+        batch::{BatchArgs, BatchRow, command_provenance, generation_options},
         dtype::DtypeArgs,
         generation::GenerationArgs,
         model::{ModelArgs, is_run},
@@ -46,7 +46,7 @@ pub(crate) struct Arguments {
     batch: BatchArgs,
 }
 
-/// What writes the captions.
+/// The model that writes the captions.
 enum Model {
     Checkpoint(Box<Pipeline>),
     Run(Box<Captioning>),
@@ -99,9 +99,9 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let prompt = arguments.prompt.as_deref();
     if arguments.batch.data.is_some() {
         let options = generation_options(json!({"prompt": prompt}), Some(&config), &arguments.dtype)?;
-        let maker = command_maker("caption", &dir, options)?;
+        let provenance = command_provenance("caption", &dir, options)?;
         let kinds = ["image", "video"];
-        return arguments.batch.run(&maker, &kinds, 8, context, |rows| caption_rows(&model, rows, prompt, &config));
+        return arguments.batch.run(&provenance, &kinds, 8, context, |rows| caption_rows(&model, rows, prompt, &config));
     }
     let images = arguments.image.iter().map(|f| ("image", f));
     for (kind, file) in images.chain(arguments.video.iter().map(|f| ("video", f))) {
@@ -119,7 +119,8 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Captions of a batch of rows: in one forward pass where they are of one modality and can all be read, else one by one.
+/// Captions of a batch of rows: in one forward pass where they are of one modality and can all be read, else one by
+/// one.
 fn caption_rows(model: &Model, rows: &[BatchRow], prompt: Option<&str>, config: &GenerationConfig) -> Vec<Result<Value>> {
     let line = |row: &BatchRow, caption: &Generation| json_line(&row.path, &row.modality, caption);
     let one_modality = rows.iter().all(|r| r.modality == rows[0].modality);

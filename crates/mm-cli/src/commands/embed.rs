@@ -56,8 +56,9 @@ pub(crate) struct Arguments {
 #[derive(clap::Args, Clone)]
 #[command(next_help_heading = "Whole data sets")]
 struct DatasetArgs {
-    /// Embed every value of this manifest (JSONL, CSV, TSV or Parquet); the vector of a row without one is missing. After an interruption the same command continues where it
-    /// stopped; values that could not be read are tried again.
+    /// Embed every value of this manifest (JSONL, CSV, TSV or Parquet); the vector of a row without one is missing.
+    /// After an interruption the same command continues where it stopped; values that could not be read are tried
+    /// again.
     #[arg(long, value_name = "FILE", requires = "out", conflicts_with_all = INPUT_OPTIONS)]
     data: Option<PathBuf>,
     /// File for the vectors: .npy, .parquet or .safetensors.

@@ -40,13 +40,15 @@ pub(crate) struct Arguments {
     /// Modality to ignore, which shows its contribution; may be repeated (prediction runs).
     #[arg(long, value_name = "NAME")]
     exclude_modality: Vec<String>,
-    /// Also evaluate with each modality missing or noisy at ten strengths, and write the curves to this page (prediction runs).
+    /// Also evaluate with each modality missing or noisy at ten strengths, and write the curves to this page
+    /// (prediction runs).
     #[arg(long, value_name = "FILE.html")]
     robustness: Option<PathBuf>,
     /// Image–text model for CLIPScore (captioning runs).
     #[arg(long, value_name = "MODEL")]
     clip: Option<PathBuf>,
-    /// Folder with WordNet's files, for METEOR with synonyms (captioning runs; `mm data fetch english-dictionary` fetches one).
+    /// Folder with WordNet's files, for METEOR with synonyms (captioning runs; `mm data fetch english-dictionary`
+    /// fetches one).
     #[arg(long, value_name = "DIR")]
     wordnet: Option<PathBuf>,
 }

@@ -15,8 +15,8 @@ pub(crate) struct Arguments {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// Download weights: a name of mm's list into its cache, or ORG/NAME[@REVISION] of the Hugging Face Hub into the cache of
-    /// Python's huggingface_hub
+    /// Download weights: a name of mm's list into its cache, or ORG/NAME[@REVISION] of the Hugging Face Hub into the
+    /// cache of Python's huggingface_hub
     ///
     /// HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are read as huggingface_hub reads them. An
     /// interrupted download is resumed.

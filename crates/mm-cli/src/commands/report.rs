@@ -6,11 +6,12 @@ use mm_data::Split;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 
-/// Write a trained run, or several that differ in their seed, as one HTML page
+/// Write an HTML report of a trained run, or of several runs that differ in their seed
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  mm report --model runs/first\n  mm report --model runs/three --out report.html")]
 pub(crate) struct Arguments {
-    /// Run folder; may be repeated, and a folder of seed-N folders counts as those: runs that differ in their seed give mean and spread.
+    /// Run folder; may be repeated, and a folder of seed-N folders stands for all of them. Of runs that differ in their
+    /// seed, mean and standard deviation are reported.
     #[arg(long, value_name = "MODEL", required = true, num_args = 1..)]
     model: Vec<PathBuf>,
     /// Page to write [default: report.html in the first run folder].

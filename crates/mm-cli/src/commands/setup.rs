@@ -9,8 +9,8 @@ use std::path::PathBuf;
 /// Set up a Cargo project that depends on one of mm's crates, or fetch ffmpeg for this program
 ///
 /// With --project, libtorch is found (LIBTORCH, LIBTORCH_USE_PYTORCH) or fetched once into the cache, and the project's
-/// .cargo/config.toml gets its path and the rpath, so that `cargo run` and `cargo test` need no environment variable. What
-/// the file already says stays; where it names another libtorch, nothing is changed.
+/// .cargo/config.toml gets its path and the rpath, so that `cargo run` and `cargo test` need no environment variable.
+/// Existing settings of the file are kept; if they name another libtorch, nothing is changed.
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  mm setup --project .       in a folder with a Cargo.toml that depends on mm-align, mm-core …\n  mm setup                   ffmpeg, which decodes video, where the system has none"

@@ -18,7 +18,7 @@ use std::{
     time::Instant,
 };
 
-/// Train a model as a config file says, into a run folder
+/// Train the model that a config file describes, into a run folder
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  mm train retrieval.toml --out runs/first --set train.epochs=5\n  mm train retrieval.toml --out runs/first --resume\n  mm train retrieval.toml --out runs/three --num-seeds 3\n\nThe run folder holds config.toml, metrics.jsonl, checkpoints/ and result.json."

@@ -1,7 +1,7 @@
 //! `mm transcribe`: speech → text.
 
 use crate::{
-    args::{batch::{BatchArgs, command_maker, generation_options}, dtype::DtypeArgs, generation::GenerationArgs, model::ModelArgs},
+    args::{batch::{BatchArgs, command_provenance, generation_options}, dtype::DtypeArgs, generation::GenerationArgs, model::ModelArgs},
     context::Context,
     exit::usage,
     output,
@@ -59,8 +59,8 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     if arguments.batch.data.is_some() {
         let own = json!({"language": arguments.language, "timestamps": arguments.timestamps});
         let options = generation_options(own, Some(&config), &arguments.dtype)?;
-        let maker = command_maker("transcribe", &dir, options)?;
-        return arguments.batch.run(&maker, &["audio", "video"], 1, context, |rows| {
+        let provenance = command_provenance("transcribe", &dir, options)?;
+        return arguments.batch.run(&provenance, &["audio", "video"], 1, context, |rows| {
             let line = |row: &crate::args::batch::BatchRow| {
                 Ok(json_line(&row.path, row.modality.name(), &transcribe(&row.source)?, arguments.timestamps))
             };

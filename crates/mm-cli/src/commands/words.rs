@@ -29,9 +29,10 @@ pub(crate) struct Arguments {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// Train on text files with one sentence a line. After an interruption the same command continues after the last finished epoch.
+    /// Train on text files with one sentence a line. After an interruption the same command continues after the last
+    /// finished epoch.
     Train(Box<Train>),
-    /// The most similar words.
+    /// Show the words that are most similar to a word.
     Similar {
         #[command(flatten)]
         vectors: VectorsArgs,
@@ -42,7 +43,7 @@ enum Command {
         #[arg(long, value_name = "N|all", default_value = "10")]
         k: Limit,
     },
-    /// A is to B as C is to what?
+    /// Solve an analogy: A is to B as C is to what?
     Analogy {
         #[command(flatten)]
         vectors: VectorsArgs,
@@ -77,7 +78,7 @@ enum Command {
         /// File to write.
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
-        /// Its format [default: text for .txt and .vec, else binary].
+        /// Format of the file [default: text for .txt and .vec, else binary].
         #[arg(long, value_enum)]
         format: Option<FormatArg>,
     },
@@ -116,7 +117,7 @@ struct Train {
     /// File for the vectors: .txt or .vec for text, else word2vec's binary format, with --subwords fastText's.
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
-    /// Format of the file, where its extension does not say.
+    /// Format of the file, if its extension does not determine it.
     #[arg(long, value_enum)]
     format: Option<FormatArg>,
     /// Train CBOW (predict a word from the mean of its window) instead of skip-gram.

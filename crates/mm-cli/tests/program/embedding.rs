@@ -132,7 +132,7 @@ fn embedding_a_data_set_resumes_with_its_failed_rows() {
 }
 
 #[test]
-fn rows_without_a_value_keep_their_place() {
+fn rows_without_a_value_keep_their_index() {
     let workspace = Workspace::new();
     let rows = [
         r#"{"id": "a", "image": "1.png", "text": "a dog"}"#,

@@ -92,7 +92,7 @@ fn a_folder_is_followed() {
         folder,
     ));
     assert_eq!(ids(&in_folder), ["old/b.png"]);
-    // One file changes, one goes, one is mended.
+    // One file changes, one goes, one is repaired.
     std::fs::copy(folder.join("5.png"), folder.join("photos/a.png")).unwrap();
     std::fs::remove_file(folder.join("photos/c.png")).unwrap();
     std::fs::copy(folder.join("6.png"), folder.join("photos/broken.png")).unwrap();
@@ -100,7 +100,7 @@ fn a_folder_is_followed() {
     let counts = ["added", "changed", "unchanged", "deleted"].map(|key| second[key].as_i64().unwrap());
     assert_eq!(counts, [0, 2, 2, 1], "{second}");
     assert_eq!((nearest("5.png").as_str(), nearest("6.png").as_str()), ("a.png", "broken.png"));
-    // Rows of another source are added beside them, and stay when the folder is followed again.
+    // Rows of another source are added to them, and stay when the folder is followed again.
     let add = ["index", "add", "data.jsonl", "--store", "s", "--modality", "image", "--json"];
     assert_eq!(json(&mm(&add, folder))["added"], 12);
     assert_eq!(build()["rows"], 4 + 12);

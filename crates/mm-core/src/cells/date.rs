@@ -63,7 +63,8 @@ fn day_fraction(text: &str) -> Option<f64> {
 }
 
 impl DateOrder {
-    /// Days since 1970-01-01 of a date (`2024-01-31`, `2024/01/31`, `01/31/2024`, `31.01.2024`), with or without a time.
+    /// Days since 1970-01-01 of a date (`2024-01-31`, `2024/01/31`, `01/31/2024`, `31.01.2024`), with or without a
+    /// time.
     pub(super) fn parse(self, text: &str) -> Option<f64> {
         let text = text.trim();
         let (date, time) = match text.find(['T', ' ']) {

@@ -20,8 +20,8 @@ pub enum NumberFormat {
     /// As programs write them: `-1.5e3`.
     #[default]
     Plain,
-    /// With a decimal point, and possibly commas, spaces or apostrophes between thousands, a currency or a percent sign:
-    /// `$1,200.50`, `12 %`.
+    /// With a decimal point, and possibly commas, spaces or apostrophes between thousands, a currency or a percent
+    /// sign: `$1,200.50`, `12 %`.
     DecimalPoint,
     /// With a decimal comma, and possibly points or spaces between thousands, a currency or a percent sign:
     /// `1.200,50 €`.
@@ -48,8 +48,8 @@ const FORMATS: [NumberFormat; 6] = [
 const MIN_SHARE: (usize, usize) = (19, 20);
 
 impl NumberFormat {
-    /// The first format in which at least 95% of the texts (which hold no missing values) are numbers, preferring one in
-    /// which more are; `None` where there is none or no text.
+    /// The first format in which at least 95% of the texts (which hold no missing values) are numbers, preferring one
+    /// in which more are; `None` where there is none or no text.
     pub fn infer<'a>(texts: impl IntoIterator<Item = &'a str> + Clone) -> Option<Self> {
         let total = texts.clone().into_iter().count();
         let count = |format: Self| texts.clone().into_iter().filter(|t| format.parse(t).is_some()).count();

@@ -8,8 +8,8 @@ use std::{
 
 const LOCK_FILE: &str = "lock";
 
-/// Opens a file to be read and written, which is created where there is none, and keeps other processes that lock it out
-/// as long as it is open.
+/// Opens a file to be read and written, which is created where there is none, and keeps other processes that lock it
+/// out as long as it is open.
 ///
 /// # Errors
 /// When another process holds the lock, or the file cannot be written.
@@ -17,7 +17,7 @@ pub fn lock_file(path: &Path) -> Result<File> {
     open_locked(path)?.ok_or_else(|| Error::file(path, "is in use by another process"))
 }
 
-/// As [`lock_file`]; `None` where another process holds the lock.
+/// Like [`lock_file`], but returns `None` if another process holds the lock.
 fn open_locked(path: &Path) -> Result<Option<File>> {
     let open = File::options().create(true).truncate(false).read(true).write(true).open(path);
     let file = open.map_err(|e| Error::file(path, format!("cannot be written: {e}")))?;

@@ -14,9 +14,9 @@ use std::{
 
 /// A file that is read by position, and mapped where its structure is parsed.
 ///
-/// Values are copied by reading, so that a file that was shortened meanwhile is an error. The mapping serves parsing and
-/// the arrays of a pickle; its bytes are undefined if another program changes the file in place, which [`Self::check`]
-/// notices afterwards. mm itself replaces files by renaming, which leaves a mapped one as it is.
+/// Values are copied by reading, so that a file that was shortened meanwhile is an error. The mapping serves parsing
+/// and the arrays of a pickle; its bytes are undefined if another program changes the file in place, which
+/// [`Self::check`] notices afterwards. mm itself replaces files by renaming, which leaves a mapped one as it is.
 pub(super) struct MappedFile {
     path: PathBuf,
     file: File,
@@ -79,8 +79,9 @@ impl MappedFile {
         }
     }
 
-    /// A tensor over bytes of the file that are aligned for its type, in a mapping of its own that ends with the tensor;
-    /// none where the system cannot map them. Writing to the tensor changes a page of this process, never the file.
+    /// A tensor over bytes of the file that are aligned for its type, in a mapping of its own that ends with the
+    /// tensor; none where the system cannot map them. Writing to the tensor changes a page of this process, never the
+    /// file.
     pub(super) fn view(&self, start: usize, bytes: usize, shape: &[i64], dtype: DType) -> Result<Option<Tensor>> {
         self.check()?;
         // SAFETY: a private mapping that only the tensor refers to. Pages that were not written to show a later change

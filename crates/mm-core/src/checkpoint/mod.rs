@@ -1,8 +1,8 @@
 //! Checkpoints: named tensors in files that are memory-mapped, checked, and never executed.
 //!
 //! Reads safetensors (one file, or shards with an `index.json`) and, with the feature `pickle`, `PyTorch`'s pickles
-//! (`.bin`, `.pt`, `.pth`, zipped or legacy) by a reader that knows tensors and nothing else. Writes safetensors such that a crash at any time leaves
-//! either the old file or the new one.
+//! (`.bin`, `.pt`, `.pth`, zipped or legacy) by a reader that knows tensors and nothing else. Writes safetensors such
+//! that a crash at any time leaves either the old file or the new one.
 
 mod location;
 mod lock;

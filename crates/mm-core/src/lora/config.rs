@@ -4,7 +4,7 @@ use super::{has_suffix, is_in_block, scale};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// How the frozen weights under adapters are held.
+/// Storage of the frozen weights under adapters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Quantization {
@@ -33,7 +33,7 @@ pub struct LoraConfig {
     /// layer of the blocks when empty.
     #[serde(default)]
     pub target_modules: Vec<String>,
-    /// How the weights of the blocks' affine layers are held while the adapters are trained; unquantized when absent.
+    /// Quantization of the weights of the blocks' linear layers while the adapters are trained; none when absent.
     #[serde(default)]
     pub quantize: Option<Quantization>,
 }

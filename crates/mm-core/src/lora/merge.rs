@@ -12,7 +12,7 @@ use std::{
     sync::Arc,
 };
 
-/// What an adapter changes of one weight.
+/// The change of one weight by an adapter.
 #[derive(Debug, Clone)]
 struct Change {
     /// Names of both matrices in the adapter.

@@ -32,9 +32,9 @@ pub(super) struct PeftConfig {
     pub(super) modules_to_save: Vec<String>,
 }
 
-/// Settings that are applied, or that leave the values of a trained adapter as they are: how it was trained, initialized
-/// and named (PEFT 0.21). `velora_config` changes the backward pass alone; what the sub-configs of initializations did to
-/// the base weights follows from `init_lora_weights`.
+/// Settings that are applied, or that leave the values of a trained adapter as they are: how it was trained,
+/// initialized and named (PEFT 0.21). `velora_config` changes the backward pass alone; what the sub-configs of
+/// initializations did to the base weights follows from `init_lora_weights`.
 const KNOWN: [&str; 31] = [
     "alpha_pattern",
     "auto_mapping",

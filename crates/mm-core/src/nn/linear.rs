@@ -10,7 +10,7 @@ use std::cell::Ref;
 /// Packing a weight takes longer than its product with this many rows.
 const MIN_PACKED_ROWS: usize = 64;
 
-/// How a weight `[out_features, in_features]` is held.
+/// Storage of a weight `[out_features, in_features]`.
 enum Weight {
     Dense(Tensor),
     /// Consecutive rows of a frozen weight, left where they are (in the checkpoint's file) until they are packed

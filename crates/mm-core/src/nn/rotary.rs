@@ -13,7 +13,7 @@ pub struct RotaryEmbedding {
     pub head_dim: i64,
     /// Inverse frequency of each pair, `1 / base^(2 i / head_dim)` unless the checkpoint rescales them.
     pub inv_freq: Vec<f32>,
-    /// How many pairs belong to time, row and column (`mrope_section`); absent for one-dimensional positions.
+    /// Numbers of frequency pairs for time, row and column (`mrope_section`); absent for one-dimensional positions.
     pub mrope_section: Option<[i64; 3]>,
 }
 

@@ -90,7 +90,7 @@ impl Transformer {
     /// last is not yet normalized ([`Transformer::apply_final_norm`]).
     ///
     /// # Errors
-    /// As [`Transformer::forward`].
+    /// Those of [`Transformer::forward`].
     pub fn hidden_states(&self, x: &Tensor, mask: Option<&Mask>, train: bool) -> Result<Vec<Tensor>> {
         let rotary = self.rotary_cos_sin(x, 0)?;
         let rotary = rotary.as_ref().map(|(cos, sin)| (cos, sin));

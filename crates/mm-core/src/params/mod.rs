@@ -16,7 +16,7 @@ use crate::{
 use source::{CheckpointSource, Stored};
 use std::{cell::RefCell, collections::BTreeMap, path::Path};
 
-/// How training treats a parameter.
+/// The role of a parameter in training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Updated by the optimizer.

@@ -30,13 +30,13 @@ impl<'a> Scope<'a> {
         Scope { prefix: self.path(&name.to_string()), ..self.clone() }
     }
 
-    /// The same scope with frozen parameters.
+    /// A copy of this scope in which parameters are frozen.
     pub fn frozen(&self) -> Scope<'a> {
         Scope { frozen: true, ..self.clone() }
     }
 
     /// The same scope for layers that are built a second time over existing parameters: the same values, now and after
-    /// each step, but no gradient reaches them (a discriminator that judges a generator's output without being trained
+    /// each step, but no gradient reaches them (a discriminator applied to a generator's output without being trained
     /// by it).
     pub fn detached(&self) -> Scope<'a> {
         Scope { detached: true, ..self.clone() }
@@ -91,7 +91,7 @@ impl<'a> Scope<'a> {
     /// A tensor that the layer updates itself (running statistics).
     ///
     /// # Errors
-    /// As [`Scope::param`].
+    /// Those of [`Scope::param`].
     pub fn buffer(&self, name: &str, shape: &[i64], init: Init) -> Result<Tensor> {
         self.build(name, shape, init, if self.frozen { Role::Frozen } else { Role::Buffer })
     }

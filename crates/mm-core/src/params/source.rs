@@ -54,8 +54,8 @@ impl CheckpointSource {
     }
 
     /// The parameter at `path`; none where it is reinitialized, or missing or of another shape, which
-    /// [`CheckpointSource::finish`] reports, or this function when there are too many. A `view` stays in the mapped file
-    /// where possible.
+    /// [`CheckpointSource::finish`] reports, or this function when there are too many. A `view` stays in the mapped
+    /// file where possible.
     pub(super) fn load(
         &mut self,
         path: &str,

@@ -83,8 +83,8 @@ impl Tensor {
         run().map_err(|error| torch_error("to_bytes", &[self], &error))
     }
 
-    /// A tensor of the tch crate, for operations that are not wrapped here. tch lets its tensors change threads; one that
-    /// shares its values with a tensor here must not.
+    /// A tensor of the tch crate, for operations that are not wrapped here. tch lets its tensors change threads; one
+    /// that shares its values with a tensor here must not.
     pub fn from_tch(tensor: tch::Tensor) -> Self {
         Self(tensor, PhantomData)
     }

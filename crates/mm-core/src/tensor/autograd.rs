@@ -80,7 +80,8 @@ impl Tensor {
         self.0.f_internal_version().map_err(|error| torch_error("version", &[self], &error))
     }
 
-    /// Counts a change in place that was made through a pointer: a swap of a dimension with itself changes nothing else.
+    /// Counts a change in place that was made through a pointer: a swap of a dimension with itself changes nothing
+    /// else.
     pub(crate) fn bump_version(&self) -> Result<()> {
         self.in_place("bump_version", &[self], |x| x.f_transpose_(0, 0))
     }

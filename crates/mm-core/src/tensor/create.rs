@@ -81,9 +81,8 @@ impl Tensor {
             strides[dim - 1] = strides[dim] * shape[dim].max(1);
         }
         let (rank, dtype, mut tensor) = (shape.len() as i64, i32::from(dtype.scalar_type()), null_mut());
-        // Of the zeros, the first is the offset; the others stand for the CPU (whose index is -1), the strided layout, and
-        // no opaque metadata.
-        // SAFETY: guaranteed by the caller; shape and strides outlive the call.
+        // Of the zeros, the first is the offset; the others stand for the CPU (whose index is -1), the strided layout,
+        // and no opaque metadata. SAFETY: guaranteed by the caller; shape and strides outlive the call.
         let status = unsafe {
             let (sizes, strides, data) = (shape.as_ptr(), strides.as_ptr(), memory.cast::<c_void>());
             from_blob(data, rank, sizes, strides, 0, dtype, 0, -1, &raw mut tensor, 0, null(), 0, release, context)

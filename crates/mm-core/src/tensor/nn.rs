@@ -4,7 +4,7 @@ use super::{Tensor, torch_error, wrap};
 use crate::{DType, Device, Result, seed::Rng};
 use tch::TchError;
 
-/// How a convolution over `N` dimensions moves; by default one step at a time, without padding, in one group.
+/// Arguments of a convolution over `N` dimensions; by default stride 1, no padding, no dilation, one group.
 ///
 /// ```
 /// use mm_core::{ConvArgs, DType, Device, Tensor};
@@ -34,7 +34,7 @@ impl<const N: usize> Default for ConvArgs<N> {
     }
 }
 
-/// What [`Tensor::batch_norm`] normalizes by.
+/// Statistics and parameters of [`Tensor::batch_norm`].
 #[derive(Debug, Clone, Copy)]
 pub struct BatchNormArgs<'a> {
     /// Scale of each channel, `[channels]`.
@@ -161,8 +161,8 @@ impl Tensor {
         wrap("conv3d", &[self, weight], result)
     }
 
-    /// Attention by libtorch's fused kernels. Self is the query `[batch, heads, queries, head_dim]`; keys and values may
-    /// have fewer heads, each of which serves several of the query's.
+    /// Attention by libtorch's fused kernels. Self is the query `[batch, heads, queries, head_dim]`; keys and values
+    /// may have fewer heads, each of which serves several of the query's.
     pub fn scaled_dot_product_attention(&self, key: &Tensor, value: &Tensor, args: DotProductArgs<'_>) -> Result<Self> {
         let grouped = self.shape().get(1) != key.shape().get(1);
         let DotProductArgs { mask, dropout, causal, scale } = args;

@@ -22,7 +22,7 @@ pub trait Encoder {
     /// One vector per row, `[batch, embedding_dim]`; the mean of the features over the valid positions by default.
     ///
     /// # Errors
-    /// As [`Encoder::encode`].
+    /// Those of [`Encoder::encode`].
     fn embed(&self, input: &Input, train: bool) -> Result<Tensor> {
         self.encode(input, train)?.pool(Pooling::Mean)
     }
@@ -30,7 +30,7 @@ pub trait Encoder {
     /// Features and vectors at once; encoders whose vector is computed from their features override it.
     ///
     /// # Errors
-    /// As [`Encoder::encode`].
+    /// Those of [`Encoder::encode`].
     fn encode_and_embed(&self, input: &Input, train: bool) -> Result<(Features, Tensor)> {
         Ok((self.encode(input, train)?, self.embed(input, train)?))
     }

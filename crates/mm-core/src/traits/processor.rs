@@ -1,9 +1,9 @@
-//! How raw values become tensors.
+//! Processors: raw values → tensors.
 
 use super::Source;
 use crate::{Result, Tensor, seed::Rng};
 
-/// What a processor knows about the current sample.
+/// Context of the sample that a processor works on.
 #[derive(Debug)]
 pub struct ProcessContext {
     /// Enables augmentation.

@@ -68,7 +68,7 @@ pub trait RepresentationLearner {
     /// Features `[rows, length, dim]`, for models with more than one vector per row.
     ///
     /// # Errors
-    /// As [`RepresentationLearner::encode`].
+    /// Those of [`RepresentationLearner::encode`].
     fn features(&self, set: &InputSet) -> Result<Features> {
         Features::from_pooled(&self.encode(set)?)
     }
@@ -76,7 +76,7 @@ pub trait RepresentationLearner {
     /// Values of `modality` reconstructed from `set`, which may lack it; none where the model cannot generate it.
     ///
     /// # Errors
-    /// As [`RepresentationLearner::encode`].
+    /// Those of [`RepresentationLearner::encode`].
     fn reconstruct(&self, set: &InputSet, modality: &Modality) -> Result<Option<Tensor>> {
         match self.decoder() {
             Some(decoder) if decoder.generates(modality) => decoder.decode(&self.encode(set)?, modality).map(Some),

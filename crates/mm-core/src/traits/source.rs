@@ -53,8 +53,8 @@ impl From<&str> for Source {
     }
 }
 
-/// An encoded file (jpeg, wav, …) that is not named by its path: held in memory, a part of a larger file from which it is
-/// read whenever it is needed, or downloaded when it is first read. Copies share the bytes.
+/// An encoded file (jpeg, wav, …) that is not named by its path: held in memory, a part of a larger file from which it
+/// is read whenever it is needed, or downloaded when it is first read. Copies share the bytes.
 ///
 /// ```
 /// let file = mm_core::EncodedFile::in_memory("dot.png", vec![1, 2, 3]);
@@ -95,8 +95,8 @@ impl EncodedFile {
         Self { name: name.into(), digest, length, data: Data::Part { file, offset } }
     }
 
-    /// The file at a URL; `fetch` downloads it, unless it is there, and returns where it is. The file is identified by its
-    /// URL: what is derived from it (a cached feature, say) stays valid until mm's cache is deleted.
+    /// The file at a URL; `fetch` downloads it, unless it is there, and returns where it is. The file is identified by
+    /// its URL: what is derived from it (a cached feature, say) stays valid until mm's cache is deleted.
     ///
     /// ```
     /// # let folder = tempfile::tempdir()?;
@@ -132,8 +132,8 @@ impl EncodedFile {
         &self.digest
     }
 
-    /// The path of a file that holds these bytes and nothing else: that of a remote file, which is fetched; none of bytes in
-    /// memory or inside a larger file.
+    /// The path of a file that holds these bytes and nothing else: that of a remote file, which is fetched; none of
+    /// bytes in memory or inside a larger file.
     ///
     /// # Errors
     /// When the file cannot be fetched.

@@ -1,4 +1,4 @@
-//! What a trainer minimizes.
+//! The training objective: the loss that a trainer minimizes, and its state.
 
 use crate::{Result, Tensor};
 

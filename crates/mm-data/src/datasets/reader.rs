@@ -7,7 +7,7 @@ use std::path::Path;
 /// A known data set: what it is called, and how the manifest of its unpacked folder is written.
 #[derive(Debug, Clone, Copy)]
 pub struct DatasetReader {
-    /// Its name (`mm prepare --dataset`), in lower case with hyphens.
+    /// The name (`mm prepare --dataset`), in lower case with hyphens.
     pub name: &'static str,
     /// One line: what its rows hold, and the package that contains it.
     pub description: &'static str,

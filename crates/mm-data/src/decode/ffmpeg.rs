@@ -89,7 +89,7 @@ pub(super) fn run(path: &Path, before: &[&OsStr], after: &[&OsStr]) -> Result<Ou
         return Err(Error::file(path, "cannot be read: no such file"));
     }
     // `file:` keeps names with colons from being protocols and those with dashes from being options. Playlists that
-    // name other places are not followed.
+    // name other addresses are not followed.
     let mut input = OsString::from("file:");
     input.push(path);
     let fixed = ["-nostdin", "-hide_banner", "-protocol_whitelist", "file"].map(OsStr::new);

@@ -1,4 +1,4 @@
-//! How many frames of a video are taken.
+//! Which frames of a video are sampled.
 
 /// Which frames of a video are taken: always at equal distances over the whole video.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -27,7 +27,8 @@ impl From<usize> for FrameSampling {
 }
 
 impl FrameSampling {
-    /// The number of frames that are taken of a video with `total` frames (at least 1), `frame_rate` of them in a second.
+    /// The number of frames that are taken of a video with `total` frames (at least 1), `frame_rate` of them in a
+    /// second.
     ///
     /// ```
     /// use mm_data::decode::FrameSampling;

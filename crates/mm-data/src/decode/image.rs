@@ -1,6 +1,6 @@
 //! Image files → 8-bit RGB. The format is detected from the content, not the file name; the EXIF orientation is
-//! applied, transparency is blended with a background color or ignored, and the number of pixels is checked in the header, before
-//! decoding.
+//! applied, transparency is blended with a background color or ignored, and the number of pixels is checked in the
+//! header, before decoding.
 
 use super::{jpeg, svg};
 use crate::{Error, Result};
@@ -10,7 +10,7 @@ use std::{io::Cursor, path::Path};
 /// What the decoders of this build are, for the keys of cached samples: others give other pixels.
 pub(crate) const IMAGE_DECODERS: &str = if cfg!(feature = "libjpeg") { "libjpeg" } else { "jpeg by image" };
 
-/// What becomes of transparent pixels.
+/// How transparent pixels are converted to RGB.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Transparency {
@@ -28,7 +28,7 @@ pub enum Transparency {
 pub struct ImageLimits {
     /// Maximum number of pixels (width × height).
     pub max_pixels: u64,
-    /// What becomes of transparent pixels.
+    /// How transparent pixels are converted to RGB.
     pub transparency: Transparency,
     /// RGB color behind transparent pixels, where they are blended.
     pub background: [u8; 3],

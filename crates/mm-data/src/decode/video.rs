@@ -52,12 +52,12 @@ fn frame_output() -> Result<Vec<&'static OsStr>> {
     Ok([&[option, value][..], &["-f", "image2pipe", "-c:v", "bmp", "-"].map(OsStr::new)].concat())
 }
 
-fn one_frame(path: &Path, output: &ffmpeg::Output, place: &str, limits: &ImageLimits) -> Result<RgbImage> {
+fn one_frame(path: &Path, output: &ffmpeg::Output, position: &str, limits: &ImageLimits) -> Result<RgbImage> {
     if output.stdout.is_empty() {
         let reason = output.first_line("the video has none there");
-        return Err(Error::file(path, format!("no frame {place}: {reason}")));
+        return Err(Error::file(path, format!("no frame {position}: {reason}")));
     }
-    decode_image_bytes(&output.stdout, limits).map_err(|e| Error::file(path, format!("frame {place}: {e}")))
+    decode_image_bytes(&output.stdout, limits).map_err(|e| Error::file(path, format!("frame {position}: {e}")))
 }
 
 /// The frames nearest to the given times, in seconds.
@@ -71,7 +71,7 @@ pub fn frames_at(path: &Path, seconds: &[f64], limits: &ImageLimits) -> Result<V
     seconds.iter().map(frame).collect()
 }
 
-/// What is known of a video before its frames are decoded.
+/// Properties of a video that are known before its frames are decoded.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Packets {
     /// Their number, which is that of the frames unless some are not presented (in clips that were cut without encoding
@@ -114,8 +114,8 @@ pub fn frame_count(path: &Path) -> Result<usize> {
     Ok(found.total)
 }
 
-/// Frames at equal distances over a video: frame ⌊i · total / count⌋ for each i, as transformers' video processors sample
-/// them. Of a number of frames, a shorter video gives some twice; see [`FrameSampling`] for other rules.
+/// Frames at equal distances over a video: frame ⌊i · total / count⌋ for each i, as transformers' video processors
+/// sample them. Of a number of frames, a shorter video gives some twice; see [`FrameSampling`] for other rules.
 ///
 /// # Errors
 /// When the video cannot be decoded, or states no frame rate where the rule needs one.
@@ -207,8 +207,8 @@ fn decode_frames(path: &Path, indices: &[usize], limits: &ImageLimits) -> Result
     Ok(Decoded { frames, total, reason })
 }
 
-/// The number of frames that ffmpeg decoded, from its log: `Input stream #0:0 (video): 48 packets read (17184 bytes); 32
-/// frames decoded;`.
+/// The number of frames that ffmpeg decoded, from its log: `Input stream #0:0 (video): 48 packets read (17184 bytes);
+/// 32 frames decoded;`.
 fn decoded_count(log: &str) -> Option<usize> {
     let line = log.lines().find(|line| line.contains("(video)") && line.contains("frames decoded"))?;
     line.split("frames decoded").next()?.split_whitespace().next_back()?.parse().ok()

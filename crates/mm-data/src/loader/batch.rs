@@ -24,7 +24,7 @@ pub struct Batch {
     pub rows: Vec<usize>,
     /// The rows' ids, for messages.
     pub ids: Vec<String>,
-    /// What the rows show: rows of the same item match each other.
+    /// Item of each row, the identity of what it shows: rows of the same item match each other in retrieval.
     pub items: Vec<String>,
     /// The modalities that at least one row has.
     pub modalities: BTreeMap<Modality, ModalityBatch>,

@@ -3,7 +3,7 @@
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-/// What happens when a sample cannot be read.
+/// Policy for samples that cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ErrorPolicy {
@@ -24,7 +24,7 @@ pub struct LoaderConfig {
     pub prefetch: usize,
     /// Number of worker threads; 0 for one for each core.
     pub num_workers: usize,
-    /// What happens when a sample cannot be read.
+    /// Policy for samples that cannot be read.
     pub on_error: ErrorPolicy,
     /// A modality by whose length rows are batched, to reduce padding.
     pub bucket_by: Option<String>,
@@ -69,7 +69,7 @@ impl LoaderConfig {
 pub struct Curriculum {
     /// The column.
     pub column: String,
-    /// Its values in the easier rows.
+    /// The values in the easier rows.
     pub values: Vec<String>,
     /// Number of epochs on the easier rows alone.
     pub epochs: u64,

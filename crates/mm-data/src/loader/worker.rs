@@ -1,4 +1,4 @@
-//! What worker threads do: raw values → samples → batches.
+//! Worker threads: raw values → samples → batches.
 
 use super::{
     batch::{Batch, ModalityBatch, collate},
@@ -18,9 +18,9 @@ use std::{
 /// A sample that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct FailedSample {
-    /// Its row in the manifest, counted from 1.
+    /// The row in the manifest, counted from 1.
     pub row: usize,
-    /// Its id.
+    /// The id.
     pub id: String,
     /// The modality that could not be read.
     pub modality: String,
@@ -37,7 +37,7 @@ impl fmt::Display for FailedSample {
 /// Each modality of a sample with the index of the value that was taken.
 type Sample<'a> = Vec<(&'a Modality, SendTensor, usize)>;
 
-/// What all worker threads share.
+/// State that all worker threads share.
 pub(super) struct Shared {
     pub(super) dataset: Arc<dyn Dataset>,
     pub(super) planner: EpochPlanner,

@@ -70,8 +70,8 @@ const FILE_NAMES: [&str; 6] = ["file_name", "filename", "file_path", "filepath",
 /// The first names of a text column, which may hold single words.
 const TEXT_NAMES_OF_WORDS: usize = 5;
 
-/// How well the name of a column says that it holds a modality: lower is better. A name of the known ones, then one with such
-/// a word in it (`main_image`), then any other.
+/// How well the name of a column says that it holds a modality: lower is better. A name of the known ones, then one
+/// with such a word in it (`main_image`), then any other.
 pub fn column_name_rank(modality: &str, column: &str) -> usize {
     let (in_part, other) = (100, 200);
     let Some((_, names)) = NAMES.iter().find(|(m, _)| *m == modality) else { return other };
@@ -144,9 +144,9 @@ impl ColumnInference<'_> {
     }
 }
 
-/// Completes `given` from a table: a modality of another crate recognizes its column; file extensions and the content of
-/// bytes identify image, audio and video columns; a column of words is text; `id`, `item` and `label` are found by name.
-/// Says which column was taken where there are several.
+/// Completes `given` from a table: a modality of another crate recognizes its column; file extensions and the content
+/// of bytes identify image, audio and video columns; a column of words is text; `id`, `item` and `label` are found by
+/// name. Says which column was taken where there are several.
 pub(super) fn infer_columns(table: &Table, given: &Columns, inference: &ColumnInference<'_>) -> Columns {
     let mut columns = given.clone();
     let has = |name: &str| table.has_column(name).then(|| name.to_owned());

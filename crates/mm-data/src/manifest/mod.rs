@@ -45,8 +45,8 @@ pub struct ManifestConfig {
     /// Texts that stand for a missing value, besides the empty one; when absent, those of
     /// [`MISSING_VALUES`](mm_core::cells::MISSING_VALUES) (`NA`, `nan`, `NULL`, `None`, …).
     pub missing_values: Option<Vec<String>>,
-    /// Whether images, audio, video and texts (`{"url": …}`) that cells name by http or https URL are fetched, when they
-    /// are read, by the program's [`UrlFetcher`](crate::UrlFetcher). Otherwise reading them is an error.
+    /// Whether images, audio, video and texts (`{"url": …}`) that cells name by http or https URL are fetched, when
+    /// they are read, by the program's [`UrlFetcher`](crate::UrlFetcher). Otherwise reading them is an error.
     pub fetch_urls: bool,
 }
 
@@ -68,13 +68,13 @@ pub struct Row {
     pub id: String,
     /// Row number in the file, counted from 1.
     pub number: usize,
-    /// What the row shows: rows of the same item match each other.
+    /// Identity of what the row shows: rows of the same item match each other in retrieval.
     pub item: String,
-    /// Its label, if the manifest has labels.
+    /// The label, if the manifest has labels.
     pub label: Option<String>,
     /// Orders the rows of an item.
     pub order: f64,
-    /// Its split.
+    /// The split.
     pub split: Split,
     /// Modality → raw values; missing modalities have no entry.
     pub values: BTreeMap<Modality, Vec<Source>>,
@@ -119,7 +119,7 @@ impl Row {
 pub struct Manifest {
     /// The file that was read.
     pub path: PathBuf,
-    /// Its rows, in order.
+    /// The rows, in order.
     pub rows: Vec<Row>,
     /// Which column is what, inferred columns included.
     pub columns: Columns,
@@ -135,10 +135,10 @@ impl Manifest {
         Self::open_inferring(config, base, &ColumnInference::default())
     }
 
-    /// As [`Manifest::open`]; says what is inferred about the columns where the config names none.
+    /// Like [`Manifest::open`], and logs what is inferred about the columns where the config names none.
     ///
     /// # Errors
-    /// As [`Manifest::open`].
+    /// Those of [`Manifest::open`].
     pub fn open_inferring(config: &ManifestConfig, base: &Path, inference: &ColumnInference<'_>) -> Result<Self> {
         let main = base.join(&config.manifest);
         config.split.check()?;
@@ -164,8 +164,8 @@ impl Manifest {
             };
             for (index, cells) in table.rows.into_iter().enumerate() {
                 let mut row = reader.read(index + 1, &cells)?;
-                // Ids must be unique within a file; the ids of separate files may coincide and are then distinguished by
-                // their split.
+                // Ids must be unique within a file; the ids of separate files may coincide and are then distinguished
+                // by their split.
                 if let Some(split) = split.filter(|s| *s != Split::Train)
                     && (columns.id.is_none() || ids.get(&row.id).is_some_and(|(of, _)| *of != Some(split)))
                 {

@@ -49,9 +49,9 @@ pub struct SplitConfig {
     /// A column of `train`, `valid` or `test`. With `valid` above 0, that fraction of its training groups is held out
     /// for validation.
     pub column: Option<String>,
-    /// Rows with the same value in this column (or in all of several columns) are in the same split, which a hash of the
-    /// value selects. Without it, rows of the same item (`columns.item`) are; without items, every row is a group of its
-    /// own.
+    /// Rows with the same value in this column (or in all of several columns) are in the same split, which a hash of
+    /// the value selects. Without it, rows of the same item (`columns.item`) are; without items, every row is a group
+    /// of its own.
     pub group: Option<ColumnBinding>,
     /// Fraction of the groups in the test split, in [0, 1).
     pub test: f64,

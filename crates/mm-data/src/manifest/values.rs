@@ -68,12 +68,12 @@ impl ValueReader<'_> {
         }
     }
 
-    /// One value; `{"file" or "path" or "text" or "url": …, "language": …}` states its language. A text is the text itself,
-    /// but with the key `url` the file there. What is no value of the modality is kept, so that reading it fails and is
-    /// reported.
+    /// One value; `{"file" or "path" or "text" or "url": …, "language": …}` states its language. A text is the text
+    /// itself, but with the key `url` the file there. What is no value of the modality is kept, so that reading it
+    /// fails and is reported.
     fn read_one(&self, value: &Value, column: &str, modality: &str, is_file: bool) -> Option<TaggedSource> {
-        let place = || format!("row {}, {column}", self.row);
-        if let Some(file) = self.blobs.and_then(|b| b.get(value, place)) {
+        let location = || format!("row {}, {column}", self.row);
+        if let Some(file) = self.blobs.and_then(|b| b.get(value, location)) {
             return Some((Source::Bytes(file), None));
         }
         let key = ["file", "path", "text", "url"].into_iter().find(|key| value.get(key).is_some());

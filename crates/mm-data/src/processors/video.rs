@@ -24,8 +24,8 @@ impl VideoProcessor {
     }
 
     /// Bounds the pixels of all frames together: where frames are resized to a number of pixels
-    /// ([`Resize::PixelBudget`]), each has at most an even share, but 1.05 times the fewest pixels of a frame in any case.
-    /// This is `cap_pixels_per_frame` of transformers' `Qwen2VLVideoProcessor`.
+    /// ([`Resize::PixelBudget`]), each has at most an even share, but 1.05 times the fewest pixels of a frame in any
+    /// case. This is `cap_pixels_per_frame` of transformers' `Qwen2VLVideoProcessor`.
     #[must_use]
     pub fn with_max_total_pixels(self, max_total_pixels: u64) -> Self {
         Self { max_total_pixels: Some(max_total_pixels), ..self }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How pixels are interpolated. All modes but nearest widen their filter when they reduce (antialiasing), as Pillow
+/// Interpolation of pixels. All modes but nearest widen their filter when they reduce (antialiasing), as Pillow
 /// does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -22,8 +22,8 @@ impl Mel {
     /// Precomputes the tables.
     ///
     /// # Errors
-    /// When a size is 0 or too large, the window is longer than the transform, or the frequencies exceed half the sample
-    /// rate.
+    /// When a size is 0 or too large, the window is longer than the transform, or the frequencies exceed half the
+    /// sample rate.
     pub fn new(config: MelConfig) -> Result<Self> {
         let high = config.f_max.unwrap_or(f64::from(config.sample_rate) / 2.0);
         let sizes = [

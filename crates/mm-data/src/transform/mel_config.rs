@@ -26,7 +26,7 @@ pub enum Window {
     Povey,
 }
 
-/// How the signal is padded, and so where frames start.
+/// Padding of the signal, which determines where frames start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PadMode {
@@ -80,7 +80,7 @@ pub struct MelConfig {
     pub mel_scale: MelScale,
     /// The window function.
     pub window: Window,
-    /// How the signal is padded.
+    /// Padding of the signal.
     pub pad_mode: PadMode,
     /// Coefficient of Kaldi's pre-emphasis, which also subtracts the mean of each frame; none when absent.
     pub preemphasis: Option<f64>,

@@ -8,16 +8,16 @@ use mm_core::{
     no_grad,
 };
 
-/// Least weight of a batch in the running mean.
+/// Minimum weight of a batch in the running mean.
 const MIN_UPDATE: f64 = 0.05;
 
-/// What one modality is replaced by.
+/// The replacement of one modality.
 pub(super) enum Replacement {
     /// Nothing to learn or store.
     None,
     /// `[dim]`.
     Token(Tensor),
-    /// `[dim]`, and the number of rows so far, `[1]`.
+    /// The mean `[dim]`, and the number of rows that it is of, `[1]`.
     Mean { mean: Tensor, rows: Tensor },
     /// Predicts the modality from the mean of the others.
     Imputation(Box<Mlp>),
@@ -44,15 +44,15 @@ impl Replacement {
     }
 }
 
-/// A replacement for one batch.
-struct Filling {
+/// The replacement of one modality for one batch.
+struct BatchReplacement {
     /// `[dim]` or `[rows, dim]`; none for zeros.
     values: Option<Tensor>,
     /// Rows `[rows, 1]` that can be replaced; all if absent.
     available: Option<Tensor>,
 }
 
-/// Replaces what rows lack. Returns the loss of the learned imputation.
+/// Replaces the features of modalities that rows lack. Returns the loss of the learned imputation.
 pub(super) fn replace(
     inputs: &mut [ModalityInput],
     missing: MissingModality,
@@ -67,13 +67,13 @@ pub(super) fn replace(
     let mut loss: Option<Tensor> = None;
     for (index, (replacement, input)) in replacements.iter().zip(inputs.iter_mut()).enumerate() {
         let filling = match replacement {
-            Replacement::None => Filling { values: None, available: None },
-            Replacement::Token(token) => Filling { values: Some(token.clone()), available: None },
+            Replacement::None => BatchReplacement { values: None, available: None },
+            Replacement::Token(token) => BatchReplacement { values: Some(token.clone()), available: None },
             Replacement::Mean { mean, rows } => {
                 if train {
                     update_mean(mean, rows, &pooled[index], &present[index])?;
                 }
-                Filling { values: Some(mean.clone()), available: None }
+                BatchReplacement { values: Some(mean.clone()), available: None }
             }
             Replacement::Imputation(network) => {
                 let (values, available, error) = impute(network, index, &pooled, &present, train)?;
@@ -81,7 +81,7 @@ pub(super) fn replace(
                     Some(sum) => sum.add(&error)?,
                     None => error,
                 });
-                Filling { values: Some(values), available: Some(available) }
+                BatchReplacement { values: Some(values), available: Some(available) }
             }
         };
         fill(input, &present[index], filling)?;
@@ -125,14 +125,14 @@ fn impute(
     Ok((imputed, available, loss))
 }
 
-fn fill(input: &mut ModalityInput, present: &Tensor, filling: Filling) -> Result<()> {
+fn fill(input: &mut ModalityInput, present: &Tensor, filling: BatchReplacement) -> Result<()> {
     let absent = present.neg()?.add_scalar(1.0)?; // [rows, 1]
     if let Some(values) = &filling.values {
         let filled = absent.mul(values)?; // [rows, dim]
         if input.values.rank() == 2 {
             input.values = input.values.add(&filled)?;
         } else {
-            // The first position stands for the whole sequence.
+            // The replacement is a sequence of one position, the first.
             let length = input.values.size(1)?;
             input.values = input.values.add(&filled.unsqueeze(1)?.pad(&[0, 0, 0, length - 1], 0.0)?)?;
         }

@@ -19,7 +19,7 @@ pub(crate) use positions::Positions;
 /// One modality as an operator receives it.
 #[derive(Debug, Clone)]
 pub struct ModalityInput {
-    /// `[rows, dim]`, or `[rows, length, dim]` for operators on sequences; zeros where there is nothing.
+    /// Features `[rows, dim]`, or `[rows, length, dim]` for operators on sequences; zeros where a row has none.
     pub values: Tensor,
     /// Valid positions `[rows, length]` bool, for operators on sequences.
     pub mask: Option<Tensor>,
@@ -33,7 +33,7 @@ impl ModalityInput {
         Ok(self.present.unsqueeze(1)?)
     }
 
-    /// Valid positions `[rows, length]` bool; all where there is no padding.
+    /// Valid positions `[rows, length]` bool; all true if there is no mask.
     pub fn position_mask(&self) -> Result<Tensor> {
         match &self.mask {
             Some(mask) => Ok(mask.clone()),
@@ -196,7 +196,7 @@ impl Inputs {
             Some(mask) => mask.unsqueeze(-1)?,
             None => present.gt_scalar(0.5)?.unsqueeze(1)?,
         };
-        // Whatever stands where a row has nothing (padding, NaN) must not propagate.
+        // Values at padded positions and in rows without the modality (which may be NaN) must not propagate.
         let values = values.where_cond(&valid, &Tensor::zeros(&[1], DType::F32, present.device())?)?;
         let values = match &modality.projection {
             Some((linear, norm)) => norm.forward(&linear.forward(&values, train)?, train)?.gelu()?,

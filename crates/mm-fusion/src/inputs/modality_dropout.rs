@@ -4,7 +4,7 @@ use super::ModalityInput;
 use crate::Result;
 use mm_core::{DType, Tensor};
 
-/// Drops each present modality of each row with this probability, but never a row's last one.
+/// Drops each present modality of each row with probability `rate`, but never the only one that is left.
 ///
 /// From *ModDrop: Adaptive Multi-modal Gesture Recognition* (Neverova et al., 2016,
 /// <https://arxiv.org/abs/1501.00102>).
@@ -12,7 +12,7 @@ pub(super) fn apply(inputs: &mut [ModalityInput], rate: f64) -> Result<()> {
     let present = Tensor::stack(&inputs.iter().map(|p| &p.present).collect::<Vec<_>>(), 1)?; // [rows, modalities]
     let noise = Tensor::rand(&present.shape(), DType::F32, present.device())?.mul(&present)?;
     let kept = noise.gt_scalar(rate)?;
-    // The modality with the largest draw stays in any case.
+    // The modality with the largest random value is never dropped.
     let largest = noise.argmax(1)?.one_hot(inputs.len() as i64)?.gt_scalar(0.0)?;
     let kept = kept.logical_or(&largest)?.to_dtype(DType::F32)?.mul(&present)?;
     for (index, input) in inputs.iter_mut().enumerate() {

@@ -21,7 +21,7 @@ pub struct BoostedTrees {
 /// Largest number of boosting rounds; the number used is chosen by cross-validation.
 const MAX_ROUNDS: usize = 160;
 
-/// What is predicted.
+/// The targets of [`BoostedTrees`].
 pub enum Targets<'a> {
     /// Class indices and the number of classes.
     Classes(&'a [i64], usize),
@@ -60,8 +60,8 @@ fn select_rows(values: &[f64], rows: usize, chosen: &[usize]) -> Vec<f64> {
 }
 
 impl BoostedTrees {
-    /// Fits trees on held-out predictions `[rows, models, classes]`; rows of a group stay in one fold when the number
-    /// of rounds is chosen.
+    /// Fits trees on held-out predictions `[rows, models, classes]`; `present` is `[rows, models]`. The number of
+    /// boosting rounds is chosen by cross-validation, in which rows of a group are in one fold.
     ///
     /// # Errors
     /// When shapes do not match or there are fewer than ten rows.
@@ -114,7 +114,11 @@ impl BoostedTrees {
         Ok(Self { trees, classes })
     }
 
-    /// Probabilities `[rows, classes]`, or values `[rows, 1]`, float64.
+    /// Class probabilities `[rows, classes]`, or values `[rows, 1]`, float64, for predictions of the same models and
+    /// classes as in [`BoostedTrees::fit`].
+    ///
+    /// # Errors
+    /// When the shapes do not match.
     pub fn apply(&self, probabilities: &Tensor, present: &Tensor) -> Result<Tensor> {
         let (values, rows, width) = columns(probabilities, present)?;
         let matrix = Matrix::new(&values, rows, width);

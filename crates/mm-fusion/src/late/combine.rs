@@ -6,17 +6,17 @@ use crate::{Error, Result};
 use mm_core::{AdamStep, DType, Tensor, enable_grad, no_grad};
 use serde::{Deserialize, Serialize};
 
-/// How the models' probabilities are combined.
+/// Rule by which the models' probabilities are combined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CombinationRule {
     /// Weighted mean (linear opinion pool).
     Mean,
-    /// Normalized product: independence given the class, uniform prior.
+    /// Normalized product: assumes independence given the class and a uniform prior.
     Product,
     /// Weighted geometric mean (logarithmic opinion pool).
     LogPool,
-    /// Weighted fraction of models whose most probable class it is.
+    /// Weighted fraction of models for which the class is the most probable one.
     Vote,
     /// Normalized maximum.
     Max,
@@ -35,7 +35,8 @@ fn check(probabilities: &Tensor, present: &Tensor, weights: Option<&[f64]>) -> R
 }
 
 /// Combines probabilities `[rows, models, classes]` into `[rows, classes]`, float64; a row without any prediction gets
-/// uniform probabilities. `present` is `[rows, models]`.
+/// uniform probabilities. `present` `[rows, models]` is 1 where a model has a prediction; `weights` has one value per
+/// model, all equal if absent.
 ///
 /// ```
 /// use mm_core::{DType, Device, Tensor};

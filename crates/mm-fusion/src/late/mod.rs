@@ -1,7 +1,7 @@
 //! Late fusion: the predictions of several models are combined.
 //!
-//! Functions take probabilities `[rows, models, classes]` and which of them are present, `[rows, models]` (1 or 0);
-//! absent predictions do not count.
+//! Functions take probabilities `[rows, models, classes]` and a mask `[rows, models]` that is 1 where the model has a
+//! prediction for the row and 0 where it has none; absent predictions are ignored.
 
 #[cfg(feature = "boosting")]
 mod boosted_trees;

@@ -1,5 +1,5 @@
-//! Inputs and folds for stacking: a second-level model on the predictions of others, made for rows they were not
-//! trained on.
+//! Inputs and folds for stacking: a second-level model is trained on the other models' predictions for rows that these
+//! were not trained on.
 //!
 //! *Stacked Generalization* (Wolpert, 1992, <https://doi.org/10.1016/S0893-6080(05)80023-1>).
 
@@ -7,8 +7,11 @@ use crate::{Error, Result};
 use mm_core::{DType, Tensor, seed::Rng};
 use std::collections::BTreeMap;
 
-/// Features of a second-level model `[rows, models · classes + models]`: log-probabilities, zero where absent, and a
+/// Inputs of a second-level model, `[rows, models · classes + models]`: log-probabilities (zero where absent) and a
 /// presence flag per model.
+///
+/// # Errors
+/// When the shapes do not match.
 pub fn stacking_features(probabilities: &Tensor, present: &Tensor) -> Result<Tensor> {
     let available = present.to_dtype(DType::F32)?;
     let logs = probabilities.to_dtype(DType::F32)?.clamp_min(1e-4)?.log()?;

@@ -4,7 +4,7 @@ use crate::{Error, Result};
 use mm_core::{DType, Tensor};
 use serde::{Deserialize, Serialize};
 
-/// Divides logits by a temperature.
+/// Calibration by dividing logits by one temperature.
 ///
 /// *On Calibration of Modern Neural Networks* (Guo et al., 2017, <https://arxiv.org/abs/1706.04599>).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use mm_core::{
     nn::{Activation, AttentionConfig, BlockConfig, MlpConfig, Transformer, TransformerConfig, sinusoidal_positions},
 };
 
-/// All vectors and presence flags side by side, `[rows, sum of (dim + 1)]`.
+/// All vectors and presence flags concatenated, `[rows, sum of (dim + 1)]`.
 pub(super) fn concat_with_presence(inputs: &[ModalityInput]) -> Result<Tensor> {
     let mut columns = Vec::new();
     for input in inputs {
@@ -32,7 +32,7 @@ pub(super) fn mean_pool(values: &Tensor, input: &ModalityInput) -> Result<Tensor
     Ok(Features::new(values.clone(), input.mask.clone())?.pool(Pooling::Mean)?)
 }
 
-/// A running sum or product; none before the first value.
+/// Accumulates a running sum or product, `None` before the first value.
 pub(super) fn accumulate(
     total: Option<Tensor>,
     value: Tensor,
@@ -44,12 +44,12 @@ pub(super) fn accumulate(
     }))
 }
 
-/// The error of an operator on no modality.
+/// The error of an operator that gets no modality.
 pub(super) fn no_modality(kind: &str) -> Error {
     Error::config(kind, "no modality", "at least one")
 }
 
-/// Adds sinusoidal_positions position embeddings to `x` `[rows, length, dim]`.
+/// Adds sinusoidal position embeddings to `x` `[rows, length, dim]`.
 pub(super) fn add_positions(x: &Tensor) -> Result<Tensor> {
     let (length, dim) = (x.size(1)?, x.size(2)?);
     Ok(x.add(&sinusoidal_positions(length, dim, true, x.device())?)?)

@@ -49,7 +49,7 @@ fn build(context: &OperatorContext<'_>) -> Result<Box<dyn FusionOperator>> {
     }))
 }
 
-/// Gated shift by one other modality.
+/// Gated shift of the main vector by one other modality.
 struct Shift {
     index: usize,
     gate: Linear,

@@ -62,6 +62,8 @@ impl Expert {
     }
 }
 
+/// A softmax gate over one expert per modality.
+///
 /// *Adaptive Mixtures of Local Experts* (Jacobs et al., 1991, <https://doi.org/10.1162/neco.1991.3.1.79>), with the
 /// importance loss of *Outrageously Large Neural Networks: The Sparsely-Gated Mixture-of-Experts Layer* (Shazeer et
 /// al., 2017, <https://arxiv.org/abs/1701.06538>).

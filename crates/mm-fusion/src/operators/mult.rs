@@ -106,7 +106,7 @@ struct Source {
     norm: Norm,
 }
 
-/// What one target modality receives.
+/// The crossmodal attention of one target modality.
 struct Target {
     sources: Vec<Source>,
     encoder: Transformer,
@@ -154,7 +154,7 @@ impl Mult {
         inputs.iter().zip(&self.convolutions).map(embed).collect()
     }
 
-    /// What target `index` receives from all sources, encoded, `[rows, length, sources · dim]`.
+    /// Crossmodal attention of target `index` to all sources, encoded, `[rows, length, sources · dim]`.
     fn receive(&self, index: usize, sequences: &[Tensor], inputs: &[ModalityInput], train: bool) -> Result<Tensor> {
         let target = &self.targets[index];
         let mut received = Vec::new();

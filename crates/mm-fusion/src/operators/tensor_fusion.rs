@@ -30,7 +30,7 @@ impl Default for TensorFusionConfig {
     }
 }
 
-/// Largest product.
+/// Maximum number of elements of the outer product.
 const MAX_PRODUCT: i64 = 1 << 20;
 
 fn build(context: &OperatorContext<'_>) -> Result<Box<dyn FusionOperator>> {

@@ -3,14 +3,14 @@
 use crate::{Error, Result};
 use mm_core::Tensor;
 
-/// Identity in the forward pass; multiplies the gradient by `scale` in the backward pass.
+/// Identity in the forward pass; multiplies the gradient by `scale` in the backward pass. Any shape.
 pub fn scale_gradient(x: &Tensor, scale: f64) -> Result<Tensor> {
     Ok(x.mul_scalar(scale)?.add(&x.detach()?.mul_scalar(1.0 - scale)?)?)
 }
 
-/// Gradient scale of each modality (OGM-GE). `scores` are sums over a batch of the probability that each modality alone
-/// gives to the correct class; a modality whose score exceeds the mean of the others by the ratio r > 1 is scaled by `1
-/// − tanh(alpha · (r − 1))`.
+/// Gradient scale of each modality (OGM-GE), in (0, 1]. The score of a modality is the sum over a batch of the
+/// probability that the modality alone gives to the correct class. A modality whose score is r > 1 times the mean of
+/// the others gets the scale `1 − tanh(alpha · (r − 1))`; all others get 1.
 ///
 /// From *Balanced Multimodal Learning via On-the-fly Gradient Modulation* (Peng et al., 2022,
 /// <https://arxiv.org/abs/2203.15332>). The paper uses `1 − tanh(alpha · r)`, which drops abruptly at r = 1.
@@ -32,9 +32,9 @@ pub fn gradient_scales(scores: &[f64], alpha: f64) -> Result<Vec<f64>> {
         .collect())
 }
 
-/// Loss weights of several heads by gradient blending: proportional to generalization over squared overfitting between
-/// two checkpoints. For each head: training and validation loss at the first checkpoint, then at the second. Weights
-/// sum to one.
+/// Loss weights of several heads by gradient blending: proportional to the ratio of generalization to squared
+/// overfitting between two checkpoints. `heads` has, for each head, training and validation loss at the first
+/// checkpoint, then at the second. Weights sum to one.
 ///
 /// From *What Makes Training Multi-Modal Classification Networks Hard?* (Wang, Tran and Feiszli, 2020,
 /// <https://arxiv.org/abs/1905.12681>).

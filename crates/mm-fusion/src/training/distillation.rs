@@ -3,11 +3,15 @@
 use crate::Result;
 use mm_core::Tensor;
 
-/// Kullback–Leibler divergence of the student's softened logits `[rows, classes]` from the teacher's, times the squared
-/// temperature.
+/// Distillation loss, a scalar: the Kullback–Leibler divergence between the teacher's and the student's class
+/// distributions, both from logits `[rows, classes]` divided by `temperature`; mean over rows, times the squared
+/// temperature. No gradient reaches the teacher.
 ///
 /// From *Distilling the Knowledge in a Neural Network* (Hinton, Vinyals and Dean, 2015,
 /// <https://arxiv.org/abs/1503.02531>).
+///
+/// # Errors
+/// When the shapes differ.
 pub fn distillation(student: &Tensor, teacher_logits: &Tensor, temperature: f64) -> Result<Tensor> {
     let teacher = teacher_logits.detach()?.mul_scalar(1.0 / temperature)?;
     let (p, log_p) = (teacher.softmax(1)?, teacher.log_softmax(1)?);

@@ -3,12 +3,15 @@
 use crate::Result;
 use mm_core::Tensor;
 
-/// Negative logarithm of the functional Fisher information of `logits` `[rows, classes]` with respect to each of
-/// `inputs` (features that require gradients and that the logits were computed from), averaged; add it to the loss with
-/// a small weight.
+/// Regularizer to be added to the loss with a small weight, a scalar: the negative logarithm of the functional Fisher
+/// information of `logits` `[rows, classes]` with respect to each of `inputs`, averaged over these. `inputs` are the
+/// modalities' features, from which the logits were computed; they must require gradients.
 ///
 /// From *Removing Bias in Multi-modal Classifiers: Regularization by Maximizing Functional Entropies* (Gat et al.,
 /// 2020, <https://arxiv.org/abs/2010.10802>).
+///
+/// # Errors
+/// When an input does not require gradients, or the logits do not depend on it.
 pub fn functional_entropy(logits: &Tensor, inputs: &[&Tensor]) -> Result<Tensor> {
     let p = logits.softmax(1)?;
     // The functional is the squared norm of the predicted distribution.

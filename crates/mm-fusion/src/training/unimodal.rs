@@ -1,5 +1,5 @@
-//! Generated unimodal labels for self-supervised multi-task learning (Self-MM): a row's label may differ from what one
-//! modality alone expresses.
+//! Generated unimodal labels for self-supervised multi-task learning (Self-MM), since one modality alone may express
+//! something else than the row's label.
 //!
 //! *Learning Modality-Specific Representations with Self-Supervised Multi-Task Learning for Multimodal Sentiment
 //! Analysis* (Yu et al., 2021, <https://arxiv.org/abs/2102.04830>).
@@ -34,37 +34,38 @@ pub fn polarity(features: &Tensor, labels: &[f64]) -> Result<Vec<f64>> {
     Ok(negative.sub(&positive)?.div(&positive.add_scalar(1e-6)?)?.to_vec()?)
 }
 
-/// A modality's labels after update number `update` (from 1): the multimodal labels shifted by how the polarity of the
-/// unimodal representation (`own`) differs from that of the fused one (mean of ratio and difference, equations 12 to
-/// 14), clamped to ±`most`, and averaged with the previous labels `before` with decreasing weight (equation 15).
+/// A modality's generated labels after update number `update` (from 1). The multimodal `labels` are shifted by how the
+/// [`polarity`] of the unimodal representation (`unimodal`) differs from that of the fused one (`fused`): the mean of
+/// ratio and difference, equations 12 to 14. The result is clamped to ±`max_label` and averaged with the labels of the
+/// update before (`previous`) with decreasing weight, equation 15. All slices have one value per row.
 ///
 /// # Errors
 /// When the lengths differ or `update` is 0.
 pub fn unimodal_labels(
     labels: &[f64],
     fused: &[f64],
-    own: &[f64],
-    before: &[f64],
-    most: f64,
+    unimodal: &[f64],
+    previous: &[f64],
+    max_label: f64,
     update: u64,
 ) -> Result<Vec<f64>> {
-    if [fused.len(), own.len(), before.len()].iter().any(|n| *n != labels.len()) || update == 0 {
+    if [fused.len(), unimodal.len(), previous.len()].iter().any(|n| *n != labels.len()) || update == 0 {
         let found = format!(
             "{} labels, {}, {} and {} values, update {update}",
             labels.len(),
             fused.len(),
-            own.len(),
-            before.len()
+            unimodal.len(),
+            previous.len()
         );
         return Err(Error::config("unimodal labels", found, "the same number of each, updates counted from 1"));
     }
     let n = update as f64;
     let one = |index: usize| {
-        let (label, whole, alone) = (labels[index], fused[index], own[index]);
+        let (label, fused_value, unimodal_value) = (labels[index], fused[index], unimodal[index]);
         // A fused polarity of zero has no ratio.
-        let ratio = if whole.abs() > 1e-6 { alone / whole * label } else { label };
-        let shifted = (0.5 * ratio + 0.5 * (label + alone - whole)).clamp(-most, most);
-        (n - 1.0) / (n + 1.0) * before[index] + 2.0 / (n + 1.0) * shifted
+        let ratio = if fused_value.abs() > 1e-6 { unimodal_value / fused_value * label } else { label };
+        let shifted = (0.5 * ratio + 0.5 * (label + unimodal_value - fused_value)).clamp(-max_label, max_label);
+        (n - 1.0) / (n + 1.0) * previous[index] + 2.0 / (n + 1.0) * shifted
     };
     Ok((0..labels.len()).map(one).collect())
 }

@@ -10,7 +10,7 @@ pub enum CaptionerKind {
     /// A transformer decoder with cross-attention to all features.
     #[default]
     Transformer,
-    /// An LSTM with soft attention: *Show, AttentionArgs and Tell: Neural Image Caption Generation with Visual
+    /// An LSTM with soft attention: *Show, Attend and Tell: Neural Image Caption Generation with Visual
     /// Attention* (Xu et al., 2015), <https://arxiv.org/abs/1502.03044>.
     Lstm,
     /// A transformer decoder after a prefix of vectors projected from the mean feature: *ClipCap: CLIP Prefix for Image
@@ -24,7 +24,7 @@ pub enum CaptionerKind {
 pub struct CaptionerConfig {
     /// Which network.
     pub kind: CaptionerKind,
-    /// Its feature dimension.
+    /// The feature dimension.
     pub hidden_dim: i64,
     /// Number of transformer blocks.
     pub num_layers: i64,

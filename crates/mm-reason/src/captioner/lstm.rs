@@ -1,6 +1,6 @@
 //! An LSTM decoder with soft attention over image features.
 //!
-//! *Show, AttentionArgs and Tell: Neural Image Caption Generation with Visual Attention* (Xu et al., 2015),
+//! *Show, Attend and Tell: Neural Image Caption Generation with Visual Attention* (Xu et al., 2015),
 //! <https://arxiv.org/abs/1502.03044>.
 
 use crate::Result;

@@ -102,7 +102,8 @@ impl Captioner {
         }
     }
 
-    /// Encodes features `[batch, positions, input_dim]` (masked positions change nothing) and the [`BOS`] token; at most `max_new_tokens` can follow.
+    /// Encodes features `[batch, positions, input_dim]` (masked positions change nothing) and the [`BOS`] token; at
+    /// most `max_new_tokens` can follow.
     pub fn prefill(&self, features: &Features, max_new_tokens: i64) -> mm_core::Result<Prefill<CaptionState>> {
         let features = self.project(features, false)?;
         let batch = features.values.size(0)?;

@@ -60,7 +60,7 @@ fn top_k(scores: &[f32], k: usize) -> Vec<(f32, usize)> {
     best
 }
 
-/// What log-probabilities of sequences of this length are divided by.
+/// The divisor of the log-probability of a sequence of this length.
 fn length_penalty(length: usize, config: &GenerationConfig) -> f32 {
     (length as f32).powf(config.length_penalty as f32)
 }

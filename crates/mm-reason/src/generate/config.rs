@@ -58,7 +58,7 @@ pub struct GenerationConfig {
     pub eos_token_id: Vec<i64>,
     /// Strings that end a sequence; the output stops before the first of them.
     pub stop_strings: Vec<String>,
-    /// What the whole output must match.
+    /// Constraint that the whole output satisfies.
     pub constraint: Option<OutputConstraint>,
     /// Tokens that are never generated.
     pub suppress_tokens: Vec<i64>,

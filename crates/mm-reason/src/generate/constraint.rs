@@ -1,4 +1,4 @@
-//! What generated text must match.
+//! Constraints on generated text.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -9,7 +9,7 @@ pub trait TokenConstraint: Send + Sync {
     fn allowed_next(&self, generated: &[i64]) -> Option<Vec<i64>>;
 }
 
-/// What the whole output must match.
+/// Constraint that the whole output satisfies.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OutputConstraint {

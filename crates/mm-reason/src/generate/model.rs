@@ -5,7 +5,7 @@ use mm_core::{DType, Tensor};
 
 /// A model that predicts the next token.
 pub trait LanguageModel {
-    /// Its caches.
+    /// The caches.
     type State;
 
     /// One token of each row, `[rows, 1]` int64 → logits of the next, `[rows, vocab]`.
@@ -23,7 +23,7 @@ pub trait LanguageModel {
 
 /// A model that has processed its prompts.
 pub struct Prefill<S> {
-    /// Its caches.
+    /// The caches.
     pub state: S,
     /// Logits of the first new token, `[rows, vocab]`.
     pub logits: Tensor,
@@ -34,7 +34,7 @@ pub struct Prefill<S> {
 /// A generated sequence.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GeneratedSequence {
-    /// Its tokens, without prompt and end token.
+    /// The tokens, without prompt and end token.
     pub token_ids: Vec<i64>,
     /// Sum of the log-probabilities of its tokens, the end token included.
     pub log_prob: f64,

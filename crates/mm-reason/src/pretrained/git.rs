@@ -1,7 +1,7 @@
 //! GIT: CLIP's image features before the text in one stack, in which image positions attend to each other and the text
 //! attends to the image and to itself causally.
 //!
-//! *GIT: A GenerativeDecoder Image-to-text Transformer for Vision and Language* (Wang et al., 2022),
+//! *GIT: A Generative Image-to-text Transformer for Vision and Language* (Wang et al., 2022),
 //! <https://arxiv.org/abs/2205.14100>.
 
 use super::{

@@ -41,11 +41,11 @@ pub struct Pipeline {
     pub(super) model: Box<dyn MediaEncoder>,
     /// Parameters of the model.
     pub params: Params,
-    /// Its `model_type`.
+    /// The `model_type`.
     pub family: &'static str,
     /// Generation options of the checkpoint.
     pub generation: GenerationConfig,
-    /// Its tokenizer.
+    /// The tokenizer.
     pub tokenizer: Tokenizer,
     /// Labels of its answer classifier.
     pub labels: Vec<String>,
@@ -56,7 +56,7 @@ pub struct Pipeline {
     pub(super) compiled_constraint: RefCell<Option<(OutputConstraint, Arc<GrammarConstraint>)>>,
 }
 
-/// What [`Pipeline::load_for_training`] makes trainable; by default all weights, with the checkpoint's labels.
+/// Options of [`Pipeline::load_for_training`]; by default all weights are trained, with the checkpoint's labels.
 #[derive(Debug, Clone, Default)]
 pub struct TrainingOptions<'a> {
     /// Trains low-rank adapters only.
@@ -87,7 +87,7 @@ impl Pipeline {
     /// Loads a checkpoint folder for fine-tuning, of all weights or of a LoRA adapter.
     ///
     /// # Errors
-    /// As [`Self::load`], and if no layer matches the adapter's targets.
+    /// Those of [`Self::load`]; also if no layer matches the adapter's targets.
     pub fn load_for_training(
         folder: &Path,
         options: LoadOptions,
@@ -211,7 +211,7 @@ impl Pipeline {
         self.process_and_encode(self.processor(modality)?, modality, sources)
     }
 
-    /// As [`Self::encode_media`], with the processor for training, so that audio of any length has one shape.
+    /// Like [`Self::encode_media`], but with the processor for training, so that audio of any length has one shape.
     pub fn encode_media_for_training(&self, modality: &Modality, sources: &[Source]) -> Result<EncodedMedia> {
         self.process_and_encode(self.train_processor(modality)?, modality, sources)
     }
@@ -232,7 +232,7 @@ impl Pipeline {
         self.process_and_encode_each(self.processor(modality)?, modality, sources)
     }
 
-    /// As [`Self::encode_media_each`], with the processor for training.
+    /// Like [`Self::encode_media_each`], but with the processor for training.
     pub fn encode_media_each_for_training(
         &self,
         modality: &Modality,

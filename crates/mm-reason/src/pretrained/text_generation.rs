@@ -65,7 +65,7 @@ impl Pipeline {
         sequences.into_iter().map(|row| row.into_iter().map(decode).collect()).collect()
     }
 
-    /// As [`Self::generate_text`], but returns token ids.
+    /// Like [`Self::generate_text`], but returns token ids.
     pub fn generate(
         &self,
         media: Option<&EncodedMedia>,
@@ -118,7 +118,7 @@ impl Pipeline {
         }
     }
 
-    /// How many rows fit into a batch: at most 16, whose key-value caches of a thousand tokens each stay within 1 GB.
+    /// Maximum batch size: at most 16 rows, whose key/value caches of a thousand tokens each stay within 1 GB.
     pub fn max_batch_size(&self) -> usize {
         let bytes_per_token = self.model.as_generator().map_or(0, |g| g.decoder().kv_bytes_per_token());
         (CACHE_BYTES / (bytes_per_token * TOKENS_PER_ROW).max(1)).clamp(1, 16) as usize

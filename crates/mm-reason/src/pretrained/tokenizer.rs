@@ -29,7 +29,7 @@ impl Tokenizer {
         Self::open_with_template(folder, folder)
     }
 
-    /// As [`Self::open`], with the chat template of `files` where the folder (an adapter's) has none.
+    /// Like [`Self::open`], but with the chat template of `files` where the folder (an adapter's) has none.
     pub(crate) fn open_with_template(folder: &Path, files: &Path) -> Result<Self> {
         let mut tokenizer = load_tokenizer(folder)?;
         tokenizer.with_padding(None);

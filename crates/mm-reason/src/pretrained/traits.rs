@@ -1,4 +1,4 @@
-//! What a family of pretrained models implements.
+//! The traits that a family of pretrained models implements.
 
 use super::{
     tokenizer::Tokenizer,
@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 /// A family of checkpoints.
 pub(super) struct PretrainedFamily {
-    /// Its `model_type`, weight names and builder.
+    /// The `model_type`, weight names and builder.
     pub(super) family: Family<Box<dyn MediaEncoder>>,
     /// Prefix of the weights of its answer classifier, which are reinitialized for other labels.
     pub(super) classifier_prefix: Option<&'static str>,

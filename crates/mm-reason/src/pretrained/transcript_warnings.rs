@@ -1,4 +1,5 @@
-//! Signs that a transcript is not what was said: silence, for which Whisper invents text, and text that repeats itself.
+//! Signs that a transcript does not match the speech: silence, for which Whisper invents text, and text that repeats
+//! itself.
 
 use super::timestamps::TIME_STEP;
 use crate::Result;
@@ -6,11 +7,11 @@ use flate2::{Compression, write::ZlibEncoder};
 use mm_core::Tensor;
 use std::{fmt, io::Write};
 
-/// What a transcript should not be trusted for.
+/// Why a transcript should not be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TranscriptWarningKind {
-    /// Nothing can be heard, so any text is invented.
+    /// The audio is silent, so any text is a hallucination.
     Silence,
     /// The text repeats itself, as it does when generation runs into a loop.
     Repetition,
@@ -26,7 +27,7 @@ impl TranscriptWarningKind {
     }
 }
 
-/// A stretch of a recording whose transcript should not be trusted.
+/// An interval of a recording whose transcript should not be trusted.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TranscriptWarning {
     /// Why.
@@ -60,7 +61,7 @@ const MAX_COMPRESSION_RATIO: f64 = 2.4;
 const MIN_LOOP_REPEATS: usize = 5;
 const MIN_LOOP_TOKENS: usize = 10;
 
-/// The silent stretches of a spectrogram `[mels, frames]` on Whisper's scale, (log10 of the energy + 4) / 4.
+/// The silent intervals of a spectrogram `[mels, frames]` on Whisper's scale, (log10 of the energy + 4) / 4.
 pub(super) fn find_silence(spectrogram: &Tensor) -> Result<Vec<TranscriptWarning>> {
     let loudest = spectrogram.amax(0, false)?.to_vec::<f64>()?;
     let silent: Vec<bool> = loudest.iter().map(|v| 4.0 * v - 4.0 <= SILENT_LOG_ENERGY).collect();
@@ -138,7 +139,7 @@ mod tests {
         let ratio = compression_ratio(&"Thanks for watching! ".repeat(12));
         assert!((252.0 / 48.0..252.0 / 28.0).contains(&ratio), "{ratio}");
         assert!(repeats_itself("", &[3, 1, 2, 1, 2, 1, 2, 1, 2, 1, 2, 9]));
-        assert!(!repeats_itself("no no no no no no", &[4; 6]), "a few words said again are no loop");
+        assert!(!repeats_itself("no no no no no no", &[4; 6]), "a few repeated words are no loop");
         assert!(repeats_itself("", &[4; 10]));
     }
 }

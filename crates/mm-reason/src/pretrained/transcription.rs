@@ -32,7 +32,7 @@ pub struct Transcript {
     pub segments: Vec<Segment>,
     /// Whether the text of a window was cut off at the maximum number of tokens.
     pub truncated: bool,
-    /// Stretches whose text should not be trusted: silence, and windows whose text repeats itself.
+    /// Intervals whose text should not be trusted: silence, and windows whose text repeats itself.
     pub warnings: Vec<TranscriptWarning>,
 }
 

@@ -1,10 +1,10 @@
-//! What a pipeline takes and returns.
+//! Inputs and outputs of a pipeline.
 
 use mm_core::{Error, Input, Modality, Result, Tensor, nn::decoder::DecoderState};
 use serde_json::Value;
 use std::cell::RefCell;
 
-/// What a model is asked to do.
+/// The request to a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Request<'a> {
     /// To caption an image or video; the caption starts with this text.
@@ -80,7 +80,7 @@ impl TrainBatch<'_> {
     }
 }
 
-/// How much each part of the input contributed to an answer.
+/// Attribution: how much each part of the input contributed to an answer.
 #[derive(Debug, Clone)]
 pub struct Attribution {
     /// One value for each patch, row by row; not negative.

@@ -28,7 +28,7 @@ use mm_repr::{
 use std::sync::Arc;
 
 checkpoint_config! {
-    /// What transformers' `ViltConfig` has in addition to the sizes of a vision transformer.
+    /// Fields of transformers' `ViltConfig` other than the sizes of a vision transformer.
     ViltConfig {
         vocab_size: i64 = 30522,
         type_vocab_size: i64 = 2,

@@ -74,7 +74,8 @@ impl ReasoningNetwork for Film {
         let flat = x.flatten(2, 3)?; // [batch, dim, positions]
         let flat = flat.mul(&input.context_mask.unsqueeze(1)?.to_dtype(DType::F32)?)?;
         let pooled = Tensor::cat(&[&flat.amax(2, false)?, &flat.mean_dim(&[2], false)?], 1)?;
-        // FiLM has no attention weights; the L1 norm of each position's activations replaces them (the paper's figure 4).
+        // FiLM has no attention weights; the L1 norm of each position's activations replaces them (the paper's figure
+        // 4).
         let strength = flat.abs()?.sum_dim(&[1], false)?;
         let weights = strength.div(&strength.sum_dim(&[1], true)?.clamp_min(1e-9)?)?;
         Ok(NetworkOutput { answer: self.output.forward(&pooled, train)?, attention: vec![weights] })

@@ -66,7 +66,7 @@ pub trait ReasoningNetwork {
     fn forward(&self, input: &ReasonerInput) -> mm_core::Result<NetworkOutput>;
 }
 
-/// What a network is built from.
+/// Arguments from which a network is built.
 pub struct NetworkContext<'a> {
     /// Where its parameters live.
     pub scope: Scope<'a>,
@@ -74,7 +74,7 @@ pub struct NetworkContext<'a> {
     pub hidden_dim: i64,
     /// Dropout probability.
     pub dropout: f64,
-    /// Its own options, without `kind`.
+    /// The own options, without `kind`.
     pub options: &'a Map<String, Value>,
 }
 

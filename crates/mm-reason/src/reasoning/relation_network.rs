@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 pub(super) const SPEC: NetworkSpec = NetworkSpec { kind: "relation_network", build, one_step_per_token: false };
 
-/// How the query conditions the network on pairs.
+/// How the pairs of positions are conditioned on the query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Conditioning {
@@ -30,7 +30,7 @@ enum Conditioning {
 struct RelationNetworkConfig {
     /// Layers of the network on pairs.
     num_layers: i64,
-    /// How the query conditions it.
+    /// How the pairs of positions are conditioned on the query.
     conditioning: Conditioning,
 }
 

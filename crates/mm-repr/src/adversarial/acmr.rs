@@ -21,8 +21,8 @@ const LOGIT_SCALE: f64 = 8.0;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AdversarialLoss {
-    /// The discriminator's reversed gradient: *Domain-Adversarial Training of Neural Networks*
-    /// ([Ganin et al., 2016](https://arxiv.org/abs/1505.07818)). Its optimum is a wrong, not an uncertain discriminator.
+    /// The discriminator's reversed gradient: *Domain-Adversarial Training of Neural Networks* ([Ganin et al.,
+    /// 2016](https://arxiv.org/abs/1505.07818)). Its optimum is a wrong, not an uncertain discriminator.
     #[default]
     GradientReversal,
     /// Cross-entropy of the discriminator's output with the uniform distribution: *Simultaneous Deep Transfer Across
@@ -34,7 +34,7 @@ pub enum AdversarialLoss {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AcmrConfig {
-    /// Dimension of the common space.
+    /// Dimension of the shared space.
     pub embed_dim: i64,
     /// Encoder of each modality; the default where a modality is not listed.
     pub networks: BTreeMap<String, NetworkConfig>,
@@ -104,8 +104,8 @@ impl AcmrConfig {
     }
 }
 
-/// Embeddings of several modalities in a common space, trained by label classification, a cross-modal triplet loss, pair
-/// distances and an adversarial modality discriminator.
+/// Embeddings of several modalities in a shared space, trained by label classification, a cross-modal triplet loss,
+/// pair distances and an adversarial modality discriminator.
 ///
 /// *Adversarial Cross-Modal Retrieval* ([Wang et al., 2017](https://doi.org/10.1145/3123266.3123326)). With labels of
 /// some modalities only, this is domain-adversarial training ([Ganin et al., 2016](https://arxiv.org/abs/1505.07818)).
@@ -200,7 +200,8 @@ impl Acmr {
         Ok(embedded)
     }
 
-    /// For each pair of equal labels across modalities, max(0, hardest negative − positive + margin) in cosine similarity.
+    /// For each pair of equal labels across modalities, max(0, hardest negative − positive + margin) in cosine
+    /// similarity.
     fn triplet_loss(&self, a: &Embedded<'_>, b: &Embedded<'_>) -> Result<Option<Tensor>> {
         let (Some(labels_a), Some(labels_b)) = (&a.labels, &b.labels) else { return Ok(None) };
         let is_known = |labels: &Tensor| labels.gt_scalar(-0.5);

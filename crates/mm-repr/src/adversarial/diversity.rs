@@ -2,8 +2,8 @@
 
 use mm_core::{Result, Tensor};
 
-/// The ratio of the mean pairwise distances of generated and real samples: near 1 for diverse samples, near 0 after mode
-/// collapse.
+/// The ratio of the mean pairwise distances of generated and real samples: near 1 for diverse samples, near 0 after
+/// mode collapse.
 pub(super) fn diversity_ratio(generated: &Tensor, real: &Tensor) -> Result<f64> {
     Ok(mean_pairwise_distance(generated)? / mean_pairwise_distance(real)?.max(1e-9))
 }

@@ -56,10 +56,10 @@ struct ConditionProjection {
     numel: i64,
 }
 
-/// A generative adversarial network of images in the shape of DCGAN
-/// ([Radford et al., 2016](https://arxiv.org/abs/1511.06434)). A conditional discriminator also sees real images with
-/// mismatched conditions: *Generative Adversarial Text to Image Synthesis*
-/// ([Reed et al., 2016](https://arxiv.org/abs/1605.05396)). The representation is the discriminator's last hidden layer.
+/// A generative adversarial network of images in the shape of DCGAN ([Radford et al.,
+/// 2016](https://arxiv.org/abs/1511.06434)). A conditional discriminator also sees real images with mismatched
+/// conditions: *Generative Adversarial Text to Image Synthesis* ([Reed et al.,
+/// 2016](https://arxiv.org/abs/1605.05396)). The representation is the discriminator's last hidden layer.
 pub struct Gan {
     modality: Modality,
     condition: Option<ConditionProjection>,

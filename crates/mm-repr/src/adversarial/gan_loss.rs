@@ -11,8 +11,8 @@ pub enum GanLoss {
     /// Networks* ([Goodfellow et al., 2014](https://arxiv.org/abs/1406.2661)).
     #[default]
     NonSaturating,
-    /// Discriminator: (D(x) − 1)² + D(G(z))²; generator: (D(G(z)) − 1)². *Least Squares Generative Adversarial Networks*
-    /// ([Mao et al., 2017](https://arxiv.org/abs/1611.04076)).
+    /// Discriminator: (D(x) − 1)² + D(G(z))²; generator: (D(G(z)) − 1)². *Least Squares Generative Adversarial
+    /// Networks* ([Mao et al., 2017](https://arxiv.org/abs/1611.04076)).
     LeastSquares,
     /// Discriminator: max(0, 1 − D(x)) + max(0, 1 + D(G(z))); generator: −D(G(z)). *Geometric GAN*
     /// ([Lim and Ye, 2017](https://arxiv.org/abs/1705.02894)).
@@ -43,7 +43,8 @@ impl GanLoss {
         }
     }
 
-    /// The loss of an encoder that is trained so that real samples, with these scores, are classified as generated (BiGAN).
+    /// The loss of an encoder that is trained so that real samples, with these scores, are classified as generated
+    /// (BiGAN).
     pub fn encoder(self, real: &Tensor) -> Result<Tensor> {
         match self {
             Self::NonSaturating => real.softplus()?.mean(),

@@ -52,8 +52,8 @@ struct ModalityBranch {
 }
 
 /// Translation between the features of two modalities, trained on pairs, by cycle consistency (*Unpaired Image-to-Image
-/// Translation using Cycle-Consistent Adversarial Networks*, [Zhu et al., 2017](https://arxiv.org/abs/1703.10593)) and by
-/// a discriminator per modality. The latent is a joint representation that needs only one modality (*Found in
+/// Translation using Cycle-Consistent Adversarial Networks*, [Zhu et al., 2017](https://arxiv.org/abs/1703.10593)) and
+/// by a discriminator per modality. The latent is a joint representation that needs only one modality (*Found in
 /// Translation*, [Pham et al., 2019](https://arxiv.org/abs/1812.07809)).
 pub struct Translation {
     branches: [ModalityBranch; 2],

@@ -24,7 +24,7 @@ pub(crate) const FAMILIES: &[Family] = &[Family {
 }];
 
 checkpoint_config! {
-    /// What transformers' `ASTConfig` adds to [`VitConfig`].
+    /// Fields of transformers' `ASTConfig` that [`VitConfig`] does not have.
     AstConfig {
         num_mel_bins: i64 = 128,
         max_length: i64 = 1024,

@@ -9,7 +9,7 @@ use mm_data::{
 };
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// How audio is brought to the size that a model expects.
+/// How audio is padded or truncated to the length that a model expects.
 #[derive(Debug, Clone, PartialEq)]
 enum Framing {
     /// AST: a number of frames, padded with zeros or truncated, then standardized; `[frames, bands]`.
@@ -63,7 +63,7 @@ impl SpectrogramProcessor {
         Self::whisper_with(b, true)
     }
 
-    /// As [`Self::whisper`], but longer audio is not truncated.
+    /// Like [`Self::whisper`], but longer audio is not truncated.
     pub fn whisper_untruncated(b: &ModelBuilder<'_>) -> Result<Self> {
         Self::whisper_with(b, false)
     }

@@ -17,7 +17,7 @@ pub struct ModelBuilder<'a> {
     pub folder: &'a Path,
     /// Folder of the tokenizer.
     pub tokenizer_folder: &'a Path,
-    /// Its `config.json`.
+    /// The `config.json`.
     pub config: &'a Value,
     /// Names and shapes of its tensors.
     pub checkpoint: &'a Checkpoint,
@@ -25,7 +25,7 @@ pub struct ModelBuilder<'a> {
     pub scope: Scope<'a>,
     /// Number of blocks to keep ([`super::LoadOptions::layer`]).
     pub layer: Option<i64>,
-    /// What becomes of transparent pixels ([`super::LoadOptions::transparency`]).
+    /// How transparent pixels are converted ([`super::LoadOptions::transparency`]).
     pub transparency: Transparency,
     /// Whether a transformer was built, which `layer` can truncate.
     pub(super) has_transformer: Cell<bool>,

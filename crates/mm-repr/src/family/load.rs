@@ -7,7 +7,7 @@ use mm_data::decode::Transparency;
 use serde_json::Value;
 use std::cell::Cell;
 
-/// How a checkpoint is loaded.
+/// Options for loading a checkpoint.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LoadOptions {
     /// Device of the weights.
@@ -19,8 +19,8 @@ pub struct LoadOptions {
     pub layer: Option<i64>,
     /// Number of blocks, counted from the last, whose weights are trainable (transformers only); none if absent.
     pub trainable_layers: Option<usize>,
-    /// What becomes of transparent pixels of images. If absent, the alpha channel is dropped, as transformers, timm and
-    /// open_clip do by Pillow's `convert("RGB")`.
+    /// How transparent pixels of images are converted. If absent, the alpha channel is dropped, as transformers, timm
+    /// and open_clip do by Pillow's `convert("RGB")`.
     pub transparency: Option<Transparency>,
 }
 
@@ -28,7 +28,7 @@ pub struct LoadOptions {
 pub struct Loaded<M> {
     /// The model.
     pub model: M,
-    /// Its weights.
+    /// The weights.
     pub params: Params,
     /// Names in the checkpoint that the model does not use.
     pub unexpected_keys: Vec<String>,
@@ -40,7 +40,7 @@ pub struct Loaded<M> {
 const IGNORED_BUFFERS: [&str; 5] =
     ["num_batches_tracked", "position_ids", "token_type_ids", "relative_position_index", "masked_spec_embed"];
 
-/// What is trained when a model is fine-tuned.
+/// Options for fine-tuning: which parameters are trained.
 #[derive(Debug, Clone, Default)]
 pub struct FineTuneOptions {
     /// Trains low-rank adapters only; without them, all weights are trained.
@@ -61,7 +61,7 @@ pub fn load<M>(paths: &ModelPaths, config: &Value, family: &Family<M>, options: 
 /// Loads a model whose weights, or whose low-rank adapters, are trainable; frozen if `fine_tune` is `None`.
 ///
 /// # Errors
-/// As [`load`], and if no layer matches `adapter.target_modules`.
+/// Those of [`load`]; also if no layer matches `adapter.target_modules`.
 pub fn load_for_fine_tuning<M>(
     paths: &ModelPaths,
     config: &Value,
@@ -114,7 +114,7 @@ pub fn load_for_fine_tuning<M>(
     if family.model_type.starts_with("timm/") && options.layer.is_none() && !unexpected_keys.is_empty() {
         // timm has hundreds of variants of an architecture: what is left over would have changed the outputs.
         let (count, names) = (unexpected_keys.len(), unexpected_keys[..unexpected_keys.len().min(3)].join(", "));
-        let reason = format!("architecture: {count} of its tensors ({names} …) have no place in mm's model of it");
+        let reason = format!("architecture: {count} of its tensors ({names} …) do not occur in mm's implementation");
         return Err(builder.config_error(reason));
     }
     Ok(Loaded { model, params, unexpected_keys, fingerprint })

@@ -1,4 +1,4 @@
-//! What a family builds: one encoder with its processor for each modality.
+//! The model that a family builds: one encoder with its processor for each modality.
 
 use super::{builder::ModelBuilder, weight_map::WeightMap};
 use crate::Result;

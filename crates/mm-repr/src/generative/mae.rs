@@ -45,8 +45,8 @@ impl Default for MaskedAutoencoderConfig {
     }
 }
 
-/// A masked autoencoder of images or spectrograms: a transformer encodes the visible patches, a smaller one predicts the
-/// masked ones; the loss is their mean squared error.
+/// A masked autoencoder of images or spectrograms: a transformer encodes the visible patches, a smaller one predicts
+/// the masked ones; the loss is their mean squared error.
 ///
 /// *Masked Autoencoders Are Scalable Vision Learners* ([He et al., 2022](https://arxiv.org/abs/2111.06377)); *Masked
 /// Autoencoders that Listen* ([Huang et al., 2022](https://arxiv.org/abs/2207.06405)).

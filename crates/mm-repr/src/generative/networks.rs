@@ -1,6 +1,6 @@
 //! Encoder and decoder networks: fully connected on vectors, convolutional on images and spectrograms (the shape of
-//! DCGAN, [Radford et al., 2016](https://arxiv.org/abs/1511.06434), upsampling by nearest neighbors instead of transposed
-//! convolutions, [Odena et al., 2016](https://doi.org/10.23915/distill.00003)).
+//! DCGAN, [Radford et al., 2016](https://arxiv.org/abs/1511.06434), upsampling by nearest neighbors instead of
+//! transposed convolutions, [Odena et al., 2016](https://doi.org/10.23915/distill.00003)).
 
 use super::spec::{InputSpec, ValueType};
 use mm_core::{

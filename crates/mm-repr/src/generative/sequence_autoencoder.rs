@@ -73,8 +73,8 @@ impl SequenceAutoencoderConfig {
     }
 }
 
-/// An autoencoder of token sequences `[rows, length]`: a transformer encodes them to a latent vector, from which a causal
-/// transformer predicts them token by token; the loss is the cross-entropy.
+/// An autoencoder of token sequences `[rows, length]`: a transformer encodes them to a latent vector, from which a
+/// causal transformer predicts them token by token; the loss is the cross-entropy.
 ///
 /// *Semi-supervised Sequence Learning* ([Dai and Le, 2015](https://arxiv.org/abs/1511.01432)), with transformers.
 pub struct SequenceAutoencoder {

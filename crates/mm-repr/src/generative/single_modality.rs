@@ -40,7 +40,7 @@ impl EncoderDecoder {
         Self::with_likelihood(scope, &likelihood_scope, (modality, spec), (encoder_dim, latent_dim), network, prior)
     }
 
-    /// As [`EncoderDecoder::new`], with the likelihood under a scope of its own.
+    /// Like [`EncoderDecoder::new`], but with the likelihood under a scope of its own.
     pub(crate) fn with_likelihood(
         scope: &Scope<'_>,
         likelihood_scope: &Scope<'_>,

@@ -32,7 +32,7 @@ pub fn vision_config(b: &ModelBuilder<'_>, value: &Value, field: &str, defaults:
     b.parse_with_defaults(value, field, &defaults)
 }
 
-/// What distinguishes the families' vision transformers.
+/// Differences between the families' vision transformers.
 #[derive(Clone, Copy)]
 pub struct VisionVariant {
     /// Whether there is a class token.

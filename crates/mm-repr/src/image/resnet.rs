@@ -1,5 +1,5 @@
-//! ResNet v1 and v1.5 with basic or bottleneck blocks, Wide ResNet and ResNeXt, under the names of transformers and of timm and torchvision.
-//! Batch normalizations are folded into the convolutions.
+//! ResNet v1 and v1.5 with basic or bottleneck blocks, Wide ResNet and ResNeXt, under the names of transformers and of
+//! timm and torchvision. Batch normalizations are folded into the convolutions.
 //!
 //! *Deep Residual Learning for Image Recognition* (He et al., 2015), <https://arxiv.org/abs/1512.03385>; *Wide Residual
 //! Networks* (Zagoruyko, Komodakis, 2016), <https://arxiv.org/abs/1605.07146>; *Aggregated Residual Transformations for

@@ -10,7 +10,7 @@ use mm_core::{Error, Modality, RepresentationLearner, Result, Scope, config};
 use serde::de::DeserializeOwned;
 use std::collections::BTreeMap;
 
-/// What a learner is built from.
+/// Arguments from which a learner is built.
 pub struct LearnerContext<'a> {
     /// The settings without `kind`.
     pub settings: &'a toml::Value,

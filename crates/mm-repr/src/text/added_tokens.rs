@@ -95,7 +95,7 @@ pub(super) fn add_tokens(tokenizer: &mut Tokenizer, folder: &Path, defaults: &[&
 /// Adds the tokens of `tokenizer_config.json` that a `tokenizer.json` lacks.
 ///
 /// # Errors
-/// As [`add_tokens`].
+/// Those of [`add_tokens`].
 pub(super) fn add_missing_tokens(tokenizer: &mut Tokenizer, folder: &Path, config: &Value) -> Result<()> {
     let known = tokenizer.get_added_tokens_decoder();
     let missing = decoder_tokens(config).filter(|(_, token)| !known.values().any(|k| k.content == token.content));

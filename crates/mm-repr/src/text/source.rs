@@ -20,8 +20,8 @@ pub(crate) fn read_text(source: &Source) -> Result<Cow<'_, str>> {
     }
 }
 
-/// As [`read_text`], normalized to NFC, in which an accented letter is one character: for vocabularies made from the
-/// texts themselves. Those of checkpoints are for texts as they are written.
+/// Like [`read_text`], but normalized to NFC, in which an accented letter is one character: for vocabularies made from
+/// the texts themselves. Those of checkpoints are for texts as they are written.
 pub(crate) fn read_normalized_text(source: &Source) -> Result<Cow<'_, str>> {
     mm_data::decode::clean_text(&read_text(source)?).map(Cow::Owned).map_err(Error::Sample)
 }

@@ -57,7 +57,7 @@ impl TextProcessor {
         Self::from_folders(folder, folder, max_length)
     }
 
-    /// As [`Self::from_folder`], with the tokenizer of another folder (an adapter's).
+    /// Like [`Self::from_folder`], but with the tokenizer of another folder (an adapter's).
     pub(crate) fn from_folders(files: &Path, folder: &Path, max_length: usize) -> Result<Self> {
         let mut tokenizer = load_tokenizer(folder)?;
         tokenizer.with_padding(None);
@@ -120,8 +120,8 @@ impl TextProcessor {
         Ok(ids.iter().map(|id| i64::from(*id)).collect())
     }
 
-    /// Number of tokens at the start of each text that belong to the default prompt, the start token included; 0 without
-    /// a prompt.
+    /// Number of tokens at the start of each text that belong to the default prompt, the start token included; 0
+    /// without a prompt.
     ///
     /// # Errors
     /// If the prompt cannot be tokenized.

@@ -30,7 +30,7 @@ checkpoint_config! {
     }
 }
 
-/// What distinguishes the families.
+/// Differences between the families.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Variant {
     /// Positions are counted from the successor of this id, over tokens other than it (RoBERTa's padding token).

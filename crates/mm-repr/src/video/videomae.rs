@@ -27,7 +27,8 @@ pub(crate) const FAMILIES: &[Family] = &[Family { model_type: "videomae", weight
 const MAX_FRAMES: i64 = 1 << 16;
 
 checkpoint_config! {
-    /// What transformers' `VideoMAEConfig` adds to [`VitConfig`]. Older versions wrote `qv_bias` as `qkv_bias`.
+    /// Fields of transformers' `VideoMAEConfig` that [`VitConfig`] does not have. Older versions wrote `qv_bias` as
+    /// `qkv_bias`.
     VideoMaeConfig {
         num_frames: i64 = 16,
         tubelet_size: i64 = 2,

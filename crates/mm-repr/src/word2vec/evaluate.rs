@@ -79,8 +79,8 @@ impl WordVectors {
         ids
     }
 
-    /// Correlates cosine similarities with human ratings. Each line of the file has two words and a rating, separated by
-    /// tabs; lines that start with `#` are comments (the format in which gensim ships WordSim-353 and SimLex-999).
+    /// Correlates cosine similarities with human ratings. Each line of the file has two words and a rating, separated
+    /// by tabs; lines that start with `#` are comments (the format in which gensim ships WordSim-353 and SimLex-999).
     ///
     /// # Errors
     /// The file cannot be read or has fewer than two pairs in the vocabulary.
@@ -112,9 +112,9 @@ impl WordVectors {
     }
 
     /// Answers analogy questions of four words a line, `: name` before each section (the format of Google's
-    /// `questions-words.txt`, *Efficient Estimation of Word Representations in Vector Space*,
-    /// [Mikolov et al., 2013](https://arxiv.org/abs/1301.3781)). An answer is correct if the fourth word has the highest
-    /// cosine similarity with b − a + c among all other words.
+    /// `questions-words.txt`, *Efficient Estimation of Word Representations in Vector Space*, [Mikolov et al.,
+    /// 2013](https://arxiv.org/abs/1301.3781)). An answer is correct if the fourth word has the highest cosine
+    /// similarity with b − a + c among all other words.
     ///
     /// # Errors
     /// The file cannot be read or has no question in the vocabulary.

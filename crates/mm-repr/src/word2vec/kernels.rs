@@ -2,8 +2,8 @@
 //!
 //! Threads read and write the same rows without locks, so that every element is accessed as a relaxed atomic: a value
 //! may be old, but never torn or undefined. The compiler does not vectorize atomics (three to four times slower), so on
-//! processors with AVX2 the accesses are one instruction for eight elements, which stands for eight relaxed accesses: an
-//! element of four aligned bytes is never split.
+//! processors with AVX2 the accesses are one instruction for eight elements, which stands for eight relaxed accesses:
+//! an element of four aligned bytes is never split.
 //!
 //! `FMA` selects these and fused multiply-add; it is set in code compiled for processors that have both.
 

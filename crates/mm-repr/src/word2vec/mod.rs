@@ -1,11 +1,11 @@
 //! Word2Vec and fastText word vectors: training, similarity queries, evaluation, the original programs' file formats,
 //! and a text encoder on top of them.
 //!
-//! Skip-gram and CBOW are those of *Efficient Estimation of Word Representations in Vector Space*
-//! ([Mikolov et al., 2013](https://arxiv.org/abs/1301.3781)); negative sampling, subsampling and phrases those of
-//! *Distributed Representations of Words and Phrases and their Compositionality*
-//! ([Mikolov et al., 2013](https://arxiv.org/abs/1310.4546)); character n-grams those of *Enriching Word Vectors with
-//! Subword Information* ([Bojanowski et al., 2017](https://arxiv.org/abs/1607.04606)). Corpora may be larger than memory.
+//! Skip-gram and CBOW are those of *Efficient Estimation of Word Representations in Vector Space* ([Mikolov et al.,
+//! 2013](https://arxiv.org/abs/1301.3781)); negative sampling, subsampling and phrases those of *Distributed
+//! Representations of Words and Phrases and their Compositionality* ([Mikolov et al.,
+//! 2013](https://arxiv.org/abs/1310.4546)); character n-grams those of *Enriching Word Vectors with Subword
+//! Information* ([Bojanowski et al., 2017](https://arxiv.org/abs/1607.04606)). Corpora may be larger than memory.
 //!
 //! ```no_run
 //! use mm_repr::word2vec::{Format, Word2VecConfig, WordVectors};

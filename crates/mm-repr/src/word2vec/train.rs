@@ -24,7 +24,7 @@ use std::{
     },
 };
 
-/// How far training has got.
+/// Progress of training.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Progress {
     /// Bytes of the corpus read, and their total.

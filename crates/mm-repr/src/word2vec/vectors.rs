@@ -84,7 +84,8 @@ impl WordVectors {
         Ok(self.similar_by_vector(&self.known_vector(word)?, top, &[word]))
     }
 
-    /// Words that are to `c` as `b` is to `a`, by the cosine with b − a + c: with `a` man, `b` king and `c` woman, queen.
+    /// Words that are to `c` as `b` is to `a`, by the cosine with b − a + c: with `a` man, `b` king and `c` woman,
+    /// queen.
     ///
     /// # Errors
     /// One of the words has no vector.

@@ -25,7 +25,7 @@ const SHARED_NEGATIVES: usize = 3;
 const SIGMOID_RANGE: f32 = 6.0;
 const SIGMOID_STEPS: usize = 1024;
 
-/// What all threads share and none changes.
+/// Read-only state that all threads share.
 pub(super) struct TrainingContext<'a> {
     pub(super) config: &'a Word2VecConfig,
     /// Count of each word.
@@ -173,7 +173,8 @@ impl<'a> Worker<'a> {
 
     #[inline(always)]
     unsafe fn train_skip_gram<const FMA: bool>(&mut self, words: &[u32], center: usize, context: Range<usize>) {
-        // The path through the tree is the same for every context word; negatives are shared by a few or sampled for each.
+        // The path through the tree is the same for every context word; negatives are shared by a few or sampled for
+        // each.
         let group = match (&self.context.tree, self.context.config.share_negatives) {
             (Some(_), _) => 2 * MAX_WINDOW,
             (None, true) => SHARED_NEGATIVES,

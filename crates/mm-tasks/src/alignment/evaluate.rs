@@ -24,7 +24,7 @@ pub struct AlignmentMetrics {
 }
 
 impl AlignmentMetrics {
-    /// As a list of metrics with the scopes `a_to_b` and `b_to_a`, and chance as the baseline.
+    /// The result as a list of metrics with the scopes `a_to_b` and `b_to_a`, and chance as the baseline.
     pub fn metrics(&self) -> Metrics {
         let mut out = Metrics::new();
         for (index, (scope, direction)) in [("a_to_b", &self.a_to_b), ("b_to_a", &self.b_to_a)].into_iter().enumerate()

@@ -21,8 +21,8 @@ pub struct PairedArrays {
     pub missing: usize,
 }
 
-/// Reads two arrays of features (.npy) whose rows correspond, and labels where there are any. Pairs in which a vector is
-/// missing (a row of NaN, as `mm embed` writes for a value that is absent or cannot be read) are left out.
+/// Reads two arrays of features (.npy) whose rows correspond, and labels where there are any. Pairs in which a vector
+/// is missing (a row of NaN, as `mm embed` writes for a value that is absent or cannot be read) are left out.
 ///
 /// # Errors
 /// When a file cannot be read, the files with the rows next to the arrays ([`rows_file`]) state other rows, the numbers
@@ -59,7 +59,7 @@ pub fn read_paired_arrays(a: &Path, b: &Path, labels: Option<&Path>) -> Result<P
     Ok(PairedArrays { pairs, missing: missing.len() })
 }
 
-/// Projects the array `file` of modality 0 (a) or 1 (b) into the common space: float32 `[rows, dim]`, NaN for rows
+/// Projects the array `file` of modality 0 (a) or 1 (b) into the shared space: float32 `[rows, dim]`, NaN for rows
 /// whose vector is missing.
 ///
 /// # Errors
@@ -74,13 +74,13 @@ pub fn project_array(fitted: &FittedAlignment, modality: usize, file: &Path) -> 
     if missing.is_empty() {
         return Ok(projected);
     }
-    // The last row of the table stands for a missing one.
+    // Rows that are missing are read from the last row of the table.
     let missing_row = Tensor::full(&[1, projected.size(1)?], f64::NAN, DType::F32, Device::Cpu)?;
     let table = Tensor::cat(&[&projected, &missing_row], 0)?;
     let mut next = 0..;
-    let place = |row| if missing.contains(&row) { complete.len() as i64 } else { next.next().unwrap_or(0) };
-    let places: Vec<i64> = (0..rows).map(place).collect();
-    Ok(table.index_select(0, &Tensor::from_slice(&places)?)?)
+    let index = |row| if missing.contains(&row) { complete.len() as i64 } else { next.next().unwrap_or(0) };
+    let indices: Vec<i64> = (0..rows).map(index).collect();
+    Ok(table.index_select(0, &Tensor::from_slice(&indices)?)?)
 }
 
 /// The rows of `[rows, dim]` that hold NaN alone.
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_with_a_missing_vector_are_left_out_and_keep_their_places_in_projections() {
+    fn pairs_with_a_missing_vector_are_left_out_and_keep_their_rows_in_projections() {
         let folder = tempfile::tempdir().unwrap();
         let [a, b] = arrays(folder.path());
         let found = read_paired_arrays(&a, &b, None).unwrap();

@@ -22,7 +22,7 @@ const LEARNING_RATE: f64 = 1e-3;
 const MIN_LR_RATIO: f64 = 0.01;
 const WEIGHT_DECAY: f64 = 0.05;
 const MAX_GRAD_NORM: f64 = 1.0;
-/// Default and smallest dimension of the common space.
+/// Default and smallest dimension of the shared space.
 const DEFAULT_DIM: i64 = 128;
 const MIN_DIM: i64 = 8;
 /// Ridge of the CCA that follows deep CCA.

@@ -18,10 +18,10 @@ const VALIDATION_FRACTION: f64 = 0.2;
 /// Dimensions that are tried where they can be truncated.
 const DIMS: [i64; 7] = [2, 4, 8, 16, 32, 64, 128];
 
-/// What the user fixes; the rest is searched.
+/// Settings that the user fixes; the others are searched.
 #[derive(Debug, Clone)]
 pub struct SearchOptions {
-    /// Dimension of the common space; searched if absent.
+    /// Dimension of the shared space; searched if absent.
     pub dim: Option<i64>,
     /// Regularization; searched if absent.
     pub regularization: Option<f64>,
@@ -34,9 +34,9 @@ pub struct SearchOptions {
 pub struct Trial {
     /// The method.
     pub method: String,
-    /// Its regularization, 0 where it has none.
+    /// The regularization, 0 where it has none.
     pub regularization: f64,
-    /// Its dimension.
+    /// The dimension.
     pub dim: i64,
     /// Of which modality (a, b) square roots were taken first.
     pub square_root: [bool; 2],
@@ -50,14 +50,14 @@ pub struct FittedAlignment {
     pub method: String,
     /// Both projections.
     pub alignment: Alignment,
-    /// Its regularization, 0 where it has none.
+    /// The regularization, 0 where it has none.
     pub regularization: f64,
     /// Of which modality (a, b) square roots are taken first.
     pub square_root: [bool; 2],
 }
 
 impl FittedAlignment {
-    /// Projects features `[rows, dim]` of modality 0 (a) or 1 (b) into the common space, unit length, float64.
+    /// Projects features `[rows, dim]` of modality 0 (a) or 1 (b) into the shared space, unit length, float64.
     pub fn project(&self, modality: usize, x: &Tensor) -> Result<Tensor> {
         Ok(self.unnormalized(modality, x)?.normalize()?)
     }

@@ -60,7 +60,7 @@ pub struct Audit {
     pub skipped: usize,
 }
 
-/// Fewest pairs that can be scored at all, and that a common space can be fitted on.
+/// Fewest pairs that can be scored at all, and that a shared space can be fitted on.
 const MIN_PAIRS: usize = 4;
 const MIN_PAIRS_TO_ALIGN: usize = 50;
 /// Ridge of the CCA that aligns separate embedding spaces.
@@ -91,7 +91,7 @@ pub fn audit(
     let scores = if separate_spaces {
         if rows.len() < MIN_PAIRS_TO_ALIGN {
             return Err(Error::Config(format!(
-                "encoders without a common space: found {} readable pairs, expected at least {MIN_PAIRS_TO_ALIGN} to fit one",
+                "encoders without a shared space: found {} readable pairs, expected at least {MIN_PAIRS_TO_ALIGN} to fit one",
                 rows.len()
             )));
         }

@@ -37,7 +37,7 @@ impl ProblemKind {
 /// A definite problem of a row.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// Its kind.
+    /// The kind.
     pub kind: ProblemKind,
     /// A message with the details.
     pub detail: String,

@@ -66,12 +66,12 @@ impl Captioning {
         Ok(model)
     }
 
-    /// Its configuration.
+    /// The configuration.
     pub fn config(&self) -> &CaptioningConfig {
         &self.config
     }
 
-    /// Its data set: rows with a value to describe and a caption.
+    /// The data set: rows with a value to describe and a caption.
     pub fn dataset(&self) -> Result<Manifest> {
         self.config.open_dataset(&self.base_dir)
     }

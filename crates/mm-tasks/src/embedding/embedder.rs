@@ -1,4 +1,4 @@
-//! What embeds values: pretrained models and trained runs.
+//! Embedders: pretrained models and trained runs that map values to vectors.
 
 use crate::{Error, Result, batch::SampleBatch, fit::checkpoint_name};
 use mm_core::{Modality, Pooling, Processor, Source, Tensor};

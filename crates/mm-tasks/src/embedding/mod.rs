@@ -37,7 +37,7 @@ use write::EmbeddingTable;
 pub struct FailedValue {
     /// The id of its row.
     pub id: String,
-    /// Its modality.
+    /// The modality.
     pub modality: Modality,
     /// What is wrong.
     pub reason: String,
@@ -48,7 +48,7 @@ pub struct FailedValue {
 pub struct EmbedSummary {
     /// Number of vectors in the file.
     pub vectors: usize,
-    /// How many of these were computed by an earlier call.
+    /// Number of these that an earlier call computed.
     pub resumed: usize,
     /// Dimension of a vector.
     pub dim: usize,
@@ -62,9 +62,8 @@ pub struct EmbedSummary {
 
 /// Embeds every value of a data set into `out`; `on_progress(done, total)` is called after each batch.
 ///
-/// Rows keep their places: a row without a value of a modality has one vector that is missing (NaN, or null in Parquet),
-/// as a value that cannot be read has, so that the arrays of two modalities with at most one value a row correspond row
-/// by row.
+/// Rows keep their order. A row without a value of a modality, and a value that cannot be read, has one missing vector
+/// (NaN, or null in Parquet). So the arrays of two modalities with at most one value a row correspond row by row.
 ///
 /// Until all values are embedded, vectors are saved in the folder `out.part`; called again, it embeds what is missing.
 /// `stop` stops it after the current batch. Except for Parquet, the row of each vector is written to `out` with the
@@ -84,7 +83,7 @@ pub fn embed_all(
     let format = OutputFormat::from_path(out)?;
     let modalities = choose_modalities(model, manifest, format, options)?;
     let entries = list_entries(manifest, &modalities);
-    let mut work = WorkDir::open(out, state::maker(model, manifest, &modalities, options)?)?;
+    let mut work = WorkDir::open(out, state::provenance(model, manifest, &modalities, options)?)?;
     let resumed = work.state.num_vectors(&entries);
     let to_embed = work.state.to_embed(&entries);
     let pipeline = Pipeline { model, manifest, entries: &entries, options };

@@ -33,7 +33,7 @@ impl OutputFormat {
     }
 }
 
-/// What is embedded, and how.
+/// Options for embedding a data set.
 #[derive(Debug, Clone, Default)]
 pub struct EmbedOptions {
     /// The modalities, in this order; when empty, those that both the model and the data set have.
@@ -50,7 +50,7 @@ pub struct EmbedOptions {
 pub(super) struct Entry {
     /// The index of its row.
     pub(super) row: usize,
-    /// Its index among the row's values of the modality; `None` when the row has none, whose vector is missing.
+    /// The index among the row's values of the modality; `None` when the row has none, whose vector is missing.
     pub(super) value: Option<usize>,
     pub(super) modality: Modality,
 }

@@ -40,7 +40,8 @@ pub(super) struct Pipeline<'a> {
 }
 
 impl Pipeline<'_> {
-    /// Embeds entries, which have a value, and saves each batch; returns whether it was stopped. A thread decodes one batch ahead.
+    /// Embeds entries, which have a value, and saves each batch; returns whether it was stopped. A thread decodes one
+    /// batch ahead.
     pub(super) fn run(&self, entries: &[usize], stop: &AtomicBool, save: Save<'_>) -> Result<bool> {
         let batches = self.batches(entries);
         let mut processors = BTreeMap::new();

@@ -5,7 +5,7 @@ use super::{
     options::{EmbedOptions, Entry, io_error, with_suffix},
     pipeline::VectorResult,
 };
-use crate::{Error, Result, maker::Maker};
+use crate::{Error, Result, provenance::Provenance};
 use mm_core::{
     Modality,
     checkpoint::{self, FolderLock},
@@ -19,11 +19,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// What is done of an embedding.
+/// Progress of embedding a data set.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct State {
-    /// Only an embedding of the same model, data set and options is continued.
-    maker: Maker,
+    /// Only the embedding of the same data set by the same model with the same options is continued.
+    provenance: Provenance,
     /// Dimension of the vectors; 0 before the first.
     pub(super) dim: usize,
     /// The first entries, as many as were tried.
@@ -32,13 +32,13 @@ pub(super) struct State {
     pub(super) failed: BTreeMap<usize, String>,
 }
 
-/// What an embedding depends on.
-pub(super) fn maker(
+/// The provenance of an embedding.
+pub(super) fn provenance(
     model: &dyn Embedder,
     manifest: &Manifest,
     modalities: &[Modality],
     options: &EmbedOptions,
-) -> Result<Maker> {
+) -> Result<Provenance> {
     let mut table = blake3::Hasher::new();
     let file = File::open(&manifest.path).map_err(io_error(&manifest.path))?;
     table.update_reader(file).map_err(io_error(&manifest.path))?;
@@ -53,7 +53,7 @@ pub(super) fn maker(
         unreachable!("an object is written above")
     };
     let table = table.finalize().to_hex().to_string();
-    Ok(Maker { command: "embed".to_owned(), model: model.fingerprint()?, options, table })
+    Ok(Provenance { command: "embed".to_owned(), model: model.fingerprint()?, options, table })
 }
 
 impl State {
@@ -84,7 +84,7 @@ impl WorkDir {
     ///
     /// # Errors
     /// When another process uses it, or it is of another embedding.
-    pub(super) fn open(out: &Path, maker: Maker) -> Result<Self> {
+    pub(super) fn open(out: &Path, provenance: Provenance) -> Result<Self> {
         let path = with_suffix(out, ".part");
         let lock = FolderLock::acquire(&path)?;
         let state_file = path.join("state.json");
@@ -93,9 +93,9 @@ impl WorkDir {
                 let invalid = |e| Error::file(&state_file, format!("cannot be read: {e}; delete {}", path.display()));
                 serde_json::from_slice::<State>(&text).map_err(invalid)?
             }
-            Err(_) => State { maker: maker.clone(), ..State::default() },
+            Err(_) => State { provenance: provenance.clone(), ..State::default() },
         };
-        if let Some(difference) = maker.difference(&state.maker) {
+        if let Some(difference) = provenance.difference(&state.provenance) {
             let reason = format!("{difference}; delete it to start again, or choose another --out");
             return Err(Error::file(path, reason));
         }

@@ -51,7 +51,7 @@ impl Finetuning {
         Ok(model)
     }
 
-    /// Its data set: rows with an input and a target text.
+    /// The data set: rows with an input and a target text.
     pub fn dataset(&self) -> Result<Manifest> {
         self.config.open_dataset(&self.base_dir)
     }

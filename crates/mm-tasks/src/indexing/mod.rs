@@ -31,7 +31,7 @@ use version::{Change, Version};
 /// Values of a modality that are tried before it is given up to find out how wide its vectors are.
 const MAX_PROBED: usize = 100;
 
-/// How a data set is put into a store.
+/// Options for indexing a data set.
 #[derive(Debug, Clone, Default)]
 pub struct IndexOptions {
     /// The modalities; when empty, those that both the model and the data set have.
@@ -42,7 +42,7 @@ pub struct IndexOptions {
     pub delete_missing: bool,
 }
 
-/// What was done.
+/// The result of indexing: numbers of rows by what was done with them.
 #[derive(Debug, Clone, Default)]
 pub struct IndexSummary {
     /// Rows that are new.
@@ -79,8 +79,8 @@ pub fn common_modalities(model: &dyn Embedder, manifest: &Manifest, wanted: &[Mo
     }
 }
 
-/// The named vectors of a store for a data set: one for each modality, of the model's width, compared by cosine. Where a
-/// row has several values of a modality, it has several vectors.
+/// The named vectors of a store for a data set: one for each modality, of the model's width, compared by cosine. Where
+/// a row has several values of a modality, it has several vectors.
 ///
 /// # Errors
 /// When no value of a modality can be embedded.

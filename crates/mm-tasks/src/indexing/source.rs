@@ -14,7 +14,7 @@ const TEXT_EXTENSIONS: [&str; 2] = ["txt", "md"];
 
 /// A data set that a store follows.
 pub struct DataSource {
-    /// Its rows.
+    /// The rows.
     pub manifest: Manifest,
     /// Identifies it among others in one store.
     pub(super) key: String,

@@ -1,4 +1,4 @@
-//! What a row was made of, as a text that is stored with it.
+//! The version of a row: what its vectors were computed from, as a text that is stored with it.
 
 use super::payload::PayloadColumns;
 use mm_core::{Modality, Source};

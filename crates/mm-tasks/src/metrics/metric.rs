@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 /// A metric that mm computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MetricInfo {
-    /// Its stable name, in snake case.
+    /// The stable name, in snake case.
     pub id: &'static str,
     /// Whether a greater value is better.
     pub higher_is_better: bool,
@@ -90,8 +90,8 @@ pub fn metric_info(id: &str) -> Option<&'static MetricInfo> {
 pub struct Metric {
     /// What is measured, as in [`METRICS`].
     pub id: String,
-    /// What part of the data it is about: a direction (`image_to_text`), a modality, a type of question; `None` for all
-    /// of it.
+    /// The part of the data that it is about: a direction (`image_to_text`), a modality, a type of question; `None` for
+    /// all of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
     /// The model's value.

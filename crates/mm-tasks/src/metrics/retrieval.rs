@@ -29,7 +29,7 @@ const BLOCK: usize = 1024;
 const RECALL_AT: [usize; 3] = [1, 5, 10];
 
 impl RetrievalMetrics {
-    /// As a list of metrics of one direction (`image_to_text`), with chance as the baseline of recall.
+    /// The result as a list of metrics of one direction (`image_to_text`), with chance as the baseline of recall.
     pub fn metrics(&self, scope: &str) -> Metrics {
         let recall = RECALL_AT.iter().zip(self.recall.iter().zip(&self.chance));
         let recall = recall.map(|(k, (r, c))| Metric::new(format!("recall_at_{k}"), *r).with_baseline("chance", *c));

@@ -1,5 +1,5 @@
-//! Stands for gradient-boosted trees where the feature `boosting` is off: a run that has some loads, and says so when it
-//! would need them.
+//! Stands for gradient-boosted trees where the feature `boosting` is off: a run that has some loads, and says so when
+//! it would need them.
 
 use mm_core::Tensor;
 use mm_fusion::{Error, Result};
@@ -12,7 +12,7 @@ pub(super) struct BoostedTrees {
     classes: usize,
 }
 
-/// What is predicted.
+/// The targets of [`BoostedTrees`].
 #[allow(dead_code)]
 pub(super) enum Targets<'a> {
     /// Class indices and the number of classes.

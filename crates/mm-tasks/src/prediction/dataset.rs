@@ -43,8 +43,8 @@ pub(super) fn open_training_dataset<'a>(
     Ok(manifest)
 }
 
-/// Another table with columns as in a config; rows need neither labels nor every modality, but the columns must be there
-/// unless their modality is in `excluded`. What `options` leave open is as in the training table.
+/// Another table with columns as in a config; rows need neither labels nor every modality, but the columns must be
+/// there unless their modality is in `excluded`. What `options` leave open is as in the training table.
 ///
 /// # Errors
 /// Names the columns that the table lacks.
@@ -59,7 +59,7 @@ pub(super) fn open_table(
     let options = TableOptions {
         encoding: options.encoding.or(trained.encoding.as_deref()),
         missing_values: options.missing_values.or(trained.missing_values.as_deref()),
-        // Another table may name other places.
+        // Another table may name other addresses.
         fetch_urls: options.fetch_urls,
     };
     let table = Table::read(&base_dir.join(path), &options)?;

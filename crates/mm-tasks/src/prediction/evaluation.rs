@@ -35,7 +35,8 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    /// As JSON and as a table; `split` is the split of the model's own data, `None` for the rows of another table.
+    /// The evaluation as JSON and as a table; `split` is the split of the model's own data, `None` for the rows of
+    /// another table.
     pub fn report(&self, split: Option<Split>) -> EvaluationReport {
         self.notes().iter().for_each(|note| tracing::warn!("{note}"));
         let json = json!({

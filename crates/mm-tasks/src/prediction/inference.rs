@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, sync::atomic::AtomicBool};
 /// Items that are predicted together where the network needs all rows of an item.
 const BATCH_ITEMS: usize = 8;
 
-/// How rows are predicted.
+/// Options for predicting rows.
 #[derive(Clone, Copy, Default)]
 pub(super) struct InferenceOptions<'a> {
     /// Modalities that are treated as missing.
@@ -30,9 +30,9 @@ pub(super) struct InferenceOptions<'a> {
 pub(super) struct RowOutputs {
     /// The rows, by index in [`Manifest::rows`].
     pub(super) rows: Vec<usize>,
-    /// Of the fused head, `[rows, outputs]`.
+    /// Outputs of the fused head, `[rows, outputs]`.
     pub(super) fused: Tensor,
-    /// Of each unimodal head, `[rows, outputs]`, and `[rows]` f32, 1 where a row has the modality.
+    /// Outputs of each unimodal head, `[rows, outputs]`, and `[rows]` f32, 1 where a row has the modality.
     pub(super) unimodal: BTreeMap<Modality, (Tensor, Tensor)>,
     /// The modalities of each row.
     pub(super) present: Vec<Vec<Modality>>,
@@ -40,7 +40,7 @@ pub(super) struct RowOutputs {
     pub(super) modality_weights: BTreeMap<Modality, Vec<f64>>,
     /// Values that could not be read; their rows were predicted without them.
     pub(super) failed: Vec<FailedSample>,
-    /// Of each row; empty unless requested.
+    /// Saliency of each row; empty unless requested.
     pub(super) saliency: Vec<Saliency>,
 }
 

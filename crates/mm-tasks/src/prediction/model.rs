@@ -23,7 +23,7 @@ use std::{
 /// Features of frozen encoders that all rows of a data set are known to have in the cache, by modality.
 pub(super) type EncodedFeatures = BTreeMap<Modality, Arc<CachedFeatures>>;
 
-/// How the values of a data set are read.
+/// Settings for reading the values of a data set.
 pub(super) struct PreparedInputs {
     /// The processor of each modality.
     pub(super) processors: BTreeMap<Modality, Arc<dyn Processor>>,
@@ -46,7 +46,7 @@ pub struct Prediction {
 }
 
 impl Prediction {
-    /// Builds a fresh model of a resolved config; its weights are a function of the seed.
+    /// Builds an untrained model of a resolved config; its weights are a function of the seed.
     ///
     /// # Errors
     /// When the config is not resolved ([`resolve`](super::resolve)), or a part of it cannot be built.
@@ -77,12 +77,12 @@ impl Prediction {
         Ok(model)
     }
 
-    /// Its parameters.
+    /// The parameters.
     pub fn params(&self) -> &Params {
         &self.params
     }
 
-    /// Its configuration.
+    /// The configuration.
     pub fn config(&self) -> &PredictionConfig {
         &self.config
     }
@@ -92,7 +92,7 @@ impl Prediction {
         &self.target
     }
 
-    /// Its modalities.
+    /// The modalities.
     pub fn modalities(&self) -> impl Iterator<Item = &Modality> {
         self.network.branches.keys()
     }
@@ -105,8 +105,8 @@ impl Prediction {
         open_training_dataset(&self.config, &self.base_dir, self.modalities())
     }
 
-    /// Another table, with columns as in training; rows need neither labels nor every modality. What `options` leave open
-    /// is as in training, but that URLs are fetched only where they say so.
+    /// Another table, with columns as in training; rows need neither labels nor every modality. What `options` leave
+    /// open is as in training, but that URLs are fetched only where they say so.
     ///
     /// # Errors
     /// When it cannot be read, or has none of the columns.

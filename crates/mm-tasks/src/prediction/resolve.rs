@@ -22,7 +22,7 @@ const MAX_LISTED_CLASSES: usize = 8;
 /// Another encoder that is proposed for a modality.
 #[derive(Debug, Clone)]
 pub(super) struct AlternativeEncoder {
-    /// Its settings.
+    /// The settings.
     pub(super) encoder: toml::Value,
     /// Whether its features are standardized.
     pub(super) standardize: bool,
@@ -42,7 +42,7 @@ pub fn resolve(
     resolve_with_alternatives(value, base_dir, registry, log).map(drop)
 }
 
-/// As [`resolve`]; returns the second-best proposal of each modality whose encoder was proposed.
+/// Like [`resolve`]; returns the second-best proposal of each modality whose encoder was proposed.
 pub(super) fn resolve_with_alternatives(
     value: &mut toml::Value,
     base_dir: &Path,

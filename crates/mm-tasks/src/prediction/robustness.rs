@@ -35,7 +35,7 @@ pub enum Corruption {
 }
 
 impl Corruption {
-    /// Its name in JSON and reports.
+    /// The name in JSON and reports.
     pub fn name(self) -> &'static str {
         match self {
             Self::Missing => "missing",

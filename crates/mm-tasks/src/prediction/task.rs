@@ -99,7 +99,8 @@ impl TaskModel for LoadedPrediction {
     }
 
     fn fit(&self, _: Manifest, _: &mut Run, _: FitContext<'_>) -> Result<FitOutcome> {
-        Err(Error::invalid("model", "a trained prediction run", "a fresh model").with_hint("train with `mm train`"))
+        Err(Error::invalid("model", "a trained prediction run", "an untrained model")
+            .with_hint("train with `mm train`"))
     }
 
     fn evaluate(&self, split: Split, context: &TaskContext<'_>, _: ProgressFn<'_>) -> Result<EvaluationReport> {

@@ -15,9 +15,9 @@ pub(super) const COLORS: [RGBColor; 6] = [
 
 /// A named line.
 pub struct Line {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its points.
+    /// The points.
     pub points: Vec<(f64, f64)>,
 }
 

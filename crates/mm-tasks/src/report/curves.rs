@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, path::Path};
 pub(crate) struct Chart {
     /// The chart as SVG.
     pub(crate) svg: String,
-    /// Its caption.
+    /// The caption.
     pub(crate) caption: String,
 }
 

@@ -76,7 +76,7 @@ pub(crate) struct GridFigure {
     height: u32,
     /// The PNG file in base64.
     data: String,
-    /// Its caption.
+    /// The caption.
     caption: String,
 }
 

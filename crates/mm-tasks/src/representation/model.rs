@@ -46,8 +46,8 @@ pub struct Representation {
 }
 
 impl Representation {
-    /// Builds a fresh model; its weights are a function of the seed. Vocabularies and classes that the config does not
-    /// name are taken from the training rows.
+    /// Builds an untrained model; its weights are a function of the seed. Vocabularies and classes that the config does
+    /// not name are taken from the training rows.
     pub fn new(mut config: RepresentationConfig, base_dir: &Path, encoders: &Registry, device: Device) -> Result<Self> {
         let base_dir = config.common.base_dir_or(base_dir);
         config.fit_inputs(&base_dir)?;
@@ -111,7 +111,7 @@ impl Representation {
         Ok(other)
     }
 
-    /// Its configuration.
+    /// The configuration.
     pub fn config(&self) -> &RepresentationConfig {
         &self.config
     }
@@ -136,7 +136,7 @@ impl Representation {
         self.inputs.get(modality).map(|i| i.value_type)
     }
 
-    /// Its data set, without values of other modalities and languages.
+    /// The data set, without values of other modalities and languages.
     pub fn dataset(&self) -> Result<Manifest> {
         self.config.open_dataset(&self.base_dir)
     }

@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, HashMap};
 
 /// A loss next to the contrastive ones, logged as `loss_<name>`.
 pub(super) trait AuxiliaryLoss {
-    /// Its name.
+    /// The name.
     fn name(&self) -> &'static str;
 
-    /// Its weight; the weighted mean of the contrastive losses has weight 1.
+    /// The weight; the weighted mean of the contrastive losses has weight 1.
     fn weight(&self) -> f64;
 
     /// The loss of a batch; `None` where too few of its rows have what the loss needs.

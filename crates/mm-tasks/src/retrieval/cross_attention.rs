@@ -20,9 +20,9 @@ pub(super) const BLOCK: usize = 16;
 /// The two roles in cross attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
-    /// Its positions attend.
+    /// The positions attend.
     Query,
-    /// Its positions are attended to.
+    /// The positions are attended to.
     Key,
 }
 

@@ -25,13 +25,13 @@ pub struct EmbeddedSplit {
 /// One embedded value.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// Its row in [`Manifest::rows`].
+    /// The row in [`Manifest::rows`].
     pub row: usize,
-    /// Its item: values of the same item match each other.
+    /// The item: values of the same item match each other.
     pub item: String,
     /// The row's first text in lower case: values of rows with equal texts may be counted as matches.
     pub text: String,
-    /// Its language, if the manifest states it.
+    /// The language, if the manifest states it.
     pub language: Option<String>,
     /// The value.
     pub source: Source,
@@ -49,8 +49,8 @@ impl Retrieval {
         self.embed_split_with(manifest, split, &processors, &mut Vec::new())
     }
 
-    /// As [`Retrieval::embed_split`], with processors of [`Retrieval::prepare`]; values that cannot be read are added to
-    /// `failed`.
+    /// Like [`Retrieval::embed_split`], but with processors of [`Retrieval::prepare`]; values that cannot be read are
+    /// added to `failed`.
     pub(super) fn embed_split_with(
         &self,
         manifest: &Manifest,

@@ -61,8 +61,8 @@ pub fn spec() -> TaskSpec {
     }
 }
 
-/// Completes encoders with what they compute from the training values (statistics, a vocabulary), so that a run does not
-/// need its training data again.
+/// Completes encoders with what they compute from the training values (statistics, a vocabulary), so that a run does
+/// not need its training data again.
 fn resolve(value: &mut toml::Value, base_dir: &Path, context: &TaskContext<'_>) -> Result<()> {
     let mut config: RetrievalConfig = parse_task(value)?;
     if !config.towers.values().any(|tower| context.encoders.is_incomplete(&tower.encoder)) {

@@ -59,8 +59,8 @@ pub struct Retrieval {
 }
 
 impl Retrieval {
-    /// Builds a fresh model; its weights are a function of the seed. Relative paths are resolved against `base_dir`
-    /// unless the config has its own.
+    /// Builds an untrained model; its weights are a function of the seed. Relative paths are resolved against
+    /// `base_dir` unless the config has its own.
     ///
     /// # Errors
     /// When an encoder cannot be built or does not fit the settings that refer to it.
@@ -116,12 +116,12 @@ impl Retrieval {
         Self::new(self.config.clone(), &self.base_dir, context.encoders, context.device)
     }
 
-    /// Its configuration.
+    /// The configuration.
     pub fn config(&self) -> &RetrievalConfig {
         &self.config
     }
 
-    /// Its data set, without values of other modalities and languages.
+    /// The data set, without values of other modalities and languages.
     pub fn dataset(&self) -> Result<Manifest> {
         let mut manifest = Manifest::open(&self.config.common.data, &self.base_dir)?;
         for row in &mut manifest.rows {

@@ -22,7 +22,7 @@ pub struct TextMatch {
 }
 
 impl Retrieval {
-    /// Its data set with the texts of all languages.
+    /// The data set with the texts of all languages.
     pub(super) fn dataset_with_all_texts(&self, transcript_ngram: &TranscriptNgram) -> Result<Manifest> {
         let modality = transcript_ngram.modality();
         let mut manifest = Manifest::open(&self.config.common.data, &self.base_dir)?;

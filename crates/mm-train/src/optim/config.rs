@@ -18,11 +18,11 @@ pub enum OptimizerKind {
     Lion,
 }
 
-/// Parameters, selected by the start of their names, with their own learning rate and weight decay.
+/// Parameter group: parameters whose names start with `prefix`, with their own learning rate and weight decay.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ParamGroup {
-    /// The start of the parameters' names.
+    /// Prefix of the parameters' names.
     pub prefix: String,
     /// Factor on the learning rate; 0 freezes the parameters.
     #[serde(default = "default_lr_scale")]
@@ -44,17 +44,19 @@ pub struct OptimizerConfig {
     pub kind: OptimizerKind,
     /// Learning rate.
     pub lr: f64,
-    /// Decay of the running mean of the gradients; the momentum of SGD.
+    /// Decay of the running mean of the gradients (Adam, `AdamW`); the momentum of SGD; for Lion the weight of the
+    /// momentum in an update.
     pub beta1: f64,
-    /// Decay of the running mean of the squared gradients; of the momentum for Lion.
+    /// Decay of the running mean of the squared gradients (Adam, `AdamW`); for Lion the decay of the momentum.
     pub beta2: f64,
     /// Added to the denominator for numerical stability (Adam, `AdamW`).
     pub eps: f64,
     /// Weight decay; not applied to tensors of fewer than two dimensions (biases, normalization weights).
     pub weight_decay: f64,
-    /// Layer-wise learning-rate decay: factor for every layer between a parameter and the last layer (`….layers.N.…`); 1 for none.
+    /// Layer-wise learning-rate decay: the learning rate of a parameter `….layers.N.…` is multiplied by this once for
+    /// each layer after its own; 1 for none.
     pub layer_decay: f64,
-    /// Parameter groups; the first whose prefix matches applies.
+    /// Parameter groups; the first one whose prefix matches a parameter applies to it.
     pub param_groups: Vec<ParamGroup>,
 }
 

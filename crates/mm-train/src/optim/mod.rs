@@ -19,7 +19,7 @@ struct ParamState {
     exp_avg_sq: Option<Tensor>,
 }
 
-/// Parameters with one learning rate and one weight decay, whose Adam state lies in one block of memory each.
+/// Parameters with the same learning rate and weight decay. Each of their two running means is one block of memory.
 struct FlatGroup {
     /// Positions in [`Optimizer::params`].
     members: Vec<usize>,
@@ -73,7 +73,8 @@ impl Optimizer {
         Ok(optimizer)
     }
 
-    /// Moves the Adam state of parameters with equal settings into one block, so that a step is a few operators for all of them.
+    /// Moves the Adam state of parameters with equal settings into one block, so that a few operators update all of
+    /// them.
     fn flatten(&mut self) -> Result<()> {
         let mut groups: Vec<(f64, f64, Vec<usize>)> = Vec::new();
         for (index, state) in self.params.iter().enumerate().filter(|(_, s)| s.exp_avg_sq.is_some()) {
@@ -95,7 +96,7 @@ impl Optimizer {
         Ok(())
     }
 
-    /// The L2 norm of all gradients together; 0 when there are none.
+    /// The global L2 norm of all gradients; 0 when there are none.
     pub fn grad_norm(&self) -> Result<f64> {
         let grads: Vec<Tensor> = self.params.iter().filter_map(|s| s.param.grad()).collect();
         if grads.is_empty() {
@@ -133,8 +134,8 @@ impl Optimizer {
         let Some(grad) = state.param.grad() else { return Ok(()) };
         let lr = c.lr * lr_factor * state.lr_scale;
         let decoupled = matches!(c.kind, OptimizerKind::AdamW | OptimizerKind::Lion);
-        // The fused Adam kernel scales the gradient itself. The other algorithms, and weight decay that is added to the gradient, need
-        // the scaled gradient as a tensor.
+        // The fused Adam kernel scales the gradient itself. The other algorithms, and weight decay that is added to the
+        // gradient, need the scaled gradient as a tensor.
         let unchanged = decoupled || state.weight_decay == 0.0;
         let (grad, grad_scale) = match &state.exp_avg_sq {
             Some(_) if unchanged => (grad, grad_scale),
@@ -166,8 +167,8 @@ impl Optimizer {
         AdamStep { lr, beta1, beta2, eps, weight_decay, grad_scale, step: self.steps }
     }
 
-    /// Adam's step for a whole group; false when its members must be stepped one by one, because one of them has no gradient or because
-    /// the weight decay is added to the gradient.
+    /// Adam's step for a whole group; false when its members must be stepped one by one, because one of them has no
+    /// gradient or because the weight decay is added to the gradient.
     fn step_flat(&self, group: &FlatGroup, lr_factor: f64, grad_scale: f64) -> Result<bool> {
         let states: Vec<&ParamState> = group.members.iter().map(|n| &self.params[*n]).collect();
         let (lr, weight_decay) = (self.config.lr * lr_factor * states[0].lr_scale, states[0].weight_decay);
@@ -185,7 +186,7 @@ impl Optimizer {
         Ok(true)
     }
 
-    /// The state by name, for a checkpoint.
+    /// The optimizer state by name, for a checkpoint.
     pub fn state(&self) -> Vec<(String, Tensor)> {
         let mut out = Vec::new();
         for state in &self.params {
@@ -195,7 +196,10 @@ impl Optimizer {
         out
     }
 
-    /// Restores what [`Optimizer::state`] returned after `steps` steps.
+    /// Restores the state that [`Optimizer::state`] returned after `steps` steps from a checkpoint.
+    ///
+    /// # Errors
+    /// When the checkpoint lacks a tensor of the state, or its shape differs.
     pub fn load_state(&mut self, checkpoint: &Checkpoint, steps: u64) -> Result<()> {
         self.steps = steps;
         for (name, tensor) in self.state() {

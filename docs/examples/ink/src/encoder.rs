@@ -8,8 +8,8 @@ use mm_core::{
 /// Readings that each convolution sees; odd.
 const KERNEL_SIZE: i64 = 5;
 
-/// `[batch, readings, channels]` → features `[batch, readings, dim]`; the embedding is their mean and maximum over time,
-/// `[batch, 2 · dim]`.
+/// `[batch, readings, channels]` → features `[batch, readings, dim]`; the embedding is their mean and maximum over
+/// time, `[batch, 2 · dim]`.
 pub struct InkEncoder {
     layers: Vec<Conv1d>,
     dim: i64,

@@ -1,8 +1,8 @@
 //! The data set `chinese-characters`: strokes of 6,400 characters, their English definitions, and the radical that a
 //! dictionary lists each under.
 //!
-//! Strokes are those of the npm package hanzi-writer-data (from Make Me a Hanzi, Arphic Public License); definitions and
-//! radicals are those of Unicode's Unihan database (Debian: unicode-data).
+//! Strokes are those of the npm package hanzi-writer-data (from Make Me a Hanzi, Arphic Public License); definitions
+//! and radicals are those of Unicode's Unihan database (Debian: unicode-data).
 
 use mm_data::{
     Error, Result,
@@ -24,8 +24,8 @@ pub const READER: DatasetReader = DatasetReader {
     prepare: |folder, manifest| write_manifest(manifest, &rows(folder)?),
 };
 
-/// One row for each character of a frequent radical: `ink`, `definition` and `radical`. As an example of values that are
-/// missing, every fourth code point has no ink, and every fourth no definition.
+/// One row for each character of a frequent radical: `ink`, `definition` and `radical`. As an example of values that
+/// are missing, every fourth code point has no ink, and every fourth no definition.
 ///
 /// # Errors
 /// When a file of the data set is missing or damaged.

@@ -76,8 +76,8 @@ pub fn register(registry: &mut Registry) {
     registry.register_column_recognizer(KIND, |_, cells| is_ink(cells));
 }
 
-/// The settings that `mm fit` uses where the user names none; a second proposal would be used by every other model of an
-/// ensemble.
+/// The settings that `mm fit` uses where the user names none; a second proposal would be used by every other model of
+/// an ensemble.
 fn propose(values: &[&Source]) -> Result<Vec<Proposal>> {
     let description = format!("the path of the pen, {} convolutions", default_num_layers());
     let mut settings = toml::Table::new();

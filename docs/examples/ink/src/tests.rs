@@ -1,5 +1,5 @@
-//! What every modality has to hold: values are read as stated, a broken one is an error that says so, and a row's features do
-//! not depend on its batch. That a model learns more than a baseline is in `tests/program.rs`.
+//! What every modality has to hold: values are read as stated, a broken one is an error that says so, and a row's
+//! features do not depend on its batch. That a model learns more than a baseline is in `tests/program.rs`.
 
 use super::{InkProcessor, NUM_CHANNELS, Statistics, reader::rows_of, readings, register};
 use mm_core::{

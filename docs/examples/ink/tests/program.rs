@@ -1,5 +1,5 @@
-//! The program of the example: every command knows the modality, without a line of mm changed, and a model learns more from it
-//! on held-out rows than a simple baseline.
+//! The program of the example: every command knows the modality, without a line of mm changed, and a model learns more
+//! from it on held-out rows than a simple baseline.
 #![allow(missing_docs)]
 
 use mm_core::seed::Rng;
@@ -36,8 +36,8 @@ fn drawing(rng: &mut Rng, is_spiral: bool) -> Value {
     json!([(0..=40).map(point).collect::<Vec<_>>()])
 }
 
-/// Drawings and what they were drawn with; every fifth row lacks its drawing, every seventh its tool. The tool does not tell
-/// the shape.
+/// Drawings and what they were drawn with; every fifth row lacks its drawing, every seventh its tool. The tool does not
+/// determine the shape.
 fn write_table(folder: &Path) {
     let mut rng = Rng::new(&[3]);
     let mut text = String::new();

@@ -38,7 +38,7 @@ const KINDS: [(&str, &str); 38] = [
     ("blip-vqa", "config.json"),
     ("git-caption", "config.json"),
     ("llava-siglip-qwen2", "config.json"),
-    ("qwen2_vl-picture", "config.json"),
+    ("qwen2_vl-image", "config.json"),
     ("vilt-vqa", "config.json"),
     ("vision-encoder-decoder-trocr", "config.json"),
     ("whisper-multilingual", "config.json"),

@@ -3,7 +3,7 @@
 use super::TableRow;
 use anyhow::{Context as _, Result, bail};
 use mm_core::checkpoint::lock_file;
-use mm_tasks::{embedding::with_suffix, maker::Maker};
+use mm_tasks::{embedding::with_suffix, provenance::Provenance};
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
@@ -24,12 +24,13 @@ pub(super) struct OutputLines {
 }
 
 impl OutputLines {
-    /// Opens or creates the output file of a table. What an interrupted command wrote of a batch is removed, so that the
-    /// same rows are processed together as without the interruption: a model's rounding differs between batches.
+    /// Opens or creates the output file of a table. What an interrupted command wrote of a batch is removed, so that
+    /// the same rows are processed together as without the interruption: a model's rounding differs between batches.
     ///
     /// # Errors
-    /// When it was written by another maker or by hand, another process writes it, or it cannot be read or written.
-    pub(super) fn open(path: &Path, maker: &Maker, rows: &[TableRow], batch_size: usize) -> Result<Self> {
+    /// When it was written with another provenance or by hand, another process writes it, or it cannot be read or
+    /// written.
+    pub(super) fn open(path: &Path, provenance: &Provenance, rows: &[TableRow], batch_size: usize) -> Result<Self> {
         let state_path = with_suffix(path, ".state.json");
         let cannot_write = |path: &Path| format!("{} cannot be written", path.display());
         let mut options = OpenOptions::new();
@@ -44,7 +45,7 @@ impl OutputLines {
         }
         let mut state = lock_file(&state_path)?;
         if existing.is_empty() {
-            let text = serde_json::to_string_pretty(maker)? + "\n";
+            let text = serde_json::to_string_pretty(provenance)? + "\n";
             let write = |state: &mut File| -> std::io::Result<()> {
                 state.set_len(0)?;
                 state.write_all(text.as_bytes())?;
@@ -54,9 +55,9 @@ impl OutputLines {
         } else {
             let mut text = String::new();
             state.read_to_string(&mut text).with_context(|| format!("{} cannot be read", state_path.display()))?;
-            let made_by: Maker = serde_json::from_str(&text)
+            let of_file: Provenance = serde_json::from_str(&text)
                 .with_context(|| format!("{}: not what mm wrote; choose another --out", state_path.display()))?;
-            if let Some(difference) = maker.difference(&made_by) {
+            if let Some(difference) = provenance.difference(&of_file) {
                 bail!("{}: {difference}; choose another --out, or delete it", path.display());
             }
         }

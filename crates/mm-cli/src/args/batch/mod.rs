@@ -1,7 +1,7 @@
 //! `--data` and `--out` of the commands that generate text: a whole table, resumable, one JSON line a row.
 
 mod lines;
-mod maker;
+mod provenance;
 
 use crate::{
     args::columns::TableArgs,
@@ -12,10 +12,10 @@ use crate::{
 };
 use anyhow::{Result, bail};
 use lines::OutputLines;
-pub(crate) use maker::{command_maker, generation_options};
 use mm_core::{Modality, Source};
 use mm_data::{ColumnInference, Manifest};
-use mm_tasks::maker::Maker;
+use mm_tasks::provenance::Provenance;
+pub(crate) use provenance::{command_provenance, generation_options};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
@@ -37,7 +37,8 @@ pub(crate) enum OnError {
 #[command(next_help_heading = "Whole tables")]
 pub(crate) struct BatchArgs {
     /// Process every row of this table (JSONL, CSV, TSV or Parquet), whose columns of images, audio and video name
-    /// files or hold their bytes. After an interruption the same command continues where it stopped; rows that failed are tried again.
+    /// files or hold their bytes. After an interruption the same command continues where it stopped; rows that failed
+    /// are tried again.
     #[arg(long, value_name = "FILE", requires = "out")]
     pub(crate) data: Option<PathBuf>,
     /// File for the results, one JSON line a row (.jsonl).
@@ -94,7 +95,7 @@ impl BatchArgs {
     /// Rows whose line holds an error are tried again first.
     pub(crate) fn run(
         &self,
-        maker: &Maker,
+        provenance: &Provenance,
         kinds: &[&str],
         batch_size: usize,
         context: &Context,
@@ -106,7 +107,7 @@ impl BatchArgs {
         }
         let rows = read_rows(data, kinds, &self.table)?;
         let batch_size = batch_size.max(1);
-        let mut output = OutputLines::open(out, &maker::with_table(maker, &rows), &rows, batch_size)?;
+        let mut output = OutputLines::open(out, &provenance::with_table(provenance, &rows), &rows, batch_size)?;
         let (retried, next) = (output.failed.clone(), output.count);
         let resumed = next - retried.len();
         let stop = stop_on_interrupt("this batch")?;

@@ -36,10 +36,11 @@ pub(super) struct Build {
     store: StoreArgs,
     #[command(flatten)]
     dtype: DtypeArgs,
-    /// How graphs hold vectors, when the store is made: f16, or i8 (half the memory; results are ranked by the f16 vectors of the rows).
+    /// Type of the vectors in the graphs of a new store: f16, or i8 (half the memory; results are still ranked by the
+    /// f16 vectors of the rows).
     #[arg(long, value_enum, value_name = "TYPE", default_value = "f16")]
     quantization: QuantizationArg,
-    /// Keep the rows of this folder or manifest that it does not have any more.
+    /// Keep rows that are no longer in the folder or manifest.
     #[arg(long)]
     keep_missing: bool,
 }
@@ -50,14 +51,14 @@ pub(super) struct Add {
     data: DataArgs,
     #[command(flatten)]
     store: StoreArgs,
-    /// The model, where it is not found under the name that the store holds.
+    /// The model, if it is not found under the name that the store records.
     #[arg(long, value_name = "MODEL")]
     model: Option<PathBuf>,
     #[command(flatten)]
     dtype: DtypeArgs,
 }
 
-/// What is put into a store.
+/// Arguments that select what is indexed.
 #[derive(clap::Args)]
 struct DataArgs {
     /// Folder of images, audio, video and text files, or a manifest (JSONL, CSV, TSV or Parquet).
@@ -66,7 +67,8 @@ struct DataArgs {
     /// Modality to embed; may be repeated [default: all that the model takes].
     #[arg(long, value_name = "NAME")]
     modality: Vec<String>,
-    /// What to do with a value that cannot be read: skip (its row has no vector of it and is tried again by the next call) or fail.
+    /// What to do with a value that cannot be read: skip (its row has no vector of it and is tried again by the next
+    /// call) or fail.
     #[arg(long, value_name = "POLICY", value_enum, default_value = "skip")]
     on_error: OnError,
     #[command(flatten)]

@@ -18,7 +18,7 @@ pub(super) struct Duplicates {
     /// Modality whose vectors are compared [default: the store's only one].
     #[arg(long, value_name = "NAME")]
     modality: Option<String>,
-    /// Least similarity of two rows (cosine, -1 to 1) that are nearly the same.
+    /// Minimum cosine similarity (-1 to 1) of two rows that count as nearly the same.
     #[arg(long, value_name = "SIMILARITY", default_value_t = 0.95)]
     threshold: f64,
     /// Number of groups, the largest first, or all.

@@ -20,7 +20,8 @@ const PAGE: usize = 1000;
 pub(super) struct Export {
     #[command(flatten)]
     store: StoreArgs,
-    /// File to write: .jsonl (id, payload and text of each row) or .npy (vectors; their ids are in .rows.jsonl next to it).
+    /// File to write: .jsonl (id, payload and text of each row) or .npy (vectors; their ids are in .rows.jsonl next to
+    /// it).
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Modality whose vectors are written; needed for .npy.
@@ -70,7 +71,7 @@ fn for_each_row(store: &dyn Store, filter: Option<&str>, mut each: impl FnMut(Ro
     }
 }
 
-/// Writes a file beside its place, flushes and renames it.
+/// Writes a temporary file next to `path`, flushes and renames it.
 fn replace<T>(out: &Path, write: impl FnOnce(&mut BufWriter<File>) -> Result<T>) -> Result<T> {
     let partial = with_suffix(out, ".new");
     let run = || -> Result<T> {

@@ -60,7 +60,7 @@ pub(super) fn stats(arguments: &Stats, context: &Context) -> Result<()> {
         output::line(format!("vector {}: {} rows, width {}{several}, {model}", vector.name, vector.rows, vector.config.dim));
         if let Some(graph) = &vector.graph {
             output::line(format!(
-                "  graph: {} rows, of which {} are deleted; {} fresh rows are not in it; {}",
+                "  graph: {} rows, of which {} are deleted; {} new rows are not in it yet; {}",
                 graph.rows,
                 graph.deleted,
                 graph.fresh,
@@ -75,7 +75,7 @@ pub(super) fn stats(arguments: &Stats, context: &Context) -> Result<()> {
 pub(super) struct Optimize {
     #[command(flatten)]
     store: StoreArgs,
-    /// Build graphs anew even where they are complete, and for stores that are small enough to be searched exactly.
+    /// Rebuild complete graphs too, and build graphs for stores that are small enough to be searched exactly.
     #[arg(long)]
     rebuild: bool,
 }

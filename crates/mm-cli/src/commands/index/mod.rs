@@ -10,7 +10,7 @@ pub(super) use build::load_model_of;
 use crate::{context::Context, output};
 use anyhow::Result;
 
-/// Keep a data set in a store and follow its changes, for search by vectors, words and fields
+/// Index a data set for search by vectors, words and fields, and keep the index up to date
 #[derive(clap::Args)]
 #[command(
     after_help = "Examples:\n  mm index build photos --model openai/clip-vit-base-patch32 --store photos.index\n  mm search --store photos.index --text \"a red bird\" --filter 'bytes > 100000'\n  mm index build photos.jsonl --model runs/first --store photos.index --quantization i8\n  mm index duplicates --store photos.index --threshold 0.97\n\nAn interrupted command is continued by the same command; sizes, guarantees and filters: docs/search.md"
@@ -30,9 +30,9 @@ enum Command {
     Delete(maintain::Delete),
     /// Show counts and sizes.
     Stats(maintain::Stats),
-    /// Build what makes searches fast, and give up what deleted rows leave behind.
+    /// Build the graphs that make searches fast, and free the space of deleted rows.
     Optimize(maintain::Optimize),
-    /// Read everything and compare checksums, counts and search structures.
+    /// Verify the store: read everything and compare checksums, counts and graphs.
     Check(maintain::Check),
     /// Write rows (.jsonl) or the vectors of a modality (.npy) to a file.
     Export(export::Export),

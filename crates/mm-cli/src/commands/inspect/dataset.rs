@@ -1,4 +1,4 @@
-//! What a manifest holds: rows, modalities, sizes, and values that cannot be read.
+//! Summary of a manifest: rows, modalities, sizes, and values that cannot be read.
 
 use super::Arguments;
 use crate::{context::Context, output, progress::ItemProgress};

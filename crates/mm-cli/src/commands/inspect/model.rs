@@ -1,4 +1,4 @@
-//! What a checkpoint folder is: family, parameters, inputs and outputs, and tensors that the model does not use.
+//! Summary of a checkpoint folder: family, parameters, inputs and outputs, and tensors that the model does not use.
 
 use crate::{context::Context, output};
 use anyhow::Result;

@@ -28,7 +28,8 @@ use std::{
     after_help = "Examples:\n  mm search --store photos.index --text \"a red bird\" --filter 'year > 2000 and kind in (\"bird\", \"cat\")' --k 5\n  mm search --store photos.index --image bird.jpg --words \"night sky\" --explain\n  mm search --model runs/first --text \"a red bird\" --k 5\n  mm search --model runs/first --audio question.wav --modality image\n  mm search --model runs/first --audio pregunta.ogg --transcript-language es --split test\n  mm search --model runs/attention --text \"a red apple\" --modality image --explain attention.png\n\nJSON, one line a result: {\"rank\": 1, \"modality\": …, \"score\": …, \"id\": …, \"value\": …, \"language\": …, \"split\": …};\nof a store {\"rank\": 1, \"score\": …, \"id\": …, \"value\": …, \"payload\": {…}}; filters are described in docs/search.md"
 )]
 pub(crate) struct Arguments {
-    /// Run folder whose data are searched; with --store, the model where it is not found under the name that the store holds.
+    /// Run folder whose data are searched; with --store, the model, if it is not found under the name that the store
+    /// records.
     #[arg(long, value_name = "MODEL", required_unless_present = "store")]
     model: Option<PathBuf>,
     /// Folder of a store, made by `mm index build`.
@@ -54,14 +55,15 @@ pub(crate) struct Arguments {
     /// Modality to search; may be repeated [default: all; of a run all but the query's].
     #[arg(long, value_name = "NAME")]
     modality: Vec<String>,
-    /// Find the text of this language that the audio speaks, by character n-grams (runs trained with `[spelling]`).
+    /// Find the text in this language that is spoken in the audio, by character n-grams (runs trained with
+    /// `[transcript_ngram]`).
     #[arg(long, value_name = "LANGUAGE", requires = "audio", conflicts_with = "modality")]
     transcript_language: Option<String>,
     /// Number of results of each modality, or all.
     #[arg(long, value_name = "N|all", default_value = "10")]
     k: Limit,
-    /// With FILE.png, save the attention map between the query and the best result (runs trained with `[attention]`);
-    /// with --store and without a file, say how the store was searched.
+    /// With FILE.png, save the attention map between the query and the best result (runs trained with
+    /// `[cross_attention]`); with --store and without a file, print how the store was searched.
     #[arg(long, value_name = "FILE.png", num_args = 0..=1, default_missing_value = NO_FILE)]
     explain: Option<PathBuf>,
     /// Search one split only: train, valid or test.
@@ -69,7 +71,7 @@ pub(crate) struct Arguments {
     split: Option<Split>,
 }
 
-/// What stands for `--explain` without a file.
+/// The value of `--explain` without a file.
 const NO_FILE: &str = "-";
 
 /// A search result: its score and its JSON object, without the rank.

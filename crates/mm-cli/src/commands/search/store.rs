@@ -18,21 +18,23 @@ use std::path::{Path, PathBuf};
 /// How many times as many results as wanted each query of a fusion finds, and how many at least.
 const FUSION_DEPTH: (usize, usize) = (10, 100);
 
+/// Group of the options for a store in the help.
+const HEADING: &str = "In a store";
+
 /// Options for a store alone.
 #[derive(clap::Args)]
-#[command(next_help_heading = "In a store")]
 pub(super) struct StoreOptions {
     /// Only rows that meet this condition, for instance 'year > 2000 and kind in ("bird", "cat")'.
-    #[arg(long, value_name = "CONDITION", requires = "store")]
+    #[arg(long, value_name = "CONDITION", requires = "store", help_heading = HEADING)]
     filter: Option<String>,
-    /// Rows whose text has these words (BM25); joined with the vectors of a query by their ranks.
-    #[arg(long, value_name = "WORDS", requires = "store")]
+    /// Rows whose text has any of these words, by BM25; with a query by vectors, both results are combined by rank.
+    #[arg(long, value_name = "WORDS", requires = "store", help_heading = HEADING)]
     words: Option<String>,
     /// Write an HTML page with the results, images as thumbnails.
-    #[arg(long, value_name = "FILE.html", requires = "store")]
+    #[arg(long, value_name = "FILE.html", requires = "store", help_heading = HEADING)]
     report: Option<PathBuf>,
     /// Search by the words of --text too.
-    #[arg(long, requires = "store", requires = "text", conflicts_with = "words")]
+    #[arg(long, requires = "store", requires = "text", conflicts_with = "words", help_heading = HEADING)]
     hybrid: bool,
 }
 
@@ -124,7 +126,7 @@ fn print(answer: &Answer, explain: bool, context: &Context) {
     }
 }
 
-/// What is shown of a row: the first line of its text, else its file.
+/// The text that is shown for a row: the first line of its text, else its file.
 fn value(hit: &Hit) -> Value {
     let file = || ["image", "audio", "video", "path"].iter().find_map(|name| hit.payload.get(*name)).cloned();
     match &hit.text {
@@ -133,7 +135,7 @@ fn value(hit: &Hit) -> Value {
     }
 }
 
-/// How a step was done, for a person.
+/// A step of the search as text for the user.
 fn describe(step: &Step) -> String {
     let method = match step.method {
         Method::Exact => "every vector compared",

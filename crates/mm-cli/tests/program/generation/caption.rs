@@ -49,10 +49,10 @@ fn a_table_is_captioned_reports_failed_rows_and_resumes() {
     std::fs::copy(folder.join("a.png"), folder.join("broken.png")).unwrap();
     let counts = lines(&caption, folder);
     assert_eq!((counts[0]["resumed"].as_u64(), counts[0]["failed"]["count"].as_u64()), (Some(2), Some(0)));
-    let mended = std::fs::read_to_string(folder.join("o.jsonl")).unwrap();
-    let rows: Vec<Value> = mended.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let repaired = std::fs::read_to_string(folder.join("o.jsonl")).unwrap();
+    let rows: Vec<Value> = repaired.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     assert_eq!(rows.iter().map(|r| r["id"].as_str().unwrap()).collect::<Vec<_>>(), ["x", "y", "z"]);
-    assert_eq!((&rows[1]["text"], mended.contains("error")), (&rows[0]["text"], false));
+    assert_eq!((&rows[1]["text"], repaired.contains("error")), (&rows[0]["text"], false));
     std::fs::write(folder.join("broken.png"), b"not an image").unwrap();
     std::fs::remove_file(folder.join("o.jsonl")).unwrap();
     refused(&[&caption, ["--on-error", "fail"].as_slice()].concat(), folder, &["broken.png"]);

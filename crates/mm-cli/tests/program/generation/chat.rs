@@ -11,7 +11,7 @@ use std::process::Command;
 fn each_message_gets_a_reply_and_commands_get_none() {
     let temp_dir = tempfile::tempdir().unwrap();
     let (model, image, input) =
-        (fixture("qwen2_vl-picture"), fixture("inputs/wide.png"), temp_dir.path().join("messages.txt"));
+        (fixture("qwen2_vl-image"), fixture("inputs/wide.png"), temp_dir.path().join("messages.txt"));
     std::fs::write(&input, "a dog\n/reset\nfox\n").unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_mm"))
         .args(["chat", "--model", &model, "--image", &image, "--max-new-tokens", "4", "--json"])
@@ -30,7 +30,7 @@ fn invalid_chat_templates_are_refused_and_the_generation_config_is_optional() {
     let copy = |name: &str, template: &str| {
         let target = folder.join(name);
         std::fs::create_dir_all(&target).unwrap();
-        for entry in std::fs::read_dir(fixture("qwen2_vl-picture")).unwrap().map(|e| e.unwrap().path()) {
+        for entry in std::fs::read_dir(fixture("qwen2_vl-image")).unwrap().map(|e| e.unwrap().path()) {
             std::fs::copy(&entry, target.join(entry.file_name().unwrap())).unwrap();
         }
         std::fs::write(target.join("chat_template.jinja"), template).unwrap();

@@ -49,7 +49,7 @@ fn fine_tuned_adapted_and_merged_models_give_the_same_answers() {
         ("vilt-full", "vilt-vqa", "", 12),
         ("blip-adapter", "blip-vqa", adapter, 20),
         ("blip-full", "blip-vqa", "", 12),
-        ("qwen2_vl-4-bit", "qwen2_vl-picture", "[adapter]\nrank = 4\nquantize = \"nf4\"\n", 20),
+        ("qwen2_vl-4-bit", "qwen2_vl-image", "[adapter]\nrank = 4\nquantize = \"nf4\"\n", 20),
     ] {
         let (run, evaluation) = finetune(folder, name, &fixture(model), adapter, epochs);
         let accuracy = metric(&evaluation, "accuracy");

@@ -13,7 +13,7 @@ fn inspect_shows_the_family_inputs_and_outputs_of_a_checkpoint() {
     let inspect = |name: &str| lines(&["inspect", &fixture(name), "--json"], &folder).remove(0);
     let vilt = inspect("vilt-vqa");
     assert_eq!((&vilt["family"], &vilt["answers"]), (&"vilt".into(), &7.into()));
-    let qwen = inspect("qwen2_vl-picture");
+    let qwen = inspect("qwen2_vl-image");
     assert_eq!((&qwen["outputs"], &qwen["chat_template"]), (&"text".into(), &true.into()));
     assert_eq!(qwen["inputs"], json!(["image", "video"]));
     for name in ["blip-caption", "blip-vqa", "blip-match"] {

@@ -1,5 +1,5 @@
-//! Generated text: `mm answer`, `mm caption`, `mm transcribe` and `mm chat`, with tiny checkpoints of random weights and
-//! with runs that are trained here.
+//! Generated text: `mm answer`, `mm caption`, `mm transcribe` and `mm chat`, with tiny checkpoints of random weights
+//! and with runs that are trained here.
 
 mod answer;
 mod caption;

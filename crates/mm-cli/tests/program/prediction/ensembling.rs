@@ -27,7 +27,8 @@ fn losses_of_unimodal_heads_train_and_are_logged() {
     let temp_dir = tempfile::tempdir().unwrap();
     let folder = temp_dir.path();
     exclusive_or(folder);
-    // With an exclusive or, unimodal heads do not generalize: gradient blending gives the fused head the largest weight.
+    // With an exclusive or, unimodal heads do not generalize: gradient blending gives the fused head the largest
+    // weight.
     let product = ["--set", "fusion.operator.kind=\"multiplicative\""];
     assert!(train("blended", &[&product[..], &["--set", "loss.gradient_blending=true"]].concat(), folder) > 0.95);
     let weight = logged("blended", "blending_weight_fused", folder);

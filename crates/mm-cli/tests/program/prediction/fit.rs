@@ -51,7 +51,8 @@ fn every_modality_contributes_and_missing_values_equal_excluded_modalities(folde
     assert!(without.iter().all(|w| *w < accuracy), "{without:?}");
     let robustness = evaluate(&["--robustness", "robust.html"]);
     for curve in robustness["curves"].as_array().unwrap() {
-        // Without corruption the accuracy is that of the evaluation; with all values missing, that without the modality.
+        // Without corruption the accuracy is that of the evaluation; with all values missing, that without the
+        // modality.
         let points = curve["points"].as_array().unwrap();
         assert!((points[0][1].as_f64().unwrap() - accuracy).abs() < 1e-9, "{curve}");
         if curve["corruption"] == "missing" {

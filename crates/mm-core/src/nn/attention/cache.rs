@@ -135,8 +135,8 @@ mod tests {
     use super::*;
     use crate::{DType, Device, no_grad};
 
-    /// Three positions that are appended one by one: the sum of squares of all keys that attention sees has the gradient
-    /// that it has without a cache.
+    /// Three positions that are appended one by one: the sum of squares of all keys that attention sees has the
+    /// gradient that it has without a cache.
     #[test]
     fn gradients_flow_through_cached_positions() {
         let leaf = |value: f64| {

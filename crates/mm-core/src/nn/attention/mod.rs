@@ -21,7 +21,7 @@ use kernel::KernelArgs;
 /// Options of [`Attention::forward`].
 #[derive(Default)]
 pub struct AttentionArgs<'a> {
-    /// What keys and values are projected from, `[batch, keys, context_dim]`; the queries themselves when absent.
+    /// Source of keys and values, `[batch, keys, context_dim]`; the input of the queries when absent (self-attention).
     pub context: Option<&'a Tensor>,
     /// Which keys may be attended to.
     pub mask: Option<&'a Mask>,
@@ -247,7 +247,7 @@ fn update_cache(
     Ok((query, key, value))
 }
 
-/// How many consecutive rows of queries share a row of keys.
+/// Number of consecutive rows of queries that share a row of keys.
 struct Sharing {
     contexts: i64,
     rows: i64,

@@ -1,4 +1,4 @@
-//! What a decoder caches while it generates, for rows with prompts of different lengths.
+//! The caches of a decoder during generation, for rows with prompts of different lengths.
 
 use crate::{
     DType, Device, Result, Tensor,

@@ -49,8 +49,8 @@ impl Audio {
 /// rate of the first.
 ///
 /// # Errors
-/// When the file cannot be read, or not all of it can be decoded (packets are damaged, or the file is cut short), has no
-/// samples, is longer than an hour, or has samples that are not finite.
+/// When the file cannot be read, or not all of it can be decoded (packets are damaged, or the file is cut short), has
+/// no samples, is longer than an hour, or has samples that are not finite.
 pub fn decode_audio(path: &Path, sample_rate: Option<u32>) -> Result<Audio> {
     let extension = path.extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
     if extension.as_ref().is_some_and(|e| ["mp4", "mkv", "webm", "mov", "avi"].contains(&e.as_str())) {

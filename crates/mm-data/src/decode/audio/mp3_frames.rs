@@ -5,7 +5,7 @@ use std::ops::Range;
 /// A frame and what its header says.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Frame {
-    /// Its bytes, header included.
+    /// The bytes, header included.
     pub bytes: Range<usize>,
     pub sample_rate: u32,
     /// Samples per channel.
@@ -136,8 +136,8 @@ impl Frames {
 /// How far the first frame may be from the start of the file, or from the end of its tags.
 const SEARCH_LENGTH: usize = 1 << 17;
 
-/// The next frame that others follow: bytes that look like a header occur in any data. Only the first frame is searched for in a
-/// limited range, and has to be followed by two others (or fewer that end the file).
+/// The next frame that others follow: bytes that look like a header occur in any data. Only the first frame is searched
+/// for in a limited range, and has to be followed by two others (or fewer that end the file).
 fn next_frame(bytes: &[u8], from: usize, is_first: bool) -> Option<Frame> {
     let end = if is_first { bytes.len().min(from + SEARCH_LENGTH) } else { bytes.len() };
     let followers = if is_first { 2 } else { 1 };

@@ -1,5 +1,5 @@
 //! What an MP4 (M4A) file says about the part of its audio track that is presented: AAC encoders put about a thousand
-//! samples before the sound.
+//! samples before the audio.
 
 use super::{Audio, parts::check_seconds};
 
@@ -26,7 +26,7 @@ pub(super) fn audio_track(bytes: &[u8]) -> Option<AudioTrack> {
     let mut edits = Vec::new();
     if let Some(list) = child(track, *b"edts").and_then(|edit| child(edit, *b"elst")) {
         for (duration, start) in edit_list(list)? {
-            // An edit without a start is a pause before the sound.
+            // An edit without a start is silence before the audio.
             let Ok(start) = u64::try_from(start) else { continue };
             let length = (duration > 0).then(|| {
                 (u128::from(duration) * u128::from(track_scale)).div_ceil(u128::from(movie_scale.max(1))) as u64
@@ -148,7 +148,7 @@ fn edit_list(list: &[u8]) -> Option<Vec<(u64, i64)>> {
     Some(edits.collect())
 }
 
-/// iTunes' own note about the samples before the sound, and the number of those of the sound: `iTunSMPB`, whose value is
+/// iTunes' own note about the samples before the audio, and the number of the audio's own: `iTunSMPB`, whose value is
 /// ` 00000000 DELAY PADDING LENGTH …` in hexadecimal digits.
 fn itunes_gapless(movie: &[u8]) -> Option<(u64, u64)> {
     let list = child(child(child(movie, *b"udta")?, *b"meta")?.get(4..)?, *b"ilst")?;

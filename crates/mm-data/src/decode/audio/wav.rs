@@ -105,7 +105,7 @@ impl Chunks {
         Err("damaged wav: found no `data` chunk; the file is cut short".into())
     }
 
-    /// Writes the lengths that were found into the header, and RF64 as RIFF, for readers that believe the header.
+    /// Writes the lengths that were found into the header, and RF64 as RIFF, for readers that rely on the header.
     fn write_lengths(&self, bytes: &mut Vec<u8>, block: usize) {
         bytes.truncate(self.data.end);
         let whole = self.data.len() - self.data.len() % block;

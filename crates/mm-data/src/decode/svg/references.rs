@@ -1,5 +1,5 @@
-//! How many elements a drawing has when every reference is replaced by what it refers to: a few lines of `use`, markers,
-//! masks or patterns that refer to each other stand for billions.
+//! How many elements a drawing has when every reference is replaced by what it refers to: a few lines of `use`,
+//! markers, masks or patterns that refer to each other stand for billions.
 
 use super::style::{StyleSheet, ids};
 use resvg::usvg::roxmltree::{Document, Node, NodeId};

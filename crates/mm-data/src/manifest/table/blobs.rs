@@ -30,8 +30,8 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 pub(in super::super) struct Blobs(Arc<Mutex<File>>);
 
 impl Blobs {
-    /// The encoded file that a cell refers to; `table` names the place of one without a name.
-    pub(in super::super) fn get(&self, cell: &Value, place: impl FnOnce() -> String) -> Option<EncodedFile> {
+    /// The encoded file that a cell refers to; `location` is the name of a file that has none.
+    pub(in super::super) fn get(&self, cell: &Value, location: impl FnOnce() -> String) -> Option<EncodedFile> {
         let reference = cell.get(KEY)?;
         let number = |key: &str| reference.get(key).and_then(Value::as_u64);
         let mut digest = [0; 32];
@@ -45,8 +45,8 @@ impl Blobs {
         let extension = blob_extension(cell).unwrap_or_default();
         let name = match reference.get("name").and_then(Value::as_str) {
             Some(name) => name.to_owned(),
-            None if extension.is_empty() => place(),
-            None => format!("{} (.{extension})", place()),
+            None if extension.is_empty() => location(),
+            None => format!("{} (.{extension})", location()),
         };
         Some(EncodedFile::in_file(name, self.0.clone(), offset, length as usize, digest))
     }

@@ -42,7 +42,7 @@ impl<'de> Deserialize<'de> for UniqueCells {
     }
 }
 
-/// How many numbers were read as something else.
+/// Counts of the numbers that were read as something else.
 #[derive(Default)]
 struct Replaced {
     /// NaN and infinities, as missing values.

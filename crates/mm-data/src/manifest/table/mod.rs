@@ -67,8 +67,8 @@ impl RawTable {
 }
 
 impl Table {
-    /// Reads all rows of a table: `.jsonl`, `.ndjson`, `.json`, `.csv`, `.tsv` or `.parquet`; text files also compressed
-    /// as `.gz` or `.zst`.
+    /// Reads all rows of a table: `.jsonl`, `.ndjson`, `.json`, `.csv`, `.tsv` or `.parquet`; text files also
+    /// compressed as `.gz` or `.zst`.
     ///
     /// # Errors
     /// Names the file, and the row where there is one: unreadable, of another kind, not valid in the encoding, or
@@ -116,8 +116,8 @@ impl Table {
     }
 }
 
-/// A cell as text: numbers and booleans as JSON writes them, lists of up to 64 texts, whole numbers or booleans joined by
-/// semicolons; `None` for empty cells and other values.
+/// A cell as text: numbers and booleans as JSON writes them, lists of up to 64 texts, whole numbers or booleans joined
+/// by semicolons; `None` for empty cells and other values.
 pub fn cell_text(value: &Value) -> Option<String> {
     let is_label = |v: &Value| v.is_string() || v.is_boolean() || v.is_i64() || v.is_u64();
     match value {

@@ -95,8 +95,8 @@ struct ModalityBranch {
 /// The sum of a loss term over rows, and the number of rows.
 type Term = (Tensor, Tensor);
 
-/// A variational autoencoder of several modalities with one latent vector. The loss is the mean of the negative evidence
-/// lower bounds −Σₘ ln p(xₘ | z) + β KL(q(z | x) ‖ N(0, I)) of the posteriors in [`JointPosterior`].
+/// A variational autoencoder of several modalities with one latent vector. The loss is the mean of the negative
+/// evidence lower bounds −Σₘ ln p(xₘ | z) + β KL(q(z | x) ‖ N(0, I)) of the posteriors in [`JointPosterior`].
 pub struct MultimodalVae {
     branches: BTreeMap<Modality, ModalityBranch>,
     warmup: LinearWarmup,
@@ -134,8 +134,8 @@ impl MultimodalVae {
         self.config.joint_posterior == JointPosterior::Deterministic
     }
 
-    /// The posterior of each modality in the set. Deterministic latents are the means of Gaussians whose variance is not
-    /// used.
+    /// The posterior of each modality in the set. Deterministic latents are the means of Gaussians whose variance is
+    /// not used.
     fn experts<'a>(&'a self, set: &InputSet, train: bool) -> Result<Vec<Expert<'a>>> {
         let mut experts = Vec::new();
         for (modality, branch) in &self.branches {

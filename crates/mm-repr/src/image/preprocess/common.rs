@@ -19,8 +19,8 @@ pub(super) const HALF: Normalization = ([0.5; 3], [0.5; 3]);
 pub(super) const CLIP: Normalization =
     ([0.481_454_66, 0.457_827_5, 0.408_210_73], [0.268_629_55, 0.261_302_6, 0.275_777_1]);
 
-/// A processor with this transform, and the treatment of transparency that the model is loaded with. Where there is a crop, training uses random resized crops of at least 0.4 of the
-/// area.
+/// A processor with this transform, and the treatment of transparency that the model is loaded with. Where there is a
+/// crop, training uses random resized crops of at least 0.4 of the area.
 pub(super) fn processor_config(b: &ModelBuilder<'_>, transform: ImageTransform) -> ImageProcessorConfig {
     let random_resized_crop = transform.crop.map(|_| 0.4);
     let limits = ImageLimits { transparency: b.transparency, ..ImageLimits::default() };

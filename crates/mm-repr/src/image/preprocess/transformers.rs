@@ -26,7 +26,7 @@ pub fn preprocessing(b: &ModelBuilder<'_>) -> Result<ImageProcessorConfig> {
 /// `processor_config.json`, or that of images.
 ///
 /// # Errors
-/// As [`preprocessing`].
+/// Those of [`preprocessing`].
 pub fn video_preprocessing(b: &ModelBuilder<'_>) -> Result<ImageProcessorConfig> {
     let files: [ProcessorFile; 2] =
         [("video_preprocessor_config.json", None), ("processor_config.json", Some("video_processor"))];

@@ -10,7 +10,7 @@ use mm_core::{
     nn::{BlockConfig, ForwardArgs, Norm, Transformer, TransformerConfig},
 };
 
-/// How position embeddings are adapted to another number of patches.
+/// Interpolation of position embeddings for another number of patches.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum PositionInterpolation {
     /// Bicubic.
@@ -122,7 +122,7 @@ impl Encoder for VitBackbone {
     }
 }
 
-/// What distinguishes the backbones of the families.
+/// Differences between the families' backbones.
 pub(crate) struct VitVariant<'a> {
     /// Names of the tokens before the patches.
     pub(crate) prefix_tokens: &'a [&'a str],

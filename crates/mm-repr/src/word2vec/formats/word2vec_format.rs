@@ -53,7 +53,7 @@ impl Rows {
         self.values.extend(values);
     }
 
-    /// What a user should know about the file.
+    /// Warnings about the file, for the user.
     fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if !self.repeated.is_empty() {

@@ -24,7 +24,7 @@ pub struct Contribution {
     pub sample: Tensor,
 }
 
-/// What the prediction for a row depends on.
+/// Attribution of a row's prediction to its inputs.
 ///
 /// Integrated gradients from a baseline (embeddings of zero, an image of the mean color, silence, mean features) to the
 /// row, from *Axiomatic Attribution for Deep Networks* (Sundararajan et al., 2017, <https://arxiv.org/abs/1703.01365>).
@@ -32,7 +32,7 @@ pub struct Contribution {
 pub struct Attribution {
     /// The prediction of the fused head.
     pub prediction: String,
-    /// Its score: the logit minus the mean of the others; the standardized value of a regression.
+    /// The score: the logit minus the mean of the others; the standardized value of a regression.
     pub score: f64,
     /// The score of the baseline.
     pub baseline_score: f64,
@@ -49,7 +49,7 @@ struct Sample {
 /// The inputs of a row and of the rows that its prediction depends on.
 struct RowInputs<'a> {
     parts: BTreeMap<&'a Modality, (Input, Vec<usize>)>,
-    /// Of the row itself.
+    /// Samples of the row itself.
     samples: BTreeMap<Modality, Sample>,
 }
 

@@ -74,7 +74,7 @@ pub(super) fn infer_columns(table: &Table, options: &FitOptions, registry: &Regi
         inferred.add(name, table, registry);
     }
     inferred.choose_files();
-    // A video is also its sound.
+    // A video also has an audio track.
     if let (Some(video), false) = (inferred.columns.get("video").cloned(), inferred.columns.contains_key("audio")) {
         inferred.columns.insert("audio".into(), video);
     }

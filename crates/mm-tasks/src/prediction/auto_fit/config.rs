@@ -11,7 +11,7 @@ const MAX_VALIDATION_ROWS: f64 = 5000.0;
 
 /// The training table and what was found in it.
 pub(super) struct TableInfo<'a> {
-    /// Its absolute path.
+    /// The absolute path.
     pub(super) path: &'a Path,
     /// The absolute path of the validation table.
     pub(super) validation: Option<&'a Path>,

@@ -4,7 +4,7 @@ use crate::{Error, Result, metrics::Metrics, prediction::target::Problem};
 use mm_data::{FailedSample, Split, TableOptions};
 use std::{collections::BTreeMap, path::PathBuf};
 
-/// How many models are trained.
+/// Preset that determines how many models are trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Preset {
     /// One model.
@@ -76,7 +76,7 @@ pub struct FitOptions {
     pub group_column: Option<String>,
     /// Fraction of the rows (or groups) that is held out for the final metrics.
     pub test_fraction: f64,
-    /// How many models are trained.
+    /// Preset that determines how many models are trained.
     pub preset: Preset,
     /// Seconds after which training stops; what is trained by then is used.
     pub time_limit: Option<f64>,
@@ -140,7 +140,7 @@ impl FitOptions {
 pub struct FitResult {
     /// The type of problem.
     pub problem: Problem,
-    /// Its classes.
+    /// The classes.
     pub classes: Vec<String>,
     /// The columns of each modality.
     pub columns: BTreeMap<String, String>,
@@ -148,7 +148,7 @@ pub struct FitResult {
     pub split: Split,
     /// Metrics on that split.
     pub metrics: Metrics,
-    /// The same with each modality alone (`image_only`) and without it (`without_image`).
+    /// Metrics with each modality alone (`image_only`) and without it (`without_image`).
     pub ablations: BTreeMap<String, Metrics>,
     /// Number of training rows.
     pub train_rows: usize,

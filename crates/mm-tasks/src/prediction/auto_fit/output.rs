@@ -17,7 +17,8 @@ pub(super) struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// A fit of these tables with these options. The time limit is not part of it: a fit may be continued with more time.
+    /// A fit of these tables with these options. The time limit is not part of it: a fit may be continued with more
+    /// time.
     ///
     /// # Errors
     /// When a table cannot be read.

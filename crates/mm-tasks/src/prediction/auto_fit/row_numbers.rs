@@ -1,4 +1,4 @@
-//! Columns that number the rows: they predict the label of a sorted table, and nothing of a new row.
+//! Columns that number the rows: they predict the label of a sorted table, but carry no information about a new row.
 
 /// Numbers without order are called row numbers when as many different ones would occur by chance in fewer of so many
 /// columns (natural logarithm).
@@ -7,8 +7,8 @@ const LOG_CHANCE: f64 = -14.0;
 /// Fewest rows in which numbers that rise by one are called row numbers.
 const MIN_RUNNING: usize = 5;
 
-/// Whether whole numbers, one for each row in order, number the rows: they rise by one, or they are all different and lie
-/// so close together that measured values would repeat (a shuffled index, or that of a sample of a larger table).
+/// Whether whole numbers, one for each row in order, number the rows: they rise by one, or they are all different and
+/// lie so close together that measured values would repeat (a shuffled index, or that of a sample of a larger table).
 pub(super) fn are_row_numbers(numbers: &[f64]) -> bool {
     if numbers.len() < MIN_RUNNING || numbers.iter().any(|v| v.fract() != 0.0) {
         return false;

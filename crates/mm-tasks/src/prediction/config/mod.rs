@@ -110,7 +110,7 @@ impl Ensembling {
         matches!(self, Self::LogisticRegression | Self::GradientBoosting)
     }
 
-    /// Its name in a config.
+    /// The name in a config.
     fn name(self) -> &'static str {
         match self {
             Self::Weighted => "weighted",
@@ -149,7 +149,7 @@ pub struct PredictionConfig {
     /// The fusion.
     #[serde(default)]
     pub fusion: FusionConfig,
-    /// A reasoning network in place of the fusion, in which one modality queries the others (visual question
+    /// A reasoning network instead of the fusion operator, in which one modality queries the others (visual question
     /// answering); all inputs are then used as sequences.
     #[serde(default)]
     pub reasoning: Option<ReasoningConfig>,

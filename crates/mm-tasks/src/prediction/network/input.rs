@@ -1,4 +1,4 @@
-//! What the network takes, and how it is run.
+//! Input of the network, and how it is run.
 
 use mm_core::{Input, Modality};
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// The inputs of a batch of rows.
 #[derive(Clone)]
 pub(in super::super) struct NetworkInput<'a> {
-    /// Of each modality, the processed values and the rows (positions in the batch) that they are of.
+    /// For each modality, the processed values, and the rows (positions in the batch) that these belong to.
     pub(in super::super) parts: BTreeMap<&'a Modality, (Input, Vec<usize>)>,
     /// The modalities whose values are embeddings of a frozen encoder already.
     pub(in super::super) precomputed: &'a BTreeSet<Modality>,

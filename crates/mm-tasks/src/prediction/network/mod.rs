@@ -23,7 +23,7 @@ use std::{collections::BTreeMap, path::Path};
 
 /// The features of a batch before fusion.
 pub(super) struct EncodedBatch {
-    /// Of each modality.
+    /// Output of the branch of each modality.
     pub(super) branches: BTreeMap<Modality, BranchOutput>,
     /// Number of rows.
     pub(super) rows: i64,

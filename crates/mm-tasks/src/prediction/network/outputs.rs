@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 
 /// The outputs for the rows of a batch.
 pub(in super::super) struct Outputs {
-    /// Of the fused head, `[rows, outputs]`.
+    /// Outputs of the fused head, `[rows, outputs]`.
     pub(in super::super) fused: Tensor,
     /// The fused representation `[rows, dim]`; `None` for rows without any input.
     pub(in super::super) representation: Option<Tensor>,
-    /// Of the unimodal heads.
+    /// Outputs of the unimodal heads.
     pub(in super::super) unimodal: BTreeMap<Modality, UnimodalOutput>,
     /// The fusion operator's own loss.
     pub(in super::super) operator_loss: Option<Tensor>,

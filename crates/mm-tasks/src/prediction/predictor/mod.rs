@@ -120,7 +120,7 @@ impl Predictor {
         reasoning.is_some_and(|r| r.network.one_step_per_token().unwrap_or(false))
     }
 
-    /// Its modalities.
+    /// The modalities.
     pub fn modalities(&self) -> Vec<Modality> {
         self.first().modalities().cloned().collect()
     }
@@ -139,8 +139,8 @@ impl Predictor {
         names.iter().map(find).collect()
     }
 
-    /// Another table, with the columns of the training table but those of the modalities in `exclude`. What `options` leave
-    /// open is as in training, but that URLs are fetched only where they say so.
+    /// Another table, with the columns of the training table but those of the modalities in `exclude`. What `options`
+    /// leave open is as in training, but that URLs are fetched only where they say so.
     ///
     /// # Errors
     /// When it cannot be read or lacks one of the columns.
@@ -201,7 +201,7 @@ impl Predictor {
         self.evaluate_with(manifest, rows, InferenceOptions { exclude, ..InferenceOptions::default() })
     }
 
-    /// As [`Predictor::evaluate`], with options.
+    /// Like [`Predictor::evaluate`], with options.
     pub(super) fn evaluate_with(
         &self,
         manifest: &Manifest,

@@ -13,9 +13,9 @@ use std::collections::BTreeMap;
 /// The prediction for one row.
 #[derive(Debug, Clone)]
 pub struct RowPrediction {
-    /// Its row in the file, counted from 1.
+    /// The row in the file, counted from 1.
     pub row: usize,
-    /// Its id.
+    /// The id.
     pub id: String,
     /// The most probable class, the list of labels with a probability of at least 0.5, or the number.
     pub prediction: Value,
@@ -26,7 +26,7 @@ pub struct RowPrediction {
 }
 
 impl RowPrediction {
-    /// As a JSON object.
+    /// The prediction as a JSON object.
     pub fn to_json(&self) -> Value {
         let probabilities: Map<String, Value> = self.probabilities.iter().map(|(c, p)| (c.clone(), json!(p))).collect();
         let present: Vec<&str> = self.present.iter().map(Modality::name).collect();

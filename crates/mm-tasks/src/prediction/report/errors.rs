@@ -98,7 +98,7 @@ pub(super) struct ErrorRow {
     id: String,
     /// The texts of the row.
     texts: Vec<String>,
-    /// Its image as an `<img>` element; empty without one.
+    /// The image as an `<img>` element; empty without one.
     image: String,
     label: String,
     prediction: String,

@@ -36,7 +36,7 @@ struct ReportData {
 
 /// A row with its label and prediction.
 struct PredictedRow<'a> {
-    /// Its index in the manifest.
+    /// The index in the manifest.
     index: usize,
     row: &'a Row,
     label: Option<&'a str>,

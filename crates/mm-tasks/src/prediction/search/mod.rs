@@ -36,7 +36,7 @@ use std::{
 /// The config of the best trial, in the folder of a search.
 const BEST_FILE: &str = "best.toml";
 
-/// What is searched, and how long.
+/// Options of the search.
 #[derive(Debug, Clone)]
 pub struct SearchOptions {
     /// The search space; every fusion operator and the fusion dimensions 32, 64 and 128 when empty.
@@ -175,7 +175,7 @@ impl Search<'_> {
         Ok(config)
     }
 
-    /// Trains a setting in a fresh run folder; returns the best score on the validation rows.
+    /// Trains a setting in a new run folder; returns the best score on the validation rows.
     fn train(&self, dir: &Path, trial: &[(String, String)], epochs: u64, stop: &AtomicBool) -> Result<f64> {
         let mut config = self.with_settings(trial)?;
         settings::set(&mut config, &format!("train.epochs={epochs}"))?;

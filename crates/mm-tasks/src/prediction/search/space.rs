@@ -65,8 +65,8 @@ fn shuffled(sizes: &[usize], count: usize, num_trials: usize, rng: &mut Rng) -> 
     all.into_iter().take(num_trials).map(choice).collect()
 }
 
-/// Random choices of an index below each size, without repetition; more than [`MAX_SHUFFLED`] of them exist, and no more
-/// are sampled.
+/// Random choices of an index below each size, without repetition; more than [`MAX_SHUFFLED`] of them exist, and no
+/// more are sampled.
 fn sampled(sizes: &[usize], num_trials: usize, rng: &mut Rng) -> Vec<Vec<usize>> {
     let (mut seen, mut out) = (HashSet::new(), Vec::new());
     while out.len() < num_trials.min(MAX_SHUFFLED / 2) {

@@ -1,4 +1,4 @@
-//! What type of problem a column of labels is.
+//! The type of problem that a column of labels poses.
 
 use super::{Problem, Target, canonical, parse_number, split_labels};
 use crate::{Error, Result};
@@ -91,8 +91,8 @@ impl<'a> LabelStats<'a> {
         cells.values().any(|count| *count > 1)
     }
 
-    /// Whether whole numbers are codes of classes: from 0 or 1 on, nearly without gaps, each several times and none much
-    /// rarer than the others.
+    /// Whether whole numbers are codes of classes: from 0 or 1 on, nearly without gaps, each several times and none
+    /// much rarer than the others.
     fn are_class_codes(&self) -> bool {
         let values: Vec<f64> = self.counts.keys().filter_map(|c| parse_number(c)).collect();
         let low = values.iter().copied().fold(f64::INFINITY, f64::min);
@@ -130,8 +130,8 @@ impl<'a> LabelStats<'a> {
     }
 }
 
-/// How often each label occurs. Labels that are written in several ways (`1`, `1.0`) are one, under the name that is most
-/// frequent.
+/// How often each label occurs. Labels that are written in several ways (`1`, `1.0`) are one, under the name that is
+/// most frequent.
 pub(in super::super) fn count_labels<'a>(labels: impl Iterator<Item = &'a str>) -> BTreeMap<&'a str, usize> {
     let mut written: BTreeMap<&str, usize> = BTreeMap::new();
     labels.for_each(|l| *written.entry(l.trim()).or_default() += 1);

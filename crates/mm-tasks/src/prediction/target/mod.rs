@@ -32,7 +32,7 @@ const PROBLEMS: [Problem; 6] =
     [Problem::Auto, Problem::Binary, Problem::Multiclass, Problem::Multilabel, Problem::Regression, Problem::Ordinal];
 
 impl Problem {
-    /// Its name in a config and on the command line.
+    /// The name in a config and on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",

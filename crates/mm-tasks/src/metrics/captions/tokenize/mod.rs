@@ -2,10 +2,10 @@
 //! `-preserveLines -lowerCase`, without punctuation (pycocoevalcap's `PTBTokenizer`).
 //!
 //! Written from the tokenizer's output for characters, abbreviations and odd texts. Of random texts put together from
-//! words, numbers, abbreviations, addresses, quotes and signs with spaces between them, 2 to 4 of 5,000 differ.
-//! Known to differ: accented letters as HTML entities (`caf&eacute;`), and words run together at an abbreviation or an
-//! apostrophe (`Inc.J.`, `etc.O'Neil`). The reference also looks at the caption that follows in its file to decide whether
-//! an abbreviation at the very end of a caption ends a sentence; here none does.
+//! words, numbers, abbreviations, addresses, quotes and signs with spaces between them, 2 to 4 of 5,000 differ. Known
+//! to differ: accented letters as HTML entities (`caf&eacute;`), and words run together at an abbreviation or an
+//! apostrophe (`Inc.J.`, `etc.O'Neil`). The reference also looks at the caption that follows in its file to decide
+//! whether an abbreviation at the very end of a caption ends a sentence; here none does.
 
 mod abbreviations;
 mod chars;

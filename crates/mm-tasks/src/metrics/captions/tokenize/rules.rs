@@ -1,5 +1,5 @@
-//! The rules of the Penn Treebank tokenizer: of all that match at a position, the longest one makes the token; of equally long
-//! ones the first.
+//! The rules of the Penn Treebank tokenizer: of all that match at a position, the longest one makes the token; of
+//! equally long ones the first.
 
 use super::{
     abbreviations::{

@@ -1,27 +1,27 @@
-//! What makes the lines of an output file, from the files of a model and the rows of a table.
+//! The provenance of an output file, from the files of a model and the rows of a table.
 
 use super::TableRow;
 use crate::args::dtype::DtypeArgs;
 use anyhow::{Context as _, Result};
 use mm_core::Source;
 use mm_reason::generate::GenerationConfig;
-use mm_tasks::maker::Maker;
+use mm_tasks::provenance::Provenance;
 use serde_json::{Map, Value};
 use std::{
     fs::File,
     path::{Path, PathBuf},
 };
 
-/// What a command with the model of a folder and the options that change its lines writes; the table comes later.
+/// The provenance of a command's output, without the table: the model in a folder, and the options that change lines.
 ///
 /// # Errors
 /// When a file of the model cannot be read.
-pub(crate) fn command_maker(command: &str, model: &Path, options: Map<String, Value>) -> Result<Maker> {
-    Ok(Maker { command: command.to_owned(), model: hash_model(model)?, options, table: String::new() })
+pub(crate) fn command_provenance(command: &str, model: &Path, options: Map<String, Value>) -> Result<Provenance> {
+    Ok(Provenance { command: command.to_owned(), model: hash_model(model)?, options, table: String::new() })
 }
 
-/// The same command for the rows of a table.
-pub(super) fn with_table(maker: &Maker, rows: &[TableRow]) -> Maker {
+/// The provenance with the hash of a table's rows.
+pub(super) fn with_table(provenance: &Provenance, rows: &[TableRow]) -> Provenance {
     let mut hasher = blake3::Hasher::new();
     for row in rows {
         // Bytes inside the table by their hash.
@@ -29,7 +29,7 @@ pub(super) fn with_table(maker: &Maker, rows: &[TableRow]) -> Maker {
         let file = row.file.as_ref().map(|f| (f.modality.name(), &f.path, digest(&f.source)));
         hasher.update(format!("{} {file:?} {:?}\n", row.id, row.cells).as_bytes());
     }
-    Maker { table: hasher.finalize().to_hex().to_string(), ..maker.clone() }
+    Provenance { table: hasher.finalize().to_hex().to_string(), ..provenance.clone() }
 }
 
 /// The options of a command that generates text: its own, those of generation, and the type to compute in.

@@ -1,12 +1,12 @@
-//! What made an output file: command, model, options and table.
+//! Provenance of an output file: the command, model, options and table that its rows were computed from.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 
-/// What the rows of an output file depend on. A file of another maker is not continued.
+/// What the rows of an output file depend on. An interrupted file is continued only by a command of equal provenance.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Maker {
+pub struct Provenance {
     /// The command.
     pub command: String,
     /// Hash of the model.
@@ -18,8 +18,8 @@ pub struct Maker {
     pub table: String,
 }
 
-impl Maker {
-    /// What an existing file holds that this maker does not write, in words; `None` when it made the file.
+impl Provenance {
+    /// How an existing file's provenance differs from this one, as part of an error message; `None` if they are equal.
     pub fn difference(&self, of_file: &Self) -> Option<String> {
         if self.command != of_file.command {
             return Some(format!("was written by `mm {}`, expected `mm {}`", of_file.command, self.command));
@@ -52,20 +52,20 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn maker(options: Value) -> Maker {
+    fn provenance(options: Value) -> Provenance {
         let Value::Object(options) = options else { panic!("{options} is no object") };
-        Maker { command: "caption".into(), model: "1".into(), options, table: "2".into() }
+        Provenance { command: "caption".into(), model: "1".into(), options, table: "2".into() }
     }
 
     #[test]
     fn the_first_difference_is_named() {
-        let made = maker(json!({"num_beams": 1, "prompt": null}));
+        let made = provenance(json!({"num_beams": 1, "prompt": null}));
         assert_eq!(made.difference(&made), None);
-        let difference = |of: Maker| made.difference(&of).unwrap();
-        assert!(difference(Maker { command: "answer".into(), ..made.clone() }).contains("`mm answer`"));
-        assert!(difference(Maker { model: "3".into(), ..made.clone() }).contains("another model"));
-        assert!(difference(Maker { table: "4".into(), ..made.clone() }).contains("another table"));
-        let options = difference(maker(json!({"num_beams": 2, "top_k": 5})));
+        let difference = |of: Provenance| made.difference(&of).unwrap();
+        assert!(difference(Provenance { command: "answer".into(), ..made.clone() }).contains("`mm answer`"));
+        assert!(difference(Provenance { model: "3".into(), ..made.clone() }).contains("another model"));
+        assert!(difference(Provenance { table: "4".into(), ..made.clone() }).contains("another table"));
+        let options = difference(provenance(json!({"num_beams": 2, "top_k": 5})));
         assert!(options.ends_with("num_beams 2, expected 1, top_k 5, expected null"), "{options}");
     }
 }
