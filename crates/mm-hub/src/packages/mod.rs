@@ -15,7 +15,12 @@ use std::{
 
 /// Whether `MM_OFFLINE=1` forbids downloads.
 pub(crate) fn is_offline() -> bool {
-    std::env::var("MM_OFFLINE").is_ok_and(|v| v == "1")
+    std::env::var("MM_OFFLINE").is_ok_and(|v| is_on(&v))
+}
+
+/// Whether the value of a variable means yes, as Python's `huggingface_hub` reads it.
+pub(crate) fn is_on(value: &str) -> bool {
+    ["1", "on", "yes", "true"].contains(&value.to_lowercase().as_str())
 }
 
 /// An error where a package would have to be looked up and `MM_OFFLINE=1` forbids it.
