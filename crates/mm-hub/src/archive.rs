@@ -53,7 +53,7 @@ impl LeftOut {
     fn report(&self, archive: &Path) {
         if self.count > 0 {
             let (file, first) = (archive.display(), &self.first);
-            note(format!("{file}: {} links or devices in it were left out, the first `{first}`", self.count));
+            note(format!("{file}: links and devices in it were left out ({}, the first `{first}`)", self.count));
         }
     }
 }

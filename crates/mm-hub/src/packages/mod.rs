@@ -40,7 +40,9 @@ fn query(mut command: Command, package: &str, hint: &str) -> Result<String> {
     let output = command.output().with_context(|| format!("{name} cannot be run"))?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);
-        let last: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).rev().take(4).collect();
+        // pip warns of each attempt at length, and says in the end what is wrong.
+        let is_telling = |line: &&str| !line.trim().is_empty() && !line.starts_with("WARNING: Retrying");
+        let last: Vec<&str> = text.lines().filter(is_telling).rev().take(4).collect();
         let last: Vec<&str> = last.into_iter().rev().collect();
         bail!("{name} could not find {package}: {}\nCheck the network connection. {hint}", last.join(" / "));
     }

@@ -1,7 +1,7 @@
 //! What a registry file says about a data set or a model.
 
 use crate::{
-    error::{Result, bail},
+    error::{Context, Result, bail},
     hub::parse_name,
     paths::is_below,
 };
@@ -143,7 +143,7 @@ impl Item {
                 list.is_empty()
             }
             Source::Url(files) => {
-                files.iter().try_for_each(UrlFile::check)?;
+                files.iter().try_for_each(UrlFile::check).with_context(|| self.name.clone())?;
                 let mut names = BTreeSet::new();
                 if let Some(file) = files.iter().find(|file| !names.insert(file.file_name())) {
                     bail!("{}: two files are called `{}`; set `name` of one", self.name, file.file_name());

@@ -178,8 +178,12 @@ impl Registry {
         let _ = std::fs::remove_dir_all(&partial);
         create_dir(&partial)?;
         let fetched = complete(item, &downloads, &partial);
-        if fetched.is_err() {
+        if let Err(error) = &fetched {
             let _ = std::fs::remove_dir_all(&partial);
+            // What can be of no use to the next attempt: archives that are refused, or nothing.
+            if is_refused(error) || is_without_files(&downloads) {
+                let _ = std::fs::remove_dir_all(&downloads);
+            }
         }
         fetched.with_context(|| format!("{name} could not be fetched"))?;
         let _ = std::fs::remove_dir_all(folder);
@@ -187,6 +191,26 @@ impl Registry {
         let _ = std::fs::remove_dir_all(&downloads);
         Ok(folder.to_owned())
     }
+}
+
+/// Whether an error, or one of its causes, is that of an archive.
+fn is_refused(error: &Error) -> bool {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        if matches!(error.downcast_ref(), Some(Error::Archive { .. })) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+/// Whether a folder holds nothing but locks.
+fn is_without_files(folder: &Path) -> bool {
+    let is_lock = |entry: std::io::Result<std::fs::DirEntry>| {
+        entry.is_ok_and(|entry| entry.path().extension().is_some_and(|e| e == "lock"))
+    };
+    std::fs::read_dir(folder).is_ok_and(|mut entries| entries.all(is_lock))
 }
 
 /// Refuses a folder in the cache that holds files and was not written here, which marks what it writes.

@@ -68,7 +68,9 @@ fn archives_that_lead_out_of_the_folder_and_wrong_checksums_leave_nothing() {
         let error = describe(&registry.fetch(Kind::Data, "birds").unwrap_err());
         assert!(error.contains(part), "{error}");
         assert!(!folder.exists() && !folder.with_file_name("evil.txt").exists());
-        assert!(!PathBuf::from(format!("{}.partial", folder.display())).exists());
+        for suffix in ["partial", "downloads"] {
+            assert!(!beside(&folder, suffix).exists(), "{suffix}");
+        }
     }
 }
 
@@ -81,7 +83,7 @@ fn wrong_items_are_refused() {
         ("../a", "pip = [\"a\"]".to_owned(), "cannot be the name of a folder"),
         ("a", "pip = [\"--index-url\"]".to_owned(), "not the name of a package"),
         ("a", "pip = []".to_owned(), "names nothing to fetch"),
-        ("a", file("ftp://a/b", &sum), "starts with https://"),
+        ("a", file("ftp://a/b", &sum), "a: from.url: found `ftp://a/b`, expected an address that starts with https://"),
         ("a", file("https://a/b", "12"), "64 hexadecimal digits"),
         ("a", file("https://a/", &sum), "set `name`"),
         (
