@@ -273,8 +273,8 @@ pub fn docs() -> Result<()> {
     run("documenting", &["doc", "--release", "--workspace", "--no-deps"], &[], &[("RUSTDOCFLAGS", "-D warnings")])
 }
 
-/// Runs what CI runs.
-pub fn ci() -> Result<()> {
+/// Runs what CI runs, and what is made outside of the workspace where asked for.
+pub fn ci(outside: bool) -> Result<()> {
     setup::run(false, false)?;
     run("formatting", &["fmt", "--all", "--check"], &[], &[])?;
     run("linting", &["clippy", "--release", "--workspace", "--all-targets"], &deny_warnings(), &[])?;
@@ -282,7 +282,12 @@ pub fn ci() -> Result<()> {
     deny()?;
     semver_checks()?;
     docs()?;
-    test(&[])
+    test(&[])?;
+    if outside {
+        crate::outside::run(&crate::outside::Arguments::default())?;
+        crate::new::check()?;
+    }
+    Ok(())
 }
 
 fn deny_warnings() -> [String; 3] {

@@ -12,12 +12,11 @@ mod parity;
 mod paths;
 mod pipeline;
 mod setup;
+mod temporary;
 mod torture;
 
 use clap::{Parser, Subcommand};
-use mm_hub::{
-    registry::{self, Kind, Registry},
-};
+use mm_hub::registry::{self, Kind, Registry};
 use std::{path::PathBuf, process::ExitCode};
 
 /// Builds mm, downloads its dependencies, and runs its pipelines
@@ -85,9 +84,9 @@ enum Command {
     #[command(after_help = "Examples:\n  cargo xtask parity\n  cargo xtask parity clip whisper --seed 7")]
     Parity(parity::Arguments),
     /// Make a crate of your own that extends mm: a modality, a fusion operator, an alignment method, a reasoning
-    /// network, a task or a data set reader. It has its tests and a program with every command of mm.
+    /// network, a task or a data set reader, with its tests and a program with every command of mm. Or make a pipeline.
     #[command(
-        after_help = "Examples:\n  cargo xtask new modality accelerometer --dir ~/projects\n  cargo xtask new task triage --dir ~/projects"
+        after_help = "Examples:\n  cargo xtask new modality accelerometer --dir ~/projects\n  cargo xtask new task triage --dir ~/projects\n  cargo xtask new pipeline birds --dir ~/projects"
     )]
     New(new::Arguments),
     /// Fuzz the readers of files: all targets, or one by name. Exits with an error and the path of the input on a
@@ -118,7 +117,11 @@ enum Command {
     )]
     Outside(outside::Arguments),
     /// Check format, lints, docs and tests, as CI does.
-    Ci,
+    Ci {
+        /// Also what is made outside of the workspace: a project for each library crate, a crate of every kind (`new --check`).
+        #[arg(long)]
+        outside: bool,
+    },
 }
 
 #[derive(Subcommand)]
@@ -153,7 +156,11 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("xtask: {error:#}");
-            ExitCode::FAILURE
+            match error.downcast_ref() {
+                // As a shell reports a program that Ctrl-C ended.
+                Some(mm_hub::Error::Interrupted { .. }) => ExitCode::from(130),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }
@@ -179,7 +186,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Docs { check: false } => cargo::docs(),
         Command::Dist(arguments) => dist::run(&arguments),
         Command::Outside(arguments) => outside::run(&arguments),
-        Command::Ci => cargo::ci(),
+        Command::Ci { outside } => cargo::ci(outside),
     }
 }
 

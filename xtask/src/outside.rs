@@ -6,8 +6,10 @@ use crate::{
     docs::markdown::{CodeBlock, Page},
     paths::root,
     setup,
+    temporary::TemporaryFolder,
 };
 use anyhow::{Context, Result, bail};
+use mm_hub::project;
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
@@ -16,7 +18,7 @@ use std::{
 };
 
 /// The arguments of the command.
-#[derive(clap::Args)]
+#[derive(Default, clap::Args)]
 pub struct Arguments {
     /// The crates; all library crates when absent.
     #[arg(value_name = "CRATE")]
@@ -31,6 +33,9 @@ pub struct Arguments {
     #[arg(long)]
     json: bool,
 }
+
+/// Marks a folder whose files this command writes.
+const MARKER: &str = ".made-by-xtask-outside";
 
 /// What cargo needs from the environment to find itself and a compiler.
 const KEPT_VARIABLES: [&str; 6] = ["PATH", "HOME", "CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN", "XDG_CACHE_HOME"];
@@ -55,8 +60,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         bail!("there is no library crate `{unknown}`; the crates are {}", known.join(", "));
     }
     let chosen = if arguments.crates.is_empty() { &known } else { &arguments.crates };
-    let temporary = std::env::temp_dir().join(format!("mm-outside-{}", std::process::id()));
-    let folder = arguments.folder.as_ref().unwrap_or(&temporary);
+    let temporary = arguments.folder.is_none().then(|| TemporaryFolder::new("mm-outside")).transpose()?;
+    let folder = temporary.as_ref().map(TemporaryFolder::path).or(arguments.folder.as_deref());
+    let folder = std::path::absolute(folder.unwrap_or(Path::new("."))).context("--folder")?;
     let mut outcomes = Vec::new();
     for name in chosen {
         let project = folder.join(name);
@@ -66,10 +72,6 @@ pub fn run(arguments: &Arguments) -> Result<()> {
             println!("{}", serde_json::to_string(&outcome)?);
         }
         outcomes.push(outcome);
-    }
-    if arguments.folder.is_none() {
-        // Made by this run alone: its name holds the process's number.
-        std::fs::remove_dir_all(folder).with_context(|| format!("{} cannot be removed", folder.display()))?;
     }
     if !arguments.json {
         print_table(&outcomes);
@@ -100,6 +102,7 @@ fn try_crate(name: &str, project: &Path, list: bool) -> Result<Outcome> {
     if list {
         return Ok(Outcome { name: name.to_owned(), features, packages, seconds: None });
     }
+    project::set_up(project, &setup::request(false, false))?;
     eprintln!("xtask: {name}: {packages} packages in {}", project.display());
     // The example of mm-cli is a whole program.
     let run: &[&str] = if name == "mm-cli" { &["run", "--", "--version"] } else { &["run"] };
@@ -124,6 +127,10 @@ fn write_project(project: &Path, blocks: &[CodeBlock]) -> Result<()> {
         let found = blocks.iter().find(|b| b.info.first().is_some_and(|info| info.split(',').next() == Some(language)));
         found.with_context(|| format!("its README has no `{language}` block"))
     };
+    let is_empty = std::fs::read_dir(project).map_or(true, |mut entries| entries.next().is_none());
+    if !is_empty && !project.join(MARKER).exists() {
+        bail!("{} holds files that are not those of this command; name another --folder", project.display());
+    }
     let mut manifest: toml::Table = block("toml")?.text.parse().context("the `toml` block of its README")?;
     let dependencies = manifest.get_mut("dependencies").and_then(toml::Value::as_table_mut);
     for (name, dependency) in dependencies.context("the `toml` block of its README has no [dependencies]")? {
@@ -142,12 +149,11 @@ fn write_project(project: &Path, blocks: &[CodeBlock]) -> Result<()> {
     manifest.insert("package".into(), package.into());
     // A workspace of its own, wherever the folder is.
     manifest.insert("workspace".into(), toml::Table::new().into());
-    let settings = std::fs::read_to_string(setup::cargo_settings())?;
     let lock = std::fs::read_to_string(root().join("Cargo.lock"))?;
     let files = [
+        (MARKER, String::new()),
         ("Cargo.toml", manifest.to_string()),
         ("src/main.rs", block("rust")?.text.clone()),
-        (".cargo/config.toml", settings),
         // The same versions as in the workspace.
         ("Cargo.lock", lock),
     ];
@@ -220,6 +226,12 @@ mod tests {
         assert!(core["path"].as_str().unwrap().ends_with("crates/mm-core") && !core.contains_key("version"));
         assert_eq!(core["features"].as_array().map(Vec::len), Some(1));
         assert_eq!(manifest["dependencies"]["serde_json"].as_str(), Some("1"));
+        // A second run writes the same folder; one with other files is left alone.
+        write_project(folder.path(), &blocks).unwrap();
+        let other = tempfile::tempdir().unwrap();
+        std::fs::write(other.path().join("Cargo.toml"), "mine").unwrap();
+        assert!(write_project(other.path(), &blocks).unwrap_err().to_string().contains("name another --folder"));
+        assert_eq!(std::fs::read(other.path().join("Cargo.toml")).unwrap(), b"mine");
         assert!(write_project(folder.path(), &blocks[1..]).unwrap_err().to_string().contains("toml"));
     }
 

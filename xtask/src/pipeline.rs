@@ -1,17 +1,23 @@
 //! `cargo xtask run`: a pipeline with the mm of this workspace, which is built when a step needs it.
 
 use crate::{cargo::cargo, paths::root, setup};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use mm_hub::pipeline::{self, Options, Runner};
 use std::{
     path::{Path, PathBuf},
-    sync::atomic::AtomicBool,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The pipeline file.
     pipeline: PathBuf,
+    /// The program mm [default: a release build of this workspace, made when a step needs it].
+    #[arg(long, value_name = "FILE")]
+    mm: Option<PathBuf>,
     #[command(flatten)]
     options: Options,
 }
@@ -30,7 +36,7 @@ impl From<DemoArguments> for Arguments {
         if demo.full {
             demo.options.overrides.push("epochs=420".to_owned());
         }
-        Self { pipeline: root().join("docs/pipelines/demo.toml"), options: demo.options }
+        Self { pipeline: root().join("docs/pipelines/demo.toml"), mm: None, options: demo.options }
     }
 }
 
@@ -53,10 +59,37 @@ pub fn outputs(arguments: &Arguments) -> Result<Vec<String>> {
 /// Runs a pipeline.
 pub fn run(arguments: &Arguments) -> Result<()> {
     let pipeline = arguments.load()?;
-    let mm = || build().map_err(|error| mm_hub::Error::Other(format!("{error:#}")));
-    let runner = Runner { mm: &mm, stop: &AtomicBool::new(false), keeps_stdout: false };
+    let given = arguments.mm.as_deref().map(given_program).transpose()?;
+    let mm = || match &given {
+        Some(program) => Ok(program.clone()),
+        None => build().map_err(|error| mm_hub::Error::Other(format!("{error:#}"))),
+    };
+    let stop = stop_on_interrupt()?;
+    let runner = Runner { mm: &mm, stop: &stop, keeps_stdout: false };
     runner.run(&pipeline, &arguments.options)?;
     Ok(())
+}
+
+/// The path of a program, which steps run from other folders.
+fn given_program(file: &Path) -> Result<PathBuf> {
+    if !file.is_file() {
+        bail!("--mm {}: no such file, expected the program mm", file.display());
+    }
+    std::path::absolute(file).with_context(|| format!("--mm {}", file.display()))
+}
+
+/// The flag that the first Ctrl-C sets: the programs of the steps get it too, and are waited for. The second one ends.
+fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let flag = stop.clone();
+    let handler = move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        eprintln!("xtask: waiting for the steps that run; press Ctrl-C again to stop at once");
+    };
+    ctrlc::set_handler(handler).context("cannot install a Ctrl-C handler")?;
+    Ok(stop)
 }
 
 /// Sets up, builds `mm` and returns the path of its binary.

@@ -5,6 +5,7 @@ use crate::paths::root;
 use anyhow::{Context, Result};
 use mm_hub::{
     libtorch::{self, Request},
+    paths::write_file,
     project, tools,
 };
 use std::path::{Path, PathBuf};
@@ -24,7 +25,7 @@ pub fn run(cuda: bool, force: bool) -> Result<()> {
     let found = libtorch::find_or_fetch(&request(cuda, force))?;
     let (file, text) = (cargo_settings(), libtorch::settings(&found.folder));
     if std::fs::read_to_string(&file).ok().as_ref() != Some(&text) {
-        std::fs::write(&file, &text)
+        write_file(&file, text.as_bytes())
             .with_context(|| format!("{} cannot be written; check that the clone is not read-only", file.display()))?;
     }
     tools::ffmpeg(force)?;
@@ -32,7 +33,8 @@ pub fn run(cuda: bool, force: bool) -> Result<()> {
     Ok(())
 }
 
-fn request(cuda: bool, force: bool) -> Request {
+/// What is asked for, apart from what an earlier set-up of this workspace wrote.
+pub fn request(cuda: bool, force: bool) -> Request {
     Request { cuda, force, settings: Some(cargo_settings()) }
 }
 

@@ -3,6 +3,7 @@
 use crate::{
     error::{At, Context, Error, Result},
     paths::{create_dir, is_below},
+    report::note,
 };
 use std::{
     fs::File,
@@ -34,13 +35,36 @@ fn outside(archive: &Path, inside: &str) -> Error {
     Error::Archive { file: archive.to_owned(), reason }
 }
 
-/// Reader of a .gz file.
+/// What is left out of an archive, said once.
+#[derive(Default)]
+struct LeftOut {
+    count: usize,
+    first: String,
+}
+
+impl LeftOut {
+    fn add(&mut self, inside: &str) {
+        if self.count == 0 {
+            inside.clone_into(&mut self.first);
+        }
+        self.count += 1;
+    }
+
+    fn report(&self, archive: &Path) {
+        if self.count > 0 {
+            let (file, first) = (archive.display(), &self.first);
+            note(format!("{file}: links and devices in it were left out ({}, the first `{first}`)", self.count));
+        }
+    }
+}
+
+/// Reader of a .gz file, which may consist of several parts.
 pub fn gunzip(file: &Path) -> Result<impl Read> {
-    Ok(flate2::read::GzDecoder::new(File::open(file).at(file, "read")?))
+    Ok(flate2::read::MultiGzDecoder::new(File::open(file).at(file, "read")?))
 }
 
 /// Unpacks the files of a tar to their targets in `folder`, up to `max_bytes` in all; `file` names the archive in errors.
-/// Folders, links and devices in it are left out.
+/// Second names of a file (hard links) become copies; symbolic links and devices are left out.
 ///
 /// # Errors
 /// When the archive is damaged, unpacks to more bytes, or has a path that leads out of the folder.
@@ -52,35 +76,57 @@ pub fn untar(
     target: impl Fn(&str) -> Option<PathBuf>,
 ) -> Result<()> {
     let mut left = max_bytes;
+    let mut left_out = LeftOut::default();
     let mut archive = tar::Archive::new(tar);
     let incomplete = || format!("{} is not a complete archive", file.display());
     for entry in archive.entries().with_context(incomplete)? {
         let mut entry = entry.with_context(incomplete)?;
-        if !entry.header().entry_type().is_file() {
+        let kind = entry.header().entry_type();
+        if kind.is_dir() || kind.is_pax_global_extensions() {
             continue;
         }
+        let place = |inside: &str| match target(inside) {
+            Some(path) if !is_below(&path) => Err(outside(file, inside)),
+            path => Ok(path),
+        };
         let inside = entry.path().with_context(incomplete)?.to_string_lossy().into_owned();
-        let Some(path) = target(&inside) else { continue };
-        if !is_below(&path) {
-            return Err(outside(file, &inside));
+        let Some(path) = place(&inside)? else { continue };
+        let path = folder.join(path);
+        if kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse() {
+            write_entry(&mut entry, &path, &mut left, file)?;
+            continue;
         }
-        write_entry(&mut entry, &folder.join(path), &mut left, file)?;
+        // The file of a hard link came before it.
+        let original = entry.link_name().with_context(incomplete)?.filter(|_| kind.is_hard_link());
+        let original = original.map(|name| place(&name.to_string_lossy())).transpose()?.flatten();
+        match original.map(|inside| folder.join(inside)).filter(|original| original.is_file()) {
+            Some(original) => {
+                let mut open = File::open(&original).at(&original, "read")?;
+                write_entry(&mut open, &path, &mut left, file)?;
+            }
+            None => left_out.add(&inside),
+        }
     }
+    left_out.report(file);
     Ok(())
 }
 
-/// Unpacks the entries of a zip for which `keep` returns true, up to `max_bytes` in all.
+/// Unpacks the entries of a zip for which `keep` returns true, up to `max_bytes` in all; symbolic links are left out.
 ///
 /// # Errors
 /// When the archive is damaged, unpacks to more bytes, or has a path that leads out of the folder.
 pub fn unzip(file: &Path, folder: &Path, max_bytes: u64, keep: impl Fn(&str) -> bool) -> Result<()> {
-    let mut left = max_bytes;
+    let (mut left, mut left_out) = (max_bytes, LeftOut::default());
     let incomplete = || format!("{} is not a complete zip archive", file.display());
     let mut archive = zip::ZipArchive::new(File::open(file).at(file, "read")?).with_context(incomplete)?;
     for index in 0..archive.len() {
         let mut entry = archive.by_index(index).with_context(incomplete)?;
         let Some(inside) = entry.enclosed_name() else { return Err(outside(file, entry.name())) };
-        if entry.is_dir() || entry.is_symlink() || !keep(&inside.to_string_lossy()) {
+        if entry.is_dir() || !keep(&inside.to_string_lossy()) {
+            continue;
+        }
+        if entry.is_symlink() {
+            left_out.add(&inside.to_string_lossy());
             continue;
         }
         let target = folder.join(&inside);
@@ -92,6 +138,7 @@ pub fn unzip(file: &Path, folder: &Path, max_bytes: u64, keep: impl Fn(&str) -> 
             std::fs::set_permissions(&target, permissions).at(&target, "written")?;
         }
     }
+    left_out.report(file);
     Ok(())
 }
 
@@ -141,5 +188,61 @@ mod tests {
             let mode = std::fs::metadata(folder.join("bomb.txt")).unwrap().permissions().mode();
             assert_eq!(mode & 0o7777, 0o711, "without the set-user-id bit");
         }
+    }
+
+    #[test]
+    fn second_names_of_a_file_are_copied_and_links_and_devices_left_out() {
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut add = |kind: tar::EntryType, name: &str, link: &str, contents: &[u8]| {
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(kind);
+            header.set_size(contents.len() as u64);
+            if link.is_empty() {
+                builder.append_data(&mut header, name, contents).unwrap();
+            } else {
+                builder.append_link(&mut header, name, link).unwrap();
+            }
+        };
+        add(tar::EntryType::Regular, "d/é ü.txt", "", b"text");
+        add(tar::EntryType::Link, "d/second.txt", "d/é ü.txt", b"");
+        add(tar::EntryType::Symlink, "d/escape", "/etc", b"");
+        add(tar::EntryType::Regular, "d/escape/passwd", "", b"mine");
+        add(tar::EntryType::Char, "d/device", "", b"");
+        add(tar::EntryType::Link, "d/other", "d/none", b"");
+        let bytes = builder.into_inner().unwrap();
+        let top = tempfile::tempdir().unwrap();
+        let unpack = |max| untar(&bytes[..], Path::new("a.tar"), top.path(), max, |i| Some(PathBuf::from(i)));
+        unpack(100).unwrap();
+        let read = |name: &str| std::fs::read(top.path().join("d").join(name)).unwrap();
+        assert_eq!(
+            (read("é ü.txt"), read("second.txt"), read("escape/passwd")),
+            (b"text".into(), b"text".into(), b"mine".into())
+        );
+        assert_eq!(std::fs::read_dir(top.path().join("d")).unwrap().count(), 3);
+        // Copies count as bytes too.
+        assert!(unpack(7).unwrap_err().to_string().contains("unpacks to more bytes"));
+        let mut builder = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Link);
+        header.set_size(0);
+        builder.append_link(&mut header, "passwd", "../../etc/passwd").unwrap();
+        let bytes = builder.into_inner().unwrap();
+        let linked = untar(&bytes[..], Path::new("a.tar"), top.path(), 100, |i| Some(PathBuf::from(i)));
+        assert!(linked.unwrap_err().to_string().contains("`../../etc/passwd` in it leads out"));
+    }
+
+    #[test]
+    fn a_gz_of_several_parts_is_read_to_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let part = |text: &[u8]| {
+            let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+            encoder.write_all(text).unwrap();
+            encoder.finish().unwrap()
+        };
+        let file = folder.path().join("a.gz");
+        std::fs::write(&file, [part(b"one,"), part(b"two")].concat()).unwrap();
+        let mut text = String::new();
+        gunzip(&file).unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(text, "one,two");
     }
 }

@@ -112,7 +112,8 @@ pub enum Error {
     },
     /// A step of a pipeline failed.
     #[error(
-        "step `{step}` failed; {completed} other steps are complete. Run again to continue, or with --from to repeat one"
+        "step `{step}` failed; {} complete. Run again to continue, or with --from to repeat one",
+        if *completed == 1 { "1 other step is".to_owned() } else { format!("{completed} other steps are") }
     )]
     Step {
         /// The name of the step.

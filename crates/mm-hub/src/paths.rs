@@ -42,18 +42,27 @@ pub(crate) fn create_dir(path: &Path) -> Result<()> {
     std::fs::create_dir_all(path).at(path, "created")
 }
 
-/// Replaces a file as a whole: it is written next to it, synced and renamed.
-pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
+/// Replaces a file as a whole: it is written next to it, synced and renamed. A link stays one, what it leads to is
+/// replaced; permissions stay.
+///
+/// # Errors
+/// When the folder or the file cannot be written; the file is as it was then.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
     // Two threads may write the same file.
     static COUNT: AtomicU64 = AtomicU64::new(0);
+    let path = &if path.is_symlink() { path.canonicalize().at(path, "written")? } else { path.to_owned() };
     if let Some(folder) = path.parent() {
         create_dir(folder)?;
     }
+    let permissions = std::fs::metadata(path).ok().map(|m| m.permissions());
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let (process, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     let partial = path.with_file_name(format!(".{name}.{process}-{count}.partial"));
     let write = || -> std::io::Result<()> {
         let mut file = File::create(&partial)?;
+        if let Some(permissions) = permissions {
+            file.set_permissions(permissions)?;
+        }
         file.write_all(bytes)?;
         file.sync_all()?;
         std::fs::rename(&partial, path)
@@ -63,6 +72,22 @@ pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
         let _ = std::fs::remove_file(&partial);
     }
     result.at(path, "written")
+}
+
+/// The path with a suffix after a dot: `data/birds` → `data/birds.lock`.
+pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(suffix);
+    name.into()
+}
+
+/// A path whose links are followed as far as it exists.
+pub(crate) fn resolved(path: &Path) -> PathBuf {
+    let existing = path.ancestors().find_map(|folder| Some((folder, folder.canonicalize().ok()?)));
+    let Some((folder, real)) = existing else { return path.to_owned() };
+    let rest = path.strip_prefix(folder).unwrap_or(Path::new(""));
+    if rest.as_os_str().is_empty() { real } else { real.join(rest) }
 }
 
 /// Whether there is anything at a path, a broken link included.
@@ -110,6 +135,35 @@ mod tests {
         assert!(write_file(&folder.path().join("a"), b"x").is_err());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
         assert_eq!(std::fs::read_dir(folder.path().join("a")).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_stays_a_link_and_permissions_stay() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let folder = tempfile::tempdir().unwrap();
+        let (real, link) = (folder.path().join("real"), folder.path().join("link"));
+        write_file(&real, b"one").unwrap();
+        std::fs::set_permissions(&real, std::fs::Permissions::from_mode(0o600)).unwrap();
+        symlink("real", &link).unwrap();
+        write_file(&link, b"two").unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(std::fs::read(&real).unwrap(), b"two");
+        assert_eq!(std::fs::metadata(&real).unwrap().permissions().mode() & 0o777, 0o600);
+        symlink(folder.path().join("none"), folder.path().join("broken")).unwrap();
+        assert!(write_file(&folder.path().join("broken"), b"x").is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed_as_far_as_a_path_exists() {
+        let folder = tempfile::tempdir().unwrap();
+        let real = folder.path().canonicalize().unwrap();
+        std::fs::create_dir(real.join("a b")).unwrap();
+        std::os::unix::fs::symlink(real.join("a b"), real.join("link")).unwrap();
+        assert_eq!(resolved(&real.join("link/é/f")), real.join("a b/é/f"));
+        assert_eq!(resolved(&real.join("link")), real.join("a b"));
+        assert_eq!(beside(Path::new("/a/b.c"), "lock"), Path::new("/a/b.c.lock"));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::{
     error::{At, Context, Result, describe},
     fetch::download,
     packages::{from_apt, from_pip, unpack_deb},
-    paths::{cache, create_dir, program},
+    paths::{cache, create_dir, lock, program},
     report::note,
 };
 use std::path::PathBuf;
@@ -21,10 +21,15 @@ pub fn ffmpeg(force: bool) -> Result<()> {
     if !force && (program(&["ffmpeg"]).is_some() || target.exists()) {
         return Ok(());
     }
+    let folder = target.parent().context("the path has no parent folder")?.to_owned();
+    create_dir(&folder)?;
+    let _lock = lock(&folder.join("lock"), "another process downloads ffmpeg; waiting for it …")?;
+    if !force && target.exists() {
+        return Ok(());
+    }
     note("ffmpeg: downloading …");
     let missing = "ffmpeg is only needed for video; install it (Debian: apt-get install ffmpeg)";
     let remote = from_pip("imageio-ffmpeg").context(missing)?;
-    let folder = target.parent().context("the path has no parent folder")?.to_owned();
     let wheel = folder.join("imageio-ffmpeg.whl");
     download(&remote, &wheel).context(missing)?;
     let partial = folder.join("unpacked.partial");
@@ -63,6 +68,10 @@ pub fn nasm(force: bool) {
     let folder = cache().join("nasm");
     let fetch = || -> Result<()> {
         create_dir(&folder)?;
+        let _lock = lock(&folder.join("lock"), "another process downloads nasm; waiting for it …")?;
+        if !force && (target.exists() || tried.exists()) {
+            return Ok(());
+        }
         std::fs::write(&tried, "").at(&tried, "written")?;
         unpack_deb(&from_apt("nasm", &folder)?, &folder)?;
         let _ = std::fs::remove_dir_all(folder.join("apt"));

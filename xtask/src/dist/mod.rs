@@ -14,6 +14,7 @@ use mm_hub::libtorch;
 use std::{
     collections::BTreeMap,
     fs::File,
+    io::Write,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -21,9 +22,9 @@ use tree::{Content, Entry, Parts};
 
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// The folder for the archive and the package.
-    #[arg(long, value_name = "DIR", default_value = "target/dist")]
-    out: PathBuf,
+    /// The folder for the archive and the package [default: target/dist of this workspace].
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
     /// The program to distribute [default: a release build of this workspace].
     #[arg(long, value_name = "FILE")]
     mm: Option<PathBuf>,
@@ -33,8 +34,11 @@ pub struct Arguments {
     licenses: Option<PathBuf>,
 }
 
-/// Where the program looks for its libraries.
+/// Where the program of the archive looks for its libraries.
 const RUNPATH: &str = "$ORIGIN/../lib";
+
+/// Where that of the package does: the dynamic linker needs no /proc to find it.
+const PACKAGE_RUNPATH: &str = "/usr/lib/mm/lib";
 
 /// Builds the archive and the package.
 pub fn run(arguments: &Arguments) -> Result<()> {
@@ -49,14 +53,16 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let request = libtorch::Request { settings: Some(setup::cargo_settings()), ..libtorch::Request::default() };
     let libtorch = libtorch::find_or_fetch(&request)?.folder;
     let beside = arguments.licenses.clone().or_else(|| libtorch.parent().map(Path::to_owned));
-    let (parts, versions) = collect(&mm, &libtorch, &beside.context("libtorch lies in no folder")?)?;
+    let (mut parts, versions) = collect(&mm, &libtorch, &beside.context("libtorch lies in no folder")?)?;
     let version = env!("CARGO_PKG_VERSION");
-    let out = root().join(&arguments.out);
+    let out = arguments.out.clone().unwrap_or_else(|| root().join("target/dist"));
     std::fs::create_dir_all(&out).with_context(|| out.display().to_string())?;
     let time = source_date()?;
 
     let name = format!("mm-{version}-x86_64-linux");
     let archive = out.join(format!("{name}.tar.gz"));
+    let program = std::mem::take(&mut parts.mm);
+    parts.mm = with_runpath(&program, RUNPATH).with_context(|| mm.display().to_string())?;
     write_atomic(&archive, |file| {
         let entries = parts.entries(&name, &format!("{name}/share"));
         let gz = GzEncoder::new(File::create(file)?, Compression::default());
@@ -64,7 +70,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     })?;
     let package = out.join(format!("mm_{version}_amd64.deb"));
     let control = Control { version: version.to_owned(), versions: versions.clone() };
-    write_atomic(&package, |file| deb::write(&control, &package_entries(&parts), time, file))?;
+    parts.mm = with_runpath(&program, PACKAGE_RUNPATH).with_context(|| mm.display().to_string())?;
+    let entries = package_entries(&parts, &control, time)?;
+    write_atomic(&package, |file| deb::write(&control, &entries, time, file))?;
 
     for file in [&archive, &package] {
         println!("{} ({:.1} MB)", file.display(), std::fs::metadata(file)?.len() as f64 / 1e6);
@@ -77,12 +85,35 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// The files of the Debian package: the program with its libraries in a folder of its own, a link to it on the PATH.
-fn package_entries(parts: &Parts) -> Vec<Entry> {
+/// The files of the Debian package: the program with its libraries in a folder of its own, a link to it on the PATH; manual
+/// pages compressed and a change log, as Debian's policy has it.
+fn package_entries(parts: &Parts, control: &Control, time: u64) -> Result<Vec<Entry>> {
     let mut entries = parts.entries("usr/lib/mm", "usr/share");
-    let link = Content::Link("../lib/mm/bin/mm".into());
-    entries.push(Entry { path: "usr/bin/mm".into(), content: link, is_executable: false });
-    entries
+    for entry in entries.iter_mut().filter(|entry| entry.path.starts_with("usr/share/man/")) {
+        if let Content::Bytes(bytes) = &mut entry.content {
+            *bytes = compressed(bytes)?;
+            entry.path += ".gz";
+        }
+    }
+    let mut add = |path: &str, content| entries.push(Entry { path: path.into(), content, is_executable: false });
+    let changes = compressed(deb::changelog(&control.version, time).as_bytes())?;
+    add("usr/share/doc/mm/changelog.gz", Content::Bytes(changes));
+    add("usr/bin/mm", Content::Link("../lib/mm/bin/mm".into()));
+    Ok(entries)
+}
+
+/// A program that looks for its libraries in another folder.
+fn with_runpath(program: &[u8], runpath: &str) -> Result<Vec<u8>> {
+    let mut program = program.to_vec();
+    dynamic::set_runpath(&mut program, runpath)?;
+    Ok(program)
+}
+
+/// The same bytes for the same text, since no time and no name is part of them.
+fn compressed(text: &[u8]) -> Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(text)?;
+    Ok(encoder.finish()?)
 }
 
 /// Seconds since 1970 that every file gets: SOURCE_DATE_EPOCH, else now.
@@ -107,16 +138,17 @@ fn write_atomic(file: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<
 /// The versions of symbols that files require of the system.
 type Versions = BTreeMap<String, Vec<u32>>;
 
-/// Everything that is distributed.
+/// Everything that is distributed; the program as it was built.
 fn collect(mm: &Path, libtorch: &Path, beside: &Path) -> Result<(Parts, Versions)> {
-    let mut program = std::fs::read(mm).with_context(|| format!("--mm {}", mm.display()))?;
+    let program = std::fs::read(mm).with_context(|| format!("--mm {}", mm.display()))?;
     let dynamic = dynamic::read(&program).with_context(|| mm.display().to_string())?;
     let (libraries, versions) = libraries(&dynamic, libtorch)?;
-    dynamic::set_runpath(&mut program, RUNPATH).with_context(|| mm.display().to_string())?;
     let read = |name: &str| std::fs::read(root().join(name)).with_context(|| name.to_owned());
     let documents = vec![
         ("README.md".into(), read("README.md")?),
-        ("copyright".into(), copyright().into_bytes()),
+        ("copyright".into(), [copyright().as_bytes(), &read("LICENSE-MIT")?].concat()),
+        // What `mm run --help` refers to.
+        ("pipeline.toml".into(), read("docs/pipelines/template.toml")?),
         ("LICENSE-MIT".into(), read("LICENSE-MIT")?),
         ("LICENSE-APACHE".into(), read("LICENSE-APACHE")?),
         ("licenses-crates.txt".into(), licenses::of_crates()?.into_bytes()),
@@ -129,7 +161,8 @@ fn collect(mm: &Path, libtorch: &Path, beside: &Path) -> Result<(Parts, Versions
 fn copyright() -> String {
     "mm: MIT OR Apache-2.0 (LICENSE-MIT, LICENSE-APACHE).\n\
      The crates that the program is made of: licenses-crates.txt.\n\
-     libtorch and the libraries that it comes with (lib/): licenses-libtorch.txt.\n"
+     libtorch and the libraries that it comes with (lib/): licenses-libtorch.txt.\n\n\
+     LICENSE-APACHE is what Debian has as /usr/share/common-licenses/Apache-2.0. LICENSE-MIT says:\n\n"
         .to_owned()
 }
 

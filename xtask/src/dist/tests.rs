@@ -21,8 +21,12 @@ fn listing(tar: &[u8]) -> Vec<(String, u32, u64, u64, String)> {
     let mut archive = tar::Archive::new(tar);
     let read = |entry: std::io::Result<tar::Entry<'_, &[u8]>>| {
         let mut entry = entry.unwrap();
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).unwrap();
         let mut text = String::new();
-        entry.read_to_string(&mut text).unwrap();
+        if flate2::read::GzDecoder::new(bytes.as_slice()).read_to_string(&mut text).is_err() {
+            text = String::from_utf8(bytes).unwrap();
+        }
         if let Some(target) = entry.link_name().unwrap() {
             text = target.display().to_string();
         }
@@ -67,7 +71,8 @@ fn the_package_is_one_that_dpkg_reads() {
     let parts = parts(folder.path());
     let versions = BTreeMap::from([("GLIBC".to_owned(), vec![2, 34]), ("GLIBCXX".to_owned(), vec![3, 4, 29])]);
     let (control, file) = (Control { version: "0.1.0".into(), versions }, folder.path().join("mm.deb"));
-    deb::write(&control, &package_entries(&parts), 1_700_000_000, &file).unwrap();
+    let entries = package_entries(&parts, &control, 1_700_000_000).unwrap();
+    deb::write(&control, &entries, 1_700_000_000, &file).unwrap();
     let members = deb::members(File::open(&file).unwrap()).unwrap();
     let names: Vec<&str> = members.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["debian-binary", "control.tar.gz", "data.tar.gz"]);
@@ -86,7 +91,11 @@ fn the_package_is_one_that_dpkg_reads() {
     let files = unpack(&members[2].1);
     let link = files.iter().find(|(path, ..)| path == "usr/bin/mm").unwrap();
     assert_eq!(link.4, "../lib/mm/bin/mm");
-    assert!(files.iter().any(|(path, ..)| path == "usr/lib/mm/lib/libtorch_cpu.so"));
+    let text = |name: &str| &files.iter().find(|(path, ..)| path == name).unwrap().4;
+    assert_eq!(text("usr/lib/mm/lib/libtorch_cpu.so"), "library");
+    assert_eq!(text("usr/share/man/man1/mm.1.gz"), "mm.1");
+    assert!(text("usr/share/doc/mm/changelog.gz").contains("+0000\n"));
+    assert!(text("usr/share/doc/mm/changelog.gz").starts_with("mm (0.1.0) unstable; urgency=medium\n"));
     let Ok(listed) = Command::new("dpkg-deb").arg("--contents").arg(&file).output() else {
         eprintln!("skipped: no dpkg-deb");
         return;

@@ -4,21 +4,18 @@ use super::{
     kind::{KINDS, Kind, MODALITY},
     make,
 };
-use crate::{cargo::cargo, paths::root, setup};
+use crate::{cargo::cargo, paths::root, setup, temporary::TemporaryFolder};
 use anyhow::{Context, Result, bail};
-use std::{
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::{path::Path, time::Instant};
 
 /// Makes, compiles and tests; prints the time of each.
 pub fn run() -> Result<()> {
     setup::run(false, false)?;
-    let folder = TemporaryFolder::new()?;
+    let folder = TemporaryFolder::new("mm-new")?;
     for kind in KINDS {
         let started = Instant::now();
         let name = format!("new-{}", kind.command);
-        let made = make(kind, &name, &folder.0)?;
+        let made = make(kind, &name, folder.path())?;
         let commands: &[&[&str]] = if kind.command == MODALITY.command {
             &[&["check", "--all-targets"], &["test", "--lib"], &["run", "--", "completions", "bash"]]
         } else {
@@ -43,21 +40,4 @@ fn run_cargo(kind: &Kind, folder: &Path, arguments: &[&str]) -> Result<()> {
         bail!("{}: cargo {} failed:\n{stdout}{stderr}", kind.command, arguments.join(" "));
     }
     Ok(())
-}
-
-/// A folder of this process, removed at the end.
-struct TemporaryFolder(PathBuf);
-
-impl TemporaryFolder {
-    fn new() -> Result<Self> {
-        let folder = std::env::temp_dir().join(format!("mm-new-{}", std::process::id()));
-        std::fs::create_dir(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
-        Ok(Self(folder))
-    }
-}
-
-impl Drop for TemporaryFolder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }

@@ -4,7 +4,11 @@ use super::{
     kind::{Kind, TemplateFile},
     name::{camel, snake},
 };
-use crate::{paths::root, setup::cargo_settings};
+use crate::{
+    paths::root,
+    setup::cargo_settings,
+    temporary::{make_folders, remove_empty},
+};
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 
@@ -27,10 +31,8 @@ pub fn check_target(name: &str, dir: &Path) -> Result<()> {
 
 /// Makes the crate below `dir`: first under a temporary name, so that the folder is either complete or not there.
 pub fn generate(kind: &Kind, name: &str, dir: &Path) -> Result<PathBuf> {
-    let cannot_write = || format!("--dir {}: a folder cannot be made there", dir.display());
-    let is_new = !dir.exists();
-    std::fs::create_dir_all(dir).with_context(cannot_write)?;
-    let target = std::path::absolute(dir).with_context(cannot_write)?.join(name);
+    let made = make_folders(dir)?;
+    let target = std::path::absolute(dir).with_context(|| format!("--dir {}", dir.display()))?.join(name);
     let partial = target.with_file_name(format!(".{name}.{}.partial", std::process::id()));
     let written = write_crate(kind, name, &partial).and_then(|()| {
         check_target(name, dir)?;
@@ -39,9 +41,7 @@ pub fn generate(kind: &Kind, name: &str, dir: &Path) -> Result<PathBuf> {
     if let Err(error) = written {
         // What this call made, and nothing else.
         let _ = std::fs::remove_dir_all(&partial);
-        if is_new {
-            let _ = std::fs::remove_dir(dir);
-        }
+        remove_empty(&made);
         return Err(error);
     }
     Ok(target)

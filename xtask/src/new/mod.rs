@@ -1,10 +1,11 @@
 //! `cargo xtask new`: a crate of one's own that adds a modality, an operator, a method, a network, a task or a data set to
-//! mm, from outside this workspace.
+//! mm, from outside this workspace; and a pipeline to start from.
 
 mod check;
 mod generate;
 mod kind;
 mod name;
+mod pipeline;
 #[cfg(test)]
 mod tests;
 
@@ -14,7 +15,7 @@ use generate::generate;
 use kind::Kind;
 use std::path::PathBuf;
 
-/// Make a crate of your own that extends mm.
+/// Make a crate of your own that extends mm, or a pipeline.
 #[derive(clap::Args)]
 #[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
 pub struct Arguments {
@@ -40,6 +41,19 @@ enum NewCommand {
     Task(CrateArguments),
     /// A data set reader: an unpacked folder → a manifest (`mm prepare`).
     Reader(CrateArguments),
+    /// A pipeline, NAME.toml: a complete one whose comments explain every key, to be changed (`cargo xtask run`, `mm run`).
+    #[command(after_help = "Example:\n  cargo xtask new pipeline birds --dir ~/projects")]
+    Pipeline(PipelineArguments),
+}
+
+/// The pipeline to make.
+#[derive(clap::Args)]
+struct PipelineArguments {
+    /// Name of the file, without its ending.
+    name: String,
+    /// Folder in which the file is made.
+    #[arg(long, value_name = "DIR")]
+    dir: PathBuf,
 }
 
 /// The crate to make.
@@ -54,7 +68,7 @@ struct CrateArguments {
 
 /// Makes a crate, or checks the templates of all.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let Some(command) = &arguments.command else { return check::run() };
+    let Some(command) = &arguments.command else { return check() };
     let (kind, CrateArguments { name, dir }) = match command {
         NewCommand::Modality(crate_arguments) => (&kind::MODALITY, crate_arguments),
         NewCommand::FusionOperator(crate_arguments) => (&kind::FUSION_OPERATOR, crate_arguments),
@@ -62,11 +76,22 @@ pub fn run(arguments: &Arguments) -> Result<()> {
         NewCommand::ReasoningNetwork(crate_arguments) => (&kind::REASONING_NETWORK, crate_arguments),
         NewCommand::Task(crate_arguments) => (&kind::TASK, crate_arguments),
         NewCommand::Reader(crate_arguments) => (&kind::READER, crate_arguments),
+        NewCommand::Pipeline(PipelineArguments { name, dir }) => {
+            let file = pipeline::make(name, dir)?;
+            println!("{}", file.display());
+            eprintln!("next: cargo xtask run {:?} --dry-run", file.display().to_string());
+            return Ok(());
+        }
     };
     let folder = make(kind, name, dir)?;
     println!("{}", folder.display());
     eprintln!("next: cd {} && cargo test", folder.display());
     Ok(())
+}
+
+/// Makes a crate of every kind in a temporary folder and compiles each.
+pub fn check() -> Result<()> {
+    check::run()
 }
 
 /// Makes a crate that builds at once; its settings of libtorch are those of this clone, which is set up first where it is

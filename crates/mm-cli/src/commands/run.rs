@@ -17,10 +17,11 @@ use std::path::PathBuf;
 ///
 /// A pipeline is a TOML file of steps that fetch data and models, run mm, or run other programs; it can be in any
 /// folder. Paths in it are relative to the file. Files that no pipeline made are neither deleted nor replaced. With
-/// --json, each step gives one line: step, state (done, skipped, would_run, would_skip), reason and seconds.
+/// --json, each step gives one line: step, state (done, skipped; with --dry-run would_run, would_skip, would_fail),
+/// reason and seconds.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  mm run birds.toml --dry-run              which steps would run, and why\n  mm run birds.toml --set epochs=3 --jobs 2\n  mm run birds.toml --from train            train and everything after it, even where nothing changed\n\nEvery key of the file: docs/pipelines/template.toml"
+    after_help = "Examples:\n  mm run birds.toml --dry-run              which steps would run, and why\n  mm run birds.toml --set epochs=3 --jobs 2\n  mm run birds.toml --from train            train and everything after it, even where nothing changed\n\nEvery key of the file: docs/pipelines/template.toml of the sources, share/doc/mm/pipeline.toml of an installed mm"
 )]
 pub(crate) struct Arguments {
     /// The pipeline file.

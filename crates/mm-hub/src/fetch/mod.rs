@@ -5,16 +5,16 @@ mod digest;
 pub(crate) use digest::{digest, hex};
 
 use crate::{
-    error::{At, Context, Error, Result, bail},
+    error::{At, Context, Error, Result, bail, describe},
     packages::is_offline,
-    paths::{create_dir, lock},
-    report::is_quiet,
+    paths::{beside, create_dir, lock},
+    report::{is_quiet, note},
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::{
     fs::File,
     io::{Read, Write},
-    path::{Path, PathBuf},
+    path::Path,
     time::Duration,
 };
 
@@ -43,8 +43,7 @@ pub(crate) fn download(remote: &Remote, file: &Path) -> Result<()> {
     if file.exists() && digest(file, remote.checksum.0)? == remote.checksum.1 {
         return Ok(());
     }
-    let with_suffix = |suffix: &str| PathBuf::from(format!("{}.{suffix}", file.display()));
-    download_to(remote, file, &with_suffix("partial"), &with_suffix("lock"))
+    download_to(remote, file, &beside(file, "partial"), &beside(file, "lock"))
 }
 
 /// Like [`download`], with the paths of the incomplete file and of the lock.
@@ -62,8 +61,10 @@ pub(crate) fn download_to(remote: &Remote, file: &Path, partial: &Path, lock: &P
     }
     let mut last = None;
     for attempt in 0..4 {
-        if attempt > 0 {
-            std::thread::sleep(remote.timeout.min(Duration::from_secs(1)) * (1 << attempt));
+        if let Some(error) = &last {
+            let pause = remote.timeout.min(Duration::from_secs(1)) * (1 << attempt);
+            note(format!("{}; trying again in {} s", describe(error), pause.as_secs()));
+            std::thread::sleep(pause);
         }
         let is_resumed = partial.exists();
         let error = match transfer(remote, partial).and_then(|()| keep_if_right(remote, partial, file)) {
@@ -74,6 +75,8 @@ pub(crate) fn download_to(remote: &Remote, file: &Path, partial: &Path, lock: &P
             // Client errors do not go away by trying again.
             Error::Status { status, .. } => (400..500).contains(status) && ![408, 429].contains(status),
             Error::Size { .. } => true,
+            // A full disk, or a folder that cannot be written.
+            Error::Io { .. } => true,
             // What an earlier attempt left may have been wrong; the whole file is what the server has.
             Error::Checksum { .. } => !is_resumed,
             _ => false,
@@ -88,9 +91,9 @@ pub(crate) fn download_to(remote: &Remote, file: &Path, partial: &Path, lock: &P
             break;
         }
     }
-    let note = if partial.exists() { "; the next run resumes this download" } else { "" };
+    let hint = if partial.exists() { "; the next run resumes this download" } else { "" };
     let last = last.unwrap_or_else(|| Error::Other("no attempt was made".into()));
-    Err(last).with_context(|| format!("{} could not be downloaded{note}", remote.url))
+    Err(last).with_context(|| format!("{} could not be downloaded{hint}", remote.url))
 }
 
 /// Moves a complete download to its place; deletes one that has another checksum.

@@ -1,7 +1,6 @@
 //! Downloads from a server on this machine that fails in several ways.
 
 use super::*;
-use crate::error::describe;
 use sha2::{Digest, Sha256};
 use std::{
     net::TcpListener,
@@ -84,6 +83,48 @@ fn wrong_checksums_and_error_statuses_are_errors() {
     );
     let text = describe(&download(&Remote::public(url, ("sha256", sha256(b"good"))), &file).unwrap_err());
     assert!(text.contains("answered 404"), "{text}");
+}
+
+#[test]
+fn a_partial_file_that_is_not_a_prefix_is_downloaded_again() {
+    let bytes = b"the whole file".to_vec();
+    let complete = bytes.clone();
+    let (url, requests) = serve(
+        move |_, from| {
+            let (status, rest) = match from {
+                Some(from) if from >= complete.len() => ("416 Range Not Satisfiable", &[][..]),
+                Some(from) => ("206 Partial Content", &complete[from..]),
+                None => ("200 OK", &complete[..]),
+            };
+            let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", rest.len());
+            (head, rest.to_vec())
+        },
+        8,
+    );
+    let folder = tempfile::tempdir().unwrap();
+    // Names with a dot, a space and letters outside of ASCII.
+    for (number, partial) in [&b"other"[..], b"something longer than the file"].into_iter().enumerate() {
+        let file = folder.path().join(format!("döner {number}.bin"));
+        std::fs::write(beside(&file, "partial"), partial).unwrap();
+        let timeout = Duration::from_millis(500);
+        let remote = Remote { timeout, ..Remote::public(url.clone(), ("sha256", sha256(&bytes))) };
+        download(&remote, &file).unwrap();
+        assert_eq!(std::fs::read(&file).unwrap(), bytes);
+        assert_eq!(requests.load(Ordering::SeqCst), 2 * (number + 1));
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_written_is_not_tried_again() {
+    let answer = |_, _| ("HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\n".into(), b"good".to_vec());
+    let (url, requests) = serve(answer, 8);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file.bin");
+    // Nothing can be written where a folder is.
+    std::fs::create_dir(beside(&file, "partial")).unwrap();
+    let text = describe(&download(&Remote::public(url, ("sha256", sha256(b"good"))), &file).unwrap_err());
+    assert!(text.contains("file.bin.partial cannot be written"), "{text}");
+    assert_eq!(requests.load(Ordering::SeqCst), 1);
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod api;
 use crate::{
     error::{At, Context, Result, bail, status_of},
     fetch::{Remote, download_to},
+    packages::{is_offline, is_on},
     paths::{create_dir, is_below, write_file},
 };
 use api::{HubFile, escape, status_message};
@@ -43,7 +44,6 @@ impl Hub {
         let cache = variable("HF_HUB_CACHE").or_else(|| variable("HUGGINGFACE_HUB_CACHE"));
         let token_path = variable("HF_TOKEN_PATH").map_or_else(|| base.join("token"), PathBuf::from);
         let token = variable("HF_TOKEN").or_else(|| std::fs::read_to_string(token_path).ok());
-        let is_on = |v: String| ["1", "on", "yes", "true"].contains(&v.to_lowercase().as_str());
         let timeout = variable("HF_HUB_DOWNLOAD_TIMEOUT").and_then(|v| v.parse().ok()).unwrap_or(10);
         Ok(Self {
             endpoint: variable("HF_ENDPOINT")
@@ -52,7 +52,7 @@ impl Hub {
                 .into(),
             cache: cache.map_or_else(|| base.join("hub"), PathBuf::from),
             token: token.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()),
-            offline: variable("HF_HUB_OFFLINE").is_some_and(is_on) || variable("MM_OFFLINE").is_some_and(is_on),
+            offline: variable("HF_HUB_OFFLINE").is_some_and(|v| is_on(&v)) || is_offline(),
             timeout: Duration::from_secs(timeout),
         })
     }
@@ -98,11 +98,8 @@ impl Hub {
         if let Some(missing) = shards.iter().flatten().find(|s| !snapshot.join(s).exists()) {
             bail!("{repository}: its index lists {missing}, which the repository does not have");
         }
-        // Last, so that a revision only refers to a complete snapshot.
-        let reference = folder.join("refs").join(revision);
-        if revision != commit {
-            write_file(&reference, commit.as_bytes())?;
-        }
+        // Last, so that a revision only refers to a complete snapshot; a commit refers to itself.
+        write_file(&folder.join("refs").join(revision), commit.as_bytes())?;
         Ok(snapshot)
     }
 
@@ -198,10 +195,11 @@ fn is_plain(part: &str) -> bool {
 }
 
 /// The repository and the revision of `ORG/NAME[@REVISION]`.
-fn parse_name(name: &str) -> Result<(&str, &str)> {
+pub(crate) fn parse_name(name: &str) -> Result<(&str, &str)> {
     let (repository, revision) = name.split_once('@').unwrap_or((name, "main"));
     let parts: Vec<&str> = repository.split('/').collect();
-    if parts.len() > 2 || !parts.iter().all(|p| is_plain(p)) || revision.is_empty() || revision.contains("..") {
+    // The revision is a path in the cache.
+    if parts.len() > 2 || !parts.iter().all(|p| is_plain(p)) || !is_below(Path::new(revision)) {
         bail!("`{name}` is not a name of the hub; expected ORG/NAME or ORG/NAME@REVISION");
     }
     Ok((repository, revision))

@@ -271,5 +271,7 @@ fn wrong_lengths_and_contents_are_errors_and_statuses_are_explained() {
         let text = error(Failures { status: Some((status, code)), ..Failures::default() }, "org/name");
         assert!(text.contains(hint) && text.contains(&status.to_string()), "{text}");
     }
-    assert!(error(Failures::default(), "../etc/passwd").contains("not a name of the hub"));
+    for name in ["../etc/passwd", "org/name@/etc/passwd", "org/name@../x", "org/name@"] {
+        assert!(error(Failures::default(), name).contains("not a name of the hub"), "{name}");
+    }
 }

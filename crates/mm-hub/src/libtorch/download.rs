@@ -53,8 +53,12 @@ pub(super) fn download(folder: &Path, force: bool) -> Result<()> {
     write("torch/lib/libtorch.so", "INPUT(-ltorch_cpu -lc10)\n")?;
     write("torch/build-version", &format!("{VERSION}+cpu\n"))?;
     write("complete", VERSION)?;
-    let _ = std::fs::remove_dir_all(folder);
+    // Programs that use the old one keep what they have open; a build finds one of the two.
+    let old = parent.join(format!("{VERSION}-cpu.old"));
+    let _ = std::fs::remove_dir_all(&old);
+    let _ = std::fs::rename(folder, &old);
     std::fs::rename(&partial, folder).at(folder, "written")?;
+    let _ = std::fs::remove_dir_all(&old);
     let _ = std::fs::remove_dir_all(parent.join("wheels"));
     Ok(())
 }

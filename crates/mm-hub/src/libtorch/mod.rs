@@ -5,7 +5,7 @@ mod download;
 use crate::{
     error::{Context, Result, bail},
     packages::python,
-    paths::cache,
+    paths::{absolute, cache},
 };
 use std::{
     path::{Path, PathBuf},
@@ -98,6 +98,8 @@ pub fn from_environment(settings: Option<&Path>) -> Result<Option<Libtorch>> {
         return Ok(None);
     }
     let shown = folder.display().to_string();
+    // Settings and rpaths are read from other folders than this one.
+    let folder = absolute(&folder)?;
     Ok(Some(find(folder, "LIBTORCH").with_context(|| {
         format!(
             "LIBTORCH={shown} does not contain lib/libtorch_cpu.so; unset it, or set it to an unpacked libtorch {VERSION}"

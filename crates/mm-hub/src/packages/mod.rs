@@ -15,7 +15,12 @@ use std::{
 
 /// Whether `MM_OFFLINE=1` forbids downloads.
 pub(crate) fn is_offline() -> bool {
-    std::env::var("MM_OFFLINE").is_ok_and(|v| v == "1")
+    std::env::var("MM_OFFLINE").is_ok_and(|v| is_on(&v))
+}
+
+/// Whether the value of a variable means yes, as Python's `huggingface_hub` reads it.
+pub(crate) fn is_on(value: &str) -> bool {
+    ["1", "on", "yes", "true"].contains(&value.to_lowercase().as_str())
 }
 
 /// An error where a package would have to be looked up and `MM_OFFLINE=1` forbids it.
@@ -35,7 +40,9 @@ fn query(mut command: Command, package: &str, hint: &str) -> Result<String> {
     let output = command.output().with_context(|| format!("{name} cannot be run"))?;
     if !output.status.success() {
         let text = String::from_utf8_lossy(&output.stderr);
-        let last: Vec<&str> = text.lines().filter(|l| !l.trim().is_empty()).rev().take(4).collect();
+        // pip warns of each attempt at length, and says in the end what is wrong.
+        let is_telling = |line: &&str| !line.trim().is_empty() && !line.starts_with("WARNING: Retrying");
+        let last: Vec<&str> = text.lines().filter(is_telling).rev().take(4).collect();
         let last: Vec<&str> = last.into_iter().rev().collect();
         bail!("{name} could not find {package}: {}\nCheck the network connection. {hint}", last.join(" / "));
     }

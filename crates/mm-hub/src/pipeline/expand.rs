@@ -3,28 +3,57 @@
 use crate::registry::{Kind, Registry};
 use std::{cell::RefCell, collections::BTreeMap};
 
+/// The value of a variable.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Value {
+    text: String,
+    /// The data sets and models whose folders are part of it.
+    needs: Vec<(Kind, String)>,
+}
+
+impl From<String> for Value {
+    fn from(text: String) -> Self {
+        Self { text, needs: Vec::new() }
+    }
+}
+
+/// The values of variables by name.
+pub(super) type Values = BTreeMap<String, Value>;
+
 /// The variables of one step.
 pub(super) struct Variables<'a> {
-    pub(super) values: BTreeMap<String, String>,
-    pub(super) registry: &'a Registry,
+    values: Values,
+    registry: &'a Registry,
     /// The data sets and models whose folders were put in.
     used: RefCell<Vec<(Kind, String)>>,
 }
 
 impl<'a> Variables<'a> {
-    pub(super) fn new(values: BTreeMap<String, String>, registry: &'a Registry) -> Self {
+    pub(super) fn new(values: Values, registry: &'a Registry) -> Self {
         Self { values, registry, used: RefCell::default() }
     }
 
-    /// The data sets and models whose folders were put in.
+    /// The data sets and models whose folders were put in, each once.
     pub(super) fn into_used(self) -> Vec<(Kind, String)> {
-        self.used.into_inner()
+        let mut used: Vec<(Kind, String)> = Vec::new();
+        for item in self.used.into_inner() {
+            if !used.contains(&item) {
+                used.push(item);
+            }
+        }
+        used
+    }
+
+    /// The value of a variable that consists of this text.
+    pub(super) fn value(self, text: &str) -> Result<Value, String> {
+        Ok(Value { text: self.expand(text)?, needs: self.into_used() })
     }
 
     /// The value of a variable; `data.NAME` and `models.NAME` are folders in the cache.
     fn get(&self, name: &str) -> Option<String> {
         if let Some(value) = self.values.get(name) {
-            return Some(value.clone());
+            self.used.borrow_mut().extend_from_slice(&value.needs);
+            return Some(value.text.clone());
         }
         let (kind, item) = name.split_once('.')?;
         let kind = [Kind::Data, Kind::Models].into_iter().find(|k| k.name() == kind)?;
@@ -73,7 +102,7 @@ mod tests {
     #[test]
     fn variables_are_put_in_and_unknown_ones_are_named() {
         let registry = Registry::at("/c".into()).unwrap();
-        let values = [("a", "1"), ("b", "${a}")].map(|(k, v)| (k.to_owned(), v.to_owned()));
+        let values = [("a", "1"), ("b", "${a}")].map(|(k, v)| (k.to_owned(), v.to_owned().into()));
         let variables = Variables::new(values.into_iter().collect(), &registry);
         let expand = |text: &str| variables.expand(text);
         assert_eq!(expand("x${a}y${b}z").unwrap(), "x1y${a}z");
@@ -82,6 +111,13 @@ mod tests {
         assert!(expand("${c}").unwrap_err().contains("no variable `c`; the variables are a, b"));
         assert!(expand("${data.emojis}").unwrap_err().contains("no variable `data.emojis`"));
         assert!(expand("${a").unwrap_err().contains("without its }"));
-        assert_eq!(variables.into_used(), [(Kind::Data, "emoji".to_owned())]);
+        let used = [(Kind::Data, "emoji".to_owned())];
+        let value = variables.value("${data.emoji}/${data.emoji}").unwrap();
+        assert_eq!((value.text.as_str(), &value.needs[..]), ("/c/data/emoji//c/data/emoji", &used[..]));
+        // What a variable needs is needed where it is put in.
+        let variables = Variables::new([("images".to_owned(), value)].into(), &registry);
+        assert!(variables.expand("none").is_ok() && variables.used.borrow().is_empty());
+        variables.expand("${images}").unwrap();
+        assert_eq!(variables.into_used(), used);
     }
 }

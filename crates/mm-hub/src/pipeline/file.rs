@@ -2,7 +2,7 @@
 
 use super::{
     Pipeline,
-    expand::{Variables, text_of},
+    expand::{Values, Variables, text_of},
     graph, outputs,
     step::{self, RawStep},
     wrong,
@@ -13,7 +13,10 @@ use crate::{
     registry::{Item, Items, Registry},
 };
 use serde::Deserialize;
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 /// The keys of a file.
 #[derive(Debug, Deserialize)]
@@ -44,44 +47,46 @@ struct FileToml {
 /// Reads the text of a file.
 type Read<'a> = &'a dyn Fn(&Path) -> Result<String>;
 
+/// A variable as a file or `--set` has it.
+struct RawVariable {
+    value: toml::Value,
+    file: PathBuf,
+    /// The folder that the paths of the file are relative to.
+    root: PathBuf,
+}
+
 /// What the files of a pipeline say together.
 struct Collected {
     about: String,
     out: Option<String>,
-    vars: toml::Table,
+    vars: BTreeMap<String, RawVariable>,
     steps: Vec<RawStep>,
     registry: Registry,
-    /// The files that were read.
+    /// The files that were read, those of registries included.
     seen: Vec<PathBuf>,
 }
+
+/// Variables that every pipeline has.
+pub(super) const BUILT_IN: [&str; 4] = ["cache", "here", "out", "root"];
 
 /// Parses a pipeline and what it includes, applies overrides (`--set`), puts variables in and checks everything that can be
 /// checked before a step runs. `file` is an absolute path, `read` returns the text of a file.
 pub fn parse(file: &Path, overrides: &[&str], registry: Registry, read: Read<'_>) -> Result<Pipeline> {
-    let (about, vars) = (String::new(), toml::Table::new());
+    if file.to_str().is_none() {
+        return Err(wrong(file, "its path is not UTF-8 and cannot be put into commands; move it to another folder"));
+    }
+    let (about, vars) = (String::new(), BTreeMap::new());
     let mut all = Collected { about, out: None, vars, steps: Vec::new(), registry, seen: Vec::new() };
     let root = collect(file, read, &mut Vec::new(), &mut all)?;
     if all.about.is_empty() {
         return Err(wrong(file, "no `about`; expected a description of the pipeline in one line"));
     }
     for item in overrides {
-        set(&mut all, item).map_err(|reason| wrong(file, reason))?;
+        set(&mut all, item, file, &root).map_err(|reason| wrong(file, reason))?;
     }
     let out = normalized(&root.join(all.out.as_deref().unwrap_or("runs")));
     outputs::check_folder(&out, file).map_err(|reason| wrong(file, reason))?;
-    let base = [
-        ("cache".to_owned(), all.registry.cache().display().to_string()),
-        ("out".to_owned(), out.display().to_string()),
-    ];
-    // Values of variables may use the built-in ones.
-    let built_in = Variables::new(base.iter().cloned().collect(), &all.registry);
-    let mut values: std::collections::BTreeMap<String, String> = base.iter().cloned().collect();
-    for (name, value) in &all.vars {
-        let expanded = built_in.expand(&text_of(value)).map_err(|e| wrong(file, format!("vars.{name}: {e}")))?;
-        if values.insert(name.clone(), expanded).is_some() || ["here", "root"].contains(&name.as_str()) {
-            return Err(wrong(file, format!("vars.{name}: the variable is built in; choose another name")));
-        }
-    }
+    let values = values(&all, &out)?;
     let mut steps = Vec::new();
     for raw in &all.steps {
         let built = step::build(raw, &values, &all.registry);
@@ -91,6 +96,23 @@ pub fn parse(file: &Path, overrides: &[&str], registry: Registry, read: Read<'_>
     let waits = graph::waits(&steps).map_err(|reason| wrong(file, reason))?;
     let order = graph::order(&steps, &waits).map_err(|reason| wrong(file, reason))?;
     Ok(Pipeline { about: all.about, file: file.to_owned(), out, steps, waits, order, registry: all.registry })
+}
+
+/// The values of all variables; those of the files may use the built-in ones.
+fn values(all: &Collected, out: &Path) -> Result<Values> {
+    let text = |path: &Path| path.display().to_string().into();
+    let mut base = Values::from([("cache".into(), text(all.registry.cache())), ("out".into(), text(out))]);
+    let mut values = base.clone();
+    for (name, RawVariable { value, file, root }) in &all.vars {
+        if BUILT_IN.contains(&name.as_str()) {
+            return Err(wrong(file, format!("vars.{name}: the variable is built in; choose another name")));
+        }
+        base.insert("here".into(), text(file.parent().unwrap_or(Path::new(""))));
+        base.insert("root".into(), text(root));
+        let value = Variables::new(base.clone(), &all.registry).value(&text_of(value));
+        values.insert(name.clone(), value.map_err(|e| wrong(file, format!("vars.{name}: {e}")))?);
+    }
+    Ok(values)
 }
 
 /// Adds a file to what was collected, those that it includes first, and returns the folder that its paths are relative to.
@@ -121,18 +143,16 @@ fn collect(file: &Path, read: Read<'_>, stack: &mut Vec<PathBuf>, all: &mut Coll
         all.out = Some(out);
     }
     all.about = toml.about;
-    let (here_text, root_text) = (here.display().to_string(), root.display().to_string());
-    for (name, mut value) in toml.vars {
-        if let toml::Value::String(text) = &mut value {
-            *text = text.replace("${here}", &here_text).replace("${root}", &root_text);
-        }
-        all.vars.insert(name, value);
+    for (name, value) in toml.vars {
+        all.vars.insert(name, RawVariable { value, file: file.to_owned(), root: root.clone() });
     }
     let mut add = |items, file: &Path| all.registry.add(items).map_err(|e| wrong(file, describe(&e)));
-    if let Some(name) = &toml.registry {
-        let path = normalized(&here.join(name));
+    // Two files may name one registry.
+    let registry = toml.registry.as_ref().map(|name| normalized(&here.join(name)));
+    if let Some(path) = registry.filter(|path| !all.seen.contains(path)) {
         let items: Items = toml::from_str(&read(&path)?).map_err(|e| wrong(&path, e.to_string()))?;
         add(items, &path)?;
+        all.seen.push(path);
     }
     add(Items { data: toml.data, models: toml.models }, file)?;
     let raw = |table| RawStep { table, file: file.to_owned(), here: here.to_owned(), root: root.clone() };
@@ -149,13 +169,23 @@ fn in_include(file: &Path, error: Error) -> Error {
     }
 }
 
-/// Applies one `--set`.
-fn set(all: &mut Collected, item: &str) -> Result<(), String> {
+/// The value that a `--set` has as text: lists, quoted strings, `true` and `false` are those of TOML, anything else stays as
+/// it is written (`1.10` is not the number 1.1).
+fn set_value(text: &str) -> toml::Value {
+    let parsed = toml::from_str::<toml::Table>(&format!("v = {text}"));
+    match parsed.ok().filter(|table| table.len() == 1).and_then(|mut table| table.remove("v")) {
+        Some(toml::Value::Integer(_) | toml::Value::Float(_) | toml::Value::Datetime(_)) => {
+            toml::Value::String(text.trim().into())
+        }
+        Some(value) => value,
+        None => toml::Value::String(text.into()),
+    }
+}
+
+/// Applies one `--set`; the paths in it are those of the main file.
+fn set(all: &mut Collected, item: &str, file: &Path, root: &Path) -> Result<(), String> {
     let (key, text) = item.split_once('=').ok_or_else(|| format!("--set {item}: expected KEY=VALUE"))?;
-    let value = toml::from_str::<toml::Table>(&format!("v = {text}"))
-        .ok()
-        .and_then(|mut t| t.remove("v"))
-        .unwrap_or_else(|| toml::Value::String(text.into()));
+    let value = set_value(text);
     // A name without a dot is a variable; the first part of other keys is a step's name.
     let (first, rest) = match key.split_once('.') {
         Some(("vars", name)) => (name, None),
@@ -169,12 +199,11 @@ fn set(all: &mut Collected, item: &str) -> Result<(), String> {
         }
         if !all.vars.contains_key(first) {
             let known: Vec<&str> = all.vars.keys().map(String::as_str).collect();
-            return Err(format!(
-                "--set {item}: the pipeline has no variable `{first}`; its variables are {}",
-                known.join(", ")
-            ));
+            let known =
+                if known.is_empty() { "it has none".into() } else { format!("its variables are {}", known.join(", ")) };
+            return Err(format!("--set {item}: the pipeline has no variable `{first}`; {known}"));
         }
-        all.vars.insert(first.to_owned(), value);
+        all.vars.insert(first.to_owned(), RawVariable { value, file: file.to_owned(), root: root.to_owned() });
         return Ok(());
     };
     let name_of = |step: &RawStep| step.table.get("name").and_then(toml::Value::as_str).map(ToOwned::to_owned);

@@ -7,6 +7,7 @@ mod expand;
 mod file;
 mod graph;
 mod key;
+mod made;
 mod outputs;
 mod plan;
 mod process;
@@ -86,7 +87,19 @@ fn parse_jobs(text: &str) -> std::result::Result<usize, String> {
 pub fn load(file: &Path, options: &Options) -> Result<Pipeline> {
     let seeds = options.seeds.map(|n| format!("vars.seeds={n}"));
     let overrides: Vec<&str> = options.overrides.iter().chain(&seeds).map(String::as_str).collect();
-    parse(&absolute(file)?, &overrides, Registry::built_in()?, &|file| std::fs::read_to_string(file).at(file, "read"))
+    parse(&with_real_folder(file)?, &overrides, Registry::built_in()?, &|file| {
+        std::fs::read_to_string(file).at(file, "read")
+    })
+}
+
+/// The path of a file with the links of its folder followed: a pipeline is the same one by whichever path it is named, and
+/// `..` means what it means to the system.
+fn with_real_folder(file: &Path) -> Result<PathBuf> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match file.file_name() {
+        Some(name) => Ok(folder.canonicalize().at(file, "read")?.join(name)),
+        None => absolute(file),
+    }
 }
 
 /// The error of something wrong in a pipeline file.

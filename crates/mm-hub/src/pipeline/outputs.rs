@@ -1,6 +1,7 @@
 //! Where steps may write.
 
 use super::{state::FOLDER, step::Step};
+use crate::paths::resolved;
 use std::path::{Path, PathBuf};
 
 /// Refuses an output folder that holds the pipeline itself, or nearly everything.
@@ -11,6 +12,28 @@ pub(super) fn check_folder(out: &Path, file: &Path) -> Result<(), String> {
             "out: {} holds the pipeline file or your home folder; expected a folder for outputs alone, such as `runs`",
             out.display()
         ));
+    }
+    Ok(())
+}
+
+/// Refuses an output folder, or outputs, that links lead elsewhere as things are on disk now.
+pub(super) fn check_links(steps: &[Step], out: &Path, file: &Path) -> Result<(), String> {
+    let real = resolved(out);
+    check_folder(&real, file)?;
+    for step in steps.iter().filter(|step| !step.is_download()) {
+        for output in &step.outputs {
+            let folder = resolved(output.parent().unwrap_or(out));
+            if !folder.starts_with(&real) {
+                return Err(format!(
+                    "step `{}`: the output {} lies in {}, where a link leads; a pipeline writes nowhere but below its output \
+                     folder {}",
+                    step.name,
+                    output.display(),
+                    folder.display(),
+                    out.display()
+                ));
+            }
+        }
     }
     Ok(())
 }

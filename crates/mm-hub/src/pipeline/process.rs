@@ -69,7 +69,9 @@ fn check(step: &Step, status: ExitStatus) -> Result<()> {
 
 /// Runs a program and prints its lines with a label.
 fn labelled(mut command: Command, program: &Path, name: &str) -> Result<ExitStatus> {
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().at(program, "run")?;
+    // Several programs cannot share a terminal's input.
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().at(program, "run")?;
     let streams = [child.stdout.take().map(boxed), child.stderr.take().map(boxed)];
     std::thread::scope(|scope| {
         for stream in streams.into_iter().flatten() {

@@ -3,6 +3,7 @@
 use super::{
     Options, Pipeline, graph,
     key::key,
+    outputs::check_links,
     plan::{Decision, decide},
     process::{self, Output},
     state::{State, lock_outputs, lock_pipeline},
@@ -14,7 +15,7 @@ use crate::{
     hub::Hub,
     paths::exists,
     registry::{Kind, Registry, is_hub_name},
-    report::note,
+    report::{line, note},
 };
 use serde::Serialize;
 use std::{
@@ -32,7 +33,7 @@ use std::{
 pub struct StepReport {
     /// Its name.
     pub step: String,
-    /// `done`, `skipped`, or with a dry run `would_run`, `would_skip`.
+    /// `done`, `skipped`, or with a dry run `would_run`, `would_skip`, `would_fail`.
     pub state: &'static str,
     /// Why it ran or was skipped.
     pub reason: String,
@@ -60,6 +61,8 @@ impl Runner<'_> {
     /// run.
     pub fn run(&self, pipeline: &Pipeline, options: &Options) -> Result<Vec<StepReport>> {
         let forced = forced_steps(pipeline, options)?;
+        let wrong_place = |reason| wrong(&pipeline.file, reason);
+        check_links(&pipeline.steps, &pipeline.out, &pipeline.file).map_err(wrong_place)?;
         note(&pipeline.about);
         if options.dry_run {
             return Ok(dry_run(pipeline, &forced));
@@ -85,6 +88,10 @@ impl Runner<'_> {
         });
         let schedule = work.schedule.into_inner().unwrap_or_else(PoisonError::into_inner);
         match schedule.failed {
+            // Those that ran at the same time are counted too.
+            Some(Error::Step { step, source, .. }) => {
+                Err(Error::Step { step, completed: schedule.ended.len(), source })
+            }
             Some(error) => Err(error),
             None => Ok(schedule.reports),
         }
@@ -126,21 +133,42 @@ fn dry_run(pipeline: &Pipeline, forced: &[Option<&'static str>]) -> Vec<StepRepo
             would_run.iter().find(writes).map(|n| (input, &pipeline.steps[*n].name))
         });
         let (state, reason) = match (decision, rewritten) {
-            (Decision::Run(reason), _) => ("would_run", reason),
+            (Decision::Run(reason), _) => match obstacle(pipeline, step, &state, &would_run) {
+                Some(obstacle) => ("would_fail", obstacle),
+                None => ("would_run", reason),
+            },
             (Decision::Skip(_), Some((input, writer))) => {
                 let input = input.display();
                 ("would_run", format!("step `{writer}` writes its input {input} first; skipped if that stays the same"))
             }
             (Decision::Skip(reason), None) => ("would_skip", reason),
         };
-        if state == "would_run" {
+        let text = match state {
+            "would_skip" => "would be skipped",
+            "would_run" => "would run",
+            _ => "would fail",
+        };
+        if state != "would_skip" {
             would_run.insert(*index);
         }
-        let text = if state == "would_run" { "would run" } else { "would be skipped" };
         note(format!("[{}/{}] {}: {text}: {reason}", number + 1, pipeline.steps.len(), step.name));
         reports.push(StepReport { step: step.name.clone(), state, reason, seconds: None });
     }
     reports
+}
+
+/// Why a step that has to run cannot, as far as it is known: an input that nothing writes, or an output that is not its own.
+fn obstacle(pipeline: &Pipeline, step: &Step, state: &State, would_run: &BTreeSet<usize>) -> Option<String> {
+    if step.is_download() {
+        return None;
+    }
+    let is_written = |input: &PathBuf| {
+        let mut written =
+            would_run.iter().flat_map(|n| pipeline.steps[*n].outputs.iter().chain(&pipeline.steps[*n].folders));
+        written.any(|w| input.starts_with(w)) || step.folders.iter().any(|folder| input.starts_with(folder))
+    };
+    let missing = step.inputs.iter().find(|input| !exists(input) && !is_written(input));
+    missing.map(|input| format!("its input {} does not exist", input.display())).or_else(|| state.refusal(step))
 }
 
 /// Which steps are left.
@@ -180,15 +208,26 @@ impl Work<'_> {
                     schedule.reports.push(report);
                 }
                 Err(error) => {
-                    let (step, completed) = (self.pipeline.steps[index].name.clone(), schedule.ended.len());
-                    schedule.failed.get_or_insert(match error {
+                    let step = self.pipeline.steps[index].name.clone();
+                    let error = match error {
+                        // A program need not say that it ended because of Ctrl-C.
+                        _ if self.is_stopped() => Error::Interrupted { step },
                         Error::Interrupted { .. } => error,
-                        other => Error::Step { step, completed, source: Box::new(other) },
-                    });
+                        other => Error::Step { step, completed: 0, source: Box::new(other) },
+                    };
+                    match &schedule.failed {
+                        None => schedule.failed = Some(error),
+                        // Only one error is returned.
+                        Some(_) => line(describe(&error)),
+                    }
                 }
             }
             self.changed.notify_all();
         }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.runner.stop.load(Ordering::Relaxed)
     }
 
     /// The next step that can begin; waits for one.
@@ -196,7 +235,7 @@ impl Work<'_> {
         let mut schedule = guard(&self.schedule);
         loop {
             let left = self.pipeline.order.iter().copied().find(|n| !schedule.begun.contains(n))?;
-            if self.runner.stop.load(Ordering::Relaxed) && schedule.failed.is_none() {
+            if self.is_stopped() && schedule.failed.is_none() {
                 schedule.failed = Some(Error::Interrupted { step: self.pipeline.steps[left].name.clone() });
             }
             if schedule.failed.is_some() {
@@ -219,8 +258,8 @@ impl Work<'_> {
         let title = format!("[{number}/{}] {}", self.pipeline.steps.len(), step.name);
         let report = |state, reason, seconds| StepReport { step: step.name.clone(), state, reason, seconds };
         let _locks = if step.is_download() { Vec::new() } else { lock_outputs(&self.pipeline.out, step)? };
-        let key = key(step);
-        let decision = decide(step, &key, &guard(&self.state), registry, self.forced[index]);
+        let current = key(step);
+        let decision = decide(step, &current, &guard(&self.state), registry, self.forced[index]);
         let reason = match decision {
             Decision::Skip(reason) => {
                 note(format!("{title}: skipped: {reason}"));
@@ -234,18 +273,27 @@ impl Work<'_> {
             download(step, registry)?;
         } else {
             self.prepare(step)?;
-            guard(&self.state).begin(step, &key)?;
-            self.start(step)?;
-            if let Some(missing) = step.outputs.iter().find(|path| !exists(path)) {
-                bail!("it succeeded and did not write {}, one of its outputs", missing.display());
-            }
+            self.execute(step, start)?;
         }
         let seconds = start.elapsed().as_secs_f64();
-        if !step.is_download() {
-            guard(&self.state).complete(step, &key, seconds)?;
-        }
         note(format!("{title}: {seconds:.1} s"));
         Ok(report("done", reason, Some(seconds)))
+    }
+
+    /// Runs the program of a step and records how it ended.
+    fn execute(&self, step: &Step, start: Instant) -> Result<()> {
+        // What was fetched just now is among the inputs.
+        let key = key(step);
+        guard(&self.state).begin(step, &key)?;
+        let written = || match step.outputs.iter().find(|path| !exists(path)) {
+            Some(missing) => bail!("it succeeded and did not write {}, one of its outputs", missing.display()),
+            None => Ok(()),
+        };
+        if let Err(error) = self.start(step).and_then(|()| written()) {
+            guard(&self.state).fail(&key)?;
+            return Err(error);
+        }
+        guard(&self.state).complete(step, &key, start.elapsed().as_secs_f64())
     }
 
     /// Fetches what a step uses, and refuses inputs that are missing.

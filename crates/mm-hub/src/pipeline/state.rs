@@ -1,6 +1,10 @@
 //! What pipelines have done below an output folder: their completed steps, and the outputs that they made and may replace.
 
-use super::{key::Key, step::Step};
+use super::{
+    key::Key,
+    made::{Windows, created, file_time, free, move_files},
+    step::Step,
+};
 use crate::{
     error::{Error, Result},
     fetch::hex,
@@ -57,6 +61,12 @@ struct Data {
     outputs: BTreeMap<String, String>,
     /// Completed steps by their digest.
     completed: BTreeMap<String, Record>,
+    /// When each output came to be, as its step left it.
+    #[serde(default)]
+    created: BTreeMap<String, SystemTime>,
+    /// When steps ran.
+    #[serde(default)]
+    windows: Windows,
 }
 
 /// The state below an output folder.
@@ -79,14 +89,15 @@ impl State {
 
     fn reload(&mut self) {
         let file = self.file("state.json");
-        let Ok(text) = std::fs::read_to_string(&file) else {
-            self.data = Data::default();
-            return;
-        };
-        self.data = serde_json::from_str(&text).unwrap_or_else(|error| {
+        let wrong = |error: &dyn std::fmt::Display| {
             note(format!("{}: not a state ({error}), so every step counts as new", file.display()));
             Data::default()
-        });
+        };
+        self.data = match std::fs::read_to_string(&file) {
+            Ok(text) => serde_json::from_str(&text).unwrap_or_else(|error| wrong(&error)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Data::default(),
+            Err(error) => wrong(&error),
+        };
     }
 
     /// Changes the state as it is on disk: another pipeline may have changed it.
@@ -121,43 +132,88 @@ impl State {
         Ok(record)
     }
 
-    /// Records that a step begins: its outputs belong to it. Those that are to be written afresh are deleted.
+    /// Why the outputs of a step would not be replaced: one of them exists and no pipeline made it.
+    pub(super) fn refusal(&self, step: &Step) -> Option<String> {
+        let path = step.outputs.iter().find(|path| exists(path) && !self.is_made(path))?;
+        Some(format!(
+            "the output {} exists and was not made by a pipeline, so it is not replaced; move or delete it, or choose another \
+             path",
+            path.display()
+        ))
+    }
+
+    /// Records that a step begins: its outputs belong to it. Those that are to be written afresh are deleted; files in them
+    /// that came to be while no step ran are moved to the folder of the state first.
     ///
     /// # Errors
     /// When one of them exists and no pipeline made it; nothing is deleted then.
     pub(super) fn begin(&mut self, step: &Step, key: &Key) -> Result<()> {
-        let existing: Vec<&PathBuf> = step.outputs.iter().filter(|path| exists(path)).collect();
         self.reload();
-        if let Some(path) = existing.iter().find(|path| !self.is_made(path)) {
-            return Err(Error::Other(format!(
-                "the output {} exists and was not made by a pipeline, so it is not replaced; move or delete it, or choose another \
-                 path",
-                path.display()
-            )));
+        if let Some(reason) = self.refusal(step) {
+            return Err(Error::Other(reason));
         }
-        if step.fresh {
-            for path in existing {
-                delete(path)?;
-            }
+        for path in step.outputs.iter().filter(|path| step.fresh && exists(path)) {
+            self.keep_foreign(path)?;
+            delete(path)?;
         }
         let names: Vec<String> = step.outputs.iter().map(|path| self.name(path)).collect();
         self.update(|state| {
+            let now = state.file_time();
+            state.data.windows.open(&key.digest, now);
             state.data.completed.remove(&key.digest);
             state.data.outputs.extend(names.into_iter().map(|name| (name, key.digest.clone())));
         })
     }
 
-    /// Whether a pipeline made a path, or a folder that it lies in.
+    fn file_time(&self) -> Option<SystemTime> {
+        file_time(&self.out.join(FOLDER))
+    }
+
+    /// Moves what no step made out of a folder that is going to be deleted.
+    fn keep_foreign(&self, path: &Path) -> Result<()> {
+        if !path.is_dir() || path.is_symlink() {
+            return Ok(());
+        }
+        let files = self.data.windows.foreign_below(path)?;
+        if let Some(first) = files.first() {
+            let target = free(&self.file("kept").join(self.name(path)));
+            move_files(&files, path, &target)?;
+            let (first, target) = (first.display(), target.display());
+            note(format!("{} files that no step made, the first {first}, were moved to {target}", files.len()));
+        }
+        Ok(())
+    }
+
+    /// Whether a pipeline made what is at a path, or a folder that it lies in.
     fn is_made(&self, path: &Path) -> bool {
-        path.ancestors().take_while(|p| *p != self.out).any(|p| self.data.outputs.contains_key(&self.name(p)))
+        let owned = |path: &Path| self.data.outputs.contains_key(&self.name(path));
+        let Some(output) = path.ancestors().take_while(|p| *p != self.out).find(|path| owned(path)) else {
+            return false;
+        };
+        // Someone may have put another file or folder in its place.
+        let known = self.data.created.get(&self.name(output)).copied();
+        (known.is_some() && known == created(output)) || !self.data.windows.is_foreign(output)
+    }
+
+    /// Records that a step has ended without being completed.
+    pub(super) fn fail(&mut self, key: &Key) -> Result<()> {
+        self.update(|state| {
+            let now = state.file_time();
+            state.data.windows.close(&key.digest, now);
+        })
     }
 
     /// Records that a step is complete.
     pub(super) fn complete(&mut self, step: &Step, key: &Key, seconds: f64) -> Result<()> {
         let outputs: Vec<String> = step.outputs.iter().map(|path| self.name(path)).collect();
         let (command, inputs) = (key.command.clone(), key.inputs.clone());
+        let made = step.outputs.iter().filter_map(|path| Some((self.name(path), created(path)?)));
+        let made: Vec<(String, SystemTime)> = made.collect();
         let record = Record { step: step.name.clone(), command, inputs, outputs, seconds, finished: now() };
         self.update(|state| {
+            let now = state.file_time();
+            state.data.windows.close(&key.digest, now);
+            state.data.created.extend(made);
             state.data.completed.insert(key.digest.clone(), record);
             // What another step wrote over can not be skipped again.
             let owners = &state.data.outputs;

@@ -1,6 +1,9 @@
 //! A step: what it does, what it reads and what it writes.
 
-use super::expand::{Variables, text_of};
+use super::{
+    expand::{Values, Variables, text_of},
+    file::BUILT_IN,
+};
 use crate::{
     paths::normalized,
     registry::{Kind, Registry, is_hub_name},
@@ -105,11 +108,7 @@ impl Step {
 }
 
 /// The steps of a file's step: one for each combination of its matrix.
-pub(super) fn build(
-    raw: &RawStep,
-    values: &BTreeMap<String, String>,
-    registry: &Registry,
-) -> Result<Vec<Step>, String> {
+pub(super) fn build(raw: &RawStep, values: &Values, registry: &Registry) -> Result<Vec<Step>, String> {
     let name = raw.table.get("name").and_then(toml::Value::as_str).unwrap_or("").to_owned();
     let in_step = |reason: String| format!("step `{name}`: {reason}");
     let toml: StepToml = raw.table.clone().try_into().map_err(|e: toml::de::Error| in_step(e.to_string()))?;
@@ -140,18 +139,18 @@ fn combinations(matrix: &toml::Table) -> Result<Vec<Setting>, String> {
 fn instance(
     toml: &StepToml,
     raw: &RawStep,
-    values: &BTreeMap<String, String>,
+    values: &Values,
     registry: &Registry,
     setting: &Setting,
 ) -> Result<Step, String> {
     let mut values = values.clone();
-    values.insert("here".into(), raw.here.display().to_string());
-    values.insert("root".into(), raw.root.display().to_string());
+    values.insert("here".into(), raw.here.display().to_string().into());
+    values.insert("root".into(), raw.root.display().to_string().into());
     for (name, value) in setting {
-        if ["cache", "here", "out", "root"].contains(&name.as_str()) {
+        if BUILT_IN.contains(&name.as_str()) {
             return Err(format!("matrix.{name}: the variable is built in; choose another name"));
         }
-        values.insert(name.clone(), value.clone());
+        values.insert(name.clone(), value.clone().into());
     }
     let variables = Variables::new(values, registry);
     let expand_all = |list: &[String]| list.iter().map(|text| variables.expand(text)).collect::<Result<Vec<_>, _>>();

@@ -1,5 +1,9 @@
 //! Pipelines that run small shell commands, and files that are refused.
 
+mod failures;
+mod kept;
+mod sources;
+
 use super::*;
 use crate::{
     error::describe,
@@ -83,7 +87,7 @@ fn completed_steps_are_skipped_until_something_changes() {
     project.write("data.txt", "1");
     let error = project.error(&[]);
     assert!(
-        error.contains("step `second` failed; 1 other steps are complete") && error.contains("exit status: 1"),
+        error.contains("step `second` failed; 1 other step is complete") && error.contains("exit status: 1"),
         "{error}"
     );
     project.write("allow", "");

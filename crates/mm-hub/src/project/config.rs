@@ -1,17 +1,22 @@
 //! `.cargo/config.toml`, changed without losing what it says.
 
 use crate::libtorch::rpath_flag;
-use std::path::{Path, PathBuf};
+use cargo_platform::{Cfg, Platform};
+use std::{
+    env::consts::{ARCH, FAMILY, OS},
+    path::{Path, PathBuf},
+};
 use toml_edit::{Array, DocumentMut, Item, TableLike, Value};
 
 /// The target of the flags: every Linux.
 const TARGET: &str = "cfg(target_os = \"linux\")";
 
-/// Where settings have flags of rustc. Cargo reads those of the target, and where there are none, those of `[build]`.
+/// Where settings have flags of rustc that cargo uses on this machine: those of the target, and where there are none, those
+/// of `[build]`.
 #[derive(Debug, Default, Clone, Copy, PartialEq)]
 pub(super) struct Flags {
-    target: bool,
-    build: bool,
+    pub(super) target: bool,
+    pub(super) build: bool,
 }
 
 impl Flags {
@@ -24,8 +29,31 @@ impl Flags {
 /// Where settings have flags of rustc.
 pub(super) fn flags_of(value: &toml::Value) -> Flags {
     let targets = value.get("target").and_then(toml::Value::as_table).into_iter().flatten();
-    let target = targets.into_iter().any(|(_, target)| target.get("rustflags").is_some());
+    let target = targets.into_iter().any(|(name, target)| target.get("rustflags").is_some() && is_host(name));
     Flags { target, build: value.get("build").is_some_and(|build| build.get("rustflags").is_some()) }
+}
+
+/// This machine's name among rustc's targets.
+pub(super) fn host() -> String {
+    let env = if cfg!(target_env = "musl") { "musl" } else { "gnu" };
+    format!("{ARCH}-unknown-linux-{env}")
+}
+
+/// Whether the settings of a target, a triple or `cfg(…)`, are used on this machine.
+fn is_host(target: &str) -> bool {
+    let pairs = [
+        ("target_os", OS),
+        ("target_arch", ARCH),
+        ("target_family", FAMILY),
+        ("target_env", if cfg!(target_env = "musl") { "musl" } else { "gnu" }),
+        ("target_pointer_width", if cfg!(target_pointer_width = "64") { "64" } else { "32" }),
+        ("target_endian", if cfg!(target_endian = "little") { "little" } else { "big" }),
+        ("target_vendor", "unknown"),
+        ("panic", "unwind"),
+    ];
+    let pairs = pairs.iter().map(|(name, value)| format!("{name}=\"{value}\""));
+    let cfgs: Vec<Cfg> = pairs.chain([FAMILY.to_owned()]).filter_map(|text| text.parse().ok()).collect();
+    target.parse::<Platform>().is_ok_and(|platform| platform.matches(&host(), &cfgs))
 }
 
 /// The folder of libtorch that settings name; `settings` is the folder that they lie in.
@@ -44,8 +72,12 @@ pub(super) fn merge(text: &str, libtorch: &Path, downloads: &Path, flags: Flags)
     let mut document: DocumentMut = text.parse().map_err(|e: toml_edit::TomlError| e.to_string())?;
     let is_new = document.is_empty();
     let env = table(document.as_table_mut(), "env")?;
-    if !env.get("LIBTORCH").is_some_and(Item::is_table_like) {
-        set(env, "LIBTORCH", &libtorch.display().to_string());
+    let shown = libtorch.display().to_string();
+    match env.get_mut("LIBTORCH").and_then(Item::as_table_like_mut) {
+        // One that is relative to the folder names the same.
+        Some(table) if table.get("relative").and_then(Item::as_bool).unwrap_or(false) => {}
+        Some(table) => set(table, "value", &shown),
+        None => set(env, "LIBTORCH", &shown),
     }
     if env.get("GOMP_SPINCOUNT").is_none() && env.get("OMP_WAIT_POLICY").is_none() {
         set(env, "GOMP_SPINCOUNT", "1000");
@@ -97,44 +129,27 @@ fn set(table: &mut dyn TableLike, key: &str, text: &str) {
     }
 }
 
-/// Adds `-C` and the rpath to a list of flags: an array, or a string of words.
+/// Adds `-C` and the rpath to a list of flags: an array, or a string of words, which becomes one.
 fn add_flag(table: &mut dyn TableLike, key: &str, libtorch: &Path, downloads: &Path) -> Result<(), String> {
     let flag = rpath_flag(libtorch);
     let old = format!("link-arg=-Wl,-rpath,{}", downloads.display());
-    let words: Vec<String> = match table.get(key) {
-        None => Vec::new(),
-        Some(item) => match item.as_value() {
-            Some(Value::Array(array)) => {
-                let word = |v: &Value| v.as_str().map(ToOwned::to_owned);
-                array.iter().map(word).collect::<Option<_>>().ok_or_else(|| expected_flags(key))?
-            }
-            Some(Value::String(text)) => text.value().split_whitespace().map(ToOwned::to_owned).collect(),
-            _ => return Err(expected_flags(key)),
-        },
-    };
-    if words.contains(&flag) {
-        return Ok(());
+    let item = table.entry(key).or_insert_with(|| toml_edit::value(Array::new()));
+    let value = item.as_value_mut().ok_or_else(|| expected_flags(key))?;
+    if let Some(text) = value.as_str() {
+        *value = text.split_whitespace().collect::<Array>().into();
     }
-    // Only an array that holds no flag of an earlier set-up is extended in place, with its comments.
-    if let Some(array) = table.get_mut(key).and_then(Item::as_array_mut)
-        && !words.iter().any(|word| word.starts_with(&old))
-    {
+    let array = value.as_array_mut().filter(|array| array.iter().all(Value::is_str));
+    let array = array.ok_or_else(|| expected_flags(key))?;
+    let is_old = |v: &Value| v.as_str().is_some_and(|word| word.starts_with(&old) && word != flag);
+    // In its place, so that the comments around it stay.
+    let place_of_old = |array: &Array| array.iter().position(is_old);
+    while let Some(place) = place_of_old(array) {
+        array.replace(place, flag.as_str());
+    }
+    if !array.iter().any(|v| v.as_str() == Some(&flag)) {
         array.push("-C");
         array.push(flag);
-        return Ok(());
     }
-    let mut array = Array::new();
-    let mut words = words.into_iter().peekable();
-    while let Some(word) = words.next() {
-        if word == "-C" && words.peek().is_some_and(|next| next.starts_with(&old)) {
-            words.next();
-        } else if !word.starts_with(&old) {
-            array.push(word);
-        }
-    }
-    array.push("-C");
-    array.push(flag);
-    table.insert(key, toml_edit::value(array));
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use crate::{
     libtorch::{self, Libtorch, Request, VERSION, find_or_fetch, version_of},
     paths::{absolute, write_file},
 };
-use config::{Flags, flags_of, libtorch_of, merge};
+use config::{Flags, flags_of, host, libtorch_of, merge};
 use std::{
     fs::File,
     path::{Path, PathBuf},
@@ -54,7 +54,8 @@ pub fn set_up(folder: &Path, request: &Request) -> Result<SetUp> {
     if changed {
         write_file(&config, merged.as_bytes())?;
     }
-    Ok(SetUp { config, libtorch, changed, warnings: warnings() })
+    let warnings = environment_warnings().chain(workspace_warning(&folder)).collect();
+    Ok(SetUp { config, libtorch, changed, warnings })
 }
 
 fn refused(path: &Path, reason: impl Into<String>) -> Error {
@@ -84,7 +85,11 @@ fn check(folder: &Path) -> Result<PathBuf> {
         return Err(refused(folder, format!("it cannot be written ({error}); check that it is not read-only")));
     }
     let _ = std::fs::remove_file(&probe);
-    Ok(settings.join("config.toml"))
+    let config = settings.join("config.toml");
+    if std::fs::metadata(&config).is_ok_and(|m| m.permissions().readonly()) {
+        return Err(refused(&config, "it is read-only; make it writable and set up again"));
+    }
+    Ok(config)
 }
 
 /// The text of a file, if there is one.
@@ -118,6 +123,9 @@ fn inherited(folder: &Path) -> Result<Inherited> {
     let home = home.or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cargo")));
     let above = folder.ancestors().skip(1).map(|ancestor| ancestor.join(".cargo"));
     let mut found = Inherited::default();
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|v| !v.is_empty());
+    let of_host = format!("CARGO_TARGET_{}_RUSTFLAGS", host().to_uppercase().replace('-', "_"));
+    found.flags = Flags { target: is_set(&of_host), build: is_set("CARGO_BUILD_RUSTFLAGS") };
     for settings in above.chain(home) {
         for name in ["config.toml", "config"] {
             let file = settings.join(name);
@@ -154,20 +162,45 @@ fn merge_into(config: &Path, text: &str, libtorch: &Path, inherited: &Inherited)
             return Err(refused(file, text));
         }
     }
+    if libtorch.to_str().is_none_or(|path| path.contains(',')) {
+        let text = "its path has a comma or is not UTF-8, so the linker cannot be told of it; move it (the cache: XDG_CACHE_HOME)";
+        return Err(refused(libtorch, text));
+    }
     let flags = inherited.flags.or(flags_of(&value));
     merge(text, libtorch, &libtorch::downloads(), flags).map_err(|reason| refused(config, reason))
 }
 
 /// Variables of the environment that replace what the settings say.
-fn warnings() -> Vec<String> {
+fn environment_warnings() -> impl Iterator<Item = String> {
     let is_set = |name: &&str| std::env::var(name).is_ok_and(|v| !v.is_empty() && !v.contains("-rpath"));
     let names = ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"].into_iter().filter(is_set);
-    let text = |name| {
+    names.map(|name| {
         format!(
             "{name} is set: cargo uses it instead of the flags in its settings, so programs will not find libtorch. Unset it"
         )
+    })
+}
+
+/// Says that the settings of a member do not hold for the workspace: cargo reads those of the folder that it is run in.
+fn workspace_warning(folder: &Path) -> Option<String> {
+    let manifest = |folder: &Path| -> Option<toml::Table> {
+        toml::from_str(&std::fs::read_to_string(folder.join("Cargo.toml")).ok()?).ok()
     };
-    names.map(text).collect()
+    let workspace = |folder: &Path| manifest(folder)?.get("workspace")?.as_table().cloned();
+    if workspace(folder).is_some() {
+        return None;
+    }
+    let (root, table) = folder.ancestors().skip(1).find_map(|above| Some((above, workspace(above)?)))?;
+    let excluded = table.get("exclude").and_then(toml::Value::as_array).into_iter().flatten();
+    if excluded.filter_map(toml::Value::as_str).any(|path| folder.starts_with(root.join(path))) {
+        return None;
+    }
+    Some(format!(
+        "{} lies in the workspace {}: cargo reads these settings only when it is run in the former; to run it in the latter, \
+         set up that folder",
+        folder.display(),
+        root.display()
+    ))
 }
 
 #[cfg(test)]

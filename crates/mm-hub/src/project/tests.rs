@@ -54,7 +54,31 @@ fn flags_go_where_cargo_reads_the_ones_that_are_there() {
     let old = "[target.'cfg(target_os = \"linux\")']\nrustflags = [\"-C\", \"link-arg=-Wl,-rpath,/cache/libtorch/2.10/lib\", \"-g\"]\n";
     let value = parsed(&merged(old));
     let flags = value["target"][LINUX]["rustflags"].as_array().unwrap();
-    assert_eq!((flags.len(), flags[0].as_str()), (3, Some("-g")));
+    assert_eq!((flags.len(), flags[1].as_str()), (3, Some("link-arg=-Wl,-rpath,/opt/libtorch/lib")));
+    // Flags of other targets do not hide those of [build].
+    for target in ["wasm32-unknown-unknown", "'cfg(windows)'", "'cfg(not(unix))'"] {
+        let text =
+            format!("[target.{target}]\nrustflags = [\"-g\"]\n[build]\nrustflags = [\"-C\", \"target-cpu=native\"]\n");
+        let value = parsed(&merged(&text));
+        assert_eq!(value["build"]["rustflags"].as_array().unwrap().len(), 4, "{target}");
+        assert!(value["target"].get(LINUX).is_none(), "{target}");
+    }
+    for target in [host(), "'cfg(unix)'".into(), "'cfg(all(target_os = \"linux\", not(target_env = \"x\")))'".into()] {
+        let text = format!("target.{target}.rustflags = [\"-g\"]\nenv.A = \"1\"\nbuild.rustflags = [\"-O\"]\n");
+        let value = parsed(&merged(&text));
+        assert_eq!(value["target"][LINUX]["rustflags"].as_array().unwrap().len(), 2, "{target}");
+        assert_eq!(value["build"]["rustflags"].as_array().unwrap().len(), 1, "{target}");
+        assert_eq!((value["env"]["A"].as_str(), value["env"]["LIBTORCH"].as_str()), (Some("1"), Some(LIBTORCH)));
+    }
+    // Comments between the flags stay where the old flag is replaced.
+    let old = "[target.'cfg(target_os = \"linux\")']\nrustflags = [\n  \"-g\", # mine\n  \"-C\", \"link-arg=-Wl,-rpath,/cache/libtorch/2.10/lib\",\n  \"-O\", # fast\n]\n";
+    let text = merged(old);
+    assert!(text.contains("# mine") && text.contains("# fast") && !text.contains("2.10"), "{text}");
+    assert_eq!(parsed(&text)["target"][LINUX]["rustflags"].as_array().unwrap().len(), 4, "{text}");
+    // A LIBTORCH of an earlier set-up that is a table.
+    let value = parsed(&merged("[env]\nLIBTORCH = { value = \"/cache/libtorch/2.10/torch\", force = true }\n"));
+    assert_eq!(value["env"]["LIBTORCH"]["value"].as_str(), Some(LIBTORCH));
+    assert_eq!(value["env"]["LIBTORCH"]["force"].as_bool(), Some(true));
     let inline = parsed(&merged("env = { A = \"1\" }\n"));
     assert_eq!((inline["env"]["A"].as_str(), inline["env"]["LIBTORCH"].as_str()), (Some("1"), Some(LIBTORCH)));
     let text = merge("env = 3", Path::new(LIBTORCH), Path::new("/c"), Flags::default()).unwrap_err();
@@ -108,6 +132,16 @@ fn projects_that_cannot_be_set_up_are_refused_and_not_changed() {
     refuse(&project("elsewhere", &[manifest, (".cargo/config.toml", elsewhere)]), part);
     let relative = "[env]\nLIBTORCH = { value = \"torch\", relative = true }\n";
     refuse(&project("relative", &[manifest, (".cargo/config.toml", relative)]), "relative/torch (no libtorch)");
+    let locked = project("locked", &[manifest, (".cargo/config.toml", "[env]\n")]);
+    let set_read_only = |is_read_only: bool| {
+        let file = locked.join(".cargo/config.toml");
+        let mut permissions = std::fs::metadata(&file).unwrap().permissions();
+        permissions.set_readonly(is_read_only);
+        std::fs::set_permissions(&file, permissions).unwrap();
+    };
+    set_read_only(true);
+    refuse(&locked, "it is read-only; make it writable");
+    set_read_only(false);
     let inner = project("outer/inner", &[manifest]);
     project("outer", &[(".cargo/config.toml", elsewhere)]);
     refuse(&inner, "outer/.cargo/config.toml: it sets LIBTORCH");
@@ -138,4 +172,19 @@ fn a_project_is_set_up_with_the_libtorch_that_is_there() {
     let value = parsed(&std::fs::read_to_string(&first.config).unwrap());
     assert_eq!(value["env"]["LIBTORCH"].as_str(), Some(libtorch.folder.display().to_string().as_str()));
     assert!(!set_up(top.path(), &Request::default()).unwrap().changed);
+}
+
+#[test]
+fn a_member_of_a_workspace_is_told_where_cargo_reads_settings() {
+    let top = tempfile::tempdir().unwrap();
+    let write = |file: &str, text: &str| write_file(&top.path().join(file), text.as_bytes()).unwrap();
+    write("Cargo.toml", "[workspace]\nmembers = [\"a\"]\nexclude = [\"out\"]\n");
+    write("a/Cargo.toml", "[package]\nname = \"a\"\n");
+    write("out/b/Cargo.toml", "[package]\nname = \"b\"\n");
+    write("own/Cargo.toml", "[package]\nname = \"c\"\n[workspace]\n");
+    let warning = workspace_warning(&top.path().join("a")).unwrap();
+    assert!(warning.contains(&format!("lies in the workspace {}", top.path().display())), "{warning}");
+    for folder in ["", "out/b", "own"] {
+        assert_eq!(workspace_warning(&top.path().join(folder)), None, "{folder}");
+    }
 }

@@ -1,11 +1,15 @@
 //! What a registry file says about a data set or a model.
 
 use crate::{
-    error::{Result, bail},
+    error::{Context, Result, bail},
+    hub::parse_name,
     paths::is_below,
 };
 use serde::Deserialize;
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 /// The items of a registry file: mm's own (`registry.toml` of this crate), one beside a pipeline, or a part of a pipeline.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -100,14 +104,19 @@ impl UrlFile {
         if !self.url.starts_with("https://") && !self.url.starts_with("http://") {
             bail!("from.url: found `{}`, expected an address that starts with https:// or http://", self.url);
         }
-        if self.sha256.len() != 64 || !self.sha256.bytes().all(|b| b.is_ascii_hexdigit()) {
-            bail!("{}: sha256 is `{}`, expected 64 hexadecimal digits (sha256sum FILE)", self.url, self.sha256);
-        }
+        check_sha256(&self.url, &self.sha256)?;
         if !is_plain(self.file_name()) {
             bail!("{}: the file would be called `{}`; set `name` to a file name", self.url, self.file_name());
         }
         Ok(())
     }
+}
+
+fn check_sha256(file: &str, sha256: &str) -> Result<()> {
+    if sha256.len() != 64 || !sha256.bytes().all(|b| b.is_ascii_hexdigit()) {
+        bail!("{file}: sha256 is `{sha256}`, expected 64 hexadecimal digits (sha256sum FILE)");
+    }
+    Ok(())
 }
 
 /// Whether a name can be that of one file or folder.
@@ -124,6 +133,7 @@ impl Item {
         if let Some(path) = self.files.keys().chain(self.sha256.keys()).find(|path| !is_below(Path::new(path))) {
             bail!("{}: the path `{path}` leads out of its folder", self.name);
         }
+        self.sha256.iter().try_for_each(|(path, sha256)| check_sha256(&format!("{}: {path}", self.name), sha256))?;
         let is_empty = match &self.from {
             Source::Apt(list) | Source::Npm(list) | Source::Pip(list) => {
                 // A client would take such a name for one of its options.
@@ -133,10 +143,17 @@ impl Item {
                 list.is_empty()
             }
             Source::Url(files) => {
-                files.iter().try_for_each(UrlFile::check)?;
+                files.iter().try_for_each(UrlFile::check).with_context(|| self.name.clone())?;
+                let mut names = BTreeSet::new();
+                if let Some(file) = files.iter().find(|file| !names.insert(file.file_name())) {
+                    bail!("{}: two files are called `{}`; set `name` of one", self.name, file.file_name());
+                }
                 files.is_empty()
             }
-            Source::Hub(name) => name.is_empty(),
+            Source::Hub(name) => {
+                parse_name(name)?;
+                false
+            }
         };
         if is_empty {
             bail!("{}: `from` names nothing to fetch", self.name);

@@ -9,7 +9,7 @@ use crate::{
     error::{At, Context, Error, Result, bail},
     fetch::{digest, hex},
     hub::Hub,
-    paths::{cache, create_dir, lock},
+    paths::{beside, cache, create_dir, lock},
     report::note,
 };
 use serde::Serialize;
@@ -167,19 +167,23 @@ impl Registry {
         }
         let parent = folder.parent().context("the path has no parent folder")?;
         create_dir(parent)?;
-        let beside = |suffix: &str| PathBuf::from(format!("{}.{suffix}", folder.display()));
-        let _lock = lock(&beside("lock"), &format!("another process downloads {name}; waiting for it …"))?;
+        let _lock = lock(&beside(folder, "lock"), &format!("another process downloads {name}; waiting for it …"))?;
         if is_complete(item, folder) {
             return Ok(folder.to_owned());
         }
+        check_replaceable(folder)?;
         note(format!("{name}: downloading{} …", about_download(item)));
-        let (downloads, partial) = (beside("downloads"), beside("partial"));
+        let (downloads, partial) = (beside(folder, "downloads"), beside(folder, "partial"));
         create_dir(&downloads)?;
         let _ = std::fs::remove_dir_all(&partial);
         create_dir(&partial)?;
         let fetched = complete(item, &downloads, &partial);
-        if fetched.is_err() {
+        if let Err(error) = &fetched {
             let _ = std::fs::remove_dir_all(&partial);
+            // What can be of no use to the next attempt: archives that are refused, or nothing.
+            if is_refused(error) || is_without_files(&downloads) {
+                let _ = std::fs::remove_dir_all(&downloads);
+            }
         }
         fetched.with_context(|| format!("{name} could not be fetched"))?;
         let _ = std::fs::remove_dir_all(folder);
@@ -187,6 +191,38 @@ impl Registry {
         let _ = std::fs::remove_dir_all(&downloads);
         Ok(folder.to_owned())
     }
+}
+
+/// Whether an error, or one of its causes, is that of an archive.
+fn is_refused(error: &Error) -> bool {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        if matches!(error.downcast_ref(), Some(Error::Archive { .. })) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+/// Whether a folder holds nothing but locks.
+fn is_without_files(folder: &Path) -> bool {
+    let is_lock = |entry: std::io::Result<std::fs::DirEntry>| {
+        entry.is_ok_and(|entry| entry.path().extension().is_some_and(|e| e == "lock"))
+    };
+    std::fs::read_dir(folder).is_ok_and(|mut entries| entries.all(is_lock))
+}
+
+/// Refuses a folder in the cache that holds files and was not written here, which marks what it writes.
+fn check_replaceable(folder: &Path) -> Result<()> {
+    let is_empty = || std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
+    if folder.join(".complete").exists() || !crate::paths::exists(folder) || is_empty() {
+        return Ok(());
+    }
+    bail!(
+        "{} exists and was not fetched by mm, so it is not replaced; move it away, and run the command again",
+        folder.display()
+    )
 }
 
 /// Size and licence, as far as they are known.
@@ -216,7 +252,7 @@ fn complete(item: &Item, downloads: &Path, partial: &Path) -> Result<()> {
     }
     for (file, expected) in &item.sha256 {
         let found = digest(&partial.join(file), "sha256")?;
-        if found != *expected {
+        if !found.eq_ignore_ascii_case(expected) {
             return Err(Error::Checksum {
                 file: file.clone(),
                 algorithm: "sha256",

@@ -68,7 +68,9 @@ fn archives_that_lead_out_of_the_folder_and_wrong_checksums_leave_nothing() {
         let error = describe(&registry.fetch(Kind::Data, "birds").unwrap_err());
         assert!(error.contains(part), "{error}");
         assert!(!folder.exists() && !folder.with_file_name("evil.txt").exists());
-        assert!(!PathBuf::from(format!("{}.partial", folder.display())).exists());
+        for suffix in ["partial", "downloads"] {
+            assert!(!beside(&folder, suffix).exists(), "{suffix}");
+        }
     }
 }
 
@@ -81,12 +83,71 @@ fn wrong_items_are_refused() {
         ("../a", "pip = [\"a\"]".to_owned(), "cannot be the name of a folder"),
         ("a", "pip = [\"--index-url\"]".to_owned(), "not the name of a package"),
         ("a", "pip = []".to_owned(), "names nothing to fetch"),
-        ("a", file("ftp://a/b", &sum), "starts with https://"),
+        ("a", file("ftp://a/b", &sum), "a: from.url: found `ftp://a/b`, expected an address that starts with https://"),
         ("a", file("https://a/b", "12"), "64 hexadecimal digits"),
         ("a", file("https://a/", &sum), "set `name`"),
+        (
+            "a",
+            format!("url = [{0}, {0}]", "{ url = \"https://a/x.csv\", sha256 = \"S\" }".replace('S', &sum)),
+            "two files are called `x.csv`",
+        ),
+        ("a", "hub = \"a/b/c\"".to_owned(), "not a name of the hub"),
     ] {
         let items: Items = toml::from_str(&format!("[[data]]\nname = \"{name}\"\nfrom = {{ {from} }}\n")).unwrap();
         let text = describe(&Registry::built_in().unwrap().add(items).unwrap_err());
         assert!(text.contains(part), "{text}");
     }
+}
+
+#[test]
+fn what_was_downloaded_before_an_error_is_used_by_the_next_attempt() {
+    let server = Server::start(&[("a.csv", b"1,2\n")]);
+    let cache = tempfile::tempdir().unwrap();
+    let text = format!(
+        "[[data]]\nname = \"birds\"\nfrom = {{ url = [{{ url = \"{0}/a.csv\", sha256 = \"{1}\" }}, {{ url = \"{0}/none\", sha256 = \"{1}\" }}] }}\n",
+        server.url,
+        hex(&Sha256::digest(b"1,2\n")),
+    );
+    let (registry, folder) = registry(&text, &cache);
+    for requests in [2, 3] {
+        assert!(describe(&registry.fetch(Kind::Data, "birds").unwrap_err()).contains("answered 404"));
+        assert_eq!(server.count(), requests);
+        assert!(!folder.exists());
+    }
+}
+
+#[test]
+fn a_folder_that_mm_did_not_fetch_is_not_replaced() {
+    let server = Server::start(&[("a.csv", b"1,2\n")]);
+    let cache = tempfile::tempdir().unwrap();
+    let text = format!(
+        "[[data]]\nname = \"birds\"\nfrom = {{ url = [{{ url = \"{}/a.csv\", sha256 = \"{}\" }}] }}\n",
+        server.url,
+        hex(&Sha256::digest(b"1,2\n")).to_uppercase(),
+    );
+    let (registry, folder) = registry(&text, &cache);
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("mine.txt"), "years").unwrap();
+    let error = describe(&registry.fetch(Kind::Data, "birds").unwrap_err());
+    assert!(error.contains("was not fetched by mm") && server.count() == 0, "{error}");
+    assert_eq!(std::fs::read(folder.join("mine.txt")).unwrap(), b"years");
+    std::fs::remove_file(folder.join("mine.txt")).unwrap();
+    registry.fetch(Kind::Data, "birds").unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn links_of_a_package_are_not_followed() {
+    let top = tempfile::tempdir().unwrap();
+    let (from, to, other) = (top.path().join("from"), top.path().join("to"), top.path().join("other"));
+    for folder in [&from, &to, &other] {
+        std::fs::create_dir(folder).unwrap();
+    }
+    std::fs::write(other.join("mine.txt"), "years").unwrap();
+    std::os::unix::fs::symlink(&other, from.join("link")).unwrap();
+    std::fs::write(from.join("a.txt"), "a").unwrap();
+    let items: Items = toml::from_str("[[data]]\nname = \"a\"\nfrom = { apt = [\"a\"] }\n").unwrap();
+    unpack::relocate(&from, &from, &to, &items.data[0]).unwrap();
+    assert_eq!(std::fs::read(other.join("mine.txt")).unwrap(), b"years");
+    assert!(to.join("link").is_symlink() && to.join("a.txt").is_file());
 }

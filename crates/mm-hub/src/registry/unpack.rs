@@ -18,9 +18,11 @@ use std::{
 pub(super) fn fetch_into(item: &Item, downloads: &Path, folder: &Path) -> Result<()> {
     match &item.from {
         Source::Apt(packages) => {
+            let unpacked = unpacked(downloads)?;
             for package in packages {
-                unpack_deb(&from_apt(package, downloads)?, folder)?;
+                unpack_deb(&from_apt(package, downloads)?, &unpacked)?;
             }
+            relocate(&unpacked, &unpacked, folder, item)?;
         }
         Source::Npm(packages) => {
             for package in packages {
@@ -58,12 +60,12 @@ pub(super) fn fetch_into(item: &Item, downloads: &Path, folder: &Path) -> Result
 /// The path of a file of an archive in the item's folder; `None` for files that are not kept.
 fn target(item: &Item, inside: &str) -> Option<PathBuf> {
     let inside = inside.strip_prefix("./").unwrap_or(inside);
-    if !item.keep.is_empty() && !item.keep.iter().any(|k| inside.starts_with(k.as_str())) {
-        return None;
-    }
     // A path that leads out of the folder is passed on as it is, so that the archive is refused.
     if !is_below(Path::new(inside)) {
         return Some(PathBuf::from(inside));
+    }
+    if !item.keep.is_empty() && !item.keep.iter().any(|k| inside.starts_with(k.as_str())) {
+        return None;
     }
     let rest: PathBuf = Path::new(inside).components().skip(item.strip).collect();
     (!rest.as_os_str().is_empty()).then_some(rest)
@@ -80,7 +82,7 @@ fn fetch_url(item: &Item, file: &UrlFile, downloads: &Path, folder: &Path) -> Re
         Some(Format::Tar) => untar(File::open(&path).at(&path, "read")?, &path, folder, MAX_BYTES, keep),
         Some(Format::Zip) => unzip_into(item, &path, downloads, folder),
         Some(Format::Gz) => {
-            let target = folder.join(name.trim_end_matches(".gz"));
+            let target = folder.join(&name[..name.len() - ".gz".len()]);
             let mut out = File::create(&target).at(&target, "written")?;
             let damaged = || format!("{} cannot be unpacked; it may be damaged", path.display());
             let written = std::io::copy(&mut std::io::Read::take(gunzip(&path)?, MAX_BYTES), &mut out);
@@ -95,7 +97,9 @@ fn fetch_url(item: &Item, file: &UrlFile, downloads: &Path, folder: &Path) -> Re
         ),
         None => {
             let target = folder.join(name);
-            std::fs::rename(&path, &target).at(&target, "written")
+            // The download stays until all of the item is there.
+            let linked = std::fs::hard_link(&path, &target).or_else(|_| std::fs::copy(&path, &target).map(drop));
+            linked.at(&target, "written")
         }
     }
 }
@@ -128,16 +132,22 @@ impl Format {
     }
 }
 
+/// An empty folder among the downloads; no download begins with a dot.
+fn unpacked(downloads: &Path) -> Result<PathBuf> {
+    let folder = downloads.join(".unpacked");
+    let _ = std::fs::remove_dir_all(&folder);
+    create_dir(&folder)?;
+    Ok(folder)
+}
+
 /// Unpacks the files of a zip that the item keeps.
 fn unzip_into(item: &Item, file: &Path, downloads: &Path, folder: &Path) -> Result<()> {
-    let unpacked = downloads.join("unpacked");
-    let _ = std::fs::remove_dir_all(&unpacked);
-    create_dir(&unpacked)?;
+    let unpacked = unpacked(downloads)?;
     unzip(file, &unpacked, MAX_BYTES, |inside| target(item, inside).is_some())?;
     relocate(&unpacked, &unpacked, folder, item)
 }
 
-/// Calls `place` with each file below `from`, and its path in the item's folder `to`, whose folder exists.
+/// Calls `place` with each file or link below `from`, and its path in the item's folder `to`, whose folder exists.
 fn place_files(
     top: &Path,
     from: &Path,
@@ -147,7 +157,8 @@ fn place_files(
 ) -> Result<()> {
     for entry in std::fs::read_dir(from).at(from, "read")? {
         let path = entry.at(from, "read")?.path();
-        if path.is_dir() {
+        // What a link leads to is not ours.
+        if path.is_dir() && !path.is_symlink() {
             place_files(top, &path, to, item, place)?;
         } else if let Some(inside) = path.strip_prefix(top).ok().and_then(|p| target(item, &p.to_string_lossy())) {
             let path_in_folder = to.join(inside);
@@ -161,7 +172,7 @@ fn place_files(
 }
 
 /// Moves the files below `from` to their places in `to`.
-fn relocate(top: &Path, from: &Path, to: &Path, item: &Item) -> Result<()> {
+pub(super) fn relocate(top: &Path, from: &Path, to: &Path, item: &Item) -> Result<()> {
     place_files(top, from, to, item, &|path, target| std::fs::rename(path, target))
 }
 
