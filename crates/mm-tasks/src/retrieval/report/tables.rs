@@ -63,8 +63,9 @@ pub(super) fn cards(
         card(format!("{recall:.2}"), format!("recall_at_10, mean of all directions (chance {chance:.2})")),
         card(rows.to_string(), "rows in the data set".to_owned()),
     ];
+    let total: usize = embedded.values().map(|e| e.entries.len()).sum();
     let candidates: Vec<String> = embedded.iter().map(|(m, e)| format!("{} {m}", e.entries.len())).collect();
-    cards.push(card(candidates.join(", "), format!("candidates in the {split} split")));
+    cards.push(card(total.to_string(), format!("candidates in the {split} split: {}", candidates.join(", "))));
     let results: Vec<serde_json::Value> = runs
         .iter()
         .filter_map(|r| serde_json::from_str(&std::fs::read_to_string(r.join("result.json")).ok()?).ok())
