@@ -31,8 +31,8 @@ pub(crate) struct Arguments {
     /// Run folder whose data are searched; with --store, the model where it is not found under the name that the store holds.
     #[arg(long, value_name = "MODEL", required_unless_present = "store")]
     model: Option<PathBuf>,
-    /// Folder of a store, made by `mm index build`.
-    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["split", "transcript_language"])]
+    /// Folder of a store, or postgres://USER@HOST/DATABASE?schema=NAME, made by `mm index build`.
+    #[arg(long, value_name = "FOLDER|URL", conflicts_with_all = ["split", "transcript_language"])]
     store: Option<PathBuf>,
     #[command(flatten)]
     in_store: store::StoreOptions,
