@@ -121,7 +121,7 @@ fn rows_are_returned_as_they_were_written(engine: &dyn Engine) {
         "not long < 'xxy' or long < 'xxy'",
         "place in box(48, 11, 49, 12)",
     ] {
-        assert_eq!(store.select(&Filter::parse(filter).unwrap()).unwrap(), [row.id.clone()], "{filter}");
+        assert_eq!(store.select(&Filter::parse(filter).unwrap()).unwrap(), std::slice::from_ref(&row.id), "{filter}");
     }
     let long = format!("long = '{}'", "x".repeat(5000));
     assert_eq!(store.select(&Filter::parse(&long).unwrap()).unwrap().len(), 1);

@@ -53,7 +53,10 @@ pub(super) fn connect_bare(address: &Address) -> Result<Client, Failure> {
     let (sender, receiver) = mpsc::channel();
     let config = address.config.clone();
     // The client limits the time of the network alone: a server that accepts and then is silent would be waited for.
-    thread::spawn(move || sender.send(config.connect(NoTls)));
+    thread::spawn(move || {
+        // Nobody listens any more where it took too long.
+        sender.send(config.connect(NoTls)).ok();
+    });
     let mut client = receiver.recv_timeout(address.connect_timeout).map_err(|_| {
         let seconds = address.connect_timeout.as_secs();
         let reason = format!(

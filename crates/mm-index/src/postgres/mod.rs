@@ -59,6 +59,8 @@ impl NamedVector {
 }
 
 /// A store in a schema of a database, for any number of machines.
+///
+/// Its calls wait for the server: asynchronous code makes them where blocking is allowed (`spawn_blocking` of tokio).
 pub struct PostgresStore {
     address: Address,
     config: StoreConfig,

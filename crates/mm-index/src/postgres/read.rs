@@ -53,7 +53,7 @@ pub(super) fn group_parts(
     rows: &[postgres::Row],
 ) -> Result<Vec<(i64, Result<Vec<f16>, Failure>)>, Failure> {
     let mut grouped = Vec::new();
-    for parts in rows.chunk_by(|a, b| same_number(a, b)) {
+    for parts in rows.chunk_by(same_number) {
         let Some(first) = parts.first() else { continue };
         let number: i64 = first.try_get(0)?;
         grouped.push((number, join_parts(vector, number, parts)));

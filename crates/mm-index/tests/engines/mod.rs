@@ -1,5 +1,5 @@
 //! The engines that tests run on: a folder, and where there is a server of PostgreSQL, a schema of it.
-#![allow(dead_code, reason = "each test file uses a part")]
+#![allow(dead_code, unused_imports, unused_macros, reason = "each test file uses a part")]
 
 use mm_index::{SearchSettings, SqliteStore, Store, StoreConfig};
 use std::{
@@ -75,5 +75,4 @@ macro_rules! on_each_engine {
         }
     };
 }
-#[allow(unused_imports, reason = "each test file uses a part")]
 pub(crate) use on_each_engine;
