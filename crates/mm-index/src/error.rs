@@ -10,10 +10,10 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file or folder cannot be read, written, or is no store.
+    /// A file, folder or server cannot be read, written, or is no store.
     #[error("{path}: {reason}")]
     File {
-        /// The file or folder.
+        /// The file or folder, or the address of the server without its password.
         path: PathBuf,
         /// What is wrong with it and what to do.
         reason: String,
@@ -21,7 +21,7 @@ pub enum Error {
     /// Stored data are not what was written.
     #[error("{path}: found damaged data ({what}); restore a copy of the store, or build it again")]
     Damaged {
-        /// The file.
+        /// The file, or the address of the server.
         path: PathBuf,
         /// The part that is damaged.
         what: String,
@@ -93,6 +93,18 @@ pub enum Error {
         /// SQLite's error.
         #[source]
         source: rusqlite::Error,
+    },
+    /// PostgreSQL failed.
+    #[cfg(feature = "postgres")]
+    #[error("{location}: {reason}")]
+    Postgres {
+        /// The address of the store, without its password.
+        location: String,
+        /// What is wrong and what to do.
+        reason: String,
+        /// The error of the server or of the connection.
+        #[source]
+        source: postgres::Error,
     },
     /// A graph cannot be built or searched.
     #[error("the graph of vector `{vector}`: {reason}")]

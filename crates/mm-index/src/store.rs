@@ -1,8 +1,8 @@
 //! What every engine offers.
 
-use crate::{Answer, Filter, Query, Result, Row, SqliteStore, StoreConfig};
+use crate::{Answer, Filter, Query, Result, Row, StoreConfig};
 use serde::Serialize;
-use std::{path::Path, sync::atomic::AtomicBool};
+use std::sync::atomic::AtomicBool;
 
 /// Rows with vectors, payload and text, kept and found.
 ///
@@ -183,20 +183,4 @@ pub struct CheckProblem {
     pub reason: String,
     /// Whether [`Store::optimize`] mends it: no row is affected, results are right meanwhile.
     pub repairable: bool,
-}
-
-/// Creates a store at a location: a folder.
-///
-/// # Errors
-/// When there is a store already, or the folder cannot be written.
-pub fn create(location: &Path, config: &StoreConfig) -> Result<Box<dyn Store>> {
-    Ok(Box::new(SqliteStore::create(location, config)?))
-}
-
-/// Opens the store at a location.
-///
-/// # Errors
-/// When there is none, it is damaged, or of another version.
-pub fn open(location: &Path) -> Result<Box<dyn Store>> {
-    Ok(Box::new(SqliteStore::open(location)?))
 }

@@ -1,10 +1,12 @@
 //! Random operations and queries on an engine, compared with a model in memory that knows nothing but the definitions.
 #![allow(missing_docs)]
 
+mod engines;
+
+use engines::{Engine, Folder};
 use half::f16;
 use mm_index::{
-    Distance, Example, Filter, Hit, OptimizeOptions, Query, Row, SearchSettings, SqliteStore, Store, StoreConfig,
-    VectorConfig, Vectors,
+    Distance, Filter, Hit, OptimizeOptions, Query, Row, SearchSettings, Store, StoreConfig, VectorConfig, Vectors,
 };
 use proptest::{collection::vec, prelude::*};
 use std::{collections::BTreeMap, sync::atomic::AtomicBool};
@@ -248,12 +250,13 @@ fn compare_fusion(store: &dyn Store, query: &[f32], filter: Option<&Filter>) {
 
 /// Applies operations to a store and a model, and compares them after each.
 fn run(
-    folder: &std::path::Path,
+    engine: &dyn Engine,
     settings: SearchSettings,
     operations: Vec<Operation>,
     (query, tokens, filter, k): (Vec<f32>, Vec<Vec<f32>>, Option<String>, usize),
 ) {
-    let mut store = SqliteStore::create(folder, &config()).unwrap().with_settings(settings);
+    drop(engine.create(&config()));
+    let mut store = engine.open(settings);
     let mut model = Model::default();
     let filter = filter.map(|text| Filter::parse(&text).unwrap());
     let mut operations = operations;
@@ -272,13 +275,13 @@ fn run(
                 }
                 assert_eq!(store.delete(&ids).unwrap(), expected);
             }
-            Operation::Optimize => optimize(&store),
+            Operation::Optimize => optimize(store.as_ref()),
             Operation::Reopen => {
                 drop(store);
-                store = SqliteStore::open(folder).unwrap().with_settings(settings);
+                store = engine.open(settings);
             }
         }
-        compare(&store, &model, &query, &tokens, filter.as_ref(), k);
+        compare(store.as_ref(), &model, &query, &tokens, filter.as_ref(), k);
         let stats = store.stats().unwrap();
         assert_eq!(stats.rows, model.rows.len());
         for vector in stats.vectors {
@@ -294,51 +297,65 @@ fn query() -> impl Strategy<Value = (Vec<f32>, Vec<Vec<f32>>, Option<String>, us
     (vector(), vec(vector(), 1..3), filter(), 1usize..12)
 }
 
+/// Graphs wherever there is one.
+fn always_graphs() -> SearchSettings {
+    SearchSettings {
+        exact_below: 1,
+        exact_filter_rows: 1,
+        exact_filter_fraction: 0.0,
+        exact_k_fraction: 1.0,
+        ..SearchSettings::default()
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn exact_search_is_that_of_the_definitions(operations in vec(operation(), 1..8), query in query()) {
-        let folder = tempfile::tempdir().unwrap();
-        run(folder.path(), SearchSettings::default(), operations, query);
+        run(&Folder::new(), SearchSettings::default(), operations, query);
     }
 
     /// Memory for two vectors: everything else is read from the database each time.
     #[test]
     fn vectors_beyond_the_memory_are_read(operations in vec(operation(), 1..6), query in query()) {
-        let folder = tempfile::tempdir().unwrap();
         let settings = SearchSettings { cache_bytes: 2 * DIM * size_of::<f16>(), ..SearchSettings::default() };
-        run(folder.path(), settings, operations, query);
+        run(&Folder::new(), settings, operations, query);
     }
 
     /// Graphs of a few rows, which a search visits completely: results are as exact as without them.
     #[test]
     fn graphs_with_fresh_and_deleted_rows_find_the_same(operations in vec(operation(), 2..10), query in query()) {
-        let folder = tempfile::tempdir().unwrap();
-        let settings = SearchSettings { exact_below: 1, exact_filter_rows: 1, exact_filter_fraction: 0.0, exact_k_fraction: 1.0, ..SearchSettings::default() };
-        run(folder.path(), settings, operations, query);
+        run(&Folder::new(), always_graphs(), operations, query);
     }
 }
 
-#[test]
-fn recommendations_are_near_examples_and_far_from_counter_examples() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = SqliteStore::create(folder.path(), &StoreConfig::new("v", VectorConfig::cosine(2))).unwrap();
-    let angle = |degrees: u16| vec![f32::from(degrees).to_radians().cos(), f32::from(degrees).to_radians().sin()];
-    let rows: Vec<Row> = (0..36).map(|n| Row::new(format!("{}", n * 10)).with_vector("v", angle(n * 10))).collect();
-    store.upsert(&rows).unwrap();
-    let ids = |query: &Query| store.query(query).unwrap().hits.into_iter().map(|hit| hit.id).collect::<Vec<_>>();
-    let like = |id: &str| Example::Id(id.to_owned());
-    // Between 80 and 120 lies 100; the examples themselves are left out.
-    assert_eq!(ids(&Query::recommend("v", vec![like("80"), like("120")], vec![]).k(3)), ["100", "90", "110"]);
-    // Twice 90° minus 60° is at 113.8°.
-    let away = Query::recommend("v", vec![like("90")], vec![Example::Values(angle(60))]).k(2);
-    assert_eq!(ids(&away), ["110", "120"]);
-    for (query, expected) in [
-        (Query::recommend("v", vec![], vec![like("0")]), "expected at least one row or vector"),
-        (Query::recommend("v", vec![like("7")], vec![]), "example `7`: found no such row"),
-    ] {
-        let message = store.query(&query).unwrap_err().to_string();
-        assert!(message.contains(expected), "{message}");
+#[cfg(feature = "postgres")]
+mod postgres {
+    use super::*;
+    use engines::Server;
+    use proptest::test_runner::TestRunner;
+
+    /// Random operations on schemas of one server.
+    fn run_cases(cases: u32, settings: SearchSettings) {
+        let Some(server) = Server::start() else { return };
+        let config =
+            ProptestConfig { cases, max_shrink_iters: 50, failure_persistence: None, ..ProptestConfig::default() };
+        let cases = (vec(operation(), 1..8), query());
+        let result = TestRunner::new(config).run(&cases, |(operations, query)| {
+            run(&server.schema(), settings, operations, query);
+            Ok(())
+        });
+        result.unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    #[test]
+    fn exact_search_is_that_of_the_definitions() {
+        run_cases(8, SearchSettings::default());
+    }
+
+    #[test]
+    fn graphs_with_deleted_rows_find_the_same() {
+        run_cases(6, always_graphs());
     }
 }

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 /// The store that a command works on.
 #[derive(clap::Args, Clone)]
 pub(crate) struct StoreArgs {
-    /// Folder of the store, made by `mm index build`.
-    #[arg(long, value_name = "FOLDER")]
+    /// Folder of the store, or postgres://USER@HOST/DATABASE?schema=NAME, made by `mm index build`.
+    #[arg(long, value_name = "FOLDER|URL")]
     pub(crate) store: PathBuf,
 }
 
@@ -19,6 +19,11 @@ impl StoreArgs {
     /// When there is none, or it cannot be opened.
     pub(crate) fn open(&self) -> Result<Box<dyn Store>> {
         Ok(mm_index::open(&self.store)?)
+    }
+
+    /// The location as messages and reports show it: without the password of a database.
+    pub(crate) fn shown(&self) -> PathBuf {
+        mm_index::without_password(&self.store).into()
     }
 }
 

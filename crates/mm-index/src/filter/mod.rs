@@ -3,7 +3,10 @@
 mod lexer;
 mod parser;
 
-use crate::payload::{FieldValues, GeoPoint, Payload, Scalar};
+use crate::{
+    Error,
+    payload::{FieldValues, GeoPoint, Payload, Scalar},
+};
 use std::{cmp::Ordering, fmt, ops::Bound};
 
 /// A condition on the payload of a row. A field is a path (`camera.lens`); where its value is a list, one element has to
@@ -191,6 +194,15 @@ fn is_in_box(point: GeoPoint, south_west: GeoPoint, north_east: GeoPoint) -> boo
     let in_longitude =
         if west <= east { (west..=east).contains(&point.lon) } else { point.lon >= west || point.lon <= east };
     in_longitude && (south_west.lat..=north_east.lat).contains(&point.lat)
+}
+
+/// Refuses the end of a range that has no order.
+pub(crate) fn check_end(field: &str, end: &Scalar) -> Result<(), Error> {
+    if matches!(end, Scalar::Bool(_)) {
+        let what = format!("range of `{field}` in the filter");
+        return Err(Error::invalid(what, end, "numbers or texts: true and false have no order"));
+    }
+    Ok(())
 }
 
 /// A field as it is written in a filter.

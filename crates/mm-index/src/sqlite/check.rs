@@ -10,25 +10,14 @@ use super::{
     tail::read_after,
 };
 use crate::{
-    CheckProblem, CheckReport, OnProgress, Result,
+    CheckReport, OnProgress, Result,
+    check::RESTORE,
     payload::{FieldValues, Payload},
 };
 use rusqlite::{Connection, params};
 
 /// Rows between two reports of progress.
 const PROGRESS_STEP: usize = 1000;
-
-/// Problems of one kind that are listed.
-const MAX_LISTED: usize = 20;
-
-const RESTORE: &str = "restore a copy of the store, or write the row again";
-
-impl CheckReport {
-    fn add(&mut self, what: impl Into<String>, reason: impl Into<String>, repairable: bool) {
-        let (what, reason) = (what.into(), reason.into());
-        self.problems.push(CheckProblem { what, reason, repairable });
-    }
-}
 
 impl SqliteStore {
     pub(super) fn check_all(&self, on_progress: OnProgress<'_>) -> Result<CheckReport> {
@@ -109,8 +98,8 @@ fn check_rows(connection: &Connection, report: &mut CheckReport, on_progress: On
             Err(other) => return Err(other),
         }
     }
-    list(report, "row number", &damaged, &format!("its checksum is wrong; {RESTORE}"));
-    list(report, "row", &incomplete, "filters do not see all of its fields; write the row again");
+    report.list("row number", &damaged, &format!("its checksum is wrong; {RESTORE}"));
+    report.list("row", &incomplete, "filters do not see all of its fields; write the row again");
     Ok(())
 }
 
@@ -158,20 +147,10 @@ fn check_vectors(
         Ok(true)
     })?;
     let what = format!("vector `{}` of row number", vector.name);
-    list(report, &what, &damaged, &format!("its checksum is wrong; {RESTORE}"));
+    report.list(&what, &damaged, &format!("its checksum is wrong; {RESTORE}"));
     if found != expected {
         let reason = format!("found {found} rows, expected {expected}; restore a copy of the store");
         report.add(format!("vector `{}`", vector.name), reason, false);
     }
     Ok(())
-}
-
-/// Adds the first of some problems, and how many more there are.
-fn list(report: &mut CheckReport, what: &str, found: &[String], reason: &str) {
-    for one in found.iter().take(MAX_LISTED) {
-        report.add(format!("{what} {one}"), reason, false);
-    }
-    if found.len() > MAX_LISTED {
-        report.add(what, format!("{} more: {reason}", found.len() - MAX_LISTED), false);
-    }
 }

@@ -3,6 +3,7 @@
 use super::failure::Failure;
 use crate::{
     Error, Filter,
+    filter::check_end,
     payload::{GeoPoint, Scalar},
 };
 use fixedbitset::FixedBitSet;
@@ -132,10 +133,7 @@ impl Selector<'_> {
                 Bound::Included(value) => (closed, value),
                 Bound::Unbounded => continue,
             };
-            if matches!(value, Scalar::Bool(_)) {
-                let what = format!("range of `{path}` in the filter");
-                return Err(Error::invalid(what, value, "numbers or texts: true and false have no order").into());
-            }
+            check_end(path, value)?;
             conditions.push(format!("value {sign} ?"));
             parameters.push(value);
         }

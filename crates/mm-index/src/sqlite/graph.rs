@@ -3,12 +3,9 @@
 //! Source: *Efficient and robust approximate nearest neighbor search using Hierarchical Navigable Small World graphs*
 //! (Malkov, Yashunin, 2016), by usearch.
 
-use super::{
-    SearchSettings,
-    filter::{Selection, is_selected},
-};
+use super::filter::{Selection, is_selected};
 use crate::{
-    Quantization,
+    Quantization, SearchSettings,
     config::{Distance, VectorConfig},
 };
 use half::f16;

@@ -25,7 +25,7 @@ mod write;
 
 use crate::{
     Answer, CheckReport, Cursor, Error, Filter, OnProgress, OptimizeOptions, Optimized, Page, Query, Result, Row,
-    Stats, Store, StoreConfig, config::VectorConfig,
+    SearchSettings, Stats, Store, StoreConfig, config::VectorConfig,
 };
 use connection::{Mode, connect};
 use failure::Failure;
@@ -42,42 +42,6 @@ const DATABASE: &str = "index.sqlite";
 
 /// The folder of graphs in the folder of a store.
 const GRAPHS: &str = "graphs";
-
-/// When graphs are used, and how much is kept in memory.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct SearchSettings {
-    /// Named vectors of fewer rows than this are searched exactly.
-    pub exact_below: usize,
-    /// A filter that selects fewer rows than this is searched exactly.
-    pub exact_filter_rows: usize,
-    /// A filter that selects a smaller fraction of the rows than this is searched exactly.
-    pub exact_filter_fraction: f64,
-    /// A query for a larger fraction of the rows than this is searched exactly.
-    pub exact_k_fraction: f64,
-    /// Neighbors of a row in a graph (M of HNSW).
-    pub connectivity: usize,
-    /// Candidates that are kept while a row is added to a graph (ef_construction).
-    pub expansion_add: usize,
-    /// Candidates that are kept while a graph is searched (ef): more find more and take longer.
-    pub expansion_search: usize,
-    /// Bytes of vectors that are kept in memory for exact search, for each named vector; the rest is read each time.
-    pub cache_bytes: usize,
-}
-
-impl Default for SearchSettings {
-    fn default() -> Self {
-        Self {
-            exact_below: 50_000,
-            exact_filter_rows: 20_000,
-            exact_filter_fraction: 0.02,
-            exact_k_fraction: 0.1,
-            connectivity: 16,
-            expansion_add: 128,
-            expansion_search: 128,
-            cache_bytes: 512 << 20,
-        }
-    }
-}
 
 /// A named vector: its number in the database, its settings, and what is in memory of it.
 struct NamedVector {
@@ -142,6 +106,11 @@ impl SqliteStore {
             writer: Mutex::new(connection),
             readers: Mutex::default(),
         })
+    }
+
+    /// Whether a folder holds a store, whole or not.
+    pub fn exists(folder: &Path) -> bool {
+        std::fs::metadata(folder.join(DATABASE)).is_ok_and(|file| file.len() > 0)
     }
 
     /// The store with other settings than the default ones; they hold for this value only.

@@ -174,11 +174,8 @@ impl SqliteStore {
 
     /// Whether a graph finds the rows faster than comparing all of them.
     fn suits_graph(&self, target: &Target<'_>, rows: usize, filtered: Option<usize>, k: usize) -> bool {
-        let settings = &self.settings;
-        let is_large = rows >= settings.exact_below && k as f64 <= settings.exact_k_fraction * rows as f64;
-        let few = (settings.exact_filter_fraction * rows as f64).max(settings.exact_filter_rows as f64);
-        let is_wide = filtered.is_none_or(|count| count as f64 >= few);
-        !target.vector.config.multi && target.queries.len() == 1 && is_large && is_wide
+        let is_wide = filtered.is_none_or(|count| count >= self.settings.least_filtered(rows));
+        !target.vector.config.multi && target.queries.len() == 1 && self.settings.suits_graph(rows, k) && is_wide
     }
 
     /// The graph of a record, in memory.

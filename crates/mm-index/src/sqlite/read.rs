@@ -1,46 +1,21 @@
 //! Rows as they are stored, checked by their checksums.
 
 use super::{NamedVector, SqliteStore, failure::Failure, schema::vector_table};
-use crate::{Cursor, Page, Row, payload::Payload, row::decode};
+use crate::{
+    Cursor, Page, Row,
+    checksum::{row_checksum, to_bytes, vector_checksum},
+    row::decode,
+    search::RowData,
+};
 use half::f16;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 /// Bytes of the checksum behind stored vectors.
 const CHECKSUM: usize = size_of::<u32>();
 
-/// A row without its vectors.
-#[derive(Debug, Clone)]
-pub(super) struct RowData {
-    pub(super) id: String,
-    pub(super) payload: Payload,
-    pub(super) text: Option<String>,
-    pub(super) version: Option<String>,
-}
-
-/// The checksum of a row.
-pub(super) fn row_checksum(number: i64, id: &str, payload: &str, text: Option<&str>, version: Option<&str>) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&number.to_le_bytes());
-    for part in [Some(id), Some(payload), text, version] {
-        // Lengths keep the parts apart; a missing text is not an empty one.
-        hasher.update(&part.map_or(u64::MAX, |p| p.len() as u64).to_le_bytes());
-        hasher.update(part.unwrap_or_default().as_bytes());
-    }
-    hasher.finalize()
-}
-
-/// The checksum of a row's vectors.
-fn vector_checksum(vector: i64, number: i64, bytes: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&vector.to_le_bytes());
-    hasher.update(&number.to_le_bytes());
-    hasher.update(bytes);
-    hasher.finalize()
-}
-
 /// Vectors as they are stored: little-endian 16-bit floats, and a checksum.
 pub(super) fn to_blob(vector: i64, number: i64, values: &[f16]) -> Vec<u8> {
-    let mut bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    let mut bytes = to_bytes(values);
     let checksum = vector_checksum(vector, number, &bytes);
     bytes.extend(checksum.to_le_bytes());
     bytes

@@ -1,7 +1,7 @@
 //! The tables.
 
 use super::{NamedVector, failure::Failure, nearest::Caches};
-use crate::{Error, StoreConfig, config::VectorConfig};
+use crate::{Error, StoreConfig, config::VectorConfig, words::TOKENIZER};
 use rusqlite::{Connection, TransactionBehavior, params};
 use std::path::Path;
 
@@ -35,7 +35,7 @@ CREATE TABLE field_points (
 ) WITHOUT ROWID;
 CREATE VIEW texts AS SELECT number, text FROM row_data WHERE text IS NOT NULL;
 CREATE VIRTUAL TABLE words USING fts5(
-    text, content = 'texts', content_rowid = 'number', tokenize = 'unicode61 remove_diacritics 2'
+    text, content = 'texts', content_rowid = 'number', tokenize = '{TOKENIZER}'
 );
 CREATE TABLE graphs (
     vector INTEGER PRIMARY KEY, generation INTEGER NOT NULL, file TEXT NOT NULL, through INTEGER NOT NULL,
@@ -62,7 +62,7 @@ pub(super) fn create(connection: &mut Connection, config: &StoreConfig) -> Resul
     if tables > 0 {
         return Ok(Created::Existing);
     }
-    transaction.execute_batch(TABLES)?;
+    transaction.execute_batch(&TABLES.replace("{TOKENIZER}", TOKENIZER))?;
     for (number, (name, vector)) in (1i64..).zip(&config.vectors) {
         let settings = serde_json::to_string(vector).map_err(|e| Failure::Damaged(e.to_string()))?;
         transaction.execute(

@@ -4,33 +4,26 @@ use super::{
     failure::Failure,
     filter::{Selection, is_selected},
 };
-use crate::{Error, score::Scored};
+use crate::score::Scored;
 use rusqlite::{Connection, params};
 
 /// Words as an expression of FTS5 that finds rows with any of them. Each is quoted, so that no word is an operator.
-fn any_of(words: &str) -> Option<String> {
-    let quoted: Vec<String> = words
-        .split_whitespace()
-        .filter(|word| word.chars().any(char::is_alphanumeric))
-        .map(|word| format!("\"{}\"", word.replace('"', "\"\"").replace('\0', " ")))
-        .collect();
-    (!quoted.is_empty()).then(|| quoted.join(" OR "))
+fn any_of(words: &[&str]) -> String {
+    let quote = |word: &&str| format!("\"{}\"", word.replace('"', "\"\"").replace('\0', " "));
+    words.iter().map(quote).collect::<Vec<_>>().join(" OR ")
 }
 
 /// The `k` rows whose texts fit the words best, and how many have one of them.
 pub(super) fn search(
     connection: &Connection,
-    words: &str,
+    words: &[&str],
     selection: Option<&Selection>,
     k: usize,
 ) -> Result<Vec<Scored>, Failure> {
-    let expression = any_of(words).ok_or_else(|| {
-        Error::invalid("words of the query", format!("{words:?}"), "at least one word of letters or digits")
-    })?;
     let limit = if selection.is_some() { -1 } else { i64::try_from(k).unwrap_or(-1) };
     let sql = "SELECT rowid, rank FROM words WHERE words MATCH ?1 ORDER BY rank LIMIT ?2";
     let mut statement = connection.prepare_cached(sql)?;
-    let mut rows = statement.query(params![expression, limit])?;
+    let mut rows = statement.query(params![any_of(words), limit])?;
     let mut found = Vec::new();
     while found.len() < k {
         let Some(row) = rows.next()? else { break };
@@ -49,7 +42,6 @@ mod tests {
 
     #[test]
     fn words_are_never_operators() {
-        assert_eq!(any_of("red OR \"bird").unwrap(), "\"red\" OR \"OR\" OR \"\"\"bird\"");
-        assert_eq!(any_of(" -- !! "), None);
+        assert_eq!(any_of(&["red", "OR", "\"bird"]), "\"red\" OR \"OR\" OR \"\"\"bird\"");
     }
 }

@@ -3,11 +3,12 @@
 use super::{
     SqliteStore,
     failure::Failure,
-    read::{number_of_id, row_checksum, to_blob},
+    read::{number_of_id, to_blob},
     schema::vector_table,
 };
 use crate::{
     Error, Result, Row,
+    checksum::row_checksum,
     payload::{FieldValues, Scalar},
     row::encode_row,
 };

@@ -107,7 +107,7 @@ pub(super) fn build(arguments: &Build, context: &Context) -> Result<()> {
     let model = LoadedEmbedder::load(&arguments.model.dir()?, arguments.dtype.load_options(context)?, context)?;
     let model = model.embedder()?;
     let folder = &arguments.store.store;
-    let store = if is_store(folder) {
+    let store = if mm_index::exists(folder)? {
         mm_index::open(folder)?
     } else {
         let modalities = indexing::common_modalities(model, &data.manifest, &arguments.data.modalities())?;
@@ -120,7 +120,7 @@ pub(super) fn build(arguments: &Build, context: &Context) -> Result<()> {
         mm_index::create(folder, &config)?
     };
     let options = IndexOptions { delete_missing: !arguments.keep_missing, ..options(&arguments.data, store.as_ref()) };
-    update(store.as_ref(), model, &data, &options, folder, context)
+    update(store.as_ref(), model, &data, &options, &arguments.store.shown(), context)
 }
 
 pub(super) fn add(arguments: &Add, context: &Context) -> Result<()> {
@@ -128,7 +128,7 @@ pub(super) fn add(arguments: &Add, context: &Context) -> Result<()> {
     let model = load_model_of(store.as_ref(), arguments.model.as_deref(), arguments.dtype.load_options(context)?, context)?;
     let data = arguments.data.open()?;
     let options = options(&arguments.data, store.as_ref());
-    update(store.as_ref(), model.embedder()?, &data, &options, &arguments.store.store, context)
+    update(store.as_ref(), model.embedder()?, &data, &options, &arguments.store.shown(), context)
 }
 
 /// The model of a store's vectors, found under another name where one is given.
@@ -143,11 +143,6 @@ pub(in crate::commands) fn load_model_of(
         bail!("--model: this store does not say which model made its vectors; give the model");
     };
     LoadedEmbedder::load(&locate(&name)?, options, context)
-}
-
-/// Whether a folder holds a store, whole or not.
-fn is_store(folder: &Path) -> bool {
-    std::fs::metadata(folder.join("index.sqlite")).is_ok_and(|file| file.len() > 0)
 }
 
 fn options(data: &DataArgs, store: &dyn Store) -> IndexOptions {

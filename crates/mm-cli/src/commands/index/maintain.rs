@@ -128,7 +128,7 @@ pub(super) fn check(arguments: &Check, context: &Context) -> Result<()> {
     }
     if let Some(first) = report.problems.first() {
         let count = report.problems.len();
-        bail!("{}: {count} problems, the first: {}: {}", arguments.store.store.display(), first.what, first.reason);
+        bail!("{}: {count} problems, the first: {}: {}", arguments.store.shown().display(), first.what, first.reason);
     }
     if !context.json {
         output::line(format!("{} rows, no problem", report.rows));

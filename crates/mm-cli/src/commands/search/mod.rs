@@ -32,8 +32,8 @@ pub(crate) struct Arguments {
     /// records.
     #[arg(long, value_name = "MODEL", required_unless_present = "store")]
     model: Option<PathBuf>,
-    /// Folder of a store, made by `mm index build`.
-    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["split", "transcript_language"])]
+    /// Folder of a store, or postgres://USER@HOST/DATABASE?schema=NAME, made by `mm index build`.
+    #[arg(long, value_name = "FOLDER|URL", conflicts_with_all = ["split", "transcript_language"])]
     store: Option<PathBuf>,
     #[command(flatten)]
     in_store: store::StoreOptions,

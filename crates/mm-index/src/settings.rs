@@ -1,0 +1,51 @@
+//! When graphs are used, for every engine.
+
+/// When graphs are used, and how much is kept in memory.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SearchSettings {
+    /// Named vectors of fewer rows than this are searched exactly.
+    pub exact_below: usize,
+    /// A filter that selects fewer rows than this is searched exactly.
+    pub exact_filter_rows: usize,
+    /// A filter that selects a smaller fraction of the rows than this is searched exactly.
+    pub exact_filter_fraction: f64,
+    /// A query for a larger fraction of the rows than this is searched exactly.
+    pub exact_k_fraction: f64,
+    /// Neighbors of a row in a graph (M of HNSW).
+    pub connectivity: usize,
+    /// Candidates that are kept while a row is added to a graph (ef_construction).
+    pub expansion_add: usize,
+    /// Candidates that are kept while a graph is searched (ef): more find more and take longer.
+    pub expansion_search: usize,
+    /// Bytes of vectors that are kept in memory for exact search, for each named vector; the rest is read each time.
+    /// PostgreSQL compares vectors in the server, and keeps none here.
+    pub cache_bytes: usize,
+}
+
+impl Default for SearchSettings {
+    fn default() -> Self {
+        Self {
+            exact_below: 50_000,
+            exact_filter_rows: 20_000,
+            exact_filter_fraction: 0.02,
+            exact_k_fraction: 0.1,
+            connectivity: 16,
+            expansion_add: 128,
+            expansion_search: 128,
+            cache_bytes: 512 << 20,
+        }
+    }
+}
+
+impl SearchSettings {
+    /// Whether a graph of `rows` rows finds `k` of them faster than comparing all of them, without a filter.
+    pub(crate) fn suits_graph(&self, rows: usize, k: usize) -> bool {
+        rows >= self.exact_below && k as f64 <= self.exact_k_fraction * rows as f64
+    }
+
+    /// How many of `rows` rows a filter has to select for a graph to be faster than comparing these.
+    pub(crate) fn least_filtered(&self, rows: usize) -> usize {
+        let fraction = (self.exact_filter_fraction * rows as f64).ceil() as usize;
+        fraction.max(self.exact_filter_rows)
+    }
+}
