@@ -71,7 +71,7 @@ fn libtorch(findings: &mut Findings) {
         Err(error) => {
             return findings.bad(
                 "libtorch",
-                error,
+                format!("{error:#}"),
                 "unset LIBTORCH and LIBTORCH_USE_PYTORCH and run `cargo xtask setup`",
             );
         }

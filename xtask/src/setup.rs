@@ -28,7 +28,10 @@ pub fn run(cuda: bool, force: bool) -> Result<()> {
         write_file(&file, text.as_bytes())
             .with_context(|| format!("{} cannot be written; check that the clone is not read-only", file.display()))?;
     }
-    tools::ffmpeg(force)?;
+    // The build and everything but video work without it.
+    if let Err(error) = tools::ffmpeg(force) {
+        eprintln!("xtask: no ffmpeg: {}", mm_hub::describe(&error));
+    }
     tools::nasm(force);
     Ok(())
 }

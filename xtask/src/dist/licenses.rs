@@ -63,21 +63,33 @@ fn packages(metadata: &Value, root: &str) -> Result<Vec<Package>> {
     Ok(packages)
 }
 
+/// The text of the Mozilla Public License, which the crates under it state without including it.
+const MPL: &str = include_str!("MPL-2.0.txt");
+
 /// The list of packages, then each text once with the packages that it belongs to.
 fn document(packages: &[Package]) -> Result<String> {
     let mut out = "mm is made of these crates, each under the licence that it states.\n\n".to_owned();
     let mut texts: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for package in packages {
         let title = format!("{} {}", package.name, package.version);
-        let found = license_files(&package.folder)?;
+        let found = license_files_below(&package.folder, 5)?;
         if package.license.is_empty() && found.is_empty() {
             bail!("{title} states no licence; a distribution must not include it");
         }
         let license = if package.license.is_empty() { "see its text below" } else { &package.license };
         out += &format!("{title}: {license}  {}\n", package.repository);
+        let mut add = |text: &str| {
+            let titles = texts.entry(text.trim().to_owned()).or_default();
+            if titles.last() != Some(&title) {
+                titles.push(title.clone());
+            }
+        };
+        if found.is_empty() && package.license.contains("MPL-2.0") {
+            add(MPL);
+        }
         for file in found {
             let text = std::fs::read(&file).with_context(|| file.display().to_string())?;
-            texts.entry(String::from_utf8_lossy(&text).trim().to_owned()).or_default().push(title.clone());
+            add(&String::from_utf8_lossy(&text));
         }
     }
     for (text, titles) in texts {
@@ -86,12 +98,32 @@ fn document(packages: &[Package]) -> Result<String> {
     Ok(out)
 }
 
+/// Those of a folder and its subfolders: of what a crate includes, such as the sources of zstd.
+fn license_files_below(folder: &Path, depth: usize) -> Result<Vec<PathBuf>> {
+    // What is not compiled in.
+    const OTHER: [&str; 6] = ["benches", "doc", "docs", "examples", "scripts", "tests"];
+    let mut found = license_files(folder)?;
+    let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
+    let mut folders: Vec<PathBuf> = entries.filter_map(|e| e.ok().map(|e| e.path())).filter(|p| p.is_dir()).collect();
+    folders.sort();
+    for below in folders.iter().filter(|_| depth > 0) {
+        let name = below.file_name().unwrap_or_default().to_string_lossy();
+        // Nor is the target folder of a crate of this workspace, or another crate in its folder.
+        if !OTHER.contains(&&*name) && name != "target" && !below.join("Cargo.toml").exists() && !below.is_symlink() {
+            found.extend(license_files_below(below, depth - 1)?);
+        }
+    }
+    Ok(found)
+}
+
 /// The files of a folder whose names say that they hold a licence or a notice.
 fn license_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let starts = ["license", "licence", "copying", "notice", "unlicense", "copyright"];
     let is_license = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-        path.is_file() && starts.iter().any(|start| name.starts_with(start))
+        path.is_file()
+            && path.extension().is_none_or(|e| e != "rs")
+            && starts.iter().any(|start| name.starts_with(start))
     };
     let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
     let mut files: Vec<PathBuf> = entries.filter_map(|e| e.ok().map(|e| e.path())).filter(is_license).collect();
@@ -163,12 +195,21 @@ mod tests {
         for (name, file) in [("a", "LICENSE-MIT"), ("b", "LICENSE")] {
             std::fs::write(top.path().join(name).join(file), "Permission is hereby granted\n").unwrap();
         }
+        for (folder, text) in [("zstd", "Redistribution and use"), ("tests/fonts", "of fonts"), ("src", "no licence")] {
+            std::fs::create_dir_all(top.path().join("b").join(folder)).unwrap();
+            let name = if folder == "src" { "license.rs" } else { "COPYING" };
+            std::fs::write(top.path().join("b").join(folder).join(name), text).unwrap();
+        }
         let found = packages(&metadata, "mm-cli").unwrap();
         assert_eq!(found.iter().map(|p| p.name.as_str()).collect::<Vec<_>>(), ["a", "b", "mm-cli"]);
         let text = document(&found).unwrap();
         assert!(text.contains("a 1.0.0: MIT  https://r/\nb 1.0.0: MIT"), "{text}");
         assert_eq!(text.matches("Permission is hereby granted").count(), 1, "{text}");
         assert!(text.contains("\na 1.0.0, b 1.0.0\n\nPermission"), "{text}");
+        assert!(text.contains("\nb 1.0.0\n\nRedistribution and use"), "{text}");
+        assert!(!text.contains("of fonts") && !text.contains("no licence"), "{text}");
+        let mozilla = Package { license: "MPL-2.0".into(), ..packages(&metadata, "mm-cli").unwrap().remove(2) };
+        assert!(document(&[mozilla]).unwrap().contains("\nmm-cli 1.0.0\n\nMozilla Public License Version 2.0"));
         let unknown = Package { license: String::new(), ..packages(&metadata, "mm-cli").unwrap().remove(2) };
         assert!(document(&[unknown]).unwrap_err().to_string().contains("mm-cli 1.0.0 states no licence"));
     }

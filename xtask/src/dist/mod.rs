@@ -1,6 +1,7 @@
 //! `cargo xtask dist`: mm with the libraries of libtorch that it links, as an archive that runs from any folder and as a
 //! Debian package.
 
+mod changelog;
 mod deb;
 mod dynamic;
 mod licenses;
@@ -96,7 +97,7 @@ fn package_entries(parts: &Parts, control: &Control, time: u64) -> Result<Vec<En
         }
     }
     let mut add = |path: &str, content| entries.push(Entry { path: path.into(), content, is_executable: false });
-    let changes = compressed(deb::changelog(&control.version, time).as_bytes())?;
+    let changes = compressed(changelog::text(&control.version, time).as_bytes())?;
     add("usr/share/doc/mm/changelog.gz", Content::Bytes(changes));
     add("usr/bin/mm", Content::Link("../lib/mm/bin/mm".into()));
     Ok(entries)
