@@ -1,11 +1,12 @@
 //! The change log of a Debian package.
 
-use super::deb::MAINTAINER;
+use super::deb::maintainer;
 
 /// The change log that every package has.
 pub fn text(version: &str, time: u64) -> String {
     format!(
-        "mm ({version}) unstable; urgency=medium\n\n  * Built by cargo xtask dist.\n\n -- {MAINTAINER}  {}\n",
+        "mm ({version}) unstable; urgency=medium\n\n  * Built by cargo xtask dist.\n\n -- {}  {}\n",
+        maintainer(),
         date(time)
     )
 }

@@ -33,20 +33,29 @@ impl Control {
 
     fn text(&self, entries: &[Entry]) -> String {
         format!(
-            "Package: mm\nVersion: {}\nArchitecture: amd64\nMaintainer: {MAINTAINER}\nInstalled-Size: {}\n\
+            "Package: mm\nVersion: {}\nArchitecture: amd64\nMaintainer: {}\nInstalled-Size: {}\n\
              Depends: {}\nRecommends: ca-certificates\nSuggests: ffmpeg, python3-pip\nSection: science\nPriority: optional\n\
              Description: multimodal learning from raw files to embeddings, training and search\n \
              mm takes text, images, audio and video from raw files to embeddings, alignment,\n \
              fusion, reasoning, training, evaluation and search. libtorch is included.\n",
             self.version,
+            maintainer(),
             size(entries).div_ceil(1024),
             self.depends()
         )
     }
 }
 
-/// Who answers for the package.
-pub const MAINTAINER: &str = "mm contributors <mm@localhost>";
+/// Who answers for the package: DEBFULLNAME and DEBEMAIL, as Debian's tools read them.
+pub fn maintainer() -> String {
+    let variable = |name: &str, default: &str| {
+        std::env::var(name)
+            .ok()
+            .filter(|v| !v.trim().is_empty() && !v.contains('\n'))
+            .unwrap_or_else(|| default.to_owned())
+    };
+    format!("{} <{}>", variable("DEBFULLNAME", "mm contributors"), variable("DEBEMAIL", "mm@localhost"))
+}
 
 /// Writes a package.
 pub fn write(control: &Control, entries: &[Entry], time: u64, file: &Path) -> Result<()> {

@@ -179,7 +179,7 @@ impl State {
             let target = free(&self.file("kept").join(self.name(path)));
             move_files(&files, path, &target)?;
             let (first, target) = (first.display(), target.display());
-            note(format!("{} files that no step made, the first {first}, were moved to {target}", files.len()));
+            note(format!("files that no step made were moved to {target} ({}, the first {first})", files.len()));
         }
         Ok(())
     }
