@@ -1,7 +1,7 @@
 //! The disturbances: kills, full disks, two processes at once.
 
 use super::{
-    process::{Programs, Rng, Running},
+    process::{Finished, Programs, Rng, Running},
     scenarios::Scenario,
 };
 use anyhow::{Result, bail};
@@ -20,16 +20,23 @@ pub fn kill_and_resume(
     let mut kills = 0;
     loop {
         let running = scenario.start(programs, case, kills > 0, &[])?;
-        if kills == limit {
-            running.finish()?;
-            return Ok(kills);
-        }
-        match running.kill_after(Duration::from_secs_f64(rng.uniform() * seconds))? {
+        let ended = if kills == limit {
+            Some(running.wait()?)
+        } else {
+            running.kill_after(Duration::from_secs_f64(rng.uniform() * seconds))?
+        };
+        match ended {
             None => kills += 1,
             Some(finished) if finished.status.success() => return Ok(kills),
+            Some(finished) if kills > 0 && is_complete(scenario, &finished) => return Ok(kills),
             Some(finished) => bail!("after {kills} kills it ended with {}: {}", finished.status, finished.log),
         }
     }
+}
+
+/// Whether a command refused to run because its outputs are complete. Whether they are is compared afterwards.
+fn is_complete(scenario: &Scenario, finished: &Finished) -> bool {
+    finished.status.code() == Some(1) && scenario.complete.is_some_and(|text| finished.log.contains(text))
 }
 
 /// Runs on a disk that takes only so many bytes of a file (`ulimit -f`: writes beyond them fail as on a full disk),
@@ -45,7 +52,10 @@ pub fn fill_disk_and_resume(scenario: &Scenario, case: &Path, programs: &Program
     match finished.status.code() {
         Some(0) => Ok(false),
         Some(1) if finished.log.contains("error") || finished.log.contains("xtask:") => {
-            scenario.start(programs, case, true, &[])?.finish()?;
+            let again = scenario.start(programs, case, true, &[])?.wait()?;
+            if !again.status.success() && !is_complete(scenario, &again) {
+                bail!("after a full disk it ended with {}: {}", again.status, again.log);
+            }
             Ok(true)
         }
         _ => bail!("with files of at most {blocks} blocks it ended with {}: {}", finished.status, finished.log),

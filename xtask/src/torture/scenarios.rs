@@ -18,6 +18,9 @@ pub struct Scenario {
     arguments: &'static [&'static str],
     /// Arguments that are added after an interruption.
     resume: &'static [&'static str],
+    /// What the command says of outputs that are complete, where it refuses to run again: the kill came between its last
+    /// write and its end.
+    pub complete: Option<&'static str>,
     /// Writes the inputs into a folder.
     pub prepare: fn(&Path) -> Result<()>,
     /// The outputs in that folder.
@@ -33,6 +36,7 @@ pub const SCENARIOS: &[Scenario] = &[
         is_xtask: false,
         arguments: &["train", "config.toml", "--out", "out"],
         resume: &["--resume"],
+        complete: None,
         prepare: prepare_train,
         outputs: &[
             ("out/checkpoints/last.safetensors", Tensors),
@@ -54,6 +58,7 @@ pub const SCENARIOS: &[Scenario] = &[
         is_xtask: false,
         arguments: &["embed", "--model", "words", "--data", "rows.jsonl", "--modality", "text", "--out", "out.npy"],
         resume: &[],
+        complete: None,
         prepare: prepare_embed,
         outputs: &[("out.npy", Bytes)],
         shared_cache: None,
@@ -74,6 +79,7 @@ pub const SCENARIOS: &[Scenario] = &[
             "out.jsonl",
         ],
         resume: &[],
+        complete: None,
         prepare: prepare_caption,
         outputs: &[("out.jsonl", Bytes)],
         shared_cache: None,
@@ -99,6 +105,7 @@ pub const SCENARIOS: &[Scenario] = &[
             "binary",
         ],
         resume: &[],
+        complete: None,
         prepare: prepare_words,
         outputs: &[("out.bin", Bytes)],
         shared_cache: None,
@@ -109,6 +116,7 @@ pub const SCENARIOS: &[Scenario] = &[
         is_xtask: false,
         arguments: &["fit", "--data", "table.csv", "--label-column", "label", "--preset", "fast", "--out", "out"],
         resume: &[],
+        complete: Some("holds a run already"),
         prepare: prepare_fit,
         outputs: &[("out/member-0/checkpoints/best.safetensors", Tensors), ("out/ensemble.json", Bytes)],
         shared_cache: None,
@@ -119,6 +127,7 @@ pub const SCENARIOS: &[Scenario] = &[
         is_xtask: true,
         arguments: &["run", "pipeline.toml"],
         resume: &[],
+        complete: None,
         prepare: prepare_pipeline,
         outputs: &[("runs/a", Bytes), ("runs/b", Bytes), ("runs/c", Bytes), ("runs/d", Bytes)],
         shared_cache: None,
@@ -129,6 +138,7 @@ pub const SCENARIOS: &[Scenario] = &[
         is_xtask: true,
         arguments: &["models", "pull", "org/name"],
         resume: &[],
+        complete: None,
         prepare: |folder| Ok(std::fs::create_dir_all(folder)?),
         outputs: &[("hub/models--org--name/snapshots", Bytes)],
         shared_cache: None,
