@@ -1,6 +1,6 @@
 //! The context of every command: output mode, device, threads and the registries.
 
-use crate::{exit::Interrupted, output::stderr, program::Registries};
+use crate::{exit::Interrupted, output::stderr};
 use anyhow::Context as _;
 use mm_core::{Device, Registry};
 use mm_data::datasets::DatasetRegistry;
@@ -9,6 +9,14 @@ use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
+
+/// Registries in which commands look names up.
+pub(crate) struct Registries {
+    pub(crate) encoders: Registry,
+    pub(crate) tasks: TaskRegistry,
+    pub(crate) methods: MethodRegistry,
+    pub(crate) datasets: DatasetRegistry,
+}
 
 /// Global options, resolved once at start-up.
 pub(crate) struct Context {

@@ -1,7 +1,7 @@
 //! Exit codes: 0 success, 1 failure, 2 usage error, 130 interrupted.
 
 use crate::output::stderr;
-use std::{fmt, process::ExitCode};
+use std::{fmt, path::Path, process::ExitCode, sync::OnceLock};
 
 /// Work that was stopped by Ctrl-C or SIGTERM after it saved what it had; the message says what was saved and how to
 /// resume.
@@ -65,8 +65,18 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     }
     stderr(format!("error: {}\n", causes.join(": ")));
     if error.is::<Usage>() {
-        stderr(format!("\nSee `{} COMMAND --help`.\n", crate::program::name()));
+        stderr(format!("\nSee `{} COMMAND --help`.\n", program_name()));
         return ExitCode::from(2);
     }
     ExitCode::FAILURE
+}
+
+/// The name by which this program was started: `mm`, or that of a program of another crate.
+pub(crate) fn program_name() -> &'static str {
+    static NAME: OnceLock<String> = OnceLock::new();
+    NAME.get_or_init(|| {
+        let path = std::env::args_os().next().unwrap_or_default();
+        let name = Path::new(&path).file_stem().and_then(|stem| stem.to_str()).filter(|stem| !stem.is_empty());
+        name.unwrap_or("mm").to_owned()
+    })
 }

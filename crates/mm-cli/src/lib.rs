@@ -86,7 +86,7 @@ fn describe_number(error: clap::Error) -> clap::Error {
     };
     let (argument, value) = (text(ContextKind::InvalidArg), text(ContextKind::InvalidValue));
     let message =
-        format!("{argument}: found {value:?}, expected {expected}\n\nSee `{} COMMAND --help`.\n", program::name());
+        format!("{argument}: found {value:?}, expected {expected}\n\nSee `{} COMMAND --help`.\n", exit::program_name());
     clap::Error::raw(ErrorKind::ValueValidation, message)
 }
 

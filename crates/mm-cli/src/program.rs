@@ -1,6 +1,12 @@
 //! The program as a value: every command of `mm`, and what other crates add to it.
 
-use crate::{Cli, commands, context::Context, describe_number, exit, fetch, logging, output};
+use crate::{
+    Cli, commands,
+    context::{Context, Registries},
+    describe_number,
+    exit::{self, program_name},
+    fetch, logging, output,
+};
 use clap::FromArgMatches;
 use mm_align::AlignmentMethod;
 use mm_core::Registry;
@@ -8,7 +14,7 @@ use mm_data::datasets::{DatasetReader, DatasetRegistry, datasets};
 use mm_fusion::OperatorSpec;
 use mm_reason::reasoning::NetworkSpec;
 use mm_tasks::{TaskRegistry, TaskSpec, alignment::MethodRegistry};
-use std::{path::Path, process::ExitCode, sync::OnceLock};
+use std::process::ExitCode;
 
 /// Every command of `mm`, with the modalities, tasks, methods and readers that other crates add: the `main` of a
 /// program of your own.
@@ -33,14 +39,6 @@ pub struct Program {
     datasets: DatasetRegistry,
     /// A registration that failed; reported when the program is run.
     failed: Option<anyhow::Error>,
-}
-
-/// Registries in which commands look names up.
-pub(crate) struct Registries {
-    pub(crate) encoders: Registry,
-    pub(crate) tasks: TaskRegistry,
-    pub(crate) methods: MethodRegistry,
-    pub(crate) datasets: DatasetRegistry,
 }
 
 impl Default for Program {
@@ -149,20 +147,11 @@ fn report_usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
-/// The name by which this program was started: `mm`, or that of a program of another crate.
-pub(crate) fn name() -> &'static str {
-    static NAME: OnceLock<String> = OnceLock::new();
-    NAME.get_or_init(|| {
-        let path = std::env::args_os().next().unwrap_or_default();
-        let name = Path::new(&path).file_stem().and_then(|stem| stem.to_str()).filter(|stem| !stem.is_empty());
-        name.unwrap_or("mm").to_owned()
-    })
-}
-
 /// The grammar of the command line under this program's name.
 pub(crate) fn own_command() -> clap::Command {
     let command = crate::command();
-    if name() == "mm" { command } else { renamed(command, name()).name(name()) }
+    let name = program_name();
+    if name == "mm" { command } else { renamed(command, name).name(name) }
 }
 
 /// Examples call the program by its name.

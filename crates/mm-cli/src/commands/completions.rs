@@ -1,6 +1,6 @@
 //! `mm completions`: completions of a shell.
 
-use crate::{context::Context, output, program};
+use crate::{context::Context, exit::program_name, output, program};
 use anyhow::Result;
 
 /// Print the completions of a shell (bash, zsh, fish …)
@@ -15,7 +15,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let mut script = Vec::new();
     let modalities: Vec<String> = context.registry.proposable_modalities().map(ToOwned::to_owned).collect();
     let mut command = program::command_with_modalities(&modalities);
-    clap_complete::generate(arguments.shell, &mut command, program::name(), &mut script);
+    clap_complete::generate(arguments.shell, &mut command, program_name(), &mut script);
     output::part(&String::from_utf8_lossy(&script));
     Ok(())
 }

@@ -72,7 +72,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     }
     output::table(&table);
     output::line(format!("report: {}", page.display()));
-    let (program, best) = (crate::program::name(), arguments.out.join("best.toml"));
+    let (program, best) = (crate::exit::program_name(), arguments.out.join("best.toml"));
     output::line(format!("train the best with: {program} train {} --out RUN", best.display()));
     Ok(())
 }

@@ -106,7 +106,7 @@ fn train_one(
         interrupted!(
             "saved at step {}; continue with: {} train {} --out {} --resume",
             fit.training.state.step,
-            crate::program::name(),
+            crate::exit::program_name(),
             arguments.config.display(),
             out.display()
         );

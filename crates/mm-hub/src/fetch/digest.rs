@@ -1,6 +1,6 @@
 //! Checksums of files.
 
-use crate::error::{At, Result};
+use crate::error::{At, Context, Result};
 use sha1::Sha1;
 use sha2::{Digest, Sha256, Sha512};
 use std::{fs::File, io::Read, path::Path};
@@ -33,4 +33,20 @@ pub(crate) fn digest(file: &Path, kind: &str) -> Result<String> {
 /// Bytes in hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Hexadecimal digits of a checksum in base64, as npm states it.
+pub(crate) fn base64_to_hex(text: &str) -> Result<String> {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let (mut bits, mut count, mut out) = (0u32, 0, String::new());
+    for byte in text.bytes().filter(|b| *b != b'=') {
+        let value = ALPHABET.iter().position(|a| *a == byte).context("a checksum that is not base64")?;
+        bits = (bits << 6) | value as u32;
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            out.push_str(&format!("{:02x}", (bits >> count) & 0xff));
+        }
+    }
+    Ok(out)
 }

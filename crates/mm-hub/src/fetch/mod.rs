@@ -2,11 +2,10 @@
 
 mod digest;
 
-pub(crate) use digest::{digest, hex};
+pub(crate) use digest::{base64_to_hex, digest, hex};
 
 use crate::{
     error::{At, Context, Error, Result, bail, describe},
-    packages::is_offline,
     paths::{beside, create_dir, lock},
     report::{is_quiet, note},
 };
@@ -17,6 +16,16 @@ use std::{
     path::Path,
     time::Duration,
 };
+
+/// Whether `MM_OFFLINE=1` forbids downloads.
+pub(crate) fn is_offline() -> bool {
+    std::env::var("MM_OFFLINE").is_ok_and(|v| is_on(&v))
+}
+
+/// Whether the value of a variable means yes, as Python's `huggingface_hub` reads it.
+pub(crate) fn is_on(value: &str) -> bool {
+    ["1", "on", "yes", "true"].contains(&value.to_lowercase().as_str())
+}
 
 /// A file to download, with the checksum that its registry states.
 pub(crate) struct Remote {

@@ -5,8 +5,7 @@ mod api;
 
 use crate::{
     error::{At, Context, Result, bail, status_of},
-    fetch::{Remote, download_to},
-    packages::{is_offline, is_on},
+    fetch::{Remote, download_to, is_offline, is_on},
     paths::{create_dir, is_below, write_file},
 };
 use api::{HubFile, escape, status_message};

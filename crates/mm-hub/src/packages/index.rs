@@ -2,10 +2,9 @@
 //!
 //! *[PEP 691: JSON-based Simple API for Python Package Indexes](https://peps.python.org/pep-0691/)*, 2022.
 
-use super::base64_to_hex;
 use crate::{
     error::{Context, Error, Result, bail},
-    fetch::{Remote, agent},
+    fetch::{Remote, agent, base64_to_hex},
 };
 use serde_json::Value;
 use std::time::Duration;

@@ -4,7 +4,7 @@ mod index;
 
 use crate::{
     error::{At, Context, Error, Result, bail},
-    fetch::Remote,
+    fetch::{Remote, base64_to_hex, is_offline},
     paths::{create_dir, program},
     report::note,
 };
@@ -12,16 +12,6 @@ use std::{
     path::{Path, PathBuf},
     process::Command,
 };
-
-/// Whether `MM_OFFLINE=1` forbids downloads.
-pub(crate) fn is_offline() -> bool {
-    std::env::var("MM_OFFLINE").is_ok_and(|v| is_on(&v))
-}
-
-/// Whether the value of a variable means yes, as Python's `huggingface_hub` reads it.
-pub(crate) fn is_on(value: &str) -> bool {
-    ["1", "on", "yes", "true"].contains(&value.to_lowercase().as_str())
-}
 
 /// An error where a package would have to be looked up and `MM_OFFLINE=1` forbids it.
 pub(crate) fn check_online(package: &str) -> Result<()> {
@@ -114,21 +104,6 @@ pub(crate) fn from_npm(package: &str) -> Result<Remote> {
     let integrity =
         answer["dist.integrity"].as_str().and_then(|i| i.strip_prefix("sha512-")).context("npm states no sha512")?;
     Ok(Remote::public(url, ("sha512", base64_to_hex(integrity)?)))
-}
-
-fn base64_to_hex(text: &str) -> Result<String> {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let (mut bits, mut count, mut out) = (0u32, 0, String::new());
-    for byte in text.bytes().filter(|b| *b != b'=') {
-        let value = ALPHABET.iter().position(|a| *a == byte).context("a checksum that is not base64")?;
-        bits = (bits << 6) | value as u32;
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            out.push_str(&format!("{:02x}", (bits >> count) & 0xff));
-        }
-    }
-    Ok(out)
 }
 
 /// Downloads a Debian package by apt with its own lists and cache, which needs no root.

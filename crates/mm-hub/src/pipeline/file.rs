@@ -4,7 +4,7 @@ use super::{
     Pipeline,
     expand::{Values, Variables, text_of},
     graph, outputs,
-    step::{self, RawStep},
+    step::{self, BUILT_IN, RawStep},
     wrong,
 };
 use crate::{
@@ -65,9 +65,6 @@ struct Collected {
     /// The files that were read, those of registries included.
     seen: Vec<PathBuf>,
 }
-
-/// Variables that every pipeline has.
-pub(super) const BUILT_IN: [&str; 4] = ["cache", "here", "out", "root"];
 
 /// Parses a pipeline and what it includes, applies overrides (`--set`), puts variables in and checks everything that can be
 /// checked before a step runs. `file` is an absolute path, `read` returns the text of a file.

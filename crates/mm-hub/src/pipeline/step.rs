@@ -1,9 +1,6 @@
 //! A step: what it does, what it reads and what it writes.
 
-use super::{
-    expand::{Values, Variables, text_of},
-    file::BUILT_IN,
-};
+use super::expand::{Values, Variables, text_of};
 use crate::{
     paths::normalized,
     registry::{Kind, Registry, is_hub_name},
@@ -13,6 +10,9 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
 };
+
+/// Variables that every pipeline has.
+pub(super) const BUILT_IN: [&str; 4] = ["cache", "here", "out", "root"];
 
 /// The largest number of settings of one step.
 const MAX_SETTINGS: usize = 1000;

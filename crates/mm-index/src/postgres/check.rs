@@ -2,7 +2,7 @@
 
 use super::{
     NamedVector, PostgresStore,
-    check_rows::{Rows, check_rows},
+    check_rows::{PAGE, Rows, check_rows},
     failure::Failure,
     parameters::limit,
     read::{PARTS, group_parts},
@@ -10,9 +10,6 @@ use super::{
 };
 use crate::{CheckReport, OnProgress, check::RESTORE};
 use postgres::Transaction;
-
-/// Rows that are read at once.
-pub(super) const PAGE: usize = 1000;
 
 impl PostgresStore {
     pub(super) fn check_all(

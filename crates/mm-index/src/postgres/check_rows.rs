@@ -1,9 +1,12 @@
 //! Checksums of rows, the values of their fields, and their words.
 
-use super::{check::PAGE, failure::Failure, fields::StoredValue, parameters::limit, read::read_rows, text::text_words};
+use super::{failure::Failure, fields::StoredValue, parameters::limit, read::read_rows, text::text_words};
 use crate::{CheckReport, OnProgress, check::RESTORE, payload::FieldValues, search::RowData};
 use postgres::Transaction;
 use std::collections::{HashMap, HashSet};
+
+/// Rows that are read at once.
+pub(super) const PAGE: usize = 1000;
 
 /// What all rows have together.
 #[derive(Default)]

@@ -1,12 +1,12 @@
 //! Connections to the server.
 
-use super::{address::Address, failure::Failure};
+use super::{
+    address::Address,
+    failure::{Failure, LOCK_TIMEOUT},
+};
 use crate::Error;
 use postgres::{Client, GenericClient, NoTls};
-use std::{sync::mpsc, thread, time::Duration};
-
-/// How long a writer waits for another process that writes.
-pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
+use std::{sync::mpsc, thread};
 
 /// The oldest pgvector that has what is used: 16-bit vectors (0.7) and filtered scans of graphs (0.8).
 const LEAST_PGVECTOR: (u32, u32) = (0, 8);

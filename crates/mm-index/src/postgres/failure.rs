@@ -1,8 +1,12 @@
 //! Errors inside of the engine, before it is known to which store and action they belong.
 
-use super::{address::Address, connection::LOCK_TIMEOUT};
+use super::address::Address;
 use crate::Error;
 use postgres::error::SqlState;
+use std::time::Duration;
+
+/// How long a writer waits for another process that writes.
+pub(super) const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An error of PostgreSQL or of this crate.
 #[derive(Debug)]

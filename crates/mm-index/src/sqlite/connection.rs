@@ -1,11 +1,8 @@
 //! Connections to the database.
 
-use super::failure::Failure;
+use super::failure::{BUSY_TIMEOUT, Failure};
 use rusqlite::{Connection, OpenFlags};
-use std::{path::Path, time::Duration};
-
-/// How long a writer waits for another process that writes.
-pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+use std::path::Path;
 
 /// Bytes of a page of a new database: several vectors fit into one.
 const PAGE_SIZE: i64 = 8192;

@@ -2,9 +2,10 @@
 
 use crate::Error;
 use rusqlite::ErrorCode;
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
-use super::connection::BUSY_TIMEOUT;
+/// How long a writer waits for another process that writes.
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An error of SQLite or of this crate.
 #[derive(Debug)]
