@@ -34,7 +34,7 @@ pub fn cargo() -> Command {
 }
 
 /// Runs cargo; `action` names the command in the error.
-fn run(action: &str, arguments: &[&str], rest: &[String], environment: &[(&str, &str)]) -> Result<()> {
+pub fn run(action: &str, arguments: &[&str], rest: &[String], environment: &[(&str, &str)]) -> Result<()> {
     eprintln!("xtask: cargo {} {}", arguments.join(" "), rest.join(" "));
     let status = cargo().args(arguments).args(rest).envs(environment.iter().copied()).status()?;
     if !status.success() {
@@ -273,59 +273,6 @@ pub fn docs() -> Result<()> {
     run("documenting", &["doc", "--release", "--workspace", "--no-deps"], &[], &[("RUSTDOCFLAGS", "-D warnings")])
 }
 
-/// Runs what CI runs, and what is made outside of the workspace where asked for.
-pub fn ci(outside: bool) -> Result<()> {
-    setup::run(false, false)?;
-    run("formatting", &["fmt", "--all", "--check"], &[], &[])?;
-    run("linting", &["clippy", "--release", "--workspace", "--all-targets"], &deny_warnings(), &[])?;
-    package()?;
-    deny()?;
-    semver_checks()?;
-    docs()?;
-    test(&[])?;
-    if outside {
-        crate::outside::run(&crate::outside::Arguments::default())?;
-        crate::new::check()?;
-    }
-    Ok(())
-}
-
-fn deny_warnings() -> [String; 3] {
+pub fn deny_warnings() -> [String; 3] {
     ["--", "-D", "warnings"].map(ToOwned::to_owned)
-}
-
-/// Packages every crate that is published, as crates.io would receive it, without building it again.
-fn package() -> Result<()> {
-    let arguments = ["package", "--workspace", "--no-verify", "--allow-dirty"];
-    let excluded =
-        ["xtask", "mm-fuzz", "mm-benches", "ink"].iter().flat_map(|name| ["--exclude".to_owned(), (*name).to_owned()]);
-    run("packaging", &arguments, &excluded.collect::<Vec<_>>(), &[])
-}
-
-/// Whether a subcommand of cargo is installed; says so where it is not.
-fn is_installed(subcommand: &str) -> bool {
-    let found = cargo().args([subcommand, "--version"]).output().is_ok_and(|o| o.status.success());
-    if !found {
-        eprintln!("xtask: skipped: cargo {subcommand} is not installed (cargo install cargo-{subcommand})");
-    }
-    found
-}
-
-/// Known advisories, licences and sources of dependencies, as deny.toml accepts them.
-fn deny() -> Result<()> {
-    if is_installed("deny") { run("checking dependencies", &["deny", "check"], &[], &[]) } else { Ok(()) }
-}
-
-/// The public interfaces against those of the last release, which is the newest tag.
-fn semver_checks() -> Result<()> {
-    let tag = Command::new("git").args(["describe", "--tags", "--abbrev=0"]).current_dir(root()).output();
-    let Some(tag) = tag.ok().filter(|output| output.status.success()) else {
-        eprintln!("xtask: skipped: no release to compare the public interfaces with");
-        return Ok(());
-    };
-    let tag = String::from_utf8_lossy(&tag.stdout).trim().to_owned();
-    if !is_installed("semver-checks") {
-        return Ok(());
-    }
-    run("comparing interfaces", &["semver-checks", "--workspace", "--baseline-rev", &tag], &[], &[])
 }

@@ -2,6 +2,7 @@
 //! setup.
 
 mod cargo;
+mod ci;
 mod dist;
 mod docs;
 mod doctor;
@@ -186,7 +187,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Docs { check: false } => cargo::docs(),
         Command::Dist(arguments) => dist::run(&arguments),
         Command::Outside(arguments) => outside::run(&arguments),
-        Command::Ci { outside } => cargo::ci(outside),
+        Command::Ci { outside } => ci::ci(outside),
     }
 }
 

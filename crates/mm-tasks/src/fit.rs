@@ -8,7 +8,7 @@ use crate::{
 use mm_core::{Modality, Params, Processor, TrainingObjective};
 use mm_data::{Batch, Loader, LoaderConfig, Manifest};
 use mm_train::{EvalMetrics, Run, TrainHooks, Trainer};
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 /// What differs between the training of tasks: the objective (loss and its state), and the evaluation on validation
 /// rows. A trainer holds the state that changes during training; models do not.
@@ -24,12 +24,6 @@ pub trait TaskTrainer: TrainingObjective<Batch> {
     /// # Errors
     /// When they cannot be read.
     fn evaluate(&self) -> Result<Option<EvalMetrics>>;
-}
-
-/// The checkpoint of a run folder that is used: the best, or the last where training was stopped before its first
-/// evaluation.
-pub(crate) fn checkpoint_name(run: &Path) -> &'static str {
-    if Run::checkpoint_path(run, "best").exists() { "best" } else { "last" }
 }
 
 /// The data of a training run.

@@ -14,6 +14,7 @@ pub mod answering;
 pub mod audit;
 mod batch;
 pub mod captioning;
+mod checkpoint;
 pub mod config;
 pub mod embedding;
 mod error;

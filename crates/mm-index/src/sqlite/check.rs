@@ -4,7 +4,7 @@ use super::{
     NamedVector, SqliteStore,
     failure::Failure,
     graph::hash_file,
-    nearest::graph_record,
+    graph_record::graph_record,
     read::{read_blob, row_data},
     stats::count,
     tail::read_after,

@@ -13,6 +13,7 @@ mod connection;
 mod failure;
 mod filter;
 mod graph;
+mod graph_record;
 mod nearest;
 mod optimize;
 mod read;
@@ -49,6 +50,13 @@ struct NamedVector {
     name: String,
     config: VectorConfig,
     caches: Caches,
+}
+
+impl NamedVector {
+    /// A named vector of which nothing is in memory.
+    fn new(number: i64, name: String, config: VectorConfig) -> Self {
+        Self { number, name, config, caches: Caches::default() }
+    }
 }
 
 /// A store in a folder, for one machine: any number of processes may read and write it at the same time.

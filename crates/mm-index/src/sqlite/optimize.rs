@@ -5,7 +5,7 @@ use super::{
     connection::{Mode, connect},
     failure::Failure,
     graph::{Graph, hash_file, scale_for},
-    nearest::{GraphRecord, graph_record},
+    graph_record::{GraphRecord, graph_record},
     read::read_blob,
     stats::{count, count_after},
     tail::read_after,

@@ -133,12 +133,11 @@ impl SqliteStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{VectorConfig, sqlite::nearest::Caches};
+    use crate::VectorConfig;
 
     #[test]
     fn damaged_vectors_are_found() {
-        let vector =
-            NamedVector { number: 1, name: "a".into(), config: VectorConfig::cosine(2), caches: Caches::default() };
+        let vector = NamedVector::new(1, "a".into(), VectorConfig::cosine(2));
         let stored = [f16::from_f32(0.6), f16::from_f32(0.8)];
         let blob = to_blob(1, 7, &stored);
         let read = |number: i64, blob: &[u8]| {

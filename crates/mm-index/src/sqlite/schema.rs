@@ -1,6 +1,6 @@
 //! The tables.
 
-use super::{NamedVector, failure::Failure, nearest::Caches};
+use super::{NamedVector, failure::Failure};
 use crate::{Error, StoreConfig, config::VectorConfig, words::TOKENIZER};
 use rusqlite::{Connection, TransactionBehavior, params};
 use std::path::Path;
@@ -101,7 +101,7 @@ pub(super) fn open(connection: &Connection, database: &Path) -> Result<Vec<Named
         let (number, name, settings): (i64, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
         let damaged = |e| Failure::Damaged(format!("settings of vector `{name}`: {e}"));
         let config: VectorConfig = serde_json::from_str(&settings).map_err(damaged)?;
-        vectors.push(NamedVector { number, name, config, caches: Caches::default() });
+        vectors.push(NamedVector::new(number, name, config));
     }
     Ok(vectors)
 }

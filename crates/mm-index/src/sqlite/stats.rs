@@ -1,6 +1,6 @@
 //! Counts and sizes.
 
-use super::{NamedVector, SqliteStore, failure::Failure, nearest::graph_record, schema::vector_table};
+use super::{NamedVector, SqliteStore, failure::Failure, graph_record::graph_record, schema::vector_table};
 use crate::{GraphStats, Stats, VectorStats};
 use rusqlite::Connection;
 use std::path::Path;

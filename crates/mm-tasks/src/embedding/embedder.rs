@@ -1,6 +1,6 @@
 //! Embedders: pretrained models and trained runs that map values to vectors.
 
-use crate::{Error, Result, batch::SampleBatch, fit::checkpoint_name};
+use crate::{Error, Result, batch::SampleBatch, checkpoint::checkpoint_name};
 use mm_core::{Modality, Pooling, Processor, Source, Tensor};
 use mm_repr::Pretrained;
 use std::{fs::File, path::Path, sync::Arc};

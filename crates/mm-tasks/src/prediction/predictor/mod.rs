@@ -7,6 +7,7 @@ mod parquet;
 #[path = "parquet_disabled.rs"]
 mod parquet;
 mod predict;
+mod text;
 mod write;
 
 pub(super) use ensemble::{ENSEMBLE_FILE, member_dir};

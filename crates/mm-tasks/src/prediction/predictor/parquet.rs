@@ -2,7 +2,7 @@
 
 use super::{
     RowPrediction,
-    write::{prediction_text, present_text},
+    text::{prediction_text, present_text},
 };
 use parquet::{
     data_type::{ByteArray, ByteArrayType, DoubleType, Int64Type},

@@ -1,9 +1,12 @@
 //! Predictions as files.
 
-use super::{RowPrediction, parquet::parquet_bytes};
+use super::{
+    RowPrediction,
+    parquet::parquet_bytes,
+    text::{prediction_text, present_text},
+};
 use crate::{Error, Result};
-use mm_core::{Modality, checkpoint};
-use serde_json::Value;
+use mm_core::checkpoint;
 use std::path::Path;
 
 /// Writes predictions as .parquet, .csv or .jsonl.
@@ -23,17 +26,6 @@ pub fn write_predictions(out: &Path, predictions: &[RowPrediction]) -> Result<()
         }
     };
     Ok(checkpoint::write_atomic(out, &bytes)?)
-}
-
-/// The prediction as text.
-pub(super) fn prediction_text(prediction: &RowPrediction) -> String {
-    let value: &Value = &prediction.prediction;
-    value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned)
-}
-
-/// The modalities of a row as text.
-pub(super) fn present_text(prediction: &RowPrediction) -> String {
-    prediction.present.iter().map(Modality::name).collect::<Vec<_>>().join(";")
 }
 
 fn csv_bytes(predictions: &[RowPrediction], classes: &[&String]) -> std::result::Result<Vec<u8>, String> {
