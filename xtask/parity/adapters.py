@@ -25,7 +25,7 @@ def finetune(name, base, head, adapter):
     config = f'task = "finetuning"\nmodel = "{base}"\nmax_length = 4\n{head}\n[data]\nmanifest = "data.jsonl"\n[data.columns]\nmodalities = {{ text = "text", image = "image" }}\n[data.split]\ncolumn = "split"\n[loader]\nbatch_size = 6\n[train]\nepochs = 8\n[train.optimizer]\nlr = 8e-3\n{adapter}'
     (work / f"{name}.toml").write_text(config); run("train", str(work / f"{name}.toml"), "--out", str(work / name))
     return work / name / "model"
-ADAPTER = "[adapter]\nrank = 3\nrank_stabilized = true\n"
+ADAPTER = "[adapter]\nrank = 3\nuse_rslora = true\n"
 image = work / "test-0-dog.png"
 for kind, adapter in (("adapter", ADAPTER), ("full", "")):
     base = out / "adapter-vilt/base"; checkpoint = finetune(f"vilt-{kind}", base, 'answer_column = "answer"', adapter)
