@@ -35,7 +35,7 @@ fn outside(archive: &Path, inside: &str) -> Error {
     Error::Archive { file: archive.to_owned(), reason }
 }
 
-/// What is left out of an archive, said once.
+/// What is left out of an archive, reported once.
 #[derive(Default)]
 struct LeftOut {
     count: usize,
@@ -85,12 +85,12 @@ pub fn untar(
         if kind.is_dir() || kind.is_pax_global_extensions() {
             continue;
         }
-        let place = |inside: &str| match target(inside) {
+        let destination = |inside: &str| match target(inside) {
             Some(path) if !is_below(&path) => Err(outside(file, inside)),
             path => Ok(path),
         };
         let inside = entry.path().with_context(incomplete)?.to_string_lossy().into_owned();
-        let Some(path) = place(&inside)? else { continue };
+        let Some(path) = destination(&inside)? else { continue };
         let path = folder.join(path);
         if kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse() {
             write_entry(&mut entry, &path, &mut left, file)?;
@@ -98,7 +98,7 @@ pub fn untar(
         }
         // The file of a hard link came before it.
         let original = entry.link_name().with_context(incomplete)?.filter(|_| kind.is_hard_link());
-        let original = original.map(|name| place(&name.to_string_lossy())).transpose()?.flatten();
+        let original = original.map(|name| destination(&name.to_string_lossy())).transpose()?.flatten();
         match original.map(|inside| folder.join(inside)).filter(|original| original.is_file()) {
             Some(original) => {
                 let mut open = File::open(&original).at(&original, "read")?;

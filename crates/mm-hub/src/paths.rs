@@ -75,7 +75,7 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// The path with a suffix after a dot: `data/birds` → `data/birds.lock`.
-pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
     name.push(suffix);
@@ -163,7 +163,7 @@ mod tests {
         std::os::unix::fs::symlink(real.join("a b"), real.join("link")).unwrap();
         assert_eq!(resolved(&real.join("link/é/f")), real.join("a b/é/f"));
         assert_eq!(resolved(&real.join("link")), real.join("a b"));
-        assert_eq!(beside(Path::new("/a/b.c"), "lock"), Path::new("/a/b.c.lock"));
+        assert_eq!(with_suffix(Path::new("/a/b.c"), "lock"), Path::new("/a/b.c.lock"));
     }
 
     #[test]

@@ -55,14 +55,14 @@ pub(crate) trait Searcher {
         k: usize,
     ) -> Result<(Vec<Scored>, Option<usize>), Self::Failure>;
 
-    /// The scores of rows by their numbers, without those that lack the vector.
-    fn score(&mut self, wanted: Wanted<'_>, numbers: &[i64]) -> Result<Vec<Scored>, Self::Failure>;
+    /// The scores of rows by their row numbers, without those that lack the vector.
+    fn score(&mut self, wanted: Wanted<'_>, row_numbers: &[i64]) -> Result<Vec<Scored>, Self::Failure>;
 
     /// The number of the row of an id, and its stored vectors of a name; none where there is no such row.
     fn example(&mut self, name: &str, id: &str) -> Result<Option<(i64, Option<Vec<f16>>)>, Self::Failure>;
 
-    /// The rows of these numbers, in this order; a missing one is an error.
-    fn rows(&mut self, numbers: &[i64]) -> Result<Vec<RowData>, Self::Failure>;
+    /// The rows of these row numbers, in this order; a missing one is an error.
+    fn rows(&mut self, row_numbers: &[i64]) -> Result<Vec<RowData>, Self::Failure>;
 }
 
 /// Rows that a query found, and how.
@@ -79,8 +79,8 @@ pub(crate) fn answer<S: Searcher>(searcher: &mut S, query: &Query) -> Result<Ans
         return Err(Error::invalid("number of results", 0, "at least 1").into());
     }
     let mut found = find(searcher, query, None, 0)?;
-    let numbers: Vec<i64> = found.rows.iter().map(|row| row.row).collect();
-    let rows = searcher.rows(&numbers)?.into_iter().zip(&found.rows);
+    let row_numbers: Vec<i64> = found.rows.iter().map(|row| row.row).collect();
+    let rows = searcher.rows(&row_numbers)?.into_iter().zip(&found.rows);
     let hits = rows.map(|(RowData { id, payload, text, .. }, Scored { row, score })| {
         let contributions = found.contributions.remove(row).unwrap_or_default();
         Hit { id, score: *score, payload, text, contributions }
@@ -190,11 +190,11 @@ fn score_candidates<S: Searcher>(
 ) -> Result<Found, S::Failure> {
     let started = Instant::now();
     let queries = prepare_queries(name, searcher.config().vector(name)?, &values.iter().collect::<Vec<_>>())?;
-    let numbers: Vec<i64> = candidates.rows.iter().map(|row| row.row).collect();
-    let mut rows = searcher.score(Wanted { name, queries: &queries }, &numbers)?;
+    let row_numbers: Vec<i64> = candidates.rows.iter().map(|row| row.row).collect();
+    let mut rows = searcher.score(Wanted { name, queries: &queries }, &row_numbers)?;
     rows.sort_by(|a, b| b.cmp(a));
     rows.truncate(k);
-    let count = numbers.len();
+    let count = row_numbers.len();
     let mut steps = candidates.steps;
     steps.push(Step {
         name: name.to_owned(),

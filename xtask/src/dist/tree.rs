@@ -43,7 +43,7 @@ impl Entry {
 /// What is distributed.
 #[derive(Debug, Default)]
 pub struct Parts {
-    /// The program, which looks for its libraries in `lib` beside its own folder.
+    /// The program, which looks for its libraries in `lib` next to its own folder.
     pub mm: Vec<u8>,
     /// The shared libraries, each under the name by which it is linked.
     pub libraries: Vec<(String, PathBuf)>,

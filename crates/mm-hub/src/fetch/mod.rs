@@ -6,7 +6,7 @@ pub(crate) use digest::{base64_to_hex, digest, hex};
 
 use crate::{
     error::{At, Context, Error, Result, bail, describe},
-    paths::{beside, create_dir, lock},
+    paths::{create_dir, lock, with_suffix},
     report::{is_quiet, note},
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -52,7 +52,7 @@ pub(crate) fn download(remote: &Remote, file: &Path) -> Result<()> {
     if file.exists() && digest(file, remote.checksum.0)? == remote.checksum.1 {
         return Ok(());
     }
-    download_to(remote, file, &beside(file, "partial"), &beside(file, "lock"))
+    download_to(remote, file, &with_suffix(file, "partial"), &with_suffix(file, "lock"))
 }
 
 /// Like [`download`], with the paths of the incomplete file and of the lock.

@@ -105,7 +105,7 @@ fn a_partial_file_that_is_not_a_prefix_is_downloaded_again() {
     // Names with a dot, a space and letters outside of ASCII.
     for (number, partial) in [&b"other"[..], b"something longer than the file"].into_iter().enumerate() {
         let file = folder.path().join(format!("döner {number}.bin"));
-        std::fs::write(beside(&file, "partial"), partial).unwrap();
+        std::fs::write(with_suffix(&file, "partial"), partial).unwrap();
         let timeout = Duration::from_millis(500);
         let remote = Remote { timeout, ..Remote::public(url.clone(), ("sha256", sha256(&bytes))) };
         download(&remote, &file).unwrap();
@@ -121,7 +121,7 @@ fn a_file_that_cannot_be_written_is_not_tried_again() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file.bin");
     // Nothing can be written where a folder is.
-    std::fs::create_dir(beside(&file, "partial")).unwrap();
+    std::fs::create_dir(with_suffix(&file, "partial")).unwrap();
     let text = describe(&download(&Remote::public(url, ("sha256", sha256(b"good"))), &file).unwrap_err());
     assert!(text.contains("file.bin.partial cannot be written"), "{text}");
     assert_eq!(requests.load(Ordering::SeqCst), 1);

@@ -88,12 +88,12 @@ pub(super) fn file_time(folder: &Path) -> Option<SystemTime> {
     time
 }
 
-/// Moves files of `folder` to the same places below `target`, which is made.
+/// Moves files of `folder` to the same relative paths below `target`, which is made.
 pub(super) fn move_files(files: &[PathBuf], folder: &Path, target: &Path) -> Result<()> {
     for file in files {
-        let place = target.join(file.strip_prefix(folder).unwrap_or(file));
-        create_dir(place.parent().unwrap_or(target))?;
-        std::fs::rename(file, &place).at(&place, "written")?;
+        let destination = target.join(file.strip_prefix(folder).unwrap_or(file));
+        create_dir(destination.parent().unwrap_or(target))?;
+        std::fs::rename(file, &destination).at(&destination, "written")?;
     }
     Ok(())
 }

@@ -163,7 +163,7 @@ fn merge_into(config: &Path, text: &str, libtorch: &Path, inherited: &Inherited)
         }
     }
     if libtorch.to_str().is_none_or(|path| path.contains(',')) {
-        let text = "its path has a comma or is not UTF-8, so the linker cannot be told of it; move it (the cache: XDG_CACHE_HOME)";
+        let text = "its path has a comma or is not UTF-8, so it cannot be passed to the linker; move it (the cache: XDG_CACHE_HOME)";
         return Err(refused(libtorch, text));
     }
     let flags = inherited.flags.or(flags_of(&value));

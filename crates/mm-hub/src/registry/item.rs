@@ -11,7 +11,7 @@ use std::{
     path::Path,
 };
 
-/// The items of a registry file: mm's own (`registry.toml` of this crate), one beside a pipeline, or a part of a pipeline.
+/// The items of a registry file: mm's own (`registry.toml` of this crate), one next to a pipeline, or a part of a pipeline.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Items {

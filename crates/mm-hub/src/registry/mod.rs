@@ -9,7 +9,7 @@ use crate::{
     error::{At, Context, Error, Result, bail},
     fetch::{digest, hex},
     hub::Hub,
-    paths::{beside, cache, create_dir, lock},
+    paths::{cache, create_dir, lock, with_suffix},
     report::note,
 };
 use serde::Serialize;
@@ -167,13 +167,13 @@ impl Registry {
         }
         let parent = folder.parent().context("the path has no parent folder")?;
         create_dir(parent)?;
-        let _lock = lock(&beside(folder, "lock"), &format!("another process downloads {name}; waiting for it …"))?;
+        let _lock = lock(&with_suffix(folder, "lock"), &format!("another process downloads {name}; waiting for it …"))?;
         if is_complete(item, folder) {
             return Ok(folder.to_owned());
         }
         check_replaceable(folder)?;
         note(format!("{name}: downloading{} …", about_download(item)));
-        let (downloads, partial) = (beside(folder, "downloads"), beside(folder, "partial"));
+        let (downloads, partial) = (with_suffix(folder, "downloads"), with_suffix(folder, "partial"));
         create_dir(&downloads)?;
         let _ = std::fs::remove_dir_all(&partial);
         create_dir(&partial)?;

@@ -69,7 +69,7 @@ fn archives_that_lead_out_of_the_folder_and_wrong_checksums_leave_nothing() {
         assert!(error.contains(part), "{error}");
         assert!(!folder.exists() && !folder.with_file_name("evil.txt").exists());
         for suffix in ["partial", "downloads"] {
-            assert!(!beside(&folder, suffix).exists(), "{suffix}");
+            assert!(!with_suffix(&folder, suffix).exists(), "{suffix}");
         }
     }
 }

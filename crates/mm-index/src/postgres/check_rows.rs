@@ -15,7 +15,7 @@ pub(super) struct Rows {
     pub(super) words: i64,
 }
 
-/// A value or a place of a field, as text.
+/// A value or a position of a field, as text.
 type Seen = HashMap<i64, HashSet<String>>;
 
 /// Compares rows with their checksums, and with what filters and searches see of them.
@@ -33,22 +33,22 @@ pub(super) fn check_rows(
         let Some((number, _)) = page.last() else { break };
         last = *number;
         report.rows += page.len();
-        let mut sound: Vec<(i64, RowData)> = Vec::with_capacity(page.len());
+        let mut intact: Vec<(i64, RowData)> = Vec::with_capacity(page.len());
         for (number, row) in page {
             match row {
-                Ok(row) => sound.push((number, row)),
+                Ok(row) => intact.push((number, row)),
                 Err(Failure::Damaged(_)) => damaged.push(number.to_string()),
                 Err(other) => return Err(other),
             }
         }
-        let numbers: Vec<i64> = sound.iter().map(|(number, _)| *number).collect();
-        let mut seen = seen_fields(transaction, &numbers)?;
-        for (number, row) in &sound {
+        let row_numbers: Vec<i64> = intact.iter().map(|(number, _)| *number).collect();
+        let mut seen = seen_fields(transaction, &row_numbers)?;
+        for (number, row) in &intact {
             if seen.remove(number).unwrap_or_default() != expected_fields(&FieldValues::of(&row.payload)) {
                 incomplete.push(row.id.clone());
             }
         }
-        check_words(transaction, &sound, &numbers, &mut rows, &mut wordless)?;
+        check_words(transaction, &intact, &row_numbers, &mut rows, &mut wordless)?;
     }
     report.list("row number", &damaged, &format!("its checksum is wrong; {RESTORE}"));
     report.list("row", &incomplete, "filters do not see its fields as they are; write the row again");
@@ -56,18 +56,18 @@ pub(super) fn check_rows(
     Ok(rows)
 }
 
-/// The values and places that the tables of fields have of rows.
-fn seen_fields(transaction: &mut Transaction<'_>, numbers: &[i64]) -> Result<Seen, Failure> {
+/// The values and positions that the tables of fields have of rows.
+fn seen_fields(transaction: &mut Transaction<'_>, row_numbers: &[i64]) -> Result<Seen, Failure> {
     let mut seen = Seen::new();
     let sql = "SELECT number, path, number_value::text, text_value, bool_value FROM mm_field_values
         JOIN mm_fields USING (field) WHERE number = ANY($1)";
-    for row in transaction.query(sql, &[&numbers])? {
+    for row in transaction.query(sql, &[&row_numbers])? {
         let (path, number, text, bool): (&str, Option<String>, Option<&str>, Option<bool>) =
             (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?, row.try_get(4)?);
         seen.entry(row.try_get(0)?).or_default().insert(described(path, &StoredValue { number, text, bool }));
     }
     let sql = "SELECT number, path, lat, lon FROM mm_field_points JOIN mm_fields USING (field) WHERE number = ANY($1)";
-    for row in transaction.query(sql, &[&numbers])? {
+    for row in transaction.query(sql, &[&row_numbers])? {
         let (path, lat, lon): (&str, f64, f64) = (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
         seen.entry(row.try_get(0)?).or_default().insert(format!("{path} at {lat:?} {lon:?}"));
     }
@@ -92,13 +92,13 @@ fn expected_fields(fields: &FieldValues) -> HashSet<String> {
 fn check_words(
     transaction: &mut Transaction<'_>,
     rows: &[(i64, RowData)],
-    numbers: &[i64],
+    row_numbers: &[i64],
     totals: &mut Rows,
     wordless: &mut Vec<String>,
 ) -> Result<(), Failure> {
     let texts: Vec<Option<&str>> = rows.iter().map(|(_, row)| row.text.as_deref()).collect();
     let expected = text_words(&texts)?;
-    let found = transaction.query("SELECT number, words FROM mm_rows WHERE number = ANY($1)", &[&numbers])?;
+    let found = transaction.query("SELECT number, words FROM mm_rows WHERE number = ANY($1)", &[&row_numbers])?;
     let found: HashMap<i64, Option<Vec<String>>> =
         found.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_, postgres::Error>>()?;
     for ((number, row), words) in rows.iter().zip(&expected) {

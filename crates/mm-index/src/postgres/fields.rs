@@ -1,4 +1,4 @@
-//! What filters see of the payloads: their values and places, in tables of their own.
+//! What filters see of the payloads: their values and positions, in tables of their own.
 
 use super::failure::Failure;
 use crate::payload::{FieldValues, Scalar};
@@ -50,10 +50,10 @@ struct Values<'a> {
     bools: Vec<Option<bool>>,
 }
 
-/// Writes the fields of rows with these numbers.
+/// Writes the fields of rows with these row numbers.
 pub(super) fn write_fields(
     transaction: &mut Transaction<'_>,
-    numbers: &[i64],
+    row_numbers: &[i64],
     rows: &[&FieldValues],
 ) -> Result<(), Failure> {
     let paths: HashSet<&str> = rows.iter().flat_map(|row| paths(row)).map(String::as_str).collect();
@@ -67,7 +67,7 @@ pub(super) fn write_fields(
     };
     let mut values = Values::default();
     let (mut of_points, mut points) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
-    for (number, row) in numbers.iter().zip(rows) {
+    for (number, row) in row_numbers.iter().zip(rows) {
         for (path, value) in &row.values {
             let StoredValue { number: number_value, text, bool } = StoredValue::of(value);
             values.rows.push(*number);

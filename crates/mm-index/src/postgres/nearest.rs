@@ -5,7 +5,7 @@ use super::{
     failure::Failure,
     filter::Selection,
     parameters::{Parameters, limit},
-    read::{PARTS, group_parts, vectors_of_numbers},
+    read::{PARTS, group_parts, vectors_by_number},
     stats::{count, graph_index},
 };
 use crate::{
@@ -72,16 +72,16 @@ impl Target<'_> {
 }
 
 impl PostgresStore {
-    /// The scores of rows by their numbers, best first.
+    /// The scores of rows by their row numbers, best first.
     pub(super) fn score(
         &self,
         transaction: &mut Transaction<'_>,
         wanted: Wanted<'_>,
-        numbers: &[i64],
+        row_numbers: &[i64],
     ) -> Result<Vec<Scored>, Failure> {
         let vector = self.named(wanted.name)?;
         let target = Target { vector, queries: wanted.queries, selection: None };
-        Ok(target.score(&vectors_of_numbers(transaction, vector, numbers)?))
+        Ok(target.score(&vectors_by_number(transaction, vector, row_numbers)?))
     }
 
     /// The `k` best rows, best first.
@@ -197,8 +197,8 @@ fn compare_all(
     };
     let count = parameters.add(limit(k.saturating_add(SPARE_CANDIDATES)));
     let found = transaction.query(&format!("{sql} LIMIT {count}::bigint"), &parameters.list())?;
-    let numbers: Vec<i64> = found.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
-    let mut scored = target.score(&vectors_of_numbers(transaction, target.vector, &numbers)?);
+    let row_numbers: Vec<i64> = found.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    let mut scored = target.score(&vectors_by_number(transaction, target.vector, &row_numbers)?);
     scored.truncate(k);
     step.method = Method::Exact;
     step.scored = rows;

@@ -27,7 +27,7 @@ const MAX_DELETED_FRACTION: f64 = 0.2;
 /// The first number of the advisory lock of a process that builds graphs: "mmiy".
 const OPTIMIZE_LOCK: i32 = 0x6d6d_6979;
 
-/// Time between two looks at the progress of the server.
+/// Time between two queries for the progress of the server.
 const LOOK: Duration = Duration::from_millis(50);
 
 /// Tables besides those of the vectors.
@@ -51,7 +51,7 @@ impl PostgresStore {
                 if options.stop.load(Ordering::Relaxed) {
                     break;
                 }
-                // Frees the places of deleted rows, merges the lists of words, and counts what the planner asks for.
+                // Frees the space of deleted rows, merges the lists of words, and counts what the planner asks for.
                 client.batch_execute(&format!("VACUUM (ANALYZE) {table}"))?;
             }
             Ok(done)
@@ -106,7 +106,7 @@ impl PostgresStore {
         Ok((Some(graph), client))
     }
 
-    /// Builds a graph beside the one that there is; returns its name.
+    /// Builds a graph next to the present one; returns its name.
     fn build(
         &self,
         mut client: Client,

@@ -35,12 +35,12 @@ pub(super) fn read_rows(
     rows.iter().map(read).collect()
 }
 
-/// The rows of these numbers.
-pub(super) fn rows_of_numbers(
+/// The rows of these row numbers.
+pub(super) fn rows_by_number(
     transaction: &mut Transaction<'_>,
-    numbers: &[i64],
+    row_numbers: &[i64],
 ) -> Result<HashMap<i64, RowData>, Failure> {
-    let rows = read_rows(transaction, "number = ANY($1)", &[&numbers])?;
+    let rows = read_rows(transaction, "number = ANY($1)", &[&row_numbers])?;
     rows.into_iter().map(|(number, row)| Ok((number, row?))).collect()
 }
 
@@ -80,13 +80,13 @@ fn join_parts(vector: &NamedVector, number: i64, parts: &[postgres::Row]) -> Res
 }
 
 /// The stored vectors of rows, without those of rows that lack them.
-pub(super) fn vectors_of_numbers(
+pub(super) fn vectors_by_number(
     transaction: &mut Transaction<'_>,
     vector: &NamedVector,
-    numbers: &[i64],
+    row_numbers: &[i64],
 ) -> Result<Vec<(i64, Vec<f16>)>, Failure> {
     let sql = format!("SELECT {PARTS} FROM {} WHERE number = ANY($1) ORDER BY number, part", vector.table());
-    let grouped = group_parts(vector, &transaction.query(&sql, &[&numbers])?)?;
+    let grouped = group_parts(vector, &transaction.query(&sql, &[&row_numbers])?)?;
     grouped.into_iter().map(|(number, values)| Ok((number, values?))).collect()
 }
 
@@ -118,10 +118,10 @@ impl PostgresStore {
             let RowData { id, payload, text, version } = row?;
             complete.push((number, Row { id, payload, text, version, ..Row::default() }));
         }
-        let numbers: Vec<i64> = complete.iter().map(|(number, _)| *number).collect();
+        let row_numbers: Vec<i64> = complete.iter().map(|(number, _)| *number).collect();
         for (name, vector) in &self.vectors {
             let mut stored: HashMap<i64, Vec<f16>> =
-                vectors_of_numbers(transaction, vector, &numbers)?.into_iter().collect();
+                vectors_by_number(transaction, vector, &row_numbers)?.into_iter().collect();
             for (number, row) in &mut complete {
                 if let Some(values) = stored.remove(number) {
                     row.vectors.insert(name.clone(), decode(&vector.config, &values));

@@ -18,7 +18,7 @@ const VERSION: i64 = 1;
 /// Largest width of a vector in a table.
 const MAX_DIM: usize = 16_000;
 
-/// Largest width of vectors that are kept in the rows of the table rather than beside it: several fit into a page.
+/// Largest width of vectors that are kept in the rows of the table rather than outside of it: several fit into a page.
 const INLINE_DIM: usize = 2_000;
 
 /// Characters of a text by which filters find it; PostgreSQL indexes no long values.
@@ -190,7 +190,7 @@ pub(super) fn open(client: &mut Client, address: &Address) -> Result<Vec<NamedVe
             return Err(Error::file(&address.shown, reason).into());
         }
     }
-    // With the name of the schema, so that a user who may not use it is told so.
+    // With the name of the schema, so that a user who may not use it gets that error.
     let sql = format!("SELECT application, version FROM {}.mm_store", address.quoted_schema());
     let found: Option<(String, i64)> = match client.query_opt(&sql, &[]) {
         Ok(row) => row.map(|row| Ok::<_, postgres::Error>((row.try_get(0)?, row.try_get(1)?))).transpose()?,

@@ -4,7 +4,7 @@ use super::{
     PostgresStore,
     failure::Failure,
     filter::{Selection, select},
-    read::{number_of_id, rows_of_numbers, vectors_of_numbers},
+    read::{number_of_id, rows_by_number, vectors_by_number},
     text,
 };
 use crate::{
@@ -58,23 +58,23 @@ impl Searcher for Snapshot<'_, '_> {
         Ok((text::search(self.transaction, words, selection, k)?, None))
     }
 
-    fn score(&mut self, wanted: Wanted<'_>, numbers: &[i64]) -> Result<Vec<Scored>, Failure> {
-        self.store.score(self.transaction, wanted, numbers)
+    fn score(&mut self, wanted: Wanted<'_>, row_numbers: &[i64]) -> Result<Vec<Scored>, Failure> {
+        self.store.score(self.transaction, wanted, row_numbers)
     }
 
     fn example(&mut self, name: &str, id: &str) -> Result<Option<(i64, Option<Vec<f16>>)>, Failure> {
         let vector = self.store.named(name)?;
         let Some(number) = number_of_id(self.transaction, id)? else { return Ok(None) };
-        let stored = vectors_of_numbers(self.transaction, vector, &[number])?;
+        let stored = vectors_by_number(self.transaction, vector, &[number])?;
         Ok(Some((number, stored.into_iter().next().map(|(_, values)| values))))
     }
 
-    fn rows(&mut self, numbers: &[i64]) -> Result<Vec<RowData>, Failure> {
-        let mut rows = rows_of_numbers(self.transaction, numbers)?;
+    fn rows(&mut self, row_numbers: &[i64]) -> Result<Vec<RowData>, Failure> {
+        let mut rows = rows_by_number(self.transaction, row_numbers)?;
         let take = |number: &i64| {
             let missing = || Failure::Damaged(format!("row number {number} was found but is not there"));
             rows.remove(number).ok_or_else(missing)
         };
-        numbers.iter().map(take).collect()
+        row_numbers.iter().map(take).collect()
     }
 }

@@ -30,7 +30,7 @@ pub(super) fn graph_index(
     found.map(|row| Ok(GraphIndex { name: row.try_get(0)?, bytes: bytes(row.try_get(1)?) })).transpose()
 }
 
-/// Rows of the table of a named vector that were deleted and whose places are not free yet, by the server's statistics.
+/// Rows of the table of a named vector that were deleted and whose space is not free yet, by the server's statistics.
 pub(super) fn deleted(client: &mut impl GenericClient, vector: &NamedVector) -> Result<usize, Failure> {
     let sql = "SELECT pg_stat_get_dead_tuples($1::text::regclass)";
     let count: Option<i64> = client.query_one(sql, &[&vector.table()])?.try_get(0)?;

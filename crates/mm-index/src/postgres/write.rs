@@ -94,12 +94,12 @@ impl PostgresStore {
             let mut changes = Changes::default();
             let ids: Vec<&str> = rows.iter().map(|row| row.row.id.as_str()).collect();
             self.remove(transaction, &ids, &mut changes)?;
-            let numbers = new_numbers(transaction, rows.len())?;
-            write_rows(transaction, &numbers, &rows, &words, &mut changes)?;
+            let row_numbers = new_row_numbers(transaction, rows.len())?;
+            write_rows(transaction, &row_numbers, &rows, &words, &mut changes)?;
             for vector in self.vectors.values() {
-                write_vectors(transaction, vector, &numbers, &rows, &mut changes)?;
+                write_vectors(transaction, vector, &row_numbers, &rows, &mut changes)?;
             }
-            write_fields(transaction, &numbers, &rows.iter().map(|row| &row.fields).collect::<Vec<_>>())?;
+            write_fields(transaction, &row_numbers, &rows.iter().map(|row| &row.fields).collect::<Vec<_>>())?;
             changes.record(transaction)
         })
     }
@@ -117,15 +117,15 @@ impl PostgresStore {
     fn remove(&self, transaction: &mut Transaction<'_>, ids: &[&str], changes: &mut Changes) -> Result<usize, Failure> {
         let ids: Vec<&str> = ids.iter().copied().filter(|id| !id.contains('\0')).collect();
         let sql = "DELETE FROM mm_rows WHERE id = ANY($1::text[]) RETURNING number, cardinality(words)";
-        let mut numbers: Vec<i64> = Vec::new();
+        let mut row_numbers: Vec<i64> = Vec::new();
         for row in transaction.query(sql, &[&ids])? {
-            numbers.push(row.try_get(0)?);
+            row_numbers.push(row.try_get(0)?);
             if let Some(words) = row.try_get::<_, Option<i32>>(1)? {
                 changes.texts -= 1;
                 changes.words -= i64::from(words);
             }
         }
-        if numbers.is_empty() {
+        if row_numbers.is_empty() {
             return Ok(0);
         }
         for vector in self.vectors.values() {
@@ -134,13 +134,13 @@ impl PostgresStore {
                 SELECT count(DISTINCT number) FROM gone",
                 vector.table()
             );
-            let removed: i64 = transaction.query_one(&sql, &[&numbers])?.try_get(0)?;
+            let removed: i64 = transaction.query_one(&sql, &[&row_numbers])?.try_get(0)?;
             *changes.vectors.entry(vector.number).or_default() -= removed;
         }
         for table in ["mm_field_values", "mm_field_points"] {
-            transaction.execute(&format!("DELETE FROM {table} WHERE number = ANY($1)"), &[&numbers])?;
+            transaction.execute(&format!("DELETE FROM {table} WHERE number = ANY($1)"), &[&row_numbers])?;
         }
-        Ok(numbers.len())
+        Ok(row_numbers.len())
     }
 }
 
@@ -166,13 +166,13 @@ impl Changes {
     }
 }
 
-/// Numbers that no row ever had, in ascending order.
-fn new_numbers(transaction: &mut Transaction<'_>, count: usize) -> Result<Vec<i64>, Failure> {
+/// Row numbers that no row ever had, in ascending order.
+fn new_row_numbers(transaction: &mut Transaction<'_>, count: usize) -> Result<Vec<i64>, Failure> {
     let sql = "SELECT nextval('mm_numbers') FROM generate_series(1, $1::bigint)";
     let rows = transaction.query(sql, &[&limit(count)])?;
-    let mut numbers: Vec<i64> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
-    numbers.sort_unstable();
-    Ok(numbers)
+    let mut row_numbers: Vec<i64> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    row_numbers.sort_unstable();
+    Ok(row_numbers)
 }
 
 /// Copies rows of a table to the server in one stream.
@@ -202,7 +202,7 @@ impl<'a> Copy<'a> {
 
 fn write_rows(
     transaction: &mut Transaction<'_>,
-    numbers: &[i64],
+    row_numbers: &[i64],
     rows: &[Checked<'_>],
     words: &[Option<Vec<String>>],
     changes: &mut Changes,
@@ -217,7 +217,7 @@ fn write_rows(
         ("checksum", Type::INT8),
     ];
     let mut copy = Copy::new(transaction, "mm_rows", &columns)?;
-    for ((number, checked), words) in numbers.iter().zip(rows).zip(words) {
+    for ((number, checked), words) in row_numbers.iter().zip(rows).zip(words) {
         let Row { id, payload, text, version, .. } = checked.row;
         let checksum = row_checksum(*number, id, &checked.payload, text.as_deref(), version.as_deref());
         let checksum = i64::from(checksum);
@@ -240,13 +240,16 @@ pub(super) fn part_checksum(vector: i64, number: i64, part: usize, parts: usize,
 fn write_vectors(
     transaction: &mut Transaction<'_>,
     vector: &NamedVector,
-    numbers: &[i64],
+    row_numbers: &[i64],
     rows: &[Checked<'_>],
     changes: &mut Changes,
 ) -> Result<(), Failure> {
     let stored = |row: &'_ Checked<'_>| row.vectors.iter().position(|(name, _)| *name == vector.name);
-    let with_vector: Vec<(i64, &Vec<f16>)> =
-        numbers.iter().zip(rows).filter_map(|(number, row)| Some((*number, &row.vectors[stored(row)?].1))).collect();
+    let with_vector: Vec<(i64, &Vec<f16>)> = row_numbers
+        .iter()
+        .zip(rows)
+        .filter_map(|(number, row)| Some((*number, &row.vectors[stored(row)?].1)))
+        .collect();
     if with_vector.is_empty() {
         return Ok(());
     }

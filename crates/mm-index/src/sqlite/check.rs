@@ -82,9 +82,9 @@ fn check_rows(connection: &Connection, report: &mut CheckReport, on_progress: On
     let total: i64 = connection.query_row("SELECT count(*) FROM row_data", [], |row| row.get(0))?;
     let total = usize::try_from(total).unwrap_or(0);
     let mut statement = connection.prepare("SELECT number FROM row_data ORDER BY number")?;
-    let mut numbers = statement.query([])?;
+    let mut row_numbers = statement.query([])?;
     let (mut damaged, mut incomplete) = (Vec::new(), Vec::new());
-    while let Some(row) = numbers.next()? {
+    while let Some(row) = row_numbers.next()? {
         let number: i64 = row.get(0)?;
         if report.rows.is_multiple_of(PROGRESS_STEP) {
             on_progress("rows", report.rows, total);

@@ -195,8 +195,8 @@ impl SqliteStore {
             Some(selection) => {
                 let slot = target.vector.caches.graph.lock().unwrap_or_else(PoisonError::into_inner).clone();
                 let graph = slot.as_ref().and_then(|loaded| loaded.graph.as_ref().ok());
-                let numbers = selection.ones().filter_map(|number| i64::try_from(number).ok());
-                let scored = numbers.map(|number| Self::score_row(connection, target, graph, number));
+                let row_numbers = selection.ones().filter_map(|number| i64::try_from(number).ok());
+                let scored = row_numbers.map(|number| Self::score_row(connection, target, graph, number));
                 scored.filter_map(Result::transpose).collect::<Result<Vec<_>, _>>()?
             }
             None => scan(&target.vector.caches.all, connection, target, rows, self.settings.cache_bytes)?,

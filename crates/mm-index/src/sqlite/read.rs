@@ -118,15 +118,15 @@ impl SqliteStore {
         let Cursor(after) = after.unwrap_or(Cursor(0));
         let limit = i64::try_from(limit.max(1)).unwrap_or(i64::MAX);
         let sql = "SELECT number FROM row_data WHERE number > ?1 ORDER BY number LIMIT ?2";
-        let numbers: Vec<i64> = connection
+        let row_numbers: Vec<i64> = connection
             .prepare_cached(sql)?
             .query_map(params![after, limit], |row| row.get(0))?
             .collect::<Result<_, _>>()?;
-        let mut rows = Vec::with_capacity(numbers.len());
-        for number in &numbers {
+        let mut rows = Vec::with_capacity(row_numbers.len());
+        for number in &row_numbers {
             rows.extend(self.row(connection, *number)?);
         }
-        Ok(Page { rows, next: numbers.last().map(|last| Cursor(*last)) })
+        Ok(Page { rows, next: row_numbers.last().map(|last| Cursor(*last)) })
     }
 }
 

@@ -68,9 +68,9 @@ impl Searcher for Snapshot<'_> {
         Ok((rows, selection.map(|s| s.count_ones(..))))
     }
 
-    fn score(&mut self, wanted: Wanted<'_>, numbers: &[i64]) -> Result<Vec<Scored>, Failure> {
+    fn score(&mut self, wanted: Wanted<'_>, row_numbers: &[i64]) -> Result<Vec<Scored>, Failure> {
         let target = self.target(wanted, None)?;
-        let scored = numbers.iter().map(|number| SqliteStore::score_row(self.connection, &target, None, *number));
+        let scored = row_numbers.iter().map(|number| SqliteStore::score_row(self.connection, &target, None, *number));
         scored.filter_map(Result::transpose).collect()
     }
 
@@ -81,12 +81,12 @@ impl Searcher for Snapshot<'_> {
         Ok(Some((number, has_vector.then_some(stored))))
     }
 
-    fn rows(&mut self, numbers: &[i64]) -> Result<Vec<RowData>, Failure> {
+    fn rows(&mut self, row_numbers: &[i64]) -> Result<Vec<RowData>, Failure> {
         let read = |number: &i64| {
             // Search structures that name a row that is not there would be a damaged database.
             let missing = || Failure::Damaged(format!("row number {number} was found but is not there"));
             row_data(self.connection, *number)?.ok_or_else(missing)
         };
-        numbers.iter().map(read).collect()
+        row_numbers.iter().map(read).collect()
     }
 }
