@@ -126,7 +126,7 @@ pub const TASK: Kind = Kind {
     command: "task",
     article: "a",
     title: "task",
-    files: files!("task": "config.rs", "lib.rs", "main.rs", "model.rs", "tests.rs", "training.rs"),
+    files: files!("task": "config.rs", "lib.rs", "main.rs", "model.rs", "spec.rs", "tests.rs", "training.rs"),
     usage: usage!("task"),
     mm_crates: &["mm-cli", "mm-core", "mm-data", "mm-tasks", "mm-train"],
     crates: &[SERDE, TOML],

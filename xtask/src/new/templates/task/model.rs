@@ -1,13 +1,12 @@
 //! The model of the task: an encoder and a linear layer.
 
-use super::{TASK, USAGE, config::TemplateNameConfig, training};
+use super::config::TemplateNameConfig;
 use mm_core::{BuildContext, BuiltEncoder, Input, Module, Params, Tensor, nn::Linear, no_grad, seed::manual_seed};
 use mm_data::{Loader, Manifest, Split};
 use mm_tasks::{
     Error, Result, TaskContext,
     config::TaskConfig,
     metrics::{Metric, Metrics},
-    task::{EvaluationReport, FitContext, FitOutcome, ProgressFn, TaskModel},
 };
 use mm_train::Run;
 use std::{
@@ -98,7 +97,15 @@ impl TemplateName {
         Ok(out)
     }
 
-    /// Metrics on a split, beside those of the mean of the training rows.
+    /// The data set that the config names.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn dataset(&self) -> Result<Manifest> {
+        Ok(Manifest::open(&self.config.common().data, &self.base_dir)?)
+    }
+
+    /// Metrics on a split, next to those of the mean of the training rows.
     ///
     /// # Errors
     /// When the data cannot be read, or the split has no row with a number.
@@ -113,33 +120,5 @@ impl TemplateName {
         metrics.push(Metric::new("mae", mae).with_baseline("mean", simple));
         metrics.insert("rmse", mean_error(&|(p, t)| (p - t).powi(2)).sqrt());
         Ok(metrics)
-    }
-}
-
-impl TaskModel for TemplateName {
-    fn task(&self) -> &'static str {
-        TASK
-    }
-
-    fn usage(&self) -> &'static str {
-        USAGE
-    }
-
-    fn params(&self) -> &Params {
-        &self.params
-    }
-
-    fn dataset(&self) -> Result<Manifest> {
-        Ok(Manifest::open(&self.config.common().data, &self.base_dir)?)
-    }
-
-    fn fit(&self, dataset: Manifest, run: &mut Run, context: FitContext<'_>) -> Result<FitOutcome> {
-        training::fit(self, Arc::new(dataset), run, context)
-    }
-
-    fn evaluate(&self, split: Split, _: &TaskContext<'_>, _: ProgressFn<'_>) -> Result<EvaluationReport> {
-        let manifest = self.dataset()?;
-        let rows = self.config.rows(&manifest, split)?.len();
-        Ok(EvaluationReport::new(split, rows, self.metrics(split)?))
     }
 }
