@@ -89,6 +89,11 @@ impl Pretrained {
         self.towers.iter().map(|t| t.encoder.modality()).collect()
     }
 
+    /// Whether it has classes of its own for values of a modality.
+    pub fn has_classifier(&self, modality: &Modality) -> bool {
+        self.tower(modality).is_ok_and(|tower| tower.encoder.has_classifier())
+    }
+
     /// The tower of a modality.
     ///
     /// # Errors

@@ -302,6 +302,10 @@ impl Encoder for Wav2Vec2 {
 }
 
 impl PretrainedEncoder for Wav2Vec2 {
+    fn has_classifier(&self) -> bool {
+        self.classifier.is_some()
+    }
+
     fn logits(&self, input: &Input) -> mm_core::Result<Option<Tensor>> {
         let Some(classifier) = &self.classifier else { return Ok(None) };
         let (x, mask) = self.embed_samples(input, false)?;

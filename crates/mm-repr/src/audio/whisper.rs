@@ -101,6 +101,10 @@ impl Encoder for WhisperEncoder {
 }
 
 impl PretrainedEncoder for WhisperEncoder {
+    fn has_classifier(&self) -> bool {
+        self.classifier.is_some()
+    }
+
     fn logits(&self, input: &Input) -> mm_core::Result<Option<Tensor>> {
         let Some(classifier) = &self.classifier else { return Ok(None) };
         classifier.logits(&self.blocks, &self.embed_frames(input)?, None).map(Some)

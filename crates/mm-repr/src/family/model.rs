@@ -13,6 +13,11 @@ pub trait PretrainedEncoder: Encoder {
         None
     }
 
+    /// Whether the checkpoint has a classifier.
+    fn has_classifier(&self) -> bool {
+        self.classifier().is_some()
+    }
+
     /// Class scores before softmax, `[batch, classes]`; `None` without a classifier.
     fn logits(&self, input: &Input) -> mm_core::Result<Option<Tensor>> {
         self.classifier().map(|c| c.forward(&self.embed(input, false)?, false)).transpose()

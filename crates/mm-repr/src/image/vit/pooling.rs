@@ -77,6 +77,10 @@ impl Encoder for VitModel {
 }
 
 impl PretrainedEncoder for VitModel {
+    fn has_classifier(&self) -> bool {
+        !self.classifiers.is_empty()
+    }
+
     fn logits(&self, input: &Input) -> Result<Option<Tensor>> {
         let Some(first) = self.classifiers.first() else { return Ok(None) };
         let x = self.backbone.encode(input, false)?.values;
