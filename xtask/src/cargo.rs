@@ -33,6 +33,9 @@ pub fn cargo() -> Command {
     command
 }
 
+/// Files for a later incremental build cost time and gigabytes.
+pub const NOT_INCREMENTAL: (&str, &str) = ("CARGO_INCREMENTAL", "0");
+
 /// Runs cargo; `action` names the command in the error.
 pub fn run(action: &str, arguments: &[&str], rest: &[String], environment: &[(&str, &str)]) -> Result<()> {
     eprintln!("xtask: cargo {} {}", arguments.join(" "), rest.join(" "));
@@ -47,7 +50,8 @@ pub fn run(action: &str, arguments: &[&str], rest: &[String], environment: &[(&s
 ///
 /// Where cargo-nextest is installed, tests run in a process each, as many at once as there are cores: libtorch has one
 /// random number generator per process, so the threads of `cargo test` would disturb each other and it runs one test
-/// at a time.
+/// at a time. The profile is dev, whose code is built in half the time of a release's and is fast enough; what was built
+/// incrementally before is used, but nothing is written for a later incremental build.
 pub fn test(rest: &[String]) -> Result<()> {
     setup::run(false, false)?;
     for name in ["all-MiniLM-L6-v2", "efficientnet-lite0"] {
@@ -58,12 +62,12 @@ pub fn test(rest: &[String]) -> Result<()> {
     let has_nextest = cargo().args(["nextest", "--version"]).output().is_ok_and(|o| o.status.success());
     if rest.is_empty() && has_nextest {
         // One thread per test, and no busy waiting of libtorch's thread pools while others run.
-        let environment = [("OMP_NUM_THREADS", "1"), ("GOMP_SPINCOUNT", "1000")];
-        let nextest = ["nextest", "run", "--release", "--workspace", "--no-fail-fast", "--status-level", "slow"];
+        let environment = [("OMP_NUM_THREADS", "1"), ("GOMP_SPINCOUNT", "1000"), NOT_INCREMENTAL];
+        let nextest = ["nextest", "run", "--workspace", "--no-fail-fast", "--status-level", "slow"];
         run("testing", &nextest, &[], &environment)?;
-        return run("testing examples", &["test", "--release", "--workspace", "--doc"], &[], &[]);
+        return run("testing examples", &["test", "--workspace", "--doc"], &[], &[NOT_INCREMENTAL]);
     }
-    run("testing", &["test", "--release", "--workspace"], rest, &[])
+    run("testing", &["test", "--workspace"], rest, &[NOT_INCREMENTAL])
 }
 
 /// Runs one benchmark by name, or all.
@@ -80,6 +84,8 @@ pub fn bench(name: Option<&str>, rest: &[String]) -> Result<()> {
                  words     Word2Vec against gensim (--seeds N)\n\
                  align     CCA, Sinkhorn and soft-DTW against scikit-learn, POT and tslearn\n\
                  index     a store of mm-index: writing, graph, recall, latencies (ROWS WIDTH f16|i8)\n\
+                 serve     mm serve against FastAPI with sentence-transformers, and infinity where MM_INFINITY_PYTHON \
+                 has it (--clients N, --seconds N, --rounds N)\n\
                  training  training steps of representation, fusion and reasoning networks against PyTorch (--quick, \
                  --only TEXT)\n\
                  All but tensor and index create a Python environment with the other libraries once (some GB)"
@@ -91,6 +97,7 @@ pub fn bench(name: Option<&str>, rest: &[String]) -> Result<()> {
         Some("words") => words(rest),
         Some("align") => align(),
         Some("index") => index(rest),
+        Some("serve") => serve(rest),
         Some("training") => training(rest),
         Some("tensor") => tensor(),
         Some(other) => bail!("unknown benchmark `{other}`; `cargo xtask bench list` prints the names"),
@@ -100,6 +107,7 @@ pub fn bench(name: Option<&str>, rest: &[String]) -> Result<()> {
             words(&[])?;
             align()?;
             index(&[])?;
+            serve(&[])?;
             training(rest)?;
             peers(rest)
         }
@@ -155,6 +163,19 @@ fn index(rest: &[String]) -> Result<()> {
         bail!("the benchmark of mm-index failed");
     }
     Ok(())
+}
+
+/// `mm serve` against other servers of the same checkpoint.
+fn serve(rest: &[String]) -> Result<()> {
+    let packages = ["torch==2.11.0", "sentence-transformers==6.2.0", "fastapi", "uvicorn"];
+    let python = python_with("serve", &packages)?;
+    let minilm = registry::fetch(Kind::Models, "all-MiniLM-L6-v2")?;
+    build_benches()?;
+    let binary = |name: &str| root().join("target/release").join(name);
+    let infinity = std::env::var("MM_INFINITY_PYTHON").ok().filter(|python| !python.is_empty());
+    let infinity = infinity.into_iter().flat_map(|python| ["--infinity".to_owned(), python]);
+    let rest: Vec<String> = rest.iter().cloned().chain(infinity).collect();
+    script(&python, "benches/serve.py", &[binary("mm"), binary("serve"), minilm], &rest)
 }
 
 /// The data loader against PyTorch's.
@@ -248,7 +269,7 @@ pub fn built_mm() -> Result<std::path::PathBuf> {
 /// weights in it.
 pub fn check_parity(folder: &std::path::Path) -> Result<()> {
     let folder = folder.to_string_lossy();
-    let test = ["test", "--release", "--package", "mm-repr", "--test", "references", "every_family"];
+    let test = ["test", "--package", "mm-repr", "--test", "references", "every_family"];
     run("parity", &test, &[], &[("MM_PARITY", &folder), ("MM_PARITY_SAVE", "1")])
 }
 
@@ -263,14 +284,14 @@ pub fn check_references(package: &str, variable: &str, expected: &std::path::Pat
 
 /// Runs a test of a crate on what a script of xtask/parity wrote to `expected`.
 pub fn check_test(package: &str, test: &str, variable: &str, expected: &std::path::Path) -> Result<()> {
-    let test = ["test", "--release", "--package", package, "--test", test];
+    let test = ["test", "--package", package, "--test", test];
     run("parity", &test, &["--".into(), "--nocapture".into()], &[(variable, &expected.to_string_lossy())])
 }
 
 /// Builds the documentation; warnings are errors.
 pub fn docs() -> Result<()> {
     setup::run(false, false)?;
-    run("documenting", &["doc", "--release", "--workspace", "--no-deps"], &[], &[("RUSTDOCFLAGS", "-D warnings")])
+    run("documenting", &["doc", "--workspace", "--no-deps"], &[], &[("RUSTDOCFLAGS", "-D warnings"), NOT_INCREMENTAL])
 }
 
 pub fn deny_warnings() -> [String; 3] {

@@ -13,7 +13,8 @@ use std::{
 pub struct Arguments {
     /// Model families (`bert`, `whisper` …), variants of them (`bert/gelu`), `words` (gensim), `align` (scikit-learn,
     /// cca-zoo, POT, tslearn), `fusion` (PyTorch), `random` (random images, audio, videos and predictions: Pillow,
-    /// torchvision, torchaudio, transformers, scikit-learn) or `captions` (pycocoevalcap, needs Java) [default: all].
+    /// torchvision, torchaudio, transformers, scikit-learn), `captions` (pycocoevalcap, needs Java) or `serve` (the
+    /// clients of OpenAI, Hugging Face and langchain, and schemathesis) [default: all].
     families: Vec<String>,
     /// Seed of the random weights, images, audio and texts.
     #[arg(long, default_value_t = 0)]
@@ -28,7 +29,7 @@ const GENERATIVE_FAMILIES: &[&str] =
     &["vilt", "blip", "git", "vision-encoder-decoder", "whisper", "llava", "qwen2_vl", "adapter"];
 
 /// What has a script of its own, apart from the model families.
-const OTHERS: &[&str] = &["words", "align", "fusion", "random", "captions"];
+const OTHERS: &[&str] = &["words", "align", "fusion", "random", "captions", "serve"];
 
 /// Says that a folder was made here, so that it may be deleted.
 const MARKER: &str = ".mm-parity";
@@ -75,6 +76,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     }
     if is_selected("captions") {
         captions(&out, arguments.seed)?;
+    }
+    if is_selected("serve") {
+        clients()?;
     }
     let is_generative = |f: &String| GENERATIVE_FAMILIES.iter().any(|s| f.split('/').next() == Some(s));
     if arguments.families.iter().any(is_generative) || arguments.families.is_empty() {
@@ -134,6 +138,20 @@ fn captions(out: &Path, seed: u64) -> Result<()> {
     let file = out.join("captions.json");
     write_expected(&python, "captions.py", &file, seed + 5)?;
     cargo::check_test("mm-tasks", "captions", "MM_PARITY_CAPTIONS", &file)
+}
+
+/// Uses `mm serve` by the clients of other servers.
+fn clients() -> Result<()> {
+    let packages = ["openai", "huggingface_hub", "langchain-openai", "schemathesis", "numpy"];
+    let (python, mm) = (cargo::python_with("clients", &packages)?, cargo::built_mm()?);
+    let root = crate::paths::root();
+    let fixtures = ["crates/mm-repr/tests/fixtures", "crates/mm-reason/tests/fixtures"].map(|path| root.join(path));
+    let files = [fixtures[0].join("photo.png"), fixtures[0].join("families/inputs/short16.wav")];
+    let script = root.join("xtask/parity/clients.py");
+    if !Command::new(python).arg(script).arg(mm).args(&fixtures).args(&files).status()?.success() {
+        bail!("xtask/parity/clients.py failed");
+    }
+    Ok(())
 }
 
 /// Runs a script of xtask/parity that writes the expected outputs into a file.

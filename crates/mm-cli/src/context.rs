@@ -25,20 +25,20 @@ pub(crate) struct Context {
     /// Number of CPU threads.
     pub(crate) threads: usize,
     /// Every encoder this program knows, including those of outside crates.
-    pub(crate) registry: Registry,
+    pub(crate) registry: Arc<Registry>,
     /// The methods of `mm align`.
     pub(crate) methods: MethodRegistry,
     /// The data sets of `mm prepare`.
     pub(crate) datasets: DatasetRegistry,
     /// The tasks that a config can name.
-    tasks: TaskRegistry,
+    tasks: Arc<TaskRegistry>,
     device: String,
 }
 
 impl Context {
     pub(crate) fn new(json: bool, device: String, threads: usize, registries: Registries) -> Self {
         let Registries { encoders, tasks, methods, datasets } = registries;
-        Self { json, threads, registry: encoders, methods, datasets, tasks, device }
+        Self { json, threads, registry: Arc::new(encoders), methods, datasets, tasks: Arc::new(tasks), device }
     }
 
     /// The modality of another crate that recognizes a column of a table.
@@ -49,6 +49,11 @@ impl Context {
     /// The device named by `--device`.
     pub(crate) fn device(&self) -> anyhow::Result<Device> {
         Ok(self.device.parse()?)
+    }
+
+    /// The encoders and tasks, to be shared with threads that outlive the command.
+    pub(crate) fn shared_registries(&self) -> (Arc<Registry>, Arc<TaskRegistry>) {
+        (self.registry.clone(), self.tasks.clone())
     }
 
     /// Context from which tasks build and load models.

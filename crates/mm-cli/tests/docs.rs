@@ -69,7 +69,13 @@ impl Checker {
         }
         for block in page.code_blocks().iter().filter(|b| b.info.first().is_some_and(|l| l == "toml")) {
             let base = block.info.iter().find_map(|word| word.strip_prefix("config="));
-            let checked = self.check_block(&block.text, base.map(|file| root.join(file)));
+            // ```toml serve: settings of a server.
+            let checked = if block.info.iter().any(|word| word == "serve") {
+                let read = mm_serve::ServeConfig::from_toml(&block.text);
+                read.and_then(|config| config.check()).map_err(|e| e.to_string())
+            } else {
+                self.check_block(&block.text, base.map(|file| root.join(file)))
+            };
             self.problems.extend(checked.err().map(|text| page.problem(block.line, text)));
         }
     }

@@ -32,6 +32,7 @@ commands! {
         Transcribe => transcribe, Chat => chat, Merge => merge, Words => words;
     "Training": Train => train, Fit => fit, FusionSearch => fusion_search;
     "Search": Index => index, Search => search;
+    "Serving": Serve => serve;
     "Trained runs": Eval => eval, Predict => predict, Report => report;
     "Arrays of features": Align => align, Diagnose => diagnose;
     "Downloads and pipelines": Models => models, Data => data, Run => run, Setup => setup;

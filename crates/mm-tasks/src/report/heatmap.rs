@@ -145,8 +145,8 @@ pub(crate) fn merge_subwords<'a, T>(
     words
 }
 
-/// An image with a heat map of patches over it.
-pub(crate) fn overlay_heatmap(plain: &RgbImage, patches: &[f32], grid: [usize; 2]) -> RgbImage {
+/// An image in gray under a heat map: one value for each patch of a grid of rows and columns, row by row.
+pub fn overlay_heatmap(plain: &RgbImage, patches: &[f32], grid: [usize; 2]) -> RgbImage {
     let mut over = plain.clone();
     let shades = interpolate(patches, grid, plain.width(), plain.height());
     for (pixel, share) in over.pixels_mut().zip(shades) {

@@ -1,0 +1,65 @@
+//! Load on an HTTP server: clients that each send the next body once the answer to the last one is there.
+//!
+//!     serve URL BODIES.jsonl CLIENTS SECONDS
+//!
+//! Prints JSON: requests a second, latencies, and the number of answers by status.
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
+
+/// Requests before the clock starts.
+const WARM_UP: Duration = Duration::from_secs(2);
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [url, file, clients, seconds] = arguments.as_slice() else {
+        eprintln!("usage: serve URL BODIES.jsonl CLIENTS SECONDS");
+        std::process::exit(2);
+    };
+    let text = std::fs::read_to_string(file).expect("the bodies can be read");
+    let bodies: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
+    let clients: usize = clients.parse().expect("CLIENTS is a number");
+    let seconds = Duration::from_secs_f64(seconds.parse().expect("SECONDS is a number"));
+    let next = AtomicUsize::new(0);
+    let begin = Instant::now() + WARM_UP;
+    let end = begin + seconds;
+    let answers: Vec<(f64, u16)> = std::thread::scope(|scope| {
+        let client = || {
+            let agent = ureq::Agent::config_builder().http_status_as_error(false).proxy(None).build().new_agent();
+            let mut answers = Vec::new();
+            while Instant::now() < end {
+                let body = bodies[next.fetch_add(1, Ordering::Relaxed) % bodies.len()];
+                let started = Instant::now();
+                let sent = agent.post(url).header("content-type", "application/json").send(body);
+                let status = sent.map_or(0, |mut response| {
+                    let status = response.status().as_u16();
+                    if response.body_mut().read_to_vec().is_ok() { status } else { 0 }
+                });
+                if started >= begin && Instant::now() <= end {
+                    answers.push((started.elapsed().as_secs_f64() * 1000.0, status));
+                }
+                if status == 429 {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            }
+            answers
+        };
+        let threads: Vec<_> = (0..clients).map(|_| scope.spawn(client)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("a client ends")).collect()
+    });
+    let mut times: Vec<f64> = answers.iter().filter(|(_, status)| *status == 200).map(|(time, _)| *time).collect();
+    times.sort_by(f64::total_cmp);
+    let quantile = |q: f64| times.get(((times.len() as f64 * q) as usize).min(times.len().saturating_sub(1))).copied();
+    let mut statuses: BTreeMap<u16, usize> = BTreeMap::new();
+    answers.iter().for_each(|(_, status)| *statuses.entry(*status).or_default() += 1);
+    let per_second = times.len() as f64 / seconds.as_secs_f64();
+    println!(
+        "{}",
+        serde_json::json!({
+            "per_second": per_second, "p50_ms": quantile(0.5), "p99_ms": quantile(0.99), "statuses": statuses,
+        })
+    );
+}

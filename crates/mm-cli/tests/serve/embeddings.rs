@@ -1,0 +1,105 @@
+//! Vectors: OpenAI's route and those of text-embeddings-inference.
+
+use crate::{
+    Server, assert_close,
+    common::{Workspace, fixture},
+    data_uri, embedded, model, numbers,
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
+
+#[test]
+fn vectors_are_those_of_mm_embed_in_every_shape_of_the_request() {
+    let workspace = Workspace::new();
+    let folder = workspace.path();
+    let clip = fixture("mm-repr", "families/clip-eos-gelu");
+    let server = Server::start(&["--model", &model("clip", "mm-repr", "families/clip-eos-gelu")], folder, &[]);
+    let text = embedded(&clip, &["--text", "the quick fox"], folder);
+    let image = embedded(&clip, &["--image", "1.png"], folder);
+    let picture = data_uri(&folder.join("1.png"), "image/png");
+    let vectors = |body: Value| -> Vec<Vec<f64>> {
+        let answer = server.post("/v1/embeddings", &body).json();
+        assert_eq!((&answer["object"], &answer["model"]), (&json!("list"), &json!("clip")));
+        let data = answer["data"].as_array().unwrap();
+        assert!(data.iter().enumerate().all(|(index, one)| one["index"] == index && one["object"] == "embedding"));
+        data.iter().map(|one| numbers(&one["embedding"])).collect()
+    };
+    for (body, expected) in [
+        (json!({"input": "the quick fox"}), vec![&text]),
+        (json!({"input": ["the quick fox", "a dog", "the quick fox"], "model": "clip"}), vec![&text, &text]),
+        (json!({"input": [{"image": picture}, {"text": "the quick fox"}]}), vec![&image, &text]),
+        (json!({"input": picture, "modality": "image"}), vec![&image]),
+        (
+            json!({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": picture}}]}]}),
+            vec![&image],
+        ),
+    ] {
+        let found = vectors(body);
+        assert_close(&found[0], expected[0]);
+        assert_close(found.last().unwrap(), expected[expected.len() - 1]);
+    }
+    // Base64 is what openai-python asks for: little-endian float32.
+    let answer = server.post("/v1/embeddings", &json!({"input": "the quick fox", "encoding_format": "base64"})).json();
+    let bytes = STANDARD.decode(answer["data"][0]["embedding"].as_str().unwrap()).unwrap();
+    let values: Vec<f64> = bytes.chunks(4).map(|b| f64::from(f32::from_le_bytes(b.try_into().unwrap()))).collect();
+    assert_close(&values, &text);
+    assert!(answer["usage"]["prompt_tokens"].as_u64().unwrap() > 3, "{answer}");
+    let short = vectors(json!({"input": "the quick fox", "dimensions": 4})).remove(0);
+    let norm = text[..4].iter().map(|v| v * v).sum::<f64>().sqrt();
+    assert_close(&short, &text[..4].iter().map(|v| v / norm).collect::<Vec<_>>());
+    let models = server.get("/v1/models").json();
+    assert_eq!(models["data"][0]["capabilities"], json!(["embed", "zero_shot"]));
+    let body = json!({"image": [picture], "candidates": ["dog", "fox"]});
+    let classes = server.post("/classify", &body).json();
+    let total: f64 =
+        classes["data"][0]["results"].as_array().unwrap().iter().map(|r| r["score"].as_f64().unwrap()).sum();
+    assert!((total - 1.0).abs() < 1e-6, "{classes}");
+}
+
+#[test]
+fn the_routes_of_text_embeddings_inference_answer_in_its_form() {
+    let workspace = Workspace::new();
+    let folder = workspace.path();
+    let server = Server::start(&["--model", "words"], folder, &[]);
+    let text = embedded(&folder.join("words"), &["--text", "a dog", "--normalize"], folder);
+    let vectors = server.post("/embed", &json!({"inputs": ["a dog", "lazy cafe"]})).json();
+    assert_close(&numbers(&vectors[0]), &text);
+    let plain = server.post("/embed", &json!({"inputs": "a dog", "normalize": false})).json();
+    assert_close(&numbers(&plain[0]), &embedded(&folder.join("words"), &["--text", "a dog"], folder));
+    let tokens = server.post("/embed_all", &json!({"inputs": "a dog"})).json();
+    assert!(tokens[0].as_array().unwrap().len() >= 2, "{tokens}");
+    let ranks =
+        server.post("/rerank", &json!({"query": "a dog", "texts": ["lazy cafe", "a dog"], "return_text": true})).json();
+    assert_eq!((&ranks[0]["index"], &ranks[0]["text"]), (&json!(1), &json!("a dog")), "{ranks}");
+    assert!((ranks[0]["score"].as_f64().unwrap() - 1.0).abs() < 1e-6);
+    let inputs = json!({"inputs": {"source_sentence": "a dog", "sentences": ["a dog", "lazy cafe"]}});
+    let similar = numbers(&server.post("/similarity", &inputs).json());
+    assert!((similar[0] - 1.0).abs() < 1e-6 && similar[1] < similar[0]);
+    assert_eq!(server.get("/info").json()["model_id"], "words");
+    // Its errors have its own form.
+    let refused = server.post("/embed", &json!({"inputs": []}));
+    assert_eq!(refused.status, 422, "{}", refused.text);
+    let body: Value = serde_json::from_str(&refused.text).unwrap();
+    assert_eq!(body["error_type"], "Validation", "{body}");
+}
+
+#[test]
+fn concurrent_requests_get_the_vectors_of_their_own_texts() {
+    let workspace = Workspace::new();
+    let folder = workspace.path();
+    let server = Server::start(&["--model", "words"], folder, &[]);
+    let texts: Vec<String> = (0..40).map(|n| "quick dog ".repeat(1 + n % 7) + ["fox", "cafe", "lazy"][n % 3]).collect();
+    let vector =
+        |text: &String| numbers(&server.post("/v1/embeddings", &json!({"input": text})).json()["data"][0]["embedding"]);
+    let alone: Vec<Vec<f64>> = texts.iter().map(vector).collect();
+    let together: Vec<Vec<f64>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = texts.iter().map(|text| scope.spawn(move || vector(text))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    for (alone, together) in alone.iter().zip(&together) {
+        assert_close(alone, together);
+    }
+    let metrics = server.get("/metrics").text;
+    assert!(metrics.contains("mm_requests_total{route=\"/v1/embeddings\",status=\"200\"} 80"), "{metrics}");
+    assert!(metrics.contains("mm_batch_rows_bucket"), "{metrics}");
+}

@@ -1,0 +1,120 @@
+//! Text that models generate: chat, captions, answers, transcripts.
+
+use crate::{
+    Server,
+    common::{Workspace, fixture, mm, text},
+    data_uri, model,
+};
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// The one line of JSON that a command prints.
+fn line(arguments: &[&str], folder: &Path) -> Value {
+    let output = mm(&[arguments, &["--json", "--device", "cpu"]].concat(), folder);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| panic!("{e}: {}", text(&output)))
+}
+
+#[test]
+fn images_are_captioned_and_questions_answered_as_by_the_commands() {
+    let workspace = Workspace::new();
+    let folder = workspace.path();
+    let (captioner, answerer) = (fixture("mm-reason", "blip-caption"), fixture("mm-reason", "blip-vqa"));
+    let models = [model("caption", "mm-reason", "blip-caption"), model("vqa", "mm-reason", "blip-vqa")];
+    let vilt = model("vilt", "mm-reason", "vilt-vqa");
+    let server = Server::start(&["--model", &models[0], "--model", &models[1], "--model", &vilt], folder, &[]);
+    let picture = data_uri(&folder.join("1.png"), "image/png");
+    let expected = line(&["caption", "--model", captioner.to_str().unwrap(), "--image", "1.png"], folder);
+    let found = server.post("/caption", &json!({"model": "caption", "image": picture})).json();
+    assert_eq!(found["text"], expected["text"].as_str().unwrap().trim(), "{found}");
+    assert!((found["score"].as_f64().unwrap() - expected["score"].as_f64().unwrap()).abs() < 1e-5);
+    let question = ["--image", "1.png", "--question", "the quick"];
+    for (name, folder_of) in [("vqa", answerer), ("vilt", fixture("mm-reason", "vilt-vqa"))] {
+        let expected = line(&[&["answer", "--model", folder_of.to_str().unwrap()], &question[..]].concat(), folder);
+        let body = json!({"model": name, "image": picture, "question": "the quick", "explain": true});
+        let found = server.post("/answer", &body).json();
+        assert_eq!(found["answer"], expected["answer"], "{found}");
+        assert!(found["heat_map"].as_str().unwrap().starts_with("data:image/png;base64,iVBOR"), "{name}");
+        let score = |value: &Value| value["results"][0]["score"].as_f64().unwrap();
+        assert!((score(&found) - score(&expected)).abs() < 1e-5, "{found} {expected}");
+    }
+    server.post("/answer", &json!({"model": "vqa", "image": picture, "question": " "})).refused(400, "question");
+    server.post("/answer", &json!({"model": "vqa", "question": "the"})).refused(400, "image: found none");
+    server.post("/caption", &json!({"model": "caption", "image": "bm90IGFuIGltYWdl"})).refused(400, "image");
+    server.post("/caption", &json!({"model": "vilt", "image": picture})).refused(400, "expected one that captions");
+}
+
+#[test]
+fn a_conversation_is_continued_at_once_or_in_parts() {
+    let workspace = Workspace::new();
+    let folder = workspace.path();
+    let server = Server::start(&["--model", &model("qwen", "mm-reason", "qwen2_vl-image")], folder, &[]);
+    let picture = data_uri(&folder.join("1.png"), "image/png");
+    let content = json!([{"type": "image_url", "image_url": {"url": picture}}, {"type": "text", "text": "the quick"}]);
+    let body = |more: Value| {
+        let mut body = json!({"model": "qwen", "max_tokens": 6, "messages": [{"role": "user", "content": content}]});
+        body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        body
+    };
+    let whole = server.post("/v1/chat/completions", &body(json!({"temperature": 0}))).json();
+    let message = whole["choices"][0]["message"]["content"].as_str().unwrap();
+    assert!(!message.is_empty() && whole["usage"]["prompt_tokens"].as_u64().unwrap() > 3, "{whole}");
+    let streamed = server.post("/v1/chat/completions", &body(json!({"temperature": 0, "stream": true})));
+    assert_eq!(streamed.headers["content-type"], "text/event-stream");
+    let events: Vec<&str> = streamed.text.lines().filter_map(|line| line.strip_prefix("data: ")).collect();
+    assert_eq!(events.last(), Some(&"[DONE]"));
+    let chunks: Vec<Value> = events[..events.len() - 1].iter().map(|e| serde_json::from_str(e).unwrap()).collect();
+    let parts = chunks.iter().filter_map(|chunk| chunk["choices"][0]["delta"]["content"].as_str());
+    assert_eq!(parts.collect::<String>(), message);
+    assert!(chunks.last().unwrap()["choices"][0]["finish_reason"].is_string());
+    let sampled = |seed: u64| {
+        let body = body(json!({"temperature": 1.0, "seed": seed, "n": 2}));
+        server.post("/v1/chat/completions", &body).json()["choices"].clone()
+    };
+    assert_eq!(sampled(1), sampled(1));
+    assert_eq!(sampled(1).as_array().unwrap().len(), 2);
+    let refused = |more: Value, status: u16, wanted: &str| {
+        server.post("/v1/chat/completions", &body(more)).refused(status, wanted);
+    };
+    refused(json!({"temperature": 9}), 400, "temperature: found 9");
+    refused(json!({"n": 1_000_000}), 413, "n: found 1000000");
+    refused(json!({"max_tokens": 1_000_000_000}), 413, "at most");
+    refused(json!({"messages": []}), 400, "messages: found none");
+    refused(json!({"messages": [{"role": "robot", "content": "a"}]}), 400, "messages[0].role");
+    refused(json!({"tools": [{}]}), 400, "tools");
+    refused(json!({"messages": 3}), 400, "messages");
+    refused(json!({"messages": [{"role": "user", "content": "the quick ".repeat(3000)}]}), 400, "positions");
+}
+
+#[test]
+fn speech_is_transcribed_in_every_format() {
+    let workspace = Workspace::new();
+    let folder = workspace.path();
+    let whisper = fixture("mm-reason", "whisper-english");
+    let server = Server::start(&["--model", &model("whisper", "mm-reason", "whisper-english")], folder, &[]);
+    let expected = line(&["transcribe", "--model", whisper.to_str().unwrap(), "--audio", "1.wav"], folder);
+    let expected = expected["text"].as_str().unwrap().trim();
+    let post = |fields: &[(&str, &str)], file: &[u8]| {
+        let mut body = Vec::new();
+        for (name, value) in fields {
+            body.extend(format!("--b\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n").bytes());
+        }
+        let head = "--b\r\ncontent-disposition: form-data; name=\"file\"; filename=\"a.wav\"\r\ncontent-type: audio/wav\r\n\r\n";
+        body.extend(head.bytes().chain(file.iter().copied()).chain(*b"\r\n--b--\r\n"));
+        server.post_bytes("/v1/audio/transcriptions", "multipart/form-data; boundary=b", &body, &[])
+    };
+    let file = std::fs::read(folder.join("1.wav")).unwrap();
+    assert_eq!(post(&[("model", "whisper")], &file).json()["text"], expected);
+    assert_eq!(post(&[("response_format", "text")], &file).text.trim(), expected);
+    let verbose = post(&[("response_format", "verbose_json")], &file).json();
+    assert!(verbose["segments"].is_array(), "{verbose}");
+    assert!(post(&[("response_format", "vtt")], &file).text.starts_with("WEBVTT"));
+    post(&[("response_format", "xml")], &file).refused(400, "response_format");
+    post(&[], b"").refused(400, "file: found no bytes");
+    post(&[], b"not audio").refused(400, "file");
+    let empty = {
+        let mut header = file[..44].to_vec();
+        header[40..44].fill(0);
+        header
+    };
+    assert_eq!(post(&[], &empty).status, 400);
+}

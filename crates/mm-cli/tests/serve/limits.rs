@@ -1,0 +1,162 @@
+//! What a server refuses, and how it ends.
+
+use crate::{
+    Server,
+    common::{Workspace, refused},
+};
+use serde_json::json;
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    time::{Duration, Instant},
+};
+
+fn config(workspace: &Workspace, text: &str) {
+    workspace.write("serve.toml", format!("[[model]]\nname = \"words\"\npath = \"words\"\n{text}"));
+}
+
+#[test]
+fn wrong_requests_have_their_status_and_one_message() {
+    let workspace = Workspace::new();
+    config(&workspace, "[limits]\nmax_inputs = 3\nmax_body_bytes = 2000\nmax_pixels = 1000\n");
+    let server = Server::start(&["--config", "serve.toml", "--model", "eyes"], workspace.path(), &[]);
+    let embed = |body: serde_json::Value| server.post("/v1/embeddings", &body);
+    embed(json!({"input": "a", "model": "word"})).refused(404, "did you mean `words`?");
+    embed(json!({"input": []})).refused(400, "at least one");
+    embed(json!({"input": ""})).refused(400, "an empty text");
+    embed(json!({"input": {"image": 3}})).refused(400, "input: found");
+    embed(json!({"input": [1, 2]})).refused(400, "token ids");
+    embed(json!({"input": ["a", "b", "c", "d"]})).refused(413, "4 inputs");
+    embed(json!({"input": "a".repeat(3000)})).refused(413, "max_body_bytes");
+    embed(json!({"input": "a", "dimensions": 100_000})).refused(400, "dimensions");
+    embed(json!({"input": "a", "encoding_format": "hex"})).refused(400, "encoding_format");
+    embed(json!({"input": {"image": "aGVsbG8="}, "model": "words"})).refused(400, "takes text, not image");
+    embed(json!({"input": {"image": "aGVsbG8="}, "model": "eyes"})).refused(400, "input");
+    embed(json!({"input": {"image": "http://localhost/a.png"}, "model": "eyes"})).refused(400, "--fetch-from");
+    embed(json!({"input": {"image": "file:///etc/passwd"}, "model": "eyes"})).refused(400, "scheme file");
+    let picture = crate::data_uri(&workspace.path().join("1.png"), "image/png");
+    embed(json!({"input": {"image": picture}, "model": "eyes"})).refused(413, "40 × 36 pixels");
+    let raw = |body: &[u8]| server.post_bytes("/v1/embeddings", "application/json", body, &[]);
+    raw(b"{\"input\": ").refused(400, "EOF");
+    raw(b"\xff\xfe").refused(400, "the body");
+    server.get("/v1/embedding").refused(404, "no route /v1/embedding");
+    server.get("/v1/embeddings").refused(405, "another method");
+    server.post("/search", &json!({"text": "a"})).refused(404, "--store");
+    let answer = embed(json!({"input": "a"}));
+    assert!(answer.status == 200 && answer.headers.contains_key("x-request-id"));
+}
+
+#[test]
+fn a_server_with_keys_answers_those_who_have_one_within_their_rate() {
+    let workspace = Workspace::new();
+    config(&workspace, "[[key]]\nname = \"team\"\nkey_env = \"TEAM_KEY\"\nrequests_per_minute = 3\n");
+    let folder = workspace.path();
+    let server = Server::start(&["--config", "serve.toml"], folder, &[("TEAM_KEY", "0123456789abcdef")]);
+    let post =
+        |headers: &[(&str, &str)]| server.post_bytes("/embed", "application/json", b"{\"inputs\": \"a\"}", headers);
+    post(&[]).refused(401, "Authorization: Bearer KEY");
+    post(&[("authorization", "Bearer 0123456789abcdeF")]).refused(401, "not one of");
+    let key = [("authorization", "Bearer 0123456789abcdef")];
+    let statuses: Vec<u16> = (0..4).map(|_| post(&key).status).collect();
+    assert_eq!(statuses, [200, 200, 200, 429]);
+    assert!(post(&key).headers["retry-after"].to_str().unwrap().parse::<u64>().unwrap() >= 1);
+    assert_eq!((server.get("/health").status, server.get("/metrics").status), (200, 401));
+    refused(&["serve", "--config", "serve.toml", "--port", "0"], folder, &["key team", "TEAM_KEY"]);
+}
+
+#[test]
+fn wrong_settings_end_the_server_with_one_message() {
+    let workspace = Workspace::new();
+    let folder = workspace.path();
+    refused(&["serve"], folder, &["--model", "--store"]);
+    refused(&["serve", "--model", "wrods", "--port", "0"], folder, &["wrods"]);
+    refused(&["serve", "--store", "none.index", "--port", "0"], folder, &["none.index"]);
+    std::fs::create_dir_all(folder.join("empty")).unwrap();
+    refused(&["serve", "--model", "empty", "--port", "0"], folder, &["model empty cannot be loaded", "config.json"]);
+    workspace.write("serve.toml", "[limits]\nmax_input = 3\n");
+    refused(&["serve", "--config", "serve.toml"], folder, &["serve.toml", "max_input"]);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    refused(&["serve", "--model", "words", "--port", &port], folder, &["cannot listen on", &port, "--port"]);
+}
+
+#[test]
+fn a_server_that_is_asked_to_stop_answers_what_it_accepted_and_ends_with_success() {
+    let workspace = Workspace::new();
+    let server = Server::start(&["--model", "words"], workspace.path(), &[]);
+    let texts: Vec<String> = (0..500).map(|n| format!("the quick fox {n}")).collect();
+    let status = std::thread::scope(|scope| {
+        let request = scope.spawn(|| server.post("/embed", &json!({"inputs": texts})).status);
+        std::thread::sleep(Duration::from_millis(30));
+        server.signal("TERM");
+        request.join().unwrap()
+    });
+    // Accepted before the signal and answered, or refused after it: never cut.
+    assert!(matches!(status, 200 | 503), "{status}");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn a_client_that_sends_slowly_or_too_much_is_cut_off() {
+    let workspace = Workspace::new();
+    config(&workspace, "[limits]\nread_seconds = 1\n");
+    let server = Server::start(&["--config", "serve.toml"], workspace.path(), &[]);
+    let address = server.url.trim_start_matches("http://").to_owned();
+    let connect = || TcpStream::connect(&address).unwrap();
+    // Neither the head nor the body comes to an end.
+    for head in
+        ["GET /health HTTP/1.1\r\nhost: a\r\n", "POST /embed HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\n{"]
+    {
+        let mut stream = connect();
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let (started, mut answer) = (Instant::now(), String::new());
+        let _ = stream.read_to_string(&mut answer);
+        assert!(started.elapsed() < Duration::from_secs(15), "{head:?}");
+        assert!(!answer.contains(" 200 "), "{answer}");
+    }
+    let mut stream = connect();
+    let headers: String = (0..10_000).map(|n| format!("x-{n}: {n}\r\n")).collect();
+    let _ = stream.write_all(format!("GET /health HTTP/1.1\r\nhost: a\r\n{headers}\r\n").as_bytes());
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer);
+    assert!(!answer.contains(" 200 "), "{answer}");
+    assert_eq!(server.get("/health").status, 200);
+}
+
+#[test]
+fn what_clients_asked_for_is_not_computed_once_they_have_gone() {
+    const CLIENTS: usize = 300;
+    let workspace = Workspace::new();
+    let server = Server::start(&["--model", "words"], workspace.path(), &[]);
+    let address = server.url.trim_start_matches("http://").to_owned();
+    let texts: Vec<String> = (0..64).map(|n| format!("{} {n}", "the quick fox ".repeat(30))).collect();
+    let body = json!({"inputs": texts}).to_string();
+    let head = format!("POST /embed HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", body.len());
+    for _ in 0..CLIENTS {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(body.as_bytes()).unwrap();
+        // Dropped, so closed, before an answer can come.
+    }
+    assert_eq!(server.post("/embed", &json!({"inputs": "a dog"})).status, 200);
+    let metrics = server.get("/metrics").text;
+    let line = metrics.lines().find(|line| line.starts_with("mm_batch_rows_sum")).unwrap();
+    let rows: f64 = line.rsplit(' ').next().unwrap().parse().unwrap();
+    assert!(rows < (CLIENTS * texts.len() / 2) as f64, "{rows} rows were computed");
+}
+
+#[test]
+fn a_server_that_is_full_refuses_at_once_and_answers_what_it_accepted() {
+    let workspace = Workspace::new();
+    config(&workspace, "[limits]\nmax_requests = 2\n");
+    let server = Server::start(&["--config", "serve.toml"], workspace.path(), &[]);
+    let texts: Vec<String> = (0..400).map(|n| format!("the quick fox {n}")).collect();
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let request = || server.post("/embed", &json!({"inputs": texts})).status;
+        let threads: Vec<_> = (0..12).map(|_| scope.spawn(request)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let count = |status: u16| statuses.iter().filter(|found| **found == status).count();
+    assert!(count(200) >= 2 && count(429) >= 1 && count(200) + count(429) == 12, "{statuses:?}");
+}

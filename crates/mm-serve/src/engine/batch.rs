@@ -1,0 +1,74 @@
+//! How jobs that wait become one batch.
+
+use super::queue::{EmbedJob, Job};
+use std::collections::VecDeque;
+
+/// What one batch may hold.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Budget {
+    /// Tokens with padding: rows × the longest.
+    pub(super) tokens: usize,
+    pub(super) rows: usize,
+}
+
+/// The first job with those behind it that fit: of the same modality and pooling, within the budget. Others keep their
+/// places. A job that alone exceeds the budget is a batch of its own, which the model divides.
+pub(super) fn complete(first: EmbedJob, waiting: &mut VecDeque<Job>, budget: Budget) -> Vec<EmbedJob> {
+    let (mut rows, mut longest) = (first.samples.len(), first.longest);
+    let mut batch = vec![first];
+    let mut left = VecDeque::with_capacity(waiting.len());
+    while let Some(job) = waiting.pop_front() {
+        match job {
+            Job::Embed(job)
+                if job.modality == batch[0].modality
+                    && job.pooling == batch[0].pooling
+                    && rows + job.samples.len() <= budget.rows
+                    && (rows + job.samples.len()) * longest.max(job.longest) <= budget.tokens =>
+            {
+                rows += job.samples.len();
+                longest = longest.max(job.longest);
+                batch.push(job);
+            }
+            job => left.push_back(job),
+        }
+    }
+    *waiting = left;
+    batch
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mm_core::{DType, Device, Modality, Tensor};
+    use tokio::sync::oneshot;
+
+    const BUDGET: Budget = Budget { tokens: 100, rows: 8 };
+
+    fn job(modality: &Modality, lengths: &[i64]) -> EmbedJob {
+        let sample = |length: &i64| Tensor::zeros(&[*length], DType::I64, Device::Cpu).unwrap().into_send().unwrap();
+        EmbedJob {
+            modality: modality.clone(),
+            pooling: None,
+            samples: lengths.iter().map(sample).collect(),
+            longest: lengths.iter().copied().max().unwrap_or(0) as usize,
+            reply: oneshot::channel().0,
+        }
+    }
+
+    fn lengths(first: &[i64], others: &[(&Modality, &[i64])]) -> (usize, usize) {
+        let mut waiting: VecDeque<Job> = others.iter().map(|(m, l)| Job::Embed(job(m, l))).collect();
+        let batch = complete(job(&Modality::TEXT, first), &mut waiting, BUDGET);
+        (batch.len(), waiting.len())
+    }
+
+    #[test]
+    fn a_batch_holds_what_fits_with_its_padding_and_leaves_the_rest_in_order() {
+        let (text, image) = (&Modality::TEXT, &Modality::IMAGE);
+        // 3 rows × 30 are within 100, 4 are not; a short one does not fit beside a long one.
+        assert_eq!(lengths(&[30], &[(text, &[30]), (text, &[10]), (text, &[10])]), (3, 1));
+        assert_eq!(lengths(&[10], &[(text, &[60]), (text, &[10, 10])]), (2, 1));
+        assert_eq!(lengths(&[10], &[(image, &[10]), (text, &[10])]), (2, 1));
+        assert_eq!(lengths(&[1000], &[(text, &[1])]), (1, 1));
+        assert_eq!(lengths(&[1; 8], &[(text, &[1])]), (1, 1));
+    }
+}

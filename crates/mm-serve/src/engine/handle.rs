@@ -1,0 +1,99 @@
+//! A model as requests see it: what it is, and how work gets to its thread.
+
+use super::{
+    model::{Capability, LoadedModel},
+    queue::{EmbedJob, Job, Queue},
+};
+use crate::error::{ApiError, Kind};
+use mm_core::{Modality, Processor};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
+use tokio::sync::oneshot;
+
+/// What a loaded model is.
+pub(crate) struct ModelInfo {
+    pub(crate) name: String,
+    pub(crate) family: String,
+    pub(crate) capabilities: Vec<Capability>,
+    pub(crate) modalities: Vec<Modality>,
+    /// Raw value → sample, for models that embed.
+    pub(crate) processors: BTreeMap<Modality, Arc<dyn Processor>>,
+    /// Changes whenever the vectors would; none where it has no vectors.
+    pub(crate) fingerprint: Option<String>,
+}
+
+impl ModelInfo {
+    pub(crate) fn can(&self, capability: Capability) -> bool {
+        self.capabilities.contains(&capability)
+    }
+
+    /// The processor of a modality.
+    pub(crate) fn processor(&self, modality: &Modality) -> Result<&Arc<dyn Processor>, ApiError> {
+        self.processors.get(modality).ok_or_else(|| {
+            let known = self.modalities.iter().map(Modality::name).collect::<Vec<_>>().join(" and ");
+            ApiError::new(Kind::Invalid, format!("model {} takes {known}, not {modality}", self.name))
+                .with_param("input")
+        })
+    }
+}
+
+/// A model of the server.
+pub(crate) struct ModelHandle {
+    pub(super) name: String,
+    pub(super) info: OnceLock<ModelInfo>,
+    pub(super) queue: Queue,
+}
+
+impl ModelHandle {
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it is, once it is loaded.
+    pub(crate) fn info(&self) -> Result<&ModelInfo, ApiError> {
+        let loading = || ApiError::new(Kind::Unavailable, format!("model {} is being loaded", self.name));
+        self.info.get().ok_or_else(|| loading().with_retry_after(5))
+    }
+
+    /// Number of requests that wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Asks for the vectors of samples, which are computed in a batch with those of other requests.
+    pub(crate) fn submit(
+        &self,
+        job: impl FnOnce(oneshot::Sender<Result<Vec<Vec<f32>>, ApiError>>) -> EmbedJob,
+    ) -> Result<oneshot::Receiver<Result<Vec<Vec<f32>>, ApiError>>, ApiError> {
+        let (reply, answer) = oneshot::channel();
+        self.push(Job::Embed(job(reply)))?;
+        Ok(answer)
+    }
+
+    /// The result of any other computation, which is skipped where the client has gone before it begins.
+    pub(crate) async fn call<T: Send + 'static>(
+        &self,
+        compute: impl FnOnce(&mut LoadedModel) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let (reply, answer) = oneshot::channel();
+        self.push(Job::Call(Box::new(move |model| {
+            if !reply.is_closed() {
+                drop(reply.send(compute(model)));
+            }
+        })))?;
+        answer.await.map_err(|_| ApiError::internal("the model's thread gave no result"))?
+    }
+
+    /// Work whose results go elsewhere, for instance into a stream.
+    pub(crate) fn spawn(&self, compute: impl FnOnce(&mut LoadedModel) + Send + 'static) -> Result<(), ApiError> {
+        self.push(Job::Call(Box::new(compute)))
+    }
+
+    fn push(&self, job: Job) -> Result<(), ApiError> {
+        self.info()?;
+        let closed = |_| ApiError::new(Kind::Unavailable, "the server is about to stop");
+        self.queue.push(job).map_err(closed)
+    }
+}

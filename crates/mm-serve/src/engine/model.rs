@@ -1,0 +1,158 @@
+//! A loaded model and what it can do.
+
+use crate::error::ApiError;
+use mm_core::Modality;
+use mm_reason::Pipeline;
+use mm_repr::{LoadOptions, Pretrained};
+use mm_tasks::{TaskContext, TaskModel, answering::Answerer, captioning::Captioning, embedding::Embedder};
+use serde::Serialize;
+use std::{error::Error, path::Path};
+use utoipa::ToSchema;
+
+/// What a model can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Capability {
+    /// Vectors of its modalities.
+    Embed,
+    /// Classes of its own.
+    Classify,
+    /// Classes by name: its modalities share a space with text.
+    ZeroShot,
+    /// Captions of images.
+    Caption,
+    /// Answers to questions about images.
+    Answer,
+    /// Conversations.
+    Chat,
+    /// Speech as text.
+    Transcribe,
+}
+
+impl Capability {
+    /// The word that messages use.
+    pub(crate) fn verb(self) -> &'static str {
+        match self {
+            Self::Embed => "embeds",
+            Self::Classify => "classifies",
+            Self::ZeroShot => "classifies by candidate labels",
+            Self::Caption => "captions",
+            Self::Answer => "answers questions",
+            Self::Chat => "chats",
+            Self::Transcribe => "transcribes",
+        }
+    }
+}
+
+/// A model in the thread that owns it.
+pub(crate) enum LoadedModel {
+    /// A checkpoint that embeds or classifies.
+    Encoder(Box<Pretrained>),
+    /// A checkpoint that generates text.
+    Generator(Box<Pipeline>),
+    /// A checkpoint or run that chooses among answers.
+    Answerer(Box<Answerer>),
+    /// A run that captions.
+    Captioning(Box<Captioning>),
+    /// Any other run.
+    Run(Box<dyn TaskModel>),
+}
+
+type LoadResult<T> = Result<T, Box<dyn Error + Send + Sync>>;
+
+impl LoadedModel {
+    /// Loads a checkpoint folder or a run folder.
+    ///
+    /// # Errors
+    /// When it is neither, or cannot be loaded.
+    pub(super) fn load(folder: &Path, context: &TaskContext<'_>) -> LoadResult<Self> {
+        let finetuned = mm_tasks::finetuning::model_dir(folder);
+        let folder = finetuned.as_deref().unwrap_or(folder);
+        let options = LoadOptions { device: context.device, ..LoadOptions::default() };
+        if folder.join("config.toml").exists() {
+            return Self::load_run(folder, options, context);
+        }
+        if generates(folder) {
+            let pipeline = Pipeline::load(folder, options)?;
+            if pipeline.can_generate() {
+                return Ok(Self::Generator(Box::new(pipeline)));
+            }
+            let answerer = Answerer::open(folder, context.encoders, options, context.device)?;
+            return Ok(Self::Answerer(Box::new(answerer)));
+        }
+        Ok(Self::Encoder(Box::new(Pretrained::load_with(folder, options)?)))
+    }
+
+    fn load_run(folder: &Path, options: LoadOptions, context: &TaskContext<'_>) -> LoadResult<Self> {
+        let run = context.load(folder)?;
+        match run.task() {
+            "captioning" => Ok(Self::Captioning(Box::new(Captioning::load(folder, context)?))),
+            _ if run.as_embedder().is_some() => Ok(Self::Run(run)),
+            _ => match Answerer::open(folder, context.encoders, options, context.device) {
+                Ok(answerer) => Ok(Self::Answerer(Box::new(answerer))),
+                Err(_) => Ok(Self::Run(run)),
+            },
+        }
+    }
+
+    /// What it can be asked for.
+    pub(super) fn capabilities(&self) -> Vec<Capability> {
+        use Capability::{Answer, Caption, Chat, Classify, Embed, Transcribe, ZeroShot};
+        match self {
+            Self::Encoder(model) => {
+                let classifies = model.modalities().iter().any(|modality| model.has_classifier(modality));
+                let others = [(Classify, classifies), (ZeroShot, model.contrastive_head.is_some())];
+                [Embed].into_iter().chain(others.into_iter().filter(|(_, can)| *can).map(|(one, _)| one)).collect()
+            }
+            Self::Generator(model) if model.processor(&Modality::AUDIO).is_ok() => vec![Transcribe],
+            Self::Generator(model) if model.tokenizer.has_chat_template() => vec![Caption, Answer, Chat],
+            Self::Generator(_) => vec![Caption, Answer],
+            Self::Answerer(_) => vec![Answer],
+            Self::Captioning(_) => vec![Caption],
+            Self::Run(run) if run.as_embedder().is_some() => vec![Embed],
+            Self::Run(_) => Vec::new(),
+        }
+    }
+
+    /// The modalities that it takes.
+    pub(super) fn modalities(&self) -> Vec<Modality> {
+        let takes = |model: &Pipeline| {
+            let media = [Modality::IMAGE, Modality::AUDIO, Modality::VIDEO];
+            media.into_iter().filter(|modality| model.processor(modality).is_ok()).collect()
+        };
+        match self {
+            Self::Encoder(model) => model.modalities(),
+            Self::Generator(model) => takes(model),
+            Self::Answerer(_) | Self::Captioning(_) => vec![Modality::IMAGE],
+            Self::Run(run) => run.as_embedder().map(Embedder::modalities).unwrap_or_default(),
+        }
+    }
+
+    /// The name of its family or task.
+    pub(super) fn family(&self) -> String {
+        match self {
+            Self::Encoder(model) => model.family.clone(),
+            Self::Generator(model) => model.family.to_owned(),
+            Self::Answerer(_) => "answering".into(),
+            Self::Captioning(_) => "captioning".into(),
+            Self::Run(run) => run.task().to_owned(),
+        }
+    }
+
+    /// As what embeds.
+    pub(crate) fn embedder(&self) -> Result<&dyn Embedder, ApiError> {
+        match self {
+            Self::Encoder(model) => Ok(model.as_ref()),
+            Self::Run(run) => Ok(run.embedder()?),
+            _ => Err(ApiError::internal("a model without embeddings was asked for some")),
+        }
+    }
+}
+
+/// Whether a checkpoint's family is one of those that generate or choose text.
+fn generates(folder: &Path) -> bool {
+    let Ok(paths) = mm_repr::ModelPaths::resolve(folder) else { return false };
+    let Ok(text) = std::fs::read(paths.files.join("config.json")) else { return false };
+    let config: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+    config["model_type"].as_str().is_some_and(|family| mm_reason::pretrained::families().contains(&family))
+}

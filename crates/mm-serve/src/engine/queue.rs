@@ -1,0 +1,95 @@
+//! The queue of a model: requests wait while the batch before them is computed, and form the next one.
+
+use super::{
+    batch::{self, Budget},
+    model::LoadedModel,
+};
+use crate::error::ApiError;
+use mm_core::{Modality, Pooling, SendTensor};
+use std::{
+    collections::VecDeque,
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+};
+use tokio::sync::oneshot;
+
+/// Vectors to be computed for the samples of one request.
+pub(crate) struct EmbedJob {
+    pub(crate) modality: Modality,
+    pub(crate) pooling: Option<Pooling>,
+    pub(crate) samples: Vec<SendTensor>,
+    /// Tokens of its longest sample.
+    pub(crate) longest: usize,
+    pub(crate) reply: oneshot::Sender<Result<Vec<Vec<f32>>, ApiError>>,
+}
+
+/// Anything else that a model computes; it knows itself whether its client has gone.
+pub(super) type CallJob = Box<dyn FnOnce(&mut LoadedModel) + Send>;
+
+pub(super) enum Job {
+    Embed(EmbedJob),
+    Call(CallJob),
+}
+
+/// What a model computes next.
+pub(super) enum Work {
+    /// Jobs of one modality and pooling, as one batch.
+    Embed(Vec<EmbedJob>),
+    Call(CallJob),
+}
+
+#[derive(Default)]
+struct State {
+    jobs: VecDeque<Job>,
+    closed: bool,
+}
+
+/// Jobs in the order in which they came.
+#[derive(Default)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    ready: Condvar,
+}
+
+impl Queue {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a job; gives it back when the model takes no more.
+    pub(super) fn push(&self, job: Job) -> Result<(), Job> {
+        let mut state = self.state();
+        if state.closed {
+            return Err(job);
+        }
+        state.jobs.push_back(job);
+        drop(state);
+        self.ready.notify_one();
+        Ok(())
+    }
+
+    /// Number of waiting jobs.
+    pub(super) fn len(&self) -> usize {
+        self.state().jobs.len()
+    }
+
+    /// Takes no more jobs; those that wait are still done.
+    pub(super) fn close(&self) {
+        self.state().closed = true;
+        self.ready.notify_all();
+    }
+
+    /// The next work, once there is some; `None` when the queue is closed and empty. Jobs whose client has gone are
+    /// dropped.
+    pub(super) fn take(&self, budget: Budget) -> Option<Work> {
+        let mut state = self.state();
+        loop {
+            state.jobs.retain(|job| !matches!(job, Job::Embed(job) if job.reply.is_closed()));
+            match state.jobs.pop_front() {
+                Some(Job::Call(call)) => return Some(Work::Call(call)),
+                Some(Job::Embed(first)) => return Some(Work::Embed(batch::complete(first, &mut state.jobs, budget))),
+                None if state.closed => return None,
+                None => state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! What goes wrong: starting the server ([`Error`]), and one request ([`ApiError`]).
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header::RETRY_AFTER},
+    response::{IntoResponse, Response},
+};
+use serde_json::json;
+use std::{
+    error::Error as StdError,
+    fmt::Display,
+    io,
+    path::{Path, PathBuf},
+};
+
+/// Why a server does not start. What caused an error is its [`source`](StdError::source).
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A setting is wrong.
+    #[error("{setting}: found {found}, expected {expected}")]
+    Setting {
+        /// The setting.
+        setting: String,
+        /// What was found.
+        found: String,
+        /// What was expected.
+        expected: String,
+    },
+    /// A file with settings cannot be read.
+    #[error("{}: cannot be read", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// A model cannot be loaded.
+    #[error("model {name} cannot be loaded from {}", path.display())]
+    Model {
+        /// Its name.
+        name: String,
+        /// Its folder.
+        path: PathBuf,
+        /// Why.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// The store cannot be opened.
+    #[error("the store {location} cannot be opened")]
+    Store {
+        /// Where it is, without a password.
+        location: String,
+        /// Why.
+        source: Box<mm_index::Error>,
+    },
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}; another program may use the port: choose one with --port")]
+    Listen {
+        /// The address and port.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The system does not give what a server needs: threads, signals.
+    #[error("the server cannot be started")]
+    System(#[from] io::Error),
+}
+
+/// The result of starting a server.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub(crate) fn setting(setting: impl Into<String>, found: impl Display, expected: impl Into<String>) -> Self {
+        Self::Setting { setting: setting.into(), found: found.to_string(), expected: expected.into() }
+    }
+
+    pub(crate) fn file(path: &Path, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::File { path: path.to_owned(), source: source.into() }
+    }
+}
+
+/// Kinds of errors of a request, with the status of each on OpenAI's routes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// The body is not what the route takes, or a value cannot be read.
+    Invalid,
+    /// No key, or an unknown one.
+    Unauthorized,
+    /// No such model, run, row or route.
+    NotFound,
+    /// The method is not one of the route's.
+    Method,
+    /// More bytes, inputs, pixels, seconds or tokens than the server takes.
+    TooLarge,
+    /// The client did not send its request in time.
+    Timeout,
+    /// As many requests as the server, or the key, may have.
+    Busy,
+    /// A fault of the server.
+    Internal,
+    /// Still loading, or about to stop.
+    Unavailable,
+}
+
+impl Kind {
+    fn status(self) -> StatusCode {
+        match self {
+            Self::Invalid => StatusCode::BAD_REQUEST,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::NotFound => StatusCode::NOT_FOUND,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Timeout => StatusCode::REQUEST_TIMEOUT,
+            Self::Busy => StatusCode::TOO_MANY_REQUESTS,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// `type` of OpenAI's error body.
+    fn openai_type(self) -> &'static str {
+        match self {
+            Self::Invalid | Self::NotFound | Self::Method | Self::TooLarge | Self::Timeout => "invalid_request_error",
+            Self::Unauthorized => "authentication_error",
+            Self::Busy => "rate_limit_error",
+            Self::Internal | Self::Unavailable => "server_error",
+        }
+    }
+
+    /// `error_type` of text-embeddings-inference's error body.
+    fn tei_type(self) -> &'static str {
+        match self {
+            Self::Busy => "Overloaded",
+            Self::Internal => "Backend",
+            Self::Unavailable => "Unhealthy",
+            _ => "Validation",
+        }
+    }
+}
+
+/// An error of one request. As a response it has OpenAI's body: `{"error": {"message", "type", "param", "code"}}`.
+#[derive(Debug, Clone)]
+pub(crate) struct ApiError {
+    pub(crate) kind: Kind,
+    message: String,
+    /// The field of the request, where it is one.
+    param: Option<String>,
+    code: Option<&'static str>,
+    /// Seconds after which to try again.
+    retry_after: Option<u64>,
+}
+
+impl ApiError {
+    pub(crate) fn new(kind: Kind, message: impl Into<String>) -> Self {
+        let retry_after = matches!(kind, Kind::Busy | Kind::Unavailable).then_some(1);
+        Self { kind, message: message.into(), param: None, code: None, retry_after }
+    }
+
+    /// A field of the request is wrong.
+    pub(crate) fn invalid(param: &str, found: impl Display, expected: impl Display) -> Self {
+        let message = format!("{param}: found {found}, expected {expected}");
+        Self::new(Kind::Invalid, message).with_param(param)
+    }
+
+    /// More than the server takes.
+    pub(crate) fn too_large(param: &str, found: impl Display, expected: impl Display) -> Self {
+        Self { kind: Kind::TooLarge, ..Self::invalid(param, found, expected) }
+    }
+
+    /// A name that the server does not have, with the nearest one.
+    pub(crate) fn unknown<'a>(what: &'static str, name: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
+        Self::new(Kind::NotFound, mm_core::Error::unknown(what, name, known).to_string())
+    }
+
+    /// A fault of the server. Its text goes to the log, with the request's id, not to the client.
+    pub(crate) fn internal(error: impl Display) -> Self {
+        tracing::error!("{error}");
+        Self::new(Kind::Internal, "the server failed; its log says why, under this request's x-request-id")
+    }
+
+    pub(crate) fn with_kind(mut self, kind: Kind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    pub(crate) fn with_param(mut self, param: &str) -> Self {
+        self.param = Some(param.to_owned());
+        self
+    }
+
+    pub(crate) fn with_code(mut self, code: &'static str) -> Self {
+        self.code = Some(code);
+        self
+    }
+
+    pub(crate) fn with_retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+
+    /// OpenAI's error object.
+    pub(crate) fn body(&self) -> serde_json::Value {
+        json!({"error": {
+            "message": self.message, "type": self.kind.openai_type(), "param": self.param, "code": self.code,
+        }})
+    }
+
+    fn respond(self, status: StatusCode, body: serde_json::Value) -> Response {
+        let mut response = (status, Json(body)).into_response();
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let (status, body) = (self.kind.status(), self.body());
+        self.respond(status, body)
+    }
+}
+
+/// An error in the form of text-embeddings-inference: `{"error", "error_type"}`; what is invalid has the status 422.
+pub(crate) struct TeiError(ApiError);
+
+impl From<ApiError> for TeiError {
+    fn from(error: ApiError) -> Self {
+        Self(error)
+    }
+}
+
+impl IntoResponse for TeiError {
+    fn into_response(self) -> Response {
+        let error = self.0;
+        let status = if error.kind == Kind::Invalid { StatusCode::UNPROCESSABLE_ENTITY } else { error.kind.status() };
+        let body = json!({"error": error.message, "error_type": error.kind.tei_type()});
+        error.respond(status, body)
+    }
+}
+
+/// An error of a library while it reads or computes what a request holds: most are of the values, and say so.
+macro_rules! from_value_errors {
+    ($($error:ty),+) => {$(
+        impl From<$error> for ApiError {
+            fn from(error: $error) -> Self {
+                Self::new(Kind::Invalid, describe(&error)).with_code("invalid_value")
+            }
+        }
+    )+};
+}
+from_value_errors!(mm_core::Error, mm_data::Error, mm_repr::Error, mm_reason::Error, mm_tasks::Error);
+
+/// An error and what caused it, as one text.
+pub(crate) fn describe(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,107 @@
+//! The store that the server searches.
+
+use crate::{
+    Error, Result,
+    engine::{ModelHandle, ModelInfo, ModelPool},
+    error::{ApiError, Kind, describe},
+    state::blocking,
+};
+use mm_index::{Answer, Query, Row, Stats, Store};
+use std::{path::Path, sync::Arc};
+
+/// A store, opened once for all requests.
+pub(crate) struct Index {
+    store: Arc<dyn Store>,
+    /// Whether `/upsert` and `/delete` may change it.
+    writable: bool,
+}
+
+impl Index {
+    /// Opens the store of a folder or of a database.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(crate) fn open(location: &Path, writable: bool) -> Result<Self> {
+        let failed = |source| Error::Store { location: mm_index::without_password(location), source: Box::new(source) };
+        Ok(Self { store: mm_index::open(location).map_err(failed)?.into(), writable })
+    }
+
+    /// The model whose vectors the store holds, and the named vectors that are its own.
+    pub(crate) fn model<'a>(
+        &self,
+        pool: &'a ModelPool,
+    ) -> Result<(&'a ModelHandle, &'a ModelInfo, Vec<String>), ApiError> {
+        let config = self.store.config();
+        let mut of_others = None;
+        for (name, vector) in &config.vectors {
+            let Some(model) = &vector.model else { continue };
+            if let Some((handle, info)) = pool.by_fingerprint(&model.fingerprint) {
+                let same = |other: &&String| config.vectors[*other].model.as_ref() == Some(model);
+                return Ok((handle, info, config.vectors.keys().filter(same).cloned().collect()));
+            }
+            of_others.get_or_insert((name, &model.name));
+        }
+        let message = match of_others {
+            Some((vector, model)) => format!(
+                "the vectors `{vector}` of the store are of model {model}, which this server has not loaded (or has in \
+                 another version); start it with --model {model}"
+            ),
+            None => "the store does not say which model its vectors are of, so only words can be searched".to_owned(),
+        };
+        Err(ApiError::new(Kind::NotFound, message).with_code("model_not_found"))
+    }
+
+    pub(crate) async fn query(&self, query: Query) -> Result<Answer, ApiError> {
+        let store = self.store.clone();
+        blocking(move || store.query(&query).map_err(from_index)).await
+    }
+
+    pub(crate) async fn stats(&self) -> Result<Stats, ApiError> {
+        let store = self.store.clone();
+        blocking(move || store.stats().map_err(from_index)).await
+    }
+
+    /// The row of an id.
+    pub(crate) async fn row(&self, id: String) -> Result<Row, ApiError> {
+        let store = self.store.clone();
+        let found = blocking(move || {
+            let row = store.get(&[&id]).map_err(from_index)?.into_iter().next().flatten();
+            row.ok_or_else(|| ApiError::new(Kind::NotFound, format!("the store has no row {id:?}")).with_param("id"))
+        });
+        found.await
+    }
+
+    pub(crate) async fn upsert(&self, rows: Vec<Row>) -> Result<(), ApiError> {
+        self.check_writable()?;
+        let store = self.store.clone();
+        blocking(move || store.upsert(&rows).map_err(from_index)).await
+    }
+
+    pub(crate) async fn delete(&self, ids: Vec<String>) -> Result<usize, ApiError> {
+        self.check_writable()?;
+        let store = self.store.clone();
+        blocking(move || {
+            let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+            store.delete(&ids).map_err(from_index)
+        })
+        .await
+    }
+
+    pub(crate) fn check_writable(&self) -> Result<(), ApiError> {
+        if self.writable {
+            return Ok(());
+        }
+        let message = "this server does not change its store; start it with --writable to allow it";
+        Err(ApiError::new(Kind::Invalid, message).with_code("read_only"))
+    }
+}
+
+/// An error of the store: most are of the query; what is wrong with its files is a fault of the server.
+fn from_index(error: mm_index::Error) -> ApiError {
+    match error {
+        mm_index::Error::File { .. } | mm_index::Error::Damaged { .. } | mm_index::Error::Version { .. } => {
+            ApiError::internal(describe(&error))
+        }
+        error => ApiError::new(Kind::Invalid, describe(&error)).with_code("invalid_query"),
+    }
+}

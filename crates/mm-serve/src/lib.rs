@@ -1,0 +1,18 @@
+#![doc = include_str!("../README.md")]
+
+mod auth;
+mod config;
+mod embed;
+mod engine;
+mod error;
+mod fetch;
+mod index;
+mod listen;
+mod media;
+mod routes;
+mod server;
+mod state;
+
+pub use config::{KeyConfig, Limits, ModelConfig, ServeConfig};
+pub use error::{Error, Result};
+pub use server::Server;

@@ -1,0 +1,163 @@
+//! `/answer`: questions about images and videos, with what the answer depends on.
+
+use super::{body::Body, caption::read_media};
+use crate::{
+    engine::{Capability, LoadedModel},
+    error::ApiError,
+    state::Shared,
+};
+use axum::{Json, extract::State};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use mm_core::{Modality, Source};
+use mm_data::decode::{ImageLimits, decode_image_bytes};
+use mm_reason::{Attribution, Request, ScoredAnswer};
+use mm_tasks::{answering::AnswerOptions, report::overlay_heatmap};
+use serde::{Deserialize, Serialize};
+use std::io::Cursor;
+use utoipa::ToSchema;
+
+/// Pixels of the longer side of a heat map.
+const HEAT_MAP_SIDE: u32 = 640;
+/// Candidates of one question.
+const MAX_CANDIDATES: usize = 1000;
+
+/// A question about an image or a video.
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct AnswerRequest {
+    /// An image: data URI, base64 or URL.
+    #[serde(default)]
+    image: Option<String>,
+    /// A video, for models that take videos.
+    #[serde(default)]
+    video: Option<String>,
+    question: String,
+    /// The answers to choose among; any when empty.
+    #[serde(default)]
+    candidates: Vec<String>,
+    /// Number of scored answers.
+    #[serde(default = "five")]
+    k: usize,
+    /// Whether to show what the answer depends on, for models that can.
+    #[serde(default)]
+    explain: bool,
+    /// The model; the first that answers when absent.
+    #[serde(default)]
+    model: Option<String>,
+}
+
+fn five() -> usize {
+    5
+}
+
+/// An answer.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct AnswerResponse {
+    answer: String,
+    /// The most probable answers.
+    results: Vec<AnswerScore>,
+    /// A PNG as a data URI: the image under the attribution of the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    heat_map: Option<String>,
+    model: String,
+}
+
+#[derive(Serialize, ToSchema)]
+struct AnswerScore {
+    rank: usize,
+    answer: String,
+    /// Its probability.
+    score: f64,
+    logit: f64,
+}
+
+/// Answers a question about an image or a video.
+#[utoipa::path(post, path = "/answer", tag = "mm", request_body = AnswerRequest, responses(
+    (status = 200, description = "The answer", body = AnswerResponse),
+    (status = 400, description = "No question, or not an image that can be read"),
+    (status = 404, description = "No such model"),
+    (status = 413, description = "More than the server takes")
+))]
+pub(crate) async fn answer(
+    State(state): State<Shared>,
+    Body(request): Body<AnswerRequest>,
+) -> Result<Json<AnswerResponse>, ApiError> {
+    let (model, info) = state.pool.find(request.model.as_deref(), Capability::Answer)?;
+    let (modality, source) = read_media(&state, request.image.as_deref(), request.video.as_deref()).await?;
+    let AnswerRequest { question, candidates, explain, k, .. } = request;
+    if question.trim().is_empty() {
+        return Err(ApiError::invalid("question", "an empty text", "a question"));
+    }
+    if candidates.len() > MAX_CANDIDATES {
+        return Err(ApiError::too_large("candidates", candidates.len(), format!("at most {MAX_CANDIDATES}")));
+    }
+    let query = Query { modality, source: source.clone(), question, candidates, explain };
+    let modality = query.modality.clone();
+    let (scores, attribution) = model.call(move |model| query.answer(model)).await?;
+    let best = scores.first().map(|score| score.answer.clone()).unwrap_or_default();
+    let heat_map = match attribution.filter(|_| modality == Modality::IMAGE) {
+        Some(attribution) => {
+            let max_pixels = state.limits.max_pixels;
+            Some(state.decode(move || heat_map(&source, &attribution, max_pixels)).await?)
+        }
+        None => None,
+    };
+    let results = scores.into_iter().take(k).zip(1..);
+    let results = results.map(|(s, rank)| AnswerScore { rank, answer: s.answer, score: s.score, logit: s.logit });
+    Ok(Json(AnswerResponse { answer: best, results: results.collect(), heat_map, model: info.name.clone() }))
+}
+
+struct Query {
+    modality: Modality,
+    source: Source,
+    question: String,
+    candidates: Vec<String>,
+    explain: bool,
+}
+
+impl Query {
+    fn answer(self, model: &mut LoadedModel) -> Result<(Vec<ScoredAnswer>, Option<Attribution>), ApiError> {
+        let Self { modality, source, question, candidates, explain } = self;
+        match model {
+            LoadedModel::Generator(pipeline) => {
+                let media = pipeline.encode_media(&modality, &[source])?;
+                let request = Request::Question(&question);
+                let scores = pipeline.answer(Some(&media), request, &candidates, &pipeline.generation)?;
+                let best = scores.first().map(|score| score.answer.clone()).unwrap_or_default();
+                // A model without attention maps answers without one.
+                let attribution = if explain { pipeline.explain(&media, request, &best).ok() } else { None };
+                Ok((scores, attribution))
+            }
+            LoadedModel::Answerer(answerer) => {
+                let options = |explain| AnswerOptions { candidates: candidates.clone(), generation: None, explain };
+                let questions = [(modality, source, question)];
+                let mut ask = |explain| answerer.answer(&questions, &options(explain))?.remove(0);
+                let answer = match ask(explain) {
+                    Err(_) if explain => ask(false)?,
+                    answer => answer?,
+                };
+                Ok((answer.scores, answer.attribution))
+            }
+            _ => Err(ApiError::internal("a model that does not answer was asked to")),
+        }
+    }
+}
+
+/// The image under the attribution, as a data URI.
+fn heat_map(source: &Source, attribution: &Attribution, max_pixels: u64) -> Result<String, ApiError> {
+    let Source::Bytes(file) = source else { return Err(ApiError::internal("an uploaded image is not bytes")) };
+    let limits = ImageLimits { max_pixels, ..ImageLimits::default() };
+    let image =
+        decode_image_bytes(&file.read()?, &limits).map_err(|error| ApiError::invalid("image", error, "an image"))?;
+    let side = image.width().max(image.height());
+    let image = if side > HEAT_MAP_SIDE {
+        let scaled = |length: u32| (u64::from(length) * u64::from(HEAT_MAP_SIDE) / u64::from(side)).max(1) as u32;
+        image::imageops::thumbnail(&image, scaled(image.width()), scaled(image.height()))
+    } else {
+        image
+    };
+    let mut png = Cursor::new(Vec::new());
+    let written =
+        overlay_heatmap(&image, &attribution.patches, attribution.grid).write_to(&mut png, image::ImageFormat::Png);
+    written.map_err(ApiError::internal)?;
+    Ok(format!("data:image/png;base64,{}", STANDARD.encode(png.into_inner())))
+}

@@ -1,0 +1,125 @@
+//! `/caption`: images and videos in words.
+
+use super::body::Body;
+use crate::{
+    engine::{Capability, LoadedModel},
+    error::ApiError,
+    media::read_source,
+    state::Shared,
+};
+use axum::{Json, extract::State};
+use mm_core::{Modality, Source};
+use mm_reason::{
+    Generation, Request,
+    generate::{GenerationConfig, LogitsProcessors},
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// What is to be captioned.
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct CaptionRequest {
+    /// An image: data URI, base64 or URL.
+    #[serde(default)]
+    image: Option<String>,
+    /// A video, for models that take videos.
+    #[serde(default)]
+    video: Option<String>,
+    /// The beginning of the caption.
+    #[serde(default)]
+    prompt: Option<String>,
+    /// Maximum number of generated tokens; the model's own when absent.
+    #[serde(default)]
+    max_new_tokens: Option<usize>,
+    /// Number of beams; the model's own when absent.
+    #[serde(default)]
+    num_beams: Option<usize>,
+    /// The model; the first that captions when absent.
+    #[serde(default)]
+    model: Option<String>,
+}
+
+/// A caption.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct CaptionResponse {
+    text: String,
+    /// Log-probability, divided by the length as the model's settings say.
+    score: f64,
+    /// Whether it ended by itself, not at the maximum length.
+    finished: bool,
+    tokens: usize,
+    model: String,
+}
+
+/// The image or video of a request.
+pub(super) async fn read_media(
+    state: &Shared,
+    image: Option<&str>,
+    video: Option<&str>,
+) -> Result<(Modality, Source), ApiError> {
+    let (modality, value, param) = match (image, video) {
+        (Some(image), None) => (Modality::IMAGE, image, "image"),
+        (None, Some(video)) => (Modality::VIDEO, video, "video"),
+        (None, None) => return Err(ApiError::invalid("image", "none", "an image, or a video")),
+        (Some(_), Some(_)) => return Err(ApiError::invalid("video", "an image as well", "one of both")),
+    };
+    let source = read_source(state, &modality, value, param).await?;
+    Ok((modality, source))
+}
+
+/// Captions an image or a video.
+#[utoipa::path(post, path = "/caption", tag = "mm", request_body = CaptionRequest, responses(
+    (status = 200, description = "The caption", body = CaptionResponse),
+    (status = 400, description = "Not an image that can be read"),
+    (status = 404, description = "No such model"),
+    (status = 413, description = "More than the server takes")
+))]
+pub(crate) async fn caption(
+    State(state): State<Shared>,
+    Body(request): Body<CaptionRequest>,
+) -> Result<Json<CaptionResponse>, ApiError> {
+    let (model, info) = state.pool.find(request.model.as_deref(), Capability::Caption)?;
+    let (modality, source) = read_media(&state, request.image.as_deref(), request.video.as_deref()).await?;
+    let (max, beams, prompt) = (request.max_new_tokens, request.num_beams, request.prompt);
+    if let Some(max) = max.filter(|max| *max == 0 || *max > state.limits.max_new_tokens) {
+        return Err(ApiError::invalid("max_new_tokens", max, format!("1 to {}", state.limits.max_new_tokens)));
+    }
+    if let Some(beams) = beams.filter(|beams| !(1..=16).contains(beams)) {
+        return Err(ApiError::invalid("num_beams", beams, "1 to 16"));
+    }
+    let override_config = move |base: &GenerationConfig| GenerationConfig {
+        max_new_tokens: max.unwrap_or(base.max_new_tokens),
+        max_length: base.max_length.filter(|_| max.is_none()),
+        num_beams: beams.unwrap_or(base.num_beams),
+        num_return_sequences: 1,
+        ..base.clone()
+    };
+    let caption: Generation = model
+        .call(move |model| match model {
+            LoadedModel::Generator(pipeline) => {
+                let media = pipeline.encode_media(&modality, &[source])?;
+                let config = override_config(&pipeline.generation);
+                let request = Request::Caption(prompt.as_deref());
+                let processors = LogitsProcessors::default();
+                let rows = pipeline.generate_text(Some(&media), request, &config, &processors, &mut |_, _| {})?;
+                rows.into_iter().flatten().next().ok_or_else(|| ApiError::internal("the model generated nothing"))
+            }
+            LoadedModel::Captioning(_) if prompt.is_some() => {
+                Err(ApiError::invalid("prompt", "a text", "none: a captioning run takes no prompt"))
+            }
+            LoadedModel::Captioning(run) => {
+                let config = override_config(&run.generation());
+                let mut captions = run.describe(&[source], &config)?;
+                captions.pop().ok_or_else(|| ApiError::internal("the run generated nothing"))
+            }
+            _ => Err(ApiError::internal("a model that does not caption was asked to")),
+        })
+        .await?;
+    Ok(Json(CaptionResponse {
+        text: caption.text.trim().to_owned(),
+        score: caption.score,
+        finished: caption.finished,
+        tokens: caption.num_tokens,
+        model: info.name.clone(),
+    }))
+}

@@ -1,0 +1,68 @@
+//! The routes, one file each; a route is registered by one line in [`router`].
+
+mod answer;
+mod body;
+mod caption;
+mod classify;
+mod health;
+mod middleware;
+mod openai;
+mod page;
+mod search;
+mod tei;
+
+use crate::{
+    error::{ApiError, Kind},
+    state::Shared,
+};
+use axum::{Json, Router, extract::DefaultBodyLimit, middleware as layers, response::Html, routing::get};
+use utoipa::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+/// What `/openapi.json` says about the server as a whole.
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "mm serve",
+    description = "Models, runs and indexes of mm: the routes of OpenAI and text-embeddings-inference, and mm's own."
+))]
+struct ApiDocument;
+
+/// Every route with its limits.
+pub(crate) fn router(state: &Shared) -> Router {
+    let documented = OpenApiRouter::with_openapi(ApiDocument::openapi())
+        .routes(routes!(openai::embeddings::embeddings))
+        .routes(routes!(openai::models::models))
+        .routes(routes!(openai::chat::chat))
+        .routes(routes!(openai::transcriptions::transcriptions))
+        .routes(routes!(tei::embed))
+        .routes(routes!(tei::embed_all))
+        .routes(routes!(tei::rerank))
+        .routes(routes!(tei::similarity))
+        .routes(routes!(tei::info))
+        .routes(routes!(classify::classify))
+        .routes(routes!(caption::caption))
+        .routes(routes!(answer::answer))
+        .routes(routes!(search::search))
+        .routes(routes!(search::index))
+        .routes(routes!(search::media::media))
+        .routes(routes!(search::rows::upsert))
+        .routes(routes!(search::rows::delete))
+        .routes(routes!(health::health))
+        .routes(routes!(health::ready))
+        .routes(routes!(health::metrics));
+    let (router, document) = documented.split_for_parts();
+    router
+        .route("/openapi.json", get(move || std::future::ready(Json(document.clone()))))
+        .route("/docs", get(|| std::future::ready(Html(include_str!("docs.html")))))
+        .route("/", get(page::page))
+        .fallback(|uri: axum::http::Uri| async move {
+            ApiError::new(Kind::NotFound, format!("no route {}; GET /openapi.json lists them", uri.path()))
+        })
+        .method_not_allowed_fallback(|| async {
+            ApiError::new(Kind::Method, "this route takes another method; GET /openapi.json lists them")
+        })
+        .layer(DefaultBodyLimit::max(state.limits.max_body_bytes))
+        .layer(layers::from_fn_with_state(state.clone(), middleware::admit))
+        .layer(layers::from_fn_with_state(state.clone(), middleware::observe))
+        .with_state(state.clone())
+}

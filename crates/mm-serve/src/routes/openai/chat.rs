@@ -1,0 +1,310 @@
+//! `/v1/chat/completions`.
+
+use super::{conversation::Conversation, generation::GenerationOptions};
+use crate::{
+    engine::{Capability, LoadedModel, ModelHandle},
+    error::ApiError,
+    routes::{body::Body, middleware::Permit},
+    state::Shared,
+};
+use axum::{
+    Extension, Json,
+    extract::State,
+    response::{
+        IntoResponse, Response, Sse,
+        sse::{Event, KeepAlive},
+    },
+};
+use mm_reason::{
+    Generation, Pipeline, Request,
+    generate::{GenerationConfig, LogitsProcessors},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{SystemTime, UNIX_EPOCH},
+};
+use tokio::sync::mpsc;
+use tokio_stream::{StreamExt, wrappers::ReceiverStream};
+use utoipa::ToSchema;
+
+/// Parts of a stream that wait for a client that reads slowly; then generation waits.
+const STREAM_BUFFER: usize = 64;
+
+/// A conversation to be continued.
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct ChatRequest {
+    /// The model; the first that chats when absent.
+    #[serde(default)]
+    model: Option<String>,
+    /// Messages with `role` and `content`: a text, or parts of type `text`, `image_url` and `video_url`.
+    #[schema(value_type = Vec<Object>)]
+    messages: Vec<Value>,
+    /// Whether the answer comes in parts, as server-sent events.
+    #[serde(default)]
+    stream: bool,
+    #[serde(flatten)]
+    options: GenerationOptions,
+    /// Not supported: refused where it holds anything.
+    #[serde(default)]
+    #[schema(value_type = Option<Vec<Object>>)]
+    tools: Option<Value>,
+    /// Not supported: refused where it is true.
+    #[serde(default)]
+    logprobs: Option<bool>,
+}
+
+/// Continues a conversation.
+#[utoipa::path(post, path = "/v1/chat/completions", tag = "openai", request_body = ChatRequest, responses(
+    (status = 200, description = "OpenAI's chat completion, or its chunks as server-sent events", body = Object),
+    (status = 400, description = "A message or option that the model does not take"),
+    (status = 404, description = "No such model"),
+    (status = 413, description = "More than the server takes"),
+    (status = 429, description = "Too many requests")
+))]
+pub(crate) async fn chat(
+    State(state): State<Shared>,
+    Extension(permit): Extension<Permit>,
+    Body(request): Body<ChatRequest>,
+) -> Result<Response, ApiError> {
+    let (model, info) = state.pool.find(request.model.as_deref(), Capability::Chat)?;
+    if request.tools.as_ref().is_some_and(|tools| tools.as_array().is_none_or(|list| !list.is_empty())) {
+        return Err(ApiError::invalid("tools", "some", "none: models of mm call no tools"));
+    }
+    if request.logprobs == Some(true) {
+        return Err(ApiError::invalid("logprobs", true, "false"));
+    }
+    let conversation = Conversation::read(&state, &request.messages).await?;
+    let completion = Completion {
+        id: completion_id(),
+        created: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs()),
+        model: info.name.clone(),
+    };
+    let choices = request.options.choices()?;
+    let (options, limits) = (request.options, state.limits.clone());
+    if request.stream {
+        if choices > 1 {
+            return Err(ApiError::invalid("n", choices, "1 with `stream`"));
+        }
+        let config = move |base: &GenerationConfig| options.over(base, &limits, true);
+        return stream(model, completion, conversation, config, permit);
+    }
+    let config = move |base: &GenerationConfig| options.over(base, &limits, false);
+    let gone = Arc::new(AtomicBool::new(false));
+    // This function is dropped where it waits when the client goes away.
+    let _guard = SetOnDrop(gone.clone());
+    let answers = model
+        .call(move |model| {
+            let pipeline = pipeline(model)?;
+            let config = config(&pipeline.generation)?;
+            let choice = |number: usize| {
+                let config = GenerationConfig { seed: config.seed.wrapping_add(number as u64), ..config.clone() };
+                generate(pipeline, &conversation, &config, &gone, &mut |_| {})
+            };
+            (0..choices).map(choice).collect::<Result<Vec<_>, _>>()
+        })
+        .await?;
+    Ok(Json(completion.whole(&answers)).into_response())
+}
+
+/// Sets a flag when it is dropped.
+struct SetOnDrop(Arc<AtomicBool>);
+
+impl Drop for SetOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A completion's own fields.
+struct Completion {
+    id: String,
+    created: u64,
+    model: String,
+}
+
+fn completion_id() -> String {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let nanoseconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
+    format!("chatcmpl-{nanoseconds:x}{:04x}", NUMBER.fetch_add(1, Ordering::Relaxed))
+}
+
+fn finish_reason(answer: &Generation) -> &'static str {
+    if answer.finished { "stop" } else { "length" }
+}
+
+impl Completion {
+    fn whole(&self, answers: &[(usize, Generation)]) -> Value {
+        let choice = |(index, (_, answer)): (usize, &(usize, Generation))| {
+            json!({
+                "index": index, "finish_reason": finish_reason(answer), "logprobs": null,
+                "message": {"role": "assistant", "content": answer.text, "refusal": null},
+            })
+        };
+        let generated: usize = answers.iter().map(|(_, answer)| answer.num_tokens).sum();
+        let prompt = answers.first().map_or(0, |(prompt, _)| *prompt);
+        json!({
+            "id": self.id, "object": "chat.completion", "created": self.created, "model": self.model,
+            "choices": answers.iter().enumerate().map(choice).collect::<Vec<_>>(),
+            "usage": {"prompt_tokens": prompt, "completion_tokens": generated, "total_tokens": prompt + generated},
+        })
+    }
+
+    fn chunk(&self, delta: Value, finish_reason: Option<&str>) -> Value {
+        json!({
+            "id": self.id, "object": "chat.completion.chunk", "created": self.created, "model": self.model,
+            "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": null}],
+        })
+    }
+}
+
+/// The pipeline of a model that chats.
+fn pipeline(model: &LoadedModel) -> Result<&Pipeline, ApiError> {
+    match model {
+        LoadedModel::Generator(pipeline) => Ok(pipeline),
+        _ => Err(ApiError::internal("a model that does not generate was asked to chat")),
+    }
+}
+
+/// One answer, with the number of tokens of its prompt; `on_text` receives its parts as they come. It ends early once
+/// `interrupt` is set.
+fn generate(
+    pipeline: &Pipeline,
+    conversation: &Conversation,
+    config: &GenerationConfig,
+    interrupt: &AtomicBool,
+    on_text: &mut dyn FnMut(&str),
+) -> Result<(usize, Generation), ApiError> {
+    let media = match &conversation.media {
+        Some((modality, source)) => Some(pipeline.encode_media(modality, std::slice::from_ref(source))?),
+        None => None,
+    };
+    let request = Request::Chat(&conversation.messages);
+    let prompt = pipeline.prompt(media.as_ref(), request)?.decoder_input_ids.len();
+    let (mut ids, mut shown) = (Vec::new(), String::new());
+    let mut on_token = |_: usize, id: i64| {
+        ids.push(id);
+        let text = pipeline.tokenizer.decode(&ids).unwrap_or_default();
+        // A character of several tokens comes with its last one.
+        if !text.ends_with('\u{fffd}') {
+            if let Some(new) = text.strip_prefix(shown.as_str()).filter(|new| !new.is_empty()) {
+                on_text(new);
+            }
+            shown = text;
+        }
+    };
+    let processors = LogitsProcessors { interrupt: Some(interrupt), ..LogitsProcessors::default() };
+    let answers = pipeline.generate_text(media.as_ref(), request, config, &processors, &mut on_token)?;
+    let answer = answers.into_iter().flatten().next();
+    Ok((prompt, answer.ok_or_else(|| ApiError::internal("the model generated nothing"))?))
+}
+
+/// An answer in parts. It ends where the client goes away.
+fn stream(
+    model: &ModelHandle,
+    completion: Completion,
+    conversation: Conversation,
+    config: impl FnOnce(&GenerationConfig) -> Result<GenerationConfig, ApiError> + Send + 'static,
+    permit: Permit,
+) -> Result<Response, ApiError> {
+    let (sender, receiver) = mpsc::channel::<String>(STREAM_BUFFER);
+    model.spawn(move |model| {
+        if sender.is_closed() {
+            return;
+        }
+        let gone = Arc::new(AtomicBool::new(false));
+        let send = |data: String| {
+            if sender.blocking_send(data).is_err() {
+                gone.store(true, Ordering::Relaxed);
+            }
+        };
+        send(completion.chunk(json!({"role": "assistant", "content": ""}), None).to_string());
+        // Parts before a stop text that may still turn out to be its beginning are held back.
+        let result = pipeline(model).and_then(|pipeline| {
+            let config = config(&pipeline.generation)?;
+            let mut held = StopBuffer::new(&config.stop_strings);
+            let (_, answer) = generate(pipeline, &conversation, &config, &gone, &mut |text| {
+                if let Some(text) = held.push(text) {
+                    send(completion.chunk(json!({"content": text}), None).to_string());
+                }
+            })?;
+            let rest = held.rest(&answer.text);
+            if !rest.is_empty() {
+                send(completion.chunk(json!({"content": rest}), None).to_string());
+            }
+            Ok(answer)
+        });
+        match result {
+            Ok(answer) => send(completion.chunk(json!({}), Some(finish_reason(&answer))).to_string()),
+            Err(error) => send(error.body().to_string()),
+        }
+        send("[DONE]".to_owned());
+    })?;
+    let events = ReceiverStream::new(receiver).map(move |data| {
+        let _ = &permit;
+        Ok::<_, Infallible>(Event::default().data(data))
+    });
+    Ok(Sse::new(events).keep_alive(KeepAlive::default()).into_response())
+}
+
+/// Holds back text that is, or may be the beginning of, a stop text, which the answer does not contain.
+struct StopBuffer {
+    stops: Vec<String>,
+    text: String,
+    sent: usize,
+}
+
+impl StopBuffer {
+    fn new(stops: &[String]) -> Self {
+        Self { stops: stops.to_vec(), text: String::new(), sent: 0 }
+    }
+
+    /// What can be sent now.
+    fn push(&mut self, new: &str) -> Option<&str> {
+        self.text += new;
+        // A stop text may have begun with all but its last byte.
+        let longest = self.stops.iter().map(String::len).max().unwrap_or(0);
+        let found = self.stops.iter().filter_map(|stop| self.text.find(stop)).min();
+        let mut end = found.unwrap_or_else(|| self.text.len().saturating_sub(longest.saturating_sub(1)));
+        while !self.text.is_char_boundary(end) {
+            end -= 1;
+        }
+        if end <= self.sent {
+            return None;
+        }
+        let start = std::mem::replace(&mut self.sent, end);
+        Some(&self.text[start..end])
+    }
+
+    /// What of the whole answer was not sent.
+    fn rest<'a>(&self, answer: &'a str) -> &'a str {
+        answer.get(self.sent..).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(stops: &[&str], parts: &[&str], answer: &str) -> String {
+        let mut held = StopBuffer::new(&stops.iter().map(|stop| (*stop).to_owned()).collect::<Vec<_>>());
+        let mut sent = String::new();
+        for part in parts {
+            sent += held.push(part).unwrap_or_default();
+        }
+        sent + held.rest(answer)
+    }
+
+    #[test]
+    fn the_parts_of_a_stream_are_the_answer_without_its_stop_text() {
+        assert_eq!(sent(&["END"], &["one ", "tw", "o E", "ND"], "one two "), "one two ");
+        assert_eq!(sent(&["END"], &["one E", "N", "E"], "one ENE"), "one ENE");
+        assert_eq!(sent(&[], &["é", "è"], "éè"), "éè");
+        assert_eq!(sent(&["ab", "é!"], &["xé", "é!"], "xé"), "xé");
+    }
+}

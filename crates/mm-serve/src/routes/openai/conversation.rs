@@ -1,0 +1,85 @@
+//! The messages of a conversation, as chat templates take them, and the image or video that they are about.
+
+use crate::{error::ApiError, media::read_source, state::AppState};
+use mm_core::{Modality, Source};
+use serde_json::{Value, json};
+
+/// A conversation.
+pub(super) struct Conversation {
+    /// Messages with `role` and `content`.
+    pub(super) messages: Value,
+    /// The image or video.
+    pub(super) media: Option<(Modality, Source)>,
+}
+
+/// Parts of a message by their `type`: its modality, and the type that chat templates know.
+const MEDIA: [(&str, Modality, &str); 2] =
+    [("image_url", Modality::IMAGE, "image"), ("video_url", Modality::VIDEO, "video")];
+
+impl Conversation {
+    /// Reads messages in OpenAI's form.
+    pub(super) async fn read(state: &AppState, messages: &[Value]) -> Result<Self, ApiError> {
+        if messages.is_empty() {
+            return Err(ApiError::invalid("messages", "none", "at least one message"));
+        }
+        let (mut out, mut media) = (Vec::with_capacity(messages.len()), None);
+        for (index, message) in messages.iter().enumerate() {
+            let param = format!("messages[{index}]");
+            let role = message["role"].as_str().unwrap_or_default();
+            if !["system", "developer", "user", "assistant"].contains(&role) {
+                let found = message["role"].to_string();
+                return Err(ApiError::invalid(&format!("{param}.role"), found, "system, user or assistant"));
+            }
+            let role = if role == "developer" { "system" } else { role };
+            let param = format!("{param}.content");
+            let content = match &message["content"] {
+                Value::String(text) => json!([{"type": "text", "text": text}]),
+                Value::Array(parts) => {
+                    let mut content = Vec::with_capacity(parts.len());
+                    for (number, part) in parts.iter().enumerate() {
+                        content.push(read_part(state, part, &format!("{param}[{number}]"), &mut media).await?);
+                    }
+                    Value::from(content)
+                }
+                other => return Err(ApiError::invalid(&param, other, "a text or a list of parts")),
+            };
+            out.push(json!({"role": role, "content": plain_where_text(role, content)}));
+        }
+        Ok(Self { messages: Value::from(out), media })
+    }
+}
+
+/// Templates take the content of a system message as text.
+fn plain_where_text(role: &str, content: Value) -> Value {
+    let parts = content.as_array().map(Vec::as_slice).unwrap_or_default();
+    match parts {
+        [part] if role == "system" && part["type"] == "text" => part["text"].clone(),
+        _ => content,
+    }
+}
+
+async fn read_part(
+    state: &AppState,
+    part: &Value,
+    param: &str,
+    media: &mut Option<(Modality, Source)>,
+) -> Result<Value, ApiError> {
+    if let (Some("text"), Some(text)) = (part["type"].as_str(), part["text"].as_str()) {
+        return Ok(json!({"type": "text", "text": text}));
+    }
+    for (kind, modality, template_kind) in MEDIA {
+        if part["type"] != kind {
+            continue;
+        }
+        let Some(url) = part[kind]["url"].as_str().or_else(|| part[kind].as_str()) else {
+            return Err(ApiError::invalid(&format!("{param}.{kind}"), &part[kind], "{\"url\": …}"));
+        };
+        if media.is_some() {
+            return Err(ApiError::invalid(param, "a second image or video", "one in a conversation"));
+        }
+        let source = read_source(state, &modality, url, &format!("{param}.{kind}")).await?;
+        *media = Some((modality, source));
+        return Ok(json!({"type": template_kind}));
+    }
+    Err(ApiError::invalid(&format!("{param}.type"), &part["type"], "text, image_url or video_url"))
+}

@@ -1,0 +1,49 @@
+//! `/v1/models`.
+
+use crate::{engine::Capability, error::ApiError, state::Shared};
+use axum::{Json, extract::State};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// The models of the server.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ModelList {
+    /// `list`.
+    object: &'static str,
+    data: Vec<ModelEntry>,
+}
+
+/// A model, with what it can do.
+#[derive(Serialize, ToSchema)]
+struct ModelEntry {
+    id: String,
+    /// `model`.
+    object: &'static str,
+    created: u64,
+    owned_by: &'static str,
+    /// Its family, as transformers names it, or the task of a run.
+    family: String,
+    /// The modalities that it takes.
+    modalities: Vec<String>,
+    /// What it can be asked for.
+    capabilities: Vec<Capability>,
+}
+
+/// The models, and what each can do.
+#[utoipa::path(get, path = "/v1/models", tag = "openai", responses(
+    (status = 200, description = "The models", body = ModelList),
+    (status = 503, description = "Models are being loaded")
+))]
+pub(crate) async fn models(State(state): State<Shared>) -> Result<Json<ModelList>, ApiError> {
+    let entry = |info: &crate::engine::ModelInfo| ModelEntry {
+        id: info.name.clone(),
+        object: "model",
+        created: 0,
+        owned_by: "mm",
+        family: info.family.clone(),
+        modalities: info.modalities.iter().map(ToString::to_string).collect(),
+        capabilities: info.capabilities.clone(),
+    };
+    let data = state.pool.models().iter().map(|model| model.info().map(entry)).collect::<Result<_, _>>()?;
+    Ok(Json(ModelList { object: "list", data }))
+}

@@ -1,0 +1,212 @@
+//! `/search`, and what the store holds.
+
+pub(super) mod media;
+pub(super) mod rows;
+
+use super::body::Body;
+use crate::{
+    embed::embed,
+    error::{ApiError, Kind},
+    index::Index,
+    media::read_source,
+    state::Shared,
+};
+use axum::{Json, extract::State};
+use media::MediaLink;
+use mm_core::Modality;
+use mm_index::{Example, Filter, Hit, Query, Step};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::time::Instant;
+use utoipa::ToSchema;
+
+/// How many times as many results as wanted each query of a fusion finds, and how many at least.
+const FUSION_DEPTH: (usize, usize) = (10, 100);
+
+/// What is searched for: one of `text`, `image`, `audio`, `video`, `like`, or `words` alone.
+#[derive(Deserialize, ToSchema, Default)]
+pub(crate) struct SearchRequest {
+    /// Rows whose vectors are similar to that of a text.
+    #[serde(default)]
+    text: Option<String>,
+    /// … of an image: data URI, base64 or URL.
+    #[serde(default)]
+    image: Option<String>,
+    /// … of a recording.
+    #[serde(default)]
+    audio: Option<String>,
+    /// … of a video.
+    #[serde(default)]
+    video: Option<String>,
+    /// … of the row of this id.
+    #[serde(default)]
+    like: Option<String>,
+    /// Rows whose text has any of these words, by BM25; combined by rank with a query by vectors.
+    #[serde(default)]
+    words: Option<String>,
+    /// Whether the words of `text` are searched too.
+    #[serde(default)]
+    hybrid: bool,
+    /// The named vectors that are searched; all of the model's when empty.
+    #[serde(default)]
+    vectors: Vec<String>,
+    /// A condition, for instance `year > 2000 and kind in ("bird", "cat")`.
+    #[serde(default)]
+    filter: Option<String>,
+    /// Number of results.
+    #[serde(default = "ten")]
+    k: usize,
+}
+
+fn ten() -> usize {
+    10
+}
+
+/// What was found, best first.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct SearchResponse {
+    results: Vec<SearchResult>,
+    /// How it was searched.
+    #[schema(value_type = Vec<Object>)]
+    steps: Vec<Step>,
+    /// Wall time, the query's vector included.
+    seconds: f64,
+}
+
+#[derive(Serialize, ToSchema)]
+struct SearchResult {
+    rank: usize,
+    id: String,
+    score: f64,
+    text: Option<String>,
+    #[schema(value_type = Object)]
+    payload: Map<String, Value>,
+    /// The files of the row.
+    media: Vec<MediaLink>,
+}
+
+/// The index of the server.
+fn index_of(state: &Shared) -> Result<&Index, ApiError> {
+    let none =
+        || ApiError::new(Kind::NotFound, "this server has no index; start it with --store").with_code("no_index");
+    state.index.as_ref().ok_or_else(none)
+}
+
+/// Searches by text, image, audio, video, words, or the vectors of a row.
+#[utoipa::path(post, path = "/search", tag = "search", request_body = SearchRequest, responses(
+    (status = 200, description = "The rows, best first", body = SearchResponse),
+    (status = 400, description = "A query or filter that the store cannot take"),
+    (status = 404, description = "The server has no index, or not its model"),
+    (status = 413, description = "More than the server takes")
+))]
+pub(crate) async fn search(
+    State(state): State<Shared>,
+    Body(request): Body<SearchRequest>,
+) -> Result<Json<SearchResponse>, ApiError> {
+    let started = Instant::now();
+    let index = index_of(&state)?;
+    if request.k == 0 || request.k > state.limits.max_results {
+        return Err(ApiError::invalid("k", request.k, format!("1 to {}", state.limits.max_results)));
+    }
+    let filter = request.filter.as_deref().filter(|text| !text.trim().is_empty()).map(Filter::parse).transpose();
+    let filter =
+        filter.map_err(|error| ApiError::new(Kind::Invalid, format!("filter: {error}")).with_param("filter"))?;
+    let mut queries = vector_queries(&state, index, &request).await?;
+    let words = if request.hybrid { request.words.or(request.text) } else { request.words };
+    queries.extend(words.filter(|words| !words.trim().is_empty()).map(Query::text));
+    if queries.is_empty() {
+        return Err(ApiError::invalid("text", "no query", "one of text, image, audio, video, like and words"));
+    }
+    let mut query = join(queries, request.k);
+    query.filter = filter;
+    let answer = index.query(query).await?;
+    let results = answer.hits.into_iter().zip(1..).map(|(hit, rank)| result(hit, rank)).collect();
+    Ok(Json(SearchResponse { results, steps: answer.steps, seconds: started.elapsed().as_secs_f64() }))
+}
+
+/// A query for each named vector that is searched; none for a search by words alone.
+async fn vector_queries(state: &Shared, index: &Index, request: &SearchRequest) -> Result<Vec<Query>, ApiError> {
+    let given = [
+        (Modality::TEXT, &request.text),
+        (Modality::IMAGE, &request.image),
+        (Modality::AUDIO, &request.audio),
+        (Modality::VIDEO, &request.video),
+    ];
+    let mut given = given.into_iter().filter_map(|(modality, value)| Some((modality, value.as_deref()?)));
+    let first = given.next();
+    if given.next().is_some() || (first.is_some() && request.like.is_some()) {
+        return Err(ApiError::invalid("text", "several queries", "one of text, image, audio, video and like"));
+    }
+    if let Some(id) = &request.like {
+        return like(index, id.clone(), &request.vectors).await;
+    }
+    let Some((modality, value)) = first else { return Ok(Vec::new()) };
+    let (model, info, known) = index.model(&state.pool)?;
+    let names = chosen(&known, &request.vectors)?;
+    let source = read_source(state, &modality, value, modality.name()).await?;
+    let vector = embed(state, model, info, vec![(modality, source)], None).await?.vectors.pop().unwrap_or_default();
+    Ok(names.iter().map(|name| Query::nearest(name, vector.clone())).collect())
+}
+
+/// The named vectors that a request chooses among those that there are.
+fn chosen(known: &[String], wanted: &[String]) -> Result<Vec<String>, ApiError> {
+    if let Some(unknown) = wanted.iter().find(|name| !known.contains(name)) {
+        let error = ApiError::unknown("named vector", unknown, known.iter().map(String::as_str));
+        return Err(error.with_kind(Kind::Invalid).with_param("vectors"));
+    }
+    Ok(if wanted.is_empty() { known.to_vec() } else { wanted.to_vec() })
+}
+
+/// Rows that are similar to a row, by each named vector that it has.
+async fn like(index: &Index, id: String, wanted: &[String]) -> Result<Vec<Query>, ApiError> {
+    let row = index.row(id.clone()).await?;
+    let known: Vec<String> = row.vectors.keys().cloned().collect();
+    let names = chosen(&known, wanted)?;
+    Ok(names.iter().map(|name| Query::recommend(name, vec![Example::Id(id.clone())], Vec::new())).collect())
+}
+
+/// One query; several are joined by reciprocal rank fusion.
+fn join(mut queries: Vec<Query>, k: usize) -> Query {
+    if queries.len() == 1 {
+        return queries.remove(0).k(k);
+    }
+    let (factor, least) = FUSION_DEPTH;
+    let depth = k.saturating_mul(factor).max(least);
+    Query::fusion(queries.into_iter().map(|query| (1.0, query.k(depth))).collect()).k(k)
+}
+
+fn result(hit: Hit, rank: usize) -> SearchResult {
+    let Hit { id, score, payload, text, .. } = hit;
+    SearchResult { rank, score, text, media: media::links(&id, &payload), id, payload }
+}
+
+/// What the store holds.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct IndexResponse {
+    rows: usize,
+    /// What a query can be.
+    modalities: Vec<String>,
+    /// Whether rows have text that is searched by words.
+    words: bool,
+    /// The fields that filters know.
+    fields: Vec<String>,
+}
+
+/// What the store holds, and what it can be searched by.
+#[utoipa::path(get, path = "/index", tag = "search", responses(
+    (status = 200, description = "Counts and fields", body = IndexResponse),
+    (status = 404, description = "The server has no index")
+))]
+pub(crate) async fn index(State(state): State<Shared>) -> Result<Json<IndexResponse>, ApiError> {
+    let index = index_of(&state)?;
+    let stats = index.stats().await?;
+    // Without its model, words can be searched.
+    let modalities =
+        index.model(&state.pool).map(|(_, info, _)| info.modalities.iter().map(ToString::to_string).collect());
+    Ok(Json(IndexResponse {
+        rows: stats.rows,
+        modalities: modalities.unwrap_or_default(),
+        words: stats.texts > 0,
+        fields: stats.fields,
+    }))
+}

@@ -1,0 +1,232 @@
+//! The routes of text-embeddings-inference, with its bodies and errors.
+
+use super::body::Body;
+use crate::{
+    embed::{check_count, embed as embed_inputs, normalize},
+    engine::{Capability, LoadedModel, ModelHandle, ModelInfo},
+    error::{ApiError, TeiError},
+    media::read_source,
+    state::{AppState, Shared},
+};
+use axum::{Json, extract::State};
+use mm_core::{Modality, Source};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+
+type TeiResult<T> = Result<Json<T>, TeiError>;
+
+/// One text or several.
+#[derive(Deserialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum Inputs {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Inputs {
+    fn into_vec(self) -> Vec<String> {
+        match self {
+            Self::One(text) => vec![text],
+            Self::Several(texts) => texts,
+        }
+    }
+}
+
+/// Texts to be embedded.
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct EmbedRequest {
+    inputs: Inputs,
+    /// Whether vectors are scaled to unit length.
+    #[serde(default = "yes")]
+    normalize: bool,
+    /// The first so many dimensions.
+    #[serde(default)]
+    dimensions: Option<usize>,
+    /// The model; the first that embeds when absent.
+    #[serde(default)]
+    model: Option<String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Vectors of texts.
+async fn embed_texts(
+    state: &AppState,
+    (model, info): (&ModelHandle, &ModelInfo),
+    texts: Vec<String>,
+    param: &str,
+) -> Result<Vec<Vec<f32>>, ApiError> {
+    check_count(state, texts.len())?;
+    let mut inputs = Vec::with_capacity(texts.len());
+    for text in texts {
+        inputs.push((Modality::TEXT, read_source(state, &Modality::TEXT, &text, param).await?));
+    }
+    Ok(embed_inputs(state, model, info, inputs, None).await?.vectors)
+}
+
+/// Vectors of texts.
+#[utoipa::path(post, path = "/embed", tag = "text-embeddings-inference", request_body = EmbedRequest, responses(
+    (status = 200, description = "One vector for each text", body = Vec<Vec<f32>>),
+    (status = 413, description = "More than the server takes"),
+    (status = 422, description = "Not what the model takes"),
+    (status = 429, description = "Too many requests")
+))]
+pub(crate) async fn embed(State(state): State<Shared>, Body(request): Body<EmbedRequest>) -> TeiResult<Vec<Vec<f32>>> {
+    let found = state.pool.find(request.model.as_deref(), Capability::Embed)?;
+    let mut vectors = embed_texts(&state, found, request.inputs.into_vec(), "inputs").await?;
+    let dim = vectors.first().map_or(0, Vec::len);
+    let dimensions = request.dimensions.unwrap_or(dim);
+    if dimensions == 0 || dimensions > dim {
+        return Err(ApiError::invalid("dimensions", dimensions, format!("1 to {dim}")).into());
+    }
+    for vector in &mut vectors {
+        vector.truncate(dimensions);
+        if request.normalize {
+            normalize(vector);
+        }
+    }
+    Ok(Json(vectors))
+}
+
+/// Texts of which every token gets a vector.
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct EmbedAllRequest {
+    inputs: Inputs,
+    /// The model; the first that embeds when absent.
+    #[serde(default)]
+    model: Option<String>,
+}
+
+/// A vector for each token of each text.
+#[utoipa::path(post, path = "/embed_all", tag = "text-embeddings-inference", request_body = EmbedAllRequest, responses(
+    (status = 200, description = "For each text the vectors of its tokens", body = Vec<Vec<Vec<f32>>>),
+    (status = 422, description = "Not what the model takes")
+))]
+pub(crate) async fn embed_all(
+    State(state): State<Shared>,
+    Body(request): Body<EmbedAllRequest>,
+) -> TeiResult<Vec<Vec<Vec<f32>>>> {
+    let (model, _) = state.pool.find(request.model.as_deref(), Capability::Embed)?;
+    let texts = request.inputs.into_vec();
+    check_count(&state, texts.len())?;
+    let features = model.call(move |model| {
+        let LoadedModel::Encoder(encoder) = model else {
+            return Err(ApiError::invalid("model", "a run, which has one vector for a text", "a pretrained encoder"));
+        };
+        let features = |text: String| -> Result<Vec<Vec<f32>>, ApiError> {
+            let features = encoder.features(&Modality::TEXT, &Source::Text(text))?;
+            let dim = features.size(-1)?.max(1) as usize;
+            Ok(features.to_vec::<f32>()?.chunks(dim).map(<[f32]>::to_vec).collect())
+        };
+        texts.into_iter().map(features).collect::<Result<Vec<_>, _>>()
+    });
+    Ok(Json(features.await?))
+}
+
+/// A query and the texts to be ranked.
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct RerankRequest {
+    query: String,
+    texts: Vec<String>,
+    /// Whether the texts are in the answer.
+    #[serde(default)]
+    return_text: bool,
+    /// The model; the first that embeds when absent.
+    #[serde(default)]
+    model: Option<String>,
+}
+
+/// A ranked text.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Rank {
+    index: usize,
+    /// The cosine of its vector and the query's.
+    score: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+}
+
+/// Texts by the cosine of their vectors with the query's, best first.
+#[utoipa::path(post, path = "/rerank", tag = "text-embeddings-inference", request_body = RerankRequest, responses(
+    (status = 200, description = "The texts, best first", body = Vec<Rank>),
+    (status = 422, description = "Not what the model takes")
+))]
+pub(crate) async fn rerank(State(state): State<Shared>, Body(request): Body<RerankRequest>) -> TeiResult<Vec<Rank>> {
+    let RerankRequest { query, texts, return_text, model } = request;
+    if texts.is_empty() {
+        return Err(ApiError::invalid("texts", "none", "at least one").into());
+    }
+    let found = state.pool.find(model.as_deref(), Capability::Embed)?;
+    let scores = cosines(&state, found, query, texts.clone(), "texts").await?;
+    let rank = |(index, (score, text))| Rank { index, score, text: return_text.then_some(text) };
+    let mut ranks: Vec<Rank> = scores.into_iter().zip(texts).enumerate().map(rank).collect();
+    ranks.sort_by(|a, b| b.score.total_cmp(&a.score));
+    Ok(Json(ranks))
+}
+
+/// A sentence and those that it is compared with.
+#[derive(Deserialize, ToSchema)]
+pub(crate) struct SimilarityRequest {
+    inputs: SimilarityInputs,
+    /// The model; the first that embeds when absent.
+    #[serde(default)]
+    model: Option<String>,
+}
+
+#[derive(Deserialize, ToSchema)]
+struct SimilarityInputs {
+    source_sentence: String,
+    sentences: Vec<String>,
+}
+
+/// The cosine of a sentence and each of several others.
+#[utoipa::path(post, path = "/similarity", tag = "text-embeddings-inference", request_body = SimilarityRequest, responses(
+    (status = 200, description = "One cosine for each sentence", body = Vec<f64>),
+    (status = 422, description = "Not what the model takes")
+))]
+pub(crate) async fn similarity(
+    State(state): State<Shared>,
+    Body(request): Body<SimilarityRequest>,
+) -> TeiResult<Vec<f64>> {
+    let SimilarityInputs { source_sentence, sentences } = request.inputs;
+    if sentences.is_empty() {
+        return Err(ApiError::invalid("inputs.sentences", "none", "at least one").into());
+    }
+    let found = state.pool.find(request.model.as_deref(), Capability::Embed)?;
+    Ok(Json(cosines(&state, found, source_sentence, sentences, "inputs").await?))
+}
+
+async fn cosines(
+    state: &AppState,
+    found: (&ModelHandle, &ModelInfo),
+    query: String,
+    mut texts: Vec<String>,
+    param: &str,
+) -> Result<Vec<f64>, ApiError> {
+    texts.push(query);
+    let mut vectors = embed_texts(state, found, texts, param).await?;
+    vectors.iter_mut().for_each(|vector| normalize(vector));
+    let query = vectors.pop().unwrap_or_default();
+    let cosine = |vector: &Vec<f32>| vector.iter().zip(&query).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+    Ok(vectors.iter().map(cosine).collect())
+}
+
+/// What the server is, in text-embeddings-inference's form.
+#[utoipa::path(get, path = "/info", tag = "text-embeddings-inference", responses(
+    (status = 200, description = "The first model that embeds, and the limits", body = Object),
+    (status = 503, description = "Models are being loaded")
+))]
+pub(crate) async fn info(State(state): State<Shared>) -> TeiResult<Value> {
+    let (_, info) = state.pool.find(None, Capability::Embed)?;
+    Ok(Json(json!({
+        "model_id": info.name, "model_sha": info.fingerprint, "model_dtype": "float32",
+        "model_type": {"embedding": {}},
+        "max_concurrent_requests": state.limits.max_requests, "max_batch_tokens": state.limits.max_batch_tokens,
+        "max_batch_requests": null, "max_client_batch_size": state.limits.max_inputs, "auto_truncate": true,
+        "tokenization_workers": state.decoders.current_num_threads(), "version": env!("CARGO_PKG_VERSION"),
+        "device": state.device,
+    })))
+}

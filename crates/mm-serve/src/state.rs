@@ -1,0 +1,77 @@
+//! What every request sees: models, store, limits, and threads that decode.
+
+use crate::{
+    auth::Keys,
+    config::Limits,
+    engine::ModelPool,
+    error::{ApiError, Kind},
+    index::Index,
+    media::UrlAccess,
+};
+use metrics_exporter_prometheus::PrometheusHandle;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+/// The state of a server.
+pub(crate) struct AppState {
+    pub(crate) pool: ModelPool,
+    pub(crate) index: Option<Index>,
+    pub(crate) limits: Limits,
+    pub(crate) keys: Keys,
+    pub(crate) urls: UrlAccess,
+    pub(crate) metrics: PrometheusHandle,
+    pub(crate) device: String,
+    /// Threads that decode files and tokenize.
+    pub(crate) decoders: rayon::ThreadPool,
+    /// One permit for each request that is worked on or waits.
+    pub(crate) requests: Arc<Semaphore>,
+    /// Whether the server was asked to stop.
+    pub(crate) draining: AtomicBool,
+}
+
+/// A shared state.
+pub(crate) type Shared = Arc<AppState>;
+
+impl AppState {
+    /// The right to have one request worked on, until it is dropped.
+    pub(crate) fn admit(&self) -> Result<OwnedSemaphorePermit, ApiError> {
+        if self.draining.load(Ordering::Relaxed) {
+            return Err(ApiError::new(Kind::Unavailable, "the server is about to stop"));
+        }
+        let full = |_| {
+            let message = format!("{} requests are worked on or wait, which is the limit", self.limits.max_requests);
+            ApiError::new(Kind::Busy, message).with_code("overloaded")
+        };
+        self.requests.clone().try_acquire_owned().map_err(full)
+    }
+
+    /// Whether requests can be answered.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.pool.is_ready() && !self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Runs work in the threads that decode; it is skipped where the client has gone before it begins.
+    pub(crate) async fn decode<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let (reply, answer) = oneshot::channel();
+        self.decoders.spawn(move || {
+            if !reply.is_closed() {
+                // The client may have gone meanwhile.
+                drop(reply.send(work()));
+            }
+        });
+        answer.await.map_err(|_| ApiError::internal("decoding panicked"))?
+    }
+}
+
+/// Runs work that waits for files or a database.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::task::spawn_blocking(work).await.map_err(ApiError::internal)?
+}
