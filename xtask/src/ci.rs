@@ -1,7 +1,7 @@
 //! `cargo xtask ci`: what CI runs.
 
 use crate::{
-    cargo::{cargo, deny_warnings, docs, run, test},
+    cargo::{NOT_INCREMENTAL, cargo, deny_warnings, docs, run, test},
     new, outside,
     paths::root,
     setup,
@@ -13,7 +13,7 @@ use std::process::Command;
 pub fn ci(outside: bool) -> Result<()> {
     setup::run(false, false)?;
     run("formatting", &["fmt", "--all", "--check"], &[], &[])?;
-    run("linting", &["clippy", "--release", "--workspace", "--all-targets"], &deny_warnings(), &[])?;
+    run("linting", &["clippy", "--workspace", "--all-targets"], &deny_warnings(), &[NOT_INCREMENTAL])?;
     package()?;
     deny()?;
     semver_checks()?;

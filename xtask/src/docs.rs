@@ -19,7 +19,7 @@ pub fn check() -> Result<()> {
         bail!("{} problems in the documentation:\n{}", problems.len(), problems.join("\n"));
     }
     crate::setup::run(false, false)?;
-    if !cargo().args(["test", "--release", "--package", "mm-cli", "--test", "docs"]).status()?.success() {
+    if !cargo().args(["test", "--package", "mm-cli", "--test", "docs"]).status()?.success() {
         bail!("commands or config files in the documentation are wrong, see above");
     }
     Ok(())

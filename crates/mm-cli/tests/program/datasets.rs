@@ -29,6 +29,21 @@ pub fn majority_vote_table(folder: &Path, name: &str, rows: std::ops::Range<usiz
     std::fs::write(folder.join(name), text).unwrap();
 }
 
+/// The same votes without images: a third column of the table holds the third vote.
+pub fn majority_vote_table_without_images(folder: &Path, name: &str, rows: std::ops::Range<usize>) {
+    let mut text = String::from("review,price,color,mood\n");
+    for row in rows {
+        let bits = bits(row);
+        let (praises, expensive, blue) = (bits & 1 == 1, bits >> 1 & 1 == 1, bits >> 2 & 1 == 1);
+        let review = if praises { "the food was superb and warm" } else { "the food was awful and cold" };
+        let price = if expensive { 80.0 } else { 20.0 } + (bits >> 3 & 7) as f64;
+        let votes = usize::from(praises) + usize::from(expensive) + usize::from(blue);
+        let (color, mood) = (if blue { "blue" } else { "red" }, if votes >= 2 { "glad" } else { "sad" });
+        text.push_str(&format!("{review},{price},{color},{mood}\n"));
+    }
+    std::fs::write(folder.join(name), text).unwrap();
+}
+
 /// Images of a circle or a grid, red or blue, each with a question, its answer and a caption: `shapes.csv`.
 pub fn shapes(folder: &Path, rows: usize) {
     let mut table = String::from("id,image,text,label,split,caption\n");

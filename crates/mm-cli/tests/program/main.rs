@@ -36,12 +36,18 @@ fn json(output: &std::process::Output) -> Value {
 
 #[test]
 fn help_has_an_example_for_each_command() {
-    let folder = std::env::temp_dir();
-    let command = mm_cli::command();
-    let names: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).filter(|n| *n != "help").collect();
-    assert!(names.len() > 20, "{names:?}");
-    for name in names {
-        let help = ok(&mm(&[name, "--help"], &folder));
+    let mut command = mm_cli::command();
+    command.build();
+    let pages: Vec<(String, String)> = command
+        .get_subcommands_mut()
+        .filter(|sub| sub.get_name() != "help")
+        .map(|sub| (sub.get_name().to_owned(), sub.render_long_help().to_string()))
+        .collect();
+    assert!(pages.len() > 20, "{pages:?}");
+    for (name, help) in &pages {
         assert!(help.contains("Example") && help.contains(&format!("mm {name}")), "{help}");
     }
+    // The program prints the same page.
+    let printed = ok(&mm(&["embed", "--help"], &std::env::temp_dir()));
+    assert!(printed.contains("mm embed --model runs/first"), "{printed}");
 }

@@ -1,14 +1,14 @@
 //! `mm fit --refit`: training on the validation rows as well, after they have served to select models.
 
 use super::{evaluate, mm};
-use crate::{common::metric, datasets::majority_vote_table, json};
+use crate::{common::metric, datasets::majority_vote_table_without_images, json};
 
 #[test]
 fn refit_members_are_trained_on_all_rows_and_predict_new_ones() {
     let temp_dir = tempfile::tempdir().unwrap();
     let folder = temp_dir.path();
-    majority_vote_table(folder, "train.csv", 0..100);
-    majority_vote_table(folder, "test.csv", 1000..1060);
+    majority_vote_table_without_images(folder, "train.csv", 0..100);
+    majority_vote_table_without_images(folder, "test.csv", 1000..1060);
     let fit = ["fit", "--data", "train.csv", "--label-column", "mood", "--preset", "fast", "--refit", "--out", "run"];
     let result = json(&mm(&[&fit[..], &["--json"]].concat(), folder));
     assert_eq!(result["refit_rows"], 100);
