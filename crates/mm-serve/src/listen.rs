@@ -2,9 +2,10 @@
 
 use crate::{Result, state::Shared};
 use axum::Router;
+use hyper::server::conn::http1::Builder;
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::{conn::auto::Builder, graceful::GracefulShutdown},
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
     service::TowerToHyperService,
 };
 use std::{
@@ -25,14 +26,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers requests until SIGTERM or SIGINT, then those that are being worked on for `drain_seconds`.
 pub(crate) async fn serve(listener: TcpListener, router: Router, state: &Shared) -> Result<()> {
-    let mut connections = Builder::new(TokioExecutor::new());
+    let mut connections = Builder::new();
     connections
-        .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from_secs(state.limits.read_seconds.max(1)))
         .max_buf_size(MAX_HEADER_BYTES)
         .max_headers(MAX_HEADERS);
-    connections.http2().timer(TokioTimer::new()).max_header_list_size(MAX_HEADER_BYTES as u32);
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let graceful = GracefulShutdown::new();
     let slots = Arc::new(Semaphore::new(state.limits.max_connections));
@@ -57,7 +56,7 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, state: &Shared)
         // Small answers are not held back to be joined with later ones.
         let _ = stream.set_nodelay(true);
         let service = TowerToHyperService::new(router.clone());
-        let connection = graceful.watch(connections.serve_connection(TokioIo::new(stream), service).into_owned());
+        let connection = graceful.watch(connections.serve_connection(TokioIo::new(stream), service));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!("a connection ended: {error}");
