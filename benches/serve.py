@@ -7,6 +7,7 @@
 
 import argparse
 import json
+import os
 import pathlib
 import random
 import socket
@@ -42,7 +43,9 @@ def resident_mb(pid):
 
 def measure(name, command, port, client, files, clients, seconds):
     log = tempfile.TemporaryFile()
-    process = subprocess.Popen(command, stdout=log, stderr=log)
+    # infinity's BetterTransformer needs an older transformers than it runs with here.
+    environment = {**os.environ, "INFINITY_BETTERTRANSFORMER": "false", "DO_NOT_TRACK": "1"}
+    process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
     base = f"http://127.0.0.1:{port}"
     try:
         started = time.time()
@@ -92,9 +95,9 @@ def main():
     }
     if options.infinity:
         servers["infinity"] = lambda port: [
-            options.infinity, "-m", "infinity_emb", "v2", "--model-id", options.model, "--served-model-name", "minilm",
+            str(pathlib.Path(options.infinity).parent / "infinity_emb"), "v2", "--model-id", options.model, "--served-model-name", "minilm",
             "--port", str(port), "--host", "127.0.0.1", "--url-prefix", "/v1", "--engine", "torch", "--device", "cpu",
-            "--no-bettertransformer", "--batch-size", "32"]
+            "--batch-size", "32"]
     results = {name: [] for name in servers}
     for _ in range(options.rounds):
         for name, command in servers.items():

@@ -1,4 +1,5 @@
-//! Load on an HTTP server: clients that each send the next body once the answer to the last one is there.
+//! Load on an HTTP server: clients that each send the next body once the answer to the last one is there, or after the
+//! time that a refusal states.
 //!
 //!     serve URL BODIES.jsonl CLIENTS SECONDS
 //!
@@ -34,15 +35,18 @@ fn main() {
                 let body = bodies[next.fetch_add(1, Ordering::Relaxed) % bodies.len()];
                 let started = Instant::now();
                 let sent = agent.post(url).header("content-type", "application/json").send(body);
+                let mut retry_after = None;
                 let status = sent.map_or(0, |mut response| {
+                    let header = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
+                    retry_after = header.and_then(|seconds| seconds.parse().ok());
                     let status = response.status().as_u16();
                     if response.body_mut().read_to_vec().is_ok() { status } else { 0 }
                 });
                 if started >= begin && Instant::now() <= end {
                     answers.push((started.elapsed().as_secs_f64() * 1000.0, status));
                 }
-                if status == 429 {
-                    std::thread::sleep(Duration::from_millis(20));
+                if let Some(seconds) = retry_after {
+                    std::thread::sleep(Duration::from_secs(seconds));
                 }
             }
             answers

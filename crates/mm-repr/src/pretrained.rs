@@ -39,6 +39,23 @@ pub struct Pretrained {
     dtype: DType,
 }
 
+/// Rows, at least, of a batch that is cut short for its padding: fewer would use the processor badly.
+const MIN_ROWS: usize = 8;
+
+/// How many of these rows, whose lengths ascend, are to be computed together so that their padding is at most an eighth
+/// of the whole.
+fn limit_padding(lengths: impl Iterator<Item = usize>) -> usize {
+    let (mut rows, mut total) = (0, 0);
+    for length in lengths {
+        let padded = (rows + 1) * length;
+        if rows >= MIN_ROWS && (padded - total - length) * 8 > padded {
+            break;
+        }
+        (rows, total) = (rows + 1, total + length);
+    }
+    rows
+}
+
 impl Pretrained {
     /// Loads a folder on the CPU in float32.
     ///
@@ -193,6 +210,7 @@ impl Pretrained {
         let mut order: Vec<usize> = (0..samples.len()).collect();
         order.sort_by_key(|i| (samples[*i].shape(), *i));
         let padded = tower.processor.is_sequence();
+        let length = |index: &usize| samples[*index].shape().first().map_or(1, |length| *length as usize);
         let mut rows: Vec<Option<Tensor>> = vec![None; samples.len()];
         let mut start = 0;
         while start < order.len() {
@@ -202,6 +220,7 @@ impl Pretrained {
                 (padded || sample.shape() == first) && (count == 0 || (count + 1) * sample.numel() <= max_elements)
             };
             let size = order[start..].iter().take(MAX_ROWS).enumerate().take_while(|(c, i)| fits((*c, i))).count();
+            let size = if padded { limit_padding(order[start..start + size].iter().map(length)) } else { size };
             let batch = &order[start..start + size];
             start += size;
             let batch_samples: Vec<Tensor> = batch.iter().map(|i| samples[*i].clone()).collect();
@@ -223,5 +242,22 @@ impl Pretrained {
     pub fn save_weights(&self, file: &Path) -> Result<()> {
         let tensors = self.params.export()?;
         Ok(mm_core::checkpoint::save(file, &tensors, &[("format", "pt".into())])?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_ends_where_its_padding_would_exceed_an_eighth() {
+        let size = |lengths: &[usize]| limit_padding(lengths.iter().copied());
+        assert_eq!(size(&[7; 32]), 32);
+        // 8 × 10 and one of 20: 80 of 180 would be padding.
+        assert_eq!(size(&[10, 10, 10, 10, 10, 10, 10, 10, 20, 20]), 8);
+        // The least number of rows is computed together whatever the padding.
+        assert_eq!(size(&[1, 100, 100]), 3);
+        // 16 × 10 and one of 11: 16 of 187.
+        assert_eq!(size(&[[10; 16].as_slice(), &[11]].concat()), 17);
     }
 }
