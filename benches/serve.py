@@ -1,4 +1,4 @@
-"""`mm serve` beside other servers of the same checkpoint, taking turns: `cargo xtask bench serve`.
+"""`mm serve` compared with other servers of the same checkpoint, taking turns: `cargo xtask bench serve`.
 
     python serve.py MM CLIENT MODEL [--clients N] [--seconds N] [--rounds N] [--infinity PYTHON]
 

@@ -64,7 +64,7 @@ mod tests {
     #[test]
     fn a_batch_holds_what_fits_with_its_padding_and_leaves_the_rest_in_order() {
         let (text, image) = (&Modality::TEXT, &Modality::IMAGE);
-        // 3 rows × 30 are within 100, 4 are not; a short one does not fit beside a long one.
+        // 3 rows × 30 are within 100, 4 are not; a short one does not fit together with a long one.
         assert_eq!(lengths(&[30], &[(text, &[30]), (text, &[10]), (text, &[10])]), (3, 1));
         assert_eq!(lengths(&[10], &[(text, &[60]), (text, &[10, 10])]), (2, 1));
         assert_eq!(lengths(&[10], &[(image, &[10]), (text, &[10])]), (2, 1));

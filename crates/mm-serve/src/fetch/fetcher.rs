@@ -130,7 +130,7 @@ impl Fetcher {
         }
     }
 
-    /// What can be told from the URL alone.
+    /// What can be checked by the URL alone.
     fn check(&self, url: &str) -> Result<Target, FetchError> {
         let target = Target::parse(url)?;
         if !self.allowed.iter().any(|domain| domain.matches(&target.host)) {

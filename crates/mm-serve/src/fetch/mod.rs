@@ -1,7 +1,7 @@
 //! Files that a request names by URL, fetched for the server within limits, from listed public hosts alone.
 //!
 //! A server that opens any URL it is given can be made to read what only the server can reach: its own loopback, the
-//! services beside it, the metadata address of a cloud. Every hop (the URL itself, then each redirect) is therefore
+//! services next to it, the metadata address of a cloud. Every hop (the URL itself, then each redirect) is therefore
 //! checked from the start, in this order:
 //!
 //! 1. the text of the URL: http or https, no user info, a domain name on the list, port 80 or 443 (`target`, `domain`);

@@ -3,7 +3,7 @@
 /// As many bytes as are looked at.
 pub(super) const SNIFF_BYTES: usize = 4096;
 
-/// The first bytes of formats that are told by these alone.
+/// The first bytes of formats that are recognized by these alone.
 const SIGNATURES: [(&[u8], &str); 10] = [
     (b"\xff\xd8\xff", "image/jpeg"),
     (b"\x89PNG\r\n\x1a\n", "image/png"),

@@ -1,6 +1,6 @@
 // ---- Ask -------------------------------------------------------------------------------------------------------------
 const tasks = { caption: new Task('caption-state'), answer: new Task('answer-state'), transcribe: new Task('transcribe-state'), chat: new Task('chat-state', { cancel: 'stop', ended: 'stopped' }) };
-let choices = null, picture = null;  // which model does each of these; the image that is asked about
+let choices = null, askedImage = null;  // which model does each of these; the image that is asked about
 let chat = [];  // messages as the server takes them; the first may have an image
 
 const chatsAboutImages = ({ capabilities, modalities }) => capabilities.includes('chat') && modalities.includes('image');
@@ -21,7 +21,7 @@ function prepareAsk({ data }) {
   for (const name of ['answer', 'chat', 'transcribe']) choices[name] = addModelChoice(name, $(name).querySelector('.row'));
   const seesImages = choices.answer.able || choices.caption.able || models.some(chatsAboutImages);
   const others = choices.answer.able || choices.chat.able || choices.transcribe.able;
-  $('picture').hidden = !seesImages;
+  $('image-card').hidden = !seesImages;
   $('tasks').hidden = !seesImages && !others;
   $('no-tasks').hidden = seesImages || others;
   $('tasks').classList.toggle('two', seesImages && others);
@@ -30,14 +30,14 @@ function prepareAsk({ data }) {
 }
 
 async function usePicture(file) {
-  const isShown = !$('picture').hidden;
+  const isShown = !$('image-card').hidden;
   if (!isShown || kindOf(file) !== 'image') return tasks[isShown ? 'caption' : 'transcribe'].fail(makeError('unsupported', { name: file.name }));
   const media = await readMedia(file).catch((error) => tasks.caption.fail(error));
   if (!media) return;
-  picture = media;
+  askedImage = media;
   for (const task of [tasks.caption, tasks.answer]) task.reset();
-  Object.assign($('ask-image'), { src: picture.shown, alt: picture.name });
-  $('stage').hidden = $('picture-buttons').hidden = false;
+  Object.assign($('ask-image'), { src: askedImage.shown, alt: askedImage.name });
+  $('stage').hidden = $('image-buttons').hidden = false;
   $('caption').hidden = !choices.caption.able;
   $('ask-choose').hidden = true;
   setPlain($('caption-text'), '');
@@ -46,15 +46,15 @@ async function usePicture(file) {
 
 async function describe() {
   setPlain($('caption-text'), '');
-  const answer = await tasks.caption.send('working', 'caption', { json: { model: choices.caption.chosen().id, image: picture.data } });
+  const answer = await tasks.caption.send('working', 'caption', { json: { model: choices.caption.chosen().id, image: askedImage.data } });
   if (answer) setPlain($('caption-text'), answer.finished === false ? `${answer.text} …` : answer.text);
 }
 
 async function answerQuestion() {
   const question = $('question').value.trim(), { id, capabilities } = choices.answer.chosen(), explain = capabilities.includes('explain') && $('explain').checked;
   showAnswer(null);
-  if (!picture) return tasks.answer.fail(makeError('needImage'), $('ask-choose').focus());
-  const json = { model: id, image: picture.data, question, ...(explain ? { explain } : {}) };
+  if (!askedImage) return tasks.answer.fail(makeError('needImage'), $('ask-choose').focus());
+  const json = { model: id, image: askedImage.data, question, ...(explain ? { explain } : {}) };
   showAnswer(await tasks.answer.send(explain ? 'explaining' : 'answering', 'answer', { json }));
 }
 
@@ -82,7 +82,7 @@ function addMessage(role, text, image) {
 async function sendMessage() {
   const text = $('message').value.trim(), model = choices.chat.chosen(), messages = chat;
   if (!text || messages.at(-1)?.role === 'user') return;  // empty, or the last one is being answered
-  const image = !messages.length && chatsAboutImages(model) ? picture : null;
+  const image = !messages.length && chatsAboutImages(model) ? askedImage : null;
   messages.push({ role: 'user', content: image ? [{ type: 'image_url', image_url: { url: image.data } }, { type: 'text', text }] : text });
   const asked = addMessage('user', text, image), answered = addMessage('assistant', ''), typed = answered.lastChild, log = $('log');
   $('message').value = '';

@@ -103,9 +103,9 @@ function showResults(found) {
 function makeResult({ rank, id, score, text, payload, media }) {
   // As in the program: the first line of a text.
   const name = text?.split('\n')[0] || id, files = media.map(({ field }) => field);
-  const pictures = media.map((medium) => {
+  const shownMedia = media.map((medium) => {
     const isLink = medium.modality === 'image' && !key && new URL(medium.url, location.href).origin === location.origin;
-    return make(isLink ? 'a' : 'div', { className: medium.modality === 'audio' && media.length > 1 ? 'picture sound' : 'picture', ...(isLink ? { href: medium.url, target: '_blank', rel: 'noopener' } : {}) }, makeMedia(medium, name));
+    return make(isLink ? 'a' : 'div', { className: medium.modality === 'audio' && media.length > 1 ? 'medium sound' : 'medium', ...(isLink ? { href: medium.url, target: '_blank', rel: 'noopener' } : {}) }, makeMedia(medium, name));
   });
   const fields = Object.entries(payload || {}).filter(([field, value]) => !files.includes(field) && ![null, id, text].includes(value)).slice(0, 4);
   const list = fields.flatMap(([field, value]) => [make('dt', { textContent: field }), make('dd', { textContent: typeof value === 'object' ? JSON.stringify(value) : value })]);
@@ -117,7 +117,7 @@ function makeResult({ rank, id, score, text, payload, media }) {
     $('query-shown').focus({ preventScroll: true });
     scrollTo({ top: 0 });
   }, { label: 'similarLabel', values: { id } });
-  return make('li', { className: 'result' }, ...pictures, body, similar);
+  return make('li', { className: 'result' }, ...shownMedia, body, similar);
 }
 
 /** Prepares the tab for what the index can be searched by. */
