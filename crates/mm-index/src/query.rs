@@ -10,6 +10,9 @@ const DEFAULT_K: usize = 10;
 /// Learning Methods* (Cormack, Clarke, Büttcher, 2009).
 pub const RRF_CONSTANT: f64 = 60.0;
 
+/// How many times as many results as wanted each query of [`Query::hybrid`] finds, and how many at least.
+const FUSION_DEPTH: (usize, usize) = (10, 100);
+
 /// A search among the rows that a filter selects.
 ///
 /// ```
@@ -102,6 +105,17 @@ impl Query {
     /// See [`Search::Fusion`].
     pub fn fusion(queries: Vec<(f64, Self)>) -> Self {
         Self::new(Search::Fusion { queries, constant: RRF_CONSTANT })
+    }
+
+    /// The `k` best rows of some queries: of one its own, of several by reciprocal rank fusion with equal weights, each of
+    /// which finds ten times as many rows, and at least a hundred.
+    pub fn hybrid(mut queries: Vec<Self>, k: usize) -> Self {
+        if queries.len() == 1 {
+            return queries.remove(0).k(k);
+        }
+        let (factor, least) = FUSION_DEPTH;
+        let depth = k.saturating_mul(factor).max(least);
+        Self::fusion(queries.into_iter().map(|query| (1.0, query.k(depth))).collect()).k(k)
     }
 
     /// See [`Search::MaxSim`].

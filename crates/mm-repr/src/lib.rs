@@ -10,6 +10,7 @@
 
 pub mod adversarial;
 pub mod audio;
+mod classify;
 mod error;
 mod families;
 pub mod family;
@@ -28,6 +29,7 @@ pub mod vector;
 pub mod video;
 pub mod word2vec;
 
+pub use classify::{CandidateLabels, ClassScore};
 pub use error::{Error, Result};
 pub use families::families;
 pub use family::{ContrastiveHead, LoadOptions, PretrainedEncoder, Tower};

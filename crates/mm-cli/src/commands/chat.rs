@@ -10,6 +10,7 @@ use mm_core::{Modality, Source};
 use mm_reason::{
     Request, Generation, Pipeline,
     generate::{GenerationConfig, LogitsProcessors},
+    pretrained::TextStream,
 };
 use serde_json::{Value, json};
 use std::{
@@ -105,16 +106,10 @@ fn reply(
     context: &Context,
 ) -> Result<Generation> {
     let conversation = Value::from(messages.to_vec());
-    let (mut ids, mut shown) = (Vec::new(), String::new());
+    let mut stream = TextStream::new(&model.tokenizer);
     let mut on_token = |_: usize, id: i64| {
-        ids.push(id);
-        let text = model.tokenizer.decode(&ids).unwrap_or_default();
-        // A character of several tokens is printed with its last one.
-        if !context.json && !text.ends_with('\u{fffd}') {
-            if let Some(new) = text.strip_prefix(shown.as_str()) {
-                output::part(new);
-            }
-            shown = text;
+        if let Some(new) = stream.push(id).filter(|_| !context.json) {
+            output::part(&new);
         }
     };
     let replies = model.generate_text(media, Request::Chat(&conversation), config, &LogitsProcessors::default(), &mut on_token)?;

@@ -8,8 +8,8 @@ use crate::{
     output,
 };
 use anyhow::{Result, bail};
-use mm_core::{Modality, Source, Tensor};
-use mm_repr::Pretrained;
+use mm_core::{Modality, Source};
+use mm_repr::{CandidateLabels, ClassScore, Pretrained};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -45,74 +45,51 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     }
     let model = Pretrained::load_with(&arguments.model.dir()?, arguments.dtype.load_options(context)?)?;
     let zero_shot = !arguments.candidates.is_empty();
-    let labels = if zero_shot { arguments.candidates.clone() } else { model.labels.clone() };
-    let classes = zero_shot.then(|| label_embeddings(&model, arguments)).transpose()?;
+    let candidates = zero_shot.then(|| candidate_labels(&model, arguments)).transpose()?;
     for (kind, files) in inputs {
         if files.is_empty() {
             continue;
         }
         let modality = Modality::from(kind);
         let sources: Vec<Source> = files.iter().map(|f| Source::Path(PathBuf::from(f))).collect();
-        let (logits, multi_label) = match (&classes, model.contrastive_head) {
-            (Some(classes), Some(joint)) => {
-                let cosines = model.embed(&modality, &sources, None)?.matmul(&classes.transpose(0, 1)?)?;
-                let logits = cosines.mul_scalar(joint.logit_scale)?.add_scalar(joint.logit_bias.unwrap_or(0.0))?;
-                (logits, joint.logit_bias.is_some())
-            }
-            _ => (model.logits(&modality, &sources)?, model.multi_label),
+        let classes = match &candidates {
+            Some(candidates) => model.classify_zero_shot(&modality, &sources, candidates)?,
+            None => model.classify(&modality, &sources)?,
         };
-        // Labels that do not exclude each other each have a probability of their own.
-        let scores = if multi_label { logits.sigmoid()? } else { logits.softmax(-1)? };
-        let (scores, logits) = (scores.to_vec::<f32>()?, logits.to_vec::<f32>()?);
-        let rows = scores.chunks(labels.len().max(1)).zip(logits.chunks(labels.len().max(1)));
-        for (file, (scores, logits)) in files.iter().zip(rows) {
-            print_scores(file, kind, &labels, scores, logits, arguments.k, context);
+        for (file, mut classes) in files.iter().zip(classes) {
+            classes.truncate(arguments.k.get());
+            print_classes(file, kind, &classes, context);
         }
     }
     embed::warn_truncated(&model);
     Ok(())
 }
 
-fn print_scores(
-    file: &str,
-    kind: &str,
-    labels: &[String],
-    scores: &[f32],
-    logits: &[f32],
-    k: Limit,
-    context: &Context,
-) {
-    let mut order: Vec<usize> = (0..labels.len()).collect();
-    order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b)));
-    order.truncate(k.get());
+fn print_classes(file: &str, kind: &str, classes: &[ClassScore], context: &Context) {
     if context.json {
-        let result = |(rank, i): (usize, &usize)| {
-            json!({"rank": rank + 1, "label": labels[*i], "score": scores[*i], "logit": logits[*i]})
+        let result = |(class, rank): (&ClassScore, usize)| {
+            json!({"rank": rank, "label": class.label, "score": class.score, "logit": class.logit})
         };
-        let results: Vec<_> = order.iter().enumerate().map(result).collect();
+        let results: Vec<_> = classes.iter().zip(1..).map(result).collect();
         output::line(json!({"input": file, "modality": kind, "results": results}));
     } else {
         output::line(format!("{file}:"));
-        for i in order {
-            output::line(format!("  {:6.2} %  {}", 100.0 * scores[i], labels[i]));
+        for class in classes {
+            output::line(format!("  {:6.2} %  {}", 100.0 * class.score, class.label));
         }
     }
 }
 
-/// One unit-length vector for each label, `[labels, dim]`: the mean over its prompts.
-fn label_embeddings(model: &Pretrained, arguments: &Arguments) -> Result<Tensor> {
+/// The labels of `--candidates` in the prompts of `--template`.
+fn candidate_labels(model: &Pretrained, arguments: &Arguments) -> Result<CandidateLabels> {
     if model.contrastive_head.is_none() {
         bail!(
             "--candidates: expected a model that embeds text in the same space (CLIP, SigLIP, CLAP); found family {}",
             model.family
         );
     }
-    let default = if arguments.files.audio.is_empty() { "a photo of a {}" } else { "This is a sound of {}." };
-    let templates = if arguments.template.is_empty() { vec![default.to_owned()] } else { arguments.template.clone() };
-    let mut rows = Vec::new();
-    for label in &arguments.candidates {
-        let texts: Vec<Source> = templates.iter().map(|t| Source::Text(t.replace("{}", label.trim()))).collect();
-        rows.push(model.embed(&Modality::TEXT, &texts, None)?.mean_dim(&[0], false)?);
-    }
-    Ok(Tensor::stack(&rows.iter().collect::<Vec<_>>(), 0)?.normalize()?)
+    let modality = if arguments.files.audio.is_empty() { Modality::IMAGE } else { Modality::AUDIO };
+    let default = [CandidateLabels::default_template(&modality).to_owned()];
+    let templates = if arguments.template.is_empty() { &default[..] } else { &arguments.template };
+    Ok(CandidateLabels::embed(model, &arguments.candidates, templates)?)
 }

@@ -9,8 +9,8 @@ use crate::{
     state::Shared,
 };
 use axum::{Json, extract::State};
-use mm_core::{Modality, Source, Tensor};
-use mm_repr::Pretrained;
+use mm_core::Modality;
+use mm_repr::CandidateLabels;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -99,54 +99,25 @@ pub(crate) async fn classify(
         let LoadedModel::Encoder(encoder) = model else {
             return Err(ApiError::internal("a model that does not classify was asked to"));
         };
-        let (scores, logits) = if zero_shot {
-            zero_shot_scores(encoder, &modality, &sources, &candidates, &templates)?
+        let classes = if zero_shot {
+            let default = [CandidateLabels::default_template(&modality).to_owned()];
+            let templates = if templates.is_empty() { &default[..] } else { &templates };
+            let candidates = CandidateLabels::embed(encoder, &candidates, templates)?;
+            encoder.classify_zero_shot(&modality, &sources, &candidates)?
         } else {
-            probabilities(&encoder.logits(&modality, &sources)?, encoder.multi_label)?
+            encoder.classify(&modality, &sources)?
         };
-        let labels = if zero_shot { &candidates } else { &encoder.labels };
-        let rows = scores.chunks(labels.len().max(1)).zip(logits.chunks(labels.len().max(1)));
-        Ok(rows.enumerate().map(|(index, (scores, logits))| rank(index, labels, scores, logits, k)).collect())
+        let score = |(class, rank): (mm_repr::ClassScore, usize)| ClassScore {
+            rank,
+            label: class.label,
+            score: class.score,
+            logit: class.logit,
+        };
+        let classified = |(index, classes): (usize, Vec<mm_repr::ClassScore>)| Classified {
+            index,
+            results: classes.into_iter().take(k).zip(1..).map(score).collect(),
+        };
+        Ok(classes.into_iter().enumerate().map(classified).collect())
     });
     Ok(Json(ClassifyResponse { data: data.await?, model: info.name.clone() }))
-}
-
-/// Classes by their probability.
-fn rank(index: usize, labels: &[String], scores: &[f32], logits: &[f32], k: usize) -> Classified {
-    let mut order: Vec<usize> = (0..labels.len()).collect();
-    order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b)));
-    order.truncate(k);
-    let score =
-        |(n, rank): (usize, usize)| ClassScore { rank, label: labels[n].clone(), score: scores[n], logit: logits[n] };
-    Classified { index, results: order.into_iter().zip(1..).map(score).collect() }
-}
-
-/// Probabilities and logits; labels that do not exclude each other each have a probability of their own.
-fn probabilities(logits: &Tensor, multi_label: bool) -> Result<(Vec<f32>, Vec<f32>), ApiError> {
-    let scores = if multi_label { logits.sigmoid()? } else { logits.softmax(-1)? };
-    Ok((scores.to_vec::<f32>()?, logits.to_vec::<f32>()?))
-}
-
-/// Scores by the cosines of values and label texts.
-fn zero_shot_scores(
-    model: &Pretrained,
-    modality: &Modality,
-    sources: &[Source],
-    candidates: &[String],
-    templates: &[String],
-) -> Result<(Vec<f32>, Vec<f32>), ApiError> {
-    let Some(head) = model.contrastive_head else {
-        return Err(ApiError::invalid("candidates", "a model without a shared space", "CLIP, SigLIP or CLAP"));
-    };
-    let default = [if *modality == Modality::AUDIO { "This is a sound of {}." } else { "a photo of a {}" }.to_owned()];
-    let templates = if templates.is_empty() { &default[..] } else { templates };
-    let mut classes = Vec::with_capacity(candidates.len());
-    for label in candidates {
-        let texts: Vec<Source> = templates.iter().map(|t| Source::Text(t.replace("{}", label.trim()))).collect();
-        classes.push(model.embed(&Modality::TEXT, &texts, None)?.mean_dim(&[0], false)?);
-    }
-    let classes = Tensor::stack(&classes.iter().collect::<Vec<_>>(), 0)?.normalize()?;
-    let cosines = model.embed(modality, sources, None)?.matmul(&classes.transpose(0, 1)?)?;
-    let logits = cosines.mul_scalar(head.logit_scale)?.add_scalar(head.logit_bias.unwrap_or(0.0))?;
-    probabilities(&logits, head.logit_bias.is_some())
 }

@@ -15,9 +15,6 @@ use mm_tasks::{embedding::Embedder, indexing::search_page};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
-/// How many times as many results as wanted each query of a fusion finds, and how many at least.
-const FUSION_DEPTH: (usize, usize) = (10, 100);
-
 /// Group of the options for a store in the help.
 const HEADING: &str = "In a store";
 
@@ -56,7 +53,7 @@ pub(super) fn search(folder: &Path, arguments: &Arguments, context: &Context) ->
         Vec::new()
     };
     queries.extend(words.map(|words| Query::text(words.clone())));
-    let mut query = join(queries, arguments.k.get());
+    let mut query = Query::hybrid(queries, arguments.k.get());
     query.filter = filter;
     let answer = store.query(&query)?;
     print(&answer, arguments.explain.is_some(), context);
@@ -87,16 +84,6 @@ fn vector_queries(store: &dyn Store, arguments: &Arguments, context: &Context) -
     }
     let vector = embedder.embed(&modality, &[source])?.select(0, 0)?.to_device(Device::Cpu)?.to_vec::<f32>()?;
     Ok(names.iter().map(|name| Query::nearest(name, vector.clone())).collect())
-}
-
-/// One query; several are joined by reciprocal rank fusion.
-fn join(mut queries: Vec<Query>, k: usize) -> Query {
-    if queries.len() == 1 {
-        return queries.remove(0).k(k);
-    }
-    let (factor, least) = FUSION_DEPTH;
-    let depth = k.saturating_mul(factor).max(least);
-    Query::fusion(queries.into_iter().map(|query| (1.0, query.k(depth))).collect()).k(k)
 }
 
 fn print(answer: &Answer, explain: bool, context: &Context) {

@@ -18,6 +18,7 @@ use axum::{
 use mm_reason::{
     Generation, Pipeline, Request,
     generate::{GenerationConfig, LogitsProcessors},
+    pretrained::TextStream,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -186,16 +187,10 @@ fn generate(
     };
     let request = Request::Chat(&conversation.messages);
     let prompt = pipeline.prompt(media.as_ref(), request)?.decoder_input_ids.len();
-    let (mut ids, mut shown) = (Vec::new(), String::new());
+    let mut stream = TextStream::new(&pipeline.tokenizer);
     let mut on_token = |_: usize, id: i64| {
-        ids.push(id);
-        let text = pipeline.tokenizer.decode(&ids).unwrap_or_default();
-        // A character of several tokens comes with its last one.
-        if !text.ends_with('\u{fffd}') {
-            if let Some(new) = text.strip_prefix(shown.as_str()).filter(|new| !new.is_empty()) {
-                on_text(new);
-            }
-            shown = text;
+        if let Some(new) = stream.push(id) {
+            on_text(&new);
         }
     };
     let processors = LogitsProcessors { interrupt: Some(interrupt), ..LogitsProcessors::default() };

@@ -14,7 +14,7 @@ use axum::{
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
-use mm_core::{Modality, Source};
+use mm_core::{DecodedAudio, EncodedFile, Modality, Source};
 use mm_data::decode::decode_audio_bytes;
 use mm_reason::{generate::GenerationConfig, pretrained::Transcript};
 use serde_json::json;
@@ -83,7 +83,7 @@ pub(crate) async fn transcriptions(State(state): State<Shared>, form: Multipart)
 }
 
 /// Decodes a recording once, so that its length can be checked before it is computed with.
-fn decode(file: &mm_core::EncodedFile, max_seconds: f64) -> Result<Source, ApiError> {
+fn decode(file: &EncodedFile, max_seconds: f64) -> Result<Source, ApiError> {
     let bytes = file.read().map_err(|error| ApiError::from(error).with_param("file"))?;
     let audio = decode_audio_bytes(&bytes, None).map_err(|error| ApiError::invalid("file", error, "a recording"))?;
     let seconds = audio.seconds();
@@ -94,10 +94,7 @@ fn decode(file: &mm_core::EncodedFile, max_seconds: f64) -> Result<Source, ApiEr
             format!("at most {max_seconds:.0} s"),
         ));
     }
-    if seconds <= 0.0 {
-        return Err(ApiError::invalid("file", "0 samples of audio", "a recording"));
-    }
-    Ok(Source::Bytes(file.clone()))
+    Ok(Source::Samples(DecodedAudio::new(audio.samples, audio.sample_rate)?))
 }
 
 async fn read(mut multipart: Multipart) -> Result<Form, ApiError> {

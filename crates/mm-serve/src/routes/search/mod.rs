@@ -20,9 +20,6 @@ use serde_json::{Map, Value};
 use std::time::Instant;
 use utoipa::ToSchema;
 
-/// How many times as many results as wanted each query of a fusion finds, and how many at least.
-const FUSION_DEPTH: (usize, usize) = (10, 100);
-
 /// What is searched for: one of `text`, `image`, `audio`, `video`, `like`, or `words` alone.
 #[derive(Deserialize, ToSchema, Default)]
 pub(crate) struct SearchRequest {
@@ -117,7 +114,7 @@ pub(crate) async fn search(
     if queries.is_empty() {
         return Err(ApiError::invalid("text", "no query", "one of text, image, audio, video, like and words"));
     }
-    let mut query = join(queries, request.k);
+    let mut query = Query::hybrid(queries, request.k);
     query.filter = filter;
     let answer = index.query(query).await?;
     let results = answer.hits.into_iter().zip(1..).map(|(hit, rank)| result(hit, rank)).collect();
@@ -163,16 +160,6 @@ async fn like(index: &Index, id: String, wanted: &[String]) -> Result<Vec<Query>
     let known: Vec<String> = row.vectors.keys().cloned().collect();
     let names = chosen(&known, wanted)?;
     Ok(names.iter().map(|name| Query::recommend(name, vec![Example::Id(id.clone())], Vec::new())).collect())
-}
-
-/// One query; several are joined by reciprocal rank fusion.
-fn join(mut queries: Vec<Query>, k: usize) -> Query {
-    if queries.len() == 1 {
-        return queries.remove(0).k(k);
-    }
-    let (factor, least) = FUSION_DEPTH;
-    let depth = k.saturating_mul(factor).max(least);
-    Query::fusion(queries.into_iter().map(|query| (1.0, query.k(depth))).collect()).k(k)
 }
 
 fn result(hit: Hit, rank: usize) -> SearchResult {
