@@ -1,0 +1,244 @@
+//! libtorch's store, gloo backend and reducer, through `shim.cpp`. Errors are the texts of C++ exceptions.
+
+use mm_core::Tensor;
+use std::{
+    ffi::{CStr, CString, c_char, c_int, c_void},
+    ptr::{NonNull, null_mut},
+    time::Duration,
+};
+
+unsafe extern "C" {
+    fn mm_dist_free(text: *mut c_char);
+    fn mm_dist_tcp_store(
+        host: *const c_char,
+        port: u16,
+        is_server: bool,
+        timeout_ms: i64,
+        error: *mut *mut c_char,
+    ) -> *mut c_void;
+    fn mm_dist_prefix_store(store: *const c_void, prefix: *const c_char, error: *mut *mut c_char) -> *mut c_void;
+    fn mm_dist_store_port(store: *const c_void) -> u16;
+    fn mm_dist_store_free(store: *mut c_void);
+    fn mm_dist_store_set(
+        store: *const c_void,
+        key: *const c_char,
+        value: *const u8,
+        size: usize,
+        error: *mut *mut c_char,
+    );
+    fn mm_dist_store_get(
+        store: *const c_void,
+        key: *const c_char,
+        size: *mut usize,
+        error: *mut *mut c_char,
+    ) -> *mut c_char;
+    fn mm_dist_store_add(store: *const c_void, key: *const c_char, amount: i64, error: *mut *mut c_char) -> i64;
+    fn mm_dist_gloo(
+        store: *const c_void,
+        rank: c_int,
+        size: c_int,
+        timeout_ms: i64,
+        address: *const c_char,
+        error: *mut *mut c_char,
+    ) -> *mut c_void;
+    fn mm_dist_group_free(group: *mut c_void);
+    fn mm_dist_all_reduce(group: *const c_void, tensor: *mut c_void, operation: c_int, error: *mut *mut c_char);
+    fn mm_dist_broadcast(group: *const c_void, tensor: *mut c_void, root: i64, error: *mut *mut c_char);
+    fn mm_dist_all_gather(
+        group: *const c_void,
+        outputs: *const *mut c_void,
+        count: i64,
+        input: *mut c_void,
+        error: *mut *mut c_char,
+    );
+    fn mm_dist_barrier(group: *const c_void, error: *mut *mut c_char);
+    fn mm_dist_reducer(
+        group: *const c_void,
+        parameters: *const *mut c_void,
+        count: i64,
+        bucket_bytes: i64,
+        error: *mut *mut c_char,
+    ) -> *mut c_void;
+    fn mm_dist_reducer_prepare(reducer: *mut c_void, loss: *mut c_void, error: *mut *mut c_char);
+    fn mm_dist_reducer_free(reducer: *mut c_void);
+}
+
+/// Calls a function of the shim, whose last argument takes the text of an exception.
+fn call<T>(function: impl FnOnce(*mut *mut c_char) -> T) -> Result<T, String> {
+    let mut error = null_mut();
+    let value = function(&raw mut error);
+    if error.is_null() {
+        return Ok(value);
+    }
+    // SAFETY: the shim allocated a text that ends in zero; it is freed once.
+    let text = unsafe { CStr::from_ptr(error) }.to_string_lossy().into_owned();
+    unsafe { mm_dist_free(error) };
+    Err(text)
+}
+
+fn object(pointer: *mut c_void) -> Result<NonNull<c_void>, String> {
+    NonNull::new(pointer).ok_or_else(|| "libtorch returned no object".to_owned())
+}
+
+fn c_text(text: &str) -> Result<CString, String> {
+    CString::new(text).map_err(|_| format!("`{text}` has a zero byte"))
+}
+
+fn pointer(tensor: &Tensor) -> *mut c_void {
+    tensor.as_tch().as_ptr().cast_mut().cast()
+}
+
+fn milliseconds(timeout: Duration) -> i64 {
+    i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX / 2)
+}
+
+/// Keys and values that all processes see.
+pub struct Store(NonNull<c_void>);
+
+// SAFETY: libtorch's TCPStore guards its connection with a mutex, and nothing of it belongs to a thread.
+unsafe impl Send for Store {}
+
+impl Store {
+    /// Connects to the store at an address, and starts it where this process keeps it.
+    pub fn connect(host: &str, port: u16, is_server: bool, timeout: Duration) -> Result<Self, String> {
+        let host = c_text(host)?;
+        // SAFETY: the text outlives the call.
+        let store =
+            call(|error| unsafe { mm_dist_tcp_store(host.as_ptr(), port, is_server, milliseconds(timeout), error) })?;
+        object(store).map(Self)
+    }
+
+    /// The same store under names that begin with `prefix`.
+    pub fn prefixed(&self, prefix: &str) -> Result<Self, String> {
+        let prefix = c_text(prefix)?;
+        // SAFETY: the store and the text outlive the call; the new object holds a reference of its own.
+        let store = call(|error| unsafe { mm_dist_prefix_store(self.0.as_ptr(), prefix.as_ptr(), error) })?;
+        object(store).map(Self)
+    }
+
+    /// The port, which the system chose where 0 was asked for.
+    pub fn port(&self) -> u16 {
+        // SAFETY: the store lives.
+        unsafe { mm_dist_store_port(self.0.as_ptr()) }
+    }
+
+    pub fn set(&self, key: &str, value: &[u8]) -> Result<(), String> {
+        let key = c_text(key)?;
+        // SAFETY: all pointers outlive the call.
+        call(|error| unsafe {
+            mm_dist_store_set(self.0.as_ptr(), key.as_ptr(), value.as_ptr(), value.len(), error);
+        })
+    }
+
+    /// A value; waits until it is set.
+    pub fn get(&self, key: &str) -> Result<Vec<u8>, String> {
+        let (key, mut size) = (c_text(key)?, 0);
+        // SAFETY: the shim returns `size` bytes in memory that is freed once.
+        unsafe {
+            let value = call(|error| mm_dist_store_get(self.0.as_ptr(), key.as_ptr(), &raw mut size, error))?;
+            let copy = std::slice::from_raw_parts(value.cast::<u8>(), size).to_vec();
+            mm_dist_free(value);
+            Ok(copy)
+        }
+    }
+
+    /// Adds to a counter, which starts at 0, and returns it; does not wait.
+    pub fn add(&self, key: &str, amount: i64) -> Result<i64, String> {
+        let key = c_text(key)?;
+        // SAFETY: the store and the text outlive the call.
+        call(|error| unsafe { mm_dist_store_add(self.0.as_ptr(), key.as_ptr(), amount, error) })
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // SAFETY: freed once.
+        unsafe { mm_dist_store_free(self.0.as_ptr()) }
+    }
+}
+
+/// A gloo process group. Not `Sync`: the order of its operations has to be the same in all processes.
+pub struct Gloo(NonNull<c_void>);
+
+impl Gloo {
+    /// Connects with the other processes; `address` is a host name or an address of this host, `if:NAME` a network
+    /// interface, or empty for the address of the host's name.
+    pub fn connect(
+        store: &Store,
+        rank: usize,
+        world_size: usize,
+        timeout: Duration,
+        address: &str,
+    ) -> Result<Self, String> {
+        let address = c_text(address)?;
+        let number = |n: usize| c_int::try_from(n).map_err(|_| format!("{n} processes are too many"));
+        let (rank, size) = (number(rank)?, number(world_size)?);
+        // SAFETY: the store and the text outlive the call; the group holds a reference to the store.
+        let group = call(|error| unsafe {
+            mm_dist_gloo(store.0.as_ptr(), rank, size, milliseconds(timeout), address.as_ptr(), error)
+        })?;
+        object(group).map(Self)
+    }
+
+    /// Reduces contiguous tensors of all processes, in place.
+    pub fn all_reduce(&self, tensor: &Tensor, operation: c_int) -> Result<(), String> {
+        // SAFETY: the operation is over when the call returns, until when the tensor lives.
+        call(|error| unsafe { mm_dist_all_reduce(self.0.as_ptr(), pointer(tensor), operation, error) })
+    }
+
+    /// Overwrites the tensor with that of the rank `root`.
+    pub fn broadcast(&self, tensor: &Tensor, root: usize) -> Result<(), String> {
+        // SAFETY: as above.
+        call(|error| unsafe { mm_dist_broadcast(self.0.as_ptr(), pointer(tensor), root as i64, error) })
+    }
+
+    /// Writes each rank's `input` to one of `outputs`; all have the same shape.
+    pub fn all_gather(&self, outputs: &[Tensor], input: &Tensor) -> Result<(), String> {
+        let pointers: Vec<*mut c_void> = outputs.iter().map(pointer).collect();
+        // SAFETY: as above.
+        call(|error| unsafe {
+            let (list, count) = (pointers.as_ptr(), pointers.len() as i64);
+            mm_dist_all_gather(self.0.as_ptr(), list, count, pointer(input), error);
+        })
+    }
+
+    /// Waits for all processes; rank 0's error names those that did not come.
+    pub fn barrier(&self) -> Result<(), String> {
+        // SAFETY: the group lives.
+        call(|error| unsafe { mm_dist_barrier(self.0.as_ptr(), error) })
+    }
+}
+
+impl Drop for Gloo {
+    fn drop(&mut self) {
+        // SAFETY: freed once.
+        unsafe { mm_dist_group_free(self.0.as_ptr()) }
+    }
+}
+
+/// The reducer of `DistributedDataParallel`, with hooks on its parameters.
+pub struct Reducer(NonNull<c_void>);
+
+impl Reducer {
+    pub fn new(gloo: &Gloo, parameters: &[Tensor], bucket_bytes: usize) -> Result<Self, String> {
+        let pointers: Vec<*mut c_void> = parameters.iter().map(pointer).collect();
+        let bytes = i64::try_from(bucket_bytes).unwrap_or(i64::MAX);
+        // SAFETY: the reducer holds references of its own to the group and the tensors.
+        let reducer = call(|error| unsafe {
+            mm_dist_reducer(gloo.0.as_ptr(), pointers.as_ptr(), pointers.len() as i64, bytes, error)
+        })?;
+        object(reducer).map(Self)
+    }
+
+    pub fn prepare(&self, loss: &Tensor) -> Result<(), String> {
+        // SAFETY: the reducer and the tensor live; a backward pass runs in this thread after the call, not during it.
+        call(|error| unsafe { mm_dist_reducer_prepare(self.0.as_ptr(), pointer(loss), error) })
+    }
+}
+
+impl Drop for Reducer {
+    fn drop(&mut self) {
+        // SAFETY: freed once; its hooks are removed first.
+        unsafe { mm_dist_reducer_free(self.0.as_ptr()) }
+    }
+}

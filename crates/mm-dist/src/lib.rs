@@ -1,0 +1,21 @@
+#![doc = include_str!("../README.md")]
+
+#[cfg(feature = "c10d")]
+mod backend;
+#[cfg(not(feature = "c10d"))]
+#[path = "backend_disabled.rs"]
+mod backend;
+mod current;
+mod env;
+mod error;
+mod gather;
+mod group;
+mod monitor;
+mod reducer;
+
+pub use current::{current, spawn_local, with_group};
+pub use env::Environment;
+pub use error::{Error, Result};
+pub use gather::GatheredRows;
+pub use group::{Group, ReduceOp};
+pub use reducer::GradientReducer;

@@ -1,0 +1,193 @@
+// What neither tch nor libtorch's C functions offer: torch.distributed's store, its gloo backend, and the reducer of
+// DistributedDataParallel, which starts to average gradients while the backward pass still runs.
+//
+// Every function catches C++ exceptions and returns their text through `error`, which mm_dist_free frees.
+
+#define USE_C10D_GLOO
+
+#include <ATen/ATen.h>
+#include <torch/csrc/distributed/c10d/PrefixStore.hpp>
+#include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
+#include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
+#include <torch/csrc/distributed/c10d/TCPStore.hpp>
+#include <torch/csrc/distributed/c10d/reducer.hpp>
+
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <memory>
+
+namespace {
+
+using Milliseconds = std::chrono::milliseconds;
+
+struct StoreHandle {
+  c10::intrusive_ptr<c10d::Store> store;
+  uint16_t port;
+};
+
+struct GroupHandle {
+  c10::intrusive_ptr<c10d::ProcessGroupGloo> gloo;
+  c10::intrusive_ptr<c10d::ProcessGroup> group;
+};
+
+char *copied(const char *text) {
+  char *copy = static_cast<char *>(std::malloc(std::strlen(text) + 1));
+  if (copy) std::strcpy(copy, text);
+  return copy;
+}
+
+template <typename F> auto guarded(char **error, F &&body) -> decltype(body()) {
+  try {
+    return body();
+  } catch (const c10::Error &e) {
+    *error = copied(e.what_without_backtrace());
+  } catch (const std::exception &e) {
+    *error = copied(e.what());
+  } catch (...) {
+    *error = copied("unknown C++ exception");
+  }
+  return decltype(body())();
+}
+
+std::vector<at::Tensor> tensors_of(at::Tensor *const *tensors, int64_t count) {
+  std::vector<at::Tensor> all;
+  all.reserve(count);
+  for (int64_t i = 0; i < count; i++) all.push_back(*tensors[i]);
+  return all;
+}
+
+} // namespace
+
+extern "C" {
+
+void mm_dist_free(char *text) { std::free(text); }
+
+StoreHandle *mm_dist_tcp_store(const char *host, uint16_t port, bool is_server, int64_t timeout_ms, char **error) {
+  return guarded(error, [&]() -> StoreHandle * {
+    c10d::TCPStoreOptions options;
+    options.port = port;
+    options.isServer = is_server;
+    options.waitWorkers = false;
+    options.timeout = Milliseconds(timeout_ms);
+    auto store = c10::make_intrusive<c10d::TCPStore>(host, options);
+    store->setTimeout(Milliseconds(timeout_ms));
+    const uint16_t bound = store->getPort();
+    return new StoreHandle{store, bound};
+  });
+}
+
+StoreHandle *mm_dist_prefix_store(const StoreHandle *store, const char *prefix, char **error) {
+  return guarded(error, [&]() -> StoreHandle * {
+    return new StoreHandle{c10::make_intrusive<c10d::PrefixStore>(prefix, store->store), store->port};
+  });
+}
+
+uint16_t mm_dist_store_port(const StoreHandle *store) { return store->port; }
+
+void mm_dist_store_free(StoreHandle *store) { delete store; }
+
+void mm_dist_store_set(const StoreHandle *store, const char *key, const uint8_t *value, size_t size, char **error) {
+  guarded(error, [&] { store->store->set(key, std::vector<uint8_t>(value, value + size)); });
+}
+
+// The value in memory that mm_dist_free frees.
+char *mm_dist_store_get(const StoreHandle *store, const char *key, size_t *size, char **error) {
+  return guarded(error, [&]() -> char * {
+    const auto value = store->store->get(key);
+    char *copy = static_cast<char *>(std::malloc(value.size() + 1));
+    if (!copy) throw std::bad_alloc();
+    std::memcpy(copy, value.data(), value.size());
+    *size = value.size();
+    return copy;
+  });
+}
+
+int64_t mm_dist_store_add(const StoreHandle *store, const char *key, int64_t amount, char **error) {
+  return guarded(error, [&] { return store->store->add(key, amount); });
+}
+
+GroupHandle *mm_dist_gloo(const StoreHandle *store, int rank, int size, int64_t timeout_ms, const char *address,
+                          char **error) {
+  return guarded(error, [&]() -> GroupHandle * {
+    auto options = c10d::ProcessGroupGloo::Options::create(Milliseconds(timeout_ms));
+    using Gloo = c10d::ProcessGroupGloo;
+    const std::string text(address);
+    if (text.empty()) options->devices.push_back(Gloo::createDefaultDevice());
+    else if (text.rfind("if:", 0) == 0) options->devices.push_back(Gloo::createDeviceForInterface(text.substr(3)));
+    else options->devices.push_back(Gloo::createDeviceForHostname(text));
+    auto gloo = c10::make_intrusive<Gloo>(store->store, rank, size, options);
+    auto group = c10::make_intrusive<c10d::ProcessGroup>(store->store, rank, size);
+    group->setBackend(at::kCPU, c10d::ProcessGroup::BackendType::GLOO, c10::intrusive_ptr<c10d::Backend>(gloo));
+    group->setDefaultBackend(c10d::ProcessGroup::BackendType::GLOO);
+    return new GroupHandle{gloo, group};
+  });
+}
+
+void mm_dist_group_free(GroupHandle *group) { delete group; }
+
+// In place; `operation` is one of c10d::ReduceOp's numbers.
+void mm_dist_all_reduce(const GroupHandle *group, at::Tensor *tensor, int operation, char **error) {
+  guarded(error, [&] {
+    std::vector<at::Tensor> tensors{*tensor};
+    c10d::AllreduceOptions options;
+    options.reduceOp = c10d::ReduceOp(static_cast<c10d::ReduceOp::RedOpType>(operation));
+    group->gloo->allreduce(tensors, options)->wait();
+  });
+}
+
+void mm_dist_broadcast(const GroupHandle *group, at::Tensor *tensor, int64_t root, char **error) {
+  guarded(error, [&] {
+    std::vector<at::Tensor> tensors{*tensor};
+    c10d::BroadcastOptions options;
+    options.rootRank = root;
+    group->gloo->broadcast(tensors, options)->wait();
+  });
+}
+
+// `outputs`: one tensor for each rank, of the shape of `input`.
+void mm_dist_all_gather(const GroupHandle *group, at::Tensor *const *outputs, int64_t count, at::Tensor *input,
+                        char **error) {
+  guarded(error, [&] {
+    std::vector<std::vector<at::Tensor>> lists{tensors_of(outputs, count)};
+    std::vector<at::Tensor> inputs{*input};
+    group->gloo->allgather(lists, inputs)->wait();
+  });
+}
+
+// Waits for all ranks; rank 0 names the ranks that did not come within the timeout.
+void mm_dist_barrier(const GroupHandle *group, char **error) {
+  guarded(error, [&] { group->gloo->monitoredBarrier(c10d::BarrierOptions(), true); });
+}
+
+c10d::Reducer *mm_dist_reducer(const GroupHandle *group, at::Tensor *const *parameters, int64_t count,
+                               int64_t bucket_bytes, char **error) {
+  return guarded(error, [&]() -> c10d::Reducer * {
+    const auto all = tensors_of(parameters, count);
+    c10d::verify_params_across_processes(group->group, all, {});
+    const int64_t first = std::min<int64_t>(bucket_bytes, c10d::kDefaultFirstBucketBytes);
+    const std::vector<bool> sparse(all.size(), false);
+    const std::vector<size_t> limits{static_cast<size_t>(first), static_cast<size_t>(bucket_bytes)};
+    auto buckets = std::get<0>(c10d::compute_bucket_assignment_by_size(all, limits, sparse));
+    // Gradients become ready roughly in the reverse order of the parameters.
+    std::reverse(buckets.begin(), buckets.end());
+    return new c10d::Reducer(all, buckets, group->group, sparse, bucket_bytes, /*find_unused_parameters=*/true,
+                             /*gradient_as_bucket_view=*/false, {}, first, /*skip_all_reduce_unused_params=*/false,
+                             /*use_python_reducer=*/false, {});
+  });
+}
+
+// Before the backward pass of `loss`.
+void mm_dist_reducer_prepare(c10d::Reducer *reducer, at::Tensor *loss, char **error) {
+  guarded(error, [&] { reducer->prepare_for_backward({*loss}); });
+}
+
+void mm_dist_reducer_free(c10d::Reducer *reducer) {
+  try {
+    reducer->remove_autograd_hooks();
+    delete reducer;
+  } catch (...) {
+  }
+}
+
+} // extern "C"

@@ -1,0 +1,185 @@
+//! Collective operations and averaged gradients between ranks in threads, and what happens when a rank ends.
+
+#![cfg(feature = "c10d")]
+
+use mm_core::{DType, Device, Tensor};
+use mm_dist::{Environment, Error, GradientReducer, Group, ReduceOp, Result, current, spawn_local};
+use std::{net::TcpListener, rc::Rc, time::Duration};
+
+#[test]
+fn collective_operations() {
+    let results = spawn_local(3, |group| {
+        let rank = group.rank() as f64;
+        assert_eq!(current().map(|g| g.rank()), Some(group.rank()));
+        let own = Tensor::new([rank as f32, 1.0], Device::Cpu)?;
+        let sum = group.all_reduce(&own, ReduceOp::Sum)?.to_vec::<f32>()?;
+        assert_eq!(own.to_vec::<f32>()?, [rank as f32, 1.0], "the input is not overwritten");
+        let extremes = [ReduceOp::Min, ReduceOp::Max].map(|op| group.all_reduce_numbers(&[rank], op).unwrap());
+        let second = group.broadcast(&own, 1)?.to_vec::<f32>()?;
+        group.barrier()?;
+        let texts = group.gather(&"x".repeat(group.rank()))?;
+        Ok((sum, extremes, second, texts))
+    });
+    let expected =
+        (vec![3f32, 3.0], [vec![0.0], vec![2.0]], vec![1f32, 1.0], vec![String::new(), "x".into(), "xx".into()]);
+    for found in results.unwrap() {
+        assert_eq!(found, expected);
+    }
+    assert!(current().is_none());
+}
+
+#[test]
+fn ranks_that_differ_are_named() {
+    let error = spawn_local(2, |group| {
+        let config = if group.rank() == 0 { "epochs = 3\nlr = 0.1" } else { "epochs = 3\nlr = 0.2" };
+        group.agree("the config", config)
+    });
+    let text = error.unwrap_err().to_string();
+    assert_eq!(
+        text,
+        "the config differs between the processes: rank 0 has `lr = 0.1`, rank 1 has `lr = 0.2`; start all with the same"
+    );
+    let error = spawn_local(2, |group| {
+        let rows = Tensor::zeros(&[2, 3 + group.rank() as i64], DType::F32, Device::Cpu)?;
+        group.gather_rows(&rows).map(|_| ())
+    });
+    assert!(error.unwrap_err().to_string().contains("rank 1 has rows of [4] F32, expected [3] F32"));
+}
+
+/// Fixed values `[rows, columns]`: threads share libtorch's random number generator.
+fn waves(rows: i64, columns: i64, step: f64) -> mm_core::Result<Tensor> {
+    Tensor::arange(0, rows * columns, Device::Cpu)?
+        .to_dtype(DType::F32)?
+        .mul_scalar(step)?
+        .sin()?
+        .reshape(&[rows, columns])
+}
+
+/// CLIP's loss of embeddings `[rows, width]`.
+fn contrastive(a: &Tensor, b: &Tensor, scale: &Tensor) -> mm_core::Result<Tensor> {
+    let logits = a.normalize()?.matmul(&b.normalize()?.transpose(0, 1)?)?.mul(scale)?;
+    let target = Tensor::arange(0, a.size(0)?, Device::Cpu)?;
+    let loss = |logits: &Tensor| logits.cross_entropy(&target, -100, 0.0);
+    loss(&logits)?.add(&loss(&logits.transpose(0, 1)?)?)?.mul_scalar(0.5)
+}
+
+/// Two towers and a temperature, with fixed values.
+fn parameters() -> mm_core::Result<Vec<Tensor>> {
+    let scale = Tensor::new([3f32], Device::Cpu)?;
+    [waves(5, 4, 0.7)?, waves(5, 4, 1.3)?, scale].into_iter().map(|t| t.detach()?.set_requires_grad(true)).collect()
+}
+
+/// Fifty steps of gradient descent of a rank that has the rows from `from` to `until`.
+fn train(group: Option<&Rc<Group>>, [from, until]: [i64; 2], count: i64) -> Result<Vec<Vec<f32>>> {
+    let part = |step| waves(count, 5, step)?.narrow(0, from, until - from);
+    let (images, texts) = (part(2.1)?, part(3.7)?);
+    let parameters = parameters()?;
+    let reducer = group.map(|group| GradientReducer::new(group, parameters.clone())).transpose()?;
+    for _ in 0..50 {
+        let (mut a, mut b) = (images.matmul(&parameters[0])?, texts.matmul(&parameters[1])?);
+        if let Some(group) = group {
+            (a, b) = (group.gather_rows(&a)?.values, group.gather_rows(&b)?.values);
+        }
+        let loss = contrastive(&a, &b, &parameters[2])?;
+        match &reducer {
+            Some(reducer) => reducer.backward(Some(&loss))?,
+            None => loss.backward()?,
+        }
+        for parameter in &parameters {
+            let gradient = parameter.grad().expect("every parameter is used");
+            parameter.scale_add_(1.0, &gradient, -0.5)?;
+            gradient.mul_scalar_(0.0)?;
+        }
+    }
+    Ok(parameters.iter().map(Tensor::to_vec).collect::<mm_core::Result<_>>()?)
+}
+
+#[test]
+fn several_ranks_learn_what_one_process_does() {
+    const ROWS: i64 = 13;
+    let alone = train(None, [0, ROWS], ROWS).unwrap();
+    // Parts of different sizes, one of them empty.
+    for parts in [vec![[0, 7], [7, 13]], vec![[0, 3], [3, 3], [3, 13]]] {
+        let together = spawn_local(parts.len(), |group| train(Some(group), parts[group.rank()], ROWS)).unwrap();
+        for rank in &together {
+            assert_eq!(rank, &together[0], "bit for bit the same in all ranks");
+        }
+        for (a, b) in alone.iter().flatten().zip(together[0].iter().flatten()) {
+            assert!((a - b).abs() < 1e-5, "{a} alone, {b} in {} ranks", parts.len());
+        }
+    }
+    let start = parameters().unwrap()[0].to_vec::<f32>().unwrap();
+    assert!(alone[0].iter().zip(&start).any(|(a, b)| (a - b).abs() > 0.05), "training changes the weights");
+}
+
+#[test]
+fn a_rank_without_a_loss_counts_as_zero_and_steps_accumulate() {
+    let gradients = spawn_local(2, |group| {
+        let used = Tensor::new([1f32, 2.0], Device::Cpu)?.set_requires_grad(true)?;
+        let unused = Tensor::new([5f32], Device::Cpu)?.set_requires_grad(true)?;
+        let reducer = GradientReducer::new(group, vec![used.clone(), unused.clone()])?;
+        for _ in 0..2 {
+            let loss = (group.rank() == 1).then(|| used.mul_scalar(4.0)?.sum()).transpose()?;
+            reducer.backward(loss.as_ref())?;
+        }
+        Ok((used.grad().map(|g| g.to_vec::<f32>()).transpose()?, unused.grad().is_some()))
+    });
+    for (used, unused) in gradients.unwrap() {
+        assert_eq!((used, unused), (Some(vec![4.0, 4.0]), false), "twice the mean of 0 and 4");
+    }
+}
+
+fn environment(rank: usize, world_size: usize, port: u16, seconds: u64) -> Environment {
+    Environment {
+        rank,
+        world_size,
+        local_rank: rank,
+        local_world_size: None,
+        master_address: "127.0.0.1".into(),
+        master_port: port,
+        agent_store: false,
+        attempt: 0,
+        timeout: Duration::from_secs(seconds),
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn a_rank_that_ends_is_named_by_the_others() {
+    for dies in [0, 1, 2] {
+        let port = free_port();
+        let run = |rank: usize| -> Result<()> {
+            let group = Group::join(&environment(rank, 3, port, 30))?;
+            group.barrier()?;
+            if rank == dies {
+                return Ok(());
+            }
+            group.all_reduce_numbers(&[1.0], ReduceOp::Sum).map(drop)
+        };
+        let errors: Vec<Option<Error>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..3).map(|rank| scope.spawn(move || run(rank).err())).collect();
+            threads.into_iter().map(|t| t.join().unwrap()).collect()
+        });
+        for (rank, error) in errors.iter().enumerate() {
+            let text = error.as_ref().map(ToString::to_string).unwrap_or_default();
+            assert_eq!(rank == dies, text.is_empty(), "rank {rank}: {text}");
+            let named = text.contains(&format!("rank {dies}"));
+            assert!(rank == dies || named, "rank {dies} ended, rank {rank} says: {text}");
+        }
+    }
+}
+
+#[test]
+fn a_group_that_does_not_form_says_what_to_do() {
+    let port = free_port();
+    let text = Group::join(&environment(1, 2, port, 2)).unwrap_err().to_string();
+    assert!(text.contains(&format!("rank 1 of 2 could not join the process group at 127.0.0.1:{port}")), "{text}");
+    assert!(text.contains("start rank 0 as well"), "{text}");
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = listener.local_addr().unwrap().port();
+    let text = Group::join(&environment(0, 2, taken, 2)).unwrap_err().to_string();
+    assert!(text.contains("set MASTER_PORT to a free one"), "{text}");
+}
