@@ -70,7 +70,7 @@ impl Group {
             *part = part.narrow(0, 0, *count as i64)?;
         }
         if own_count > 0 {
-            all[self.rank()] = scale_gradient(rows, self.world_size() as f64)?;
+            all[self.rank()] = rows.scale_gradient(self.world_size() as f64)?;
         }
         let values = Tensor::cat(&all.iter().collect::<Vec<_>>(), 0)?;
         Ok(GatheredRows { values, counts })
@@ -81,14 +81,4 @@ impl Group {
 fn zero_rows(count: i64, rest: &[i64], dtype: DType, device: Device) -> mm_core::Result<Tensor> {
     let shape: Vec<i64> = std::iter::once(count).chain(rest.iter().copied()).collect();
     Tensor::zeros(&shape, dtype, device)
-}
-
-/// The same values, whose gradient is multiplied by a factor.
-fn scale_gradient(x: &Tensor, factor: f64) -> mm_core::Result<Tensor> {
-    if !x.requires_grad() {
-        return Ok(x.clone());
-    }
-    let constant = x.detach()?;
-    // x - constant is exactly zero, so that the values stay bit for bit.
-    constant.add(&x.sub(&constant)?.mul_scalar(factor)?)
 }

@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 #![allow(clippy::needless_doctest_main)] // the example is a build script
 
+use std::{env, path::PathBuf};
+
 /// The version of libtorch that the mm crates compute with.
 pub const VERSION: &str = env!("MM_LIBTORCH_VERSION");
 
@@ -24,6 +26,28 @@ pub fn link() {
     if let Some(folder) = library_folder() {
         println!("cargo::rustc-link-arg=-Wl,-rpath,{folder}");
     }
+}
+
+/// What a C++ file that includes libtorch's headers is compiled with.
+pub struct CppSettings {
+    /// The folders of the headers.
+    pub include: [PathBuf; 2],
+    /// The value of the macro `_GLIBCXX_USE_CXX11_ABI`.
+    pub cxx11_abi: String,
+}
+
+/// The settings for the C++ files of a package, to be called from its `build.rs`. They are those of the libtorch that
+/// torch-sys found, which it tells to the packages that depend on it directly; `None` elsewhere.
+pub fn cpp_settings() -> Option<CppSettings> {
+    println!("cargo::rerun-if-env-changed=LIBTORCH_INCLUDE");
+    println!("cargo::rerun-if-env-changed=LIBTORCH_CXX11_ABI");
+    let library = env::var_os("DEP_TCH_LIBTORCH_LIB").map(PathBuf::from)?;
+    let root = env::var_os("LIBTORCH_INCLUDE").map_or_else(|| library.join(".."), PathBuf::from);
+    let include = root.join("include");
+    Some(CppSettings {
+        include: [include.clone(), include.join("torch/csrc/api/include")],
+        cxx11_abi: env::var("LIBTORCH_CXX11_ABI").unwrap_or_else(|_| "1".into()),
+    })
 }
 
 #[cfg(test)]

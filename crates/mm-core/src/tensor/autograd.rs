@@ -14,6 +14,13 @@ impl Tensor {
         }
     }
 
+    /// The same values, whose gradient is multiplied by `scale` in the backward pass.
+    pub fn scale_gradient(&self, scale: f64) -> Result<Self> {
+        let constant = self.detach()?;
+        // The difference is exactly zero, so finite values stay bit for bit.
+        constant.add(&self.sub(&constant)?.mul_scalar(scale)?)
+    }
+
     /// Overwrites the values with those of `source`, in place and without recording gradients.
     pub fn copy_(&self, source: &Tensor) -> Result<()> {
         let run = || {

@@ -91,3 +91,14 @@ fn gradients_flow_through_operators() {
     assert_eq!(x.grad().unwrap().to_vec::<f32>().unwrap(), [4.0, 8.0, 12.0]);
     assert!((&x / 2.0).unwrap().to_vec::<f32>().unwrap() == [0.5, 1.0, 1.5]);
 }
+
+#[test]
+fn scaled_gradients_leave_the_values() {
+    for scale in [0.25, 3.0, -0.5] {
+        let x = Tensor::from_slice(&[1f32, -0.1, 1e-7]).unwrap().set_requires_grad(true).unwrap();
+        let y = x.scale_gradient(scale).unwrap();
+        assert_eq!(y.to_vec::<f32>().unwrap(), x.to_vec::<f32>().unwrap());
+        y.sum().unwrap().backward().unwrap();
+        assert_eq!(x.grad().unwrap().to_vec::<f32>().unwrap(), [scale as f32; 3]);
+    }
+}

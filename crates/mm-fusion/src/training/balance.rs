@@ -1,12 +1,6 @@
 //! Balancing modalities during joint training: on-the-fly gradient modulation and gradient blending.
 
 use crate::{Error, Result};
-use mm_core::Tensor;
-
-/// Identity in the forward pass; multiplies the gradient by `scale` in the backward pass. Any shape.
-pub fn scale_gradient(x: &Tensor, scale: f64) -> Result<Tensor> {
-    Ok(x.mul_scalar(scale)?.add(&x.detach()?.mul_scalar(1.0 - scale)?)?)
-}
 
 /// Gradient scale of each modality (OGM-GE), in (0, 1]. The score of a modality is the sum over a batch of the
 /// probability that the modality alone gives to the correct class. A modality whose score is r > 1 times the mean of
@@ -59,7 +53,7 @@ pub fn blending_weights(heads: &[[f64; 4]]) -> Result<Vec<f64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use mm_core::{DType, Device};
+    use mm_core::{DType, Device, Tensor};
 
     #[test]
     fn dominant_modalities_are_scaled_down_and_generalizing_heads_weigh_more() {
@@ -69,7 +63,7 @@ mod tests {
         let weights = blending_weights(&[[1.0, 1.0, 0.5, 0.6], [1.0, 1.0, 0.1, 0.9]]).unwrap();
         assert!(weights[0] > 0.95 && (weights[0] + weights[1] - 1.0).abs() < 1e-9);
         let x = Tensor::ones(&[2], DType::F32, Device::Cpu).unwrap().set_requires_grad(true).unwrap();
-        let y = scale_gradient(&x, 0.25).unwrap();
+        let y = x.scale_gradient(0.25).unwrap();
         assert_eq!(y.to_vec::<f32>().unwrap(), [1.0, 1.0]);
         y.sum().unwrap().backward().unwrap();
         assert_eq!(x.grad().unwrap().to_vec::<f32>().unwrap(), [0.25, 0.25]);

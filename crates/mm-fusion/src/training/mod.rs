@@ -5,7 +5,7 @@ mod distillation;
 mod functional_entropy;
 mod unimodal;
 
-pub use balance::{blending_weights, gradient_scales, scale_gradient};
+pub use balance::{blending_weights, gradient_scales};
 pub use distillation::distillation;
 pub use functional_entropy::functional_entropy;
 pub use unimodal::{polarity, unimodal_labels};

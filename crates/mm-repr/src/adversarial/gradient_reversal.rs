@@ -5,7 +5,7 @@ use mm_core::{Result, Tensor};
 /// The identity, whose gradient is multiplied by −`weight`. *Domain-Adversarial Training of Neural Networks*
 /// ([Ganin et al., 2016](https://arxiv.org/abs/1505.07818)).
 pub fn gradient_reversal(x: &Tensor, weight: f64) -> Result<Tensor> {
-    x.detach()?.mul_scalar(1.0 + weight)?.sub(&x.mul_scalar(weight)?)
+    x.scale_gradient(-weight)
 }
 
 #[cfg(test)]

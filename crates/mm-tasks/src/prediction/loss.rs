@@ -8,7 +8,7 @@ use super::{
     training_state::{FUSED, TrainingState},
 };
 use mm_core::{DType, LossOutput, Modality, Result, Tensor, nn::with_math_attention};
-use mm_fusion::training::{distillation, functional_entropy, gradient_scales, scale_gradient};
+use mm_fusion::training::{distillation, functional_entropy, gradient_scales};
 
 /// Temperature of the distillation from the unimodal heads.
 const DISTILLATION_TEMPERATURE: f64 = 2.0;
@@ -179,7 +179,7 @@ fn modulate_gradients(batch: &mut EncodedBatch, labels: &Tensor, alpha: f64) -> 
     let modalities: Vec<Modality> = heads.into_iter().map(|(modality, _)| modality).collect();
     for (modality, scale) in modalities.into_iter().zip(gradient_scales(&scores, alpha)?) {
         if let Some(branch) = batch.branches.get_mut(&modality) {
-            branch.features.values = scale_gradient(&branch.features.values, scale)?;
+            branch.features.values = branch.features.values.scale_gradient(scale)?;
         }
     }
     Ok(())
