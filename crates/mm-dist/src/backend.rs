@@ -17,7 +17,6 @@ unsafe extern "C" {
         error: *mut *mut c_char,
     ) -> *mut c_void;
     fn mm_dist_prefix_store(store: *const c_void, prefix: *const c_char, error: *mut *mut c_char) -> *mut c_void;
-    fn mm_dist_store_port(store: *const c_void) -> u16;
     fn mm_dist_store_free(store: *mut c_void);
     fn mm_dist_store_set(
         store: *const c_void,
@@ -114,12 +113,6 @@ impl Store {
         // SAFETY: the store and the text outlive the call; the new object holds a reference of its own.
         let store = call(|error| unsafe { mm_dist_prefix_store(self.0.as_ptr(), prefix.as_ptr(), error) })?;
         object(store).map(Self)
-    }
-
-    /// The port, which the system chose where 0 was asked for.
-    pub fn port(&self) -> u16 {
-        // SAFETY: the store lives.
-        unsafe { mm_dist_store_port(self.0.as_ptr()) }
     }
 
     pub fn set(&self, key: &str, value: &[u8]) -> Result<(), String> {

@@ -16,10 +16,6 @@ impl Store {
         match *self {}
     }
 
-    pub fn port(&self) -> u16 {
-        match *self {}
-    }
-
     pub fn set(&self, _: &str, _: &[u8]) -> Result<(), String> {
         match *self {}
     }

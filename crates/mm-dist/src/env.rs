@@ -3,6 +3,7 @@
 use crate::{Error, Result};
 use std::time::Duration;
 
+const LOCALHOST: &str = "127.0.0.1";
 /// The port of rank 0's store where the launcher names none; torch.distributed's.
 const DEFAULT_PORT: u16 = 29500;
 /// How long a collective operation waits for the other processes, unless `MM_DIST_TIMEOUT_SECONDS` says otherwise.
@@ -64,6 +65,22 @@ impl Environment {
         Ok(self)
     }
 
+    /// One of `world_size` processes (or threads) on this host, whose rank 0 listens at a port of the loopback
+    /// interface.
+    pub fn local(rank: usize, world_size: usize, master_port: u16) -> Self {
+        Self {
+            rank,
+            world_size,
+            local_rank: rank,
+            local_world_size: Some(world_size),
+            master_address: LOCALHOST.into(),
+            master_port,
+            agent_store: false,
+            attempt: 0,
+            timeout: DEFAULT_TIMEOUT,
+        }
+    }
+
     /// Where the store listens, `host:port`.
     pub fn address(&self) -> String {
         format!("{}:{}", self.master_address, self.master_port)
@@ -113,7 +130,7 @@ impl Variables<'_> {
             world_size: self.required("WORLD_SIZE", "torchrun")? as usize,
             local_rank: self.number("LOCAL_RANK")?.unwrap_or(0) as usize,
             local_world_size: self.number("LOCAL_WORLD_SIZE")?.map(|n| n as usize),
-            master_address: self.text("MASTER_ADDR").unwrap_or_else(|| "127.0.0.1".into()),
+            master_address: self.text("MASTER_ADDR").unwrap_or_else(|| LOCALHOST.into()),
             master_port: self.port()?.unwrap_or(DEFAULT_PORT),
             agent_store: self.text("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|v| v.eq_ignore_ascii_case("true")),
             attempt: self.number("TORCHELASTIC_RESTART_COUNT")?.unwrap_or(0),
@@ -146,7 +163,7 @@ impl Variables<'_> {
     fn open_mpi(&self) -> Result<Environment> {
         let world_size = self.required("OMPI_COMM_WORLD_SIZE", "mpirun")? as usize;
         let local = self.number("OMPI_COMM_WORLD_LOCAL_SIZE")?.map(|n| n as usize);
-        let one_host = (local == Some(world_size)).then(|| "127.0.0.1".to_owned());
+        let one_host = (local == Some(world_size)).then(|| LOCALHOST.to_owned());
         let master = self.text("MASTER_ADDR").or(one_host).ok_or_else(|| Error::Environment {
             name: "MASTER_ADDR",
             found: "nothing".into(),

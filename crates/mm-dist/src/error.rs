@@ -29,6 +29,11 @@ pub enum Error {
         /// Why, and what to do.
         reason: String,
     },
+    /// Another thread of this process has a group.
+    #[error(
+        "another thread of this process is in a process group, and one thread alone can be; start a process for each rank"
+    )]
+    Thread,
     /// Another process ended, hangs, or cannot be reached.
     #[error("rank {rank}: {operation} failed: {peers} ({reason})")]
     Peer {

@@ -3,9 +3,10 @@
 use crate::{
     Environment, Error, Result,
     backend::{Gloo, Reducer, Store},
+    local::ThreadLock,
     monitor::Monitor,
 };
-use mm_core::{Device, Tensor, no_grad};
+use mm_core::{DType, Device, Tensor, no_grad};
 use serde::{Serialize, de::DeserializeOwned};
 use std::{cell::Cell, time::Duration};
 
@@ -43,14 +44,14 @@ const LINGER: Duration = Duration::from_secs(3);
 pub struct Group {
     rank: usize,
     world_size: usize,
-    timeout: Duration,
     failed: Cell<bool>,
-    // Dropped in this order: the store last.
+    // Dropped in this order: the store after what uses it.
     /// For gradients, whose operations run while the backward pass does.
     gradients: Gloo,
     gloo: Gloo,
     monitor: Monitor,
     _store: Store,
+    _lock: Option<ThreadLock>,
 }
 
 impl Group {
@@ -66,8 +67,13 @@ impl Group {
     /// Joins a group.
     ///
     /// # Errors
-    /// When the processes do not find each other within the timeout.
+    /// When the processes do not find each other within the timeout; when another thread of this process has a group.
     pub fn join(environment: &Environment) -> Result<Self> {
+        Self::connect(environment, Some(ThreadLock::acquire()?))
+    }
+
+    /// Without a lock the caller makes sure that threads do not race; see [`crate::local`].
+    pub(crate) fn connect(environment: &Environment, lock: Option<ThreadLock>) -> Result<Self> {
         let Environment { rank, world_size, master_address: host, master_port, agent_store, timeout, .. } = environment;
         let (rank, world_size, timeout) = (*rank, *world_size, *timeout);
         let failed = |reason: String| Error::Join {
@@ -80,7 +86,7 @@ impl Group {
         let store = Store::connect(host, *master_port, is_server, timeout).map_err(&failed)?;
         let prefix = format!("mm/{}/", environment.attempt);
         let connect = || {
-            let store = Store::connect(host, store.port(), false, timeout).map_err(&failed)?;
+            let store = Store::connect(host, *master_port, false, timeout).map_err(&failed)?;
             store.prefixed(&prefix).map_err(&failed)
         };
         let monitor = Monitor::start(rank, world_size, connect()?, connect()?).map_err(|e| failed(e.to_string()))?;
@@ -91,7 +97,16 @@ impl Group {
         };
         let (gradients, gloo) = (gloo("gradients")?, gloo("default")?);
         tracing::info!("rank {rank} of {world_size} joined at {}", environment.address());
-        Ok(Self { rank, world_size, timeout, failed: Cell::new(false), gradients, gloo, monitor, _store: store })
+        Ok(Self { rank, world_size, failed: Cell::new(false), gradients, gloo, monitor, _store: store, _lock: lock })
+    }
+
+    /// The first operation of both groups of connections.
+    pub(crate) fn warm_up(&self) -> Result<()> {
+        let own = Tensor::zeros(&[1], DType::F32, Device::Cpu)?;
+        self.together("joining", || {
+            self.gradients.all_reduce(&own, ReduceOp::Sum as i32)?;
+            self.gloo.all_reduce(&own, ReduceOp::Sum as i32)
+        })
     }
 
     /// Index of this process, from 0.
@@ -102,11 +117,6 @@ impl Group {
     /// Number of processes.
     pub fn world_size(&self) -> usize {
         self.world_size
-    }
-
-    /// How long an operation waits for the other processes.
-    pub fn timeout(&self) -> Duration {
-        self.timeout
     }
 
     /// The reduction of the ranks' tensors, which have the same shape; the result has no gradient.
@@ -210,22 +220,14 @@ impl Group {
         self.together("comparing the parameters", || Reducer::new(&self.gradients, parameters, bucket_bytes))
     }
 
-    /// An operation of all ranks; a failure names those to blame.
+    /// An operation of all ranks; a failure names those to blame, and the group cannot be used after it.
     pub(crate) fn together<T>(&self, operation: &'static str, run: impl FnOnce() -> Result<T, String>) -> Result<T> {
         self.monitor.count();
-        run().map_err(|reason| self.peer_error(operation, &reason))
-    }
-
-    /// The error of an operation of all ranks, which names those to blame.
-    pub fn peer_error(&self, operation: &'static str, reason: &str) -> Error {
-        self.failed.set(true);
-        let reason = reason.lines().next().unwrap_or_default().to_owned();
-        Error::Peer { rank: self.rank, operation, peers: self.monitor.blame(), reason }
-    }
-
-    /// Whether an operation failed, after which the group cannot be used.
-    pub fn has_failed(&self) -> bool {
-        self.failed.get()
+        run().map_err(|reason| {
+            self.failed.set(true);
+            let reason = reason.lines().next().unwrap_or_default().to_owned();
+            Error::Peer { rank: self.rank, operation, peers: self.monitor.blame(), reason }
+        })
     }
 }
 
@@ -268,9 +270,8 @@ fn advice(reason: &str, agent_store: bool, rank: usize) -> String {
 
 /// The first lines in which two texts differ.
 fn first_difference(a: &str, b: &str) -> (String, String) {
-    let mut lines =
-        a.lines().map(Some).chain(std::iter::repeat(None)).zip(b.lines().map(Some).chain(std::iter::repeat(None)));
-    let differing = lines.by_ref().take(a.lines().count().max(b.lines().count())).find(|(x, y)| x != y);
+    let lines = |n: usize| (a.lines().nth(n), b.lines().nth(n));
+    let differing = (0..a.lines().count().max(b.lines().count())).map(lines).find(|(x, y)| x != y);
     let shown = |line: Option<&str>| line.map_or_else(|| "no such line".to_owned(), |l| format!("`{}`", l.trim()));
     differing.map_or_else(|| ("other line ends".into(), "other line ends".into()), |(x, y)| (shown(x), shown(y)))
 }

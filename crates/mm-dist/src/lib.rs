@@ -10,12 +10,14 @@ mod env;
 mod error;
 mod gather;
 mod group;
+mod local;
 mod monitor;
 mod reducer;
 
-pub use current::{current, spawn_local, with_group};
+pub use current::{current, with_group};
 pub use env::Environment;
 pub use error::{Error, Result};
 pub use gather::GatheredRows;
 pub use group::{Group, ReduceOp};
+pub use local::{spawn_local, spawn_local_with};
 pub use reducer::GradientReducer;

@@ -16,6 +16,7 @@
 #include <cstring>
 #include <exception>
 #include <memory>
+#include <mutex>
 
 namespace {
 
@@ -23,7 +24,6 @@ using Milliseconds = std::chrono::milliseconds;
 
 struct StoreHandle {
   c10::intrusive_ptr<c10d::Store> store;
-  uint16_t port;
 };
 
 struct GroupHandle {
@@ -50,6 +50,9 @@ template <typename F> auto guarded(char **error, F &&body) -> decltype(body()) {
   return decltype(body())();
 }
 
+// libtorch's flight recorder adds a group at its first operation to a map of all groups without a lock (local.rs).
+std::mutex first_operations;
+
 std::vector<at::Tensor> tensors_of(at::Tensor *const *tensors, int64_t count) {
   std::vector<at::Tensor> all;
   all.reserve(count);
@@ -72,18 +75,15 @@ StoreHandle *mm_dist_tcp_store(const char *host, uint16_t port, bool is_server, 
     options.timeout = Milliseconds(timeout_ms);
     auto store = c10::make_intrusive<c10d::TCPStore>(host, options);
     store->setTimeout(Milliseconds(timeout_ms));
-    const uint16_t bound = store->getPort();
-    return new StoreHandle{store, bound};
+    return new StoreHandle{store};
   });
 }
 
 StoreHandle *mm_dist_prefix_store(const StoreHandle *store, const char *prefix, char **error) {
   return guarded(error, [&]() -> StoreHandle * {
-    return new StoreHandle{c10::make_intrusive<c10d::PrefixStore>(prefix, store->store), store->port};
+    return new StoreHandle{c10::make_intrusive<c10d::PrefixStore>(prefix, store->store)};
   });
 }
-
-uint16_t mm_dist_store_port(const StoreHandle *store) { return store->port; }
 
 void mm_dist_store_free(StoreHandle *store) { delete store; }
 
@@ -132,7 +132,11 @@ void mm_dist_all_reduce(const GroupHandle *group, at::Tensor *tensor, int operat
     std::vector<at::Tensor> tensors{*tensor};
     c10d::AllreduceOptions options;
     options.reduceOp = c10d::ReduceOp(static_cast<c10d::ReduceOp::RedOpType>(operation));
-    group->gloo->allreduce(tensors, options)->wait();
+    auto work = [&] {
+      std::lock_guard<std::mutex> guard(first_operations);
+      return group->gloo->allreduce(tensors, options);
+    }();
+    work->wait();
   });
 }
 

@@ -3,7 +3,7 @@
 #![cfg(feature = "c10d")]
 
 use mm_core::{DType, Device, Tensor};
-use mm_dist::{Environment, Error, GradientReducer, Group, ReduceOp, Result, current, spawn_local};
+use mm_dist::{Environment, Error, GradientReducer, Group, ReduceOp, Result, current, spawn_local, spawn_local_with};
 use std::{net::TcpListener, rc::Rc, time::Duration};
 
 #[test]
@@ -129,42 +129,27 @@ fn a_rank_without_a_loss_counts_as_zero_and_steps_accumulate() {
     }
 }
 
-fn environment(rank: usize, world_size: usize, port: u16, seconds: u64) -> Environment {
-    Environment {
-        rank,
-        world_size,
-        local_rank: rank,
-        local_world_size: None,
-        master_address: "127.0.0.1".into(),
-        master_port: port,
-        agent_store: false,
-        attempt: 0,
-        timeout: Duration::from_secs(seconds),
-    }
+fn environment(rank: usize, port: u16) -> Environment {
+    Environment { timeout: Duration::from_secs(2), ..Environment::local(rank, 2, port) }
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// The texts of the errors of three ranks, empty for those without.
+fn errors(seconds: u64, run: impl Fn(&Group) -> Result<()> + Sync) -> Vec<String> {
+    let results = spawn_local_with(3, Duration::from_secs(seconds), |group| run(group)).unwrap();
+    results.into_iter().map(|result| result.err().map(|e| e.to_string()).unwrap_or_default()).collect()
 }
 
 #[test]
 fn a_rank_that_ends_is_named_by_the_others() {
     for dies in [0, 1, 2] {
-        let port = free_port();
-        let run = |rank: usize| -> Result<()> {
-            let group = Group::join(&environment(rank, 3, port, 30))?;
+        let errors = errors(30, |group| {
             group.barrier()?;
-            if rank == dies {
+            if group.rank() == dies {
                 return Ok(());
             }
             group.all_reduce_numbers(&[1.0], ReduceOp::Sum).map(drop)
-        };
-        let errors: Vec<Option<Error>> = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..3).map(|rank| scope.spawn(move || run(rank).err())).collect();
-            threads.into_iter().map(|t| t.join().unwrap()).collect()
         });
-        for (rank, error) in errors.iter().enumerate() {
-            let text = error.as_ref().map(ToString::to_string).unwrap_or_default();
+        for (rank, text) in errors.iter().enumerate() {
             assert_eq!(rank == dies, text.is_empty(), "rank {rank}: {text}");
             let named = text.contains(&format!("rank {dies}"));
             assert!(rank == dies || named, "rank {dies} ended, rank {rank} says: {text}");
@@ -173,13 +158,39 @@ fn a_rank_that_ends_is_named_by_the_others() {
 }
 
 #[test]
+fn a_rank_that_does_not_come_is_named_by_the_others() {
+    let errors = errors(3, |group| {
+        group.barrier()?;
+        if group.rank() == 1 {
+            std::thread::sleep(Duration::from_secs(10));
+            return Ok(());
+        }
+        group.all_reduce_numbers(&[1.0], ReduceOp::Sum).map(drop)
+    });
+    assert_eq!(errors[1], "");
+    for text in [&errors[0], &errors[2]] {
+        assert!(text.contains("all_reduce failed: rank 1 did not come to it within the timeout"), "{text}");
+    }
+}
+
+#[test]
 fn a_group_that_does_not_form_says_what_to_do() {
-    let port = free_port();
-    let text = Group::join(&environment(1, 2, port, 2)).unwrap_err().to_string();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let text = Group::join(&environment(1, port)).unwrap_err().to_string();
     assert!(text.contains(&format!("rank 1 of 2 could not join the process group at 127.0.0.1:{port}")), "{text}");
     assert!(text.contains("start rank 0 as well"), "{text}");
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = listener.local_addr().unwrap().port();
-    let text = Group::join(&environment(0, 2, taken, 2)).unwrap_err().to_string();
+    let text = Group::join(&environment(0, taken)).unwrap_err().to_string();
     assert!(text.contains("set MASTER_PORT to a free one"), "{text}");
+}
+
+#[test]
+fn the_groups_of_a_process_belong_to_one_thread() {
+    let refused = spawn_local(2, |group| {
+        let port = 1; // Not reached.
+        group.barrier()?;
+        Ok(matches!(Group::join(&environment(0, port)), Err(Error::Thread)))
+    });
+    assert_eq!(refused.unwrap(), [true, true]);
 }
