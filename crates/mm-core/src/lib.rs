@@ -15,6 +15,7 @@ pub mod checkpoint;
 #[cfg(feature = "config")]
 pub mod config;
 mod device;
+pub mod distributed;
 mod dtype;
 mod error;
 mod features;

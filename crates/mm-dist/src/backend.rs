@@ -1,6 +1,6 @@
 //! libtorch's store, gloo backend and reducer, through `shim.cpp`. Errors are the texts of C++ exceptions.
 
-use mm_core::Tensor;
+use mm_core::{DType, Device, Tensor};
 use std::{
     ffi::{CStr, CString, c_char, c_int, c_void},
     ptr::{NonNull, null_mut},
@@ -42,6 +42,12 @@ unsafe extern "C" {
     ) -> *mut c_void;
     fn mm_dist_group_free(group: *mut c_void);
     fn mm_dist_all_reduce(group: *const c_void, tensor: *mut c_void, operation: c_int, error: *mut *mut c_char);
+    fn mm_dist_all_reduce_with_gradient(
+        group: *const c_void,
+        output: *mut c_void,
+        tensor: *mut c_void,
+        error: *mut *mut c_char,
+    );
     fn mm_dist_broadcast(group: *const c_void, tensor: *mut c_void, root: i64, error: *mut *mut c_char);
     fn mm_dist_all_gather(
         group: *const c_void,
@@ -177,6 +183,17 @@ impl Gloo {
     pub fn all_reduce(&self, tensor: &Tensor, operation: c_int) -> Result<(), String> {
         // SAFETY: the operation is over when the call returns, until when the tensor lives.
         call(|error| unsafe { mm_dist_all_reduce(self.0.as_ptr(), pointer(tensor), operation, error) })
+    }
+
+    /// The sum of the tensors of all processes, whose gradients are summed as well.
+    pub fn all_reduce_with_gradient(&self, tensor: &Tensor) -> Result<Tensor, String> {
+        let output = Tensor::zeros(&[0], DType::F32, Device::Cpu).map_err(|error| error.to_string())?;
+        // SAFETY: the operation is over when the call returns, until when the tensors live; nothing else refers to the
+        // output, and its node in the graph holds a reference to the group.
+        call(|error| unsafe {
+            mm_dist_all_reduce_with_gradient(self.0.as_ptr(), pointer(&output), pointer(tensor), error);
+        })?;
+        Ok(output)
     }
 
     /// Overwrites the tensor with that of the rank `root`.

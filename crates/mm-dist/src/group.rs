@@ -129,6 +129,17 @@ impl Group {
         Ok(own.to_device(tensor.device())?)
     }
 
+    /// The sum of the ranks' tensors, which have the same shape. In the backward pass their gradients are summed as
+    /// well; all ranks have to run it.
+    ///
+    /// # Errors
+    /// As [`Group::all_reduce`].
+    pub fn all_reduce_with_gradient(&self, tensor: &Tensor) -> Result<Tensor> {
+        let own = tensor.to_device(Device::Cpu)?;
+        let sum = self.together("all_reduce", || self.gloo.all_reduce_with_gradient(&own))?;
+        Ok(sum.to_device(tensor.device())?)
+    }
+
     /// The reduction of numbers.
     ///
     /// # Errors
@@ -145,6 +156,21 @@ impl Group {
         let own = no_grad(|| tensor.detach()?.to_device(Device::Cpu)?.copy())?;
         self.together("broadcast", || self.gloo.broadcast(&own, root))?;
         Ok(own.to_device(tensor.device())?)
+    }
+
+    /// The bytes of rank `root`, in all ranks.
+    ///
+    /// # Errors
+    /// As [`Group::all_reduce`].
+    pub fn broadcast_bytes(&self, bytes: &[u8], root: usize) -> Result<Vec<u8>> {
+        let own = if self.rank == root { bytes } else { &[] };
+        let length = self.broadcast(&Tensor::from_slice(&[own.len() as i64])?, root)?.to_f64()? as usize;
+        if length == 0 {
+            return Ok(Vec::new());
+        }
+        let empty = || Tensor::zeros(&[length as i64], DType::U8, Device::Cpu);
+        let tensor = if self.rank == root { Tensor::from_slice(own)? } else { empty()? };
+        Ok(self.broadcast(&tensor, root)?.to_vec()?)
     }
 
     /// The ranks' tensors, in their order; they have the same shape, and no gradient.

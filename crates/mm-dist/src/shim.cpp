@@ -6,6 +6,8 @@
 #define USE_C10D_GLOO
 
 #include <ATen/ATen.h>
+#include <c10/util/Flags.h>
+#include <torch/csrc/autograd/custom_function.h>
 #include <torch/csrc/distributed/c10d/PrefixStore.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
@@ -17,6 +19,8 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+
+C10_DECLARE_int(caffe2_log_level);
 
 namespace {
 
@@ -50,6 +54,11 @@ template <typename F> auto guarded(char **error, F &&body) -> decltype(body()) {
   return decltype(body())();
 }
 
+// Warnings of libtorch carry stack frames, and this crate's errors say who failed. TORCH_CPP_LOG_LEVEL brings them back.
+void quiet_warnings() {
+  if (!std::getenv("TORCH_CPP_LOG_LEVEL")) FLAGS_caffe2_log_level = std::max(FLAGS_caffe2_log_level, 2);
+}
+
 // libtorch's flight recorder adds a group at its first operation to a map of all groups without a lock (local.rs).
 std::mutex first_operations;
 
@@ -60,6 +69,29 @@ std::vector<at::Tensor> tensors_of(at::Tensor *const *tensors, int64_t count) {
   return all;
 }
 
+// The sum of the ranks' tensors, whose gradients are summed as well.
+struct SumOverRanks : torch::autograd::Function<SumOverRanks> {
+  using Gloo = c10::intrusive_ptr<c10d::ProcessGroupGloo>;
+
+  static at::Tensor reduced(const Gloo &gloo, const at::Tensor &own) {
+    std::vector<at::Tensor> tensors{own.clone(at::MemoryFormat::Contiguous)};
+    gloo->allreduce(tensors, c10d::AllreduceOptions())->wait();
+    return tensors[0];
+  }
+
+  static at::Tensor forward(torch::autograd::AutogradContext *context, const at::Tensor &own, const Gloo &gloo) {
+    context->saved_data["gloo"] = c10::IValue::make_capsule(gloo);
+    return reduced(gloo, own);
+  }
+
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext *context,
+                                                 torch::autograd::variable_list gradients) {
+    const auto capsule = context->saved_data["gloo"].toCapsule();
+    const auto gloo = Gloo::reclaim_copy(static_cast<c10d::ProcessGroupGloo *>(capsule.get()));
+    return {reduced(gloo, gradients[0]), at::Tensor()};
+  }
+};
+
 } // namespace
 
 extern "C" {
@@ -68,6 +100,7 @@ void mm_dist_free(char *text) { std::free(text); }
 
 StoreHandle *mm_dist_tcp_store(const char *host, uint16_t port, bool is_server, int64_t timeout_ms, char **error) {
   return guarded(error, [&]() -> StoreHandle * {
+    quiet_warnings();
     c10d::TCPStoreOptions options;
     options.port = port;
     options.isServer = is_server;
@@ -138,6 +171,11 @@ void mm_dist_all_reduce(const GroupHandle *group, at::Tensor *tensor, int operat
     }();
     work->wait();
   });
+}
+
+// Makes `output` the sum.
+void mm_dist_all_reduce_with_gradient(const GroupHandle *group, at::Tensor *output, at::Tensor *tensor, char **error) {
+  guarded(error, [&] { *output = SumOverRanks::apply(*tensor, group->gloo); });
 }
 
 void mm_dist_broadcast(const GroupHandle *group, at::Tensor *tensor, int64_t root, char **error) {

@@ -51,6 +51,12 @@ pub trait RepresentationLearner {
     /// If the inputs do not fit the model.
     fn loss(&self, set: &InputSet, train: bool) -> Result<Option<LossOutput>>;
 
+    /// Whether [`RepresentationLearner::loss`] is that of the rows of all processes where several train together
+    /// ([`crate::distributed`]).
+    fn supports_process_groups(&self) -> bool {
+        false
+    }
+
     /// The representation of each row, `[rows, dim]`, from the modalities that the row has.
     ///
     /// # Errors

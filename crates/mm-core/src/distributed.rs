@@ -1,0 +1,159 @@
+//! Processes that train together, as layers and losses see them.
+//!
+//! A layer or a loss that depends on all rows of a batch asks for [`process_group`], and the functions here compute its
+//! sums, means and random numbers over the rows of all processes; with one process they are the plain operations.
+//! mm-dist implements [`ProcessGroup`].
+//!
+//! The gradients of the processes are averaged after the backward pass. Where every process computes the same loss from
+//! values that [`sum_over_ranks`], [`mean_over_rows`] or [`gather_rows`] returned, that average is the gradient that one
+//! process has of the whole batch.
+
+use crate::{DType, Device, Error, Result, Tensor};
+use std::{cell::RefCell, rc::Rc};
+
+/// A group of processes. All of them call the same operations in the same order.
+pub trait ProcessGroup {
+    /// Index of this process, from 0.
+    fn rank(&self) -> usize;
+
+    /// Number of processes.
+    fn world_size(&self) -> usize;
+
+    /// The sum of the processes' tensors, which have the same shape; without a gradient.
+    ///
+    /// # Errors
+    /// When a process ended or does not come; so in all operations.
+    fn all_reduce(&self, tensor: &Tensor) -> Result<Tensor>;
+
+    /// As [`ProcessGroup::all_reduce`]; in the backward pass the gradients are summed over the processes as well.
+    fn all_reduce_with_gradient(&self, tensor: &Tensor) -> Result<Tensor>;
+
+    /// The tensor of rank 0, in all processes; it has the same shape in all.
+    fn broadcast(&self, tensor: &Tensor) -> Result<Tensor>;
+
+    /// The rows of all processes, those of rank 0 first, and how many each has; the gradient of a process's own rows
+    /// flows back, multiplied by the number of processes.
+    fn gather_rows(&self, rows: &Tensor) -> Result<(Tensor, Vec<usize>)>;
+
+    /// The processes' texts, in their order.
+    fn gather_text(&self, text: &str) -> Result<Vec<String>>;
+
+    /// Waits for all processes.
+    fn barrier(&self) -> Result<()>;
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Rc<dyn ProcessGroup>>> = const { RefCell::new(None) };
+}
+
+/// The processes that train together with this one; `None` where it computes alone.
+pub fn process_group() -> Option<Rc<dyn ProcessGroup>> {
+    CURRENT.with_borrow(Clone::clone)
+}
+
+/// Runs a function with another [`process_group`]; with `None` it computes alone, for instance an evaluation.
+pub fn with_process_group<T>(group: Option<Rc<dyn ProcessGroup>>, run: impl FnOnce() -> T) -> T {
+    struct Restore(Option<Rc<dyn ProcessGroup>>);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            let before = self.0.take();
+            CURRENT.with_borrow_mut(|current| *current = before);
+        }
+    }
+    let _restore = Restore(CURRENT.with_borrow_mut(|current| std::mem::replace(current, group)));
+    run()
+}
+
+/// Runs a function in rank 0 first and then in the others, which find in a cache what rank 0 wrote there.
+///
+/// # Errors
+/// When a process ended or does not come.
+pub fn rank_zero_first<T, E: From<Error>>(run: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    let Some(group) = process_group() else { return run() };
+    if group.rank() == 0 {
+        let value = run()?;
+        group.barrier()?;
+        return Ok(value);
+    }
+    group.barrier()?;
+    run()
+}
+
+/// A number, summed over the processes.
+///
+/// # Errors
+/// When a process ended or does not come; so in all functions here.
+pub fn sum_number(value: f64) -> Result<f64> {
+    match process_group() {
+        None => Ok(value),
+        Some(group) => group.all_reduce(&Tensor::from_slice(&[value])?)?.to_f64(),
+    }
+}
+
+/// The sum of the processes' tensors, which have the same shape. The gradient of the own one flows back, multiplied by
+/// the number of processes, for losses that all processes compute alike.
+pub fn sum_over_ranks(tensor: &Tensor) -> Result<Tensor> {
+    let Some(group) = process_group() else { return Ok(tensor.clone()) };
+    let own = tensor.detach()?;
+    let others = group.all_reduce(&own)?.sub(&own)?;
+    tensor.scale_gradient(group.world_size() as f64)?.add(&others)
+}
+
+/// The mean over the rows of all processes, `[rows, …]` → `[…]`; a process may have no rows.
+pub fn mean_over_rows(rows: &Tensor) -> Result<Tensor> {
+    if process_group().is_none() {
+        return rows.mean_dim(&[0], false);
+    }
+    let count = sum_number(rows.size(0)? as f64)?;
+    sum_over_ranks(&rows.sum_dim(&[0], false)?)?.mul_scalar(1.0 / count)
+}
+
+/// The mean over the `count` values of all processes, from the own mean of the own `count`.
+pub fn mean_by_count(mean: &Tensor, count: f64) -> Result<Tensor> {
+    if process_group().is_none() {
+        return Ok(mean.clone());
+    }
+    let all = sum_number(count)?;
+    // The mean of nothing is not a number.
+    let own = if count > 0.0 { mean.mul_scalar(count / all)? } else { mean.zeros_like()? };
+    sum_over_ranks(&own)
+}
+
+/// The rows of all processes, those of rank 0 first; the gradient as of [`sum_over_ranks`].
+pub fn gather_rows(rows: &Tensor) -> Result<Tensor> {
+    match process_group() {
+        None => Ok(rows.clone()),
+        Some(group) => Ok(group.gather_rows(rows)?.0),
+    }
+}
+
+/// Standard normal numbers of this shape, whose first dimension is that of the own rows: each row gets those that it
+/// would get in one process that has the rows of all.
+pub fn randn_rows(shape: &[i64], device: Device) -> Result<Tensor> {
+    random_rows(shape, device, |shape| Tensor::randn(shape, DType::F32, device))
+}
+
+/// Uniform numbers in [0, 1); otherwise as [`randn_rows`].
+pub fn rand_rows(shape: &[i64], device: Device) -> Result<Tensor> {
+    random_rows(shape, device, |shape| Tensor::rand(shape, DType::F32, device))
+}
+
+/// Numbers of all rows, drawn by rank 0.
+fn random_rows(shape: &[i64], device: Device, draw: impl Fn(&[i64]) -> Result<Tensor>) -> Result<Tensor> {
+    let (Some(group), Some(own)) = (process_group(), shape.first().copied()) else { return draw(shape) };
+    let (_, counts) = group.gather_rows(&Tensor::zeros(&[own, 1], DType::F32, Device::Cpu)?)?;
+    let mut all = shape.to_vec();
+    all[0] = counts.iter().sum::<usize>() as i64;
+    let drawn = if group.rank() == 0 { draw(&all)? } else { Tensor::zeros(&all, DType::F32, device)? };
+    let first = counts[..group.rank()].iter().sum::<usize>() as i64;
+    group.broadcast(&drawn)?.narrow(0, first, own)
+}
+
+/// A number in [0, 1) that all processes share, a function of rank 0's random state.
+pub fn shared_random() -> Result<f64> {
+    let drawn = Tensor::rand(&[1], DType::F64, Device::Cpu)?;
+    match process_group() {
+        None => drawn.to_f64(),
+        Some(group) => group.broadcast(&drawn)?.to_f64(),
+    }
+}
