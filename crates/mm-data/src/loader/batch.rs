@@ -28,6 +28,8 @@ pub struct Batch {
     pub items: Vec<String>,
     /// The modalities that at least one row has.
     pub modalities: BTreeMap<Modality, ModalityBatch>,
+    /// Whether other processes have the other rows of the batch ([`LoaderBuilder::shard`](super::LoaderBuilder::shard)).
+    pub is_shard: bool,
 }
 
 impl Batch {

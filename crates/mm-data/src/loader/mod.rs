@@ -5,6 +5,7 @@
 
 mod batch;
 mod config;
+mod gather;
 mod plan;
 mod send;
 mod worker;
@@ -34,6 +35,7 @@ pub struct LoaderBuilder {
     config: LoaderConfig,
     seed: u64,
     train: bool,
+    shard: (usize, usize),
 }
 
 impl LoaderBuilder {
@@ -73,20 +75,31 @@ impl LoaderBuilder {
         self
     }
 
+    /// Loads the part `rank` of `world_size` of each batch, for a process among several that train together: the same
+    /// batches in the same order, cut into consecutive parts whose sizes differ by one at most (by items with
+    /// `group_by_item`). A batch of fewer rows than processes is not cut: every process gets all of it.
+    pub fn shard(mut self, rank: usize, world_size: usize) -> Self {
+        self.shard = (rank, world_size);
+        self
+    }
+
     /// The loader.
     ///
     /// # Errors
     /// When a setting is out of range, no row matches the curriculum, or the worker threads cannot be started.
     pub fn build(self) -> Result<Loader> {
-        let Self { dataset, rows, processors, config, seed, train } = self;
+        let Self { dataset, rows, processors, config, seed, train, shard } = self;
         config.check()?;
+        if shard.0 >= shard.1 {
+            return Err(Error::Config(format!("loader: found part {} of {}, expected less", shard.0, shard.1)));
+        }
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(config.num_workers)
             .thread_name(|i| format!("mm-loader-{i}"))
             .build()
             .map_err(|e| Error::Config(format!("loader.num_workers: {e}")))?;
         let rows = rows.unwrap_or_else(|| (0..dataset.len()).collect());
-        let planner = EpochPlanner::new(dataset.as_ref(), rows, config.clone(), seed, train)?;
+        let planner = EpochPlanner::new(dataset.as_ref(), rows, config.clone(), seed, train)?.with_shard(shard);
         let failed = Mutex::default();
         Ok(Loader { shared: Arc::new(Shared { dataset, planner, processors, config, seed, train, pool, failed }) })
     }
@@ -137,7 +150,7 @@ impl Loader {
     /// Starts to build a loader of a data set.
     pub fn builder(dataset: Arc<dyn Dataset>) -> LoaderBuilder {
         let (processors, config) = (BTreeMap::new(), LoaderConfig::default());
-        LoaderBuilder { dataset, rows: None, processors, config, seed: 0, train: false }
+        LoaderBuilder { dataset, rows: None, processors, config, seed: 0, train: false, shard: (0, 1) }
     }
 
     /// Number of batches in an epoch. Samples that cannot be read make batches smaller, not fewer.

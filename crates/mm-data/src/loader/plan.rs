@@ -18,6 +18,15 @@ pub(super) struct EpochPlanner {
     config: LoaderConfig,
     seed: u64,
     train: bool,
+    /// The part of each batch that is loaded, and the number of parts.
+    shard: (usize, usize),
+}
+
+/// The rows of a batch, and whether the processes share them or each has all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PlannedBatch {
+    pub(super) rows: Vec<usize>,
+    pub(super) is_shard: bool,
 }
 
 impl EpochPlanner {
@@ -40,7 +49,22 @@ impl EpochPlanner {
                 )));
             }
         }
-        Ok(Self { rows, easier, config, seed, train })
+        Ok(Self { rows, easier, config, seed, train, shard: (0, 1) })
+    }
+
+    /// Plans one part of each batch alone; see [`LoaderBuilder::shard`](super::LoaderBuilder::shard).
+    pub(super) fn with_shard(self, shard: (usize, usize)) -> Self {
+        Self { shard, ..self }
+    }
+
+    /// This process's part of a batch of rows, or of the rows of items.
+    fn part<T>(&self, batch: &[T], rows: impl Fn(&[T]) -> Vec<usize>) -> PlannedBatch {
+        let (part, parts) = self.shard;
+        if parts == 1 || batch.len() < parts {
+            return PlannedBatch { rows: rows(batch), is_shard: false };
+        }
+        let bound = |n: usize| batch.len() * n / parts;
+        PlannedBatch { rows: rows(&batch[bound(part)..bound(part + 1)]), is_shard: true }
     }
 
     /// All rows.
@@ -62,7 +86,7 @@ impl EpochPlanner {
     }
 
     /// The rows of each batch of an epoch.
-    pub(super) fn plan(&self, dataset: &dyn Dataset, epoch: u64) -> Vec<Vec<usize>> {
+    pub(super) fn plan(&self, dataset: &dyn Dataset, epoch: u64) -> Vec<PlannedBatch> {
         let mut random = Rng::new(&[self.seed, ORDER_STREAM, epoch]);
         let batch_size = self.config.batch_size;
         if self.config.group_by_item {
@@ -70,19 +94,19 @@ impl EpochPlanner {
             if self.train {
                 random.shuffle(&mut items);
             }
-            return items.chunks(batch_size).map(<[Vec<usize>]>::concat).collect();
+            return items.chunks(batch_size).map(|batch| self.part(batch, <[Vec<usize>]>::concat)).collect();
         }
         let mut rows = self.rows_in_epoch(epoch).to_vec();
         if self.train {
             random.shuffle(&mut rows);
         }
         let Some(modality) = self.config.bucket_by.as_deref().map(Modality::from) else {
-            return rows.chunks(batch_size).map(<[usize]>::to_vec).collect();
+            return rows.chunks(batch_size).map(|batch| self.part(batch, <[usize]>::to_vec)).collect();
         };
         let mut batches = Vec::new();
         for bucket in rows.chunks_mut(batch_size * BUCKET_BATCHES) {
             bucket.sort_by_cached_key(|r| (approximate_length(dataset.sources(*r, &modality)), *r));
-            batches.extend(bucket.chunks(batch_size).map(<[usize]>::to_vec));
+            batches.extend(bucket.chunks(batch_size).map(|batch| self.part(batch, <[usize]>::to_vec)));
         }
         if self.train {
             random.shuffle(&mut batches);

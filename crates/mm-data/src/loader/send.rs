@@ -18,18 +18,19 @@ pub(super) struct SendBatch {
     ids: Vec<String>,
     items: Vec<String>,
     modalities: BTreeMap<Modality, SendModality>,
+    is_shard: bool,
 }
 
 impl Batch {
     pub(super) fn into_send(self) -> Result<SendBatch> {
-        let Self { index, rows, ids, items, modalities } = self;
+        let Self { index, rows, ids, items, modalities, is_shard } = self;
         let send = |(modality, part): (Modality, ModalityBatch)| {
             let ModalityBatch { input: Input { values, mask }, rows, source_index } = part;
             let mask = mask.map(Tensor::into_send).transpose()?;
             Ok((modality, SendModality { values: values.into_send()?, mask, rows, source_index }))
         };
         let modalities = modalities.into_iter().map(send).collect::<Result<_>>()?;
-        Ok(SendBatch { index, rows, ids, items, modalities })
+        Ok(SendBatch { index, rows, ids, items, modalities, is_shard })
     }
 }
 
@@ -39,7 +40,7 @@ impl From<SendBatch> for Batch {
             let input = Input { values: part.values.into(), mask: part.mask.map(Tensor::from) };
             (modality, ModalityBatch { input, rows: part.rows, source_index: part.source_index })
         };
-        let SendBatch { index, rows, ids, items, modalities } = sent;
-        Self { index, rows, ids, items, modalities: modalities.into_iter().map(receive).collect() }
+        let SendBatch { index, rows, ids, items, modalities, is_shard } = sent;
+        Self { index, rows, ids, items, modalities: modalities.into_iter().map(receive).collect(), is_shard }
     }
 }

@@ -3,12 +3,12 @@
 use super::{
     batch::{Batch, ModalityBatch, collate},
     config::{ErrorPolicy, LoaderConfig},
-    plan::EpochPlanner,
+    plan::{EpochPlanner, PlannedBatch},
 };
 use crate::{Dataset, Error, Result};
 use mm_core::{Modality, ProcessContext, Processor, SendTensor, Source, Tensor, seed::Rng};
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     fmt,
@@ -16,7 +16,7 @@ use std::{
 };
 
 /// A sample that could not be read.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FailedSample {
     /// The row in the manifest, counted from 1.
     pub row: usize,
@@ -51,11 +51,18 @@ pub(super) struct Shared {
 
 impl Shared {
     /// Reads the rows of one batch in parallel and collates them.
-    pub(super) fn load_batch(&self, epoch: u64, index: usize, rows: &[usize]) -> Result<Batch> {
+    pub(super) fn load_batch(&self, epoch: u64, index: usize, planned: &PlannedBatch) -> Result<Batch> {
+        let rows = &planned.rows;
         let samples: Vec<Result<Option<Sample<'_>>>> =
             self.pool.install(|| rows.par_iter().map(|r| self.load_sample(epoch, *r)).collect());
-        let mut batch =
-            Batch { index, rows: Vec::new(), ids: Vec::new(), items: Vec::new(), modalities: BTreeMap::new() };
+        let mut batch = Batch {
+            index,
+            rows: Vec::new(),
+            ids: Vec::new(),
+            items: Vec::new(),
+            modalities: BTreeMap::new(),
+            is_shard: planned.is_shard,
+        };
         let mut columns: BTreeMap<&Modality, (Vec<Tensor>, Vec<usize>, Vec<usize>)> = BTreeMap::new();
         for (row, sample) in rows.iter().zip(samples) {
             let Some(sample) = sample? else { continue };
