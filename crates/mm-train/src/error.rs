@@ -60,6 +60,9 @@ pub enum Error {
         /// What was expected.
         expected: &'static str,
     },
+    /// An error of the processes that train together.
+    #[error(transparent)]
+    Dist(#[from] mm_dist::Error),
     /// An error of mm-data.
     #[error(transparent)]
     Data(#[from] mm_data::Error),

@@ -8,6 +8,7 @@
 //! weights as an uninterrupted one, bit for bit.
 
 mod config;
+mod distributed;
 mod ema;
 mod error;
 mod flatten;

@@ -1,4 +1,5 @@
-//! The run folder: `config.toml`, `environment.json`, `metrics.jsonl`, TensorBoard events, `checkpoints/`.
+//! The run folder: `config.toml`, `environment.json`, `metrics.jsonl`, `sessions.jsonl`, TensorBoard events,
+//! `checkpoints/`.
 //!
 //! Files are replaced atomically: written to a temporary file, flushed, renamed. `metrics.jsonl` is append-only; a
 //! resumed run truncates it to the step of its checkpoint. The folder is locked, so that one process at a time uses it.
@@ -133,6 +134,15 @@ impl Run {
         self.events.flush().map_err(bad)
     }
 
+    /// Appends a line to `sessions.jsonl`: that training started, or continued, at a step in some processes.
+    pub(crate) fn log_session(&self, step: u64, world_size: usize) -> Result<()> {
+        let path = self.folder.join("sessions.jsonl");
+        let line = serde_json::json!({"step": step, "world_size": world_size, "threads": mm_core::num_threads()});
+        let file = File::options().create(true).append(true).open(&path);
+        let written = file.and_then(|mut file| writeln!(file, "{line}"));
+        written.map_err(|e| Error::run(&path, format!("cannot be written: {e}")))
+    }
+
     /// All lines of a run's `metrics.jsonl`; a last line that a crash truncated is left out.
     ///
     /// # Errors
@@ -167,6 +177,22 @@ impl Run {
             tensors,
             &[("run", text), ("format", "pt".into())],
         )?)
+    }
+
+    /// Where several processes train together: copies a checkpoint of rank 0's run folder into those of the others.
+    ///
+    /// # Errors
+    /// When a file cannot be read or written, or a process ended or does not come.
+    pub fn share_checkpoint(&self, name: &str) -> Result<()> {
+        let Some(group) = mm_dist::current() else { return Ok(()) };
+        let path = Self::checkpoint_path(&self.folder, name);
+        let is_sender = group.rank() == 0 && path.exists();
+        let own = if is_sender { std::fs::read(&path).map_err(|e| Error::run(&path, e))? } else { Vec::new() };
+        let bytes = group.broadcast_bytes(&own, 0)?;
+        if group.rank() > 0 && !bytes.is_empty() {
+            checkpoint::write_atomic(&path, &bytes)?;
+        }
+        Ok(())
     }
 
     /// Opens a run's checkpoint: its tensors and the training state.

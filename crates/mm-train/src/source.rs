@@ -5,6 +5,9 @@ use crate::Result;
 /// A source of training batches of any type. The batches of an epoch and their order are a function of the epoch alone.
 ///
 /// Implemented by [`mm_data::Loader`], and by `Vec`, which gives the same batches in the same order in every epoch.
+///
+/// Where several processes train together, the source of each gives its part of every batch, and as many batches as
+/// those of the others.
 pub trait BatchSource {
     /// One batch.
     type Batch;
@@ -20,6 +23,15 @@ pub trait BatchSource {
 
     /// The ids of a batch's samples, which are named in error messages and counted for the throughput.
     fn sample_ids(&self, batch: &Self::Batch) -> Vec<String>;
+
+    /// Makes a batch ready where several processes train together; returns whether it is a part of a batch of which the
+    /// others have the rest. A batch that is no part is the same in all processes, and each computes all of it.
+    ///
+    /// # Errors
+    /// When a process ended or does not come.
+    fn synchronize(&self, batch: Self::Batch) -> Result<(Self::Batch, bool)> {
+        Ok((batch, true))
+    }
 }
 
 impl BatchSource for mm_data::Loader {
@@ -39,6 +51,12 @@ impl BatchSource for mm_data::Loader {
 
     fn sample_ids(&self, batch: &Self::Batch) -> Vec<String> {
         batch.ids.clone()
+    }
+
+    fn synchronize(&self, batch: Self::Batch) -> Result<(Self::Batch, bool)> {
+        let batch = batch.synchronized()?;
+        let is_part = batch.is_shard;
+        Ok((batch, is_part))
     }
 }
 

@@ -2,9 +2,11 @@
 
 use crate::{
     BatchSource, EarlyStopping, Ema, Error, MetricDirection, MetricRecord, Optimizer, Progress, Result, Run,
-    TrainConfig, TrainState, ema::model_tensors,
+    TrainConfig, TrainState, distributed::Ranks, ema::model_tensors,
 };
-use mm_core::{Params, Tensor, TrainingObjective, autocast, no_grad, seed};
+use mm_core::{
+    LossOutput, Params, Tensor, TrainingObjective, autocast, distributed::with_process_group, no_grad, seed,
+};
 use std::{
     collections::BTreeMap,
     sync::atomic::{AtomicBool, Ordering},
@@ -80,6 +82,8 @@ struct StepResult {
     lr: f64,
     /// Number of samples.
     samples: usize,
+    /// Whether training stops after this step.
+    stop: bool,
 }
 
 /// Sums of logged values since the last log record.
@@ -99,15 +103,15 @@ impl LogWindow {
     }
 
     /// Means of the window with the step's own values; starts the next window.
-    fn take(&mut self, step: &StepResult, steps_in_window: u64) -> EvalMetrics {
-        let sums = std::mem::take(&mut self.sums);
+    fn take(&mut self, step: &StepResult, steps_in_window: u64, ranks: &Ranks) -> Result<EvalMetrics> {
+        let sums = ranks.sum(std::mem::take(&mut self.sums))?;
         let mut values: EvalMetrics = sums.into_iter().map(|(n, (sum, count))| (n, sum / count as f64)).collect();
         let seconds = self.start.elapsed().as_secs_f64().max(1e-9);
         values.insert("grad_norm".into(), step.grad_norm);
         values.insert("lr".into(), step.lr);
         values.insert("samples_per_second".into(), (steps_in_window as usize * step.samples) as f64 / seconds);
         self.start = Instant::now();
-        values
+        Ok(values)
     }
 }
 
@@ -115,6 +119,14 @@ impl LogWindow {
 ///
 /// The order of samples, augmentation and dropout are functions of the seed and the step, so that a run that was
 /// stopped and resumed ends with the same weights as an uninterrupted one. See the [crate's example](crate).
+///
+/// # Several processes
+/// Inside of [`mm_dist::with_group`], each process has its part of every batch ([`BatchSource`]), gradients are averaged
+/// over the processes while the backward pass runs, and all take the same steps. Rank 0 writes checkpoints and metrics;
+/// the run folders of the others are scratch, to which rank 0's checkpoints are copied ([`Run::share_checkpoint`]).
+/// Where the objective computes the same loss from the rows of all processes ([`mm_core::distributed`]), the weights are
+/// those that one process learns, up to rounding; a loss of the own rows alone is averaged, as in PyTorch's
+/// `DistributedDataParallel`. Dropout is drawn by each process for itself.
 pub struct Trainer<'a, S: BatchSource> {
     config: &'a TrainConfig,
     objective: &'a dyn TrainingObjective<S::Batch>,
@@ -122,6 +134,7 @@ pub struct Trainer<'a, S: BatchSource> {
     source: &'a S,
     state: TrainState,
     optimizer: Optimizer,
+    ranks: Ranks,
     ema: Option<Ema>,
     best: BestMetric,
     total_steps: u64,
@@ -145,8 +158,10 @@ impl<'a, S: BatchSource> Trainer<'a, S> {
     ) -> Result<Self> {
         config.check()?;
         let steps_of = |epoch| source.num_batches(epoch).div_ceil(config.gradient_accumulation_steps) as u64;
+        let optimizer = Optimizer::new(&config.optimizer, params)?;
         Ok(Self {
-            optimizer: Optimizer::new(&config.optimizer, params)?,
+            ranks: Ranks::join(params, optimizer.parameters())?,
+            optimizer,
             ema: config.ema_decay.map(|decay| Ema::new(decay, params)).transpose()?,
             best: BestMetric::new(config),
             total_steps: (0..config.epochs).map(steps_of).sum(),
@@ -183,6 +198,9 @@ impl<'a, S: BatchSource> Trainer<'a, S> {
     pub fn fit(mut self, run: &mut Run, hooks: TrainHooks<'_>) -> Result<TrainOutcome> {
         let TrainHooks { evaluate, progress, stop } = hooks;
         self.resume(run)?;
+        if self.ranks.is_writer() {
+            run.log_session(self.state.step, self.ranks.world_size())?;
+        }
         self.started = (Instant::now(), self.state.seconds);
         self.log = LogWindow::new();
         progress.begin(self.state.step, self.total_steps);
@@ -209,12 +227,16 @@ impl<'a, S: BatchSource> Trainer<'a, S> {
         if stopped {
             self.checkpoint(run, "last")?;
         }
+        for name in ["last", "best"] {
+            run.share_checkpoint(name)?;
+        }
         progress.end();
         Ok(TrainOutcome { state: self.state, stopped })
     }
 
     /// Continues from the run's last checkpoint, if it has one.
     fn resume(&mut self, run: &mut Run) -> Result<()> {
+        run.share_checkpoint("last")?;
         if !Run::checkpoint_path(run.folder(), "last").exists() {
             // A run that ended before its first checkpoint may have logged metrics.
             return run.truncate_metrics(0);
@@ -227,6 +249,7 @@ impl<'a, S: BatchSource> Trainer<'a, S> {
         }
         self.objective.load_state(&|name| checkpoint.get(&format!("objective.{name}")).ok())?;
         run.truncate_metrics(state.step)?;
+        self.ranks.agree("the step to continue from", &state.step.to_string())?;
         self.state = state;
         Ok(())
     }
@@ -237,18 +260,18 @@ impl<'a, S: BatchSource> Trainer<'a, S> {
         let (first_batch, first_step) = (self.state.batch, self.state.step);
         let source = self.source;
         let mut batches = source.batches(self.state.epoch, first_batch);
-        while let Some(step) = self.train_step(&mut *batches, run)? {
+        while let Some(step) = self.train_step(&mut *batches, run, stop)? {
             progress.step(self.state.step, step.loss, step.lr);
             if self.state.step.is_multiple_of(self.config.log_every_steps) || self.state.step == self.total_steps {
-                let values = self.log.take(&step, self.config.log_every_steps);
-                run.log(&self.record(num_batches, "train", values))?;
+                let values = self.log.take(&step, self.config.log_every_steps, &self.ranks)?;
+                self.write_metrics(run, num_batches, "train", values)?;
             }
-            if stop.load(Ordering::Relaxed) {
+            if step.stop {
                 return Ok(true);
             }
             if self.config.save_every_steps > 0 && self.state.step.is_multiple_of(self.config.save_every_steps) {
                 self.checkpoint(run, "last")?;
-                if self.config.keep_last > 0 {
+                if self.config.keep_last > 0 && self.ranks.is_writer() {
                     self.checkpoint(run, &format!("step-{:08}", self.state.step))?;
                     run.prune_checkpoints(self.config.keep_last)?;
                 }
@@ -266,26 +289,32 @@ impl<'a, S: BatchSource> Trainer<'a, S> {
         &mut self,
         batches: &mut dyn Iterator<Item = Result<S::Batch>>,
         run: &Run,
+        stop: &AtomicBool,
     ) -> Result<Option<StepResult>> {
         self.optimizer.zero_grad();
-        let (mut loss_sum, mut count, mut ids) = (0.0, 0, Vec::new());
+        let mut step = StepResult { loss: 0.0, grad_norm: 0.0, lr: 0.0, samples: 0, stop: false };
+        let (mut count, mut ids) = (0, Vec::new());
         while count < self.config.gradient_accumulation_steps {
             let Some(batch) = batches.next() else { break };
-            let batch = batch?;
+            let (batch, is_part) = self.source.synchronize(batch?)?;
             self.state.batch += 1;
-            // Dropout depends on the step, so that a resumed run samples the same masks.
-            seed::manual_seed(seed::derive_seed(&[self.config.seed, self.state.step, count as u64]));
-            let forward = || self.objective.loss(&batch, true);
-            let output = if self.autocast { autocast(self.params.device(), forward) } else { forward() };
-            let Some((loss, parts)) = output? else { continue };
-            ids.extend(self.source.sample_ids(&batch));
-            let value = loss.to_f64()?;
-            self.check_finite(value, &ids, run)?;
-            loss.mul_scalar(1.0 / self.config.gradient_accumulation_steps as f64)?.backward()?;
-            for (name, value) in parts.into_iter().chain([("loss".to_owned(), value)]) {
+            let output = self.forward(&batch, count, is_part)?;
+            let own_ids = self.source.sample_ids(&batch);
+            let own_loss = output.as_ref().map(|(loss, _)| loss.to_f64()).transpose()?;
+            let status = self.ranks.exchange(own_loss, stop.load(Ordering::Relaxed), own_ids.len(), is_part)?;
+            step.stop |= status.stop;
+            let Some(loss) = status.loss else { continue };
+            ids.extend(own_ids);
+            self.check_finite(loss, &ids, run)?;
+            let (own, parts) = output.unzip();
+            let scale = 1.0 / self.config.gradient_accumulation_steps as f64;
+            let own = own.map(|loss| loss.mul_scalar(scale)).transpose()?;
+            self.ranks.backward(own.as_ref())?;
+            for (name, value) in parts.into_iter().flatten().chain([("loss".to_owned(), loss)]) {
                 self.log.add(name, value);
             }
-            loss_sum += value;
+            step.loss += loss;
+            step.samples += status.samples;
             count += 1;
         }
         if count == 0 {
@@ -304,7 +333,20 @@ impl<'a, S: BatchSource> Trainer<'a, S> {
         self.state.step += 1;
         self.state.seconds = self.started.1 + self.started.0.elapsed().as_secs_f64();
         let lr = self.config.optimizer.lr * lr_factor;
-        Ok(Some(StepResult { loss: loss_sum / count as f64, grad_norm, lr, samples: ids.len() }))
+        Ok(Some(StepResult { loss: step.loss / count as f64, grad_norm, lr, ..step }))
+    }
+
+    /// The loss of a batch, the `index`-th of its step, and values to log.
+    fn forward(&self, batch: &S::Batch, index: usize, is_part: bool) -> Result<Option<LossOutput>> {
+        // Dropout depends on the step, so that a resumed run samples the same masks, and on the part of the batch.
+        let mut parts = vec![self.config.seed, self.state.step, index as u64];
+        if is_part && self.ranks.rank() > 0 {
+            parts.push(self.ranks.rank() as u64);
+        }
+        seed::manual_seed(seed::derive_seed(&parts));
+        let forward = || self.objective.loss(batch, true);
+        let forward = || if self.autocast { autocast(self.params.device(), forward) } else { forward() };
+        Ok(if is_part { forward() } else { with_process_group(None, forward) }?)
     }
 
     /// Evaluates the model (its moving average if there is one) and saves it as `best` if it is the best so far.
@@ -318,13 +360,15 @@ impl<'a, S: BatchSource> Trainer<'a, S> {
             ema.swap(self.params)?;
         }
         let mut improved = true;
-        if let Some(metrics) = no_grad(&mut *evaluate)? {
+        // Every process evaluates on all rows, so that what an objective remembers of it is the same in all.
+        let metrics = with_process_group(None, || no_grad(&mut *evaluate))?;
+        if let Some(metrics) = self.ranks.metrics_of_first(metrics)? {
             progress.evaluated(self.state.step, &metrics);
             let num_batches = self.source.num_batches(self.state.epoch.saturating_sub(1));
-            run.log(&self.record(num_batches, "valid", metrics.clone()))?;
+            self.write_metrics(run, num_batches, "valid", metrics.clone())?;
             improved = self.best.update(&mut self.state, &metrics)?;
         }
-        if improved {
+        if improved && self.ranks.is_writer() {
             run.save_checkpoint("best", &with_prefix("model", model_tensors(self.params)), &self.state)?;
         }
         if let Some(ema) = self.ema.as_mut() {
@@ -336,6 +380,9 @@ impl<'a, S: BatchSource> Trainer<'a, S> {
 
     /// Saves everything that a resumed run needs: weights, optimizer state, moving average, and the objective's state.
     fn checkpoint(&self, run: &Run, name: &str) -> Result<()> {
+        if !self.ranks.is_writer() {
+            return Ok(());
+        }
         let mut tensors = with_prefix("model", model_tensors(self.params));
         tensors.extend(self.optimizer.state());
         tensors.extend(self.ema.iter().flat_map(Ema::state));
@@ -343,15 +390,20 @@ impl<'a, S: BatchSource> Trainer<'a, S> {
         run.save_checkpoint(name, &tensors, &self.state)
     }
 
-    fn record(&self, num_batches: usize, split: &str, values: EvalMetrics) -> MetricRecord {
+    fn write_metrics(&self, run: &mut Run, num_batches: usize, split: &str, values: EvalMetrics) -> Result<()> {
+        if !self.ranks.is_writer() {
+            return Ok(());
+        }
         let epoch = self.state.epoch as f64 + self.state.batch as f64 / num_batches.max(1) as f64;
-        MetricRecord { step: self.state.step, epoch, split: split.into(), seconds: self.state.seconds, values }
+        let (step, seconds) = (self.state.step, self.state.seconds);
+        run.log(&MetricRecord { step, epoch, split: split.into(), seconds, values })
     }
 
     fn check_finite(&self, value: f64, ids: &[String], run: &Run) -> Result<()> {
         if value.is_finite() {
             return Ok(());
         }
+        let ids = self.ranks.gather_ids(ids)?;
         let shown = ids.iter().take(8).cloned().collect::<Vec<_>>().join(", ");
         let samples = if ids.len() > 8 { format!("{shown} and {} more", ids.len() - 8) } else { shown };
         let path = Run::checkpoint_path(run.folder(), "last");

@@ -96,6 +96,11 @@ impl Optimizer {
         Ok(())
     }
 
+    /// The parameters that it updates.
+    pub fn parameters(&self) -> Vec<Tensor> {
+        self.params.iter().map(|state| state.param.clone()).collect()
+    }
+
     /// The global L2 norm of all gradients; 0 when there are none.
     pub fn grad_norm(&self) -> Result<f64> {
         let grads: Vec<Tensor> = self.params.iter().filter_map(|s| s.param.grad()).collect();
