@@ -86,6 +86,12 @@ impl Fusion {
         Ok(FusionOutput { features, aux_loss, modality_weights })
     }
 
+    /// Whether its loss, or a buffer that it updates in training, is a function of all rows of a batch and not a mean
+    /// over them.
+    pub fn depends_on_batch(&self) -> bool {
+        self.inputs.depends_on_batch() || self.operator.depends_on_batch()
+    }
+
     /// Dimension of the fused features.
     pub fn dim(&self) -> i64 {
         self.dim

@@ -15,6 +15,12 @@ pub trait FusionOperator {
     /// # Errors
     /// When the inputs do not fit the operator, for instance sequences of different length.
     fn forward(&self, inputs: &[ModalityInput], train: bool) -> Result<OperatorOutput>;
+
+    /// Whether its loss, or a buffer that it updates, is a function of all rows of a batch and not a mean over them.
+    /// Where several processes train together, the rows of all are then fused in each.
+    fn depends_on_batch(&self) -> bool {
+        false
+    }
 }
 
 /// Output of a [`FusionOperator`].

@@ -5,13 +5,14 @@ use crate::{
     config::CommonConfig,
     task::{FitContext, FitOutcome},
 };
-use mm_core::{Modality, Params, Processor, TrainingObjective};
-use mm_data::{Batch, Loader, LoaderConfig, Manifest};
+use mm_core::{Modality, Params, Processor, TrainingObjective, distributed::process_group};
+use mm_data::{Batch, FailedSample, Loader, LoaderConfig, Manifest};
 use mm_train::{EvalMetrics, Run, TrainHooks, Trainer};
 use std::{collections::BTreeMap, sync::Arc};
 
 /// What differs between the training of tasks: the objective (loss and its state), and the evaluation on validation
-/// rows. A trainer holds the state that changes during training; models do not.
+/// rows. Where several processes train together ([`process_group`]), the batch of a loss is the part of this process
+/// ([`Batch::is_shard`]). A trainer holds the state that changes during training; models do not.
 pub trait TaskTrainer: TrainingObjective<Batch> {
     /// The parameters to train.
     fn params(&self) -> &Params;
@@ -55,7 +56,9 @@ pub fn run_training(
         return Err(Error::invalid("data", found, "at least two"));
     }
     let seed = config.train.seed;
+    let (rank, world_size) = process_group().map_or((0, 1), |group| (group.rank(), group.world_size()));
     let loader = Loader::builder(data.manifest)
+        .shard(rank, world_size)
         .rows(data.rows)
         .processors(data.processors)
         .config(data.loader)
@@ -66,5 +69,19 @@ pub fn run_training(
         TrainHooks { evaluate: &mut || Ok(trainer.evaluate()?), progress: context.progress, stop: context.stop };
     let training = Trainer::new(&config.train, trainer, trainer.params(), &loader)?;
     let training = training.with_metric(trainer.metric()).fit(run, hooks)?;
-    Ok(FitOutcome { training, failed: loader.failed_samples(), rows })
+    Ok(FitOutcome { training, failed: gather_failed(loader.failed_samples())?, rows })
+}
+
+/// The samples that the loaders of all processes could not read.
+fn gather_failed(own: Vec<FailedSample>) -> Result<Vec<FailedSample>> {
+    let Some(group) = process_group() else { return Ok(own) };
+    let bad = |e: serde_json::Error| Error::invalid("the failed samples of a process", e, "a list");
+    let mut all: Vec<FailedSample> = Vec::new();
+    for text in group.gather_text(&serde_json::to_string(&own).map_err(bad)?)? {
+        all.extend(serde_json::from_str::<Vec<FailedSample>>(&text).map_err(bad)?);
+    }
+    // A batch that is not cut is read by all.
+    all.sort();
+    all.dedup();
+    Ok(all)
 }

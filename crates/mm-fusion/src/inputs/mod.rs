@@ -124,6 +124,11 @@ impl Inputs {
         self.modalities.iter().map(|m| &m.modality)
     }
 
+    /// Whether the replacement of missing modalities has a loss, or a running mean.
+    pub(crate) fn depends_on_batch(&self) -> bool {
+        matches!(self.config.missing, MissingModality::Mean | MissingModality::LearnedImputation)
+    }
+
     pub(crate) fn dims(&self) -> Vec<i64> {
         self.modalities.iter().map(|m| m.dim).collect()
     }

@@ -2,7 +2,7 @@
 
 use super::ModalityInput;
 use crate::Result;
-use mm_core::{DType, Tensor};
+use mm_core::{DType, Tensor, distributed::rand_rows};
 
 /// Drops each present modality of each row with probability `rate`, but never the only one that is left.
 ///
@@ -10,7 +10,7 @@ use mm_core::{DType, Tensor};
 /// <https://arxiv.org/abs/1501.00102>).
 pub(super) fn apply(inputs: &mut [ModalityInput], rate: f64) -> Result<()> {
     let present = Tensor::stack(&inputs.iter().map(|p| &p.present).collect::<Vec<_>>(), 1)?; // [rows, modalities]
-    let noise = Tensor::rand(&present.shape(), DType::F32, present.device())?.mul(&present)?;
+    let noise = rand_rows(&present.shape(), present.device())?.mul(&present)?;
     let kept = noise.gt_scalar(rate)?;
     // The modality with the largest random value is never dropped.
     let largest = noise.argmax(1)?.one_hot(inputs.len() as i64)?.gt_scalar(0.0)?;

@@ -88,6 +88,10 @@ impl FusionOperator for Mctn {
         let aux_loss = train.then(|| loss.mul_scalar(self.weight)).transpose()?;
         Ok(OperatorOutput { aux_loss, ..OperatorOutput::new(code) })
     }
+
+    fn depends_on_batch(&self) -> bool {
+        true
+    }
 }
 
 /// Mean squared error over the rows where `mask` `[rows, 1]` is 1.

@@ -88,6 +88,10 @@ impl FusionOperator for Misa {
         let x = x.mul(&mask.unsqueeze(-1)?.to_dtype(DType::F32)?)?.flatten(1, 2)?;
         Ok(OperatorOutput { aux_loss, ..OperatorOutput::new(self.out_proj.forward(&x, train)?) })
     }
+
+    fn depends_on_batch(&self) -> bool {
+        true
+    }
 }
 
 impl Misa {

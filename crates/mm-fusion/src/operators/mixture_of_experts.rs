@@ -108,4 +108,8 @@ impl FusionOperator for MixtureOfExperts {
         let aux_loss = self.load_balancing_loss(&shares)?;
         Ok(OperatorOutput { aux_loss, modality_weights, ..OperatorOutput::new(values) })
     }
+
+    fn depends_on_batch(&self) -> bool {
+        true
+    }
 }

@@ -9,6 +9,7 @@ use super::{
 use mm_core::{
     DType, Error, GenerativeDecoder, InputSet, LossOutput, Modality, Module, RepresentationLearner, Result, Scope,
     Tensor,
+    distributed::{mean_over_rows, rand_rows, randn_rows},
 };
 use serde::{Deserialize, Serialize};
 
@@ -120,10 +121,10 @@ impl Autoencoder {
         let AutoencoderConfig { noise_std, mask_ratio, .. } = self.config;
         let mut x = values.clone();
         if noise_std > 0.0 {
-            x = x.add(&Tensor::randn(&x.shape(), DType::F32, x.device())?.mul_scalar(noise_std)?)?;
+            x = x.add(&randn_rows(&x.shape(), x.device())?.mul_scalar(noise_std)?)?;
         }
         if mask_ratio > 0.0 {
-            let keep = Tensor::rand(&x.shape(), DType::F32, x.device())?.gt_scalar(mask_ratio)?;
+            let keep = rand_rows(&x.shape(), x.device())?.gt_scalar(mask_ratio)?;
             x = x.mul(&keep.to_dtype(DType::F32)?)?;
         }
         Ok(x)
@@ -134,9 +135,9 @@ impl Autoencoder {
 /// backward pass per dimension (*A Stochastic Estimator of the Trace of the Influence Matrix*,
 /// [Hutchinson, 1990](https://doi.org/10.1080/03610919008812866)).
 fn jacobian_norm_estimate(latent: &Tensor, input: &Tensor) -> Result<Tensor> {
-    let projection = Tensor::randn(&latent.shape(), DType::F32, latent.device())?;
+    let projection = randn_rows(&latent.shape(), latent.device())?;
     let product = latent.mul(&projection)?.sum()?.autograd_grad(&[input])?;
-    product[0].mul(&product[0])?.sum()?.mul_scalar(1.0 / latent.size(0)? as f64)
+    mean_over_rows(&product[0].mul(&product[0])?.flatten(1, -1)?.sum_dim(&[1], false)?)
 }
 
 impl RepresentationLearner for Autoencoder {
@@ -151,13 +152,17 @@ impl RepresentationLearner for Autoencoder {
         let mut terms = LossTerms::default();
         terms.add("reconstruction_error", &self.networks.reconstruction_error(&latent, &values, train)?, 1.0)?;
         if let Some(Sparsity::L1(weight)) = self.config.sparsity {
-            terms.add("l1_penalty", &latent.abs()?.mean()?, weight)?;
+            terms.add("l1_penalty", &mean_over_rows(&latent.abs()?.mean_dim(&[1], false)?)?, weight)?;
         }
         if is_contractive {
             let penalty = jacobian_norm_estimate(&latent, &input)?;
             terms.add("contractive_penalty", &penalty, self.config.contractive_weight)?;
         }
         Ok(terms.finish())
+    }
+
+    fn supports_process_groups(&self) -> bool {
+        true
     }
 
     fn encode(&self, set: &InputSet) -> Result<Tensor> {

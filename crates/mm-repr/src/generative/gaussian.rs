@@ -1,6 +1,6 @@
 //! Gaussians with diagonal covariance, and importance-weighted bounds on the likelihood.
 
-use mm_core::{DType, Result, Tensor};
+use mm_core::{Result, Tensor, distributed::randn_rows};
 
 /// ln 2π.
 const LN_2PI: f64 = 1.837_877_066_409_345_5;
@@ -24,7 +24,7 @@ impl DiagonalGaussian {
 
     /// A sample `[rows, dim]` by reparameterization, μ + σ ε.
     pub(crate) fn rsample(&self) -> Result<Tensor> {
-        let noise = Tensor::randn(&self.mean.shape(), DType::F32, self.mean.device())?;
+        let noise = randn_rows(&self.mean.shape(), self.mean.device())?;
         self.mean.add(&self.log_var.mul_scalar(0.5)?.exp()?.mul(&noise)?)
     }
 

@@ -4,6 +4,7 @@ use super::{batch::present_rows, spec::InputSpec, transformer::pre_norm_transfor
 use mm_core::{
     DType, Error, Features, Init, InputSet, LossOutput, Modality, Module, Pooling, RepresentationLearner, Result,
     Scope, Tensor,
+    distributed::{rand_rows, sum_over_ranks},
     nn::{AttentionConfig, ForwardArgs, Linear, Transformer},
 };
 use serde::{Deserialize, Serialize};
@@ -136,7 +137,7 @@ impl MaskedAutoencoder {
         let (rows, num_patches) = (patches.size(0)?, patches.size(1)?);
         let visible = num_visible(num_patches, self.config.mask_ratio);
         // A random order per row, whose first patches are visible.
-        let order = Tensor::rand(&[rows, num_patches], DType::F32, patches.device())?.argsort(1, false)?;
+        let order = rand_rows(&[rows, num_patches], patches.device())?.argsort(1, false)?;
         let inverse_order = order.argsort(1, false)?; // [rows, patches]
         let gather = |x: &Tensor, indices: &Tensor| -> Result<Tensor> {
             let dim = x.size(2)?;
@@ -179,9 +180,13 @@ impl RepresentationLearner for MaskedAutoencoder {
         };
         let difference = predicted.sub(&target)?;
         let error = difference.mul(&difference)?.mean_dim(&[-1], true)?; // [rows, patches, 1]
-        let loss = error.mul(&mask)?.sum()?.div(&mask.sum()?)?;
+        let loss = sum_over_ranks(&error.mul(&mask)?.sum()?)?.div(&sum_over_ranks(&mask.sum()?)?)?;
         let metrics = vec![("reconstruction_error".to_owned(), loss.to_f64()?)];
         Ok(Some((loss, metrics)))
+    }
+
+    fn supports_process_groups(&self) -> bool {
+        true
     }
 
     /// The mean of the encoder's features of all patches.

@@ -5,7 +5,9 @@ use super::{
     networks::{DecoderNet, EncoderNet, NetworkConfig},
     spec::InputSpec,
 };
-use mm_core::{DType, Device, GenerativeDecoder, InputSet, Modality, Module, Result, Scope, Tensor};
+use mm_core::{
+    DType, Device, GenerativeDecoder, InputSet, Modality, Module, Result, Scope, Tensor, distributed::mean_over_rows,
+};
 
 /// The distribution that new latents are sampled from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +70,7 @@ impl EncoderDecoder {
 
     /// The mean reconstruction error of latents.
     pub(crate) fn reconstruction_error(&self, latent: &Tensor, values: &Tensor, train: bool) -> Result<Tensor> {
-        self.likelihood.reconstruction_error(&self.decoder.forward(latent, train)?, values)?.mean()
+        mean_over_rows(&self.likelihood.reconstruction_error(&self.decoder.forward(latent, train)?, values)?)
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
 };
 use mm_core::{
     DType, Error, GenerativeDecoder, InputSet, LossOutput, Modality, Module, RepresentationLearner, Result, Scope,
-    Tensor,
+    Tensor, distributed::mean_over_rows,
 };
 use serde::{Deserialize, Serialize};
 
@@ -86,8 +86,8 @@ impl RepresentationLearner for Vae {
         let posterior = self.posterior(&values, train)?;
         let decoded = self.networks.decoder.forward(&posterior.rsample()?, train)?;
         let likelihood = &self.networks.likelihood;
-        let nll = likelihood.nll(&decoded, &values)?.mean()?;
-        let kl_per_dim = posterior.kl_from_standard_normal()?.mean_dim(&[0], false)?; // [latent_dim]
+        let nll = mean_over_rows(&likelihood.nll(&decoded, &values)?)?;
+        let kl_per_dim = mean_over_rows(&posterior.kl_from_standard_normal()?)?; // [latent_dim]
         let kl = kl_per_dim.sum()?;
         let kl_weight = self.config.beta * self.warmup.step(train)?;
         let active_units = kl_per_dim.gt_scalar(ACTIVE_UNIT_THRESHOLD)?.to_dtype(DType::F32)?.sum()?.to_f64()?;
@@ -97,11 +97,18 @@ impl RepresentationLearner for Vae {
             ("nll".into(), nll_value),
             ("kl_divergence".into(), kl_value),
             ("active_units".into(), active_units),
-            ("reconstruction_error".into(), likelihood.reconstruction_error(&decoded, &values)?.mean()?.to_f64()?),
+            (
+                "reconstruction_error".into(),
+                mean_over_rows(&likelihood.reconstruction_error(&decoded, &values)?)?.to_f64()?,
+            ),
         ];
         // Per element, so that one learning rate suits images and vectors.
         let numel = values.numel() as f64 / values.size(0)? as f64;
         Ok(Some((nll.add(&kl.mul_scalar(kl_weight)?)?.mul_scalar(1.0 / numel)?, metrics)))
+    }
+
+    fn supports_process_groups(&self) -> bool {
+        true
     }
 
     /// The means of the posteriors.

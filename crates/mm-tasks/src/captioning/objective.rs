@@ -8,7 +8,11 @@ use crate::{
     metrics::{Cider, caption_tokens},
     task::{FitContext, FitOutcome},
 };
-use mm_core::{DType, Device, Features, LossOutput, Modality, Params, Processor, Tensor, TrainingObjective, no_grad};
+use mm_core::{
+    DType, Device, Features, LossOutput, Modality, Params, Processor, Tensor, TrainingObjective,
+    distributed::{mean_by_count, rand_rows, rank_zero_first},
+    no_grad,
+};
 use mm_data::{Batch, Manifest, Split};
 use mm_reason::{
     captioner::{BOS, EOS},
@@ -42,7 +46,7 @@ impl CaptioningTrainer<'_> {
         let predicted = no_grad(|| self.model.captioner.teacher_forcing(features, inputs, false)?.argmax(2))?;
         // The prediction after a word is the input at the next position; the first token stays.
         let predicted = Tensor::cat(&[&inputs.narrow(1, 0, 1)?, &predicted.narrow(1, 0, length - 1)?], 1)?;
-        let random = Tensor::rand(&inputs.shape(), DType::F32, inputs.device())?;
+        let random = rand_rows(&inputs.shape(), inputs.device())?;
         let replaced = random.gt_scalar(1.0 - rate)?.logical_and(&inputs.gt_scalar(EOS as f64)?)?;
         inputs.add(&predicted.sub(inputs)?.mul(&replaced.to_dtype(DType::I64)?)?)
     }
@@ -81,6 +85,7 @@ impl CaptioningTrainer<'_> {
         let mask = next.gt_scalar(0.5)?.to_dtype(DType::F32)?;
         let weights = Tensor::from_slice(&advantages)?.to_device(features.values.device())?.unsqueeze(1)?;
         let loss = log_probs.mul(&mask)?.mul(&weights)?.sum()?.div(&mask.sum()?)?.neg()?;
+        let loss = mean_by_count(&loss, mask.sum()?.to_f64()?)?;
         let mean = f64::from(advantages.iter().sum::<f32>()) / advantages.len().max(1) as f64;
         Ok((loss, vec![("cider_d_above_greedy".to_owned(), mean)]))
     }
@@ -107,6 +112,7 @@ impl TrainingObjective<Batch> for CaptioningTrainer<'_> {
         let targets = ids.narrow(1, 1, length)?.contiguous()?.reshape(&[-1])?;
         let smoothing = model.config.label_smoothing.get();
         let loss = logits.flatten(0, 1)?.to_dtype(DType::F32)?.cross_entropy(&targets, 0, smoothing)?;
+        let loss = mean_by_count(&loss, targets.gt_scalar(0.5)?.sum()?.to_f64()?)?;
         Ok(Some(match critical {
             Some((critical, logged)) => (loss.mul_scalar(1.0 - weight)?.add(&critical.mul_scalar(weight)?)?, logged),
             None => (loss, Vec::new()),
@@ -141,7 +147,7 @@ pub(super) fn fit(
     context: FitContext<'_>,
 ) -> Result<FitOutcome> {
     let manifest = Arc::new(manifest);
-    let input = model.input_features(&manifest, context.stop, &mut *context.on_progress)?;
+    let input = rank_zero_first(|| model.input_features(&manifest, context.stop, &mut *context.on_progress))?;
     let tokenizer: Arc<dyn Processor> = Arc::new(model.new_tokenizer());
     let processors = BTreeMap::from([(model.modality.clone(), input.processor.clone()), (Modality::TEXT, tokenizer)]);
     let rows = manifest.rows_in_split(Split::Train);

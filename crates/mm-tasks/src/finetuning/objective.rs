@@ -11,7 +11,7 @@ use crate::{
     fit::{TaskTrainer, TrainingData, run_training},
     task::{FitContext, FitOutcome},
 };
-use mm_core::{DType, LossOutput, Modality, Params, Processor, Source, TrainingObjective};
+use mm_core::{DType, LossOutput, Modality, Params, Processor, Source, TrainingObjective, distributed::mean_by_count};
 use mm_data::{Batch, Manifest, Split};
 use mm_reason::TrainBatch;
 use mm_train::{EvalMetrics, Run};
@@ -51,7 +51,7 @@ impl TrainingObjective<Batch> for FinetuningTrainer<'_> {
             let one_hot = one_hot.mul(&label.gt_scalar(-0.5)?.to_dtype(DType::F32)?.unsqueeze(1)?)?;
             // Binary cross entropy, summed over the labels, as ViLT was trained.
             let loss = logits.softplus()?.sub(&logits.mul(&one_hot)?)?.mean()?.mul_scalar(classes as f64)?;
-            return Ok(Some((loss, Vec::new())));
+            return Ok(Some((mean_by_count(&loss, logits.size(0)? as f64)?, Vec::new())));
         }
         let length = ids.size(1)? - 1;
         let decoder_input_ids = ids.narrow(1, 0, length)?.contiguous()?;
@@ -63,6 +63,7 @@ impl TrainingObjective<Batch> for FinetuningTrainer<'_> {
         let labels = labels.to_dtype(DType::I64)?.contiguous()?.reshape(&[-1])?;
         let smoothing = model.config.label_smoothing.get();
         let loss = logits.flatten(0, 1)?.cross_entropy(&labels, IGNORE_INDEX, smoothing)?;
+        let loss = mean_by_count(&loss, is_target.sum()?.to_f64()?)?;
         Ok(Some((loss, Vec::new())))
     }
 }

@@ -4,7 +4,7 @@ use super::{
     evaluation::{SELECTION_METRIC, measure, selection_score},
     head_ensemble::{HeadEnsemble, MIN_ENSEMBLE_ROWS},
     inference::{InferenceOptions, RowOutputs},
-    loss::BatchLoss,
+    loss::{BatchLoss, RowLabels},
     model::{Prediction, PreparedInputs},
     network::NetworkInput,
     target::{Label, Problem},
@@ -17,7 +17,11 @@ use crate::{
     inputs::Standardizer,
     task::{FitContext, FitOutcome},
 };
-use mm_core::{DType, Device, LossOutput, Modality, Params, Processor, Source, Tensor, TrainingObjective, no_grad};
+use mm_core::{
+    DType, Device, LossOutput, Modality, Params, Processor, Source, Tensor, TrainingObjective,
+    distributed::{process_group, rank_zero_first},
+    no_grad,
+};
 use mm_data::{Batch, LoaderConfig, Manifest, Split};
 use mm_train::{EvalMetrics, Run};
 use std::{cell::RefCell, collections::BTreeMap, sync::Arc};
@@ -62,6 +66,10 @@ impl<'a> PredictionTrainer<'a> {
             state.gradient_blending = Some(GradientBlending::new(&modalities));
         }
         let valid = model.labeled_rows(manifest, Split::Valid);
+        if process_group().is_some() && config.loss.cutmix_alpha.get() > 0.0 {
+            let found = "several processes, each of which has the images of its own rows alone";
+            return Err(Error::invalid("loss.cutmix_alpha", found, "0, or one process"));
+        }
         for (field, is_used, min_rows) in [
             ("loss.gradient_blending", config.loss.gradient_blending, 1),
             ("ensembling", config.ensembling.is_stacked(), MIN_ENSEMBLE_ROWS),
@@ -111,7 +119,10 @@ impl<'a> PredictionTrainer<'a> {
 impl TrainingObjective<Batch> for PredictionTrainer<'_> {
     fn loss(&self, batch: &Batch, train: bool) -> mm_core::Result<Option<LossOutput>> {
         let model = self.model;
-        let labels = self.label_tensor(&batch.rows, model.params.device())?;
+        let device = model.params.device();
+        let labels = self.label_tensor(&batch.rows, device)?;
+        let whole = batch.gathered_without_values().map_err(Error::from)?;
+        let all_labels = self.label_tensor(&whole.rows, device)?;
         let parts: BTreeMap<_, _> =
             batch.modalities.iter().map(|(m, part)| (m, (part.input.clone(), part.rows.clone()))).collect();
         if parts.is_empty() {
@@ -128,7 +139,9 @@ impl TrainingObjective<Batch> for PredictionTrainer<'_> {
             config: &model.config.loss,
         };
         let input = NetworkInput { parts, precomputed: &self.inputs.precomputed, items: &batch.items };
-        loss.compute(input, &labels, &batch.rows, &mut state, train)
+        let own = RowLabels { labels: &labels, rows: &batch.rows, items: &batch.items };
+        let all = RowLabels { labels: &all_labels, rows: &whole.rows, items: &whole.items };
+        loss.compute(input, own, all, &mut state, train)
     }
 
     fn state(&self) -> mm_core::Result<Vec<(String, Tensor)>> {
@@ -183,7 +196,7 @@ pub(super) fn fit(
         return Err(Error::invalid("label", found, "at least two"));
     }
     let all: Vec<usize> = (0..manifest.rows.len()).collect();
-    let inputs = model.prepare(manifest, &all, context.stop, &mut *context.on_progress)?;
+    let inputs = rank_zero_first(|| model.prepare(manifest, &all, context.stop, &mut *context.on_progress))?;
     let is_resumed = Run::checkpoint_path(run.folder(), "last").exists();
     if !is_resumed {
         fit_standardizers(model, manifest, &rows, &inputs)?;

@@ -7,7 +7,11 @@ use super::{
     target::Target,
     training_state::{FUSED, TrainingState},
 };
-use mm_core::{DType, LossOutput, Modality, Result, Tensor, nn::with_math_attention};
+use mm_core::{
+    DType, LossOutput, Modality, Result, Tensor,
+    distributed::{process_group, sum_number, with_process_group},
+    nn::with_math_attention,
+};
 use mm_fusion::training::{distillation, functional_entropy, gradient_scales};
 
 /// Temperature of the distillation from the unimodal heads.
@@ -20,6 +24,17 @@ pub(super) struct BatchLoss<'a> {
     /// Mean and standard deviation of regression targets.
     pub(super) label_stats: (f64, f64),
     pub(super) config: &'a LossConfig,
+}
+
+/// Rows with their labels.
+#[derive(Clone, Copy)]
+pub(super) struct RowLabels<'a> {
+    /// See [`Target::to_tensor`].
+    pub(super) labels: &'a Tensor,
+    /// Their indices in the manifest.
+    pub(super) rows: &'a [usize],
+    /// The item of each.
+    pub(super) items: &'a [String],
 }
 
 /// The rows of a batch with their labels.
@@ -36,13 +51,13 @@ struct LabeledRows<'a> {
 }
 
 impl BatchLoss<'_> {
-    /// The loss of the rows with these labels ([`Target::to_tensor`]), and values to log; `None` when no row has a
-    /// label. `rows` are the indices of the rows in the manifest.
+    /// The loss of rows, and values to log; `None` when none has a label. Where several processes train together, `own`
+    /// are the rows of the input and `all` those of all processes, each of which computes the loss of all.
     pub(super) fn compute(
         &self,
         mut input: NetworkInput<'_>,
-        labels: &Tensor,
-        rows: &[usize],
+        own: RowLabels<'_>,
+        all: RowLabels<'_>,
         state: &mut TrainingState,
         train: bool,
     ) -> Result<Option<LossOutput>> {
@@ -53,24 +68,52 @@ impl BatchLoss<'_> {
             mixed = cutmix(&mut input, cutmix_alpha)?;
         }
         let options = ForwardOptions { train, ..ForwardOptions::default() };
-        let mut batch = self.network.encode(&input, labels.device(), options)?;
+        let mut batch = self.network.encode(&input, own.labels.device(), options)?;
+        let is_gathered = self.gathers_features();
+        if is_gathered {
+            batch = batch.gathered(all.items)?;
+        }
         if train && mixup_alpha > 0.0 && mixed.is_none() {
             mixed = Some(mixup(&mut batch, mixup_alpha)?);
         }
+        let group = process_group().filter(|_| !is_gathered);
         let modulation = config.gradient_modulation.get();
-        if train && modulation > 0.0 && self.target.is_classes() {
-            modulate_gradients(&mut batch, labels, modulation)?;
-        }
-        let outputs = self.network.fuse(&batch, train)?;
-        let label_smoothing = config.label_smoothing.get();
-        let labeled = LabeledRows { target: self.target, labels, label_smoothing, mixed, rows, train };
+        let outputs = with_process_group(group, || {
+            if train && modulation > 0.0 && self.target.is_classes() {
+                let labels = if is_gathered { all.labels } else { own.labels };
+                modulate_gradients(&mut batch, labels, modulation)?;
+            }
+            let outputs = self.network.fuse(&batch, train)?;
+            if process_group().is_some() { outputs.gathered() } else { Ok(outputs) }
+        })?;
+        let (target, label_smoothing) = (self.target, config.label_smoothing.get());
+        let labeled = LabeledRows { target, labels: all.labels, label_smoothing, mixed, rows: all.rows, train };
+        with_process_group(None, || self.loss_of_outputs(&labeled, batch, &outputs, state))
+    }
+
+    /// Whether the features of the rows of all processes are fused in each, and not the outputs gathered.
+    fn gathers_features(&self) -> bool {
+        let config = self.config;
+        let mixes = config.mixup_alpha.get() > 0.0 || config.functional_entropy_weight.get() > 0.0;
+        process_group().is_some() && (mixes || self.network.depends_on_batch())
+    }
+
+    /// The loss of the outputs for rows.
+    fn loss_of_outputs(
+        &self,
+        labeled: &LabeledRows<'_>,
+        batch: EncodedBatch,
+        outputs: &Outputs,
+        state: &mut TrainingState,
+    ) -> Result<Option<LossOutput>> {
+        let (config, rows, train) = (self.config, labeled.rows, labeled.train);
         let Some(fused) = labeled.loss(&outputs.fused, None)? else { return Ok(None) };
         let mut log = vec![("loss_fused".to_owned(), fused.to_f64()?)];
         let mut total = fused.mul_scalar(self.head_weight(state, FUSED, 1.0))?;
         if let (Some(own), Some(representation), true) = (&mut state.unimodal_labels, &outputs.representation, train) {
             own.record(FUSED, rows, representation, None)?;
         }
-        total = self.add_unimodal_losses(total, &outputs, &labeled, state, &mut log)?;
+        total = self.add_unimodal_losses(total, outputs, labeled, state, &mut log)?;
         if let (Some(blending), true) = (&mut state.gradient_blending, train) {
             for (name, value) in &log {
                 if let Some(head) = name.strip_prefix("loss_") {
@@ -84,7 +127,7 @@ impl BatchLoss<'_> {
             total = total.add(&operator.mul_scalar(operator_weight)?)?;
         }
         if train && self.target.is_classes() {
-            total = self.add_regularizers(total, batch, &outputs)?;
+            total = self.add_regularizers(total, batch, outputs)?;
         }
         Ok(Some((total, log)))
     }
@@ -174,7 +217,7 @@ fn modulate_gradients(batch: &mut EncodedBatch, labels: &Tensor, alpha: f64) -> 
     let mut scores = Vec::new();
     for (_, head) in &heads {
         let correct = head.logits.detach()?.softmax(1)?.gather(1, &classes)?.squeeze(1)?;
-        scores.push(correct.mul(&known.mul(&head.present)?)?.sum()?.to_f64()?);
+        scores.push(sum_number(correct.mul(&known.mul(&head.present)?)?.sum()?.to_f64()?)?);
     }
     let modalities: Vec<Modality> = heads.into_iter().map(|(modality, _)| modality).collect();
     for (modality, scale) in modalities.into_iter().zip(gradient_scales(&scores, alpha)?) {

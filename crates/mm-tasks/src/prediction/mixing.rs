@@ -1,7 +1,7 @@
 //! Mixing of rows during training: manifold mixup and `CutMix`.
 
 use super::network::{EncodedBatch, NetworkInput};
-use mm_core::{DType, Device, Input, Result, Tensor, seed::Rng};
+use mm_core::{DType, Device, Input, Result, Tensor, distributed::shared_random, seed::Rng};
 
 /// How the rows of a batch were mixed.
 pub(super) struct Mixed {
@@ -13,8 +13,7 @@ pub(super) struct Mixed {
 
 /// A generator seeded from libtorch's, and so a function of the run's seed and step.
 fn step_rng() -> Result<Rng> {
-    let bits = Tensor::rand(&[1], DType::F64, Device::Cpu)?.to_vec::<f64>()?;
-    Ok(Rng::new(&[bits[0].to_bits()]))
+    Ok(Rng::new(&[shared_random()?.to_bits()]))
 }
 
 /// Mixes the features of each modality in rows that both have it (manifold mixup).

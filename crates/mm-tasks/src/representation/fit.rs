@@ -6,7 +6,12 @@ use crate::{
     fit::{TaskTrainer, TrainingData, run_training},
     task::{FitContext, FitOutcome},
 };
-use mm_core::{LossOutput, Modality, Params, Processor, Tensor, TrainingObjective, no_grad, seed::manual_seed};
+use mm_core::{
+    LossOutput, Modality, Params, Processor, Tensor, TrainingObjective,
+    distributed::{process_group, rank_zero_first},
+    no_grad,
+    seed::manual_seed,
+};
 use mm_data::{Batch, Manifest, Split};
 use mm_train::{EvalMetrics, Run};
 use std::{collections::BTreeMap, sync::Arc};
@@ -84,8 +89,13 @@ pub(super) fn fit(
     run: &mut Run,
     context: FitContext<'_>,
 ) -> Result<FitOutcome> {
+    if process_group().is_some() && !model.learner.supports_process_groups() {
+        let kind = model.config.model.get("kind").and_then(toml::Value::as_str).unwrap_or_default();
+        let expected = "one process, or a model whose loss is computed over the rows of all: autoencoder, vae, mae, multimodal_vae";
+        return Err(Error::invalid("model.kind", format!("{kind} and several processes"), expected));
+    }
     let manifest = Arc::new(manifest);
-    let processors = model.prepare(&manifest, context.stop, &mut *context.on_progress)?;
+    let processors = rank_zero_first(|| model.prepare(&manifest, context.stop, &mut *context.on_progress))?;
     no_grad(|| fit_standardizers(model, &manifest, &processors))?;
     let trainer = RepresentationTrainer {
         model,

@@ -6,7 +6,7 @@ use crate::{
     fit::{TaskTrainer, TrainingData, run_training},
     task::{FitContext, FitOutcome},
 };
-use mm_core::{LossOutput, Modality, Params, Processor, TrainingObjective};
+use mm_core::{LossOutput, Modality, Params, Processor, TrainingObjective, distributed::rank_zero_first};
 use mm_data::{Batch, Manifest, Split};
 use mm_train::{EvalMetrics, Run};
 use std::{collections::BTreeMap, sync::Arc};
@@ -54,7 +54,7 @@ impl TaskTrainer for RetrievalTrainer<'_> {
 /// Trains a model on its data set into a run folder.
 pub(super) fn fit(model: &Retrieval, manifest: Manifest, run: &mut Run, context: FitContext<'_>) -> Result<FitOutcome> {
     let manifest = Arc::new(manifest);
-    let processors = model.prepare(&manifest, context.stop, &mut *context.on_progress)?;
+    let processors = rank_zero_first(|| model.prepare(&manifest, context.stop, &mut *context.on_progress))?;
     if let Some(transcript_ngram) = &model.transcript_ngram {
         transcript_ngram.set_transcripts(&model.dataset_with_all_texts(transcript_ngram)?)?;
     }

@@ -14,8 +14,8 @@ use crate::{
 };
 use mm_align::{ContrastiveLoss, memory};
 use mm_core::{
-    BuildContext, Checkpoint, DType, Device, Features, Init, Input, Modality, Module, Params, Processor, Registry,
-    Scope, Tensor, no_grad, seed::manual_seed,
+    BuildContext, Checkpoint, Device, Features, Init, Input, Modality, Module, Params, Processor, Registry, Scope,
+    Tensor, distributed::randn_rows, no_grad, seed::manual_seed,
 };
 use mm_data::{Manifest, TensorCache, collate};
 use mm_train::Run;
@@ -185,7 +185,7 @@ impl Retrieval {
         if train && noise_std > 0.0 {
             let dim = x.size(-1)? as f64;
             let scale = x.norm(-1, true)?.mul_scalar(noise_std / dim.sqrt())?;
-            x = x.add(&Tensor::randn(&x.shape(), DType::F32, x.device())?.mul(&scale)?)?;
+            x = x.add(&randn_rows(&x.shape(), x.device())?.mul(&scale)?)?;
         }
         tower.projection.forward(&x, train)
     }

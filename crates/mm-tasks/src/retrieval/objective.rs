@@ -1,12 +1,15 @@
 //! The training objective: contrastive losses between all pairs of modalities of a batch, and auxiliary losses.
 
 use super::{
-    auxiliary::{AuxiliaryLoss, EncodedBatch, common_rows, match_matrix, select_rows},
+    auxiliary::{AuxiliaryLoss, EncodedBatch, TowerOutput, common_rows, match_matrix, select_rows},
     config::SoftTargetsConfig,
     model::Retrieval,
 };
 use mm_align::ContrastiveLoss;
-use mm_core::{DType, Device, LossOutput, Modality, Tensor, TrainingObjective};
+use mm_core::{
+    DType, Device, Features, Input, LossOutput, Modality, Tensor, TrainingObjective,
+    distributed::{gather_rows, process_group, with_process_group},
+};
 use mm_data::Batch;
 use std::collections::BTreeMap;
 
@@ -46,21 +49,70 @@ impl Retrieval {
     }
 }
 
+/// The embeddings of a batch in the shared space.
+type Embeddings<'b> = BTreeMap<&'b Modality, Tensor>;
+
 impl TrainingObjective<Batch> for Retrieval {
     fn loss(&self, batch: &Batch, train: bool) -> mm_core::Result<Option<LossOutput>> {
         let mut encoded = EncodedBatch { batch, features: BTreeMap::new() };
-        let mut embeddings = BTreeMap::new();
+        let mut embeddings = Embeddings::new();
         for (modality, part) in &batch.modalities {
             let output = self.encode(modality, &part.input, train)?;
-            embeddings.insert(modality, (self.project(modality, output.embeddings.clone(), train)?, &part.rows));
+            embeddings.insert(modality, self.project(modality, output.embeddings.clone(), train)?);
             encoded.features.insert(modality, output);
         }
+        if process_group().is_none() {
+            return self.loss_of_embeddings(&encoded, &embeddings, train);
+        }
+        // Every process computes the loss of the pairs of all.
+        let whole = self.gathered_batch(batch).map_err(|e| mm_core::Error::Other(Box::new(e)))?;
+        for embedding in embeddings.values_mut() {
+            *embedding = gather_rows(embedding)?;
+        }
+        let needs_features = self.auxiliary_losses().next().is_some();
+        let features = encoded.features.into_iter().filter(|_| needs_features);
+        let features = features.map(|(m, output)| Ok((m, gather_features(&output)?)));
+        let encoded = EncodedBatch { batch: &whole, features: features.collect::<mm_core::Result<_>>()? };
+        with_process_group(None, || self.loss_of_embeddings(&encoded, &embeddings, train))
+    }
+}
+
+/// The features of the rows of all processes.
+fn gather_features(output: &TowerOutput) -> mm_core::Result<TowerOutput> {
+    let gather = |features: &Features| {
+        let gather_mask = |mask: &Tensor| gather_rows(&mask.to_dtype(DType::U8)?)?.to_dtype(DType::Bool);
+        Features::new(gather_rows(&features.values)?, features.mask.as_ref().map(gather_mask).transpose()?)
+    };
+    let positions = output.positions.as_ref().map(gather).transpose()?;
+    Ok(TowerOutput { embeddings: gather_rows(&output.embeddings)?, positions })
+}
+
+impl Retrieval {
+    /// The batch of which `part` is a part, with the values that a loss reads.
+    fn gathered_batch(&self, part: &Batch) -> mm_data::Result<Batch> {
+        let mut whole = part.gathered_without_values()?;
+        if let Some(soft) = &self.config.soft_targets {
+            let modality = Modality::from(soft.modality.as_str());
+            if let (Some(own), Some(all)) = (part.modalities.get(&modality), whole.modalities.get_mut(&modality)) {
+                all.input = Input { values: gather_rows(&own.input.values)?, mask: None };
+            }
+        }
+        Ok(whole)
+    }
+
+    /// The loss of the embeddings of a batch.
+    fn loss_of_embeddings(
+        &self,
+        encoded: &EncodedBatch<'_>,
+        embeddings: &Embeddings<'_>,
+        train: bool,
+    ) -> mm_core::Result<Option<LossOutput>> {
+        let batch = encoded.batch;
         let step = self.count_step(train)?;
         let (mut total, mut weights, mut logged): (Option<Tensor>, f64, Vec<_>) = (None, 0.0, Vec::new());
         for ((a, b), (loss, weight)) in &self.losses {
-            let (Some((a_values, a_rows)), Some((b_values, b_rows))) = (embeddings.get(a), embeddings.get(b)) else {
-                continue;
-            };
+            let (Some(a_values), Some(b_values)) = (embeddings.get(a), embeddings.get(b)) else { continue };
+            let (a_rows, b_rows) = (&batch.modalities[a].rows, &batch.modalities[b].rows);
             let rows = common_rows(a_rows, b_rows);
             if rows.len() < 2 || *weight == 0.0 {
                 continue;
@@ -79,7 +131,7 @@ impl TrainingObjective<Batch> for Retrieval {
         let Some(total) = total else { return Ok(None) };
         let mut total = total.mul_scalar(1.0 / weights)?;
         for auxiliary in self.auxiliary_losses() {
-            if let Some(value) = auxiliary.loss(&encoded, train)? {
+            if let Some(value) = auxiliary.loss(encoded, train)? {
                 logged.push((format!("loss_{}", auxiliary.name()), value.to_f64()?));
                 total = total.add(&value.mul_scalar(auxiliary.weight())?)?;
             }

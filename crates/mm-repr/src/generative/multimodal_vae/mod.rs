@@ -13,7 +13,7 @@ use super::{
 use experts::{Expert, mean_of_experts, mixture_log_prob, product_of_experts, subsets};
 use mm_core::{
     DType, Error, GenerativeDecoder, InputSet, LossOutput, Modality, Module, RepresentationLearner, Result, Scope,
-    Tensor, no_grad,
+    Tensor, distributed::sum_over_ranks, no_grad,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -252,7 +252,8 @@ impl MultimodalVae {
             let present = present.to_dtype(DType::F32)?;
             let decoded = branch.decoder.forward(&latent, false)?;
             let error = branch.likelihood.reconstruction_error(&decoded, &input.values)?.mul(&present)?;
-            let mean = error.sum()?.div(&present.sum()?.clamp_min(1.0)?)?.to_f64()?;
+            let count = sum_over_ranks(&present.sum()?)?.clamp_min(1.0)?;
+            let mean = sum_over_ranks(&error.sum()?)?.div(&count)?.to_f64()?;
             errors.push((format!("reconstruction_error_{modality}"), mean));
         }
         Ok(errors)
@@ -265,6 +266,7 @@ impl RepresentationLearner for MultimodalVae {
         let beta = self.config.beta * self.warmup.step(train)?;
         let (mut sum, mut num_terms): (Option<Tensor>, f64) = (None, 0.0);
         for (value, rows) in self.loss_terms(set, &experts, beta, train)? {
+            let (value, rows) = (sum_over_ranks(&value)?, sum_over_ranks(&rows)?);
             if rows.to_f64()? < 0.5 {
                 continue;
             }
@@ -280,6 +282,10 @@ impl RepresentationLearner for MultimodalVae {
         let numel: i64 = self.branches.values().map(|b| b.numel).sum();
         let scale = if self.is_deterministic() { 1.0 } else { 1.0 / numel as f64 };
         Ok(Some((negative_elbo.mul_scalar(scale)?, metrics)))
+    }
+
+    fn supports_process_groups(&self) -> bool {
+        true
     }
 
     /// The mean of the joint posterior given the modalities that each row has.

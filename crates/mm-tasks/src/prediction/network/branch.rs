@@ -10,7 +10,11 @@ use crate::{
     Error, Result,
     inputs::{InputBranch, Standardizer},
 };
-use mm_core::{BuildContext, DType, Features, Input, Modality, Module, Pooling, Registry, Scope, Tensor, nn::Linear};
+use mm_core::{
+    BuildContext, DType, Features, Input, Modality, Module, Pooling, Registry, Scope, Tensor,
+    distributed::{gather_rows, randn_rows},
+    nn::Linear,
+};
 use std::path::Path;
 
 /// Standardized features are clamped to this many standard deviations.
@@ -45,6 +49,17 @@ pub(in super::super) struct UnimodalOutput {
     pub(in super::super) present: Tensor,
     /// The hidden layer `[rows, hidden_dim]`.
     pub(in super::super) hidden: Tensor,
+}
+
+impl UnimodalOutput {
+    /// The outputs for the rows of all processes.
+    pub(super) fn gathered(self) -> mm_core::Result<Self> {
+        Ok(Self {
+            logits: gather_rows(&self.logits)?,
+            present: gather_rows(&self.present)?,
+            hidden: gather_rows(&self.hidden)?,
+        })
+    }
 }
 
 /// The features of one modality in a batch.
@@ -125,7 +140,7 @@ impl ModalityBranch {
             None => values,
         };
         if train && self.noise_std > 0.0 {
-            let noise = Tensor::randn(&values.shape(), DType::F32, device)?;
+            let noise = randn_rows(&values.shape(), device)?;
             values = values.add(&noise.mul_scalar(self.noise_std)?)?;
         }
         let noise = options.feature_noise.filter(|(noisy, strength)| !train && *noisy == modality && *strength > 0.0);

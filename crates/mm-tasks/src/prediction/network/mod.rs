@@ -8,6 +8,7 @@ mod input;
 mod items;
 mod outputs;
 
+use branch::UnimodalOutput;
 pub(super) use branch::{BranchOutput, ModalityBranch};
 pub(super) use input::{ForwardOptions, NetworkInput};
 pub(super) use outputs::Outputs;
@@ -17,7 +18,8 @@ use super::{config::PredictionConfig, target::Target};
 use crate::Result;
 use items::ItemLayout;
 use mm_core::{
-    DType, Device, FeatureSet, Features, Modality, Module, Params, Pooling, Reasoner, Registry, Tensor, nn::Linear,
+    DType, Device, FeatureSet, Features, Modality, Module, Params, Pooling, Reasoner, Registry, Tensor,
+    distributed::gather_rows, nn::Linear,
 };
 use std::{collections::BTreeMap, path::Path};
 
@@ -128,6 +130,11 @@ impl Network {
         Ok(EncodedBatch { branches, rows: rows as i64, items })
     }
 
+    /// Whether the loss of the fusion operator, or a buffer that it updates, is a function of all rows of a batch.
+    pub(super) fn depends_on_batch(&self) -> bool {
+        matches!(&self.combiner, Combiner::Fusion(fusion) if fusion.depends_on_batch())
+    }
+
     /// The outputs from the features of all modalities.
     pub(super) fn fuse(&self, batch: &EncodedBatch, train: bool) -> mm_core::Result<Outputs> {
         let items = batch.items.as_ref().filter(|_| self.fuse_items);
@@ -173,6 +180,23 @@ impl Network {
 }
 
 impl EncodedBatch {
+    /// The features of the rows of all processes; `items` are the items of these.
+    pub(super) fn gathered(self, items: &[String]) -> mm_core::Result<Self> {
+        let mut branches = BTreeMap::new();
+        for (modality, BranchOutput { features, present, unimodal }) in self.branches {
+            let mask = features.mask.as_ref().map(gather_flags).transpose()?;
+            let output = BranchOutput {
+                features: Features::new(gather_rows(&features.values)?, mask)?,
+                present: gather_flags(&present)?,
+                unimodal: unimodal.map(UnimodalOutput::gathered).transpose()?,
+            };
+            branches.insert(modality, output);
+        }
+        let device = branches.values().next().map_or(Device::Cpu, |b| b.present.device());
+        let layout = self.items.is_some().then(|| ItemLayout::new(items, device)).transpose()?;
+        Ok(Self { branches, rows: items.len() as i64, items: layout })
+    }
+
     /// The features of rows, or of whole items as sequences.
     fn feature_set(&self, items: Option<&ItemLayout>) -> mm_core::Result<FeatureSet> {
         let mut set = FeatureSet::new(items.map_or(self.rows, |i| i.num_items));
@@ -190,6 +214,11 @@ impl EncodedBatch {
         }
         Ok(set)
     }
+}
+
+/// Booleans of the rows of all processes.
+fn gather_flags(flags: &Tensor) -> mm_core::Result<Tensor> {
+    gather_rows(&flags.to_dtype(DType::U8)?)?.to_dtype(DType::Bool)
 }
 
 /// Spreads features of the rows `which` over all `rows`, with zeros for the others; returns `[rows]` bool of which rows

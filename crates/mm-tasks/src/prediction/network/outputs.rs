@@ -1,7 +1,10 @@
 //! The outputs of the network.
 
 use super::branch::UnimodalOutput;
-use mm_core::{AttentionStep, DType, Device, Modality, Result, Tensor};
+use mm_core::{
+    AttentionStep, DType, Device, Modality, Result, Tensor,
+    distributed::{gather_rows, mean_by_count},
+};
 use std::collections::BTreeMap;
 
 /// The outputs for the rows of a batch.
@@ -39,6 +42,18 @@ impl Outputs {
     /// The outputs for rows without any input: zeros, so that no class is likelier than another.
     pub(in super::super) fn without_input(rows: usize, num_outputs: i64) -> Result<Self> {
         Ok(Self::of_fused(Tensor::zeros(&[rows as i64, num_outputs], DType::F32, Device::Cpu)?))
+    }
+
+    /// The outputs for the rows of all processes. The operator's loss is the mean over all rows.
+    pub(in super::super) fn gathered(self) -> Result<Self> {
+        let unimodal = self.unimodal.into_iter().map(|(m, output)| Ok((m, output.gathered()?)));
+        let rows = self.fused.size(0)? as f64;
+        Ok(Self {
+            unimodal: unimodal.collect::<Result<_>>()?,
+            representation: self.representation.as_ref().map(gather_rows).transpose()?,
+            operator_loss: self.operator_loss.map(|loss| mean_by_count(&loss, rows)).transpose()?,
+            ..Self::of_fused(gather_rows(&self.fused)?)
+        })
     }
 
     /// The saliency of each of `rows` rows.
