@@ -30,7 +30,7 @@ commands! {
     "Data": Inspect => inspect, Prepare => prepare, Audit => audit;
     "Pretrained models": Embed => embed, Similarity => similarity, Classify => classify, Caption => caption, Answer => answer,
         Transcribe => transcribe, Chat => chat, Merge => merge, Words => words;
-    "Training": Train => train, Fit => fit, FusionSearch => fusion_search;
+    "Training": Train => train, Launch => launch, Fit => fit, FusionSearch => fusion_search;
     "Search": Index => index, Search => search;
     "Serving": Serve => serve;
     "Trained runs": Eval => eval, Predict => predict, Report => report;

@@ -8,12 +8,14 @@ use crate::{
     progress::{ItemProgress, TrainingProgress},
 };
 use anyhow::{Context as _, Result, bail};
-use mm_core::{Role, config};
+use mm_core::{Device, Role, config};
+use mm_dist::{Environment, Group};
 use mm_tasks::{FitContext, FitOutcome, TaskModel, task::failed_to_json};
 use mm_train::{Run, environment};
 use serde_json::json;
 use std::{
     path::{Path, PathBuf},
+    rc::Rc,
     sync::atomic::{AtomicBool, Ordering},
     time::Instant,
 };
@@ -21,7 +23,7 @@ use std::{
 /// Train the model that a config file describes, into a run folder
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  mm train retrieval.toml --out runs/first --set train.epochs=5\n  mm train retrieval.toml --out runs/first --resume\n  mm train retrieval.toml --out runs/three --num-seeds 3\n\nThe run folder holds config.toml, metrics.jsonl, checkpoints/ and result.json."
+    after_help = "Examples:\n  mm train retrieval.toml --out runs/first --set train.epochs=5\n  mm train retrieval.toml --out runs/first --resume\n  mm train retrieval.toml --out runs/three --num-seeds 3\n\nThe run folder holds config.toml, metrics.jsonl, checkpoints/ and result.json.\n\nSeveral processes: `mm launch --nproc 4 -- mm train …` on this host; torchrun --no-python, srun or mpirun on several. loader.batch_size is that of all processes together, and the weights are those that one process learns. MM_DIST_TIMEOUT_SECONDS says how long they wait for each other (600)."
 )]
 pub(crate) struct Arguments {
     /// Config file, .toml or .json.
@@ -42,17 +44,35 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let stop = stop_on_interrupt("this step")?;
+    let environment = Environment::read()?.filter(|e| e.world_size > 1);
+    let Some(environment) = environment else { return run_in_group(arguments, context, &stop) };
+    if context.device()? != Device::Cpu {
+        bail!("--device: found {} and {} processes, expected cpu: several processes train on CPUs", context.device()?, environment.world_size);
+    }
+    // One process speaks for all.
+    output::set_quiet(output::is_quiet() || environment.rank > 0);
+    let group = Rc::new(Group::join(&environment)?);
+    group.agree("the version of mm", env!("CARGO_PKG_VERSION"))?;
+    mm_dist::with_group(&group, || run_in_group(arguments, context, &stop))
+}
+
+/// Index of this process among those that train together.
+fn rank() -> usize {
+    mm_dist::current().map_or(0, |group| group.rank())
+}
+
+fn run_in_group(arguments: &Arguments, context: &Context, stop: &AtomicBool) -> Result<()> {
     let value = read_config(&arguments.config, &arguments.overrides)?;
     // A wrong config fails before any folder is made.
     context.tasks()?.check(&value).with_context(|| arguments.config.display().to_string())?;
     let name = arguments.config.file_stem().map(PathBuf::from).unwrap_or_default();
     let out = arguments.out.clone().unwrap_or_else(|| Path::new("runs").join(name));
-    let Some(count) = arguments.num_seeds else { return train_one(value, &out, arguments, context, &stop) };
+    let Some(count) = arguments.num_seeds else { return train_one(value, &out, arguments, context, stop) };
     let first = value.get("train").and_then(|t| t.get("seed")).and_then(toml::Value::as_integer).unwrap_or(0);
     for seed in first..first + i64::from(count) {
         let mut value = value.clone();
         config::set(&mut value, &format!("train.seed={seed}"))?;
-        train_one(value, &out.join(format!("seed-{seed}")), arguments, context, &stop)?;
+        train_one(value, &out.join(format!("seed-{seed}")), arguments, context, stop)?;
     }
     Ok(())
 }
@@ -79,6 +99,10 @@ fn train_one(
     let started = Instant::now();
     let base = set_base_dir(&mut value, &arguments.config)?;
     context.tasks()?.resolve(&mut value, &base, &mut |text| output::note(text))?;
+    agree_on_config(&value)?;
+    // Rank 0 writes the run folder; the others have one that nobody sees.
+    let scratch = (rank() > 0).then(tempfile::tempdir).transpose()?;
+    let out = scratch.as_ref().map_or(out, |folder| folder.path());
     let resumed = arguments.resume && out.join("config.toml").exists();
     if resumed && config::read(&out.join("config.toml"), &[])? != value {
         bail!(
@@ -95,12 +119,18 @@ fn train_one(
     } else {
         Run::create(out, &value, environment(json!({"device": context.device()?.to_string()})))?
     };
+    for name in ["last", "best"] {
+        run.share_checkpoint(name)?;
+    }
     let mut progress = ItemProgress::new();
     let on_progress = &mut |label: &str, done, total| progress.update(label, done, total);
     let fit_context = FitContext { progress: &mut TrainingProgress::new(), on_progress, stop };
     let fit = model.fit(manifest, &mut run, fit_context);
     progress.finish();
     let fit = fit?;
+    if rank() > 0 {
+        return Ok(());
+    }
     finish(&fit, model.as_ref(), out, started, context)?;
     if fit.training.stopped || stop.load(Ordering::Relaxed) {
         interrupted!(
@@ -112,6 +142,16 @@ fn train_one(
         );
     }
     Ok(())
+}
+
+/// Checks that all processes train the same: their configs may differ in the folder of relative paths alone.
+fn agree_on_config(value: &toml::Value) -> Result<()> {
+    let Some(group) = mm_dist::current() else { return Ok(()) };
+    let mut value = value.clone();
+    if let Some(table) = value.as_table_mut() {
+        table.remove("base_dir");
+    }
+    Ok(group.agree("the config", &toml::to_string_pretty(&value)?)?)
 }
 
 /// Writes result.json and prints the result.

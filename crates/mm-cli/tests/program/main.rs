@@ -5,6 +5,7 @@ mod alignment;
 #[path = "../common/mod.rs"]
 mod common;
 mod datasets;
+mod distributed;
 mod embedding;
 mod generation;
 mod index;

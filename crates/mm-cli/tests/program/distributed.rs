@@ -1,0 +1,291 @@
+//! Training in several processes: the weights of one process, failures that name their rank, and resumed runs with
+//! another number of processes.
+
+use crate::common::{Workspace, mm, text};
+use mm_core::{Checkpoint, DType};
+use std::{
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+/// The number of steps of a comparison.
+const STEPS: u64 = 200;
+
+/// Twelve rows, of which some lack a modality.
+fn workspace() -> Workspace {
+    let workspace = Workspace::new();
+    let lines = std::fs::read_to_string(workspace.path().join("data.jsonl")).unwrap();
+    let mut rows = String::new();
+    for (number, line) in lines.lines().enumerate() {
+        let mut row: serde_json::Value = serde_json::from_str(line).unwrap();
+        let missing: &[&str] = match number {
+            1 => &["audio"],
+            4 => &["text"],
+            6 => &["image", "text"],
+            _ => &[],
+        };
+        for modality in missing {
+            row[*modality] = serde_json::Value::Null;
+        }
+        row["kind"] = if number % 3 == 0 { "a" } else { "b" }.into();
+        rows += &format!("{row}\n");
+    }
+    workspace.write("data.jsonl", rows);
+    workspace
+}
+
+const RETRIEVAL: &str = r#"
+[towers.image]
+encoder = { kind = "cnn", image_size = 16, channels = [8, 8], dropout = 0.0 }
+projection = { hidden_dim = 16, dropout = 0.0 }
+[towers.text]
+encoder = { kind = "pretrained", path = "words" }
+noise_std = 0.1
+projection = { hidden_dim = 16, dropout = 0.0 }
+[towers.audio]
+projection = { hidden_dim = 16, dropout = 0.0 }
+encoder = { kind = "audio_cnn", network = { channels = [8, 8], downsample_layers = 1, dropout = 0.0 }, processor = { max_seconds = 1.0, normalize = true, mel = { sample_rate = 8000, n_fft = 256, win_length = 200, hop_length = 80, n_mels = 16, f_min = 20.0, mel_scale = "htk", window = "hann", pad_mode = "reflect", log = { natural = { floor = 1e-6 } } } } }
+"#;
+
+const PREDICTION: &str = r#"
+label = "kind"
+dropout = 0.0
+ensembling = "none"
+[data.columns.modalities]
+image = "image"
+text = "text"
+[inputs.image]
+encoder = { kind = "cnn", image_size = 16, channels = [8, 8], dropout = 0.0 }
+dropout = 0.0
+noise_std = 0.1
+[inputs.text]
+encoder = { kind = "pretrained", path = "words" }
+dropout = 0.0
+[fusion]
+dim = 8
+dropout = 0.0
+modality_dropout = 0.2
+"#;
+
+const CAPTIONING: &str = r#"
+[data.columns.modalities]
+image = "image"
+text = "text"
+[encoder]
+kind = "cnn"
+image_size = 16
+channels = [8, 8]
+dropout = 0.0
+[model]
+hidden_dim = 16
+num_layers = 1
+num_heads = 2
+dropout = 0.0
+max_length = 6
+"#;
+
+const VAE: &str = r#"
+[data.columns.modalities]
+image = "image"
+[inputs.image]
+kind = "image"
+image_size = 8
+[model]
+kind = "vae"
+latent_dim = 3
+network = { hidden_dims = [16] }
+"#;
+
+/// A config of a task, whose batches have `batch_size` rows.
+fn config(task: &str, own: &str, batch_size: usize) -> String {
+    let top = if task == "retrieval" { "embed_dim = 8\n" } else { "" };
+    let (before, tables) = own.split_at(own.find("\n[").unwrap());
+    format!(
+        "task = \"{task}\"\ncache_dir = \"cache\"\n{top}{before}\n[data]\nmanifest = \"data.jsonl\"\nsplit = {{ column = \"split\" }}\n\
+         [loader]\nbatch_size = {batch_size}\n[train]\nepochs = 1000\nlog_every_steps = 10\nprecision = \"f32\"\n\
+         optimizer = {{ lr = 1e-3 }}\n{tables}"
+    )
+}
+
+/// `mm train` in some processes, to the end of the epochs that have `STEPS` steps.
+fn train(workspace: &Workspace, world_size: usize, out: &str, more: &[&str]) -> Output {
+    let nproc = world_size.to_string();
+    let launch = ["launch", "--nproc", &nproc, "--", "mm"];
+    let launch = if world_size > 1 { &launch[..] } else { &[] };
+    let train = ["train", "config.toml", "--out", out, "--device", "cpu", "--threads", "1"];
+    mm(&[launch, &train[..], more].concat(), workspace.path())
+}
+
+fn assert_same_weights(folder: &Path, expected: &str, found: &str, tolerance: f64) {
+    let open = |run: &str| Checkpoint::open(folder.join(run).join("checkpoints/last.safetensors")).unwrap();
+    let (expected, found) = (open(expected), open(found));
+    assert_eq!(expected.names().count(), found.names().count());
+    // The softmax does not depend on the bias of keys: its gradient is zero but for rounding, which Adam scales up.
+    let is_compared = |name: &&str| name.starts_with("model.") && !name.ends_with("k_proj.bias");
+    let names: Vec<&str> = expected.names().filter(is_compared).collect();
+    assert!(names.len() > 4, "{names:?}");
+    for name in names {
+        let values = |c: &Checkpoint| c.get(name).unwrap().to_dtype(DType::F64).unwrap();
+        let difference =
+            values(&expected).sub(&values(&found)).unwrap().abs().unwrap().max().unwrap().to_f64().unwrap();
+        assert!(difference <= tolerance, "{name} differs by {difference}");
+    }
+}
+
+/// Two and three processes learn the weights of one.
+fn compare(task: &str, own: &str, more: &[&str]) {
+    let workspace = workspace();
+    // 8 training rows: with 6 in a batch, three processes have 2 rows each, then none has a part of the last 2.
+    workspace.write("config.toml", config(task, own, 6));
+    let epochs = format!("train.epochs={}", STEPS / 2);
+    let more = [more, &["--set", &epochs]].concat();
+    for world_size in 1..=3 {
+        let output = train(&workspace, world_size, &format!("run-{world_size}"), &more);
+        assert!(output.status.success(), "{task} in {world_size} processes: {}", text(&output));
+        if world_size > 1 {
+            assert_same_weights(workspace.path(), "run-1", &format!("run-{world_size}"), 1e-5);
+        }
+    }
+    // Each step is logged once.
+    let logged = |run: &str| mm_train::Run::read_metrics(&workspace.path().join(run)).unwrap();
+    let steps = |run: &str| logged(run).into_iter().map(|m| (m.step, m.split)).collect::<Vec<_>>();
+    assert_eq!(steps("run-1"), steps("run-2"));
+    let losses = |run: &str| logged(run).iter().filter_map(|m| m.values.get("loss").copied()).collect::<Vec<_>>();
+    for (a, b) in losses("run-1").iter().zip(losses("run-3")) {
+        assert!((a - b).abs() < 1e-3 * a.abs().max(1.0), "{:?} {:?}", losses("run-1"), losses("run-3"));
+    }
+}
+
+#[test]
+fn retrieval_in_several_processes_learns_the_weights_of_one() {
+    compare("retrieval", RETRIEVAL, &[]);
+}
+
+#[test]
+fn prediction_in_several_processes_learns_the_weights_of_one() {
+    compare("prediction", PREDICTION, &[]);
+    // A fusion whose buffers depend on all rows, and rows that are mixed: the features of all processes are fused.
+    let all_rows =
+        ["fusion.modality_dropout=0.0", "fusion.missing=mean", "loss.mixup_alpha=0.4", "loss.gradient_modulation=0.5"];
+    compare("prediction", PREDICTION, &all_rows.map(|setting| ["--set", setting]).concat());
+}
+
+#[test]
+fn captioning_in_several_processes_learns_the_weights_of_one() {
+    compare("captioning", CAPTIONING, &[]);
+}
+
+#[test]
+fn a_variational_autoencoder_in_several_processes_learns_the_weights_of_one() {
+    compare("representation", VAE, &[]);
+}
+
+fn wait_for_steps(run: &Path, steps: usize) {
+    let begun = Instant::now();
+    while std::fs::read_to_string(run.join("metrics.jsonl")).map_or(0, |t| t.lines().count()) < steps {
+        assert!(begun.elapsed() < Duration::from_secs(60), "found no steps after a minute");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A training of 400 steps, each of which is saved, in the background.
+fn start(workspace: &Workspace, world_size: usize, more: &[&str]) -> Child {
+    let nproc = world_size.to_string();
+    let launch = ["launch", "--nproc", &nproc, "--", "mm", "train", "config.toml", "--out", "run", "--threads", "1"];
+    Command::new(env!("CARGO_BIN_EXE_mm"))
+        .args([&launch[..], &LONG[..], more].concat())
+        .current_dir(workspace.path())
+        .env("MM_DIST_TIMEOUT_SECONDS", "30")
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+const LONG: [&str; 6] =
+    ["--set", "train.epochs=200", "--set", "train.save_every_steps=1", "--set", "train.log_every_steps=1"];
+
+/// The processes that a process started.
+fn children(parent: u32) -> Vec<u32> {
+    let list = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).unwrap();
+    list.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
+fn signal(name: &str, pid: u32) {
+    assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success());
+}
+
+#[test]
+fn a_run_that_is_interrupted_and_killed_continues_with_another_number_of_processes() {
+    let workspace = workspace();
+    let run = workspace.path().join("run");
+    workspace.write("config.toml", config("representation", VAE, 6));
+    let whole = train(&workspace, 1, "whole", &LONG);
+    assert!(whole.status.success(), "{}", text(&whole));
+    // SIGTERM: all save and say how to continue.
+    let launcher = start(&workspace, 2, &[]);
+    wait_for_steps(&run, 20);
+    signal("-TERM", launcher.id());
+    let output = launcher.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130), "{}", text(&output));
+    assert!(text(&output).contains("continue with"), "{}", text(&output));
+    // SIGKILL of each rank in turn: the others end and name it, and the run continues.
+    for (victim, steps) in [(0, 60), (1, 100), (2, 140)] {
+        let launcher = start(&workspace, 3, &["--resume"]);
+        wait_for_steps(&run, steps);
+        let begun = Instant::now();
+        signal("-KILL", children(launcher.id())[victim]);
+        let output = launcher.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+        let of_others =
+            if victim == 0 { "rank 0, which keeps the store, is gone".into() } else { format!("rank {victim} ended") };
+        let named = [format!("rank {victim} of 3 was ended by signal 9"), of_others];
+        assert!(named.iter().all(|part| text(&output).contains(part)), "{named:?} in {}", text(&output));
+    }
+    let output = train(&workspace, 1, "run", &[&LONG[..], &["--resume"]].concat());
+    assert!(output.status.success(), "{}", text(&output));
+    assert_same_weights(workspace.path(), "whole", "run", 1e-5);
+    let sessions = std::fs::read_to_string(run.join("sessions.jsonl")).unwrap();
+    let sessions = sessions.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap());
+    let world_sizes: Vec<Option<u64>> = sessions.map(|session| session["world_size"].as_u64()).collect();
+    assert_eq!(world_sizes, [2, 3, 3, 3, 1].map(Some));
+    let logged = mm_train::Run::read_metrics(&run).unwrap();
+    let steps: Vec<u64> = logged.iter().filter(|m| m.split == "train").map(|m| m.step).collect();
+    assert_eq!(steps, (1..=400).collect::<Vec<_>>());
+}
+
+#[test]
+fn processes_that_cannot_train_together_say_why() {
+    let workspace = workspace();
+    workspace.write("config.toml", config("representation", VAE, 6));
+    let failed = |output: &Output, wanted: &[&str]| {
+        assert_eq!(output.status.code(), Some(1), "{}", text(output));
+        assert!(wanted.iter().all(|part| text(output).contains(part)), "{wanted:?} in {}", text(output));
+        assert!(!text(output).contains("panicked"), "{}", text(output));
+    };
+    // Another config in rank 1.
+    let other = "mm train config.toml --out run --set train.seed=$RANK";
+    let binary = Path::new(env!("CARGO_BIN_EXE_mm")).parent().unwrap().display().to_string();
+    let script = format!("PATH={binary}:$PATH {other}");
+    let output = mm(&["launch", "--nproc", "2", "--", "sh", "-c", &script], workspace.path());
+    failed(&output, &["the config differs between the processes", "seed = 0", "seed = 1"]);
+    assert!(!workspace.path().join("run").exists());
+    // A learner whose loss is not one of all rows.
+    let gan = ["--set", "model={kind='vq_vae'}"];
+    failed(&train(&workspace, 2, "run", &gan), &["model.kind", "vq_vae and several processes"]);
+    // No rank 0.
+    let alone = Command::new(env!("CARGO_BIN_EXE_mm"))
+        .args(["train", "config.toml", "--out", "run"])
+        .current_dir(workspace.path())
+        .envs([("RANK", "1"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", "9")])
+        .env("MM_DIST_TIMEOUT_SECONDS", "2")
+        .output()
+        .unwrap();
+    failed(&alone, &["rank 1 of 2 could not join", "127.0.0.1:9", "start rank 0"]);
+    // A program that does not exist, and one that fails.
+    failed(&mm(&["launch", "--nproc", "2", "--", "no-such-program"], workspace.path()), &["no-such-program cannot be"]);
+    failed(&mm(&["launch", "--nproc", "2", "--", "false"], workspace.path()), &["of 2 ended with exit code 1"]);
+    assert!(mm(&["launch", "--nproc", "2", "--", "true"], workspace.path()).status.success());
+}
