@@ -19,6 +19,7 @@ mod manifest;
 mod notice;
 mod npy;
 mod processors;
+mod shards;
 mod source;
 pub mod transform;
 mod truncation;
@@ -34,9 +35,11 @@ pub use loader::{
 };
 pub use manifest::{
     Cells, ColumnBinding, ColumnInference, Columns, Manifest, ManifestConfig, Row, Split, SplitConfig, Table,
-    TableOptions, cell_text, column_name_rank, file_modality, is_id_name, is_index_name, row_key,
+    TableOptions, cell_text, column_name_rank, existing_files, expand_braces, file_modality, is_id_name, is_index_name,
+    row_key,
 };
 pub use npy::{npy_header, read_npy, read_npy_rows, write_npy};
 pub use processors::{AudioProcessor, AudioProcessorConfig, ImageProcessor, ImageProcessorConfig, VideoProcessor};
+pub use shards::{ShardLimits, WrittenShards, write_shards};
 pub use source::{decode_audio_source, decode_image_source, parse_source, source_name, with_path};
 pub use truncation::note_truncated;

@@ -7,7 +7,7 @@ use std::{
     fmt,
     fs::File,
     io::{Read, Seek, SeekFrom},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -73,6 +73,7 @@ pub struct EncodedFile {
 enum Data {
     Memory(Arc<[u8]>),
     Part { file: Arc<Mutex<File>>, offset: u64 },
+    PartOf { path: Arc<Path>, offset: u64 },
     Remote(Arc<dyn Fn() -> Result<PathBuf> + Send + Sync>),
 }
 
@@ -93,6 +94,18 @@ impl EncodedFile {
         digest: [u8; 32],
     ) -> Self {
         Self { name: name.into(), digest, length, data: Data::Part { file, offset } }
+    }
+
+    /// `length` bytes of the file at `path` from `offset` on, whose blake3 hash is `digest`. The file is opened whenever
+    /// they are read, so that any number of files can be in use.
+    pub fn in_path(
+        name: impl Into<Arc<str>>,
+        path: impl Into<Arc<Path>>,
+        offset: u64,
+        length: usize,
+        digest: [u8; 32],
+    ) -> Self {
+        Self { name: name.into(), digest, length, data: Data::PartOf { path: path.into(), offset } }
     }
 
     /// The file at a URL; `fetch` downloads it, unless it is there, and returns where it is. The file is identified by
@@ -140,7 +153,7 @@ impl EncodedFile {
     pub fn path(&self) -> Result<Option<PathBuf>> {
         match &self.data {
             Data::Remote(fetch) => fetch().map(Some),
-            Data::Memory(_) | Data::Part { .. } => Ok(None),
+            Data::Memory(_) | Data::Part { .. } | Data::PartOf { .. } => Ok(None),
         }
     }
 
@@ -152,14 +165,21 @@ impl EncodedFile {
         match &self.data {
             Data::Memory(bytes) => Ok(Cow::Borrowed(bytes)),
             Data::Part { file, offset } => {
-                let mut bytes = vec![0; self.length];
                 let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-                let read = file.seek(SeekFrom::Start(*offset)).and_then(|_| file.read_exact(&mut bytes));
-                read.map_err(|e| self.unreadable(&e))?;
-                Ok(Cow::Owned(bytes))
+                self.read_part(&mut file, *offset).map(Cow::Owned).map_err(|e| self.unreadable(&e))
+            }
+            Data::PartOf { path, offset } => {
+                let read = File::open(path).and_then(|mut file| self.read_part(&mut file, *offset));
+                let within = |e| Error::Sample(format!("{}: {} cannot be read: {e}", path.display(), self.name));
+                read.map(Cow::Owned).map_err(within)
             }
             Data::Remote(fetch) => std::fs::read(fetch()?).map(Cow::Owned).map_err(|e| self.unreadable(&e)),
         }
+    }
+
+    fn read_part(&self, file: &mut File, offset: u64) -> std::io::Result<Vec<u8>> {
+        let mut bytes = vec![0; self.length];
+        file.seek(SeekFrom::Start(offset)).and_then(|_| file.read_exact(&mut bytes)).map(|()| bytes)
     }
 
     fn unreadable(&self, error: &std::io::Error) -> Error {

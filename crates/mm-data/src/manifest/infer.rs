@@ -2,7 +2,7 @@
 
 use super::{
     schema::Columns,
-    table::{Table, blob_extension},
+    table::{KEY_COLUMN, Table, blob_extension},
 };
 use crate::{
     file_type::{modality_of_extension, modality_of_name},
@@ -145,12 +145,12 @@ impl ColumnInference<'_> {
 }
 
 /// Completes `given` from a table: a modality of another crate recognizes its column; file extensions and the content
-/// of bytes identify image, audio and video columns; a column of words is text; `id`, `item` and `label` are found by
-/// name. Says which column was taken where there are several.
+/// of bytes identify image, audio and video columns; a column of words is text; `id` (else the key of a shard's
+/// samples), `item` and `label` are found by name. Says which column was taken where there are several.
 pub(super) fn infer_columns(table: &Table, given: &Columns, inference: &ColumnInference<'_>) -> Columns {
     let mut columns = given.clone();
     let has = |name: &str| table.has_column(name).then(|| name.to_owned());
-    columns.id = columns.id.or_else(|| has("id")).filter(|c| !c.is_empty());
+    columns.id = columns.id.or_else(|| has("id")).or_else(|| has(KEY_COLUMN)).filter(|c| !c.is_empty());
     columns.item = columns.item.or_else(|| has("item"));
     columns.label = columns.label.or_else(|| has("label"));
     if !columns.modalities.is_empty() {

@@ -40,8 +40,10 @@ pub(super) fn provenance(
     options: &EmbedOptions,
 ) -> Result<Provenance> {
     let mut table = blake3::Hasher::new();
-    let file = File::open(&manifest.path).map_err(io_error(&manifest.path))?;
-    table.update_reader(file).map_err(io_error(&manifest.path))?;
+    for path in mm_data::existing_files(&manifest.path)? {
+        let file = File::open(&path).map_err(io_error(&path))?;
+        table.update_reader(file).map_err(io_error(&path))?;
+    }
     let columns = &manifest.columns.modalities;
     let modalities: BTreeMap<&str, _> = modalities.iter().map(|m| (m.name(), columns.get(m.name()))).collect();
     let serde_json::Value::Object(options) = serde_json::json!({

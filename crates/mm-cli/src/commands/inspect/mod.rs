@@ -14,7 +14,7 @@ use std::path::PathBuf;
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  mm inspect data/stamps.jsonl\n  mm inspect all-MiniLM-L6-v2 --json")]
 pub(crate) struct Arguments {
-    /// Manifest (.jsonl, .csv, .tsv or .parquet), checkpoint folder, or model name.
+    /// Manifest (.jsonl, .csv, .tsv, .parquet or .tar), checkpoint folder, or model name.
     path: PathBuf,
     #[command(flatten)]
     table: TableArgs,

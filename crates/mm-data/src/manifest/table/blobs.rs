@@ -1,5 +1,5 @@
-//! Encoded files inside a table: bytes in Parquet, base64, data URIs. They are written into an unnamed temporary file;
-//! the cell keeps a reference.
+//! Encoded files inside a table: bytes in Parquet, base64, data URIs, files of an archive. They are written into an
+//! unnamed temporary file, or stay in the archive; the cell keeps a reference.
 
 use crate::{Error, Result, file_type::sniff};
 use base64::{
@@ -25,9 +25,26 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// The temporary file that holds the encoded files of a table.
+/// The files that hold the encoded files of a table: a temporary one, and archives.
 #[derive(Debug)]
-pub(in super::super) struct Blobs(Arc<Mutex<File>>);
+pub(in super::super) struct Blobs(Vec<BlobFile>);
+
+/// A file of which cells hold parts.
+#[derive(Debug, Clone)]
+enum BlobFile {
+    /// Without a name, for writing and reading.
+    Temporary(Arc<Mutex<File>>),
+    Archive(Arc<Path>),
+}
+
+impl BlobFile {
+    fn len(&self) -> Option<u64> {
+        match self {
+            Self::Temporary(file) => file.lock().ok()?.metadata().ok().map(|m| m.len()),
+            Self::Archive(path) => path.metadata().ok().map(|m| m.len()),
+        }
+    }
+}
 
 impl Blobs {
     /// The encoded file that a cell refers to; `location` is the name of a file that has none.
@@ -40,7 +57,8 @@ impl Blobs {
             *byte = u8::from_str_radix(hex.get(at..at + 2)?, 16).ok()?;
         }
         let (offset, length) = (number("offset")?, number("length")?);
-        let size = self.0.lock().ok()?.metadata().ok()?.len();
+        let file = self.0.get(number("file")? as usize)?;
+        let size = file.len()?;
         offset.checked_add(length).filter(|end| *end <= size)?;
         let extension = blob_extension(cell).unwrap_or_default();
         let name = match reference.get("name").and_then(Value::as_str) {
@@ -48,7 +66,11 @@ impl Blobs {
             None if extension.is_empty() => location(),
             None => format!("{} (.{extension})", location()),
         };
-        Some(EncodedFile::in_file(name, self.0.clone(), offset, length as usize, digest))
+        let length = length as usize;
+        Some(match file {
+            BlobFile::Temporary(file) => EncodedFile::in_file(name, file.clone(), offset, length, digest),
+            BlobFile::Archive(path) => EncodedFile::in_path(name, path.clone(), offset, length, digest),
+        })
     }
 }
 
@@ -77,17 +99,18 @@ pub(in super::super) fn cell_key(cell: &Value) -> String {
 /// Collects the encoded files of a table.
 pub(super) struct BlobWriter<'a> {
     table: &'a Path,
-    file: Option<File>,
-    length: u64,
+    files: Vec<BlobFile>,
+    /// The temporary file, its index, and its length.
+    temporary: Option<(File, usize, u64)>,
 }
 
 impl<'a> BlobWriter<'a> {
     pub(super) fn new(table: &'a Path) -> Self {
-        Self { table, file: None, length: 0 }
+        Self { table, files: Vec::new(), temporary: None }
     }
 
     pub(super) fn finish(self) -> Option<Arc<Blobs>> {
-        self.file.map(|file| Arc::new(Blobs(Arc::new(Mutex::new(file)))))
+        (!self.files.is_empty()).then(|| Arc::new(Blobs(self.files)))
     }
 
     /// Stores bytes; returns the cell that refers to them.
@@ -96,25 +119,38 @@ impl<'a> BlobWriter<'a> {
             let reason = format!("the files inside it cannot be written to a temporary file in mm's cache folder: {e}");
             Error::file(self.table, reason)
         };
-        let file = if let Some(file) = &mut self.file {
-            file
-        } else {
+        if self.temporary.is_none() {
             let folder = mm_core::cache_dir();
             std::fs::create_dir_all(&folder).map_err(failed)?;
-            self.file.insert(tempfile::tempfile_in(folder).map_err(failed)?)
-        };
+            let file = tempfile::tempfile_in(folder).map_err(failed)?;
+            let copy = file.try_clone().map_err(failed)?;
+            self.files.push(BlobFile::Temporary(Arc::new(Mutex::new(copy))));
+            self.temporary = Some((file, self.files.len() - 1, 0));
+        }
+        let Some((file, index, length)) = &mut self.temporary else { unreachable!("it is made above") };
         file.write_all(bytes).map_err(failed)?;
-        let offset = self.length;
-        self.length += bytes.len() as u64;
+        let offset = *length;
+        *length += bytes.len() as u64;
+        Ok(Self::reference(*index, offset, bytes, name))
+    }
+
+    /// Adds an archive of which cells will hold parts; returns its index.
+    pub(super) fn add_archive(&mut self, path: &Path) -> usize {
+        self.files.push(BlobFile::Archive(path.into()));
+        self.files.len() - 1
+    }
+
+    /// The cell that refers to bytes in a file.
+    pub(super) fn reference(file: usize, offset: u64, bytes: &[u8], name: Option<&str>) -> Value {
         let digest = blake3::hash(bytes).to_hex().to_string();
-        let mut reference = json!({"offset": offset, "length": bytes.len(), "digest": digest});
+        let mut reference = json!({"file": file, "offset": offset, "length": bytes.len(), "digest": digest});
         if let Some(extension) = sniff(bytes) {
             reference["extension"] = extension.into();
         }
         if let Some(name) = name.filter(|n| !n.is_empty()) {
             reference["name"] = name.into();
         }
-        Ok(json!({KEY: reference}))
+        json!({KEY: reference})
     }
 
     /// Stores the file that a text holds as a data URI or as base64; `None` where the text holds none.

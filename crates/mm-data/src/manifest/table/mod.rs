@@ -1,4 +1,4 @@
-//! Tables: JSON Lines, JSON, CSV, TSV and Parquet, as rows of cells.
+//! Tables: JSON Lines, JSON, CSV, TSV, Parquet and `WebDataset` shards, as rows of cells.
 
 mod blobs;
 mod delimited;
@@ -6,17 +6,21 @@ mod json;
 mod json_numbers;
 mod missing;
 mod parquet;
+mod pattern;
 mod text;
+mod webdataset;
 
 use crate::{Error, Result};
 use blobs::BlobWriter;
 pub(super) use blobs::{Blobs, blob_extension, cell_key};
+pub use pattern::{existing_files, expand_braces};
 use serde_json::Value;
 use std::{
     collections::HashSet,
     path::{Path, PathBuf},
     sync::Arc,
 };
+pub(super) use webdataset::KEY_COLUMN;
 
 /// One row of a table: column → value.
 ///
@@ -67,24 +71,23 @@ impl RawTable {
 }
 
 impl Table {
-    /// Reads all rows of a table: `.jsonl`, `.ndjson`, `.json`, `.csv`, `.tsv` or `.parquet`; text files also
-    /// compressed as `.gz` or `.zst`.
+    /// Reads all rows of a table: `.jsonl`, `.ndjson`, `.json`, `.csv`, `.tsv`, `.parquet` or `.tar` (a `WebDataset`
+    /// shard); text files also compressed as `.gz` or `.zst`, shards as `.gz`. A pattern with braces
+    /// ([`expand_braces`]) names several files, whose rows follow one another.
     ///
     /// # Errors
     /// Names the file, and the row where there is one: unreadable, of another kind, not valid in the encoding, or
     /// malformed.
     pub fn read(path: &Path, options: &TableOptions<'_>) -> Result<Self> {
         let mut blobs = BlobWriter::new(path);
-        let kind = text::kind_of(path);
-        let mut raw = match kind.as_str() {
-            "parquet" => crate::catching_panics(|| parquet::read(path, &mut blobs))
-                .unwrap_or_else(|e| Err(Error::file(path, e)))?,
-            "jsonl" | "ndjson" | "json" => json::read(path, &text::read(path, options.encoding)?, &mut blobs)?,
-            "csv" => delimited::read(path, &text::read(path, options.encoding)?, b',', &mut blobs)?,
-            "tsv" => delimited::read(path, &text::read(path, options.encoding)?, b'\t', &mut blobs)?,
-            other => {
-                let expected = ".jsonl, .json, .csv, .tsv or .parquet (text files also as .gz or .zst)";
-                return Err(Error::file(path, format!("found the extension `.{other}`, expected {expected}")));
+        let mut raw = match &existing_files(path)?[..] {
+            [one] => read_file(one, options, &mut blobs)?,
+            files => {
+                let mut rows = Vec::new();
+                for file in files {
+                    rows.extend(read_file(file, options, &mut blobs)?.rows);
+                }
+                RawTable::from_rows(rows)
             }
         };
         missing::remove(path, &mut raw.rows, options.missing_values);
@@ -113,6 +116,22 @@ impl Table {
         let all = cells(1);
         let step = (all.len() / max_rows.max(1)).max(1);
         all.into_iter().step_by(step).collect()
+    }
+}
+
+fn read_file(path: &Path, options: &TableOptions<'_>, blobs: &mut BlobWriter<'_>) -> Result<RawTable> {
+    match text::kind_of(path).as_str() {
+        "parquet" => {
+            crate::catching_panics(|| parquet::read(path, blobs)).unwrap_or_else(|e| Err(Error::file(path, e)))
+        }
+        "jsonl" | "ndjson" | "json" => json::read(path, &text::read(path, options.encoding)?, blobs),
+        "csv" => delimited::read(path, &text::read(path, options.encoding)?, b',', blobs),
+        "tsv" => delimited::read(path, &text::read(path, options.encoding)?, b'\t', blobs),
+        "tar" | "tgz" => webdataset::read(path, blobs),
+        other => {
+            let expected = ".jsonl, .json, .csv, .tsv, .parquet or .tar (text files also as .gz or .zst)";
+            Err(Error::file(path, format!("found the extension `.{other}`, expected {expected}")))
+        }
     }
 }
 

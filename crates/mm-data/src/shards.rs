@@ -1,0 +1,279 @@
+//! Writing data sets as `WebDataset` shards.
+
+use crate::{
+    Error, Manifest, Result, Row,
+    file_type::{modality_of_extension, sniff},
+    source_name,
+};
+use mm_core::{Modality, Source};
+use serde_json::{Map, Value};
+use std::{
+    borrow::Cow,
+    fs::File,
+    io::{BufWriter, Write},
+    path::{Path, PathBuf},
+};
+
+/// Where a shard ends.
+#[derive(Debug, Clone, Copy)]
+pub struct ShardLimits {
+    /// Most rows of a shard.
+    pub max_rows: usize,
+    /// Most bytes of its files, unless one row alone has more.
+    pub max_bytes: u64,
+}
+
+impl Default for ShardLimits {
+    /// As `WebDataset`'s `ShardWriter`.
+    fn default() -> Self {
+        Self { max_rows: 100_000, max_bytes: 3_000_000_000 }
+    }
+}
+
+/// The shards that were written.
+#[derive(Debug, Clone, Default)]
+pub struct WrittenShards {
+    /// The files, in order.
+    pub files: Vec<PathBuf>,
+    /// Number of rows.
+    pub rows: usize,
+    /// Rows that are left out because a file of theirs cannot be read: their ids, and why.
+    pub failed: Vec<(String, String)>,
+    /// Number of values whose language a shard does not hold.
+    pub languages: usize,
+}
+
+/// One file of a sample.
+struct Member<'a> {
+    extension: String,
+    bytes: Cow<'a, [u8]>,
+}
+
+/// Writes rows of a data set into shards `PREFIX-000000.tar`, `PREFIX-000001.tar` … Each row becomes files of one name:
+/// its image, audio and video with their bytes unchanged, its text as `.txt`, and its other cells as `.json`. A shard is
+/// complete or absent.
+///
+/// # Errors
+/// When a shard exists already or cannot be written, or a row has two files of one modality.
+pub fn write_shards(
+    manifest: &Manifest,
+    rows: &[usize],
+    prefix: &Path,
+    limits: ShardLimits,
+    on_progress: &mut dyn FnMut(usize, usize),
+) -> Result<WrittenShards> {
+    let mut written = WrittenShards::default();
+    let mut open: Option<OpenShard> = None;
+    for (number, row) in rows.iter().enumerate() {
+        let row = &manifest.rows[*row];
+        match members(manifest, row) {
+            Ok(members) => {
+                let bytes: u64 = members.iter().map(|m| m.bytes.len() as u64).sum();
+                let is_full = |s: &OpenShard| s.rows >= limits.max_rows || s.bytes + bytes > limits.max_bytes;
+                if let Some(full) = open.take_if(|shard| is_full(shard)) {
+                    written.files.push(full.finish()?);
+                }
+                let shard = match &mut open {
+                    Some(shard) => shard,
+                    None => open.insert(OpenShard::create(prefix, written.files.len())?),
+                };
+                shard.add(&key(row, written.rows), &members)?;
+                written.rows += 1;
+                written.languages += row.languages.values().flatten().flatten().count();
+            }
+            Err(MemberError::Unreadable(reason)) => written.failed.push((row.id.clone(), reason)),
+            Err(MemberError::Fatal(error)) => return Err(error),
+        }
+        on_progress(number + 1, rows.len());
+    }
+    if let Some(shard) = open {
+        written.files.push(shard.finish()?);
+    }
+    Ok(written)
+}
+
+/// The name of a row's files: its id where that is a name without dots, else its number.
+fn key(row: &Row, number: usize) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    if !row.id.is_empty() && row.id.len() <= 80 && row.id.chars().all(is_plain) {
+        row.id.clone()
+    } else {
+        format!("{number:09}")
+    }
+}
+
+enum MemberError {
+    /// A file of the row cannot be read.
+    Unreadable(String),
+    Fatal(Error),
+}
+
+/// The files of a row.
+fn members<'a>(manifest: &Manifest, row: &'a Row) -> std::result::Result<Vec<Member<'a>>, MemberError> {
+    let mut members: Vec<Member<'a>> = Vec::new();
+    let mut cells: Map<String, Value> = Map::new();
+    for (column, cell) in &row.cells {
+        if !manifest.columns.modalities.values().any(|binding| binding.columns().contains(column)) {
+            cells.insert(column.clone(), Value::from(cell.as_str()));
+        }
+    }
+    cells.entry("id").or_insert_with(|| Value::from(row.id.as_str()));
+    for (modality, values) in &row.values {
+        for source in values {
+            match source {
+                Source::Path(_) | Source::Bytes(_) => {
+                    let member = file_member(modality, source)?;
+                    if members.iter().any(|m| m.extension == member.extension) || values.len() > 1 {
+                        let reason = format!("the row has {} files of {modality}, expected one", values.len());
+                        let (path, row) = (manifest.path.clone(), row.number);
+                        return Err(MemberError::Fatal(Error::Row { path, row, reason }));
+                    }
+                    members.push(member);
+                }
+                Source::Text(text) if values.len() == 1 && *modality == Modality::TEXT => {
+                    members.push(Member { extension: "txt".into(), bytes: Cow::Borrowed(text.as_bytes()) });
+                }
+                Source::Text(text) => add_value(&mut cells, modality, values.len(), Value::from(text.as_str())),
+                Source::Value(value) => add_value(&mut cells, modality, values.len(), value.clone()),
+                other => {
+                    let reason = format!("{} cannot be written into a shard", source_name(other));
+                    return Err(MemberError::Unreadable(reason));
+                }
+            }
+        }
+    }
+    let json = serde_json::to_vec(&cells).map_err(|e| MemberError::Unreadable(e.to_string()))?;
+    members.push(Member { extension: "json".into(), bytes: Cow::Owned(json) });
+    Ok(members)
+}
+
+/// A value that is no file: the cell of its modality, a list where there are several.
+fn add_value(cells: &mut Map<String, Value>, modality: &Modality, count: usize, value: Value) {
+    let name = modality.name().to_owned();
+    if count == 1 {
+        cells.insert(name, value);
+    } else if let Value::Array(list) = cells.entry(name).or_insert_with(|| Value::Array(Vec::new())) {
+        list.push(value);
+    }
+}
+
+fn file_member<'a>(modality: &Modality, source: &'a Source) -> std::result::Result<Member<'a>, MemberError> {
+    let unreadable = |reason: String| MemberError::Unreadable(format!("{}: {reason}", source_name(source)));
+    let (bytes, name): (Cow<'a, [u8]>, String) = match source {
+        Source::Bytes(file) => (file.read().map_err(|e| unreadable(e.to_string()))?, file.name().to_owned()),
+        Source::Path(path) => {
+            let bytes = std::fs::read(path).map_err(|e| unreadable(e.to_string()))?;
+            (Cow::Owned(bytes), path.to_string_lossy().into_owned())
+        }
+        _ => return Err(unreadable("is no file".into())),
+    };
+    let of_name = Path::new(&name).extension().and_then(|e| e.to_str()).map(str::to_ascii_lowercase);
+    let of_name = of_name.filter(|e| modality_of_extension(e).is_some());
+    let extension = sniff(&bytes).map(ToOwned::to_owned).or(of_name);
+    let expected = format!("the content or the extension of an {modality} file");
+    let extension = extension.ok_or_else(|| unreadable(format!("found neither {expected}")))?;
+    Ok(Member { extension, bytes })
+}
+
+/// A shard that is being written.
+struct OpenShard {
+    path: PathBuf,
+    partial: PathBuf,
+    archive: tar::Builder<BufWriter<File>>,
+    rows: usize,
+    bytes: u64,
+}
+
+impl OpenShard {
+    fn create(prefix: &Path, index: usize) -> Result<Self> {
+        let mut name = prefix.as_os_str().to_owned();
+        name.push(format!("-{index:06}.tar"));
+        let path = PathBuf::from(name);
+        if path.exists() {
+            return Err(Error::file(path, "exists already; choose another --out, or delete it"));
+        }
+        let mut partial = path.clone().into_os_string();
+        partial.push(".partial");
+        let partial = PathBuf::from(partial);
+        let file = File::create(&partial).map_err(|e| Error::file(&partial, e))?;
+        Ok(Self { path, partial, archive: tar::Builder::new(BufWriter::new(file)), rows: 0, bytes: 0 })
+    }
+
+    fn add(&mut self, key: &str, members: &[Member<'_>]) -> Result<()> {
+        for Member { extension, bytes } in members {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(bytes.len() as u64);
+            header.set_mode(0o644);
+            // The same rows give the same bytes.
+            header.set_mtime(0);
+            let added = self.archive.append_data(&mut header, format!("{key}.{extension}"), &**bytes);
+            added.map_err(|e| Error::file(&self.partial, e))?;
+            self.bytes += bytes.len() as u64;
+        }
+        self.rows += 1;
+        Ok(())
+    }
+
+    fn finish(self) -> Result<PathBuf> {
+        let written = || -> std::io::Result<()> {
+            let mut file = self.archive.into_inner()?;
+            file.flush()?;
+            file.get_ref().sync_all()?;
+            std::fs::rename(&self.partial, &self.path)
+        };
+        written().map_err(|e| Error::file(&self.path, e))?;
+        Ok(self.path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ManifestConfig;
+
+    fn open(folder: &Path, name: &str) -> Manifest {
+        Manifest::open(&ManifestConfig { manifest: name.into(), ..ManifestConfig::default() }, folder).unwrap()
+    }
+
+    #[test]
+    fn rows_are_read_back_from_shards() {
+        let folder = tempfile::tempdir().unwrap();
+        let (png, jpg) = (b"\x89PNG\r\n\x1a\n first".as_slice(), b"\xff\xd8\xff second".as_slice());
+        std::fs::write(folder.path().join("a.png"), png).unwrap();
+        std::fs::write(folder.path().join("b.JPEG"), jpg).unwrap();
+        let rows = [
+            r#"{"id":"a","image":"a.png","text":"a dog","kind":"animal","n":1}"#,
+            r#"{"id":"b.2","image":"b.JPEG","text":["a cat","the cat"],"kind":"animal"}"#,
+            r#"{"id":"c","text":"no image","kind":"other"}"#,
+            r#"{"id":"d","image":"missing.png","text":"unreadable"}"#,
+        ];
+        std::fs::write(folder.path().join("m.jsonl"), rows.join("\n")).unwrap();
+        let manifest = open(folder.path(), "m.jsonl");
+        let prefix = folder.path().join("shards-train");
+        let limits = ShardLimits { max_rows: 2, ..ShardLimits::default() };
+        let all: Vec<usize> = (0..4).collect();
+        let written = write_shards(&manifest, &all, &prefix, limits, &mut |_, _| {}).unwrap();
+        assert_eq!((written.files.len(), written.rows), (2, 3));
+        assert!(written.failed[0].0 == "d" && written.failed[0].1.contains("missing.png"), "{:?}", written.failed);
+        let again = open(folder.path(), "shards-train-{000000..000001}.tar");
+        assert_eq!(again.rows.iter().map(|r| r.id.as_str()).collect::<Vec<_>>(), ["a", "b.2", "c"]);
+        let text = |row: usize| again.rows[row].values[&Modality::TEXT].clone();
+        assert_eq!(text(0), [Source::Text("a dog".into())]);
+        assert_eq!(text(1), [Source::Text("a cat".into()), Source::Text("the cat".into())]);
+        let bytes = |row: usize| match &again.rows[row].values[&Modality::IMAGE][0] {
+            Source::Bytes(file) => file.read().unwrap().to_vec(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((bytes(0), bytes(1)), (png.to_vec(), jpg.to_vec()));
+        assert!(!again.rows[2].values.contains_key(&Modality::IMAGE));
+        assert_eq!(
+            (again.rows[0].cells["kind"].as_str(), again.rows[1].cells["__key__"].as_str()),
+            ("animal", "000000001")
+        );
+        // Nothing is overwritten, and nothing half-written is left.
+        let error = write_shards(&manifest, &all, &prefix, limits, &mut |_, _| {}).unwrap_err().to_string();
+        assert!(error.contains("exists already"), "{error}");
+        let names = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name());
+        assert!(names.into_iter().all(|name| !name.to_string_lossy().ends_with(".partial")));
+    }
+}
