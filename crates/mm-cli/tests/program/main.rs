@@ -13,6 +13,7 @@ mod prediction;
 mod representation;
 mod resume;
 mod retrieval;
+mod shards;
 mod urls;
 mod word_vectors;
 

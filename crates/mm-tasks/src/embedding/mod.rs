@@ -5,6 +5,8 @@
 //! rows.
 
 mod embedder;
+mod lease;
+mod merge;
 mod options;
 #[cfg(feature = "parquet")]
 mod parquet;
@@ -13,6 +15,7 @@ mod parquet;
 mod parquet;
 mod pipeline;
 mod rows;
+mod shards;
 mod state;
 mod values;
 mod write;
@@ -21,6 +24,7 @@ pub use embedder::Embedder;
 pub(crate) use embedder::run_fingerprint;
 pub use options::{EmbedOptions, OutputFormat, with_suffix};
 pub use rows::{VectorRow, copy_rows, read_rows, rows_file};
+pub use shards::{LeftOut, ShardFolder, ShardJob, ShardRecord, ShardsSummary, merge_shards, shard_name};
 pub(crate) use values::{ValueVector, embed_values};
 
 use crate::{Error, Result};

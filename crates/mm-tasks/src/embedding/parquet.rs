@@ -1,17 +1,18 @@
 //! Embeddings as Parquet.
 
 use super::{options::Entry, write::EmbeddingTable};
+use mm_data::{Manifest, Row};
 use parquet::{
-    basic::Compression,
+    basic::{Compression, LogicalType, Repetition, Type as PhysicalType},
     data_type::{ByteArrayType, DataType, FloatType, Int64Type},
     errors::{ParquetError, Result as ParquetResult},
     file::{
         properties::WriterProperties,
         writer::{SerializedColumnWriter, SerializedFileWriter},
     },
-    schema::parser::parse_message_type,
+    schema::{parser::parse_message_type, types::Type},
 };
-use std::{fs::File, ops::Range, path::Path, sync::Arc};
+use std::{collections::BTreeSet, fs::File, ops::Range, path::Path, sync::Arc};
 
 /// Rows of a group of a Parquet file.
 const ROW_GROUP_SIZE: usize = 8192;
@@ -28,6 +29,44 @@ struct EmbeddingColumn {
     values: Vec<f32>,
     definition: Vec<i16>,
     repetition: Vec<i16>,
+}
+
+/// A table with the columns `id`, `row` (the number in the file) and the cells of some rows as texts.
+pub(super) fn metadata_bytes(manifest: &Manifest, rows: &[usize]) -> ParquetResult<Vec<u8>> {
+    let rows: Vec<&Row> = rows.iter().map(|row| &manifest.rows[*row]).collect();
+    let is_own = |column: &&String| !["id", "row"].contains(&column.as_str());
+    let columns: BTreeSet<&String> = rows.iter().flat_map(|row| row.cells.keys()).filter(is_own).collect();
+    let field = |name: &str, kind, repetition, logical| {
+        let field = Type::primitive_type_builder(name, kind).with_repetition(repetition).with_logical_type(logical);
+        field.build().map(Arc::new)
+    };
+    let text = |name: &str, repetition| field(name, PhysicalType::BYTE_ARRAY, repetition, Some(LogicalType::String));
+    let number = field("row", PhysicalType::INT64, Repetition::REQUIRED, None)?;
+    let mut fields = vec![text("id", Repetition::REQUIRED)?, number];
+    for column in &columns {
+        fields.push(text(column, Repetition::OPTIONAL)?);
+    }
+    let schema = Arc::new(Type::group_type_builder("metadata").with_fields(fields).build()?);
+    let properties = Arc::new(WriterProperties::builder().set_compression(Compression::SNAPPY).build());
+    let mut writer = SerializedFileWriter::new(Vec::new(), schema, properties)?;
+    let mut group = writer.next_row_group()?;
+    let mut cells = columns.iter();
+    let mut index = 0;
+    while let Some(mut column) = group.next_column()? {
+        match index {
+            0 => write_values::<ByteArrayType>(&mut column, rows.iter().map(|row| row.id.as_str().into()))?,
+            1 => write_values::<Int64Type>(&mut column, rows.iter().map(|row| row.number as i64))?,
+            _ => {
+                let name = cells.next().map(|name| name.as_str()).unwrap_or_default();
+                let values = rows.iter().map(|row| row.cells.get(name).map(|cell| cell.as_str().into()));
+                write_optional::<ByteArrayType>(&mut column, values)?;
+            }
+        }
+        column.close()?;
+        index += 1;
+    }
+    group.close()?;
+    writer.into_inner()
 }
 
 impl EmbeddingTable<'_> {

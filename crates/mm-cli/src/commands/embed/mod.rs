@@ -1,12 +1,14 @@
 //! `mm embed`: raw values → vectors.
 
+mod sharded;
+
 use crate::{
     args::{
         batch::OnError,
         columns::TableArgs,
         dtype::DtypeArgs,
         files::{INPUT_OPTIONS, InputArgs, InputValue},
-        model::{ModelArgs, is_run},
+        model::{is_run, locate},
     },
     context::{Context, stop_on_interrupt},
     exit::{interrupted, usage},
@@ -30,11 +32,12 @@ use std::{
 /// Embed texts, images, audio and video with a pretrained model or a trained run
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  mm embed --model all-MiniLM-L6-v2 --text \"a dog\" --json\n  mm embed --model runs/first --image dog.png --audio dog.ogg\n  mm embed --model openai/clip-vit-base-patch32 --data photos.jsonl --out photos.parquet --dtype auto\n\nJSON, one line an input: {\"input\": …, \"modality\": …, \"embedding\": […]}"
+    after_help = "Examples:\n  mm embed --model all-MiniLM-L6-v2 --text \"a dog\" --json\n  mm embed --model runs/first --image dog.png --audio dog.ogg\n  mm embed --model openai/clip-vit-base-patch32 --data photos.jsonl --out photos.parquet --dtype auto\n  mm embed --model openai/clip-vit-base-patch32 --shards 'shards/{0000..0099}.tar' --out vectors     (in as many workers as you like)\n  mm embed --merge vectors --shards 'shards/{0000..0099}.tar' --modality image --out images.npy\n\nJSON, one line an input: {\"input\": …, \"modality\": …, \"embedding\": […]}"
 )]
 pub(crate) struct Arguments {
-    #[command(flatten)]
-    model: ModelArgs,
+    /// Checkpoint folder, run folder, name of a fetched model, or hub name ORG/NAME.
+    #[arg(long, value_name = "MODEL", required_unless_present = "merge")]
+    model: Option<PathBuf>,
     #[command(flatten)]
     inputs: InputArgs,
     /// How the features of a sequence become one vector [default: as the model's folder says, else the mean].
@@ -61,14 +64,22 @@ struct DatasetArgs {
     /// again.
     #[arg(long, value_name = "FILE", requires = "out", conflicts_with_all = INPUT_OPTIONS)]
     data: Option<PathBuf>,
-    /// File for the vectors: .npy, .parquet or .safetensors.
-    #[arg(long, value_name = "FILE", requires = "data")]
+    /// Embed each of several manifests or WebDataset shards into the folder --out, for instance
+    /// 'train-{0000..0099}.tar'. Any number of workers on any hosts run the same command: each takes shards that are
+    /// neither done nor taken by another, and ends when all are done.
+    #[arg(long, value_name = "PATTERN", requires = "out", conflicts_with_all = INPUT_OPTIONS, conflicts_with = "data")]
+    shards: Option<PathBuf>,
+    /// Join the vectors of --shards, which are in this folder, into the .npy file --out.
+    #[arg(long, value_name = "DIR", requires_all = ["shards", "out"])]
+    merge: Option<PathBuf>,
+    /// File for the vectors: .npy, .parquet or .safetensors; with --shards a folder.
+    #[arg(long, value_name = "PATH")]
     out: Option<PathBuf>,
     /// Modality of the data set to embed; may be repeated [default: all that the model takes].
-    #[arg(long, value_name = "NAME", requires = "data")]
+    #[arg(long, value_name = "NAME", requires = "out")]
     modality: Vec<String>,
     /// What to do with a value that cannot be read: skip (its vector is missing) or fail.
-    #[arg(long, value_name = "POLICY", value_enum, default_value = "skip", requires = "data")]
+    #[arg(long, value_name = "POLICY", value_enum, default_value = "skip", requires = "out")]
     on_error: OnError,
     #[command(flatten)]
     table: TableArgs,
@@ -148,8 +159,19 @@ pub(crate) fn embed_in_order(model: &Pretrained, inputs: &[InputValue], pooling:
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
-    arguments.dataset.table.require_data(arguments.dataset.data.as_ref())?;
-    let dir = arguments.model.dir()?;
+    let DatasetArgs { data, shards, merge, out, table, .. } = &arguments.dataset;
+    table.require_data(data.as_ref().or(shards.as_ref()))?;
+    if out.is_some() && data.is_none() && shards.is_none() {
+        usage!("--out: is where the vectors of --data or --shards go; give one of them");
+    }
+    if let (Some(folder), Some(shards), Some(out)) = (merge, shards, out) {
+        return sharded::merge(folder, shards, out, &arguments.dataset.modality, context);
+    }
+    let Some(model) = &arguments.model else { usage!("--model: nothing to embed with") };
+    let dir = locate(model)?;
+    if let (Some(shards), Some(out)) = (shards, out) {
+        return sharded::run(&dir, shards, out, arguments, context);
+    }
     if let (Some(data), Some(out)) = (&arguments.dataset.data, &arguments.dataset.out) {
         return embed_dataset(&dir, data, out, arguments, context);
     }

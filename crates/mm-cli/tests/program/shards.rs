@@ -1,0 +1,157 @@
+//! `WebDataset` shards: written, read, and embedded by several workers of which some are killed.
+
+use crate::{
+    common::{Workspace, mm, refused, text},
+    json, ok,
+};
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+/// Six shards of two rows each.
+const SHARDS: &str = "shards/d-{000000..000005}.tar";
+
+fn workspace() -> Workspace {
+    let workspace = Workspace::new();
+    let written = json(&mm(
+        &["data", "shard", "--data", "data.jsonl", "--out", "shards/d", "--max-rows", "2", "--json"],
+        workspace.path(),
+    ));
+    assert_eq!((written["out"].as_str(), written["rows"].as_u64()), (Some(SHARDS), Some(12)), "{written}");
+    workspace
+}
+
+fn worker(folder: &Path, out: &str) -> Child {
+    Command::new(env!("CARGO_BIN_EXE_mm"))
+        .args(["embed", "--model", "eyes", "--shards", SHARDS, "--out", out, "--threads", "1"])
+        .current_dir(folder)
+        .env("MM_LEASE_SECONDS", "0.5")
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// The files of the output, without leases.
+fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for name in ["img_emb", "metadata", "shards"] {
+        for entry in std::fs::read_dir(folder.join(name)).unwrap().map(Result::unwrap) {
+            let file = format!("{name}/{}", entry.file_name().to_string_lossy());
+            found.insert(file, std::fs::read(entry.path()).unwrap());
+        }
+    }
+    found
+}
+
+#[test]
+fn killed_workers_leave_what_one_undisturbed_worker_writes() {
+    let workspace = workspace();
+    let folder = workspace.path();
+    let alone = worker(folder, "alone").wait_with_output().unwrap();
+    assert!(alone.status.success(), "{}", text(&alone));
+    let mut kills = 0;
+    for round in 0..8u64 {
+        let mut workers = [worker(folder, "many"), worker(folder, "many")];
+        std::thread::sleep(Duration::from_millis(60 + 90 * round));
+        for worker in &mut workers {
+            kills += usize::from(worker.try_wait().unwrap().is_none());
+            worker.kill().unwrap();
+            worker.wait().unwrap();
+        }
+    }
+    assert!(kills >= 8, "{kills} workers were killed at work");
+    let last = [worker(folder, "many"), worker(folder, "many"), worker(folder, "many")];
+    for worker in last {
+        let output = worker.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", text(&output));
+    }
+    let (alone, many) = (files(&folder.join("alone")), files(&folder.join("many")));
+    assert_eq!(alone.len(), 18);
+    assert!(alone == many, "{:?} {:?}", alone.keys(), many.keys());
+    assert_eq!(std::fs::read_dir(folder.join("many/leases")).unwrap().count(), 0);
+    // One array of all is the one that the whole table gives.
+    ok(&mm(&["embed", "--merge", "many", "--shards", SHARDS, "--modality", "image", "--out", "all.npy"], folder));
+    ok(&mm(&["embed", "--model", "eyes", "--data", SHARDS, "--modality", "image", "--out", "whole.npy"], folder));
+    let read = |name: &str| mm_data::read_npy(&folder.join(name)).unwrap();
+    let difference = read("all.npy").sub(&read("whole.npy")).unwrap().abs().unwrap().max().unwrap().to_f64().unwrap();
+    assert!(difference < 1e-5, "{difference}");
+    let ids = |name: &str| {
+        let rows = std::fs::read_to_string(folder.join(name)).unwrap();
+        let id = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["id"].clone();
+        rows.lines().map(id).collect::<Vec<_>>()
+    };
+    assert_eq!(ids("all.rows.jsonl"), ids("whole.rows.jsonl"));
+}
+
+#[test]
+fn both_modalities_have_the_rows_that_have_both() {
+    let workspace = workspace();
+    let folder = workspace.path();
+    // The model of images and the one of texts are the towers of a run.
+    ok(&workspace.train("run", &["--set", "train.epochs=1"]));
+    let summary = json(&mm(
+        &[
+            "embed",
+            "--model",
+            "run",
+            "--shards",
+            SHARDS,
+            "--out",
+            "both",
+            "--modality",
+            "image",
+            "--modality",
+            "audio",
+            "--json",
+        ],
+        folder,
+    ));
+    // Row 3 has no audio.
+    assert_eq!((summary["vectors"].as_u64(), summary["left_out"].as_u64()), (Some(11), Some(1)), "{summary}");
+    let record = std::fs::read_to_string(folder.join("both/shards/d-000001.json")).unwrap();
+    assert!(record.contains("the row has no audio") && record.contains("\"vectors\": 1"), "{record}");
+    let rows = |name: &str| mm_data::read_npy(&folder.join(name)).unwrap().shape()[0];
+    assert_eq!(rows("both/img_emb/img_emb_d-000001.npy"), 1);
+    assert_eq!(rows("both/audio_emb/audio_emb_d-000001.npy"), 1);
+    let metadata = json(&mm(&["inspect", "both/metadata/metadata_d-000001.parquet", "--json"], folder));
+    assert_eq!(metadata["rows"].as_u64(), Some(1), "{metadata}");
+}
+
+#[test]
+fn shards_that_cannot_be_embedded_are_named() {
+    let workspace = workspace();
+    let folder = workspace.path();
+    let embed = |shards: &str, more: &[&str]| {
+        mm(&[&["embed", "--model", "eyes", "--shards", shards, "--out", "out"], more].concat(), folder)
+    };
+    refused(
+        &["embed", "--model", "eyes", "--shards", "shards/d-{000004..000007}.tar", "--out", "out"],
+        folder,
+        &["2 of 4 files are missing", "d-000006.tar"],
+    );
+    // Cut in the middle: the others are embedded all the same.
+    let whole = std::fs::read(folder.join("shards/d-000002.tar")).unwrap();
+    std::fs::write(folder.join("shards/d-000002.tar"), &whole[..whole.len() / 2]).unwrap();
+    let output = embed(SHARDS, &["--json"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+    assert!(text(&output).contains("d-000002.tar") && text(&output).contains("1 of 6 shards"), "{}", text(&output));
+    assert_eq!(std::fs::read_dir(folder.join("out/shards")).unwrap().count(), 5);
+    refused(
+        &["embed", "--merge", "out", "--shards", SHARDS, "--modality", "image", "--out", "x.npy"],
+        folder,
+        &["1 of 6 shards are not done: d-000002"],
+    );
+    assert!(!folder.join("x.npy").exists());
+    // Mended, the same command embeds it alone.
+    std::fs::write(folder.join("shards/d-000002.tar"), &whole).unwrap();
+    let again = json(&embed(SHARDS, &["--json"]));
+    assert_eq!((again["embedded"].as_u64(), again["vectors"].as_u64()), (Some(1), Some(12)), "{again}");
+    // Other options do not mix.
+    let other = embed(SHARDS, &["--normalize"]);
+    assert!(text(&other).contains("normalize false, expected true"), "{}", text(&other));
+    refused(&["embed", "--model", "eyes", "--out", "out"], folder, &["--data or --shards"]);
+}

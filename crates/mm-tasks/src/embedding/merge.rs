@@ -1,0 +1,62 @@
+//! Many arrays as one.
+
+use super::{
+    options::{io_error, with_suffix},
+    rows::rows_file,
+    shards::{ShardFolder, ShardRecord},
+};
+use crate::{Error, Result};
+use mm_core::Modality;
+use mm_data::{Table, TableOptions};
+use serde_json::json;
+use std::{
+    fs::File,
+    io::{BufWriter, Write},
+    path::Path,
+};
+
+/// Writes the arrays of a modality, one after the other, and `{"id", "row", "modality", "value", "shard"}` of each
+/// vector. One shard is in memory at a time.
+pub(super) fn merge(
+    folder: &ShardFolder,
+    records: &[(String, ShardRecord)],
+    modality: &Modality,
+    out: &Path,
+) -> Result<usize> {
+    let count: usize = records.iter().map(|(_, record)| record.vectors).sum();
+    let dim_of = |record: &ShardRecord| record.dims.get(modality.name()).copied();
+    let Some(dim) = records.iter().filter(|(_, r)| r.vectors > 0).find_map(|(_, r)| dim_of(r)) else {
+        return Err(Error::invalid("modality", format!("no vector of {modality}"), "a modality that was embedded"));
+    };
+    let (array, rows) = (with_suffix(out, ".new"), with_suffix(&rows_file(out), ".new"));
+    let create = |path: &Path| File::create(path).map(BufWriter::new).map_err(io_error(path));
+    let (mut array_file, mut rows_writer) = (create(&array)?, create(&rows)?);
+    array_file.write_all(&mm_data::npy_header("<f4", &[count, dim])).map_err(io_error(&array))?;
+    for (name, record) in records.iter().filter(|(_, record)| record.vectors > 0) {
+        let path = folder.array(modality, name);
+        let bytes = std::fs::read(&path).map_err(io_error(&path))?;
+        let size = record.vectors * dim * size_of::<f32>();
+        if dim_of(record) != Some(dim) || bytes.len() < size {
+            let reason = format!("{} bytes and dimension {:?}, expected {dim}", bytes.len(), dim_of(record));
+            return Err(Error::file(&path, format!("{reason}; delete shards/{name}.json to embed it again")));
+        }
+        array_file.write_all(&bytes[bytes.len() - size..]).map_err(io_error(&array))?;
+        let metadata = Table::read(
+            &folder.metadata(name),
+            &TableOptions { missing_values: Some(&[]), ..TableOptions::default() },
+        )?;
+        if metadata.rows.len() != record.vectors {
+            let reason = format!("{} rows, expected {}", metadata.rows.len(), record.vectors);
+            return Err(Error::file(folder.metadata(name), reason));
+        }
+        for cells in metadata.rows {
+            let line = json!({"id": cells.get("id"), "row": cells.get("row"), "modality": modality, "value": 0, "shard": name});
+            writeln!(rows_writer, "{line}").map_err(io_error(&rows))?;
+        }
+    }
+    array_file.flush().map_err(io_error(&array))?;
+    rows_writer.flush().map_err(io_error(&rows))?;
+    std::fs::rename(&rows, rows_file(out)).map_err(io_error(&rows))?;
+    std::fs::rename(&array, out).map_err(io_error(out))?;
+    Ok(count)
+}
