@@ -26,6 +26,8 @@ pub(crate) struct CachedFetcher {
     folder: PathBuf,
     limits: Limits,
     agent: ureq::Agent,
+    /// Files of data sets, which have no limits.
+    storage: mm_hub::storage::Storage,
     failed: Mutex<HashMap<String, String>>,
 }
 
@@ -46,7 +48,8 @@ impl CachedFetcher {
             .http_status_as_error(false)
             .build()
             .new_agent();
-        Self { folder, limits, agent, failed: Mutex::default() }
+        let storage = mm_hub::storage::Storage::new(&mm_core::cache_dir());
+        Self { folder, limits, agent, storage, failed: Mutex::default() }
     }
 
     /// Where the copy of a URL is: its extension helps decoders, where it has one.
@@ -124,6 +127,17 @@ impl UrlFetcher for CachedFetcher {
                 Err(reason)
             }
         }
+    }
+
+    fn fetch_data(&self, url: &str) -> Result<PathBuf, String> {
+        if !mm_hub::storage::is_url(url) {
+            return Err("expected a path, or s3://, gs://, az://, https:// or hf://".to_owned());
+        }
+        self.storage.fetch(url).map_err(|error| mm_hub::describe(&error))
+    }
+
+    fn release_data(&self, url: &str) {
+        self.storage.release(url);
     }
 }
 

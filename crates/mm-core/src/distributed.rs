@@ -25,8 +25,9 @@ pub trait ProcessGroup {
     /// When a process ended or does not come; so in all operations.
     fn all_reduce(&self, tensor: &Tensor) -> Result<Tensor>;
 
-    /// As [`ProcessGroup::all_reduce`]; in the backward pass the gradients are summed over the processes as well.
-    fn all_reduce_with_gradient(&self, tensor: &Tensor) -> Result<Tensor>;
+    /// Batch normalization of `[rows, channels, …]` by the statistics of the rows of all processes, all of which run its
+    /// backward pass: the output, and the mean and the unbiased variance of each channel.
+    fn batch_norm(&self, input: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<[Tensor; 3]>;
 
     /// The tensor of rank 0, in all processes; it has the same shape in all.
     fn broadcast(&self, tensor: &Tensor) -> Result<Tensor>;

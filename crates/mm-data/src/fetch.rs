@@ -3,7 +3,10 @@
 
 use crate::{Error, Result};
 use mm_core::EncodedFile;
-use std::{path::PathBuf, sync::OnceLock};
+use std::{
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
 
 /// Fetches files by URL.
 pub trait UrlFetcher: Send + Sync {
@@ -12,6 +15,21 @@ pub trait UrlFetcher: Send + Sync {
     /// # Errors
     /// Why there is none, in words, without the URL.
     fn fetch(&self, url: &str) -> Result<PathBuf, String>;
+
+    /// The path of a local copy of a file of a data set that is itself named by URL (`s3://`, `gs://`, `az://`, `https://`,
+    /// `hf://`): a table, a shard, or a file next to it. Called from several threads.
+    ///
+    /// # Errors
+    /// Why there is none, in words.
+    fn fetch_data(&self, url: &str) -> Result<PathBuf, String> {
+        let _ = url;
+        Err("this program reads no data sets by URL".to_owned())
+    }
+
+    /// The copy is not needed any more.
+    fn release_data(&self, url: &str) {
+        let _ = url;
+    }
 }
 
 static FETCHER: OnceLock<Box<dyn UrlFetcher>> = OnceLock::new();
@@ -50,6 +68,42 @@ pub(crate) fn check_fetcher() -> Result<()> {
 pub(crate) fn is_fetchable(text: &str) -> bool {
     let scheme = text.split_once("://").map_or("", |(scheme, _)| scheme);
     scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
+}
+
+/// Whether a path is the URL of a file that is not on this machine.
+pub fn is_remote(path: &Path) -> bool {
+    path.to_str()
+        .and_then(|text| text.split_once("://"))
+        .is_some_and(|(scheme, _)| !scheme.eq_ignore_ascii_case("file"))
+}
+
+/// A file's path on this machine: of a URL, that of a copy, which the program's [`UrlFetcher`] makes.
+///
+/// # Errors
+/// When there is no copy.
+pub fn local_copy(path: &Path) -> Result<PathBuf> {
+    let Some(url) = path.to_str().filter(|_| is_remote(path)) else { return Ok(path.to_owned()) };
+    let none = || "this program reads no data sets by URL; install a fetcher with mm_data::set_url_fetcher".to_owned();
+    let copy = FETCHER.get().ok_or_else(none).and_then(|fetcher| fetcher.fetch_data(url));
+    copy.map_err(|reason| Error::file(path, reason))
+}
+
+/// Says that the copy of a URL ([`local_copy`]) is not needed any more; other files stay.
+pub fn release_copy(path: &Path) {
+    if let (Some(fetcher), Some(url)) = (FETCHER.get(), path.to_str().filter(|_| is_remote(path))) {
+        fetcher.release_data(url);
+    }
+}
+
+/// A path of a config or a table, relative to a folder; a URL is not relative.
+pub(crate) fn resolve(base: &Path, path: &Path) -> PathBuf {
+    if is_remote(path) { path.to_owned() } else { base.join(path) }
+}
+
+/// The file next to a table that is named by URL, copied when it is first read.
+pub(crate) fn remote_data_file(url: &str) -> EncodedFile {
+    let owned = PathBuf::from(url);
+    EncodedFile::remote(url, move || local_copy(&owned).map_err(|e| mm_core::Error::Sample(e.to_string())))
 }
 
 /// The file at a URL, fetched when it is first read.

@@ -42,10 +42,13 @@ unsafe extern "C" {
     ) -> *mut c_void;
     fn mm_dist_group_free(group: *mut c_void);
     fn mm_dist_all_reduce(group: *const c_void, tensor: *mut c_void, operation: c_int, error: *mut *mut c_char);
-    fn mm_dist_all_reduce_with_gradient(
+    fn mm_dist_batch_norm(
         group: *const c_void,
-        output: *mut c_void,
-        tensor: *mut c_void,
+        outputs: *const *mut c_void,
+        input: *mut c_void,
+        weight: *mut c_void,
+        bias: *mut c_void,
+        eps: f64,
         error: *mut *mut c_char,
     );
     fn mm_dist_broadcast(group: *const c_void, tensor: *mut c_void, root: i64, error: *mut *mut c_char);
@@ -185,15 +188,18 @@ impl Gloo {
         call(|error| unsafe { mm_dist_all_reduce(self.0.as_ptr(), pointer(tensor), operation, error) })
     }
 
-    /// The sum of the tensors of all processes, whose gradients are summed as well.
-    pub fn all_reduce_with_gradient(&self, tensor: &Tensor) -> Result<Tensor, String> {
-        let output = Tensor::zeros(&[0], DType::F32, Device::Cpu).map_err(|error| error.to_string())?;
+    /// Batch normalization by the statistics of all processes: the output, and mean and unbiased variance `[channels]`.
+    pub fn batch_norm(&self, input: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<[Tensor; 3], String> {
+        let empty = || Tensor::zeros(&[0], DType::F32, Device::Cpu).map_err(|error| error.to_string());
+        let outputs = [empty()?, empty()?, empty()?];
+        let pointers: Vec<*mut c_void> = outputs.iter().map(pointer).collect();
         // SAFETY: the operation is over when the call returns, until when the tensors live; nothing else refers to the
-        // output, and its node in the graph holds a reference to the group.
+        // outputs, and their node in the graph holds references to the group and the inputs.
         call(|error| unsafe {
-            mm_dist_all_reduce_with_gradient(self.0.as_ptr(), pointer(&output), pointer(tensor), error);
+            let (input, weight, bias) = (pointer(input), pointer(weight), pointer(bias));
+            mm_dist_batch_norm(self.0.as_ptr(), pointers.as_ptr(), input, weight, bias, eps, error);
         })?;
-        Ok(output)
+        Ok(outputs)
     }
 
     /// Overwrites the tensor with that of the rank `root`.

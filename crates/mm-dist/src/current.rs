@@ -51,8 +51,8 @@ impl ProcessGroup for Shared {
         other(self.0.all_reduce(tensor, ReduceOp::Sum))
     }
 
-    fn all_reduce_with_gradient(&self, tensor: &Tensor) -> mm_core::Result<Tensor> {
-        other(self.0.all_reduce_with_gradient(tensor))
+    fn batch_norm(&self, input: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> mm_core::Result<[Tensor; 3]> {
+        other(self.0.batch_norm(input, weight, bias, eps))
     }
 
     fn broadcast(&self, tensor: &Tensor) -> mm_core::Result<Tensor> {

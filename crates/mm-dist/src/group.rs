@@ -129,15 +129,14 @@ impl Group {
         Ok(own.to_device(tensor.device())?)
     }
 
-    /// The sum of the ranks' tensors, which have the same shape. In the backward pass their gradients are summed as
-    /// well; all ranks have to run it.
+    /// Batch normalization of `[rows, channels, …]` by the statistics of the rows of all ranks, as PyTorch's
+    /// `SyncBatchNorm`; all ranks have to run its backward pass. Returns the output, and the mean and the unbiased
+    /// variance of each channel.
     ///
     /// # Errors
     /// As [`Group::all_reduce`].
-    pub fn all_reduce_with_gradient(&self, tensor: &Tensor) -> Result<Tensor> {
-        let own = tensor.to_device(Device::Cpu)?;
-        let sum = self.together("all_reduce", || self.gloo.all_reduce_with_gradient(&own))?;
-        Ok(sum.to_device(tensor.device())?)
+    pub fn batch_norm(&self, input: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<[Tensor; 3]> {
+        self.together("batch_norm", || self.gloo.batch_norm(input, weight, bias, eps))
     }
 
     /// The reduction of numbers.

@@ -69,26 +69,64 @@ std::vector<at::Tensor> tensors_of(at::Tensor *const *tensors, int64_t count) {
   return all;
 }
 
-// The sum of the ranks' tensors, whose gradients are summed as well.
-struct SumOverRanks : torch::autograd::Function<SumOverRanks> {
-  using Gloo = c10::intrusive_ptr<c10d::ProcessGroupGloo>;
+using Gloo = c10::intrusive_ptr<c10d::ProcessGroupGloo>;
 
-  static at::Tensor reduced(const Gloo &gloo, const at::Tensor &own) {
-    std::vector<at::Tensor> tensors{own.clone(at::MemoryFormat::Contiguous)};
-    gloo->allreduce(tensors, c10d::AllreduceOptions())->wait();
-    return tensors[0];
-  }
+void sum_over_ranks(const Gloo &gloo, at::Tensor &tensor) {
+  std::vector<at::Tensor> tensors{tensor};
+  gloo->allreduce(tensors, c10d::AllreduceOptions())->wait();
+}
 
-  static at::Tensor forward(torch::autograd::AutogradContext *context, const at::Tensor &own, const Gloo &gloo) {
+// Batch normalization by the statistics of all ranks, as torch.nn.SyncBatchNorm: one collective in each direction.
+struct SyncBatchNorm : torch::autograd::Function<SyncBatchNorm> {
+  static torch::autograd::variable_list forward(torch::autograd::AutogradContext *context, const at::Tensor &input,
+                                                const at::Tensor &weight, const at::Tensor &bias, double eps,
+                                                const Gloo &gloo) {
+    const auto [own_mean, own_variance] = at::batch_norm_update_stats(input, {}, {}, 0.0);
+    const double own_count = static_cast<double>(input.numel()) / static_cast<double>(input.size(1));
+    const auto mean64 = own_mean.to(at::kDouble);
+    const auto square64 = own_variance.to(at::kDouble) + mean64 * mean64;
+    auto sums = at::cat({mean64 * own_count, square64 * own_count, at::full({1}, own_count, at::kDouble)});
+    sum_over_ranks(gloo, sums);
+    const int64_t channels = input.size(1);
+    const double count = sums[-1].item<double>();
+    const auto all_mean = sums.narrow(0, 0, channels) / count;
+    const auto all_variance = (sums.narrow(0, channels, channels) / count - all_mean * all_mean).clamp_min(0.0);
+    const auto mean = all_mean.to(weight.scalar_type()), variance = all_variance.to(weight.scalar_type());
+    const auto output = at::batch_norm(input, weight, bias, mean, variance, false, 0.0, eps, false);
+    context->save_for_backward({input, weight, mean, variance});
     context->saved_data["gloo"] = c10::IValue::make_capsule(gloo);
-    return reduced(gloo, own);
+    context->saved_data["eps"] = eps;
+    context->saved_data["count"] = count;
+    // What a running variance takes is unbiased.
+    const auto unbiased = variance * (count / std::max(count - 1.0, 1.0));
+    context->mark_non_differentiable({mean, unbiased});
+    return {output, mean, unbiased};
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext *context,
                                                  torch::autograd::variable_list gradients) {
+    const auto saved = context->get_saved_variables();
+    const auto &input = saved[0], &weight = saved[1], &mean = saved[2], &variance = saved[3];
+    const double eps = context->saved_data["eps"].toDouble(), count = context->saved_data["count"].toDouble();
     const auto capsule = context->saved_data["gloo"].toCapsule();
     const auto gloo = Gloo::reclaim_copy(static_cast<c10d::ProcessGroupGloo *>(capsule.get()));
-    return {reduced(gloo, gradients[0]), at::Tensor()};
+    const auto &gradient = gradients[0];
+    const auto own = at::native_batch_norm_backward(gradient, input, weight, mean, variance, {}, {}, false, eps,
+                                                    {false, true, true});
+    const auto &own_weight = std::get<1>(own), &own_bias = std::get<2>(own);
+    auto sums = at::stack({own_weight, own_bias});
+    sum_over_ranks(gloo, sums);
+    // With x̂ = (x − mean) · inverse: weight · inverse · (gradient − Σ gradient / count − x̂ · Σ (gradient · x̂) / count).
+    const auto inverse = (variance + eps).rsqrt();
+    const auto scale = weight * inverse;
+    const auto of_input = -scale * inverse * sums[0] / count;
+    const auto constant = -scale * sums[1] / count;
+    std::vector<int64_t> shape(input.dim(), 1);
+    shape[1] = input.size(1);
+    // Differences from the mean first: a large mean would cancel only roughly.
+    auto result = (input - mean.view(shape)).mul_(of_input.view(shape)).add_(constant.view(shape));
+    result = result.addcmul_(gradient, scale.view(shape)).to(input.scalar_type());
+    return {result, own_weight, own_bias, at::Tensor(), at::Tensor()};
   }
 };
 
@@ -173,9 +211,13 @@ void mm_dist_all_reduce(const GroupHandle *group, at::Tensor *tensor, int operat
   });
 }
 
-// Makes `output` the sum.
-void mm_dist_all_reduce_with_gradient(const GroupHandle *group, at::Tensor *output, at::Tensor *tensor, char **error) {
-  guarded(error, [&] { *output = SumOverRanks::apply(*tensor, group->gloo); });
+// `outputs`: the normalized input, and the mean and unbiased variance of each channel over all ranks.
+void mm_dist_batch_norm(const GroupHandle *group, at::Tensor *const *outputs, at::Tensor *input, at::Tensor *weight,
+                        at::Tensor *bias, double eps, char **error) {
+  guarded(error, [&] {
+    const auto found = SyncBatchNorm::apply(*input, *weight, *bias, eps, group->gloo);
+    for (size_t i = 0; i < 3; i++) *outputs[i] = found[i];
+  });
 }
 
 void mm_dist_broadcast(const GroupHandle *group, at::Tensor *tensor, int64_t root, char **error) {

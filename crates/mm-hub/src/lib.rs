@@ -25,6 +25,8 @@ pub mod pipeline;
 pub mod project;
 pub mod registry;
 mod report;
+#[cfg(feature = "storage")]
+pub mod storage;
 #[cfg(test)]
 mod testing;
 pub mod tools;

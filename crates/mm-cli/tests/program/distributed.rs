@@ -133,12 +133,12 @@ fn assert_same_weights(folder: &Path, expected: &str, found: &str, tolerance: f6
     }
 }
 
-/// Two and three processes learn the weights of one.
-fn compare(task: &str, own: &str, more: &[&str]) {
+/// Two and three processes learn the weights of one in so many steps.
+fn compare(task: &str, own: &str, steps: u64, more: &[&str]) {
     let workspace = workspace();
     // 8 training rows: with 6 in a batch, three processes have 2 rows each, then none has a part of the last 2.
     workspace.write("config.toml", config(task, own, 6));
-    let epochs = format!("train.epochs={}", STEPS / 2);
+    let epochs = format!("train.epochs={}", steps / 2);
     let more = [more, &["--set", &epochs]].concat();
     for world_size in 1..=3 {
         let output = train(&workspace, world_size, &format!("run-{world_size}"), &more);
@@ -159,26 +159,26 @@ fn compare(task: &str, own: &str, more: &[&str]) {
 
 #[test]
 fn retrieval_in_several_processes_learns_the_weights_of_one() {
-    compare("retrieval", RETRIEVAL, &[]);
+    compare("retrieval", RETRIEVAL, STEPS, &[]);
 }
 
 #[test]
 fn prediction_in_several_processes_learns_the_weights_of_one() {
-    compare("prediction", PREDICTION, &[]);
+    compare("prediction", PREDICTION, STEPS, &[]);
     // A fusion whose buffers depend on all rows, and rows that are mixed: the features of all processes are fused.
     let all_rows =
         ["fusion.modality_dropout=0.0", "fusion.missing=mean", "loss.mixup_alpha=0.4", "loss.gradient_modulation=0.5"];
-    compare("prediction", PREDICTION, &all_rows.map(|setting| ["--set", setting]).concat());
+    compare("prediction", PREDICTION, 40, &all_rows.map(|setting| ["--set", setting]).concat());
 }
 
 #[test]
 fn captioning_in_several_processes_learns_the_weights_of_one() {
-    compare("captioning", CAPTIONING, &[]);
+    compare("captioning", CAPTIONING, STEPS, &[]);
 }
 
 #[test]
 fn a_variational_autoencoder_in_several_processes_learns_the_weights_of_one() {
-    compare("representation", VAE, &[]);
+    compare("representation", VAE, STEPS, &[]);
 }
 
 fn wait_for_steps(run: &Path, steps: usize) {

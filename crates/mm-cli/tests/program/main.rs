@@ -14,6 +14,7 @@ mod representation;
 mod resume;
 mod retrieval;
 mod shards;
+mod storage;
 mod urls;
 mod word_vectors;
 

@@ -6,8 +6,8 @@
 //! <https://arxiv.org/abs/1502.03167>.
 
 use crate::{
-    BatchNormArgs, DType, Init, Module, Result, Scope, Tensor,
-    distributed::{ProcessGroup, process_group, sum_number, with_process_group},
+    BatchNormArgs, Init, Module, Result, Scope, Tensor,
+    distributed::{ProcessGroup, process_group},
 };
 use serde::{Deserialize, Serialize};
 
@@ -93,26 +93,12 @@ impl BatchNorm {
     }
 
     /// By the statistics of the batches of all processes.
-    fn forward_synchronized(&self, input: &Tensor, rows: i64, group: &dyn ProcessGroup) -> Result<Tensor> {
-        let rows = sum_number(rows as f64)?;
-        if rows <= 1.0 {
-            return with_process_group(None, || self.forward(input, false));
-        }
-        let mut shape = vec![1; input.rank()];
-        shape[1] = input.size(1)?;
-        let dims: Vec<i64> = (0..input.rank() as i64).filter(|d| *d != 1).collect();
-        let mean_of = |x: &Tensor| {
-            let sum = x.to_dtype(DType::F32)?.sum_dim(&dims, false)?;
-            group.all_reduce_with_gradient(&sum)?.mul_scalar(1.0 / rows)
-        };
-        let mean = mean_of(input)?;
-        let centered = input.sub(&mean.reshape(&shape)?)?;
-        let variance = mean_of(&centered.mul(&centered)?)?;
-        let average = |running: &Tensor, new: Tensor| running.scale_add_(1.0 - self.momentum, &new, self.momentum);
-        average(&self.mean, mean.detach()?)?;
-        average(&self.variance, variance.detach()?.mul_scalar(rows / (rows - 1.0))?)?;
-        let scale = variance.add_scalar(self.eps)?.rsqrt()?.mul(&self.weight)?.reshape(&shape)?;
-        centered.mul(&scale)?.add(&self.bias.reshape(&shape)?)
+    fn forward_synchronized(&self, input: &Tensor, group: &dyn ProcessGroup) -> Result<Tensor> {
+        let [output, mean, variance] = group.batch_norm(input, &self.weight, &self.bias, self.eps)?;
+        let average = |running: &Tensor, new: &Tensor| running.scale_add_(1.0 - self.momentum, new, self.momentum);
+        average(&self.mean, &mean)?;
+        average(&self.variance, &variance)?;
+        Ok(output)
     }
 
     /// The scale and shift that it applies outside training, to be folded into the convolution before it.
@@ -125,11 +111,11 @@ impl BatchNorm {
 
 impl Module for BatchNorm {
     fn forward(&self, input: &Tensor, train: bool) -> Result<Tensor> {
+        if let Some(group) = process_group().filter(|_| train) {
+            return self.forward_synchronized(input, group.as_ref());
+        }
         // A single value per channel has no variance, which libtorch rejects; the running statistics are used instead.
         let rows = input.size(0)? * input.shape().iter().skip(2).product::<i64>();
-        if let Some(group) = process_group().filter(|_| train) {
-            return self.forward_synchronized(input, rows, group.as_ref());
-        }
         let train = train && rows > 1;
         let Self { weight, bias, mean, variance, momentum, eps, .. } = self;
         input.batch_norm(BatchNormArgs { weight, bias, mean, variance, train, momentum: *momentum, eps: *eps })

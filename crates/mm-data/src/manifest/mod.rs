@@ -13,7 +13,10 @@ pub use schema::Columns;
 pub use split::{Split, SplitConfig, row_key};
 pub use table::{Cells, Table, TableOptions, cell_text, existing_files, expand_braces};
 
-use crate::{Dataset, Error, Result, fetch::check_fetcher};
+use crate::{
+    Dataset, Error, Result,
+    fetch::{check_fetcher, resolve},
+};
 use infer::infer_columns;
 use mm_core::{Modality, Source};
 use schema::check_columns;
@@ -140,7 +143,7 @@ impl Manifest {
     /// # Errors
     /// Those of [`Manifest::open`].
     pub fn open_inferring(config: &ManifestConfig, base: &Path, inference: &ColumnInference<'_>) -> Result<Self> {
-        let main = base.join(&config.manifest);
+        let main = resolve(base, &config.manifest);
         config.split.check()?;
         if config.fetch_urls {
             check_fetcher()?;
@@ -231,12 +234,12 @@ impl Dataset for Manifest {
 
 /// The manifests of a data set, each with the split of all its rows where it has one.
 fn manifest_files(config: &ManifestConfig, base: &Path) -> Vec<(PathBuf, Option<Split>)> {
-    let main = base.join(&config.manifest);
+    let main = resolve(base, &config.manifest);
     if config.valid.is_none() && config.test.is_none() {
         return vec![(main, None)];
     }
     let others = [(&config.valid, Split::Valid), (&config.test, Split::Test)];
-    let others = others.into_iter().filter_map(|(p, s)| p.as_ref().map(|p| (base.join(p), Some(s))));
+    let others = others.into_iter().filter_map(|(p, s)| p.as_ref().map(|p| (resolve(base, p), Some(s))));
     std::iter::once((main, Some(Split::Train))).chain(others).collect()
 }
 

@@ -5,7 +5,7 @@ use super::{
     table::{Blobs, Cells, cell_text},
 };
 use crate::{
-    fetch::{is_fetchable, remote_file},
+    fetch::{is_fetchable, is_remote, remote_data_file, remote_file},
     file_type::FILE_EXTENSIONS,
 };
 use mm_core::{Source, cells::is_missing};
@@ -96,10 +96,17 @@ impl ValueReader<'_> {
         match url.split_once("://") {
             Some(("file", path)) => Source::Path(PathBuf::from(path.strip_prefix("localhost").unwrap_or(path))),
             Some(_) if self.fetch_urls && is_fetchable(url) => Source::Bytes(remote_file(url)),
+            Some(_) if self.fetch_urls && is_remote(Path::new(url)) => Source::Bytes(remote_data_file(url)),
             Some(_) => Source::Path(PathBuf::from(url)),
+            None if is_remote(self.folder) => Source::Bytes(remote_data_file(&join_url(self.folder, text))),
             None => Source::Path(self.folder.join(text)),
         }
     }
+}
+
+/// A path relative to the folder of a table that is named by URL.
+fn join_url(folder: &Path, text: &str) -> String {
+    format!("{}/{}", folder.display(), text.trim().trim_start_matches("./"))
 }
 
 /// Whether the cell of a modality of another crate names a file that exists.

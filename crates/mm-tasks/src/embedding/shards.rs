@@ -251,7 +251,9 @@ impl ShardJob<'_> {
         if folder.is_done(name, file)? {
             return Ok(Taken::Done);
         }
-        match self.embed(folder, name, file, &lease, stop) {
+        let embedded = self.embed(folder, name, file, &lease, stop);
+        mm_data::release_copy(file);
+        match embedded {
             Ok(true) => Ok(Taken::Embedded),
             Ok(false) => Ok(Taken::Stopped),
             Err(error @ (Error::Data(_) | Error::Invalid { .. })) => Ok(Taken::Failed(error.to_string())),
@@ -313,7 +315,7 @@ impl ShardJob<'_> {
             manifest.rows.iter().flat_map(|row| self.modalities.iter().map(|m| values(row, m).saturating_sub(1)));
         let record = ShardRecord {
             file: file.to_owned(),
-            bytes: file.metadata().map_err(io_error(file))?.len(),
+            bytes: mm_data::local_copy(file)?.metadata().map_err(io_error(file))?.len(),
             vectors: complete.len(),
             dims,
             left_out,

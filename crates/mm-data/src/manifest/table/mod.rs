@@ -10,7 +10,10 @@ mod pattern;
 mod text;
 mod webdataset;
 
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    fetch::{is_remote, local_copy},
+};
 use blobs::BlobWriter;
 pub(super) use blobs::{Blobs, blob_extension, cell_key};
 pub use pattern::{existing_files, expand_braces};
@@ -73,7 +76,8 @@ impl RawTable {
 impl Table {
     /// Reads all rows of a table: `.jsonl`, `.ndjson`, `.json`, `.csv`, `.tsv`, `.parquet` or `.tar` (a `WebDataset`
     /// shard); text files also compressed as `.gz` or `.zst`, shards as `.gz`. A pattern with braces
-    /// ([`expand_braces`]) names several files, whose rows follow one another.
+    /// ([`expand_braces`]) names several files, whose rows follow one another. A URL is read from a copy
+    /// ([`local_copy`]).
     ///
     /// # Errors
     /// Names the file, and the row where there is one: unreadable, of another kind, not valid in the encoding, or
@@ -120,6 +124,11 @@ impl Table {
 }
 
 fn read_file(path: &Path, options: &TableOptions<'_>, blobs: &mut BlobWriter<'_>) -> Result<RawTable> {
+    if is_remote(path) {
+        // The copy has the name of the file.
+        let copy = local_copy(path)?;
+        return read_file(&copy, options, blobs).map_err(|e| Error::file(path, e));
+    }
     match text::kind_of(path).as_str() {
         "parquet" => {
             crate::catching_panics(|| parquet::read(path, blobs)).unwrap_or_else(|e| Err(Error::file(path, e)))

@@ -1,6 +1,6 @@
 //! Several files of one table, named by a pattern with braces as shells and `WebDataset` expand it.
 
-use crate::{Error, Result};
+use crate::{Error, Result, fetch::is_remote};
 use std::path::{Path, PathBuf};
 
 /// More files than this are a mistake in the pattern.
@@ -20,7 +20,7 @@ const MAX_FILES: usize = 1_000_000;
 /// # Errors
 /// When a brace is not closed, or a range has no two numbers.
 pub fn expand_braces(path: &Path) -> Result<Vec<PathBuf>> {
-    let Some(text) = path.to_str().filter(|text| text.contains('{') && !path.exists()) else {
+    let Some(text) = path.to_str().filter(|text| text.contains('{') && (is_remote(path) || !path.exists())) else {
         return Ok(vec![path.to_owned()]);
     };
     let mut names = vec![String::new()];
@@ -55,13 +55,14 @@ fn alternatives(path: &Path, inside: &str) -> Result<Vec<String>> {
     Ok((from..=to).map(|n| format!("{n:0width$}")).collect())
 }
 
-/// The files of a pattern, all of which exist.
+/// The files of a pattern, all of which exist where they are on this machine.
 ///
 /// # Errors
 /// Those of [`expand_braces`]; names the files that are missing.
 pub fn existing_files(path: &Path) -> Result<Vec<PathBuf>> {
     let files = expand_braces(path)?;
-    if files.len() > 1 {
+    // Whether a remote file exists is seen when it is read.
+    if files.len() > 1 && !is_remote(path) {
         let missing: Vec<String> = files.iter().filter(|f| !f.exists()).map(|f| f.display().to_string()).collect();
         if !missing.is_empty() {
             let shown = missing.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
