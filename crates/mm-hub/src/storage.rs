@@ -196,13 +196,12 @@ impl Storage {
         let parsed = Url::parse(&address).with_context(|| format!("{url} is no URL"))?;
         let key = format!("{}://{}", parsed.scheme(), parsed.authority());
         let mut stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
-        let store = match stores.get(&key) {
-            Some(store) => store.clone(),
-            None => {
-                let store = build(&parsed, token).map_err(|e| describe(url, e))?;
-                stores.insert(key, store.clone());
-                store
-            }
+        let store = if let Some(store) = stores.get(&key) {
+            store.clone()
+        } else {
+            let store = build(&parsed, token).map_err(|e| describe(url, e))?;
+            stores.insert(key, store.clone());
+            store
         };
         let path = ObjectPath::from_url_path(parsed.path()).with_context(|| format!("{url}: not a path of a file"))?;
         Ok(Location { url: url.to_owned(), store, path })
