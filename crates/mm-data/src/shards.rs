@@ -54,7 +54,8 @@ struct Member<'a> {
 /// complete or absent.
 ///
 /// # Errors
-/// When a shard exists already or cannot be written, or a row has two files of one modality.
+/// When a row has two files of one modality, before anything is written; when a shard exists already or cannot be
+/// written.
 pub fn write_shards(
     manifest: &Manifest,
     rows: &[usize],
@@ -62,6 +63,10 @@ pub fn write_shards(
     limits: ShardLimits,
     on_progress: &mut dyn FnMut(usize, usize),
 ) -> Result<WrittenShards> {
+    // Before anything is written.
+    for row in rows.iter().map(|row| &manifest.rows[*row]) {
+        check_files(manifest, row)?;
+    }
     let mut written = WrittenShards::default();
     let mut open: Option<OpenShard> = None;
     for (number, row) in rows.iter().enumerate() {
@@ -81,8 +86,7 @@ pub fn write_shards(
                 written.rows += 1;
                 written.languages += row.languages.values().flatten().flatten().count();
             }
-            Err(MemberError::Unreadable(reason)) => written.failed.push((row.id.clone(), reason)),
-            Err(MemberError::Fatal(error)) => return Err(error),
+            Err(reason) => written.failed.push((row.id.clone(), reason)),
         }
         on_progress(number + 1, rows.len());
     }
@@ -102,14 +106,20 @@ fn key(row: &Row, number: usize) -> String {
     }
 }
 
-enum MemberError {
-    /// A file of the row cannot be read.
-    Unreadable(String),
-    Fatal(Error),
+/// Refuses a row with several files of one modality: they would need the same name.
+fn check_files(manifest: &Manifest, row: &Row) -> Result<()> {
+    let is_file = |source: &Source| matches!(source, Source::Path(_) | Source::Bytes(_));
+    for (modality, values) in row.values.iter().filter(|(_, values)| values.iter().any(is_file)) {
+        if values.len() > 1 {
+            let reason = format!("the row has {} files of {modality}, expected one", values.len());
+            return Err(Error::Row { path: manifest.path.clone(), row: row.number, reason });
+        }
+    }
+    Ok(())
 }
 
-/// The files of a row.
-fn members<'a>(manifest: &Manifest, row: &'a Row) -> std::result::Result<Vec<Member<'a>>, MemberError> {
+/// The files of a row, or why one of them cannot be read.
+fn members<'a>(manifest: &Manifest, row: &'a Row) -> std::result::Result<Vec<Member<'a>>, String> {
     let mut members: Vec<Member<'a>> = Vec::new();
     let mut cells: Map<String, Value> = Map::new();
     for (column, cell) in &row.cells {
@@ -121,28 +131,17 @@ fn members<'a>(manifest: &Manifest, row: &'a Row) -> std::result::Result<Vec<Mem
     for (modality, values) in &row.values {
         for source in values {
             match source {
-                Source::Path(_) | Source::Bytes(_) => {
-                    let member = file_member(modality, source)?;
-                    if members.iter().any(|m| m.extension == member.extension) || values.len() > 1 {
-                        let reason = format!("the row has {} files of {modality}, expected one", values.len());
-                        let (path, row) = (manifest.path.clone(), row.number);
-                        return Err(MemberError::Fatal(Error::Row { path, row, reason }));
-                    }
-                    members.push(member);
-                }
+                Source::Path(_) | Source::Bytes(_) => members.push(file_member(modality, source)?),
                 Source::Text(text) if values.len() == 1 && *modality == Modality::TEXT => {
                     members.push(Member { extension: "txt".into(), bytes: Cow::Borrowed(text.as_bytes()) });
                 }
                 Source::Text(text) => add_value(&mut cells, modality, values.len(), Value::from(text.as_str())),
                 Source::Value(value) => add_value(&mut cells, modality, values.len(), value.clone()),
-                other => {
-                    let reason = format!("{} cannot be written into a shard", source_name(other));
-                    return Err(MemberError::Unreadable(reason));
-                }
+                other => return Err(format!("{} cannot be written into a shard", source_name(other))),
             }
         }
     }
-    let json = serde_json::to_vec(&cells).map_err(|e| MemberError::Unreadable(e.to_string()))?;
+    let json = serde_json::to_vec(&cells).map_err(|e| e.to_string())?;
     members.push(Member { extension: "json".into(), bytes: Cow::Owned(json) });
     Ok(members)
 }
@@ -157,8 +156,8 @@ fn add_value(cells: &mut Map<String, Value>, modality: &Modality, count: usize, 
     }
 }
 
-fn file_member<'a>(modality: &Modality, source: &'a Source) -> std::result::Result<Member<'a>, MemberError> {
-    let unreadable = |reason: String| MemberError::Unreadable(format!("{}: {reason}", source_name(source)));
+fn file_member<'a>(modality: &Modality, source: &'a Source) -> std::result::Result<Member<'a>, String> {
+    let unreadable = |reason: String| format!("{}: {reason}", source_name(source));
     let (bytes, name): (Cow<'a, [u8]>, String) = match source {
         Source::Bytes(file) => (file.read().map_err(|e| unreadable(e.to_string()))?, file.name().to_owned()),
         Source::Path(path) => {
@@ -270,6 +269,12 @@ mod tests {
             (again.rows[0].cells["kind"].as_str(), again.rows[1].cells["__key__"].as_str()),
             ("animal", "000000001")
         );
+        // A row with two images is refused before anything is written.
+        std::fs::write(folder.path().join("two.jsonl"), rows[0].replace("\"a.png\"", "[\"a.png\", \"b.JPEG\"]"))
+            .unwrap();
+        let (two, other) = (open(folder.path(), "two.jsonl"), folder.path().join("two"));
+        let error = write_shards(&two, &[0], &other, limits, &mut |_, _| {}).unwrap_err().to_string();
+        assert!(error.contains("row 1") && error.contains("2 files of image"), "{error}");
         // Nothing is overwritten, and nothing half-written is left.
         let error = write_shards(&manifest, &all, &prefix, limits, &mut |_, _| {}).unwrap_err().to_string();
         assert!(error.contains("exists already"), "{error}");

@@ -47,7 +47,8 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let environment = Environment::read()?.filter(|e| e.world_size > 1);
     let Some(environment) = environment else { return run_in_group(arguments, context, &stop) };
     if context.device()? != Device::Cpu {
-        bail!("--device: found {} and {} processes, expected cpu: several processes train on CPUs", context.device()?, environment.world_size);
+        let (found, world_size) = (context.device()?, environment.world_size);
+        bail!("--device: found {found} and {world_size} processes, expected cpu: several processes train on CPUs");
     }
     // One process speaks for all.
     output::set_quiet(output::is_quiet() || environment.rank > 0);
@@ -129,6 +130,9 @@ fn train_one(
     progress.finish();
     let fit = fit?;
     if rank() > 0 {
+        if fit.training.stopped {
+            interrupted!("rank {} stopped with the others", rank());
+        }
         return Ok(());
     }
     finish(&fit, model.as_ref(), out, started, context)?;

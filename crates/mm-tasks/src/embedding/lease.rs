@@ -82,6 +82,21 @@ impl Leases {
         Ok(now.duration_since(renewed).is_ok_and(|age| age > self.expiry))
     }
 
+    /// Removes the leases of workers that are gone, and what they had begun to write: for the end, when all is done.
+    pub(super) fn sweep(&self) -> Result<()> {
+        for entry in fs::read_dir(&self.folder).map_err(io_error(&self.folder))?.flatten() {
+            let path = entry.path();
+            if path.extension().is_some_and(|e| e == "lease")
+                && self.has_expired(&path)?
+                && let Some(name) = path.file_stem().and_then(|stem| stem.to_str())
+            {
+                self.clear(name);
+                let _ = fs::remove_file(&path);
+            }
+        }
+        Ok(())
+    }
+
     /// Removes what a worker that is gone had begun to write.
     fn clear(&self, name: &str) {
         let is_of = |file: &str| file.strip_prefix(name).is_some_and(|rest| rest.starts_with('@'));
@@ -165,6 +180,8 @@ mod tests {
         // A worker that was killed: nothing renews its lease, and it is not given back.
         lease.stop.store(true, Ordering::Relaxed);
         std::thread::sleep(Duration::from_millis(900));
+        first.sweep().unwrap();
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
         let taken = first.take("a").unwrap().unwrap();
         // What the first has now, the second does not take away.
         drop(lease);

@@ -230,6 +230,9 @@ impl ShardJob<'_> {
                 summary.stopped = stop.load(Ordering::Relaxed);
             }
         }
+        if !summary.stopped {
+            leases.sweep()?;
+        }
         for (_, record) in records(&folder, &shards)? {
             summary.vectors += record.vectors;
             summary.left_out += record.left_out.len();
