@@ -55,6 +55,7 @@ pub fn run_training(
         let found = format!("{rows} training rows in {}", data.manifest.path.display());
         return Err(Error::invalid("data", found, "at least two"));
     }
+    agree_on_rows(&data)?;
     let seed = config.train.seed;
     let (rank, world_size) = process_group().map_or((0, 1), |group| (group.rank(), group.world_size()));
     let loader = Loader::builder(data.manifest)
@@ -70,6 +71,24 @@ pub fn run_training(
     let training = Trainer::new(&config.train, trainer, trainer.params(), &loader)?;
     let training = training.with_metric(trainer.metric()).fit(run, hooks)?;
     Ok(FitOutcome { training, failed: gather_failed(loader.failed_samples())?, rows })
+}
+
+/// Where several processes train together: checks that all have the same training rows, of which each loads a part.
+fn agree_on_rows(data: &TrainingData) -> Result<()> {
+    let Some(group) = process_group() else { return Ok(()) };
+    let mut hasher = blake3::Hasher::new();
+    for row in data.rows.iter().map(|row| &data.manifest.rows[*row]) {
+        hasher.update(format!("{}\0{}\0{}\0", row.number, row.id, row.item).as_bytes());
+    }
+    let own = format!("{} training rows with the hash {}", data.rows.len(), &hasher.finalize().to_hex()[..12]);
+    let all = group.gather_text(&own)?;
+    match all.iter().position(|other| *other != all[0]) {
+        None => Ok(()),
+        Some(rank) => {
+            Err(Error::invalid("data", format!("{} in rank {rank}", all[rank]), format!("{} as in rank 0", all[0]))
+                .with_hint("the processes read different tables"))
+        }
+    }
 }
 
 /// The samples that the loaders of all processes could not read.

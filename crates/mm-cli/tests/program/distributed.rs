@@ -272,6 +272,18 @@ fn processes_that_cannot_train_together_say_why() {
     let output = mm(&["launch", "--nproc", "2", "--", "sh", "-c", &script], workspace.path());
     failed(&output, &["the config differs between the processes", "seed = 0", "seed = 1"]);
     assert!(!workspace.path().join("run").exists());
+    // Another table in rank 1.
+    for rank in 0..2 {
+        let folder = workspace.path().join(format!("rank-{rank}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        let table = std::fs::read_to_string(workspace.path().join("data.jsonl")).unwrap();
+        let lines = table.lines().skip(rank).map(|line| line.replace("\"image\":\"", "\"image\":\"../"));
+        std::fs::write(folder.join("data.jsonl"), lines.collect::<Vec<_>>().join("\n")).unwrap();
+        std::fs::copy(workspace.path().join("config.toml"), folder.join("config.toml")).unwrap();
+    }
+    let script = format!("PATH={binary}:$PATH; cd rank-$RANK && mm train config.toml --out ../other");
+    let output = mm(&["launch", "--nproc", "2", "--", "sh", "-c", &script], workspace.path());
+    failed(&output, &["7 training rows", "6 training rows", "in rank 1", "different tables"]);
     // A learner whose loss is not one of all rows.
     let gan = ["--set", "model={kind='vq_vae'}"];
     failed(&train(&workspace, 2, "run", &gan), &["model.kind", "vq_vae and several processes"]);
