@@ -167,19 +167,19 @@ mod tests {
         let open = |owner: &str| Leases {
             folder: folder.path().to_owned(),
             owner: owner.to_owned(),
-            expiry: Duration::from_millis(400),
+            expiry: Duration::from_millis(1500),
         };
         let (first, second) = (open("first"), open("second"));
         let lease = first.take("a").unwrap().unwrap();
         assert!(second.take("a").unwrap().is_none() && second.take("b").unwrap().is_some());
         // It is renewed.
-        std::thread::sleep(Duration::from_millis(900));
+        std::thread::sleep(Duration::from_millis(3000));
         assert!(second.take("a").unwrap().is_none());
         drop(lease);
         let lease = second.take("a").unwrap().unwrap();
         // A worker that was killed: nothing renews its lease, and it is not given back.
         lease.stop.store(true, Ordering::Relaxed);
-        std::thread::sleep(Duration::from_millis(900));
+        std::thread::sleep(Duration::from_millis(3000));
         first.sweep().unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
         let taken = first.take("a").unwrap().unwrap();
