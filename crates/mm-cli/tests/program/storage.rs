@@ -54,6 +54,7 @@ impl Server {
             .args(arguments)
             .current_dir(folder)
             .env("XDG_CACHE_HOME", folder.join("cache"))
+            .env("NO_PROXY", "127.0.0.1")
             .envs([("AWS_ENDPOINT_URL", endpoint.as_str()), ("HF_ENDPOINT", &endpoint), ("AWS_ALLOW_HTTP", "true")])
             .envs([("AWS_ACCESS_KEY_ID", "key"), ("AWS_SECRET_ACCESS_KEY", "secret"), ("AWS_REGION", "us-east-1")])
             .envs(variables.iter().copied())
