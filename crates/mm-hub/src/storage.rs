@@ -37,7 +37,6 @@ const RETRY_TIMEOUT: Duration = Duration::from_secs(120);
 /// Copies files of object stores and web servers into a cache.
 pub struct Storage {
     folder: PathBuf,
-    limit: u64,
     runtime: Mutex<Option<Arc<Runtime>>>,
     /// The store of each bucket or host.
     stores: Mutex<BTreeMap<String, Arc<dyn ObjectStore>>>,
@@ -71,10 +70,8 @@ pub fn is_url(text: &str) -> bool {
 impl Storage {
     /// Copies go to `storage` in mm's cache folder.
     pub fn new(cache: &Path) -> Self {
-        let limit = std::env::var("MM_STORAGE_CACHE_BYTES").ok().and_then(|text| text.parse().ok());
         Self {
             folder: cache.join("storage"),
-            limit: limit.unwrap_or(CACHE_BYTES),
             runtime: Mutex::default(),
             stores: Mutex::default(),
             in_use: Mutex::default(),
@@ -146,6 +143,7 @@ impl Storage {
 
     /// Deletes the copies that were not used for the longest time, until there is room for some bytes.
     fn make_room(&self, bytes: u64) -> Result<()> {
+        let limit = cache_limit()?;
         let mut copies: Vec<(SystemTime, u64, PathBuf)> = Vec::new();
         for folder in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
             for file in fs::read_dir(folder.path()).into_iter().flatten().flatten() {
@@ -159,19 +157,19 @@ impl Storage {
         let mut total: u64 = copies.iter().map(|(_, size, _)| size).sum();
         let in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
         for (_, size, copy) in copies.into_iter().filter(|(.., copy)| !in_use.contains(copy)) {
-            if total + bytes <= self.limit {
+            if total + bytes <= limit {
                 break;
             }
             fs::remove_file(&copy).at(&copy, "deleted")?;
             let _ = fs::remove_file(copy.with_file_name("info.json"));
             total -= size;
         }
-        if total + bytes > self.limit {
+        if total + bytes > limit {
             bail!(
                 "the files of this data set need {} bytes in {}, where at most {} may be (MM_STORAGE_CACHE_BYTES)",
                 total + bytes,
                 self.folder.display(),
-                self.limit
+                limit
             );
         }
         Ok(())
@@ -206,6 +204,12 @@ impl Storage {
         let path = ObjectPath::from_url_path(parsed.path()).with_context(|| format!("{url}: not a path of a file"))?;
         Ok(Location { url: url.to_owned(), store, path })
     }
+}
+
+/// The bytes of `MM_STORAGE_CACHE_BYTES`.
+fn cache_limit() -> Result<u64> {
+    let Ok(text) = std::env::var("MM_STORAGE_CACHE_BYTES") else { return Ok(CACHE_BYTES) };
+    text.trim().parse().with_context(|| format!("MM_STORAGE_CACHE_BYTES: found `{text}`, expected a number of bytes"))
 }
 
 /// `datasets/ORG/NAME[@REVISION]/FILE` → the address of the file on the hub.

@@ -153,6 +153,16 @@ fn shards_that_cannot_be_embedded_are_named() {
     std::fs::write(folder.join("shards/d-000002.tar"), &whole).unwrap();
     let again = json(&embed(SHARDS, &["--json"]));
     assert_eq!((again["embedded"].as_u64(), again["vectors"].as_u64()), (Some(1), Some(12)), "{again}");
+    for seconds in ["-1", "0", "soon", "NaN", "1e300"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_mm"))
+            .args(["embed", "--model", "eyes", "--shards", SHARDS, "--out", "out"])
+            .current_dir(folder)
+            .env("MM_LEASE_SECONDS", seconds)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(1), "{}", text(&output));
+        assert!(text(&output).contains(&format!("MM_LEASE_SECONDS: found `{seconds}`")), "{}", text(&output));
+    }
     // Other options do not mix.
     let other = embed(SHARDS, &["--normalize"]);
     assert!(text(&other).contains("normalize false, expected true"), "{}", text(&other));

@@ -136,7 +136,7 @@ fn shards_of_a_bucket_are_embedded_as_those_of_a_folder() {
     }
     // Copies of shards that are done are gone.
     assert_eq!(std::fs::read_dir(folder.join("cache/mm/storage")).unwrap().count(), 0);
-    // Done shards are not asked for again.
+    // Done shards are not requested again.
     let before = server.requests.downloads.load(Ordering::SeqCst);
     assert_eq!(embed("s3://bucket/d-{000000..000005}.tar", "remote")["embedded"].as_u64(), Some(0));
     assert!(server.requests.downloads.load(Ordering::SeqCst) <= before + 1, "the first shard tells the modalities");
@@ -191,6 +191,7 @@ fn servers_that_refuse_fail_or_lie_are_named() {
     refused("ftp://host/a.csv", &[], &["ftp://host/a.csv", "s3://"]);
     refused("hf://models/a.csv", &[], &["hf://datasets/ORG/NAME"]);
     refused(&web("large.csv"), &[("MM_STORAGE_CACHE_BYTES", "100")], &["at most 100", "MM_STORAGE_CACHE_BYTES"]);
+    refused(&web("large.csv"), &[("MM_STORAGE_CACHE_BYTES", "1 GB")], &["MM_STORAGE_CACHE_BYTES", "`1 GB`"]);
     refused(&web("data.jsonl"), &[("MM_OFFLINE", "1")], &["data.jsonl"]);
     // Nothing half-written is left.
     let mut files = Vec::new();

@@ -5,7 +5,7 @@
 //! lease for a moment after one has expired: outputs are written atomically and are the same, so that costs time alone.
 
 use super::options::io_error;
-use crate::Result;
+use crate::{Error, Result};
 use std::{
     fs::{self, File},
     io::Write,
@@ -45,9 +45,7 @@ impl Leases {
         let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
         let owner = format!("{}-{}-{started:x}", host.trim(), std::process::id());
-        let seconds = std::env::var("MM_LEASE_SECONDS").ok().and_then(|text| text.parse().ok());
-        let expiry = seconds.map_or(EXPIRY, Duration::from_secs_f64);
-        Ok(Self { folder, owner, expiry })
+        Ok(Self { folder, owner, expiry: expiry()? })
     }
 
     /// Takes the lease of a name; `None` while another worker has it.
@@ -138,6 +136,14 @@ impl Lease {
         // Another worker that took this one for gone may have removed the file between the two.
         write().or_else(|_| write()).map_err(io_error(path))
     }
+}
+
+/// The time of `MM_LEASE_SECONDS`.
+fn expiry() -> Result<Duration> {
+    let Ok(text) = std::env::var("MM_LEASE_SECONDS") else { return Ok(EXPIRY) };
+    let seconds = text.trim().parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let invalid = || Error::invalid("MM_LEASE_SECONDS", format!("`{text}`"), "a number of seconds of at least 0.1");
+    seconds.filter(|expiry| *expiry >= Duration::from_millis(100)).ok_or_else(invalid)
 }
 
 fn is_owned(path: &Path, owner: &str) -> bool {

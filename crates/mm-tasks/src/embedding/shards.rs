@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-/// Time between two looks at the shards that other workers have.
+/// Polling interval of the shards that other workers have.
 const POLL: Duration = Duration::from_millis(500);
 
 /// A row of a shard that has no vector.
@@ -250,7 +250,7 @@ impl ShardJob<'_> {
             return Ok(Taken::Done);
         }
         let Some(lease) = leases.take(name)? else { return Ok(Taken::ByAnother) };
-        // It may have been done between the two looks.
+        // It may have been done between the check and the lease.
         if folder.is_done(name, file)? {
             return Ok(Taken::Done);
         }
