@@ -9,6 +9,7 @@
 //! process has of the whole batch.
 
 use crate::{DType, Device, Error, Result, Tensor};
+use serde::{Serialize, de::DeserializeOwned};
 use std::{cell::RefCell, rc::Rc};
 
 /// A group of processes. All of them call the same operations in the same order.
@@ -126,6 +127,14 @@ pub fn gather_rows(rows: &Tensor) -> Result<Tensor> {
         None => Ok(rows.clone()),
         Some(group) => Ok(group.gather_rows(rows)?.0),
     }
+}
+
+/// The processes' values, in their order, sent as JSON.
+pub fn gather_values<T: Serialize + DeserializeOwned>(group: &dyn ProcessGroup, value: &T) -> Result<Vec<T>> {
+    let invalid =
+        |e: serde_json::Error| Error::Other(format!("a message of another process cannot be read: {e}").into());
+    let texts = group.gather_text(&serde_json::to_string(value).map_err(invalid)?)?;
+    texts.iter().map(|text| serde_json::from_str(text).map_err(invalid)).collect()
 }
 
 /// Standard normal numbers of this shape, whose first dimension is that of the own rows: each row gets those that it

@@ -5,7 +5,10 @@ use crate::{
     config::CommonConfig,
     task::{FitContext, FitOutcome},
 };
-use mm_core::{Modality, Params, Processor, TrainingObjective, distributed::process_group};
+use mm_core::{
+    Modality, Params, Processor, TrainingObjective,
+    distributed::{gather_values, process_group},
+};
 use mm_data::{Batch, FailedSample, Loader, LoaderConfig, Manifest};
 use mm_train::{EvalMetrics, Run, TrainHooks, Trainer};
 use std::{collections::BTreeMap, sync::Arc};
@@ -94,11 +97,7 @@ fn agree_on_rows(data: &TrainingData) -> Result<()> {
 /// The samples that the loaders of all processes could not read.
 fn gather_failed(own: Vec<FailedSample>) -> Result<Vec<FailedSample>> {
     let Some(group) = process_group() else { return Ok(own) };
-    let bad = |e: serde_json::Error| Error::invalid("the failed samples of a process", e, "a list");
-    let mut all: Vec<FailedSample> = Vec::new();
-    for text in group.gather_text(&serde_json::to_string(&own).map_err(bad)?)? {
-        all.extend(serde_json::from_str::<Vec<FailedSample>>(&text).map_err(bad)?);
-    }
+    let mut all = gather_values(group.as_ref(), &own)?.concat();
     // A batch that is not cut is read by all.
     all.sort();
     all.dedup();

@@ -13,7 +13,7 @@ pub(crate) struct Ranks(Option<(Rc<Group>, GradientReducer)>);
 pub(crate) struct BatchStatus {
     /// The loss; `None` where no process has one.
     pub(crate) loss: Option<f64>,
-    /// Whether one of them was told to stop.
+    /// Whether one of them received a request to stop.
     pub(crate) stop: bool,
     /// Number of samples of all.
     pub(crate) samples: usize,
@@ -67,7 +67,7 @@ impl Ranks {
         Ok(())
     }
 
-    /// Sums of logged values with their numbers, over all processes.
+    /// Sums of logged values with their counts, over all processes.
     pub(crate) fn sum(&self, own: BTreeMap<String, (f64, u64)>) -> Result<BTreeMap<String, (f64, u64)>> {
         let Some((group, _)) = &self.0 else { return Ok(own) };
         let bits: BTreeMap<String, (u64, u64)> = own.into_iter().map(|(n, (v, c))| (n, (v.to_bits(), c))).collect();

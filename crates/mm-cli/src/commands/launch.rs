@@ -19,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Time between two looks at the processes.
+/// Polling interval of the processes.
 const INTERVAL: Duration = Duration::from_millis(50);
 /// How long the others may take to notice that one has failed, and then to save and end.
 const GRACE: Duration = Duration::from_secs(30);

@@ -1,7 +1,10 @@
 //! Training in several processes: the weights of one process, failures that name their rank, and resumed runs with
 //! another number of processes.
 
-use crate::common::{Workspace, mm, text};
+use crate::{
+    common::{Workspace, mm, text},
+    resume::wait_for_steps,
+};
 use mm_core::{Checkpoint, DType};
 use std::{
     path::Path,
@@ -179,14 +182,6 @@ fn captioning_in_several_processes_learns_the_weights_of_one() {
 #[test]
 fn a_variational_autoencoder_in_several_processes_learns_the_weights_of_one() {
     compare("representation", VAE, STEPS, &[]);
-}
-
-fn wait_for_steps(run: &Path, steps: usize) {
-    let begun = Instant::now();
-    while std::fs::read_to_string(run.join("metrics.jsonl")).map_or(0, |t| t.lines().count()) < steps {
-        assert!(begun.elapsed() < Duration::from_secs(60), "found no steps after a minute");
-        std::thread::sleep(Duration::from_millis(2));
-    }
 }
 
 /// A training of 400 steps, each of which is saved, in the background.

@@ -44,7 +44,7 @@ fn start(workspace: &Workspace, run: &str, more: &[&str]) -> std::process::Child
 }
 
 /// Waits until the run has logged some steps.
-fn wait_for_steps(run: &Path, steps: usize) {
+pub fn wait_for_steps(run: &Path, steps: usize) {
     let begun = Instant::now();
     while std::fs::read_to_string(run.join("metrics.jsonl")).map_or(0, |t| t.lines().count()) < steps {
         assert!(begun.elapsed() < Duration::from_secs(60), "found no steps after a minute");

@@ -2,7 +2,7 @@
 
 use crate::Result;
 use mm_core::{DType, Device, Input, Modality, Processor, Tensor};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, rc::Rc};
 
 /// One modality of a batch: the rows that have it, and their values.
 #[derive(Debug, Clone)]
@@ -30,6 +30,8 @@ pub struct Batch {
     pub modalities: BTreeMap<Modality, ModalityBatch>,
     /// Whether other processes have the other rows of the batch ([`LoaderBuilder::shard`](super::LoaderBuilder::shard)).
     pub is_shard: bool,
+    /// The rows of the whole batch, after [`Batch::synchronized`].
+    pub(super) whole: Option<Rc<Self>>,
 }
 
 impl Batch {

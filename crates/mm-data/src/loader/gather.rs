@@ -4,7 +4,7 @@ use super::batch::{Batch, ModalityBatch};
 use crate::{Error, Result};
 use mm_core::{
     DType, Device, Input, Modality, Tensor,
-    distributed::{ProcessGroup, process_group},
+    distributed::{ProcessGroup, gather_values, process_group},
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -49,13 +49,6 @@ impl PartHeader {
             modalities: modalities.collect::<Result<_>>()?,
         })
     }
-
-    /// Those of all processes.
-    fn gather(batch: &Batch, group: &dyn ProcessGroup) -> Result<Vec<Self>> {
-        let bad = |e: serde_json::Error| Error::Config(format!("a batch of another process cannot be read: {e}"));
-        let texts = group.gather_text(&serde_json::to_string(&Self::of(batch)?).map_err(bad)?)?;
-        texts.iter().map(|text| serde_json::from_str(text).map_err(bad)).collect()
-    }
 }
 
 impl Batch {
@@ -67,7 +60,7 @@ impl Batch {
     /// When a process ended or does not come, or the values of the processes have different shapes.
     pub fn synchronized(self) -> Result<Self> {
         let Some(group) = process_group().filter(|_| self.is_shard) else { return Ok(self) };
-        let headers = PartHeader::gather(&self, group.as_ref())?;
+        let headers = gather_values(group.as_ref(), &PartHeader::of(&self)?)?;
         let own: BTreeSet<&String> = headers[group.rank()].modalities.keys().collect();
         let is_alike = |h: &PartHeader| !h.rows.is_empty() && h.modalities.keys().collect::<BTreeSet<_>>() == own;
         if headers.iter().all(is_alike) {
@@ -76,19 +69,9 @@ impl Batch {
         self.gathered(&headers, &group)
     }
 
-    /// The whole batch, of which this is a part, without its values.
-    ///
-    /// # Errors
-    /// When a process ended or does not come.
-    pub fn gathered_without_values(&self) -> Result<Self> {
-        let Some(group) = process_group().filter(|_| self.is_shard) else { return Ok(self.clone()) };
-        let headers = PartHeader::gather(self, group.as_ref())?;
-        let mut whole = whole_batch(self.index, &headers);
-        for (modality, [rows, source_index]) in columns(&headers) {
-            let input = Input { values: Tensor::zeros(&[0], DType::F32, Device::Cpu)?, mask: None };
-            whole.modalities.insert(modality, ModalityBatch { input, rows, source_index });
-        }
-        Ok(whole)
+    /// The rows of the whole batch, without values; of a batch that is no part of another, the batch itself.
+    pub fn whole(&self) -> &Self {
+        self.whole.as_deref().unwrap_or(self)
     }
 
     fn padded(mut self, headers: &[PartHeader]) -> Result<Self> {
@@ -97,6 +80,12 @@ impl Batch {
                 part.input = pad_sequences(&part.input, longest)?;
             }
         }
+        let mut whole = whole_batch(self.index, headers);
+        for (modality, [rows, source_index]) in columns(headers) {
+            let input = Input { values: Tensor::zeros(&[0], DType::F32, Device::Cpu)?, mask: None };
+            whole.modalities.insert(modality, ModalityBatch { input, rows, source_index });
+        }
+        self.whole = Some(Rc::new(whole));
         Ok(self)
     }
 
@@ -128,6 +117,7 @@ fn whole_batch(index: usize, headers: &[PartHeader]) -> Batch {
         items: headers.iter().flat_map(|h| h.items.clone()).collect(),
         modalities: BTreeMap::new(),
         is_shard: false,
+        whole: None,
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) struct SendBatch {
 
 impl Batch {
     pub(super) fn into_send(self) -> Result<SendBatch> {
-        let Self { index, rows, ids, items, modalities, is_shard } = self;
+        let Self { index, rows, ids, items, modalities, is_shard, whole: _ } = self;
         let send = |(modality, part): (Modality, ModalityBatch)| {
             let ModalityBatch { input: Input { values, mask }, rows, source_index } = part;
             let mask = mask.map(Tensor::into_send).transpose()?;
@@ -41,6 +41,7 @@ impl From<SendBatch> for Batch {
             (modality, ModalityBatch { input, rows: part.rows, source_index: part.source_index })
         };
         let SendBatch { index, rows, ids, items, modalities, is_shard } = sent;
-        Self { index, rows, ids, items, modalities: modalities.into_iter().map(receive).collect(), is_shard }
+        let modalities = modalities.into_iter().map(receive).collect();
+        Self { index, rows, ids, items, modalities, is_shard, whole: None }
     }
 }

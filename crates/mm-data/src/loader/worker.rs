@@ -62,6 +62,7 @@ impl Shared {
             items: Vec::new(),
             modalities: BTreeMap::new(),
             is_shard: planned.is_shard,
+            whole: None,
         };
         let mut columns: BTreeMap<&Modality, (Vec<Tensor>, Vec<usize>, Vec<usize>)> = BTreeMap::new();
         for (row, sample) in rows.iter().zip(samples) {

@@ -121,7 +121,7 @@ impl TrainingObjective<Batch> for PredictionTrainer<'_> {
         let model = self.model;
         let device = model.params.device();
         let labels = self.label_tensor(&batch.rows, device)?;
-        let whole = batch.gathered_without_values().map_err(Error::from)?;
+        let whole = batch.whole();
         let all_labels = self.label_tensor(&whole.rows, device)?;
         let parts: BTreeMap<_, _> =
             batch.modalities.iter().map(|(m, part)| (m, (part.input.clone(), part.rows.clone()))).collect();

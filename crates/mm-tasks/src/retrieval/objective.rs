@@ -65,7 +65,7 @@ impl TrainingObjective<Batch> for Retrieval {
             return self.loss_of_embeddings(&encoded, &embeddings, train);
         }
         // Every process computes the loss of the pairs of all.
-        let whole = self.gathered_batch(batch).map_err(|e| mm_core::Error::Other(Box::new(e)))?;
+        let whole = self.gathered_batch(batch)?;
         for embedding in embeddings.values_mut() {
             *embedding = gather_rows(embedding)?;
         }
@@ -89,8 +89,8 @@ fn gather_features(output: &TowerOutput) -> mm_core::Result<TowerOutput> {
 
 impl Retrieval {
     /// The batch of which `part` is a part, with the values that a loss reads.
-    fn gathered_batch(&self, part: &Batch) -> mm_data::Result<Batch> {
-        let mut whole = part.gathered_without_values()?;
+    fn gathered_batch(&self, part: &Batch) -> mm_core::Result<Batch> {
+        let mut whole = part.whole().clone();
         if let Some(soft) = &self.config.soft_targets {
             let modality = Modality::from(soft.modality.as_str());
             if let (Some(own), Some(all)) = (part.modalities.get(&modality), whole.modalities.get_mut(&modality)) {
