@@ -16,21 +16,20 @@ pub fn resample(audio: &Audio, sample_rate: u32) -> Result<Audio, String> {
     }
     let failed = |e: String| format!("cannot be resampled from {} Hz to {sample_rate} Hz: {e}", audio.sample_rate);
     let (from, to) = (audio.sample_rate as usize, sample_rate as usize);
-    let mut resampler = FftFixedIn::<f32>::new(from, to, 1024, 2, 1).map_err(|e| failed(e.to_string()))?;
+    // In float64, as mel spectrograms are computed: the FFT of a second type would double the time to compile this crate.
+    let mut resampler = FftFixedIn::<f64>::new(from, to, 1024, 2, 1).map_err(|e| failed(e.to_string()))?;
     let length = (audio.samples.len() as u128 * to as u128).div_ceil(from as u128) as usize;
     let (chunk, delay) = (resampler.input_frames_next(), resampler.output_delay());
     let mut out = Vec::with_capacity(length + delay + 2 * chunk);
     let mut start = 0;
     // The output lags by `delay` samples; zeros after the end of the input push the last samples out.
     while out.len() < length + delay {
-        let mut input = vec![0f32; chunk];
-        let end = audio.samples.len().min(start + chunk);
-        if start < end {
-            input[..end - start].copy_from_slice(&audio.samples[start..end]);
-        }
+        let mut input = vec![0f64; chunk];
+        let rest = &audio.samples[start.min(audio.samples.len())..];
+        input.iter_mut().zip(rest).for_each(|(value, sample)| *value = f64::from(*sample));
         start += chunk;
         let output = resampler.process(&[input], None).map_err(|e| failed(e.to_string()))?;
-        out.extend_from_slice(&output[0]);
+        out.extend(output[0].iter().map(|sample| *sample as f32));
     }
     out.drain(..delay);
     out.truncate(length);
