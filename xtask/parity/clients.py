@@ -1,11 +1,12 @@
-"""Clients of other servers against `mm serve`, unchanged: openai, huggingface_hub, langchain; and schemathesis on its
-description of the routes.
+"""Clients of other servers against `mm serve`, unchanged: openai, huggingface_hub, langchain, mcp; and schemathesis on
+its description of the routes.
 
     python clients.py MM MODELS FIXTURES IMAGE AUDIO
 
 MODELS is the folder of mm-repr's fixtures, FIXTURES that of mm-reason's.
 """
 
+import asyncio
 import base64
 import json
 import os
@@ -16,10 +17,13 @@ import tempfile
 import urllib.error
 import urllib.request
 
+import httpx
 import numpy as np
 import openai
 from huggingface_hub import InferenceClient
 from langchain_openai import OpenAIEmbeddings
+from mcp import ClientSession
+from mcp.client.streamable_http import streamable_http_client
 
 KEY = "0123456789abcdef0123"
 
@@ -56,6 +60,7 @@ def main():
         check_openai(mm, url, words, image, audio)
         check_langchain(url)
         check_huggingface(url)
+        asyncio.run(check_mcp(url, image, audio))
         check_schema(url)
     finally:
         process.terminate()
@@ -103,6 +108,29 @@ def check_huggingface(url):
     client = InferenceClient(base_url=f"{url}/embed", api_key=KEY)
     vectors = np.array(client.feature_extraction("the quick fox"))
     assert abs(np.linalg.norm(vectors) - 1) < 1e-5
+
+
+async def check_mcp(url, image, audio):
+    headers = httpx.AsyncClient(headers={"Authorization": f"Bearer {KEY}"}, timeout=60)
+    async with headers, streamable_http_client(f"{url}/mcp", http_client=headers) as streams, \
+            ClientSession(streams[0], streams[1]) as session:
+        await session.initialize()
+        names = [tool.name for tool in (await session.list_tools()).tools]
+        assert names == ["embed", "caption", "answer", "classify", "transcribe"], names
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key=KEY)
+        expected = client.embeddings.create(model="words", input="the quick fox").data[0].embedding
+        found = await session.call_tool("embed", {"text": "the quick fox", "model": "words"})
+        assert np.allclose(content(found)["embedding"], expected, atol=1e-6)
+        encoded = base64.b64encode(pathlib.Path(audio).read_bytes()).decode()
+        found = await session.call_tool("transcribe", {"audio": encoded})
+        assert isinstance(content(found)["text"], str)
+        wrong = (await session.call_tool("embed", {"txt": "a"})).model_dump(by_alias=True)
+        assert wrong["isError"] and "did you mean `text`" in wrong["content"][0]["text"], wrong
+
+
+def content(result):
+    assert not result.model_dump(by_alias=True)["isError"], result
+    return json.loads(result.content[0].text)
 
 
 def check_schema(url):

@@ -142,7 +142,7 @@ fn captions(out: &Path, seed: u64) -> Result<()> {
 
 /// Uses `mm serve` by the clients of other servers.
 fn clients() -> Result<()> {
-    let packages = ["openai", "huggingface_hub", "langchain-openai", "schemathesis", "numpy"];
+    let packages = ["openai", "huggingface_hub", "langchain-openai", "mcp", "schemathesis", "numpy"];
     let (python, mm) = (cargo::python_with("clients", &packages)?, cargo::built_mm()?);
     let root = crate::paths::root();
     let fixtures = ["crates/mm-repr/tests/fixtures", "crates/mm-reason/tests/fixtures"].map(|path| root.join(path));

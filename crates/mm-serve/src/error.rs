@@ -178,6 +178,11 @@ impl ApiError {
         Self::new(Kind::Internal, "the server failed; its log says why, under this request's x-request-id")
     }
 
+    /// What went wrong, for people.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     pub(crate) fn with_kind(mut self, kind: Kind) -> Self {
         self.kind = kind;
         self

@@ -68,27 +68,24 @@ impl Server {
         let state = Arc::new(self.state(pool)?);
         let router = routes::router(&state);
         // Loading goes on while probes are answered; a model that cannot be loaded ends the server.
-        let failure = Arc::new(Mutex::new(None));
-        let failed = failure.clone();
-        let (gave_up, given_up) = tokio::sync::oneshot::channel::<()>();
-        let waiting = std::thread::Builder::new().name("loading".into()).spawn(move || match loading.wait() {
+        let (sender, failed) = tokio::sync::oneshot::channel();
+        std::thread::Builder::new().name("loading".into()).spawn(move || match loading.wait() {
             Ok(()) => {
                 on_ready();
                 // Kept until the end: the server stops when it is dropped.
-                std::mem::forget(gave_up);
+                std::mem::forget(sender);
             }
-            Err(error) => *failed.lock().unwrap_or_else(PoisonError::into_inner) = Some(error),
+            // The server may have been stopped meanwhile.
+            Err(error) => drop(sender.send(error)),
         })?;
         let served = runtime.block_on(async {
             tokio::select! {
                 served = listen::serve(listener, router, &state) => served,
-                _ = given_up => Ok(()),
+                failed = failed => Err(failed.unwrap_or_else(|_| Error::System(std::io::Error::other("loading panicked")))),
             }
         });
         state.pool.close();
-        drop(waiting);
-        let failed = failure.lock().unwrap_or_else(PoisonError::into_inner).take();
-        failed.map_or(served, Err)
+        served
     }
 
     fn state(&self, pool: ModelPool) -> Result<AppState> {
@@ -107,6 +104,7 @@ impl Server {
             urls: UrlAccess::new(&config.fetch_from)?,
             metrics: recorder()?,
             device: format!("{:?}", self.context.device).to_lowercase(),
+            is_local: config.address.is_loopback(),
             decoders,
             requests: Arc::new(Semaphore::new(config.limits.max_requests)),
             draining: AtomicBool::new(false),

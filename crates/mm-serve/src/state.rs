@@ -24,6 +24,8 @@ pub(crate) struct AppState {
     pub(crate) urls: UrlAccess,
     pub(crate) metrics: PrometheusHandle,
     pub(crate) device: String,
+    /// Whether only programs of this machine reach the server.
+    pub(crate) is_local: bool,
     /// Threads that decode files and tokenize.
     pub(crate) decoders: rayon::ThreadPool,
     /// One permit for each request that is worked on or waits.

@@ -7,6 +7,7 @@ mod common;
 mod embeddings;
 mod generation;
 mod limits;
+mod mcp;
 mod search;
 
 use base64::{Engine, engine::general_purpose::STANDARD};

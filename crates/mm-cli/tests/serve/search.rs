@@ -7,7 +7,7 @@ use crate::{
 };
 use serde_json::{Value, json};
 
-fn build(workspace: &Workspace) {
+pub fn build(workspace: &Workspace) {
     let clip = crate::common::fixture("mm-repr", "families/clip-eos-gelu");
     let arguments = ["index", "build", "data.jsonl", "--model", clip.to_str().unwrap(), "--store", "photos.index"];
     let output = mm(&[&arguments[..], &["--modality", "image", "--device", "cpu"]].concat(), workspace.path());

@@ -274,7 +274,8 @@ fn words_with_spaces_are_read_and_not_written_in_the_binary_format() {
     assert_eq!(vectors.vocabulary.words, ["new york", "paris", "são paulo"]);
     assert_eq!(vectors.vector("são paulo").unwrap(), [2.5, -1.25]);
     let error = vectors.save(&path, Format::Binary).unwrap_err().to_string();
-    assert!(error.contains("cannot hold the word `new york`"), "{error}");
+    assert!(error.contains("cannot hold the word \"new york\""), "{error}");
+    assert!(!folder.path().join("vectors.bin.new").exists());
     vectors.save(&path, Format::Text).unwrap();
     assert_eq!(WordVectors::load(&path).unwrap().vector("new york").unwrap(), [0.5, -1.25]);
     // More than the header says is an error, not a cut.
@@ -282,6 +283,18 @@ fn words_with_spaces_are_read_and_not_written_in_the_binary_format() {
     assert!(WordVectors::load(&path).unwrap_err().to_string().contains("14 bytes follow the last of 2 words"));
     std::fs::write(&path, "1 2\na 1 2\nb 3 4\n").unwrap();
     assert!(WordVectors::load(&path).unwrap_err().to_string().contains("1 more lines follow"));
+}
+
+#[test]
+fn a_word_with_a_zero_byte_is_not_written_as_fasttext() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vectors");
+    std::fs::write(&path, "2 1\na\0b 1\nc 2\n").unwrap();
+    let vectors = WordVectors::load(&path).unwrap();
+    assert_eq!(vectors.vocabulary.words, ["a\0b", "c"]);
+    let error = vectors.save(&path, Format::FastText).unwrap_err().to_string();
+    assert!(error.contains("cannot hold the word \"a\\0b\""), "{error}");
+    assert_eq!(WordVectors::load(&path).unwrap().vocabulary.words, ["a\0b", "c"]);
 }
 
 #[test]

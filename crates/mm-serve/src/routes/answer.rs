@@ -35,7 +35,7 @@ pub(crate) struct AnswerRequest {
     #[serde(default)]
     candidates: Vec<String>,
     /// Number of scored answers.
-    #[serde(default = "five")]
+    #[serde(default = "super::body::default_k")]
     k: usize,
     /// Whether to show what the answer depends on, for models that can.
     #[serde(default)]
@@ -43,10 +43,6 @@ pub(crate) struct AnswerRequest {
     /// The model; the first that answers when absent.
     #[serde(default)]
     model: Option<String>,
-}
-
-fn five() -> usize {
-    5
 }
 
 /// An answer.

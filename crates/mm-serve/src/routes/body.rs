@@ -13,6 +13,11 @@ use axum::{
 use serde::de::DeserializeOwned;
 use std::{future::Future, time::Duration};
 
+/// Number of scored answers or classes where a request does not say.
+pub(super) fn default_k() -> usize {
+    5
+}
+
 /// A body of JSON.
 pub(super) struct Body<T>(pub(super) T);
 
@@ -33,7 +38,7 @@ pub(super) async fn in_time<T>(state: &Shared, read: impl Future<Output = T>) ->
 }
 
 /// A body that is too large, or ends early.
-fn rejected(rejection: BytesRejection) -> ApiError {
+pub(super) fn rejected(rejection: BytesRejection) -> ApiError {
     let text = rejection.body_text();
     match rejection.into_response().status() {
         StatusCode::PAYLOAD_TOO_LARGE => {
@@ -47,12 +52,20 @@ fn rejected(rejection: BytesRejection) -> ApiError {
 /// Reads JSON.
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let mut json = serde_json::Deserializer::from_slice(bytes);
-    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let path = error.path().to_string();
-        let field = if path == "." { "the body".to_owned() } else { path.clone() };
-        let invalid = ApiError::new(Kind::Invalid, format!("{field}: {}", error.inner()));
-        if path == "." { invalid } else { invalid.with_param(&path) }
-    })?;
+    let value = serde_path_to_error::deserialize(&mut json).map_err(at_field)?;
     json.end().map_err(|error| ApiError::new(Kind::Invalid, format!("the body: {error}")))?;
     Ok(value)
+}
+
+/// Reads JSON that was parsed already.
+pub(super) fn from_value<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, ApiError> {
+    serde_path_to_error::deserialize(value).map_err(at_field)
+}
+
+/// An error that names its field.
+fn at_field(error: serde_path_to_error::Error<serde_json::Error>) -> ApiError {
+    let path = error.path().to_string();
+    let field = if path == "." { "the body" } else { &path };
+    let invalid = ApiError::new(Kind::Invalid, format!("{field}: {}", error.inner()));
+    if path == "." { invalid } else { invalid.with_param(&path) }
 }

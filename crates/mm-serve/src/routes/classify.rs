@@ -33,15 +33,11 @@ pub(crate) struct ClassifyRequest {
     #[serde(default)]
     templates: Vec<String>,
     /// Number of classes for each value.
-    #[serde(default = "five")]
+    #[serde(default = "super::body::default_k")]
     k: usize,
     /// The model; the first that classifies so when absent.
     #[serde(default)]
     model: Option<String>,
-}
-
-fn five() -> usize {
-    5
 }
 
 /// The classes of each value.

@@ -5,6 +5,7 @@ mod body;
 mod caption;
 mod classify;
 mod health;
+mod mcp;
 mod middleware;
 mod openai;
 mod page;
@@ -55,6 +56,7 @@ pub(crate) fn router(state: &Shared) -> Router {
         .route("/openapi.json", get(move || std::future::ready(Json(document.clone()))))
         .route("/docs", get(|| std::future::ready(Html(include_str!("docs.html")))))
         .route("/", get(page::page))
+        .route("/mcp", mcp::route(state))
         .fallback(|uri: axum::http::Uri| async move {
             ApiError::new(Kind::NotFound, format!("no route {}; GET /openapi.json lists them", uri.path()))
         })

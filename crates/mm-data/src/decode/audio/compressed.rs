@@ -5,15 +5,19 @@
 use super::Audio;
 
 #[cfg(not(feature = "compressed-audio"))]
-pub(super) fn decode(_: Vec<u8>, _: Option<&str>) -> Result<Audio, String> {
+pub(super) fn decode(_: Vec<u8>) -> Result<Audio, String> {
     Err("not an uncompressed wav, the only format of this build; build mm-data with its `compressed-audio` feature"
         .into())
 }
 
-/// Decodes audio in any format but uncompressed wav; `extension` is that of the file's name.
+/// Decodes audio in any format but uncompressed wav.
 #[cfg(feature = "compressed-audio")]
-pub(super) fn decode(bytes: Vec<u8>, extension: Option<&str>) -> Result<Audio, String> {
-    use super::{flac, mp3, mp3_frames, mp4, ogg, parts::Parts, symphonia_reader::decode_into};
+pub(super) fn decode(bytes: Vec<u8>) -> Result<Audio, String> {
+    use super::{
+        flac, mp3, mp3_frames, mp4, ogg,
+        parts::Parts,
+        symphonia_reader::{Container, decode_into},
+    };
 
     let mut parts = Parts::default();
     // FLAC may have tags of an MP3 before it.
@@ -26,25 +30,31 @@ pub(super) fn decode(bytes: Vec<u8>, extension: Option<&str>) -> Result<Audio, S
     }
     if bytes.starts_with(b"OggS") {
         for file in ogg::files(&bytes)? {
-            decode_into(bytes[file].to_vec(), Some("ogg"), &mut parts)?;
+            decode_into(bytes[file].to_vec(), Container::Ogg, &mut parts)?;
         }
         return parts.join();
     }
     if bytes.get(4..8) == Some(b"ftyp") {
         mp4::check_tables(&bytes)?;
         let track = mp4::audio_track(&bytes);
-        let decoded = decode_into(bytes, Some("m4a"), &mut parts)?;
+        let decoded = decode_into(bytes, Container::Mp4, &mut parts)?;
         return match track {
             Some(track) => track.present(parts.join()?, decoded.expected),
             None => parts.join(),
         };
     }
-    if !bytes.starts_with(b"RIFF") {
-        let frames = mp3_frames::Frames::find(&bytes);
-        if !frames.frames.is_empty() {
-            return mp3::decode(&bytes, &frames);
-        }
+    if bytes.starts_with(b"RIFF") {
+        decode_into(bytes, Container::Wav, &mut parts)?;
+        return parts.join();
     }
-    decode_into(bytes, extension, &mut parts)?;
-    parts.join()
+    let frames = mp3_frames::Frames::find(&bytes);
+    if !frames.frames.is_empty() {
+        return mp3::decode(&bytes, &frames);
+    }
+    // The first bits of a frame of AAC without a container.
+    if matches!(bytes[start..], [0xFF, second, ..] if second & 0xF6 == 0xF0) {
+        decode_into(bytes[start..].to_vec(), Container::Adts, &mut parts)?;
+        return parts.join();
+    }
+    Err("not audio of a supported format (wav, flac, mp3, ogg, m4a, aac)".into())
 }

@@ -1,6 +1,9 @@
 //! FLAC files, which say how many samples they have.
 
-use super::{parts::Parts, symphonia_reader::decode_into};
+use super::{
+    parts::Parts,
+    symphonia_reader::{Container, decode_into},
+};
 
 /// The streams of joined files. A stream starts with `fLaC` and a block of information of 34 bytes.
 pub(super) fn streams(bytes: &[u8]) -> Vec<&[u8]> {
@@ -17,7 +20,7 @@ pub(super) fn streams(bytes: &[u8]) -> Vec<&[u8]> {
 /// Decodes a stream and checks that none of its samples is missing.
 pub(super) fn decode(stream: &[u8], parts: &mut Parts) -> Result<(), String> {
     let first = parts.split(sample_rate(stream))?;
-    let expected = decode_into(stream.to_vec(), Some("flac"), parts)?.expected.unwrap_or(0);
+    let expected = decode_into(stream.to_vec(), Container::Flac, parts)?.expected.unwrap_or(0);
     let found = parts.num_samples(first) as u64;
     if found < expected {
         return Err(format!(

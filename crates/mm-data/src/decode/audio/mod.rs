@@ -57,19 +57,19 @@ pub fn decode_audio(path: &Path, sample_rate: Option<u32>) -> Result<Audio> {
         return decode_audio_track(path, sample_rate.unwrap_or(16_000));
     }
     let bytes = std::fs::read(path).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
-    decode(bytes, extension.as_deref(), sample_rate).map_err(|e| Error::file(path, e))
+    decode(bytes, sample_rate).map_err(|e| Error::file(path, e))
 }
 
 /// Decodes an audio file in memory, as [`decode_audio`] does; error messages name no file.
 pub fn decode_audio_bytes(bytes: &[u8], sample_rate: Option<u32>) -> Result<Audio, String> {
-    decode(bytes.to_vec(), None, sample_rate)
+    decode(bytes.to_vec(), sample_rate)
 }
 
-fn decode(bytes: Vec<u8>, extension: Option<&str>, sample_rate: Option<u32>) -> Result<Audio, String> {
+fn decode(bytes: Vec<u8>, sample_rate: Option<u32>) -> Result<Audio, String> {
     if bytes.is_empty() {
         return Err("the file is empty".into());
     }
-    let audio = if wav::is_wav(&bytes) { wav::decode(bytes)? } else { compressed::decode(bytes, extension)? };
+    let audio = if wav::is_wav(&bytes) { wav::decode(bytes)? } else { compressed::decode(bytes)? };
     if audio.samples.is_empty() || audio.sample_rate == 0 {
         return Err("audio without samples".into());
     }

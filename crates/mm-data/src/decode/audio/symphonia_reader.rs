@@ -6,8 +6,35 @@ use symphonia::core::{
     errors::Error,
     formats::{FormatOptions, FormatReader},
     io::MediaSourceStream,
-    probe::Hint,
+    probe::Probe,
 };
+use symphonia::default::formats::{AdtsReader, FlacReader, IsoMp4Reader, OggReader, WavReader};
+
+/// A container whose start was recognized. Symphonia looks for others anywhere in a file, which is not where they were
+/// checked.
+#[derive(Clone, Copy)]
+pub(super) enum Container {
+    Flac,
+    Mp4,
+    Ogg,
+    Wav,
+    /// AAC without a container.
+    Adts,
+}
+
+impl Container {
+    fn probe(self) -> Probe {
+        let mut probe = Probe::default();
+        match self {
+            Self::Flac => probe.register_all::<FlacReader>(),
+            Self::Mp4 => probe.register_all::<IsoMp4Reader>(),
+            Self::Ogg => probe.register_all::<OggReader>(),
+            Self::Wav => probe.register_all::<WavReader>(),
+            Self::Adts => probe.register_all::<AdtsReader>(),
+        }
+        probe
+    }
+}
 
 /// What the container says about what was decoded.
 pub(super) struct Decoded {
@@ -19,8 +46,8 @@ pub(super) struct Decoded {
 ///
 /// # Errors
 /// When a packet cannot be decoded.
-pub(super) fn decode_into(bytes: Vec<u8>, extension: Option<&str>, parts: &mut Parts) -> Result<Decoded, String> {
-    let mut format = open(bytes, extension)?;
+pub(super) fn decode_into(bytes: Vec<u8>, container: Container, parts: &mut Parts) -> Result<Decoded, String> {
+    let mut format = open(bytes, container)?;
     let (id, mut decoder, expected) = audio_track(format.as_ref())?;
     let (mut failed, mut count) = (None, 0usize);
     loop {
@@ -54,16 +81,12 @@ pub(super) fn decode_into(bytes: Vec<u8>, extension: Option<&str>, parts: &mut P
     }
 }
 
-fn open(bytes: Vec<u8>, extension: Option<&str>) -> Result<Box<dyn FormatReader>, String> {
-    let mut hint = Hint::new();
-    if let Some(extension) = extension {
-        hint.with_extension(extension);
-    }
+fn open(bytes: Vec<u8>, container: Container) -> Result<Box<dyn FormatReader>, String> {
     let stream = MediaSourceStream::new(Box::new(std::io::Cursor::new(bytes)), Default::default());
     // Gapless: the padding that the encoder added at both ends is removed.
     let options = FormatOptions { enable_gapless: true, ..FormatOptions::default() };
-    let probed = symphonia::default::get_probe().format(&hint, stream, &options, &Default::default());
-    Ok(probed.map_err(|e| format!("not audio of a supported format (wav, flac, mp3, ogg, m4a): {e}"))?.format)
+    let probed = container.probe().format(&Default::default(), stream, &options, &Default::default());
+    Ok(probed.map_err(|e| format!("not audio of a supported format (wav, flac, mp3, ogg, m4a, aac): {e}"))?.format)
 }
 
 /// The first audio track, its decoder and its length.

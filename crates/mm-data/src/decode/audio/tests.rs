@@ -154,6 +154,17 @@ fn tables_of_a_movie_hold_what_they_state() {
 }
 
 #[test]
+fn a_file_is_of_the_format_that_it_starts_with() {
+    for name in ["tone.m4a", "tone.ogg", "tone.flac"] {
+        let error = read(&[b"x/y".as_slice(), &fixture(name)].concat()).unwrap_err();
+        assert!(error.contains("not audio of a supported format"), "{name}: {error}");
+    }
+    // Tags may precede FLAC and AAC.
+    let tags = [b"ID3\x04\0\0\0\0\0\x05".as_slice(), &[0; 5]].concat();
+    assert!(read(&[tags, fixture("tone.flac")].concat()).is_ok());
+}
+
+#[test]
 fn video_tracks_longer_than_the_limit_are_refused() {
     let Ok(program) = ffmpeg() else {
         println!("skipped: no ffmpeg");

@@ -20,7 +20,7 @@ pub(super) fn decode(mut bytes: Vec<u8>) -> Result<Audio, String> {
     let (chunks, format) = Chunks::find(&bytes)?;
     check_rate(format.sample_rate)?;
     if format.codec == MPEG_LAYER_3 {
-        return compressed::decode(bytes[chunks.data.clone()].to_vec(), Some("mp3"));
+        return compressed::decode(bytes[chunks.data.clone()].to_vec());
     }
     // Other codecs are checked while they are decoded.
     if [PCM, FLOAT, EXTENSIBLE].contains(&format.codec) {
@@ -29,7 +29,7 @@ pub(super) fn decode(mut bytes: Vec<u8>) -> Result<Audio, String> {
     chunks.write_lengths(&mut bytes, format.block);
     let reader = match hound::WavReader::new(bytes.as_slice()) {
         Ok(reader) => reader,
-        Err(hound::Error::Unsupported) => return compressed::decode(bytes, Some("wav")),
+        Err(hound::Error::Unsupported) => return compressed::decode(bytes),
         Err(error) => return Err(format!("damaged wav: {error}")),
     };
     let spec = reader.spec();

@@ -1,5 +1,6 @@
 //! fastText's binary model format, version 12: arguments, dictionary, input matrix, output matrix.
 
+use super::word2vec_format::refuse;
 use crate::word2vec::{config::Architecture, subwords::SubwordConfig, vectors::WordVectors, vocabulary::Vocabulary};
 use std::{
     io::{BufRead, Read, Write},
@@ -134,6 +135,7 @@ pub(super) fn write(vectors: &WordVectors, out: &mut impl Write) -> std::io::Res
         out.write_all(&value.to_le_bytes())?;
     }
     for (word, count) in vectors.vocabulary.words.iter().zip(&vectors.vocabulary.counts) {
+        refuse(word, &['\0'], "fastText")?;
         out.write_all(word.as_bytes())?;
         out.write_all(&[0])?;
         out.write_all(&(*count as i64).to_le_bytes())?;

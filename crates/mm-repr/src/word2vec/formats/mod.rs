@@ -84,17 +84,20 @@ impl WordVectors {
     /// Writes a file atomically.
     ///
     /// # Errors
-    /// The file cannot be written.
+    /// The file cannot be written, or a word has a character that the format cannot hold.
     pub fn save(&self, path: &Path, format: Format) -> Result<()> {
         let partial = PathBuf::from(format!("{}.new", path.display()));
         let mut out = BufWriter::with_capacity(1 << 20, File::create(&partial).map_err(io_error(&partial))?);
-        match format {
+        let written = match format {
             Format::FastText => fasttext::write(self, &mut out),
             Format::Text => word2vec_format::write(self, &mut out, false),
             Format::Binary => word2vec_format::write(self, &mut out, true),
+        };
+        if let Err(error) = written.and_then(|()| out.flush()) {
+            // The first error is the one to report.
+            let _ = std::fs::remove_file(&partial);
+            return Err(io_error(&partial)(error));
         }
-        .and_then(|()| out.flush())
-        .map_err(io_error(&partial))?;
         std::fs::rename(&partial, path).map_err(io_error(path))
     }
 }

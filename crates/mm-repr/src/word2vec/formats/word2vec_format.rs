@@ -174,17 +174,22 @@ pub(super) fn write(vectors: &WordVectors, out: &mut impl Write, binary: bool) -
     for word in &vectors.vocabulary.words {
         let row = vectors.vector(word).unwrap_or_default();
         if binary {
-            if word.contains([' ', '\n']) {
-                let reason = format!("the binary format cannot hold the word `{word}`, which contains a space");
-                return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, reason));
-            }
+            refuse(word, &[' ', '\n'], "binary")?;
             write!(out, "{word} ")?;
             row.iter().try_for_each(|v| out.write_all(&v.to_le_bytes()))?;
         } else {
+            refuse(word, &['\n'], "text")?;
             write!(out, "{word}")?;
             row.iter().try_for_each(|v| write!(out, " {v}"))?;
         }
         writeln!(out)?;
     }
     Ok(())
+}
+
+/// An error where a word has one of the characters that end a word in a format.
+pub(super) fn refuse(word: &str, ends: &[char], format: &str) -> std::io::Result<()> {
+    let Some(end) = word.chars().find(|c| ends.contains(c)) else { return Ok(()) };
+    let reason = format!("the {format} format cannot hold the word {word:?}, which contains {end:?}");
+    Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, reason))
 }

@@ -59,37 +59,60 @@ struct Form {
 )]
 pub(crate) async fn transcriptions(State(state): State<Shared>, form: Multipart) -> Result<Response, ApiError> {
     let form = in_time(&state, read(form)).await??;
-    let (model, _) = state.pool.find(form.model.as_deref(), Capability::Transcribe)?;
     let Some(file) = form.file else { return Err(ApiError::invalid("file", "none", "a recording")) };
     let Source::Bytes(file) = file_source(&state.limits, &Modality::AUDIO, file, "file")? else {
         return Err(ApiError::internal("an uploaded file is not bytes"));
     };
-    let max_seconds = state.limits.max_audio_seconds;
-    let source = state.decode(move || decode(&file, max_seconds)).await?;
-    let (language, temperature, format) = (form.language, form.temperature, form.format);
-    let transcript = model
-        .call(move |model| {
-            let LoadedModel::Generator(pipeline) = model else {
-                return Err(ApiError::internal("a model that does not generate was asked to transcribe"));
-            };
-            let mut config = GenerationConfig { num_return_sequences: 1, ..pipeline.generation.clone() };
-            if let Some(temperature) = temperature.filter(|t| *t > 0.0) {
-                config = GenerationConfig { do_sample: true, temperature, num_beams: 1, ..config };
-            }
-            Ok(pipeline.transcribe(&source, language.as_deref(), format.needs_timestamps(), &config)?)
-        })
-        .await?;
+    let format = form.format;
+    let options = TranscriptionOptions {
+        language: form.language,
+        temperature: form.temperature,
+        timestamps: format.needs_timestamps(),
+    };
+    let transcript = transcribe(&state, form.model.as_deref(), (file, "file"), options).await?;
     Ok(respond(&transcript, format))
 }
 
+/// How speech is transcribed.
+pub(crate) struct TranscriptionOptions {
+    /// The spoken language; detected when absent.
+    pub(crate) language: Option<String>,
+    /// Sampled at this temperature; the most likely tokens when absent or 0.
+    pub(crate) temperature: Option<f64>,
+    pub(crate) timestamps: bool,
+}
+
+/// The transcript of an audio file, which errors name by its field of the request.
+pub(crate) async fn transcribe(
+    state: &Shared,
+    model: Option<&str>,
+    (file, param): (EncodedFile, &'static str),
+    options: TranscriptionOptions,
+) -> Result<Transcript, ApiError> {
+    let (model, _) = state.pool.find(model, Capability::Transcribe)?;
+    let max_seconds = state.limits.max_audio_seconds;
+    let source = state.decode(move || decode(&file, param, max_seconds)).await?;
+    let transcript = model.call(move |model| {
+        let LoadedModel::Generator(pipeline) = model else {
+            return Err(ApiError::internal("a model that does not generate was asked to transcribe"));
+        };
+        let mut config = GenerationConfig { num_return_sequences: 1, ..pipeline.generation.clone() };
+        if let Some(temperature) = options.temperature.filter(|t| *t > 0.0) {
+            config = GenerationConfig { do_sample: true, temperature, num_beams: 1, ..config };
+        }
+        Ok(pipeline.transcribe(&source, options.language.as_deref(), options.timestamps, &config)?)
+    });
+    transcript.await
+}
+
 /// Decodes a recording once, so that its length can be checked before it is computed with.
-fn decode(file: &EncodedFile, max_seconds: f64) -> Result<Source, ApiError> {
-    let bytes = file.read().map_err(|error| ApiError::from(error).with_param("file"))?;
-    let audio = decode_audio_bytes(&bytes, None).map_err(|error| ApiError::invalid("file", error, "a recording"))?;
+fn decode(file: &EncodedFile, param: &str, max_seconds: f64) -> Result<Source, ApiError> {
+    let bytes = file.read().map_err(|error| ApiError::from(error).with_param(param))?;
+    let audio = decode_audio_bytes(&bytes, None).map_err(|error| ApiError::invalid(param, error, "a recording"))?;
     let seconds = audio.seconds();
     if seconds > max_seconds {
         return Err(ApiError::too_large(
-            "file",
+            param,
             format!("{seconds:.0} s of audio"),
             format!("at most {max_seconds:.0} s"),
         ));

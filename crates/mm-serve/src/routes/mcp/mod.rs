@@ -1,0 +1,122 @@
+//! `/mcp`: what the server can do as tools of the Model Context Protocol, for language models and the programs around
+//! them. Source: "Model Context Protocol", revisions 2024-11-05 to 2026-07-28, <https://modelcontextprotocol.io>.
+//!
+//! Every call stands alone: there are no sessions, and an answer is one JSON body.
+
+mod inputs;
+mod tools;
+
+use super::body::in_time;
+use crate::{
+    error::ApiError,
+    routes::body::rejected,
+    state::{AppState, Shared},
+};
+use axum::{
+    body::{Body, Bytes},
+    extract::{FromRequest, Request, State},
+    response::{IntoResponse, Response},
+    routing::{MethodRouter, post},
+};
+use rmcp::{
+    ErrorData, RoleServer, ServerHandler,
+    model::{
+        CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, Implementation, ListToolsResult,
+        PaginatedRequestParams, ServerCapabilities, ServerConfig,
+    },
+    service::RequestContext,
+    transport::streamable_http_server::{
+        StreamableHttpServerConfig, StreamableHttpService, session::never::NeverSessionManager,
+    },
+};
+use tools::Tool;
+
+type Service = StreamableHttpService<Tools, NeverSessionManager>;
+
+/// The route. Its other methods would be those of sessions.
+pub(super) fn route(state: &Shared) -> MethodRouter<Shared> {
+    // A page of another site must not reach a server on this machine: requests of browsers state their origin and are
+    // refused, and a server that listens on this machine alone is asked by its own names.
+    let mut config = StreamableHttpServerConfig::default()
+        .with_legacy_session_mode(false)
+        .with_json_response(true)
+        .enforce_origin_validation()
+        .with_max_request_body_bytes(state.limits.max_body_bytes);
+    if !state.is_local {
+        config = config.disable_allowed_hosts();
+    }
+    let shared = state.clone();
+    let tools = move || Ok(Tools { state: shared.clone() });
+    let service = Service::new(tools, std::sync::Arc::default(), config);
+    post(move |state, request| answer(state, request, service))
+}
+
+/// Reads the body within the time that a client has for it, and answers.
+async fn answer(State(state): State<Shared>, request: Request, service: Service) -> Response {
+    let (parts, body) = request.into_parts();
+    let request = Request::from_parts(parts.clone(), body);
+    let body = match in_time(&state, Bytes::from_request(request, &state)).await {
+        Ok(body) => body.map_err(rejected),
+        Err(error) => Err(error),
+    };
+    match body {
+        Ok(bytes) => service.handle(Request::from_parts(parts, Body::from(bytes))).await.map(Body::new),
+        Err(error) => error.into_response(),
+    }
+}
+
+/// The tools of a server.
+struct Tools {
+    state: Shared,
+}
+
+impl Tools {
+    /// Those that its models and its store can do.
+    fn offered(&self) -> impl Iterator<Item = Tool> {
+        tools::all().into_iter().filter(|tool| tool.is_offered(&self.state))
+    }
+}
+
+impl ServerHandler for Tools {
+    fn get_info(&self) -> ServerConfig {
+        ServerConfig::new(ServerCapabilities::builder().enable_tools().build())
+            .with_server_info(Implementation::new("mm", env!("CARGO_PKG_VERSION")).with_title("mm serve"))
+            .with_instructions(instructions(&self.state))
+    }
+
+    async fn list_tools(
+        &self,
+        _: Option<PaginatedRequestParams>,
+        _: RequestContext<RoleServer>,
+    ) -> Result<ListToolsResult, ErrorData> {
+        Ok(ListToolsResult::with_all_items(self.offered().map(Tool::describe).collect()))
+    }
+
+    async fn call_tool(
+        &self,
+        request: CallToolRequestParams,
+        _: RequestContext<RoleServer>,
+    ) -> Result<CallToolResponse, ErrorData> {
+        let Some(tool) = self.offered().find(|tool| tool.name() == request.name) else {
+            let names: Vec<&str> = self.offered().map(|tool| tool.name()).collect();
+            let error = ApiError::unknown("tool", &request.name, names);
+            return Err(ErrorData::invalid_params(error.message().to_owned(), None));
+        };
+        // What a caller can mend is the result of the tool; its client shows other errors to nobody.
+        let result = match tool.call(self.state.clone(), request.arguments.unwrap_or_default()).await {
+            Ok(value) => CallToolResult::structured(value),
+            Err(error) => CallToolResult::error(vec![ContentBlock::text(error.message())]),
+        };
+        Ok(result.into())
+    }
+}
+
+/// What a language model is told about the server.
+fn instructions(state: &AppState) -> String {
+    let models: Vec<&str> = state.pool.models().iter().map(|model| model.name()).collect();
+    let models = if models.is_empty() { String::new() } else { format!(" Models: {}.", models.join(", ")) };
+    format!(
+        "Search of a collection, embeddings, captions, answers, classes and transcripts of images, audio and video.\
+         {models} Media are given as data URIs, base64, or http(s) URLs of the domains that the server allows."
+    )
+}
