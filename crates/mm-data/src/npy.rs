@@ -4,13 +4,18 @@
 use crate::{Error, Result};
 use mm_core::Tensor;
 use npyz::{DType, NpyFile, Order, TypeChar, TypeStr};
-use std::{fs::File, io::BufReader, path::Path};
+use std::{
+    fs::File,
+    io::{BufReader, Read, Seek},
+    path::Path,
+};
 
 /// Opens an array of numbers and checks that the file is as long as its header states.
 fn open(path: &Path) -> Result<(NpyFile<BufReader<File>>, TypeStr)> {
     let bad = |reason: String| Error::file(path, reason);
-    let file = File::open(path).map_err(|e| bad(e.to_string()))?;
+    let mut file = File::open(path).map_err(|e| bad(e.to_string()))?;
     let length = file.metadata().map_err(|e| bad(e.to_string()))?.len();
+    check_header(&mut file).map_err(bad)?;
     let npy = NpyFile::new(BufReader::new(file)).map_err(|e| {
         bad(format!("not a NumPy array of numbers (.npy): {e}; expected floats or integers as numpy.save writes them"))
     })?;
@@ -26,6 +31,41 @@ fn open(path: &Path) -> Result<(NpyFile<BufReader<File>>, TypeStr)> {
         )));
     }
     Ok((npy, kind))
+}
+
+/// Brackets in brackets in a header; those of an array of numbers are two deep.
+const MAX_DEPTH: usize = 8;
+/// Bytes of a header.
+const MAX_HEADER: usize = 1 << 16;
+
+/// Refuses a header with deeply nested brackets, for which npyz needs time exponential in their depth. What is no header
+/// is left to npyz. Afterwards the file is at its start.
+fn check_header(file: &mut File) -> Result<(), String> {
+    let mut head = Vec::new();
+    file.take(MAX_HEADER as u64 + 12).read_to_end(&mut head).map_err(|e| e.to_string())?;
+    file.rewind().map_err(|e| e.to_string())?;
+    let end = match head.get(6..12) {
+        Some(&[1, _, low, high, ..]) => 10 + usize::from(u16::from_le_bytes([low, high])),
+        Some(&[_, _, a, b, c, d]) => 12usize.saturating_add(u32::from_le_bytes([a, b, c, d]) as usize),
+        _ => return Ok(()),
+    };
+    if end > MAX_HEADER + 12 {
+        return Err(format!("found a header of {end} bytes, expected at most {MAX_HEADER}"));
+    }
+    let mut depth = 0usize;
+    for byte in head.get(..end).unwrap_or(&head) {
+        match byte {
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > MAX_DEPTH {
+            return Err(format!(
+                "found brackets nested more than {MAX_DEPTH} deep in the header, expected at most that"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Reads an array of numbers: float32 and float64 keep their type, float16 becomes float32, integers and booleans
@@ -161,6 +201,19 @@ mod tests {
         let path = folder.path().join("x.npy");
         std::fs::write(&path, all).unwrap();
         path
+    }
+
+    #[test]
+    fn a_header_of_nested_brackets_is_refused_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.npy");
+        let shape = "[".repeat(40);
+        let text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({shape}5,), }}\n");
+        let head = [b"\x93NUMPY\x01\0".as_slice(), &(text.len() as u16).to_le_bytes(), text.as_bytes()].concat();
+        std::fs::write(&path, head).unwrap();
+        assert!(read_npy(&path).unwrap_err().to_string().contains("nested more than 8 deep"));
+        std::fs::write(&path, b"\x93NUMPY\x02\0\xff\xff\xff\x7f{").unwrap();
+        assert!(read_npy(&path).unwrap_err().to_string().contains("expected at most 65536"));
     }
 
     #[test]

@@ -145,9 +145,13 @@ impl Linear {
     }
 
     /// Packs a weight now that would be packed at its first use: for a moment both layouts of a large one (a
-    /// vocabulary) are in memory, which costs least while little else is.
+    /// vocabulary) are in memory, which costs least while little else is. The one value that stands for a missing
+    /// weight until that is reported is not contiguous; packed, it would have the size that a config states.
     pub fn prepack(self) -> Result<Self> {
-        if self.use_onednn && self.min_packed_rows == 0 {
+        if self.use_onednn
+            && self.min_packed_rows == 0
+            && self.weight.shards().iter().all(|weight| weight.0.is_contiguous())
+        {
             self.packed.get(PackScale::ONE, None, || self.pack(PackScale::ONE, None))?;
         }
         Ok(self)
