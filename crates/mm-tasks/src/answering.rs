@@ -73,7 +73,14 @@ impl Answerer {
             let pipeline = Box::new(Pipeline::load(folder, options)?);
             return Ok(Self { model: Model::Pretrained(PretrainedModel { pipeline, media: Vec::new() }) });
         }
-        let run = Predictor::open(folder, registry, device)?;
+        Self::from_run(folder, Predictor::open(folder, registry, device)?)
+    }
+
+    /// A trained run, which was opened from a folder.
+    ///
+    /// # Errors
+    /// When it predicts numbers.
+    pub fn from_run(folder: &Path, run: Predictor) -> Result<Self> {
         if run.target().classes.is_empty() {
             let found = format!("{}, a regression", folder.display());
             return Err(Error::invalid("model", found, "a run that predicts answers (classes)"));

@@ -8,6 +8,7 @@ mod embeddings;
 mod generation;
 mod limits;
 mod mcp;
+mod predict;
 mod search;
 
 use base64::{Engine, engine::general_purpose::STANDARD};

@@ -26,8 +26,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     path::{Path, PathBuf},
 };
-use table::Blobs;
-use values::ValueReader;
+use values::{Files, ValueReader};
 
 /// A data set (`[data]` in a config file): its manifest, its columns, its split.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -155,16 +154,9 @@ impl Manifest {
             let columns = columns.get_or_insert_with(|| infer_columns(&table, &config.columns, inference));
             check_columns(&path, &table, columns, &config.split)?;
             let folder = path.parent().unwrap_or(Path::new(".")).to_owned();
-            let blobs = table.blobs.as_deref();
-            let reader = RowReader {
-                path: &path,
-                folder: &folder,
-                blobs,
-                columns,
-                split: &config.split,
-                file_split: split,
-                fetch_urls: config.fetch_urls,
-            };
+            let files =
+                Files::OfTable { folder: &folder, blobs: table.blobs.as_deref(), fetch_urls: config.fetch_urls };
+            let reader = RowReader { path: &path, files, columns, split: &config.split, file_split: split };
             for (index, cells) in table.rows.into_iter().enumerate() {
                 let mut row = reader.read(index + 1, &cells)?;
                 // Ids must be unique within a file; the ids of separate files may coincide and are then distinguished
@@ -185,6 +177,45 @@ impl Manifest {
             return Err(Error::file(main, "the manifest has no rows"));
         }
         Ok(Self { path: main, rows, columns: columns.unwrap_or_default() })
+    }
+
+    /// The rows of a table in memory, all of the test split. `file` gives the source of each text that would name an
+    /// image, a recording or a video, so that rows that somebody sent name no file of this machine.
+    ///
+    /// ```
+    /// # use mm_core::Source;
+    /// # use mm_data::{Columns, Manifest, Table};
+    /// let row = serde_json::json!({"image": "cat.png", "text": "a cat"});
+    /// let table = Table::from_rows("request", row.as_object().cloned().into_iter().collect(), None);
+    /// let mut columns = Columns::default();
+    /// columns.modalities.insert("image".into(), "image".into());
+    /// let manifest = Manifest::from_table(&table, &columns, &|_, text| Source::Path(format!("uploads/{text}").into()))?;
+    /// assert_eq!(manifest.rows.len(), 1);
+    /// # Ok::<(), mm_data::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Names the row: missing columns, duplicate ids, no rows.
+    pub fn from_table(table: &Table, columns: &Columns, file: &dyn Fn(&Modality, &str) -> Source) -> Result<Self> {
+        let split = SplitConfig::default();
+        let columns = Columns { id: columns.id.clone().filter(|id| !id.is_empty()), ..columns.clone() };
+        check_columns(&table.path, table, &columns, &split)?;
+        let files = Files::Given(file);
+        let reader =
+            RowReader { path: &table.path, files, columns: &columns, split: &split, file_split: Some(Split::Test) };
+        let (mut rows, mut ids): (Vec<Row>, HashMap<String, usize>) = (Vec::new(), HashMap::new());
+        for (cells, number) in table.rows.iter().zip(1..) {
+            let row = reader.read(number, cells)?;
+            if let Some(first) = ids.insert(row.id.clone(), number) {
+                let reason = format!("the id `{}` was already used in row {first}; ids must be unique", row.id);
+                return Err(reader.error(number, reason));
+            }
+            rows.push(row);
+        }
+        if rows.is_empty() {
+            return Err(Error::file(&table.path, "no rows"));
+        }
+        Ok(Self { path: table.path.clone(), rows, columns })
     }
 
     /// The rows of a split, as indices into [`Manifest::rows`].
@@ -246,13 +277,11 @@ fn manifest_files(config: &ManifestConfig, base: &Path) -> Vec<(PathBuf, Option<
 /// Reads the rows of one file.
 struct RowReader<'a> {
     path: &'a Path,
-    folder: &'a Path,
-    blobs: Option<&'a Blobs>,
+    files: Files<'a>,
     columns: &'a Columns,
     split: &'a SplitConfig,
     /// The split of all rows, where the file holds one split.
     file_split: Option<Split>,
-    fetch_urls: bool,
 }
 
 impl RowReader<'_> {
@@ -275,8 +304,7 @@ impl RowReader<'_> {
             None => number as f64,
         };
         let (mut values, mut languages) = (BTreeMap::new(), BTreeMap::new());
-        let reader =
-            ValueReader { cells, folder: self.folder, blobs: self.blobs, row: number, fetch_urls: self.fetch_urls };
+        let reader = ValueReader { cells, files: self.files, row: number };
         for (name, binding) in &columns.modalities {
             let found = reader.read(binding, name);
             if found.is_empty() {

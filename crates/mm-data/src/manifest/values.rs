@@ -8,24 +8,38 @@ use crate::{
     fetch::{is_fetchable, is_remote, remote_data_file, remote_file},
     file_type::FILE_EXTENSIONS,
 };
-use mm_core::{Source, cells::is_missing};
+use mm_core::{Modality, Source, cells::is_missing};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 /// A raw value and its language, where the cell states one.
 pub(super) type TaggedSource = (Source, Option<String>);
 
+/// The source of a text that names a file, by its modality.
+pub(super) type FileSource<'a> = &'a dyn Fn(&Modality, &str) -> Source;
+
+/// What the texts of cells may name.
+#[derive(Clone, Copy)]
+pub(super) enum Files<'a> {
+    /// The files of a table.
+    OfTable {
+        /// Relative paths are resolved against it.
+        folder: &'a Path,
+        /// The encoded files of the table.
+        blobs: Option<&'a Blobs>,
+        /// Whether files that are named by URL are fetched.
+        fetch_urls: bool,
+    },
+    /// No file of this machine, for rows that somebody sent.
+    Given(FileSource<'a>),
+}
+
 /// Reads the values of one row.
 pub(super) struct ValueReader<'a> {
     pub(super) cells: &'a Cells,
-    /// Relative paths are resolved against it.
-    pub(super) folder: &'a Path,
-    /// The encoded files of the table.
-    pub(super) blobs: Option<&'a Blobs>,
+    pub(super) files: Files<'a>,
     /// The row in messages.
     pub(super) row: usize,
-    /// Whether files that are named by URL are fetched.
-    pub(super) fetch_urls: bool,
 }
 
 impl ValueReader<'_> {
@@ -73,7 +87,9 @@ impl ValueReader<'_> {
     /// fails and is reported.
     fn read_one(&self, value: &Value, column: &str, modality: &str, is_file: bool) -> Option<TaggedSource> {
         let location = || format!("row {}, {column}", self.row);
-        if let Some(file) = self.blobs.and_then(|b| b.get(value, location)) {
+        if let Files::OfTable { blobs: Some(blobs), .. } = self.files
+            && let Some(file) = blobs.get(value, location)
+        {
             return Some((Source::Bytes(file), None));
         }
         let key = ["file", "path", "text", "url"].into_iter().find(|key| value.get(key).is_some());
@@ -83,23 +99,36 @@ impl ValueReader<'_> {
         let source = match inner.unwrap_or(value) {
             Value::Null => return None,
             Value::String(text) if text.trim().is_empty() => return None,
-            Value::String(text) if is_file || (modality != "text" && names_file(text, self.folder)) => self.file(text),
+            Value::String(text) if is_file || (modality != "text" && self.names_file(text)) => {
+                self.files.source(modality, text)
+            }
             inner if modality == "text" => cell_text(inner).map_or_else(|| Source::Value(inner.clone()), Source::Text),
             inner => Source::Value(inner.clone()),
         };
         Some((source, language))
     }
 
+    /// Whether the cell of a modality of another crate names a file that exists.
+    fn names_file(&self, text: &str) -> bool {
+        matches!(self.files, Files::OfTable { folder, .. } if names_file(text, folder))
+    }
+}
+
+impl Files<'_> {
     /// The file that a text names. A URL that is not to be fetched is kept as a path; reading it fails with the reason.
-    fn file(&self, text: &str) -> Source {
+    fn source(&self, modality: &str, text: &str) -> Source {
+        let (folder, fetch_urls) = match self {
+            Self::OfTable { folder, fetch_urls, .. } => (folder, *fetch_urls),
+            Self::Given(source) => return source(&Modality::from(modality), text),
+        };
         let url = text.trim();
         match url.split_once("://") {
             Some(("file", path)) => Source::Path(PathBuf::from(path.strip_prefix("localhost").unwrap_or(path))),
-            Some(_) if self.fetch_urls && is_fetchable(url) => Source::Bytes(remote_file(url)),
-            Some(_) if self.fetch_urls && is_remote(Path::new(url)) => Source::Bytes(remote_data_file(url)),
+            Some(_) if fetch_urls && is_fetchable(url) => Source::Bytes(remote_file(url)),
+            Some(_) if fetch_urls && is_remote(Path::new(url)) => Source::Bytes(remote_data_file(url)),
             Some(_) => Source::Path(PathBuf::from(url)),
-            None if is_remote(self.folder) => Source::Bytes(remote_data_file(&join_url(self.folder, text))),
-            None => Source::Path(self.folder.join(text)),
+            None if is_remote(folder) => Source::Bytes(remote_data_file(&join_url(folder, text))),
+            None => Source::Path(folder.join(text)),
         }
     }
 }
@@ -109,7 +138,7 @@ fn join_url(folder: &Path, text: &str) -> String {
     format!("{}/{}", folder.display(), text.trim().trim_start_matches("./"))
 }
 
-/// Whether the cell of a modality of another crate names a file that exists.
+/// Whether a text names a file that exists.
 fn names_file(text: &str, folder: &Path) -> bool {
     /// Longer than any path.
     const MAX_PATH: usize = 4096;

@@ -4,7 +4,9 @@ use crate::error::ApiError;
 use mm_core::Modality;
 use mm_reason::Pipeline;
 use mm_repr::{LoadOptions, Pretrained};
-use mm_tasks::{TaskContext, TaskModel, answering::Answerer, captioning::Captioning, embedding::Embedder};
+use mm_tasks::{
+    TaskContext, TaskModel, answering::Answerer, captioning::Captioning, embedding::Embedder, prediction::Predictor,
+};
 use serde::Serialize;
 use std::{error::Error, path::Path};
 use utoipa::ToSchema;
@@ -27,6 +29,8 @@ pub(crate) enum Capability {
     Chat,
     /// Speech as text.
     Transcribe,
+    /// The label column of rows.
+    Predict,
 }
 
 impl Capability {
@@ -40,6 +44,7 @@ impl Capability {
             Self::Answer => "answers questions",
             Self::Chat => "chats",
             Self::Transcribe => "transcribes",
+            Self::Predict => "predicts",
         }
     }
 }
@@ -54,6 +59,8 @@ pub(crate) enum LoadedModel {
     Answerer(Box<Answerer>),
     /// A run that captions.
     Captioning(Box<Captioning>),
+    /// A run that predicts a column.
+    Predictor(Box<Predictor>),
     /// Any other run.
     Run(Box<dyn TaskModel>),
 }
@@ -69,7 +76,7 @@ impl LoadedModel {
         let finetuned = mm_tasks::finetuning::model_dir(folder);
         let folder = finetuned.as_deref().unwrap_or(folder);
         let options = LoadOptions { device: context.device, ..LoadOptions::default() };
-        if folder.join("config.toml").exists() {
+        if Predictor::is_run(folder) {
             return Self::load_run(folder, options, context);
         }
         if generates(folder) {
@@ -88,6 +95,15 @@ impl LoadedModel {
         match run.task() {
             "captioning" => Ok(Self::Captioning(Box::new(Captioning::load(folder, context)?))),
             _ if run.as_embedder().is_some() => Ok(Self::Run(run)),
+            "prediction" => {
+                // Loaded for its task alone.
+                drop(run);
+                let predictor = Predictor::open(folder, context.encoders, context.device)?;
+                if predictor.answers_questions() {
+                    return Ok(Self::Answerer(Box::new(Answerer::from_run(folder, predictor)?)));
+                }
+                Ok(Self::Predictor(Box::new(predictor)))
+            }
             _ => match Answerer::open(folder, context.encoders, options, context.device) {
                 Ok(answerer) => Ok(Self::Answerer(Box::new(answerer))),
                 Err(_) => Ok(Self::Run(run)),
@@ -97,7 +113,7 @@ impl LoadedModel {
 
     /// What it can be asked for.
     pub(super) fn capabilities(&self) -> Vec<Capability> {
-        use Capability::{Answer, Caption, Chat, Classify, Embed, Transcribe, ZeroShot};
+        use Capability::{Answer, Caption, Chat, Classify, Embed, Predict, Transcribe, ZeroShot};
         match self {
             Self::Encoder(model) => {
                 let classifies = model.modalities().iter().any(|modality| model.has_classifier(modality));
@@ -109,6 +125,7 @@ impl LoadedModel {
             Self::Generator(_) => vec![Caption, Answer],
             Self::Answerer(_) => vec![Answer],
             Self::Captioning(_) => vec![Caption],
+            Self::Predictor(_) => vec![Predict],
             Self::Run(run) if run.as_embedder().is_some() => vec![Embed],
             Self::Run(_) => Vec::new(),
         }
@@ -124,6 +141,7 @@ impl LoadedModel {
             Self::Encoder(model) => model.modalities(),
             Self::Generator(model) => takes(model),
             Self::Answerer(_) | Self::Captioning(_) => vec![Modality::IMAGE],
+            Self::Predictor(predictor) => predictor.modalities(),
             Self::Run(run) => run.as_embedder().map(Embedder::modalities).unwrap_or_default(),
         }
     }
@@ -135,6 +153,7 @@ impl LoadedModel {
             Self::Generator(model) => model.family.to_owned(),
             Self::Answerer(_) => "answering".into(),
             Self::Captioning(_) => "captioning".into(),
+            Self::Predictor(_) => "prediction".into(),
             Self::Run(run) => run.task().to_owned(),
         }
     }

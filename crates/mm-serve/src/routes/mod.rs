@@ -9,6 +9,7 @@ mod mcp;
 mod middleware;
 mod openai;
 mod page;
+mod predict;
 mod search;
 mod tei;
 
@@ -39,10 +40,12 @@ pub(crate) fn router(state: &Shared) -> Router {
         .routes(routes!(tei::embed_all))
         .routes(routes!(tei::rerank))
         .routes(routes!(tei::similarity))
+        .routes(routes!(tei::predict))
         .routes(routes!(tei::info))
         .routes(routes!(classify::classify))
         .routes(routes!(caption::caption))
         .routes(routes!(answer::answer))
+        .routes(routes!(predict::predict))
         .routes(routes!(search::search))
         .routes(routes!(search::index))
         .routes(routes!(search::media::media))

@@ -3,7 +3,7 @@
 use super::config::PredictionConfig;
 use crate::{Error, Result};
 use mm_core::{Modality, Source};
-use mm_data::{Manifest, ManifestConfig, Split, SplitConfig, Table, TableOptions};
+use mm_data::{Cells, Columns, Manifest, ManifestConfig, Split, SplitConfig, Table, TableOptions};
 use std::{collections::HashSet, path::Path};
 
 /// The data set of a config, with the values of its modalities alone.
@@ -63,8 +63,40 @@ pub(super) fn open_table(
         fetch_urls: options.fetch_urls,
     };
     let table = Table::read(&base_dir.join(path), &options)?;
+    let columns = columns_of(config, &table, excluded)?;
+    let data = ManifestConfig {
+        manifest: path.to_owned(),
+        columns,
+        encoding: options.encoding.map(ToOwned::to_owned),
+        missing_values: options.missing_values.map(<[String]>::to_vec),
+        fetch_urls: options.fetch_urls,
+        split: SplitConfig { test: 0.0, ..Default::default() },
+        ..Default::default()
+    };
+    Ok(Manifest::open(&data, base_dir)?)
+}
+
+/// Rows in memory with columns as in a config, as [`open_table`] reads those of a file. `file` gives the source of each
+/// text that would name a file.
+///
+/// # Errors
+/// Names the columns that the rows lack.
+pub(super) fn read_rows(
+    config: &PredictionConfig,
+    rows: Vec<Cells>,
+    excluded: &[Modality],
+    file: &dyn Fn(&Modality, &str) -> Source,
+) -> Result<Manifest> {
+    let table = Table::from_rows("rows", rows, config.common.data.missing_values.as_deref());
+    let columns = columns_of(config, &table, excluded)?;
+    Ok(Manifest::from_table(&table, &columns, file)?)
+}
+
+/// The columns of a config, as far as another table needs and has them.
+fn columns_of(config: &PredictionConfig, table: &Table, excluded: &[Modality]) -> Result<Columns> {
+    let trained = &config.common.data;
     let mut columns = trained.columns.clone();
-    columns.id = Some(id_column(&table));
+    columns.id = Some(id_column(table));
     let is_used =
         |modality: &String| config.inputs.contains_key(modality) && !excluded.iter().any(|m| m.name() == modality);
     columns.modalities.retain(|modality, _| is_used(modality));
@@ -75,7 +107,7 @@ pub(super) fn open_table(
     }
     if !absent.is_empty() {
         return Err(Error::invalid(
-            path.display().to_string(),
+            table.path.display().to_string(),
             format!("the columns {}", table.columns.join(", ")),
             format!("those of the training table as well: {}", absent.join(", ")),
         )
@@ -89,16 +121,7 @@ pub(super) fn open_table(
             *column = None;
         }
     }
-    let data = ManifestConfig {
-        manifest: path.to_owned(),
-        columns,
-        encoding: options.encoding.map(ToOwned::to_owned),
-        missing_values: options.missing_values.map(<[String]>::to_vec),
-        fetch_urls: options.fetch_urls,
-        split: SplitConfig { test: 0.0, ..Default::default() },
-        ..Default::default()
-    };
-    Ok(Manifest::open(&data, base_dir)?)
+    Ok(columns)
 }
 
 /// The column of row ids: `id` where its cells are unique, else none (a repeated customer number identifies no row).

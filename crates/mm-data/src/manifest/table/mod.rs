@@ -99,6 +99,14 @@ impl Table {
         Ok(Self { path: path.to_owned(), columns, rows, blobs: blobs.finish() })
     }
 
+    /// A table of rows that are in memory; `name` stands for its file in messages.
+    pub fn from_rows(name: &str, rows: Vec<Cells>, missing_values: Option<&[String]>) -> Self {
+        let path = PathBuf::from(name);
+        let mut raw = RawTable::from_rows(rows);
+        missing::remove(&path, &mut raw.rows, missing_values);
+        Self { path, columns: raw.columns, rows: raw.rows, blobs: None }
+    }
+
     /// Whether a row has this column.
     pub fn has_column(&self, name: &str) -> bool {
         self.columns.iter().any(|c| c == name)

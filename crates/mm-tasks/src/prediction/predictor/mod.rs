@@ -15,7 +15,7 @@ pub use predict::{RowPrediction, ValuePrediction};
 pub use write::write_predictions;
 
 use super::{
-    dataset::question_of,
+    dataset::{question_of, read_rows},
     evaluation::{Evaluation, measure},
     head_ensemble::HeadEnsemble,
     inference::{InferenceOptions, RowOutputs},
@@ -25,8 +25,8 @@ use super::{
 };
 use crate::{Error, Result, metrics};
 use ensemble::EnsembleFile;
-use mm_core::{Device, Modality, Registry, Tensor};
-use mm_data::{FailedSample, Manifest, Split, TableOptions};
+use mm_core::{Device, Modality, Registry, Source, Tensor};
+use mm_data::{Cells, FailedSample, Manifest, Split, TableOptions};
 use std::{collections::BTreeMap, path::Path};
 
 /// A trained predictor.
@@ -111,7 +111,7 @@ impl Predictor {
     }
 
     /// Whether it answers questions, with a reasoning network.
-    pub(super) fn answers_questions(&self) -> bool {
+    pub fn answers_questions(&self) -> bool {
         self.first().config.reasoning.is_some()
     }
 
@@ -147,6 +147,20 @@ impl Predictor {
     /// When it cannot be read or lacks one of the columns.
     pub fn open_table(&self, path: &Path, exclude: &[Modality], options: &TableOptions<'_>) -> Result<Manifest> {
         self.first().open_table(path, Path::new("."), exclude, options)
+    }
+
+    /// Rows in memory, with the columns of the training table but those of the modalities in `exclude`; cells may be
+    /// null. `file` gives the source of each text that would name a file: no path in a row is opened.
+    ///
+    /// # Errors
+    /// When they lack one of the columns, or an id occurs twice.
+    pub fn read_rows(
+        &self,
+        rows: Vec<Cells>,
+        exclude: &[Modality],
+        file: &dyn Fn(&Modality, &str) -> Source,
+    ) -> Result<Manifest> {
+        read_rows(&self.first().config, rows, exclude, file)
     }
 
     /// The data set that it was trained on.

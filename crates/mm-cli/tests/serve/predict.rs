@@ -1,0 +1,84 @@
+//! Runs of `mm fit` over HTTP: the predictions of `mm predict`, and no file of the server.
+
+use crate::{Server, common, common::mm, data_uri};
+use image::{Rgb, RgbImage};
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// A table of images, texts and numbers that agree on the label.
+fn table(folder: &Path) {
+    let mut lines = "photo,review,price,mood\n".to_owned();
+    for row in 0..60u8 {
+        let is_glad = row % 2 == 0;
+        let color = if is_glad { Rgb([220, 200, row]) } else { Rgb([20, row, 60]) };
+        RgbImage::from_pixel(24, 24, color).save(folder.join(format!("{row}.png"))).unwrap();
+        let (word, mood) = if is_glad { ("superb", "glad") } else { ("awful", "sad") };
+        lines +=
+            &format!("{row}.png,\"a {word} day {row}\",{},{mood}\n", if is_glad { 90 + row } else { 10 + row / 9 });
+    }
+    std::fs::write(folder.join("train.csv"), lines).unwrap();
+}
+
+#[test]
+fn rows_are_predicted_as_the_program_does_without_files_of_the_server() {
+    let workspace = tempfile::tempdir().unwrap();
+    let folder = workspace.path();
+    table(folder);
+    let cache = folder.join("cache").display().to_string();
+    let fit = ["fit", "--data", "train.csv", "--label-column", "mood", "--preset", "fast", "--out", "run"];
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_mm"))
+        .args(fit)
+        .current_dir(folder)
+        .envs([("XDG_CACHE_HOME", &cache), ("HF_HUB_CACHE", &cache)])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", common::text(&output));
+    let rows = "{\"photo\":\"4.png\",\"review\":\"a superb day\",\"price\":95}\n{\"photo\":null,\"review\":\"awful\",\"price\":null}\n";
+    std::fs::write(folder.join("new.jsonl"), rows).unwrap();
+    let output = mm(&["predict", "--model", "run", "--data", "new.jsonl", "--json", "--device", "cpu"], folder);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let expected: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(expected.len(), 2, "{}", common::text(&output));
+
+    let server = Server::start(&["--model", "mood=run"], folder, &[]);
+    assert_eq!(server.get("/v1/models").json()["data"][0]["capabilities"], json!(["predict"]));
+    let photo = data_uri(&folder.join("4.png"), "image/png");
+    let row = json!({"photo": photo, "review": "a superb day", "price": 95});
+    let empty = json!({"photo": null, "review": "awful", "price": "NA"});
+    let answer = server.post("/predict/mood", &json!({"rows": [row, empty]})).json();
+    for (found, expected) in answer["data"].as_array().unwrap().iter().zip(&expected) {
+        assert_eq!((&found["prediction"], &found["present"]), (&expected["prediction"], &expected["present"]));
+        for (class, probability) in expected["probabilities"].as_object().unwrap() {
+            let difference = found["probabilities"][class].as_f64().unwrap() - probability.as_f64().unwrap();
+            assert!(difference.abs() < 1e-6, "{found} {expected}");
+        }
+    }
+    assert_eq!(answer["data"].as_array().unwrap().len(), 2);
+    assert_eq!(answer["data"][0]["prediction"], "glad");
+
+    // A path is no image, whatever it names.
+    let path = folder.join("4.png");
+    for photo in [path.to_str().unwrap(), "4.png", "../run/report.html", &format!("file://{}", path.display())] {
+        let answer = server.post("/predict/mood", &json!({"rows": [{"photo": photo, "review": "a", "price": 1}]}));
+        answer.refused(400, "rows: image");
+    }
+    // What is no image is said, and the row is predicted from the rest.
+    let broken = json!({"rows": [{"photo": "data:image/png;base64,aGk=", "review": "superb", "price": 99}]});
+    let answer = server.post("/predict/mood", &broken).json();
+    assert_eq!((&answer["failed"][0]["modality"], &answer["data"][0]["prediction"]), (&json!("image"), &json!("glad")));
+    let without = server.post("/predict/mood", &json!({"rows": [{"review": "a", "price": 1}]}));
+    without.refused(400, "`photo` (image)");
+    let rows = json!({"rows": [{"review": "superb", "price": 99}], "exclude_modalities": ["image"]});
+    assert_eq!(server.post("/predict/mood", &rows).json()["data"][0]["prediction"], "glad");
+    server.post("/predict/moods", &rows).refused(404, "did you mean `mood`");
+    server.post("/predict/mood", &json!({"rows": []})).refused(400, "no inputs");
+
+    // Texts in the form of text-embeddings-inference.
+    let one = server.post("/predict", &json!({"inputs": "an awful day"})).json();
+    assert_eq!((one.as_array().unwrap().len(), &one[0]["label"]), (2, &json!("sad")), "{one}");
+    let several = server.post("/predict", &json!({"inputs": [["superb"], "awful"]})).json();
+    assert_eq!([&several[0][0]["label"], &several[1][0]["label"]], ["glad", "sad"], "{several}");
+    let pair = server.post("/predict", &json!({"inputs": [["a", "b"]]}));
+    assert_eq!(pair.status, 422, "{}", pair.text);
+    assert!(pair.text.contains("an item of 2 texts"), "{}", pair.text);
+}
