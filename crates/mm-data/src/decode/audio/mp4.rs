@@ -85,6 +85,9 @@ fn check_tables_at(content: &[u8], depth: usize) -> Result<(), String> {
     if depth > MAX_DEPTH {
         return Err(format!("damaged m4a: found boxes nested more than {MAX_DEPTH} deep, expected at most that"));
     }
+    if depth > 0 {
+        check_extents(content)?;
+    }
     for (kind, content) in children(content) {
         // Where the number of entries stands, and the bytes of an entry.
         let (at, size) = match &kind {
@@ -109,21 +112,44 @@ fn check_tables_at(content: &[u8], depth: usize) -> Result<(), String> {
     Ok(())
 }
 
+/// Refuses boxes that do not fill the box that holds them exactly: the decoder would go on behind its end, where nothing
+/// was checked.
+fn check_extents(content: &[u8]) -> Result<(), String> {
+    let mut rest = content;
+    while !rest.is_empty() {
+        let Some((kind, header, length)) = header(rest) else {
+            return Err(format!("damaged m4a: found {} bytes that are no box, expected a box", rest.len()));
+        };
+        if length < header || length > rest.len() {
+            let (kind, found) = (String::from_utf8_lossy(&kind), rest.len());
+            return Err(format!("damaged m4a: the box `{kind}` states {length} bytes, of the {found} that are left"));
+        }
+        rest = &rest[length..];
+    }
+    Ok(())
+}
+
 /// The boxes in `content`: kind and content of each.
 fn children(content: &[u8]) -> impl Iterator<Item = ([u8; 4], &[u8])> {
     let mut rest = content;
     std::iter::from_fn(move || {
-        let length = u64::from(u32::from_be_bytes(rest.get(..4)?.try_into().ok()?));
-        let kind = rest.get(4..8)?.try_into().ok()?;
-        let (header, length) = match length {
-            0 => (8, rest.len()),
-            1 => (16, usize::try_from(u64::from_be_bytes(rest.get(8..16)?.try_into().ok()?)).ok()?),
-            n => (8, usize::try_from(n).ok()?),
-        };
+        let (kind, header, length) = header(rest)?;
         let content = rest.get(header..length.min(rest.len()))?;
         rest = &rest[length.min(rest.len())..];
         Some((kind, content))
     })
+}
+
+/// The kind of a box, the length of its header, and its whole length.
+fn header(bytes: &[u8]) -> Option<([u8; 4], usize, usize)> {
+    let length = u32::from_be_bytes(bytes.get(..4)?.try_into().ok()?);
+    let kind = bytes.get(4..8)?.try_into().ok()?;
+    let (header, length) = match length {
+        0 => (8, bytes.len()),
+        1 => (16, usize::try_from(u64::from_be_bytes(bytes.get(8..16)?.try_into().ok()?)).ok()?),
+        n => (8, usize::try_from(n).ok()?),
+    };
+    Some((kind, header, length))
 }
 
 fn child(content: &[u8], kind: [u8; 4]) -> Option<&[u8]> {

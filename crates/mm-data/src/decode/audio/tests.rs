@@ -151,6 +151,12 @@ fn tables_of_a_movie_hold_what_they_state() {
     bytes[at + 8..at + 12].copy_from_slice(&[0x38, 0, 0, 0]);
     let error = read(&bytes).unwrap_err();
     assert!(error.contains("the table `stco` states 939524096 entries"), "{error}");
+    // A box that ends behind the one that holds it hides what follows from the check, and not from the decoder.
+    let mut bytes = fixture("tone.m4a");
+    let at = bytes.windows(4).position(|w| w == b"minf").unwrap();
+    bytes[at - 2..at].copy_from_slice(&[0, 90]);
+    let error = read(&bytes).unwrap_err();
+    assert!(error.contains("damaged m4a: the box"), "{error}");
 }
 
 #[test]
