@@ -43,6 +43,8 @@ pub struct ServeConfig {
     pub keys: Vec<KeyConfig>,
     /// Domains from which images and audio may be fetched by URL; none by default.
     pub fetch_from: Vec<String>,
+    /// Seconds between looks at the files of the models: those that have changed are loaded again. Never when 0.
+    pub reload_seconds: u64,
     /// What one request may take.
     pub limits: Limits,
 }
@@ -57,6 +59,7 @@ impl Default for ServeConfig {
             writable: false,
             keys: Vec::new(),
             fetch_from: Vec::new(),
+            reload_seconds: 0,
             limits: Limits::default(),
         }
     }
@@ -134,6 +137,9 @@ pub struct Limits {
     pub max_results: usize,
     /// Tokens (patches, frames) of all inputs that are computed as one batch, with their padding.
     pub max_batch_tokens: usize,
+    /// Bytes of the weights of all models in memory: the least recently used one goes when another needs its room, and
+    /// is loaded again at its next request. Unlimited when absent.
+    pub max_model_bytes: Option<u64>,
     /// Seconds in which a client must have sent its request.
     pub read_seconds: u64,
     /// Seconds for which requests are still answered once the server is asked to stop.
@@ -152,6 +158,7 @@ impl Default for Limits {
             max_new_tokens: 2048,
             max_results: 1000,
             max_batch_tokens: 16_384,
+            max_model_bytes: None,
             read_seconds: 30,
             drain_seconds: 30,
         }

@@ -41,7 +41,7 @@ pub(crate) async fn embed(
         info.processor(&modality)?;
         groups.entry(modality).or_default().push((index, source));
     }
-    let (mut pending, mut tokens) = (Vec::new(), 0);
+    let (mut pending, mut tokens, generation) = (Vec::new(), 0, info.generation);
     for (modality, sources) in groups {
         let processor = info.processor(&modality)?.clone();
         let is_text = modality == Modality::TEXT;
@@ -54,7 +54,7 @@ pub(crate) async fn embed(
             let longest = part.last().map_or(0, |sample| sample.length);
             let (indices, tensors) = part.into_iter().map(|sample| (sample.index, sample.tensor)).unzip();
             let modality = modality.clone();
-            let job = |reply| EmbedJob { modality, pooling, samples: tensors, longest, reply };
+            let job = |reply| EmbedJob { modality, pooling, samples: tensors, generation, longest, reply };
             let indices: Vec<usize> = indices;
             pending.push((indices, model.submit(job)?));
         }

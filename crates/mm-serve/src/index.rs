@@ -30,7 +30,7 @@ impl Index {
     pub(crate) fn model<'a>(
         &self,
         pool: &'a ModelPool,
-    ) -> Result<(&'a ModelHandle, &'a ModelInfo, Vec<String>), ApiError> {
+    ) -> Result<(&'a ModelHandle, Arc<ModelInfo>, Vec<String>), ApiError> {
         let config = self.store.config();
         let mut of_others = None;
         for (name, vector) in &config.vectors {

@@ -47,8 +47,14 @@ impl Server {
         tasks: impl Into<Arc<TaskRegistry>>,
         device: Device,
     ) -> Self {
-        let max_batch_tokens = config.limits.max_batch_tokens;
-        let context = LoadContext { encoders: encoders.into(), tasks: tasks.into(), device, max_batch_tokens };
+        let context = LoadContext {
+            encoders: encoders.into(),
+            tasks: tasks.into(),
+            device,
+            max_batch_tokens: config.limits.max_batch_tokens,
+            max_model_bytes: config.limits.max_model_bytes,
+            reload_seconds: config.reload_seconds,
+        };
         Self { config, context }
     }
 

@@ -8,6 +8,7 @@ mod embeddings;
 mod generation;
 mod limits;
 mod mcp;
+mod memory;
 mod predict;
 mod search;
 

@@ -47,6 +47,7 @@ mod tests {
     fn job(modality: &Modality, lengths: &[i64]) -> EmbedJob {
         let sample = |length: &i64| Tensor::zeros(&[*length], DType::I64, Device::Cpu).unwrap().into_send().unwrap();
         EmbedJob {
+            generation: 0,
             modality: modality.clone(),
             pooling: None,
             samples: lengths.iter().map(sample).collect(),

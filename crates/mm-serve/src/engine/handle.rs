@@ -8,13 +8,15 @@ use crate::error::{ApiError, Kind};
 use mm_core::{Modality, Processor};
 use std::{
     collections::BTreeMap,
-    sync::{Arc, OnceLock},
+    sync::{Arc, PoisonError, RwLock},
 };
 use tokio::sync::oneshot;
 
 /// What a loaded model is.
 pub(crate) struct ModelInfo {
     pub(crate) name: String,
+    /// How often it was loaded in another version than before.
+    pub(crate) generation: u64,
     pub(crate) family: String,
     pub(crate) capabilities: Vec<Capability>,
     pub(crate) modalities: Vec<Modality>,
@@ -42,19 +44,33 @@ impl ModelInfo {
 /// A model of the server.
 pub(crate) struct ModelHandle {
     pub(super) name: String,
-    pub(super) info: OnceLock<ModelInfo>,
+    info: RwLock<Option<Arc<ModelInfo>>>,
     pub(super) queue: Queue,
 }
 
 impl ModelHandle {
+    pub(super) fn new(name: &str) -> Self {
+        Self { name: name.to_owned(), info: RwLock::default(), queue: Queue::default() }
+    }
+
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// What it is, once it is loaded.
-    pub(crate) fn info(&self) -> Result<&ModelInfo, ApiError> {
+    pub(crate) fn info(&self) -> Result<Arc<ModelInfo>, ApiError> {
         let loading = || ApiError::new(Kind::Unavailable, format!("model {} is being loaded", self.name));
-        self.info.get().ok_or_else(|| loading().with_retry_after(5))
+        self.loaded().ok_or_else(|| loading().with_retry_after(5))
+    }
+
+    /// What it is; `None` before it is loaded for the first time.
+    pub(super) fn loaded(&self) -> Option<Arc<ModelInfo>> {
+        self.info.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on it is another one.
+    pub(super) fn set_info(&self, info: ModelInfo) {
+        *self.info.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(info));
     }
 
     /// Number of requests that wait.
@@ -80,14 +96,17 @@ impl ModelHandle {
         let (reply, answer) = oneshot::channel();
         self.push(Job::Call(Box::new(move |model| {
             if !reply.is_closed() {
-                drop(reply.send(compute(model)));
+                drop(reply.send(model.and_then(compute)));
             }
         })))?;
         answer.await.map_err(|_| ApiError::internal("the model's thread gave no result"))?
     }
 
     /// Work whose results go elsewhere, for instance into a stream.
-    pub(crate) fn spawn(&self, compute: impl FnOnce(&mut LoadedModel) + Send + 'static) -> Result<(), ApiError> {
+    pub(crate) fn spawn(
+        &self,
+        compute: impl FnOnce(Result<&mut LoadedModel, ApiError>) + Send + 'static,
+    ) -> Result<(), ApiError> {
         self.push(Job::Call(Box::new(compute)))
     }
 

@@ -2,9 +2,11 @@
 
 mod batch;
 mod handle;
+mod memory;
 mod model;
 mod pool;
 mod queue;
+mod reload;
 mod worker;
 
 pub(crate) use handle::{ModelHandle, ModelInfo};

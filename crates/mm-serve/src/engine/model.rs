@@ -65,7 +65,8 @@ pub(crate) enum LoadedModel {
     Run(Box<dyn TaskModel>),
 }
 
-type LoadResult<T> = Result<T, Box<dyn Error + Send + Sync>>;
+/// What loading gives.
+pub(super) type LoadResult<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 impl LoadedModel {
     /// Loads a checkpoint folder or a run folder.

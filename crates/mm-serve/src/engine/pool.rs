@@ -2,9 +2,9 @@
 
 use super::{
     handle::{ModelHandle, ModelInfo},
+    memory::Memory,
     model::Capability,
-    queue::Queue,
-    worker,
+    reload, worker,
 };
 use crate::{
     Result,
@@ -14,7 +14,11 @@ use crate::{
 use mm_core::{Device, Registry};
 use mm_tasks::TaskRegistry;
 use std::{
-    sync::{Arc, OnceLock, mpsc},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread::JoinHandle,
 };
 
@@ -25,12 +29,17 @@ pub(crate) struct LoadContext {
     pub(crate) tasks: Arc<TaskRegistry>,
     pub(crate) device: Device,
     pub(crate) max_batch_tokens: usize,
+    /// Bytes of weights in memory; unlimited when absent.
+    pub(crate) max_model_bytes: Option<u64>,
+    /// Seconds between looks for changed files; never when 0.
+    pub(crate) reload_seconds: u64,
 }
 
 /// The models of a server.
 pub(crate) struct ModelPool {
     models: Vec<Arc<ModelHandle>>,
-    threads: std::sync::Mutex<Vec<JoinHandle<()>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    is_closed: Arc<AtomicBool>,
 }
 
 impl ModelPool {
@@ -38,25 +47,39 @@ impl ModelPool {
     pub(crate) fn start(configs: &[ModelConfig], context: &LoadContext) -> std::io::Result<(Self, Loading)> {
         let (sender, results) = mpsc::channel();
         let (mut models, mut threads) = (Vec::new(), Vec::new());
+        let memory = Arc::new(Memory::new(context.max_model_bytes));
         let mut previous: Option<mpsc::Receiver<()>> = None;
         for config in configs {
-            let model =
-                Arc::new(ModelHandle { name: config.name.clone(), info: OnceLock::new(), queue: Queue::default() });
+            let model = Arc::new(ModelHandle::new(&config.name));
             models.push(model.clone());
+            let (path, context, sender) = (config.path.clone(), context.clone(), sender.clone());
+            let memory = memory.clone();
             let (done, next) = mpsc::channel();
             let before = previous.replace(next);
-            let (config, context, sender) = (config.clone(), context.clone(), sender.clone());
             let thread = std::thread::Builder::new().name(format!("model {}", config.name));
             threads.push(thread.spawn(move || {
                 // The sender before is dropped once its model is loaded.
                 before.map(|before| before.recv());
-                worker::run(&config.name, &config.path, &context, &model.queue, |loaded| {
-                    let result = loaded.map(|info| drop(model.info.set(info)));
-                    drop((sender.send(result), done));
-                });
+                let loaded = worker::load(&model, &path, &context, &memory);
+                let (worker, result) = match loaded {
+                    Ok(worker) => (Some(worker), Ok(())),
+                    Err(error) => (None, Err(error)),
+                };
+                // The server may have been stopped meanwhile.
+                drop((sender.send(result), sender, done));
+                if let Some(worker) = worker {
+                    worker.run();
+                }
             })?);
         }
-        Ok((Self { models, threads: std::sync::Mutex::new(threads) }, Loading { results, count: configs.len() }))
+        let is_closed = Arc::new(AtomicBool::new(false));
+        if context.reload_seconds > 0 {
+            let watched = models.iter().cloned().zip(configs.iter().map(|config| config.path.clone())).collect();
+            let (stopped, seconds) = (is_closed.clone(), context.reload_seconds);
+            let thread = std::thread::Builder::new().name("reload".into());
+            threads.push(thread.spawn(move || reload::watch(watched, seconds, &stopped))?);
+        }
+        Ok((Self { models, threads: Mutex::new(threads), is_closed }, Loading { results, count: configs.len() }))
     }
 
     pub(crate) fn models(&self) -> &[Arc<ModelHandle>] {
@@ -65,7 +88,7 @@ impl ModelPool {
 
     /// Whether every model is loaded.
     pub(crate) fn is_ready(&self) -> bool {
-        self.models.iter().all(|model| model.info.get().is_some())
+        self.models.iter().all(|model| model.loaded().is_some())
     }
 
     /// The model of a name, which must have the capability; without a name the first that has it.
@@ -73,7 +96,7 @@ impl ModelPool {
         &self,
         name: Option<&str>,
         capability: Capability,
-    ) -> Result<(&ModelHandle, &ModelInfo), ApiError> {
+    ) -> Result<(&ModelHandle, Arc<ModelInfo>), ApiError> {
         let Some(name) = name.filter(|name| !name.is_empty()) else {
             for model in &self.models {
                 let info = model.info()?;
@@ -102,13 +125,14 @@ impl ModelPool {
     }
 
     /// The model whose vectors are those of a fingerprint.
-    pub(crate) fn by_fingerprint(&self, fingerprint: &str) -> Option<(&ModelHandle, &ModelInfo)> {
-        let loaded = self.models.iter().filter_map(|model| Some((model.as_ref(), model.info.get()?)));
-        loaded.into_iter().find(|(_, info)| info.fingerprint.as_deref() == Some(fingerprint))
+    pub(crate) fn by_fingerprint(&self, fingerprint: &str) -> Option<(&ModelHandle, Arc<ModelInfo>)> {
+        let mut loaded = self.models.iter().filter_map(|model| Some((model.as_ref(), model.loaded()?)));
+        loaded.find(|(_, info)| info.fingerprint.as_deref() == Some(fingerprint))
     }
 
     /// Takes no more work; what waits is still done. Returns once it is.
     pub(crate) fn close(&self) {
+        self.is_closed.store(true, Ordering::Relaxed);
         self.models.iter().for_each(|model| model.queue.close());
         let threads = self.threads.lock().map(|mut threads| std::mem::take(&mut *threads)).unwrap_or_default();
         // A model's panic is caught where it happens.

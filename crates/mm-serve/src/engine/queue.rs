@@ -17,17 +17,24 @@ pub(crate) struct EmbedJob {
     pub(crate) modality: Modality,
     pub(crate) pooling: Option<Pooling>,
     pub(crate) samples: Vec<SendTensor>,
+    /// Of the model by whose processor the samples were made.
+    pub(crate) generation: u64,
     /// Tokens of its longest sample.
     pub(crate) longest: usize,
     pub(crate) reply: oneshot::Sender<Result<Vec<Vec<f32>>, ApiError>>,
 }
 
-/// Anything else that a model computes; it knows itself whether its client has gone.
-pub(super) type CallJob = Box<dyn FnOnce(&mut LoadedModel) + Send>;
+/// Anything else that a model computes; it knows itself whether its client has gone. It receives the error where the
+/// model cannot be loaded again.
+pub(super) type CallJob = Box<dyn FnOnce(Result<&mut LoadedModel, ApiError>) + Send>;
 
 pub(super) enum Job {
     Embed(EmbedJob),
     Call(CallJob),
+    /// Another model needs its memory.
+    Unload,
+    /// Its files have changed.
+    Reload,
 }
 
 /// What a model computes next.
@@ -35,6 +42,8 @@ pub(super) enum Work {
     /// Jobs of one modality and pooling, as one batch.
     Embed(Vec<EmbedJob>),
     Call(CallJob),
+    Unload,
+    Reload,
 }
 
 #[derive(Default)]
@@ -86,6 +95,8 @@ impl Queue {
             state.jobs.retain(|job| !matches!(job, Job::Embed(job) if job.reply.is_closed()));
             match state.jobs.pop_front() {
                 Some(Job::Call(call)) => return Some(Work::Call(call)),
+                Some(Job::Unload) => return Some(Work::Unload),
+                Some(Job::Reload) => return Some(Work::Reload),
                 Some(Job::Embed(first)) => return Some(Work::Embed(batch::complete(first, &mut state.jobs, budget))),
                 None if state.closed => return None,
                 None => state = self.ready.wait(state).unwrap_or_else(PoisonError::into_inner),

@@ -2,12 +2,16 @@
 
 use super::{
     batch::Budget,
-    handle::ModelInfo,
-    model::{Capability, LoadedModel},
+    handle::{ModelHandle, ModelInfo},
+    memory::{Memory, weight_bytes},
+    model::{Capability, LoadResult, LoadedModel},
     pool::LoadContext,
-    queue::{EmbedJob, Queue, Work},
+    queue::{EmbedJob, Work},
 };
-use crate::{Error, error::ApiError};
+use crate::{
+    Error,
+    error::{ApiError, Kind, describe as describe_error},
+};
 use mm_core::{Device, Modality, Processor, Tensor};
 use mm_tasks::TaskContext;
 use std::{
@@ -21,33 +25,141 @@ use std::{
 /// Rows that are computed together; the model divides them into batches of similar length.
 const MAX_ROWS: usize = 256;
 
-/// What the thread found out about its model.
-pub(super) type Loaded = Result<ModelInfo, Error>;
+/// The thread of a model, once that is loaded.
+pub(super) struct Worker<'a> {
+    handle: &'a Arc<ModelHandle>,
+    folder: &'a Path,
+    context: &'a LoadContext,
+    memory: &'a Memory,
+    /// `None` while another model needs its memory.
+    model: Option<LoadedModel>,
+}
 
-/// Loads a model, reports it, and works until the queue is closed.
-pub(super) fn run(name: &str, folder: &Path, context: &LoadContext, queue: &Queue, loaded: impl FnOnce(Loaded)) {
-    let task_context = TaskContext { encoders: &context.encoders, tasks: &context.tasks, device: context.device };
-    let failed = |source| Error::Model { name: name.to_owned(), path: folder.to_owned(), source };
-    let mut model = match LoadedModel::load(folder, &task_context) {
-        Ok(model) => model,
-        Err(source) => return loaded(Err(failed(source))),
-    };
-    match describe(name, &model) {
-        Ok(info) => loaded(Ok(info)),
-        Err(error) => return loaded(Err(failed(Box::new(error)))),
+/// Loads a model for the first time.
+///
+/// # Errors
+/// When it cannot be loaded.
+pub(super) fn load<'a>(
+    handle: &'a Arc<ModelHandle>,
+    folder: &'a Path,
+    context: &'a LoadContext,
+    memory: &'a Memory,
+) -> Result<Worker<'a>, Error> {
+    let mut worker = Worker { handle, folder, context, memory, model: None };
+    match worker.load() {
+        Ok(()) => Ok(worker),
+        Err(source) => Err(Error::Model { name: handle.name.clone(), path: folder.to_owned(), source }),
     }
-    let budget = Budget { tokens: context.max_batch_tokens, rows: MAX_ROWS };
-    while let Some(work) = queue.take(budget) {
-        let started = Instant::now();
-        // A panic ends the requests of this work (their replies are dropped), not the model.
-        let done = catch_unwind(AssertUnwindSafe(|| match work {
-            Work::Embed(jobs) => embed(&model, jobs, name),
-            Work::Call(call) => call(&mut model),
-        }));
-        if done.is_err() {
-            tracing::error!("model {name}: a computation panicked");
+}
+
+impl Worker<'_> {
+    /// Works until the queue is closed.
+    pub(super) fn run(mut self) {
+        let name = self.handle.name.clone();
+        let budget = Budget { tokens: self.context.max_batch_tokens, rows: MAX_ROWS };
+        while let Some(work) = self.handle.queue.take(budget) {
+            let started = Instant::now();
+            // A panic ends the requests of this work (their replies are dropped), not the model.
+            let done = catch_unwind(AssertUnwindSafe(|| self.work(work)));
+            if done.is_err() {
+                tracing::error!("model {name}: a computation panicked");
+            }
+            metrics::histogram!("mm_model_seconds", "model" => name.clone()).record(started.elapsed());
         }
-        metrics::histogram!("mm_model_seconds", "model" => name.to_owned()).record(started.elapsed());
+        self.unload();
+    }
+
+    fn work(&mut self, work: Work) {
+        match work {
+            Work::Unload => self.unload(),
+            Work::Reload => self.reload(),
+            Work::Embed(jobs) => match self.model() {
+                Ok(_) => self.embed(jobs),
+                Err(error) => jobs.into_iter().for_each(|job| drop(job.reply.send(Err(error.clone())))),
+            },
+            Work::Call(call) => call(self.model()),
+        }
+    }
+
+    /// The model, loaded again where it had to go.
+    fn model(&mut self) -> Result<&mut LoadedModel, ApiError> {
+        if self.model.is_none() {
+            self.load().map_err(|error| self.not_loaded(error.as_ref()))?;
+        }
+        self.memory.touch(&self.handle.name);
+        self.model.as_mut().ok_or_else(|| ApiError::internal("a model that was loaded is missing"))
+    }
+
+    fn not_loaded(&self, error: &(dyn std::error::Error + 'static)) -> ApiError {
+        tracing::error!("model {} cannot be loaded again: {}", self.handle.name, describe_error(error));
+        ApiError::new(Kind::Unavailable, format!("model {} cannot be loaded at the moment", self.handle.name))
+    }
+
+    /// Loads the model once there is room for it.
+    fn load(&mut self) -> LoadResult<()> {
+        self.memory.enter(self.handle, weight_bytes(self.folder));
+        let loaded = self.read();
+        if loaded.is_err() {
+            self.memory.leave(&self.handle.name);
+        }
+        self.model = Some(loaded?);
+        Ok(())
+    }
+
+    /// Reads the files, and notes where the model is another one than before.
+    fn read(&self) -> LoadResult<LoadedModel> {
+        let LoadContext { encoders, tasks, device, .. } = self.context;
+        let model = LoadedModel::load(self.folder, &TaskContext { encoders, tasks, device: *device })?;
+        let mut info = describe(&self.handle.name, &model)?;
+        match self.handle.loaded() {
+            Some(before) if before.fingerprint.is_some() && before.fingerprint == info.fingerprint => {}
+            before => {
+                info.generation = before.map_or(0, |before| before.generation + 1);
+                self.handle.set_info(info);
+            }
+        }
+        Ok(model)
+    }
+
+    /// Loads the model again, whose files have changed; the old one stays where that fails.
+    fn reload(&mut self) {
+        if self.model.is_none() {
+            // It is read when it is needed.
+            return;
+        }
+        match self.read() {
+            Ok(model) => {
+                self.model = Some(model);
+                tracing::info!("model {} was loaded again: its files have changed", self.handle.name);
+            }
+            Err(error) => tracing::error!(
+                "model {} stays as it was; its files have changed and cannot be loaded: {}",
+                self.handle.name,
+                describe_error(error.as_ref())
+            ),
+        }
+    }
+
+    fn unload(&mut self) {
+        if self.model.take().is_some() {
+            tracing::info!("model {} has left the memory", self.handle.name);
+        }
+        self.memory.leave(&self.handle.name);
+    }
+
+    /// Computes the vectors of several requests; those whose samples are of another version of the model are refused.
+    fn embed(&self, jobs: Vec<EmbedJob>) {
+        let (Some(model), generation) = (&self.model, self.handle.loaded().map_or(0, |info| info.generation)) else {
+            return;
+        };
+        let (jobs, others): (Vec<_>, Vec<_>) = jobs.into_iter().partition(|job| job.generation == generation);
+        for job in others {
+            let message = format!("model {} was loaded again meanwhile; try again", self.handle.name);
+            drop(job.reply.send(Err(ApiError::new(Kind::Unavailable, message))));
+        }
+        if !jobs.is_empty() {
+            embed(model, jobs, &self.handle.name);
+        }
     }
 }
 
@@ -64,7 +176,15 @@ fn describe(name: &str, model: &LoadedModel) -> mm_tasks::Result<ModelInfo> {
         }
         fingerprint = Some(embedder.fingerprint()?);
     }
-    Ok(ModelInfo { name: name.to_owned(), family: model.family(), capabilities, modalities, processors, fingerprint })
+    Ok(ModelInfo {
+        name: name.to_owned(),
+        generation: 0,
+        family: model.family(),
+        capabilities,
+        modalities,
+        processors,
+        fingerprint,
+    })
 }
 
 /// Computes the vectors of several requests as one batch. Where that fails, each is computed alone, so that one

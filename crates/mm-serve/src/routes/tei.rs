@@ -12,7 +12,7 @@ use axum::{Json, extract::State};
 use mm_core::{Modality, Source};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 use utoipa::ToSchema;
 
 type TeiResult<T> = Result<Json<T>, TeiError>;
@@ -56,7 +56,7 @@ fn yes() -> bool {
 /// Vectors of texts.
 async fn embed_texts(
     state: &AppState,
-    (model, info): (&ModelHandle, &ModelInfo),
+    (model, info): (&ModelHandle, Arc<ModelInfo>),
     texts: Vec<String>,
     param: &str,
 ) -> Result<Vec<Vec<f32>>, ApiError> {
@@ -65,7 +65,7 @@ async fn embed_texts(
     for text in texts {
         inputs.push((Modality::TEXT, read_source(state, &Modality::TEXT, &text, param).await?));
     }
-    Ok(embed_inputs(state, model, info, inputs, None).await?.vectors)
+    Ok(embed_inputs(state, model, &info, inputs, None).await?.vectors)
 }
 
 /// Vectors of texts.
@@ -202,7 +202,7 @@ pub(crate) async fn similarity(
 
 async fn cosines(
     state: &AppState,
-    found: (&ModelHandle, &ModelInfo),
+    found: (&ModelHandle, Arc<ModelInfo>),
     query: String,
     mut texts: Vec<String>,
     param: &str,

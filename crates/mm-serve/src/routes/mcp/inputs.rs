@@ -64,7 +64,7 @@ pub(super) async fn embed(
         _ => return Err(ApiError::invalid("text", "several values", "one of text, image, audio and video")),
     };
     let source = read_source(&state, &modality, value, modality.name()).await?;
-    let mut vectors = embed_inputs(&state, model, info, vec![(modality.clone(), source)], None).await?.vectors;
+    let mut vectors = embed_inputs(&state, model, &info, vec![(modality.clone(), source)], None).await?.vectors;
     let embedding = vectors.pop().ok_or_else(|| ApiError::internal("the model gave no vector"))?;
     Ok(Json(Embedding { embedding, modality, model: info.name.clone() }))
 }

@@ -220,7 +220,7 @@ fn stream(
         };
         send(completion.chunk(json!({"role": "assistant", "content": ""}), None).to_string());
         // Parts before a stop text that may still turn out to be its beginning are held back.
-        let result = pipeline(model).and_then(|pipeline| {
+        let result = model.and_then(|model| pipeline(model)).and_then(|pipeline| {
             let config = config(&pipeline.generation)?;
             let mut held = StopBuffer::new(&config.stop_strings);
             let (_, answer) = generate(pipeline, &conversation, &config, &gone, &mut |text| {

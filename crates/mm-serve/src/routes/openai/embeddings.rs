@@ -100,7 +100,7 @@ pub(crate) async fn embeddings(
 ) -> Result<Json<EmbeddingResponse>, ApiError> {
     let (model, info) = state.pool.find(request.model.as_deref(), Capability::Embed)?;
     let inputs = read_inputs(&state, &request).await?;
-    let mut embedded = embed(&state, model, info, inputs, None).await?;
+    let mut embedded = embed(&state, model, &info, inputs, None).await?;
     if let Some(dimensions) = request.dimensions {
         let dim = embedded.vectors.first().map_or(0, Vec::len);
         if dimensions == 0 || dimensions > dim {

@@ -44,6 +44,7 @@ pub(crate) async fn models(State(state): State<Shared>) -> Result<Json<ModelList
         modalities: info.modalities.iter().map(ToString::to_string).collect(),
         capabilities: info.capabilities.clone(),
     };
-    let data = state.pool.models().iter().map(|model| model.info().map(entry)).collect::<Result<_, _>>()?;
+    let data =
+        state.pool.models().iter().map(|model| model.info().map(|info| entry(&info))).collect::<Result<_, _>>()?;
     Ok(Json(ModelList { object: "list", data }))
 }

@@ -141,7 +141,7 @@ async fn vector_queries(state: &Shared, index: &Index, request: &SearchRequest) 
     let (model, info, known) = index.model(&state.pool)?;
     let names = chosen(&known, &request.vectors)?;
     let source = read_source(state, &modality, value, modality.name()).await?;
-    let vector = embed(state, model, info, vec![(modality, source)], None).await?.vectors.pop().unwrap_or_default();
+    let vector = embed(state, model, &info, vec![(modality, source)], None).await?.vectors.pop().unwrap_or_default();
     Ok(names.iter().map(|name| Query::nearest(name, vector.clone())).collect())
 }
 

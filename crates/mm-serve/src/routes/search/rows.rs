@@ -80,7 +80,7 @@ pub(crate) async fn upsert(
         rows.push(Row { id: row.id, vectors: BTreeMap::new(), payload: row.payload, text: row.text, version: None });
     }
     if !inputs.is_empty() {
-        let vectors = embed(&state, model, info, inputs, None).await?.vectors;
+        let vectors = embed(&state, model, &info, inputs, None).await?.vectors;
         for ((number, name), vector) in targets.into_iter().zip(vectors) {
             rows[number].vectors.insert(name.to_owned(), vector.into());
         }
