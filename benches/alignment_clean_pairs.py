@@ -24,6 +24,12 @@ def recall(method, seed, a, b, test):
     f = lambda n: FOLDER / f"now-{n}.npy"
     r = json.loads(mm("align", "--method", method, *(["--dim", 128] if method == "info_nce" else []), "--seed", seed, "--a", f("a"), "--b", f("b"), "--test-a", f("ta"), "--test-b", f("tb"), "--json"))["directions"]
     return (r["a_to_b"]["recall"]["10"] + r["b_to_a"]["recall"]["10"]) / 2
+def auroc(scores, wrong):
+    """The probability that a wrong pair has a larger score than a correct one; ties count half."""
+    order = np.argsort(scores, kind="stable"); ranks = np.empty(len(scores)); ranks[order] = np.arange(1, len(scores) + 1)
+    values = np.asarray(scores); wrong = np.asarray(wrong)
+    for value in np.unique(values): ranks[values == value] = ranks[values == value].mean()
+    n = wrong.sum(); return (ranks[wrong].sum() - n * (n + 1) / 2) / (n * (len(wrong) - n))
 for share in (0.1, 0.3):
     got = {}
     for seed in range(SEEDS):
@@ -32,7 +38,10 @@ for share in (0.1, 0.3):
         wrong = rng.permutation(train)[: int(len(train) * share)]; caption = {i: i for i in train}; caption.update(zip(wrong.tolist(), np.roll(wrong, 1).tolist()))
         dirty, clean = FOLDER / "dirty.jsonl", FOLDER / "clean.jsonl"
         dirty.write_text("".join(json.dumps({"id": str(i), "group": rows[i]["group"], "image": rows[i]["image"], "text": rows[caption[i]]["text"]}) + "\n" for i in train))
-        mm("audit", "--data", dirty, "--model", "efficientnet-lite0", "--model", "all-MiniLM-L6-v2", "--group-column", "group", "--remove-fraction", share, "--clean", clean)
+        mm("audit", "--data", dirty, "--model", "efficientnet-lite0", "--model", "all-MiniLM-L6-v2", "--transparency", "blend", "--group-column", "group", "--remove-fraction", share, "--clean", clean, "--out", FOLDER / "scores.jsonl")
+        scores = [json.loads(l) for l in (FOLDER / "scores.jsonl").read_text().splitlines()]
+        for name, sign in (("mismatch", 1), ("similarity", -1), ("loss", 1), ("neighborhood", -1)):
+            got.setdefault(f"AUROC of {name}", []).append(auroc([sign * s[name] for s in scores], [int(s["id"]) in set(wrong.tolist()) for s in scores]))
         kept = [int(json.loads(l)["id"]) for l in clean.read_text().splitlines()]; bad = set(wrong.tolist())
         got.setdefault("wrong pairs remaining", []).append(len(bad & set(kept)) / len(kept)); got.setdefault("rows kept", []).append(len(kept) / len(train))
         for method in sys.argv[5:] or ("cca",):

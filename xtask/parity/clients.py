@@ -1,5 +1,5 @@
-"""Clients of other servers against `mm serve`, unchanged: openai, huggingface_hub, langchain, mcp; and schemathesis on
-its description of the routes.
+"""Clients of other servers against `mm serve`, unchanged: openai (Python, and Node where that is installed),
+huggingface_hub, langchain, mcp; and schemathesis on its description of the routes.
 
     python clients.py MM MODELS FIXTURES IMAGE AUDIO
 
@@ -11,6 +11,7 @@ import base64
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -60,6 +61,7 @@ def main():
         check_openai(mm, url, words, image, audio)
         check_langchain(url)
         check_huggingface(url)
+        check_node(url, image, audio)
         asyncio.run(check_mcp(url, image, audio))
         check_schema(url)
     finally:
@@ -96,6 +98,19 @@ def check_openai(mm, url, words, image, audio):
     assert error.body["param"] == "input", error.body
     raises(openai.AuthenticationError, lambda: openai.OpenAI(base_url=f"{url}/v1", api_key="no", max_retries=0).models.list())
     raises(openai.APIStatusError, lambda: client.chat.completions.create(**{**options, "n": 10**6}))
+
+
+def check_node(url, image, audio):
+    if not (shutil.which("node") and shutil.which("npm")):
+        print("skipped: openai-node, since node and npm are not installed")
+        return
+    folder = pathlib.Path(sys.prefix) / "node"
+    folder.mkdir(exist_ok=True)
+    if not (folder / "node_modules/openai").exists():
+        subprocess.run(["npm", "install", "--silent", "--prefix", folder, "openai"], check=True)
+    script = pathlib.Path(__file__).with_suffix(".mjs").resolve()
+    files = [pathlib.Path(image).resolve(), pathlib.Path(audio).resolve()]
+    subprocess.run(["node", script, url, KEY, *files], check=True, cwd=folder)
 
 
 def check_langchain(url):

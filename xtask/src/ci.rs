@@ -4,7 +4,7 @@ use crate::{
     cargo::{NOT_INCREMENTAL, cargo, deny_warnings, docs, run, test},
     new, outside,
     paths::root,
-    setup,
+    setup, torture,
 };
 use anyhow::Result;
 use std::process::Command;
@@ -19,11 +19,25 @@ pub fn ci(outside: bool) -> Result<()> {
     semver_checks()?;
     docs()?;
     test(&[])?;
+    interrupt()?;
     if outside {
         outside::run(&outside::Arguments::default())?;
         new::check()?;
     }
     Ok(())
+}
+
+/// Kills of the program that the tests were built with, in each scenario of `cargo xtask torture`.
+const KILLS: usize = 4;
+
+/// A short run of `cargo xtask torture`, with mm as the tests built it.
+fn interrupt() -> Result<()> {
+    let mm = root().join("target/debug/mm");
+    if !mm.exists() {
+        eprintln!("xtask: skipped: no interrupted commands, since there is no {}", mm.display());
+        return Ok(());
+    }
+    torture::run_each(mm, KILLS)
 }
 
 /// Packages every crate that is published, as crates.io would receive it, without building it again.

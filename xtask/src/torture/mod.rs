@@ -21,7 +21,7 @@ use std::{
     time::Instant,
 };
 
-#[derive(clap::Args)]
+#[derive(Default, clap::Args)]
 pub struct Arguments {
     /// Names of what to interrupt; `--list` prints them [default: all].
     scenarios: Vec<String>,
@@ -49,6 +49,12 @@ struct Outcome {
     completions: usize,
     full_disks: usize,
     pairs: usize,
+}
+
+/// All scenarios with a program that is built already, each with a few kills.
+pub fn run_each(mm: PathBuf, kills: usize) -> Result<()> {
+    let kills = kills * scenarios::SCENARIOS.len();
+    run(&Arguments { kills, mm: Some(mm), ..Arguments::default() })
 }
 
 pub fn run(arguments: &Arguments) -> Result<()> {

@@ -1,10 +1,10 @@
 //! `mm audit`: which pairs of a data set are probably wrong.
 
-use crate::{args::{columns::TableArgs, model::{is_run, locate}}, context::Context, exit::usage, output, progress::ItemProgress};
+use crate::{args::{columns::TableArgs, dtype::DtypeArgs, model::{is_run, locate}}, context::Context, exit::usage, output, progress::ItemProgress};
 use anyhow::{Result, bail};
 use mm_core::{Modality, Source, Tensor};
 use mm_data::{ColumnInference, Manifest, ManifestConfig, SplitConfig};
-use mm_repr::{LoadOptions, Pretrained};
+use mm_repr::Pretrained;
 use mm_tasks::{
     audit::{Audit, ProblemKind, audit, audit_page, rows_to_keep},
 };
@@ -36,6 +36,8 @@ pub(crate) struct Arguments {
     /// Language of the texts to audit; may be repeated [default: all].
     #[arg(long, value_name = "LANGUAGE")]
     language: Vec<String>,
+    #[command(flatten)]
+    dtype: DtypeArgs,
     #[command(flatten)]
     table: TableArgs,
     /// File for the scores: one JSON line a row, the worst first.
@@ -89,7 +91,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         usage!("--clean: works on JSON lines, which {} is not; --out lists its rows", arguments.data.display());
     }
     let manifest = arguments.manifest(context)?;
-    let found = score(&manifest, &modalities, &arguments.model, context)?;
+    let found = score(&manifest, &modalities, arguments, context)?;
     write(arguments, &manifest, &found)?;
     let unreadable = found.rows.iter().filter(|r| r.has(ProblemKind::Unreadable)).count();
     let flagged = found.rows.iter().filter(|v| !v.problems.is_empty()).count();
@@ -123,12 +125,12 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
 }
 
 /// Scores the pairs with a run, a dual encoder, or one encoder for each modality.
-fn score(manifest: &Manifest, modalities: &[Modality; 2], models: &[PathBuf], context: &Context) -> Result<Audit> {
+fn score(manifest: &Manifest, modalities: &[Modality; 2], arguments: &Arguments, context: &Context) -> Result<Audit> {
     let mut progress = ItemProgress::new();
     let on_progress = &mut |label: &str, done, total| progress.update(label, done, total);
-    let options = || -> Result<LoadOptions> { Ok(LoadOptions { device: context.device()?, ..LoadOptions::default() }) };
+    let options = || arguments.dtype.load_options(context);
     let pair = [&modalities[0], &modalities[1]];
-    let found = match models {
+    let found = match arguments.model.as_slice() {
         [model] if is_run(&locate(model)?) => {
             let run = context.tasks()?.load(&locate(model)?)?;
             let embed = |m: &Modality, s: &[Source]| -> mm_tasks::Result<Tensor> { run.embedder()?.embed(m, s) };
