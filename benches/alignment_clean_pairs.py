@@ -11,7 +11,7 @@ held-out rows by `mm align` (default method: cca), the mean of both directions.
 import json, statistics, subprocess, sys
 from pathlib import Path
 import numpy as np
-from stamp_pairs import pairs
+from stamp_pairs import metrics, pairs
 MM, MANIFEST, FOLDER = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]); SEEDS = int(sys.argv[4]) if len(sys.argv) > 4 else 3
 FOLDER.mkdir(parents=True, exist_ok=True); rows = pairs(MANIFEST)
 PAIRS = FOLDER / "pairs.jsonl"; PAIRS.write_text("".join(json.dumps(r) + "\n" for r in rows))
@@ -22,8 +22,8 @@ A, B = (np.load(FOLDER / f"{s}.npy") for s in "ab"); assert len(A) == len(B) == 
 def recall(method, seed, a, b, test):
     for name, x in (("a", A[a]), ("b", B[b]), ("ta", A[test]), ("tb", B[test])): np.save(FOLDER / f"now-{name}.npy", np.ascontiguousarray(x))
     f = lambda n: FOLDER / f"now-{n}.npy"
-    r = json.loads(mm("align", "--method", method, *(["--dim", 128] if method == "info_nce" else []), "--seed", seed, "--a", f("a"), "--b", f("b"), "--test-a", f("ta"), "--test-b", f("tb"), "--json"))["directions"]
-    return (r["a_to_b"]["recall"]["10"] + r["b_to_a"]["recall"]["10"]) / 2
+    r = json.loads(mm("align", "--method", method, *(["--dim", 128] if method == "info_nce" else []), "--seed", seed, "--a", f("a"), "--b", f("b"), "--test-a", f("ta"), "--test-b", f("tb"), "--json"))
+    return statistics.mean(metrics(r)["recall_at_10", direction] for direction in ("a_to_b", "b_to_a"))
 def auroc(scores, wrong):
     """The probability that a wrong pair has a larger score than a correct one; ties count half."""
     order = np.argsort(scores, kind="stable"); ranks = np.empty(len(scores)); ranks[order] = np.arange(1, len(scores) + 1)

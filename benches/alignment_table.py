@@ -41,7 +41,8 @@ for method in [m.split()[0] for m in mm("align", "--list-methods").splitlines() 
         found = subprocess.run([MM, "align", "--method", method, *(["--dim", "128"] if method in TRAINED else []), "--seed", str(seed), *sum((["--" + n, str(f(v))] for n, v in (("a", "a"), ("b", "b"), ("labels", "y"), ("test-a", "ta"), ("test-b", "tb"), ("test-labels", "ty"), ("out-a", "pa"), ("out-b", "pb")) if many or "labels" not in n), []), "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         if found.returncode: print(f"| {method} | {found.stderr.strip().splitlines()[-1]} |"); break
         r = json.loads(found.stdout.splitlines()[-1]); d = json.loads(mm("diagnose", "--a", f("pa"), "--b", f("pb"), "--json").splitlines()[-1])
-        got.append((*(r["directions"][w]["recall"][k] for w in ("a_to_b", "b_to_a") for k in ("1", "10")), statistics.mean(w["map"] for w in r["directions"].values()), d["centroid_distance"], statistics.mean(d["corrections"][0][w]["hubness_skewness"] for w in ("a_to_b", "b_to_a")), r["seconds"]))
+        m = stamp_pairs.metrics(r); directions = ("a_to_b", "b_to_a")
+        got.append((*(m[f"recall_at_{k}", w] for w in directions for k in (1, 10)), statistics.mean(m["mean_average_precision", w] for w in directions), d["centroid_distance"], statistics.mean(d["corrections"][0][w]["hubness_skewness"] for w in ("a_to_b", "b_to_a")), r["seconds"]))
     if not got: continue
     cell = lambda k: f"{statistics.mean(g[k] for g in got):.3f}" + (f" ± {statistics.stdev(g[k] for g in got):.3f}" if len(got) > 1 else "")
     print(f"| {method} | {cell(0)}, {cell(1)} | {cell(2)}, {cell(3)} | {cell(4)} | {cell(5)} | {cell(6)} | {statistics.mean(g[7] for g in got):.1f} |", flush=True)
