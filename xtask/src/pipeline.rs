@@ -1,6 +1,10 @@
 //! `cargo xtask run`: a pipeline with the mm of this workspace, which is built when a step needs it.
 
-use crate::{cargo::cargo, paths::root, setup};
+use crate::{
+    cargo::{NOT_INCREMENTAL, cargo},
+    paths::root,
+    setup,
+};
 use anyhow::{Context, Result, bail};
 use mm_hub::pipeline::{self, Options, Runner};
 use std::{
@@ -18,8 +22,19 @@ pub struct Arguments {
     /// The program mm [default: a release build of this workspace, made when a step needs it].
     #[arg(long, value_name = "FILE")]
     mm: Option<PathBuf>,
+    #[arg(skip)]
+    profile: Profile,
     #[command(flatten)]
     options: Options,
+}
+
+/// How mm is built for a pipeline.
+#[derive(Clone, Copy, Default)]
+enum Profile {
+    #[default]
+    Release,
+    /// In half the time, for a first look: libtorch, which trains, is the same.
+    Dev,
 }
 
 #[derive(clap::Args)]
@@ -36,7 +51,8 @@ impl From<DemoArguments> for Arguments {
         if demo.full {
             demo.options.overrides.push("epochs=420".to_owned());
         }
-        Self { pipeline: root().join("docs/pipelines/demo.toml"), mm: None, options: demo.options }
+        let pipeline = root().join("docs/pipelines/demo.toml");
+        Self { pipeline, mm: None, profile: Profile::Dev, options: demo.options }
     }
 }
 
@@ -62,7 +78,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let given = arguments.mm.as_deref().map(given_program).transpose()?;
     let mm = || match &given {
         Some(program) => Ok(program.clone()),
-        None => build().map_err(|error| mm_hub::Error::Other(format!("{error:#}"))),
+        None => build(arguments.profile).map_err(|error| mm_hub::Error::Other(format!("{error:#}"))),
     };
     let stop = stop_on_interrupt()?;
     let runner = Runner { mm: &mm, stop: &stop, keeps_stdout: false };
@@ -93,13 +109,18 @@ fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
 }
 
 /// Sets up, builds `mm` and returns the path of its binary.
-fn build() -> Result<PathBuf> {
+fn build(profile: Profile) -> Result<PathBuf> {
     setup::run(false, false)?;
     eprintln!("building mm (minutes the first time) …");
-    let status = cargo().args(["build", "--release", "--package", "mm-cli"]).status()?;
-    if !status.success() {
+    let (options, folder): (&[&str], _) = match profile {
+        Profile::Release => (&["--release"], "release"),
+        Profile::Dev => (&[], "debug"),
+    };
+    let mut build = cargo();
+    build.args(["build", "--package", "mm-cli"]).args(options).envs([NOT_INCREMENTAL]);
+    if !build.status()?.success() {
         bail!("mm could not be built; `cargo xtask doctor` checks for the usual causes");
     }
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    Ok(root().join(target).join("release/mm"))
+    Ok(root().join(target).join(folder).join("mm"))
 }

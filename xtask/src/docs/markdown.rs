@@ -48,7 +48,7 @@ pub enum Program {
 }
 
 /// What code spans and comments that are commands start with.
-const PROGRAMS: &[&str] = &["mm ", "target/release/mm ", "cargo ", "python ", "python3 "];
+const PROGRAMS: &[&str] = &["mm ", "target/release/mm ", "target/debug/mm ", "cargo ", "python ", "python3 "];
 
 impl Page {
     pub fn new(path: &Path, text: &str) -> Self {
@@ -197,7 +197,7 @@ impl Command {
     pub fn program(&self) -> (Program, &[String]) {
         let words: Vec<&str> = self.words.iter().map(String::as_str).collect();
         match words.as_slice() {
-            ["mm" | "target/release/mm", ..] => (Program::Mm, &self.words[1..]),
+            ["mm" | "target/release/mm" | "target/debug/mm", ..] => (Program::Mm, &self.words[1..]),
             ["cargo", "xtask", ..] => (Program::Xtask, &self.words[2..]),
             ["cargo", "run", rest @ ..] => {
                 let end = rest.iter().position(|w| *w == "--").unwrap_or(rest.len());
