@@ -2,9 +2,9 @@
 
 use crate::{
     Error, Result,
+    blocking::blocking,
     engine::{ModelHandle, ModelInfo, ModelPool},
     error::{ApiError, Kind, describe},
-    state::blocking,
 };
 use mm_index::{Answer, Query, Row, Stats, Store};
 use std::{path::Path, sync::Arc};

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod auth;
+mod blocking;
 mod config;
 mod embed;
 mod engine;
@@ -12,6 +13,7 @@ mod media;
 mod routes;
 mod server;
 mod state;
+mod urls;
 
 pub use config::{KeyConfig, Limits, ModelConfig, ServeConfig};
 pub use error::{Error, Result};

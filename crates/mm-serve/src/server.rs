@@ -5,10 +5,9 @@ use crate::{
     auth::Keys,
     engine::{LoadContext, ModelPool},
     index::Index,
-    listen,
-    media::UrlAccess,
-    routes,
+    listen, routes,
     state::AppState,
+    urls::UrlAccess,
 };
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use mm_core::{Device, Registry};

@@ -6,7 +6,7 @@ use crate::{
     engine::ModelPool,
     error::{ApiError, Kind},
     index::Index,
-    media::UrlAccess,
+    urls::UrlAccess,
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::sync::{
@@ -69,11 +69,4 @@ impl AppState {
         });
         answer.await.map_err(|_| ApiError::internal("decoding panicked"))?
     }
-}
-
-/// Runs work that waits for files or a database.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
-) -> Result<T, ApiError> {
-    tokio::task::spawn_blocking(work).await.map_err(ApiError::internal)?
 }

@@ -1,6 +1,6 @@
 //! How jobs that wait become one batch.
 
-use super::queue::{EmbedJob, Job};
+use super::job::{EmbedJob, Job};
 use std::collections::VecDeque;
 
 /// What one batch may hold.

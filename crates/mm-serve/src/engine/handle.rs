@@ -1,8 +1,9 @@
 //! A model as requests see it: what it is, and how work gets to its thread.
 
 use super::{
+    job::{EmbedJob, Job},
     model::{Capability, LoadedModel},
-    queue::{EmbedJob, Job, Queue},
+    queue::Queue,
 };
 use crate::error::{ApiError, Kind};
 use mm_core::{Modality, Processor};

@@ -1,7 +1,7 @@
 //! Which models are in memory: within a budget of bytes, where the least recently used one goes when another needs its
 //! room.
 
-use super::{handle::ModelHandle, queue::Job};
+use super::{handle::ModelHandle, job::Job};
 use std::{
     path::Path,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},

@@ -1,7 +1,9 @@
 //! Models that compute: each is owned by one thread, and requests wait for it in a queue.
 
 mod batch;
+mod context;
 mod handle;
+mod job;
 mod memory;
 mod model;
 mod pool;
@@ -9,7 +11,8 @@ mod queue;
 mod reload;
 mod worker;
 
+pub(crate) use context::LoadContext;
 pub(crate) use handle::{ModelHandle, ModelInfo};
+pub(crate) use job::EmbedJob;
 pub(crate) use model::{Capability, LoadedModel};
-pub(crate) use pool::{LoadContext, ModelPool};
-pub(crate) use queue::EmbedJob;
+pub(crate) use pool::ModelPool;

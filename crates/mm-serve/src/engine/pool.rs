@@ -1,6 +1,7 @@
 //! All models of a server, by name.
 
 use super::{
+    context::LoadContext,
     handle::{ModelHandle, ModelInfo},
     memory::Memory,
     model::Capability,
@@ -11,8 +12,6 @@ use crate::{
     config::ModelConfig,
     error::{ApiError, Kind},
 };
-use mm_core::{Device, Registry};
-use mm_tasks::TaskRegistry;
 use std::{
     sync::{
         Arc, Mutex,
@@ -21,19 +20,6 @@ use std::{
     },
     thread::JoinHandle,
 };
-
-/// What models are loaded with.
-#[derive(Clone)]
-pub(crate) struct LoadContext {
-    pub(crate) encoders: Arc<Registry>,
-    pub(crate) tasks: Arc<TaskRegistry>,
-    pub(crate) device: Device,
-    pub(crate) max_batch_tokens: usize,
-    /// Bytes of weights in memory; unlimited when absent.
-    pub(crate) max_model_bytes: Option<u64>,
-    /// Seconds between looks for changed files; never when 0.
-    pub(crate) reload_seconds: u64,
-}
 
 /// The models of a server.
 pub(crate) struct ModelPool {

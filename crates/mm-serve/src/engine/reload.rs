@@ -1,6 +1,6 @@
 //! Models whose files have changed are loaded again while the server runs.
 
-use super::{handle::ModelHandle, memory::stamp, queue::Job};
+use super::{handle::ModelHandle, job::Job, memory::stamp};
 use std::{
     path::PathBuf,
     sync::{

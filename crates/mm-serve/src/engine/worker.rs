@@ -2,11 +2,11 @@
 
 use super::{
     batch::Budget,
+    context::LoadContext,
     handle::{ModelHandle, ModelInfo},
+    job::{EmbedJob, Work},
     memory::{Memory, weight_bytes},
     model::{Capability, LoadResult, LoadedModel},
-    pool::LoadContext,
-    queue::{EmbedJob, Work},
 };
 use crate::{
     Error,

@@ -1,27 +1,18 @@
 //! Images, audio and video in requests: data URIs, base64, and URLs where the server allows them.
 
-use crate::{
-    Error,
-    config::Limits,
-    error::{ApiError, Kind},
-    fetch::{AllowedDomain, FetchLimits, Fetcher},
-    state::{AppState, blocking},
-};
+use crate::{config::Limits, error::ApiError, state::AppState};
 use base64::{
     Engine, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use mm_core::{EncodedFile, Modality, Source};
-use std::{io::Cursor, sync::Arc};
+use std::io::Cursor;
 
 /// Standard base64, with or without padding.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
-
-/// Files by URL, from the domains that the server allows.
-pub(crate) struct UrlAccess(Arc<Fetcher>);
 
 /// The source of a value of a request: text itself, or the bytes of a file.
 pub(crate) async fn read_source(
@@ -109,31 +100,10 @@ fn check_pixels(limits: &Limits, bytes: &[u8], param: &str) -> Result<(), ApiErr
     Ok(())
 }
 
-impl UrlAccess {
-    /// Access to some domains; to none where the list is empty.
-    pub(crate) fn new(domains: &[String]) -> Result<Self, Error> {
-        let parse = |domain: &String| {
-            domain
-                .parse::<AllowedDomain>()
-                .map_err(|e| Error::setting("--fetch-from", format!("{domain:?}"), e.to_string()))
-        };
-        let allowed = domains.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self(Arc::new(Fetcher::new(allowed, FetchLimits::default()))))
-    }
-
-    async fn fetch(&self, url: String, param: &str) -> Result<Vec<u8>, ApiError> {
-        let (fetcher, param) = (self.0.clone(), param.to_owned());
-        blocking(move || {
-            let failed = |error| ApiError::new(Kind::Invalid, format!("{param}: {error}")).with_param(&param);
-            Ok(fetcher.fetch(&url).map_err(failed)?.bytes)
-        })
-        .await
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Kind;
 
     #[test]
     fn base64_is_read_with_and_without_padding_and_line_breaks() {

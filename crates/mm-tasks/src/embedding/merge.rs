@@ -3,26 +3,40 @@
 use super::{
     options::{io_error, with_suffix},
     rows::rows_file,
-    shards::{ShardFolder, ShardRecord},
+    shards::{ShardFolder, ShardRecord, named, records},
 };
 use crate::{Error, Result};
 use mm_core::Modality;
 use mm_data::{Table, TableOptions};
 use serde_json::json;
 use std::{
+    collections::BTreeSet,
     fs::File,
     io::{BufWriter, Write},
-    path::Path,
+    path::{Path, PathBuf},
 };
+
+/// Joins the arrays of a modality of shards that are all done into one, with the rows next to it
+/// ([`super::rows_file`]), in the order of the shards. Returns the number of vectors.
+///
+/// # Errors
+/// When a shard is not done, or has vectors of another dimension.
+pub fn merge_shards(folder: &Path, files: &[PathBuf], modality: &Modality, out: &Path) -> Result<usize> {
+    let (folder, shards) = (ShardFolder::new(folder), named(files)?);
+    let records = records(&folder, &shards)?;
+    if records.len() < shards.len() {
+        let done: BTreeSet<&String> = records.iter().map(|(name, _)| name).collect();
+        let missing: Vec<&str> = shards.iter().filter(|(n, _)| !done.contains(n)).map(|(n, _)| n.as_str()).collect();
+        let shown = missing.iter().take(5).copied().collect::<Vec<_>>().join(", ");
+        let reason = format!("{} of {} shards are not done: {shown}; embed them first", missing.len(), shards.len());
+        return Err(Error::file(&folder.0, reason));
+    }
+    merge(&folder, &records, modality, out)
+}
 
 /// Writes the arrays of a modality, one after the other, and `{"id", "row", "modality", "value", "shard"}` of each
 /// vector. One shard is in memory at a time.
-pub(super) fn merge(
-    folder: &ShardFolder,
-    records: &[(String, ShardRecord)],
-    modality: &Modality,
-    out: &Path,
-) -> Result<usize> {
+fn merge(folder: &ShardFolder, records: &[(String, ShardRecord)], modality: &Modality, out: &Path) -> Result<usize> {
     let count: usize = records.iter().map(|(_, record)| record.vectors).sum();
     let dim_of = |record: &ShardRecord| record.dims.get(modality.name()).copied();
     let Some(dim) = records.iter().filter(|(_, r)| r.vectors > 0).find_map(|(_, r)| dim_of(r)) else {

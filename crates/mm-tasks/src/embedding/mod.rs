@@ -22,9 +22,10 @@ mod write;
 
 pub use embedder::Embedder;
 pub(crate) use embedder::run_fingerprint;
+pub use merge::merge_shards;
 pub use options::{EmbedOptions, OutputFormat, with_suffix};
 pub use rows::{VectorRow, copy_rows, read_rows, rows_file};
-pub use shards::{LeftOut, ShardFolder, ShardJob, ShardRecord, ShardsSummary, merge_shards, shard_name};
+pub use shards::{LeftOut, ShardFolder, ShardJob, ShardRecord, ShardsSummary, shard_name};
 pub(crate) use values::{ValueVector, embed_values};
 
 use crate::{Error, Result};

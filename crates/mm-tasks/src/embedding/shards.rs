@@ -16,7 +16,7 @@ use mm_core::{Modality, checkpoint::write_atomic};
 use mm_data::{Manifest, Row};
 use serde::{Deserialize, Serialize};
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
@@ -75,7 +75,7 @@ pub struct ShardsSummary {
 }
 
 /// A folder with the embeddings of shards.
-pub struct ShardFolder(PathBuf);
+pub struct ShardFolder(pub(super) PathBuf);
 
 impl ShardFolder {
     /// The folder at a path.
@@ -149,7 +149,7 @@ pub fn shard_name(file: &Path) -> String {
 }
 
 /// The shards by name, in their order.
-fn named(files: &[PathBuf]) -> Result<Vec<(String, &PathBuf)>> {
+pub(super) fn named(files: &[PathBuf]) -> Result<Vec<(String, &PathBuf)>> {
     let mut seen: BTreeMap<String, &PathBuf> = BTreeMap::new();
     let mut all = Vec::new();
     for file in files {
@@ -333,7 +333,7 @@ impl ShardJob<'_> {
 }
 
 /// The records of the shards that are done, in order.
-fn records(folder: &ShardFolder, shards: &[(String, &PathBuf)]) -> Result<Vec<(String, ShardRecord)>> {
+pub(super) fn records(folder: &ShardFolder, shards: &[(String, &PathBuf)]) -> Result<Vec<(String, ShardRecord)>> {
     let mut found = Vec::new();
     for (name, _) in shards {
         if let Some(record) = folder.record(name)? {
@@ -372,22 +372,4 @@ fn by_row(manifest: &Manifest, found: Vec<ValueVector>) -> (BTreeMap<(usize, Mod
         }
     }
     (vectors, left_out)
-}
-
-/// Joins the arrays of a modality of shards that are all done into one, with the rows next to it
-/// ([`super::rows_file`]), in the order of the shards. Returns the number of vectors.
-///
-/// # Errors
-/// When a shard is not done, or has vectors of another dimension.
-pub fn merge_shards(folder: &Path, files: &[PathBuf], modality: &Modality, out: &Path) -> Result<usize> {
-    let (folder, shards) = (ShardFolder::new(folder), named(files)?);
-    let records = records(&folder, &shards)?;
-    if records.len() < shards.len() {
-        let done: BTreeSet<&String> = records.iter().map(|(name, _)| name).collect();
-        let missing: Vec<&str> = shards.iter().filter(|(n, _)| !done.contains(n)).map(|(n, _)| n.as_str()).collect();
-        let shown = missing.iter().take(5).copied().collect::<Vec<_>>().join(", ");
-        let reason = format!("{} of {} shards are not done: {shown}; embed them first", missing.len(), shards.len());
-        return Err(Error::file(&folder.0, reason));
-    }
-    super::merge::merge(&folder, &records, modality, out)
 }

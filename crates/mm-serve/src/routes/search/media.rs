@@ -3,8 +3,9 @@
 
 use super::index_of;
 use crate::{
+    blocking::blocking,
     error::{ApiError, Kind},
-    state::{Shared, blocking},
+    state::Shared,
 };
 use axum::{
     extract::{Query as UrlQuery, State},

@@ -1,0 +1,18 @@
+//! What models are loaded with.
+
+use mm_core::{Device, Registry};
+use mm_tasks::TaskRegistry;
+use std::sync::Arc;
+
+/// What models are loaded with.
+#[derive(Clone)]
+pub(crate) struct LoadContext {
+    pub(crate) encoders: Arc<Registry>,
+    pub(crate) tasks: Arc<TaskRegistry>,
+    pub(crate) device: Device,
+    pub(crate) max_batch_tokens: usize,
+    /// Bytes of weights in memory; unlimited when absent.
+    pub(crate) max_model_bytes: Option<u64>,
+    /// Seconds between looks for changed files; never when 0.
+    pub(crate) reload_seconds: u64,
+}

@@ -1,0 +1,35 @@
+//! Files by URL, where the server allows them.
+
+use crate::{
+    Error,
+    blocking::blocking,
+    error::{ApiError, Kind},
+    fetch::{AllowedDomain, FetchLimits, Fetcher},
+};
+use std::sync::Arc;
+
+/// Files by URL, from the domains that the server allows.
+pub(crate) struct UrlAccess(Arc<Fetcher>);
+
+impl UrlAccess {
+    /// Access to some domains; to none where the list is empty.
+    pub(crate) fn new(domains: &[String]) -> Result<Self, Error> {
+        let parse = |domain: &String| {
+            domain
+                .parse::<AllowedDomain>()
+                .map_err(|e| Error::setting("--fetch-from", format!("{domain:?}"), e.to_string()))
+        };
+        let allowed = domains.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self(Arc::new(Fetcher::new(allowed, FetchLimits::default()))))
+    }
+
+    /// The bytes of a file.
+    pub(crate) async fn fetch(&self, url: String, param: &str) -> Result<Vec<u8>, ApiError> {
+        let (fetcher, param) = (self.0.clone(), param.to_owned());
+        blocking(move || {
+            let failed = |error| ApiError::new(Kind::Invalid, format!("{param}: {error}")).with_param(&param);
+            Ok(fetcher.fetch(&url).map_err(failed)?.bytes)
+        })
+        .await
+    }
+}
