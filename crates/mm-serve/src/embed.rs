@@ -3,6 +3,7 @@
 use crate::{
     engine::{EmbedJob, ModelHandle, ModelInfo},
     error::ApiError,
+    media::read_source,
     state::AppState,
 };
 use mm_core::{Modality, Pooling, ProcessContext, Processor, SendTensor, Source};
@@ -66,6 +67,19 @@ pub(crate) async fn embed(
     }
     vectors.sort_by_key(|(index, _)| *index);
     Ok(Embedded { vectors: vectors.into_iter().map(|(_, vector)| vector).collect(), tokens })
+}
+
+/// The vector of one value of a request: a text, a data URI, base64 or a URL.
+pub(crate) async fn embed_value(
+    state: &AppState,
+    model: &ModelHandle,
+    info: &ModelInfo,
+    modality: Modality,
+    value: &str,
+) -> Result<Vec<f32>, ApiError> {
+    let source = read_source(state, &modality, value, modality.name()).await?;
+    let vector = embed(state, model, info, vec![(modality, source)], None).await?.vectors.pop();
+    vector.ok_or_else(|| ApiError::internal("the model gave no vector"))
 }
 
 /// Refuses a request without inputs, or with too many.

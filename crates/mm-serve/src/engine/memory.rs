@@ -39,6 +39,8 @@ impl Memory {
     /// A model that waits holds no room, so that models cannot wait for each other.
     pub(super) fn enter(&self, handle: &Arc<ModelHandle>, bytes: u64) {
         let mut resident = self.resident();
+        // One whose loading panicked is still counted.
+        resident.retain(|model| model.handle.name != handle.name);
         if let Some(budget) = self.budget {
             while !resident.is_empty() && sum(&resident, |_| true) + bytes > budget {
                 ask_to_leave(&mut resident, budget.saturating_sub(bytes));

@@ -76,10 +76,10 @@ impl LoadedModel {
     pub(super) fn load(folder: &Path, context: &TaskContext<'_>) -> LoadResult<Self> {
         let finetuned = mm_tasks::finetuning::model_dir(folder);
         let folder = finetuned.as_deref().unwrap_or(folder);
-        let options = LoadOptions { device: context.device, ..LoadOptions::default() };
         if Predictor::is_run(folder) {
-            return Self::load_run(folder, options, context);
+            return Self::load_run(folder, context);
         }
+        let options = LoadOptions { device: context.device, ..LoadOptions::default() };
         if generates(folder) {
             let pipeline = Pipeline::load(folder, options)?;
             if pipeline.can_generate() {
@@ -91,24 +91,17 @@ impl LoadedModel {
         Ok(Self::Encoder(Box::new(Pretrained::load_with(folder, options)?)))
     }
 
-    fn load_run(folder: &Path, options: LoadOptions, context: &TaskContext<'_>) -> LoadResult<Self> {
-        let run = context.load(folder)?;
-        match run.task() {
+    fn load_run(folder: &Path, context: &TaskContext<'_>) -> LoadResult<Self> {
+        match context.tasks.of_run(folder)?.name {
             "captioning" => Ok(Self::Captioning(Box::new(Captioning::load(folder, context)?))),
-            _ if run.as_embedder().is_some() => Ok(Self::Run(run)),
             "prediction" => {
-                // Loaded for its task alone.
-                drop(run);
                 let predictor = Predictor::open(folder, context.encoders, context.device)?;
                 if predictor.answers_questions() {
                     return Ok(Self::Answerer(Box::new(Answerer::from_run(folder, predictor)?)));
                 }
                 Ok(Self::Predictor(Box::new(predictor)))
             }
-            _ => match Answerer::open(folder, context.encoders, options, context.device) {
-                Ok(answerer) => Ok(Self::Answerer(Box::new(answerer))),
-                Err(_) => Ok(Self::Run(run)),
-            },
+            _ => Ok(Self::Run(context.load(folder)?)),
         }
     }
 

@@ -14,6 +14,12 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
+/// The values that a request gives among a text, an image, an audio file and a video.
+pub(crate) fn given([text, image, audio, video]: [&Option<String>; 4]) -> Vec<(Modality, &str)> {
+    let all = [(Modality::TEXT, text), (Modality::IMAGE, image), (Modality::AUDIO, audio), (Modality::VIDEO, video)];
+    all.into_iter().filter_map(|(modality, value)| Some((modality, value.as_deref()?))).collect()
+}
+
 /// The source of a value of a request: text itself, or the bytes of a file.
 pub(crate) async fn read_source(
     state: &AppState,

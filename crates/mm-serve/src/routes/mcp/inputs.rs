@@ -1,10 +1,10 @@
 //! The tools whose routes take something other than plain arguments: a list of any values, or a form.
 
 use crate::{
-    embed::embed as embed_inputs,
+    embed::embed_value,
     engine::Capability,
     error::ApiError,
-    media::read_source,
+    media::{given, read_source},
     routes::{
         body::Body,
         openai::transcriptions::{TranscriptionOptions, transcribe as transcribe_file},
@@ -51,21 +51,14 @@ pub(super) async fn embed(
     Body(arguments): Body<EmbedArguments>,
 ) -> Result<Json<Embedding>, ApiError> {
     let (model, info) = state.pool.find(arguments.model.as_deref(), Capability::Embed)?;
-    let given = [
-        (Modality::TEXT, &arguments.text),
-        (Modality::IMAGE, &arguments.image),
-        (Modality::AUDIO, &arguments.audio),
-        (Modality::VIDEO, &arguments.video),
-    ];
-    let mut given = given.into_iter().filter_map(|(modality, value)| Some((modality, value.as_deref()?)));
-    let (modality, value) = match (given.next(), given.next()) {
-        (Some(one), None) => one,
-        (None, _) => return Err(ApiError::invalid("text", "none", "one of text, image, audio and video")),
-        _ => return Err(ApiError::invalid("text", "several values", "one of text, image, audio and video")),
+    let given = given([&arguments.text, &arguments.image, &arguments.audio, &arguments.video]);
+    let expected = "one of text, image, audio and video";
+    let (modality, value) = match given.as_slice() {
+        [(modality, value)] => (modality.clone(), *value),
+        [] => return Err(ApiError::invalid("text", "none", expected)),
+        _ => return Err(ApiError::invalid("text", "several values", expected)),
     };
-    let source = read_source(&state, &modality, value, modality.name()).await?;
-    let mut vectors = embed_inputs(&state, model, &info, vec![(modality.clone(), source)], None).await?.vectors;
-    let embedding = vectors.pop().ok_or_else(|| ApiError::internal("the model gave no vector"))?;
+    let embedding = embed_value(&state, model, &info, modality.clone(), value).await?;
     Ok(Json(Embedding { embedding, modality, model: info.name.clone() }))
 }
 

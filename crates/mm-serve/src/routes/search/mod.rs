@@ -5,15 +5,14 @@ pub(super) mod rows;
 
 use super::body::Body;
 use crate::{
-    embed::embed,
+    embed::embed_value,
     error::{ApiError, Kind},
     index::Index,
-    media::read_source,
+    media::given,
     state::Shared,
 };
 use axum::{Json, extract::State};
 use media::MediaLink;
-use mm_core::Modality;
 use mm_index::{Example, Filter, Hit, Query, Step};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -123,25 +122,17 @@ pub(crate) async fn search(
 
 /// A query for each named vector that is searched; none for a search by words alone.
 async fn vector_queries(state: &Shared, index: &Index, request: &SearchRequest) -> Result<Vec<Query>, ApiError> {
-    let given = [
-        (Modality::TEXT, &request.text),
-        (Modality::IMAGE, &request.image),
-        (Modality::AUDIO, &request.audio),
-        (Modality::VIDEO, &request.video),
-    ];
-    let mut given = given.into_iter().filter_map(|(modality, value)| Some((modality, value.as_deref()?)));
-    let first = given.next();
-    if given.next().is_some() || (first.is_some() && request.like.is_some()) {
+    let given = given([&request.text, &request.image, &request.audio, &request.video]);
+    if given.len() + usize::from(request.like.is_some()) > 1 {
         return Err(ApiError::invalid("text", "several queries", "one of text, image, audio, video and like"));
     }
     if let Some(id) = &request.like {
         return like(index, id.clone(), &request.vectors).await;
     }
-    let Some((modality, value)) = first else { return Ok(Vec::new()) };
+    let Some((modality, value)) = given.into_iter().next() else { return Ok(Vec::new()) };
     let (model, info, known) = index.model(&state.pool)?;
     let names = chosen(&known, &request.vectors)?;
-    let source = read_source(state, &modality, value, modality.name()).await?;
-    let vector = embed(state, model, &info, vec![(modality, source)], None).await?.vectors.pop().unwrap_or_default();
+    let vector = embed_value(state, model, &info, modality, value).await?;
     Ok(names.iter().map(|name| Query::nearest(name, vector.clone())).collect())
 }
 
