@@ -7,7 +7,7 @@ scaled_dot_product_attention, nn.utils.parametrizations.spectral_norm); its Adam
 
 Each value is the median of three rounds. Ratios are mm's over the better of PyTorch's two.
 """
-import importlib.util, itertools, math, statistics, subprocess, sys, time, warnings
+import itertools, math, statistics, subprocess, sys, time, warnings
 from pathlib import Path
 warnings.filterwarnings("ignore")
 import torch, torch.nn.functional as F
@@ -92,12 +92,14 @@ class Gan(nn.Module):
         for p in self.critic.parameters(): p.requires_grad_(True)
 
 # ---- fusion on CMU-MOSI's sizes ---------------------------------------------------------------------------------------------
-spec = importlib.util.spec_from_file_location("fusion", Path(__file__).parents[1] / "xtask/parity/fusion.py")
-fusion = importlib.util.module_from_spec(spec); spec.loader.exec_module(fusion); fusion.WIDTH, fusion.DROPOUT = 64, 0.1
+sys.path.insert(0, str(Path(__file__).parents[1] / "xtask/parity"))
+import fusion_sequences, fusion_vectors
+from fusion_layers import SIZES
+SIZES.width, SIZES.dropout = 64, 0.1
 def gelu_projection(w): return nn.Sequential(nn.Linear(w, 64), nn.LayerNorm(64), nn.GELU())
 class Fused(nn.Module):
     def __init__(self, operator, length):
-        super().__init__(); fusion.ROWS = BATCH
+        super().__init__(); SIZES.rows = BATCH
         # Batches alternate: a single one would be overfitted, and denormal gradients, which are slow, measured.
         self.x = itertools.cycle([[torch.randn(BATCH, length, w) for w in MOSI] for _ in range(64)]); self.y = torch.arange(BATCH) % 2
         self.project, self.operator, self.head = nn.ModuleList(map(gelu_projection, MOSI)), operator(), nn.Linear(64, 2)
@@ -109,10 +111,10 @@ class Fused(nn.Module):
         return F.cross_entropy(self.head(self.operator(parts)), self.y)
 class Contextual(nn.Module):
     def __init__(self, videos=BATCH, utterances=24):
-        super().__init__(); fusion.ROWS = videos * utterances
+        super().__init__(); SIZES.rows = videos * utterances
         self.x = [torch.randn(videos, utterances, w) for w in MOSI]; self.y = torch.arange(videos * utterances) % 2
         self.lstm = nn.ModuleList(nn.LSTM(w, 64, bidirectional=True, batch_first=True) for w in MOSI)
-        self.project, self.operator, self.head = nn.ModuleList(gelu_projection(128) for _ in MOSI), fusion.Gated(), nn.Linear(64, 2)
+        self.project, self.operator, self.head = nn.ModuleList(gelu_projection(128) for _ in MOSI), fusion_vectors.Gated(), nn.Linear(64, 2)
         self.present = torch.ones(videos * utterances)
     def forward(self):
         parts = [(p(l(x)[0].flatten(0, 1)), None, self.present) for x, l, p in zip(self.x, self.lstm, self.project)]
@@ -182,9 +184,9 @@ LIST = {
     "dense_vae-small": (lambda: Vae(SMALL, [], [128], 32), 300), "vae-small": (lambda: Vae(SMALL, [16, 32], [128], 32), 150),
     "mae-small": (lambda: Mae(SMALL, 64, 2, 4, 32, 1), 150), "gan-small": (lambda: Gan(SMALL, [16, 32]), 100),
     "vae-large": (lambda: Vae(LARGE, [64, 128, 256], [512], 128), 3), "mae-large": (lambda: Mae(LARGE, 384, 6, 6, 192, 2), 4), "gan-large": (lambda: Gan(LARGE, [64, 128, 256]), 2),
-    "contextual": (Contextual, 30), "gated": (lambda: Fused(fusion.Gated, 1), 200), "tensor_fusion": (lambda: Fused(lambda: fusion.TensorFusion(16, 128), 1), 60),
-    "low_rank_fusion": (lambda: Fused(lambda: fusion.LowRank(8), 1), 200), "mag": (lambda: Fused(fusion.Adaptation, 1), 200), "mult": (lambda: Fused(lambda: fusion.Mult(2, 4), 50), 10),
-    "bottleneck": (lambda: Fused(lambda: fusion.Bottleneck(4), 50), 15),
+    "contextual": (Contextual, 30), "gated": (lambda: Fused(fusion_vectors.Gated, 1), 200), "tensor_fusion": (lambda: Fused(lambda: fusion_vectors.TensorFusion(16, 128), 1), 60),
+    "low_rank_fusion": (lambda: Fused(lambda: fusion_vectors.LowRank(8), 1), 200), "mag": (lambda: Fused(fusion_vectors.Mag, 1), 200), "mult": (lambda: Fused(lambda: fusion_sequences.Mult(2, 4), 50), 10),
+    "bottleneck": (lambda: Fused(lambda: fusion_sequences.Bottleneck(4), 50), 15),
     "reason-san": (lambda: VisualQuestionAnswering(Stacked, True), 30), "reason-film": (lambda: VisualQuestionAnswering(Film, True), 20),
     "reason-mcan": (lambda: VisualQuestionAnswering(Mcan, True), 12), "reason-relation_network": (lambda: VisualQuestionAnswering(Relation, True), 2),
     "vqa-san": (lambda: VisualQuestionAnswering(Stacked), 10), "vqa-film": (lambda: VisualQuestionAnswering(Film), 10), "vqa-mcan": (lambda: VisualQuestionAnswering(Mcan), 8), "vqa-relation_network": (lambda: VisualQuestionAnswering(Relation), 2),
