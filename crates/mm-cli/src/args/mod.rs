@@ -9,5 +9,6 @@ pub(crate) mod files;
 pub(crate) mod generation;
 pub(crate) mod limit;
 pub(crate) mod model;
+pub(crate) mod shards;
 pub(crate) mod sources;
 pub(crate) mod store;

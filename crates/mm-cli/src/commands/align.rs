@@ -104,7 +104,11 @@ impl Data {
         if let Some(test) = &test {
             for (name, train, test) in [("a", &train.a, &test.a), ("b", &train.b, &test.b)] {
                 if train.size(1)? != test.size(1)? {
-                    usage!("--test-{name}: found dimension {}, expected {} as in --{name}", test.size(1)?, train.size(1)?);
+                    usage!(
+                        "--test-{name}: found dimension {}, expected {} as in --{name}",
+                        test.size(1)?,
+                        train.size(1)?
+                    );
                 }
             }
         }
@@ -206,7 +210,10 @@ fn print_scores(scores: &AlignmentMetrics) {
     let mut table = vec![head.map(ToOwned::to_owned).to_vec()];
     for (name, metrics, index) in [("a_to_b", &scores.a_to_b, 0), ("b_to_a", &scores.b_to_a, 1)] {
         let [at_1, at_5, at_10] = metrics.recall.map(|v| format!("{v:.3}"));
-        let (map, chance) = (format!("{:.3}", scores.mean_average_precision[index]), format!("{:.3}", scores.chance_mean_average_precision[index]));
+        let (map, chance) = (
+            format!("{:.3}", scores.mean_average_precision[index]),
+            format!("{:.3}", scores.chance_mean_average_precision[index]),
+        );
         table.push(vec![name.into(), at_1, at_5, at_10, map, format!("{:.3}", metrics.chance[2]), chance]);
     }
     output::table(&table);

@@ -71,15 +71,15 @@ impl Query<'_> {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
-    arguments.batch.table.require_data(arguments.batch.data.as_ref())?;
-    let queries = if arguments.batch.data.is_some() { Vec::new() } else { queries(arguments)? };
+    arguments.batch.check()?;
+    let queries = if arguments.batch.input().is_some() { Vec::new() } else { queries(arguments)? };
     if arguments.candidates.as_ref().is_some_and(|c| c.iter().all(|c| c.trim().is_empty())) {
         usage!("--candidates: found none, expected at least one answer, for instance --candidates yes,no");
     }
     let options = arguments.dtype.load_options(context)?;
     let mut model = Answerer::open(&arguments.model.dir()?, &context.registry, options, context.device()?)?;
     let options = answer_options(&model, arguments)?;
-    if arguments.batch.data.is_some() {
+    if arguments.batch.input().is_some() {
         let column = question_column(&arguments.batch.table.column);
         let own = json!({"question_column": column, "candidates": options.candidates, "k": arguments.k.get()});
         let options_used = generation_options(own, options.generation.as_ref(), &arguments.dtype)?;
@@ -124,7 +124,8 @@ fn answer_options(model: &Answerer, arguments: &Arguments) -> Result<AnswerOptio
 /// Which file goes with which question.
 fn queries(arguments: &Arguments) -> Result<Vec<Query<'_>>> {
     let images = arguments.image.iter().map(|f| ("image", f.as_str()));
-    let files: Vec<(&'static str, &str)> = images.chain(arguments.video.iter().map(|f| ("video", f.as_str()))).collect();
+    let files: Vec<(&'static str, &str)> =
+        images.chain(arguments.video.iter().map(|f| ("video", f.as_str()))).collect();
     let questions = &arguments.question;
     if files.is_empty() {
         usage!("no image; give --image (or --video), or --data and --out");
@@ -200,9 +201,8 @@ fn print_answer(query: &Query<'_>, answer: &Answer, k: Limit, context: &Context)
 
 fn json_line(kind: &str, file: &str, question: &str, answer: &Answer, k: Limit) -> Value {
     let ranked = answer.scores.iter().take(k.get()).zip(1..);
-    let results: Vec<Value> = ranked
-        .map(|(s, rank)| json!({"rank": rank, "answer": s.answer, "score": s.score, "logit": s.logit}))
-        .collect();
+    let results: Vec<Value> =
+        ranked.map(|(s, rank)| json!({"rank": rank, "answer": s.answer, "score": s.score, "logit": s.logit})).collect();
     let mut line = json!({
         "input": file, "modality": kind, "question": question, "answer": answer.answer, "results": results,
     });

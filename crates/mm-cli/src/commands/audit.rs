@@ -1,13 +1,21 @@
 //! `mm audit`: which pairs of a data set are probably wrong.
 
-use crate::{args::{columns::TableArgs, dtype::DtypeArgs, model::{is_run, locate}}, context::Context, exit::usage, output, progress::ItemProgress};
+use crate::{
+    args::{
+        columns::TableArgs,
+        dtype::DtypeArgs,
+        model::{is_run, locate},
+    },
+    context::Context,
+    exit::usage,
+    output,
+    progress::ItemProgress,
+};
 use anyhow::{Result, bail};
 use mm_core::{Modality, Source, Tensor};
 use mm_data::{ColumnInference, Manifest, ManifestConfig, SplitConfig};
 use mm_repr::Pretrained;
-use mm_tasks::{
-    audit::{Audit, ProblemKind, audit, audit_page, rows_to_keep},
-};
+use mm_tasks::audit::{Audit, ProblemKind, audit, audit_page, rows_to_keep};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 

@@ -14,7 +14,7 @@ use crate::{
 use anyhow::Result;
 use mm_core::{Modality, Source};
 use mm_reason::{
-    Request, Generation, Pipeline,
+    Generation, Pipeline, Request,
     generate::{GenerationConfig, LogitsProcessors},
 };
 use mm_tasks::captioning::Captioning;
@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 /// Caption images (and videos, where the model takes them)
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  mm caption --model Salesforce/blip-image-captioning-base --image photo.jpg --num-beams 5\n  mm caption --model microsoft/git-base-coco --image a.jpg --image b.jpg --json\n  mm caption --model NAME --image photo.jpg --prompt \"a photograph of\"\n  mm caption --model NAME --data photos.jsonl --out captions.jsonl\n\nJSON, one line a file: {\"input\": …, \"modality\": …, \"text\": …, \"score\": …, \"finished\": …, \"tokens\": …}"
+    after_help = "Examples:\n  mm caption --model Salesforce/blip-image-captioning-base --image photo.jpg --num-beams 5\n  mm caption --model microsoft/git-base-coco --image a.jpg --image b.jpg --json\n  mm caption --model NAME --image photo.jpg --prompt \"a photograph of\"\n  mm caption --model NAME --data photos.jsonl --out captions.jsonl\n  mm caption --model NAME --shards 'photos-{0000..0099}.tar' --out captions     (in as many workers as you like)\n\nJSON, one line a file: {\"input\": …, \"modality\": …, \"text\": …, \"score\": …, \"finished\": …, \"tokens\": …}"
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -83,25 +83,33 @@ impl Model {
             Self::Checkpoint(model) => model,
         };
         let media = model.encode_media(modality, sources)?;
-        let captions = model.generate_text(Some(&media), Request::Caption(prompt), config, &LogitsProcessors::default(), &mut |_, _| {})?;
+        let captions = model.generate_text(
+            Some(&media),
+            Request::Caption(prompt),
+            config,
+            &LogitsProcessors::default(),
+            &mut |_, _| {},
+        )?;
         Ok(captions.into_iter().filter_map(|row| row.into_iter().next()).collect())
     }
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
-    arguments.batch.table.require_data(arguments.batch.data.as_ref())?;
-    if arguments.image.is_empty() && arguments.video.is_empty() && arguments.batch.data.is_none() {
+    arguments.batch.check()?;
+    if arguments.image.is_empty() && arguments.video.is_empty() && arguments.batch.input().is_none() {
         usage!("nothing to caption; give --image (or --video), or --data and --out");
     }
     let dir = arguments.model.checkpoint_dir()?;
     let model = Model::load(&dir, arguments, context)?;
     let config = model.generation(&arguments.generation)?;
     let prompt = arguments.prompt.as_deref();
-    if arguments.batch.data.is_some() {
+    if arguments.batch.input().is_some() {
         let options = generation_options(json!({"prompt": prompt}), Some(&config), &arguments.dtype)?;
         let provenance = command_provenance("caption", &dir, options)?;
         let kinds = ["image", "video"];
-        return arguments.batch.run(&provenance, &kinds, 8, context, |rows| caption_rows(&model, rows, prompt, &config));
+        return arguments
+            .batch
+            .run(&provenance, &kinds, 8, context, |rows| caption_rows(&model, rows, prompt, &config));
     }
     let images = arguments.image.iter().map(|f| ("image", f));
     for (kind, file) in images.chain(arguments.video.iter().map(|f| ("video", f))) {
@@ -121,7 +129,12 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
 
 /// Captions of a batch of rows: in one forward pass where they are of one modality and can all be read, else one by
 /// one.
-fn caption_rows(model: &Model, rows: &[BatchRow], prompt: Option<&str>, config: &GenerationConfig) -> Vec<Result<Value>> {
+fn caption_rows(
+    model: &Model,
+    rows: &[BatchRow],
+    prompt: Option<&str>,
+    config: &GenerationConfig,
+) -> Vec<Result<Value>> {
     let line = |row: &BatchRow, caption: &Generation| json_line(&row.path, &row.modality, caption);
     let one_modality = rows.iter().all(|r| r.modality == rows[0].modality);
     let sources: Vec<Source> = rows.iter().map(|r| r.source.clone()).collect();

@@ -8,7 +8,7 @@ use crate::{
 use anyhow::{Context as _, Result, bail};
 use mm_core::{Modality, Source};
 use mm_reason::{
-    Request, Generation, Pipeline,
+    Generation, Pipeline, Request,
     generate::{GenerationConfig, LogitsProcessors},
     pretrained::TextStream,
 };
@@ -112,7 +112,13 @@ fn reply(
             output::part(&new);
         }
     };
-    let replies = model.generate_text(media, Request::Chat(&conversation), config, &LogitsProcessors::default(), &mut on_token)?;
+    let replies = model.generate_text(
+        media,
+        Request::Chat(&conversation),
+        config,
+        &LogitsProcessors::default(),
+        &mut on_token,
+    )?;
     let reply = replies.into_iter().flatten().next().context("the model generated nothing")?;
     if context.json {
         output::line(json!({"text": reply.text, "finished": reply.finished, "tokens": reply.num_tokens}));

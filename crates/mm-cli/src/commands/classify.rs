@@ -67,9 +67,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
 
 fn print_classes(file: &str, kind: &str, classes: &[ClassScore], context: &Context) {
     if context.json {
-        let result = |(class, rank): (&ClassScore, usize)| {
-            json!({"rank": rank, "label": class.label, "score": class.score, "logit": class.logit})
-        };
+        let result = |(class, rank): (&ClassScore, usize)| json!({"rank": rank, "label": class.label, "score": class.score, "logit": class.logit});
         let results: Vec<_> = classes.iter().zip(1..).map(result).collect();
         output::line(json!({"input": file, "modality": kind, "results": results}));
     } else {

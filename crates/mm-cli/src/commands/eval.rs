@@ -56,11 +56,13 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     arguments.cells.require_data(arguments.data.as_ref())?;
     let dir = arguments.model.dir()?;
-    let as_prediction = arguments.data.is_some()
-        || !arguments.exclude_modality.is_empty()
-        || arguments.robustness.is_some();
-    let evaluation =
-        if as_prediction { evaluate_prediction(&dir, arguments, context)? } else { evaluate(&dir, arguments, context)? };
+    let as_prediction =
+        arguments.data.is_some() || !arguments.exclude_modality.is_empty() || arguments.robustness.is_some();
+    let evaluation = if as_prediction {
+        evaluate_prediction(&dir, arguments, context)?
+    } else {
+        evaluate(&dir, arguments, context)?
+    };
     if context.json {
         output::line(&evaluation.json);
     } else {
@@ -100,7 +102,10 @@ fn evaluate_prediction(dir: &Path, arguments: &Arguments, context: &Context) -> 
             let (first, last) = (at(c.points.first()), at(c.points.last()));
             vec![c.modality.clone(), c.corruption.name().to_owned(), first, last, format!("{:.4}", c.area)]
         }));
-        return Ok(EvaluationReport { json: serde_json::json!({"curves": curves, "report": output::path(page)}), table });
+        return Ok(EvaluationReport {
+            json: serde_json::json!({"curves": curves, "report": output::path(page)}),
+            table,
+        });
     }
     let mut evaluation = predictor.evaluate(&manifest, &rows, &excluded)?;
     output::warnings(evaluation.failed.iter());

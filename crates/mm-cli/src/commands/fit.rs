@@ -166,5 +166,9 @@ fn print(out: &Path, fitted: &FitResult, report: Option<&Path>, seconds: f64) {
     if let Some(report) = report {
         output::line(format!("report: {}", report.display()));
     }
-    output::line(format!("predict with: {} predict --model {} --data new.csv", crate::exit::program_name(), out.display()));
+    output::line(format!(
+        "predict with: {} predict --model {} --data new.csv",
+        crate::exit::program_name(),
+        out.display()
+    ));
 }

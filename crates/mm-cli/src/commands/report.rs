@@ -32,7 +32,9 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     progress.finish();
     mm_core::checkpoint::write_atomic(&out, report.html.as_bytes())?;
     if context.json {
-        output::line(json!({"out": output::path(&out), "runs": runs.iter().map(|r| output::path(r)).collect::<Vec<_>>(), "evaluations": report.evaluations}));
+        output::line(
+            json!({"out": output::path(&out), "runs": runs.iter().map(|r| output::path(r)).collect::<Vec<_>>(), "evaluations": report.evaluations}),
+        );
     } else {
         output::line(format!("{} ({} kB)", out.display(), report.html.len() / 1000));
     }

@@ -113,6 +113,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
             output::line(format!("http://{address} (routes: /docs; Ctrl-C stops it)"));
         }
     };
-    Server::new(config, encoders, tasks, context.device()?).run(on_listening, || output::note("ready: every model is loaded"))?;
+    Server::new(config, encoders, tasks, context.device()?)
+        .run(on_listening, || output::note("ready: every model is loaded"))?;
     Ok(())
 }

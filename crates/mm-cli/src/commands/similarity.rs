@@ -36,7 +36,10 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let inputs = &arguments.inputs.0;
     if inputs.len() < 2 {
-        usage!("found {} input(s), expected at least two; give --text, --image, --audio, --video or --input", inputs.len());
+        usage!(
+            "found {} input(s), expected at least two; give --text, --image, --audio, --video or --input",
+            inputs.len()
+        );
     }
     if arguments.pairs && inputs.len() % 2 == 1 {
         usage!("--pairs: found {} inputs, expected an even number", inputs.len());

@@ -82,9 +82,7 @@ fn run_in_group(arguments: &Arguments, context: &Context, stop: &AtomicBool) -> 
 pub(crate) fn set_base_dir(value: &mut toml::Value, config: &Path) -> Result<PathBuf> {
     let base = match value.get("base_dir").and_then(toml::Value::as_str) {
         Some(base) => PathBuf::from(base),
-        None => {
-            std::fs::canonicalize(config.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))?
-        }
+        None => std::fs::canonicalize(config.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")))?,
     };
     config::set(value, &format!("base_dir={}", toml::Value::String(base.display().to_string())))?;
     Ok(base)

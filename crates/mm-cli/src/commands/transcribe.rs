@@ -1,7 +1,12 @@
 //! `mm transcribe`: speech → text.
 
 use crate::{
-    args::{batch::{BatchArgs, command_provenance, generation_options}, dtype::DtypeArgs, generation::GenerationArgs, model::ModelArgs},
+    args::{
+        batch::{BatchArgs, command_provenance, generation_options},
+        dtype::DtypeArgs,
+        generation::GenerationArgs,
+        model::ModelArgs,
+    },
     context::Context,
     exit::usage,
     output,
@@ -41,8 +46,8 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
-    arguments.batch.table.require_data(arguments.batch.data.as_ref())?;
-    if arguments.audio.is_empty() && arguments.batch.data.is_none() {
+    arguments.batch.check()?;
+    if arguments.audio.is_empty() && arguments.batch.input().is_none() {
         usage!("nothing to transcribe; give --audio, or --data and --out");
     }
     let dir = arguments.model.dir()?;
@@ -56,7 +61,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         let transcript = model.transcribe(source, arguments.language.as_deref(), arguments.timestamps, &config);
         transcript.map_err(anyhow::Error::from)
     };
-    if arguments.batch.data.is_some() {
+    if arguments.batch.input().is_some() {
         let own = json!({"language": arguments.language, "timestamps": arguments.timestamps});
         let options = generation_options(own, Some(&config), &arguments.dtype)?;
         let provenance = command_provenance("transcribe", &dir, options)?;

@@ -230,7 +230,9 @@ fn print(results: &[(&str, f32)], context: &Context) {
 
 fn evaluate(vectors: &WordVectors, pairs: &[PathBuf], analogies: &[PathBuf], context: &Context) -> Result<()> {
     if pairs.is_empty() && analogies.is_empty() {
-        usage!("nothing to evaluate on; give --pairs or --analogies (`mm data fetch word-tests` fetches the usual ones)");
+        usage!(
+            "nothing to evaluate on; give --pairs or --analogies (`mm data fetch word-tests` fetches the usual ones)"
+        );
     }
     for file in pairs {
         let result = vectors.evaluate_word_pairs(file)?;
@@ -276,7 +278,8 @@ fn train(arguments: &Train, context: &Context) -> Result<()> {
     let config = arguments.config(context)?;
     let format = format(&arguments.out, arguments.format, config.subwords.is_some());
     let stop = stop_on_interrupt("the current batch of words")?;
-    let phrases = arguments.phrase_threshold.map(|t| Phrases::fit(&arguments.data, arguments.min_count, t)).transpose()?;
+    let phrases =
+        arguments.phrase_threshold.map(|t| Phrases::fit(&arguments.data, arguments.min_count, t)).transpose()?;
     let work_dir = mm_tasks::embedding::with_suffix(&arguments.out, ".part");
     let (progress, training_start) = (Mutex::new(ItemProgress::new()), Mutex::new(None::<Instant>));
     let on_progress = |step: Progress| {
@@ -305,7 +308,8 @@ fn train(arguments: &Train, context: &Context) -> Result<()> {
     if let Ok(lock) = FolderLock::acquire(&work_dir) {
         lock.remove_folder()?;
     }
-    let words_per_second = (vectors.vocabulary.total_count() * arguments.epochs as u64) as f64 / training_seconds.max(1e-9);
+    let words_per_second =
+        (vectors.vocabulary.total_count() * arguments.epochs as u64) as f64 / training_seconds.max(1e-9);
     let (words, seconds) = (vectors.vocabulary.words.len(), started.elapsed().as_secs_f64());
     if context.json {
         output::line(json!({

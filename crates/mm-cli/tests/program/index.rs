@@ -135,6 +135,31 @@ fn rows_are_deleted_exported_compared_and_checked() {
     ok(&run(&["export", "--store", "s", "--out", "rows.jsonl"]));
     let rows = std::fs::read_to_string(folder.join("rows.jsonl")).unwrap();
     assert_eq!(rows.lines().count(), 8);
+    let parquet = ["export", "--store", "s", "--modality", "image", "--out", "rows.parquet"];
+    assert!(ok(&run(&parquet)).contains("8 rows"));
+    let table = mm_data::Table::read(&folder.join("rows.parquet"), &mm_data::TableOptions::default()).unwrap();
+    for (cells, line) in table.rows.iter().zip(rows.lines()) {
+        let row: Value = serde_json::from_str(line).unwrap();
+        let cell = |name: &str| cells.get(name).unwrap().as_str().unwrap().to_owned();
+        assert_eq!(
+            (cell("id"), cell("text")),
+            (row["id"].as_str().unwrap().into(), row["text"].as_str().unwrap().into())
+        );
+        assert_eq!(cell("split"), row["payload"]["split"].as_str().unwrap());
+        assert_eq!(cells.get("embedding").unwrap().as_array().unwrap().len(), theirs.len());
+    }
+    let clusters = ["clusters", "--store", "s", "--k", "3", "--examples", "2", "--json"];
+    let output = run(&[&clusters[..], &["--out", "clusters.jsonl", "--report", "clusters.html"]].concat());
+    let clusters = json_lines(&output);
+    let sizes: Vec<u64> = clusters.iter().map(|cluster| cluster["rows"].as_u64().unwrap()).collect();
+    assert!(sizes.len() == 3 && sizes.is_sorted_by(|a, b| a >= b) && sizes.iter().sum::<u64>() == 8, "{clusters:?}");
+    let assigned = std::fs::read_to_string(folder.join("clusters.jsonl")).unwrap();
+    for (number, size) in sizes.iter().enumerate() {
+        let of = |line: &&str| serde_json::from_str::<Value>(line).unwrap()["cluster"] == number;
+        assert_eq!(assigned.lines().filter(of).count() as u64, *size);
+    }
+    let page = std::fs::read_to_string(folder.join("clusters.html")).unwrap();
+    assert!(page.contains("8 rows in 3 clusters") && page.contains("<h2>Cluster 2</h2>"));
     assert!(ok(&run(&["check", "--store", "s"])).contains("8 rows, no problem"));
     // A damaged graph is reported, and built again.
     let graph = folder.join("s/graphs/1-1.usearch");
@@ -180,6 +205,8 @@ fn bad_input_is_refused_with_the_reason() {
     );
     refused(&["index", "delete", "--store", "s"], folder, &["nothing to delete"]);
     refused(&["index", "export", "--store", "s", "--out", "v.npy"], folder, &["--modality: not given"]);
+    refused(&["index", "clusters", "--store", "s", "--k", "99"], folder, &["k: found 99, expected 1 to"]);
+    refused(&["index", "clusters", "--store", "s", "--k", "0"], folder, &["--k"]);
     refused(&["index", "duplicates", "--store", "s", "--modality", "text"], folder, &["unknown vector `text`"]);
     assert!(!folder.join("t").exists(), "nothing is made where there is nothing to do");
 }

@@ -2,6 +2,7 @@
 #![allow(missing_docs)]
 
 mod alignment;
+mod arrow;
 #[path = "../common/mod.rs"]
 mod common;
 mod datasets;

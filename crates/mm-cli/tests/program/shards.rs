@@ -1,7 +1,7 @@
 //! `WebDataset` shards: written, read, and embedded by several workers of which some are killed.
 
 use crate::{
-    common::{Workspace, mm, refused, text},
+    common::{Workspace, fixture, mm, refused, text},
     json, ok,
 };
 use std::{
@@ -152,7 +152,7 @@ fn shards_that_cannot_be_embedded_are_named() {
     // Mended, the same command embeds it alone.
     std::fs::write(folder.join("shards/d-000002.tar"), &whole).unwrap();
     let again = json(&embed(SHARDS, &["--json"]));
-    assert_eq!((again["embedded"].as_u64(), again["vectors"].as_u64()), (Some(1), Some(12)), "{again}");
+    assert_eq!((again["processed"].as_u64(), again["vectors"].as_u64()), (Some(1), Some(12)), "{again}");
     for seconds in ["-1", "0", "soon", "NaN", "1e300"] {
         let output = Command::new(env!("CARGO_BIN_EXE_mm"))
             .args(["embed", "--model", "eyes", "--shards", SHARDS, "--out", "out"])
@@ -167,4 +167,77 @@ fn shards_that_cannot_be_embedded_are_named() {
     let other = embed(SHARDS, &["--normalize"]);
     assert!(text(&other).contains("normalize false, expected true"), "{}", text(&other));
     refused(&["embed", "--model", "eyes", "--out", "out"], folder, &["--data or --shards"]);
+}
+
+#[test]
+fn tables_are_captioned_and_answered_shard_by_shard() {
+    let temp_dir = tempfile::tempdir().unwrap();
+    let folder = temp_dir.path();
+    std::fs::copy(fixture("mm-reason", "inputs/wide.png"), folder.join("a.png")).unwrap();
+    std::fs::write(folder.join("broken.png"), b"not an image").unwrap();
+    std::fs::write(folder.join("t-0.csv"), "id,image,question\nx,a.png,a dog\ny,broken.png,a fox\n").unwrap();
+    std::fs::write(folder.join("t-1.csv"), "id,image,question\nz,a.png,a cat\n").unwrap();
+    let model = fixture("mm-reason", "git-caption");
+    let model = model.to_str().unwrap();
+    let sharded = |command: &str, out: &str, more: &[&str]| {
+        let all = [command, "--model", model, "--shards", "t-{0..1}.csv", "--out", out, "--max-new-tokens", "4"];
+        mm(&[&all, more].concat(), folder)
+    };
+    for command in ["caption", "answer"] {
+        let summary = json(&sharded(command, command, &["--json"]));
+        let counts = ["shards", "processed", "rows", "failed_rows"].map(|key| summary[key].as_u64().unwrap());
+        assert_eq!(counts, [2, 2, 3, 1], "{summary}");
+        // The lines are those of the whole table.
+        for shard in ["t-0", "t-1"] {
+            let (table, lines) = (format!("{shard}.csv"), format!("{command}-{shard}.jsonl"));
+            let alone = [command, "--model", model, "--data", &table, "--out", &lines, "--max-new-tokens", "4"];
+            ok(&mm(&alone, folder));
+            let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+            assert_eq!(read(&format!("{command}/{shard}.jsonl")), read(&lines));
+        }
+        let record = std::fs::read_to_string(folder.join(command).join("shards/t-0.json")).unwrap();
+        assert!(record.contains("broken.png") && record.contains("\"id\": \"y\""), "{record}");
+        // Another run has nothing to do.
+        assert_eq!(json(&sharded(command, command, &["--json"]))["processed"], 0);
+    }
+    let other = text(&sharded("answer", "caption", &[]));
+    assert!(other.contains("was written by `mm caption --shards`, expected `mm answer --shards`"), "{other}");
+    let other = text(&sharded("caption", "caption", &["--num-beams", "2"]));
+    assert!(other.contains("num_beams 1, expected 2") && other.contains("another --out"), "{other}");
+    let failed = sharded("caption", "strict", &["--on-error", "fail"]);
+    assert_eq!(failed.status.code(), Some(1), "{}", text(&failed));
+    assert!(text(&failed).contains("t-0.csv: row y") && text(&failed).contains("1 of 2 shards"), "{}", text(&failed));
+    assert!(folder.join("strict/t-1.jsonl").exists() && !folder.join("strict/t-0.jsonl").exists());
+    refused(&["caption", "--model", model, "--out", "o"], folder, &["--data or --shards"]);
+}
+
+#[test]
+fn tables_are_predicted_shard_by_shard() {
+    let temp_dir = tempfile::tempdir().unwrap();
+    let folder = temp_dir.path();
+    let row = |n: usize| format!("{n},{},{}\n", n % 7, if n % 7 > 3 { "high" } else { "low" });
+    let table = |rows: std::ops::Range<usize>| "number,size,kind\n".to_owned() + &rows.map(row).collect::<String>();
+    std::fs::write(folder.join("train.csv"), table(0..80)).unwrap();
+    for (shard, rows) in [("new-0.csv", 0..5), ("new-1.csv", 5..9)] {
+        std::fs::write(folder.join(shard), table(rows)).unwrap();
+    }
+    std::fs::write(folder.join("all.csv"), table(0..9)).unwrap();
+    ok(&mm(&["fit", "--data", "train.csv", "--label-column", "kind", "--out", "run"], folder));
+    let sharded = |more: &[&str]| {
+        let all = ["predict", "--model", "run", "--shards", "new-{0..1}.csv", "--out", "p", "--json"];
+        mm(&[&all, more].concat(), folder)
+    };
+    let summary = json(&sharded(&[]));
+    assert_eq!((&summary["rows"], &summary["processed"], &summary["failed_rows"]), (&9.into(), &2.into(), &0.into()));
+    let lines = |name: &str| {
+        let text = std::fs::read_to_string(folder.join(name)).unwrap();
+        let prediction = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["prediction"].clone();
+        text.lines().map(prediction).collect::<Vec<_>>()
+    };
+    ok(&mm(&["predict", "--model", "run", "--data", "all.csv", "--out", "all.jsonl"], folder));
+    assert_eq!([lines("p/new-0.jsonl"), lines("p/new-1.jsonl")].concat(), lines("all.jsonl"));
+    let other = text(&sharded(&["--missing-values", "low"]));
+    assert!(other.contains("missing_values null, expected [\"low\"]"), "{other}");
+    refused(&["predict", "--model", "run", "--shards", "new-{0..1}.csv"], folder, &["--out"]);
+    refused(&["predict", "--model", "run"], folder, &["--data"]);
 }

@@ -4,8 +4,9 @@
 //! read are missing from the result and are tried again by the next call, and memory does not grow with the number of
 //! rows.
 
+#[cfg(feature = "arrow")]
+mod arrow;
 mod embedder;
-mod lease;
 mod merge;
 mod options;
 #[cfg(feature = "parquet")]
@@ -20,12 +21,16 @@ mod state;
 mod values;
 mod write;
 
+#[cfg(feature = "arrow")]
+pub use arrow::{StreamSummary, embed_stream};
 pub use embedder::Embedder;
 pub(crate) use embedder::run_fingerprint;
 pub use merge::merge_shards;
 pub use options::{EmbedOptions, OutputFormat, with_suffix};
+#[cfg(feature = "parquet")]
+pub(crate) use parquet::{ROW_GROUP_SIZE, write_optional, write_values};
 pub use rows::{VectorRow, copy_rows, read_rows, rows_file};
-pub use shards::{LeftOut, ShardFolder, ShardJob, ShardRecord, ShardsSummary, shard_name};
+pub use shards::{EmbeddedShard, LeftOut, ShardJob, ShardsSummary, embedded_modalities};
 pub(crate) use values::{ValueVector, embed_values};
 
 use crate::{Error, Result};

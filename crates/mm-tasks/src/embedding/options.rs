@@ -62,12 +62,6 @@ impl Entry {
     }
 }
 
-/// The error of a file.
-pub(super) fn io_error(path: &Path) -> impl Fn(std::io::Error) -> Error {
-    let path = PathBuf::from(path);
-    move |e| Error::file(&path, e)
-}
-
 /// A path with text behind its name, whatever its encoding: `vectors.npy` → `vectors.npy.part`.
 pub fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();

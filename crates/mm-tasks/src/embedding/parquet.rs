@@ -15,7 +15,7 @@ use parquet::{
 use std::{collections::BTreeSet, fs::File, ops::Range, path::Path, sync::Arc};
 
 /// Rows of a group of a Parquet file.
-const ROW_GROUP_SIZE: usize = 8192;
+pub(crate) const ROW_GROUP_SIZE: usize = 8192;
 
 const PARQUET_SCHEMA: &str = "message embeddings {
     required binary id (UTF8); required int64 row; required binary modality (UTF8); optional int64 value;
@@ -130,14 +130,16 @@ impl EmbeddingTable<'_> {
     }
 }
 
-fn write_values<T: DataType>(
+/// Writes the values of a required column.
+pub(crate) fn write_values<T: DataType>(
     column: &mut SerializedColumnWriter<'_>,
     values: impl Iterator<Item = T::T>,
 ) -> ParquetResult<()> {
     column.typed::<T>().write_batch(&values.collect::<Vec<_>>(), None, None).map(drop)
 }
 
-fn write_optional<T: DataType>(
+/// Writes the values of an optional column.
+pub(crate) fn write_optional<T: DataType>(
     column: &mut SerializedColumnWriter<'_>,
     values: impl Iterator<Item = Option<T::T>>,
 ) -> ParquetResult<()> {

@@ -1,7 +1,6 @@
 //! The file next to an array that states which row of a data set each vector is of.
 
-use super::options::io_error;
-use crate::{Error, Result};
+use crate::{Error, Result, error::io_error};
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 

@@ -1,29 +1,26 @@
-//! Embedding of many files by many workers, which know nothing of each other.
+//! Embedding of many files by many workers ([`crate::shards`]).
 //!
 //! Each file (a shard) becomes arrays and a table of metadata, in the folders that clip-retrieval and autofaiss read.
-//! A worker takes a shard that is neither done nor leased ([`super::lease`]), and waits at the end until the shards of
-//! others are done, so that those of a worker that was killed are not lost.
 
 use super::{
     embedder::Embedder,
-    lease::{Lease, Leases},
-    options::{EmbedOptions, io_error},
+    options::EmbedOptions,
     parquet::metadata_bytes,
     values::{ValueVector, embed_values},
 };
-use crate::{Error, Result, provenance::Provenance};
-use mm_core::{Modality, checkpoint::write_atomic};
+use crate::{
+    Error, Result,
+    provenance::Provenance,
+    shards::{Lease, ShardFolder, ShardOutcome, ShardRecord, ShardWork, WorkerSummary, name_shards, run_worker},
+};
+use mm_core::Modality;
 use mm_data::{Manifest, Row};
 use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
+    sync::atomic::AtomicBool,
 };
-
-/// Polling interval of the shards that other workers have.
-const POLL: Duration = Duration::from_millis(500);
 
 /// A row of a shard that has no vector.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,13 +35,9 @@ pub struct LeftOut {
     pub reason: String,
 }
 
-/// What is known of a shard that is done, `shards/NAME.json`.
+/// What is recorded of a shard that was embedded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ShardRecord {
-    /// The file that was embedded.
-    pub file: PathBuf,
-    /// Its size in bytes.
-    pub bytes: u64,
+pub struct EmbeddedShard {
     /// Number of rows with vectors.
     pub vectors: usize,
     /// Dimension of the vectors of each modality.
@@ -55,121 +48,51 @@ pub struct ShardRecord {
     pub further_values: usize,
 }
 
-/// The result of a worker.
+/// The result of a worker, and what all shards hold together.
 #[derive(Debug, Default)]
 pub struct ShardsSummary {
-    /// Number of shards.
-    pub shards: usize,
-    /// Number that this worker embedded.
-    pub embedded: usize,
-    /// Vectors, rows that were left out, and further values of all shards.
+    /// What this worker did.
+    pub worker: WorkerSummary,
+    /// Number of rows with vectors.
     pub vectors: usize,
     /// Rows without vectors.
     pub left_out: usize,
     /// Values after the first of their row.
     pub further_values: usize,
-    /// Shards that could not be read, and why.
-    pub failed: Vec<(PathBuf, String)>,
-    /// Whether it was stopped before the end.
-    pub stopped: bool,
 }
 
-/// A folder with the embeddings of shards.
-pub struct ShardFolder(pub(super) PathBuf);
-
-impl ShardFolder {
-    /// The folder at a path.
-    pub fn new(path: &Path) -> Self {
-        Self(path.to_owned())
-    }
-
-    /// The array of a modality of a shard, `[vectors, dim]` float32.
-    pub fn array(&self, modality: &Modality, name: &str) -> PathBuf {
-        // As clip-retrieval names it.
-        let prefix = if *modality == Modality::IMAGE { "img" } else { modality.name() };
-        self.0.join(format!("{prefix}_emb")).join(format!("{prefix}_emb_{name}.npy"))
-    }
-
-    /// The table of the rows of the arrays of a shard.
-    pub fn metadata(&self, name: &str) -> PathBuf {
-        self.0.join("metadata").join(format!("metadata_{name}.parquet"))
-    }
-
-    fn record_file(&self, name: &str) -> PathBuf {
-        self.0.join("shards").join(format!("{name}.json"))
-    }
-
-    /// The record of a shard; `None` where it is not done.
-    ///
-    /// # Errors
-    /// When it cannot be read.
-    pub fn record(&self, name: &str) -> Result<Option<ShardRecord>> {
-        let path = self.record_file(name);
-        match std::fs::read(&path) {
-            Ok(text) => {
-                let invalid = |e| Error::file(&path, format!("is no record of a shard: {e}; delete it"));
-                serde_json::from_slice(&text).map(Some).map_err(invalid)
-            }
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(io_error(&path)(e)),
-        }
-    }
-
-    /// Whether a shard is done; one whose file has another size by now is not.
-    fn is_done(&self, name: &str, file: &Path) -> Result<bool> {
-        let size = file.metadata().ok().map(|m| m.len());
-        Ok(self.record(name)?.is_some_and(|record| size.is_none_or(|size| size == record.bytes)))
-    }
-
-    /// Makes the folders, and refuses one that holds vectors of another model or of other options.
-    fn prepare(&self, modalities: &[Modality], provenance: &Provenance) -> Result<()> {
-        let folders = modalities.iter().filter_map(|m| self.array(m, "").parent().map(Path::to_owned));
-        for folder in folders.chain([self.0.join("metadata"), self.0.join("shards")]) {
-            std::fs::create_dir_all(&folder).map_err(io_error(&folder))?;
-        }
-        let path = self.0.join("embed.json");
-        if !path.exists() {
-            let text = serde_json::to_vec_pretty(provenance).map_err(|e| Error::file(&path, e))?;
-            write_atomic(&path, &text)?;
-        }
-        let text = std::fs::read(&path).map_err(io_error(&path))?;
-        let found: Provenance = serde_json::from_slice(&text).map_err(|e| Error::file(&path, e))?;
-        match provenance.difference(&found) {
-            Some(difference) => Err(Error::file(&self.0, format!("{difference}; choose another --out"))),
-            None => Ok(()),
-        }
-    }
+/// The prefix of a modality's folder and files, as clip-retrieval names them.
+fn prefix(modality: &Modality) -> &str {
+    if *modality == Modality::IMAGE { "img" } else { modality.name() }
 }
 
-/// The name of a shard: `0001` of `data/0001.tar.gz`.
-pub fn shard_name(file: &Path) -> String {
-    let name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let at = name.find('.').filter(|at| *at > 0).unwrap_or(name.len());
-    name[..at].to_owned()
+/// The array of a modality of a shard, `[vectors, dim]` float32.
+pub(super) fn array_file(folder: &ShardFolder, modality: &Modality, name: &str) -> PathBuf {
+    let prefix = prefix(modality);
+    folder.path().join(format!("{prefix}_emb")).join(format!("{prefix}_emb_{name}.npy"))
 }
 
-/// The shards by name, in their order.
-pub(super) fn named(files: &[PathBuf]) -> Result<Vec<(String, &PathBuf)>> {
-    let mut seen: BTreeMap<String, &PathBuf> = BTreeMap::new();
-    let mut all = Vec::new();
-    for file in files {
-        let name = shard_name(file);
-        if let Some(other) = seen.insert(name.clone(), file) {
-            let found = format!("{} and {}", other.display(), file.display());
-            return Err(Error::invalid("shards", found, "files whose names differ before the first dot"));
-        }
-        all.push((name, file));
-    }
-    Ok(all)
+/// The table of the rows of the arrays of a shard.
+pub(super) fn metadata_file(folder: &ShardFolder, name: &str) -> PathBuf {
+    folder.path().join("metadata").join(format!("metadata_{name}.parquet"))
 }
 
-/// What became of a shard that a worker wanted to embed.
-enum Taken {
-    Done,
-    Embedded,
-    ByAnother,
-    Failed(String),
-    Stopped,
+/// The records of the shards that are done, in order.
+pub(super) fn records(folder: &ShardFolder, files: &[PathBuf]) -> Result<Vec<(String, ShardRecord<EmbeddedShard>)>> {
+    folder.records(&name_shards(files)?)
+}
+
+/// The command that a folder of embeddings names as its origin.
+const COMMAND: &str = "embed --shards";
+
+/// The modalities of the vectors that a folder holds; none where it holds none yet.
+///
+/// # Errors
+/// When the folder says what made it and that cannot be read.
+pub fn embedded_modalities(folder: &Path) -> Result<Vec<Modality>> {
+    let Some(provenance) = ShardFolder::new(folder).provenance()? else { return Ok(Vec::new()) };
+    let names = provenance.options.get("modalities").and_then(|names| names.as_array()).cloned().unwrap_or_default();
+    Ok(names.iter().filter_map(|name| name.as_str()).map(Modality::from).collect())
 }
 
 /// What a worker embeds.
@@ -201,67 +124,20 @@ impl ShardJob<'_> {
         stop: &AtomicBool,
         on_progress: &mut dyn FnMut(usize, usize),
     ) -> Result<ShardsSummary> {
-        let (folder, shards) = (ShardFolder::new(out), named(self.files)?);
-        folder.prepare(self.modalities, &self.provenance()?)?;
-        let leases = Leases::open(out.join("leases"))?;
-        let mut summary = ShardsSummary { shards: shards.len(), ..ShardsSummary::default() };
-        let mut open: Vec<usize> = (0..shards.len()).collect();
-        open.rotate_left(self.first % shards.len().max(1));
-        while !open.is_empty() && !summary.stopped {
-            let mut waiting = Vec::new();
-            for (number, index) in open.iter().enumerate() {
-                let (name, file) = &shards[*index];
-                match self.take(&folder, &leases, name, file, stop)? {
-                    Taken::Done => {}
-                    Taken::Embedded => summary.embedded += 1,
-                    Taken::ByAnother => waiting.push(*index),
-                    Taken::Failed(reason) => summary.failed.push(((*file).clone(), reason)),
-                    Taken::Stopped => {
-                        summary.stopped = true;
-                        break;
-                    }
-                }
-                let left = open.len() - number - 1 + waiting.len();
-                on_progress(shards.len() - left, shards.len());
-            }
-            open = waiting;
-            if !open.is_empty() && !summary.stopped {
-                std::thread::sleep(POLL);
-                summary.stopped = stop.load(Ordering::Relaxed);
-            }
-        }
-        if !summary.stopped {
-            leases.sweep()?;
-        }
-        for (_, record) in records(&folder, &shards)? {
-            summary.vectors += record.vectors;
-            summary.left_out += record.left_out.len();
-            summary.further_values += record.further_values;
+        let (folder, files) = (ShardFolder::new(out), self.files);
+        let arrays: Vec<String> = self.modalities.iter().map(|m| format!("{}_emb", prefix(m))).collect();
+        let folders: Vec<&str> = arrays.iter().map(String::as_str).chain(["metadata"]).collect();
+        name_shards(files)?;
+        folder.prepare(&folders, &self.provenance()?)?;
+        let (first, mut work) = (self.first, EmbedWork { job: self, folder: &folder });
+        let worker = run_worker(&folder, files, first, &mut work, stop, on_progress)?;
+        let mut summary = ShardsSummary { worker, ..ShardsSummary::default() };
+        for (_, ShardRecord { result, .. }) in records(&folder, files)? {
+            summary.vectors += result.vectors;
+            summary.left_out += result.left_out.len();
+            summary.further_values += result.further_values;
         }
         Ok(summary)
-    }
-
-    /// Embeds a shard that is neither done nor leased by another worker.
-    fn take(&self, folder: &ShardFolder, leases: &Leases, name: &str, file: &Path, stop: &AtomicBool) -> Result<Taken> {
-        if stop.load(Ordering::Relaxed) {
-            return Ok(Taken::Stopped);
-        }
-        if folder.is_done(name, file)? {
-            return Ok(Taken::Done);
-        }
-        let Some(lease) = leases.take(name)? else { return Ok(Taken::ByAnother) };
-        // It may have been done between the check and the lease.
-        if folder.is_done(name, file)? {
-            return Ok(Taken::Done);
-        }
-        let embedded = self.embed(folder, name, file, &lease, stop);
-        mm_data::release_copy(file);
-        match embedded {
-            Ok(true) => Ok(Taken::Embedded),
-            Ok(false) => Ok(Taken::Stopped),
-            Err(error @ (Error::Data(_) | Error::Invalid { .. })) => Ok(Taken::Failed(error.to_string())),
-            Err(error) => Err(error),
-        }
     }
 
     fn provenance(&self) -> Result<Provenance> {
@@ -273,14 +149,21 @@ impl ShardJob<'_> {
         ];
         let options = options.into_iter().collect();
         let model = self.model.fingerprint()?;
-        Ok(Provenance { command: "embed --shards".into(), model, options, table: String::new() })
+        Ok(Provenance { command: COMMAND.into(), model, options, table: String::new() })
     }
 
-    /// Embeds a shard; false when it was stopped.
-    fn embed(&self, folder: &ShardFolder, name: &str, file: &Path, lease: &Lease, stop: &AtomicBool) -> Result<bool> {
+    /// Embeds a shard; `None` when it was stopped.
+    fn embed(
+        &self,
+        folder: &ShardFolder,
+        name: &str,
+        file: &Path,
+        lease: &Lease,
+        stop: &AtomicBool,
+    ) -> Result<Option<EmbeddedShard>> {
         let manifest = (self.open)(file)?;
         let rows: Vec<usize> = (0..manifest.rows.len()).collect();
-        let Some(found) = embed_first_values(self, &manifest, &rows, stop)? else { return Ok(false) };
+        let Some(found) = embed_first_values(self, &manifest, &rows, stop)? else { return Ok(None) };
         let (vectors, mut left_out) = by_row(&manifest, found);
         if self.options.fail_on_error
             && let Some(first) = left_out.first()
@@ -308,39 +191,43 @@ impl ShardJob<'_> {
             let dim = values.first().map_or(0, |v| v.len());
             let mut bytes = mm_data::npy_header("<f4", &[values.len(), dim]);
             values.iter().flat_map(|v| v.iter()).for_each(|v| bytes.extend_from_slice(&v.to_le_bytes()));
-            lease.write(&folder.array(modality, name), &bytes)?;
+            lease.write(&array_file(folder, modality, name), &bytes)?;
             dims.insert(modality.to_string(), dim);
         }
-        let metadata = folder.metadata(name);
+        let metadata = metadata_file(folder, name);
         lease.write(&metadata, &metadata_bytes(&manifest, &complete).map_err(|e| Error::file(&metadata, e))?)?;
         let values = |row: &Row, m: &Modality| row.values.get(m).map_or(0, Vec::len);
         let further =
             manifest.rows.iter().flat_map(|row| self.modalities.iter().map(|m| values(row, m).saturating_sub(1)));
-        let record = ShardRecord {
-            file: file.to_owned(),
-            bytes: mm_data::local_copy(file)?.metadata().map_err(io_error(file))?.len(),
-            vectors: complete.len(),
-            dims,
-            left_out,
-            further_values: further.sum(),
-        };
-        // The record last: a shard with one is complete.
-        let path = folder.record_file(name);
-        let text = serde_json::to_vec_pretty(&record).map_err(|e| Error::file(&path, e))?;
-        lease.write(&path, &text)?;
-        Ok(true)
+        let further_values = further.sum();
+        Ok(Some(EmbeddedShard { vectors: complete.len(), dims, left_out, further_values }))
     }
 }
 
-/// The records of the shards that are done, in order.
-pub(super) fn records(folder: &ShardFolder, shards: &[(String, &PathBuf)]) -> Result<Vec<(String, ShardRecord)>> {
-    let mut found = Vec::new();
-    for (name, _) in shards {
-        if let Some(record) = folder.record(name)? {
-            found.push((name.clone(), record));
+/// The embedding of shards into a folder.
+struct EmbedWork<'a, 'b> {
+    job: &'a ShardJob<'b>,
+    folder: &'a ShardFolder,
+}
+
+impl ShardWork for EmbedWork<'_, '_> {
+    type Record = EmbeddedShard;
+    type Error = Error;
+
+    fn process(
+        &mut self,
+        name: &str,
+        file: &Path,
+        lease: &Lease,
+        stop: &AtomicBool,
+    ) -> Result<ShardOutcome<EmbeddedShard>> {
+        match self.job.embed(self.folder, name, file, lease, stop) {
+            Ok(Some(record)) => Ok(ShardOutcome::Done(record)),
+            Ok(None) => Ok(ShardOutcome::Stopped),
+            Err(error @ (Error::Data(_) | Error::Invalid { .. })) => Ok(ShardOutcome::Failed(error.to_string())),
+            Err(error) => Err(error),
         }
     }
-    Ok(found)
 }
 
 /// The vectors of the first values of rows.

@@ -2,10 +2,10 @@
 
 use super::{
     embedder::Embedder,
-    options::{EmbedOptions, Entry, io_error, with_suffix},
+    options::{EmbedOptions, Entry, with_suffix},
     pipeline::VectorResult,
 };
-use crate::{Error, Result, provenance::Provenance};
+use crate::{Error, Result, error::io_error, provenance::Provenance};
 use mm_core::{
     Modality,
     checkpoint::{self, FolderLock},

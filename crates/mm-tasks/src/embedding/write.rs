@@ -1,11 +1,11 @@
 //! Embeddings as .npy, .safetensors and .parquet files.
 
 use super::{
-    options::{Entry, OutputFormat, io_error, with_suffix},
+    options::{Entry, OutputFormat, with_suffix},
     rows::rows_file,
     state::WorkDir,
 };
-use crate::{Error, Result};
+use crate::{Error, Result, error::io_error};
 use mm_core::Modality;
 use mm_data::Manifest;
 use serde_json::json;

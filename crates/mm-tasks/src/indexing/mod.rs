@@ -4,13 +4,19 @@
 //! whose values changed, rewrites those whose cells changed, and deletes those that are gone. Since every batch is on
 //! disk when the next one begins, an interrupted call is continued by the same call.
 
+mod clusters;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod payload;
 mod report;
 mod source;
 mod vectors;
 mod version;
 
-pub use report::search_page;
+pub use clusters::{Assignment, Cluster, ClusterOptions, Clustering, cluster};
+#[cfg(feature = "parquet")]
+pub use parquet::{FieldTypes, ParquetRows};
+pub use report::{clusters_page, search_page};
 pub use source::{DataSource, file_modality};
 
 use crate::{

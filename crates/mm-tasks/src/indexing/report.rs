@@ -1,5 +1,6 @@
-//! The results of a search as an HTML page.
+//! The results of a search, and clusters, as HTML pages.
 
+use super::Clustering;
 use crate::{Result, report};
 use mm_core::{Modality, Source};
 use mm_index::{Answer, Hit};
@@ -35,6 +36,25 @@ pub fn search_page(
     }
     body += "</div>";
     report::html_page("Search", &body)
+}
+
+/// An HTML page with the rows nearest to the centroid of each cluster.
+///
+/// # Errors
+/// When the page cannot be rendered.
+pub fn clusters_page(clustering: &Clustering) -> Result<String> {
+    let (rows, count) = (clustering.assignments.len(), clustering.clusters.len());
+    let mut body = format!("<p>{rows} rows in {count} clusters; of each the rows nearest to its centroid.</p>");
+    for (number, cluster) in clustering.clusters.iter().enumerate() {
+        let (rows, score) = (cluster.rows, cluster.score);
+        let _ = write!(body, "<h2>Cluster {number}</h2><p class=\"soft\">{rows} rows, mean score {score:.3}</p>");
+        body += "<div class=\"charts\">";
+        for (index, hit) in cluster.examples.iter().enumerate() {
+            write_hit(&mut body, index + 1, hit);
+        }
+        body += "</div>";
+    }
+    report::html_page("Clusters", &body)
 }
 
 fn write_hit(body: &mut String, rank: usize, hit: &Hit) {

@@ -1,10 +1,13 @@
-//! `--data` and `--out` of the commands that generate text: a whole table, resumable, one JSON line a row.
+//! `--data`, `--shards` and `--out` of the commands that generate text: whole tables, resumable, one JSON line a row.
 
 mod lines;
 mod provenance;
 
 use crate::{
-    args::columns::TableArgs,
+    args::{
+        columns::TableArgs,
+        shards::{FailedRow, LinesJob, ShardLines},
+    },
     context::{Context, stop_on_interrupt},
     exit::{interrupted, usage},
     output,
@@ -20,8 +23,11 @@ use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::atomic::Ordering,
+    sync::atomic::{AtomicBool, Ordering},
 };
+
+/// Failed rows that are shown.
+const MAX_EXAMPLES: usize = 20;
 
 /// What to do with a row or value that cannot be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -41,11 +47,16 @@ pub(crate) struct BatchArgs {
     /// are tried again.
     #[arg(long, value_name = "FILE", requires = "out")]
     pub(crate) data: Option<PathBuf>,
-    /// File for the results, one JSON line a row (.jsonl).
-    #[arg(long, value_name = "FILE", requires = "data")]
+    /// Process each of several tables or WebDataset shards into the folder --out, for instance
+    /// 'photos-{0000..0099}.tar'. Any number of workers on any hosts run the same command: each takes shards that are
+    /// neither done nor taken by another, and ends when all are done.
+    #[arg(long, value_name = "PATTERN", requires = "out", conflicts_with = "data")]
+    pub(crate) shards: Option<PathBuf>,
+    /// File for the results, one JSON line a row (.jsonl); with --shards a folder, with such a file for each.
+    #[arg(long, value_name = "PATH")]
     pub(crate) out: Option<PathBuf>,
-    /// What to do with a row that cannot be read: skip (its line holds the error) or fail.
-    #[arg(long, value_name = "POLICY", value_enum, default_value = "skip", requires = "data")]
+    /// What to do with a row that cannot be read: skip (its line holds the error) or fail (with --shards its shard).
+    #[arg(long, value_name = "POLICY", value_enum, default_value = "skip", requires = "out")]
     on_error: OnError,
     #[command(flatten)]
     pub(crate) table: TableArgs,
@@ -91,9 +102,62 @@ impl BatchRow {
 }
 
 impl BatchArgs {
-    /// Processes the table in batches; `process` returns a JSON object for each row of a batch, or why there is none.
-    /// Rows whose line holds an error are tried again first.
+    /// The table or the shards, where one is given.
+    pub(crate) fn input(&self) -> Option<&PathBuf> {
+        self.data.as_ref().or(self.shards.as_ref())
+    }
+
+    /// Refuses options of whole tables where there is none.
+    pub(crate) fn check(&self) -> Result<()> {
+        if self.out.is_some() && self.input().is_none() {
+            usage!("--out: is where the results of --data or --shards go; give one of them");
+        }
+        self.table.require_data(self.input())
+    }
+
+    /// Processes the tables in batches; `process` returns a JSON object for each row of a batch, or why there is none.
     pub(crate) fn run(
+        &self,
+        provenance: &Provenance,
+        kinds: &[&str],
+        batch_size: usize,
+        context: &Context,
+        mut process: impl FnMut(&[BatchRow]) -> Vec<Result<Value>>,
+    ) -> Result<()> {
+        match (&self.shards, &self.out) {
+            (Some(shards), Some(out)) => {
+                let mut lines = |file: &Path, stop: &AtomicBool| {
+                    self.lines_of_shard(file, kinds, batch_size.max(1), stop, &mut process)
+                };
+                LinesJob { shards, out, lines: &mut lines }.run(provenance.clone(), context)
+            }
+            _ => self.run_table(provenance, kinds, batch_size, context, process),
+        }
+    }
+
+    /// The lines of the rows of a shard; `None` when it was stopped.
+    fn lines_of_shard(
+        &self,
+        file: &Path,
+        kinds: &[&str],
+        batch_size: usize,
+        stop: &AtomicBool,
+        process: &mut dyn FnMut(&[BatchRow]) -> Vec<Result<Value>>,
+    ) -> Result<Option<ShardLines>> {
+        let rows = read_rows(file, kinds, &self.table)?;
+        let mut result = ShardLines::default();
+        for batch in rows.chunks(batch_size) {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
+            let batch: Vec<&TableRow> = batch.iter().collect();
+            result.lines.extend(self.lines(file, kinds, &batch, process, &mut result.failed)?);
+        }
+        Ok(Some(result))
+    }
+
+    /// Processes one table into a file. Rows whose line holds an error are tried again first.
+    fn run_table(
         &self,
         provenance: &Provenance,
         kinds: &[&str],
@@ -112,10 +176,12 @@ impl BatchArgs {
         let resumed = next - retried.len();
         let stop = stop_on_interrupt("this batch")?;
         let mut progress = ItemProgress::new();
-        let (mut failures, mut done) = (Failures::default(), resumed);
-        let mut lines_of = |indices: &[usize], failures: &mut Failures| -> Result<Vec<String>> {
-            let batch: Vec<&TableRow> = indices.iter().map(|i| &rows[*i]).collect();
-            let lines = self.lines(data, kinds, &batch, &mut process, failures)?;
+        let (mut failed, mut done) = (Vec::new(), resumed);
+        let mut lines_of = |indices: &[usize], failed: &mut Vec<FailedRow>| -> Result<Vec<String>> {
+            let (batch, before) = (indices.iter().map(|i| &rows[*i]).collect::<Vec<_>>(), failed.len());
+            let lines = self.lines(data, kinds, &batch, &mut process, failed)?;
+            let shown = failed[before..].iter().take(MAX_EXAMPLES.saturating_sub(before));
+            shown.for_each(|row| output::warning(format!("{}: {}", row.id, row.reason)));
             done += batch.len();
             progress.update("rows", done, rows.len());
             Ok(lines)
@@ -123,7 +189,7 @@ impl BatchArgs {
         let is_stopped = || stop.load(Ordering::Relaxed);
         let mut replaced = BTreeMap::new();
         for batch in retried.chunks(batch_size).take_while(|_| !is_stopped()) {
-            let lines = lines_of(batch, &mut failures);
+            let lines = lines_of(batch, &mut failed);
             if lines.is_err() {
                 output.replace(&replaced)?;
             }
@@ -132,7 +198,7 @@ impl BatchArgs {
         output.replace(&replaced)?;
         let rest: Vec<usize> = (next..rows.len()).collect();
         for batch in rest.chunks(batch_size).take_while(|_| !is_stopped()) {
-            output.append(&lines_of(batch, &mut failures)?)?;
+            output.append(&lines_of(batch, &mut failed)?)?;
         }
         progress.finish();
         output.sync()?;
@@ -140,16 +206,18 @@ impl BatchArgs {
             let out = out.display();
             interrupted!("{done} of {} rows are in {out}; the same command continues from there", rows.len());
         }
+        let example = |row: &FailedRow| json!({"row": row.id, "path": row.path, "reason": row.reason});
         if context.json {
+            let examples: Vec<Value> = failed.iter().take(MAX_EXAMPLES).map(example).collect();
             output::line(json!({
                 "out": output::path(out), "rows": rows.len(), "resumed": resumed,
-                "failed": {"count": failures.count, "examples": failures.examples},
+                "failed": {"count": failed.len(), "examples": examples},
             }));
         } else {
             let resumed = if resumed > 0 { format!(", {resumed} of them from an earlier run") } else { String::new() };
-            let again = if failures.count > 0 { "; the same command tries them again" } else { "" };
+            let again = if failed.is_empty() { "" } else { "; the same command tries them again" };
             let out = out.display();
-            output::line(format!("{out}: {} rows{resumed}, {} failed{again}", rows.len(), failures.count));
+            output::line(format!("{out}: {} rows{resumed}, {} failed{again}", rows.len(), failed.len()));
         }
         Ok(())
     }
@@ -161,7 +229,7 @@ impl BatchArgs {
         kinds: &[&str],
         batch: &[&TableRow],
         process: &mut dyn FnMut(&[BatchRow]) -> Vec<Result<Value>>,
-        failures: &mut Failures,
+        failed: &mut Vec<FailedRow>,
     ) -> Result<Vec<String>> {
         let with_file: Vec<BatchRow> = batch.iter().filter_map(|row| row.to_batch_row()).collect();
         let mut results = if with_file.is_empty() { Vec::new() } else { process(&with_file) }.into_iter();
@@ -179,7 +247,8 @@ impl BatchArgs {
                 }
                 Err(error) => {
                     let (reason, file) = (format!("{error:#}"), row.file.as_ref());
-                    failures.add(row, &reason);
+                    let path = file.map(|f| f.path.clone());
+                    failed.push(FailedRow { id: row.id.clone(), path, reason: reason.clone() });
                     json!({"input": file.map(|f| &f.path), "modality": file.map(|f| f.modality.name()), "error": reason})
                 }
             };
@@ -187,26 +256,6 @@ impl BatchArgs {
             lines.push(line.to_string());
         }
         Ok(lines)
-    }
-}
-
-/// Rows that failed: how many, and the first of them.
-#[derive(Default)]
-struct Failures {
-    count: usize,
-    examples: Vec<Value>,
-}
-
-impl Failures {
-    const MAX_EXAMPLES: usize = 20;
-
-    fn add(&mut self, row: &TableRow, reason: &str) {
-        self.count += 1;
-        if self.count <= Self::MAX_EXAMPLES {
-            output::warning(format!("{}: {reason}", row.id));
-            let path = row.file.as_ref().map(|f| &f.path);
-            self.examples.push(json!({"row": row.id, "path": path, "reason": reason}));
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! `mm embed`: raw values → vectors.
 
 mod sharded;
+mod stdio;
 
 use crate::{
     args::{
@@ -32,7 +33,7 @@ use std::{
 /// Embed texts, images, audio and video with a pretrained model or a trained run
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  mm embed --model all-MiniLM-L6-v2 --text \"a dog\" --json\n  mm embed --model runs/first --image dog.png --audio dog.ogg\n  mm embed --model openai/clip-vit-base-patch32 --data photos.jsonl --out photos.parquet --dtype auto\n  mm embed --model openai/clip-vit-base-patch32 --shards 'shards/{0000..0099}.tar' --out vectors     (in as many workers as you like)\n  mm embed --merge vectors --shards 'shards/{0000..0099}.tar' --modality image --out images.npy\n\nJSON, one line an input: {\"input\": …, \"modality\": …, \"embedding\": […]}"
+    after_help = "Examples:\n  mm embed --model all-MiniLM-L6-v2 --text \"a dog\" --json\n  mm embed --model runs/first --image dog.png --audio dog.ogg\n  mm embed --model openai/clip-vit-base-patch32 --data photos.jsonl --out photos.parquet --dtype auto\n  mm embed --model openai/clip-vit-base-patch32 --shards 'shards/{0000..0099}.tar' --out vectors     (in as many workers as you like)\n  mm embed --merge vectors --shards 'shards/{0000..0099}.tar' --modality image --out images.npy\n  mm embed --model openai/clip-vit-base-patch32 --stdio < rows.arrows > vectors.arrows\n\nJSON, one line an input: {\"input\": …, \"modality\": …, \"embedding\": […]}"
 )]
 pub(crate) struct Arguments {
     /// Checkpoint folder, run folder, name of a fetched model, or hub name ORG/NAME.
@@ -57,7 +58,7 @@ pub(crate) struct Arguments {
 
 /// A whole data set at once.
 #[derive(clap::Args, Clone)]
-#[command(next_help_heading = "Whole data sets")]
+#[command(next_help_heading = "Whole data sets", group(clap::ArgGroup::new("dataset_output").args(["out", "stdio"])))]
 struct DatasetArgs {
     /// Embed every value of this manifest (JSONL, CSV, TSV or Parquet); the vector of a row without one is missing.
     /// After an interruption the same command continues where it stopped; values that could not be read are tried
@@ -72,14 +73,19 @@ struct DatasetArgs {
     /// Join the vectors of --shards, which are in this folder, into the .npy file --out.
     #[arg(long, value_name = "DIR", requires_all = ["shards", "out"])]
     merge: Option<PathBuf>,
+    /// Read rows from standard input and write their vectors to standard output, both as Arrow IPC streams: for each
+    /// record batch one with the columns MODALITY_embedding and MODALITY_error. Rows have a column for each modality,
+    /// of its name or as --column says.
+    #[arg(long, conflicts_with_all = INPUT_OPTIONS, conflicts_with_all = ["data", "shards"])]
+    stdio: bool,
     /// File for the vectors: .npy, .parquet or .safetensors; with --shards a folder.
     #[arg(long, value_name = "PATH")]
     out: Option<PathBuf>,
     /// Modality of the data set to embed; may be repeated [default: all that the model takes].
-    #[arg(long, value_name = "NAME", requires = "out")]
+    #[arg(long, value_name = "NAME", requires = "dataset_output")]
     modality: Vec<String>,
     /// What to do with a value that cannot be read: skip (its vector is missing) or fail.
-    #[arg(long, value_name = "POLICY", value_enum, default_value = "skip", requires = "out")]
+    #[arg(long, value_name = "POLICY", value_enum, default_value = "skip", requires = "dataset_output")]
     on_error: OnError,
     #[command(flatten)]
     table: TableArgs,
@@ -108,7 +114,9 @@ impl Arguments {
             Some(PoolingArg::Max) => Some(Pooling::Max),
             Some(PoolingArg::Last) => Some(Pooling::Last),
             // A layer inside a dual encoder has no projection: it is pooled as that of any other encoder.
-            None | Some(PoolingArg::None) => (self.layer.is_some() && model.contrastive_head.is_some()).then_some(Pooling::Mean),
+            None | Some(PoolingArg::None) => {
+                (self.layer.is_some() && model.contrastive_head.is_some()).then_some(Pooling::Mean)
+            }
         }
     }
 
@@ -129,7 +137,9 @@ impl Arguments {
 pub(crate) fn warn_truncated(model: &Pretrained) {
     for modality in model.modalities() {
         if let Some((count, limit)) = model.tower(&modality).ok().and_then(|t| t.processor.truncated()) {
-            output::warning(format!("{count} {modality} input(s) were longer than the model takes and were truncated to {limit}"));
+            output::warning(format!(
+                "{count} {modality} input(s) were longer than the model takes and were truncated to {limit}"
+            ));
         }
     }
 }
@@ -144,7 +154,11 @@ fn embed_inputs(model: &Pretrained, arguments: &Arguments) -> Result<Vec<Tensor>
 }
 
 /// One vector `[1, dim]` for each input, in the order given; those of one modality go through the model as one batch.
-pub(crate) fn embed_in_order(model: &Pretrained, inputs: &[InputValue], pooling: Option<Pooling>) -> Result<Vec<Tensor>> {
+pub(crate) fn embed_in_order(
+    model: &Pretrained,
+    inputs: &[InputValue],
+    pooling: Option<Pooling>,
+) -> Result<Vec<Tensor>> {
     let mut vectors: Vec<Option<Tensor>> = vec![None; inputs.len()];
     let kinds: BTreeSet<&str> = inputs.iter().map(|input| input.kind.as_str()).collect();
     for kind in kinds {
@@ -160,7 +174,9 @@ pub(crate) fn embed_in_order(model: &Pretrained, inputs: &[InputValue], pooling:
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     let DatasetArgs { data, shards, merge, out, table, .. } = &arguments.dataset;
-    table.require_data(data.as_ref().or(shards.as_ref()))?;
+    if !arguments.dataset.stdio {
+        table.require_data(data.as_ref().or(shards.as_ref()))?;
+    }
     if out.is_some() && data.is_none() && shards.is_none() {
         usage!("--out: is where the vectors of --data or --shards go; give one of them");
     }
@@ -169,6 +185,9 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     }
     let Some(model) = &arguments.model else { usage!("--model: nothing to embed with") };
     let dir = locate(model)?;
+    if arguments.dataset.stdio {
+        return stdio::run(&dir, arguments, context);
+    }
     if let (Some(shards), Some(out)) = (shards, out) {
         return sharded::run(&dir, shards, out, arguments, context);
     }
@@ -206,7 +225,8 @@ fn print_vector(input: &InputValue, vector: &Tensor, keeps_positions: bool, cont
         output::line(json!({"input": value, "modality": kind, "embedding": embedding}));
     } else {
         let shown = values.iter().take(8).map(|v| format!("{v:.4}")).collect::<Vec<_>>().join(" ");
-        let shape = if keeps_positions { format!("[{}, {dim}]", values.len() / dim.max(1)) } else { format!("[{dim}]") };
+        let shape =
+            if keeps_positions { format!("[{}, {dim}]", values.len() / dim.max(1)) } else { format!("[{dim}]") };
         output::line(format!("{kind} {value}: {shape} {shown} … (--json prints all values)"));
     }
     Ok(())
@@ -279,7 +299,9 @@ fn write_vectors(
     ));
     if !summary.missing.is_empty() {
         let count = summary.missing.len();
-        output::line(format!("{count} rows have no value of a modality; their vectors are missing (NaN, null in Parquet)"));
+        output::line(format!(
+            "{count} rows have no value of a modality; their vectors are missing (NaN, null in Parquet)"
+        ));
     }
     if !summary.failed.is_empty() {
         output::line(format!(

@@ -2,9 +2,13 @@
 
 use super::{Arguments, warn_truncated};
 use crate::{
-    args::{batch::OnError, model::is_run},
+    args::{
+        batch::OnError,
+        model::is_run,
+        shards::{first_shard, refuse_failed, warn_failed, worker_json},
+    },
     context::{Context, stop_on_interrupt},
-    exit::{interrupted, usage},
+    exit::usage,
     output,
     progress::ItemProgress,
 };
@@ -30,20 +34,6 @@ pub(super) fn run(dir: &Path, shards: &Path, out: &Path, arguments: &Arguments, 
     result
 }
 
-/// Where this worker begins: an equal distance from the others, where a scheduler numbers them.
-fn first_shard(count: usize) -> usize {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.trim().parse::<usize>().ok());
-    let of_slurm = || {
-        let (id, first) = (number("SLURM_ARRAY_TASK_ID")?, number("SLURM_ARRAY_TASK_MIN").unwrap_or(0));
-        Some((id.saturating_sub(first), number("SLURM_ARRAY_TASK_COUNT")?))
-    };
-    let of_launcher = || Some((number("RANK")?, number("WORLD_SIZE")?));
-    let Some((index, workers)) = of_slurm().or_else(of_launcher) else {
-        return number("JOB_COMPLETION_INDEX").unwrap_or(0) % count.max(1);
-    };
-    count * index.min(workers) / workers.max(1) % count.max(1)
-}
-
 fn embed(
     model: &dyn Embedder,
     pooling: Option<Pooling>,
@@ -57,47 +47,57 @@ fn embed(
     let names: Vec<&str> = dataset.modality.iter().map(String::as_str).collect();
     let recognize = |column: &str, cells: &[&serde_json::Value]| context.modality_of_column(column, cells);
     let open = |file: &Path| {
-        let inference = ColumnInference { modalities: (!names.is_empty()).then_some(&names), recognize: Some(&recognize) };
+        let inference =
+            ColumnInference { modalities: (!names.is_empty()).then_some(&names), recognize: Some(&recognize) };
         Ok(Manifest::open_inferring(&dataset.table.config(file, &[]), Path::new(""), &inference)?)
     };
-    let modalities = if wanted.is_empty() { modalities_of(model, &open(&files[0])?)? } else { wanted };
+    let modalities = match embedding::embedded_modalities(out)? {
+        _ if !wanted.is_empty() => wanted,
+        of_others if !of_others.is_empty() => of_others,
+        _ => modalities_of(model, &open(&files[0])?)?,
+    };
     let options = EmbedOptions {
         modalities: modalities.clone(),
         pooling,
         normalize: arguments.normalize,
         fail_on_error: dataset.on_error == OnError::Fail,
     };
-    let job = ShardJob { model, files, open: &open, modalities: &modalities, options: &options, first: first_shard(files.len()) };
+    let job = ShardJob {
+        model,
+        files,
+        open: &open,
+        modalities: &modalities,
+        options: &options,
+        first: first_shard(files.len()),
+    };
     let stop = stop_on_interrupt("this batch")?;
     let mut progress = ItemProgress::new();
     let summary = job.run(out, &stop, &mut |done, total| progress.update("shards", done, total))?;
     progress.finish();
-    output::warnings(summary.failed.iter().map(|(file, reason)| format!("{}: {reason}", file.display())).collect::<Vec<_>>().iter());
-    if summary.stopped {
-        interrupted!("the shards that are done are saved; the same command continues with the others");
-    }
-    let failed = summary.failed.len();
+    let worker = &summary.worker;
+    warn_failed(worker)?;
     if context.json {
-        let examples: Vec<_> = summary.failed.iter().take(20).map(|(file, reason)| json!({"file": file, "reason": reason})).collect();
-        output::line(json!({
-            "out": output::path(out), "shards": summary.shards, "embedded": summary.embedded, "vectors": summary.vectors,
-            "left_out": summary.left_out, "further_values": summary.further_values,
-            "failed": {"count": failed, "examples": examples},
-        }));
+        let mut line = worker_json(out, worker);
+        let counts =
+            [("vectors", summary.vectors), ("left_out", summary.left_out), ("further_values", summary.further_values)];
+        line.extend(counts.map(|(name, count)| (name.to_owned(), json!(count))));
+        output::line(serde_json::Value::Object(line));
     } else {
-        let (out, shards, embedded, vectors) = (out.display(), summary.shards, summary.embedded, summary.vectors);
-        output::line(format!("{out}: {vectors} rows with vectors in {shards} shards, {embedded} of them by this worker"));
+        let (out, shards, processed, vectors) = (out.display(), worker.shards, worker.processed, summary.vectors);
+        output::line(format!(
+            "{out}: {vectors} rows with vectors in {shards} shards, {processed} of them by this worker"
+        ));
         if summary.left_out > 0 {
-            output::line(format!("{} rows lack a value that can be read and are left out; shards/*.json lists them", summary.left_out));
+            output::line(format!(
+                "{} rows lack a value that can be read and are left out; shards/*.json lists them",
+                summary.left_out
+            ));
         }
         if summary.further_values > 0 {
             output::line(format!("{} values after the first of their row were not embedded", summary.further_values));
         }
     }
-    if failed > 0 {
-        bail!("{failed} of {} shards could not be embedded; the same command tries them again", summary.shards);
-    }
-    Ok(())
+    refuse_failed(worker)
 }
 
 /// The modalities that both the model and the first shard have.

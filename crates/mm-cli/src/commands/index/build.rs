@@ -125,7 +125,8 @@ pub(super) fn build(arguments: &Build, context: &Context) -> Result<()> {
 
 pub(super) fn add(arguments: &Add, context: &Context) -> Result<()> {
     let store = arguments.store.open()?;
-    let model = load_model_of(store.as_ref(), arguments.model.as_deref(), arguments.dtype.load_options(context)?, context)?;
+    let model =
+        load_model_of(store.as_ref(), arguments.model.as_deref(), arguments.dtype.load_options(context)?, context)?;
     let data = arguments.data.open()?;
     let options = options(&arguments.data, store.as_ref());
     update(store.as_ref(), model.embedder()?, &data, &options, &arguments.store.shown(), context)

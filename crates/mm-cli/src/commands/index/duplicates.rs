@@ -1,5 +1,6 @@
 //! `mm index duplicates`.
 
+use super::chosen_vector;
 use crate::{
     args::{limit::Limit, store::StoreArgs},
     context::{Context, stop_on_interrupt},
@@ -7,8 +8,8 @@ use crate::{
     output,
     progress::ItemProgress,
 };
-use anyhow::{Result, bail};
-use mm_index::{Error, Store};
+use anyhow::Result;
+use mm_index::Error;
 use serde_json::json;
 
 #[derive(clap::Args)]
@@ -26,29 +27,18 @@ pub(super) struct Duplicates {
     k: Limit,
 }
 
-/// The named vector that is meant where none is given.
-fn only_vector(store: &dyn Store) -> Result<String> {
-    let names: Vec<&String> = store.config().vectors.keys().collect();
-    if let [only] = names.as_slice() {
-        return Ok((*only).clone());
-    }
-    let names = names.iter().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
-    bail!("--modality: not given, expected one of those of the store: {names}")
-}
-
 pub(super) fn duplicates(arguments: &Duplicates, context: &Context) -> Result<()> {
     let store = arguments.store.open()?;
-    let vector = match &arguments.modality {
-        Some(name) => name.clone(),
-        None => only_vector(store.as_ref())?,
-    };
+    let vector = chosen_vector(store.as_ref(), arguments.modality.as_deref())?;
     let stop = stop_on_interrupt("these rows")?;
     let mut progress = ItemProgress::new();
     let on_progress = &mut |name: &str, done, total| progress.update(&format!("comparing {name}"), done, total);
     let groups = mm_index::duplicates(store.as_ref(), &vector, arguments.threshold, &stop, on_progress);
     progress.finish();
     let groups = match groups {
-        Err(Error::Stopped { done, total }) => interrupted!("{done} of {total} rows were compared; nothing was changed"),
+        Err(Error::Stopped { done, total }) => {
+            interrupted!("{done} of {total} rows were compared; nothing was changed")
+        }
         groups => groups?,
     };
     for group in groups.iter().take(arguments.k.get()) {

@@ -4,7 +4,10 @@ use super::print;
 use crate::{args::store::StoreArgs, context::Context, exit::usage, output, progress::ItemProgress};
 use anyhow::{Context as _, Result};
 use mm_index::{Filter, Row, Store, Vectors};
-use mm_tasks::embedding::{rows_file, with_suffix};
+use mm_tasks::{
+    embedding::{rows_file, with_suffix},
+    indexing::{FieldTypes, ParquetRows},
+};
 use serde_json::json;
 use std::{
     collections::HashSet,
@@ -20,8 +23,8 @@ const PAGE: usize = 1000;
 pub(super) struct Export {
     #[command(flatten)]
     store: StoreArgs,
-    /// File to write: .jsonl (id, payload and text of each row) or .npy (vectors; their ids are in .rows.jsonl next to
-    /// it).
+    /// File to write: .jsonl or .parquet (id, payload and text of each row, and its vectors with --modality) or .npy
+    /// (vectors; their ids are in .rows.jsonl next to it).
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
     /// Modality whose vectors are written; needed for .npy.
@@ -37,8 +40,9 @@ pub(super) fn export(arguments: &Export, context: &Context) -> Result<()> {
     let out = &arguments.out;
     let written = match out.extension().and_then(|e| e.to_str()) {
         Some("jsonl") => write_rows(store.as_ref(), arguments)?,
+        Some("parquet") => write_parquet(store.as_ref(), arguments)?,
         Some("npy") => write_vectors(store.as_ref(), arguments)?,
-        _ => usage!("--out {}: expected a file name that ends in .jsonl or .npy", out.display()),
+        _ => usage!("--out {}: expected a file name that ends in .jsonl, .parquet or .npy", out.display()),
     };
     print(context, json!({"out": output::path(out), "rows": written}), || format!("{}: {written} rows", out.display()));
     Ok(())
@@ -101,6 +105,30 @@ fn write_rows(store: &dyn Store, arguments: &Export) -> Result<usize> {
             }
             Ok(writeln!(file, "{line}")?)
         })
+    })
+}
+
+fn write_parquet(store: &dyn Store, arguments: &Export) -> Result<usize> {
+    let vector = match &arguments.modality {
+        Some(name) => Some((name.clone(), store.config().vector(name)?)),
+        None => None,
+    };
+    if let Some((name, config)) = &vector
+        && config.multi
+    {
+        usage!("--modality {name}: a row may have several of these vectors; expected .jsonl or .npy for them");
+    }
+    let filter = arguments.filter.as_deref();
+    let mut fields = FieldTypes::default();
+    for_each_row(store, filter, |row| {
+        fields.add(&row.payload);
+        Ok(())
+    })?;
+    replace(&arguments.out, |file| {
+        let mut rows = ParquetRows::new(file, &fields, vector.as_ref().map(|(name, _)| name.as_str()))?;
+        let count = for_each_row(store, filter, |row| Ok(rows.add(row)?))?;
+        rows.finish()?;
+        Ok(count)
     })
 }
 

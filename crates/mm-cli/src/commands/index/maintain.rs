@@ -57,7 +57,10 @@ pub(super) fn stats(arguments: &Stats, context: &Context) -> Result<()> {
     for vector in &stats.vectors {
         let model = vector.config.model.as_ref().map_or("unknown model", |model| model.name.as_str());
         let several = if vector.config.multi { ", several a row" } else { "" };
-        output::line(format!("vector {}: {} rows, width {}{several}, {model}", vector.name, vector.rows, vector.config.dim));
+        output::line(format!(
+            "vector {}: {} rows, width {}{several}, {model}",
+            vector.name, vector.rows, vector.config.dim
+        ));
         if let Some(graph) = &vector.graph {
             output::line(format!(
                 "  graph: {} rows, of which {} are deleted; {} new rows are not in it yet; {}",
@@ -88,7 +91,14 @@ pub(super) fn optimize(arguments: &Optimize, context: &Context) -> Result<()> {
         [] => "no graph is needed: searches are exact or the graphs are complete".to_owned(),
         graphs => {
             let line = |g: &mm_index::OptimizedGraph| {
-                format!("graph of {}: {} rows ({} of them as before), {}, {:.1} s", g.vector, g.rows, g.kept, bytes(g.bytes), g.seconds)
+                format!(
+                    "graph of {}: {} rows ({} of them as before), {}, {:.1} s",
+                    g.vector,
+                    g.rows,
+                    g.kept,
+                    bytes(g.bytes),
+                    g.seconds
+                )
             };
             graphs.iter().map(line).collect::<Vec<_>>().join("\n")
         }
@@ -104,7 +114,9 @@ pub(super) fn optimize_store(store: &dyn Store, rebuild: bool, stop: &AtomicBool
     progress.finish();
     match result {
         Err(Error::Stopped { done, total }) => {
-            interrupted!("{done} of {total} rows of a graph were added; all rows are stored, `mm index optimize` builds the graph again")
+            interrupted!(
+                "{done} of {total} rows of a graph were added; all rows are stored, `mm index optimize` builds the graph again"
+            )
         }
         result => Ok(result?),
     }

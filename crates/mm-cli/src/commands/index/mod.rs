@@ -1,6 +1,7 @@
 //! `mm index`: rows that are kept and searched.
 
 mod build;
+mod clusters;
 mod duplicates;
 mod export;
 mod maintain;
@@ -8,12 +9,13 @@ mod maintain;
 pub(super) use build::load_model_of;
 
 use crate::{context::Context, output};
-use anyhow::Result;
+use anyhow::{Result, bail};
+use mm_index::Store;
 
 /// Index a data set for search by vectors, words and fields, and keep the index up to date
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  mm index build photos --model openai/clip-vit-base-patch32 --store photos.index\n  mm search --store photos.index --text \"a red bird\" --filter 'bytes > 100000'\n  mm index build photos.jsonl --model runs/first --store photos.index --quantization i8\n  mm index duplicates --store photos.index --threshold 0.97\n\nAn interrupted command is continued by the same command; sizes, guarantees and filters: docs/search.md"
+    after_help = "Examples:\n  mm index build photos --model openai/clip-vit-base-patch32 --store photos.index\n  mm search --store photos.index --text \"a red bird\" --filter 'bytes > 100000'\n  mm index build photos.jsonl --model runs/first --store photos.index --quantization i8\n  mm index duplicates --store photos.index --threshold 0.97\n  mm index clusters --store photos.index --k 20 --report clusters.html\n\nAn interrupted command is continued by the same command; sizes, guarantees and filters: docs/search.md"
 )]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -38,6 +40,8 @@ enum Command {
     Export(export::Export),
     /// Find groups of rows that are nearly the same.
     Duplicates(duplicates::Duplicates),
+    /// Group the rows into clusters of similar ones (k-means).
+    Clusters(clusters::Clusters),
 }
 
 pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
@@ -50,6 +54,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         Command::Check(check) => maintain::check(check, context),
         Command::Export(export) => export::export(export, context),
         Command::Duplicates(duplicates) => duplicates::duplicates(duplicates, context),
+        Command::Clusters(clusters) => clusters::clusters(clusters, context),
     }
 }
 
@@ -63,6 +68,18 @@ fn bytes(count: u64) -> String {
         unit += 1;
     }
     if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// The named vector that is meant: the one that is given, else the store's only one.
+fn chosen_vector(store: &dyn Store, modality: Option<&str>) -> Result<String> {
+    let names: Vec<&str> = store.config().vectors.keys().map(String::as_str).collect();
+    match (modality, names.as_slice()) {
+        (Some(name), _) => Ok(name.to_owned()),
+        (None, [only]) => Ok((*only).to_owned()),
+        (None, _) => {
+            bail!("--modality: not given, expected one of those of the store: {}", names.join(", "))
+        }
+    }
 }
 
 /// Prints one JSON object, or else text.

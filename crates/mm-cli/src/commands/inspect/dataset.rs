@@ -5,9 +5,9 @@ use crate::{context::Context, output, progress::ItemProgress};
 use anyhow::Result;
 use mm_core::{Modality, Source};
 use mm_data::{
-    ColumnInference, Manifest, decode_audio_source, decode_image_source,
+    ColumnInference, Manifest,
     decode::{ImageLimits, clean_text, read_text, video_info},
-    source_name, with_path,
+    decode_audio_source, decode_image_source, source_name, with_path,
 };
 use rayon::prelude::*;
 use serde_json::{Value, json};
@@ -74,9 +74,8 @@ fn read_values(manifest: &Manifest, no_files: bool) -> Vec<Inspected> {
 }
 
 fn size(modality: &Modality, source: &Source, no_files: bool) -> Result<f64, String> {
-    let bytes = |path: &Path| {
-        std::fs::metadata(path).map(|m| m.len() as f64).map_err(|e| format!("{}: {e}", path.display()))
-    };
+    let bytes =
+        |path: &Path| std::fs::metadata(path).map(|m| m.len() as f64).map_err(|e| format!("{}: {e}", path.display()));
     match source {
         Source::Text(text) => return clean_text(text).map(|t| t.chars().count() as f64),
         Source::Value(_) => return Ok(1.0),

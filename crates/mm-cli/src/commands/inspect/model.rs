@@ -22,7 +22,12 @@ pub(crate) fn inspect(dir: &Path, context: &Context) -> Result<()> {
     }
 }
 
-fn inspect_encoder(dir: &Path, model: &mm_repr::Pretrained, place: &mm_repr::ModelPaths, context: &Context) -> Result<()> {
+fn inspect_encoder(
+    dir: &Path,
+    model: &mm_repr::Pretrained,
+    place: &mm_repr::ModelPaths,
+    context: &Context,
+) -> Result<()> {
     let parameters = model.params.num_elements(&[Role::Frozen]);
     let mut dims = BTreeMap::new();
     for modality in model.modalities() {

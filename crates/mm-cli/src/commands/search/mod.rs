@@ -120,15 +120,19 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         return store::search(folder, arguments, context);
     }
     let (modality, query) = arguments.query()?;
-    let Some(model) = &arguments.model else { usage!("--model: not given, expected a run folder, or a store with --store") };
+    let Some(model) = &arguments.model else {
+        usage!("--model: not given, expected a run folder, or a store with --store")
+    };
     if arguments.explain.is_some() && arguments.explain_file().is_none() {
         usage!("--explain: found no file, expected FILE.png; without a file it explains a search of a --store");
     }
     let model = Retrieval::load(&locate(model)?, &context.tasks()?)?;
     if let Some(language) = &arguments.transcript_language {
-        let results = model.match_transcripts(&query, language, &arguments.splits())?.into_iter().map(|TextMatch { id, text, score }| {
-            (score, json!({"modality": "text", "score": score, "id": id, "value": text, "language": language}))
-        });
+        let results = model.match_transcripts(&query, language, &arguments.splits())?.into_iter().map(
+            |TextMatch { id, text, score }| {
+                (score, json!({"modality": "text", "score": score, "id": id, "value": text, "language": language}))
+            },
+        );
         print(results.take(arguments.k.get()), context);
         return Ok(());
     }
@@ -203,7 +207,10 @@ fn value(source: &Source) -> Value {
 /// The modality whose best result is explained together with the query.
 fn explained_modality(model: &Retrieval, query: &Modality, path: &Path) -> Result<Modality> {
     let Some([queries, keys]) = model.attention_modalities() else {
-        bail!("--explain {}: this run has no attention map; expected one with `[cross_attention]` in its config", path.display());
+        bail!(
+            "--explain {}: this run has no attention map; expected one with `[cross_attention]` in its config",
+            path.display()
+        );
     };
     match query {
         m if m == queries => Ok(keys.clone()),

@@ -1,16 +1,10 @@
 //! `mm search --store`.
 
 use super::Arguments;
-use crate::{
-    commands::index::load_model_of,
-    context::Context,
-    exit::usage,
-    output,
-};
+use crate::{args::dtype::DtypeArgs, commands::index::load_model_of, context::Context, exit::usage, output};
 use anyhow::{Result, bail};
 use mm_core::Device;
 use mm_index::{Answer, Filter, Hit, Method, Model, Query, Step, Store};
-use mm_repr::LoadOptions;
 use mm_tasks::{embedding::Embedder, indexing::search_page};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -33,6 +27,8 @@ pub(super) struct StoreOptions {
     /// Search by the words of --text too.
     #[arg(long, requires = "store", requires = "text", conflicts_with = "words", help_heading = HEADING)]
     hybrid: bool,
+    #[command(flatten)]
+    dtype: DtypeArgs,
 }
 
 pub(super) fn search(folder: &Path, arguments: &Arguments, context: &Context) -> Result<()> {
@@ -69,11 +65,13 @@ pub(super) fn search(folder: &Path, arguments: &Arguments, context: &Context) ->
 
 /// A query for each named vector that is searched.
 fn vector_queries(store: &dyn Store, arguments: &Arguments, context: &Context) -> Result<Vec<Query>> {
-    let model = load_model_of(store, arguments.model.as_deref(), LoadOptions { device: context.device()?, ..LoadOptions::default() }, context)?;
+    let load_options = arguments.in_store.dtype.load_options(context)?;
+    let model = load_model_of(store, arguments.model.as_deref(), load_options, context)?;
     let embedder: &dyn Embedder = model.embedder()?;
     let model_id = Model { name: "--model".into(), fingerprint: embedder.fingerprint()? };
     let known: Vec<&String> = store.config().vectors.keys().collect();
-    let names = if arguments.modality.is_empty() { known.into_iter().cloned().collect() } else { arguments.modality.clone() };
+    let names =
+        if arguments.modality.is_empty() { known.into_iter().cloned().collect() } else { arguments.modality.clone() };
     for name in &names {
         store.config().check_model(name, &model_id)?;
     }
@@ -103,7 +101,12 @@ fn print(answer: &Answer, explain: bool, context: &Context) {
             }
             output::line(line);
         } else {
-            output::line(format!("{rank:3}  {:.3}  {}  {}", hit.score, hit.id, value(hit).as_str().unwrap_or_default()));
+            output::line(format!(
+                "{rank:3}  {:.3}  {}  {}",
+                hit.score,
+                hit.id,
+                value(hit).as_str().unwrap_or_default()
+            ));
         }
     }
     if explain && context.json {

@@ -4,8 +4,7 @@
 //! measured by the clock of the file system, so the clocks of the hosts do not matter. Two workers may hold the same
 //! lease for a moment after one has expired: outputs are written atomically and are the same, so that costs time alone.
 
-use super::options::io_error;
-use crate::{Error, Result};
+use crate::{Error, Result, error::io_error};
 use std::{
     fs::{self, File},
     io::Write,
@@ -30,7 +29,7 @@ pub(super) struct Leases {
 }
 
 /// The right to do a piece of work; given back when it is dropped.
-pub(super) struct Lease {
+pub struct Lease {
     path: PathBuf,
     owner: String,
     /// Where this worker writes a file before it gets its name.
@@ -126,7 +125,10 @@ impl Leases {
 
 impl Lease {
     /// Writes a file, which is complete or absent; the folder of leases is on the same file system.
-    pub(super) fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
         let write = || -> std::io::Result<()> {
             let mut file = File::create(&self.partial)?;
             file.write_all(bytes)?;

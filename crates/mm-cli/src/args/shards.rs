@@ -1,0 +1,156 @@
+//! Many files by many workers: where a worker begins, and what it says at the end.
+
+use crate::{
+    context::{Context, stop_on_interrupt},
+    exit::interrupted,
+    output,
+    progress::ItemProgress,
+};
+use anyhow::{Result, bail};
+use mm_tasks::{
+    provenance::Provenance,
+    shards::{Lease, ShardFolder, ShardOutcome, ShardWork, WorkerSummary, name_shards, run_worker},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
+};
+
+/// Where this worker begins: an equal distance from the others, where a scheduler numbers them.
+pub(crate) fn first_shard(count: usize) -> usize {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.trim().parse::<usize>().ok());
+    let of_slurm = || {
+        let (id, first) = (number("SLURM_ARRAY_TASK_ID")?, number("SLURM_ARRAY_TASK_MIN").unwrap_or(0));
+        Some((id.saturating_sub(first), number("SLURM_ARRAY_TASK_COUNT")?))
+    };
+    let of_launcher = || Some((number("RANK")?, number("WORLD_SIZE")?));
+    let Some((index, workers)) = of_slurm().or_else(of_launcher) else {
+        return number("JOB_COMPLETION_INDEX").unwrap_or(0) % count.max(1);
+    };
+    count * index.min(workers) / workers.max(1) % count.max(1)
+}
+
+/// Names the shards that failed, and ends a command that was interrupted.
+pub(crate) fn warn_failed(worker: &WorkerSummary) -> Result<()> {
+    let failed = worker.failed.iter().map(|(file, reason)| format!("{}: {reason}", file.display()));
+    output::warnings(failed.collect::<Vec<_>>().iter());
+    if worker.stopped {
+        interrupted!("the shards that are done are saved; the same command continues with the others");
+    }
+    Ok(())
+}
+
+/// What every command over shards says of its worker, as JSON.
+pub(crate) fn worker_json(out: &Path, worker: &WorkerSummary) -> Map<String, Value> {
+    let examples = worker.failed.iter().take(20).map(|(file, reason)| json!({"file": file, "reason": reason}));
+    let failed = json!({"count": worker.failed.len(), "examples": examples.collect::<Vec<_>>()});
+    let entries = [
+        ("out", json!(output::path(out))),
+        ("shards", json!(worker.shards)),
+        ("processed", json!(worker.processed)),
+        ("failed", failed),
+    ];
+    entries.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+/// Ends with an error when shards failed.
+pub(crate) fn refuse_failed(worker: &WorkerSummary) -> Result<()> {
+    let failed = worker.failed.len();
+    if failed > 0 {
+        bail!("{failed} of {} shards could not be processed; the same command tries them again", worker.shards);
+    }
+    Ok(())
+}
+
+/// A row of a shard that failed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct FailedRow {
+    /// Its id.
+    pub(crate) id: String,
+    /// Its file; none where the row names none.
+    pub(crate) path: Option<String>,
+    /// Why.
+    pub(crate) reason: String,
+}
+
+/// The lines of a shard: one of JSON for each row.
+#[derive(Default)]
+pub(crate) struct ShardLines {
+    pub(crate) lines: Vec<String>,
+    pub(crate) failed: Vec<FailedRow>,
+}
+
+/// What is recorded of a shard of lines.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct LinesRecord {
+    /// Number of lines.
+    rows: usize,
+    /// The rows whose value could not be processed.
+    failed_rows: Vec<FailedRow>,
+}
+
+/// Lines for each shard, `OUT/NAME.jsonl`.
+pub(crate) struct LinesJob<'a> {
+    /// The files.
+    pub(crate) shards: &'a Path,
+    /// The folder.
+    pub(crate) out: &'a Path,
+    /// The lines of a file; `None` when it was stopped. An error is one of the shard.
+    pub(crate) lines: &'a mut dyn FnMut(&Path, &AtomicBool) -> Result<Option<ShardLines>>,
+}
+
+impl LinesJob<'_> {
+    /// Processes shards until all are done, and says what was done.
+    pub(crate) fn run(mut self, mut provenance: Provenance, context: &Context) -> Result<()> {
+        let (files, folder) = (mm_data::existing_files(self.shards)?, ShardFolder::new(self.out));
+        let shards = name_shards(&files)?;
+        provenance.command.push_str(" --shards");
+        folder.prepare(&[], &provenance)?;
+        let stop = stop_on_interrupt("this batch")?;
+        let mut progress = ItemProgress::new();
+        let on_progress = &mut |done, total| progress.update("shards", done, total);
+        let worker = run_worker(&folder, &files, first_shard(files.len()), &mut self, &stop, on_progress)?;
+        progress.finish();
+        warn_failed(&worker)?;
+        let records = folder.records::<LinesRecord>(&shards)?;
+        let rows: usize = records.iter().map(|(_, record)| record.result.rows).sum();
+        let failed_rows: usize = records.iter().map(|(_, record)| record.result.failed_rows.len()).sum();
+        if context.json {
+            let mut line = worker_json(self.out, &worker);
+            line.extend([("rows".to_owned(), json!(rows)), ("failed_rows".to_owned(), json!(failed_rows))]);
+            output::line(Value::Object(line));
+        } else {
+            let (out, shards, processed) = (self.out.display(), worker.shards, worker.processed);
+            output::line(format!("{out}: {rows} rows in {shards} shards, {processed} of them by this worker"));
+            if failed_rows > 0 {
+                output::line(format!("{failed_rows} rows failed; shards/*.json lists them"));
+            }
+        }
+        refuse_failed(&worker)
+    }
+}
+
+impl ShardWork for LinesJob<'_> {
+    type Record = LinesRecord;
+    type Error = anyhow::Error;
+
+    fn process(
+        &mut self,
+        name: &str,
+        file: &Path,
+        lease: &Lease,
+        stop: &AtomicBool,
+    ) -> Result<ShardOutcome<LinesRecord>> {
+        let ShardLines { lines, failed } = match (self.lines)(file, stop) {
+            Ok(Some(lines)) => lines,
+            Ok(None) => return Ok(ShardOutcome::Stopped),
+            Err(error) => return Ok(ShardOutcome::Failed(format!("{error:#}"))),
+        };
+        let path: PathBuf = self.out.join(format!("{name}.jsonl"));
+        let text: String = lines.iter().flat_map(|line| [line, "\n"]).collect();
+        lease.write(&path, text.as_bytes())?;
+        Ok(ShardOutcome::Done(LinesRecord { rows: lines.len(), failed_rows: failed }))
+    }
+}

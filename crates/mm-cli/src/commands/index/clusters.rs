@@ -1,0 +1,86 @@
+//! `mm index clusters`.
+
+use super::chosen_vector;
+use crate::{
+    args::store::StoreArgs,
+    context::{Context, stop_on_interrupt},
+    exit::interrupted,
+    output,
+    progress::ItemProgress,
+};
+use anyhow::Result;
+use mm_core::checkpoint::write_atomic;
+use mm_tasks::{
+    Error,
+    indexing::{ClusterOptions, Clustering, cluster, clusters_page},
+};
+use serde_json::json;
+use std::{num::NonZeroUsize, path::PathBuf};
+
+#[derive(clap::Args)]
+pub(super) struct Clusters {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// Number of clusters.
+    #[arg(long, value_name = "N", default_value = "10")]
+    k: NonZeroUsize,
+    /// Modality whose vectors are compared [default: the store's only one].
+    #[arg(long, value_name = "NAME")]
+    modality: Option<String>,
+    /// Rows nearest to its centroid to show of each cluster.
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    examples: usize,
+    /// Seed of the sample and of the first centroids.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Write the cluster of each row to this file, one JSON line a row (.jsonl).
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+    /// Write a page with the rows nearest to the centroid of each cluster (.html).
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+}
+
+pub(super) fn clusters(arguments: &Clusters, context: &Context) -> Result<()> {
+    let store = arguments.store.open()?;
+    let vector = chosen_vector(store.as_ref(), arguments.modality.as_deref())?;
+    let options = ClusterOptions { k: arguments.k.get(), seed: arguments.seed, examples: arguments.examples };
+    let stop = stop_on_interrupt("these rows")?;
+    let mut progress = ItemProgress::new();
+    let found =
+        cluster(store.as_ref(), &vector, &options, &stop, &mut |step, done, total| progress.update(step, done, total));
+    progress.finish();
+    let found = match found {
+        Err(Error::Index(mm_index::Error::Stopped { .. })) => interrupted!("nothing was written"),
+        found => found?,
+    };
+    if let Some(out) = &arguments.out {
+        write_assignments(out, &found)?;
+    }
+    if let Some(report) = &arguments.report {
+        write_atomic(report, clusters_page(&found)?.as_bytes())?;
+        output::note(format!("{}: the clusters as a page", report.display()));
+    }
+    for (number, cluster) in found.clusters.iter().enumerate() {
+        let ids: Vec<&str> = cluster.examples.iter().map(|hit| hit.id.as_str()).collect();
+        if context.json {
+            output::line(json!({"cluster": number, "rows": cluster.rows, "score": cluster.score, "examples": ids}));
+        } else {
+            output::line(format!(
+                "{number}: {} rows, mean score {:.3}: {}",
+                cluster.rows,
+                cluster.score,
+                ids.join("  ")
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn write_assignments(out: &std::path::Path, found: &Clustering) -> Result<()> {
+    let line = |row: &mm_tasks::indexing::Assignment| {
+        format!("{}\n", json!({"id": row.id, "cluster": row.cluster, "score": row.score}))
+    };
+    let text: String = found.assignments.iter().map(line).collect();
+    Ok(write_atomic(out, text.as_bytes())?)
+}

@@ -1,0 +1,344 @@
+//! Clusters of similar rows: k-means over the vectors of a store.
+//!
+//! Lloyd's algorithm (*Least squares quantization in PCM*, 1982, <https://doi.org/10.1109/TIT.1982.1056489>) from centroids
+//! of k-means++ (*k-means++: The Advantages of Careful Seeding*, Arthur and Vassilvitskii, 2007,
+//! <https://dl.acm.org/doi/10.5555/1283383.1283494>). Vectors that are compared by cosine have centroids of unit length
+//! (*Concept Decompositions for Large Sparse Text Data Using Clustering*, Dhillon and Modha, 2001,
+//! <https://doi.org/10.1023/A:1007612920971>).
+
+use crate::{Error, Result};
+use mm_core::{Tensor, seed::Rng};
+use mm_index::{Distance, Hit, OnProgress, Row, Store, Vectors};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Centroids are computed from so many rows a cluster at most, sampled uniformly; more change them little.
+const SAMPLES_PER_CLUSTER: usize = 256;
+
+/// Iterations of Lloyd's algorithm at most.
+const MAX_ITERATIONS: usize = 50;
+
+/// Rows that are read and scored at once.
+const PAGE: usize = 1000;
+
+/// Options for clustering.
+#[derive(Debug, Clone)]
+pub struct ClusterOptions {
+    /// Number of clusters.
+    pub k: usize,
+    /// Seed of the sample and the first centroids.
+    pub seed: u64,
+    /// Rows nearest to its centroid that are returned of each cluster.
+    pub examples: usize,
+}
+
+/// One cluster.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    /// Number of rows.
+    pub rows: usize,
+    /// Mean score of its rows with its centroid: the cosine, or the negative distance.
+    pub score: f64,
+    /// The rows nearest to its centroid, the nearest first.
+    pub examples: Vec<Hit>,
+}
+
+/// The cluster of a row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Assignment {
+    /// Its id.
+    pub id: String,
+    /// The number of its cluster.
+    pub cluster: usize,
+    /// Its score with the centroid.
+    pub score: f64,
+}
+
+/// Clusters, the largest first, and the cluster of each row that has a vector.
+#[derive(Debug, Clone, Default)]
+pub struct Clustering {
+    /// The clusters.
+    pub clusters: Vec<Cluster>,
+    /// The rows in the order in which they were written.
+    pub assignments: Vec<Assignment>,
+}
+
+/// Clusters the rows of a store by their vectors of one name. Memory is bounded by 256 vectors a cluster and the ids.
+///
+/// # Errors
+/// When rows may have several of these vectors, fewer than `k` have one, or the store cannot be read;
+/// [`mm_index::Error::Stopped`] when it was stopped.
+pub fn cluster(
+    store: &dyn Store,
+    vector: &str,
+    options: &ClusterOptions,
+    stop: &AtomicBool,
+    on_progress: OnProgress<'_>,
+) -> Result<Clustering> {
+    let config = store.config().vector(vector)?;
+    if config.multi {
+        let expected = "a vector of which a row has one";
+        return Err(Error::invalid(format!("vector `{vector}`"), "several vectors a row", expected));
+    }
+    let (dim, is_cosine) = (config.dim, config.distance == Distance::Cosine);
+    let mut random = Rng::new(&[options.seed]);
+    let capacity = options.k.saturating_mul(SAMPLES_PER_CLUSTER);
+    let (mut sample, mut count) = (Vec::new(), 0);
+    for_each_page(store, vector, stop, &mut |done, total| on_progress("sampling", done, total), |rows| {
+        for (_, values) in rows {
+            // Every row is in the sample with the same probability.
+            let place = if count < capacity { count } else { random.below(count + 1) };
+            count += 1;
+            match place * dim {
+                start if start == sample.len() => sample.extend_from_slice(values),
+                start if place < capacity => sample[start..start + dim].copy_from_slice(values),
+                _ => {}
+            }
+        }
+        Ok(())
+    })?;
+    if options.k == 0 || count < options.k {
+        let expected = format!("1 to {count}, the rows that have a vector {vector}");
+        return Err(Error::invalid("k", options.k, expected));
+    }
+    let points = Points::new(sample, dim, is_cosine);
+    let centroids = points.centroids(options.k, &mut random, stop, on_progress)?;
+    let mut clusters = vec![Cluster { rows: 0, score: 0.0, examples: Vec::new() }; options.k];
+    let mut assignments = Vec::with_capacity(count);
+    for_each_page(store, vector, stop, &mut |done, total| on_progress("assigning", done, total), |rows| {
+        let values = rows.iter().flat_map(|(_, values)| values.iter().copied()).collect();
+        let nearest = Points::new(values, dim, is_cosine).nearest(&centroids)?;
+        for ((row, _), (index, score)) in rows.iter().zip(nearest) {
+            let cluster = &mut clusters[index];
+            cluster.rows += 1;
+            cluster.score += score;
+            let at = cluster.examples.partition_point(|hit| hit.score >= score);
+            if at < options.examples {
+                let (id, payload, text) = (row.id.clone(), row.payload.clone(), row.text.clone());
+                cluster.examples.insert(at, Hit { id, score, payload, text, contributions: Vec::new() });
+                cluster.examples.truncate(options.examples);
+            }
+            assignments.push(Assignment { id: row.id.clone(), cluster: index, score });
+        }
+        Ok(())
+    })?;
+    for cluster in &mut clusters {
+        cluster.score /= cluster.rows.max(1) as f64;
+    }
+    Ok(by_size(clusters, assignments))
+}
+
+/// Numbers clusters by their size, the largest first; empty ones (of rows that are all the same) are left out.
+fn by_size(clusters: Vec<Cluster>, mut assignments: Vec<Assignment>) -> Clustering {
+    let mut order: Vec<usize> = (0..clusters.len()).filter(|index| clusters[*index].rows > 0).collect();
+    order.sort_by_key(|index| std::cmp::Reverse(clusters[*index].rows));
+    let mut number = vec![0; clusters.len()];
+    order.iter().enumerate().for_each(|(new, old)| number[*old] = new);
+    assignments.iter_mut().for_each(|row| row.cluster = number[row.cluster]);
+    Clustering { clusters: order.iter().map(|index| clusters[*index].clone()).collect(), assignments }
+}
+
+/// Calls `each` with the rows of a page that have the vector.
+fn for_each_page(
+    store: &dyn Store,
+    vector: &str,
+    stop: &AtomicBool,
+    on_progress: &mut dyn FnMut(usize, usize),
+    mut each: impl FnMut(&[(&Row, &[f32])]) -> Result<()>,
+) -> Result<()> {
+    let (total, mut done, mut cursor) = (store.stats()?.rows, 0, None);
+    loop {
+        on_progress(done, total);
+        if stop.load(Ordering::Relaxed) {
+            return Err(mm_index::Error::Stopped { done, total }.into());
+        }
+        let page = store.page(cursor, PAGE)?;
+        done += page.rows.len();
+        let with_vector = page.rows.iter().filter_map(|row| match row.vectors.get(vector) {
+            Some(Vectors::Single(values)) => Some((row, values.as_slice())),
+            _ => None,
+        });
+        let rows: Vec<(&Row, &[f32])> = with_vector.collect();
+        if !rows.is_empty() {
+            each(&rows)?;
+        }
+        match page.next {
+            Some(next) => cursor = Some(next),
+            None => return Ok(()),
+        }
+    }
+}
+
+/// Vectors one after the other.
+struct Points {
+    values: Vec<f32>,
+    dim: usize,
+    is_cosine: bool,
+}
+
+impl Points {
+    /// Those that are compared by cosine are scaled to unit length once more: a store rounds them to 16 bits.
+    fn new(mut values: Vec<f32>, dim: usize, is_cosine: bool) -> Self {
+        for point in values.chunks_exact_mut(dim).take_while(|_| is_cosine) {
+            let norm = point.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt();
+            point.iter_mut().for_each(|value| *value = (f64::from(*value) / norm.max(f64::MIN_POSITIVE)) as f32);
+        }
+        Self { values, dim, is_cosine }
+    }
+
+    fn len(&self) -> usize {
+        self.values.len() / self.dim
+    }
+
+    fn point(&self, index: usize) -> &[f32] {
+        &self.values[index * self.dim..(index + 1) * self.dim]
+    }
+
+    fn tensor(&self) -> Result<Tensor> {
+        Ok(Tensor::from_vec(&self.values, &[self.len() as i64, self.dim as i64])?)
+    }
+
+    /// The number of the nearest of some centroids `[k, dim]` for each point, and the score with it.
+    fn nearest(&self, centroids: &[f32]) -> Result<Vec<(usize, f64)>> {
+        let centroids = Tensor::from_vec(centroids, &[(centroids.len() / self.dim) as i64, self.dim as i64])?;
+        let points = self.tensor()?;
+        let products = points.matmul(&centroids.transpose(0, 1)?)?;
+        if self.is_cosine {
+            let (scores, indices) = products.topk(1)?;
+            let (scores, indices) = (scores.to_vec::<f32>()?, indices.to_vec::<i64>()?);
+            return Ok(indices.into_iter().map(|i| i as usize).zip(scores.into_iter().map(f64::from)).collect());
+        }
+        // |x - c|² = |x|² - (2 x·c - |c|²)
+        let norms = centroids.mul(&centroids)?.sum_dim(&[1], false)?;
+        let (scores, indices) = products.mul_scalar(2.0)?.sub(&norms)?.topk(1)?;
+        let squares = points.mul(&points)?.sum_dim(&[1], true)?.sub(&scores)?.clamp_min(0.0)?;
+        let distances = squares.sqrt()?.to_vec::<f32>()?;
+        let indices = indices.to_vec::<i64>()?.into_iter().map(|i| i as usize);
+        Ok(indices.zip(distances.into_iter().map(|distance| -f64::from(distance))).collect())
+    }
+
+    /// Centroids `[k, dim]`, after Lloyd's algorithm has converged or [`MAX_ITERATIONS`].
+    fn centroids(
+        &self,
+        k: usize,
+        random: &mut Rng,
+        stop: &AtomicBool,
+        on_progress: OnProgress<'_>,
+    ) -> Result<Vec<f32>> {
+        let mut centroids = self.first_centroids(k, random)?;
+        let mut before: Vec<usize> = Vec::new();
+        for iteration in 0..MAX_ITERATIONS {
+            on_progress("iterating", iteration, MAX_ITERATIONS);
+            if stop.load(Ordering::Relaxed) {
+                return Err(mm_index::Error::Stopped { done: iteration, total: MAX_ITERATIONS }.into());
+            }
+            let nearest = self.nearest(&centroids)?;
+            let indices: Vec<usize> = nearest.iter().map(|(index, _)| *index).collect();
+            if indices == before {
+                break;
+            }
+            centroids = self.means(k, &nearest);
+            before = indices;
+        }
+        Ok(centroids)
+    }
+
+    /// Points of which each is chosen with a probability proportional to its squared distance from those before it.
+    fn first_centroids(&self, k: usize, random: &mut Rng) -> Result<Vec<f32>> {
+        let mut centroids = self.point(random.below(self.len())).to_vec();
+        let mut squares = vec![f64::INFINITY; self.len()];
+        for _ in 1..k {
+            let last = &centroids[centroids.len() - self.dim..];
+            for (square, (_, score)) in squares.iter_mut().zip(self.nearest(last)?) {
+                // Of vectors of unit length: 2 - 2 cos.
+                let distance = if self.is_cosine { (2.0 - 2.0 * score).max(0.0) } else { score * score };
+                *square = square.min(distance);
+            }
+            let mut target = random.uniform() * squares.iter().sum::<f64>();
+            let chosen = squares.iter().position(|square| {
+                target -= square;
+                target < 0.0
+            });
+            let point = self.point(chosen.unwrap_or_else(|| random.below(self.len()))).to_vec();
+            centroids.extend(point);
+        }
+        Ok(centroids)
+    }
+
+    /// The mean of the points of each centroid. One without points becomes the point that is farthest from its own.
+    fn means(&self, k: usize, nearest: &[(usize, f64)]) -> Vec<f32> {
+        let (mut sums, mut counts) = (vec![0.0_f64; k * self.dim], vec![0_usize; k]);
+        for (index, (cluster, _)) in nearest.iter().enumerate() {
+            counts[*cluster] += 1;
+            let sum = &mut sums[cluster * self.dim..(cluster + 1) * self.dim];
+            sum.iter_mut().zip(self.point(index)).for_each(|(sum, value)| *sum += f64::from(*value));
+        }
+        let mut farthest: Vec<usize> = (0..nearest.len()).collect();
+        farthest.sort_by(|a, b| nearest[*a].1.total_cmp(&nearest[*b].1));
+        let mut farthest = farthest.into_iter();
+        for (count, sum) in counts.iter().zip(sums.chunks_exact_mut(self.dim)) {
+            if let (0, Some(point)) = (count, farthest.next()) {
+                sum.iter_mut().zip(self.point(point)).for_each(|(sum, value)| *sum = f64::from(*value));
+                continue;
+            }
+            let norm = sum.iter().map(|value| value * value).sum::<f64>().sqrt();
+            let scale = if self.is_cosine { norm } else { *count as f64 };
+            sum.iter_mut().for_each(|value| *value /= scale.max(f64::MIN_POSITIVE));
+        }
+        sums.into_iter().map(|value| value as f32).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use mm_index::{SqliteStore, StoreConfig, VectorConfig};
+
+    fn store(folder: &std::path::Path, distance: Distance) -> SqliteStore {
+        let config = VectorConfig { distance, ..VectorConfig::cosine(3) };
+        let store = SqliteStore::create(folder, &StoreConfig::new("v", config)).unwrap();
+        // 60 rows around the first axis, 30 around the second, 10 around the third, and one without a vector.
+        let mut random = Rng::new(&[7]);
+        let mut rows = vec![Row::new("none")];
+        for n in 0..100 {
+            let axis = usize::from(n >= 60) + usize::from(n >= 90);
+            let mut vector: Vec<f32> = (0..3).map(|_| random.uniform_range(-0.2, 0.2) as f32).collect();
+            vector[axis] += 1.0;
+            rows.push(Row::new(format!("{axis}-{n}")).with_vector("v", vector));
+        }
+        store.upsert(&rows).unwrap();
+        store
+    }
+
+    fn run(store: &SqliteStore, k: usize, stop: bool) -> Result<Clustering> {
+        let options = ClusterOptions { k, seed: 1, examples: 4 };
+        cluster(store, "v", &options, &AtomicBool::new(stop), &mut |_, _, _| {})
+    }
+
+    #[test]
+    fn rows_around_three_axes_are_three_clusters() {
+        for distance in [Distance::Cosine, Distance::Euclidean, Distance::Dot] {
+            let folder = tempfile::tempdir().unwrap();
+            let store = store(&folder.path().join("s"), distance);
+            let found = run(&store, 3, false).unwrap();
+            assert_eq!(found.clusters.iter().map(|c| c.rows).collect::<Vec<_>>(), [60, 30, 10], "{distance:?}");
+            assert_eq!(found.assignments.len(), 100);
+            for row in &found.assignments {
+                assert!(row.id.starts_with(&format!("{}-", row.cluster)), "{distance:?} {row:?}");
+            }
+            for (number, cluster) in found.clusters.iter().enumerate() {
+                let scores: Vec<f64> = cluster.examples.iter().map(|hit| hit.score).collect();
+                assert!(scores.len() == 4 && scores.is_sorted_by(|a, b| a >= b), "{scores:?}");
+                let of_cluster = found.assignments.iter().filter(|row| row.cluster == number);
+                let best = of_cluster.clone().map(|row| row.score).fold(f64::NEG_INFINITY, f64::max);
+                let mean = of_cluster.clone().map(|row| row.score).sum::<f64>() / of_cluster.count() as f64;
+                assert!(scores[0] == best && (cluster.score - mean).abs() < 1e-12);
+            }
+            // The same seed gives the same clusters.
+            assert_eq!(run(&store, 3, false).unwrap().assignments, found.assignments);
+            assert_eq!(run(&store, 100, false).unwrap().clusters.len(), 100);
+            let refused = |k| run(&store, k, false).unwrap_err().to_string();
+            assert!(refused(0).contains("found 0, expected 1 to 100") && refused(101).contains("found 101"));
+            assert!(run(&store, 3, true).unwrap_err().to_string().contains("stopped"));
+        }
+    }
+}

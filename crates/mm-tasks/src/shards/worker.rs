@@ -1,0 +1,146 @@
+//! The loop of one worker.
+
+use super::{Lease, ShardFolder, lease::Leases, name_shards};
+use crate::Error;
+use serde::Serialize;
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
+
+/// Polling interval of the shards that other workers have.
+const POLL: Duration = Duration::from_millis(500);
+
+/// What came of a shard.
+#[derive(Debug)]
+pub enum ShardOutcome<T> {
+    /// Its outputs are written; this is recorded.
+    Done(T),
+    /// It cannot be processed, and why. The others are; another run tries it again.
+    Failed(String),
+    /// The worker was stopped in the middle.
+    Stopped,
+}
+
+/// What a worker does with a shard.
+pub trait ShardWork {
+    /// What is recorded of a shard, beside its file and size.
+    type Record: Serialize;
+    /// The error that ends the worker.
+    type Error: From<Error>;
+
+    /// Processes a shard and writes its outputs by [`Lease::write`]; `stop` ends it early.
+    ///
+    /// # Errors
+    /// What would stop every other shard as well.
+    fn process(
+        &mut self,
+        name: &str,
+        file: &Path,
+        lease: &Lease,
+        stop: &AtomicBool,
+    ) -> Result<ShardOutcome<Self::Record>, Self::Error>;
+}
+
+/// The result of a worker.
+#[derive(Debug, Default)]
+pub struct WorkerSummary {
+    /// Number of shards.
+    pub shards: usize,
+    /// Number that this worker processed.
+    pub processed: usize,
+    /// Shards that could not be processed, and why.
+    pub failed: Vec<(PathBuf, String)>,
+    /// Whether it was stopped before the end.
+    pub stopped: bool,
+}
+
+/// What became of a shard that a worker wanted.
+enum Taken {
+    Done,
+    Processed,
+    ByAnother,
+    Failed(String),
+    Stopped,
+}
+
+/// Processes shards into a folder that is prepared until all are done, by this worker or by others. It begins with the
+/// shard `first`, so that workers do not all try the same; `on_progress(done, shards)` is called after each.
+///
+/// # Errors
+/// When the folder cannot be written, or the work ends with an error. A shard that fails is in the summary.
+pub fn run_worker<W: ShardWork>(
+    folder: &ShardFolder,
+    files: &[PathBuf],
+    first: usize,
+    work: &mut W,
+    stop: &AtomicBool,
+    on_progress: &mut dyn FnMut(usize, usize),
+) -> Result<WorkerSummary, W::Error> {
+    let shards = name_shards(files)?;
+    let leases = Leases::open(folder.path().join("leases"))?;
+    let mut summary = WorkerSummary { shards: shards.len(), ..WorkerSummary::default() };
+    let mut open: Vec<usize> = (0..shards.len()).collect();
+    open.rotate_left(first % shards.len().max(1));
+    while !open.is_empty() && !summary.stopped {
+        let mut waiting = Vec::new();
+        for (number, index) in open.iter().enumerate() {
+            let (name, file) = &shards[*index];
+            match take(folder, &leases, name, file, work, stop)? {
+                Taken::Done => {}
+                Taken::Processed => summary.processed += 1,
+                Taken::ByAnother => waiting.push(*index),
+                Taken::Failed(reason) => summary.failed.push(((*file).clone(), reason)),
+                Taken::Stopped => {
+                    summary.stopped = true;
+                    break;
+                }
+            }
+            let left = open.len() - number - 1 + waiting.len();
+            on_progress(shards.len() - left, shards.len());
+        }
+        open = waiting;
+        if !open.is_empty() && !summary.stopped {
+            std::thread::sleep(POLL);
+            summary.stopped = stop.load(Ordering::Relaxed);
+        }
+    }
+    if !summary.stopped {
+        leases.sweep()?;
+    }
+    Ok(summary)
+}
+
+/// Processes a shard that is neither done nor leased by another worker.
+fn take<W: ShardWork>(
+    folder: &ShardFolder,
+    leases: &Leases,
+    name: &str,
+    file: &Path,
+    work: &mut W,
+    stop: &AtomicBool,
+) -> Result<Taken, W::Error> {
+    if stop.load(Ordering::Relaxed) {
+        return Ok(Taken::Stopped);
+    }
+    if folder.is_done(name, file)? {
+        return Ok(Taken::Done);
+    }
+    let Some(lease) = leases.take(name)? else { return Ok(Taken::ByAnother) };
+    // It may have been done between the check and the lease.
+    if folder.is_done(name, file)? {
+        return Ok(Taken::Done);
+    }
+    let outcome = work.process(name, file, &lease, stop);
+    let finished = match outcome {
+        Ok(ShardOutcome::Done(record)) => {
+            folder.finish(name, file, &lease, record).map(|()| Taken::Processed).map_err(Into::into)
+        }
+        Ok(ShardOutcome::Failed(reason)) => Ok(Taken::Failed(reason)),
+        Ok(ShardOutcome::Stopped) => Ok(Taken::Stopped),
+        Err(error) => Err(error),
+    };
+    mm_data::release_copy(file);
+    finished
+}
