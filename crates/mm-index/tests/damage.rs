@@ -95,8 +95,15 @@ fn folders_that_are_no_stores_are_refused() {
     assert!(open().contains("damaged"), "{}", open());
     std::fs::write(folder.path().join("index.sqlite"), "").unwrap();
     assert!(open().contains("its creation was interrupted"), "{}", open());
-    // An interrupted creation does not stand in the way of another.
+    // An interrupted creation does not stand in the way of another: no file, an empty one, one without tables.
+    let is_there = || mm_index::exists(folder.path()).unwrap();
+    assert!(!is_there());
+    let database = rusqlite::Connection::open(folder.path().join("index.sqlite")).unwrap();
+    database.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get::<_, String>(0)).unwrap();
+    drop(database);
+    assert!(!is_there() && open().contains("its creation was interrupted"), "{}", open());
     drop(SqliteStore::create(folder.path(), &config()).unwrap());
+    assert!(is_there());
     assert!(message(SqliteStore::create(folder.path(), &config())).contains("holds a store already"));
     let database = rusqlite::Connection::open(folder.path().join("index.sqlite")).unwrap();
     database.pragma_update(None, "user_version", 7).unwrap();

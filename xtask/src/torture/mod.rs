@@ -125,7 +125,12 @@ fn torture(scenario: &Scenario, folder: &Path, programs: &Programs, seed: u64, k
     let begun = Instant::now();
     scenario.start(programs, &reference, false, &[])?.finish().context("the undisturbed run")?;
     let seconds = begun.elapsed().as_secs_f64();
+    scenario.export(programs, &reference)?;
     let expected = compare::outputs(&reference, scenario.outputs).context("the undisturbed run")?;
+    let check = |case: &Path| -> Result<()> {
+        scenario.export(programs, case)?;
+        compare::check(case, scenario.outputs, &expected)
+    };
     let mut rng = Rng::new(seed, scenario.name);
     let mut outcome = Outcome::default();
     let mut number = 0;
@@ -135,7 +140,7 @@ fn torture(scenario: &Scenario, folder: &Path, programs: &Programs, seed: u64, k
         let limit = (kills - before).min(1 + rng.below(6));
         outcome.kills += faults::kill_and_resume(scenario, &case, programs, seconds, limit, &mut rng)
             .with_context(|| format!("case {number}"))?;
-        compare::check(&case, scenario.outputs, &expected).with_context(|| format!("case {number}"))?;
+        check(&case).with_context(|| format!("case {number}"))?;
         std::fs::remove_dir_all(&case)?;
         outcome.completions += 1;
         number += 1;
@@ -149,18 +154,18 @@ fn torture(scenario: &Scenario, folder: &Path, programs: &Programs, seed: u64, k
         if faults::fill_disk_and_resume(scenario, &case, programs, &mut rng).context("a full disk")? {
             outcome.full_disks += 1;
         }
-        compare::check(&case, scenario.outputs, &expected).context("after a full disk")?;
+        check(&case).context("after a full disk")?;
         std::fs::remove_dir_all(&case)?;
     }
     let case = folder.join("pair");
     faults::run_two(scenario, &case, programs).context("two processes on one output")?;
-    compare::check(&case, scenario.outputs, &expected).context("two processes on one output")?;
+    check(&case).context("two processes on one output")?;
     std::fs::remove_dir_all(&case)?;
     outcome.pairs += 1;
     if let Some((extra, outputs)) = scenario.shared_cache {
         let case = folder.join("shared");
         faults::share_cache(scenario, &case, programs, extra).context("two processes with one cache")?;
-        compare::check(&case, scenario.outputs, &expected).context("two processes with one cache")?;
+        check(&case).context("two processes with one cache")?;
         compare::check_as(&case, outputs, &expected).context("two processes with one cache")?;
         std::fs::remove_dir_all(&case)?;
         outcome.pairs += 1;

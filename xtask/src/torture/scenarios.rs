@@ -25,6 +25,9 @@ pub struct Scenario {
     pub prepare: fn(&Path) -> Result<()>,
     /// The outputs in that folder.
     pub outputs: &'static [(&'static str, Part)],
+    /// A command that writes what is compared from what the first left behind, where that itself differs in what does
+    /// not matter (times, the order of pages).
+    export: &'static [&'static str],
     /// Arguments for a second process that shares the cache with the first, and its outputs in the order of `outputs`.
     pub shared_cache: Option<(&'static [&'static str], &'static [(&'static str, Part)])>,
 }
@@ -43,6 +46,7 @@ pub const SCENARIOS: &[Scenario] = &[
             ("out/checkpoints/best.safetensors", Tensors),
             ("out/metrics.jsonl", Steps),
         ],
+        export: &[],
         shared_cache: Some((
             &["--out", "other"],
             &[
@@ -61,6 +65,7 @@ pub const SCENARIOS: &[Scenario] = &[
         complete: None,
         prepare: prepare_embed,
         outputs: &[("out.npy", Bytes)],
+        export: &[],
         shared_cache: None,
     },
     Scenario {
@@ -82,6 +87,47 @@ pub const SCENARIOS: &[Scenario] = &[
         complete: None,
         prepare: prepare_caption,
         outputs: &[("out.jsonl", Bytes)],
+        export: &[],
+        shared_cache: None,
+    },
+    Scenario {
+        name: "shards",
+        about: "mm caption of several tables by a worker with leases",
+        is_xtask: false,
+        arguments: &[
+            "caption",
+            "--model",
+            "captioner",
+            "--shards",
+            "images-{0..3}.jsonl",
+            "--max-new-tokens",
+            "8",
+            "--out",
+            "out",
+        ],
+        resume: &[],
+        complete: None,
+        prepare: prepare_shards,
+        outputs: &[
+            ("out/shards", Bytes),
+            ("out/images-0.jsonl", Bytes),
+            ("out/images-1.jsonl", Bytes),
+            ("out/images-2.jsonl", Bytes),
+            ("out/images-3.jsonl", Bytes),
+        ],
+        export: &[],
+        shared_cache: None,
+    },
+    Scenario {
+        name: "index",
+        about: "mm index build of a table into a store",
+        is_xtask: false,
+        arguments: &["index", "build", "rows.jsonl", "--model", "words", "--modality", "text", "--store", "store"],
+        resume: &[],
+        complete: None,
+        prepare: prepare_embed,
+        outputs: &[("rows.exported.jsonl", Bytes)],
+        export: &["index", "export", "--store", "store", "--modality", "text", "--out", "rows.exported.jsonl"],
         shared_cache: None,
     },
     Scenario {
@@ -108,6 +154,7 @@ pub const SCENARIOS: &[Scenario] = &[
         complete: None,
         prepare: prepare_words,
         outputs: &[("out.bin", Bytes)],
+        export: &[],
         shared_cache: None,
     },
     Scenario {
@@ -119,6 +166,7 @@ pub const SCENARIOS: &[Scenario] = &[
         complete: Some("holds a run already"),
         prepare: prepare_fit,
         outputs: &[("out/member-0/checkpoints/best.safetensors", Tensors), ("out/ensemble.json", Bytes)],
+        export: &[],
         shared_cache: None,
     },
     Scenario {
@@ -130,6 +178,7 @@ pub const SCENARIOS: &[Scenario] = &[
         complete: None,
         prepare: prepare_pipeline,
         outputs: &[("runs/a", Bytes), ("runs/b", Bytes), ("runs/c", Bytes), ("runs/d", Bytes)],
+        export: &[],
         shared_cache: None,
     },
     Scenario {
@@ -141,6 +190,7 @@ pub const SCENARIOS: &[Scenario] = &[
         complete: None,
         prepare: |folder| Ok(std::fs::create_dir_all(folder)?),
         outputs: &[("hub/models--org--name/snapshots", Bytes)],
+        export: &[],
         shared_cache: None,
     },
 ];
@@ -186,9 +236,26 @@ impl Scenario {
         if !self.is_xtask {
             arguments.extend(["--device", "cpu", "--threads", "1"].map(String::from));
         }
-        command.args(arguments).current_dir(folder).env("GOMP_SPINCOUNT", "1000").env_remove("HF_HUB_OFFLINE");
+        command
+            .args(arguments)
+            .current_dir(folder)
+            .env("GOMP_SPINCOUNT", "1000")
+            .env("MM_LEASE_SECONDS", "0.5")
+            .env_remove("HF_HUB_OFFLINE");
         command.env("HF_ENDPOINT", hub::endpoint()?).env("HF_HUB_CACHE", folder.join("hub")).env_remove("MM_OFFLINE");
         Running::start(command, &folder.join(format!("{log}.log")))
+    }
+}
+
+impl Scenario {
+    /// Writes what is compared.
+    pub fn export(&self, programs: &Programs, folder: &Path) -> Result<()> {
+        if self.export.is_empty() {
+            return Ok(());
+        }
+        let mut command = Command::new(&programs.mm);
+        command.args(self.export).current_dir(folder);
+        Running::start(command, &folder.join("export.log"))?.finish()
     }
 }
 
@@ -284,6 +351,16 @@ fn prepare_embed(folder: &Path) -> Result<()> {
     };
     let rows: Vec<String> = (0..6000).map(row).collect();
     Ok(std::fs::write(folder.join("rows.jsonl"), rows.join("\n"))?)
+}
+
+/// The images of [`prepare_caption`] in four tables.
+fn prepare_shards(folder: &Path) -> Result<()> {
+    prepare_caption(folder)?;
+    let rows = std::fs::read_to_string(folder.join("images.jsonl"))?;
+    for (number, rows) in rows.lines().collect::<Vec<_>>().chunks(15).enumerate() {
+        std::fs::write(folder.join(format!("images-{number}.jsonl")), rows.join("\n"))?;
+    }
+    Ok(())
 }
 
 fn prepare_caption(folder: &Path) -> Result<()> {

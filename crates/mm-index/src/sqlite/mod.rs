@@ -116,9 +116,11 @@ impl SqliteStore {
         })
     }
 
-    /// Whether a folder holds a store, whole or not.
+    /// Whether a folder holds a store, whole or not. One whose creation was interrupted holds none: it can be created.
     pub fn exists(folder: &Path) -> bool {
-        std::fs::metadata(folder.join(DATABASE)).is_ok_and(|file| file.len() > 0)
+        let database = folder.join(DATABASE);
+        std::fs::metadata(&database).is_ok_and(|file| file.len() > 0)
+            && !connect(&database, Mode::Read).and_then(|connection| schema::is_empty(&connection)).unwrap_or(false)
     }
 
     /// The store with other settings than the default ones; they hold for this value only.

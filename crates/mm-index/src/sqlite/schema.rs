@@ -55,11 +55,16 @@ pub(super) fn vector_table(vector: i64) -> String {
     format!("vector_data_{vector}")
 }
 
+/// Whether a database has no tables.
+pub(super) fn is_empty(connection: &Connection) -> Result<bool, Failure> {
+    let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
+    Ok(tables == 0)
+}
+
 /// Makes the tables in an empty database, all or none.
 pub(super) fn create(connection: &mut Connection, config: &StoreConfig) -> Result<Created, Failure> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Exclusive)?;
-    let tables: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-    if tables > 0 {
+    if !is_empty(&transaction)? {
         return Ok(Created::Existing);
     }
     transaction.execute_batch(&TABLES.replace("{TOKENIZER}", TOKENIZER))?;
@@ -83,9 +88,8 @@ pub(super) fn open(connection: &Connection, database: &Path) -> Result<Vec<Named
     let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
     let (application, version) = (pragma("application_id")?, pragma("user_version")?);
     if application != APPLICATION_ID {
-        let tables: i64 = connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
-        let reason = if tables == 0 {
-            "is empty: its creation was interrupted; delete the folder and create it again"
+        let reason = if is_empty(connection)? {
+            "is empty: its creation was interrupted; create it again"
         } else {
             "is a database of another program, expected a store that `mm index build` made"
         };
