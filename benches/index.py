@@ -1,19 +1,21 @@
 #!/usr/bin/env python3
 """A store of mm-index beside usearch, faiss, hnswlib, LanceDB and pgvector: the same vectors, HNSW graphs of 16 links (32 at the bottom)
-built with 128 candidates and searched with 64, cosine similarity, the ten nearest.
+built with 128 candidates and searched with 64, 128 (mm's default) and 256, cosine similarity, the ten nearest.
 
-    cargo xtask bench index ROWS WIDTH f16|i8 --peers [--only NAMES] [--rounds N]      (NAMES: comma-separated)
+    cargo xtask bench index ROWS WIDTH f16|i8 --peers [--only NAMES] [--rounds N] [--curve FILE.svg]
 
-Builds take turns, once each; searches take turns in rounds, and the median is printed. A query at a time is what one thread answers, one
+NAMES is comma-separated (`--only usearch,faiss`). Builds take turns, once each; searches take turns in rounds, and the median is printed. A query at a time is what one thread answers, one
 vector after the other; `two threads` is the same queries in two threads (in batches where a library has them). Recall is against the
 exact neighbors by numpy in float32.
 """
-import json, shutil, statistics, subprocess, sys, threading, time
+import json, os, shutil, statistics, subprocess, sys, threading, time
 from pathlib import Path
 
 import numpy as np
 
-LINKS, BUILD, SEARCH, K = 16, 128, 64, 10
+os.environ |= {"LANCE_LOG": "error", "RUST_LOG": "error"}
+
+LINKS, BUILD, CANDIDATES, K = 16, 128, (64, 128, 256), 10
 
 
 def option(name, default):
@@ -51,8 +53,11 @@ class Usearch:
     def __init__(self, vectors):
         from usearch.index import Index
 
-        self.index = Index(ndim=vectors.shape[1], metric="cos", dtype=KIND, connectivity=LINKS, expansion_add=BUILD, expansion_search=SEARCH)
+        self.index = Index(ndim=vectors.shape[1], metric="cos", dtype=KIND, connectivity=LINKS, expansion_add=BUILD)
         self.index.add(np.arange(len(vectors)), vectors, threads=THREADS)
+
+    def set(self, candidates):
+        self.index.expansion_search = candidates
 
     def one(self, query):
         return self.index.search(query, K, threads=1).keys
@@ -67,8 +72,11 @@ class Faiss:
 
         faiss.omp_set_num_threads(THREADS)
         self.index = faiss.IndexHNSWFlat(vectors.shape[1], LINKS, faiss.METRIC_INNER_PRODUCT)
-        self.index.hnsw.efConstruction, self.index.hnsw.efSearch = BUILD, SEARCH
+        self.index.hnsw.efConstruction = BUILD
         self.index.add(vectors)
+
+    def set(self, candidates):
+        self.index.hnsw.efSearch = candidates
 
     def one(self, query):
         return self.index.search(query[None], K)[1][0]
@@ -83,8 +91,11 @@ class Hnswlib:
 
         self.index = hnswlib.Index(space="ip", dim=vectors.shape[1])
         self.index.init_index(max_elements=len(vectors), M=LINKS, ef_construction=BUILD)
-        self.index.set_num_threads(THREADS), self.index.set_ef(SEARCH)
+        self.index.set_num_threads(THREADS)
         self.index.add_items(vectors)
+
+    def set(self, candidates):
+        self.index.set_ef(candidates)
 
     def one(self, query):
         return self.index.knn_query(query[None], K, num_threads=1)[0][0]
@@ -102,8 +113,11 @@ class Lancedb:
         self.table = lancedb.connect(FOLDER / "lance").create_table("v", pa.table({"id": np.arange(len(vectors)), "vector": column}))
         self.table.create_index(metric="cosine", index_type="IVF_HNSW_SQ", m=LINKS, ef_construction=BUILD, vector_column_name="vector")
 
+    def set(self, candidates):
+        self.candidates = candidates
+
     def one(self, query):
-        found = self.table.search(query).metric("cosine").ef(SEARCH).refine_factor(2).limit(K).select(["id"]).to_arrow()
+        found = self.table.search(query).metric("cosine").ef(self.candidates).refine_factor(2).limit(K).select(["id", "_distance"]).to_arrow()
         return found["id"].to_pylist()
 
     def many(self, queries):
@@ -127,12 +141,16 @@ class Pgvector:
             c.execute("SET maintenance_work_mem = '4GB'; SET max_parallel_maintenance_workers = 1")
             c.execute(f"CREATE INDEX ON v USING hnsw (v halfvec_cosine_ops) WITH (m = {LINKS}, ef_construction = {BUILD})")
 
+    def set(self, candidates):
+        self.candidates = candidates
+        self.connections = threading.local()
+
     def one(self, query):
         import psycopg
 
         if not hasattr(self.connections, "c"):
             self.connections.c = psycopg.connect(self.address, autocommit=True)
-            self.connections.c.execute(f"SET hnsw.ef_search = {SEARCH}")
+            self.connections.c.execute(f"SET hnsw.ef_search = {self.candidates}")
         text = f"[{','.join(f'{x:.6g}' for x in query)}]"
         return [row[0] for row in self.connections.c.execute(f"SELECT id FROM v ORDER BY v <=> %s::halfvec LIMIT {K}", (text,)).fetchall()]
 
@@ -144,8 +162,9 @@ def recall(found, truth):
     return sum(len(set(map(int, ids)) & set(row)) for ids, row in zip(found, truth)) / truth.size
 
 
-def mm(threads):
-    result = json.loads(subprocess.run([PROGRAM, "query", FOLDER, str(threads)], check=True, capture_output=True, text=True).stdout)
+def mm(threads, candidates):
+    command = [PROGRAM, "query", FOLDER, str(threads), str(candidates)]
+    result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return result["per_second"], result["ids"], result["peak"]
 
 
@@ -168,21 +187,38 @@ for name, kind in {"usearch": Usearch, "faiss": Faiss, "hnswlib": Hnswlib, "lanc
         started = time.perf_counter()
         peers[name] = kind(vectors)
         print(f"{name}: built in {time.perf_counter() - started:.1f} s", flush=True)
-rates = {name: ([], []) for name in ["mm", *peers]}
-recalls = {}
-for _ in range(ROUNDS):
-    for threads in (1, THREADS):
-        rate, ids, peak = mm(threads)
-        rates["mm"][threads - 1].append(rate)
-        recalls["mm"] = recall(ids, truth)
-    for name, peer in peers.items():
-        started = time.perf_counter()
-        found = [peer.one(query) for query in queries]
-        rates[name][0].append(len(queries) / (time.perf_counter() - started))
-        recalls[name] = recall(found, truth)
-        started = time.perf_counter()
-        peer.many(queries)
-        rates[name][1].append(len(queries) / (time.perf_counter() - started))
-for name, (one, many) in rates.items():
-    print(f"{name}: recall@10 {recalls[name]:.4f}, {statistics.median(one):.0f} queries/s one at a time, {statistics.median(many):.0f} in two threads")
+points = {name: [] for name in ["mm", *peers]}  # (recall, queries/s one at a time, in two threads) for each number of candidates
+for candidates in CANDIDATES:
+    rates = {name: ([], []) for name in points}
+    recalls = {}
+    for _ in range(ROUNDS):
+        for threads in (1, THREADS):
+            rate, ids, peak = mm(threads, candidates)
+            rates["mm"][threads - 1].append(rate)
+            recalls["mm"] = recall(ids, truth)
+        for name, peer in peers.items():
+            peer.set(candidates)
+            started = time.perf_counter()
+            found = [peer.one(query) for query in queries]
+            rates[name][0].append(len(queries) / (time.perf_counter() - started))
+            recalls[name] = recall(found, truth)
+            started = time.perf_counter()
+            peer.many(queries)
+            rates[name][1].append(len(queries) / (time.perf_counter() - started))
+    for name, (one, many) in rates.items():
+        one, many = statistics.median(one), statistics.median(many)
+        points[name].append((recalls[name], one, many))
+        print(f"{candidates} candidates, {name}: recall@10 {recalls[name]:.4f}, {one:.0f} queries/s one at a time, {many:.0f} in two threads", flush=True)
 print(f"mm: peak memory of a searching process {peak}")
+if curve := option("--curve", None):
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
+    for name, values in points.items():
+        axes.plot([p[0] for p in values], [p[2] for p in values], marker="o", label=name, linewidth=2.5 if name == "mm" else 1.2)
+    axes.set(xlabel="recall@10", ylabel="queries a second, two threads", yscale="log", title=f"{ROWS} × {WIDTH}, {KIND}")
+    axes.grid(alpha=0.3), axes.legend()
+    figure.savefig(curve)

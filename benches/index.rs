@@ -1,7 +1,7 @@
 //! Measurements of a store of mm-index: `index ROWS WIDTH [f16|i8] [DIR]` writes clustered vectors of unit length with
 //! a field and a text, optimizes, and prints times, sizes, recall and latencies as a table. With DIR the store stays
-//! there, beside `vectors.npy` and `queries.npy` for other libraries (benches/index.py). `index query DIR THREADS`
-//! answers the queries of such a folder, and prints queries a second and the rows found as JSON.
+//! there, beside `vectors.npy` and `queries.npy` for other libraries (benches/index.py). `index query DIR THREADS
+//! CANDIDATES` answers the queries of such a folder, and prints queries a second and the rows found as JSON.
 
 use mm_core::seed::Rng;
 use mm_index::{
@@ -55,8 +55,8 @@ fn main() -> Outcome<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let number = |index: usize, default: usize| arguments.get(index).map_or(Ok(default), |text| text.parse());
     if arguments.first().is_some_and(|command| command == "query") {
-        let folder = arguments.get(1).ok_or("found no folder, expected `index query DIR THREADS`")?;
-        return answer(Path::new(folder), number(2, 1)?);
+        let folder = arguments.get(1).ok_or("found no folder, expected `index query DIR THREADS CANDIDATES`")?;
+        return answer(Path::new(folder), number(2, 1)?, number(3, SearchSettings::default().expansion_search)?);
     }
     let (rows, dim) = (number(0, 100_000)?, number(1, 512)?);
     let quantization = match arguments.get(2).map(String::as_str) {
@@ -88,8 +88,8 @@ fn save(path: &Path, rows: usize, dim: usize, seed: u64) -> Outcome<()> {
 }
 
 /// Answers the queries of a folder by the graph of its store.
-fn answer(folder: &Path, threads: usize) -> Outcome<()> {
-    let settings = SearchSettings { exact_below: 0, ..SearchSettings::default() };
+fn answer(folder: &Path, threads: usize, candidates: usize) -> Outcome<()> {
+    let settings = SearchSettings { exact_below: 0, expansion_search: candidates, ..SearchSettings::default() };
     let store = SqliteStore::open(&folder.join("store"))?.with_settings(settings);
     let queries = mm_data::read_npy(&folder.join("queries.npy"))?;
     let dim = queries.size(1)? as usize;

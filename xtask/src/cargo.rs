@@ -87,6 +87,7 @@ pub fn bench(name: Option<&str>, rest: &[String]) -> Result<()> {
                  usearch, faiss, hnswlib, LanceDB and pgvector on the same vectors\n\
                  serve     mm serve against FastAPI with sentence-transformers, and infinity where MM_INFINITY_PYTHON \
                  has it (--clients N, --seconds N, --rounds N)\n\
+                 serve-faults  mm serve under mixed load with a fault every ten seconds (--minutes N, --rate N)\n\
                  training  training steps of representation, fusion and reasoning networks against PyTorch (--quick, \
                  --only TEXT)\n\
                  All but tensor and index (without --peers) create a Python environment with the other libraries once (some GB)"
@@ -99,6 +100,7 @@ pub fn bench(name: Option<&str>, rest: &[String]) -> Result<()> {
         Some("align") => align(),
         Some("index") => index(rest),
         Some("serve") => serve(rest),
+        Some("serve-faults") => serve_faults(rest),
         Some("training") => training(rest),
         Some("tensor") => tensor(),
         Some(other) => bail!("unknown benchmark `{other}`; `cargo xtask bench list` prints the names"),
@@ -184,6 +186,12 @@ fn serve(rest: &[String]) -> Result<()> {
     let infinity = infinity.into_iter().flat_map(|python| ["--infinity".to_owned(), python]);
     let rest: Vec<String> = rest.iter().cloned().chain(infinity).collect();
     script(&python, "benches/serve.py", &[binary("mm"), binary("serve"), minilm], &rest)
+}
+
+/// `mm serve` under load while something goes wrong every few seconds.
+fn serve_faults(rest: &[String]) -> Result<()> {
+    let minilm = registry::fetch(Kind::Models, "all-MiniLM-L6-v2")?;
+    script(&mm_hub::python()?, "benches/serve_faults.py", &[built_mm()?, minilm], rest)
 }
 
 /// The data loader against PyTorch's.

@@ -23,7 +23,9 @@ pub fn kill_and_resume(
         let ended = if kills == limit {
             Some(running.wait()?)
         } else {
-            running.kill_after(Duration::from_secs_f64(rng.uniform() * seconds))?
+            let time = Duration::from_secs_f64(rng.uniform() * seconds);
+            let child = scenario.kills_children().then(|| rng.below(4)).filter(|child| *child < 3);
+            running.kill_after(time, child)?
         };
         match ended {
             None => kills += 1,

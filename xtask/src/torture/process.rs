@@ -62,8 +62,9 @@ impl Running {
         Ok(Self { child, log: log.to_owned(), begun: Instant::now() })
     }
 
-    /// Kills the process and its children after this time; the exit status where it ended before.
-    pub fn kill_after(mut self, time: Duration) -> Result<Option<Finished>> {
+    /// Kills the process and its children after this time, or one of the children alone, after which the process must
+    /// end by itself; the exit status where it ended before.
+    pub fn kill_after(mut self, time: Duration, child: Option<usize>) -> Result<Option<Finished>> {
         while self.begun.elapsed() < time {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(Some(self.finished(status)));
@@ -71,8 +72,25 @@ impl Running {
             let left = time.saturating_sub(self.begun.elapsed());
             std::thread::sleep(left.min(Duration::from_millis(2)));
         }
-        self.kill()?;
-        Ok(None)
+        let children = self.children();
+        let Some(child) = child.filter(|_| !children.is_empty()) else {
+            self.kill()?;
+            return Ok(None);
+        };
+        Command::new("kill")
+            .args(["-KILL", children[child % children.len()].as_str()])
+            .stderr(Stdio::null())
+            .status()?;
+        let finished = self.wait()?;
+        // It may have done its work before.
+        Ok(finished.status.success().then_some(finished))
+    }
+
+    /// The processes that it has started.
+    fn children(&self) -> Vec<String> {
+        let id = self.child.id();
+        let text = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+        text.split_whitespace().map(ToOwned::to_owned).collect()
     }
 
     fn kill(&mut self) -> Result<()> {

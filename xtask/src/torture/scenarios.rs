@@ -57,6 +57,22 @@ pub const SCENARIOS: &[Scenario] = &[
         )),
     },
     Scenario {
+        name: "distributed",
+        about: "the same training in two processes, of which one is killed, or both",
+        is_xtask: false,
+        arguments: &["launch", "--nproc", "2", "--", "mm", "train", "config.toml", "--out", "out"],
+        resume: &["--resume"],
+        complete: None,
+        prepare: prepare_train,
+        outputs: &[
+            ("out/checkpoints/last.safetensors", Tensors),
+            ("out/checkpoints/best.safetensors", Tensors),
+            ("out/metrics.jsonl", Steps),
+        ],
+        export: &[],
+        shared_cache: None,
+    },
+    Scenario {
         name: "embed",
         about: "mm embed of a table into an array",
         is_xtask: false,
@@ -248,6 +264,11 @@ impl Scenario {
 }
 
 impl Scenario {
+    /// Whether its processes are killed one by one as well.
+    pub fn kills_children(&self) -> bool {
+        self.arguments.first() == Some(&"launch")
+    }
+
     /// Writes what is compared.
     pub fn export(&self, programs: &Programs, folder: &Path) -> Result<()> {
         if self.export.is_empty() {

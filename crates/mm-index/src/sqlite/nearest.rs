@@ -147,17 +147,17 @@ impl SqliteStore {
         loop {
             wanted = wanted.min(graph.len());
             let candidates = graph.search(&target.queries[0], wanted, target.selection).map_err(named)?;
-            let mut scored = Vec::with_capacity(candidates.len() + fresh.len());
+            let mut scored = Vec::with_capacity(candidates.len());
             for number in &candidates {
-                if target.selection.is_some() || is_live(connection, *number)? {
-                    scored.extend(Self::score_row(connection, target, Some(graph), *number)?);
-                }
+                scored.extend(Self::score_row(connection, target, Some(graph), *number)?);
             }
             step.scored += candidates.len();
+            let mut best = best_live(connection, scored, target.selection, k)?;
             let is_complete = candidates.len() < wanted || wanted == graph.len();
-            if scored.len() >= k || is_complete {
-                scored.extend(&fresh);
-                let best = best_live(connection, scored, target.selection, k)?;
+            if best.len() >= k || is_complete {
+                best.extend(best_live(connection, fresh, target.selection, k)?);
+                best.sort_unstable_by(|a, b| b.cmp(a));
+                best.truncate(k);
                 return Ok((best.len() >= k.min(available)).then_some(best));
             }
             // Most of the candidates are deleted rows.
