@@ -150,10 +150,10 @@ class Load:
                 kind, status, body = "connection", type(error).__name__, str(error)
             with self.lock:
                 self.statuses[f"{kind} {status}"] += 1
-                if isinstance(status, int) and status >= 500 and status != 503 and len(self.wrong) < 1000:
-                    # What a full disk or a lock makes of a write is an error that says so; anything else is a fault.
-                    if not any(word in str(body) for word in ("locked", "busy", "being written", "disk", "full", "space")):
-                        self.wrong.append(f"{kind} {status}: {body!r:.300}")
+                # Busy, loading, or what a lock or a full disk makes of a write; anything else is a fault.
+                expected = status in (200, 429, 503, None) or status == 500 and any(word in str(body) for word in ("another process", "full"))
+                if not expected and len(self.wrong) < 1000:
+                    self.wrong.append(f"{kind} {status}: {body!r:.300}")
             self.stop.wait(max(0.0, rng.expovariate(self.rate) - (time.time() - started)))
 
 

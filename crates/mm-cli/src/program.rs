@@ -118,6 +118,7 @@ impl Program {
         };
         // Not earlier: help and usage errors need no second start.
         mm_core::limit_spinning();
+        commands::follow_launcher();
         logging::start(cli.global.verbose);
         output::set_quiet(cli.global.quiet);
         let threads = cli.global.threads.map_or_else(mm_core::available_threads, usize::from);

@@ -8,7 +8,7 @@ use crate::{
 use mm_core::{
     DType, Device, Input, Modality, Params, Pooling, ProcessContext, Source, Tensor, no_grad, parallel_tensors,
 };
-use mm_data::{collate, decode::Transparency};
+use mm_data::collate;
 use std::path::{Path, PathBuf};
 
 /// A pretrained model as its folder describes it.
@@ -82,11 +82,6 @@ impl Pretrained {
         let (family, config) = detect_family(folder)?;
         let Loaded { model: Model { towers, contrastive_head }, params, unexpected_keys, fingerprint } =
             load(&paths, &config, family, options)?;
-        // Images look otherwise, and so do their vectors.
-        let fingerprint = match options.transparency {
-            Some(Transparency::Blend) => format!("blend-{fingerprint}"),
-            _ => fingerprint,
-        };
         Ok(Self {
             labels: labels(&config, num_labels(&config)),
             multi_label: config["problem_type"] == "multi_label_classification",

@@ -54,6 +54,15 @@ pub struct Running {
 /// No run takes longer undisturbed.
 const LIMIT: Duration = Duration::from_secs(600);
 
+/// Time that processes may take to notice that the one that started them was killed, and to save.
+const ORPHANS: Duration = Duration::from_secs(30);
+
+/// Whether there is a process of this number that has not ended.
+fn is_running(id: &str) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    status.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with(['Z', 'X']))
+}
+
 impl Running {
     pub fn start(mut command: Command, log: &Path) -> Result<Self> {
         let file = File::create(log).with_context(|| log.display().to_string())?;
@@ -94,9 +103,18 @@ impl Running {
     }
 
     fn kill(&mut self) -> Result<()> {
+        let children = self.children();
         // The group: mm's own children (ffmpeg), and the mm that xtask started.
         Command::new("kill").args(["-KILL", "--", &format!("-{}", self.child.id())]).status()?;
         self.child.wait()?;
+        // Children with groups of their own end by themselves.
+        let begun = Instant::now();
+        while children.iter().any(|id| is_running(id)) {
+            if begun.elapsed() > ORPHANS {
+                bail!("its processes {} still run {} s after it was killed", children.join(", "), ORPHANS.as_secs());
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use crate::{
     output,
 };
 use anyhow::{Context as _, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, getppid, kill_process, set_parent_process_death_signal};
 use std::{
     ffi::OsString,
     net::TcpListener,
@@ -21,8 +21,24 @@ use std::{
 
 /// Polling interval of the processes.
 const INTERVAL: Duration = Duration::from_millis(50);
-/// How long the others may take to notice that one has failed, and then to save and end.
-const GRACE: Duration = Duration::from_secs(30);
+/// How long the others may take to notice that one has failed, before they are asked to end. They notice at once where
+/// they exchange gradients, and not before the timeout where they wait for the one that failed to come.
+const NOTICE: Duration = Duration::from_secs(5);
+/// How long after a failure the others are killed. There is nothing to save: they had to wait for the one that failed.
+const GRACE: Duration = Duration::from_secs(15);
+
+/// Tells a process which one started it.
+const LAUNCHER: &str = "MM_LAUNCHER_PID";
+
+/// Lets a process that `mm launch` started save and end once that is gone (killed by `SIGKILL`), instead of going on
+/// unseen with the run folder in use.
+pub(crate) fn follow_launcher() {
+    let launcher = std::env::var(LAUNCHER).ok().and_then(|id| id.parse().ok()).and_then(Pid::from_raw);
+    if launcher.is_some() && launcher == getppid() {
+        // Where the system has no such signal the process ends with its peers or its work.
+        let _ = set_parent_process_death_signal(Some(Signal::TERM));
+    }
+}
 
 /// Start several processes on this host that train together
 ///
@@ -86,6 +102,7 @@ impl Rank {
             ("LOCAL_WORLD_SIZE", world_size.to_string()),
             ("MASTER_ADDR", "127.0.0.1".to_owned()),
             ("MASTER_PORT", port.to_string()),
+            (LAUNCHER, std::process::id().to_string()),
         ] {
             process.env(name, value);
         }
@@ -143,11 +160,11 @@ impl Ranks {
                 seen = received;
             }
             if let Some((number, status, since)) = first_failure {
-                if since.elapsed() > GRACE && !asked {
+                if since.elapsed() > NOTICE && !asked {
                     output::warning(format!("rank {number} {}; ending the others", described(status)));
                     self.signal(Signal::TERM);
                     asked = true;
-                } else if since.elapsed() > 2 * GRACE {
+                } else if since.elapsed() > GRACE {
                     self.signal(Signal::KILL);
                 }
             }

@@ -1,6 +1,7 @@
 //! The commands, one file each; a command is registered by one line in `commands!`.
 
 use crate::context::Context;
+pub(crate) use launch::follow_launcher;
 
 /// Declares the modules, the sub-command enum, its dispatch, and the groups of the help page.
 macro_rules! commands {

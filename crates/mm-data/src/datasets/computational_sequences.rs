@@ -52,13 +52,22 @@ impl Sequence {
 
     /// The values and the shape of a data set.
     fn values(&self, dataset: &Dataset, entry: &str) -> Result<(Vec<f32>, Vec<usize>)> {
-        let found = to_f32(dataset).map_err(|reason| Error::file(&self.path, format!("{entry}: {reason}")))?;
+        let found = to_f32(dataset, &self.path).map_err(|reason| Error::file(&self.path, format!("{entry}: {reason}")))?;
         Ok((found, dataset.shape().iter().map(|s| *s as usize).collect()))
     }
 }
 
-/// Values of any numeric type, as float32.
-fn to_f32(dataset: &Dataset) -> std::result::Result<Vec<f32>, String> {
+/// How many times as large deflate can make its input, rounded up. No filter of such files does more.
+const MAX_COMPRESSION: u64 = 1100;
+
+/// Values of any numeric type, as float32, of a data set of the file at `path`.
+fn to_f32(dataset: &Dataset, path: &Path) -> std::result::Result<Vec<f32>, String> {
+    let values = dataset.shape().iter().try_fold(1u64, |product, size| product.checked_mul(*size));
+    let bytes = std::fs::metadata(path).map_err(|e| e.to_string())?.len();
+    // The reader takes the memory for all of them first.
+    if values.is_none_or(|values| values > bytes.saturating_mul(MAX_COMPRESSION)) {
+        return Err(format!("found the shape {:?}, expected one that fits into the {bytes} bytes of the file", dataset.shape()));
+    }
     dataset
         .read_array::<f32>()
         .map(|a| a.iter().copied().collect())
@@ -237,7 +246,7 @@ pub(super) fn aligned_arrays(folder: &Path, store: &mut SequenceStore<'_>) -> Re
             let [dataset] = sets.as_slice() else {
                 return Err(bad(format!("found {} arrays, expected one", sets.len())));
             };
-            Ok((to_f32(dataset).map_err(bad)?, dataset.shape().iter().map(|s| *s as usize).collect()))
+            Ok((to_f32(dataset, path).map_err(bad)?, dataset.shape().iter().map(|s| *s as usize).collect()))
         };
         let (values, shape) = open(&path)?;
         let (labels, _) = open(&folder.join(format!("y_{split}.h5")))?;

@@ -5,20 +5,17 @@ use serde_json::Value;
 use std::{
     collections::BTreeSet,
     fs::File,
-    io::{Read, Seek, SeekFrom},
+    io::Read,
     path::{Path, PathBuf},
 };
 
 /// Counts changes of what mm computes from the same files, so that features cached before are not used:
 /// 2: the vector of ViT, DeiT and DINOv2 is the class token, not the mean over all tokens.
-const VERSION: &str = "2";
+/// 3: weights are hashed completely, so that copies of a model on several machines have one fingerprint.
+const VERSION: &str = "3";
 
-/// Weight files up to this size are hashed completely; of larger ones, size, modification time and samples, which is
-/// much faster.
-const MAX_HASHED_BYTES: u64 = 64 << 20;
-/// Number and size of the samples of a large file, evenly spaced.
-const SAMPLES: u64 = 16;
-const SAMPLE_BYTES: u64 = 1 << 16;
+/// Bytes of a weight file that are read and hashed at once, by all threads.
+const CHUNK: usize = 16 << 20;
 
 /// Files of a model folder that describe the preprocessing.
 const PROCESSING_FILES: [&str; 17] = [
@@ -83,19 +80,16 @@ fn weight_files(weights: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
+/// Hashes a file of any size: nothing else says whether two are the same. It takes less than loading the weights.
 fn hash_weights(path: &Path, hasher: &mut blake3::Hasher) -> std::io::Result<()> {
-    let mut file = File::open(path)?;
-    let metadata = file.metadata()?;
-    if metadata.len() <= MAX_HASHED_BYTES {
-        hasher.update_reader(file)?;
-        return Ok(());
+    let (mut file, mut chunk) = (File::open(path)?, Vec::with_capacity(CHUNK));
+    loop {
+        chunk.clear();
+        if (&mut file).take(CHUNK as u64).read_to_end(&mut chunk)? == 0 {
+            return Ok(());
+        }
+        hasher.update_rayon(&chunk);
     }
-    hasher.update(format!("{} {:?}", metadata.len(), metadata.modified().ok()).as_bytes());
-    for sample in 0..SAMPLES {
-        file.seek(SeekFrom::Start((metadata.len() - SAMPLE_BYTES) / (SAMPLES - 1) * sample))?;
-        hasher.update_reader((&mut file).take(SAMPLE_BYTES))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -132,6 +126,19 @@ mod tests {
             std::fs::write(path(name), text).unwrap();
         }
         assert_eq!(before, current());
+        // A copy of another time has the same; a changed byte anywhere in a large file has not.
+        let mut large = vec![7; 2 * CHUNK + 5];
+        std::fs::write(path("two.safetensors"), &large).unwrap();
+        let of_large = current();
+        let later = std::time::SystemTime::now() + std::time::Duration::from_secs(60);
+        File::options().write(true).open(path("two.safetensors")).unwrap().set_modified(later).unwrap();
+        assert_eq!(of_large, current());
+        for at in [0, CHUNK + 1, 2 * CHUNK + 4] {
+            large[at] = 8;
+            std::fs::write(path("two.safetensors"), &large).unwrap();
+            assert_ne!(of_large, current(), "byte {at}");
+            large[at] = 7;
+        }
         std::fs::remove_file(path("two.safetensors")).unwrap();
         assert!(fingerprint(&Value::Null, &paths, &index, "").unwrap_err().to_string().contains("two.safetensors"));
     }
