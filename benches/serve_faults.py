@@ -151,7 +151,7 @@ class Load:
             with self.lock:
                 self.statuses[f"{kind} {status}"] += 1
                 # Busy, loading, or what a lock or a full disk makes of a write; anything else is a fault.
-                expected = status in (200, 429, 503, None) or status == 500 and any(word in str(body) for word in ("another process", "full"))
+                expected = status in (200, 429, 503, None) or status == 507 and kind in ("upsert", "delete")
                 if not expected and len(self.wrong) < 1000:
                     self.wrong.append(f"{kind} {status}: {body!r:.300}")
             self.stop.wait(max(0.0, rng.expovariate(self.rate) - (time.time() - started)))

@@ -133,7 +133,11 @@ impl UrlFetcher for CachedFetcher {
         if !mm_hub::storage::is_url(url) {
             return Err("expected a path, or s3://, gs://, az://, https:// or hf://".to_owned());
         }
-        self.storage.fetch(url).map_err(|error| mm_hub::describe(&error))
+        self.storage.fetch(url).map_err(|error| {
+            let reason = mm_hub::describe(&error);
+            // The URL is in front of it already.
+            reason.strip_prefix(url).map_or(reason.clone(), |rest| rest.trim_start_matches([':', ' ']).to_owned())
+        })
     }
 
     fn release_data(&self, url: &str) {

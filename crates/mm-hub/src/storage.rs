@@ -228,7 +228,16 @@ fn build(url: &Url, token: Option<String>) -> object_store::Result<Arc<dyn Objec
     let retry = RetryConfig { retry_timeout: RETRY_TIMEOUT, ..RetryConfig::default() };
     let host = url.host_str().unwrap_or_default();
     Ok(match url.scheme() {
-        "s3" | "s3a" => Arc::new(AmazonS3Builder::from_env().with_bucket_name(host).with_retry(retry).build()?),
+        "s3" | "s3a" => {
+            let mut builder = AmazonS3Builder::from_env().with_bucket_name(host).with_retry(retry);
+            // An endpoint that is named as http:// (MinIO on this network) is meant, as for the store's own tools.
+            let endpoint = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"].map(std::env::var);
+            let endpoint = endpoint.into_iter().flatten().find(|endpoint| !endpoint.is_empty());
+            if endpoint.is_some_and(|endpoint| endpoint.starts_with("http://")) {
+                builder = builder.with_allow_http(true);
+            }
+            Arc::new(builder.build()?)
+        }
         "gs" => Arc::new(GoogleCloudStorageBuilder::from_env().with_bucket_name(host).with_retry(retry).build()?),
         "http" | "https" => {
             let mut options = ClientOptions::new().with_allow_http(true);
@@ -277,5 +286,11 @@ fn describe(url: &str, error: object_store::Error) -> Error {
         }
         _ => format!("{url} cannot be read"),
     };
-    Error::Context { what, source: Box::new(error) }
+    // The errors of the store's client repeat those below them.
+    let mut root: &(dyn std::error::Error + 'static) = &error;
+    while let Some(below) = root.source() {
+        root = below;
+    }
+    let reason = root.to_string();
+    Error::Context { what, source: reason.trim_end_matches([':', ' ']).into() }
 }

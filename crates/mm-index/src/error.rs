@@ -83,6 +83,12 @@ pub enum Error {
         /// How long was waited.
         seconds: u64,
     },
+    /// There is no room for a write.
+    #[error("{path}: the disk is full: nothing of this write is stored; free some space and repeat it")]
+    DiskFull {
+        /// The store, or the address of the server without its password.
+        path: PathBuf,
+    },
     /// SQLite failed.
     #[error("{path}: {action} failed")]
     Sqlite {
@@ -125,6 +131,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the server of the store failed or could not be reached.
+    pub fn is_of_server(&self) -> bool {
+        match self {
+            #[cfg(feature = "postgres")]
+            Self::Postgres { .. } => true,
+            _ => false,
+        }
+    }
+
     pub(crate) fn file(path: impl Into<PathBuf>, reason: impl std::fmt::Display) -> Self {
         Self::File { path: path.into(), reason: reason.to_string() }
     }

@@ -98,12 +98,14 @@ pub(crate) enum Kind {
     Busy,
     /// A fault of the server.
     Internal,
-    /// Still loading, or about to stop.
+    /// Still loading, about to stop, or a store that others use or that cannot be reached.
     Unavailable,
+    /// The disk of the store is full.
+    Full,
 }
 
 impl Kind {
-    fn status(self) -> StatusCode {
+    pub(crate) fn status(self) -> StatusCode {
         match self {
             Self::Invalid => StatusCode::BAD_REQUEST,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
@@ -114,6 +116,7 @@ impl Kind {
             Self::Busy => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Full => StatusCode::INSUFFICIENT_STORAGE,
         }
     }
 
@@ -123,7 +126,7 @@ impl Kind {
             Self::Invalid | Self::NotFound | Self::Method | Self::TooLarge | Self::Timeout => "invalid_request_error",
             Self::Unauthorized => "authentication_error",
             Self::Busy => "rate_limit_error",
-            Self::Internal | Self::Unavailable => "server_error",
+            Self::Internal | Self::Unavailable | Self::Full => "server_error",
         }
     }
 
@@ -131,7 +134,7 @@ impl Kind {
     fn tei_type(self) -> &'static str {
         match self {
             Self::Busy => "Overloaded",
-            Self::Internal => "Backend",
+            Self::Internal | Self::Full => "Backend",
             Self::Unavailable => "Unhealthy",
             _ => "Validation",
         }

@@ -96,12 +96,50 @@ impl Index {
     }
 }
 
-/// An error of the store: most are of the query; what is wrong with its files is a fault of the server.
+/// An error of the store: of the query, of who else uses it, or of the server, whose paths and addresses go to its log.
 fn from_index(error: mm_index::Error) -> ApiError {
-    match error {
-        mm_index::Error::File { .. } | mm_index::Error::Damaged { .. } | mm_index::Error::Version { .. } => {
-            ApiError::internal(describe(&error))
+    use mm_index::Error as Index;
+    let logged = |kind, message: &str| {
+        tracing::error!("{}", describe(&error));
+        ApiError::new(kind, message)
+    };
+    match &error {
+        Index::Invalid { .. } | Index::Unknown { .. } | Index::Filter(_) | Index::Model { .. } => {
+            ApiError::new(Kind::Invalid, describe(&error)).with_code("invalid_query")
         }
-        error => ApiError::new(Kind::Invalid, describe(&error)).with_code("invalid_query"),
+        Index::DiskFull { .. } => {
+            logged(Kind::Full, "the disk of the store is full: nothing of this write is stored; try again later")
+        }
+        Index::Busy { seconds, .. } => {
+            let message = format!("the store was written by another process for {seconds} s; try again");
+            logged(Kind::Unavailable, &message)
+        }
+        _ if error.is_of_server() => {
+            logged(Kind::Unavailable, "the database of the store does not answer as it should")
+        }
+        _ => ApiError::internal(describe(&error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_the_store_is_one_of_the_request_or_of_the_server() {
+        let path = || std::path::PathBuf::from("/secret/index.sqlite");
+        let of_query = mm_index::Error::Invalid { what: "k".into(), found: "0".into(), expected: "1".into() };
+        let busy = mm_index::Error::Busy { path: path(), action: "written", seconds: 30 };
+        let damaged = mm_index::Error::Damaged { path: path(), what: "a page".into() };
+        for (error, status, words) in [
+            (of_query, 400, "k: found 0"),
+            (busy, 503, "another process for 30 s"),
+            (mm_index::Error::DiskFull { path: path() }, 507, "disk of the store is full"),
+            (damaged, 500, "its log says why"),
+        ] {
+            let answer = from_index(error);
+            assert_eq!((answer.kind.status().as_u16(), answer.message().contains(words)), (status, true), "{answer:?}");
+            assert!(!answer.message().contains("secret"), "{answer:?}");
+        }
     }
 }

@@ -52,7 +52,8 @@ impl Sequence {
 
     /// The values and the shape of a data set.
     fn values(&self, dataset: &Dataset, entry: &str) -> Result<(Vec<f32>, Vec<usize>)> {
-        let found = to_f32(dataset, &self.path).map_err(|reason| Error::file(&self.path, format!("{entry}: {reason}")))?;
+        let found =
+            to_f32(dataset, &self.path).map_err(|reason| Error::file(&self.path, format!("{entry}: {reason}")))?;
         Ok((found, dataset.shape().iter().map(|s| *s as usize).collect()))
     }
 }
@@ -66,7 +67,10 @@ fn to_f32(dataset: &Dataset, path: &Path) -> std::result::Result<Vec<f32>, Strin
     let bytes = std::fs::metadata(path).map_err(|e| e.to_string())?.len();
     // The reader takes the memory for all of them first.
     if values.is_none_or(|values| values > bytes.saturating_mul(MAX_COMPRESSION)) {
-        return Err(format!("found the shape {:?}, expected one that fits into the {bytes} bytes of the file", dataset.shape()));
+        return Err(format!(
+            "found the shape {:?}, expected one that fits into the {bytes} bytes of the file",
+            dataset.shape()
+        ));
     }
     dataset
         .read_array::<f32>()

@@ -41,6 +41,9 @@ impl Failure {
             let seconds = LOCK_TIMEOUT.as_secs();
             return Error::Busy { path: (&address.shown).into(), action: "written", seconds };
         }
+        if source.as_db_error().is_some_and(|error| *error.code() == SqlState::DISK_FULL) {
+            return Error::DiskFull { path: address.shown.clone().into() };
+        }
         let reason = reason(&source, address, action);
         Error::Postgres { location: address.shown.clone(), reason, source }
     }
@@ -72,9 +75,6 @@ fn reason(error: &postgres::Error, address: &Address, action: &str) -> String {
             "{action}: took the server longer than {seconds} s; `mm index optimize` makes searches fast, and \
             `timeout=SECONDS` in the address allows more"
         );
-    }
-    if *code == SqlState::DISK_FULL {
-        return "the server's disk is full: nothing of this write is stored; free some space and repeat it".to_owned();
     }
     if *code == SqlState::TOO_MANY_CONNECTIONS {
         return "the server has no connection left; close some, or raise its max_connections".to_owned();

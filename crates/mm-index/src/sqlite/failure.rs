@@ -51,10 +51,7 @@ impl Failure {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                 Error::Damaged { path: database.to_owned(), what: error.to_string() }
             }
-            Some(ErrorCode::DiskFull) => Error::file(
-                database,
-                "the disk is full: nothing of this write is stored; free some space and repeat it",
-            ),
+            Some(ErrorCode::DiskFull) => Error::DiskFull { path: database.to_owned() },
             _ if is_conversion => Error::Damaged { path: database.to_owned(), what: error.to_string() },
             _ => Error::Sqlite { path: database.to_owned(), action, source: error },
         }

@@ -50,7 +50,9 @@ pub(crate) struct Changed {
 /// Writes rows; a row replaces that of the same id. When this returns, they are on disk.
 #[utoipa::path(post, path = "/upsert", tag = "search", request_body = UpsertRequest, responses(
     (status = 200, description = "The rows are kept", body = Changed),
-    (status = 400, description = "A row that the store cannot take, or a server that does not change its store")
+    (status = 400, description = "A row that the store cannot take, or a server that does not change its store"),
+    (status = 503, description = "Another program writes the store, or its database is away"),
+    (status = 507, description = "The disk of the store is full")
 ))]
 pub(crate) async fn upsert(
     State(state): State<Shared>,
@@ -99,7 +101,9 @@ pub(crate) struct DeleteRequest {
 /// Deletes rows. When this returns, they are gone from disk.
 #[utoipa::path(post, path = "/delete", tag = "search", request_body = DeleteRequest, responses(
     (status = 200, description = "How many there were", body = Changed),
-    (status = 400, description = "A server that does not change its store")
+    (status = 400, description = "A server that does not change its store"),
+    (status = 503, description = "Another program writes the store, or its database is away"),
+    (status = 507, description = "The disk of the store is full")
 ))]
 pub(crate) async fn delete(
     State(state): State<Shared>,
