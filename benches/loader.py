@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Images per second of mm's loader and of a PyTorch DataLoader with PIL, torchvision and two workers: the same 640x480 jpegs, the
-same resize, crop and normalization, batches of 64. The two alternate for three rounds; the best of three epochs of each counts.
+same resize, crop and normalization, batches of 64. Then the same images in WebDataset shards, which an HTTP server of this machine sends: mm
+beside webdataset with a DataLoader of two workers (mm keeps copies of the shards, and downloads them in the first epoch alone). The two
+alternate for three rounds; the best of three epochs of each counts.
 
     cargo xtask bench loader
 """
-import json, subprocess, sys, tempfile, time
+import functools, http.server, json, subprocess, sys, tarfile, tempfile, threading, time
 from pathlib import Path
 import numpy as np, torch
 from PIL import Image
@@ -26,6 +28,28 @@ def peer(files, epochs):
         best = max(best, seen / (time.perf_counter() - start))
     return best
 
+def peer_shards(pattern, count, epochs):
+    import webdataset
+    transform = Files([]).transform
+    data = webdataset.WebDataset(pattern, shardshuffle=8, nodesplitter=webdataset.split_by_node).shuffle(1000).decode("pil").to_tuple("jpg")
+    data = data.map_tuple(transform).batched(64, collation_fn=lambda rows: torch.stack([row[0] for row in rows]))
+    loader = webdataset.WebLoader(data, batch_size=None, num_workers=2, persistent_workers=True)
+    best = 0.0
+    for _ in range(epochs):
+        start = time.perf_counter(); seen = sum(len(batch) for batch in loader)
+        assert seen == count, f"webdataset read {seen} of {count} images"
+        best = max(best, seen / (time.perf_counter() - start))
+    return best
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def log_message(self, *_): pass
+
+def compare(name, peer_name, ours, theirs):
+    measured = [(ours(), theirs()) for _ in range(3)]
+    ours, theirs = zip(*measured)
+    print(f"{name}: mm {max(ours):.0f} images/s, {peer_name} {max(theirs):.0f} images/s: {sorted(ours)[1] / sorted(theirs)[1]:.2f}x (medians of three rounds)", flush=True)
+
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder); rng = np.random.default_rng(0); files = []
@@ -34,8 +58,13 @@ if __name__ == "__main__":
             a = np.stack([127 + 100 * np.sin(x / (9 + i % 40) + c) * np.cos(y / (11 + c)) for c in range(3)], -1) + rng.normal(0, 8, (480, 640, 3))
             files.append(folder / f"{i:04}.jpg"); Image.fromarray(np.clip(a, 0, 255).astype("uint8")).save(files[-1], quality=90)
         manifest = folder / "m.jsonl"; manifest.write_text("".join(json.dumps({"id": str(i), "image": str(f)}) + "\n" for i, f in enumerate(files)))
-        ours, theirs = [], []
-        for _ in range(3):
-            ours.append(float(subprocess.run([sys.argv[1], manifest, "3"], check=True, capture_output=True, text=True).stdout))
-            theirs.append(peer(files, 3))
-        print(f"mm {max(ours):.0f} images/s, PyTorch DataLoader {max(theirs):.0f} images/s: {sorted(ours)[1] / sorted(theirs)[1]:.2f}x (medians of three rounds)")
+        mm = lambda data: float(subprocess.run([sys.argv[1], data, "3"], check=True, capture_output=True, text=True).stdout)
+        compare("files", "PyTorch DataLoader", lambda: mm(manifest), lambda: peer(files, 3))
+        shards = folder / "shards"; shards.mkdir()
+        for start in range(0, len(files), 64):
+            with tarfile.open(shards / f"s-{start // 64:06}.tar", "w") as tar:
+                for file in files[start:start + 64]: tar.add(file, file.name)
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=shards))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        pattern = f"http://127.0.0.1:{server.server_port}/s-{{000000..{len(files) // 64 - 1:06}}}.tar"
+        compare("shards over HTTP", "webdataset + DataLoader", lambda: mm(pattern), lambda: peer_shards(pattern, len(files), 3))

@@ -1,19 +1,50 @@
 //! mm's part of `loader.py`: images per second of the loader (decode, resize to 256, center crop of 224, normalize,
 //! batch).
 //!
-//! Usage: `loader MANIFEST EPOCHS`. Prints the best epoch.
+//! Usage: `loader MANIFEST|SHARDS EPOCHS`, where SHARDS may be URLs with braces. Prints the best epoch.
 
 use mm_core::{Modality, Processor};
 use mm_data::{
-    ImageProcessor, ImageProcessorConfig, Loader, LoaderConfig, Manifest, ManifestConfig,
+    ImageProcessor, ImageProcessorConfig, Loader, LoaderConfig, Manifest, ManifestConfig, UrlFetcher,
     transform::{ImageTransform, Resize},
 };
-use std::{collections::BTreeMap, error::Error, path::Path, sync::Arc, time::Instant};
+use mm_hub::storage::Storage;
+use std::{
+    collections::BTreeMap,
+    error::Error,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
+
+/// Data sets by URL, copied into a folder.
+struct Fetcher(Storage);
+
+impl UrlFetcher for Fetcher {
+    fn fetch(&self, _: &str) -> Result<PathBuf, String> {
+        Err("no cell of these tables is a URL".into())
+    }
+
+    fn fetch_data(&self, url: &str) -> Result<PathBuf, String> {
+        self.0.fetch(url).map_err(|error| mm_hub::describe(&error))
+    }
+}
 
 fn main() -> Result<(), Box<dyn Error>> {
     mm_core::retain_freed_memory();
     let arguments: Vec<String> = std::env::args().collect();
-    let [_, manifest, epochs] = arguments.as_slice() else { return Err("usage: loader MANIFEST EPOCHS".into()) };
+    let [_, manifest, epochs] = arguments.as_slice() else { return Err("usage: loader MANIFEST|SHARDS EPOCHS".into()) };
+    let cache = std::env::temp_dir().join(format!("mm-bench-loader-{}", std::process::id()));
+    mm_data::set_url_fetcher(Fetcher(Storage::new(&cache)));
+    let result = measure(manifest, epochs.parse()?);
+    if cache.exists() {
+        std::fs::remove_dir_all(&cache)?;
+    }
+    println!("{:.1}", result?);
+    Ok(())
+}
+
+fn measure(manifest: &str, epochs: u64) -> Result<f64, Box<dyn Error>> {
     let config = ManifestConfig { manifest: manifest.into(), ..ManifestConfig::default() };
     let manifest = Arc::new(Manifest::open(&config, Path::new("."))?);
     let transform =
@@ -30,7 +61,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         .for_training()
         .build()?;
     let mut best = 0f64;
-    for epoch in 0..epochs.parse::<u64>()? {
+    for epoch in 0..epochs {
         let start = Instant::now();
         let mut seen = 0;
         for batch in loader.epoch(epoch, 0) {
@@ -38,6 +69,5 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         best = best.max(seen as f64 / start.elapsed().as_secs_f64());
     }
-    println!("{best:.1}");
-    Ok(())
+    Ok(best)
 }

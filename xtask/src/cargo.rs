@@ -78,7 +78,8 @@ pub fn bench(name: Option<&str>, rest: &[String]) -> Result<()> {
         Some("list") => {
             println!(
                 "tensor    overhead of mm_core's tensor over tch's\n\
-                 loader    images per second against a PyTorch DataLoader with PIL and torchvision\n\
+                 loader    images per second, from files against a PyTorch DataLoader with PIL and torchvision, from shards over \
+                 HTTP against webdataset\n\
                  peers     pretrained models against transformers, sentence-transformers, ONNX Runtime, OpenVINO and \
                  candle (--quick: one round each)\n\
                  words     Word2Vec against gensim (--seeds N)\n\
@@ -196,7 +197,7 @@ fn serve_faults(rest: &[String]) -> Result<()> {
 
 /// The data loader against PyTorch's.
 fn loader() -> Result<()> {
-    let python = python_with("loader", &["torch==2.11.0", "torchvision==0.26.0", "pillow", "numpy"])?;
+    let python = python_with("loader", &["torch==2.11.0", "torchvision==0.26.0", "pillow", "numpy", "webdataset"])?;
     build_benches()?;
     script(&python, "benches/loader.py", &[root().join("target/release/loader")], &[])
 }
