@@ -151,7 +151,7 @@ fn rows_are_deleted_exported_compared_and_checked() {
     let clusters = ["clusters", "--store", "s", "--k", "3", "--examples", "2", "--json"];
     let output = run(&[&clusters[..], &["--out", "clusters.jsonl", "--report", "clusters.html"]].concat());
     let clusters = json_lines(&output);
-    let sizes: Vec<u64> = clusters.iter().map(|cluster| cluster["rows"].as_u64().unwrap()).collect();
+    let sizes: Vec<u64> = clusters.iter().map(|cluster| cluster["vectors"].as_u64().unwrap()).collect();
     assert!(sizes.len() == 3 && sizes.is_sorted_by(|a, b| a >= b) && sizes.iter().sum::<u64>() == 8, "{clusters:?}");
     let assigned = std::fs::read_to_string(folder.join("clusters.jsonl")).unwrap();
     for (number, size) in sizes.iter().enumerate() {
@@ -159,7 +159,7 @@ fn rows_are_deleted_exported_compared_and_checked() {
         assert_eq!(assigned.lines().filter(of).count() as u64, *size);
     }
     let page = std::fs::read_to_string(folder.join("clusters.html")).unwrap();
-    assert!(page.contains("8 rows in 3 clusters") && page.contains("<h2>Cluster 2</h2>"));
+    assert!(page.contains("8 vectors in 3 clusters") && page.contains("<h2>Cluster 2</h2>"));
     assert!(ok(&run(&["check", "--store", "s"])).contains("8 rows, no problem"));
     // A damaged graph is reported, and built again.
     let graph = folder.join("s/graphs/1-1.usearch");

@@ -1,4 +1,4 @@
-//! Clusters of similar rows: k-means over the vectors of a store.
+//! Clusters of similar values: k-means over the vectors of a store.
 //!
 //! Lloyd's algorithm (*Least squares quantization in PCM*, 1982, <https://doi.org/10.1109/TIT.1982.1056489>) from centroids
 //! of k-means++ (*k-means++: The Advantages of Careful Seeding*, Arthur and Vassilvitskii, 2007,
@@ -34,38 +34,40 @@ pub struct ClusterOptions {
 /// One cluster.
 #[derive(Debug, Clone)]
 pub struct Cluster {
-    /// Number of rows.
-    pub rows: usize,
-    /// Mean score of its rows with its centroid: the cosine, or the negative distance.
+    /// Number of vectors; rows may have several.
+    pub vectors: usize,
+    /// Mean score of its vectors with its centroid: the cosine, or the negative distance.
     pub score: f64,
-    /// The rows nearest to its centroid, the nearest first.
+    /// The rows of the vectors nearest to its centroid, the nearest first, each once.
     pub examples: Vec<Hit>,
 }
 
-/// The cluster of a row.
+/// The cluster of a vector.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Assignment {
-    /// Its id.
+    /// The id of its row.
     pub id: String,
+    /// Its number among the row's vectors.
+    pub value: usize,
     /// The number of its cluster.
     pub cluster: usize,
     /// Its score with the centroid.
     pub score: f64,
 }
 
-/// Clusters, the largest first, and the cluster of each row that has a vector.
+/// Clusters, the largest first, and the cluster of each vector.
 #[derive(Debug, Clone, Default)]
 pub struct Clustering {
     /// The clusters.
     pub clusters: Vec<Cluster>,
-    /// The rows in the order in which they were written.
+    /// The vectors in the order in which their rows were written.
     pub assignments: Vec<Assignment>,
 }
 
-/// Clusters the rows of a store by their vectors of one name. Memory is bounded by 256 vectors a cluster and the ids.
+/// Clusters the vectors of one name of a store. Memory is bounded by 256 vectors a cluster and the ids.
 ///
 /// # Errors
-/// When rows may have several of these vectors, fewer than `k` have one, or the store cannot be read;
+/// When there are fewer than `k` of these vectors, or the store cannot be read;
 /// [`mm_index::Error::Stopped`] when it was stopped.
 pub fn cluster(
     store: &dyn Store,
@@ -75,17 +77,13 @@ pub fn cluster(
     on_progress: OnProgress<'_>,
 ) -> Result<Clustering> {
     let config = store.config().vector(vector)?;
-    if config.multi {
-        let expected = "a vector of which a row has one";
-        return Err(Error::invalid(format!("vector `{vector}`"), "several vectors a row", expected));
-    }
     let (dim, is_cosine) = (config.dim, config.distance == Distance::Cosine);
     let mut random = Rng::new(&[options.seed]);
     let capacity = options.k.saturating_mul(SAMPLES_PER_CLUSTER);
     let (mut sample, mut count) = (Vec::new(), 0);
     for_each_page(store, vector, stop, &mut |done, total| on_progress("sampling", done, total), |rows| {
-        for (_, values) in rows {
-            // Every row is in the sample with the same probability.
+        for (_, _, values) in rows {
+            // Every vector is in the sample with the same probability.
             let place = if count < capacity { count } else { random.below(count + 1) };
             count += 1;
             match place * dim {
@@ -97,53 +95,58 @@ pub fn cluster(
         Ok(())
     })?;
     if options.k == 0 || count < options.k {
-        let expected = format!("1 to {count}, the rows that have a vector {vector}");
+        let expected = format!("1 to {count}, the vectors {vector} of the store");
         return Err(Error::invalid("k", options.k, expected));
     }
     let points = Points::new(sample, dim, is_cosine);
     let centroids = points.centroids(options.k, &mut random, stop, on_progress)?;
-    let mut clusters = vec![Cluster { rows: 0, score: 0.0, examples: Vec::new() }; options.k];
+    let mut clusters = vec![Cluster { vectors: 0, score: 0.0, examples: Vec::new() }; options.k];
     let mut assignments = Vec::with_capacity(count);
     for_each_page(store, vector, stop, &mut |done, total| on_progress("assigning", done, total), |rows| {
-        let values = rows.iter().flat_map(|(_, values)| values.iter().copied()).collect();
+        let values = rows.iter().flat_map(|(_, _, values)| values.iter().copied()).collect();
         let nearest = Points::new(values, dim, is_cosine).nearest(&centroids)?;
-        for ((row, _), (index, score)) in rows.iter().zip(nearest) {
+        for ((row, value, _), (index, score)) in rows.iter().zip(nearest) {
             let cluster = &mut clusters[index];
-            cluster.rows += 1;
+            cluster.vectors += 1;
             cluster.score += score;
             let at = cluster.examples.partition_point(|hit| hit.score >= score);
-            if at < options.examples {
+            if let Some(same) = cluster.examples.iter().position(|hit| hit.id == row.id) {
+                if same >= at {
+                    cluster.examples[same].score = score;
+                    cluster.examples[at..=same].rotate_right(1);
+                }
+            } else if at < options.examples {
                 let (id, payload, text) = (row.id.clone(), row.payload.clone(), row.text.clone());
                 cluster.examples.insert(at, Hit { id, score, payload, text, contributions: Vec::new() });
                 cluster.examples.truncate(options.examples);
             }
-            assignments.push(Assignment { id: row.id.clone(), cluster: index, score });
+            assignments.push(Assignment { id: row.id.clone(), value: *value, cluster: index, score });
         }
         Ok(())
     })?;
     for cluster in &mut clusters {
-        cluster.score /= cluster.rows.max(1) as f64;
+        cluster.score /= cluster.vectors.max(1) as f64;
     }
     Ok(by_size(clusters, assignments))
 }
 
-/// Numbers clusters by their size, the largest first; empty ones (of rows that are all the same) are left out.
+/// Numbers clusters by their size, the largest first; empty ones (of vectors that are all the same) are left out.
 fn by_size(clusters: Vec<Cluster>, mut assignments: Vec<Assignment>) -> Clustering {
-    let mut order: Vec<usize> = (0..clusters.len()).filter(|index| clusters[*index].rows > 0).collect();
-    order.sort_by_key(|index| std::cmp::Reverse(clusters[*index].rows));
+    let mut order: Vec<usize> = (0..clusters.len()).filter(|index| clusters[*index].vectors > 0).collect();
+    order.sort_by_key(|index| std::cmp::Reverse(clusters[*index].vectors));
     let mut number = vec![0; clusters.len()];
     order.iter().enumerate().for_each(|(new, old)| number[*old] = new);
     assignments.iter_mut().for_each(|row| row.cluster = number[row.cluster]);
     Clustering { clusters: order.iter().map(|index| clusters[*index].clone()).collect(), assignments }
 }
 
-/// Calls `each` with the rows of a page that have the vector.
+/// Calls `each` with the vectors of the rows of a page: the row, the number among its vectors, the vector.
 fn for_each_page(
     store: &dyn Store,
     vector: &str,
     stop: &AtomicBool,
     on_progress: &mut dyn FnMut(usize, usize),
-    mut each: impl FnMut(&[(&Row, &[f32])]) -> Result<()>,
+    mut each: impl FnMut(&[(&Row, usize, &[f32])]) -> Result<()>,
 ) -> Result<()> {
     let (total, mut done, mut cursor) = (store.stats()?.rows, 0, None);
     loop {
@@ -153,11 +156,11 @@ fn for_each_page(
         }
         let page = store.page(cursor, PAGE)?;
         done += page.rows.len();
-        let with_vector = page.rows.iter().filter_map(|row| match row.vectors.get(vector) {
-            Some(Vectors::Single(values)) => Some((row, values.as_slice())),
-            _ => None,
-        });
-        let rows: Vec<(&Row, &[f32])> = with_vector.collect();
+        let mut rows: Vec<(&Row, usize, &[f32])> = Vec::new();
+        for row in &page.rows {
+            let vectors = row.vectors.get(vector).into_iter().flat_map(Vectors::iter);
+            rows.extend(vectors.enumerate().map(|(value, vector)| (row, value, vector)));
+        }
         if !rows.is_empty() {
             each(&rows)?;
         }
@@ -315,12 +318,37 @@ mod tests {
     }
 
     #[test]
+    fn every_vector_of_a_row_is_clustered_and_the_row_shown_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = VectorConfig { multi: true, ..VectorConfig::cosine(2) };
+        let store = SqliteStore::create(&folder.path().join("s"), &StoreConfig::new("v", config)).unwrap();
+        let row = |id: &str, vectors: &[[f32; 2]]| Row {
+            vectors: [("v".to_owned(), Vectors::Multi(vectors.iter().map(|v| v.to_vec()).collect()))].into(),
+            ..Row::new(id)
+        };
+        let rows = [row("a", &[[1.0, 0.1], [1.0, 0.0], [0.0, 1.0]]), row("b", &[[1.0, -0.1], [0.1, 1.0]])];
+        store.upsert(&rows).unwrap();
+        let found = run(&store, 2, false).unwrap();
+        assert_eq!(found.clusters.iter().map(|c| c.vectors).collect::<Vec<_>>(), [3, 2]);
+        let assigned: Vec<_> = found.assignments.iter().map(|a| (a.id.as_str(), a.value, a.cluster)).collect();
+        assert_eq!(assigned, [("a", 0, 0), ("a", 1, 0), ("a", 2, 1), ("b", 0, 0), ("b", 1, 1)]);
+        for cluster in &found.clusters {
+            let mut ids: Vec<&str> = cluster.examples.iter().map(|hit| hit.id.as_str()).collect();
+            assert!(cluster.examples[0].score >= cluster.examples[1].score, "{:?}", cluster.examples);
+            ids.sort_unstable();
+            assert_eq!(ids, ["a", "b"]);
+        }
+        // The best vector of the row counts.
+        assert!(found.clusters[0].examples[0].id == "a" && found.clusters[0].examples[0].score > 0.999);
+    }
+
+    #[test]
     fn rows_around_three_axes_are_three_clusters() {
         for distance in [Distance::Cosine, Distance::Euclidean, Distance::Dot] {
             let folder = tempfile::tempdir().unwrap();
             let store = store(&folder.path().join("s"), distance);
             let found = run(&store, 3, false).unwrap();
-            assert_eq!(found.clusters.iter().map(|c| c.rows).collect::<Vec<_>>(), [60, 30, 10], "{distance:?}");
+            assert_eq!(found.clusters.iter().map(|c| c.vectors).collect::<Vec<_>>(), [60, 30, 10], "{distance:?}");
             assert_eq!(found.assignments.len(), 100);
             for row in &found.assignments {
                 assert!(row.id.starts_with(&format!("{}-", row.cluster)), "{distance:?} {row:?}");

@@ -43,11 +43,11 @@ pub fn search_page(
 /// # Errors
 /// When the page cannot be rendered.
 pub fn clusters_page(clustering: &Clustering) -> Result<String> {
-    let (rows, count) = (clustering.assignments.len(), clustering.clusters.len());
-    let mut body = format!("<p>{rows} rows in {count} clusters; of each the rows nearest to its centroid.</p>");
+    let (vectors, count) = (clustering.assignments.len(), clustering.clusters.len());
+    let mut body = format!("<p>{vectors} vectors in {count} clusters; of each the rows nearest to its centroid.</p>");
     for (number, cluster) in clustering.clusters.iter().enumerate() {
-        let (rows, score) = (cluster.rows, cluster.score);
-        let _ = write!(body, "<h2>Cluster {number}</h2><p class=\"soft\">{rows} rows, mean score {score:.3}</p>");
+        let (vectors, score) = (cluster.vectors, cluster.score);
+        let _ = write!(body, "<h2>Cluster {number}</h2><p class=\"soft\">{vectors} vectors, mean score {score:.3}</p>");
         body += "<div class=\"charts\">";
         for (index, hit) in cluster.examples.iter().enumerate() {
             write_hit(&mut body, index + 1, hit);

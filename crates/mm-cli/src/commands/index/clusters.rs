@@ -33,7 +33,7 @@ pub(super) struct Clusters {
     /// Seed of the sample and of the first centroids.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Write the cluster of each row to this file, one JSON line a row (.jsonl).
+    /// Write the cluster of each vector to this file, one JSON line each (.jsonl).
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Write a page with the rows nearest to the centroid of each cluster (.html).
@@ -64,11 +64,13 @@ pub(super) fn clusters(arguments: &Clusters, context: &Context) -> Result<()> {
     for (number, cluster) in found.clusters.iter().enumerate() {
         let ids: Vec<&str> = cluster.examples.iter().map(|hit| hit.id.as_str()).collect();
         if context.json {
-            output::line(json!({"cluster": number, "rows": cluster.rows, "score": cluster.score, "examples": ids}));
+            output::line(
+                json!({"cluster": number, "vectors": cluster.vectors, "score": cluster.score, "examples": ids}),
+            );
         } else {
             output::line(format!(
-                "{number}: {} rows, mean score {:.3}: {}",
-                cluster.rows,
+                "{number}: {} vectors, mean score {:.3}: {}",
+                cluster.vectors,
                 cluster.score,
                 ids.join("  ")
             ));
@@ -79,7 +81,7 @@ pub(super) fn clusters(arguments: &Clusters, context: &Context) -> Result<()> {
 
 fn write_assignments(out: &std::path::Path, found: &Clustering) -> Result<()> {
     let line = |row: &mm_tasks::indexing::Assignment| {
-        format!("{}\n", json!({"id": row.id, "cluster": row.cluster, "score": row.score}))
+        format!("{}\n", json!({"id": row.id, "value": row.value, "cluster": row.cluster, "score": row.score}))
     };
     let text: String = found.assignments.iter().map(line).collect();
     Ok(write_atomic(out, text.as_bytes())?)
