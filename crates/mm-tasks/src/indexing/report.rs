@@ -48,17 +48,34 @@ pub fn clusters_page(clustering: &Clustering) -> Result<String> {
     for (number, cluster) in clustering.clusters.iter().enumerate() {
         let (vectors, score) = (cluster.vectors, cluster.score);
         let _ = write!(body, "<h2>Cluster {number}</h2><p class=\"soft\">{vectors} vectors, mean score {score:.3}</p>");
-        body += "<div class=\"charts\">";
-        for (index, hit) in cluster.examples.iter().enumerate() {
-            write_hit(&mut body, index + 1, hit);
-        }
+        body += "<div class=\"hits\">";
+        cluster.examples.iter().for_each(|hit| write_example(&mut body, hit));
         body += "</div>";
     }
     report::html_page("Clusters", &body)
 }
 
+/// Characters of a text that stands for a row without an image.
+const TEXT: usize = 120;
+
+fn write_example(body: &mut String, hit: &Hit) {
+    let image = hit.payload.get(Modality::IMAGE.name()).and_then(first_path);
+    let shown = match (image, &hit.text) {
+        (Some(path), _) => report::html_thumbnail(&Source::Path(PathBuf::from(path)), &hit.id),
+        (None, Some(text)) => report::html_escape(&text.chars().take(TEXT).collect::<String>()),
+        (None, None) => String::new(),
+    };
+    let id = report::html_escape(&hit.id);
+    let _ = write!(body, "<div class=\"hit\">{shown}<br><b>{id}</b> {:.3}</div>", hit.score);
+}
+
+/// A path, or the first of several.
+fn first_path(value: &serde_json::Value) -> Option<&str> {
+    value.as_str().or_else(|| value.as_array()?.first()?.as_str())
+}
+
 fn write_hit(body: &mut String, rank: usize, hit: &Hit) {
-    let image = hit.payload.get(Modality::IMAGE.name()).and_then(|path| path.as_str());
+    let image = hit.payload.get(Modality::IMAGE.name()).and_then(first_path);
     let image = image.map(|path| report::html_thumbnail(&Source::Path(PathBuf::from(path)), &hit.id));
     let text = hit.text.as_deref().map(report::html_escape).unwrap_or_default();
     let fields = serde_json::Value::Object(hit.payload.clone()).to_string();
