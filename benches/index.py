@@ -2,7 +2,7 @@
 """A store of mm-index beside usearch, faiss, hnswlib, LanceDB and pgvector: the same vectors, HNSW graphs of 16 links (32 at the bottom)
 built with 128 candidates and searched with 64, 128 (mm's default) and 256, cosine similarity, the ten nearest.
 
-    cargo xtask bench index ROWS WIDTH f16|f32|i8 --peers [--only NAMES] [--rounds N] [--curve FILE.svg]
+    cargo xtask bench index ROWS WIDTH f16|i8 --peers [--only NAMES] [--rounds N] [--curve FILE.svg]
 
 NAMES is comma-separated (`--only usearch,faiss`). Builds take turns, once each; searches take turns in rounds, and the median is printed. A query at a time is what one thread answers, one
 vector after the other; `two threads` is the same queries in two threads (in batches where a library has them). Recall is against the

@@ -1,4 +1,4 @@
-//! Measurements of a store of mm-index: `index ROWS WIDTH [f16|f32|i8] [DIR]` writes clustered vectors of unit length with
+//! Measurements of a store of mm-index: `index ROWS WIDTH [f16|i8] [DIR]` writes clustered vectors of unit length with
 //! a field and a text, optimizes, and prints times, sizes, recall and latencies as a table. With DIR the store stays
 //! there, beside `vectors.npy` and `queries.npy` for other libraries (benches/index.py). `index query DIR THREADS
 //! CANDIDATES` answers the queries of such a folder, and prints queries a second and the rows found as JSON.
@@ -61,9 +61,8 @@ fn main() -> Outcome<()> {
     let (rows, dim) = (number(0, 100_000)?, number(1, 512)?);
     let quantization = match arguments.get(2).map(String::as_str) {
         None | Some("f16") => Quantization::F16,
-        Some("f32") => Quantization::F32,
         Some("i8") => Quantization::I8,
-        Some(other) => return Err(format!("found {other}, expected f16, f32 or i8").into()),
+        Some(other) => return Err(format!("found {other}, expected f16 or i8").into()),
     };
     if let Some(folder) = arguments.get(3).map(PathBuf::from) {
         std::fs::create_dir_all(&folder)?;

@@ -26,8 +26,6 @@ pub enum Quantization {
     /// 16-bit floats.
     #[default]
     F16,
-    /// 32-bit floats: twice the memory, and faster on processors without 16-bit arithmetic.
-    F32,
     /// 8-bit integers: half the memory; candidates are ranked again by the vectors of the rows.
     I8,
 }

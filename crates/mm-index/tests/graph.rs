@@ -78,7 +78,7 @@ fn recall(store: &SqliteStore, filter: Option<&str>) -> f64 {
 
 #[test]
 fn graphs_find_the_nearest_rows_with_filters_deletions_and_fresh_rows() {
-    for quantization in [Quantization::F16, Quantization::F32, Quantization::I8] {
+    for quantization in [Quantization::F16, Quantization::I8] {
         let folder = tempfile::tempdir().unwrap();
         let store = store(folder.path(), quantization, ROWS);
         let built = optimize(&store);

@@ -73,9 +73,8 @@ pub(super) fn check(config: &StoreConfig) -> Result<(), Error> {
             return Err(Error::invalid(format!("vector `{name}`"), vector.dim, expected));
         }
         if vector.quantization != Quantization::F16 {
-            let found = if vector.quantization == Quantization::I8 { "i8" } else { "f32" };
-            let expected = "f16, which this engine keeps; pgvector has no graphs of 8-bit integers";
-            return Err(Error::invalid(format!("quantization of vector `{name}`"), found, expected));
+            let expected = "f16: pgvector has no graphs of 8-bit integers";
+            return Err(Error::invalid(format!("quantization of vector `{name}`"), "i8", expected));
         }
     }
     Ok(())

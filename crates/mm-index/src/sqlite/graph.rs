@@ -46,7 +46,6 @@ impl Graph {
             },
             quantization: match config.quantization {
                 Quantization::F16 => ScalarKind::F16,
-                Quantization::F32 => ScalarKind::F32,
                 Quantization::I8 => ScalarKind::I8,
             },
             connectivity: settings.connectivity,
@@ -89,7 +88,6 @@ impl Graph {
                 let bits: Vec<i16> = stored.iter().map(|v| v.to_bits().cast_signed()).collect();
                 self.index.add(key, UsearchHalf::from_i16s(&bits))
             }
-            Quantization::F32 => self.index.add(key, &to_f32(stored)),
             Quantization::I8 => self.index.add(key, &self.quantize(stored.iter().map(|v| v.to_f32()))),
         };
         added.map_err(|e| e.to_string())
@@ -107,8 +105,8 @@ impl Graph {
         let query: &[f32] = &query.iter().map(|v| v.clamp(-limit, limit)).collect::<Vec<_>>();
         let wanted = |key: u64| selection.is_none_or(|s| is_selected(s, key.cast_signed()));
         let found = match (self.quantization, selection) {
-            (Quantization::F16 | Quantization::F32, None) => self.index.search(query, count),
-            (Quantization::F16 | Quantization::F32, Some(_)) => self.index.filtered_search(query, count, wanted),
+            (Quantization::F16, None) => self.index.search(query, count),
+            (Quantization::F16, Some(_)) => self.index.filtered_search(query, count, wanted),
             (Quantization::I8, None) => self.index.search(&self.quantize(query.iter().copied()), count),
             (Quantization::I8, Some(_)) => {
                 self.index.filtered_search(&self.quantize(query.iter().copied()), count, wanted)
@@ -119,29 +117,17 @@ impl Graph {
 
     /// The stored vector of a row, where the graph holds it as it is stored; false otherwise.
     pub(super) fn vector(&self, number: i64, values: &mut Vec<f16>) -> bool {
-        let (key, dim) = (number.cast_unsigned(), self.index.dimensions());
-        match self.quantization {
-            Quantization::F16 => {
-                let mut bits = vec![0i16; dim];
-                let found = self.index.get(key, UsearchHalf::from_mut_i16s(&mut bits));
-                values.extend(bits.into_iter().map(|b| f16::from_bits(b.cast_unsigned())));
-                matches!(found, Ok(1))
-            }
-            Quantization::F32 => {
-                let mut floats = vec![0f32; dim];
-                let found = self.index.get(key, &mut floats);
-                // They were 16-bit ones.
-                values.extend(floats.into_iter().map(f16::from_f32));
-                matches!(found, Ok(1))
-            }
-            Quantization::I8 => false,
+        if self.quantization != Quantization::F16 {
+            return false;
         }
+        let mut bits = vec![0i16; self.index.dimensions()];
+        let found = self.index.get(number.cast_unsigned(), UsearchHalf::from_mut_i16s(&mut bits));
+        if !matches!(found, Ok(1)) {
+            return false;
+        }
+        values.extend(bits.into_iter().map(|b| f16::from_bits(b.cast_unsigned())));
+        true
     }
-}
-
-/// 16-bit floats as 32-bit ones.
-fn to_f32(stored: &[f16]) -> Vec<f32> {
-    stored.iter().map(|value| value.to_f32()).collect()
 }
 
 /// The scale of 8-bit values for vectors whose greatest absolute value is `largest`.

@@ -23,7 +23,7 @@ const SPARE_CANDIDATES: usize = 16;
 /// How many times as many candidates as results are scored again.
 fn oversampling(quantization: Quantization) -> usize {
     match quantization {
-        Quantization::F16 | Quantization::F32 => 2,
+        Quantization::F16 => 2,
         Quantization::I8 => 4,
     }
 }
@@ -174,9 +174,6 @@ impl SqliteStore {
     ) -> Result<Option<Scored>, Failure> {
         let mut values = Vec::with_capacity(target.vector.config.dim);
         let in_memory = graph.is_some_and(|graph| graph.vector(number, &mut values));
-        if !in_memory {
-            values.clear();
-        }
         if !in_memory && !read_vectors(connection, target.vector, number, &mut values)? {
             return Ok(None);
         }

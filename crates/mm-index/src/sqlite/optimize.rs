@@ -165,8 +165,8 @@ impl SqliteStore {
 
     /// The scale of 8-bit values: the greatest absolute value of all rows.
     fn scale(connection: &rusqlite::Connection, vector: &NamedVector) -> Result<f32, Failure> {
-        if vector.config.quantization != Quantization::I8 {
-            return Ok(scale_for(vector.config.quantization, 0.0));
+        if vector.config.quantization == Quantization::F16 {
+            return Ok(scale_for(Quantization::F16, 0.0));
         }
         let (mut largest, mut values) = (0f32, Vec::new());
         read_after(connection, vector, 0, |number, blob| {

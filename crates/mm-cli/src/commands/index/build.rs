@@ -36,8 +36,8 @@ pub(super) struct Build {
     store: StoreArgs,
     #[command(flatten)]
     dtype: DtypeArgs,
-    /// Type of the vectors in the graphs of a new store: f16, f32 (twice the memory, and faster on processors without
-    /// 16-bit arithmetic) or i8 (half the memory). Results are always ranked by the f16 vectors of the rows.
+    /// Type of the vectors in the graphs of a new store: f16, or i8 (half the memory; results are still ranked by the
+    /// f16 vectors of the rows).
     #[arg(long, value_enum, value_name = "TYPE", default_value = "f16")]
     quantization: QuantizationArg,
     /// Keep rows that are no longer in the folder or manifest.
@@ -79,7 +79,6 @@ struct DataArgs {
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum QuantizationArg {
     F16,
-    F32,
     I8,
 }
 
@@ -114,7 +113,6 @@ pub(super) fn build(arguments: &Build, context: &Context) -> Result<()> {
         let modalities = indexing::common_modalities(model, &data.manifest, &arguments.data.modalities())?;
         let quantization = match arguments.quantization {
             QuantizationArg::F16 => Quantization::F16,
-            QuantizationArg::F32 => Quantization::F32,
             QuantizationArg::I8 => Quantization::I8,
         };
         let name = model_name(arguments.model.path());
