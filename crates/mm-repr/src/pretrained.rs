@@ -3,7 +3,7 @@
 use crate::{
     Error, ModelPaths, Result,
     families::{detect_family, encoder_folder},
-    family::{ContrastiveHead, LoadOptions, Loaded, Model, Tower, labels, load, num_labels},
+    family::{ContrastiveHead, Fingerprint, LoadOptions, Loaded, Model, Tower, labels, load, num_labels},
 };
 use mm_core::{
     DType, Device, Input, Modality, Params, Pooling, ProcessContext, Source, Tensor, no_grad, parallel_tensors,
@@ -33,8 +33,7 @@ pub struct Pretrained {
     pub labels: Vec<String>,
     /// Whether a sample may belong to several classes, so that each score is a probability of its own.
     pub multi_label: bool,
-    /// Changes whenever the model's outputs would change.
-    pub fingerprint: String,
+    fingerprint: Fingerprint,
     folder: PathBuf,
     dtype: DType,
 }
@@ -96,6 +95,14 @@ impl Pretrained {
         })
     }
 
+    /// Changes whenever the model's outputs would change: a hash of its files, computed at the first call.
+    ///
+    /// # Errors
+    /// When one of them cannot be read.
+    pub fn fingerprint(&self) -> Result<&str> {
+        self.fingerprint.get()
+    }
+
     /// The folder that it was loaded from.
     pub fn folder(&self) -> &Path {
         &self.folder
@@ -125,13 +132,14 @@ impl Pretrained {
     /// The tower of a modality (the first if `None`), the model's weights and its fingerprint.
     ///
     /// # Errors
-    /// If the model does not accept the modality.
+    /// If the model does not accept the modality, or a file of it cannot be read.
     pub fn into_tower(mut self, modality: Option<&Modality>) -> Result<(Tower, Params, String)> {
         if let Some(modality) = modality {
             self.tower(modality)?;
         }
         let index = self.towers.iter().position(|t| modality.is_none_or(|m| t.encoder.modality() == *m)).unwrap_or(0);
-        Ok((self.towers.swap_remove(index), self.params, self.fingerprint))
+        let fingerprint = self.fingerprint.get()?.to_owned();
+        Ok((self.towers.swap_remove(index), self.params, fingerprint))
     }
 
     /// Embeddings of sources of the model's first modality, `[sources, dim]`, in the order given.

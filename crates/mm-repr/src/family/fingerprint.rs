@@ -7,6 +7,7 @@ use std::{
     fs::File,
     io::Read,
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 /// Counts changes of what mm computes from the same files, so that features cached before are not used:
@@ -40,20 +41,51 @@ const PROCESSING_FILES: [&str; 17] = [
 
 const ADAPTER_FILES: [&str; 3] = [mm_core::ADAPTER_CONFIG, "adapter_model.safetensors", "adapter_model.bin"];
 
-/// Hashes the config, the preprocessing and the weights; `options` are load options that change the features.
-pub(super) fn fingerprint(config: &Value, paths: &ModelPaths, weights: &Path, options: &str) -> Result<String> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(VERSION.as_bytes()).update(config.to_string().as_bytes()).update(options.as_bytes());
-    let folders = [Some(&paths.files), Some(&paths.tokenizer), paths.adapter.as_ref()];
-    let processing = folders.into_iter().flatten().flat_map(|folder| PROCESSING_FILES.map(|name| folder.join(name)));
-    let adapter = paths.adapter.iter().flat_map(|folder| ADAPTER_FILES.map(|name| folder.join(name)));
-    for file in processing.chain(adapter).chain(module_files(&paths.files)?) {
-        hasher.update(&std::fs::read(file).unwrap_or_default()).update(&[0]);
+/// What a model's outputs depend on. The hash of it reads all weights, so it is computed where it is asked for.
+pub struct Fingerprint {
+    config: Value,
+    paths: ModelPaths,
+    weights: PathBuf,
+    /// Load options that change the features.
+    options: String,
+    computed: OnceLock<String>,
+}
+
+impl Fingerprint {
+    pub(super) fn new(config: &Value, paths: &ModelPaths, weights: &Path, options: String) -> Self {
+        let (config, paths, weights) = (config.clone(), paths.clone(), weights.to_owned());
+        Self { config, paths, weights, options, computed: OnceLock::new() }
     }
-    for file in weight_files(weights)? {
-        hash_weights(&file, &mut hasher).map_err(|e| Error::folder(&file, e))?;
+
+    /// A hash of the config, the preprocessing, the weights and the options, which changes whenever the model's outputs
+    /// would. It is computed once.
+    ///
+    /// # Errors
+    /// When a file of the model cannot be read.
+    pub fn get(&self) -> Result<&str> {
+        if let Some(computed) = self.computed.get() {
+            return Ok(computed);
+        }
+        let computed = self.compute()?;
+        Ok(self.computed.get_or_init(|| computed))
     }
-    Ok(hasher.finalize().to_hex()[..32].to_owned())
+
+    fn compute(&self) -> Result<String> {
+        let Self { config, paths, weights, options, .. } = self;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(VERSION.as_bytes()).update(config.to_string().as_bytes()).update(options.as_bytes());
+        let folders = [Some(&paths.files), Some(&paths.tokenizer), paths.adapter.as_ref()];
+        let processing =
+            folders.into_iter().flatten().flat_map(|folder| PROCESSING_FILES.map(|name| folder.join(name)));
+        let adapter = paths.adapter.iter().flat_map(|folder| ADAPTER_FILES.map(|name| folder.join(name)));
+        for file in processing.chain(adapter).chain(module_files(&paths.files)?) {
+            hasher.update(&std::fs::read(file).unwrap_or_default()).update(&[0]);
+        }
+        for file in weight_files(weights)? {
+            hash_weights(&file, &mut hasher).map_err(|e| Error::folder(&file, e))?;
+        }
+        Ok(hasher.finalize().to_hex()[..32].to_owned())
+    }
 }
 
 /// Configs and weights of the modules after a sentence-transformers encoder, whose `modules.json` is in its folder or,
@@ -80,7 +112,7 @@ fn weight_files(weights: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Hashes a file of any size: nothing else says whether two are the same. It takes less than loading the weights.
+/// Hashes a file of any size: nothing else says whether two are the same.
 fn hash_weights(path: &Path, hasher: &mut blake3::Hasher) -> std::io::Result<()> {
     let (mut file, mut chunk) = (File::open(path)?, Vec::with_capacity(CHUNK));
     loop {
@@ -114,7 +146,8 @@ mod tests {
             std::fs::write(path(name), text).unwrap();
         }
         let paths = ModelPaths::of_folder(folder.path());
-        let current = || fingerprint(&Value::Null, &paths, &index, "").unwrap();
+        let fingerprint = || Fingerprint::new(&Value::Null, &paths, &index, String::new());
+        let current = || fingerprint().get().unwrap().to_owned();
         let before = current();
         assert_eq!(before, current());
         for (name, text) in &files[1..] {
@@ -140,6 +173,6 @@ mod tests {
             large[at] = 7;
         }
         std::fs::remove_file(path("two.safetensors")).unwrap();
-        assert!(fingerprint(&Value::Null, &paths, &index, "").unwrap_err().to_string().contains("two.safetensors"));
+        assert!(fingerprint().get().unwrap_err().to_string().contains("two.safetensors"));
     }
 }

@@ -1,6 +1,6 @@
 //! Loading a checkpoint folder as a model of a known family.
 
-use super::{builder::ModelBuilder, fingerprint::fingerprint, model::Family};
+use super::{builder::ModelBuilder, fingerprint::Fingerprint, model::Family};
 use crate::{ModelPaths, Result};
 use mm_core::{DType, Device, LoraConfig, Params, Role};
 use mm_data::decode::Transparency;
@@ -32,8 +32,8 @@ pub struct Loaded<M> {
     pub params: Params,
     /// Names in the checkpoint that the model does not use.
     pub unexpected_keys: Vec<String>,
-    /// Changes whenever the model's outputs would change.
-    pub fingerprint: String,
+    /// What the model's outputs depend on.
+    pub fingerprint: Fingerprint,
 }
 
 /// Buffers that checkpoints store although they follow from the config.
@@ -74,7 +74,7 @@ pub fn load_for_fine_tuning<M>(
     let names = checkpoint.clone();
     let over_white = if options.transparency == Some(Transparency::Blend) { " over white" } else { "" };
     let relevant = format!("{:?}{:?}{over_white}", options.dtype, options.layer);
-    let fingerprint = fingerprint(config, paths, checkpoint.path(), &relevant)?;
+    let fingerprint = Fingerprint::new(config, paths, checkpoint.path(), relevant);
     let map = (family.weight_map)(&names, config);
     let params = Params::from_checkpoint(checkpoint, options.device, options.dtype, move |n| map.apply(n));
     if let Some(fine_tune) = fine_tune {

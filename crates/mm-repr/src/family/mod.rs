@@ -15,6 +15,7 @@ pub use builder::ModelBuilder;
 pub use concat_layers::ConcatLayers;
 pub use config::{labels, num_labels};
 pub use derived::Derived;
+pub use fingerprint::Fingerprint;
 pub use load::{FineTuneOptions, LoadOptions, Loaded, load, load_for_fine_tuning};
 pub use model::{ContrastiveHead, Family, Model, PretrainedEncoder, Tower};
 pub(crate) use pooled::Pooled;

@@ -66,6 +66,6 @@ impl Embedder for Pretrained {
     }
 
     fn fingerprint(&self) -> Result<String> {
-        Ok(self.fingerprint.clone())
+        Ok(Pretrained::fingerprint(self)?.to_owned())
     }
 }
