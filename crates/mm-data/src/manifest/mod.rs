@@ -87,6 +87,22 @@ pub struct Row {
 }
 
 impl Row {
+    /// A row of these values that is an item of its own, in the training split, without label, languages or cells.
+    pub fn new(id: impl Into<String>, number: usize, values: BTreeMap<Modality, Vec<Source>>) -> Self {
+        let id = id.into();
+        Self {
+            item: id.clone(),
+            id,
+            number,
+            label: None,
+            order: number as f64,
+            split: Split::Train,
+            values,
+            languages: BTreeMap::new(),
+            cells: BTreeMap::new(),
+        }
+    }
+
     /// Keeps the values of a modality in one of these languages and those without a stated language; all of them when
     /// `languages` is empty.
     pub fn retain_languages(&mut self, modality: &Modality, languages: &[String]) {

@@ -10,7 +10,7 @@ use arrow_array::{
 use arrow_ipc::{reader::StreamReader, writer::StreamWriter};
 use arrow_schema::{ArrowError, DataType, Field, Schema};
 use mm_core::{EncodedFile, Modality, Source};
-use mm_data::{Columns, Manifest, Row, Split};
+use mm_data::{Columns, Manifest, Row};
 use std::{
     collections::BTreeMap,
     io::{BufReader, Read, Write},
@@ -192,17 +192,8 @@ fn embed_batch(
             let source = source_at(modality, batch.column(*column), row)?;
             Some((modality.clone(), vec![source]))
         };
-        Row {
-            id: format!("batch {}, row {}", summary.batches + 1, row + 1),
-            number: row + 1,
-            item: (row + 1).to_string(),
-            label: None,
-            order: row as f64,
-            split: Split::Test,
-            values: columns.iter().filter_map(value).collect(),
-            languages: BTreeMap::new(),
-            cells: BTreeMap::new(),
-        }
+        let id = format!("batch {}, row {}", summary.batches + 1, row + 1);
+        Row::new(id, row + 1, columns.iter().filter_map(value).collect())
     };
     let rows: Vec<Row> = (0..batch.num_rows()).map(row).collect();
     let all: Vec<usize> = (0..rows.len()).collect();

@@ -3,7 +3,7 @@
 use super::version::source_key;
 use crate::{Error, Result};
 use mm_core::{Modality, Source};
-use mm_data::{FILE_EXTENSIONS, Manifest, ManifestConfig, Row, Split};
+use mm_data::{FILE_EXTENSIONS, Manifest, ManifestConfig, Row};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -101,15 +101,8 @@ fn file_row(root: &Path, path: PathBuf, modality: Modality, number: usize) -> Ro
         ("bytes", bytes.to_string()),
     ];
     Row {
-        item: id.clone(),
-        id,
-        number,
-        label: None,
-        order: number as f64,
-        split: Split::Train,
-        values: BTreeMap::from([(modality, vec![Source::Path(path)])]),
-        languages: BTreeMap::new(),
         cells: cells.into_iter().map(|(name, cell)| (name.to_owned(), cell)).collect(),
+        ..Row::new(id, number, BTreeMap::from([(modality, vec![Source::Path(path)])]))
     }
 }
 

@@ -106,16 +106,9 @@ impl Predictor {
         inputs: Vec<BTreeMap<Modality, Source>>,
         explain: bool,
     ) -> Result<Vec<ValuePrediction>> {
-        let row = |(index, values): (usize, BTreeMap<Modality, Source>)| Row {
-            id: index.to_string(),
-            number: index + 1,
-            item: index.to_string(),
-            label: None,
-            order: index as f64,
-            split: Split::Test,
-            values: values.into_iter().map(|(m, v)| (m, vec![v])).collect(),
-            languages: BTreeMap::new(),
-            cells: BTreeMap::new(),
+        let row = |(index, values): (usize, BTreeMap<Modality, Source>)| {
+            let values = values.into_iter().map(|(m, v)| (m, vec![v])).collect();
+            Row { split: Split::Test, ..Row::new(index.to_string(), index + 1, values) }
         };
         let rows: Vec<Row> = inputs.into_iter().enumerate().map(row).collect();
         let all: Vec<usize> = (0..rows.len()).collect();
