@@ -9,14 +9,11 @@ use crate::{
 use anyhow::{Result, bail};
 use mm_tasks::{
     provenance::Provenance,
-    shards::{Lease, ShardFolder, ShardOutcome, ShardWork, WorkerSummary, name_shards, run_worker},
+    shards::{Shard, ShardFolder, ShardOutcome, ShardWork, WorkerSummary, name_shards, run_worker},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use std::{
-    path::{Path, PathBuf},
-    sync::atomic::AtomicBool,
-};
+use std::{path::Path, sync::atomic::AtomicBool};
 
 /// Where this worker begins: an equal distance from the others, where a scheduler numbers them.
 pub(crate) fn first_shard(count: usize) -> usize {
@@ -111,7 +108,7 @@ impl LinesJob<'_> {
         let stop = stop_on_interrupt("this batch")?;
         let mut progress = ItemProgress::new();
         let on_progress = &mut |done, total| progress.update("shards", done, total);
-        let worker = run_worker(&folder, &files, first_shard(files.len()), &mut self, &stop, on_progress)?;
+        let worker = run_worker(&folder, &shards, first_shard(files.len()), &mut self, &stop, on_progress)?;
         progress.finish();
         warn_failed(&worker)?;
         let records = folder.records::<LinesRecord>(&shards)?;
@@ -136,21 +133,15 @@ impl ShardWork for LinesJob<'_> {
     type Record = LinesRecord;
     type Error = anyhow::Error;
 
-    fn process(
-        &mut self,
-        name: &str,
-        file: &Path,
-        lease: &Lease,
-        stop: &AtomicBool,
-    ) -> Result<ShardOutcome<LinesRecord>> {
-        let ShardLines { lines, failed } = match (self.lines)(file, stop) {
+    fn process(&mut self, shard: &Shard<'_>) -> Result<ShardOutcome<LinesRecord>> {
+        let ShardLines { lines, failed } = match (self.lines)(shard.file, shard.stop) {
             Ok(Some(lines)) => lines,
             Ok(None) => return Ok(ShardOutcome::Stopped),
             Err(error) => return Ok(ShardOutcome::Failed(format!("{error:#}"))),
         };
-        let path: PathBuf = self.out.join(format!("{name}.jsonl"));
+        let path = self.out.join(format!("{}.jsonl", shard.name));
         let text: String = lines.iter().flat_map(|line| [line, "\n"]).collect();
-        lease.write(&path, text.as_bytes())?;
+        shard.lease.write(&path, text.as_bytes())?;
         Ok(ShardOutcome::Done(LinesRecord { rows: lines.len(), failed_rows: failed }))
     }
 }

@@ -3,7 +3,7 @@
 use super::{
     options::with_suffix,
     rows::rows_file,
-    shards::{EmbeddedShard, array_file, metadata_file, records},
+    shards::{EmbeddedShard, array_file, metadata_file},
 };
 use crate::{
     Error, Result,
@@ -27,7 +27,7 @@ use std::{
 /// When a shard is not done, or has vectors of another dimension.
 pub fn merge_shards(folder: &Path, files: &[PathBuf], modality: &Modality, out: &Path) -> Result<usize> {
     let (folder, shards) = (ShardFolder::new(folder), name_shards(files)?);
-    let records = records(&folder, files)?;
+    let records = folder.records(&shards)?;
     if records.len() < shards.len() {
         let done: BTreeSet<&String> = records.iter().map(|(name, _)| name).collect();
         let missing: Vec<&str> = shards.iter().filter(|(n, _)| !done.contains(n)).map(|(n, _)| n.as_str()).collect();

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     Error, Result,
     provenance::Provenance,
-    shards::{Lease, ShardFolder, ShardOutcome, ShardRecord, ShardWork, WorkerSummary, name_shards, run_worker},
+    shards::{Shard, ShardFolder, ShardOutcome, ShardRecord, ShardWork, WorkerSummary, name_shards, run_worker},
 };
 use mm_core::Modality;
 use mm_data::{Manifest, Row};
@@ -77,11 +77,6 @@ pub(super) fn metadata_file(folder: &ShardFolder, name: &str) -> PathBuf {
     folder.path().join("metadata").join(format!("metadata_{name}.parquet"))
 }
 
-/// The records of the shards that are done, in order.
-pub(super) fn records(folder: &ShardFolder, files: &[PathBuf]) -> Result<Vec<(String, ShardRecord<EmbeddedShard>)>> {
-    folder.records(&name_shards(files)?)
-}
-
 /// The command that a folder of embeddings names as its origin.
 const COMMAND: &str = "embed --shards";
 
@@ -124,15 +119,14 @@ impl ShardJob<'_> {
         stop: &AtomicBool,
         on_progress: &mut dyn FnMut(usize, usize),
     ) -> Result<ShardsSummary> {
-        let (folder, files) = (ShardFolder::new(out), self.files);
+        let (folder, shards) = (ShardFolder::new(out), name_shards(self.files)?);
         let arrays: Vec<String> = self.modalities.iter().map(|m| format!("{}_emb", prefix(m))).collect();
         let folders: Vec<&str> = arrays.iter().map(String::as_str).chain(["metadata"]).collect();
-        name_shards(files)?;
         folder.prepare(&folders, &self.provenance()?)?;
         let (first, mut work) = (self.first, EmbedWork { job: self, folder: &folder });
-        let worker = run_worker(&folder, files, first, &mut work, stop, on_progress)?;
+        let worker = run_worker(&folder, &shards, first, &mut work, stop, on_progress)?;
         let mut summary = ShardsSummary { worker, ..ShardsSummary::default() };
-        for (_, ShardRecord { result, .. }) in records(&folder, files)? {
+        for (_, ShardRecord { result, .. }) in folder.records::<EmbeddedShard>(&shards)? {
             summary.vectors += result.vectors;
             summary.left_out += result.left_out.len();
             summary.further_values += result.further_values;
@@ -153,14 +147,8 @@ impl ShardJob<'_> {
     }
 
     /// Embeds a shard; `None` when it was stopped.
-    fn embed(
-        &self,
-        folder: &ShardFolder,
-        name: &str,
-        file: &Path,
-        lease: &Lease,
-        stop: &AtomicBool,
-    ) -> Result<Option<EmbeddedShard>> {
+    fn embed(&self, folder: &ShardFolder, shard: &Shard<'_>) -> Result<Option<EmbeddedShard>> {
+        let Shard { name, file, lease, stop } = *shard;
         let manifest = (self.open)(file)?;
         let rows: Vec<usize> = (0..manifest.rows.len()).collect();
         let Some(found) = embed_first_values(self, &manifest, &rows, stop)? else { return Ok(None) };
@@ -214,14 +202,8 @@ impl ShardWork for EmbedWork<'_, '_> {
     type Record = EmbeddedShard;
     type Error = Error;
 
-    fn process(
-        &mut self,
-        name: &str,
-        file: &Path,
-        lease: &Lease,
-        stop: &AtomicBool,
-    ) -> Result<ShardOutcome<EmbeddedShard>> {
-        match self.job.embed(self.folder, name, file, lease, stop) {
+    fn process(&mut self, shard: &Shard<'_>) -> Result<ShardOutcome<EmbeddedShard>> {
+        match self.job.embed(self.folder, shard) {
             Ok(Some(record)) => Ok(ShardOutcome::Done(record)),
             Ok(None) => Ok(ShardOutcome::Stopped),
             Err(error @ (Error::Data(_) | Error::Invalid { .. })) => Ok(ShardOutcome::Failed(error.to_string())),

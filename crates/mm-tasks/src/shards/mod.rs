@@ -10,4 +10,4 @@ mod worker;
 
 pub use folder::{ShardFolder, ShardRecord, name_shards, shard_name};
 pub use lease::Lease;
-pub use worker::{ShardOutcome, ShardWork, WorkerSummary, run_worker};
+pub use worker::{Shard, ShardOutcome, ShardWork, WorkerSummary, run_worker};

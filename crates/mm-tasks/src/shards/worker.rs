@@ -1,6 +1,6 @@
 //! The loop of one worker.
 
-use super::{Lease, ShardFolder, lease::Leases, name_shards};
+use super::{Lease, ShardFolder, lease::Leases};
 use crate::Error;
 use serde::Serialize;
 use std::{
@@ -23,24 +23,30 @@ pub enum ShardOutcome<T> {
     Stopped,
 }
 
+/// A shard that a worker has taken.
+pub struct Shard<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// The file.
+    pub file: &'a Path,
+    /// By which its outputs are written.
+    pub lease: &'a Lease,
+    /// Ends the work early.
+    pub stop: &'a AtomicBool,
+}
+
 /// What a worker does with a shard.
 pub trait ShardWork {
-    /// What is recorded of a shard, beside its file and size.
+    /// What is recorded of a shard, in addition to its file and size.
     type Record: Serialize;
     /// The error that ends the worker.
     type Error: From<Error>;
 
-    /// Processes a shard and writes its outputs by [`Lease::write`]; `stop` ends it early.
+    /// Processes a shard and writes its outputs by [`Lease::write`].
     ///
     /// # Errors
     /// What would stop every other shard as well.
-    fn process(
-        &mut self,
-        name: &str,
-        file: &Path,
-        lease: &Lease,
-        stop: &AtomicBool,
-    ) -> Result<ShardOutcome<Self::Record>, Self::Error>;
+    fn process(&mut self, shard: &Shard<'_>) -> Result<ShardOutcome<Self::Record>, Self::Error>;
 }
 
 /// The result of a worker.
@@ -65,20 +71,19 @@ enum Taken {
     Stopped,
 }
 
-/// Processes shards into a folder that is prepared until all are done, by this worker or by others. It begins with the
+/// Processes shards ([`super::name_shards`]) into a folder that is prepared until all are done, by this worker or by others. It begins with the
 /// shard `first`, so that workers do not all try the same; `on_progress(done, shards)` is called after each.
 ///
 /// # Errors
 /// When the folder cannot be written, or the work ends with an error. A shard that fails is in the summary.
 pub fn run_worker<W: ShardWork>(
     folder: &ShardFolder,
-    files: &[PathBuf],
+    shards: &[(String, &PathBuf)],
     first: usize,
     work: &mut W,
     stop: &AtomicBool,
     on_progress: &mut dyn FnMut(usize, usize),
 ) -> Result<WorkerSummary, W::Error> {
-    let shards = name_shards(files)?;
     let leases = Leases::open(folder.path().join("leases"))?;
     let mut summary = WorkerSummary { shards: shards.len(), ..WorkerSummary::default() };
     let mut open: Vec<usize> = (0..shards.len()).collect();
@@ -132,8 +137,7 @@ fn take<W: ShardWork>(
     if folder.is_done(name, file)? {
         return Ok(Taken::Done);
     }
-    let outcome = work.process(name, file, &lease, stop);
-    let finished = match outcome {
+    let finished = match work.process(&Shard { name, file, lease: &lease, stop }) {
         Ok(ShardOutcome::Done(record)) => {
             folder.finish(name, file, &lease, record).map(|()| Taken::Processed).map_err(Into::into)
         }

@@ -101,6 +101,15 @@ impl BatchRow {
     }
 }
 
+/// What a command does with rows.
+struct RowWork<'a> {
+    /// The columns that it reads files of.
+    kinds: &'a [&'a str],
+    batch_size: usize,
+    /// A JSON object for each row of a batch, or why there is none.
+    process: &'a mut dyn FnMut(&[BatchRow]) -> Vec<Result<Value>>,
+}
+
 impl BatchArgs {
     /// The table or the shards, where one is given.
     pub(crate) fn input(&self) -> Option<&PathBuf> {
@@ -124,34 +133,28 @@ impl BatchArgs {
         context: &Context,
         mut process: impl FnMut(&[BatchRow]) -> Vec<Result<Value>>,
     ) -> Result<()> {
-        match (&self.shards, &self.out) {
-            (Some(shards), Some(out)) => {
-                let mut lines = |file: &Path, stop: &AtomicBool| {
-                    self.lines_of_shard(file, kinds, batch_size.max(1), stop, &mut process)
-                };
+        let Some(out) = &self.out else { return Ok(()) };
+        let mut work = RowWork { kinds, batch_size: batch_size.max(1), process: &mut process };
+        match (&self.data, &self.shards) {
+            (Some(data), _) => self.run_table(data, out, provenance, &mut work, context),
+            (None, Some(shards)) => {
+                let mut lines = |file: &Path, stop: &AtomicBool| self.lines_of_shard(file, &mut work, stop);
                 LinesJob { shards, out, lines: &mut lines }.run(provenance.clone(), context)
             }
-            _ => self.run_table(provenance, kinds, batch_size, context, process),
+            (None, None) => Ok(()),
         }
     }
 
     /// The lines of the rows of a shard; `None` when it was stopped.
-    fn lines_of_shard(
-        &self,
-        file: &Path,
-        kinds: &[&str],
-        batch_size: usize,
-        stop: &AtomicBool,
-        process: &mut dyn FnMut(&[BatchRow]) -> Vec<Result<Value>>,
-    ) -> Result<Option<ShardLines>> {
-        let rows = read_rows(file, kinds, &self.table)?;
+    fn lines_of_shard(&self, file: &Path, work: &mut RowWork<'_>, stop: &AtomicBool) -> Result<Option<ShardLines>> {
+        let rows = read_rows(file, work.kinds, &self.table)?;
         let mut result = ShardLines::default();
-        for batch in rows.chunks(batch_size) {
+        for batch in rows.chunks(work.batch_size) {
             if stop.load(Ordering::Relaxed) {
                 return Ok(None);
             }
             let batch: Vec<&TableRow> = batch.iter().collect();
-            result.lines.extend(self.lines(file, kinds, &batch, process, &mut result.failed)?);
+            result.lines.extend(self.lines(file, &batch, work, &mut result.failed)?);
         }
         Ok(Some(result))
     }
@@ -159,18 +162,16 @@ impl BatchArgs {
     /// Processes one table into a file. Rows whose line holds an error are tried again first.
     fn run_table(
         &self,
+        data: &Path,
+        out: &Path,
         provenance: &Provenance,
-        kinds: &[&str],
-        batch_size: usize,
+        work: &mut RowWork<'_>,
         context: &Context,
-        mut process: impl FnMut(&[BatchRow]) -> Vec<Result<Value>>,
     ) -> Result<()> {
-        let (Some(data), Some(out)) = (&self.data, &self.out) else { return Ok(()) };
         if out.extension().is_none_or(|e| e != "jsonl") {
             usage!("--out {}: expected a file name that ends in .jsonl", out.display());
         }
-        let rows = read_rows(data, kinds, &self.table)?;
-        let batch_size = batch_size.max(1);
+        let (rows, batch_size) = (read_rows(data, work.kinds, &self.table)?, work.batch_size);
         let mut output = OutputLines::open(out, &provenance::with_table(provenance, &rows), &rows, batch_size)?;
         let (retried, next) = (output.failed.clone(), output.count);
         let resumed = next - retried.len();
@@ -179,7 +180,7 @@ impl BatchArgs {
         let (mut failed, mut done) = (Vec::new(), resumed);
         let mut lines_of = |indices: &[usize], failed: &mut Vec<FailedRow>| -> Result<Vec<String>> {
             let (batch, before) = (indices.iter().map(|i| &rows[*i]).collect::<Vec<_>>(), failed.len());
-            let lines = self.lines(data, kinds, &batch, &mut process, failed)?;
+            let lines = self.lines(data, &batch, work, failed)?;
             let shown = failed[before..].iter().take(MAX_EXAMPLES.saturating_sub(before));
             shown.for_each(|row| output::warning(format!("{}: {}", row.id, row.reason)));
             done += batch.len();
@@ -226,16 +227,15 @@ impl BatchArgs {
     fn lines(
         &self,
         data: &Path,
-        kinds: &[&str],
         batch: &[&TableRow],
-        process: &mut dyn FnMut(&[BatchRow]) -> Vec<Result<Value>>,
+        work: &mut RowWork<'_>,
         failed: &mut Vec<FailedRow>,
     ) -> Result<Vec<String>> {
         let with_file: Vec<BatchRow> = batch.iter().filter_map(|row| row.to_batch_row()).collect();
-        let mut results = if with_file.is_empty() { Vec::new() } else { process(&with_file) }.into_iter();
+        let mut results = if with_file.is_empty() { Vec::new() } else { (work.process)(&with_file) }.into_iter();
         let mut lines = Vec::new();
         for row in batch {
-            let no_file = || anyhow::anyhow!("the row has no {}", kinds.join(" or "));
+            let no_file = || anyhow::anyhow!("the row has no {}", work.kinds.join(" or "));
             let result = match &row.file {
                 Some(_) => results.next().unwrap_or_else(|| Err(anyhow::anyhow!("the model returned nothing"))),
                 None => Err(no_file()),
