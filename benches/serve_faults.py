@@ -67,9 +67,8 @@ def close(a, b, tolerance=2e-5):
 
 
 class Load:
-    def __init__(self, port, texts, rate, seed):
+    def __init__(self, port, texts, rate):
         self.port, self.texts, self.rate = port, texts, rate
-        self.random = random.Random(seed)
         self.statuses, self.wrong = collections.Counter(), []
         self.rows, self.unknown = {}, set()  # acknowledged rows by id; ids of writes without an answer
         self.number, self.lock, self.stop = 0, threading.Lock(), threading.Event()
@@ -274,7 +273,7 @@ def measure(arguments, server, port, texts, folder, store):
             pass
         time.sleep(0.2)
     clients = 8
-    load = Load(port, texts, arguments.rate / clients, arguments.seed)
+    load = Load(port, texts, arguments.rate / clients)
     faults = Faults(port, folder / "model", store)
     threads = [threading.Thread(target=load.client, args=(n,), daemon=True) for n in range(clients)]
     threads.append(threading.Thread(target=faults.run, args=(load.stop, arguments.every), daemon=True))

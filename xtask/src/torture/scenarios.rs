@@ -32,21 +32,35 @@ pub struct Scenario {
     pub shared_cache: Option<(&'static [&'static str], &'static [(&'static str, Part)])>,
 }
 
+/// A command of mm that is started again as it was, and whose outputs are compared as they are.
+const MM: Scenario = Scenario {
+    name: "",
+    about: "",
+    is_xtask: false,
+    arguments: &[],
+    resume: &[],
+    complete: None,
+    prepare: |_| Ok(()),
+    outputs: &[],
+    export: &[],
+    shared_cache: None,
+};
+
+/// The outputs of a training.
+const TRAINED: &[(&str, Part)] = &[
+    ("out/checkpoints/last.safetensors", Tensors),
+    ("out/checkpoints/best.safetensors", Tensors),
+    ("out/metrics.jsonl", Steps),
+];
+
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "train",
         about: "mm train of a retrieval model with a feature cache, a checkpoint at each step",
-        is_xtask: false,
         arguments: &["train", "config.toml", "--out", "out"],
         resume: &["--resume"],
-        complete: None,
         prepare: prepare_train,
-        outputs: &[
-            ("out/checkpoints/last.safetensors", Tensors),
-            ("out/checkpoints/best.safetensors", Tensors),
-            ("out/metrics.jsonl", Steps),
-        ],
-        export: &[],
+        outputs: TRAINED,
         shared_cache: Some((
             &["--out", "other"],
             &[
@@ -55,39 +69,28 @@ pub const SCENARIOS: &[Scenario] = &[
                 ("other/metrics.jsonl", Steps),
             ],
         )),
+        ..MM
     },
     Scenario {
         name: "distributed",
         about: "the same training in two processes, of which one is killed, or both",
-        is_xtask: false,
         arguments: &["launch", "--nproc", "2", "--", "mm", "train", "config.toml", "--out", "out"],
         resume: &["--resume"],
-        complete: None,
         prepare: prepare_train,
-        outputs: &[
-            ("out/checkpoints/last.safetensors", Tensors),
-            ("out/checkpoints/best.safetensors", Tensors),
-            ("out/metrics.jsonl", Steps),
-        ],
-        export: &[],
-        shared_cache: None,
+        outputs: TRAINED,
+        ..MM
     },
     Scenario {
         name: "embed",
         about: "mm embed of a table into an array",
-        is_xtask: false,
         arguments: &["embed", "--model", "words", "--data", "rows.jsonl", "--modality", "text", "--out", "out.npy"],
-        resume: &[],
-        complete: None,
         prepare: prepare_embed,
         outputs: &[("out.npy", Bytes)],
-        export: &[],
-        shared_cache: None,
+        ..MM
     },
     Scenario {
         name: "caption",
         about: "mm caption of a table of images",
-        is_xtask: false,
         arguments: &[
             "caption",
             "--model",
@@ -99,17 +102,13 @@ pub const SCENARIOS: &[Scenario] = &[
             "--out",
             "out.jsonl",
         ],
-        resume: &[],
-        complete: None,
         prepare: prepare_caption,
         outputs: &[("out.jsonl", Bytes)],
-        export: &[],
-        shared_cache: None,
+        ..MM
     },
     Scenario {
         name: "shards",
         about: "mm caption of several tables by a worker with leases",
-        is_xtask: false,
         arguments: &[
             "caption",
             "--model",
@@ -121,8 +120,6 @@ pub const SCENARIOS: &[Scenario] = &[
             "--out",
             "out",
         ],
-        resume: &[],
-        complete: None,
         prepare: prepare_shards,
         outputs: &[
             ("out/shards", Bytes),
@@ -131,25 +128,20 @@ pub const SCENARIOS: &[Scenario] = &[
             ("out/images-2.jsonl", Bytes),
             ("out/images-3.jsonl", Bytes),
         ],
-        export: &[],
-        shared_cache: None,
+        ..MM
     },
     Scenario {
         name: "index",
         about: "mm index build of a table into a store",
-        is_xtask: false,
         arguments: &["index", "build", "rows.jsonl", "--model", "words", "--modality", "text", "--store", "store"],
-        resume: &[],
-        complete: None,
         prepare: prepare_embed,
         outputs: &[("rows.exported.jsonl", Bytes)],
         export: &["index", "export", "--store", "store", "--modality", "text", "--out", "rows.exported.jsonl"],
-        shared_cache: None,
+        ..MM
     },
     Scenario {
         name: "words",
         about: "mm words train, a checkpoint after each epoch",
-        is_xtask: false,
         arguments: &[
             "words",
             "train",
@@ -166,52 +158,55 @@ pub const SCENARIOS: &[Scenario] = &[
             "--format",
             "binary",
         ],
-        resume: &[],
-        complete: None,
         prepare: prepare_words,
         outputs: &[("out.bin", Bytes)],
-        export: &[],
-        shared_cache: None,
+        ..MM
     },
     Scenario {
         name: "fit",
         about: "mm fit of a table of numbers, categories and texts",
-        is_xtask: false,
         arguments: &["fit", "--data", "table.csv", "--label-column", "label", "--preset", "fast", "--out", "out"],
-        resume: &[],
         complete: Some("holds a run already"),
         prepare: prepare_fit,
         outputs: &[("out/member-0/checkpoints/best.safetensors", Tensors), ("out/ensemble.json", Bytes)],
-        export: &[],
-        shared_cache: None,
+        ..MM
     },
     Scenario {
         name: "pipeline",
         about: "cargo xtask run of a pipeline of four steps",
         is_xtask: true,
         arguments: &["run", "pipeline.toml"],
-        resume: &[],
-        complete: None,
         prepare: prepare_pipeline,
         outputs: &[("runs/a", Bytes), ("runs/b", Bytes), ("runs/c", Bytes), ("runs/d", Bytes)],
-        export: &[],
-        shared_cache: None,
+        ..MM
     },
     Scenario {
         name: "download",
         about: "cargo xtask models pull from a slow hub on this machine",
         is_xtask: true,
         arguments: &["models", "pull", "org/name"],
-        resume: &[],
-        complete: None,
         prepare: |folder| Ok(std::fs::create_dir_all(folder)?),
         outputs: &[("hub/models--org--name/snapshots", Bytes)],
-        export: &[],
-        shared_cache: None,
+        ..MM
     },
 ];
 
 impl Scenario {
+    /// Whether its processes are killed one by one as well.
+    pub fn kills_children(&self) -> bool {
+        self.arguments.first() == Some(&"launch")
+    }
+
+    /// Writes what is compared.
+    pub fn export(&self, programs: &Programs, folder: &Path) -> Result<()> {
+        if self.export.is_empty() {
+            return Ok(());
+        }
+        let mut command = Command::new(&programs.mm);
+        command.args(self.export).current_dir(folder);
+        Running::start(command, &folder.join("export.log"))?.finish()
+    }
+
     /// Starts the command in the folder, `wrapper` before it.
     pub fn start(&self, programs: &Programs, folder: &Path, is_resumed: bool, wrapper: &[&str]) -> Result<Running> {
         self.start_as("first", programs, folder, is_resumed, wrapper, &[])
@@ -260,23 +255,6 @@ impl Scenario {
             .env_remove("HF_HUB_OFFLINE");
         command.env("HF_ENDPOINT", hub::endpoint()?).env("HF_HUB_CACHE", folder.join("hub")).env_remove("MM_OFFLINE");
         Running::start(command, &folder.join(format!("{log}.log")))
-    }
-}
-
-impl Scenario {
-    /// Whether its processes are killed one by one as well.
-    pub fn kills_children(&self) -> bool {
-        self.arguments.first() == Some(&"launch")
-    }
-
-    /// Writes what is compared.
-    pub fn export(&self, programs: &Programs, folder: &Path) -> Result<()> {
-        if self.export.is_empty() {
-            return Ok(());
-        }
-        let mut command = Command::new(&programs.mm);
-        command.args(self.export).current_dir(folder);
-        Running::start(command, &folder.join("export.log"))?.finish()
     }
 }
 
