@@ -132,12 +132,12 @@ pub fn cluster(
 
 /// Numbers clusters by their size, the largest first; empty ones (of vectors that are all the same) are left out.
 fn by_size(clusters: Vec<Cluster>, mut assignments: Vec<Assignment>) -> Clustering {
-    let mut order: Vec<usize> = (0..clusters.len()).filter(|index| clusters[*index].vectors > 0).collect();
-    order.sort_by_key(|index| std::cmp::Reverse(clusters[*index].vectors));
     let mut number = vec![0; clusters.len()];
-    order.iter().enumerate().for_each(|(new, old)| number[*old] = new);
+    let mut kept: Vec<(usize, Cluster)> = clusters.into_iter().enumerate().filter(|(_, c)| c.vectors > 0).collect();
+    kept.sort_by_key(|(_, cluster)| std::cmp::Reverse(cluster.vectors));
+    kept.iter().enumerate().for_each(|(new, (old, _))| number[*old] = new);
     assignments.iter_mut().for_each(|row| row.cluster = number[row.cluster]);
-    Clustering { clusters: order.iter().map(|index| clusters[*index].clone()).collect(), assignments }
+    Clustering { clusters: kept.into_iter().map(|(_, cluster)| cluster).collect(), assignments }
 }
 
 /// Calls `each` with the vectors of the rows of a page: the row, the number among its vectors, the vector.

@@ -59,24 +59,21 @@ pub fn clusters_page(clustering: &Clustering) -> Result<String> {
 const TEXT: usize = 120;
 
 fn write_example(body: &mut String, hit: &Hit) {
-    let image = hit.payload.get(Modality::IMAGE.name()).and_then(first_path);
-    let shown = match (image, &hit.text) {
-        (Some(path), _) => report::html_thumbnail(&Source::Path(PathBuf::from(path)), &hit.id),
-        (None, Some(text)) => report::html_escape(&text.chars().take(TEXT).collect::<String>()),
-        (None, None) => String::new(),
-    };
+    let text = || hit.text.as_ref().map(|text| report::html_escape(&text.chars().take(TEXT).collect::<String>()));
+    let shown = thumbnail(hit).or_else(text).unwrap_or_default();
     let id = report::html_escape(&hit.id);
     let _ = write!(body, "<div class=\"hit\">{shown}<br><b>{id}</b> {:.3}</div>", hit.score);
 }
 
-/// A path, or the first of several.
-fn first_path(value: &serde_json::Value) -> Option<&str> {
-    value.as_str().or_else(|| value.as_array()?.first()?.as_str())
+/// The image of a row, or the first of several.
+fn thumbnail(hit: &Hit) -> Option<String> {
+    let value = hit.payload.get(Modality::IMAGE.name())?;
+    let path = value.as_str().or_else(|| value.as_array()?.first()?.as_str())?;
+    Some(report::html_thumbnail(&Source::Path(PathBuf::from(path)), &hit.id))
 }
 
 fn write_hit(body: &mut String, rank: usize, hit: &Hit) {
-    let image = hit.payload.get(Modality::IMAGE.name()).and_then(first_path);
-    let image = image.map(|path| report::html_thumbnail(&Source::Path(PathBuf::from(path)), &hit.id));
+    let image = thumbnail(hit);
     let text = hit.text.as_deref().map(report::html_escape).unwrap_or_default();
     let fields = serde_json::Value::Object(hit.payload.clone()).to_string();
     let _ = write!(
