@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A store of mm-index beside usearch, faiss, hnswlib, LanceDB and pgvector: the same vectors, HNSW graphs of 16 links (32 at the bottom)
+"""A store of mm-index against usearch, faiss, hnswlib, LanceDB and pgvector: the same vectors, HNSW graphs of 16 links (32 at the bottom)
 built with 128 candidates and searched with 64, 128 (mm's default) and 256, cosine similarity, the ten nearest.
 
     cargo xtask bench index ROWS WIDTH f16|i8 --peers [--only NAMES] [--rounds N] [--curve FILE.svg]

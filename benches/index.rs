@@ -1,6 +1,6 @@
 //! Measurements of a store of mm-index: `index ROWS WIDTH [f16|i8] [DIR]` writes clustered vectors of unit length with
 //! a field and a text, optimizes, and prints times, sizes, recall and latencies as a table. With DIR the store stays
-//! there, beside `vectors.npy` and `queries.npy` for other libraries (benches/index.py). `index query DIR THREADS
+//! there, next to `vectors.npy` and `queries.npy` for other libraries (benches/index.py). `index query DIR THREADS
 //! CANDIDATES` answers the queries of such a folder, and prints queries a second and the rows found as JSON.
 
 use mm_core::seed::Rng;

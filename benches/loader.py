@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Images per second of mm's loader and of a PyTorch DataLoader with PIL, torchvision and two workers: the same 640x480 jpegs, the
 same resize, crop and normalization, batches of 64. Then the same images in WebDataset shards, which an HTTP server of this machine sends: mm
-beside webdataset with a DataLoader of two workers (mm keeps copies of the shards, and downloads them in the first epoch alone). The two
+against webdataset with a DataLoader of two workers (mm keeps copies of the shards, and downloads them in the first epoch alone). The two
 alternate for three rounds; the best of three epochs of each counts.
 
     cargo xtask bench loader

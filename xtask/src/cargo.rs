@@ -84,7 +84,7 @@ pub fn bench(name: Option<&str>, rest: &[String]) -> Result<()> {
                  candle (--quick: one round each)\n\
                  words     Word2Vec against gensim (--seeds N)\n\
                  align     CCA, Sinkhorn and soft-DTW against scikit-learn, POT and tslearn\n\
-                 index     a store of mm-index: writing, graph, recall, latencies (ROWS WIDTH f16|i8); with --peers beside \
+                 index     a store of mm-index: writing, graph, recall, latencies (ROWS WIDTH f16|i8); with --peers against \
                  usearch, faiss, hnswlib, LanceDB and pgvector on the same vectors\n\
                  serve     mm serve against FastAPI with sentence-transformers, and infinity where MM_INFINITY_PYTHON \
                  has it (--clients N, --seconds N, --rounds N)\n\

@@ -131,12 +131,12 @@ fn license_files(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The licence files of the wheels that libtorch was unpacked from, which lie beside it, as one document.
-pub fn of_libtorch(beside: &Path) -> Result<String> {
+/// The licence files of the wheels that libtorch was unpacked from, which lie next to it, as one document.
+pub fn of_libtorch(wheels: &Path) -> Result<String> {
     let names = ["torch-", "nvidia_cuda_runtime-", "nvidia_cuda_cupti-"];
     let mut out = String::new();
     for name in names {
-        let entries = std::fs::read_dir(beside).with_context(|| beside.display().to_string())?;
+        let entries = std::fs::read_dir(wheels).with_context(|| wheels.display().to_string())?;
         let is_wheel = |path: &PathBuf| {
             let file = path.file_name().unwrap_or_default().to_string_lossy();
             file.starts_with(name) && file.ends_with(".dist-info")
@@ -153,13 +153,13 @@ pub fn of_libtorch(beside: &Path) -> Result<String> {
             bail!(
                 "{} holds no licence of {}*: run `cargo xtask setup --force` once, which unpacks them, or name another folder with \
                  --licenses",
-                beside.display(),
+                wheels.display(),
                 name
             );
         }
         for file in files {
             let text = std::fs::read(&file).with_context(|| file.display().to_string())?;
-            let title = file.strip_prefix(beside).unwrap_or(&file).display().to_string();
+            let title = file.strip_prefix(wheels).unwrap_or(&file).display().to_string();
             out += &format!("{}\n{title}\n\n{}\n\n", "=".repeat(80), String::from_utf8_lossy(&text).trim());
         }
     }

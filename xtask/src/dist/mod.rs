@@ -53,8 +53,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     };
     let request = libtorch::Request { settings: Some(setup::cargo_settings()), ..libtorch::Request::default() };
     let libtorch = libtorch::find_or_fetch(&request)?.folder;
-    let beside = arguments.licenses.clone().or_else(|| libtorch.parent().map(Path::to_owned));
-    let (mut parts, versions) = collect(&mm, &libtorch, &beside.context("libtorch lies in no folder")?)?;
+    let wheels = arguments.licenses.clone().or_else(|| libtorch.parent().map(Path::to_owned));
+    let (mut parts, versions) = collect(&mm, &libtorch, &wheels.context("libtorch lies in no folder")?)?;
     let version = env!("CARGO_PKG_VERSION");
     let out = arguments.out.clone().unwrap_or_else(|| root().join("target/dist"));
     std::fs::create_dir_all(&out).with_context(|| out.display().to_string())?;
@@ -140,7 +140,7 @@ fn write_atomic(file: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<
 type Versions = BTreeMap<String, Vec<u32>>;
 
 /// Everything that is distributed; the program as it was built.
-fn collect(mm: &Path, libtorch: &Path, beside: &Path) -> Result<(Parts, Versions)> {
+fn collect(mm: &Path, libtorch: &Path, wheels: &Path) -> Result<(Parts, Versions)> {
     let program = std::fs::read(mm).with_context(|| format!("--mm {}", mm.display()))?;
     let dynamic = dynamic::read(&program).with_context(|| mm.display().to_string())?;
     let (libraries, versions) = libraries(&dynamic, libtorch)?;
@@ -153,7 +153,7 @@ fn collect(mm: &Path, libtorch: &Path, beside: &Path) -> Result<(Parts, Versions
         ("LICENSE-MIT".into(), read("LICENSE-MIT")?),
         ("LICENSE-APACHE".into(), read("LICENSE-APACHE")?),
         ("licenses-crates.txt".into(), licenses::of_crates()?.into_bytes()),
-        ("licenses-libtorch.txt".into(), licenses::of_libtorch(beside)?.into_bytes()),
+        ("licenses-libtorch.txt".into(), licenses::of_libtorch(wheels)?.into_bytes()),
     ];
     let parts = Parts { mm: program, libraries, manual: manual(mm)?, completions: completions(mm)?, documents };
     Ok((parts, versions))
@@ -171,9 +171,9 @@ fn copyright() -> String {
 /// versions that all of them require of the system's libraries.
 fn libraries(program: &dynamic::Dynamic, libtorch: &Path) -> Result<(Vec<(String, PathBuf)>, Versions)> {
     let mut folders = vec![libtorch.join("lib")];
-    // The wheels of libtorch's own dependencies are unpacked beside it.
-    let beside = libtorch.with_file_name("nvidia");
-    let entries = std::fs::read_dir(&beside).into_iter().flatten();
+    // The wheels of libtorch's own dependencies are unpacked next to it.
+    let wheels = libtorch.with_file_name("nvidia");
+    let entries = std::fs::read_dir(&wheels).into_iter().flatten();
     folders.extend(entries.filter_map(|e| e.ok().map(|e| e.path().join("lib"))));
     let (mut found, mut queue) = (BTreeMap::new(), program.needed.clone());
     let mut versions = program.versions.clone();

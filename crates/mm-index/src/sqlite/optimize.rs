@@ -231,7 +231,7 @@ impl SqliteStore {
         }
     }
 
-    /// Writes a graph beside the others, flushes and renames it; returns its size and hash.
+    /// Writes a graph next to the others, flushes and renames it; returns its size and hash.
     fn put_in_place(&self, graph: &Graph, file: &str) -> Result<(u64, String), String> {
         let folder = self.graphs();
         let failed = |e: std::io::Error| format!("{}: cannot be written: {e}", folder.join(file).display());
