@@ -18,10 +18,6 @@ fn wavs_round_trip_and_damaged_ones_are_errors() {
     assert!(decode_audio(&path, None).is_err());
 }
 
-fn fixture(name: &str) -> Vec<u8> {
-    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/audio").join(name)).unwrap()
-}
-
 fn read(bytes: &[u8]) -> Result<Audio, String> {
     decode_audio_bytes(bytes, None)
 }
@@ -35,12 +31,6 @@ fn wav_with(samples: &[i16], sample_rate: u32, riff_length: u32, data_length: u3
     bytes.extend(data_length.to_le_bytes());
     bytes.extend(samples.iter().flat_map(|s| s.to_le_bytes()));
     bytes
-}
-
-/// The largest difference to the fixtures' tone of 440 Hz, away from the ends.
-fn difference_to_tone(samples: &[f32], sample_rate: u32) -> f32 {
-    let tone = |i: usize| 0.5 * (440.0 * std::f64::consts::TAU * i as f64 / f64::from(sample_rate)).sin() as f32;
-    (2000..samples.len() - 2000).map(|i| (samples[i] - tone(i)).abs()).fold(0.0, f32::max)
 }
 
 #[test]
@@ -79,95 +69,6 @@ fn impossible_rates_and_too_long_audio_are_refused_before_anything_is_allocated(
     }
     let error = read(&wav_with(&[0; 7201], 2, 7201 * 2 + 36, 7201 * 2)).unwrap_err();
     assert!(error.contains("more than 3600 seconds"), "{error}");
-    // FLAC has the rate in the 20 bits after byte 18.
-    let mut flac = fixture("tone.flac");
-    flac[18..21].copy_from_slice(&[0xff, 0xff, 0xf0]);
-    assert!(read(&flac).unwrap_err().contains("sample rate: found 1048575"));
-}
-
-#[test]
-fn an_mp3_without_a_header_is_decoded_to_its_end() {
-    // An estimate from the first frames, which have most of the bytes, says 1.5 seconds.
-    let audio = read(&fixture("loud_start.mp3")).unwrap();
-    assert_eq!((audio.samples.len(), audio.sample_rate), (97_344, 16_000));
-}
-
-#[test]
-fn compressed_formats_have_the_samples_that_were_encoded() {
-    for name in ["tone.mp3", "tone.m4a", "tone.ogg"] {
-        let audio = read(&fixture(name)).unwrap();
-        assert_eq!((audio.samples.len(), audio.sample_rate), (27_221, 22_050), "{name}");
-        let difference = difference_to_tone(&audio.samples, 22_050);
-        assert!(difference < 0.08, "{name}: {difference}");
-    }
-}
-
-#[test]
-fn joined_files_are_decoded_one_after_the_other() {
-    let joined = |names: &[&str]| names.iter().flat_map(|name| fixture(name)).collect::<Vec<u8>>();
-    for (name, length) in [("tone.mp3", 27_221), ("tone.ogg", 27_221), ("tone.flac", 4000)] {
-        let audio = read(&joined(&[name, name, name])).unwrap();
-        assert_eq!(audio.samples.len(), 3 * length, "{name}");
-        assert!(audio.samples[..length] == read(&fixture(name)).unwrap().samples, "{name}");
-        let difference = difference_to_tone(&audio.samples[length..2 * length], audio.sample_rate.min(22_050));
-        assert!(difference < 0.08 || length < 4001, "{name}: {difference}");
-    }
-    // Tags between the files are no audio, and another sample rate is resampled to the first.
-    let tag = [b"TAG".as_slice(), &[b'x'; 125]].concat();
-    let with_tag = [fixture("tone.mp3"), tag, b"ID3\x03\0\0\0\0\0\x04abcd".to_vec(), fixture("tone.mp3")].concat();
-    assert_eq!(read(&with_tag).unwrap().samples.len(), 2 * 27_221);
-    let audio = read(&joined(&["tone.ogg", "tone16.ogg"])).unwrap();
-    assert_eq!((audio.samples.len(), audio.sample_rate), (27_221 + 14_112, 22_050));
-    assert!(difference_to_tone(&audio.samples[27_221..], 22_050) < 0.08);
-}
-
-#[test]
-fn cut_files_are_refused() {
-    for name in ["tone.mp3", "loud_start.mp3", "tone.ogg", "tone.flac", "tone.m4a"] {
-        let bytes = fixture(name);
-        for share in [0.35, 0.6, 0.95] {
-            let cut = (bytes.len() as f64 * share) as usize;
-            assert!(read(&bytes[..cut]).is_err(), "{name} cut to {share}");
-        }
-    }
-}
-
-#[test]
-fn damaged_files_are_refused() {
-    for name in ["tone.mp3", "tone.ogg", "tone.flac"] {
-        let mut bytes = fixture(name);
-        // Not in the padding that a FLAC file has before its samples.
-        let start = bytes.len() - 1500;
-        bytes[start..start + 600].iter_mut().for_each(|b| *b ^= 0x5a);
-        let error = read(&bytes).unwrap_err();
-        assert!(error.contains("damaged"), "{name}: {error}");
-    }
-}
-
-#[test]
-fn tables_of_a_movie_hold_what_they_state() {
-    let mut bytes = fixture("tone.m4a");
-    let at = bytes.windows(4).position(|w| w == b"stco").unwrap();
-    bytes[at + 8..at + 12].copy_from_slice(&[0x38, 0, 0, 0]);
-    let error = read(&bytes).unwrap_err();
-    assert!(error.contains("the table `stco` states 939524096 entries"), "{error}");
-    // A box that ends behind the one that holds it hides what follows from the check, and not from the decoder.
-    let mut bytes = fixture("tone.m4a");
-    let at = bytes.windows(4).position(|w| w == b"minf").unwrap();
-    bytes[at - 2..at].copy_from_slice(&[0, 90]);
-    let error = read(&bytes).unwrap_err();
-    assert!(error.contains("damaged m4a: the box"), "{error}");
-}
-
-#[test]
-fn a_file_is_of_the_format_that_it_starts_with() {
-    for name in ["tone.m4a", "tone.ogg", "tone.flac"] {
-        let error = read(&[b"x/y".as_slice(), &fixture(name)].concat()).unwrap_err();
-        assert!(error.contains("not audio of a supported format"), "{name}: {error}");
-    }
-    // Tags may precede FLAC and AAC.
-    let tags = [b"ID3\x04\0\0\0\0\0\x05".as_slice(), &[0; 5]].concat();
-    assert!(read(&[tags, fixture("tone.flac")].concat()).is_ok());
 }
 
 #[test]
@@ -190,4 +91,112 @@ fn video_tracks_longer_than_the_limit_are_refused() {
     assert_eq!(track("3600").unwrap().samples.len(), 3_600_000);
     let error = track("3602").unwrap_err().to_string();
     assert!(error.contains("3602.mkv") && error.contains("3600"), "{error}");
+}
+
+#[cfg(feature = "compressed-audio")]
+mod compressed_files {
+    use super::*;
+
+    fn fixture(name: &str) -> Vec<u8> {
+        std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/audio").join(name)).unwrap()
+    }
+
+    /// The largest difference to the fixtures' tone of 440 Hz, away from the ends.
+    fn difference_to_tone(samples: &[f32], sample_rate: u32) -> f32 {
+        let tone = |i: usize| 0.5 * (440.0 * std::f64::consts::TAU * i as f64 / f64::from(sample_rate)).sin() as f32;
+        (2000..samples.len() - 2000).map(|i| (samples[i] - tone(i)).abs()).fold(0.0, f32::max)
+    }
+
+    #[test]
+    fn an_impossible_rate_of_a_flac_is_refused() {
+        // FLAC has the rate in the 20 bits after byte 18.
+        let mut flac = fixture("tone.flac");
+        flac[18..21].copy_from_slice(&[0xff, 0xff, 0xf0]);
+        assert!(read(&flac).unwrap_err().contains("sample rate: found 1048575"));
+    }
+
+    #[test]
+    fn an_mp3_without_a_header_is_decoded_to_its_end() {
+        // An estimate from the first frames, which have most of the bytes, says 1.5 seconds.
+        let audio = read(&fixture("loud_start.mp3")).unwrap();
+        assert_eq!((audio.samples.len(), audio.sample_rate), (97_344, 16_000));
+    }
+
+    #[test]
+    fn compressed_formats_have_the_samples_that_were_encoded() {
+        for name in ["tone.mp3", "tone.m4a", "tone.ogg"] {
+            let audio = read(&fixture(name)).unwrap();
+            assert_eq!((audio.samples.len(), audio.sample_rate), (27_221, 22_050), "{name}");
+            let difference = difference_to_tone(&audio.samples, 22_050);
+            assert!(difference < 0.08, "{name}: {difference}");
+        }
+    }
+
+    #[test]
+    fn joined_files_are_decoded_one_after_the_other() {
+        let joined = |names: &[&str]| names.iter().flat_map(|name| fixture(name)).collect::<Vec<u8>>();
+        for (name, length) in [("tone.mp3", 27_221), ("tone.ogg", 27_221), ("tone.flac", 4000)] {
+            let audio = read(&joined(&[name, name, name])).unwrap();
+            assert_eq!(audio.samples.len(), 3 * length, "{name}");
+            assert!(audio.samples[..length] == read(&fixture(name)).unwrap().samples, "{name}");
+            let difference = difference_to_tone(&audio.samples[length..2 * length], audio.sample_rate.min(22_050));
+            assert!(difference < 0.08 || length < 4001, "{name}: {difference}");
+        }
+        // Tags between the files are no audio, and another sample rate is resampled to the first.
+        let tag = [b"TAG".as_slice(), &[b'x'; 125]].concat();
+        let with_tag = [fixture("tone.mp3"), tag, b"ID3\x03\0\0\0\0\0\x04abcd".to_vec(), fixture("tone.mp3")].concat();
+        assert_eq!(read(&with_tag).unwrap().samples.len(), 2 * 27_221);
+        let audio = read(&joined(&["tone.ogg", "tone16.ogg"])).unwrap();
+        assert_eq!((audio.samples.len(), audio.sample_rate), (27_221 + 14_112, 22_050));
+        assert!(difference_to_tone(&audio.samples[27_221..], 22_050) < 0.08);
+    }
+
+    #[test]
+    fn cut_files_are_refused() {
+        for name in ["tone.mp3", "loud_start.mp3", "tone.ogg", "tone.flac", "tone.m4a"] {
+            let bytes = fixture(name);
+            for share in [0.35, 0.6, 0.95] {
+                let cut = (bytes.len() as f64 * share) as usize;
+                assert!(read(&bytes[..cut]).is_err(), "{name} cut to {share}");
+            }
+        }
+    }
+
+    #[test]
+    fn damaged_files_are_refused() {
+        for name in ["tone.mp3", "tone.ogg", "tone.flac"] {
+            let mut bytes = fixture(name);
+            // Not in the padding that a FLAC file has before its samples.
+            let start = bytes.len() - 1500;
+            bytes[start..start + 600].iter_mut().for_each(|b| *b ^= 0x5a);
+            let error = read(&bytes).unwrap_err();
+            assert!(error.contains("damaged"), "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn tables_of_a_movie_hold_what_they_state() {
+        let mut bytes = fixture("tone.m4a");
+        let at = bytes.windows(4).position(|w| w == b"stco").unwrap();
+        bytes[at + 8..at + 12].copy_from_slice(&[0x38, 0, 0, 0]);
+        let error = read(&bytes).unwrap_err();
+        assert!(error.contains("the table `stco` states 939524096 entries"), "{error}");
+        // A box that ends behind the one that holds it hides what follows from the check, and not from the decoder.
+        let mut bytes = fixture("tone.m4a");
+        let at = bytes.windows(4).position(|w| w == b"minf").unwrap();
+        bytes[at - 2..at].copy_from_slice(&[0, 90]);
+        let error = read(&bytes).unwrap_err();
+        assert!(error.contains("damaged m4a: the box"), "{error}");
+    }
+
+    #[test]
+    fn a_file_is_of_the_format_that_it_starts_with() {
+        for name in ["tone.m4a", "tone.ogg", "tone.flac"] {
+            let error = read(&[b"x/y".as_slice(), &fixture(name)].concat()).unwrap_err();
+            assert!(error.contains("not audio of a supported format"), "{name}: {error}");
+        }
+        // Tags may precede FLAC and AAC.
+        let tags = [b"ID3\x04\0\0\0\0\0\x05".as_slice(), &[0; 5]].concat();
+        assert!(read(&[tags, fixture("tone.flac")].concat()).is_ok());
+    }
 }
