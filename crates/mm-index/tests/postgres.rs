@@ -5,7 +5,7 @@
 
 mod engines;
 
-use engines::{Engine, Folder, Schema, Server};
+use engines::{Encrypted, Engine, Folder, Schema, Server};
 use mm_index::{
     Distance, Filter, Method, OptimizeOptions, PostgresStore, Quantization, Query, Row, SearchSettings, Store,
     StoreConfig, VectorConfig,
@@ -80,6 +80,52 @@ fn servers_that_are_away_or_silent_are_named() {
     assert!(found.contains("did not answer within 1 s"), "{found}");
     assert!(started.elapsed().as_secs() < 5);
     assert!(message(mm_index::exists(Path::new(&address))).contains("did not answer within 1 s"));
+}
+
+#[test]
+fn connections_are_encrypted_and_verified_as_the_address_says() {
+    let Some(server) = Server::start_own() else { return };
+    drop(PostgresStore::create(server.base(), &config()).unwrap());
+    let encrypted = Encrypted::start(server.socket());
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, other) = (folder.path().join("ours.pem"), folder.path().join("other.pem"));
+    std::fs::write(&ours, &encrypted.authority).unwrap();
+    std::fs::write(&other, Encrypted::start(server.socket()).authority).unwrap();
+    let (ours, other) = (ours.display(), other.display());
+    let at = |host: &str, parameters: &str| {
+        let address =
+            server.base().replace(&server.socket().to_string(), &format!("{host}:{}", encrypted.address.port()));
+        format!("{address}?{parameters}")
+    };
+    for (address, is_encrypted) in [
+        (at("127.0.0.1", ""), true),
+        (at("127.0.0.1", "sslmode=disable"), false),
+        (at("127.0.0.1", "sslmode=require"), true),
+        (at("127.0.0.1", &format!("sslmode=require&sslrootcert={ours}")), true),
+        (at("127.0.0.1", &format!("sslmode=verify-ca&sslrootcert={ours}")), true),
+        (at("localhost", &format!("sslmode=verify-full&sslrootcert={ours}")), true),
+    ] {
+        let store = PostgresStore::open(&address).unwrap();
+        store.upsert(&rows(3)).unwrap();
+        assert_eq!(store.stats().unwrap().rows, 3);
+        let [plain, with_tls] = encrypted.count();
+        assert!(if is_encrypted { plain == 0 && with_tls > 0 } else { plain > 0 && with_tls == 0 }, "{address}");
+    }
+    for (address, expected) in [
+        // The certificate is not that of an address.
+        (at("127.0.0.1", &format!("sslmode=verify-full&sslrootcert={ours}")), "not valid for name"),
+        (at("localhost", &format!("sslmode=verify-full&sslrootcert={other}")), "certificate"),
+        (at("localhost", &format!("sslmode=verify-ca&sslrootcert={other}")), "certificate"),
+        (at("localhost", "sslmode=verify-full&sslrootcert=/none.pem"), "sslrootcert: /none.pem"),
+    ] {
+        let found = message(PostgresStore::open(&address));
+        assert!(found.contains(expected), "{address}: {found}");
+        assert_eq!(encrypted.count()[0], 0, "{address}: never without encryption");
+    }
+    let found = message(PostgresStore::open(&format!("{}?sslmode=require", server.base())));
+    assert!(found.contains("not encrypted as the address asks"), "{found}");
+    // Without a wish, a server that has no encryption is used without it.
+    PostgresStore::open(server.base()).unwrap();
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! The address of a store: `postgres://user:password@host:port/database?schema=birds`.
 
+use super::tls::{Tls, TlsMode};
 use crate::{Error, Result, location::without_password};
-use postgres::{Config, config::SslMode};
+use postgres::Config;
 use std::{path::Path, time::Duration};
 
 /// The schema of an address that names none.
@@ -24,6 +25,7 @@ const MAX_NAME: usize = 63;
 pub(super) struct Address {
     pub(super) config: Config,
     pub(super) schema: String,
+    pub(super) tls: Tls,
     pub(super) connect_timeout: Duration,
     pub(super) timeout: Duration,
     /// As it may be shown: without the password.
@@ -31,7 +33,8 @@ pub(super) struct Address {
 }
 
 impl Address {
-    /// Reads an address. Its own parameters are `schema` and `timeout`; the others are those of libpq.
+    /// Reads an address. Its own parameters are `schema` and `timeout`; the others are those of libpq, of which
+    /// `sslmode` and `sslrootcert` are read here, since the client knows three of the modes only.
     pub(super) fn parse(text: &str) -> Result<Self> {
         let shown = without_password(Path::new(text));
         let invalid = |reason: String| {
@@ -41,6 +44,7 @@ impl Address {
         };
         let (base, parameters) = text.split_once('?').unwrap_or((text, ""));
         let (mut schema, mut timeout, mut others) = (DEFAULT_SCHEMA.to_owned(), STATEMENT_TIMEOUT, Vec::new());
+        let (mut mode, mut roots) = (TlsMode::Prefer, None);
         for pair in parameters.split('&').filter(|pair| !pair.is_empty()) {
             match pair.split_once('=') {
                 Some(("schema", name)) => name.clone_into(&mut schema),
@@ -49,6 +53,10 @@ impl Address {
                     let found = || invalid("timeout: found no number of seconds from 1 to 86400".to_owned());
                     timeout = Duration::from_secs(seconds.ok_or_else(found)?);
                 }
+                Some(("sslmode", name)) => mode = TlsMode::parse(name).map_err(invalid)?,
+                // `system` is libpq's name for the certificates of the system, which are those without a file.
+                Some(("sslrootcert", "system")) => mode = TlsMode::VerifyFull,
+                Some(("sslrootcert", path)) => roots = Some(decoded(path).into()),
                 _ => others.push(pair),
             }
         }
@@ -59,11 +67,8 @@ impl Address {
         if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
             return Err(invalid("found no host".to_owned()));
         }
-        if matches!(config.get_ssl_mode(), SslMode::Require) {
-            let reason = "sslmode=require: this program connects without TLS; use a tunnel (`ssh -L`, stunnel) or a proxy \
-                on this machine";
-            return Err(Error::file(&shown, reason));
-        }
+        let tls = Tls::new(mode, roots);
+        config.ssl_mode(tls.mode().client_mode());
         if config.get_password().is_none()
             && let Ok(password) = std::env::var("PGPASSWORD")
         {
@@ -74,7 +79,7 @@ impl Address {
         if config.get_application_name().is_none() {
             config.application_name("mm");
         }
-        Ok(Self { config, schema, connect_timeout, timeout, shown })
+        Ok(Self { config, schema, tls, connect_timeout, timeout, shown })
     }
 
     /// The schema as a name in SQL.
@@ -87,6 +92,18 @@ impl Address {
     pub(super) fn lock_number(&self) -> i32 {
         crc32fast::hash(self.schema.as_bytes()).cast_signed()
     }
+}
+
+/// A value with `%20` and the like.
+fn decoded(text: &str) -> String {
+    let hex = |bytes: &[u8]| u8::from_str_radix(std::str::from_utf8(bytes).ok()?, 16).ok();
+    let (bytes, mut found, mut at) = (text.as_bytes(), Vec::new(), 0);
+    while let Some(byte) = bytes.get(at) {
+        let code = bytes.get(at + 1..at + 3).filter(|_| *byte == b'%').and_then(hex);
+        found.push(code.unwrap_or(*byte));
+        at += if code.is_some() { 3 } else { 1 };
+    }
+    String::from_utf8_lossy(&found).into_owned()
 }
 
 fn check_schema(schema: &str) -> Result<(), String> {
@@ -117,12 +134,24 @@ mod tests {
     }
 
     #[test]
+    fn addresses_say_what_is_encrypted_and_verified() {
+        let mode = |parameters: &str| Address::parse(&format!("postgres://h/d{parameters}")).unwrap().tls.mode();
+        assert_eq!(mode(""), TlsMode::Prefer);
+        assert_eq!(mode("?sslmode=disable"), TlsMode::Disable);
+        assert_eq!(mode("?sslmode=verify-full&schema=s1"), TlsMode::VerifyFull);
+        // As libpq.
+        assert_eq!(mode("?sslmode=require&sslrootcert=ca.pem"), TlsMode::VerifyCa);
+        assert_eq!(mode("?sslrootcert=system"), TlsMode::VerifyFull);
+        assert_eq!(decoded("a%20b%2"), "a b%2");
+    }
+
+    #[test]
     fn addresses_that_cannot_be_read_are_refused_without_their_password() {
         for (parameters, expected) in [
             ("?schema=a%20b", "schema: found `a%20b`"),
             ("?schema=pg_catalog", "not one of PostgreSQL's own"),
             ("?timeout=soon", "timeout: found no number of seconds"),
-            ("?sslmode=require", "without TLS"),
+            ("?sslmode=always", "sslmode: found `always`, expected one of disable, prefer"),
             ("?colour=red", "cannot be read"),
         ] {
             let error = Address::parse(&format!("postgres://ann:secret@host/d{parameters}")).err().unwrap().to_string();

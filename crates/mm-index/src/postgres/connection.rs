@@ -5,7 +5,7 @@ use super::{
     failure::{Failure, LOCK_TIMEOUT},
 };
 use crate::Error;
-use postgres::{Client, GenericClient, NoTls};
+use postgres::{Client, GenericClient};
 use std::{sync::mpsc, thread};
 
 /// The oldest pgvector that has what is used: 16-bit vectors (0.7) and filtered scans of graphs (0.8).
@@ -52,10 +52,11 @@ pub(super) const NO_EXTENSION: &str = "found no extension pgvector in this datab
 pub(super) fn connect_bare(address: &Address) -> Result<Client, Failure> {
     let (sender, receiver) = mpsc::channel();
     let config = address.config.clone();
+    let connector = address.tls.connector().map_err(|reason| Error::file(&address.shown, reason))?;
     // The client limits the time of the network alone: a server that accepts and then is silent would be waited for.
     thread::spawn(move || {
         // Nobody listens any more where it took too long.
-        sender.send(config.connect(NoTls)).ok();
+        sender.send(config.connect(connector)).ok();
     });
     let mut client = receiver.recv_timeout(address.connect_timeout).map_err(|_| {
         let seconds = address.connect_timeout.as_secs();

@@ -52,6 +52,13 @@ impl Failure {
 /// What is wrong and what to do.
 fn reason(error: &postgres::Error, address: &Address, action: &str) -> String {
     let Some(database_error) = error.as_db_error() else {
+        // The client tells kinds of errors by their text alone.
+        if error.to_string().contains("TLS") {
+            return format!(
+                "{action}: the connection is not encrypted as the address asks, or the server's certificate is not \
+                accepted; see `sslmode` and `sslrootcert` in the address"
+            );
+        }
         return format!(
             "{action}: the server cannot be reached, or closed the connection; is it running, and are host and port right?"
         );

@@ -23,6 +23,7 @@ mod schema;
 mod search;
 mod stats;
 mod text;
+mod tls;
 mod write;
 
 use crate::{

@@ -8,7 +8,11 @@ use std::{
 };
 
 #[cfg(feature = "postgres")]
+mod encrypted;
+#[cfg(feature = "postgres")]
 mod server;
+#[cfg(feature = "postgres")]
+pub use encrypted::Encrypted;
 #[cfg(feature = "postgres")]
 pub use server::{Schema, Server};
 

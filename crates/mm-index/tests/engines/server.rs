@@ -3,7 +3,7 @@
 use super::Engine;
 use postgres::{Client, NoTls};
 use std::{
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -102,6 +102,11 @@ impl Server {
     /// The address up to the name of the database.
     pub fn base(&self) -> &str {
         &self.address
+    }
+
+    /// Where it listens.
+    pub fn socket(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.own.as_ref().expect("a server of this test").port).into()
     }
 
     /// A connection for statements of the test.
