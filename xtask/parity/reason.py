@@ -187,6 +187,8 @@ def _(folder):
     parts = whisper(folder, False, first=7); return {"transcribe": whisper_rows(*parts, [None], [False]), "segments": timed(*parts, [None])}
 def llama_bits(tok): return dict(vocab_size=len(tok) + 3, hidden_size=24, intermediate_size=37, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=120, bos_token_id=tok.bos_token_id, eos_token_id=tok.eos_token_id, pad_token_id=tok.pad_token_id)
 TEMPLATE = "{% for m in messages %}{{ m['role'].upper() }}: {% if m['content'] is string %}{{ m['content'] }}{% else %}{% for c in m['content'] %}{% if c['type'] == 'image' %}IMAGE_TOKEN{% elif c['type'] == 'video' %}VIDEO{% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endif %}\n{% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
+def parts(*kinds, text): return [{"type": kind} for kind in kinds] + [{"type": "text", "text": text}]
+CONVERSATION = [{"role": "user", "content": parts("image", text="a dog")}, {"role": "assistant", "content": parts(text="fox")}, {"role": "user", "content": parts("image", text="a fox?")}]
 def llava(folder, text, vision, pre, template=None, adapt=None, **more):
     tok = byte_bpe(); tok.add_special_tokens({"additional_special_tokens": ["<image>"]}); image = tok.convert_tokens_to_ids("<image>")
     config = tf.LlavaConfig(text_config=text(tok), vision_config=vision, image_token_index=image, image_token_id=image, pad_token_id=tok.pad_token_id, **more); model = randomize(tf.LlavaForConditionalGeneration(config)); model.generation_config.eos_token_id = tok.eos_token_id; model.generation_config.pad_token_id = tok.pad_token_id
@@ -201,7 +203,13 @@ def llava(folder, text, vision, pre, template=None, adapt=None, **more):
             ids = tok(prompt)["input_ids"]; ids = [j for i in ids for j in ([i] * n if i == image else [i])]; x = torch.tensor([ids])
             inputs = {"input_ids": x, "attention_mask": torch.ones_like(x), "pixel_values": px}
             rows.append({"image": name, "question": q, "generations": generations(model, tok, inputs, len(ids), [tok.eos_token_id]), "attribution": image_attention(model, tok, inputs, x[0] == image)})
-    return {"unexpected_keys": True, "answer": rows}
+    out = {"unexpected_keys": True, "answer": rows}
+    if template:
+        # A conversation about two images, the second in a later message.
+        prompt = tok.apply_chat_template(CONVERSATION, tokenize=False, add_generation_prompt=True)
+        px = torch.cat([pixels(pre, name) for name in IMAGES[:2]]); ids = [j for i in tok(prompt)["input_ids"] for j in ([i] * n if i == image else [i])]; x = torch.tensor([ids])
+        out["chat"] = [{"media": [{"image": name} for name in IMAGES[:2]], "messages": CONVERSATION, "generations": generations(model, tok, {"input_ids": x, "attention_mask": torch.ones_like(x), "pixel_values": px}, len(ids), [tok.eos_token_id])}]
+    return out
 @variant("llava/clip-llama")
 def _(folder):
     return llava(folder, lambda tok: tf.LlamaConfig(**llama_bits(tok), rms_norm_eps=1e-5, rope_theta=5000.0), tf.CLIPVisionConfig(hidden_size=20, intermediate_size=27, num_hidden_layers=3, num_attention_heads=2, image_size=30, patch_size=10), tf.CLIPImageProcessorPil(size={"shortest_edge": 38}, crop_size={"height": 30, "width": 30}))
@@ -236,7 +244,14 @@ def _(folder):
     px = torch.stack([e["pixel_values"].view(n, 3, 2, 36)[:, :, 0] for e in each]); video = torch.cat([torch.stack([px[t], px[t + 1]], 2).reshape(n, -1) for t in range(0, len(FRAMES), 2)]); grid = torch.tensor([[len(FRAMES) // 2, g[1], g[2]]])
     ids = [j for i in tok(prompt)["input_ids"] for j in ([i] * (int(grid.prod()) // 4) if i == pad else [i])]; x = torch.tensor([ids])
     rows.append({"video": "frames.mkv", "question": QUESTIONS[1], "generations": generations(model, tok, {"input_ids": x, "attention_mask": torch.ones_like(x), "mm_token_type_ids": (x == pad).int() * 2, "pixel_values_videos": video, "video_grid_thw": grid}, len(ids), model.generation_config.eos_token_id)})
-    return {"answer": rows}
+    # A conversation about images of two sizes and the video between them.
+    messages = [{"role": "user", "content": parts("image", "video", text="a dog")}, {"role": "assistant", "content": parts(text="fox")}, {"role": "user", "content": parts("image", text="a fox?")}]
+    images = pre(images=[read(name) for name in IMAGES[:2]], return_tensors="pt"); counts = iter((images["image_grid_thw"].prod(1) // 4).tolist()); image = tid("<|image_pad|>")
+    count = lambda i: next(counts) if i == image else int(grid.prod()) // 4 if i == pad else 1
+    ids = [j for i in tok(tok.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))["input_ids"] for j in [i] * count(i)]; x = torch.tensor([ids])
+    inputs = {"input_ids": x, "attention_mask": torch.ones_like(x), "mm_token_type_ids": (x == image).int() + (x == pad).int() * 2, "pixel_values": images["pixel_values"], "image_grid_thw": images["image_grid_thw"], "pixel_values_videos": video, "video_grid_thw": grid}
+    chat = [{"media": [{"image": IMAGES[0]}, {"video": "frames.mkv"}, {"image": IMAGES[1]}], "messages": messages, "generations": generations(model, tok, inputs, len(ids), model.generation_config.eos_token_id)}]
+    return {"answer": rows, "chat": chat}
 
 def adapted(folder, model, **options):
     """Wraps the model in `folder / "base"` with a random adapter, which PEFT saves to `folder`."""

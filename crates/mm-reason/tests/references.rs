@@ -75,8 +75,16 @@ impl Comparison {
 
     fn encode(&self, row: &Value) -> mm_reason::Result<EncodedMedia> {
         let kinds = [("image", Modality::IMAGE), ("audio", Modality::AUDIO), ("video", Modality::VIDEO)];
-        let (file, modality) = kinds.iter().find_map(|(key, m)| Some((row[*key].as_str()?, m))).unwrap();
-        self.model.encode_media(modality, &[Source::Path(self.inputs.join(file))])
+        let source = |row: &Value| {
+            let (file, modality) = kinds.iter().find_map(|(key, m)| Some((row[*key].as_str()?, m.clone()))).unwrap();
+            (modality, Source::Path(self.inputs.join(file)))
+        };
+        if let Some(media) = row["media"].as_array() {
+            let media: Vec<(Modality, Source)> = media.iter().map(source).collect();
+            return Ok(self.model.encode_conversation(&media)?.unwrap());
+        }
+        let (modality, source) = source(row);
+        self.model.encode_media(&modality, &[source])
     }
 
     /// Compares everything that the reference has for a row; returns it for comparisons in batches.

@@ -1,4 +1,4 @@
-//! `mm chat`: a conversation in the terminal, about an image or a video.
+//! `mm chat`: a conversation in the terminal, about images or videos.
 
 use crate::{
     args::{dtype::DtypeArgs, generation::GenerationArgs, model::ModelArgs},
@@ -18,7 +18,7 @@ use std::{
     path::PathBuf,
 };
 
-/// Chat with a model about an image or a video
+/// Chat with a model about images or videos
 #[derive(clap::Args)]
 #[command(
     after_help = "Example:\n  mm chat --model Qwen/Qwen2-VL-2B-Instruct --image photo.jpg\n\nAn empty line or Ctrl-D ends the chat; /reset starts over."
@@ -26,12 +26,12 @@ use std::{
 pub(crate) struct Arguments {
     #[command(flatten)]
     model: ModelArgs,
-    /// Image file to talk about.
-    #[arg(long, value_name = "FILE", conflicts_with = "video", help_heading = "Inputs")]
-    image: Option<PathBuf>,
-    /// Video file to talk about, for models that take videos.
+    /// Image file to talk about; may be repeated for models that take several.
     #[arg(long, value_name = "FILE", help_heading = "Inputs")]
-    video: Option<PathBuf>,
+    image: Vec<PathBuf>,
+    /// Video file to talk about, for models that take videos; may be repeated.
+    #[arg(long, value_name = "FILE", help_heading = "Inputs")]
+    video: Vec<PathBuf>,
     /// System message.
     #[arg(long, value_name = "TEXT", help_heading = "Inputs")]
     system: Option<String>,
@@ -59,12 +59,10 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
         config.max_new_tokens = config.max_new_tokens.max(DEFAULT_MAX_NEW_TOKENS);
         config.max_length = None;
     }
-    let image = arguments.image.iter().map(|f| ("image", f));
-    let file = image.chain(arguments.video.iter().map(|f| ("video", f))).next();
-    let media = match file {
-        Some((kind, file)) => Some(model.encode_media(&Modality::from(kind), &[Source::Path(file.clone())])?),
-        None => None,
-    };
+    let images = arguments.image.iter().map(|file| (Modality::IMAGE, Source::Path(file.clone())));
+    let videos = arguments.video.iter().map(|file| (Modality::VIDEO, Source::Path(file.clone())));
+    let files: Vec<(Modality, Source)> = images.chain(videos).collect();
+    let media = model.encode_conversation(&files)?;
     let system: Vec<Value> = arguments.system.iter().map(|s| json!({"role": "system", "content": s})).collect();
     let mut messages = system.clone();
     let interactive = std::io::stdin().is_terminal();
@@ -82,12 +80,11 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
             "" if interactive => break,
             "" => {}
             text => {
-                let content = match file {
-                    Some((kind, _)) if messages.len() == system.len() => {
-                        json!([{"type": kind}, {"type": "text", "text": text}])
-                    }
-                    _ => json!([{"type": "text", "text": text}]),
-                };
+                let mut content = Vec::new();
+                if messages.len() == system.len() {
+                    content.extend(files.iter().map(|(modality, _)| json!({"type": modality.name()})));
+                }
+                content.push(json!({"type": "text", "text": text}));
                 messages.push(json!({"role": "user", "content": content}));
                 let reply = reply(&model, media.as_ref(), &messages, &config, context)?;
                 messages.push(json!({"role": "assistant", "content": [{"type": "text", "text": reply.text}]}));

@@ -17,13 +17,13 @@ use serde_json::{Value, json};
 /// The question of a caption request without a start.
 const CAPTION_QUESTION: &str = "Describe the picture.";
 
-/// The text of a request with a placeholder for the media of `kind`: by the checkpoint's chat template, or by `default`
-/// (the question, and whether there is media).
+/// The text of a request with a placeholder for each of the media of these kinds: by the checkpoint's chat template, or
+/// by `default` (of the question).
 pub(super) fn prompt_text(
     tokenizer: &Tokenizer,
-    kind: Option<&str>,
+    kinds: &[&str],
     request: Request<'_>,
-    default: impl Fn(&str, bool) -> String,
+    default: impl Fn(&str) -> String,
 ) -> Result<String> {
     let text = match request {
         Request::Chat(messages) => return tokenizer.apply_chat_template(messages),
@@ -34,33 +34,52 @@ pub(super) fn prompt_text(
         }
     };
     if !tokenizer.has_chat_template() {
-        return Ok(default(text, kind.is_some()));
+        return Ok(default(text));
     }
-    let mut content: Vec<Value> = kind.iter().map(|kind| json!({"type": kind})).collect();
+    let mut content: Vec<Value> = kinds.iter().map(|kind| json!({"type": kind})).collect();
     content.push(json!({"type": "text", "text": text}));
     tokenizer.apply_chat_template(&json!([{"role": "user", "content": content}]))
 }
 
-/// Token ids of a prompt text, with its placeholder repeated once for each image feature.
+/// The placeholder of an image or a video, and the number of its features.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Placeholder {
+    pub(super) token: i64,
+    pub(super) features: i64,
+}
+
+/// Token ids of a prompt text, with each placeholder repeated once for each of its features; `tokens` are those that can
+/// be placeholders.
 ///
 /// # Errors
-/// If there are features and not exactly one placeholder.
-pub(super) fn prompt_ids(tokenizer: &Tokenizer, text: &str, placeholder: i64, features: i64) -> Result<Vec<i64>> {
+/// If the text does not have these placeholders in this order.
+pub(super) fn prompt_ids(
+    tokenizer: &Tokenizer,
+    text: &str,
+    tokens: &[i64],
+    expected: &[Placeholder],
+) -> Result<Vec<i64>> {
     let bos = tokenizer.special_token_id("bos_token").and_then(|id| tokenizer.id_to_token(id));
     let has_bos = bos.is_some_and(|bos| text.starts_with(&bos));
-    let tokens = tokenizer.encode(text, !has_bos)?;
-    let mut ids = Vec::with_capacity(tokens.len() + features as usize);
-    let mut found = 0;
-    for id in tokens {
-        if id == placeholder {
-            found += 1;
-            ids.extend(std::iter::repeat_n(id, features as usize));
-        } else {
+    let (mut ids, mut found) = (Vec::new(), 0);
+    for id in tokenizer.encode(text, !has_bos)? {
+        if !tokens.contains(&id) {
             ids.push(id);
+            continue;
         }
+        if let Some(placeholder) = expected.get(found) {
+            if placeholder.token != id {
+                let name = |id: i64| tokenizer.id_to_token(id).unwrap_or_else(|| id.to_string());
+                let what = format!("image or video {} of the prompt", found + 1);
+                return Err(Error::invalid_argument(what, name(id), name(placeholder.token)));
+            }
+            ids.extend(std::iter::repeat_n(id, placeholder.features as usize));
+        }
+        found += 1;
     }
-    if found != 1 && features > 0 {
-        return Err(Error::invalid_argument("images in the prompt", found, "one: a question is about one image"));
+    if found != expected.len() {
+        let expected = format!("{}, as many as are given", expected.len());
+        return Err(Error::invalid_argument("images and videos in the prompt", found, expected));
     }
     Ok(ids)
 }
@@ -73,7 +92,7 @@ struct ImagePrompt<'a> {
     decoder: &'a Decoder,
     media: Option<&'a EncodedMedia>,
     ids: &'a [i64],
-    placeholder: i64,
+    placeholders: &'a [i64],
     rows: i64,
     rotary: Option<(Tensor, Tensor)>,
 }
@@ -96,37 +115,52 @@ impl ImagePrompt<'_> {
 
     /// Token embeddings of the first `end` tokens with the features in place of the placeholders' embeddings.
     fn insert_features(&self, x: &Tensor, media: &EncodedMedia, end: i64) -> mm_core::Result<Tensor> {
-        let start = self.ids.iter().position(|id| *id == self.placeholder).unwrap_or(0);
-        let count = media.values.size(1)?;
-        let placeholders = self.ids[start..].iter().take_while(|id| **id == self.placeholder).count() as i64;
-        if placeholders != count {
-            return Err(mm_core::Error::config("images in the prompt", "none, or several", "one"));
-        }
-        let (before, after) = (start as i64, end - start as i64 - count);
         let features = media.values.to_dtype(x.dtype()?)?;
-        Tensor::cat(&[&x.narrow(1, 0, before)?, &features, &x.narrow(1, before + count, after)?], 1)
+        let count = features.size(1)?;
+        let is_placeholder = |id: &i64| self.placeholders.contains(id);
+        let found = self.ids[..end as usize].iter().filter(|id| is_placeholder(id)).count() as i64;
+        if found != count {
+            let found = format!("{found} placeholders");
+            return Err(mm_core::Error::config(
+                "images in the prompt",
+                found,
+                format!("{count}, one for each feature"),
+            ));
+        }
+        let (mut parts, mut at, mut used) = (Vec::new(), 0, 0);
+        for run in self.ids[..end as usize].chunk_by(|a, b| is_placeholder(a) == is_placeholder(b)) {
+            let length = run.len() as i64;
+            if is_placeholder(&run[0]) {
+                parts.push(features.narrow(1, used, length)?);
+                used += length;
+            } else {
+                parts.push(x.narrow(1, at, length)?);
+            }
+            at += length;
+        }
+        Tensor::cat(&parts.iter().collect::<Vec<_>>(), 1)
     }
 }
 
-/// Feeds a prompt in which `placeholder` stands for each image feature. `positions` are those of its tokens, where they
-/// do not simply increase. The caches up to the end of the image are kept in `media`; a later prompt that starts with
+/// Feeds a prompt in which `placeholders` stand for the image features. `positions` are those of its tokens, where they
+/// do not simply increase. The caches up to the end of the last image are kept in `media`; a later prompt that starts with
 /// the same tokens continues from there.
 pub(super) fn prefill(
     decoder: &Decoder,
     media: Option<&EncodedMedia>,
     ids: &[i64],
-    placeholder: i64,
+    placeholders: &[i64],
     max_new_tokens: i64,
     positions: Option<Positions>,
 ) -> mm_core::Result<Prefill<DecoderState>> {
     let rows = media.map_or(Ok(1), |m| m.values.size(0))?;
     let length = ids.len() as i64;
-    let image_end = ids.iter().rposition(|id| *id == placeholder).map_or(0, |index| index as i64 + 1);
+    let image_end = ids.iter().rposition(|id| placeholders.contains(id)).map_or(0, |index| index as i64 + 1);
     let rotary = match &positions {
         Some((positions, _)) => decoder.rotary_cos_sin(&positions.to_device(decoder.device())?)?,
         None => None,
     };
-    let prompt = ImagePrompt { decoder, media, ids, placeholder, rows, rotary };
+    let prompt = ImagePrompt { decoder, media, ids, placeholders, rows, rotary };
     let prefix = &ids[..image_end as usize];
     let cached = match media {
         Some(media) if image_end > 0 => match &*media.prefix.borrow() {

@@ -5,11 +5,11 @@
 use super::{
     attribution::PrefixAttention,
     decoder::load_decoder,
-    image_tokens::{self, ImageSpan},
+    image_tokens::{self, ImageSpan, Placeholder},
     llama_decoder::{llama_decoder, llama_weight_map},
     tokenizer::Tokenizer,
     traits::{ConditionalGenerator, MediaEncoder, PretrainedFamily},
-    types::{Attribution, EncodedMedia, Prompt, Request, TrainBatch},
+    types::{Attribution, EncodedMedia, MediaItem, Prompt, Request, TrainBatch},
 };
 use crate::{Result, generate::Prefill};
 use mm_core::{
@@ -158,16 +158,19 @@ impl MediaEncoder for Llava {
         Ok(EncodedMedia::new(linear_2.forward(&linear_1.forward_activation(&x, *activation)?, false)?))
     }
 
+    fn supports_several_media(&self) -> bool {
+        true
+    }
+
     fn prompt(&self, tokenizer: &Tokenizer, media: Option<&EncodedMedia>, request: Request<'_>) -> Result<Prompt> {
         let image = tokenizer.id_to_token(self.image_token).unwrap_or_else(|| "<image>".into());
         // The format that LLaVA 1.5 was trained with.
-        let default = |text: &str, has_image: bool| {
-            let image = if has_image { format!("{image}\n") } else { String::new() };
-            format!("USER: {image}{text} ASSISTANT:")
-        };
-        let text = image_tokens::prompt_text(tokenizer, media.map(|_| "image"), request, default)?;
-        let features = media.map_or(Ok(0), |m| m.values.size(1))?;
-        let decoder_input_ids = image_tokens::prompt_ids(tokenizer, &text, self.image_token, features)?;
+        let items = media.map_or(&[][..], |media| &media.items);
+        let default = |text: &str| format!("USER: {}{text} ASSISTANT:", format!("{image}\n").repeat(items.len()));
+        let text = image_tokens::prompt_text(tokenizer, &vec!["image"; items.len()], request, default)?;
+        let placeholder = |item: &MediaItem| Placeholder { token: self.image_token, features: item.features };
+        let placeholders: Vec<Placeholder> = items.iter().map(placeholder).collect();
+        let decoder_input_ids = image_tokens::prompt_ids(tokenizer, &text, &[self.image_token], &placeholders)?;
         Ok(Prompt { decoder_input_ids, ..Prompt::default() })
     }
 
@@ -207,7 +210,7 @@ impl ConditionalGenerator for Llava {
         max_new_tokens: i64,
     ) -> mm_core::Result<Prefill<DecoderState>> {
         let ids = &prompt.decoder_input_ids;
-        image_tokens::prefill(&self.decoder, media, ids, self.image_token, max_new_tokens, None)
+        image_tokens::prefill(&self.decoder, media, ids, &[self.image_token], max_new_tokens, None)
     }
 
     fn forward(&self, batch: &TrainBatch<'_>) -> mm_core::Result<Tensor> {

@@ -216,6 +216,25 @@ impl Pipeline {
         self.process_and_encode(self.train_processor(modality)?, modality, sources)
     }
 
+    /// Encodes the images and videos of a conversation, in the order in which its messages have them; `None` where there
+    /// are none.
+    ///
+    /// # Errors
+    /// If one cannot be read, or there are several and the model takes one.
+    pub fn encode_conversation(&self, media: &[(Modality, Source)]) -> Result<Option<EncodedMedia>> {
+        if media.len() > 1 && !self.model.supports_several_media() {
+            let what = format!("images and videos for a model of family {}", self.family);
+            return Err(Error::invalid_argument(what, media.len(), "one"));
+        }
+        let encode =
+            |(modality, source): &(Modality, Source)| self.encode_media(modality, std::slice::from_ref(source));
+        let mut encoded = media.iter().map(encode).collect::<Result<Vec<_>>>()?;
+        Ok(match encoded.len() {
+            0 | 1 => encoded.pop(),
+            _ => Some(EncodedMedia::join(encoded)?),
+        })
+    }
+
     fn process_and_encode(
         &self,
         processor: &Arc<dyn Processor>,
@@ -257,7 +276,7 @@ impl Pipeline {
             let mut next = |_| {
                 let row = rows.next().unwrap_or_default();
                 let values = media.values.narrow(0, row, 1)?;
-                Ok(EncodedMedia { grid: media.grid, is_video: media.is_video, ..EncodedMedia::new(values) })
+                Ok(EncodedMedia { items: media.items.clone(), ..EncodedMedia::new(values) })
             };
             return Ok(samples.into_iter().map(|s| s.map_err(Error::from).and_then(&mut next)).collect());
         }

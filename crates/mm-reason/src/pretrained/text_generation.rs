@@ -28,6 +28,8 @@ pub struct Generation {
     pub finished: bool,
     /// Number of generated tokens.
     pub num_tokens: usize,
+    /// Number of tokens of the prompt, with those that stand for image features.
+    pub num_prompt_tokens: usize,
 }
 
 /// Memory for the key-value caches of a batch, in bytes.
@@ -59,6 +61,7 @@ impl Pipeline {
                 log_prob: sequence.log_prob,
                 finished: sequence.finished,
                 num_tokens: sequence.token_ids.len(),
+                num_prompt_tokens: prompt.decoder_input_ids.len(),
             })
         };
         let sequences = self.generate_from_prompts(&[(media, &prompt)], config, processors, on_token)?;

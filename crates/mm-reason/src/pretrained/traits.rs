@@ -42,6 +42,11 @@ pub(super) trait MediaEncoder {
         true
     }
 
+    /// Whether a prompt may be about several images and videos.
+    fn supports_several_media(&self) -> bool {
+        false
+    }
+
     /// A request as token ids.
     ///
     /// # Errors

@@ -22,25 +22,50 @@ pub enum Request<'a> {
     },
 }
 
-/// An encoded image, video or audio recording, computed once and used for any number of requests.
+/// Encoded images, videos or audio, computed once and used for any number of requests.
 pub struct EncodedMedia {
-    /// Features `[rows, positions, dim]`.
+    /// Features `[rows, positions, dim]`; those of several images or videos follow one another.
     pub(crate) values: Tensor,
+    /// The images or videos whose features they are.
+    pub(crate) items: Vec<MediaItem>,
+    /// The tokens up to the end of the last image and the decoder's caches after them, reused by the next request.
+    pub(crate) prefix: RefCell<Option<(Vec<i64>, DecoderState)>>,
+}
+
+/// One of the images or videos of an [`EncodedMedia`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MediaItem {
+    /// Number of its features.
+    pub(crate) features: i64,
     /// Number of patches (time, rows, columns), where that differs between inputs.
     pub(crate) grid: Option<[i64; 3]>,
     /// Whether it is a video, whatever the number of its frames.
     pub(crate) is_video: bool,
-    /// The tokens up to the end of the image and the decoder's caches after them, reused by the next request.
-    pub(crate) prefix: RefCell<Option<(Vec<i64>, DecoderState)>>,
 }
 
 impl EncodedMedia {
     pub(crate) fn new(values: Tensor) -> Self {
-        Self { values, grid: None, is_video: false, prefix: RefCell::new(None) }
+        let features = values.shape().get(1).copied().unwrap_or_default();
+        let item = MediaItem { features, grid: None, is_video: false };
+        Self { values, items: vec![item], prefix: RefCell::new(None) }
     }
 
-    pub(crate) fn with_grid(values: Tensor, grid: [i64; 3]) -> Self {
-        Self { grid: Some(grid), ..Self::new(values) }
+    pub(crate) fn with_grid(values: Tensor, grid: [i64; 3], is_video: bool) -> Self {
+        let mut media = Self::new(values);
+        media.items.iter_mut().for_each(|item| *item = MediaItem { grid: Some(grid), is_video, ..*item });
+        media
+    }
+
+    /// The patches of the first, where their number differs between inputs.
+    pub(crate) fn grid(&self) -> Option<[i64; 3]> {
+        self.items.first().and_then(|item| item.grid)
+    }
+
+    /// Several as one.
+    pub(super) fn join(list: Vec<Self>) -> Result<Self> {
+        let values = Tensor::cat(&list.iter().map(|media| &media.values).collect::<Vec<_>>(), 1)?;
+        let items = list.into_iter().flat_map(|media| media.items).collect();
+        Ok(Self { values, items, prefix: RefCell::new(None) })
     }
 }
 

@@ -257,7 +257,7 @@ impl MediaEncoder for Vilt {
     fn encode(&self, _modality: &Modality, values: &Tensor) -> mm_core::Result<EncodedMedia> {
         let (x, grids) = self.embed_image(values)?;
         let [rows, columns] = grids[0];
-        Ok(EncodedMedia::with_grid(x, [1, rows, columns]))
+        Ok(EncodedMedia::with_grid(x, [1, rows, columns], false))
     }
 
     fn prompt(&self, tokenizer: &Tokenizer, _media: Option<&EncodedMedia>, request: Request<'_>) -> Result<Prompt> {
@@ -296,7 +296,7 @@ impl MediaEncoder for Vilt {
         // The answer is classified from the first token.
         let first: Vec<f32> = rollout.select(0, 0)?.to_vec()?;
         let (text, image) = first.split_at(prompt.question_ids.len());
-        let [_, rows, columns] = media.grid.unwrap_or_default();
+        let [_, rows, columns] = media.grid().unwrap_or_default();
         Ok(Some(Attribution {
             patches: image[1..].to_vec(),
             grid: [rows as usize, columns as usize],

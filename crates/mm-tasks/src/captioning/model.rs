@@ -121,6 +121,8 @@ impl Captioning {
             log_prob: g.log_prob,
             finished: g.finished,
             num_tokens: g.token_ids.len(),
+            // The start token.
+            num_prompt_tokens: 1,
         };
         Ok(self.generate_tokens(features, config)?.into_iter().map(caption).collect())
     }

@@ -10,12 +10,12 @@ mod vision;
 use super::{
     attribution::PrefixAttention,
     decoder::load_decoder,
-    image_tokens::{self, ImageSpan, Positions},
+    image_tokens::{self, ImageSpan, Placeholder, Positions},
     llama_decoder::{llama_decoder, llama_weight_map},
     patches::{self, PatchSequence},
     tokenizer::Tokenizer,
     traits::{ConditionalGenerator, MediaEncoder, PretrainedFamily},
-    types::{Attribution, EncodedMedia, Prompt, Request, TrainBatch},
+    types::{Attribution, EncodedMedia, MediaItem, Prompt, Request, TrainBatch},
 };
 use crate::{Result, generate::Prefill};
 use mm_core::{
@@ -98,7 +98,12 @@ fn build(b: &ModelBuilder<'_>) -> mm_repr::Result<Box<dyn MediaEncoder>> {
 }
 
 impl Qwen2Vl {
-    /// The placeholder token of a prompt.
+    /// The tokens that stand for images and videos.
+    fn placeholders(&self) -> [i64; 2] {
+        [self.image_token, self.video_token]
+    }
+
+    /// The placeholder token of a prompt about one image or video.
     fn placeholder(&self, ids: &[i64]) -> i64 {
         if ids.contains(&self.video_token) { self.video_token } else { self.image_token }
     }
@@ -108,30 +113,29 @@ impl Qwen2Vl {
         patches::to_frames(row, grid, [self.vision.config.patch_size; 2])
     }
 
-    /// Positions of the tokens: of an image's, time, row and column; of others, three times the same.
-    fn positions(&self, ids: &[i64], grid: Option<[i64; 3]>) -> mm_core::Result<Positions> {
+    /// Positions of the tokens: of those of an image or video, time, row and column of its patches, whose grids are given
+    /// in order; of others, three times the same.
+    fn positions(&self, ids: &[i64], grids: &[[i64; 3]]) -> mm_core::Result<Positions> {
         let mut axes: [Vec<i64>; 3] = Default::default();
         let (mut next, mut highest) = (0, -1);
-        let mut index = 0;
+        let (mut index, mut grids) = (0, grids.iter());
         while index < ids.len() {
-            match grid {
-                Some([time, rows, columns]) if ids[index] == self.placeholder(ids) => {
-                    let (rows, columns) = (rows / self.merge_size, columns / self.merge_size);
-                    for n in 0..time * rows * columns {
-                        axes[0].push(next + n / (rows * columns));
-                        axes[1].push(next + n / columns % rows);
-                        axes[2].push(next + n % columns);
-                    }
-                    highest = highest.max(next + time.max(rows).max(columns) - 1);
-                    next += rows.max(columns);
-                    index += (time * rows * columns) as usize;
+            let grid = if self.placeholders().contains(&ids[index]) { grids.next() } else { None };
+            if let Some([time, rows, columns]) = grid {
+                let (rows, columns) = (rows / self.merge_size, columns / self.merge_size);
+                for n in 0..time * rows * columns {
+                    axes[0].push(next + n / (rows * columns));
+                    axes[1].push(next + n / columns % rows);
+                    axes[2].push(next + n % columns);
                 }
-                _ => {
-                    axes.iter_mut().for_each(|axis| axis.push(next));
-                    highest = highest.max(next);
-                    next += 1;
-                    index += 1;
-                }
+                highest = highest.max(next + (*time).max(rows).max(columns) - 1);
+                next += rows.max(columns);
+                index += (time * rows * columns) as usize;
+            } else {
+                axes.iter_mut().for_each(|axis| axis.push(next));
+                highest = highest.max(next);
+                next += 1;
+                index += 1;
             }
         }
         Ok((Tensor::from_vec(&axes.concat(), &[3, ids.len() as i64])?, highest + 1))
@@ -166,24 +170,31 @@ impl MediaEncoder for Qwen2Vl {
             _ => values.clone(),
         };
         let (x, grid) = self.vision.forward(&frames)?;
-        Ok(EncodedMedia { is_video: *modality == Modality::VIDEO, ..EncodedMedia::with_grid(x, grid) })
+        Ok(EncodedMedia::with_grid(x, grid, *modality == Modality::VIDEO))
     }
 
     fn supports_batches(&self) -> bool {
         false
     }
 
+    fn supports_several_media(&self) -> bool {
+        true
+    }
+
     fn prompt(&self, tokenizer: &Tokenizer, media: Option<&EncodedMedia>, request: Request<'_>) -> Result<Prompt> {
-        let kind = media.map(|m| if m.is_video { "video" } else { "image" });
-        let placeholder = if kind == Some("video") { self.video_token } else { self.image_token };
-        let default = |text: &str, has_media: bool| {
-            let pad = tokenizer.id_to_token(placeholder).unwrap_or_default();
-            let media = if has_media { format!("<|vision_start|>{pad}<|vision_end|>") } else { String::new() };
+        let items = media.map_or(&[][..], |media| &media.items);
+        let token = |item: &MediaItem| if item.is_video { self.video_token } else { self.image_token };
+        let kinds: Vec<&str> = items.iter().map(|item| if item.is_video { "video" } else { "image" }).collect();
+        let default = |text: &str| {
+            let pad = |item| tokenizer.id_to_token(token(item)).unwrap_or_default();
+            let media: String =
+                items.iter().map(|item| format!("<|vision_start|>{}<|vision_end|>", pad(item))).collect();
             format!("<|im_start|>user\n{media}{text}<|im_end|>\n<|im_start|>assistant\n")
         };
-        let text = image_tokens::prompt_text(tokenizer, kind, request, default)?;
-        let features = media.map_or(Ok(0), |m| m.values.size(1))?;
-        let decoder_input_ids = image_tokens::prompt_ids(tokenizer, &text, placeholder, features)?;
+        let text = image_tokens::prompt_text(tokenizer, &kinds, request, default)?;
+        let placeholder = |item: &MediaItem| Placeholder { token: token(item), features: item.features };
+        let placeholders: Vec<Placeholder> = items.iter().map(placeholder).collect();
+        let decoder_input_ids = image_tokens::prompt_ids(tokenizer, &text, &self.placeholders(), &placeholders)?;
         Ok(Prompt { decoder_input_ids, ..Prompt::default() })
     }
 
@@ -200,7 +211,7 @@ impl MediaEncoder for Qwen2Vl {
     ) -> Result<Option<Attribution>> {
         let ids = &prompt.decoder_input_ids;
         let placeholder = self.placeholder(ids);
-        let [time, rows, columns] = media.grid.unwrap_or([1, 1, 1]);
+        let [time, rows, columns] = media.grid().unwrap_or([1, 1, 1]);
         let start = ids.iter().position(|id| *id == placeholder).unwrap_or(0);
         let attention = PrefixAttention {
             prefill: self.prefill(Some(media), prompt, answer.len() as i64)?,
@@ -225,8 +236,10 @@ impl ConditionalGenerator for Qwen2Vl {
         max_new_tokens: i64,
     ) -> mm_core::Result<Prefill<DecoderState>> {
         let ids = &prompt.decoder_input_ids;
-        let positions = self.positions(ids, media.and_then(|m| m.grid))?;
-        image_tokens::prefill(&self.decoder, media, ids, self.placeholder(ids), max_new_tokens, Some(positions))
+        let items = media.map_or(&[][..], |media| &media.items);
+        let grids: Vec<[i64; 3]> = items.iter().filter_map(|item| item.grid).collect();
+        let positions = self.positions(ids, &grids)?;
+        image_tokens::prefill(&self.decoder, media, ids, &self.placeholders(), max_new_tokens, Some(positions))
     }
 
     fn forward(&self, batch: &TrainBatch<'_>) -> mm_core::Result<Tensor> {
@@ -237,7 +250,7 @@ impl ConditionalGenerator for Qwen2Vl {
             let (features, grid) = self.vision.forward(&frames)?;
             let own = ids.select(0, row as i64)?.to_vec::<i64>()?;
             let span = ImageSpan::new(&own, self.placeholder(&own), features.select(0, 0)?)?;
-            let (positions, _) = self.positions(&span.expanded_ids, Some(grid))?;
+            let (positions, _) = self.positions(&span.expanded_ids, &[grid])?;
             rows.push((span, positions));
         }
         image_tokens::forward(&self.decoder, ids, rows, batch.train)

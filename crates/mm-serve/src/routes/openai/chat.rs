@@ -140,15 +140,15 @@ fn finish_reason(answer: &Generation) -> &'static str {
 }
 
 impl Completion {
-    fn whole(&self, answers: &[(usize, Generation)]) -> Value {
-        let choice = |(index, (_, answer)): (usize, &(usize, Generation))| {
+    fn whole(&self, answers: &[Generation]) -> Value {
+        let choice = |(index, answer): (usize, &Generation)| {
             json!({
                 "index": index, "finish_reason": finish_reason(answer), "logprobs": null,
                 "message": {"role": "assistant", "content": answer.text, "refusal": null},
             })
         };
-        let generated: usize = answers.iter().map(|(_, answer)| answer.num_tokens).sum();
-        let prompt = answers.first().map_or(0, |(prompt, _)| *prompt);
+        let generated: usize = answers.iter().map(|answer| answer.num_tokens).sum();
+        let prompt = answers.first().map_or(0, |answer| answer.num_prompt_tokens);
         json!({
             "id": self.id, "object": "chat.completion", "created": self.created, "model": self.model,
             "choices": answers.iter().enumerate().map(choice).collect::<Vec<_>>(),
@@ -172,7 +172,7 @@ fn pipeline(model: &LoadedModel) -> Result<&Pipeline, ApiError> {
     }
 }
 
-/// One answer, with the number of tokens of its prompt; `on_text` receives its parts as they come. It ends early once
+/// One answer; `on_text` receives its parts as they come. It ends early once
 /// `interrupt` is set.
 fn generate(
     pipeline: &Pipeline,
@@ -180,13 +180,9 @@ fn generate(
     config: &GenerationConfig,
     interrupt: &AtomicBool,
     on_text: &mut dyn FnMut(&str),
-) -> Result<(usize, Generation), ApiError> {
-    let media = match &conversation.media {
-        Some((modality, source)) => Some(pipeline.encode_media(modality, std::slice::from_ref(source))?),
-        None => None,
-    };
+) -> Result<Generation, ApiError> {
+    let media = pipeline.encode_conversation(&conversation.media)?;
     let request = Request::Chat(&conversation.messages);
-    let prompt = pipeline.prompt(media.as_ref(), request)?.decoder_input_ids.len();
     let mut stream = TextStream::new(&pipeline.tokenizer);
     let mut on_token = |_: usize, id: i64| {
         if let Some(new) = stream.push(id) {
@@ -196,7 +192,7 @@ fn generate(
     let processors = LogitsProcessors { interrupt: Some(interrupt), ..LogitsProcessors::default() };
     let answers = pipeline.generate_text(media.as_ref(), request, config, &processors, &mut on_token)?;
     let answer = answers.into_iter().flatten().next();
-    Ok((prompt, answer.ok_or_else(|| ApiError::internal("the model generated nothing"))?))
+    answer.ok_or_else(|| ApiError::internal("the model generated nothing"))
 }
 
 /// An answer in parts. It ends where the client goes away.
@@ -223,7 +219,7 @@ fn stream(
         let result = model.and_then(|model| pipeline(model)).and_then(|pipeline| {
             let config = config(&pipeline.generation)?;
             let mut held = StopBuffer::new(&config.stop_strings);
-            let (_, answer) = generate(pipeline, &conversation, &config, &gone, &mut |text| {
+            let answer = generate(pipeline, &conversation, &config, &gone, &mut |text| {
                 if let Some(text) = held.push(text) {
                     send(completion.chunk(json!({"content": text}), None).to_string());
                 }

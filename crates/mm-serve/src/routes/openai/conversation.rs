@@ -1,4 +1,4 @@
-//! The messages of a conversation, as chat templates take them, and the image or video that they are about.
+//! The messages of a conversation, as chat templates take them, and the images and videos that they are about.
 
 use crate::{error::ApiError, media::read_source, state::AppState};
 use mm_core::{Modality, Source};
@@ -8,9 +8,12 @@ use serde_json::{Value, json};
 pub(super) struct Conversation {
     /// Messages with `role` and `content`.
     pub(super) messages: Value,
-    /// The image or video.
-    pub(super) media: Option<(Modality, Source)>,
+    /// The images and videos, in the order of the messages.
+    pub(super) media: Vec<(Modality, Source)>,
 }
+
+/// Images and videos of a conversation: each is decoded, and takes a part of the model's positions.
+const MAX_MEDIA: usize = 32;
 
 /// Parts of a message by their `type`: its modality, and the type that chat templates know.
 const MEDIA: [(&str, Modality, &str); 2] =
@@ -22,7 +25,7 @@ impl Conversation {
         if messages.is_empty() {
             return Err(ApiError::invalid("messages", "none", "at least one message"));
         }
-        let (mut out, mut media) = (Vec::with_capacity(messages.len()), None);
+        let (mut out, mut media) = (Vec::with_capacity(messages.len()), Vec::new());
         for (index, message) in messages.iter().enumerate() {
             let param = format!("messages[{index}]");
             let role = message["role"].as_str().unwrap_or_default();
@@ -62,7 +65,7 @@ async fn read_part(
     state: &AppState,
     part: &Value,
     param: &str,
-    media: &mut Option<(Modality, Source)>,
+    media: &mut Vec<(Modality, Source)>,
 ) -> Result<Value, ApiError> {
     if let (Some("text"), Some(text)) = (part["type"].as_str(), part["text"].as_str()) {
         return Ok(json!({"type": "text", "text": text}));
@@ -74,11 +77,12 @@ async fn read_part(
         let Some(url) = part[kind]["url"].as_str().or_else(|| part[kind].as_str()) else {
             return Err(ApiError::invalid(&format!("{param}.{kind}"), &part[kind], "{\"url\": …}"));
         };
-        if media.is_some() {
-            return Err(ApiError::invalid(param, "a second image or video", "one in a conversation"));
+        if media.len() == MAX_MEDIA {
+            let found = format!("more than {MAX_MEDIA} images and videos");
+            return Err(ApiError::invalid(param, found, format!("at most {MAX_MEDIA} in a conversation")));
         }
         let source = read_source(state, &modality, url, &format!("{param}.{kind}")).await?;
-        *media = Some((modality, source));
+        media.push((modality, source));
         return Ok(json!({"type": template_kind}));
     }
     Err(ApiError::invalid(&format!("{param}.type"), &part["type"], "text, image_url or video_url"))
