@@ -27,6 +27,8 @@ pub struct EmbeddedSplit {
 pub struct Entry {
     /// The row in [`Manifest::rows`].
     pub row: usize,
+    /// Its index among the row's values of the modality.
+    pub value: usize,
     /// The item: values of the same item match each other.
     pub item: String,
     /// The row's first text in lower case: values of rows with equal texts may be counted as matches.
@@ -138,7 +140,7 @@ fn entries(manifest: &Manifest, split: Split, modality: &Modality) -> Vec<Entry>
         for (n, source) in values.iter().enumerate().take(if first_only { 1 } else { usize::MAX }) {
             let language = row.languages.get(modality).and_then(|l| l.get(n)).cloned().flatten();
             let (item, text, source) = (row.item.clone(), text.clone(), source.clone());
-            entries.push(Entry { row: index, item, text, language, source });
+            entries.push(Entry { row: index, value: n, item, text, language, source });
         }
     }
     entries

@@ -12,6 +12,7 @@ mod model;
 mod objective;
 mod projection;
 mod report;
+mod search;
 mod transcript_ngram;
 mod transcripts;
 
@@ -22,6 +23,7 @@ pub use config::{
 pub use embed::{EmbeddedSplit, Entry};
 pub use evaluate::{RetrievalEvaluation, direction_metrics};
 pub use model::Retrieval;
+pub use search::{FoundValue, SearchOptions};
 pub use transcripts::TextMatch;
 
 use crate::{

@@ -14,7 +14,7 @@ use mm_core::{Device, Modality, Source};
 use mm_data::{Manifest, Split};
 use mm_tasks::{
     embedding::Embedder,
-    retrieval::{EmbeddedSplit, Retrieval, TextMatch},
+    retrieval::{FoundValue, Retrieval, SearchOptions, TextMatch},
 };
 use serde_json::{Value, json};
 use std::{
@@ -138,12 +138,11 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     }
     let explained = arguments.explain.as_ref().map(|path| explained_modality(&model, &modality, path)).transpose()?;
     let (results, best) = search(&model, &modality, &query, explained.as_ref(), arguments)?;
-    for (modality, mut results) in results {
-        results.sort_by(|a, b| b.0.total_cmp(&a.0));
+    for (modality, results) in results {
         if !context.json {
             output::line(format!("{modality}:"));
         }
-        print(results.into_iter().take(arguments.k.get()), context);
+        print(results.into_iter(), context);
     }
     if let (Some(path), Some(best), Some([attending, _])) = (&arguments.explain, best, model.attention_modalities()) {
         let (queries, keys) = if modality == *attending { (&query, &best) } else { (&best, &query) };
@@ -154,7 +153,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Scores every value of the target modalities; also returns the best value of the modality that is explained.
+/// The nearest values of the target modalities; also returns the best value of the modality that is explained.
 fn search(
     model: &Retrieval,
     modality: &Modality,
@@ -166,32 +165,27 @@ fn search(
     let targets = arguments.targets(model, modality)?;
     let manifest: Manifest = model.dataset()?;
     let mut progress = ItemProgress::new();
-    let mut results: BTreeMap<Modality, Vec<Scored>> = BTreeMap::new();
-    let mut best: Option<(f64, Source)> = None;
-    for split in arguments.splits() {
-        let on_progress = &mut |label: &str, done, total| progress.update(label, done, total);
-        let embedded = model.embed_split(&manifest, split, on_progress)?;
-        for target in &targets {
-            let Some(EmbeddedSplit { vectors, entries }) = embedded.get(target) else { continue };
-            let scores = vectors.matmul(&vector.unsqueeze(1)?)?.to_vec::<f64>()?;
-            let list = results.entry(target.clone()).or_default();
-            for (entry, score) in entries.iter().zip(scores) {
-                if explained == Some(target) && best.as_ref().is_none_or(|(s, _)| score > *s) {
-                    best = Some((score, entry.source.clone()));
-                }
-                let row = &manifest.rows[entry.row];
-                list.push((
-                    score,
-                    json!({
-                        "modality": target.name(), "score": score, "id": row.id, "value": value(&entry.source),
-                        "language": entry.language, "split": row.split,
-                    }),
-                ));
-            }
-        }
-    }
+    let on_progress = &mut |label: &str, done, total| progress.update(label, done, total);
+    let on_left_out = &mut |split: Split, count| {
+        output::warning(format!("{count} values of the {split} split cannot be read and are not searched"));
+    };
+    let options = SearchOptions { splits: arguments.splits(), modalities: targets, k: arguments.k.get() };
+    let found = model.search(&manifest, &vector.to_vec::<f32>()?, &options, on_left_out, on_progress)?;
     progress.finish();
-    Ok((results, best.map(|(_, source)| source)))
+    let best = explained.and_then(|modality| Some(found.get(modality)?.first()?.source.clone()));
+    let results = found.into_iter().map(|(modality, list)| {
+        let result = |found: FoundValue| {
+            let row = &manifest.rows[found.row];
+            let json = json!({
+                "modality": modality.name(), "score": found.score, "id": row.id, "value": value(&found.source),
+                "language": found.language, "split": found.split,
+            });
+            (found.score, json)
+        };
+        let list = list.into_iter().map(result).collect();
+        (modality, list)
+    });
+    Ok((results.collect(), best))
 }
 
 fn value(source: &Source) -> Value {

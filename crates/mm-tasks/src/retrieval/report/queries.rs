@@ -123,6 +123,7 @@ mod tests {
             let vectors: Vec<f32> = (0..10).flat_map(|n| [(step * n as f32).cos(), (step * n as f32).sin()]).collect();
             let entry = |n: usize| Entry {
                 row: n,
+                value: 0,
                 item: n.to_string(),
                 text: String::new(),
                 language: None,
