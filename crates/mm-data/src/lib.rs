@@ -38,7 +38,7 @@ pub use manifest::{
     TableOptions, cell_text, column_name_rank, existing_files, expand_braces, file_modality, is_id_name, is_index_name,
     row_key,
 };
-pub use npy::{npy_header, read_npy, read_npy_rows, write_npy};
+pub use npy::{npy_header, npy_shape, read_npy, read_npy_rows, write_npy};
 pub use processors::{AudioProcessor, AudioProcessorConfig, ImageProcessor, ImageProcessorConfig, VideoProcessor};
 pub use shards::{ShardLimits, WrittenShards, write_shards};
 pub use source::{decode_audio_source, decode_image_source, parse_source, source_name, with_path};

@@ -68,6 +68,14 @@ fn check_header(file: &mut File) -> Result<(), String> {
     Ok(())
 }
 
+/// The shape of an array, by its header.
+///
+/// # Errors
+/// When the file cannot be read, or is shorter than its header states.
+pub fn npy_shape(path: &Path) -> Result<Vec<usize>> {
+    Ok(open(path)?.0.shape().iter().map(|size| *size as usize).collect())
+}
+
 /// Reads an array of numbers: float32 and float64 keep their type, float16 becomes float32, integers and booleans
 /// become int64.
 ///

@@ -10,6 +10,7 @@ mod distributed;
 mod embedding;
 mod generation;
 mod index;
+mod index_import;
 mod prediction;
 mod representation;
 mod resume;

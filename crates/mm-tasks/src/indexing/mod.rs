@@ -5,6 +5,7 @@
 //! disk when the next one begins, an interrupted call is continued by the same call.
 
 mod clusters;
+mod import;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod payload;
@@ -14,10 +15,12 @@ mod vectors;
 mod version;
 
 pub use clusters::{Assignment, Cluster, ClusterOptions, Clustering, cluster};
+pub use import::{Import, ImportOptions, ImportSummary, ImportedVector};
 #[cfg(feature = "parquet")]
 pub use parquet::{FieldTypes, ParquetRows};
 pub use report::{clusters_page, search_page};
 pub use source::{DataSource, file_modality};
+pub(crate) use version::add_value;
 
 use crate::{
     Error, Result,

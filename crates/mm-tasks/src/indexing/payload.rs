@@ -6,41 +6,62 @@ use mm_index::Payload;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
+/// What the cells of a column become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CellType {
+    Boolean,
+    Number,
+    Text,
+}
+
 /// How the columns of a data set become fields of payloads.
 #[derive(Debug, Default)]
 pub(super) struct PayloadColumns {
-    /// Columns of plain numbers.
-    numbers: BTreeSet<String>,
-    /// Columns of true and false.
-    booleans: BTreeSet<String>,
+    types: BTreeMap<String, CellType>,
     /// Columns that are the text of a row, which is stored as such.
     texts: BTreeSet<String>,
 }
 
 impl PayloadColumns {
-    /// Numbers are columns whose cells are plain numbers (one of twenty may be something else) without leading zeros,
-    /// which are codes.
     pub(super) fn infer(manifest: &Manifest) -> Self {
-        let mut cells: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for row in &manifest.rows {
-            for (column, cell) in &row.cells {
-                cells.entry(column).or_default().push(cell.trim());
-            }
-        }
-        let mut columns = Self::default();
+        let cells = manifest.rows.iter().flat_map(|row| &row.cells);
+        let mut columns = Self::infer_cells(cells.map(|(column, cell)| (column.as_str(), cell.as_str())));
         let text = manifest.columns.modalities.get(Modality::TEXT.name());
         columns.texts.extend(text.into_iter().flat_map(|binding| binding.columns().iter().cloned()));
-        for (column, cells) in cells {
-            let is_code = |cell: &&str| cell.starts_with('0') && cell[1..].starts_with(|c: char| c.is_ascii_digit());
+        columns
+    }
+
+    /// Numbers are columns whose cells are plain numbers (one of twenty may be something else) without leading zeros,
+    /// which are codes.
+    pub(super) fn infer_cells<'a>(all: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
+        let mut columns: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (column, cell) in all {
+            columns.entry(column).or_default().push(cell.trim());
+        }
+        let is_code = |cell: &&str| cell.starts_with('0') && cell[1..].starts_with(|c: char| c.is_ascii_digit());
+        let type_of = |cells: &[&str]| {
             if cells.iter().all(|cell| matches!(*cell, "true" | "false")) {
-                columns.booleans.insert(column.to_owned());
+                CellType::Boolean
             } else if !cells.iter().any(is_code)
                 && NumberFormat::infer(cells.iter().copied()) == Some(NumberFormat::Plain)
             {
-                columns.numbers.insert(column.to_owned());
+                CellType::Number
+            } else {
+                CellType::Text
+            }
+        };
+        let types = columns.into_iter().map(|(column, cells)| (column.to_owned(), type_of(&cells))).collect();
+        Self { types, texts: BTreeSet::new() }
+    }
+
+    /// Takes further rows into account: a column that is not of the same type in all of them is text.
+    pub(super) fn join(&mut self, further: Self) {
+        for (column, found) in further.types {
+            let known = self.types.entry(column).or_insert(found);
+            if *known != found {
+                *known = CellType::Text;
             }
         }
-        columns
     }
 
     /// The payload of a row: its cells, and the paths of its files by modality.
@@ -60,14 +81,13 @@ impl PayloadColumns {
         payload
     }
 
-    fn value(&self, column: &str, cell: &str) -> Value {
+    /// A cell as the value of a field.
+    pub(super) fn value(&self, column: &str, cell: &str) -> Value {
         let text = cell.trim();
-        if self.booleans.contains(column) {
-            return Value::Bool(text == "true");
-        }
         let number = || text.parse::<i64>().ok().map(Value::from).or_else(|| text.parse::<f64>().ok().map(Value::from));
-        match self.numbers.contains(column).then(number).flatten() {
-            Some(number) if !number.is_null() => number,
+        match self.types.get(column) {
+            Some(CellType::Boolean) => Value::Bool(text == "true"),
+            Some(CellType::Number) => number().filter(|n| !n.is_null()).unwrap_or_else(|| Value::from(cell)),
             _ => Value::from(cell),
         }
     }

@@ -65,9 +65,12 @@ fn write_example(body: &mut String, hit: &Hit) {
     let _ = write!(body, "<div class=\"hit\">{shown}<br><b>{id}</b> {:.3}</div>", hit.score);
 }
 
+/// The fields that may hold the path of an image: that of mm, and that of clip-retrieval.
+const IMAGE_FIELDS: [&str; 2] = ["image", "image_path"];
+
 /// The image of a row, or the first of several.
 fn thumbnail(hit: &Hit) -> Option<String> {
-    let value = hit.payload.get(Modality::IMAGE.name())?;
+    let value = IMAGE_FIELDS.iter().find_map(|field| hit.payload.get(*field))?;
     let path = value.as_str().or_else(|| value.as_array()?.first()?.as_str())?;
     Some(report::html_thumbnail(&Source::Path(PathBuf::from(path)), &hit.id))
 }

@@ -93,7 +93,8 @@ pub(super) fn source_key(path: &std::path::Path) -> String {
     digits(&hasher)
 }
 
-fn add_value(hasher: &mut blake3::Hasher, value: &Source) {
+/// Adds what a value is: a file by path, size and time of change.
+pub(crate) fn add_value(hasher: &mut blake3::Hasher, value: &Source) {
     match value {
         Source::Text(text) => hasher.update(text.as_bytes()),
         Source::Bytes(file) => hasher.update(file.digest()),

@@ -36,10 +36,8 @@ pub(super) struct Build {
     store: StoreArgs,
     #[command(flatten)]
     dtype: DtypeArgs,
-    /// Type of the vectors in the graphs of a new store: f16, or i8 (half the memory; results are still ranked by the
-    /// f16 vectors of the rows).
-    #[arg(long, value_enum, value_name = "TYPE", default_value = "f16")]
-    quantization: QuantizationArg,
+    #[command(flatten)]
+    quantization: QuantizationArgs,
     /// Keep rows that are no longer in the folder or manifest.
     #[arg(long)]
     keep_missing: bool,
@@ -75,11 +73,28 @@ struct DataArgs {
     table: TableArgs,
 }
 
-/// How a graph holds its vectors.
+/// How the graphs of a new store hold their vectors.
+#[derive(clap::Args)]
+pub(super) struct QuantizationArgs {
+    /// Type of the vectors in the graphs of a new store: f16, or i8 (half the memory; results are still ranked by the
+    /// f16 vectors of the rows).
+    #[arg(long, value_enum, value_name = "TYPE", default_value = "f16")]
+    quantization: QuantizationArg,
+}
+
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum QuantizationArg {
     F16,
     I8,
+}
+
+impl QuantizationArgs {
+    pub(super) fn get(&self) -> Quantization {
+        match self.quantization {
+            QuantizationArg::F16 => Quantization::F16,
+            QuantizationArg::I8 => Quantization::I8,
+        }
+    }
 }
 
 impl DataArgs {
@@ -111,10 +126,7 @@ pub(super) fn build(arguments: &Build, context: &Context) -> Result<()> {
         mm_index::open(folder)?
     } else {
         let modalities = indexing::common_modalities(model, &data.manifest, &arguments.data.modalities())?;
-        let quantization = match arguments.quantization {
-            QuantizationArg::F16 => Quantization::F16,
-            QuantizationArg::I8 => Quantization::I8,
-        };
+        let quantization = arguments.quantization.get();
         let name = model_name(arguments.model.path());
         let config = indexing::store_config(model, &name, &data.manifest, &modalities, quantization)?;
         mm_index::create(folder, &config)?

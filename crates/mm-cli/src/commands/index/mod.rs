@@ -4,6 +4,7 @@ mod build;
 mod clusters;
 mod duplicates;
 mod export;
+mod import;
 mod maintain;
 
 pub(super) use build::load_model_of;
@@ -15,7 +16,7 @@ use mm_index::Store;
 /// Index a data set for search by vectors, words and fields, and keep the index up to date
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  mm index build photos --model openai/clip-vit-base-patch32 --store photos.index\n  mm search --store photos.index --text \"a red bird\" --filter 'bytes > 100000'\n  mm index build photos.jsonl --model runs/first --store photos.index --quantization i8\n  mm index duplicates --store photos.index --threshold 0.97\n  mm index clusters --store photos.index --k 20 --report clusters.html\n\nAn interrupted command is continued by the same command; sizes, guarantees and filters: docs/search.md"
+    after_help = "Examples:\n  mm index build photos --model openai/clip-vit-base-patch32 --store photos.index\n  mm search --store photos.index --text \"a red bird\" --filter 'bytes > 100000'\n  mm index build photos.jsonl --model runs/first --store photos.index --quantization i8\n  mm index import embeddings --store photos.index --model openai/clip-vit-base-patch32\n  mm index duplicates --store photos.index --threshold 0.97\n  mm index clusters --store photos.index --k 20 --report clusters.html\n\nAn interrupted command is continued by the same command; sizes, guarantees and filters: docs/search.md"
 )]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -28,6 +29,8 @@ enum Command {
     Build(Box<build::Build>),
     /// Add the rows of another folder or manifest; nothing is deleted.
     Add(Box<build::Add>),
+    /// Write vectors that were computed before: of `mm embed`, clip-retrieval or another program.
+    Import(import::ImportArgs),
     /// Delete rows by id or by filter.
     Delete(maintain::Delete),
     /// Show counts and sizes.
@@ -36,7 +39,7 @@ enum Command {
     Optimize(maintain::Optimize),
     /// Verify the store: read everything and compare checksums, counts and graphs.
     Check(maintain::Check),
-    /// Write rows (.jsonl) or the vectors of a modality (.npy) to a file.
+    /// Write rows (.jsonl, .parquet) or the vectors of a modality (.npy) to a file.
     Export(export::Export),
     /// Find groups of rows that are nearly the same.
     Duplicates(duplicates::Duplicates),
@@ -48,6 +51,7 @@ pub(crate) fn run(arguments: &Arguments, context: &Context) -> Result<()> {
     match &arguments.command {
         Command::Build(build) => build::build(build, context),
         Command::Add(add) => build::add(add, context),
+        Command::Import(import) => import::import(import, context),
         Command::Delete(delete) => maintain::delete(delete, context),
         Command::Stats(stats) => maintain::stats(stats, context),
         Command::Optimize(optimize) => maintain::optimize(optimize, context),

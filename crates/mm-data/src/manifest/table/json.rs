@@ -11,7 +11,12 @@ use serde::{
     de::{MapAccess, Visitor},
 };
 use serde_json::Value;
-use std::{fmt, path::Path};
+use std::{
+    fmt,
+    fs::File,
+    io::{BufRead, BufReader},
+    path::Path,
+};
 
 /// A row; a key that occurs twice is an error, as one of its values would be lost.
 struct UniqueCells(Cells);
@@ -51,6 +56,19 @@ struct Replaced {
     large: usize,
 }
 
+impl Replaced {
+    /// Says what was read as something else.
+    fn tell(&self, path: &Path) {
+        let (Self { non_finite, large }, path) = (self, path.display());
+        if *non_finite > 0 {
+            notice::once(format!("{path}: {non_finite} times NaN or Infinity, read as missing values"));
+        }
+        if *large > 0 {
+            notice::once(format!("{path}: {large} integers beyond 64 bits, read as text so that no digit is lost"));
+        }
+    }
+}
+
 pub(super) fn read(path: &Path, text: &str, blobs: &mut BlobWriter<'_>) -> Result<RawTable> {
     let mut replaced = Replaced::default();
     let mut rows = if text.trim_start().starts_with('[') {
@@ -60,38 +78,47 @@ pub(super) fn read(path: &Path, text: &str, blobs: &mut BlobWriter<'_>) -> Resul
     } else {
         read_lines(path, text, &mut replaced)?
     };
-    let Replaced { non_finite, large } = replaced;
-    if non_finite > 0 {
-        notice::once(format!("{}: {non_finite} times NaN or Infinity, read as missing values", path.display()));
-    }
-    if large > 0 {
-        let path = path.display();
-        notice::once(format!("{path}: {large} integers beyond 64 bits, read as text so that no digit is lost"));
-    }
+    replaced.tell(path);
     for (index, row) in rows.iter_mut().enumerate() {
-        for (column, value) in row.iter_mut() {
-            take_inline(value, blobs).map_err(|reason| Error::Row {
-                path: path.into(),
-                row: index + 1,
-                reason: format!("column `{column}`: {reason}"),
-            })?;
-        }
+        take_inline_files(path, index, row, blobs)?;
     }
     Ok(RawTable::from_rows(rows))
 }
 
 fn read_lines(path: &Path, text: &str, replaced: &mut Replaced) -> Result<Vec<Cells>> {
     let lines = text.split('\n').enumerate().filter(|(_, l)| !l.trim().is_empty());
-    lines
-        .map(|(index, line)| {
-            let cells: UniqueCells = parse(line, replaced).map_err(|e| Error::Row {
-                path: path.into(),
-                row: index + 1,
-                reason: format!("not a JSON object: {e}"),
-            })?;
-            Ok(cells.0)
-        })
-        .collect()
+    lines.map(|(index, line)| read_line(path, index, line, replaced)).collect()
+}
+
+fn read_line(path: &Path, index: usize, line: &str, replaced: &mut Replaced) -> Result<Cells> {
+    let cells: UniqueCells = parse(line, replaced).map_err(|e| Error::Row {
+        path: path.into(),
+        row: index + 1,
+        reason: format!("not a JSON object: {e}"),
+    })?;
+    Ok(cells.0)
+}
+
+/// Calls `each` with the row of each line of a file in UTF-8; one line is in memory.
+pub(super) fn for_each_row<E: From<Error>>(
+    path: &Path,
+    blobs: &mut BlobWriter<'_>,
+    mut each: impl FnMut(Cells) -> Result<(), E>,
+) -> Result<(), E> {
+    let unread = |e: std::io::Error| Error::file(path, format!("cannot be read: {e}"));
+    let file = BufReader::new(File::open(path).map_err(unread)?);
+    let mut replaced = Replaced::default();
+    for (index, line) in file.lines().enumerate() {
+        let line = line.map_err(unread)?;
+        let line = line.trim_start_matches('\u{feff}');
+        if !line.trim().is_empty() {
+            let mut row = read_line(path, index, line, &mut replaced)?;
+            take_inline_files(path, index, &mut row, blobs)?;
+            each(row)?;
+        }
+    }
+    replaced.tell(path);
+    Ok(())
 }
 
 /// Parses JSON. Integers beyond 64 bits, which Python reads exactly, become texts; where parsing fails, Python's `NaN`,
@@ -108,6 +135,18 @@ fn parse<T: for<'de> Deserialize<'de>>(text: &str, replaced: &mut Replaced) -> s
     replaced.large += large;
     replaced.non_finite += non_finite;
     Ok(value)
+}
+
+/// Moves the encoded files of a row out of its cells.
+fn take_inline_files(path: &Path, index: usize, row: &mut Cells, blobs: &mut BlobWriter<'_>) -> Result<()> {
+    for (column, value) in row.iter_mut() {
+        take_inline(value, blobs).map_err(|reason| Error::Row {
+            path: path.into(),
+            row: index + 1,
+            reason: format!("column `{column}`: {reason}"),
+        })?;
+    }
+    Ok(())
 }
 
 /// Moves encoded files (data URIs, base64, `{"bytes": base64}`) out of a cell, also inside a list.

@@ -99,6 +99,20 @@ impl Table {
         Ok(Self { path: path.to_owned(), columns, rows, blobs: blobs.finish() })
     }
 
+    /// Calls `each` with the rows of a table in order, as they are in the file: no text stands for a missing value.
+    /// Of `.parquet`, `.jsonl` and `.ndjson` one row is in memory at a time, of other tables all are.
+    ///
+    /// # Errors
+    /// As [`Self::read`], and those of `each`.
+    pub fn for_each_row<E: From<Error>>(path: &Path, mut each: impl FnMut(Cells) -> Result<(), E>) -> Result<(), E> {
+        let mut blobs = BlobWriter::new(path);
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("parquet") => parquet::for_each_row(path, &mut blobs, each),
+            Some("jsonl" | "ndjson") => json::for_each_row(path, &mut blobs, each),
+            _ => read_file(path, &TableOptions::default(), &mut blobs)?.rows.into_iter().try_for_each(&mut each),
+        }
+    }
+
     /// A table of rows that are in memory; `name` stands for its file in messages.
     pub fn from_rows(name: &str, rows: Vec<Cells>, missing_values: Option<&[String]>) -> Self {
         let path = PathBuf::from(name);

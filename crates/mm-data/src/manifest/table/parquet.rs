@@ -1,11 +1,25 @@
 //! Parquet tables.
 
 #[cfg(feature = "parquet")]
-pub(super) use enabled::read;
+pub(super) use enabled::{for_each_row, read};
 
 #[cfg(not(feature = "parquet"))]
 pub(super) fn read(path: &std::path::Path, _: &mut super::BlobWriter<'_>) -> crate::Result<super::RawTable> {
-    Err(crate::Error::file(path, "this build does not read Parquet; build mm-data with its `parquet` feature"))
+    Err(not_built(path))
+}
+
+#[cfg(not(feature = "parquet"))]
+pub(super) fn for_each_row<E: From<crate::Error>>(
+    path: &std::path::Path,
+    _: &mut super::BlobWriter<'_>,
+    _: impl FnMut(super::Cells) -> Result<(), E>,
+) -> Result<(), E> {
+    Err(not_built(path).into())
+}
+
+#[cfg(not(feature = "parquet"))]
+fn not_built(path: &std::path::Path) -> crate::Error {
+    crate::Error::file(path, "this build does not read Parquet; build mm-data with its `parquet` feature")
 }
 
 #[cfg(feature = "parquet")]
@@ -58,18 +72,42 @@ mod enabled {
         }
     }
 
-    pub(in super::super) fn read(path: &Path, blobs: &mut BlobWriter<'_>) -> Result<RawTable> {
-        let bad = |e: parquet::errors::ParquetError| Error::file(path, format!("not a complete Parquet file: {e}"));
+    fn bad(path: &Path) -> impl Fn(parquet::errors::ParquetError) -> Error {
+        move |e| Error::file(path, format!("not a complete Parquet file: {e}"))
+    }
+
+    /// A file and its columns.
+    fn open(path: &Path) -> Result<(SerializedFileReader<Table>, Vec<String>)> {
         let file = File::open(path).map_err(|e| Error::file(path, format!("cannot be read: {e}")))?;
-        let reader = SerializedFileReader::new(Table(file)).map_err(bad)?;
+        let reader = SerializedFileReader::new(Table(file)).map_err(bad(path))?;
         let fields = reader.metadata().file_metadata().schema_descr().root_schema().get_fields();
         let columns: Vec<String> = fields.iter().map(|f| f.name().to_owned()).collect();
         if let Some(twice) = columns.iter().enumerate().find_map(|(n, c)| columns[..n].contains(c).then_some(c)) {
             return Err(Error::file(path, format!("found two columns `{twice}`, expected different names")));
         }
-        let rows = reader.get_row_iter(None).map_err(bad)?;
-        let rows = rows.map(|row| cells(&row.map_err(bad)?, blobs)).collect::<Result<_>>()?;
+        Ok((reader, columns))
+    }
+
+    pub(in super::super) fn read(path: &Path, blobs: &mut BlobWriter<'_>) -> Result<RawTable> {
+        let (reader, columns) = open(path)?;
+        let rows = reader.get_row_iter(None).map_err(bad(path))?;
+        let rows = rows.map(|row| cells(&row.map_err(bad(path))?, blobs)).collect::<Result<_>>()?;
         Ok(RawTable { columns, rows })
+    }
+
+    /// Calls `each` with the rows in order; a row and the pages that are being read are in memory.
+    pub(in super::super) fn for_each_row<E: From<Error>>(
+        path: &Path,
+        blobs: &mut BlobWriter<'_>,
+        mut each: impl FnMut(Cells) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let damaged = |reason| Error::file(path, reason);
+        let (reader, _) = crate::catching_panics(|| open(path)).map_err(damaged)??;
+        let mut rows = crate::catching_panics(|| reader.get_row_iter(None)).map_err(damaged)?.map_err(bad(path))?;
+        while let Some(row) = crate::catching_panics(|| rows.next()).map_err(damaged)? {
+            each(cells(&row.map_err(bad(path))?, blobs)?)?;
+        }
+        Ok(())
     }
 
     fn cells(row: &Row, blobs: &mut BlobWriter<'_>) -> Result<Cells> {

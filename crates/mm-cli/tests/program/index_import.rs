@@ -1,0 +1,140 @@
+//! Vectors that exist already, imported into a store.
+
+use crate::{
+    common::{Workspace, fixture, mm, refused},
+    json, json_lines, ok,
+};
+use serde_json::Value;
+use std::path::Path;
+
+fn workspace() -> Workspace {
+    let workspace = Workspace::new();
+    let from = fixture("mm-repr", "families/clip-eos-gelu");
+    std::fs::create_dir(workspace.path().join("clip")).unwrap();
+    for file in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        std::fs::copy(file.path(), workspace.path().join("clip").join(file.file_name())).unwrap();
+    }
+    workspace
+}
+
+fn rows(folder: &Path, store: &str, out: &str) -> Vec<Value> {
+    ok(&mm(&["index", "export", "--store", store, "--modality", "image", "--out", out], folder));
+    let text = std::fs::read_to_string(folder.join(out)).unwrap();
+    let mut rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    rows.sort_by_key(|row| row["id"].as_str().unwrap().to_owned());
+    rows
+}
+
+fn ids(lines: &[Value]) -> Vec<&str> {
+    lines.iter().filter_map(|line| line["id"].as_str()).collect()
+}
+
+#[test]
+fn shards_are_searched_as_a_store_that_embedded_them() {
+    let workspace = workspace();
+    let folder = workspace.path();
+    let shard = ["data", "shard", "--data", "data.jsonl", "--out", "shards/d", "--max-rows", "5", "--json"];
+    let shards = json(&mm(&shard, folder))["out"].as_str().unwrap().to_owned();
+    let embed = ["embed", "--model", "clip", "--modality", "image", "--modality", "text", "--shards", &shards];
+    ok(&mm(&[&embed[..], &["--out", "many"]].concat(), folder));
+    let import = ["index", "import", "many", "--model", "clip", "--store", "imported", "--json"];
+    let first = json(&mm(&import, folder));
+    assert_eq!((&first["rows"], &first["added"], &first["changed"]), (&12.into(), &12.into(), &0.into()), "{first}");
+    let again = json(&mm(&import, folder));
+    assert_eq!((&again["rows"], &again["added"], &again["changed"]), (&12.into(), &0.into(), &12.into()), "{again}");
+    let build = ["index", "build", "data.jsonl", "--model", "clip", "--store", "built"];
+    ok(&mm(&[&build[..], &["--modality", "image", "--modality", "text"]].concat(), folder));
+    for query in [["--text", "a quick dog"], ["--image", "4.png"]] {
+        let search = |store: &str, id: &str| {
+            let lines = json_lines(&mm(&[&["search", "--store", store, "--json"], &query[..]].concat(), folder));
+            lines.iter().map(|line| line[id].clone()).collect::<Vec<Value>>()
+        };
+        assert_eq!(search("imported", "score"), search("built", "score"), "{query:?}");
+    }
+    // Numbers of the table are numbers, its captions the text.
+    let found = json_lines(&mm(&["search", "--store", "imported", "--words", "fox", "--json"], folder));
+    assert!(!found.is_empty() && found[0]["payload"]["split"].is_string(), "{found:?}");
+    let wrong = ["index", "import", "many", "--model", "eyes", "--store", "other"];
+    refused(&wrong, folder, &["--model eyes: found fingerprint", "the vectors were made by a model of fingerprint"]);
+    assert!(!folder.join("other").exists());
+}
+
+#[test]
+fn arrays_of_the_same_rows_become_one_store() {
+    let workspace = workspace();
+    let folder = workspace.path();
+    for modality in ["image", "text"] {
+        let out = format!("{modality}.npy");
+        ok(&mm(&["embed", "--model", "clip", "--data", "data.jsonl", "--modality", modality, "--out", &out], folder));
+    }
+    let both = json(&mm(&["index", "import", "image.npy", "text.npy", "--store", "s", "--json"], folder));
+    assert_eq!((&both["rows"], &both["added"], &both["changed"]), (&12.into(), &12.into(), &12.into()), "{both}");
+    let search = ["search", "--store", "s", "--model", "clip", "--image", "7.png", "--modality", "image", "--k", "1"];
+    assert_eq!(ids(&json_lines(&mm(&[&search[..], &["--json"]].concat(), folder))), ["7"]);
+    let search = ["search", "--store", "s", "--model", "clip", "--text", "lazy dog", "--modality", "text", "--k", "1"];
+    assert_eq!(ids(&json_lines(&mm(&[&search[..], &["--json"]].concat(), folder))), ["2"]);
+    // An array that says nothing of its rows takes them from a table.
+    std::fs::remove_file(folder.join("image.rows.jsonl")).unwrap();
+    let described = ["index", "import", "image.npy", "--modality", "image", "--metadata", "data.jsonl", "--store", "t"];
+    assert!(ok(&mm(&described, folder)).contains("12 rows"));
+    assert!(rows(folder, "t", "t.jsonl").iter().all(|row| row["payload"]["split"].is_string()));
+    let found = json_lines(&mm(&["search", "--store", "t", "--words", "lazy", "--json"], folder));
+    assert_eq!(ids(&found)[0], "2", "{found:?}");
+}
+
+#[test]
+fn an_export_is_imported_without_a_difference() {
+    let workspace = workspace();
+    let folder = workspace.path();
+    ok(&mm(&["index", "build", "data.jsonl", "--model", "clip", "--modality", "image", "--store", "s"], folder));
+    let expected = rows(folder, "s", "rows.jsonl");
+    ok(&mm(&["index", "export", "--store", "s", "--modality", "image", "--out", "rows.parquet"], folder));
+    for (file, store) in [("rows.jsonl", "a"), ("rows.parquet", "b")] {
+        let imported = json(&mm(&["index", "import", file, "--modality", "image", "--store", store, "--json"], folder));
+        assert_eq!((&imported["rows"], &imported["missing"]), (&12.into(), &0.into()), "{imported}");
+        let found = rows(folder, store, "again.jsonl");
+        for (found, expected) in found.iter().zip(&expected) {
+            for field in ["id", "text", "payload"] {
+                assert_eq!(found[field], expected[field], "{file}");
+            }
+            // Vectors have the length one again, and are rounded again.
+            let values = |row: &Value| -> Vec<f64> {
+                row["embedding"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
+            };
+            assert!(values(found).iter().zip(values(expected)).all(|(a, b)| (a - b).abs() < 1e-3), "{file}");
+        }
+    }
+}
+
+#[test]
+fn files_that_do_not_fit_are_refused_before_anything_is_written() {
+    let workspace = workspace();
+    let folder = workspace.path();
+    ok(&mm(&["embed", "--model", "clip", "--data", "data.jsonl", "--modality", "image", "--out", "image.npy"], folder));
+    let import = |more: &[&str], wanted: &[&str]| {
+        refused(&[&["index", "import"], more, &["--store", "s"]].concat(), folder, wanted);
+        assert!(!folder.join("s").exists(), "{more:?}");
+    };
+    workspace.write("few.jsonl", "{\"id\":\"a\"}\n{\"id\":\"b\"}\n");
+    import(&["image.npy", "--modality", "image", "--metadata", "few.jsonl"], &["few.jsonl: found 2 rows, expected 12"]);
+    workspace.write("twice.jsonl", "{\"id\":\"a\",\"embedding\":[1,2]}\n{\"id\":\"b\"}\n");
+    import(&["twice.jsonl", "--modality", "image"], &["twice.jsonl: row 2: found no column of vectors"]);
+    workspace.write("twice.jsonl", "{\"id\":\"a\",\"embedding\":[1,2]}\n{\"id\":\"b\",\"embedding\":[1]}\n");
+    import(&["twice.jsonl", "--modality", "image"], &["row `b`: found 1 values of image, expected 2"]);
+    import(&["twice.jsonl"], &["--modality: found not given"]);
+    workspace.write(
+        "twice.jsonl",
+        "{\"id\":\"a\",\"embedding\":[1,2]}\n{\"id\":\"b\",\"embedding\":[1,2]}\n{\"id\":\"a\",\"embedding\":[1,2]}\n",
+    );
+    import(&["twice.jsonl", "--modality", "image"], &["found the id `a` in two places", "--id"]);
+    workspace.write("text.jsonl", "{\"id\":\"a\",\"embedding\":\"x\"}\n");
+    import(&["text.jsonl", "--modality", "image"], &["row 1: embedding: expected a list of numbers"]);
+    import(&["data.csv"], &["expected a file .npy"]);
+    import(&["clip"], &["found no folder of arrays"]);
+    // A store of another width.
+    workspace.write("two.jsonl", "{\"id\":\"a\",\"embedding\":[1,2]}\n");
+    workspace.write("three.jsonl", "{\"id\":\"a\",\"embedding\":[1,2,3]}\n");
+    ok(&mm(&["index", "import", "two.jsonl", "--modality", "image", "--store", "s"], folder));
+    let wider = ["index", "import", "three.jsonl", "--modality", "image", "--store", "s"];
+    refused(&wider, folder, &["vectors `image`: found 3 values, expected 2 as in the store"]);
+}
