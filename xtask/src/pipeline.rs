@@ -39,7 +39,7 @@ enum Profile {
 
 #[derive(clap::Args)]
 pub struct DemoArguments {
-    /// Train as long as the table of docs/retrieval.md was trained (short for --set epochs=420).
+    /// Train as long as the table of docs/retrieval.md was trained (short for --set epochs=420 --set views=3).
     #[arg(long)]
     full: bool,
     #[command(flatten)]
@@ -49,7 +49,7 @@ pub struct DemoArguments {
 impl From<DemoArguments> for Arguments {
     fn from(mut demo: DemoArguments) -> Self {
         if demo.full {
-            demo.options.overrides.push("epochs=420".to_owned());
+            demo.options.overrides.extend(["epochs=420".to_owned(), "views=3".to_owned()]);
         }
         let pipeline = root().join("docs/pipelines/demo.toml");
         Self { pipeline, mm: None, profile: Profile::Dev, options: demo.options }
