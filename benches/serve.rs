@@ -1,8 +1,9 @@
 //! Load on an HTTP server: clients that each send the next body once the answer to the last one is there, or after the
 //! time that a refusal states.
 //!
-//!     serve URL BODIES.jsonl CLIENTS SECONDS
+//!     serve URL BODIES CLIENTS SECONDS [CONTENT_TYPE]
 //!
+//! A line of BODIES is a body, or `@FILE`, a file with one. The content type is JSON's unless given.
 //! Prints JSON: requests a second, latencies, and the number of answers by status.
 
 use std::{
@@ -16,12 +17,17 @@ const WARM_UP: Duration = Duration::from_secs(2);
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [url, file, clients, seconds] = arguments.as_slice() else {
-        eprintln!("usage: serve URL BODIES.jsonl CLIENTS SECONDS");
+    let [url, file, clients, seconds, rest @ ..] = arguments.as_slice() else {
+        eprintln!("usage: serve URL BODIES CLIENTS SECONDS [CONTENT_TYPE]");
         std::process::exit(2);
     };
+    let content_type = rest.first().map_or("application/json", String::as_str);
     let text = std::fs::read_to_string(file).expect("the bodies can be read");
-    let bodies: Vec<&str> = text.lines().filter(|line| !line.is_empty()).collect();
+    let body = |line: &str| match line.strip_prefix('@') {
+        Some(path) => std::fs::read(path).expect("a body can be read"),
+        None => line.as_bytes().to_vec(),
+    };
+    let bodies: Vec<Vec<u8>> = text.lines().filter(|line| !line.is_empty()).map(body).collect();
     let clients: usize = clients.parse().expect("CLIENTS is a number");
     let seconds = Duration::from_secs_f64(seconds.parse().expect("SECONDS is a number"));
     let next = AtomicUsize::new(0);
@@ -32,9 +38,9 @@ fn main() {
             let agent = ureq::Agent::config_builder().http_status_as_error(false).proxy(None).build().new_agent();
             let mut answers = Vec::new();
             while Instant::now() < end {
-                let body = bodies[next.fetch_add(1, Ordering::Relaxed) % bodies.len()];
+                let body = &bodies[next.fetch_add(1, Ordering::Relaxed) % bodies.len()];
                 let started = Instant::now();
-                let sent = agent.post(url).header("content-type", "application/json").send(body);
+                let sent = agent.post(url).header("content-type", content_type).send(body.as_slice());
                 let mut retry_after = None;
                 let status = sent.map_or(0, |mut response| {
                     let header = response.headers().get("retry-after").and_then(|value| value.to_str().ok());

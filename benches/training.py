@@ -4,10 +4,11 @@ the forward and backward pass, clipping and AdamW. PyTorch's networks use its us
 scaled_dot_product_attention, nn.utils.parametrizations.spectral_norm); its AdamW runs with the default and with fused=True.
 
     cargo xtask bench training [--quick] [--only TEXT]      (TEXT: part of a title, for instance vae, mult, film)
+    cargo xtask bench training --ranks 2 [--only TEXT]      one process with two threads, and two with one each (DistributedDataParallel): vae, mae
 
 Each value is the median of three rounds. Ratios are mm's over the better of PyTorch's two.
 """
-import itertools, math, statistics, subprocess, sys, time, warnings
+import itertools, math, os, socket, statistics, subprocess, sys, time, warnings
 from pathlib import Path
 warnings.filterwarnings("ignore")
 import torch, torch.nn.functional as F
@@ -192,8 +193,11 @@ LIST = {
     "vqa-san": (lambda: VisualQuestionAnswering(Stacked), 10), "vqa-film": (lambda: VisualQuestionAnswering(Film), 10), "vqa-mcan": (lambda: VisualQuestionAnswering(Mcan), 8), "vqa-relation_network": (lambda: VisualQuestionAnswering(Relation), 2),
 }  # fmt: skip
 
-def torch_steps(make, steps, fused):
-    torch.manual_seed(0); model = make().train(); adam = lambda m: torch.optim.AdamW(m.parameters(), 1e-3, fused=fused)
+def torch_steps(make, steps, fused, parallel=None):
+    torch.manual_seed(0); model = make().train()
+    if parallel:
+        rank, size = parallel; model.x = model.x[rank::size]; model = nn.parallel.DistributedDataParallel(model)
+    adam = lambda m: torch.optim.AdamW(m.parameters(), 1e-3, fused=fused)
     if isinstance(model, Gan):
         optimizers = adam(model.up), adam(model.critic)
         def step(): model.step(optimizers)
@@ -207,6 +211,30 @@ def torch_steps(make, steps, fused):
     for _ in range(steps): step()
     return steps / (time.perf_counter() - begun)
 def ours(name, steps): return float(subprocess.run([MM, name, str(steps)], check=True, capture_output=True, text=True).stdout)
+
+def in_ranks(commands):
+    """Starts one process for each command, which meet at a port; what the first prints."""
+    with socket.socket() as s: s.bind(("127.0.0.1", 0)); port = s.getsockname()[1]
+    env = lambda rank: {**os.environ, "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(len(commands)), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    started = [subprocess.Popen(command, env=env(rank), stdout=subprocess.PIPE, text=True) for rank, command in enumerate(commands)]
+    out = [process.communicate()[0] for process in started]; assert all(process.returncode == 0 for process in started)
+    return float(out[0].split()[-1])
+
+if "--rank-of" in sys.argv:
+    name, steps = sys.argv[sys.argv.index("--rank-of") + 1], int(sys.argv[sys.argv.index("--rank-of") + 2])
+    torch.set_num_threads(1); torch.distributed.init_process_group("gloo"); rank, size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    found = torch_steps(LIST[name][0], steps, True, (rank, size)); torch.distributed.destroy_process_group()
+    print(found if rank == 0 else ""); sys.exit()
+if "--ranks" in sys.argv:
+    ranks = int(sys.argv[sys.argv.index("--ranks") + 1])
+    for name, (make, steps) in LIST.items():
+        if ONLY not in name or not name.startswith(("vae", "dense_vae", "mae")): continue
+        rows = {"mm, one process": [], f"mm, {ranks} processes": [], "PyTorch, one process": [], f"PyTorch, {ranks} processes": []}
+        for _ in range(ROUNDS):
+            for key, value in zip(rows, (ours(name, steps), in_ranks([[MM, name, str(steps), "1"]] * ranks), torch_steps(make, steps, True), in_ranks([[sys.executable, __file__, MM, "--rank-of", name, str(steps)]] * ranks))): rows[key].append(value)
+        middle = [statistics.median(v) for v in rows.values()]
+        print(f"{name}: " + ", ".join(f"{k} {v:.3g} steps/s" for k, v in zip(rows, middle)) + f"; mm's processes {middle[1] / middle[0]:.2f}x its one, {middle[1] / middle[3]:.2f}x PyTorch's; PyTorch's {middle[3] / middle[2]:.2f}x its one", flush=True)
+    sys.exit()
 
 for name, (make, steps) in LIST.items():
     if ONLY not in name: continue

@@ -1,13 +1,15 @@
 //! mm's part of `training.py`: training steps per second of one model on random data. A step is what the trainer does:
 //! forward and backward pass, gradient norm, clipping, AdamW.
 //!
-//! Usage: `training NAME STEPS`
+//! Usage: `training NAME STEPS [THREADS]`. In several processes (`RANK`, `WORLD_SIZE`, `MASTER_ADDR`, `MASTER_PORT`) each takes its
+//! part of the rows, gradients are averaged in buckets while the backward pass runs, and the first process prints.
 
 use mm_core::{
     DType, Device, Encoder, FeatureSet, Features, Input, InputSet, Modality, Module, Params, RepresentationLearner,
-    Result, Scope, Tensor,
+    Result, Role, Scope, Tensor,
     nn::{Linear, Lstm, LstmConfig},
 };
+use mm_dist::{GradientReducer, Group};
 use mm_fusion::{Fusion, FusionConfig, OperatorConfig, operator_spec};
 use mm_reason::reasoning::{self, ReasoningConfig};
 use mm_repr::{
@@ -20,7 +22,7 @@ use mm_repr::{
     text::{LstmEncoder, LstmEncoderConfig},
 };
 use mm_train::{Optimizer, OptimizerConfig, ParamGroup};
-use std::time::Instant;
+use std::{rc::Rc, time::Instant};
 
 /// The modalities of CMU-MOSI's utterances, with their feature dimensions.
 const MOSI: [(Modality, i64); 3] = [(Modality::AUDIO, 73), (Modality::IMAGE, 100), (Modality::TEXT, 100)];
@@ -31,12 +33,26 @@ const NUM_BATCHES: usize = 64;
 
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     mm_core::retain_freed_memory();
-    mm_core::set_num_threads(2);
     let arguments: Vec<String> = std::env::args().collect();
-    let [_, name, steps] = arguments.as_slice() else { return Err("usage: training NAME STEPS".into()) };
+    let [_, name, steps, threads @ ..] = arguments.as_slice() else {
+        return Err("usage: training NAME STEPS [THREADS]".into());
+    };
+    mm_core::set_num_threads(threads.first().map_or(Ok(2), |threads| threads.parse())?);
     let steps: u32 = steps.parse()?;
+    let group = Group::from_env()?.map(Rc::new);
     let params = Params::new(Device::Cpu);
-    let mut loss = model(name, &params)?;
+    let mut loss = model(name, group.as_ref().map_or(1, |group| group.world_size()), &params)?;
+    let reducer = match &group {
+        Some(group) => {
+            let trainable = params.named(&[Role::Trainable]);
+            // The ranks begin with the weights of the first, as `DistributedDataParallel` does.
+            let first = trainable.iter().map(|(_, tensor)| Ok((tensor.clone(), group.broadcast(tensor, 0)?)));
+            let first: Vec<(Tensor, Tensor)> = first.collect::<mm_dist::Result<_>>()?;
+            mm_core::no_grad(|| first.iter().try_for_each(|(own, first)| own.copy_(first)))?;
+            Some(GradientReducer::new(group, trainable.into_iter().map(|(_, tensor)| tensor).collect())?)
+        }
+        None => None,
+    };
     // In `reason-…` the encoders are not trained: their outputs are computed once.
     let param_groups = match name.strip_prefix("reason-") {
         Some(_) => ["see", "read"].map(|p| ParamGroup { prefix: p.into(), lr_scale: 0.0, weight_decay: None }).to_vec(),
@@ -50,7 +66,12 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         if !loss.to_f64()?.is_finite() {
             return Err(mm_core::Error::Sample("the loss is not finite".into()));
         }
-        loss.backward()?;
+        match &reducer {
+            Some(reducer) => {
+                reducer.backward(Some(&loss)).map_err(|e| mm_core::Error::Sample(e.to_string()))?;
+            }
+            None => loss.backward()?,
+        }
         let norm = optimizer.grad_norm().map_err(|e| mm_core::Error::Sample(e.to_string()))?;
         optimizer.step(1.0, (1.0 / (norm + 1e-6)).min(1.0)).map_err(|e| mm_core::Error::Sample(e.to_string()))
     };
@@ -61,7 +82,9 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     for _ in 0..steps {
         step()?;
     }
-    println!("{}", f64::from(steps) / start.elapsed().as_secs_f64());
+    if group.is_none_or(|group| group.rank() == 0) {
+        println!("{}", f64::from(steps) / start.elapsed().as_secs_f64());
+    }
     Ok(())
 }
 
@@ -69,12 +92,13 @@ type Loss = Box<dyn FnMut() -> Result<Tensor>>;
 
 type ModelResult = std::result::Result<Loss, Box<dyn std::error::Error>>;
 
-/// A model by its name, with its data: each call is the loss of one training step.
-fn model(name: &str, params: &Params) -> ModelResult {
+/// A model by its name, with its data, of which a process has its part: each call is the loss of one training step.
+fn model(name: &str, processes: usize, params: &Params) -> ModelResult {
     let scope = params.scope();
     let (kind, variant) = name.split_once('-').unwrap_or((name, ""));
     match kind {
-        "vae" | "dense_vae" | "mae" | "gan" => representation_model(kind, variant == "large", &scope),
+        "vae" | "dense_vae" | "mae" | "gan" => representation_model(kind, variant == "large", processes as i64, &scope),
+        _ if processes > 1 => Err("several processes: expected a vae or a mae".into()),
         "contextual" => contextual_model(&scope),
         "vqa" | "reason" => reasoning_model(variant, kind == "reason", &scope),
         _ => fusion_model(kind, &scope),
@@ -82,11 +106,11 @@ fn model(name: &str, params: &Params) -> ModelResult {
 }
 
 /// A model of `mm_repr::generative` or `adversarial` on random images.
-fn representation_model(kind: &str, large: bool, scope: &Scope<'_>) -> ModelResult {
+fn representation_model(kind: &str, large: bool, processes: i64, scope: &Scope<'_>) -> ModelResult {
     let image = Modality::IMAGE;
     let (rows, size) = if large { (64, 64) } else { (BATCH, 16) };
     let channels: Vec<i64> = if large { vec![64, 128, 256] } else { vec![16, 32] };
-    let values = Tensor::rand(&[rows, 3, size, size], DType::F32, Device::Cpu)?;
+    let values = Tensor::rand(&[rows / processes, 3, size, size], DType::F32, Device::Cpu)?;
     let spec = InputSpec { shape: vec![3, size, size], value_type: ValueType::UnitInterval };
     let set = InputSet::of(Modality::IMAGE, Input { values, mask: None })?;
     let learner: Box<dyn RepresentationLearner> = match kind {

@@ -86,11 +86,11 @@ pub fn bench(name: Option<&str>, rest: &[String]) -> Result<()> {
                  align     CCA, Sinkhorn and soft-DTW against scikit-learn, POT and tslearn\n\
                  index     a store of mm-index: writing, graph, recall, latencies (ROWS WIDTH f16|i8); with --peers against \
                  usearch, faiss, hnswlib, LanceDB and pgvector on the same vectors\n\
-                 serve     mm serve against FastAPI with sentence-transformers, and infinity where MM_INFINITY_PYTHON \
-                 has it (--clients N, --seconds N, --rounds N)\n\
+                 serve     mm serve against FastAPI with the reference library, and infinity where MM_INFINITY_PYTHON \
+                 has it (--kind texts|images|speech, --clients N, --seconds N, --rounds N)\n\
                  serve-faults  mm serve under mixed load with a fault every ten seconds (--minutes N, --rate N)\n\
                  training  training steps of representation, fusion and reasoning networks against PyTorch (--quick, \
-                 --only TEXT)\n\
+                 --only TEXT; --ranks N: in several processes)\n\
                  All but tensor and index (without --peers) create a Python environment with the other libraries once (some GB)"
             );
             Ok(())
@@ -178,7 +178,7 @@ fn index(rest: &[String]) -> Result<()> {
 
 /// `mm serve` against other servers of the same checkpoint.
 fn serve(rest: &[String]) -> Result<()> {
-    let packages = ["torch==2.11.0", "sentence-transformers==6.2.0", "fastapi", "uvicorn"];
+    let packages = [REFERENCES, &["fastapi", "uvicorn", "python-multipart"]].concat();
     let python = python_with("serve", &packages)?;
     let minilm = registry::fetch(Kind::Models, "all-MiniLM-L6-v2")?;
     build_benches()?;
@@ -186,7 +186,8 @@ fn serve(rest: &[String]) -> Result<()> {
     let infinity = std::env::var("MM_INFINITY_PYTHON").ok().filter(|python| !python.is_empty());
     let infinity = infinity.into_iter().flat_map(|python| ["--infinity".to_owned(), python]);
     let rest: Vec<String> = rest.iter().cloned().chain(infinity).collect();
-    script(&python, "benches/serve.py", &[binary("mm"), binary("serve"), minilm], &rest)
+    let folder = cache().join("bench/serve");
+    script(&python, "benches/serve.py", &[binary("mm"), binary("serve"), minilm, folder], &rest)
 }
 
 /// `mm serve` under load while something goes wrong every few seconds.
