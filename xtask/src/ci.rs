@@ -9,7 +9,8 @@ use crate::{
 use anyhow::Result;
 use std::process::Command;
 
-/// Runs what CI runs, and what is made outside of the workspace where asked for.
+/// Runs what CI runs. A project outside the workspace for each library crate shares one target folder with the others,
+/// unless each is asked for alone, with its own.
 pub fn ci(outside: bool) -> Result<()> {
     setup::run(false, false)?;
     run("formatting", &["fmt", "--all", "--check"], &[], &[])?;
@@ -21,10 +22,11 @@ pub fn ci(outside: bool) -> Result<()> {
     test(&[])?;
     interrupt()?;
     if outside {
-        outside::run(&outside::Arguments::default())?;
-        new::check()?;
+        outside::run(&outside::Arguments::default())?
+    } else {
+        outside::run_all_shared()?
     }
-    Ok(())
+    new::check()
 }
 
 /// Kills of the program that the tests were built with, in each scenario of `cargo xtask torture`.

@@ -119,7 +119,7 @@ enum Command {
     Outside(outside::Arguments),
     /// Check format, lints, docs and tests, as CI does.
     Ci {
-        /// Also what is made outside of the workspace: a project for each library crate, a crate of every kind (`new --check`).
+        /// Give the project of each library crate, outside the workspace, a target folder of its own, as a user's would have.
         #[arg(long)]
         outside: bool,
     },

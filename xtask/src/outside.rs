@@ -26,6 +26,10 @@ pub struct Arguments {
     /// Where the projects are made; a temporary folder, which is removed, when absent.
     #[arg(long, value_name = "FOLDER")]
     folder: Option<PathBuf>,
+    /// Build all projects into one target folder, so that what they have in common is compiled once: faster, but the times
+    /// are not those of a crate alone.
+    #[arg(long)]
+    shared_target: bool,
     /// Only print the table of packages and features of each crate; nothing is compiled.
     #[arg(long)]
     list: bool,
@@ -52,6 +56,11 @@ struct Outcome {
     seconds: Option<[f64; 3]>,
 }
 
+/// All crates, in one target folder.
+pub fn run_all_shared() -> Result<()> {
+    run(&Arguments { shared_target: true, ..Arguments::default() })
+}
+
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> Result<()> {
     setup::run(false, false)?;
@@ -66,7 +75,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let mut outcomes = Vec::new();
     for name in chosen {
         let project = folder.join(name);
-        let outcome = try_crate(name, &project, arguments.list)
+        let target = arguments.shared_target.then(|| folder.join("target"));
+        let outcome = try_crate(name, &project, target.as_deref(), arguments.list)
             .with_context(|| format!("{name} alone in {}", project.display()))?;
         if arguments.json {
             println!("{}", serde_json::to_string(&outcome)?);
@@ -94,7 +104,7 @@ pub fn library_crates() -> Result<Vec<String>> {
 }
 
 /// Makes the project of a crate, builds it, runs it and its (empty) tests.
-fn try_crate(name: &str, project: &Path, list: bool) -> Result<Outcome> {
+fn try_crate(name: &str, project: &Path, target: Option<&Path>, list: bool) -> Result<Outcome> {
     let readme = root().join("crates").join(name).join("README.md");
     let text = std::fs::read_to_string(&readme).with_context(|| readme.display().to_string())?;
     write_project(project, &Page::new(&readme, &text).code_blocks())?;
@@ -109,7 +119,11 @@ fn try_crate(name: &str, project: &Path, list: bool) -> Result<Outcome> {
     let mut seconds = [0.0; 3];
     for (seconds, step) in seconds.iter_mut().zip([&["build"], run, &["test"]]) {
         let start = Instant::now();
-        let output = cargo(project).args(step).output().context("cargo cannot be started")?;
+        let mut command = cargo(project);
+        if let Some(target) = target {
+            command.env("CARGO_TARGET_DIR", target);
+        }
+        let output = command.args(step).output().context("cargo cannot be started")?;
         *seconds = start.elapsed().as_secs_f64();
         if !output.status.success() {
             bail!("`cargo {}` failed:\n{}", step.join(" "), String::from_utf8_lossy(&output.stderr).trim_end());

@@ -5,6 +5,42 @@ use crate::{
     json, json_lines, ok,
 };
 
+/// A second search finds the same without embedding the data again, which it does when a value has changed, or where
+/// nothing can be kept.
+fn the_data_of_a_run_are_embedded_once(workspace: &Workspace, expected: &[serde_json::Value]) {
+    let search = |text: &str, k: &str| {
+        json_lines(&mm(&["search", "--model", "run", "--text", text, "--k", k, "--json"], workspace.path()))
+    };
+    let made = |split: &str| {
+        std::fs::metadata(workspace.path().join("run/search").join(split).join("record.json"))
+            .unwrap()
+            .modified()
+            .unwrap()
+    };
+    let first = made("test");
+    assert_eq!(search("a dog", "2"), expected);
+    assert_eq!(made("test"), first);
+    // The image of another row takes the place of one: it is found there.
+    let score = |id: &str| {
+        let all = search("a dog", "all");
+        let hit = all.iter().find(|hit| hit["id"] == id && hit["modality"] == "image").unwrap();
+        (hit["score"].as_f64().unwrap(), hit["split"].as_str().unwrap().to_owned())
+    };
+    let (image, kept) = (workspace.path().join("3.png"), std::fs::read(workspace.path().join("3.png")).unwrap());
+    let (before, split) = score("3");
+    assert_ne!(before, score("6").0);
+    std::fs::copy(workspace.path().join("6.png"), &image).unwrap();
+    assert_eq!(score("3").0, score("6").0);
+    assert!(made(&split) > first);
+    std::fs::write(&image, kept).unwrap();
+    assert!((score("3").0 - before).abs() < 1e-9);
+    // A file in place of the folder: it is an error, not a search that finds nothing.
+    std::fs::remove_dir_all(workspace.path().join("run/search")).unwrap();
+    workspace.write("run/search", "");
+    refused(&["search", "--model", "run", "--text", "a dog"], workspace.path(), &["run/search"]);
+    std::fs::remove_file(workspace.path().join("run/search")).unwrap();
+}
+
 #[test]
 fn train_eval_search_embed_and_report_a_retrieval_run() {
     let workspace = Workspace::new();
@@ -28,6 +64,7 @@ fn train_eval_search_embed_and_report_a_retrieval_run() {
         json_lines(&mm(&["search", "--model", "run", "--text", "a dog", "--k", "2", "--json"], workspace.path()));
     assert_eq!(hits.len(), 4);
     assert!(hits[0]["score"].as_f64().unwrap() >= hits[1]["score"].as_f64().unwrap());
+    the_data_of_a_run_are_embedded_once(&workspace, &hits);
     // Values are embedded in the order of the command line, whatever their modality.
     let vectors = json_lines(&mm(
         &["embed", "--model", "run", "--image", "1.png", "--text", "dog", "--image", "2.png", "--json"],

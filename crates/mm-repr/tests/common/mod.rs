@@ -1,4 +1,5 @@
 //! Shared by the tests: fixtures and copies of checkpoints.
+#![allow(dead_code, reason = "each test file uses a part")]
 
 use std::path::{Path, PathBuf};
 

@@ -1,15 +1,16 @@
-//! Search among the data of a run: each split is embedded once, into a store of mm-index in the cache folder, and
-//! embedded again when its values or the run's weights have changed.
+//! Search among the data of a run: each split is embedded once, into a store of mm-index in the run folder, and embedded
+//! again when its values or the run's weights have changed.
 
 use super::{embed::EmbeddedSplit, model::Retrieval};
 use crate::{Error, ProgressFn, Result, embedding::run_fingerprint, error::io_error, indexing::add_value};
-use mm_core::{Modality, Source, checkpoint::write_atomic};
+use mm_core::{Checkpoint, Modality, Source, Tensor, checkpoint::write_atomic};
 use mm_data::{Manifest, Split};
-use mm_index::{OptimizeOptions, Query, Row, Store, StoreConfig, VectorConfig};
+use mm_index::{OptimizeOptions, Payload, Query, Row, Store, StoreConfig, VectorConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
+    io::ErrorKind,
     path::{Path, PathBuf},
     sync::atomic::AtomicBool,
 };
@@ -43,7 +44,7 @@ pub struct SearchOptions {
     pub k: usize,
 }
 
-/// What a store in the cache folder was made of.
+/// What a store was made of.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {
     /// Hash of the values and the weights.
@@ -55,12 +56,22 @@ struct Record {
 /// The file with the [`Record`].
 const RECORD: &str = "record.json";
 
+/// The file with the vectors of 32 bits.
+const VECTORS: &str = "vectors.safetensors";
+
+/// Candidates beyond those that are wanted and half as many again: vectors that 16 bits cannot tell apart.
+const MORE_CANDIDATES: usize = 100;
+
+/// The folder of the stores in a run folder.
+const FOLDER: &str = "search";
+
 impl Retrieval {
     /// The values of each modality that are nearest to a vector `[embed_dim]`, best first. Values of a split that was
-    /// not searched before are embedded first; `on_left_out(split, n)` receives how many of them cannot be read.
+    /// not searched before are embedded first; `on_left_out(split, n)` receives how many of them cannot be read. What was
+    /// embedded is kept in the folder `search` of the run, unless that may not be written.
     ///
     /// # Errors
-    /// When the data cannot be embedded, or the cache folder cannot be written.
+    /// When the data cannot be embedded, or the disk is full.
     pub fn search(
         &self,
         manifest: &Manifest,
@@ -77,11 +88,9 @@ impl Retrieval {
             }
             let has = |m: &&Modality| index.store.config().vectors.contains_key(m.name());
             for modality in options.modalities.iter().filter(has) {
-                let query = Query::nearest(modality.name(), vector.to_vec()).k(options.k);
-                let answer = index.store.query(&query)?;
                 let list = found.entry(modality.clone()).or_default();
-                for hit in answer.hits {
-                    list.push(value_of(manifest, modality, *split, &hit.payload, hit.score)?);
+                for (payload, score) in index.nearest(modality, vector, options.k)? {
+                    list.push(value_of(manifest, modality, *split, &payload, score)?);
                 }
             }
         }
@@ -111,16 +120,21 @@ impl Retrieval {
             return Ok(None);
         }
         let record = Record { key, failed: failed.len() };
+        if is_writable(&folder)? {
+            SplitIndex::create(&folder, &embedded, &record)?;
+            return SplitIndex::open(&folder, &record.key);
+        }
+        let temporary = tempfile::tempdir().map_err(io_error(&std::env::temp_dir()))?;
+        let folder = temporary.path().join(split.to_string());
         SplitIndex::create(&folder, &embedded, &record)?;
-        SplitIndex::open(&folder, &record.key)
+        let index = SplitIndex::open(&folder, &record.key)?;
+        Ok(index.map(|index| SplitIndex { _temporary: Some(temporary), ..index }))
     }
 
     /// The folder of a split of this run.
     fn index_folder(&self, split: Split) -> Result<PathBuf> {
         let run = self.run.as_deref().ok_or_else(|| Error::invalid("model", "no run folder", "a trained run"))?;
-        let run = std::fs::canonicalize(run).map_err(io_error(run))?;
-        let hash = blake3::hash(run.as_os_str().as_encoded_bytes()).to_hex();
-        Ok(mm_core::cache_dir().join("search").join(&hash[..16]).join(split.to_string()))
+        Ok(run.join(FOLDER).join(split.to_string()))
     }
 
     /// Changes with the weights, and with the values of a split: files by path, size and time of change.
@@ -141,10 +155,24 @@ impl Retrieval {
     }
 }
 
+/// Whether the folder that holds this one is there, or could be made: it cannot where a run is read-only.
+fn is_writable(folder: &Path) -> Result<bool> {
+    let parent = folder.parent().unwrap_or(folder);
+    match std::fs::create_dir_all(parent).and_then(|()| tempfile::tempfile_in(parent)) {
+        Ok(_) => Ok(true),
+        Err(e) if matches!(e.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => Ok(false),
+        Err(e) => Err(io_error(parent)(e)),
+    }
+}
+
 /// The embedded values of a split.
 struct SplitIndex {
     store: Box<dyn Store>,
+    /// The vectors of each modality as they were computed, `[values, embed_dim]`.
+    vectors: Checkpoint,
     failed: usize,
+    /// Where the store is, if it is not kept.
+    _temporary: Option<tempfile::TempDir>,
 }
 
 impl SplitIndex {
@@ -155,10 +183,25 @@ impl SplitIndex {
             Ok(record) if record.key == key => {
                 // What cannot be opened is made again, as it holds nothing that is not computed.
                 let store = mm_index::open(&folder.join("store")).ok();
-                Ok(store.map(|store| Self { store, failed: record.failed }))
+                let vectors = Checkpoint::open(folder.join(VECTORS)).ok();
+                let both = store.zip(vectors);
+                Ok(both.map(|(store, vectors)| Self { store, vectors, failed: record.failed, _temporary: None }))
             }
             _ => Ok(None),
         }
+    }
+
+    /// The payloads and scores of the values nearest to a vector. The store has vectors of 16 bits and finds more than are
+    /// wanted, which are scored by those of 32 bits.
+    fn nearest(&self, modality: &Modality, vector: &[f32], k: usize) -> Result<Vec<(Payload, f64)>> {
+        let candidates = k.saturating_add(k / 2).saturating_add(MORE_CANDIDATES);
+        let hits = self.store.query(&Query::nearest(modality.name(), vector.to_vec()).k(candidates))?.hits;
+        let numbers = hits.iter().map(|hit| number(&hit.payload, "number").unwrap_or_default() as i64);
+        let numbers = Tensor::from_slice(&numbers.collect::<Vec<i64>>())?;
+        let exact = self.vectors.view(modality.name())?.index_select(0, &numbers)?;
+        let query = Tensor::from_slice(vector)?;
+        let scores = exact.matmul(&query.unsqueeze(1)?)?.to_vec::<f64>()?;
+        Ok(hits.into_iter().map(|hit| hit.payload).zip(scores).collect())
     }
 
     /// Writes the store next to the folder, which it replaces: another process sees one of both.
@@ -167,6 +210,8 @@ impl SplitIndex {
         std::fs::create_dir_all(parent).map_err(io_error(parent))?;
         let new = tempfile::tempdir_in(parent).map_err(io_error(parent))?;
         write_store(&new.path().join("store"), embedded)?;
+        let vectors = embedded.iter().map(|(modality, split)| (modality.name().to_owned(), split.vectors.clone()));
+        mm_core::checkpoint::save(&new.path().join(VECTORS), &vectors.collect::<Vec<_>>(), &[])?;
         let record_file = new.path().join(RECORD);
         let json = serde_json::to_vec(record).map_err(|error| Error::file(&record_file, error))?;
         write_atomic(&record_file, &json)?;
@@ -194,6 +239,7 @@ fn write_store(folder: &Path, embedded: &BTreeMap<Modality, EmbeddedSplit>) -> R
         let rows = entries.iter().zip(values.chunks(dim)).enumerate().map(|(number, (entry, vector))| {
             let row = Row::new(format!("{modality}/{number}")).with_vector(modality.name(), vector.to_vec());
             let row = row.with_field("row", entry.row).with_field("value", entry.value);
+            let row = row.with_field("number", number);
             match &entry.language {
                 Some(language) => row.with_field("language", language.clone()),
                 None => row,
@@ -206,19 +252,22 @@ fn write_store(folder: &Path, embedded: &BTreeMap<Modality, EmbeddedSplit>) -> R
     Ok(())
 }
 
+fn number(payload: &Payload, field: &str) -> Option<usize> {
+    payload.get(field).and_then(Value::as_u64).map(|number| number as usize)
+}
+
 /// The value of a row of a store.
 fn value_of(
     manifest: &Manifest,
     modality: &Modality,
     split: Split,
-    payload: &serde_json::Map<String, Value>,
+    payload: &Payload,
     score: f64,
 ) -> Result<FoundValue> {
-    let number = |field: &str| payload.get(field).and_then(Value::as_u64).map(|number| number as usize);
-    let found = number("row").zip(number("value"));
+    let found = number(payload, "row").zip(number(payload, "value"));
     let source = found.and_then(|(row, value)| manifest.rows.get(row)?.values.get(modality)?.get(value));
     let (Some((row, _)), Some(source)) = (found, source) else {
-        let expected = "a value of the data; delete the folder `search` in mm's cache folder";
+        let expected = "a value of the data; delete the folder `search` of the run";
         return Err(Error::invalid("a search result", Value::Object(payload.clone()), expected));
     };
     let language = payload.get("language").and_then(Value::as_str).map(ToOwned::to_owned);

@@ -28,8 +28,8 @@ const VECTOR_COLUMNS: [&str; 3] = ["embedding", "vector", "embeddings"];
 /// Columns that may hold the text of a row.
 const TEXT_COLUMNS: [&str; 2] = ["text", "caption"];
 
-/// Columns with which `mm embed` says which value a vector is of.
-const EMBED_COLUMNS: [&str; 5] = ["row", "modality", "value", "shard", "error"];
+/// Columns with which `mm embed` says which value a vector is of: the first four always, the others where there are any.
+const EMBED_COLUMNS: [&str; 6] = ["id", "row", "modality", "value", "shard", "error"];
 
 /// What `mm index export` puts before the name of a field that is the name of a column of its own.
 const PAYLOAD_PREFIX: &str = "payload_";
@@ -72,7 +72,8 @@ impl Record {
         self.text = further.text.or(self.text.take());
     }
 
-    /// What a row of a table says about a row: all but its vectors. `number` names it where no column does.
+    /// What a row of a table says about a row: all but its vectors, and the name of these where the table is one that
+    /// `mm embed` writes next to vectors. `number` names it where no column does.
     fn of_cells(mut cells: Cells, number: String, options: &ImportOptions) -> Result<(Self, Option<String>)> {
         let id = match &options.id_column {
             Some(column) => {
@@ -82,11 +83,13 @@ impl Record {
             }
             None => ID_COLUMNS.iter().find_map(|column| cells.get(*column).and_then(cell_text)),
         };
-        let is_of_embed = cells.contains_key("id") && cells.contains_key("row");
-        cells.remove("id");
+        let is_of_embed = EMBED_COLUMNS[..4].iter().all(|column| cells.contains_key(*column));
         let vector_name = cells.get("modality").and_then(cell_text).filter(|_| is_of_embed);
         if is_of_embed {
             EMBED_COLUMNS.iter().for_each(|column| drop(cells.remove(*column)));
+        }
+        if options.id_column.as_deref().is_none_or(|column| column == "id") {
+            cells.remove("id");
         }
         let mut text = TEXT_COLUMNS.iter().filter_map(|column| match cells.get(*column) {
             Some(Value::String(text)) => Some(((*column).to_owned(), text.clone())),
@@ -175,7 +178,7 @@ fn read_arrays(
         }
         let (mut record, own) = Record::of_cells(cells, format!("{prefix}{}", next + 1), options)?;
         for array in arrays.iter_mut() {
-            let name = name_of(own.clone().or_else(|| array.name.clone()), options, &array.path)?;
+            let name = name_of(array.name.clone().or_else(|| own.clone()), options, &array.path)?;
             match array.row(next)? {
                 Some(vector) => record.vectors.push((name, vector)),
                 None => record.missing += 1,
