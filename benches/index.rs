@@ -56,7 +56,7 @@ fn main() -> Outcome<()> {
     let number = |index: usize, default: usize| arguments.get(index).map_or(Ok(default), |text| text.parse());
     if arguments.first().is_some_and(|command| command == "query") {
         let folder = arguments.get(1).ok_or("found no folder, expected `index query DIR THREADS CANDIDATES`")?;
-        return answer(Path::new(folder), number(2, 1)?, number(3, SearchSettings::default().expansion_search)?);
+        return answer(Path::new(folder), number(2, 1)?, number(3, 128)?);
     }
     let (rows, dim) = (number(0, 100_000)?, number(1, 512)?);
     let quantization = match arguments.get(2).map(String::as_str) {
@@ -89,7 +89,7 @@ fn save(path: &Path, rows: usize, dim: usize, seed: u64) -> Outcome<()> {
 
 /// Answers the queries of a folder by the graph of its store.
 fn answer(folder: &Path, threads: usize, candidates: usize) -> Outcome<()> {
-    let settings = SearchSettings { exact_below: 0, expansion_search: candidates, ..SearchSettings::default() };
+    let settings = SearchSettings { exact_below: 0, expansion_search: Some(candidates), ..SearchSettings::default() };
     let store = SqliteStore::open(&folder.join("store"))?.with_settings(settings);
     let queries = mm_data::read_npy(&folder.join("queries.npy"))?;
     let dim = queries.size(1)? as usize;

@@ -4,13 +4,14 @@ use crate::{
     cargo::{NOT_INCREMENTAL, cargo, deny_warnings, docs, run, test},
     new, outside,
     paths::root,
-    setup, torture,
+    setup,
+    temporary::TemporaryFolder,
+    torture,
 };
 use anyhow::Result;
 use std::process::Command;
 
-/// Runs what CI runs. A project outside the workspace for each library crate shares one target folder with the others,
-/// unless each is asked for alone, with its own.
+/// Runs what CI runs, and what is made outside of the workspace where asked for.
 pub fn ci(outside: bool) -> Result<()> {
     setup::run(false, false)?;
     run("formatting", &["fmt", "--all", "--check"], &[], &[])?;
@@ -21,12 +22,15 @@ pub fn ci(outside: bool) -> Result<()> {
     docs()?;
     test(&[])?;
     interrupt()?;
-    if outside {
-        outside::run(&outside::Arguments::default())?
-    } else {
-        outside::run_all_shared()?
-    }
-    new::check()
+    if outside { from_outside() } else { Ok(()) }
+}
+
+/// What a user makes outside the workspace: a project for each library crate, and a crate of every kind, which share one
+/// target folder.
+fn from_outside() -> Result<()> {
+    let folder = TemporaryFolder::new("mm-outside")?;
+    let target = outside::run_all_shared(folder.path())?;
+    new::check(Some(&target))
 }
 
 /// Kills of the program that the tests were built with, in each scenario of `cargo xtask torture`.

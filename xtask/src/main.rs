@@ -119,7 +119,8 @@ enum Command {
     Outside(outside::Arguments),
     /// Check format, lints, docs and tests, as CI does.
     Ci {
-        /// Give the project of each library crate, outside the workspace, a target folder of its own, as a user's would have.
+        /// Also what is made outside of the workspace, into one target folder: a project for each library crate, a crate of every
+        /// kind (`new --check`).
         #[arg(long)]
         outside: bool,
     },

@@ -41,6 +41,9 @@ pub struct Arguments {
 /// Marks a folder whose files this command writes.
 const MARKER: &str = ".made-by-xtask-outside";
 
+/// The target folder that projects share.
+const TARGET: &str = "target";
+
 /// What cargo needs from the environment to find itself and a compiler.
 const KEPT_VARIABLES: [&str; 6] = ["PATH", "HOME", "CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN", "XDG_CACHE_HOME"];
 
@@ -56,9 +59,15 @@ struct Outcome {
     seconds: Option<[f64; 3]>,
 }
 
-/// All crates, in one target folder.
-pub fn run_all_shared() -> Result<()> {
-    run(&Arguments { shared_target: true, ..Arguments::default() })
+/// All crates, in projects in a folder, with one target folder; returns that.
+pub fn run_all_shared(folder: &Path) -> Result<PathBuf> {
+    run(&Arguments { shared_target: true, folder: Some(folder.to_owned()), ..Arguments::default() })?;
+    Ok(folder.join(TARGET))
+}
+
+/// Lets cargo build into a target folder that several projects share, as fast as it can: without debug information.
+pub fn share_target(command: &mut Command, target: &Path) {
+    command.env("CARGO_TARGET_DIR", target).env("CARGO_PROFILE_DEV_DEBUG", "false");
 }
 
 /// Runs the command.
@@ -75,7 +84,7 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let mut outcomes = Vec::new();
     for name in chosen {
         let project = folder.join(name);
-        let target = arguments.shared_target.then(|| folder.join("target"));
+        let target = arguments.shared_target.then(|| folder.join(TARGET));
         let outcome = try_crate(name, &project, target.as_deref(), arguments.list)
             .with_context(|| format!("{name} alone in {}", project.display()))?;
         if arguments.json {
@@ -121,7 +130,7 @@ fn try_crate(name: &str, project: &Path, target: Option<&Path>, list: bool) -> R
         let start = Instant::now();
         let mut command = cargo(project);
         if let Some(target) = target {
-            command.env("CARGO_TARGET_DIR", target);
+            share_target(&mut command, target);
         }
         let output = command.args(step).output().context("cargo cannot be started")?;
         *seconds = start.elapsed().as_secs_f64();

@@ -15,8 +15,9 @@ pub struct SearchSettings {
     pub connectivity: usize,
     /// Candidates that are kept while a row is added to a graph (ef_construction).
     pub expansion_add: usize,
-    /// Candidates that are kept while a graph is searched (ef): more find more and take longer.
-    pub expansion_search: usize,
+    /// Candidates that are kept while a graph is searched (ef): more find more and take longer. When absent, 128 for up
+    /// to 100,000 rows, growing with the square root of their number (400 for a million).
+    pub expansion_search: Option<usize>,
     /// Bytes of vectors that are kept in memory for exact search, for each named vector; the rest is read each time.
     /// PostgreSQL compares vectors in the server, and keeps none here.
     pub cache_bytes: usize,
@@ -31,13 +32,23 @@ impl Default for SearchSettings {
             exact_k_fraction: 0.1,
             connectivity: 16,
             expansion_add: 128,
-            expansion_search: 128,
+            expansion_search: None,
             cache_bytes: 512 << 20,
         }
     }
 }
 
+/// Candidates in a graph of [`DEFAULT_ROWS`] rows or fewer.
+const DEFAULT_CANDIDATES: usize = 128;
+const DEFAULT_ROWS: usize = 100_000;
+
 impl SearchSettings {
+    /// Candidates that are kept while a graph of so many rows is searched.
+    pub(crate) fn candidates(&self, rows: usize) -> usize {
+        let growth = (rows as f64 / DEFAULT_ROWS as f64).sqrt().max(1.0);
+        self.expansion_search.unwrap_or((DEFAULT_CANDIDATES as f64 * growth) as usize)
+    }
+
     /// Whether a graph of `rows` rows finds `k` of them faster than comparing all of them, without a filter.
     pub(crate) fn suits_graph(&self, rows: usize, k: usize) -> bool {
         rows >= self.exact_below && k as f64 <= self.exact_k_fraction * rows as f64
@@ -47,5 +58,20 @@ impl SearchSettings {
     pub(crate) fn least_filtered(&self, rows: usize) -> usize {
         let fraction = (self.exact_filter_fraction * rows as f64).ceil() as usize;
         fraction.max(self.exact_filter_rows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn candidates_grow_with_the_graph_unless_given() {
+        let settings = SearchSettings::default();
+        assert_eq!(
+            [0, 1000, 100_000, 1_000_000, 10_000_000].map(|rows| settings.candidates(rows)),
+            [128, 128, 128, 404, 1280]
+        );
+        assert_eq!(SearchSettings { expansion_search: Some(64), ..settings }.candidates(1_000_000), 64);
     }
 }

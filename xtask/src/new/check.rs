@@ -4,12 +4,13 @@ use super::{
     kind::{KINDS, Kind, MODALITY},
     make,
 };
-use crate::{cargo::cargo, paths::root, setup, temporary::TemporaryFolder};
+use crate::{cargo::cargo, outside::share_target, paths::root, setup, temporary::TemporaryFolder};
 use anyhow::{Context, Result, bail};
 use std::{path::Path, time::Instant};
 
-/// Makes, compiles and tests; prints the time of each.
-pub fn run() -> Result<()> {
+/// Makes, compiles and tests; prints the time of each. Packages that mm depends on are not compiled again: the target
+/// folder is one that other projects share, or this workspace's.
+pub fn run(shared_target: Option<&Path>) -> Result<()> {
     setup::run(false, false)?;
     let folder = TemporaryFolder::new("mm-new")?;
     for kind in KINDS {
@@ -22,18 +23,24 @@ pub fn run() -> Result<()> {
             &[&["check", "--all-targets"]]
         };
         for arguments in commands {
-            run_cargo(kind, &made, arguments)?;
+            run_cargo(kind, &made, shared_target, arguments)?;
         }
         println!("{:18} {:.0} s", kind.command, started.elapsed().as_secs_f64());
     }
     Ok(())
 }
 
-/// Runs cargo in the crate. Packages that mm depends on are not compiled again: the target folder is this workspace's.
-fn run_cargo(kind: &Kind, folder: &Path, arguments: &[&str]) -> Result<()> {
+/// Runs cargo in the crate.
+fn run_cargo(kind: &Kind, folder: &Path, shared_target: Option<&Path>, arguments: &[&str]) -> Result<()> {
     eprintln!("xtask: {}: cargo {}", kind.command, arguments.join(" "));
     let mut command = cargo();
-    command.current_dir(folder).env("CARGO_TARGET_DIR", root().join("target")).args(arguments);
+    command.current_dir(folder).args(arguments);
+    match shared_target {
+        Some(target) => share_target(&mut command, target),
+        None => {
+            command.env("CARGO_TARGET_DIR", root().join("target"));
+        }
+    }
     let output = command.output().context("cargo cannot be started")?;
     if !output.status.success() {
         let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

@@ -68,7 +68,7 @@ struct CrateArguments {
 
 /// Makes a crate, or checks the templates of all.
 pub fn run(arguments: &Arguments) -> Result<()> {
-    let Some(command) = &arguments.command else { return check() };
+    let Some(command) = &arguments.command else { return check(None) };
     let (kind, CrateArguments { name, dir }) = match command {
         NewCommand::Modality(crate_arguments) => (&kind::MODALITY, crate_arguments),
         NewCommand::FusionOperator(crate_arguments) => (&kind::FUSION_OPERATOR, crate_arguments),
@@ -90,8 +90,8 @@ pub fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// Makes a crate of every kind in a temporary folder and compiles each.
-pub fn check() -> Result<()> {
-    check::run()
+pub fn check(shared_target: Option<&std::path::Path>) -> Result<()> {
+    check::run(shared_target)
 }
 
 /// Makes a crate that builds at once; its settings of libtorch are those of this clone, which is set up first where it is

@@ -121,12 +121,15 @@ fn files_that_do_not_fit_are_refused_before_anything_is_written() {
     import(&["twice.jsonl", "--modality", "image"], &["twice.jsonl: row 2: found no column of vectors"]);
     workspace.write("twice.jsonl", "{\"id\":\"a\",\"embedding\":[1,2]}\n{\"id\":\"b\",\"embedding\":[1]}\n");
     import(&["twice.jsonl", "--modality", "image"], &["row `b`: found 1 values of image, expected 2"]);
-    import(&["twice.jsonl"], &["--modality: found not given"]);
+    import(&["twice.jsonl"], &["modality: found not given"]);
     workspace.write(
         "twice.jsonl",
         "{\"id\":\"a\",\"embedding\":[1,2]}\n{\"id\":\"b\",\"embedding\":[1,2]}\n{\"id\":\"a\",\"embedding\":[1,2]}\n",
     );
     import(&["twice.jsonl", "--modality", "image"], &["found the id `a` in two places", "--id"]);
+    let adjacent = "{\"id\":\"a\",\"embedding\":[1,2]}\n".repeat(2);
+    workspace.write("adjacent.jsonl", adjacent);
+    import(&["adjacent.jsonl", "--modality", "image"], &["found the id `a` in two places"]);
     workspace.write("text.jsonl", "{\"id\":\"a\",\"embedding\":\"x\"}\n");
     import(&["text.jsonl", "--modality", "image"], &["row 1: embedding: expected a list of numbers"]);
     import(&["data.csv"], &["expected a file .npy"]);

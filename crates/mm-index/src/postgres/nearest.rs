@@ -137,7 +137,7 @@ impl PostgresStore {
         step: &mut Step,
     ) -> Result<Option<Vec<Scored>>, Failure> {
         let candidates = k.saturating_mul(OVERSAMPLING).saturating_add(SPARE_CANDIDATES).min(rows);
-        let expansion = self.settings.expansion_search.max(candidates).clamp(1, MAX_EXPANSION);
+        let expansion = self.settings.candidates(rows).max(candidates).clamp(1, MAX_EXPANSION);
         transaction.batch_execute(&format!("{WALK} SET LOCAL hnsw.ef_search = {expansion}"))?;
         let mut parameters = Parameters::default();
         // Beyond the range of 16-bit floats distances would be infinite.

@@ -50,7 +50,7 @@ impl Graph {
             },
             connectivity: settings.connectivity,
             expansion_add: settings.expansion_add,
-            expansion_search: settings.expansion_search,
+            expansion_search: settings.candidates(0),
             multi: false,
         };
         let index = Index::new(&options).map_err(|e| e.to_string())?;
@@ -66,7 +66,7 @@ impl Graph {
     pub(super) fn load(&self, path: &Path, settings: &SearchSettings) -> GraphResult<()> {
         self.index.load(utf8(path)?).map_err(|e| e.to_string())?;
         self.index.change_expansion_add(settings.expansion_add);
-        self.index.change_expansion_search(settings.expansion_search);
+        self.index.change_expansion_search(settings.candidates(self.index.size()));
         self.reserve(self.index.size(), SEARCHES)
     }
 

@@ -79,7 +79,7 @@ impl Import {
         on_progress: &mut dyn FnMut(usize),
     ) -> Result<Self> {
         if options.metadata.is_some() && sources.len() != 1 {
-            return Err(Error::invalid("--metadata", format!("{} sources", sources.len()), "one array"));
+            return Err(Error::invalid("metadata", format!("one table for {} sources", sources.len()), "one array"));
         }
         let (mut all, mut models) = (Vec::new(), Vec::new());
         for source in sources {
@@ -111,7 +111,7 @@ impl Import {
             let hash: [u8; 16] = blake3::hash(record.id.as_bytes()).as_bytes()[..16].try_into().unwrap_or_default();
             if !ids.insert(hash) {
                 let reason = format!("found the id `{}` in two places, expected one row for each id", record.id);
-                return Err(Error::file(part.path(), format!("{reason}; --id names another column")));
+                return Err(Error::file(part.path(), format!("{reason}; another column may hold them (--id)")));
             }
             self.add_vectors(&record, part.path())?;
             texts.extend(record.payload.into_iter().filter_map(|(column, value)| match value {

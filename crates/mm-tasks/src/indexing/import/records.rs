@@ -17,6 +17,8 @@ pub(super) struct Record {
     pub(super) missing: usize,
     pub(super) payload: Payload,
     pub(super) text: Option<String>,
+    /// Whether it is one of the values of its row, which `mm embed` writes one after the other.
+    is_value: bool,
 }
 
 /// Columns that may hold the id of a row, where none is named.
@@ -34,7 +36,7 @@ const EMBED_COLUMNS: [&str; 6] = ["id", "row", "modality", "value", "shard", "er
 /// What `mm index export` puts before the name of a field that is the name of a column of its own.
 const PAYLOAD_PREFIX: &str = "payload_";
 
-/// Calls `each` with the rows of a part. Records of the same row that follow one another are one.
+/// Calls `each` with the rows of a part. Values of the same row that follow one another are one row.
 pub(super) fn for_each_record(
     part: &Part,
     options: &ImportOptions,
@@ -43,7 +45,7 @@ pub(super) fn for_each_record(
     let mut pending: Option<Record> = None;
     let mut add = |record: Record| -> Result<()> {
         match &mut pending {
-            Some(before) if before.id == record.id => before.append(record),
+            Some(before) if before.id == record.id && record.is_value => before.append(record),
             _ => {
                 if let Some(complete) = pending.replace(record) {
                     each(complete)?;
@@ -107,7 +109,8 @@ impl Record {
                 cells.into_iter().filter(|(_, value)| !is_null(value)).map(field).collect()
             }
         };
-        Ok((Self { id: id.unwrap_or(number), vectors: Vec::new(), missing: 0, payload, text }, vector_name))
+        let (id, is_value) = (id.unwrap_or(number), is_of_embed);
+        Ok((Self { id, vectors: Vec::new(), missing: 0, payload, text, is_value }, vector_name))
     }
 }
 
@@ -120,7 +123,7 @@ fn field((column, value): (String, Value)) -> (String, Value) {
 fn name_of(given: Option<String>, options: &ImportOptions, path: &Path) -> Result<String> {
     given.or_else(|| options.modality.clone()).ok_or_else(|| {
         let found = format!("not given, and {} does not say it", path.display());
-        Error::invalid("--modality", found, "the name of the vectors, for instance image or text")
+        Error::invalid("modality", found, "the name of the vectors, for instance image or text (--modality)")
     })
 }
 

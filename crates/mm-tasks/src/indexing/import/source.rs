@@ -34,6 +34,10 @@ impl Part {
 
 /// The files of a source, and the fingerprint of the model that made them where they say it.
 pub(super) fn parts(source: &Path, metadata: Option<&Path>) -> Result<(Vec<Part>, Option<String>)> {
+    if metadata.is_some() && source.extension().is_none_or(|extension| extension != "npy") {
+        let expected = "an array (.npy): other sources describe their rows themselves";
+        return Err(Error::invalid("metadata", format!("a table for {}", source.display()), expected));
+    }
     if source.is_dir() {
         let parts = folder_parts(source)?;
         return Ok((parts, ShardFolder::new(source).provenance()?.map(|provenance| provenance.model)));
@@ -140,6 +144,8 @@ mod tests {
     #[test]
     fn what_holds_no_vectors_is_refused() {
         let folder = tempfile::tempdir().unwrap();
+        let described = parts(folder.path(), Some(Path::new("rows.jsonl"))).unwrap_err().to_string();
+        assert!(described.contains("metadata") && described.contains("expected an array"), "{described}");
         assert!(parts(folder.path(), None).unwrap_err().to_string().contains("found no folder of arrays"));
         assert!(parts(Path::new("a.csv"), None).unwrap_err().to_string().contains("expected a file .npy"));
     }
