@@ -7,7 +7,7 @@ use crate::{
 use serde_json::Value;
 
 /// A workspace with a tiny dual encoder of images and texts.
-fn workspace() -> Workspace {
+pub fn workspace() -> Workspace {
     let workspace = Workspace::new();
     let from = fixture("mm-repr", "families/clip-eos-gelu");
     std::fs::create_dir(workspace.path().join("clip")).unwrap();
@@ -17,7 +17,7 @@ fn workspace() -> Workspace {
     workspace
 }
 
-fn ids(lines: &[Value]) -> Vec<&str> {
+pub fn ids(lines: &[Value]) -> Vec<&str> {
     lines.iter().filter_map(|line| line["id"].as_str()).collect()
 }
 

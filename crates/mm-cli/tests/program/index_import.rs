@@ -1,21 +1,12 @@
 //! Vectors that exist already, imported into a store.
 
 use crate::{
-    common::{Workspace, fixture, mm, refused},
+    common::{mm, refused},
+    index::{ids, workspace},
     json, json_lines, ok,
 };
 use serde_json::Value;
 use std::path::Path;
-
-fn workspace() -> Workspace {
-    let workspace = Workspace::new();
-    let from = fixture("mm-repr", "families/clip-eos-gelu");
-    std::fs::create_dir(workspace.path().join("clip")).unwrap();
-    for file in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-        std::fs::copy(file.path(), workspace.path().join("clip").join(file.file_name())).unwrap();
-    }
-    workspace
-}
 
 fn rows(folder: &Path, store: &str, out: &str) -> Vec<Value> {
     ok(&mm(&["index", "export", "--store", store, "--modality", "image", "--out", out], folder));
@@ -23,10 +14,6 @@ fn rows(folder: &Path, store: &str, out: &str) -> Vec<Value> {
     let mut rows: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     rows.sort_by_key(|row| row["id"].as_str().unwrap().to_owned());
     rows
-}
-
-fn ids(lines: &[Value]) -> Vec<&str> {
-    lines.iter().filter_map(|line| line["id"].as_str()).collect()
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use super::tls::{Tls, TlsMode};
 use crate::{Error, Result, location::without_password};
+use percent_encoding::percent_decode_str;
 use postgres::Config;
 use std::{path::Path, time::Duration};
 
@@ -56,7 +57,9 @@ impl Address {
                 Some(("sslmode", name)) => mode = TlsMode::parse(name).map_err(invalid)?,
                 // `system` is libpq's name for the certificates of the system, which are those without a file.
                 Some(("sslrootcert", "system")) => mode = TlsMode::VerifyFull,
-                Some(("sslrootcert", path)) => roots = Some(decoded(path).into()),
+                Some(("sslrootcert", path)) => {
+                    roots = Some(percent_decode_str(path).decode_utf8_lossy().into_owned().into());
+                }
                 _ => others.push(pair),
             }
         }
@@ -92,18 +95,6 @@ impl Address {
     pub(super) fn lock_number(&self) -> i32 {
         crc32fast::hash(self.schema.as_bytes()).cast_signed()
     }
-}
-
-/// A value with `%20` and the like.
-fn decoded(text: &str) -> String {
-    let hex = |bytes: &[u8]| u8::from_str_radix(std::str::from_utf8(bytes).ok()?, 16).ok();
-    let (bytes, mut found, mut at) = (text.as_bytes(), Vec::new(), 0);
-    while let Some(byte) = bytes.get(at) {
-        let code = bytes.get(at + 1..at + 3).filter(|_| *byte == b'%').and_then(hex);
-        found.push(code.unwrap_or(*byte));
-        at += if code.is_some() { 3 } else { 1 };
-    }
-    String::from_utf8_lossy(&found).into_owned()
 }
 
 fn check_schema(schema: &str) -> Result<(), String> {
@@ -142,7 +133,8 @@ mod tests {
         // As libpq.
         assert_eq!(mode("?sslmode=require&sslrootcert=ca.pem"), TlsMode::VerifyCa);
         assert_eq!(mode("?sslrootcert=system"), TlsMode::VerifyFull);
-        assert_eq!(decoded("a%20b%2"), "a b%2");
+        let spaced = Address::parse("postgres://h/d?sslrootcert=/no%20such.pem&sslmode=verify-ca").unwrap();
+        assert!(spaced.tls.connector().err().unwrap().contains("/no such.pem"));
     }
 
     #[test]

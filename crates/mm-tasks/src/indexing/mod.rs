@@ -20,7 +20,7 @@ pub use import::{Import, ImportOptions, ImportSummary, ImportedVector};
 pub use parquet::{FieldTypes, ParquetRows};
 pub use report::{clusters_page, search_page};
 pub use source::{DataSource, file_modality};
-pub(crate) use version::add_value;
+pub(crate) use version::add_values;
 
 use crate::{
     Error, Result,

@@ -34,13 +34,7 @@ impl Version {
     /// The version of a row as it is now. Files count by path, size and time of change.
     pub(super) fn of(source: &str, row: &Row, modalities: &[Modality], columns: &PayloadColumns) -> Self {
         let mut values = blake3::Hasher::new();
-        for modality in modalities {
-            values.update(modality.name().as_bytes());
-            for value in row.values.get(modality).into_iter().flatten() {
-                values.update(b"\0");
-                add_value(&mut values, value);
-            }
-        }
+        modalities.iter().for_each(|modality| add_values(&mut values, modality, row));
         let mut cells = blake3::Hasher::new();
         cells.update(serde_json::Value::Object(columns.payload(row)).to_string().as_bytes());
         cells.update(super::payload::text(row).unwrap_or_default().as_bytes());
@@ -93,8 +87,16 @@ pub(super) fn source_key(path: &std::path::Path) -> String {
     digits(&hasher)
 }
 
-/// Adds what a value is: a file by path, size and time of change.
-pub(crate) fn add_value(hasher: &mut blake3::Hasher, value: &Source) {
+/// Adds what the values of a modality are: files by path, size and time of change.
+pub(crate) fn add_values(hasher: &mut blake3::Hasher, modality: &Modality, row: &Row) {
+    hasher.update(modality.name().as_bytes());
+    for value in row.values.get(modality).into_iter().flatten() {
+        hasher.update(b"\0");
+        add_value(hasher, value);
+    }
+}
+
+fn add_value(hasher: &mut blake3::Hasher, value: &Source) {
     match value {
         Source::Text(text) => hasher.update(text.as_bytes()),
         Source::Bytes(file) => hasher.update(file.digest()),

@@ -2,7 +2,7 @@
 //! again when its values or the run's weights have changed.
 
 use super::{embed::EmbeddedSplit, model::Retrieval};
-use crate::{Error, ProgressFn, Result, embedding::run_fingerprint, error::io_error, indexing::add_value};
+use crate::{Error, ProgressFn, Result, embedding::run_fingerprint, error::io_error, indexing::add_values};
 use mm_core::{Checkpoint, Modality, Source, Tensor, checkpoint::write_atomic};
 use mm_data::{Manifest, Split};
 use mm_index::{OptimizeOptions, Payload, Query, Row, Store, StoreConfig, VectorConfig};
@@ -120,15 +120,12 @@ impl Retrieval {
             return Ok(None);
         }
         let record = Record { key, failed: failed.len() };
-        if is_writable(&folder)? {
-            SplitIndex::create(&folder, &embedded, &record)?;
-            return SplitIndex::open(&folder, &record.key);
-        }
-        let temporary = tempfile::tempdir().map_err(io_error(&std::env::temp_dir()))?;
-        let folder = temporary.path().join(split.to_string());
+        let kept = is_writable(&folder)?;
+        let temporary = (!kept).then(tempfile::tempdir).transpose().map_err(io_error(&std::env::temp_dir()))?;
+        let folder = temporary.as_ref().map_or(folder, |temporary| temporary.path().join(split.to_string()));
         SplitIndex::create(&folder, &embedded, &record)?;
         let index = SplitIndex::open(&folder, &record.key)?;
-        Ok(index.map(|index| SplitIndex { _temporary: Some(temporary), ..index }))
+        Ok(index.map(|index| SplitIndex { _temporary: temporary, ..index }))
     }
 
     /// The folder of a split of this run.
@@ -143,13 +140,8 @@ impl Retrieval {
         hasher.update(run_fingerprint(self.run.as_deref())?.as_bytes());
         for index in manifest.rows_in_split(split) {
             hasher.update(&index.to_le_bytes());
-            for (modality, values) in &manifest.rows[index].values {
-                hasher.update(modality.name().as_bytes());
-                for value in values {
-                    hasher.update(b"\0");
-                    add_value(&mut hasher, value);
-                }
-            }
+            let row = &manifest.rows[index];
+            row.values.keys().for_each(|modality| add_values(&mut hasher, modality, row));
         }
         Ok(hasher.finalize().to_hex().to_string())
     }
